@@ -1,0 +1,1 @@
+"""The block layer: nodes, formats, protocols and filters."""

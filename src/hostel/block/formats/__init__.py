@@ -1,0 +1,1 @@
+"""Format drivers: how an image is laid out in bytes."""

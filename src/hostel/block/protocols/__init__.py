@@ -1,0 +1,1 @@
+"""Protocol drivers: where bytes come from."""

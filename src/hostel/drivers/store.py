@@ -1,0 +1,189 @@
+"""Documents on disk that survive crashes: definitions, autostart marks, live state.
+
+A :class:`Store` is one directory of named documents. A document is replaced by writing a temporary file beside it,
+syncing it and renaming it over: a reader, or the next process after a kill at any moment, sees the old document or
+the new one, whole. Every change happens under the directory's lock, which all processes of the user share.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from hostel.errors import ErrorCode, ErrorDomain, VirtError
+
+_TEMPORARY = ".new"
+_LOCK_POLL = 0.01  # seconds
+
+
+class Directories(NamedTuple):
+    """Where a user's session keeps things; the XDG layout, as libvirt's session daemon has it.
+
+    Attributes:
+        config: definitions, kept for ever.
+        state: what describes running machines; may live in memory.
+        cache: logs and what can be made again.
+        data: volumes of pools that name no path.
+    """
+
+    config: Path
+    state: Path
+    cache: Path
+    data: Path
+
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str]) -> Directories:
+        """Read the XDG variables, or ``HOSTEL_HOME``, which puts everything under one directory."""
+        if home := environ.get("HOSTEL_HOME"):
+            return cls.under(Path(home))
+        user = Path(environ.get("HOME") or Path.home())
+        cache = Path(environ.get("XDG_CACHE_HOME") or user / ".cache") / "hostel"
+        runtime = environ.get("XDG_RUNTIME_DIR")
+        return cls(
+            config=Path(environ.get("XDG_CONFIG_HOME") or user / ".config") / "hostel",
+            state=Path(runtime) / "hostel" if runtime else cache / "run",
+            cache=cache,
+            data=Path(environ.get("XDG_DATA_HOME") or user / ".local/share") / "hostel",
+        )
+
+    @classmethod
+    def under(cls, root: Path) -> Directories:
+        """Put all four below one directory."""
+        root = root.absolute()
+        return cls(root / "config", root / "run", root / "cache", root / "data")
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Replace ``path`` by ``text`` so that a crash at any moment leaves the old content or the new, whole.
+
+    Raises:
+        OSError: the host refused; the old content is still there.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}{_TEMPORARY}")
+    try:
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        try:
+            with open(descriptor, "w", encoding="utf-8", closefd=False) as stream:
+                stream.write(text)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync_directory(path.parent)
+
+
+def sync_directory(path: Path) -> None:
+    """Make renames and removals in ``path`` survive a power cut."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+class Store:
+    """One directory of documents, ``<name><suffix>`` each.
+
+    Names are the objects' own: any text without ``/`` and NUL that does not start with a dot.
+    """
+
+    def __init__(self, directory: Path, suffix: str = ".xml") -> None:
+        self.directory = directory
+        self.suffix = suffix
+
+    def path(self, name: str) -> Path:
+        """Where the document of ``name`` lies.
+
+        Raises:
+            VirtError: ``XML_ERROR`` when the name cannot be a file's.
+        """
+        if not name or "/" in name or "\0" in name or name.startswith(".") or len(name.encode()) > 200:
+            raise VirtError(
+                ErrorCode.XML_ERROR,
+                f"name '{name}' cannot be used: a name has 1 to 200 bytes, no '/' and no leading '.'",
+                domain=ErrorDomain.CONF,
+            )
+        return self.directory / (name + self.suffix)
+
+    @contextlib.contextmanager
+    def locked(self, timeout: float = 30.0) -> Iterator[None]:
+        """Hold the directory's lock against all other processes, for at most a short while.
+
+        Raises:
+            VirtError: ``OPERATION_TIMEOUT`` when another process holds it for ``timeout`` seconds.
+        """
+        self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        descriptor = os.open(self.directory / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            _lock(descriptor, self.directory, timeout)
+            yield
+        finally:
+            os.close(descriptor)
+
+    def names(self) -> list[str]:
+        """Every document's name, sorted."""
+        try:
+            entries = os.listdir(self.directory)
+        except FileNotFoundError:
+            return []
+        return sorted(
+            entry.removesuffix(self.suffix)
+            for entry in entries
+            if entry.endswith(self.suffix) and not entry.startswith(".")
+        )
+
+    def read(self, name: str) -> str | None:
+        """The document, or None when there is none."""
+        try:
+            return self.path(name).read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return None
+
+    def write(self, name: str, text: str) -> None:
+        """Add or replace a document; the caller holds the lock."""
+        path = self.path(name)
+        self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        write_atomically(path, text)
+
+    def remove(self, name: str) -> bool:
+        """Remove a document; the caller holds the lock. False when there was none."""
+        try:
+            self.path(name).unlink()
+        except FileNotFoundError:
+            return False
+        sync_directory(self.directory)
+        return True
+
+    def sweep(self) -> None:
+        """Remove temporary files that a killed process left; the caller holds the lock."""
+        with contextlib.suppress(FileNotFoundError):
+            for entry in self.directory.iterdir():
+                if entry.name.startswith(".") and entry.name.endswith(_TEMPORARY):
+                    entry.unlink(missing_ok=True)
+
+
+def _lock(descriptor: int, directory: Path, timeout: float) -> None:
+    deadline = time.monotonic() + timeout
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno not in (errno.EAGAIN, errno.EACCES):
+                raise
+        else:
+            return
+        if time.monotonic() >= deadline:
+            raise VirtError(
+                ErrorCode.OPERATION_TIMEOUT,
+                f"'{directory}' has been locked by another hostel process for {timeout:.0f} seconds",
+            )
+        time.sleep(_LOCK_POLL)

@@ -1,0 +1,1 @@
+"""Image operations, one verb a file."""

@@ -1,0 +1,138 @@
+"""Sizes as QEMU and libvirt write them: parsing what people type, printing what they expect to read.
+
+QEMU's sizes follow ``qemu_strtosz()`` and ``size_to_str()`` of its ``util/cutils.c``; libvirt's scaled integers follow
+``virScaleInteger()``, where ``KB`` is 1000 and ``K``, ``KiB`` are 1024.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+KiB: Final = 1024
+MiB: Final = 1024 * KiB
+GiB: Final = 1024 * MiB
+TiB: Final = 1024 * GiB
+
+SECTOR: Final = 512
+INT64_MAX: Final = 2**63 - 1
+
+_QEMU_SUFFIXES: Final = {"B": 0, "K": 1, "M": 2, "G": 3, "T": 4, "P": 5, "E": 6}
+_SIZE_NAMES: Final = ("", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei")
+
+
+def parse_size(text: str, *, default_suffix: str = "B") -> int:
+    """Parse a size as ``qemu-img`` does: ``10G``, ``1.5M``, ``0x10000``, ``512``; also ``2GB`` and ``64KiB``.
+
+    Suffixes are powers of 1024 in either case. A fraction needs a unit larger than a byte, and no hexadecimal.
+
+    Returns:
+        Bytes, from 0 to 2**63 - 1.
+
+    Raises:
+        ValueError: the text is not a size; the message says why.
+        OverflowError: the size is over 2**63 - 1 bytes.
+    """
+    body = text.strip()
+    # People write 2GB and 2GiB for 2G; QEMU itself refuses them, which helps nobody.
+    upper = body.upper()
+    is_hex = upper.startswith("0X")
+    if len(body) > 2 and upper.endswith("IB") and upper[-3] in "KMGTPE":
+        body = body[:-2]
+    elif len(body) > 1 and upper.endswith("B") and upper[-2] in "KMGTPE" and not is_hex:
+        body = body[:-1]
+    suffix = default_suffix
+    if body and body[-1].upper() in _QEMU_SUFFIXES and not (is_hex and body[-1].upper() in "BE"):
+        suffix = body[-1].upper()
+        body = body[:-1]
+    scale: int = 1024 ** _QEMU_SUFFIXES[suffix]
+    try:
+        value = _scaled(body, scale)
+    except ValueError:
+        raise ValueError(f"'{text}' is not a size") from None
+    if value < 0:
+        raise ValueError(f"'{text}' is negative")
+    if value > INT64_MAX:
+        raise OverflowError(f"'{text}' is too large: the limit is {INT64_MAX} bytes")
+    return value
+
+
+def _scaled(digits: str, scale: int) -> int:
+    """Multiply a decimal, fractional or hexadecimal literal by ``scale``, without rounding up."""
+    if digits[:2].lower() == "0x":
+        return int(digits, 16) * scale
+    if not digits.isascii() or "_" in digits:
+        raise ValueError(digits)
+    whole, point, fraction = digits.partition(".")
+    if not point:
+        return int(whole) * scale
+    if (fraction and not fraction.isdigit()) or not (whole + fraction).isdigit():
+        raise ValueError(digits)
+    if scale == 1 and fraction.strip("0"):
+        raise ValueError(digits)
+    if not fraction:
+        return int(whole) * scale
+    return int(whole or "0") * scale + int(fraction) * scale // 10 ** len(fraction)
+
+
+def format_size(length: int) -> str:
+    """Print bytes as ``qemu-img info`` does: three significant digits and a binary unit, such as ``1.27 MiB``."""
+    # frexp in QEMU: the unit changes at 1000 of the smaller one, so "0.98 MiB" is printed, never "1000 KiB".
+    index = 0
+    value = float(length)
+    while value >= 1000 and index < len(_SIZE_NAMES) - 1:
+        value /= 1024
+        index += 1
+    return f"{_three_digits(value)} {_SIZE_NAMES[index]}B"
+
+
+def _three_digits(value: float) -> str:
+    """Format like C's ``%0.3g``."""
+    return f"{value:0.3g}"
+
+
+_LIBVIRT_UNITS: Final[dict[str, int]] = {
+    "": 1,
+    "b": 1,
+    "byte": 1,
+    "bytes": 1,
+    **{letter + tail: 1024**power for power, letter in enumerate("kmgtpe", 1) for tail in ("", "ib")},
+    **{letter + "b": 1000**power for power, letter in enumerate("kmgtpe", 1)},
+}
+
+
+def scale_libvirt(value: int, unit: str) -> int:
+    """Scale an integer by libvirt's unit: ``KB`` is 1000, ``K`` and ``KiB`` are 1024, ``b`` and ``bytes`` are 1.
+
+    Returns:
+        Bytes.
+
+    Raises:
+        ValueError: the unit is unknown.
+        OverflowError: the result is over 2**63 - 1 bytes.
+    """
+    try:
+        scale = _LIBVIRT_UNITS[unit.lower()]
+    except KeyError:
+        raise ValueError(f"unknown suffix '{unit}'") from None
+    result = value * scale
+    if result > INT64_MAX:
+        raise OverflowError(f"value too large: {value}{unit}")
+    return result
+
+
+def parse_libvirt_size(text: str, *, default_unit: str = "") -> int:
+    """Parse a scaled integer as virsh does: ``10G``, ``512MiB``, ``1000KB``; no fractions.
+
+    Returns:
+        Bytes.
+
+    Raises:
+        ValueError: not an integer with a known unit.
+        OverflowError: over 2**63 - 1 bytes.
+    """
+    body = text.strip()
+    digits = body.rstrip("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ ")
+    unit = body[len(digits) :].strip() or default_unit
+    if not digits.isdigit():
+        raise ValueError(f"'{text}' is not a scaled integer")
+    return scale_libvirt(int(digits), unit)
