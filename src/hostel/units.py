@@ -44,7 +44,7 @@ def parse_size(text: str, *, default_suffix: str = "B") -> int:
     if body and body[-1].upper() in _QEMU_SUFFIXES and not (is_hex and body[-1].upper() in "BE"):
         suffix = body[-1].upper()
         body = body[:-1]
-    scale: int = 1024 ** _QEMU_SUFFIXES[suffix]
+    scale = 1 << 10 * _QEMU_SUFFIXES[suffix]
     try:
         value = _scaled(body, scale)
     except ValueError:
