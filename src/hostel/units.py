@@ -71,7 +71,7 @@ def _scaled(digits: str, scale: int) -> int:
         raise ValueError(digits)
     if not fraction:
         return int(whole) * scale
-    return int(whole or "0") * scale + int(fraction) * scale // 10 ** len(fraction)
+    return int(whole or "0") * scale + int(fraction) * scale // int("1" + "0" * len(fraction))
 
 
 def format_size(length: int) -> str:

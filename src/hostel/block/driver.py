@@ -1,0 +1,338 @@
+"""What a format, a protocol or a filter writes: :class:`BlockDriver` and the optional powers beside it.
+
+A driver only does the work. Bounds, permissions, locking and the emulation of what a driver lacks belong to
+:class:`hostel.block.node.BlockNode`, which is what everyone outside ``block/`` calls.
+"""
+
+from __future__ import annotations
+
+import abc
+import enum
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple, Protocol, Self, runtime_checkable
+
+from hostel.block.extent import Extent, Status
+from hostel.block.options import Options, Value
+from hostel.block.trust import Trust
+from hostel.errors import ReadOnly, UnsupportedFeature
+
+if TYPE_CHECKING:
+    from hostel.block.node import BlockNode
+
+
+class Supports(enum.IntFlag):
+    """What a driver does itself; the node emulates or refuses the rest."""
+
+    NOTHING = 0
+    WRITE = 1
+    ZEROES = 2  # write_zeroes(); else the node writes zeroes
+    DISCARD = 4  # discard(); else the node does nothing
+    BACKING = 8  # overlays
+    GROWS = 16  # a write beyond the end extends it, and reads beyond the end are zeroes: protocol drivers
+
+
+class Threading(enum.Enum):
+    """How many threads may be in a driver at once; the node enforces it."""
+
+    SERIAL = "serial"
+    PARALLEL = "parallel"
+
+
+class Cache(NamedTuple):
+    """A cache mode, ``-t`` and ``-T``.
+
+    Attributes:
+        direct: bypass the host's page cache.
+        no_flush: never ask the host to sync.
+        writethrough: sync after each write.
+    """
+
+    direct: bool = False
+    no_flush: bool = False
+    writethrough: bool = False
+
+
+WRITEBACK: Final = Cache()
+CACHE_MODES: Final[dict[str, Cache]] = {
+    "none": Cache(direct=True),
+    "off": Cache(direct=True),
+    "directsync": Cache(direct=True, writethrough=True),
+    "writeback": WRITEBACK,
+    "unsafe": Cache(no_flush=True),
+    "writethrough": Cache(writethrough=True),
+}
+
+
+class OpenMode(NamedTuple):
+    """How an image is opened.
+
+    Attributes:
+        read_only: no write of any kind, metadata included.
+        check: opened to be checked or repaired: a dirty or corrupt image is not refused, and nothing is repaired
+            by opening.
+        no_io: only metadata will be read (``info``); keys and backing data are not needed.
+        probed: the format was guessed from the image's bytes, not named.
+        force_share: take no locks (``-U``); needs ``read_only``.
+        trust: what the image's metadata may make us touch.
+        cache: the cache mode.
+        options: the driver's runtime options.
+    """
+
+    read_only: bool = True
+    check: bool = False
+    no_io: bool = False
+    probed: bool = False
+    force_share: bool = False
+    trust: Trust = Trust.TRUSTED
+    cache: Cache = WRITEBACK
+    options: Mapping[str, Value] = {}
+
+
+class Reference(NamedTuple):
+    """Another image that an image's metadata names.
+
+    Attributes:
+        child: the name of the edge, as QEMU calls it: ``backing``, ``data-file``.
+        filename: as recorded; relative names are relative to the image that holds them.
+        format: as recorded; None where the metadata does not say.
+    """
+
+    child: str
+    filename: str
+    format: str | None
+
+
+class FormatInfo(NamedTuple):
+    """What ``info`` prints beyond names and sizes.
+
+    Attributes:
+        cluster_size: bytes; None where the format has none.
+        specific: the ``data`` of QEMU's ``format-specific``, with QEMU's keys.
+    """
+
+    cluster_size: int | None = None
+    dirty: bool = False
+    encrypted: bool = False
+    compressed: bool = False
+    specific: Mapping[str, Any] | None = None
+
+
+class BlockDriver(abc.ABC):
+    """A format, protocol or filter at work on one image.
+
+    Offsets and lengths are bytes and need no alignment. The node has checked them: a driver is never asked for bytes
+    beyond its length (one that GROWS excepted), never for zero bytes, and never to write when opened read-only.
+    """
+
+    name: ClassVar[str]
+    supports: ClassVar[Supports] = Supports.NOTHING
+    threading: ClassVar[Threading] = Threading.SERIAL
+    options: ClassVar[Options] = Options()  # at run time: --image-opts
+
+    def __init__(self) -> None:
+        self.children: dict[str, BlockNode] = {}
+
+    @property
+    @abc.abstractmethod
+    def length(self) -> int:
+        """The virtual size in bytes."""
+
+    @abc.abstractmethod
+    def pread(self, offset: int, buf: memoryview) -> None:
+        """Fill ``buf`` from ``offset``."""
+
+    def pwrite(self, offset: int, data: memoryview) -> None:
+        """Write ``data`` at ``offset``."""
+        raise ReadOnly(f"{self.name} images cannot be written")
+
+    def write_zeroes(self, offset: int, length: int, *, unmap: bool) -> None:
+        """Make a range read as zeroes; ``unmap`` allows giving its space back. Called with ``Supports.ZEROES``."""
+        raise UnsupportedFeature(f"{self.name} has no zero writes")
+
+    def discard(self, offset: int, length: int) -> None:
+        """Give a range's space back where that is possible. Called with ``Supports.DISCARD``."""
+
+    def flush(self) -> None:
+        """Make all completed writes survive a power cut."""
+
+    def extents(self, offset: int, length: int) -> Iterator[Extent]:
+        """This layer's extents, in order and without gaps, covering exactly the range."""
+        yield Extent(offset, length, Status.DATA | Status.ALLOCATED)
+
+    def references(self) -> Sequence[Reference]:
+        """The other images that this one names; the graph decides whether to open them."""
+        return ()
+
+    def info(self) -> FormatInfo:
+        """What ``info`` prints."""
+        return FormatInfo()
+
+    def close(self) -> None:
+        """Write out what is held back and release it; the children are still open, and are closed by the node."""
+
+
+class FormatDriver(BlockDriver):
+    """A format: opened on a node that holds its bytes."""
+
+    @classmethod
+    @abc.abstractmethod
+    def open(cls, file: BlockNode, mode: OpenMode) -> Self:
+        """Open the image that lies in ``file``, which becomes the child ``file``.
+
+        Raises:
+            InvalidImage: the bytes are malformed.
+            CorruptImage: the metadata contradicts itself.
+            UnsupportedFeature: the image uses what we do not know or do not implement.
+        """
+
+    @classmethod
+    def probe(cls, head: bytes, filename: str) -> int:
+        """How sure we are that an image starting with ``head`` is ours: 0 (not) to 100."""
+        return 0
+
+
+class Preallocation(enum.Enum):
+    """Preallocation modes."""
+
+    OFF = "off"
+    METADATA = "metadata"
+    FALLOC = "falloc"
+    FULL = "full"
+
+
+class Repair(enum.IntFlag):
+    """What ``check`` may repair."""
+
+    NOTHING = 0
+    LEAKS = 1
+    ERRORS = 2
+    ALL = 3
+
+
+class CheckResult:
+    """What a check found and did (QEMU's ``ImageCheck``); counts of clusters or of errors.
+
+    Attributes:
+        image_end_offset: bytes up to the end of the last used cluster.
+    """
+
+    __slots__ = (
+        "allocated_clusters",
+        "check_errors",
+        "compressed_clusters",
+        "corruptions",
+        "corruptions_fixed",
+        "fragmented_clusters",
+        "image_end_offset",
+        "leaks",
+        "leaks_fixed",
+        "total_clusters",
+    )
+
+    def __init__(self) -> None:
+        self.check_errors = 0
+        self.image_end_offset = 0
+        self.corruptions = 0
+        self.leaks = 0
+        self.corruptions_fixed = 0
+        self.leaks_fixed = 0
+        self.total_clusters = 0
+        self.allocated_clusters = 0
+        self.fragmented_clusters = 0
+        self.compressed_clusters = 0
+
+
+class SnapshotInfo(NamedTuple):
+    """An internal snapshot.
+
+    Attributes:
+        vm_state_size: bytes.
+        date: seconds since 1970.
+        date_nsec: nanoseconds beyond ``date``.
+        vm_clock_nsec: nanoseconds the guest had run.
+        icount: instructions the guest had run; None where not recorded.
+        disk_size: the virtual size at that time, bytes.
+    """
+
+    id: str
+    name: str
+    vm_state_size: int
+    date: int
+    date_nsec: int
+    vm_clock_nsec: int
+    icount: int | None
+    disk_size: int
+
+
+Report = Callable[[str], None]
+
+
+@runtime_checkable
+class Creatable(Protocol):
+    """A format that can be created: the class itself has this power."""
+
+    create_options: ClassVar[Options]
+
+    @classmethod
+    def create(cls, file: BlockNode, size: int, options: Mapping[str, Value]) -> None:
+        """Lay out an empty image of ``size`` bytes in ``file``, which is empty and writable.
+
+        ``options`` are the converted :attr:`create_options`, without ``size``; a backing file's name and format are
+        among them and recorded as given.
+        """
+
+
+@runtime_checkable
+class Resizable(Protocol):
+    """Can change its virtual size."""
+
+    def resize(self, size: int, preallocation: Preallocation = Preallocation.OFF) -> None:
+        """Grow or shrink to ``size`` bytes; new space reads as zeroes even where a longer backing file has data."""
+
+
+@runtime_checkable
+class Checkable(Protocol):
+    """Can check its own consistency."""
+
+    def check(self, repair: Repair, report: Report) -> CheckResult:
+        """Check, and repair what ``repair`` allows; each finding is a line to ``report``."""
+
+
+@runtime_checkable
+class Snapshotting(Protocol):
+    """Has internal snapshots; each is named by its id or, failing that, by its name."""
+
+    def snapshots(self) -> list[SnapshotInfo]:
+        """All of them, in the order of the table."""
+
+    def snapshot_create(self, name: str, *, date: tuple[int, int]) -> SnapshotInfo:
+        """Keep the present state; ``date`` is seconds and nanoseconds since 1970."""
+
+    def snapshot_apply(self, id_or_name: str) -> None:
+        """Go back to a snapshot's state."""
+
+    def snapshot_delete(self, id_or_name: str) -> None:
+        """Drop a snapshot."""
+
+
+@runtime_checkable
+class BackingStore(Protocol):
+    """Records which image it is an overlay of."""
+
+    def change_backing(self, filename: str | None, format: str | None) -> None:
+        """Record another backing file, or none; the data is not touched."""
+
+
+@runtime_checkable
+class Compressing(Protocol):
+    """Can store clusters compressed."""
+
+    @property
+    def cluster_size(self) -> int:
+        """Bytes of the unit of compression."""
+
+    def compressor(self) -> Callable[[bytes | bytearray | memoryview], bytes | None]:
+        """A function for one thread that compresses one whole cluster; None where it would not get smaller."""
+
+    def pwrite_compressed(self, offset: int, payload: bytes) -> None:
+        """Store a cluster's compressed ``payload`` at a cluster-aligned guest ``offset``."""

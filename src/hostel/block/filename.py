@@ -1,0 +1,22 @@
+"""Image names: a path, or ``protocol:…``; and names relative to the image that holds them."""
+
+from __future__ import annotations
+
+import os
+import re
+
+_PROTOCOL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
+
+
+def protocol(name: str) -> str | None:
+    """The protocol prefix of a name, or None for a plain path (``dir/a:b`` and ``./a:b`` are paths)."""
+    match = _PROTOCOL.match(name)
+    return match.group(1) if match else None
+
+
+def resolve(name: str, holder: str) -> str:
+    """The name of a backing or data file as seen from where we run; relative names start at ``holder``'s directory."""
+    if protocol(name) is not None or os.path.isabs(name) or not name:
+        return name
+    base = holder.removeprefix("file:") if protocol(holder) == "file" else holder
+    return os.path.join(os.path.dirname(base), name)

@@ -1,0 +1,131 @@
+"""Format ``raw``: the disk's bytes and nothing else, or a window of another node (``offset=``, ``size=``)."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator, Mapping
+from typing import Final, Self
+
+from hostel.block import probe
+from hostel.block.driver import FormatDriver, OpenMode, Preallocation, Supports, Threading
+from hostel.block.extent import Extent
+from hostel.block.node import BlockNode
+from hostel.block.options import Kind, Option, Options, Value
+from hostel.errors import BlockError, InvalidImage, UnsupportedFeature
+
+
+class RawDriver(FormatDriver):
+    """Passes everything on to its child."""
+
+    name = "raw"
+    supports = Supports.WRITE | Supports.ZEROES | Supports.DISCARD
+    threading = Threading.PARALLEL
+    options: Final = Options(  # type: ignore[misc]
+        Option("offset", Kind.SIZE, "offset in the disk where the image starts"),
+        Option("size", Kind.SIZE, "virtual disk size"),
+    )
+    create_options: Final = Options(
+        Option("size", Kind.SIZE, "Virtual disk size"),
+        Option("preallocation", Kind.STRING, "Preallocation mode (allowed values: off, falloc, full)"),
+    )
+
+    def __init__(self, file: BlockNode, offset: int, size: int | None, *, probed: bool) -> None:
+        super().__init__()
+        self.children["file"] = file
+        self._file = file
+        self._offset = offset
+        self._size = size
+        self._probed = probed
+
+    @classmethod
+    def open(cls, file: BlockNode, mode: OpenMode) -> Self:
+        """Open all of ``file``, or the window that the options name.
+
+        Raises:
+            InvalidImage: the window does not lie inside the file.
+        """
+        offset = int(mode.options.get("offset", 0))
+        size = int(mode.options["size"]) if "size" in mode.options else None
+        if offset > file.length:
+            raise InvalidImage(f"Offset {offset} is greater than the size of '{file.filename}' ({file.length} bytes)")
+        if size is not None and offset + size > file.length:
+            raise InvalidImage(f"The sum of offset ({offset}) and size ({size}) is greater than '{file.filename}'")
+        if offset and size is None:
+            size = file.length - offset
+        return cls(file, offset, size, probed=mode.probed)
+
+    @classmethod
+    def probe(cls, head: bytes, filename: str) -> int:
+        """Anything may be raw; everything else goes first."""
+        return 1
+
+    @classmethod
+    def create(cls, file: BlockNode, size: int, options: Mapping[str, Value]) -> None:
+        """Give the file its size.
+
+        Raises:
+            BlockError: an unknown preallocation mode, or the host refuses.
+        """
+        text = str(options.get("preallocation", "off"))
+        if text not in ("off", "falloc", "full"):
+            raise BlockError(f"Invalid parameter '{text}'", errno=errno.EINVAL)
+        file.resize(size, Preallocation(text))
+
+    @property
+    def length(self) -> int:
+        """The window's size, or the file's."""
+        return self._file.length if self._size is None else self._size
+
+    def pread(self, offset: int, buf: memoryview) -> None:
+        """Read from the child."""
+        self._file.pread(self._offset + offset, buf)
+
+    def pwrite(self, offset: int, data: memoryview) -> None:
+        """Write to the child.
+
+        Raises:
+            BlockError: the format was guessed, and the write would make another format of the image: its reader
+                would then follow a header that the guest wrote (CVE-2008-2004 and those after it).
+        """
+        if self._probed and offset < probe.HEAD_LENGTH:
+            self._refuse_disguise(offset, data)
+        self._file.pwrite(self._offset + offset, data)
+
+    def write_zeroes(self, offset: int, length: int, *, unmap: bool) -> None:
+        """Zero in the child."""
+        self._file.write_zeroes(self._offset + offset, length, unmap=unmap)
+
+    def discard(self, offset: int, length: int) -> None:
+        """Discard in the child."""
+        self._file.discard(self._offset + offset, length)
+
+    def flush(self) -> None:
+        """Sync the child."""
+        self._file.flush()
+
+    def extents(self, offset: int, length: int) -> Iterator[Extent]:
+        """The child's extents, moved."""
+        for extent in self._file.extents(self._offset + offset, length):
+            yield extent._replace(offset=extent.offset - self._offset, host_offset=extent.offset)
+
+    def resize(self, size: int, preallocation: Preallocation = Preallocation.OFF) -> None:
+        """Resize the child.
+
+        Raises:
+            UnsupportedFeature: this is a window.
+        """
+        if self._size is not None:
+            raise UnsupportedFeature("Cannot resize fixed-size raw disks")
+        self._file.resize(size, preallocation)
+
+    def _refuse_disguise(self, offset: int, data: memoryview) -> None:
+        head = self._file.read(self._offset, min(probe.HEAD_LENGTH, self.length))
+        head[offset : offset + len(data)] = data[: len(head) - offset]
+        found = probe.detect(bytes(head), self._file.filename)
+        if found != "raw":
+            raise BlockError(
+                f"'{self._file.filename}' was opened without a format; a write would turn its first sector into a "
+                f"{found} header",
+                errno=errno.EPERM,
+                hint="Specify the format explicitly: raw.",
+            )

@@ -1,0 +1,204 @@
+"""Opening images: protocol node, format node, backing chain.
+
+>>> with open("disk.qcow2", "qcow2") as node:  # doctest: +SKIP
+...     node.read(0, 512)
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+from collections.abc import Mapping
+from typing import Final
+
+from hostel.block import filename as names
+from hostel.block import probe, registry
+from hostel.block.driver import WRITEBACK, Cache, OpenMode, Reference
+from hostel.block.node import BlockNode
+from hostel.block.options import Value
+from hostel.block.permission import Permission
+from hostel.block.protocols.file import FileDriver, create_file
+from hostel.block.trust import Trust
+from hostel.errors import BlockError, CorruptImage, UnknownFormat, UnsupportedFeature, UntrustedReference
+
+# A longer chain is a mistake or an attack: QEMU itself gets slow long before.
+MAX_CHAIN: Final = 200
+
+
+def open(
+    filename: str,
+    format: str | None = None,
+    *,
+    read_only: bool = True,
+    no_backing: bool = False,
+    check: bool = False,
+    no_io: bool = False,
+    force_share: bool = False,
+    cache: Cache = WRITEBACK,
+    trust: Trust = Trust.TRUSTED,
+    options: Mapping[str, Value] | None = None,
+) -> BlockNode:
+    """Open an image with everything it stands on.
+
+    Args:
+        filename: a path, ``file:`` and a path.
+        format: the driver's name; None guesses from the bytes, which an untrusted image must not be asked to do.
+        read_only: open for reading only. Backing files always are.
+        no_backing: leave the backing file alone.
+        check: see :class:`OpenMode`.
+        no_io: see :class:`OpenMode`.
+        force_share: take no locks; only with ``read_only``.
+        cache: the cache mode of the image; backing files are read through the host's cache.
+        trust: what the image's metadata may make us touch.
+        options: the format driver's runtime options, converted.
+
+    Raises:
+        BlockError: with QEMU's text, without the leading ``Could not open '<filename>'``.
+        OSError: the host's own errors while reading.
+    """
+    mode = OpenMode(
+        read_only=read_only,
+        check=check,
+        no_io=no_io,
+        force_share=force_share,
+        trust=trust,
+        cache=cache,
+        options=options or {},
+    )
+    if force_share and not read_only:
+        raise BlockError("force-share=on can only be used with read-only images", errno=errno.EINVAL)
+    top = _open_image(filename, format, mode)
+    if no_backing:
+        return top
+    try:
+        _open_references(top, mode)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            top.close()
+        raise
+    return top
+
+
+def create(path: str, *, cache: Cache = WRITEBACK) -> BlockNode:
+    """Create an empty file, or empty an existing one, and open it for writing: what a format is laid out in.
+
+    Raises:
+        BlockError: the protocol is unknown or the host refuses; the text is QEMU's.
+        ImageLocked: another process uses the file.
+    """
+    return create_file(_local_path(path), mode=OpenMode(read_only=False, cache=cache))
+
+
+def _open_image(filename: str, format: str | None, mode: OpenMode) -> BlockNode:
+    """Open one image without what it refers to."""
+    path = _local_path(filename)
+    protocol = FileDriver.open(path, mode)
+    file = BlockNode(protocol, filename, read_only=mode.read_only, cache=mode.cache)
+    try:
+        chosen = format if format is not None else _probe(file, mode.trust)
+        if not mode.force_share:
+            protocol.lock(*_permissions(mode, is_raw=chosen == "raw"))
+        driver_class = registry.format_driver(chosen)
+        mode = mode._replace(probed=format is None)
+        driver = driver_class.open(file, mode)
+    except BaseException:
+        file.close()
+        raise
+    return BlockNode(driver, filename, read_only=mode.read_only, cache=mode.cache, probed=mode.probed)
+
+
+def _local_path(filename: str) -> str:
+    if not filename:
+        raise BlockError("The 'file' block driver requires a file name", errno=errno.EINVAL)
+    name = names.protocol(filename)
+    if name is None:
+        return filename
+    if name == "file":
+        return filename.removeprefix("file:")
+    raise UnsupportedFeature(
+        f"Unknown protocol '{name}'", errno=errno.EINVAL, hint=f"For a file of that name write './{filename}'."
+    )
+
+
+def _permissions(mode: OpenMode, *, is_raw: bool) -> tuple[Permission, Permission]:
+    """What we use of the file and what others may do with it meanwhile, as QEMU's graph works it out.
+
+    A format's metadata must not change under us; raw has none, so a raw image may be read while a machine writes it.
+    """
+    used = Permission.CONSISTENT_READ
+    shared = Permission.ALL
+    if not mode.read_only:
+        used |= Permission.WRITE | Permission.RESIZE
+    if not is_raw or not mode.read_only:
+        shared &= ~(Permission.WRITE | Permission.RESIZE)
+    return used, shared
+
+
+def _probe(file: BlockNode, trust: Trust) -> str:
+    head = bytes(file.read(0, min(probe.HEAD_LENGTH, file.length)))
+    found = probe.detect(head, file.filename)
+    if found == "raw" and trust is Trust.UNTRUSTED:
+        raise UnknownFormat(f"'{file.filename}' is of no known format", hint="Say so if it is raw: -f raw.")
+    if found not in registry.FORMATS:
+        raise UnsupportedFeature(f"'{file.filename}' is a {found} image, a format that is not supported yet")
+    return found
+
+
+def _open_references(top: BlockNode, mode: OpenMode) -> None:
+    """Open the chain below ``top``, from top to bottom."""
+    seen = {_identity(top)}
+    current = top
+    for _ in range(MAX_CHAIN):
+        references = current.driver.references()
+        if not references:
+            return
+        if mode.trust is Trust.UNTRUSTED:
+            raise _untrusted(current, references[0])
+        backing = None
+        for reference in references:
+            below = _open_reference(current, reference, mode)
+            current.driver.children[reference.child] = below
+            if reference.child == "backing":
+                if _identity(below) in seen:
+                    raise CorruptImage(
+                        f"Backing file '{below.filename}' of '{current.filename}' creates an infinite loop",
+                        errno=errno.EINVAL,
+                    )
+                seen.add(_identity(below))
+                backing = below
+        if backing is None:
+            return
+        current = backing
+    raise BlockError(f"The backing chain has more than {MAX_CHAIN} images", errno=errno.ELOOP)
+
+
+def _open_reference(holder: BlockNode, reference: Reference, mode: OpenMode) -> BlockNode:
+    target = names.resolve(reference.filename, holder.filename)
+    is_backing = reference.child == "backing"
+    below = OpenMode(
+        read_only=is_backing or mode.read_only,
+        no_io=mode.no_io,
+        force_share=mode.force_share,
+        trust=mode.trust,
+        cache=WRITEBACK if is_backing else mode.cache,
+    )
+    try:
+        return _open_image(target, reference.format, below)
+    except BlockError as error:
+        what = "backing file" if is_backing else f"'{reference.child}'"
+        error.message = f"Could not open {what}: {error.message}"
+        raise
+
+
+def _identity(node: BlockNode) -> object:
+    """What tells two names of one file from two files."""
+    while node.file is not None:
+        node = node.file
+    return node.driver.identity if isinstance(node.driver, FileDriver) else node.filename
+
+
+def _untrusted(node: BlockNode, reference: Reference) -> UntrustedReference:
+    return UntrustedReference(
+        f"'{node.filename}' is not trusted and names a {reference.child} file: '{reference.filename}'",
+        hint="Open it as trusted only if you know where it comes from.",
+    )

@@ -1,0 +1,222 @@
+"""Block nodes: the contract between those who use images and the drivers that do the work."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import threading
+from collections.abc import Iterator
+from types import TracebackType
+from typing import Final, Self
+
+from hostel.block.driver import WRITEBACK, BlockDriver, Cache, Preallocation, Resizable, Supports, Threading
+from hostel.block.extent import Extent, Status, merge
+from hostel.errors import OutOfRange, ReadOnly, UnsupportedFeature
+from hostel.units import INT64_MAX, MiB
+
+_ZEROES: Final = memoryview(bytes(MiB))
+_numbers = itertools.count(100)
+
+
+class BlockNode:
+    """An open image, or a file below one.
+
+    Every offset and length is in bytes. A range outside the node raises :class:`OutOfRange`; a write to a read-only
+    node raises :class:`ReadOnly`. Nodes may be used from several threads. Close a node, or use it as a context
+    manager: a format's metadata may be held back until then, and a failure to write it is raised by ``close``.
+
+    Attributes:
+        name: QEMU's node name.
+        filename: as the user or the parent image wrote it.
+        probed: the format was guessed.
+    """
+
+    def __init__(
+        self, driver: BlockDriver, filename: str, *, read_only: bool, cache: Cache = WRITEBACK, probed: bool = False
+    ) -> None:
+        self.name = f"#block{next(_numbers)}"
+        self.driver = driver
+        self.filename = filename
+        self.read_only = read_only
+        self.cache = cache
+        self.probed = probed
+        self._grows = bool(driver.supports & Supports.GROWS)
+        self._lock: contextlib.AbstractContextManager[object] = (
+            threading.RLock() if driver.threading is Threading.SERIAL else contextlib.nullcontext()
+        )
+        self._closed = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<BlockNode {self.name} {self.format} '{self.filename}'>"
+
+    @property
+    def format(self) -> str:
+        """The driver's name: ``qcow2``, ``raw``, ``file``."""
+        return self.driver.name
+
+    @property
+    def length(self) -> int:
+        """The virtual size in bytes."""
+        return self.driver.length
+
+    @property
+    def file(self) -> BlockNode | None:
+        """The node that holds this one's bytes."""
+        return self.driver.children.get("file")
+
+    @property
+    def backing(self) -> BlockNode | None:
+        """The node below an overlay."""
+        return self.driver.children.get("backing")
+
+    def chain(self) -> Iterator[BlockNode]:
+        """This node, its backing node, and so on down."""
+        node: BlockNode | None = self
+        while node is not None:
+            yield node
+            node = node.backing
+
+    def lock(self) -> contextlib.AbstractContextManager[object]:
+        """Hold other threads off a driver whose threading is SERIAL, for calls of its optional powers."""
+        return self._lock
+
+    def read(self, offset: int, length: int) -> bytearray:
+        """Read ``length`` bytes into a new buffer."""
+        buffer = bytearray(length)
+        self.pread(offset, memoryview(buffer))
+        return buffer
+
+    def pread(self, offset: int, buf: memoryview) -> None:
+        """Fill ``buf`` from ``offset``."""
+        length = len(buf)
+        if not self._grows:
+            self._check(offset, length)
+        elif offset < 0 or offset > INT64_MAX - length:
+            raise OutOfRange(f"offset {offset} is outside every file")
+        if length:
+            with self._lock:
+                self.driver.pread(offset, buf)
+
+    def pread_padded(self, offset: int, buf: memoryview) -> None:
+        """Fill ``buf`` from ``offset``, with zeroes from the node's end on: how an overlay reads a shorter backing."""
+        inside = max(0, min(len(buf), self.length - offset))
+        if inside:
+            self.pread(offset, buf[:inside])
+        if inside < len(buf):
+            fill_zeroes(buf[inside:])
+
+    def pwrite(self, offset: int, data: bytes | bytearray | memoryview) -> None:
+        """Write ``data`` at ``offset``."""
+        view = data if isinstance(data, memoryview) else memoryview(data)
+        self._check_write(offset, len(view))
+        if view:
+            with self._lock:
+                self.driver.pwrite(offset, view)
+            self._written()
+
+    def write_zeroes(self, offset: int, length: int, *, unmap: bool = False) -> None:
+        """Make a range read as zeroes; ``unmap`` allows giving its space back."""
+        self._check_write(offset, length)
+        if not length:
+            return
+        with self._lock:
+            if self.driver.supports & Supports.ZEROES:
+                self.driver.write_zeroes(offset, length, unmap=unmap)
+            else:
+                for start in range(offset, offset + length, len(_ZEROES)):
+                    self.driver.pwrite(start, _ZEROES[: min(len(_ZEROES), offset + length - start)])
+        self._written()
+
+    def discard(self, offset: int, length: int) -> None:
+        """Give a range's space back where that is possible; what it reads as afterwards is the driver's choice."""
+        self._check_write(offset, length)
+        if length and self.driver.supports & Supports.DISCARD:
+            with self._lock:
+                self.driver.discard(offset, length)
+            self._written()
+
+    def flush(self) -> None:
+        """Make all completed writes survive a power cut (with cache mode ``unsafe``: hand them to the host)."""
+        if not self.read_only:
+            with self._lock:
+                self.driver.flush()
+
+    def extents(self, offset: int = 0, length: int | None = None) -> Iterator[Extent]:
+        """This layer's extents in a range, neighbours merged; to the end where ``length`` is None.
+
+        A lazy iterator: the node must not be written to while it is consumed.
+        """
+        if length is None:
+            length = self.length - offset
+        self._check(offset, length)
+        if not length:
+            return iter(())
+        return merge(self.driver.extents(offset, length))
+
+    def resize(self, size: int, preallocation: Preallocation = Preallocation.OFF) -> None:
+        """Change the virtual size.
+
+        Raises:
+            UnsupportedFeature: the format cannot.
+        """
+        if self.read_only:
+            raise ReadOnly(f"'{self.filename}' is open for reading only")
+        if not isinstance(self.driver, Resizable):
+            raise UnsupportedFeature(f"Image format driver '{self.format}' does not support resize")
+        if not 0 <= size <= INT64_MAX:
+            raise OutOfRange(f"{size} bytes is no size for an image")
+        with self._lock:
+            self.driver.resize(size, preallocation)
+
+    def close(self) -> None:
+        """Write out what is held back and close this node and its children; once is enough.
+
+        Raises:
+            OSError: held-back metadata could not be written. Everything is closed nevertheless.
+        """
+        if self._closed:
+            return
+        self._closed = True
+        with contextlib.ExitStack() as stack:
+            for child in self.driver.children.values():
+                stack.callback(child.close)
+            with self._lock:
+                self.driver.close()
+
+    def _written(self) -> None:
+        if self.cache.writethrough:
+            self.flush()
+
+    def _check(self, offset: int, length: int) -> None:
+        if offset < 0 or length < 0 or offset + length > self.driver.length:
+            raise OutOfRange(
+                f"{length} bytes at offset {offset} are outside '{self.filename}', which has {self.length} bytes"
+            )
+
+    def _check_write(self, offset: int, length: int) -> None:
+        if self.read_only:
+            raise ReadOnly(f"'{self.filename}' is open for reading only")
+        if not self._grows:
+            self._check(offset, length)
+        elif offset < 0 or length < 0 or offset > INT64_MAX - length:
+            raise OutOfRange(f"offset {offset} is outside every file")
+
+
+def fill_zeroes(buf: memoryview) -> None:
+    """Overwrite a buffer with zeroes."""
+    for start in range(0, len(buf), len(_ZEROES)):
+        part = buf[start : start + len(_ZEROES)]
+        part[:] = _ZEROES[: len(part)]
+
+
+def is_allocated_data(extent: Extent) -> bool:
+    """Whether an extent must be read to know its bytes."""
+    return bool(extent.status & Status.DATA)

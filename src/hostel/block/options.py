@@ -1,0 +1,152 @@
+"""Declared options: ``-o cluster_size=64K,lazy_refcounts=on``, as QEMU's ``QemuOpts`` reads and describes them."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+from hostel.errors import BlockError
+from hostel.units import parse_size
+
+Value = int | bool | str
+
+_SUFFIX_HINT = "Optional suffix k, M, G, T, P or E means kilo-, mega-, giga-, tera-, peta-\nand exabytes, respectively."
+
+
+class OptionError(BlockError):
+    """An option's name or value is wrong; the text is QEMU's."""
+
+    default_errno = 22  # EINVAL
+
+
+class Kind(enum.Enum):
+    """An option's type; the value is how ``-o help`` names it."""
+
+    STRING = "str"
+    BOOL = "bool (on/off)"
+    NUMBER = "num"
+    SIZE = "size"
+
+
+class Option(NamedTuple):
+    """One option.
+
+    Attributes:
+        default: what an absent option means, as text; None when absence is a meaning of its own.
+    """
+
+    name: str
+    kind: Kind
+    help: str
+    default: str | None = None
+
+    def convert(self, text: str) -> Value:
+        """Turn the text into an int, a bool or a str.
+
+        Raises:
+            OptionError: the text is not of the option's kind.
+        """
+        if self.kind is Kind.STRING:
+            return text
+        if self.kind is Kind.BOOL:
+            if text in ("on", "off"):
+                return text == "on"
+            raise OptionError(f"Parameter '{self.name}' expects 'on' or 'off'")
+        try:
+            if self.kind is Kind.SIZE:
+                return parse_size(text)
+            number = int(text, 0)
+        except OverflowError:
+            raise OptionError(f"Value '{text}' is out of range for parameter '{self.name}'") from None
+        except ValueError:
+            what = "a non-negative number below 2^64" if self.kind is Kind.SIZE else "a number"
+            raise OptionError(
+                f"Parameter '{self.name}' expects {what}",
+                hint=_SUFFIX_HINT if self.kind is Kind.SIZE else None,
+            ) from None
+        if not 0 <= number < 2**64:
+            raise OptionError(f"Parameter '{self.name}' expects a number")
+        return number
+
+
+class Options:
+    """A declared set of options, in the order of declaration."""
+
+    def __init__(self, *options: Option) -> None:
+        self._options = {option.name: option for option in options}
+
+    def __iter__(self) -> Iterator[Option]:
+        return iter(self._options.values())
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._options
+
+    def __getitem__(self, name: str) -> Option:
+        return self._options[name]
+
+    def __add__(self, other: Options) -> Options:
+        return Options(*{**self._options, **other._options}.values())
+
+    def convert(self, given: Mapping[str, str]) -> dict[str, Value]:
+        """Convert what was given and add the defaults.
+
+        Raises:
+            OptionError: an unknown name or a bad value.
+        """
+        for name in given:
+            if name not in self._options:
+                raise OptionError(f"Invalid parameter '{name}'")
+        values: dict[str, Value] = {}
+        for option in self:
+            text = given.get(option.name, option.default)
+            if text is not None:
+                values[option.name] = option.convert(text)
+        return values
+
+    def describe(self) -> str:
+        """The lines of ``-o help``: sorted by name, help from column 24."""
+        lines = []
+        for option in sorted(self, key=lambda option: option.name):
+            left = f"  {option.name}=<{option.kind.value}>"
+            lines.append(f"{left:<24} - {option.help}" if option.help else left)
+        return "".join(f"{line}\n" for line in lines)
+
+
+def split_options(text: str) -> dict[str, str]:
+    """Split ``a=1,b=x,,y,flag,nodebug`` into names and values: ``,,`` is a comma, a bare name is ``on``, later wins.
+
+    Raises:
+        OptionError: a name is empty.
+    """
+    values: dict[str, str] = {}
+    for part in _split_commas(text):
+        if not part:
+            continue
+        name, equals, value = part.partition("=")
+        if not equals:
+            value = "on"
+        if not name:
+            raise OptionError(f"Expected a parameter name before '={value}'")
+        values[name] = value
+    return values
+
+
+def join_options(values: Mapping[str, str]) -> str:
+    """The inverse of :func:`split_options`."""
+    return ",".join(f"{name}={value.replace(',', ',,')}" for name, value in values.items())
+
+
+def _split_commas(text: str) -> list[str]:
+    parts = [""]
+    index = 0
+    while index < len(text):
+        if text[index] != ",":
+            parts[-1] += text[index]
+        elif text[index + 1 : index + 2] == ",":
+            parts[-1] += ","
+            index += 1
+        else:
+            parts.append("")
+        index += 1
+    return parts

@@ -1,0 +1,128 @@
+"""Permissions on a file, and the byte-range locks that make other processes respect them.
+
+QEMU's ``file`` driver takes open-file-description locks: a shared lock on byte ``100 + bit`` for each permission it
+uses, and on byte ``200 + bit`` for each it does not share (``block/file-posix.c``). Ours and QEMU's thereby refuse each
+other's writers.
+"""
+
+from __future__ import annotations
+
+import enum
+import fcntl
+import itertools
+import os
+import struct
+
+from hostel.errors import ImageLocked
+
+_PERMISSION_BASE = 100
+_UNSHARED_BASE = 200
+
+
+class Permission(enum.IntFlag):
+    """``BLK_PERM_*``."""
+
+    NONE = 0
+    CONSISTENT_READ = 1
+    WRITE = 2
+    WRITE_UNCHANGED = 4
+    RESIZE = 8
+    ALL = 15
+
+
+_NAMES = {
+    Permission.CONSISTENT_READ: "consistent read",
+    Permission.WRITE: "write",
+    Permission.WRITE_UNCHANGED: "write unchanged",
+    Permission.RESIZE: "resize",
+}
+
+
+def lock(fd: int, path: str, used: Permission, shared: Permission) -> None:
+    """Lock an open file for ``used`` permissions, sharing ``shared`` with others; the locks end with ``fd``.
+
+    Raises:
+        ImageLocked: another process uses what we do not share, or does not share what we use.
+    """
+    try:
+        _lock_bytes(fd, _PERMISSION_BASE, used)
+        _lock_bytes(fd, _UNSHARED_BASE, Permission.ALL & ~shared)
+    except OSError as error:
+        raise _locked(path, f"Failed to lock byte range of '{path}': {os.strerror(error.errno or 0)}") from None
+    for permission, name in _NAMES.items():
+        if used & permission and _held(fd, _UNSHARED_BASE + _bit(permission)):
+            raise _locked(path, f'Failed to get "{name}" lock')
+        if not shared & permission and _held(fd, _PERMISSION_BASE + _bit(permission)):
+            raise _locked(path, f'Failed to get shared "{name}" lock')
+
+
+def _bit(permission: Permission) -> int:
+    return permission.bit_length() - 1
+
+
+def _flock(kind: int, start: int) -> bytes:
+    # struct flock on 64-bit Linux: l_type, l_whence, l_start, l_len, l_pid.
+    return struct.pack("hhqqi4x", kind, os.SEEK_SET, start, 1, 0)
+
+
+def _lock_bytes(fd: int, base: int, permissions: Permission) -> None:
+    for permission in _NAMES:
+        if permissions & permission:
+            fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _flock(fcntl.F_RDLCK, base + _bit(permission)))
+
+
+def _held(fd: int, start: int) -> bool:
+    answer = fcntl.fcntl(fd, fcntl.F_OFD_GETLK, _flock(fcntl.F_WRLCK, start))
+    kind: int = struct.unpack_from("h", answer)[0]
+    return kind != fcntl.F_UNLCK
+
+
+def _locked(path: str, message: str) -> ImageLocked:
+    hint = f"Is another process using the image [{path}]?"
+    if holders := find_holders(path):
+        hint += f"\nIt is open in {', '.join(holders)}."
+    return ImageLocked(message, hint=hint)
+
+
+def find_holders(path: str) -> list[str]:
+    """Name the other processes that have ``path`` open: ``process 812 (qemu-system-x86_64, machine web1)``.
+
+    Looks through ``/proc``, so processes of other users are found only by root.
+    """
+    try:
+        wanted = os.stat(path)
+        pids = [int(name) for name in os.listdir("/proc") if name.isdigit()]
+    except OSError:
+        return []
+    return [
+        _describe(pid) for pid in sorted(pids) if pid != os.getpid() and _has_open(pid, wanted.st_dev, wanted.st_ino)
+    ]
+
+
+def _has_open(pid: int, device: int, inode: int) -> bool:
+    directory = f"/proc/{pid}/fd"
+    try:
+        descriptors = os.listdir(directory)
+    except OSError:
+        return False
+    for descriptor in descriptors:
+        try:
+            status = os.stat(f"{directory}/{descriptor}")
+        except OSError:
+            continue
+        if (status.st_dev, status.st_ino) == (device, inode):
+            return True
+    return False
+
+
+def _describe(pid: int) -> str:
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as stream:
+            arguments = stream.read(65536).decode(errors="replace").split("\0")
+    except OSError:
+        return f"process {pid}"
+    what = os.path.basename(arguments[0]) or "unknown"
+    for flag, value in itertools.pairwise(arguments):
+        if flag == "-name":
+            what += f", machine {value.split(',')[0].removeprefix('guest=')}"
+    return f"process {pid} ({what})"

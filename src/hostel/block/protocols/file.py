@@ -1,0 +1,285 @@
+"""Protocol ``file``: a regular file or a block device of this host, with sparse areas and QEMU's locks."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from typing import Any, Final, NoReturn, Self
+
+from hostel.block import permission
+from hostel.block.driver import BlockDriver, OpenMode, Preallocation, Supports, Threading
+from hostel.block.extent import Extent, Status
+from hostel.block.node import BlockNode
+from hostel.block.permission import Permission
+from hostel.errors import BlockError
+from hostel.units import MiB
+
+_FALLOC_KEEP_SIZE: Final = 1
+_FALLOC_PUNCH_HOLE: Final = 2
+_FALLOC_ZERO_RANGE: Final = 16
+# What a file system answers when it has no such operation; everything else is a failure.
+_UNSUPPORTED: Final = frozenset({errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.ENODEV, errno.ENOTTY})
+_ZEROES: Final = memoryview(bytes(MiB))
+
+
+class FileDriver(BlockDriver):
+    """Bytes of a host file.
+
+    Reads beyond the end are zeroes and writes beyond it extend the file. Errors of the host are
+    :class:`OSError` with the path; a failed sync is never forgotten, since the host may have dropped the data it could
+    not write.
+    """
+
+    name = "file"
+    supports = Supports.WRITE | Supports.ZEROES | Supports.DISCARD | Supports.GROWS
+    threading = Threading.PARALLEL
+
+    def __init__(self, fd: int, path: str, *, no_flush: bool) -> None:
+        super().__init__()
+        self._fd = fd
+        self._path = path
+        self._no_flush = no_flush
+        self._is_device = stat.S_ISBLK(os.fstat(fd).st_mode)
+        self._sync_error: OSError | None = None
+        self._can_zero = True
+        self._can_punch = True
+
+    @classmethod
+    def open(cls, path: str, mode: OpenMode) -> Self:
+        """Open an existing file; :meth:`lock` it before relying on its content.
+
+        Raises:
+            BlockError: it cannot be opened; the text is QEMU's.
+        """
+        flags = (os.O_RDONLY if mode.read_only else os.O_RDWR) | os.O_CLOEXEC | os.O_NONBLOCK
+        try:
+            fd = os.open(path, flags)
+        except (OSError, ValueError) as error:
+            raise _open_error(path, error) from None
+        try:
+            kind = os.fstat(fd).st_mode
+            if not (stat.S_ISREG(kind) or stat.S_ISBLK(kind)):
+                what = "a directory" if stat.S_ISDIR(kind) else "neither a regular file nor a block device"
+                raise BlockError(f"Could not open '{path}': It is {what}", errno=errno.EINVAL)
+            os.set_blocking(fd, True)
+            return cls(fd, path, no_flush=mode.cache.no_flush)
+        except BaseException:
+            os.close(fd)
+            raise
+
+    @classmethod
+    def create(cls, path: str, mode: OpenMode) -> Self:
+        """Create a file, or empty an existing one once nobody else is found to use it.
+
+        Raises:
+            BlockError: it cannot be created; the text is QEMU's.
+            ImageLocked: another process uses the existing file.
+        """
+        try:
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK, 0o644)
+        except (OSError, ValueError) as error:
+            raise BlockError(f"Could not create '{path}': {_reason(error)}", errno=_errno(error)) from None
+        try:
+            if not stat.S_ISREG(os.fstat(fd).st_mode):
+                raise BlockError(f"Could not create '{path}': It exists and is no regular file", errno=errno.EINVAL)
+            os.set_blocking(fd, True)
+            used = Permission.CONSISTENT_READ | Permission.WRITE | Permission.RESIZE
+            permission.lock(fd, path, used, Permission.CONSISTENT_READ | Permission.WRITE_UNCHANGED)
+            os.ftruncate(fd, 0)
+            return cls(fd, path, no_flush=mode.cache.no_flush)
+        except BaseException:
+            os.close(fd)
+            raise
+
+    def lock(self, used: Permission, shared: Permission) -> None:
+        """Tell other processes what we use of the file and what we let them use; closing it ends that.
+
+        Raises:
+            ImageLocked: another process excludes us.
+        """
+        permission.lock(self._fd, self._path, used, shared)
+
+    @property
+    def identity(self) -> tuple[int, int]:
+        """The host's device and inode numbers: two names of one file have the same identity."""
+        status = os.fstat(self._fd)
+        return status.st_dev, status.st_ino
+
+    @property
+    def length(self) -> int:
+        """The file's size in bytes."""
+        return os.lseek(self._fd, 0, os.SEEK_END) if self._is_device else os.fstat(self._fd).st_size
+
+    @property
+    def allocated_length(self) -> int:
+        """Bytes that the file occupies on the host."""
+        return os.fstat(self._fd).st_blocks * 512
+
+    def fileno(self) -> int:
+        """The file descriptor, for callers that copy inside the host."""
+        return self._fd
+
+    def pread(self, offset: int, buf: memoryview) -> None:
+        """Fill ``buf``; what lies beyond the end reads as zeroes."""
+        try:
+            done = os.preadv(self._fd, [buf], offset)
+            while done < len(buf):
+                more = os.preadv(self._fd, [buf[done:]], offset + done)
+                if not more:
+                    buf[done:] = bytes(len(buf) - done)
+                    return
+                done += more
+        except OSError as error:
+            self._fail(error)
+
+    def pwrite(self, offset: int, data: memoryview) -> None:
+        """Write all of ``data``."""
+        try:
+            done = os.pwrite(self._fd, data, offset)
+            while done < len(data):
+                done += os.pwrite(self._fd, data[done:], offset + done)
+        except OSError as error:
+            self._fail(error)
+
+    def write_zeroes(self, offset: int, length: int, *, unmap: bool) -> None:
+        """Zero a range by asking the file system, or else by writing."""
+        end = offset + length
+        if not self._is_device and offset >= self.length:
+            # Growing a file makes a hole, which is all that unmap could give.
+            if unmap or not self._fallocate(_FALLOC_ZERO_RANGE, offset, length):
+                os.ftruncate(self._fd, end)
+            return
+        if unmap and self._can_punch and not self._is_device:
+            self._can_punch = self._fallocate(_FALLOC_PUNCH_HOLE | _FALLOC_KEEP_SIZE, offset, length)
+            if self._can_punch:
+                if end > self.length:
+                    os.ftruncate(self._fd, end)
+                return
+        if self._can_zero:
+            self._can_zero = self._fallocate(_FALLOC_ZERO_RANGE, offset, length)
+            if self._can_zero:
+                return
+        for start in range(offset, end, len(_ZEROES)):
+            self.pwrite(start, _ZEROES[: min(len(_ZEROES), end - start)])
+
+    def discard(self, offset: int, length: int) -> None:
+        """Punch a hole, where the file system can."""
+        if self._can_punch and not self._is_device:
+            self._can_punch = self._fallocate(_FALLOC_PUNCH_HOLE | _FALLOC_KEEP_SIZE, offset, length)
+
+    def flush(self) -> None:
+        """Sync the file's data."""
+        if self._sync_error is not None:
+            raise self._sync_error
+        if self._no_flush:
+            return
+        try:
+            os.fdatasync(self._fd)
+        except OSError as error:
+            self._sync_error = OSError(error.errno, error.strerror, self._path)
+            raise self._sync_error from None
+
+    def extents(self, offset: int, length: int) -> Iterator[Extent]:
+        """Data and holes, as the file system knows them."""
+        end = offset + length
+        while offset < end:
+            start = self._seek(offset, os.SEEK_DATA, end)
+            if start > offset:
+                yield Extent(offset, start - offset, Status.ZERO | Status.ALLOCATED, offset)
+                offset = start
+            if offset < end:
+                stop = self._seek(offset, os.SEEK_HOLE, end)
+                # A file that shrinks under us must not stop us from getting on.
+                stop = stop if stop > offset else end
+                yield Extent(offset, stop - offset, Status.DATA | Status.ALLOCATED, offset)
+                offset = stop
+
+    def resize(self, size: int, preallocation: Preallocation = Preallocation.OFF) -> None:
+        """Set the file's size.
+
+        Raises:
+            BlockError: a device cannot be resized, or the host refuses; the old size is then restored.
+        """
+        old = self.length
+        if self._is_device:
+            if size > old:
+                raise BlockError(f"Cannot grow device files: '{self._path}' has {old} bytes", errno=errno.EINVAL)
+            return
+        if preallocation is Preallocation.METADATA:
+            raise BlockError("Unsupported preallocation mode 'metadata'", errno=errno.ENOTSUP)
+        if preallocation is not Preallocation.OFF and size < old:
+            raise BlockError("Preallocation can't be used for shrinking files", errno=errno.EINVAL)
+        try:
+            os.ftruncate(self._fd, size)
+            if size > old and preallocation is Preallocation.FALLOC:
+                os.posix_fallocate(self._fd, old, size - old)
+            elif size > old and preallocation is Preallocation.FULL:
+                for start in range(old, size, len(_ZEROES)):
+                    self.pwrite(start, _ZEROES[: min(len(_ZEROES), size - start)])
+                os.fsync(self._fd)
+        except OSError as error:
+            os.ftruncate(self._fd, old)
+            raise BlockError(
+                f"Could not resize file '{self._path}': {os.strerror(error.errno or 0)}", errno=error.errno
+            ) from None
+
+    def close(self) -> None:
+        """Close the file, which ends its locks."""
+        os.close(self._fd)
+
+    def _seek(self, offset: int, whence: int, end: int) -> int:
+        try:
+            return min(os.lseek(self._fd, offset, whence), end)
+        except OSError as error:
+            if error.errno == errno.ENXIO:  # no data up to the end
+                return end
+            return offset if whence == os.SEEK_DATA else end
+
+    def _fallocate(self, mode: int, offset: int, length: int) -> bool:
+        code = _libc_fallocate(self._fd, mode, offset, length)
+        if code == 0:
+            return True
+        if code in _UNSUPPORTED:
+            return False
+        raise OSError(code, os.strerror(code), self._path)
+
+    def _fail(self, error: OSError) -> NoReturn:
+        raise OSError(error.errno, error.strerror, self._path) from None
+
+
+_libc: Any = None
+
+
+def _libc_fallocate(fd: int, mode: int, offset: int, length: int) -> int:
+    """``fallocate(2)``, which Python does not offer; the errno, or 0."""
+    global _libc
+    import ctypes
+
+    if _libc is None:
+        _libc = ctypes.CDLL(None, use_errno=True)
+        _libc.fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
+    while _libc.fallocate(fd, mode, offset, length):
+        code = ctypes.get_errno()
+        if code != errno.EINTR:
+            return code
+    return 0
+
+
+def _errno(error: OSError | ValueError) -> int:
+    return (error.errno if isinstance(error, OSError) else None) or errno.EINVAL
+
+
+def _reason(error: OSError | ValueError) -> str:
+    # ValueError: a NUL byte in the name.
+    return os.strerror(_errno(error))
+
+
+def _open_error(path: str, error: OSError | ValueError) -> BlockError:
+    return BlockError(f"Could not open '{path}': {_reason(error)}", errno=_errno(error))
+
+
+def create_file(path: str, *, mode: OpenMode) -> BlockNode:
+    """Create or empty a file and return its node."""
+    return BlockNode(FileDriver.create(path, mode), path, read_only=False, cache=mode.cache)

@@ -1,0 +1,107 @@
+"""Codecs of compressed clusters: raw deflate and zstd.
+
+``isal`` writes deflate several times faster than zlib and ``zstandard`` brings zstd; both release the GIL, and both are
+wheels that may be missing: deflate then falls back to zlib, zstd is refused by name. QEMU inflates qcow2's clusters
+with a 12-bit window, so a compressor must not look back further than 4 KiB.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable
+from typing import Any
+
+from hostel.errors import CorruptImage, UnsupportedFeature
+
+Compressor = Callable[[bytes | bytearray | memoryview], bytes]
+QCOW2_WINDOW_BITS = 12
+
+
+def deflate_compressor(window_bits: int = QCOW2_WINDOW_BITS, level: int | None = None) -> Compressor:
+    """Return a function that deflates one buffer, raw; it may be called from several threads at once.
+
+    Args:
+        window_bits: a base-2 logarithm: how far back matches may reach.
+        level: the codec's own level (isal: 0 to 3, zlib: 1 to 9); None picks the codec's usual one.
+    """
+    try:
+        from isal import isal_zlib
+    except ImportError:
+        return _zlib_compressor(window_bits, -1 if level is None else level)
+    chosen = 1 if level is None else level
+
+    def compress(data: bytes | bytearray | memoryview) -> bytes:
+        stream = isal_zlib.compressobj(chosen, isal_zlib.DEFLATED, -window_bits)
+        packed: bytes = stream.compress(data) + stream.flush()
+        return packed
+
+    return compress
+
+
+def _zlib_compressor(window_bits: int, level: int) -> Compressor:
+    def compress(data: bytes | bytearray | memoryview) -> bytes:
+        stream = zlib.compressobj(level, zlib.DEFLATED, -window_bits, 9)
+        return stream.compress(data) + stream.flush()
+
+    return compress
+
+
+def inflate(data: bytes | memoryview, length: int, window_bits: int = QCOW2_WINDOW_BITS) -> bytes:
+    """Inflate raw deflate to exactly ``length`` bytes; bytes after the stream's end are ignored.
+
+    Raises:
+        CorruptImage: the stream is broken or too short. Memory is bounded by ``length`` whatever the stream says.
+    """
+    stream = zlib.decompressobj(-window_bits)
+    try:
+        result = stream.decompress(data, length)
+    except zlib.error as error:
+        raise CorruptImage(f"a compressed cluster cannot be inflated: {error}") from None
+    if len(result) != length:
+        raise CorruptImage(f"a compressed cluster holds {len(result)} bytes instead of {length}")
+    return result
+
+
+def zstd_compressor(level: int | None = None) -> Compressor:
+    """Return a function that compresses one buffer into one zstd frame; each thread needs its own.
+
+    Raises:
+        UnsupportedFeature: the ``zstandard`` package is missing.
+    """
+    context = _zstandard().ZstdCompressor(level=1 if level is None else level)
+
+    def compress(data: bytes | bytearray | memoryview) -> bytes:
+        packed: bytes = context.compress(data)
+        return packed
+
+    return compress
+
+
+def unzstd(data: bytes | memoryview, length: int) -> bytes:
+    """Decompress one zstd frame to exactly ``length`` bytes; bytes after the frame are ignored.
+
+    Raises:
+        CorruptImage: the frame is broken or holds fewer bytes.
+        UnsupportedFeature: the ``zstandard`` package is missing.
+    """
+    zstandard = _zstandard()
+    # The frame's own claims about its size are not believed: decompressobj() stops growing at what we ask for.
+    stream = zstandard.ZstdDecompressor(max_window_size=1 << 27).stream_reader(data)
+    try:
+        with stream:
+            result: bytes = stream.read(length)
+    except zstandard.ZstdError as error:
+        raise CorruptImage(f"a compressed cluster cannot be decompressed: {error}") from None
+    if len(result) != length:
+        raise CorruptImage(f"a compressed cluster holds {len(result)} bytes instead of {length}")
+    return result
+
+
+def _zstandard() -> Any:
+    try:
+        import zstandard
+    except ImportError:
+        raise UnsupportedFeature(
+            "zstd compression needs the package 'zstandard'", hint="Install it: pip install zstandard"
+        ) from None
+    return zstandard
