@@ -1,0 +1,231 @@
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from hostel.block import graph
+from hostel.block.driver import OpenMode, Preallocation
+from hostel.block.extent import Extent, Status
+from hostel.block.node import BlockNode
+from hostel.block.permission import Permission, find_holders, lock
+from hostel.block.protocols.file import FileDriver
+from hostel.errors import BlockError, ImageLocked, OutOfRange, ReadOnly
+
+MODE = OpenMode(read_only=False)
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> BlockNode:
+    path = str(tmp_path / "f")
+    with graph.create(path) as node:
+        yield node
+
+
+def test_write_beyond_the_end_extends_and_the_gap_reads_as_zeroes(node: BlockNode) -> None:
+    node.pwrite(5000, b"tail")
+    assert node.length == 5004
+    assert node.read(0, 5004) == bytes(5000) + b"tail"
+
+
+def test_read_beyond_the_end_is_zeroes(node: BlockNode) -> None:
+    node.pwrite(0, b"ab")
+    assert node.read(1, 4) == b"b\0\0\0"
+    assert node.read(100, 4) == bytes(4)
+
+
+def test_negative_or_huge_offsets_are_out_of_range(node: BlockNode) -> None:
+    for offset in (-1, 2**63 - 1, 2**64):
+        with pytest.raises(OutOfRange):
+            node.read(offset, 2)
+        with pytest.raises(OutOfRange):
+            node.pwrite(offset, b"xy")
+        with pytest.raises(OutOfRange):
+            node.write_zeroes(offset, 2)
+
+
+@pytest.mark.parametrize("unmap", [False, True])
+def test_zeroes_are_written_inside_across_and_beyond_the_end(node: BlockNode, unmap: bool) -> None:
+    node.pwrite(0, b"\xff" * 100_000)
+    node.write_zeroes(10, 50_000, unmap=unmap)
+    node.write_zeroes(99_999, 1001, unmap=unmap)
+    node.write_zeroes(200_000, 5, unmap=unmap)
+    expected = b"\xff" * 10 + bytes(50_000) + b"\xff" * 49_989 + bytes(100_006)
+    assert node.length == 200_005
+    assert node.read(0, node.length) == expected
+
+
+def test_zeroes_are_written_where_the_file_system_cannot(node: BlockNode, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hostel.block.protocols.file._libc_fallocate", lambda *_: errno.EOPNOTSUPP)
+    node.pwrite(0, b"\xff" * 3_000_000)
+    node.write_zeroes(1, 2_999_998, unmap=True)
+    assert node.read(0, 3_000_000) == b"\xff" + bytes(2_999_998) + b"\xff"
+    node.discard(0, 3_000_000)
+    assert node.read(0, 1) == b"\xff"
+
+
+def test_failing_fallocate_is_reported(node: BlockNode, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hostel.block.protocols.file._libc_fallocate", lambda *_: errno.ENOSPC)
+    node.pwrite(0, b"\xff" * 10)
+    with pytest.raises(OSError) as caught:
+        node.write_zeroes(0, 10)
+    assert caught.value.errno == errno.ENOSPC
+
+
+def test_extents_show_holes(node: BlockNode) -> None:
+    node.pwrite(1 << 20, b"x" * 65536)
+    node.resize(3 << 20)
+    zero, data = Status.ZERO | Status.ALLOCATED, Status.DATA | Status.ALLOCATED
+    assert list(node.extents()) == [
+        Extent(0, 1 << 20, zero, 0),
+        Extent(1 << 20, 65536, data, 1 << 20),
+        Extent((1 << 20) + 65536, (2 << 20) - 65536, zero, (1 << 20) + 65536),
+    ]
+    assert list(node.extents(1 << 20, 10)) == [Extent(1 << 20, 10, data, 1 << 20)]
+
+
+def test_a_sync_that_failed_once_keeps_failing(node: BlockNode, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(fd: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fdatasync", fail)
+        with pytest.raises(OSError, match="Input/output error"):
+            node.flush()
+    with pytest.raises(OSError, match="Input/output error"):
+        node.flush()
+
+
+@pytest.mark.parametrize("mode", [Preallocation.FALLOC, Preallocation.FULL])
+def test_preallocated_growth_occupies_space_and_reads_as_zeroes(node: BlockNode, mode: Preallocation) -> None:
+    node.pwrite(0, b"x")
+    node.resize(2 << 20, mode)
+    assert isinstance(node.driver, FileDriver)
+    assert node.driver.allocated_length >= 2 << 20
+    assert node.read(0, 3) == b"x\0\0"
+    with pytest.raises(BlockError, match="can't be used for shrinking"):
+        node.resize(1, mode)
+
+
+def test_growth_that_fails_leaves_the_old_size(node: BlockNode, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    node.pwrite(0, b"x")
+    monkeypatch.setattr(os, "posix_fallocate", fail)
+    with pytest.raises(BlockError, match="No space left on device") as caught:
+        node.resize(1 << 20, Preallocation.FALLOC)
+    assert caught.value.errno == errno.ENOSPC
+    assert node.length == 1
+
+
+@pytest.mark.parametrize("name", ["", "missing/x", "dir", "fifo", "a\0b", "nbd:host:1"])
+def test_what_cannot_be_opened_is_named(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "dir").mkdir()
+    os.mkfifo(tmp_path / "fifo")
+    with pytest.raises(BlockError) as caught:
+        graph.open(name, "raw")
+    assert caught.value.errno
+    if name != "nbd:host:1":
+        assert not name or f"'{name}'" in str(caught.value)
+    else:
+        assert "Unknown protocol 'nbd'" in str(caught.value)
+
+
+def test_create_refuses_what_is_no_file_and_keeps_it(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    with pytest.raises(BlockError, match="Could not create"):
+        graph.create(str(tmp_path / "missing" / "x"))
+    with pytest.raises(BlockError, match="Could not create"):
+        graph.create(str(tmp_path))
+    reader = os.open(tmp_path / "fifo", os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        with pytest.raises(BlockError, match="no regular file"):
+            graph.create(str(tmp_path / "fifo"))
+    finally:
+        os.close(reader)
+
+
+def test_read_only_file_refuses_writes(tmp_path: Path) -> None:
+    (tmp_path / "f").write_bytes(b"data")
+    with graph.open(str(tmp_path / "f"), "raw") as node:
+        for write in (
+            lambda: node.pwrite(0, b"x"),
+            lambda: node.write_zeroes(0, 1),
+            lambda: node.discard(0, 1),
+            lambda: node.resize(10),
+        ):
+            with pytest.raises(ReadOnly):
+                write()
+    assert (tmp_path / "f").read_bytes() == b"data"
+
+
+def test_second_writer_is_refused_and_told_who(tmp_path: Path) -> None:
+    path = str(tmp_path / "disk")
+    with graph.create(path) as first:
+        first.resize(512)
+        with pytest.raises(ImageLocked, match='Failed to get "write" lock') as caught:
+            graph.open(path, "raw", read_only=False)
+        assert f"Is another process using the image [{path}]?" in str(caught.value.hint)
+        with pytest.raises(ImageLocked):
+            graph.create(path)
+        assert first.length == 512
+        with graph.open(path, "raw", force_share=True) as reader:
+            assert reader.length == 512
+    with graph.open(path, "raw", read_only=False):
+        pass
+
+
+def test_readers_share(tmp_path: Path) -> None:
+    (tmp_path / "f").write_bytes(bytes(512))
+    with graph.open(str(tmp_path / "f"), "raw"), graph.open(str(tmp_path / "f"), "raw"):
+        pass
+
+
+def test_shared_write_permission_lets_a_second_writer_in(tmp_path: Path) -> None:
+    (tmp_path / "f").write_bytes(bytes(512))
+    used = Permission.CONSISTENT_READ | Permission.WRITE
+    with open(tmp_path / "f", "r+b") as one, open(tmp_path / "f", "r+b") as two:
+        lock(one.fileno(), "f", used, Permission.ALL)
+        lock(two.fileno(), "f", used, Permission.ALL)
+        with open(tmp_path / "f", "r+b") as three, pytest.raises(ImageLocked, match='shared "write" lock'):
+            lock(three.fileno(), "f", Permission.CONSISTENT_READ, Permission.ALL & ~Permission.WRITE)
+
+
+def test_holder_is_named_with_its_process_and_machine(tmp_path: Path) -> None:
+    path = tmp_path / "disk"
+    path.write_bytes(bytes(512))
+    code = "import sys; f = open(sys.argv[1]); print('open', flush=True); sys.stdin.read()"
+    command = [sys.executable, "-c", code, str(path), "-name", "guest=web1,debug-threads=on"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline()
+        holders = find_holders(str(path))
+        process.communicate(timeout=10)
+    assert holders == [f"process {process.pid} ({Path(sys.executable).name}, machine web1)"]
+    assert find_holders(str(tmp_path / "missing")) == []
+
+
+def test_force_share_is_for_readers(tmp_path: Path) -> None:
+    (tmp_path / "f").write_bytes(bytes(512))
+    with pytest.raises(BlockError, match="force-share"):
+        graph.open(str(tmp_path / "f"), "raw", read_only=False, force_share=True)
+
+
+def test_unsafe_cache_never_syncs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from hostel.block.driver import CACHE_MODES
+
+    calls: list[int] = []
+    monkeypatch.setattr(os, "fdatasync", calls.append)
+    with graph.create(str(tmp_path / "f"), cache=CACHE_MODES["unsafe"]) as node:
+        node.pwrite(0, b"x")
+        node.flush()
+    assert calls == []
+    with graph.open(str(tmp_path / "f"), "raw", read_only=False, cache=CACHE_MODES["writethrough"]) as node:
+        node.pwrite(0, b"y")
+    assert calls

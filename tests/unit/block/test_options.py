@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hostel.block.options import Kind, Option, OptionError, Options, join_options, split_options
+
+OPTIONS = Options(
+    Option("size", Kind.SIZE, "Virtual disk size"),
+    Option("lazy", Kind.BOOL, "Postpone", "off"),
+    Option("bits", Kind.NUMBER, "Width", "16"),
+    Option("backing_file", Kind.STRING, ""),
+)
+
+
+def test_double_comma_is_a_comma() -> None:
+    assert split_options("backing_file=a,,b,size=1G") == {"backing_file": "a,b", "size": "1G"}
+
+
+def test_bare_name_is_on_and_the_last_value_wins() -> None:
+    assert split_options("lazy,size=1,size=2,") == {"lazy": "on", "size": "2"}
+
+
+@given(st.dictionaries(st.from_regex(r"[a-z_.]{1,8}", fullmatch=True), st.text(max_size=12), max_size=5))
+def test_split_is_the_inverse_of_join(values: dict[str, str]) -> None:
+    assert split_options(join_options(values)) == values
+
+
+def test_values_get_their_kind_and_the_defaults() -> None:
+    assert OPTIONS.convert({"size": "1.5k", "backing_file": "1"}) == {
+        "size": 1536,
+        "lazy": False,
+        "bits": 16,
+        "backing_file": "1",
+    }
+
+
+@pytest.mark.parametrize(
+    ("given_", "message"),
+    [
+        ({"nosuch": "1"}, "Invalid parameter 'nosuch'"),
+        ({"lazy": "maybe"}, "Parameter 'lazy' expects 'on' or 'off'"),
+        ({"bits": "x"}, "Parameter 'bits' expects a number"),
+        ({"bits": "-1"}, "Parameter 'bits' expects a number"),
+        ({"size": "big"}, "Parameter 'size' expects a non-negative number below 2^64"),
+        ({"size": "8E"}, "Value '8E' is out of range for parameter 'size'"),
+    ],
+)
+def test_bad_option_is_named(given_: dict[str, str], message: str) -> None:
+    with pytest.raises(OptionError) as caught:
+        OPTIONS.convert(given_)
+    assert str(caught.value) == message
+
+
+def test_nameless_value_is_refused() -> None:
+    with pytest.raises(OptionError):
+        split_options("=5")
+
+
+def test_help_is_sorted_and_aligned() -> None:
+    assert OPTIONS.describe() == (
+        "  backing_file=<str>\n"
+        "  bits=<num>             - Width\n"
+        "  lazy=<bool (on/off)>   - Postpone\n"
+        "  size=<size>            - Virtual disk size\n"
+    )
+
+
+def test_sets_of_options_add_up() -> None:
+    more = OPTIONS + Options(Option("extra", Kind.NUMBER, "x"))
+    assert [option.name for option in more] == ["size", "lazy", "bits", "backing_file", "extra"]
+    assert "extra" in more
+    assert "extra" not in OPTIONS
+    assert more["extra"].kind is Kind.NUMBER

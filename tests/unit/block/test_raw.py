@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from hostel.block import graph, probe
+from hostel.block.extent import Extent, Status
+from hostel.block.trust import Trust
+from hostel.errors import BlockError, OutOfRange, UnknownFormat, UnsupportedFeature
+
+QCOW2_HEADER = b"QFI\xfb" + (3).to_bytes(4, "big")
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> str:
+    (tmp_path / "disk.raw").write_bytes(bytes(range(256)) * 8)
+    return str(tmp_path / "disk.raw")
+
+
+def test_raw_is_the_file(path: str) -> None:
+    with graph.open(path, "raw", read_only=False) as node:
+        assert (node.format, node.length) == ("raw", 2048)
+        node.pwrite(100, b"hello")
+        assert node.read(99, 7) == b"\x63hello\x69"
+        node.resize(4096)
+        assert node.read(2047, 2) == b"\xff\0"
+        node.resize(512)
+    assert Path(path).stat().st_size == 512
+
+
+def test_guest_cannot_reach_beyond_the_disk(path: str) -> None:
+    with graph.open(path, "raw", read_only=False) as node:
+        for call in (
+            lambda: node.read(2047, 2),
+            lambda: node.pwrite(2048, b"x"),
+            lambda: node.write_zeroes(0, 2049),
+            lambda: node.discard(-1, 1),
+            lambda: list(node.extents(0, 4096)),
+        ):
+            with pytest.raises(OutOfRange):
+                call()
+    assert Path(path).stat().st_size == 2048
+
+
+def test_window_shows_part_of_the_file(path: str) -> None:
+    with graph.open(path, "raw", read_only=False, options={"offset": 512, "size": 1024}) as node:
+        assert node.length == 1024
+        node.pwrite(0, b"first")
+        assert [extent[:2] for extent in node.extents()] == [(0, 1024)]
+        assert next(node.extents()).host_offset == 512
+        with pytest.raises(UnsupportedFeature, match="fixed-size"):
+            node.resize(2048)
+    assert Path(path).read_bytes()[512:517] == b"first"
+    with graph.open(path, "raw", options={"offset": 512}) as node:
+        assert node.length == 1536
+
+
+@pytest.mark.parametrize("options", [{"offset": 2049}, {"offset": 1024, "size": 1025}, {"size": 2049}])
+def test_window_outside_the_file_is_refused(path: str, options: dict[str, int]) -> None:
+    with pytest.raises(BlockError, match="greater than"):
+        graph.open(path, "raw", options=options)
+
+
+def test_unnamed_format_is_guessed_raw_and_remembered(path: str) -> None:
+    with graph.open(path) as node:
+        assert (node.format, node.probed) == ("raw", True)
+    with graph.open(path, "raw") as node:
+        assert not node.probed
+
+
+@pytest.mark.parametrize("offset", [0, 2])
+def test_guessed_raw_image_may_not_become_another_format(path: str, offset: int) -> None:
+    with graph.open(path, read_only=False) as node:
+        node.pwrite(0, QCOW2_HEADER[:offset] if offset else bytes(4))
+        with pytest.raises(BlockError, match="qcow2 header") as caught:
+            node.pwrite(offset, (QCOW2_HEADER + bytes(600))[offset:])
+        assert caught.value.hint == "Specify the format explicitly: raw."
+        node.pwrite(512, QCOW2_HEADER)
+    with graph.open(path, "raw", read_only=False) as node:
+        node.pwrite(0, QCOW2_HEADER)
+
+
+def test_untrusted_image_is_never_guessed_raw(path: str) -> None:
+    with pytest.raises(UnknownFormat, match="no known format"):
+        graph.open(path, trust=Trust.UNTRUSTED)
+    with graph.open(path, "raw", trust=Trust.UNTRUSTED) as node:
+        assert node.length == 2048
+
+
+@pytest.mark.parametrize(
+    ("head", "name"),
+    [
+        (b"KDMV", "vmdk"),
+        (b"vhdxfile", "vhdx"),
+        (b"conectix", "vpc"),
+        (bytes(64) + b"\x7f\x10\xda\xbe", "vdi"),
+        (b"QED\0", "qed"),
+        (b"LUKS\xba\xbe", "luks"),
+        (b"WithoutFreeSpace", "parallels"),
+    ],
+)
+def test_format_known_by_name_only_is_not_shown_as_raw(tmp_path: Path, head: bytes, name: str) -> None:
+    path = tmp_path / "disk"
+    path.write_bytes(head + bytes(512))
+    assert probe.detect(path.read_bytes(), "disk") == name
+    with pytest.raises(UnsupportedFeature, match=f"is a {name} image"):
+        graph.open(str(path))
+    with graph.open(str(path), "raw") as node:
+        assert node.read(0, len(head)) == head
+
+
+def test_empty_file_is_an_empty_disk(tmp_path: Path) -> None:
+    (tmp_path / "empty").touch()
+    with graph.open(str(tmp_path / "empty")) as node:
+        assert node.length == 0
+        assert node.read(0, 0) == b""
+        assert list(node.extents()) == []
+
+
+def test_host_offsets_of_a_raw_disk_are_its_own(path: str) -> None:
+    with graph.open(path, "raw") as node:
+        assert list(node.extents(10, 5)) == [Extent(10, 5, Status.DATA | Status.ALLOCATED, 10)]
