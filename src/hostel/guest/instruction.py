@@ -129,7 +129,7 @@ def _arithmetic(name: str, operands: Sequence[Operand]) -> bytes | None:
             size = _size_of(operands)
             return _prefix(size) + bytes((base | _wide(size),)) + modrm(source.number, target)
         case [Register() as target, Memory() as memory]:
-            size = _size_of(operands)
+            size = _size_of([target, memory])
             return _prefix(size) + bytes((base | 2 | _wide(size),)) + modrm(target.number, memory)
         case [(Register() | Memory()) as target, Immediate(value=value)]:
             size = _size_of([target])
@@ -150,7 +150,7 @@ def _mov(name: str, operands: Sequence[Operand]) -> bytes | None:
             size = _size_of(operands)
             return _prefix(size) + bytes((0x88 | _wide(size),)) + modrm(source.number, target)
         case [Register() as target, Memory() as memory]:
-            size = _size_of(operands)
+            size = _size_of([target, memory])
             return _prefix(size) + bytes((0x8A | _wide(size),)) + modrm(target.number, memory)
         case [Register(size=size, number=number), Immediate(value=value)]:
             return _prefix(size) + bytes((0xB0 | _wide(size) << 3 | number,)) + little(value.number, size)
