@@ -21,6 +21,7 @@ from hostel.guest.image import (
     probe_sector,
     read_state,
     state_offset,
+    state_sector,
 )
 from hostel.guest.pattern import SECTOR, pattern
 from hostel.guest.report import Disk, Outcome, Report, parse_report, parse_reports
@@ -46,4 +47,5 @@ __all__ = [
     "probe_sector",
     "read_state",
     "state_offset",
+    "state_sector",
 ]

@@ -320,6 +320,9 @@ read_cdrom:                             ; the volume descriptor of ISO 9660 is i
         cmp dword [SCRATCH + 1], "CD00"
         jne .bad
         mov byte [write_result], 'n'
+        mov eax, [SCRATCH + 80]         ; the BIOS does not know how big it is, its volume descriptor does
+        mov [sectors], eax
+        mov dword [sectors + 4], 0
         ret
 .bad:
         inc dword [failures]
@@ -498,7 +501,7 @@ operation:                              ; at bp: code, drive, -, -, seed (4), fi
         call crc_setup
 .chunk:
         cmp dword [left], 0
-        je .finish
+        je near .finish
         mov eax, [left]
         cmp eax, BUFFER_SECTORS
         jbe .fits
@@ -526,8 +529,13 @@ operation:                              ; at bp: code, drive, -, -, seed (4), fi
         call prepare
         mov ah, 0x43
         call disk
+        jnc .advance
+        mov eax, [packet_lba]           ; back to the first sector of the transfer
+        mov [lba], eax
+        mov eax, [packet_lba + 4]
+        mov [lba + 4], eax
         mov al, 'w'
-        jc .failed
+        jmp .failed
 .advance:
         movzx eax, word [chunk]
         sub [left], eax

@@ -18,7 +18,6 @@ STATE_MAGIC: Final = b"HOSTELST"
 VERSION: Final = 1
 MAX_OPERATIONS: Final = 19
 MAX_LABEL: Final = 31
-_PATTERN_OFFSET: Final = 16
 
 
 class Mode(enum.IntEnum):
@@ -152,6 +151,13 @@ def state_offset() -> int:
     return program().offset("state")
 
 
+def state_sector(boot_count: int) -> bytes:
+    """Build the boot counter's sector as the guest leaves it after ``boot_count`` boots."""
+    head = STATE_MAGIC + boot_count.to_bytes(4, "little") + bytes(4)
+    words = (SECTOR - len(head)) // 4
+    return head + (stream(boot_count, state_offset() // SECTOR, words) if boot_count else bytes(4 * words))
+
+
 def read_state(sector: bytes) -> State:
     """Read the boot counter's sector.
 
@@ -164,10 +170,7 @@ def read_state(sector: bytes) -> State:
     if len(sector) != SECTOR or not sector.startswith(STATE_MAGIC):
         raise UsageError("this is not the state sector of Hostel's guest; it starts with 'HOSTELST'")
     count = int.from_bytes(sector[8:12], "little")
-    expected = bytes(SECTOR - _PATTERN_OFFSET)
-    if count:
-        expected = stream(count, state_offset() // SECTOR, len(expected) // 4)
-    return State(count, sector[_PATTERN_OFFSET:] == expected)
+    return State(count, bytes(sector) == state_sector(count))
 
 
 def _with_parameters(label: str, mode: Mode, until: int, operations: Sequence[Operation]) -> bytearray:
