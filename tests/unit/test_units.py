@@ -30,7 +30,9 @@ def test_size_is_parsed_in_powers_of_1024(text: str, length: int) -> None:
     assert parse_size(text) == length
 
 
-@pytest.mark.parametrize("text", ["", "G", "1Q", "-1", "1.5", "1_0", "0x", "1.2.3G", "1e3", "nan", "inf", "1 0", "K1", "٣"])
+@pytest.mark.parametrize(
+    "text", ["", "G", "1Q", "-1", "1.5", "1_0", "0x", "1.2.3G", "1e3", "nan", "inf", "1 0", "K1", "٣"]
+)
 def test_what_is_no_size_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="is not a size|is negative"):
         parse_size(text)
