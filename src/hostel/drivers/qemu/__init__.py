@@ -1,0 +1,1 @@
+"""Domains under real QEMU, in process and without a daemon: ``qemu:///session``."""

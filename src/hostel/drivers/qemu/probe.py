@@ -1,0 +1,85 @@
+"""Which accelerator really runs a guest: a ``/dev/kvm`` that opens may still run nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import re
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import Final
+
+from hostel.drivers.store import write_atomically
+from hostel.errors import ErrorCode, ErrorDomain, VirtError
+
+_ANSWER: Final = 85  # isa-debug-exit: 2 * 2Ah + 1, see hostel.guest's probe
+_SECONDS: Final = 3.0
+
+
+def version(emulator: str) -> int:
+    """QEMU's version as libvirt numbers it: 1,000,000 * major + 1,000 * minor + release.
+
+    Raises:
+        VirtError: the program does not run or does not say.
+    """
+    try:
+        answer = subprocess.run([emulator, "--version"], capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise VirtError(
+            ErrorCode.INTERNAL_ERROR, f"internal error: cannot run '{emulator}': {error}", domain=ErrorDomain.QEMU
+        ) from error
+    match = re.search(r"version (\d+)\.(\d+)(?:\.(\d+))?", answer.stdout)
+    if match is None:
+        raise VirtError(
+            ErrorCode.INTERNAL_ERROR, f"internal error: '{emulator}' names no version", domain=ErrorDomain.QEMU
+        )
+    major, minor, release = (int(part or 0) for part in match.groups())
+    return 1_000_000 * major + 1_000 * minor + release
+
+
+def kvm_runs(emulator: str, cache: Path) -> bool:
+    """Whether KVM runs a guest here; asked once per boot, kernel and QEMU, and remembered in ``cache``."""
+    if not os.access("/dev/kvm", os.R_OK | os.W_OK):
+        return False
+    remembered = cache / f"kvm-{_fingerprint(emulator)}"
+    with contextlib.suppress(OSError):
+        return remembered.read_text() == "yes\n"
+    answer = _try_kvm(emulator)
+    with contextlib.suppress(OSError):
+        cache.mkdir(parents=True, exist_ok=True, mode=0o700)
+        write_atomically(remembered, "yes\n" if answer else "no\n")
+    return answer
+
+
+def _fingerprint(emulator: str) -> str:
+    facts = [emulator, os.uname().release]
+    with contextlib.suppress(OSError):
+        facts.append(Path("/proc/sys/kernel/random/boot_id").read_text())
+    with contextlib.suppress(OSError):
+        binary = os.stat(emulator)
+        facts.append(f"{binary.st_mtime_ns} {binary.st_size}")
+    return hashlib.sha256("\n".join(facts).encode()).hexdigest()[:20]
+
+
+def _try_kvm(emulator: str) -> bool:
+    from hostel.guest.image import probe_sector
+
+    with tempfile.TemporaryDirectory(prefix="hostel-probe-") as directory:
+        disk = Path(directory) / "probe.img"
+        disk.write_bytes(probe_sector().ljust(1 << 20, b"\0"))
+        argv = [emulator, "-accel", "kvm", "-nodefaults", "-no-user-config", "-display", "none", "-m", "16"]
+        argv += ["-device", "isa-debug-exit,iobase=0xf4,iosize=4", "-drive", f"file={disk},format=raw,if=ide"]
+        try:
+            ended = subprocess.run(
+                argv,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                timeout=_SECONDS,
+                check=False,
+            )
+        except (OSError, subprocess.TimeoutExpired):
+            return False
+    return ended.returncode == _ANSWER

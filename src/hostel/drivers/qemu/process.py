@@ -1,0 +1,188 @@
+"""QEMU as a process: started under a supervisor that outlives us, found again, ended.
+
+The supervisor is a POSIX shell in a session of its own. It holds a lock on ``alive`` for as long as it runs, writes
+QEMU's process id to ``pid`` and, when QEMU ends, its status to ``exit`` (the shell's form: 128 + n for signal n).
+Any later process of the same user learns from these how QEMU is, or how it died.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+_POLL: Final = 0.02  # seconds
+_TICKS: Final = os.sysconf("SC_CLK_TCK")
+
+# $1 is the run directory. Descriptor 9 is the lock, which QEMU does not get.
+_SUPERVISOR: Final = """
+run=$1; shift
+"$@" 9>&- &
+echo $! > "$run/pid.new" && mv -f "$run/pid.new" "$run/pid"
+wait $!; status=$?
+echo $status > "$run/exit.new" && mv -f "$run/exit.new" "$run/exit"
+"""
+
+
+def spawn(argv: Sequence[str], run: Path, log: Path, *, timeout: float = 10) -> int:
+    """Run ``argv`` under a supervisor and return QEMU's process id.
+
+    Args:
+        argv: the command.
+        run: a fresh directory for ``pid``, ``exit`` and ``alive``.
+        log: where QEMU's standard error is appended.
+        timeout: seconds to wait for the process id.
+
+    Raises:
+        OSError: the shell could not be started, or did not start QEMU in time.
+    """
+    for name in ("pid", "exit"):
+        (run / name).unlink(missing_ok=True)
+    lock = os.open(run / "alive", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    output = -1
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        # The outer shell ends at once, so that the supervisor is nobody's zombie here.
+        outer = f'umask 077; {_duplicate(lock)} body=$1; shift; (exec sh -c "$body" supervisor "$@") & exit 0'
+        launcher = subprocess.Popen(
+            ["sh", "-c", outer, "start", _SUPERVISOR, str(run), *argv],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            cwd="/",
+            start_new_session=True,
+            pass_fds=(lock,),
+        )
+        launcher.wait(timeout)
+    finally:
+        os.close(lock)
+        if output >= 0:
+            os.close(output)
+    pid = wait_for_pid(run, timeout)
+    if pid is None:
+        raise OSError(errno.ETIMEDOUT, f"QEMU was not started within {timeout:.0f} seconds", str(run))
+    return pid
+
+
+def _duplicate(lock: int) -> str:
+    return f"exec 9>&{lock};" if lock == 9 else f"exec 9>&{lock} {lock}>&-;"
+
+
+def wait_for_pid(run: Path, timeout: float) -> int | None:
+    """The process id that the supervisor wrote; None when it is not there, or not in time."""
+    deadline = time.monotonic() + timeout
+    while True:
+        with contextlib.suppress(OSError, ValueError):
+            return int((run / "pid").read_text())
+        if time.monotonic() >= deadline or not supervised(run):
+            with contextlib.suppress(OSError, ValueError):
+                return int((run / "pid").read_text())
+            return None
+        time.sleep(_POLL)
+
+
+def supervised(run: Path) -> bool:
+    """Whether a supervisor (or the process that is starting one) holds this directory."""
+    try:
+        lock = os.open(run / "alive", os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(lock)
+    return False
+
+
+def exit_status(run: Path, timeout: float = 0) -> int | None:
+    """QEMU's status as the shell has it; None while it runs, or when nobody could record it."""
+    deadline = time.monotonic() + timeout
+    while True:
+        with contextlib.suppress(OSError, ValueError):
+            return int((run / "exit").read_text())
+        if time.monotonic() >= deadline or not supervised(run):
+            with contextlib.suppress(OSError, ValueError):
+                return int((run / "exit").read_text())
+            return None
+        time.sleep(_POLL)
+
+
+def _stat(pid: int) -> list[str]:
+    text = Path(f"/proc/{pid}/stat").read_text(errors="replace")
+    return text.rpartition(")")[2].split()
+
+
+def start_time(pid: int) -> int | None:
+    """When the process started, in clock ticks since boot; None when there is none or it is a zombie."""
+    try:
+        fields = _stat(pid)
+    except OSError:
+        return None
+    return None if fields[0] in "ZX" else int(fields[19])
+
+
+def cpu_time(pid: int) -> int:
+    """CPU time used so far, in nanoseconds; 0 when the process is gone."""
+    try:
+        fields = _stat(pid)
+    except OSError:
+        return 0
+    return (int(fields[11]) + int(fields[12])) * 1_000_000_000 // _TICKS
+
+
+def runs(pid: int, started: int) -> bool:
+    """Whether this very process still runs: the id may have been given to another since."""
+    return start_time(pid) == started
+
+
+def end(pid: int, started: int, *, grace: float = 5, kill: bool = True) -> bool:
+    """End the process with SIGTERM, then after ``grace`` seconds SIGKILL; False when it still runs."""
+    for number, seconds in ((signal.SIGTERM, grace), (signal.SIGKILL, 10.0)):
+        if number == signal.SIGKILL and not kill:
+            break
+        if not runs(pid, started):
+            return True
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            if not runs(pid, started):
+                return True
+            time.sleep(_POLL)
+    return not runs(pid, started)
+
+
+def describe(status: int | None) -> str:
+    """Say how QEMU ended."""
+    if status is None:
+        return "QEMU ended and nobody recorded how"
+    if status > 128:
+        number = status - 128
+        try:
+            name = signal.Signals(number).name
+        except ValueError:
+            name = f"signal {number}"
+        return f"QEMU was killed by {name}"
+    return f"QEMU ended with status {status}"
+
+
+def last_lines(log: Path, count: int = 5, *, since: int = 0) -> list[str]:
+    """The last lines that QEMU wrote, oldest first; ``since`` is the log's length when it was started."""
+    try:
+        with log.open("rb") as stream:
+            size = os.fstat(stream.fileno()).st_size
+            stream.seek(max(since, size - 8192))
+            text = stream.read().decode(errors="replace")
+    except OSError:
+        return []
+    return [line for line in text.splitlines() if line.strip()][-count:]

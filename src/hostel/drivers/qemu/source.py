@@ -1,0 +1,143 @@
+"""Disk sources before QEMU sees them: volumes become files, and what is missing or unreadable is named."""
+
+from __future__ import annotations
+
+import os
+import struct
+from pathlib import Path
+from typing import Final
+
+from hostel.drivers.base import StorageDriver
+from hostel.drivers.qemu.document import Node, devices, text, unsupported
+from hostel.errors import ErrorCode, ErrorDomain, VirtError
+
+_CHAIN_LIMIT: Final = 200
+_QCOW2: Final = b"QFI\xfb"
+_BACKING_FORMAT: Final = 0xE2792ACA
+_HEADER_V2: Final = 72
+
+
+def prepare(root: Node, storage: StorageDriver | None, *, booted: bool = True) -> list[str]:
+    """Resolve and check every disk of a document that is about to run; returns notes on what was dropped.
+
+    Raises:
+        VirtError: a disk cannot be used; the message names its target and file.
+    """
+    notes: list[str] = []
+    for disk in devices(root, "disk"):
+        source = disk.find("source")
+        if source is None:
+            continue
+        policy = source.get("startupPolicy", "mandatory")
+        if policy not in ("mandatory", "requisite", "optional"):
+            raise unsupported(f"startupPolicy='{policy}'; write mandatory, requisite or optional")
+        try:
+            _resolve(disk, source, storage)
+            _check_files(disk, source)
+        except VirtError as error:
+            if policy == "optional" and error.code in (ErrorCode.SYSTEM_ERROR, ErrorCode.NO_STORAGE_VOL):
+                notes.append(f"dropped: {error.message} (startupPolicy='optional')")
+                if disk.get("device") == "disk":
+                    root.find("devices").remove(disk)  # type: ignore[union-attr]
+                else:
+                    disk.remove(source)
+                continue
+            raise
+    return notes
+
+
+def _resolve(disk: Node, source: Node, storage: StorageDriver | None) -> None:
+    if disk.get("type") != "volume":
+        return
+    target = text(disk, "target/@dev")
+    if storage is None:
+        raise unsupported(f"disk '{target}': type='volume' needs a storage driver, and this connection has none")
+    pool = storage.storage_pool_lookup_by_name(source.get("pool", ""))
+    if not storage.storage_pool_is_active(pool):
+        message = f"Requested operation is not valid: storage pool '{pool.name}' containing volume '{source.get('volume')}' is not active"
+        raise VirtError(ErrorCode.OPERATION_INVALID, message, domain=ErrorDomain.STORAGE)
+    volume = storage.storage_vol_lookup_by_name(pool, source.get("volume", ""))
+    source.set("file", storage.storage_vol_get_path(volume))
+    disk.set("type", "file")
+
+
+def _check_files(disk: Node, source: Node) -> None:
+    attribute = {"file": "file", "block": "dev"}.get(disk.get("type", ""))
+    if attribute is None:
+        return
+    path = source.get(attribute)
+    target = text(disk, "target/@dev")
+    if not path:
+        disk.remove(source)
+        return
+    if not path.startswith("/"):
+        raise unsupported(f"disk '{target}': the path '{path}' must be absolute")
+    write = disk.find("readonly") is None
+    _check_access(Path(path), target, write=write)
+    fmt = text(disk, "driver/@type", "raw")
+    if disk.get("type") == "file" and fmt == "qcow2":
+        _check_chain(Path(path), target)
+
+
+def _check_access(path: Path, target: str, *, write: bool) -> None:
+    for parent in reversed(path.parents):
+        if parent.exists() and not os.access(parent, os.X_OK):
+            raise _failure(path, target, f"the directory '{parent}' lacks x permission for you: chmod a+x '{parent}'")
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise _failure(path, target, error.strerror or str(error)) from error
+    del status
+    needed = os.R_OK | (os.W_OK if write else 0)
+    if not os.access(path, needed):
+        letters = "read and write" if write else "read"
+        raise _failure(path, target, f"you may not {letters} it")
+
+
+def _failure(path: Path, target: str, why: str) -> VirtError:
+    message = f"Cannot access storage file '{path}' of disk '{target}': {why}"
+    return VirtError(ErrorCode.SYSTEM_ERROR, message, domain=ErrorDomain.QEMU)
+
+
+def _check_chain(path: Path, target: str) -> None:
+    """Refuse a backing file whose format is not recorded: QEMU would guess it from what a guest may have written."""
+    seen: set[tuple[int, int]] = set()
+    for _ in range(_CHAIN_LIMIT):
+        status = path.stat()
+        if (status.st_dev, status.st_ino) in seen:
+            raise unsupported(f"disk '{target}': the backing chain of '{path}' loops")
+        seen.add((status.st_dev, status.st_ino))
+        found = _backing(path)
+        if found is None:
+            return
+        name, fmt = found
+        if fmt is None:
+            fix = f"qemu-img rebase -u -b '{name}' -F FORMAT '{path}'"
+            raise unsupported(f"disk '{target}': '{path}' does not record the format of its backing file; run {fix}")
+        if name.startswith("json:") or ("://" in name):
+            return
+        path = path.parent / name.removeprefix("file:")
+        _check_access(path, target, write=False)
+        if fmt != "qcow2":
+            return
+    raise unsupported(f"disk '{target}': the backing chain is longer than {_CHAIN_LIMIT} images")
+
+
+def _backing(path: Path) -> tuple[str, str | None] | None:
+    with path.open("rb") as stream:
+        head = stream.read(1 << 16)
+    if len(head) < _HEADER_V2 or head[:4] != _QCOW2:
+        return None
+    version, offset, size = struct.unpack_from(">IQI", head, 4)
+    if not offset:
+        return None
+    name = head[offset : offset + size].decode(errors="surrogateescape")
+    position = struct.unpack_from(">I", head, 100)[0] if version >= 3 else _HEADER_V2
+    while position + 8 <= min(len(head), offset):
+        kind, length = struct.unpack_from(">II", head, position)
+        if kind == 0:
+            break
+        if kind == _BACKING_FORMAT:
+            return name, head[position + 8 : position + 8 + length].decode(errors="replace")
+        position += 8 + (length + 7) // 8 * 8
+    return name, None
