@@ -1,0 +1,273 @@
+"""Declared options of virsh-like commands: one table is the parser, the help and the error messages.
+
+The grammar is that of libvirt 9.0's ``vsh``: ``--opt value`` and ``--opt=value``, no abbreviations, no short options,
+data assigned to the declared values in order, ``--`` before data that begins with dashes, ``;`` between commands of
+one line.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, Final, NamedTuple
+
+from hostel.errors import UsageError
+
+_BLANK: Final = " \t"
+
+
+class Kind(enum.Enum):
+    """What an option takes, and how it is shown."""
+
+    FLAG = "flag"
+    STRING = "string"
+    NUMBER = "number"
+    DATA = "data"
+    REST = "rest"
+
+
+class Option(NamedTuple):
+    """One option of a command; ``positional`` says whether bare data may fill it."""
+
+    name: str
+    help: str
+    kind: Kind
+    required: bool = False
+    positional: bool = True
+
+
+def flag(name: str, help: str) -> Option:
+    """Declare an option without a value."""
+    return Option(name, help, Kind.FLAG, positional=False)
+
+
+def data(name: str, help: str) -> Option:
+    """Declare a required value, usually given without its name."""
+    return Option(name, help, Kind.DATA, required=True)
+
+
+def value(name: str, help: str, *, positional: bool = True) -> Option:
+    """Declare an optional value."""
+    return Option(name, help, Kind.STRING, positional=positional)
+
+
+def number(name: str, help: str) -> Option:
+    """Declare an optional number."""
+    return Option(name, help, Kind.NUMBER)
+
+
+def rest(name: str, help: str) -> Option:
+    """Declare what takes all data that is left."""
+    return Option(name, help, Kind.REST)
+
+
+class Args:
+    """The options that one command was given."""
+
+    __slots__ = ("_values", "rest")
+
+    def __init__(self, values: Mapping[str, str | None], rest: Iterable[str] = ()) -> None:
+        self._values = dict(values)
+        self.rest = tuple(rest)
+
+    def has(self, name: str) -> bool:
+        """Whether the option was given."""
+        return name in self._values
+
+    def get(self, name: str) -> str | None:
+        """The option's value, or None when it was not given."""
+        return self._values.get(name)
+
+    def __getitem__(self, name: str) -> str:
+        found = self._values[name]
+        assert found is not None, name
+        return found
+
+    def number(self, name: str) -> int | None:
+        """The option's value as an integer of at least 0.
+
+        Raises:
+            UsageError: not such a number.
+        """
+        text = self.get(name)
+        if text is None:
+            return None
+        try:
+            result = int(text, 0)
+        except ValueError:
+            result = -1
+        if result < 0:
+            raise UsageError(f"Numeric value '{text}' for <{name}> option is malformed or out of range")
+        return result
+
+
+class Command(NamedTuple):
+    """A command: its name, its options and what runs it."""
+
+    name: str
+    summary: str
+    options: tuple[Option, ...]
+    run: Callable[[Any, Args], None]
+    description: str = ""
+    connects: bool = True
+
+    def parse(self, words: Iterable[str]) -> Args:
+        """Assign words to options.
+
+        Raises:
+            UsageError: with virsh's message.
+        """
+        return _Parse(self).run(words)
+
+    def synopsis(self) -> str:
+        """The one line that shows every option."""
+        named_data = any(option.kind is not Kind.FLAG and option.positional for option in self.options[:-1])
+        return " ".join([self.name, *(_shown(option, named_data) for option in self.options)])
+
+    def help(self) -> str:
+        """The page that ``help COMMAND`` prints."""
+        lines = ["  NAME", f"    {self.name} - {self.summary}", "", "  SYNOPSIS", f"    {self.synopsis()}"]
+        if self.description:
+            lines += ["", "  DESCRIPTION", *(f"    {line}" for line in self.description.splitlines())]
+        if self.options:
+            lines += ["", "  OPTIONS", *(f"    {_named(option):<15}  {option.help}" for option in self.options)]
+        return "\n".join([*lines, ""]) + "\n"
+
+
+def _shown(option: Option, named_data: bool) -> str:
+    match option.kind:
+        case Kind.FLAG:
+            return f"[--{option.name}]"
+        case Kind.STRING:
+            return f"[--{option.name} <string>]"
+        case Kind.NUMBER:
+            return f"[--{option.name} <number>]"
+        case Kind.DATA:
+            return f"<{option.name}>"
+        case Kind.REST:
+            return f"[[--{option.name}] <string>]..." if named_data else f"[<{option.name}>]..."
+
+
+def _named(option: Option) -> str:
+    match option.kind:
+        case Kind.FLAG:
+            return f"--{option.name}"
+        case Kind.STRING:
+            return f"--{option.name} <string>"
+        case Kind.NUMBER:
+            return f"--{option.name} <number>"
+        case Kind.DATA:
+            return f"[--{option.name}] <string>"
+        case Kind.REST:
+            return f"<{option.name}>"
+
+
+class _Parse:
+    """One run of the parser over one command's words."""
+
+    def __init__(self, command: Command) -> None:
+        self.command = command
+        self.by_name = {option.name: option for option in command.options}
+        self.values: dict[str, str | None] = {}
+        self.rest: list[str] = []
+
+    def run(self, words: Iterable[str]) -> Args:
+        stream = iter(words)
+        data_only = False
+        for word in stream:
+            if not data_only and word == "--":
+                data_only = True
+            elif not data_only and word.startswith("--") and word[2:3].isalnum():
+                self._option(word[2:], stream)
+            else:
+                self._datum(word)
+        missing = [option for option in self.command.options if option.required and option.name not in self.values]
+        if missing and "help" not in self.values:
+            raise UsageError(
+                "\n".join(f"command '{self.command.name}' requires <{option.name}> option" for option in missing)
+            )
+        return Args(self.values, self.rest)
+
+    def _option(self, text: str, stream: Iterator[str]) -> None:
+        name, equals, attached = text.partition("=")
+        option = self.by_name.get(name)
+        if name == "help":
+            option = flag("help", "")
+        if option is None:
+            if self.command.name == "help":
+                return
+            raise UsageError(f"command '{self.command.name}' doesn't support option --{name}")
+        if name in self.values and option.kind is not Kind.REST and name != "help":
+            raise UsageError(f"option --{name} already seen")
+        if option.kind is Kind.FLAG:
+            if equals:
+                raise UsageError(f"invalid '=' after option --{name}")
+            self.values[name] = None
+            return
+        found = attached if equals else next(stream, None)
+        if found is None:
+            kind = "number" if option.kind is Kind.NUMBER else "string"
+            raise UsageError(f"expected syntax: --{name} <{kind}>")
+        self._store(option, found)
+
+    def _datum(self, word: str) -> None:
+        for option in self.command.options:
+            if option.positional and (option.kind is Kind.REST or option.name not in self.values):
+                self._store(option, word)
+                return
+        if self.command.name != "help":
+            raise UsageError(f"unexpected data '{word}'")
+
+    def _store(self, option: Option, word: str) -> None:
+        self.values[option.name] = word
+        if option.kind is Kind.REST:
+            self.rest.append(word)
+
+
+def split_line(line: str) -> list[list[str]]:
+    """Split one line into commands and their words, by virsh's quoting; a comment ends the line.
+
+    Raises:
+        UsageError: an open double quote or a backslash at the end.
+    """
+    commands: list[list[str]] = [[]]
+    pos = 0
+    while True:
+        while line[pos : pos + 1] and (line[pos] in _BLANK or line.startswith("\\\n", pos)):
+            pos += 1 + (line[pos] == "\\")
+        if pos >= len(line):
+            break
+        if line[pos] in ";\n":
+            commands.append([])
+            pos += 1
+        elif line[pos] == "#":
+            end = line.find("\n", pos)
+            pos = len(line) if end < 0 else end
+        else:
+            word, pos = _word(line, pos)
+            commands[-1].append(word)
+    return [words for words in commands if words]
+
+
+def _word(line: str, pos: int) -> tuple[str, int]:
+    """Read one word from ``pos``; returns it with the position after it."""
+    out: list[str] = []
+    quote = ""
+    while pos < len(line):
+        char = line[pos]
+        if not quote and char in " \t;\n":
+            break
+        if char in "'\"" and quote in ("", char):
+            quote = "" if quote else char
+        elif char == "\\" and quote != "'":
+            pos += 1
+            if pos == len(line):
+                raise UsageError("dangling \\")
+            if line[pos] != "\n":
+                out.append(line[pos])
+        else:
+            out.append(char)
+        pos += 1
+    if quote == '"':
+        raise UsageError('missing "')
+    return "".join(out), pos
