@@ -1,0 +1,337 @@
+"""``qemu:///session`` in process: every call finds the truth on disk and in QEMU, and keeps nothing in memory."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from xml.sax.saxutils import escape
+
+from hostel.drivers.base import (
+    ConsoleStream,
+    DestroyFlag,
+    DomainInfo,
+    DomainRef,
+    DomainState,
+    DomainXmlFlag,
+    NetworkDriver,
+    PausedReason,
+    RunningReason,
+    ShutoffReason,
+    StartFlag,
+    StateInfo,
+    StorageDriver,
+    UndefineFlag,
+)
+from hostel.drivers.qemu import document, monitor, probe, process
+from hostel.drivers.qemu.console import PtyStream
+from hostel.drivers.qemu.launch import Launcher, find_emulator
+from hostel.drivers.qemu.machines import Machines, failed, invalid
+from hostel.drivers.qemu.status import Ending, Status, read_ending
+from hostel.drivers.store import Directories
+from hostel.errors import ErrorCode, ErrorDomain, QmpError, VirtError
+
+_PAUSED = {"io-error": PausedReason.IOERROR, "watchdog": PausedReason.WATCHDOG, "shutdown": PausedReason.SHUTTING_DOWN}
+
+
+class QemuDriver:
+    """Domains under real QEMU; see :class:`hostel.drivers.base.HypervisorDriver` for each call."""
+
+    def __init__(
+        self, directories: Directories, *, storage: StorageDriver | None = None, network: NetworkDriver | None = None
+    ) -> None:
+        self._machines = Machines(directories)
+        self._cache = directories.cache / "qemu"
+        self._launcher = Launcher(self._machines, self._cache, storage, network)
+
+    def connect_get_type(self) -> str:
+        """``QEMU``."""
+        return "QEMU"
+
+    def connect_get_version(self) -> int:
+        """QEMU's version."""
+        return probe.version(find_emulator())
+
+    def connect_get_hostname(self) -> str:
+        """The host's name."""
+        return socket.gethostname()
+
+    def connect_get_capabilities(self) -> str:
+        """The host and what guests it runs."""
+        import os
+
+        emulator = find_emulator()
+        kinds = ["qemu", *(["kvm"] if probe.kvm_runs(emulator, self._cache) else [])]
+        domains = "".join(f"\n      <domain type='{kind}'/>" for kind in kinds)
+        return (
+            f"<capabilities>\n  <host>\n    <cpu>\n      <arch>{os.uname().machine}</arch>\n    </cpu>\n  </host>\n"
+            "  <guest>\n    <os_type>hvm</os_type>\n    <arch name='x86_64'>\n      <wordsize>64</wordsize>\n"
+            f"      <emulator>{escape(emulator)}</emulator>\n      <machine>pc</machine>\n      <machine>q35</machine>"
+            f"{domains}\n    </arch>\n  </guest>\n</capabilities>\n"
+        )
+
+    def connect_list_all_domains(self) -> list[DomainRef]:
+        """Every domain whose documents can be read."""
+        return self._machines.refs()
+
+    def domain_lookup_by_name(self, name: str) -> DomainRef:
+        """Find by name."""
+        try:
+            ref = self._machines.ref(name)
+        except VirtError as error:
+            if error.code != ErrorCode.XML_ERROR or not self._unusable(name):
+                raise
+            ref = None
+        if ref is None:
+            raise _no_domain(f"name '{name}'")
+        return ref
+
+    def _unusable(self, name: str) -> bool:
+        try:
+            self._machines.definitions.path(name)
+        except VirtError:
+            return True
+        return False
+
+    def domain_lookup_by_uuid(self, uuid: str) -> DomainRef:
+        """Find by UUID."""
+        for ref in self._machines.refs():
+            if ref.uuid == uuid.lower():
+                return ref
+        raise _no_domain(f"uuid '{uuid}'")
+
+    def domain_lookup_by_id(self, id: int) -> DomainRef:
+        """Find a running domain by id."""
+        for ref in self._machines.refs():
+            if ref.id == id and id >= 0:
+                return ref
+        raise _no_domain(f"id '{id}'")
+
+    def domain_define_xml(self, xml: str) -> DomainRef:
+        """Make or replace a persistent definition."""
+        root = document.parse(xml)
+        name, uuid = document.name_of(root), document.text(root, "uuid")
+        had_uuid = document.parse_xml(xml).find("uuid") is not None
+        with self._machines.locked(name):
+            live = self._machines.live(name)
+            with self._machines.definitions.locked():
+                self._machines.definitions.sweep()
+                if not had_uuid:
+                    uuid = self._known_uuid(name, live) or uuid
+                    root.find("uuid").text = uuid  # type: ignore[union-attr]
+                self._check_clash(name, uuid)
+                root.attrib.pop("id", None)
+                self._machines.definitions.write(name, document.format(root))
+        return DomainRef(name, uuid, live.id if live else -1)
+
+    def _known_uuid(self, name: str, live: Status | None) -> str | None:
+        root = live.domain if live else self._machines.definition(name)
+        return None if root is None else document.text(root, "uuid")
+
+    def _check_clash(self, name: str, uuid: str) -> None:
+        """Refuse a name or a UUID that another domain has. Reads without locks: stale state only refuses more."""
+        for other in self._machines.names():
+            text = self._machines.definitions.read(other)
+            root = None
+            with contextlib.suppress(VirtError, ValueError):
+                root = (
+                    document.parse_xml(text) if text else Status.parse(self._machines.statuses.read(other) or "").domain
+                )
+            if root is None:
+                continue
+            theirs = document.text(root, "uuid")
+            if other == name and theirs != uuid:
+                raise failed(f"domain '{name}' already exists with uuid {theirs}")
+            if other != name and theirs == uuid:
+                raise failed(f"domain '{other}' is already defined with uuid {uuid}")
+
+    def domain_create_xml(self, xml: str, flags: StartFlag = StartFlag.NONE) -> DomainRef:
+        """Start a transient domain."""
+        root = document.parse(xml)
+        name, uuid = document.name_of(root), document.text(root, "uuid")
+        with self._machines.locked(name):
+            if self._machines.live(name) is not None:
+                raise invalid(f"domain is already active as '{name}'")
+            self._check_clash(name, uuid)
+            status = self._launcher.start(root, paused=bool(flags & StartFlag.PAUSED))
+        return DomainRef(name, uuid, status.id)
+
+    def domain_create(self, domain: DomainRef, flags: StartFlag = StartFlag.NONE) -> DomainRef:
+        """Start a defined domain."""
+        with self._machines.locked(domain.name):
+            if self._machines.live(domain.name) is not None:
+                raise invalid("domain is already running")
+            root = self._machines.definition(domain.name)
+            if root is None:
+                raise _no_domain(f"name '{domain.name}'")
+            status = self._launcher.start(root, paused=bool(flags & StartFlag.PAUSED))
+        return DomainRef(domain.name, document.text(root, "uuid"), status.id)
+
+    @contextlib.contextmanager
+    def _running(self, domain: DomainRef) -> Iterator[Status]:
+        with self._machines.locked(domain.name):
+            status = self._machines.live(domain.name)
+            if status is None:
+                if self._machines.definition(domain.name) is None:
+                    raise _no_domain(f"name '{domain.name}'")
+                raise invalid("domain is not running")
+            yield status
+
+    def _ask(self, status: Status, command: str, **arguments: object) -> dict[str, object]:
+        try:
+            with monitor.connect(Path(status.run) / "monitor") as qmp:
+                answer: dict[str, object] = qmp.execute(command, **arguments)
+                return answer
+        except QmpError as error:
+            message = f"internal error: unable to execute QEMU command '{command}': {error.desc}"
+            raise VirtError(ErrorCode.INTERNAL_ERROR, message, domain=ErrorDomain.QEMU) from error
+
+    def domain_shutdown(self, domain: DomainRef) -> None:
+        """Press the power button."""
+        with self._running(domain) as status:
+            self._ask(status, "system_powerdown")
+
+    def domain_reboot(self, domain: DomainRef) -> None:
+        """Restart the guest, by a reset: a guest that ends on the power button would end QEMU."""
+        self.domain_reset(domain)
+
+    def domain_reset(self, domain: DomainRef) -> None:
+        """Reset as the button does."""
+        with self._running(domain) as status:
+            self._ask(status, "system_reset")
+
+    def domain_suspend(self, domain: DomainRef) -> None:
+        """Stop the virtual CPUs."""
+        with self._running(domain) as status:
+            self._ask(status, "stop")
+            self._save(domain, status._replace(paused=int(PausedReason.USER)))
+
+    def domain_resume(self, domain: DomainRef) -> None:
+        """Let the virtual CPUs run on."""
+        with self._running(domain) as status:
+            if self._ask(status, "query-status").get("running"):
+                raise invalid("domain is already running")
+            self._ask(status, "cont")
+            self._save(domain, status._replace(paused=0, running=int(RunningReason.UNPAUSED)))
+
+    def _save(self, domain: DomainRef, status: Status) -> None:
+        self._machines.statuses.write(domain.name, status.format())
+
+    def domain_destroy(self, domain: DomainRef, flags: DestroyFlag = DestroyFlag.DEFAULT) -> None:
+        """End QEMU now."""
+        with self._running(domain) as status:
+            self._save(domain, status._replace(ending="destroyed"))
+            if not process.end(status.pid, status.started, kill=not flags & DestroyFlag.GRACEFUL):
+                self._save(domain, status)
+                raise failed(f"QEMU, process {status.pid}, does not end")
+            process.exit_status(Path(status.run), 2)
+            self._machines.forget(domain.name, Path(status.run), Ending(ShutoffReason.DESTROYED, ""))
+
+    def domain_undefine(self, domain: DomainRef, flags: UndefineFlag = UndefineFlag.NONE) -> None:
+        """Drop the definition; a running domain becomes transient."""
+        del flags
+        with self._machines.locked(domain.name), self._machines.definitions.locked():
+            live = self._machines.live(domain.name)
+            if not self._machines.definitions.remove(domain.name):
+                raise invalid("cannot undefine transient domain") if live else _no_domain(f"name '{domain.name}'")
+            self._machines.autostarts.remove(domain.name)
+            self._machines.endings.remove(domain.name)
+
+    def domain_get_xml_desc(self, domain: DomainRef, flags: DomainXmlFlag = DomainXmlFlag.NONE) -> str:
+        """The live document, or the persistent one; without passwords unless ``SECURE``."""
+        with self._machines.locked(domain.name):
+            live = self._machines.live(domain.name)
+            stored = self._machines.definition(domain.name)
+        root = stored if flags & DomainXmlFlag.INACTIVE or live is None else live.domain
+        if root is None and live is not None:
+            root = live.domain
+        if root is None:
+            raise _no_domain(f"name '{domain.name}'")
+        if not flags & DomainXmlFlag.SECURE:
+            for device in document.devices(root, "graphics"):
+                device.attrib.pop("passwd", None)
+        return document.format(root)
+
+    def domain_get_info(self, domain: DomainRef) -> DomainInfo:
+        """State, memory, CPUs, CPU time."""
+        state = self.domain_get_state(domain).state
+        with self._machines.locked(domain.name):
+            live = self._machines.live(domain.name)
+            root = live.domain if live else self._machines.definition(domain.name)
+        if root is None:
+            raise _no_domain(f"name '{domain.name}'")
+        most = document.memory(root)
+        current = document.memory(root, "currentMemory") or most
+        used = process.cpu_time(live.pid) if live else 0
+        return DomainInfo(state, most, current, document.number(root, "vcpu", 1), used)
+
+    def domain_get_state(self, domain: DomainRef) -> StateInfo:
+        """State with its reason."""
+        with self._machines.locked(domain.name):
+            live = self._machines.live(domain.name)
+            if live is None:
+                if self._machines.definition(domain.name) is None:
+                    raise _no_domain(f"name '{domain.name}'")
+                ending = read_ending(self._machines.endings, domain.name)
+                return StateInfo(DomainState.SHUTOFF, int(ending.reason), ending.detail)
+            answer = self._ask(live, "query-status")
+        if answer.get("running"):
+            return StateInfo(DomainState.RUNNING, live.running)
+        said = str(answer.get("status"))
+        if said == "guest-panicked":
+            return StateInfo(DomainState.CRASHED, 1)
+        return StateInfo(DomainState.PAUSED, int(_PAUSED.get(said, live.paused)))
+
+    def domain_is_persistent(self, domain: DomainRef) -> bool:
+        """Whether a definition exists."""
+        return self._machines.definitions.read(domain.name) is not None
+
+    def domain_get_autostart(self, domain: DomainRef) -> bool:
+        """Whether it starts with the driver."""
+        return self._machines.autostarts.read(domain.name) is not None
+
+    def domain_set_autostart(self, domain: DomainRef, autostart: bool) -> None:
+        """Set whether it starts with the driver."""
+        with self._machines.locked(domain.name):
+            if self._machines.definition(domain.name) is None:
+                if self._machines.live(domain.name) is None:
+                    raise _no_domain(f"name '{domain.name}'")
+                raise invalid("cannot set autostart for transient domain")
+            if autostart:
+                self._machines.autostarts.write(domain.name, "")
+            else:
+                self._machines.autostarts.remove(domain.name)
+
+    def domain_open_console(
+        self, domain: DomainRef, device: str | None = None, *, force: bool = False
+    ) -> ConsoleStream:
+        """Attach to a serial port or console by alias; the first one when None."""
+        with self._running(domain) as status:
+            choices = [*document.devices(status.domain, "console"), *document.devices(status.domain, "serial")]
+            for element in choices:
+                if device in (None, document.alias(element)):
+                    path = document.text(element, "source/@path")
+                    if element.get("type", "pty") != "pty" or not path:
+                        raise invalid(f"character device {document.alias(element)} is not using a PTY")
+                    lock = Path(status.run) / f"console-{path.replace('/', '-')}"
+                    return PtyStream(path, lock, force=force)
+        message = f"internal error: cannot find character device {device or '(null)'}"
+        raise VirtError(ErrorCode.INTERNAL_ERROR, message, domain=ErrorDomain.QEMU)
+
+    def connect_autostart(self) -> list[DomainRef]:
+        """Start every domain marked for it that is not running; one that fails does not keep the others."""
+        started: list[DomainRef] = []
+        for ref in self._machines.refs():
+            if ref.id < 0 and self.domain_get_autostart(ref):
+                with contextlib.suppress(VirtError):
+                    started.append(self.domain_create(ref))
+        return started
+
+    def close(self) -> None:
+        """Nothing is held: machines run on."""
+
+
+def _no_domain(what: str) -> VirtError:
+    message = f"Domain not found: no domain with matching {what}"
+    return VirtError(ErrorCode.NO_DOMAIN, message, domain=ErrorDomain.QEMU)

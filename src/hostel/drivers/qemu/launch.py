@@ -1,0 +1,185 @@
+"""Starting a machine: from a document to a QEMU that runs its guest, or to an error that says why not."""
+
+from __future__ import annotations
+
+import copy
+import datetime
+import shlex
+import shutil
+import socket
+from pathlib import Path
+
+from hostel.drivers.base import NetworkDriver, PausedReason, ShutoffReason, StorageDriver
+from hostel.drivers.qemu import document, monitor, probe, process, source
+from hostel.drivers.qemu.command.context import Context
+from hostel.drivers.qemu.command.machine import build
+from hostel.drivers.qemu.machines import Machines
+from hostel.drivers.qemu.status import Ending, Status
+from hostel.errors import ErrorCode, ErrorDomain, QmpError, VirtError
+
+
+class Launcher:
+    """Starts machines for one driver."""
+
+    def __init__(
+        self, machines: Machines, cache: Path, storage: StorageDriver | None, network: NetworkDriver | None
+    ) -> None:
+        self._machines = machines
+        self._cache = cache
+        self._storage = storage
+        self._network = network
+
+    def start(self, root: document.Node, *, paused: bool) -> Status:
+        """Run a document's machine; the caller holds the domain's lock and has found it not running.
+
+        Raises:
+            VirtError: it does not run; nothing is left but the log.
+        """
+        machines, name = self._machines, document.name_of(root)
+        live = copy.deepcopy(root)
+        emulator = find_emulator(live)
+        if live.get("type") == "kvm" and not probe.kvm_runs(emulator, self._cache):
+            raise document.unsupported(
+                f"domain '{name}' is type='kvm', and KVM runs no guest on this host; "
+                "write <domain type='qemu'>, or --virt-type qemu"
+            )
+        notes = source.prepare(live, self._storage)
+        document.assign_aliases(live)
+        run = machines.run_directory(name)
+        context = Context(emulator, run / "monitor", self._bridge, _port_free)
+        log = machines.log(name)
+        try:
+            argv = build(live, context)
+            start = _write_log(log, argv, notes)
+        except BaseException:
+            shutil.rmtree(run, ignore_errors=True)
+            raise
+        status = Status(live, machines.next_id(), 0, 0, str(run), start)
+        live.set("id", str(status.id))
+        machines.statuses.write(name, status.format())
+        try:
+            return self._launch(name, argv, status, log, paused=paused)
+        except BaseException as error:
+            self._undo(name, run, error)
+            raise
+
+    def _launch(self, name: str, argv: list[str], status: Status, log: Path, *, paused: bool) -> Status:
+        run = Path(status.run)
+        try:
+            pid = process.spawn(argv, run, log)
+        except OSError as error:
+            raise _no_start(name, str(error)) from error
+        started = process.start_time(pid)
+        socket_path = run / "monitor"
+        ready = started is not None and monitor.wait_for_socket(
+            socket_path, lambda: process.exit_status(run) is not None
+        )
+        try:
+            if not ready:
+                raise QmpError("Disconnected", "QEMU did not come up")
+            with monitor.connect(socket_path) as qmp:
+                self._complete(status.domain, qmp)
+                status = status._replace(pid=pid, started=started or 0, paused=int(PausedReason.USER) if paused else 0)
+                self._machines.statuses.write(name, status.format())
+                if not paused:
+                    qmp.execute("cont")
+        except QmpError as error:
+            process.exit_status(run, 2 if started is None or not process.runs(pid, started) else 0)
+            lines = process.last_lines(log, 5, since=status.log_start)
+            words = [line for line in lines if "qemu-system" in line or "Could not" in line] or lines[-1:]
+            raise _no_start(name, words[-1] if words else str(error)) from error
+        return status
+
+    def _complete(self, root: document.Node, qmp: monitor.Monitor) -> None:
+        """Write what QEMU chose (terminals) into the live document, and set what must not be on a command line."""
+        for device in qmp.execute("query-chardev"):
+            if not device["filename"].startswith("pty:"):
+                continue
+            path = device["filename"].removeprefix("pty:")
+            for tag in ("serial", "parallel", "console"):
+                for element in document.devices(root, tag):
+                    if device["label"] == f"char{document.alias(element)}":
+                        _set_source(element, path)
+        serials, consoles = document.devices(root, "serial"), document.devices(root, "console")
+        if serials and consoles and document.text(consoles[0], "target/@type", "serial") == "serial":
+            _set_source(consoles[0], document.text(serials[0], "source/@path"))
+        for element in document.devices(root, "graphics"):
+            if password := element.get("passwd"):
+                qmp.execute("set_password", protocol="vnc", password=password)
+        for disk in document.devices(root, "disk"):
+            if document.text(disk, "target/@tray") == "open":
+                qmp.execute("blockdev-open-tray", id=document.alias(disk), force=True)
+
+    def _undo(self, name: str, run: Path, error: BaseException) -> None:
+        pid = process.wait_for_pid(run, 5)
+        started = process.start_time(pid) if pid is not None and process.supervised(run) else None
+        if pid is not None and started is not None:
+            process.end(pid, started, grace=1)
+        self._machines.forget(name, run, Ending(ShutoffReason.FAILED, str(error)))
+
+    def _bridge(self, name: str) -> str | None:
+        if self._network is None:
+            raise document.unsupported(f"interface of network '{name}': this connection has no network driver")
+        network = self._network.network_lookup_by_name(name)
+        if not self._network.network_is_active(network):
+            message = f"Requested operation is not valid: network '{name}' is not active"
+            raise VirtError(ErrorCode.OPERATION_INVALID, message, domain=ErrorDomain.NETWORK)
+        try:
+            return self._network.network_get_bridge_name(network)
+        except VirtError as error:
+            if error.code == ErrorCode.INTERNAL_ERROR:
+                return None
+            raise
+
+
+def find_emulator(root: document.Node | None = None) -> str:
+    """The path of QEMU: the document's, or ``qemu-system-x86_64`` on the path.
+
+    Raises:
+        VirtError: it is not installed.
+    """
+    wanted = document.text(root, "devices/emulator") if root is not None else ""
+    found = shutil.which(wanted or "qemu-system-x86_64")
+    if found is None:
+        name = wanted or "qemu-system-x86_64"
+        message = f"unsupported configuration: '{name}' is not there or not executable; install qemu-system-x86"
+        raise VirtError(ErrorCode.CONFIG_UNSUPPORTED, message, domain=ErrorDomain.QEMU)
+    return found
+
+
+def _set_source(element: document.Node, path: str) -> None:
+    found = element.find("source")
+    if found is None:
+        from lxml import etree
+
+        found = etree.SubElement(element, "source")
+    found.set("path", path)
+    if element.tag == "console":
+        element.set("tty", path)
+
+
+def _no_start(name: str, why: str) -> VirtError:
+    message = f"internal error: domain '{name}' could not be started: {why}"
+    return VirtError(ErrorCode.INTERNAL_ERROR, message, domain=ErrorDomain.QEMU)
+
+
+def _write_log(log: Path, argv: list[str], notes: list[str]) -> int:
+    log.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    stamp = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M:%S%z")
+    with log.open("a", encoding="utf-8", errors="surrogateescape") as stream:
+        stream.write(
+            f"{stamp}: starting up\n" + "".join(f"{stamp}: {note}\n" for note in notes) + shlex.join(argv) + "\n"
+        )
+        stream.flush()
+        return stream.tell()
+
+
+def _port_free(address: str, port: int) -> bool:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe_socket:
+        probe_socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe_socket.bind((address, port))
+        except OSError:
+            return False
+    return True

@@ -1,0 +1,197 @@
+"""What is known of every domain: definitions, running machines, locks, and how the last run ended."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from hostel.drivers.base import DomainRef, ShutoffReason
+from hostel.drivers.qemu import document, process
+from hostel.drivers.qemu.status import Ending, Status, write_ending
+from hostel.drivers.store import Directories, Store
+from hostel.errors import ErrorCode, ErrorDomain, VirtError
+
+_LOCK_SECONDS: Final = 60.0
+_LOCK_POLL: Final = 0.01
+_SOCKET_ROOM: Final = 80  # of the 108 bytes that a unix socket's path may have
+
+
+def invalid(message: str) -> VirtError:
+    """The error for a call that the domain's state forbids."""
+    text = f"Requested operation is not valid: {message}"
+    return VirtError(ErrorCode.OPERATION_INVALID, text, domain=ErrorDomain.QEMU)
+
+
+def failed(message: str) -> VirtError:
+    """The error for a call that was tried in vain."""
+    return VirtError(ErrorCode.OPERATION_FAILED, f"operation failed: {message}", domain=ErrorDomain.QEMU)
+
+
+class Machines:
+    """The files of one session, shared by all its processes.
+
+    A domain's lock is taken before the definitions' lock, never after.
+    """
+
+    def __init__(self, directories: Directories) -> None:
+        self.definitions = Store(directories.config / "qemu")
+        self.autostarts = Store(directories.config / "qemu" / "autostart", suffix="")
+        self.statuses = Store(directories.state / "qemu")
+        self.endings = Store(directories.state / "qemu" / "last", suffix=".json")
+        self.counter = Store(directories.state / "qemu", suffix=".count")
+        self.logs = directories.cache / "qemu" / "log"
+        self._state = directories.state / "qemu"
+
+    @contextlib.contextmanager
+    def locked(self, name: str, timeout: float = _LOCK_SECONDS) -> Iterator[None]:
+        """Hold one domain against all other threads and processes.
+
+        Raises:
+            VirtError: ``OPERATION_TIMEOUT`` when it stays held for ``timeout`` seconds.
+        """
+        directory = self._state / "lock"
+        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        descriptor = os.open(directory / _digest(name), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        deadline = time.monotonic() + timeout
+        try:
+            while True:
+                try:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if time.monotonic() >= deadline:
+                        message = f"Timed out during operation: domain '{name}' is held by another operation"
+                        raise VirtError(ErrorCode.OPERATION_TIMEOUT, message, domain=ErrorDomain.QEMU) from None
+                    time.sleep(_LOCK_POLL)
+            yield
+        finally:
+            os.close(descriptor)
+
+    def log(self, name: str) -> Path:
+        """The domain's log file."""
+        return self.logs / f"{name}.log"
+
+    def run_directory(self, name: str) -> Path:
+        """A fresh directory for a run's sockets, short enough for a unix socket's path."""
+        run = self._state / "run" / _digest(name)
+        if len(os.fsencode(run)) > _SOCKET_ROOM:
+            base = Path(f"/tmp/hostel-{os.getuid()}")
+            base.mkdir(mode=0o700, exist_ok=True)
+            status = base.lstat()
+            if base.is_symlink() or status.st_uid != os.getuid() or status.st_mode & 0o077:
+                raise failed(f"'{base}' is not a directory of yours alone; remove it")
+            run = base / _digest(f"{self._state}/{name}")
+        shutil.rmtree(run, ignore_errors=True)
+        run.mkdir(parents=True, mode=0o700)
+        return run
+
+    def next_id(self) -> int:
+        """A number that no machine of this session had since the host booted."""
+        with self.counter.locked():
+            try:
+                last = int(self.counter.read("id") or "0")
+            except ValueError:
+                last = 0
+            self.counter.write("id", str(last + 1))
+        return last + 1
+
+    def definition(self, name: str) -> document.Node | None:
+        """The persistent document, or None.
+
+        Raises:
+            VirtError: the file is there and cannot be read as one; the message names it.
+        """
+        text = self.definitions.read(name)
+        if text is None:
+            return None
+        try:
+            root = document.parse(text)
+        except VirtError as error:
+            path = self.definitions.path(name)
+            raise VirtError(error.code, f"definition file '{path}' is broken: {error.message}") from error
+        if document.name_of(root) != name:
+            path = self.definitions.path(name)
+            raise VirtError(ErrorCode.XML_ERROR, f"definition file '{path}' names domain '{document.name_of(root)}'")
+        return root
+
+    def live(self, name: str) -> Status | None:
+        """The running machine, or None; what died since is reaped. The caller holds the domain's lock."""
+        text = self.statuses.read(name)
+        if text is None:
+            return None
+        try:
+            status = Status.parse(text)
+        except ValueError as error:
+            path = self.statuses.path(name)
+            raise VirtError(ErrorCode.INTERNAL_ERROR, f"internal error: state file '{path}': {error}") from error
+        run = Path(status.run)
+        if status.pid == 0:
+            self._abandon(name, run)
+            return None
+        if process.runs(status.pid, status.started):
+            return status
+        self.forget(name, run, self._ending(name, status))
+        return None
+
+    def _abandon(self, name: str, run: Path) -> None:
+        """End what a starter left that died before the machine was ours."""
+        pid = process.wait_for_pid(run, 10)
+        started = process.start_time(pid) if pid is not None and process.supervised(run) else None
+        if pid is not None and started is not None:
+            process.end(pid, started, grace=1)
+        self.forget(name, run, Ending(ShutoffReason.FAILED, "the process that was starting it died"))
+
+    def _ending(self, name: str, status: Status) -> Ending:
+        code = process.exit_status(Path(status.run), 2)
+        if status.ending:
+            return Ending(ShutoffReason.DESTROYED, "")
+        if code == 0:
+            lines = process.last_lines(self.log(name), 1, since=status.log_start)
+            if lines and "terminating on signal" in lines[0]:
+                return Ending(ShutoffReason.DESTROYED, f"QEMU said: {lines[0]}")
+            return Ending(ShutoffReason.SHUTDOWN, "")
+        lines = process.last_lines(self.log(name), 1, since=status.log_start)
+        said = f"; its last words: {lines[0]}" if lines and "-msg timestamp=on" not in lines[0] else ""
+        return Ending(ShutoffReason.CRASHED, process.describe(code) + said)
+
+    def forget(self, name: str, run: Path, ending: Ending) -> None:
+        """Drop the state of a machine that is no more. The caller holds the domain's lock."""
+        write_ending_to = self.endings
+        write_ending_to.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        write_ending(write_ending_to, name, ending)
+        shutil.rmtree(run, ignore_errors=True)
+        self.statuses.remove(name)
+
+    def names(self) -> list[str]:
+        """Every name that is defined or has state."""
+        return sorted({*self.definitions.names(), *self.statuses.names()})
+
+    def refs(self) -> list[DomainRef]:
+        """Every domain whose documents can be read."""
+        found: list[DomainRef] = []
+        for name in self.names():
+            with contextlib.suppress(VirtError):
+                if (ref := self.ref(name)) is not None:
+                    found.append(ref)
+        return found
+
+    def ref(self, name: str) -> DomainRef | None:
+        """The reference of a domain; None when there is none of that name. Takes the domain's lock if it has state."""
+        if self.statuses.read(name) is not None:
+            with self.locked(name):
+                status = self.live(name)
+            if status is not None:
+                return DomainRef(name, document.text(status.domain, "uuid"), status.id)
+        root = self.definition(name)
+        return None if root is None else DomainRef(name, document.text(root, "uuid"))
+
+
+def _digest(name: str) -> str:
+    return hashlib.sha256(name.encode()).hexdigest()[:16]
