@@ -1,0 +1,1 @@
+"""``hostel virsh``: libvirt's shell, with its commands, output and exit codes."""

@@ -1,0 +1,194 @@
+"""Start of ``hostel virsh``: options before the command, one line of commands, or the interactive shell."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from typing import Final, NamedTuple
+
+from hostel.cli.options import Args, Command, split_line
+from hostel.cli.output import Output
+from hostel.cli.virsh import registry
+from hostel.cli.virsh.session import CommandError, Connection, Session
+from hostel.errors import ErrorCode, HostelError, UsageError, VirtError
+
+VERSION: Final = "9.0.0"  # the virsh whose command line this is
+URI_VARIABLES: Final = ("VIRSH_DEFAULT_CONNECT_URI", "LIBVIRT_DEFAULT_URI", "HOSTEL_URI")
+DEFAULT_URI: Final = "qemu:///session"
+USAGE: Final = """
+virsh [options]... [<command_string>]
+virsh [options]... <command> [args...]
+
+  options:
+    -c | --connect=URI      connect to this hypervisor
+    -h | --help             this page
+    -q | --quiet            print only what programs read
+    -v                      the version
+    -V                      the version, at length
+  'virsh help' lists the commands, 'virsh help COMMAND' explains one.
+"""
+_TAKES_VALUE: Final = {"c": "connect"}
+_FLAGS: Final = {"h": "help", "q": "quiet", "v": "version", "V": "long-version"}
+_KNOWN: Final = ("debug", "escape", "keepalive-interval", "keepalive-count", "log", "readonly", "timing")
+
+
+class Globals(NamedTuple):
+    """What stands before the command."""
+
+    options: Mapping[str, str]
+    words: list[str]
+
+
+def parse_globals(argv: list[str]) -> Globals:
+    """Split the options of virsh itself from the command.
+
+    Raises:
+        UsageError: with virsh's message.
+    """
+    options: dict[str, str] = {}
+    words = list(argv)
+    while words and words[0].startswith("-") and words[0] != "-":
+        word = words.pop(0)
+        if word == "--":
+            break
+        if word.startswith("--"):
+            _long(word, words, options)
+        else:
+            _short(word[1:], words, options)
+    return Globals(options, words)
+
+
+def _long(word: str, words: list[str], options: dict[str, str]) -> None:
+    name, equals, attached = word[2:].partition("=")
+    if name == "connect":
+        if not equals and not words:
+            raise UsageError("option '-c'/'--connect' requires an argument")
+        options[name] = attached if equals else words.pop(0)
+    elif name in ("help", "quiet") and not equals:
+        options[name] = ""
+    elif name == "version" and attached in ("", "long"):
+        options["long-version" if attached else "version"] = ""
+    elif name in _KNOWN:
+        raise UsageError(f"option --{name} is not implemented yet; docs/compatibility/virsh.md lists what is")
+    else:
+        raise UsageError(f"unsupported option '{word}'. See --help.")
+
+
+def _short(letters: str, words: list[str], options: dict[str, str]) -> None:
+    while letters:
+        letter, letters = letters[0], letters[1:]
+        if letter in _TAKES_VALUE:
+            if not letters and not words:
+                raise UsageError(f"option '-{letter}'/'--{_TAKES_VALUE[letter]}' requires an argument")
+            options[_TAKES_VALUE[letter]] = letters or words.pop(0)
+            return
+        if letter in "dekKlrt":
+            raise UsageError(f"option -{letter} is not implemented yet; docs/compatibility/virsh.md lists what is")
+        if letter not in _FLAGS:
+            raise UsageError(f"unsupported option '-{letter}'. See --help.")
+        options[_FLAGS[letter]] = ""
+
+
+def open_uri(uri: str) -> Connection:
+    """Open a connection.
+
+    Raises:
+        VirtError: this installation has no driver for it.
+    """
+    raise VirtError(
+        ErrorCode.NO_CONNECT, f"no connection driver available for {uri}: this version has no hypervisor drivers yet"
+    )
+
+
+def main(argv: list[str]) -> int:
+    """Run virsh; returns its exit code."""
+    output = Output()
+    try:
+        given = parse_globals(argv)
+    except UsageError as error:
+        output.error(str(error))
+        return 1
+    if "help" in given.options:
+        output.text(USAGE)
+        return 0
+    if "version" in given.options or "long-version" in given.options:
+        output.line(VERSION if "version" in given.options else f"Virsh command line tool of libvirt {VERSION}")
+        return 0
+    output.quiet = "quiet" in given.options
+    defaults = (os.environ.get(name) for name in URI_VARIABLES)
+    uri = given.options.get("connect") or next(filter(None, defaults), DEFAULT_URI)
+    session = Session(output, uri, open_uri)
+    try:
+        return run_words(session, given.words) if given.words else interact(session)
+    finally:
+        session.close()
+
+
+def run_words(session: Session, words: list[str]) -> int:
+    """Run what stands on the command line: one word is a line of commands, several are one command."""
+    try:
+        commands = [parse(part) for part in (split_line(words[0]) if len(words) == 1 else [words])]
+    except UsageError as error:
+        session.output.error(str(error))
+        return 1
+    return 0 if run_all(session, commands) else 1
+
+
+def parse(words: list[str]) -> tuple[Command, Args]:
+    """Find the command and assign its options; ``--help`` asks for its page instead.
+
+    Raises:
+        UsageError: with virsh's message.
+    """
+    command = registry.find(words[0])
+    args = command.parse(words[1:])
+    if args.has("help"):
+        return registry.find("help"), Args({"command": command.name})
+    return command, args
+
+
+def run_all(session: Session, commands: list[tuple[Command, Args]]) -> bool:
+    """Run commands in order, whatever happens to each; returns whether the last one succeeded."""
+    success = True
+    for command, args in commands:
+        try:
+            if command.connects:
+                _ = session.connection
+            command.run(session, args)
+            success = True
+        except (HostelError, OSError) as error:
+            if isinstance(error, BrokenPipeError):
+                raise
+            session.output.error(str(error))
+            success = False
+        if session.finished:
+            break
+        session.output.note("")
+    return success
+
+
+def interact(session: Session) -> int:
+    """Read lines and run them, until ``quit`` or the end of input."""
+    session.interactive = True
+    terminal = sys.stdin.isatty()
+    if terminal:
+        import readline  # noqa: F401  (gives input() its editing and history)
+
+        session.output.note("Type:  'help' for help with commands\n       'quit' to quit\n")
+    while not session.finished:
+        try:
+            line = input("virsh # ")
+        except EOFError:
+            session.output.line()
+            break
+        except KeyboardInterrupt:
+            session.output.line()
+            continue
+        try:
+            commands = [parse(part) for part in split_line(line)]
+        except (UsageError, CommandError) as error:
+            session.output.error(str(error))
+            continue
+        run_all(session, commands)
+    return 0
