@@ -51,15 +51,15 @@ def spawn(argv: Sequence[str], run: Path, log: Path, *, timeout: float = 10) -> 
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         # The outer shell ends at once, so that the supervisor is nobody's zombie here.
-        outer = f'umask 077; {_duplicate(lock)} body=$1; shift; (exec sh -c "$body" supervisor "$@") & exit 0'
+        # The lock comes as standard input: dash knows no descriptor above 9 by number.
+        outer = 'umask 077; exec 9<&0 0</dev/null; body=$1; shift; (exec sh -c "$body" supervisor "$@") & exit 0'
         launcher = subprocess.Popen(
             ["sh", "-c", outer, "start", _SUPERVISOR, str(run), *argv],
-            stdin=subprocess.DEVNULL,
+            stdin=lock,
             stdout=output,
             stderr=output,
             cwd="/",
             start_new_session=True,
-            pass_fds=(lock,),
         )
         launcher.wait(timeout)
     finally:
@@ -70,10 +70,6 @@ def spawn(argv: Sequence[str], run: Path, log: Path, *, timeout: float = 10) -> 
     if pid is None:
         raise OSError(errno.ETIMEDOUT, f"QEMU was not started within {timeout:.0f} seconds", str(run))
     return pid
-
-
-def _duplicate(lock: int) -> str:
-    return f"exec 9>&{lock};" if lock == 9 else f"exec 9>&{lock} {lock}>&-;"
 
 
 def wait_for_pid(run: Path, timeout: float) -> int | None:

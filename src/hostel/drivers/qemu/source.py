@@ -54,7 +54,8 @@ def _resolve(disk: Node, source: Node, storage: StorageDriver | None) -> None:
         raise unsupported(f"disk '{target}': type='volume' needs a storage driver, and this connection has none")
     pool = storage.storage_pool_lookup_by_name(source.get("pool", ""))
     if not storage.storage_pool_is_active(pool):
-        message = f"Requested operation is not valid: storage pool '{pool.name}' containing volume '{source.get('volume')}' is not active"
+        what = f"storage pool '{pool.name}' containing volume '{source.get('volume')}'"
+        message = f"Requested operation is not valid: {what} is not active"
         raise VirtError(ErrorCode.OPERATION_INVALID, message, domain=ErrorDomain.STORAGE)
     volume = storage.storage_vol_lookup_by_name(pool, source.get("volume", ""))
     source.set("file", storage.storage_vol_get_path(volume))

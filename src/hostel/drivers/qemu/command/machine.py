@@ -93,7 +93,7 @@ def _boot(root: Node, order: dict[Node, int]) -> list[str]:
 
 
 def bootindexes(root: Node) -> dict[Node, int]:
-    """Each bootable device's place: per-device ``<boot order>`` if any, else the first device of each ``<boot dev>``."""
+    """Each bootable device's place: its ``<boot order>``, or the first device of each ``<boot dev>``."""
     bootable = [*devices(root, "disk"), *devices(root, "interface")]
     explicit = {device: number(device, "boot/@order", 0) for device in bootable if device.find("boot") is not None}
     listed = [element.get("dev", "") for element in root.findall("os/boot")]

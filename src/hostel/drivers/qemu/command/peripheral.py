@@ -12,8 +12,15 @@ from hostel.errors import ErrorCode, ErrorDomain, VirtError
 
 _NICS: Final = {"virtio": "virtio-net-pci", "e1000": "e1000", "e1000e": "e1000e", "rtl8139": "rtl8139",
                 "ne2k_pci": "ne2k_pci", "pcnet": "pcnet", "vmxnet3": "vmxnet3"}  # fmt: skip
-_VIDEO: Final = {"vga": "VGA", "cirrus": "cirrus-vga", "virtio": "virtio-vga", "qxl": "qxl-vga", "bochs": "bochs-display",
-                 "vmvga": "vmware-svga"}  # fmt: skip
+_VIDEO: Final = {
+    "vga": "VGA",
+    "cirrus": "cirrus-vga",
+    "virtio": "virtio-vga",
+    "qxl": "qxl-vga",
+    "bochs": "bochs-display",
+    "vmvga": "vmware-svga",
+}
+_USB_INPUT: Final = {"tablet": "usb-tablet", "keyboard": "usb-kbd"}
 _VNC_FIRST: Final = 5900
 _VNC_LAST: Final = 65535
 
@@ -135,10 +142,11 @@ def small(root: Node, *, q35: bool) -> list[str]:
     """Video, input, memory balloon, random numbers."""
     specs: list[dict[str, Any]] = []
     argv: list[str] = []
-    for device in devices(root, "input"):
-        if device.get("bus") == "usb":
-            specs.append({"driver": {"tablet": "usb-tablet", "keyboard": "usb-kbd"}.get(device.get("type", ""), "usb-mouse"),
-                          "id": alias(device)})  # fmt: skip
+    specs += [
+        {"driver": _USB_INPUT.get(device.get("type", ""), "usb-mouse"), "id": alias(device)}
+        for device in devices(root, "input")
+        if device.get("bus") == "usb"
+    ]
     for device in devices(root, "video"):
         model = text(device, "model/@type", "vga")
         if model == "none":
@@ -146,9 +154,11 @@ def small(root: Node, *, q35: bool) -> list[str]:
         if model not in _VIDEO:
             raise unsupported(f"video model type='{model}'; write one of {', '.join(_VIDEO)}")
         specs.append({"driver": _VIDEO[model], "id": alias(device), **pci(device, q35=q35)})
-    for device in devices(root, "memballoon"):
-        if device.get("model") != "none":
-            specs.append({"driver": "virtio-balloon-pci", "id": alias(device), **pci(device, q35=q35)})
+    specs += [
+        {"driver": "virtio-balloon-pci", "id": alias(device), **pci(device, q35=q35)}
+        for device in devices(root, "memballoon")
+        if device.get("model") != "none"
+    ]
     for device in devices(root, "rng"):
         source = text(device, "backend") or "/dev/urandom"
         name = f"obj{alias(device)}"

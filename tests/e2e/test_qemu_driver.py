@@ -1,0 +1,194 @@
+"""The QEMU driver with real machines."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from hostel import guest
+from hostel.drivers.base import DomainRef, DomainState, DomainXmlFlag, PausedReason, ShutoffReason, StartFlag
+from hostel.drivers.qemu.driver import QemuDriver
+from hostel.drivers.qemu.machines import Machines
+from hostel.drivers.store import Directories
+from hostel.errors import ErrorCode, VirtError
+
+pytestmark = pytest.mark.qemu
+
+XML = """<domain type='qemu'><name>{name}</name>{uuid}<memory unit='MiB'>32</memory><os><type>hvm</type></os>
+<features><acpi/></features><devices>
+<disk type='file' device='disk'><driver type='raw'/><source file='{disk}'/><target dev='vda' bus='virtio'/></disk>
+<serial type='pty'/><graphics type='vnc' port='-1'/>{more}</devices></domain>"""
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Iterator[Path]:
+    (tmp_path / "disk.img").write_bytes(guest.image(label="e2e", mode=guest.Mode.WAIT).ljust(1 << 20, b"\0"))
+    yield tmp_path
+    driver = QemuDriver(Directories.under(tmp_path))
+    for ref in driver.connect_list_all_domains():
+        if ref.id >= 0:
+            driver.domain_destroy(ref)
+
+
+@pytest.fixture
+def driver(home: Path) -> QemuDriver:
+    return QemuDriver(Directories.under(home))
+
+
+def xml(home: Path, name: str = "g1", uuid: str = "", more: str = "") -> str:
+    return XML.format(name=name, uuid=uuid and f"<uuid>{uuid}</uuid>", disk=home / "disk.img", more=more)
+
+
+def pid_of(home: Path, name: str = "g1") -> int:
+    status = Machines(Directories.under(home)).live(name)
+    assert status is not None
+    return status.pid
+
+
+def wait_for(driver: QemuDriver, ref: DomainRef, state: DomainState, seconds: float = 20) -> None:
+    deadline = time.monotonic() + seconds
+    while driver.domain_get_state(ref).state != state:
+        assert time.monotonic() < deadline, driver.domain_get_state(ref)
+        time.sleep(0.05)
+
+
+def read_until(driver: QemuDriver, ref: DomainRef, text: bytes, seconds: float = 20) -> bytes:
+    console, said, deadline = driver.domain_open_console(ref), b"", time.monotonic() + seconds
+    while text not in said:
+        assert time.monotonic() < deadline, said
+        said += console.read(4096, 0.5) or b""
+    console.close()
+    return said
+
+
+def test_a_domain_lives_through_every_state(driver: QemuDriver, home: Path) -> None:
+    ref = driver.domain_create(driver.domain_define_xml(xml(home)))
+    assert b"label=e2e" in read_until(driver, ref, b"done failures=0")
+    port = int(driver.domain_get_xml_desc(ref).partition('port="')[2].partition('"')[0])
+    with socket.create_connection(("127.0.0.1", port), 5) as vnc:
+        assert vnc.recv(4) == b"RFB "
+    driver.domain_suspend(ref)
+    assert driver.domain_get_state(ref)[:2] == (DomainState.PAUSED, PausedReason.USER)
+    driver.domain_resume(ref)
+    driver.domain_reset(ref)
+    assert b"boot=2" in read_until(driver, ref, b"done failures=0")
+    driver.domain_shutdown(ref)
+    wait_for(driver, ref, DomainState.SHUTOFF)
+    assert driver.domain_get_state(ref).reason == ShutoffReason.SHUTDOWN
+    again = driver.domain_create(ref)
+    assert again.id > ref.id
+    driver.domain_destroy(again)
+    assert driver.domain_get_state(ref).reason == ShutoffReason.DESTROYED
+    driver.domain_undefine(ref)
+    with pytest.raises(VirtError) as caught:
+        driver.domain_lookup_by_name("g1")
+    assert caught.value.code == ErrorCode.NO_DOMAIN
+
+
+def test_transient_domain_is_gone_afterwards(driver: QemuDriver, home: Path) -> None:
+    ref = driver.domain_create_xml(xml(home), StartFlag.PAUSED)
+    assert driver.domain_get_state(ref).state == DomainState.PAUSED
+    with pytest.raises(VirtError, match="cannot set autostart for transient domain"):
+        driver.domain_set_autostart(ref, True)
+    driver.domain_destroy(ref)
+    assert driver.connect_list_all_domains() == []
+
+
+def test_running_domain_becomes_transient_when_undefined(driver: QemuDriver, home: Path) -> None:
+    ref = driver.domain_create(driver.domain_define_xml(xml(home)))
+    driver.domain_undefine(ref)
+    assert not driver.domain_is_persistent(ref)
+    assert driver.domain_get_state(ref).state == DomainState.RUNNING
+
+
+def test_another_process_finds_and_ends_a_running_machine(driver: QemuDriver, home: Path) -> None:
+    ref = driver.domain_create(driver.domain_define_xml(xml(home)))
+    code = (
+        "import sys; from pathlib import Path; from hostel.drivers.qemu.driver import QemuDriver\n"
+        "from hostel.drivers.store import Directories; d = QemuDriver(Directories.under(Path(sys.argv[1])))\n"
+        "r = d.domain_lookup_by_id(int(sys.argv[2])); d.domain_destroy(r); print(r.name)"
+    )
+    argv = [sys.executable, "-c", code, str(home), str(ref.id)]
+    assert subprocess.run(argv, capture_output=True, text=True, timeout=60, check=True).stdout == "g1\n"
+    assert driver.domain_get_state(ref)[:2] == (DomainState.SHUTOFF, ShutoffReason.DESTROYED)
+
+
+def test_killed_qemu_is_noticed_with_its_reason(driver: QemuDriver, home: Path) -> None:
+    ref = driver.domain_create(driver.domain_define_xml(xml(home)))
+    os.kill(pid_of(home), signal.SIGKILL)
+    wait_for(driver, ref, DomainState.SHUTOFF)
+    state = driver.domain_get_state(ref)
+    assert state.reason == ShutoffReason.CRASHED
+    assert "killed by SIGKILL" in state.detail
+
+
+def test_name_and_uuid_clashes_are_refused(driver: QemuDriver, home: Path) -> None:
+    ref = driver.domain_define_xml(xml(home))
+    assert driver.domain_define_xml(xml(home)).uuid == ref.uuid
+    other = "11111111-2222-3333-4444-555555555555"
+    with pytest.raises(VirtError, match=f"domain 'g1' already exists with uuid {ref.uuid}"):
+        driver.domain_define_xml(xml(home, uuid=other))
+    with pytest.raises(VirtError, match=f"domain 'g1' is already defined with uuid {ref.uuid}"):
+        driver.domain_define_xml(xml(home, name="g2", uuid=ref.uuid))
+
+
+def test_missing_file_is_named_with_its_target_before_qemu_runs(driver: QemuDriver, home: Path) -> None:
+    ref = driver.domain_define_xml(xml(home))
+    (home / "disk.img").unlink()
+    with pytest.raises(VirtError, match=r"disk\.img' of disk 'vda': No such file"):
+        driver.domain_create(ref)
+    assert not Machines(Directories.under(home)).log("g1").exists()
+
+
+def test_optional_medium_that_is_missing_is_dropped(driver: QemuDriver, home: Path) -> None:
+    cd = "<disk type='file' device='cdrom'><source file='/none.iso' startupPolicy='{}'/><target dev='hdc'/></disk>"
+    ref = driver.domain_create(driver.domain_define_xml(xml(home, more=cd.format("optional"))))
+    assert "/none.iso" not in driver.domain_get_xml_desc(ref)
+    assert "/none.iso" in driver.domain_get_xml_desc(ref, DomainXmlFlag.INACTIVE)
+    driver.domain_destroy(ref)
+    ref = driver.domain_define_xml(xml(home, more=cd.format("requisite")))
+    with pytest.raises(VirtError, match="of disk 'hdc'"):
+        driver.domain_create(ref)
+
+
+def test_qemus_own_last_words_are_the_error(driver: QemuDriver, home: Path) -> None:
+    ref = driver.domain_define_xml(xml(home).replace("<type>", "<type machine='no-such'>"))
+    with pytest.raises(VirtError, match=r"could not be started: .*unsupported machine type"):
+        driver.domain_create(ref)
+    assert driver.domain_get_state(ref).reason == ShutoffReason.FAILED
+
+
+def test_autostart_starts_what_is_marked(driver: QemuDriver, home: Path) -> None:
+    ref = driver.domain_define_xml(xml(home))
+    assert driver.connect_autostart() == []
+    driver.domain_set_autostart(ref, True)
+    assert [started.name for started in driver.connect_autostart()] == ["g1"]
+    assert driver.connect_autostart() == []
+
+
+def test_broken_definition_is_named_when_touched_and_kept(driver: QemuDriver, home: Path) -> None:
+    driver.domain_define_xml(xml(home))
+    path = home / "config/qemu/bad.xml"
+    path.write_text("<domain")
+    assert [ref.name for ref in driver.connect_list_all_domains()] == ["g1"]
+    with pytest.raises(VirtError, match=r"bad\.xml' is broken"):
+        driver.domain_lookup_by_name("bad")
+    assert path.read_text() == "<domain"
+
+
+def test_console_is_exclusive_unless_forced(driver: QemuDriver, home: Path) -> None:
+    ref = driver.domain_create(driver.domain_define_xml(xml(home)))
+    first = driver.domain_open_console(ref)
+    with pytest.raises(VirtError, match="Active console session exists"):
+        driver.domain_open_console(ref)
+    driver.domain_open_console(ref, "serial0", force=True).close()
+    first.close()
+    driver.domain_open_console(ref).close()

@@ -1,0 +1,111 @@
+"""From documents to command lines."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hostel.drivers.qemu import document
+from hostel.drivers.qemu.command.context import Context
+from hostel.drivers.qemu.command.machine import build
+from hostel.errors import ErrorCode, VirtError
+
+HEAD = "<domain type='qemu'><name>{name}</name><memory unit='MiB'>64</memory><os><type>hvm</type>{os}</os>"
+DISK = "<disk type='file' device='{kind}'><driver type='raw'/><source file='{path}'/><target dev='{dev}'/>{more}</disk>"
+
+
+def argv_of(devices: str, *, os: str = "", name: str = "g", busy: int = 0) -> list[str]:
+    root = document.parse(HEAD.format(os=os, name=name) + f"<devices>{devices}</devices></domain>")
+    document.assign_aliases(root)
+    free = lambda _address, port: port >= 5900 + busy  # noqa: E731
+    return build(root, Context("/usr/bin/qemu", Path("/run/monitor"), {"default": "virbr0", "nat": None}.get, free))
+
+
+def disk(dev: str, *, kind: str = "disk", path: str = "/d", more: str = "") -> str:
+    return DISK.format(dev=dev, kind=kind, path=path, more=more)
+
+
+def after(argv: list[str], option: str) -> list[str]:
+    return [argv[index + 1] for index, value in enumerate(argv) if value == option]
+
+
+def device(argv: list[str], name: str) -> dict[str, Any]:
+    found = [spec for spec in map(json.loads, after(argv, "-device")) if spec.get("id") == name]
+    assert len(found) == 1
+    return found[0]  # type: ignore[no-any-return]
+
+
+def test_path_with_commas_and_quotes_stays_one_json_string() -> None:
+    nodes = [json.loads(text) for text in after(argv_of(disk("vda", path="/a,b=c &quot;x")), "-blockdev")]
+    assert nodes[0]["filename"] == '/a,b=c "x'
+    assert nodes[1] == {
+        "node-name": "hostel-1-format", "read-only": False, "driver": "raw", "discard": "unmap",
+        "file": "hostel-1-storage",
+    }  # fmt: skip
+
+
+def test_comma_in_the_name_is_doubled() -> None:
+    assert after(argv_of("", name="a,b"), "-name") == ["guest=a,,b,debug-threads=on"]
+
+
+@pytest.mark.parametrize(
+    ("cache", "direct", "no_flush", "write_cache"),
+    [
+        ("none", True, False, "on"),
+        ("writeback", False, False, "on"),
+        ("writethrough", False, False, "off"),
+        ("directsync", True, False, "off"),
+        ("unsafe", False, True, "on"),
+    ],
+)
+def test_cache_mode_sets_both_nodes_and_the_device(cache: str, direct: bool, no_flush: bool, write_cache: str) -> None:
+    argv = argv_of(disk("vda").replace("type='raw'", f"type='raw' cache='{cache}'"))
+    for text in after(argv, "-blockdev"):
+        assert json.loads(text)["cache"] == {"direct": direct, "no-flush": no_flush}
+    assert device(argv, "virtio-disk0")["write-cache"] == write_cache
+
+
+def test_boot_dev_list_numbers_the_first_device_of_each_kind() -> None:
+    two = "<boot dev='cdrom'/><boot dev='hd'/><bootmenu enable='yes' timeout='3000'/>"
+    argv = argv_of(disk("vda") + disk("vdb") + disk("hdc", kind="cdrom"), os=two)
+    assert device(argv, "virtio-disk0")["bootindex"] == 2
+    assert "bootindex" not in device(argv, "virtio-disk1")
+    assert device(argv, "ide0-1-0")["bootindex"] == 1
+    assert after(argv, "-boot") == ["menu=on,splash-time=3000,strict=on"]
+
+
+def test_per_device_order_wins_a_place_and_excludes_boot_dev() -> None:
+    devices = disk("vda", more="<boot order='2'/>") + disk("vdb", more="<boot order='1'/>")
+    assert device(argv_of(devices), "virtio-disk1")["bootindex"] == 1
+    with pytest.raises(VirtError, match="cannot be used together"):
+        argv_of(devices, os="<boot dev='hd'/>")
+
+
+def test_network_is_its_bridge_or_user_mode() -> None:
+    card = "<interface type='network'><source network='{}'/></interface>"
+    backends = [json.loads(text) for text in after(argv_of(card.format("default") + card.format("nat")), "-netdev")]
+    assert backends == [{"type": "bridge", "br": "virbr0", "id": "hostnet0"}, {"type": "user", "id": "hostnet1"}]
+
+
+def test_vnc_takes_the_first_free_port() -> None:
+    assert after(argv_of("<graphics type='vnc' port='-1'/>", busy=3), "-vnc") == ["127.0.0.1:3"]
+
+
+def test_third_ide_controller_is_refused() -> None:
+    with pytest.raises(VirtError, match="Only a single IDE controller") as caught:
+        argv_of(disk("hdk"))
+    assert caught.value.code == ErrorCode.CONFIG_UNSUPPORTED
+
+
+@pytest.mark.parametrize("name", ["a/b", "..", ".", "a\nb", "", "x" * 300])
+def test_name_that_is_no_file_name_is_refused(name: str) -> None:
+    with pytest.raises(VirtError, match="name"):
+        argv_of("", name=name)
+
+
+def test_entities_are_refused() -> None:
+    with pytest.raises(VirtError, match="document type"):
+        document.parse('<!DOCTYPE d [<!ENTITY x SYSTEM "/etc/passwd">]><domain type="qemu"><name>&x;</name></domain>')
