@@ -1,0 +1,91 @@
+"""Disk sources before QEMU sees them."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hostel.drivers.base import PoolRef, VolumeRef
+from hostel.drivers.qemu import document, source
+from hostel.errors import ErrorCode, VirtError
+
+
+def domain(disk: str) -> document.Node:
+    head = "<domain type='qemu'><name>g</name><memory>1024</memory><devices>"
+    return document.parse(f"{head}{disk}</devices></domain>")
+
+
+def qcow2(path: Path, backing: str = "", fmt: str = "") -> Path:
+    extension = struct.pack(">II", 0xE2792ACA, len(fmt)) + fmt.encode().ljust(8, b"\0") if fmt else b""
+    extension += bytes(8)
+    offset = 104 + len(extension) if backing else 0
+    head = b"QFI\xfb" + struct.pack(">IQI", 3, offset, len(backing)) + bytes(80) + struct.pack(">I", 104)
+    path.write_bytes(head + extension + backing.encode())
+    return path
+
+
+def disk(path: Path) -> str:
+    return f"<disk><driver type='qcow2'/><source file='{path}'/><target dev='vda'/></disk>"
+
+
+class Volumes:
+    """A storage driver with one pool."""
+
+    def __init__(self, path: Path, *, active: bool = True) -> None:
+        self.path = path
+        self.active = active
+
+    def storage_pool_lookup_by_name(self, name: str) -> PoolRef:
+        return PoolRef(name, "u")
+
+    def storage_pool_is_active(self, pool: PoolRef) -> bool:
+        return self.active
+
+    def storage_vol_lookup_by_name(self, pool: PoolRef, name: str) -> VolumeRef:
+        return VolumeRef(pool.name, name, name)
+
+    def storage_vol_get_path(self, volume: VolumeRef) -> str:
+        return str(self.path / volume.name)
+
+
+VOLUME = "<disk type='volume'><source pool='p' volume='v'/><target dev='vda'/></disk>"
+
+
+def test_volume_becomes_its_file(tmp_path: Path) -> None:
+    (tmp_path / "v").touch()
+    root = domain(VOLUME)
+    storage: Any = Volumes(tmp_path)
+    source.prepare(root, storage)
+    assert document.text(root, "devices/disk/source/@file") == str(tmp_path / "v")
+
+
+def test_volume_of_an_inactive_pool_is_refused(tmp_path: Path) -> None:
+    storage: Any = Volumes(tmp_path, active=False)
+    with pytest.raises(VirtError, match="storage pool 'p' containing volume 'v' is not active"):
+        source.prepare(domain(VOLUME), storage)
+
+
+def test_backing_file_without_a_recorded_format_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "base").touch()
+    top = qcow2(tmp_path / "top", "base")
+    with pytest.raises(VirtError, match="does not record the format of its backing file") as caught:
+        source.prepare(domain(disk(top)), None)
+    assert caught.value.code == ErrorCode.CONFIG_UNSUPPORTED
+
+
+def test_backing_file_that_is_missing_is_named(tmp_path: Path) -> None:
+    top = qcow2(tmp_path / "top", "base", "raw")
+    with pytest.raises(VirtError, match=r"base' of disk 'vda': No such file"):
+        source.prepare(domain(disk(top)), None)
+    (tmp_path / "base").touch()
+    assert source.prepare(domain(disk(top)), None) == []
+
+
+def test_loop_in_the_backing_chain_is_refused(tmp_path: Path) -> None:
+    top = qcow2(tmp_path / "top", "base", "qcow2")
+    qcow2(tmp_path / "base", "top", "qcow2")
+    with pytest.raises(VirtError, match="loops"):
+        source.prepare(domain(disk(top)), None)
