@@ -34,6 +34,7 @@ class Option(NamedTuple):
     kind: Kind
     required: bool = False
     positional: bool = True
+    implemented: bool = True
 
 
 def flag(name: str, help: str) -> Option:
@@ -186,6 +187,9 @@ class _Parse:
             raise UsageError(
                 "\n".join(f"command '{self.command.name}' requires <{option.name}> option" for option in missing)
             )
+        for option in self.command.options:
+            if option.name in self.values and not option.implemented:
+                raise UsageError(f"option --{option.name} of command '{self.command.name}' is not implemented yet")
         return Args(self.values, self.rest)
 
     def _option(self, text: str, stream: Iterator[str]) -> None:

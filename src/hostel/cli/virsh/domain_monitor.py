@@ -179,9 +179,11 @@ def _vncdisplay(session: Session, args: Args) -> None:
 
 
 def _ttyconsole(session: Session, args: Args) -> None:
-    console = _document(session, session.domain(args)).find("devices/console")
-    if console is not None and console.get("tty"):
-        session.output.line(console.attrib["tty"])
+    domain = session.domain(args)
+    console = _document(session, domain).find("devices/console")
+    if console is None or not console.get("tty"):
+        raise CommandError(f"domain '{domain.name}' has no console with a terminal")
+    session.output.line(console.attrib["tty"])
 
 
 COMMANDS = (

@@ -65,7 +65,7 @@ def _list(session: Session, args: Args) -> None:
     pools.sort(key=lambda item: item[0].name)
     if args.has("uuid") or args.has("name"):
         for pool, _ in pools:
-            fields = [pool.uuid] * args.has("uuid") + [pool.name] * args.has("name")
+            fields = [pool.uuid] * args.has("uuid") + [f"{pool.name:<20}"] * args.has("name")
             session.output.line(" ".join(fields))
         return
     rows = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import Final, cast
 
-from hostel.cli.options import Command
+from hostel.cli.options import Command, Kind, Option
 from hostel.cli.virsh.session import CommandError
 from hostel.errors import UsageError
 
@@ -34,6 +34,23 @@ def commands_of(module: str) -> tuple[Command, ...]:
     return cast("tuple[Command, ...]", importlib.import_module(f"hostel.cli.virsh.{module}").COMMANDS)
 
 
+def _completed(command: Command) -> Command:
+    """Add what virsh's command takes and ours does not yet, so that it is refused by name and takes its data."""
+    from hostel.cli.virsh.missing import OPTIONS
+
+    later = [
+        Option(
+            word.rstrip("="),
+            "not implemented yet",
+            Kind.STRING if word.endswith("=") else Kind.FLAG,
+            positional=word.endswith("="),
+            implemented=False,
+        )
+        for word in OPTIONS.get(command.name, "").split()
+    ]
+    return command._replace(options=(*command.options, *later)) if later else command
+
+
 def find(name: str, *, for_help: bool = False) -> Command:
     """The command of this name.
 
@@ -43,7 +60,7 @@ def find(name: str, *, for_help: bool = False) -> Command:
     """
     module = COMMANDS.get(name)
     if module is not None:
-        return next(command for command in commands_of(module) if command.name == name)
+        return _completed(next(command for command in commands_of(module) if command.name == name))
     from hostel.cli.virsh.missing import NAMES
 
     if name in NAMES:

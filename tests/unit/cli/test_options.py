@@ -1,0 +1,73 @@
+"""Declared options: assignment, messages, quoting."""
+
+from __future__ import annotations
+
+import pytest
+
+from hostel.cli.options import Args, Command, Option, data, flag, number, rest, split_line, value
+from hostel.errors import UsageError
+
+
+def command(*options: Option, name: str = "cmd") -> Command:
+    return Command(name, "do it", options, lambda _session, _args: None)
+
+
+def test_data_fills_declared_values_in_order() -> None:
+    args = command(data("vol", ""), data("capacity", ""), value("pool", "")).parse(["v", "--pool", "p", "1G"])
+    assert (args["vol"], args["pool"], args["capacity"]) == ("v", "p", "1G")
+
+
+def test_a_value_that_must_be_named_takes_no_data() -> None:
+    with pytest.raises(UsageError, match=r"^unexpected data 'x'$"):
+        command(value("mode", "", positional=False)).parse(["x"])
+
+
+def test_after_two_dashes_everything_is_data() -> None:
+    assert command(data("name", ""), flag("all", "")).parse(["--", "--all"])["name"] == "--all"
+
+
+def test_rest_takes_all_that_is_left() -> None:
+    assert command(flag("xml", ""), rest("string", "")).parse(["a", "--xml", "b"]).rest == ("a", "b")
+
+
+def test_every_missing_value_is_named() -> None:
+    with pytest.raises(UsageError, match="requires <a> option\ncommand 'cmd' requires <b> option"):
+        command(data("a", ""), data("b", "")).parse([])
+
+
+def test_an_option_that_is_not_implemented_is_refused_by_name() -> None:
+    later = flag("console", "")._replace(implemented=False)
+    with pytest.raises(UsageError, match=r"--console of command 'cmd' is not implemented yet"):
+        command(later).parse(["--console"])
+
+
+@pytest.mark.parametrize("text", ["-1", "x", "1.5", ""])
+def test_a_malformed_number_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="malformed or out of range"):
+        command(number("offset", "")).parse([f"--offset={text}"]).number("offset")
+
+
+def test_a_number_may_be_hexadecimal() -> None:
+    assert Args({"offset": "0x10"}).number("offset") == 16
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("a b;c", [["a", "b"], ["c"]]),
+        ('a \'b ; c\' "d\\"e" f\\ g', [["a", "b ; c", 'd"e', "f g"]]),
+        ("a '' b", [["a", "", "b"]]),
+        (" # all comment", []),
+        ("a # rest ; b\nc", [["a"], ["c"]]),
+        ("a '\\' b", [["a", "\\", "b"]]),
+        (";;", []),
+    ],
+)
+def test_a_line_splits_by_virshs_quoting(line: str, words: list[list[str]]) -> None:
+    assert split_line(line) == words
+
+
+@pytest.mark.parametrize(("line", "message"), [('a "b', 'missing "'), ("a \\", r"dangling \\")])
+def test_an_open_quote_is_refused(line: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        split_line(line)
