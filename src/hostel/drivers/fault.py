@@ -1,0 +1,45 @@
+"""Errors in libvirt's words: a code with its fixed beginning, and what the driver has to say.
+
+``fault(ErrorCode.NO_DOMAIN, "no domain with matching name 'web1'")`` reads ``Domain not found: no domain with …``, as
+libvirt's ``virErrorMsg()`` puts it together (``src/util/virerror.c``).
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Final
+
+from hostel.errors import ErrorCode, ErrorDomain, VirtError
+
+_BEGINNINGS: Final[dict[ErrorCode, str]] = {
+    ErrorCode.INTERNAL_ERROR: "internal error: %s",
+    ErrorCode.NO_SUPPORT: "this function is not supported by the connection driver: %s",
+    ErrorCode.NO_CONNECT: "no connection driver available for %s",
+    ErrorCode.INVALID_ARG: "invalid argument: %s",
+    ErrorCode.OPERATION_FAILED: "operation failed: %s",
+    ErrorCode.OPERATION_DENIED: "operation forbidden: %s",
+    ErrorCode.OPERATION_INVALID: "Requested operation is not valid: %s",
+    ErrorCode.OPERATION_UNSUPPORTED: "Operation not supported: %s",
+    ErrorCode.OPERATION_TIMEOUT: "Timed out during operation: %s",
+    ErrorCode.XML_ERROR: "XML error: %s",
+    ErrorCode.CONFIG_UNSUPPORTED: "unsupported configuration: %s",
+    ErrorCode.DOM_EXIST: "domain %s exists already",
+    ErrorCode.NO_DOMAIN: "Domain not found: %s",
+    ErrorCode.NO_NETWORK: "Network not found: %s",
+    ErrorCode.NO_STORAGE_POOL: "Storage pool not found: %s",
+    ErrorCode.NO_STORAGE_VOL: "Storage volume not found: %s",
+    ErrorCode.STORAGE_VOL_EXIST: "storage volume %s exists already",
+    ErrorCode.RESOURCE_BUSY: "resource busy: %s",
+}
+
+
+def fault(code: ErrorCode, detail: str, domain: ErrorDomain = ErrorDomain.NONE) -> VirtError:
+    """Build the error of ``code`` about ``detail``, which is one line."""
+    return VirtError(code, _BEGINNINGS.get(code, "%s") % detail, domain=domain)
+
+
+def system_fault(error: OSError, doing: str, domain: ErrorDomain = ErrorDomain.NONE) -> VirtError:
+    """The host refused: ``doing`` (``cannot create path '/x'``) and the host's reason."""
+    # A block error's own text is complete; the host's errors only have a number.
+    reason = os.strerror(error.errno) if type(error).__module__ == "builtins" and error.errno else str(error)
+    return VirtError(ErrorCode.SYSTEM_ERROR, f"{doing}: {reason}", domain=domain)

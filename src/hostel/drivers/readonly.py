@@ -1,0 +1,49 @@
+"""Read-only connections: a driver that lets only the looking calls through."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Final, TypeVar, cast
+
+from hostel.drivers.base import DomainXmlFlag
+from hostel.drivers.fault import fault
+from hostel.errors import ErrorCode, ErrorDomain
+
+Driver = TypeVar("Driver")
+
+_LOOKING: Final = re.compile(r"connect_(get|list)_|\w+_(get|is|lookup_by|list_all)_|close$")
+_PREFIXES: Final = {"storage_pool": "StoragePool", "storage_vol": "StorageVol"}
+
+
+def read_only(driver: Driver) -> Driver:
+    """Wrap a driver so that every call that changes something raises ``OPERATION_DENIED``."""
+    return cast(Driver, _ReadOnly(driver))
+
+
+class _ReadOnly:
+    def __init__(self, driver: object) -> None:
+        self._driver = driver
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._driver, name)
+        if name == "domain_get_xml_desc":
+            return self._domain_get_xml_desc
+        # Setting matches "get" nowhere: storage_pool_set_autostart, domain_create, storage_vol_download are refused.
+        if name.startswith("_") or not callable(method) or _LOOKING.match(name):
+            return method
+
+        def refuse(*_arguments: object, **_options: object) -> None:
+            raise fault(ErrorCode.OPERATION_DENIED, f"read only access prevents {_api_name(name)}", ErrorDomain.NONE)
+
+        return refuse
+
+    def _domain_get_xml_desc(self, domain: object, flags: DomainXmlFlag = DomainXmlFlag.NONE) -> Any:
+        if flags & DomainXmlFlag.SECURE:
+            raise fault(ErrorCode.OPERATION_DENIED, "virDomainGetXMLDesc with secure flag", ErrorDomain.DOM)
+        return cast(Any, self._driver).domain_get_xml_desc(domain, flags)
+
+
+def _api_name(procedure: str) -> str:
+    """The C name that libvirt has for a procedure: ``storage_vol_create_xml`` is ``virStorageVolCreateXML``."""
+    words = "".join(word.capitalize() for word in procedure.split("_"))
+    return "vir" + words.replace("Xml", "XML")

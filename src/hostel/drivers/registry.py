@@ -1,0 +1,77 @@
+"""From a URI to the drivers behind it.
+
+Each row of :data:`OPENERS` is asked in turn. One that is not concerned declines by returning None; one that is, and
+cannot, raises.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from typing import Final, NamedTuple
+from urllib.parse import SplitResult, urlsplit
+
+from hostel.drivers.base import HypervisorDriver, NetworkDriver, StorageDriver
+from hostel.drivers.fault import fault
+from hostel.drivers.readonly import read_only
+from hostel.drivers.store import Directories
+from hostel.errors import ErrorCode
+
+
+class Drivers(NamedTuple):
+    """What answers for one URI."""
+
+    uri: str
+    hypervisor: HypervisorDriver
+    storage: StorageDriver
+    network: NetworkDriver
+
+    def read_only(self) -> Drivers:
+        """The same drivers, refusing every change."""
+        return Drivers(self.uri, read_only(self.hypervisor), read_only(self.storage), read_only(self.network))
+
+    def close(self) -> None:
+        """Release all of them; the first failure is raised once all were tried."""
+        failure: Exception | None = None
+        for driver in (self.hypervisor, self.storage, self.network):
+            close = getattr(driver, "close", None)
+            try:
+                if close is not None:
+                    close()
+            except Exception as error:
+                failure = failure or error
+        if failure is not None:
+            raise failure
+
+
+Opener = Callable[[SplitResult, Directories], "Drivers | None"]
+
+# "module:function" of each opener, imported when it is asked.
+OPENERS: Final[dict[str, str]] = {
+    "test": "hostel.drivers.test.opener:open_test",
+    "qemu": "hostel.drivers.session:open_session",
+}
+DEFAULT_URI: Final = "qemu:///session"
+_KNOWN: Final = "qemu:///session, test:///default"
+
+
+def open_drivers(uri: str | None, directories: Directories) -> Drivers:
+    """Find and open the drivers of a URI; ``qemu:///session`` when it is None or empty.
+
+    Raises:
+        VirtError: ``NO_CONNECT`` when no driver knows it; what the driver says when it does and cannot.
+    """
+    uri = uri or DEFAULT_URI
+    try:
+        parts = urlsplit(uri)
+    except ValueError as error:
+        raise fault(ErrorCode.INVALID_ARG, f"URI '{uri}' is malformed: {error}; known are {_KNOWN}") from None
+    if not parts.scheme:
+        raise fault(ErrorCode.NO_CONNECT, f"URI '{uri}' does not include a driver name; known are {_KNOWN}")
+    for target in OPENERS.values():
+        module, _, name = target.partition(":")
+        opener: Opener = getattr(importlib.import_module(module), name)
+        drivers = opener(parts, directories)
+        if drivers is not None:
+            return drivers
+    raise fault(ErrorCode.NO_CONNECT, f"'{uri}'; known are {_KNOWN}")

@@ -1,0 +1,46 @@
+"""``qemu:///session``: the user's own machines, pools and networks, in this process and without a daemon."""
+
+from __future__ import annotations
+
+from urllib.parse import SplitResult
+
+from hostel.drivers.fault import fault
+from hostel.drivers.registry import Drivers
+from hostel.drivers.store import Directories
+from hostel.errors import ErrorCode, ErrorDomain
+
+_SESSION = "qemu:///session"
+
+
+def open_session(uri: SplitResult, directories: Directories) -> Drivers | None:
+    """Open the session's drivers; None for another scheme.
+
+    Raises:
+        VirtError: the URI names the system's machines, another host or a transport.
+    """
+    scheme, _, transport = uri.scheme.partition("+")
+    if scheme != "qemu":
+        return None
+    if transport or uri.netloc:
+        raise fault(
+            ErrorCode.CONFIG_UNSUPPORTED,
+            f"'{uri.geturl()}' is on another host: remote connections are not supported yet; use {_SESSION}",
+            ErrorDomain.QEMU,
+        )
+    if uri.path == "/system":
+        raise fault(
+            ErrorCode.CONFIG_UNSUPPORTED,
+            f"'{uri.geturl()}' needs a system daemon, which does not exist yet; use {_SESSION} for your own machines",
+            ErrorDomain.QEMU,
+        )
+    if uri.path != "/session":
+        raise fault(
+            ErrorCode.INTERNAL_ERROR, f"unexpected QEMU URI path '{uri.path}', try {_SESSION}", ErrorDomain.QEMU
+        )
+    from hostel.drivers.network.driver import SessionNetworkDriver
+    from hostel.drivers.qemu.driver import QemuDriver
+    from hostel.drivers.storage.driver import SessionStorageDriver
+
+    storage = SessionStorageDriver(directories)
+    network = SessionNetworkDriver(directories)
+    return Drivers(_SESSION, QemuDriver(directories, storage=storage, network=network), storage, network)

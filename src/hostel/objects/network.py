@@ -1,0 +1,63 @@
+"""Virtual networks."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from hostel.drivers.base import NetworkRef
+
+if TYPE_CHECKING:
+    from hostel.objects.connection import Connection
+
+
+class Network:
+    """A handle of a network."""
+
+    def __init__(self, connection: Connection, ref: NetworkRef) -> None:
+        self.connection = connection
+        self._ref = ref
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Network) and other.uuid == self.uuid
+
+    def __hash__(self) -> int:
+        return hash(self.uuid)
+
+    def __repr__(self) -> str:
+        return f"<Network {self.name} {self.uuid}>"
+
+    @property
+    def name(self) -> str:
+        """The network's name."""
+        return self._ref.name
+
+    @property
+    def uuid(self) -> str:
+        """The network's UUID, in its canonical text form."""
+        return self._ref.uuid
+
+    def start(self) -> None:
+        """Activate it, so that guests can be attached."""
+        self.connection.network.network_create(self._ref)
+
+    def destroy(self) -> None:
+        """Deactivate it; the definition stays."""
+        self.connection.network.network_destroy(self._ref)
+
+    def undefine(self) -> None:
+        """Drop the definition."""
+        self.connection.network.network_undefine(self._ref)
+
+    @property
+    def is_active(self) -> bool:
+        """Whether guests can be attached."""
+        return self.connection.network.network_is_active(self._ref)
+
+    @property
+    def bridge_name(self) -> str:
+        """The host bridge that guests are attached to."""
+        return self.connection.network.network_get_bridge_name(self._ref)
+
+    def xml(self) -> str:
+        """The network's document."""
+        return self.connection.network.network_get_xml_desc(self._ref)
