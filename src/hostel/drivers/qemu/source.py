@@ -15,6 +15,7 @@ _CHAIN_LIMIT: Final = 200
 _QCOW2: Final = b"QFI\xfb"
 _BACKING_FORMAT: Final = 0xE2792ACA
 _HEADER_V2: Final = 72
+_HEADER_V3: Final = 104
 
 
 def prepare(root: Node, storage: StorageDriver | None, *, booted: bool = True) -> list[str]:
@@ -130,6 +131,8 @@ def _backing(path: Path) -> tuple[str, str | None] | None:
     if len(head) < _HEADER_V2 or head[:4] != _QCOW2:
         return None
     version, offset, size = struct.unpack_from(">IQI", head, 4)
+    if version >= 3 and len(head) < _HEADER_V3:
+        return None
     if not offset:
         return None
     name = head[offset : offset + size].decode(errors="surrogateescape")

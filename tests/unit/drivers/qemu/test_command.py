@@ -109,3 +109,15 @@ def test_name_that_is_no_file_name_is_refused(name: str) -> None:
 def test_entities_are_refused() -> None:
     with pytest.raises(VirtError, match="document type"):
         document.parse('<!DOCTYPE d [<!ENTITY x SYSTEM "/etc/passwd">]><domain type="qemu"><name>&x;</name></domain>')
+
+
+@pytest.mark.parametrize("device", ["hostdev", "filesystem", "tpm", "watchdog"])
+def test_device_that_the_guest_would_miss_is_refused(device: str) -> None:
+    with pytest.raises(VirtError, match=f"<{device}> is not supported") as caught:
+        argv_of(f"<{device}/>")
+    assert caught.value.code == ErrorCode.CONFIG_UNSUPPORTED
+
+
+def test_firmware_is_refused_rather_than_replaced_by_the_bios() -> None:
+    with pytest.raises(VirtError, match="<loader> is not supported"):
+        argv_of("", os="<loader>/ovmf.fd</loader>")

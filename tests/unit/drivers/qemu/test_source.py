@@ -89,3 +89,9 @@ def test_loop_in_the_backing_chain_is_refused(tmp_path: Path) -> None:
     qcow2(tmp_path / "base", "top", "qcow2")
     with pytest.raises(VirtError, match="loops"):
         source.prepare(domain(disk(top)), None)
+
+
+def test_truncated_header_is_left_to_qemu(tmp_path: Path) -> None:
+    top = qcow2(tmp_path / "top", "base", "raw")
+    top.write_bytes(top.read_bytes()[:80])
+    assert source.prepare(domain(disk(top)), None) == []

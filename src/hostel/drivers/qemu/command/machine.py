@@ -8,6 +8,12 @@ from hostel.drivers.qemu.command import disk, peripheral
 from hostel.drivers.qemu.command.context import Context, escape
 from hostel.drivers.qemu.document import Node, devices, memory, name_of, number, text, unsupported
 
+_REFUSED: Final = (
+    "os/loader",
+    "os/nvram",
+    *(f"devices/{tag}" for tag in ("hostdev", "filesystem", "tpm", "smartcard", "redirdev", "watchdog", "shmem")),
+    *(f"devices/{tag}" for tag in ("iommu", "panic", "memory", "vsock", "lease", "nvram", "crypto")),
+)
 _BOOT: Final = {"hd": "disk", "cdrom": "cdrom", "fd": "floppy", "network": ""}
 
 
@@ -17,6 +23,7 @@ def build(root: Node, context: Context) -> list[str]:
     Raises:
         VirtError: ``CONFIG_UNSUPPORTED`` or ``XML_ERROR`` for what QEMU, or this driver, cannot do.
     """
+    _refuse_unknown(root)
     machine = text(root, "os/type/@machine", "pc")
     q35 = "q35" in machine
     order = bootindexes(root)
@@ -36,6 +43,13 @@ def build(root: Node, context: Context) -> list[str]:
     argv += peripheral.graphics(root, context)
     argv += peripheral.small(root, q35=q35)
     return [*argv, "-msg", "timestamp=on"]
+
+
+def _refuse_unknown(root: Node) -> None:
+    """Refuse what a guest would miss if it were left out without a word."""
+    for path in _REFUSED:
+        if root.find(path) is not None:
+            raise unsupported(f"<{path.rpartition('/')[2]}> is not supported by this driver; remove it")
 
 
 def _machine(root: Node, machine: str) -> str:
