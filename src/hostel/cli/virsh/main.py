@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping
+from functools import partial
 from typing import Final, NamedTuple
 
 from hostel.cli.options import Args, Command, split_line
@@ -24,13 +25,14 @@ virsh [options]... <command> [args...]
     -c | --connect=URI      connect to this hypervisor
     -h | --help             this page
     -q | --quiet            print only what programs read
+    -r | --readonly         refuse every change
     -v                      the version
     -V                      the version, at length
   'virsh help' lists the commands, 'virsh help COMMAND' explains one.
 """
 _TAKES_VALUE: Final = {"c": "connect"}
-_FLAGS: Final = {"h": "help", "q": "quiet", "v": "version", "V": "long-version"}
-_KNOWN: Final = ("debug", "escape", "keepalive-interval", "keepalive-count", "log", "readonly", "timing")
+_FLAGS: Final = {"h": "help", "q": "quiet", "r": "readonly", "v": "version", "V": "long-version"}
+_KNOWN: Final = ("debug", "escape", "keepalive-interval", "keepalive-count", "log", "timing")
 
 
 class Globals(NamedTuple):
@@ -65,7 +67,7 @@ def _long(word: str, words: list[str], options: dict[str, str]) -> None:
         if not equals and not words:
             raise UsageError("option '-c'/'--connect' requires an argument")
         options[name] = attached if equals else words.pop(0)
-    elif name in ("help", "quiet") and not equals:
+    elif name in ("help", "quiet", "readonly") and not equals:
         options[name] = ""
     elif name == "version" and attached in ("", "long"):
         options["long-version" if attached else "version"] = ""
@@ -83,22 +85,29 @@ def _short(letters: str, words: list[str], options: dict[str, str]) -> None:
                 raise UsageError(f"option '-{letter}'/'--{_TAKES_VALUE[letter]}' requires an argument")
             options[_TAKES_VALUE[letter]] = letters or words.pop(0)
             return
-        if letter in "dekKlrt":
+        if letter in "dekKlt":
             raise UsageError(f"option -{letter} is not implemented yet; docs/compatibility/virsh.md lists what is")
         if letter not in _FLAGS:
             raise UsageError(f"unsupported option '-{letter}'. See --help.")
         options[_FLAGS[letter]] = ""
 
 
-def open_uri(uri: str) -> Connection:
+def open_uri(uri: str, *, read_only: bool = False) -> Connection:
     """Open a connection.
 
     Raises:
-        VirtError: this installation has no driver for it.
+        VirtError: no driver knows the URI, or this installation lacks it.
     """
-    raise VirtError(
-        ErrorCode.NO_CONNECT, f"no connection driver available for {uri}: this version has no hypervisor drivers yet"
-    )
+    import hostel
+
+    try:
+        return hostel.open(uri, read_only=read_only)
+    except ModuleNotFoundError as error:
+        if error.name is None or not error.name.startswith("hostel."):
+            raise
+        raise VirtError(
+            ErrorCode.NO_CONNECT, f"no connection driver available for {uri}: {error.name} is not installed"
+        ) from error
 
 
 def main(argv: list[str]) -> int:
@@ -118,7 +127,7 @@ def main(argv: list[str]) -> int:
     output.quiet = "quiet" in given.options
     defaults = (os.environ.get(name) for name in URI_VARIABLES)
     uri = given.options.get("connect") or next(filter(None, defaults), DEFAULT_URI)
-    session = Session(output, uri, open_uri)
+    session = Session(output, uri, partial(open_uri, read_only="readonly" in given.options))
     try:
         return run_words(session, given.words) if given.words else interact(session)
     finally:
