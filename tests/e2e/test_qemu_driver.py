@@ -192,3 +192,20 @@ def test_console_is_exclusive_unless_forced(driver: QemuDriver, home: Path) -> N
     driver.domain_open_console(ref, "serial0", force=True).close()
     first.close()
     driver.domain_open_console(ref).close()
+
+
+@pytest.mark.parametrize(
+    ("machine", "target"),
+    [
+        ("pc", "dev='hda' bus='ide'"),
+        ("pc", "dev='sda' bus='scsi'"),
+        ("pc", "dev='sda' bus='sata'"),
+        ("pc", "dev='sda' bus='usb'"),
+        ("q35", "dev='vda' bus='virtio'"),
+        ("q35", "dev='sda' bus='sata'"),
+    ],
+)
+def test_guest_boots_from_each_bus(driver: QemuDriver, home: Path, machine: str, target: str) -> None:
+    text = xml(home).replace("<type>", f"<type machine='{machine}'>").replace("dev='vda' bus='virtio'", target)
+    ref = driver.domain_create(driver.domain_define_xml(text))
+    assert b"label=e2e" in read_until(driver, ref, b"done failures=0")
