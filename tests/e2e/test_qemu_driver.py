@@ -209,3 +209,12 @@ def test_guest_boots_from_each_bus(driver: QemuDriver, home: Path, machine: str,
     text = xml(home).replace("<type>", f"<type machine='{machine}'>").replace("dev='vda' bus='virtio'", target)
     ref = driver.domain_create(driver.domain_define_xml(text))
     assert b"label=e2e" in read_until(driver, ref, b"done failures=0")
+
+
+def test_qemu_takes_a_floppy_and_its_place_in_the_boot_order(driver: QemuDriver, home: Path) -> None:
+    text = (
+        xml(home).replace("dev='vda' bus='virtio'", "dev='fda' bus='fdc'").replace("device='disk'", "device='floppy'")
+    )
+    ref = driver.domain_create(driver.domain_define_xml(text.replace("</type>", "</type><boot dev='fd'/>")))
+    assert driver.domain_get_state(ref).state == DomainState.RUNNING
+    assert '"bootindexA": 1' in Machines(Directories.under(home)).log("g1").read_text()

@@ -17,7 +17,7 @@ _REMOTE: Final = {"http": "http", "https": "https", "ftp": "ftp", "ftps": "ftps"
 
 def arguments(root: Node, bootindex: dict[Node, int], *, q35: bool) -> list[str]:
     """Every disk of the document, with the controllers that they need."""
-    argv = _controllers(root, q35=q35)
+    argv = _controllers(root, bootindex, q35=q35)
     for index, disk in enumerate(devices(root, "disk"), 1):
         node = None
         if disk.find("source") is not None and len(disk.find("source").attrib):  # type: ignore[union-attr]
@@ -90,7 +90,7 @@ def device(disk: Node, node: str | None, bootindex: int | None, *, q35: bool) ->
             ErrorCode.XML_ERROR, f"XML error: disk '{target}' has no source; only a cdrom or floppy may be empty"
         )
     spec["id"] = alias(disk)
-    if bootindex is not None:
+    if bootindex is not None and bus != "fdc":
         spec["bootindex"] = bootindex
     if serial := text(disk, "serial"):
         spec["serial"] = serial
@@ -124,7 +124,7 @@ def _bus(disk: Node, bus: str, kind: str, target: str, *, q35: bool) -> dict[str
             place = {"scsi-id": unit}
         return {"driver": f"scsi-{suffix}", "bus": f"scsi{controller}.0", **place, "device_id": f"drive-{alias(disk)}"}
     if bus == "fdc":
-        return {"driver": "floppy", "unit": drive_address(disk, 2)[2], "bus": "floppy.0" if not q35 else "fdc0.0"}
+        return {"driver": "floppy", "unit": drive_address(disk, 2)[2], "bus": "fdc0.0"}
     return {"driver": "usb-storage", "removable": text(disk, "target/@removable", "off") == "on"}
 
 
@@ -148,7 +148,16 @@ def _scsi_model(root: Node, index: int) -> str:
     return "lsi53c895a"
 
 
-def _controllers(root: Node, *, q35: bool) -> list[str]:
+def _floppy_boot(root: Node, bootindex: dict[Node, int]) -> dict[str, int]:
+    """The places of the floppy drives, which QEMU takes on their controller."""
+    return {
+        f"bootindex{'AB'[drive_address(disk, 2)[2] % 2]}": bootindex[disk]
+        for disk in devices(root, "disk")
+        if text(disk, "target/@bus") == "fdc" and disk in bootindex
+    }
+
+
+def _controllers(root: Node, bootindex: dict[Node, int], *, q35: bool) -> list[str]:
     argv: list[str] = []
     wanted: dict[tuple[str, int], None] = {}
     for controller in devices(root, "controller"):
@@ -157,15 +166,15 @@ def _controllers(root: Node, *, q35: bool) -> list[str]:
         bus = text(disk, "target/@bus")
         if bus in ("scsi", "sata"):
             wanted[bus, drive_address(disk, 6 if bus == "sata" else 7)[0]] = None
-        if bus == "fdc" and q35:
+        if bus == "fdc":
             wanted["fdc", 0] = None
     for kind, index in sorted(wanted):
         if kind == "scsi":
             argv += ["-device", json.dumps({"driver": _scsi_model(root, index), "id": f"scsi{index}"})]
         elif kind == "sata" and not (q35 and index == 0):
             argv += ["-device", json.dumps({"driver": "ahci", "id": f"sata{index}"})]
-        elif kind == "fdc" and q35:
-            argv += ["-device", json.dumps({"driver": "isa-fdc", "id": "fdc0"})]
+        elif kind == "fdc" and index == 0:
+            argv += ["-device", json.dumps({"driver": "isa-fdc", "id": "fdc0", **_floppy_boot(root, bootindex)})]
         elif kind == "virtio-serial":
             argv += ["-device", json.dumps({"driver": "virtio-serial-pci", "id": f"virtio-serial{index}"})]
     usb_disk = any(text(disk, "target/@bus") == "usb" for disk in devices(root, "disk"))
