@@ -184,6 +184,8 @@ class QemuDriver:
                 answer: dict[str, object] = qmp.execute(command, **arguments)
                 return answer
         except QmpError as error:
+            if error.error_class == "Disconnected" and process.ended(status.pid, status.started, 2):
+                raise invalid("domain is not running") from error
             message = f"internal error: unable to execute QEMU command '{command}': {error.desc}"
             raise VirtError(ErrorCode.INTERNAL_ERROR, message, domain=ErrorDomain.QEMU) from error
 
@@ -275,7 +277,14 @@ class QemuDriver:
                     raise _no_domain(f"name '{domain.name}'")
                 ending = read_ending(self._machines.endings, domain.name)
                 return StateInfo(DomainState.SHUTOFF, int(ending.reason), ending.detail)
-            answer = self._ask(live, "query-status")
+            try:
+                answer = self._ask(live, "query-status")
+            except VirtError as error:
+                if error.code != ErrorCode.OPERATION_INVALID:
+                    raise
+                answer = {}
+        if not answer:  # it ended between the two looks
+            return self.domain_get_state(domain)
         if answer.get("running"):
             return StateInfo(DomainState.RUNNING, live.running)
         said = str(answer.get("status"))

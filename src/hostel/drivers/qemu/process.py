@@ -141,6 +141,16 @@ def runs(pid: int, started: int) -> bool:
     return start_time(pid) == started
 
 
+def ended(pid: int, started: int, timeout: float) -> bool:
+    """Whether the process ends within ``timeout`` seconds: a dying one closes its sockets before it is gone."""
+    deadline = time.monotonic() + timeout
+    while runs(pid, started):
+        if time.monotonic() >= deadline:
+            return False
+        time.sleep(_POLL)
+    return True
+
+
 def end(pid: int, started: int, *, grace: float = 5, kill: bool = True) -> bool:
     """End the process with SIGTERM, then after ``grace`` seconds SIGKILL; False when it still runs."""
     for number, seconds in ((signal.SIGTERM, grace), (signal.SIGKILL, 10.0)):
