@@ -1,0 +1,206 @@
+"""Counts of references to clusters, for checking: one byte a cluster, in pages made when first needed.
+
+A page covers what one refcount block covers, so that the counts and what the image says are compared page by page
+at the speed of ``memcmp``. Bytes hold 0 to 254; 255 says that the count is in a dictionary beside.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from hostel.block.formats.qcow2.geometry import Geometry
+from hostel.block.node import BlockNode
+from hostel.codec.table import pack_table, unpack_table
+
+WIDE: Final = 255
+_INCREMENT: Final = bytes(min(value + 1, WIDE) for value in range(256))
+_CACHE_LIMIT: Final = 48 << 20  # bytes of pages kept of the image's own refcounts
+
+
+class ReferenceCounts:
+    """How often each cluster is referenced."""
+
+    def __init__(self, page_size: int) -> None:
+        self.page_size = page_size
+        self.pages: dict[int, bytearray] = {}
+        self._wide: dict[int, int] = {}
+
+    def __getitem__(self, cluster: int) -> int:
+        page, slot = divmod(cluster, self.page_size)
+        found = self.pages.get(page)
+        if found is None:
+            return 0
+        value = found[slot]
+        return self._wide[cluster] if value == WIDE else value
+
+    def add(self, cluster: int, count: int, weight: int = 1) -> None:
+        """Count ``weight`` references to each of ``count`` clusters."""
+        while count > 0:
+            index, slot = divmod(cluster, self.page_size)
+            length = min(count, self.page_size - slot)
+            page = self.pages.get(index)
+            if page is None:
+                page = self.pages[index] = bytearray(self.page_size)
+            if length == 1 and page[slot] + weight < WIDE:
+                page[slot] += weight
+            else:
+                self._add_run(page, index, slot, length, weight)
+            cluster += length
+            count -= length
+
+    def _add_run(self, page: bytearray, index: int, slot: int, length: int, weight: int) -> None:
+        part = page[slot : slot + length]
+        if max(part) + weight < WIDE:
+            if weight == 1:
+                page[slot : slot + length] = part.translate(_INCREMENT)
+            else:
+                page[slot : slot + length] = bytes(value + weight for value in part)
+            return
+        for at in range(slot, slot + length):
+            cluster = index * self.page_size + at
+            value = self[cluster] + weight
+            page[at] = min(value, WIDE)
+            if value >= WIDE:
+                self._wide[cluster] = value
+
+    def above(self, limit: int) -> Iterator[tuple[int, int]]:
+        """Clusters referenced more than ``limit`` times, with their counts."""
+        for index in sorted(self.pages):
+            page = self.pages[index]
+            if max(page) <= limit:
+                continue
+            for slot, value in enumerate(page):
+                if value > limit or value == WIDE:
+                    cluster = index * self.page_size + slot
+                    if self[cluster] > limit:
+                        yield cluster, self[cluster]
+
+    def end(self) -> int:
+        """One more than the last referenced cluster."""
+        for index in sorted(self.pages, reverse=True):
+            used = len(self.pages[index].rstrip(b"\0"))
+            if used:
+                return index * self.page_size + used
+        return 0
+
+    def allocate(self, count: int, start: int) -> int:
+        """Find the first ``count`` free neighbours from cluster ``start`` on, and count them once."""
+        wanted = bytes(count)
+        index, slot = divmod(start, self.page_size)
+        found = -1
+        while found < 0:
+            # A run may cross into the next pages: look at as many as it can touch.
+            reach = 1 + (slot + count) // self.page_size
+            window = b"".join(bytes(self.pages.get(index + ahead, b"")) or self._empty() for ahead in range(reach))
+            found = window.find(wanted, slot)
+            if found >= 0:
+                break
+            index, slot = index + 1, 0
+        first = index * self.page_size + found
+        self.add(first, count)
+        return first
+
+    def _empty(self) -> bytes:
+        return bytes(self.page_size)
+
+    def pack_page(self, index: int, geometry: Geometry) -> bytes:
+        """A page as a refcount block; counts beyond the width are cut to its maximum."""
+        page = self.pages.get(index)
+        if page is None:
+            return bytes(geometry.cluster_size)
+        first = index * self.page_size
+        values = [value if value != WIDE else self._wide[first + slot] for slot, value in enumerate(page)]
+        return pack_refcounts([min(value, geometry.refcount_max) for value in values], geometry.refcount_bits)
+
+
+def pack_refcounts(values: list[int], bits: int) -> bytes:
+    """Refcounts as they lie in a block: big endian, and from the low bits up where narrower than a byte."""
+    if bits < 8:
+        per_byte = 8 // bits
+        block = bytearray(len(values) // per_byte)
+        for step in range(per_byte):
+            for at, value in enumerate(values[step::per_byte]):
+                block[at] |= value << (step * bits)
+        return bytes(block)
+    from array import array
+
+    return pack_table(array({8: "B", 16: "H", 32: "I", 64: "Q"}[bits], values))
+
+
+class DiskRefcounts:
+    """What the image's own refcount blocks say."""
+
+    def __init__(self, file: BlockNode, geometry: Geometry, table: list[int]) -> None:
+        self._file = file
+        self._geometry = geometry
+        self.table = table
+        self._pages: dict[int, bytes] = {}
+        self._wide: dict[int, int] = {}
+
+    def forget(self, index: int | None = None) -> None:
+        """Read a block, or all of them, again when next asked."""
+        self._pages.pop(index, None) if index is not None else self._pages.clear()
+
+    def readable(self, index: int) -> bool:
+        """Whether a block's place makes sense."""
+        return index >= len(self.table) or not self._geometry.in_cluster(self._offset(index))
+
+    def _offset(self, index: int) -> int:
+        return self.table[index] & 0xFFFFFFFFFFFFFE00
+
+    def page(self, index: int) -> bytes:
+        """A block's refcounts, one byte each; :data:`WIDE` stands for 255 and more."""
+        found = self._pages.get(index)
+        if found is not None:
+            return found
+        if (len(self._pages) + 1) * self._geometry.block_entries > _CACHE_LIMIT:
+            self._pages.clear()
+        page = self._pages[index] = self._load(index)
+        return page
+
+    def _load(self, index: int) -> bytes:
+        geometry = self._geometry
+        offset = self._offset(index) if index < len(self.table) else 0
+        if not offset or geometry.in_cluster(offset) or offset >= self._file.length:
+            return bytes(geometry.block_entries)
+        block = bytes(self._file.read(offset, geometry.cluster_size))
+        bits = geometry.refcount_bits
+        if bits == 8:
+            return block
+        if bits > 8:
+            return self._narrow(index, block, bits // 8)
+        out = bytearray(geometry.block_entries)
+        mask = (1 << bits) - 1
+        for step in range(8 // bits):
+            shift = step * bits
+            out[step :: 8 // bits] = block.translate(bytes((value >> shift) & mask for value in range(256)))
+        return bytes(out)
+
+    def _narrow(self, index: int, block: bytes, width: int) -> bytes:
+        low = block[width - 1 :: width]
+        if not any(block[step::width].strip(b"\0") for step in range(width - 1)) and WIDE not in low:
+            return low
+        first = index * self._geometry.block_entries
+        values = unpack_table(block, {2: "H", 4: "I", 8: "Q"}[width])
+        self._wide.update((first + slot, value) for slot, value in enumerate(values) if value >= WIDE)
+        return bytes(min(value, WIDE) for value in values)
+
+    def get(self, cluster: int) -> int:
+        """The refcount of a cluster; 0 where no block covers it."""
+        index, slot = divmod(cluster, self._geometry.block_entries)
+        value = self.page(index)[slot]
+        return self._wide.get(cluster, value) if value == WIDE else value
+
+    def write(self, index: int, changes: dict[int, int]) -> None:
+        """Change refcounts of one block in the file: slot to value."""
+        geometry = self._geometry
+        first = index * geometry.block_entries
+        values = [
+            value if value != WIDE else self._wide.get(first + slot, value)
+            for slot, value in enumerate(self.page(index))
+        ]
+        for slot, value in changes.items():
+            values[slot] = value
+        self._file.pwrite(self._offset(index), pack_refcounts(values, geometry.refcount_bits))
+        self.forget(index)

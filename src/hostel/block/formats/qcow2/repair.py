@@ -1,0 +1,194 @@
+"""Repairing an image: refcounts, COPIED flags, the refcount structure, the snapshot table.
+
+Every step leaves, at each write, an image that is at worst what it was: a new structure is complete and on the disk
+before the header points to it, and the old one is given up only afterwards.
+"""
+
+from __future__ import annotations
+
+import errno
+
+from hostel.block.driver import CheckResult, Repair, Report
+from hostel.block.formats.qcow2 import layout, snapshot_table
+from hostel.block.formats.qcow2.check import Check, CheckedImage
+from hostel.block.formats.qcow2.layout import Header, Incompatible
+from hostel.codec.table import pack_table, unpack_table
+from hostel.errors import BlockError, NoSpace
+
+
+class _Rewritten:
+    """An image whose header was changed in the file."""
+
+    def __init__(self, image: CheckedImage, header: Header) -> None:
+        self.file = image.file
+        self.header = header
+        self.extensions = image.extensions
+        self.geometry = image.geometry
+
+
+def repair_image(image: CheckedImage, repair: Repair, report: Report) -> CheckResult:
+    """Check an image and repair what ``repair`` allows.
+
+    Only the file is changed: whoever holds tables of the image in memory reads them again.
+
+    Raises:
+        BlockError: the check could not be carried through, or the refcount structure must be rebuilt and may not.
+        OSError: the host's own errors.
+    """
+    current = _Rewritten(image, image.header)
+    check = Check(current, report, repair)
+    check.read_snapshots()
+    if check.header.nb_snapshots != len(check.snapshots):
+        _shorten_snapshot_table(check, current)
+    check.count()
+    _zero_unaligned(check)
+    check.compare()
+    errors = bool(repair & Repair.ERRORS)
+    rewrite = errors and check.snapshot_corruptions > 0
+    if errors and (check.rebuild or check.outside or rewrite):
+        check = _rebuild(check, current, repair, report, rewrite=rewrite)
+    elif check.rebuild:
+        report("ERROR need to rebuild refcount structures")
+        raise BlockError("The refcount structures need to be rebuilt", errno=errno.EIO, hint="Use check -r all.")
+    elif check.mismatches:
+        fix_refcounts(check, repair)
+    result = check.result
+    sound = not (result.check_errors or result.corruptions or result.leaks)
+    check.check_copied(fix=errors or sound)
+    if not errors:
+        result.corruptions += check.snapshot_corruptions
+    check.file.flush()
+    if not result.check_errors and not result.corruptions:
+        _clear_marks(current)
+    return result
+
+
+def fix_refcounts(check: Check, repair: Repair) -> None:
+    """Set differing refcounts right, as far as allowed; the counts of what was found become counts of what is left."""
+    result = check.result
+    for index, found in check.mismatches.items():
+        changes: dict[int, int] = {}
+        for slot, (refcount, reference) in found.items():
+            leak = refcount > reference
+            if refcount and repair & (Repair.LEAKS if leak else Repair.ERRORS):
+                cluster = index * check.geometry.block_entries + slot
+                check.report(f"Repairing cluster {cluster} refcount={refcount} reference={reference}")
+                changes[slot] = reference
+                if leak:
+                    result.leaks -= 1
+                    result.leaks_fixed += 1
+                else:
+                    result.corruptions -= 1
+                    result.corruptions_fixed += 1
+        if changes:
+            check.refcounts.write(index, changes)
+    check.file.flush()
+
+
+def _shorten_snapshot_table(check: Check, current: _Rewritten) -> None:
+    """Cut the entries beyond the limits off; what they refer to becomes leaks."""
+    dropped = check.header.nb_snapshots - len(check.snapshots)
+    current.header = check.header = check.header.replace(nb_snapshots=len(check.snapshots))
+    offset = Header.OFFSET["nb_snapshots"]
+    check.file.pwrite(offset, len(check.snapshots).to_bytes(4, "big"))
+    check.file.flush()
+    check.snapshot_corruptions -= dropped
+    check.result.corruptions_fixed += dropped
+
+
+def _zero_unaligned(check: Check) -> None:
+    """L2 entries that read as zeroes and are preallocated at an impossible place lose that place."""
+    for place in check.unaligned_zeroes:
+        check.file.pwrite(place, layout.ZERO.to_bytes(8, "big"))
+    if check.unaligned_zeroes:
+        check.file.flush()
+        fixed = len(check.unaligned_zeroes)
+        check.result.corruptions = max(0, check.result.corruptions - fixed)
+        check.result.corruptions_fixed += fixed
+
+
+def _rebuild(check: Check, current: _Rewritten, repair: Repair, report: Report, *, rewrite: bool) -> Check:
+    """Write a new refcount structure from what was counted, and check again with it."""
+    report("Rebuilding refcount structure")
+    table = snapshot_table.serialise(check.snapshots) if rewrite else b""
+    table_offset = 0
+    if table:
+        table_offset = check.counts.allocate(check.geometry.clusters(len(table)), 0) << check.geometry.cluster_bits
+    _write_refcount_structure(check, current)
+    if table:
+        _write_snapshot_table(check, current, table, table_offset)
+    before = check.result
+    again = Check(current, report)
+    again.read_snapshots()
+    again.count()
+    again.compare()
+    # The old structures are leaks now, and ours: that they go is no finding.
+    if repair & Repair.LEAKS and not again.rebuild:
+        fix_refcounts(again, Repair.LEAKS)
+        again.result.leaks_fixed = 0
+    if again.rebuild:
+        report("ERROR rebuilt refcount structure is still broken")
+    result = again.result
+    result.corruptions_fixed = before.corruptions_fixed + max(0, before.corruptions - result.corruptions)
+    result.leaks_fixed = before.leaks_fixed + max(0, before.leaks - result.leaks)
+    if rewrite:
+        result.corruptions_fixed += check.snapshot_corruptions
+    return again
+
+
+def _write_refcount_structure(check: Check, current: _Rewritten) -> None:
+    """Allocate and write refcount blocks and a table that cover everything counted, themselves included."""
+    geometry, counts, file = check.geometry, check.counts, check.file
+    blocks: dict[int, int] = {}
+    table_offset = table_clusters = 0
+    while True:
+        missing = [index for index in sorted(counts.pages) if index not in blocks and any(counts.pages[index])]
+        for index in missing:
+            # Where it may, a block lies within its own reach, as QEMU places it.
+            blocks[index] = counts.allocate(1, index * counts.page_size) << geometry.cluster_bits
+        needed = geometry.clusters((max(counts.pages) + 1) * 8)
+        if needed > table_clusters:
+            # What was allocated for a smaller table stays free again: nothing was written there.
+            if table_clusters:
+                counts.add(table_offset >> geometry.cluster_bits, table_clusters, -1)
+            table_clusters = needed
+            table_offset = counts.allocate(needed, 0) << geometry.cluster_bits
+        elif not missing:
+            break
+    if table_clusters << geometry.cluster_bits > layout.MAX_REFTABLE_SIZE:
+        raise NoSpace("The image is too large for a refcount table: convert it with a larger cluster size")
+    for index, offset in blocks.items():
+        file.pwrite(offset, counts.pack_page(index, geometry))
+    entries = (table_clusters << geometry.cluster_bits) // 8
+    table = unpack_table(bytes(entries * 8))
+    for index, offset in blocks.items():
+        table[index] = offset
+    file.pwrite(table_offset, pack_table(table))
+    file.flush()
+    file.pwrite(
+        Header.OFFSET["refcount_table_offset"], table_offset.to_bytes(8, "big") + table_clusters.to_bytes(4, "big")
+    )
+    file.flush()
+    current.header = current.header.replace(refcount_table_offset=table_offset, refcount_table_clusters=table_clusters)
+
+
+def _write_snapshot_table(check: Check, current: _Rewritten, table: bytes, offset: int) -> None:
+    """Write the table where its clusters are counted already, then point the header to it."""
+    check.file.pwrite(offset, table)
+    check.file.flush()
+    pointer = len(check.snapshots).to_bytes(4, "big") + offset.to_bytes(8, "big")
+    check.file.pwrite(Header.OFFSET["nb_snapshots"], pointer)
+    check.file.flush()
+    current.header = current.header.replace(nb_snapshots=len(check.snapshots), snapshots_offset=offset)
+
+
+def _clear_marks(current: _Rewritten) -> None:
+    """The image is sound: it is neither dirty nor corrupt any more."""
+    header = current.header
+    marks = int(Incompatible.DIRTY | Incompatible.CORRUPT)
+    if header.version < 3 or not header.incompatible_features & marks:
+        return
+    features = header.incompatible_features & ~marks
+    current.file.pwrite(Header.OFFSET["incompatible_features"], features.to_bytes(8, "big"))
+    current.file.flush()
+    current.header = header.replace(incompatible_features=features)

@@ -1,0 +1,248 @@
+"""The snapshot table: reading, validating and laying it out ("Snapshots" in the qcow2 specification)."""
+
+from __future__ import annotations
+
+import errno
+from typing import Final, NamedTuple, Protocol
+
+from hostel.block.driver import Report, SnapshotInfo
+from hostel.block.formats.qcow2 import layout
+from hostel.block.formats.qcow2.geometry import Geometry
+from hostel.block.formats.qcow2.layout import Header, SnapshotHeader
+from hostel.block.node import BlockNode
+from hostel.errors import InvalidImage, NoSpace
+from hostel.units import INT64_MAX
+
+MAX_EXTRA_DATA: Final = 1024  # bytes (QCOW_MAX_SNAPSHOT_EXTRA_DATA)
+KNOWN_EXTRA_DATA: Final = 24  # bytes: VM state size, disk size, instruction count
+REQUIRED_EXTRA_DATA: Final = 16  # bytes that every version 3 entry must have
+_NO_ICOUNT: Final = (1 << 64) - 1
+
+
+class TableOwner(Protocol):
+    """What is needed of an image to find its snapshot table."""
+
+    @property
+    def file(self) -> BlockNode:
+        """The node that holds the image."""
+
+    @property
+    def header(self) -> Header:
+        """The header's fixed fields."""
+
+    @property
+    def geometry(self) -> Geometry:
+        """The derived sizes."""
+
+
+class Snapshot(NamedTuple):
+    """An entry of the table.
+
+    Attributes:
+        header: the fixed part as stored.
+        id: as stored, without its NUL-terminated tail.
+        name: as stored.
+        vm_state_size: bytes.
+        disk_size: the virtual size at that time, bytes.
+        icount: instructions the guest had run; None where not recorded.
+        extra_data_size: bytes of extra data as stored.
+        unknown_extra: extra data beyond what we know, kept as it is.
+    """
+
+    header: SnapshotHeader
+    id: bytes
+    name: bytes
+    vm_state_size: int
+    disk_size: int
+    icount: int | None
+    extra_data_size: int
+    unknown_extra: bytes = b""
+
+    @property
+    def l1_table_offset(self) -> int:
+        """Host offset of the snapshot's L1 table, bytes."""
+        return int(self.header.l1_table_offset)
+
+    @property
+    def l1_size(self) -> int:
+        """Entries of the snapshot's L1 table."""
+        return int(self.header.l1_size)
+
+    def info(self) -> SnapshotInfo:
+        """What the public API tells of it."""
+        return SnapshotInfo(
+            id=self.id.decode(errors="surrogateescape"),
+            name=self.name.decode(errors="surrogateescape"),
+            vm_state_size=self.vm_state_size,
+            date=self.header.date_sec,
+            date_nsec=self.header.date_nsec,
+            vm_clock_nsec=self.header.vm_clock_nsec,
+            icount=self.icount,
+            disk_size=self.disk_size,
+        )
+
+
+class Table(NamedTuple):
+    """A table as read.
+
+    Attributes:
+        snapshots: the entries.
+        size: bytes in the file, without the padding of the last entry.
+        dropped: entries cut off because the table exceeds its limits (repair only).
+        shortened: entries whose extra data was cut to its limit (repair only).
+    """
+
+    snapshots: list[Snapshot]
+    size: int
+    dropped: int = 0
+    shortened: int = 0
+
+
+def validate_table(geometry: Geometry, offset: int, entries: int, entry_size: int, limit: int, name: str) -> None:
+    """Check a table's place and size as QEMU does, before anything is allocated or read for it.
+
+    Raises:
+        InvalidImage: with EFBIG where it is larger than ``limit`` bytes, EINVAL where it lies nowhere.
+    """
+    if entries > limit // entry_size:
+        raise InvalidImage(f"{name} too large", errno=errno.EFBIG)
+    if offset > INT64_MAX - entries * entry_size or geometry.in_cluster(offset):
+        raise InvalidImage(f"{name} offset invalid")
+
+
+def load(image: TableOwner) -> list[Snapshot]:
+    """Read the table of an image that is being opened.
+
+    Raises:
+        InvalidImage: the table or an entry is out of its limits.
+    """
+    header = image.header
+    validate_table(
+        image.geometry,
+        header.snapshots_offset,
+        header.nb_snapshots,
+        SnapshotHeader.SIZE,
+        SnapshotHeader.SIZE * layout.MAX_SNAPSHOTS,
+        "Snapshot table",
+    )
+    return read(image.file, header.snapshots_offset, header.nb_snapshots, header.size).snapshots
+
+
+def read(file: BlockNode, offset: int, count: int, disk_size: int, *, repair: Report | None = None) -> Table:
+    """Read ``count`` entries at byte ``offset``.
+
+    Args:
+        file: the node that holds the image.
+        offset: bytes; validated.
+        count: entries; validated.
+        disk_size: what an entry without a disk size stands for, bytes.
+        repair: cut off what exceeds the limits instead of refusing it, and say so here.
+
+    Raises:
+        InvalidImage: an entry is out of its limits, or lies beyond the end of the file.
+    """
+    if count and offset + count * SnapshotHeader.SIZE > file.length:
+        raise InvalidImage("Failed to read snapshot table: it lies beyond the end of the file")
+    reader = _Reader(file, offset, disk_size)
+    snapshots: list[Snapshot] = []
+    size = shortened = stored = 0
+    for index in range(count):
+        snapshot, end = reader.entry(index, offset + (-(-size // 8) * 8), repair)
+        stored = -(-stored // 8) * 8 + _stored_size(snapshot)
+        if stored > layout.MAX_SNAPSHOT_TABLE_SIZE or end - offset > 0x7FFFFFFF:
+            if repair is None:
+                raise InvalidImage(
+                    "Snapshot table is too big",
+                    errno=errno.EFBIG,
+                    hint=f"You can force-remove all {count - index} overhanging snapshots with qemu-img check -r all",
+                )
+            repair(f"Discarding {count - index} overhanging snapshots (snapshot table is too big)")
+            return Table(snapshots, size, count - index, shortened)
+        if snapshot.extra_data_size > MAX_EXTRA_DATA:
+            shortened += 1
+            snapshot = snapshot._replace(extra_data_size=MAX_EXTRA_DATA)
+        snapshots.append(snapshot)
+        size = end - offset
+    return Table(snapshots, size, 0, shortened)
+
+
+def _stored_size(snapshot: Snapshot) -> int:
+    extra = min(snapshot.extra_data_size, MAX_EXTRA_DATA)
+    return SnapshotHeader.SIZE + extra + len(snapshot.id) + len(snapshot.name)
+
+
+class _Reader:
+    """Reads entries one after the other, through a window of the table."""
+
+    def __init__(self, file: BlockNode, offset: int, disk_size: int) -> None:
+        self._file = file
+        self._disk_size = disk_size
+        self._start = offset
+        self._window = bytearray()
+
+    def entry(self, index: int, offset: int, repair: Report | None) -> tuple[Snapshot, int]:
+        """Read the entry at byte ``offset``; return it and the offset of its end."""
+        header = SnapshotHeader.unpack(self._take(offset, SnapshotHeader.SIZE))
+        offset += SnapshotHeader.SIZE
+        extra_size = header.extra_data_size
+        if extra_size > MAX_EXTRA_DATA:
+            if repair is None:
+                raise InvalidImage(
+                    f"Too much extra metadata in snapshot table entry {index}",
+                    errno=errno.EFBIG,
+                    hint="You can force-remove this extra metadata with qemu-img check -r all",
+                )
+            repair(
+                f"Discarding too much extra metadata in snapshot table entry {index} ({extra_size} > {MAX_EXTRA_DATA})"
+            )
+        extra = self._take(offset, min(extra_size, MAX_EXTRA_DATA))
+        offset += extra_size
+        texts = self._take(offset, header.id_length + header.name_length)
+        words = [int.from_bytes(extra[at : at + 8], "big") for at in range(0, KNOWN_EXTRA_DATA, 8)]
+        icount = words[2] if len(extra) >= KNOWN_EXTRA_DATA and words[2] != _NO_ICOUNT else None
+        snapshot = Snapshot(
+            header=header,
+            id=texts[: header.id_length],
+            name=texts[header.id_length :],
+            vm_state_size=words[0] if len(extra) >= 8 else header.vm_state_size,
+            disk_size=words[1] if len(extra) >= REQUIRED_EXTRA_DATA else self._disk_size,
+            icount=icount,
+            extra_data_size=extra_size,
+            unknown_extra=extra[KNOWN_EXTRA_DATA:],
+        )
+        return snapshot, offset + len(texts)
+
+    def _take(self, offset: int, length: int) -> bytes:
+        end = offset + length
+        if end > self._file.length:
+            raise InvalidImage("Failed to read snapshot table: it lies beyond the end of the file")
+        if not self._start <= offset <= end <= self._start + len(self._window):
+            self._start = offset
+            self._window = self._file.read(offset, min(max(length, 65536), self._file.length - offset))
+        return bytes(self._window[offset - self._start : end - self._start])
+
+
+def serialise(snapshots: list[Snapshot]) -> bytes:
+    """Lay a table out; every entry gets at least the extra data that we know.
+
+    Raises:
+        NoSpace: with EFBIG; the table would exceed its limits.
+    """
+    if len(snapshots) > layout.MAX_SNAPSHOTS:
+        raise NoSpace("File too large", errno=errno.EFBIG)
+    table = bytearray()
+    for snapshot in snapshots:
+        table += bytes(-len(table) % 8)
+        extra = snapshot.vm_state_size.to_bytes(8, "big") + snapshot.disk_size.to_bytes(8, "big")
+        extra += (_NO_ICOUNT if snapshot.icount is None else snapshot.icount).to_bytes(8, "big")
+        extra += snapshot.unknown_extra
+        header = snapshot.header.replace(
+            id_length=len(snapshot.id),
+            name_length=len(snapshot.name),
+            vm_state_size=snapshot.vm_state_size if snapshot.vm_state_size < 1 << 32 else 0,
+            extra_data_size=len(extra),
+        )
+        table += header.pack() + extra + snapshot.id + snapshot.name
+        if len(table) > layout.MAX_SNAPSHOT_TABLE_SIZE:
+            raise NoSpace("File too large", errno=errno.EFBIG)
+    return bytes(table)
