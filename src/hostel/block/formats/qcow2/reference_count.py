@@ -144,7 +144,10 @@ class DiskRefcounts:
 
     def readable(self, index: int) -> bool:
         """Whether a block's place makes sense."""
-        return index >= len(self.table) or not self._geometry.in_cluster(self._offset(index))
+        if index >= len(self.table):
+            return True
+        offset = self._offset(index)
+        return offset < 1 << 63 and not self._geometry.in_cluster(offset)
 
     def _offset(self, index: int) -> int:
         return self.table[index] & 0xFFFFFFFFFFFFFE00
