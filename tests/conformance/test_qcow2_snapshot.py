@@ -6,10 +6,10 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from support.qcow2_file import Qcow2File, check_file
 
 from hostel.block.formats.qcow2 import snapshot
 from hostel.errors import BlockError
+from support.qcow2_file import Qcow2File, check_file
 
 pytestmark = [pytest.mark.requires_tool("qemu-img"), pytest.mark.requires_tool("qemu-io")]
 

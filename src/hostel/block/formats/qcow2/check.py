@@ -76,7 +76,7 @@ class Check:
         snapshot_corruptions: bad entries of the snapshot table: they are repaired after everything else.
         counts: the references counted.
         rebuild: the refcount structure itself is broken.
-        unaligned_zeroes: host offsets of L2 entries that are zero and preallocated nowhere.
+        unaligned_zeroes: host offsets of L2 entries that are zero and preallocated nowhere, with their references.
         outside: indexes of refcount blocks that lie outside the image.
         mismatches: per refcount block, slot to (refcount, references).
     """
@@ -94,7 +94,7 @@ class Check:
         self.snapshot_corruptions = 0
         self.counts = ReferenceCounts(self.geometry.block_entries)
         self.rebuild = False
-        self.unaligned_zeroes: list[int] = []
+        self.unaligned_zeroes: dict[int, int] = {}
         self.outside: list[int] = []
         self.mismatches: dict[int, dict[int, tuple[int, int]]] = {}
         self.file_length = self.file.length
@@ -342,7 +342,7 @@ class Check:
         )
         if not repairing:
             return offset
-        self.unaligned_zeroes.append(place)
+        self.unaligned_zeroes[place] = weight
         return 0
 
     def _count_extensions(self) -> None:

@@ -102,8 +102,8 @@ def _zero_unaligned(check: Check) -> None:
         check.file.pwrite(place, layout.ZERO.to_bytes(8, "big"))
     if check.unaligned_zeroes:
         check.file.flush()
-        fixed = len(check.unaligned_zeroes)
-        check.result.corruptions = max(0, check.result.corruptions - fixed)
+        fixed = sum(check.unaligned_zeroes.values())
+        check.result.corruptions -= fixed
         check.result.corruptions_fixed += fixed
 
 

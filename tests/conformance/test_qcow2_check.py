@@ -1,0 +1,151 @@
+"""Our check and repair beside real ``qemu-img check`` on the same image."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from hostel.block.driver import CheckResult, Repair
+from support.qcow2_file import Qcow2File, check_file
+
+pytestmark = [pytest.mark.requires_tool("qemu-img"), pytest.mark.requires_tool("qemu-io")]
+NAMES = {name.replace("_", "-"): name for name in CheckResult.__slots__}
+
+
+def run(*command: str) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def qemu_check(path: Path) -> tuple[dict[str, int], list[str], int]:
+    done = subprocess.run(
+        ["qemu-img", "check", "-f", "qcow2", "--output=json", str(path)], capture_output=True, text=True, timeout=60
+    )
+    return json.loads(done.stdout), done.stderr.splitlines(), done.returncode
+
+
+def make(path: Path, cluster_size: int, refcount_bits: int) -> None:
+    options = f"cluster_size={cluster_size},refcount_bits={refcount_bits}"
+    run("qemu-img", "create", "-q", "-f", "qcow2", "-o", options, str(path), "40M")
+    io = ("qemu-io", "-f", "qcow2", str(path), "-c")
+    run(*io, "write -P 1 0 2M", "-c", "write -P 2 4M 100k", "-c", "write -z 8M 1M")
+    if cluster_size > 512:
+        run(*io, f"write -c -P 3 20M {cluster_size}", "-c", f"write -c -P 4 22M {cluster_size}")
+    if refcount_bits > 2:
+        run("qemu-img", "snapshot", "-c", "a", str(path))
+        run(*io, "write -P 5 1M 1M")
+        run("qemu-img", "snapshot", "-c", "b", str(path))
+        run("qemu-img", "bitmap", "--add", str(path), "bitmap")
+
+
+def assert_same(path: Path) -> None:
+    theirs, their_lines, _ = qemu_check(path)
+    ours, lines = check_file(path)
+    assert {key: getattr(ours, name) for key, name in NAMES.items()} == {key: theirs.get(key, 0) for key in NAMES}
+    # A table that several snapshots share is looked at once by us, and once for each of them by QEMU.
+    assert list(dict.fromkeys(lines)) == list(dict.fromkeys(their_lines))
+
+
+@pytest.mark.parametrize("refcount_bits", [1, 2, 8, 16, 32, 64])
+@pytest.mark.parametrize("cluster_size", [512, 4096, 65536, 2097152])
+def test_a_sound_image_checks_as_with_qemu_img(tmp_path: Path, cluster_size: int, refcount_bits: int) -> None:
+    path = tmp_path / "disk.qcow2"
+    make(path, cluster_size, refcount_bits)
+    assert_same(path)
+
+
+def poke(path: Path, place: int, value: int) -> None:
+    with path.open("r+b") as file:
+        file.seek(place)
+        file.write(value.to_bytes(8, "big"))
+
+
+def entry(path: Path, place: int) -> int:
+    return int.from_bytes(path.read_bytes()[place : place + 8], "big")
+
+
+def reftable(path: Path) -> int:
+    return entry(path, 48)
+
+
+def l1(path: Path) -> int:
+    return entry(path, 40)
+
+
+def l2(path: Path) -> int:
+    return entry(path, l1(path)) & 0xFFFFFFFFFFFE00
+
+
+DAMAGE: dict[str, Callable[[Path], None]] = {
+    "no refcount block": lambda path: poke(path, reftable(path), 0),
+    "reserved bits in the refcount table": lambda path: poke(path, reftable(path), entry(path, reftable(path)) | 1),
+    "a refcount block that is the header": lambda path: poke(path, reftable(path) + 8, l1(path)),
+    "refcounts too low and too high": lambda path: poke(path, entry(path, reftable(path)), 0x0002000100010005),
+    "an L2 table lost": lambda path: poke(path, l1(path), 0),
+    "COPIED wrong in L1": lambda path: poke(path, l1(path), entry(path, l1(path)) ^ 1 << 63),
+    "COPIED wrong in L2": lambda path: poke(path, l2(path), entry(path, l2(path)) ^ 1 << 63),
+    "two clusters at one place": lambda path: poke(path, l2(path), entry(path, l2(path) + 8)),
+    "a zero cluster preallocated nowhere": lambda path: poke(path, l2(path), 0x50201),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+@pytest.mark.parametrize("cluster_size", [4096, 65536])
+def test_damage_is_reported_as_by_qemu_img_and_repaired(tmp_path: Path, damage: str, cluster_size: int) -> None:
+    path = tmp_path / "disk.qcow2"
+    make(path, cluster_size, 16)
+    DAMAGE[damage](path)
+    assert_same(path)
+    found, _ = check_file(path)
+    assert found.corruptions or found.leaks
+    repaired, lines = check_file(path, Repair.ALL)
+    assert (repaired.corruptions, repaired.leaks, repaired.check_errors) == (0, 0, 0), lines
+    assert repaired.corruptions_fixed or repaired.leaks_fixed
+    assert_same(path)
+    with Qcow2File(path) as image:
+        assert image.header.nb_snapshots == 2
+    assert qemu_check(path)[2] == 0
+
+
+def test_repairing_leaks_alone_leaves_errors(tmp_path: Path) -> None:
+    path = tmp_path / "disk.qcow2"
+    make(path, 65536, 16)
+    with path.open("r+b") as file:
+        file.truncate(3000 << 16)
+        file.seek(entry(path, reftable(path)) + 4000)
+        file.write((1).to_bytes(2, "big"))
+        file.seek(entry(path, reftable(path)) + 2 * (l2(path) >> 16))
+        file.write((1).to_bytes(2, "big"))
+    before, _ = check_file(path)
+    assert before.leaks and before.corruptions
+    result, _ = check_file(path, Repair.LEAKS)
+    assert result.leaks == 0 and result.leaks_fixed == before.leaks
+    assert result.corruptions == before.corruptions
+    assert_same(path)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_random_damage_never_loses_a_snapshot_nor_raises_anything_but_oserror(tmp_path: Path, seed: int) -> None:
+    path, copy = tmp_path / "disk.qcow2", tmp_path / "damaged.qcow2"
+    chance = random.Random(seed)
+    make(path, 4096, 16)
+    for _ in range(5):
+        shutil.copy(path, copy)
+        for _ in range(chance.choice((1, 2, 4))):
+            table = chance.choice((reftable, l1, l2, lambda path: entry(path, reftable(path)) & ~511))
+            value = chance.choice((0, 0x10000, chance.getrandbits(64), 0x3FFF0000, 1 << 63 | 0x50000))
+            poke(copy, table(path) + 8 * chance.randrange(64), value)
+        try:
+            check_file(copy)
+            result, _ = check_file(copy, Repair.ALL)
+        except OSError:
+            continue
+        assert copy.read_bytes()[60:64] == (2).to_bytes(4, "big")
+        after, _ = check_file(copy)
+        assert after.leaks <= result.leaks and after.corruptions <= result.corruptions
