@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 from pathlib import Path
 
@@ -105,3 +106,25 @@ def test_repairing_keeps_the_snapshots_of_an_image_with_an_unknown_autoclear_bit
     result, lines = check_file(path, Repair.ALL)
     assert (lines, result.corruptions, result.leaks) == ([], 0, 0)
     assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("failing", range(26))
+def test_a_failed_write_while_creating_leaves_no_cluster_short_of_references(tmp_path: Path, failing: int) -> None:
+    path = tmp_path / "disk.qcow2"
+    run("qemu-img", "create", "-q", "-f", "qcow2", "-o", "cluster_size=4096", str(path), "1M")
+    run("qemu-io", "-f", "qcow2", "-c", "write -P 1 0 64k", str(path))
+    run("qemu-img", "snapshot", "-c", "a", str(path))
+    with Qcow2File(path, writable=True) as image:
+        write, count = image.file.pwrite, iter(range(1000))
+
+        def pwrite(offset: int, data: bytes | bytearray | memoryview) -> None:
+            if next(count) == failing:
+                raise OSError(28, "No space left on device")
+            write(offset, data)
+
+        image.file.pwrite = pwrite  # type: ignore[method-assign]
+        with contextlib.suppress(OSError):
+            snapshot.create_snapshot(image, "b", date=(0, 0))
+    result, lines = check_file(path)
+    assert (result.corruptions, result.check_errors) == (0, 0), lines
+    reads(path, 1, "0 64k")

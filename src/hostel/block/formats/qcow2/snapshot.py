@@ -100,8 +100,7 @@ def create_snapshot(image: SnapshottedImage, name: str, date: tuple[int, int]) -
             icount=0,  # as qemu-img writes it
             extra_data_size=snapshot_table.KNOWN_EXTRA_DATA,
         )
-        _write_table(image, [*table, snapshot])
-        undo.pop_all()
+        _write_table(image, [*table, snapshot], undo)
     return snapshot.info()
 
 
@@ -134,8 +133,8 @@ def apply_snapshot(image: SnapshottedImage, id_or_name: str) -> None:
             image.file.pwrite(offset, pack_table(fresh).ljust(image.geometry.align(length), b"\0"))
         _count(image, fresh, 1, undo)
         image.flush_metadata()
+        undo.pop_all()  # from here on the header may have changed, even where the write fails
         _write_fields(image, switched, "size", "refcount_table_offset")
-        undo.pop_all()
     old, old_offset = image.l1, header.l1_table_offset
     image.header, image.l1 = switched, fresh
     image.l2_cache.clear()
@@ -156,7 +155,7 @@ def delete_snapshot(image: SnapshottedImage, id_or_name: str) -> None:
     table = _prepare(image)
     snapshot = _find(table, id_or_name)
     l1 = _load_l1(image, snapshot)
-    _write_table(image, [each for each in table if each is not snapshot])
+    _write_table(image, [each for each in table if each is not snapshot], contextlib.ExitStack())
     _count(image, l1, -1, None)
     if l1:
         image.refcounts.free(snapshot.l1_table_offset, len(l1) * 8)
@@ -292,25 +291,24 @@ def _mark_copied(image: SnapshottedImage) -> None:
     image.l2_cache.clear()
 
 
-def _write_table(image: SnapshottedImage, table: list[Snapshot]) -> None:
-    """Write a new table, point the header to it, free the old one."""
+def _write_table(image: SnapshottedImage, table: list[Snapshot], undo: contextlib.ExitStack) -> None:
+    """Write a new table, point the header to it, free the old one; ``undo`` is given up before the header changes."""
     header = image.header
     # Its end is not recorded: it is found by reading it.
     old_size = snapshot_table.read(image.file, header.snapshots_offset, header.nb_snapshots, header.size).size
     data = snapshot_table.serialise(table)
     offset = image.refcounts.allocate(len(data)) if data else 0
     switched = header.replace(nb_snapshots=len(table), snapshots_offset=offset)
-    with contextlib.ExitStack() as undo:
+    with undo:
         if data:
             undo.callback(_quietly, image.refcounts.free, offset, len(data))
             image.file.pwrite(offset, data.ljust(image.geometry.align(len(data)), b"\0"))
         image.flush_metadata()
-        _write_fields(image, switched, "nb_snapshots", "incompatible_features")
-        undo.pop_all()
+        undo.pop_all()  # from here on the header may have changed, even where the write fails
+    _write_fields(image, switched, "nb_snapshots", "incompatible_features")
     image.header = switched
     if old_size:
-        image.refcounts.free(header.snapshots_offset, old_size)
-        image.flush_metadata()
+        _quietly(image.refcounts.free, header.snapshots_offset, old_size)
 
 
 def _write_fields(image: SnapshottedImage, header: Header, first: str, end: str) -> None:
