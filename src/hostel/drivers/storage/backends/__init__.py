@@ -1,0 +1,1 @@
+"""What each pool type does itself, one module a type."""

@@ -1,0 +1,338 @@
+"""Volumes that are files of one directory: what ``dir`` pools have, and every type that ends up as a directory."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Collection, Iterator
+from contextlib import suppress
+from typing import Final
+
+from hostel.block import filename, graph, registry
+from hostel.block.driver import Creatable, Preallocation
+from hostel.block.options import Value
+from hostel.block.permission import Permission, lock
+from hostel.block.trust import Trust
+from hostel.drivers.base import Progress, VolumeFlag, VolumeType
+from hostel.drivers.fault import fault
+from hostel.drivers.storage import content, lineage
+from hostel.drivers.storage.backends.base import Source
+from hostel.drivers.storage.document import BackingDefinition, PoolDefinition, VolumeDefinition, VolumeFacts
+from hostel.drivers.storage.holding import held, held_for_removal, translating
+from hostel.drivers.storage.inspect import detect_format, inspect, open_untrusted, volume_type
+from hostel.drivers.storage.placing import apply_permissions, new_file
+from hostel.errors import ErrorCode, ErrorDomain, VirtError
+from hostel.units import INT64_MAX, SECTOR
+
+_SKIPPED: Final = frozenset({"lost+found"})
+_FICLONE: Final = 0x40049409  # linux/fs.h
+
+
+class LocalVolumes:
+    """The volume half of a backend whose pools have a directory."""
+
+    def path(self, pool: PoolDefinition, name: str) -> str | None:
+        """Where a volume of this name is or would be; None for what cannot be a volume's name."""
+        if not name or "/" in name or name.startswith(".") or name in _SKIPPED or not name.isprintable():
+            return None
+        return os.path.join(pool.path, name)
+
+    def volumes(self, pool: PoolDefinition) -> Iterator[tuple[str, str]]:
+        """The name and path of every file that is a volume."""
+        try:
+            entries = os.scandir(pool.path)
+        except OSError as error:
+            with translating(f"cannot open directory '{pool.path}'", pool.name, pool.path):
+                raise error
+        with entries:
+            for entry in entries:
+                path = self.path(pool, entry.name)
+                if path is not None and _is_volume(entry):
+                    yield entry.name, path
+
+    def volume(self, pool: PoolDefinition, name: str) -> VolumeFacts | None:
+        """The facts of a volume; None when there is none of this name."""
+        path = self.path(pool, name)
+        if path is None:
+            return None
+        try:
+            return inspect(name, path)
+        except (OSError, ValueError):
+            return None  # a loop of links, a name too long: no volume
+
+    def create(self, pool: PoolDefinition, volume: VolumeDefinition, flags: VolumeFlag) -> None:
+        """Create an empty volume, whole or not at all."""
+        path = self._new_path(pool, volume)
+        _check_makeable(volume)
+        prealloc = bool(flags & VolumeFlag.CREATE_PREALLOC_METADATA)
+        if volume.format == "raw":
+            if prealloc:
+                raise _unsupported("metadata preallocation is not supported for raw volumes")
+            if volume.backing is not None:
+                raise _no_support("backing storage not supported for raw volumes")
+        if volume.format == "dir":
+            _create_directory(path, volume)
+            return
+        with translating(f"cannot create volume '{volume.name}' at '{path}'", volume.name, path):
+            capacity = _capacity(volume, path)
+            with new_file(path, volume.permissions) as temporary:
+                if volume.format == "raw":
+                    _fill_raw(temporary, capacity, capacity if volume.allocation is None else volume.allocation)
+                else:
+                    _fill_image(temporary, volume, capacity, prealloc=prealloc)
+
+    def create_from(
+        self,
+        pool: PoolDefinition,
+        volume: VolumeDefinition,
+        source: Source,
+        flags: VolumeFlag,
+        progress: Progress | None,
+    ) -> None:
+        """Create a volume with another's content, whole or not at all."""
+        path = self._new_path(pool, volume)
+        _check_makeable(volume)
+        facts = source.facts
+        if volume.backing is not None:
+            raise _unsupported(f"volume '{volume.name}': a clone holds everything itself; leave out backingStore")
+        if volume.format == "dir" or facts.type is VolumeType.DIR:
+            raise fault(ErrorCode.INTERNAL_ERROR, "cannot copy from volume to a directory volume", ErrorDomain.STORAGE)
+        origin = "raw" if facts.format in ("raw", "iso") else facts.format
+        capacity = max(volume.capacity or 0, facts.capacity)
+        with translating(f"cannot copy volume '{facts.name}' to '{path}'", facts.name, facts.path):
+            if origin != "raw":
+                lineage.check(facts.name, facts.path, origin, source.directories)
+            with new_file(path, volume.permissions) as temporary:
+                if flags & VolumeFlag.CREATE_REFLINK:
+                    _reflink(facts, temporary, volume, origin)
+                    return
+                if volume.format == "raw":
+                    wanted = capacity if volume.allocation is None else volume.allocation
+                    # Less than everything asked for: a sparse copy.
+                    _fill_raw(temporary, capacity, 0 if wanted < facts.capacity else wanted)
+                else:
+                    prealloc = bool(flags & VolumeFlag.CREATE_PREALLOC_METADATA)
+                    _fill_image(temporary, volume, _round_up(capacity), prealloc=prealloc)
+                with (
+                    graph.open(facts.path, origin, trust=Trust.TRUSTED) as reader,
+                    graph.open(temporary, volume.format, read_only=False) as writer,
+                ):
+                    content.copy(reader, writer, progress)
+
+    def remove(self, volume: VolumeFacts) -> None:
+        """Remove a file, or an empty directory; one that is gone already is no error."""
+        if volume.type is VolumeType.DIR and not os.path.islink(volume.path):
+            with translating(f"cannot remove directory '{volume.path}'", volume.name, volume.path):
+                os.rmdir(volume.path)
+            return
+        with (
+            translating(f"cannot unlink file '{volume.path}'", volume.name, volume.path),
+            held_for_removal(volume.name, volume.path),
+            suppress(FileNotFoundError),
+        ):
+            os.unlink(volume.path)
+
+    def resize(self, volume: VolumeFacts, capacity: int, flags: VolumeFlag, directories: Collection[str]) -> None:
+        """Change a volume's capacity."""
+        _check_file(volume, "resized")
+        allocate = bool(flags & VolumeFlag.RESIZE_ALLOCATE)
+        if volume.format not in registry.FORMATS:
+            raise _unsupported(f"volume '{volume.name}': resizing {volume.format} volumes is not supported yet")
+        if allocate and volume.format != "raw":
+            raise fault(
+                ErrorCode.OPERATION_UNSUPPORTED,
+                "preallocate is only supported for raw type volume",
+                ErrorDomain.STORAGE,
+            )
+        with translating(f"cannot resize volume '{volume.name}' at '{volume.path}'", volume.name, volume.path):
+            if volume.format != "raw":
+                capacity = _round_up(capacity)
+                lineage.check(volume.name, volume.path, volume.format, directories)
+            with graph.open(volume.path, volume.format, read_only=False, trust=Trust.TRUSTED) as node:
+                mode = Preallocation.FALLOC if allocate and capacity > volume.capacity else Preallocation.OFF
+                node.resize(capacity, mode)
+                node.flush()
+
+    def wipe(self, volume: VolumeFacts, progress: Progress | None) -> None:
+        """Overwrite a file's bytes with zeroes, its metadata included."""
+        _check_file(volume, "wiped")
+        with (
+            translating(f"cannot wipe volume '{volume.name}' at '{volume.path}'", volume.name, volume.path),
+            held(volume.name, volume.path) as descriptor,
+        ):
+            content.wipe(descriptor, progress)
+
+    def download(self, volume: VolumeFacts, offset: int, length: int) -> Iterator[memoryview]:
+        """A file's bytes; a machine may be using it meanwhile."""
+        _check_file(volume, "downloaded")
+        with translating(f"cannot read volume '{volume.name}' at '{volume.path}'", volume.name, volume.path):
+            descriptor = os.open(volume.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+            try:
+                lock(descriptor, volume.path, Permission.CONSISTENT_READ, Permission.ALL)
+                yield from content.download(descriptor, offset, length)
+            finally:
+                os.close(descriptor)
+
+    def upload(self, volume: VolumeFacts, source: Iterator[bytes], offset: int, length: int) -> None:
+        """Overwrite a file's bytes."""
+        _check_file(volume, "uploaded to")
+        with (
+            translating(f"cannot write volume '{volume.name}' at '{volume.path}'", volume.name, volume.path),
+            held(volume.name, volume.path) as descriptor,
+        ):
+            content.upload(descriptor, volume.name, source, offset, length)
+
+    def _new_path(self, pool: PoolDefinition, volume: VolumeDefinition) -> str:
+        name = volume.name
+        if "/" in name:
+            raise _invalid(f"volume name '{name}' cannot contain '/'")
+        path = self.path(pool, name)
+        if path is None or len(os.fsencode(name)) > 255:
+            raise _invalid(
+                f"volume name '{name}' cannot be used: it has 1 to 255 printable characters and no leading '.'"
+            )
+        if os.path.lexists(path):
+            raise _invalid(f"volume target path '{path}' already exists")
+        return path
+
+
+def _is_volume(entry: os.DirEntry[str]) -> bool:
+    try:
+        return volume_type(entry.stat()) is not None
+    except OSError:
+        return False  # a link that leads nowhere or in circles
+
+
+def _check_makeable(volume: VolumeDefinition) -> None:
+    if volume.format in ("raw", "dir"):
+        if volume.compat or volume.features or volume.cluster_size:
+            raise _unsupported("compatibility option only available with qcow2")
+        return
+    if volume.format not in registry.FORMATS:
+        raise _unsupported(f"volume '{volume.name}': creating {volume.format} volumes is not supported yet")
+
+
+def _check_file(volume: VolumeFacts, verb: str) -> None:
+    if volume.type is VolumeType.DIR:
+        raise _invalid(f"volume '{volume.name}' is a directory and cannot be {verb}")
+
+
+def _create_directory(path: str, volume: VolumeDefinition) -> None:
+    if volume.backing is not None:
+        raise _no_support("backing storage not supported for directories volumes")
+    with translating(f"cannot create path '{path}'", volume.name, path):
+        os.mkdir(path, 0o700)
+        apply_permissions(path, volume.permissions, None)
+
+
+def _capacity(volume: VolumeDefinition, path: str) -> int:
+    """The new volume's size; an overlay's is its backing's where it is not said."""
+    if volume.backing is None:
+        capacity = volume.capacity or 0
+    else:
+        length = _backing_length(volume, volume.backing, path)
+        capacity = length if volume.capacity is None else volume.capacity
+    if volume.format == "raw":
+        return capacity
+    if capacity > INT64_MAX - SECTOR:
+        raise fault(
+            ErrorCode.INVALID_ARG, f"volume '{volume.name}': {capacity} bytes are too many", ErrorDomain.STORAGE
+        )
+    return _round_up(capacity)
+
+
+def _backing_length(volume: VolumeDefinition, backing: BackingDefinition, path: str) -> int:
+    if filename.protocol(backing.path) is not None:
+        raise _unsupported(f"volume '{volume.name}': backing store '{backing.path}' is no path of a file")
+    below = filename.resolve(backing.path, path)
+    if not os.path.exists(below):
+        raise fault(
+            ErrorCode.SYSTEM_ERROR,
+            f"inaccessible backing store volume {backing.path}: No such file or directory",
+            ErrorDomain.STORAGE,
+        )
+    with open_untrusted(below, _backing_format(volume, backing, below)) as node:
+        return node.length
+
+
+def _backing_format(volume: VolumeDefinition, backing: BackingDefinition, below: str) -> str:
+    if backing.format is not None:
+        return backing.format
+    found = detect_format(below)
+    if found not in ("raw", "iso"):
+        # libvirt records raw here, and the machine then sees the header as its disk.
+        raise fault(
+            ErrorCode.INVALID_ARG,
+            f"volume '{volume.name}': backing store '{backing.path}' looks like {found}; "
+            f"say so: <format type='{found}'/> in backingStore",
+            ErrorDomain.STORAGE,
+        )
+    return "raw"
+
+
+def _fill_raw(path: str, capacity: int, allocation: int) -> None:
+    descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        os.ftruncate(descriptor, capacity)
+        if allocation := min(allocation, capacity):
+            os.posix_fallocate(descriptor, 0, allocation)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _fill_image(path: str, volume: VolumeDefinition, capacity: int, *, prealloc: bool) -> None:
+    driver = registry.format_driver(volume.format)
+    assert isinstance(driver, Creatable)
+    if prealloc and volume.backing is not None:
+        raise _unsupported("metadata preallocation conflicts with backing store")
+    if volume.compat == "0.10" and volume.features:
+        raise _unsupported(f"{volume.features[0]} not supported with compat level 0.10")
+    given: dict[str, str] = {}
+    if volume.compat:
+        given["compat"] = volume.compat
+    if volume.cluster_size:
+        given["cluster_size"] = str(volume.cluster_size)
+    given |= dict.fromkeys(volume.features, "on")
+    if prealloc:
+        whole = volume.allocation is None or volume.allocation >= capacity
+        given["preallocation"] = "falloc" if whole else "metadata"
+    if volume.backing is not None:
+        given["backing_file"] = volume.backing.path
+        given["backing_fmt"] = volume.backing.format or "raw"
+    options: dict[str, Value] = driver.create_options.convert(given)
+    with graph.create(path) as file:
+        driver.create(file, capacity, options)
+        file.flush()
+
+
+def _reflink(facts: VolumeFacts, temporary: str, volume: VolumeDefinition, origin: str) -> None:
+    if volume.format != "raw" or origin != "raw":
+        raise _unsupported("reflink copies are for raw volumes only")
+    reader = os.open(facts.path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        writer = os.open(temporary, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            fcntl.ioctl(writer, _FICLONE, reader)
+            os.ftruncate(writer, max(volume.capacity or 0, facts.capacity))
+            os.fsync(writer)
+        finally:
+            os.close(writer)
+    finally:
+        os.close(reader)
+
+
+def _round_up(capacity: int) -> int:
+    return -(-capacity // SECTOR) * SECTOR
+
+
+def _invalid(detail: str) -> VirtError:
+    return fault(ErrorCode.OPERATION_INVALID, detail, ErrorDomain.STORAGE)
+
+
+def _unsupported(detail: str) -> VirtError:
+    return fault(ErrorCode.CONFIG_UNSUPPORTED, detail, ErrorDomain.STORAGE)
+
+
+def _no_support(detail: str) -> VirtError:
+    return fault(ErrorCode.NO_SUPPORT, detail, ErrorDomain.STORAGE)

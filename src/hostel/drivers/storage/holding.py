@@ -1,0 +1,96 @@
+"""Holding a volume's file while it is changed, with QEMU's own locks: a machine and we exclude each other."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+
+from hostel.block import permission
+from hostel.block.permission import Permission
+from hostel.drivers.fault import fault, system_fault
+from hostel.errors import BlockError, ErrorCode, ErrorDomain, ImageLocked, VirtError
+
+
+@contextlib.contextmanager
+def translating(doing: str, name: str, path: str) -> Iterator[None]:
+    """Turn the host's and the block layer's errors into libvirt's; ``doing`` says what failed."""
+    try:
+        yield
+    except ImageLocked:
+        raise in_use(name, path) from None
+    except BlockError as error:
+        message = f"{doing}: {error}" + (f" ({error.hint})" if error.hint else "")
+        raise fault(ErrorCode.OPERATION_FAILED, " ".join(message.split()), ErrorDomain.STORAGE) from error
+    except OSError as error:
+        raise system_fault(error, doing, ErrorDomain.STORAGE) from error
+
+
+def in_use(name: str, path: str) -> VirtError:
+    """The refusal to change a volume that somebody uses; names who."""
+    holders = ", ".join(permission.find_holders(path)) or "another process or a running operation"
+    return fault(ErrorCode.OPERATION_INVALID, f"volume '{name}' is still in use by {holders}", ErrorDomain.STORAGE)
+
+
+@contextlib.contextmanager
+def held(name: str, path: str, *, writable: bool = True) -> Iterator[int]:
+    """Open a volume's file and keep everybody else off it meanwhile; yields the descriptor.
+
+    Raises:
+        VirtError: ``OPERATION_INVALID`` when somebody uses it.
+        OSError: the host refuses.
+    """
+    flags = (os.O_RDWR if writable else os.O_RDONLY) | os.O_CLOEXEC | os.O_NONBLOCK
+    descriptor = os.open(path, flags)
+    try:
+        lock(descriptor, name, path)
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def lock(descriptor: int, name: str, path: str) -> None:
+    """Take a file for ourselves until ``descriptor`` is closed.
+
+    Raises:
+        VirtError: ``OPERATION_INVALID`` when somebody uses it.
+    """
+    used = Permission.CONSISTENT_READ | Permission.WRITE | Permission.RESIZE
+    try:
+        permission.lock(descriptor, path, used, Permission.NONE)
+    except ImageLocked:
+        raise in_use(name, path) from None
+
+
+def check_unused(name: str, path: str) -> None:
+    """Refuse when somebody uses a file that we may not even open for reading.
+
+    Raises:
+        VirtError: ``OPERATION_INVALID``.
+    """
+    if permission.find_holders(path):
+        raise in_use(name, path)
+
+
+@contextlib.contextmanager
+def held_for_removal(name: str, path: str) -> Iterator[None]:
+    """Make sure that nobody uses a file while it is removed; a link that leads nowhere is used by nobody.
+
+    Raises:
+        VirtError: ``OPERATION_INVALID`` when somebody uses it.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except FileNotFoundError:
+        descriptor = -1
+    except PermissionError:
+        # Removing needs the directory's permission, not the file's.
+        check_unused(name, path)
+        descriptor = -1
+    try:
+        if descriptor != -1:
+            lock(descriptor, name, path)
+        yield
+    finally:
+        if descriptor != -1:
+            os.close(descriptor)

@@ -1,0 +1,160 @@
+"""Looking at one volume's file without trusting it.
+
+Only the file itself is opened: the format is told from its first bytes, and what its metadata names (a backing file,
+``json:`` names) is read as text and never followed. A file that cannot be made sense of is still a volume: its size on
+the host stands for its capacity.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from typing import Final, NamedTuple
+
+from hostel.block import graph, probe
+from hostel.block.driver import Reference
+from hostel.block.node import BlockNode
+from hostel.block.registry import FORMATS
+from hostel.block.trust import Trust
+from hostel.drivers.base import VolumeType
+from hostel.drivers.storage.document import BackingDefinition, Permissions, VolumeFacts, shown_backing
+from hostel.errors import BlockError
+
+_ISO_MAGIC: Final = (32769, b"CD001")
+
+
+class _Metadata(NamedTuple):
+    format: str
+    capacity: int
+    backing: BackingDefinition | None = None
+    compat: str | None = None
+    cluster_size: int = 0
+    features: tuple[str, ...] | None = None
+
+
+def volume_type(status: os.stat_result) -> VolumeType | None:
+    """The type of volume that a file is; None for what is no volume (FIFOs, sockets, character devices)."""
+    if stat.S_ISREG(status.st_mode):
+        return VolumeType.FILE
+    if stat.S_ISDIR(status.st_mode):
+        return VolumeType.DIR
+    if stat.S_ISBLK(status.st_mode):
+        return VolumeType.BLOCK
+    return None
+
+
+def inspect(name: str, path: str) -> VolumeFacts | None:
+    """The facts of the volume at ``path``; None when there is no volume.
+
+    Raises:
+        OSError: the host refuses to look at it.
+    """
+    try:
+        status = os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    kind = volume_type(status)
+    if kind is None:
+        return None
+    allocation = status.st_blocks * 512
+    permissions = Permissions(stat.S_IMODE(status.st_mode) & 0o777, status.st_uid, status.st_gid)
+    times = (status.st_atime_ns, status.st_mtime_ns, status.st_ctime_ns)
+    physical = status.st_size
+    if kind is VolumeType.DIR:
+        return VolumeFacts(name, path, kind, "dir", 0, allocation, physical, permissions, times)
+    if kind is VolumeType.BLOCK:
+        physical = allocation = _device_length(path)
+    found = _metadata(path, physical)
+    return VolumeFacts(
+        name,
+        path,
+        kind,
+        found.format,
+        found.capacity,
+        allocation,
+        physical,
+        permissions,
+        times,
+        found.backing,
+        found.compat,
+        found.cluster_size,
+        found.features,
+    )
+
+
+def detect_format(path: str) -> str:
+    """The name of the format of a file, told from its first bytes; ``raw`` where none is recognised.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        head = os.pread(descriptor, probe.HEAD_LENGTH, 0)
+        found = probe.detect(head, path)
+        offset, magic = _ISO_MAGIC
+        if found == "raw" and os.pread(descriptor, len(magic), offset) == magic:
+            return "iso"
+        return found
+    finally:
+        os.close(descriptor)
+
+
+def _metadata(path: str, physical: int) -> _Metadata:
+    try:
+        format = detect_format(path)
+    except OSError:
+        return _Metadata("raw", physical)
+    if format not in FORMATS or format == "raw":
+        return _Metadata(format, physical)
+    try:
+        with open_untrusted(path, format) as node:
+            return _read(node, path)
+    except (BlockError, OSError):
+        return _Metadata(format, physical)
+
+
+def open_untrusted(path: str, format: str) -> BlockNode:
+    """Open one image alone, for its metadata."""
+    return graph.open(
+        path, format, read_only=True, no_backing=True, no_io=True, force_share=True, trust=Trust.UNTRUSTED
+    )
+
+
+def _read(node: BlockNode, path: str) -> _Metadata:
+    backing = next((entry for entry in node.driver.references() if entry.child == "backing"), None)
+    info = node.driver.info()
+    specific = info.specific or {}
+    compat = specific.get("compat")
+    features = None
+    if compat is not None and compat != "0.10":
+        # libvirt's name for each of QEMU's.
+        names = (("lazy-refcounts", "lazy_refcounts"), ("extended-l2", "extended_l2"))
+        features = tuple(ours for theirs, ours in names if specific.get(theirs))
+    return _Metadata(
+        node.format,
+        node.length,
+        _shown(backing, path),
+        str(compat) if compat is not None else None,
+        info.cluster_size or 0,
+        features,
+    )
+
+
+def _shown(backing: Reference | None, path: str) -> BackingDefinition | None:
+    if backing is None:
+        return None
+    return BackingDefinition(shown_backing(backing.filename, path), backing.format)
+
+
+def _device_length(path: str) -> int:
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError:
+        return 0
+    try:
+        return os.lseek(descriptor, 0, os.SEEK_END)
+    except OSError:
+        return 0
+    finally:
+        os.close(descriptor)

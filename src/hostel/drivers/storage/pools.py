@@ -1,0 +1,133 @@
+"""Which pools there are: definitions, autostart marks and running pools, on disk and shared by all processes.
+
+``<config>/storage/<name>.xml`` is a definition, ``<config>/storage/autostart/<name>`` a mark, and
+``<state>/storage/<name>.xml`` says that a pool runs, and as what. Nothing is kept in memory: every question is
+answered from disk, so what another process did is seen at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from hostel.drivers.fault import fault
+from hostel.drivers.storage.document import PoolDefinition, format_pool, parse_pool
+from hostel.drivers.store import Directories, Store, write_atomically
+from hostel.errors import ErrorCode, ErrorDomain, VirtError
+
+_BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
+
+
+class Pool(NamedTuple):
+    """One pool: its definition, and what runs; at least one of them."""
+
+    defined: PoolDefinition | None
+    running: PoolDefinition | None
+
+    @property
+    def current(self) -> PoolDefinition:
+        """What runs, or else the definition."""
+        found = self.running or self.defined
+        assert found is not None
+        return found
+
+
+class Pools:
+    """All pools of a session."""
+
+    def __init__(self, directories: Directories) -> None:
+        self._definitions = Store(directories.config / "storage")
+        self._autostarts = Store(directories.config / "storage" / "autostart", suffix="")
+        self._running = Store(directories.state / "storage")
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep all other processes and threads from changing pools; not for long work."""
+        with self._definitions.locked():
+            yield
+
+    def all(self) -> list[Pool]:
+        """Every pool, by name; a definition that cannot be read is left out, and refused when it is asked for."""
+        pools = []
+        for name in sorted({*self._definitions.names(), *self._running.names()}):
+            with contextlib.suppress(VirtError):
+                if (pool := self.find(name)) is not None:
+                    pools.append(pool)
+        return pools
+
+    def find(self, name: str) -> Pool | None:
+        """A pool by name.
+
+        Raises:
+            VirtError: its file is broken.
+        """
+        if "/" in name or "\0" in name or not name or name.startswith(".") or len(name.encode()) > 200:
+            return None  # no pool can be called so
+        defined = self._read(self._definitions, name)
+        running = self._read(self._running, name)
+        return Pool(defined, running) if defined or running else None
+
+    def save_definition(self, pool: PoolDefinition) -> None:
+        """Write a definition; the caller holds the lock."""
+        self._definitions.write(pool.name, format_pool(pool))
+
+    def drop_definition(self, name: str) -> None:
+        """Remove a definition and its mark; the caller holds the lock."""
+        self._autostarts.remove(name)
+        self._definitions.remove(name)
+
+    def save_running(self, pool: PoolDefinition) -> None:
+        """Say that a pool runs; the caller holds the lock."""
+        self._running.write(pool.name, format_pool(pool))
+
+    def drop_running(self, name: str) -> None:
+        """Say that a pool no longer runs; the caller holds the lock."""
+        self._running.remove(name)
+
+    def autostart(self, name: str) -> bool:
+        """Whether a pool starts with the driver."""
+        return self._autostarts.read(name) is not None
+
+    def set_autostart(self, name: str, value: bool) -> None:
+        """Set whether a pool starts with the driver; the caller holds the lock."""
+        if value:
+            self._autostarts.write(name, "")
+        else:
+            self._autostarts.remove(name)
+
+    def autostarts(self) -> list[str]:
+        """The names of the pools that start with the driver."""
+        return self._autostarts.names()
+
+    def claim_autostart(self) -> bool:
+        """Whether this is the first call since the host started; the caller holds the lock."""
+        boot = _BOOT_ID.read_text() if _BOOT_ID.exists() else ""
+        mark = self._running.directory / ".started"
+        with contextlib.suppress(FileNotFoundError):
+            if mark.read_text() == boot:
+                return False
+        os.makedirs(mark.parent, mode=0o700, exist_ok=True)
+        write_atomically(mark, boot)
+        return True
+
+    def _read(self, store: Store, name: str) -> PoolDefinition | None:
+        try:
+            xml = store.read(name)
+        except UnicodeDecodeError as error:
+            raise self._broken(store, name, f"byte {error.start} is not UTF-8") from None
+        if xml is None:
+            return None
+        try:
+            pool = parse_pool(xml)
+        except VirtError as error:
+            raise self._broken(store, name, str(error)) from error
+        if pool.name != name:
+            raise self._broken(store, name, f"it is about pool '{pool.name}'")
+        return pool
+
+    @staticmethod
+    def _broken(store: Store, name: str, why: str) -> VirtError:
+        return fault(ErrorCode.INTERNAL_ERROR, f"pool file '{store.path(name)}' is broken: {why}", ErrorDomain.STORAGE)
