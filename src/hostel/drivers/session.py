@@ -43,4 +43,5 @@ def open_session(uri: SplitResult, directories: Directories) -> Drivers | None:
 
     storage = SessionStorageDriver(directories)
     network = SessionNetworkDriver(directories)
+    storage.connect_autostart()
     return Drivers(_SESSION, QemuDriver(directories, storage=storage, network=network), storage, network)
