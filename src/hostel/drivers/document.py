@@ -122,6 +122,22 @@ class Writer:
         else:
             self._line(f"<{tag}{_format(attributes)}>{escape(str(content))}</{tag}>")
 
+    def copy(self, node: Node, *, open_tags: tuple[str, ...] = ()) -> None:
+        """Add an element as it is; ``open_tags`` are written with an end tag even where they are empty."""
+        if node.tag.startswith("{") or any(str(key).startswith("{") for key in node.attrib):
+            # Another program's element: its namespace declarations belong to it.
+            for line in etree.tostring(node, encoding="unicode", with_tail=False).splitlines():
+                self._line(line)
+            return
+        attributes = {str(key): value for key, value in node.attrib.items()}
+        if len(node) or node.tag in open_tags:
+            self.start(node.tag, **attributes)
+            for child in node:
+                self.copy(child, open_tags=open_tags)
+            self.end()
+        else:
+            self.leaf(node.tag, (node.text or "").strip() or None, **attributes)
+
     def text(self) -> str:
         """The document."""
         return "".join(f"{line}\n" for line in self._lines)

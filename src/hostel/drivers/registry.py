@@ -48,8 +48,8 @@ Opener = Callable[[SplitResult, Directories], "Drivers | None"]
 
 # "module:function" of each opener, imported when it is asked.
 OPENERS: Final[dict[str, str]] = {
-    "test": "hostel.drivers.test.opener:open_test",
     "qemu": "hostel.drivers.session:open_session",
+    "test": "hostel.drivers.test.opener:open_test",
 }
 DEFAULT_URI: Final = "qemu:///session"
 _KNOWN: Final = "qemu:///session, test:///default"

@@ -81,7 +81,7 @@ def _write(root: Node, name: str, uuid: str, mode: str | None) -> str:
     if mode in MANAGED_MODES:
         _complete_bridge(root, children)
     for child in sorted(children, key=_position):
-        _copy(writer, child)
+        writer.copy(child)
     writer.end()
     return writer.text()
 
@@ -98,15 +98,3 @@ def _complete_bridge(root: Node, children: list[Node]) -> None:
 
 def _position(child: Node) -> int:
     return _ORDER.index(str(child.tag)) if child.tag in _ORDER else len(_ORDER)
-
-
-def _copy(writer: Writer, node: Node) -> None:
-    attributes = {str(key): value for key, value in node.attrib.items()}
-    if len(node):
-        writer.start(str(node.tag), **attributes)
-        for child in node:
-            _copy(writer, child)
-        writer.end()
-    else:
-        content = (node.text or "").strip()
-        writer.leaf(str(node.tag), content or None, **attributes)

@@ -83,7 +83,7 @@ class VolumeDefinition(NamedTuple):
 
 
 class VolumeFacts(NamedTuple):
-    """A volume as it is; sizes in bytes, times in nanoseconds since 1970.
+    """A volume as it is; sizes in bytes, times in nanoseconds since 1970, None where there is no file.
 
     Attributes:
         physical: where the file ends on the host.
@@ -98,7 +98,7 @@ class VolumeFacts(NamedTuple):
     allocation: int
     physical: int
     permissions: Permissions
-    times: tuple[int, int, int]
+    times: tuple[int, int, int] | None
     backing: BackingDefinition | None = None
     compat: str | None = None
     cluster_size: int = 0
@@ -217,11 +217,8 @@ def format_volume(volume: VolumeFacts) -> str:
     writer.leaf("path", volume.path)
     writer.leaf("format", type=volume.format)
     _write_permissions(writer, volume.permissions)
-    writer.start("timestamps")
-    for name, time in zip(("atime", "mtime", "ctime"), volume.times, strict=True):
-        seconds, nanoseconds = divmod(time, 1_000_000_000)
-        writer.leaf(name, f"{seconds}.{nanoseconds:09}" if nanoseconds else seconds)
-    writer.end()
+    if volume.times is not None:
+        _write_times(writer, volume.times)
     if volume.compat:
         writer.leaf("compat", volume.compat)
     if volume.cluster_size:
@@ -243,6 +240,14 @@ def shown_backing(recorded: str, volume_path: str) -> str:
     if ":" in recorded or os.path.isabs(recorded):
         return recorded
     return os.path.normpath(os.path.join(os.path.dirname(volume_path), recorded))
+
+
+def _write_times(writer: Writer, times: tuple[int, int, int]) -> None:
+    writer.start("timestamps")
+    for name, time in zip(("atime", "mtime", "ctime"), times, strict=True):
+        seconds, nanoseconds = divmod(time, 1_000_000_000)
+        writer.leaf(name, f"{seconds}.{nanoseconds:09}" if nanoseconds else seconds)
+    writer.end()
 
 
 def _write_features(writer: Writer, features: tuple[str, ...]) -> None:

@@ -1,0 +1,1 @@
+"""The in-memory hypervisor, storage and network of ``test:///default``."""

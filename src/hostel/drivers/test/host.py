@@ -1,0 +1,161 @@
+"""The invented host: what it holds at first, and that all open connections of a process share it."""
+
+from __future__ import annotations
+
+import threading
+from typing import Final
+
+from hostel.drivers.base import DomainState, RunningReason, StateInfo
+from hostel.drivers.network.document import NetworkDefinition, parse_network
+from hostel.drivers.storage.document import PoolDefinition, PoolSizes, VolumeFacts, parse_pool
+from hostel.drivers.test.document import DomainDefinition, parse_domain
+from hostel.units import GiB
+
+# The facts of libvirt's own default host: scripts and tests know these names and numbers.
+_DOMAIN: Final = """
+<domain type='test'>
+  <name>test</name>
+  <uuid>6695eb01-f6a4-8304-79aa-97f2502e193f</uuid>
+  <memory>8388608</memory>
+  <currentMemory>2097152</currentMemory>
+  <vcpu>2</vcpu>
+  <os><type arch='i686'>hvm</type></os>
+  <devices>
+    <disk type='file' device='disk'>
+      <source file='/guest/diskimage1'/>
+      <target dev='vda' bus='virtio'/>
+      <address type='pci' domain='0x0000' bus='0x01' slot='0x00' function='0x0'/>
+    </disk>
+    <interface type='network'>
+      <mac address='aa:bb:cc:dd:ee:ff'/>
+      <source network='default'/>
+      <target dev='testnet0'/>
+      <address type='pci' domain='0x0000' bus='0x00' slot='0x01' function='0x0'/>
+    </interface>
+    <memballoon model='virtio'>
+      <address type='pci' domain='0x0000' bus='0x00' slot='0x02' function='0x0'/>
+    </memballoon>
+  </devices>
+</domain>
+"""
+_NETWORK: Final = """
+<network>
+  <name>default</name>
+  <uuid>dd8fe884-6c02-601e-7551-cca97df1c5df</uuid>
+  <forward mode='nat'/>
+  <bridge name='virbr0' stp='on' delay='0'/>
+  <ip address='192.168.122.1' netmask='255.255.255.0'>
+    <dhcp><range start='192.168.122.2' end='192.168.122.254'/></dhcp>
+  </ip>
+</network>
+"""
+_POOL: Final = """
+<pool type='dir'>
+  <name>default-pool</name>
+  <uuid>dfe224cb-28fb-8dd0-c4b2-64eb3f0f4566</uuid>
+  <target><path>/default-pool</path></target>
+</pool>
+"""
+POOL_CAPACITY: Final = 100 * GiB
+
+
+class TestDomain:
+    """A domain: its definition, and while it runs what it runs as."""
+
+    __test__ = False  # not a test case, whatever its name says
+
+    def __init__(self, definition: DomainDefinition, *, persistent: bool) -> None:
+        self.definition = definition
+        self.live: DomainDefinition | None = None
+        self.id = -1
+        self.persistent = persistent
+        self.autostart = False
+        self.state = StateInfo(DomainState.SHUTOFF, 0)
+
+    @property
+    def current(self) -> DomainDefinition:
+        """What runs, or else the definition."""
+        return self.live or self.definition
+
+
+class TestNetwork:
+    """A network."""
+
+    __test__ = False
+
+    def __init__(self, definition: NetworkDefinition) -> None:
+        self.definition = definition
+        self.active = False
+
+
+class TestPool:
+    """A pool with invented space; volumes by name."""
+
+    __test__ = False
+
+    def __init__(self, definition: PoolDefinition, *, persistent: bool) -> None:
+        self.definition = definition
+        self.persistent = persistent
+        self.active = False
+        self.autostart = False
+        self.volumes: dict[str, VolumeFacts] = {}
+
+    @property
+    def sizes(self) -> PoolSizes:
+        """Capacity, allocation and free space."""
+        allocation = sum(volume.allocation for volume in self.volumes.values())
+        return PoolSizes(POOL_CAPACITY, allocation, POOL_CAPACITY - allocation)
+
+
+class Host:
+    """Everything there is; ``lock`` is held for every look and every change."""
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        self._next_id = 1
+        self.domains: dict[str, TestDomain] = {}
+        self.networks: dict[str, TestNetwork] = {}
+        self.pools: dict[str, TestPool] = {}
+        domain = TestDomain(parse_domain(_DOMAIN), persistent=True)
+        self.domains[domain.definition.name] = domain
+        self.boot(domain)
+        network = TestNetwork(parse_network(_NETWORK))
+        network.active = True
+        self.networks[network.definition.name] = network
+        pool = TestPool(parse_pool(_POOL), persistent=True)
+        pool.active = True
+        self.pools[pool.definition.name] = pool
+
+    def boot(self, domain: TestDomain) -> None:
+        """Start a domain under the next id."""
+        domain.id = self._next_id
+        self._next_id += 1
+        domain.live = domain.definition
+        domain.state = StateInfo(DomainState.RUNNING, RunningReason.BOOTED)
+
+
+class _Shared:
+    """The default host, there while somebody has it open."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._users = 0
+        self._host: Host | None = None
+
+    def acquire(self) -> Host:
+        """Get the host, or a new one when nobody has it open."""
+        with self._lock:
+            self._users += 1
+            if self._host is None:
+                self._host = Host()
+            return self._host
+
+    def release(self) -> None:
+        """Give it back; the last one to do so ends it."""
+        with self._lock:
+            self._users -= 1
+            if not self._users:
+                self._host = None
+
+
+shared: Final = _Shared()

@@ -1,0 +1,281 @@
+"""Domains that nothing runs: libvirt's state rules and messages (``src/test/test_driver.c``)."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+from hostel.drivers.base import (
+    ConsoleStream,
+    DestroyFlag,
+    DomainInfo,
+    DomainRef,
+    DomainState,
+    DomainXmlFlag,
+    PausedReason,
+    RunningReason,
+    ShutoffReason,
+    StartFlag,
+    StateInfo,
+    UndefineFlag,
+)
+from hostel.drivers.document import canonical_uuid
+from hostel.drivers.fault import fault
+from hostel.drivers.test.capabilities import format_capabilities
+from hostel.drivers.test.document import DomainDefinition, parse_domain
+from hostel.drivers.test.host import Host, TestDomain
+from hostel.errors import ErrorCode, ErrorDomain, VirtError
+
+
+class TestDriver:
+    """Implements :class:`hostel.drivers.base.HypervisorDriver` in memory."""
+
+    __test__ = False  # not a test case, whatever its name says
+
+    def __init__(self, host: Host, release: Callable[[], None]) -> None:
+        self._host = host
+        self._release = release
+        self._close_lock = threading.Lock()
+        self._is_closed = False
+
+    def connect_get_type(self) -> str:
+        """Always ``TEST``."""
+        return "TEST"
+
+    def connect_get_version(self) -> int:
+        """Version 0.0.2, as libvirt's."""
+        return 2
+
+    def connect_get_hostname(self) -> str:
+        """The real host's name."""
+        import socket
+
+        return socket.gethostname()
+
+    def connect_get_capabilities(self) -> str:
+        """The capabilities document."""
+        return format_capabilities()
+
+    def connect_list_all_domains(self) -> list[DomainRef]:
+        """Every domain, running or defined."""
+        with self._host.lock:
+            return [_ref(domain) for domain in self._host.domains.values()]
+
+    def domain_lookup_by_name(self, name: str) -> DomainRef:
+        """Find by name."""
+        with self._host.lock:
+            domain = self._host.domains.get(name)
+            if domain is None:
+                raise _fault(ErrorCode.NO_DOMAIN, f"no domain with matching name '{name}'")
+            return _ref(domain)
+
+    def domain_lookup_by_uuid(self, uuid: str) -> DomainRef:
+        """Find by UUID."""
+        with self._host.lock:
+            for domain in self._host.domains.values():
+                if domain.definition.uuid == canonical_uuid(uuid):
+                    return _ref(domain)
+        raise _fault(ErrorCode.NO_DOMAIN, f"no domain with matching uuid '{uuid}'")
+
+    def domain_lookup_by_id(self, id: int) -> DomainRef:
+        """Find a running domain by id."""
+        with self._host.lock:
+            for domain in self._host.domains.values():
+                if domain.id == id and id != -1:
+                    return _ref(domain)
+        raise _fault(ErrorCode.NO_DOMAIN, f"no domain with matching id {id}")
+
+    def domain_define_xml(self, xml: str) -> DomainRef:
+        """Make or replace a persistent definition."""
+        definition = parse_domain(xml)
+        with self._host.lock:
+            domain = self._same(definition)
+            if domain is None:
+                domain = TestDomain(definition, persistent=True)
+                self._host.domains[definition.name] = domain
+            domain.definition = definition
+            domain.persistent = True
+            return _ref(domain)
+
+    def domain_create_xml(self, xml: str, flags: StartFlag = StartFlag.NONE) -> DomainRef:
+        """Start a transient domain."""
+        definition = parse_domain(xml)
+        with self._host.lock:
+            domain = self._same(definition)
+            if domain is not None and domain.live is not None:
+                raise _fault(ErrorCode.OPERATION_INVALID, f"domain '{definition.name}' is already active")
+            if domain is None:
+                domain = TestDomain(definition, persistent=False)
+                self._host.domains[definition.name] = domain
+            self._host.boot(domain)
+            domain.live = definition
+            self._start_paused(domain, flags)
+            return _ref(domain)
+
+    def domain_create(self, domain: DomainRef, flags: StartFlag = StartFlag.NONE) -> DomainRef:
+        """Start a defined domain."""
+        with self._host.lock:
+            found = self._find(domain)
+            if found.state.state is not DomainState.SHUTOFF:
+                raise _fault(ErrorCode.INTERNAL_ERROR, f"Domain '{domain.name}' is already running")
+            self._host.boot(found)
+            self._start_paused(found, flags)
+            return _ref(found)
+
+    def domain_shutdown(self, domain: DomainRef) -> None:
+        """Shut down; this guest always obeys, and at once."""
+        with self._host.lock:
+            found = self._find(domain)
+            if found.state.state is DomainState.SHUTOFF:
+                raise _fault(ErrorCode.INTERNAL_ERROR, f"domain '{domain.name}' not running")
+            self._guest_ended(found, ends=found.current.shutdown_ends)
+
+    def domain_reboot(self, domain: DomainRef) -> None:
+        """Reboot; this guest always obeys, and at once."""
+        with self._host.lock:
+            found = self._running(domain)
+            self._guest_ended(found, ends=found.current.reboot_ends)
+
+    def domain_reset(self, domain: DomainRef) -> None:
+        """Nothing is there to reset."""
+        with self._host.lock:
+            self._running(domain)
+
+    def domain_suspend(self, domain: DomainRef) -> None:
+        """Pause."""
+        with self._host.lock:
+            found = self._find(domain)
+            if found.state.state in (DomainState.SHUTOFF, DomainState.PAUSED):
+                raise _fault(ErrorCode.INTERNAL_ERROR, f"domain '{domain.name}' not running")
+            found.state = StateInfo(DomainState.PAUSED, PausedReason.USER)
+
+    def domain_resume(self, domain: DomainRef) -> None:
+        """Run on."""
+        with self._host.lock:
+            found = self._find(domain)
+            if found.state.state is not DomainState.PAUSED:
+                raise _fault(ErrorCode.INTERNAL_ERROR, f"domain '{domain.name}' not paused")
+            found.state = StateInfo(DomainState.RUNNING, RunningReason.UNPAUSED)
+
+    def domain_destroy(self, domain: DomainRef, flags: DestroyFlag = DestroyFlag.DEFAULT) -> None:
+        """End the domain; a transient one is gone afterwards."""
+        with self._host.lock:
+            self._stop(self._running(domain), ShutoffReason.DESTROYED)
+
+    def domain_undefine(self, domain: DomainRef, flags: UndefineFlag = UndefineFlag.NONE) -> None:
+        """Drop the definition; a running domain becomes transient."""
+        with self._host.lock:
+            found = self._find(domain)
+            found.persistent = False
+            if found.live is None:
+                del self._host.domains[found.definition.name]
+
+    def domain_get_xml_desc(self, domain: DomainRef, flags: DomainXmlFlag = DomainXmlFlag.NONE) -> str:
+        """The live document, or with ``INACTIVE`` the definition."""
+        with self._host.lock:
+            found = self._find(domain)
+            if found.live is None or (flags & DomainXmlFlag.INACTIVE and found.persistent):
+                return found.definition.format()
+            return found.live.format(-1 if flags & DomainXmlFlag.INACTIVE else found.id)
+
+    def domain_get_info(self, domain: DomainRef) -> DomainInfo:
+        """State, memory and CPUs; the CPU time is the time of day."""
+        with self._host.lock:
+            found = self._find(domain)
+            current = found.current
+            return DomainInfo(found.state.state, current.max_memory, current.memory, current.vcpus, time.time_ns())
+
+    def domain_get_state(self, domain: DomainRef) -> StateInfo:
+        """State with its reason."""
+        with self._host.lock:
+            return self._find(domain).state
+
+    def domain_is_persistent(self, domain: DomainRef) -> bool:
+        """Whether a definition exists."""
+        with self._host.lock:
+            return self._find(domain).persistent
+
+    def domain_get_autostart(self, domain: DomainRef) -> bool:
+        """Whether it is marked."""
+        with self._host.lock:
+            return self._find(domain).autostart
+
+    def domain_set_autostart(self, domain: DomainRef, autostart: bool) -> None:
+        """Mark it; libvirt's test driver takes this of transient domains too."""
+        with self._host.lock:
+            self._find(domain).autostart = autostart
+
+    def domain_open_console(
+        self, domain: DomainRef, device: str | None = None, *, force: bool = False
+    ) -> ConsoleStream:
+        """Refused: nothing runs, so nothing speaks."""
+        with self._host.lock:
+            self._find(domain)
+        raise _fault(ErrorCode.NO_SUPPORT, "virDomainOpenConsole")
+
+    def connect_autostart(self) -> list[DomainRef]:
+        """Start every domain marked for it that is not running."""
+        with self._host.lock:
+            started = [found for found in self._host.domains.values() if found.autostart and found.live is None]
+            for domain in started:
+                self._host.boot(domain)
+            return [_ref(domain) for domain in started]
+
+    def close(self) -> None:
+        """Give the host back; once is enough."""
+        with self._close_lock:
+            if self._is_closed:
+                return
+            self._is_closed = True
+        self._release()
+
+    def _find(self, ref: DomainRef) -> TestDomain:
+        domain = self._host.domains.get(ref.name)
+        if domain is None or domain.definition.uuid != ref.uuid:
+            raise _fault(ErrorCode.NO_DOMAIN, f"no domain with matching uuid '{ref.uuid}' ({ref.name})")
+        return domain
+
+    def _running(self, ref: DomainRef) -> TestDomain:
+        domain = self._find(ref)
+        if domain.live is None:
+            raise _fault(ErrorCode.OPERATION_INVALID, "domain is not running")
+        return domain
+
+    def _same(self, definition: DomainDefinition) -> TestDomain | None:
+        """The domain that a document is about; refuses one that takes another's UUID or name."""
+        for domain in self._host.domains.values():
+            known = domain.definition
+            if known.uuid == definition.uuid and known.name != definition.name:
+                raise _fault(
+                    ErrorCode.OPERATION_FAILED, f"domain '{known.name}' is already defined with uuid {known.uuid}"
+                )
+            if known.name == definition.name and known.uuid != definition.uuid:
+                raise _fault(ErrorCode.OPERATION_FAILED, f"domain '{known.name}' already exists with uuid {known.uuid}")
+        return self._host.domains.get(definition.name)
+
+    @staticmethod
+    def _start_paused(domain: TestDomain, flags: StartFlag) -> None:
+        if flags & StartFlag.PAUSED:
+            domain.state = StateInfo(DomainState.PAUSED, PausedReason.USER)
+
+    def _guest_ended(self, domain: TestDomain, *, ends: bool) -> None:
+        if ends:
+            self._stop(domain, ShutoffReason.SHUTDOWN)
+        else:
+            domain.state = StateInfo(DomainState.RUNNING, RunningReason.BOOTED)
+
+    def _stop(self, domain: TestDomain, reason: ShutoffReason) -> None:
+        domain.live = None
+        domain.id = -1
+        domain.state = StateInfo(DomainState.SHUTOFF, reason)
+        if not domain.persistent:
+            del self._host.domains[domain.definition.name]
+
+
+def _ref(domain: TestDomain) -> DomainRef:
+    return DomainRef(domain.definition.name, domain.definition.uuid, domain.id)
+
+
+def _fault(code: ErrorCode, detail: str) -> VirtError:
+    return fault(code, detail, ErrorDomain.TEST)

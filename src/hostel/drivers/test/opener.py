@@ -1,0 +1,42 @@
+"""``test:///default``: opened as often as one likes, in memory, gone with its last connection."""
+
+from __future__ import annotations
+
+from urllib.parse import SplitResult
+
+from hostel.drivers.fault import fault
+from hostel.drivers.registry import Drivers
+from hostel.drivers.store import Directories
+from hostel.drivers.test.host import Host, shared
+from hostel.drivers.test.hypervisor import TestDriver
+from hostel.drivers.test.network import TestNetworkDriver
+from hostel.drivers.test.storage import TestStorageDriver
+from hostel.errors import ErrorCode, ErrorDomain
+
+_DEFAULT = "test:///default"
+
+
+def open_test(uri: SplitResult, directories: Directories) -> Drivers | None:
+    """Open the invented host's drivers; None for another scheme. Nothing is read or written anywhere.
+
+    Raises:
+        VirtError: the URI names another host than the default one.
+    """
+    if uri.scheme != "test":
+        return None
+    if uri.netloc:
+        raise fault(
+            ErrorCode.CONFIG_UNSUPPORTED,
+            f"'{uri.geturl()}' is on another host: remote connections are not supported yet; use {_DEFAULT}",
+            ErrorDomain.TEST,
+        )
+    if uri.path in ("", "/"):
+        raise fault(ErrorCode.INVALID_ARG, f"testOpen: supply a path or use {_DEFAULT}", ErrorDomain.TEST)
+    if uri.path != "/default":
+        raise fault(
+            ErrorCode.CONFIG_UNSUPPORTED,
+            f"'{uri.geturl()}': hosts described in a file are not supported yet; use {_DEFAULT}",
+            ErrorDomain.TEST,
+        )
+    host: Host = shared.acquire()
+    return Drivers(_DEFAULT, TestDriver(host, shared.release), TestStorageDriver(host), TestNetworkDriver(host))

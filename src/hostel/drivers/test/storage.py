@@ -1,0 +1,334 @@
+"""Pools and volumes that are only names and numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from hostel.drivers.base import (
+    PoolInfo,
+    PoolRef,
+    PoolState,
+    Progress,
+    VolumeFlag,
+    VolumeInfo,
+    VolumeRef,
+    VolumeType,
+)
+from hostel.drivers.document import canonical_uuid
+from hostel.drivers.fault import fault
+from hostel.drivers.storage.document import (
+    PoolDefinition,
+    VolumeFacts,
+    format_pool,
+    format_volume,
+    parse_pool,
+    parse_volume,
+)
+from hostel.drivers.test.host import Host, TestPool
+from hostel.errors import ErrorCode, ErrorDomain, VirtError
+
+
+class TestStorageDriver:
+    """Implements :class:`hostel.drivers.base.StorageDriver` in memory; volumes have no content."""
+
+    __test__ = False  # not a test case, whatever its name says
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+
+    def connect_list_all_storage_pools(self) -> list[PoolRef]:
+        """Every pool."""
+        with self._host.lock:
+            return [_ref(pool) for pool in self._host.pools.values()]
+
+    def storage_pool_lookup_by_name(self, name: str) -> PoolRef:
+        """Find by name."""
+        with self._host.lock:
+            return _ref(self._by_name(name))
+
+    def storage_pool_lookup_by_uuid(self, uuid: str) -> PoolRef:
+        """Find by UUID."""
+        with self._host.lock:
+            for pool in self._host.pools.values():
+                if pool.definition.uuid == canonical_uuid(uuid):
+                    return _ref(pool)
+        raise _fault(ErrorCode.NO_STORAGE_POOL, f"no storage pool with matching uuid '{uuid}'")
+
+    def storage_pool_lookup_by_volume(self, volume: VolumeRef) -> PoolRef:
+        """The pool that a volume is in."""
+        return self.storage_pool_lookup_by_name(volume.pool)
+
+    def storage_pool_define_xml(self, xml: str) -> PoolRef:
+        """Make or replace a definition."""
+        definition = parse_pool(xml)
+        with self._host.lock:
+            self._check_duplicate(definition)
+            pool = self._host.pools.setdefault(definition.name, TestPool(definition, persistent=True))
+            pool.definition = definition
+            return _ref(pool)
+
+    def storage_pool_create_xml(self, xml: str, *, build: bool = False) -> PoolRef:
+        """Start a transient pool."""
+        definition = parse_pool(xml)
+        with self._host.lock:
+            self._check_duplicate(definition)
+            known = self._host.pools.get(definition.name)
+            if known is not None and known.active:
+                raise _fault(ErrorCode.OPERATION_INVALID, f"pool is already active as '{definition.name}'")
+            pool = TestPool(definition, persistent=False)
+            pool.active = True
+            self._host.pools[definition.name] = pool
+            return _ref(pool)
+
+    def storage_pool_build(self, pool: PoolRef) -> None:
+        """Nothing to make."""
+        with self._host.lock:
+            self._inactive(pool)
+
+    def storage_pool_create(self, pool: PoolRef, *, build: bool = False) -> None:
+        """Start a defined pool."""
+        with self._host.lock:
+            self._inactive(pool).active = True
+
+    def storage_pool_destroy(self, pool: PoolRef) -> None:
+        """Stop it; a transient pool is gone."""
+        with self._host.lock:
+            found = self._active(pool.name)
+            found.active = False
+            if not found.persistent:
+                del self._host.pools[pool.name]
+
+    def storage_pool_delete(self, pool: PoolRef) -> None:
+        """Nothing to remove."""
+        with self._host.lock:
+            self._inactive(pool)
+
+    def storage_pool_undefine(self, pool: PoolRef) -> None:
+        """Drop an inactive pool."""
+        with self._host.lock:
+            self._inactive(pool)
+            del self._host.pools[pool.name]
+
+    def storage_pool_refresh(self, pool: PoolRef) -> None:
+        """Nothing to look at."""
+        with self._host.lock:
+            self._active(pool.name)
+
+    def storage_pool_get_info(self, pool: PoolRef) -> PoolInfo:
+        """State and sizes."""
+        with self._host.lock:
+            found = self._by_name(pool.name)
+            state = PoolState.RUNNING if found.active else PoolState.INACTIVE
+            return PoolInfo(state, *found.sizes)
+
+    def storage_pool_get_xml_desc(self, pool: PoolRef, *, inactive: bool = False) -> str:
+        """The pool's document."""
+        with self._host.lock:
+            found = self._by_name(pool.name)
+            return format_pool(found.definition, found.sizes)
+
+    def storage_pool_is_active(self, pool: PoolRef) -> bool:
+        """Whether it is started."""
+        with self._host.lock:
+            return self._by_ref(pool).active
+
+    def storage_pool_is_persistent(self, pool: PoolRef) -> bool:
+        """Whether a definition exists."""
+        with self._host.lock:
+            return self._by_ref(pool).persistent
+
+    def storage_pool_get_autostart(self, pool: PoolRef) -> bool:
+        """Whether it is marked."""
+        with self._host.lock:
+            return self._by_name(pool.name).autostart
+
+    def storage_pool_set_autostart(self, pool: PoolRef, autostart: bool) -> None:
+        """Mark it."""
+        with self._host.lock:
+            found = self._by_name(pool.name)
+            if not found.persistent:
+                raise _fault(ErrorCode.INVALID_ARG, "pool has no config file")
+            found.autostart = autostart
+
+    def storage_pool_list_all_volumes(self, pool: PoolRef) -> list[VolumeRef]:
+        """The volumes of an active pool, sorted by name."""
+        with self._host.lock:
+            found = self._by_ref(pool)
+            if not found.active:
+                raise _fault(ErrorCode.OPERATION_INVALID, "storage pool is not active")
+            return [_volume_ref(found, found.volumes[name]) for name in sorted(found.volumes)]
+
+    def storage_vol_lookup_by_name(self, pool: PoolRef, name: str) -> VolumeRef:
+        """Find in one pool by name."""
+        with self._host.lock:
+            found = self._active(pool.name)
+            return _volume_ref(found, _volume(found, name))
+
+    def storage_vol_lookup_by_key(self, key: str) -> VolumeRef:
+        """Find in any active pool by key."""
+        found = self._search(key)
+        if found is None:
+            raise _fault(ErrorCode.NO_STORAGE_VOL, f"no storage vol with matching key '{key}'")
+        return found
+
+    def storage_vol_lookup_by_path(self, path: str) -> VolumeRef:
+        """Find in any active pool by path."""
+        found = self._search(path)
+        if found is None:
+            raise _fault(ErrorCode.NO_STORAGE_VOL, f"no storage vol with matching path '{path}'")
+        return found
+
+    def storage_vol_create_xml(self, pool: PoolRef, xml: str, flags: VolumeFlag = VolumeFlag.NONE) -> VolumeRef:
+        """Create a volume."""
+        with self._host.lock:
+            return self._create(self._active(pool.name), xml)
+
+    def storage_vol_create_xml_from(
+        self,
+        pool: PoolRef,
+        xml: str,
+        source: VolumeRef,
+        flags: VolumeFlag = VolumeFlag.NONE,
+        progress: Progress | None = None,
+    ) -> VolumeRef:
+        """Create a volume as if from another."""
+        with self._host.lock:
+            return self._create(self._active(pool.name), xml, source)
+
+    def storage_vol_delete(self, volume: VolumeRef) -> None:
+        """Remove it."""
+        with self._host.lock:
+            pool = self._active(volume.pool)
+            _volume(pool, volume.name)
+            del pool.volumes[volume.name]
+
+    def storage_vol_wipe(self, volume: VolumeRef, progress: Progress | None = None) -> None:
+        """Refused, as by libvirt's test driver."""
+        raise _fault(ErrorCode.NO_SUPPORT, "virStorageVolWipe")
+
+    def storage_vol_resize(self, volume: VolumeRef, capacity: int, flags: VolumeFlag = VolumeFlag.NONE) -> None:
+        """Refused, as by libvirt's test driver."""
+        raise _fault(ErrorCode.NO_SUPPORT, "virStorageVolResize")
+
+    def storage_vol_get_info(self, volume: VolumeRef) -> VolumeInfo:
+        """Type and sizes."""
+        with self._host.lock:
+            facts = _volume(self._active(volume.pool), volume.name)
+            return VolumeInfo(facts.type, facts.capacity, facts.allocation)
+
+    def storage_vol_get_xml_desc(self, volume: VolumeRef) -> str:
+        """The volume's document."""
+        with self._host.lock:
+            return format_volume(_volume(self._active(volume.pool), volume.name))
+
+    def storage_vol_get_path(self, volume: VolumeRef) -> str:
+        """The path that it would have."""
+        with self._host.lock:
+            return _volume(self._active(volume.pool), volume.name).path
+
+    def storage_vol_download(self, volume: VolumeRef, offset: int = 0, length: int = 0) -> Iterator[memoryview]:
+        """Refused, as by libvirt's test driver."""
+        raise _fault(ErrorCode.NO_SUPPORT, "virStorageVolDownload")
+
+    def storage_vol_upload(self, volume: VolumeRef, source: Iterator[bytes], offset: int = 0, length: int = 0) -> None:
+        """Refused, as by libvirt's test driver."""
+        raise _fault(ErrorCode.NO_SUPPORT, "virStorageVolUpload")
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+    def _create(self, pool: TestPool, xml: str, source: VolumeRef | None = None) -> VolumeRef:
+        volume = parse_volume(xml)
+        if volume.name in pool.volumes:
+            raise _fault(ErrorCode.OPERATION_FAILED, "storage vol already exists")
+        if source is not None:
+            _volume(self._active(source.pool), source.name)
+        capacity = volume.capacity
+        if capacity is None:
+            raise _fault(ErrorCode.XML_ERROR, "missing capacity element")
+        allocation = capacity if volume.allocation is None else volume.allocation
+        if allocation > pool.sizes.available:
+            raise _fault(ErrorCode.INTERNAL_ERROR, f"Not enough free space in pool for volume '{volume.name}'")
+        facts = VolumeFacts(
+            name=volume.name,
+            path=f"{pool.definition.path}/{volume.name}",
+            type=VolumeType.FILE,
+            format=volume.format,
+            capacity=capacity,
+            allocation=allocation,
+            physical=0,
+            permissions=volume.permissions,
+            times=None,
+            backing=volume.backing,
+            compat=volume.compat,
+            cluster_size=volume.cluster_size,
+            features=volume.features or None,
+        )
+        pool.volumes[volume.name] = facts
+        return _volume_ref(pool, facts)
+
+    def _by_name(self, name: str) -> TestPool:
+        pool = self._host.pools.get(name)
+        if pool is None:
+            raise _fault(ErrorCode.NO_STORAGE_POOL, f"no storage pool with matching name '{name}'")
+        return pool
+
+    def _by_ref(self, ref: PoolRef) -> TestPool:
+        pool = self._host.pools.get(ref.name)
+        if pool is None or pool.definition.uuid != ref.uuid:
+            raise _fault(ErrorCode.NO_STORAGE_POOL, f"no storage pool with matching uuid '{ref.uuid}'")
+        return pool
+
+    def _active(self, name: str) -> TestPool:
+        pool = self._by_name(name)
+        if not pool.active:
+            raise _fault(ErrorCode.OPERATION_INVALID, f"storage pool '{name}' is not active")
+        return pool
+
+    def _inactive(self, ref: PoolRef) -> TestPool:
+        pool = self._by_name(ref.name)
+        if pool.active:
+            raise _fault(ErrorCode.OPERATION_INVALID, f"storage pool '{ref.name}' is active")
+        return pool
+
+    def _check_duplicate(self, definition: PoolDefinition) -> None:
+        for pool in self._host.pools.values():
+            known = pool.definition
+            if known.uuid == definition.uuid and known.name != definition.name:
+                raise _fault(
+                    ErrorCode.OPERATION_FAILED, f"pool '{known.name}' is already defined with uuid {known.uuid}"
+                )
+            if known.name == definition.name and known.uuid != definition.uuid:
+                raise _fault(ErrorCode.OPERATION_FAILED, f"pool '{known.name}' already exists with uuid {known.uuid}")
+        for pool in self._host.pools.values():
+            known = pool.definition
+            same_place = known.type == definition.type and known.path == definition.path
+            if same_place and known.path and known.name != definition.name:
+                raise _fault(ErrorCode.OPERATION_FAILED, f"Storage source conflict with pool: '{known.name}'")
+
+    def _search(self, path: str) -> VolumeRef | None:
+        with self._host.lock:
+            for pool in self._host.pools.values():
+                for facts in pool.volumes.values():
+                    if pool.active and facts.path == path:
+                        return _volume_ref(pool, facts)
+        return None
+
+
+def _volume(pool: TestPool, name: str) -> VolumeFacts:
+    facts = pool.volumes.get(name)
+    if facts is None:
+        raise _fault(ErrorCode.NO_STORAGE_VOL, f"no storage vol with matching name '{name}'")
+    return facts
+
+
+def _ref(pool: TestPool) -> PoolRef:
+    return PoolRef(pool.definition.name, pool.definition.uuid)
+
+
+def _volume_ref(pool: TestPool, facts: VolumeFacts) -> VolumeRef:
+    return VolumeRef(pool.definition.name, facts.name, facts.path)
+
+
+def _fault(code: ErrorCode, detail: str) -> VirtError:
+    return fault(code, detail, ErrorDomain.TEST)
