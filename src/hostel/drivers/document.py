@@ -124,19 +124,20 @@ class Writer:
 
     def copy(self, node: Node, *, open_tags: tuple[str, ...] = ()) -> None:
         """Add an element as it is; ``open_tags`` are written with an end tag even where they are empty."""
-        if node.tag.startswith("{") or any(str(key).startswith("{") for key in node.attrib):
+        tag = str(node.tag)
+        if tag.startswith("{") or any(str(key).startswith("{") for key in node.attrib):
             # Another program's element: its namespace declarations belong to it.
             for line in etree.tostring(node, encoding="unicode", with_tail=False).splitlines():
                 self._line(line)
             return
         attributes = {str(key): value for key, value in node.attrib.items()}
-        if len(node) or node.tag in open_tags:
-            self.start(node.tag, **attributes)
+        if len(node) or tag in open_tags:
+            self.start(tag, **attributes)
             for child in node:
                 self.copy(child, open_tags=open_tags)
             self.end()
         else:
-            self.leaf(node.tag, (node.text or "").strip() or None, **attributes)
+            self.leaf(tag, (node.text or "").strip() or None, **attributes)
 
     def text(self) -> str:
         """The document."""
