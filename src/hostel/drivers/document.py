@@ -37,7 +37,7 @@ def parse(xml: str, tag: str, what: str) -> Node:
         line = getattr(error, "lineno", None) or 1
         message = str(error).partition(", line ")[0]
         raise VirtError(ErrorCode.XML_DETAIL, f"({what}):{line}: {message}", domain=ErrorDomain.XML) from None
-    if root.getroottree().docinfo.doctype:
+    if root.getroottree().docinfo.internalDTD is not None:
         raise fault(ErrorCode.XML_ERROR, f"({what}): a document type is not allowed here", ErrorDomain.XML)
     if root.tag != tag:
         raise fault(ErrorCode.XML_ERROR, f"expecting root element of '{tag}', not '{root.tag!s}'", ErrorDomain.XML)

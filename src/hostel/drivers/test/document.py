@@ -120,16 +120,18 @@ def _check_os(root: Node) -> None:
 
 
 def _complete(root: Node, name: str, uuid: str, max_memory: int, memory: int) -> None:
-    root.attrib.pop("id", None)
+    if "id" in root.attrib:
+        del root.attrib["id"]
     _set(root, "name", name)
     _set(root, "uuid", uuid)
     for tag, value in (("memory", max_memory), ("currentMemory", memory)):
         _set(root, tag, str(value)).set("unit", "KiB")
     vcpu = _child(root, "vcpu")
     vcpu.text = (vcpu.text or "1").strip()
-    attributes = {"placement": "static", **{str(key): value for key, value in vcpu.attrib.items()}}
+    attributes = {"placement": "static", **{str(key): str(value) for key, value in vcpu.attrib.items()}}
     vcpu.attrib.clear()
-    vcpu.attrib.update(attributes)
+    for key, given in attributes.items():
+        vcpu.set(key, given)
     system = _child(root, "os")
     kind = _child(system, "type")
     if kind.get("arch") is None:
