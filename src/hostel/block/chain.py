@@ -1,0 +1,71 @@
+"""Block status through a backing chain: which layer decides each range, without reading data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from hostel.block.extent import Status
+from hostel.block.node import BlockNode
+
+
+class ChainExtent(NamedTuple):
+    """A range that one layer of a chain decides.
+
+    Attributes:
+        offset: bytes from the start of the top node.
+        length: bytes; never 0.
+        status: without ``ALLOCATED`` no layer decides it: it reads as zeroes (``ZERO``), or, where the walk had a
+            base, as the base reads (no flag at all).
+        layer: the node that decides, or the lowest node that was asked.
+        depth: how many layers above ``layer`` were asked first.
+        host_offset: where the range starts in ``layer``'s child ``file``; None where it has no such place.
+    """
+
+    offset: int
+    length: int
+    status: Status
+    layer: BlockNode
+    depth: int
+    host_offset: int | None = None
+
+    @property
+    def end(self) -> int:
+        """The first byte after it."""
+        return self.offset + self.length
+
+
+def block_status(
+    node: BlockNode, offset: int = 0, length: int | None = None, *, base: BlockNode | None = None
+) -> Iterator[ChainExtent]:
+    """Walk a range of ``node``, and through what it leaves unallocated down its backing chain.
+
+    ``base`` and what lies below it are not asked; it is a node of the chain below ``node``. Beyond the end of a
+    shorter backing node reads are zeroes, and that node counts as the one that decides so. Lazy: no node of the chain
+    may be written to while the iterator is used.
+    """
+    if length is None:
+        length = node.length - offset
+    return _walk(node, offset, length, base, 0)
+
+
+def _walk(node: BlockNode, offset: int, length: int, base: BlockNode | None, depth: int) -> Iterator[ChainExtent]:
+    below = node.backing
+    for extent in node.extents(offset, length):
+        start, size, status, host_offset = extent
+        if status & Status.ALLOCATED:
+            yield ChainExtent(start, size, status, node, depth, host_offset)
+        elif below is None:
+            yield ChainExtent(start, size, Status.ZERO, node, depth)
+        else:
+            inside = max(0, min(size, below.length - start))
+            if inside and below is base:
+                yield ChainExtent(start, inside, Status.UNALLOCATED, node, depth)
+            elif inside:
+                yield from _walk(below, start, inside, base, depth + 1)
+            if inside < size:
+                beyond = start + inside
+                if below is base:
+                    yield ChainExtent(beyond, size - inside, Status.ZERO, node, depth)
+                else:
+                    yield ChainExtent(beyond, size - inside, Status.ZERO | Status.ALLOCATED, below, depth + 1)
