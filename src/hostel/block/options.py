@@ -120,7 +120,7 @@ def split_options(text: str) -> dict[str, str]:
         OptionError: a name is empty.
     """
     values: dict[str, str] = {}
-    for part in _split_commas(text):
+    for part in split_commas(text):
         if not part:
             continue
         name, equals, value = part.partition("=")
@@ -137,7 +137,8 @@ def join_options(values: Mapping[str, str]) -> str:
     return ",".join(f"{name}={value.replace(',', ',,')}" for name, value in values.items())
 
 
-def _split_commas(text: str) -> list[str]:
+def split_commas(text: str) -> list[str]:
+    """Split at single commas; a double one stands for a comma."""
     parts = [""]
     index = 0
     while index < len(text):

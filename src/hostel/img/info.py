@@ -1,0 +1,98 @@
+"""What is known of an image without reading its data."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from hostel.block import filename as names
+from hostel.block.driver import FormatInfo, SnapshotInfo, Snapshotting
+from hostel.block.node import BlockNode
+
+
+class ImageInfo(NamedTuple):
+    """What ``qemu-img info`` shows of one image.
+
+    Attributes:
+        virtual_size: bytes that the guest sees.
+        actual_size: bytes occupied on the host; None where that is unknown.
+        backing: the backing file's name as recorded.
+        full_backing: the same as seen from where we run.
+    """
+
+    filename: str
+    format: str
+    virtual_size: int
+    actual_size: int | None
+    details: FormatInfo
+    backing: str | None
+    full_backing: str | None
+    backing_format: str | None
+    snapshots: list[SnapshotInfo]
+
+    def to_json(self) -> dict[str, Any]:
+        """QEMU's ``ImageInfo``; members in the order of its schema."""
+        found: dict[str, Any] = {
+            "filename": self.filename,
+            "format": self.format,
+            "dirty-flag": self.details.dirty,
+            "actual-size": self.actual_size,
+            "virtual-size": self.virtual_size,
+            "cluster-size": self.details.cluster_size,
+            "encrypted": self.details.encrypted or None,
+            "compressed": self.details.compressed or None,
+            "backing-filename": self.backing,
+            "full-backing-filename": self.full_backing,
+            "backing-filename-format": self.backing_format,
+            "snapshots": [_snapshot_json(snapshot) for snapshot in self.snapshots] or None,
+            "format-specific": None,
+        }
+        if self.details.specific is not None:
+            found["format-specific"] = {"type": self.format, "data": self.details.specific}
+        return {key: value for key, value in found.items() if value is not None}
+
+
+def _snapshot_json(snapshot: SnapshotInfo) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "id": snapshot.id,
+        "name": snapshot.name,
+        "vm-state-size": snapshot.vm_state_size,
+        "date-sec": snapshot.date,
+        "date-nsec": snapshot.date_nsec,
+        "vm-clock-sec": snapshot.vm_clock_nsec // 10**9,
+        "vm-clock-nsec": snapshot.vm_clock_nsec % 10**9,
+    }
+    if snapshot.icount is not None:
+        found["icount"] = snapshot.icount
+    return found
+
+
+def info(node: BlockNode) -> ImageInfo:
+    """Describe an open image; its backing file is named, not opened."""
+    driver = node.driver
+    backing = next((found for found in driver.references() if found.child == "backing"), None)
+    return ImageInfo(
+        filename=node.filename,
+        format=node.format,
+        virtual_size=node.length,
+        actual_size=_allocated_length(node),
+        details=driver.info(),
+        backing=backing.filename if backing else None,
+        full_backing=names.resolve(backing.filename, node.filename) if backing else None,
+        backing_format=backing.format if backing else None,
+        snapshots=driver.snapshots() if isinstance(driver, Snapshotting) else [],
+    )
+
+
+def _allocated_length(node: BlockNode) -> int | None:
+    """Bytes on the host: the image's file, and its data file where it has one."""
+    total = 0
+    for name, child in node.driver.children.items():
+        if name != "backing":
+            found = _allocated_length(child)
+            if found is None:
+                return None
+            total += found
+    if node.driver.children:
+        return total
+    found = getattr(node.driver, "allocated_length", None)
+    return found if isinstance(found, int) else None
