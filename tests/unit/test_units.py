@@ -34,7 +34,7 @@ def test_size_is_parsed_in_powers_of_1024(text: str, length: int) -> None:
     "text", ["", "G", "1Q", "-1", "1.5", "1_0", "0x", "1.2.3G", "1e3", "nan", "inf", "1 0", "K1", "٣"]
 )
 def test_what_is_no_size_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="is not a size|is negative"):
+    with pytest.raises(ValueError, match=r"is not a size|is negative"):
         parse_size(text)
 
 
@@ -75,7 +75,7 @@ def test_libvirt_units_tell_1000_from_1024() -> None:
 
 @pytest.mark.parametrize("text", ["", "x", "1.5G", "-1", "10Q", "G10"])
 def test_what_is_no_scaled_integer_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="scaled integer|unknown suffix"):
+    with pytest.raises(ValueError, match=r"scaled integer|unknown suffix"):
         parse_libvirt_size(text)
 
 
