@@ -13,9 +13,9 @@ from typing import Final
 
 from hostel.block import filename as names
 from hostel.block import probe, registry
-from hostel.block.driver import WRITEBACK, Cache, OpenMode, Reference
+from hostel.block.driver import WRITEBACK, Cache, Creatable, OpenMode, Reference
 from hostel.block.node import BlockNode
-from hostel.block.options import Value
+from hostel.block.options import Options, Value
 from hostel.block.permission import Permission
 from hostel.block.protocols.file import FileDriver, create_file
 from hostel.block.trust import Trust
@@ -79,14 +79,25 @@ def open(
     return top
 
 
-def create(path: str, *, cache: Cache = WRITEBACK) -> BlockNode:
+def creation_options(driver: Creatable) -> Options:
+    """What can be asked for when an image of a format is created: the format's own options, and the protocol's."""
+    return driver.create_options + FileDriver.create_options
+
+
+def create(path: str, *, cache: Cache = WRITEBACK, options: Mapping[str, Value] | None = None) -> BlockNode:
     """Create an empty file, or empty an existing one, and open it for writing: what a format is laid out in.
+
+    Args:
+        path: the file's name.
+        cache: the cache mode.
+        options: converted options, of which the protocol takes its own.
 
     Raises:
         BlockError: the protocol is unknown or the host refuses; the text is QEMU's.
         ImageLocked: another process uses the file.
     """
-    return create_file(_local_path(path), mode=OpenMode(read_only=False, cache=cache))
+    mode = OpenMode(read_only=False, cache=cache, options=options or {})
+    return create_file(_local_path(path), mode=mode)
 
 
 def _open_image(filename: str, format: str | None, mode: OpenMode) -> BlockNode:

@@ -86,7 +86,8 @@ class Options:
         return self._options[name]
 
     def __add__(self, other: Options) -> Options:
-        return Options(*{**self._options, **other._options}.values())
+        """These options, then those of ``other`` that are not among them."""
+        return Options(*self, *(option for option in other if option.name not in self))
 
     def convert(self, given: Mapping[str, str]) -> dict[str, Value]:
         """Convert what was given and add the defaults.
@@ -114,22 +115,35 @@ class Options:
 
 
 def split_options(text: str) -> dict[str, str]:
-    """Split ``a=1,b=x,,y,flag,nodebug`` into names and values: ``,,`` is a comma, a bare name is ``on``, later wins.
+    """Split ``a=1,b=x,,y,flag,nodebug`` into names and values, of which the last of a name counts.
+
+    ``,,`` is a comma; a bare name is ``on``, or ``off`` for what follows when it begins with ``no``.
 
     Raises:
         OptionError: a name is empty.
     """
-    values: dict[str, str] = {}
+    return {given.name: given.value for given in given_options(text)}
+
+
+class Given(NamedTuple):
+    """One option as it was written; ``bare`` without a value."""
+
+    name: str
+    value: str
+    bare: bool
+
+
+def given_options(text: str) -> Iterator[Given]:
+    """The options of a list in the order in which they are written; see :func:`split_options`."""
     for part in split_commas(text):
         if not part:
             continue
         name, equals, value = part.partition("=")
         if not equals:
-            value = "on"
+            name, value = (name[2:], "off") if name.startswith("no") else (name, "on")
         if not name:
             raise OptionError(f"Expected a parameter name before '={value}'")
-        values[name] = value
-    return values
+        yield Given(name, value, not equals)
 
 
 def join_options(values: Mapping[str, str]) -> str:

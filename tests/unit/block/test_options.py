@@ -22,6 +22,10 @@ def test_bare_name_is_on_and_the_last_value_wins() -> None:
     assert split_options("lazy,size=1,size=2,") == {"lazy": "on", "size": "2"}
 
 
+def test_bare_name_that_begins_with_no_is_off() -> None:
+    assert split_options("nolazy,node=1") == {"lazy": "off", "node": "1"}
+
+
 @given(st.dictionaries(st.from_regex(r"[a-z_.]{1,8}", fullmatch=True), st.text(max_size=12), max_size=5))
 def test_split_is_the_inverse_of_join(values: dict[str, str]) -> None:
     assert split_options(join_options(values)) == values

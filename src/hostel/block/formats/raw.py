@@ -24,10 +24,7 @@ class RawDriver(FormatDriver):
         Option("offset", Kind.SIZE, "offset in the disk where the image starts"),
         Option("size", Kind.SIZE, "virtual disk size"),
     )
-    create_options: Final = Options(
-        Option("size", Kind.SIZE, "Virtual disk size"),
-        Option("preallocation", Kind.STRING, "Preallocation mode (allowed values: off, falloc, full)"),
-    )
+    create_options: Final = Options(Option("size", Kind.SIZE, "Virtual disk size"))
 
     def __init__(self, file: BlockNode, offset: int, size: int | None, *, probed: bool) -> None:
         super().__init__()

@@ -73,7 +73,9 @@ def hash_order(value: Mapping[str, Any]) -> list[str]:
 
     QEMU keeps them in 512 buckets by a hash of the name, and the newest comes first within a bucket.
     """
-    return sorted(list(value)[::-1], key=_bucket)
+    newest_first = list(value)
+    newest_first.reverse()
+    return sorted(newest_first, key=_bucket)
 
 
 def _bucket(key: str) -> int:

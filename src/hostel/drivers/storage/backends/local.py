@@ -300,7 +300,7 @@ def _fill_image(path: str, volume: VolumeDefinition, capacity: int, *, prealloc:
     if volume.backing is not None:
         given["backing_file"] = volume.backing.path
         given["backing_fmt"] = volume.backing.format or "raw"
-    options: dict[str, Value] = driver.create_options.convert(given)
+    options: dict[str, Value] = graph.creation_options(driver).convert(given)
     with graph.create(path) as file:
         driver.create(file, capacity, options)
         file.flush()

@@ -1,0 +1,101 @@
+"""``qemu-img create``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from hostel.block.options import Given, given_options
+from hostel.cli.img.arguments import (
+    OBJECT,
+    OPTIONS,
+    QUIET,
+    Arguments,
+    Command,
+    Failure,
+    Flag,
+    asks_for_help,
+    size,
+)
+from hostel.cli.img.output import Output
+from hostel.errors import UsageError
+from hostel.img import create as images
+
+COMMAND: Final = Command(
+    "create",
+    (
+        OBJECT,
+        QUIET,
+        Flag("format", "f", value="fmt"),
+        Flag("backing", "b", value="backing_file"),
+        Flag("backing-format", "F", value="backing_fmt"),
+        Flag("unsafe", "u"),
+        OPTIONS,
+    ),
+    "filename [size]",
+)
+
+
+def run(arguments: Arguments, output: Output) -> int:
+    """Create an image."""
+    format = arguments.get("format") or "raw"
+    options = arguments.options()
+    operands = arguments.operands
+    if asks_for_help(options):
+        output.text(creation_help(format, operands[0] if operands else None))
+        return 0
+    if not operands:
+        raise UsageError("Expecting image file name")
+    filename = operands[0]
+    length = size("image size", operands[1]) if len(operands) > 1 else None
+    if len(operands) > 2:
+        raise UsageError(f"Unexpected argument: {operands[2]}")
+    try:
+        plan = images.plan(
+            filename,
+            format,
+            length,
+            given=read_options(options, output),
+            backing=arguments.get("backing"),
+            backing_format=arguments.get("backing-format"),
+            open_backing=not arguments.has("unsafe"),
+        )
+        if not output.quiet:
+            output.line(f"Formatting '{filename}', fmt={format} {plan.describe()}")
+            output.out.flush()
+        images.create(plan)
+    except OSError as error:
+        output.failed(error, f"{filename}: ")
+        return 1
+    return 0
+
+
+def read_options(text: str | None, output: Output) -> Iterator[Given]:
+    """The options of ``-o`` one by one, with a warning for each that has no value."""
+    for given in given_options(text or ""):
+        if given.bare:
+            shown = given.name if given.value == "on" else f"no{given.name}"
+            output.warning(f"short-form boolean option '{shown}' deprecated")
+            output.diagnostic(f"Please use {given.name}={given.value} instead")
+        yield given
+
+
+def creation_help(format: str, filename: str | None) -> str:
+    """What ``-o help`` prints: with a file name, the options of its protocol too.
+
+    Raises:
+        Failure: images of this format cannot be created.
+    """
+    from hostel.block import graph
+
+    try:
+        driver = images.creatable(format)
+    except OSError as error:
+        raise Failure(str(error)) from None
+    if filename is not None:
+        return "Supported options:\n" + graph.creation_options(driver).describe()
+    return (
+        f"Supported {format} options:\n{driver.create_options.describe()}\n"
+        "The protocol level may support further options.\n"
+        "Specify the target filename to include those options.\n"
+    )

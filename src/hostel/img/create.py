@@ -1,0 +1,198 @@
+"""Create an image: settle its options, then lay it out."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+from hostel.block import filename as names
+from hostel.block import graph, registry
+from hostel.block.driver import WRITEBACK, Cache, Creatable
+from hostel.block.options import Given, Kind, Option, OptionError, Options, Value
+from hostel.errors import BlockError, UnknownFormat, UnsupportedFeature
+from hostel.units import INT64_MAX
+
+
+class Plan(NamedTuple):
+    """An image that can be created.
+
+    Attributes:
+        declared: the options that the format and the protocol take.
+        given: those that were given, converted; ``size`` always is.
+    """
+
+    filename: str
+    format: str
+    driver: Creatable
+    declared: Options
+    given: Mapping[str, Value]
+
+    @property
+    def size(self) -> int:
+        """The virtual size in bytes."""
+        return int(self.given["size"])
+
+    def values(self) -> dict[str, Value]:
+        """The given options and the defaults of the others."""
+        values = {option.name: option.convert(option.default) for option in self.declared if option.default is not None}
+        return values | dict(self.given)
+
+    def describe(self) -> str:
+        """The options as QEMU prints them while it creates an image."""
+        shown = (_shown(option, self.given.get(option.name)) for option in self.declared)
+        return " ".join(filter(None, shown))
+
+
+def _shown(option: Option, value: Value | None) -> str | None:
+    if value is None:
+        return None if option.default is None else f"{option.name}={option.default}"
+    if option.kind is Kind.BOOL:
+        return f"{option.name}={'on' if value else 'off'}"
+    return f"{option.name}={str(value).replace(',', ',,')}"
+
+
+def creatable(format: str) -> Creatable:
+    """The driver of a format that images can be created in.
+
+    Raises:
+        UnknownFormat: there is no such format.
+        UnsupportedFeature: the format cannot be created.
+    """
+    if format not in registry.FORMATS:
+        raise UnknownFormat(f"Unknown file format '{format}'")
+    driver = registry.format_driver(format)
+    if not isinstance(driver, Creatable):
+        raise UnsupportedFeature(f"Format driver '{format}' does not support image creation")
+    return driver
+
+
+def convert(declared: Options, given: Iterable[Given]) -> dict[str, Value]:
+    """Convert given options, in the order in which they were given and without defaults.
+
+    Raises:
+        OptionError: an unknown name or a bad value.
+    """
+    values: dict[str, Value] = {}
+    for name, text, _ in given:
+        if name == "id":
+            continue
+        if name not in declared:
+            raise OptionError(f"Invalid parameter '{name}'")
+        values[name] = declared[name].convert(text)
+    return values
+
+
+def plan(
+    filename: str,
+    format: str,
+    size: int | None = None,
+    *,
+    given: Iterable[Given] = (),
+    backing: str | None = None,
+    backing_format: str | None = None,
+    open_backing: bool = True,
+) -> Plan:
+    """Settle an image's options; nothing is written.
+
+    Args:
+        filename: where it is to lie.
+        format: its format.
+        size: bytes; None where the options or the backing file say it.
+        given: options as written.
+        backing: the backing file, relative to the image.
+        backing_format: its format, which must be named here or in the options.
+        open_backing: see whether the backing file can be opened, and take the size from it.
+
+    Raises:
+        BlockError: with QEMU's text.
+    """
+    driver = creatable(format)
+    declared = graph.creation_options(driver)
+    values = convert(declared, given)
+    if "size" in values and size is not None:
+        raise OptionError("The image size must be specified only once")
+    if size is not None:
+        values["size"] = size
+    _set(values, declared, "backing_file", backing, f"Backing file not supported for file format '{format}'")
+    _set(
+        values,
+        declared,
+        "backing_fmt",
+        backing_format,
+        f"Backing file format not supported for file format '{format}'",
+    )
+    if "backing_file" in values:
+        _settle_backing(filename, values, open_backing=open_backing)
+    if "size" not in values:
+        raise OptionError("Image creation needs a size parameter")
+    return Plan(filename, format, driver, declared, values)
+
+
+def _set(values: dict[str, Value], declared: Options, name: str, value: str | None, refusal: str) -> None:
+    if value is None:
+        return
+    if name not in declared:
+        raise OptionError(refusal)
+    values[name] = value
+
+
+def _settle_backing(filename: str, values: dict[str, Value], *, open_backing: bool) -> None:
+    backing = str(values["backing_file"])
+    if backing == filename:
+        raise OptionError("Error: Trying to create an image with the same filename as the backing file")
+    if not backing:
+        raise OptionError("Expected backing file name, got empty string")
+    format = values.get("backing_fmt")
+    if not open_backing:
+        if format is None:
+            raise OptionError("Backing file specified without backing format")
+        return
+    try:
+        # Whoever uses the backing file goes on using it: only its size and format are wanted.
+        node = graph.open(
+            names.resolve(backing, filename), None if format is None else str(format), no_io=True, force_share=True
+        )
+    except BlockError as error:
+        error.hint = (error.hint + "\n" if error.hint else "") + "Could not open backing image."
+        raise
+    with node:
+        if format is None:
+            raise OptionError(
+                "Backing file specified without backing format", hint=f"Detected format of {node.format}."
+            )
+        values.setdefault("size", node.length)
+
+
+def create(plan: Plan, *, cache: Cache = WRITEBACK) -> None:
+    """Create the image; a file that was not there before is removed again when that fails.
+
+    Raises:
+        BlockError: with QEMU's text.
+        OSError: the host's own errors while writing.
+    """
+    if plan.size > INT64_MAX:
+        raise _too_large(plan)
+    values = plan.values()
+    is_new = not os.path.lexists(plan.filename)
+    try:
+        with graph.create(plan.filename, cache=cache, options=values) as file:
+            try:
+                plan.driver.create(file, plan.size, values)
+                file.flush()
+            except BaseException:
+                if is_new:
+                    with contextlib.suppress(OSError):
+                        os.unlink(plan.filename)
+                raise
+    except BlockError as error:
+        if error.errno == errno.EFBIG:
+            raise _too_large(plan) from None
+        raise
+
+
+def _too_large(plan: Plan) -> BlockError:
+    hint = " (try using a larger cluster size)" if plan.values().get("cluster_size") else ""
+    return BlockError(f"The image size is too large for file format '{plan.format}'{hint}", errno=errno.EFBIG)
