@@ -119,6 +119,20 @@ class DomainInfo(NamedTuple):
     cpu_time: int
 
 
+class SecurityModel(NamedTuple):
+    """``virSecurityModel``: what keeps domains apart, and its domain of interpretation."""
+
+    model: str
+    doi: str
+
+
+class SecurityLabel(NamedTuple):
+    """``virSecurityLabel`` of a running domain."""
+
+    label: str
+    enforcing: bool
+
+
 class PoolState(enum.IntEnum):
     """``virStoragePoolState``."""
 
@@ -233,6 +247,9 @@ class HypervisorDriver(Protocol):
     def connect_get_capabilities(self) -> str:
         """The capabilities document."""
 
+    def node_get_security_model(self) -> SecurityModel:
+        """What keeps domains apart; the model is ``none`` where nothing does."""
+
     def connect_list_all_domains(self) -> list[DomainRef]:
         """Every domain, running or defined."""
 
@@ -277,6 +294,12 @@ class HypervisorDriver(Protocol):
 
     def domain_get_xml_desc(self, domain: DomainRef, flags: DomainXmlFlag = DomainXmlFlag.NONE) -> str:
         """The live document, or with ``INACTIVE`` the persistent one."""
+
+    def domain_get_os_type(self, domain: DomainRef) -> str:
+        """``hvm``, or whatever the hypervisor calls what its guests are."""
+
+    def domain_get_security_label(self, domain: DomainRef) -> SecurityLabel:
+        """The label of a running domain; empty where there is none."""
 
     def domain_get_info(self, domain: DomainRef) -> DomainInfo:
         """State, memory, CPUs, CPU time."""

@@ -18,6 +18,8 @@ from hostel.drivers.base import (
     NetworkDriver,
     PausedReason,
     RunningReason,
+    SecurityLabel,
+    SecurityModel,
     ShutoffReason,
     StartFlag,
     StateInfo,
@@ -70,6 +72,10 @@ class QemuDriver:
             f"      <emulator>{escape(emulator)}</emulator>\n      <machine>pc</machine>\n      <machine>q35</machine>"
             f"{domains}\n    </arch>\n  </guest>\n</capabilities>\n"
         )
+
+    def node_get_security_model(self) -> SecurityModel:
+        """Nothing but the user's own permissions keeps the machines of a session apart."""
+        return SecurityModel("none", "0")
 
     def connect_list_all_domains(self) -> list[DomainRef]:
         """Every domain whose documents can be read."""
@@ -254,6 +260,17 @@ class QemuDriver:
             for device in document.devices(root, "graphics"):
                 device.attrib.pop("passwd", None)
         return document.format(root)
+
+    def domain_get_os_type(self, domain: DomainRef) -> str:
+        """``hvm``: whole machines are all that QEMU runs."""
+        with self._machines.locked(domain.name):
+            if self._machines.live(domain.name) is None and self._machines.definition(domain.name) is None:
+                raise _no_domain(f"name '{domain.name}'")
+        return "hvm"
+
+    def domain_get_security_label(self, domain: DomainRef) -> SecurityLabel:
+        """None: see :meth:`node_get_security_model`."""
+        return SecurityLabel("", enforcing=False)
 
     def domain_get_info(self, domain: DomainRef) -> DomainInfo:
         """State, memory, CPUs, CPU time."""

@@ -15,6 +15,8 @@ from hostel.drivers.base import (
     DomainXmlFlag,
     PausedReason,
     RunningReason,
+    SecurityLabel,
+    SecurityModel,
     ShutoffReason,
     StartFlag,
     StateInfo,
@@ -56,6 +58,10 @@ class TestDriver:
     def connect_get_capabilities(self) -> str:
         """The capabilities document."""
         return format_capabilities()
+
+    def node_get_security_model(self) -> SecurityModel:
+        """An invented one, as libvirt's."""
+        return SecurityModel("testSecurity", "")
 
     def connect_list_all_domains(self) -> list[DomainRef]:
         """Every domain, running or defined."""
@@ -178,6 +184,18 @@ class TestDriver:
             if found.live is None or (flags & DomainXmlFlag.INACTIVE and found.persistent):
                 return found.definition.format()
             return found.live.format(-1 if flags & DomainXmlFlag.INACTIVE else found.id)
+
+    def domain_get_os_type(self, domain: DomainRef) -> str:
+        """``linux``, whatever the document says: libvirt's test driver answers so."""
+        with self._host.lock:
+            self._find(domain)
+        return "linux"
+
+    def domain_get_security_label(self, domain: DomainRef) -> SecurityLabel:
+        """An invented one while the domain runs."""
+        with self._host.lock:
+            running = self._find(domain).live is not None
+        return SecurityLabel("libvirt-test" if running else "", enforcing=running)
 
     def domain_get_info(self, domain: DomainRef) -> DomainInfo:
         """State, memory and CPUs; the CPU time is the time of day."""
