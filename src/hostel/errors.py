@@ -357,12 +357,14 @@ class ModelError(HostelError):
     Attributes:
         path: the element or attribute, such as ``/domain/devices/disk[2]/source/@file``.
         reason: what is wrong with it and what to write instead.
+        code: libvirt's number for it, where the error becomes a :class:`VirtError`.
     """
 
-    def __init__(self, path: str, reason: str) -> None:
+    def __init__(self, path: str, reason: str, *, code: ErrorCode = ErrorCode.XML_ERROR) -> None:
         super().__init__(f"{path}: {reason}" if path else reason)
         self.path = path
         self.reason = reason
+        self.code = code
 
 
 class UsageError(HostelError):

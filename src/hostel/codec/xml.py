@@ -1,0 +1,607 @@
+"""XML elements as annotated classes: declaration order is output order, and parse and format are inverse.
+
+>>> class Target(Element, tag="target"):
+...     dev: str = attr()
+...     bus: str | None = attr(default=None)
+>>> class Disk(Element, tag="disk"):
+...     type: str = attr(choice("file", "block"))
+...     target: Target | None = child(Target, default=None)
+...     readonly: bool = flag(default=False)
+...     serial: str | None = text(default=None)
+>>> disk = Disk.parse("<disk type='file'><readonly/><target dev='vda'/></disk>")
+>>> disk.target.dev, disk.readonly
+('vda', True)
+>>> print(disk.format(), end="")
+<disk type='file'>
+  <target dev='vda'/>
+  <readonly/>
+</disk>
+
+A field without ``default=`` (or ``factory=``) is required, for a type checker as for the parser. ``None`` means that it
+is not there. Fields of a base class come after those of the class itself: the base says what such elements end with.
+
+What a document says beyond the declarations is not lost. It is in :attr:`Element.unknown`, is written again, and has a
+path (:meth:`Element.unknown_paths`) by which a rule may refuse it. What of an element can be there only once counts as
+unknown from its second on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, ClassVar, Final, NamedTuple, Self, TypeVar, cast, dataclass_transform, overload
+
+from hostel.codec.xmltext import Writer, fragment, parse, path_of, text_of
+from hostel.codec.xmlvalue import (
+    ON_OFF,
+    STRING,
+    UUID,
+    YES_NO,
+    Kind,
+    choice,
+    enumeration,
+    hexadecimal,
+    integer,
+)
+from hostel.errors import ModelError
+
+__all__ = [
+    "ON_OFF", "STRING", "UUID", "YES_NO", "Element", "Kind", "Unknown", "attr", "child", "children", "choice",
+    "content", "enumeration", "flag", "hexadecimal", "integer", "text", "texts", "verbatim",
+]  # fmt: skip
+
+T = TypeVar("T")
+D = TypeVar("D")
+E = TypeVar("E", bound="Element")
+
+_REQUIRED: Final[Any] = object()
+_BLANK: Final = " \t\r\n"
+
+
+class Unknown(NamedTuple):
+    """Something that no declaration covers.
+
+    Attributes:
+        name: ``@attribute``, ``text()``, or the element's tag.
+        value: the attribute's value, the text, or the element as XML.
+        leaf: the child element it is in, when that is declared to have text only; else empty.
+    """
+
+    name: str
+    value: str
+    leaf: str = ""
+
+    def write(self, writer: Writer) -> None:
+        """Add what is no attribute."""
+        if self.name == "text()":
+            writer.characters(self.value)
+        else:
+            writer.fragment(self.value)
+
+    @property
+    def is_attribute(self) -> bool:
+        """Whether it belongs into the start tag."""
+        return self.name.startswith("@")
+
+
+class Field:
+    """One declaration; subclasses say where in the XML it is."""
+
+    def __init__(self, tag: str | None, default: Any, factory: Callable[[], Any] | None = None) -> None:
+        self.tag = tag or ""
+        self.default = default
+        self.factory = factory
+        self.name = ""
+
+    @property
+    def required(self) -> bool:
+        """Whether there must be a value."""
+        return self.default is _REQUIRED and self.factory is None
+
+    def empty(self) -> Any:
+        """The value where the document has none."""
+        return self.factory() if self.factory is not None else self.default
+
+    def tags(self) -> tuple[str, ...]:
+        """The tags of child elements that this field reads."""
+        return ()
+
+    def read(self, values: dict[str, Any], node: Any, unknown: list[Unknown]) -> bool:
+        """Take a child element; false when it is not this field's after all."""
+        raise TypeError(f"{self.name} reads no elements")
+
+    def write(self, value: Any, writer: Writer, unknown: list[Unknown]) -> None:
+        """Add the value, which is not None."""
+
+
+class Attribute(Field):
+    """``<… name='value'>``."""
+
+    def __init__(self, kind: Kind[Any], tag: str | None, default: Any) -> None:
+        super().__init__(tag, default)
+        self.kind = kind
+
+    def read_value(self, node: Any, value: str) -> Any:
+        """The value of the attribute, which is there."""
+        try:
+            return self.kind.parse(value)
+        except ValueError as error:
+            element = _local(node)
+            reason = f"Invalid value for attribute '{self.tag}' in element '{element}': '{value}'. {error}".strip()
+            raise ModelError(f"{path_of(node)}/@{self.tag}", reason) from None
+
+
+class Content(Field):
+    """The element's own text."""
+
+    def __init__(self, kind: Kind[Any], default: Any) -> None:
+        super().__init__(None, default)
+        self.kind = kind
+
+    def read_text(self, node: Any) -> Any:
+        """The value of the text; a field that has a default takes an empty text for none."""
+        return _read_text(self.kind, node, self.default)
+
+
+class Text(Field):
+    """``<name>value</name>``."""
+
+    def __init__(self, kind: Kind[Any], tag: str | None, default: Any) -> None:
+        super().__init__(tag, default)
+        self.kind = kind
+
+    def tags(self) -> tuple[str, ...]:
+        return (self.tag,)
+
+    def read(self, values: dict[str, Any], node: Any, unknown: list[Unknown]) -> bool:
+        if self.name in values:
+            return False
+        values[self.name] = _read_text(self.kind, node, self.default)
+        unknown.extend(_extras(node))
+        return True
+
+    def write(self, value: Any, writer: Writer, unknown: list[Unknown]) -> None:
+        content = self.kind.format(value)
+        if content or self.required:
+            _write_leaf(writer, self.tag, content, unknown)
+
+
+class Texts(Field):
+    """``<name>value</name>``, any number of times."""
+
+    def __init__(self, kind: Kind[Any], tag: str | None, factory: Callable[[], Any]) -> None:
+        super().__init__(tag, _REQUIRED, factory)
+        self.kind = kind
+
+    def tags(self) -> tuple[str, ...]:
+        return (self.tag,)
+
+    def read(self, values: dict[str, Any], node: Any, unknown: list[Unknown]) -> bool:
+        if _extras(node):
+            return False
+        values.setdefault(self.name, []).append(_read_text(self.kind, node, _REQUIRED))
+        return True
+
+    def write(self, value: Any, writer: Writer, unknown: list[Unknown]) -> None:
+        for item in value:
+            writer.leaf(self.tag, [], self.kind.format(item))
+
+
+class Flag(Field):
+    """``<name/>``, which is there or not."""
+
+    def tags(self) -> tuple[str, ...]:
+        return (self.tag,)
+
+    def read(self, values: dict[str, Any], node: Any, unknown: list[Unknown]) -> bool:
+        if self.name in values:
+            return False
+        values[self.name] = True
+        unknown.extend(_extras(node))
+        if stray := text_of(node).strip(_BLANK):
+            unknown.append(Unknown("text()", stray, self.tag))
+        return True
+
+    def write(self, value: Any, writer: Writer, unknown: list[Unknown]) -> None:
+        if value:
+            _write_leaf(writer, self.tag, None, unknown)
+
+
+class Child(Field):
+    """A child element of one of some classes."""
+
+    def __init__(
+        self, classes: tuple[type[Element], ...], default: Any, factory: Callable[[], Any] | None = None
+    ) -> None:
+        super().__init__(classes[0].TAG, default, factory)
+        self.classes = classes
+
+    def tags(self) -> tuple[str, ...]:
+        return tuple({cls.qualified_name(): None for cls in self.classes})
+
+    def read(self, values: dict[str, Any], node: Any, unknown: list[Unknown]) -> bool:
+        if self.name in values:
+            return False
+        element = self.select(node).from_node(node)
+        if not (element.DROP_EMPTY and element.is_empty()):
+            values[self.name] = element
+        return True
+
+    def select(self, node: Any) -> type[Element]:
+        """The class of an element: its tag and, among several, the attribute that tells them apart."""
+        classes = [cls for cls in self.classes if cls.qualified_name() == node.tag]
+        for cls in classes:
+            if all(node.get(name) == value for name, value in cls.WHEN.items()):
+                return cls
+        names = {name: None for cls in classes for name in cls.WHEN}
+        name = next((name for name in names if node.get(name) is not None), next(iter(names)))
+        tag, value = _local(node), node.get(name)
+        if value is None:
+            raise ModelError(path_of(node), f"Missing required attribute '{name}' in element '{tag}'")
+        known = [cls.WHEN[name] for cls in classes if name in cls.WHEN]
+        reason = f"Invalid value for attribute '{name}' in element '{tag}': '{value}'. Write one of {', '.join(known)}"
+        raise ModelError(f"{path_of(node)}/@{name}", reason)
+
+    def write(self, value: Any, writer: Writer, unknown: list[Unknown]) -> None:
+        value.write(writer)
+
+
+class Children(Child):
+    """Child elements of some classes, any number of them."""
+
+    def read(self, values: dict[str, Any], node: Any, unknown: list[Unknown]) -> bool:
+        values.setdefault(self.name, []).append(self.select(node).from_node(node))
+        return True
+
+    def write(self, value: Any, writer: Writer, unknown: list[Unknown]) -> None:
+        for item in value:
+            item.write(writer)
+
+
+class Verbatim(Field):
+    """A child element kept as it is, whatever is in it; the value is its XML."""
+
+    def tags(self) -> tuple[str, ...]:
+        return (self.tag,)
+
+    def read(self, values: dict[str, Any], node: Any, unknown: list[Unknown]) -> bool:
+        if self.name in values:
+            return False
+        values[self.name] = fragment(node)
+        return True
+
+    def write(self, value: Any, writer: Writer, unknown: list[Unknown]) -> None:
+        writer.fragment(value)
+
+
+@overload
+def attr(*, name: str | None = None) -> str: ...
+@overload
+def attr(*, name: str | None = None, default: D) -> str | D: ...
+@overload
+def attr(kind: Kind[T], *, name: str | None = None) -> T: ...
+@overload
+def attr(kind: Kind[T], *, name: str | None = None, default: D) -> T | D: ...
+def attr(kind: Any = STRING, *, name: str | None = None, default: Any = _REQUIRED) -> Any:
+    """Declare an attribute; ``name`` where it differs from the field's."""
+    return Attribute(kind, name, default)
+
+
+@overload
+def content() -> str: ...
+@overload
+def content(*, default: D) -> str | D: ...
+@overload
+def content(kind: Kind[T]) -> T: ...
+@overload
+def content(kind: Kind[T], *, default: D) -> T | D: ...
+def content(kind: Any = STRING, *, default: Any = _REQUIRED) -> Any:
+    """Declare that the element has text of its own."""
+    return Content(kind, default)
+
+
+@overload
+def text(*, tag: str | None = None) -> str: ...
+@overload
+def text(*, tag: str | None = None, default: D) -> str | D: ...
+@overload
+def text(kind: Kind[T], *, tag: str | None = None) -> T: ...
+@overload
+def text(kind: Kind[T], *, tag: str | None = None, default: D) -> T | D: ...
+def text(kind: Any = STRING, *, tag: str | None = None, default: Any = _REQUIRED) -> Any:
+    """Declare a child element with text only; ``tag`` where it differs from the field's name."""
+    return Text(kind, tag, default)
+
+
+def texts(kind: Kind[T], *, tag: str | None = None, factory: type[list[Any]]) -> list[T]:
+    """Declare child elements with text only, any number of them; ``factory`` is ``list``."""
+    return cast("list[T]", Texts(kind, tag, factory))
+
+
+def flag(*, tag: str | None = None, default: bool) -> bool:
+    """Declare an empty child element that is there or not."""
+    return cast("bool", Flag(tag, default))
+
+
+@overload
+def child(*classes: type[E]) -> E: ...
+@overload
+def child(*classes: type[E], default: D) -> E | D: ...
+@overload
+def child(*classes: type[E], factory: Callable[[], E]) -> E: ...
+def child(*classes: Any, default: Any = _REQUIRED, factory: Any = None) -> Any:
+    """Declare a child element; among several classes of one tag, :attr:`Element.WHEN` chooses."""
+    return Child(classes, default, factory)
+
+
+def children(*classes: type[E], factory: type[list[Any]]) -> list[E]:
+    """Declare child elements, any number of them; ``factory`` is ``list``."""
+    return cast("list[E]", Children(classes, _REQUIRED, factory))
+
+
+def verbatim(*, tag: str | None = None, default: None) -> str | None:
+    """Declare a child element that is kept as XML."""
+    return cast("str | None", Verbatim(tag, default))
+
+
+@dataclass_transform(
+    kw_only_default=True, field_specifiers=(attr, content, text, texts, flag, child, children, verbatim)
+)
+class Element:
+    """One XML element; see the module for how subclasses declare what is in it.
+
+    Attributes:
+        TAG: the element's name.
+        NAMESPACE: prefix and URI, for another program's element.
+        WHEN: attributes with a fixed value, which tell classes of one tag apart.
+        DROP_EMPTY: whether an element with nothing in it is the same as none.
+        KEEP_OPEN: whether it is written with an end tag even where it is empty.
+        FIELDS: the declarations, in output order.
+    """
+
+    TAG: ClassVar[str] = ""
+    NAMESPACE: ClassVar[tuple[str, str] | None] = None
+    WHEN: ClassVar[dict[str, str]] = {}
+    DROP_EMPTY: ClassVar[bool] = False
+    KEEP_OPEN: ClassVar[bool] = False
+    FIELDS: ClassVar[tuple[Field, ...]] = ()
+    _attributes: ClassVar[dict[str, Attribute]] = {}
+    _elements: ClassVar[dict[str, Field]] = {}
+    _content: ClassVar[Content | None] = None
+
+    def __init_subclass__(
+        cls,
+        *,
+        tag: str = "",
+        namespace: tuple[str, str] | None = None,
+        when: dict[str, str] | None = None,
+        drop_empty: bool = False,
+        keep_open: bool = False,
+    ) -> None:
+        cls.TAG = tag or cls.TAG
+        cls.NAMESPACE = namespace
+        cls.WHEN = when or {}
+        cls.DROP_EMPTY, cls.KEEP_OPEN = drop_empty, keep_open
+        own: list[Field] = []
+        for name, value in list(cls.__dict__.items()):
+            if isinstance(value, Field):
+                value.name = name
+                value.tag = value.tag or name
+                own.append(value)
+                delattr(cls, name)  # an instance without it must not find the declaration
+        names = {field.name for field in own}
+        cls.FIELDS = (*own, *(field for field in cls.FIELDS if field.name not in names))
+        cls._attributes = {field.tag: field for field in cls.FIELDS if isinstance(field, Attribute)}
+        cls._elements = {key: field for field in cls.FIELDS for key in field.tags()}
+        cls._content = next((field for field in cls.FIELDS if isinstance(field, Content)), None)
+
+    def __init__(self, **fields: Any) -> None:
+        for field in self.FIELDS:
+            if field.name in fields:
+                setattr(self, field.name, fields.pop(field.name))
+            elif field.required:
+                raise TypeError(f"{type(self).__name__} needs {field.name}")
+            else:
+                setattr(self, field.name, field.empty())
+        self._unknown = list(fields.pop("unknown", ()))
+        if fields:
+            raise TypeError(f"{type(self).__name__} has no field {', '.join(fields)}")
+
+    @property
+    def unknown(self) -> list[Unknown]:
+        """What no declaration covers, in document order."""
+        return self._unknown
+
+    @classmethod
+    def qualified_name(cls) -> str:
+        """The element's name as a parser gives it."""
+        return f"{{{cls.NAMESPACE[1]}}}{cls.TAG}" if cls.NAMESPACE else cls.TAG
+
+    @classmethod
+    def parse(cls, xml: str, what: str | None = None) -> Self:
+        """Read a document whose root is this element; ``what`` names it in errors.
+
+        Raises:
+            ModelError: it is not XML, or not of this shape; the path says where.
+        """
+        root = parse(xml, what or f"{cls.TAG}_definition")
+        if root.tag != cls.qualified_name():
+            raise ModelError("", f"expecting root element of '{cls.TAG}', not '{_local(root)}'")
+        return cls.from_node(root)
+
+    @classmethod
+    def from_node(cls, node: Any) -> Self:
+        """Read the element that a parser made."""
+        values: dict[str, Any] = {}
+        unknown: list[Unknown] = []
+        for name, value in node.attrib.items():
+            field = cls._attributes.get(name)
+            if field is not None:
+                values[field.name] = field.read_value(node, value)
+            elif cls.WHEN.get(name) != value:
+                unknown.append(Unknown(f"@{name}", value))
+        for element in node:
+            if isinstance(element.tag, str):
+                declared = cls._elements.get(element.tag)
+                if declared is None or not declared.read(values, element, unknown):
+                    unknown.append(Unknown(element.tag, fragment(element)))
+        if cls._content is not None:
+            values[cls._content.name] = cls._content.read_text(node)
+        elif stray := text_of(node).strip(_BLANK):
+            unknown.append(Unknown("text()", stray))
+        for declaration in cls.FIELDS:
+            if declaration.required and declaration.name not in values:
+                raise _missing(node, declaration)
+        return cls(**values, unknown=unknown)
+
+    def format(self) -> str:
+        """Write the element as a document, as libvirt writes it.
+
+        Raises:
+            ModelError: a value has a character that no document can have.
+        """
+        writer = Writer()
+        self.write(writer)
+        return writer.text()
+
+    def write(self, writer: Writer) -> None:
+        """Add the element to a document."""
+        tag = self.TAG
+        if self.NAMESPACE is not None:
+            prefix, uri = self.NAMESPACE
+            tag = f"{prefix}:{tag}"
+            writer.namespaces[prefix] = uri
+        attributes = [*self.WHEN.items()]
+        inner: list[tuple[Field, Any]] = []
+        own_text: str | None = None
+        for field in self.FIELDS:
+            value = getattr(self, field.name)
+            if value is None:
+                continue
+            if isinstance(field, Attribute):
+                attributes.append((field.tag, field.kind.format(value)))
+            elif isinstance(field, Content):
+                own_text = field.kind.format(value)
+            elif value or not isinstance(value, bool | list):
+                inner.append((field, value))
+        loose = [item for item in self.unknown if not item.leaf]
+        attributes += [(item.name[1:], item.value) for item in loose if item.is_attribute]
+        loose = [item for item in loose if not item.is_attribute]
+        if not inner and not loose:
+            if self.KEEP_OPEN:
+                writer.start(tag, attributes)
+                writer.end()
+            elif attributes or own_text is not None or not self.DROP_EMPTY:
+                writer.leaf(tag, attributes, own_text)
+            return
+        writer.start(tag, attributes)
+        if own_text is not None:
+            writer.characters(own_text)
+        for field, value in inner:
+            field.write(value, writer, self.unknown)
+        for item in loose:
+            item.write(writer)
+        writer.end()
+
+    def is_empty(self) -> bool:
+        """Whether nothing would be written in it."""
+        values = (getattr(self, field.name) for field in self.FIELDS)
+        return (
+            not self.unknown
+            and not self.WHEN
+            and all(value is None or value is False or value == [] for value in values)
+        )
+
+    def copy(self) -> Self:
+        """A copy that shares nothing that can change."""
+        values = {field.name: _copied(getattr(self, field.name)) for field in self.FIELDS}
+        return type(self)(**values, unknown=self.unknown)
+
+    def elements(self) -> Iterator[Element]:
+        """The element's child elements that are declared, in output order."""
+        for field in self.FIELDS:
+            value = getattr(self, field.name)
+            if isinstance(value, Element):
+                yield value
+            elif isinstance(value, list):
+                yield from (item for item in value if isinstance(item, Element))
+
+    def unknown_paths(self, path: str = "") -> Iterator[str]:
+        """Where in the document, seen from ``path``, there is something that no declaration covers."""
+        here = f"{path}/{self.TAG}"
+        yield from ("/".join(filter(None, (here, item.leaf, item.name))) for item in self.unknown)
+        for element in self.elements():
+            yield from element.unknown_paths(here)
+
+    def __eq__(self, other: object) -> bool:
+        # Where several leaves have something more, the order among them is that of the fields once it is written.
+        return (
+            isinstance(other, Element)
+            and type(self) is type(other)
+            and {**self.__dict__, "_unknown": sorted(self.unknown)}
+            == {**other.__dict__, "_unknown": sorted(other.unknown)}
+        )
+
+    __hash__ = None  # type: ignore[assignment]  # it can change
+
+    def __repr__(self) -> str:
+        shown = {field.name: getattr(self, field.name) for field in self.FIELDS}
+        given = [f"{name}={value!r}" for name, value in shown.items() if value is not None and value is not False]
+        return f"{type(self).__name__}({', '.join(given)})"
+
+
+def _copied(value: Any) -> Any:
+    if isinstance(value, Element):
+        return value.copy()
+    if isinstance(value, list):
+        return [_copied(item) for item in value]
+    return value
+
+
+def _local(node: Any) -> str:
+    name: str = node.tag.rpartition("}")[2]
+    return name
+
+
+def _missing(node: Any, field: Field) -> ModelError:
+    where = path_of(node)
+    if isinstance(field, Attribute):
+        return ModelError(where, f"Missing required attribute '{field.tag}' in element '{_local(node)}'")
+    if isinstance(field, Content):
+        return ModelError(where, f"element '{_local(node)}' must not be empty")
+    return ModelError(where, f"missing element '{field.tag}' in element '{_local(node)}'")
+
+
+def _read_text(kind: Kind[Any], node: Any, default: Any) -> Any:
+    value = text_of(node)
+    if any(isinstance(element.tag, str) for element in node):
+        value = value.strip(_BLANK)  # the indentation of what is beside the text
+    if not value and default is not _REQUIRED:
+        return default
+    try:
+        return kind.parse(value if kind is STRING else value.strip(_BLANK))
+    except ValueError as error:
+        reason = f"Invalid value '{value}' for element or attribute '{_local(node)}'. {error}".strip()
+        raise ModelError(path_of(node), reason) from None
+
+
+def _extras(node: Any) -> list[Unknown]:
+    """What a leaf has beyond its text."""
+    leaf = node.tag
+    found = [Unknown(f"@{name}", value, leaf) for name, value in node.attrib.items()]
+    found += [Unknown(element.tag, fragment(element), leaf) for element in node if isinstance(element.tag, str)]
+    return found
+
+
+def _write_leaf(writer: Writer, tag: str, value: str | None, unknown: list[Unknown]) -> None:
+    extras = [item for item in unknown if item.leaf == tag]
+    attributes = [(item.name[1:], item.value) for item in extras if item.is_attribute]
+    below = [item for item in extras if not item.is_attribute]
+    if not below:
+        writer.leaf(tag, attributes, value)
+        return
+    writer.start(tag, attributes)
+    if value is not None:
+        writer.characters(value)
+    for item in below:
+        item.write(writer)
+    writer.end()
