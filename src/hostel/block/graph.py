@@ -11,8 +11,9 @@ import errno
 from collections.abc import Mapping
 from typing import Final
 
+from hostel.block import blockdev, probe, registry
 from hostel.block import filename as names
-from hostel.block import probe, registry
+from hostel.block.blockdev import Described
 from hostel.block.driver import WRITEBACK, Cache, Creatable, OpenMode, Reference
 from hostel.block.node import BlockNode
 from hostel.block.options import Options, Value
@@ -26,7 +27,7 @@ MAX_CHAIN: Final = 200
 
 
 def open(
-    filename: str,
+    filename: str | Described,
     format: str | None = None,
     *,
     read_only: bool = True,
@@ -41,7 +42,7 @@ def open(
     """Open an image with everything it stands on.
 
     Args:
-        filename: a path, ``file:`` and a path.
+        filename: a path, ``file:`` and a path, ``json:{...}``, or what was described by options.
         format: the driver's name; None guesses from the bytes, which an untrusted image must not be asked to do.
         read_only: open for reading only. Backing files always are.
         no_backing: leave the backing file alone.
@@ -56,19 +57,20 @@ def open(
         BlockError: with QEMU's text, without the leading ``Could not open '<filename>'``.
         OSError: the host's own errors while reading.
     """
+    image = filename if isinstance(filename, Described) else _describe(filename, format, options)
     mode = OpenMode(
-        read_only=read_only,
+        read_only=read_only or image.read_only,
         check=check,
         no_io=no_io,
-        force_share=force_share,
+        force_share=force_share or image.force_share,
         trust=trust,
         cache=cache,
-        options=options or {},
+        options=image.options,
     )
-    if force_share and not read_only:
+    if mode.force_share and not mode.read_only:
         raise BlockError("force-share=on can only be used with read-only images", errno=errno.EINVAL)
-    top = _open_image(filename, format, mode)
-    if no_backing:
+    top = _open_image(image, mode)
+    if no_backing or image.no_backing:
         return top
     try:
         _open_references(top, mode)
@@ -100,22 +102,31 @@ def create(path: str, *, cache: Cache = WRITEBACK, options: Mapping[str, Value] 
     return create_file(_local_path(path), mode=mode)
 
 
-def _open_image(filename: str, format: str | None, mode: OpenMode) -> BlockNode:
+def _describe(filename: str, format: str | None, options: Mapping[str, Value] | None = None) -> Described:
+    if not filename.startswith(blockdev.JSON_PREFIX):
+        return Described(filename, format, dict(options or {}), filename)
+    image = blockdev.from_json(filename)
+    if format is not None and image.format is not None:
+        raise BlockError("Driver specified twice", errno=errno.EINVAL)
+    return image._replace(format=image.format or format, options={**image.options, **(options or {})})
+
+
+def _open_image(image: Described, mode: OpenMode) -> BlockNode:
     """Open one image without what it refers to."""
-    path = _local_path(filename)
-    protocol = FileDriver.open(path, mode)
-    file = BlockNode(protocol, filename, read_only=mode.read_only, cache=mode.cache)
+    driver_class = registry.format_driver(image.format) if image.format is not None else None
+    protocol = FileDriver.open(_local_path(image.filename), mode)
+    file = BlockNode(protocol, image.filename, read_only=mode.read_only, cache=mode.cache)
     try:
-        chosen = format if format is not None else _probe(file, mode.trust)
+        if driver_class is None:
+            driver_class = registry.format_driver(_probe(file, mode.trust))
         if not mode.force_share:
-            protocol.lock(*_permissions(mode, is_raw=chosen == "raw"))
-        driver_class = registry.format_driver(chosen)
-        mode = mode._replace(probed=format is None)
+            protocol.lock(*_permissions(mode, is_raw=driver_class.name == "raw"))
+        mode = mode._replace(probed=image.format is None)
         driver = driver_class.open(file, mode)
     except BaseException:
         file.close()
         raise
-    return BlockNode(driver, filename, read_only=mode.read_only, cache=mode.cache, probed=mode.probed)
+    return BlockNode(driver, image.name, read_only=mode.read_only, cache=mode.cache, probed=mode.probed)
 
 
 def _local_path(filename: str) -> str:
@@ -184,7 +195,7 @@ def _open_references(top: BlockNode, mode: OpenMode) -> None:
 
 
 def _open_reference(holder: BlockNode, reference: Reference, mode: OpenMode) -> BlockNode:
-    target = names.resolve(reference.filename, holder.filename)
+    target = _describe(names.resolve(reference.filename, holder.filename), reference.format)
     is_backing = reference.child == "backing"
     below = OpenMode(
         read_only=is_backing or mode.read_only,
@@ -192,9 +203,10 @@ def _open_reference(holder: BlockNode, reference: Reference, mode: OpenMode) -> 
         force_share=mode.force_share,
         trust=mode.trust,
         cache=WRITEBACK if is_backing else mode.cache,
+        options=target.options,
     )
     try:
-        return _open_image(target, reference.format, below)
+        return _open_image(target, below)
     except BlockError as error:
         what = "backing file" if is_backing else f"'{reference.child}'"
         error.message = f"Could not open {what}: {error.message}"

@@ -13,7 +13,7 @@ from hostel.block import graph, registry
 from hostel.block.driver import WRITEBACK, Cache, Creatable
 from hostel.block.options import Given, Kind, Option, OptionError, Options, Value
 from hostel.errors import BlockError, UnknownFormat, UnsupportedFeature
-from hostel.units import INT64_MAX
+from hostel.units import INT64_MAX, SECTOR
 
 
 class Plan(NamedTuple):
@@ -180,7 +180,7 @@ def create(plan: Plan, *, cache: Cache = WRITEBACK) -> None:
     try:
         with graph.create(plan.filename, cache=cache, options=values) as file:
             try:
-                plan.driver.create(file, plan.size, values)
+                plan.driver.create(file, -(-plan.size // SECTOR) * SECTOR, values)
                 file.flush()
             except BaseException:
                 if is_new:

@@ -58,7 +58,7 @@ def test_window_shows_part_of_the_file(path: str) -> None:
 
 @pytest.mark.parametrize("options", [{"offset": 2049}, {"offset": 1024, "size": 1025}, {"size": 2049}])
 def test_window_outside_the_file_is_refused(path: str, options: dict[str, int]) -> None:
-    with pytest.raises(BlockError, match="greater than"):
+    with pytest.raises(BlockError, match="size of the containing file"):
         graph.open(path, "raw", options=options)
 
 
@@ -121,3 +121,17 @@ def test_empty_file_is_an_empty_disk(tmp_path: Path) -> None:
 def test_host_offsets_of_a_raw_disk_are_its_own(path: str) -> None:
     with graph.open(path, "raw") as node:
         assert list(node.extents(10, 5)) == [Extent(10, 5, Status.DATA | Status.ALLOCATED, 10)]
+
+
+def test_part_of_a_sector_counts_as_a_whole_one(tmp_path: Path) -> None:
+    path = tmp_path / "odd"
+    path.write_bytes(b"x" * 700)
+    with graph.open(str(path), "raw") as node:
+        assert node.length == 1024
+        assert bytes(node.read(512, 512)) == b"x" * 188 + bytes(324)
+    assert path.stat().st_size == 700
+
+
+def test_window_of_part_of_a_sector_is_refused(path: str) -> None:
+    with pytest.raises(BlockError, match="Specified size is not multiple of 512"):
+        graph.open(path, "raw", options={"size": 100})

@@ -12,6 +12,7 @@ from hostel.block.extent import Extent
 from hostel.block.node import BlockNode
 from hostel.block.options import Kind, Option, Options, Value
 from hostel.errors import BlockError, InvalidImage, UnsupportedFeature
+from hostel.units import SECTOR
 
 
 class RawDriver(FormatDriver):
@@ -43,12 +44,18 @@ class RawDriver(FormatDriver):
         """
         offset = int(mode.options.get("offset", 0))
         size = int(mode.options["size"]) if "size" in mode.options else None
-        if offset > file.length:
-            raise InvalidImage(f"Offset {offset} is greater than the size of '{file.filename}' ({file.length} bytes)")
-        if size is not None and offset + size > file.length:
-            raise InvalidImage(f"The sum of offset ({offset}) and size ({size}) is greater than '{file.filename}'")
+        whole = _sectors(file.length)
+        if offset > whole:
+            raise InvalidImage(f"Offset ({offset}) cannot be greater than size of the containing file ({whole})")
+        if size is not None and offset + size > whole:
+            raise InvalidImage(
+                f"The sum of offset ({offset}) and size ({size}) has to be smaller or equal to the  "
+                f"actual size of the containing file ({whole})"
+            )
+        if size is not None and size % SECTOR:
+            raise InvalidImage("Specified size is not multiple of 512")
         if offset and size is None:
-            size = file.length - offset
+            size = _sectors(file.length - offset)
         return cls(file, offset, size, probed=mode.probed)
 
     @classmethod
@@ -64,14 +71,16 @@ class RawDriver(FormatDriver):
             BlockError: an unknown preallocation mode, or the host refuses.
         """
         text = str(options.get("preallocation", "off"))
-        if text not in ("off", "falloc", "full"):
-            raise BlockError(f"Invalid parameter '{text}'", errno=errno.EINVAL)
-        file.resize(size, Preallocation(text))
+        try:
+            mode = Preallocation(text)
+        except ValueError:
+            raise BlockError(f"invalid parameter value: {text}", errno=errno.EINVAL) from None
+        file.resize(size, mode)
 
     @property
     def length(self) -> int:
-        """The window's size, or the file's."""
-        return self._file.length if self._size is None else self._size
+        """The window's size, or the file's in whole sectors: a disk has no part of a sector."""
+        return _sectors(self._file.length) if self._size is None else self._size
 
     def pread(self, offset: int, buf: memoryview) -> None:
         """Read from the child."""
@@ -126,3 +135,7 @@ class RawDriver(FormatDriver):
                 errno=errno.EPERM,
                 hint="Specify the format explicitly: raw.",
             )
+
+
+def _sectors(length: int) -> int:
+    return -(-length // SECTOR) * SECTOR

@@ -76,8 +76,7 @@ class FileDriver(BlockDriver):
         try:
             kind = os.fstat(fd).st_mode
             if not (stat.S_ISREG(kind) or stat.S_ISBLK(kind)):
-                what = "a directory" if stat.S_ISDIR(kind) else "neither a regular file nor a block device"
-                raise BlockError(f"Could not open '{path}': It is {what}", errno=errno.EINVAL)
+                raise BlockError(f"'file' driver requires '{path}' to be a regular file", errno=errno.EINVAL)
             os.set_blocking(fd, True)
             return cls(fd, path, no_flush=mode.cache.no_flush)
         except BaseException:
@@ -229,7 +228,7 @@ class FileDriver(BlockDriver):
                 raise BlockError(f"Cannot grow device files: '{self._path}' has {old} bytes", errno=errno.EINVAL)
             return
         if preallocation is Preallocation.METADATA:
-            raise BlockError("Unsupported preallocation mode 'metadata'", errno=errno.ENOTSUP)
+            raise BlockError("Unsupported preallocation mode: metadata", errno=errno.ENOTSUP)
         if preallocation is not Preallocation.OFF and size < old:
             raise BlockError("Preallocation can't be used for shrinking files", errno=errno.EINVAL)
         try:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Final
 
-from hostel.block.options import Given, given_options
+from hostel.block.options import given_options
 from hostel.cli.img.arguments import (
     OBJECT,
     OPTIONS,
@@ -55,7 +54,7 @@ def run(arguments: Arguments, output: Output) -> int:
             filename,
             format,
             length,
-            given=read_options(options, output),
+            given=given_options(options or ""),
             backing=arguments.get("backing"),
             backing_format=arguments.get("backing-format"),
             open_backing=not arguments.has("unsafe"),
@@ -68,16 +67,6 @@ def run(arguments: Arguments, output: Output) -> int:
         output.failed(error, f"{filename}: ")
         return 1
     return 0
-
-
-def read_options(text: str | None, output: Output) -> Iterator[Given]:
-    """The options of ``-o`` one by one, with a warning for each that has no value."""
-    for given in given_options(text or ""):
-        if given.bare:
-            shown = given.name if given.value == "on" else f"no{given.name}"
-            output.warning(f"short-form boolean option '{shown}' deprecated")
-            output.diagnostic(f"Please use {given.name}={given.value} instead")
-        yield given
 
 
 def creation_help(format: str, filename: str | None) -> str:

@@ -7,7 +7,8 @@ from typing import Final
 from hostel.block.driver import SnapshotInfo
 from hostel.cli.img.arguments import FORCE_SHARE, IMAGE_OPTS, OBJECT, OUTPUT, Arguments, Command, Failure, Flag
 from hostel.cli.img.opening import open_image
-from hostel.cli.img.output import Output, dump, pretty_json
+from hostel.cli.img.output import Output, dump
+from hostel.codec.qobject import pretty_json
 from hostel.img.info import ImageInfo, info
 from hostel.units import format_size
 

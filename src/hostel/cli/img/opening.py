@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
-from hostel.block import graph
+from hostel.block import blockdev, graph
 from hostel.block.driver import CACHE_MODES, WRITEBACK, Cache
 from hostel.block.node import BlockNode
-from hostel.block.options import OptionError, Value
+from hostel.block.options import Given, given_options
 from hostel.cli.img.arguments import Arguments, Failure
 from hostel.cli.img.output import Output, reason
 from hostel.errors import BlockError
@@ -32,14 +30,11 @@ def open_image(
         BlockError: with QEMU's whole text.
         Failure: the options contradict each other.
     """
-    filename, options = name, dict[str, Value]()
-    if image_opts:
-        if format is not None:
-            raise Failure("--image-opts and --format are mutually exclusive")
-        filename, format, options = described(name)
+    if image_opts and format is not None:
+        raise Failure("--image-opts and --format are mutually exclusive")
     try:
         node = graph.open(
-            filename,
+            blockdev.from_options(image_options(output, name)) if image_opts else name,
             format,
             read_only=read_only,
             no_backing=no_backing,
@@ -47,12 +42,11 @@ def open_image(
             no_io=no_io,
             force_share=force_share,
             cache=cache,
-            options=options,
         )
     except OSError as error:
         raise could_not_open(name, error) from None
-    if node.probed and node.format == "raw" and not read_only:
-        warn_of_guess(output, filename)
+    if node.probed and node.format == "raw" and not node.read_only:
+        warn_of_guess(output, node.filename)
     return node
 
 
@@ -72,41 +66,24 @@ def warn_of_guess(output: Output, filename: str) -> None:
     )
 
 
-def described(text: str) -> tuple[str, str | None, dict[str, Value]]:
-    """The file name, format and runtime options that ``--image-opts`` describes.
+def image_options(output: Output, text: str) -> dict[str, str]:
+    """The options of ``--image-opts``; a first one without a name is ``file``."""
+    head, comma, tail = text.partition(",")
+    if head and "=" not in head:
+        text = f"file={head}{comma}{tail}"
+    values: dict[str, str] = {}
+    for given in given_options(text):
+        if given.bare:
+            warn_of_flag(output, given)
+        values[given.name] = given.value
+    return values
 
-    Raises:
-        OptionError: an option is unknown, or its value is wrong.
-    """
-    from hostel.block.options import split_options
 
-    return from_tree(split_options(text))
-
-
-def from_tree(given: Mapping[str, str]) -> tuple[str, str | None, dict[str, Value]]:
-    """The same from options by their dotted names.
-
-    Raises:
-        OptionError: an option is unknown, or its value is wrong.
-    """
-    from hostel.block import registry
-
-    rest = dict(given)
-    format = rest.pop("driver", None)
-    filename = rest.pop("filename", None)
-    if format == "file":
-        format = "raw"
-    protocol = rest.pop("file.driver", "file")
-    if protocol != "file":
-        raise OptionError(f"Unknown driver '{protocol}'")
-    filename = rest.pop("file.filename", filename)
-    if filename is None:
-        raise OptionError("The 'file' block driver requires a file name")
-    if format is None:
-        if rest:
-            raise OptionError(f"Block protocol 'file' doesn't support the option '{next(iter(rest))}'")
-        return filename, None, {}
-    return filename, format, registry.format_driver(format).options.convert(rest)
+def warn_of_flag(output: Output, given: Given) -> None:
+    """Say that an option without a value is out of fashion."""
+    shown = given.name if given.value == "on" else f"no{given.name}"
+    output.warning(f"short-form boolean option '{shown}' deprecated")
+    output.diagnostic(f"Please use {given.name}={given.value} instead")
 
 
 def cache_mode(arguments: Arguments, name: str, default: str, what: str) -> Cache:

@@ -1,0 +1,190 @@
+"""Images described by options instead of a name: ``--image-opts`` and ``json:{...}``, in ``-blockdev``'s words."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, Final, NamedTuple
+
+from hostel.block import registry
+from hostel.block.options import Kind, Option, OptionError, Options, Value
+from hostel.errors import UnknownFormat, UnsupportedFeature
+
+JSON_PREFIX: Final = "json:"
+
+# What every node takes. Those that only tune QEMU's caching are accepted and change nothing.
+_NODE_OPTIONS: Final = Options(
+    Option("node-name", Kind.STRING, "Node name of the block device node"),
+    Option("read-only", Kind.BOOL, "Node is opened in read-only mode"),
+    Option("auto-read-only", Kind.BOOL, "Node can become read-only if opening read-write fails"),
+    Option("force-share", Kind.BOOL, "always accept other writers"),
+    Option("discard", Kind.STRING, "discard operation (ignore/off, unmap/on)"),
+    Option("detect-zeroes", Kind.STRING, "try to optimize zero writes (off, on, unmap)"),
+    Option("cache.writeback", Kind.BOOL, "Enable writeback mode"),
+    Option("cache.direct", Kind.BOOL, "Bypass software writeback cache on the host"),
+    Option("cache.no-flush", Kind.BOOL, "Ignore flush requests"),
+)
+_FILE_OPTIONS: Final = _NODE_OPTIONS + Options(
+    Option("driver", Kind.STRING, "driver"),
+    Option("filename", Kind.STRING, "File name of the image"),
+    Option("aio", Kind.STRING, "host AIO implementation (threads, native, io_uring)"),
+    Option("locking", Kind.STRING, "file locking mode (on/off/auto, default: auto)"),
+    Option("drop-cache", Kind.BOOL, "invalidate page cache during live migration"),
+    Option("x-check-cache-dropped", Kind.BOOL, "check that page cache was dropped on live migration"),
+)
+_CHOICES: Final = {
+    "discard": (("ignore", "off", "unmap", "on"), "Invalid discard option"),
+    "detect-zeroes": (("off", "on", "unmap"), "Invalid parameter '{}'"),
+    "aio": (("threads", "native", "io_uring"), "Invalid parameter '{}'"),
+    "locking": (("auto", "off", "on"), "Invalid parameter '{}'"),
+    "node-name": ((), "Invalid node-name: '{}'"),
+}
+_NODE_NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9._-]*", re.ASCII)
+# Options that change what is in the image: its name must tell them.
+_STRONG: Final = {"raw": ("offset", "size")}
+
+
+class Described(NamedTuple):
+    """An image, from its options.
+
+    Attributes:
+        filename: the file that holds it.
+        format: None where the options leave it to a guess.
+        options: the format driver's runtime options, converted.
+        name: how QEMU calls the image: the file's name where that says everything, else ``json:{...}``.
+        read_only: writing is forbidden whatever the caller wants.
+        force_share: no locks are taken.
+        no_backing: the backing file is left alone (``backing`` is null).
+    """
+
+    filename: str
+    format: str | None
+    options: dict[str, Value]
+    name: str
+    read_only: bool = False
+    force_share: bool = False
+    no_backing: bool = False
+
+
+def from_json(name: str) -> Described:
+    """Read a ``json:{...}`` name.
+
+    Raises:
+        OptionError: it is no JSON object, or an option is unknown or wrong.
+    """
+    from hostel.codec.qobject import parse_json
+
+    try:
+        tree = parse_json(name.removeprefix(JSON_PREFIX))
+    except ValueError as error:
+        raise OptionError(f"Could not parse the JSON options: {error}") from None
+    if not isinstance(tree, dict):
+        raise OptionError("Invalid JSON object given")
+    return from_options(dict(_flatten(tree, "")))
+
+
+def _flatten(tree: Mapping[str, Any], prefix: str) -> list[tuple[str, Any]]:
+    """An object as ``a.b.c`` names; lists by the numbers of their items."""
+    flat: list[tuple[str, Any]] = []
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            flat += _flatten(value, f"{prefix}{key}.")
+        elif isinstance(value, list):
+            flat += _flatten({str(index): item for index, item in enumerate(value)}, f"{prefix}{key}.")
+        else:
+            flat.append((prefix + key, value))
+    return flat
+
+
+def from_options(given: Mapping[str, Any]) -> Described:
+    """Read options by their dotted names; values as text, or as JSON gives them.
+
+    Raises:
+        OptionError: an option is unknown, missing or wrong.
+        UnsupportedFeature: a driver or an option of QEMU that is not implemented.
+    """
+    rest = dict(given)
+    file = {key.removeprefix("file."): rest.pop(key) for key in list(rest) if key.startswith("file.")}
+    node = rest.pop("file", None)
+    if node is not None:
+        if file:
+            raise OptionError("Cannot reference an existing block device with additional options or a new filename")
+        raise OptionError(f"Cannot find device='{node}' nor node-name='{node}'")
+    format = rest.pop("driver", None)
+    if format == "file":
+        return _file_alone(rest)
+    if format is None and not file:
+        raise OptionError("Must specify either driver or file")
+    if format is not None and format not in registry.FORMATS:
+        raise UnknownFormat(f"Unknown driver '{format}'")
+    if not file:
+        raise OptionError('A block device must be specified for "file"')
+    filename = _filename(file)
+    no_backing = "backing" in rest and rest.pop("backing") is None
+    common = {key: rest.pop(key) for key in list(rest) if key in _NODE_OPTIONS}
+    settled = _convert(_NODE_OPTIONS, common, "")
+    if format is None and rest:
+        raise UnsupportedFeature(f"The option '{next(iter(rest))}' needs the option 'driver' beside it")
+    driver_options = registry.format_driver(format).options if format is not None else Options()
+    options = _convert(driver_options, rest, f"Block format '{format}' does not support the option")
+    return Described(
+        filename,
+        format,
+        options,
+        _name(filename, format, rest),
+        settled.get("read-only") is True,
+        settled.get("force-share") is True,
+        no_backing,
+    )
+
+
+def _file_alone(rest: dict[str, Any]) -> Described:
+    """``driver=file``: the file's bytes, without a format above them."""
+    filename = _filename(rest)
+    return Described(
+        filename,
+        "raw",
+        {},
+        filename,
+        rest.get("read-only") in ("on", True),
+        rest.get("force-share") in ("on", True),
+    )
+
+
+def _filename(file: dict[str, Any]) -> str:
+    """The name of a file described by ``file.*``, all of which are checked."""
+    if "filename" not in file and any(key.startswith("file.") for key in file) and "driver" not in file:
+        raise OptionError("Must specify either driver or file")
+    driver = file.get("driver", "file")
+    if driver not in ("file", "host_device"):
+        if driver in registry.FORMATS:
+            raise UnsupportedFeature(f"'{driver}' below another format is not supported")
+        raise UnknownFormat(f"Unknown driver '{driver}'")
+    if not file.get("filename"):
+        raise OptionError("The 'file' block driver requires a file name")
+    _convert(_FILE_OPTIONS, file, "Block protocol 'file' doesn't support the option")
+    return str(file["filename"])
+
+
+def _convert(declared: Options, given: Mapping[str, Any], refusal: str) -> dict[str, Value]:
+    values: dict[str, Value] = {}
+    for name, value in given.items():
+        if name not in declared:
+            raise OptionError(f"{refusal} '{name}'")
+        text = ("on" if value else "off") if isinstance(value, bool) else str(value)
+        if name in _CHOICES:
+            allowed, message = _CHOICES[name]
+            if not (text in allowed if allowed else _NODE_NAME.fullmatch(text)):
+                raise OptionError(message.format(text))
+        values[name] = declared[name].convert(text)
+    return values
+
+
+def _name(filename: str, format: str | None, given: Mapping[str, Any]) -> str:
+    strong = {key: given[key] for key in _STRONG.get(format or "", ()) if key in given}
+    if not strong:
+        return filename
+    from hostel.codec.qobject import compact_json
+
+    file = {"driver": "file", "filename": filename}
+    return JSON_PREFIX + compact_json({"driver": format, "file": file, **strong})

@@ -1,0 +1,106 @@
+"""QEMU's objects as text: its JSON, printed and read as QEMU does.
+
+QEMU keeps an object's members in a hash table and prints them in the table's order, which is neither the order of
+insertion nor the alphabet's; programs that compare texts rely on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+_BUCKETS: Final = 512
+_ESCAPES: Final = {'"': '\\"', "\\": "\\\\", "\b": "\\b", "\f": "\\f", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
+
+
+def hash_order(value: Mapping[str, Any]) -> list[str]:
+    """The keys in the order in which QEMU walks a QDict.
+
+    QEMU keeps them in 512 buckets by a hash of the name, and the newest comes first within a bucket.
+    """
+    newest_first = list(value)
+    newest_first.reverse()
+    return sorted(newest_first, key=_bucket)
+
+
+def _bucket(key: str) -> int:
+    data = key.encode("utf-8", "surrogateescape")
+    value = 0x238F13AF * len(data)
+    for index, byte in enumerate(data):
+        value += byte << (index * 5 % 24)
+    return (1103515243 * (value & 0xFFFFFFFF) + 12345 & 0xFFFFFFFF) % _BUCKETS
+
+
+def pretty_json(value: object, depth: int = 0) -> str:
+    """Write a value as QEMU's pretty JSON: four spaces a level, keys in its hash order, ASCII only."""
+    inner = "\n" + "    " * (depth + 1)
+    outer = "\n" + "    " * depth
+    if isinstance(value, Mapping):
+        items = [f"{quote(key)}: {pretty_json(value[key], depth + 1)}" for key in hash_order(value)]
+        return "{" + ",".join(inner + item for item in items) + outer + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ",".join(inner + pretty_json(item, depth + 1) for item in value) + outer + "]"
+    if isinstance(value, str):
+        return quote(value)
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if value is None:
+        return "null"
+    if isinstance(value, float):
+        return f"{value:.17g}"
+    return str(value)
+
+
+def quote(text: str) -> str:
+    """Write a JSON string as QEMU does; what is not UTF-8 becomes U+FFFD."""
+    if text.isascii() and text.isprintable() and '"' not in text and "\\" not in text:
+        return f'"{text}"'
+    return '"' + "".join(map(_escaped, text)) + '"'
+
+
+def _escaped(char: str) -> str:
+    if char in _ESCAPES:
+        return _ESCAPES[char]
+    code = ord(char)
+    if 0x20 <= code < 0x7F:
+        return char
+    if 0xD800 <= code < 0xE000:
+        return "\\uFFFD"
+    if code > 0xFFFF:
+        return f"\\u{0xD800 + (code - 0x10000 >> 10):04X}\\u{0xDC00 + (code - 0x10000 & 0x3FF):04X}"
+    return f"\\u{code:04X}"
+
+
+def compact_json(value: object) -> str:
+    """Write a value on one line, as in QEMU's ``json:`` names."""
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{quote(key)}: {compact_json(value[key])}" for key in hash_order(value)) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(compact_json, value)) + "]"
+    return pretty_json(value)
+
+
+def parse_json(text: str) -> Any:
+    """Read JSON, in which strings may also stand in single quotes.
+
+    Raises:
+        ValueError: with QEMU's words.
+    """
+    import json
+    import re
+
+    def double(match: re.Match[str]) -> str:
+        found = match.group()
+        if found[0] == '"':
+            return found
+        return '"' + re.sub(r'\\?"', r'\\"', found[1:-1].replace("\\'", "'")) + '"'
+
+    try:
+        return json.loads(re.sub(r'"(?:\\.|[^"\\])*"|\'(?:\\.|[^\'\\])*\'', double, text))
+    except RecursionError:
+        raise ValueError("JSON parse error, maximum nesting exceeded") from None
+    except json.JSONDecodeError as error:
+        if error.pos >= len(error.doc):
+            raise ValueError("JSON parse error, premature EOI") from None
+        found = error.doc[error.pos]
+        raise ValueError(f"JSON parse error, stray '{found}'") from None
