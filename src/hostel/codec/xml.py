@@ -28,9 +28,28 @@ unknown from its second on.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any, ClassVar, Final, NamedTuple, Self, TypeVar, cast, dataclass_transform, overload
+from typing import Any, ClassVar, Self, TypeVar, cast, dataclass_transform, overload
 
-from hostel.codec.xmltext import Writer, fragment, parse, path_of, text_of
+from hostel.codec.xmlfield import (
+    BLANK,
+    REQUIRED,
+    Attribute,
+    Child,
+    Children,
+    Content,
+    Field,
+    Flag,
+    Nested,
+    Setting,
+    Settings,
+    Text,
+    Texts,
+    Unknown,
+    Verbatim,
+    local_name,
+    missing,
+)
+from hostel.codec.xmltext import Writer, fragment, parse, text_of
 from hostel.codec.xmlvalue import (
     ON_OFF,
     STRING,
@@ -46,231 +65,13 @@ from hostel.errors import ModelError
 
 __all__ = [
     "ON_OFF", "STRING", "UUID", "YES_NO", "Element", "Kind", "Unknown", "attr", "child", "children", "choice",
-    "content", "enumeration", "flag", "hexadecimal", "integer", "text", "texts", "verbatim",
+    "content", "enumeration", "flag", "hexadecimal", "integer", "nested", "setting", "settings", "text", "texts",
+    "verbatim",
 ]  # fmt: skip
 
 T = TypeVar("T")
 D = TypeVar("D")
 E = TypeVar("E", bound="Element")
-
-_REQUIRED: Final[Any] = object()
-_BLANK: Final = " \t\r\n"
-
-
-class Unknown(NamedTuple):
-    """Something that no declaration covers.
-
-    Attributes:
-        name: ``@attribute``, ``text()``, or the element's tag.
-        value: the attribute's value, the text, or the element as XML.
-        leaf: the child element it is in, when that is declared to have text only; else empty.
-    """
-
-    name: str
-    value: str
-    leaf: str = ""
-
-    def write(self, writer: Writer) -> None:
-        """Add what is no attribute."""
-        if self.name == "text()":
-            writer.characters(self.value)
-        else:
-            writer.fragment(self.value)
-
-    @property
-    def is_attribute(self) -> bool:
-        """Whether it belongs into the start tag."""
-        return self.name.startswith("@")
-
-
-class Field:
-    """One declaration; subclasses say where in the XML it is."""
-
-    def __init__(self, tag: str | None, default: Any, factory: Callable[[], Any] | None = None) -> None:
-        self.tag = tag or ""
-        self.default = default
-        self.factory = factory
-        self.name = ""
-
-    @property
-    def required(self) -> bool:
-        """Whether there must be a value."""
-        return self.default is _REQUIRED and self.factory is None
-
-    def empty(self) -> Any:
-        """The value where the document has none."""
-        return self.factory() if self.factory is not None else self.default
-
-    def tags(self) -> tuple[str, ...]:
-        """The tags of child elements that this field reads."""
-        return ()
-
-    def read(self, values: dict[str, Any], node: Any, unknown: list[Unknown]) -> bool:
-        """Take a child element; false when it is not this field's after all."""
-        raise TypeError(f"{self.name} reads no elements")
-
-    def write(self, value: Any, writer: Writer, unknown: list[Unknown]) -> None:
-        """Add the value, which is not None."""
-
-
-class Attribute(Field):
-    """``<… name='value'>``."""
-
-    def __init__(self, kind: Kind[Any], tag: str | None, default: Any) -> None:
-        super().__init__(tag, default)
-        self.kind = kind
-
-    def read_value(self, node: Any, value: str) -> Any:
-        """The value of the attribute, which is there."""
-        try:
-            return self.kind.parse(value)
-        except ValueError as error:
-            element = _local(node)
-            reason = f"Invalid value for attribute '{self.tag}' in element '{element}': '{value}'. {error}".strip()
-            raise ModelError(f"{path_of(node)}/@{self.tag}", reason) from None
-
-
-class Content(Field):
-    """The element's own text."""
-
-    def __init__(self, kind: Kind[Any], default: Any) -> None:
-        super().__init__(None, default)
-        self.kind = kind
-
-    def read_text(self, node: Any) -> Any:
-        """The value of the text; a field that has a default takes an empty text for none."""
-        return _read_text(self.kind, node, self.default)
-
-
-class Text(Field):
-    """``<name>value</name>``."""
-
-    def __init__(self, kind: Kind[Any], tag: str | None, default: Any) -> None:
-        super().__init__(tag, default)
-        self.kind = kind
-
-    def tags(self) -> tuple[str, ...]:
-        return (self.tag,)
-
-    def read(self, values: dict[str, Any], node: Any, unknown: list[Unknown]) -> bool:
-        if self.name in values:
-            return False
-        values[self.name] = _read_text(self.kind, node, self.default)
-        unknown.extend(_extras(node))
-        return True
-
-    def write(self, value: Any, writer: Writer, unknown: list[Unknown]) -> None:
-        content = self.kind.format(value)
-        if content or self.required:
-            _write_leaf(writer, self.tag, content, unknown)
-
-
-class Texts(Field):
-    """``<name>value</name>``, any number of times."""
-
-    def __init__(self, kind: Kind[Any], tag: str | None, factory: Callable[[], Any]) -> None:
-        super().__init__(tag, _REQUIRED, factory)
-        self.kind = kind
-
-    def tags(self) -> tuple[str, ...]:
-        return (self.tag,)
-
-    def read(self, values: dict[str, Any], node: Any, unknown: list[Unknown]) -> bool:
-        if _extras(node):
-            return False
-        values.setdefault(self.name, []).append(_read_text(self.kind, node, _REQUIRED))
-        return True
-
-    def write(self, value: Any, writer: Writer, unknown: list[Unknown]) -> None:
-        for item in value:
-            writer.leaf(self.tag, [], self.kind.format(item))
-
-
-class Flag(Field):
-    """``<name/>``, which is there or not."""
-
-    def tags(self) -> tuple[str, ...]:
-        return (self.tag,)
-
-    def read(self, values: dict[str, Any], node: Any, unknown: list[Unknown]) -> bool:
-        if self.name in values:
-            return False
-        values[self.name] = True
-        unknown.extend(_extras(node))
-        if stray := text_of(node).strip(_BLANK):
-            unknown.append(Unknown("text()", stray, self.tag))
-        return True
-
-    def write(self, value: Any, writer: Writer, unknown: list[Unknown]) -> None:
-        if value:
-            _write_leaf(writer, self.tag, None, unknown)
-
-
-class Child(Field):
-    """A child element of one of some classes."""
-
-    def __init__(
-        self, classes: tuple[type[Element], ...], default: Any, factory: Callable[[], Any] | None = None
-    ) -> None:
-        super().__init__(classes[0].TAG, default, factory)
-        self.classes = classes
-
-    def tags(self) -> tuple[str, ...]:
-        return tuple({cls.qualified_name(): None for cls in self.classes})
-
-    def read(self, values: dict[str, Any], node: Any, unknown: list[Unknown]) -> bool:
-        if self.name in values:
-            return False
-        element = self.select(node).from_node(node)
-        if not (element.DROP_EMPTY and element.is_empty()):
-            values[self.name] = element
-        return True
-
-    def select(self, node: Any) -> type[Element]:
-        """The class of an element: its tag and, among several, the attribute that tells them apart."""
-        classes = [cls for cls in self.classes if cls.qualified_name() == node.tag]
-        for cls in classes:
-            if all(node.get(name) == value for name, value in cls.WHEN.items()):
-                return cls
-        names = {name: None for cls in classes for name in cls.WHEN}
-        name = next((name for name in names if node.get(name) is not None), next(iter(names)))
-        tag, value = _local(node), node.get(name)
-        if value is None:
-            raise ModelError(path_of(node), f"Missing required attribute '{name}' in element '{tag}'")
-        known = [cls.WHEN[name] for cls in classes if name in cls.WHEN]
-        reason = f"Invalid value for attribute '{name}' in element '{tag}': '{value}'. Write one of {', '.join(known)}"
-        raise ModelError(f"{path_of(node)}/@{name}", reason)
-
-    def write(self, value: Any, writer: Writer, unknown: list[Unknown]) -> None:
-        value.write(writer)
-
-
-class Children(Child):
-    """Child elements of some classes, any number of them."""
-
-    def read(self, values: dict[str, Any], node: Any, unknown: list[Unknown]) -> bool:
-        values.setdefault(self.name, []).append(self.select(node).from_node(node))
-        return True
-
-    def write(self, value: Any, writer: Writer, unknown: list[Unknown]) -> None:
-        for item in value:
-            item.write(writer)
-
-
-class Verbatim(Field):
-    """A child element kept as it is, whatever is in it; the value is its XML."""
-
-    def tags(self) -> tuple[str, ...]:
-        return (self.tag,)
-
-    def read(self, values: dict[str, Any], node: Any, unknown: list[Unknown]) -> bool:
-        if self.name in values:
-            return False
-        values[self.name] = fragment(node)
-        return True
-
-    def write(self, value: Any, writer: Writer, unknown: list[Unknown]) -> None:
-        writer.fragment(value)
 
 
 @overload
@@ -281,7 +82,7 @@ def attr(*, name: str | None = None, default: D) -> str | D: ...
 def attr(kind: Kind[T], *, name: str | None = None) -> T: ...
 @overload
 def attr(kind: Kind[T], *, name: str | None = None, default: D) -> T | D: ...
-def attr(kind: Any = STRING, *, name: str | None = None, default: Any = _REQUIRED) -> Any:
+def attr(kind: Any = STRING, *, name: str | None = None, default: Any = REQUIRED) -> Any:
     """Declare an attribute; ``name`` where it differs from the field's."""
     return Attribute(kind, name, default)
 
@@ -294,7 +95,7 @@ def content(*, default: D) -> str | D: ...
 def content(kind: Kind[T]) -> T: ...
 @overload
 def content(kind: Kind[T], *, default: D) -> T | D: ...
-def content(kind: Any = STRING, *, default: Any = _REQUIRED) -> Any:
+def content(kind: Any = STRING, *, default: Any = REQUIRED) -> Any:
     """Declare that the element has text of its own."""
     return Content(kind, default)
 
@@ -307,7 +108,7 @@ def text(*, tag: str | None = None, default: D) -> str | D: ...
 def text(kind: Kind[T], *, tag: str | None = None) -> T: ...
 @overload
 def text(kind: Kind[T], *, tag: str | None = None, default: D) -> T | D: ...
-def text(kind: Any = STRING, *, tag: str | None = None, default: Any = _REQUIRED) -> Any:
+def text(kind: Any = STRING, *, tag: str | None = None, default: Any = REQUIRED) -> Any:
     """Declare a child element with text only; ``tag`` where it differs from the field's name."""
     return Text(kind, tag, default)
 
@@ -323,19 +124,40 @@ def flag(*, tag: str | None = None, default: bool) -> bool:
 
 
 @overload
+def setting(*, tag: str | None = None, name: str, default: D, implied: Any = REQUIRED) -> str | D: ...
+@overload
+def setting(kind: Kind[T], *, tag: str | None = None, name: str, default: D, implied: Any = REQUIRED) -> T | D: ...
+def setting(
+    kind: Any = STRING, *, tag: str | None = None, name: str, default: Any = REQUIRED, implied: Any = REQUIRED
+) -> Any:
+    """Declare a child element that is one attribute ``name``; ``implied`` is what the element means without it."""
+    return Setting(kind, tag, name, default, implied)
+
+
+def settings(kind: Kind[T], *, tag: str | None = None, name: str, factory: type[list[Any]]) -> list[T]:
+    """Declare child elements that are one attribute ``name``, any number of them; ``factory`` is ``list``."""
+    return cast("list[T]", Settings(kind, tag, name, factory))
+
+
+@overload
 def child(*classes: type[E]) -> E: ...
 @overload
 def child(*classes: type[E], default: D) -> E | D: ...
 @overload
 def child(*classes: type[E], factory: Callable[[], E]) -> E: ...
-def child(*classes: Any, default: Any = _REQUIRED, factory: Any = None) -> Any:
+def child(*classes: Any, default: Any = REQUIRED, factory: Any = None) -> Any:
     """Declare a child element; among several classes of one tag, :attr:`Element.WHEN` chooses."""
     return Child(classes, default, factory)
 
 
 def children(*classes: type[E], factory: type[list[Any]]) -> list[E]:
     """Declare child elements, any number of them; ``factory`` is ``list``."""
-    return cast("list[E]", Children(classes, _REQUIRED, factory))
+    return cast("list[E]", Children(classes, REQUIRED, factory))
+
+
+def nested(*, default: None) -> Any:
+    """Declare a child element of the class itself, such as a backing store of a backing store."""
+    return Nested((), default)
 
 
 def verbatim(*, tag: str | None = None, default: None) -> str | None:
@@ -385,6 +207,8 @@ class Element:
         for name, value in list(cls.__dict__.items()):
             if isinstance(value, Field):
                 value.name = name
+                if isinstance(value, Nested):
+                    value.tag, value.classes = cls.TAG, (cls,)
                 value.tag = value.tag or name
                 own.append(value)
                 delattr(cls, name)  # an instance without it must not find the declaration
@@ -425,7 +249,7 @@ class Element:
         """
         root = parse(xml, what or f"{cls.TAG}_definition")
         if root.tag != cls.qualified_name():
-            raise ModelError("", f"expecting root element of '{cls.TAG}', not '{_local(root)}'")
+            raise ModelError("", f"expecting root element of '{cls.TAG}', not '{local_name(root)}'")
         return cls.from_node(root)
 
     @classmethod
@@ -446,11 +270,11 @@ class Element:
                     unknown.append(Unknown(element.tag, fragment(element)))
         if cls._content is not None:
             values[cls._content.name] = cls._content.read_text(node)
-        elif stray := text_of(node).strip(_BLANK):
+        elif stray := text_of(node).strip(BLANK):
             unknown.append(Unknown("text()", stray))
         for declaration in cls.FIELDS:
             if declaration.required and declaration.name not in values:
-                raise _missing(node, declaration)
+                raise missing(node, declaration)
         return cls(**values, unknown=unknown)
 
     def format(self) -> str:
@@ -470,7 +294,7 @@ class Element:
             prefix, uri = self.NAMESPACE
             tag = f"{prefix}:{tag}"
             writer.namespaces[prefix] = uri
-        attributes = [*self.WHEN.items()]
+        attributes = [(name, value) for name, value in self.WHEN.items() if name not in self._attributes]
         inner: list[tuple[Field, Any]] = []
         own_text: str | None = None
         for field in self.FIELDS:
@@ -555,53 +379,3 @@ def _copied(value: Any) -> Any:
     if isinstance(value, list):
         return [_copied(item) for item in value]
     return value
-
-
-def _local(node: Any) -> str:
-    name: str = node.tag.rpartition("}")[2]
-    return name
-
-
-def _missing(node: Any, field: Field) -> ModelError:
-    where = path_of(node)
-    if isinstance(field, Attribute):
-        return ModelError(where, f"Missing required attribute '{field.tag}' in element '{_local(node)}'")
-    if isinstance(field, Content):
-        return ModelError(where, f"element '{_local(node)}' must not be empty")
-    return ModelError(where, f"missing element '{field.tag}' in element '{_local(node)}'")
-
-
-def _read_text(kind: Kind[Any], node: Any, default: Any) -> Any:
-    value = text_of(node)
-    if any(isinstance(element.tag, str) for element in node):
-        value = value.strip(_BLANK)  # the indentation of what is beside the text
-    if not value and default is not _REQUIRED:
-        return default
-    try:
-        return kind.parse(value if kind is STRING else value.strip(_BLANK))
-    except ValueError as error:
-        reason = f"Invalid value '{value}' for element or attribute '{_local(node)}'. {error}".strip()
-        raise ModelError(path_of(node), reason) from None
-
-
-def _extras(node: Any) -> list[Unknown]:
-    """What a leaf has beyond its text."""
-    leaf = node.tag
-    found = [Unknown(f"@{name}", value, leaf) for name, value in node.attrib.items()]
-    found += [Unknown(element.tag, fragment(element), leaf) for element in node if isinstance(element.tag, str)]
-    return found
-
-
-def _write_leaf(writer: Writer, tag: str, value: str | None, unknown: list[Unknown]) -> None:
-    extras = [item for item in unknown if item.leaf == tag]
-    attributes = [(item.name[1:], item.value) for item in extras if item.is_attribute]
-    below = [item for item in extras if not item.is_attribute]
-    if not below:
-        writer.leaf(tag, attributes, value)
-        return
-    writer.start(tag, attributes)
-    if value is not None:
-        writer.characters(value)
-    for item in below:
-        item.write(writer)
-    writer.end()

@@ -34,12 +34,8 @@ def parse(xml: str, what: str) -> Any:
         raise ModelError("", f"({what}) has {len(xml)} characters; the limit is {MAX_LENGTH}")
     if _has_document_type(xml):
         raise ModelError("", f"({what}): a document type is not allowed here; remove <!DOCTYPE …>")
-    # Comments and CDATA stay, for the sake of what is kept verbatim. The text is ours to decode, whatever it declares.
-    parser = etree.XMLParser(
-        encoding="utf-8", resolve_entities=False, no_network=True, load_dtd=False, strip_cdata=False, remove_pis=True
-    )
     try:
-        root: Any = etree.fromstring(xml.encode(), parser)
+        root: Any = etree.fromstring(xml.encode(), _parser())
     except etree.XMLSyntaxError as error:
         line = error.lineno or 1
         message = (error.msg or "it is not XML").partition(", line ")[0].strip()
@@ -48,6 +44,13 @@ def parse(xml: str, what: str) -> Any:
         raise ModelError("", f"({what}):1: {error}", code=ErrorCode.XML_DETAIL) from None
     _check_depth(root, what)
     return root
+
+
+def _parser() -> Any:
+    # Comments and CDATA stay, for the sake of what is kept verbatim. The text is ours to decode, whatever it declares.
+    return etree.XMLParser(
+        encoding="utf-8", resolve_entities=False, no_network=True, load_dtd=False, strip_cdata=False, remove_pis=True
+    )
 
 
 def _has_document_type(xml: str) -> bool:
@@ -144,7 +147,7 @@ class Writer:
 
     def fragment(self, xml: str) -> None:
         """Add what :func:`fragment` made, indented where that does not change its text."""
-        node: Any = etree.fromstring(xml)
+        node: Any = etree.fromstring(xml.encode(), _parser())
         etree.indent(node, "  ", level=len(self._open))
         self._line(etree.tostring(node, encoding="unicode"))
 
