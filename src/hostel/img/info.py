@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from hostel.block import filename as names
-from hostel.block.driver import FormatInfo, SnapshotInfo, Snapshotting
+from hostel.block.driver import FormatInfo, SnapshotInfo
 from hostel.block.node import BlockNode
+from hostel.img.snapshot import snapshots
 
 
 class ImageInfo(NamedTuple):
@@ -79,7 +80,7 @@ def info(node: BlockNode) -> ImageInfo:
         backing=backing.filename if backing else None,
         full_backing=names.resolve(backing.filename, node.filename) if backing else None,
         backing_format=backing.format if backing else None,
-        snapshots=driver.snapshots() if isinstance(driver, Snapshotting) else [],
+        snapshots=snapshots(node),
     )
 
 

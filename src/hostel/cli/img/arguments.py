@@ -68,24 +68,24 @@ class Arguments:
     """What one command was given."""
 
     def __init__(self, given: Sequence[tuple[str, str]], operands: Sequence[str]) -> None:
-        self._given = tuple(given)
+        self.given = tuple(given)
         self.operands = tuple(operands)
 
     def has(self, name: str) -> bool:
         """Whether an option was given."""
-        return any(key == name for key, _ in self._given)
+        return any(key == name for key, _ in self.given)
 
     def get(self, name: str) -> str | None:
         """An option's value, the last where it was repeated; None where it was not given."""
-        return next((value for key, value in reversed(self._given) if key == name), None)
+        return next((value for key, value in reversed(self.given) if key == name), None)
 
     def all(self, name: str) -> list[str]:
         """Every value of a repeated option, in order."""
-        return [value for key, value in self._given if key == name]
+        return [value for key, value in self.given if key == name]
 
     def in_order(self, *names: str) -> Iterator[tuple[str, str]]:
         """The occurrences of several options, in the order in which they were given."""
-        return ((key, value) for key, value in self._given if key in names)
+        return ((key, value) for key, value in self.given if key in names)
 
     def options(self, name: str = "options") -> str | None:
         """The values of a repeated ``-o``, joined as one list; None where there was none."""

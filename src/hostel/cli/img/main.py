@@ -90,6 +90,13 @@ def _main(words: list[str], output: Output) -> int:
         raise UsageError(f"Command not found: {name}")
     module = _command(name)
     arguments = module.COMMAND.parse(rest[1:])
+    if arguments.has("object"):
+        from hostel.cli.img.objects import check_objects
+
+        text = check_objects(arguments.all("object"))
+        if text is not None:
+            output.text(text)
+            return 0
     output.quiet = arguments.has("quiet")
     return int(module.run(arguments, output))
 

@@ -22,6 +22,7 @@ def open_image(
     check: bool = False,
     no_io: bool = False,
     force_share: bool = False,
+    exclusive: bool = False,
     cache: Cache = WRITEBACK,
 ) -> BlockNode:
     """Open an image that the command line names, and warn where a guess of raw restricts writing.
@@ -41,6 +42,7 @@ def open_image(
             check=check,
             no_io=no_io,
             force_share=force_share,
+            exclusive=exclusive,
             cache=cache,
         )
     except OSError as error:

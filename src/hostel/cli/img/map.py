@@ -1,0 +1,97 @@
+"""``qemu-img map``."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from hostel.cli.img.arguments import (
+    FORCE_SHARE,
+    IMAGE_OPTS,
+    OBJECT,
+    OUTPUT,
+    Arguments,
+    Command,
+    Failure,
+    Flag,
+    size,
+)
+from hostel.cli.img.opening import open_image
+from hostel.cli.img.output import Output, reason
+from hostel.img.map import MapEntry, map
+
+COMMAND: Final = Command(
+    "map",
+    (
+        OBJECT,
+        IMAGE_OPTS,
+        Flag("format", "f", "format", "fmt"),
+        Flag("start", "s", "start-offset", "offset", check=lambda text: size("start offset", text)),
+        Flag("length", "l", "max-length", "len", check=lambda text: size("max length", text)),
+        OUTPUT,
+        FORCE_SHARE,
+    ),
+    "filename",
+)
+
+
+def run(arguments: Arguments, output: Output) -> int:
+    """Print which ranges are data, and where they lie."""
+    name = arguments.one_image()
+    json = arguments.wants_json()
+    start = size("start offset", arguments.get("start") or "0")
+    limit = arguments.get("length")
+    with open_image(
+        output,
+        name,
+        arguments.get("format"),
+        image_opts=arguments.has("image-opts"),
+        force_share=arguments.has("force-share"),
+    ) as node:
+        end = node.length
+        if limit is not None:
+            end = min(end, start + size("max length", limit))
+        entries = map(node, start, end)
+        try:
+            if json:
+                # An image without a byte in the range is one empty entry.
+                nothing = MapEntry(start, 0, 0, False, False, False, None, None)
+                first = next(entries, nothing)
+                output.text("[" + _json(first))
+                for entry in entries:
+                    output.text(",\n" + _json(entry))
+                output.text("]\n")
+            else:
+                output.line(f"{'Offset':<16}{'Length':<16}{'Mapped to':<16}File")
+                for entry in entries:
+                    output.text(_human(entry))
+        except OSError as error:
+            raise Failure(f"Could not read file metadata: {reason(error)}") from None
+    return 0
+
+
+def _json(entry: MapEntry) -> str:
+    start, length, depth, present, zero, data, offset, _ = entry
+    place = "" if offset is None else f', "offset": {offset}'
+    return (
+        f'{{ "start": {start}, "length": {length}, "depth": {depth}, "present": {_bool(present)}, '
+        f'"zero": {_bool(zero)}, "data": {_bool(data)}{place}}}'
+    )
+
+
+def _bool(value: bool) -> str:
+    return "true" if value else "false"
+
+
+def _human(entry: MapEntry) -> str:
+    if not entry.data:
+        return ""
+    if entry.offset is None:
+        raise Failure("File contains external, encrypted or compressed clusters.")
+    if entry.zero:
+        return ""
+    return f"{_hex(entry.start):<16}{_hex(entry.length):<16}{_hex(entry.offset):<16}{entry.filename}\n"
+
+
+def _hex(value: int) -> str:
+    """C's ``%#x``, which writes zero without a prefix."""
+    return f"{value:#x}" if value else "0"

@@ -1,0 +1,74 @@
+"""``qemu-img snapshot``."""
+
+from __future__ import annotations
+
+import errno
+import os
+from typing import Final
+
+from hostel.block.node import BlockNode
+from hostel.cli.img.arguments import FORCE_SHARE, IMAGE_OPTS, OBJECT, QUIET, Arguments, Command, Flag
+from hostel.cli.img.info import snapshot_table
+from hostel.cli.img.opening import open_image
+from hostel.cli.img.output import Output, reason
+from hostel.errors import UnsupportedFeature, UsageError
+from hostel.img import snapshot
+
+_ACTIONS: Final = ("list", "apply", "create", "delete")
+
+COMMAND: Final = Command(
+    "snapshot",
+    (
+        OBJECT,
+        IMAGE_OPTS,
+        FORCE_SHARE,
+        QUIET,
+        Flag("list", "l"),
+        Flag("apply", "a", value="snapshot"),
+        Flag("create", "c", value="snapshot"),
+        Flag("delete", "d", value="snapshot"),
+    ),
+    "filename",
+)
+
+
+def run(arguments: Arguments, output: Output) -> int:
+    """List, create, apply or delete an internal snapshot."""
+    actions = list(arguments.in_order(*_ACTIONS))
+    if len(actions) > 1:
+        raise UsageError("Cannot mix '-l', '-a', '-c', '-d'")
+    name = arguments.one_image()
+    action, wanted = actions[0] if actions else ("", "")
+    with open_image(
+        output,
+        name,
+        None,
+        image_opts=arguments.has("image-opts"),
+        read_only=action == "list",
+        force_share=arguments.has("force-share"),
+    ) as node:
+        if action == "list":
+            _list(node, output)
+            return 0
+        try:
+            if action:
+                snapshot.ACTIONS[action](node, wanted)
+        except OSError as error:
+            output.error(f"Could not {action} snapshot '{wanted}': {_reason(action, error)}")
+            return 1
+    return 0
+
+
+def _list(node: BlockNode, output: Output) -> None:
+    found = snapshot.snapshots(node)
+    if found:
+        output.text("\n".join(["Snapshot list:", *snapshot_table(found), ""]))
+
+
+def _reason(action: str, error: OSError) -> str:
+    code = error.errno or 0
+    if action == "create":
+        return f"{-code} ({os.strerror(code)})"
+    if action == "apply" and not isinstance(error, UnsupportedFeature):
+        return f"Failed to load snapshot: {os.strerror(code) if code == errno.ENOENT else reason(error)}"
+    return reason(error)

@@ -1,0 +1,70 @@
+"""Internal snapshots of an image."""
+
+from __future__ import annotations
+
+import errno
+import time
+from collections.abc import Callable
+from typing import Final
+
+from hostel.block.driver import SnapshotInfo, Snapshotting
+from hostel.block.node import BlockNode
+from hostel.errors import BlockError, UnsupportedFeature
+
+_MAX_NAME: Final = 255  # bytes that qemu-img keeps of a name
+
+
+def snapshots(node: BlockNode) -> list[SnapshotInfo]:
+    """All of them; none where the format has no snapshots."""
+    driver = node.driver
+    if not isinstance(driver, Snapshotting):
+        return []
+    with node.lock():
+        return driver.snapshots()
+
+
+def create(node: BlockNode, name: str) -> None:
+    """Keep the present state under a name.
+
+    Raises:
+        UnsupportedFeature: the format has no snapshots.
+        BlockError: it cannot be kept; the image is as it was.
+    """
+    driver = node.driver
+    if not isinstance(driver, Snapshotting):
+        raise UnsupportedFeature("Block driver does not support snapshots")
+    seconds, nanoseconds = divmod(time.time_ns() // 1000 * 1000, 10**9)
+    kept = name.encode(errors="surrogateescape")[:_MAX_NAME].decode(errors="surrogateescape")
+    with node.lock():
+        driver.snapshot_create(kept, date=(seconds, nanoseconds))
+
+
+def apply(node: BlockNode, id_or_name: str) -> None:
+    """Go back to a snapshot's state.
+
+    Raises:
+        UnsupportedFeature: the format has no snapshots.
+        BlockError: there is no such snapshot (ENOENT), or it cannot be applied; the image is as it was.
+    """
+    driver = node.driver
+    if not isinstance(driver, Snapshotting):
+        raise UnsupportedFeature("Block driver does not support snapshots")
+    with node.lock():
+        driver.snapshot_apply(id_or_name)
+
+
+def delete(node: BlockNode, name: str) -> None:
+    """Drop the first snapshot of a name; as in qemu-img, ids do not count.
+
+    Raises:
+        BlockError: there is no such snapshot (ENOENT), or it cannot be dropped; the image is as it was.
+    """
+    driver = node.driver
+    found = next((snapshot for snapshot in snapshots(node) if snapshot.name == name), None)
+    if found is None or not isinstance(driver, Snapshotting):
+        raise BlockError("snapshot not found", errno=errno.ENOENT)
+    with node.lock():
+        driver.snapshot_delete(found.id)
+
+
+ACTIONS: Final[dict[str, Callable[[BlockNode, str], None]]] = {"create": create, "apply": apply, "delete": delete}
