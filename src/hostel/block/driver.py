@@ -73,6 +73,8 @@ class OpenMode(NamedTuple):
         no_io: only metadata will be read (``info``); keys and backing data are not needed.
         probed: the format was guessed from the image's bytes, not named.
         force_share: take no locks (``-U``); needs ``read_only``.
+        exclusive: let no other process write the image, or what it stands on, meanwhile; the formats with metadata
+            never do.
         trust: what the image's metadata may make us touch.
         cache: the cache mode.
         options: the driver's runtime options.
@@ -83,6 +85,7 @@ class OpenMode(NamedTuple):
     no_io: bool = False
     probed: bool = False
     force_share: bool = False
+    exclusive: bool = False
     trust: Trust = Trust.TRUSTED
     cache: Cache = WRITEBACK
     options: Mapping[str, Value] = {}
@@ -288,6 +291,14 @@ class Resizable(Protocol):
 
     def resize(self, size: int, preallocation: Preallocation = Preallocation.OFF) -> None:
         """Grow or shrink to ``size`` bytes; new space reads as zeroes even where a longer backing file has data."""
+
+
+@runtime_checkable
+class Preallocating(Protocol):
+    """Can reserve space on the host."""
+
+    def preallocate(self, offset: int, length: int) -> None:
+        """Reserve space for a range; what it reads as does not change."""
 
 
 @runtime_checkable

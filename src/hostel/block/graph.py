@@ -35,6 +35,7 @@ def open(
     check: bool = False,
     no_io: bool = False,
     force_share: bool = False,
+    exclusive: bool = False,
     cache: Cache = WRITEBACK,
     trust: Trust = Trust.TRUSTED,
     options: Mapping[str, Value] | None = None,
@@ -49,6 +50,7 @@ def open(
         check: see :class:`OpenMode`.
         no_io: see :class:`OpenMode`.
         force_share: take no locks; only with ``read_only``.
+        exclusive: see :class:`OpenMode`.
         cache: the cache mode of the image; backing files are read through the host's cache.
         trust: what the image's metadata may make us touch.
         options: the format driver's runtime options, converted.
@@ -63,6 +65,7 @@ def open(
         check=check,
         no_io=no_io,
         force_share=force_share or image.force_share,
+        exclusive=exclusive,
         trust=trust,
         cache=cache,
         options=image.options,
@@ -151,7 +154,7 @@ def _permissions(mode: OpenMode, *, is_raw: bool) -> tuple[Permission, Permissio
     shared = Permission.ALL
     if not mode.read_only:
         used |= Permission.WRITE | Permission.RESIZE
-    if not is_raw or not mode.read_only:
+    if not is_raw or not mode.read_only or mode.exclusive:
         shared &= ~(Permission.WRITE | Permission.RESIZE)
     return used, shared
 
@@ -201,6 +204,7 @@ def _open_reference(holder: BlockNode, reference: Reference, mode: OpenMode) -> 
         read_only=is_backing or mode.read_only,
         no_io=mode.no_io,
         force_share=mode.force_share,
+        exclusive=mode.exclusive,
         trust=mode.trust,
         cache=WRITEBACK if is_backing else mode.cache,
         options=target.options,

@@ -9,7 +9,16 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import Final, Self
 
-from hostel.block.driver import WRITEBACK, BlockDriver, Cache, Preallocation, Resizable, Supports, Threading
+from hostel.block.driver import (
+    WRITEBACK,
+    BlockDriver,
+    Cache,
+    Preallocating,
+    Preallocation,
+    Resizable,
+    Supports,
+    Threading,
+)
 from hostel.block.extent import Extent, Status, merge
 from hostel.errors import OutOfRange, ReadOnly, UnsupportedFeature
 from hostel.units import INT64_MAX, MiB
@@ -156,7 +165,8 @@ class BlockNode:
         """
         if length is None:
             length = self.length - offset
-        self._check(offset, length)
+        if not self._grows:
+            self._check(offset, length)
         if not length:
             return iter(())
         return merge(self.driver.extents(offset, length))
@@ -175,6 +185,19 @@ class BlockNode:
             raise OutOfRange(f"{size} bytes is no size for an image")
         with self._lock:
             self.driver.resize(size, preallocation)
+
+    def preallocate(self, offset: int, length: int) -> None:
+        """Reserve space for a range on the host; what it reads as does not change.
+
+        Raises:
+            UnsupportedFeature: the driver cannot.
+        """
+        self._check_write(offset, length)
+        if not isinstance(self.driver, Preallocating):
+            raise UnsupportedFeature(f"'{self.format}' does not support preallocation")
+        if length:
+            with self._lock:
+                self.driver.preallocate(offset, length)
 
     def close(self) -> None:
         """Write out what is held back and close this node and its children; once is enough.

@@ -16,7 +16,7 @@ from typing import Final, NamedTuple
 
 from hostel.block.driver import Threading
 from hostel.block.node import BlockNode
-from hostel.img.plan import Kind, Segment, Window, rounded_length, source_segments, windows
+from hostel.img.segments import Kind, Segment, Window, rounded_length, source_segments, windows
 from hostel.img.transfer import CopyError, Offload, Pace, Piece, Preparer, Reader, new_writer
 from hostel.units import MiB
 
@@ -54,6 +54,20 @@ class CopySettings(NamedTuple):
     offload: bool = False
 
 
+class Feedback(NamedTuple):
+    """Who is told how a copy goes.
+
+    Attributes:
+        progress: called with the bytes begun and those in all.
+        count_data: progress counts bytes of data, for which the plan is walked once more; else it counts positions.
+        warn: called with each line that salvaging has to say.
+    """
+
+    progress: Callable[[int, int], None] | None = None
+    count_data: bool = False
+    warn: Callable[[str], None] | None = None
+
+
 class _Work(NamedTuple):
     """Windows for one thread, and the ends of the turn before and of its own."""
 
@@ -63,6 +77,13 @@ class _Work(NamedTuple):
     after: threading.Lock
 
 
+_NOBODY: Final = Feedback()
+
+
+def _unheard(line: str) -> None:
+    pass
+
+
 class CopyJob:
     """Copies the bytes of open images, one after another, into an open target.
 
@@ -70,8 +91,7 @@ class CopyJob:
         sources: read through their backing chains.
         target: at least as long as the sources together.
         settings: how.
-        progress: called with the bytes of data begun and those in all.
-        warn: called with each line that salvaging has to say.
+        feedback: who is told how it goes.
     """
 
     def __init__(
@@ -79,14 +99,13 @@ class CopyJob:
         sources: Sequence[BlockNode],
         target: BlockNode,
         settings: CopySettings,
-        *,
-        progress: Callable[[int, int], None] | None = None,
-        warn: Callable[[str], None] | None = None,
+        feedback: Feedback = _NOBODY,
     ) -> None:
         self._sources = sources
+        self._length = sum(map(rounded_length, sources))
         self._settings = settings
-        self._progress = progress
-        self._reader = Reader(warn if settings.salvage else None)
+        self._feedback = feedback
+        self._reader = Reader(feedback.warn or _unheard if settings.salvage else None)
         self._writer = new_writer(
             target,
             compress=settings.compress,
@@ -100,7 +119,7 @@ class CopyJob:
         self._in_order = settings.in_order and target.driver.threading is Threading.SERIAL
         self._failure: tuple[int, BaseException] | None = None
         self._failure_lock = threading.Lock()
-        self._total = 0
+        self._total = self._length
         self._begun = 0
         self._planned = 0
         self._plan = self._portions()
@@ -114,7 +133,7 @@ class CopyJob:
         Raises:
             CopyError: a read or a write failed; what was written is no copy.
         """
-        if self._progress is not None:
+        if self._feedback.count_data:
             self._total = sum(segment.length for segment in self._segments() if self._is_data(segment.kind))
         others = [threading.Thread(target=self._run_thread, daemon=True) for _ in range(self._threads() - 1)]
         for thread in others:
@@ -137,7 +156,7 @@ class CopyJob:
                 self._failure = turn, error
 
     def _threads(self) -> int:
-        if sum(map(rounded_length, self._sources)) <= self._size:
+        if self._length <= self._size:
             return 1
         return min(self._settings.threads, MAX_THREADS, len(os.sched_getaffinity(0)))
 
@@ -202,12 +221,19 @@ class CopyJob:
                 return None
             if portion is None:
                 return None
-            if self._progress is not None:
-                self._begun += sum(window.length for window in portion if self._is_data(window.kind))
-                self._progress(self._begun, self._total)
+            self._report(portion)
             before, self._last = self._last, threading.Lock()
             self._last.acquire()
             return _Work(self._turns, portion, before, self._last)
+
+    def _report(self, portion: list[Window]) -> None:
+        if self._feedback.progress is None:
+            return
+        if self._feedback.count_data:
+            self._begun += sum(window.length for window in portion if self._is_data(window.kind))
+        else:
+            self._begun = portion[-1].end
+        self._feedback.progress(self._begun, self._total)
 
     def _copy(self, work: _Work, buffer: memoryview, prepare: Preparer) -> None:
         pieces: list[Piece] = []

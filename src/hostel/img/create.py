@@ -116,14 +116,7 @@ def plan(
         raise OptionError("The image size must be specified only once")
     if size is not None:
         values["size"] = size
-    _set(values, declared, "backing_file", backing, f"Backing file not supported for file format '{format}'")
-    _set(
-        values,
-        declared,
-        "backing_fmt",
-        backing_format,
-        f"Backing file format not supported for file format '{format}'",
-    )
+    set_backing(values, declared, format, backing, backing_format)
     if "backing_file" in values:
         _settle_backing(filename, values, open_backing=open_backing)
     if "size" not in values:
@@ -131,12 +124,23 @@ def plan(
     return Plan(filename, format, driver, declared, values)
 
 
-def _set(values: dict[str, Value], declared: Options, name: str, value: str | None, refusal: str) -> None:
-    if value is None:
-        return
-    if name not in declared:
-        raise OptionError(refusal)
-    values[name] = value
+def set_backing(
+    values: dict[str, Value], declared: Options, format: str, backing: str | None, backing_format: str | None
+) -> None:
+    """Put a backing file and its format among an image's options, where they were named apart from them.
+
+    Raises:
+        OptionError: images of this format have no backing file.
+    """
+    for name, value, what in (
+        ("backing_file", backing, "Backing file"),
+        ("backing_fmt", backing_format, "Backing file format"),
+    ):
+        if value is None:
+            continue
+        if name not in declared:
+            raise OptionError(f"{what} not supported for file format '{format}'")
+        values[name] = value
 
 
 def _settle_backing(filename: str, values: dict[str, Value], *, open_backing: bool) -> None:

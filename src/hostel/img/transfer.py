@@ -14,7 +14,7 @@ from hostel.block.driver import Compressing
 from hostel.block.node import BlockNode, fill_zeroes
 from hostel.block.protocols.file import FileDriver
 from hostel.errors import BlockError, UnsupportedFeature
-from hostel.img.plan import Segment, Window
+from hostel.img.segments import Segment, Window
 from hostel.img.sparse import ZeroFinder
 from hostel.units import SECTOR
 

@@ -15,7 +15,7 @@ from hostel.block.node import BlockNode
 from hostel.block.options import Kind, Option, Options
 from hostel.block.permission import Permission
 from hostel.errors import BlockError
-from hostel.units import MiB
+from hostel.units import MiB, SECTOR
 
 _FALLOC_KEEP_SIZE: Final = 1
 _FALLOC_PUNCH_HOLE: Final = 2
@@ -213,6 +213,8 @@ class FileDriver(BlockDriver):
                 stop = self._seek(offset, os.SEEK_HOLE, end)
                 # A file that shrinks under us must not stop us from getting on.
                 stop = stop if stop > offset else end
+                # A disk has no part of a sector: the one in which the file ends is data to its end.
+                stop = min(-(-stop // SECTOR) * SECTOR, end)
                 yield Extent(offset, stop - offset, Status.DATA | Status.ALLOCATED, offset)
                 offset = stop
 
@@ -244,6 +246,13 @@ class FileDriver(BlockDriver):
             raise BlockError(
                 f"Could not resize file '{self._path}': {os.strerror(error.errno or 0)}", errno=error.errno
             ) from None
+
+    def preallocate(self, offset: int, length: int) -> None:
+        """Reserve space on the host; bytes that are there stay, and the file grows to the end of the range."""
+        try:
+            os.posix_fallocate(self._fd, offset, length)
+        except OSError as error:
+            self._fail(error)
 
     def close(self) -> None:
         """Close the file, which ends its locks."""

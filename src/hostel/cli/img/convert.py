@@ -1,0 +1,214 @@
+"""``qemu-img convert``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from typing import Final
+
+from hostel.block.driver import Cache
+from hostel.block.node import BlockNode
+from hostel.block.options import given_options
+from hostel.cli.img.arguments import (
+    FORCE_SHARE,
+    IMAGE_OPTS,
+    OBJECT,
+    OPTIONS,
+    PROGRESS,
+    QUIET,
+    Arguments,
+    Command,
+    Failure,
+    Flag,
+    asks_for_help,
+    size,
+)
+from hostel.cli.img.create import creation_help
+from hostel.cli.img.opening import cache_mode, could_not_open, open_image
+from hostel.cli.img.output import Output
+from hostel.cli.img.progress import Progress
+from hostel.img import convert
+from hostel.img.copy import CopySettings, Feedback
+from hostel.units import SECTOR
+
+_MAX_SPARSE: Final = 16 << 20
+_MAX_COROUTINES: Final = 16
+
+
+def _min_sparse(text: str) -> int:
+    found = size("buffer size for sparse output", text)
+    if found % SECTOR or found > _MAX_SPARSE:
+        raise Failure(
+            f"Invalid buffer size for sparse output specified. Valid sizes are multiples of {SECTOR} up to "
+            f"{_MAX_SPARSE}. Select 0 to disable sparse detection (fully allocates output)."
+        )
+    return found
+
+
+def _rate(text: str) -> int:
+    return size("rate limit", text)
+
+
+def _coroutines(text: str) -> int:
+    try:
+        found = int(text, 0)
+    except ValueError:
+        found = 0
+    if not 1 <= found <= _MAX_COROUTINES:
+        raise Failure(f"Invalid number of coroutines. Allowed number of coroutines is between 1 and {_MAX_COROUTINES}")
+    return found
+
+
+COMMAND: Final = Command(
+    "convert",
+    (
+        OBJECT,
+        IMAGE_OPTS,
+        Flag("target-image-opts", long="target-image-opts"),
+        FORCE_SHARE,
+        Flag("bitmaps", long="bitmaps"),
+        Flag("skip-broken-bitmaps", long="skip-broken-bitmaps"),
+        Flag("salvage", long="salvage"),
+        Flag("target-is-zero", long="target-is-zero"),
+        Flag("compress", "c"),
+        PROGRESS,
+        QUIET,
+        Flag("no-create", "n"),
+        Flag("format", "f", value="fmt"),
+        Flag("cache", "t", value="cache"),
+        Flag("source-cache", "T", value="src_cache"),
+        Flag("target-format", "O", value="output_fmt"),
+        Flag("backing", "B", value="backing_file"),
+        Flag("backing-format", "F", value="backing_fmt"),
+        OPTIONS,
+        Flag("snapshot", "l", value="snapshot_param"),
+        Flag("sparse", "S", value="sparse_size", check=_min_sparse),
+        Flag("rate", "r", value="rate_limit", check=_rate),
+        Flag("coroutines", "m", value="num_coroutines", check=_coroutines),
+        Flag("out-of-order", "W"),
+        Flag("offload", "C"),
+    ),
+    "filename [filename2 [...]] output_filename",
+)
+
+
+def run(arguments: Arguments, output: Output) -> int:
+    """Copy images into a new one, or into one that is there."""
+    _check(arguments)
+    options = arguments.options()
+    target_format = arguments.get("target-format")
+    if target_format is None and not arguments.has("target-image-opts"):
+        target_format = "raw"
+    *source_names, target_name = arguments.operands or ("",)
+    if asks_for_help(options):
+        if target_format is None:
+            raise Failure("Option help requires a format be specified")
+        output.text(creation_help(target_format, target_name if source_names else None))
+        return 0
+    if not source_names:
+        raise Failure("Must specify image file name")
+    source_cache = cache_mode(arguments, "source-cache", "writeback", "source cache option")
+    target_cache = cache_mode(arguments, "cache", "unsafe", "cache option")
+    shown = arguments.has("progress") and not output.quiet
+    with ExitStack() as stack:
+        progress = stack.enter_context(Progress(output, shown=shown, step=1.0))
+        progress.percent(0)
+        feedback = Feedback(progress.report, shown, None if output.quiet else output.warning)
+        sources = [stack.enter_context(_source(arguments, output, name, source_cache)) for name in source_names]
+        _load_snapshot(arguments, sources)
+        if arguments.has("bitmaps"):
+            _refuse_bitmaps(sources)
+        if arguments.has("no-create"):
+            _convert_into(arguments, output, sources, target_name, target_format, target_cache, feedback)
+        else:
+            plan = convert.plan_target(
+                sources,
+                target_name,
+                target_format or "raw",
+                given=given_options(options or ""),
+                backing=arguments.get("backing"),
+                backing_format=arguments.get("backing-format"),
+                compress=arguments.has("compress"),
+            )
+            convert.convert(sources, plan, _settings(arguments), feedback, cache=target_cache)
+        progress.percent(100)
+    return 0
+
+
+def _check(arguments: Arguments) -> None:
+    """Refuse options that contradict each other, in QEMU's order."""
+    has = arguments.has
+    for is_wrong, message in (
+        (has("skip-broken-bitmaps") and not has("bitmaps"), "Use of --skip-broken-bitmaps requires --bitmaps"),
+        (has("compress") and has("offload"), "Cannot enable copy offloading when -c is used"),
+        (has("sparse") and has("offload"), "Cannot enable copy offloading when -S is used"),
+        (has("offload") and has("salvage"), "Cannot use copy offloading in salvaging mode"),
+        (has("target-image-opts") and not has("no-create"), "--target-image-opts requires use of -n flag"),
+        (has("no-create") and has("options"), "-o has no effect when skipping image creation"),
+        (has("target-is-zero") and not has("no-create"), "--target-is-zero requires use of -n flag"),
+    ):
+        if is_wrong:
+            raise Failure(message)
+
+
+def _settings(arguments: Arguments) -> CopySettings:
+    return CopySettings(
+        compress=arguments.has("compress"),
+        min_sparse=_min_sparse(arguments.get("sparse") or "4k"),
+        reads_as_zeroes=arguments.has("target-is-zero"),
+        overlay=arguments.has("backing"),
+        in_order=not arguments.has("out-of-order"),
+        threads=_coroutines(arguments.get("coroutines") or "8"),
+        rate=_rate(arguments.get("rate") or "0"),
+        salvage=arguments.has("salvage"),
+        offload=arguments.has("offload"),
+    )
+
+
+def _source(arguments: Arguments, output: Output, name: str, cache: Cache) -> BlockNode:
+    return open_image(
+        output,
+        name,
+        arguments.get("format"),
+        image_opts=arguments.has("image-opts"),
+        force_share=arguments.has("force-share"),
+        exclusive=True,
+        cache=cache,
+    )
+
+
+def _convert_into(
+    arguments: Arguments,
+    output: Output,
+    sources: Sequence[BlockNode],
+    name: str,
+    format: str | None,
+    cache: Cache,
+    feedback: Feedback,
+) -> None:
+    if arguments.has("target-is-zero") and arguments.has("backing"):
+        raise Failure("Cannot use --target-is-zero when the destination image has a backing file")
+    if len(sources) > 1 and arguments.has("backing"):
+        raise Failure("Having a backing file for the target makes no sense when concatenating multiple input images")
+    try:
+        convert.refuse_source(sources, name)
+    except OSError as error:
+        raise could_not_open(name, error) from None
+    target = open_image(
+        output, name, format, image_opts=arguments.has("target-image-opts"), read_only=False, cache=cache
+    )
+    convert.convert_into(sources, target, _settings(arguments), feedback)
+
+
+def _load_snapshot(arguments: Arguments, sources: Sequence[BlockNode]) -> None:
+    """Show a snapshot's content instead of the present one."""
+    wanted = arguments.get("snapshot")
+    if wanted is None:
+        return
+    raise Failure(f"snapshots cannot be read yet: {sources[0].filename}")
+
+
+def _refuse_bitmaps(sources: Sequence[BlockNode]) -> None:
+    if len(sources) > 1:
+        raise Failure("Copying bitmaps only possible with single source")
+    raise Failure("copying bitmaps (--bitmaps) is not implemented yet; without it the data is copied and they are left")
