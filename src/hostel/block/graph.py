@@ -102,7 +102,7 @@ def create(path: str, *, cache: Cache = WRITEBACK, options: Mapping[str, Value] 
         ImageLocked: another process uses the file.
     """
     mode = OpenMode(read_only=False, cache=cache, options=options or {})
-    return create_file(_local_path(path), mode=mode)
+    return create_file(local_path(path), mode=mode)
 
 
 def _describe(filename: str, format: str | None, options: Mapping[str, Value] | None = None) -> Described:
@@ -117,7 +117,7 @@ def _describe(filename: str, format: str | None, options: Mapping[str, Value] | 
 def _open_image(image: Described, mode: OpenMode) -> BlockNode:
     """Open one image without what it refers to."""
     driver_class = registry.format_driver(image.format) if image.format is not None else None
-    protocol = FileDriver.open(_local_path(image.filename), mode)
+    protocol = FileDriver.open(local_path(image.filename), mode)
     file = BlockNode(protocol, image.filename, read_only=mode.read_only, cache=mode.cache)
     try:
         if driver_class is None:
@@ -132,7 +132,12 @@ def _open_image(image: Described, mode: OpenMode) -> BlockNode:
     return BlockNode(driver, image.name, read_only=mode.read_only, cache=mode.cache, probed=mode.probed)
 
 
-def _local_path(filename: str) -> str:
+def local_path(filename: str) -> str:
+    """The path of an image's file on this host.
+
+    Raises:
+        BlockError: the name is empty, or of another protocol.
+    """
     if not filename:
         raise BlockError("The 'file' block driver requires a file name", errno=errno.EINVAL)
     name = names.protocol(filename)

@@ -243,9 +243,7 @@ class FileDriver(BlockDriver):
                 os.fsync(self._fd)
         except OSError as error:
             os.ftruncate(self._fd, old)
-            raise BlockError(
-                f"Could not resize file '{self._path}': {os.strerror(error.errno or 0)}", errno=error.errno
-            ) from None
+            raise BlockError(f"Could not resize file: {os.strerror(error.errno or 0)}", errno=error.errno) from None
 
     def preallocate(self, offset: int, length: int) -> None:
         """Reserve space on the host; bytes that are there stay, and the file grows to the end of the range."""

@@ -128,6 +128,24 @@ def pack_refcounts(values: list[int], bits: int) -> bytes:
     return pack_table(array({8: "B", 16: "H", 32: "I", 64: "Q"}[bits], values))
 
 
+def unpack_refcounts(block: bytes | bytearray, bits: int) -> tuple[bytes, dict[int, int]]:
+    """Read a block: one byte a cluster, :data:`WIDE` standing for 255 and more; and these, slot to refcount."""
+    if bits < 8:
+        out = bytearray(len(block) * 8 // bits)
+        mask = (1 << bits) - 1
+        for step in range(8 // bits):
+            shift = step * bits
+            out[step :: 8 // bits] = block.translate(bytes((value >> shift) & mask for value in range(256)))
+        return bytes(out), {}
+    width = bits // 8
+    low = bytes(block[width - 1 :: width])
+    if WIDE not in low and not any(block[step::width].strip(b"\0") for step in range(width - 1)):
+        return low, {}
+    values = unpack_table(block, {1: "B", 2: "H", 4: "I", 8: "Q"}[width])
+    wide = {slot: value for slot, value in enumerate(values) if value >= WIDE}
+    return bytes(min(value, WIDE) for value in values), wide
+
+
 class DiskRefcounts:
     """What the image's own refcount blocks say."""
 
@@ -167,27 +185,10 @@ class DiskRefcounts:
         offset = self._offset(index) if index < len(self.table) else 0
         if not offset or geometry.in_cluster(offset) or offset >= self._file.length:
             return bytes(geometry.block_entries)
-        block = bytes(self._file.read(offset, geometry.cluster_size))
-        bits = geometry.refcount_bits
-        if bits == 8:
-            return block
-        if bits > 8:
-            return self._narrow(index, block, bits // 8)
-        out = bytearray(geometry.block_entries)
-        mask = (1 << bits) - 1
-        for step in range(8 // bits):
-            shift = step * bits
-            out[step :: 8 // bits] = block.translate(bytes((value >> shift) & mask for value in range(256)))
-        return bytes(out)
-
-    def _narrow(self, index: int, block: bytes, width: int) -> bytes:
-        low = block[width - 1 :: width]
-        if not any(block[step::width].strip(b"\0") for step in range(width - 1)) and WIDE not in low:
-            return low
-        first = index * self._geometry.block_entries
-        values = unpack_table(block, {2: "H", 4: "I", 8: "Q"}[width])
-        self._wide.update((first + slot, value) for slot, value in enumerate(values) if value >= WIDE)
-        return bytes(min(value, WIDE) for value in values)
+        page, wide = unpack_refcounts(self._file.read(offset, geometry.cluster_size), geometry.refcount_bits)
+        first = index * geometry.block_entries
+        self._wide.update((first + slot, value) for slot, value in wide.items())
+        return page
 
     def get(self, cluster: int) -> int:
         """The refcount of a cluster; 0 where no block covers it."""

@@ -1,0 +1,198 @@
+"""Laying out an empty image, where QEMU lays it out: header, refcount table, refcount block, L1 table."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Mapping
+from typing import Final, NamedTuple, TypeVar
+
+from hostel.block.driver import OpenMode, Preallocation
+from hostel.block.formats.qcow2 import header as headers
+from hostel.block.formats.qcow2 import layout
+from hostel.block.formats.qcow2.geometry import Geometry
+from hostel.block.formats.qcow2.image import Qcow2Image
+from hostel.block.formats.qcow2.layout import (
+    Compatible,
+    Compression,
+    Extension,
+    ExtensionType,
+    Header,
+    Incompatible,
+)
+from hostel.block.formats.qcow2.reference_count import pack_refcounts
+from hostel.block.formats.qcow2.resize import resize
+from hostel.block.formats.qcow2.write import Guest
+from hostel.block.node import BlockNode
+from hostel.block.options import Kind, Option, Options, Value
+from hostel.errors import BlockError, UnsupportedFeature
+
+CREATE_OPTIONS: Final = Options(
+    Option("size", Kind.SIZE, "Virtual disk size"),
+    Option("compat", Kind.STRING, "Compatibility level (v2 [0.10] or v3 [1.1])"),
+    Option("backing_file", Kind.STRING, "File name of a base image"),
+    Option("backing_fmt", Kind.STRING, "Image format of the base image"),
+    Option("cluster_size", Kind.SIZE, "qcow2 cluster size", "65536"),
+    Option("preallocation", Kind.STRING, "Preallocation mode (allowed values: off, metadata, falloc, full)"),
+    Option("lazy_refcounts", Kind.BOOL, "Postpone refcount updates", "off"),
+    Option("refcount_bits", Kind.NUMBER, "Width of a reference count entry in bits", "16"),
+    Option("compression_type", Kind.STRING, "Compression method used for image cluster compression", "zlib"),
+    Option("data_file", Kind.STRING, "File name of an external data file"),
+    Option("data_file_raw", Kind.BOOL, "The external data file must stay valid as a raw image", "off"),
+    Option("extended_l2", Kind.BOOL, "Extended L2 tables", "off"),
+    Option("encryption", Kind.BOOL, "Encrypt the image with format 'aes'. (Deprecated in favor of encrypt.format=aes)"),
+    Option("encrypt.format", Kind.STRING, "Encrypt the image, format choices: 'aes', 'luks'"),
+    Option("encrypt.key-secret", Kind.STRING, "ID of secret providing qcow AES key or LUKS passphrase"),
+    Option("encrypt.cipher-alg", Kind.STRING, "Name of encryption cipher algorithm"),
+    Option("encrypt.cipher-mode", Kind.STRING, "Name of encryption cipher mode"),
+    Option("encrypt.ivgen-alg", Kind.STRING, "Name of IV generator algorithm"),
+    Option("encrypt.ivgen-hash-alg", Kind.STRING, "Name of IV generator hash algorithm"),
+    Option("encrypt.hash-alg", Kind.STRING, "Name of encryption hash algorithm"),
+    Option("encrypt.iter-time", Kind.NUMBER, "Time to spend in PBKDF in milliseconds"),
+)
+T = TypeVar("T")
+_VERSIONS: Final = {"0.10": 2, "v2": 2, "1.1": 3, "v3": 3}
+
+
+class _Plan(NamedTuple):
+    version: int
+    cluster_size: int
+    refcount_bits: int
+    lazy: bool
+    compression: Compression
+    preallocation: Preallocation
+    backing_file: str | None
+    backing_format: str | None
+
+
+def create_image(file: BlockNode, size: int, options: Mapping[str, Value]) -> None:
+    """Lay out an image of ``size`` bytes in an empty ``file``.
+
+    Raises:
+        BlockError: an option or a combination of options makes no sense.
+        UnsupportedFeature: an option that is not implemented.
+        OSError: the host's own errors.
+    """
+    plan = _plan(options)
+    cluster_size = plan.cluster_size
+    table = (2 * cluster_size).to_bytes(8, "big")
+    # Header, refcount table and the one refcount block count themselves.
+    entries = 8 * cluster_size // plan.refcount_bits
+    block = pack_refcounts([1, 1, 1] + [0] * (entries - 3), plan.refcount_bits)
+    file.pwrite(0, headers.serialise(_preamble(plan)).ljust(cluster_size, b"\0"))
+    file.pwrite(cluster_size, table.ljust(cluster_size, b"\0"))
+    file.pwrite(2 * cluster_size, block)
+    image = Qcow2Image(file, OpenMode(read_only=False))
+    resize(Guest(image), size, plan.preallocation)
+    image.close()
+    file.flush()
+
+
+def _plan(options: Mapping[str, Value]) -> _Plan:
+    for name, what in (("data_file", "External data files"), ("encrypt.format", "Encrypted qcow2 images")):
+        if options.get(name):
+            raise UnsupportedFeature(f"{what} are not supported yet")
+    for name, what in (("extended_l2", "Extended L2 entries"), ("encryption", "Encrypted qcow2 images")):
+        if options.get(name):
+            raise UnsupportedFeature(f"{what} are not supported yet")
+    if options.get("data_file_raw"):
+        raise BlockError("data-file-raw requires data-file", errno=errno.EINVAL)
+    backing_file = str(options["backing_file"]) if options.get("backing_file") else None
+    plan = _Plan(
+        version=_choice(options, "compat", "1.1", _VERSIONS, "version"),
+        cluster_size=int(options.get("cluster_size", 65536)),
+        refcount_bits=int(options.get("refcount_bits", 16)),
+        lazy=bool(options.get("lazy_refcounts", False)),
+        compression=_choice(
+            options,
+            "compression_type",
+            "zlib",
+            {"zlib": Compression.ZLIB, "zstd": Compression.ZSTD},
+            "compression-type",
+        ),
+        preallocation=_choice(
+            options, "preallocation", "off", {mode.value: mode for mode in Preallocation}, "preallocation"
+        ),
+        backing_file=backing_file,
+        backing_format=str(options["backing_fmt"]) if options.get("backing_fmt") else None,
+    )
+    _check(plan)
+    return plan
+
+
+def _choice(options: Mapping[str, Value], name: str, default: str, choices: Mapping[str, T], shown: str) -> T:
+    text = str(options.get(name) or default)
+    if text not in choices:
+        raise BlockError(f"Parameter '{shown}' does not accept value '{text}'", errno=errno.EINVAL)
+    return choices[text]
+
+
+def _check(plan: _Plan) -> None:
+    """Refuse what cannot be, in QEMU's words."""
+    size, bits = plan.cluster_size, plan.refcount_bits
+    if size & (size - 1) or not 1 << layout.MIN_CLUSTER_BITS <= size <= 1 << layout.MAX_CLUSTER_BITS:
+        raise _invalid("Cluster size must be a power of two between 512 and 2048k")
+    if bits & (bits - 1) or not 1 <= bits <= 64:
+        raise _invalid("Refcount width must be a power of two and may not exceed 64 bits")
+    old = plan.version < 3
+    if plan.lazy and old:
+        raise _invalid(
+            "Lazy refcounts only supported with compatibility level 1.1 and above (use version=v3 or greater)"
+        )
+    if bits != 16 and old:
+        raise _invalid(
+            "Different refcount widths than 16 bits require compatibility level 1.1 or above "
+            "(use version=v3 or greater)"
+        )
+    if plan.compression is not Compression.ZLIB and old:
+        raise _invalid(
+            "Non-zlib compression type is only supported with compatibility level 1.1 and above "
+            "(use version=v3 or greater)"
+        )
+    if plan.backing_file and plan.preallocation is not Preallocation.OFF:
+        raise _invalid("Backing file and preallocation can only be used at the same time if extended_l2 is enabled")
+    if plan.backing_format and not plan.backing_file:
+        raise _invalid("Backing format cannot be used without backing file")
+
+
+def _invalid(message: str) -> BlockError:
+    return BlockError(message, errno=errno.EINVAL)
+
+
+def _preamble(plan: _Plan) -> headers.Preamble:
+    cluster_size = plan.cluster_size
+    zstd = plan.compression is Compression.ZSTD
+    header = Header(
+        magic=layout.MAGIC,
+        version=plan.version,
+        backing_file_offset=0,
+        backing_file_size=0,
+        cluster_bits=cluster_size.bit_length() - 1,
+        size=0,
+        crypt_method=0,
+        l1_size=0,
+        l1_table_offset=3 * cluster_size,
+        refcount_table_offset=cluster_size,
+        refcount_table_clusters=1,
+        nb_snapshots=0,
+        snapshots_offset=0,
+        incompatible_features=int(Incompatible.COMPRESSION if zstd else Incompatible.NONE),
+        compatible_features=int(Compatible.LAZY_REFCOUNTS if plan.lazy else Compatible.NONE),
+        autoclear_features=0,
+        refcount_order=plan.refcount_bits.bit_length() - 1,
+        header_length=layout.V2_HEADER_LENGTH if plan.version == 2 else Header.SIZE,
+        compression_type=int(plan.compression),
+        padding=bytes(7),
+    )
+    extensions: list[Extension] = []
+    if plan.backing_format:
+        name = plan.backing_format.encode(errors="surrogateescape")
+        extensions.append(Extension(int(ExtensionType.BACKING_FORMAT), name))
+    if plan.version >= 3 and _has_room(header, plan):
+        extensions.append(Extension(int(ExtensionType.FEATURE_NAMES), layout.feature_name_table()))
+    return headers.Preamble(header, b"", tuple(extensions), plan.backing_file)
+
+
+def _has_room(header: Header, plan: _Plan) -> bool:
+    """Whether the names of features fit into the first cluster: with 512 bytes a long backing name needs the room."""
+    used = header.header_length + 8 + 384 + 8 + 8 + len((plan.backing_format or "").ljust(8))
+    return used + len((plan.backing_file or "").encode(errors="surrogateescape")) <= Geometry.of(header).cluster_size

@@ -1,0 +1,250 @@
+"""The format driver ``qcow2``: an image as nodes see it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Final, Self
+
+from hostel.block.driver import (
+    CheckResult,
+    FormatDriver,
+    FormatInfo,
+    OpenMode,
+    Preallocation,
+    Reference,
+    Repair,
+    Report,
+    SnapshotInfo,
+    Supports,
+)
+from hostel.block.extent import Extent, Status
+from hostel.block.formats.qcow2 import header as headers
+from hostel.block.formats.qcow2 import layout
+from hostel.block.formats.qcow2.compressed import packer
+from hostel.block.formats.qcow2.create import CREATE_OPTIONS, create_image
+from hostel.block.formats.qcow2.image import Qcow2Image
+from hostel.block.formats.qcow2.layout import Compatible, Compression, ExtensionType, Incompatible
+from hostel.block.formats.qcow2.mapping import Kind, runs
+from hostel.block.formats.qcow2.write import Guest
+from hostel.block.node import BlockNode
+from hostel.block.options import Options, Value
+from hostel.errors import BlockError, InvalidImage
+
+_STATUS: Final = {
+    Kind.UNALLOCATED: Status.UNALLOCATED,
+    Kind.ZERO: Status.ZERO | Status.ALLOCATED,
+    Kind.DATA: Status.DATA | Status.ALLOCATED,
+    Kind.COMPRESSED: Status.DATA | Status.ALLOCATED | Status.COMPRESSED,
+}
+
+
+class Qcow2Driver(FormatDriver):
+    """QEMU copy-on-write images, versions 2 and 3."""
+
+    name = "qcow2"
+    supports = Supports.WRITE | Supports.ZEROES | Supports.DISCARD | Supports.BACKING
+    create_options: Final[Options] = CREATE_OPTIONS
+
+    def __init__(self, file: BlockNode, image: Qcow2Image) -> None:
+        super().__init__()
+        self.children["file"] = file
+        self._image = image
+        self._guest = Guest(image)
+
+    @classmethod
+    def open(cls, file: BlockNode, mode: OpenMode) -> Self:
+        """Open an image; one that is marked dirty is repaired first where it is opened for writing.
+
+        Raises:
+            InvalidImage: the header or a table is malformed.
+            CorruptImage: the image is marked corrupt and was to be written.
+            UnsupportedFeature: a feature is unknown or not implemented.
+        """
+        image = Qcow2Image(file, mode)
+        dirty = image.header.incompatible_features & Incompatible.DIRTY
+        if dirty and not mode.read_only and not mode.check:
+            _repair_dirty(image)
+        return cls(file, image)
+
+    @classmethod
+    def probe(cls, head: bytes, filename: str) -> int:
+        """By magic and version."""
+        known = head[:4] == layout.MAGIC and int.from_bytes(head[4:8], "big") >= 2
+        return 100 if known else 0
+
+    @classmethod
+    def create(cls, file: BlockNode, size: int, options: Mapping[str, Value]) -> None:
+        """Lay out an empty image; see :func:`create_image`."""
+        create_image(file, size, options)
+
+    @property
+    def length(self) -> int:
+        """The virtual size in bytes, in whole sectors as QEMU has it."""
+        return self._image.size & ~511
+
+    def pread(self, offset: int, buf: memoryview) -> None:
+        """Read from this layer and, where it says nothing, from the backing node."""
+        self._below()
+        self._guest.read(offset, buf)
+
+    def pwrite(self, offset: int, data: memoryview) -> None:
+        """Write in place or into new clusters."""
+        self._below()
+        self._guest.write(offset, data)
+
+    def write_zeroes(self, offset: int, length: int, *, unmap: bool) -> None:
+        """Zero by changing table entries where that is possible."""
+        self._below()
+        self._guest.write_zeroes(offset, length, unmap=unmap)
+
+    def discard(self, offset: int, length: int) -> None:
+        """Give whole clusters back."""
+        self._below()
+        self._guest.discard(offset, length)
+
+    def flush(self) -> None:
+        """Write what is held back, in order, and sync."""
+        self._image.write_metadata()
+
+    def extents(self, offset: int, length: int) -> Iterator[Extent]:
+        """This layer's clusters."""
+        for run in runs(self._image, offset, length):
+            host = run.host if run.host and run.kind is not Kind.COMPRESSED else None
+            yield Extent(run.offset, run.length, _STATUS[run.kind], host)
+
+    def references(self) -> Sequence[Reference]:
+        """The backing file, where one is recorded."""
+        preamble = self._image.preamble
+        if preamble.backing_file is None:
+            return ()
+        return (Reference("backing", preamble.backing_file, preamble.backing_format),)
+
+    def info(self) -> FormatInfo:
+        """Cluster size and QEMU's format-specific part."""
+        header = self._image.header
+        return FormatInfo(
+            cluster_size=self._image.geometry.cluster_size,
+            dirty=bool(header.incompatible_features & Incompatible.DIRTY),
+            encrypted=bool(header.crypt_method),
+            specific=_specific(self._image),
+        )
+
+    def close(self) -> None:
+        """Write what is held back."""
+        self._image.close()
+
+    # ---- optional powers
+
+    def resize(self, size: int, preallocation: Preallocation = Preallocation.OFF) -> None:
+        """Change the virtual size; see :func:`hostel.block.formats.qcow2.resize.resize`."""
+        from hostel.block.formats.qcow2.resize import resize
+
+        self._below()
+        resize(self._guest, size, preallocation)
+
+    def check(self, repair: Repair, report: Report) -> CheckResult:
+        """Check the image, and repair what ``repair`` allows.
+
+        Raises:
+            BlockError: the check could not be carried through.
+        """
+        from hostel.block.formats.qcow2.check import check_image
+
+        if not self._image.mode.read_only and not self._image.mode.check:
+            self._image.flush_metadata()
+        result = check_image(self._image, repair, report)
+        if repair:
+            self._image.reload()
+        return result
+
+    def snapshots(self) -> list[SnapshotInfo]:
+        """All snapshots, in the order of the table."""
+        from hostel.block.formats.qcow2.snapshot import snapshots
+
+        return snapshots(self._image)
+
+    def snapshot_create(self, name: str, *, date: tuple[int, int]) -> SnapshotInfo:
+        """Keep the present state."""
+        from hostel.block.formats.qcow2.snapshot import create_snapshot
+
+        return create_snapshot(self._image, name, date)
+
+    def snapshot_apply(self, id_or_name: str) -> None:
+        """Go back to a snapshot's state."""
+        from hostel.block.formats.qcow2.snapshot import apply_snapshot
+
+        apply_snapshot(self._image, id_or_name)
+
+    def snapshot_delete(self, id_or_name: str) -> None:
+        """Drop a snapshot."""
+        from hostel.block.formats.qcow2.snapshot import delete_snapshot
+
+        delete_snapshot(self._image, id_or_name)
+
+    def change_backing(self, filename: str | None, format: str | None) -> None:
+        """Record another backing file, or none.
+
+        Raises:
+            NoSpace: the name does not fit into the first cluster.
+        """
+        if filename is None and format is not None:
+            raise BlockError("A backing format needs a backing file", errno=22)
+        if filename is not None and len(filename.encode(errors="surrogateescape")) > layout.MAX_BACKING_NAME:
+            raise InvalidImage("Backing file name too long")
+        if format is not None and len(format.encode(errors="surrogateescape")) >= 16:
+            raise InvalidImage("Backing format name too long")
+        image = self._image
+        image.begin_write()
+        image.flush_metadata()
+        data = format.encode(errors="surrogateescape") if format else None
+        preamble = headers.with_extension(image.preamble, ExtensionType.BACKING_FORMAT, data)
+        image.write_preamble(preamble._replace(backing_file=filename))
+
+    @property
+    def cluster_size(self) -> int:
+        """Bytes of the unit of compression."""
+        return self._image.geometry.cluster_size
+
+    def compressor(self) -> Callable[[bytes | bytearray | memoryview], bytes | None]:
+        """A function for one thread that compresses one whole cluster."""
+        return packer(self._image.header.compression_type, self.cluster_size)
+
+    def pwrite_compressed(self, offset: int, payload: bytes) -> None:
+        """Store a cluster's compressed payload.
+
+        Raises:
+            BlockError: ``offset`` is inside a cluster, or the payload is no shorter than one.
+        """
+        if offset % self.cluster_size or not 0 < len(payload) < self.cluster_size:
+            raise BlockError("A compressed write is one whole cluster", errno=22)
+        self._guest.write_compressed(offset, payload)
+
+    def _below(self) -> None:
+        # The graph opens the backing node after this one.
+        self._guest.backing = self.children.get("backing")
+
+
+def _repair_dirty(image: Qcow2Image) -> None:
+    from hostel.block.formats.qcow2.repair import repair_image
+
+    image.mode = image.mode._replace(check=True)
+    result = repair_image(image, Repair.ALL, lambda line: None)
+    image.mode = image.mode._replace(check=False)
+    if result.corruptions or result.check_errors:
+        raise BlockError("Could not repair dirty image", errno=5, hint="Look at it with qemu-img check.")
+    image.reload()
+
+
+def _specific(image: Qcow2Image) -> dict[str, Any]:
+    header = image.header
+    kind = Compression(header.compression_type).name.lower()
+    if header.version < 3:
+        return {"compat": "0.10", "compression-type": kind, "refcount-bits": image.geometry.refcount_bits}
+    return {
+        "compat": "1.1",
+        "compression-type": kind,
+        "lazy-refcounts": bool(header.compatible_features & Compatible.LAZY_REFCOUNTS),
+        "refcount-bits": image.geometry.refcount_bits,
+        "corrupt": bool(header.incompatible_features & Incompatible.CORRUPT),
+        "extended-l2": bool(header.incompatible_features & Incompatible.EXTENDED_L2),
+    }

@@ -1,0 +1,500 @@
+"""The live image: header, L1 and L2 tables, refcounts, and the order in which they reach the disk.
+
+Tables are changed in memory and written by :meth:`Qcow2Image.write_metadata`, in the order that leaves leaks at worst
+wherever it is cut off: refcounts, a sync, L2 tables, a sync, L1 entries, a sync. Only then the clusters that nothing on
+disk refers to any more lose their references, and may be used again.
+"""
+
+from __future__ import annotations
+
+from array import array
+from typing import Final
+
+from hostel.block.driver import OpenMode
+from hostel.block.formats.qcow2 import header as headers
+from hostel.block.formats.qcow2 import layout
+from hostel.block.formats.qcow2.geometry import Geometry
+from hostel.block.formats.qcow2.header import Preamble
+from hostel.block.formats.qcow2.layout import Compatible, Extension, Header, Incompatible, SnapshotHeader
+from hostel.block.formats.qcow2.overlap import MetadataMap
+from hostel.block.formats.qcow2.refcount import Allocator
+from hostel.block.formats.qcow2.snapshot_table import validate_table
+from hostel.block.node import BlockNode
+from hostel.codec.table import pack_table, unpack_table, zero_table
+from hostel.errors import CorruptImage, InvalidImage, UnsupportedFeature
+from hostel.units import MiB
+
+_CACHE_LIMIT: Final = 32 * MiB  # bytes of L2 tables kept in memory, as QEMU's default l2-cache-size
+_MIN_TABLES: Final = 16
+_MAX_FREES: Final = 8192  # runs waiting to be freed
+
+
+class L2Table:
+    """An L2 table in memory.
+
+    Attributes:
+        offset: host offset, bytes.
+        entries: all entries.
+        low: the first entry that differs from the disk.
+        high: one after the last that differs.
+    """
+
+    __slots__ = ("entries", "high", "low", "offset")
+
+    def __init__(self, offset: int, entries: array[int]) -> None:
+        self.offset = offset
+        self.entries = entries
+        self.low = len(entries)
+        self.high = 0
+
+    def touch(self, low: int, high: int) -> None:
+        """Entries ``low`` to ``high`` changed."""
+        self.low = min(self.low, low)
+        self.high = max(self.high, high)
+
+
+class Qcow2Image:
+    """An open image.
+
+    Attributes:
+        file: the node that holds the metadata.
+        data: the node that holds the guest's clusters.
+        preamble: the header cluster as it is on disk.
+        geometry: the sizes that follow from the header.
+        l1: the active L1 table.
+        refcounts: the allocator; None while the image is open for reading only.
+        suspicious: bits that an ordinary data entry must not have.
+    """
+
+    def __init__(self, file: BlockNode, mode: OpenMode) -> None:
+        self.file = file
+        self.data = file
+        self.mode = mode
+        self.preamble = read_preamble(file)
+        self.geometry = Geometry.of(self.header)
+        self.suspicious = layout.L2_RESERVED | (self.geometry.cluster_size - 1 & ~layout.ZERO)
+        self.l1: array[int] = array("Q")
+        self.refcounts = Allocator(file, self.geometry, array("Q"), 0, 0)
+        self.tables: dict[int, L2Table] = {}  # by L1 index, the least recently used first
+        self.map = MetadataMap(self.geometry)
+        self._dirty_l1: set[int] = set()
+        self._dirty_tables: set[int] = set()
+        self._frees: list[tuple[int, int, bool]] = []
+        self._writing = False
+        self.broken: str | None = None
+        self.end_of_bytes = 0  # host offset after the last compressed payload; 0 where the next starts a cluster
+        self.last_cluster: tuple[int, bytes] | None = None  # an L2 entry and what it decompresses to
+        validate_header(self)
+        if not mode.no_io and not mode.check:
+            self.load_tables()
+
+    @property
+    def header(self) -> Header:
+        """The header's fixed fields."""
+        return self.preamble.header
+
+    @property
+    def extensions(self) -> tuple[Extension, ...]:
+        """The header's extensions."""
+        return self.preamble.extensions
+
+    @property
+    def size(self) -> int:
+        """The virtual size in bytes."""
+        return int(self.header.size)
+
+    @property
+    def lazy(self) -> bool:
+        """Whether refcounts on disk may wait, with the dirty bit set."""
+        return bool(self.header.compatible_features & Compatible.LAZY_REFCOUNTS)
+
+    # ---- loading
+
+    def load_tables(self) -> None:
+        """Read the L1 table and, for writing, the refcount table.
+
+        Raises:
+            InvalidImage: a table lies beyond the end of the file.
+        """
+        header, geometry = self.header, self.geometry
+        self.tables.clear()
+        self.l1 = self._read_table(header.l1_table_offset, header.l1_size, "L1 table")
+        if self.mode.read_only:
+            return
+        length = header.refcount_table_clusters << geometry.cluster_bits
+        table = self._read_table(header.refcount_table_offset, length // 8, "refcount table", padded=True)
+        while table and not table[-1]:
+            table.pop()
+        self.refcounts = Allocator(
+            self.file, geometry, table, header.refcount_table_offset, header.refcount_table_clusters
+        )
+
+    def _read_table(self, offset: int, entries: int, name: str, *, padded: bool = False) -> array[int]:
+        # A table is allocated in whole clusters; the file may end before the unused rest of the last one.
+        end = offset + (1 if padded else entries * 8)
+        if entries and end > self.file.length:
+            raise InvalidImage(f"The {name} lies beyond the end of the file: the image is truncated")
+        return unpack_table(self.file.read(offset, entries * 8))
+
+    def reload(self) -> None:
+        """Read everything again: the file was changed beside us."""
+        self.preamble = read_preamble(self.file)
+        self._writing = False
+        if not self.mode.check:
+            self.load_tables()
+
+    # ---- L2 tables
+
+    def l2_entries(self, l1_index: int) -> array[int] | None:
+        """The entries of an active L2 table, for reading; None where there is none."""
+        table = self._table(l1_index)
+        return None if table is None else table.entries
+
+    def next_l2(self, l1_index: int) -> int:
+        """The first L1 index from ``l1_index`` on that has an L2 table; a very large number where none has."""
+        l1 = self.l1
+        for index in range(l1_index, len(l1)):
+            if l1[index]:
+                return index
+        return 1 << 63
+
+    def _table(self, l1_index: int) -> L2Table | None:
+        table = self.tables.get(l1_index)
+        if table is not None:
+            return table
+        entry = self.l1[l1_index] if l1_index < len(self.l1) else 0
+        if not entry:
+            return None
+        offset = entry & layout.OFFSET_MASK
+        if entry & layout.L1_RESERVED or self.geometry.in_cluster(offset) or not offset:
+            self.corrupt(f"L2 table offset {offset:#x} unaligned (L1 index: {l1_index:#x})")
+        if offset >= self.file.length:
+            self.corrupt(f"L2 table offset {offset:#x} beyond the end of the file (L1 index: {l1_index:#x})")
+        self._make_room()
+        table = L2Table(offset, unpack_table(self.file.read(offset, self.geometry.cluster_size)))
+        self.tables[l1_index] = table
+        return table
+
+    def _make_room(self) -> None:
+        limit = max(_MIN_TABLES, _CACHE_LIMIT >> self.geometry.cluster_bits)
+        if len(self.tables) < limit:
+            return
+        if len(self._dirty_tables) > limit // 2:
+            self.write_metadata()
+        for index in list(self.tables)[: limit // 4]:
+            if index not in self._dirty_tables:
+                del self.tables[index]
+
+    def l2_for_write(self, l1_index: int) -> L2Table:
+        """The active L2 table of an L1 index, ready to be changed: made, or copied from the snapshots, when needed."""
+        entry = self.l1[l1_index]
+        table = self._table(l1_index)
+        if table is not None and entry & layout.COPIED:
+            return table
+        self._make_room()
+        entries = zero_table(self.geometry.l2_entries) if table is None else table.entries[:]
+        offset = self.allocate(self.geometry.cluster_size)
+        fresh = L2Table(offset, entries)
+        self.tables[l1_index] = fresh
+        self.touch(l1_index, 0, len(entries))
+        self.l1[l1_index] = offset | layout.COPIED
+        self._dirty_l1.add(l1_index)
+        self.map.tables.add(offset >> self.geometry.cluster_bits)
+        if table is not None:
+            self.map.tables.discard(table.offset >> self.geometry.cluster_bits)
+            self.release(table.offset, self.geometry.cluster_size)
+        return fresh
+
+    def drop_l2(self, l1_index: int) -> None:
+        """Give up an L2 table whose entries nothing needs any more."""
+        offset = self.l1[l1_index] & layout.OFFSET_MASK
+        self.tables.pop(l1_index, None)
+        self._dirty_tables.discard(l1_index)
+        self.l1[l1_index] = 0
+        self._dirty_l1.add(l1_index)
+        self.map.tables.discard(offset >> self.geometry.cluster_bits)
+        self.release(offset, self.geometry.cluster_size)
+
+    def touch(self, l1_index: int, low: int, high: int) -> None:
+        """Entries ``low`` to ``high`` of a table in memory changed."""
+        self.tables[l1_index].touch(low, high)
+        self._dirty_tables.add(l1_index)
+
+    def validate_entry(self, entry: int, l1_index: int, index: int) -> None:
+        """Refuse an L2 entry that makes no sense."""
+        where = f"(L2 offset: {self.l1[l1_index] & layout.OFFSET_MASK:#x}, L2 index: {index:#x})"
+        offset = entry & layout.OFFSET_MASK
+        if self.geometry.in_cluster(offset):
+            kind = "Preallocated zero cluster" if entry & layout.ZERO else "Cluster allocation"
+            self.corrupt(f"{kind} offset {offset:#x} unaligned {where}")
+        if entry & layout.ZERO and self.header.version < 3:
+            self.corrupt(f"Zero cluster entry found in pre-v3 image {where}")
+
+    # ---- allocating
+
+    def allocate(self, length: int) -> int:
+        """Allocate host clusters for ``length`` bytes; returns the host offset in bytes.
+
+        Raises:
+            CorruptImage: what seems free is metadata.
+            NoSpace: there is no room.
+        """
+        first = self.refcounts.allocate_clusters(self.geometry.clusters(length))
+        found = self.map.find(first, self.geometry.clusters(length))
+        if found is not None:
+            self.corrupt(f"Preventing invalid allocation: a free cluster overlaps with {found}")
+        return first << self.geometry.cluster_bits
+
+    def allocate_bytes(self, length: int) -> int:
+        """Allocate ``length`` bytes for a compressed payload, packed behind the last one; returns the host offset.
+
+        Each cluster that the payload touches gets one reference more.
+        """
+        bits = self.geometry.cluster_bits
+        while True:
+            offset = self._place_bytes(length)
+            first, last = offset >> bits, (offset + length - 1) >> bits
+            # Counting may need a new refcount block, which may take the very place.
+            if not self.refcounts.reserve(first, last):
+                break
+        if self.map.find(first, last - first + 1) is not None:
+            self.corrupt("Preventing invalid allocation: a free cluster overlaps with metadata")
+        self.refcounts.update(first, last - first + 1, 1)
+        self.refcounts.skip(last + 1)
+        end = offset + length
+        self.end_of_bytes = end if self.geometry.in_cluster(end) else 0
+        return offset
+
+    def _place_bytes(self, length: int) -> int:
+        bits = self.geometry.cluster_bits
+        offset = self.end_of_bytes
+        room = -offset % self.geometry.cluster_size
+        if not room or self.refcounts.get(offset >> bits) >= self.geometry.refcount_max:
+            room = 0
+        if room >= length:
+            return offset
+        cluster = self.refcounts.find(1)
+        return offset if room and cluster << bits == offset + room else cluster << bits
+
+    def release(self, offset: int, length: int, *, discard: bool = False) -> None:
+        """Give a host range up once the disk refers to it no more; with ``discard`` its space goes back to the host."""
+        if self._frees:
+            last, size, same = self._frees[-1]
+            if same == discard and last + size == offset and not self.geometry.in_cluster(offset | length):
+                self._frees[-1] = (last, size + length, same)
+                return
+        self._frees.append((offset, length, discard))
+
+    def prevent_overlap(self, offset: int, length: int) -> None:
+        """Refuse to write guest data over metadata.
+
+        Raises:
+            CorruptImage: an L2 entry points to metadata; the image is marked.
+        """
+        bits = self.geometry.cluster_bits
+        first = offset >> bits
+        found = self.map.find(first, ((offset + length - 1) >> bits) - first + 1)
+        if found is not None:
+            self.corrupt(f"Preventing invalid write on metadata (overlaps with {found})")
+
+    def corrupt(self, message: str) -> None:
+        """Raise for metadata that contradicts itself; an image that we may write is marked and written no more.
+
+        Raises:
+            CorruptImage: always.
+        """
+        if not self.mode.read_only and self.broken is None:
+            self.broken = message
+            if self.header.version >= 3:
+                self.set_features(self.header.incompatible_features | Incompatible.CORRUPT)
+            raise CorruptImage(f"Marking image as corrupt: {message}", hint="Use qemu-img check -r all to repair it.")
+        raise CorruptImage(message)
+
+    # ---- writing
+
+    def begin_write(self) -> None:
+        """Before the first change: clear autoclear bits, and mark the image dirty where refcounts are lazy.
+
+        Raises:
+            CorruptImage: the image was found corrupt since it was opened.
+        """
+        self.last_cluster = None  # what lies at its place may be something else soon
+        if self._writing:
+            if self.broken is not None:
+                raise CorruptImage(f"The image is not written any more: {self.broken}")
+            return
+        self.place_metadata()
+        header = self.header
+        if headers.unknown_autoclear(header):
+            self.write_preamble(self.preamble._replace(header=header.replace(autoclear_features=0)))
+        if self.lazy:
+            self.set_features(self.header.incompatible_features | Incompatible.DIRTY)
+        self._writing = True
+
+    def place_metadata(self) -> None:
+        """Learn where the metadata lies."""
+        header, bits, place = self.header, self.geometry.cluster_bits, self.map.place
+        place("active L1 table", header.l1_table_offset, header.l1_size * 8)
+        place("refcount table", header.refcount_table_offset, header.refcount_table_clusters << bits)
+        place("snapshot table", header.snapshots_offset, header.nb_snapshots * SnapshotHeader.SIZE)
+        self.map.tables = {(entry & layout.OFFSET_MASK) >> bits for entry in self.l1 if entry}
+        self.map.blocks = {entry >> bits for entry in self.refcounts.table if entry}
+
+    def set_features(self, incompatible: int) -> None:
+        """Write the incompatible features and sync."""
+        header = self.header.replace(incompatible_features=int(incompatible))
+        self._write_header(Header.OFFSET["incompatible_features"], header.incompatible_features.to_bytes(8, "big"))
+        self.preamble = self.preamble._replace(header=header)
+
+    def write_preamble(self, preamble: Preamble) -> None:
+        """Replace the header cluster's content with one write between two syncs."""
+        data = headers.serialise(preamble)
+        self._write_header(0, data)
+        self.preamble = headers.parse(data.ljust(self.geometry.cluster_size, b"\0"))
+
+    def write_header_fields(self, header: Header, first: str, end: str) -> None:
+        """Write the header's fields from ``first`` up to ``end`` with one write between two syncs."""
+        start, stop = Header.OFFSET[first], Header.OFFSET[end]
+        self._write_header(start, header.pack()[start:stop])
+        self.preamble = self.preamble._replace(header=header)
+
+    def _write_header(self, offset: int, data: bytes) -> None:
+        self.file.flush()
+        try:
+            self.file.pwrite(offset, data)
+            self.file.flush()
+        except BaseException:
+            # The disk may have the old header or the new one: nobody may write on as if it were known.
+            self.broken = "its header could not be written; open it again"
+            raise
+
+    def write_metadata(self) -> None:
+        """Write what is held back, in order, and sync."""
+        if not self.lazy:
+            self._write_refcounts()
+        self._write_tables()
+        self._write_l1()
+        self.file.flush()
+        self._free()
+
+    def flush_metadata(self) -> None:
+        """Write everything that is held back, the freed clusters included, and sync."""
+        self.write_metadata()
+        while self.refcounts.dirty:
+            self._write_refcounts()
+            self._free()
+
+    def _write_refcounts(self) -> None:
+        if not self.refcounts.dirty:
+            return
+        moved = self.refcounts.write()
+        if moved is not None:
+            offset, length = self.refcounts.moved(moved)
+            clusters = self.refcounts.table_clusters
+            header = self.header.replace(refcount_table_offset=moved, refcount_table_clusters=clusters)
+            self.write_header_fields(header, "refcount_table_offset", "nb_snapshots")
+            self.release(offset, length)
+            self.map.place("refcount table", moved, clusters << self.geometry.cluster_bits)
+        self.map.blocks = {entry >> self.geometry.cluster_bits for entry in self.refcounts.table if entry}
+
+    def _write_tables(self) -> None:
+        for index in sorted(self._dirty_tables):
+            table = self.tables[index]
+            self.file.pwrite(table.offset + table.low * 8, pack_table(table.entries[table.low : table.high]))
+            table.low, table.high = len(table.entries), 0
+            self._dirty_tables.discard(index)
+
+    def _write_l1(self) -> None:
+        if not self._dirty_l1:
+            return
+        self.file.flush()
+        for index in sorted(self._dirty_l1):
+            self.file.pwrite(self.header.l1_table_offset + index * 8, self.l1[index].to_bytes(8, "big"))
+        self._dirty_l1.clear()
+
+    def _free(self) -> None:
+        while self._frees:
+            offset, length, discard = self._frees.pop()
+            self.refcounts.free(offset, length)
+            if discard and not self.geometry.in_cluster(offset | length):
+                self._discard(offset, length)
+
+    def _discard(self, offset: int, length: int) -> None:
+        """Give space back to the host: only of clusters that nothing refers to now."""
+        bits = self.geometry.cluster_bits
+        for cluster in range(offset >> bits, (offset + length) >> bits):
+            if not self.refcounts.get(cluster):
+                self.file.discard(cluster << bits, self.geometry.cluster_size)
+
+    def settle(self) -> None:
+        """Keep what is waiting bounded."""
+        if len(self._frees) > _MAX_FREES:
+            self.write_metadata()
+
+    def close(self) -> None:
+        """Write what is held back; the image is clean afterwards."""
+        if not self._writing or self.broken is not None:
+            return
+        self.flush_metadata()
+        if self.header.incompatible_features & Incompatible.DIRTY:
+            self.set_features(self.header.incompatible_features & ~int(Incompatible.DIRTY))
+
+
+def read_preamble(file: BlockNode) -> Preamble:
+    """Read and parse the first cluster.
+
+    Raises:
+        InvalidImage: it is malformed.
+        UnsupportedFeature: the image needs what we do not know.
+    """
+    head = bytes(file.read(0, min(file.length, 1 << 16)))
+    bits = int.from_bytes(head[20:24], "big") if len(head) >= 24 else 0
+    if 16 < bits <= layout.MAX_CLUSTER_BITS:
+        head = bytes(file.read(0, min(file.length, 1 << bits)))
+    return headers.parse(head[: 1 << bits] if layout.MIN_CLUSTER_BITS <= bits <= layout.MAX_CLUSTER_BITS else head)
+
+
+def validate_header(image: Qcow2Image) -> None:
+    """Check what the header says of tables, in QEMU's order and words.
+
+    Raises:
+        InvalidImage: a table is out of its limits.
+        UnsupportedFeature: a feature is not implemented.
+    """
+    header, geometry = image.header, image.geometry
+    if header.crypt_method > 2:
+        raise InvalidImage(f"Unsupported encryption method {header.crypt_method}")
+    if header.crypt_method:
+        raise UnsupportedFeature("Encrypted qcow2 images are not supported yet")
+    for bit, name in (
+        (Incompatible.DATA_FILE, "external data file"),
+        (Incompatible.EXTENDED_L2, "extended L2 entries"),
+    ):
+        if header.incompatible_features & bit:
+            raise UnsupportedFeature(f"Unsupported qcow2 feature(s): {name}")
+    if not image.mode.read_only and not image.mode.check and header.incompatible_features & Incompatible.CORRUPT:
+        raise CorruptImage(
+            "qcow2: Image is corrupt; cannot be opened read/write", hint="Use qemu-img check -r all to repair it."
+        )
+    clusters = header.refcount_table_clusters
+    if not clusters and not image.mode.check:
+        raise InvalidImage("Image does not contain a reference count table")
+    entry_count = clusters << (geometry.cluster_bits - 3)
+    validate_table(
+        geometry, header.refcount_table_offset, entry_count, 8, layout.MAX_REFTABLE_SIZE, "Reference count table"
+    )
+    validate_table(
+        geometry,
+        header.snapshots_offset,
+        # Too many of them are no reason not to repair the image.
+        min(header.nb_snapshots, layout.MAX_SNAPSHOTS) if image.mode.check else header.nb_snapshots,
+        SnapshotHeader.SIZE,
+        SnapshotHeader.SIZE * layout.MAX_SNAPSHOTS,
+        "Snapshot table",
+    )
+    validate_table(geometry, header.l1_table_offset, header.l1_size, 8, layout.MAX_L1_SIZE, "Active L1 table")
+    needed = geometry.l1_entries(header.size)
+    if needed > 0x7FFFFFFF:
+        raise InvalidImage("Image is too big", errno=27)
+    if header.l1_size < needed:
+        raise InvalidImage("L1 table is too small")

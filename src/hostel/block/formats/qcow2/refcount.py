@@ -1,0 +1,422 @@
+"""The allocator: refcounts in memory, which clusters are free, and the refcount blocks on disk.
+
+A refcount block in memory is one byte a cluster, so that looking for free clusters is ``bytes.find`` and counting a
+run is ``bytes.translate``; refcounts of 255 and more are kept beside. Nothing is written before
+:meth:`Allocator.write`, and there the order is: blocks, a sync, then the table's entries that point to new blocks. See
+"Host cluster management" in the qcow2 specification.
+"""
+
+from __future__ import annotations
+
+from array import array
+from typing import Final
+
+from hostel.block.formats.qcow2 import layout
+from hostel.block.formats.qcow2.geometry import Geometry
+from hostel.block.formats.qcow2.reference_count import WIDE, pack_refcounts, unpack_refcounts
+from hostel.block.node import BlockNode
+from hostel.codec.table import pack_table
+from hostel.errors import BlockError, CorruptImage, NoSpace
+
+_INCREMENT: Final = bytes(min(value + 1, WIDE) for value in range(256))
+_DECREMENT: Final = bytes(max(value - 1, 0) for value in range(256))
+_CACHE_LIMIT: Final = 32 << 20  # bytes of blocks kept in memory
+_MAX_CLUSTER: Final = 1 << 47  # host offsets have 56 bits
+
+
+class Block:
+    """A refcount block in memory.
+
+    Attributes:
+        values: one byte a cluster; :data:`WIDE` says that ``wide`` has it.
+        wide: slot to refcount.
+        low: the first slot that differs from the disk.
+        high: one after the last slot that differs.
+        before: what ``values`` were when the transaction began; None outside one or where nothing changed.
+    """
+
+    __slots__ = ("before", "high", "low", "values", "wide", "wide_before")
+
+    def __init__(self, values: bytearray, wide: dict[int, int]) -> None:
+        self.values = values
+        self.wide = wide
+        self.low = len(values)
+        self.high = 0
+        self.before: bytes | None = None
+        self.wide_before: dict[int, int] = {}
+
+    def touch(self, low: int, high: int) -> None:
+        """Slots ``low`` to ``high`` changed."""
+        self.low = min(self.low, low)
+        self.high = max(self.high, high)
+
+    @property
+    def dirty(self) -> bool:
+        """Whether the disk has something else."""
+        return self.low < self.high
+
+    def clean(self) -> None:
+        """The disk has the same now."""
+        self.low, self.high = len(self.values), 0
+
+
+class Allocator:
+    """Refcounts and free clusters of one image.
+
+    Attributes:
+        table: the refcount table; it may be longer than on disk until it is written.
+        table_offset: host offset of the table on disk, bytes.
+        table_clusters: clusters of the table on disk.
+        recording: inside a transaction: blocks keep what they were.
+    """
+
+    def __init__(
+        self, file: BlockNode, geometry: Geometry, table: array[int], table_offset: int, table_clusters: int
+    ) -> None:
+        self._file = file
+        self._geometry = geometry
+        self.table = table
+        self.table_offset = table_offset
+        self.table_clusters = table_clusters
+        self.recording = False
+        self.blocks: dict[int, Block] = {}
+        self._new_entries: set[int] = set()
+        self._hint = 0
+
+    # ---- looking
+
+    def get(self, cluster: int) -> int:
+        """The refcount of a cluster."""
+        index, slot = divmod(cluster, self._geometry.block_entries)
+        block = self._block(index)
+        if block is None:
+            return 0
+        value = block.values[slot]
+        return block.wide[slot] if value == WIDE else value
+
+    def end(self) -> int:
+        """One more than the last cluster in use."""
+        for index in range(len(self.table) - 1, -1, -1):
+            block = self._block(index)
+            if block is not None and (used := len(block.values.rstrip(b"\0"))):
+                return index * self._geometry.block_entries + used
+        return 0
+
+    def _block(self, index: int) -> Block | None:
+        block = self.blocks.get(index)
+        if block is None and index < len(self.table) and self.table[index]:
+            self._make_room()
+            block = self.blocks[index] = self._load(index)
+        return block
+
+    def _load(self, index: int) -> Block:
+        geometry = self._geometry
+        entry = self.table[index]
+        offset = entry & layout.REFTABLE_OFFSET_MASK
+        if entry & layout.REFTABLE_RESERVED or geometry.in_cluster(offset):
+            raise CorruptImage(f"Refblock offset {offset:#x} unaligned (reftable index: {index:#x})")
+        if offset >= self._file.length:
+            raise CorruptImage(f"Refblock offset {offset:#x} lies beyond the end of the file (index: {index:#x})")
+        values, wide = unpack_refcounts(self._file.read(offset, geometry.cluster_size), geometry.refcount_bits)
+        return Block(bytearray(values), wide)
+
+    def _make_room(self) -> None:
+        if len(self.blocks) * self._geometry.block_entries < _CACHE_LIMIT:
+            return
+        for index in [each for each, block in self.blocks.items() if not block.dirty and block.before is None]:
+            del self.blocks[index]
+
+    # ---- counting
+
+    def update(self, first: int, count: int, delta: int) -> None:
+        """Add ``delta`` to the refcounts of ``count`` neighbours: all of them or, where that fails, none.
+
+        Raises:
+            BlockError: a refcount cannot get that large (EINVAL).
+            CorruptImage: a refcount would get negative.
+            NoSpace: the refcount table cannot cover the clusters.
+        """
+        done: list[tuple[Block, int, bytes, dict[int, int]]] = []
+        if delta < 0:
+            self._hint = min(self._hint, first)
+        try:
+            while count > 0:
+                index, slot = divmod(first, self._geometry.block_entries)
+                length = min(count, self._geometry.block_entries - slot)
+                block = self._block(index)
+                if block is None:
+                    block = self._add_block(index)
+                self._record(block)
+                done.append((block, slot, bytes(block.values[slot : slot + length]), dict(block.wide)))
+                self._add(block, index, slot, length, delta)
+                first += length
+                count -= length
+        except BaseException:
+            for block, slot, values, wide in done:
+                block.values[slot : slot + len(values)] = values
+                block.wide = wide
+            raise
+
+    def _record(self, block: Block) -> None:
+        if self.recording and block.before is None:
+            block.before, block.wide_before = bytes(block.values), dict(block.wide)
+
+    def _add(self, block: Block, index: int, slot: int, length: int, delta: int) -> None:
+        block.touch(slot, slot + length)
+        part = block.values[slot : slot + length]
+        limit = min(self._geometry.refcount_max, WIDE - 1)
+        if delta == 1 and max(part) < limit:
+            block.values[slot : slot + length] = part.translate(_INCREMENT)
+            return
+        if delta == -1 and min(part) and WIDE not in part:
+            block.values[slot : slot + length] = part.translate(_DECREMENT)
+            return
+        for at in range(slot, slot + length):
+            value = block.values[at]
+            value = (block.wide[at] if value == WIDE else value) + delta
+            cluster = index * self._geometry.block_entries + at
+            if value < 0:
+                raise CorruptImage(
+                    f"The refcount of the cluster at {cluster << self._geometry.cluster_bits:#x} is wrong"
+                )
+            if value > self._geometry.refcount_max:
+                raise BlockError("Invalid argument", errno=22, hint="The refcounts are too narrow for it.")
+            block.wide.pop(at, None)
+            if value >= WIDE:
+                block.wide[at] = value
+            block.values[at] = min(value, WIDE)
+
+    def _add_block(self, index: int) -> Block:
+        """Make a refcount block for a range that has none."""
+        entries = self._geometry.block_entries
+        if (index + 1) * 8 > layout.MAX_REFTABLE_SIZE:
+            raise NoSpace("File too large: the refcount table has reached its limit", errno=27)
+        while True:
+            cluster = self.find(1)
+            home = cluster // entries
+            # A block in a range that has none either counts itself; that range must come first.
+            if home == index or self._block(home) is not None:
+                break
+            self._add_block(home)
+        if index >= len(self.table):
+            self.table.extend([0] * (index + 1 - len(self.table)))
+        block = Block(bytearray(entries), {})
+        if self.recording:
+            block.before = bytes(entries)
+        self.blocks[index] = block
+        block.touch(0, entries)
+        self.table[index] = cluster << self._geometry.cluster_bits
+        self._new_entries.add(index)
+        try:
+            self.update(cluster, 1, 1)
+        except BaseException:
+            self.table[index] = 0
+            self._new_entries.discard(index)
+            del self.blocks[index]
+            raise
+        return block
+
+    # ---- allocating
+
+    def find(self, count: int) -> int:
+        """The first of ``count`` free neighbours; nothing is counted yet.
+
+        Raises:
+            CorruptImage: the header's own cluster seems free.
+        """
+        entries = self._geometry.block_entries
+        index, slot = divmod(self._hint, entries)
+        start = run = 0
+        while True:
+            if run:
+                lead = self._leading(index)
+                if run + lead >= count or lead == entries:
+                    run += lead
+                else:
+                    run, slot = 0, lead
+            if not run:
+                start, run = self._search(index, slot, count)
+            if run >= count:
+                break
+            index, slot = index + 1, 0
+            if index * entries > _MAX_CLUSTER:
+                raise NoSpace("File too large: no host offset is left", errno=27)
+        if start == 0:
+            raise CorruptImage("Preventing invalid allocation at offset 0: the header's refcount is 0")
+        return start
+
+    def _leading(self, index: int) -> int:
+        """How many clusters at the start of a block's range are free."""
+        view = self._view(index)
+        return self._geometry.block_entries if view is None else len(view) - len(view.lstrip(b"\0"))
+
+    def _search(self, index: int, slot: int, count: int) -> tuple[int, int]:
+        """Find free neighbours in one block's range from ``slot`` on, or else those at its end: first and number."""
+        entries = self._geometry.block_entries
+        view = self._view(index)
+        if view is None:
+            return index * entries + slot, entries - slot
+        found = view.find(bytes(count), slot) if count <= entries - slot else -1
+        if found >= 0:
+            return index * entries + found, count
+        tail = entries - max(slot, len(view.rstrip(b"\0")))
+        return (index + 1) * entries - tail, tail
+
+    def _view(self, index: int) -> bytes | bytearray | None:
+        """A block's values; in a transaction, what is free must have been free before as well."""
+        block = self._block(index)
+        if block is None:
+            return None
+        if block.before is None:
+            return block.values
+        both = int.from_bytes(block.values, "little") | int.from_bytes(block.before, "little")
+        return both.to_bytes(len(block.before), "little")
+
+    def allocate_clusters(self, count: int) -> int:
+        """Find ``count`` free neighbours and count them once; returns the first."""
+        while True:
+            first = self.find(count)
+            # Counting may need a new refcount block, which may take the very place.
+            if not self.reserve(first, first + count - 1) or self.find(count) == first:
+                break
+        self.update(first, count, 1)
+        self._hint = first + count
+        return first
+
+    def reserve(self, first: int, last: int) -> bool:
+        """Make refcount blocks for clusters ``first`` to ``last`` where there are none; whether any was made."""
+        made = False
+        for index in range(first // self._geometry.block_entries, last // self._geometry.block_entries + 1):
+            if self._block(index) is None:
+                self._add_block(index)
+                made = True
+        return made
+
+    def skip(self, cluster: int) -> None:
+        """No cluster before ``cluster`` is free that :meth:`find` would find."""
+        self._hint = max(self._hint, cluster)
+
+    def allocate(self, length: int) -> int:
+        """Allocate clusters for ``length`` bytes; returns their host offset in bytes."""
+        return self.allocate_clusters(self._geometry.clusters(length)) << self._geometry.cluster_bits
+
+    def free(self, offset: int, length: int) -> None:
+        """Drop one reference to each cluster of a host range, in bytes. Nothing on disk may refer to it any more."""
+        bits = self._geometry.cluster_bits
+        first = offset >> bits
+        self.update(first, ((offset + length - 1) >> bits) - first + 1, -1)
+
+    # ---- transactions
+
+    def begin(self) -> array[int]:
+        """From now on blocks keep what they were; returns the table as it is. Nothing is dirty."""
+        self.recording = True
+        return self.table[:]
+
+    def roll_back(self, table: array[int]) -> None:
+        """Make everything what it was at :meth:`begin`."""
+        for index, block in list(self.blocks.items()):
+            if index >= len(table) or not table[index]:
+                del self.blocks[index]
+            elif block.before is not None:
+                block.values[:] = block.before
+                block.wide = block.wide_before
+        self.table = table
+        self._end()
+
+    def commit(self, offset: int, clusters: int) -> None:
+        """Everything is on disk; the table has moved where ``clusters`` is not 0."""
+        if clusters:
+            self.table_offset, self.table_clusters = offset, clusters
+        self._end()
+
+    def _end(self) -> None:
+        self.recording = False
+        self._new_entries.clear()
+        self._hint = 0
+        for block in self.blocks.values():
+            block.before, block.wide_before = None, {}
+            block.clean()
+
+    # ---- writing
+
+    @property
+    def dirty(self) -> bool:
+        """Whether anything is to be written."""
+        return bool(self._new_entries) or any(block.dirty for block in self.blocks.values())
+
+    def block_offset(self, index: int) -> int:
+        """Host offset of a block, bytes."""
+        return self.table[index] & layout.REFTABLE_OFFSET_MASK
+
+    def write(self) -> int | None:
+        """Write changed blocks, sync, then the table's new entries.
+
+        Returns:
+            None; or, where the table outgrew its place, the host offset of a new one, written and synced: the caller
+            makes the header point to it (:meth:`moved`).
+        """
+        moved = self._place_table()
+        for index, block in self.blocks.items():
+            if block.dirty:
+                self._write_block(index, block)
+        self._file.flush()
+        if moved is not None:
+            clusters = self.capacity() * 8 >> self._geometry.cluster_bits
+            self._file.pwrite(moved, pack_table(self.table).ljust(clusters << self._geometry.cluster_bits, b"\0"))
+            self._file.flush()
+        elif self._new_entries:
+            for index in sorted(self._new_entries):
+                self._file.pwrite(self.table_offset + index * 8, self.table[index].to_bytes(8, "big"))
+            self._file.flush()
+        self._new_entries.clear()
+        return moved
+
+    def capacity(self) -> int:
+        """Entries that the table shall have room for: a whole number of clusters."""
+        per_cluster = self._geometry.cluster_size // 8
+        needed = len(self.table)
+        on_disk = self.table_clusters * per_cluster
+        if needed <= on_disk:
+            return on_disk
+        wanted = min(max(needed, on_disk + on_disk // 2 + 1), max(needed, layout.MAX_REFTABLE_SIZE // 8))
+        return -(-wanted // per_cluster) * per_cluster
+
+    def _place_table(self) -> int | None:
+        """Allocate a larger table where the present one is too small."""
+        if len(self.table) * 8 <= self.table_clusters << self._geometry.cluster_bits:
+            return None
+        while True:
+            wanted = self.capacity()
+            offset = self.allocate(wanted * 8)
+            if self.capacity() == wanted:
+                return offset
+            self.free(offset, wanted * 8)  # counting it needed one block more
+
+    def moved(self, offset: int) -> tuple[int, int]:
+        """The header points to a new table; returns the old one's host offset and length in bytes, to be freed."""
+        old = (self.table_offset, self.table_clusters << self._geometry.cluster_bits)
+        clusters = self.capacity() * 8 >> self._geometry.cluster_bits
+        self.table_offset, self.table_clusters = offset, clusters
+        return old
+
+    def _write_block(self, index: int, block: Block) -> None:
+        bits = self._geometry.refcount_bits
+        per_byte = max(1, 8 // bits)
+        low = block.low // per_byte * per_byte
+        high = -(-block.high // per_byte) * per_byte
+        self._file.pwrite(self.block_offset(index) + low * bits // 8, self.pack(block, low, high))
+        block.clean()
+
+    def pack(self, block: Block, low: int, high: int) -> bytes:
+        """Slots ``low`` to ``high`` as they lie on disk."""
+        bits = self._geometry.refcount_bits
+        part = block.values[low:high]
+        if bits == 8 and not block.wide:
+            return bytes(part)
+        if bits == 16 and not block.wide:
+            packed = bytearray(len(part) * 2)
+            packed[1::2] = part
+            return bytes(packed)
+        values = [block.wide[low + at] if value == WIDE else value for at, value in enumerate(part)]
+        return pack_refcounts(values, bits)

@@ -1,0 +1,162 @@
+"""Growing and shrinking, and preallocation."""
+
+from __future__ import annotations
+
+import errno
+from array import array
+from collections.abc import Callable
+from typing import Final
+
+from hostel.block.driver import Preallocation
+from hostel.block.formats.qcow2 import layout
+from hostel.block.formats.qcow2.image import Qcow2Image
+from hostel.block.formats.qcow2.write import Guest
+from hostel.codec.table import pack_table
+from hostel.errors import BlockError, NoSpace, UnsupportedFeature
+from hostel.units import INT64_MAX
+
+_STEP: Final = 1 << 30  # bytes mapped at once while preallocating
+
+
+def resize(guest: Guest, size: int, preallocation: Preallocation) -> None:
+    """Change the virtual size to ``size`` bytes; new space reads as zeroes.
+
+    Raises:
+        BlockError: the size is none (EINVAL), or beyond what the cluster size can map (EFBIG).
+        UnsupportedFeature: a version 2 image has snapshots.
+        OSError: the host's own errors; the old size or the new one is live.
+    """
+    image = guest.image
+    if size % 512:
+        raise BlockError("The new size must be a multiple of 512", errno=errno.EINVAL)
+    if size == image.size:
+        return
+    if image.header.nb_snapshots and image.header.version < 3:
+        raise UnsupportedFeature("Can't resize a v2 image which has snapshots")
+    if size < image.size:
+        if preallocation is not Preallocation.OFF:
+            raise BlockError("Preallocation can't be used for shrinking an image", errno=errno.EINVAL)
+        _shrink(guest, size)
+    else:
+        _grow(guest, size, preallocation)
+
+
+def _grow(guest: Guest, size: int, preallocation: Preallocation) -> None:
+    image = guest.image
+    old = image.size
+    entries = image.geometry.l1_entries(size)
+    if entries > layout.MAX_L1_SIZE // 8 or size > INT64_MAX:
+        raise NoSpace(
+            "Failed to grow the L1 table: the size is beyond what the cluster size can map", errno=errno.EFBIG
+        )
+    image.begin_write()
+    _zero_tail(guest, old)
+    _grow_l1(image, entries)
+    # Before the size changes, so that what a longer backing file has there never shows.
+    _hide_backing(guest, old, size)
+    image.flush_metadata()
+    image.write_header_fields(image.header.replace(size=size), "size", "crypt_method")
+    if preallocation is not Preallocation.OFF:
+        start = image.geometry.align(old)
+        preallocate(guest, start, size - start, preallocation)
+
+
+def _zero_tail(guest: Guest, old: int) -> None:
+    """The rest of the last cluster, beyond the old end, may hold anything."""
+    image = guest.image
+    length = -old % image.geometry.cluster_size
+    if not length or not image.l1:
+        return
+    l1_index = old // image.geometry.l2_reach
+    table = image.l2_entries(l1_index)
+    if table is None or not table[(old % image.geometry.l2_reach) >> image.geometry.cluster_bits]:
+        return
+    _with_size(guest, old + length, lambda: guest.write(old, memoryview(bytes(length))))
+
+
+def _hide_backing(guest: Guest, old: int, size: int) -> None:
+    if guest.backing is None or guest.backing.length <= old:
+        return
+    end = min(size, guest.image.geometry.align(guest.backing.length))
+    _with_size(guest, size, lambda: guest.write_zeroes(old, end - old, unmap=False))
+
+
+def _with_size(guest: Guest, size: int, call: Callable[[], None]) -> None:
+    """Call with another size in memory, where the disk still has the old one."""
+    image = guest.image
+    preamble = image.preamble
+    image.preamble = preamble._replace(header=preamble.header.replace(size=size))
+    try:
+        call()
+    finally:
+        image.preamble = image.preamble._replace(header=image.header.replace(size=preamble.header.size))
+
+
+def _grow_l1(image: Qcow2Image, entries: int) -> None:
+    """Move the L1 table to where it has room for ``entries``."""
+    if entries <= len(image.l1):
+        return
+    image.flush_metadata()
+    header = image.header
+    offset = image.allocate(entries * 8)
+    l1 = array("Q", image.l1)
+    l1.extend([0] * (entries - len(l1)))
+    try:
+        image.file.pwrite(offset, pack_table(l1))
+        image.flush_metadata()
+    except BaseException:
+        image.refcounts.free(offset, entries * 8)
+        raise
+    old = len(image.l1) * 8
+    image.write_header_fields(
+        header.replace(l1_size=entries, l1_table_offset=offset), "l1_size", "refcount_table_offset"
+    )
+    image.l1 = l1
+    image.map.place("active L1 table", offset, entries * 8)
+    if old:
+        image.release(header.l1_table_offset, old)
+
+
+def _shrink(guest: Guest, size: int) -> None:
+    """The size first, with one write; then what lies beyond it is dropped, which may leave leaks."""
+    image, geometry = guest.image, guest.image.geometry
+    image.begin_write()
+    image.flush_metadata()
+    old = image.size
+    image.write_header_fields(image.header.replace(size=size), "size", "crypt_method")
+    first = geometry.l1_entries(size)
+    start, end = geometry.align(size), min(geometry.align(old), first * geometry.l2_reach)
+    if start < end:
+        guest.drop(start, end - start)
+    for index in range(first, len(image.l1)):
+        entries = image.l2_entries(index)
+        if entries is not None:
+            guest.release(entries)
+            image.drop_l2(index)
+    image.flush_metadata()
+    _truncate_file(image)
+
+
+def _truncate_file(image: Qcow2Image) -> None:
+    """Cut the file off after the last cluster in use."""
+    end = image.refcounts.end() << image.geometry.cluster_bits
+    if 0 < end < image.file.length:
+        image.file.resize(end)
+
+
+def preallocate(guest: Guest, offset: int, length: int, mode: Preallocation) -> None:
+    """Map a range that is not mapped yet, cluster-aligned at ``offset``, and reserve its space as ``mode`` says.
+
+    Raises:
+        OSError: the host's own errors; what was mapped so far stays.
+    """
+    image = guest.image
+    end = offset + length
+    host_end = 0
+    for start in range(offset, end, _STEP):
+        host_end = max(host_end, guest.map_new(start, min(_STEP, end - start), fill=mode is Preallocation.FULL))
+    image.flush_metadata()
+    if host_end > image.file.length:
+        image.file.resize(host_end)
+    if mode is Preallocation.FALLOC and host_end:
+        image.file.preallocate(0, host_end)

@@ -1,0 +1,328 @@
+"""Writing guest data: in place where a cluster is ours alone, else into newly allocated clusters.
+
+Data is written before the entry that points to it changes, and the old cluster is given up only when the disk has the
+new entry (:meth:`Qcow2Image.release`). A write that fails leaves the old data in place.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable, Iterator
+from typing import Final
+
+from hostel.block.formats.qcow2 import layout
+from hostel.block.formats.qcow2.compressed import read_compressed
+from hostel.block.formats.qcow2.image import L2Table, Qcow2Image
+from hostel.block.formats.qcow2.mapping import Kind, Run, equal_entries, runs
+from hostel.block.node import BlockNode, fill_zeroes
+from hostel.units import MiB
+
+_ZEROES: Final = memoryview(bytes(MiB))
+_ONE_BUFFER: Final = 256 * 1024  # bytes: up to here head, data and tail are written with one call
+
+
+class Guest:
+    """The guest's bytes of one image."""
+
+    def __init__(self, image: Qcow2Image) -> None:
+        self.image = image
+        self.backing: BlockNode | None = None
+
+    # ---- reading
+
+    def read(self, offset: int, buf: memoryview) -> None:
+        """Fill ``buf`` from guest ``offset``; what lies beyond the virtual size reads as zeroes."""
+        inside = max(0, min(len(buf), self.image.size - offset))
+        if inside < len(buf):
+            fill_zeroes(buf[inside:])
+        batch: list[tuple[int, Run]] = []
+        for run in runs(self.image, offset, inside) if inside else ():
+            if run.kind is Kind.COMPRESSED:
+                batch.append((run.offset - offset, run))
+                continue
+            if batch:
+                read_compressed(self.image, batch, buf)
+                batch = []
+            part = buf[run.offset - offset : run.offset - offset + run.length]
+            if run.kind is Kind.DATA:
+                self.image.data.pread(run.host, part)
+            elif run.kind is Kind.UNALLOCATED and self.backing is not None:
+                self.backing.pread_padded(run.offset, part)
+            else:
+                fill_zeroes(part)
+        if batch:
+            read_compressed(self.image, batch, buf)
+
+    def reads_as_zeroes(self, offset: int, length: int) -> bool:
+        """Whether the tables alone say that a range reads as zeroes."""
+        length = min(length, self.image.size - offset)
+        return length <= 0 or all(self._is_zero(run) for run in runs(self.image, offset, length))
+
+    def _is_zero(self, run: Run) -> bool:
+        if run.kind is Kind.UNALLOCATED:
+            return self.backing is None or run.offset >= self.backing.length
+        return run.kind is Kind.ZERO
+
+    # ---- writing
+
+    def write(self, offset: int, data: memoryview) -> None:
+        """Write ``data`` at guest ``offset``."""
+        self.image.begin_write()
+        done = 0
+        while done < len(data):
+            done += self._write_some(offset + done, data[done:])
+        self.image.settle()
+
+    def _slices(self, offset: int, length: int) -> Iterator[tuple[int, int, int]]:
+        """Whole clusters of a range, table by table: L1 index, first and end L2 index."""
+        bits, reach = self.image.geometry.cluster_bits, self.image.geometry.l2_reach
+        end = offset + length
+        while offset < end:
+            l1_index = offset // reach
+            stop = min(end, (l1_index + 1) * reach)
+            yield l1_index, (offset % reach) >> bits, ((stop - 1) % reach >> bits) + 1
+            offset = stop
+
+    def _write_some(self, offset: int, data: memoryview) -> int:
+        """Write as much as can be done alike, at most to the end of the L2 table; returns the bytes written."""
+        image, bits = self.image, self.image.geometry.cluster_bits
+        l1_index, index, end = next(self._slices(offset, len(data)))
+        table = image.l2_for_write(l1_index)
+        entry = table.entries[index]
+        within = image.geometry.in_cluster(offset)
+        if is_own(entry):
+            host = entry & layout.OFFSET_MASK
+            zero = entry & layout.ZERO
+            if entry & image.suspicious or zero:
+                image.validate_entry(entry, l1_index, index)
+            stop = own_run(table.entries, index, end, 1 << bits)
+            part = data[: ((stop - index) << bits) - within]
+            image.prevent_overlap(host + within, len(part))
+            if zero:
+                self._fill(offset, part, host, old_is_zero=True)
+                self._map(table, l1_index, index, stop, host)
+            else:
+                image.data.pwrite(host + within, part)
+            return len(part)
+        stop = index + 1
+        while stop < end and not is_own(table.entries[stop]):
+            stop += 1
+        part = data[: ((stop - index) << bits) - within]
+        self._write_new(offset, part, table, l1_index, index, stop)
+        return len(part)
+
+    def _write_new(self, offset: int, data: memoryview, table: L2Table, l1_index: int, index: int, stop: int) -> None:
+        """Write into new clusters for the entries from ``index`` up to ``stop``."""
+        image = self.image
+        length = (stop - index) << image.geometry.cluster_bits
+        host = image.allocate(length)
+        try:
+            self._fill(offset, data, host, old_is_zero=False)
+        except BaseException:
+            image.refcounts.free(host, length)
+            raise
+        old = table.entries[index:stop]
+        self._map(table, l1_index, index, stop, host)
+        self.release(old)
+
+    def _map(self, table: L2Table, l1_index: int, index: int, stop: int, host: int) -> None:
+        step = self.image.geometry.cluster_size
+        first = host | layout.COPIED
+        table.entries[index:stop] = array("Q", range(first, first + (stop - index) * step, step))
+        self.image.touch(l1_index, index, stop)
+
+    def release(self, entries: array[int]) -> None:
+        """Give up what L2 entries referred to."""
+        geometry, image = self.image.geometry, self.image
+        for entry in entries:
+            if entry & layout.COMPRESSED:
+                offset, length = geometry.compressed_range(entry & ~layout.COMPRESSED)
+                image.release(offset, length)
+            elif entry & layout.OFFSET_MASK:
+                image.release(entry & layout.OFFSET_MASK, geometry.cluster_size)
+
+    def _fill(self, offset: int, data: memoryview, host: int, *, old_is_zero: bool) -> None:
+        """Write whole clusters at ``host``: the data, and around it what the guest had there."""
+        image = self.image
+        size = image.geometry.cluster_size
+        head = image.geometry.in_cluster(offset)
+        tail = -(offset + len(data)) % size
+        if not head and not tail:
+            image.data.pwrite(host, data)
+            return
+        start, end = offset - head, offset + len(data)
+        zero_head = old_is_zero or self.reads_as_zeroes(start, head)
+        zero_tail = old_is_zero or self.reads_as_zeroes(end, tail)
+        if zero_head and zero_tail and host >= image.data.length:
+            # Beyond the end of the file there is a hole, which reads as zeroes by itself.
+            image.data.pwrite(host + head, data)
+            return
+        before, after = bytearray(head), bytearray(tail)
+        if not zero_head:
+            self.read(start, memoryview(before))
+        if not zero_tail:
+            self.read(end, memoryview(after))
+        if head + len(data) + tail <= _ONE_BUFFER:
+            image.data.pwrite(host, b"".join((before, data, after)))
+            return
+        for at, part in ((host, memoryview(before)), (host + head, data), (host + head + len(data), memoryview(after))):
+            if part:
+                image.data.pwrite(at, part)
+
+    # ---- zeroes and holes
+
+    def write_zeroes(self, offset: int, length: int, *, unmap: bool) -> None:
+        """Make a range read as zeroes, by its entries where whole clusters are concerned."""
+        self.image.begin_write()
+        first, last = self._whole(offset, length)
+        if first >= last:
+            self._zero_part(offset, length)
+            return
+        self._zero_part(offset, first - offset)
+        if self.image.header.version >= 3:
+            self._change(first, last - first, self._zeroed_keeping if not unmap else self._zeroed)
+        else:
+            self._zero_old(first, last - first)
+        self._zero_part(last, offset + length - last)
+        self.image.settle()
+
+    def _whole(self, offset: int, length: int) -> tuple[int, int]:
+        """The whole clusters inside a range; the image's last cluster is whole where its end is reached."""
+        geometry = self.image.geometry
+        first, end = geometry.align(offset), offset + length
+        last = geometry.align(end) if end >= self.image.size else end - geometry.in_cluster(end)
+        return first, last
+
+    def _zero_part(self, offset: int, length: int) -> None:
+        if length <= 0 or self.reads_as_zeroes(offset, length):
+            return
+        for start in range(offset, offset + length, len(_ZEROES)):
+            self.write(start, _ZEROES[: min(len(_ZEROES), offset + length - start)])
+
+    def _zero_old(self, offset: int, length: int) -> None:
+        """Version 2 has no zero flag: clusters are dropped where nothing would show through, and overwritten else."""
+        size = self.image.geometry.cluster_size
+        if self.backing is None or offset >= self.backing.length:
+            self._change(offset, length, lambda entry: 0)
+            return
+        end = min(offset + length, self.image.size)
+        for start in range(offset, end, size):
+            self._zero_part(start, min(size, end - start))
+
+    def _zeroed(self, entry: int) -> int:
+        return layout.ZERO
+
+    def _zeroed_keeping(self, entry: int) -> int:
+        return layout.ZERO if entry & layout.COMPRESSED else entry | layout.ZERO
+
+    def _discarded(self, entry: int) -> int:
+        if not entry and self.backing is None:
+            return 0
+        return layout.ZERO if self.image.header.version >= 3 else 0
+
+    def discard(self, offset: int, length: int) -> None:
+        """Give the space of whole clusters back; they read as zeroes (in version 2 images: as the backing file)."""
+        self.image.begin_write()
+        first, last = self._whole(offset, length)
+        if offset % self.image.geometry.cluster_size and offset + length >= self.image.size:
+            first = self.image.geometry.align(offset)
+        if first < last:
+            self._change(first, last - first, self._discarded)
+        self.image.settle()
+
+    def _change(self, offset: int, length: int, new: Callable[[int], int]) -> None:
+        """Replace L2 entries of whole clusters by ``new(entry)``, and give up what they referred to."""
+        for l1_index, index, stop in self._slices(offset, length):
+            image = self.image
+            if l1_index >= len(image.l1):
+                return
+            if not image.l1[l1_index] and self._may_skip(l1_index, index, stop, new):
+                continue
+            present = image.l2_entries(l1_index)
+            if present is not None and all(new(entry) == entry for entry in set(present[index:stop])):
+                continue
+            table = image.l2_for_write(l1_index)
+            old = table.entries[index:stop]
+            changed = array("Q", [new(entry) for entry in old])
+            table.entries[index:stop] = changed
+            image.touch(l1_index, index, stop)
+            for before, after in zip(old, changed, strict=True):
+                if before & layout.COMPRESSED:
+                    self.release(array("Q", [before]))
+                elif before & layout.OFFSET_MASK and not after & layout.OFFSET_MASK:
+                    image.release(before & layout.OFFSET_MASK, image.geometry.cluster_size, discard=True)
+
+    def _may_skip(self, l1_index: int, index: int, stop: int, new: Callable[[int], int]) -> bool:
+        """Whether an absent table may stay absent: it reads as zeroes already."""
+        reach = self.image.geometry.l2_reach
+        if not new(0):
+            return True
+        whole = index == 0 and (stop == self.image.geometry.l2_entries or (l1_index + 1) * reach >= self.image.size)
+        return whole and (self.backing is None or l1_index * reach >= self.backing.length)
+
+    def drop(self, offset: int, length: int) -> None:
+        """Forget whole clusters: what is below shows through."""
+        self._change(offset, length, lambda entry: 0)
+
+    def map_new(self, offset: int, length: int, *, fill: bool) -> int:
+        """Map the unallocated clusters of a range without writing their data, or with zeroes where ``fill``.
+
+        Returns:
+            The largest host offset, in bytes, that a new cluster ends at; 0 where there is none.
+        """
+        self.image.begin_write()
+        bits = self.image.geometry.cluster_bits
+        end = 0
+        for l1_index, index, stop in self._slices(offset, length):
+            table = self.image.l2_for_write(l1_index)
+            while index < stop:
+                after = equal_entries(table.entries, index, stop)
+                if not table.entries[index]:
+                    host = self.image.allocate((after - index) << bits)
+                    end = max(end, host + ((after - index) << bits))
+                    if fill:
+                        self._fill_zeroes(host, (after - index) << bits)
+                    self._map(table, l1_index, index, after, host)
+                index = after
+        return end
+
+    def _fill_zeroes(self, host: int, length: int) -> None:
+        try:
+            for start in range(host, host + length, len(_ZEROES)):
+                self.image.data.pwrite(start, _ZEROES[: min(len(_ZEROES), host + length - start)])
+        except BaseException:
+            self.image.refcounts.free(host, length)
+            raise
+
+    def write_compressed(self, offset: int, payload: bytes) -> None:
+        """Store the compressed payload of the whole cluster at guest ``offset``."""
+        image = self.image
+        image.begin_write()
+        l1_index, index, _ = next(self._slices(offset, 1))
+        table = image.l2_for_write(l1_index)
+        host = image.allocate_bytes(len(payload))
+        try:
+            image.file.pwrite(host, payload)
+        except BaseException:
+            image.refcounts.free(host, len(payload))
+            image.end_of_bytes = 0
+            raise
+        old = table.entries[index : index + 1]
+        table.entries[index] = image.geometry.compressed_entry(host, len(payload))
+        image.touch(l1_index, index, index + 1)
+        self.release(old)
+        image.settle()
+
+
+def is_own(entry: int) -> bool:
+    """Whether a cluster may be written in place: allocated, uncompressed, and nobody else's."""
+    return bool(entry & layout.COPIED) and not entry & layout.COMPRESSED and bool(entry & layout.OFFSET_MASK)
+
+
+def own_run(entries: array[int], index: int, end: int, step: int) -> int:
+    """The index after the own clusters that lie one after the other on the host and are all data or all zero."""
+    expected = entries[index]
+    while index < end and entries[index] == expected:
+        index += 1
+        expected += step
+    return index
