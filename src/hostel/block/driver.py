@@ -277,6 +277,10 @@ class Creatable(Protocol):
     create_options: ClassVar[Options]
 
     @classmethod
+    def check_creation(cls, size: int, options: Mapping[str, Value]) -> None:
+        """Raise what :meth:`create` would raise for these, before a file is touched."""
+
+    @classmethod
     def create(cls, file: BlockNode, size: int, options: Mapping[str, Value]) -> None:
         """Lay out an empty image of ``size`` bytes in ``file``, which is empty and writable.
 

@@ -13,7 +13,7 @@ from hostel.block import graph, registry
 from hostel.block.driver import WRITEBACK, Cache, Creatable
 from hostel.block.options import Given, Kind, Option, OptionError, Options, Value
 from hostel.errors import BlockError, UnknownFormat, UnsupportedFeature
-from hostel.units import INT64_MAX, SECTOR
+from hostel.units import SECTOR
 
 
 class Plan(NamedTuple):
@@ -110,6 +110,7 @@ def plan(
         BlockError: with QEMU's text.
     """
     driver = creatable(format)
+    graph.local_path(filename)
     declared = graph.creation_options(driver)
     values = convert(declared, given)
     if "size" in values and size is not None:
@@ -177,14 +178,14 @@ def create(plan: Plan, *, cache: Cache = WRITEBACK) -> None:
         BlockError: with QEMU's text.
         OSError: the host's own errors while writing.
     """
-    if plan.size > INT64_MAX:
-        raise _too_large(plan)
     values = plan.values()
+    size = -(-plan.size // SECTOR) * SECTOR
     is_new = not os.path.lexists(plan.filename)
     try:
+        plan.driver.check_creation(size, values)
         with graph.create(plan.filename, cache=cache, options=values) as file:
             try:
-                plan.driver.create(file, -(-plan.size // SECTOR) * SECTOR, values)
+                plan.driver.create(file, size, values)
                 file.flush()
             except BaseException:
                 if is_new:

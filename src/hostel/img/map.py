@@ -58,15 +58,33 @@ def map(node: BlockNode, start: int, end: int) -> Iterator[MapEntry]:
     if start >= end:
         return
     for extent in block_status(node, start, end - start):
-        entry = _entry(extent)
-        if last is not None and last.joins(entry):
-            last = last.extended(entry)
-            continue
-        if last is not None:
-            yield last
-        last = entry
+        for entry in _entries(extent):
+            if last is not None and last.joins(entry):
+                last = last.extended(entry)
+                continue
+            if last is not None:
+                yield last
+            last = entry
     if last is not None:
         yield last
+
+
+def _entries(extent: ChainExtent) -> Iterator[MapEntry]:
+    """An extent of the chain, cut where a raw image's file ends in the middle of a sector."""
+    entry = _entry(extent)
+    file = extent.layer.file
+    if entry.data and entry.offset is not None and file is not None and extent.layer.format == "raw":
+        inside = file.length - entry.offset
+        if 0 < inside < entry.length:
+            yield entry._replace(length=inside)
+            entry = entry._replace(
+                start=entry.start + inside,
+                length=entry.length - inside,
+                zero=True,
+                data=False,
+                offset=entry.offset + inside,
+            )
+    yield entry
 
 
 def _entry(extent: ChainExtent) -> MapEntry:

@@ -64,18 +64,23 @@ class RawDriver(FormatDriver):
         return 1
 
     @classmethod
+    def check_creation(cls, size: int, options: Mapping[str, Value]) -> None:
+        """Refuse a preallocation mode that raw images do not have.
+
+        Raises:
+            BlockError: there is no such mode, or it is one of other formats.
+        """
+        if _preallocation(options) is Preallocation.METADATA:
+            raise BlockError("Unsupported preallocation mode: metadata", errno=errno.ENOTSUP)
+
+    @classmethod
     def create(cls, file: BlockNode, size: int, options: Mapping[str, Value]) -> None:
         """Give the file its size.
 
         Raises:
             BlockError: an unknown preallocation mode, or the host refuses.
         """
-        text = str(options.get("preallocation", "off"))
-        try:
-            mode = Preallocation(text)
-        except ValueError:
-            raise BlockError(f"invalid parameter value: {text}", errno=errno.EINVAL) from None
-        file.resize(size, mode)
+        file.resize(size, _preallocation(options))
 
     @property
     def length(self) -> int:
@@ -135,6 +140,14 @@ class RawDriver(FormatDriver):
                 errno=errno.EPERM,
                 hint="Specify the format explicitly: raw.",
             )
+
+
+def _preallocation(options: Mapping[str, Value]) -> Preallocation:
+    text = str(options.get("preallocation", "off"))
+    try:
+        return Preallocation(text)
+    except ValueError:
+        raise BlockError(f"invalid parameter value: {text}", errno=errno.EINVAL) from None
 
 
 def _sectors(length: int) -> int:

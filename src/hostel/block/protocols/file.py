@@ -15,7 +15,7 @@ from hostel.block.node import BlockNode
 from hostel.block.options import Kind, Option, Options
 from hostel.block.permission import Permission
 from hostel.errors import BlockError
-from hostel.units import MiB, SECTOR
+from hostel.units import SECTOR, MiB
 
 _FALLOC_KEEP_SIZE: Final = 1
 _FALLOC_PUNCH_HOLE: Final = 2

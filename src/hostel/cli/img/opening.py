@@ -8,7 +8,7 @@ from hostel.block.node import BlockNode
 from hostel.block.options import Given, given_options
 from hostel.cli.img.arguments import Arguments, Failure
 from hostel.cli.img.output import Output, reason
-from hostel.errors import BlockError
+from hostel.errors import BlockError, ReadOnly
 
 
 def open_image(
@@ -47,7 +47,10 @@ def open_image(
         )
     except OSError as error:
         raise could_not_open(name, error) from None
-    if node.probed and node.format == "raw" and not node.read_only:
+    if node.read_only and not read_only:
+        node.close()
+        raise could_not_open(name, ReadOnly("Block node is read-only"))
+    if node.probed and node.format == "raw" and not read_only:
         warn_of_guess(output, node.filename)
     return node
 

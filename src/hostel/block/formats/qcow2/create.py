@@ -24,21 +24,10 @@ from hostel.block.formats.qcow2.resize import resize
 from hostel.block.formats.qcow2.write import Guest
 from hostel.block.node import BlockNode
 from hostel.block.options import Kind, Option, Options, Value
-from hostel.errors import BlockError, UnsupportedFeature
+from hostel.errors import BlockError, NoSpace, UnsupportedFeature
 
+# In QEMU's order, in which qemu-img prints them.
 CREATE_OPTIONS: Final = Options(
-    Option("size", Kind.SIZE, "Virtual disk size"),
-    Option("compat", Kind.STRING, "Compatibility level (v2 [0.10] or v3 [1.1])"),
-    Option("backing_file", Kind.STRING, "File name of a base image"),
-    Option("backing_fmt", Kind.STRING, "Image format of the base image"),
-    Option("cluster_size", Kind.SIZE, "qcow2 cluster size", "65536"),
-    Option("preallocation", Kind.STRING, "Preallocation mode (allowed values: off, metadata, falloc, full)"),
-    Option("lazy_refcounts", Kind.BOOL, "Postpone refcount updates", "off"),
-    Option("refcount_bits", Kind.NUMBER, "Width of a reference count entry in bits", "16"),
-    Option("compression_type", Kind.STRING, "Compression method used for image cluster compression", "zlib"),
-    Option("data_file", Kind.STRING, "File name of an external data file"),
-    Option("data_file_raw", Kind.BOOL, "The external data file must stay valid as a raw image", "off"),
-    Option("extended_l2", Kind.BOOL, "Extended L2 tables", "off"),
     Option("encryption", Kind.BOOL, "Encrypt the image with format 'aes'. (Deprecated in favor of encrypt.format=aes)"),
     Option("encrypt.format", Kind.STRING, "Encrypt the image, format choices: 'aes', 'luks'"),
     Option("encrypt.key-secret", Kind.STRING, "ID of secret providing qcow AES key or LUKS passphrase"),
@@ -48,6 +37,18 @@ CREATE_OPTIONS: Final = Options(
     Option("encrypt.ivgen-hash-alg", Kind.STRING, "Name of IV generator hash algorithm"),
     Option("encrypt.hash-alg", Kind.STRING, "Name of encryption hash algorithm"),
     Option("encrypt.iter-time", Kind.NUMBER, "Time to spend in PBKDF in milliseconds"),
+    Option("cluster_size", Kind.SIZE, "qcow2 cluster size", "65536"),
+    Option("extended_l2", Kind.BOOL, "Extended L2 tables", "off"),
+    Option("preallocation", Kind.STRING, "Preallocation mode (allowed values: off, metadata, falloc, full)"),
+    Option("compression_type", Kind.STRING, "Compression method used for image cluster compression", "zlib"),
+    Option("size", Kind.SIZE, "Virtual disk size"),
+    Option("compat", Kind.STRING, "Compatibility level (v2 [0.10] or v3 [1.1])"),
+    Option("backing_file", Kind.STRING, "File name of a base image"),
+    Option("backing_fmt", Kind.STRING, "Image format of the base image"),
+    Option("data_file", Kind.STRING, "File name of an external data file"),
+    Option("data_file_raw", Kind.BOOL, "The external data file must stay valid as a raw image"),
+    Option("lazy_refcounts", Kind.BOOL, "Postpone refcount updates", "off"),
+    Option("refcount_bits", Kind.NUMBER, "Width of a reference count entry in bits", "16"),
 )
 T = TypeVar("T")
 _VERSIONS: Final = {"0.10": 2, "v2": 2, "1.1": 3, "v3": 3}
@@ -62,6 +63,19 @@ class _Plan(NamedTuple):
     preallocation: Preallocation
     backing_file: str | None
     backing_format: str | None
+
+
+def check_creation(size: int, options: Mapping[str, Value]) -> None:
+    """Raise what :func:`create_image` would raise for these, before a file is touched.
+
+    Raises:
+        BlockError: an option or a combination of options makes no sense, or the size is beyond what can be mapped.
+        UnsupportedFeature: an option that is not implemented.
+    """
+    preamble = _preamble(_plan(options))
+    if Geometry.of(preamble.header).l1_entries(size) > layout.MAX_L1_SIZE // 8:
+        raise NoSpace("The size is beyond what the cluster size can map", errno=errno.EFBIG)
+    headers.serialise(preamble)
 
 
 def create_image(file: BlockNode, size: int, options: Mapping[str, Value]) -> None:

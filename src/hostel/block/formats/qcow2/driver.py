@@ -21,7 +21,7 @@ from hostel.block.extent import Extent, Status
 from hostel.block.formats.qcow2 import header as headers
 from hostel.block.formats.qcow2 import layout
 from hostel.block.formats.qcow2.compressed import packer
-from hostel.block.formats.qcow2.create import CREATE_OPTIONS, create_image
+from hostel.block.formats.qcow2.create import CREATE_OPTIONS, check_creation, create_image
 from hostel.block.formats.qcow2.image import Qcow2Image
 from hostel.block.formats.qcow2.layout import Compatible, Compression, ExtensionType, Incompatible
 from hostel.block.formats.qcow2.mapping import Kind, runs
@@ -71,6 +71,11 @@ class Qcow2Driver(FormatDriver):
         """By magic and version."""
         known = head[:4] == layout.MAGIC and int.from_bytes(head[4:8], "big") >= 2
         return 100 if known else 0
+
+    @classmethod
+    def check_creation(cls, size: int, options: Mapping[str, Value]) -> None:
+        """Refuse what cannot be created; see :func:`hostel.block.formats.qcow2.create.check_creation`."""
+        check_creation(size, options)
 
     @classmethod
     def create(cls, file: BlockNode, size: int, options: Mapping[str, Value]) -> None:
