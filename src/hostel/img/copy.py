@@ -8,22 +8,18 @@ the interpreter's lock; that is where the time goes.
 from __future__ import annotations
 
 import mmap
-import os
-import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
 from typing import Final, NamedTuple
 
 from hostel.block.driver import Threading
 from hostel.block.node import BlockNode
 from hostel.img.segments import Kind, Segment, Window, rounded_length, source_segments, windows
+from hostel.img.team import Team, Turn, portions, thread_count
 from hostel.img.transfer import CopyError, Offload, Pace, Piece, Preparer, Reader, new_writer
 from hostel.units import MiB
 
 WINDOW: Final = 2 * MiB  # of data, read and written at once; QEMU's buffer has this size too
-_SMALL_WINDOWS: Final = 64  # taken at once
 _ZERO_STEP: Final = 1024 * MiB  # zeroes written at once
-MAX_THREADS: Final = 4
 
 
 class CopySettings(NamedTuple):
@@ -68,15 +64,6 @@ class Feedback(NamedTuple):
     warn: Callable[[str], None] | None = None
 
 
-class _Work(NamedTuple):
-    """Windows for one thread, and the ends of the turn before and of its own."""
-
-    turn: int
-    windows: list[Window]
-    before: threading.Lock
-    after: threading.Lock
-
-
 _NOBODY: Final = Feedback()
 
 
@@ -117,15 +104,9 @@ class CopyJob:
         self._pace = Pace(settings.rate)
         self._size = max(WINDOW, self._writer.cell)
         self._in_order = settings.in_order and target.driver.threading is Threading.SERIAL
-        self._failure: tuple[int, BaseException] | None = None
-        self._failure_lock = threading.Lock()
         self._total = self._length
         self._begun = 0
-        self._planned = 0
-        self._plan = self._portions()
-        self._plan_lock = threading.Lock()
-        self._turns = 0
-        self._last = threading.Lock()
+        self._team = Team(self._portions(), sources)
 
     def run(self) -> None:
         """Copy.
@@ -135,30 +116,7 @@ class CopyJob:
         """
         if self._feedback.count_data:
             self._total = sum(segment.length for segment in self._segments() if self._is_data(segment.kind))
-        others = [threading.Thread(target=self._run_thread, daemon=True) for _ in range(self._threads() - 1)]
-        for thread in others:
-            thread.start()
-        self._run_thread()
-        try:
-            for thread in others:
-                thread.join()
-        except BaseException as error:  # an interrupt: the others must not write to what is closed next
-            self._fail(-1, error)
-            for thread in others:
-                thread.join()
-        if self._failure is not None:
-            raise self._failure[1]
-
-    def _fail(self, turn: int, error: BaseException) -> None:
-        """Stop all threads; of several failures the earliest in the image is the one reported."""
-        with self._failure_lock:
-            if self._failure is None or turn < self._failure[0]:
-                self._failure = turn, error
-
-    def _threads(self) -> int:
-        if self._length <= self._size:
-            return 1
-        return min(self._settings.threads, MAX_THREADS, len(os.sched_getaffinity(0)))
+        self._team.run(thread_count(self._settings.threads) if self._length > self._size else 1, self._worker)
 
     def _is_data(self, kind: Kind) -> bool:
         return kind is Kind.DATA or (kind is Kind.ZERO and not self._settings.min_sparse)
@@ -168,77 +126,46 @@ class CopyJob:
         return source_segments(self._sources, overlay=settings.overlay, backing_end=settings.backing_end)
 
     def _portions(self) -> Iterator[list[Window]]:
-        """Windows, in portions that are worth a turn."""
-        portion: list[Window] = []
-        room = self._size
-        for window in self._windows():
-            cost = window.length if self._is_data(window.kind) else 0
-            if portion and (cost > room or len(portion) == _SMALL_WINDOWS):
-                yield portion
-                portion, room = [], self._size
-            portion.append(window)
-            room -= cost
-        if portion:
+        for portion in portions(self._windows(), self._size, self._cost):
+            self._report(portion)
             yield portion
+
+    def _cost(self, window: Window) -> int:
+        return window.length if self._is_data(window.kind) else 0
 
     def _windows(self) -> Iterator[Window]:
         """The windows that need anything done."""
         settings = self._settings
-        for window in windows(self._segments(), self._writer.cell, self._size, whole_cells=settings.compress):
-            self._planned = window.end
-            if window.kind is Kind.DATA:
-                yield window
-            elif window.kind is Kind.ZERO and not (settings.reads_as_zeroes and settings.min_sparse):
-                yield from window.steps(_ZERO_STEP if settings.min_sparse else self._size)
-
-    def _run_thread(self) -> None:
+        planned = 0
         try:
-            buffer = memoryview(mmap.mmap(-1, self._size))  # page-aligned, as direct I/O wants it
-            prepare = self._writer.preparer()
-            while (work := self._take()) is not None:
-                try:
-                    self._copy(work, buffer, prepare)
-                except Exception as error:
-                    self._fail(work.turn, error)
-                finally:
-                    work.after.release()
-        except BaseException as error:
-            self._fail(-1, error)
+            for window in windows(self._segments(), self._writer.cell, self._size, whole_cells=settings.compress):
+                planned = window.end
+                if window.kind is Kind.DATA:
+                    yield window
+                elif window.kind is Kind.ZERO and not (settings.reads_as_zeroes and settings.min_sparse):
+                    yield from window.steps(_ZERO_STEP if settings.min_sparse else self._size)
+        except OSError as error:
+            raise CopyError("reading block status at offset", planned, error) from None
 
-    def _take(self) -> _Work | None:
-        """The next portion of the plan; None at its end, and after a failure."""
-        with self._plan_lock, ExitStack() as stack:
-            if self._failure is not None:
-                return None
-            for source in self._sources:
-                for node in source.chain():
-                    stack.enter_context(node.lock())
-            self._turns += 1
-            try:
-                portion = next(self._plan, None)
-            except OSError as error:
-                self._fail(self._turns, CopyError("reading block status at offset", self._planned, error))
-                return None
-            if portion is None:
-                return None
-            self._report(portion)
-            before, self._last = self._last, threading.Lock()
-            self._last.acquire()
-            return _Work(self._turns, portion, before, self._last)
+    def _worker(self) -> Callable[[list[Window], Turn], None]:
+        """What one thread does with a portion."""
+        buffer = memoryview(mmap.mmap(-1, self._size))  # page-aligned, as direct I/O wants it
+        prepare = self._writer.preparer()
+        return lambda portion, turn: self._copy(portion, turn, buffer, prepare)
 
     def _report(self, portion: list[Window]) -> None:
         if self._feedback.progress is None:
             return
         if self._feedback.count_data:
-            self._begun += sum(window.length for window in portion if self._is_data(window.kind))
+            self._begun += sum(map(self._cost, portion))
         else:
             self._begun = portion[-1].end
         self._feedback.progress(self._begun, self._total)
 
-    def _copy(self, work: _Work, buffer: memoryview, prepare: Preparer) -> None:
+    def _copy(self, portion: list[Window], turn: Turn, buffer: memoryview, prepare: Preparer) -> None:
         pieces: list[Piece] = []
         position = 0
-        for window in work.windows:
+        for window in portion:
             if not self._is_data(window.kind):
                 pieces.append(Piece(window.offset, window.length))
             elif self._offload is None or not self._offload.copy(window):
@@ -247,8 +174,8 @@ class CopyJob:
                 self._reader.fill(window, view)
                 pieces += prepare(window, view)
         if self._in_order:
-            work.before.acquire()  # released by whoever has the turn before, whatever happens to him
-        if self._failure is not None:
+            turn.wait()
+        if self._team.failed:
             return
         for piece in pieces:
             self._pace.wait(piece.length)

@@ -19,7 +19,7 @@ class ZeroFinder:
     def __init__(self, granule: int = SECTOR, min_zero: int = 0) -> None:
         self._granule = granule
         self._min_zero = min_zero
-        # A bytearray compares itself with any buffer by memcmp; a memoryview does it item by item.
+        # memcmp behind startswith(); comparing two memoryviews goes item by item.
         self._zeroes = bytearray(granule)
 
     def is_zero(self, view: memoryview) -> bool:
@@ -66,8 +66,7 @@ class ZeroFinder:
         return runs
 
     def _is_zero_block(self, view: memoryview) -> bool:
-        zeroes = self._zeroes if len(view) == self._granule else bytearray(len(view))
-        return zeroes == view
+        return self._zeroes.startswith(view)
 
 
 def first_nonzero(view: memoryview) -> int | None:
