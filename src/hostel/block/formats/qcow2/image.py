@@ -416,6 +416,9 @@ class Qcow2Image:
         while self._frees:
             offset, length, discard = self._frees.pop()
             self.refcounts.free(offset, length)
+            if self.end_of_bytes and not self.refcounts.get(self.end_of_bytes >> self.geometry.cluster_bits):
+                # The half-filled cluster is free, and may become anything.
+                self.end_of_bytes = 0
             if discard and not self.geometry.in_cluster(offset | length):
                 self._discard(offset, length)
 

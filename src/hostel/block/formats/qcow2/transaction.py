@@ -27,6 +27,7 @@ class Transaction:
     def __enter__(self) -> Self:
         self._image.begin_write()
         self._image.flush_metadata()
+        self._image.end_of_bytes = 0  # its cluster may be freed
         self._table = self._refcounts.begin()
         return self
 
