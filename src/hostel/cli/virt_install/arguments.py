@@ -1,0 +1,226 @@
+"""The command line of virt-install: its options in their groups, and those that are refused by name."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any, Final, NamedTuple
+
+from hostel.errors import UsageError
+
+VERSION: Final = "4.1.0"  # the virt-install whose command line this is
+USAGE: Final = "%(prog)s --name NAME --memory MB STORAGE INSTALL [options]"
+DESCRIPTION: Final = "Make a virtual machine, and install a system in it or boot the one it has."
+EPILOG: Final = "'--option=?' or '--option help' lists what an option takes in turn."
+
+
+class _Option(NamedTuple):
+    flags: tuple[str, ...]
+    help: str | None
+    settings: dict[str, Any] = {}
+
+
+def _many(*flags: str, help: str | None = None, **settings: Any) -> _Option:
+    return _Option(flags, help, {"action": "append", **settings})
+
+
+def _one(*flags: str, help: str | None = None, **settings: Any) -> _Option:
+    return _Option(flags, help, settings)
+
+
+def _flag(*flags: str, help: str | None = None, **settings: Any) -> _Option:
+    return _Option(flags, help, {"action": "store_true", **settings})
+
+
+_GENERAL: Final = (
+    _one("-n", "--name", help="name of the machine"),
+    _many("--memory", help="memory in MiB: --memory 1024, --memory memory=1024,maxmemory=2048"),
+    _one("-r", "--ram", type=int, dest="ram"),
+    _many("--vcpus", help="processors: --vcpus 2, --vcpus 2,maxvcpus=4, --vcpus sockets=1,cores=2,threads=2"),
+    _many("--cpu", help="model and features: --cpu host, --cpu host-passthrough, --cpu Skylake-Client,+vmx"),
+    _flag("--check-cpu"),
+    _one("--cpuset"),
+    _many("--metadata", help="what is written about it: --metadata title=Web,description='Our first'"),
+    _many("--xml", help="change the final XML: --xml ./cpu/@mode=maximum, --xml xpath.delete=./clock"),
+    _one("-u", "--uuid"),
+    _one("--description"),
+)
+_INSTALLATION: Final = (
+    _one("-c", dest="cdrom_short"),
+    _one("--cdrom", help="install from this CD-ROM image or drive"),
+    _flag("--livecd"),
+    _flag("--pxe", help="boot from the network"),
+    _flag("--import", help="there is a system on the disk already", dest="import_install"),
+    _many("--boot", help="what is booted: --boot hd,cdrom,menu=on, --boot kernel=/vmlinuz,cmdline='console=ttyS0'"),
+)
+_SYSTEM: Final = (
+    _one(
+        "--os-variant",
+        "--osinfo",
+        dest="os_variant",
+        help="the operating system, which says what devices it can drive; 'list' lists those known",
+    ),
+    _one("--os-type", dest="old_os_type"),
+)
+_DEVICES: Final = (
+    _many("--disk", help="a disk: --disk size=10, --disk /images/a.qcow2,bus=virtio,cache=none, --disk none"),
+    _many("-w", "--network", help="an interface: --network user, --network bridge=br0,model=virtio, --network none"),
+    _many("--graphics", help="a display: --graphics vnc,listen=127.0.0.1,port=5901, --graphics none"),
+    _many("--controller", help="a controller: --controller scsi,model=virtio-scsi"),
+    _many("--input", help="an input device: --input tablet, --input keyboard,bus=usb"),
+    _many("--serial", help="a serial port: --serial pty, --serial file,path=/tmp/log"),
+    _many("--parallel", help="a parallel port"),
+    _many("--channel", help="a channel between guest and host"),
+    _many("--console", help="a text console: --console pty,target.type=virtio"),
+    _many("--sound", help="a sound card", nargs="?", const="default"),
+    _many("--soundhw", dest="sound"),
+    _many("--watchdog", help="a watchdog: --watchdog i6300esb,action=reset"),
+    _many("--video", help="a graphics card: --video vga"),
+    _many("--redirdev", help="a USB port that a viewer plugs devices into"),
+    _many("--memballoon", help="memory that can be taken back: --memballoon model=none"),
+    _many("--tpm", help="a trusted platform module"),
+    _many("--rng", help="random numbers: --rng /dev/urandom"),
+    _many("--panic", help="a device that reports a crash"),
+    _many("--vsock", help="sockets between guest and host: --vsock cid.auto=yes"),
+    _many("-f", "--file", dest="file_paths"),
+    _many("-s", "--file-size", type=float, dest="disksize"),
+    _one("--nonsparse", action="store_false", default=True, dest="sparse"),
+    _flag("--nodisks"),
+    _flag("--nonetworks"),
+    _many("-b", "--bridge"),
+    _many("-m", "--mac"),
+    _flag("--vnc"),
+    _one("--vncport", type=int),
+    _one("--vnclisten"),
+    _one("-k", "--keymap"),
+    _flag("--sdl"),
+    _flag("--nographics"),
+)
+_MACHINE: Final = (
+    _many("--features", help="features of the machine: --features acpi=off"),
+    _many("--clock", help="its clock: --clock offset=localtime"),
+    _many("--pm", help="how it may sleep"),
+    _many("--events", help="what follows when it stops: --events on_reboot=destroy"),
+)
+_PLATFORM: Final = (
+    _one(
+        "-v", "--hvm", action="store_const", const="hvm", dest="os_type", help="a whole machine, which is the default"
+    ),
+    _one("--virt-type", help="how it is run: kvm, or qemu where KVM runs no guest"),
+    _one("--arch", help="the architecture to simulate"),
+    _one("--machine", help="the type of machine: pc, q35"),
+    _flag("--accelerate"),
+    _flag("--noapic"),
+    _flag("--noacpi"),
+)
+_OTHER: Final = (
+    _flag("--autostart", help="start it with the connection's driver"),
+    _flag("--transient", help="forget it when it stops"),
+    _flag("--destroy-on-exit", help="stop it when its console is closed"),
+    _one("--wait", type=int, const=-1, nargs="?", help="wait so many minutes for the installation; without end as -1"),
+    _flag("--prompt"),
+    _flag("--force"),
+    _one("--autoconsole", default="default", help="connect to its console: text, graphical, none"),
+    _one("--noautoconsole", action="store_const", const="none", dest="autoconsole", help="do not connect to a console"),
+    _flag("--noreboot", help="leave it off after the installation"),
+    _one(
+        "--print-xml",
+        dest="xmlonly",
+        default=False,
+        nargs="?",
+        const="all",
+        help="only print the XML: of step 1, 2 or all",
+    ),
+    _one("--print-step", dest="xmlstep"),
+    _flag("--dry-run", dest="dry", help="go through everything, and make nothing"),
+    _many("--check", help="leave a check out: --check path_in_use=off, --check all=off"),
+    _flag("-q", "--quiet", help="print errors only"),
+    _flag("-d", "--debug", help="print what is done, and the XML"),
+)
+GROUPS: Final = (
+    ("General options", _GENERAL),
+    ("Installation", _INSTALLATION),
+    ("Operating system", _SYSTEM),
+    ("Devices", _DEVICES),
+    ("Machine", _MACHINE),
+    ("Platform", _PLATFORM),
+    ("Other options", _OTHER),
+)
+
+_TREES: Final = (
+    "installation trees are not supported yet; use --cdrom, or --import with --boot kernel=,initrd=,cmdline="
+)
+_UNATTENDED: Final = "unattended installations are not supported yet; use --import with a prepared image"
+_DEVICE: Final = "the device is not supported yet; leave it out"
+_TUNING: Final = "tuning of the machine's process is not supported yet; leave it out"
+_CONTAINER: Final = "containers are not supported; leave it out for a whole machine"
+# What virt-install has and this does not, with what to do instead.
+REFUSED: Final[dict[tuple[str, ...], str]] = {
+    ("-l", "--location"): _TREES,
+    ("-x", "--extra-args"): _TREES,
+    ("--initrd-inject",): _TREES,
+    ("--install",): _TREES,
+    ("--reinstall",): "a machine that exists is not installed again yet; undefine it and install it anew",
+    ("--unattended",): _UNATTENDED,
+    ("--cloud-init",): "it is not supported yet; give a seed image with --disk seed.iso,device=cdrom",
+    ("--init",): _CONTAINER,
+    ("--idmap",): _CONTAINER,
+    ("-p", "--paravirt"): _CONTAINER,
+    ("--container",): _CONTAINER,
+    ("--qemu-commandline",): "arguments for QEMU itself are not passed on",
+    ("--launchSecurity", "--launchsecurity"): "launch security is not supported yet; leave it out",
+    **dict.fromkeys(
+        [
+            ("--hostdev", "--host-device"),
+            ("--filesystem",),
+            ("--audio",),
+            ("--smartcard",),
+            ("--shmem",),
+            ("--memdev",),
+            ("--iommu",),
+            ("--sysinfo",),
+        ],
+        _DEVICE,
+    ),
+    **dict.fromkeys(
+        [
+            ("--iothreads",),
+            ("--seclabel", "--security"),
+            ("--keywrap",),
+            ("--cputune",),
+            ("--numatune",),
+            ("--memtune",),
+            ("--blkiotune",),
+            ("--memorybacking",),
+            ("--resource",),
+        ],
+        _TUNING,
+    ),
+}
+
+
+class _Refuse(argparse.Action):
+    """Ends with the reason that an option is not taken."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        raise UsageError(f"{option_string}: {self.const}")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The parser of the command line."""
+    made = argparse.ArgumentParser(
+        prog="virt-install",
+        usage=USAGE,
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    made.add_argument("--version", action="version", version=VERSION)
+    made.add_argument("--connect", metavar="URI", help="the hypervisor: qemu:///session, test:///default")
+    for title, options in GROUPS:
+        group = made.add_argument_group(title)
+        for option in options:
+            # Old spellings are taken, and not shown.
+            group.add_argument(*option.flags, help=option.help or argparse.SUPPRESS, **option.settings)
+    for flags, why in REFUSED.items():
+        made.add_argument(*flags, action=_Refuse, nargs="?", const=why, help=argparse.SUPPRESS)
+    return made

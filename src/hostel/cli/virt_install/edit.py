@@ -1,0 +1,116 @@
+"""``--xml``: changes to the finished document, by XPath."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Final, NamedTuple
+
+from lxml import etree
+
+from hostel.cli.virt_install.part import Node
+from hostel.cli.virt_install.suboption import Sub, SubOptions
+from hostel.codec.xmltext import checked
+from hostel.errors import UsageError
+
+XML: Final = SubOptions(
+    "--xml", tuple(Sub(f"xpath.{verb}", comma=True) for verb in ("delete", "set", "create", "value"))
+)
+_STEP: Final = re.compile(r"([\w.-]+)(?:\[(?:@([\w.-]+)=['\"]([^'\"]*)['\"]|\d+)\])?")
+
+
+class Edit(NamedTuple):
+    """One change: what it does, where, and the value that it sets."""
+
+    verb: str
+    xpath: str
+    value: str = ""
+
+
+def read(text: str) -> Edit:
+    """Read one ``--xml``: ``XPATH=VALUE``, or ``xpath.delete=``, ``xpath.create=``, ``xpath.set=``, ``xpath.value=``.
+
+    Raises:
+        UsageError: it is none of these.
+    """
+    if not text.startswith("xpath."):
+        return _setting(text)
+    given = XML.read(text)
+    unknown = [name for name in given if XML.find(name) is None]
+    if unknown:
+        raise UsageError(f"Unknown --xml options: {unknown}")
+    for verb in ("delete", "create"):
+        if where := given.get(f"xpath.{verb}"):
+            return Edit(verb, where)
+    where, value = given.get("xpath.set") or "", given.get("xpath.value")
+    return _setting(where) if value is None else Edit("set", where, value)
+
+
+def _setting(text: str) -> Edit:
+    xpath, equals, value = text.rpartition("=")
+    if not equals:
+        raise UsageError(f"{text}: Setting xpath must be in the form of XPATH=VALUE")
+    return Edit("set", xpath, value)
+
+
+def apply(root: Node, edits: list[Edit]) -> None:
+    """Change a document.
+
+    Raises:
+        UsageError: an XPath is none, or cannot be made where it finds nothing.
+        ModelError: a value has a character that no document can have.
+    """
+    for edit in edits:
+        if edit.verb == "delete":
+            _delete(root, edit.xpath)
+        else:
+            _set(root, edit)
+
+
+def _find(node: Node, xpath: str) -> list[Any]:
+    try:
+        found = node.xpath(xpath)
+    except etree.XPathError as error:
+        raise UsageError(f"--xml {xpath}: {error}") from None
+    if not isinstance(found, list):
+        raise UsageError(f"--xml {xpath}: it names no element or attribute")
+    return found
+
+
+def _delete(root: Node, xpath: str) -> None:
+    for found in _find(root, xpath)[:1]:
+        node = found if isinstance(found, etree._Element) else found.getparent()
+        if found is not node:
+            del node.attrib[found.attrname]
+            continue
+        parent = node.getparent()
+        if parent is None:
+            raise UsageError(f"--xml {xpath}: the whole document cannot be deleted")
+        parent.remove(node)
+
+
+def _set(root: Node, edit: Edit) -> None:
+    steps = edit.xpath.removeprefix("./").removeprefix("/domain/").split("/")
+    attribute = steps.pop()[1:] if steps[-1].startswith("@") else None
+    node = root
+    for step in steps:
+        found = _find(node, step)
+        node = found[0] if found else _make(node, step, edit.xpath)
+    if edit.verb == "create":
+        return
+    value = checked(edit.value, edit.xpath)
+    if attribute is None:
+        node.text = value or None
+    elif value:
+        node.set(attribute, value)
+    elif attribute in node.attrib:
+        del node.attrib[attribute]
+
+
+def _make(node: Node, step: str, xpath: str) -> Node:
+    match = _STEP.fullmatch(step)
+    if match is None:
+        raise UsageError(f"--xml {xpath}: '{step}' is not there and cannot be made; write a plain name")
+    made = etree.SubElement(node, match[1])
+    if match[2]:
+        made.set(match[2], match[3])
+    return made

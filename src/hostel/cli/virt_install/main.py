@@ -1,0 +1,374 @@
+"""Start of ``hostel virt-install``: from the command line to a plan, and to its XML or to the machine itself."""
+
+from __future__ import annotations
+
+import os
+import sys
+from argparse import Namespace
+from collections.abc import Callable
+from typing import Final
+
+import hostel
+from hostel.cli.output import Output
+from hostel.cli.virt_install import (
+    character,
+    device,
+    disk,
+    edit,
+    general,
+    graphics,
+    network,
+    osinfo,
+    storage,
+)
+from hostel.cli.virt_install.arguments import parser
+from hostel.cli.virt_install.console import warn
+from hostel.cli.virt_install.guest import Guest
+from hostel.cli.virt_install.host import Host
+from hostel.cli.virt_install.install import Installation
+from hostel.cli.virt_install.legacy import convert
+from hostel.cli.virt_install.plan import Method, Plan, cdrom_medium
+from hostel.cli.virt_install.storage import Storage
+from hostel.cli.virt_install.suboption import Kind, Refusal, Sub, SubOptions, on_off
+from hostel.drivers.store import Directories
+from hostel.errors import HostelError, UsageError
+from hostel.objects import Connection
+
+URI_VARIABLES: Final = ("LIBVIRT_DEFAULT_URI", "HOSTEL_URI")
+DEFAULT_URI: Final = "qemu:///session"
+METHODS: Final = "--location URL, --cdrom CD/ISO, --pxe, --import, --boot hd|cdrom|..."
+_LOW_MEMORY: Final = 17  # MiB: less than this was meant to be GiB
+
+CHECK: Final = SubOptions(
+    "--check", tuple(Sub(name) for name in ("path_in_use", "disk_size", "path_exists", "mac_in_use", "all"))
+)
+OSINFO: Final = SubOptions(
+    "--os-variant",
+    (Sub("name"), Sub("short-id"), Sub("id"), Sub("detect", kind=Kind.YES_NO), Sub("require", kind=Kind.YES_NO)),
+)
+Reader = Callable[[Guest, str], None]
+# Each option with the table of its own options and what reads it, in the order in which they are read.
+_READERS: Final[dict[str, tuple[SubOptions, Reader]]] = {
+    "memory": (general.MEMORY, general.read_memory),
+    "cpu": (general.CPU, general.read_cpu),
+    "vcpus": (general.VCPUS, general.read_vcpus),
+    "network": (network.NETWORK, network.read_network),
+    "graphics": (graphics.GRAPHICS, graphics.read_graphics),
+    "controller": (device.CONTROLLER, device.read_controller),
+    "input": (device.INPUT, device.read_input),
+    "serial": (character.SERIAL, character.read_serial),
+    "parallel": (character.PARALLEL, character.read_parallel),
+    "channel": (character.CHANNEL, character.read_channel),
+    "console": (character.CONSOLE, character.read_console),
+    "sound": (device.SOUND, device.read_sound),
+    "watchdog": (device.WATCHDOG, device.read_watchdog),
+    "video": (device.VIDEO, device.read_video),
+    "redirdev": (device.REDIRDEV, device.read_redirdev),
+    "memballoon": (device.MEMBALLOON, device.read_memballoon),
+    "tpm": (device.TPM, device.read_tpm),
+    "rng": (device.RNG, device.read_rng),
+    "panic": (device.PANIC, device.read_panic),
+    "vsock": (device.VSOCK, device.read_vsock),
+    "features": (general.FEATURES, general.read_features),
+    "clock": (general.CLOCK, general.read_clock),
+    "pm": (general.PM, general.read_pm),
+    "events": (general.EVENTS, general.read_events),
+}
+# These are read before the rest: what is installed depends on them.
+_EARLY: Final[dict[str, tuple[SubOptions, Reader]]] = {
+    "boot": (general.BOOT, general.read_boot),
+    "metadata": (general.METADATA, general.read_metadata),
+}
+_LISTINGS: Final[dict[str, SubOptions]] = {
+    **{name: entry[0] for name, entry in (_READERS | _EARLY).items()},
+    "disk": disk.DISK,
+    "check": CHECK,
+    "xml": edit.XML,
+    "os_variant": OSINFO,
+}
+
+
+def main(words: list[str]) -> int:
+    """Run virt-install; returns its exit code."""
+    try:
+        options = parser().parse_args(words)
+    except SystemExit as error:  # argparse has printed what is wrong, or the help
+        return error.code if isinstance(error.code, int) else 1
+    if options.xmlstep:
+        options.xmlonly = options.xmlstep
+    output = Output(quiet=bool(options.xmlonly) or options.quiet)
+    if _explained(options, output):
+        return 0
+    for message in convert(options):
+        warn(output, message)
+    checks = _checks(options.check or [])
+    defaults = (os.environ.get(name) for name in URI_VARIABLES)
+    uri = options.connect or next(filter(None, defaults), DEFAULT_URI)
+    with hostel.open(uri) as connection:
+        run = _Run(connection, options, output, checks)
+        plan = run.plan()
+        if options.xmlonly or options.dry:
+            return run.show(plan)
+        return Installation(connection, run.storage, plan, options, output).run()
+
+
+def _explained(options: Namespace, output: Output) -> bool:
+    """Whether only an explanation was asked for: ``--disk=?``, ``--osinfo list``."""
+    found = False
+    for name, table in _LISTINGS.items():
+        given = getattr(options, name)
+        for text in [given] if isinstance(given, str) else given or []:
+            if text in ("?", "help"):
+                output.line(table.listing())
+                found = True
+    if options.os_variant == "list" and not found:
+        for line in osinfo.listing():
+            output.line(line)
+        found = True
+    return found
+
+
+def _checks(texts: list[str]) -> dict[str, bool]:
+    checks: dict[str, bool] = {}
+    for text in texts:
+        for name, value in CHECK.read(text).items():
+            if CHECK.find(name) is None:
+                raise Refusal(f"Unknown --check options: ['{name}']")
+            if value is None:
+                raise UsageError(f"Error: --check {text}: Option '{name}' had no value set.")
+            checks[name] = on_off(name, value)
+    return checks
+
+
+class _Run:
+    """One command line on one connection."""
+
+    def __init__(self, connection: Connection, options: Namespace, output: Output, checks: dict[str, bool]) -> None:
+        self.options = options
+        self.output = output
+        self.checks = checks
+        self.host = Host(connection)
+        self.storage = Storage(connection, _images(self.host))
+
+    def plan(self) -> Plan:
+        """Turn the command line into a plan.
+
+        Raises:
+            UsageError: it is wrong or says too little.
+        """
+        options, output = self.options, self.output
+        guest = self._guest()
+        plan = Plan(guest, self._method())
+        self._choose_system(plan)
+        if not guest.name:
+            guest.domain.put("name", self._free_name(guest))
+            output.note(f"Using default --name {guest.name}")
+        for name, (_, reader) in _READERS.items():
+            if name == "network":  # the disks stand before it
+                self._read("disk", guest, lambda guest, text: disk.read_disk(guest, self.storage, text))
+            self._read(name, guest, reader)
+        plan.edits += [edit.read(text) for text in options.xml or []]
+        if guest.hardware.vcpus > 1:
+            general.spread_vcpus(guest, guest.hardware.vcpus)
+        warnings = plan.complete()
+        self._check_disks(guest)
+        self._check_addresses(guest)
+        self._require(plan)
+        for message in [*self._doubts(guest), *warnings]:
+            warn(output, message)
+        return plan
+
+    def _guest(self) -> Guest:
+        options = self.options
+        guest = Guest(self.host)
+        for path, value in (
+            ("name", options.name),
+            ("uuid", options.uuid),
+            ("description", options.description),
+            ("os/type", options.os_type),
+            ("@type", options.virt_type),
+            ("os/type/@arch", options.arch),
+            ("os/type/@machine", options.machine),
+        ):
+            if value:
+                guest.domain.put(path, value)
+        for name, (_, reader) in _EARLY.items():
+            self._read(name, guest, reader)
+        is_open = guest.domain.get("@type") is None and guest.domain.get("os/type") is None
+        platform = guest.resolve()
+        if is_open and self.host.is_qemu and guest.is_x86 and platform.type != "kvm":
+            warn(self.output, f"KVM acceleration not available, using '{platform.type}'")
+        return guest
+
+    def _method(self) -> Method:
+        options = self.options
+        if options.cdrom:
+            medium = cdrom_medium(self.storage, options.cdrom)
+            return Method(medium, "cdrom", installs=not options.livecd, is_chosen=True)
+        if options.pxe:
+            return Method(boot="network", installs=True, is_chosen=True)
+        chosen = bool(options.import_install or options.xmlonly or options.boot)
+        return Method(is_chosen=chosen)
+
+    def _read(self, name: str, guest: Guest, reader: Reader) -> None:
+        for text in getattr(self.options, name) or []:
+            if not text:
+                continue
+            try:
+                reader(guest, text)
+            except Refusal:
+                raise
+            except HostelError as error:
+                raise UsageError(f"Error: --{name} {text}: {error}") from error
+
+    def _choose_system(self, plan: Plan) -> None:
+        """Take the operating system that was named, or the medium's, or assume one; and say so."""
+        name, detects, requires = _osinfo(self.options.os_variant)
+        guest = plan.guest
+        if name is not None:
+            system = osinfo.find(name)
+            if not system.is_known:
+                warn(self.output, f"OS name '{name}' is not in the list of --osinfo list: using generic devices.")
+            guest.set_system(system)
+        medium = plan.method.cdrom
+        found = osinfo.detect(medium.path) if detects and medium is not None and medium.type == "file" else None
+        if found is not None:
+            guest.set_system(osinfo.find(found))
+        if name is not None or found is not None or not guest.is_hvm or not guest.system.is_generic:
+            return
+        if requires:
+            raise UsageError(
+                "--os-variant/--osinfo OS name is required, but no value was set or detected; "
+                "--osinfo list lists the names"
+            )
+        if requires is None and self.host.is_qemu:
+            guest.set_system(osinfo.find(osinfo.ASSUMED))
+            warn(
+                self.output,
+                f"No --osinfo given: assuming {osinfo.ASSUMED}, with virtio devices. "
+                "Name the system if that is wrong: --osinfo win10, or --osinfo generic for what every system knows.",
+            )
+
+    def _free_name(self, guest: Guest) -> str:
+        is_generic = guest.system.is_generic
+        base = "vm" if is_generic else guest.system.name
+        arch = guest.domain.get("os/type/@arch")
+        is_foreign = arch != self.host.arch
+        if is_foreign:
+            base += f"-{arch}"
+        names = {domain.name for domain in self.host.connection.domains()}
+        if is_generic and not is_foreign:
+            number = 1
+            while f"{base}{number}" in names:
+                number += 1
+            return f"{base}{number}"
+        name, number = base, 2
+        while name in names:
+            name, number = f"{base}-{number}" if not is_generic else f"{base}{number}", number + 1
+        return name
+
+    def _check(self, name: str, problem: str) -> None:
+        """Refuse, or only warn where the user said so."""
+        if self.checks.get("all", self.checks.get(name, True)):
+            raise UsageError(f"{problem} (Use --check {name}=off or --check all=off to override)")
+        warn(self.output, problem)
+
+    def _check_disks(self, guest: Guest) -> None:
+        for part in disk.disks(guest):
+            if part.medium is not None:
+                is_shared, is_read = part.get("shareable") is not None, part.get("readonly") is not None
+                path = part.medium.path
+                users = storage.users_of(self.host.connection, path, shareable=is_shared, read_only=is_read)
+                if users:
+                    self._check("path_in_use", f"Disk {path} is already in use by other guests {users}.")
+            problem = None if part.new is None else self.storage.excess(part.new)
+            if problem is not None:
+                self._check("disk_size", problem)
+
+    def _check_addresses(self, guest: Guest) -> None:
+        used = network.used_addresses(guest)
+        for part in guest.devices["interface"]:
+            address = part.get("mac/@address") or ""
+            if address.lower() in used:
+                self._check("mac_in_use", f"The MAC address '{address}' is in use by another virtual machine.")
+
+    def _require(self, plan: Plan) -> None:
+        guest, missing = plan.guest, ""
+        if guest.domain.get("memory") is None:
+            missing += "\n--memory amount in MiB is required"
+        if not self.options.disk:
+            missing += "\n--disk storage must be specified (override with --disk none)"
+        if not plan.method.is_chosen:
+            missing += f"\nAn install method must be specified\n({METHODS})"
+        if missing:
+            raise UsageError(missing)
+
+    def _doubts(self, guest: Guest) -> list[str]:
+        doubts: list[str] = []
+        if self.options.pxe and not any(part.get("@type") != "user" for part in guest.devices["interface"]):
+            doubts.append("The guest's network configuration may not support PXE")
+        if guest.system.is_generic and guest.is_hvm:
+            doubts.append(
+                "Using --osinfo generic, VM performance may suffer. Specify an accurate OS for optimal results."
+            )
+        mebibytes = int(guest.domain.get("currentMemory") or guest.domain.get("memory") or 0) // 1024
+        if 0 < mebibytes < _LOW_MEMORY and guest.domain.get("currentMemory") is not None:
+            doubts.append(f"Requested memory {mebibytes} MiB is abnormally low. Were you trying to specify GiB?")
+        return doubts
+
+    def show(self, plan: Plan) -> int:
+        """Print the XML, or that everything went well; returns the exit code.
+
+        Raises:
+            UsageError: there is no such step.
+        """
+        first, last = plan.documents()
+        step = self.options.xmlonly
+        if not step:
+            self.output.note("Dry run completed successfully")
+            return 0
+        if step not in ("1", "2", "all"):
+            raise UsageError(f"Unknown XML step request '{step}', must be 1, 2, or all")
+        if step == "2" and first is None:
+            raise UsageError("Requested installation does not have XML step 2")
+        texts = {"1": [first or last], "2": [last], "all": [first or "", last]}[step]
+        self.output.line("".join(texts))
+        return 0
+
+
+def _images(host: Host) -> str:
+    """Where the volumes of the default pool are."""
+    if host.is_qemu:
+        return str(Directories.from_environment(os.environ).data / "images")
+    return "/var/lib/libvirt/images"
+
+
+def _osinfo(text: str | None) -> tuple[str | None, bool, bool | None]:
+    """Read ``--osinfo``: the name, whether the medium is asked, whether one is required (None: left open)."""
+    if text is None or text == "auto":
+        return None, True, None
+    if "=" not in text:
+        if text == "none":
+            return osinfo.GENERIC, False, None
+        return (_by_identifier(text) if "://" in text else text), False, None
+    given = OSINFO.read(text)
+    unknown = [name for name in given if OSINFO.find(name) is None]
+    if unknown:
+        raise Refusal(f"Unknown --os-variant options: {unknown}")
+    name = given.get("name") or given.get("short-id")
+    if identifier := given.get("id"):
+        name = _by_identifier(identifier)
+    detects = on_off("detect", given.get("detect") or "no")
+    requires = on_off("require", given.get("require") or "no")
+    return name, detects, requires
+
+
+def _by_identifier(identifier: str) -> str:
+    system = osinfo.find_identifier(identifier)
+    if system is None:
+        raise UsageError(f"Unknown libosinfo ID '{identifier}'")
+    return system.name
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,142 @@
+"""The installation: what is booted first, what is left afterwards, and the two documents that say so."""
+
+from __future__ import annotations
+
+import copy
+from typing import NamedTuple
+
+from hostel.cli.virt_install import defaults, disk, edit, general
+from hostel.cli.virt_install.guest import Guest
+from hostel.cli.virt_install.part import Node, write
+from hostel.cli.virt_install.storage import Medium, Storage
+from hostel.errors import HostelError, UsageError
+
+
+class Method(NamedTuple):
+    """How the system gets onto the machine.
+
+    Attributes:
+        cdrom: the medium it is installed from.
+        boot: the kind of device that the installation boots from.
+        installs: whether there is an installation at all, and not just a machine to boot.
+        is_chosen: whether the user said so.
+    """
+
+    cdrom: Medium | None = None
+    boot: str | None = None
+    installs: bool = False
+    is_chosen: bool = False
+
+
+def cdrom_medium(storage: Storage, path: str) -> Medium:
+    """The medium of ``--cdrom``.
+
+    Raises:
+        UsageError: it is not there.
+    """
+    try:
+        medium = storage.locate(path)
+    except HostelError as error:
+        raise UsageError(f"Validating install media '{path}' failed: {error}") from None
+    if not medium.exists:
+        raise UsageError(f"Validating install media '{path}' failed: there is no such file")
+    if medium.type == "dir":
+        raise UsageError(f"Validating install media '{path}' failed: it is a directory")
+    return medium
+
+
+class Plan:
+    """A guest, the way it is installed, and the documents of both phases."""
+
+    def __init__(self, guest: Guest, method: Method) -> None:
+        self.guest = guest
+        self.method = method
+        self.edits: list[edit.Edit] = []
+
+    @property
+    def installs(self) -> bool:
+        """Whether the machine is started with one document and kept with another."""
+        return self.method.installs
+
+    def complete(self) -> list[str]:
+        """Add the installation medium, the boot order, and all that virt-install adds; returns warnings."""
+        guest = self.guest
+        if self.method.cdrom is not None:
+            drive = disk.cdrom(self.method.cdrom)
+            drives = guest.devices["disk"]
+            # Before any other drive, which a boot from "cdrom" would take first.
+            first = next((index for index, other in enumerate(disk.disks(guest)) if other.device == "cdrom"), None)
+            drives.insert(len(drives) if first is None else first, drive)
+        if not general.boot_devices(guest) and _may_order(guest):
+            general.set_boot_devices(guest, _order(guest, self._last_boot()))
+        return defaults.complete(guest)
+
+    def _last_boot(self) -> str:
+        """What the machine boots from once it is installed."""
+        if self.method.cdrom is not None and not self.method.installs:
+            return "cdrom"
+        disks = disk.disks(self.guest)
+        if self.method.boot is not None:
+            return "hd" if any(part.device == "disk" for part in disks) else self.method.boot
+        first = disks[0].device if disks else "disk"
+        return {"cdrom": "cdrom", "floppy": "fd"}.get(first, "hd")
+
+    def documents(self) -> tuple[str | None, str]:
+        """The document to install with, where there is an installation, and the one to keep."""
+        root = self.guest.element()
+        edit.apply(root, self.edits)
+        if not self.installs:
+            return None, write(root)
+        first = copy.deepcopy(root)
+        self._for_installation(first)
+        if self.method.cdrom is not None and not self.guest.hardware.windows:  # Windows reads it again and again
+            _eject(root, self.method.cdrom.path)
+        return write(first), write(root)
+
+    def _for_installation(self, root: Node) -> None:
+        """Boot from the medium, and stop at the guest's reboot: then the installation is over."""
+        from lxml import etree
+
+        element = root.find("on_reboot")
+        if element is None:
+            element = etree.SubElement(root, "on_reboot")
+        element.text = "destroy"
+        system = root.find("os")
+        assert system is not None
+        for boot in system.findall("boot"):
+            system.remove(boot)
+        if self.method.boot is not None and _may_order(self.guest):
+            for device in _order(self.guest, self.method.boot):
+                etree.SubElement(system, "boot").set("dev", device)
+
+
+def _may_order(guest: Guest) -> bool:
+    """Whether kinds of device can be ordered: not beside a kernel, and not beside the order of single devices."""
+    return guest.domain.get("os/kernel") is None and not any(part.get("boot/@order") for part in guest.bootable())
+
+
+def _order(guest: Guest, device: str) -> list[str]:
+    """A kind of device first, and the disk after it, so that a guest marks it as one to boot from."""
+    has_disk = any(part.device == "disk" for part in disk.disks(guest))
+    return [device, "hd"] if has_disk and device != "hd" else [device]
+
+
+def _eject(root: Node, path: str) -> None:
+    """Take the medium out of its drive."""
+    for drive in root.iterfind("devices/disk[@device='cdrom']"):
+        source = drive.find("source")
+        if source is None or path not in (source.get("file"), source.get("dev"), _url(source)):
+            continue
+        for element in (source, drive.find("driver")):
+            if element is not None:
+                drive.remove(element)
+        drive.set("type", "file")
+        return
+
+
+def _url(source: Node) -> str | None:
+    protocol, host = source.get("protocol"), source.find("host")
+    if protocol is None or host is None:
+        return None
+    port = f":{host.get('port')}" if host.get("port") else ""
+    return f"{protocol}://{host.get('name')}{port}/{source.get('name', '')}"

@@ -1,0 +1,414 @@
+"""Where a disk's content is: files, volumes of pools, addresses; and volumes that the installation makes.
+
+Nothing is made before :meth:`Storage.build`, and :meth:`Storage.undo` takes away what that made.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from typing import Final, NamedTuple
+from xml.etree import ElementTree
+
+from hostel.drivers.base import VolumeCreateFlag
+from hostel.drivers.storage.inspect import detect_format
+from hostel.errors import ErrorCode, HostelError, UsageError, VirtError
+from hostel.objects import Connection, StoragePool, StorageVolume
+from hostel.units import INT64_MAX, GiB, MiB
+
+DEFAULT_POOL: Final = "default"
+_DEFAULT_FORMAT: Final = "qcow2"
+_URL: Final = re.compile(r"[a-zA-Z]+(\+[a-zA-Z]+)?://.*")
+# Places that are the kernel's: no pool is made there.
+_UNMANAGED: Final = ("/dev", "/sys", "/proc")
+_EXTENSIONS: Final = {"raw": ".img"}
+
+
+class Place(NamedTuple):
+    """A pool of files: one that exists, or one to make for a directory.
+
+    Attributes:
+        name: the pool's name.
+        directory: where its volumes are.
+        pool: the pool; None while it is to be made.
+    """
+
+    name: str
+    directory: str
+    pool: StoragePool | None
+
+
+class NewVolume(NamedTuple):
+    """A volume to make; sizes in bytes."""
+
+    place: Place
+    name: str
+    capacity: int
+    allocation: int
+    format: str
+    backing: str | None = None
+    backing_format: str | None = None
+
+    @property
+    def path(self) -> str:
+        """Where it will be."""
+        return os.path.join(self.place.directory, self.name)
+
+    def xml(self) -> str:
+        """The volume's document."""
+        root = ElementTree.Element("volume")
+        ElementTree.SubElement(root, "name").text = self.name
+        ElementTree.SubElement(root, "capacity").text = str(self.capacity)
+        ElementTree.SubElement(root, "allocation").text = str(self.allocation)
+        target = ElementTree.SubElement(root, "target")
+        ElementTree.SubElement(target, "format", type=self.format)
+        if self.format == "qcow2":
+            ElementTree.SubElement(ElementTree.SubElement(target, "features"), "lazy_refcounts")
+        if self.backing is not None:
+            store = ElementTree.SubElement(root, "backingStore")
+            ElementTree.SubElement(store, "path").text = self.backing
+            if self.backing_format:
+                ElementTree.SubElement(store, "format", type=self.backing_format)
+        return ElementTree.tostring(root, encoding="unicode")
+
+
+class Medium(NamedTuple):
+    """The content of a disk.
+
+    Attributes:
+        type: libvirt's kind of source: ``file``, ``block``, ``dir`` or ``network``.
+        path: the path, or the URL.
+        exists: whether it is there.
+        format: the format of its bytes, where something told.
+        new: the volume that will be made for it.
+    """
+
+    type: str
+    path: str
+    exists: bool
+    format: str | None = None
+    new: NewVolume | None = None
+
+
+def is_url(path: str) -> bool:
+    """Whether this is an address rather than a path."""
+    return _URL.fullmatch(path) is not None
+
+
+class Storage:
+    """The pools of a connection, and what this run adds to them.
+
+    Attributes:
+        connection: the open connection.
+    """
+
+    def __init__(self, connection: Connection, images: str) -> None:
+        self.connection = connection
+        self._images = images
+        self._volumes: list[StorageVolume] = []
+        self._pools: list[tuple[StoragePool, bool]] = []
+
+    def locate(self, path: str) -> Medium:
+        """Find what is at a path or an address.
+
+        Raises:
+            UsageError: it is there and cannot be read.
+            VirtError: its pool cannot be started.
+        """
+        if is_url(path):
+            return Medium("network", path, exists=True)
+        path = os.path.abspath(path)
+        volume = self._volume_at(path)
+        if volume is not None:
+            return self.medium_of(volume)
+        try:
+            status = os.stat(path)
+        except (FileNotFoundError, NotADirectoryError):
+            return Medium("file", path, exists=False)
+        except (OSError, ValueError) as error:
+            raise UsageError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
+        if stat.S_ISDIR(status.st_mode):
+            return Medium("dir", path, exists=True)
+        if stat.S_ISBLK(status.st_mode):
+            return Medium("block", path, exists=True, format="raw")
+        return Medium("file", path, exists=True, format=self._format_of(path))
+
+    def _format_of(self, path: str) -> str | None:
+        if not self.connection.uri.startswith("qemu"):
+            return None
+        try:
+            return detect_format(path)
+        except OSError as error:
+            raise UsageError(f"{path}: {error.strerror}") from None
+
+    def _volume_at(self, path: str) -> StorageVolume | None:
+        try:
+            return self.connection.volume(path)
+        except VirtError as error:
+            if error.code is not ErrorCode.NO_STORAGE_VOL:
+                raise
+        directory, name = os.path.split(path)
+        pool = self._pool_at(directory)
+        if pool is None:
+            return None
+        _ensure_running(pool, refresh=True)
+        try:
+            return pool.volume(name)
+        except VirtError as error:
+            if error.code is not ErrorCode.NO_STORAGE_VOL:
+                raise
+            return None
+
+    def medium_of(self, volume: StorageVolume) -> Medium:
+        """A volume as the content of a disk."""
+        root = ElementTree.fromstring(volume.xml())
+        format = root.find("target/format")
+        told = format.get("type") if format is not None else None
+        return Medium(root.get("type") or "file", root.findtext("target/path") or volume.path, exists=True, format=told)
+
+    def _pool_at(self, directory: str) -> StoragePool | None:
+        for pool in self.connection.pools():
+            target = _directory(pool)
+            if target is not None and os.path.abspath(target) == directory:
+                return pool
+        return None
+
+    def place_named(self, name: str) -> Place:
+        """The pool of a name, running; ``default`` stands for the usual place, which may have to be made.
+
+        Raises:
+            VirtError: there is no such pool, or it cannot be started.
+        """
+        if name == DEFAULT_POOL:
+            return self._default_place()
+        return self._existing(self.connection.pool(name))
+
+    def _default_place(self) -> Place:
+        for pool in self.connection.pools():
+            if pool.name == DEFAULT_POOL:
+                return self._existing(pool)
+        found = self._pool_at(self._images)
+        return self._existing(found) if found is not None else Place(DEFAULT_POOL, self._images, None)
+
+    def _existing(self, pool: StoragePool) -> Place:
+        _ensure_running(pool, refresh=True)
+        return Place(pool.name, _directory(pool) or "", pool)
+
+    def place_of(self, path: str) -> Place:
+        """The pool that a file is in, or the one to make for its directory.
+
+        Raises:
+            UsageError: no pool can be made there.
+        """
+        directory = os.path.dirname(path)
+        if directory == self._images:
+            return self._default_place()
+        pool = self._pool_at(directory)
+        if pool is not None:
+            return self._existing(pool)
+        if any(directory == place or directory.startswith(f"{place}/") for place in _UNMANAGED):
+            raise UsageError(
+                f"Don't know how to create storage for path '{path}'. "
+                "Use libvirt APIs to manage the parent directory as a pool first."
+            )
+        if not os.path.isdir(directory):
+            raise UsageError(f"'{path}' cannot be made: '{directory}' is no directory; make it first")
+        base = os.path.basename(directory).replace(" ", "_") or "dirpool"
+        return Place(self._free_pool_name(base), directory, None)
+
+    def _free_pool_name(self, base: str) -> str:
+        names = {pool.name for pool in self.connection.pools()} | {DEFAULT_POOL}
+        name, number = base, 0
+        while name in names:
+            number += 1
+            name = f"{base}-{number}"
+        return name
+
+    def free_name(self, place: Place, base: str, format: str, taken: set[str]) -> str:
+        """A name for a new volume that neither the pool nor ``taken`` has."""
+        extension = _EXTENSIONS.get(format, f".{format}")
+        name, number = base + extension, 0
+        while name in taken or self._has(place, name):
+            number += 1
+            name = f"{base}-{number}{extension}"
+        return name
+
+    def _has(self, place: Place, name: str) -> bool:
+        if place.pool is None:
+            return os.path.lexists(os.path.join(place.directory, name))
+        try:
+            place.pool.volume(name)
+        except VirtError as error:
+            if error.code is not ErrorCode.NO_STORAGE_VOL:
+                raise
+            return False
+        return True
+
+    def plan(
+        self,
+        place: Place,
+        name: str,
+        size: float | None,
+        *,
+        sparse: bool,
+        format: str | None,
+        backing: str | None,
+        backing_format: str | None,
+    ) -> NewVolume:
+        """Describe a volume to make; ``size`` in GiB.
+
+        Raises:
+            UsageError: the name, the size or the backing file is no good.
+        """
+        if size is None:
+            raise UsageError(f"Size must be specified for non existent volume '{name}'")
+        if not 0 < size <= INT64_MAX / GiB:
+            raise UsageError(f"size={size:g}: a volume has more than 0 and less than {INT64_MAX // GiB} GiB")
+        if " " in name:
+            raise UsageError(f"Storage object name '{name}' can not contain ' ' character.")
+        if self._has(place, name):
+            raise UsageError(f"Name '{name}' already in use by another volume.")
+        capacity = int(size * GiB)
+        if backing is not None:
+            below = self.locate(backing)
+            if not below.exists:
+                raise UsageError(f"backing_store={backing}: there is no such file")
+            backing = below.path
+            if backing_format is None and below.format is not None:
+                backing_format = "raw" if below.format == "iso" else below.format
+        allocation = 0 if sparse else capacity
+        new = NewVolume(place, name, capacity, allocation, format or _DEFAULT_FORMAT, backing, backing_format)
+        available = self._available(place)
+        if allocation > available:
+            raise UsageError(
+                "There is not enough free space on the storage pool to create the volume. "
+                f"({allocation // MiB} M requested allocation > {available // MiB} M available)"
+            )
+        return new
+
+    def excess(self, new: NewVolume) -> str | None:
+        """Why a volume may not fit once it is full; None when it will."""
+        available = self._available(new.place)
+        if new.capacity <= available:
+            return None
+        return (
+            "The requested volume capacity will exceed the available pool space when the volume is fully allocated. "
+            f"({new.capacity // MiB} M requested capacity > {available // MiB} M available)"
+        )
+
+    def _available(self, place: Place) -> int:
+        if place.pool is not None:
+            return place.pool.info().available
+        directory = place.directory
+        while not os.path.isdir(directory):
+            directory = os.path.dirname(directory)
+        found = os.statvfs(directory)
+        return found.f_bavail * found.f_frsize
+
+    def build(self, new: NewVolume) -> None:
+        """Make a volume, and first its pool where that is missing.
+
+        Raises:
+            UsageError: it cannot be made; what was made is left to :meth:`undo`.
+        """
+        try:
+            pool = new.place.pool or self._make_pool(new.place)
+            ref = self.connection.storage.storage_pool_lookup_by_name(pool.name)
+            flags = VolumeCreateFlag.NONE
+            if new.format == "qcow2" and new.backing is None and self.connection.uri.startswith("qemu"):
+                flags = VolumeCreateFlag.PREALLOC_METADATA
+            made = self.connection.storage.storage_vol_create_xml(ref, new.xml(), flags)
+        except HostelError as error:
+            raise UsageError(f"Couldn't create storage volume '{new.name}': '{error}'") from error
+        self._volumes.append(StorageVolume(self.connection, made))
+
+    def _make_pool(self, place: Place) -> StoragePool:
+        for pool in self.connection.pools():
+            if pool.name == place.name:
+                return pool  # made for an earlier disk
+        root = ElementTree.Element("pool", type="dir")
+        ElementTree.SubElement(root, "name").text = place.name
+        ElementTree.SubElement(ElementTree.SubElement(root, "target"), "path").text = place.directory
+        pool = self.connection.define_pool(ElementTree.tostring(root, encoding="unicode"))
+        is_new = not os.path.isdir(place.directory)
+        self._pools.append((pool, is_new))
+        if is_new:
+            pool.build()
+        pool.start()
+        pool.autostart = True
+        return pool
+
+    def undo(self) -> list[str]:
+        """Remove what :meth:`build` made; returns what could not be removed, and why."""
+        left: list[str] = []
+        while self._volumes:
+            volume = self._volumes.pop()
+            try:
+                volume.delete()
+            except HostelError as error:
+                left.append(f"Failed to remove disk '{volume.name}': {error}")
+        while self._pools:
+            pool, is_new = self._pools.pop()
+            try:
+                if pool.is_active:
+                    pool.stop()
+                if is_new:
+                    pool.delete()
+                pool.undefine()
+            except HostelError as error:
+                left.append(f"Failed to remove storage pool '{pool.name}': {error}")
+        return left
+
+
+def _ensure_running(pool: StoragePool, *, refresh: bool) -> None:
+    if not pool.is_active:
+        pool.start()
+    if refresh:
+        pool.refresh()
+
+
+def _directory(pool: StoragePool) -> str | None:
+    return ElementTree.fromstring(pool.xml()).findtext("target/path")
+
+
+def users_of(connection: Connection, path: str, *, shareable: bool, read_only: bool) -> list[str]:
+    """The machines that use a file, as a disk, below a disk, or to boot from.
+
+    Use that is shared on both sides, or for reading on both sides, does not count.
+    """
+    above = _overlays(connection, path)
+    users: list[str] = []
+    for domain in connection.domains():
+        root = ElementTree.fromstring(domain.xml())
+        booted = [root.findtext(f"os/{name}") for name in ("kernel", "initrd", "dtb")]
+        if not read_only and path in booted:
+            users.append(domain.name)
+            continue
+        for disk in root.iterfind("devices/disk"):
+            source = disk.find("source")
+            used = None if source is None else source.get("file") or source.get("dev") or source.get("dir")
+            both_share = shareable and disk.find("shareable") is not None
+            both_read = read_only and disk.find("readonly") is not None
+            if used in above or (used == path and not both_share and not both_read):
+                users.append(domain.name)
+                break
+    return users
+
+
+def _overlays(connection: Connection, path: str) -> set[str]:
+    """The volumes that have ``path`` somewhere below them."""
+    upward: dict[str, list[str]] = {}
+    for pool in connection.pools(active=True):
+        for volume in pool.volumes():
+            root = ElementTree.fromstring(volume.xml())
+            if below := root.findtext("backingStore/path"):
+                upward.setdefault(below, []).append(root.findtext("target/path") or "")
+    found: set[str] = set()
+    queue = [path]
+    while queue:
+        for overlay in upward.get(queue.pop(), []):
+            if overlay not in found:
+                found.add(overlay)
+                queue.append(overlay)
+    return found
