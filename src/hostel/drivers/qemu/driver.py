@@ -70,7 +70,8 @@ class QemuDriver:
             f"<capabilities>\n  <host>\n    <cpu>\n      <arch>{os.uname().machine}</arch>\n    </cpu>\n  </host>\n"
             "  <guest>\n    <os_type>hvm</os_type>\n    <arch name='x86_64'>\n      <wordsize>64</wordsize>\n"
             f"      <emulator>{escape(emulator)}</emulator>\n      <machine>pc</machine>\n      <machine>q35</machine>"
-            f"{domains}\n    </arch>\n  </guest>\n</capabilities>\n"
+            f"{domains}\n    </arch>\n    <features>\n      <acpi default='on' toggle='yes'/>\n"
+            "      <apic default='on' toggle='no'/>\n    </features>\n  </guest>\n</capabilities>\n"
         )
 
     def node_get_security_model(self) -> SecurityModel:
