@@ -18,7 +18,8 @@
 </disk>
 
 A field without ``default=`` (or ``factory=``) is required, for a type checker as for the parser. ``None`` means that it
-is not there. Fields of a base class come after those of the class itself: the base says what such elements end with.
+is not there. Fields of a base class come after those of the class itself, since a base says what such elements end
+with, unless it ``leads``; what a class names as ``last`` comes after them.
 
 What a document says beyond the declarations is not lost. It is in :attr:`Element.unknown`, is written again, and has a
 path (:meth:`Element.unknown_paths`) by which a rule may refuse it. What of an element can be there only once counts as
@@ -198,6 +199,8 @@ class Element:
         when: dict[str, str] | None = None,
         drop_empty: bool = False,
         keep_open: bool = False,
+        last: tuple[str, ...] = (),
+        leads: bool = False,
     ) -> None:
         cls.TAG = tag or cls.TAG
         cls.NAMESPACE = namespace
@@ -213,7 +216,15 @@ class Element:
                 own.append(value)
                 delattr(cls, name)  # an instance without it must not find the declaration
         names = {field.name for field in own}
-        cls.FIELDS = (*own, *(field for field in cls.FIELDS if field.name not in names))
+        inherited = [field for field in cls.FIELDS if field.name not in names]
+        for field in own:
+            field.leads = leads
+        cls.FIELDS = (
+            *(field for field in inherited if field.leads),
+            *(field for field in own if field.name not in last),
+            *(field for field in inherited if not field.leads),
+            *(field for field in own if field.name in last),
+        )
         cls._attributes = {field.tag: field for field in cls.FIELDS if isinstance(field, Attribute)}
         cls._elements = {key: field for field in cls.FIELDS for key in field.tags()}
         cls._content = next((field for field in cls.FIELDS if isinstance(field, Content)), None)
@@ -299,13 +310,13 @@ class Element:
         own_text: str | None = None
         for field in self.FIELDS:
             value = getattr(self, field.name)
-            if value is None:
+            if field.is_absent(value):
                 continue
             if isinstance(field, Attribute):
                 attributes.append((field.tag, field.kind.format(value)))
             elif isinstance(field, Content):
                 own_text = field.kind.format(value)
-            elif value or not isinstance(value, bool | list):
+            else:
                 inner.append((field, value))
         loose = [item for item in self.unknown if not item.leaf]
         attributes += [(item.name[1:], item.value) for item in loose if item.is_attribute]
@@ -328,12 +339,9 @@ class Element:
 
     def is_empty(self) -> bool:
         """Whether nothing would be written in it."""
-        values = (getattr(self, field.name) for field in self.FIELDS)
-        return (
-            not self.unknown
-            and not self.WHEN
-            and all(value is None or value is False or value == [] for value in values)
-        )
+        if self.unknown or self.WHEN:
+            return False
+        return all(field.is_absent(getattr(self, field.name)) for field in self.FIELDS)
 
     def copy(self) -> Self:
         """A copy that shares nothing that can change."""
@@ -369,7 +377,7 @@ class Element:
 
     def __repr__(self) -> str:
         shown = {field.name: getattr(self, field.name) for field in self.FIELDS}
-        given = [f"{name}={value!r}" for name, value in shown.items() if value is not None and value is not False]
+        given = [f"{name}={value!r}" for name, value in shown.items() if value is not None and value != []]
         return f"{type(self).__name__}({', '.join(given)})"
 
 

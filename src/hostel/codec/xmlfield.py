@@ -52,6 +52,7 @@ class Field:
         self.default = default
         self.factory = factory
         self.name = ""
+        self.leads = False
 
     @property
     def required(self) -> bool:
@@ -61,6 +62,10 @@ class Field:
     def empty(self) -> Any:
         """The value where the document has none."""
         return self.factory() if self.factory is not None else self.default
+
+    def is_absent(self, value: Any) -> bool:
+        """Whether nothing is written for a value."""
+        return value is None
 
     def tags(self) -> tuple[str, ...]:
         """The names of child elements that this field reads, as a parser gives them."""
@@ -100,6 +105,9 @@ class Content(Field):
     def tags(self) -> tuple[str, ...]:
         return ()
 
+    def is_absent(self, value: Any) -> bool:
+        return value is None or (value == "" and not self.required)
+
     def __init__(self, kind: Kind[Any], default: Any) -> None:
         super().__init__(None, default)
         self.kind = kind
@@ -116,6 +124,9 @@ class Text(Field):
         super().__init__(tag, default)
         self.kind = kind
 
+    def is_absent(self, value: Any) -> bool:
+        return value is None or (value == "" and not self.required)
+
     def read(self, values: dict[str, Any], node: Any, unknown: list[Unknown]) -> bool:
         if self.name in values:
             return False
@@ -124,9 +135,7 @@ class Text(Field):
         return True
 
     def write(self, value: Any, writer: Writer, unknown: list[Unknown]) -> None:
-        content = self.kind.format(value)
-        if content or self.required:
-            _write_leaf(writer, self.tag, content, unknown)
+        _write_leaf(writer, self.tag, self.kind.format(value), unknown)
 
 
 class Texts(Field):
@@ -135,6 +144,9 @@ class Texts(Field):
     def __init__(self, kind: Kind[Any], tag: str | None, factory: Callable[[], Any]) -> None:
         super().__init__(tag, REQUIRED, factory)
         self.kind = kind
+
+    def is_absent(self, value: Any) -> bool:
+        return not value
 
     def read(self, values: dict[str, Any], node: Any, unknown: list[Unknown]) -> bool:
         if _extras(node):
@@ -150,6 +162,9 @@ class Texts(Field):
 class Flag(Field):
     """``<name/>``, which is there or not."""
 
+    def is_absent(self, value: Any) -> bool:
+        return not value
+
     def read(self, values: dict[str, Any], node: Any, unknown: list[Unknown]) -> bool:
         if self.name in values:
             return False
@@ -160,8 +175,7 @@ class Flag(Field):
         return True
 
     def write(self, value: Any, writer: Writer, unknown: list[Unknown]) -> None:
-        if value:
-            _write_leaf(writer, self.tag, None, unknown)
+        _write_leaf(writer, self.tag, None, unknown)
 
 
 class Setting(Field):
@@ -198,6 +212,9 @@ class Settings(Setting):
     def __init__(self, kind: Kind[Any], tag: str | None, attribute: str, factory: Callable[[], Any]) -> None:
         super().__init__(kind, tag, attribute, REQUIRED, REQUIRED)
         self.factory = factory
+
+    def is_absent(self, value: Any) -> bool:
+        return not value
 
     def read(self, values: dict[str, Any], node: Any, unknown: list[Unknown]) -> bool:
         if any(item.name != f"@{self.attribute.tag}" for item in _extras(node)):
@@ -251,6 +268,9 @@ class Child(Field):
 
 class Children(Child):
     """Child elements of some classes, any number of them."""
+
+    def is_absent(self, value: Any) -> bool:
+        return not value
 
     def read(self, values: dict[str, Any], node: Any, unknown: list[Unknown]) -> bool:
         values.setdefault(self.name, []).append(self.select(node).from_node(node))

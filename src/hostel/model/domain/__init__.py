@@ -1,0 +1,1 @@
+"""The domain's document: one class an element; :mod:`~hostel.model.domain.domain` has the root."""
