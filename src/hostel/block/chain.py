@@ -69,3 +69,17 @@ def _walk(node: BlockNode, offset: int, length: int, base: BlockNode | None, dep
                     yield ChainExtent(beyond, size - inside, Status.ZERO, node, depth)
                 else:
                     yield ChainExtent(beyond, size - inside, Status.ZERO | Status.ALLOCATED, below, depth + 1)
+
+
+def paired(
+    first: Iterator[ChainExtent], second: Iterator[ChainExtent]
+) -> Iterator[tuple[int, int, ChainExtent, ChainExtent]]:
+    """Walk two images side by side over the same range: start, end, and the extent of each that covers it."""
+    one, other = next(first, None), next(second, None)
+    while one is not None and other is not None:
+        end = min(one.end, other.end)
+        yield max(one.offset, other.offset), end, one, other
+        if one.end == end:
+            one = next(first, None)
+        if other.end == end:
+            other = next(second, None)

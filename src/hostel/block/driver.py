@@ -339,6 +339,14 @@ class BackingStore(Protocol):
 
 
 @runtime_checkable
+class Emptying(Protocol):
+    """Can forget all it holds above its backing node."""
+
+    def make_empty(self) -> None:
+        """Drop all data of this layer, so that the backing node shows through everywhere, and give its space back."""
+
+
+@runtime_checkable
 class Compressing(Protocol):
     """Can store clusters compressed."""
 

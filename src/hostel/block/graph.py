@@ -36,6 +36,7 @@ def open(
     no_io: bool = False,
     force_share: bool = False,
     exclusive: bool = False,
+    writable_backing: int = 0,
     cache: Cache = WRITEBACK,
     trust: Trust = Trust.TRUSTED,
     options: Mapping[str, Value] | None = None,
@@ -45,7 +46,8 @@ def open(
     Args:
         filename: a path, ``file:`` and a path, ``json:{...}``, or what was described by options.
         format: the driver's name; None guesses from the bytes, which an untrusted image must not be asked to do.
-        read_only: open for reading only. Backing files always are.
+        read_only: open for reading only. Backing files always are, one excepted:
+        writable_backing: how far down the chain the backing file is that is opened for writing; 0 for none.
         no_backing: leave the backing file alone.
         check: see :class:`OpenMode`.
         no_io: see :class:`OpenMode`.
@@ -76,7 +78,7 @@ def open(
     if no_backing or image.no_backing:
         return top
     try:
-        _open_references(top, mode)
+        _open_references(top, mode, writable_backing)
     except BaseException:
         with contextlib.suppress(OSError):
             top.close()
@@ -174,11 +176,11 @@ def _probe(file: BlockNode, trust: Trust) -> str:
     return found
 
 
-def _open_references(top: BlockNode, mode: OpenMode) -> None:
+def _open_references(top: BlockNode, mode: OpenMode, writable_backing: int) -> None:
     """Open the chain below ``top``, from top to bottom."""
     seen = {_identity(top)}
     current = top
-    for _ in range(MAX_CHAIN):
+    for depth in range(1, MAX_CHAIN + 1):
         references = current.driver.references()
         if not references:
             return
@@ -186,7 +188,7 @@ def _open_references(top: BlockNode, mode: OpenMode) -> None:
             raise _untrusted(current, references[0])
         backing = None
         for reference in references:
-            below = _open_reference(current, reference, mode)
+            below = _open_reference(current, reference, mode, writable=depth == writable_backing)
             current.driver.children[reference.child] = below
             if reference.child == "backing":
                 if _identity(below) in seen:
@@ -202,16 +204,16 @@ def _open_references(top: BlockNode, mode: OpenMode) -> None:
     raise BlockError(f"The backing chain has more than {MAX_CHAIN} images", errno=errno.ELOOP)
 
 
-def _open_reference(holder: BlockNode, reference: Reference, mode: OpenMode) -> BlockNode:
+def _open_reference(holder: BlockNode, reference: Reference, mode: OpenMode, *, writable: bool) -> BlockNode:
     target = _describe(names.resolve(reference.filename, holder.filename), reference.format)
     is_backing = reference.child == "backing"
     below = OpenMode(
-        read_only=is_backing or mode.read_only,
+        read_only=(is_backing and not writable) or mode.read_only,
         no_io=mode.no_io,
         force_share=mode.force_share,
         exclusive=mode.exclusive,
         trust=mode.trust,
-        cache=WRITEBACK if is_backing else mode.cache,
+        cache=WRITEBACK if is_backing and not writable else mode.cache,
         options=target.options,
     )
     try:

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterator
 from typing import Final, NamedTuple
 
-from hostel.block.chain import ChainExtent, block_status
+from hostel.block.chain import ChainExtent, block_status, paired
 from hostel.block.extent import Status
 from hostel.block.node import BlockNode
 from hostel.errors import BlockError
@@ -177,22 +177,14 @@ def _first_difference(first: bytearray, second: memoryview) -> int:
 
 def _chunks(first: BlockNode, second: BlockNode, end: int, *, strict: bool) -> Iterator[_Chunk]:
     """What has to be read of two images up to ``end``; stops at a difference of status where that counts."""
-    walks = _walk(first, 0, end), _walk(second, 0, end)
-    one, other = next(walks[0], None), next(walks[1], None)
-    offset = 0
-    while one is not None and other is not None:
-        stop = min(one.end, other.end)
+    for offset, stop, one, other in paired(_walk(first, 0, end), _walk(second, 0, end)):
         if strict and _strict_status(one) != _strict_status(other):
             raise _Found(Difference(offset, is_status=True))
-        if not (one.status & Status.ZERO and other.status & Status.ZERO):
-            for start in range(offset, stop, _CHUNK):
-                length = min(_CHUNK, stop - start)
-                yield _Chunk(start, length, _side(one, start), _side(other, start))
-        offset = stop
-        if one.end == stop:
-            one = next(walks[0], None)
-        if other.end == stop:
-            other = next(walks[1], None)
+        if one.status & other.status & Status.ZERO:
+            continue
+        for start in range(offset, stop, _CHUNK):
+            length = min(_CHUNK, stop - start)
+            yield _Chunk(start, length, _side(one, start), _side(other, start))
 
 
 def _chunks_beyond(node: BlockNode, offset: int) -> Iterator[_Chunk]:

@@ -6,22 +6,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
-import os
-import stat
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from hostel.block import graph
 from hostel.block.driver import CACHE_MODES, Cache, Compressing, Creatable
 from hostel.block.node import BlockNode
 from hostel.block.options import Given, OptionError, Value
-from hostel.block.protocols.file import FileDriver
-from hostel.errors import BlockError, ImageLocked, UnsupportedFeature
+from hostel.errors import BlockError, UnsupportedFeature
 from hostel.img import create
 from hostel.img.copy import CopyJob, CopySettings, Feedback
 from hostel.img.segments import rounded_length
+from hostel.img.target import closing, is_device, new_target, refuse_source, reported
 
 UNSAFE: Final = CACHE_MODES["unsafe"]
 _DEFAULTS: Final = CopySettings()
@@ -94,26 +91,22 @@ def convert(
     Raises:
         BlockError: with QEMU's whole text.
     """
-    with _reported(f"{target.filename}: error while converting {target.format}: "):
+    what = f"{target.filename}: error while converting {target.format}: "
+    with reported(what):
         refuse_source(sources, target.filename)
-    if _is_device(target.filename) and target.format == "raw":
+    if is_device(target.filename) and target.format == "raw":
         # It is there already, and holds whatever it held.
-        with _reported(f"Could not open '{target.filename}': "):
+        with reported(f"Could not open '{target.filename}': "):
             node = graph.open(target.filename, "raw", read_only=False, cache=cache)
         convert_into(sources, node, settings, feedback)
         return
-    with _vanishing(target.filename):
-        with _reported(f"{target.filename}: error while converting {target.format}: "):
-            create.create(target, cache=cache)
-        with _reported(f"Could not open '{target.filename}': "):
-            node = graph.open(target.filename, target.format, read_only=False, cache=cache)
-        with _closing(node):
-            settings = settings._replace(
-                overlay=node.backing is not None,
-                backing_end=None if node.backing is None else rounded_length(node.backing),
-                reads_as_zeroes=node.backing is None,
-            )
-            CopyJob(sources, node, settings, feedback).run()
+    with new_target(target, what, cache=cache) as node:
+        settings = settings._replace(
+            base=sources[0].backing if node.backing is not None else None,
+            backing_end=None if node.backing is None else rounded_length(node.backing),
+            reads_as_zeroes=node.backing is None,
+        )
+        CopyJob(sources, node, settings, feedback).run()
 
 
 def convert_into(
@@ -127,82 +120,7 @@ def convert_into(
     Raises:
         BlockError: with QEMU's whole text; the target is then closed and has part of the data.
     """
-    with _closing(target):
+    with closing(target):
         if target.length < total_length(sources):
             raise BlockError("output file is smaller than input file", errno=errno.EINVAL)
         CopyJob(sources, target, settings, feedback).run()
-
-
-def refuse_source(sources: Sequence[BlockNode], filename: str) -> None:
-    """Refuse a target that one of the sources, or of what they stand on, is read from.
-
-    Locks find that out as well, but ``-U`` takes none.
-
-    Raises:
-        ImageLocked: it is.
-    """
-    try:
-        status = os.stat(filename)
-    except (OSError, ValueError):
-        return
-    for source in sources:
-        for node in source.chain():
-            driver = node.file.driver if node.file is not None else None
-            if isinstance(driver, FileDriver) and driver.identity == (status.st_dev, status.st_ino):
-                raise ImageLocked(
-                    'Failed to get "write" lock',
-                    hint=f"Is another process using the image [{filename}]?\nIt is among the files that are read.",
-                )
-
-
-def _is_device(filename: str) -> bool:
-    try:
-        return stat.S_ISBLK(os.stat(filename).st_mode)
-    except (OSError, ValueError):
-        return False
-
-
-@contextlib.contextmanager
-def _vanishing(filename: str) -> Iterator[None]:
-    """Leave nothing that looks like an image when the body fails."""
-    is_new = not os.path.lexists(filename)
-    try:
-        yield
-    except BaseException:
-        with contextlib.suppress(OSError):
-            if is_new:
-                os.unlink(filename)
-            elif stat.S_ISREG(os.stat(filename).st_mode):
-                os.truncate(filename, 0)
-        raise
-
-
-@contextlib.contextmanager
-def _closing(node: BlockNode) -> Iterator[None]:
-    """Flush and close a target, and report what fails of that as a failed write."""
-    try:
-        yield
-    except BaseException:
-        with contextlib.suppress(OSError):
-            node.close()
-        raise
-    try:
-        try:
-            node.flush()
-        finally:
-            node.close()
-    except OSError as error:
-        reason = error.message if isinstance(error, BlockError) else error.strerror
-        raise BlockError(f"error while writing the target's metadata: {reason}", errno=error.errno) from None
-
-
-@contextlib.contextmanager
-def _reported(prefix: str) -> Iterator[None]:
-    """Put QEMU's words before an error's own."""
-    try:
-        yield
-    except BlockError as error:
-        error.message = prefix + error.message
-        raise
-    except OSError as error:
-        raise BlockError(f"{prefix}{error.strerror}", errno=error.errno) from None

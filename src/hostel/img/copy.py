@@ -27,9 +27,11 @@ class CopySettings(NamedTuple):
 
     Attributes:
         compress: store clusters compressed.
-        min_sparse: bytes: zeroes are left out of the target where there are this many; 0 writes every byte.
+        min_sparse: bytes: zeroes are left out of the target where there are this many; 0 writes every byte, None
+            what metadata calls data.
         reads_as_zeroes: the target does already, so zeroes need no writing.
-        overlay: the target has a backing file with the content of the source's own.
+        base: a node of the source's chain: only what lies above it is copied, since the target has the rest, in a
+            backing file or in itself.
         backing_end: where the target's backing file ends; None where that is not known.
         in_order: fill the target from its start to its end.
         threads: the most threads to use.
@@ -39,9 +41,9 @@ class CopySettings(NamedTuple):
     """
 
     compress: bool = False
-    min_sparse: int = 4096
+    min_sparse: int | None = 4096
     reads_as_zeroes: bool = False
-    overlay: bool = False
+    base: BlockNode | None = None
     backing_end: int | None = None
     in_order: bool = True
     threads: int = 8
@@ -96,7 +98,7 @@ class CopyJob:
         self._writer = new_writer(
             target,
             compress=settings.compress,
-            shares_cells=settings.overlay or target.backing is not None,
+            shares_cells=settings.base is not None or target.backing is not None,
             min_sparse=settings.min_sparse,
             reads_as_zeroes=settings.reads_as_zeroes,
         )
@@ -119,11 +121,11 @@ class CopyJob:
         self._team.run(thread_count(self._settings.threads) if self._length > self._size else 1, self._worker)
 
     def _is_data(self, kind: Kind) -> bool:
-        return kind is Kind.DATA or (kind is Kind.ZERO and not self._settings.min_sparse)
+        return kind is Kind.DATA or (kind is Kind.ZERO and self._settings.min_sparse == 0)
 
     def _segments(self) -> Iterator[Segment]:
         settings = self._settings
-        return source_segments(self._sources, overlay=settings.overlay, backing_end=settings.backing_end)
+        return source_segments(self._sources, base=settings.base, backing_end=settings.backing_end)
 
     def _portions(self) -> Iterator[list[Window]]:
         for portion in portions(self._windows(), self._size, self._cost):
@@ -142,8 +144,10 @@ class CopyJob:
                 planned = window.end
                 if window.kind is Kind.DATA:
                     yield window
-                elif window.kind is Kind.ZERO and not (settings.reads_as_zeroes and settings.min_sparse):
-                    yield from window.steps(_ZERO_STEP if settings.min_sparse else self._size)
+                elif self._is_data(window.kind):
+                    yield from window.steps(self._size)
+                elif window.kind is Kind.ZERO and not settings.reads_as_zeroes:
+                    yield from window.steps(_ZERO_STEP)
         except OSError as error:
             raise CopyError("reading block status at offset", planned, error) from None
 

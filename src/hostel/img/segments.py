@@ -79,19 +79,17 @@ def rounded_length(node: BlockNode) -> int:
 
 
 def source_segments(
-    sources: Sequence[BlockNode], *, overlay: bool = False, backing_end: int | None = None
+    sources: Sequence[BlockNode], *, base: BlockNode | None = None, backing_end: int | None = None
 ) -> Iterator[Segment]:
     """The segments of the sources one after another.
 
     Args:
         sources: what is copied; a source that ends within a sector is filled up with zeroes.
-        overlay: the target has a backing file with the content of the source's own: only what the source itself
-            decides is copied.
+        base: a node of the only source's chain: what it decides is left to the target's backing file.
         backing_end: where the target's backing file ends: beyond it the target reads as zeroes by itself.
     """
     start = 0
     for source in sources:
-        base = source.backing if overlay else None
         length = source.length
         for extent in block_status(source, 0, length, base=base):
             segment = _segment(extent, start, source)

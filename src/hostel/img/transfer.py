@@ -103,7 +103,7 @@ class Writer(abc.ABC):
         reads_as_zeroes: see there.
     """
 
-    def __init__(self, target: BlockNode, cell: int, min_sparse: int, reads_as_zeroes: bool) -> None:
+    def __init__(self, target: BlockNode, cell: int, min_sparse: int | None, reads_as_zeroes: bool) -> None:
         self._target = target
         self.cell = cell
         self._min_sparse = min_sparse
@@ -125,7 +125,7 @@ class Writer(abc.ABC):
             elif piece.payload is not None:
                 self._write_payload(piece.offset, piece.payload)
             else:
-                self._target.write_zeroes(piece.offset, piece.length, unmap=self._min_sparse > 0)
+                self._target.write_zeroes(piece.offset, piece.length, unmap=self._min_sparse != 0)
         except OSError as error:
             raise CopyError("writing at byte", piece.offset, error) from None
 
@@ -136,10 +136,10 @@ class Writer(abc.ABC):
 class PlainWriter(Writer):
     """Writes data as it is, without the zeroes in it."""
 
-    def __init__(self, target: BlockNode, cell: int, min_sparse: int, reads_as_zeroes: bool) -> None:
+    def __init__(self, target: BlockNode, cell: int, min_sparse: int | None, reads_as_zeroes: bool) -> None:
         super().__init__(target, cell, min_sparse, reads_as_zeroes)
         granule = 1 << min_sparse.bit_length() - 1 if min_sparse else SECTOR
-        self._zeroes = ZeroFinder(max(granule, cell), min_sparse)
+        self._zeroes = ZeroFinder(max(granule, cell), min_sparse or 0)
 
     def preparer(self) -> Preparer:
         """All threads share one function."""
@@ -167,7 +167,7 @@ class PlainWriter(Writer):
 class CompressedWriter(Writer):
     """Writes compressed clusters."""
 
-    def __init__(self, target: BlockNode, driver: Compressing, min_sparse: int, reads_as_zeroes: bool) -> None:
+    def __init__(self, target: BlockNode, driver: Compressing, min_sparse: int | None, reads_as_zeroes: bool) -> None:
         super().__init__(target, driver.cluster_size, min_sparse, reads_as_zeroes)
         self._driver = driver
         self._zeroes = ZeroFinder(driver.cluster_size)
@@ -198,7 +198,7 @@ class CompressedWriter(Writer):
 
 
 def new_writer(
-    target: BlockNode, *, compress: bool, shares_cells: bool, min_sparse: int, reads_as_zeroes: bool
+    target: BlockNode, *, compress: bool, shares_cells: bool, min_sparse: int | None, reads_as_zeroes: bool
 ) -> Writer:
     """The writer for a target; ``shares_cells``: a cluster may belong in part to a backing file.
 

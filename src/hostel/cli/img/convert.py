@@ -29,6 +29,7 @@ from hostel.cli.img.output import Output
 from hostel.cli.img.progress import Progress
 from hostel.img import convert
 from hostel.img.copy import CopySettings, Feedback
+from hostel.img.target import refuse_source
 from hostel.units import SECTOR
 
 _MAX_SPARSE: Final = 16 << 20
@@ -156,7 +157,6 @@ def _settings(arguments: Arguments) -> CopySettings:
         compress=arguments.has("compress"),
         min_sparse=_min_sparse(arguments.get("sparse") or "4k"),
         reads_as_zeroes=arguments.has("target-is-zero"),
-        overlay=arguments.has("backing"),
         in_order=not arguments.has("out-of-order"),
         threads=_coroutines(arguments.get("coroutines") or "8"),
         rate=_rate(arguments.get("rate") or "0"),
@@ -191,13 +191,16 @@ def _convert_into(
     if len(sources) > 1 and arguments.has("backing"):
         raise Failure("Having a backing file for the target makes no sense when concatenating multiple input images")
     try:
-        convert.refuse_source(sources, name)
+        refuse_source(sources, name)
     except OSError as error:
         raise could_not_open(name, error) from None
     target = open_image(
         output, name, format, image_opts=arguments.has("target-image-opts"), read_only=False, cache=cache
     )
-    convert.convert_into(sources, target, _settings(arguments), feedback)
+    settings = _settings(arguments)
+    if arguments.has("backing"):
+        settings = settings._replace(base=sources[0].backing)
+    convert.convert_into(sources, target, settings, feedback)
 
 
 def _load_snapshot(arguments: Arguments, sources: Sequence[BlockNode]) -> None:

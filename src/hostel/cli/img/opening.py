@@ -23,6 +23,7 @@ def open_image(
     no_io: bool = False,
     force_share: bool = False,
     exclusive: bool = False,
+    writable_backing: int = 0,
     cache: Cache = WRITEBACK,
 ) -> BlockNode:
     """Open an image that the command line names, and warn where a guess of raw restricts writing.
@@ -43,6 +44,7 @@ def open_image(
             no_io=no_io,
             force_share=force_share,
             exclusive=exclusive,
+            writable_backing=writable_backing,
             cache=cache,
         )
     except OSError as error:

@@ -147,6 +147,12 @@ class Qcow2Driver(FormatDriver):
         self._below()
         resize(self._guest, size, preallocation)
 
+    def make_empty(self) -> None:
+        """Drop all data of this layer."""
+        from hostel.block.formats.qcow2.resize import make_empty
+
+        make_empty(self._guest)
+
     def check(self, repair: Repair, report: Report) -> CheckResult:
         """Check the image, and repair what ``repair`` allows.
 

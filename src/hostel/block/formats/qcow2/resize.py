@@ -128,11 +128,27 @@ def _shrink(guest: Guest, size: int) -> None:
     start, end = geometry.align(size), min(geometry.align(old), first * geometry.l2_reach)
     if start < end:
         guest.drop(start, end - start)
+    _drop_tables(guest, first)
+
+
+def make_empty(guest: Guest) -> None:
+    """Drop all data of the active layer, so that the backing file shows through; snapshots keep theirs.
+
+    Cut off, it leaves some clusters or leaks.
+    """
+    guest.image.begin_write()
+    _drop_tables(guest, 0)
+
+
+def _drop_tables(guest: Guest, first: int) -> None:
+    """Give up the L2 tables from an L1 index on with all they refer to, and the end of the file that is free then."""
+    image = guest.image
     for index in range(first, len(image.l1)):
         entries = image.l2_entries(index)
         if entries is not None:
             guest.release(entries)
             image.drop_l2(index)
+            image.settle()
     image.flush_metadata()
     _truncate_file(image)
 

@@ -1,0 +1,72 @@
+"""``qemu-img commit``."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from typing import Final
+
+from hostel.cli.img.arguments import IMAGE_OPTS, OBJECT, PROGRESS, QUIET, Arguments, Command, Flag, size
+from hostel.cli.img.opening import cache_mode, open_image
+from hostel.cli.img.output import Output
+from hostel.cli.img.progress import Progress
+from hostel.img import commit
+from hostel.img.copy import Feedback
+
+
+def _rate(text: str) -> int:
+    return size("rate limit", text)
+
+
+COMMAND: Final = Command(
+    "commit",
+    (
+        OBJECT,
+        QUIET,
+        IMAGE_OPTS,
+        Flag("format", "f", value="fmt"),
+        Flag("cache", "t", value="cache"),
+        Flag("base", "b", value="base"),
+        Flag("rate", "r", value="rate_limit", check=_rate),
+        Flag("drop", "d"),
+        PROGRESS,
+    ),
+    "filename",
+)
+
+
+def run(arguments: Arguments, output: Output) -> int:
+    """Write an overlay's data into the image it stands on."""
+    filename = arguments.one_image()
+    base = arguments.get("base")
+    cache = cache_mode(arguments, "cache", "writeback", "cache option")
+    image_opts = arguments.has("image-opts")
+    # Which image of the chain is to be written must be known before any is opened for writing.
+    with open_image(
+        output, filename, arguments.get("format"), image_opts=image_opts, no_io=True, force_share=True
+    ) as node:
+        depth = commit.find_base(node, base)
+        found = node.format
+    shown = arguments.has("progress") and not output.quiet
+    with ExitStack() as stack:
+        node = open_image(
+            output,
+            filename,
+            None if image_opts else found,
+            image_opts=image_opts,
+            read_only=False,
+            writable_backing=depth,
+            cache=cache,
+        )
+        stack.enter_context(node)
+        progress = stack.enter_context(Progress(output, shown=shown, step=1.0))
+        progress.percent(0)
+        commit.commit(
+            node,
+            depth,
+            rate=_rate(arguments.get("rate") or "0"),
+            empty=base is None and not arguments.has("drop"),
+            feedback=Feedback(progress.report, shown),
+        )
+        progress.percent(100)
+    output.note("Image committed.")
+    return 0

@@ -1,0 +1,68 @@
+"""Commit: move the data of an overlay, and of the images between, down into a backing image."""
+
+from __future__ import annotations
+
+import os
+from typing import Final
+
+from hostel.block import filename as names
+from hostel.block.driver import Emptying
+from hostel.block.node import BlockNode
+from hostel.errors import BlockError
+from hostel.img.copy import CopyJob, CopySettings, Feedback
+
+_NOBODY: Final = Feedback()
+
+
+def find_base(node: BlockNode, base: str | None) -> int:
+    """How far down the chain the image to commit into is: 1 for the backing file itself, which None stands for.
+
+    Args:
+        node: the overlay, opened with its chain.
+        base: the file's name as an image of the chain records it, or relative to that image.
+
+    Raises:
+        BlockError: there is no such image.
+    """
+    layers = list(node.chain())
+    if base is None:
+        if len(layers) < 2:
+            raise BlockError("Image does not have a backing file", errno=22)
+        return 1
+    for depth, layer in enumerate(layers[:-1], 1):
+        recorded = {reference.filename for reference in layer.driver.references() if reference.child == "backing"}
+        resolved = os.path.realpath(names.resolve(base, layer.filename))
+        if base in recorded or resolved == os.path.realpath(layers[depth].filename):
+            return depth
+    raise BlockError(f"Did not find '{base}' in the backing chain of '{node.filename}'", errno=22)
+
+
+def commit(node: BlockNode, depth: int, *, rate: int = 0, empty: bool = True, feedback: Feedback = _NOBODY) -> None:
+    """Write what lies above an image of the chain into that image.
+
+    The base has all data and is synced before the overlay forgets any.
+
+    Args:
+        node: the overlay, open for writing.
+        depth: from :func:`find_base`; that image must be open for writing too.
+        rate: bytes a second; 0 for no limit.
+        empty: drop the overlay's own data afterwards.
+        feedback: who is told how it goes.
+
+    Raises:
+        BlockError: with QEMU's text; the overlay has lost nothing.
+    """
+    base = list(node.chain())[depth]
+    try:
+        if base.length < node.length:
+            base.resize(node.length)
+        settings = CopySettings(min_sparse=None, base=base, rate=rate)
+        CopyJob([node], base, settings, feedback).run()
+        base.flush()
+    except OSError as error:
+        hint = error.hint or error.message if isinstance(error, BlockError) else None
+        raise BlockError(f"Block job failed: {os.strerror(error.errno or 5)}", errno=error.errno, hint=hint) from None
+    if empty and isinstance(node.driver, Emptying):
+        with node.lock():
+            node.driver.make_empty()
+        node.flush()

@@ -1,0 +1,194 @@
+"""Rebase: give an overlay another backing file without changing its content.
+
+What the overlay reads from its old backing file and the new one does not have is copied into the overlay first and
+synced, while the old backing file is still recorded. Only then the header changes, with one write: wherever that is
+cut off, the overlay stands on one of the two and reads the same.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable, Iterator
+from typing import Final
+
+from hostel.block import filename as names
+from hostel.block.chain import ChainExtent, block_status, paired
+from hostel.block.driver import BackingStore
+from hostel.block.extent import Status
+from hostel.block.node import BlockNode
+from hostel.errors import BlockError
+from hostel.img.segments import rounded_length
+from hostel.img.sparse import ZeroFinder
+from hostel.img.target import failed
+from hostel.units import MiB
+
+_CHUNK: Final = 2 * MiB  # compared at once, at least one cluster of any format
+_STEP: Final = 1024 * MiB  # of the overlay, whose metadata is looked at before any of it changes
+
+Progress = Callable[[int, int], None]
+
+
+def find_in_chain(node: BlockNode, filename: str) -> BlockNode | None:
+    """The image below ``node`` that lies in a file of this name."""
+    wanted = os.path.realpath(filename)
+    below = node.backing
+    if names.protocol(filename) is not None or below is None:
+        return None
+    return next((layer for layer in below.chain() if os.path.realpath(layer.filename) == wanted), None)
+
+
+def check_change(node: BlockNode, filename: str | None, format: str | None) -> None:
+    """Refuse a backing file that could not be recorded.
+
+    Raises:
+        BlockError: with QEMU's text.
+    """
+    shown = f"Could not change the backing file to '{filename or ''}'"
+    if not isinstance(node.driver, BackingStore):
+        raise BlockError(f"{shown}: {os.strerror(errno.ENOTSUP)}", errno=errno.ENOTSUP)
+    if filename and format is None:
+        raise BlockError(f"{shown}: backing format must be specified", errno=errno.EINVAL)
+
+
+def change_backing(node: BlockNode, filename: str | None, format: str | None) -> None:
+    """Record another backing file, or none, and nothing else: what ``-u`` does.
+
+    Raises:
+        BlockError: with QEMU's text.
+    """
+    check_change(node, filename, format)
+    driver = node.driver
+    assert isinstance(driver, BackingStore)
+    try:
+        with node.lock():
+            driver.change_backing(filename, format if filename else None)
+        node.flush()
+    except OSError as error:
+        code = error.errno or errno.EIO
+        reason = "No space left in the file header" if code == errno.ENOSPC else os.strerror(code)
+        hint = error.message if isinstance(error, BlockError) else None
+        message = f"Could not change the backing file to '{filename or ''}': {reason}"
+        raise BlockError(message, errno=code, hint=hint) from None
+
+
+def rebase(node: BlockNode, new: BlockNode | None, *, progress: Progress | None = None) -> None:
+    """Copy into an overlay what it reads from its backing node and would not read from ``new``, and sync it.
+
+    Args:
+        node: the overlay, open for writing, on its old backing node.
+        new: what it will stand on, open; it may be a node of the overlay's own chain. None for nothing.
+        progress: called with the bytes done and those in all.
+
+    Raises:
+        BlockError: with QEMU's text; the overlay's content has not changed.
+    """
+    if new is not node.backing:
+        _Rebase(node, new).run(progress)
+    try:
+        node.flush()
+    except OSError as error:
+        raise failed("Error while writing to COW image", error) from None
+
+
+class _Rebase:
+    """Copies differences, cluster by cluster."""
+
+    def __init__(self, node: BlockNode, new: BlockNode | None) -> None:
+        self._node = node
+        self._old = node.backing
+        self._new = new
+        self._size = rounded_length(node)
+        self._cluster = node.driver.info().cluster_size or MiB
+        self._zeroes = ZeroFinder(self._cluster)
+        is_prefix = self._old is not None and any(layer is new for layer in self._old.chain())
+        self._base = new if is_prefix else None
+        self._buffers = bytearray(max(_CHUNK, self._cluster)), bytearray(max(_CHUNK, self._cluster))
+
+    def run(self, progress: Progress | None) -> None:
+        for start in range(0, self._size, _STEP):
+            for offset, end in self._differing(start, min(start + _STEP, self._size)):
+                for chunk in range(offset, end, _CHUNK):
+                    self._copy(chunk, min(_CHUNK, end - chunk))
+                if progress is not None:
+                    progress(end, self._size)
+
+    def _differing(self, start: int, end: int) -> list[tuple[int, int]]:
+        """The ranges, in whole clusters, where the metadata does not say that old and new read the same."""
+        ranges: list[tuple[int, int]] = []
+        try:
+            for gap in self._node.extents(start, end - start):
+                if not gap.status & Status.ALLOCATED:
+                    for offset, stop in self._open_ranges(gap.offset, gap.end):
+                        first = max(gap.offset, offset - offset % self._cluster)
+                        last = min(gap.end, -(-stop // self._cluster) * self._cluster)
+                        if ranges and ranges[-1][1] >= first:
+                            first = ranges.pop()[0]
+                        ranges.append((first, last))
+        except OSError as error:
+            raise failed("error while reading image metadata", error) from None
+        return ranges
+
+    def _open_ranges(self, start: int, end: int) -> Iterator[tuple[int, int]]:
+        old = self._walk(self._old, start, end, self._base)
+        for offset, stop, one, other in paired(old, self._walk(self._new, start, end, None)):
+            # Without a flag the layers above the new backing node say nothing: it decides now as it will then.
+            if one.status and not one.status & other.status & Status.ZERO:
+                yield offset, stop
+
+    def _walk(self, node: BlockNode | None, start: int, end: int, base: BlockNode | None) -> Iterator[ChainExtent]:
+        """Block status of a backing node that may be shorter, or absent: beyond it there are zeroes."""
+        inside = max(start, min(end, node.length)) if node is not None else start
+        if node is not None and start < inside:
+            yield from block_status(node, start, inside - start, base=base)
+        if inside < end:
+            yield ChainExtent(inside, end - inside, Status.ZERO, node or self._node, 0)
+
+    def _copy(self, offset: int, length: int) -> None:
+        old, new = self._buffers
+        with memoryview(old) as old_view, memoryview(new) as new_view:
+            _read(self._old, offset, old_view[:length], "old")
+            _read(self._new, offset, new_view[:length], "new")
+            if old.startswith(new_view[:length]):
+                return
+            try:
+                for start, end in self._runs(old, new_view, length):
+                    self._write(offset + start, old_view[start:end])
+            except OSError as error:
+                raise failed("Error while writing to COW image", error) from None
+
+    def _runs(self, old: bytearray, new: memoryview, length: int) -> Iterator[tuple[int, int]]:
+        """The runs of clusters that differ; only whole clusters are written, so that nothing is read again."""
+        start = 0
+        for position in range(0, length, self._cluster):
+            end = min(position + self._cluster, length)
+            if old.startswith(new[position:end], position):
+                if start < position:
+                    yield start, position
+                start = end
+        if start < length:
+            yield start, length
+
+    def _write(self, offset: int, view: memoryview) -> None:
+        position = 0
+        for start, end in self._zeroes.data_ranges(view, offset):
+            self._write_zeroes(offset + position, start - position)
+            self._node.pwrite(offset + start, view[start:end])
+            position = end
+        self._write_zeroes(offset + position, len(view) - position)
+
+    def _write_zeroes(self, offset: int, length: int) -> None:
+        if length:
+            self._node.write_zeroes(offset, length)
+
+
+def _read(node: BlockNode | None, offset: int, view: memoryview, which: str) -> None:
+    if node is None:
+        view[:] = bytes(len(view))
+        return
+    try:
+        node.pread_padded(offset, view)
+    except OSError as error:
+        hint = error.message if isinstance(error, BlockError) else error.strerror
+        message = f"error while reading from {which} backing file"
+        raise BlockError(message, errno=error.errno, hint=hint) from None

@@ -1,0 +1,113 @@
+"""The target of a copy: created, filled, closed with its failures told, and taken away when it is no copy."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+from collections.abc import Iterator, Sequence
+
+from hostel.block import graph
+from hostel.block.driver import Cache
+from hostel.block.node import BlockNode
+from hostel.block.protocols.file import FileDriver
+from hostel.errors import BlockError, ImageLocked
+from hostel.img import create
+
+
+@contextlib.contextmanager
+def new_target(plan: create.Plan, refusal: str, *, cache: Cache) -> Iterator[BlockNode]:
+    """Create an image and open it for writing; when the body fails, nothing is left that looks like an image.
+
+    Args:
+        plan: what to create.
+        refusal: QEMU's words before the reason why it cannot be created.
+        cache: the cache mode.
+
+    Raises:
+        BlockError: with QEMU's whole text, also where closing it fails.
+    """
+    is_new = not os.path.lexists(plan.filename)
+    with reported(refusal):
+        create.create(plan, cache=cache)
+    try:
+        with reported(f"Could not open '{plan.filename}': "):
+            node = graph.open(plan.filename, plan.format, read_only=False, cache=cache)
+        with closing(node):
+            yield node
+    except BaseException:
+        with contextlib.suppress(OSError):
+            if is_new:
+                os.unlink(plan.filename)
+            else:
+                os.truncate(plan.filename, 0)
+        raise
+
+
+def refuse_source(sources: Sequence[BlockNode], filename: str) -> None:
+    """Refuse a target that one of the sources, or of what they stand on, is read from.
+
+    Locks find that out as well, but ``-U`` takes none.
+
+    Raises:
+        ImageLocked: it is.
+    """
+    try:
+        status = os.stat(filename)
+    except (OSError, ValueError):
+        return
+    for source in sources:
+        for node in source.chain():
+            driver = node.file.driver if node.file is not None else None
+            if isinstance(driver, FileDriver) and driver.identity == (status.st_dev, status.st_ino):
+                raise ImageLocked(
+                    'Failed to get "write" lock',
+                    hint=f"Is another process using the image [{filename}]?\nIt is among the files that are read.",
+                )
+
+
+def is_device(filename: str) -> bool:
+    """Whether a name is that of a block device."""
+    try:
+        return stat.S_ISBLK(os.stat(filename).st_mode)
+    except (OSError, ValueError):
+        return False
+
+
+@contextlib.contextmanager
+def closing(node: BlockNode) -> Iterator[None]:
+    """Flush and close a target, and report what fails of that as a failed write."""
+    try:
+        yield
+    except BaseException:
+        with contextlib.suppress(OSError):
+            node.close()
+        raise
+    try:
+        try:
+            node.flush()
+        finally:
+            node.close()
+    except OSError as error:
+        reason = error.message if isinstance(error, BlockError) else error.strerror
+        raise BlockError(f"error while writing the target's metadata: {reason}", errno=error.errno) from None
+
+
+@contextlib.contextmanager
+def reported(prefix: str) -> Iterator[None]:
+    """Put QEMU's words before an error's own."""
+    try:
+        yield
+    except BlockError as error:
+        error.message = prefix + error.message
+        raise
+    except OSError as error:
+        raise BlockError(f"{prefix}{error.strerror}", errno=error.errno) from None
+
+
+def failed(what: str, error: OSError) -> BlockError:
+    """QEMU's error, which says no more than the errno; what the driver found out becomes the hint."""
+    code = error.errno or errno.EIO
+    hint = error.message if isinstance(error, BlockError) else None
+    return BlockError(f"{what}: {os.strerror(code)}", errno=code, hint=hint)
