@@ -86,7 +86,7 @@ class InterfaceSource(Element, tag="source", drop_empty=True):
 
     network: str | None = attr(default=None)
     portgroup: str | None = attr(default=None)
-    portid: str | None = attr(UUID, default=None)
+    portid: str | None = attr(default=None)
     type: str | None = attr(choice("unix"), default=None)
     path: str | None = attr(default=None)
     bridge: str | None = attr(default=None)
