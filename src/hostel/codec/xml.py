@@ -190,6 +190,10 @@ class Element:
     _attributes: ClassVar[dict[str, Attribute]] = {}
     _elements: ClassVar[dict[str, Field]] = {}
     _content: ClassVar[Content | None] = None
+    _required: ClassVar[tuple[Field, ...]] = ()
+    _factories: ClassVar[tuple[tuple[str, Callable[[], Any]], ...]] = ()
+    _defaults: ClassVar[dict[str, Any]] = {}
+    _names: ClassVar[frozenset[str]] = frozenset()
 
     def __init_subclass__(
         cls,
@@ -228,18 +232,26 @@ class Element:
         cls._attributes = {field.tag: field for field in cls.FIELDS if isinstance(field, Attribute)}
         cls._elements = {key: field for field in cls.FIELDS for key in field.tags()}
         cls._content = next((field for field in cls.FIELDS if isinstance(field, Content)), None)
+        cls._required = tuple(field for field in cls.FIELDS if field.required)
+        cls._factories = tuple((field.name, field.factory) for field in cls.FIELDS if field.factory is not None)
+        cls._defaults = {
+            field.name: field.default for field in cls.FIELDS if field.factory is None and not field.required
+        }
+        cls._names = frozenset(field.name for field in cls.FIELDS)
 
     def __init__(self, **fields: Any) -> None:
-        for field in self.FIELDS:
-            if field.name in fields:
-                setattr(self, field.name, fields.pop(field.name))
-            elif field.required:
+        self._unknown: list[Unknown] = list(fields.pop("unknown", ()))
+        values = self.__dict__
+        values.update(self._defaults)
+        for name, factory in self._factories:
+            values[name] = factory()
+        for name, value in fields.items():
+            if name not in self._names:
+                raise TypeError(f"{type(self).__name__} has no field {name}")
+            values[name] = value
+        for field in self._required:
+            if field.name not in fields:
                 raise TypeError(f"{type(self).__name__} needs {field.name}")
-            else:
-                setattr(self, field.name, field.empty())
-        self._unknown = list(fields.pop("unknown", ()))
-        if fields:
-            raise TypeError(f"{type(self).__name__} has no field {', '.join(fields)}")
 
     @property
     def unknown(self) -> list[Unknown]:
@@ -274,19 +286,26 @@ class Element:
                 values[field.name] = field.read_value(node, value)
             elif cls.WHEN.get(name) != value:
                 unknown.append(Unknown(f"@{name}", value))
-        for element in node:
-            if isinstance(element.tag, str):
-                declared = cls._elements.get(element.tag)
-                if declared is None or not declared.read(values, element, unknown):
-                    unknown.append(Unknown(element.tag, fragment(element)))
+        for below in node:
+            if isinstance(below.tag, str):
+                declared = cls._elements.get(below.tag)
+                if declared is None or not declared.read(values, below, unknown):
+                    unknown.append(Unknown(below.tag, fragment(below)))
         if cls._content is not None:
             values[cls._content.name] = cls._content.read_text(node)
         elif stray := text_of(node).strip(BLANK):
             unknown.append(Unknown("text()", stray))
-        for declaration in cls.FIELDS:
-            if declaration.required and declaration.name not in values:
+        for declaration in cls._required:
+            if declaration.name not in values:
                 raise missing(node, declaration)
-        return cls(**values, unknown=unknown)
+        element = cls.__new__(cls)
+        element.__dict__.update(cls._defaults)
+        for name, factory in cls._factories:
+            if name not in values:
+                values[name] = factory()
+        element.__dict__.update(values)
+        element._unknown = unknown
+        return element
 
     def format(self) -> str:
         """Write the element as a document, as libvirt writes it.

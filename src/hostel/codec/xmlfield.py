@@ -59,10 +59,6 @@ class Field:
         """Whether there must be a value."""
         return self.default is REQUIRED and self.factory is None
 
-    def empty(self) -> Any:
-        """The value where the document has none."""
-        return self.factory() if self.factory is not None else self.default
-
     def is_absent(self, value: Any) -> bool:
         """Whether nothing is written for a value."""
         return value is None
