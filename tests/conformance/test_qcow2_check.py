@@ -34,7 +34,7 @@ def qemu_check(path: Path) -> tuple[dict[str, int], list[str], int]:
 def make(path: Path, cluster_size: int, refcount_bits: int) -> None:
     options = f"cluster_size={cluster_size},refcount_bits={refcount_bits}"
     run("qemu-img", "create", "-q", "-f", "qcow2", "-o", options, str(path), "40M")
-    io = ("qemu-io", "-f", "qcow2", str(path), "-c")
+    io = ("qemu-io", "-t", "unsafe", "-f", "qcow2", str(path), "-c")
     run(*io, "write -P 1 0 2M", "-c", "write -P 2 4M 100k", "-c", "write -z 8M 1M")
     if cluster_size > 512:
         run(*io, f"write -c -P 3 20M {cluster_size}", "-c", f"write -c -P 4 22M {cluster_size}")

@@ -33,12 +33,12 @@ def opened(path: Path) -> Iterator[Qcow2Driver]:
 
 def make(path: Path, options: str) -> None:
     run("qemu-img", "create", "-q", "-f", "qcow2", "-o", options, str(path), "8M")
-    run("qemu-io", "-f", "qcow2", "-c", "write -P 1 0 1M", "-c", "write -c -P 2 2M 64k", str(path))
+    run("qemu-io", "-t", "unsafe", "-f", "qcow2", "-c", "write -P 1 0 1M", "-c", "write -c -P 2 2M 64k", str(path))
 
 
 def reads(path: Path, pattern: int, where: str) -> None:
     assert "Pattern verification failed" not in run(
-        "qemu-io", "-f", "qcow2", "-c", f"read -P {pattern} {where}", str(path)
+        "qemu-io", "-t", "unsafe", "-f", "qcow2", "-c", f"read -P {pattern} {where}", str(path)
     )
 
 
@@ -56,7 +56,7 @@ def test_created_applied_and_deleted_snapshots_are_what_qemu_expects(tmp_path: P
         made = image.snapshot_create("first", date=(1_700_000_000, 5))
     assert made.id == "1"
     assert_clean(path)
-    run("qemu-io", "-f", "qcow2", "-c", "write -P 3 512k 1M", str(path))
+    run("qemu-io", "-t", "unsafe", "-f", "qcow2", "-c", "write -P 3 512k 1M", str(path))
     run("qemu-img", "snapshot", "-c", "second", str(path))
     with opened(path) as image:
         assert [(each.id, each.name) for each in image.snapshots()] == [("1", "first"), ("2", "second")]
