@@ -8,12 +8,15 @@ one line.
 from __future__ import annotations
 
 import enum
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
 from hostel.errors import UsageError
 
 _BLANK: Final = " \t"
+_NUMBER: Final = re.compile(r"[ \t\n]*([+-]?)([0-9]{1,20})", re.ASCII)
+_MAX: Final = 2**64 - 1  # unsigned long long
 
 
 class Kind(enum.Enum):
@@ -62,6 +65,11 @@ def rest(name: str, help: str) -> Option:
     return Option(name, help, Kind.REST)
 
 
+def later(option: Option) -> Option:
+    """Declare an option that is not implemented yet: it takes its place, and is refused by name."""
+    return option._replace(implemented=False, help="not implemented yet")
+
+
 class Args:
     """The options that one command was given."""
 
@@ -76,30 +84,46 @@ class Args:
         return name in self._values
 
     def get(self, name: str) -> str | None:
-        """The option's value, or None when it was not given."""
-        return self._values.get(name)
+        """The option's value, or None when it was not given.
+
+        Raises:
+            UsageError: it is empty.
+        """
+        found = self._values.get(name)
+        if found == "":
+            raise UsageError(f"Failed to get option '{name}': Option argument is empty")
+        return found
 
     def __getitem__(self, name: str) -> str:
-        found = self._values[name]
+        found = self.get(name)
         assert found is not None, name
         return found
 
-    def number(self, name: str) -> int | None:
-        """The option's value as an integer of at least 0.
+    def number(self, name: str, *, wraps: bool = False) -> int | None:
+        """The option's value as an integer of at least 0; with ``wraps`` -1 is the greatest there is.
 
         Raises:
             UsageError: not such a number.
         """
-        text = self.get(name)
+        text = self._values.get(name)
         if text is None:
             return None
-        try:
-            result = int(text, 0)
-        except ValueError:
-            result = -1
-        if result < 0:
+        match = _NUMBER.fullmatch(text)
+        value = int(match[1] + match[2]) if match else _MAX + 1
+        if value < 0 and wraps:
+            value += _MAX + 1
+        if not 0 <= value <= _MAX:
             raise UsageError(f"Numeric value '{text}' for <{name}> option is malformed or out of range")
-        return result
+        return value
+
+    def exclude(self, one: str, other: str) -> None:
+        """Refuse two options together.
+
+        Raises:
+            UsageError: both were given.
+        """
+        if self.has(one) and self.has(other):
+            raise UsageError(f"Options --{one} and --{other} are mutually exclusive")
 
 
 class Command(NamedTuple):
@@ -122,8 +146,12 @@ class Command(NamedTuple):
 
     def synopsis(self) -> str:
         """The one line that shows every option."""
-        named_data = any(option.kind is not Kind.FLAG and option.positional for option in self.options[:-1])
-        return " ".join([self.name, *(_shown(option, named_data) for option in self.options)])
+        words = [self.name]
+        follows_data = False
+        for option in self.options:
+            words.append(_shown(option, follows_data=follows_data))
+            follows_data = follows_data or (option.kind is not Kind.FLAG and option.positional)
+        return " ".join(words)
 
     def help(self) -> str:
         """The page that ``help COMMAND`` prints."""
@@ -135,7 +163,7 @@ class Command(NamedTuple):
         return "\n".join([*lines, ""]) + "\n"
 
 
-def _shown(option: Option, named_data: bool) -> str:
+def _shown(option: Option, *, follows_data: bool) -> str:
     match option.kind:
         case Kind.FLAG:
             return f"[--{option.name}]"
@@ -146,7 +174,7 @@ def _shown(option: Option, named_data: bool) -> str:
         case Kind.DATA:
             return f"<{option.name}>"
         case Kind.REST:
-            return f"[[--{option.name}] <string>]..." if named_data else f"[<{option.name}>]..."
+            return f"[[--{option.name}] <string>]..." if follows_data else f"[<{option.name}>]..."
 
 
 def _named(option: Option) -> str:
@@ -226,6 +254,21 @@ class _Parse:
         self.values[option.name] = word
         if option.kind is Kind.REST:
             self.rest.append(word)
+
+
+def split_list(text: str) -> list[str]:
+    """Split a value with commas into its parts; two commas are one that belongs to a part."""
+    parts: list[str] = []
+    joins = False
+    for piece in text.split(",") if text else ():
+        if joins:
+            parts[-1] += "," + piece
+            joins = False
+        elif not piece and parts:
+            joins = True
+        else:
+            parts.append(piece)
+    return [*parts, ""] if joins else parts
 
 
 def split_line(line: str) -> list[list[str]]:

@@ -32,10 +32,10 @@ class Output:
             self.out.write(text + "\n")
 
     def error(self, message: str) -> None:
-        """Print each line of an error as virsh does, after what was printed before it."""
+        """Print each line of an error as virsh does, after what was printed before it; empty ones stay empty."""
         self.out.flush()
         for line in message.split("\n"):
-            self.err.write(f"error: {line}\n")
+            self.err.write(f"error: {line}\n" if line else "\n")
         self.err.flush()
 
     def table(self, header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:

@@ -8,7 +8,7 @@ procedure (``domain_define_xml`` is ``REMOTE_PROC_DOMAIN_DEFINE_XML``). Errors a
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple, Protocol, runtime_checkable
 
 
@@ -164,22 +164,43 @@ class VolumeType(enum.IntEnum):
 
 
 class VolumeInfo(NamedTuple):
-    """``virStorageVolInfo``: sizes in bytes."""
+    """``virStorageVolInfo``: sizes in bytes; where the physical size was asked for, ``allocation`` is that."""
 
     type: VolumeType
     capacity: int
     allocation: int
 
 
-class VolumeFlag(enum.IntFlag):
-    """Flags of volume creation and resizing (``virStorageVolCreateFlags``, ``virStorageVolResizeFlags``)."""
+class VolumeCreateFlag(enum.IntFlag):
+    """``virStorageVolCreateFlags``."""
 
     NONE = 0
-    CREATE_PREALLOC_METADATA = 1
-    CREATE_REFLINK = 2
-    RESIZE_ALLOCATE = 1
-    RESIZE_DELTA = 2
-    RESIZE_SHRINK = 4
+    PREALLOC_METADATA = 1
+    REFLINK = 2
+
+
+class VolumeResizeFlag(enum.IntFlag):
+    """``virStorageVolResizeFlags``."""
+
+    NONE = 0
+    ALLOCATE = 1
+    DELTA = 2
+    SHRINK = 4
+
+
+class WipeAlgorithm(enum.IntEnum):
+    """``virStorageVolWipeAlgorithm``."""
+
+    ZERO = 0
+    NNSA = 1
+    DOD = 2
+    BSI = 3
+    GUTMANN = 4
+    SCHNEIER = 5
+    PFITZNER7 = 6
+    PFITZNER33 = 7
+    RANDOM = 8
+    TRIM = 9
 
 
 class UndefineFlag(enum.IntFlag):
@@ -216,6 +237,12 @@ class DestroyFlag(enum.IntFlag):
 
 # Called as bytes move: (bytes done, bytes in all).
 Progress = Callable[[int, int], None]
+
+
+class Hole(NamedTuple):
+    """Bytes of a sparse stream that are zeroes and were never written."""
+
+    length: int
 
 
 @runtime_checkable
@@ -343,20 +370,32 @@ class NetworkDriver(Protocol):
     def network_define_xml(self, xml: str) -> NetworkRef:
         """Make or replace a persistent definition."""
 
+    def network_create_xml(self, xml: str) -> NetworkRef:
+        """Activate a transient network."""
+
     def network_undefine(self, network: NetworkRef) -> None:
-        """Drop the definition."""
+        """Drop the definition; an active network becomes transient."""
 
     def network_create(self, network: NetworkRef) -> None:
         """Activate."""
 
     def network_destroy(self, network: NetworkRef) -> None:
-        """Deactivate."""
+        """Deactivate; a transient one is gone afterwards."""
 
     def network_is_active(self, network: NetworkRef) -> bool:
         """Whether guests can be attached."""
 
-    def network_get_xml_desc(self, network: NetworkRef) -> str:
-        """The network's document."""
+    def network_is_persistent(self, network: NetworkRef) -> bool:
+        """Whether a definition exists."""
+
+    def network_get_autostart(self, network: NetworkRef) -> bool:
+        """Whether it is activated with the driver."""
+
+    def network_set_autostart(self, network: NetworkRef, autostart: bool) -> None:
+        """Set whether it is activated with the driver; ``OPERATION_INVALID`` for a transient network."""
+
+    def network_get_xml_desc(self, network: NetworkRef, *, inactive: bool = False) -> str:
+        """The active network's document, or with ``inactive`` the definition."""
 
     def network_get_bridge_name(self, network: NetworkRef) -> str:
         """The host bridge that guests are attached to; ``INTERNAL_ERROR`` where there is none."""
@@ -431,7 +470,9 @@ class StorageDriver(Protocol):
     def storage_vol_lookup_by_path(self, path: str) -> VolumeRef:
         """Find in any active pool by path."""
 
-    def storage_vol_create_xml(self, pool: PoolRef, xml: str, flags: VolumeFlag = VolumeFlag.NONE) -> VolumeRef:
+    def storage_vol_create_xml(
+        self, pool: PoolRef, xml: str, flags: VolumeCreateFlag = VolumeCreateFlag.NONE
+    ) -> VolumeRef:
         """Create an empty volume."""
 
     def storage_vol_create_xml_from(
@@ -439,7 +480,7 @@ class StorageDriver(Protocol):
         pool: PoolRef,
         xml: str,
         source: VolumeRef,
-        flags: VolumeFlag = VolumeFlag.NONE,
+        flags: VolumeCreateFlag = VolumeCreateFlag.NONE,
         progress: Progress | None = None,
     ) -> VolumeRef:
         """Clone: create a volume and fill it with another's content."""
@@ -447,14 +488,18 @@ class StorageDriver(Protocol):
     def storage_vol_delete(self, volume: VolumeRef) -> None:
         """Remove it."""
 
-    def storage_vol_wipe(self, volume: VolumeRef, progress: Progress | None = None) -> None:
-        """Overwrite its content with zeroes, so that it cannot be read back."""
+    def storage_vol_wipe_pattern(
+        self, volume: VolumeRef, algorithm: WipeAlgorithm = WipeAlgorithm.ZERO, progress: Progress | None = None
+    ) -> None:
+        """Overwrite its content, so that it cannot be read back."""
 
-    def storage_vol_resize(self, volume: VolumeRef, capacity: int, flags: VolumeFlag = VolumeFlag.NONE) -> None:
-        """Change its capacity; shrinking needs ``RESIZE_SHRINK``."""
+    def storage_vol_resize(
+        self, volume: VolumeRef, capacity: int, flags: VolumeResizeFlag = VolumeResizeFlag.NONE
+    ) -> None:
+        """Change its capacity; shrinking needs ``SHRINK``."""
 
-    def storage_vol_get_info(self, volume: VolumeRef) -> VolumeInfo:
-        """Type and sizes."""
+    def storage_vol_get_info(self, volume: VolumeRef, *, physical: bool = False) -> VolumeInfo:
+        """Type and sizes; ``physical``: where the file ends on the host in place of what it takes there."""
 
     def storage_vol_get_xml_desc(self, volume: VolumeRef) -> str:
         """The volume's document."""
@@ -462,10 +507,17 @@ class StorageDriver(Protocol):
     def storage_vol_get_path(self, volume: VolumeRef) -> str:
         """Where a hypervisor finds it."""
 
-    def storage_vol_download(self, volume: VolumeRef, offset: int = 0, length: int = 0) -> Iterator[memoryview]:
-        """The file's bytes as they are (of a qcow2: the qcow2), from ``offset``; ``length`` 0 is to the end."""
+    def storage_vol_download(
+        self, volume: VolumeRef, offset: int = 0, length: int = 0, *, sparse: bool = False
+    ) -> Iterator[memoryview | Hole]:
+        """The file's bytes as they are (of a qcow2: the qcow2), from ``offset``; ``length`` 0 is to the end.
 
-    def storage_vol_upload(self, volume: VolumeRef, source: Iterator[bytes], offset: int = 0, length: int = 0) -> None:
+        Holes are only told with ``sparse``. A piece is good until the next one is asked for.
+        """
+
+    def storage_vol_upload(
+        self, volume: VolumeRef, source: Iterable[bytes | memoryview | Hole], offset: int = 0, length: int = 0
+    ) -> None:
         """Overwrite the file's bytes; ``OPERATION_FAILED`` when there are more than ``length`` (0: no bound)."""
 
     def close(self) -> None:

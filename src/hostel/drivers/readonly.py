@@ -12,7 +12,6 @@ from hostel.errors import ErrorCode, ErrorDomain
 Driver = TypeVar("Driver")
 
 _LOOKING: Final = re.compile(r"connect_(get|list)_|\w+_(get|is|lookup_by|list_all)_|close$")
-_PREFIXES: Final = {"storage_pool": "StoragePool", "storage_vol": "StorageVol"}
 
 
 def read_only(driver: Driver) -> Driver:

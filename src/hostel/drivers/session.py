@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from urllib.parse import SplitResult
 
+from hostel.drivers.boot import Start, claim_start
 from hostel.drivers.fault import fault
 from hostel.drivers.registry import Drivers
 from hostel.drivers.store import Directories
@@ -43,5 +44,14 @@ def open_session(uri: SplitResult, directories: Directories) -> Drivers | None:
 
     storage = SessionStorageDriver(directories)
     network = SessionNetworkDriver(directories)
-    storage.connect_autostart()
-    return Drivers(_SESSION, QemuDriver(directories, storage=storage, network=network), storage, network)
+    hypervisor = QemuDriver(directories, storage=storage, network=network)
+    start = claim_start(directories)
+    if start is Start.AFTER_REBOOT:
+        storage.forget_running()
+        network.forget_running()
+    if start is not Start.ANOTHER:
+        # What libvirt's daemon does as it starts; machines last, since they need the others.
+        storage.connect_autostart()
+        network.connect_autostart()
+        hypervisor.connect_autostart()
+    return Drivers(_SESSION, hypervisor, storage, network)

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from hostel.drivers.fault import system_fault
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
 
 _TEMPORARY = ".new"
@@ -90,10 +91,20 @@ def sync_directory(path: Path) -> None:
         os.close(descriptor)
 
 
-class Store:
-    """One directory of documents, ``<name><suffix>`` each.
+def is_usable_name(name: str) -> bool:
+    """Whether a document can have this name: 1 to 200 bytes of UTF-8, no ``/``, no NUL, no leading dot."""
+    if not name or "/" in name or "\0" in name or name.startswith("."):
+        return False
+    try:
+        return len(name.encode()) <= 200
+    except UnicodeEncodeError:
+        return False  # bytes of a command line that are not UTF-8
 
-    Names are the objects' own: any text without ``/`` and NUL that does not start with a dot.
+
+class Store:
+    """One directory of documents, ``<name><suffix>`` each; a name is the object's own.
+
+    Calls raise ``SYSTEM_ERROR`` where the host refuses; what was there before is still there then.
     """
 
     def __init__(self, directory: Path, suffix: str = ".xml") -> None:
@@ -106,23 +117,24 @@ class Store:
         Raises:
             VirtError: ``XML_ERROR`` when the name cannot be a file's.
         """
-        if not name or "/" in name or "\0" in name or name.startswith(".") or len(name.encode()) > 200:
+        if not is_usable_name(name):
             raise VirtError(
                 ErrorCode.XML_ERROR,
-                f"name '{name}' cannot be used: a name has 1 to 200 bytes, no '/' and no leading '.'",
+                f"name {name!r} cannot be used: a name has 1 to 200 bytes of UTF-8, no '/' and no leading '.'",
                 domain=ErrorDomain.CONF,
             )
         return self.directory / (name + self.suffix)
 
     @contextlib.contextmanager
     def locked(self, timeout: float = 30.0) -> Iterator[None]:
-        """Hold the directory's lock against all other processes, for at most a short while.
+        """Hold the directory's lock against all other processes and threads, for at most a short while.
 
         Raises:
             VirtError: ``OPERATION_TIMEOUT`` when another process holds it for ``timeout`` seconds.
         """
-        self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        descriptor = os.open(self.directory / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        with _translated(f"cannot lock '{self.directory}'"):
+            self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+            descriptor = os.open(self.directory / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             _lock(descriptor, self.directory, timeout)
             yield
@@ -132,43 +144,61 @@ class Store:
     def names(self) -> list[str]:
         """Every document's name, sorted."""
         try:
-            entries = os.listdir(self.directory)
+            with _translated(f"cannot read '{self.directory}'"):
+                entries = os.listdir(self.directory)
         except FileNotFoundError:
             return []
-        return sorted(
-            entry.removesuffix(self.suffix)
-            for entry in entries
-            if entry.endswith(self.suffix) and not entry.startswith(".")
-        )
+        names = (entry.removesuffix(self.suffix) for entry in entries if entry.endswith(self.suffix))
+        return sorted(name for name in names if is_usable_name(name))
 
     def read(self, name: str) -> str | None:
-        """The document, or None when there is none."""
+        """The document, or None when there is none.
+
+        Raises:
+            UnicodeDecodeError: somebody else wrote it.
+        """
+        path = self.path(name)
         try:
-            return self.path(name).read_text(encoding="utf-8")
+            with _translated(f"cannot read '{path}'"):
+                return path.read_text(encoding="utf-8")
         except FileNotFoundError:
             return None
 
     def write(self, name: str, text: str) -> None:
         """Add or replace a document; the caller holds the lock."""
         path = self.path(name)
-        self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        write_atomically(path, text)
+        with _translated(f"cannot write '{path}'"):
+            self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+            write_atomically(path, text)
 
     def remove(self, name: str) -> bool:
         """Remove a document; the caller holds the lock. False when there was none."""
+        path = self.path(name)
         try:
-            self.path(name).unlink()
+            with _translated(f"cannot remove '{path}'"):
+                path.unlink()
+                sync_directory(self.directory)
         except FileNotFoundError:
             return False
-        sync_directory(self.directory)
         return True
 
     def sweep(self) -> None:
-        """Remove temporary files that a killed process left; the caller holds the lock."""
-        with contextlib.suppress(FileNotFoundError):
+        """Remove temporary files that a killed process left; every writer of this store is kept out by a lock."""
+        with contextlib.suppress(OSError):
             for entry in self.directory.iterdir():
                 if entry.name.startswith(".") and entry.name.endswith(_TEMPORARY):
                     entry.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _translated(doing: str) -> Iterator[None]:
+    """Turn the host's refusals into libvirt's error, but for a file that is not there."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise system_fault(error, doing, ErrorDomain.CONF) from error
 
 
 def _lock(descriptor: int, directory: Path, timeout: float) -> None:

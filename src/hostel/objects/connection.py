@@ -169,6 +169,10 @@ class Connection:
         """Make a persistent network, or replace its definition; it is not activated."""
         return Network(self, self.network.network_define_xml(xml_of(document)))
 
+    def create_network(self, document: str | Document) -> Network:
+        """Activate a transient network, which is gone when it is stopped."""
+        return Network(self, self.network.network_create_xml(xml_of(document)))
+
 
 @contextlib.contextmanager
 def _unless(code: ErrorCode) -> Iterator[None]:

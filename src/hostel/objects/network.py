@@ -41,11 +41,11 @@ class Network:
         self.connection.network.network_create(self._ref)
 
     def destroy(self) -> None:
-        """Deactivate it; the definition stays."""
+        """Deactivate it; the definition stays, and a network without one is gone."""
         self.connection.network.network_destroy(self._ref)
 
     def undefine(self) -> None:
-        """Drop the definition."""
+        """Drop the definition; an active network becomes transient."""
         self.connection.network.network_undefine(self._ref)
 
     @property
@@ -54,10 +54,24 @@ class Network:
         return self.connection.network.network_is_active(self._ref)
 
     @property
+    def is_persistent(self) -> bool:
+        """Whether a definition exists."""
+        return self.connection.network.network_is_persistent(self._ref)
+
+    @property
+    def autostart(self) -> bool:
+        """Whether it is activated with the driver."""
+        return self.connection.network.network_get_autostart(self._ref)
+
+    @autostart.setter
+    def autostart(self, value: bool) -> None:
+        self.connection.network.network_set_autostart(self._ref, value)
+
+    @property
     def bridge_name(self) -> str:
         """The host bridge that guests are attached to."""
         return self.connection.network.network_get_bridge_name(self._ref)
 
-    def xml(self) -> str:
-        """The network's document."""
-        return self.connection.network.network_get_xml_desc(self._ref)
+    def xml(self, *, inactive: bool = False) -> str:
+        """The document of what is active; ``inactive``: the definition."""
+        return self.connection.network.network_get_xml_desc(self._ref, inactive=inactive)

@@ -7,13 +7,26 @@ from collections.abc import Iterable, Iterator
 from typing import IO, TYPE_CHECKING, Final
 from xml.etree import ElementTree
 
-from hostel.drivers.base import PoolInfo, PoolRef, Progress, VolumeFlag, VolumeInfo, VolumeRef
+from hostel.drivers.base import (
+    Hole,
+    PoolInfo,
+    PoolRef,
+    Progress,
+    VolumeCreateFlag,
+    VolumeInfo,
+    VolumeRef,
+    VolumeResizeFlag,
+    WipeAlgorithm,
+)
 from hostel.drivers.fault import fault
 from hostel.errors import ErrorCode, ErrorDomain
 from hostel.objects.document import Document, xml_of
 
 if TYPE_CHECKING:
     from hostel.objects.connection import Connection
+
+# What can be uploaded: a binary file, bytes, or an iterable of them and of holes.
+Source = IO[bytes] | Iterable[bytes | memoryview | Hole] | bytes
 
 _CHUNK: Final = 1024 * 1024  # bytes read at a time from a file that is uploaded
 
@@ -166,7 +179,7 @@ class StoragePool:
         elif name is not None or format is not None:
             raise TypeError("clone_volume() takes a document or keywords, not both")
         ref = self.connection.storage.storage_vol_create_xml_from(
-            self._ref, xml_of(document), source.ref, VolumeFlag.NONE, progress
+            self._ref, xml_of(document), source.ref, VolumeCreateFlag.NONE, progress
         )
         return StorageVolume(self.connection, ref)
 
@@ -211,9 +224,9 @@ class StorageVolume:
         """The pool it is in."""
         return StoragePool(self.connection, self.connection.storage.storage_pool_lookup_by_volume(self.ref))
 
-    def info(self) -> VolumeInfo:
-        """Type, and capacity and allocation in bytes."""
-        return self.connection.storage.storage_vol_get_info(self.ref)
+    def info(self, *, physical: bool = False) -> VolumeInfo:
+        """Type, and capacity and allocation in bytes; with ``physical`` where the file ends as the allocation."""
+        return self.connection.storage.storage_vol_get_info(self.ref, physical=physical)
 
     def xml(self) -> str:
         """The volume's document."""
@@ -223,9 +236,9 @@ class StorageVolume:
         """Remove it and its content."""
         self.connection.storage.storage_vol_delete(self.ref)
 
-    def wipe(self, progress: Progress | None = None) -> None:
-        """Overwrite its content with zeroes, so that it cannot be read back."""
-        self.connection.storage.storage_vol_wipe(self.ref, progress)
+    def wipe(self, algorithm: WipeAlgorithm = WipeAlgorithm.ZERO, progress: Progress | None = None) -> None:
+        """Overwrite its content, so that it cannot be read back; what is left is a raw volume."""
+        self.connection.storage.storage_vol_wipe_pattern(self.ref, algorithm, progress)
 
     def resize(self, capacity: int, *, delta: bool = False, shrink: bool = False, allocate: bool = False) -> None:
         """Change its capacity.
@@ -236,36 +249,43 @@ class StorageVolume:
             shrink: allow to shrink, which loses what is beyond.
             allocate: have the new space on the host at once.
         """
-        flags = VolumeFlag.NONE
+        flags = VolumeResizeFlag.NONE
         for wanted, flag in (
-            (delta, VolumeFlag.RESIZE_DELTA),
-            (shrink, VolumeFlag.RESIZE_SHRINK),
-            (allocate, VolumeFlag.RESIZE_ALLOCATE),
+            (delta, VolumeResizeFlag.DELTA),
+            (shrink, VolumeResizeFlag.SHRINK),
+            (allocate, VolumeResizeFlag.ALLOCATE),
         ):
             if wanted:
                 flags |= flag
         self.connection.storage.storage_vol_resize(self.ref, capacity, flags)
 
-    def upload(self, source: IO[bytes] | Iterable[bytes] | bytes, offset: int = 0, length: int = 0) -> None:
+    def upload(self, source: Source, offset: int = 0, length: int = 0) -> None:
         """Overwrite the file's bytes from ``offset``: with a binary file's, an iterable's, or with these.
 
-        At most ``length`` bytes unless that is 0.
+        At most ``length`` bytes unless that is 0. A :class:`Hole` in an iterable reads as zeroes afterwards.
         """
-        self.connection.storage.storage_vol_upload(self.ref, _chunks(source), offset, length)
+        self.connection.storage.storage_vol_upload(self.ref, _pieces(source), offset, length)
 
     def download(self, offset: int = 0, length: int = 0) -> Iterator[memoryview]:
         """The file's bytes as they are, piece by piece; ``length`` 0 is to the end.
 
         A piece is good until the next one is asked for.
         """
-        return self.connection.storage.storage_vol_download(self.ref, offset, length)
+        pieces = self.connection.storage.storage_vol_download(self.ref, offset, length)
+        return (piece for piece in pieces if not isinstance(piece, Hole))
+
+    def download_sparse(self, offset: int = 0, length: int = 0) -> Iterator[memoryview | Hole]:
+        """As :meth:`download`, but what the file never held is told as holes."""
+        return self.connection.storage.storage_vol_download(self.ref, offset, length, sparse=True)
 
 
-def _chunks(source: IO[bytes] | Iterable[bytes] | bytes) -> Iterator[bytes]:
+def _pieces(source: Source) -> Iterable[bytes | memoryview | Hole]:
     if isinstance(source, bytes | bytearray | memoryview):
         source = io.BytesIO(source)
     read = getattr(source, "read", None)
-    return iter(lambda: read(_CHUNK), b"") if read is not None else iter(source)
+    if read is not None:
+        return iter(lambda: read(_CHUNK), b"")
+    return source
 
 
 def _format_of(volume: StorageVolume) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from hostel.cli.options import Args, Command, Option, data, flag, number, rest, split_line, value
+from hostel.cli.options import Args, Command, Option, data, flag, number, rest, split_line, split_list, value
 from hostel.errors import UsageError
 
 
@@ -41,14 +41,44 @@ def test_an_option_that_is_not_implemented_is_refused_by_name() -> None:
         command(later).parse(["--console"])
 
 
-@pytest.mark.parametrize("text", ["-1", "x", "1.5", ""])
+@pytest.mark.parametrize("text", ["-1", "x", "1.5", "", "0x10", "1_0", "٣", "18446744073709551616", "1 "])
 def test_a_malformed_number_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match="malformed or out of range"):
         command(number("offset", "")).parse([f"--offset={text}"]).number("offset")
 
 
-def test_a_number_may_be_hexadecimal() -> None:
-    assert Args({"offset": "0x10"}).number("offset") == 16
+@pytest.mark.parametrize(("text", "value"), [("0", 0), (" +7", 7), ("18446744073709551615", 2**64 - 1)])
+def test_a_number_is_decimal_and_unsigned(text: str, value: int) -> None:
+    assert Args({"offset": text}).number("offset") == value
+
+
+def test_a_length_of_minus_one_is_all_there_is() -> None:
+    assert Args({"length": "-1"}).number("length", wraps=True) == 2**64 - 1
+
+
+def test_an_empty_value_is_refused_by_name() -> None:
+    with pytest.raises(UsageError, match=r"^Failed to get option 'pool': Option argument is empty$"):
+        Args({"pool": ""}).get("pool")
+
+
+def test_excluded_options_are_refused_together_only() -> None:
+    Args({"all": None}).exclude("all", "inactive")
+    with pytest.raises(UsageError, match=r"^Options --all and --inactive are mutually exclusive$"):
+        Args({"all": None, "inactive": None}).exclude("all", "inactive")
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [("a", ["a"]), ("a,b", ["a", "b"]), ("a,,b,c", ["a,b", "c"]), ("a,", ["a", ""]), ("", []), (",a", ["", "a"])],
+)
+def test_a_list_splits_at_single_commas(text: str, parts: list[str]) -> None:
+    assert split_list(text) == parts
+
+
+def test_the_synopsis_shows_how_each_option_is_given() -> None:
+    shown = command(data("vol", ""), flag("bytes", ""), value("pool", ""), number("offset", ""), rest("word", ""))
+    assert shown.synopsis() == "cmd <vol> [--bytes] [--pool <string>] [--offset <number>] [[--word] <string>]..."
+    assert command(flag("err", ""), rest("word", "")).synopsis() == "cmd [--err] [<word>]..."
 
 
 @pytest.mark.parametrize(

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from hostel.cli.options import Args, Command, data, flag
+from hostel.cli.options import Args, Command, data, flag, later, value
+from hostel.cli.virsh import document
 from hostel.cli.virsh.session import CommandError, Session, failing, read_document
-from hostel.drivers.base import DestroyFlag, DomainRef, DomainXmlFlag, StartFlag, UndefineFlag
+from hostel.drivers.base import DestroyFlag, DomainRef, DomainXmlFlag, StartFlag
+from hostel.errors import UsageError
 
 DOMAIN = data("domain", "domain name, id or uuid")
 FILE = data("file", "file with the XML document")
+CONSOLE = flag("console", "connect to its console")
+PAUSED = flag("paused", "leave it paused")
+_MODES = ("acpi", "agent", "initctl", "signal", "paravirt")
 
 
 def _define(session: Session, args: Args) -> None:
@@ -24,6 +29,7 @@ def _create(session: Session, args: Args) -> None:
     with failing(f"Failed to create domain from {args['file']}"):
         domain = session.hypervisor.domain_create_xml(xml, _start_flags(args))
     session.output.note(f"Domain '{domain.name}' created from {args['file']}")
+    _attach(session, domain, args)
 
 
 def _start_flags(args: Args) -> StartFlag:
@@ -35,22 +41,55 @@ def _start(session: Session, args: Args) -> None:
     if domain.id != -1:
         raise CommandError("Domain is already active")
     with failing(f"Failed to start domain '{domain.name}'"):
-        session.hypervisor.domain_create(domain, _start_flags(args))
+        domain = session.hypervisor.domain_create(domain, _start_flags(args))
     session.output.note(f"Domain '{domain.name}' started")
+    _attach(session, domain, args)
+
+
+def _attach(session: Session, domain: DomainRef, args: Args) -> None:
+    if args.has("console"):
+        from hostel.cli.virsh import console
+
+        console.run(session, domain)
+
+
+def _console(session: Session, args: Args) -> None:
+    from hostel.cli.virsh import console
+
+    console.run(session, session.domain(args), args.get("devname"), force=args.has("force"))
 
 
 def _acting(
     action: Callable[[Session, DomainRef, Args], None], done: str, failed: str
 ) -> Callable[[Session, Args], None]:
-    """Build a command that does one thing to one domain and says so."""
+    """Build a command that does one thing to one domain and says so, by the name it was given."""
 
     def run(session: Session, args: Args) -> None:
         domain = session.domain(args)
-        with failing(f"Failed to {failed} domain '{domain.name}'"):
+        with failing(f"Failed to {failed} domain '{args['domain']}'"):
             action(session, domain, args)
-        session.output.note(f"Domain '{domain.name}' {done}")
+        session.output.note(f"Domain '{args['domain']}' {done}")
 
     return run
+
+
+def _shutdown(session: Session, args: Args) -> None:
+    _check_modes(args, "'acpi', 'agent', 'initctl', 'signal', or 'paravirt'", "shut down")
+    _acting(lambda s, d, _: s.hypervisor.domain_shutdown(d), "is being shutdown", "shutdown")(session, args)
+
+
+def _reboot(session: Session, args: Args) -> None:
+    _check_modes(args, "'acpi', 'agent', 'initctl', 'signal' or 'paravirt'", "rebooted")
+    _acting(lambda s, d, _: s.hypervisor.domain_reboot(d), "is being rebooted", "reboot")(session, args)
+
+
+def _check_modes(args: Args, known: str, verb: str) -> None:
+    modes = args.get("mode")
+    for mode in modes.split(",") if modes is not None else ():
+        if mode not in _MODES:
+            raise UsageError(f"Unknown mode {mode} value, expecting {known}")
+    if modes is not None and "acpi" not in modes.split(","):
+        raise UsageError(f"a domain is {verb} by mode 'acpi' only; '{modes}' is not implemented yet")
 
 
 def _destroy(session: Session, domain: DomainRef, args: Args) -> None:
@@ -58,24 +97,12 @@ def _destroy(session: Session, domain: DomainRef, args: Args) -> None:
     session.hypervisor.domain_destroy(domain, flags)
 
 
-def _undefine(session: Session, domain: DomainRef, args: Args) -> None:
-    flags = UndefineFlag.NONE
-    for name, bit in (
-        ("managed-save", UndefineFlag.MANAGED_SAVE),
-        ("snapshots-metadata", UndefineFlag.SNAPSHOTS_METADATA),
-        ("nvram", UndefineFlag.NVRAM),
-    ):
-        if args.has(name):
-            flags |= bit
-    session.hypervisor.domain_undefine(domain, flags)
-
-
 def _autostart(session: Session, args: Args) -> None:
     domain = session.domain(args)
     enable = not args.has("disable")
-    with failing(f"Failed to {'' if enable else 'un'}mark domain '{domain.name}' as autostarted"):
+    with failing(f"Failed to {'' if enable else 'un'}mark domain '{args['domain']}' as autostarted"):
         session.hypervisor.domain_set_autostart(domain, enable)
-    session.output.note(f"Domain '{domain.name}' {'' if enable else 'un'}marked as autostarted")
+    session.output.note(f"Domain '{args['domain']}' {'' if enable else 'un'}marked as autostarted")
 
 
 def _dumpxml(session: Session, args: Args) -> None:
@@ -84,24 +111,103 @@ def _dumpxml(session: Session, args: Args) -> None:
         flags |= DomainXmlFlag.INACTIVE
     if args.has("security-info"):
         flags |= DomainXmlFlag.SECURE
-    session.output.text(session.hypervisor.domain_get_xml_desc(session.domain(args), flags))
+    document.show(session, session.hypervisor.domain_get_xml_desc(session.domain(args), flags), args)
+
+
+def _domid(session: Session, args: Args) -> None:
+    domain = session.domain(args, by_id=False)
+    session.output.line(str(domain.id) if domain.id != -1 else "-")
+
+
+def _domname(session: Session, args: Args) -> None:
+    session.output.line(session.domain(args, by_name=False).name)
+
+
+def _domuuid(session: Session, args: Args) -> None:
+    session.output.line(session.domain(args, by_uuid=False).uuid)
+
+
+def _undefine(session: Session, args: Args) -> None:
+    from hostel.cli.virsh.undefine import undefine
+
+    undefine(session, args)
+
+
+def _vncdisplay(session: Session, args: Args) -> None:
+    domain = session.domain(args)
+    if domain.id == -1:
+        raise CommandError("Domain is not running")
+    graphics = document.tree(session.hypervisor.domain_get_xml_desc(domain)).find("devices/graphics[@type='vnc']")
+    port = int(graphics.get("port", "-1")) if graphics is not None else -1
+    if graphics is None or port < 0:
+        raise CommandError("Failed to get VNC port. Is this domain using VNC?")
+    listen = graphics.get("listen", "")
+    session.output.line(f"{'' if listen in ('', '0.0.0.0', '::') else listen}:{port - 5900}")
+
+
+def _ttyconsole(session: Session, args: Args) -> None:
+    domain = session.domain(args)
+    console = document.tree(session.hypervisor.domain_get_xml_desc(domain)).find("devices/console")
+    if console is None or not console.get("tty"):
+        raise CommandError(f"domain '{domain.name}' has no console with a terminal")
+    session.output.line(console.attrib["tty"])
 
 
 COMMANDS = (
-    Command("define", "define a domain, without starting it", (FILE,), _define),
-    Command("create", "start a transient domain", (FILE, flag("paused", "leave it paused")), _create),
-    Command("start", "start a defined domain", (DOMAIN, flag("paused", "leave it paused")), _start),
+    Command("autostart", "start a domain with the driver", (DOMAIN, flag("disable", "do not")), _autostart),
     Command(
-        "shutdown",
-        "ask a domain to shut down",
-        (DOMAIN,),
-        _acting(lambda s, d, _: s.hypervisor.domain_shutdown(d), "is being shutdown", "shutdown"),
+        "console",
+        "connect to the console of a domain",
+        (
+            DOMAIN,
+            value("devname", "the alias of the serial port or console, such as serial1"),
+            flag("force", "take it from whoever is connected"),
+            flag("safe", "only where nobody else can be connected at the same time, which is always so here"),
+        ),
+        _console,
+    ),
+    Command(
+        "create",
+        "start a transient domain",
+        (
+            FILE,
+            CONSOLE,
+            PAUSED,
+            later(flag("autodestroy", "")),
+            later(value("pass-fds", "")),
+            later(flag("validate", "")),
+            later(flag("reset-nvram", "")),
+        ),
+        _create,
+    ),
+    Command("define", "define a domain, without starting it", (FILE, later(flag("validate", ""))), _define),
+    Command(
+        "destroy",
+        "end a domain now",
+        (DOMAIN, flag("graceful", "only if it ends without force"), later(flag("remove-logs", ""))),
+        _acting(_destroy, "destroyed", "destroy"),
+    ),
+    Command("domid", "the id of a domain", (data("domain", "domain name or uuid"),), _domid),
+    Command("domname", "the name of a domain", (data("domain", "domain id or uuid"),), _domname),
+    Command("domuuid", "the UUID of a domain", (data("domain", "domain name or id"),), _domuuid),
+    Command(
+        "dumpxml",
+        "the document of a domain",
+        (
+            DOMAIN,
+            flag("inactive", "of the definition"),
+            flag("security-info", "with passwords"),
+            later(flag("update-cpu", "")),
+            later(flag("migratable", "")),
+            *document.PARTS,
+        ),
+        _dumpxml,
     ),
     Command(
         "reboot",
         "ask a domain to reboot",
-        (DOMAIN,),
-        _acting(lambda s, d, _: s.hypervisor.domain_reboot(d), "is being rebooted", "reboot"),
+        (DOMAIN, value("mode", "how to ask: acpi")),
+        _reboot,
     ),
     Command(
         "reset",
@@ -110,39 +216,57 @@ COMMANDS = (
         _acting(lambda s, d, _: s.hypervisor.domain_reset(d), "was reset", "reset"),
     ),
     Command(
-        "suspend",
-        "stop the CPUs of a domain",
-        (DOMAIN,),
-        _acting(lambda s, d, _: s.hypervisor.domain_suspend(d), "suspended", "suspend"),
-    ),
-    Command(
         "resume",
         "let the CPUs of a domain run on",
         (DOMAIN,),
         _acting(lambda s, d, _: s.hypervisor.domain_resume(d), "resumed", "resume"),
     ),
     Command(
-        "destroy",
-        "end a domain now",
-        (DOMAIN, flag("graceful", "only if it ends without force")),
-        _acting(_destroy, "destroyed", "destroy"),
+        "shutdown",
+        "ask a domain to shut down",
+        (DOMAIN, value("mode", "how to ask: acpi")),
+        _shutdown,
     ),
+    Command(
+        "start",
+        "start a defined domain",
+        (
+            DOMAIN,
+            CONSOLE,
+            PAUSED,
+            later(flag("autodestroy", "")),
+            later(flag("bypass-cache", "")),
+            later(flag("force-boot", "")),
+            later(value("pass-fds", "")),
+            later(flag("reset-nvram", "")),
+        ),
+        _start,
+    ),
+    Command(
+        "suspend",
+        "stop the CPUs of a domain",
+        (DOMAIN,),
+        _acting(lambda s, d, _: s.hypervisor.domain_suspend(d), "suspended", "suspend"),
+    ),
+    Command("ttyconsole", "the terminal of a domain's console", (DOMAIN,), _ttyconsole),
     Command(
         "undefine",
         "drop the definition of a domain",
         (
             DOMAIN,
             flag("managed-save", "and its saved state"),
+            value("storage", "remove these volumes too: targets or paths, with commas"),
+            flag("remove-all-storage", "remove all volumes of its disks too"),
+            later(flag("delete-storage-volume-snapshots", "")),
+            flag("wipe-storage", "overwrite the volumes before they are removed"),
             flag("snapshots-metadata", "and what is known of its snapshots"),
+            flag("checkpoints-metadata", "and what is known of its checkpoints"),
             flag("nvram", "and its NVRAM file"),
+            flag("keep-nvram", "but not its NVRAM file"),
+            later(flag("tpm", "")),
+            later(flag("keep-tpm", "")),
         ),
-        _acting(_undefine, "has been undefined", "undefine"),
+        _undefine,
     ),
-    Command("autostart", "start a domain with the driver", (DOMAIN, flag("disable", "do not")), _autostart),
-    Command(
-        "dumpxml",
-        "the document of a domain",
-        (DOMAIN, flag("inactive", "of the definition"), flag("security-info", "with passwords")),
-        _dumpxml,
-    ),
+    Command("vncdisplay", "the VNC display of a domain", (DOMAIN,), _vncdisplay),
 )

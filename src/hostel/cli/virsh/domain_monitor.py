@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from xml.etree import ElementTree
+from collections.abc import Callable
+from xml.etree.ElementTree import Element
 
 from hostel.cli.options import Args, Command, data, flag
-from hostel.cli.virsh.session import CommandError, Session, failing, yes_no
+from hostel.cli.virsh import document
+from hostel.cli.virsh.session import Session, failing, yes_no
 from hostel.drivers.base import DomainRef, DomainState, DomainXmlFlag
-from hostel.errors import UsageError
+from hostel.errors import ErrorCode, VirtError
 
 STATES = {
     DomainState.NOSTATE: "no state",
@@ -47,66 +49,103 @@ REASONS = {
     DomainState.CRASHED: ("unknown", "panicked"),
 }
 DOMAIN = data("domain", "domain name, id or uuid")
+_OTHER_STATES = frozenset(DomainState) - {DomainState.RUNNING, DomainState.PAUSED, DomainState.SHUTOFF}
+
+
+def _never(_session: Session, _domain: DomainRef) -> bool:
+    """No domain has saved states, snapshots or checkpoints that are kept with it yet."""
+    return False
+
+
+# Options that choose domains, in pairs of which both are as none.
+_FILTERS: tuple[tuple[str, str, Callable[[Session, DomainRef], bool]], ...] = (
+    ("persistent", "transient", lambda session, domain: session.hypervisor.domain_is_persistent(domain)),
+    ("autostart", "no-autostart", lambda session, domain: session.hypervisor.domain_get_autostart(domain)),
+    ("with-snapshot", "without-snapshot", _never),
+    ("with-checkpoint", "without-checkpoint", _never),
+    ("with-managed-save", "without-managed-save", _never),
+)
+_STATE_FILTERS = {
+    "state-running": {DomainState.RUNNING},
+    "state-paused": {DomainState.PAUSED},
+    "state-shutoff": {DomainState.SHUTOFF},
+    "state-other": _OTHER_STATES,
+}
 
 
 def _selected(session: Session, args: Args) -> list[DomainRef]:
     """The domains that the filters let through: running ones by id, then the others by name."""
     domains = session.hypervisor.connect_list_all_domains()
     if not args.has("all"):
-        domains = [domain for domain in domains if (domain.id == -1) == args.has("inactive")]
-    if args.has("persistent") != args.has("transient"):
-        wanted = args.has("persistent")
-        domains = [domain for domain in domains if session.hypervisor.domain_is_persistent(domain) == wanted]
-    if args.has("autostart") != args.has("no-autostart"):
-        wanted = args.has("autostart")
-        domains = [domain for domain in domains if session.hypervisor.domain_get_autostart(domain) == wanted]
+        inactive = args.has("inactive") or args.has("state-shutoff")
+        domains = [domain for domain in domains if (domain.id == -1) == inactive]
+    for one, other, test in _FILTERS:
+        if args.has(one) != args.has(other):
+            domains = [domain for domain in domains if test(session, domain) == args.has(one)]
+    states = {state for name, found in _STATE_FILTERS.items() if args.has(name) for state in found}
+    if states:
+        domains = [domain for domain in domains if session.hypervisor.domain_get_state(domain).state in states]
     return sorted(domains, key=lambda domain: (domain.id == -1, domain.id, domain.name))
 
 
 def _list(session: Session, args: Args) -> None:
-    plain = args.has("name") or args.has("uuid") or args.has("id")
-    for other in ("name", "uuid", "id", "title"):
-        if args.has("table") and args.has(other):
-            raise UsageError(f"Options --table and --{other} are mutually exclusive")
+    for other in ("name", "uuid", "id"):
+        args.exclude("table", other)
     with failing("Failed to list domains"):
         domains = _selected(session, args)
-    if plain:
-        for domain in domains:
-            fields = []
-            if args.has("id"):
-                fields.append(str(domain.id) if domain.id != -1 else "-")
-            if args.has("uuid"):
-                fields.append(domain.uuid)
-            if args.has("name"):
-                fields.append(domain.name)
-            session.output.line(" ".join(fields))
+    if args.has("name") or args.has("uuid") or args.has("id"):
+        _list_plain(session, domains, args)
         return
     header = ["Id", "Name", "State", *(["Title"] if args.has("title") else [])]
     rows = []
     for domain in domains:
-        state = STATES[session.hypervisor.domain_get_state(domain).state]
-        row = [str(domain.id) if domain.id != -1 else "-", domain.name, state]
-        if args.has("title"):
-            row.append(_document(session, domain).findtext("title", ""))
+        try:
+            state = STATES[session.hypervisor.domain_get_state(domain).state]
+            row = [_id(domain), domain.name, state]
+            if args.has("title"):
+                row.append(_document(session, domain).findtext("title", ""))
+        except VirtError as error:
+            if error.code is not ErrorCode.NO_DOMAIN:
+                raise
+            continue  # it ended between the two looks
         rows.append(row)
     session.output.table(header, rows)
 
 
-def _document(session: Session, domain: DomainRef, *, inactive: bool = False) -> ElementTree.Element:
+def _list_plain(session: Session, domains: list[DomainRef], args: Args) -> None:
+    for domain in domains:
+        fields = []
+        if args.has("uuid"):
+            fields.append(domain.uuid)
+        if args.has("id"):
+            # As in virsh: ids alone are listed of running domains only.
+            if domain.id == -1 and not args.has("uuid") and not args.has("name"):
+                continue
+            fields.append(_id(domain))
+        if args.has("name"):
+            fields.append(domain.name)
+        session.output.line(" ".join(fields))
+
+
+def _id(domain: DomainRef) -> str:
+    return str(domain.id) if domain.id != -1 else "-"
+
+
+def _document(session: Session, domain: DomainRef, *, inactive: bool = False) -> Element:
     """The domain's document, from our own drivers, as a tree."""
     flags = DomainXmlFlag.INACTIVE if inactive else DomainXmlFlag.NONE
-    return ElementTree.fromstring(session.hypervisor.domain_get_xml_desc(domain, flags))
+    return document.tree(session.hypervisor.domain_get_xml_desc(domain, flags))
 
 
 def _dominfo(session: Session, args: Args) -> None:
     domain = session.domain(args)
-    info = session.hypervisor.domain_get_info(domain)
-    persistent = session.hypervisor.domain_is_persistent(domain)
+    hypervisor = session.hypervisor
+    info = hypervisor.domain_get_info(domain)
     rows = [
-        ("Id:", str(domain.id) if domain.id != -1 else "-"),
+        ("Id:", _id(domain)),
         ("Name:", domain.name),
         ("UUID:", domain.uuid),
-        ("OS Type:", _document(session, domain).findtext("os/type", "")),
+        ("OS Type:", hypervisor.domain_get_os_type(domain)),
         ("State:", STATES[info.state]),
         ("CPU(s):", str(info.vcpus)),
     ]
@@ -115,12 +154,16 @@ def _dominfo(session: Session, args: Args) -> None:
     rows += [
         ("Max memory:", f"{info.max_memory} KiB"),
         ("Used memory:", f"{info.memory} KiB"),
-        ("Persistent:", yes_no(persistent)),
-        ("Autostart:", "enable" if session.hypervisor.domain_get_autostart(domain) else "disable"),
+        ("Persistent:", yes_no(hypervisor.domain_is_persistent(domain))),
+        ("Autostart:", "enable" if hypervisor.domain_get_autostart(domain) else "disable"),
         ("Managed save:", "no"),
-        ("Security model:", "none"),
-        ("Security DOI:", "0"),
     ]
+    security = hypervisor.node_get_security_model()
+    if security.model:
+        rows += [("Security model:", security.model), ("Security DOI:", security.doi)]
+        label = hypervisor.domain_get_security_label(domain)
+        if label.label:
+            rows.append(("Security label:", f"{label.label} ({'enforcing' if label.enforcing else 'permissive'})"))
     for name, text in rows:
         session.output.line(f"{name:<15} {text}")
 
@@ -133,19 +176,6 @@ def _domstate(session: Session, args: Args) -> None:
         reason = reasons[info.reason] if 0 <= info.reason < len(reasons) else "unknown"
         text += f" ({reason})"
     session.output.line(text)
-
-
-def _domid(session: Session, args: Args) -> None:
-    domain = session.domain(args, by_id=False)
-    session.output.line(str(domain.id) if domain.id != -1 else "-")
-
-
-def _domname(session: Session, args: Args) -> None:
-    session.output.line(session.domain(args).name)
-
-
-def _domuuid(session: Session, args: Args) -> None:
-    session.output.line(session.domain(args).uuid)
 
 
 def _domblklist(session: Session, args: Args) -> None:
@@ -166,27 +196,15 @@ def _domblklist(session: Session, args: Args) -> None:
     session.output.table(["Type", "Device", *header] if args.has("details") else header, rows)
 
 
-def _vncdisplay(session: Session, args: Args) -> None:
-    domain = session.domain(args)
-    if domain.id == -1:
-        raise CommandError("Domain is not running")
-    graphics = _document(session, domain).find("devices/graphics[@type='vnc']")
-    port = int(graphics.get("port", "-1")) if graphics is not None else -1
-    if graphics is None or port < 0:
-        raise CommandError("Failed to get VNC port. Is this domain using VNC?")
-    listen = graphics.get("listen", "")
-    session.output.line(f"{'' if listen in ('', '0.0.0.0', '::') else listen}:{port - 5900}")
-
-
-def _ttyconsole(session: Session, args: Args) -> None:
-    domain = session.domain(args)
-    console = _document(session, domain).find("devices/console")
-    if console is None or not console.get("tty"):
-        raise CommandError(f"domain '{domain.name}' has no console with a terminal")
-    session.output.line(console.attrib["tty"])
-
-
 COMMANDS = (
+    Command(
+        "domblklist",
+        "the disks of a domain",
+        (DOMAIN, flag("inactive", "of the definition"), flag("details", "also show type and device")),
+        _domblklist,
+    ),
+    Command("dominfo", "facts about a domain", (DOMAIN,), _dominfo),
+    Command("domstate", "the state of a domain", (DOMAIN, flag("reason", "also say why")), _domstate),
     Command(
         "list",
         "list domains",
@@ -195,28 +213,26 @@ COMMANDS = (
             flag("all", "running domains and the others"),
             flag("transient", "only domains without a definition"),
             flag("persistent", "only domains with a definition"),
+            flag("with-snapshot", "only domains with snapshots"),
+            flag("without-snapshot", "only domains without snapshots"),
+            flag("with-checkpoint", "only domains with checkpoints"),
+            flag("without-checkpoint", "only domains without checkpoints"),
+            flag("state-running", "only domains whose CPUs run"),
+            flag("state-paused", "only domains whose CPUs are stopped"),
+            flag("state-shutoff", "only domains that are shut off"),
+            flag("state-other", "only domains in any other state"),
             flag("autostart", "only domains that start with the driver"),
             flag("no-autostart", "only domains that do not"),
+            flag("with-managed-save", "only domains with a saved state"),
+            flag("without-managed-save", "only domains without a saved state"),
             flag("uuid", "print UUIDs only"),
             flag("name", "print names only"),
             flag("id", "print ids only"),
             flag("table", "print a table (the default)"),
+            flag("managed-save", "show domains with a saved state as saved"),
             flag("title", "show titles in the table"),
         ),
         _list,
         "Show domains: the running ones unless told otherwise.",
     ),
-    Command("dominfo", "facts about a domain", (DOMAIN,), _dominfo),
-    Command("domstate", "the state of a domain", (DOMAIN, flag("reason", "also say why")), _domstate),
-    Command("domid", "the id of a domain", (data("domain", "domain name or uuid"),), _domid),
-    Command("domname", "the name of a domain", (DOMAIN,), _domname),
-    Command("domuuid", "the UUID of a domain", (DOMAIN,), _domuuid),
-    Command(
-        "domblklist",
-        "the disks of a domain",
-        (DOMAIN, flag("inactive", "of the definition"), flag("details", "also show type and device")),
-        _domblklist,
-    ),
-    Command("vncdisplay", "the VNC display of a domain", (DOMAIN,), _vncdisplay),
-    Command("ttyconsole", "the terminal of a domain's console", (DOMAIN,), _ttyconsole),
 )

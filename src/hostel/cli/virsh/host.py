@@ -1,77 +1,39 @@
-"""The connection, its host, and the shell itself."""
+"""The connection and its host."""
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
+from typing import Final
 
-from hostel.cli.options import Args, Command, rest, value
-from hostel.cli.virsh.session import CommandError, Session
+from hostel.cli.options import Args, Command, flag, later
+from hostel.cli.virsh.session import Session, failing
 
-
-def _help(session: Session, args: Args) -> None:
-    from hostel.cli.virsh import registry
-
-    name = args.get("command")
-    if name is not None:
-        session.output.text(registry.find(name, for_help=True).help())
-        return
-    for title, module in registry.GROUPS:
-        session.output.line(f" {title}:")
-        for command in registry.commands_of(module):
-            session.output.line(f"    {command.name:<30} {command.summary}")
-        session.output.line()
+LIBRARY: Final = "libvirt 9.0.0"  # the one whose behaviour this is
 
 
-def _echo(session: Session, args: Args) -> None:
-    session.output.text(" ".join(args.rest))
-
-
-def _cd(session: Session, args: Args) -> None:
-    if not session.interactive:
-        raise CommandError("cd: command valid only in interactive mode")
-    place = args.get("dir") or str(Path.home())
-    try:
-        os.chdir(place)
-    except OSError as error:
-        raise CommandError(f"cd: {place}: {error.strerror}") from error
-
-
-def _quit(session: Session, _args: Args) -> None:
-    session.finished = True
+def _version(session: Session, _args: Args) -> None:
+    with failing("failed to get the hypervisor version"):
+        kind = session.hypervisor.connect_get_type()
+        number = session.hypervisor.connect_get_version()
+    version = f"{number // 1_000_000}.{number // 1000 % 1000}.{number % 1000}"
+    session.output.line(f"Compiled against library: {LIBRARY}")
+    session.output.line(f"Using library: {LIBRARY}")
+    session.output.line(f"Using API: {kind} {LIBRARY.split()[1]}")
+    session.output.line(f"Running hypervisor: {kind} {version}")
 
 
 COMMANDS = (
-    Command(
-        "uri",
-        "the connection's URI",
-        (),
-        lambda s, _: s.output.line(s.connection.uri),
-    ),
-    Command("hostname", "the host's name", (), lambda s, _: s.output.line(s.hypervisor.connect_get_hostname())),
     Command(
         "capabilities",
         "what the host can run",
         (),
         lambda s, _: s.output.text(s.hypervisor.connect_get_capabilities()),
     ),
+    Command("hostname", "the host's name", (), lambda s, _: s.output.line(s.hypervisor.connect_get_hostname())),
     Command(
-        "connect",
-        "connect again, or to another URI",
-        (value("name", "the URI", positional=True),),
-        lambda s, a: s.reconnect(a.get("name")),
-        connects=False,
+        "uri",
+        "the connection's URI",
+        (),
+        lambda s, _: s.output.line(s.connection.uri),
     ),
-    Command("cd", "change the working directory", (value("dir", "where to"),), _cd, connects=False),
-    Command(
-        "echo",
-        "print words",
-        (rest("string", "the words"),),
-        _echo,
-        connects=False,
-    ),
-    Command("exit", "leave", (), _quit, connects=False),
-    Command("help", "this page, or a command's", (value("command", "the command"),), _help, connects=False),
-    Command("pwd", "the working directory", (), lambda s, _: s.output.line(str(Path.cwd())), connects=False),
-    Command("quit", "leave", (), _quit, connects=False),
+    Command("version", "whose behaviour this is, and what runs the machines", (later(flag("daemon", "")),), _version),
 )

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Mapping
-from functools import partial
 from typing import Final, NamedTuple
 
+from hostel.cli.main import describe
 from hostel.cli.options import Args, Command, split_line
 from hostel.cli.output import Output
 from hostel.cli.virsh import registry
-from hostel.cli.virsh.session import CommandError, Connection, Session
+from hostel.cli.virsh.session import DEFAULT_ESCAPE, CommandError, Connection, Session
 from hostel.errors import ErrorCode, HostelError, UsageError, VirtError
 
 VERSION: Final = "9.0.0"  # the virsh whose command line this is
@@ -23,16 +24,18 @@ virsh [options]... <command> [args...]
 
   options:
     -c | --connect=URI      connect to this hypervisor
+    -e | --escape <char>    leave a console by this character, such as ^]
     -h | --help             this page
     -q | --quiet            print only what programs read
     -r | --readonly         refuse every change
+    -t | --timing           say how long each command took
     -v                      the version
     -V                      the version, at length
   'virsh help' lists the commands, 'virsh help COMMAND' explains one.
 """
-_TAKES_VALUE: Final = {"c": "connect"}
-_FLAGS: Final = {"h": "help", "q": "quiet", "r": "readonly", "v": "version", "V": "long-version"}
-_KNOWN: Final = ("debug", "escape", "keepalive-interval", "keepalive-count", "log", "timing")
+_TAKES_VALUE: Final = {"c": "connect", "e": "escape"}
+_FLAGS: Final = {"h": "help", "q": "quiet", "r": "readonly", "t": "timing", "v": "version", "V": "long-version"}
+_KNOWN: Final = ("debug", "keepalive-interval", "keepalive-count", "log")
 
 
 class Globals(NamedTuple):
@@ -63,14 +66,15 @@ def parse_globals(argv: list[str]) -> Globals:
 
 def _long(word: str, words: list[str], options: dict[str, str]) -> None:
     name, equals, attached = word[2:].partition("=")
-    if name == "connect":
+    short = next((letter for letter, long in _TAKES_VALUE.items() if long == name), None)
+    if short is not None:
         if not equals and not words:
-            raise UsageError("option '-c'/'--connect' requires an argument")
+            raise UsageError(f"option '-{short}'/'--{name}' requires an argument")
         options[name] = attached if equals else words.pop(0)
-    elif name in ("help", "quiet", "readonly") and not equals:
+    elif name in ("help", "quiet", "readonly", "timing") and not equals:
         options[name] = ""
-    elif name == "version" and attached in ("", "long"):
-        options["long-version" if attached else "version"] = ""
+    elif name == "version" and attached in ("", "short", "long"):
+        options["long-version" if attached == "long" else "version"] = ""
     elif name in _KNOWN:
         raise UsageError(f"option --{name} is not implemented yet; docs/compatibility/virsh.md lists what is")
     else:
@@ -85,7 +89,7 @@ def _short(letters: str, words: list[str], options: dict[str, str]) -> None:
                 raise UsageError(f"option '-{letter}'/'--{_TAKES_VALUE[letter]}' requires an argument")
             options[_TAKES_VALUE[letter]] = letters or words.pop(0)
             return
-        if letter in "dekKlt":
+        if letter in "dkKl":
             raise UsageError(f"option -{letter} is not implemented yet; docs/compatibility/virsh.md lists what is")
         if letter not in _FLAGS:
             raise UsageError(f"unsupported option '-{letter}'. See --help.")
@@ -115,6 +119,7 @@ def main(argv: list[str]) -> int:
     output = Output()
     try:
         given = parse_globals(argv)
+        escape = _escape(given.options)
     except UsageError as error:
         output.error(str(error))
         return 1
@@ -127,11 +132,23 @@ def main(argv: list[str]) -> int:
     output.quiet = "quiet" in given.options
     defaults = (os.environ.get(name) for name in URI_VARIABLES)
     uri = given.options.get("connect") or next(filter(None, defaults), DEFAULT_URI)
-    session = Session(output, uri, partial(open_uri, read_only="readonly" in given.options))
+    session = Session(output, uri, open_uri, read_only="readonly" in given.options, escape=escape)
+    session.timing = "timing" in given.options
     try:
         return run_words(session, given.words) if given.words else interact(session)
     finally:
         session.close()
+
+
+def _escape(options: Mapping[str, str]) -> str:
+    text = options.get("escape")
+    if text is None:
+        return DEFAULT_ESCAPE
+    from hostel.cli.virsh.console import is_escape
+
+    if not is_escape(text):
+        raise UsageError(f"Invalid string '{text}' for escape sequence")
+    return text
 
 
 def run_words(session: Session, words: list[str]) -> int:
@@ -161,20 +178,29 @@ def run_all(session: Session, commands: list[tuple[Command, Args]]) -> bool:
     """Run commands in order, whatever happens to each; returns whether the last one succeeded."""
     success = True
     for command, args in commands:
-        try:
-            if command.connects:
-                _ = session.connection
-            command.run(session, args)
-            success = True
-        except (HostelError, OSError) as error:
-            if isinstance(error, BrokenPipeError):
-                raise
-            session.output.error(str(error))
-            success = False
+        before = time.monotonic()
+        success = _run(session, command, args)
         if session.finished:
             break
-        session.output.note("")
+        if session.timing:
+            session.output.line(f"\n(Time: {(time.monotonic() - before) * 1000:.3f} ms)\n")
+        else:
+            session.output.note("")
     return success
+
+
+def _run(session: Session, command: Command, args: Args) -> bool:
+    try:
+        if command.connects:
+            _ = session.connection
+        command.run(session, args)
+    except BrokenPipeError:
+        raise
+    except (HostelError, OSError) as error:
+        if message := describe(error):
+            session.output.error(message)
+        return False
+    return True
 
 
 def interact(session: Session) -> int:
@@ -185,9 +211,10 @@ def interact(session: Session) -> int:
         import readline  # noqa: F401  (gives input() its editing and history)
 
         session.output.note("Type:  'help' for help with commands\n       'quit' to quit\n")
+    prompt = "virsh > " if session.read_only else "virsh # "
     while not session.finished:
         try:
-            line = input("virsh # ")
+            line = input(prompt)
         except EOFError:
             session.output.line()
             break

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
+from typing import Final
 
-from hostel.cli.options import Args, Command, data
-from hostel.cli.virsh.session import Session, failing, read_document
+from hostel.cli.options import Args, Command, data, flag, later
+from hostel.cli.virsh import document
+from hostel.cli.virsh.session import CommandError, Session, failing, read_document, yes_no
 from hostel.drivers.base import NetworkRef
+from hostel.errors import VirtError
 
-NETWORK = data("network", "network name or uuid")
+NETWORK: Final = data("network", "network name or uuid")
+FILE: Final = data("file", "file with the XML document")
+VALIDATE: Final = later(flag("validate", ""))
 
 
 def _define(session: Session, args: Args) -> None:
@@ -18,20 +24,136 @@ def _define(session: Session, args: Args) -> None:
     session.output.note(f"Network {network.name} defined from {args['file']}")
 
 
+def _create(session: Session, args: Args) -> None:
+    xml = read_document(args["file"])
+    with failing(f"Failed to create network from {args['file']}"):
+        network = session.network.network_create_xml(xml)
+    session.output.note(f"Network {network.name} created from {args['file']}")
+
+
 def _acting(action: Callable[[Session, NetworkRef], None], done: str, failed: str) -> Callable[[Session, Args], None]:
-    """Build a command that does one thing to one network and says so."""
+    """Build a command that does one thing to one network and says so, by the name it was given."""
 
     def run(session: Session, args: Args) -> None:
         network = session.find_network(args["network"])
-        with failing(f"Failed to {failed} network {network.name}"):
+        with failing(f"Failed to {failed} network {args['network']}"):
             action(session, network)
-        session.output.note(f"Network {network.name} {done}")
+        session.output.note(f"Network {args['network']} {done}")
 
     return run
 
 
+def _autostart(session: Session, args: Args) -> None:
+    network = session.find_network(args["network"])
+    enable = not args.has("disable")
+    with failing(f"failed to {'' if enable else 'un'}mark network {args['network']} as autostarted"):
+        session.network.network_set_autostart(network, enable)
+    session.output.note(f"Network {args['network']} {'' if enable else 'un'}marked as autostarted")
+
+
+def _selected(session: Session, args: Args) -> list[tuple[NetworkRef, bool]]:
+    """The networks that the filters let through, by name, and whether each is active."""
+    driver = session.network
+    networks = [(network, driver.network_is_active(network)) for network in driver.connect_list_all_networks()]
+    if not args.has("all"):
+        networks = [(network, active) for network, active in networks if active != args.has("inactive")]
+    for one, other, test in (
+        ("persistent", "transient", driver.network_is_persistent),
+        ("autostart", "no-autostart", driver.network_get_autostart),
+    ):
+        if args.has(one) != args.has(other):
+            networks = [(network, active) for network, active in networks if test(network) == args.has(one)]
+    return sorted(networks, key=lambda item: item[0].name)
+
+
+def _list(session: Session, args: Args) -> None:
+    if sum(args.has(name) for name in ("table", "name", "uuid")) > 1:
+        raise CommandError("Only one argument from --table, --name and --uuid may be specified.")
+    with failing("Failed to list networks"):
+        networks = _selected(session, args)
+    if args.has("name") or args.has("uuid"):
+        for network, _ in networks:
+            session.output.line(network.uuid if args.has("uuid") else network.name)
+        return
+    driver = session.network
+    rows = [
+        [
+            network.name,
+            "active" if active else "inactive",
+            yes_no(driver.network_get_autostart(network)),
+            yes_no(driver.network_is_persistent(network)),
+        ]
+        for network, active in networks
+    ]
+    session.output.table(["Name", "State", "Autostart", "Persistent"], rows)
+
+
+def _info(session: Session, args: Args) -> None:
+    network = session.find_network(args["network"])
+    driver = session.network
+    rows = [
+        ("Name:", network.name),
+        ("UUID:", network.uuid),
+        ("Active:", yes_no(driver.network_is_active(network))),
+        ("Persistent:", yes_no(driver.network_is_persistent(network))),
+        ("Autostart:", yes_no(driver.network_get_autostart(network))),
+    ]
+    with contextlib.suppress(VirtError):  # a network without one
+        rows.append(("Bridge:", driver.network_get_bridge_name(network)))
+    for name, text in rows:
+        session.output.line(f"{name:<15} {text}")
+
+
+def _dumpxml(session: Session, args: Args) -> None:
+    network = session.find_network(args["network"])
+    document.show(session, session.network.network_get_xml_desc(network, inactive=args.has("inactive")), args)
+
+
 COMMANDS = (
-    Command("net-define", "define a network", (data("file", "file with the XML document"),), _define),
+    Command("net-autostart", "activate a network with the driver", (NETWORK, flag("disable", "do not")), _autostart),
+    Command("net-create", "activate a transient network", (FILE, VALIDATE), _create),
+    Command("net-define", "define a network, without activating it", (FILE, VALIDATE), _define),
+    Command(
+        "net-destroy",
+        "deactivate a network",
+        (NETWORK,),
+        _acting(lambda s, n: s.network.network_destroy(n), "destroyed", "destroy"),
+    ),
+    Command(
+        "net-dumpxml",
+        "the document of a network",
+        (NETWORK, flag("inactive", "of the definition"), *document.PARTS),
+        _dumpxml,
+    ),
+    Command("net-info", "facts about a network", (NETWORK,), _info),
+    Command(
+        "net-list",
+        "list networks",
+        (
+            flag("inactive", "only networks that are not active"),
+            flag("all", "active networks and the others"),
+            flag("persistent", "only networks with a definition"),
+            flag("transient", "only networks without a definition"),
+            flag("autostart", "only networks that are activated with the driver"),
+            flag("no-autostart", "only networks that are not"),
+            flag("uuid", "print UUIDs only"),
+            flag("name", "print names only"),
+            flag("table", "print a table (the default)"),
+        ),
+        _list,
+    ),
+    Command(
+        "net-name",
+        "the name of a network",
+        (data("network", "network uuid"),),
+        lambda s, a: s.output.line(s.find_network(a["network"], by_name=False).name),
+    ),
+    Command(
+        "net-start",
+        "activate a network",
+        (NETWORK,),
+        _acting(lambda s, n: s.network.network_create(n), "started", "start"),
+    ),
     Command(
         "net-undefine",
         "drop the definition of a network",
@@ -39,33 +161,9 @@ COMMANDS = (
         _acting(lambda s, n: s.network.network_undefine(n), "has been undefined", "undefine"),
     ),
     Command(
-        "net-start",
-        "start a network",
-        (NETWORK,),
-        _acting(lambda s, n: s.network.network_create(n), "started", "start"),
-    ),
-    Command(
-        "net-destroy",
-        "stop a network",
-        (NETWORK,),
-        _acting(lambda s, n: s.network.network_destroy(n), "destroyed", "destroy"),
-    ),
-    Command(
-        "net-dumpxml",
-        "the document of a network",
-        (NETWORK,),
-        lambda s, a: s.output.text(s.network.network_get_xml_desc(s.find_network(a["network"]))),
-    ),
-    Command(
-        "net-name",
-        "the name of a network",
-        (data("network", "network uuid"),),
-        lambda s, a: s.output.line(s.find_network(a["network"]).name),
-    ),
-    Command(
         "net-uuid",
         "the UUID of a network",
         (data("network", "network name"),),
-        lambda s, a: s.output.line(s.find_network(a["network"]).uuid),
+        lambda s, a: s.output.line(s.find_network(a["network"], by_uuid=False).uuid),
     ),
 )

@@ -3,52 +3,66 @@
 from __future__ import annotations
 
 import importlib
-from typing import Final, cast
+from typing import Final, NamedTuple, cast
 
-from hostel.cli.options import Command, Kind, Option
+from hostel.cli.options import Command
 from hostel.cli.virsh.session import CommandError
 from hostel.errors import UsageError
 
+
+class Group(NamedTuple):
+    """Commands that belong together: virsh's title and keyword for them, their module and their names."""
+
+    title: str
+    keyword: str
+    module: str
+    names: str
+
+
 GROUPS: Final = (
-    ("Domain management", "domain"),
-    ("Domain monitoring", "domain_monitor"),
-    ("Storage pools", "pool"),
-    ("Storage volumes", "volume"),
-    ("Networks", "network"),
-    ("Host and shell", "host"),
+    Group(
+        "Domain Management",
+        "domain",
+        "domain",
+        "autostart console create define destroy domid domname domuuid dumpxml reboot reset resume shutdown start "
+        "suspend ttyconsole undefine vncdisplay",
+    ),
+    Group("Domain Monitoring", "monitor", "domain_monitor", "domblklist dominfo domstate list"),
+    Group("Host and Hypervisor", "host", "host", "capabilities hostname uri version"),
+    Group(
+        "Networking",
+        "network",
+        "network",
+        "net-autostart net-create net-define net-destroy net-dumpxml net-info net-list net-name net-start "
+        "net-undefine net-uuid",
+    ),
+    Group(
+        "Storage Pool",
+        "pool",
+        "pool",
+        "pool-autostart pool-build pool-create-as pool-create pool-define-as pool-define pool-delete pool-destroy "
+        "pool-dumpxml pool-info pool-list pool-name pool-refresh pool-start pool-undefine pool-uuid",
+    ),
+    Group(
+        "Storage Volume",
+        "volume",
+        "volume",
+        "vol-clone vol-create-as vol-create vol-create-from vol-delete vol-download vol-dumpxml vol-info vol-key "
+        "vol-list vol-name vol-path vol-pool vol-resize vol-upload vol-wipe",
+    ),
+    Group("Virsh itself", "virsh", "shell", "cd echo exit help pwd quit connect"),
 )
-MODULES: Final = {
-    "domain": "define create start shutdown reboot reset suspend resume destroy undefine autostart dumpxml",
-    "domain_monitor": "list dominfo domstate domid domname domuuid domblklist vncdisplay ttyconsole",
-    "pool": "pool-define pool-create pool-build pool-start pool-destroy pool-delete pool-undefine pool-refresh "
-    "pool-autostart pool-list pool-info pool-dumpxml pool-name pool-uuid",
-    "volume": "vol-create vol-list vol-info vol-dumpxml vol-path vol-key vol-name vol-delete vol-resize",
-    "network": "net-define net-undefine net-start net-destroy net-dumpxml net-name net-uuid",
-    "host": "uri hostname capabilities connect cd echo exit help pwd quit",
-}
-COMMANDS: Final = {name: module for module, names in MODULES.items() for name in names.split()}
+COMMANDS: Final = {name: group for group in GROUPS for name in group.names.split()}
 
 
-def commands_of(module: str) -> tuple[Command, ...]:
-    """The commands of one module, in its order."""
-    return cast("tuple[Command, ...]", importlib.import_module(f"hostel.cli.virsh.{module}").COMMANDS)
+def find_group(keyword: str) -> Group | None:
+    """The group of a keyword."""
+    return next((group for group in GROUPS if group.keyword == keyword), None)
 
 
-def _completed(command: Command) -> Command:
-    """Add what virsh's command takes and ours does not yet, so that it is refused by name and takes its data."""
-    from hostel.cli.virsh.missing import OPTIONS
-
-    later = [
-        Option(
-            word.rstrip("="),
-            "not implemented yet",
-            Kind.STRING if word.endswith("=") else Kind.FLAG,
-            positional=word.endswith("="),
-            implemented=False,
-        )
-        for word in OPTIONS.get(command.name, "").split()
-    ]
-    return command._replace(options=(*command.options, *later)) if later else command
+def commands_of(group: Group) -> tuple[Command, ...]:
+    """The commands of a group, in its order."""
+    return cast("tuple[Command, ...]", importlib.import_module(f"hostel.cli.virsh.{group.module}").COMMANDS)
 
 
 def find(name: str, *, for_help: bool = False) -> Command:
@@ -58,9 +72,9 @@ def find(name: str, *, for_help: bool = False) -> Command:
         UsageError: virsh has no such command, or we do not have it yet; the message says which.
         CommandError: the same, when ``help`` asks.
     """
-    module = COMMANDS.get(name)
-    if module is not None:
-        return _completed(next(command for command in commands_of(module) if command.name == name))
+    group = COMMANDS.get(name)
+    if group is not None:
+        return next(command for command in commands_of(group) if command.name == name)
     from hostel.cli.virsh.missing import NAMES
 
     if name in NAMES:

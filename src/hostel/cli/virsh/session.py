@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol, TypeVar
 
 from hostel.cli.options import Args
 from hostel.cli.output import Output
@@ -20,6 +21,12 @@ from hostel.drivers.base import (
 )
 from hostel.errors import HostelError, VirtError
 
+Ref = TypeVar("Ref")
+_UUID_LENGTH: Final = 36  # characters: what virsh takes for a UUID
+_MAX_ID: Final = 2**31 - 1
+MAX_DOCUMENT: Final = 10 * 1024 * 1024  # bytes: virsh's VSH_MAX_XML_FILE
+DEFAULT_ESCAPE: Final = "^]"
+
 
 class Connection(Protocol):
     """The drivers behind one URI."""
@@ -33,6 +40,13 @@ class Connection(Protocol):
         """Release the drivers."""
 
 
+class Opener(Protocol):
+    """Opens a connection."""
+
+    def __call__(self, uri: str, *, read_only: bool) -> Connection:
+        """Open ``uri``."""
+
+
 class CommandError(HostelError):
     """A command failed: what was tried, and why where that is known; each is a line of its own."""
 
@@ -42,11 +56,21 @@ class CommandError(HostelError):
 
 
 class Session:
-    """One run of virsh; the connection is opened by the first command that needs it."""
+    """One run of virsh; the connection is opened by the first command that needs it.
 
-    def __init__(self, output: Output, uri: str, opener: Callable[[str], Connection]) -> None:
+    Attributes:
+        escape: the console's escape sequence, as ``-e`` takes it.
+        timing: whether to say how long each command took.
+    """
+
+    def __init__(
+        self, output: Output, uri: str, opener: Opener, *, read_only: bool = False, escape: str = DEFAULT_ESCAPE
+    ) -> None:
         self.output = output
         self.uri = uri
+        self.read_only = read_only
+        self.escape = escape
+        self.timing = False
         self.interactive = False
         self.finished = False
         self._opener = opener
@@ -61,7 +85,7 @@ class Session:
         """
         if self._connection is None:
             with failing("failed to connect to the hypervisor"):
-                self._connection = self._opener(self.uri)
+                self._connection = self._opener(self.uri, read_only=self.read_only)
         return self._connection
 
     @property
@@ -79,10 +103,11 @@ class Session:
         """The driver of networks."""
         return self.connection.network
 
-    def reconnect(self, uri: str | None) -> None:
+    def reconnect(self, uri: str | None, *, read_only: bool) -> None:
         """Close, and open again: the same URI, or another."""
         self.close()
         self.uri = uri or self.uri
+        self.read_only = read_only
         _ = self.connection
 
     def close(self) -> None:
@@ -91,51 +116,73 @@ class Session:
             self._connection.close()
             self._connection = None
 
-    def domain(self, args: Args, *, by_id: bool = True) -> DomainRef:
+    def domain(self, args: Args, *, by_id: bool = True, by_uuid: bool = True, by_name: bool = True) -> DomainRef:
         """The domain that ``--domain`` names: by id, then UUID, then name."""
         word = args["domain"]
-        if by_id and word.isdecimal() and int(word) < 2**31:
+        if by_id and word.isascii() and word.isdecimal() and int(word) <= _MAX_ID:
             with contextlib.suppress(VirtError):
                 return self.hypervisor.domain_lookup_by_id(int(word))
-        if len(word) == 36:
+        if by_uuid and len(word) == _UUID_LENGTH:
             with contextlib.suppress(VirtError):
                 return self.hypervisor.domain_lookup_by_uuid(word)
-        try:
-            return self.hypervisor.domain_lookup_by_name(word)
-        except VirtError:
-            raise CommandError(f"failed to get domain '{word}'") from None
+        if by_name:
+            with contextlib.suppress(VirtError):
+                return self.hypervisor.domain_lookup_by_name(word)
+        raise CommandError(f"failed to get domain '{word}'")
 
-    def pool(self, word: str) -> PoolRef:
+    def pool(self, word: str, *, by_uuid: bool = True, by_name: bool = True) -> PoolRef:
         """The pool that a word names: by UUID, then name."""
-        if len(word) == 36:
-            with contextlib.suppress(VirtError):
-                return self.storage.storage_pool_lookup_by_uuid(word)
-        with failing(f"failed to get pool '{word}'"):
-            return self.storage.storage_pool_lookup_by_name(word)
+        find = self.storage
+        return _found(
+            f"failed to get pool '{word}'",
+            by_uuid and len(word) == _UUID_LENGTH and (lambda: find.storage_pool_lookup_by_uuid(word)),
+            by_name and (lambda: find.storage_pool_lookup_by_name(word)),
+        )
 
-    def volume(self, args: Args, *, option: str = "vol", pool_option: str = "pool") -> VolumeRef:
-        """The volume that an option names: by name in ``--pool``, then key, then path."""
-        word = args[option]
-        pool = args.get(pool_option)
-        if pool is not None:
-            found = self.pool(pool)
-            if not self.storage.storage_pool_is_active(found):
-                raise CommandError(f"pool '{pool}' is not active")
-            with contextlib.suppress(VirtError):
-                return self.storage.storage_vol_lookup_by_name(found, word)
-        with contextlib.suppress(VirtError):
-            return self.storage.storage_vol_lookup_by_key(word)
-        hint = "" if pool is not None else ", specifying --pool might help"
-        with failing(f"failed to get vol '{word}'{hint}"):
-            return self.storage.storage_vol_lookup_by_path(word)
-
-    def find_network(self, word: str) -> NetworkRef:
+    def find_network(self, word: str, *, by_uuid: bool = True, by_name: bool = True) -> NetworkRef:
         """The network that a word names: by UUID, then name."""
-        if len(word) == 36:
-            with contextlib.suppress(VirtError):
-                return self.network.network_lookup_by_uuid(word)
-        with failing(f"failed to get network '{word}'"):
-            return self.network.network_lookup_by_name(word)
+        find = self.network
+        return _found(
+            f"failed to get network '{word}'",
+            by_uuid and len(word) == _UUID_LENGTH and (lambda: find.network_lookup_by_uuid(word)),
+            by_name and (lambda: find.network_lookup_by_name(word)),
+        )
+
+    def volume(self, args: Args, *, option: str = "vol", pool_option: str | None = "pool") -> VolumeRef:
+        """The volume that an option names: by name in the pool that another names, then by key, then by path."""
+        word = args[option]
+        pool_word = args.get(pool_option) if pool_option else None
+        pool = None
+        if pool_word is not None:
+            pool = self.pool(pool_word)
+            if not self.storage.storage_pool_is_active(pool):
+                raise CommandError(f"pool '{pool_word}' is not active")
+        found = self._volume(word, pool, pool_option)
+        if pool is not None and found.pool != pool.name:
+            raise CommandError(f"Requested volume '{word}' is not in pool '{pool.name}'")
+        return found
+
+    def _volume(self, word: str, pool: PoolRef | None, pool_option: str | None) -> VolumeRef:
+        find = self.storage
+        hint = f", specifying --{pool_option} might help" if pool is None and pool_option else ""
+        return _found(
+            f"failed to get vol '{word}'{hint}",
+            pool is not None and (lambda: find.storage_vol_lookup_by_name(pool, word)),
+            lambda: find.storage_vol_lookup_by_key(word),
+            lambda: find.storage_vol_lookup_by_path(word),
+        )
+
+
+def _found(tried: str, *ways: Callable[[], Ref] | bool) -> Ref:
+    """What the first of several ways of looking finds; the last one's error is why nothing was found."""
+    cause: VirtError | None = None
+    for way in ways:
+        if callable(way):
+            try:
+                return way()
+            except VirtError as error:
+                cause = error
+    raise CommandError(tried, cause)
 
 
 @contextlib.contextmanager
@@ -147,6 +194,8 @@ def failing(tried: str) -> Iterator[None]:
         raise
     except HostelError as error:
         raise CommandError(tried, error) from error
+    except BrokenPipeError:
+        raise
     except OSError as error:
         raise CommandError(tried, OSError(f"{error.filename or ''}: {error.strerror}".lstrip(": "))) from error
 
@@ -158,9 +207,14 @@ def read_document(path: str) -> str:
         CommandError: it cannot be read; in virsh's words.
     """
     try:
-        return Path(path).read_text(encoding="utf-8")
+        with Path(path).open("rb") as stream:
+            data = stream.read(MAX_DOCUMENT + 1)
+        if len(data) > MAX_DOCUMENT:
+            raise CommandError(f"Failed to read file '{path}': Value too large for defined data type")
+        return data.decode()
     except OSError as error:
-        raise CommandError(f"Failed to open file '{path}': {error.strerror}") from error
+        verb = "read" if error.filename is None or error.errno == errno.EISDIR else "open"
+        raise CommandError(f"Failed to {verb} file '{path}': {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise CommandError(f"Failed to read file '{path}': byte {error.start} is not UTF-8") from error
 

@@ -1,13 +1,13 @@
 """The session's networks: definitions, and the host's own bridges.
 
-Without privileges nobody can make a bridge. A network is active here when the bridge that it names exists on the host,
-made by the administrator or by a system-wide libvirt.
+Without privileges nobody can make a bridge. A network is active here when it was started and the bridge that it names
+exists on the host, made by the administrator or by a system-wide libvirt.
 """
 
 from __future__ import annotations
 
 import contextlib
-import uuid
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
@@ -15,73 +15,83 @@ from hostel.drivers.base import NetworkRef
 from hostel.drivers.document import canonical_uuid
 from hostel.drivers.fault import fault
 from hostel.drivers.network.document import NetworkDefinition, parse_network
-from hostel.drivers.store import Directories, Store
+from hostel.drivers.network.networks import DEFAULT_NAME, Network, Networks
+from hostel.drivers.store import Directories
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
 
-DEFAULT_NAME: Final = "default"
-# What libvirt installs; the UUID is ours, and the same for everybody.
-DEFAULT_NETWORK: Final = f"""
-<network>
-  <name>{DEFAULT_NAME}</name>
-  <uuid>{uuid.uuid5(uuid.NAMESPACE_DNS, "default.network.hostel")}</uuid>
-  <forward mode='nat'/>
-  <bridge name='virbr0' stp='on' delay='0'/>
-  <ip address='192.168.122.1' netmask='255.255.255.0'>
-    <dhcp>
-      <range start='192.168.122.2' end='192.168.122.254'/>
-    </dhcp>
-  </ip>
-</network>
-"""
 _SYSTEM_INTERFACES: Final = Path("/sys/class/net")
-_STARTED: Final = "started"
-_STOPPED: Final = "stopped"
 
 
 class SessionNetworkDriver:
     """Implements :class:`hostel.drivers.base.NetworkDriver` over files that all processes share."""
 
     def __init__(self, directories: Directories, *, interfaces: Path = _SYSTEM_INTERFACES) -> None:
-        self._definitions = Store(directories.config / "network")
-        self._undefined = Store(directories.config / "network" / "undefined", suffix="")
-        self._states = Store(directories.state / "network", suffix="")
+        self._networks = Networks(directories)
         self._interfaces = interfaces
+
+    def forget_running(self) -> None:
+        """The host was started anew: nothing was started, and transient networks are gone."""
+        with self._networks.locked():
+            self._networks.drop_all_started()
+
+    def connect_autostart(self) -> list[NetworkRef]:
+        """Activate the networks marked for it whose bridges exist; one that fails does not keep the others."""
+        started = []
+        for network in self._networks.all():
+            if self._networks.autostart(network.current.name) and not self._is_active(network):
+                with contextlib.suppress(VirtError):
+                    self.network_create(_ref(network.current))
+                    started.append(_ref(network.current))
+        return started
 
     def connect_list_all_networks(self) -> list[NetworkRef]:
         """Every network, by name."""
-        return [_ref(network) for network in self._all()]
+        return [_ref(network.current) for network in self._networks.all()]
 
     def network_lookup_by_name(self, name: str) -> NetworkRef:
         """Find by name."""
-        found = self._find(name)
+        found = self._networks.find(name)
         if found is None:
             raise _fault(ErrorCode.NO_NETWORK, f"no network with matching name '{name}'")
-        return _ref(found)
+        return _ref(found.current)
 
     def network_lookup_by_uuid(self, uuid: str) -> NetworkRef:
         """Find by UUID."""
         wanted = canonical_uuid(uuid)
-        for network in self._all():
-            if network.uuid == wanted:
-                return _ref(network)
+        for network in self._networks.all():
+            if network.current.uuid == wanted:
+                return _ref(network.current)
         raise _fault(ErrorCode.NO_NETWORK, f"no network with matching uuid '{uuid}'")
 
     def network_define_xml(self, xml: str) -> NetworkRef:
         """Make or replace a persistent definition."""
         network = parse_network(xml)
-        with self._definitions.locked():
-            check_duplicate(network, self._all())
-            self._definitions.write(network.name, network.xml)
+        with self._networks.locked():
+            check_duplicate(network, self._known())
+            self._networks.save_definition(network)
+        return _ref(network)
+
+    def network_create_xml(self, xml: str) -> NetworkRef:
+        """Activate a transient network, where the host has the bridge."""
+        network = parse_network(xml)
+        with self._networks.locked():
+            check_duplicate(network, self._known())
+            same = self._networks.find(network.name)
+            if same is not None and self._is_active(same):
+                raise _fault(ErrorCode.OPERATION_INVALID, f"network is already active as '{network.name}'")
+            self._check_bridge(network)
+            self._networks.save_started(network)
         return _ref(network)
 
     def network_undefine(self, network: NetworkRef) -> None:
-        """Drop the definition; the host's bridge stays."""
-        with self._definitions.locked():
+        """Drop the definition; an active network becomes transient, and the host's bridge stays."""
+        with self._networks.locked():
             found = self._by_ref(network)
-            self._definitions.remove(found.name)
-            self._states.remove(found.name)
-            if found.name == DEFAULT_NAME:
-                self._undefined.write(DEFAULT_NAME, "")
+            if found.defined is None:
+                raise _fault(ErrorCode.OPERATION_INVALID, "can't undefine transient network")
+            if self._is_active(found):
+                self._networks.save_started(found.current)
+            self._networks.drop_definition(found.defined.name)
 
     def network_create(self, network: NetworkRef) -> None:
         """Activate, where the host has the bridge.
@@ -89,32 +99,50 @@ class SessionNetworkDriver:
         Raises:
             VirtError: ``OPERATION_INVALID`` when it is active, ``OPERATION_UNSUPPORTED`` when there is no bridge.
         """
-        with self._definitions.locked():
+        with self._networks.locked():
             found = self._by_ref(network)
             if self._is_active(found):
                 raise _fault(ErrorCode.OPERATION_INVALID, "network is already active")
-            self._check_bridge(found)
-            self._states.write(found.name, _STARTED)
+            definition = found.defined or found.current
+            self._check_bridge(definition)
+            self._networks.save_started(definition)
 
     def network_destroy(self, network: NetworkRef) -> None:
-        """Deactivate; the host's bridge stays."""
-        with self._definitions.locked():
+        """Deactivate; the host's bridge stays, and a transient network is gone."""
+        with self._networks.locked():
             found = self._by_ref(network)
             if not self._is_active(found):
-                raise _fault(ErrorCode.OPERATION_INVALID, f"network '{found.name}' is not active")
-            self._states.write(found.name, _STOPPED)
+                raise _fault(ErrorCode.OPERATION_INVALID, f"network '{found.current.name}' is not active")
+            self._networks.drop_started(found)
 
     def network_is_active(self, network: NetworkRef) -> bool:
         """Whether guests can be attached."""
         return self._is_active(self._by_ref(network))
 
-    def network_get_xml_desc(self, network: NetworkRef) -> str:
+    def network_is_persistent(self, network: NetworkRef) -> bool:
+        """Whether a definition exists."""
+        return self._by_ref(network).defined is not None
+
+    def network_get_autostart(self, network: NetworkRef) -> bool:
+        """Whether it is activated with the driver."""
+        return self._networks.autostart(self._by_ref(network).current.name)
+
+    def network_set_autostart(self, network: NetworkRef, autostart: bool) -> None:
+        """Set whether it is activated with the driver."""
+        with self._networks.locked():
+            found = self._by_ref(network)
+            if found.defined is None:
+                raise _fault(ErrorCode.OPERATION_INVALID, "cannot set autostart for transient network")
+            self._networks.set_autostart(found.defined, autostart)
+
+    def network_get_xml_desc(self, network: NetworkRef, *, inactive: bool = False) -> str:
         """The network's document."""
-        return self._by_ref(network).xml
+        found = self._by_ref(network)
+        return (found.defined or found.current).xml if inactive else found.current.xml
 
     def network_get_bridge_name(self, network: NetworkRef) -> str:
         """The host bridge that guests are attached to."""
-        found = self._by_ref(network)
+        found = self._by_ref(network).current
         if found.bridge is None:
             raise _fault(ErrorCode.INTERNAL_ERROR, f"network '{found.name}' does not have a bridge name.")
         return found.bridge
@@ -122,39 +150,22 @@ class SessionNetworkDriver:
     def close(self) -> None:
         """Nothing is held."""
 
-    def _all(self) -> list[NetworkDefinition]:
-        networks = []
-        for name in sorted({*self._definitions.names(), DEFAULT_NAME}):
-            with contextlib.suppress(VirtError):
-                if (network := self._find(name)) is not None:
-                    networks.append(network)
-        return networks
+    def _known(self) -> list[NetworkDefinition]:
+        return [network.current for network in self._networks.all()]
 
-    def _find(self, name: str) -> NetworkDefinition | None:
-        if "/" in name or "\0" in name or not name or name.startswith(".") or len(name.encode()) > 200:
-            return None  # no network can be called so
-        try:
-            xml = self._definitions.read(name)
-            if xml is None:
-                is_known = name == DEFAULT_NAME and self._undefined.read(DEFAULT_NAME) is None
-                return parse_network(DEFAULT_NETWORK) if is_known else None
-            return parse_network(xml)
-        except (VirtError, UnicodeDecodeError) as error:
-            path = self._definitions.path(name)
-            raise _fault(ErrorCode.INTERNAL_ERROR, f"network file '{path}' is broken: {error}") from error
-
-    def _by_ref(self, ref: NetworkRef) -> NetworkDefinition:
-        found = self._find(ref.name)
-        if found is None or found.uuid != ref.uuid:
+    def _by_ref(self, ref: NetworkRef) -> Network:
+        found = self._networks.find(ref.name)
+        # Another network may have taken the name since.
+        if found is None or found.current.uuid != ref.uuid:
             raise _fault(ErrorCode.NO_NETWORK, f"no network with matching uuid '{ref.uuid}' ({ref.name})")
         return found
 
-    def _is_active(self, network: NetworkDefinition) -> bool:
-        if network.bridge is None or not self._exists(network.bridge):
+    def _is_active(self, network: Network) -> bool:
+        bridge = network.current.bridge
+        if bridge is None or not self._exists(bridge):
             return False
-        state = self._states.read(network.name)
         # The default network's bridge is made by the system's libvirt; where it is, the network is up.
-        return state == _STARTED or (state is None and network.name == DEFAULT_NAME)
+        return network.started is not None or (network.current.name == DEFAULT_NAME and not network.is_stopped)
 
     def _exists(self, bridge: str) -> bool:
         return (self._interfaces / bridge).exists()
@@ -181,7 +192,7 @@ class SessionNetworkDriver:
             )
 
 
-def check_duplicate(network: NetworkDefinition, others: list[NetworkDefinition]) -> None:
+def check_duplicate(network: NetworkDefinition, others: Iterable[NetworkDefinition]) -> None:
     """Refuse a document that takes another network's UUID or name.
 
     Raises:

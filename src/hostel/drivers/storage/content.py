@@ -1,15 +1,15 @@
-"""The content of volumes: copying between formats, wiping, and raw transfer in and out."""
+"""The content of volumes: copying between formats, and raw transfer in and out."""
 
 from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 from hostel.block.extent import Status
 from hostel.block.node import BlockNode
-from hostel.drivers.base import Progress
+from hostel.drivers.base import Hole, Progress
 from hostel.drivers.fault import fault
 from hostel.errors import ErrorCode, ErrorDomain
 from hostel.units import MiB
@@ -38,50 +38,55 @@ def copy(source: BlockNode, target: BlockNode, progress: Progress | None) -> Non
     target.flush()
 
 
-def wipe(descriptor: int, progress: Progress | None) -> None:
-    """Overwrite every allocated byte of an open file with zeroes, in place; holes stay holes."""
-    end = os.lseek(descriptor, 0, os.SEEK_END)
-    offset = 0
-    while offset < end:
-        start = _seek(descriptor, offset, os.SEEK_DATA, end)
-        stop = _seek(descriptor, start, os.SEEK_HOLE, end) if start < end else end
-        for position in range(start, stop, CHUNK):
-            _write(descriptor, _ZEROES[: min(CHUNK, stop - position)], position)
-            if progress is not None:
-                progress(min(position + CHUNK, stop), end)
-        offset = stop
-    os.fsync(descriptor)
-    if progress is not None:
-        progress(end, end)
+def data_ranges(descriptor: int, start: int = 0, end: int | None = None) -> Iterator[tuple[int, int]]:
+    """The start and end of every part of an open file that the host has written, as far as it can say; in order."""
+    stop = os.lseek(descriptor, 0, os.SEEK_END) if end is None else end
+    offset = start
+    while offset < stop:
+        data = _seek(descriptor, offset, os.SEEK_DATA, stop)
+        if data >= stop:
+            return
+        offset = _seek(descriptor, data, os.SEEK_HOLE, stop)
+        yield data, offset
 
 
-def download(descriptor: int, offset: int, length: int) -> Iterator[memoryview]:
+def download(descriptor: int, offset: int, length: int, *, sparse: bool) -> Iterator[memoryview | Hole]:
     """Yield an open file's bytes from ``offset``, at most ``length`` unless that is 0."""
     end = os.lseek(descriptor, 0, os.SEEK_END)
     if length:
         end = min(end, offset + length)
+    ranges = data_ranges(descriptor, offset, end) if sparse else iter([(offset, end)])
     buffer = memoryview(bytearray(CHUNK))
-    while offset < end:
-        done = os.preadv(descriptor, [buffer[: min(CHUNK, end - offset)]], offset)
-        if not done:
-            return
-        yield buffer[:done]
-        offset += done
+    for start, stop in ranges:
+        if start > offset:
+            yield Hole(start - offset)
+        offset = start
+        while offset < stop:
+            done = os.preadv(descriptor, [buffer[: min(CHUNK, stop - offset)]], offset)
+            if not done:
+                return  # it was truncated meanwhile
+            yield buffer[:done]
+            offset += done
+    if sparse and offset < end:
+        yield Hole(end - offset)
 
 
-def upload(descriptor: int, name: str, source: Iterator[bytes], offset: int, length: int) -> None:
-    """Write ``source`` into an open file from ``offset``.
+def upload(descriptor: int, name: str, source: Iterable[bytes | memoryview | Hole], offset: int, length: int) -> None:
+    """Write ``source`` into an open file from ``offset``; its holes read as zeroes afterwards.
 
     Raises:
         VirtError: ``OPERATION_FAILED`` when there are more than ``length`` bytes; the first ``length`` are written.
     """
     written = 0
-    for chunk in source:
-        data = memoryview(chunk).cast("B")
-        fitting = data[: length - written] if length else data
-        _write(descriptor, fitting, offset + written)
-        written += len(fitting)
-        if len(fitting) < len(data):
+    for piece in source:
+        size = piece.length if isinstance(piece, Hole) else len(piece)
+        fitting = min(size, length - written) if length else size
+        if isinstance(piece, Hole):
+            _zero(descriptor, offset + written, fitting)
+        else:
+            write_all(descriptor, memoryview(piece).cast("B")[:fitting], offset + written)
+        written += fitting
+        if fitting < size:
             os.fsync(descriptor)
             raise fault(
                 ErrorCode.OPERATION_FAILED,
@@ -91,10 +96,21 @@ def upload(descriptor: int, name: str, source: Iterator[bytes], offset: int, len
     os.fsync(descriptor)
 
 
-def _write(descriptor: int, data: memoryview, offset: int) -> None:
+def write_all(descriptor: int, data: memoryview, offset: int) -> None:
+    """Write all of ``data``, however few bytes the host takes at a time."""
     done = 0
     while done < len(data):
         done += os.pwrite(descriptor, data[done:], offset + done)
+
+
+def _zero(descriptor: int, offset: int, length: int) -> None:
+    """Make a range read as zeroes, without taking space for what lies beyond the end of the file."""
+    end = os.lseek(descriptor, 0, os.SEEK_END)
+    for start, stop in data_ranges(descriptor, offset, min(end, offset + length)):
+        for position in range(start, stop, CHUNK):
+            write_all(descriptor, _ZEROES[: min(CHUNK, stop - position)], position)
+    if offset + length > end:
+        os.ftruncate(descriptor, offset + length)
 
 
 def _seek(descriptor: int, offset: int, whence: int, end: int) -> int:

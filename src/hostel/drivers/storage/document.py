@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from typing import Final, NamedTuple
 
 from hostel.drivers import document
@@ -23,7 +24,7 @@ VOLUME_FORMATS: Final = (
 )  # fmt: skip
 _VOLUME_TYPES: Final = ("file", "block", "dir", "network", "netdir", "ploop")
 _FEATURES: Final = ("lazy_refcounts", "extended_l2")
-_COMPAT_CHARACTERS: Final = frozenset("0123456789.")
+_COMPAT: Final = re.compile(r"[0-9]+\.[0-9]+", re.ASCII)
 
 
 class Permissions(NamedTuple):
@@ -68,7 +69,7 @@ class VolumeDefinition(NamedTuple):
         allocation: None where left out, which means all of it.
         compat: qcow2's version as ``0.10`` or ``1.1``.
         cluster_size: bytes; 0 where left out.
-        features: qcow2's, by libvirt's names.
+        features: qcow2's, by libvirt's names; None where the document does not speak of them.
     """
 
     name: str
@@ -79,7 +80,7 @@ class VolumeDefinition(NamedTuple):
     backing: BackingDefinition | None = None
     compat: str | None = None
     cluster_size: int = 0
-    features: tuple[str, ...] = ()
+    features: tuple[str, ...] | None = None
 
 
 class VolumeFacts(NamedTuple):
@@ -184,10 +185,14 @@ def parse_volume(xml: str, *, capacity_optional: bool = False) -> VolumeDefiniti
     if root.find("target/encryption") is not None:
         raise _unsupported(f"volume '{name}': encrypted volumes are not supported yet; leave out target/encryption")
     compat = document.text(root, "target/compat")
-    if compat is not None and not (compat and set(compat) <= _COMPAT_CHARACTERS):
+    if compat is not None and not _COMPAT.fullmatch(compat):
         raise _wrong("forbidden characters in 'compat' attribute")
-    features = tuple(str(node.tag) for node in root.iterfind("target/features/*"))
-    for feature in features:
+    if root.find("target/nocow") is not None:
+        raise _unsupported(f"volume '{name}': target/nocow is not supported yet; leave it out")
+    features = None
+    if root.find("target/features") is not None:
+        features = tuple(str(node.tag) for node in root.iterfind("target/features/*"))
+    for feature in features or ():
         if feature not in _FEATURES:
             raise _unsupported(f"unsupported feature {feature}")
     return VolumeDefinition(
@@ -197,7 +202,7 @@ def parse_volume(xml: str, *, capacity_optional: bool = False) -> VolumeDefiniti
         _format(root, "target/format/@type") or "raw",
         _permissions(root.find("target/permissions")),
         backing,
-        compat or ("1.1" if features else None),
+        compat or (None if features is None else "1.1"),
         document.size(root, "target/clusterSize", ErrorDomain.STORAGE) or 0,
         features,
     )
@@ -247,6 +252,7 @@ def _write_times(writer: Writer, times: tuple[int, int, int]) -> None:
     for name, time in zip(("atime", "mtime", "ctime"), times, strict=True):
         seconds, nanoseconds = divmod(time, 1_000_000_000)
         writer.leaf(name, f"{seconds}.{nanoseconds:09}" if nanoseconds else seconds)
+    writer.leaf("btime", 0)  # when it was made, which libvirt does not ask Linux for
     writer.end()
 
 

@@ -7,9 +7,20 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
-from hostel.drivers.base import PoolInfo, PoolRef, PoolState, Progress, VolumeFlag, VolumeInfo, VolumeRef
+from hostel.drivers.base import (
+    Hole,
+    PoolInfo,
+    PoolRef,
+    PoolState,
+    Progress,
+    VolumeCreateFlag,
+    VolumeInfo,
+    VolumeRef,
+    VolumeResizeFlag,
+    WipeAlgorithm,
+)
 from hostel.drivers.document import canonical_uuid
 from hostel.drivers.fault import fault
 from hostel.drivers.storage.backends.base import Backend, Source, backend_for
@@ -34,13 +45,13 @@ class SessionStorageDriver:
     def __init__(self, directories: Directories) -> None:
         self._pools = Pools(directories)
 
-    def connect_autostart(self) -> list[PoolRef]:
-        """Start the pools marked for it, at the first call since the host started; one that fails keeps no other."""
-        if not self._pools.autostarts():
-            return []
+    def forget_running(self) -> None:
+        """The host was started anew: no pool runs, and transient ones are gone."""
         with self._pools.locked():
-            if not self._pools.claim_autostart():
-                return []
+            self._pools.drop_all_running()
+
+    def connect_autostart(self) -> list[PoolRef]:
+        """Start the pools marked for it that are not running; one that fails does not keep the others."""
         started = []
         for name in self._pools.autostarts():
             with contextlib.suppress(VirtError):
@@ -127,10 +138,16 @@ class SessionStorageDriver:
             self._pools.drop_definition(found.current.name)
 
     def storage_pool_refresh(self, pool: PoolRef) -> None:
-        """Look again at what is there; a transient or persistent pool whose directory is gone stops."""
+        """Look again at what is there; a pool that cannot be looked at stops."""
         with self._pools.locked():
-            running = self._require_active(self._by_ref(pool))
-            self._pools.save_running(backend_for(running.type).refresh(running))
+            found = self._by_ref(pool)
+            if found.running is None:
+                raise _not_active(found)
+            try:
+                self._pools.save_running(backend_for(found.running.type).refresh(found.running))
+            except VirtError:
+                self._pools.drop_running(found.running.name)
+                raise
 
     def storage_pool_get_info(self, pool: PoolRef) -> PoolInfo:
         """State and sizes; of an inactive pool no sizes."""
@@ -143,7 +160,7 @@ class SessionStorageDriver:
     def storage_pool_get_xml_desc(self, pool: PoolRef, *, inactive: bool = False) -> str:
         """The pool's document."""
         found = self._by_ref(pool)
-        if (inactive and found.defined) or not self._is_active(found):
+        if not self._is_active(found) or (inactive and found.is_redefined):
             return format_pool(found.defined or found.current)
         return format_pool(found.current, backend_for(found.current.type).sizes(found.current))
 
@@ -193,7 +210,9 @@ class SessionStorageDriver:
             raise _fault(ErrorCode.NO_STORAGE_VOL, f"no storage vol with matching path '{path}'{shown}")
         return found
 
-    def storage_vol_create_xml(self, pool: PoolRef, xml: str, flags: VolumeFlag = VolumeFlag.NONE) -> VolumeRef:
+    def storage_vol_create_xml(
+        self, pool: PoolRef, xml: str, flags: VolumeCreateFlag = VolumeCreateFlag.NONE
+    ) -> VolumeRef:
         """Create an empty volume."""
         running = self._require_active(self._by_ref(pool))
         backend = backend_for(running.type)
@@ -208,7 +227,7 @@ class SessionStorageDriver:
         pool: PoolRef,
         xml: str,
         source: VolumeRef,
-        flags: VolumeFlag = VolumeFlag.NONE,
+        flags: VolumeCreateFlag = VolumeCreateFlag.NONE,
         progress: Progress | None = None,
     ) -> VolumeRef:
         """Clone: create a volume and fill it with another's content."""
@@ -227,18 +246,22 @@ class SessionStorageDriver:
         backend, _, facts = self._volume(volume)
         backend.remove(facts)
 
-    def storage_vol_wipe(self, volume: VolumeRef, progress: Progress | None = None) -> None:
-        """Overwrite its content with zeroes."""
+    def storage_vol_wipe_pattern(
+        self, volume: VolumeRef, algorithm: WipeAlgorithm = WipeAlgorithm.ZERO, progress: Progress | None = None
+    ) -> None:
+        """Overwrite its content."""
         backend, _, facts = self._volume(volume)
-        backend.wipe(facts, progress)
+        backend.wipe(facts, algorithm, progress)
 
-    def storage_vol_resize(self, volume: VolumeRef, capacity: int, flags: VolumeFlag = VolumeFlag.NONE) -> None:
-        """Change its capacity; shrinking needs ``RESIZE_SHRINK``."""
+    def storage_vol_resize(
+        self, volume: VolumeRef, capacity: int, flags: VolumeResizeFlag = VolumeResizeFlag.NONE
+    ) -> None:
+        """Change its capacity; shrinking needs ``SHRINK``."""
         backend, pool, facts = self._volume(volume)
         if capacity < 0:
             raise _fault(ErrorCode.INVALID_ARG, f"capacity {capacity} of volume '{volume.name}' is negative")
-        if flags & VolumeFlag.RESIZE_DELTA:
-            if flags & VolumeFlag.RESIZE_SHRINK:
+        if flags & VolumeResizeFlag.DELTA:
+            if flags & VolumeResizeFlag.SHRINK:
                 capacity = facts.capacity - min(capacity, facts.capacity)
             else:
                 capacity = facts.capacity + capacity
@@ -248,19 +271,19 @@ class SessionStorageDriver:
             )
         if capacity < facts.allocation:
             raise _fault(ErrorCode.INVALID_ARG, "can't shrink capacity below existing allocation")
-        if capacity < facts.capacity and not flags & VolumeFlag.RESIZE_SHRINK:
+        if capacity < facts.capacity and not flags & VolumeResizeFlag.SHRINK:
             raise _fault(
                 ErrorCode.INVALID_ARG,
                 "Can't shrink capacity below current capacity unless shrink flag explicitly specified",
             )
-        if flags & VolumeFlag.RESIZE_ALLOCATE and capacity - facts.allocation > backend.sizes(pool).available:
+        if flags & VolumeResizeFlag.ALLOCATE and capacity - facts.allocation > backend.sizes(pool).available:
             raise _fault(ErrorCode.OPERATION_FAILED, "Not enough space left in storage pool")
         backend.resize(facts, capacity, flags, self._directories())
 
-    def storage_vol_get_info(self, volume: VolumeRef) -> VolumeInfo:
+    def storage_vol_get_info(self, volume: VolumeRef, *, physical: bool = False) -> VolumeInfo:
         """Type and sizes."""
         _, _, facts = self._volume(volume)
-        return VolumeInfo(facts.type, facts.capacity, facts.allocation)
+        return VolumeInfo(facts.type, facts.capacity, facts.physical if physical else facts.allocation)
 
     def storage_vol_get_xml_desc(self, volume: VolumeRef) -> str:
         """The volume's document."""
@@ -272,13 +295,17 @@ class SessionStorageDriver:
         _, _, facts = self._volume(volume)
         return facts.path
 
-    def storage_vol_download(self, volume: VolumeRef, offset: int = 0, length: int = 0) -> Iterator[memoryview]:
+    def storage_vol_download(
+        self, volume: VolumeRef, offset: int = 0, length: int = 0, *, sparse: bool = False
+    ) -> Iterator[memoryview | Hole]:
         """The file's bytes as they are, from ``offset``; ``length`` 0 is to the end."""
         _check_range(volume, offset, length)
         backend, _, facts = self._volume(volume)
-        return backend.download(facts, offset, length)
+        return backend.download(facts, offset, length, sparse=sparse)
 
-    def storage_vol_upload(self, volume: VolumeRef, source: Iterator[bytes], offset: int = 0, length: int = 0) -> None:
+    def storage_vol_upload(
+        self, volume: VolumeRef, source: Iterable[bytes | memoryview | Hole], offset: int = 0, length: int = 0
+    ) -> None:
         """Overwrite the file's bytes."""
         _check_range(volume, offset, length)
         backend, _, facts = self._volume(volume)
@@ -311,7 +338,7 @@ class SessionStorageDriver:
 
     def _require_active(self, pool: Pool) -> PoolDefinition:
         if pool.running is None or not self._is_active(pool):
-            raise _fault(ErrorCode.OPERATION_INVALID, f"storage pool '{pool.current.name}' is not active")
+            raise _not_active(pool)
         return pool.running
 
     def _require_inactive(self, pool: Pool, what: str) -> None:
@@ -366,6 +393,10 @@ class SessionStorageDriver:
 
 def _ref(pool: PoolDefinition) -> PoolRef:
     return PoolRef(pool.name, pool.uuid)
+
+
+def _not_active(pool: Pool) -> VirtError:
+    return _fault(ErrorCode.OPERATION_INVALID, f"storage pool '{pool.current.name}' is not active")
 
 
 def _check_range(volume: VolumeRef, offset: int, length: int) -> None:

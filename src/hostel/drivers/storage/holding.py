@@ -33,15 +33,14 @@ def in_use(name: str, path: str) -> VirtError:
 
 
 @contextlib.contextmanager
-def held(name: str, path: str, *, writable: bool = True) -> Iterator[int]:
+def held(name: str, path: str) -> Iterator[int]:
     """Open a volume's file and keep everybody else off it meanwhile; yields the descriptor.
 
     Raises:
         VirtError: ``OPERATION_INVALID`` when somebody uses it.
         OSError: the host refuses.
     """
-    flags = (os.O_RDWR if writable else os.O_RDONLY) | os.O_CLOEXEC | os.O_NONBLOCK
-    descriptor = os.open(path, flags)
+    descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
     try:
         lock(descriptor, name, path)
         yield descriptor
@@ -62,16 +61,6 @@ def lock(descriptor: int, name: str, path: str) -> None:
         raise in_use(name, path) from None
 
 
-def check_unused(name: str, path: str) -> None:
-    """Refuse when somebody uses a file that we may not even open for reading.
-
-    Raises:
-        VirtError: ``OPERATION_INVALID``.
-    """
-    if permission.find_holders(path):
-        raise in_use(name, path)
-
-
 @contextlib.contextmanager
 def held_for_removal(name: str, path: str) -> Iterator[None]:
     """Make sure that nobody uses a file while it is removed; a link that leads nowhere is used by nobody.
@@ -82,15 +71,10 @@ def held_for_removal(name: str, path: str) -> Iterator[None]:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except FileNotFoundError:
-        descriptor = -1
-    except PermissionError:
-        # Removing needs the directory's permission, not the file's.
-        check_unused(name, path)
-        descriptor = -1
+        yield
+        return
     try:
-        if descriptor != -1:
-            lock(descriptor, name, path)
+        lock(descriptor, name, path)
         yield
     finally:
-        if descriptor != -1:
-            os.close(descriptor)
+        os.close(descriptor)

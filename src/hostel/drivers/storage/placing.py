@@ -52,6 +52,11 @@ def new_file(path: str, permissions: Permissions) -> Iterator[str]:
     sync_directory(Path(directory))
 
 
+def is_temporary(name: str) -> bool:
+    """Whether a file is a volume that is being made, or that was never finished."""
+    return _TEMPORARY.fullmatch(name) is not None
+
+
 def apply_permissions(path: str, permissions: Permissions, default_mode: int | None) -> None:
     """Give a file its owner, group and mode."""
     if permissions.owner is not None or permissions.group is not None:

@@ -8,17 +8,13 @@ answered from disk, so what another process did is seen at once.
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from hostel.drivers.fault import fault
 from hostel.drivers.storage.document import PoolDefinition, format_pool, parse_pool
-from hostel.drivers.store import Directories, Store, write_atomically
+from hostel.drivers.store import Directories, Store, is_usable_name
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
-
-_BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 
 
 class Pool(NamedTuple):
@@ -33,6 +29,14 @@ class Pool(NamedTuple):
         found = self.running or self.defined
         assert found is not None
         return found
+
+    @property
+    def is_redefined(self) -> bool:
+        """Whether the definition says something else than what runs was started from."""
+        if self.defined is None or self.running is None:
+            return False
+        # A running pool's permissions are those of its directory.
+        return self.defined._replace(permissions=self.running.permissions) != self.running
 
 
 class Pools:
@@ -64,14 +68,15 @@ class Pools:
         Raises:
             VirtError: its file is broken.
         """
-        if "/" in name or "\0" in name or not name or name.startswith(".") or len(name.encode()) > 200:
-            return None  # no pool can be called so
+        if not is_usable_name(name):
+            return None
         defined = self._read(self._definitions, name)
         running = self._read(self._running, name)
         return Pool(defined, running) if defined or running else None
 
     def save_definition(self, pool: PoolDefinition) -> None:
         """Write a definition; the caller holds the lock."""
+        self._definitions.sweep()
         self._definitions.write(pool.name, format_pool(pool))
 
     def drop_definition(self, name: str) -> None:
@@ -81,11 +86,17 @@ class Pools:
 
     def save_running(self, pool: PoolDefinition) -> None:
         """Say that a pool runs; the caller holds the lock."""
+        self._running.sweep()
         self._running.write(pool.name, format_pool(pool))
 
     def drop_running(self, name: str) -> None:
         """Say that a pool no longer runs; the caller holds the lock."""
         self._running.remove(name)
+
+    def drop_all_running(self) -> None:
+        """Say that no pool runs; the caller holds the lock."""
+        for name in self._running.names():
+            self._running.remove(name)
 
     def autostart(self, name: str) -> bool:
         """Whether a pool starts with the driver."""
@@ -101,17 +112,6 @@ class Pools:
     def autostarts(self) -> list[str]:
         """The names of the pools that start with the driver."""
         return self._autostarts.names()
-
-    def claim_autostart(self) -> bool:
-        """Whether this is the first call since the host started; the caller holds the lock."""
-        boot = _BOOT_ID.read_text() if _BOOT_ID.exists() else ""
-        mark = self._running.directory / ".started"
-        with contextlib.suppress(FileNotFoundError):
-            if mark.read_text() == boot:
-                return False
-        os.makedirs(mark.parent, mode=0o700, exist_ok=True)
-        write_atomically(mark, boot)
-        return True
 
     def _read(self, store: Store, name: str) -> PoolDefinition | None:
         try:

@@ -83,18 +83,31 @@ class TestNetwork:
 
     __test__ = False
 
-    def __init__(self, definition: NetworkDefinition) -> None:
+    def __init__(self, definition: NetworkDefinition, *, persistent: bool) -> None:
         self.definition = definition
+        self.live: NetworkDefinition | None = None
+        self.persistent = persistent
         self.active = False
+        self.autostart = False
+
+    @property
+    def current(self) -> NetworkDefinition:
+        """What is active, or else the definition."""
+        return self.live or self.definition
 
 
 class TestPool:
-    """A pool with invented space; volumes by name."""
+    """A pool with invented space; volumes by name.
+
+    Attributes:
+        next: the definition from when it is stopped on, where that is another.
+    """
 
     __test__ = False
 
     def __init__(self, definition: PoolDefinition, *, persistent: bool) -> None:
         self.definition = definition
+        self.next: PoolDefinition | None = None
         self.persistent = persistent
         self.active = False
         self.autostart = False
@@ -119,7 +132,9 @@ class Host:
         domain = TestDomain(parse_domain(_DOMAIN), persistent=True)
         self.domains[domain.definition.name] = domain
         self.boot(domain)
-        network = TestNetwork(parse_network(_NETWORK))
+        domain.state = StateInfo(DomainState.RUNNING, RunningReason.UNKNOWN)
+        network = TestNetwork(parse_network(_NETWORK), persistent=True)
+        network.live = network.definition
         network.active = True
         self.networks[network.definition.name] = network
         pool = TestPool(parse_pool(_POOL), persistent=True)

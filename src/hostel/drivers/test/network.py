@@ -5,7 +5,7 @@ from __future__ import annotations
 from hostel.drivers.base import NetworkRef
 from hostel.drivers.document import canonical_uuid
 from hostel.drivers.fault import fault
-from hostel.drivers.network.document import parse_network
+from hostel.drivers.network.document import NetworkDefinition, parse_network
 from hostel.drivers.network.driver import check_duplicate
 from hostel.drivers.test.host import Host, TestNetwork
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
@@ -44,9 +44,22 @@ class TestNetworkDriver:
         """Make or replace a definition."""
         definition = parse_network(xml)
         with self._host.lock:
-            check_duplicate(definition, [known.definition for known in self._host.networks.values()])
-            network = self._host.networks.setdefault(definition.name, TestNetwork(definition))
+            self._check_duplicate(definition)
+            network = self._host.networks.setdefault(definition.name, TestNetwork(definition, persistent=True))
             network.definition = definition
+            network.persistent = True
+            return _ref(network)
+
+    def network_create_xml(self, xml: str) -> NetworkRef:
+        """Activate a transient network."""
+        definition = parse_network(xml)
+        with self._host.lock:
+            self._check_duplicate(definition)
+            network = self._host.networks.setdefault(definition.name, TestNetwork(definition, persistent=False))
+            if network.active:
+                raise _fault(ErrorCode.OPERATION_INVALID, f"network is already active as '{definition.name}'")
+            network.live = definition
+            network.active = True
             return _ref(network)
 
     def network_undefine(self, network: NetworkRef) -> None:
@@ -63,22 +76,43 @@ class TestNetworkDriver:
             found = self._find(network)
             if found.active:
                 raise _fault(ErrorCode.OPERATION_INVALID, f"Network '{network.name}' is already running")
+            found.live = found.definition
             found.active = True
 
     def network_destroy(self, network: NetworkRef) -> None:
-        """Deactivate; libvirt's test driver takes this of inactive networks too."""
+        """Deactivate; libvirt's test driver takes this of inactive networks too. A transient one is gone."""
         with self._host.lock:
-            self._find(network).active = False
+            found = self._find(network)
+            found.active = False
+            found.live = None
+            if not found.persistent:
+                del self._host.networks[network.name]
 
     def network_is_active(self, network: NetworkRef) -> bool:
         """Whether it is active."""
         with self._host.lock:
             return self._find(network).active
 
-    def network_get_xml_desc(self, network: NetworkRef) -> str:
+    def network_is_persistent(self, network: NetworkRef) -> bool:
+        """Whether a definition exists."""
+        with self._host.lock:
+            return self._find(network).persistent
+
+    def network_get_autostart(self, network: NetworkRef) -> bool:
+        """Whether it is marked."""
+        with self._host.lock:
+            return self._find(network).autostart
+
+    def network_set_autostart(self, network: NetworkRef, autostart: bool) -> None:
+        """Mark it; libvirt's test driver takes this of transient networks too."""
+        with self._host.lock:
+            self._find(network).autostart = autostart
+
+    def network_get_xml_desc(self, network: NetworkRef, *, inactive: bool = False) -> str:
         """The network's document."""
         with self._host.lock:
-            return self._find(network).definition.xml
+            found = self._find(network)
+            return found.definition.xml if inactive else found.current.xml
 
     def network_get_bridge_name(self, network: NetworkRef) -> str:
         """The bridge that the document names."""
@@ -90,6 +124,9 @@ class TestNetworkDriver:
 
     def close(self) -> None:
         """Nothing is held."""
+
+    def _check_duplicate(self, definition: NetworkDefinition) -> None:
+        check_duplicate(definition, (known.definition for known in self._host.networks.values()))
 
     def _find(self, ref: NetworkRef) -> TestNetwork:
         network = self._host.networks.get(ref.name)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from hostel.drivers.base import (
+    Hole,
     PoolInfo,
     PoolRef,
     PoolState,
     Progress,
-    VolumeFlag,
+    VolumeCreateFlag,
     VolumeInfo,
     VolumeRef,
+    VolumeResizeFlag,
     VolumeType,
+    WipeAlgorithm,
 )
 from hostel.drivers.document import canonical_uuid
 from hostel.drivers.fault import fault
@@ -64,8 +67,12 @@ class TestStorageDriver:
         with self._host.lock:
             self._check_duplicate(definition)
             pool = self._host.pools.setdefault(definition.name, TestPool(definition, persistent=True))
-            pool.definition = definition
-            return _ref(pool)
+            pool.persistent = True
+            if pool.active:
+                pool.next = definition  # it counts once the pool is stopped
+            else:
+                pool.definition = definition
+            return PoolRef(definition.name, definition.uuid)
 
     def storage_pool_create_xml(self, xml: str, *, build: bool = False) -> PoolRef:
         """Start a transient pool."""
@@ -75,7 +82,7 @@ class TestStorageDriver:
             known = self._host.pools.get(definition.name)
             if known is not None and known.active:
                 raise _fault(ErrorCode.OPERATION_INVALID, f"pool is already active as '{definition.name}'")
-            pool = TestPool(definition, persistent=False)
+            pool = TestPool(definition, persistent=known is not None)
             pool.active = True
             self._host.pools[definition.name] = pool
             return _ref(pool)
@@ -95,6 +102,8 @@ class TestStorageDriver:
         with self._host.lock:
             found = self._active(pool.name)
             found.active = False
+            found.definition = found.next or found.definition
+            found.next = None
             if not found.persistent:
                 del self._host.pools[pool.name]
 
@@ -125,6 +134,8 @@ class TestStorageDriver:
         """The pool's document."""
         with self._host.lock:
             found = self._by_name(pool.name)
+            if inactive and found.next is not None:
+                return format_pool(found.next)
             return format_pool(found.definition, found.sizes)
 
     def storage_pool_is_active(self, pool: PoolRef) -> bool:
@@ -178,7 +189,9 @@ class TestStorageDriver:
             raise _fault(ErrorCode.NO_STORAGE_VOL, f"no storage vol with matching path '{path}'")
         return found
 
-    def storage_vol_create_xml(self, pool: PoolRef, xml: str, flags: VolumeFlag = VolumeFlag.NONE) -> VolumeRef:
+    def storage_vol_create_xml(
+        self, pool: PoolRef, xml: str, flags: VolumeCreateFlag = VolumeCreateFlag.NONE
+    ) -> VolumeRef:
         """Create a volume."""
         with self._host.lock:
             return self._create(self._active(pool.name), xml)
@@ -188,7 +201,7 @@ class TestStorageDriver:
         pool: PoolRef,
         xml: str,
         source: VolumeRef,
-        flags: VolumeFlag = VolumeFlag.NONE,
+        flags: VolumeCreateFlag = VolumeCreateFlag.NONE,
         progress: Progress | None = None,
     ) -> VolumeRef:
         """Create a volume as if from another."""
@@ -202,16 +215,22 @@ class TestStorageDriver:
             _volume(pool, volume.name)
             del pool.volumes[volume.name]
 
-    def storage_vol_wipe(self, volume: VolumeRef, progress: Progress | None = None) -> None:
+    def storage_vol_wipe_pattern(
+        self, volume: VolumeRef, algorithm: WipeAlgorithm = WipeAlgorithm.ZERO, progress: Progress | None = None
+    ) -> None:
         """Refused, as by libvirt's test driver."""
-        raise _fault(ErrorCode.NO_SUPPORT, "virStorageVolWipe")
+        raise _unsupported("virStorageVolWipe" if algorithm is WipeAlgorithm.ZERO else "virStorageVolWipePattern")
 
-    def storage_vol_resize(self, volume: VolumeRef, capacity: int, flags: VolumeFlag = VolumeFlag.NONE) -> None:
+    def storage_vol_resize(
+        self, volume: VolumeRef, capacity: int, flags: VolumeResizeFlag = VolumeResizeFlag.NONE
+    ) -> None:
         """Refused, as by libvirt's test driver."""
-        raise _fault(ErrorCode.NO_SUPPORT, "virStorageVolResize")
+        raise _unsupported("virStorageVolResize")
 
-    def storage_vol_get_info(self, volume: VolumeRef) -> VolumeInfo:
-        """Type and sizes."""
+    def storage_vol_get_info(self, volume: VolumeRef, *, physical: bool = False) -> VolumeInfo:
+        """Type and sizes; physical ones are refused, as by libvirt's test driver."""
+        if physical:
+            raise _unsupported("virStorageVolGetInfoFlags")
         with self._host.lock:
             facts = _volume(self._active(volume.pool), volume.name)
             return VolumeInfo(facts.type, facts.capacity, facts.allocation)
@@ -226,13 +245,17 @@ class TestStorageDriver:
         with self._host.lock:
             return _volume(self._active(volume.pool), volume.name).path
 
-    def storage_vol_download(self, volume: VolumeRef, offset: int = 0, length: int = 0) -> Iterator[memoryview]:
+    def storage_vol_download(
+        self, volume: VolumeRef, offset: int = 0, length: int = 0, *, sparse: bool = False
+    ) -> Iterator[memoryview | Hole]:
         """Refused, as by libvirt's test driver."""
-        raise _fault(ErrorCode.NO_SUPPORT, "virStorageVolDownload")
+        raise _unsupported("virStorageVolDownload")
 
-    def storage_vol_upload(self, volume: VolumeRef, source: Iterator[bytes], offset: int = 0, length: int = 0) -> None:
+    def storage_vol_upload(
+        self, volume: VolumeRef, source: Iterable[bytes | memoryview | Hole], offset: int = 0, length: int = 0
+    ) -> None:
         """Refused, as by libvirt's test driver."""
-        raise _fault(ErrorCode.NO_SUPPORT, "virStorageVolUpload")
+        raise _unsupported("virStorageVolUpload")
 
     def close(self) -> None:
         """Nothing is held."""
@@ -328,6 +351,10 @@ def _ref(pool: TestPool) -> PoolRef:
 
 def _volume_ref(pool: TestPool, facts: VolumeFacts) -> VolumeRef:
     return VolumeRef(pool.definition.name, facts.name, facts.path)
+
+
+def _unsupported(call: str) -> VirtError:
+    return _fault(ErrorCode.NO_SUPPORT, call)
 
 
 def _fault(code: ErrorCode, detail: str) -> VirtError:

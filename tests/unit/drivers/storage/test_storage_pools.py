@@ -322,7 +322,16 @@ def test_dumpxml_has_the_sizes_and_permissions_of_a_running_pool_only(driver, po
     assert "<mode>0711</mode>" in running
     assert f"<owner>{os.getuid()}</owner>" in running
     assert "<capacity unit='bytes'>0</capacity>" not in running
-    assert driver.storage_pool_get_xml_desc(pool, inactive=True) == inactive
+    driver.storage_pool_destroy(pool)
+    assert driver.storage_pool_get_xml_desc(pool) == inactive
+
+
+def test_inactive_document_of_a_running_pool_differs_once_it_is_redefined(driver, pool, tmp_path):
+    driver.storage_pool_create(pool, build=True)
+    assert "<mode>0711</mode>" in driver.storage_pool_get_xml_desc(pool, inactive=True)
+    driver.storage_pool_define_xml(document("p", tmp_path / "elsewhere", uuid=UUID))
+    assert f"<path>{tmp_path}/elsewhere</path>" in driver.storage_pool_get_xml_desc(pool, inactive=True)
+    assert f"<path>{tmp_path}/pool</path>" in driver.storage_pool_get_xml_desc(pool)
 
 
 def test_document_survives_a_round_trip_with_awkward_characters(driver, tmp_path):
@@ -342,13 +351,20 @@ def test_broken_definition_file_hides_only_itself(driver, directories, pool):
         driver.storage_pool_lookup_by_name("broken")
 
 
-def test_autostart_happens_once_after_the_host_has_started(driver, directories, pool):
+def test_refresh_of_a_pool_whose_directory_went_away_stops_it_and_says_why(driver, tmp_path):
+    pool = driver.storage_pool_create_xml(document("t", tmp_path / "t"), build=True)
+    (tmp_path / "t").rmdir()
+    with refused(ErrorCode.SYSTEM_ERROR, f"cannot open directory '{tmp_path}/t': No such file or directory"):
+        driver.storage_pool_refresh(pool)
+    assert driver.connect_list_all_storage_pools() == []  # a transient one is gone then
+
+
+def test_autostart_starts_what_is_marked_and_not_running(driver, pool):
     driver.storage_pool_build(pool)
+    assert driver.connect_autostart() == []
     driver.storage_pool_set_autostart(pool, True)
     assert driver.connect_autostart() == [pool]
-    driver.storage_pool_destroy(pool)
-    assert SessionStorageDriver(directories).connect_autostart() == []
-    assert not driver.storage_pool_is_active(pool)
+    assert driver.connect_autostart() == []
 
 
 def test_autostart_of_a_pool_that_cannot_start_keeps_no_other(driver, tmp_path):
@@ -358,3 +374,11 @@ def test_autostart_of_a_pool_that_cannot_start_keeps_no_other(driver, tmp_path):
     for pool in (bad, good):
         driver.storage_pool_set_autostart(pool, True)
     assert driver.connect_autostart() == [good]
+
+
+def test_after_a_reboot_no_pool_runs_and_transient_ones_are_gone(driver, pool, tmp_path):
+    driver.storage_pool_create(pool, build=True)
+    driver.storage_pool_create_xml(document("t", tmp_path / "t"), build=True)
+    driver.forget_running()
+    assert driver.connect_list_all_storage_pools() == [pool]
+    assert not driver.storage_pool_is_active(pool)

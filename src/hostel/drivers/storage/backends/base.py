@@ -6,10 +6,10 @@ To add a type: a module here with a class of these methods, and its row in :data
 from __future__ import annotations
 
 import importlib
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Final, NamedTuple, Protocol
 
-from hostel.drivers.base import Progress, VolumeFlag
+from hostel.drivers.base import Hole, Progress, VolumeCreateFlag, VolumeResizeFlag, WipeAlgorithm
 from hostel.drivers.fault import fault
 from hostel.drivers.storage.document import PoolDefinition, PoolSizes, VolumeDefinition, VolumeFacts
 from hostel.errors import ErrorCode, ErrorDomain
@@ -62,7 +62,7 @@ class Backend(Protocol):
     def path(self, pool: PoolDefinition, name: str) -> str | None:
         """Where a volume of this name is or would be; None for what cannot be a volume's name."""
 
-    def create(self, pool: PoolDefinition, volume: VolumeDefinition, flags: VolumeFlag) -> None:
+    def create(self, pool: PoolDefinition, volume: VolumeDefinition, flags: VolumeCreateFlag) -> None:
         """Create an empty volume, whole or not at all."""
 
     def create_from(
@@ -70,7 +70,7 @@ class Backend(Protocol):
         pool: PoolDefinition,
         volume: VolumeDefinition,
         source: Source,
-        flags: VolumeFlag,
+        flags: VolumeCreateFlag,
         progress: Progress | None,
     ) -> None:
         """Create a volume with another's content, whole or not at all."""
@@ -78,16 +78,18 @@ class Backend(Protocol):
     def remove(self, volume: VolumeFacts) -> None:
         """Remove a volume."""
 
-    def resize(self, volume: VolumeFacts, capacity: int, flags: VolumeFlag, directories: Collection[str]) -> None:
+    def resize(self, volume: VolumeFacts, capacity: int, flags: VolumeResizeFlag, directories: Collection[str]) -> None:
         """Change a volume's capacity; the driver has checked libvirt's rules."""
 
-    def wipe(self, volume: VolumeFacts, progress: Progress | None) -> None:
-        """Overwrite a volume's bytes with zeroes."""
+    def wipe(self, volume: VolumeFacts, algorithm: WipeAlgorithm, progress: Progress | None) -> None:
+        """Overwrite a volume's bytes, so that they cannot be read back."""
 
-    def download(self, volume: VolumeFacts, offset: int, length: int) -> Iterator[memoryview]:
-        """A volume's bytes; ``length`` 0 is to the end."""
+    def download(self, volume: VolumeFacts, offset: int, length: int, *, sparse: bool) -> Iterator[memoryview | Hole]:
+        """A volume's bytes; ``length`` 0 is to the end, and holes are told with ``sparse``."""
 
-    def upload(self, volume: VolumeFacts, source: Iterator[bytes], offset: int, length: int) -> None:
+    def upload(
+        self, volume: VolumeFacts, source: Iterable[bytes | memoryview | Hole], offset: int, length: int
+    ) -> None:
         """Overwrite a volume's bytes; ``length`` 0 is no bound."""
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Collection, Iterator
+import re
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
 from typing import Final
 
@@ -13,18 +14,19 @@ from hostel.block.driver import Creatable, Preallocation
 from hostel.block.options import Value
 from hostel.block.permission import Permission, lock
 from hostel.block.trust import Trust
-from hostel.drivers.base import Progress, VolumeFlag, VolumeType
+from hostel.drivers.base import Hole, Progress, VolumeCreateFlag, VolumeResizeFlag, VolumeType, WipeAlgorithm
 from hostel.drivers.fault import fault
-from hostel.drivers.storage import content, lineage
+from hostel.drivers.storage import content, lineage, wiping
 from hostel.drivers.storage.backends.base import Source
 from hostel.drivers.storage.document import BackingDefinition, PoolDefinition, VolumeDefinition, VolumeFacts
 from hostel.drivers.storage.holding import held, held_for_removal, translating
 from hostel.drivers.storage.inspect import detect_format, inspect, open_untrusted, volume_type
-from hostel.drivers.storage.placing import apply_permissions, new_file
+from hostel.drivers.storage.placing import apply_permissions, is_temporary, new_file
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
-from hostel.units import INT64_MAX, SECTOR
+from hostel.units import INT64_MAX, SECTOR, KiB
 
-_SKIPPED: Final = frozenset({"lost+found"})
+# What XML 1.0 cannot write (section 2.2), and what moves a terminal's cursor.
+_UNUSABLE: Final = re.compile("[\0-\x1f\x7f\ud800-\udfff\ufffe\uffff]")
 _FICLONE: Final = 0x40049409  # linux/fs.h
 
 
@@ -33,7 +35,7 @@ class LocalVolumes:
 
     def path(self, pool: PoolDefinition, name: str) -> str | None:
         """Where a volume of this name is or would be; None for what cannot be a volume's name."""
-        if not name or "/" in name or name.startswith(".") or name in _SKIPPED or not name.isprintable():
+        if name in ("", ".", "..") or "/" in name or _UNUSABLE.search(name) or is_temporary(name):
             return None
         return os.path.join(pool.path, name)
 
@@ -47,24 +49,24 @@ class LocalVolumes:
         with entries:
             for entry in entries:
                 path = self.path(pool, entry.name)
-                if path is not None and _is_volume(entry):
+                if path is not None and _is_volume(entry) and _is_readable(path):
                     yield entry.name, path
 
     def volume(self, pool: PoolDefinition, name: str) -> VolumeFacts | None:
-        """The facts of a volume; None when there is none of this name."""
+        """The facts of a volume; None when there is none of this name, or none that we may read."""
         path = self.path(pool, name)
-        if path is None:
+        if path is None or not _is_readable(path):
             return None
         try:
             return inspect(name, path)
         except (OSError, ValueError):
             return None  # a loop of links, a name too long: no volume
 
-    def create(self, pool: PoolDefinition, volume: VolumeDefinition, flags: VolumeFlag) -> None:
+    def create(self, pool: PoolDefinition, volume: VolumeDefinition, flags: VolumeCreateFlag) -> None:
         """Create an empty volume, whole or not at all."""
         path = self._new_path(pool, volume)
-        _check_makeable(volume)
-        prealloc = bool(flags & VolumeFlag.CREATE_PREALLOC_METADATA)
+        _check_makeable(volume, flags)
+        prealloc = bool(flags & VolumeCreateFlag.PREALLOC_METADATA)
         if volume.format == "raw":
             if prealloc:
                 raise _unsupported("metadata preallocation is not supported for raw volumes")
@@ -86,12 +88,12 @@ class LocalVolumes:
         pool: PoolDefinition,
         volume: VolumeDefinition,
         source: Source,
-        flags: VolumeFlag,
+        flags: VolumeCreateFlag,
         progress: Progress | None,
     ) -> None:
         """Create a volume with another's content, whole or not at all."""
         path = self._new_path(pool, volume)
-        _check_makeable(volume)
+        _check_makeable(volume, flags)
         facts = source.facts
         if volume.backing is not None:
             raise _unsupported(f"volume '{volume.name}': a clone holds everything itself; leave out backingStore")
@@ -103,7 +105,7 @@ class LocalVolumes:
             if origin != "raw":
                 lineage.check(facts.name, facts.path, origin, source.directories)
             with new_file(path, volume.permissions) as temporary:
-                if flags & VolumeFlag.CREATE_REFLINK:
+                if flags & VolumeCreateFlag.REFLINK:
                     _reflink(facts, temporary, volume, origin)
                     return
                 if volume.format == "raw":
@@ -111,8 +113,8 @@ class LocalVolumes:
                     # Less than everything asked for: a sparse copy.
                     _fill_raw(temporary, capacity, 0 if wanted < facts.capacity else wanted)
                 else:
-                    prealloc = bool(flags & VolumeFlag.CREATE_PREALLOC_METADATA)
-                    _fill_image(temporary, volume, _round_up(capacity), prealloc=prealloc)
+                    prealloc = bool(flags & VolumeCreateFlag.PREALLOC_METADATA)
+                    _fill_image(temporary, volume, _round_up(capacity, KiB), prealloc=prealloc)
                 with (
                     graph.open(facts.path, origin, trust=Trust.TRUSTED) as reader,
                     graph.open(temporary, volume.format, read_only=False) as writer,
@@ -132,10 +134,10 @@ class LocalVolumes:
         ):
             os.unlink(volume.path)
 
-    def resize(self, volume: VolumeFacts, capacity: int, flags: VolumeFlag, directories: Collection[str]) -> None:
+    def resize(self, volume: VolumeFacts, capacity: int, flags: VolumeResizeFlag, directories: Collection[str]) -> None:
         """Change a volume's capacity."""
         _check_file(volume, "resized")
-        allocate = bool(flags & VolumeFlag.RESIZE_ALLOCATE)
+        allocate = bool(flags & VolumeResizeFlag.ALLOCATE)
         if volume.format not in registry.FORMATS:
             raise _unsupported(f"volume '{volume.name}': resizing {volume.format} volumes is not supported yet")
         if allocate and volume.format != "raw":
@@ -146,34 +148,37 @@ class LocalVolumes:
             )
         with translating(f"cannot resize volume '{volume.name}' at '{volume.path}'", volume.name, volume.path):
             if volume.format != "raw":
-                capacity = _round_up(capacity)
+                capacity = _round_up(capacity, SECTOR)
                 lineage.check(volume.name, volume.path, volume.format, directories)
             with graph.open(volume.path, volume.format, read_only=False, trust=Trust.TRUSTED) as node:
                 mode = Preallocation.FALLOC if allocate and capacity > volume.capacity else Preallocation.OFF
                 node.resize(capacity, mode)
                 node.flush()
 
-    def wipe(self, volume: VolumeFacts, progress: Progress | None) -> None:
-        """Overwrite a file's bytes with zeroes, its metadata included."""
+    def wipe(self, volume: VolumeFacts, algorithm: WipeAlgorithm, progress: Progress | None) -> None:
+        """Overwrite a file's bytes, its metadata included."""
         _check_file(volume, "wiped")
+        wiping.check(algorithm)
         with (
             translating(f"cannot wipe volume '{volume.name}' at '{volume.path}'", volume.name, volume.path),
             held(volume.name, volume.path) as descriptor,
         ):
-            content.wipe(descriptor, progress)
+            wiping.wipe(descriptor, algorithm, progress)
 
-    def download(self, volume: VolumeFacts, offset: int, length: int) -> Iterator[memoryview]:
+    def download(self, volume: VolumeFacts, offset: int, length: int, *, sparse: bool) -> Iterator[memoryview | Hole]:
         """A file's bytes; a machine may be using it meanwhile."""
         _check_file(volume, "downloaded")
         with translating(f"cannot read volume '{volume.name}' at '{volume.path}'", volume.name, volume.path):
             descriptor = os.open(volume.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
             try:
                 lock(descriptor, volume.path, Permission.CONSISTENT_READ, Permission.ALL)
-                yield from content.download(descriptor, offset, length)
+                yield from content.download(descriptor, offset, length, sparse=sparse)
             finally:
                 os.close(descriptor)
 
-    def upload(self, volume: VolumeFacts, source: Iterator[bytes], offset: int, length: int) -> None:
+    def upload(
+        self, volume: VolumeFacts, source: Iterable[bytes | memoryview | Hole], offset: int, length: int
+    ) -> None:
         """Overwrite a file's bytes."""
         _check_file(volume, "uploaded to")
         with (
@@ -188,12 +193,15 @@ class LocalVolumes:
             raise _invalid(f"volume name '{name}' cannot contain '/'")
         path = self.path(pool, name)
         if path is None or len(os.fsencode(name)) > 255:
-            raise _invalid(
-                f"volume name '{name}' cannot be used: it has 1 to 255 printable characters and no leading '.'"
-            )
+            raise _invalid(f"volume name '{name}' cannot be used: it has 1 to 255 bytes and no control characters")
         if os.path.lexists(path):
             raise _invalid(f"volume target path '{path}' already exists")
         return path
+
+
+def _is_readable(path: str) -> bool:
+    # As libvirt has it, what cannot be opened is no volume: nothing could be done with it.
+    return os.access(path, os.R_OK, effective_ids=True)
 
 
 def _is_volume(entry: os.DirEntry[str]) -> bool:
@@ -203,11 +211,17 @@ def _is_volume(entry: os.DirEntry[str]) -> bool:
         return False  # a link that leads nowhere or in circles
 
 
-def _check_makeable(volume: VolumeDefinition) -> None:
+def _check_makeable(volume: VolumeDefinition, flags: VolumeCreateFlag) -> None:
     if volume.format in ("raw", "dir"):
-        if volume.compat or volume.features or volume.cluster_size:
-            raise _unsupported("compatibility option only available with qcow2")
-        return
+        return  # what only qcow2 has is left unread, as libvirt does
+    if volume.format != "qcow2":
+        for wanted, what in (
+            (flags & VolumeCreateFlag.PREALLOC_METADATA, "metadata preallocation"),
+            (volume.compat, "compatibility option"),
+            (volume.features is not None, "format features"),
+        ):
+            if wanted:
+                raise _unsupported(f"{what} only available with qcow2")
     if volume.format not in registry.FORMATS:
         raise _unsupported(f"volume '{volume.name}': creating {volume.format} volumes is not supported yet")
 
@@ -238,7 +252,7 @@ def _capacity(volume: VolumeDefinition, path: str) -> int:
         raise fault(
             ErrorCode.INVALID_ARG, f"volume '{volume.name}': {capacity} bytes are too many", ErrorDomain.STORAGE
         )
-    return _round_up(capacity)
+    return _round_up(capacity, KiB)  # libvirt counts in KiB here
 
 
 def _backing_length(volume: VolumeDefinition, backing: BackingDefinition, path: str) -> int:
@@ -286,14 +300,17 @@ def _fill_image(path: str, volume: VolumeDefinition, capacity: int, *, prealloc:
     assert isinstance(driver, Creatable)
     if prealloc and volume.backing is not None:
         raise _unsupported("metadata preallocation conflicts with backing store")
-    if volume.compat == "0.10" and volume.features:
-        raise _unsupported(f"{volume.features[0]} not supported with compat level 0.10")
     given: dict[str, str] = {}
-    if volume.compat:
-        given["compat"] = volume.compat
+    if volume.format == "qcow2":
+        # The oldest version unless another is asked for: what libvirt makes.
+        given["compat"] = volume.compat or "0.10"
+    for feature in volume.features or ():
+        if given.get("compat") == "0.10":
+            shown = feature if feature == "lazy_refcounts" else f"'{feature}'"
+            raise _unsupported(f"{shown} not supported with compat level 0.10")
+        given[feature] = "on"
     if volume.cluster_size:
         given["cluster_size"] = str(volume.cluster_size)
-    given |= dict.fromkeys(volume.features, "on")
     if prealloc:
         whole = volume.allocation is None or volume.allocation >= capacity
         given["preallocation"] = "falloc" if whole else "metadata"
@@ -322,8 +339,8 @@ def _reflink(facts: VolumeFacts, temporary: str, volume: VolumeDefinition, origi
         os.close(reader)
 
 
-def _round_up(capacity: int) -> int:
-    return -(-capacity // SECTOR) * SECTOR
+def _round_up(capacity: int, unit: int) -> int:
+    return -(-capacity // unit) * unit
 
 
 def _invalid(detail: str) -> VirtError:

@@ -1,0 +1,125 @@
+"""``undefine``, which may take the volumes of the domain's disks along."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+from xml.etree.ElementTree import Element
+
+from hostel.cli.options import Args, split_list
+from hostel.cli.virsh import document
+from hostel.cli.virsh.session import CommandError, Session, failing
+from hostel.drivers.base import DomainRef, UndefineFlag, VolumeRef
+from hostel.errors import HostelError, UsageError, VirtError
+
+_SOURCES = ("file", "dir", "name", "dev", "volume")
+
+
+class DiskVolume(NamedTuple):
+    """A volume of a pool that is a disk of the domain."""
+
+    target: str
+    source: str
+    volume: VolumeRef
+
+
+def undefine(session: Session, args: Args) -> None:
+    """Drop the definition, and the volumes that were asked for with it.
+
+    Raises:
+        UsageError: options that do not go together.
+        CommandError: what failed; the volumes are only removed once the definition is gone.
+    """
+    args.exclude("nvram", "keep-nvram")
+    takes_storage = args.has("storage") or args.has("remove-all-storage")
+    if args.has("wipe-storage") and not takes_storage:
+        raise UsageError("'--wipe-storage' requires '--storage <string>' or '--remove-all-storage'")
+    domain = session.domain(args)
+    volumes = _volumes(session, domain, args) if takes_storage else []
+    word = args["domain"]
+    with failing(f"Failed to undefine domain '{word}'"):
+        session.hypervisor.domain_undefine(domain, _flags(args))
+    session.output.note(f"Domain '{word}' has been undefined")
+    # Every volume is tried, whatever happens to the others.
+    removed = [_remove(session, volume, wipe=args.has("wipe-storage")) for volume in volumes]
+    if not all(removed):
+        raise CommandError("")  # said already, volume by volume
+
+
+def _flags(args: Args) -> UndefineFlag:
+    flags = UndefineFlag.NONE
+    for name, bit in (
+        ("managed-save", UndefineFlag.MANAGED_SAVE),
+        ("snapshots-metadata", UndefineFlag.SNAPSHOTS_METADATA),
+        ("nvram", UndefineFlag.NVRAM),
+    ):
+        if args.has(name):
+            flags |= bit
+    return flags
+
+
+def _volumes(session: Session, domain: DomainRef, args: Args) -> list[DiskVolume]:
+    """The volumes to remove; what is asked for and is no disk of the domain ends the command before it did anything."""
+    if domain.id != -1:
+        raise CommandError("Storage volume deletion is supported only on stopped domains")
+    asked = args.get("storage")
+    if asked is not None and args.has("remove-all-storage"):
+        raise CommandError("Specified both --storage and --remove-all-storage")
+    wanted = split_list(asked) if asked is not None else None
+    volumes = []
+    for disk in document.tree(session.hypervisor.domain_get_xml_desc(domain)).iterfind("devices/disk"):
+        target = _attribute(disk, "target", "dev")
+        source = next(filter(None, (_attribute(disk, "source", name) for name in _SOURCES)), "")
+        if not source:
+            continue
+        if wanted is not None:
+            name = next((name for name in wanted if name in (target, source)), None)
+            if name is None:
+                continue
+            wanted.remove(name)
+        found = _look_up(session, target, source, _attribute(disk, "source", "pool"))
+        if found is not None:
+            volumes.append(DiskVolume(target, source, found))
+    if wanted:
+        raise CommandError("\n".join(f"Volume '{name}' was not found in domain's definition.\n" for name in wanted))
+    return volumes
+
+
+def _attribute(disk: Element, tag: str, name: str) -> str:
+    element = disk.find(tag)
+    return "" if element is None else element.get(name, "")
+
+
+def _look_up(session: Session, target: str, source: str, pool: str) -> VolumeRef | None:
+    storage = session.storage
+    try:
+        if pool:
+            try:
+                return storage.storage_vol_lookup_by_name(storage.storage_pool_lookup_by_name(pool), source)
+            except VirtError:
+                session.output.error(f"Storage pool '{pool}' for volume '{target}' not found.")
+                return None
+        return storage.storage_vol_lookup_by_path(source)
+    except VirtError:
+        session.output.error(f"Storage volume '{target}'({source}) is not managed by libvirt. Remove it manually.\n")
+        return None
+
+
+def _remove(session: Session, disk: DiskVolume, *, wipe: bool) -> bool:
+    output = session.output
+    if wipe:
+        if not output.quiet:
+            output.text(f"Wiping volume '{disk.target}'({disk.source}) ... ")
+            output.out.flush()
+        try:
+            session.storage.storage_vol_wipe_pattern(disk.volume)
+        except HostelError as error:
+            output.error(f"Failed! Volume not removed.\n{error}")
+            return False
+        output.note("Done.")
+    try:
+        session.storage.storage_vol_delete(disk.volume)
+    except HostelError as error:
+        output.error(f"Failed to remove storage volume '{disk.target}'({disk.source})\n{error}")
+        return False
+    output.note(f"Volume '{disk.target}'({disk.source}) removed.")
+    return True

@@ -1,0 +1,158 @@
+"""Which networks there are: definitions, autostart marks and active networks, on disk and shared by all processes.
+
+``<config>/network/<name>.xml`` is a definition, ``<config>/network/autostart/<name>`` a mark, and
+``<state>/network/<name>.xml`` says that a network is active, and as what. The network ``default`` is there for
+everybody who has not undefined it, as libvirt's packages install it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import uuid
+from collections.abc import Iterator
+from typing import Final, NamedTuple
+
+from hostel.drivers.fault import fault
+from hostel.drivers.network.document import NetworkDefinition, parse_network
+from hostel.drivers.store import Directories, Store, is_usable_name
+from hostel.errors import ErrorCode, ErrorDomain, VirtError
+
+DEFAULT_NAME: Final = "default"
+# What libvirt installs; the UUID is ours, and the same for everybody.
+DEFAULT_NETWORK: Final = f"""
+<network>
+  <name>{DEFAULT_NAME}</name>
+  <uuid>{uuid.uuid5(uuid.NAMESPACE_DNS, "default.network.hostel")}</uuid>
+  <forward mode='nat'/>
+  <bridge name='virbr0' stp='on' delay='0'/>
+  <ip address='192.168.122.1' netmask='255.255.255.0'>
+    <dhcp>
+      <range start='192.168.122.2' end='192.168.122.254'/>
+    </dhcp>
+  </ip>
+</network>
+"""
+
+
+class Network(NamedTuple):
+    """One network: its definition, and what was started; at least one of them.
+
+    Attributes:
+        is_stopped: somebody stopped it since the host was started.
+    """
+
+    defined: NetworkDefinition | None
+    started: NetworkDefinition | None
+    is_stopped: bool
+
+    @property
+    def current(self) -> NetworkDefinition:
+        """What was started, or else the definition."""
+        found = self.started or self.defined
+        assert found is not None
+        return found
+
+
+class Networks:
+    """All networks of a session."""
+
+    def __init__(self, directories: Directories) -> None:
+        self._definitions = Store(directories.config / "network")
+        self._autostarts = Store(directories.config / "network" / "autostart", suffix="")
+        self._undefined = Store(directories.config / "network" / "undefined", suffix="")
+        self._started = Store(directories.state / "network")
+        self._stopped = Store(directories.state / "network", suffix=".stopped")
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep all other processes and threads from changing networks."""
+        with self._definitions.locked():
+            yield
+
+    def all(self) -> list[Network]:
+        """Every network, by name; one whose file cannot be read is left out, and refused when it is asked for."""
+        networks = []
+        for name in sorted({*self._definitions.names(), *self._started.names(), DEFAULT_NAME}):
+            with contextlib.suppress(VirtError):
+                if (network := self.find(name)) is not None:
+                    networks.append(network)
+        return networks
+
+    def find(self, name: str) -> Network | None:
+        """A network by name.
+
+        Raises:
+            VirtError: its file is broken.
+        """
+        if not is_usable_name(name):
+            return None
+        defined = self._read(self._definitions, name)
+        if defined is None and self._is_built_in(name):
+            defined = parse_network(DEFAULT_NETWORK)
+        started = self._read(self._started, name)
+        if defined is None and started is None:
+            return None
+        return Network(defined, started, self._stopped.read(name) is not None)
+
+    def save_definition(self, network: NetworkDefinition) -> None:
+        """Write a definition; the caller holds the lock."""
+        self._definitions.sweep()
+        self._definitions.write(network.name, network.xml)
+
+    def drop_definition(self, name: str) -> None:
+        """Remove a definition and its mark; the caller holds the lock."""
+        if name == DEFAULT_NAME:
+            self._undefined.write(name, "")
+        self._autostarts.remove(name)
+        self._definitions.remove(name)
+
+    def save_started(self, network: NetworkDefinition) -> None:
+        """Say that a network was started; the caller holds the lock."""
+        self._started.sweep()
+        self._started.write(network.name, network.xml)
+        self._stopped.remove(network.name)
+
+    def drop_started(self, network: Network) -> None:
+        """Say that a network was stopped; the caller holds the lock."""
+        name = network.current.name
+        if network.defined is not None:
+            self._stopped.write(name, "")
+        self._started.remove(name)
+
+    def drop_all_started(self) -> None:
+        """Say that nobody started or stopped anything; the caller holds the lock."""
+        for store in (self._started, self._stopped):
+            for name in store.names():
+                store.remove(name)
+
+    def autostart(self, name: str) -> bool:
+        """Whether a network is activated with the driver."""
+        return self._autostarts.read(name) is not None or (
+            self._is_built_in(name) and self._definitions.read(name) is None
+        )
+
+    def set_autostart(self, network: NetworkDefinition, value: bool) -> None:
+        """Set whether a network is activated with the driver; the caller holds the lock."""
+        if value:
+            self._autostarts.write(network.name, "")
+            return
+        if self._is_built_in(network.name) and self._definitions.read(network.name) is None:
+            self.save_definition(network)  # a definition of its own is no longer marked by itself
+        self._autostarts.remove(network.name)
+
+    def _is_built_in(self, name: str) -> bool:
+        return name == DEFAULT_NAME and self._undefined.read(name) is None
+
+    def _read(self, store: Store, name: str) -> NetworkDefinition | None:
+        try:
+            xml = store.read(name)
+            network = None if xml is None else parse_network(xml)
+        except (VirtError, UnicodeDecodeError) as error:
+            raise _broken(store, name, str(error)) from error
+        if network is not None and network.name != name:
+            raise _broken(store, name, f"it is about network '{network.name}'")
+        return network
+
+
+def _broken(store: Store, name: str, why: str) -> VirtError:
+    return fault(ErrorCode.INTERNAL_ERROR, f"network file '{store.path(name)}' is broken: {why}", ErrorDomain.NETWORK)
