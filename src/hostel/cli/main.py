@@ -30,7 +30,10 @@ TOOLS: Final = {
     "qemu-img": Tool("hostel.cli.img.main", "create, inspect, convert and check disk images", "qemu-img: ", True),
     "virsh": Tool("hostel.cli.virsh.main", "manage machines, storage pools, volumes and networks", "error: "),
     "virt-install": Tool("hostel.cli.virt_install.main", "make a machine and install or import a system", "ERROR    "),
-    "quickstart": Tool("hostel.cli.quickstart", "see an image, a pool and a machine work, step by step", "error: "),
+    "guest": Tool("hostel.cli.guest", "put a tiny bootable guest on an image, and read what it reports", "error: "),
+    "quickstart": Tool(
+        "hostel.cli.quickstart.main", "see an image, a pool and a machine work, step by step", "error: "
+    ),
 }
 DROP_IN: Final = ("qemu-img", "virsh", "virt-install")
 

@@ -781,6 +781,10 @@ power_off:
         mov dx, PM1_CONTROL
         mov ax, SLEEP_S5
         out dx, ax
+        mov cx, 54                      ; QEMU may let us run on for a moment: three seconds of the timer, 18 a second
+.wait:
+        hlt
+        loop .wait
         ; We are still here: this machine has no ACPI.
         call say
         db "HOSTEL-GUEST error=poweroff", 13, 10, 0
