@@ -13,6 +13,7 @@ from typing import Final, Protocol
 from hostel.block.driver import CheckResult, Repair, Report
 from hostel.block.formats.qcow2 import layout, snapshot_table
 from hostel.block.formats.qcow2.geometry import Geometry
+from hostel.block.formats.qcow2.l2_table import L2Table
 from hostel.block.formats.qcow2.layout import Autoclear, Extension, ExtensionType, Header
 from hostel.block.formats.qcow2.reference_count import DiskRefcounts, ReferenceCounts
 from hostel.block.formats.qcow2.snapshot_table import Snapshot
@@ -258,12 +259,15 @@ class Check:
         if raw.count(0) == len(raw):
             return
         first = int.from_bytes(raw[:8], "big")
-        if self._is_run(raw, first):
+        if not geometry.extended and self._is_run(raw, first):
             self.result.allocated_clusters += active * geometry.l2_entries
             start = (first & layout.OFFSET_MASK) >> geometry.cluster_bits
             self.counts.add(start, geometry.l2_entries, active + inactive)
             return
-        self._count_entries(offset, unpack_table(raw), active, active + inactive)
+        table = L2Table.unpack(offset, raw, geometry)
+        if table.bitmaps is not None:
+            self._check_bitmaps(table, active + inactive)
+        self._count_entries(table, active, active + inactive)
 
     def _is_run(self, raw: bytearray, first: int) -> bool:
         """Whether a table maps neighbours, in order, all within the file: one comparison of two big integers."""
@@ -274,18 +278,32 @@ class Check:
             return False
         return int.from_bytes(raw, "big") == self._ramp + first * self._ones
 
-    def _count_entries(self, table_offset: int, table: array[int], active: int, weight: int) -> None:
+    def _check_bitmaps(self, table: L2Table, weight: int) -> None:
+        """Subclusters that are two things at once."""
+        for index, (entry, bitmap) in enumerate(table.pairs(0, len(table.entries))):
+            if entry & layout.COMPRESSED:
+                if bitmap:
+                    self.report(
+                        f"ERROR compressed cluster {index} with non-zero subcluster allocation bitmap, entry={entry:#x}"
+                    )
+                    self.result.corruptions += weight
+            elif entry & layout.OFFSET_MASK and bitmap >> 32 & bitmap:
+                offset = entry & layout.OFFSET_MASK
+                self.report(f"ERROR offset={offset:x}: Allocated cluster has corrupted subcluster allocation bitmap")
+                self.result.corruptions += weight
+
+    def _count_entries(self, table: L2Table, active: int, weight: int) -> None:
         geometry, result = self.geometry, self.result
         size = geometry.cluster_size
         special = layout.L2_RESERVED | layout.COMPRESSED | (size - 1 & layout.OFFSET_MASK)
         allocated = fragmented = compressed = 0
         expected = 0  # where a contiguous cluster would lie next
         start = 0  # of the run not yet counted
-        for index, entry in enumerate(table):
+        for index, entry in enumerate(table.entries):
             if not entry:
                 continue
             if entry & special:
-                offset = self._count_special(table_offset + index * 8, index, entry, weight)
+                offset = self._count_special(table, index, entry, weight)
                 if entry & layout.COMPRESSED:
                     compressed += 1
                     continue
@@ -314,7 +332,7 @@ class Check:
         for offset in range(start, end, size):
             self.refer(offset, size, weight)
 
-    def _count_special(self, place: int, index: int, entry: int, weight: int) -> int:
+    def _count_special(self, table: L2Table, index: int, entry: int, weight: int) -> int:
         """Look closer at an L2 entry: compressed, reserved bits, unaligned; return the offset to count as a cluster."""
         result = self.result
         if entry & layout.COMPRESSED:
@@ -332,7 +350,8 @@ class Check:
         if not offset or not self.geometry.in_cluster(offset):
             return offset
         result.corruptions += weight
-        if not entry & layout.ZERO:
+        zero = not table.bitmaps[index] & layout.ALL_ALLOCATED if table.bitmaps is not None else entry & layout.ZERO
+        if not zero:
             self.report(f"ERROR offset={offset:x}: Data cluster is not properly aligned; L2 entry corrupted.")
             return offset
         repairing = bool(self.repair & Repair.ERRORS)
@@ -342,7 +361,7 @@ class Check:
         )
         if not repairing:
             return offset
-        self.unaligned_zeroes[place] = weight
+        self.unaligned_zeroes[table.offset + index * self.geometry.entry_size] = weight
         return 0
 
     def _count_extensions(self) -> None:
@@ -483,13 +502,12 @@ class Check:
         if raw.count(0) == len(raw):
             return
         first = int.from_bytes(raw[:8], "big")
-        if first & layout.COPIED and self._is_run(raw, first):
+        if first & layout.COPIED and not geometry.extended and self._is_run(raw, first):
             start = (first & layout.OFFSET_MASK) >> geometry.cluster_bits
             if self._all_one(start, geometry.l2_entries):
                 return
-        table = unpack_table(raw)
         changed = 0
-        for index, entry in enumerate(table):
+        for index, entry in enumerate(L2Table.unpack(table_offset, raw, geometry).entries):
             if not entry & layout.OFFSET_MASK or entry & layout.COMPRESSED:
                 continue
             refcount = self.refcount_at(entry & layout.OFFSET_MASK)
@@ -499,7 +517,7 @@ class Check:
             self.report(f"{word} OFLAG_COPIED data cluster: l2_entry={entry:x} refcount={refcount}")
             changed += 1
             if fix:
-                raw[index * 8] ^= 0x80
+                raw[index * geometry.entry_size] ^= 0x80
         if changed and fix:
             self.file.pwrite(table_offset, raw)
             self.result.corruptions_fixed += changed

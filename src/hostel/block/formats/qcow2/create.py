@@ -21,6 +21,7 @@ from hostel.block.formats.qcow2.layout import (
 )
 from hostel.block.formats.qcow2.reference_count import pack_refcounts
 from hostel.block.formats.qcow2.resize import resize
+from hostel.block.formats.qcow2.subcluster import SubclusterGuest
 from hostel.block.formats.qcow2.write import Guest
 from hostel.block.node import BlockNode
 from hostel.block.options import Kind, Option, Options, Value
@@ -63,6 +64,7 @@ class _Plan(NamedTuple):
     preallocation: Preallocation
     backing_file: str | None
     backing_format: str | None
+    extended: bool
 
 
 def check_creation(size: int, options: Mapping[str, Value]) -> None:
@@ -96,7 +98,7 @@ def create_image(file: BlockNode, size: int, options: Mapping[str, Value]) -> No
     file.pwrite(cluster_size, table.ljust(cluster_size, b"\0"))
     file.pwrite(2 * cluster_size, block)
     image = Qcow2Image(file, OpenMode(read_only=False))
-    resize(Guest(image), size, plan.preallocation)
+    resize(SubclusterGuest(image) if plan.extended else Guest(image), size, plan.preallocation)
     image.close()
     file.flush()
 
@@ -105,9 +107,8 @@ def _plan(options: Mapping[str, Value]) -> _Plan:
     for name, what in (("data_file", "External data files"), ("encrypt.format", "Encrypted qcow2 images")):
         if options.get(name):
             raise UnsupportedFeature(f"{what} are not supported yet")
-    for name, what in (("extended_l2", "Extended L2 entries"), ("encryption", "Encrypted qcow2 images")):
-        if options.get(name):
-            raise UnsupportedFeature(f"{what} are not supported yet")
+    if options.get("encryption"):
+        raise UnsupportedFeature("Encrypted qcow2 images are not supported yet")
     if options.get("data_file_raw"):
         raise BlockError("data-file-raw requires data-file", errno=errno.EINVAL)
     backing_file = str(options["backing_file"]) if options.get("backing_file") else None
@@ -128,6 +129,7 @@ def _plan(options: Mapping[str, Value]) -> _Plan:
         ),
         backing_file=backing_file,
         backing_format=str(options["backing_fmt"]) if options.get("backing_fmt") else None,
+        extended=bool(options.get("extended_l2", False)),
     )
     _check(plan)
     return plan
@@ -162,7 +164,13 @@ def _check(plan: _Plan) -> None:
             "Non-zlib compression type is only supported with compatibility level 1.1 and above "
             "(use version=v3 or greater)"
         )
-    if plan.backing_file and plan.preallocation is not Preallocation.OFF:
+    if plan.extended and old:
+        raise _invalid(
+            "Extended L2 entries are only supported with compatibility level 1.1 and above (use version=v3 or greater)"
+        )
+    if plan.extended and size < 1 << layout.MIN_EXTENDED_BITS:
+        raise _invalid("Extended L2 entries are only supported with cluster sizes of at least 16384 bytes")
+    if plan.backing_file and plan.preallocation is not Preallocation.OFF and not plan.extended:
         raise _invalid("Backing file and preallocation can only be used at the same time if extended_l2 is enabled")
     if plan.backing_format and not plan.backing_file:
         raise _invalid("Backing format cannot be used without backing file")
@@ -174,7 +182,9 @@ def _invalid(message: str) -> BlockError:
 
 def _preamble(plan: _Plan) -> headers.Preamble:
     cluster_size = plan.cluster_size
-    zstd = plan.compression is Compression.ZSTD
+    features = Incompatible.EXTENDED_L2 if plan.extended else Incompatible.NONE
+    if plan.compression is not Compression.ZLIB:
+        features |= Incompatible.COMPRESSION
     header = Header(
         magic=layout.MAGIC,
         version=plan.version,
@@ -189,7 +199,7 @@ def _preamble(plan: _Plan) -> headers.Preamble:
         refcount_table_clusters=1,
         nb_snapshots=0,
         snapshots_offset=0,
-        incompatible_features=int(Incompatible.COMPRESSION if zstd else Incompatible.NONE),
+        incompatible_features=int(features),
         compatible_features=int(Compatible.LAZY_REFCOUNTS if plan.lazy else Compatible.NONE),
         autoclear_features=0,
         refcount_order=plan.refcount_bits.bit_length() - 1,

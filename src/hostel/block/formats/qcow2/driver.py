@@ -25,6 +25,7 @@ from hostel.block.formats.qcow2.create import CREATE_OPTIONS, check_creation, cr
 from hostel.block.formats.qcow2.image import Qcow2Image
 from hostel.block.formats.qcow2.layout import Compatible, Compression, ExtensionType, Incompatible
 from hostel.block.formats.qcow2.mapping import Kind, runs
+from hostel.block.formats.qcow2.subcluster import SubclusterGuest
 from hostel.block.formats.qcow2.write import Guest
 from hostel.block.node import BlockNode
 from hostel.block.options import Options, Value
@@ -49,7 +50,7 @@ class Qcow2Driver(FormatDriver):
         super().__init__()
         self.children["file"] = file
         self._image = image
-        self._guest = Guest(image)
+        self._guest = SubclusterGuest(image) if image.geometry.extended else Guest(image)
 
     @classmethod
     def open(cls, file: BlockNode, mode: OpenMode) -> Self:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from hostel.block.formats.qcow2.layout import Header
+from hostel.block.formats.qcow2.layout import SUBCLUSTERS, Header, Incompatible
 
 
 class Geometry(NamedTuple):
@@ -19,6 +19,8 @@ class Geometry(NamedTuple):
         refcount_bits: width of a refcount.
         refcount_max: the largest refcount.
         block_entries: refcounts in one refcount block, which is one cluster.
+        extended: L2 entries have 16 bytes and tell of subclusters.
+        subcluster_size: bytes; a whole cluster where they are not extended.
     """
 
     cluster_bits: int
@@ -29,12 +31,15 @@ class Geometry(NamedTuple):
     refcount_bits: int
     refcount_max: int
     block_entries: int
+    extended: bool
+    subcluster_size: int
 
     @classmethod
     def of(cls, header: Header) -> Geometry:
         """Derive them; the header's own limits have been checked."""
         cluster_bits = header.cluster_bits
-        l2_bits = cluster_bits - 3
+        extended = bool(header.incompatible_features & Incompatible.EXTENDED_L2)
+        l2_bits = cluster_bits - (4 if extended else 3)
         refcount_bits = 1 << header.refcount_order
         return cls(
             cluster_bits=cluster_bits,
@@ -46,6 +51,8 @@ class Geometry(NamedTuple):
             # QEMU treats 64-bit refcounts as signed.
             refcount_max=(1 << min(refcount_bits, 63)) - 1,
             block_entries=(8 << cluster_bits) // refcount_bits,
+            extended=extended,
+            subcluster_size=(1 << cluster_bits) // (SUBCLUSTERS if extended else 1),
         )
 
     def clusters(self, length: int) -> int:
@@ -63,6 +70,11 @@ class Geometry(NamedTuple):
     def l1_entries(self, size: int) -> int:
         """L1 entries for a virtual size of ``size`` bytes."""
         return (size + self.l2_reach - 1) >> (self.cluster_bits + self.l2_bits)
+
+    @property
+    def entry_size(self) -> int:
+        """Bytes of an L2 entry."""
+        return 16 if self.extended else 8
 
     @property
     def csize_shift(self) -> int:

@@ -15,42 +15,19 @@ from hostel.block.formats.qcow2 import header as headers
 from hostel.block.formats.qcow2 import layout
 from hostel.block.formats.qcow2.geometry import Geometry
 from hostel.block.formats.qcow2.header import Preamble
+from hostel.block.formats.qcow2.l2_table import L2Table
 from hostel.block.formats.qcow2.layout import Compatible, Extension, Header, Incompatible, SnapshotHeader
 from hostel.block.formats.qcow2.overlap import MetadataMap
 from hostel.block.formats.qcow2.refcount import Allocator
 from hostel.block.formats.qcow2.snapshot_table import validate_table
 from hostel.block.node import BlockNode
-from hostel.codec.table import pack_table, unpack_table, zero_table
+from hostel.codec.table import unpack_table
 from hostel.errors import CorruptImage, InvalidImage, UnsupportedFeature
 from hostel.units import MiB
 
 _CACHE_LIMIT: Final = 32 * MiB  # bytes of L2 tables kept in memory, as QEMU's default l2-cache-size
 _MIN_TABLES: Final = 16
 _MAX_FREES: Final = 8192  # runs waiting to be freed
-
-
-class L2Table:
-    """An L2 table in memory.
-
-    Attributes:
-        offset: host offset, bytes.
-        entries: all entries.
-        low: the first entry that differs from the disk.
-        high: one after the last that differs.
-    """
-
-    __slots__ = ("entries", "high", "low", "offset")
-
-    def __init__(self, offset: int, entries: array[int]) -> None:
-        self.offset = offset
-        self.entries = entries
-        self.low = len(entries)
-        self.high = 0
-
-    def touch(self, low: int, high: int) -> None:
-        """Entries ``low`` to ``high`` changed."""
-        self.low = min(self.low, low)
-        self.high = max(self.high, high)
 
 
 class Qcow2Image:
@@ -145,11 +122,6 @@ class Qcow2Image:
 
     # ---- L2 tables
 
-    def l2_entries(self, l1_index: int) -> array[int] | None:
-        """The entries of an active L2 table, for reading; None where there is none."""
-        table = self._table(l1_index)
-        return None if table is None else table.entries
-
     def next_l2(self, l1_index: int) -> int:
         """The first L1 index from ``l1_index`` on that has an L2 table; a very large number where none has."""
         l1 = self.l1
@@ -158,7 +130,8 @@ class Qcow2Image:
                 return index
         return 1 << 63
 
-    def _table(self, l1_index: int) -> L2Table | None:
+    def l2_table(self, l1_index: int) -> L2Table | None:
+        """An active L2 table, for reading; None where there is none."""
         table = self.tables.get(l1_index)
         if table is not None:
             return table
@@ -171,7 +144,7 @@ class Qcow2Image:
         if offset >= self.file.length:
             self.corrupt(f"L2 table offset {offset:#x} beyond the end of the file (L1 index: {l1_index:#x})")
         self._make_room()
-        table = L2Table(offset, unpack_table(self.file.read(offset, self.geometry.cluster_size)))
+        table = L2Table.unpack(offset, self.file.read(offset, self.geometry.cluster_size), self.geometry)
         self.tables[l1_index] = table
         return table
 
@@ -188,15 +161,14 @@ class Qcow2Image:
     def l2_for_write(self, l1_index: int) -> L2Table:
         """The active L2 table of an L1 index, ready to be changed: made, or copied from the snapshots, when needed."""
         entry = self.l1[l1_index]
-        table = self._table(l1_index)
+        table = self.l2_table(l1_index)
         if table is not None and entry & layout.COPIED:
             return table
         self._make_room()
-        entries = zero_table(self.geometry.l2_entries) if table is None else table.entries[:]
         offset = self.allocate(self.geometry.cluster_size)
-        fresh = L2Table(offset, entries)
+        fresh = L2Table.empty(offset, self.geometry) if table is None else table.copy(offset)
         self.tables[l1_index] = fresh
-        self.touch(l1_index, 0, len(entries))
+        self.touch(l1_index, 0, self.geometry.l2_entries)
         self.l1[l1_index] = offset | layout.COPIED
         self._dirty_l1.add(l1_index)
         self.map.tables.add(offset >> self.geometry.cluster_bits)
@@ -400,8 +372,9 @@ class Qcow2Image:
     def _write_tables(self) -> None:
         for index in sorted(self._dirty_tables):
             table = self.tables[index]
-            self.file.pwrite(table.offset + table.low * 8, pack_table(table.entries[table.low : table.high]))
-            table.low, table.high = len(table.entries), 0
+            place = table.offset + table.low * self.geometry.entry_size
+            self.file.pwrite(place, table.pack(table.low, table.high))
+            table.clean()
             self._dirty_tables.discard(index)
 
     def _write_l1(self) -> None:
@@ -469,12 +442,10 @@ def validate_header(image: Qcow2Image) -> None:
         raise InvalidImage(f"Unsupported encryption method {header.crypt_method}")
     if header.crypt_method:
         raise UnsupportedFeature("Encrypted qcow2 images are not supported yet")
-    for bit, name in (
-        (Incompatible.DATA_FILE, "external data file"),
-        (Incompatible.EXTENDED_L2, "extended L2 entries"),
-    ):
-        if header.incompatible_features & bit:
-            raise UnsupportedFeature(f"Unsupported qcow2 feature(s): {name}")
+    if header.incompatible_features & Incompatible.DATA_FILE:
+        raise UnsupportedFeature("Unsupported qcow2 feature(s): external data file")
+    if geometry.extended and geometry.cluster_bits < layout.MIN_EXTENDED_BITS:
+        raise InvalidImage("Extended L2 entries are only supported with cluster sizes of at least 16384 bytes")
     if not image.mode.read_only and not image.mode.check and header.incompatible_features & Incompatible.CORRUPT:
         raise CorruptImage(
             "qcow2: Image is corrupt; cannot be opened read/write", hint="Use qemu-img check -r all to repair it."

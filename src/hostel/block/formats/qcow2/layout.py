@@ -28,6 +28,11 @@ ZERO: Final = 1  # reads as zeroes, whatever the host offset
 OFFSET_MASK: Final = 0x00FFFFFFFFFFFE00
 L1_RESERVED: Final = 0x7F000000000001FF
 L2_RESERVED: Final = 0x3F000000000001FE
+# The second half of an extended L2 entry ("Extended L2 Entries"): bit x and bit 32 + x speak of subcluster x.
+SUBCLUSTERS: Final = 32
+ALL_ALLOCATED: Final = 0x00000000FFFFFFFF
+ALL_ZERO: Final = 0xFFFFFFFF00000000
+MIN_EXTENDED_BITS: Final = 14
 REFTABLE_OFFSET_MASK: Final = 0xFFFFFFFFFFFFFE00
 REFTABLE_RESERVED: Final = 0x1FF
 

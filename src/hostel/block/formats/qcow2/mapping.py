@@ -11,6 +11,7 @@ from hostel.block.formats.qcow2 import layout
 
 if TYPE_CHECKING:
     from hostel.block.formats.qcow2.image import Qcow2Image
+    from hostel.block.formats.qcow2.l2_table import L2Table
 
 
 class Kind(enum.IntEnum):
@@ -58,13 +59,16 @@ def runs(image: Qcow2Image, offset: int, length: int) -> Iterator[Run]:
     end = offset + length
     while offset < end:
         l1_index = offset // reach
-        table = image.l2_entries(l1_index)
+        table = image.l2_table(l1_index)
         if table is None:
             stop = min(end, image.next_l2(l1_index + 1) * reach)
             yield Run(offset, stop - offset, Kind.UNALLOCATED, 0)
         else:
             stop = min(end, (l1_index + 1) * reach)
-            yield from _table_runs(image, table, l1_index, offset, stop)
+            if table.bitmaps is None:
+                yield from _table_runs(image, table.entries, l1_index, offset, stop)
+            else:
+                yield from extended_runs(image, table, l1_index, offset, stop)
         offset = stop
 
 
@@ -91,6 +95,64 @@ def _table_runs(image: Qcow2Image, table: array[int], l1_index: int, offset: int
         stop = min(end, base + (next_index << bits))
         yield Run(offset, stop - offset, kind, host)
         offset, index = stop, next_index
+
+
+def extended_runs(image: Qcow2Image, table: L2Table, l1_index: int, offset: int, end: int) -> Iterator[Run]:
+    """The runs of a range inside one extended L2 table, neighbours of one kind joined."""
+    last: Run | None = None
+    for run in _subcluster_runs(image, table, l1_index, offset, end):
+        if last is not None and last.kind is run.kind is not Kind.COMPRESSED:
+            continues = last.host + last.length == run.host if last.host else not run.host
+            if continues or run.kind is not Kind.DATA:
+                last = last._replace(length=last.length + run.length, host=last.host if continues else 0)
+                continue
+        if last is not None:
+            yield last
+        last = run
+    if last is not None:
+        yield last
+
+
+def _subcluster_runs(image: Qcow2Image, table: L2Table, l1_index: int, offset: int, end: int) -> Iterator[Run]:
+    geometry = image.geometry
+    assert table.bitmaps is not None
+    base = l1_index * geometry.l2_reach
+    while offset < end:
+        index, within = divmod(offset - base, geometry.cluster_size)
+        stop = min(end, offset - within + geometry.cluster_size)
+        entry, bitmap = table.entries[index], table.bitmaps[index]
+        if entry & layout.COMPRESSED:
+            yield Run(offset, stop - offset, Kind.COMPRESSED, entry)
+            offset = stop
+            continue
+        host = entry & layout.OFFSET_MASK
+        if entry & image.suspicious:
+            image.validate_entry(entry, l1_index, index)
+        if (bitmap >> 32) & bitmap or (bitmap & layout.ALL_ALLOCATED and not host):
+            image.corrupt(f"Invalid cluster entry found (L2 offset: {table.offset:#x}, L2 index: {index:#x})")
+        while offset < stop:
+            within = geometry.in_cluster(offset)
+            kind, after = subcluster_run(bitmap, within // geometry.subcluster_size)
+            length = min(stop - offset, after * geometry.subcluster_size - within)
+            yield Run(offset, length, kind, host + within if host and kind is not Kind.UNALLOCATED else 0)
+            offset += length
+
+
+def subcluster_run(bitmap: int, index: int) -> tuple[Kind, int]:
+    """The kind of the subcluster at ``index``, and the index after the neighbours of the same kind."""
+    kind = _subcluster_kind(bitmap, index)
+    if bitmap in (0, layout.ALL_ALLOCATED, layout.ALL_ZERO):
+        return kind, layout.SUBCLUSTERS
+    index += 1
+    while index < layout.SUBCLUSTERS and _subcluster_kind(bitmap, index) is kind:
+        index += 1
+    return kind, index
+
+
+def _subcluster_kind(bitmap: int, index: int) -> Kind:
+    if bitmap >> (32 + index) & 1:
+        return Kind.ZERO
+    return Kind.DATA if bitmap >> index & 1 else Kind.UNALLOCATED
 
 
 def _same_run(table: array[int], index: int, last: int, host: int, zero: int, step: int) -> int:

@@ -68,8 +68,8 @@ def _zero_tail(guest: Guest, old: int) -> None:
     if not length or not image.l1:
         return
     l1_index = old // image.geometry.l2_reach
-    table = image.l2_entries(l1_index)
-    if table is None or not table[(old % image.geometry.l2_reach) >> image.geometry.cluster_bits]:
+    table = image.l2_table(l1_index)
+    if table is None or not table.entries[(old % image.geometry.l2_reach) >> image.geometry.cluster_bits]:
         return
     _with_size(guest, old + length, lambda: guest.write(old, memoryview(bytes(length))))
 
@@ -144,9 +144,9 @@ def _drop_tables(guest: Guest, first: int) -> None:
     """Give up the L2 tables from an L1 index on with all they refer to, and the end of the file that is free then."""
     image = guest.image
     for index in range(first, len(image.l1)):
-        entries = image.l2_entries(index)
-        if entries is not None:
-            guest.release(entries)
+        table = image.l2_table(index)
+        if table is not None:
+            guest.release(table.entries)
             image.drop_l2(index)
             image.settle()
     image.flush_metadata()

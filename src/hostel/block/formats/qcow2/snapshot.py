@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from hostel.block.driver import SnapshotInfo
 from hostel.block.formats.qcow2 import layout, snapshot_table
 from hostel.block.formats.qcow2.image import Qcow2Image
+from hostel.block.formats.qcow2.l2_table import L2Table
 from hostel.block.formats.qcow2.layout import SnapshotHeader
 from hostel.block.formats.qcow2.snapshot_table import Snapshot
 from hostel.block.formats.qcow2.transaction import Transaction
@@ -40,14 +41,14 @@ def create_snapshot(image: Qcow2Image, name: str, date: tuple[int, int]) -> Snap
         _count(image, image.l1, 1)
         l1 = array("Q", image.l1)
         for index, offset in _table_offsets(image, l1):
-            entries = _read_l2(image, offset)
-            if _clear_copied(entries):
+            active = _read_l2(image, offset)
+            if _clear_copied(active.entries):
                 # The active state and the snapshot share the new table.
                 image.refcounts.free(offset, image.geometry.cluster_size)
                 image.refcounts.free(offset, image.geometry.cluster_size)
                 offset = transaction.allocate(image.geometry.cluster_size)
                 image.refcounts.update(offset >> image.geometry.cluster_bits, 1, 1)
-                transaction.write(offset, pack_table(entries))
+                transaction.write(offset, active.pack())
             l1[index] = offset
         length = len(l1) * 8
         kept = transaction.allocate(length)
@@ -186,8 +187,8 @@ def _table_offsets(image: Qcow2Image, l1: array[int]) -> Iterator[tuple[int, int
         yield index, offset
 
 
-def _read_l2(image: Qcow2Image, offset: int) -> array[int]:
-    return unpack_table(image.file.read(offset, image.geometry.cluster_size))
+def _read_l2(image: Qcow2Image, offset: int) -> L2Table:
+    return L2Table.unpack(offset, image.file.read(offset, image.geometry.cluster_size), image.geometry)
 
 
 def _runs(image: Qcow2Image, l1: array[int]) -> Iterator[tuple[int, int]]:
@@ -196,7 +197,7 @@ def _runs(image: Qcow2Image, l1: array[int]) -> Iterator[tuple[int, int]]:
     bits = geometry.cluster_bits
     for _, l2_offset in _table_offsets(image, l1):
         first = count = 0
-        for entry in _read_l2(image, l2_offset):
+        for entry in _read_l2(image, l2_offset).entries:
             if not entry:
                 continue
             if entry & layout.COMPRESSED:
@@ -239,11 +240,11 @@ def _with_copied(image: Qcow2Image, transaction: Transaction, l1: array[int]) ->
     refcounts, bits = image.refcounts, image.geometry.cluster_bits
     result = array("Q", l1)
     for index, offset in _table_offsets(image, l1):
-        entries = _read_l2(image, offset)
-        if _set_copied(image, entries):
+        table = _read_l2(image, offset)
+        if _set_copied(image, table.entries):
             refcounts.free(offset, image.geometry.cluster_size)
             offset = transaction.allocate(image.geometry.cluster_size)
-            transaction.write(offset, pack_table(entries))
+            transaction.write(offset, table.pack())
         result[index] = offset | (layout.COPIED if refcounts.get(offset >> bits) == 1 else 0)
     return result
 

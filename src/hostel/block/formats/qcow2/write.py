@@ -12,12 +12,15 @@ from typing import Final
 
 from hostel.block.formats.qcow2 import layout
 from hostel.block.formats.qcow2.compressed import read_compressed
-from hostel.block.formats.qcow2.image import L2Table, Qcow2Image
+from hostel.block.formats.qcow2.image import Qcow2Image
+from hostel.block.formats.qcow2.l2_table import L2Table
 from hostel.block.formats.qcow2.mapping import Kind, Run, equal_entries, runs
 from hostel.block.node import BlockNode, fill_zeroes
 from hostel.units import MiB
 
 _ZEROES: Final = memoryview(bytes(MiB))
+# What an L2 entry and its bitmap become.
+Change = Callable[[int, int], tuple[int, int]]
 _ONE_BUFFER: Final = 256 * 1024  # bytes: up to here head, data and tail are written with one call
 
 
@@ -131,6 +134,9 @@ class Guest:
         table.entries[index:stop] = array("Q", range(first, first + (stop - index) * step, step))
         self.image.touch(l1_index, index, stop)
 
+    def _map_unwritten(self, table: L2Table, l1_index: int, index: int, stop: int, host: int) -> None:
+        self._map(table, l1_index, index, stop, host)
+
     def release(self, entries: array[int]) -> None:
         """Give up what L2 entries referred to."""
         geometry, image = self.image.geometry, self.image
@@ -203,22 +209,22 @@ class Guest:
         """Version 2 has no zero flag: clusters are dropped where nothing would show through, and overwritten else."""
         size = self.image.geometry.cluster_size
         if self.backing is None or offset >= self.backing.length:
-            self._change(offset, length, lambda entry: 0)
+            self._change(offset, length, lambda entry, bitmap: (0, 0))
             return
         end = min(offset + length, self.image.size)
         for start in range(offset, end, size):
             self._zero_part(start, min(size, end - start))
 
-    def _zeroed(self, entry: int) -> int:
-        return layout.ZERO
+    def _zeroed(self, entry: int, bitmap: int) -> tuple[int, int]:
+        return layout.ZERO, 0
 
-    def _zeroed_keeping(self, entry: int) -> int:
-        return layout.ZERO if entry & layout.COMPRESSED else entry | layout.ZERO
+    def _zeroed_keeping(self, entry: int, bitmap: int) -> tuple[int, int]:
+        return (layout.ZERO if entry & layout.COMPRESSED else entry | layout.ZERO), 0
 
-    def _discarded(self, entry: int) -> int:
+    def _discarded(self, entry: int, bitmap: int) -> tuple[int, int]:
         if not entry and self.backing is None:
-            return 0
-        return layout.ZERO if self.image.header.version >= 3 else 0
+            return 0, 0
+        return (layout.ZERO if self.image.header.version >= 3 else 0), 0
 
     def discard(self, offset: int, length: int) -> None:
         """Give the space of whole clusters back; they read as zeroes (in version 2 images: as the backing file)."""
@@ -230,39 +236,41 @@ class Guest:
             self._change(first, last - first, self._discarded)
         self.image.settle()
 
-    def _change(self, offset: int, length: int, new: Callable[[int], int]) -> None:
-        """Replace L2 entries of whole clusters by ``new(entry)``, and give up what they referred to."""
+    def _change(self, offset: int, length: int, new: Change) -> None:
+        """Replace L2 entries of whole clusters by ``new(entry, bitmap)``, and give up what they referred to."""
+        image = self.image
         for l1_index, index, stop in self._slices(offset, length):
-            image = self.image
             if l1_index >= len(image.l1):
                 return
             if not image.l1[l1_index] and self._may_skip(l1_index, index, stop, new):
                 continue
-            present = image.l2_entries(l1_index)
-            if present is not None and all(new(entry) == entry for entry in set(present[index:stop])):
+            present = image.l2_table(l1_index)
+            if present is not None and all(new(*pair) == pair for pair in set(present.pairs(index, stop))):
                 continue
             table = image.l2_for_write(l1_index)
             old = table.entries[index:stop]
-            changed = array("Q", [new(entry) for entry in old])
-            table.entries[index:stop] = changed
+            changed = [new(*pair) for pair in table.pairs(index, stop)]
+            table.entries[index:stop] = array("Q", [entry for entry, _ in changed])
+            if table.bitmaps is not None:
+                table.bitmaps[index:stop] = array("Q", [bitmap for _, bitmap in changed])
             image.touch(l1_index, index, stop)
-            for before, after in zip(old, changed, strict=True):
+            for before, (after, _) in zip(old, changed, strict=True):
                 if before & layout.COMPRESSED:
                     self.release(array("Q", [before]))
                 elif before & layout.OFFSET_MASK and not after & layout.OFFSET_MASK:
                     image.release(before & layout.OFFSET_MASK, image.geometry.cluster_size, discard=True)
 
-    def _may_skip(self, l1_index: int, index: int, stop: int, new: Callable[[int], int]) -> bool:
+    def _may_skip(self, l1_index: int, index: int, stop: int, new: Change) -> bool:
         """Whether an absent table may stay absent: it reads as zeroes already."""
         reach = self.image.geometry.l2_reach
-        if not new(0):
+        if new(0, 0) == (0, 0):
             return True
         whole = index == 0 and (stop == self.image.geometry.l2_entries or (l1_index + 1) * reach >= self.image.size)
         return whole and (self.backing is None or l1_index * reach >= self.backing.length)
 
     def drop(self, offset: int, length: int) -> None:
         """Forget whole clusters: what is below shows through."""
-        self._change(offset, length, lambda entry: 0)
+        self._change(offset, length, lambda entry, bitmap: (0, 0))
 
     def map_new(self, offset: int, length: int, *, fill: bool) -> int:
         """Map the unallocated clusters of a range without writing their data, or with zeroes where ``fill``.
@@ -277,12 +285,12 @@ class Guest:
             table = self.image.l2_for_write(l1_index)
             while index < stop:
                 after = equal_entries(table.entries, index, stop)
-                if not table.entries[index]:
+                if not table.entries[index] and (table.bitmaps is None or not any(table.bitmaps[index:after])):
                     host = self.image.allocate((after - index) << bits)
                     end = max(end, host + ((after - index) << bits))
                     if fill:
                         self._fill_zeroes(host, (after - index) << bits)
-                    self._map(table, l1_index, index, after, host)
+                    self._map_unwritten(table, l1_index, index, after, host)
                 index = after
         return end
 
@@ -309,6 +317,8 @@ class Guest:
             raise
         old = table.entries[index : index + 1]
         table.entries[index] = image.geometry.compressed_entry(host, len(payload))
+        if table.bitmaps is not None:
+            table.bitmaps[index] = 0
         image.touch(l1_index, index, index + 1)
         self.release(old)
         image.settle()

@@ -1,0 +1,163 @@
+"""Writing images with extended L2 entries: a cluster is 32 subclusters, each allocated, zero, or neither.
+
+A write fills up only the subclusters that it touches; see "Extended L2 Entries" in the qcow2 specification.
+"""
+
+from __future__ import annotations
+
+from array import array
+
+from hostel.block.formats.qcow2 import layout
+from hostel.block.formats.qcow2.l2_table import L2Table
+from hostel.block.formats.qcow2.write import Guest, is_own
+
+
+class SubclusterGuest(Guest):
+    """The guest's bytes of an image with subclusters."""
+
+    def _write_some(self, offset: int, data: memoryview) -> int:
+        image, size = self.image, self.image.geometry.cluster_size
+        l1_index, index, end = next(self._slices(offset, len(data)))
+        table = image.l2_for_write(l1_index)
+        within = image.geometry.in_cluster(offset)
+        if within or len(data) < size:
+            part = data[: size - within]
+            self._write_part(offset, part, table, l1_index, index)
+            return len(part)
+        end = min(end, index + len(data) // size)
+        if not is_own(table.entries[index]):
+            stop = index + 1
+            while stop < end and not is_own(table.entries[stop]):
+                stop += 1
+            part = data[: (stop - index) * size]
+            self._write_new(offset, part, table, l1_index, index, stop)
+            return len(part)
+        host = self._own_host(table, l1_index, index)
+        stop = index + 1
+        while stop < end and table.entries[stop] == table.entries[stop - 1] + size:
+            stop += 1
+        part = data[: (stop - index) * size]
+        image.prevent_overlap(host, len(part))
+        image.data.pwrite(host, part)
+        self._set_bitmaps(table, l1_index, index, stop, layout.ALL_ALLOCATED)
+        return len(part)
+
+    def _map(self, table: L2Table, l1_index: int, index: int, stop: int, host: int) -> None:
+        super()._map(table, l1_index, index, stop, host)
+        self._set_bitmaps(table, l1_index, index, stop, layout.ALL_ALLOCATED)
+
+    def _map_unwritten(self, table: L2Table, l1_index: int, index: int, stop: int, host: int) -> None:
+        super()._map(table, l1_index, index, stop, host)
+        self._set_bitmaps(table, l1_index, index, stop, 0)
+
+    def _set_bitmaps(self, table: L2Table, l1_index: int, index: int, stop: int, bitmap: int) -> None:
+        assert table.bitmaps is not None
+        wanted = array("Q", [bitmap]) * (stop - index)
+        if table.bitmaps[index:stop] != wanted:
+            table.bitmaps[index:stop] = wanted
+            self.image.touch(l1_index, index, stop)
+
+    def _own_host(self, table: L2Table, l1_index: int, index: int) -> int:
+        entry = table.entries[index]
+        if entry & self.image.suspicious:
+            self.image.validate_entry(entry, l1_index, index)
+        return entry & layout.OFFSET_MASK
+
+    def _write_part(self, offset: int, data: memoryview, table: L2Table, l1_index: int, index: int) -> None:
+        """Write inside one cluster."""
+        image, geometry = self.image, self.image.geometry
+        assert table.bitmaps is not None
+        entry, bitmap = table.entries[index], table.bitmaps[index]
+        within = geometry.in_cluster(offset)
+        touched = self._mask(within, within + len(data))
+        if is_own(entry):
+            host = self._own_host(table, l1_index, index)
+            low, high = self._widened(within, within + len(data), bitmap)
+            image.prevent_overlap(host + low, high - low)
+            self._write_around(offset, data, host, low, high)
+            self._set_bitmaps(table, l1_index, index, index + 1, (bitmap | touched) & ~(touched << 32))
+            return
+        # What the old cluster held of its own must come along; zeroes stay zeroes, the rest is left to the backing.
+        needed = layout.ALL_ALLOCATED if entry & layout.COMPRESSED else touched | bitmap & layout.ALL_ALLOCATED
+        low = ((needed & -needed).bit_length() - 1) * geometry.subcluster_size
+        high = needed.bit_length() * geometry.subcluster_size
+        host = image.allocate(geometry.cluster_size)
+        try:
+            self._write_around(offset, data, host, low, high)
+        except BaseException:
+            image.refcounts.free(host, geometry.cluster_size)
+            raise
+        filled = self._mask(low, high)
+        zeroes = 0 if entry & layout.COMPRESSED else bitmap & layout.ALL_ZERO & ~(filled << 32)
+        super()._map(table, l1_index, index, index + 1, host)
+        self._set_bitmaps(table, l1_index, index, index + 1, filled | zeroes)
+        self.release(array("Q", [entry]))
+
+    def _mask(self, low: int, high: int) -> int:
+        """The allocation bits of the subclusters that bytes ``low`` to ``high`` of a cluster touch."""
+        size = self.image.geometry.subcluster_size
+        return (1 << -(-high // size)) - (1 << low // size)
+
+    def _widened(self, low: int, high: int, bitmap: int) -> tuple[int, int]:
+        """Extend a range over the rest of subclusters that are not allocated yet."""
+        size = self.image.geometry.subcluster_size
+        if not bitmap >> (low // size) & 1:
+            low -= low % size
+        if not bitmap >> ((high - 1) // size) & 1:
+            high += -high % size
+        return low, high
+
+    def _write_around(self, offset: int, data: memoryview, host: int, low: int, high: int) -> None:
+        """Write bytes ``low`` to ``high`` of the cluster at ``host``: the data, and what the guest had around it."""
+        within = self.image.geometry.in_cluster(offset)
+        before, after = bytearray(within - low), bytearray(high - within - len(data))
+        self.read(offset - len(before), memoryview(before))
+        self.read(offset + len(data), memoryview(after))
+        self.image.data.pwrite(host + low, b"".join((before, data, after)) if before or after else data)
+
+    # ---- zeroes and holes
+
+    def write_zeroes(self, offset: int, length: int, *, unmap: bool) -> None:
+        """Make a range read as zeroes, by its entries where whole subclusters are concerned."""
+        self.image.begin_write()
+        size, end = self.image.geometry.subcluster_size, offset + length
+        first = -(-offset // size) * size
+        last = -(-end // size) * size if end >= self.image.size else end - end % size
+        if first >= last:
+            self._zero_part(offset, length)
+            return
+        self._zero_part(offset, first - offset)
+        low = min(self.image.geometry.align(first), last)
+        high = max(low, last - self.image.geometry.in_cluster(last))
+        self._zero_subclusters(first, low - first)
+        if low < high:
+            self._change(low, high - low, self._zeroed if unmap else self._zeroed_keeping)
+        self._zero_subclusters(high, last - high)
+        self._zero_part(last, end - last)
+        self.image.settle()
+
+    def _zero_subclusters(self, offset: int, length: int) -> None:
+        """Set the zero bits of whole subclusters inside one cluster."""
+        if length <= 0 or self.reads_as_zeroes(offset, length):
+            return
+        l1_index, index, _ = next(self._slices(offset, length))
+        table = self.image.l2_for_write(l1_index)
+        assert table.bitmaps is not None
+        if table.entries[index] & layout.COMPRESSED:
+            self._zero_part(offset, min(length, self.image.size - offset))
+            return
+        within = self.image.geometry.in_cluster(offset)
+        mask = self._mask(within, within + length)
+        bitmap = table.bitmaps[index] & ~mask | mask << 32
+        self._set_bitmaps(table, l1_index, index, index + 1, bitmap)
+
+    def _zeroed(self, entry: int, bitmap: int) -> tuple[int, int]:
+        return 0, layout.ALL_ZERO
+
+    def _zeroed_keeping(self, entry: int, bitmap: int) -> tuple[int, int]:
+        return (0 if entry & layout.COMPRESSED else entry), layout.ALL_ZERO
+
+    def _discarded(self, entry: int, bitmap: int) -> tuple[int, int]:
+        if not entry and not bitmap and self.backing is None:
+            return 0, 0
+        return 0, layout.ALL_ZERO
