@@ -1,0 +1,294 @@
+"""Random operations on a qcow2 image in memory, and what the guest must see afterwards."""
+
+from __future__ import annotations
+
+import errno
+import random
+from collections.abc import Callable, Mapping
+from typing import Final, TypeVar
+
+from hostel.block.driver import Preallocation, Repair
+from hostel.block.extent import Status
+from hostel.block.formats.qcow2.driver import Qcow2Driver
+from hostel.block.node import BlockNode
+from hostel.block.options import Value
+from hostel.errors import BlockError
+from support import qcow2
+from support.memory import MemoryDriver
+
+SECTOR: Final = 512
+# Clusters of 512 bytes reach the ends of tables and refcount blocks soonest.
+CLUSTER_SIZES: Final = (512, 512, 1024, 4096, 4096, 65536)
+REFCOUNT_BITS: Final = (1, 2, 4, 8, 16, 16, 32, 64)
+BACKING_NAMES: Final = ("b", "base.raw", "a/longer/path/to/base.raw")
+Driver = TypeVar("Driver", bound=MemoryDriver)
+
+
+def random_options(rng: random.Random, cluster_sizes: tuple[int, ...] = CLUSTER_SIZES) -> dict[str, Value]:
+    """Creation options that go together."""
+    options: dict[str, Value] = {"cluster_size": rng.choice(cluster_sizes)}
+    if rng.random() < 0.2:
+        return options | {"compat": "0.10"}
+    options["refcount_bits"] = rng.choice(REFCOUNT_BITS)
+    options["lazy_refcounts"] = rng.random() < 0.25
+    options["compression_type"] = rng.choice(("zlib", "zstd"))
+    return options
+
+
+def noise(rng: random.Random, length: int) -> bytes:
+    """Bytes of which each sector is another, and that compress."""
+    sectors = -(-length // SECTOR)
+    return b"".join(bytes((rng.randrange(1, 256), rng.randrange(256))) * (SECTOR // 2) for _ in range(sectors))[:length]
+
+
+class Workload:
+    """An image under random operations.
+
+    Attributes:
+        driver: what holds the image's bytes.
+        node: the open image.
+        content: what the guest must read.
+        flushed: what it read when the last flush, or another operation that syncs, was done.
+        snapshots: id to content.
+        backing: the backing image's content, or None.
+    """
+
+    def __init__(
+        self,
+        rng: random.Random,
+        make_driver: Callable[[bytes], MemoryDriver] = MemoryDriver,
+        *,
+        options: Mapping[str, Value] | None = None,
+        size: int | None = None,
+        aligned: bool = False,
+        preallocate: bool = True,
+    ) -> None:
+        self.rng = rng
+        self.options = dict(options if options is not None else random_options(rng))
+        self.cluster_size = int(self.options["cluster_size"])
+        self.version = 2 if self.options.get("compat") == "0.10" else 3
+        self.aligned = aligned
+        self.snapshots: dict[str, bytes] = {}
+        self.backing: bytes | None = None
+        if size is None:
+            size = self.random_size()
+        if rng.random() < 0.4:
+            self.backing = noise(rng, rng.choice((size // 2, size, size + 5 * self.cluster_size)) // SECTOR * SECTOR)
+            self.options["backing_file"] = "base.raw"
+            self.options["backing_fmt"] = "raw"
+        elif preallocate and rng.random() < 0.3:
+            self.options["preallocation"] = rng.choice(("metadata", "falloc", "full"))
+        self.content = self.below(size)
+        self.flushed = bytes(self.content)
+        self.driver = make_driver(qcow2.create(size, self.options))
+        self.node = self.open()
+
+    def open(self) -> BlockNode:
+        """Open the image for writing."""
+        return qcow2.attach(self.driver, backing=self.backing)
+
+    @property
+    def image(self) -> Qcow2Driver:
+        """The format driver."""
+        driver = self.node.driver
+        assert isinstance(driver, Qcow2Driver)
+        return driver
+
+    def random_size(self) -> int:
+        """A virtual size of some clusters, and sometimes part of one; now and then none."""
+        clusters = self.rng.choice((0, 1, 7, 60, 130))
+        return clusters * self.cluster_size + self.rng.choice((0, 0, SECTOR)) % self.cluster_size
+
+    def below(self, size: int) -> bytearray:
+        """What shows through ``size`` bytes of nothing."""
+        content = bytearray(size)
+        shown = (self.backing or b"")[:size]
+        content[: len(shown)] = shown
+        return content
+
+    # ---- operations
+
+    def step(self) -> str:
+        """Do something; returns what."""
+        names = list(self.operations())
+        name = self.rng.choices(names, [self.operations()[each] for each in names])[0]
+        getattr(self, name)()
+        return name
+
+    def operations(self) -> dict[str, int]:
+        """What can be done now, with its weight."""
+        weights = {"write": 10, "zero": 3, "unmap": 3, "discard": 3, "compress": 4, "flush": 3, "reopen": 1}
+        if not self.content:
+            weights = {"flush": 1, "reopen": 1}
+        resizable = self.version >= 3 or not self.snapshots
+        if resizable:
+            weights |= {"grow": 1, "shrink": 1}
+        if self.options.get("refcount_bits", 16) != 1:
+            weights |= {"create_snapshot": 1}
+        if self.snapshots:
+            weights |= {"delete_snapshot": 1}
+            if resizable or any(len(each) == len(self.content) for each in self.snapshots.values()):
+                weights |= {"apply_snapshot": 1}
+        if self.backing is not None:
+            weights |= {"rebase": 1}
+        return weights
+
+    def place(self) -> tuple[int, int]:
+        """A random range: offset and length."""
+        size, cluster = len(self.content), self.cluster_size
+        lengths = (1, 511, SECTOR, SECTOR, cluster, cluster, 3 * cluster, 3 * cluster + 7, 20 * cluster)
+        offset, length = self.rng.randrange(size), self.rng.choice(lengths)
+        if self.rng.random() < 0.3:
+            offset -= offset % cluster
+        if self.aligned:
+            offset -= offset % SECTOR
+            length = -(-length // SECTOR) * SECTOR
+        return offset, min(length, size - offset)
+
+    def write(self) -> None:
+        """Write data."""
+        offset, length = self.place()
+        data = noise(self.rng, length)
+        self.node.pwrite(offset, data)
+        self.content[offset : offset + length] = data
+
+    def zero(self) -> None:
+        """Write zeroes, keeping the space."""
+        self._zero(unmap=False)
+
+    def unmap(self) -> None:
+        """Write zeroes, giving the space back."""
+        self._zero(unmap=True)
+
+    def _zero(self, *, unmap: bool) -> None:
+        offset, length = self.place()
+        self.node.write_zeroes(offset, length, unmap=unmap)
+        self.content[offset : offset + length] = bytes(length)
+
+    def discard(self) -> None:
+        """Discard: whole clusters read as zeroes; in version 2 what is below shows again."""
+        offset, length = self.place()
+        self.node.discard(offset, length)
+        cluster, size = self.cluster_size, len(self.content)
+        first = -(-offset // cluster) * cluster
+        end = offset + length
+        last = size if end == size else end // cluster * cluster
+        if first < last:
+            self.content[first:last] = self.below(size)[first:last] if self.version < 3 else bytes(last - first)
+
+    def compress(self) -> None:
+        """Write one cluster compressed."""
+        offset = self.place()[0] // self.cluster_size * self.cluster_size
+        data = noise(self.rng, self.cluster_size)
+        payload = self.image.compressor()(data)
+        if payload is None:
+            return
+        self.image.pwrite_compressed(offset, payload)
+        self.content[offset : offset + len(data)] = data[: len(self.content) - offset]
+
+    def flush(self) -> None:
+        """Flush."""
+        self.node.flush()
+        self.flushed = bytes(self.content)
+
+    def reopen(self) -> None:
+        """Close and open again."""
+        self.node.close()
+        self.node = self.open()
+        self.flushed = bytes(self.content)
+
+    def grow(self) -> None:
+        """Grow; what is new reads as zeroes, whatever the backing image has there."""
+        added = self.rng.choice((SECTOR, self.cluster_size, 7 * self.cluster_size + SECTOR, 70 * self.cluster_size))
+        mode = Preallocation.OFF
+        if self.backing is None and self.rng.random() < 0.4:
+            mode = self.rng.choice(list(Preallocation))
+        self.node.resize(len(self.content) + added, mode)
+        self.content += bytes(added)
+        if mode is Preallocation.OFF:
+            self.flushed = bytes(self.content)
+
+    def shrink(self) -> None:
+        """Shrink."""
+        size = self.rng.randrange(len(self.content) // SECTOR + 1) * SECTOR
+        self.node.resize(size)
+        del self.content[size:]
+        self.flushed = bytes(self.content)
+
+    def create_snapshot(self) -> None:
+        """Create a snapshot."""
+        if len(self.snapshots) < 6 and self._counts(lambda: self._create_snapshot()):
+            self.flushed = bytes(self.content)
+
+    def _create_snapshot(self) -> None:
+        made = self.image.snapshot_create(f"name {len(self.snapshots)}", date=(1, 2))
+        self.snapshots[made.id] = bytes(self.content)
+
+    def _counts(self, change: Callable[[], None]) -> bool:
+        """Make a change, unless narrow refcounts make the driver refuse it; then nothing has happened."""
+        try:
+            change()
+        except BlockError as error:
+            assert error.errno == errno.EINVAL and int(self.options.get("refcount_bits", 16)) <= 4
+            return False
+        return True
+
+    def apply_snapshot(self) -> None:
+        """Go back to a snapshot."""
+        resizable = self.version >= 3
+        names = [id for id, each in self.snapshots.items() if resizable or len(each) == len(self.content)]
+        id = self.rng.choice(names)
+        if self._counts(lambda: self.image.snapshot_apply(id)):
+            self.content = bytearray(self.snapshots[id])
+            self.flushed = bytes(self.content)
+
+    def delete_snapshot(self) -> None:
+        """Delete a snapshot."""
+        id = self.rng.choice(list(self.snapshots))
+        self.image.snapshot_delete(id)
+        del self.snapshots[id]
+        self.flushed = bytes(self.content)
+
+    def rebase(self) -> None:
+        """Record another name of the same backing image; or none, once nothing shows through."""
+        shows = any(not extent.status & Status.ALLOCATED for extent in self.node.extents())
+        if not shows and not self.snapshots and self.rng.random() < 0.5:
+            self.image.change_backing(None, None)
+            self.node.driver.children.pop("backing").close()
+            self.backing = None
+        else:
+            self.image.change_backing(self.rng.choice(BACKING_NAMES), self.rng.choice(("raw", None)))
+        self.flushed = bytes(self.content)
+
+    # ---- judging
+
+    def verify(self) -> None:
+        """The guest reads what it must."""
+        assert self.node.length == len(self.content)
+        assert self.node.read(0, len(self.content)) == self.content
+
+    def check(self) -> None:
+        """Our own check finds nothing."""
+        lines: list[str] = []
+        result = self.image.check(Repair.NOTHING, lines.append)
+        assert (lines, result.corruptions, result.leaks, result.check_errors) == ([], 0, 0, 0)
+        found = {each.id: each.disk_size for each in self.image.snapshots()}
+        assert found == {id: len(content) for id, content in self.snapshots.items()}
+
+
+def snapshot_content(data: bytes | bytearray, id: str, backing: bytes | None = None) -> bytes:
+    """What a snapshot reads as: the image opened with the snapshot's L1 table and size instead of its own."""
+    from hostel.block.formats.qcow2.layout import Header
+    from hostel.block.formats.qcow2.snapshot_table import load
+
+    with qcow2.attach(MemoryDriver(data), read_only=True) as node:
+        assert isinstance(node.driver, Qcow2Driver)
+        image = node.driver._image
+        snapshot = next(each for each in load(image) if each.id == id.encode())
+        header = image.header.replace(
+            size=snapshot.disk_size, l1_size=snapshot.l1_size, l1_table_offset=snapshot.l1_table_offset
+        )
+    patched = bytearray(data)
+    patched[: Header.OFFSET["incompatible_features"]] = header.pack()[: Header.OFFSET["incompatible_features"]]
+    with qcow2.attach(MemoryDriver(patched), read_only=True, backing=backing) as node:
+        return bytes(node.read(0, node.length))
