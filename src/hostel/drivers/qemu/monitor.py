@@ -39,7 +39,6 @@ class Monitor:
 
     @contextlib.contextmanager
     def _translated(self) -> Iterator[None]:
-
         from qemu.qmp import QMPError
 
         try:
@@ -53,6 +52,15 @@ class Monitor:
             raise QmpError("Disconnected", str(error).partition("\n")[0]) from error
         except (OSError, EOFError) as error:
             raise QmpError("Disconnected", str(error)) from error
+        except KeyboardInterrupt:
+            self._forget()
+            raise
+
+    def _forget(self) -> None:
+        """Keep asyncio from printing what becomes of the task that was interrupted: nobody will ask it."""
+        import asyncio
+
+        asyncio.get_event_loop_policy().get_event_loop().set_exception_handler(lambda loop, context: None)
 
     def execute(self, command: str, **arguments: Any) -> Any:
         """Run a command and return its result.
