@@ -288,16 +288,20 @@ class Guest:
                 if not table.entries[index] and (table.bitmaps is None or not any(table.bitmaps[index:after])):
                     host = self.image.allocate((after - index) << bits)
                     end = max(end, host + ((after - index) << bits))
-                    if fill:
-                        self._fill_zeroes(host, (after - index) << bits)
+                    self._zero_new(host, (after - index) << bits, fill=fill)
                     self._map_unwritten(table, l1_index, index, after, host)
                 index = after
         return end
 
-    def _fill_zeroes(self, host: int, length: int) -> None:
+    def _zero_new(self, host: int, length: int, *, fill: bool) -> None:
+        """Make new clusters read as zeroes: by writing them where ``fill``, or else only what may hold old data."""
+        data = self.image.data
         try:
-            for start in range(host, host + length, len(_ZEROES)):
-                self.image.data.pwrite(start, _ZEROES[: min(len(_ZEROES), host + length - start)])
+            if fill:
+                for start in range(host, host + length, len(_ZEROES)):
+                    data.pwrite(start, _ZEROES[: min(len(_ZEROES), host + length - start)])
+            elif host < data.length:
+                data.write_zeroes(host, min(length, data.length - host), unmap=True)
         except BaseException:
             self.image.refcounts.free(host, length)
             raise

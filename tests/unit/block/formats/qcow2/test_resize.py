@@ -1,0 +1,25 @@
+"""Growing, shrinking and preallocating qcow2 images."""
+
+from __future__ import annotations
+
+import pytest
+
+from hostel.block.driver import Preallocation
+from support import qcow2
+from support.memory import MemoryDriver
+
+CLUSTER = 4096
+SIZE = 60 * CLUSTER
+
+
+@pytest.mark.parametrize("mode", Preallocation)
+def test_space_that_is_preallocated_where_clusters_were_freed_reads_as_zeroes(mode: Preallocation) -> None:
+    driver = MemoryDriver(qcow2.create(SIZE, {"cluster_size": CLUSTER}))
+    with qcow2.attach(driver) as node:
+        node.driver.pwrite_compressed(0, node.driver.compressor()(b"old!" * 1024))
+        node.pwrite(CLUSTER, bytes([7]) * CLUSTER)
+        node.pwrite(0, bytes([8]) * CLUSTER)
+        node.flush()
+        node.resize(SIZE + CLUSTER, mode)
+        assert node.read(SIZE, CLUSTER) == bytes(CLUSTER)
+    assert qcow2.check(driver.data)[0].leaks == 0
