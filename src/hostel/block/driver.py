@@ -339,6 +339,17 @@ class BackingStore(Protocol):
 
 
 @runtime_checkable
+class Deferring(Protocol):
+    """Can look up where data lies apart from reading it, so that several threads may read and decompress at once."""
+
+    def deferred_read(self, offset: int, length: int) -> Callable[[memoryview], None]:
+        """Look up a range of compressed clusters, with the node's lock held.
+
+        What is returned fills a buffer with the range's bytes; it needs no lock, as long as nothing is written.
+        """
+
+
+@runtime_checkable
 class Emptying(Protocol):
     """Can forget all it holds above its backing node."""
 

@@ -1,20 +1,23 @@
 """Codecs of compressed clusters: raw deflate and zstd.
 
-``isal`` writes deflate several times faster than zlib and ``zstandard`` brings zstd; both release the GIL, and both are
-wheels that may be missing: deflate then falls back to zlib, zstd is refused by name. QEMU inflates qcow2's clusters
-with a 12-bit window, so a compressor must not look back further than 4 KiB.
+``isal`` reads and writes deflate several times faster than zlib, and ``zstandard`` brings zstd; both release the GIL,
+and both are wheels that may be missing: deflate then falls back to zlib, zstd is refused by name. QEMU inflates qcow2's
+clusters with a 12-bit window, so a compressor must not look back further than 4 KiB.
 """
 
 from __future__ import annotations
 
+import threading
 import zlib
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 from hostel.errors import CorruptImage, UnsupportedFeature
 
 Compressor = Callable[[bytes | bytearray | memoryview], bytes]
 QCOW2_WINDOW_BITS = 12
+
+_thread = threading.local()
 
 
 def deflate_compressor(window_bits: int = QCOW2_WINDOW_BITS, level: int | None = None) -> Compressor:
@@ -52,14 +55,23 @@ def inflate(data: bytes | memoryview, length: int, window_bits: int = QCOW2_WIND
     Raises:
         CorruptImage: the stream is broken or too short. Memory is bounded by ``length`` whatever the stream says.
     """
-    stream = zlib.decompressobj(-window_bits)
+    inflater, failure = _inflater()
     try:
-        result = stream.decompress(data, length)
-    except zlib.error as error:
+        result: bytes = inflater(-window_bits).decompress(data, length)
+    except failure as error:
         raise CorruptImage(f"a compressed cluster cannot be inflated: {error}") from None
     if len(result) != length:
         raise CorruptImage(f"a compressed cluster holds {len(result)} bytes instead of {length}")
     return result
+
+
+def _inflater() -> tuple[Any, Any]:
+    """What makes decompressors by window bits, and the error that they raise."""
+    try:
+        from isal import isal_zlib
+    except ImportError:
+        return zlib.decompressobj, zlib.error
+    return isal_zlib.decompressobj, isal_zlib.error
 
 
 def zstd_compressor(level: int | None = None) -> Compressor:
@@ -85,16 +97,24 @@ def unzstd(data: bytes | memoryview, length: int) -> bytes:
         UnsupportedFeature: the ``zstandard`` package is missing.
     """
     zstandard = _zstandard()
-    # The frame's own claims about its size are not believed: decompressobj() stops growing at what we ask for.
-    stream = zstandard.ZstdDecompressor(max_window_size=1 << 27).stream_reader(data)
     try:
-        with stream:
+        if zstandard.frame_content_size(data) == length:
+            return cast(bytes, _decompressor(zstandard).decompress(data))
+        # A frame's claims about its size are not believed: a stream stops growing at what we ask for.
+        with _decompressor(zstandard).stream_reader(data) as stream:
             result: bytes = stream.read(length)
     except zstandard.ZstdError as error:
         raise CorruptImage(f"a compressed cluster cannot be decompressed: {error}") from None
     if len(result) != length:
         raise CorruptImage(f"a compressed cluster holds {len(result)} bytes instead of {length}")
     return result
+
+
+def _decompressor(zstandard: Any) -> Any:
+    """This thread's decompressor: one serves one thread at a time, and making one takes as long as a small frame."""
+    if not hasattr(_thread, "decompressor"):
+        _thread.decompressor = zstandard.ZstdDecompressor(max_window_size=1 << 27)
+    return _thread.decompressor
 
 
 def _zstandard() -> Any:

@@ -28,6 +28,7 @@ class Segment(NamedTuple):
         length: bytes; never 0.
         node: what to read; None where there are only zeroes.
         source_offset: bytes from the start of ``node``.
+        compressed: the bytes are stored compressed in ``node``.
     """
 
     offset: int
@@ -35,6 +36,7 @@ class Segment(NamedTuple):
     kind: Kind
     node: BlockNode | None = None
     source_offset: int = 0
+    compressed: bool = False
 
     @property
     def end(self) -> int:
@@ -43,7 +45,8 @@ class Segment(NamedTuple):
 
     def part(self, start: int, end: int) -> Segment:
         """The part between two offsets of the target."""
-        return Segment(start, end - start, self.kind, self.node, self.source_offset + start - self.offset)
+        source_offset = self.source_offset + start - self.offset
+        return Segment(start, end - start, self.kind, self.node, source_offset, self.compressed)
 
 
 class Window(NamedTuple):
@@ -115,7 +118,7 @@ def _segment(extent: ChainExtent, start: int, source: BlockNode) -> Segment:
     if host_offset is not None and layer.file is not None:
         # Straight from the file below: no table is looked up twice, and no lock of the format driver is held.
         return Segment(start + offset, length, Kind.DATA, layer.file, host_offset)
-    return Segment(start + offset, length, Kind.DATA, layer, offset)
+    return Segment(start + offset, length, Kind.DATA, layer, offset, bool(status & Status.COMPRESSED))
 
 
 def windows(segments: Iterable[Segment], cell: int, size: int, *, whole_cells: bool) -> Iterator[Window]:

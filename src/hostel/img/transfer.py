@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
-from hostel.block.driver import Compressing
+from hostel.block.driver import Compressing, Deferring
 from hostel.block.node import BlockNode, fill_zeroes
 from hostel.block.protocols.file import FileDriver
 from hostel.errors import BlockError, UnsupportedFeature
@@ -55,7 +55,7 @@ class Reader:
                 fill_zeroes(part)
                 continue
             try:
-                segment.node.pread(segment.source_offset, part)
+                _read(segment, part)
             except OSError as error:
                 if self._warn is None:
                     raise CopyError("reading at byte", window.offset, error) from None
@@ -72,6 +72,18 @@ class Reader:
                 reason = os.strerror(error.errno or errno.EIO)
                 warn(f"error while reading offset {segment.offset + start}: {reason}")
                 fill_zeroes(part)
+
+
+def _read(segment: Segment, view: memoryview) -> None:
+    node = segment.node
+    assert node is not None
+    if segment.compressed and isinstance(node.driver, Deferring):
+        # Only the look-up holds others off; decompressing, which takes long, does not.
+        with node.lock():
+            fill = node.driver.deferred_read(segment.source_offset, segment.length)
+        fill(view)
+    else:
+        node.pread(segment.source_offset, view)
 
 
 class Piece(NamedTuple):

@@ -26,6 +26,9 @@ def test_deflate_falls_back_to_zlib(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "isal", None)
     packed = compress.deflate_compressor()(FAR)
     assert zlib.decompressobj(-12).decompress(packed) == FAR
+    assert compress.inflate(packed, len(FAR)) == FAR
+    with pytest.raises(CorruptImage):
+        compress.inflate(b"\xff" * 50, 65536)
 
 
 @pytest.mark.parametrize("data", SAMPLES, ids=range(len(SAMPLES)))
