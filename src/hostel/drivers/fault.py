@@ -30,6 +30,8 @@ _BEGINNINGS: Final[dict[ErrorCode, str]] = {
     ErrorCode.NO_STORAGE_VOL: "Storage volume not found: %s",
     ErrorCode.STORAGE_VOL_EXIST: "storage volume %s exists already",
     ErrorCode.RESOURCE_BUSY: "resource busy: %s",
+    ErrorCode.ARGUMENT_UNSUPPORTED: "argument unsupported: %s",
+    ErrorCode.OVERFLOW: "numerical overflow: %s",
 }
 
 

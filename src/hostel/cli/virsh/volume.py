@@ -49,7 +49,7 @@ def _size(text: str) -> int:
     try:
         return scale_libvirt(int(match[1]), match[2])
     except OverflowError as error:
-        cause = VirtError(ErrorCode.OVERFLOW, f"numerical overflow: {error}")
+        cause = fault(ErrorCode.OVERFLOW, str(error))
     except ValueError as error:
         cause = fault(ErrorCode.INVALID_ARG, str(error))
     raise CommandError(f"Malformed size {text}", cause)

@@ -7,7 +7,6 @@ import os
 from collections.abc import Iterable, Iterator
 from typing import Final
 
-from hostel.block.extent import Status
 from hostel.block.node import BlockNode
 from hostel.drivers.base import Hole, Progress
 from hostel.drivers.fault import fault
@@ -19,23 +18,17 @@ _ZEROES: Final = memoryview(bytes(CHUNK))
 
 
 def copy(source: BlockNode, target: BlockNode, progress: Progress | None) -> None:
-    """Copy what a machine would read of ``source`` into ``target``, which is new and reads as zeroes."""
-    total = source.length
-    buffer = memoryview(bytearray(CHUNK))
-    done = 0
-    for extent in source.extents():
-        is_hole = bool(extent.status & Status.ZERO) or (not extent.status & Status.ALLOCATED and source.backing is None)
-        for offset in range(extent.offset, extent.end, CHUNK):
-            length = min(CHUNK, extent.end - offset)
-            if not is_hole:
-                part = buffer[:length]
-                source.pread(offset, part)
-                if part != _ZEROES[:length]:
-                    target.pwrite(offset, part)
-            done += length
-            if progress is not None and (not is_hole or done == total):
-                progress(done, total)
+    """Copy what a machine would read of ``source`` into ``target``, which is new and reads as zeroes.
+
+    ``target`` is at least as long as ``source`` in whole sectors.
+    """
+    # Most commands copy nothing.
+    from hostel.img.copy import CopyJob, CopySettings, Feedback
+
+    CopyJob([source], target, CopySettings(reads_as_zeroes=True), Feedback(progress=progress)).run()
     target.flush()
+    if progress is not None:
+        progress(source.length, source.length)
 
 
 def data_ranges(descriptor: int, start: int = 0, end: int | None = None) -> Iterator[tuple[int, int]]:

@@ -208,8 +208,8 @@ def parse_volume(xml: str, *, capacity_optional: bool = False) -> VolumeDefiniti
     )
 
 
-def format_volume(volume: VolumeFacts) -> str:
-    """Write a volume's document."""
+def format_volume(volume: VolumeFacts, backing: VolumeFacts | None = None) -> str:
+    """Write a volume's document; ``backing`` are the facts of its backing file, where they are known."""
     writer = Writer()
     writer.start("volume", type=volume.type.name.lower())
     writer.leaf("name", volume.name)
@@ -235,6 +235,10 @@ def format_volume(volume: VolumeFacts) -> str:
         writer.start("backingStore")
         writer.leaf("path", volume.backing.path)
         writer.leaf("format", type=volume.backing.format or "raw")
+        if backing is not None:
+            _write_permissions(writer, backing.permissions)
+            if backing.times is not None:
+                _write_times(writer, backing.times)
         writer.end()
     writer.end()
     return writer.text()

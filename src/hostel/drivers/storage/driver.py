@@ -266,9 +266,7 @@ class SessionStorageDriver:
             else:
                 capacity = facts.capacity + capacity
         if capacity > INT64_MAX:
-            raise VirtError(
-                ErrorCode.OVERFLOW, f"numerical overflow: value too large: {capacity}", domain=ErrorDomain.STORAGE
-            )
+            raise _fault(ErrorCode.OVERFLOW, f"value too large: {capacity}")
         if capacity < facts.allocation:
             raise _fault(ErrorCode.INVALID_ARG, "can't shrink capacity below existing allocation")
         if capacity < facts.capacity and not flags & VolumeResizeFlag.SHRINK:
@@ -288,7 +286,7 @@ class SessionStorageDriver:
     def storage_vol_get_xml_desc(self, volume: VolumeRef) -> str:
         """The volume's document."""
         _, _, facts = self._volume(volume)
-        return format_volume(facts)
+        return format_volume(facts, self._backing_facts(facts))
 
     def storage_vol_get_path(self, volume: VolumeRef) -> str:
         """Where a hypervisor finds it."""
@@ -374,6 +372,16 @@ class SessionStorageDriver:
     def _volume(self, volume: VolumeRef) -> tuple[Backend, PoolDefinition, VolumeFacts]:
         pool = self._require_active(self._find(volume.pool))
         return backend_for(pool.type), pool, self._facts(pool, volume.name)
+
+    def _backing_facts(self, facts: VolumeFacts) -> VolumeFacts | None:
+        """The facts of a volume's backing file where that is a volume itself: nothing else is looked at."""
+        if facts.backing is None:
+            return None
+        directory, name = os.path.split(facts.backing.path)
+        for pool in self._active():
+            if pool.path == directory:
+                return backend_for(pool.type).volume(pool, name)
+        return None
 
     def _active(self) -> Iterator[PoolDefinition]:
         for pool in self._pools.all():

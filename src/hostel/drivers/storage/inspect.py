@@ -17,7 +17,7 @@ from hostel.block.node import BlockNode
 from hostel.block.registry import FORMATS
 from hostel.block.trust import Trust
 from hostel.drivers.base import VolumeType
-from hostel.drivers.storage.document import BackingDefinition, Permissions, VolumeFacts, shown_backing
+from hostel.drivers.storage.document import VOLUME_FORMATS, BackingDefinition, Permissions, VolumeFacts, shown_backing
 from hostel.errors import BlockError
 
 _ISO_MAGIC: Final = (32769, b"CD001")
@@ -61,7 +61,7 @@ def inspect(name: str, path: str) -> VolumeFacts | None:
     times = (status.st_atime_ns, status.st_mtime_ns, status.st_ctime_ns)
     physical = status.st_size
     if kind is VolumeType.DIR:
-        return VolumeFacts(name, path, kind, "dir", 0, allocation, physical, permissions, times)
+        return VolumeFacts(name, path, kind, "dir", 0, 0, 0, permissions, times)
     if kind is VolumeType.BLOCK:
         physical = allocation = _device_length(path)
     found = _metadata(path, physical)
@@ -105,6 +105,8 @@ def _metadata(path: str, physical: int) -> _Metadata:
         format = detect_format(path)
     except OSError:
         return _Metadata("raw", physical)
+    if format not in VOLUME_FORMATS:
+        format = "raw"  # what libvirt has no name for, such as LUKS, is bytes to it
     if format not in FORMATS or format == "raw":
         return _Metadata(format, physical)
     try:
@@ -127,7 +129,9 @@ def _read(node: BlockNode, path: str) -> _Metadata:
     specific = info.specific or {}
     compat = specific.get("compat")
     features = None
-    if compat is not None and compat != "0.10":
+    if compat == "0.10":
+        compat = None  # libvirt does not speak of the oldest
+    if compat is not None:
         # libvirt's name for each of QEMU's.
         names = (("lazy-refcounts", "lazy_refcounts"), ("extended-l2", "extended_l2"))
         features = tuple(ours for theirs, ours in names if specific.get(theirs))

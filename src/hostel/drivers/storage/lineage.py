@@ -12,28 +12,42 @@ from collections.abc import Collection
 from hostel.block import filename
 from hostel.block.driver import Reference
 from hostel.block.graph import MAX_CHAIN
+from hostel.block.node import BlockNode
 from hostel.drivers.fault import fault
 from hostel.drivers.storage.inspect import open_untrusted
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
 
 
-def check(name: str, path: str, format: str, directories: Collection[str]) -> bool:
-    """Whether the image has a backing chain; every part of it is in ``directories`` (real paths).
+def check(name: str, path: str, format: str, directories: Collection[str]) -> None:
+    """Look through an image's backing chain, opening each image alone: all of it is in ``directories`` (real paths).
 
     Raises:
         VirtError: ``OPERATION_INVALID`` when some part is not, naming it.
         BlockError: an image of the chain is broken.
     """
     current, kind = path, format
-    for depth in range(MAX_CHAIN):
+    for _ in range(MAX_CHAIN):
         with open_untrusted(current, kind) as node:
             references = node.driver.references()
         if not references:
-            return depth > 0
-        current, kind = _follow(name, current, references[0], directories)
+            return
         if len(references) > 1 or references[0].child != "backing":
             raise _refuse(name, references[0].filename, "which is no backing file")
+        current, kind = _follow(name, current, references[0], directories)
     raise _refuse(name, current, f"and more than {MAX_CHAIN} images in all")
+
+
+def confirm(name: str, node: BlockNode, directories: Collection[str]) -> None:
+    """Make sure of an open image's chain: since :func:`check`, somebody may have recorded another.
+
+    Raises:
+        VirtError: ``OPERATION_INVALID``.
+    """
+    below = node.backing
+    while below is not None:
+        if os.path.dirname(os.path.realpath(below.filename)) not in directories:
+            raise _refuse(name, below.filename, "which is in no active pool")
+        below = below.backing
 
 
 def _follow(name: str, holder: str, reference: Reference, directories: Collection[str]) -> tuple[str, str]:

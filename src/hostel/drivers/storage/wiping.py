@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import random
 import secrets
+import stat
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
@@ -78,6 +79,7 @@ def wipe(descriptor: int, algorithm: WipeAlgorithm, progress: Progress | None) -
         OSError: the host refuses, or a pass does not read back as it was written.
     """
     sequence = SEQUENCES[algorithm]
+    status = os.fstat(descriptor)
     ranges = list(data_ranges(descriptor))
     total = sum(end - start for start, end in ranges) * (len(sequence.passes) + sequence.verify)
     done = 0
@@ -100,6 +102,11 @@ def wipe(descriptor: int, algorithm: WipeAlgorithm, progress: Progress | None) -
                 progress(done, total)
     elif progress is not None:
         progress(total, total)
+    if algorithm is WipeAlgorithm.ZERO and stat.S_ISREG(status.st_mode) and status.st_blocks * 512 < status.st_size:
+        # A sparse file is one again afterwards, all holes, as libvirt leaves it.
+        os.ftruncate(descriptor, 0)
+        os.ftruncate(descriptor, status.st_size)
+        os.fsync(descriptor)
 
 
 def _blocks(ranges: list[tuple[int, int]], pattern: Pattern, seed: int) -> Iterator[tuple[int, memoryview]]:

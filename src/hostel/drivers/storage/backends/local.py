@@ -95,11 +95,10 @@ class LocalVolumes:
         path = self._new_path(pool, volume)
         _check_makeable(volume, flags)
         facts = source.facts
-        if volume.backing is not None:
-            raise _unsupported(f"volume '{volume.name}': a clone holds everything itself; leave out backingStore")
         if volume.format == "dir" or facts.type is VolumeType.DIR:
             raise fault(ErrorCode.INTERNAL_ERROR, "cannot copy from volume to a directory volume", ErrorDomain.STORAGE)
         origin = "raw" if facts.format in ("raw", "iso") else facts.format
+        volume = _flattened(volume, facts)
         capacity = max(volume.capacity or 0, facts.capacity)
         with translating(f"cannot copy volume '{facts.name}' to '{path}'", facts.name, facts.path):
             if origin != "raw":
@@ -108,18 +107,14 @@ class LocalVolumes:
                 if flags & VolumeCreateFlag.REFLINK:
                     _reflink(facts, temporary, volume, origin)
                     return
+                _fill_clone(temporary, volume, capacity, facts, origin, flags)
+                with graph.open(facts.path, origin, trust=Trust.TRUSTED) as reader:
+                    if origin != "raw":
+                        lineage.confirm(facts.name, reader, source.directories)
+                    with graph.open(temporary, volume.format, read_only=False) as writer:
+                        content.copy(reader, writer, progress)
                 if volume.format == "raw":
-                    wanted = capacity if volume.allocation is None else volume.allocation
-                    # Less than everything asked for: a sparse copy.
-                    _fill_raw(temporary, capacity, 0 if wanted < facts.capacity else wanted)
-                else:
-                    prealloc = bool(flags & VolumeCreateFlag.PREALLOC_METADATA)
-                    _fill_image(temporary, volume, _round_up(capacity, KiB), prealloc=prealloc)
-                with (
-                    graph.open(facts.path, origin, trust=Trust.TRUSTED) as reader,
-                    graph.open(temporary, volume.format, read_only=False) as writer,
-                ):
-                    content.copy(reader, writer, progress)
+                    os.truncate(temporary, capacity)
 
     def remove(self, volume: VolumeFacts) -> None:
         """Remove a file, or an empty directory; one that is gone already is no error."""
@@ -151,6 +146,8 @@ class LocalVolumes:
                 capacity = _round_up(capacity, SECTOR)
                 lineage.check(volume.name, volume.path, volume.format, directories)
             with graph.open(volume.path, volume.format, read_only=False, trust=Trust.TRUSTED) as node:
+                if volume.format != "raw":
+                    lineage.confirm(volume.name, node, directories)
                 mode = Preallocation.FALLOC if allocate and capacity > volume.capacity else Preallocation.OFF
                 node.resize(capacity, mode)
                 node.flush()
@@ -224,6 +221,31 @@ def _check_makeable(volume: VolumeDefinition, flags: VolumeCreateFlag) -> None:
                 raise _unsupported(f"{what} only available with qcow2")
     if volume.format not in registry.FORMATS:
         raise _unsupported(f"volume '{volume.name}': creating {volume.format} volumes is not supported yet")
+
+
+def _fill_clone(
+    path: str, volume: VolumeDefinition, capacity: int, source: VolumeFacts, origin: str, flags: VolumeCreateFlag
+) -> None:
+    """Make the empty volume that a clone's content is copied into, in whole sectors."""
+    if volume.format != "raw":
+        prealloc = bool(flags & VolumeCreateFlag.PREALLOC_METADATA)
+        _fill_image(path, volume, _round_up(capacity, KiB), prealloc=prealloc)
+        return
+    wanted = capacity if volume.allocation is None else volume.allocation
+    # A conversion is sparse, and so is a copy where less than everything was asked for.
+    sparse = origin != "raw" or wanted < source.capacity
+    _fill_raw(path, _round_up(capacity, SECTOR), 0 if sparse else wanted)
+
+
+def _flattened(volume: VolumeDefinition, source: VolumeFacts) -> VolumeDefinition:
+    """A clone's document without the backing store that it has from its source: a clone holds everything itself."""
+    if volume.backing is None:
+        return volume
+    if volume.format == "raw":
+        raise _unsupported("cannot set backing store for raw volume")
+    if source.backing is not None and source.backing.path != volume.backing.path:
+        raise fault(ErrorCode.INTERNAL_ERROR, "a different backing store cannot be specified.", ErrorDomain.STORAGE)
+    return volume._replace(backing=None)
 
 
 def _check_file(volume: VolumeFacts, verb: str) -> None:
