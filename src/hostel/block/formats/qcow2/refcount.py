@@ -102,6 +102,19 @@ class Allocator:
                 return index * self._geometry.block_entries + used
         return 0
 
+    def count_used(self, clusters: int, enough: int) -> int:
+        """How many of the first ``clusters`` are in use; counting may stop once it has reached ``enough``."""
+        entries = self._geometry.block_entries
+        used = 0
+        for first in range(0, clusters, entries):
+            block = self._block(first // entries)
+            if block is not None:
+                end = min(entries, clusters - first)
+                used += end - block.values.count(0, 0, end)
+            if used >= enough:
+                break
+        return used
+
     def _block(self, index: int) -> Block | None:
         block = self.blocks.get(index)
         if block is None and index < len(self.table) and self.table[index]:
