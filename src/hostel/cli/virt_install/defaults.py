@@ -153,6 +153,8 @@ def _devices(guest: Guest) -> None:
         part.default("@model", "ich9" if guest.is_q35 else "ich6")
     for part in devices["video"]:
         part.default("model/@type", _video(guest))
+        if part.get("model/@type") == "virtio" and _has_gl(guest):
+            part.put("model/acceleration/@accel3d", "yes")
     for kind, path, value in (
         ("redirdev", "@bus", "usb"),
         ("redirdev", "@type", "spicevmc"),
@@ -190,9 +192,14 @@ def _tpm(guest: Guest) -> None:
 def _video(guest: Guest) -> str | None:
     if not guest.is_hvm:
         return None
-    if guest.virtio(supported=guest.hardware.gpu):
+    has_spice = graphics.has_spice(guest)
+    if guest.virtio(supported=guest.hardware.gpu) or (has_spice and _has_gl(guest)):
         return "virtio"
-    return "qxl" if guest.is_x86 and graphics.has_spice(guest) else "vga"
+    return "qxl" if guest.is_x86 and has_spice else "vga"
+
+
+def _has_gl(guest: Guest) -> bool:
+    return any(part.get("gl/@enable") == "yes" for part in guest.devices["graphics"])
 
 
 def _controllers(guest: Guest) -> None:

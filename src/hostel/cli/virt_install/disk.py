@@ -39,8 +39,8 @@ DISK: Final = SubOptions(
         Sub("source.startupPolicy", "source/@startupPolicy", aliases=("startup_policy",)),
         Sub("source.host[0-9]*.name", "source/host[{}]/@name", aliases=("source_host_name",)),
         Sub("source.host[0-9]*.port", "source/host[{}]/@port", Kind.NUMBER, aliases=("source_host_port",)),
-        Sub("source.host[0-9]*.socket", "source/host[{}]/@socket", aliases=("source_host_socket",)),
         Sub("source.host[0-9]*.transport", "source/host[{}]/@transport", aliases=("source_host_transport",)),
+        Sub("source.host[0-9]*.socket", "source/host[{}]/@socket", aliases=("source_host_socket",)),
         Sub("path"),
         Sub("device", "@device"),
         Sub("snapshot", "@snapshot", aliases=("snapshot_policy",)),
@@ -211,10 +211,9 @@ def _fill(guest: Guest, storage: Storage, disk: Disk, request: Request) -> None:
         assert place.pool is not None
         disk.medium = storage.medium_of(place.pool.volume(disk.get("source/@volume") or ""))
         return
-    if request.path is not None:
-        disk.insert(storage.locate(request.path))
-    elif (file := disk.get("source/@file")) is not None:
-        disk.insert(storage.locate(file))
+    written = next((value for path in _SOURCES.values() if (value := disk.get(path)) is not None), None)
+    if (path := request.path or written) is not None:
+        disk.insert(storage.locate(path))
     pool = request.pool
     is_empty = disk.medium is None and not disk.has("source")
     if request.size and pool is None and is_empty and disk.get("@type") in (None, "file"):

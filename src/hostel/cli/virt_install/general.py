@@ -201,9 +201,9 @@ def read_memory(guest: Guest, text: str) -> None:
 
 def _amount_of(name: str) -> Hook:
     def put(guest: Guest, part: Part, value: str | None) -> None:
-        mebibytes = number(name, value or "")
+        mebibytes = number("memory", value or "")
         if mebibytes <= 0:
-            raise UsageError(f"{name}={value}: the amount of memory must be more than 0 MiB")
+            raise UsageError(f"memory: {value} MiB is no amount; write a number of MiB above 0")
         part.put(name, str(mebibytes * _KIB))
 
     return put

@@ -45,6 +45,7 @@ class Installation:
         """
         name = self._plan.guest.name
         check_name(self._connection, name)
+        self._plan.check()
         if self._plan.method.cdrom is not None and self._console.kind == "text":
             console.warn(
                 self._output,
@@ -66,6 +67,8 @@ class Installation:
             self._error(str(error))
             return self._failed(name)
         try:
+            if self._options.autostart:
+                self._autostart(domain)
             return self._follow(domain, began)
         except (HostelError, OSError) as error:
             self._error(str(error))
@@ -76,10 +79,7 @@ class Installation:
             if part.new is not None:
                 self._step(f"Allocating '{part.new.name}'", partial(self._storage.build, part.new))
         first, last = self._plan.documents()
-        domain = self._step("Creating domain...", partial(self._start, first, last))
-        if self._options.autostart:
-            domain.autostart = True
-        return domain
+        return self._step("Creating domain...", partial(self._start, first, last))
 
     def _start(self, first: str | None, last: str) -> Domain:
         """Start with the first document, and keep the last; what cannot be kept does not run on."""
@@ -94,6 +94,12 @@ class Installation:
         except BaseException:
             domain.destroy()
             raise
+
+    def _autostart(self, domain: Domain) -> None:
+        if self._options.transient:
+            console.warn(self._output, "Could not set autostart flag: a transient domain has no definition to start.")
+        else:
+            domain.autostart = True
 
     def _step(self, label: str, action: Callable[[], _Result]) -> _Result:
         began = time.monotonic()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from argparse import Namespace
 from collections.abc import Callable
 from typing import Final
@@ -30,6 +29,7 @@ from hostel.cli.virt_install.legacy import convert
 from hostel.cli.virt_install.plan import Method, Plan, cdrom_medium
 from hostel.cli.virt_install.storage import Storage
 from hostel.cli.virt_install.suboption import Kind, Refusal, Sub, SubOptions, on_off
+from hostel.drivers.document import canonical_uuid
 from hostel.drivers.store import Directories
 from hostel.errors import HostelError, UsageError
 from hostel.objects import Connection
@@ -101,15 +101,19 @@ def main(words: list[str]) -> int:
         return 0
     for message in convert(options):
         warn(output, message)
-    checks = _checks(options.check or [])
     defaults = (os.environ.get(name) for name in URI_VARIABLES)
     uri = options.connect or next(filter(None, defaults), DEFAULT_URI)
     with hostel.open(uri) as connection:
-        run = _Run(connection, options, output, checks)
-        plan = run.plan()
-        if options.xmlonly or options.dry:
-            return run.show(plan)
-        return Installation(connection, run.storage, plan, options, output).run()
+        return run(connection, options, output)
+
+
+def run(connection: Connection, options: Namespace, output: Output) -> int:
+    """Make the machine that the options describe, or print its XML; returns the exit code."""
+    command = _Command(connection, options, output)
+    plan = command.plan()
+    if options.xmlonly or options.dry:
+        return command.show(plan)
+    return Installation(connection, command.storage, plan, options, output).run()
 
 
 def _explained(options: Namespace, output: Output) -> bool:
@@ -140,13 +144,13 @@ def _checks(texts: list[str]) -> dict[str, bool]:
     return checks
 
 
-class _Run:
+class _Command:
     """One command line on one connection."""
 
-    def __init__(self, connection: Connection, options: Namespace, output: Output, checks: dict[str, bool]) -> None:
+    def __init__(self, connection: Connection, options: Namespace, output: Output) -> None:
         self.options = options
         self.output = output
-        self.checks = checks
+        self.checks = _checks(options.check or [])
         self.host = Host(connection)
         self.storage = Storage(connection, _images(self.host))
 
@@ -194,6 +198,8 @@ class _Run:
                 guest.domain.put(path, value)
         for name, (_, reader) in _EARLY.items():
             self._read(name, guest, reader)
+        if (uuid := guest.domain.get("uuid")) is not None and canonical_uuid(uuid) is None:
+            raise UsageError(f"malformed uuid '{uuid}'; write it as 8-4-4-4-12 hexadecimal digits")
         is_open = guest.domain.get("@type") is None and guest.domain.get("os/type") is None
         platform = guest.resolve()
         if is_open and self.host.is_qemu and guest.is_x86 and platform.type != "kvm":
@@ -325,6 +331,7 @@ class _Run:
         first, last = plan.documents()
         step = self.options.xmlonly
         if not step:
+            plan.check()
             self.output.note("Dry run completed successfully")
             return 0
         if step not in ("1", "2", "all"):
@@ -368,7 +375,3 @@ def _by_identifier(identifier: str) -> str:
     if system is None:
         raise UsageError(f"Unknown libosinfo ID '{identifier}'")
     return system.name
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

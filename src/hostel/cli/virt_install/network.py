@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import secrets
+from pathlib import Path
 from typing import Final
 from xml.etree import ElementTree
 
@@ -10,10 +12,13 @@ from hostel.cli.virt_install.device import ADDRESSES, BOOT_ORDER, VIRTIO, set_bo
 from hostel.cli.virt_install.guest import Guest
 from hostel.cli.virt_install.part import Part
 from hostel.cli.virt_install.suboption import Kind, Sub, SubOptions, on_off
+from hostel.errors import UsageError
 
 _QEMU_PREFIX: Final = "52:54:00"
 _XEN_PREFIX: Final = "00:16:3e"  # what virt-install gives every guest that QEMU does not run
 _SOURCES: Final = {"network": "source/@network", "bridge": "source/@bridge", "direct": "source/@dev"}
+_INTERFACES: Final = Path("/sys/class/net")
+_MAC: Final = re.compile(r"[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}")
 _VIRTUAL_PORT: Final = ("managerid", "typeid", "typeidversion", "instanceid", "profileid", "interfaceid")
 
 NETWORK: Final = SubOptions(
@@ -68,7 +73,13 @@ def read_network(guest: Guest, text: str) -> None:
                 given["type"], given["source"] = kind, given.pop(kind)
                 break
     part = Part("interface")
-    hooks = {"type": _type, "source": _source, "link.state": _link, "boot.order": set_boot_order}
+    hooks = {
+        "type": _type,
+        "source": _source,
+        "mac.address": _address,
+        "link.state": _link,
+        "boot.order": set_boot_order,
+    }
     NETWORK.apply(given, part, hooks, guest)
     guest.devices["interface"].append(part)
 
@@ -84,6 +95,12 @@ def _source(guest: Guest, part: Part, value: str | None) -> None:
     wanted = _SOURCES.get(part.get("@type") or "")
     if wanted is not None:
         part.put(wanted, value)
+
+
+def _address(guest: Guest, part: Part, value: str | None) -> None:
+    if value is not None and not _MAC.fullmatch(value):
+        raise UsageError(f"unable to parse mac address '{value}'; write six bytes as 52:54:00:12:34:56")
+    part.put("mac/@address", value)
 
 
 def _link(guest: Guest, part: Part, value: str | None) -> None:
@@ -120,6 +137,26 @@ def _free_address(guest: Guest, used: dict[str, str]) -> str:
         if address not in used:
             used[address] = guest.name
             return address
+
+
+def check(guest: Guest) -> None:
+    """See that what the interfaces are connected to is there, before anything is made.
+
+    Raises:
+        UsageError: a network is not active, or the host has no such bridge.
+        VirtError: there is no such network.
+    """
+    if not guest.host.is_qemu:
+        return
+    for part in guest.devices["interface"]:
+        if (name := part.get("source/@network")) is not None:
+            found = guest.host.connection.find_network(name)
+            if not found.is_active:
+                raise UsageError(
+                    f"network '{name}' is not active; start it with 'virsh net-start {name}', or use --network user"
+                )
+        if (name := part.get("source/@bridge")) is not None and not (_INTERFACES / name / "bridge").is_dir():
+            raise UsageError(f"this host has no bridge '{name}'; make it, or use --network user")
 
 
 def used_addresses(guest: Guest) -> dict[str, str]:

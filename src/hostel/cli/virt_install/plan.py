@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from typing import NamedTuple
 
-from hostel.cli.virt_install import defaults, disk, edit, general
+from hostel.cli.virt_install import defaults, disk, edit, general, network
 from hostel.cli.virt_install.guest import Guest
 from hostel.cli.virt_install.part import Node, write
 from hostel.cli.virt_install.storage import Medium, Storage
@@ -92,6 +92,20 @@ class Plan:
         if self.method.cdrom is not None and not self.guest.hardware.windows:  # Windows reads it again and again
             _eject(root, self.method.cdrom.path)
         return write(first), write(root)
+
+    def check(self) -> None:
+        """Hold the documents against the domain model, and what they name on the host against the host.
+
+        Raises:
+            ModelError: a value is none that the element can have.
+            UsageError: a network or a bridge is not there.
+        """
+        from hostel.model.domain.domain import Domain
+
+        first, last = self.documents()
+        for text in filter(None, (first, last)):
+            Domain.parse(text)
+        network.check(self.guest)
 
     def _for_installation(self, root: Node) -> None:
         """Boot from the medium, and stop at the guest's reboot: then the installation is over."""

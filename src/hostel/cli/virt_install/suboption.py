@@ -216,4 +216,4 @@ def number(name: str, value: str) -> int:
     try:
         return int(value, 16 if value.lower().startswith("0x") else 10)
     except ValueError:
-        raise UsageError(f"{name}={value}: '{value}' is not a whole number") from None
+        raise UsageError(f"{name}: '{value}' is not a whole number") from None
