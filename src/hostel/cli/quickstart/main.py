@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 import shutil
 import signal
@@ -119,17 +120,14 @@ def _run(arguments: argparse.Namespace, interruption: Interruption) -> int:
     except BaseException as error:
         failure = error
     interruption.deafen()
-    if isinstance(failure, HostelError | OSError) and not isinstance(failure, BrokenPipeError):
-        _complain(*_explanation(place, failure))
+    explanation = _explanation(place, failure)
     trouble = _leave(place, keep=arguments.keep)
-    if failure is not None and not isinstance(failure, HostelError | OSError):
-        _complain(*_rest(place, trouble, keep=arguments.keep))
-        raise failure
-    if isinstance(failure, BrokenPipeError):
-        raise failure
     if failure is not None or trouble is not None:
-        _complain(*_rest(place, trouble, keep=arguments.keep))
-        return 1
+        if not isinstance(failure, BrokenPipeError):
+            _complain([*explanation, *_rest(place, trouble, keep=arguments.keep)])
+        if failure is None or (isinstance(failure, HostelError | OSError) and not isinstance(failure, BrokenPipeError)):
+            return 1
+        raise failure
     missing = not is_real and not arguments.no_qemu
     for line in _conclusion(say, place, proof, is_real=is_real, missing=missing, keep=arguments.keep):
         say.line(line)
@@ -151,16 +149,21 @@ def _take(say: Narrator, place: Place, *, is_real: bool, asked: bool) -> str:
     machine = RealMachine(say, place) if is_real else InventedMachine(say)
     try:
         tour.run(say, place, machine)
+        return machine.proof
     finally:
         machine.close()
-    return machine.proof
 
 
-def _explanation(place: Place, failure: BaseException) -> list[str]:
+def _explanation(place: Place, failure: BaseException | None) -> list[str]:
     """What went wrong, with the last that was heard of the guest."""
-    lines = [f"error: {describe(failure)}" if isinstance(failure, Exception) else "error"]
+    if failure is None:
+        return []
+    if isinstance(failure, KeyboardInterrupt):
+        return ["", "Interrupted"]
+    # What nobody expected is reported by the entry point.
+    lines = [f"error: {describe(failure)}"] if isinstance(failure, HostelError | OSError) else []
     try:
-        heard = place.log.read_text(encoding="utf-8", errors="replace").split("\n")
+        heard = place.log.read_bytes().decode("utf-8", "replace").split("\n")
     except OSError:
         return lines
     words = [printable(line.strip()) for line in heard if line.strip()]
@@ -176,7 +179,7 @@ def _leave(place: Place, *, keep: bool) -> Exception | None:
             place.end_machines()
         else:
             place.remove()
-    except (HostelError, OSError) as error:
+    except Exception as error:
         return error
     return None
 
@@ -188,10 +191,10 @@ def _rest(place: Place, trouble: Exception | None, *, keep: bool) -> list[str]:
     return [f"Everything is left in {place.root}" if keep else f"Removed {place.root}; --keep leaves it for a look"]
 
 
-def _complain(*lines: str) -> None:
-    sys.stdout.flush()
-    for line in lines:
-        sys.stderr.write(f"{line}\n")
+def _complain(lines: list[str]) -> None:
+    with contextlib.suppress(OSError):
+        sys.stdout.flush()
+    sys.stderr.write("".join(f"{line}\n" for line in lines))
     sys.stderr.flush()
 
 

@@ -72,17 +72,14 @@ class Place:
         return [*lines, f"export HOSTEL_HOME={self.root}", 'cd "$HOSTEL_HOME"']
 
     def end_machines(self) -> None:
-        """End what runs here, and drop all definitions.
+        """End what runs here.
 
         Raises:
             HostelError: a machine does not end.
         """
         with hostel.open("qemu:///session", Directories.under(self.root)) as connection:
-            for domain in connection.domains():
-                if domain.is_active:
-                    domain.destroy()
-                if domain.is_persistent:
-                    domain.undefine()
+            for domain in connection.domains(active=True):
+                domain.destroy()
 
     def remove(self) -> None:
         """Remove all of it, once no machine uses it.
