@@ -75,10 +75,11 @@ def open(
     if mode.force_share and not mode.read_only:
         raise BlockError("force-share=on can only be used with read-only images", errno=errno.EINVAL)
     top = _open_image(image, mode)
-    if no_backing or image.no_backing:
+    no_backing = no_backing or image.no_backing
+    if no_backing and no_io:
         return top
     try:
-        _open_references(top, mode, writable_backing)
+        _open_references(top, mode, writable_backing, no_backing=no_backing)
     except BaseException:
         with contextlib.suppress(OSError):
             top.close()
@@ -109,11 +110,10 @@ def create(path: str, *, cache: Cache = WRITEBACK, options: Mapping[str, Value] 
 
 def _describe(filename: str, format: str | None, options: Mapping[str, Value] | None = None) -> Described:
     if not filename.startswith(blockdev.JSON_PREFIX):
-        return Described(filename, format, dict(options or {}), filename)
+        path = filename.removeprefix("file:") or filename
+        return Described(filename, format, dict(options or {}), path)
     image = blockdev.from_json(filename)
-    if format is not None and image.format is not None:
-        raise BlockError("Driver specified twice", errno=errno.EINVAL)
-    return image._replace(format=image.format or format, options={**image.options, **(options or {})})
+    return image._replace(format=format or image.format, options={**image.options, **(options or {})})
 
 
 def _open_image(image: Described, mode: OpenMode) -> BlockNode:
@@ -176,12 +176,16 @@ def _probe(file: BlockNode, trust: Trust) -> str:
     return found
 
 
-def _open_references(top: BlockNode, mode: OpenMode, writable_backing: int) -> None:
-    """Open the chain below ``top``, from top to bottom."""
+def _open_references(top: BlockNode, mode: OpenMode, writable_backing: int, *, no_backing: bool) -> None:
+    """Open what ``top`` names, and the chain below it, from top to bottom."""
     seen = {_identity(top)}
     current = top
     for depth in range(1, MAX_CHAIN + 1):
-        references = current.driver.references()
+        references = [
+            reference
+            for reference in current.driver.references()
+            if not (no_backing if reference.child == "backing" else mode.no_io)
+        ]
         if not references:
             return
         if mode.trust is Trust.UNTRUSTED:
@@ -205,8 +209,13 @@ def _open_references(top: BlockNode, mode: OpenMode, writable_backing: int) -> N
 
 
 def _open_reference(holder: BlockNode, reference: Reference, mode: OpenMode, *, writable: bool) -> BlockNode:
-    target = _describe(names.resolve(reference.filename, holder.filename), reference.format)
     is_backing = reference.child == "backing"
+    if not is_backing and names.protocol(reference.filename) is not None:
+        # A data file's name is the image's own claim, and never more than a path (CVE-2024-4467).
+        raise UntrustedReference(f"Could not open '{reference.filename}': {reference.child} must be a plain path")
+    # A data file's name is relative to where we run, as in QEMU, and a backing file's to the image that names it.
+    name = names.resolve(reference.filename, holder.filename) if is_backing else reference.filename
+    target = _describe(name, reference.format)
     below = OpenMode(
         read_only=(is_backing and not writable) or mode.read_only,
         no_io=mode.no_io,

@@ -82,6 +82,11 @@ class BlockNode:
         return self.driver.children.get("file")
 
     @property
+    def storage(self) -> BlockNode | None:
+        """The node that this one's guest data lies in, which is where the host offsets of extents point."""
+        return self.driver.children.get("data-file", self.file)
+
+    @property
     def backing(self) -> BlockNode | None:
         """The node below an overlay."""
         return self.driver.children.get("backing")

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from hostel.block import filename as names
 from hostel.block import graph, registry
-from hostel.block.driver import WRITEBACK, Cache, Creatable
+from hostel.block.driver import WRITEBACK, Cache, Creatable, Preallocation
 from hostel.block.options import Given, Kind, Option, OptionError, Options, Value
 from hostel.errors import BlockError, UnknownFormat, UnsupportedFeature
 from hostel.units import SECTOR
@@ -192,10 +192,22 @@ def create(plan: Plan, *, cache: Cache = WRITEBACK) -> None:
                     with contextlib.suppress(OSError):
                         os.unlink(plan.filename)
                 raise
+        if values.get("data_file"):
+            _attach_data_file(plan, size, values)
     except BlockError as error:
         if error.errno == errno.EFBIG:
             raise _too_large(plan) from None
         raise
+
+
+def _attach_data_file(plan: Plan, size: int, values: Mapping[str, Value]) -> None:
+    """Create an image's external data file, and give the image the size and the preallocation that was asked for."""
+    mode = Preallocation(str(values.get("preallocation", "off")))
+    if values.get("data_file_raw") and mode is Preallocation.OFF:
+        mode = Preallocation.METADATA  # without a mapping, the tables would say otherwise than the file
+    graph.create(str(values["data_file"])).close()
+    with graph.open(plan.filename, plan.format, read_only=False, no_backing=True) as node:
+        node.resize(size, mode)
 
 
 def _too_large(plan: Plan) -> BlockError:

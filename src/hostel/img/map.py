@@ -72,7 +72,7 @@ def map(node: BlockNode, start: int, end: int) -> Iterator[MapEntry]:
 def _entries(extent: ChainExtent) -> Iterator[MapEntry]:
     """An extent of the chain, cut where a raw image's file ends in the middle of a sector."""
     entry = _entry(extent)
-    file = extent.layer.file
+    file = extent.layer.storage
     if entry.data and entry.offset is not None and file is not None and extent.layer.format == "raw":
         inside = file.length - entry.offset
         if 0 < inside < entry.length:
@@ -94,7 +94,7 @@ def _entry(extent: ChainExtent) -> MapEntry:
     if present and extent.offset >= layer.length:
         # Beyond the end of a shorter backing image: on a map the layer above leaves it out.
         present, depth = False, depth - 1
-    file = layer.file if extent.host_offset is not None else None
+    file = layer.storage if extent.host_offset is not None else None
     return MapEntry(
         start=extent.offset,
         length=extent.length,

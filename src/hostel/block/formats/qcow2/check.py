@@ -14,7 +14,7 @@ from hostel.block.driver import CheckResult, Repair, Report
 from hostel.block.formats.qcow2 import layout, snapshot_table
 from hostel.block.formats.qcow2.geometry import Geometry
 from hostel.block.formats.qcow2.l2_table import L2Table
-from hostel.block.formats.qcow2.layout import Autoclear, Extension, ExtensionType, Header
+from hostel.block.formats.qcow2.layout import Autoclear, Extension, ExtensionType, Header, Incompatible
 from hostel.block.formats.qcow2.reference_count import DiskRefcounts, ReferenceCounts
 from hostel.block.formats.qcow2.snapshot_table import Snapshot
 from hostel.block.node import BlockNode
@@ -98,6 +98,7 @@ class Check:
         self.unaligned_zeroes: dict[int, int] = {}
         self.outside: list[int] = []
         self.mismatches: dict[int, dict[int, tuple[int, int]]] = {}
+        self.external = bool(self.header.incompatible_features & Incompatible.DATA_FILE)
         self.file_length = self.file.length
         self.total_clusters = self.geometry.clusters(self.file_length)
         if self.total_clusters > _MAX_CLUSTERS:
@@ -259,7 +260,7 @@ class Check:
         if raw.count(0) == len(raw):
             return
         first = int.from_bytes(raw[:8], "big")
-        if not geometry.extended and self._is_run(raw, first):
+        if not geometry.extended and not self.external and self._is_run(raw, first):
             self.result.allocated_clusters += active * geometry.l2_entries
             start = (first & layout.OFFSET_MASK) >> geometry.cluster_bits
             self.counts.add(start, geometry.l2_entries, active + inactive)
@@ -267,7 +268,10 @@ class Check:
         table = L2Table.unpack(offset, raw, geometry)
         if table.bitmaps is not None:
             self._check_bitmaps(table, active + inactive)
-        self._count_entries(table, active, active + inactive)
+        if self.external:
+            self._count_external(table, active, active + inactive)
+        else:
+            self._count_entries(table, active, active + inactive)
 
     def _is_run(self, raw: bytearray, first: int) -> bool:
         """Whether a table maps neighbours, in order, all within the file: one comparison of two big integers."""
@@ -291,6 +295,21 @@ class Check:
                 offset = entry & layout.OFFSET_MASK
                 self.report(f"ERROR offset={offset:x}: Allocated cluster has corrupted subcluster allocation bitmap")
                 self.result.corruptions += weight
+
+    def _count_external(self, table: L2Table, active: int, weight: int) -> None:
+        """Entries that point into an external data file, where clusters have no refcounts."""
+        expected = -1
+        for index, entry in enumerate(table.entries):
+            offset = entry & layout.OFFSET_MASK
+            if entry & layout.COMPRESSED:
+                self.report(f"ERROR compressed cluster {index} with data file, entry={entry:#x}")
+                self.result.corruptions += weight
+            elif offset or entry & layout.COPIED:
+                if self.geometry.in_cluster(offset):
+                    self._count_special(table, index, entry, weight)
+                self.result.allocated_clusters += active
+                self.result.fragmented_clusters += active if expected not in (-1, offset) else 0
+                expected = offset + self.geometry.cluster_size
 
     def _count_entries(self, table: L2Table, active: int, weight: int) -> None:
         geometry, result = self.geometry, self.result
@@ -508,9 +527,9 @@ class Check:
                 return
         changed = 0
         for index, entry in enumerate(L2Table.unpack(table_offset, raw, geometry).entries):
-            if not entry & layout.OFFSET_MASK or entry & layout.COMPRESSED:
+            if not cluster_is_mapped(entry):
                 continue
-            refcount = self.refcount_at(entry & layout.OFFSET_MASK)
+            refcount = 1 if self.external else self.refcount_at(entry & layout.OFFSET_MASK)
             if refcount is None or (refcount == 1) == bool(entry & layout.COPIED):
                 continue
             word = "Repairing" if fix else "ERROR"

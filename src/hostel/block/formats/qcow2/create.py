@@ -12,6 +12,7 @@ from hostel.block.formats.qcow2 import layout
 from hostel.block.formats.qcow2.geometry import Geometry
 from hostel.block.formats.qcow2.image import Qcow2Image
 from hostel.block.formats.qcow2.layout import (
+    Autoclear,
     Compatible,
     Compression,
     Extension,
@@ -65,6 +66,8 @@ class _Plan(NamedTuple):
     backing_file: str | None
     backing_format: str | None
     extended: bool
+    data_file: str | None
+    data_file_raw: bool
 
 
 def check_creation(size: int, options: Mapping[str, Value]) -> None:
@@ -83,6 +86,8 @@ def check_creation(size: int, options: Mapping[str, Value]) -> None:
 def create_image(file: BlockNode, size: int, options: Mapping[str, Value]) -> None:
     """Lay out an image of ``size`` bytes in an empty ``file``.
 
+    One with an external data file has 0 bytes yet: it is resized, and preallocated, once that file is attached.
+
     Raises:
         BlockError: an option or a combination of options makes no sense.
         UnsupportedFeature: an option that is not implemented.
@@ -98,19 +103,15 @@ def create_image(file: BlockNode, size: int, options: Mapping[str, Value]) -> No
     file.pwrite(cluster_size, table.ljust(cluster_size, b"\0"))
     file.pwrite(2 * cluster_size, block)
     image = Qcow2Image(file, OpenMode(read_only=False))
-    resize(SubclusterGuest(image) if plan.extended else Guest(image), size, plan.preallocation)
+    if not plan.data_file:
+        resize(SubclusterGuest(image) if plan.extended else Guest(image), size, plan.preallocation)
     image.close()
     file.flush()
 
 
 def _plan(options: Mapping[str, Value]) -> _Plan:
-    for name, what in (("data_file", "External data files"), ("encrypt.format", "Encrypted qcow2 images")):
-        if options.get(name):
-            raise UnsupportedFeature(f"{what} are not supported yet")
-    if options.get("encryption"):
+    if options.get("encryption") or options.get("encrypt.format"):
         raise UnsupportedFeature("Encrypted qcow2 images are not supported yet")
-    if options.get("data_file_raw"):
-        raise BlockError("data-file-raw requires data-file", errno=errno.EINVAL)
     backing_file = str(options["backing_file"]) if options.get("backing_file") else None
     plan = _Plan(
         version=_choice(options, "compat", "1.1", _VERSIONS, "version"),
@@ -130,6 +131,8 @@ def _plan(options: Mapping[str, Value]) -> _Plan:
         backing_file=backing_file,
         backing_format=str(options["backing_fmt"]) if options.get("backing_fmt") else None,
         extended=bool(options.get("extended_l2", False)),
+        data_file=str(options["data_file"]) if options.get("data_file") else None,
+        data_file_raw=bool(options.get("data_file_raw", False)),
     )
     _check(plan)
     return plan
@@ -172,6 +175,14 @@ def _check(plan: _Plan) -> None:
         raise _invalid("Extended L2 entries are only supported with cluster sizes of at least 16384 bytes")
     if plan.backing_file and plan.preallocation is not Preallocation.OFF and not plan.extended:
         raise _invalid("Backing file and preallocation can only be used at the same time if extended_l2 is enabled")
+    if plan.data_file_raw and not plan.data_file:
+        raise _invalid("data-file-raw requires data-file")
+    if plan.data_file_raw and plan.backing_file:
+        raise _invalid("Backing file and data-file-raw cannot be used at the same time")
+    if plan.data_file and old:
+        raise _invalid(
+            "External data files are only supported with compatibility level 1.1 and above (use version=v3 or greater)"
+        )
     if plan.backing_format and not plan.backing_file:
         raise _invalid("Backing format cannot be used without backing file")
 
@@ -185,6 +196,8 @@ def _preamble(plan: _Plan) -> headers.Preamble:
     features = Incompatible.EXTENDED_L2 if plan.extended else Incompatible.NONE
     if plan.compression is not Compression.ZLIB:
         features |= Incompatible.COMPRESSION
+    if plan.data_file:
+        features |= Incompatible.DATA_FILE
     header = Header(
         magic=layout.MAGIC,
         version=plan.version,
@@ -201,7 +214,7 @@ def _preamble(plan: _Plan) -> headers.Preamble:
         snapshots_offset=0,
         incompatible_features=int(features),
         compatible_features=int(Compatible.LAZY_REFCOUNTS if plan.lazy else Compatible.NONE),
-        autoclear_features=0,
+        autoclear_features=int(Autoclear.DATA_FILE_RAW if plan.data_file_raw else Autoclear.NONE),
         refcount_order=plan.refcount_bits.bit_length() - 1,
         header_length=layout.V2_HEADER_LENGTH if plan.version == 2 else Header.SIZE,
         compression_type=int(plan.compression),
@@ -211,6 +224,9 @@ def _preamble(plan: _Plan) -> headers.Preamble:
     if plan.backing_format:
         name = plan.backing_format.encode(errors="surrogateescape")
         extensions.append(Extension(int(ExtensionType.BACKING_FORMAT), name))
+    if plan.data_file:
+        name = plan.data_file.encode(errors="surrogateescape")
+        extensions.append(Extension(int(ExtensionType.DATA_FILE), name))
     if plan.version >= 3 and _has_room(header, plan):
         extensions.append(Extension(int(ExtensionType.FEATURE_NAMES), layout.feature_name_table()))
     return headers.Preamble(header, b"", tuple(extensions), plan.backing_file)

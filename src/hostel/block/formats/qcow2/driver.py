@@ -20,11 +20,13 @@ from hostel.block.driver import (
 from hostel.block.extent import Extent, Status
 from hostel.block.formats.qcow2 import header as headers
 from hostel.block.formats.qcow2 import layout
-from hostel.block.formats.qcow2.compressed import packer
+from hostel.block.formats.qcow2.compressed import packer, read_compressed
 from hostel.block.formats.qcow2.create import CREATE_OPTIONS, check_creation, create_image
 from hostel.block.formats.qcow2.image import Qcow2Image
 from hostel.block.formats.qcow2.layout import Compatible, Compression, ExtensionType, Incompatible
 from hostel.block.formats.qcow2.mapping import Kind, runs
+from hostel.block.formats.qcow2.preallocated import is_preallocated, with_holes
+from hostel.block.formats.qcow2.runtime import RUNTIME_OPTIONS, check_runtime_options
 from hostel.block.formats.qcow2.subcluster import SubclusterGuest
 from hostel.block.formats.qcow2.write import Guest
 from hostel.block.node import BlockNode
@@ -44,6 +46,7 @@ class Qcow2Driver(FormatDriver):
 
     name = "qcow2"
     supports = Supports.WRITE | Supports.ZEROES | Supports.DISCARD | Supports.BACKING
+    options: Final = RUNTIME_OPTIONS  # type: ignore[misc]
     create_options: Final[Options] = CREATE_OPTIONS
 
     def __init__(self, file: BlockNode, image: Qcow2Image) -> None:
@@ -51,6 +54,7 @@ class Qcow2Driver(FormatDriver):
         self.children["file"] = file
         self._image = image
         self._guest = SubclusterGuest(image) if image.geometry.extended else Guest(image)
+        self._preallocated: bool | None = None  # looked at when it is first wanted
 
     @classmethod
     def open(cls, file: BlockNode, mode: OpenMode) -> Self:
@@ -62,6 +66,7 @@ class Qcow2Driver(FormatDriver):
             UnsupportedFeature: a feature is unknown or not implemented.
         """
         image = Qcow2Image(file, mode)
+        check_runtime_options(mode.options, image.header.version)
         dirty = image.header.incompatible_features & Incompatible.DIRTY
         if dirty and not mode.read_only and not mode.check:
             _repair_dirty(image)
@@ -110,20 +115,38 @@ class Qcow2Driver(FormatDriver):
 
     def flush(self) -> None:
         """Write what is held back, in order, and sync."""
+        self._image.flush_data()
         self._image.write_metadata()
 
     def extents(self, offset: int, length: int) -> Iterator[Extent]:
-        """This layer's clusters."""
+        """This layer's clusters; holes of the host's file in them are zeroes where metadata was preallocated."""
+        found = self._extents(offset, length)
+        if self._preallocated is None:
+            self._preallocated = is_preallocated(self._image)
+        return with_holes(self._image, found) if self._preallocated else found
+
+    def _extents(self, offset: int, length: int) -> Iterator[Extent]:
         for run in runs(self._image, offset, length):
-            host = run.host if run.host and run.kind is not Kind.COMPRESSED else None
+            placed = run.kind is Kind.DATA or (run.kind is Kind.ZERO and run.host)
+            host = run.host if placed else None
             yield Extent(run.offset, run.length, _STATUS[run.kind], host)
 
     def references(self) -> Sequence[Reference]:
-        """The backing file, where one is recorded."""
+        """The backing file and the external data file, where they are recorded.
+
+        Raises:
+            InvalidImage: the image has an external data file and does not say which.
+        """
         preamble = self._image.preamble
-        if preamble.backing_file is None:
-            return ()
-        return (Reference("backing", preamble.backing_file, preamble.backing_format),)
+        found: list[Reference] = []
+        if preamble.backing_file is not None:
+            found.append(Reference("backing", preamble.backing_file, preamble.backing_format))
+        if self._image.external:
+            name = preamble.extension(ExtensionType.DATA_FILE)
+            if not name:
+                raise InvalidImage("'data-file' is required for this image")
+            found.append(Reference("data-file", name.decode(errors="surrogateescape"), "raw"))
+        return found
 
     def info(self) -> FormatInfo:
         """Cluster size and QEMU's format-specific part."""
@@ -221,6 +244,17 @@ class Qcow2Driver(FormatDriver):
         """A function for one thread that compresses one whole cluster."""
         return packer(self._image.header.compression_type, self.cluster_size)
 
+    def deferred_read(self, offset: int, length: int) -> Callable[[memoryview], None]:
+        """Look up compressed clusters that are read without the lock.
+
+        Raises:
+            BlockError: the range is not all compressed.
+        """
+        batch = [(run.offset - offset, run) for run in runs(self._image, offset, length)]
+        if any(run.kind is not Kind.COMPRESSED for _, run in batch):
+            raise BlockError("Only compressed clusters can be looked up before they are read", errno=22)
+        return lambda buf: read_compressed(self._image, batch, buf)
+
     def pwrite_compressed(self, offset: int, payload: bytes) -> None:
         """Store a cluster's compressed payload.
 
@@ -232,8 +266,13 @@ class Qcow2Driver(FormatDriver):
         self._guest.write_compressed(offset, payload)
 
     def _below(self) -> None:
-        # The graph opens the backing node after this one.
+        # The graph opens the other nodes after this one.
         self._guest.backing = self.children.get("backing")
+        if self._image.external:
+            data = self.children.get("data-file")
+            if data is None:
+                raise InvalidImage("'data-file' is required for this image")
+            self._image.data = data
 
 
 def _repair_dirty(image: Qcow2Image) -> None:
@@ -252,6 +291,10 @@ def _specific(image: Qcow2Image) -> dict[str, Any]:
     kind = Compression(header.compression_type).name.lower()
     if header.version < 3:
         return {"compat": "0.10", "compression-type": kind, "refcount-bits": image.geometry.refcount_bits}
+    name = image.preamble.extension(ExtensionType.DATA_FILE)
+    external: dict[str, Any] = {"data-file": name.decode(errors="replace")} if name else {}
+    if image.external:
+        external["data-file-raw"] = image.raw_external
     return {
         "compat": "1.1",
         "compression-type": kind,
@@ -259,4 +302,5 @@ def _specific(image: Qcow2Image) -> dict[str, Any]:
         "refcount-bits": image.geometry.refcount_bits,
         "corrupt": bool(header.incompatible_features & Incompatible.CORRUPT),
         "extended-l2": bool(header.incompatible_features & Incompatible.EXTENDED_L2),
+        **external,
     }

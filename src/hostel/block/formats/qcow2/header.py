@@ -202,4 +202,5 @@ def with_extension(preamble: Preamble, kind: ExtensionType, data: bytes | None) 
 
 def unknown_autoclear(header: Header) -> int:
     """Autoclear bits that a writer of ours must clear: it maintains neither bitmaps nor what it does not know."""
-    return header.autoclear_features & ~int(Autoclear.NONE)
+    kept = Autoclear.DATA_FILE_RAW if header.incompatible_features & Incompatible.DATA_FILE else Autoclear.NONE
+    return header.autoclear_features & ~int(kept)

@@ -16,7 +16,7 @@ from hostel.block.formats.qcow2 import layout
 from hostel.block.formats.qcow2.geometry import Geometry
 from hostel.block.formats.qcow2.header import Preamble
 from hostel.block.formats.qcow2.l2_table import L2Table
-from hostel.block.formats.qcow2.layout import Compatible, Extension, Header, Incompatible, SnapshotHeader
+from hostel.block.formats.qcow2.layout import Autoclear, Compatible, Extension, Header, Incompatible, SnapshotHeader
 from hostel.block.formats.qcow2.overlap import MetadataMap
 from hostel.block.formats.qcow2.refcount import Allocator
 from hostel.block.formats.qcow2.snapshot_table import validate_table
@@ -36,6 +36,7 @@ class Qcow2Image:
     Attributes:
         file: the node that holds the metadata.
         data: the node that holds the guest's clusters.
+        external: that is a file of its own, where a cluster's host offset is its guest offset.
         preamble: the header cluster as it is on disk.
         geometry: the sizes that follow from the header.
         l1: the active L1 table.
@@ -49,6 +50,7 @@ class Qcow2Image:
         self.mode = mode
         self.preamble = read_preamble(file)
         self.geometry = Geometry.of(self.header)
+        self.external = bool(self.header.incompatible_features & Incompatible.DATA_FILE)
         self.suspicious = layout.L2_RESERVED | (self.geometry.cluster_size - 1 & ~layout.ZERO)
         self.l1: array[int] = array("Q")
         self.refcounts = Allocator(file, self.geometry, array("Q"), 0, 0)
@@ -81,6 +83,11 @@ class Qcow2Image:
         return int(self.header.size)
 
     @property
+    def raw_external(self) -> bool:
+        """Whether the external data file must read like the image."""
+        return self.external and bool(self.header.autoclear_features & Autoclear.DATA_FILE_RAW)
+
+    @property
     def lazy(self) -> bool:
         """Whether refcounts on disk may wait, with the dirty bit set."""
         return bool(self.header.compatible_features & Compatible.LAZY_REFCOUNTS)
@@ -93,11 +100,19 @@ class Qcow2Image:
         Raises:
             InvalidImage: a table lies beyond the end of the file.
         """
-        header, geometry = self.header, self.geometry
+        header = self.header
         self.tables.clear()
         self.l1 = self._read_table(header.l1_table_offset, header.l1_size, "L1 table")
-        if self.mode.read_only:
-            return
+        if not self.mode.read_only:
+            self.load_refcounts()
+
+    def load_refcounts(self) -> None:
+        """Read the refcount table.
+
+        Raises:
+            InvalidImage: the table lies beyond the end of the file.
+        """
+        header, geometry = self.header, self.geometry
         length = header.refcount_table_clusters << geometry.cluster_bits
         table = self._read_table(header.refcount_table_offset, length // 8, "refcount table", padded=True)
         while table and not table[-1]:
@@ -248,6 +263,27 @@ class Qcow2Image:
         cluster = self.refcounts.find(1)
         return offset if room and cluster << bits == offset + room else cluster << bits
 
+    def is_own(self, entry: int) -> bool:
+        """Whether a cluster may be written in place: allocated, uncompressed, and nobody else's."""
+        own = entry & layout.COPIED and not entry & layout.COMPRESSED
+        return bool(own and (self.external or entry & layout.OFFSET_MASK))
+
+    def allocate_data(self, guest_offset: int, length: int) -> int:
+        """Find room for guest clusters; returns the host offset. In an external data file each has its own place."""
+        return guest_offset - self.geometry.in_cluster(guest_offset) if self.external else self.allocate(length)
+
+    def abandon_data(self, offset: int, length: int) -> None:
+        """Give back at once what was allocated and never referred to."""
+        if not self.external:
+            self.refcounts.free(offset, length)
+
+    def release_data(self, offset: int, *, discard: bool = False) -> None:
+        """Give a guest cluster's place up; see :meth:`release`."""
+        if not self.external:
+            self.release(offset, self.geometry.cluster_size, discard=discard)
+        elif discard:
+            self.data.discard(offset, self.geometry.cluster_size)
+
     def release(self, offset: int, length: int, *, discard: bool = False) -> None:
         """Give a host range up once the disk refers to it no more; with ``discard`` its space goes back to the host."""
         if self._frees:
@@ -263,6 +299,8 @@ class Qcow2Image:
         Raises:
             CorruptImage: an L2 entry points to metadata; the image is marked.
         """
+        if self.external:
+            return
         bits = self.geometry.cluster_bits
         first = offset >> bits
         found = self.map.find(first, ((offset + length - 1) >> bits) - first + 1)
@@ -298,7 +336,8 @@ class Qcow2Image:
         self.place_metadata()
         header = self.header
         if headers.unknown_autoclear(header):
-            self.write_preamble(self.preamble._replace(header=header.replace(autoclear_features=0)))
+            kept = header.autoclear_features & ~headers.unknown_autoclear(header)
+            self.write_preamble(self.preamble._replace(header=header.replace(autoclear_features=kept)))
         if self.lazy:
             self.set_features(self.header.incompatible_features | Incompatible.DIRTY)
         self._writing = True
@@ -340,6 +379,11 @@ class Qcow2Image:
             self.broken = "its header could not be written; open it again"
             raise
 
+    def flush_data(self) -> None:
+        """Sync an external data file, so that its data is there before what points to it."""
+        if self.external and self.data is not self.file:
+            self.data.flush()
+
     def write_metadata(self) -> None:
         """Write what is held back, in order, and sync."""
         if not self.lazy:
@@ -351,6 +395,7 @@ class Qcow2Image:
 
     def flush_metadata(self) -> None:
         """Write everything that is held back, the freed clusters included, and sync."""
+        self.flush_data()
         self.write_metadata()
         while self.refcounts.dirty:
             self._write_refcounts()
@@ -442,8 +487,6 @@ def validate_header(image: Qcow2Image) -> None:
         raise InvalidImage(f"Unsupported encryption method {header.crypt_method}")
     if header.crypt_method:
         raise UnsupportedFeature("Encrypted qcow2 images are not supported yet")
-    if header.incompatible_features & Incompatible.DATA_FILE:
-        raise UnsupportedFeature("Unsupported qcow2 feature(s): external data file")
     if geometry.extended and geometry.cluster_bits < layout.MIN_EXTENDED_BITS:
         raise InvalidImage("Extended L2 entries are only supported with cluster sizes of at least 16384 bytes")
     if not image.mode.read_only and not image.mode.check and header.incompatible_features & Incompatible.CORRUPT:

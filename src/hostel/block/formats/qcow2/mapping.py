@@ -38,13 +38,15 @@ class Run(NamedTuple):
     host: int
 
 
-def classify(entry: int) -> Kind:
-    """What a standard L2 entry says."""
+def classify(entry: int, *, external: bool) -> Kind:
+    """What a standard L2 entry says; in an external data file, offset 0 is as good a place as any."""
     if entry & layout.COMPRESSED:
         return Kind.COMPRESSED
     if entry & layout.ZERO:
         return Kind.ZERO
-    return Kind.DATA if entry & layout.OFFSET_MASK else Kind.UNALLOCATED
+    if entry & layout.OFFSET_MASK or (external and entry & layout.COPIED):
+        return Kind.DATA
+    return Kind.UNALLOCATED
 
 
 def runs(image: Qcow2Image, offset: int, length: int) -> Iterator[Run]:
@@ -79,11 +81,11 @@ def _table_runs(image: Qcow2Image, table: array[int], l1_index: int, offset: int
     index = (offset - base) >> bits
     while index <= last:
         entry = table[index]
-        kind = classify(entry)
+        kind = classify(entry, external=image.external)
         host = entry & layout.OFFSET_MASK
         if kind is Kind.COMPRESSED:
             next_index, host = index + 1, entry
-        elif host:
+        elif host or kind is Kind.DATA:
             if kind is Kind.ZERO or entry & image.suspicious:
                 image.validate_entry(entry, l1_index, index)
             next_index = _same_run(table, index, last, host, entry & layout.ZERO, 1 << bits)
@@ -102,7 +104,8 @@ def extended_runs(image: Qcow2Image, table: L2Table, l1_index: int, offset: int,
     last: Run | None = None
     for run in _subcluster_runs(image, table, l1_index, offset, end):
         if last is not None and last.kind is run.kind is not Kind.COMPRESSED:
-            continues = last.host + last.length == run.host if last.host else not run.host
+            placed = last.host or last.kind is Kind.DATA
+            continues = last.host + last.length == run.host if placed else not run.host
             if continues or run.kind is not Kind.DATA:
                 last = last._replace(length=last.length + run.length, host=last.host if continues else 0)
                 continue
@@ -128,13 +131,16 @@ def _subcluster_runs(image: Qcow2Image, table: L2Table, l1_index: int, offset: i
         host = entry & layout.OFFSET_MASK
         if entry & image.suspicious:
             image.validate_entry(entry, l1_index, index)
-        if (bitmap >> 32) & bitmap or (bitmap & layout.ALL_ALLOCATED and not host):
+        if (bitmap >> 32) & bitmap or (
+            bitmap & layout.ALL_ALLOCATED and not host and not (image.external and entry & layout.COPIED)
+        ):
             image.corrupt(f"Invalid cluster entry found (L2 offset: {table.offset:#x}, L2 index: {index:#x})")
         while offset < stop:
             within = geometry.in_cluster(offset)
             kind, after = subcluster_run(bitmap, within // geometry.subcluster_size)
             length = min(stop - offset, after * geometry.subcluster_size - within)
-            yield Run(offset, length, kind, host + within if host and kind is not Kind.UNALLOCATED else 0)
+            placed = kind is Kind.DATA or (kind is Kind.ZERO and host)
+            yield Run(offset, length, kind, host + within if placed else 0)
             offset += length
 
 

@@ -54,11 +54,18 @@ def _grow(guest: Guest, size: int, preallocation: Preallocation) -> None:
     _grow_l1(image, entries)
     # Before the size changes, so that what a longer backing file has there never shows.
     _hide_backing(guest, old, size)
+    _grow_data_file(image, size)
     image.flush_metadata()
     image.write_header_fields(image.header.replace(size=size), "size", "crypt_method")
     if preallocation is not Preallocation.OFF:
         start = image.geometry.align(old)
         preallocate(guest, start, size - start, preallocation)
+
+
+def _grow_data_file(image: Qcow2Image, size: int) -> None:
+    """An external data file is at least as long as the image; a raw one exactly."""
+    if image.external and image.data.length < size:
+        image.data.resize(size)
 
 
 def _zero_tail(guest: Guest, old: int) -> None:
@@ -129,6 +136,8 @@ def _shrink(guest: Guest, size: int) -> None:
     if start < end:
         guest.drop(start, end - start)
     _drop_tables(guest, first)
+    if image.raw_external:
+        image.data.resize(size)
 
 
 def make_empty(guest: Guest) -> None:
@@ -172,7 +181,8 @@ def preallocate(guest: Guest, offset: int, length: int, mode: Preallocation) -> 
     for start in range(offset, end, _STEP):
         host_end = max(host_end, guest.map_new(start, min(_STEP, end - start), fill=mode is Preallocation.FULL))
     image.flush_metadata()
-    if host_end > image.file.length:
-        image.file.resize(host_end)
+    host_end = min(host_end, image.size) if image.external else host_end
+    if host_end > image.data.length:
+        image.data.resize(host_end)
     if mode is Preallocation.FALLOC and host_end:
-        image.file.preallocate(0, host_end)
+        image.data.preallocate(0, host_end)

@@ -33,6 +33,7 @@ def create_snapshot(image: Qcow2Image, name: str, date: tuple[int, int]) -> Snap
         BlockError: there are too many snapshots, or a refcount cannot grow (EINVAL); the image is as it was.
         OSError: the host's own errors; the image is as it was.
     """
+    _require_internal(image)
     table = snapshot_table.load(image)
     encoded = name.encode(errors="surrogateescape")
     if len(table) >= layout.MAX_SNAPSHOTS or len(encoded) > 0xFFFF:
@@ -67,6 +68,7 @@ def apply_snapshot(image: Qcow2Image, id_or_name: str) -> None:
         BlockError: there is no such snapshot (ENOENT), or it cannot be applied; the image is as it was.
         OSError: the host's own errors; the image is as it was.
     """
+    _require_internal(image)
     snapshot = _find(snapshot_table.load(image), id_or_name)
     header = image.header
     if snapshot.disk_size != header.size and header.version < 3:
@@ -91,6 +93,7 @@ def delete_snapshot(image: Qcow2Image, id_or_name: str) -> None:
         BlockError: there is no such snapshot (ENOENT), or its L1 table makes no sense; the image is as it was.
         OSError: the host's own errors; the image is as it was.
     """
+    _require_internal(image)
     table = snapshot_table.load(image)
     snapshot = _find(table, id_or_name)
     dropped = load_l1(image, snapshot)
@@ -104,6 +107,11 @@ def delete_snapshot(image: Qcow2Image, id_or_name: str) -> None:
             fields |= _replace_l1(image, transaction, l1)
         transaction.commit(**fields)
     _adopt(image, l1)
+
+
+def _require_internal(image: Qcow2Image) -> None:
+    if image.external:
+        raise UnsupportedFeature("Operation not supported")
 
 
 def _new(

@@ -9,7 +9,7 @@ from array import array
 
 from hostel.block.formats.qcow2 import layout
 from hostel.block.formats.qcow2.l2_table import L2Table
-from hostel.block.formats.qcow2.write import Guest, is_own
+from hostel.block.formats.qcow2.write import Guest
 
 
 class SubclusterGuest(Guest):
@@ -25,9 +25,9 @@ class SubclusterGuest(Guest):
             self._write_part(offset, part, table, l1_index, index)
             return len(part)
         end = min(end, index + len(data) // size)
-        if not is_own(table.entries[index]):
+        if not image.is_own(table.entries[index]):
             stop = index + 1
-            while stop < end and not is_own(table.entries[stop]):
+            while stop < end and not image.is_own(table.entries[stop]):
                 stop += 1
             part = data[: (stop - index) * size]
             self._write_new(offset, part, table, l1_index, index, stop)
@@ -70,7 +70,7 @@ class SubclusterGuest(Guest):
         entry, bitmap = table.entries[index], table.bitmaps[index]
         within = geometry.in_cluster(offset)
         touched = self._mask(within, within + len(data))
-        if is_own(entry):
+        if image.is_own(entry):
             host = self._own_host(table, l1_index, index)
             low, high = self._widened(within, within + len(data), bitmap)
             image.prevent_overlap(host + low, high - low)
@@ -81,11 +81,11 @@ class SubclusterGuest(Guest):
         needed = layout.ALL_ALLOCATED if entry & layout.COMPRESSED else touched | bitmap & layout.ALL_ALLOCATED
         low = ((needed & -needed).bit_length() - 1) * geometry.subcluster_size
         high = needed.bit_length() * geometry.subcluster_size
-        host = image.allocate(geometry.cluster_size)
+        host = image.allocate_data(offset, geometry.cluster_size)
         try:
             self._write_around(offset, data, host, low, high)
         except BaseException:
-            image.refcounts.free(host, geometry.cluster_size)
+            image.abandon_data(host, geometry.cluster_size)
             raise
         filled = self._mask(low, high)
         zeroes = 0 if entry & layout.COMPRESSED else bitmap & layout.ALL_ZERO & ~(filled << 32)
@@ -129,6 +129,7 @@ class SubclusterGuest(Guest):
         self._zero_part(offset, first - offset)
         low = min(self.image.geometry.align(first), last)
         high = max(low, last - self.image.geometry.in_cluster(last))
+        self._zero_external(first, last - first)
         self._zero_subclusters(first, low - first)
         if low < high:
             self._change(low, high - low, self._zeroed if unmap else self._zeroed_keeping)

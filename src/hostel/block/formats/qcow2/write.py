@@ -16,6 +16,7 @@ from hostel.block.formats.qcow2.image import Qcow2Image
 from hostel.block.formats.qcow2.l2_table import L2Table
 from hostel.block.formats.qcow2.mapping import Kind, Run, equal_entries, runs
 from hostel.block.node import BlockNode, fill_zeroes
+from hostel.errors import UnsupportedFeature
 from hostel.units import MiB
 
 _ZEROES: Final = memoryview(bytes(MiB))
@@ -93,7 +94,7 @@ class Guest:
         table = image.l2_for_write(l1_index)
         entry = table.entries[index]
         within = image.geometry.in_cluster(offset)
-        if is_own(entry):
+        if image.is_own(entry):
             host = entry & layout.OFFSET_MASK
             zero = entry & layout.ZERO
             if entry & image.suspicious or zero:
@@ -108,7 +109,7 @@ class Guest:
                 image.data.pwrite(host + within, part)
             return len(part)
         stop = index + 1
-        while stop < end and not is_own(table.entries[stop]):
+        while stop < end and not image.is_own(table.entries[stop]):
             stop += 1
         part = data[: ((stop - index) << bits) - within]
         self._write_new(offset, part, table, l1_index, index, stop)
@@ -118,11 +119,11 @@ class Guest:
         """Write into new clusters for the entries from ``index`` up to ``stop``."""
         image = self.image
         length = (stop - index) << image.geometry.cluster_bits
-        host = image.allocate(length)
+        host = image.allocate_data(offset, length)
         try:
             self._fill(offset, data, host, old_is_zero=False)
         except BaseException:
-            image.refcounts.free(host, length)
+            image.abandon_data(host, length)
             raise
         old = table.entries[index:stop]
         self._map(table, l1_index, index, stop, host)
@@ -145,7 +146,7 @@ class Guest:
                 offset, length = geometry.compressed_range(entry & ~layout.COMPRESSED)
                 image.release(offset, length)
             elif entry & layout.OFFSET_MASK:
-                image.release(entry & layout.OFFSET_MASK, geometry.cluster_size)
+                image.release_data(entry & layout.OFFSET_MASK)
 
     def _fill(self, offset: int, data: memoryview, host: int, *, old_is_zero: bool) -> None:
         """Write whole clusters at ``host``: the data, and around it what the guest had there."""
@@ -185,12 +186,18 @@ class Guest:
             self._zero_part(offset, length)
             return
         self._zero_part(offset, first - offset)
+        self._zero_external(first, last - first)
         if self.image.header.version >= 3:
             self._change(first, last - first, self._zeroed_keeping if not unmap else self._zeroed)
         else:
             self._zero_old(first, last - first)
         self._zero_part(last, offset + length - last)
         self.image.settle()
+
+    def _zero_external(self, offset: int, length: int) -> None:
+        """An external data file that must stay valid as a raw image gets the zeroes as well."""
+        if self.image.raw_external and length > 0:
+            self.image.data.write_zeroes(offset, min(length, self.image.size - offset), unmap=True)
 
     def _whole(self, offset: int, length: int) -> tuple[int, int]:
         """The whole clusters inside a range; the image's last cluster is whole where its end is reached."""
@@ -233,6 +240,7 @@ class Guest:
         if offset % self.image.geometry.cluster_size and offset + length >= self.image.size:
             first = self.image.geometry.align(offset)
         if first < last:
+            self._zero_external(first, last - first)
             self._change(first, last - first, self._discarded)
         self.image.settle()
 
@@ -257,8 +265,8 @@ class Guest:
             for before, (after, _) in zip(old, changed, strict=True):
                 if before & layout.COMPRESSED:
                     self.release(array("Q", [before]))
-                elif before & layout.OFFSET_MASK and not after & layout.OFFSET_MASK:
-                    image.release(before & layout.OFFSET_MASK, image.geometry.cluster_size, discard=True)
+                elif has_place(before, image) and not has_place(after, image):
+                    image.release_data(before & layout.OFFSET_MASK, discard=True)
 
     def _may_skip(self, l1_index: int, index: int, stop: int, new: Change) -> bool:
         """Whether an absent table may stay absent: it reads as zeroes already."""
@@ -286,7 +294,8 @@ class Guest:
             while index < stop:
                 after = equal_entries(table.entries, index, stop)
                 if not table.entries[index] and (table.bitmaps is None or not any(table.bitmaps[index:after])):
-                    host = self.image.allocate((after - index) << bits)
+                    guest = l1_index * self.image.geometry.l2_reach + (index << bits)
+                    host = self.image.allocate_data(guest, (after - index) << bits)
                     end = max(end, host + ((after - index) << bits))
                     self._zero_new(host, (after - index) << bits, fill=fill)
                     self._map_unwritten(table, l1_index, index, after, host)
@@ -303,12 +312,14 @@ class Guest:
             elif host < data.length:
                 data.write_zeroes(host, min(length, data.length - host), unmap=True)
         except BaseException:
-            self.image.refcounts.free(host, length)
+            self.image.abandon_data(host, length)
             raise
 
     def write_compressed(self, offset: int, payload: bytes) -> None:
         """Store the compressed payload of the whole cluster at guest ``offset``."""
         image = self.image
+        if image.external:
+            raise UnsupportedFeature("Images with an external data file have no compressed clusters")
         image.begin_write()
         l1_index, index, _ = next(self._slices(offset, 1))
         table = image.l2_for_write(l1_index)
@@ -328,9 +339,9 @@ class Guest:
         image.settle()
 
 
-def is_own(entry: int) -> bool:
-    """Whether a cluster may be written in place: allocated, uncompressed, and nobody else's."""
-    return bool(entry & layout.COPIED) and not entry & layout.COMPRESSED and bool(entry & layout.OFFSET_MASK)
+def has_place(entry: int, image: Qcow2Image) -> bool:
+    """Whether an uncompressed cluster has a host offset."""
+    return bool(entry & layout.OFFSET_MASK or (image.external and entry & layout.COPIED))
 
 
 def own_run(entries: array[int], index: int, end: int, step: int) -> int:

@@ -1,0 +1,126 @@
+"""External data files beside real ``qemu-img`` and ``qemu-io``."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from hostel.block import graph
+from hostel.block.driver import Repair
+from hostel.errors import BlockError, InvalidImage, UnsupportedFeature, UntrustedReference
+from hostel.img import create
+
+pytestmark = [pytest.mark.requires_tool("qemu-img"), pytest.mark.requires_tool("qemu-io")]
+SIZE = 3 << 20
+
+
+@pytest.fixture(autouse=True)
+def _inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A data file's name is relative to where one runs."""
+    monkeypatch.chdir(tmp_path)
+
+
+def run(*command: str) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def make(path: Path, *options: str, size: int = SIZE) -> None:
+    given = [(*option.split("="), True) for option in ("data_file=" + path.stem + ".data", *options)]
+    create.create(create.plan(str(path), "qcow2", size, given=given))  # type: ignore[arg-type]
+
+
+def judge(path: Path, oracle: bytes, *, raw: bool) -> None:
+    run("qemu-img", "check", "-f", "qcow2", str(path))
+    expected = path.with_suffix(".raw")
+    expected.write_bytes(oracle)
+    run("qemu-img", "compare", "-f", "qcow2", "-F", "raw", str(path), str(expected))
+    if raw:
+        assert path.with_suffix(".data").read_bytes() == oracle
+    with graph.open(str(path), "qcow2") as node:
+        assert node.read(0, len(oracle)) == oracle
+        result = node.driver.check(Repair.NOTHING, lambda line: None)  # type: ignore[attr-defined]
+        assert (result.corruptions, result.leaks, result.check_errors) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("options", [(), ("data_file_raw=on",), ("extended_l2=on",), ("cluster_size=4096",)])
+def test_random_changes_are_read_by_qemu_as_by_us(tmp_path: Path, options: tuple[str, ...]) -> None:
+    chance = random.Random(len(options))
+    path = tmp_path / "disk.qcow2"
+    raw = "data_file_raw=on" in options
+    make(path, *options)
+    oracle = bytearray(SIZE)
+    for step in range(3):
+        with graph.open(str(path), "qcow2", read_only=False) as node:
+            for _ in range(15):
+                offset = chance.randrange(SIZE)
+                length = min(SIZE - offset, chance.choice((1, 512, 5000, 65536, 200_000)))
+                if chance.random() < 0.6:
+                    data = chance.randbytes(length)
+                    node.pwrite(offset, data)
+                    oracle[offset : offset + length] = data
+                else:
+                    node.write_zeroes(offset, length, unmap=chance.random() < 0.5)
+                    oracle[offset : offset + length] = bytes(length)
+        judge(path, oracle, raw=raw)
+        run("qemu-io", "-f", "qcow2", "-c", f"write -P {step + 1} {step * 1000000} 70000", str(path))
+        oracle[step * 1000000 : step * 1000000 + 70000] = bytes([step + 1]) * 70000
+        judge(path, oracle, raw=raw)
+
+
+def test_a_raw_data_file_follows_the_image_s_size(tmp_path: Path) -> None:
+    path = tmp_path / "disk.qcow2"
+    make(path, "data_file_raw=on")
+    for size in (SIZE + (1 << 20), 1 << 20):
+        with graph.open(str(path), "qcow2", read_only=False) as node:
+            node.pwrite(0, b"\x01" * 4096)
+            node.resize(size)
+        judge(path, b"\x01" * 4096 + bytes(size - 4096), raw=True)
+
+
+def test_what_external_data_forbids_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "disk.qcow2"
+    make(path)
+    with graph.open(str(path), "qcow2", read_only=False) as node:
+        with pytest.raises(UnsupportedFeature):
+            node.driver.snapshot_create("s", date=(0, 0))  # type: ignore[attr-defined]
+        with pytest.raises(UnsupportedFeature):
+            node.driver.pwrite_compressed(0, b"x")  # type: ignore[attr-defined]
+    for options in (("data_file_raw=on", "backing_file=b", "backing_fmt=raw"), ("compat=0.10",)):
+        with pytest.raises(BlockError):
+            make(tmp_path / "other.qcow2", *options)
+    assert not (tmp_path / "other.qcow2").exists()
+
+
+@pytest.mark.parametrize("name", ["json:{}", "nbd:localhost:10809", "file:/etc/passwd"])
+def test_a_data_file_is_never_more_than_a_path(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "disk.qcow2"
+    make(path)
+    data = path.read_bytes()
+    place = data.index(b"DATA") + 4
+    assert data[place + 4 :].startswith(b"disk.data")
+    text = name.encode()
+    path.write_bytes(
+        data[:place]
+        + len(text).to_bytes(4, "big")
+        + text.ljust(16, b"\0")[: -(-len(text) // 8) * 8]
+        + bytes(16)
+        + data[place + 4 + 16 + 16 :]
+    )
+    with pytest.raises((UntrustedReference, InvalidImage)):
+        graph.open(str(path), "qcow2", read_only=False)
+
+
+def test_an_image_that_does_not_name_its_data_file_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "disk.qcow2"
+    make(path)
+    data = bytearray(path.read_bytes())
+    place = data.index(b"DATA")
+    data[place : place + 4] = b"XXXX"
+    path.write_bytes(data)
+    with pytest.raises(InvalidImage, match="'data-file' is required"):
+        graph.open(str(path), "qcow2")
