@@ -386,8 +386,10 @@ class Qcow2Image:
 
     def write_metadata(self) -> None:
         """Write what is held back, in order, and sync."""
-        if not self.lazy:
-            self._write_refcounts()
+        synced = not self.lazy and self._write_refcounts() and self.data is self.file
+        if self._dirty_tables and not synced:
+            # What an entry says must not be on the disk before the data that it points to.
+            self.data.flush()
         self._write_tables()
         self._write_l1()
         self.file.flush()
@@ -401,9 +403,10 @@ class Qcow2Image:
             self._write_refcounts()
             self._free()
 
-    def _write_refcounts(self) -> None:
+    def _write_refcounts(self) -> bool:
+        """Write the refcounts that changed; whether there were any, and with them everything before was synced."""
         if not self.refcounts.dirty:
-            return
+            return False
         moved = self.refcounts.write()
         if moved is not None:
             offset, length = self.refcounts.moved(moved)
@@ -413,6 +416,7 @@ class Qcow2Image:
             self.release(offset, length)
             self.map.place("refcount table", moved, clusters << self.geometry.cluster_bits)
         self.map.blocks = {entry >> self.geometry.cluster_bits for entry in self.refcounts.table if entry}
+        return True
 
     def _write_tables(self) -> None:
         for index in sorted(self._dirty_tables):
