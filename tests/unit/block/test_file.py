@@ -88,6 +88,27 @@ def test_extents_show_holes(node: BlockNode) -> None:
     assert list(node.extents(1 << 20, 10)) == [Extent(1 << 20, 10, data, 1 << 20)]
 
 
+def test_extents_know_of_holes_made_since_they_were_last_asked(node: BlockNode) -> None:
+    node.pwrite(0, b"x" * (3 << 20))
+    assert [extent.length for extent in node.extents(0, 1 << 20)] == [1 << 20]
+    node.write_zeroes(1 << 20, 1 << 20, unmap=True)
+    assert [bool(extent.status & Status.ZERO) for extent in node.extents()] == [False, True, False]
+    node.discard(0, 1 << 20)
+    assert [bool(extent.status & Status.ZERO) for extent in node.extents()] == [True, False]
+    node.resize(1 << 20)
+    assert [(extent.length, bool(extent.status & Status.ZERO)) for extent in node.extents(0, 2 << 20)] == [
+        (2 << 20, True)
+    ]
+
+
+def test_sector_in_which_a_file_ends_is_data_to_its_end(node: BlockNode) -> None:
+    node.pwrite(0, b"x" * 1000)
+    assert [(extent.length, extent.status) for extent in node.extents(0, 1024)] == [
+        (1024, Status.DATA | Status.ALLOCATED)
+    ]
+    assert [extent.length for extent in node.extents(0, 4096)] == [1024, 3072]
+
+
 def test_a_sync_that_failed_once_keeps_failing(node: BlockNode, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(fd: int) -> None:
         raise OSError(errno.EIO, "Input/output error")

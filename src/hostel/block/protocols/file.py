@@ -60,6 +60,9 @@ class FileDriver(BlockDriver):
         self._sync_error: OSError | None = None
         self._can_zero = True
         self._can_punch = True
+        # Where extents() last found data. Finding its end takes a file system as long as the data is large; and what
+        # others make a hole meanwhile reads as zeroes all the same.
+        self._data = (0, 0)
 
     @classmethod
     def open(cls, path: str, mode: OpenMode) -> Self:
@@ -165,6 +168,7 @@ class FileDriver(BlockDriver):
 
     def write_zeroes(self, offset: int, length: int, *, unmap: bool) -> None:
         """Zero a range by asking the file system, or else by writing."""
+        self._data = (0, 0)
         end = offset + length
         if not self._is_device and offset >= self.length:
             # Growing a file makes a hole, which is all that unmap could give.
@@ -186,6 +190,7 @@ class FileDriver(BlockDriver):
 
     def discard(self, offset: int, length: int) -> None:
         """Punch a hole, where the file system can."""
+        self._data = (0, 0)
         if self._can_punch and not self._is_device:
             self._can_punch = self._fallocate(_FALLOC_PUNCH_HOLE | _FALLOC_KEEP_SIZE, offset, length)
 
@@ -205,18 +210,21 @@ class FileDriver(BlockDriver):
         """Data and holes, as the file system knows them."""
         end = offset + length
         while offset < end:
-            start = self._seek(offset, os.SEEK_DATA, end)
-            if start > offset:
-                yield Extent(offset, start - offset, Status.ZERO | Status.ALLOCATED, offset)
-                offset = start
-            if offset < end:
-                stop = self._seek(offset, os.SEEK_HOLE, end)
-                # A file that shrinks under us must not stop us from getting on.
-                stop = stop if stop > offset else end
-                # A disk has no part of a sector: the one in which the file ends is data to its end.
-                stop = min(-(-stop // SECTOR) * SECTOR, end)
-                yield Extent(offset, stop - offset, Status.DATA | Status.ALLOCATED, offset)
-                offset = stop
+            low, high = self._data
+            if not low <= offset < high:
+                start = self._seek(offset, os.SEEK_DATA, end)
+                if start > offset:
+                    yield Extent(offset, start - offset, Status.ZERO | Status.ALLOCATED, offset)
+                    offset = start
+                    continue
+                high = self._seek(offset, os.SEEK_HOLE, max(end, self.length))
+                # A file that shrinks under us must not stop us from getting on. And a disk has no part of a sector:
+                # the one in which the file ends is data to its end.
+                high = -(-high // SECTOR) * SECTOR if high > offset else end
+                self._data = (offset, high)
+            stop = min(high, end)
+            yield Extent(offset, stop - offset, Status.DATA | Status.ALLOCATED, offset)
+            offset = stop
 
     def resize(self, size: int, preallocation: Preallocation = Preallocation.OFF) -> None:
         """Set the file's size.
@@ -224,6 +232,7 @@ class FileDriver(BlockDriver):
         Raises:
             BlockError: a device cannot be resized, or the host refuses; the old size is then restored.
         """
+        self._data = (0, 0)
         old = self.length
         if self._is_device:
             if size > old:
