@@ -171,17 +171,22 @@ def _same_run(table: array[int], index: int, last: int, host: int, zero: int, st
     return index
 
 
-_CHUNK: Final = 512
+_CHUNK: Final = 4096
 
 
 def equal_entries(table: array[int], index: int, end: int) -> int:
     """The index after the entries that equal the one at ``index``, at most ``end``."""
     value = table[index]
     index += 1
-    while index < end and table[index] == value:
-        index += 1
-        if end - index >= _CHUNK:
-            same = array("Q", [value]) * _CHUNK
-            while end - index >= _CHUNK and table[index : index + _CHUNK] == same:
-                index += _CHUNK
+    step = 1
+    # Ever longer stretches at once while they are equal, then ever shorter ones down to the entry that is not.
+    growing = True
+    while step and index < end:
+        step = min(step, end - index)
+        if table[index : index + step] == array("Q", [value]) * step:
+            index += step
+            step = min(step * 2, _CHUNK) if growing else step
+        else:
+            growing = False
+            step //= 2
     return index
