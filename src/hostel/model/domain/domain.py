@@ -141,6 +141,15 @@ class Devices(Element, tag="devices", keep_open=True):
         """Every device that has an alias and an address, in output order."""
         return (element for element in self.elements() if isinstance(element, Device))
 
+    def path(self, device: Element) -> str:
+        """Where a device is in the document, such as ``/domain/devices/disk[2]``."""
+        position = 0
+        for element in self.elements():
+            position += element.TAG == device.TAG
+            if element is device:
+                break
+        return f"/domain/devices/{device.TAG}[{position}]"
+
     def bootable(self) -> Iterator[BootableDevice]:
         """Every device that firmware can boot from."""
         return (element for element in self.elements() if isinstance(element, BootableDevice))

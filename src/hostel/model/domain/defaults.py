@@ -1,0 +1,226 @@
+"""Completing a document: what libvirt fills in before it stores one (``domain_postparse.c``, ``qemu_domain.c``).
+
+>>> from hostel.model.domain.platform import Platform
+>>> os = "<os><type>hvm</type></os>"
+>>> domain = Domain.parse(f"<domain type='qemu'><name>web</name><memory>65536</memory>{os}</domain>")
+>>> complete(domain, Platform(arch="x86_64"))
+>>> domain.on_reboot, domain.os.boot, domain.vcpu.value
+('restart', [<BootDevice.HD: 'hd'>], 1)
+"""
+
+from __future__ import annotations
+
+import uuid as uuids
+from collections.abc import Iterator
+
+from hostel.codec.xml import Element
+from hostel.errors import ErrorCode, ModelError
+from hostel.model.domain.clock import Clock
+from hostel.model.domain.cpu import Cpu, CpuModel, Vcpu
+from hostel.model.domain.device_defaults import complete_controller, complete_devices, complete_serials, complete_videos
+from hostel.model.domain.devices.paravirtual import ShmemSize
+from hostel.model.domain.domain import Domain, DomainType
+from hostel.model.domain.features import TopSegment
+from hostel.model.domain.implicit import (
+    add_implicit_devices,
+    add_qemu_devices,
+    mirror_consoles,
+    number_controllers,
+)
+from hostel.model.domain.memory import CurrentMemory, Memory
+from hostel.model.domain.os import BootDevice
+from hostel.model.domain.placing.pci import assign_pci
+from hostel.model.domain.placing.ports import assign_ccid, assign_memory_slots, assign_usb, assign_virtio_serial
+from hostel.model.domain.platform import X86, Platform
+from hostel.model.scaled import Scaled
+from hostel.units import KiB
+
+
+def complete(domain: Domain, platform: Platform) -> None:
+    """Fill in what a document leaves out, in place, in libvirt's order.
+
+    Raises:
+        ModelError: something written is in the way of it.
+    """
+    if domain.uuid is None:
+        domain.uuid = str(uuids.uuid4())
+    if domain.genid is not None and domain.genid.value is None:
+        domain.genid.value = str(uuids.uuid4())
+    _normalise_sizes(domain)
+    _complete_machine(domain, platform)
+    _complete_small(domain)
+    number_controllers(domain)
+    if domain.cpu is not None:
+        _complete_cpu(domain.cpu)
+    if platform.is_qemu:
+        add_qemu_devices(domain)
+        _canonicalise_machine(domain, platform)
+        _complete_qemu_cpu(domain, platform)
+    complete_devices(domain, platform)
+    _complete_memory(domain)
+    _complete_boot(domain)
+    assign_ccid(domain)
+    add_implicit_devices(domain)
+    complete_videos(domain, platform)
+    complete_serials(domain, platform)
+    for controller in domain.devices.controllers:
+        complete_controller(controller, platform)
+    mirror_consoles(domain)
+    if platform.is_qemu:
+        assign_virtio_serial(domain)
+        assign_pci(domain)
+        assign_usb(domain)
+        assign_memory_slots(domain)
+        mirror_consoles(domain)
+
+
+def _walk(element: Element) -> Iterator[Element]:
+    yield element
+    for below in element.elements():
+        yield from _walk(below)
+
+
+def _normalise_sizes(domain: Domain) -> None:
+    for element in _walk(domain):
+        if isinstance(element, ShmemSize):
+            element.value, element.unit = element.to_bytes() >> 20, "M"
+        elif isinstance(element, TopSegment):
+            element.value, element.unit = _pretty(element.to_bytes())
+        elif isinstance(element, Scaled):
+            element.normalise()
+
+
+def _pretty(size: int) -> tuple[int, str]:
+    """The largest unit in which a size is whole."""
+    for unit, scale in (("GiB", KiB**3), ("MiB", KiB**2), ("KiB", KiB)):
+        if size and size % scale == 0:
+            return size // scale, unit
+    return size, "B"
+
+
+def _complete_machine(domain: Domain, platform: Platform) -> None:
+    if domain.os is None:
+        raise ModelError("/domain/os/type", "an os <type> must be specified")
+    kind = domain.os.type
+    if kind.arch is None:
+        kind.arch = platform.arch
+    if kind.machine is None:
+        kind.machine = platform.machine
+    if domain.devices.emulator is None:
+        domain.devices.emulator = platform.emulator
+    if domain.os.loader is not None and domain.os.loader.path is not None and domain.os.loader.type is None:
+        domain.os.loader.type = "rom"
+    if domain.os.smbios == "none":
+        domain.os.smbios = None
+
+
+def _canonicalise_machine(domain: Domain, platform: Platform) -> None:
+    if domain.os is not None and domain.os.type.machine is not None:
+        machine = domain.os.type.machine
+        domain.os.type.machine = platform.aliases.get(machine, machine)
+
+
+def _complete_small(domain: Domain) -> None:
+    domain.vcpu = domain.vcpu or Vcpu(value=1)
+    if domain.vcpu.placement is None:
+        domain.vcpu.placement = "static"
+    if domain.vcpu.current == domain.vcpu.value:
+        domain.vcpu.current = None
+    domain.on_poweroff = domain.on_poweroff or "destroy"
+    domain.on_reboot = domain.on_reboot or "restart"
+    domain.on_crash = domain.on_crash or "destroy"
+    clock = domain.clock = domain.clock or Clock()
+    if clock.offset == "variable":
+        clock.adjustment = clock.adjustment or "0"
+        clock.basis = clock.basis or "utc"
+    if domain.features is not None and domain.features.hyperv is not None and domain.features.hyperv.mode is None:
+        domain.features.hyperv.mode = "custom"
+    if domain.vcpus is not None:
+        for entry in domain.vcpus.vcpus:
+            if entry.hotpluggable is None:
+                entry.hotpluggable = not entry.enabled
+
+
+def _complete_memory(domain: Domain) -> None:
+    cells = domain.cpu.numa.cells if domain.cpu is not None and domain.cpu.numa is not None else []
+    added = sum(item.target.size.to_kib() for item in domain.devices.memories)
+    if domain.memory is None or domain.memory.value == 0:
+        total = sum(cell.memory for cell in cells) + (added if cells else 0)
+        if not total:
+            reason = "Memory size must be specified via <memory> or in the <numa> configuration"
+            raise ModelError("/domain/memory", reason)
+        domain.memory = Memory(unit="KiB", value=total)
+    elif added > domain.memory.value:
+        raise ModelError("/domain/memory", "Total size of memory devices exceeds the total memory size")
+    current = domain.current_memory
+    if current is None or current.value == 0 or current.value > domain.memory.value:
+        domain.current_memory = CurrentMemory(unit="KiB", value=domain.memory.value)
+    if domain.max_memory is not None and domain.max_memory.value < domain.memory.value:
+        reason = "maximum memory size must be equal or greater than the actual memory size"
+        raise ModelError("/domain/maxMemory", reason)
+
+
+def _complete_boot(domain: Domain) -> None:
+    """Boot from the first disk where nothing is said (``virDomainDefBootOrderPostParse``)."""
+    if domain.os is None or domain.os.type.value != "hvm":
+        return
+    orders: set[int] = set()
+    for device in domain.devices.bootable():
+        if device.boot is None:
+            continue
+        if device.boot.order in orders:
+            path = f"{domain.devices.path(device)}/boot/@order"
+            reason = f"boot order '{device.boot.order}' used for more than one device"
+            raise ModelError(path, reason, code=ErrorCode.CONFIG_UNSUPPORTED)
+        orders.add(device.boot.order)
+    if domain.os.boot and orders:
+        reason = "per-device boot elements cannot be used together with os/boot elements"
+        raise ModelError("/domain/os/boot", reason, code=ErrorCode.CONFIG_UNSUPPORTED)
+    if not domain.os.boot and not orders:
+        domain.os.boot = [BootDevice.HD]
+
+
+def _complete_cpu(cpu: Cpu) -> None:
+    """What parsing itself fills in (``virCPUDefParseXML``)."""
+    if cpu.mode not in (None, "custom"):
+        cpu.match = None
+    elif cpu.model is not None and cpu.model.name is not None:
+        cpu.mode, cpu.match = "custom", cpu.match or "exact"
+    else:
+        cpu.mode = cpu.match = None  # only a topology, or nothing at all
+    if cpu.model is not None:
+        if cpu.mode in ("host-passthrough", "maximum"):
+            cpu.model = None
+        elif cpu.model.name is not None:
+            cpu.model.fallback = cpu.model.fallback or "allow"
+    for feature in cpu.features:
+        feature.policy = feature.policy or "require"
+    if cpu.numa is not None:
+        for index, cell in enumerate(cpu.numa.cells):
+            cell.id = index if cell.id is None else cell.id
+        cpu.numa.cells.sort(key=lambda cell: cell.id or 0)
+        for cell in cpu.numa.cells:
+            scaled = Scaled(unit=cell.unit, value=cell.memory)
+            cell.memory, cell.unit = scaled.to_kib(), "KiB"
+
+
+def _complete_qemu_cpu(domain: Domain, platform: Platform) -> None:
+    """QEMU's default model, and how strictly it is checked (``qemuDomainDefSetDefaultCPU``, ``…CPUPostParse``)."""
+    is_x86 = domain.os is not None and domain.os.type.arch in X86
+    cpu = domain.cpu
+    is_open = cpu is None or cpu.mode is None
+    if is_open and platform.cpu is not None and is_x86:
+        cpu = domain.cpu = cpu or Cpu()
+        cpu.mode, cpu.match, cpu.check = "custom", "exact", "none"
+        cpu.model = CpuModel(fallback="forbid", name=platform.cpu)
+    if cpu is None:
+        return
+    if cpu.mode == "host-passthrough" and cpu.migratable is None:
+        cpu.migratable = True
+    if cpu.check is None and cpu.mode is not None:
+        if cpu.mode in ("host-passthrough", "maximum"):
+            cpu.check = "none"
+        elif cpu.mode == "host-model" or domain.type != DomainType.QEMU:
+            cpu.check = "partial"
+        else:
+            cpu.check = "none"

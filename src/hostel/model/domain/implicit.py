@@ -1,0 +1,203 @@
+"""Devices that a domain has though its document does not say so: consoles, controllers, what QEMU's machines have."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from hostel.errors import ErrorCode, ModelError
+from hostel.model.domain.devices.address import CcidAddress, DriveAddress, VirtioSerialAddress
+from hostel.model.domain.devices.character import Channel, Console, ConsoleTarget, Serial, SerialTarget
+from hostel.model.domain.devices.controller import Controller, ControllerType
+from hostel.model.domain.devices.disk import DiskBus
+from hostel.model.domain.devices.graphics import GraphicsType
+from hostel.model.domain.devices.hostdev import ScsiHostdev
+from hostel.model.domain.devices.input import Input
+from hostel.model.domain.devices.paravirtual import MemoryBalloon
+from hostel.model.domain.devices.sound import Audio
+from hostel.model.domain.devices.video import Video, VideoModel
+from hostel.model.domain.domain import Domain
+from hostel.model.domain.platform import X86, Board, board_of
+
+_COMPANIONS: Final = ("ich9-ehci1", "ich9-uhci1", "ich9-uhci2", "ich9-uhci3")
+_MIRRORED: Final = ("isa-serial", "spapr-vio-serial", "system-serial", "sclp-serial", None)
+_ROOTS: Final = {Board.I440FX: "pci-root", Board.Q35: "pcie-root"}
+
+
+def number_controllers(domain: Domain) -> None:
+    """Give every controller an index; the parts of one USB 2 controller share theirs."""
+    controllers = domain.devices.controllers
+    for position, controller in enumerate(controllers):
+        if controller.index is None:
+            controller.index = _companion_index(controllers, position)
+        if controller.index is None:
+            controller.index = _free_index(domain, controller.type)
+
+
+def _companion_index(controllers: list[Controller], position: int) -> int | None:
+    controller = controllers[position]
+    if controller.type != ControllerType.USB or controller.model not in _COMPANIONS:
+        return None
+    before = [item for item in controllers[:position] if item.type == ControllerType.USB]
+    if not before or before[-1].model not in _COMPANIONS:
+        return None
+    index = before[-1].index
+    models = [item.model for item in controllers if item.type == ControllerType.USB and item.index == index]
+    return None if controller.model in models else index
+
+
+def _free_index(domain: Domain, kind: ControllerType) -> int:
+    used = {item.index for item in domain.devices.controllers if item.type == kind}
+    return next(index for index in range(len(used) + 1) if index not in used)
+
+
+def find_controller(domain: Domain, kind: ControllerType, index: int) -> Controller | None:
+    """The controller of a kind with an index."""
+    return next((item for item in domain.devices.controllers if item.type == kind and item.index == index), None)
+
+
+def _ensure_controller(domain: Domain, kind: ControllerType, index: int, model: str | None = None) -> None:
+    if find_controller(domain, kind, index) is None:
+        domain.devices.controllers.append(Controller(type=kind, index=index, model=model))
+
+
+def add_qemu_devices(domain: Domain) -> None:
+    """Add what QEMU's machines always have (``qemuDomainDefAddDefaultDevices``).
+
+    Raises:
+        ModelError: the first PCI controller is of the other kind.
+    """
+    devices, board = domain.devices, board_of(domain)
+    is_x86 = domain.os is not None and domain.os.type.arch in X86
+    if is_x86:
+        for kind in ("mouse", "keyboard"):
+            if not any(item.type == kind and item.bus == "ps2" for item in devices.inputs):
+                devices.inputs.append(Input(type=kind, bus="ps2"))
+    if is_x86 and board != Board.ISA:
+        model = "qemu-xhci" if board == Board.Q35 else None
+        _ensure_controller(domain, ControllerType.USB, 0, model)
+    if board == Board.Q35:
+        _ensure_controller(domain, ControllerType.SATA, 0)
+    if board in _ROOTS:
+        root = find_controller(domain, ControllerType.PCI, 0)
+        if root is not None and root.model != _ROOTS[board]:
+            reason = (
+                f"The PCI controller with index='0' must be model='{_ROOTS[board]}' for this machine type, "
+                f"but model='{root.model}' was found instead"
+            )
+            raise ModelError(devices.path(root), reason)
+        _ensure_controller(domain, ControllerType.PCI, 0, _ROOTS[board])
+    if devices.memballoon is None and is_x86:
+        devices.memballoon = MemoryBalloon(model="virtio")
+    _add_audio(domain)
+
+
+def _add_audio(domain: Domain) -> None:
+    devices = domain.devices
+    if devices.audios:
+        return
+    kinds = [item.type for item in devices.graphics]
+    backend: str | None = None if kinds else "none"
+    for kind in kinds:
+        if kind == GraphicsType.VNC:
+            backend = "none"
+        elif kind == GraphicsType.SPICE:
+            backend = "spice"
+        elif kind == GraphicsType.SDL:
+            backend = None
+    if backend is not None:
+        devices.audios.append(Audio(id=1, type=backend))
+
+
+def add_implicit_devices(domain: Domain) -> None:
+    """Add the controllers that disks and channels hang on, and a screen for graphics.
+
+    Raises:
+        ModelError: more than one console is a serial port.
+    """
+    _add_consoles(domain)
+    _add_controllers(domain)
+    devices = domain.devices
+    if devices.graphics and not devices.videos:
+        devices.videos.append(Video(model=VideoModel(type="default")))
+
+
+def _is_serial(console: Console) -> bool:
+    return console.target is None or console.target.type in (None, "none", "serial")
+
+
+def _add_consoles(domain: Domain) -> None:
+    """The first serial port of a machine is its console, and the other way round (``virDomainDefAddConsoleCompat``)."""
+    devices = domain.devices
+    for console in devices.consoles[1:]:
+        if console.target is not None and console.target.type == "serial":
+            reason = "Only the first console can be a serial port"
+            raise ModelError(devices.path(console), reason, code=ErrorCode.CONFIG_UNSUPPORTED)
+    if domain.os is None or domain.os.type.value != "hvm":
+        return
+    if devices.consoles and _is_serial(devices.consoles[0]):
+        if not devices.serials:
+            console = devices.consoles[0]
+            devices.serials.append(
+                Serial(
+                    type=console.type,
+                    sources=[item.copy() for item in console.sources],
+                    protocol=console.protocol,
+                    log=console.log,
+                    target=SerialTarget(port=0),
+                    alias=console.alias,
+                    address=console.address,
+                )
+            )
+    elif devices.serials:
+        target = devices.serials[0].target
+        if (target.type if target is not None else None) in _MIRRORED:
+            devices.consoles.insert(0, Console(target=ConsoleTarget(type="serial")))
+
+
+def mirror_consoles(domain: Domain) -> None:
+    """Make consoles that are serial ports say what those say."""
+    if domain.os is None or domain.os.type.value != "hvm":
+        return
+    for console, serial in zip(domain.devices.consoles, domain.devices.serials, strict=False):
+        if _is_serial(console):
+            console.type = serial.type
+            console.sources = [item.copy() for item in serial.sources]
+            console.protocol = serial.protocol
+            console.log = serial.log.copy() if serial.log is not None else None
+            port = serial.target.port if serial.target is not None else 0
+            console.target = ConsoleTarget(type="serial", port=port)
+            console.alias = serial.alias
+            console.address = serial.address.copy() if serial.address is not None else None
+
+
+def _add_controllers(domain: Domain) -> None:
+    devices = domain.devices
+    for kind, bus in (
+        (ControllerType.SCSI, DiskBus.SCSI),
+        (ControllerType.FDC, DiskBus.FDC),
+        (ControllerType.IDE, DiskBus.IDE),
+        (ControllerType.SATA, DiskBus.SATA),
+    ):
+        used = [
+            item.address.controller
+            for item in devices.disks
+            if item.target.bus == bus and isinstance(item.address, DriveAddress)
+        ]
+        for index in range(max(used, default=-1) + 1):
+            _ensure_controller(domain, kind, index)
+    ends: list[Channel | Console] = [*devices.channels, *devices.consoles]
+    for device in ends:
+        if device.target is not None and device.target.type == "virtio":
+            address = device.address
+            index = address.controller if isinstance(address, VirtioSerialAddress) else 0
+            _ensure_controller(domain, ControllerType.VIRTIO_SERIAL, index)
+    for card in devices.smartcards:
+        if isinstance(card.address, CcidAddress):
+            _ensure_controller(domain, ControllerType.CCID, card.address.controller)
+    used = [
+        item.address.controller
+        for item in devices.hostdevs
+        if isinstance(item, ScsiHostdev) and isinstance(item.address, DriveAddress)
+    ]
+    for index in range(max(used, default=-1) + 1):
+        _ensure_controller(domain, ControllerType.SCSI, index)

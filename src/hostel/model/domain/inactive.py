@@ -1,0 +1,64 @@
+"""What belongs to a running domain and not to its definition.
+
+A live document may be given to be defined, as ``virsh dumpxml`` printed it: what the run brought is left out then, as
+libvirt does (``VIR_DOMAIN_DEF_PARSE_INACTIVE``).
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from hostel.model.domain.devices.character import CharacterType
+from hostel.model.domain.devices.graphics import Graphics
+from hostel.model.domain.domain import Domain
+
+_USER_ALIAS: Final = re.compile(r"ua-[A-Za-z0-9_-]*", re.ASCII)
+# Names that are given to taps while a domain runs; a definition cannot ask for them.
+_GENERATED: Final = ("vnet", "macvtap", "macvlan")
+
+
+def forget_run(domain: Domain) -> None:
+    """Take out of a document what only a running domain has."""
+    domain.id = None
+    devices = domain.devices
+    for device in devices.all():
+        if device.alias is not None and not _USER_ALIAS.fullmatch(device.alias):
+            device.alias = None
+    for disk in devices.disks:
+        disk.mirror = None
+        if disk.source is not None:
+            disk.source.index = None
+    for interface in devices.interfaces:
+        interface.actual = None
+        if interface.source is not None:
+            interface.source.portid = None if interface.source.network is not None else interface.source.portid
+        target = interface.target
+        if target is not None and target.managed is not False and (target.dev or "").startswith(_GENERATED):
+            target.dev = None
+    for character in devices.characters():
+        if getattr(character, "type", None) == CharacterType.PTY:
+            character.sources = []
+    for console in devices.consoles:
+        console.tty = None
+    for channel in devices.channels:
+        if channel.target is not None:
+            channel.target.state = None
+    for graphics in devices.graphics:
+        _forget_ports(graphics)
+    for memory in devices.memories:
+        memory.target.current = None
+    for label in domain.seclabels:
+        if label.type in (None, "dynamic"):
+            label.label = label.image_label = None
+    domain.seclabels = [item for item in domain.seclabels if item.type != "default"]
+
+
+def _forget_ports(graphics: Graphics) -> None:
+    if graphics.autoport or graphics.port == -1:
+        graphics.autoport = True
+        graphics.port = None
+        graphics.tls_port = None
+    for listen in graphics.listens:
+        if listen.type == "network":
+            listen.address = None
