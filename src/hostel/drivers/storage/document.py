@@ -234,7 +234,8 @@ def format_volume(volume: VolumeFacts, backing: VolumeFacts | None = None) -> st
     if volume.backing is not None:
         writer.start("backingStore")
         writer.leaf("path", volume.backing.path)
-        writer.leaf("format", type=volume.backing.format or "raw")
+        # One that is not recorded is told from the bytes, where they may be looked at.
+        writer.leaf("format", type=volume.backing.format or (backing.format if backing is not None else "raw"))
         if backing is not None:
             _write_permissions(writer, backing.permissions)
             if backing.times is not None:

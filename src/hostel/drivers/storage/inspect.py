@@ -7,9 +7,12 @@ the host stands for its capacity.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 import stat
-from typing import Final, NamedTuple
+from collections.abc import Iterator
+from typing import Final, Literal, NamedTuple
 
 from hostel.block import graph, probe
 from hostel.block.driver import Reference
@@ -19,8 +22,32 @@ from hostel.block.trust import Trust
 from hostel.drivers.base import VolumeType
 from hostel.drivers.storage.document import VOLUME_FORMATS, BackingDefinition, Permissions, VolumeFacts, shown_backing
 from hostel.errors import BlockError
+from hostel.units import INT64_MAX, SECTOR
 
 _ISO_MAGIC: Final = (32769, b"CD001")
+_QCOW1_MAGIC: Final = b"QFI\xfb\0\0\0\1"
+
+
+# What XML 1.0 cannot write (section 2.2).
+_UNWRITABLE: Final = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+
+class _Place(NamedTuple):
+    """Where a header gives the virtual size: an unsigned number of 8 bytes, in units of so many bytes."""
+
+    offset: int
+    order: Literal["big", "little"]
+    unit: int = 1
+
+
+_LENGTHS: Final = {
+    "qcow": _Place(24, "big"),
+    "qcow2": _Place(24, "big"),
+    "qed": _Place(48, "little"),
+    "vdi": _Place(368, "little"),
+    "vmdk": _Place(12, "little", SECTOR),
+    "vpc": _Place(48, "big"),
+}
 
 
 class _Metadata(NamedTuple):
@@ -88,14 +115,22 @@ def detect_format(path: str) -> str:
     Raises:
         OSError: it cannot be read.
     """
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    try:
+    with _opened(path) as descriptor:
         head = os.pread(descriptor, probe.HEAD_LENGTH, 0)
         found = probe.detect(head, path)
+        if found == "raw" and head.startswith(_QCOW1_MAGIC):
+            return "qcow"
         offset, magic = _ISO_MAGIC
         if found == "raw" and os.pread(descriptor, len(magic), offset) == magic:
             return "iso"
         return found
+
+
+@contextlib.contextmanager
+def _opened(path: str) -> Iterator[int]:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        yield descriptor
     finally:
         os.close(descriptor)
 
@@ -107,13 +142,29 @@ def _metadata(path: str, physical: int) -> _Metadata:
         return _Metadata("raw", physical)
     if format not in VOLUME_FORMATS:
         format = "raw"  # what libvirt has no name for, such as LUKS, is bytes to it
-    if format not in FORMATS or format == "raw":
+    if format == "raw":
         return _Metadata(format, physical)
-    try:
-        with open_untrusted(path, format) as node:
+    if format in FORMATS:
+        # What the driver refuses, since it is broken or uses what we do not know, still says how long it is.
+        with contextlib.suppress(BlockError, OSError), open_untrusted(path, format) as node:
             return _read(node, path)
-    except (BlockError, OSError):
-        return _Metadata(format, physical)
+    return _Metadata(format, _recorded_length(path, format) or physical)
+
+
+def _recorded_length(path: str, format: str) -> int | None:
+    """The virtual size that an image's header gives, read from its fixed place; None where there is none to believe."""
+    place = _LENGTHS.get(format)
+    if place is None:
+        return None
+    try:
+        with _opened(path) as descriptor:
+            data = os.pread(descriptor, 8, place.offset)
+    except OSError:
+        return None
+    if len(data) < 8:
+        return None
+    length = int.from_bytes(data, place.order) * place.unit
+    return length if 0 < length <= INT64_MAX else None
 
 
 def open_untrusted(path: str, format: str) -> BlockNode:
@@ -148,7 +199,9 @@ def _read(node: BlockNode, path: str) -> _Metadata:
 def _shown(backing: Reference | None, path: str) -> BackingDefinition | None:
     if backing is None:
         return None
-    return BackingDefinition(shown_backing(backing.filename, path), backing.format)
+    # A document can show neither: the format may be any bytes, and so may the name.
+    name = _UNWRITABLE.sub("\ufffd", shown_backing(backing.filename, path))
+    return BackingDefinition(name, backing.format if backing.format in VOLUME_FORMATS else None)
 
 
 def _device_length(path: str) -> int:
