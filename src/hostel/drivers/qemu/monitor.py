@@ -11,6 +11,7 @@ from typing import Any
 from hostel.errors import QmpError
 
 _POLL = 0.02  # seconds
+_SO_ACCEPTCON = 1 << 16  # Linux's include/linux/net.h: the flag of a socket that listens
 
 
 class Monitor:
@@ -100,12 +101,22 @@ def connect(path: Path, *, timeout: float = 10) -> Iterator[Monitor]:
 
 
 def wait_for_socket(path: Path, gone: object, *, timeout: float = 30) -> bool:
-    """Wait until QEMU has made its socket; False when ``gone()`` says that it ended, or in vain."""
+    """Wait until QEMU listens on its socket; False when ``gone()`` says that it ended, or in vain."""
     deadline = time.monotonic() + timeout
     while time.monotonic() < deadline:
-        if path.exists():
+        if _listens(path):
             return True
         if callable(gone) and gone():
             return False
         time.sleep(_POLL)
     return False
+
+
+def _listens(path: Path) -> bool:
+    """Whether a socket takes connections: QEMU makes the file a moment before it listens."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/net/unix").read_text(errors="surrogateescape").splitlines():
+            fields = line.split(None, 7)
+            if len(fields) == 8 and fields[7] == str(path):
+                return int(fields[3], 16) & _SO_ACCEPTCON != 0
+    return path.exists()
