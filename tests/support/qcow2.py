@@ -7,6 +7,7 @@ from pathlib import Path
 
 from hostel.block import graph
 from hostel.block.driver import CheckResult, OpenMode, Repair
+from hostel.block.formats.qcow2 import header as headers
 from hostel.block.formats.qcow2.driver import Qcow2Driver
 from hostel.block.formats.qcow2.layout import Header
 from hostel.block.node import BlockNode
@@ -34,8 +35,13 @@ def attach(
     mode = OpenMode(read_only=read_only, check=check)
     node = BlockNode(Qcow2Driver.open(memory_node(driver, read_only=read_only), mode), "memory", read_only=read_only)
     if backing is not None:
-        node.driver.children["backing"] = BlockNode(_Disk(backing), "backing", read_only=True)
+        node.driver.children["backing"] = disk(backing)
     return node
+
+
+def disk(content: bytes) -> BlockNode:
+    """A raw disk of a fixed size, for reading."""
+    return BlockNode(_Disk(content), "backing", read_only=True)
 
 
 class _Disk(MemoryDriver):
@@ -62,8 +68,8 @@ def check_file(path: Path, repair: Repair = Repair.NOTHING) -> tuple[CheckResult
 
 
 def header(data: bytes | bytearray) -> Header:
-    """The fixed header fields."""
-    return Header.unpack(data)
+    """The fixed header fields; of version 2 with version 3's defaults."""
+    return headers.parse(bytes(data[: 1 << 16])).header
 
 
 def faults(result: CheckResult) -> tuple[int, int]:

@@ -29,6 +29,8 @@ def random_options(rng: random.Random, cluster_sizes: tuple[int, ...] = CLUSTER_
     options: dict[str, Value] = {"cluster_size": rng.choice(cluster_sizes)}
     if rng.random() < 0.2:
         return options | {"compat": "0.10"}
+    if rng.random() < 0.15:
+        options = {"cluster_size": 16384, "extended_l2": True}
     options["refcount_bits"] = rng.choice(REFCOUNT_BITS)
     options["lazy_refcounts"] = rng.random() < 0.25
     options["compression_type"] = rng.choice(("zlib", "zstd"))
@@ -51,6 +53,7 @@ class Workload:
         flushed: what it read when the last flush, or another operation that syncs, was done.
         snapshots: id to content.
         backing: the backing image's content, or None.
+        original_backing: what it was at first.
     """
 
     def __init__(
@@ -72,12 +75,14 @@ class Workload:
         self.backing: bytes | None = None
         if size is None:
             size = self.random_size()
+        extended = bool(self.options.get("extended_l2"))
         if rng.random() < 0.4:
             self.backing = noise(rng, rng.choice((size // 2, size, size + 5 * self.cluster_size)) // SECTOR * SECTOR)
             self.options["backing_file"] = "base.raw"
             self.options["backing_fmt"] = "raw"
-        elif preallocate and rng.random() < 0.3:
+        if preallocate and (extended or self.backing is None) and rng.random() < 0.3:
             self.options["preallocation"] = rng.choice(("metadata", "falloc", "full"))
+        self.original_backing = self.backing
         self.content = self.below(size)
         self.flushed = bytes(self.content)
         self.driver = make_driver(qcow2.create(size, self.options))

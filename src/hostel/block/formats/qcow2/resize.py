@@ -181,8 +181,5 @@ def preallocate(guest: Guest, offset: int, length: int, mode: Preallocation) -> 
     for start in range(offset, end, _STEP):
         host_end = max(host_end, guest.map_new(start, min(_STEP, end - start), fill=mode is Preallocation.FULL))
     image.flush_metadata()
-    host_end = min(host_end, image.size) if image.external else host_end
-    if host_end > image.data.length:
-        image.data.resize(host_end)
     if mode is Preallocation.FALLOC and host_end:
         image.data.preallocate(0, host_end)

@@ -303,14 +303,17 @@ class Guest:
         return end
 
     def _zero_new(self, host: int, length: int, *, fill: bool) -> None:
-        """Make new clusters read as zeroes: by writing them where ``fill``, or else only what may hold old data."""
+        """Make new clusters read as zeroes, by writing them where ``fill``; the file reaches to their end."""
         data = self.image.data
+        end = min(host + length, self.image.size) if self.image.external else host + length
         try:
             if fill:
-                for start in range(host, host + length, len(_ZEROES)):
-                    data.pwrite(start, _ZEROES[: min(len(_ZEROES), host + length - start)])
+                for start in range(host, end, len(_ZEROES)):
+                    data.pwrite(start, _ZEROES[: min(len(_ZEROES), end - start)])
             elif host < data.length:
-                data.write_zeroes(host, min(length, data.length - host), unmap=True)
+                data.write_zeroes(host, min(end, data.length) - host, unmap=True)
+            if end > data.length:
+                data.resize(end)
         except BaseException:
             self.image.abandon_data(host, length)
             raise

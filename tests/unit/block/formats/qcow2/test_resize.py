@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 
 from hostel.block.driver import Preallocation
 from support import qcow2
-from support.memory import MemoryDriver
+from support.crash import crash_states
+from support.memory import LoggedDriver, MemoryDriver
 
 CLUSTER = 4096
 SIZE = 60 * CLUSTER
@@ -23,3 +26,14 @@ def test_space_that_is_preallocated_where_clusters_were_freed_reads_as_zeroes(mo
         node.resize(SIZE + CLUSTER, mode)
         assert node.read(SIZE, CLUSTER) == bytes(CLUSTER)
     assert qcow2.check(driver.data)[0].leaks == 0
+
+
+@pytest.mark.parametrize("mode", [Preallocation.METADATA, Preallocation.FALLOC, Preallocation.FULL])
+def test_a_cluster_is_inside_the_file_before_an_entry_points_to_it(mode: Preallocation) -> None:
+    driver = LoggedDriver(qcow2.create(SIZE, {"cluster_size": CLUSTER}))
+    before = bytes(driver.data)
+    with qcow2.attach(driver) as node:
+        node.resize(2 * SIZE, mode)
+    for state in crash_states(before, driver.log, random.Random(0)):
+        result, lines, _ = qcow2.check(state.data)
+        assert qcow2.faults(result) == (0, 0), lines
