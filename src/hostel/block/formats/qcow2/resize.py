@@ -50,6 +50,8 @@ def _grow(guest: Guest, size: int, preallocation: Preallocation) -> None:
             "Failed to grow the L1 table: the size is beyond what the cluster size can map", errno=errno.EFBIG
         )
     image.begin_write()
+    # An interrupted shrink leaves data beyond the end, which must not come back.
+    _drop_beyond(guest, old)
     _zero_tail(guest, old)
     _grow_l1(image, entries)
     # Before the size changes, so that what a longer backing file has there never shows.
@@ -125,17 +127,14 @@ def _grow_l1(image: Qcow2Image, entries: int) -> None:
 
 
 def _shrink(guest: Guest, size: int) -> None:
-    """The size first, with one write; then what lies beyond it is dropped, which may leave leaks."""
-    image, geometry = guest.image, guest.image.geometry
+    """The size first, with one write; then what lies beyond it is dropped, or when the image grows again."""
+    image = guest.image
     image.begin_write()
     image.flush_metadata()
-    old = image.size
     image.write_header_fields(image.header.replace(size=size), "size", "crypt_method")
-    first = geometry.l1_entries(size)
-    start, end = geometry.align(size), min(geometry.align(old), first * geometry.l2_reach)
-    if start < end:
-        guest.drop(start, end - start)
-    _drop_tables(guest, first)
+    _drop_beyond(guest, size)
+    image.flush_metadata()
+    _truncate_file(image)
     if image.raw_external:
         image.data.resize(size)
 
@@ -146,20 +145,25 @@ def make_empty(guest: Guest) -> None:
     Cut off, it leaves some clusters or leaks.
     """
     guest.image.begin_write()
-    _drop_tables(guest, 0)
+    _drop_beyond(guest, 0)
+    guest.image.flush_metadata()
+    _truncate_file(guest.image)
 
 
-def _drop_tables(guest: Guest, first: int) -> None:
-    """Give up the L2 tables from an L1 index on with all they refer to, and the end of the file that is free then."""
-    image = guest.image
-    for index in range(first, len(image.l1)):
+def _drop_beyond(guest: Guest, size: int) -> None:
+    """Give up whatever is mapped beyond ``size`` bytes."""
+    image, geometry = guest.image, guest.image.geometry
+    index = geometry.l1_entries(size)
+    start, end = geometry.align(size), index * geometry.l2_reach
+    if start < end:
+        guest.drop(start, end - start)
+    while (index := image.next_l2(index)) < len(image.l1):
         table = image.l2_table(index)
         if table is not None:
             guest.release(table.entries)
             image.drop_l2(index)
             image.settle()
-    image.flush_metadata()
-    _truncate_file(image)
+        index += 1
 
 
 def _truncate_file(image: Qcow2Image) -> None:

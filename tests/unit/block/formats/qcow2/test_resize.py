@@ -37,3 +37,21 @@ def test_a_cluster_is_inside_the_file_before_an_entry_points_to_it(mode: Preallo
     for state in crash_states(before, driver.log, random.Random(0)):
         result, lines, _ = qcow2.check(state.data)
         assert qcow2.faults(result) == (0, 0), lines
+
+
+def test_what_an_interrupted_shrink_left_does_not_come_back_when_the_image_grows() -> None:
+    driver = LoggedDriver(qcow2.create(SIZE, {"cluster_size": 512}))
+    with qcow2.attach(driver) as node:
+        node.pwrite(0, b"old" * (SIZE // 3))
+        node.flush()
+        before, start = bytes(driver.data), len(driver.log)
+        node.resize(5 * 512)
+    kept = 0
+    for state in crash_states(before, driver.log[start:], random.Random(0)):
+        with qcow2.attach(MemoryDriver(state.data)) as node:
+            if node.length == SIZE:
+                continue
+            kept += 1
+            node.resize(SIZE)
+            assert node.read(0, SIZE) == (b"old" * SIZE)[: 5 * 512] + bytes(SIZE - 5 * 512)
+    assert kept > 5
