@@ -61,12 +61,13 @@ from hostel.codec.xmlvalue import (
     enumeration,
     hexadecimal,
     integer,
+    octal,
 )
 from hostel.errors import ModelError
 
 __all__ = [
     "ON_OFF", "STRING", "UUID", "YES_NO", "Element", "Kind", "Unknown", "attr", "child", "children", "choice",
-    "content", "enumeration", "flag", "hexadecimal", "integer", "nested", "setting", "settings", "text", "texts",
+    "content", "enumeration", "flag", "hexadecimal", "integer", "nested", "octal", "setting", "settings", "text", "texts",
     "verbatim",
 ]  # fmt: skip
 

@@ -91,6 +91,21 @@ def hexadecimal(digits: int, *, base: int = 0, maximum: int | None = None) -> Ki
     return Kind(_reader(base, 0, 16**digits - 1 if maximum is None else maximum), lambda value: f"0x{value:0{digits}x}")
 
 
+def octal(digits: int, maximum: int) -> Kind[int]:
+    """A number written in octal with a leading zero and at least ``digits`` digits after it."""
+
+    def read(text: str) -> int:
+        try:
+            value = int(text, 8) if text.isascii() and text.isdigit() else -1
+        except ValueError:
+            value = -1
+        if not 0 <= value <= maximum:
+            raise ValueError(f"Write an octal number up to {maximum:o}, such as 0644")
+        return value
+
+    return Kind(read, lambda value: f"0{value:0{digits}o}")
+
+
 def choice(*names: str) -> Kind[str]:
     """One of some words."""
     words = frozenset(names)

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import enum
-import re
 from typing import Final
 
 from hostel.codec.xml import (
     UUID,
     YES_NO,
     Element,
-    Kind,
     attr,
     child,
     children,
@@ -19,6 +17,7 @@ from hostel.codec.xml import (
     flag,
     hexadecimal,
     integer,
+    octal,
     setting,
     text,
 )
@@ -28,7 +27,6 @@ from hostel.model.encryption import Encryption
 from hostel.model.scaled import Scaled
 
 _U64 = 2**64 - 1
-_OCTAL: Final = re.compile("[0-7]+", re.ASCII)
 RBD = ("rbd", "http://libvirt.org/schemas/storagepool/rbd/1.0")
 FS = ("fs", "http://libvirt.org/schemas/storagepool/fs/1.0")
 
@@ -63,21 +61,14 @@ class VolumeType(enum.StrEnum):
     PLOOP = "ploop"
 
 
-def _read_mode(written: str) -> int:
-    if not _OCTAL.fullmatch(written) or int(written, 8) > 0o7777:
-        raise ValueError("Write an octal mode, such as 0644")
-    return int(written, 8)
-
-
-# A mode as libvirt writes it, always with a leading zero; -1 stands for an owner or group that is left alone.
-OCTAL: Final = Kind(_read_mode, lambda mode: f"0{mode:o}")
+# -1 stands for an owner or group that is left alone.
 _IDENTITY: Final = integer(-1, 2**32 - 1)
 
 
 class Permissions(Element, tag="permissions", drop_empty=True):
     """Mode, owner, group and label of a file or directory."""
 
-    mode: int | None = text(OCTAL, default=None)
+    mode: int | None = text(octal(1, 0o7777), default=None)
     owner: int | None = text(_IDENTITY, default=None)
     group: int | None = text(_IDENTITY, default=None)
     label: str | None = text(default=None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from hostel.codec.xml import ON_OFF, YES_NO, Element, attr, child, children, choice, content, integer, text
+from hostel.model.numberset import NUMBERS
 
 _U64 = 2**64 - 1
 
@@ -11,7 +12,7 @@ class Vcpu(Element, tag="vcpu"):
     """How many virtual CPUs there may be, and how many there are."""
 
     placement: str | None = attr(choice("static", "auto"), default=None)
-    cpuset: str | None = attr(default=None)
+    cpuset: str | None = attr(NUMBERS, default=None)
     current: int | None = attr(integer(1), default=None)
     value: int = content(integer(1))
 
@@ -110,7 +111,7 @@ class Cell(Element, tag="cell"):
     """A NUMA cell."""
 
     id: int | None = attr(integer(), default=None)
-    cpus: str | None = attr(default=None)
+    cpus: str | None = attr(NUMBERS, default=None)
     memory: int = attr(integer(maximum=_U64))
     unit: str | None = attr(default=None)
     mem_access: str | None = attr(choice("shared", "private"), name="memAccess", default=None)

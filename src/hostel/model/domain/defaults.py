@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import uuid as uuids
 from collections.abc import Iterator
+from typing import Final
 
 from hostel.codec.xml import Element
 from hostel.errors import ErrorCode, ModelError
@@ -19,6 +20,7 @@ from hostel.model.domain.clock import Clock
 from hostel.model.domain.cpu import Cpu, CpuModel, Vcpu
 from hostel.model.domain.device_defaults import complete_controller, complete_devices, complete_serials, complete_videos
 from hostel.model.domain.devices.paravirtual import ShmemSize
+from hostel.model.domain.devices.redirection import RedirectionFilter
 from hostel.model.domain.domain import Domain, DomainType
 from hostel.model.domain.features import TopSegment
 from hostel.model.domain.implicit import (
@@ -28,12 +30,16 @@ from hostel.model.domain.implicit import (
     number_controllers,
 )
 from hostel.model.domain.memory import CurrentMemory, Memory
-from hostel.model.domain.os import BootDevice
+from hostel.model.domain.os import BootDevice, FirmwareFeature
 from hostel.model.domain.placing.pci import assign_pci
 from hostel.model.domain.placing.ports import assign_ccid, assign_memory_slots, assign_usb, assign_virtio_serial
 from hostel.model.domain.platform import X86, Platform
+from hostel.model.domain.tune import IoThread, IoThreadScheduler, VcpuScheduler
+from hostel.model.numberset import parse_numbers
 from hostel.model.scaled import Scaled
 from hostel.units import KiB
+
+_UNLIMITED: Final = (2**63 - 1) >> 10  # VIR_DOMAIN_MEMORY_PARAM_UNLIMITED, in KiB
 
 
 def complete(domain: Domain, platform: Platform) -> None:
@@ -112,6 +118,18 @@ def _complete_machine(domain: Domain, platform: Platform) -> None:
         domain.os.loader.type = "rom"
     if domain.os.smbios == "none":
         domain.os.smbios = None
+    if domain.os.bootmenu is not None and not domain.os.bootmenu.enable:
+        domain.os.bootmenu.timeout = None
+    features = domain.os.firmware_features.features if domain.os.firmware_features is not None else []
+    enabled = {feature.name: feature.enabled for feature in features}
+    if enabled.get("enrolled-keys"):
+        if enabled.get("secure-boot") is False:
+            reason = (
+                "firmware feature 'enrolled-keys' cannot be enabled when firmware feature 'secure-boot' is disabled"
+            )
+            raise ModelError("/domain/os/firmware", reason, code=ErrorCode.XML_DETAIL)
+        if "secure-boot" not in enabled:
+            features.append(FirmwareFeature(enabled=True, name="secure-boot"))
 
 
 def _canonicalise_machine(domain: Domain, platform: Platform) -> None:
@@ -135,10 +153,68 @@ def _complete_small(domain: Domain) -> None:
         clock.basis = clock.basis or "utc"
     if domain.features is not None and domain.features.hyperv is not None and domain.features.hyperv.mode is None:
         domain.features.hyperv.mode = "custom"
+    _complete_limits(domain)
+    _complete_threads(domain)
+    if domain.devices.redirfilter is not None:
+        _complete_redirection(domain.devices.redirfilter)
     if domain.vcpus is not None:
         for entry in domain.vcpus.vcpus:
             if entry.hotpluggable is None:
                 entry.hotpluggable = not entry.enabled
+
+
+def _complete_limits(domain: Domain) -> None:
+    """Leave out limits that are none (``virMemoryLimitIsSet``), and name the security driver that is none."""
+    tune = domain.memtune
+    if tune is not None:
+        for name in ("hard_limit", "soft_limit", "swap_hard_limit"):
+            limit = getattr(tune, name)
+            if limit is not None and limit.value >= _UNLIMITED:
+                setattr(tune, name, None)
+    for label in domain.seclabels:
+        if label.type == "none" and label.model is None:
+            label.model = "none"
+
+
+def _complete_threads(domain: Domain) -> None:
+    """One entry a virtual CPU or I/O thread, in order; I/O threads that are only counted get numbers."""
+    ids = domain.iothread_ids
+    if ids is not None:
+        used = {item.id for item in ids.iothreads}
+        free = (number for number in range(1, len(used) + (domain.iothreads or 0) + 1) if number not in used)
+        while len(ids.iothreads) < (domain.iothreads or 0):
+            ids.iothreads.append(IoThread(id=next(free)))
+        domain.iothreads = len(ids.iothreads)
+    tune = domain.cputune
+    if tune is None:
+        return
+    tune.iothreadpins.sort(key=lambda pin: pin.iothread)
+    tune.vcpupins.sort(key=lambda pin: pin.vcpu)
+    tune.vcpuscheds = [
+        VcpuScheduler(vcpus=str(number), scheduler=item.scheduler, priority=item.priority)
+        for item in tune.vcpuscheds
+        for number in sorted(parse_numbers(item.vcpus))
+    ]
+    tune.vcpuscheds.sort(key=lambda item: int(item.vcpus))
+    tune.iothreadscheds = [
+        IoThreadScheduler(iothreads=str(number), scheduler=item.scheduler, priority=item.priority)
+        for item in tune.iothreadscheds
+        for number in sorted(parse_numbers(item.iothreads))
+    ]
+    tune.iothreadscheds.sort(key=lambda item: int(item.iothreads))
+
+
+def _complete_redirection(filter: RedirectionFilter) -> None:
+    """Leave out what stands for everything, and write versions with two digits."""
+    for rule in filter.rules:
+        for name in ("usb_class", "vendor", "product"):
+            if getattr(rule, name) == -1:
+                setattr(rule, name, None)
+        if rule.version == "-1":
+            rule.version = None
+        elif rule.version is not None and "." in rule.version:
+            major, _, minor = rule.version.partition(".")
+            rule.version = f"{major}.{minor.ljust(2, '0')}"
 
 
 def _complete_memory(domain: Domain) -> None:

@@ -24,7 +24,7 @@ from hostel.model.domain.devices.input import Input
 from hostel.model.domain.devices.interface import Interface, InterfaceType, Mac
 from hostel.model.domain.devices.paravirtual import SharedMemory, ShmemMsi, ShmemSize, Vsock, VsockCid
 from hostel.model.domain.devices.platform import Tpm
-from hostel.model.domain.devices.source import SourceType
+from hostel.model.domain.devices.source import DiskSource, SourceType
 from hostel.model.domain.devices.video import Video, VideoModel
 from hostel.model.domain.domain import Domain, DomainType
 from hostel.model.domain.platform import X86, Platform
@@ -32,6 +32,16 @@ from hostel.model.domain.platform import X86, Platform
 _PREFIXES: Final = {
     "hd": DiskBus.IDE, "sd": DiskBus.SCSI, "vd": DiskBus.VIRTIO, "xvd": DiskBus.XEN, "ubd": DiskBus.UML,
 }  # fmt: skip
+_PORTS: Final = {
+    "http": "80", "https": "443", "ftp": "21", "ftps": "990", "tftp": "69", "sheepdog": "7000", "nbd": "10809",
+    "ssh": "22", "iscsi": "3260", "gluster": "24007", "vxhs": "9999",
+}  # fmt: skip
+# virDomainNetModel: QEMU's other models are kept as they are written.
+_CARDS: Final = (
+    "netfront", "rtl8139", "virtio", "e1000", "e1000e", "virtio-transitional", "virtio-non-transitional", "usb-net",
+    "spapr-vlan", "lan9118", "scm91c111", "vlance", "vmxnet", "vmxnet2", "vmxnet3", "Am79C970A", "Am79C973", "82540EM",
+    "82545EM", "82543GC",
+)  # fmt: skip
 _ISA_PORTS: Final = 4
 _SERIAL_MODELS: Final = {
     "isa-serial": "isa-serial",
@@ -42,7 +52,6 @@ _SERIAL_MODELS: Final = {
     "isa-debug": "isa-debugcon",
 }
 _VIDEO_MEMORY: Final = {"vga": 16384, "cirrus": 16384, "vmvga": 16384, "bochs": 16384, "xen": 4096, "qxl": 65536}
-_SPACIOUS_SCSI: Final = ("virtio-scsi", "virtio-transitional", "virtio-non-transitional")
 
 
 def complete_devices(domain: Domain, platform: Platform) -> None:
@@ -117,12 +126,18 @@ def _complete_disk(domain: Domain, disk: Disk, platform: Platform) -> None:
         disk.snapshot = "no"
     source = disk.source
     if source is not None:
-        if source.protocol == "iscsi" and source.name is not None and "/" not in source.name:
-            source.name += "/0"
+        complete_network_source(source)
         if source.startup_policy == "default" or disk.type == SourceType.NETWORK:
             source.startup_policy = None
         if disk.type == SourceType.NVME and source.managed is None:
             source.managed = True
+    elif disk.type in (SourceType.NETWORK, SourceType.VOLUME):
+        disk.type = SourceType.FILE  # an empty drive is of no other type
+    backing = disk.backing_store
+    while backing is not None:
+        if backing.source is not None:
+            complete_network_source(backing.source)
+        backing = backing.backing_store
     if platform.is_qemu:
         _complete_disk_driver(disk)
     if disk.address is None:
@@ -139,9 +154,25 @@ def _complete_disk_driver(disk: Disk) -> None:
     for name in ("cache", "io", "discard", "detect_zeroes", "error_policy", "rerror_policy"):
         if getattr(driver, name) == "default":
             setattr(driver, name, None)
-    for place in (disk, disk.source):
+    places: list[Disk | DiskSource | None] = [disk, disk.source]
+    backing = disk.backing_store
+    while backing is not None:
+        places.append(backing.source)
+        backing = backing.backing_store
+    for place in places:
         if place is not None and place.encryption is not None and place.encryption.engine is None:
             place.encryption.engine = "qemu"
+
+
+def complete_network_source(source: DiskSource) -> None:
+    """Write the port that a protocol means, and which unit of an iSCSI target."""
+    if source.protocol == "iscsi" and source.name is not None and "/" not in source.name:
+        source.name += "/0"
+    for host in source.hosts:
+        if host.transport == "tcp":
+            host.transport = None
+        if host.transport is None and host.port is None:
+            host.port = _PORTS.get(source.protocol or "")
 
 
 def _place_disk(domain: Domain, disk: Disk) -> None:
@@ -169,8 +200,13 @@ def _complete_interface(domain: Domain, interface: Interface, platform: Platform
         tail = ":".join(f"{byte:02x}" for byte in secrets.token_bytes(3))
         interface.mac = Mac(address=f"52:54:00:{tail}")
     interface.mac.address = interface.mac.address.lower()
+    if interface.coalesce is not None and not (interface.coalesce.rx is not None and interface.coalesce.rx.frames):
+        interface.coalesce = None
     if interface.link_state == "default":
         interface.link_state = None
+    if interface.model is not None:
+        written = interface.model.lower()
+        interface.model = next((card for card in _CARDS if card.lower() == written), interface.model)
     if not platform.is_qemu:
         return
     is_x86 = domain.os is not None and domain.os.type.arch in X86
@@ -356,7 +392,11 @@ def _complete_input(domain: Domain, device: Input) -> None:
 
 
 def complete_videos(domain: Domain, platform: Platform) -> None:
-    """Give screens their model and memory; the first is the primary one."""
+    """Give screens their model and memory; the first, or the one that says so, is the primary one."""
+    primaries = [video for video in domain.devices.videos if video.model is not None and video.model.primary]
+    for video in primaries:
+        domain.devices.videos.remove(video)
+        domain.devices.videos.insert(0, video)
     for position, video in enumerate(domain.devices.videos):
         _complete_video(domain, video, platform, is_first=position == 0)
 

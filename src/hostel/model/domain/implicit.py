@@ -19,18 +19,45 @@ from hostel.model.domain.domain import Domain
 from hostel.model.domain.platform import X86, Board, board_of
 
 _COMPANIONS: Final = ("ich9-ehci1", "ich9-uhci1", "ich9-uhci2", "ich9-uhci3")
+_MASTER_PORTS: Final = {"ich9-uhci1": 0, "ich9-uhci2": 2, "ich9-uhci3": 4}
 _MIRRORED: Final = ("isa-serial", "spapr-vio-serial", "system-serial", "sclp-serial", None)
 _ROOTS: Final = {Board.I440FX: "pci-root", Board.Q35: "pcie-root"}
 
 
 def number_controllers(domain: Domain) -> None:
-    """Give every controller an index; the parts of one USB 2 controller share theirs."""
-    controllers = domain.devices.controllers
+    """Put controllers into libvirt's order and give every one an index; parts of one USB 2 controller share theirs."""
+    for controller in domain.devices.controllers:
+        if controller.type == ControllerType.USB and controller.master_startport is None:
+            controller.master_startport = _MASTER_PORTS.get(controller.model or "")
+    controllers = domain.devices.controllers = _sorted_controllers(domain.devices.controllers)
     for position, controller in enumerate(controllers):
         if controller.index is None:
             controller.index = _companion_index(controllers, position)
         if controller.index is None:
             controller.index = _free_index(domain, controller.type)
+
+
+def _sorted_controllers(controllers: list[Controller]) -> list[Controller]:
+    """Controllers of a type by index, a USB 2 controller before its companions (``virDomainControllerInsert``)."""
+    result: list[Controller] = []
+    for new in controllers:
+        place: int | None = None
+        for position in range(len(result) - 1, -1, -1):
+            old = result[position]
+            if old.type != new.type:
+                continue
+            if new.index is None:
+                place = position + 1
+                break
+            is_before_companion = (
+                new.master_startport is None and old.master_startport is not None and old.index == new.index
+            )
+            if (old.index if old.index is not None else -1) > new.index or is_before_companion:
+                place = position
+            elif place is None:
+                place = position + 1
+        result.insert(len(result) if place is None else place, new)
+    return result
 
 
 def _companion_index(controllers: list[Controller], position: int) -> int | None:

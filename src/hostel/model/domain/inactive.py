@@ -29,6 +29,10 @@ def forget_run(domain: Domain) -> None:
         disk.mirror = None
         if disk.source is not None:
             disk.source.index = None
+        backing = disk.backing_store
+        while backing is not None:
+            backing.index = None
+            backing = backing.backing_store
     for interface in devices.interfaces:
         interface.actual = None
         if interface.source is not None:

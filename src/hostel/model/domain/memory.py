@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from hostel.codec.xml import ON_OFF, Element, attr, child, children, choice, flag, integer, setting
+from hostel.model.numberset import NUMBERS
 from hostel.model.scaled import Scaled
 
 _U64 = 2**64 - 1
@@ -54,7 +55,7 @@ class HugePage(Element, tag="page"):
 
     size: int = attr(integer(maximum=_U64))
     unit: str | None = attr(default=None)
-    nodeset: str | None = attr(default=None)
+    nodeset: str | None = attr(NUMBERS, default=None)
 
 
 class HugePages(Element, tag="hugepages"):
@@ -86,7 +87,7 @@ class NumatuneMemory(Element, tag="memory"):
     """Which nodes of the host memory comes from."""
 
     mode: str | None = attr(choice("strict", "preferred", "interleave", "restrictive"), default=None)
-    nodeset: str | None = attr(default=None)
+    nodeset: str | None = attr(NUMBERS, default=None)
     placement: str | None = attr(choice("static", "auto"), default=None)
 
 
@@ -95,7 +96,7 @@ class NumatuneNode(Element, tag="memnode"):
 
     cellid: int = attr(integer())
     mode: str | None = attr(choice("strict", "preferred", "interleave", "restrictive"), default=None)
-    nodeset: str | None = attr(default=None)
+    nodeset: str | None = attr(NUMBERS, default=None)
 
 
 class Numatune(Element, tag="numatune", drop_empty=True):

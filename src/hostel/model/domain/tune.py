@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from hostel.codec.xml import YES_NO, Element, attr, child, children, choice, integer, setting, text
+from hostel.model.numberset import NUMBERS
 
 _U64 = 2**64 - 1
 _SCHEDULERS = ("batch", "idle", "fifo", "rr")
@@ -30,14 +31,14 @@ class VcpuPin(Element, tag="vcpupin"):
     """Which processors a virtual CPU runs on."""
 
     vcpu: int = attr(integer())
-    cpuset: str = attr()
+    cpuset: str = attr(NUMBERS)
 
 
 class IoThreadPin(Element, tag="iothreadpin"):
     """Which processors an I/O thread runs on."""
 
     iothread: int = attr(integer())
-    cpuset: str = attr()
+    cpuset: str = attr(NUMBERS)
 
 
 class EmulatorScheduler(Element, tag="emulatorsched"):
@@ -50,7 +51,7 @@ class EmulatorScheduler(Element, tag="emulatorsched"):
 class VcpuScheduler(Element, tag="vcpusched"):
     """How virtual CPUs are scheduled."""
 
-    vcpus: str = attr()
+    vcpus: str = attr(NUMBERS)
     scheduler: str = attr(choice(*_SCHEDULERS))
     priority: int | None = attr(integer(), default=None)
 
@@ -58,7 +59,7 @@ class VcpuScheduler(Element, tag="vcpusched"):
 class IoThreadScheduler(Element, tag="iothreadsched"):
     """How I/O threads are scheduled."""
 
-    iothreads: str = attr()
+    iothreads: str = attr(NUMBERS)
     scheduler: str = attr(choice(*_SCHEDULERS))
     priority: int | None = attr(integer(), default=None)
 
@@ -77,13 +78,13 @@ class CacheMonitor(Element, tag="monitor"):
     """What is measured of a cache."""
 
     level: int = attr(integer())
-    vcpus: str = attr()
+    vcpus: str = attr(NUMBERS)
 
 
 class Cachetune(Element, tag="cachetune"):
     """Shares of caches for some virtual CPUs."""
 
-    vcpus: str = attr()
+    vcpus: str = attr(NUMBERS)
     id: str | None = attr(default=None)
     caches: list[TunedCache] = children(TunedCache, factory=list)
     monitors: list[CacheMonitor] = children(CacheMonitor, factory=list)
@@ -99,13 +100,13 @@ class TunedNode(Element, tag="node"):
 class MemoryMonitor(Element, tag="monitor"):
     """What is measured of bandwidth."""
 
-    vcpus: str = attr()
+    vcpus: str = attr(NUMBERS)
 
 
 class Memorytune(Element, tag="memorytune"):
     """Shares of memory bandwidth for some virtual CPUs."""
 
-    vcpus: str = attr()
+    vcpus: str = attr(NUMBERS)
     id: str | None = attr(default=None)
     nodes: list[TunedNode] = children(TunedNode, factory=list)
     monitors: list[MemoryMonitor] = children(MemoryMonitor, factory=list)
@@ -124,7 +125,7 @@ class Cputune(Element, tag="cputune", drop_empty=True):
     iothread_period: int | None = text(integer(maximum=_U64), default=None)
     iothread_quota: int | None = text(integer(-(2**63), 2**63 - 1), default=None)
     vcpupins: list[VcpuPin] = children(VcpuPin, factory=list)
-    emulatorpin: str | None = setting(name="cpuset", default=None)
+    emulatorpin: str | None = setting(NUMBERS, name="cpuset", default=None)
     iothreadpins: list[IoThreadPin] = children(IoThreadPin, factory=list)
     emulatorsched: EmulatorScheduler | None = child(EmulatorScheduler, default=None)
     vcpuscheds: list[VcpuScheduler] = children(VcpuScheduler, factory=list)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hostel.codec.xml import ON_OFF, Element, attr, child, choice, flag, integer, setting
+from hostel.codec.xml import ON_OFF, Element, attr, child, choice, flag, integer, octal, setting
 from hostel.model.domain.devices.device import BootableDevice, VirtioOptions
 from hostel.model.domain.devices.source import FORMATS
 from hostel.model.scaled import Scaled
@@ -72,8 +72,8 @@ class Filesystem(BootableDevice, tag="filesystem", last=("space_hard_limit", "sp
         choice("default", "virtio", "virtio-transitional", "virtio-non-transitional"), default=None
     )
     multidevs: str | None = attr(choice("default", "remap", "forbid", "warn"), default=None)
-    fmode: str | None = attr(default=None)
-    dmode: str | None = attr(default=None)
+    fmode: int | None = attr(octal(3, 0o7777), default=None)
+    dmode: int | None = attr(octal(3, 0o7777), default=None)
     driver: FilesystemDriver | None = child(FilesystemDriver, default=None)
     binary: FilesystemBinary | None = child(FilesystemBinary, default=None)
     source: FilesystemSource | None = child(FilesystemSource, default=None)

@@ -16,6 +16,7 @@ from hostel.codec.xml import (
     text,
 )
 from hostel.model.domain.devices.device import Device
+from hostel.model.numberset import NUMBERS
 from hostel.model.scaled import Scaled
 
 _U64 = 2**64 - 1
@@ -143,7 +144,7 @@ class MemoryAlignSize(Scaled, tag="alignsize"):
 class MemoryDeviceSource(Element, tag="source", drop_empty=True):
     """What of the host is behind added memory."""
 
-    node_mask: str | None = text(tag="nodemask", default=None)
+    node_mask: str | None = text(NUMBERS, tag="nodemask", default=None)
     page_size: MemoryPageSize | None = child(MemoryPageSize, default=None)
     path: str | None = text(default=None)
     align_size: MemoryAlignSize | None = child(MemoryAlignSize, default=None)

@@ -10,6 +10,7 @@ from typing import Final
 
 from hostel.errors import ErrorCode, ModelError
 from hostel.model.domain.devices.address import PciAddress
+from hostel.model.domain.devices.character import Console
 from hostel.model.domain.devices.controller import Controller, ControllerTarget, ControllerType
 from hostel.model.domain.devices.device import Device
 from hostel.model.domain.devices.interface import InterfaceType
@@ -93,7 +94,7 @@ def _collect(domain: Domain, board: Board, count: int, *, can_grow: bool) -> Bus
         hotplug = controller.target.hotplug if controller.target is not None else None
         buses.buses.append(Bus(controller.model, allow_hotplug=hotplug is not False))
     for device in domain.devices.all():
-        address = device.address
+        address = None if isinstance(device, Console) else device.address  # a console that has one is a serial port
         if not isinstance(address, PciAddress) or not address.is_chosen or _is_built_in(device, address):
             continue
         needs = connection(device, board) or Connect.PCI_DEVICE
