@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import abc
 import enum
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple, Protocol, Self, runtime_checkable
 
 from hostel.block.extent import Extent, Status
@@ -267,6 +267,18 @@ class SnapshotInfo(NamedTuple):
     disk_size: int
 
 
+class Measured(NamedTuple):
+    """How large an image's file will be, in bytes.
+
+    Attributes:
+        required: for the data that is there now.
+        fully_allocated: once the guest has written everywhere.
+    """
+
+    required: int
+    fully_allocated: int
+
+
 Report = Callable[[str], None]
 
 
@@ -286,6 +298,19 @@ class Creatable(Protocol):
 
         ``options`` are the converted :attr:`create_options`, without ``size``; a backing file's name and format are
         among them and recorded as given.
+        """
+
+
+@runtime_checkable
+class Measuring(Protocol):
+    """Knows beforehand how large an image's file will be: the class itself has this power."""
+
+    @classmethod
+    def measure(cls, size: int, options: Mapping[str, Value], data: Iterable[tuple[int, int]] | None) -> Measured:
+        """Measure an image of ``size`` bytes.
+
+        ``options`` are as for creation; ``data`` is the offset and length of each range that is to be written, in
+        order, and None for an empty image.
         """
 
 
@@ -328,6 +353,12 @@ class Snapshotting(Protocol):
 
     def snapshot_delete(self, id_or_name: str) -> None:
         """Drop a snapshot."""
+
+    def snapshot_load(self, id: str | None, name: str | None) -> None:
+        """Show a snapshot's content, and its size, until the image is closed; only where it was opened read-only.
+
+        ``id`` and ``name`` must both fit where both are given.
+        """
 
 
 @runtime_checkable

@@ -67,4 +67,33 @@ def delete(node: BlockNode, name: str) -> None:
         driver.snapshot_delete(found.id)
 
 
+def load(node: BlockNode, id: str | None, name: str | None) -> None:
+    """Let an image that is open for reading show a snapshot's content; both must fit where both are given.
+
+    Raises:
+        BlockError: there is no such snapshot, or the format cannot.
+    """
+    driver = node.driver
+    if not isinstance(driver, Snapshotting):
+        raise UnsupportedFeature(
+            f"Block format '{node.format}' used by device '' does not support temporarily loading internal snapshots"
+        )
+    with node.lock():
+        driver.snapshot_load(id, name)
+
+
+def load_by_id_or_name(node: BlockNode, id_or_name: str) -> None:
+    """The same for the snapshot of this id or, failing that, of this name.
+
+    Raises:
+        BlockError: there is no such snapshot, or the format cannot.
+    """
+    try:
+        load(node, id_or_name, None)
+    except BlockError as error:
+        if error.errno != errno.ENOENT:
+            raise
+        load(node, None, id_or_name)
+
+
 ACTIONS: Final[dict[str, Callable[[BlockNode, str], None]]] = {"create": create, "apply": apply, "delete": delete}

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final, Self
 
 from hostel.block import probe
-from hostel.block.driver import FormatDriver, OpenMode, Preallocation, Supports, Threading
+from hostel.block.driver import FormatDriver, Measured, OpenMode, Preallocation, Supports, Threading
 from hostel.block.extent import Extent
 from hostel.block.node import BlockNode
 from hostel.block.options import Kind, Option, Options, Value
@@ -72,6 +72,12 @@ class RawDriver(FormatDriver):
         """
         if _preallocation(options) is Preallocation.METADATA:
             raise BlockError("Unsupported preallocation mode: metadata", errno=errno.ENOTSUP)
+
+    @classmethod
+    def measure(cls, size: int, options: Mapping[str, Value], data: Iterable[tuple[int, int]] | None) -> Measured:
+        """The virtual size: what is not allocated counts too."""
+        whole = _sectors(size)
+        return Measured(whole, whole)
 
     @classmethod
     def create(cls, file: BlockNode, size: int, options: Mapping[str, Value]) -> None:

@@ -27,6 +27,7 @@ from hostel.cli.img.create import creation_help
 from hostel.cli.img.opening import cache_mode, could_not_open, open_image
 from hostel.cli.img.output import Output
 from hostel.cli.img.progress import Progress
+from hostel.cli.img.snapshot import LOAD, load
 from hostel.img import convert
 from hostel.img.copy import CopySettings, Feedback
 from hostel.img.target import refuse_source
@@ -82,7 +83,7 @@ COMMAND: Final = Command(
         Flag("backing", "B", value="backing_file"),
         Flag("backing-format", "F", value="backing_fmt"),
         OPTIONS,
-        Flag("snapshot", "l", value="snapshot_param"),
+        LOAD,
         Flag("sparse", "S", value="sparse_size", check=_min_sparse),
         Flag("rate", "r", value="rate_limit", check=_rate),
         Flag("coroutines", "m", value="num_coroutines", check=_coroutines),
@@ -205,10 +206,9 @@ def _convert_into(
 
 def _load_snapshot(arguments: Arguments, sources: Sequence[BlockNode]) -> None:
     """Show a snapshot's content instead of the present one."""
-    wanted = arguments.get("snapshot")
-    if wanted is None:
-        return
-    raise Failure(f"snapshots cannot be read yet: {sources[0].filename}")
+    if arguments.has("snapshot") and len(sources) > 1:
+        raise Failure("No support for concatenating multiple snapshot")
+    load(arguments, sources[0])
 
 
 def _refuse_bitmaps(sources: Sequence[BlockNode]) -> None:

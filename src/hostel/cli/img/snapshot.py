@@ -7,7 +7,8 @@ import os
 from typing import Final
 
 from hostel.block.node import BlockNode
-from hostel.cli.img.arguments import FORCE_SHARE, IMAGE_OPTS, OBJECT, QUIET, Arguments, Command, Flag
+from hostel.block.options import split_options
+from hostel.cli.img.arguments import FORCE_SHARE, IMAGE_OPTS, OBJECT, QUIET, Arguments, Command, Failure, Flag
 from hostel.cli.img.info import snapshot_table
 from hostel.cli.img.opening import open_image
 from hostel.cli.img.output import Output, reason
@@ -15,6 +16,16 @@ from hostel.errors import UnsupportedFeature, UsageError
 from hostel.img import snapshot
 
 _ACTIONS: Final = ("list", "apply", "create", "delete")
+
+_LOAD: Final = ("snapshot.id", "snapshot.name")
+
+
+def _check_load(text: str) -> None:
+    _load_options(text)
+
+
+# -l of the commands that read an image: which of its snapshots to read.
+LOAD: Final = Flag("snapshot", "l", value="snapshot_param", check=_check_load)
 
 COMMAND: Final = Command(
     "snapshot",
@@ -57,6 +68,35 @@ def run(arguments: Arguments, output: Output) -> int:
             output.error(f"Could not {action} snapshot '{wanted}': {_reason(action, error)}")
             return 1
     return 0
+
+
+def load(arguments: Arguments, node: BlockNode) -> None:
+    """Show the content of the snapshot that ``-l`` names, where it was given.
+
+    Raises:
+        Failure: there is no such snapshot, or the format has none.
+    """
+    text = arguments.get("snapshot")
+    if text is None:
+        return
+    options = _load_options(text)
+    try:
+        if options is None:
+            snapshot.load_by_id_or_name(node, text)
+        else:
+            snapshot.load(node, options.get("snapshot.id"), options.get("snapshot.name"))
+    except OSError as error:
+        raise Failure(f"Failed to load snapshot: {reason(error)}") from None
+
+
+def _load_options(text: str) -> dict[str, str] | None:
+    if not text.startswith("snapshot."):
+        return None
+    options = split_options(text)
+    for name in options:
+        if name not in _LOAD:
+            raise Failure(f"Invalid parameter '{name}'\nFailed in parsing snapshot param '{text}'")
+    return options
 
 
 def _list(node: BlockNode, output: Output) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, Self
 
 from hostel.block.driver import (
     CheckResult,
     FormatDriver,
     FormatInfo,
+    Measured,
     OpenMode,
     Preallocation,
     Reference,
@@ -82,6 +83,13 @@ class Qcow2Driver(FormatDriver):
     def check_creation(cls, size: int, options: Mapping[str, Value]) -> None:
         """Refuse what cannot be created; see :func:`hostel.block.formats.qcow2.create.check_creation`."""
         check_creation(size, options)
+
+    @classmethod
+    def measure(cls, size: int, options: Mapping[str, Value], data: Iterable[tuple[int, int]] | None) -> Measured:
+        """Measure an image; see :func:`hostel.block.formats.qcow2.measure.measure`."""
+        from hostel.block.formats.qcow2.measure import measure
+
+        return measure(size, options, data)
 
     @classmethod
     def create(cls, file: BlockNode, size: int, options: Mapping[str, Value]) -> None:
@@ -215,6 +223,12 @@ class Qcow2Driver(FormatDriver):
         from hostel.block.formats.qcow2.snapshot import delete_snapshot
 
         delete_snapshot(self._image, id_or_name)
+
+    def snapshot_load(self, id: str | None, name: str | None) -> None:
+        """Show a snapshot's content instead of the present one."""
+        from hostel.block.formats.qcow2.snapshot import load_snapshot
+
+        load_snapshot(self._image, id, name)
 
     def change_backing(self, filename: str | None, format: str | None) -> None:
         """Record another backing file, or none.

@@ -18,7 +18,7 @@ from hostel.block.formats.qcow2.layout import SnapshotHeader
 from hostel.block.formats.qcow2.snapshot_table import Snapshot
 from hostel.block.formats.qcow2.transaction import Transaction
 from hostel.codec.table import pack_table, unpack_table
-from hostel.errors import BlockError, CorruptImage, UnsupportedFeature
+from hostel.errors import BlockError, CorruptImage, ReadOnly, UnsupportedFeature
 
 
 def snapshots(image: Qcow2Image) -> list[SnapshotInfo]:
@@ -112,6 +112,31 @@ def delete_snapshot(image: Qcow2Image, id_or_name: str) -> None:
 def _require_internal(image: Qcow2Image) -> None:
     if image.external:
         raise UnsupportedFeature("Operation not supported")
+
+
+def load_snapshot(image: Qcow2Image, id: str | None, name: str | None) -> None:
+    """Let an image that is open for reading show a snapshot's state; nothing on disk changes.
+
+    Raises:
+        BlockError: there is no such snapshot (ENOENT), or its L1 table makes no sense.
+        ReadOnly: the image is open for writing.
+    """
+    if not image.mode.read_only:
+        raise ReadOnly("A snapshot's content can only be shown where the image is opened for reading")
+    wanted = [None if text is None else text.encode(errors="surrogateescape") for text in (id, name)]
+    for snapshot in snapshot_table.load(image):
+        if wanted[0] in (None, snapshot.id) and wanted[1] in (None, snapshot.name):
+            break
+    else:
+        raise BlockError("Can't find snapshot", errno=errno.ENOENT)
+    l1 = load_l1(image, snapshot)
+    entries = image.geometry.l1_entries(snapshot.disk_size)
+    if entries > layout.MAX_L1_SIZE // 8:
+        raise CorruptImage(f"The snapshot's size ({snapshot.disk_size} bytes) is beyond what the format can map")
+    l1.extend([0] * (entries - len(l1)))
+    image.tables.clear()
+    image.l1 = l1
+    image.preamble = image.preamble._replace(header=image.header.replace(size=snapshot.disk_size))
 
 
 def _new(
