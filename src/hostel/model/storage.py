@@ -287,6 +287,7 @@ class VolumeBacking(Element, tag="backingStore", keep_open=True):
     path: str | None = text(default=None)
     format_type: str | None = setting(tag="format", name="type", default=None)
     permissions: Permissions | None = child(Permissions, default=None)
+    timestamps: Timestamps | None = child(Timestamps, default=None)
 
 
 class Volume(Element, tag="volume"):
