@@ -84,9 +84,11 @@ class Launcher:
                 if not paused:
                     qmp.execute("cont")
         except QmpError as error:
-            process.exit_status(run, 2 if started is None or not process.runs(pid, started) else 0)
+            code = process.exit_status(run, 2 if started is None or not process.runs(pid, started) else 0)
             lines = process.last_lines(log, 5, since=status.log_start)
             words = [line for line in lines if "qemu-system" in line or "Could not" in line] or lines[-1:]
+            if code is not None and code > 128:  # then the last line is the supervising shell's
+                words = [process.describe(code)]
             raise _no_start(name, words[-1] if words else str(error)) from error
         return status
 
