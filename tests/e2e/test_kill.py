@@ -1,38 +1,107 @@
-"""Kill -9 of our own process at random moments: nothing is lost, half written, or left running unseen."""
+"""Kill -9 at random moments, of us and of QEMU: nothing is lost, half written, or left running unseen."""
 
 from __future__ import annotations
 
 import os
 import random
+import re
+import signal
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from hostel import guest
-from hostel.drivers.base import DomainState
-from hostel.drivers.qemu.driver import QemuDriver
-from hostel.drivers.store import Directories
+from hostel.drivers.base import DomainState, ShutoffReason
+from hostel.errors import VirtError
+from hostel.objects import Connection
+from support import image
+from support.session import disk, domain_xml, run, session, wait_for_report
 
-pytestmark = pytest.mark.qemu
+pytestmark = [pytest.mark.qemu, pytest.mark.requires_tool("qemu-img")]
+MIB = 1 << 20
 
-LOOP = """
+# Changes the definition, starts, and destroys, for ever. Says each value before and after it is written.
+LIFE = """
 import sys
 from pathlib import Path
-from hostel.drivers.qemu.driver import QemuDriver
+import hostel
 from hostel.drivers.store import Directories
 home = Path(sys.argv[1])
-driver = QemuDriver(Directories.under(home))
-xml = (home / "g.xml").read_text()
-print("ready", flush=True)
+connection = hostel.open("qemu:///session", Directories.under(home))
+xml = (home / "guest.xml").read_text()
+count = int(sys.argv[2])
 while True:
-    ref = driver.domain_define_xml(xml)
-    if driver.domain_lookup_by_name("g").id < 0:
-        driver.domain_create(ref)
-    driver.domain_destroy(ref)
+    count += 1
+    print("writing", count, flush=True)
+    domain = connection.define_domain(xml.replace("<vcpu>", f"<title>{count}</title><vcpu>"))
+    print("written", count, flush=True)
+    if not domain.is_active:
+        domain.start()
+    domain.destroy()
 """
+# Makes and removes pools and volumes, for ever.
+STORAGE = """
+import sys
+from pathlib import Path
+import hostel
+from hostel.drivers.store import Directories
+home = Path(sys.argv[1])
+connection = hostel.open("qemu:///session", Directories.under(home))
+print("writing 0", flush=True)
+while True:
+    pool = connection.define_pool(
+        "<pool type='dir'><name>pool</name><uuid>1bb1d329-8d85-4325-a139-5b35a6904582</uuid>"
+        f"<target><path>{home}/pool</path></target></pool>"
+    )
+    print("written 0", flush=True)
+    if not pool.is_active:
+        pool.start(build=True)
+    for name in ("a", "b"):
+        if name not in [volume.name for volume in pool.volumes()]:
+            pool.create_volume(
+                f"<volume><name>{name}</name><capacity>1048576</capacity>"
+                "<target><format type='qcow2'/></target></volume>"
+            )
+    for volume in pool.volumes():
+        volume.delete()
+    pool.stop()
+"""
+
+
+@pytest.fixture
+def chance() -> random.Random:
+    return random.Random(int(os.environ.get("HOSTEL_TEST_SEED", "1")))
+
+
+@pytest.fixture
+def connection(tmp_path: Path) -> Iterator[Connection]:
+    path = tmp_path / "disk.qcow2"
+    image.qemu_img("create", "-q", "-f", "qcow2", path, MIB)
+    image.write(path, "qcow2", (0, guest.image(label="kill", mode=guest.Mode.STAY)))
+    with session(tmp_path) as opened:
+        yield opened
+
+
+def killed(script: str, home: Path, seconds: float, *arguments: str) -> list[str]:
+    """Run a script, kill it after it has run for a while, and return the lines that it printed."""
+    argv = [sys.executable, "-c", script, str(home), *arguments]
+    with (home / "said").open("w") as said:
+        child = subprocess.Popen(argv, stdout=said)
+        deadline = time.monotonic() + 30
+        while not (home / "said").stat().st_size:
+            assert child.poll() is None, "the script ended by itself"
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        time.sleep(seconds)
+        assert child.poll() is None, "the script ended by itself"
+        child.kill()
+        child.wait(10)
+    return (home / "said").read_text().splitlines()
 
 
 def machines_of(home: Path) -> set[int]:
@@ -49,34 +118,106 @@ def machines_of(home: Path) -> set[int]:
     return found
 
 
-def test_definition_and_machines_survive_kills_at_random_moments(tmp_path: Path) -> None:
-    disk = tmp_path / "disk.img"
-    disk.write_bytes(guest.image(label="kill", mode=guest.Mode.STAY).ljust(1 << 20, b"\0"))
-    xml = (
-        "<domain type='qemu'><name>g</name><uuid>6d9f8d4e-0f0c-4a10-9a5e-1d2c3b4a5f60</uuid><memory>16384</memory>"
-        f"<devices><disk type='file'><source file='{disk}'/><target dev='vda'/></disk></devices></domain>"
-    )
-    (tmp_path / "g.xml").write_text(xml)
-    driver = QemuDriver(Directories.under(tmp_path))
-    driver.domain_define_xml(xml)
-    chance = random.Random(int(os.environ.get("HOSTEL_TEST_SEED", "1")))
-    states = []
-    for _ in range(12):
-        loop = subprocess.Popen([sys.executable, "-c", LOOP, str(tmp_path)], stdout=subprocess.PIPE)
-        assert loop.stdout is not None
-        assert loop.stdout.readline() == b"ready\n"
-        time.sleep(chance.uniform(0, 0.5))
-        assert loop.poll() is None, "the loop ended by itself"
-        loop.kill()
-        loop.wait(10)
-        loop.stdout.close()
-        ref = driver.domain_lookup_by_name("g")
-        assert driver.domain_is_persistent(ref)
-        state = driver.domain_get_state(ref)
-        states.append(state.state)
-        running = machines_of(tmp_path)
-        assert len(running) == (0 if state.state == DomainState.SHUTOFF else 1)
-        if running:
-            driver.domain_destroy(ref)
+def test_we_are_killed_and_definition_and_machine_are_found_again(
+    tmp_path: Path, connection: Connection, chance: random.Random
+) -> None:
+    xml = domain_xml(tmp_path, disk(tmp_path / "disk.qcow2", "qcow2"))
+    (tmp_path / "guest.xml").write_text(xml)
+    uuid = connection.define_domain(xml).uuid
+    states, count = [], 0
+    for _ in range(14):
+        said = killed(LIFE, tmp_path, chance.uniform(0, 0.6), str(count))
+        count = max(int(line.split()[1]) for line in said)
+        domain = connection.domain("guest")
+        assert domain.uuid == uuid
+        assert domain.is_persistent
+        title = re.search(r"<title>(\d+)</title>", domain.xml(inactive=True))
+        last_written = max((int(line.split()[1]) for line in said if line.startswith("written")), default=count - 1)
+        assert int(title[1] if title else "0") in (last_written, count)
+        states.append(domain.state)
+        assert len(machines_of(tmp_path)) == (0 if domain.state is DomainState.SHUTOFF else 1)
+        if domain.is_active:
+            domain.destroy()
             assert machines_of(tmp_path) == set()
     assert set(states) - {DomainState.SHUTOFF}, "no kill found a machine running: the test shows nothing"
+    assert not [path for path in (tmp_path / "config").rglob("*") if path.name.endswith(".new")][1:]
+    image.real_qemu_img("check", tmp_path / "disk.qcow2")
+
+
+def test_we_are_killed_and_pools_and_volumes_are_whole(
+    tmp_path: Path, connection: Connection, chance: random.Random
+) -> None:
+    for _ in range(10):
+        said = killed(STORAGE, tmp_path, chance.uniform(0, 0.4))
+        if "written 0" in said:
+            assert [pool.name for pool in connection.pools()] == ["pool"]
+        for pool in connection.pools(active=True):
+            pool.refresh()
+            for volume in pool.volumes():
+                assert volume.info().capacity == MIB
+                image.assert_clean(tmp_path / "pool" / volume.name, "qcow2")
+
+
+def test_qemu_is_killed_and_its_death_is_noticed_with_its_reason(
+    tmp_path: Path, connection: Connection, chance: random.Random
+) -> None:
+    xml = domain_xml(tmp_path, disk(tmp_path / "disk.qcow2", "qcow2"))
+    domain = connection.define_domain(xml)
+    for _ in range(6):
+        domain.start()
+        time.sleep(chance.uniform(0, 0.5))
+        (pid,) = machines_of(tmp_path)
+        os.kill(pid, signal.SIGKILL)
+        domain.wait(DomainState.SHUTOFF, 20)
+        state = domain.state_info()
+        assert state.reason == ShutoffReason.CRASHED
+        assert "killed by SIGKILL" in state.detail
+        assert domain.id is None
+        assert machines_of(tmp_path) == set()
+        # What QEMU leaves are clusters without an owner at worst.
+        image.qemu_img("check", "-q", "-r", "leaks", "-f", "qcow2", tmp_path / "disk.qcow2")
+        image.assert_clean(tmp_path / "disk.qcow2", "qcow2")
+
+
+def test_qemu_that_dies_while_it_is_started_is_an_error_and_leaves_nothing(
+    tmp_path: Path, connection: Connection
+) -> None:
+    domain = connection.define_domain(domain_xml(tmp_path, disk(tmp_path / "disk.qcow2", "qcow2")))
+    reaper = threading.Thread(target=kill_first, args=(tmp_path,))
+    reaper.start()
+    with pytest.raises(VirtError, match=r"domain 'guest' could not be started: QEMU was killed by SIGKILL"):
+        domain.start()
+    reaper.join(10)
+    state = domain.state_info()
+    assert (state.state, state.reason) == (DomainState.SHUTOFF, ShutoffReason.FAILED)
+    assert machines_of(tmp_path) == set()
+    domain.start()
+    wait_for_report(tmp_path, 1)
+
+
+def kill_first(home: Path) -> None:
+    """Kill the first QEMU that appears."""
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        for pid in machines_of(home):
+            os.kill(pid, signal.SIGKILL)
+            return
+
+
+def test_a_guest_boots_after_qemu_was_killed_in_the_middle_of_its_writes(
+    tmp_path: Path, connection: Connection, chance: random.Random
+) -> None:
+    path = tmp_path / "disk.qcow2"
+    rebooting = guest.image(label="kill", mode=guest.Mode.REBOOT)
+    image.write(path, "qcow2", (0, rebooting))
+    domain = connection.define_domain(domain_xml(tmp_path, disk(path, "qcow2")))
+    domain.start()
+    wait_for_report(tmp_path, 3)
+    time.sleep(chance.uniform(0, 0.3))
+    os.kill(machines_of(tmp_path).pop(), signal.SIGKILL)
+    domain.wait(DomainState.SHUTOFF, 20)
+    state = guest.read_state(image.content(path, "qcow2")[guest.state_offset() :][: guest.SECTOR])
+    assert state.boot_count >= 3
+    assert state.intact
+    image.write(path, "qcow2", (0, guest.image(label="kill")[: guest.state_offset()]))
+    assert run(domain, tmp_path).boot == state.boot_count + 1
