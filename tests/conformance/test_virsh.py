@@ -79,7 +79,6 @@ COMMANDS = [
     "pool-uuid dfe224cb-28fb-8dd0-c4b2-64eb3f0f4566",
     "pool-name default-pool",
     "pool-define-as a",
-    "pool-define-as p foo",
     "pool-define-as p dir",
     "pool-define-as p dir --secret-usage a --secret-uuid b",
     "vol-upload a b --offset 0x10",
@@ -273,6 +272,14 @@ def no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("line", COMMANDS)
 def test_a_line_gives_what_virsh_gives(line: str) -> None:
     assert normal(ours([line])) == normal(theirs([line]))
+
+
+@pytest.mark.parametrize("line", ["pool-define-as p foo"])
+def test_an_error_begins_as_virshs_and_says_what_to_write(line: str) -> None:
+    code, out, err = ours([line])
+    their_code, their_out, their_err = theirs([line])
+    assert (code, out) == (their_code, their_out)
+    assert err.startswith(their_err.rstrip("\n") + " Write ")
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,8 @@ exists on the host, made by the administrator or by a system-wide libvirt.
 from __future__ import annotations
 
 import contextlib
+import itertools
+import secrets
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
@@ -14,12 +16,14 @@ from typing import Final
 from hostel.drivers.base import NetworkRef
 from hostel.drivers.document import canonical_uuid
 from hostel.drivers.fault import fault
-from hostel.drivers.network.document import NetworkDefinition, parse_network
+from hostel.drivers.network.document import NetworkDefinition, parse_network, with_bridge
 from hostel.drivers.network.networks import DEFAULT_NAME, Network, Networks
 from hostel.drivers.store import Directories
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
+from hostel.model.network import ForwardMode
 
 _SYSTEM_INTERFACES: Final = Path("/sys/class/net")
+_MAC_PREFIX: Final = (0x52, 0x54, 0x00)  # KVM's
 
 
 class SessionNetworkDriver:
@@ -68,7 +72,7 @@ class SessionNetworkDriver:
         network = parse_network(xml)
         with self._networks.locked():
             check_duplicate(network, self._known())
-            self._networks.save_definition(network)
+            self._networks.save_definition(self._completed(network))
         return _ref(network)
 
     def network_create_xml(self, xml: str) -> NetworkRef:
@@ -150,6 +154,16 @@ class SessionNetworkDriver:
     def close(self) -> None:
         """Nothing is held."""
 
+    def _completed(self, network: NetworkDefinition) -> NetworkDefinition:
+        """A network that libvirt itself would make a bridge for names one that is free, as libvirt chooses it."""
+        if not network.is_managed:
+            return network
+        taken = {other.bridge for other in self._known() if other.name != network.name}
+        free = (f"virbr{number}" for number in itertools.count())
+        bridge = next(name for name in free if name not in taken and not self._exists(name))
+        mac = ":".join(f"{byte:02x}" for byte in (*_MAC_PREFIX, *secrets.token_bytes(3)))
+        return with_bridge(network, bridge, mac)
+
     def _known(self) -> list[NetworkDefinition]:
         return [network.current for network in self._networks.all()]
 
@@ -173,7 +187,7 @@ class SessionNetworkDriver:
     def _check_bridge(self, network: NetworkDefinition) -> None:
         """Refuse what needs privileges, saying why and what to do instead."""
         instead = "use '--network user', or '--network bridge=NAME' with a bridge of the host"
-        if network.mode not in ("bridge", None) and not (network.bridge and self._exists(network.bridge)):
+        if network.mode not in (ForwardMode.BRIDGE, None) and not (network.bridge and self._exists(network.bridge)):
             raise _fault(
                 ErrorCode.OPERATION_UNSUPPORTED,
                 f"network '{network.name}' forwards by {network.mode} over a bridge of its own"

@@ -1,30 +1,41 @@
-"""The documents of storage pools and volumes, as far as file-based pools go (libvirt's ``storage_conf.c``)."""
+"""The documents of storage pools and volumes as the driver works with them: read from the model, and written by it.
+
+What is here besides :mod:`hostel.model.storage` is what file-based pools make of a document (``storage_conf.c``).
+"""
 
 from __future__ import annotations
 
 import os
 import re
+import uuid as uuids
 from typing import Final, NamedTuple
 
-from hostel.drivers import document
+from hostel.block import filename
 from hostel.drivers.base import VolumeType
-from hostel.drivers.document import Node, Writer
+from hostel.drivers.document import Words, reading
 from hostel.drivers.fault import fault
 from hostel.errors import ErrorCode, ErrorDomain
+from hostel.model import storage as model
+from hostel.model.scaled import Scaled
+from hostel.units import scale_libvirt
 
 # virStoragePoolType: every name libvirt knows.
-POOL_TYPES: Final = (
-    "dir", "fs", "netfs", "logical", "disk", "iscsi", "iscsi-direct", "scsi", "mpath", "rbd", "sheepdog", "gluster",
-    "zfs", "vstorage",
-)  # fmt: skip
+POOL_TYPES: Final = tuple(kind.value for kind in model.PoolType)
 # virStorageFileFormat, as pools of files write it; whether a volume of it can be made is another question.
 VOLUME_FORMATS: Final = (
     "raw", "dir", "bochs", "cloop", "dmg", "iso", "vpc", "vdi", "fat", "vhd", "ploop", "cow", "qcow", "qcow2", "qed",
     "vmdk",
 )  # fmt: skip
-_VOLUME_TYPES: Final = ("file", "block", "dir", "network", "netdir", "ploop")
-_FEATURES: Final = ("lazy_refcounts", "extended_l2")
 _COMPAT: Final = re.compile(r"[0-9]+\.[0-9]+", re.ASCII)
+_SIZE: Final = (ErrorCode.XML_ERROR, "malformed capacity element")
+_WORDS: Final[Words] = {
+    "uuid": (ErrorCode.XML_ERROR, "malformed uuid element"),
+    "mode": (ErrorCode.XML_ERROR, "malformed octal mode"),
+    "owner": (ErrorCode.XML_ERROR, "malformed owner element"),
+    "group": (ErrorCode.XML_ERROR, "malformed group element"),
+    "capacity": _SIZE,
+    "allocation": _SIZE,
+}
 
 
 class Permissions(NamedTuple):
@@ -115,23 +126,22 @@ def parse_pool(xml: str) -> PoolDefinition:
     Raises:
         VirtError: in libvirt's words.
     """
-    root = document.parse(xml, "pool", "storage_pool_definition")
-    kind = root.get("type")
-    if kind is None:
-        raise _wrong("Missing required attribute 'type' in element 'pool'")
-    if kind not in POOL_TYPES:
-        raise _wrong(f"Invalid value for attribute 'type' in element 'pool': '{kind}'.")
-    name = document.text(root, "name") or document.text(root, "source/name")
+    with reading(ErrorDomain.STORAGE, _WORDS):
+        pool = model.Pool.parse(xml, "storage_pool_definition")
+    name = pool.name or (pool.source.name if pool.source is not None else None)
     if not name:
         raise _wrong("missing pool source name element")
     if "/" in name:
         raise _wrong(f"name {name} cannot contain '/'")
-    uuid = document.uuid(root, ErrorDomain.STORAGE)
-    path = document.text(root, "target/path")
-    if not path and kind in ("dir", "fs", "netfs"):
+    target = pool.target or model.PoolTarget()
+    if not target.path and pool.type.value in ("dir", "fs", "netfs"):
         raise _wrong("missing storage pool target path")
     return PoolDefinition(
-        kind, name, uuid, clean_path(path) if path else "", _permissions(root.find("target/permissions"))
+        pool.type.value,
+        name,
+        pool.uuid or str(uuids.uuid4()),
+        clean_path(target.path) if target.path else "",
+        _permissions(target.permissions),
     )
 
 
@@ -144,21 +154,16 @@ def clean_path(path: str) -> str:
 
 def format_pool(pool: PoolDefinition, sizes: PoolSizes = NO_SIZES) -> str:
     """Write a pool's document."""
-    writer = Writer()
-    writer.start("pool", type=pool.type)
-    writer.leaf("name", pool.name)
-    writer.leaf("uuid", pool.uuid)
-    writer.leaf("capacity", sizes.capacity, unit="bytes")
-    writer.leaf("allocation", sizes.allocation, unit="bytes")
-    writer.leaf("available", sizes.available, unit="bytes")
-    writer.start("source")
-    writer.end()
-    writer.start("target")
-    writer.leaf("path", pool.path)
-    _write_permissions(writer, pool.permissions)
-    writer.end()
-    writer.end()
-    return writer.text()
+    return model.Pool(
+        type=model.PoolType(pool.type),
+        name=pool.name,
+        uuid=pool.uuid,
+        capacity=model.Capacity(value=sizes.capacity, unit="bytes"),
+        allocation=model.Allocation(value=sizes.allocation, unit="bytes"),
+        available=model.Available(value=sizes.available, unit="bytes"),
+        source=model.PoolSource(),
+        target=model.PoolTarget(path=pool.path, permissions=_written(pool.permissions)),
+    ).format()
 
 
 def parse_volume(xml: str, *, capacity_optional: bool = False) -> VolumeDefinition:
@@ -167,155 +172,134 @@ def parse_volume(xml: str, *, capacity_optional: bool = False) -> VolumeDefiniti
     Raises:
         VirtError: in libvirt's words.
     """
-    root = document.parse(xml, "volume", "storage_volume_definition")
-    name = document.text(root, "name")
-    if not name:
+    with reading(ErrorDomain.STORAGE, _WORDS):
+        volume = model.Volume.parse(xml, "storage_volume_definition")
+    if not volume.name:
         raise _wrong("missing volume name element")
-    kind = root.get("type")
-    if kind is not None and kind not in _VOLUME_TYPES:
-        raise _unsupported(f"unknown volume type '{kind}'")
-    backing_path = document.text(root, "backingStore/path")
+    target = volume.target or model.VolumeTarget()
     backing = None
-    if backing_path:
-        backing = BackingDefinition(backing_path, _format(root, "backingStore/format/@type"))
-    capacity = document.size(root, "capacity", ErrorDomain.STORAGE)
-    if capacity is None and not capacity_optional and backing is None:
+    if volume.backing_store is not None and volume.backing_store.path:
+        backing = BackingDefinition(volume.backing_store.path, _format(volume.backing_store.format_type))
+    if volume.capacity is None and not capacity_optional and backing is None:
         raise _wrong("missing capacity element")
-    allocation = document.size(root, "allocation", ErrorDomain.STORAGE)
-    if root.find("target/encryption") is not None:
-        raise _unsupported(f"volume '{name}': encrypted volumes are not supported yet; leave out target/encryption")
-    compat = document.text(root, "target/compat")
-    if compat is not None and not _COMPAT.fullmatch(compat):
+    if target.encryption is not None:
+        raise _unsupported(
+            f"volume '{volume.name}': encrypted volumes are not supported yet; leave out target/encryption"
+        )
+    if target.compat is not None and not _COMPAT.fullmatch(target.compat):
         raise _wrong("forbidden characters in 'compat' attribute")
-    if root.find("target/nocow") is not None:
-        raise _unsupported(f"volume '{name}': target/nocow is not supported yet; leave it out")
-    features = None
-    if root.find("target/features") is not None:
-        features = tuple(str(node.tag) for node in root.iterfind("target/features/*"))
-    for feature in features or ():
-        if feature not in _FEATURES:
-            raise _unsupported(f"unsupported feature {feature}")
+    if target.nocow:
+        raise _unsupported(f"volume '{volume.name}': target/nocow is not supported yet; leave it out")
+    features = None if target.features is None else _features(target.features)
     return VolumeDefinition(
-        name,
-        capacity,
-        allocation,
-        _format(root, "target/format/@type") or "raw",
-        _permissions(root.find("target/permissions")),
+        volume.name,
+        _bytes(volume.capacity),
+        _bytes(volume.allocation),
+        _format(target.format_type) or "raw",
+        _permissions(target.permissions),
         backing,
-        compat or (None if features is None else "1.1"),
-        document.size(root, "target/clusterSize", ErrorDomain.STORAGE) or 0,
+        target.compat or (None if features is None else "1.1"),
+        _bytes(target.cluster_size) or 0,
         features,
     )
 
 
 def format_volume(volume: VolumeFacts, backing: VolumeFacts | None = None) -> str:
     """Write a volume's document; ``backing`` are the facts of its backing file, where they are known."""
-    writer = Writer()
-    writer.start("volume", type=volume.type.name.lower())
-    writer.leaf("name", volume.name)
-    writer.leaf("key", volume.path)
-    writer.leaf("capacity", volume.capacity, unit="bytes")
-    writer.leaf("allocation", volume.allocation, unit="bytes")
-    if volume.physical:
-        writer.leaf("physical", volume.physical, unit="bytes")
-    writer.start("target")
-    writer.leaf("path", volume.path)
-    writer.leaf("format", type=volume.format)
-    _write_permissions(writer, volume.permissions)
-    if volume.times is not None:
-        _write_times(writer, volume.times)
-    if volume.compat:
-        writer.leaf("compat", volume.compat)
-    if volume.cluster_size:
-        writer.leaf("clusterSize", volume.cluster_size, unit="B")
-    if volume.features is not None:
-        _write_features(writer, volume.features)
-    writer.end()
-    if volume.backing is not None:
-        writer.start("backingStore")
-        writer.leaf("path", volume.backing.path)
-        # One that is not recorded is told from the bytes, where they may be looked at.
-        writer.leaf("format", type=volume.backing.format or (backing.format if backing is not None else "raw"))
-        if backing is not None:
-            _write_permissions(writer, backing.permissions)
-            if backing.times is not None:
-                _write_times(writer, backing.times)
-        writer.end()
-    writer.end()
-    return writer.text()
+    features = volume.features
+    return model.Volume(
+        type=model.VolumeType(volume.type.name.lower()),
+        name=volume.name,
+        key=volume.path,
+        capacity=model.Capacity(value=volume.capacity, unit="bytes"),
+        allocation=model.Allocation(value=volume.allocation, unit="bytes"),
+        physical=model.Physical(value=volume.physical, unit="bytes") if volume.physical else None,
+        target=model.VolumeTarget(
+            path=volume.path,
+            format_type=volume.format,
+            permissions=_written(volume.permissions),
+            timestamps=_timestamps(volume.times),
+            compat=volume.compat,
+            cluster_size=model.ClusterSize(value=volume.cluster_size, unit="B") if volume.cluster_size else None,
+            features=None if features is None else model.VolumeFeatures(**dict.fromkeys(features, True)),
+        ),
+        backing_store=None if volume.backing is None else _written_backing(volume.backing, backing),
+    ).format()
+
+
+def _written_backing(recorded: BackingDefinition, facts: VolumeFacts | None) -> model.VolumeBacking:
+    # A format that is not recorded is told from the bytes, where they may be looked at.
+    if facts is None:
+        return model.VolumeBacking(path=recorded.path, format_type=recorded.format or "raw")
+    return model.VolumeBacking(
+        path=recorded.path,
+        format_type=recorded.format or facts.format,
+        permissions=_written(facts.permissions),
+        timestamps=_timestamps(facts.times),
+    )
 
 
 def shown_backing(recorded: str, volume_path: str) -> str:
     """A recorded backing name as the document shows it: relative names from the volume's directory, by text alone."""
-    if ":" in recorded or os.path.isabs(recorded):
+    if filename.protocol(recorded) is not None or os.path.isabs(recorded):
         return recorded
     return os.path.normpath(os.path.join(os.path.dirname(volume_path), recorded))
 
 
-def _write_times(writer: Writer, times: tuple[int, int, int]) -> None:
-    writer.start("timestamps")
-    for name, time in zip(("atime", "mtime", "ctime"), times, strict=True):
-        seconds, nanoseconds = divmod(time, 1_000_000_000)
-        writer.leaf(name, f"{seconds}.{nanoseconds:09}" if nanoseconds else seconds)
-    writer.leaf("btime", 0)  # when it was made, which libvirt does not ask Linux for
-    writer.end()
+def _timestamps(times: tuple[int, int, int] | None) -> model.Timestamps | None:
+    if times is None:
+        return None
+    atime, mtime, ctime = map(_written_time, times)
+    # When it was made is what libvirt does not ask Linux for.
+    return model.Timestamps(atime=atime, mtime=mtime, ctime=ctime, btime="0")
 
 
-def _write_features(writer: Writer, features: tuple[str, ...]) -> None:
-    if not features:
-        writer.leaf("features")
-        return
-    writer.start("features")
-    for feature in features:
-        writer.leaf(feature)
-    writer.end()
+def _written_time(nanoseconds: int) -> str:
+    seconds, rest = divmod(nanoseconds, 1_000_000_000)
+    return f"{seconds}.{rest:09}" if rest else str(seconds)
 
 
-def _write_permissions(writer: Writer, permissions: Permissions) -> None:
+def _written(permissions: Permissions) -> model.Permissions | None:
     if permissions == Permissions():
-        return
-    writer.start("permissions")
-    if permissions.mode is not None:
-        writer.leaf("mode", f"0{permissions.mode:o}")
-    if permissions.owner is not None:
-        writer.leaf("owner", permissions.owner)
-    if permissions.group is not None:
-        writer.leaf("group", permissions.group)
-    if permissions.label is not None:
-        writer.leaf("label", permissions.label)
-    writer.end()
+        return None
+    return model.Permissions(
+        mode=permissions.mode, owner=permissions.owner, group=permissions.group, label=permissions.label
+    )
 
 
-def _permissions(node: Node | None) -> Permissions:
-    if node is None:
+def _permissions(read: model.Permissions | None) -> Permissions:
+    if read is None:
         return Permissions()
-    mode = document.text(node, "mode")
-    bits = None
-    if mode:
-        try:
-            bits = int(mode.strip(), 8)
-        except ValueError:
-            bits = -1
-        if bits & ~0o777:
-            raise _wrong("malformed octal mode")
-    return Permissions(bits, _identity(node, "owner"), _identity(node, "group"), document.text(node, "label"))
+    if read.mode is not None and read.mode & ~0o777:
+        raise fault(*_WORDS["mode"], ErrorDomain.STORAGE)
+    return Permissions(read.mode, _identity(read.owner, "owner"), _identity(read.group, "group"), read.label)
 
 
-def _identity(node: Node, name: str) -> int | None:
-    written = document.text(node, name)
-    if written is None:
+def _identity(number: int | None, name: str) -> int | None:
+    """An owner or a group; -1 leaves it alone, and so does 2**32 - 1, which is the same to the host."""
+    if number == 2**32 - 1:
+        raise fault(*_WORDS[name], ErrorDomain.STORAGE)
+    return None if number == -1 else number
+
+
+def _features(read: model.VolumeFeatures) -> tuple[str, ...]:
+    if read.unknown:
+        raise _unsupported(f"unsupported feature {read.unknown[0].name}")
+    return tuple(name for name in ("lazy_refcounts", "extended_l2") if getattr(read, name))
+
+
+def _bytes(size: Scaled | None) -> int | None:
+    if size is None:
         return None
     try:
-        value = int(written)
-    except ValueError:
-        value = -2
-    if not -1 <= value < 2**32 - 1:
-        raise _wrong(f"malformed {name} element")
-    return None if value == -1 else value
+        return scale_libvirt(size.value, size.unit or size.DEFAULT_UNIT)
+    except OverflowError as error:
+        raise fault(ErrorCode.OVERFLOW, str(error), ErrorDomain.STORAGE) from None
+    except ValueError as error:
+        raise fault(ErrorCode.INVALID_ARG, str(error), ErrorDomain.STORAGE) from None
 
 
-def _format(root: Node, path: str) -> str | None:
-    name = document.text(root, path)
+def _format(name: str | None) -> str | None:
     if name is not None and name not in VOLUME_FORMATS:
         raise _unsupported(f"unknown volume format type {name}")
     return name

@@ -117,7 +117,8 @@ def test_directory_of_another_pool_is_refused_even_with_other_slashes(driver, po
         (
             "<pool type='foo'><name>x</name></pool>",
             ErrorCode.XML_ERROR,
-            "XML error: Invalid value for attribute 'type' in element 'pool': 'foo'.",
+            "XML error: Invalid value for attribute 'type' in element 'pool': 'foo'. Write dir, fs, netfs, logical, "
+            "disk, iscsi, iscsi-direct, scsi, mpath, rbd, sheepdog, gluster, zfs or vstorage",
         ),
         ("<pool type='dir'><name>x</name></pool>", ErrorCode.XML_ERROR, "XML error: missing storage pool target path"),
         ("<pool type='dir'/>", ErrorCode.XML_ERROR, "XML error: missing pool source name element"),
