@@ -122,9 +122,13 @@ setup_venv() {
             "$ROOT [dev] $(cksum <"$ROOT/pyproject.toml")") return ;;
         esac
     fi
+    [ -w "$ROOT" ] || die "you may not write in $ROOT, where Hostel is to be set up; clone it as the user who runs this"
     need_python
     if ! { [ -d "$VENV" ] && "$VENV/bin/python" -m pip --version >/dev/null 2>&1 && grep -qsF "$ROOT " "$VENV/hostel-setup"; }; then
         say "Making a virtual environment in $VENV with $("$PYTHON" --version)"
+        if [ -e "$VENV" ] && ! [ -f "$VENV/pyvenv.cfg" ] && ! rmdir "$VENV" 2>/dev/null; then
+            die "$VENV is not a virtual environment; remove it, or name another place: HOSTEL_VENV=DIR"
+        fi
         rm -rf "$VENV"
         "$PYTHON" -m venv "$VENV" || die "$PYTHON could not make a virtual environment in $VENV"
     fi
