@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from typing import Final
 
 from hostel.block.driver import CheckResult, Repair
@@ -63,7 +65,9 @@ def run(arguments: Arguments, output: Output) -> int:
             output.error(error.message)
             return _UNSUPPORTED
         except OSError as error:
-            output.error(f"Check failed: {reason(error)}")
+            # What is wrong was reported as it was found.
+            known = error.errno == errno.EIO
+            output.error(f"Check failed: {os.strerror(errno.EIO) if known else reason(error)}")
             return 1
         result = checked.result
         output.note(pretty_json(to_json(checked, name, node.format)) if json else describe(result))

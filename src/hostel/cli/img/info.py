@@ -108,4 +108,9 @@ def _snapshot_line(snapshot: SnapshotInfo) -> str:
     clock = f"{seconds // 3600:02}:{seconds // 60 % 60:02}:{seconds % 60:02}.{nanoseconds // 10**6:03}"
     icount = "" if snapshot.icount is None else str(snapshot.icount)
     size = format_size(snapshot.vm_state_size)
-    return f"{snapshot.id:<9} {snapshot.name:<16} {size:>8}{date:>20}{clock:>13}{icount:>11}"
+    return f"{_padded(snapshot.id, 9)} {_padded(snapshot.name, 16)} {size:>8}{date:>20}{clock:>13}{icount:>11}"
+
+
+def _padded(text: str, width: int) -> str:
+    """Pad as C does, which counts bytes."""
+    return text + " " * (width - len(text.encode(errors="surrogateescape")))
