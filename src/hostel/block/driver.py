@@ -17,6 +17,7 @@ from hostel.block.trust import Trust
 from hostel.errors import ReadOnly, UnsupportedFeature
 
 if TYPE_CHECKING:
+    from hostel.block.bitmap import DirtyBitmap
     from hostel.block.node import BlockNode
 
 
@@ -279,6 +280,19 @@ class Measured(NamedTuple):
     fully_allocated: int
 
 
+class BitmapInfo(NamedTuple):
+    """A persistent dirty bitmap.
+
+    Attributes:
+        granularity: bytes of the image that one bit stands for.
+        flags: QEMU's names: ``in-use`` (not stored properly), ``auto`` (records writes).
+    """
+
+    name: str
+    granularity: int
+    flags: tuple[str, ...]
+
+
 Report = Callable[[str], None]
 
 
@@ -331,6 +345,14 @@ class Preallocating(Protocol):
 
 
 @runtime_checkable
+class FastZeroing(Protocol):
+    """Knows whether zeroing is faster than writing; of a driver that does not say so it is not expected."""
+
+    def zeroes_fast(self, *, unmap: bool) -> bool:
+        """Whether ``write_zeroes`` of a large range writes next to nothing."""
+
+
+@runtime_checkable
 class Checkable(Protocol):
     """Can check its own consistency."""
 
@@ -359,6 +381,32 @@ class Snapshotting(Protocol):
 
         ``id`` and ``name`` must both fit where both are given.
         """
+
+
+@runtime_checkable
+class BitmapStore(Protocol):
+    """Has persistent dirty bitmaps; granularities are bytes. All but :meth:`bitmaps` raise ENOENT for a wrong name."""
+
+    def bitmaps(self) -> list[BitmapInfo]:
+        """All of them, in the image's order."""
+
+    def bitmap(self, name: str) -> DirtyBitmap:
+        """The bits of one; EINVAL where it is inconsistent."""
+
+    def bitmap_add(self, name: str, granularity: int | None = None, *, enabled: bool = True) -> None:
+        """Make an empty one."""
+
+    def bitmap_remove(self, name: str) -> None:
+        """Drop one."""
+
+    def bitmap_clear(self, name: str) -> None:
+        """Set all bits of one to 0."""
+
+    def bitmap_enable(self, name: str, enabled: bool) -> None:
+        """Let one record writes or not."""
+
+    def bitmap_merge(self, name: str, source: DirtyBitmap) -> None:
+        """Mark in one what is dirty in another."""
 
 
 @runtime_checkable

@@ -13,6 +13,7 @@ from hostel.block.driver import (
     WRITEBACK,
     BlockDriver,
     Cache,
+    FastZeroing,
     Preallocating,
     Preallocation,
     Resizable,
@@ -148,6 +149,10 @@ class BlockNode:
                 for start in range(offset, offset + length, len(_ZEROES)):
                     self.driver.pwrite(start, _ZEROES[: min(len(_ZEROES), offset + length - start)])
         self._written()
+
+    def zeroes_fast(self, *, unmap: bool = False) -> bool:
+        """Whether zeroing a large range is known to be faster than writing it."""
+        return isinstance(self.driver, FastZeroing) and self.driver.zeroes_fast(unmap=unmap)
 
     def discard(self, offset: int, length: int) -> None:
         """Give a range's space back where that is possible; what it reads as afterwards is the driver's choice."""

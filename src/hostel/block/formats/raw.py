@@ -93,6 +93,15 @@ class RawDriver(FormatDriver):
         """The window's size, or the file's in whole sectors: a disk has no part of a sector."""
         return _sectors(self._file.length) if self._size is None else self._size
 
+    @property
+    def start(self) -> int:
+        """Where in the child the image begins, bytes."""
+        return self._offset
+
+    def zeroes_fast(self, *, unmap: bool) -> bool:
+        """Whether the child does."""
+        return self._file.zeroes_fast(unmap=unmap)
+
     def pread(self, offset: int, buf: memoryview) -> None:
         """Read from the child."""
         self._file.pread(self._offset + offset, buf)

@@ -188,6 +188,10 @@ class FileDriver(BlockDriver):
         for start in range(offset, end, len(_ZEROES)):
             self.pwrite(start, _ZEROES[: min(len(_ZEROES), end - start)])
 
+    def zeroes_fast(self, *, unmap: bool) -> bool:
+        """Whether the file system zeroes, as far as is known: a first refusal is remembered."""
+        return self._can_zero or (unmap and self._can_punch and not self._is_device)
+
     def discard(self, offset: int, length: int) -> None:
         """Punch a hole, where the file system can."""
         self._data = (0, 0)

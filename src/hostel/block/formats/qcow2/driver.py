@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, Self
 
+from hostel.block.bitmap import DirtyBitmap
 from hostel.block.driver import (
+    BitmapInfo,
     CheckResult,
     FormatDriver,
     FormatInfo,
@@ -21,6 +23,7 @@ from hostel.block.driver import (
 from hostel.block.extent import Extent, Status
 from hostel.block.formats.qcow2 import header as headers
 from hostel.block.formats.qcow2 import layout
+from hostel.block.formats.qcow2.bitmap import default_granularity
 from hostel.block.formats.qcow2.compressed import packer, read_compressed
 from hostel.block.formats.qcow2.create import CREATE_OPTIONS, check_creation, create_image
 from hostel.block.formats.qcow2.image import Qcow2Image
@@ -230,6 +233,42 @@ class Qcow2Driver(FormatDriver):
 
         load_snapshot(self._image, id, name)
 
+    def bitmaps(self) -> list[BitmapInfo]:
+        """All persistent bitmaps, in the order of the directory.
+
+        Raises:
+            CorruptImage: the directory makes no sense.
+        """
+        return [bitmap.info() for bitmap in self._image.bitmaps.all()]
+
+    def bitmap(self, name: str) -> DirtyBitmap:
+        """The bits of a bitmap.
+
+        Raises:
+            BlockError: there is none of this name (ENOENT), or it is inconsistent.
+        """
+        return self._image.bitmaps.load(self._image.bitmaps.find(name))
+
+    def bitmap_add(self, name: str, granularity: int | None = None, *, enabled: bool = True) -> None:
+        """Make an empty bitmap; its granularity in bytes is QEMU's default where none is given."""
+        self._image.bitmaps.add(name, granularity or default_granularity(self.cluster_size), enabled=enabled)
+
+    def bitmap_remove(self, name: str) -> None:
+        """Drop a bitmap, an inconsistent one as well."""
+        self._image.bitmaps.remove(name)
+
+    def bitmap_clear(self, name: str) -> None:
+        """Set all bits of a bitmap to 0."""
+        self._image.bitmaps.clear(name)
+
+    def bitmap_enable(self, name: str, enabled: bool) -> None:
+        """Let a bitmap record writes or not."""
+        self._image.bitmaps.set_enabled(name, enabled)
+
+    def bitmap_merge(self, name: str, source: DirtyBitmap) -> None:
+        """Mark in a bitmap what is dirty in another one, of this image or of another."""
+        self._image.bitmaps.merge(name, source)
+
     def change_backing(self, filename: str | None, format: str | None) -> None:
         """Record another backing file, or none.
 
@@ -309,6 +348,8 @@ def _specific(image: Qcow2Image) -> dict[str, Any]:
     external: dict[str, Any] = {"data-file": name.decode(errors="replace")} if name else {}
     if image.external:
         external["data-file-raw"] = image.raw_external
+    if bitmaps := image.bitmaps.all():
+        external["bitmaps"] = [each.info()._asdict() | {"flags": list(each.info().flags)} for each in bitmaps]
     return {
         "compat": "1.1",
         "compression-type": kind,

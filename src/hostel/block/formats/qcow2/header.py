@@ -200,7 +200,18 @@ def with_extension(preamble: Preamble, kind: ExtensionType, data: bytes | None) 
     return preamble._replace(extensions=added + rest)
 
 
+def replace_extension(preamble: Preamble, kind: ExtensionType, data: bytes | None) -> Preamble:
+    """Replace one extension where it is, add it behind the others, or drop it."""
+    if data is None or preamble.extension(kind) is None:
+        rest = tuple(each for each in preamble.extensions if each.type != kind)
+        return preamble._replace(extensions=rest + (() if data is None else (Extension(int(kind), data),)))
+    changed = (Extension(int(kind), data) if each.type == kind else each for each in preamble.extensions)
+    return preamble._replace(extensions=tuple(changed))
+
+
 def unknown_autoclear(header: Header) -> int:
-    """Autoclear bits that a writer of ours must clear: it maintains neither bitmaps nor what it does not know."""
-    kept = Autoclear.DATA_FILE_RAW if header.incompatible_features & Incompatible.DATA_FILE else Autoclear.NONE
+    """Autoclear bits that a writer of ours must clear, since it does not know them."""
+    kept = Autoclear.BITMAPS
+    if header.incompatible_features & Incompatible.DATA_FILE:
+        kept |= Autoclear.DATA_FILE_RAW
     return header.autoclear_features & ~int(kept)

@@ -13,6 +13,7 @@ from typing import Final
 from hostel.block.driver import OpenMode
 from hostel.block.formats.qcow2 import header as headers
 from hostel.block.formats.qcow2 import layout
+from hostel.block.formats.qcow2.bitmap import Bitmaps
 from hostel.block.formats.qcow2.geometry import Geometry
 from hostel.block.formats.qcow2.header import Preamble
 from hostel.block.formats.qcow2.l2_table import L2Table
@@ -56,6 +57,7 @@ class Qcow2Image:
         self.refcounts = Allocator(file, self.geometry, array("Q"), 0, 0)
         self.tables: dict[int, L2Table] = {}  # by L1 index, the least recently used first
         self.map = MetadataMap(self.geometry)
+        self.bitmaps = Bitmaps(self)
         self._dirty_l1: set[int] = set()
         self._dirty_tables: set[int] = set()
         self._frees: list[tuple[int, int, bool]] = []
@@ -131,6 +133,7 @@ class Qcow2Image:
     def reload(self) -> None:
         """Read everything again: the file was changed beside us."""
         self.preamble = read_preamble(self.file)
+        self.bitmaps.forget()
         self._writing = False
         if not self.mode.check:
             self.load_tables()
@@ -340,6 +343,7 @@ class Qcow2Image:
             self.write_preamble(self.preamble._replace(header=header.replace(autoclear_features=kept)))
         if self.lazy:
             self.set_features(self.header.incompatible_features | Incompatible.DIRTY)
+        self.bitmaps.begin()
         self._writing = True
 
     def place_metadata(self) -> None:
@@ -461,6 +465,7 @@ class Qcow2Image:
         if not self._writing or self.broken is not None:
             return
         self.flush_metadata()
+        self.bitmaps.store()
         if self.header.incompatible_features & Incompatible.DIRTY:
             self.set_features(self.header.incompatible_features & ~int(Incompatible.DIRTY))
 

@@ -33,6 +33,7 @@ def resize(guest: Guest, size: int, preallocation: Preallocation) -> None:
         return
     if image.header.nb_snapshots and image.header.version < 3:
         raise UnsupportedFeature("Can't resize a v2 image which has snapshots")
+    image.bitmaps.require_consistent()
     if size < image.size:
         if preallocation is not Preallocation.OFF:
             raise BlockError("Preallocation can't be used for shrinking an image", errno=errno.EINVAL)
@@ -47,7 +48,9 @@ def _grow(guest: Guest, size: int, preallocation: Preallocation) -> None:
     entries = image.geometry.l1_entries(size)
     if entries > layout.MAX_L1_SIZE // 8 or size > INT64_MAX:
         raise NoSpace(
-            "Failed to grow the L1 table: the size is beyond what the cluster size can map", errno=errno.EFBIG
+            "Failed to grow the L1 table: File too large",
+            errno=errno.EFBIG,
+            hint="The cluster size limits the image's size.",
         )
     image.begin_write()
     # An interrupted shrink leaves data beyond the end, which must not come back.
@@ -59,6 +62,7 @@ def _grow(guest: Guest, size: int, preallocation: Preallocation) -> None:
     _grow_data_file(image, size)
     image.flush_metadata()
     image.write_header_fields(image.header.replace(size=size), "size", "crypt_method")
+    image.bitmaps.resize(size)
     if preallocation is not Preallocation.OFF:
         start = image.geometry.align(old)
         preallocate(guest, start, size - start, preallocation)
@@ -132,6 +136,7 @@ def _shrink(guest: Guest, size: int) -> None:
     image.begin_write()
     image.flush_metadata()
     image.write_header_fields(image.header.replace(size=size), "size", "crypt_method")
+    image.bitmaps.resize(size)
     _drop_beyond(guest, size)
     image.flush_metadata()
     _truncate_file(image)

@@ -69,6 +69,8 @@ def apply_snapshot(image: Qcow2Image, id_or_name: str) -> None:
         OSError: the host's own errors; the image is as it was.
     """
     _require_internal(image)
+    if image.bitmaps.all():
+        raise BlockError("Device has active dirty bitmaps", errno=errno.EBUSY)
     snapshot = _find(snapshot_table.load(image), id_or_name)
     header = image.header
     if snapshot.disk_size != header.size and header.version < 3:

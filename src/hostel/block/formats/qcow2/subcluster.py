@@ -119,7 +119,7 @@ class SubclusterGuest(Guest):
 
     def write_zeroes(self, offset: int, length: int, *, unmap: bool) -> None:
         """Make a range read as zeroes, by its entries where whole subclusters are concerned."""
-        self.image.begin_write()
+        self.begin(offset, length)
         size, end = self.image.geometry.subcluster_size, offset + length
         first = -(-offset // size) * size
         last = -(-end // size) * size if end >= self.image.size else end - end % size

@@ -71,11 +71,16 @@ class Guest:
 
     def write(self, offset: int, data: memoryview) -> None:
         """Write ``data`` at guest ``offset``."""
-        self.image.begin_write()
+        self.begin(offset, len(data))
         done = 0
         while done < len(data):
             done += self._write_some(offset + done, data[done:])
         self.image.settle()
+
+    def begin(self, offset: int, length: int) -> None:
+        """Before a guest range is changed: the image may have to be marked, and its bitmaps record it."""
+        self.image.begin_write()
+        self.image.bitmaps.mark(offset, length)
 
     def _slices(self, offset: int, length: int) -> Iterator[tuple[int, int, int]]:
         """Whole clusters of a range, table by table: L1 index, first and end L2 index."""
@@ -180,7 +185,7 @@ class Guest:
 
     def write_zeroes(self, offset: int, length: int, *, unmap: bool) -> None:
         """Make a range read as zeroes, by its entries where whole clusters are concerned."""
-        self.image.begin_write()
+        self.begin(offset, length)
         first, last = self._whole(offset, length)
         if first >= last:
             self._zero_part(offset, length)
@@ -235,7 +240,7 @@ class Guest:
 
     def discard(self, offset: int, length: int) -> None:
         """Give the space of whole clusters back; they read as zeroes (in version 2 images: as the backing file)."""
-        self.image.begin_write()
+        self.begin(offset, length)
         first, last = self._whole(offset, length)
         if offset % self.image.geometry.cluster_size and offset + length >= self.image.size:
             first = self.image.geometry.align(offset)
@@ -323,7 +328,7 @@ class Guest:
         image = self.image
         if image.external:
             raise UnsupportedFeature("Images with an external data file have no compressed clusters")
-        image.begin_write()
+        self.begin(offset, image.geometry.cluster_size)
         l1_index, index, _ = next(self._slices(offset, 1))
         table = image.l2_for_write(l1_index)
         host = image.allocate_bytes(len(payload))

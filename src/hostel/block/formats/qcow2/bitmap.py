@@ -1,0 +1,389 @@
+"""Persistent dirty bitmaps ("Bitmaps extension", "Bitmaps" in the qcow2 specification).
+
+While an image is written its bitmaps live in memory and are marked IN_USE on disk; closing the image stores them. The
+directory and the header extension are changed only while the autoclear bit is off: cut off at any write, there are
+either the old bitmaps, or none that anybody would trust.
+"""
+
+from __future__ import annotations
+
+import errno
+from array import array
+from typing import TYPE_CHECKING, Final
+
+from hostel.block.bitmap import DirtyBitmap
+from hostel.block.driver import BitmapInfo
+from hostel.block.formats.qcow2 import bitmap_directory, layout
+from hostel.block.formats.qcow2 import header as headers
+from hostel.block.formats.qcow2.bitmap_directory import MAX_BITMAP, MAX_DIRECTORY, MAX_NAME, Entry, Extension
+from hostel.block.formats.qcow2.layout import Autoclear, ExtensionType
+from hostel.codec.table import pack_table, unpack_table
+from hostel.errors import BlockError, InvalidImage
+
+if TYPE_CHECKING:
+    from hostel.block.formats.qcow2.image import Qcow2Image
+
+MAX_BITMAPS: Final = 65535
+_DIRTY_BITMAPS: Final = 1  # the only type there is
+
+
+class Bitmap:
+    """One bitmap of an image.
+
+    Attributes:
+        name: bytes as stored.
+        enabled: it records writes.
+        inconsistent: it was IN_USE when the image was opened, and has no bits worth anything.
+        entry: where it is stored; None while it is new.
+        dirty: its bits; None until they are loaded.
+    """
+
+    def __init__(self, name: bytes, granularity: int, *, enabled: bool, inconsistent: bool = False) -> None:
+        self.name = name
+        self.granularity = granularity
+        self.enabled = enabled
+        self.inconsistent = inconsistent
+        self.entry: Entry | None = None
+        self.dirty: DirtyBitmap | None = None
+
+    def info(self) -> BitmapInfo:
+        """What the public API tells of it."""
+        name = self.name.decode(errors="surrogateescape")
+        flags = ("in-use",) * self.inconsistent + ("auto",) * self.enabled
+        return BitmapInfo(name, self.granularity, flags)
+
+
+class Bitmaps:
+    """All bitmaps of one image."""
+
+    def __init__(self, image: Qcow2Image) -> None:
+        self._image = image
+        self._loaded: list[Bitmap] | None = None
+        self._recording: list[DirtyBitmap] = []
+        self._begun = False
+
+    def present(self) -> bool:
+        """Whether the image has bitmaps that may be trusted."""
+        header = self._image.header
+        has = header.autoclear_features & Autoclear.BITMAPS and header.version >= 3
+        return bool(has) and bool(self._image.preamble.extension(ExtensionType.BITMAPS))
+
+    def all(self) -> list[Bitmap]:
+        """The bitmaps, in the order of the directory.
+
+        Raises:
+            CorruptImage: the directory makes no sense.
+        """
+        if self._loaded is None:
+            self._loaded = self._read_directory() if self.present() else []
+        return self._loaded
+
+    def forget(self) -> None:
+        """Read the directory again when next asked."""
+        self._loaded, self._recording, self._begun = None, [], False
+
+    def find(self, name: str) -> Bitmap:
+        """The bitmap of a name.
+
+        Raises:
+            BlockError: there is none (ENOENT).
+        """
+        wanted = name.encode(errors="surrogateescape")
+        for bitmap in self.all():
+            if bitmap.name == wanted:
+                return bitmap
+        raise BlockError(f"Dirty bitmap '{name}' not found", errno=errno.ENOENT)
+
+    def load(self, bitmap: Bitmap) -> DirtyBitmap:
+        """The bits of a bitmap.
+
+        Raises:
+            BlockError: it is inconsistent.
+            InvalidImage: its table makes no sense.
+        """
+        if bitmap.inconsistent:
+            name = bitmap.name.decode(errors="replace")
+            raise BlockError(
+                f"Bitmap '{name}' is inconsistent and cannot be used",
+                errno=errno.EINVAL,
+                hint="Try block-dirty-bitmap-remove to delete this bitmap from disk",
+            )
+        if bitmap.dirty is None:
+            bitmap.dirty = self._read_bits(bitmap)
+        return bitmap.dirty
+
+    # ---- recording
+
+    def begin(self) -> None:
+        """Before the first write: load what records writes, and mark all bitmaps IN_USE on disk."""
+        if self._begun or not self.present():
+            return
+        for bitmap in self.all():
+            if not bitmap.inconsistent:
+                self.load(bitmap)
+        self._mark_in_use()
+        self._begun = True
+        self._select()
+
+    def _select(self) -> None:
+        self._recording = [
+            bitmap.dirty for bitmap in self.all() if bitmap.enabled and bitmap.dirty and not bitmap.inconsistent
+        ]
+
+    def mark(self, offset: int, length: int) -> None:
+        """A guest range was written."""
+        for bitmap in self._recording:
+            bitmap.mark(offset, min(length, bitmap.size - offset))
+
+    def resize(self, size: int) -> None:
+        """The image has another size now."""
+        for bitmap in self.all():
+            if bitmap.dirty is not None:
+                bitmap.dirty.resize(size)
+
+    def require_consistent(self) -> None:
+        """Refuse what would leave an inconsistent bitmap behind.
+
+        Raises:
+            BlockError: there is one.
+        """
+        if any(bitmap.inconsistent for bitmap in self.all()):
+            raise BlockError("Cannot resize qcow2 with persistent bitmaps that were not properly stored", errno=95)
+
+    # ---- changing
+
+    def add(self, name: str, granularity: int, *, enabled: bool) -> None:
+        """Make an empty bitmap.
+
+        Raises:
+            BlockError: it exists, or is out of the format's limits.
+        """
+        encoded = name.encode(errors="surrogateescape")
+        image = self._image
+        if image.header.version < 3:
+            raise BlockError("Cannot store dirty bitmaps in qcow2 v2 files", errno=errno.EINVAL)
+        image.begin_write()
+        if any(bitmap.name == encoded for bitmap in self.all()):
+            raise BlockError(f"Bitmap already exists: {name}", errno=errno.EEXIST)
+        _check_limits(image.size, len(self.all()), encoded, granularity)
+        bitmap = Bitmap(encoded, granularity, enabled=enabled)
+        bitmap.dirty = DirtyBitmap(image.size, granularity)
+        self.all().append(bitmap)
+        self._begun = True
+        self._select()
+
+    def remove(self, name: str) -> None:
+        """Drop a bitmap."""
+        bitmap = self.find(name)
+        self._image.begin_write()
+        bitmap = self.find(name)
+        self.all().remove(bitmap)
+        self._begun = True
+        self._select()
+
+    def set_enabled(self, name: str, enabled: bool) -> None:
+        """Let a bitmap record writes or not.
+
+        Raises:
+            BlockError: there is none of this name, or it is inconsistent.
+        """
+        self.load(self.find(name))
+        self._image.begin_write()
+        self.find(name).enabled = enabled
+        self._select()
+
+    def clear(self, name: str) -> None:
+        """Set all bits of a bitmap to 0."""
+        self.load(self.find(name))
+        self._image.begin_write()
+        self.load(self.find(name)).clear()
+
+    def merge(self, name: str, source: DirtyBitmap) -> None:
+        """Mark in a bitmap what is dirty in another.
+
+        Raises:
+            BlockError: there is none of this name, it is inconsistent, or the images differ in size.
+        """
+        target = self.load(self.find(name))
+        if target.size != source.size:
+            raise BlockError("Bitmaps are of different sizes and can't be merged", errno=errno.EINVAL)
+        self._image.begin_write()
+        self.load(self.find(name)).merge(source)
+
+    # ---- reading
+
+    def _extension(self) -> Extension:
+        data = self._image.preamble.extension(ExtensionType.BITMAPS) or b""
+        if len(data) != Extension.SIZE:
+            raise InvalidImage("bitmaps_ext: Invalid extension length")
+        return Extension.unpack(data)
+
+    def _read_directory(self) -> list[Bitmap]:
+        found = []
+        extension = self._image.preamble.extension(ExtensionType.BITMAPS)
+        for entry, name in bitmap_directory.read_entries(self._image.file, extension):
+            bitmap_directory.validate(entry, self._image.geometry, self._image.size)
+            in_use, auto = bool(entry.flags & bitmap_directory.IN_USE), bool(entry.flags & bitmap_directory.AUTO)
+            bitmap = Bitmap(name, 1 << entry.granularity_bits, enabled=auto, inconsistent=in_use)
+            bitmap.entry = entry
+            found.append(bitmap)
+        return found
+
+    def _table(self, entry: Entry) -> array[int]:
+        length = entry.table_size * 8
+        if entry.table_offset + length > self._image.file.length:
+            raise InvalidImage("A bitmap's table lies beyond the end of the file")
+        return unpack_table(self._image.file.read(entry.table_offset, length))
+
+    def _read_bits(self, bitmap: Bitmap) -> DirtyBitmap:
+        image, entry = self._image, bitmap.entry
+        assert entry is not None
+        dirty = DirtyBitmap(image.size, bitmap.granularity)
+        needed = len(dirty.bits)
+        size = image.geometry.cluster_size
+        table = self._table(entry)
+        if len(table) < image.geometry.clusters(needed):
+            raise InvalidImage(f"Could not read bitmap '{bitmap.name.decode(errors='replace')}' from image: too short")
+        for index in range(image.geometry.clusters(needed)):
+            item = table[index]
+            offset = item & layout.OFFSET_MASK
+            part = min(size, needed - index * size)
+            if item & bitmap_directory.TABLE_RESERVED or image.geometry.in_cluster(offset) or (offset and item & 1):
+                raise InvalidImage(f"A bitmap's table has the bad entry {item:#x}")
+            if offset:
+                dirty.bits[index * size : index * size + part] = image.file.read(offset, part)
+            elif item & 1:
+                dirty.bits[index * size : index * size + part] = b"\xff" * part
+        return DirtyBitmap(image.size, bitmap.granularity, dirty.bits)
+
+    # ---- storing
+
+    def _mark_in_use(self) -> None:
+        """Rewrite the directory where it is, every entry IN_USE."""
+        extension = self._extension()
+        entries = [(bitmap, bitmap.entry) for bitmap in self.all() if bitmap.entry is not None]
+        data = b"".join(
+            _entry_bytes(entry.replace(flags=entry.flags | bitmap_directory.IN_USE), bitmap.name)
+            for bitmap, entry in entries
+        )
+        if len(data) != extension.directory_size:
+            raise InvalidImage("Broken bitmap directory")
+        self._set_trusted(False)
+        self._image.file.pwrite(extension.directory_offset, data)
+        self._image.file.flush()
+        self._set_trusted(True)
+
+    def _set_trusted(self, trusted: bool) -> None:
+        image = self._image
+        features = image.header.autoclear_features & ~int(Autoclear.BITMAPS)
+        header = image.header.replace(autoclear_features=features | (int(Autoclear.BITMAPS) if trusted else 0))
+        image.write_header_fields(header, "autoclear_features", "refcount_order")
+
+    def store(self) -> None:
+        """Write all bitmaps anew, make the header point to them, and give the old ones up."""
+        if not self._begun:
+            return
+        image = self._image
+        old = self._occupied()
+        places = [self._write_bitmap(bitmap) for bitmap in self.all()]
+        directory = b"".join(places)
+        offset = 0
+        if directory:
+            offset = image.allocate(len(directory))
+            image.file.pwrite(offset, directory.ljust(image.geometry.align(len(directory)), b"\0"))
+        image.flush_metadata()
+        self._switch(len(places), len(directory), offset)
+        for place, length in old:
+            image.release(place, length)
+        image.flush_metadata()
+        self._begun = False
+
+    def _switch(self, count: int, size: int, offset: int) -> None:
+        image = self._image
+        if image.header.autoclear_features & Autoclear.BITMAPS:
+            self._set_trusted(False)
+        extension = Extension(count=count, reserved=bytes(4), directory_size=size, directory_offset=offset).pack()
+        preamble = image.preamble
+        changed = headers.replace_extension(preamble, ExtensionType.BITMAPS, extension if count else None)
+        image.write_preamble(changed)
+        if count:
+            self._set_trusted(True)
+
+    def _occupied(self) -> list[tuple[int, int]]:
+        """What the stored bitmaps occupy: host offsets and lengths, bytes."""
+        image = self._image
+        data = image.preamble.extension(ExtensionType.BITMAPS)
+        if not data or not self.present():
+            return []
+        extension = self._extension()
+        found = [(extension.directory_offset, extension.directory_size)] if extension.directory_size else []
+        for entry, _ in bitmap_directory.read_entries(image.file, data):
+            if entry.table_size:
+                found.append((entry.table_offset, entry.table_size * 8))
+            clusters = (item & layout.OFFSET_MASK for item in self._table(entry))
+            found.extend((cluster, image.geometry.cluster_size) for cluster in clusters if cluster)
+        return found
+
+    def _write_bitmap(self, bitmap: Bitmap) -> bytes:
+        """Write a bitmap's bits and table; returns its directory entry."""
+        image = self._image
+        size = image.geometry.cluster_size
+        table = array("Q")
+        bits = b"" if bitmap.dirty is None else bitmap.dirty.bits
+        length = len(bits) if bitmap.dirty is not None else -(-image.size // (8 * bitmap.granularity))
+        for start in range(0, length, size):
+            part = bytes(bits[start : start + size])
+            if not part.strip(b"\0"):
+                table.append(0)
+            elif len(part) == size and not part.strip(b"\xff"):
+                table.append(1)
+            else:
+                offset = image.allocate(size)
+                image.file.pwrite(offset, part.ljust(size, b"\0"))
+                table.append(offset)
+        offset = 0
+        if table:
+            offset = image.allocate(len(table) * 8)
+            image.file.pwrite(offset, pack_table(table).ljust(image.geometry.align(len(table) * 8), b"\0"))
+        flags = bitmap.enabled * bitmap_directory.AUTO | bitmap.inconsistent * bitmap_directory.IN_USE
+        entry = Entry(
+            table_offset=offset,
+            table_size=len(table),
+            flags=flags,
+            type=_DIRTY_BITMAPS,
+            granularity_bits=bitmap.granularity.bit_length() - 1,
+            name_length=len(bitmap.name),
+            extra_data_size=0,
+        )
+        bitmap.entry = entry
+        return _entry_bytes(entry, bitmap.name)
+
+
+def _entry_bytes(entry: Entry, name: bytes) -> bytes:
+    data: bytes = entry.pack() + name
+    return data + bytes(-len(data) % 8)
+
+
+def _check_limits(size: int, count: int, name: bytes, granularity: int) -> None:
+    bits = granularity.bit_length() - 1
+    if granularity & (granularity - 1) or granularity <= 0:
+        raise BlockError("Granularity must be power of 2", errno=errno.EINVAL)
+    if bits > 31:
+        raise BlockError(f"Granularity exceeds maximum ({1 << 31} bytes)", errno=errno.EINVAL)
+    if bits < 9:
+        raise BlockError(f"Granularity is under minimum ({1 << 9} bytes)", errno=errno.EINVAL)
+    if size > MAX_BITMAP * 8 << bits:
+        raise BlockError("Too much space will be occupied by the bitmap. Use larger granularity", errno=errno.EINVAL)
+    if not name:
+        raise BlockError("Bitmap name cannot be empty", errno=errno.EINVAL)
+    if len(name) > MAX_NAME:
+        raise BlockError(f"Name length exceeds maximum ({MAX_NAME} characters)", errno=errno.EINVAL)
+    if count >= MAX_BITMAPS:
+        raise BlockError("Maximum number of persistent bitmaps is already reached", errno=errno.EINVAL)
+    if (count + 1) * (Entry.SIZE + MAX_NAME) > MAX_DIRECTORY:
+        raise BlockError("Not enough space in the bitmap directory", errno=errno.EINVAL)
+
+
+def default_granularity(cluster_size: int) -> int:
+    """QEMU's default: the cluster size, from 4 KiB to 64 KiB."""
+    return min(max(cluster_size, 4096), 65536)
