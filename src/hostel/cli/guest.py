@@ -138,7 +138,8 @@ def describe(report: guest.Report) -> str:
     parts = [f"{report.label}{boot}", where, wrote]
     parts += [f"{outcome.name} of {outcome.sectors} sectors: {outcome.result}" for outcome in report.outcomes]
     parts += [f"error: {error}" for error in report.errors]
-    parts.append("did not finish" if report.failures is None else f"{report.failures or 'no'} failures")
+    failures = report.failures
+    parts.append("did not finish" if failures is None else f"{failures or 'no'} failure{'s' * (failures != 1)}")
     return ", ".join(parts)
 
 

@@ -141,7 +141,7 @@ class Narrator:
         return answer.getvalue()
 
     def _run(self, words: Sequence[str], out: Indented, answer: io.StringIO | None = None) -> None:
-        self.line(self._style(_BOLD, "\n".join(_broken(words))))
+        self.line(self._style(_BOLD, "\n".join(broken(words))))
         err = Indented(sys.stderr)
         out.peer, err.peer = err, out
         begun = time.monotonic()
@@ -180,7 +180,7 @@ class Narrator:
         return f"{style}{text}{_PLAIN}" if self._colours else text
 
 
-def _broken(words: Sequence[str]) -> list[str]:
+def broken(words: Sequence[str]) -> list[str]:
     """A command as one line, or as several that a shell reads as one."""
     whole = f"  $ hostel {shlex.join(words)}"
     if len(whole) <= _WIDTH:
