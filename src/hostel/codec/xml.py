@@ -67,8 +67,8 @@ from hostel.errors import ModelError
 
 __all__ = [
     "ON_OFF", "STRING", "UUID", "YES_NO", "Element", "Kind", "Unknown", "attr", "child", "children", "choice",
-    "content", "enumeration", "flag", "hexadecimal", "integer", "nested", "octal", "setting", "settings", "text", "texts",
-    "verbatim",
+    "content", "enumeration", "flag", "hexadecimal", "integer", "nested", "octal", "setting", "settings", "text",
+    "texts", "verbatim",
 ]  # fmt: skip
 
 T = TypeVar("T")
@@ -385,13 +385,16 @@ class Element:
             yield from element.unknown_paths(here)
 
     def __eq__(self, other: object) -> bool:
-        # Where several leaves have something more, the order among them is that of the fields once it is written.
-        return (
-            isinstance(other, Element)
-            and type(self) is type(other)
-            and {**self.__dict__, "_unknown": sorted(self.unknown)}
-            == {**other.__dict__, "_unknown": sorted(other.unknown)}
-        )
+        return isinstance(other, Element) and type(self) is type(other) and self._compared() == other._compared()
+
+    def _compared(self) -> dict[str, Any]:
+        """What equality is about: an empty element may be the same as none, and unknown parts have no order."""
+        values: dict[str, Any] = {"": sorted(self.unknown)}
+        for name in self._names:
+            value = self.__dict__[name]
+            is_nothing = isinstance(value, Element) and value.DROP_EMPTY and value.is_empty()
+            values[name] = None if is_nothing else value
+        return values
 
     __hash__ = None  # type: ignore[assignment]  # it can change
 

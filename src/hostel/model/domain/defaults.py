@@ -18,7 +18,13 @@ from hostel.codec.xml import Element
 from hostel.errors import ErrorCode, ModelError
 from hostel.model.domain.clock import Clock
 from hostel.model.domain.cpu import Cpu, CpuModel, Vcpu
-from hostel.model.domain.device_defaults import complete_controller, complete_devices, complete_serials, complete_videos
+from hostel.model.domain.device_defaults import (
+    arrange_devices,
+    complete_controller,
+    complete_devices,
+    complete_serials,
+    complete_videos,
+)
 from hostel.model.domain.devices.paravirtual import ShmemSize
 from hostel.model.domain.devices.redirection import RedirectionFilter
 from hostel.model.domain.domain import Domain, DomainType
@@ -29,7 +35,7 @@ from hostel.model.domain.implicit import (
     mirror_consoles,
     number_controllers,
 )
-from hostel.model.domain.memory import CurrentMemory, Memory
+from hostel.model.domain.memory import CurrentMemory, HugePage, Memory
 from hostel.model.domain.os import BootDevice, FirmwareFeature
 from hostel.model.domain.placing.pci import assign_pci
 from hostel.model.domain.placing.ports import assign_ccid, assign_memory_slots, assign_usb, assign_virtio_serial
@@ -56,6 +62,7 @@ def complete(domain: Domain, platform: Platform) -> None:
     _complete_machine(domain, platform)
     _complete_small(domain)
     number_controllers(domain)
+    arrange_devices(domain)
     if domain.cpu is not None:
         _complete_cpu(domain.cpu)
     if platform.is_qemu:
@@ -154,6 +161,8 @@ def _complete_small(domain: Domain) -> None:
     if domain.features is not None and domain.features.hyperv is not None and domain.features.hyperv.mode is None:
         domain.features.hyperv.mode = "custom"
     _complete_limits(domain)
+    if domain.memory_backing is not None and domain.memory_backing.hugepages is not None:
+        _complete_pages(domain.memory_backing.hugepages.pages)
     _complete_threads(domain)
     if domain.devices.redirfilter is not None:
         _complete_redirection(domain.devices.redirfilter)
@@ -161,6 +170,11 @@ def _complete_small(domain: Domain) -> None:
         for entry in domain.vcpus.vcpus:
             if entry.hotpluggable is None:
                 entry.hotpluggable = not entry.enabled
+
+
+def _complete_pages(pages: list[HugePage]) -> None:
+    for page in pages:
+        page.size, page.unit = Scaled(unit=page.unit, value=page.size).to_kib(), "KiB"
 
 
 def _complete_limits(domain: Domain) -> None:
@@ -220,13 +234,14 @@ def _complete_redirection(filter: RedirectionFilter) -> None:
 def _complete_memory(domain: Domain) -> None:
     cells = domain.cpu.numa.cells if domain.cpu is not None and domain.cpu.numa is not None else []
     added = sum(item.target.size.to_kib() for item in domain.devices.memories)
+    total = sum(cell.memory for cell in cells) + added if cells else 0
+    if total:
+        dump = domain.memory.dump_core if domain.memory is not None else None
+        domain.memory = Memory(unit="KiB", value=total, dump_core=dump)
     if domain.memory is None or domain.memory.value == 0:
-        total = sum(cell.memory for cell in cells) + (added if cells else 0)
-        if not total:
-            reason = "Memory size must be specified via <memory> or in the <numa> configuration"
-            raise ModelError("/domain/memory", reason)
-        domain.memory = Memory(unit="KiB", value=total)
-    elif added > domain.memory.value:
+        reason = "Memory size must be specified via <memory> or in the <numa> configuration"
+        raise ModelError("/domain/memory", reason)
+    if added > domain.memory.value:
         raise ModelError("/domain/memory", "Total size of memory devices exceeds the total memory size")
     current = domain.current_memory
     if current is None or current.value == 0 or current.value > domain.memory.value:

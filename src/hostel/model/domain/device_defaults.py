@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import uuid as uuids
 from typing import Final
 
 from hostel.errors import ErrorCode, ModelError
@@ -28,6 +29,7 @@ from hostel.model.domain.devices.source import DiskSource, SourceType
 from hostel.model.domain.devices.video import Video, VideoModel
 from hostel.model.domain.domain import Domain, DomainType
 from hostel.model.domain.platform import X86, Platform
+from hostel.model.port import VirtualPort, VirtualPortParameters
 
 _PREFIXES: Final = {
     "hd": DiskBus.IDE, "sd": DiskBus.SCSI, "vd": DiskBus.VIRTIO, "xvd": DiskBus.XEN, "ubd": DiskBus.UML,
@@ -54,6 +56,39 @@ _SERIAL_MODELS: Final = {
 _VIDEO_MEMORY: Final = {"vga": 16384, "cirrus": 16384, "vmvga": 16384, "bochs": 16384, "xen": 4096, "qxl": 65536}
 
 
+def arrange_devices(domain: Domain) -> None:
+    """What libvirt's parser itself settles: the order of disks, the buses of inputs, the numbers of consoles."""
+    devices = domain.devices
+    devices.disks = _sorted_disks(devices.disks)
+    for device in devices.inputs:
+        _complete_input(domain, device)
+    last = -1
+    for parallel in devices.parallels:
+        target = parallel.target = parallel.target or ParallelTarget()
+        target.port = last + 1 if target.port is None else target.port
+        last = max(last, target.port)
+    for position, console in enumerate(devices.consoles):
+        console.target = console.target or ConsoleTarget()
+        console.target.port = position
+
+
+def _sorted_disks(disks: list[Disk]) -> list[Disk]:
+    """Disks of a bus by name, among those whose bus is written the same way (``virDomainDiskInsert``)."""
+    result: list[Disk] = []
+    for new in disks:
+        place: int | None = None
+        for index in range(len(result) - 1, -1, -1):
+            old = result[index]
+            if old.target.bus != new.target.bus:
+                continue
+            if (old.target.position or 0) > (new.target.position or 0):
+                place = index
+            elif place is None:
+                place = index + 1
+        result.insert(len(result) if place is None else place, new)
+    return result
+
+
 def complete_devices(domain: Domain, platform: Platform) -> None:
     """Complete the devices that a document names.
 
@@ -71,14 +106,15 @@ def complete_devices(domain: Domain, platform: Platform) -> None:
         complete_controller(controller, platform)
     for character in devices.characters():
         _complete_source(character)
+    number_isa_serials(domain)
     complete_serials(domain, platform)
-    _complete_ports(domain)
+    for console in devices.consoles:
+        if console.target is not None and console.target.type in (None, "none"):
+            console.target.type = "serial"
     for channel in devices.channels:
         _complete_channel(channel)
     for graphics in devices.graphics:
         _complete_graphics(graphics)
-    for input_device in devices.inputs:
-        _complete_input(domain, input_device)
     for filesystem in devices.filesystems:
         if filesystem.accessmode is None and (filesystem.source is None or filesystem.source.socket is None):
             filesystem.accessmode = "passthrough"
@@ -200,6 +236,8 @@ def _complete_interface(domain: Domain, interface: Interface, platform: Platform
         tail = ":".join(f"{byte:02x}" for byte in secrets.token_bytes(3))
         interface.mac = Mac(address=f"52:54:00:{tail}")
     interface.mac.address = interface.mac.address.lower()
+    if interface.virtualport is not None:
+        _complete_virtual_port(interface.virtualport)
     if interface.coalesce is not None and not (interface.coalesce.rx is not None and interface.coalesce.rx.frames):
         interface.coalesce = None
     if interface.link_state == "default":
@@ -214,6 +252,15 @@ def _complete_interface(domain: Domain, interface: Interface, platform: Platform
         interface.model = "virtio"
     elif interface.type != InterfaceType.HOSTDEV and interface.model is None:
         interface.model = "rtl8139" if is_x86 else "virtio"
+
+
+def _complete_virtual_port(port: VirtualPort) -> None:
+    """Make up the identifiers that a switch needs and the document does not have."""
+    given = port.parameters = port.parameters or VirtualPortParameters()
+    if given.instanceid is None and port.type in (None, "none", "802.1Qbg"):
+        given.instanceid = str(uuids.uuid4())
+    if given.interfaceid is None and port.type in (None, "none", "openvswitch"):
+        given.interfaceid = str(uuids.uuid4())
 
 
 def _complete_hostdev(domain: Domain, hostdev: Hostdev) -> None:
@@ -272,22 +319,14 @@ def _is_connecting(source: CharacterSource) -> bool:
     return source.mode == "connect"
 
 
-def complete_serials(domain: Domain, platform: Platform) -> None:
-    """Give serial ports their kind, model and number.
+def number_isa_serials(domain: Domain) -> None:
+    """Give numbers to the serial ports that are said to be on ISA.
 
     Raises:
         ModelError: a number is used twice, or there are more ports than a machine has.
     """
-    is_x86 = domain.os is not None and domain.os.type.arch in X86
-    for serial in domain.devices.serials:
-        target = serial.target = serial.target or SerialTarget()
-        if platform.is_qemu:
-            if target.type is None and is_x86:
-                target.type = "isa-serial"
-            if target.model is None and target.type is not None:
-                target.model = _SERIAL_MODELS.get(target.type)
-    used: set[int] = set()
     isa = [item for item in domain.devices.serials if item.target is not None and item.target.type == "isa-serial"]
+    used: set[int] = set()
     for serial in isa:
         port = serial.target.port if serial.target is not None else None
         path = f"{domain.devices.path(serial)}/target/@port"
@@ -304,20 +343,19 @@ def complete_serials(domain: Domain, platform: Platform) -> None:
             used.add(serial.target.port)
 
 
-def _complete_ports(domain: Domain) -> None:
-    devices = domain.devices
-    for parallel in devices.parallels:
-        parallel.target = parallel.target or ParallelTarget()
-    for console in devices.consoles:
-        console.target = console.target or ConsoleTarget()
-        if console.target.type in (None, "none"):
-            console.target.type = "serial"
-    for group in (devices.serials, devices.parallels, devices.consoles):
-        for device in group:
-            target = device.target
-            if target is not None and target.port is None:
-                ports = [item.target.port for item in group if item.target is not None]
-                target.port = max((port for port in ports if port is not None), default=-1) + 1
+def complete_serials(domain: Domain, platform: Platform) -> None:
+    """Give serial ports their kind and model, and the next number."""
+    is_x86 = domain.os is not None and domain.os.type.arch in X86
+    for serial in domain.devices.serials:
+        target = serial.target = serial.target or SerialTarget()
+        if platform.is_qemu:
+            if target.type is None and is_x86:
+                target.type = "isa-serial"
+            if target.model is None and target.type is not None:
+                target.model = _SERIAL_MODELS.get(target.type)
+        if target.port is None:
+            ports = [item.target.port for item in domain.devices.serials if item.target is not None]
+            target.port = max((port for port in ports if port is not None), default=-1) + 1
 
 
 def _complete_channel(channel: Channel) -> None:

@@ -131,8 +131,8 @@ class Devices(Element, tag="devices", keep_open=True):
     memballoon: MemoryBalloon | None = child(MemoryBalloon, default=None)
     rngs: list[Rng] = children(Rng, factory=list)
     nvram: DeviceNvram | None = child(DeviceNvram, default=None)
-    shmems: list[SharedMemory] = children(SharedMemory, factory=list)
     panics: list[Panic] = children(Panic, factory=list)
+    shmems: list[SharedMemory] = children(SharedMemory, factory=list)
     memories: list[MemoryDevice] = children(MemoryDevice, factory=list)
     iommu: Iommu | None = child(Iommu, default=None)
     vsock: Vsock | None = child(Vsock, default=None)
@@ -150,9 +150,9 @@ class Devices(Element, tag="devices", keep_open=True):
                 break
         return f"/domain/devices/{device.TAG}[{position}]"
 
-    def bootable(self) -> Iterator[BootableDevice]:
+    def bootable(self) -> Iterator[BootableDevice | Redirdev]:
         """Every device that firmware can boot from."""
-        return (element for element in self.elements() if isinstance(element, BootableDevice))
+        return (element for element in self.elements() if isinstance(element, BootableDevice | Redirdev))
 
     def characters(self) -> Iterator[CharacterEnd]:
         """Every device with an end on the host."""

@@ -11,6 +11,7 @@ from typing import Final
 
 from hostel.model.domain.devices.character import CharacterType
 from hostel.model.domain.devices.graphics import Graphics
+from hostel.model.domain.devices.interface import InterfaceType
 from hostel.model.domain.domain import Domain
 
 _USER_ALIAS: Final = re.compile(r"ua-[A-Za-z0-9_-]*", re.ASCII)
@@ -35,8 +36,8 @@ def forget_run(domain: Domain) -> None:
             backing = backing.backing_store
     for interface in devices.interfaces:
         interface.actual = None
-        if interface.source is not None:
-            interface.source.portid = None if interface.source.network is not None else interface.source.portid
+        if interface.source is not None and interface.type == InterfaceType.NETWORK:
+            interface.source.portid = interface.source.bridge = None
         target = interface.target
         if target is not None and target.managed is not False and (target.dev or "").startswith(_GENERATED):
             target.dev = None

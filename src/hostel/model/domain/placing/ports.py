@@ -7,7 +7,7 @@ from typing import Final
 
 from hostel.errors import ErrorCode, ModelError
 from hostel.model.domain.devices.address import CcidAddress, DimmAddress, UsbAddress, VirtioSerialAddress
-from hostel.model.domain.devices.character import Channel, Console
+from hostel.model.domain.devices.character import Channel
 from hostel.model.domain.devices.controller import Controller, ControllerType
 from hostel.model.domain.devices.device import Device
 from hostel.model.domain.devices.disk import DiskBus
@@ -200,24 +200,21 @@ def assign_virtio_serial(domain: Domain) -> None:
                 reason = f"virtio serial port {address.port} on controller {address.controller} is already occupied"
                 raise ModelError(path, reason)
             used[address.controller].add(address.port)
-    # A console's port is kept free for it and not written, as libvirt does.
-    for console in consoles:
-        if not (isinstance(console.address, VirtioSerialAddress) and console.address.port):
-            _next_serial(domain, console, controllers, used, 0)
+    # Consoles without an address go to port 0 of whichever controller QEMU takes, and nothing is written.
     for channel in channels:
         if not (isinstance(channel.address, VirtioSerialAddress) and channel.address.port):
-            channel.address = _next_serial(domain, channel, controllers, used, 1)
+            channel.address = _next_serial(domain, channel, controllers, used)
     for index in sorted(controllers):
         if not any(item.type == ControllerType.VIRTIO_SERIAL and item.index == index for item in devices.controllers):
             devices.controllers.append(Controller(type=ControllerType.VIRTIO_SERIAL, index=index))
 
 
 def _next_serial(
-    domain: Domain, device: Channel | Console, controllers: dict[int, int], used: dict[int, set[int]], first: int
+    domain: Domain, device: Channel, controllers: dict[int, int], used: dict[int, set[int]]
 ) -> VirtioSerialAddress:
     wanted = device.address.controller if isinstance(device.address, VirtioSerialAddress) else None
     for index in [wanted] if wanted is not None else sorted(controllers):
-        for port in range(first, controllers.get(index, 0)):
+        for port in range(1, controllers.get(index, 0)):
             if port not in used[index]:
                 used[index].add(port)
                 return VirtioSerialAddress(controller=index, port=port)
@@ -226,8 +223,8 @@ def _next_serial(
         raise ModelError(domain.devices.path(device), reason)
     index = next(index for index in range(len(controllers) + 1) if index not in controllers)
     controllers[index] = _SERIAL_PORTS
-    used[index] = {first}
-    return VirtioSerialAddress(controller=index, port=first)
+    used[index] = {1}
+    return VirtioSerialAddress(controller=index, port=1)
 
 
 def assign_ccid(domain: Domain) -> None:

@@ -1,0 +1,78 @@
+"""A libvirtd of our own: session mode, its files in one directory, ended with the test."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+NOBODY = 65534
+
+
+class Libvirtd:
+    """A running daemon; :meth:`virsh` talks to it."""
+
+    def __init__(self, directory: Path) -> None:
+        self.uri = f"qemu+unix:///session?socket={directory}/run/libvirt/libvirt-sock"
+
+    def virsh(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """Run the real virsh."""
+        return subprocess.run(
+            ["virsh", "-q", "-c", self.uri, *arguments],
+            capture_output=True, text=True, timeout=60, check=check, env={**os.environ, "LC_ALL": "C"},
+        )  # fmt: skip
+
+    def normal_form(self, path: Path, name: str) -> str:
+        """The document of a domain as libvirt stores it."""
+        try:
+            self.virsh("define", str(path))
+            return self.virsh("dumpxml", "--inactive", "--security-info", name).stdout
+        finally:
+            self.virsh("undefine", "--nvram", name, check=False)
+
+
+@contextlib.contextmanager
+def running() -> Iterator[Libvirtd]:
+    """A daemon; as root it runs as nobody, since a session is not root's."""
+    directory = Path(tempfile.mkdtemp(prefix="lv-"))
+    directory.chmod(0o755)
+    environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": str(directory), "LC_ALL": "C"}
+    for name, folder in (
+        ("RUNTIME_DIR", "run"),
+        ("CONFIG_HOME", "config"),
+        ("CACHE_HOME", "cache"),
+        ("DATA_HOME", "d"),
+    ):
+        (directory / folder).mkdir()
+        environment[f"XDG_{name}"] = str(directory / folder)
+    command = ["libvirtd"]
+    if os.getuid() == 0:
+        for path in (directory, *directory.iterdir()):
+            os.chown(path, NOBODY, NOBODY)
+        command = ["setpriv", "--reuid", str(NOBODY), "--regid", str(NOBODY), "--clear-groups", *command]
+    program = shutil.which("libvirtd", path=environment["PATH"])
+    assert program is not None
+    daemon = subprocess.Popen(
+        command, env=environment, cwd="/", stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL, start_new_session=True,
+    )  # fmt: skip
+    try:
+        served = Libvirtd(directory)
+        deadline = time.monotonic() + 60
+        while served.virsh("version", check=False).returncode:
+            assert time.monotonic() < deadline and daemon.poll() is None, "libvirtd does not answer"
+            time.sleep(0.1)
+        yield served
+    finally:
+        daemon.terminate()
+        try:
+            daemon.wait(20)
+        except subprocess.TimeoutExpired:
+            daemon.kill()
+            daemon.wait(20)
+        shutil.rmtree(directory, ignore_errors=True)
