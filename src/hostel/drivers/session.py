@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
 from urllib.parse import SplitResult
 
 from hostel.drivers.boot import Start, claim_start
+from hostel.drivers.deferred import deferred
 from hostel.drivers.fault import fault
 from hostel.drivers.registry import Drivers
 from hostel.drivers.store import Directories
 from hostel.errors import ErrorCode, ErrorDomain
+
+if TYPE_CHECKING:
+    from hostel.drivers.network.driver import SessionNetworkDriver
+    from hostel.drivers.storage.driver import SessionStorageDriver
 
 _SESSION = "qemu:///session"
 
@@ -38,12 +44,10 @@ def open_session(uri: SplitResult, directories: Directories) -> Drivers | None:
         raise fault(
             ErrorCode.INTERNAL_ERROR, f"unexpected QEMU URI path '{uri.path}', try {_SESSION}", ErrorDomain.QEMU
         )
-    from hostel.drivers.network.driver import SessionNetworkDriver
     from hostel.drivers.qemu.driver import QemuDriver
-    from hostel.drivers.storage.driver import SessionStorageDriver
 
-    storage = SessionStorageDriver(directories)
-    network = SessionNetworkDriver(directories)
+    storage = deferred(lambda: _storage(directories))
+    network = deferred(lambda: _network(directories))
     hypervisor = QemuDriver(directories, storage=storage, network=network)
     start = claim_start(directories)
     if start is Start.AFTER_REBOOT:
@@ -55,3 +59,15 @@ def open_session(uri: SplitResult, directories: Directories) -> Drivers | None:
         network.connect_autostart()
         hypervisor.connect_autostart()
     return Drivers(_SESSION, hypervisor, storage, network)
+
+
+def _storage(directories: Directories) -> SessionStorageDriver:
+    from hostel.drivers.storage.driver import SessionStorageDriver
+
+    return SessionStorageDriver(directories)
+
+
+def _network(directories: Directories) -> SessionNetworkDriver:
+    from hostel.drivers.network.driver import SessionNetworkDriver
+
+    return SessionNetworkDriver(directories)

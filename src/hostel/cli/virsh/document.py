@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 from xml.etree import ElementTree
-from xml.sax.saxutils import escape, quoteattr
 
 from hostel.cli.options import Args, flag, value
 from hostel.cli.virsh.session import CommandError, Session
 
+# Not xml.sax.saxutils, which brings urllib and email with it.
+_TEXT: Final = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;"})
+_ATTRIBUTE: Final = str.maketrans(
+    {"&": "&amp;", "<": "&lt;", ">": "&gt;", "'": "&apos;", '"': "&quot;", "\n": "&#10;", "\t": "&#9;", "\r": "&#13;"}
+)
 # What every command that shows a document takes.
 PARTS = (
     value("xpath", "show only what this XPath expression finds", positional=False),
@@ -67,8 +71,8 @@ def _text(node: Any) -> str:
 
     if isinstance(node, str):
         if getattr(node, "is_attribute", False):
-            return f" {getattr(node, 'attrname', '')}={quoteattr(node)}"
-        return escape(node)
+            return f' {getattr(node, "attrname", "")}="{str(node).translate(_ATTRIBUTE)}"'
+        return str(node).translate(_TEXT)
     return etree.tostring(node, encoding="unicode", pretty_print=True, with_tail=False).rstrip("\n")
 
 
@@ -85,17 +89,13 @@ def with_name(xml: str, name: str) -> str:
 
 def element(tag: str, text: str) -> str:
     """An element with text."""
-    return f"<{tag}>{escape(text)}</{tag}>"
+    return f"<{tag}>{text.translate(_TEXT)}</{tag}>"
 
 
 def empty(tag: str, **attributes: str | None) -> str:
     """An element without content, and with those attributes that have a value."""
-    given = "".join(f" {name}={_quoted(text)}" for name, text in attributes.items() if text is not None)
+    given = "".join(f" {name}='{text.translate(_ATTRIBUTE)}'" for name, text in attributes.items() if text is not None)
     return f"<{tag}{given}/>"
-
-
-def _quoted(text: str) -> str:
-    return "'" + escape(text, {"'": "&apos;"}) + "'"
 
 
 def nested(tag: str, *children: str, **attributes: str | None) -> str:

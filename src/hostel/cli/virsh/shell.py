@@ -14,6 +14,8 @@ from hostel.cli.virsh.session import CommandError, Session
 # What a shell takes for itself (virBufferEscapeShell).
 _QUOTED: Final = re.compile(r"[^A-Za-z0-9_%+,./:=@-]")
 
+_XML: Final = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", "'": "&apos;", '"': "&quot;"})
+
 
 def _help(session: Session, args: Args) -> None:
     name = args.get("command")
@@ -47,9 +49,7 @@ def _echo(session: Session, args: Args) -> None:
     words = []
     for word in args.rest:
         if args.has("xml"):
-            from xml.sax.saxutils import escape
-
-            words.append(escape(word, {"'": "&apos;", '"': "&quot;"}))
+            words.append(word.translate(_XML))
         elif args.has("shell"):
             words.append(_quote(word))
         elif args.has("split"):

@@ -6,7 +6,6 @@ import contextlib
 import socket
 from collections.abc import Iterator
 from pathlib import Path
-from xml.sax.saxutils import escape
 
 from hostel.drivers.base import (
     ConsoleStream,
@@ -61,7 +60,9 @@ class QemuDriver:
 
     def connect_get_capabilities(self) -> str:
         """The host and what guests it runs."""
+        # Imported here: it brings urllib and email with it, which double the start of every command.
         import os
+        from xml.sax.saxutils import escape
 
         emulator = find_emulator()
         kinds = ["qemu", *(["kvm"] if probe.kvm_runs(emulator, self._cache) else [])]

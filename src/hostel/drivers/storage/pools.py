@@ -8,6 +8,7 @@ answered from disk, so what another process did is seen at once.
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -37,6 +38,10 @@ class Pool(NamedTuple):
             return False
         # A running pool's permissions are those of its directory.
         return self.defined._replace(permissions=self.running.permissions) != self.running
+
+
+# Every question about a volume asks for its pool's document, which rarely changes.
+_parse_stored = functools.lru_cache(maxsize=64)(parse_pool)
 
 
 class Pools:
@@ -121,7 +126,7 @@ class Pools:
         if xml is None:
             return None
         try:
-            pool = parse_pool(xml)
+            pool = _parse_stored(xml)
         except VirtError as error:
             raise self._broken(store, name, str(error)) from error
         if pool.name != name:
