@@ -337,11 +337,33 @@ class Allocator:
         self.table = table
         self._end()
 
-    def commit(self, offset: int, clusters: int) -> None:
-        """Everything is on disk; the table has moved where ``clusters`` is not 0."""
+    def commit(self, offset: int, clusters: int) -> list[tuple[int, int]]:
+        """Everything is on disk; the table has moved where ``clusters`` is not 0.
+
+        Returns:
+            The runs of clusters that were in use before and are free now: first and number.
+        """
+        freed = self._freed()
         if clusters:
             self.table_offset, self.table_clusters = offset, clusters
         self._end()
+        return freed
+
+    def _freed(self) -> list[tuple[int, int]]:
+        runs: list[tuple[int, int]] = []
+        for index, block in sorted(self.blocks.items()):
+            if block.before is None or block.before == block.values:
+                continue
+            base = index * self._geometry.block_entries
+            for slot, (before, now) in enumerate(zip(block.before, block.values, strict=True)):
+                if not before or now:
+                    continue
+                first, count = runs[-1] if runs else (0, 0)
+                if count and first + count == base + slot:
+                    runs[-1] = (first, count + 1)
+                else:
+                    runs.append((base + slot, 1))
+        return runs
 
     def _end(self) -> None:
         self.recording = False

@@ -7,6 +7,7 @@ crash before that write leaves the old image, untouched; after it, the new one. 
 
 from __future__ import annotations
 
+import contextlib
 from array import array
 from types import TracebackType
 from typing import Self
@@ -66,8 +67,13 @@ class Transaction:
         try:
             image.write_header_fields(image.header.replace(**fields), "size", "incompatible_features")
         finally:
-            refcounts.commit(offset, clusters)
+            freed = refcounts.commit(offset, clusters)
         image.place_metadata()
+        bits = image.geometry.cluster_bits
+        for first, count in freed:
+            # It is done; space that the host does not take back is no failure.
+            with contextlib.suppress(OSError):
+                image.file.discard(first << bits, count << bits)
 
     def _relocate(self) -> tuple[int, int]:
         """Find new places for all changed blocks and the table; returns the table's offset and clusters."""
