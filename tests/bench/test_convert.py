@@ -1,0 +1,131 @@
+"""How long copies take beside real ``qemu-img``: reported, never judged here, since machines differ."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from bench.rivals import MIB, Bench, fast_folder, write_random, write_text
+
+pytestmark = [pytest.mark.requires_tool("qemu-img"), pytest.mark.slow]
+
+LENGTH = 1024 * MIB
+
+
+@pytest.fixture(scope="module")
+def bench() -> Iterator[Bench]:
+    collected = Bench()
+    yield collected
+    print("\n" + collected.report())
+    collected.save()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(dir=fast_folder(tmp_path_factory.mktemp("bench"))) as name:
+        path = Path(name)
+        write_random(path / "dense.raw", LENGTH)
+        write_random(path / "sparse.raw", 8 * LENGTH, every=16)
+        write_text(path / "text.raw", LENGTH // 8)
+        for kind in ("dense", "sparse"):
+            real("convert", "-f", "raw", "-O", "qcow2", path / f"{kind}.raw", path / f"{kind}.qcow2")
+        for codec in ("zlib", "zstd"):
+            real(
+                *("convert", "-c", "-f", "raw", "-O", "qcow2", "-o", f"compression_type={codec}"),
+                *(path / "text.raw", path / f"{codec}.qcow2"),
+            )
+        yield path
+
+
+def real(*arguments: object) -> None:
+    subprocess.run(["qemu-img", *map(str, arguments)], check=True, timeout=300)
+
+
+@pytest.mark.parametrize("kind", ["dense", "sparse"])
+@pytest.mark.parametrize(("source", "target"), [("raw", "qcow2"), ("qcow2", "raw"), ("qcow2", "qcow2"), ("raw", "raw")])
+def test_convert(bench: Bench, folder: Path, kind: str, source: str, target: str) -> None:
+    name = str(folder / f"{kind}.{source}")
+    bench.measure(
+        f"convert {source} to {target}, {kind}",
+        lambda output: ["convert", "-f", source, "-O", target, name, output],
+        folder,
+    )
+
+
+@pytest.mark.parametrize("codec", ["zlib", "zstd"])
+def test_compress(bench: Bench, folder: Path, codec: str) -> None:
+    options = f"compression_type={codec}"
+    name = str(folder / "text.raw")
+    bench.measure(
+        f"convert -c, {codec}, text",
+        lambda output: ["convert", "-c", "-f", "raw", "-O", "qcow2", "-o", options, name, output],
+        folder,
+    )
+
+
+@pytest.mark.parametrize("codec", ["zlib", "zstd"])
+def test_decompress(bench: Bench, folder: Path, codec: str) -> None:
+    name = str(folder / f"{codec}.qcow2")
+    bench.measure(
+        f"convert {codec} to raw, text", lambda output: ["convert", "-f", "qcow2", "-O", "raw", name, output], folder
+    )
+
+
+def test_empty_8_tib(bench: Bench, folder: Path) -> None:
+    name = folder / "empty.qcow2"
+    real("create", "-q", "-f", "qcow2", name, "8T")
+    bench.measure(
+        "convert qcow2 to qcow2, 8 TiB, empty",
+        lambda output: ["convert", "-f", "qcow2", "-O", "qcow2", str(name), output],
+        folder,
+    )
+
+
+@pytest.mark.parametrize(("first", "second"), [("dense.raw", "dense.qcow2"), ("sparse.raw", "sparse.qcow2")])
+def test_compare(bench: Bench, folder: Path, first: str, second: str) -> None:
+    names = str(folder / first), str(folder / second)
+    bench.measure(f"compare {first} {second}", lambda output: ["compare", "-f", "raw", "-F", "qcow2", *names], folder)
+
+
+@pytest.fixture
+def overlay(folder: Path) -> Iterator[Path]:
+    """An overlay whose data is a quarter of its base's, and the base; made anew for each run."""
+    base, top, work = folder / "base.raw", folder / "top.qcow2", folder / "work.qcow2"
+    shutil.copy(folder / "dense.raw", base)
+    real("create", "-q", "-f", "qcow2", "-b", base, "-F", "raw", top)
+    writes = [part for offset in range(0, LENGTH, 16 * MIB) for part in ("-c", f"write -q -P 7 {offset} 4M")]
+    subprocess.run(["qemu-io", "-f", "qcow2", *writes, str(top)], check=True, timeout=60)
+    yield work
+    for path in (base, top, work):
+        path.unlink(missing_ok=True)
+
+
+@pytest.mark.requires_tool("qemu-io")
+def test_commit(bench: Bench, folder: Path, overlay: Path) -> None:
+    bench.measure(
+        "commit 256 MiB into 1 GiB",
+        lambda output: ["commit", "-q", "-f", "qcow2", str(overlay)],
+        folder,
+        between=lambda: shutil.copy(folder / "top.qcow2", overlay),
+    )
+
+
+@pytest.mark.requires_tool("qemu-io")
+def test_rebase(bench: Bench, folder: Path, overlay: Path) -> None:
+    other = folder / "other.raw"
+    shutil.copy(folder / "dense.raw", other)
+    with other.open("r+b") as stream:
+        for offset in range(12 * MIB, LENGTH, 16 * MIB):
+            stream.seek(offset)
+            stream.write(bytes(2 * MIB))
+    bench.measure(
+        "rebase on 1 GiB, 128 MiB of which differ",
+        lambda output: ["rebase", "-q", "-f", "qcow2", "-b", str(other), "-F", "raw", str(overlay)],
+        folder,
+        between=lambda: shutil.copy(folder / "top.qcow2", overlay),
+    )

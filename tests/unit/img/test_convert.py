@@ -1,0 +1,355 @@
+from __future__ import annotations
+
+import errno
+import functools
+import os
+import random
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from hostel.block import graph
+from hostel.block.driver import Compressing
+from hostel.block.extent import Status
+from hostel.block.node import BlockNode
+from hostel.block.options import given_options
+from hostel.block.protocols.file import FileDriver
+from hostel.errors import BlockError, ImageLocked, UnsupportedFeature
+from hostel.img import convert
+from hostel.img.copy import CopyJob, CopySettings, Feedback
+from hostel.img.transfer import CopyError
+from hostel.units import MiB
+from support.images import content, make, write
+from support.memory import FaultyDriver, Kind, MemoryDriver, memory_node
+from support.qcow2 import check_file
+
+SIZE = 9 * MiB + 512
+
+
+@functools.cache
+def disk(seed: int = 1, size: int = SIZE) -> bytes:
+    """Data, zeroes that are written, and stretches of nothing."""
+    rng = random.Random(seed)
+    data = bytearray(size)
+    for offset in range(0, size - MiB, MiB):
+        length = rng.choice([0, 512, 4096, 65536, 300000, MiB])
+        data[offset : offset + length] = rng.randbytes(length)
+    data[-512:] = rng.randbytes(512)
+    return bytes(data)
+
+
+def convert_files(sources: Sequence[tuple[Path, str]], target: Path, format: str, **settings: object) -> None:
+    options = str(settings.pop("options", ""))
+    nodes = [graph.open(str(path), source_format) for path, source_format in sources]
+    try:
+        chosen = CopySettings(**settings)  # type: ignore[arg-type]
+        plan = convert.plan_target(nodes, str(target), format, given=given_options(options), compress=chosen.compress)
+        convert.convert(nodes, plan, chosen)
+    finally:
+        for node in nodes:
+            node.close()
+
+
+@pytest.fixture
+def raw(tmp_path: Path) -> Path:
+    path = tmp_path / "source.raw"
+    path.write_bytes(disk())
+    return path
+
+
+@pytest.mark.parametrize("threads", [1, 8])
+@pytest.mark.parametrize(
+    ("format", "options"),
+    [("raw", ""), ("qcow2", ""), ("qcow2", "cluster_size=512"), ("qcow2", "cluster_size=2M"), ("qcow2", "compat=0.10")],
+)
+def test_copy_has_the_source_s_bytes(raw: Path, tmp_path: Path, format: str, options: str, threads: int) -> None:
+    target = tmp_path / "target"
+    convert_files([(raw, "raw")], target, format, options=options, threads=threads)
+    assert content(target, format) == disk()
+    if format == "qcow2":
+        result, lines = check_file(target)
+        assert (lines, result.leaks, result.corruptions) == ([], 0, 0)
+
+
+@pytest.mark.parametrize("options", ["", "compression_type=zstd", "cluster_size=4k"])
+@pytest.mark.parametrize("min_sparse", [0, 4096])
+def test_compressed_copy_has_the_source_s_bytes(raw: Path, tmp_path: Path, options: str, min_sparse: int) -> None:
+    target, back = tmp_path / "target.qcow2", tmp_path / "back.raw"
+    convert_files([(raw, "raw")], target, "qcow2", options=options, compress=True, min_sparse=min_sparse)
+    assert content(target, "qcow2") == disk()
+    with graph.open(str(target), "qcow2") as node:
+        kinds = {extent.status & Status.COMPRESSED for extent in node.extents() if extent.status & Status.DATA}
+        assert Status.COMPRESSED in kinds
+    assert check_file(target)[0].corruptions == 0
+    convert_files([(target, "qcow2")], back, "raw")
+    assert back.read_bytes() == disk()
+
+
+def test_zeroes_take_no_space_unless_asked_for(raw: Path, tmp_path: Path) -> None:
+    sparse, full = tmp_path / "sparse", tmp_path / "full"
+    convert_files([(raw, "raw")], sparse, "raw")
+    convert_files([(raw, "raw")], full, "raw", min_sparse=0)
+    assert full.read_bytes() == sparse.read_bytes() == disk()
+    data = sum(any(disk()[start : start + 4096]) for start in range(0, SIZE, 4096)) * 4096
+    assert sparse.stat().st_blocks * 512 <= data + 4096
+    assert full.stat().st_blocks * 512 >= SIZE
+
+
+def test_zeroes_between_data_are_kept_below_the_size_that_is_asked_for(tmp_path: Path) -> None:
+    source, target = tmp_path / "source", tmp_path / "target"
+    source.write_bytes((b"x" * 4096 + bytes(8192)) * 8 + b"x" * 4096 + bytes(65536) + b"x" * 4096)
+    convert_files([(source, "raw")], target, "raw", min_sparse=16384)
+    with graph.open(str(target), "raw") as node:
+        assert [(extent.length, bool(extent.status & Status.ZERO)) for extent in node.extents()] == [
+            (114688, False),
+            (49152, True),
+            (8192, False),
+        ]
+
+
+def test_sources_follow_one_another_in_whole_sectors(tmp_path: Path) -> None:
+    first, second, target = tmp_path / "first", tmp_path / "second", tmp_path / "target"
+    first.write_bytes(b"1" * 1000)
+    second.write_bytes(b"2" * 70000)
+    for compress, format in ((False, "raw"), (False, "qcow2"), (True, "qcow2")):
+        convert_files([(first, "raw"), (second, "raw")], target, format, compress=compress)
+        assert content(target, format) == b"1" * 1000 + bytes(24) + b"2" * 70000 + bytes(144)
+
+
+def test_empty_image_of_8_tib_is_copied_without_reading_it(tmp_path: Path) -> None:
+    source, target = tmp_path / "source.qcow2", tmp_path / "target.qcow2"
+    make(source, 8 << 40)
+    convert_files([(source, "qcow2")], target, "qcow2")
+    with graph.open(str(target), "qcow2") as node:
+        assert node.length == 8 << 40
+    assert target.stat().st_size < MiB
+
+
+@pytest.mark.parametrize("format", ["raw", "qcow2"])
+def test_existing_target_is_overwritten_where_the_source_has_zeroes_too(raw: Path, tmp_path: Path, format: str) -> None:
+    target = tmp_path / "target"
+    make(target, SIZE + MiB, format=format)
+    write(target, format, {0: b"old" * ((SIZE + MiB) // 3)})
+    with graph.open(str(raw), "raw") as source:
+        convert.convert_into([source], graph.open(str(target), format, read_only=False))
+    found = content(target, format)
+    assert found[:SIZE] == disk()
+    assert found[SIZE:].strip(b"old\0") == b""
+    assert found[SIZE : SIZE + 600] != bytes(600)
+
+
+def test_target_that_is_too_small_is_refused_untouched(raw: Path, tmp_path: Path) -> None:
+    target = tmp_path / "target"
+    target.write_bytes(b"x" * (SIZE - 512))
+    with (
+        graph.open(str(raw), "raw") as source,
+        pytest.raises(BlockError, match="output file is smaller than input file"),
+    ):
+        convert.convert_into([source], graph.open(str(target), "raw", read_only=False))
+    assert target.read_bytes() == b"x" * (SIZE - 512)
+
+
+def test_overlay_target_gets_only_what_the_source_itself_holds(tmp_path: Path) -> None:
+    base, other, source, target = (tmp_path / name for name in ("base", "other", "source", "target"))
+    base.write_bytes(b"b" * MiB)
+    other.write_bytes(b"b" * MiB)
+    make(source, 3 * MiB, backing=base)
+    write(source, "qcow2", {65536: b"s" * 65536, 131072: 65536, 2 * MiB: b"t" * 512})
+    with graph.open(str(source), "qcow2") as node:
+        plan = convert.plan_target([node], str(target), "qcow2", backing=str(other), backing_format="raw")
+        convert.convert([node], plan)
+    assert content(target, "qcow2") == content(source, "qcow2")
+    with graph.open(str(target), "qcow2", no_backing=True) as node:
+        held = [extent for extent in node.extents() if extent.status & Status.ALLOCATED]
+        assert sum(extent.length for extent in held) == 3 * 65536
+
+
+def faulty(kind_at: Sequence[int], data: bytes, kind: Kind = Kind.READ) -> BlockNode:
+    class Broken(MemoryDriver):
+        name = "broken"
+        supports = MemoryDriver.supports & ~MemoryDriver.supports.GROWS
+
+        def pread(self, offset: int, buf: memoryview) -> None:
+            if kind is Kind.READ and any(offset <= bad < offset + len(buf) for bad in kind_at):
+                raise OSError(errno.EIO, "an injected fault")
+            super().pread(offset, buf)
+
+        def pwrite(self, offset: int, data: memoryview) -> None:
+            if kind is Kind.WRITE and any(offset <= bad < offset + len(data) for bad in kind_at):
+                raise OSError(errno.ENOSPC, "an injected fault")
+            super().pwrite(offset, data)
+
+    return BlockNode(Broken(data), "broken", read_only=False)
+
+
+@pytest.mark.parametrize("threads", [1, 4])
+def test_earliest_read_that_fails_is_reported_and_the_target_goes_away(tmp_path: Path, threads: int) -> None:
+    target = tmp_path / "target.qcow2"
+    source = faulty([3 * MiB, 8 * MiB], disk())
+    plan = convert.plan_target([source], str(target), "qcow2")
+    with pytest.raises(CopyError, match=r"^error while reading at byte 2097152: Input/output error$"):
+        convert.convert([source], plan, CopySettings(threads=threads))
+    assert not target.exists()
+
+
+def test_failed_copy_onto_an_old_file_leaves_it_empty(tmp_path: Path) -> None:
+    target = tmp_path / "target"
+    target.write_bytes(b"old")
+    source = faulty([0], disk())
+    with pytest.raises(CopyError):
+        convert.convert([source], convert.plan_target([source], str(target), "raw"))
+    assert target.read_bytes() == b""
+
+
+def test_target_that_cannot_be_created_is_left_alone(raw: Path, tmp_path: Path) -> None:
+    target = tmp_path / "target"
+    target.write_bytes(b"in use")
+    with (
+        graph.open(str(target), "raw", read_only=False),
+        pytest.raises(ImageLocked, match=f"^{target}: error while converting qcow2: Failed to get"),
+    ):
+        convert_files([(raw, "raw")], target, "qcow2")
+    assert target.read_bytes() == b"in use"
+
+
+@pytest.mark.parametrize("threads", [1, 4])
+def test_full_target_is_reported_with_the_place(threads: int) -> None:
+    source = BlockNode(MemoryDriver(disk()), "source", read_only=True)
+    target = faulty([5 * MiB], bytes(SIZE), Kind.WRITE)
+    with pytest.raises(CopyError, match=r"^error while writing at byte \d+: No space left on device$"):
+        CopyJob([source], target, CopySettings(min_sparse=0, threads=threads)).run()
+
+
+def test_metadata_that_cannot_be_written_at_the_end_fails_the_copy(
+    raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "target.qcow2"
+    real = FileDriver.pwrite
+
+    def refuse_tables(self: FileDriver, offset: int, data: memoryview) -> None:
+        if self._path == str(target) and len(data) < 65536:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(self, offset, data)
+
+    with graph.open(str(raw), "raw") as node:
+        plan = convert.plan_target([node], str(target), "qcow2")
+        monkeypatch.setattr(convert.create, "create", _created_then(monkeypatch, refuse_tables))
+        with pytest.raises(BlockError, match="No space left on device"):
+            convert.convert([node], plan)
+    assert not target.exists()
+
+
+def _created_then(monkeypatch: pytest.MonkeyPatch, pwrite: object) -> object:
+    create = convert.create.create
+
+    def create_and_break(*args: object, **keywords: object) -> None:
+        create(*args, **keywords)  # type: ignore[arg-type]
+        monkeypatch.setattr(FileDriver, "pwrite", pwrite)
+
+    return create_and_break
+
+
+def test_salvage_reports_each_bad_sector_and_copies_the_rest(tmp_path: Path) -> None:
+    target = tmp_path / "target"
+    data = disk()
+    source = faulty([4 * MiB + 700, 4 * MiB + 5000], data)
+    lines: list[str] = []
+    convert.convert(
+        [source],
+        convert.plan_target([source], str(target), "raw"),
+        CopySettings(salvage=True),
+        Feedback(warn=lines.append),
+    )
+    bad = [4 * MiB + 512, 4 * MiB + 4608]
+    assert lines == [f"error while reading offset {offset}: Input/output error" for offset in bad]
+    expected = bytearray(data)
+    for offset in bad:
+        expected[offset : offset + 512] = bytes(512)
+    assert target.read_bytes() == expected
+
+
+def test_image_is_not_copied_into_what_it_stands_on(tmp_path: Path) -> None:
+    base, source, link = tmp_path / "base.raw", tmp_path / "source.qcow2", tmp_path / "link"
+    base.write_bytes(b"b" * MiB)
+    make(source, MiB, backing=base)
+    link.symlink_to(base)
+    with graph.open(str(source), "qcow2", force_share=True) as node:
+        for name in (base, link, source):
+            with pytest.raises(ImageLocked, match="error while converting raw") as caught:
+                convert.convert([node], convert.plan_target([node], str(name), "raw"))
+            assert "among the files that are read" in str(caught.value.hint)
+    assert base.read_bytes() == b"b" * MiB
+
+
+@pytest.mark.parametrize(
+    ("keywords", "message"),
+    [
+        ({"format": "raw", "compress": True}, "Compression not supported for this file format"),
+        ({"options": "preallocation=full", "compress": True}, "Compression and preallocation not supported"),
+        ({"backing": "b"}, "Use of backing file requires explicit backing format"),
+        ({"format": "raw", "backing": "b"}, "Backing file not supported for file format 'raw'"),
+        ({"options": "nonsense=1"}, "Invalid parameter 'nonsense'"),
+        ({"format": "vmdk"}, "Unknown file format 'vmdk'"),
+    ],
+)
+def test_target_that_makes_no_sense_is_refused_before_it_is_made(
+    raw: Path, tmp_path: Path, keywords: dict[str, object], message: str
+) -> None:
+    chosen = {"format": "qcow2", **keywords}
+    given = given_options(str(chosen.pop("options", "")))
+    format = str(chosen.pop("format"))
+    with graph.open(str(raw), "raw") as node, pytest.raises(BlockError, match=message):
+        convert.plan_target([node], str(tmp_path / "target"), format, given=given, **chosen)  # type: ignore[arg-type]
+    assert not (tmp_path / "target").exists()
+
+
+@pytest.mark.parametrize("count_data", [False, True])
+def test_progress_reaches_all_of_it(raw: Path, tmp_path: Path, count_data: bool) -> None:
+    seen: list[tuple[int, int]] = []
+    with graph.open(str(raw), "raw") as node:
+        feedback = Feedback(lambda done, total: seen.append((done, total)), count_data)
+        convert.convert([node], convert.plan_target([node], str(tmp_path / "t"), "qcow2"), feedback=feedback)
+    assert seen == sorted(seen)
+    assert seen[-1][0] == seen[-1][1] > 0
+
+
+def test_host_copies_where_it_can(raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    copied: list[int] = []
+    real = os.copy_file_range
+
+    def count(source: int, target: int, length: int, start: int, end: int) -> int:
+        done = real(source, target, length, start, end)
+        copied.append(done)
+        return done
+
+    monkeypatch.setattr(os, "copy_file_range", count)
+    convert_files([(raw, "raw")], tmp_path / "offloaded", "raw", offload=True)
+    assert (tmp_path / "offloaded").read_bytes() == disk()
+    assert sum(copied) == SIZE
+
+    def refuse(*_: object) -> int:
+        raise OSError(errno.EXDEV, "Invalid cross-device link")
+
+    monkeypatch.setattr(os, "copy_file_range", refuse)
+    convert_files([(raw, "raw")], tmp_path / "read", "raw", offload=True)
+    assert (tmp_path / "read").read_bytes() == disk()
+
+
+def test_rate_holds_a_copy_back(tmp_path: Path) -> None:
+    import time
+
+    source = BlockNode(MemoryDriver(b"x" * (4 * MiB)), "source", read_only=True)
+    target = memory_node(MemoryDriver(bytes(4 * MiB)))
+    start = time.monotonic()
+    CopyJob([source], target, CopySettings(rate=16 * MiB)).run()
+    # Two pieces of 2 MiB: the second may only be written once the first one's time is over.
+    assert 0.12 <= time.monotonic() - start < 5
+
+
+def test_only_drivers_that_can_compress_are_asked_to(tmp_path: Path) -> None:
+    source = BlockNode(MemoryDriver(b"x" * MiB), "source", read_only=True)
+    target = memory_node(FaultyDriver(bytes(MiB)))
+    assert not isinstance(target.driver, Compressing)
+    with pytest.raises(UnsupportedFeature, match="Compression not supported"):
+        CopyJob([source], target, CopySettings(compress=True))
