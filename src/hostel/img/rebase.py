@@ -178,8 +178,16 @@ class _Rebase:
         self._write_zeroes(offset + position, len(view) - position)
 
     def _write_zeroes(self, offset: int, length: int) -> None:
-        if length:
-            self._node.write_zeroes(offset, length)
+        """Zero a range in the overlay itself.
+
+        A driver has nothing to do where zeroes are read from below; but what is below is about to change.
+        """
+        if not length:
+            return
+        self._node.write_zeroes(offset, length)
+        left = [extent for extent in self._node.extents(offset, length) if not extent.status & Status.ALLOCATED]
+        for extent in left:
+            self._node.pwrite(extent.offset, bytes(extent.length))
 
 
 def _read(node: BlockNode | None, offset: int, view: memoryview, which: str) -> None:
