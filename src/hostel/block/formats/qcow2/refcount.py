@@ -9,6 +9,7 @@ run is ``bytes.translate``; refcounts of 255 and more are kept beside. Nothing i
 from __future__ import annotations
 
 from array import array
+from collections.abc import Iterator
 from typing import Final
 
 from hostel.block.formats.qcow2 import layout
@@ -400,12 +401,25 @@ class Allocator:
             clusters = self.capacity() * 8 >> self._geometry.cluster_bits
             self._file.pwrite(moved, pack_table(self.table).ljust(clusters << self._geometry.cluster_bits, b"\0"))
             self._file.flush()
-        elif self._new_entries:
-            for index in sorted(self._new_entries):
-                self._file.pwrite(self.table_offset + index * 8, self.table[index].to_bytes(8, "big"))
-            self._file.flush()
+        else:
+            for indexes in self._new_in_order():
+                for index in indexes:
+                    self._file.pwrite(self.table_offset + index * 8, self.table[index].to_bytes(8, "big"))
+                self._file.flush()
         self._new_entries.clear()
         return moved
+
+    def _new_in_order(self) -> Iterator[list[int]]:
+        """Indexes of new blocks, group by group: a block comes after the one that counts it."""
+        waiting = set(self._new_entries)
+        while waiting:
+            homes = {
+                each: (self.table[each] >> self._geometry.cluster_bits) // self._geometry.block_entries
+                for each in waiting
+            }
+            ready = sorted(each for each, home in homes.items() if home == each or home not in waiting)
+            yield ready
+            waiting.difference_update(ready)
 
     def capacity(self) -> int:
         """Entries that the table shall have room for: a whole number of clusters."""
