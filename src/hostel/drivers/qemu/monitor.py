@@ -1,17 +1,25 @@
-"""QMP: the only module that knows ``qemu.qmp``. QEMU's monitor serves one client, so connect, ask, close."""
+"""QMP, QEMU's monitor protocol: one JSON object a line. The monitor serves one client, so connect, ask, close.
+
+Blocking and small on purpose: an asyncio client would bring an event loop into the caller's thread, which may have one
+of its own, and it cannot be interrupted cleanly.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import json
+import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from hostel.errors import QmpError
 
-_POLL = 0.02  # seconds
-_SO_ACCEPTCON = 1 << 16  # Linux's include/linux/net.h: the flag of a socket that listens
+_POLL: Final = 0.02  # seconds
+_LISTEN_SECONDS: Final = 1.0
+_CHUNK: Final = 65536
+_MAX_LINE: Final = 64 << 20  # bytes: more is no answer of QEMU's
 
 
 class Monitor:
@@ -20,48 +28,60 @@ class Monitor:
     def __init__(self, path: Path, *, timeout: float = 10) -> None:
         """Connect and negotiate.
 
+        Args:
+            path: QEMU's socket.
+            timeout: how many seconds QEMU has for each answer.
+
         Raises:
-            QmpError: ``Disconnected`` when nobody answers there, ``Timeout`` after ``timeout`` seconds.
+            QmpError: ``Disconnected`` when nobody answers there, ``Timeout`` when not in time.
         """
-        import logging
-
-        from qemu.qmp.legacy import QEMUMonitorProtocol
-
-        logging.getLogger("qemu.qmp").setLevel(logging.CRITICAL)
         self._timeout = timeout
-        self._client = QEMUMonitorProtocol(str(path))
-        self._client.settimeout(timeout)
+        self._deadline = time.monotonic() + timeout
+        self._rest = bytearray()
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             with self._translated():
-                self._client.connect()
+                self._connect(str(path))
+            if "QMP" not in self._receive():
+                raise QmpError("Disconnected", f"'{path}' is not the socket of QEMU's monitor")
+            self.execute("qmp_capabilities")
         except BaseException:
             self.close()
             raise
 
+    def _connect(self, path: str) -> None:
+        refused_until = time.monotonic() + _LISTEN_SECONDS
+        while True:
+            self._socket.settimeout(self._left())
+            try:
+                self._socket.connect(path)
+                return
+            except ConnectionRefusedError:  # bound, and not listening yet; or nobody is there any more
+                if time.monotonic() > refused_until:
+                    raise
+            except BlockingIOError:  # others wait to be served already
+                pass
+            time.sleep(_POLL)
+
+    def _left(self) -> float:
+        """Seconds until the deadline.
+
+        Raises:
+            TimeoutError: it has passed.
+        """
+        left = self._deadline - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        return left
+
     @contextlib.contextmanager
     def _translated(self) -> Iterator[None]:
-        from qemu.qmp import QMPError
-
         try:
             yield
         except TimeoutError as error:
             raise QmpError("Timeout", f"QEMU's monitor did not answer within {self._timeout:.0f} seconds") from error
-        except QMPError as error:
-            kind = getattr(error, "error", None)
-            if kind is not None and hasattr(kind, "class_"):
-                raise QmpError(str(kind.class_), str(kind.desc)) from error
-            raise QmpError("Disconnected", str(error).partition("\n")[0]) from error
-        except (OSError, EOFError) as error:
-            raise QmpError("Disconnected", str(error)) from error
-        except KeyboardInterrupt:
-            self._forget()
-            raise
-
-    def _forget(self) -> None:
-        """Keep asyncio from printing what becomes of the task that was interrupted: nobody will ask it."""
-        import asyncio
-
-        asyncio.get_event_loop_policy().get_event_loop().set_exception_handler(lambda loop, context: None)
+        except OSError as error:
+            raise QmpError("Disconnected", error.strerror or str(error)) from error
 
     def execute(self, command: str, **arguments: Any) -> Any:
         """Run a command and return its result.
@@ -69,25 +89,45 @@ class Monitor:
         Raises:
             QmpError: QEMU refused, did not answer in time, or went away.
         """
-        from qemu.qmp.error import QMPError
-
+        self._deadline = time.monotonic() + self._timeout
         request: dict[str, Any] = {"execute": command}
         if arguments:
             request["arguments"] = arguments
         with self._translated():
-            try:
-                reply = self._client.cmd_obj(request)
-            except QMPError:
-                raise
-        if "error" in reply:
-            error: Any = reply["error"]
-            raise QmpError(str(error.get("class", "GenericError")), str(error.get("desc", "")))
-        return reply.get("return")
+            self._socket.settimeout(self._left())
+            self._socket.sendall(json.dumps(request).encode() + b"\n")
+        while True:
+            reply = self._receive()
+            if "return" in reply:
+                return reply["return"]
+            error = reply.get("error")
+            if isinstance(error, dict):
+                raise QmpError(str(error.get("class", "GenericError")), str(error.get("desc", "")))
+            # Anything else is an event, which is for those who wait for one.
+
+    def _receive(self) -> dict[str, Any]:
+        """Read one object."""
+        with self._translated():
+            while b"\n" not in self._rest:
+                self._socket.settimeout(self._left())
+                data = self._socket.recv(_CHUNK)
+                if not data:
+                    raise QmpError("Disconnected", "QEMU hung up")
+                self._rest += data
+                if len(self._rest) > _MAX_LINE:
+                    raise QmpError("Disconnected", "QEMU's answer does not end")
+        line, _, self._rest = self._rest.partition(b"\n")
+        try:
+            reply = json.loads(line)
+        except ValueError as error:
+            raise QmpError("Disconnected", "QEMU's monitor does not speak JSON") from error
+        if not isinstance(reply, dict):
+            raise QmpError("Disconnected", "QEMU's monitor answered something else than an object")
+        return reply
 
     def close(self) -> None:
         """Hang up; QEMU runs on."""
-        with contextlib.suppress(Exception):
-            self._client.close()
+        self._socket.close()
 
 
 @contextlib.contextmanager
@@ -101,22 +141,12 @@ def connect(path: Path, *, timeout: float = 10) -> Iterator[Monitor]:
 
 
 def wait_for_socket(path: Path, gone: object, *, timeout: float = 30) -> bool:
-    """Wait until QEMU listens on its socket; False when ``gone()`` says that it ended, or in vain."""
+    """Wait until QEMU has made its socket; False when ``gone()`` says that it ended, or in vain."""
     deadline = time.monotonic() + timeout
     while time.monotonic() < deadline:
-        if _listens(path):
+        if path.exists():
             return True
         if callable(gone) and gone():
             return False
         time.sleep(_POLL)
     return False
-
-
-def _listens(path: Path) -> bool:
-    """Whether a socket takes connections: QEMU makes the file a moment before it listens."""
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/net/unix").read_text(errors="surrogateescape").splitlines():
-            fields = line.split(None, 7)
-            if len(fields) == 8 and fields[7] == str(path):
-                return int(fields[3], 16) & _SO_ACCEPTCON != 0
-    return path.exists()

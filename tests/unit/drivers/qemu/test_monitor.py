@@ -1,0 +1,124 @@
+"""The QMP client against a peer that is played here."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from hostel.drivers.qemu.monitor import Monitor, connect
+from hostel.errors import QmpError
+
+GREETING = {"QMP": {"version": {}, "capabilities": []}}
+Peer = Callable[[Callable[[], dict[str, object]], Callable[[object], None]], None]
+
+
+@contextlib.contextmanager
+def qemu(path: Path, play: Peer) -> Iterator[None]:
+    """Serve one client: ``play`` gets functions to receive a request and to send an object or bytes."""
+
+    def serve() -> None:
+        with contextlib.suppress(OSError, ValueError), server, server.accept()[0] as peer, peer.makefile("rb") as lines:
+
+            def send(value: object) -> None:
+                peer.sendall(value if isinstance(value, bytes) else json.dumps(value).encode() + b"\r\n")
+
+            play(lambda: json.loads(lines.readline()), send)
+
+    with socket.socket(socket.AF_UNIX) as server:
+        server.settimeout(10)
+        server.bind(str(path))
+        server.listen(1)
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield
+    thread.join(10)
+
+
+def greet(receive: Callable[[], dict[str, object]], send: Callable[[object], None]) -> None:
+    send(GREETING)
+    assert receive() == {"execute": "qmp_capabilities"}
+    send({"return": {}})
+
+
+def test_answer_is_returned_and_events_before_it_are_skipped(tmp_path: Path) -> None:
+    def play(receive: Callable[[], dict[str, object]], send: Callable[[object], None]) -> None:
+        greet(receive, send)
+        assert receive() == {"execute": "query", "arguments": {"id": "x"}}
+        send({"event": "STOP", "timestamp": {}})
+        whole = json.dumps({"return": {"status": "é" * 100_000}}).encode() + b"\n"
+        send(whole[:70_000])
+        time.sleep(0.05)
+        send(whole[70_000:] + b'{"event": "RESUME"}\n')
+        assert receive() == {"execute": "next"}
+        send({"return": 2})
+
+    with qemu(tmp_path / "m", play), connect(tmp_path / "m") as monitor:
+        assert monitor.execute("query", id="x") == {"status": "é" * 100_000}
+        assert monitor.execute("next") == 2
+
+
+def test_refusal_has_qemus_class_and_words(tmp_path: Path) -> None:
+    def play(receive: Callable[[], dict[str, object]], send: Callable[[object], None]) -> None:
+        greet(receive, send)
+        receive()
+        send({"error": {"class": "DeviceNotFound", "desc": "Device 'x' not found"}})
+
+    with qemu(tmp_path / "m", play), connect(tmp_path / "m") as monitor:
+        with pytest.raises(QmpError, match="Device 'x' not found") as caught:
+            monitor.execute("eject")
+        assert caught.value.error_class == "DeviceNotFound"
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        (b"", "hung up"),
+        (b'{"QMP"', "hung up"),
+        (b"SSH-2.0\r\n", "does not speak JSON"),
+        (b"[1]\n", "something else than an object"),
+        (b'{"hello": 1}\n', "is not the socket of QEMU's monitor"),
+    ],
+)
+def test_who_is_not_qemu_is_disconnected(tmp_path: Path, said: bytes, reason: str) -> None:
+    with qemu(tmp_path / "m", lambda receive, send: send(said)):
+        with pytest.raises(QmpError, match=reason) as caught:
+            Monitor(tmp_path / "m")
+        assert caught.value.error_class == "Disconnected"
+
+
+def test_silence_is_a_timeout_even_where_events_keep_coming(tmp_path: Path) -> None:
+    def play(receive: Callable[[], dict[str, object]], send: Callable[[object], None]) -> None:
+        greet(receive, send)
+        while True:
+            send({"event": "NOISE"})
+            time.sleep(0.02)
+
+    with qemu(tmp_path / "m", play), connect(tmp_path / "m", timeout=0.3) as monitor:
+        with pytest.raises(QmpError, match="did not answer within 0 seconds") as caught:
+            monitor.execute("query-status")
+        assert caught.value.error_class == "Timeout"
+
+
+def test_socket_that_nobody_listens_on_is_disconnected_after_a_moment(tmp_path: Path) -> None:
+    with pytest.raises(QmpError, match="No such file"):
+        Monitor(tmp_path / "none")
+    with socket.socket(socket.AF_UNIX) as bound:
+        bound.bind(str(tmp_path / "m"))
+        with pytest.raises(QmpError, match="refused") as caught:
+            Monitor(tmp_path / "m")
+    assert caught.value.error_class == "Disconnected"
+
+
+def test_qemu_that_listens_late_is_waited_for(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(tmp_path / "m"))
+        threading.Timer(0.2, server.listen, [1]).start()
+        with pytest.raises(QmpError, match="did not answer within"):
+            Monitor(tmp_path / "m", timeout=0.6)
