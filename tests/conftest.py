@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 # The Debian package that brings each tool, so that a skip says what to install.
 PACKAGES = {
@@ -16,15 +19,37 @@ PACKAGES = {
     "virt-install": "virtinst",
     "nbdkit": "nbdkit",
     "busybox": "busybox-static",
+    "mke2fs": "e2fsprogs",
+    "debugfs": "e2fsprogs",
+    "dpkg-deb": "dpkg",
 }
+BENCH = Path(__file__).parent / "bench"
+
+# Examples take as long as a busy machine needs for them.
+settings.register_profile("hostel", deadline=None)
+settings.load_profile("hostel")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave timings out unless they are asked for by name: they say nothing while other tests run."""
+    asked = any("bench" in argument for argument in config.invocation_params.args)
+    return True if collection_path == BENCH and not asked else None
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip a test whose tool is missing, naming the package to install."""
+    """Give all machines to one worker: they would share ports and processors."""
     for item in items:
-        needed = [mark.args[0] for mark in item.iter_markers("requires_tool")]
         if item.get_closest_marker("qemu"):
-            needed.append("qemu-system-x86_64")
-        for tool in needed:
-            if shutil.which(tool) is None:
-                item.add_marker(pytest.mark.skip(reason=f"needs {tool} (package {PACKAGES.get(tool, tool)})"))
+            item.add_marker(pytest.mark.requires_tool("qemu-system-x86_64"))
+            item.add_marker(pytest.mark.xdist_group("machines"))
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip a test whose tool is missing, naming the package to install; in CI that is an error."""
+    for mark in item.iter_markers("requires_tool"):
+        tool = mark.args[0]
+        if shutil.which(tool) is None:
+            reason = f"needs {tool} (package {PACKAGES.get(tool, tool)})"
+            if os.environ.get("CI") == "true":
+                pytest.fail(f"{reason}; ./test --setup should have installed it", pytrace=False)
+            pytest.skip(reason)
