@@ -37,7 +37,7 @@ KNOWN_FORMATS: Final[dict[str, tuple[tuple[int, bytes], ...]]] = {
     "luks": ((0, b"LUKS\xba\xbe"),),
     "bochs": ((0, b"Bochs Virtual HD Image"),),
     "cloop": ((0, b"#!/bin/sh\n#V2.0 Format\nmodprobe cloop"),),
-    "qcow": (),
+    "qcow": ((0, b"QFI\xfb\0\0\0\1"),),
     "dmg": (),
     "vvfat": (),
 }

@@ -174,7 +174,7 @@ def _check(plan: _Plan) -> None:
     if plan.extended and size < 1 << layout.MIN_EXTENDED_BITS:
         raise _invalid("Extended L2 entries are only supported with cluster sizes of at least 16384 bytes")
     if plan.backing_file and plan.preallocation is not Preallocation.OFF and not plan.extended:
-        raise _invalid("Backing file and preallocation can only be used at the same time if extended_l2 is enabled")
+        raise _invalid("Backing file and preallocation can only be used at the same time if extended_l2 is on")
     if plan.data_file_raw and not plan.data_file:
         raise _invalid("data-file-raw requires data-file")
     if plan.data_file_raw and plan.backing_file:

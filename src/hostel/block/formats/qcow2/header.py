@@ -138,7 +138,9 @@ def _check_features(header: Header, extensions: tuple[Extension, ...]) -> None:
 
 def _feature_names(extensions: tuple[Extension, ...], bits: int) -> str:
     """Name feature bits from the image's own table, as QEMU's message does."""
-    table = next((data for kind, data in extensions if kind == ExtensionType.FEATURE_NAMES), b"")
+    # The last of several tables counts; what an incomplete last entry lacks is zeroes.
+    table = next((data for kind, data in reversed(extensions) if kind == ExtensionType.FEATURE_NAMES), b"")
+    table = table.ljust(-(-len(table) // layout.FEATURE_NAME_LENGTH) * layout.FEATURE_NAME_LENGTH, b"\0")
     names: list[str] = []
     for start in range(0, len(table) - layout.FEATURE_NAME_LENGTH + 1, layout.FEATURE_NAME_LENGTH):
         kind, bit = table[start], table[start + 1]

@@ -28,6 +28,7 @@ from hostel.units import MiB
 
 _CACHE_LIMIT: Final = 32 * MiB  # bytes of L2 tables kept in memory, as QEMU's default l2-cache-size
 _MIN_TABLES: Final = 16
+_HEAD: Final = 512  # bytes that every header fits in
 _MAX_FREES: Final = 8192  # runs waiting to be freed
 
 
@@ -477,7 +478,8 @@ def read_preamble(file: BlockNode) -> Preamble:
         InvalidImage: it is malformed.
         UnsupportedFeature: the image needs what we do not know.
     """
-    head = bytes(file.read(0, min(file.length, 1 << 16)))
+    # What a short file does not have reads as zeroes, and is wrong for what it says.
+    head = bytes(file.read(0, min(file.length, 1 << 16))).ljust(_HEAD, b"\0")
     bits = int.from_bytes(head[20:24], "big") if len(head) >= 24 else 0
     if 16 < bits <= layout.MAX_CLUSTER_BITS:
         head = bytes(file.read(0, min(file.length, 1 << bits)))

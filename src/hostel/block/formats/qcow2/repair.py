@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 
 from hostel.block.driver import CheckResult, Repair, Report
+from hostel.block.formats.qcow2 import header as headers
 from hostel.block.formats.qcow2 import layout, snapshot_table
 from hostel.block.formats.qcow2.check import Check, CheckedImage
 from hostel.block.formats.qcow2.layout import Header, Incompatible
@@ -60,6 +61,7 @@ def repair_image(image: CheckedImage, repair: Repair, report: Report) -> CheckRe
     check.file.flush()
     if not result.check_errors and not result.corruptions:
         _clear_marks(current)
+    _clear_autoclear(current)
     return result
 
 
@@ -122,8 +124,11 @@ def _rebuild(check: Check, current: _Rewritten, repair: Repair, report: Report, 
     again = Check(current, report)
     again.read_snapshots()
     again.count()
-    again.compare()
     # The old structures are leaks now, and ours: that they go is no finding.
+    if repair & Repair.LEAKS:
+        again.report = lambda line: None if line.startswith("Leaked cluster") else report(line)
+    again.compare()
+    again.report = report
     if repair & Repair.LEAKS and not again.rebuild:
         fix_refcounts(again, Repair.LEAKS)
         again.result.leaks_fixed = 0
@@ -181,6 +186,17 @@ def _write_snapshot_table(check: Check, current: _Rewritten, table: bytes, offse
     check.file.pwrite(Header.OFFSET["nb_snapshots"], pointer)
     check.file.flush()
     current.header = current.header.replace(nb_snapshots=len(check.snapshots), snapshots_offset=offset)
+
+
+def _clear_autoclear(current: _Rewritten) -> None:
+    """Whoever set a bit that we do not know must not trust what it stands for after us."""
+    header = current.header
+    unknown = headers.unknown_autoclear(header) if header.version >= 3 else 0
+    if unknown:
+        features = header.autoclear_features & ~unknown
+        current.file.pwrite(Header.OFFSET["autoclear_features"], features.to_bytes(8, "big"))
+        current.file.flush()
+        current.header = header.replace(autoclear_features=features)
 
 
 def _clear_marks(current: _Rewritten) -> None:
