@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import Final
 
 from hostel.block import filename, graph, registry
-from hostel.block.driver import Creatable, Preallocation
+from hostel.block.driver import Creatable
 from hostel.block.options import Value
 from hostel.block.permission import Permission, lock
 from hostel.block.trust import Trust
@@ -133,23 +133,24 @@ class LocalVolumes:
         """Change a volume's capacity."""
         _check_file(volume, "resized")
         allocate = bool(flags & VolumeResizeFlag.ALLOCATE)
+        doing = f"cannot resize volume '{volume.name}' at '{volume.path}'"
+        if volume.format in ("raw", "iso"):
+            with translating(doing, volume.name, volume.path), held(volume.name, volume.path) as descriptor:
+                _resize_raw(descriptor, capacity, allocate=allocate)
+            return
         if volume.format not in registry.FORMATS:
             raise _unsupported(f"volume '{volume.name}': resizing {volume.format} volumes is not supported yet")
-        if allocate and volume.format != "raw":
+        if allocate:
             raise fault(
                 ErrorCode.OPERATION_UNSUPPORTED,
                 "preallocate is only supported for raw type volume",
                 ErrorDomain.STORAGE,
             )
-        with translating(f"cannot resize volume '{volume.name}' at '{volume.path}'", volume.name, volume.path):
-            if volume.format != "raw":
-                capacity = _round_up(capacity, SECTOR)
-                lineage.check(volume.name, volume.path, volume.format, directories)
+        with translating(doing, volume.name, volume.path):
+            lineage.check(volume.name, volume.path, volume.format, directories)
             with graph.open(volume.path, volume.format, read_only=False, trust=Trust.TRUSTED) as node:
-                if volume.format != "raw":
-                    lineage.confirm(volume.name, node, directories)
-                mode = Preallocation.FALLOC if allocate and capacity > volume.capacity else Preallocation.OFF
-                node.resize(capacity, mode)
+                lineage.confirm(volume.name, node, directories)
+                node.resize(_round_up(capacity, SECTOR))
                 node.flush()
 
     def wipe(self, volume: VolumeFacts, algorithm: WipeAlgorithm, progress: Progress | None) -> None:
@@ -315,6 +316,13 @@ def _fill_raw(path: str, capacity: int, allocation: int) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _resize_raw(descriptor: int, capacity: int, *, allocate: bool) -> None:
+    if allocate and capacity:
+        os.posix_fallocate(descriptor, 0, capacity)  # all of it, as libvirt does, and not only what is new
+    os.ftruncate(descriptor, capacity)
+    os.fsync(descriptor)
 
 
 def _fill_image(path: str, volume: VolumeDefinition, capacity: int, *, prealloc: bool) -> None:
