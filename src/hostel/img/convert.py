@@ -6,12 +6,13 @@
 
 from __future__ import annotations
 
+import enum
 import errno
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from hostel.block import graph
-from hostel.block.driver import CACHE_MODES, Cache, Compressing, Creatable
+from hostel.block.driver import CACHE_MODES, BitmapStore, Cache, Compressing, Creatable
 from hostel.block.node import BlockNode
 from hostel.block.options import Given, OptionError, Value
 from hostel.errors import BlockError, UnsupportedFeature
@@ -20,6 +21,16 @@ from hostel.img.copy import CopyJob, CopySettings, Feedback
 from hostel.img.segments import rounded_length
 from hostel.img.target import closing, is_device, new_target, refuse_source, reported
 
+
+class Bitmaps(enum.Enum):
+    """Which persistent dirty bitmaps are copied."""
+
+    NONE = "none"
+    ALL = "all"
+    CONSISTENT = "consistent"  # those that were stored properly; the others are reported
+
+
+_INCONSISTENT: Final = "in-use"
 UNSAFE: Final = CACHE_MODES["unsafe"]
 _DEFAULTS: Final = CopySettings()
 _NOBODY: Final = Feedback()
@@ -78,6 +89,7 @@ def convert(
     feedback: Feedback = _NOBODY,
     *,
     cache: Cache = UNSAFE,
+    bitmaps: Bitmaps = Bitmaps.NONE,
 ) -> None:
     """Create the target and copy the sources into it; when that fails, it is taken away again.
 
@@ -87,10 +99,12 @@ def convert(
         settings: how to copy; what the target's own nature decides is filled in.
         feedback: who is told how it goes.
         cache: the target's cache mode.
+        bitmaps: which of the only source's persistent bitmaps to copy as well.
 
     Raises:
         BlockError: with QEMU's whole text.
     """
+    check_bitmaps(sources, target.driver, target.format, bitmaps)
     what = f"{target.filename}: error while converting {target.format}: "
     with reported(what):
         refuse_source(sources, target.filename)
@@ -98,7 +112,7 @@ def convert(
         # It is there already, and holds whatever it held.
         with reported(f"Could not open '{target.filename}': "):
             node = graph.open(target.filename, "raw", read_only=False, cache=cache)
-        convert_into(sources, node, settings, feedback)
+        convert_into(sources, node, settings, feedback, bitmaps=bitmaps)
         return
     with new_target(target, what, cache=cache) as node:
         settings = settings._replace(
@@ -107,6 +121,7 @@ def convert(
             reads_as_zeroes=node.backing is None,
         )
         CopyJob(sources, node, settings, feedback).run()
+        _copy_bitmaps(sources[0], node, bitmaps, feedback)
 
 
 def convert_into(
@@ -114,6 +129,8 @@ def convert_into(
     target: BlockNode,
     settings: CopySettings = _DEFAULTS,
     feedback: Feedback = _NOBODY,
+    *,
+    bitmaps: Bitmaps = Bitmaps.NONE,
 ) -> None:
     """Copy the sources into an existing image, and close it.
 
@@ -123,4 +140,53 @@ def convert_into(
     with closing(target):
         if target.length < total_length(sources):
             raise BlockError("output file is smaller than input file", errno=errno.EINVAL)
+        check_bitmaps(sources, target.driver, target.format, bitmaps)
         CopyJob(sources, target, settings, feedback).run()
+        _copy_bitmaps(sources[0], target, bitmaps, feedback)
+
+
+def check_bitmaps(sources: Sequence[BlockNode], target: object, format: str, bitmaps: Bitmaps) -> None:
+    """Refuse bitmaps that could not be copied, before anything is.
+
+    Args:
+        sources: the images that are copied.
+        target: the target's driver, or its class.
+        format: how that is called.
+        bitmaps: what was asked for.
+
+    Raises:
+        BlockError: with QEMU's text.
+    """
+    if bitmaps is Bitmaps.NONE:
+        return
+    if len(sources) > 1:
+        raise BlockError("Copying bitmaps only possible with single source", errno=errno.EINVAL)
+    driver = sources[0].driver
+    if not isinstance(driver, BitmapStore):
+        raise UnsupportedFeature("Source lacks bitmap support")
+    for bitmap in driver.bitmaps():
+        if bitmaps is Bitmaps.ALL and _INCONSISTENT in bitmap.flags:
+            raise BlockError(
+                f"Cannot copy inconsistent bitmap '{bitmap.name}'",
+                errno=errno.EINVAL,
+                hint="Try --skip-broken-bitmaps, or use 'qemu-img bitmap --remove' to delete it",
+            )
+    if not isinstance(target, BitmapStore):
+        raise UnsupportedFeature(f"Format driver '{format}' does not support bitmaps")
+
+
+def _copy_bitmaps(source: BlockNode, target: BlockNode, bitmaps: Bitmaps, feedback: Feedback) -> None:
+    if bitmaps is Bitmaps.NONE:
+        return
+    stored, store = source.driver, target.driver
+    assert isinstance(stored, BitmapStore)
+    assert isinstance(store, BitmapStore)
+    for name, granularity, flags in stored.bitmaps():
+        if _INCONSISTENT in flags:
+            if feedback.warn is not None:
+                feedback.warn(f"Skipping inconsistent bitmap '{name}'")
+            continue
+        with target.lock(), reported(f"Failed to create bitmap {name}: "):
+            store.bitmap_add(name, granularity, enabled="auto" in flags)
+        with target.lock(), reported(f"Failed to populate bitmap {name}: "):
+            store.bitmap_merge(name, stored.bitmap(name))

@@ -10,13 +10,14 @@ from pathlib import Path
 import pytest
 
 from hostel.block import graph
-from hostel.block.driver import Compressing
+from hostel.block.driver import BitmapStore, Compressing, Snapshotting
 from hostel.block.extent import Status
 from hostel.block.node import BlockNode
 from hostel.block.options import given_options
 from hostel.block.protocols.file import FileDriver
 from hostel.errors import BlockError, ImageLocked, UnsupportedFeature
 from hostel.img import convert
+from hostel.img.convert import Bitmaps
 from hostel.img.copy import CopyJob, CopySettings, Feedback
 from hostel.img.transfer import CopyError
 from hostel.units import MiB
@@ -353,3 +354,66 @@ def test_only_drivers_that_can_compress_are_asked_to(tmp_path: Path) -> None:
     assert not isinstance(target.driver, Compressing)
     with pytest.raises(UnsupportedFeature, match="Compression not supported"):
         CopyJob([source], target, CopySettings(compress=True))
+
+
+@pytest.fixture
+def marked(tmp_path: Path) -> Path:
+    """An image with two bitmaps, one of which records nothing, and a write between."""
+    path = tmp_path / "marked.qcow2"
+    make(path, 4 * MiB)
+    with graph.open(str(path), "qcow2", read_only=False) as node:
+        driver = node.driver
+        assert isinstance(driver, BitmapStore)
+        driver.bitmap_add("recording", 65536)
+        driver.bitmap_add("still", 131072, enabled=False)
+        node.pwrite(MiB, b"x" * 70000)
+    return path
+
+
+def bitmaps_of(path: Path) -> dict[str, tuple[int, tuple[str, ...], int]]:
+    with graph.open(str(path), "qcow2") as node:
+        driver = node.driver
+        assert isinstance(driver, BitmapStore)
+        return {name: (granularity, flags, driver.bitmap(name).count) for name, granularity, flags in driver.bitmaps()}
+
+
+@pytest.mark.parametrize("compress", [False, True])
+def test_bitmaps_are_copied_with_their_bits_and_state(marked: Path, tmp_path: Path, compress: bool) -> None:
+    target = tmp_path / "target.qcow2"
+    with graph.open(str(marked), "qcow2") as node:
+        plan = convert.plan_target([node], str(target), "qcow2", compress=compress)
+        convert.convert([node], plan, CopySettings(compress=compress), bitmaps=Bitmaps.ALL)
+    assert bitmaps_of(target) == {"recording": (65536, ("auto",), 2), "still": (131072, (), 0)}
+    assert content(target, "qcow2") == content(marked, "qcow2")
+
+
+def test_bitmaps_that_cannot_be_copied_are_refused_before_anything_is(marked: Path, tmp_path: Path) -> None:
+    target = tmp_path / "target"
+    (tmp_path / "raw").write_bytes(bytes(512))
+    for name, source_format, format, message in (
+        ("marked.qcow2", "qcow2", "raw", "Format driver 'raw' does not support bitmaps"),
+        ("raw", "raw", "qcow2", "Source lacks bitmap support"),
+    ):
+        with graph.open(str(tmp_path / name), source_format) as node:
+            plan = convert.plan_target([node], str(target), format)
+            with pytest.raises(BlockError, match=message):
+                convert.convert([node], plan, bitmaps=Bitmaps.ALL)
+    with graph.open(str(marked), "qcow2") as node, pytest.raises(BlockError, match="only possible with single source"):
+        convert.convert([node, node], convert.plan_target([node], str(target), "qcow2"), bitmaps=Bitmaps.ALL)
+    assert not target.exists()
+
+
+def test_snapshot_is_copied_instead_of_the_present_state(marked: Path, tmp_path: Path) -> None:
+    before, target = content(marked, "qcow2"), tmp_path / "target"
+    with graph.open(str(marked), "qcow2", read_only=False) as node:
+        assert isinstance(node.driver, Snapshotting)
+        for bitmap in ("recording", "still"):
+            node.driver.bitmap_remove(bitmap)  # type: ignore[attr-defined]
+        node.driver.snapshot_create("kept", date=(1, 0))
+        node.pwrite(0, b"later" * 20000)
+    with graph.open(str(marked), "qcow2") as node:
+        assert isinstance(node.driver, Snapshotting)
+        node.driver.snapshot_load(None, "kept")
+        convert.convert([node], convert.plan_target([node], str(target), "qcow2"))
+    assert content(target, "qcow2") == before
+    assert content(marked, "qcow2") != before

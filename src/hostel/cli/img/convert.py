@@ -29,6 +29,7 @@ from hostel.cli.img.output import Output
 from hostel.cli.img.progress import Progress
 from hostel.cli.img.snapshot import LOAD, load
 from hostel.img import convert
+from hostel.img.convert import Bitmaps
 from hostel.img.copy import CopySettings, Feedback
 from hostel.img.target import refuse_source
 from hostel.units import SECTOR
@@ -118,8 +119,6 @@ def run(arguments: Arguments, output: Output) -> int:
         feedback = Feedback(progress.report, shown, None if output.quiet else output.warning)
         sources = [stack.enter_context(_source(arguments, output, name, source_cache)) for name in source_names]
         _load_snapshot(arguments, sources)
-        if arguments.has("bitmaps"):
-            _refuse_bitmaps(sources)
         if arguments.has("no-create"):
             _convert_into(arguments, output, sources, target_name, target_format, target_cache, feedback)
         else:
@@ -132,7 +131,8 @@ def run(arguments: Arguments, output: Output) -> int:
                 backing_format=arguments.get("backing-format"),
                 compress=arguments.has("compress"),
             )
-            convert.convert(sources, plan, _settings(arguments), feedback, cache=target_cache)
+            settings, bitmaps = _settings(arguments), _bitmaps(arguments)
+            convert.convert(sources, plan, settings, feedback, cache=target_cache, bitmaps=bitmaps)
         progress.percent(100)
     return 0
 
@@ -201,17 +201,18 @@ def _convert_into(
     settings = _settings(arguments)
     if arguments.has("backing"):
         settings = settings._replace(base=sources[0].backing)
-    convert.convert_into(sources, target, settings, feedback)
+    convert.convert_into(sources, target, settings, feedback, bitmaps=_bitmaps(arguments))
 
 
 def _load_snapshot(arguments: Arguments, sources: Sequence[BlockNode]) -> None:
     """Show a snapshot's content instead of the present one."""
-    if arguments.has("snapshot") and len(sources) > 1:
+    wanted = arguments.get("snapshot")
+    if wanted is not None and not wanted.startswith("snapshot.") and len(sources) > 1:
         raise Failure("No support for concatenating multiple snapshot")
     load(arguments, sources[0])
 
 
-def _refuse_bitmaps(sources: Sequence[BlockNode]) -> None:
-    if len(sources) > 1:
-        raise Failure("Copying bitmaps only possible with single source")
-    raise Failure("copying bitmaps (--bitmaps) is not implemented yet; without it the data is copied and they are left")
+def _bitmaps(arguments: Arguments) -> Bitmaps:
+    if not arguments.has("bitmaps"):
+        return Bitmaps.NONE
+    return Bitmaps.CONSISTENT if arguments.has("skip-broken-bitmaps") else Bitmaps.ALL
