@@ -16,7 +16,7 @@ PACKAGES = {
     "qemu-nbd": "qemu-utils",
     "qemu-system-x86_64": "qemu-system-x86",
     "virsh": "libvirt-clients",
-    "libvirtd": "libvirt-daemon-driver-qemu",
+    "libvirtd": "libvirt-daemon libvirt-daemon-driver-qemu",
     "virt-install": "virtinst",
     "nbdkit": "nbdkit",
     "busybox": "busybox-static",
