@@ -218,3 +218,35 @@ def test_qemu_takes_a_floppy_and_its_place_in_the_boot_order(driver: QemuDriver,
     ref = driver.domain_create(driver.domain_define_xml(text.replace("</type>", "</type><boot dev='fd'/>")))
     assert driver.domain_get_state(ref).state == DomainState.RUNNING
     assert '"bootindexA": 1' in Machines(Directories.under(home)).log("g1").read_text()
+
+
+def test_machines_that_start_at_the_same_time_get_ports_of_their_own(driver: QemuDriver, home: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from hostel.drivers.qemu.driver import QemuDriver\n"
+        "from hostel.drivers.store import Directories; d = QemuDriver(Directories.under(Path(sys.argv[1])))\n"
+        "sys.stdin.read(); d.domain_create(d.domain_lookup_by_name(sys.argv[2]))"
+    )
+    names = [f"g{index}" for index in range(4)]
+    for name in names:
+        disk = home / f"{name}.img"
+        disk.write_bytes((home / "disk.img").read_bytes())
+        driver.domain_define_xml(xml(home, name).replace("disk.img", disk.name))
+    starters = [
+        subprocess.Popen([sys.executable, "-c", code, str(home), name], stdin=subprocess.PIPE, stderr=subprocess.PIPE)
+        for name in names
+    ]
+    time.sleep(1)  # all of them wait for their input to end
+    for starter in starters:
+        assert starter.stdin is not None
+        starter.stdin.close()
+    for starter in starters:
+        assert starter.stderr is not None
+        assert starter.stderr.read() == b""
+        assert starter.wait(60) == 0
+        starter.stderr.close()
+    documents = [driver.domain_get_xml_desc(driver.domain_lookup_by_name(name)) for name in names]
+    ports = [int(document.partition("<graphics")[2].partition('port="')[2].partition('"')[0]) for document in documents]
+    assert len(set(ports)) == len(names)
+    for port in ports:
+        with socket.create_connection(("127.0.0.1", port), 5) as vnc:
+            assert vnc.recv(4) == b"RFB "

@@ -6,13 +6,13 @@ import copy
 import datetime
 import shlex
 import shutil
-import socket
 from pathlib import Path
 
 from hostel.drivers.base import NetworkDriver, PausedReason, ShutoffReason, StorageDriver
 from hostel.drivers.qemu import document, monitor, probe, process, source
 from hostel.drivers.qemu.command.context import Context
 from hostel.drivers.qemu.command.machine import build
+from hostel.drivers.qemu.command.peripheral import VNC_ID
 from hostel.drivers.qemu.machines import Machines
 from hostel.drivers.qemu.status import Ending, Status
 from hostel.errors import ErrorCode, ErrorDomain, QmpError, VirtError
@@ -46,7 +46,7 @@ class Launcher:
         notes = source.prepare(live, self._storage)
         document.assign_aliases(live)
         run = machines.run_directory(name)
-        context = Context(emulator, run / "monitor", self._bridge, _port_free)
+        context = Context(emulator, run / "monitor", self._bridge)
         log = machines.log(name)
         try:
             argv = build(live, context)
@@ -105,7 +105,9 @@ class Launcher:
         serials, consoles = document.devices(root, "serial"), document.devices(root, "console")
         if serials and consoles and document.text(consoles[0], "target/@type", "serial") == "serial":
             _set_source(consoles[0], document.text(serials[0], "source/@path"))
-        for element in document.devices(root, "graphics"):
+        servers = {server["id"]: server["server"][0]["service"] for server in qmp.execute("query-vnc-servers")}
+        for index, element in enumerate(document.devices(root, "graphics")):
+            element.set("port", servers[f"{VNC_ID}{index}"])
             if password := element.get("passwd"):
                 qmp.execute("set_password", protocol="vnc", password=password)
         for disk in document.devices(root, "disk"):
@@ -174,14 +176,3 @@ def _write_log(log: Path, argv: list[str], notes: list[str]) -> int:
         )
         stream.flush()
         return stream.tell()
-
-
-def _port_free(address: str, port: int) -> bool:
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe_socket:
-        probe_socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe_socket.bind((address, port))
-        except OSError:
-            return False
-    return True

@@ -17,11 +17,10 @@ HEAD = "<domain type='qemu'><name>{name}</name><memory unit='MiB'>64</memory><os
 DISK = "<disk type='file' device='{kind}'><driver type='raw'/><source file='{path}'/><target dev='{dev}'/>{more}</disk>"
 
 
-def argv_of(devices: str, *, os: str = "", name: str = "g", busy: int = 0) -> list[str]:
+def argv_of(devices: str, *, os: str = "", name: str = "g") -> list[str]:
     root = document.parse(HEAD.format(os=os, name=name) + f"<devices>{devices}</devices></domain>")
     document.assign_aliases(root)
-    free = lambda _address, port: port >= 5900 + busy  # noqa: E731
-    return build(root, Context("/usr/bin/qemu", Path("/run/monitor"), {"default": "virbr0", "nat": None}.get, free))
+    return build(root, Context("/usr/bin/qemu", Path("/run/monitor"), {"default": "virbr0", "nat": None}.get))
 
 
 def disk(dev: str, *, kind: str = "disk", path: str = "/d", more: str = "") -> str:
@@ -90,8 +89,22 @@ def test_network_is_its_bridge_or_user_mode() -> None:
     assert backends == [{"type": "bridge", "br": "virbr0", "id": "hostnet0"}, {"type": "user", "id": "hostnet1"}]
 
 
-def test_vnc_takes_the_first_free_port() -> None:
-    assert after(argv_of("<graphics type='vnc' port='-1'/>", busy=3), "-vnc") == ["127.0.0.1:3"]
+@pytest.mark.parametrize(
+    ("attributes", "expected"),
+    [
+        ("port='-1'", "127.0.0.1:0,to=59635,id=vnc0"),
+        ("port='5907'", "127.0.0.1:7,id=vnc0"),
+        ("port='5907' autoport='yes' listen='::'", "[::]:0,to=59635,id=vnc0"),
+        ("port='5901' websocket='5800' passwd='x'", "127.0.0.1:1,id=vnc0,websocket=5800,password=on"),
+    ],
+)
+def test_vnc_has_its_port_or_leaves_it_to_qemu(attributes: str, expected: str) -> None:
+    assert after(argv_of(f"<graphics type='vnc' {attributes}/>"), "-vnc") == [expected]
+
+
+def test_vnc_port_below_the_first_is_refused() -> None:
+    with pytest.raises(VirtError, match="VNC ports are 5900 to 65535"):
+        argv_of("<graphics type='vnc' port='80'/>")
 
 
 def test_third_ide_controller_is_refused() -> None:

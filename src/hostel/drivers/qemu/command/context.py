@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+from hostel.model.domain.devices.device import Device
 
 
 class Context(NamedTuple):
@@ -12,7 +15,7 @@ class Context(NamedTuple):
 
     Attributes:
         emulator: QEMU's path.
-        monitor: where QEMU makes its QMP socket.
+        monitor: where QEMU makes its QMP socket; other sockets of the run go beside it.
         bridge: the host bridge of a virtual network, or None where it is user-mode.
         port_free: whether a TCP port can be listened on (address, port).
     """
@@ -26,3 +29,19 @@ class Context(NamedTuple):
 def escape(value: str) -> str:
     """Escape a value for QEMU's ``key=value`` options: a comma is doubled."""
     return value.replace(",", ",,")
+
+
+def option(name: str, properties: dict[str, Any]) -> list[str]:
+    """An option whose value is JSON, without what is None: no character of a value means anything."""
+    return [name, json.dumps({key: value for key, value in properties.items() if value is not None})]
+
+
+def alias_of(device: Device) -> str:
+    """The alias that every device of a live document has.
+
+    Raises:
+        ValueError: this one has none.
+    """
+    if device.alias is None:
+        raise ValueError(f"<{device.TAG}> has no alias")
+    return device.alias

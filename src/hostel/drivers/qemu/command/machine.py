@@ -40,7 +40,7 @@ def build(root: Node, context: Context) -> list[str]:
     argv += disk.arguments(root, order, q35=q35)
     argv += peripheral.interfaces(root, context, order, q35=q35)
     argv += peripheral.characters(root)
-    argv += peripheral.graphics(root, context)
+    argv += peripheral.graphics(root)
     argv += peripheral.small(root, q35=q35)
     return [*argv, "-msg", "timestamp=on"]
 

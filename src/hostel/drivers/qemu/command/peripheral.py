@@ -8,7 +8,6 @@ from typing import Any, Final
 from hostel.drivers.qemu.command.context import Context, escape
 from hostel.drivers.qemu.command.disk import pci
 from hostel.drivers.qemu.document import Node, alias, devices, number, text, unsupported
-from hostel.errors import ErrorCode, ErrorDomain, VirtError
 
 _NICS: Final = {"virtio": "virtio-net-pci", "e1000": "e1000", "e1000e": "e1000e", "rtl8139": "rtl8139",
                 "ne2k_pci": "ne2k_pci", "pcnet": "pcnet", "vmxnet3": "vmxnet3"}  # fmt: skip
@@ -21,6 +20,7 @@ _VIDEO: Final = {
     "vmvga": "vmware-svga",
 }
 _USB_INPUT: Final = {"tablet": "usb-tablet", "keyboard": "usb-kbd"}
+VNC_ID: Final = "vnc"
 _VNC_FIRST: Final = 5900
 _VNC_LAST: Final = 65535
 
@@ -106,22 +106,19 @@ def chardev(device: Node) -> str:
     raise unsupported(f"{device.tag!s} type='{kind}'; write pty, null, file, dev, unix or tcp")
 
 
-def graphics(root: Node, context: Context) -> list[str]:
-    """VNC servers; an automatic port is chosen here and written into the live document."""
+def graphics(root: Node) -> list[str]:
+    """VNC servers. QEMU itself takes the first free port where it is automatic: nobody can come in between.
+
+    The live document gets the port once QEMU runs; the display's id is its alias.
+    """
     argv: list[str] = []
-    for device in devices(root, "graphics"):
+    for index, device in enumerate(devices(root, "graphics")):
         if (kind := device.get("type")) != "vnc":
             raise unsupported(f"graphics type='{kind}'; write vnc")
         listen = text(device, "listen/@address") or device.get("listen") or "127.0.0.1"
-        port = number(device, "@port", -1)
-        if port < 0 or device.get("autoport") == "yes":
-            port = _free_port(listen, context)
-        elif not _VNC_FIRST <= port <= _VNC_LAST:
-            raise unsupported(f"graphics port='{port}': VNC ports are {_VNC_FIRST} to {_VNC_LAST}")
-        device.set("port", str(port))
         device.set("listen", listen)
         host = f"[{listen}]" if ":" in listen else listen
-        option = f"{escape(host)}:{port - _VNC_FIRST}"
+        option = f"{escape(host)}:{_display(device)},id={VNC_ID}{index}"
         if websocket := device.get("websocket"):
             option += f",websocket={'on' if websocket == '-1' else number(device, '@websocket', 0)}"
         if device.get("passwd"):
@@ -130,12 +127,13 @@ def graphics(root: Node, context: Context) -> list[str]:
     return argv
 
 
-def _free_port(listen: str, context: Context) -> int:
-    for port in range(_VNC_FIRST, _VNC_LAST + 1):
-        if context.port_free(listen, port):
-            return port
-    message = f"internal error: Unable to find an unused port in range 'VNC' ({_VNC_FIRST}-{_VNC_LAST})"
-    raise VirtError(ErrorCode.INTERNAL_ERROR, message, domain=ErrorDomain.QEMU)
+def _display(device: Node) -> str:
+    port = number(device, "@port", -1)
+    if port < 0 or device.get("autoport") == "yes":
+        return f"0,to={_VNC_LAST - _VNC_FIRST}"
+    if not _VNC_FIRST <= port <= _VNC_LAST:
+        raise unsupported(f"graphics port='{port}': VNC ports are {_VNC_FIRST} to {_VNC_LAST}")
+    return str(port - _VNC_FIRST)
 
 
 def small(root: Node, *, q35: bool) -> list[str]:
