@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import re
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
@@ -56,7 +57,7 @@ class Option(NamedTuple):
         try:
             if self.kind is Kind.SIZE:
                 return parse_size(text)
-            number = int(text, 0)
+            number = _parse_number(text)
         except OverflowError:
             raise OptionError(f"Value '{text}' is out of range for parameter '{self.name}'") from None
         except ValueError:
@@ -65,9 +66,20 @@ class Option(NamedTuple):
                 f"Parameter '{self.name}' expects {what}",
                 hint=_SUFFIX_HINT if self.kind is Kind.SIZE else None,
             ) from None
-        if not 0 <= number < 2**64:
-            raise OptionError(f"Parameter '{self.name}' expects a number")
-        return number
+        if not -(2**64) < number < 2**64:
+            raise OptionError(f"Value '{text}' is too large for parameter '{self.name}'")
+        return number % 2**64
+
+
+def _parse_number(text: str) -> int:
+    """Read an integer as C's ``strtoull`` does: hexadecimal with ``0x``, octal with ``0``, a sign."""
+    match = re.fullmatch(r"\s*([+-]?)(0[xX][0-9a-fA-F]+|[0-9]+)", text, re.ASCII)
+    if match is None:
+        raise ValueError(text)
+    sign, digits = match.groups()
+    octal = len(digits) > 1 and digits[0] == "0" and digits[1] not in "xX"
+    number = int(digits, 8 if octal else 0)
+    return -number if sign == "-" else number
 
 
 class Options:

@@ -13,7 +13,7 @@ from hostel.block import graph, registry
 from hostel.block.driver import WRITEBACK, Cache, Creatable, Preallocation
 from hostel.block.options import Given, Kind, Option, OptionError, Options, Value
 from hostel.errors import BlockError, UnknownFormat, UnsupportedFeature
-from hostel.units import SECTOR
+from hostel.units import INT64_MAX, SECTOR
 
 
 class Plan(NamedTuple):
@@ -51,6 +51,9 @@ def _shown(option: Option, value: Value | None) -> str | None:
         return None if option.default is None else f"{option.name}={option.default}"
     if option.kind is Kind.BOOL:
         return f"{option.name}={'on' if value else 'off'}"
+    if option.kind is not Kind.STRING:
+        # QEMU prints its 64 bits with a sign.
+        return f"{option.name}={int(value) - (2**64 if int(value) > INT64_MAX else 0)}"
     return f"{option.name}={str(value).replace(',', ',,')}"
 
 

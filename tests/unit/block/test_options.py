@@ -46,7 +46,8 @@ def test_values_get_their_kind_and_the_defaults() -> None:
         ({"nosuch": "1"}, "Invalid parameter 'nosuch'"),
         ({"lazy": "maybe"}, "Parameter 'lazy' expects 'on' or 'off'"),
         ({"bits": "x"}, "Parameter 'bits' expects a number"),
-        ({"bits": "-1"}, "Parameter 'bits' expects a number"),
+        ({"bits": "09"}, "Parameter 'bits' expects a number"),
+        ({"bits": "18446744073709551616"}, "Value '18446744073709551616' is too large for parameter 'bits'"),
         ({"size": "big"}, "Parameter 'size' expects a non-negative number below 2^64"),
         ({"size": "8E"}, "Value '8E' is out of range for parameter 'size'"),
     ],
@@ -55,6 +56,11 @@ def test_bad_option_is_named(given_: dict[str, str], message: str) -> None:
     with pytest.raises(OptionError) as caught:
         OPTIONS.convert(given_)
     assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(("text", "number"), [("0x10", 16), ("010", 8), ("0", 0), (" +7", 7), ("-1", 2**64 - 1)])
+def test_numbers_are_read_as_c_reads_them(text: str, number: int) -> None:
+    assert OPTIONS["bits"].convert(text) == number
 
 
 def test_nameless_value_is_refused() -> None:

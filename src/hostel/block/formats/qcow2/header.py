@@ -44,8 +44,8 @@ class Preamble(NamedTuple):
     backing_file: str | None
 
     def extension(self, kind: ExtensionType) -> bytes | None:
-        """The data of the first extension of this kind."""
-        return next((extension.data for extension in self.extensions if extension.type == kind), None)
+        """The data of the extension of this kind; of several, QEMU has the last count."""
+        return next((extension.data for extension in reversed(self.extensions) if extension.type == kind), None)
 
     @property
     def backing_format(self) -> str | None:

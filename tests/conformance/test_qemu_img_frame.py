@@ -1,0 +1,198 @@
+"""qemu-img's command line: options, operands, objects, descriptions of images, and their errors."""
+
+from __future__ import annotations
+
+import pytest
+
+from support.twins import Twins
+
+pytestmark = pytest.mark.requires_tool("qemu-img")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "",
+        "foo",
+        "-x",
+        "--nonsense",
+        "--trace",
+        "-T",
+        "info",
+        "info -z",
+        "info --zz",
+        "info --f a",
+        "info -f",
+        "info --format",
+        "info a b",
+        "info --output=xx a",
+        "info --force-share=3 a",
+        "info --image-opts= a",
+        "info -- -f",
+        "check",
+        "check -r foo a",
+        "check -T foo a",
+        "map",
+        "map -s x a",
+        "map --start-offset=-1 a",
+        "map --max=9E a",
+        "snapshot",
+        "snapshot -f raw -l a",
+        "snapshot -l -c x a",
+        "resize",
+        "resize a",
+        "resize a b c",
+        "resize --preallocation=foo a 1M",
+        "create",
+        "create a 3X",
+        "create a 9E",
+        "create a 1.5",
+        "create a 1M 2",
+        "create a 1M -o ''",
+        "create a 1M -o ,a",
+        "create a 1M -o a,",
+        "measure",
+        "measure a b",
+        "measure --size 1 a",
+        "measure -f raw --size 1",
+        "measure --size x",
+        "measure --output=foo",
+    ],
+)
+def test_misuse_is_reported_as_qemu_does(twins: Twins, command: str) -> None:
+    twins.same(command)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "info -fraw a",
+        "info --fo raw a",
+        "info --format=raw --out json a",
+        "info a -f raw",
+        "info -U a -f raw --",
+        "info -Ufraw a",
+        "snapshot -ql a",
+    ],
+)
+def test_options_are_read_as_getopt_reads_them(twins: Twins, command: str) -> None:
+    twins.truncate("a", 1 << 20)
+    twins.same(command)
+
+
+@pytest.mark.parametrize(
+    "object_",
+    [
+        "",
+        "foo",
+        "foo,id=x",
+        "secret",
+        "secret,id=x",
+        "secret,id=x,data=1,foo=2",
+        "secret,id=x,data=1,file=y",
+        "secret,id=x,data=1,format=foo",
+        "secret,id=x,data=???,format=base64",
+        "secret,id=x,data=MQ==,format=base64",
+        "qom-type=secret,id=x,data=1",
+        "authz-simple,id=x,identity=a",
+        '{"qom-type":"secret","id":"x","data":"1"}',
+        '{"qom-type":"secret","id":"x"',
+        '{"id":"x"}',
+    ],
+)
+def test_objects_are_checked(twins: Twins, object_: str) -> None:
+    twins.truncate("a", 1 << 20)
+    twins.same(f"info -f raw --object '{object_}' a")
+
+
+def test_objects_of_one_name_are_refused(twins: Twins) -> None:
+    twins.truncate("a", 1 << 20)
+    twins.same("info --object secret,id=a,data=1 --object secret,id=a,data=1 a")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        "",
+        "a",
+        "driver",
+        "driver=raw",
+        "driver=file",
+        "driver=foo,file.filename=raw",
+        "driver=raw,file.filename=raw",
+        "driver=raw,file.filename=missing",
+        "driver=raw,file.filename=",
+        "driver=raw,file.driver=file",
+        "driver=raw,file.driver=foo,file.filename=raw",
+        "driver=raw,file.filename=raw,foo=3",
+        "driver=raw,file.filename=raw,file.foo=3",
+        "driver=raw,size=512,file.filename=raw",
+        "driver=raw,size=3,file.filename=raw",
+        "driver=raw,size=1M,file.filename=raw",
+        "driver=raw,offset=512,file.filename=raw",
+        "driver=raw,offset=1M,file.filename=raw",
+        "driver=raw,offset=1,size=512,file.filename=raw",
+        "file.filename=raw",
+        "file.file.filename=raw",
+        "file=x,file.filename=raw",
+        "filename=raw",
+        "driver=qcow2,file.filename=qcow2",
+        "driver=qcow2,file.filename=qcow2,file.locking=off,node-name=x,discard=unmap,cache.direct=on",
+        "driver=qcow2,file.filename=qcow2,node-name=1x",
+        "driver=qcow2,file.filename=qcow2,discard=foo",
+        "driver=qcow2,file.filename=qcow2,cache.direct=3",
+        "driver=qcow2,file.filename=qcow2,filename=x",
+        "driver=qcow2,file.filename=qcow2,lazy-refcounts=on,overlap-check=none",
+        "driver=qcow2,file.filename=qcow2,lazy-refcounts=3",
+        "driver=qcow2,file.filename=qcow2,l2-cache-size=x",
+        "driver=qcow2,file.filename=qcow2,overlap-check=x",
+        "driver=qcow2,file.filename=qcow2,overlap-check=all,overlap-check.template=none",
+        "driver=qcow2,file.filename=qcow2,read-only=on,force-share=on",
+        "driver=qcow2,file.filename",
+    ],
+)
+def test_images_are_described_by_options(twins: Twins, options: str) -> None:
+    twins.truncate("raw", 100_000)
+    twins.prepare("qemu-img create -q -f qcow2 qcow2 1M")
+    twins.write("raw", bytes(1), 99_999)
+    twins.same(f"info --image-opts '{options}'")
+
+
+def test_a_format_beside_options_is_refused(twins: Twins) -> None:
+    twins.refused("info --image-opts -f raw driver=raw,file.filename=a")
+
+
+def test_read_only_options_forbid_writing(twins: Twins) -> None:
+    twins.truncate("a", 1 << 20)
+    twins.refused("resize --image-opts driver=raw,file.filename=a,read-only=on 2M")
+
+
+@pytest.mark.parametrize(
+    "tree",
+    [
+        '{"driver":"qcow2","file":{"driver":"file","filename":"q"}}',
+        '{"driver":"qcow2","file":{"driver":"file","filename":"q"},"lazy-refcounts":true}',
+        '{"file":{"driver":"file","filename":"q"}}',
+        '{"file.filename":"q"}',
+        '{"file.filename":"q"',
+        "[]",
+        '{"driver":"qcow2","file":"x"}',
+        '{"driver":"raw","file":{"filename":"q"},"size":512}',
+        '{"driver":"qcow2","file":{"filename":"q"},"backing":null}',
+        '{"driver":"qcow2","file":{"filename":"q"},"read-only":"on"}',
+        '{"driver":"qcow2","file":{"filename":"q"},"lazy-refcounts":3}',
+    ],
+)
+def test_images_are_described_by_json(twins: Twins, tree: str) -> None:
+    twins.prepare("qemu-img create -q -f qcow2 q 1M")
+    twins.same(f"info 'json:{tree}'")
+
+
+def test_json_may_quote_with_apostrophes(twins: Twins) -> None:
+    twins.prepare("qemu-img create -q -f qcow2 q 1M")
+    twins.same("""info "json:{'driver':'qcow2','file':{'filename':'q'}}" """)
+
+
+def test_a_named_format_overrides_json(twins: Twins) -> None:
+    twins.prepare("qemu-img create -q -f qcow2 q 1M")
+    twins.same("""info -f raw 'json:{"driver":"qcow2","file":{"filename":"q"}}'""")

@@ -1,0 +1,83 @@
+"""qemu-img map beside the real one."""
+
+from __future__ import annotations
+
+import pytest
+
+from support.twins import Twins
+
+pytestmark = [pytest.mark.requires_tool("qemu-img"), pytest.mark.requires_tool("qemu-io")]
+
+
+def in_every_form(twins: Twins, name: str, *windows: str) -> None:
+    for window in ("", *windows):
+        twins.same(f"map {window} {name}")
+        twins.same(f"map --output=json {window} {name}")
+
+
+@pytest.mark.parametrize("data", [b"", b"12345", b"x" * 512, bytes(5000), b"y" * 70_000])
+def test_raw_images_show_where_their_file_ends(twins: Twins, data: bytes) -> None:
+    twins.write("a", data)
+    in_every_form(twins, "-f raw a", "-s 2", "-s 2 -l 2", "-s 600", "--max-length=0")
+
+
+def test_holes_of_raw_images_are_zeroes(twins: Twins) -> None:
+    twins.truncate("a", 1 << 20)
+    twins.write("a", b"1" * 5000, 500_000)
+    in_every_form(twins, "-f raw a", "-s 100k -l 400k")
+
+
+def test_windows_of_raw_images_are_moved(twins: Twins) -> None:
+    twins.write("a", b"x" * 8192)
+    in_every_form(twins, "--image-opts driver=raw,offset=512,size=1024,file.filename=a")
+
+
+def test_data_zeroes_and_nothing_are_told_apart(twins: Twins) -> None:
+    twins.prepare("qemu-img create -q -f qcow2 a 1M")
+    twins.prepare("qemu-io -c 'write 64k 128k' -c 'write -z 256k 64k' -c 'write -z 128k 64k' -c 'write 500k 1k' a")
+    in_every_form(twins, "a", "-s 100000 -l 200000", "-s 1M", "-s 2M")
+
+
+def test_layers_are_told_apart(twins: Twins) -> None:
+    twins.prepare("qemu-img create -q -f qcow2 a 1M")
+    twins.prepare("qemu-io -c 'write 64k 128k' -c 'write -z 192k 64k' -c 'write 320k 1k' a")
+    twins.prepare("qemu-img create -q -f qcow2 -b a -F qcow2 b 2M")
+    twins.prepare("qemu-io -c 'write 128k 64k' -c 'write -z 0 64k' -c 'write 1900k 3k' b")
+    in_every_form(twins, "b", "-s 100000 -l 200000")
+
+
+def test_a_raw_backing_file_shows_its_holes(twins: Twins) -> None:
+    twins.truncate("a", 1 << 20)
+    twins.write("a", b"1" * 131_072, 65_536)
+    twins.prepare("qemu-img create -q -f qcow2 -b a -F raw b 2M")
+    twins.prepare("qemu-io -c 'write 128k 64k' -c 'write -z 0 64k' -c 'write 1900k 3k' b")
+    in_every_form(twins, "b")
+
+
+@pytest.mark.parametrize("mode", ["metadata", "falloc", "full"])
+def test_preallocated_images_show_their_holes(twins: Twins, mode: str) -> None:
+    twins.prepare(f"qemu-img create -q -f qcow2 -o preallocation={mode} a 4M")
+    in_every_form(twins, "a")
+    twins.prepare("qemu-io -c 'write 64k 128k' -c 'write 3M 5k' a")
+    in_every_form(twins, "a")
+
+
+def test_compressed_clusters_have_no_place(twins: Twins) -> None:
+    twins.write("raw", b"spam" * 100_000)
+    twins.prepare("qemu-img convert -f raw -O qcow2 -c raw a")
+    twins.same("map --output=json a")
+    assert twins.refused("map a").code == 1
+
+
+def test_an_empty_image_is_one_empty_entry(twins: Twins) -> None:
+    twins.prepare("qemu-img create -q -f qcow2 a 0")
+    in_every_form(twins, "a", "-s 5")
+
+
+@pytest.mark.parametrize("size", [100, 200_000])
+def test_truncated_images_are_refused_or_mapped_like_qemu(twins: Twins, size: int) -> None:
+    twins.prepare("qemu-img create -q -f qcow2 a 1M")
+    for folder in (twins.real, twins.ours):
+        with (folder / "a").open("r+b") as file:
+            file.truncate(size)
+    twins.same("map a")

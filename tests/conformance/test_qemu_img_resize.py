@@ -1,0 +1,82 @@
+"""qemu-img resize beside the real one."""
+
+from __future__ import annotations
+
+import pytest
+
+from support.twins import Twins
+
+pytestmark = pytest.mark.requires_tool("qemu-img")
+
+
+@pytest.mark.parametrize("format", ["raw", "qcow2"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        "a 2M",
+        "a +2M",
+        "a +1k",
+        "-q a 3M",
+        "a 1M",
+        "--shrink a 64k",
+        "--shrink a -512",
+        "--shrink a -- -512k",
+        "--shrink a -1k",
+        "--preallocation=full a 3M",
+        "--preallocation=falloc a 3M",
+    ],
+)
+def test_the_size_changes(twins: Twins, format: str, words: str) -> None:
+    twins.prepare(f"qemu-img create -q -f {format} a 1M")
+    twins.same(f"resize -f {format} {words}")
+    real, ours = twins.virtual_sizes("a", format)
+    assert ours == real
+    assert twins.run_ours(["check", "-f", format, "a"]).code == (63 if format == "raw" else 0)
+
+
+@pytest.mark.parametrize("format", ["raw", "qcow2"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        "a 512",
+        "a -512k",
+        "--shrink a -2M",
+        "--shrink a -1M",
+        "--shrink a 0",
+        "a x",
+        "a ''",
+        "a +",
+        "a --",
+        "a 1M -q",
+        "2M a",
+        "--preallocation=falloc a 1M",
+        "--preallocation=full --shrink a 1k",
+        "missing 1M",
+    ],
+)
+def test_a_size_that_cannot_be_is_refused(twins: Twins, format: str, words: str) -> None:
+    twins.prepare(f"qemu-img create -q -f {format} a 1M")
+    twins.refused(f"resize -f {format} {words}")
+
+
+def test_metadata_is_preallocated_for_qcow2_alone(twins: Twins) -> None:
+    twins.prepare("qemu-img create -q -f raw r 1M")
+    twins.prepare("qemu-img create -q -f qcow2 q 1M")
+    twins.refused("resize -f raw --preallocation=metadata r 2M")
+    twins.same("resize --preallocation=metadata q 2M")
+    twins.same("map --output=json q")
+
+
+def test_a_size_that_is_no_multiple_of_a_sector_is_refused_for_qcow2(twins: Twins) -> None:
+    twins.prepare("qemu-img create -q -f qcow2 q 1M")
+    twins.refused("resize q +1")
+
+
+def test_a_guessed_raw_image_brings_a_warning(twins: Twins) -> None:
+    twins.truncate("a", 1 << 20)
+    assert "WARNING" in twins.same("resize a 2M").err
+
+
+def test_a_window_keeps_its_size(twins: Twins) -> None:
+    twins.truncate("a", 1 << 20)
+    twins.refused("resize --image-opts driver=raw,file.filename=a,size=512 2M")

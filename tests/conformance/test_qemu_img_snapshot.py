@@ -1,0 +1,90 @@
+"""qemu-img snapshot beside the real one: what is printed and the exit codes."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from support.twins import Result, Twins
+
+pytestmark = [pytest.mark.requires_tool("qemu-img"), pytest.mark.requires_tool("qemu-io")]
+_DATE = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d")
+
+
+def lists(twins: Twins) -> None:
+    """Both list the same snapshots, which they made at different moments."""
+    found = [
+        Result(listed.code, _DATE.sub("DATE", listed.out), listed.err)
+        for listed in (twins.run_real(["snapshot", "-l", "a"]), twins.run_ours(["snapshot", "-l", "a"]))
+    ]
+    assert found[0] == found[1]
+
+
+def test_snapshots_are_made_applied_and_dropped(twins: Twins) -> None:
+    twins.prepare("qemu-img create -q -f qcow2 a 1M")
+    twins.prepare("qemu-io -c 'write -P 1 0 128k' a")
+    twins.same("snapshot -c one a")
+    twins.same("snapshot -c two a")
+    twins.same("snapshot -c two a")
+    lists(twins)
+    twins.same("snapshot -a 1 a")
+    twins.same("snapshot -a two a")
+    twins.same("snapshot -d two a")
+    lists(twins)
+    twins.same("snapshot -d two a")
+    twins.refused("snapshot -d two a")
+    lists(twins)
+    assert twins.same("check -q a").code == 0
+
+
+def test_ids_do_not_name_what_is_dropped(twins: Twins) -> None:
+    twins.prepare("qemu-img create -q -f qcow2 a 1M")
+    twins.prepare("qemu-img snapshot -c one a")
+    twins.refused("snapshot -d 1 a")
+
+
+@pytest.mark.parametrize("action", ["-a missing", "-d missing"])
+def test_a_snapshot_that_is_not_there_is_an_error(twins: Twins, action: str) -> None:
+    twins.prepare("qemu-img create -q -f qcow2 a 1M")
+    twins.refused(f"snapshot {action} a")
+
+
+@pytest.mark.parametrize("action", ["-c x", "-d x"])
+def test_raw_images_have_none(twins: Twins, action: str) -> None:
+    twins.truncate("a", 1 << 20)
+    twins.refused(f"snapshot {action} a")
+
+
+@pytest.mark.parametrize("name", ["''", "x" * 300, "日本語"])
+def test_names_are_kept_like_qemu_keeps_them(twins: Twins, name: str) -> None:
+    twins.prepare("qemu-img create -q -f qcow2 a 1M")
+    twins.same(f"snapshot -c {name} a")
+    lists(twins)
+
+
+def test_nothing_is_listed_where_there_is_none(twins: Twins) -> None:
+    twins.prepare("qemu-img create -q -f qcow2 a 1M")
+    twins.truncate("raw", 1 << 20)
+    twins.same("snapshot -l a")
+    twins.same("snapshot -l raw")
+    twins.same("snapshot a")
+
+
+def test_a_snapshot_brings_its_size_back(twins: Twins) -> None:
+    twins.prepare("qemu-img create -q -f qcow2 a 1M")
+    twins.prepare("qemu-img snapshot -c small a")
+    twins.same("resize a 2M")
+    twins.same("snapshot -a small a")
+    assert "(1048576 bytes)" in twins.run_ours(["info", "a"]).out
+
+
+def test_shared_access_cannot_write(twins: Twins) -> None:
+    twins.prepare("qemu-img create -q -f qcow2 a 1M")
+    twins.refused("snapshot -U -c x a")
+
+
+def test_version_2_images_keep_their_size_with_snapshots(twins: Twins) -> None:
+    twins.prepare("qemu-img create -q -f qcow2 -o compat=v2 a 1M")
+    twins.prepare("qemu-img snapshot -c x a")
+    twins.refused("resize a 2M")
