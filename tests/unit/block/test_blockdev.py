@@ -1,0 +1,98 @@
+"""Images described by options."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from hostel.block import graph
+from hostel.block.blockdev import Described, from_json, from_options
+from hostel.block.options import OptionError
+from hostel.errors import BlockError, ReadOnly, UnknownFormat, UnsupportedFeature
+
+
+def test_a_format_over_a_file() -> None:
+    assert from_options({"driver": "raw", "file.driver": "file", "file.filename": "a"}) == Described(
+        "a", "raw", {}, "a"
+    )
+
+
+def test_the_format_may_be_left_to_a_guess() -> None:
+    assert from_options({"file.filename": "a"}).format is None
+
+
+def test_options_are_converted() -> None:
+    assert from_options({"driver": "raw", "size": "1k", "file.filename": "a"}).options == {"size": 1024}
+    assert from_json('json:{"driver": "raw", "size": 512, "file": {"filename": "a"}}').options == {"size": 512}
+
+
+def test_a_name_tells_what_changes_the_content() -> None:
+    name = 'json:{"driver": "raw", "size": "512", "file": {"driver": "file", "filename": "a"}}'
+    assert from_options({"driver": "raw", "size": "512", "file.filename": "a"}).name == name
+    assert from_json(name).name == name
+
+
+def test_read_only_and_shared_access_and_no_backing_file_are_taken_out() -> None:
+    found = from_json('json:{"driver":"qcow2","read-only":true,"force-share":"on","backing":null,"file.filename":"a"}')
+    assert (found.read_only, found.force_share, found.no_backing) == (True, True, True)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, "Must specify either driver or file"),
+        ({"driver": "raw"}, 'A block device must be specified for "file"'),
+        ({"driver": "raw", "file.filename": ""}, "The 'file' block driver requires a file name"),
+        ({"driver": "raw", "file": "node"}, "Cannot find device='node' nor node-name='node'"),
+        ({"file": "node", "file.filename": "a"}, "Cannot reference an existing block device with additional options"),
+        ({"driver": "raw", "file.filename": "a", "x": "1"}, "Block format 'raw' does not support the option 'x'"),
+        (
+            {"driver": "raw", "file.filename": "a", "file.x": "1"},
+            "Block protocol 'file' doesn't support the option 'x'",
+        ),
+        ({"driver": "raw", "file.filename": "a", "size": "x"}, "Parameter 'size' expects a non-negative number"),
+        ({"driver": "raw", "file.filename": "a", "node-name": "0"}, "Invalid node-name: '0'"),
+        ({"driver": "raw", "file.filename": "a", "discard": "maybe"}, "Invalid discard option"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(options: dict[str, str], message: str) -> None:
+    with pytest.raises(OptionError, match=message):
+        from_options(options)
+
+
+@pytest.mark.parametrize("options", [{"driver": "x", "file.filename": "a"}, {"file.driver": "x", "file.filename": "a"}])
+def test_an_unknown_driver_is_refused(options: dict[str, str]) -> None:
+    with pytest.raises(UnknownFormat, match=r"^Unknown driver 'x'$"):
+        from_options(options)
+
+
+def test_a_format_below_a_format_is_refused() -> None:
+    with pytest.raises(UnsupportedFeature, match="'qcow2' below another format"):
+        from_options({"driver": "raw", "file.driver": "qcow2", "file.file.filename": "a"})
+
+
+@pytest.mark.parametrize("text", ["", "[]", "3", "{", '{"driver": "raw"}', "{" * 5000])
+def test_a_broken_json_name_is_an_option_error(text: str) -> None:
+    with pytest.raises(OptionError):
+        from_json("json:" + text)
+
+
+def test_a_described_image_is_opened(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(b"x" * 512 + b"y" * 512)
+    described = from_options({"driver": "raw", "offset": "512", "read-only": "on", "file.filename": str(path)})
+    with graph.open(described, read_only=False) as node:
+        assert bytes(node.read(0, 512)) == b"y" * 512
+        with pytest.raises(ReadOnly):
+            node.pwrite(0, b"z")
+
+
+def test_a_json_name_is_opened_and_a_named_format_wins(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(bytes(512))
+    name = f'json:{{"driver": "qcow2", "file": {{"filename": "{path}"}}}}'
+    with pytest.raises(BlockError, match="not in qcow2 format"):
+        graph.open(name)
+    with graph.open(name, "raw") as node:
+        assert (node.format, node.filename) == ("raw", str(path))

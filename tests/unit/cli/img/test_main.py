@@ -1,0 +1,75 @@
+"""The frame of qemu-img: table of commands, help, errors."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from hostel.cli.img import main as tool
+from hostel.cli.img.main import COMMANDS, MISSING, main
+
+
+def test_help_shows_every_command_and_format(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"], "qemu-img") == 0
+    out = capsys.readouterr().out
+    for name in COMMANDS:
+        assert f"\n  {name} " in out
+    assert "\nSupported formats: file qcow2 raw\n" in out
+
+
+def test_help_of_a_command_is_the_same(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["info", "-h"], "qemu-img") == 0
+    assert "Command syntax:" in capsys.readouterr().out
+
+
+def test_the_version_begins_as_qemus_does(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["-V", "--nonsense"], "qemu-img") == 0
+    assert capsys.readouterr().out.startswith(f"qemu-img version {tool.QEMU_VERSION} (Hostel ")
+
+
+def test_nothing_to_do_is_no_error() -> None:
+    assert main(["-T", "foo"], "qemu-img") == 0
+
+
+@pytest.mark.parametrize("name", MISSING)
+def test_what_is_missing_is_refused_by_name(capsys: pytest.CaptureFixture[str], name: str) -> None:
+    assert main([name, "x"], "qemu-img") == 1
+    assert capsys.readouterr().err == f"qemu-img: '{name}' is not implemented yet\n"
+
+
+def test_errors_begin_with_the_name_it_was_called_by(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["nonsense"], "my-img") == 1
+    assert capsys.readouterr().err == (
+        "my-img: Command not found: nonsense\nTry 'my-img --help' for more information\n"
+    )
+
+
+def test_names_of_any_bytes_are_printed(tmp_path: Path) -> None:
+    path = bytes(tmp_path) + b"/\xff\xfe"
+    Path(path.decode(errors="surrogateescape")).write_bytes(bytes(512))
+    ended = subprocess.run(
+        [sys.executable, "-m", "hostel", "qemu-img", "info", "-f", "raw", path],
+        capture_output=True,
+        check=True,
+        timeout=60,
+    )
+    assert ended.stdout.startswith(b"image: " + path + b"\n")
+
+
+# Found by importing them: each costs a start of 10 ms or more, and a build starts qemu-img thousands of times.
+SLOW = ("argparse", "asyncio", "concurrent.futures", "dataclasses", "json", "lxml", "numpy", "subprocess", "urllib")
+
+
+def test_info_starts_without_slow_modules(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(bytes(512))
+    program = (
+        "import sys; from hostel.cli.main import main; "
+        f"code = main(['qemu-img', 'info', '-f', 'raw', {str(path)!r}]); "
+        f"sys.exit(code or ' '.join(name for name in {SLOW!r} if name in sys.modules))"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    assert ended.stderr.strip() == ""
