@@ -7,6 +7,8 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import Final, TextIO
 
+from hostel.drivers.fault import printable
+
 _UNITS: Final = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
 
 
@@ -57,16 +59,6 @@ def format_table(header: Sequence[str], rows: Iterable[Sequence[str]], *, with_h
 def _row(cells: Sequence[str], widths: Sequence[int]) -> str:
     padded = [f" {cell}{' ' * (width - display_width(cell) + 2)}" for cell, width in zip(cells, widths, strict=True)]
     return "".join([*padded[:-1], f" {cells[-1]}"])
-
-
-def printable(text: str) -> str:
-    r"""Write what would move a terminal's cursor as ``\xNN``, so that a name cannot forge a table."""
-    if text.isprintable():
-        return text
-    return "".join(
-        char if char.isprintable() else "".join(f"\\x{byte:02x}" for byte in char.encode("utf-8", "surrogateescape"))
-        for char in text
-    )
 
 
 def display_width(text: str) -> int:

@@ -40,6 +40,16 @@ def fault(code: ErrorCode, detail: str, domain: ErrorDomain = ErrorDomain.NONE) 
     return VirtError(code, _BEGINNINGS.get(code, "%s") % detail, domain=domain)
 
 
+def printable(text: str) -> str:
+    r"""Write what would move a terminal's cursor as ``\xNN``: a name may come from an image, and forge anything."""
+    if text.isprintable():
+        return text
+    return "".join(
+        char if char.isprintable() else "".join(f"\\x{byte:02x}" for byte in char.encode("utf-8", "surrogateescape"))
+        for char in text
+    )
+
+
 def system_fault(error: OSError, doing: str, domain: ErrorDomain = ErrorDomain.NONE) -> VirtError:
     """The host refused: ``doing`` (``cannot create path '/x'``) and the host's reason."""
     # A block error's own text is complete; the host's errors only have a number.

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from hostel.block import permission
 from hostel.block.permission import Permission
-from hostel.drivers.fault import fault, system_fault
+from hostel.drivers.fault import fault, printable, system_fault
 from hostel.errors import BlockError, ErrorCode, ErrorDomain, ImageLocked, VirtError
 
 
@@ -21,7 +21,7 @@ def translating(doing: str, name: str, path: str) -> Iterator[None]:
         raise in_use(name, path) from None
     except BlockError as error:
         message = f"{doing}: {error}" + (f" ({error.hint})" if error.hint else "")
-        raise fault(ErrorCode.OPERATION_FAILED, " ".join(message.split()), ErrorDomain.STORAGE) from error
+        raise fault(ErrorCode.OPERATION_FAILED, printable(" ".join(message.split())), ErrorDomain.STORAGE) from error
     except OSError as error:
         raise system_fault(error, doing, ErrorDomain.STORAGE) from error
 

@@ -13,7 +13,7 @@ from hostel.block import filename
 from hostel.block.driver import Reference
 from hostel.block.graph import MAX_CHAIN
 from hostel.block.node import BlockNode
-from hostel.drivers.fault import fault
+from hostel.drivers.fault import fault, printable
 from hostel.drivers.storage.inspect import open_untrusted
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
 
@@ -65,4 +65,6 @@ def _follow(name: str, holder: str, reference: Reference, directories: Collectio
 
 
 def _refuse(name: str, recorded: str, why: str) -> VirtError:
-    return fault(ErrorCode.OPERATION_INVALID, f"volume '{name}' stands on '{recorded}', {why}", ErrorDomain.STORAGE)
+    return fault(
+        ErrorCode.OPERATION_INVALID, f"volume '{name}' stands on '{printable(recorded)}', {why}", ErrorDomain.STORAGE
+    )

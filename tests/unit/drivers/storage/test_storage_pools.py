@@ -10,38 +10,15 @@ import pytest
 
 from hostel.drivers.base import PoolRef, PoolState
 from hostel.drivers.storage.driver import SessionStorageDriver
-from hostel.drivers.store import Directories
 from hostel.errors import ErrorCode, VirtError
+from support.refusal import refused
 
 UUID = "11111111-2222-3333-4444-555555555555"
-
-
-@pytest.fixture
-def directories(tmp_path: Path) -> Directories:
-    return Directories.under(tmp_path / "home")
-
-
-@pytest.fixture
-def driver(directories: Directories) -> SessionStorageDriver:
-    return SessionStorageDriver(directories)
 
 
 def document(name: str, path: Path | str, *, uuid: str = "", extra: str = "", kind: str = "dir") -> str:
     identity = f"<uuid>{uuid}</uuid>" if uuid else ""
     return f"<pool type='{kind}'><name>{name}</name>{identity}<target><path>{path}</path>{extra}</target></pool>"
-
-
-def refused(code: ErrorCode, message: str):
-    class Check:
-        def __enter__(self):
-            return self
-
-        def __exit__(self, kind, error, trace):
-            assert isinstance(error, VirtError), f"expected a VirtError, got {error!r}"
-            assert (error.code, str(error)) == (code, message)
-            return True
-
-    return Check()
 
 
 @pytest.fixture
