@@ -17,13 +17,11 @@ class Context(NamedTuple):
         emulator: QEMU's path.
         monitor: where QEMU makes its QMP socket; other sockets of the run go beside it.
         bridge: the host bridge of a virtual network, or None where it is user-mode.
-        port_free: whether a TCP port can be listened on (address, port).
     """
 
     emulator: str
     monitor: Path
     bridge: Callable[[str], str | None]
-    port_free: Callable[[str, int], bool]
 
 
 def escape(value: str) -> str:
