@@ -88,27 +88,35 @@ find_python() {
     return 1
 }
 
-# The packages that would give find_python what it looks for.
+# The packages that would give find_python what it looks for, as far as apt knows yet.
 python_packages() {
     if [ -n "$PYTHON_WITHOUT_VENV" ]; then
         "$PYTHON_WITHOUT_VENV" -c 'import sys; print("python%d.%d-venv" % sys.version_info[:2])'
-    else
-        echo "python3 python3-venv"
+        return
     fi
+    for version in 3.13 3.12 3.11; do
+        case $(apt-cache policy "python$version-venv" 2>/dev/null) in
+            '' | *'Candidate: (none)'*) ;;
+            *) echo "python$version python$version-venv"; return ;;
+        esac
+    done
+    echo "python3 python3-venv"
 }
 
 need_python() {
     find_python && return
-    packages=$(python_packages)
-    # shellcheck disable=SC2086  # a list
-    if install_packages $packages && find_python; then
-        return
-    fi
+    tried=
+    while packages=$(python_packages) && [ "$packages" != "$tried" ]; do
+        # shellcheck disable=SC2086  # a list
+        install_packages $packages || break
+        find_python && return
+        tried=$packages # and apt may know more now
+    done
     if [ -n "$PYTHON_WITHOUT_VENV" ]; then
         die "$PYTHON_WITHOUT_VENV cannot make a virtual environment; install what it lacks: apt-get install $packages"
     fi
     found=$(python3 --version 2>/dev/null) || found="no Python"
-    die "Hostel needs Python 3.11 or newer and found $found; install it (apt-get install $packages), or name one: HOSTEL_PYTHON=/path/to/python3.11 $ME"
+    die "Hostel needs Python 3.11 or newer and found $found; install it (apt-get install $packages), or name one: HOSTEL_PYTHON=/path/to/python3.11 ./$ME"
 }
 
 # Make the virtual environment and install Hostel into it, with the extras in $1 (such as "[dev]").
