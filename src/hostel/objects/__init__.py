@@ -11,9 +11,13 @@ Errors are :class:`hostel.errors.VirtError` with libvirt's code and text.
 
 from __future__ import annotations
 
+from hostel.drivers.base import DomainState, Hole, PoolState, VolumeType, WipeAlgorithm
 from hostel.objects.connection import Connection
 from hostel.objects.domain import Domain
 from hostel.objects.network import Network
 from hostel.objects.storage import StoragePool, StorageVolume
 
-__all__ = ["Connection", "Domain", "Network", "StoragePool", "StorageVolume"]
+__all__ = [
+    "Connection", "Domain", "DomainState", "Hole", "Network", "PoolState", "StoragePool", "StorageVolume", "VolumeType",
+    "WipeAlgorithm",
+]  # fmt: skip

@@ -1,0 +1,243 @@
+"""The invented host: libvirt's state rules, and what its connections share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from hostel.drivers.base import (
+    DomainRef,
+    DomainState,
+    DomainXmlFlag,
+    PausedReason,
+    RunningReason,
+    ShutoffReason,
+    StartFlag,
+    VolumeType,
+)
+from hostel.drivers.registry import Drivers, open_drivers
+from hostel.drivers.store import Directories
+from hostel.errors import ErrorCode, VirtError
+from support.refusal import refused
+
+UUID = "11111111-2222-3333-4444-555555555555"
+GUEST = f"""<domain type='test'><name>guest</name><uuid>{UUID}</uuid><memory unit='MiB'>8</memory>
+<currentMemory unit='MiB'>4</currentMemory><vcpu current='2'>4</vcpu><os><type>hvm</type></os></domain>"""
+
+
+@pytest.fixture
+def directories(tmp_path: Path) -> Directories:
+    return Directories.under(tmp_path)
+
+
+@pytest.fixture
+def host(directories: Directories) -> Iterator[Drivers]:
+    drivers = open_drivers("test:///default", directories)
+    yield drivers
+    drivers.close()
+
+
+@pytest.fixture
+def guest(host: Drivers) -> DomainRef:
+    return host.hypervisor.domain_define_xml(GUEST)
+
+
+def test_opening_it_writes_nothing(host: Drivers, tmp_path: Path) -> None:
+    assert host.hypervisor.connect_get_type() == "TEST"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_host_is_libvirts(host: Drivers) -> None:
+    assert [(ref.name, ref.id) for ref in host.hypervisor.connect_list_all_domains()] == [("test", 1)]
+    assert [ref.name for ref in host.storage.connect_list_all_storage_pools()] == ["default-pool"]
+    assert [ref.name for ref in host.network.connect_list_all_networks()] == ["default"]
+
+
+def test_connections_share_the_host_and_the_last_one_ends_it(directories: Directories) -> None:
+    one = open_drivers("test:///default", directories)
+    two = open_drivers("test:///default", directories)
+    one.hypervisor.domain_define_xml(GUEST)
+    assert two.hypervisor.domain_lookup_by_name("guest")
+    one.close()
+    one.close()  # once is enough, twice no harm
+    assert two.hypervisor.domain_lookup_by_name("guest")
+    two.close()
+    three = open_drivers("test:///default", directories)
+    with pytest.raises(VirtError):
+        three.hypervisor.domain_lookup_by_name("guest")
+    three.close()
+
+
+@pytest.mark.parametrize(
+    ("uri", "message"),
+    [
+        ("test:///", "testOpen: supply a path or use test:///default"),
+        ("test:///etc/node.xml", "hosts described in a file are not supported yet"),
+        ("test://host/default", "remote connections are not supported yet"),
+        ("nosuch:///", "no connection driver available for 'nosuch:///'"),
+        ("default", "does not include a driver name"),
+        ("qemu:///system", "use qemu:///session for your own machines"),
+        ("qemu+ssh://host/session", "remote connections are not supported yet"),
+        ("qemu:///foo", "unexpected QEMU URI path '/foo', try qemu:///session"),
+    ],
+)
+def test_other_uris_are_refused_with_what_to_use(directories: Directories, uri: str, message: str) -> None:
+    with pytest.raises(VirtError) as caught:
+        open_drivers(uri, directories)
+    assert message in str(caught.value)
+
+
+def test_life_of_a_domain(host: Drivers, guest: DomainRef) -> None:
+    hypervisor = host.hypervisor
+    assert hypervisor.domain_get_state(guest) == (DomainState.SHUTOFF, ShutoffReason.UNKNOWN, "")
+    running = hypervisor.domain_create(guest)
+    assert running.id == 2
+    assert hypervisor.domain_lookup_by_id(2) == running
+    assert hypervisor.domain_get_state(guest)[:2] == (DomainState.RUNNING, RunningReason.BOOTED)
+    hypervisor.domain_suspend(guest)
+    assert hypervisor.domain_get_state(guest)[:2] == (DomainState.PAUSED, PausedReason.USER)
+    hypervisor.domain_resume(guest)
+    assert hypervisor.domain_get_state(guest)[:2] == (DomainState.RUNNING, RunningReason.UNPAUSED)
+    hypervisor.domain_reboot(guest)
+    hypervisor.domain_reset(guest)
+    hypervisor.domain_shutdown(guest)
+    assert hypervisor.domain_get_state(guest)[:2] == (DomainState.SHUTOFF, ShutoffReason.SHUTDOWN)
+    assert hypervisor.domain_create(guest).id == 3  # an id is never used again
+    hypervisor.domain_destroy(guest)
+    assert hypervisor.domain_get_state(guest)[:2] == (DomainState.SHUTOFF, ShutoffReason.DESTROYED)
+    hypervisor.domain_undefine(guest)
+    with pytest.raises(VirtError) as caught:
+        hypervisor.domain_get_state(guest)
+    assert caught.value.code is ErrorCode.NO_DOMAIN
+
+
+def test_calls_that_the_state_forbids_are_refused_in_libvirts_words(host: Drivers, guest: DomainRef) -> None:
+    hypervisor = host.hypervisor
+    for call in (hypervisor.domain_destroy, hypervisor.domain_reboot, hypervisor.domain_reset):
+        with refused(ErrorCode.OPERATION_INVALID, "Requested operation is not valid: domain is not running"):
+            call(guest)
+    for call in (hypervisor.domain_shutdown, hypervisor.domain_suspend):
+        with refused(ErrorCode.INTERNAL_ERROR, "internal error: domain 'guest' not running"):
+            call(guest)
+    with refused(ErrorCode.INTERNAL_ERROR, "internal error: domain 'guest' not paused"):
+        hypervisor.domain_resume(guest)
+    hypervisor.domain_create(guest)
+    with refused(ErrorCode.INTERNAL_ERROR, "internal error: Domain 'guest' is already running"):
+        hypervisor.domain_create(guest)
+
+
+def test_transient_domain_is_gone_when_it_ends(host: Drivers) -> None:
+    guest = host.hypervisor.domain_create_xml(GUEST)
+    assert not host.hypervisor.domain_is_persistent(guest)
+    with refused(ErrorCode.OPERATION_INVALID, "Requested operation is not valid: domain 'guest' is already active"):
+        host.hypervisor.domain_create_xml(GUEST)
+    host.hypervisor.domain_destroy(guest)
+    with pytest.raises(VirtError):
+        host.hypervisor.domain_lookup_by_name("guest")
+
+
+def test_undefining_a_running_domain_makes_it_transient(host: Drivers, guest: DomainRef) -> None:
+    host.hypervisor.domain_create(guest)
+    host.hypervisor.domain_undefine(guest)
+    assert not host.hypervisor.domain_is_persistent(guest)
+    host.hypervisor.domain_destroy(guest)
+    with pytest.raises(VirtError):
+        host.hypervisor.domain_lookup_by_name("guest")
+
+
+def test_a_domain_can_start_paused_and_by_itself(host: Drivers, guest: DomainRef) -> None:
+    host.hypervisor.domain_create(guest, StartFlag.PAUSED)
+    assert host.hypervisor.domain_get_state(guest).state is DomainState.PAUSED
+    host.hypervisor.domain_destroy(guest)
+    host.hypervisor.domain_set_autostart(guest, True)
+    assert [ref.name for ref in host.hypervisor.connect_autostart()] == ["guest"]
+    assert host.hypervisor.connect_autostart() == []
+
+
+def test_facts_are_the_documents(host: Drivers, guest: DomainRef) -> None:
+    info = host.hypervisor.domain_get_info(guest)
+    assert (info.max_memory, info.memory, info.vcpus) == (8192, 4096, 2)
+
+
+def test_definition_changes_while_what_runs_stays(host: Drivers, guest: DomainRef) -> None:
+    host.hypervisor.domain_create(guest)
+    host.hypervisor.domain_define_xml(GUEST.replace("<vcpu current='2'>4", "<vcpu>1"))
+    assert host.hypervisor.domain_get_info(guest).vcpus == 2
+    assert "<domain type='test' id='2'>" in host.hypervisor.domain_get_xml_desc(guest)
+    inactive = host.hypervisor.domain_get_xml_desc(guest, DomainXmlFlag.INACTIVE)
+    assert "<vcpu placement='static'>1</vcpu>" in inactive
+    assert "id=" not in inactive.split("\n")[0]
+    host.hypervisor.domain_destroy(guest)
+    assert host.hypervisor.domain_get_info(guest).vcpus == 1
+
+
+@pytest.mark.parametrize(("action", "state"), [("destroy", DomainState.SHUTOFF), ("restart", DomainState.RUNNING)])
+def test_what_the_guests_reboot_does_is_the_documents(host: Drivers, action: str, state: DomainState) -> None:
+    document = GUEST.replace("</os>", f"</os><on_reboot>{action}</on_reboot>")
+    guest = host.hypervisor.domain_define_xml(document)
+    host.hypervisor.domain_create(guest)
+    host.hypervisor.domain_reboot(guest)
+    assert host.hypervisor.domain_get_state(guest).state is state
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "code", "message"),
+    [
+        ("<name>guest</name>", "<name>a/b</name>", ErrorCode.XML_ERROR, "name a/b cannot contain '/'"),
+        ("<name>guest</name>", "<name>test</name>", ErrorCode.OPERATION_FAILED, "domain 'test' already exists"),
+        (UUID, "6695eb01-f6a4-8304-79aa-97f2502e193f", ErrorCode.OPERATION_FAILED, "domain 'test' is already defined"),
+        (UUID, "x", ErrorCode.INTERNAL_ERROR, "malformed uuid element"),
+        ("<memory unit='MiB'>8</memory>", "", ErrorCode.XML_ERROR, "Memory size must be specified"),
+        ("<memory unit='MiB'>8</memory>", "<memory>x</memory>", ErrorCode.XML_ERROR, "memory"),
+        ("<os><type>hvm</type></os>", "", ErrorCode.XML_ERROR, "an os <type> must be specified"),
+        ("type='test'", "", ErrorCode.XML_ERROR, "type"),
+    ],
+)  # fmt: skip
+def test_bad_document_is_refused_by_name(host: Drivers, old: str, new: str, code: ErrorCode, message: str) -> None:
+    with pytest.raises(VirtError, match=message) as caught:
+        host.hypervisor.domain_define_xml(GUEST.replace(old, new, 1))
+    assert caught.value.code is code
+    assert [ref.name for ref in host.hypervisor.connect_list_all_domains()] == ["test"]
+
+
+def test_console_is_refused_for_nothing_runs(host: Drivers) -> None:
+    with refused(
+        ErrorCode.NO_SUPPORT,
+        "this function is not supported by the connection driver: virDomainOpenConsole",
+    ):
+        host.hypervisor.domain_open_console(host.hypervisor.domain_lookup_by_name("test"))
+
+
+def test_pools_have_invented_room(host: Drivers) -> None:
+    pool = host.storage.storage_pool_lookup_by_name("default-pool")
+    document = "<volume><name>%s</name><capacity unit='G'>%d</capacity></volume>"
+    volume = host.storage.storage_vol_create_xml(pool, document % ("v", 60))
+    assert host.storage.storage_vol_get_info(volume).type is VolumeType.FILE
+    assert host.storage.storage_pool_get_info(pool).available == 40 * 1024**3
+    with refused(ErrorCode.INTERNAL_ERROR, "internal error: Not enough free space in pool for volume 'w'"):
+        host.storage.storage_vol_create_xml(pool, document % ("w", 60))
+    host.storage.storage_vol_delete(volume)
+    host.storage.storage_vol_create_xml(pool, document % ("w", 60))
+
+
+@pytest.mark.parametrize("call", ["resize", "upload", "download", "wipe_pattern"])
+def test_content_that_there_is_not_is_refused(host: Drivers, call: str) -> None:
+    pool = host.storage.storage_pool_lookup_by_name("default-pool")
+    volume = host.storage.storage_vol_create_xml(pool, "<volume><name>v</name><capacity>1</capacity></volume>")
+    arguments = {"resize": (volume, 1), "upload": (volume, [])}.get(call, (volume,))
+    with pytest.raises(VirtError) as caught:
+        getattr(host.storage, f"storage_vol_{call}")(*arguments)
+    assert caught.value.code is ErrorCode.NO_SUPPORT
+
+
+def test_redefined_pool_counts_once_it_is_stopped(host: Drivers) -> None:
+    pool = host.storage.storage_pool_lookup_by_name("default-pool")
+    host.storage.storage_pool_define_xml(
+        f"<pool type='dir'><name>default-pool</name><uuid>{pool.uuid}</uuid><target><path>/new</path></target></pool>"
+    )
+    assert "<path>/default-pool</path>" in host.storage.storage_pool_get_xml_desc(pool)
+    assert "<path>/new</path>" in host.storage.storage_pool_get_xml_desc(pool, inactive=True)
+    host.storage.storage_pool_destroy(pool)
+    assert "<path>/new</path>" in host.storage.storage_pool_get_xml_desc(pool)
