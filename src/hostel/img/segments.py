@@ -139,6 +139,8 @@ def windows(segments: Iterable[Segment], cell: int, size: int, *, whole_cells: b
             continue
         if run:
             yield _window(run)
+        if len(kinds) == 1:  # one window, even where the metadata tells several pieces apart
+            cells = [cells[0]._replace(length=cells[-1].end - cells[0].offset)]
         for segment in cells:
             yield Window(segment.offset, segment.length, segment.kind, (segment,))
     if run:
