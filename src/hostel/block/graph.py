@@ -110,8 +110,10 @@ def create(path: str, *, cache: Cache = WRITEBACK, options: Mapping[str, Value] 
 
 def _describe(filename: str, format: str | None, options: Mapping[str, Value] | None = None) -> Described:
     if not filename.startswith(blockdev.JSON_PREFIX):
-        path = filename.removeprefix("file:") or filename
-        return Described(filename, format, dict(options or {}), path)
+        name = filename.removeprefix("file:")
+        if name != filename and names.protocol(name) is not None:
+            name = f"./{name}"
+        return Described(filename, format, dict(options or {}), name or filename)
     image = blockdev.from_json(filename)
     return image._replace(format=format or image.format, options={**image.options, **(options or {})})
 
