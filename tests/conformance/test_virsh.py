@@ -6,7 +6,6 @@ Every line runs in both, and exit code, output and error text are compared.
 from __future__ import annotations
 
 import io
-import os
 import re
 import subprocess
 from pathlib import Path
@@ -338,6 +337,27 @@ def test_timing_is_said_as_virsh_says_it(capsys: pytest.CaptureFixture[str]) -> 
     assert numbers.sub("N", capsys.readouterr().out) == numbers.sub("N", done.stdout)
 
 
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ([], "list\nnosuch\n\necho 'open\necho a; echo b # c\nquit\nlist\n"),
+        ([], "dominfo nosuch\nlist"),
+        ([], ""),
+        (["-q"], "list\n"),
+        (["-r"], "destroy test\nexit\n"),
+    ],
+)
+def test_the_shell_answers_as_virshs(
+    options: list[str], text: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO(text))
+    code = main([*options, "-c", URI])
+    seen = capsys.readouterr()
+    argv = ["virsh", *options, "-c", URI]
+    done = subprocess.run(argv, input=text, capture_output=True, text=True, timeout=20, check=False)
+    assert (code, seen.out, seen.err) == (done.returncode, done.stdout, done.stderr)
+
+
 def test_every_command_is_one_of_virshs_and_every_other_is_refused_by_name() -> None:
     from hostel.cli.virsh.missing import NAMES
 
@@ -366,38 +386,50 @@ def test_a_command_takes_the_options_of_virshs_in_the_same_order(name: str) -> N
     assert find(name).synopsis() == synopsis
 
 
-def test_transient_and_persistent_objects_live_as_virshs_do(tmp_path: Path) -> None:
-    uuid = "11111111-2222-3333-4444-555555555555"
-    documents = {
-        "domain.xml": f"<domain type='test'><name>d</name><uuid>{uuid}</uuid><memory>4096</memory><os><type>hvm</type>"
-        "</os></domain>",
-        "same.xml": f"<domain type='test'><name>e</name><uuid>{uuid}</uuid><memory>4096</memory><os><type>hvm</type>"
-        "</os></domain>",
-        "network.xml": f"<network><name>n</name><uuid>{uuid}</uuid><bridge name='br7'/></network>",
-        "pool.xml": f"<pool type='dir'><name>p</name><uuid>{uuid}</uuid><target><path>/tmp/p/</path></target></pool>",
-        "volume.xml": "<volume><name>v</name><capacity unit='M'>3</capacity><allocation>0</allocation></volume>",
-    }
-    for name, text in documents.items():
+UUID = "11111111-2222-3333-4444-555555555555"
+DOCUMENTS = {
+    "domain.xml": f"<domain type='test'><name>d</name><uuid>{UUID}</uuid><memory>4096</memory><os><type>hvm</type>"
+    "</os></domain>",
+    "same.xml": f"<domain type='test'><name>e</name><uuid>{UUID}</uuid><memory>4096</memory><os><type>hvm</type>"
+    "</os></domain>",
+    "stored.xml": "<domain type='test'><name>s</name><memory>4096</memory><os><type>hvm</type></os><devices>"
+    "<disk type='file'><source file='/default-pool/v'/><target dev='vda'/></disk>"
+    "<disk type='volume'><source pool='nopool' volume='v'/><target dev='vdb'/></disk>"
+    "<disk type='volume'><source pool='default-pool' volume='w'/><target dev='vdc'/></disk>"
+    "<disk type='file' device='cdrom'><target dev='hdc'/></disk></devices></domain>",
+    "network.xml": f"<network><name>n</name><uuid>{UUID}</uuid><bridge name='br7'/></network>",
+    "pool.xml": f"<pool type='dir'><name>p</name><uuid>{UUID}</uuid><target><path>/tmp/p/</path></target></pool>",
+    "volume.xml": "<volume><name>v</name><capacity unit='M'>3</capacity><allocation>0</allocation></volume>",
+}
+LINES_WITH_DOCUMENTS = [
+    "create domain.xml; list; create domain.xml; define same.xml; destroy d; list --all",
+    "create domain.xml; define domain.xml; list --persistent; destroy d; list --all; undefine d; list --all",
+    "define domain.xml; start d; undefine d; list --transient; destroy d; list --all",
+    "create domain.xml; list; domstate d --reason; dominfo d; dumpxml d",
+    "net-define network.xml; net-list --all; net-start n; net-info n; net-destroy n; net-undefine n",
+    "net-create network.xml; net-list; net-create network.xml; net-info n; net-destroy n; net-list --all",
+    "net-create network.xml; net-define network.xml; net-info n; net-destroy n; net-list --all",
+    "pool-define pool.xml; pool-list --all; pool-start p; vol-create p volume.xml; vol-list p --details; "
+    "vol-dumpxml v p; pool-info p; pool-destroy p; pool-undefine p",
+    "pool-create pool.xml; pool-list --details; pool-create pool.xml; vol-create p volume.xml; pool-destroy p; "
+    "pool-list --all",
+    "pool-create pool.xml; pool-define pool.xml; pool-destroy p; pool-list --all",
+    "define stored.xml; vol-create-as default-pool v 1M; undefine s --remove-all-storage; vol-list default-pool",
+    "define stored.xml; vol-create-as default-pool v 1M; undefine s --storage vda; vol-list default-pool",
+    "define stored.xml; vol-create-as default-pool v 1M; undefine s --storage /default-pool/v --wipe-storage; "
+    "vol-list default-pool",
+    "define stored.xml; undefine s --storage vda,vdz,/x; list --all; undefine s --storage vda --remove-all-storage",
+    "define stored.xml; undefine s --remove-all-storage; list --all",
+    "define stored.xml; start s; undefine s --remove-all-storage; list --all",
+    "pool-define pool.xml; pool-create pool.xml; vol-create-from p volume.xml --inputpool default-pool nosuch",
+]
+
+
+@pytest.mark.parametrize("line", LINES_WITH_DOCUMENTS)
+def test_a_line_about_documents_gives_what_virsh_gives(
+    line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, text in DOCUMENTS.items():
         (tmp_path / name).write_text(text)
-    lines = [
-        "create domain.xml; list; create domain.xml; define same.xml; destroy d; list --all",
-        "create domain.xml; define domain.xml; list --persistent; destroy d; list --all; undefine d; list --all",
-        "define domain.xml; start d; undefine d; list --transient; destroy d; list --all",
-        "create domain.xml; list; domstate d --reason; dominfo d; dumpxml d",
-        "net-define network.xml; net-list --all; net-start n; net-info n; net-destroy n; net-undefine n",
-        "net-create network.xml; net-list; net-create network.xml; net-info n; net-destroy n; net-list --all",
-        "net-create network.xml; net-define network.xml; net-info n; net-destroy n; net-list --all",
-        "pool-define pool.xml; pool-list --all; pool-start p; vol-create p volume.xml; vol-list p --details; "
-        "vol-dumpxml v p; pool-info p; pool-destroy p; pool-undefine p",
-        "pool-create pool.xml; pool-list --details; pool-create pool.xml; vol-create p volume.xml; pool-destroy p; "
-        "pool-list --all",
-        "pool-create pool.xml; pool-define pool.xml; pool-destroy p; pool-list --all",
-        "pool-define pool.xml; pool-create pool.xml; vol-create-from p volume.xml --inputpool default-pool nosuch",
-    ]
-    before = Path.cwd()
-    os.chdir(tmp_path)
-    try:
-        for line in lines:
-            assert normal(ours([line])) == normal(theirs([line]))
-    finally:
-        os.chdir(before)
+    monkeypatch.chdir(tmp_path)
+    assert normal(ours([line])) == normal(theirs([line]))

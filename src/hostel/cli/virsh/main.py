@@ -206,25 +206,38 @@ def _run(session: Session, command: Command, args: Args) -> bool:
 def interact(session: Session) -> int:
     """Read lines and run them, until ``quit`` or the end of input."""
     session.interactive = True
+    output = session.output
+    output.note("Welcome to virsh, the virtualization interactive terminal.\n")
+    output.note("Type:  'help' for help with commands\n       'quit' to quit\n")
+    prompt = "virsh > " if session.read_only else "virsh # "
     terminal = sys.stdin.isatty()
     if terminal:
         import readline  # noqa: F401  (gives input() its editing and history)
-
-        session.output.note("Type:  'help' for help with commands\n       'quit' to quit\n")
-    prompt = "virsh > " if session.read_only else "virsh # "
     while not session.finished:
         try:
-            line = input(prompt)
+            line = input(prompt) if terminal else _read_line(session, prompt)
         except EOFError:
-            session.output.line()
             break
         except KeyboardInterrupt:
-            session.output.line()
+            output.line()
             continue
         try:
             commands = [parse(part) for part in split_line(line)]
         except (UsageError, CommandError) as error:
-            session.output.error(str(error))
+            output.error(str(error))
             continue
         run_all(session, commands)
+    output.line()
     return 0
+
+
+def _read_line(session: Session, prompt: str) -> str:
+    """Read a line from what is no terminal, and show it as if it had been typed, as virsh's line editor does."""
+    session.output.text(prompt)
+    session.output.out.flush()
+    line = sys.stdin.readline()
+    if not line:
+        raise EOFError
+    line = line.removesuffix("\n")
+    session.output.line(line)
+    return line

@@ -90,15 +90,16 @@ def _attribute(disk: Element, tag: str, name: str) -> str:
 
 
 def _look_up(session: Session, target: str, source: str, pool: str) -> VolumeRef | None:
+    """The volume of a disk; None, and a line about it, where it is in no pool."""
     storage = session.storage
+    if pool:
+        try:
+            found = storage.storage_pool_lookup_by_name(pool)
+        except VirtError:
+            session.output.error(f"Storage pool '{pool}' for volume '{target}' not found.")
+            return None
     try:
-        if pool:
-            try:
-                return storage.storage_vol_lookup_by_name(storage.storage_pool_lookup_by_name(pool), source)
-            except VirtError:
-                session.output.error(f"Storage pool '{pool}' for volume '{target}' not found.")
-                return None
-        return storage.storage_vol_lookup_by_path(source)
+        return storage.storage_vol_lookup_by_name(found, source) if pool else storage.storage_vol_lookup_by_path(source)
     except VirtError:
         session.output.error(f"Storage volume '{target}'({source}) is not managed by libvirt. Remove it manually.\n")
         return None
