@@ -29,7 +29,8 @@ ADDRESSES: Final = (
 VIRTIO: Final = tuple(
     Sub(f"driver.{name}", f"driver/@{name}", Kind.ON_OFF) for name in ("ats", "iommu", "packed", "page_per_vq")
 )
-BOOT_ORDER: Final = (Sub("boot.order", aliases=("boot_order",)), Sub("boot.loadparm", "boot/@loadparm"))
+BOOT_ORDER: Final = Sub("boot.order", aliases=("boot_order",))
+BOOT_PARAMETER: Final = Sub("boot.loadparm", "boot/@loadparm")
 
 CONTROLLER: Final = SubOptions(
     "--controller",
@@ -106,7 +107,7 @@ REDIRDEV: Final = SubOptions(
     "--redirdev",
     (
         *ADDRESSES,
-        *BOOT_ORDER,
+        BOOT_ORDER,
         Sub("bus", "@bus", skip="default"),
         Sub("type", "@type", skip="default"),
         Sub("server"),

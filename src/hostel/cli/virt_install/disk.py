@@ -6,7 +6,7 @@ import os
 from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
-from hostel.cli.virt_install.device import ADDRESSES, BOOT_ORDER, VIRTIO, set_boot_order
+from hostel.cli.virt_install.device import ADDRESSES, BOOT_ORDER, BOOT_PARAMETER, VIRTIO, set_boot_order
 from hostel.cli.virt_install.guest import Guest
 from hostel.cli.virt_install.part import Part
 from hostel.cli.virt_install.storage import DEFAULT_POOL, Medium, NewVolume, Storage
@@ -23,7 +23,8 @@ DISK: Final = SubOptions(
     "--disk",
     (
         *ADDRESSES,
-        *BOOT_ORDER,
+        BOOT_ORDER,
+        BOOT_PARAMETER,
         *VIRTIO,
         *(Sub(name) for name in ("backing_store", "backing_format", "pool", "vol", "size", "format", "sparse", "type")),
         Sub("perms"),

@@ -78,14 +78,23 @@ def _find(node: Node, xpath: str) -> list[Any]:
 
 def _delete(root: Node, xpath: str) -> None:
     for found in _find(root, xpath)[:1]:
-        node = found if isinstance(found, etree._Element) else found.getparent()
-        if found is not node:
-            del node.attrib[found.attrname]
+        if isinstance(found, etree._Element):
+            if found.getparent() is None:
+                raise UsageError(f"--xml {xpath}: the whole document cannot be deleted")
+            _remove(found)
             continue
-        parent = node.getparent()
-        if parent is None:
-            raise UsageError(f"--xml {xpath}: the whole document cannot be deleted")
-        parent.remove(node)
+        node = found.getparent()
+        del node.attrib[found.attrname]
+        while node.getparent() is not None and not len(node) and not node.attrib and not (node.text or "").strip():
+            node = _remove(node)
+
+
+def _remove(node: Node) -> Node:
+    """Take an element out; returns what it was in."""
+    parent = node.getparent()
+    assert parent is not None
+    parent.remove(node)
+    return parent
 
 
 def _set(root: Node, edit: Edit) -> None:

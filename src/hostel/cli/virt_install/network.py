@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 from xml.etree import ElementTree
 
-from hostel.cli.virt_install.device import ADDRESSES, BOOT_ORDER, VIRTIO, set_boot_order
+from hostel.cli.virt_install.device import ADDRESSES, BOOT_ORDER, BOOT_PARAMETER, VIRTIO, set_boot_order
 from hostel.cli.virt_install.guest import Guest
 from hostel.cli.virt_install.part import Part
 from hostel.cli.virt_install.suboption import Kind, Sub, SubOptions, on_off
@@ -25,7 +25,8 @@ NETWORK: Final = SubOptions(
     "--network",
     (
         *ADDRESSES,
-        *BOOT_ORDER,
+        BOOT_ORDER,
+        BOOT_PARAMETER,
         *VIRTIO,
         Sub("model"),
         Sub("mac"),
