@@ -36,7 +36,7 @@ def open_image(
         raise Failure("--image-opts and --format are mutually exclusive")
     try:
         node = graph.open(
-            blockdev.from_options(image_options(output, name)) if image_opts else name,
+            _described(output, name, force_share=force_share) if image_opts else name,
             format,
             read_only=read_only,
             no_backing=no_backing,
@@ -55,6 +55,13 @@ def open_image(
     if node.probed and node.format == "raw" and not read_only:
         warn_of_guess(output, node.filename)
     return node
+
+
+def _described(output: Output, text: str, *, force_share: bool) -> blockdev.Described:
+    options = image_options(output, text)
+    if force_share and options.get("force-share", "on") != "on":
+        raise Failure("--force-share/-U conflicts with image options")
+    return blockdev.from_options(options)
 
 
 def could_not_open(name: str, error: OSError) -> BlockError:

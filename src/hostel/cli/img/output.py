@@ -11,9 +11,10 @@ from hostel.errors import BlockError
 
 
 class Output:
-    """The two streams of the tool.
+    r"""The two streams of the tool.
 
     Standard output is not flushed before an error is written, as in QEMU: where both go to one pipe, errors come first.
+    On a terminal, what would move its cursor is shown as ``\xNN``: names come from images, and images from anywhere.
 
     Attributes:
         prog: the tool's name, which begins every message.
@@ -28,23 +29,23 @@ class Output:
 
     def text(self, text: str) -> None:
         """Print text as it is."""
-        self.out.write(text)
+        _write(self.out, text)
 
     def line(self, text: str = "") -> None:
         """Print a line."""
-        self.out.write(text + "\n")
+        _write(self.out, text + "\n")
 
     def note(self, text: str) -> None:
         """Print a line that ``-q`` drops."""
         if not self.quiet:
-            self.out.write(text + "\n")
+            self.line(text)
 
     def error(self, message: str, hint: str | None = None) -> None:
         """Report an error: each line of the message with the tool's name, the hint as it is."""
         for line in message.split("\n"):
-            self.err.write(f"{self.prog}: {line}\n")
+            _write(self.err, f"{self.prog}: {line}\n")
         if hint:
-            self.err.write(hint.rstrip("\n") + "\n")
+            _write(self.err, hint.rstrip("\n") + "\n")
 
     def failed(self, error: OSError, prefix: str = "") -> None:
         """Report an error of the block layer or of the host."""
@@ -52,11 +53,23 @@ class Output:
 
     def warning(self, message: str) -> None:
         """Report what deserves attention and stops nothing."""
-        self.err.write(f"{self.prog}: warning: {message}\n")
+        _write(self.err, f"{self.prog}: warning: {message}\n")
 
     def diagnostic(self, text: str) -> None:
         """Print a line on standard error as it is."""
-        self.err.write(text + "\n")
+        _write(self.err, text + "\n")
+
+
+def _write(stream: TextIO, text: str) -> None:
+    if stream.isatty():
+        text = "".join(map(_visible, text)) if not text.isprintable() else text
+    stream.write(text)
+
+
+def _visible(char: str) -> str:
+    if char in "\n\r\t" or char.isprintable():
+        return char
+    return "".join(f"\\x{byte:02x}" for byte in char.encode(errors="surrogateescape"))
 
 
 def reason(error: OSError) -> str:

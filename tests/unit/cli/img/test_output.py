@@ -39,3 +39,22 @@ def test_nested_values_are_indented() -> None:
     assert dump({"compat": "1.1", "lazy-refcounts": False, "list": [1, {"a": "b"}]}, 1) == (
         "    compat: 1.1\n    list:\n        [0]: 1\n        [1]:\n            a: b\n    lazy refcounts: false\n"
     )
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_names_cannot_steer_a_terminal() -> None:
+    out, err = Terminal(), Terminal()
+    told = Output("qemu-img", out, err)
+    told.line("image: \x1b[2Jé\udcff")
+    told.error("a\x07")
+    assert (out.getvalue(), err.getvalue()) == ("image: \\x1b[2Jé\\xff\n", "qemu-img: a\\x07\n")
+
+
+def test_programs_get_names_as_they_are() -> None:
+    told, out, _ = output()
+    told.line("image: \x1b[2J")
+    assert out.getvalue() == "image: \x1b[2J\n"
