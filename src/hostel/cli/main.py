@@ -45,10 +45,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code.
     """
     words = list(sys.argv if argv is None else argv)
+    _pass_bytes_through()
     called = os.path.basename(words[0]) if words else "hostel"
     if called in DROP_IN:
         return run_tool(called, words[1:])
     return guarded("hostel: ", lambda: _dispatch(words[1:]))
+
+
+def _pass_bytes_through() -> None:
+    """File names that are no UTF-8 are printed as the bytes they are, as the other tools of this field do."""
+    for stream in (sys.stdout, sys.stderr):
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure is not None:
+            reconfigure(errors="surrogateescape")
 
 
 def _dispatch(words: list[str]) -> int:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 
 from hostel.cli import main as frame
@@ -16,6 +19,12 @@ def test_an_unknown_tool_is_refused_with_a_suggestion(capsys: pytest.CaptureFixt
 def test_a_link_named_virsh_is_virsh(capsys: pytest.CaptureFixture[str]) -> None:
     assert frame.main(["/usr/local/bin/virsh", "-v"]) == 0
     assert capsys.readouterr().out == "9.0.0\n"
+
+
+def test_bytes_that_are_no_utf8_are_printed_as_they_are() -> None:
+    words = [b"virsh", b"-c", b"test:///default", b"echo", b"\xff\xfe"]
+    done = subprocess.run([sys.executable, "-m", "hostel", *words], capture_output=True, timeout=30, check=True)
+    assert done.stdout == b"\xff\xfe\n"
 
 
 def test_help_names_every_tool(capsys: pytest.CaptureFixture[str]) -> None:
