@@ -13,6 +13,7 @@
     |   +-- NoSpace             ENOSPC, on the host or in the format
     |   +-- ImageLocked         another process holds the image
     |   +-- UntrustedReference  an untrusted image names something outside itself
+    +-- NetworkError(HostelError, OSError)   a peer cannot be reached, or is not who it should be; has an errno
     +-- ProtocolError           wire protocols
     |   +-- LocalProtocolError  our misuse
     |   +-- RemoteProtocolError the peer's misuse
@@ -101,6 +102,17 @@ class UntrustedReference(BlockError):
     """An image opened as untrusted names a file or an address outside itself."""
 
     default_errno = _errno.EACCES
+
+
+class NetworkError(HostelError, OSError):
+    """A peer cannot be reached, an address not listened on, or TLS not agreed; ``str()`` is the message alone."""
+
+    def __init__(self, message: str, *, errno: int | None = None) -> None:
+        OSError.__init__(self, errno if errno is not None else _errno.EIO, message)
+        self.message = message
+
+    def __str__(self) -> str:
+        return self.message
 
 
 class ProtocolError(HostelError):

@@ -1,0 +1,1 @@
+"""The only sockets: addresses, transports, TLS, and a server of threads."""

@@ -1,0 +1,162 @@
+"""Where a peer is: a TCP host and port, or the path of a Unix socket; connecting to it, and listening on it."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import socket
+import stat
+from typing import Any, Final, NamedTuple
+
+from hostel.errors import NetworkError
+from hostel.units import MiB
+
+_MAX_PATH: Final = 108  # bytes of sockaddr_un.sun_path, its NUL included
+_SEND_BUFFER: Final = 2 * MiB
+_MAX_PORT: Final = 65535
+
+
+class TcpAddress(NamedTuple):
+    """A host, by name or number, and a port, by number or service name; an empty host listens everywhere."""
+
+    host: str
+    port: str
+
+    def __str__(self) -> str:
+        return f"{self.host}:{self.port}"
+
+
+class UnixAddress(NamedTuple):
+    """The path of a Unix socket."""
+
+    path: str
+
+    def __str__(self) -> str:
+        return self.path
+
+
+Address = TcpAddress | UnixAddress
+
+
+def connect(address: Address, timeout: float | None = None) -> socket.socket:
+    """Connect to a server, trying each of its addresses; the socket is blocking again afterwards.
+
+    Args:
+        address: where it is.
+        timeout: seconds for each of them.
+
+    Raises:
+        NetworkError: with QEMU's text.
+    """
+    if isinstance(address, UnixAddress):
+        _check_path(address.path)
+        candidates: list[tuple[int, Any]] = [(socket.AF_UNIX, address.path)]
+    else:
+        candidates = _resolve(address, passive=False)
+    failure: OSError | None = None
+    for family, target in candidates:
+        sock = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            sock.settimeout(timeout)
+            sock.connect(target)
+            sock.settimeout(None)
+            tune(sock)
+            return sock
+        except OSError as error:
+            sock.close()
+            failure = error
+    raise _failed(f"Failed to connect to '{address}'", failure)
+
+
+def listen(address: Address, backlog: int) -> list[socket.socket]:
+    """Listen on every address that a name stands for; at least one socket is returned.
+
+    A Unix socket that is there already is replaced: it is what a server that was killed leaves behind.
+
+    Raises:
+        NetworkError: with QEMU's text.
+    """
+    if isinstance(address, UnixAddress):
+        return [_listen_unix(address.path, backlog)]
+    listeners: list[socket.socket] = []
+    failure: OSError | None = None
+    for family, target in _resolve(address, passive=True):
+        sock = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            sock.bind(target)
+            sock.listen(backlog)
+            listeners.append(sock)
+        except OSError as error:
+            sock.close()
+            failure = error
+    if not listeners:
+        in_use = failure is not None and failure.errno == errno.EADDRINUSE
+        raise _failed("Failed to find an available port" if in_use else "Failed to bind socket", failure)
+    return listeners
+
+
+def tune(sock: socket.socket) -> None:
+    """Send small messages at once, let large ones be under way, and notice a peer that has vanished."""
+    if sock.family == socket.AF_UNIX:
+        # TCP finds its own size; this one is what the kernel allows of it.
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
+    if sock.family in (socket.AF_INET, socket.AF_INET6):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+
+
+def _listen_unix(path: str, backlog: int) -> socket.socket:
+    _check_path(path)
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        try:
+            if not stat.S_ISSOCK(os.lstat(path).st_mode):
+                raise NetworkError(f"Failed to unlink socket {path}: It is no socket", errno=errno.EEXIST)
+            os.unlink(path)
+        except FileNotFoundError:
+            pass
+        sock.bind(path)
+        sock.listen(backlog)
+        return sock
+    except OSError as error:
+        sock.close()
+        if isinstance(error, NetworkError):
+            raise
+        raise _failed(f"Failed to bind socket to {path}", error) from None
+
+
+def remove_unix(path: str) -> None:
+    """Remove the socket that a server leaves behind."""
+    with contextlib.suppress(OSError):
+        if stat.S_ISSOCK(os.lstat(path).st_mode):
+            os.unlink(path)
+
+
+def _check_path(path: str) -> None:
+    if len(os.fsencode(path)) >= _MAX_PATH:
+        raise NetworkError(
+            f"UNIX socket path '{path}' is too long\nPath must be less than {_MAX_PATH} bytes",
+            errno=errno.ENAMETOOLONG,
+        )
+
+
+def _resolve(address: TcpAddress, *, passive: bool) -> list[tuple[int, Any]]:
+    """Families and socket addresses of a host and a port."""
+    if address.port.isdigit() and int(address.port) > _MAX_PORT:
+        raise NetworkError(f"address resolution failed for {address}: ports end at {_MAX_PORT}", errno=errno.EINVAL)
+    flags = socket.AI_PASSIVE if passive else 0
+    try:
+        found = socket.getaddrinfo(address.host or None, address.port, type=socket.SOCK_STREAM, flags=flags)
+    except (socket.gaierror, UnicodeError) as error:
+        reason = error.strerror if isinstance(error, socket.gaierror) else str(error)
+        raise NetworkError(f"address resolution failed for {address}: {reason}", errno=errno.EINVAL) from None
+    return [(family, target) for family, _, _, _, target in found]
+
+
+def _failed(what: str, error: OSError | None) -> NetworkError:
+    code = errno.ETIMEDOUT if isinstance(error, TimeoutError) else error.errno if error is not None else None
+    return NetworkError(f"{what}: {os.strerror(code) if code else error}", errno=code)

@@ -1,0 +1,140 @@
+"""A server that gives each connection a thread of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import select
+import socket
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from hostel.errors import NetworkError
+from hostel.net import address
+
+# What accept() answers when this process or the host is out of something; waiting is all that helps.
+_EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+_PAUSE: Final = 1.0  # seconds
+_STOP_TIMEOUT: Final = 60.0  # seconds for the connections to end
+
+
+class Server:
+    """Accepts connections and serves each in a thread, until it is told to stop.
+
+    Args:
+        listeners: listening sockets, which the server closes.
+        serve: serves a connection to its end, closes it, and says whether it counted: whether the client did more
+            than look.
+        limit: connections at a time, 0 for any number; more wait in the listeners' queues.
+        once: stop when a connection that counted has ended and none is left.
+    """
+
+    def __init__(
+        self,
+        listeners: Sequence[socket.socket],
+        serve: Callable[[socket.socket], bool],
+        *,
+        limit: int = 0,
+        once: bool = False,
+    ) -> None:
+        self._listeners = listeners
+        self._serve = serve
+        self._limit = limit
+        self._once = once
+        self._lock = threading.Lock()
+        self._connections: dict[threading.Thread, socket.socket] = {}
+        self._stopping = False
+        self._woken, self._wake = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        for listener in listeners:
+            listener.setblocking(False)
+
+    def run(self) -> None:
+        """Accept and serve until :meth:`stop`, then end every connection; callable once.
+
+        Raises:
+            NetworkError: a connection's thread does not end.
+        """
+        try:
+            self._accept_all()
+        finally:
+            for listener in self._listeners:
+                listener.close()
+            self._end_connections()
+            with self._lock:
+                os.close(self._wake)
+                os.close(self._woken)
+                self._wake = -1
+
+    def stop(self) -> None:
+        """Make :meth:`run` return; may be called from any thread, and from a signal handler."""
+        self._stopping = True
+        with contextlib.suppress(OSError):
+            os.write(self._wake, b"\0")
+
+    def _accept_all(self) -> None:
+        poll = select.poll()
+        poll.register(self._woken, select.POLLIN)
+        watched = False
+        while not self._stopping:
+            wanted = not self._limit or len(self._connections) < self._limit
+            if wanted != watched:
+                for listener in self._listeners:
+                    if wanted:
+                        poll.register(listener, select.POLLIN)
+                    else:
+                        poll.unregister(listener)
+                watched = wanted
+            ready = {fd for fd, _ in poll.poll()}
+            if self._woken in ready:
+                with contextlib.suppress(BlockingIOError):
+                    os.read(self._woken, 4096)
+            for listener in self._listeners:
+                if listener.fileno() in ready and not self._stopping and not self._is_full():
+                    self._accept(listener)
+
+    def _is_full(self) -> bool:
+        return bool(self._limit) and len(self._connections) >= self._limit
+
+    def _accept(self, listener: socket.socket) -> None:
+        try:
+            sock, _ = listener.accept()
+        except OSError as error:
+            # Anything else is a client that was gone before it was accepted.
+            if error.errno in _EXHAUSTED:
+                time.sleep(_PAUSE)
+            return
+        sock.setblocking(True)
+        address.tune(sock)
+        thread = threading.Thread(target=self._run_connection, args=(sock,), name="connection", daemon=True)
+        with self._lock:
+            self._connections[thread] = sock
+        thread.start()
+
+    def _run_connection(self, sock: socket.socket) -> None:
+        counted = False
+        try:
+            counted = self._serve(sock)
+        finally:
+            sock.close()
+            with self._lock:
+                del self._connections[threading.current_thread()]
+                if self._once and counted and not self._connections:
+                    self._stopping = True
+                if self._wake >= 0:
+                    with contextlib.suppress(OSError):
+                        os.write(self._wake, b"\0")
+
+    def _end_connections(self) -> None:
+        with self._lock:
+            connections = dict(self._connections)
+            for sock in connections.values():
+                with contextlib.suppress(OSError):
+                    sock.shutdown(socket.SHUT_RDWR)
+        deadline = time.monotonic() + _STOP_TIMEOUT
+        for thread in connections:
+            thread.join(max(0.0, deadline - time.monotonic()))
+        if any(thread.is_alive() for thread in connections):
+            raise NetworkError(f"a connection did not end within {_STOP_TIMEOUT:.0f} seconds", errno=errno.EBUSY)
