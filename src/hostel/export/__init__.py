@@ -1,0 +1,1 @@
+"""Block exports: images served to others."""

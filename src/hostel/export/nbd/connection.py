@@ -1,0 +1,150 @@
+"""A connection's life: handshake within a time, TLS where it is asked for, then the transmission phase."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final, NamedTuple
+
+from hostel.errors import NetworkError, RemoteProtocolError
+from hostel.export.nbd.export import NbdExport
+from hostel.export.nbd.outbox import ClientGone
+from hostel.export.nbd.transmission import Transmission
+from hostel.net.authorization import Authorization
+from hostel.net.tls import TlsCredentials
+from hostel.net.transport import SocketTransport, Transport, set_deadline
+from hostel.units import KiB
+from hostel.wire.nbd.server import Aborted, Chosen, ServerHandshake, StartTls
+
+HANDSHAKE_TIMEOUT: Final = 10.0  # seconds, as QEMU's
+_PORTION: Final = 4 * KiB  # bytes of options taken at once
+
+
+class Security(NamedTuple):
+    """What clients need to be let in.
+
+    Attributes:
+        authorization: decides by the client's certificate; None lets in all that TLS does.
+    """
+
+    credentials: TlsCredentials
+    authorization: Authorization | None = None
+
+
+class NbdService:
+    """Serves exports to one client at a time and thread; for :class:`hostel.net.server.Server`.
+
+    Args:
+        exports: what there is, in the order in which it is listed.
+        security: TLS, without which nobody is let in then.
+        report: told in one line why a client was dropped.
+    """
+
+    def __init__(
+        self,
+        exports: Sequence[NbdExport],
+        *,
+        security: Security | None = None,
+        report: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self._exports: Mapping[str, NbdExport] = {export.name: export for export in exports}
+        self._security = security
+        self._report = report
+        self._lock = threading.Lock()
+        self._busy = 0  # connections in their transmission phase
+
+    def serve(self, sock: socket.socket) -> bool:
+        """Serve a client to its end, and close the socket.
+
+        Returns:
+            Whether the client got as far as using an export.
+        """
+        connection = _Connection(SocketTransport(sock), sock)
+        try:
+            chosen, data = self._negotiate(connection)
+        except (RemoteProtocolError, OSError) as error:
+            self._report(f"option negotiation failed: {_describe(error)}")
+            connection.transport.close()
+            return False
+        try:
+            if chosen is None:
+                return False
+            self._transmit(connection.transport, chosen, data)
+        except (RemoteProtocolError, ClientGone, OSError) as error:
+            self._report(f"Disconnect client, due to: {_describe(error)}")
+        except Exception as error:
+            # A mistake of ours must not take the other clients with it.
+            self._report(f"Disconnect client, due to: internal error: {type(error).__name__}: {error}")
+        finally:
+            connection.transport.close()
+        return chosen is not None
+
+    def _transmit(self, transport: Transport, chosen: Chosen, data: bytes) -> None:
+        with self._lock:
+            self._busy += 1
+        try:
+            export = self._exports[chosen.offer.name]
+            Transmission(transport, export, chosen, data, alone=lambda: self._busy == 1).run()
+        finally:
+            with self._lock:
+                self._busy -= 1
+
+    def _negotiate(self, connection: _Connection) -> tuple[Chosen | None, bytes]:
+        """Shake hands; None where the client only looked, and what it sent beyond the handshake."""
+        deadline = time.monotonic() + HANDSHAKE_TIMEOUT
+        machine = ServerHandshake(
+            lambda: [export.offer() for export in self._exports.values()], tls=self._security is not None
+        )
+        buffer = memoryview(bytearray(_PORTION))
+        try:
+            while True:
+                connection.transport.send(machine.outgoing())
+                set_deadline(connection.transport, deadline)
+                count = connection.transport.recv_into(buffer)
+                if not count:
+                    machine.receive_eof()
+                for event in machine.receive(buffer[:count]):
+                    match event:
+                        case StartTls():
+                            connection.transport.send(machine.outgoing())
+                            self._start_tls(connection, deadline)
+                            machine.started_tls()
+                        case Chosen():
+                            connection.transport.send(machine.outgoing())
+                            connection.transport.settimeout(None)
+                            return event, machine.rest()
+                        case Aborted():
+                            connection.transport.send(machine.outgoing())
+                            return None, b""
+        except RemoteProtocolError:
+            connection.transport.send(machine.outgoing())
+            raise
+
+    def _start_tls(self, connection: _Connection, deadline: float) -> None:
+        security = self._security
+        if security is None:
+            raise AssertionError("TLS was agreed on without credentials")
+        transport = security.credentials.wrap(connection.socket, deadline=deadline)
+        connection.transport = transport
+        if security.authorization is not None:
+            name = transport.peer_name()
+            if name is None or not security.authorization.allows(name):
+                raise NetworkError(f"TLS x509 authz check for {name} is denied")
+
+
+class _Connection:
+    """A socket, and what is spoken on it at this moment."""
+
+    def __init__(self, transport: Transport, sock: socket.socket) -> None:
+        self.transport = transport
+        self.socket = sock
+
+
+def _describe(error: Exception) -> str:
+    if isinstance(error, TimeoutError):
+        return f"no handshake within {HANDSHAKE_TIMEOUT:.0f} seconds"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return str(error)

@@ -1,0 +1,91 @@
+"""Meta contexts: what BLOCK_STATUS can be asked about an export."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Protocol
+
+from hostel.block.bitmap import DirtyBitmap
+from hostel.block.chain import block_status
+from hostel.block.extent import Status
+from hostel.block.node import BlockNode
+from hostel.wire.nbd import protocol
+
+# A length in bytes, and the context's flags.
+Described = tuple[int, int]
+
+
+class MetaContext(Protocol):
+    """One kind of information about ranges.
+
+    Attributes:
+        name: as clients ask for it, with its namespace.
+    """
+
+    name: str
+
+    def extents(self, offset: int, length: int) -> Iterator[Described]:
+        """Lengths and flags that cover the range; neighbours may be alike."""
+
+
+class BaseAllocation:
+    """``base:allocation``: holes and zeroes, through the whole backing chain."""
+
+    name = protocol.BASE_ALLOCATION
+
+    def __init__(self, node: BlockNode) -> None:
+        self._node = node
+
+    def extents(self, offset: int, length: int) -> Iterator[Described]:
+        """See :class:`MetaContext`."""
+        for extent in block_status(self._node, offset, length):
+            flags = 0 if extent.status & Status.DATA else protocol.STATE_HOLE
+            if extent.status & Status.ZERO:
+                flags |= protocol.STATE_ZERO
+            yield extent.length, flags
+
+
+class AllocationDepth:
+    """``qemu:allocation-depth``: which image of the backing chain decides, from 1 on; 0 where none does."""
+
+    name = protocol.ALLOCATION_DEPTH
+
+    def __init__(self, node: BlockNode) -> None:
+        self._node = node
+
+    def extents(self, offset: int, length: int) -> Iterator[Described]:
+        """See :class:`MetaContext`."""
+        for extent in block_status(self._node, offset, length):
+            yield extent.length, extent.depth + 1 if extent.status & Status.ALLOCATED else 0
+
+
+class BitmapContext:
+    """``qemu:dirty-bitmap:NAME``: what a bitmap calls dirty."""
+
+    def __init__(self, name: str, bitmap: DirtyBitmap) -> None:
+        self.name = protocol.DIRTY_BITMAP + name
+        self._bitmap = bitmap
+
+    def extents(self, offset: int, length: int) -> Iterator[Described]:
+        """See :class:`MetaContext`."""
+        for _, size, dirty in self._bitmap.ranges(offset, length):
+            yield size, protocol.STATE_DIRTY if dirty else 0
+
+
+def gather(extents: Iterable[Described], *, most: int, longest: int) -> list[Described]:
+    """Join neighbours of the same flags, and stop after ``most`` of them.
+
+    Args:
+        extents: what a context says.
+        most: how many to give.
+        longest: bytes of the longest that a reply can hold.
+    """
+    found: list[Described] = []
+    for length, flags in extents:
+        if found and found[-1][1] == flags and found[-1][0] + length <= longest:
+            found[-1] = (found[-1][0] + length, flags)
+        elif len(found) == most:
+            break
+        else:
+            found.append((length, flags))
+    return found

@@ -1,0 +1,192 @@
+"""What one export is: a node, how it is called, and what clients may do with it."""
+
+from __future__ import annotations
+
+import enum
+import errno
+import fcntl
+import os
+from collections.abc import Mapping
+from typing import Final, NamedTuple
+
+from hostel.block.bitmap import DirtyBitmap
+from hostel.block.formats.raw import RawDriver
+from hostel.block.node import BlockNode
+from hostel.block.probe import HEAD_LENGTH
+from hostel.block.protocols.file import FileDriver
+from hostel.errors import BlockError
+from hostel.export.nbd.context import AllocationDepth, BaseAllocation, BitmapContext, Described, MetaContext, gather
+from hostel.units import SECTOR, KiB
+from hostel.wire.nbd import protocol
+from hostel.wire.nbd.protocol import ExportFlag, Offer
+
+_ZEROES: Final = memoryview(bytes(64 * KiB))
+_PREFETCH: Final = 256 * KiB  # bytes read at once to have them cached
+
+
+class DetectZeroes(enum.Enum):
+    """What becomes of writes of nothing but zeroes."""
+
+    OFF = "off"
+    ON = "on"
+    UNMAP = "unmap"
+
+
+class HostFile(NamedTuple):
+    """A file of the host that holds an export's bytes as they are.
+
+    Attributes:
+        start: where in the file the export begins, bytes.
+        guarded: bytes from the export's start that only the node may write; all of them where nothing may be written.
+    """
+
+    fd: int
+    start: int
+    guarded: int
+
+
+class NbdExport:
+    """An image as clients see it; used by every connection's thread.
+
+    Args:
+        node: the image, which stays its owner's to close.
+        name: the export's name.
+        description: for people; None for none.
+        writable: clients may write.
+        shared: clients may use several connections at once.
+        unmap: trimming, and zeroing without NO_HOLE, give space back; otherwise trimming does nothing.
+        detect_zeroes: what becomes of writes of zeroes.
+        allocation_depth: offer ``qemu:allocation-depth``.
+        bitmaps: offer these, by their names.
+
+    Attributes:
+        contexts: meta contexts by their ids.
+    """
+
+    def __init__(
+        self,
+        node: BlockNode,
+        name: str = "",
+        *,
+        description: str | None = None,
+        writable: bool = True,
+        shared: bool = False,
+        unmap: bool = False,
+        detect_zeroes: DetectZeroes = DetectZeroes.OFF,
+        allocation_depth: bool = False,
+        bitmaps: Mapping[str, DirtyBitmap] | None = None,
+    ) -> None:
+        self.node = node
+        self.name = name
+        self.writable = writable and not node.read_only
+        self._description = description
+        self._unmap = unmap
+        self._detect_zeroes = detect_zeroes
+        self._lock = node.lock()
+        self.contexts: list[MetaContext] = [BaseAllocation(node)]
+        if allocation_depth:
+            self.contexts.append(AllocationDepth(node))
+        self.contexts += [BitmapContext(name, bitmap) for name, bitmap in (bitmaps or {}).items()]
+        self._flags = ExportFlag.HAS_FLAGS | ExportFlag.SEND_FLUSH | ExportFlag.SEND_FUA | ExportFlag.SEND_CACHE
+        if shared:
+            # A flush on one connection covers the writes of all: they share the node.
+            self._flags |= ExportFlag.CAN_MULTI_CONN
+        if self.writable:
+            self._flags |= ExportFlag.SEND_TRIM | ExportFlag.SEND_WRITE_ZEROES | ExportFlag.SEND_FAST_ZERO
+        else:
+            self._flags |= ExportFlag.READ_ONLY
+
+    def offer(self) -> Offer:
+        """What the handshake says; the size is the node's at this moment, in whole sectors."""
+        guessed = self.node.probed and self.node.format == "raw"
+        return Offer(
+            self.name,
+            self.node.length // SECTOR * SECTOR,
+            self._flags,
+            self._description,
+            minimum=SECTOR if guessed else 1,
+            contexts=tuple(context.name for context in self.contexts),
+        )
+
+    def host_file(self) -> HostFile | None:
+        """The file that may be read and written past the node; None where the node has more to do than pass on.
+
+        Flushing, zeroing and trimming stay the node's.
+        """
+        if self.node.cache.writethrough or self._detect_zeroes is not DetectZeroes.OFF:
+            return None
+        driver, start = self.node.driver, 0
+        if isinstance(driver, RawDriver):
+            start = driver.start
+            driver = driver.children["file"].driver
+        if not isinstance(driver, FileDriver):
+            return None
+        fd = driver.fileno()
+        if fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_DIRECT:
+            return None  # wants aligned buffers
+        guarded = HEAD_LENGTH if self.node.probed else 0
+        return HostFile(fd, start, guarded if self.writable else self.node.length)
+
+    def read(self, offset: int, buffer: memoryview) -> None:
+        """Fill the buffer."""
+        self.node.pread(offset, buffer)
+
+    def write(self, offset: int, data: memoryview) -> None:
+        """Write, or zero what is all zeroes where that was asked for."""
+        if self._detect_zeroes is not DetectZeroes.OFF and _is_zero(data):
+            unmap = self._unmap and self._detect_zeroes is DetectZeroes.UNMAP
+            self.node.write_zeroes(offset, len(data), unmap=unmap)
+        else:
+            self.node.pwrite(offset, data)
+
+    def write_zeroes(self, offset: int, length: int, *, may_unmap: bool, fast: bool) -> None:
+        """Zero a range.
+
+        Raises:
+            BlockError: ENOTSUP, where ``fast`` forbids what would take as long as writing.
+        """
+        unmap = may_unmap and self._unmap
+        if fast and not self.node.zeroes_fast(unmap=unmap):
+            raise BlockError("zeroing would take as long as writing", errno=errno.ENOTSUP)
+        self.node.write_zeroes(offset, length, unmap=unmap)
+
+    def trim(self, offset: int, length: int) -> None:
+        """Give a range's space back, where that was asked for."""
+        if self._unmap:
+            self.node.discard(offset, length)
+
+    def flush(self) -> None:
+        """Make completed writes survive a power cut."""
+        self.node.flush()
+
+    def cache(self, offset: int, length: int) -> None:
+        """Read a range, so that reading it again is fast."""
+        file = self.host_file()
+        if file is not None:
+            os.posix_fadvise(file.fd, file.start + offset, length, os.POSIX_FADV_WILLNEED)
+            return
+        buffer = memoryview(bytearray(min(length, _PREFETCH)))
+        for start in range(0, length, _PREFETCH):
+            self.node.pread(offset + start, buffer[: min(_PREFETCH, length - start)])
+
+    def status(self, context: int, offset: int, length: int, *, one: bool, extended: bool) -> list[Described]:
+        """What a context says of a range, from its start on and as far as one reply can hold."""
+        with self._lock:
+            return gather(
+                self.contexts[context].extents(offset, length),
+                most=1 if one else protocol.MAX_STATUS,
+                longest=2**63 - 1 if extended else 2**32 - 1,
+            )
+
+    def pieces(self, offset: int, length: int) -> list[tuple[int, bool]]:
+        """Lengths that cover a range, and whether each is known to read as zeroes."""
+        with self._lock:
+            found = gather(self.contexts[0].extents(offset, length), most=protocol.MAX_STATUS, longest=length)
+        return [(size, bool(flags & protocol.STATE_ZERO)) for size, flags in found]
+
+
+def _is_zero(data: memoryview) -> bool:
+    return all(
+        data[start : start + len(_ZEROES)] == _ZEROES[: len(data) - start]
+        for start in range(0, len(data), len(_ZEROES))
+    )

@@ -1,0 +1,402 @@
+"""The transmission phase of one connection: requests are answered in their order, many with one system call.
+
+A request costs a few microseconds here, of which most are the host's; see ``docs/nbd.md`` for what was measured. So the
+requests that matter, small reads and writes of a file that holds the disk as it is, go past the nodes: a read straight
+from the file into the buffer that is sent, a write from the buffer that was received into the file.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import time
+from collections.abc import Callable
+from typing import Final
+
+from hostel.errors import RemoteProtocolError
+from hostel.export.nbd.export import HostFile, NbdExport
+from hostel.export.nbd.outbox import PIECE, Outbox
+from hostel.export.nbd.splice import CAPACITY, Splice
+from hostel.net.transport import SocketTransport, Transport
+from hostel.units import KiB
+from hostel.wire.nbd import protocol
+from hostel.wire.nbd.protocol import Command, CommandFlag, to_wire_error
+from hostel.wire.nbd.request import ReplyFormat, Request, RequestReader
+from hostel.wire.nbd.server import Chosen
+
+_SMALL: Final = 64 * KiB  # bytes up to which a request is answered on the short way
+_ROOM: Final = 192 * KiB  # bytes of replies that may wait when a small one is added
+_SPARSE: Final = 64 * KiB  # bytes from which on it is worth knowing which parts of a read are zeroes
+
+_SPIN: Final = 20e-6  # seconds for which a request is looked out for before sleeping
+_LIVELY: Final = 100e-6  # seconds; a client whose last request came sooner is expected to send another soon
+
+# Plain numbers: an operation on an enum's member takes longer than the rest of a request.
+_READ, _WRITE, _DISC, _FLUSH = (int(kind) for kind in (Command.READ, Command.WRITE, Command.DISC, Command.FLUSH))
+_FUA, _DF = int(CommandFlag.FUA), int(CommandFlag.DF)
+_WRITES: Final = frozenset({_WRITE, int(Command.TRIM), int(Command.WRITE_ZEROES)})
+_FLAGS: Final = {
+    _READ: int(CommandFlag.FUA | CommandFlag.DF),
+    int(Command.WRITE_ZEROES): int(CommandFlag.FUA | CommandFlag.NO_HOLE | CommandFlag.FAST_ZERO),
+    int(Command.BLOCK_STATUS): int(CommandFlag.FUA | CommandFlag.REQ_ONE),
+}
+_FAILURES: Final = {
+    Command.READ: "reading from file failed",
+    Command.WRITE: "writing to file failed",
+    Command.FLUSH: "flush failed",
+    Command.TRIM: "discard failed",
+    Command.CACHE: "caching data failed",
+    Command.WRITE_ZEROES: "writing to file failed",
+    Command.BLOCK_STATUS: "can't get block status",
+}
+
+
+class Transmission:
+    """One client's requests.
+
+    Args:
+        transport: the connection.
+        export: what the client has chosen.
+        chosen: what was negotiated.
+        data: what the client sent already.
+        alone: whether no other connection needs the processor.
+    """
+
+    def __init__(
+        self,
+        transport: Transport,
+        export: NbdExport,
+        chosen: Chosen,
+        data: bytes,
+        alone: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self._transport = transport
+        self._export = export
+        self._chosen = chosen
+        self._size = chosen.offer.size
+        self._format = ReplyFormat(structured=chosen.structured, extended=chosen.extended)
+        self._reader = RequestReader(extended=chosen.extended, data=data)
+        self._outbox = Outbox(transport)
+        self._file = export.host_file()
+        self._splice: Splice | None = None
+        self._spins: Callable[[], bool] = lambda: False
+        self._poll = select.poll()
+        if isinstance(transport, SocketTransport):
+            self._spins = alone
+            self._poll.register(transport.socket, select.POLLIN)
+            if self._file is not None:
+                self._splice = Splice.open(self._file.fd, transport.socket)
+        self._scratch = memoryview(b"")
+        # With extended headers every request may say that a payload follows, and what it is.
+        self._always = int(CommandFlag.PAYLOAD_LEN) if chosen.extended else 0
+
+    def run(self) -> None:
+        """Answer requests until the client disconnects or is gone.
+
+        Raises:
+            RemoteProtocolError: the client broke the protocol.
+            OSError: the connection broke.
+        """
+        reader, receive = self._reader, self._transport.recv_into
+        clock, lively = time.perf_counter, False
+        try:
+            while self._answer_all():
+                if lively and self._spins():
+                    self._spin()
+                before = clock()
+                count = receive(reader.room())
+                lively = clock() - before < _LIVELY
+                if not count:
+                    reader.receive_eof()
+                    return
+                reader.received(count)
+        except RemoteProtocolError:
+            self._outbox.flush()
+            raise
+        finally:
+            if self._splice is not None:
+                self._splice.close()
+
+    def _spin(self) -> None:
+        """Look for the next request for a moment before sleeping: being woken takes longer than it does to come."""
+        ready, clock = self._poll.poll, time.perf_counter
+        until = clock() + _SPIN
+        while not ready(0) and clock() < until:
+            pass
+
+    def _answer_all(self) -> bool:
+        """Answer what has arrived; False when the client has disconnected."""
+        if self._file is not None:
+            return self._answer_from_file(self._file)
+        for request in self._reader.requests():
+            if request[0] == _DISC:
+                self._outbox.flush()
+                return False
+            self._answer(request)
+        self._outbox.flush()
+        return True
+
+    def _answer_from_file(self, file: HostFile) -> bool:
+        """Answer small reads and writes here, with as few steps as there can be, and leave the rest to others."""
+        fd, start, guarded = file
+        outbox, header = self._outbox, self._format.read_header
+        view, put_data, put_done = outbox.view, self._format.put_data, self._format.put_done
+        preadv, pwrite = os.preadv, os.pwrite
+        size = self._size
+        for request in self._reader.requests():
+            kind, flags, cookie, offset, length, payload = request
+            if flags or kind > _WRITE or offset + length > size or not 0 < length <= _SMALL:
+                if kind == _DISC:
+                    outbox.flush()
+                    return False
+                self._answer(request)
+            elif kind == _READ:
+                used = outbox.used
+                if used > _ROOM:
+                    outbox.flush()
+                    used = 0
+                end = used + header + length
+                try:
+                    whole = preadv(fd, (view[used + header : end],), start + offset) == length
+                except OSError:
+                    whole = False
+                if whole:
+                    put_data(view, used, cookie, offset, offset, length)
+                    outbox.used = end
+                else:
+                    self._answer(request)
+            elif offset >= guarded:
+                try:
+                    whole = pwrite(fd, payload, start + offset) == length
+                except OSError:
+                    whole = False
+                if whole:
+                    if outbox.used > _ROOM:
+                        outbox.flush()
+                    outbox.used += put_done(view, outbox.used, cookie, offset)
+                else:
+                    self._answer(request)
+            else:
+                self._answer(request)
+        outbox.flush()
+        return True
+
+    def _answer(self, request: Request) -> None:
+        kind = request[0]
+        if kind == _READ:
+            self._read(request)
+        elif kind == _WRITE:
+            self._write(request)
+        else:
+            self._command(request)
+
+    def _read(self, request: Request) -> None:
+        _, flags, cookie, offset, length, _ = request
+        if self._refused(request):
+            return
+        try:
+            if flags & _FUA:
+                self._export.flush()
+            if not length:
+                self._outbox.add(self._format.done(cookie, offset))
+            elif length > _SPARSE and self._format.structured and not flags & _DF:
+                self._read_pieces(cookie, offset, length)
+            elif length <= PIECE:
+                if not self._spliced(cookie, offset, length):
+                    self._put_piece(cookie, offset, offset, length, last=True)
+            else:
+                # The one reply must be known to be good before it begins.
+                data = self._buffer(length)
+                self._fill(offset, data)
+                header = memoryview(bytearray(self._format.read_header))
+                self._format.put_data(header, 0, cookie, offset, offset, length)
+                self._outbox.send(header, data)
+        except (OSError, MemoryError) as error:
+            self._fail(request, error)
+
+    def _spliced(self, cookie: int, offset: int, length: int) -> bool:
+        """Answer with the file's pages themselves, where that is possible and worth it."""
+        if self._splice is None or self._file is None or length < _SPARSE:
+            return False
+        count = self._splice.fill(self._file.start + offset, length)
+        if not count:
+            return False
+        rest = memoryview(b"")
+        if count < length:
+            rest = self._buffer(length - count)
+            try:
+                self._fill(offset + count, rest)
+            except OSError:
+                self._splice.drop()
+                raise
+        used = self._outbox.reserve(self._format.read_header)
+        self._format.put_data(self._outbox.view, used, cookie, offset, offset, length)
+        self._outbox.commit(self._format.read_header)
+        self._outbox.drain(self._splice)
+        self._outbox.add(rest)
+        return True
+
+    def _put_piece(self, cookie: int, offset: int, position: int, length: int, *, last: bool) -> None:
+        """Read at most a piece, and append it with its header."""
+        header = self._format.read_header
+        used = self._outbox.reserve(header + length)
+        self._fill(position, self._outbox.view[used + header : used + header + length])
+        self._format.put_data(self._outbox.view, used, cookie, offset, position, length, last)
+        self._outbox.commit(header + length)
+
+    def _read_pieces(self, cookie: int, offset: int, length: int) -> None:
+        """Answer a large read piece by piece: holes by name, an error with its place."""
+        end = offset + length
+        position = offset
+        try:
+            for size, zero in self._export.pieces(offset, length):
+                while size:
+                    count = size
+                    if zero:
+                        last = position + count == end
+                        self._outbox.add(self._format.hole(cookie, offset, position, count, last=last))
+                    else:
+                        count = self._send_piece(cookie, offset, position, size, end)
+                    position += count
+                    size -= count
+        except OSError as error:
+            text = f"{_FAILURES[Command.READ]}: {_reason(error)}"
+            self._outbox.add(self._format.error(cookie, offset, to_wire_error(error.errno), text, at=position))
+            return
+        if position != end:
+            raise AssertionError("the extents do not cover the read")
+
+    def _send_piece(self, cookie: int, offset: int, position: int, length: int, end: int) -> int:
+        """Send a part of a large read that ends at ``end``; how many bytes."""
+        if self._splice is not None and self._file is not None:
+            count = self._splice.fill(self._file.start + position, min(length, CAPACITY))
+            if count:
+                used = self._outbox.reserve(self._format.read_header)
+                self._format.put_data(self._outbox.view, used, cookie, offset, position, count, position + count == end)
+                self._outbox.commit(self._format.read_header)
+                self._outbox.drain(self._splice)
+                return count
+        count = min(length, PIECE)
+        self._put_piece(cookie, offset, position, count, last=position + count == end)
+        return count
+
+    def _fill(self, offset: int, buffer: memoryview) -> None:
+        """Read into the buffer, past the node where that is the same."""
+        if self._file is None:
+            self._export.read(offset, buffer)
+            return
+        fd, start, _ = self._file
+        done = os.preadv(fd, [buffer], start + offset)
+        if done < len(buffer):
+            # The file ends within the last sector, or was cut off by somebody: the node knows what that reads as.
+            self._export.read(offset + done, buffer[done:])
+
+    def _write(self, request: Request) -> None:
+        _, flags, cookie, offset, length, payload = request
+        if self._refused(request):
+            return
+        try:
+            file = self._file
+            if file is not None and offset >= file.guarded:
+                done = os.pwrite(file.fd, payload, file.start + offset)
+                if done < length:
+                    self._export.write(offset + done, payload[done:])
+            else:
+                self._export.write(offset, payload)
+            if flags & _FUA:
+                self._export.flush()
+            self._outbox.add(self._format.done(cookie, offset))
+        except (OSError, MemoryError) as error:
+            self._fail(request, error)
+
+    def _command(self, request: Request) -> None:
+        """Answer what may take long: those who were answered before do not wait for it."""
+        kind, flags, cookie, offset, length, _ = request
+        self._outbox.flush()
+        if self._refused(request):
+            return
+        try:
+            if kind == Command.BLOCK_STATUS:
+                self._block_status(request)
+                return
+            if kind == _FLUSH:
+                self._export.flush()
+            elif kind == Command.TRIM:
+                self._export.trim(offset, length)
+            elif kind == Command.CACHE:
+                self._export.cache(offset, length)
+            else:
+                self._export.write_zeroes(
+                    offset,
+                    length,
+                    may_unmap=not flags & CommandFlag.NO_HOLE,
+                    fast=bool(flags & CommandFlag.FAST_ZERO),
+                )
+            if flags & _FUA and kind in _WRITES:
+                self._export.flush()
+            self._outbox.add(self._format.done(cookie, offset))
+        except (OSError, MemoryError) as error:
+            self._fail(request, error)
+
+    def _block_status(self, request: Request) -> None:
+        _, flags, cookie, offset, length, _ = request
+        found = [
+            (
+                context,
+                self._export.status(
+                    context,
+                    offset,
+                    length,
+                    one=bool(flags & CommandFlag.REQ_ONE),
+                    extended=self._chosen.extended,
+                ),
+            )
+            for context in self._chosen.contexts
+        ]
+        for context, extents in found:
+            last = context == found[-1][0]
+            self._outbox.add(self._format.status(cookie, offset, context, extents, last=last))
+
+    def _refused(self, request: Request) -> bool:
+        """Answer a request that must not be carried out."""
+        kind, flags, cookie, offset, length, _ = request
+        code, text = 0, ""
+        if flags and flags & ~self._always & ~_FLAGS.get(kind, _FUA):
+            code, text = errno.EINVAL, f"unsupported flags for command {protocol.command_text(kind)} (got 0x{flags:x})"
+        elif not self._export.writable and kind in _WRITES:
+            code, text = errno.EPERM, "Export is read-only"
+        elif offset + length > self._size and kind != _FLUSH:
+            code = errno.ENOSPC if kind in (Command.WRITE, Command.WRITE_ZEROES) else errno.EINVAL
+            text = f"operation past EOF; From: {offset}, Len: {length}, Size: {self._size}"
+        elif length > protocol.MAX_PAYLOAD and kind in (Command.READ, Command.CACHE):
+            code, text = errno.EINVAL, f"len ({length}) is larger than max len ({protocol.MAX_PAYLOAD})"
+        elif kind == Command.BLOCK_STATUS and not length:
+            code, text = errno.EINVAL, "need non-zero length"
+        elif kind == Command.BLOCK_STATUS and not self._chosen.contexts:
+            code, text = errno.EINVAL, "CMD_BLOCK_STATUS not negotiated"
+        elif kind not in protocol.COMMAND_TEXTS:
+            code, text = errno.EINVAL, f"invalid request type ({kind}) received"
+        if not code:
+            return False
+        self._outbox.add(self._format.error(cookie, offset, code, text))
+        return True
+
+    def _fail(self, request: Request, error: OSError | MemoryError) -> None:
+        kind, _, cookie, offset, _, _ = request
+        code = errno.ENOMEM if isinstance(error, MemoryError) else to_wire_error(error.errno)
+        text = f"{_FAILURES[Command(kind)]}: {_reason(error)}"
+        self._outbox.add(self._format.error(cookie, offset, code, text))
+
+    def _buffer(self, length: int) -> memoryview:
+        """A buffer for one large read; kept for the next."""
+        if len(self._scratch) < length:
+            self._scratch = memoryview(b"")
+            self._scratch = memoryview(bytearray(length))
+        return self._scratch[:length]
+
+
+def _reason(error: OSError | MemoryError) -> str:
+    if isinstance(error, MemoryError):
+        return os.strerror(errno.ENOMEM)
+    return error.strerror or str(error)
