@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -11,11 +12,15 @@ from pathlib import Path
 from typing import Final
 
 import hostel
+from hostel.cli.output import printable
 from hostel.drivers.store import Directories
 from hostel.errors import UsageError
 
 # What else would say which machines are meant; typed commands must find ours.
 _FOREIGN: Final = ("VIRSH_DEFAULT_CONNECT_URI", "LIBVIRT_DEFAULT_URI", "HOSTEL_URI")
+
+# What virt-install's options and libvirt's documents would take for something else.
+_UNUSABLE: Final = frozenset(",'\"\\")
 
 
 class Place:
@@ -33,15 +38,18 @@ class Place:
         Raises:
             UsageError: it cannot be used.
         """
+        parent = Path(wanted if wanted is not None else tempfile.gettempdir()).absolute()
+        if not str(parent).isprintable() or _UNUSABLE & set(str(parent)):
+            raise UsageError(
+                f"'{printable(str(parent))}': the commands to come can only carry names without commas, quotes, "
+                "backslashes and control characters; use another directory"
+            )
         self._made = True
         if wanted is None:
-            self.root = Path(tempfile.mkdtemp(prefix="hostel-quickstart-"))
+            self.root = Path(tempfile.mkdtemp(prefix="hostel-quickstart-", dir=parent))
         else:
-            self.root = Path(wanted).absolute()
+            self.root = parent
             self._made = _make(self.root)
-        if "," in str(self.root):
-            self._remove()
-            raise UsageError(f"'{self.root}': a comma separates options in the commands to come; use another directory")
         self.pool = self.root / "pool"
         self.log = self.root / "serial.log"
 
@@ -69,7 +77,7 @@ class Place:
         foreign = [name for name in _FOREIGN if name in os.environ]
         if foreign:
             lines.append(f"unset {' '.join(foreign)}")
-        return [*lines, f"export HOSTEL_HOME={self.root}", 'cd "$HOSTEL_HOME"']
+        return [*lines, f"export HOSTEL_HOME={shlex.quote(str(self.root))}", 'cd "$HOSTEL_HOME"']
 
     def end_machines(self) -> None:
         """End what runs here.

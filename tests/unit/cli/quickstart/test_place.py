@@ -20,10 +20,17 @@ def test_directory_with_something_in_it_is_refused_and_left_alone(tmp_path: Path
     assert (tmp_path / "mine").read_text() == "mine"
 
 
-def test_directory_with_a_comma_is_refused_and_not_made(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="comma"):
-        Place(str(tmp_path / "a,b"))
+@pytest.mark.parametrize("name", ["a,b", "it's", 'say "x"', "back\\slash", "two\nlines", "not-\udcff-utf8"])
+def test_directory_that_commands_cannot_carry_is_refused_and_not_made(tmp_path: Path, name: str) -> None:
+    with pytest.raises(UsageError, match="without commas, quotes"):
+        Place(str(tmp_path / name))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_directory_for_temporary_files_is_held_to_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "a,b"))
+    with pytest.raises(UsageError, match="without commas, quotes"):
+        Place(None)
 
 
 def test_empty_directory_stays_and_a_new_one_goes(tmp_path: Path) -> None:
