@@ -32,6 +32,9 @@ from hostel.drivers.qemu.machines import Machines, failed, invalid
 from hostel.drivers.qemu.status import Ending, Status, read_ending
 from hostel.drivers.store import Directories
 from hostel.errors import ErrorCode, ErrorDomain, QmpError, VirtError
+from hostel.model.domain.devices.character import CharacterBackend, CharacterType
+from hostel.model.domain.domain import Domain
+from hostel.model.domain.inactive import forget_run
 
 _PAUSED = {"io-error": PausedReason.IOERROR, "watchdog": PausedReason.WATCHDOG, "shutdown": PausedReason.SHUTTING_DOWN}
 
@@ -118,63 +121,58 @@ class QemuDriver:
 
     def domain_define_xml(self, xml: str) -> DomainRef:
         """Make or replace a persistent definition."""
-        root = document.parse(xml)
-        name, uuid = document.name_of(root), document.text(root, "uuid")
-        had_uuid = document.parse_xml(xml).find("uuid") is not None
+        domain = document.parse_stored(xml)
+        name, had_uuid = domain.name, domain.uuid is not None
+        document.finish(domain, self._launcher.platform())
         with self._machines.locked(name):
             live = self._machines.live(name)
             with self._machines.definitions.locked():
                 self._machines.definitions.sweep()
                 if not had_uuid:
-                    uuid = self._known_uuid(name, live) or uuid
-                    root.find("uuid").text = uuid  # type: ignore[union-attr]
-                self._check_clash(name, uuid)
-                root.attrib.pop("id", None)
-                self._machines.definitions.write(name, document.format(root))
-        return DomainRef(name, uuid, live.id if live else -1)
+                    domain.uuid = self._known_uuid(name, live) or domain.uuid
+                self._check_clash(domain)
+                self._machines.definitions.write(name, domain.format())
+        return DomainRef(name, domain.uuid or "", live.id if live else -1)
 
     def _known_uuid(self, name: str, live: Status | None) -> str | None:
-        root = live.domain if live else self._machines.definition(name)
-        return None if root is None else document.text(root, "uuid")
+        known = live.domain if live else self._machines.definition(name)
+        return None if known is None else known.uuid
 
-    def _check_clash(self, name: str, uuid: str) -> None:
+    def _check_clash(self, domain: Domain) -> None:
         """Refuse a name or a UUID that another domain has. Reads without locks: stale state only refuses more."""
         for other in self._machines.names():
-            text = self._machines.definitions.read(other)
-            root = None
+            known: Domain | None = None
             with contextlib.suppress(VirtError, ValueError):
-                root = (
-                    document.parse_xml(text) if text else Status.parse(self._machines.statuses.read(other) or "").domain
-                )
-            if root is None:
+                known = self._machines.definition(other)
+                if known is None:
+                    known = Status.parse(self._machines.statuses.read(other) or "").domain
+            if known is None:
                 continue
-            theirs = document.text(root, "uuid")
-            if other == name and theirs != uuid:
-                raise failed(f"domain '{name}' already exists with uuid {theirs}")
-            if other != name and theirs == uuid:
-                raise failed(f"domain '{other}' is already defined with uuid {uuid}")
+            if other == domain.name and known.uuid != domain.uuid:
+                raise failed(f"domain '{other}' already exists with uuid {known.uuid}")
+            if other != domain.name and known.uuid == domain.uuid:
+                raise failed(f"domain '{other}' is already defined with uuid {known.uuid}")
 
     def domain_create_xml(self, xml: str, flags: StartFlag = StartFlag.NONE) -> DomainRef:
         """Start a transient domain."""
-        root = document.parse(xml)
-        name, uuid = document.name_of(root), document.text(root, "uuid")
-        with self._machines.locked(name):
-            if self._machines.live(name) is not None:
-                raise invalid(f"domain is already active as '{name}'")
-            self._check_clash(name, uuid)
-            status = self._launcher.start(root, paused=bool(flags & StartFlag.PAUSED))
-        return DomainRef(name, uuid, status.id)
+        found = document.parse(xml, self._launcher.platform())
+        with self._machines.locked(found.name):
+            if self._machines.live(found.name) is not None:
+                raise invalid(f"domain is already active as '{found.name}'")
+            self._check_clash(found)
+            status = self._launcher.start(found, paused=bool(flags & StartFlag.PAUSED))
+        return DomainRef(found.name, found.uuid or "", status.id)
 
     def domain_create(self, domain: DomainRef, flags: StartFlag = StartFlag.NONE) -> DomainRef:
         """Start a defined domain."""
         with self._machines.locked(domain.name):
             if self._machines.live(domain.name) is not None:
                 raise invalid("domain is already running")
-            root = self._machines.definition(domain.name)
-            if root is None:
+            stored = self._machines.definition(domain.name)
+            if stored is None:
                 raise _no_domain(f"name '{domain.name}'")
-            status = self._launcher.start(root, paused=bool(flags & StartFlag.PAUSED))
-        return DomainRef(domain.name, document.text(root, "uuid"), status.id)
+            status = self._launcher.start(stored, paused=bool(flags & StartFlag.PAUSED))
+        return DomainRef(domain.name, stored.uuid or "", status.id)
 
     @contextlib.contextmanager
     def _running(self, domain: DomainRef) -> Iterator[Status]:
@@ -253,15 +251,16 @@ class QemuDriver:
         with self._machines.locked(domain.name):
             live = self._machines.live(domain.name)
             stored = self._machines.definition(domain.name)
-        root = stored if flags & DomainXmlFlag.INACTIVE or live is None else live.domain
-        if root is None and live is not None:
-            root = live.domain
-        if root is None:
+        found = stored if flags & DomainXmlFlag.INACTIVE or live is None else live.domain
+        if found is None and live is not None:
+            found = live.domain
+            forget_run(found)
+        if found is None:
             raise _no_domain(f"name '{domain.name}'")
         if not flags & DomainXmlFlag.SECURE:
-            for device in document.devices(root, "graphics"):
-                device.attrib.pop("passwd", None)
-        return document.format(root)
+            for graphics in found.devices.graphics:
+                graphics.passwd = None
+        return found.format()
 
     def domain_get_os_type(self, domain: DomainRef) -> str:
         """``hvm``: whole machines are all that QEMU runs."""
@@ -279,13 +278,14 @@ class QemuDriver:
         state = self.domain_get_state(domain).state
         with self._machines.locked(domain.name):
             live = self._machines.live(domain.name)
-            root = live.domain if live else self._machines.definition(domain.name)
-        if root is None:
+            found = live.domain if live else self._machines.definition(domain.name)
+        if found is None:
             raise _no_domain(f"name '{domain.name}'")
-        most = document.memory(root)
-        current = document.memory(root, "currentMemory") or most
+        most = found.memory.to_kib() if found.memory is not None else 0
+        current = found.current_memory.to_kib() if found.current_memory is not None else most
+        vcpus = (found.vcpu.current or found.vcpu.value) if found.vcpu is not None else 1
         used = process.cpu_time(live.pid) if live else 0
-        return DomainInfo(state, most, current, document.number(root, "vcpu", 1), used)
+        return DomainInfo(state, most, current, vcpus, used)
 
     def domain_get_state(self, domain: DomainRef) -> StateInfo:
         """State with its reason."""
@@ -336,12 +336,13 @@ class QemuDriver:
     ) -> ConsoleStream:
         """Attach to a serial port or console by alias; the first one when None."""
         with self._running(domain) as status:
-            choices = [*document.devices(status.domain, "console"), *document.devices(status.domain, "serial")]
-            for element in choices:
-                if device in (None, document.alias(element)):
-                    path = document.text(element, "source/@path")
-                    if element.get("type", "pty") != "pty" or not path:
-                        raise invalid(f"character device {document.alias(element)} is not using a PTY")
+            devices = status.domain.devices
+            ends: list[CharacterBackend] = [*devices.consoles, *devices.serials]
+            for end in ends:
+                if device in (None, end.alias):
+                    path = end.source.path if end.source is not None else None
+                    if end.type != CharacterType.PTY or not path:
+                        raise invalid(f"character device {end.alias} is not using a PTY")
                     lock = Path(status.run) / f"console-{path.replace('/', '-')}"
                     return PtyStream(path, lock, force=force)
         message = f"internal error: cannot find character device {device or '(null)'}"

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
-import copy
 import datetime
 import shlex
 import shutil
 from pathlib import Path
+from typing import Final
 
 from hostel.drivers.base import NetworkDriver, PausedReason, ShutoffReason, StorageDriver
 from hostel.drivers.qemu import document, monitor, probe, process, source
+from hostel.drivers.qemu.alias import assign_aliases
 from hostel.drivers.qemu.command.context import Context
+from hostel.drivers.qemu.command.display import VNC_ID
 from hostel.drivers.qemu.command.machine import build
-from hostel.drivers.qemu.command.peripheral import VNC_ID
 from hostel.drivers.qemu.machines import Machines
 from hostel.drivers.qemu.status import Ending, Status
 from hostel.errors import ErrorCode, ErrorDomain, QmpError, VirtError
+from hostel.model.domain.devices.character import CharacterBackend, CharacterSource, CharacterType
+from hostel.model.domain.domain import Domain, DomainType
+from hostel.model.domain.implicit import mirror_consoles
+from hostel.model.domain.platform import Platform
+
+_EMULATOR: Final = "qemu-system-x86_64"
+_MIB: Final = 1024  # KiB
 
 
 class Launcher:
@@ -29,22 +37,30 @@ class Launcher:
         self._storage = storage
         self._network = network
 
-    def start(self, root: document.Node, *, paused: bool) -> Status:
+    def platform(self) -> Platform:
+        """What this host's QEMU brings to documents; without its machine types where it is not installed."""
+        emulator = shutil.which(_EMULATOR)
+        aliases = probe.machine_aliases(emulator, self._cache) if emulator is not None else {}
+        return Platform(is_qemu=True, arch="x86_64", emulator=emulator, machine="pc", aliases=aliases, cpu="qemu64")
+
+    def start(self, domain: Domain, *, paused: bool) -> Status:
         """Run a document's machine; the caller holds the domain's lock and has found it not running.
 
         Raises:
             VirtError: it does not run; nothing is left but the log.
         """
-        machines, name = self._machines, document.name_of(root)
-        live = copy.deepcopy(root)
+        machines, name = self._machines, domain.name
+        live = domain.copy()
+        document.finish(live, self.platform())
         emulator = find_emulator(live)
-        if live.get("type") == "kvm" and not probe.kvm_runs(emulator, self._cache):
+        if live.type == DomainType.KVM and not probe.kvm_runs(emulator, self._cache):
             raise document.unsupported(
                 f"domain '{name}' is type='kvm', and KVM runs no guest on this host; "
                 "write <domain type='qemu'>, or --virt-type qemu"
             )
         notes = source.prepare(live, self._storage)
-        document.assign_aliases(live)
+        _round_memory(live)
+        assign_aliases(live)
         run = machines.run_directory(name)
         context = Context(emulator, run / "monitor", self._bridge)
         log = machines.log(name)
@@ -55,7 +71,7 @@ class Launcher:
             shutil.rmtree(run, ignore_errors=True)
             raise
         status = Status(live, machines.next_id(), 0, 0, str(run), start)
-        live.set("id", str(status.id))
+        live.id = status.id
         machines.statuses.write(name, status.format())
         try:
             return self._launch(name, argv, status, log, paused=paused)
@@ -92,27 +108,33 @@ class Launcher:
             raise _no_start(name, words[-1] if words else str(error)) from error
         return status
 
-    def _complete(self, root: document.Node, qmp: monitor.Monitor) -> None:
-        """Write what QEMU chose (terminals) into the live document, and set what must not be on a command line."""
-        for device in qmp.execute("query-chardev"):
-            if not device["filename"].startswith("pty:"):
-                continue
-            path = device["filename"].removeprefix("pty:")
-            for tag in ("serial", "parallel", "console"):
-                for element in document.devices(root, tag):
-                    if device["label"] == f"char{document.alias(element)}":
-                        _set_source(element, path)
-        serials, consoles = document.devices(root, "serial"), document.devices(root, "console")
-        if serials and consoles and document.text(consoles[0], "target/@type", "serial") == "serial":
-            _set_source(consoles[0], document.text(serials[0], "source/@path"))
-        servers = {server["id"]: server["server"][0]["service"] for server in qmp.execute("query-vnc-servers")}
-        for index, element in enumerate(document.devices(root, "graphics")):
-            element.set("port", servers[f"{VNC_ID}{index}"])
-            if password := element.get("passwd"):
-                qmp.execute("set_password", protocol="vnc", password=password)
-        for disk in document.devices(root, "disk"):
-            if document.text(disk, "target/@tray") == "open":
-                qmp.execute("blockdev-open-tray", id=document.alias(disk), force=True)
+    def _complete(self, domain: Domain, qmp: monitor.Monitor) -> None:
+        """Write what QEMU chose into the live document, and set what must not be, or cannot be, on a command line."""
+        devices = domain.devices
+        terminals = {
+            found["label"]: found["filename"].removeprefix("pty:")
+            for found in qmp.execute("query-chardev")
+            if found["filename"].startswith("pty:")
+        }
+        ends: list[CharacterBackend] = [*devices.serials, *devices.parallels, *devices.consoles, *devices.channels]
+        for end in ends:
+            if path := terminals.get(f"char{end.alias}"):
+                end.sources = [CharacterSource(path=path)]
+        mirror_consoles(domain)
+        for console in devices.consoles:
+            console.tty = console.source.path if console.type == CharacterType.PTY and console.source else None
+        servers = {server["id"]: server.get("server") for server in qmp.execute("query-vnc-servers")}
+        for index, graphics in enumerate(devices.graphics):
+            if graphics.listens and graphics.listens[0].type == "address" and (place := servers[f"{VNC_ID}{index}"]):
+                graphics.port = int(place[0]["service"])
+            if graphics.passwd:
+                qmp.execute("set_password", protocol="vnc", password=graphics.passwd)
+        for disk in devices.disks:
+            if disk.target.tray == "open":
+                qmp.execute("blockdev-open-tray", id=disk.alias, force=True)
+        for interface in devices.interfaces:
+            if interface.link_state == "down":
+                qmp.execute("set_link", name=interface.alias, up=False)
 
     def _undo(self, name: str, run: Path, error: BaseException) -> None:
         pid = process.wait_for_pid(run, 5)
@@ -136,30 +158,26 @@ class Launcher:
             raise
 
 
-def find_emulator(root: document.Node | None = None) -> str:
+def find_emulator(domain: Domain | None = None) -> str:
     """The path of QEMU: the document's, or ``qemu-system-x86_64`` on the path.
 
     Raises:
         VirtError: it is not installed.
     """
-    wanted = document.text(root, "devices/emulator") if root is not None else ""
-    found = shutil.which(wanted or "qemu-system-x86_64")
+    name = (domain.devices.emulator if domain is not None else None) or _EMULATOR
+    found = shutil.which(name)
     if found is None:
-        name = wanted or "qemu-system-x86_64"
         message = f"unsupported configuration: '{name}' is not there or not executable; install qemu-system-x86"
         raise VirtError(ErrorCode.CONFIG_UNSUPPORTED, message, domain=ErrorDomain.QEMU)
     return found
 
 
-def _set_source(element: document.Node, path: str) -> None:
-    found = element.find("source")
-    if found is None:
-        from lxml import etree
-
-        found = etree.SubElement(element, "source")
-    found.set("path", path)
-    if element.tag == "console":
-        element.set("tty", path)
+def _round_memory(domain: Domain) -> None:
+    """Memory comes in whole MiB, as with libvirt (``qemuDomainAlignMemorySizes``)."""
+    if domain.memory is None:
+        return
+    most = -(-domain.memory.to_kib() // _MIB) * _MIB
+    domain.memory.value, domain.memory.unit = most, "KiB"
 
 
 def _no_start(name: str, why: str) -> VirtError:

@@ -17,6 +17,7 @@ from hostel.drivers.qemu import document, process
 from hostel.drivers.qemu.status import Ending, Status, write_ending
 from hostel.drivers.store import Directories, Store
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
+from hostel.model.domain.domain import Domain
 
 _LOCK_SECONDS: Final = 60.0
 _LOCK_POLL: Final = 0.01
@@ -102,7 +103,7 @@ class Machines:
             self.counter.write("id", str(last + 1))
         return last + 1
 
-    def definition(self, name: str) -> document.Node | None:
+    def definition(self, name: str) -> Domain | None:
         """The persistent document, or None.
 
         Raises:
@@ -112,14 +113,16 @@ class Machines:
         if text is None:
             return None
         try:
-            root = document.parse(text)
+            domain = document.parse_stored(text)
         except VirtError as error:
             path = self.definitions.path(name)
             raise VirtError(error.code, f"definition file '{path}' is broken: {error.message}") from error
-        if document.name_of(root) != name:
+        if domain.name != name:
             path = self.definitions.path(name)
-            raise VirtError(ErrorCode.XML_ERROR, f"definition file '{path}' names domain '{document.name_of(root)}'")
-        return root
+            raise VirtError(ErrorCode.XML_ERROR, f"definition file '{path}' names domain '{domain.name}'")
+        if domain.uuid is None:
+            raise VirtError(ErrorCode.XML_ERROR, f"definition file '{self.definitions.path(name)}' has no <uuid>")
+        return domain
 
     def live(self, name: str) -> Status | None:
         """The running machine, or None; what died since is reaped. The caller holds the domain's lock."""
@@ -188,9 +191,9 @@ class Machines:
             with self.locked(name):
                 status = self.live(name)
             if status is not None:
-                return DomainRef(name, document.text(status.domain, "uuid"), status.id)
-        root = self.definition(name)
-        return None if root is None else DomainRef(name, document.text(root, "uuid"))
+                return DomainRef(name, status.domain.uuid or "", status.id)
+        domain = self.definition(name)
+        return None if domain is None else DomainRef(name, domain.uuid or "")
 
 
 def _digest(name: str) -> str:

@@ -1,4 +1,4 @@
-"""Which accelerator really runs a guest: a ``/dev/kvm`` that opens may still run nothing."""
+"""What QEMU says of itself, and which accelerator really runs a guest: a ``/dev/kvm`` may open and run nothing."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -17,6 +18,7 @@ from hostel.errors import ErrorCode, ErrorDomain, VirtError
 _ANSWER: Final = 85  # isa-debug-exit: 2 * 2Ah + 1, see hostel.guest's probe
 # TCG needs 0.1 s for this sector; a KVM slower than this is emulated itself, and a real guest would seem to hang.
 _SECONDS: Final = 1.5
+_ALIAS: Final = re.compile(r"^(\S+) .*\(alias of (\S+)\)", re.MULTILINE)
 
 
 def version(emulator: str) -> int:
@@ -44,24 +46,42 @@ def kvm_runs(emulator: str, cache: Path) -> bool:
     """Whether KVM runs a guest here; asked once per boot, kernel and QEMU, and remembered in ``cache``."""
     if not os.access("/dev/kvm", os.R_OK | os.W_OK):
         return False
-    remembered = cache / f"kvm-{_fingerprint(emulator)}"
+    facts = [os.uname().release]
     with contextlib.suppress(OSError):
-        return remembered.read_text() == "yes\n"
-    answer = _try_kvm(emulator)
+        facts.append(Path("/proc/sys/kernel/random/boot_id").read_text())
+    return _remembered(cache, "kvm", emulator, facts, lambda: "yes\n" if _try_kvm(emulator) else "no\n") == "yes\n"
+
+
+def machine_aliases(emulator: str, cache: Path) -> dict[str, str]:
+    """Which machine types stand for others, such as ``pc`` for the newest; asked once per QEMU, then remembered."""
+    text = _remembered(cache, "machines", emulator, [], lambda: _list_machines(emulator))
+    return {found[1]: found[2] for found in _ALIAS.finditer(text)}
+
+
+def _remembered(cache: Path, what: str, emulator: str, facts: list[str], ask: Callable[[], str]) -> str:
+    """What was answered before by the same QEMU under the same circumstances, or is now."""
+    with contextlib.suppress(OSError):
+        binary = os.stat(emulator)
+        facts = [*facts, f"{binary.st_mtime_ns} {binary.st_size}"]
+    fingerprint = hashlib.sha256("\n".join([emulator, *facts]).encode()).hexdigest()[:20]
+    remembered = cache / f"{what}-{fingerprint}"
+    with contextlib.suppress(OSError):
+        return remembered.read_text()
+    answer = ask()
     with contextlib.suppress(OSError):
         cache.mkdir(parents=True, exist_ok=True, mode=0o700)
-        write_atomically(remembered, "yes\n" if answer else "no\n")
+        write_atomically(remembered, answer)
     return answer
 
 
-def _fingerprint(emulator: str) -> str:
-    facts = [emulator, os.uname().release]
-    with contextlib.suppress(OSError):
-        facts.append(Path("/proc/sys/kernel/random/boot_id").read_text())
-    with contextlib.suppress(OSError):
-        binary = os.stat(emulator)
-        facts.append(f"{binary.st_mtime_ns} {binary.st_size}")
-    return hashlib.sha256("\n".join(facts).encode()).hexdigest()[:20]
+def _list_machines(emulator: str) -> str:
+    try:
+        answer = subprocess.run(
+            [emulator, "-machine", "help"], capture_output=True, text=True, timeout=10, check=False, errors="replace"
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return answer.stdout
 
 
 def _try_kvm(emulator: str) -> bool:

@@ -8,8 +8,11 @@ from pathlib import Path
 from typing import Final
 
 from hostel.drivers.base import StorageDriver
-from hostel.drivers.qemu.document import Node, devices, text, unsupported
+from hostel.drivers.qemu.document import unsupported
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
+from hostel.model.domain.devices.disk import Disk, DiskDevice
+from hostel.model.domain.devices.source import DiskSource, SourceType
+from hostel.model.domain.domain import Domain
 
 _CHAIN_LIMIT: Final = 200
 _QCOW2: Final = b"QFI\xfb"
@@ -18,67 +21,82 @@ _HEADER_V2: Final = 72
 _HEADER_V3: Final = 104
 
 
-def prepare(root: Node, storage: StorageDriver | None, *, booted: bool = True) -> list[str]:
+def prepare(domain: Domain, storage: StorageDriver | None) -> list[str]:
     """Resolve and check every disk of a document that is about to run; returns notes on what was dropped.
 
     Raises:
         VirtError: a disk cannot be used; the message names its target and file.
     """
     notes: list[str] = []
-    for disk in devices(root, "disk"):
-        source = disk.find("source")
-        if source is None:
-            continue
-        policy = source.get("startupPolicy", "mandatory")
-        if policy not in ("mandatory", "requisite", "optional"):
-            raise unsupported(f"startupPolicy='{policy}'; write mandatory, requisite or optional")
+    disks = domain.devices.disks
+    domain.devices.disks = []
+    for disk in disks:
+        source = disk.source
         try:
-            _resolve(disk, source, storage)
-            _check_files(disk, source)
+            if source is not None:
+                _resolve(disk, source, storage)
+                _check_files(disk, source)
         except VirtError as error:
-            if policy == "optional" and error.code in (ErrorCode.SYSTEM_ERROR, ErrorCode.NO_STORAGE_VOL):
-                notes.append(f"dropped: {error.message} (startupPolicy='optional')")
-                if disk.get("device") == "disk":
-                    root.find("devices").remove(disk)  # type: ignore[union-attr]
-                else:
-                    disk.remove(source)
+            is_optional = source is not None and source.startup_policy == "optional"
+            if not is_optional or error.code not in (ErrorCode.SYSTEM_ERROR, ErrorCode.NO_STORAGE_VOL):
+                raise
+            notes.append(f"dropped: {error.message} (startupPolicy='optional')")
+            if disk.device == DiskDevice.DISK:
                 continue
-            raise
+            disk.source = None
+        domain.devices.disks.append(disk)
     return notes
 
 
-def _resolve(disk: Node, source: Node, storage: StorageDriver | None) -> None:
-    if disk.get("type") != "volume":
+def _resolve(disk: Disk, source: DiskSource, storage: StorageDriver | None) -> None:
+    if disk.type != SourceType.VOLUME:
         return
-    target = text(disk, "target/@dev")
     if storage is None:
-        raise unsupported(f"disk '{target}': type='volume' needs a storage driver, and this connection has none")
-    pool = storage.storage_pool_lookup_by_name(source.get("pool", ""))
+        message = f"disk '{disk.target.dev}': type='volume' needs a storage driver, and this connection has none"
+        raise unsupported(message)
+    pool = storage.storage_pool_lookup_by_name(source.pool or "")
     if not storage.storage_pool_is_active(pool):
-        what = f"storage pool '{pool.name}' containing volume '{source.get('volume')}'"
+        what = f"storage pool '{pool.name}' containing volume '{source.volume}'"
         message = f"Requested operation is not valid: {what} is not active"
         raise VirtError(ErrorCode.OPERATION_INVALID, message, domain=ErrorDomain.STORAGE)
-    volume = storage.storage_vol_lookup_by_name(pool, source.get("volume", ""))
-    source.set("file", storage.storage_vol_get_path(volume))
-    disk.set("type", "file")
+    volume = storage.storage_vol_lookup_by_name(pool, source.volume or "")
+    disk.type, source.file = SourceType.FILE, storage.storage_vol_get_path(volume)
+    source.pool = source.volume = None
 
 
-def _check_files(disk: Node, source: Node) -> None:
-    attribute = {"file": "file", "block": "dev"}.get(disk.get("type", ""))
-    if attribute is None:
+def _check_files(disk: Disk, source: DiskSource) -> None:
+    """Check every image that the document names, and the chain behind the last of them."""
+    target, fmt = disk.target.dev, disk.image_format
+    path = _path(disk.type, source)
+    if path == "":
+        disk.source = None
         return
-    path = source.get(attribute)
-    target = text(disk, "target/@dev")
-    if not path:
-        disk.remove(source)
-        return
+    if path is not None:
+        _check_image(path, target, write=not disk.readonly)
+    backing = disk.backing_store
+    while backing is not None:
+        if backing.type is None or backing.source is None:
+            return  # the document says that the chain ends
+        path = _path(backing.type, backing.source)
+        if path:
+            _check_image(path, target, write=False)
+        fmt = backing.image_format.type if backing.image_format is not None else "raw"
+        backing = backing.backing_store
+    if path is not None and fmt == "qcow2":
+        _check_chain(Path(path), target)
+
+
+def _path(kind: SourceType, source: DiskSource) -> str | None:
+    """The host's path of an image; None when it is none of the host's."""
+    if kind == SourceType.FILE:
+        return source.file or ""
+    return source.dev or "" if kind == SourceType.BLOCK else None
+
+
+def _check_image(path: str, target: str, *, write: bool) -> None:
     if not path.startswith("/"):
         raise unsupported(f"disk '{target}': the path '{path}' must be absolute")
-    write = disk.find("readonly") is None
     _check_access(Path(path), target, write=write)
-    fmt = text(disk, "driver/@type", "raw")
-    if disk.get("type") == "file" and fmt == "qcow2":
-        _check_chain(Path(path), target)
 
 
 def _check_access(path: Path, target: str, *, write: bool) -> None:
@@ -86,10 +104,9 @@ def _check_access(path: Path, target: str, *, write: bool) -> None:
         if parent.exists() and not os.access(parent, os.X_OK):
             raise _failure(path, target, f"the directory '{parent}' lacks x permission for you: chmod a+x '{parent}'")
     try:
-        status = path.stat()
+        path.stat()
     except OSError as error:
         raise _failure(path, target, error.strerror or str(error)) from error
-    del status
     needed = os.R_OK | (os.W_OK if write else 0)
     if not os.access(path, needed):
         letters = "read and write" if write else "read"

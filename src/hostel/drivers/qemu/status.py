@@ -5,12 +5,27 @@ from __future__ import annotations
 import json
 from typing import NamedTuple
 
-from lxml import etree
-
+from hostel.codec.xml import Element, attr, child, integer
 from hostel.drivers.base import ShutoffReason
-from hostel.drivers.qemu import document
 from hostel.drivers.store import Store
-from hostel.errors import HostelError
+from hostel.errors import ModelError
+from hostel.model.domain.domain import Domain
+
+_I64 = 2**63 - 1
+
+
+class StatusDocument(Element, tag="domstatus"):
+    """:class:`Status` on disk."""
+
+    id: int = attr(integer())
+    pid: int = attr(integer())
+    started: int = attr(integer(maximum=_I64))
+    run: str = attr()
+    log_start: int = attr(integer(maximum=_I64))
+    paused: int = attr(integer())
+    running: int = attr(integer())
+    ending: str = attr()
+    domain: Domain = child(Domain)
 
 
 class Status(NamedTuple):
@@ -28,7 +43,7 @@ class Status(NamedTuple):
         ending: why it is being ended by us, else empty.
     """
 
-    domain: document.Node
+    domain: Domain
     id: int
     pid: int
     started: int
@@ -40,10 +55,7 @@ class Status(NamedTuple):
 
     def format(self) -> str:
         """The document's text."""
-        fields = {name: str(getattr(self, name)) for name in self._fields if name != "domain"}
-        root = etree.Element("domstatus", fields)
-        root.append(document.parse_xml(document.format(self.domain)))
-        return document.format(root)
+        return StatusDocument(**self._asdict()).format()
 
     @classmethod
     def parse(cls, text: str) -> Status:
@@ -53,17 +65,10 @@ class Status(NamedTuple):
             ValueError: it is not one.
         """
         try:
-            root = document.parse_xml(text)
-            numbers = {
-                name: int(root.attrib[name]) for name in ("id", "pid", "started", "log_start", "paused", "running")
-            }
-            found = root.find("domain")
-            if found is None:
-                raise ValueError("no <domain>")
-            domain = document.parse_xml(etree.tostring(found, encoding="unicode"))
-            return cls(domain=domain, run=str(root.attrib["run"]), ending=str(root.attrib["ending"]), **numbers)
-        except (HostelError, KeyError) as error:
+            document = StatusDocument.parse(text)
+        except ModelError as error:
             raise ValueError(str(error)) from error
+        return cls(**{name: getattr(document, name) for name in cls._fields})
 
 
 class Ending(NamedTuple):

@@ -9,18 +9,20 @@ from typing import Any
 import pytest
 
 from hostel.drivers.qemu import document
+from hostel.drivers.qemu.alias import assign_aliases
 from hostel.drivers.qemu.command.context import Context
 from hostel.drivers.qemu.command.machine import build
 from hostel.errors import ErrorCode, VirtError
+from support.domain import QEMU
 
 HEAD = "<domain type='qemu'><name>{name}</name><memory unit='MiB'>64</memory><os><type>hvm</type>{os}</os>"
 DISK = "<disk type='file' device='{kind}'><driver type='raw'/><source file='{path}'/><target dev='{dev}'/>{more}</disk>"
 
 
 def argv_of(devices: str, *, os: str = "", name: str = "g") -> list[str]:
-    root = document.parse(HEAD.format(os=os, name=name) + f"<devices>{devices}</devices></domain>")
-    document.assign_aliases(root)
-    return build(root, Context("/usr/bin/qemu", Path("/run/monitor"), {"default": "virbr0", "nat": None}.get))
+    domain = document.parse(HEAD.format(os=os, name=name) + f"<devices>{devices}</devices></domain>", QEMU)
+    assign_aliases(domain)
+    return build(domain, Context("/usr/bin/qemu", Path("/run/monitor"), {"default": "virbr0", "nat": None}.get))
 
 
 def disk(dev: str, *, kind: str = "disk", path: str = "/d", more: str = "") -> str:
@@ -92,10 +94,10 @@ def test_network_is_its_bridge_or_user_mode() -> None:
 @pytest.mark.parametrize(
     ("attributes", "expected"),
     [
-        ("port='-1'", "127.0.0.1:0,to=59635,id=vnc0"),
-        ("port='5907'", "127.0.0.1:7,id=vnc0"),
-        ("port='5907' autoport='yes' listen='::'", "[::]:0,to=59635,id=vnc0"),
-        ("port='5901' websocket='5800' passwd='x'", "127.0.0.1:1,id=vnc0,websocket=5800,password=on"),
+        ("port='-1'", "127.0.0.1:0,to=59635,id=vnc0,audiodev=audio1"),
+        ("port='5907'", "127.0.0.1:7,id=vnc0,audiodev=audio1"),
+        ("port='5907' autoport='yes' listen='::'", "[::]:0,to=59635,id=vnc0,audiodev=audio1"),
+        ("port='5901' websocket='5800' passwd='x'", "127.0.0.1:1,id=vnc0,websocket=5800,password=on,audiodev=audio1"),
     ],
 )
 def test_vnc_has_its_port_or_leaves_it_to_qemu(attributes: str, expected: str) -> None:
@@ -121,13 +123,25 @@ def test_name_that_is_no_file_name_is_refused(name: str) -> None:
 
 def test_entities_are_refused() -> None:
     with pytest.raises(VirtError, match="document type"):
-        document.parse('<!DOCTYPE d [<!ENTITY x SYSTEM "/etc/passwd">]><domain type="qemu"><name>&x;</name></domain>')
+        document.parse(
+            '<!DOCTYPE d [<!ENTITY x SYSTEM "/etc/passwd">]><domain type="qemu"><name>&x;</name></domain>', QEMU
+        )
 
 
-@pytest.mark.parametrize("device", ["hostdev", "filesystem", "tpm", "watchdog"])
+@pytest.mark.parametrize(
+    "device",
+    [
+        "<hostdev mode='subsystem' type='usb'><source><address bus='1' device='2'/></source></hostdev>",
+        "<filesystem><source dir='/s'/><target dir='t'/></filesystem>",
+        "<tpm><backend type='emulator'/></tpm>",
+        "<vsock/>",
+        "<frob/>",
+    ],
+)
 def test_device_that_the_guest_would_miss_is_refused(device: str) -> None:
-    with pytest.raises(VirtError, match=f"<{device}> is not supported") as caught:
-        argv_of(f"<{device}/>")
+    name = device[1:].split()[0].split(">")[0].rstrip("/")
+    with pytest.raises(VirtError, match=f"<{name}> is not supported") as caught:
+        argv_of(device)
     assert caught.value.code == ErrorCode.CONFIG_UNSUPPORTED
 
 

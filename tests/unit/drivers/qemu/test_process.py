@@ -12,9 +12,10 @@ from hostel.drivers.qemu import process
 def test_exit_status_and_signal_are_recorded(tmp_path: Path) -> None:
     process.spawn(["sh", "-c", "exit 7"], tmp_path, tmp_path / "log")
     assert process.exit_status(tmp_path, 10) == 7
-    pid = process.spawn(["sleep", "60"], tmp_path, tmp_path / "log")
+    (again := tmp_path / "again").mkdir()  # as every run has a directory of its own
+    pid = process.spawn(["sleep", "60"], again, tmp_path / "log")
     os.kill(pid, signal.SIGKILL)
-    assert process.describe(process.exit_status(tmp_path, 10)) == "QEMU was killed by SIGKILL"
+    assert process.describe(process.exit_status(again, 10)) == "QEMU was killed by SIGKILL"
 
 
 def test_program_inherits_no_descriptor_even_when_ours_are_high(tmp_path: Path) -> None:

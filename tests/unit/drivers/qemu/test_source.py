@@ -9,13 +9,14 @@ from typing import Any
 import pytest
 
 from hostel.drivers.base import PoolRef, VolumeRef
-from hostel.drivers.qemu import document, source
+from hostel.drivers.qemu import source
 from hostel.errors import ErrorCode, VirtError
+from hostel.model.domain.domain import Domain
 
 
-def domain(disk: str) -> document.Node:
-    head = "<domain type='qemu'><name>g</name><memory>1024</memory><devices>"
-    return document.parse(f"{head}{disk}</devices></domain>")
+def domain(disk: str) -> Domain:
+    head = "<domain type='qemu'><name>g</name><memory>1024</memory><os><type>hvm</type></os><devices>"
+    return Domain.parse(f"{head}{disk}</devices></domain>")
 
 
 def qcow2(path: Path, backing: str = "", fmt: str = "") -> Path:
@@ -56,10 +57,12 @@ VOLUME = "<disk type='volume'><source pool='p' volume='v'/><target dev='vda'/></
 
 def test_volume_becomes_its_file(tmp_path: Path) -> None:
     (tmp_path / "v").touch()
-    root = domain(VOLUME)
+    document = domain(VOLUME)
     storage: Any = Volumes(tmp_path)
-    source.prepare(root, storage)
-    assert document.text(root, "devices/disk/source/@file") == str(tmp_path / "v")
+    source.prepare(document, storage)
+    found = document.devices.disks[0].source
+    assert found is not None
+    assert found.file == str(tmp_path / "v")
 
 
 def test_volume_of_an_inactive_pool_is_refused(tmp_path: Path) -> None:

@@ -30,8 +30,12 @@ def escape(value: str) -> str:
 
 
 def option(name: str, properties: dict[str, Any]) -> list[str]:
-    """An option whose value is JSON, without what is None: no character of a value means anything."""
-    return [name, json.dumps({key: value for key, value in properties.items() if value is not None})]
+    """An option whose value is JSON, so that no character of it means anything; what is None is left out.
+
+    Except for ``backing``, where None says that there is none.
+    """
+    given = {key: value for key, value in properties.items() if value is not None or key == "backing"}
+    return [name, json.dumps(given)]
 
 
 def alias_of(device: Device) -> str:

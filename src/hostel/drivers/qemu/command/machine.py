@@ -1,131 +1,188 @@
-"""The whole command line: machine, CPU, memory, boot, and then the devices."""
+"""The whole command line: machine, processors, memory, boot, and then the devices (``qemuBuildCommandLine``)."""
 
 from __future__ import annotations
 
+import datetime
 from typing import Final
 
-from hostel.drivers.qemu.command import disk, peripheral
-from hostel.drivers.qemu.command.context import Context, escape
-from hostel.drivers.qemu.document import Node, devices, memory, name_of, number, text, unsupported
+from hostel.drivers.qemu.command import character, controller, disk, display, network, peripheral, processor
+from hostel.drivers.qemu.command.context import Context, escape, option
+from hostel.drivers.qemu.command.support import refuse_unknown
+from hostel.drivers.qemu.document import unsupported
+from hostel.model.domain.clock import Clock, Timer
+from hostel.model.domain.devices.disk import DiskDevice
+from hostel.model.domain.domain import Domain, DomainType
+from hostel.model.domain.features import Features
+from hostel.model.domain.os import BootDevice, Os
+from hostel.model.domain.platform import Board, board_of
 
-_REFUSED: Final = (
-    "os/loader",
-    "os/nvram",
-    *(f"devices/{tag}" for tag in ("hostdev", "filesystem", "tpm", "smartcard", "redirdev", "watchdog", "shmem")),
-    *(f"devices/{tag}" for tag in ("iommu", "panic", "memory", "vsock", "lease", "nvram", "crypto")),
-)
-_BOOT: Final = {"hd": "disk", "cdrom": "cdrom", "fd": "floppy", "network": ""}
+_KINDS: Final = {BootDevice.HD: DiskDevice.DISK, BootDevice.CDROM: DiskDevice.CDROM, BootDevice.FD: DiskDevice.FLOPPY}
+_SLEEP: Final = {Board.I440FX: "PIIX4_PM", Board.Q35: "ICH9-LPC"}
+_OFF_ACTIONS: Final = ("destroy",)
+_REBOOT_ACTIONS: Final = ("restart", "destroy")
 
 
-def build(root: Node, context: Context) -> list[str]:
+def build(domain: Domain, context: Context) -> list[str]:
     """QEMU's command line for a live document: completed, with aliases, its volumes resolved to files.
+
+    Sockets that are chosen here are written into the document.
 
     Raises:
         VirtError: ``CONFIG_UNSUPPORTED`` or ``XML_ERROR`` for what QEMU, or this driver, cannot do.
     """
-    _refuse_unknown(root)
-    machine = text(root, "os/type/@machine", "pc")
-    q35 = "q35" in machine
-    order = bootindexes(root)
-    argv = [context.emulator, "-name", f"guest={escape(name_of(root))},debug-threads=on", "-S"]
-    argv += ["-machine", _machine(root, machine), "-accel", "kvm" if root.get("type") == "kvm" else "tcg"]
-    argv += _cpu(root)
-    argv += ["-m", f"size={memory(root)}k", "-overcommit", "mem-lock=off", *_smp(root)]
-    argv += ["-uuid", text(root, "uuid"), "-display", "none", "-no-user-config", "-nodefaults"]
+    refuse_unknown(domain)
+    order = bootindexes(domain)
+    memory = domain.memory.to_kib() if domain.memory is not None else 0
+    argv = [context.emulator, "-name", f"guest={escape(domain.name)},debug-threads=on", "-S"]
+    argv += ["-machine", _machine(domain), "-accel", "kvm" if domain.type == DomainType.KVM else "tcg"]
+    argv += processor.arguments(domain)
+    argv += ["-m", f"size={memory}k", "-overcommit", "mem-lock=off", *_iothreads(domain)]
+    argv += ["-uuid", domain.uuid or "", *_generation(domain)]
+    argv += ["-display", "none", "-no-user-config", "-nodefaults"]
     argv += ["-chardev", f"socket,id=charmonitor,path={escape(str(context.monitor))},server=on,wait=off"]
     argv += ["-mon", "chardev=charmonitor,id=monitor,mode=control"]
-    argv += ["-rtc", "base=localtime" if text(root, "clock/@offset") == "localtime" else "base=utc"]
-    argv += _actions(root)
-    argv += _boot(root, order)
-    argv += disk.arguments(root, order, q35=q35)
-    argv += peripheral.interfaces(root, context, order, q35=q35)
-    argv += peripheral.characters(root)
-    argv += peripheral.graphics(root)
-    argv += peripheral.small(root, q35=q35)
-    return [*argv, "-msg", "timestamp=on"]
+    argv += [*_clock(domain.clock or Clock()), *_actions(domain), *_sleep(domain), *_boot(domain.os)]
+    argv += controller.arguments(domain, order)
+    argv += peripheral.hubs(domain)
+    argv += disk.arguments(domain, order)
+    argv += network.arguments(domain, context, order)
+    argv += character.arguments(domain, context)
+    argv += peripheral.inputs(domain)
+    argv += display.audio(domain)
+    argv += display.graphics(domain, context)
+    argv += display.videos(domain)
+    argv += display.sounds(domain)
+    argv += peripheral.watchdogs(domain)
+    argv += peripheral.balloon(domain)
+    argv += peripheral.rngs(domain)
+    argv += peripheral.panics(domain)
+    if domain.features is not None and domain.features.vmcoreinfo:
+        argv += option("-device", {"driver": "vmcoreinfo"})
+    argv += ["-msg", "timestamp=on"]
+    if domain.qemu_commandline is not None:
+        argv += [argument.value for argument in domain.qemu_commandline.arguments]
+    return argv
 
 
-def _refuse_unknown(root: Node) -> None:
-    """Refuse what a guest would miss if it were left out without a word."""
-    for path in _REFUSED:
-        if root.find(path) is not None:
-            raise unsupported(f"<{path.rpartition('/')[2]}> is not supported by this driver; remove it")
-
-
-def _machine(root: Node, machine: str) -> str:
-    options = [escape(machine), "usb=off", "dump-guest-core=off"]
-    if root.find("features") is not None and root.find("features/acpi") is None:
+def _machine(domain: Domain) -> str:
+    features = domain.features or Features()
+    machine = domain.os.type.machine if domain.os is not None else None
+    options = [escape(machine or "pc"), "usb=off"]
+    if features.vmport is not None:
+        options.append(f"vmport={'on' if features.vmport else 'off'}")
+    if features.smm is not None and features.smm.state is not None:
+        options.append(f"smm={'on' if features.smm.state else 'off'}")
+    if features.ioapic is not None:
+        options.append(f"kernel_irqchip={'split' if features.ioapic == 'qemu' else 'on'}")
+    dump = domain.memory.dump_core if domain.memory is not None else None
+    options.append(f"dump-guest-core={'on' if dump else 'off'}")
+    if not features.acpi:
         options.append("acpi=off")
+    hpet = next((timer.present for timer in _timers(domain) if timer.name == "hpet"), None)
+    if hpet is not None:
+        options.append(f"hpet={'on' if hpet else 'off'}")
     return ",".join(options)
 
 
-def _cpu(root: Node) -> list[str]:
-    mode = text(root, "cpu/@mode", "custom")
-    if mode in ("host-passthrough", "maximum", "host-model"):
-        return ["-cpu", "host" if root.get("type") == "kvm" and mode != "maximum" else "max"]
-    model = text(root, "cpu/model")
-    return ["-cpu", escape(model or "qemu64")]
+def _timers(domain: Domain) -> list[Timer]:
+    return domain.clock.timers if domain.clock is not None else []
 
 
-def _smp(root: Node) -> list[str]:
-    count = number(root, "vcpu", 1)
-    topology = root.find("cpu/topology")
-    if topology is None:
-        return ["-smp", f"{count},sockets={count},cores=1,threads=1"]
-    sockets, cores = number(topology, "@sockets", 1), number(topology, "@cores", 1)
-    threads = number(topology, "@threads", 1)
-    if sockets * cores * threads != count:
-        raise unsupported("CPU topology doesn't match the vcpu count: sockets x cores x threads must be it")
-    return ["-smp", f"{count},sockets={sockets},cores={cores},threads={threads}"]
+def _iothreads(domain: Domain) -> list[str]:
+    entries = domain.iothread_ids.iothreads if domain.iothread_ids is not None else []
+    numbers = [entry.id for entry in entries] or [*range(1, (domain.iothreads or 0) + 1)]
+    return [word for number in numbers for word in ("-object", f"iothread,id=iothread{number}")]
 
 
-def _actions(root: Node) -> list[str]:
+def _generation(domain: Domain) -> list[str]:
+    if domain.genid is None or domain.genid.value is None:
+        return []
+    return option("-device", {"driver": "vmgenid", "guid": domain.genid.value, "id": "vmgenid0"})
+
+
+def _clock(clock: Clock) -> list[str]:
+    """What the guest's clock shows at the start, and what becomes of ticks that it misses."""
+    now = datetime.datetime.now(datetime.UTC)
+    if clock.offset == "variable":
+        if clock.basis == "localtime":
+            now = datetime.datetime.now()
+        seconds = _adjustment(clock)
+        base = (now + datetime.timedelta(seconds=seconds)).strftime("%Y-%m-%dT%H:%M:%S")
+    elif clock.offset == "absolute":
+        base = datetime.datetime.fromtimestamp(clock.start or 0, datetime.UTC).strftime("%Y-%m-%dT%H:%M:%S")
+    elif clock.offset in ("utc", "localtime"):
+        base = clock.offset
+    else:
+        raise unsupported(f"<clock offset='{clock.offset}'>; write utc, localtime, variable or absolute")
+    words, globals_ = f"base={base}", []
+    for timer in clock.timers:
+        if timer.name == "rtc":
+            clocks = {"guest": ",clock=vm", "wall": ",clock=host", "realtime": ",clock=rt"}
+            words += clocks.get(timer.track or "", "")
+            words += ",driftfix=slew" if timer.tickpolicy == "catchup" else ""
+        elif timer.name == "pit" and timer.tickpolicy in ("delay", "discard"):
+            globals_ += ["-global", f"kvm-pit.lost_tick_policy={timer.tickpolicy}"]
+    return ["-rtc", words, *globals_]
+
+
+def _adjustment(clock: Clock) -> int:
+    try:
+        return 0 if clock.adjustment in (None, "reset") else int(clock.adjustment or "0")
+    except ValueError:
+        raise unsupported(f"<clock adjustment='{clock.adjustment}'>; write seconds") from None
+
+
+def _actions(domain: Domain) -> list[str]:
+    if domain.on_poweroff not in (None, *_OFF_ACTIONS):
+        raise unsupported(f"on_poweroff '{domain.on_poweroff}'; write destroy")
+    if domain.on_reboot not in (None, *_REBOOT_ACTIONS):
+        raise unsupported(f"on_reboot '{domain.on_reboot}'; write restart or destroy")
+    return ["-no-reboot"] if domain.on_reboot == "destroy" else []
+
+
+def _sleep(domain: Domain) -> list[str]:
+    owner = _SLEEP.get(board_of(domain))
+    if domain.pm is None or owner is None:
+        return []
     argv: list[str] = []
-    poweroff, reboot = text(root, "on_poweroff", "destroy"), text(root, "on_reboot", "restart")
-    if poweroff != "destroy":
-        raise unsupported(f"on_poweroff '{poweroff}'; write destroy")
-    if reboot not in ("restart", "destroy"):
-        raise unsupported(f"on_reboot '{reboot}'; write restart or destroy")
-    if reboot == "destroy":
-        argv.append("-no-reboot")
+    for name, enabled in (("s3", domain.pm.suspend_to_mem), ("s4", domain.pm.suspend_to_disk)):
+        if enabled is not None:
+            argv += ["-global", f"{owner}.disable_{name}={0 if enabled else 1}"]
     return argv
 
 
-def _boot(root: Node, order: dict[Node, int]) -> list[str]:
+def _boot(os: Os | None) -> list[str]:
+    if os is None:
+        return []
     options: list[str] = []
-    menu = root.find("os/bootmenu")
-    if menu is not None:
-        options.append(f"menu={'on' if menu.get('enable') == 'yes' else 'off'}")
-        if menu.get("timeout"):
-            options.append(f"splash-time={number(menu, '@timeout', 0)}")
+    if os.bootmenu is not None:
+        options.append(f"menu={'on' if os.bootmenu.enable else 'off'}")
+        if os.bootmenu.timeout is not None:
+            options.append(f"splash-time={os.bootmenu.timeout}")
+    if os.bios is not None and os.bios.reboot_timeout is not None:
+        options.append(f"reboot-timeout={os.bios.reboot_timeout}")
     options.append("strict=on")
     argv = ["-boot", ",".join(options)]
-    for option, path in (("-kernel", "os/kernel"), ("-initrd", "os/initrd"), ("-append", "os/cmdline")):
-        if value := text(root, path):
-            argv += [option, value]
+    for name, value in (("-kernel", os.kernel), ("-initrd", os.initrd), ("-append", os.cmdline), ("-dtb", os.dtb)):
+        if value:
+            argv += [name, value]
     return argv
 
 
-def bootindexes(root: Node) -> dict[Node, int]:
-    """Each bootable device's place: its ``<boot order>``, or the first device of each ``<boot dev>``."""
-    bootable = [*devices(root, "disk"), *devices(root, "interface")]
-    explicit = {device: number(device, "boot/@order", 0) for device in bootable if device.find("boot") is not None}
-    listed = [element.get("dev", "") for element in root.findall("os/boot")]
+def bootindexes(domain: Domain) -> dict[int, int]:
+    """Each bootable device's place, by ``id()``: its ``<boot order>``, or the first device of each ``<boot dev>``."""
+    devices = domain.devices
+    explicit = {id(device): device.boot.order for device in devices.bootable() if device.boot is not None}
     if explicit:
-        if listed:
-            raise unsupported("per-device boot elements cannot be used together with os/boot elements")
-        if len(set(explicit.values())) != len(explicit) or min(explicit.values()) < 1:
-            raise unsupported("boot orders must be different numbers from 1 up")
         return explicit
-    if not listed:
-        listed = ["hd"]
-    order: dict[Node, int] = {}
-    for place, kind in enumerate(listed, 1):
-        if kind not in _BOOT:
-            raise unsupported(f"unknown boot device '{kind}'; write hd, cdrom, fd or network")
-        tag = "interface" if kind == "network" else "disk"
-        for device in devices(root, tag):
-            if tag == "interface" or device.get("device") == _BOOT[kind]:
-                order[device] = place
-                break
+    order: dict[int, int] = {}
+    for position, kind in enumerate((domain.os.boot if domain.os is not None else None) or [BootDevice.HD], 1):
+        if kind == BootDevice.NETWORK:
+            first = next(iter(devices.interfaces), None)
+            if first is not None:
+                order[id(first)] = position
+        else:
+            drive = next((item for item in devices.disks if item.device == _KINDS[kind]), None)
+            if drive is not None:
+                order[id(drive)] = position
     return order

@@ -1,167 +1,120 @@
-"""Interfaces, character devices, graphics and the small devices."""
+"""The small devices: inputs, hubs, memory balloon, random numbers, watchdogs, panic notifiers."""
 
 from __future__ import annotations
 
-import json
 from typing import Any, Final
 
-from hostel.drivers.qemu.command.context import Context, escape
-from hostel.drivers.qemu.command.disk import pci
-from hostel.drivers.qemu.document import Node, alias, devices, number, text, unsupported
+from hostel.drivers.qemu.command.character import chardev
+from hostel.drivers.qemu.command.context import alias_of, option
+from hostel.drivers.qemu.command.place import place, virtio
+from hostel.drivers.qemu.document import unsupported
+from hostel.model.domain.devices.character import CharacterType, Serial
+from hostel.model.domain.devices.input import Input, InputSource
+from hostel.model.domain.devices.paravirtual import Rng
+from hostel.model.domain.domain import Domain
 
-_NICS: Final = {"virtio": "virtio-net-pci", "e1000": "e1000", "e1000e": "e1000e", "rtl8139": "rtl8139",
-                "ne2k_pci": "ne2k_pci", "pcnet": "pcnet", "vmxnet3": "vmxnet3"}  # fmt: skip
-_VIDEO: Final = {
-    "vga": "VGA",
-    "cirrus": "cirrus-vga",
-    "virtio": "virtio-vga",
-    "qxl": "qxl-vga",
-    "bochs": "bochs-display",
-    "vmvga": "vmware-svga",
+_USB_INPUTS: Final = {"tablet": "usb-tablet", "keyboard": "usb-kbd", "mouse": "usb-mouse"}
+_VIRTIO_INPUTS: Final = {
+    "tablet": "virtio-tablet-pci",
+    "keyboard": "virtio-keyboard-pci",
+    "mouse": "virtio-mouse-pci",
+    "passthrough": "virtio-input-host-pci",
 }
-_USB_INPUT: Final = {"tablet": "usb-tablet", "keyboard": "usb-kbd"}
-VNC_ID: Final = "vnc"
-_VNC_FIRST: Final = 5900
-_VNC_LAST: Final = 65535
+_BALLOONS: Final = {
+    "virtio": "virtio-balloon-pci",
+    "virtio-transitional": "virtio-balloon-pci-transitional",
+    "virtio-non-transitional": "virtio-balloon-pci-non-transitional",
+}
+_RNGS: Final = {
+    "virtio": "virtio-rng-pci",
+    "virtio-transitional": "virtio-rng-pci-transitional",
+    "virtio-non-transitional": "virtio-rng-pci-non-transitional",
+}
+_ACTIONS: Final = {"dump": "pause"}
 
 
-def interfaces(root: Node, context: Context, bootindex: dict[Node, int], *, q35: bool) -> list[str]:
-    """Network interfaces: a back end on the host and a card in the guest."""
+def hubs(domain: Domain) -> list[str]:
+    """USB hubs, before what is plugged into them."""
     argv: list[str] = []
-    for interface in devices(root, "interface"):
-        name = alias(interface)
-        model = text(interface, "model/@type", "e1000e" if q35 else "rtl8139")
-        if model not in _NICS:
-            raise unsupported(f"interface '{name}': model type '{model}'; write one of {', '.join(_NICS)}")
-        backend = {**_backend(interface, context), "id": f"host{name}"}
-        card: dict[str, Any] = {"driver": _NICS[model], "netdev": f"host{name}", "id": name}
-        card |= {"mac": text(interface, "mac/@address"), **pci(interface, q35=q35)}
-        if interface in bootindex:
-            card["bootindex"] = bootindex[interface]
-        argv += ["-netdev", json.dumps(backend), "-device", json.dumps(card)]
+    for hub in domain.devices.hubs:
+        argv += option("-device", {"driver": "usb-hub", "id": alias_of(hub), **place(domain, hub)})
     return argv
 
 
-def _backend(interface: Node, context: Context) -> dict[str, Any]:
-    kind = interface.get("type")
-    if kind == "user":
-        return {"type": "user"}
-    if kind == "bridge":
-        return {"type": "bridge", "br": text(interface, "source/@bridge")}
-    if kind == "network":
-        bridge = context.bridge(text(interface, "source/@network"))
-        return {"type": "user"} if bridge is None else {"type": "bridge", "br": bridge}
-    if kind == "ethernet":
-        script, target = text(interface, "script/@path"), text(interface, "target/@dev")
-        tap: dict[str, Any] = {"type": "tap", "script": script or "no", "downscript": "no"}
-        return {**tap, "ifname": target} if target else tap
-    raise unsupported(f"interface type='{kind}' under qemu:///session; write user, network, bridge or ethernet")
-
-
-def characters(root: Node) -> list[str]:
-    """Serial ports, parallel ports and virtio consoles; a console on serial port 0 is that port."""
+def inputs(domain: Domain) -> list[str]:
+    """Input devices; those on PS/2 are the machine's own."""
     argv: list[str] = []
-    for tag, driver in (("serial", "isa-serial"), ("parallel", "isa-parallel")):
-        for device in devices(root, tag):
-            argv += ["-chardev", chardev(device)]
-            spec = {"driver": driver, "chardev": f"char{alias(device)}", "id": alias(device)}
-            argv += ["-device", json.dumps({**spec, "index": number(device, "target/@port", 0)})]
-    has_serial = bool(devices(root, "serial"))
-    for index, console in enumerate(devices(root, "console")):
-        kind = text(console, "target/@type", "serial")
-        if kind == "virtio":
-            argv += ["-device", json.dumps({"driver": "virtio-serial-pci", "id": f"vs-{alias(console)}"})]
-            argv += ["-chardev", chardev(console)]
-            spec = {"driver": "virtconsole", "chardev": f"char{alias(console)}", "id": alias(console)}
-            argv += ["-device", json.dumps(spec)]
-        elif not (has_serial and index == 0):
-            argv += ["-chardev", chardev(console)]
-            spec = {"driver": "isa-serial", "chardev": f"char{alias(console)}", "id": alias(console)}
-            argv += ["-device", json.dumps(spec)]
+    for device in domain.devices.inputs:
+        if device.bus != "ps2":
+            argv += option("-device", {**_input(device), **place(domain, device)})
     return argv
 
 
-def chardev(device: Node) -> str:
-    """The ``-chardev`` of a character device."""
-    kind = device.get("type", "pty")
-    name = f"id=char{alias(device)}"
-    path = escape(text(device, "source/@path"))
-    log = escape(text(device, "log/@file"))
-    logging = f",logfile={log},logappend={text(device, 'log/@append', 'on')}" if log else ""
-    server = text(device, "source/@mode", "connect") == "bind"
-    waiting = ",server=on,wait=off" if server else ""
-    if kind in ("pty", "null"):
-        return f"{kind},{name}{logging}"
-    if kind == "file":
-        append = text(device, "source/@append", "off")
-        return f"file,{name},path={path},append={append}{logging}"
-    if kind == "dev":
-        return f"serial,{name},path={path}{logging}"
-    if kind == "unix":
-        return f"socket,{name},path={path}{waiting}{logging}"
-    if kind == "tcp":
-        host, port = escape(text(device, "source/@host", "127.0.0.1")), number(device, "source/@service", 0)
-        telnet = ",telnet=on" if text(device, "protocol/@type") == "telnet" else ""
-        return f"socket,{name},host={host},port={port}{waiting}{telnet}{logging}"
-    raise unsupported(f"{device.tag!s} type='{kind}'; write pty, null, file, dev, unix or tcp")
+def _input(device: Input) -> dict[str, Any]:
+    kinds = {"usb": _USB_INPUTS, "virtio": _VIRTIO_INPUTS}.get(device.bus or "", {})
+    driver = kinds.get(device.type)
+    if driver is None:
+        raise unsupported(f"input type='{device.type}' bus='{device.bus}'; write bus='usb', 'virtio' or 'ps2'")
+    source = device.source or InputSource()
+    return {"driver": driver, "id": alias_of(device), "evdev": source.evdev, **virtio(device.driver)}
 
 
-def graphics(root: Node) -> list[str]:
-    """VNC servers. QEMU itself takes the first free port where it is automatic: nobody can come in between.
+def balloon(domain: Domain) -> list[str]:
+    """The memory balloon."""
+    device = domain.devices.memballoon
+    if device is None or device.model == "none":
+        return []
+    driver = _BALLOONS.get(device.model)
+    if driver is None:
+        raise unsupported(f"memballoon model='{device.model}'; write virtio or none")
+    options = {"deflate-on-oom": device.autodeflate, "free-page-reporting": device.free_page_reporting}
+    return option(
+        "-device",
+        {"driver": driver, "id": alias_of(device), **options, **virtio(device.driver), **place(domain, device)},
+    )
 
-    The live document gets the port once QEMU runs; the display's id is its alias.
-    """
+
+def rngs(domain: Domain) -> list[str]:
+    """Sources of random numbers."""
     argv: list[str] = []
-    for index, device in enumerate(devices(root, "graphics")):
-        if (kind := device.get("type")) != "vnc":
-            raise unsupported(f"graphics type='{kind}'; write vnc")
-        listen = text(device, "listen/@address") or device.get("listen") or "127.0.0.1"
-        device.set("listen", listen)
-        host = f"[{listen}]" if ":" in listen else listen
-        option = f"{escape(host)}:{_display(device)},id={VNC_ID}{index}"
-        if websocket := device.get("websocket"):
-            option += f",websocket={'on' if websocket == '-1' else number(device, '@websocket', 0)}"
-        if device.get("passwd"):
-            option += ",password=on"
-        argv += ["-vnc", option]
+    for device in domain.devices.rngs:
+        name = f"obj{alias_of(device)}"
+        argv += [*_rng_backend(device, name)]
+        rate = device.rate
+        limits = {} if rate is None else {"max-bytes": rate.bytes, "period": rate.period or 1000}
+        spec = {"driver": _RNGS[device.model], "rng": name, "id": alias_of(device), **limits, **virtio(device.driver)}
+        argv += option("-device", {**spec, **place(domain, device)})
     return argv
 
 
-def _display(device: Node) -> str:
-    port = number(device, "@port", -1)
-    if port < 0 or device.get("autoport") == "yes":
-        return f"0,to={_VNC_LAST - _VNC_FIRST}"
-    if not _VNC_FIRST <= port <= _VNC_LAST:
-        raise unsupported(f"graphics port='{port}': VNC ports are {_VNC_FIRST} to {_VNC_LAST}")
-    return str(port - _VNC_FIRST)
+def _rng_backend(device: Rng, name: str) -> list[str]:
+    backend = device.backend
+    if backend.model == "random":
+        return option("-object", {"qom-type": "rng-random", "id": name, "filename": backend.path or "/dev/random"})
+    if backend.model == "builtin":
+        return option("-object", {"qom-type": "rng-builtin", "id": name})
+    kind = backend.type or CharacterType.PTY
+    line = Serial(type=kind, sources=backend.sources, protocol=backend.protocol, alias=alias_of(device))
+    character = f"char{alias_of(device)}"
+    return ["-chardev", chardev(line), *option("-object", {"qom-type": "rng-egd", "id": name, "chardev": character})]
 
 
-def small(root: Node, *, q35: bool) -> list[str]:
-    """Video, input, memory balloon, random numbers."""
-    specs: list[dict[str, Any]] = []
+def watchdogs(domain: Domain) -> list[str]:
+    """Watchdogs; QEMU knows one action for all."""
     argv: list[str] = []
-    specs += [
-        {"driver": _USB_INPUT.get(device.get("type", ""), "usb-mouse"), "id": alias(device)}
-        for device in devices(root, "input")
-        if device.get("bus") == "usb"
-    ]
-    for device in devices(root, "video"):
-        model = text(device, "model/@type", "vga")
-        if model == "none":
-            continue
-        if model not in _VIDEO:
-            raise unsupported(f"video model type='{model}'; write one of {', '.join(_VIDEO)}")
-        specs.append({"driver": _VIDEO[model], "id": alias(device), **pci(device, q35=q35)})
-    specs += [
-        {"driver": "virtio-balloon-pci", "id": alias(device), **pci(device, q35=q35)}
-        for device in devices(root, "memballoon")
-        if device.get("model") != "none"
-    ]
-    for device in devices(root, "rng"):
-        source = text(device, "backend") or "/dev/urandom"
-        name = f"obj{alias(device)}"
-        argv += ["-object", json.dumps({"qom-type": "rng-random", "id": name, "filename": source})]
-        specs.append({"driver": "virtio-rng-pci", "rng": name, "id": alias(device), **pci(device, q35=q35)})
-    for spec in specs:
-        argv += ["-device", json.dumps(spec)]
+    for device in domain.devices.watchdogs:
+        if device.model not in ("i6300esb", "ib700"):
+            raise unsupported(f"watchdog model='{device.model}'; write i6300esb or ib700")
+        argv += option("-device", {"driver": device.model, "id": alias_of(device), **place(domain, device)})
+        argv += ["-watchdog-action", _ACTIONS.get(device.action, device.action)]
+    return argv
+
+
+def panics(domain: Domain) -> list[str]:
+    """Panic notifiers."""
+    argv: list[str] = []
+    for device in domain.devices.panics:
+        if device.model != "isa":
+            raise unsupported(f"panic model='{device.model}'; write isa")
+        argv += option("-device", {"driver": "pvpanic"})
     return argv

@@ -1,0 +1,68 @@
+"""What the devices of a running domain are called (libvirt's ``qemu_alias.c``); QEMU's ids are these."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from hostel.model.domain.devices.address import DriveAddress
+from hostel.model.domain.devices.controller import Controller, ControllerType
+from hostel.model.domain.devices.device import Device
+from hostel.model.domain.devices.disk import Disk, DiskBus
+from hostel.model.domain.domain import Domain
+from hostel.model.domain.implicit import find_controller, mirror_consoles
+from hostel.model.domain.platform import Board, board_of
+
+_INDEXED: Final = {DiskBus.VIRTIO: "virtio-disk", DiskBus.USB: "usb-disk"}
+
+
+def assign_aliases(domain: Domain) -> None:
+    """Name every device of a live document that its user has not named."""
+    devices = domain.devices
+    for controller in devices.controllers:
+        controller.alias = controller.alias or _controller_alias(domain, controller)
+    for disk in devices.disks:
+        disk.alias = disk.alias or _disk_alias(domain, disk)
+    groups: tuple[tuple[str, Sequence[Device]], ...] = (
+        ("net", devices.interfaces),
+        ("serial", devices.serials),
+        ("parallel", devices.parallels),
+        ("console", devices.consoles),
+        ("channel", devices.channels),
+        ("input", devices.inputs),
+        ("video", devices.videos),
+        ("sound", devices.sounds),
+        ("hub", devices.hubs),
+        ("watchdog", devices.watchdogs),
+        ("rng", devices.rngs),
+    )
+    for prefix, group in groups:
+        for index, device in enumerate(group):
+            device.alias = device.alias or f"{prefix}{index}"
+    if devices.memballoon is not None:
+        devices.memballoon.alias = devices.memballoon.alias or "balloon0"
+    mirror_consoles(domain)
+
+
+def _controller_alias(domain: Domain, controller: Controller) -> str:
+    index, board = controller.index or 0, board_of(domain)
+    if controller.type == ControllerType.PCI:
+        return "pcie.0" if controller.model == "pcie-root" else f"pci.{index}"
+    is_built_in_ide = controller.type == ControllerType.IDE and board == Board.I440FX
+    is_built_in_sata = controller.type == ControllerType.SATA and board == Board.Q35
+    if index == 0 and (is_built_in_ide or is_built_in_sata):
+        return "ide"
+    if index == 0 and controller.type == ControllerType.USB:
+        return "usb"
+    return f"{controller.type}{index}"
+
+
+def _disk_alias(domain: Domain, disk: Disk) -> str:
+    bus, address = disk.target.bus, disk.address
+    if bus in _INDEXED or not isinstance(address, DriveAddress):
+        return f"{_INDEXED.get(bus or DiskBus.NONE, 'disk')}{disk.target.position or 0}"
+    place = f"{address.controller}-{address.bus}"
+    controller = find_controller(domain, ControllerType.SCSI, address.controller)
+    if bus == DiskBus.SCSI and controller is not None and controller.model != "lsilogic":
+        place += f"-{address.target}"
+    return f"{bus}{place}-{address.unit}"

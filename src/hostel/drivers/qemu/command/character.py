@@ -1,0 +1,131 @@
+"""Character devices: what is at the host's end, and the port in the guest (``qemuBuildChrDeviceCommandLine``)."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from hostel.drivers.qemu.command.context import Context, alias_of, escape, option
+from hostel.drivers.qemu.command.place import place
+from hostel.drivers.qemu.document import unsupported
+from hostel.model.domain.devices.address import VirtioSerialAddress
+from hostel.model.domain.devices.character import (
+    Channel,
+    CharacterBackend,
+    CharacterSource,
+    CharacterType,
+    Console,
+    Serial,
+)
+from hostel.model.domain.devices.controller import ControllerType
+from hostel.model.domain.domain import Domain
+from hostel.model.domain.implicit import find_controller
+
+_SERIALS: Final = {"isa-serial": "isa-serial", "pci-serial": "pci-serial", "usb-serial": "usb-serial"}
+
+
+def arguments(domain: Domain, context: Context) -> list[str]:
+    """Serial and parallel ports, consoles and channels; a console on a serial port is that port."""
+    argv: list[str] = []
+    for serial in domain.devices.serials:
+        argv += [*_chardev(serial), *_serial(domain, serial)]
+    for parallel in domain.devices.parallels:
+        port = parallel.target.port if parallel.target is not None else None
+        spec = {"driver": "isa-parallel", "chardev": f"char{alias_of(parallel)}", "id": alias_of(parallel)}
+        argv += [*_chardev(parallel), *option("-device", {**spec, "index": port})]
+    for channel in domain.devices.channels:
+        argv += _channel(domain, channel, context)
+    for console in domain.devices.consoles:
+        argv += _console(domain, console)
+    return argv
+
+
+def _serial(domain: Domain, serial: Serial) -> list[str]:
+    target = serial.target
+    kind = target.type if target is not None else None
+    driver = _SERIALS.get(kind or "isa-serial")
+    if driver is None:
+        raise unsupported(
+            f"serial '{alias_of(serial)}': target type '{kind}'; write isa-serial, pci-serial or usb-serial"
+        )
+    index = target.port if target is not None and driver == "isa-serial" else None
+    spec = {"driver": driver, "chardev": f"char{alias_of(serial)}", "id": alias_of(serial), "index": index}
+    return option("-device", {**spec, **place(domain, serial)})
+
+
+def _virtio_port(domain: Domain, device: Channel | Console) -> dict[str, object]:
+    address = device.address
+    if not isinstance(address, VirtioSerialAddress):
+        return {}
+    controller = find_controller(domain, ControllerType.VIRTIO_SERIAL, address.controller)
+    if controller is None:
+        raise unsupported(f"'{alias_of(device)}': there is no virtio-serial controller {address.controller}")
+    return {"bus": f"{alias_of(controller)}.{address.bus}", "nr": address.port}
+
+
+def _console(domain: Domain, console: Console) -> list[str]:
+    kind = console.target.type if console.target is not None else None
+    if kind == "serial":
+        return []
+    if kind != "virtio":
+        raise unsupported(f"console '{alias_of(console)}': target type '{kind}'; write serial or virtio")
+    spec = {"driver": "virtconsole", **_virtio_port(domain, console)}
+    rest = {"chardev": f"char{alias_of(console)}", "id": alias_of(console)}
+    return [*_chardev(console), *option("-device", {**spec, **rest})]
+
+
+def _channel(domain: Domain, channel: Channel, context: Context) -> list[str]:
+    target = channel.target
+    if target is None or target.type != "virtio":
+        raise unsupported(f"channel '{alias_of(channel)}': write <target type='virtio' name='…'/>")
+    if channel.type == CharacterType.UNIX and channel.source is None:
+        path = str(context.monitor.parent / alias_of(channel))
+        channel.sources = [CharacterSource(mode="bind", path=path)]
+    spec = {"driver": "virtserialport", **_virtio_port(domain, channel)}
+    rest = {"chardev": f"char{alias_of(channel)}", "id": alias_of(channel), "name": target.name}
+    return [*_chardev(channel), *option("-device", {**spec, **rest})]
+
+
+def _chardev(device: CharacterBackend) -> list[str]:
+    return ["-chardev", chardev(device)]
+
+
+def chardev(device: CharacterBackend) -> str:
+    """The ``-chardev`` of a character device."""
+    kind, source = device.type, device.source or CharacterSource()
+    name = f"id=char{alias_of(device)}"
+    path = escape(source.path or "")
+    logging = ""
+    if device.log is not None:
+        append = "off" if device.log.append is False else "on"
+        logging = f",logfile={escape(device.log.file)},logappend={append}"
+    waiting = ",server=on,wait=off" if source.mode == "bind" else ""
+    if source.reconnect is not None and source.reconnect.enabled:
+        waiting += f",reconnect={source.reconnect.timeout or 0}"
+    match kind:
+        case CharacterType.PTY | CharacterType.NULL:
+            return f"{kind},{name}{logging}"
+        case CharacterType.FILE:
+            return f"file,{name},path={path},append={'on' if source.append else 'off'}{logging}"
+        case CharacterType.DEV:
+            return f"{'parallel' if device.TAG == 'parallel' else 'serial'},{name},path={path}{logging}"
+        case CharacterType.PIPE:
+            return f"pipe,{name},path={path}{logging}"
+        case CharacterType.UNIX:
+            return f"socket,{name},path={path}{waiting}{logging}"
+        case CharacterType.TCP:
+            telnet = ",telnet=on" if device.protocol == "telnet" else ""
+            if device.protocol not in (None, "raw", "telnet"):
+                raise unsupported(f"{device.TAG}: protocol type='{device.protocol}'; write raw or telnet")
+            host, port = escape(source.host or "127.0.0.1"), escape(source.service or "0")
+            return f"socket,{name},host={host},port={port}{waiting}{telnet}{logging}"
+        case CharacterType.UDP:
+            return f"udp,{name}{_udp(device)}{logging}"
+        case _:
+            raise unsupported(f"{device.TAG} type='{kind}'; write pty, null, file, dev, pipe, unix, tcp or udp")
+
+
+def _udp(device: CharacterBackend) -> str:
+    ends = {source.mode: source for source in device.sources}
+    there, here = ends.get("connect", CharacterSource()), ends.get("bind", CharacterSource())
+    text = f",host={escape(there.host or '127.0.0.1')},port={escape(there.service or '0')}"
+    return f"{text},localaddr={escape(here.host or '')},localport={escape(here.service or '0')}"

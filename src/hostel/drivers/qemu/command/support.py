@@ -1,0 +1,174 @@
+"""What of a document this driver acts on; anything else is refused by its path, so that nothing is left out unsaid.
+
+A class that is missing here is refused as a whole. Attributes and elements that do not concern a running machine of a
+session, such as a title, are listed as what is acted on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from hostel.codec.xml import Element
+from hostel.drivers.qemu.document import unsupported
+from hostel.model.domain import clock, cpu, domain, features, memory, os, passthrough, tune
+from hostel.model.domain.devices import (
+    address,
+    character,
+    controller,
+    device,
+    disk,
+    graphics,
+    input,
+    interface,
+    paravirtual,
+    platform,
+    seclabel,
+    sound,
+    source,
+    video,
+)
+
+_DEVICE: Final = "alias acpi_index address"
+_VIRTIO: Final = "iommu ats packed page_per_vq"
+_CHARACTER: Final = f"type sources protocol log target {_DEVICE}"
+
+_ACTED_ON: Final[dict[type[Element], str]] = {
+    domain.Domain: (
+        "type id name uuid genid title description metadata memory current_memory vcpu iothreads iothread_ids resource "
+        "os features cpu clock on_poweroff on_reboot on_crash on_lockfailure pm devices seclabels qemu_commandline"
+    ),
+    domain.GenerationId: "value",
+    domain.PowerManagement: "suspend_to_mem suspend_to_disk",
+    domain.Devices: (
+        "emulator disks controllers interfaces serials parallels consoles channels inputs graphics sounds audios "
+        "videos hubs watchdogs memballoon rngs panics"
+    ),
+    memory.Memory: "dump_core unit value",
+    memory.CurrentMemory: "unit value",
+    tune.IoThreadIds: "iothreads",
+    tune.IoThread: "id",
+    tune.Resource: "partition",
+    seclabel.SecurityLabel: "type model relabel",
+    passthrough.QemuCommandline: "arguments",
+    passthrough.QemuArgument: "value",
+    os.Os: "type kernel initrd cmdline dtb boot bootmenu bios",
+    os.OsType: "arch machine value",
+    os.BootMenu: "enable timeout",
+    os.Bios: "reboot_timeout",
+    features.Features: "acpi apic pae hap hyperv kvm pvspinlock pmu vmport smm ioapic vmcoreinfo",
+    features.Apic: "eoi",
+    features.Hyperv: (
+        "mode relaxed vapic spinlocks vpindex runtime synic stimer reset vendor_id frequencies reenlightenment "
+        "tlbflush ipi evmcs avic"
+    ),
+    features.Spinlocks: "state retries",
+    features.SyntheticTimer: "state direct",
+    features.VendorId: "state value",
+    features.Kvm: "hidden hint_dedicated poll_control pv_ipi",
+    features.SystemManagement: "state",
+    cpu.Vcpu: "placement value current",
+    cpu.Cpu: "mode match check migratable model vendor topology maxphysaddr features",
+    cpu.CpuModel: "fallback vendor_id name",
+    cpu.Topology: "sockets dies cores threads",
+    cpu.MaxPhysicalAddress: "mode bits",
+    cpu.CpuFeature: "policy name",
+    clock.Clock: "offset adjustment basis start timers",
+    clock.Timer: "name present tickpolicy track frequency",
+    address.PciAddress: "domain bus slot function multifunction",
+    address.DriveAddress: "controller bus target unit",
+    address.VirtioSerialAddress: "controller bus port",
+    address.UsbAddress: "bus port",
+    device.Boot: "order",
+    device.Rom: "enabled bar file",
+    device.VirtioDriver: _VIRTIO,
+    disk.Disk: (
+        "type device model snapshot driver source backing_store geometry blockio target readonly shareable serial wwn "
+        f"vendor product boot {_DEVICE}"
+    ),
+    disk.DiskDriver: (
+        "name type cache error_policy rerror_policy io ioeventfd event_idx discard iothread detect_zeroes queues "
+        f"queue_size {_VIRTIO}"
+    ),
+    disk.DiskTarget: "dev bus tray removable rotation_rate",
+    disk.Geometry: "cyls heads secs trans",
+    disk.BlockIo: "logical_block_size physical_block_size",
+    source.DiskSource: "file dev protocol name query pool volume startup_policy index hosts readahead timeout",
+    source.Host: "name port transport socket",
+    source.BackingStore: "type index image_format source backing_store",
+    source.ImageFormat: "type",
+    source.Reconnect: "enabled timeout",
+    controller.Controller: (f"type index model ports vectors model_name target driver master_startport {_DEVICE}"),
+    controller.ControllerTarget: "chassis_nr chassis port bus_nr hotplug",
+    controller.ControllerDriver: f"queues cmd_per_lun max_sectors ioeventfd iothread {_VIRTIO}",
+    interface.Interface: f"type mac source script downscript target model driver link_state mtu boot rom {_DEVICE}",
+    interface.Mac: "address type check",
+    interface.InterfaceSource: "network bridge",
+    interface.InterfaceTarget: "dev managed",
+    interface.InterfaceDriver: f"name {_VIRTIO}",
+    character.Serial: _CHARACTER,
+    character.SerialTarget: "type port model",
+    character.Parallel: _CHARACTER,
+    character.ParallelTarget: "port",
+    character.Console: f"tty {_CHARACTER}",
+    character.ConsoleTarget: "type port",
+    character.Channel: _CHARACTER,
+    character.ChannelTarget: "type name state",
+    character.CharacterSource: "mode path append host service reconnect",
+    character.Log: "file append",
+    input.Input: f"type bus driver source {_DEVICE}",
+    input.InputSource: "evdev",
+    input.Hub: f"type {_DEVICE}",
+    graphics.Graphics: (
+        "type socket port autoport websocket listen keymap share_policy power_control passwd listens audio"
+    ),
+    graphics.Listen: "type address socket",
+    sound.Sound: f"model codecs audio {_DEVICE}",
+    sound.Audio: "id type path",
+    video.Video: f"driver model {_DEVICE}",
+    video.VideoDriver: f"name {_VIRTIO}",
+    video.VideoModel: "type ram vram vram64 vgamem heads primary resolution",
+    video.Resolution: "x y",
+    paravirtual.MemoryBalloon: f"model autodeflate free_page_reporting stats_period driver {_DEVICE}",
+    paravirtual.Rng: f"model rate backend driver {_DEVICE}",
+    paravirtual.RngRate: "bytes period",
+    paravirtual.RngBackend: "model type path sources protocol",
+    platform.Watchdog: f"model action {_DEVICE}",
+    platform.Panic: f"model {_DEVICE}",
+}
+FIELDS: Final = {cls: frozenset(names.split()) for cls, names in _ACTED_ON.items()}
+
+
+def refuse_unknown(document: domain.Domain) -> None:
+    """Refuse what a guest would miss if it were left out without a word.
+
+    Raises:
+        VirtError: ``CONFIG_UNSUPPORTED``, naming the element or attribute.
+    """
+    for path, name in _not_acted_on(document, "/domain"):
+        raise unsupported(f"<{name}> is not supported by this driver; remove it ({path})")
+    for label in document.seclabels:
+        if label.type == "static" or label.model not in (None, "none", "dac"):
+            raise unsupported(f"Security driver {label.model or label.type} not enabled; remove <seclabel>")
+
+
+def _not_acted_on(element: Element, path: str) -> Iterator[tuple[str, str]]:
+    """Path and name of everything that is not in the table."""
+    known = FIELDS.get(type(element))
+    if known is None:
+        yield path, element.TAG
+        return
+    for field in element.FIELDS:
+        value = getattr(element, field.name)
+        if field.name not in known and not field.is_absent(value):
+            if isinstance(value, list):
+                value = value[0]
+            if isinstance(value, Element) and value.DROP_EMPTY and value.is_empty():
+                continue
+            name = value.TAG if isinstance(value, Element) else field.tag
+            yield f"{path}/{name}", name
+    for item in element.unknown:
+        name = item.name.lstrip("@").rpartition("}")[2]
+        yield f"{path}/{item.leaf + '/' if item.leaf else ''}{item.name}", name
+    for below in element.elements():
+        yield from _not_acted_on(below, f"{path}/{below.TAG}")
