@@ -1,0 +1,74 @@
+"""Opening the user's session: what it starts, and what it loads."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import hostel
+from hostel.drivers import boot
+from hostel.drivers.store import Directories
+
+
+@pytest.fixture
+def directories(tmp_path: Path) -> Directories:
+    return Directories.under(tmp_path / "home")
+
+
+def is_active(directories: Directories) -> bool:
+    with hostel.open("qemu:///session", directories) as connection:
+        return connection.pool("p").is_active
+
+
+@pytest.fixture
+def marked(directories: Directories, tmp_path: Path) -> None:
+    """A pool that starts by itself, in a session that was opened since the host started."""
+    with hostel.open("qemu:///session", directories) as connection:
+        pool = connection.define_pool(
+            f"<pool type='dir'><name>p</name><target><path>{tmp_path}/p</path></target></pool>"
+        )
+        pool.build()
+        pool.autostart = True
+
+
+@pytest.mark.usefixtures("marked")
+def test_the_first_opening_starts_what_is_marked_and_later_ones_leave_it(directories: Directories) -> None:
+    assert not is_active(directories)
+    shutil.rmtree(directories.state)  # as a host that starts with an empty runtime directory
+    assert is_active(directories)
+    with hostel.open("qemu:///session", directories) as connection:
+        connection.pool("p").stop()
+    assert not is_active(directories)
+
+
+@pytest.mark.usefixtures("marked")
+def test_after_a_reboot_only_what_is_marked_runs(
+    directories: Directories, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with hostel.open("qemu:///session", directories) as connection:
+        xml = f"<pool type='dir'><name>transient</name><target><path>{tmp_path}/t</path></target></pool>"
+        connection.create_pool(xml, build=True)
+    identity = tmp_path / "boot_id"
+    identity.write_text("another")
+    monkeypatch.setattr(boot, "_BOOT_ID", identity)
+    with hostel.open("qemu:///session", directories) as connection:
+        assert [(pool.name, pool.is_active) for pool in connection.pools()] == [("p", True)]
+
+
+def test_listing_machines_loads_nothing_of_pools_and_networks(directories: Directories) -> None:
+    script = (
+        "import sys, hostel\n"
+        "with hostel.open('qemu:///session') as connection: connection.domains()\n"
+        "print([name for name in ('hostel.drivers.storage.driver', 'hostel.drivers.network.driver', 'urllib.request') "
+        "if name in sys.modules])\n"
+    )
+    environment = {"HOSTEL_HOME": str(directories.config.parent), "PATH": "/usr/bin:/bin"}
+    hostel.open("qemu:///session", directories).close()  # the first opening starts things
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True, env=environment
+    )
+    assert done.stdout == "[]\n"
