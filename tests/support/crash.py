@@ -66,9 +66,11 @@ class Recording:
         self.versions = [Version(0, 0, bytes(workload.content), {})]
 
     @classmethod
-    def random(cls, rng: random.Random, steps: int, options: dict[str, Value] | None = None) -> Recording:
+    def random(
+        cls, rng: random.Random, steps: int, options: dict[str, Value] | None = None, size: int | None = None
+    ) -> Recording:
         """Run a random workload."""
-        recording = cls(Workload(rng, LoggedDriver, options=options, aligned=True))
+        recording = cls(Workload(rng, LoggedDriver, options=options, size=size, aligned=True))
         for _ in range(steps):
             recording.step()
         recording.step("reopen")
@@ -103,6 +105,17 @@ class Recording:
     def states(self, rng: random.Random, *, samples: int = 12, prefixes: bool = True) -> Iterator[State]:
         """Disks after a power cut: every prefix of the log, torn writes, and reorderings between two flushes."""
         yield from crash_states(self.initial, self.log, rng, samples=samples, prefixes=prefixes)
+
+
+def sample(states: Iterator[State], rng: random.Random, count: int) -> list[State]:
+    """At most ``count`` of the states, without keeping all of them in memory."""
+    kept: list[State] = []
+    for seen, state in enumerate(states):
+        if seen < count:
+            kept.append(state)
+        elif (at := rng.randrange(seen + 1)) < count:
+            kept[at] = state
+    return kept
 
 
 def crash_states(

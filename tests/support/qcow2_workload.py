@@ -20,6 +20,7 @@ SECTOR: Final = 512
 # Clusters of 512 bytes reach the ends of tables and refcount blocks soonest.
 CLUSTER_SIZES: Final = (512, 512, 1024, 4096, 4096, 65536)
 REFCOUNT_BITS: Final = (1, 2, 4, 8, 16, 16, 32, 64)
+_MODEST: Final = 1 << 19  # bytes: enough to cross what there is to cross, and quick to read back after each step
 BACKING_NAMES: Final = ("b", "base.raw", "a/longer/path/to/base.raw")
 Driver = TypeVar("Driver", bound=MemoryDriver)
 
@@ -76,11 +77,16 @@ class Workload:
         if size is None:
             size = self.random_size()
         extended = bool(self.options.get("extended_l2"))
-        if rng.random() < 0.4:
+        if rng.random() < 0.4 and "preallocation" not in self.options:
             self.backing = noise(rng, rng.choice((size // 2, size, size + 5 * self.cluster_size)) // SECTOR * SECTOR)
             self.options["backing_file"] = "base.raw"
             self.options["backing_fmt"] = "raw"
-        if preallocate and (extended or self.backing is None) and rng.random() < 0.3:
+        if (
+            preallocate
+            and "preallocation" not in self.options
+            and (extended or self.backing is None)
+            and rng.random() < 0.3
+        ):
             self.options["preallocation"] = rng.choice(("metadata", "falloc", "full"))
         self.original_backing = self.backing
         self.content = self.below(size)
@@ -101,7 +107,7 @@ class Workload:
 
     def random_size(self) -> int:
         """A virtual size of some clusters, and sometimes part of one; now and then none."""
-        clusters = self.rng.choice((0, 1, 7, 60, 130))
+        clusters = min(self.rng.choice((0, 1, 7, 60, 130, 300)), _MODEST // self.cluster_size)
         return clusters * self.cluster_size + self.rng.choice((0, 0, SECTOR)) % self.cluster_size
 
     def below(self, size: int) -> bytearray:
@@ -141,7 +147,7 @@ class Workload:
     def place(self) -> tuple[int, int]:
         """A random range: offset and length."""
         size, cluster = len(self.content), self.cluster_size
-        lengths = (1, 511, SECTOR, SECTOR, cluster, cluster, 3 * cluster, 3 * cluster + 7, 20 * cluster)
+        lengths = (1, 511, SECTOR, SECTOR, cluster, cluster, 3 * cluster, 3 * cluster + 7, 20 * cluster, 150 * cluster)
         offset, length = self.rng.randrange(size), self.rng.choice(lengths)
         if self.rng.random() < 0.3:
             offset -= offset % cluster
@@ -204,7 +210,8 @@ class Workload:
 
     def grow(self) -> None:
         """Grow; what is new reads as zeroes, whatever the backing image has there."""
-        added = self.rng.choice((SECTOR, self.cluster_size, 7 * self.cluster_size + SECTOR, 70 * self.cluster_size))
+        many = min(70, _MODEST // self.cluster_size)
+        added = self.rng.choice((SECTOR, self.cluster_size, 7 * self.cluster_size + SECTOR, many * self.cluster_size))
         mode = Preallocation.OFF
         if self.backing is None and self.rng.random() < 0.4:
             mode = self.rng.choice(list(Preallocation))
