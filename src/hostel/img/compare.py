@@ -178,7 +178,7 @@ def _first_difference(first: bytearray, second: memoryview) -> int:
 def _chunks(first: BlockNode, second: BlockNode, end: int, *, strict: bool) -> Iterator[_Chunk]:
     """What has to be read of two images up to ``end``; stops at a difference of status where that counts."""
     for offset, stop, one, other in paired(_walk(first, 0, end), _walk(second, 0, end)):
-        if strict and _strict_status(one) != _strict_status(other):
+        if strict and _strict_status(one, end) != _strict_status(other, end):
             raise _Found(Difference(offset, is_status=True))
         if one.status & other.status & Status.ZERO:
             continue
@@ -214,5 +214,7 @@ def _side(extent: ChainExtent, offset: int) -> tuple[BlockNode | None, int]:
     return extent.layer, offset
 
 
-def _strict_status(extent: ChainExtent) -> tuple[Status, bool]:
-    return extent.status & (Status.DATA | Status.ZERO | Status.ALLOCATED), extent.host_offset is not None
+def _strict_status(extent: ChainExtent, end: int) -> tuple[Status, bool, bool]:
+    """What the strict comparison looks at: QEMU counts among it whether the range goes on to the image's end."""
+    flags = extent.status & (Status.DATA | Status.ZERO | Status.ALLOCATED)
+    return flags, extent.host_offset is not None, extent.end == end

@@ -11,7 +11,7 @@ from hostel.block.node import BlockNode
 from hostel.errors import BlockError
 from hostel.img import create
 from hostel.img.target import failed, new_target, refuse_source, reported
-from hostel.units import INT64_MAX, MiB
+from hostel.units import INT64_MAX, SECTOR, MiB
 
 _BUFFER: Final = 2 * MiB
 
@@ -64,12 +64,15 @@ def dd(source: BlockNode, chosen: Range, target: create.Plan) -> None:
     with new_target(target, f"{target.filename}: error while creating output image: ", cache=WRITEBACK) as node:
         buffer = memoryview(bytearray(_BUFFER))
         for start in range(chosen.start, chosen.end, _BUFFER):
-            view = buffer[: min(_BUFFER, chosen.end - start)]
+            length = min(_BUFFER, chosen.end - start)
             try:
-                source.pread_padded(start, view)
+                source.pread_padded(start, buffer[:length])
             except OSError as error:
                 raise failed("error while reading from input image file", error) from None
+            # A disk has whole sectors: the last one is filled up with zeroes.
+            padded = min(-(-length // SECTOR) * SECTOR, node.length - (start - chosen.start))
+            buffer[length:padded] = bytes(padded - length)
             try:
-                node.pwrite(start - chosen.start, view)
+                node.pwrite(start - chosen.start, buffer[:padded])
             except OSError as error:
                 raise failed("error while writing to output image file", error) from None
