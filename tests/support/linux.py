@@ -92,7 +92,7 @@ class Linux:
         packages = sorted(CACHE.glob("linux-image-*.deb"))
         if not packages:
             missing = f"needs a Linux kernel in {CACHE} (./test downloads it)"
-            pytest.fail(missing) if os.environ.get("CI") == "true" else pytest.skip(missing)
+            pytest.fail(missing) if "HOSTEL_TESTS_IN_CI" in os.environ else pytest.skip(missing)
         self.kernel = Kernel(packages[-1], work / "kernel")
         self.work = work
 
