@@ -16,6 +16,9 @@ class Status(enum.IntFlag):
     ALLOCATED = 4  # decided by this layer
     COMPRESSED = 8  # stored compressed; has no host offset
 
+    # Flags are tested millions of times, and an enum's own "and" costs ten times an integer's.
+    __and__ = int.__and__  # type: ignore[assignment]
+
 
 class Extent(NamedTuple):
     """A range of one status.

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping
+from typing import Final, NamedTuple
 
 from hostel.block.chain import ChainExtent, block_status
 from hostel.block.extent import Status
 from hostel.block.node import BlockNode
+
+# Present, zero, data: for each sum of flags.
+_FLAGS: Final = [
+    (bool(flags & Status.ALLOCATED), bool(flags & Status.ZERO), bool(flags & Status.DATA)) for flags in range(8)
+]
 
 
 class MapEntry(NamedTuple):
@@ -52,56 +57,52 @@ class MapEntry(NamedTuple):
         return self._replace(length=self.length + following.length)
 
 
+class _Layer:
+    """What the map needs to know of a layer, asked once: there may be millions of extents.
+
+    Attributes:
+        length: bytes that the guest sees of it.
+        filename: the file that its data lies in.
+        end: where that file ends, bytes; None for a format whose file may end anywhere.
+    """
+
+    __slots__ = ("end", "filename", "length")
+
+    def __init__(self, node: BlockNode) -> None:
+        file = node.storage
+        self.length = node.length
+        self.filename = None if file is None else file.filename
+        self.end = file.length if file is not None and node.format == "raw" else None
+
+
 def map(node: BlockNode, start: int, end: int) -> Iterator[MapEntry]:
     """The entries from ``start`` to ``end``, neighbours joined; nothing is read."""
-    last: MapEntry | None = None
     if start >= end:
         return
-    for extent in block_status(node, start, end - start):
-        for entry in _entries(extent):
-            if last is not None and last.joins(entry):
-                last = last.extended(entry)
-                continue
-            if last is not None:
-                yield last
+    layers = {id(layer): _Layer(layer) for layer in node.chain()}
+    entries = _entries(block_status(node, start, end - start), layers)
+    last = next(entries)
+    for entry in entries:
+        if last.joins(entry):
+            last = last.extended(entry)
+        else:
+            yield last
             last = entry
-    if last is not None:
-        yield last
+    yield last
 
 
-def _entries(extent: ChainExtent) -> Iterator[MapEntry]:
-    """An extent of the chain, cut where a raw image's file ends in the middle of a sector."""
-    entry = _entry(extent)
-    file = extent.layer.storage
-    if entry.data and entry.offset is not None and file is not None and extent.layer.format == "raw":
-        inside = file.length - entry.offset
-        if 0 < inside < entry.length:
-            yield entry._replace(length=inside)
-            entry = entry._replace(
-                start=entry.start + inside,
-                length=entry.length - inside,
-                zero=True,
-                data=False,
-                offset=entry.offset + inside,
-            )
-    yield entry
-
-
-def _entry(extent: ChainExtent) -> MapEntry:
-    """What a chain's extent is on a map."""
-    layer, depth = extent.layer, extent.depth
-    present = bool(extent.status & Status.ALLOCATED)
-    if present and extent.offset >= layer.length:
-        # Beyond the end of a shorter backing image: on a map the layer above leaves it out.
-        present, depth = False, depth - 1
-    file = layer.storage if extent.host_offset is not None else None
-    return MapEntry(
-        start=extent.offset,
-        length=extent.length,
-        depth=depth,
-        present=present,
-        zero=bool(extent.status & Status.ZERO),
-        data=bool(extent.status & Status.DATA),
-        offset=extent.host_offset,
-        filename=file.filename if file is not None else None,
-    )
+def _entries(extents: Iterator[ChainExtent], layers: Mapping[int, _Layer]) -> Iterator[MapEntry]:
+    """What a chain's extents are on a map."""
+    for offset, length, status, node, depth, host in extents:
+        layer = layers[id(node)]
+        present, zero, data = _FLAGS[status & 7]
+        if present and offset >= layer.length:
+            # Beyond the end of a shorter backing image: on a map the layer above leaves it out.
+            present, depth = False, depth - 1
+        filename = None if host is None else layer.filename
+        if data and host is not None and layer.end is not None and host < layer.end < host + length:
+            # A raw image's file ends in the middle of a sector.
+            inside = layer.end - host
+            yield MapEntry(offset, inside, depth, present, zero, data, host, filename)
+            offset, length, host, zero, data = offset + inside, length - inside, layer.end, True, False
+        yield MapEntry(offset, length, depth, present, zero, data, host, filename)

@@ -26,14 +26,15 @@ class Output:
         self.out = out if out is not None else sys.stdout
         self.err = err if err is not None else sys.stderr
         self.quiet = False
+        self._terminals = [stream for stream in (self.out, self.err) if stream.isatty()]
 
     def text(self, text: str) -> None:
         """Print text as it is."""
-        _write(self.out, text)
+        self._write(self.out, text)
 
     def line(self, text: str = "") -> None:
         """Print a line."""
-        _write(self.out, text + "\n")
+        self._write(self.out, text + "\n")
 
     def note(self, text: str) -> None:
         """Print a line that ``-q`` drops."""
@@ -43,9 +44,9 @@ class Output:
     def error(self, message: str, hint: str | None = None) -> None:
         """Report an error: each line of the message with the tool's name, the hint as it is."""
         for line in message.split("\n"):
-            _write(self.err, f"{self.prog}: {line}\n")
+            self._write(self.err, f"{self.prog}: {line}\n")
         if hint:
-            _write(self.err, hint.rstrip("\n") + "\n")
+            self._write(self.err, hint.rstrip("\n") + "\n")
 
     def failed(self, error: OSError, prefix: str = "") -> None:
         """Report an error of the block layer or of the host."""
@@ -53,17 +54,16 @@ class Output:
 
     def warning(self, message: str) -> None:
         """Report what deserves attention and stops nothing."""
-        _write(self.err, f"{self.prog}: warning: {message}\n")
+        self._write(self.err, f"{self.prog}: warning: {message}\n")
+
+    def _write(self, stream: TextIO, text: str) -> None:
+        if stream in self._terminals and not text.isprintable():
+            text = "".join(map(_visible, text))
+        stream.write(text)
 
     def diagnostic(self, text: str) -> None:
         """Print a line on standard error as it is."""
-        _write(self.err, text + "\n")
-
-
-def _write(stream: TextIO, text: str) -> None:
-    if stream.isatty():
-        text = "".join(map(_visible, text)) if not text.isprintable() else text
-    stream.write(text)
+        self._write(self.err, text + "\n")
 
 
 def _visible(char: str) -> str:
