@@ -214,7 +214,7 @@ def _side(extent: ChainExtent, offset: int) -> tuple[BlockNode | None, int]:
     return extent.layer, offset
 
 
-def _strict_status(extent: ChainExtent, end: int) -> tuple[Status, bool, bool]:
+def _strict_status(extent: ChainExtent, end: int) -> tuple[int, bool, bool]:
     """What the strict comparison looks at: QEMU counts among it whether the range goes on to the image's end."""
     flags = extent.status & (Status.DATA | Status.ZERO | Status.ALLOCATED)
     return flags, extent.host_offset is not None, extent.end == end
