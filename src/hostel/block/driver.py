@@ -112,6 +112,7 @@ class FormatInfo(NamedTuple):
     Attributes:
         cluster_size: bytes; None where the format has none.
         specific: the ``data`` of QEMU's ``format-specific``, with QEMU's keys.
+        vm_state_offset: where machine state is kept, in the guest's bytes; 0 where the format keeps none.
     """
 
     cluster_size: int | None = None
@@ -119,6 +120,7 @@ class FormatInfo(NamedTuple):
     encrypted: bool = False
     compressed: bool = False
     specific: Mapping[str, Any] | None = None
+    vm_state_offset: int = 0
 
 
 class BlockDriver(abc.ABC):
@@ -193,6 +195,35 @@ class FormatDriver(BlockDriver):
     def probe(cls, head: bytes, filename: str) -> int:
         """How sure we are that an image starting with ``head`` is ours: 0 (not) to 100."""
         return 0
+
+
+class ProtocolDriver(BlockDriver):
+    """A protocol other than ``file``: opened on what its options name.
+
+    Attributes:
+        filename: how QEMU calls what was opened.
+    """
+
+    filename: str
+
+    @classmethod
+    @abc.abstractmethod
+    def parse_filename(cls, name: str) -> Mapping[str, Any]:
+        """The options that a name with one of the protocol's schemes stands for.
+
+        Raises:
+            OptionError: it is no such name.
+        """
+
+    @classmethod
+    @abc.abstractmethod
+    def open(cls, options: Mapping[str, Any], mode: OpenMode, *, creating: bool = False) -> Self:
+        """Open what the options name; ``creating`` to lay out an image in it.
+
+        Raises:
+            OptionError: an option is unknown, missing or wrong.
+            BlockError: it cannot be opened.
+        """
 
 
 class Preallocation(enum.Enum):

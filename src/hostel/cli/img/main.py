@@ -36,13 +36,14 @@ class VersionAsked(HostelError):
     """``-V`` or ``--version`` was met."""
 
 
-def _show_version(_: str) -> None:
+def show_version(_: str) -> None:
+    """The check of ``--version``."""
     raise VersionAsked
 
 
 _STANDARD: Final = (
     HELP,
-    Flag("version", "V", "version", check=_show_version),
+    Flag("version", "V", "version", check=show_version),
     Flag("trace", "T", "trace", "pattern"),
 )
 

@@ -166,6 +166,7 @@ class Qcow2Driver(FormatDriver):
             cluster_size=self._image.geometry.cluster_size,
             dirty=bool(header.incompatible_features & Incompatible.DIRTY),
             encrypted=bool(header.crypt_method),
+            vm_state_offset=self._image.geometry.l1_entries(header.size) * self._image.geometry.l2_reach,
             specific=_specific(self._image),
         )
 

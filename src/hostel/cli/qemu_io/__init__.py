@@ -1,0 +1,1 @@
+"""``qemu-io``: read, write and look at an image by hand or from a script."""

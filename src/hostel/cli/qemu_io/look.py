@@ -1,0 +1,135 @@
+"""The commands that look at the image or change how it is open."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from hostel.block.driver import CACHE_MODES, Cache, Preallocation
+from hostel.block.options import OptionError, given_options
+from hostel.cli.img.output import dump
+from hostel.cli.qemu_io.command import BadUsage, Command, CommandError, Given, shown, size
+from hostel.cli.qemu_io.session import Opening, Session
+from hostel.img import exercise
+from hostel.units import SECTOR
+
+
+def _length(session: Session, given: Given) -> None:
+    session.text(f"{shown(session.node.length)}\n")
+
+
+def _truncate(session: Session, given: Given) -> None:
+    mode = given.get("m") or "off"
+    if mode not in [each.value for each in Preallocation]:
+        session.output.error(f"Invalid preallocation mode '{mode}'")
+        raise CommandError("")
+    if not given.operands:
+        raise BadUsage
+    target = size(given.operands[0])
+    session.require_writable("truncate")
+    try:
+        session.node.resize(target, Preallocation(mode))
+    except OSError as error:
+        session.output.failed(error)
+        raise CommandError("") from None
+
+
+def _info(session: Session, given: Given) -> None:
+    node = session.node
+    details = node.driver.info()
+    session.text(f"format name: {node.format}\n")
+    session.text(f"cluster size: {shown(details.cluster_size or 0)}\n")
+    session.text(f"vm state offset: {shown(details.vm_state_offset)}\n")
+    if details.specific is not None:
+        session.text("Format specific information:\n" + dump(details.specific, 1))
+
+
+def _alloc(session: Session, given: Given) -> None:
+    start = size(given.operands[0])
+    count = size(given.operands[1]) if len(given.operands) > 1 else SECTOR
+    inside = max(0, min(count, session.node.length - start))
+    total = sum(length for _, length, is_data in exercise.allocation(session.node, start, inside) if is_data)
+    session.text(f"{total}/{inside} bytes allocated at offset {shown(start)}\n")
+
+
+def _map(session: Session, given: Given) -> None:
+    for offset, length, is_data in exercise.allocation(session.node, 0, session.node.length):
+        what = "    allocated" if is_data else "not allocated"
+        session.text(f"{shown(length)} ({length:#x}) bytes {what} at offset {shown(offset)} ({offset:#x})\n")
+
+
+def _close(session: Session, given: Given) -> None:
+    session.close()
+
+
+def _quit(session: Session, given: Given) -> None:
+    session.ended = True
+
+
+def _open(session: Session, given: Given) -> None:
+    opening = Opening(None, read_only=given.has("r"), force_share=given.has("U"))
+    if given.has("n"):
+        opening = opening._replace(cache=CACHE_MODES["none"])
+    if given.get("t") is not None:
+        opening = opening._replace(cache=_cache(session, given.get("t") or ""))
+    _refuse(given, {"s": "snapshot files", "C": "copy-on-read"})
+    options = _options(session, given.get("o"))
+    if options and session.image_opts:
+        raise CommandError("--image-opts and 'open -o' are mutually exclusive")
+    if len(given.operands) > 1:
+        raise BadUsage
+    if given.operands and session.image_opts:
+        options = _options(session, given.operands[0])
+    elif given.operands:
+        opening = opening._replace(filename=given.operands[0])
+    session.open(opening._replace(options=options))
+
+
+def _reopen(session: Session, given: Given) -> None:
+    if given.has("r") and given.has("w"):
+        session.output.error("Only one -r/-w option may be given")
+        raise CommandError("")
+    if given.operands:
+        raise BadUsage
+    _refuse(given, {"o": "driver options"})
+    read_only = True if given.has("r") else False if given.has("w") else None
+    cache = _cache(session, given.get("c") or "") if given.has("c") else None
+    session.reopen(read_only=read_only, cache=cache)
+
+
+def _refuse(given: Given, letters: dict[str, str]) -> None:
+    for letter, what in letters.items():
+        if given.has(letter):
+            raise CommandError(f"-{letter}: {what} are not supported yet")
+
+
+def _cache(session: Session, text: str) -> Cache:
+    if text not in CACHE_MODES:
+        session.output.error(f"Invalid cache option: {text}")
+        raise CommandError("")
+    return CACHE_MODES[text]
+
+
+def _options(session: Session, text: str | None) -> dict[str, str]:
+    if not text:
+        return {}
+    try:
+        return {given.name: given.value for given in given_options(text)}
+    except OptionError as error:
+        session.output.failed(error)
+        raise CommandError("") from None
+
+
+COMMANDS: Final = (
+    Command("length", "l", _length, "gets the length of the current file"),
+    Command("truncate", "t", _truncate, "truncates the current file at the given offset", "m:", (1, 3),
+            "[-m prealloc_mode] off"),
+    Command("info", "i", _info, "prints information about the current file"),
+    Command("alloc", "a", _alloc, "checks if offset is allocated in the file", "", (1, 2), "offset [count]"),
+    Command("map", "", _map, "prints the allocated areas of a file", synopsis=""),
+    Command("open", "o", _open, "open the file specified by path", "snCro:ki:t:d:U", (1, -1),
+            "[-rsCnkU] [-t cache] [-d discard] [-o options] [path]", False),
+    Command("reopen", "", _reopen, "reopens an image with new options", "c:o:rw", (0, -1),
+            "[(-r|-w)] [-c cache] [-o options]"),
+    Command("close", "c", _close, "close the current open file"),
+    Command("quit", "q", _quit, "exit the program", "", (-1, -1), None, False),
+)  # fmt: skip

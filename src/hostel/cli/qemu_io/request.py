@@ -1,0 +1,277 @@
+"""The commands that move bytes: read, write and their kin."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from typing import Final
+
+from hostel.block.node import BlockNode
+from hostel.cli.qemu_io.command import (
+    MAX_REQUEST,
+    BadUsage,
+    Command,
+    CommandError,
+    Given,
+    hexdump,
+    length,
+    report,
+    require_sectors,
+    size,
+)
+from hostel.cli.qemu_io.session import Session, reason
+from hostel.img import exercise
+
+_DEFAULT_PATTERN: Final = 0xCD
+
+
+def _timed(what: str, call: Callable[[], None]) -> float:
+    """Run a request; returns the seconds it took."""
+    start = time.monotonic()
+    try:
+        call()
+    except OSError as error:
+        raise CommandError(f"{what} failed: {reason(error)}") from None
+    return time.monotonic() - start
+
+
+def _verify(given: Given, data: bytearray, offset: int) -> None:
+    """Compare what was read with the pattern of ``-P``."""
+    pattern = given.pattern()
+    if pattern is None:
+        if given.has("l") or given.has("s"):
+            raise BadUsage
+        return
+    start = given.number("s") or 0
+    wanted = given.number("l")
+    count = len(data) - start if wanted is None else wanted
+    if data[start : start + count] != bytes([pattern]) * count:
+        raise CommandError(f"Pattern verification failed at offset {offset + start}, {count} bytes")
+
+
+def _check_pattern_range(given: Given, count: int) -> None:
+    if given.get("P") is None and (given.has("l") or given.has("s")):
+        raise BadUsage
+    start, wanted = given.number("s") or 0, given.number("l")
+    if start > count or (wanted is not None and start + wanted > count):
+        raise CommandError("pattern verification range exceeds end of read data")
+
+
+def _finish_read(session: Session, given: Given, data: bytearray, offset: int, seconds: float) -> None:
+    failed: CommandError | None = None
+    try:
+        _verify(given, data, offset)
+    except CommandError as error:
+        # What was read is shown all the same.
+        failed = error
+        session.text(f"{error}\n")
+    if not given.has("q"):
+        if given.has("v"):
+            session.text(hexdump(data, offset))
+        session.text(report("read", offset, len(data), seconds, parsable=given.has("C")))
+    if failed is not None:
+        raise CommandError("")
+
+
+def read(session: Session, given: Given) -> None:
+    """Read a range."""
+    given.pattern()
+    given.require(2)
+    offset, count = size(given.operands[0]), length(given.operands[1])
+    _check_pattern_range(given, count)
+    if given.has("b"):
+        raise CommandError("read failed: Operation not supported")
+    buffer = bytearray(count)
+    seconds = _timed("read", lambda: session.node.pread(offset, memoryview(buffer)))
+    _finish_read(session, given, buffer, offset, seconds)
+
+
+def _vector(words: list[str]) -> int:
+    """The sum of several lengths."""
+    total = 0
+    for word in words:
+        value = size(word)
+        if value > MAX_REQUEST:
+            raise CommandError(f"Argument '{word}' exceeds maximum size {MAX_REQUEST}")
+        total += value
+        if total > MAX_REQUEST:
+            raise CommandError(f"The total number of bytes exceed the maximum size {MAX_REQUEST}")
+    return total
+
+
+def _readv(session: Session, given: Given) -> None:
+    given.pattern()
+    if len(given.operands) < 2:
+        raise BadUsage
+    offset, count = size(given.operands[0]), _vector(given.operands[1:])
+    buffer = bytearray(count)
+    seconds = _timed("readv", lambda: session.node.pread(offset, memoryview(buffer)))
+    _finish_read(session, given, buffer, offset, seconds)
+
+
+def _payload(session: Session, given: Given, count: int) -> bytes:
+    name = given.get("s")
+    if name is None:
+        pattern = given.pattern(_DEFAULT_PATTERN)
+        assert pattern is not None
+        return bytes([pattern]) * count
+    try:
+        with open(name, "rb") as stream:
+            content = stream.read(count)
+    except OSError as error:
+        session.output.diagnostic(f"{name}: {error.strerror}")
+        raise CommandError("") from None
+    if not content:
+        session.output.diagnostic(f"{name}: file is empty")
+        raise CommandError("")
+    return (content * (count // len(content) + 1))[:count]
+
+
+def _check_write(given: Given) -> None:
+    if given.has("b") and given.has("z"):
+        raise CommandError("-b and -z cannot be specified at the same time")
+    if given.has("f") and (given.has("b") or given.has("c")):
+        raise CommandError("-f and -b or -c cannot be specified at the same time")
+    for letter in "nu":
+        if given.has(letter) and not given.has("z"):
+            raise CommandError(f"-{letter} requires -z to be specified")
+    if sum(map(given.has, "zPs")) > 1:
+        raise CommandError("Only one of -z, -P, and -s can be specified at the same time")
+
+
+def write(session: Session, given: Given) -> None:
+    """Write a range."""
+    given.pattern()
+    given.require(2)
+    _check_write(given)
+    offset = size(given.operands[0])
+    count = size(given.operands[1]) if given.has("n") else length(given.operands[1], hint=" without -n")
+    if given.has("b") or given.has("c"):
+        require_sectors("offset", offset)
+        require_sectors("count", count)
+    if given.has("b"):
+        raise CommandError("write failed: Operation not supported")
+    session.require_writable("write")
+    node = session.node
+    if given.has("z"):
+        seconds = _timed("write", lambda: _zero(node, offset, count, given))
+    else:
+        data = _payload(session, given, count)
+        seconds = _timed("write", lambda: _write(node, offset, data, given))
+    if not given.has("q"):
+        session.text(report("wrote", offset, count, seconds, parsable=given.has("C")))
+
+
+def _zero(node: BlockNode, offset: int, count: int, given: Given) -> None:
+    node.write_zeroes(offset, count, unmap=given.has("u"))
+    if given.has("f"):
+        node.flush()
+
+
+def _write(node: BlockNode, offset: int, data: bytes, given: Given) -> None:
+    if given.has("c"):
+        exercise.write_compressed(node, offset, data)
+        return
+    node.pwrite(offset, data)
+    if given.has("f"):
+        node.flush()
+
+
+def _writev(session: Session, given: Given) -> None:
+    given.pattern()
+    if len(given.operands) < 2:
+        raise BadUsage
+    offset, count = size(given.operands[0]), _vector(given.operands[1:])
+    data = _payload(session, given, count)
+    session.require_writable("writev")
+    seconds = _timed("writev", lambda: _write(session.node, offset, data, given))
+    if not given.has("q"):
+        session.text(report("wrote", offset, count, seconds, parsable=given.has("C")))
+
+
+def _aio_read(session: Session, given: Given) -> None:
+    """Done at once: whoever waits for it finds it finished."""
+    _readv(session, given)
+
+
+def _aio_write(session: Session, given: Given) -> None:
+    if len(given.operands) < 2:
+        raise BadUsage
+    if given.has("z") and len(given.operands) != 2:
+        raise CommandError("-z supports only a single length parameter")
+    if given.has("u") and not given.has("z"):
+        raise CommandError("-u requires -z to be specified")
+    if given.has("z") and given.has("P"):
+        raise CommandError("-z and -P cannot be specified at the same time")
+    if not given.has("z"):
+        _writev(session, given)
+        return
+    offset, count = size(given.operands[0]), size(given.operands[1])
+    session.require_writable("aio_write")
+    seconds = _timed("aio_write", lambda: _zero(session.node, offset, count, given))
+    if not given.has("q"):
+        session.text(report("wrote", offset, count, seconds, parsable=given.has("C")))
+
+
+def _aio_flush(session: Session, given: Given) -> None:
+    """Nothing is outstanding."""
+
+
+def _flush(session: Session, given: Given) -> None:
+    _timed("flush", session.node.flush)
+
+
+def _discard(session: Session, given: Given) -> None:
+    given.require(2)
+    offset, count = size(given.operands[0]), length(given.operands[1])
+    session.require_writable("discard")
+    seconds = _timed("discard", lambda: session.node.discard(offset, count))
+    if not given.has("q"):
+        session.text(report("discard", offset, count, seconds, parsable=given.has("C")))
+
+
+def _sleep(session: Session, given: Given) -> None:
+    try:
+        milliseconds = int(given.operands[0], 0)
+    except ValueError:
+        milliseconds = -1
+    if milliseconds < 0:
+        raise CommandError(f"{given.operands[0]} is not a valid number")
+    time.sleep(milliseconds / 1000)
+
+
+def _abort(session: Session, given: Given) -> None:
+    session.flush()
+    os.abort()
+
+
+def _sigraise(session: Session, given: Given) -> None:
+    number = size(given.operands[0])
+    if number > 64:
+        raise CommandError(f"signal argument '{given.operands[0]}' is too large to be a valid signal")
+    session.flush()
+    os.kill(os.getpid(), number)
+
+
+COMMANDS: Final = (
+    Command("read", "r", read, "reads a number of bytes at a specified offset", "bCl:pP:qs:v", (2, -1),
+            "[-abCqv] [-P pattern [-s off] [-l len]] off len"),
+    Command("readv", "", _readv, "reads a number of bytes at a specified offset", "CP:qv", (2, -1),
+            "[-Cqv] [-P pattern] off len [len..]"),
+    Command("write", "w", write, "writes a number of bytes at a specified offset", "bcCfnpP:qs:uz", (2, -1),
+            "[-bcCfnquz] [-P pattern | -s source_file] off len"),
+    Command("writev", "", _writev, "writes a number of bytes at a specified offset", "CfqP:", (2, -1),
+            "[-Cfq] [-P pattern] off len [len..]"),
+    Command("aio_read", "", _aio_read, "asynchronously reads a number of bytes", "CP:iqv", (2, -1),
+            "[-Ciqv] [-P pattern] off len [len..]"),
+    Command("aio_write", "", _aio_write, "asynchronously writes a number of bytes", "CfiP:quz", (2, -1),
+            "[-Cfiquz] [-P pattern] off len [len..]"),
+    Command("aio_flush", "", _aio_flush, "completes all outstanding aio requests"),
+    Command("flush", "f", _flush, "flush all in-core file state to disk"),
+    Command("discard", "d", _discard, "discards a number of bytes at a specified offset", "Cq", (2, -1),
+            "[-Cq] off len"),
+    Command("sleep", "", _sleep, "waits for the given value in milliseconds", "", (1, 1), None, False),
+    Command("abort", "", _abort, "simulate a program crash using abort(3)", needs_image=False),
+    Command("sigraise", "", _sigraise, "raises a signal", "", (1, 1), "signal", False),
+)  # fmt: skip

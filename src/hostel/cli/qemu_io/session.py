@@ -1,0 +1,144 @@
+"""One run of ``qemu-io``: the open image, and where it prints."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from hostel.block import blockdev, graph
+from hostel.block.driver import Cache
+from hostel.block.node import BlockNode
+from hostel.cli.img.opening import warn_of_guess
+from hostel.cli.img.output import Output
+from hostel.cli.img.output import reason as full_reason
+from hostel.cli.qemu_io.command import CommandError
+from hostel.errors import BlockError, OutOfRange
+
+WRITETHROUGH = Cache(writethrough=True)
+
+
+class Opening(NamedTuple):
+    """How an image is opened.
+
+    Attributes:
+        filename: None where the options say it.
+        options: option tree, flat, with dotted names.
+    """
+
+    filename: str | None
+    format: str | None = None
+    options: Mapping[str, str] = {}
+    read_only: bool = False
+    force_share: bool = False
+    cache: Cache = WRITETHROUGH
+
+
+class Session:
+    """The image, and the streams.
+
+    Attributes:
+        image_opts: image names are lists of options.
+        ended: ``quit`` was given.
+    """
+
+    def __init__(self, output: Output, *, image_opts: bool) -> None:
+        self.output = output
+        self.image_opts = image_opts
+        self.ended = False
+        self._node: BlockNode | None = None
+        self._opening: Opening | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there is an image."""
+        return self._node is not None
+
+    @property
+    def node(self) -> BlockNode:
+        """The open image."""
+        assert self._node is not None
+        return self._node
+
+    def text(self, text: str) -> None:
+        """Print as it is."""
+        self.output.text(text)
+
+    def flush(self) -> None:
+        """Hand what was printed to the system."""
+        sys.stdout.flush()
+        sys.stderr.flush()
+
+    def open(self, opening: Opening) -> None:
+        """Open an image.
+
+        Raises:
+            CommandError: one is open, or this one cannot be opened; it was reported.
+        """
+        if self._node is not None:
+            self.output.error("file open already, try 'help close'")
+            raise CommandError("")
+        try:
+            node = _open(opening)
+        except OSError as error:
+            device = f" device {opening.filename}" if opening.filename is not None else ""
+            hint = error.hint if isinstance(error, BlockError) else None
+            self.output.error(f"can't open{device}: {full_reason(error)}", hint)
+            raise CommandError("") from None
+        if node.probed and node.format == "raw" and not node.read_only:
+            warn_of_guess(self.output, node.filename)
+        self._node, self._opening = node, opening
+
+    def reopen(self, *, read_only: bool | None = None, cache: Cache | None = None) -> None:
+        """Close the image and open it with other properties."""
+        assert self._opening is not None
+        opening = self._opening
+        if read_only is not None:
+            opening = opening._replace(read_only=read_only)
+        if cache is not None:
+            opening = opening._replace(cache=cache)
+        self.close()
+        self.open(opening)
+
+    def close(self) -> None:
+        """Close the image, if there is one.
+
+        Raises:
+            CommandError: what was held back could not be written; it was reported.
+        """
+        node, self._node = self._node, None
+        if node is None:
+            return
+        try:
+            node.close()
+        except OSError as error:
+            self.output.error(f"closing '{node.filename}': {full_reason(error)}")
+            raise CommandError("") from None
+
+    def require_writable(self, what: str) -> None:
+        """Refuse to write what was opened for reading."""
+        if self.node.read_only:
+            self.output.error("Block node is read-only")
+            raise CommandError("")
+
+
+def _open(opening: Opening) -> BlockNode:
+    image: str | blockdev.Described
+    options = dict(opening.options)
+    if opening.format is not None:
+        options["driver"] = opening.format
+    if options:
+        if opening.filename is not None:
+            options.setdefault("file.filename", opening.filename)
+        image = blockdev.from_options(options)
+    else:
+        image = opening.filename or ""
+    return graph.open(image, read_only=opening.read_only, force_share=opening.force_share, cache=opening.cache)
+
+
+def reason(error: OSError) -> str:
+    """An errno's text: commands say no more."""
+    code = errno.EIO if isinstance(error, OutOfRange) else error.errno or errno.EIO
+    return os.strerror(code)

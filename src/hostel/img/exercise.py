@@ -1,0 +1,55 @@
+"""What ``qemu-io`` does to an image beyond reading and writing."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+
+from hostel.block.driver import Compressing
+from hostel.block.extent import Status
+from hostel.block.node import BlockNode
+from hostel.errors import BlockError, OutOfRange, ReadOnly, UnsupportedFeature
+
+
+def write_compressed(node: BlockNode, offset: int, data: bytes) -> None:
+    """Write whole clusters compressed; one that would not get smaller is written as it is.
+
+    Raises:
+        UnsupportedFeature: the format has no compression.
+        BlockError: the range is not made of whole clusters (EINVAL).
+    """
+    driver = node.driver
+    if node.read_only:
+        raise ReadOnly(f"'{node.filename}' is open for reading only")
+    if not isinstance(driver, Compressing):
+        raise UnsupportedFeature("Compression not supported for this file format")
+    end = offset + len(data)
+    if offset < 0 or end > node.length:
+        raise OutOfRange(f"{len(data)} bytes at offset {offset} are outside '{node.filename}'")
+    cluster_size = driver.cluster_size
+    if offset % cluster_size or (end % cluster_size and end != node.length):
+        raise BlockError("A compressed write is whole clusters", errno=errno.EINVAL)
+    compress = driver.compressor()
+    for start in range(0, len(data), cluster_size):
+        part = data[start : start + cluster_size]
+        payload = compress(part.ljust(cluster_size, b"\0"))
+        if payload is None:
+            node.pwrite(offset + start, part)
+            continue
+        with node.lock():
+            driver.pwrite_compressed(offset + start, payload)
+
+
+def allocation(node: BlockNode, offset: int, length: int) -> Iterator[tuple[int, int, bool]]:
+    """The ranges that this layer decides and those it does not: offset, length, whether it does."""
+    last: tuple[int, int, bool] | None = None
+    for extent in node.extents(offset, length):
+        allocated = bool(extent.status & Status.ALLOCATED)
+        if last is not None and last[2] is allocated:
+            last = (last[0], last[1] + extent.length, allocated)
+            continue
+        if last is not None:
+            yield last
+        last = (extent.offset, extent.length, allocated)
+    if last is not None:
+        yield last

@@ -1,0 +1,127 @@
+"""Our ``qemu-io`` and the real one: the same commands on the same image, the same output and exit code."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = [pytest.mark.requires_tool("qemu-io"), pytest.mark.requires_tool("qemu-img")]
+OURS = (sys.executable, "-m", "hostel", "qemu-io")
+# How long a request took, and what follows from it.
+TIMES = re.compile(r"(?<=ops; ).*\)$|(?<=,1,).*$", re.MULTILINE)
+
+
+def run(command: tuple[str, ...], directory: Path, *arguments: str, stdin: str = "") -> tuple[int, str, str]:
+    done = subprocess.run(
+        [*command, *arguments], cwd=directory, capture_output=True, text=True, timeout=60, input=stdin
+    )
+    return done.returncode, TIMES.sub("T", done.stdout), done.stderr
+
+
+def both(tmp_path: Path, *arguments: str, stdin: str = "", format: str = "qcow2") -> tuple[int, str, str]:
+    """Run both tools on equal images; returns what the real one answered, which ours did as well."""
+    answers = []
+    for name, command in (("theirs", ("qemu-io",)), ("ours", OURS)):
+        directory = tmp_path / name
+        directory.mkdir()
+        create = ["qemu-img", "create", "-q", "-f", format, str(directory / "disk"), "4M"]
+        subprocess.run(create, check=True, timeout=60)
+        answers.append(run(command, directory, *arguments, stdin=stdin))
+        images = [tmp_path / each / "disk" for each in ("theirs", "ours")]
+    assert answers[1] == answers[0]
+    compare = ["qemu-img", "compare", "-f", format, "-F", format, *map(str, images)]
+    subprocess.run(compare, check=True, timeout=60, capture_output=True)
+    shutil.rmtree(tmp_path / "theirs")
+    shutil.rmtree(tmp_path / "ours")
+    return answers[0]
+
+
+def commands(*lines: str) -> list[str]:
+    return [word for line in lines for word in ("-c", line)]
+
+
+def test_reading_and_writing(tmp_path: Path) -> None:
+    lines = commands(
+        "write -P 5 1M 64k", "read -P 5 1M 64k", "read -v 1M 40", "r 0 512", "w 512 512", "write -z 2M 64k",
+        "write -z -u 2M 32k", "write -c 3M 64k", "write -f 0 1", "writev 0 1k 2k", "readv -P 0xcd 0 1k 2k",
+        "read -C 0 1k", "read -q 0 1k", "write -C 0 1k", "discard 1M 64k", "d -q 1M 64k", "flush",
+        "aio_write -P 7 64k 64k", "aio_flush", "aio_read -P 7 64k 64k", "aio_flush", "aio_write -z 0 64k",
+    )  # fmt: skip
+    code, _, errors = both(tmp_path, "-f", "qcow2", *lines, "disk")
+    assert (code, errors) == (0, "")
+
+
+def test_looking(tmp_path: Path) -> None:
+    lines = commands(
+        "write 1M 64k", "map", "alloc 0", "alloc 1M", "a 1M 128k", "alloc 4095k 64k", "length", "l", "info",
+        "truncate 5M", "length", "t 4M", "map", "sleep 1",
+    )  # fmt: skip
+    assert both(tmp_path, "-f", "qcow2", *lines, "disk")[0] == 0
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "read -P 6 0 4k", "read 4M 1", "write 4095k 2k", "read x 1", "read 0 1x", "read 0 16E", "read 0 2G", "write 1",
+        "read -s 5 0 512", "read -P 1 -s 400 -l 200 0 512", "read -P 300 0 1", "read -Y 0 1", "write -b 1 512",
+        "write -z -P 1 0 512", "write -u 0 512", "write -n 0 512", "write -f -c 0 64k", "write -c 1 512",
+        "write -c 512 512", "write -s /nonexistent 0 512", "foo", "truncate", "truncate x", "truncate -m odd 1M",
+        "discard 0", "discard 5M 1", "alloc x", "open disk", "sleep x", "sigraise 1k", "reopen -r -w", "aio_write 0",
+        "aio_write -u 0 512", "writev 0 x", "help foo", "length 1", "help read write",
+    ],
+)  # fmt: skip
+def test_mistakes_are_answered_alike(tmp_path: Path, line: str) -> None:
+    both(tmp_path, "-f", "qcow2", *commands(line), "disk")
+
+
+def test_help_names_the_same_commands_apart_from_those_that_need_blkdebug(tmp_path: Path) -> None:
+    theirs = run(("qemu-io",), tmp_path, "-c", "help")[1].splitlines()
+    ours = run(OURS, tmp_path, "-c", "help")[1].splitlines()
+    missing = {line.split()[0] for line in theirs if line} - {line.split()[0] for line in ours if line}
+    assert missing == {"break", "remove_break", "resume", "wait_break"}
+    assert set(ours) <= set(theirs)
+
+
+def test_commands_come_from_standard_input_with_a_prompt(tmp_path: Path) -> None:
+    code, out, _ = both(tmp_path, "-f", "qcow2", "disk", stdin="length\n\nfoo\nquit\nlength\n")
+    assert code == 1
+    assert out.startswith("qemu-io> 4 MiB\nqemu-io> ")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("-r", "-f", "qcow2", "-c", "read 0 512", "disk"),
+        ("-f", "qcow2", "-c", "read 0 512", "nonexistent"),
+        ("-c", "read 0 512"),
+        ("-c", "open nonexistent"),
+        ("-c", "open -o driver=qcow2 disk", "-c", "length", "-c", "close", "-c", "length"),
+        ("-f", "qcow2", "-c", "reopen -r", "-c", "read 0 512", "-c", "reopen -w", "-c", "write 0 512", "disk"),
+        ("--image-opts", "-c", "length", "driver=qcow2,file.filename=disk"),
+        ("-f", "qcow2", "--image-opts", "disk"),
+        ("-t", "odd", "disk"),
+        ("-U", "-r", "-f", "qcow2", "-c", "length", "disk"),
+    ],
+)
+def test_opening(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    both(tmp_path, *arguments)
+
+
+def test_a_write_to_a_read_only_image_fails_and_changes_nothing(tmp_path: Path) -> None:
+    subprocess.run(["qemu-img", "create", "-q", "-f", "raw", str(tmp_path / "disk"), "1M"], check=True, timeout=60)
+    for command in (("qemu-io",), OURS):
+        code, out, errors = run(command, tmp_path, "-r", "-f", "raw", "-c", "write 0 512", "disk")
+        assert (code, out) == (1, "")
+        assert errors == "qemu-io: Block node is read-only\n"
+
+
+def test_the_signal_really_ends_the_process(tmp_path: Path) -> None:
+    subprocess.run(["qemu-img", "create", "-q", "-f", "raw", str(tmp_path / "disk"), "1M"], check=True, timeout=60)
+    code, out, _ = run(OURS, tmp_path, "-f", "raw", "-c", "write -q 0 512", "-c", "sigraise 9", "disk")
+    assert code == -9
+    assert out == ""
