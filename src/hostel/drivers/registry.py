@@ -55,6 +55,11 @@ DEFAULT_URI: Final = "qemu:///session"
 _KNOWN: Final = "qemu:///session, test:///default"
 
 
+def written(uri: SplitResult) -> str:
+    """A URI as people write it: ``urlunsplit`` drops the slashes of an empty host."""
+    return f"{uri.scheme}://{uri.netloc}{uri.path}{f'?{uri.query}' if uri.query else ''}"
+
+
 def open_drivers(uri: str | None, directories: Directories) -> Drivers:
     """Find and open the drivers of a URI; ``qemu:///session`` when it is None or empty.
 

@@ -8,7 +8,7 @@ from urllib.parse import SplitResult
 from hostel.drivers.boot import Start, claim_start
 from hostel.drivers.deferred import deferred
 from hostel.drivers.fault import fault
-from hostel.drivers.registry import Drivers
+from hostel.drivers.registry import Drivers, written
 from hostel.drivers.store import Directories
 from hostel.errors import ErrorCode, ErrorDomain
 
@@ -31,13 +31,13 @@ def open_session(uri: SplitResult, directories: Directories) -> Drivers | None:
     if transport or uri.netloc:
         raise fault(
             ErrorCode.CONFIG_UNSUPPORTED,
-            f"'{uri.geturl()}' is on another host: remote connections are not supported yet; use {_SESSION}",
+            f"'{written(uri)}' is on another host: remote connections are not supported yet; use {_SESSION}",
             ErrorDomain.QEMU,
         )
     if uri.path == "/system":
         raise fault(
             ErrorCode.CONFIG_UNSUPPORTED,
-            f"'{uri.geturl()}' needs a system daemon, which does not exist yet; use {_SESSION} for your own machines",
+            f"'{written(uri)}' needs a system daemon, which does not exist yet; use {_SESSION} for your own machines",
             ErrorDomain.QEMU,
         )
     if uri.path != "/session":

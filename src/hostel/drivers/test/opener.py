@@ -5,7 +5,7 @@ from __future__ import annotations
 from urllib.parse import SplitResult
 
 from hostel.drivers.fault import fault
-from hostel.drivers.registry import Drivers
+from hostel.drivers.registry import Drivers, written
 from hostel.drivers.store import Directories
 from hostel.drivers.test.host import Host, shared
 from hostel.drivers.test.hypervisor import TestDriver
@@ -27,7 +27,7 @@ def open_test(uri: SplitResult, directories: Directories) -> Drivers | None:
     if uri.netloc:
         raise fault(
             ErrorCode.CONFIG_UNSUPPORTED,
-            f"'{uri.geturl()}' is on another host: remote connections are not supported yet; use {_DEFAULT}",
+            f"'{written(uri)}' is on another host: remote connections are not supported yet; use {_DEFAULT}",
             ErrorDomain.TEST,
         )
     if uri.path in ("", "/"):
@@ -35,7 +35,7 @@ def open_test(uri: SplitResult, directories: Directories) -> Drivers | None:
     if uri.path != "/default":
         raise fault(
             ErrorCode.CONFIG_UNSUPPORTED,
-            f"'{uri.geturl()}': hosts described in a file are not supported yet; use {_DEFAULT}",
+            f"'{written(uri)}': hosts described in a file are not supported yet; use {_DEFAULT}",
             ErrorDomain.TEST,
         )
     host: Host = shared.acquire()
