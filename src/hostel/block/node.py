@@ -62,7 +62,13 @@ class BlockNode:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        try:
+            self.close()
+        except OSError as second:
+            if error is None:
+                raise
+            # What failed first says why; a note keeps the rest.
+            error.add_note(f"Closing '{self.filename}' failed too: {second}")
 
     def __repr__(self) -> str:
         return f"<BlockNode {self.name} {self.format} '{self.filename}'>"

@@ -109,6 +109,16 @@ def test_close_closes_the_children_once_even_when_the_driver_fails() -> None:
     assert (parent.closes, child.closes) == (1, 1)
 
 
+def test_a_failure_to_close_does_not_hide_why_the_block_was_left() -> None:
+    driver = Plain(1)
+    driver.fail_close = True
+    with pytest.raises(OSError, match="no space") as caught, BlockNode(driver, "x", read_only=False):
+        raise OSError(28, "no space")
+    assert "metadata lost" in caught.value.__notes__[0]
+    with pytest.raises(OSError, match="metadata lost"), BlockNode(driver, "x", read_only=False):
+        pass
+
+
 def test_chain_goes_down_the_backing_files() -> None:
     base, top = Plain(1), Plain(1)
     top.children["backing"] = BlockNode(base, "base", read_only=True)
