@@ -159,7 +159,7 @@ class FaultyDriver(MemoryDriver):
         self._sync_error: OSError | None = None
 
     def arm(self, fail_at: int = -1, errno: int = 0, *, short: bool = False) -> None:
-        """Count calls from now on, and fail the one with the index ``fail_at``; ``short``: half a write happens."""
+        """Count calls from now on, and fail the one with the index ``fail_at``; ``short``: half a write is done."""
         self.calls.clear()
         self.armed = True
         self._fail_at, self._errno, self._short = fail_at, errno, short
@@ -184,8 +184,8 @@ class FaultyDriver(MemoryDriver):
         try:
             self._call(Kind.WRITE)
         except OSError:
-            if self._short and len(data) > 1:
-                super().pwrite(offset, data[: len(data) // 2])
+            if self._short:
+                super().pwrite(offset, data[: len(data) // 1024 * 512])
             raise
         super().pwrite(offset, data)
 

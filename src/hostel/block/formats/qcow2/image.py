@@ -330,12 +330,11 @@ class Qcow2Image:
         """Before the first change: clear autoclear bits, and mark the image dirty where refcounts are lazy.
 
         Raises:
-            CorruptImage: the image was found corrupt since it was opened.
+            CorruptImage: the image was found corrupt since it was opened, or what its header says is not known.
         """
         self.last_cluster = None  # what lies at its place may be something else soon
+        self._refuse_broken()
         if self._writing:
-            if self.broken is not None:
-                raise CorruptImage(f"The image is not written any more: {self.broken}")
             return
         self.place_metadata()
         header = self.header
@@ -346,6 +345,10 @@ class Qcow2Image:
             self.set_features(self.header.incompatible_features | Incompatible.DIRTY)
         self.bitmaps.begin()
         self._writing = True
+
+    def _refuse_broken(self) -> None:
+        if self.broken is not None:
+            raise CorruptImage(f"The image is not written any more: {self.broken}")
 
     def place_metadata(self) -> None:
         """Learn where the metadata lies."""
@@ -390,7 +393,13 @@ class Qcow2Image:
             self.data.flush()
 
     def write_metadata(self) -> None:
-        """Write what is held back, in order, and sync."""
+        """Write what is held back, in order, and sync.
+
+        Raises:
+            CorruptImage: the image is not written any more.
+            OSError: the host's own errors; what is not written yet is still held back.
+        """
+        self._refuse_broken()
         synced = not self.lazy and self._write_refcounts() and self.data is self.file
         if self._dirty_tables and not synced:
             # What an entry says must not be on the disk before the data that it points to.
@@ -442,7 +451,13 @@ class Qcow2Image:
     def _free(self) -> None:
         while self._frees:
             offset, length, discard = self._frees.pop()
-            self.refcounts.free(offset, length)
+            try:
+                self.refcounts.free(offset, length)
+            except CorruptImage:
+                raise
+            except OSError:
+                self._frees.append((offset, length, discard))
+                raise
             if self.end_of_bytes and not self.refcounts.get(self.end_of_bytes >> self.geometry.cluster_bits):
                 # The half-filled cluster is free, and may become anything.
                 self.end_of_bytes = 0
@@ -462,8 +477,13 @@ class Qcow2Image:
             self.write_metadata()
 
     def close(self) -> None:
-        """Write what is held back; the image is clean afterwards."""
-        if not self._writing or self.broken is not None:
+        """Write what is held back; the image is clean afterwards.
+
+        Raises:
+            CorruptImage: the image is not written any more, and something accepted before is lost.
+            OSError: the host's own errors; what was not written is lost.
+        """
+        if not self._writing or (self.broken is not None and not self._dirty_tables and not self._dirty_l1):
             return
         self.flush_metadata()
         self.bitmaps.store()

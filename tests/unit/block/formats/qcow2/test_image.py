@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import errno
+
 import pytest
 
+from hostel.block.formats.qcow2.layout import Incompatible
+from hostel.errors import CorruptImage
 from support import qcow2
-from support.memory import Kind, LoggedDriver
+from support.memory import FaultyDriver, Kind, LoggedDriver, MemoryDriver
 
 CLUSTER = 4096
 SIZE = 64 * CLUSTER
@@ -36,3 +40,63 @@ def test_data_is_synced_before_the_entry_that_points_to_it(lazy: bool, compresse
         assert data and entries
         between = [driver.log[at].kind for at in range(data[-1], entries[0])]
         assert Kind.FLUSH in between
+
+
+class HeaderFault(FaultyDriver):
+    """Memory that cannot write the header while ``armed``."""
+
+    def pwrite(self, offset: int, data: memoryview) -> None:
+        if self.armed and offset < CLUSTER:
+            raise OSError(errno.EIO, "an injected fault")
+        MemoryDriver.pwrite(self, offset, data)
+
+
+def test_after_a_failed_write_of_the_header_nothing_more_is_accepted() -> None:
+    driver = HeaderFault(qcow2.create(SIZE, {"cluster_size": CLUSTER, "lazy_refcounts": True}))
+    node = qcow2.attach(driver)
+    driver.armed = True
+    with pytest.raises(OSError, match="injected"):
+        node.pwrite(0, b"new")
+    driver.armed = False
+    with pytest.raises(CorruptImage, match="open it again"):
+        node.pwrite(0, b"new")
+    with pytest.raises(CorruptImage, match="open it again"):
+        node.flush()
+    node.close()
+
+
+def test_closing_says_that_accepted_writes_are_lost_where_the_image_was_found_corrupt() -> None:
+    driver = MemoryDriver(qcow2.create(SIZE, {"cluster_size": CLUSTER}))
+    with qcow2.attach(driver) as node:
+        node.pwrite(CLUSTER, b"old")
+    l2 = int.from_bytes(driver.data[3 * CLUSTER : 3 * CLUSTER + 8], "big") & 0xFFFFFFFFFFFE00
+    driver.data[l2 + 8 : l2 + 16] = (1 << 63 | CLUSTER).to_bytes(8, "big")  # the refcount table
+    node = qcow2.attach(driver)
+    node.pwrite(0, b"new")
+    with pytest.raises(CorruptImage, match="overlaps with refcount table"):
+        node.pwrite(CLUSTER, b"new")
+    with pytest.raises(CorruptImage, match="overlaps with refcount table"):
+        node.close()
+    assert qcow2.header(driver.data).incompatible_features & Incompatible.CORRUPT
+    with pytest.raises(CorruptImage, match="cannot be opened read/write"):
+        qcow2.attach(driver)
+
+
+def test_a_cluster_whose_refcount_could_not_be_read_is_freed_later() -> None:
+    driver = FaultyDriver(qcow2.create(SIZE, {"cluster_size": CLUSTER}))
+    with qcow2.attach(driver) as node:
+        node.pwrite(0, bytes(SIZE))
+    data = bytes(driver.data)
+    driver.arm()
+    with qcow2.attach(driver) as node:
+        node.discard(0, SIZE)
+        driver.arm()
+        node.flush()
+        reading = driver.calls.index(Kind.READ)
+    driver = FaultyDriver(data)
+    with qcow2.attach(driver) as node:
+        node.discard(0, SIZE)
+        driver.arm(reading, errno.EIO)
+        with pytest.raises(OSError, match="injected"):
+            node.flush()
+    assert qcow2.check(driver.data)[0].leaks == 0
