@@ -55,6 +55,8 @@ class Described(NamedTuple):
         read_only: writing is forbidden whatever the caller wants.
         force_share: no locks are taken.
         no_backing: the backing file is left alone (``backing`` is null).
+        protocol: what the image lies in, where options describe that; empty where ``filename`` says it.
+        protocol_options: what they say, as given.
     """
 
     filename: str
@@ -64,6 +66,8 @@ class Described(NamedTuple):
     read_only: bool = False
     force_share: bool = False
     no_backing: bool = False
+    protocol: str = ""
+    protocol_options: Mapping[str, Any] = {}
 
 
 def from_json(name: str) -> Described:
@@ -113,13 +117,16 @@ def from_options(given: Mapping[str, Any]) -> Described:
     format = rest.pop("driver", None)
     if format == "file":
         return _file_alone(rest)
+    if format in registry.PROTOCOLS:
+        return _protocol_alone(format, rest)
     if format is None and not file:
         raise OptionError("Must specify either driver or file")
     if format is not None and format not in registry.FORMATS:
         raise UnknownFormat(f"Unknown driver '{format}'")
     if not file:
         raise OptionError('A block device must be specified for "file"')
-    filename = _filename(file)
+    below, below_options = _protocol(file)
+    filename = "" if below else _filename(file)
     no_backing = "backing" in rest and rest.pop("backing") is None
     common = {key: rest.pop(key) for key in list(rest) if key in _NODE_OPTIONS}
     settled = _convert(_NODE_OPTIONS, common, "")
@@ -131,10 +138,12 @@ def from_options(given: Mapping[str, Any]) -> Described:
         filename,
         format,
         options,
-        _name(filename, format, rest),
+        _name({"driver": below, **below_options} if below else {"driver": "file", "filename": filename}, format, rest),
         settled.get("read-only") is True,
         settled.get("force-share") is True,
         no_backing,
+        below,
+        below_options,
     )
 
 
@@ -149,6 +158,39 @@ def _file_alone(rest: dict[str, Any]) -> Described:
         rest.get("read-only") in ("on", True),
         rest.get("force-share") in ("on", True),
     )
+
+
+def _protocol_alone(name: str, rest: dict[str, Any]) -> Described:
+    """``driver=nbd``: a protocol's bytes, without a format above them."""
+    _, options = _protocol({"driver": name, **rest})
+    common = {key: rest[key] for key in rest if key in _NODE_OPTIONS}
+    settled = _convert(_NODE_OPTIONS, common, "")
+    return Described(
+        "",
+        name,
+        {},
+        "",
+        settled.get("read-only") is True,
+        settled.get("force-share") is True,
+        protocol=name,
+        protocol_options=options,
+    )
+
+
+def _protocol(file: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """What of ``file.*`` describes a protocol other than ``file``: its name, or nothing, and its options."""
+    name = file.get("driver", "file")
+    if name not in registry.PROTOCOLS:
+        return "", {}
+    options = {key: value for key, value in file.items() if key not in _NODE_OPTIONS and key != "driver"}
+    filename = options.pop("filename", None)
+    if filename is None:
+        return name, options
+    named = registry.protocol_driver(name).parse_filename(str(filename))
+    for key in options:
+        if key in named or key in ("host", "port", "path", "export") or key.startswith("server."):
+            raise OptionError(f"Option '{key}' cannot be used with a file name")
+    return name, {**named, **options}
 
 
 def _filename(file: dict[str, Any]) -> str:
@@ -180,11 +222,10 @@ def _convert(declared: Options, given: Mapping[str, Any], refusal: str) -> dict[
     return values
 
 
-def _name(filename: str, format: str | None, given: Mapping[str, Any]) -> str:
+def _name(file: Mapping[str, Any], format: str | None, given: Mapping[str, Any]) -> str:
     strong = {key: given[key] for key in _STRONG.get(format or "", ()) if key in given}
     if not strong:
-        return filename
+        return str(file.get("filename", ""))
     from hostel.codec.qobject import compact_json
 
-    file = {"driver": "file", "filename": filename}
-    return JSON_PREFIX + compact_json({"driver": format, "file": file, **strong})
+    return JSON_PREFIX + compact_json({"driver": format, "file": dict(file), **strong})

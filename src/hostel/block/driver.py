@@ -111,12 +111,13 @@ class FormatInfo(NamedTuple):
 
     Attributes:
         cluster_size: bytes; None where the format has none.
+        dirty: None where it is not known even whether there is such a thing.
         specific: the ``data`` of QEMU's ``format-specific``, with QEMU's keys.
         vm_state_offset: where machine state is kept, in the guest's bytes; 0 where the format keeps none.
     """
 
     cluster_size: int | None = None
-    dirty: bool = False
+    dirty: bool | None = False
     encrypted: bool = False
     compressed: bool = False
     specific: Mapping[str, Any] | None = None

@@ -15,8 +15,11 @@ def protocol(name: str) -> str | None:
 
 
 def resolve(name: str, holder: str) -> str:
-    """The name of a backing or data file as seen from where we run; relative names start at ``holder``'s directory."""
-    if protocol(name) is not None or os.path.isabs(name) or not name:
+    """The name of a backing or data file as seen from where we run; relative names start at ``holder``'s directory.
+
+    A holder that is no file of this host has no directory: then the name is left as it is.
+    """
+    if protocol(name) is not None or os.path.isabs(name) or not name or protocol(holder) not in (None, "file"):
         return name
     base = holder.removeprefix("file:") if protocol(holder) == "file" else holder
     return os.path.join(os.path.dirname(base), name)

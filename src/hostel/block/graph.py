@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 from collections.abc import Mapping
 from typing import Final
 
@@ -44,7 +45,7 @@ def open(
     """Open an image with everything it stands on.
 
     Args:
-        filename: a path, ``file:`` and a path, ``json:{...}``, or what was described by options.
+        filename: a path, a protocol's name such as ``nbd://host``, ``json:{...}``, or what was described by options.
         format: the driver's name; None guesses from the bytes, which an untrusted image must not be asked to do.
         read_only: open for reading only. Backing files always are, one excepted:
         writable_backing: how far down the chain the backing file is that is opened for writing; 0 for none.
@@ -95,6 +96,8 @@ def creation_options(driver: Creatable) -> Options:
 def create(path: str, *, cache: Cache = WRITEBACK, options: Mapping[str, Value] | None = None) -> BlockNode:
     """Create an empty file, or empty an existing one, and open it for writing: what a format is laid out in.
 
+    With a protocol that cannot create anything, what is there is opened, and keeps its size.
+
     Args:
         path: the file's name.
         cache: the cache mode.
@@ -105,7 +108,19 @@ def create(path: str, *, cache: Cache = WRITEBACK, options: Mapping[str, Value] 
         ImageLocked: another process uses the file.
     """
     mode = OpenMode(read_only=False, cache=cache, options=options or {})
-    return create_file(local_path(path), mode=mode)
+    protocol = protocol_name(path)
+    if protocol == "file":
+        return create_file(path.removeprefix("file:"), mode=mode)
+    driver_class = registry.protocol_driver(protocol)
+    try:
+        driver = driver_class.open(driver_class.parse_filename(path), mode, creating=True)
+    except BlockError as error:
+        error.message = (
+            f"Protocol driver '{protocol}' does not support image creation, and opening the image failed: "
+            f"{error.message}"
+        )
+        raise
+    return BlockNode(driver, driver.filename, read_only=False, cache=cache)
 
 
 def _describe(filename: str, format: str | None, options: Mapping[str, Value] | None = None) -> Described:
@@ -120,38 +135,53 @@ def _describe(filename: str, format: str | None, options: Mapping[str, Value] | 
 
 def _open_image(image: Described, mode: OpenMode) -> BlockNode:
     """Open one image without what it refers to."""
+    if image.format in registry.PROTOCOLS:
+        return _open_protocol(image, mode, bounded=True)
     driver_class = registry.format_driver(image.format) if image.format is not None else None
-    protocol = FileDriver.open(local_path(image.filename), mode)
-    file = BlockNode(protocol, image.filename, read_only=mode.read_only, cache=mode.cache)
+    file = _open_protocol(image, mode)
     try:
         if driver_class is None:
             driver_class = registry.format_driver(_probe(file, mode.trust))
-        if not mode.force_share:
-            protocol.lock(*_permissions(mode, is_raw=driver_class.name == "raw"))
+        if isinstance(file.driver, FileDriver) and not mode.force_share:
+            file.driver.lock(*_permissions(mode, is_raw=driver_class.name == "raw"))
         mode = mode._replace(probed=image.format is None)
         driver = driver_class.open(file, mode)
     except BaseException:
         file.close()
         raise
-    return BlockNode(driver, image.name, read_only=mode.read_only, cache=mode.cache, probed=mode.probed)
+    name = image.name if isinstance(file.driver, FileDriver) or image.name.startswith("json:") else file.filename
+    return BlockNode(driver, name, read_only=mode.read_only, cache=mode.cache, probed=mode.probed)
 
 
-def local_path(filename: str) -> str:
-    """The path of an image's file on this host.
+def _open_protocol(image: Described, mode: OpenMode, *, bounded: bool = False) -> BlockNode:
+    """Open what an image lies in."""
+    name = image.protocol or protocol_name(image.filename)
+    if name == "file":
+        path = image.filename.removeprefix("file:")
+        return BlockNode(FileDriver.open(path, mode), image.filename, read_only=mode.read_only, cache=mode.cache)
+    if image.format in registry.PROTOCOLS and image.format != name:
+        raise BlockError(f"'{image.filename}' is no name of the protocol '{image.format}'", errno=errno.EINVAL)
+    driver_class = registry.protocol_driver(name)
+    options = image.protocol_options if image.protocol else driver_class.parse_filename(image.filename)
+    driver = driver_class.open(options, mode)
+    return BlockNode(driver, driver.filename, read_only=mode.read_only, cache=mode.cache, bounded=bounded)
+
+
+def protocol_name(filename: str) -> str:
+    """The protocol that a file name is of: ``file`` for a plain path.
 
     Raises:
-        BlockError: the name is empty, or of another protocol.
+        BlockError: the name is empty, or of a protocol that we do not have.
     """
     if not filename:
         raise BlockError("The 'file' block driver requires a file name", errno=errno.EINVAL)
-    name = names.protocol(filename)
-    if name is None:
-        return filename
-    if name == "file":
-        return filename.removeprefix("file:")
-    raise UnsupportedFeature(
-        f"Unknown protocol '{name}'", errno=errno.EINVAL, hint=f"For a file of that name write './{filename}'."
-    )
+    scheme = names.protocol(filename)
+    found = "file" if scheme is None else registry.protocol_of(scheme)
+    if found is None:
+        raise UnsupportedFeature(
+            f"Unknown protocol '{scheme}'", errno=errno.EINVAL, hint=f"For a file of that name write './{filename}'."
+        )
+    return found
 
 
 def _permissions(mode: OpenMode, *, is_raw: bool) -> tuple[Permission, Permission]:
@@ -215,6 +245,10 @@ def _open_reference(holder: BlockNode, reference: Reference, mode: OpenMode, *, 
     if not is_backing and names.protocol(reference.filename) is not None:
         # A data file's name is the image's own claim, and never more than a path (CVE-2024-4467).
         raise UntrustedReference(f"Could not open '{reference.filename}': {reference.child} must be a plain path")
+    if is_backing and _is_relative(reference.filename) and names.protocol(holder.filename) not in (None, "file"):
+        raise UntrustedReference(
+            f"'{holder.filename}' names a backing file by a relative path, '{reference.filename}', and has no directory"
+        )
     # A data file's name is relative to where we run, as in QEMU, and a backing file's to the image that names it.
     name = names.resolve(reference.filename, holder.filename) if is_backing else reference.filename
     target = _describe(name, reference.format)
@@ -233,6 +267,10 @@ def _open_reference(holder: BlockNode, reference: Reference, mode: OpenMode, *, 
         what = "backing file" if is_backing else f"'{reference.child}'"
         error.message = f"Could not open {what}: {error.message}"
         raise
+
+
+def _is_relative(name: str) -> bool:
+    return names.protocol(name) is None and not os.path.isabs(name)
 
 
 def _identity(node: BlockNode) -> object:

@@ -42,7 +42,14 @@ class BlockNode:
     """
 
     def __init__(
-        self, driver: BlockDriver, filename: str, *, read_only: bool, cache: Cache = WRITEBACK, probed: bool = False
+        self,
+        driver: BlockDriver,
+        filename: str,
+        *,
+        read_only: bool,
+        cache: Cache = WRITEBACK,
+        probed: bool = False,
+        bounded: bool = False,
     ) -> None:
         self.name = f"#block{next(_numbers)}"
         self.driver = driver
@@ -50,7 +57,8 @@ class BlockNode:
         self.read_only = read_only
         self.cache = cache
         self.probed = probed
-        self._grows = bool(driver.supports & Supports.GROWS)
+        # A protocol's node without a format above it has nobody else to keep its bounds.
+        self._grows = bool(driver.supports & Supports.GROWS) and not bounded
         self._lock: contextlib.AbstractContextManager[object] = (
             threading.RLock() if driver.threading is Threading.SERIAL else contextlib.nullcontext()
         )
@@ -91,7 +99,7 @@ class BlockNode:
     @property
     def storage(self) -> BlockNode | None:
         """The node that this one's guest data lies in, which is where the host offsets of extents point."""
-        return self.driver.children.get("data-file", self.file)
+        return self.driver.children.get("data-file", self.file) if self.driver.children else self
 
     @property
     def backing(self) -> BlockNode | None:

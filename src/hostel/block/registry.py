@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import importlib
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
-from hostel.block.driver import FormatDriver
+from hostel.block.driver import FormatDriver, ProtocolDriver
 from hostel.errors import UnknownFormat
 
 
@@ -24,6 +24,27 @@ class FormatRow(NamedTuple):
 FORMATS: Final[dict[str, FormatRow]] = {
     "qcow2": FormatRow("hostel.block.formats.qcow2.driver:Qcow2Driver", ((0, b"QFI\xfb"),)),
     "raw": FormatRow("hostel.block.formats.raw:RawDriver"),  # last: it always matches
+}
+
+
+class ProtocolRow(NamedTuple):
+    """A protocol.
+
+    Attributes:
+        target: ``module:Class``.
+        schemes: what stands before the colon in its file names.
+    """
+
+    target: str
+    schemes: tuple[str, ...]
+
+
+# ``file`` is not among them: a name without a scheme is its, and the graph knows it.
+PROTOCOLS: Final[dict[str, ProtocolRow]] = {
+    "nbd": ProtocolRow(
+        "hostel.block.protocols.nbd.driver:NbdDriver",
+        ("nbd", "nbd+tcp", "nbd+unix", "nbds", "nbds+tcp", "nbds+unix"),
+    ),
 }
 
 # Formats and protocols of QEMU that we know by name only, so that a refusal can say so.
@@ -52,6 +73,23 @@ def format_driver(name: str) -> type[FormatDriver]:
     row = FORMATS.get(name)
     if row is None:
         raise UnknownFormat(f"Unknown driver '{name}'")
-    module, _, attribute = row.target.partition(":")
-    driver: type[FormatDriver] = getattr(importlib.import_module(module), attribute)
+    driver: type[FormatDriver] = _load(row.target)
     return driver
+
+
+def protocol_of(scheme: str) -> str | None:
+    """The protocol that a file name's scheme is of, ``file`` among them; None where there is none."""
+    if scheme == "file":
+        return "file"
+    return next((name for name, row in PROTOCOLS.items() if scheme in row.schemes), None)
+
+
+def protocol_driver(name: str) -> type[ProtocolDriver]:
+    """Load the driver class of one of :data:`PROTOCOLS`."""
+    driver: type[ProtocolDriver] = _load(PROTOCOLS[name].target)
+    return driver
+
+
+def _load(target: str) -> Any:
+    module, _, attribute = target.partition(":")
+    return getattr(importlib.import_module(module), attribute)

@@ -108,7 +108,7 @@ def convert(
     what = f"{target.filename}: error while converting {target.format}: "
     with reported(what):
         refuse_source(sources, target.filename)
-    if is_device(target.filename) and target.format == "raw":
+    if target.format == "raw" and (is_device(target.filename) or graph.protocol_name(target.filename) != "file"):
         # It is there already, and holds whatever it held.
         with reported(f"Could not open '{target.filename}': "):
             node = graph.open(target.filename, "raw", read_only=False, cache=cache)

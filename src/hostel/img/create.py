@@ -113,7 +113,7 @@ def plan(
         BlockError: with QEMU's text.
     """
     driver = creatable(format)
-    graph.local_path(filename)
+    graph.protocol_name(filename)
     declared = graph.creation_options(driver)
     values = convert(declared, given)
     if "size" in values and size is not None:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Final, Self
 
 from hostel.block import probe
-from hostel.block.driver import FormatDriver, Measured, OpenMode, Preallocation, Supports, Threading
+from hostel.block.driver import FormatDriver, FormatInfo, Measured, OpenMode, Preallocation, Supports, Threading
 from hostel.block.extent import Extent
 from hostel.block.node import BlockNode
 from hostel.block.options import Kind, Option, Options, Value
@@ -133,6 +133,10 @@ class RawDriver(FormatDriver):
         """The child's extents, moved."""
         for extent in self._file.extents(self._offset + offset, length):
             yield extent._replace(offset=extent.offset - self._offset, host_offset=extent.offset)
+
+    def info(self) -> FormatInfo:
+        """What the child says."""
+        return self._file.driver.info()
 
     def resize(self, size: int, preallocation: Preallocation = Preallocation.OFF) -> None:
         """Resize the child.

@@ -1,0 +1,88 @@
+"""Objects that images are opened with and that are not in the images: keys, certificates, decisions.
+
+They are called by name, as QEMU's ``--object`` makes them; one table serves the process.
+"""
+
+from __future__ import annotations
+
+import errno
+from typing import TYPE_CHECKING, NamedTuple
+
+from hostel.errors import BlockError
+
+if TYPE_CHECKING:
+    from hostel.net.authorization import Authorization
+    from hostel.net.tls import TlsCredentials
+
+_objects: dict[str, object] = {}
+
+
+class Secret(NamedTuple):
+    """A password or a key."""
+
+    data: bytes
+
+
+def add(identifier: str, value: object) -> None:
+    """Make an object known.
+
+    Raises:
+        BlockError: there is one of this name.
+    """
+    if identifier in _objects:
+        raise BlockError(
+            f"attempt to add duplicate property '{identifier}' to object (type 'container')", errno=errno.EEXIST
+        )
+    _objects[identifier] = value
+
+
+def remove(identifier: str) -> None:
+    """Forget an object; one that is not there is no matter."""
+    _objects.pop(identifier, None)
+
+
+def secret(identifier: str) -> Secret:
+    """A secret.
+
+    Raises:
+        BlockError: there is none of this name.
+    """
+    found = _objects.get(identifier)
+    if found is None:
+        raise BlockError(f"No secret with id '{identifier}'", errno=errno.ENOENT)
+    if not isinstance(found, Secret):
+        raise BlockError(f"Object with id '{identifier}' is not a secret", errno=errno.EINVAL)
+    return found
+
+
+def tls_credentials(identifier: str, *, server: bool) -> TlsCredentials:
+    """Credentials for one side of TLS.
+
+    Raises:
+        BlockError: there are none of this name, or they are for the other side.
+    """
+    from hostel.net.tls import TlsCredentials
+
+    found = _objects.get(identifier)
+    if found is None:
+        raise BlockError(f"No TLS credentials with id '{identifier}'", errno=errno.ENOENT)
+    if not isinstance(found, TlsCredentials):
+        raise BlockError(f"Object with id '{identifier}' is not TLS credentials", errno=errno.EINVAL)
+    if found.server is not server:
+        raise BlockError(
+            f"Expecting TLS credentials with a {'server' if server else 'client'} endpoint", errno=errno.EINVAL
+        )
+    return found
+
+
+def authorization(identifier: str) -> Authorization:
+    """Who decides which clients are let in.
+
+    Raises:
+        BlockError: there is nobody of this name.
+    """
+    found = _objects.get(identifier)
+    if found is None or not hasattr(found, "allows"):
+        raise BlockError(f"No authorization object with id '{identifier}'", errno=errno.ENOENT)
+    decider: Authorization = found
+    return decider

@@ -1,0 +1,1 @@
+"""Protocol ``nbd``: a disk that another process or host exports."""

@@ -1,0 +1,183 @@
+"""What ``nbd:`` names and options say: where the server is, which export, and how to be sure of it."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Mapping
+from typing import Any, Final
+from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
+
+from hostel.block.options import Kind, Option, OptionError, Options
+from hostel.net.address import Address, TcpAddress, UnixAddress
+from hostel.wire.nbd.protocol import DEFAULT_PORT, MAX_STRING
+
+_EXPORT_NAME: Final = ":exportname="
+_TCP: Final = ("nbd", "nbd+tcp", "nbds", "nbds+tcp")
+_UNIX: Final = ("nbd+unix", "nbds+unix")
+SCHEMES: Final = (*_TCP, *_UNIX)
+
+# server.* is an address of QEMU; host, port and path are the older words for it.
+OPTIONS: Final = Options(
+    Option("server.type", Kind.STRING, "inet or unix"),
+    Option("server.host", Kind.STRING, "TCP host to connect to"),
+    Option("server.port", Kind.STRING, "TCP port to connect to"),
+    Option("server.path", Kind.STRING, "Unix socket path to connect to"),
+    Option("host", Kind.STRING, "TCP host to connect to"),
+    Option("port", Kind.STRING, "TCP port to connect to"),
+    Option("path", Kind.STRING, "Unix socket path to connect to"),
+    Option("export", Kind.STRING, "Name of the NBD export to open"),
+    Option("tls-creds", Kind.STRING, "ID of the TLS credentials to use"),
+    Option("tls-certificates", Kind.STRING, "Directory of the TLS certificates to use"),
+    Option("tls-hostname", Kind.STRING, "Name that the server's certificate must have"),
+    Option("x-dirty-bitmap", Kind.STRING, "Meta context to show in place of block status"),
+    Option("reconnect-delay", Kind.NUMBER, "Seconds for which requests wait for a lost server to come back", "0"),
+    Option("open-timeout", Kind.NUMBER, "Seconds for which a server that is not there yet is waited for", "0"),
+)
+# Parts of QEMU's inet addresses that choose among a host's addresses; ours tries them all.
+_TUNING: Final = frozenset({"server.ipv4", "server.ipv6", "server.keep-alive", "server.mptcp", "server.numeric"})
+
+
+def parse_filename(name: str) -> dict[str, str]:
+    """The options that a name stands for.
+
+    ``nbd:HOST:PORT[:exportname=NAME]``, ``nbd:unix:PATH[:exportname=NAME]``, ``nbd://HOST[:PORT][/NAME]`` and
+    ``nbd+unix:///[NAME]?socket=PATH``; with ``nbds`` in place of ``nbd`` inside TLS, by the certificates of
+    ``?tls-certificates=DIRECTORY``.
+
+    Raises:
+        OptionError: it is no such name.
+    """
+    if "://" in name:
+        return _parse_uri(name)
+    options: dict[str, str] = {}
+    place, found, export = name.removeprefix("nbd:").partition(_EXPORT_NAME)
+    if found and export:
+        options["export"] = export
+    if place.startswith("unix:"):
+        return {"server.type": "unix", "server.path": place.removeprefix("unix:"), **options}
+    if not place:
+        return options
+    host, port = _split_host(place)
+    return {"server.type": "inet", "server.host": host, "server.port": port, **options}
+
+
+def _split_host(place: str) -> tuple[str, str]:
+    """``HOST:PORT``, where the host may be an IPv6 address in brackets; what follows a comma only tunes."""
+    if place.startswith("["):
+        host, _, rest = place[1:].partition("]")
+    else:
+        host, colon, rest = place.partition(":")
+        rest = colon + rest
+    port = rest[1:].partition(",")[0]
+    if not rest.startswith(":") or not port:
+        raise OptionError(f"error parsing address '{place}'")
+    return host, port
+
+
+def _parse_uri(name: str) -> dict[str, str]:
+    uri = urlsplit(name)
+    try:
+        port = uri.port
+    except ValueError:
+        raise _bad_uri() from None
+    query = parse_qsl(uri.query, keep_blank_values=True)
+    options = dict(query)
+    if len(options) != len(query) or uri.scheme not in SCHEMES:
+        raise _bad_uri()
+    socket = options.pop("socket", None)
+    secure = uri.scheme.startswith("nbds")
+    if not options.keys() <= ({"tls-certificates", "tls-hostname"} if secure else set()):
+        raise _bad_uri()
+    if secure and not options.get("tls-certificates"):
+        raise OptionError(
+            f"TLS needs certificates: '{name}' names none",
+            hint="Add ?tls-certificates=DIRECTORY, with ca-cert.pem in it, or use the option tls-creds.",
+        )
+    export = unquote(uri.path.removeprefix("/"))
+    if export:
+        options["export"] = export
+    return {**_uri_server(uri, port, socket), **options}
+
+
+def _uri_server(uri: SplitResult, port: int | None, socket: str | None) -> dict[str, str]:
+    if uri.scheme in _UNIX:
+        if uri.netloc or not socket:
+            raise _bad_uri()
+        return {"server.type": "unix", "server.path": socket}
+    if not uri.netloc or not uri.hostname or socket is not None:
+        raise _bad_uri()
+    # urlsplit() puts host names into lower case, which changes nothing for a resolver.
+    return {"server.type": "inet", "server.host": unquote(uri.hostname), "server.port": str(port or DEFAULT_PORT)}
+
+
+def _bad_uri() -> OptionError:
+    return OptionError("No valid URL specified")
+
+
+def convert(given: Mapping[str, Any]) -> dict[str, str]:
+    """Options as text, with the older words for an address replaced.
+
+    Raises:
+        OptionError: one is unknown, missing, or contradicts another.
+    """
+    options: dict[str, str] = {}
+    for name, value in given.items():
+        if name in _TUNING:
+            continue
+        if name not in OPTIONS:
+            if name.startswith("server."):
+                raise OptionError(f"Parameter '{name.removeprefix('server.')}' is unexpected")
+            raise OptionError(f"Block protocol 'nbd' doesn't support the option '{name}'")
+        options[name] = str(value)
+        OPTIONS[name].convert(options[name])
+    path, host, port = (options.pop(name, None) for name in ("path", "host", "port"))
+    if path is not None or host is not None or port is not None:
+        if any(name.startswith("server.") for name in options):
+            raise OptionError("Cannot use 'server' and path/host/port at the same time")
+        if path is not None and host is not None:
+            raise OptionError("path and host may not be used at the same time")
+        if path is not None and port is not None:
+            raise OptionError("port may not be used without host")
+        if path is not None:
+            options.update({"server.type": "unix", "server.path": path})
+        elif host is not None:
+            options.update({"server.type": "inet", "server.host": host, "server.port": port or str(DEFAULT_PORT)})
+    if len(options.get("export", "").encode("utf-8", "surrogateescape")) > MAX_STRING:
+        raise OptionError("export name too long to send to server")
+    return options
+
+
+def server_address(options: Mapping[str, str]) -> Address:
+    """Where the server is.
+
+    Raises:
+        OptionError: the options do not say.
+    """
+    kind = options.get("server.type")
+    if not any(name.startswith("server.") for name in options):
+        raise OptionError("NBD server address missing")
+    if kind is None:
+        raise _missing("type")
+    if kind == "unix":
+        if "server.path" not in options:
+            raise _missing("path")
+        return UnixAddress(options["server.path"])
+    if kind == "inet":
+        for name in ("host", "port"):
+            if f"server.{name}" not in options:
+                raise _missing(name)
+        return TcpAddress(options["server.host"], options["server.port"])
+    if kind in ("fd", "vsock"):
+        raise OptionError(f"Server addresses of type '{kind}' are not supported", errno=errno.ENOTSUP)
+    raise OptionError(f"Parameter 'type' does not accept value '{kind}'")
+
+
+def _missing(name: str) -> OptionError:
+    return OptionError(f"Parameter '{name}' is missing")
+
+
+def show(address: Address, export: str | None) -> str:
+    """The name by which QEMU calls an image on this server."""
+    if isinstance(address, UnixAddress):
+        return f"nbd+unix://{'' if export is None else '/' + export}?socket={address.path}"
+    return f"nbd://{address}{'' if export is None else '/' + export}"

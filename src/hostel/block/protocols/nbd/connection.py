@@ -1,0 +1,217 @@
+"""A connection to a server, on which any number of threads have requests under way.
+
+There is no thread that receives for all: one of those who wait does it for everybody, and hands the task on when its
+own reply has come. So a single thread's request costs no switch between threads.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Final, NamedTuple
+
+from hostel.errors import HostelError, NetworkError, RemoteProtocolError
+from hostel.net import address as addresses
+from hostel.net.address import Address
+from hostel.net.tls import TlsCredentials
+from hostel.net.transport import Bytes, SocketTransport, Transport, set_deadline
+from hostel.units import KiB
+from hostel.wire.nbd.client import ClientHandshake, Connected, Listed, StartTls
+from hostel.wire.nbd.protocol import Command, CommandFlag
+from hostel.wire.nbd.reply import Reply, ReplyReader
+from hostel.wire.nbd.request import format_request
+
+TIMEOUT: Final = 30.0  # seconds to connect, and again to shake hands
+_PORTION: Final = 4 * KiB  # bytes of the handshake taken at once
+
+
+class ConnectionLost(HostelError):
+    """The server is gone, or cannot be trusted to be understood any more; what was asked may or may not be done."""
+
+
+class Security(NamedTuple):
+    """TLS, as a client wants it.
+
+    Attributes:
+        hostname: whose certificate is expected; None where nobody's name is known, which only a peer that is not
+            verified gets by with.
+    """
+
+    credentials: TlsCredentials
+    hostname: str | None
+
+
+def negotiate(
+    address: Address, handshake: ClientHandshake, security: Security | None
+) -> tuple[Transport, Connected | Listed]:
+    """Connect, shake hands, and start TLS where that is wanted.
+
+    Raises:
+        NetworkError: the server cannot be reached, or is not who it should be.
+        RemoteProtocolError: it refused, or broke the protocol.
+    """
+    sock = addresses.connect(address, TIMEOUT)
+    transport: Transport = SocketTransport(sock)
+    deadline = time.monotonic() + TIMEOUT
+    buffer = memoryview(bytearray(_PORTION))
+    try:
+        while True:
+            set_deadline(transport, deadline)
+            transport.send(handshake.outgoing())
+            count = transport.recv_into(buffer)
+            if not count:
+                handshake.receive_eof()
+            for event in handshake.receive(buffer[:count]):
+                if not isinstance(event, StartTls):
+                    transport.send(handshake.outgoing())
+                    transport.settimeout(None)
+                    return transport, event
+                if security is None:
+                    raise AssertionError("TLS was asked for without credentials")
+                transport = security.credentials.wrap(sock, hostname=security.hostname, deadline=deadline)
+                handshake.started_tls()
+    except TimeoutError:
+        transport.close()
+        raise NetworkError(f"'{address}' does not finish the NBD handshake within {TIMEOUT:.0f} seconds") from None
+    except (OSError, HostelError):
+        _say_goodbye(transport, handshake)
+        raise
+
+
+def _say_goodbye(transport: Transport, handshake: ClientHandshake) -> None:
+    try:
+        transport.send(handshake.outgoing())
+    except OSError:
+        pass
+    finally:
+        transport.close()
+
+
+class Connection:
+    """Requests and their replies.
+
+    Args:
+        transport: after the handshake.
+        connected: what was negotiated.
+        data: what the server sent already.
+    """
+
+    def __init__(self, transport: Transport, connected: Connected, data: bytes) -> None:
+        self._transport = transport
+        self._extended = connected.extended
+        self._reader = ReplyReader(
+            structured=connected.structured,
+            extended=connected.extended,
+            contexts=tuple(number for number, _ in connected.export.contexts),
+        )
+        self._early = data
+        self._changed = threading.Condition()
+        self._sending = threading.Lock()
+        self._replies: dict[int, Reply] = {}
+        self._receiving = False
+        self._next_cookie = 1
+        self._failure = ""
+
+    def start(
+        self,
+        command: Command,
+        offset: int,
+        length: int,
+        *,
+        flags: CommandFlag = CommandFlag.NONE,
+        payload: Bytes = b"",
+        target: memoryview | None = None,
+    ) -> int:
+        """Send a request; its cookie, for :meth:`finish`, which must be called.
+
+        Raises:
+            ConnectionLost: it cannot be sent.
+        """
+        with self._changed:
+            if self._failure:
+                raise ConnectionLost(self._failure)
+            cookie = self._next_cookie
+            self._next_cookie += 1
+            self._reader.expect(cookie, command, offset, length, target)
+        header = format_request(command, cookie, offset, length, flags, extended=self._extended)
+        try:
+            with self._sending:
+                self._transport.send([header, payload] if payload else [header])
+        except OSError as error:
+            raise self._lose(f"Failed to send a request: {error.strerror or error}") from None
+        return cookie
+
+    def finish(self, cookie: int) -> Reply:
+        """Wait for a request's reply.
+
+        Raises:
+            ConnectionLost: it will not come.
+        """
+        with self._changed:
+            while True:
+                reply = self._replies.pop(cookie, None)
+                if reply is not None:
+                    return reply
+                if self._failure:
+                    raise ConnectionLost(self._failure)
+                if not self._receiving:
+                    self._receiving = True
+                    break
+                self._changed.wait()
+        try:
+            return self._receive_until(cookie)
+        finally:
+            with self._changed:
+                self._receiving = False
+                self._changed.notify_all()
+
+    def _receive_until(self, cookie: int) -> Reply:
+        """Receive for everybody, until our own reply is there."""
+        reader, transport = self._reader, self._transport
+        try:
+            while True:
+                if self._early:
+                    replies, self._early = reader.receive(self._early), b""
+                else:
+                    count = transport.recv_into(reader.room())
+                    if not count:
+                        reader.receive_eof()
+                        raise self._lose("the server closed the connection")
+                    replies = reader.received(count)
+                if not replies:
+                    continue
+                with self._changed:
+                    self._replies.update((reply.cookie, reply) for reply in replies)
+                    found = self._replies.pop(cookie, None)
+                    if self._replies:
+                        self._changed.notify_all()
+                if found is not None:
+                    return found
+        except OSError as error:
+            raise self._lose(error.strerror or str(error)) from None
+        except RemoteProtocolError as error:
+            raise self._lose(str(error)) from None
+        except KeyboardInterrupt:
+            # Who knows what was received and not yet understood.
+            self._lose("interrupted")
+            raise
+
+    def _lose(self, reason: str) -> ConnectionLost:
+        with self._changed:
+            if not self._failure:
+                self._failure = reason
+            self._changed.notify_all()
+        self._transport.shutdown()
+        return ConnectionLost(self._failure)
+
+    def close(self) -> None:
+        """Tell the server that we go, and go."""
+        with self._changed:
+            lost, self._failure = self._failure, self._failure or "the connection is closed"
+        if not lost:
+            try:
+                with self._sending:
+                    self._transport.send([format_request(Command.DISC, 0, 0, 0, extended=self._extended)])
+            except OSError:
+                pass
+        self._transport.close()
