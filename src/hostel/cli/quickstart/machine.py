@@ -10,10 +10,10 @@ from xml.etree import ElementTree
 import hostel
 from hostel import guest
 from hostel.cli.guest import boot_count
-from hostel.cli.output import printable
 from hostel.cli.quickstart.narrator import Narrator, StepFailed
 from hostel.cli.quickstart.place import Place
 from hostel.drivers.base import DomainState
+from hostel.drivers.fault import printable
 from hostel.units import MiB
 
 NAME: Final = "quickstart"

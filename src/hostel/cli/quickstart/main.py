@@ -11,11 +11,11 @@ from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Final, NoReturn, Self
 
 from hostel.cli.main import describe
-from hostel.cli.output import printable
 from hostel.cli.quickstart import tour
 from hostel.cli.quickstart.machine import DISK, NAME, InventedMachine, RealMachine
 from hostel.cli.quickstart.narrator import Narrator
 from hostel.cli.quickstart.place import Place
+from hostel.drivers.fault import printable
 from hostel.errors import HostelError, UsageError
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 import hostel
-from hostel.cli.output import printable
+from hostel.drivers.fault import printable
 from hostel.drivers.store import Directories
 from hostel.errors import UsageError
 
