@@ -98,7 +98,7 @@ def test_an_installation_ends_at_power_off_or_reboot_and_the_disk_is_booted_then
     assert [report.medium for report in boots()] == ["cdrom", "disk"]
     xml = connection.domain("g1").xml()
     assert "install.iso" not in xml
-    assert "on_reboot" not in xml
+    assert "<on_reboot>restart</on_reboot>" in xml
 
 
 def test_an_installation_that_nobody_waits_for_runs_on(

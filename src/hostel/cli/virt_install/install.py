@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from argparse import Namespace
 from collections.abc import Callable
@@ -77,8 +78,11 @@ class Installation:
     def _create(self) -> Domain:
         for part in disk.disks(self._plan.guest):
             if part.new is not None:
+                self._debug("volume", part.new.xml())
                 self._step(f"Allocating '{part.new.name}'", partial(self._storage.build, part.new))
         first, last = self._plan.documents()
+        for what, text in (("first boot", first), ("domain", last)):
+            self._debug(what, text)
         return self._step("Creating domain...", partial(self._start, first, last))
 
     def _start(self, first: str | None, last: str) -> Domain:
@@ -92,7 +96,8 @@ class Installation:
         try:
             return self._connection.define_domain(last)
         except BaseException:
-            domain.destroy()
+            with contextlib.suppress(VirtError):  # it may have ended on its own
+                domain.destroy()
             raise
 
     def _autostart(self, domain: Domain) -> None:
@@ -175,6 +180,10 @@ class Installation:
 
     def _start_command(self, name: str) -> str:
         return f"virsh --connect {self._connection.uri} start {name}"
+
+    def _debug(self, what: str, text: str | None) -> None:
+        if self._options.debug and text is not None:
+            self._output.err.write(f"DEBUG    {what}:\n{text.rstrip()}\n")
 
     def _error(self, message: str) -> None:
         self._output.out.flush()

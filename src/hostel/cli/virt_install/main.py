@@ -153,6 +153,7 @@ class _Command:
         self.checks = _checks(options.check or [])
         self.host = Host(connection)
         self.storage = Storage(connection, _images(self.host))
+        self._doubts: list[str] = []
 
     def plan(self) -> Plan:
         """Turn the command line into a plan.
@@ -178,7 +179,7 @@ class _Command:
         self._check_disks(guest)
         self._check_addresses(guest)
         self._require(plan)
-        for message in [*self._doubts(guest), *warnings]:
+        for message in [*self._doubts, *self._doubts_about(guest), *warnings]:
             warn(output, message)
         return plan
 
@@ -234,7 +235,7 @@ class _Command:
         if name is not None:
             system = osinfo.find(name)
             if not system.is_known:
-                warn(self.output, f"OS name '{name}' is not in the list of --osinfo list: using generic devices.")
+                self._doubts.append(f"OS name '{name}' is not in the list of --osinfo list: using generic devices.")
             guest.set_system(system)
         medium = plan.method.cdrom
         found = osinfo.detect(medium.path) if detects and medium is not None and medium.type == "file" else None
@@ -249,8 +250,7 @@ class _Command:
             )
         if requires is None and self.host.is_qemu:
             guest.set_system(osinfo.find(osinfo.ASSUMED))
-            warn(
-                self.output,
+            self._doubts.append(
                 f"No --osinfo given: assuming {osinfo.ASSUMED}, with virtio devices. "
                 "Name the system if that is wrong: --osinfo win10, or --osinfo generic for what every system knows.",
             )
@@ -309,7 +309,7 @@ class _Command:
         if missing:
             raise UsageError(missing)
 
-    def _doubts(self, guest: Guest) -> list[str]:
+    def _doubts_about(self, guest: Guest) -> list[str]:
         doubts: list[str] = []
         if self.options.pxe and not any(part.get("@type") != "user" for part in guest.devices["interface"]):
             doubts.append("The guest's network configuration may not support PXE")

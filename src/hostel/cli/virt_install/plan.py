@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from typing import NamedTuple
 
-from hostel.cli.virt_install import defaults, disk, edit, general, network
+from hostel.cli.virt_install import defaults, disk, edit, general, graphics, network
 from hostel.cli.virt_install.guest import Guest
 from hostel.cli.virt_install.part import Node, write
 from hostel.cli.virt_install.storage import Medium, Storage
@@ -98,13 +98,15 @@ class Plan:
 
         Raises:
             ModelError: a value is none that the element can have.
-            UsageError: a network or a bridge is not there.
+            UsageError: a network or a bridge is not there, or the host has no such display.
         """
         from hostel.model.domain.domain import Domain
 
         first, last = self.documents()
         for text in filter(None, (first, last)):
             Domain.parse(text)
+        if graphics.has_spice(self.guest) and not self.guest.host.has_spice:
+            raise UsageError("--graphics spice is not supported by this connection yet; use --graphics vnc")
         network.check(self.guest)
 
     def _for_installation(self, root: Node) -> None:

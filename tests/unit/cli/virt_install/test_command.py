@@ -59,6 +59,17 @@ def test_an_import_is_started_and_kept(connection: Connection) -> None:
     assert (domain.is_active, domain.is_persistent, domain.autostart) == (True, True, True)
 
 
+def test_debugging_shows_every_document(connection: Connection) -> None:
+    Path("cd.iso").write_bytes(bytes(512))
+    shown = Ran(connection, "--cdrom", "cd.iso", "--disk", "size=1", "--debug").err.getvalue()
+    assert [line for line in shown.splitlines() if line.startswith("DEBUG")] == [
+        "DEBUG    volume:",
+        "DEBUG    first boot:",
+        "DEBUG    domain:",
+    ]
+    assert shown.count("</domain>") == 2
+
+
 def test_a_dry_run_makes_nothing(connection: Connection) -> None:
     before = [pool.name for pool in connection.pools()]
     ran = Ran(connection, "--import", "--disk", "size=1", "--disk", "new.img,size=1", "--dry-run")
