@@ -144,7 +144,7 @@ def test_growth_that_fails_leaves_the_old_size(node: BlockNode, monkeypatch: pyt
     assert node.length == 1
 
 
-@pytest.mark.parametrize("name", ["", "missing/x", "dir", "fifo", "a\0b", "nbd:host:1"])
+@pytest.mark.parametrize("name", ["", "missing/x", "dir", "fifo", "a\0b", "gopher:host:1"])
 def test_what_cannot_be_opened_is_named(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "dir").mkdir()
@@ -152,10 +152,10 @@ def test_what_cannot_be_opened_is_named(tmp_path: Path, name: str, monkeypatch: 
     with pytest.raises(BlockError) as caught:
         graph.open(name, "raw")
     assert caught.value.errno
-    if name != "nbd:host:1":
+    if name != "gopher:host:1":
         assert not name or f"'{name}'" in str(caught.value)
     else:
-        assert "Unknown protocol 'nbd'" in str(caught.value)
+        assert "Unknown protocol 'gopher'" in str(caught.value)
 
 
 def test_create_refuses_what_is_no_file_and_keeps_it(tmp_path: Path) -> None:
