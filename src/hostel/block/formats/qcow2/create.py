@@ -25,33 +25,9 @@ from hostel.block.formats.qcow2.resize import resize
 from hostel.block.formats.qcow2.subcluster import SubclusterGuest
 from hostel.block.formats.qcow2.write import Guest
 from hostel.block.node import BlockNode
-from hostel.block.options import Kind, Option, Options, Value
+from hostel.block.options import Value
 from hostel.errors import BlockError, NoSpace, UnsupportedFeature
 
-# In QEMU's order, in which qemu-img prints them.
-CREATE_OPTIONS: Final = Options(
-    Option("encryption", Kind.BOOL, "Encrypt the image with format 'aes'. (Deprecated in favor of encrypt.format=aes)"),
-    Option("encrypt.format", Kind.STRING, "Encrypt the image, format choices: 'aes', 'luks'"),
-    Option("encrypt.key-secret", Kind.STRING, "ID of secret providing qcow AES key or LUKS passphrase"),
-    Option("encrypt.cipher-alg", Kind.STRING, "Name of encryption cipher algorithm"),
-    Option("encrypt.cipher-mode", Kind.STRING, "Name of encryption cipher mode"),
-    Option("encrypt.ivgen-alg", Kind.STRING, "Name of IV generator algorithm"),
-    Option("encrypt.ivgen-hash-alg", Kind.STRING, "Name of IV generator hash algorithm"),
-    Option("encrypt.hash-alg", Kind.STRING, "Name of encryption hash algorithm"),
-    Option("encrypt.iter-time", Kind.NUMBER, "Time to spend in PBKDF in milliseconds"),
-    Option("cluster_size", Kind.SIZE, "qcow2 cluster size", "65536"),
-    Option("extended_l2", Kind.BOOL, "Extended L2 tables", "off"),
-    Option("preallocation", Kind.STRING, "Preallocation mode (allowed values: off, metadata, falloc, full)"),
-    Option("compression_type", Kind.STRING, "Compression method used for image cluster compression", "zlib"),
-    Option("size", Kind.SIZE, "Virtual disk size"),
-    Option("compat", Kind.STRING, "Compatibility level (v2 [0.10] or v3 [1.1])"),
-    Option("backing_file", Kind.STRING, "File name of a base image"),
-    Option("backing_fmt", Kind.STRING, "Image format of the base image"),
-    Option("data_file", Kind.STRING, "File name of an external data file"),
-    Option("data_file_raw", Kind.BOOL, "The external data file must stay valid as a raw image"),
-    Option("lazy_refcounts", Kind.BOOL, "Postpone refcount updates", "off"),
-    Option("refcount_bits", Kind.NUMBER, "Width of a reference count entry in bits", "16"),
-)
 T = TypeVar("T")
 _VERSIONS: Final = {"0.10": 2, "v2": 2, "1.1": 3, "v3": 3}
 

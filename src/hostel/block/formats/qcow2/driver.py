@@ -23,15 +23,13 @@ from hostel.block.driver import (
 from hostel.block.extent import Extent, Status
 from hostel.block.formats.qcow2 import header as headers
 from hostel.block.formats.qcow2 import layout
-from hostel.block.formats.qcow2.bitmap import default_granularity
 from hostel.block.formats.qcow2.compressed import packer, read_compressed
-from hostel.block.formats.qcow2.create import CREATE_OPTIONS, check_creation, create_image
+from hostel.block.formats.qcow2.creation import CREATE_OPTIONS
 from hostel.block.formats.qcow2.image import Qcow2Image
 from hostel.block.formats.qcow2.layout import Compatible, Compression, ExtensionType, Incompatible
 from hostel.block.formats.qcow2.mapping import Kind, runs
 from hostel.block.formats.qcow2.preallocated import is_preallocated, with_holes
 from hostel.block.formats.qcow2.runtime import RUNTIME_OPTIONS, check_runtime_options
-from hostel.block.formats.qcow2.subcluster import SubclusterGuest
 from hostel.block.formats.qcow2.write import Guest
 from hostel.block.node import BlockNode
 from hostel.block.options import Options, Value
@@ -57,7 +55,7 @@ class Qcow2Driver(FormatDriver):
         super().__init__()
         self.children["file"] = file
         self._image = image
-        self._guest = SubclusterGuest(image) if image.geometry.extended else Guest(image)
+        self._guest = _guest(image)
         self._preallocated: bool | None = None  # looked at when it is first wanted
 
     @classmethod
@@ -85,6 +83,8 @@ class Qcow2Driver(FormatDriver):
     @classmethod
     def check_creation(cls, size: int, options: Mapping[str, Value]) -> None:
         """Refuse what cannot be created; see :func:`hostel.block.formats.qcow2.create.check_creation`."""
+        from hostel.block.formats.qcow2.create import check_creation
+
         check_creation(size, options)
 
     @classmethod
@@ -96,7 +96,9 @@ class Qcow2Driver(FormatDriver):
 
     @classmethod
     def create(cls, file: BlockNode, size: int, options: Mapping[str, Value]) -> None:
-        """Lay out an empty image; see :func:`create_image`."""
+        """Lay out an empty image; see :func:`hostel.block.formats.qcow2.create.create_image`."""
+        from hostel.block.formats.qcow2.create import create_image
+
         create_image(file, size, options)
 
     @property
@@ -206,6 +208,8 @@ class Qcow2Driver(FormatDriver):
 
     def snapshots(self) -> list[SnapshotInfo]:
         """All snapshots, in the order of the table."""
+        if not self._image.header.nb_snapshots:
+            return []
         from hostel.block.formats.qcow2.snapshot import snapshots
 
         return snapshots(self._image)
@@ -252,6 +256,8 @@ class Qcow2Driver(FormatDriver):
 
     def bitmap_add(self, name: str, granularity: int | None = None, *, enabled: bool = True) -> None:
         """Make an empty bitmap; its granularity in bytes is QEMU's default where none is given."""
+        from hostel.block.formats.qcow2.bitmap import default_granularity
+
         self._image.bitmaps.add(name, granularity or default_granularity(self.cluster_size), enabled=enabled)
 
     def bitmap_remove(self, name: str) -> None:
@@ -327,6 +333,14 @@ class Qcow2Driver(FormatDriver):
             if data is None:
                 raise InvalidImage("'data-file' is required for this image")
             self._image.data = data
+
+
+def _guest(image: Qcow2Image) -> Guest:
+    if not image.geometry.extended:
+        return Guest(image)
+    from hostel.block.formats.qcow2.subcluster import SubclusterGuest
+
+    return SubclusterGuest(image)
 
 
 def _repair_dirty(image: Qcow2Image) -> None:
