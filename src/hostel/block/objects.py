@@ -36,9 +36,9 @@ def add(identifier: str, value: object) -> None:
     _objects[identifier] = value
 
 
-def remove(identifier: str) -> None:
-    """Forget an object; one that is not there is no matter."""
-    _objects.pop(identifier, None)
+def clear() -> None:
+    """Forget all objects."""
+    _objects.clear()
 
 
 def secret(identifier: str) -> Secret:

@@ -84,7 +84,7 @@ class TlsCredentials:
         certificate = _path(directory, f"{side}-cert.pem", required=server)
         key = _path(directory, f"{side}-key.pem", required=server)
         if authority is not None:
-            _load(f"Unable to import client certificate list {authority}", context.load_verify_locations, authority)
+            _load(f"Unable to import CA certificate list {authority}", context.load_verify_locations, authority)
         if revoked is not None:
             _load(f"Unable to import certificate revocation list {revoked}", context.load_verify_locations, revoked)
             context.verify_flags |= ssl.VerifyFlags.VERIFY_CRL_CHECK_LEAF

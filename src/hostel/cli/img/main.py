@@ -92,9 +92,9 @@ def _main(words: list[str], output: Output) -> int:
     module = _command(name)
     arguments = module.COMMAND.parse(rest[1:])
     if arguments.has("object"):
-        from hostel.cli.img.objects import check_objects
+        from hostel.cli.objects import create_objects
 
-        text = check_objects(arguments.all("object"))
+        text = create_objects(arguments.all("object"))
         if text is not None:
             output.text(text)
             return 0

@@ -104,6 +104,13 @@ def main(words: list[str], prog: str) -> int:
 
 def _run(output: Output, given: list[tuple[str, str]], operands: list[str]) -> int:
     values = dict(given)
+    if "object" in values:
+        from hostel.cli.objects import create_objects
+
+        text = create_objects([value for name, value in given if name == "object"])
+        if text is not None:
+            output.text(text)
+            return 0
     if "format" in values and "image-opts" in values:
         raise Failure("--image-opts and -f are mutually exclusive")
     for name, what in (("snapshot", "-s"), ("copy-on-read", "-C")):

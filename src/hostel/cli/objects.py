@@ -1,0 +1,232 @@
+"""``--object``: what is made beside an image, to be named by its options: secrets, TLS credentials, authorizations."""
+
+from __future__ import annotations
+
+import binascii
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+from hostel.block import objects
+from hostel.block.options import split_options
+from hostel.cli.img.arguments import Failure
+from hostel.codec.qobject import parse_json
+from hostel.errors import BlockError, NetworkError
+
+if TYPE_CHECKING:
+    from hostel.net.authorization import ListAuthorization
+
+_SECRET: Final = ("data", "file", "format", "iv", "keyid")
+_TLS: Final = ("dir", "endpoint", "verify-peer", "priority", "passwordid", "sanity-check", "loaded")
+# The types that QEMU's tools can create, and the properties of those that are made; the rest is accepted for scripts
+# that name it and do not need it.
+_TYPES: Final[Mapping[str, tuple[str, ...] | None]] = {
+    "authz-list": ("policy", "rules"),
+    "authz-listfile": ("filename", "refresh"),
+    "authz-simple": ("identity",),
+    "main-loop": None,
+    "pr-manager-helper": None,
+    "secret": _SECRET,
+    "secret_keyring": None,
+    "thread-context": None,
+    "throttle-group": None,
+    "tls-cipher-suites": None,
+    "tls-creds-anon": None,
+    "tls-creds-psk": None,
+    "tls-creds-x509": _TLS,
+}
+# What GnuTLS is told where nothing special is wanted.
+_PRIORITIES: Final = ("NORMAL", "SYSTEM", "@SYSTEM")
+_IDENTIFIER: Final = re.compile(r"[A-Za-z][A-Za-z0-9._-]*", re.ASCII)
+
+
+def create_objects(texts: Iterable[str]) -> str | None:
+    """Make what the definitions say, in their order, for :mod:`hostel.block.objects`; what was there before goes.
+
+    Returns:
+        The list of types where one of them asks for help.
+
+    Raises:
+        Failure: a definition is wrong; the text is QEMU's.
+    """
+    objects.clear()
+    for text in texts:
+        if text in ("help", "?"):
+            return "List of user creatable objects:\n" + "".join(f"  {name}\n" for name in _TYPES)
+        given = _read(text)
+        kind = _check(given)
+        make = _MAKERS.get(kind)
+        made = make(given) if make is not None else kind
+        try:
+            objects.add(str(given["id"]), made)
+        except BlockError as error:
+            raise Failure(error.message) from None
+    return None
+
+
+def _read(text: str) -> dict[str, Any]:
+    if text.startswith("{"):
+        try:
+            tree = parse_json(text)
+        except ValueError as error:
+            raise Failure(str(error)) from None
+        return dict(tree)
+    head, comma, tail = text.partition(",")
+    if head and "=" not in head:
+        text = f"qom-type={head}{comma}{tail}"
+    return dict(split_options(text))
+
+
+def _check(given: dict[str, Any]) -> str:
+    kind = str(given.pop("qom-type", ""))
+    if not kind:
+        raise Failure("Parameter 'qom-type' is missing")
+    if kind not in _TYPES:
+        raise Failure(f"Parameter 'qom-type' does not accept value '{kind}'")
+    if "id" not in given:
+        raise Failure("Parameter 'id' is missing")
+    properties = _TYPES[kind]
+    if properties is not None:
+        for name in given:
+            if name != "id" and name.partition(".")[0] not in properties:
+                raise Failure(f"Parameter '{name}' is unexpected")
+    if not _IDENTIFIER.fullmatch(str(given["id"])):
+        raise Failure("Parameter 'id' expects an identifier")
+    return kind
+
+
+def _secret(given: Mapping[str, Any]) -> objects.Secret:
+    data, file = given.get("data"), given.get("file")
+    format = _choice(given, "format", ("raw", "base64"))
+    if data is not None and file is not None:
+        raise Failure("'file' and 'data' are mutually exclusive")
+    if data is None and file is None:
+        raise Failure("Either 'file' or 'data' must be provided")
+    if "keyid" in given:
+        raise Failure("Encrypted secrets (keyid=) are not supported yet")
+    if file is not None:
+        try:
+            with open(file, "rb") as stream:
+                content = stream.read()
+        except OSError as error:
+            raise Failure(f"Unable to read {file}: {error.strerror}") from None
+    else:
+        content = str(data).encode("utf-8", "surrogateescape")
+    if format == "base64":
+        try:
+            content = binascii.a2b_base64(content, strict_mode=True)
+        except (binascii.Error, ValueError):
+            raise Failure("Base64 data contains invalid characters") from None
+    return objects.Secret(content)
+
+
+def _tls_credentials(given: Mapping[str, Any]) -> object:
+    from hostel.net.tls import TlsCredentials
+
+    endpoint = _choice(given, "endpoint", ("client", "server"))
+    verify_peer = _flag(given, "verify-peer", default=True)
+    _flag(given, "sanity-check", default=True)
+    priority = str(given.get("priority", "NORMAL"))
+    if priority not in _PRIORITIES:
+        raise Failure(f"TLS priorities are GnuTLS's own, and cannot be followed: '{priority}'")
+    if "dir" not in given:
+        raise Failure("Missing 'dir' property value")
+    try:
+        password = objects.secret(str(given["passwordid"])).data if "passwordid" in given else None
+        return TlsCredentials(
+            str(given["dir"]), server=endpoint == "server", verify_peer=verify_peer, password=password
+        )
+    except (BlockError, NetworkError) as error:
+        raise Failure(error.message) from None
+
+
+def _authorize_one(given: Mapping[str, Any]) -> object:
+    from hostel.net.authorization import SimpleAuthorization
+
+    if "identity" not in given:
+        raise Failure("Parameter 'identity' is missing")
+    return SimpleAuthorization(str(given["identity"]))
+
+
+def _authorize_list(given: Mapping[str, Any]) -> ListAuthorization:
+    """Rules, from JSON or as ``rules.0.match=...``."""
+    from hostel.net.authorization import ListAuthorization, Rule
+
+    listed = given.get("rules", [])
+    if not isinstance(listed, list) or not all(isinstance(rule, Mapping) for rule in listed):
+        raise Failure("Invalid parameter type for 'rules', expected: array")
+    rules: dict[str, dict[str, Any]] = {str(index): dict(rule) for index, rule in enumerate(listed)}
+    for name, value in given.items():
+        if name.startswith("rules."):
+            index, _, part = name.removeprefix("rules.").partition(".")
+            rules.setdefault(index, {})[part] = value
+    made = []
+    for index, rule in rules.items():
+        for name in ("match", "policy"):
+            if name not in rule:
+                raise Failure(f"Parameter 'rules.{index}.{name}' is missing")
+        policy = _choice(rule, "policy", ("deny", "allow"))
+        made.append(Rule(str(rule["match"]), policy == "allow", _choice(rule, "format", ("exact", "glob")) == "glob"))
+    return ListAuthorization(made, _choice(given, "policy", ("deny", "allow")) == "allow")
+
+
+def _authorize_file(given: Mapping[str, Any]) -> object:
+    """Rules in a JSON file, which is read again for each client, whether it was to be watched or not."""
+    from hostel.net.authorization import FileAuthorization
+
+    _flag(given, "refresh", default=True)
+    if "filename" not in given:
+        raise Failure("Parameter 'filename' is missing")
+    filename = str(given["filename"])
+
+    def load() -> ListAuthorization:
+        with open(filename, encoding="utf-8") as stream:
+            tree = parse_json(stream.read())
+        try:
+            return _authorize_list(tree)
+        except (Failure, AttributeError) as error:
+            raise ValueError(f"{filename}: {error}") from None
+
+    try:
+        load()
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise Failure(f"Unable to read '{filename}': {reason}") from None
+    return FileAuthorization(load)
+
+
+def _refuse(kind: str) -> Callable[[Mapping[str, Any]], object]:
+    def make(_: Mapping[str, Any]) -> object:
+        raise Failure(f"'{kind}' objects are not supported; TLS is done with tls-creds-x509")
+
+    return make
+
+
+_MAKERS: Final[Mapping[str, Callable[[Mapping[str, Any]], object]]] = {
+    "authz-list": _authorize_list,
+    "authz-listfile": _authorize_file,
+    "authz-simple": _authorize_one,
+    "secret": _secret,
+    "tls-creds-anon": _refuse("tls-creds-anon"),
+    "tls-creds-psk": _refuse("tls-creds-psk"),
+    "tls-creds-x509": _tls_credentials,
+}
+
+
+def _choice(given: Mapping[str, Any], name: str, allowed: tuple[str, ...]) -> str:
+    """A property that has few values, of which the first is the default."""
+    value = str(given.get(name, allowed[0]))
+    if value not in allowed:
+        raise Failure(f"Parameter '{name}' does not accept value '{value}'")
+    return value
+
+
+def _flag(given: Mapping[str, Any], name: str, *, default: bool) -> bool:
+    value = given.get(name, default)
+    if isinstance(value, bool):
+        return value
+    if value in ("on", "yes", "true", "y"):
+        return True
+    if value in ("off", "no", "false", "n"):
+        return False
+    raise Failure(f"Parameter '{name}' expects 'on' or 'off'")
