@@ -393,21 +393,29 @@ class Allocator:
             makes the header point to it (:meth:`moved`).
         """
         moved = self._place_table()
-        for index, block in self.blocks.items():
-            if block.dirty:
-                self._write_block(index, block)
-        self._file.flush()
-        if moved is not None:
-            clusters = self.capacity() * 8 >> self._geometry.cluster_bits
-            self._file.pwrite(moved, pack_table(self.table).ljust(clusters << self._geometry.cluster_bits, b"\0"))
+        try:
+            for index, block in self.blocks.items():
+                if block.dirty:
+                    self._write_block(index, block)
             self._file.flush()
-        else:
-            for indexes in self._new_in_order():
-                for index in indexes:
-                    self._file.pwrite(self.table_offset + index * 8, self.table[index].to_bytes(8, "big"))
-                self._file.flush()
+            self._write_table(moved)
+        except BaseException:
+            if moved is not None:
+                self.free(moved, self.capacity() * 8)
+            raise
         self._new_entries.clear()
         return moved
+
+    def _write_table(self, moved: int | None) -> None:
+        """Write the table's new entries, or all of it where it moves, and sync."""
+        if moved is not None:
+            self._file.pwrite(moved, pack_table(self.table).ljust(self.capacity() * 8, b"\0"))
+            self._file.flush()
+            return
+        for indexes in self._new_in_order():
+            for index in indexes:
+                self._file.pwrite(self.table_offset + index * 8, self.table[index].to_bytes(8, "big"))
+            self._file.flush()
 
     def _new_in_order(self) -> Iterator[list[int]]:
         """Indexes of new blocks, group by group: a block comes after the one that counts it."""

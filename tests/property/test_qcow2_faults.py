@@ -1,0 +1,249 @@
+"""A fault at each single call to the file, in each operation: reported, nothing lost, no leak, and life goes on."""
+
+from __future__ import annotations
+
+import errno
+import os
+import random
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import pytest
+
+from hostel.block.driver import Preallocation
+from hostel.block.formats.qcow2.driver import Qcow2Driver
+from hostel.block.formats.qcow2.layout import Incompatible
+from hostel.block.node import BlockNode
+from hostel.block.options import Value
+from hostel.errors import BlockError
+from support import qcow2
+from support.crash import Recording, Version, judge_content, judge_snapshots, opened
+from support.crash import judge as judge_crash
+from support.memory import FaultyDriver, Kind, memory_node
+from support.qcow2_workload import Workload
+
+SOAK = int(os.environ.get("HOSTEL_SOAK", "1"))
+IMAGES: dict[str, dict[str, Value]] = {
+    "small clusters": {"cluster_size": 512, "refcount_bits": 64},
+    "lazy": {"cluster_size": 512, "refcount_bits": 16, "lazy_refcounts": True},
+    "version 2": {"cluster_size": 1024, "compat": "0.10"},
+    "subclusters": {"cluster_size": 16384, "extended_l2": True, "compression_type": "zstd"},
+}
+OPERATIONS = (
+    "write",
+    "zero",
+    "unmap",
+    "discard",
+    "compress",
+    "reopen",
+    "grow",
+    "shrink",
+    "create_snapshot",
+    "apply_snapshot",
+    "delete_snapshot",
+    "rebase",
+)
+
+
+class Fault(NamedTuple):
+    """Which call fails, and how."""
+
+    at: int
+    code: int
+    short: bool
+
+
+def base(options: dict[str, Value], seed: int, *, resizable: bool) -> Workload:
+    """An image with data, compressed clusters, zero clusters and snapshots, closed.
+
+    Version 2 has no snapshots where it must be ``resizable``.
+    """
+    rng = random.Random(f"base {seed}")
+    workload = Workload(rng, options=options, size=150 * int(options["cluster_size"]), aligned=True)
+    for name in ("write", "compress", "write", "create_snapshot", "write", "zero", "discard", "compress", "write"):
+        if name != "create_snapshot" or workload.version > 2 or not resizable:
+            getattr(workload, name)()
+    if workload.version > 2:
+        workload.create_snapshot()
+    workload.node.close()
+    return workload
+
+
+def faults(kinds: list[Kind]) -> Iterator[Fault]:
+    """Each call fails with EIO; one that may need space also with ENOSPC, and a write half done."""
+    for at, kind in enumerate(kinds):
+        yield Fault(at, errno.EIO, False)
+        if kind in (Kind.WRITE, Kind.ZERO, Kind.RESIZE, Kind.FLUSH):
+            yield Fault(at, errno.ENOSPC, False)
+        if kind is Kind.WRITE:
+            yield Fault(at, errno.ENOSPC, True)
+
+
+def perform(workload: Workload, name: str) -> None:
+    """Do one operation, and flush what it holds back."""
+    getattr(workload, name)()
+    workload.node.flush()
+
+
+def judge(workload: Workload, data: bytes | bytearray, versions: list[Version]) -> int:
+    """What a fault left on the disk opens and is one of the versions, or between them; returns the leaks."""
+    backing = workload.original_backing
+    with opened(qcow2.MemoryDriver(data), backing, read_only=False) as node:
+        content = bytes(node.read(0, node.length))
+        judge_content(content, versions)
+        judge_snapshots(node.file.driver.data, node, versions, backing if node.driver.references() else None)
+        after = node.file.driver.data
+    result, lines, _ = qcow2.check(after)
+    assert qcow2.faults(result) == (0, 0), lines
+    return result.leaks
+
+
+@pytest.mark.parametrize("seed", range(2 * SOAK))
+@pytest.mark.parametrize("name", OPERATIONS)
+@pytest.mark.parametrize("image", IMAGES)
+def test_a_fault_is_reported_and_harms_nothing(image: str, name: str, seed: int) -> None:
+    workload = base(IMAGES[image], seed, resizable=name in ("grow", "shrink"))
+    if name == "rebase" and workload.backing is None:
+        workload.backing = workload.original_backing = b""
+    data = bytes(workload.driver.data)
+
+    def fork() -> Workload:
+        return workload.fork(FaultyDriver(data), random.Random(f"{name} {seed}"))
+
+    sound = fork()
+    before = Version(0, 0, bytes(sound.content), dict(sound.snapshots))
+    sound.driver.arm()
+    perform(sound, name)
+    after = Version(0, 0, bytes(sound.content), dict(sound.snapshots))
+    calls = list(sound.driver.calls)
+    sound.node.close()
+    for fault in faults(calls):
+        for go_on in (close, try_again):
+            failing = fork()
+            failing.driver.arm(fault.at, fault.code, short=fault.short)
+            try:
+                done = fails(failing, name, fault)
+                versions = [after] if done else [before, after]
+                judge(workload, failing.driver.data, versions)
+                failing.driver.arm()
+                if not done:
+                    go_on(failing, name, versions, f"{name} {seed}")
+            except BaseException as error:
+                error.add_note(f"{fault} is a {calls[fault.at]} of {len(calls)}: {[each.value for each in calls]}")
+                raise
+
+
+def fails(workload: Workload, name: str, fault: Fault) -> bool:
+    """Do an operation that meets a fault and reports it; returns whether it did without."""
+    try:
+        perform(workload, name)
+    except OSError as error:
+        assert workload.driver.fired
+        assert error.errno == fault.code or isinstance(error, BlockError)
+        return False
+    # Giving space back to the host may fail: nothing depends on it.
+    assert workload.driver.calls[fault.at] is Kind.DISCARD, "the error was swallowed"
+    return True
+
+
+def close(workload: Workload, name: str, versions: list[Version], seed: str) -> None:
+    """The image is closed: nothing has leaked, unless closing it fails too."""
+    try:
+        workload.node.close()
+    except OSError:
+        judge(workload, workload.driver.data, versions)
+    else:
+        leaks = judge(workload, workload.driver.data, versions)
+        assert not leaks or broken(workload)
+
+
+def try_again(workload: Workload, name: str, versions: list[Version], seed: str) -> None:
+    """The same operation, on the image as it is open, works now; or it is refused."""
+    workload.content = bytearray(workload.node.read(0, workload.node.length))
+    judge_content(bytes(workload.content), versions)
+    found = {each.id for each in workload.image.snapshots()}
+    workload.snapshots = dict(next(each.snapshots for each in versions if each.snapshots.keys() == found))
+    workload.rng = random.Random(seed)
+    try:
+        perform(workload, name if found or name != "delete_snapshot" else "flush")
+    except OSError:
+        close(workload, name, versions, seed)
+        return
+    workload.verify()
+    workload.check()
+    workload.node.close()
+    result, lines, _ = qcow2.check(workload.driver.data)
+    assert (result.leaks, *qcow2.faults(result)) == (0, 0, 0), lines
+
+
+def broken(workload: Workload) -> bool:
+    """Whether the image refuses to be written."""
+    return workload.image._image.broken is not None
+
+
+@pytest.mark.parametrize("mode", Preallocation)
+def test_a_fault_while_creating_is_reported(mode: Preallocation) -> None:
+    options: dict[str, Value] = {"cluster_size": 512, "preallocation": mode.value}
+    sound = FaultyDriver()
+    sound.arm()
+    Qcow2Driver.create(memory_node(sound), 100 * 512, options)
+    for fault in faults(list(sound.calls)):
+        driver = FaultyDriver()
+        driver.arm(fault.at, fault.code, short=fault.short)
+        with pytest.raises(OSError, match="injected"):
+            Qcow2Driver.create(memory_node(driver), 100 * 512, options)
+
+
+@pytest.mark.parametrize("seed", range(4 * SOAK))
+def test_a_fault_while_a_dirty_image_is_repaired_leaves_it_repairable(seed: int) -> None:
+    rng = random.Random(f"dirty {seed}")
+    recording = Recording.random(rng, 12, {"cluster_size": 512, "lazy_refcounts": True})
+    states = [
+        each
+        for each in recording.states(rng, samples=2)
+        if qcow2.header(each.data).incompatible_features & Incompatible.DIRTY
+    ]
+    for state in rng.sample(states, min(len(states), 6)):
+        sound = FaultyDriver(state.data)
+        sound.arm()
+        qcow2.attach(sound).close()
+        for fault in faults(list(sound.calls)):
+            driver = FaultyDriver(state.data)
+            driver.arm(fault.at, fault.code, short=fault.short)
+            with pytest.raises(OSError, match=r"injected|repair"):
+                qcow2.attach(driver).close()
+            judge_crash(recording, state._replace(data=bytes(driver.data)))
+
+
+def test_a_fault_while_the_refcount_table_moves_leaves_no_leak_in_the_running_image() -> None:
+    options: dict[str, Value] = {"cluster_size": 512, "refcount_bits": 64, "preallocation": "metadata"}
+    data = qcow2.create(1950 << 10, options)
+    added = bytes([7]) * (100 << 10)
+
+    def written(driver: FaultyDriver) -> BlockNode:
+        node = qcow2.attach(driver)
+        node.resize((1950 << 10) + len(added))
+        node.pwrite(1950 << 10, added)
+        return node
+
+    sound = FaultyDriver(data)
+    with written(sound) as node:
+        assert qcow2.header(sound.data).refcount_table_clusters == 1
+        sound.arm()
+        node.flush()
+        calls = list(sound.calls)
+    assert qcow2.header(sound.data).refcount_table_clusters > 1
+    for fault in faults(calls):
+        driver = FaultyDriver(data)
+        node = written(driver)
+        driver.arm(fault.at, fault.code, short=fault.short)
+        with pytest.raises(OSError, match="injected"):
+            node.flush()
+        try:
+            node.flush()
+            node.close()
+        except OSError:
+            assert calls[fault.at] is Kind.FLUSH or node.driver._image.broken is not None
+            continue
+        result, lines, _ = qcow2.check(driver.data)
+        assert (result.leaks, *qcow2.faults(result)) == (0, 0, 0), lines
