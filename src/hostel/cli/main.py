@@ -46,11 +46,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code.
     """
     words = list(sys.argv if argv is None else argv)
+    _open_missing_streams()
     _pass_bytes_through()
     called = os.path.basename(words[0]) if words else "hostel"
     if called in DROP_IN:
         return run_tool(called, words[1:])
     return guarded("hostel: ", lambda: _dispatch(words[1:]))
+
+
+def _open_missing_streams() -> None:
+    """Who closed standard output or error gets none; the descriptor is taken, or an image would get it and our text."""
+    if sys.stdout is None:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115  # for as long as the process lives
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115
 
 
 def _pass_bytes_through() -> None:

@@ -73,3 +73,16 @@ def test_info_starts_without_slow_modules(tmp_path: Path) -> None:
     )
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
     assert ended.stderr.strip() == ""
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
+def test_closed_streams_are_no_failure_and_no_image(tmp_path: Path, closed: str) -> None:
+    path = tmp_path / "a"
+    ended = subprocess.run(
+        ["sh", "-c", f'exec "$1" -m hostel qemu-img create -f qcow2 "$2" 1M {closed}', "sh", sys.executable, path],
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    assert (ended.returncode, ended.stderr) == (0, b"")
+    assert main(["check", "-q", "-f", "qcow2", str(path)], "qemu-img") == 0
