@@ -13,11 +13,11 @@ from hostel.block.node import BlockNode
 from hostel.errors import BlockError
 from hostel.img.segments import rounded_length
 from hostel.img.sparse import ZeroFinder
-from hostel.img.team import Team, Turn, portions, thread_count
+from hostel.img.team import Team, portions, worker_count
 from hostel.units import SECTOR, MiB
 
 _CHUNK: Final = 2 * MiB  # read at once; QEMU's buffer has this size too
-_THREADS: Final = 2  # reading is all there is to do
+_WORKERS: Final = 2  # reading is all there is to do
 
 _SECTORS: Final = ZeroFinder()
 
@@ -116,9 +116,9 @@ class _Comparison:
         self._progress = progress
 
     def run(self, chunks: Iterator[_Chunk]) -> Difference | None:
-        team = Team(self._portions(chunks), self._nodes)
+        team = Team(self._portions(chunks), self._nodes, _buffers, lambda: self._compare_all)
         try:
-            team.run(thread_count(_THREADS) if self._total > _CHUNK else 1, self._worker)
+            team.run(worker_count(_WORKERS) if self._total > _CHUNK else 0, lambda nothing: None)
         except _Found as found:
             return found.difference
         return None
@@ -129,14 +129,9 @@ class _Comparison:
                 self._progress(portion[-1].offset + portion[-1].length, self._total)
             yield portion
 
-    def _worker(self) -> Callable[[list[_Chunk], Turn], None]:
-        buffers = bytearray(_CHUNK), bytearray(_CHUNK)
-
-        def work(portion: list[_Chunk], turn: Turn) -> None:
-            for chunk in portion:
-                self._compare(chunk, *buffers)
-
-        return work
+    def _compare_all(self, portion: list[_Chunk], buffers: tuple[bytearray, bytearray]) -> None:
+        for chunk in portion:
+            self._compare(chunk, *buffers)
 
     def _compare(self, chunk: _Chunk, first: bytearray, second: bytearray) -> None:
         with memoryview(first) as one, memoryview(second) as other:
@@ -160,6 +155,10 @@ class _Comparison:
             reason = os.strerror(error.errno or errno.EIO)
             message = f"Error while reading offset {place} of {self._names[index]}: {reason}"
             raise CompareError(message, error, reading=True) from None
+
+
+def _buffers() -> tuple[bytearray, bytearray]:
+    return bytearray(_CHUNK), bytearray(_CHUNK)
 
 
 def _first_difference(first: bytearray, second: memoryview) -> int:

@@ -1,8 +1,8 @@
 """The engine of ``convert``: large reads into reused buffers, zeroes left out, a few threads in step.
 
-Each thread takes the next windows of the plan, reads them (and compresses them) on its own, and then writes them in
-its turn, so that the target fills from its start to its end while the others read. System calls and codecs release
-the interpreter's lock; that is where the time goes.
+Workers take the next windows of the plan, read them and find their zeroes, or compress them; the caller's thread writes
+them in order, so that the target fills from its start to its end. System calls and codecs release the interpreter's
+lock; that is where the time goes.
 """
 
 from __future__ import annotations
@@ -11,10 +11,9 @@ import mmap
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final, NamedTuple
 
-from hostel.block.driver import Threading
 from hostel.block.node import BlockNode
 from hostel.img.segments import Kind, Segment, Window, rounded_length, source_segments, windows
-from hostel.img.team import Team, Turn, portions, thread_count
+from hostel.img.team import Team, portions, worker_count
 from hostel.img.transfer import CopyError, Offload, Pace, Piece, Preparer, Reader, new_writer
 from hostel.units import MiB
 
@@ -105,10 +104,8 @@ class CopyJob:
         self._offload = Offload(target) if settings.offload else None
         self._pace = Pace(settings.rate)
         self._size = max(WINDOW, self._writer.cell)
-        self._in_order = settings.in_order and target.driver.threading is Threading.SERIAL
         self._total = self._length
         self._begun = 0
-        self._team = Team(self._portions(), sources)
 
     def run(self) -> None:
         """Copy.
@@ -118,7 +115,20 @@ class CopyJob:
         """
         if self._feedback.count_data:
             self._total = sum(segment.length for segment in self._segments() if self._is_data(segment.kind))
-        self._team.run(thread_count(self._settings.threads) if self._length > self._size else 1, self._worker)
+        team = Team(self._portions(), self._sources, self._buffer, self._worker)
+        if self._settings.in_order:
+            team.run(self._workers(), self._write)
+        else:
+            team.run(self._workers(), lambda pieces: None)
+
+    def _workers(self) -> int:
+        """How many threads read ahead of the one that writes."""
+        if self._settings.threads == 1 or self._length <= self._size:
+            return 0
+        return worker_count(self._settings.threads)
+
+    def _buffer(self) -> memoryview:
+        return memoryview(mmap.mmap(-1, self._size))  # page-aligned, as direct I/O wants it
 
     def _is_data(self, kind: Kind) -> bool:
         return kind is Kind.DATA or (kind is Kind.ZERO and self._settings.min_sparse == 0)
@@ -151,11 +161,17 @@ class CopyJob:
         except OSError as error:
             raise CopyError("reading block status at offset", planned, error) from None
 
-    def _worker(self) -> Callable[[list[Window], Turn], None]:
+    def _worker(self) -> Callable[[list[Window], memoryview], list[Piece]]:
         """What one thread does with a portion."""
-        buffer = memoryview(mmap.mmap(-1, self._size))  # page-aligned, as direct I/O wants it
         prepare = self._writer.preparer()
-        return lambda portion, turn: self._copy(portion, turn, buffer, prepare)
+        if self._settings.in_order:
+            return lambda portion, buffer: self._read(portion, buffer, prepare)
+
+        def read_and_write(portion: list[Window], buffer: memoryview) -> list[Piece]:
+            self._write(self._read(portion, buffer, prepare))
+            return []
+
+        return read_and_write
 
     def _report(self, portion: list[Window]) -> None:
         if self._feedback.progress is None:
@@ -166,7 +182,8 @@ class CopyJob:
             self._begun = portion[-1].end
         self._feedback.progress(self._begun, self._total)
 
-    def _copy(self, portion: list[Window], turn: Turn, buffer: memoryview, prepare: Preparer) -> None:
+    def _read(self, portion: list[Window], buffer: memoryview, prepare: Preparer) -> list[Piece]:
+        """Read windows; what is to be written of them."""
         pieces: list[Piece] = []
         position = 0
         for window in portion:
@@ -177,10 +194,9 @@ class CopyJob:
                 position += window.length
                 self._reader.fill(window, view)
                 pieces += prepare(window, view)
-        if self._in_order:
-            turn.wait()
-        if self._team.failed:
-            return
+        return pieces
+
+    def _write(self, pieces: list[Piece]) -> None:
         for piece in pieces:
             self._pace.wait(piece.length)
             self._writer.write(piece)

@@ -1,4 +1,4 @@
-"""A few threads that work off one plan, each part in its turn."""
+"""A few threads that work ahead on the parts of a plan, and one that finishes the parts in order."""
 
 from __future__ import annotations
 
@@ -6,18 +6,21 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
-from typing import Final, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 from hostel.block.node import BlockNode
 
-MAX_THREADS: Final = 4
+MAX_WORKERS: Final = 4
+_SPARE_SLOTS: Final = 2  # parts that are worked on or wait to be finished, beside one for each worker
 _MOST_PARTS: Final = 64
 
 Part = TypeVar("Part")
+Slot = TypeVar("Slot")
+Result = TypeVar("Result")
 
 
 def portions(parts: Iterable[Part], room: int, cost: Callable[[Part], int]) -> Iterator[list[Part]]:
-    """Gather small parts until taking them is worth a turn: up to ``room`` of their cost together."""
+    """Gather small parts until they are worth a thread's while: up to ``room`` of their cost together."""
     portion: list[Part] = []
     left = room
     for part in parts:
@@ -30,114 +33,126 @@ def portions(parts: Iterable[Part], room: int, cost: Callable[[Part], int]) -> I
         yield portion
 
 
-def thread_count(wanted: int) -> int:
-    """How many threads are worth having, of at most ``wanted``."""
-    return max(1, min(wanted, MAX_THREADS, len(os.sched_getaffinity(0))))
+def worker_count(wanted: int) -> int:
+    """How many workers are worth having, of at most ``wanted``."""
+    return max(1, min(wanted, MAX_WORKERS, len(os.sched_getaffinity(0))))
 
 
-class Turn:
-    """A part's place in the order of the plan."""
+class _Task:
+    """A part in a worker's hands; ``done`` is released when ``result`` or ``error`` is there."""
 
-    __slots__ = ("_after", "_before", "number")
+    __slots__ = ("done", "error", "result", "slot")
 
-    def __init__(self, number: int, before: threading.Lock) -> None:
-        self.number = number
-        self._before = before
-        self._after = threading.Lock()
-        self._after.acquire()
-
-    def wait(self) -> None:
-        """Wait until every part before this one is done with; each of them is sooner or later, whatever happens."""
-        self._before.acquire()
-
-    def end(self) -> None:
-        """Let the next part go on."""
-        self._after.release()
-
-    def next(self) -> Turn:
-        """The turn after this one."""
-        return Turn(self.number + 1, self._after)
+    def __init__(self, slot: Any, error: BaseException | None = None) -> None:
+        self.slot = slot
+        self.result: Any = None
+        self.error = error
+        self.done = threading.Lock()
+        if error is None:
+            self.done.acquire()
 
 
-class Team(Generic[Part]):
-    """Threads that take parts of a plan one after another until it ends or a part fails.
+class Team(Generic[Part, Slot, Result]):
+    """Workers that go ahead through a plan until all slots are full, and the caller's thread, which finishes the parts.
 
-    Of several failures the one of the earliest part is reported, so that a run fails alike every time.
+    The caller's thread finds its next part ready while the workers are fast enough, so that it need not be woken for
+    each. Of several failures the earliest part's is the one reported: a run fails alike every time. A team runs once.
 
     Args:
         plan: the parts; advanced by one thread at a time, with the nodes' locks held.
         nodes: the images whose metadata the plan reads.
+        slot: makes what a part is worked on in, such as a buffer; it is used again when the part is finished.
+        worker: called once in each thread; what it returns works on one part.
     """
 
-    def __init__(self, plan: Iterator[Part], nodes: Sequence[BlockNode]) -> None:
+    def __init__(
+        self,
+        plan: Iterator[Part],
+        nodes: Sequence[BlockNode],
+        slot: Callable[[], Slot],
+        worker: Callable[[], Callable[[Part, Slot], Result]],
+    ) -> None:
         self._plan = plan
         self._nodes = [node for top in nodes for node in top.chain()]
+        self._slot = slot
+        self._worker = worker
         self._plan_lock = threading.Lock()
-        self._failure_lock = threading.Lock()
-        self._failure: tuple[int, BaseException] | None = None
-        self._next = Turn(0, threading.Lock())
+        self._stopped = False
 
-    @property
-    def failed(self) -> bool:
-        """Whether a part failed: what is not done yet need not be done any more."""
-        return self._failure is not None
-
-    def run(self, threads: int, worker: Callable[[], Callable[[Part, Turn], None]]) -> None:
+    def run(self, workers: int, finish: Callable[[Result], None]) -> None:
         """Work off the plan.
 
         Args:
-            threads: how many; the caller's is one of them.
-            worker: called once in each thread; what it returns does one part.
+            workers: how many threads beside the caller's; 0 for none.
+            finish: called in the caller's thread with what came of each part, in the plan's order.
 
         Raises:
-            Exception: what a part or the plan raised.
+            Exception: what working on a part, finishing it, or the plan raised first.
         """
-        others = [threading.Thread(target=self._run, args=(worker,), daemon=True) for _ in range(threads - 1)]
-        for thread in others:
+        if not workers:
+            work, slot = self._worker(), self._slot()
+            for part in self._plan:
+                finish(work(part, slot))
+            return
+        from queue import SimpleQueue
+
+        free: SimpleQueue[Slot | None] = SimpleQueue()
+        order: SimpleQueue[_Task | None] = SimpleQueue()
+        for _ in range(workers + _SPARE_SLOTS):
+            free.put(self._slot())
+        threads = [threading.Thread(target=self._work, args=(free, order), daemon=True) for _ in range(workers)]
+        for thread in threads:
             thread.start()
-        self._run(worker)
         try:
-            for thread in others:
+            self._finish(free, order, workers, finish)
+        finally:
+            self._stopped = True
+            for _ in threads:
+                free.put(None)
+            for thread in threads:
                 thread.join()
-        except BaseException as error:  # an interrupt: nobody may go on with what the caller closes next
-            self._fail(-1, error)
-            for thread in others:
-                thread.join()
-        if self._failure is not None:
-            raise self._failure[1]
 
-    def _fail(self, number: int, error: BaseException) -> None:
-        with self._failure_lock:
-            if self._failure is None or number < self._failure[0]:
-                self._failure = number, error
+    def _finish(self, free: Any, order: Any, workers: int, finish: Callable[[Result], None]) -> None:
+        """Finish the parts in order, until every worker has said that it found no more."""
+        while workers:
+            task = order.get()
+            if task is None:
+                workers -= 1
+                continue
+            task.done.acquire()
+            if task.error is not None:
+                raise task.error
+            finish(task.result)
+            free.put(task.slot)
 
-    def _run(self, worker: Callable[[], Callable[[Part, Turn], None]]) -> None:
+    def _work(self, free: Any, order: Any) -> None:
+        """What each worker does; it always says when it is at its end."""
         try:
-            work = worker()
-            while (taken := self._take()) is not None:
-                part, turn = taken
+            work = self._worker()
+            while (slot := free.get()) is not None and (taken := self._take(slot, order)) is not None:
+                part, task = taken
                 try:
-                    work(part, turn)
-                except Exception as error:
-                    self._fail(turn.number, error)
+                    task.result = work(part, slot)
+                except BaseException as error:
+                    task.error = error
+                    return
                 finally:
-                    turn.end()
+                    task.done.release()
         except BaseException as error:
-            self._fail(-1, error)
+            order.put(_Task(None, error))
+        finally:
+            order.put(None)
 
-    def _take(self) -> tuple[Part, Turn] | None:
+    def _take(self, slot: Slot, order: Any) -> tuple[Part, _Task] | None:
+        """The next part, which gets its place in the order; None at the end of the plan."""
         with self._plan_lock, ExitStack() as stack:
-            if self.failed:
+            if self._stopped:
                 return None
             for node in self._nodes:
                 stack.enter_context(node.lock())
-            turn = self._next
-            try:
-                part = next(self._plan, None)
-            except Exception as error:
-                self._fail(turn.number, error)
-                return None
+            part = next(self._plan, None)
             if part is None:
                 return None
-            self._next = turn.next()
-            return part, turn
+            task = _Task(slot)
+            order.put(task)
+            return part, task

@@ -6,80 +6,109 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from hostel.img.team import Team, Turn, portions
+from hostel.img.team import Team, portions
+
+Work = Callable[[int, list[int]], int]
 
 
-def test_parts_are_finished_in_the_order_of_the_plan_whoever_is_first() -> None:
+def team(plan: Iterator[int], work: Work) -> Team[int, list[int], int]:
+    return Team(plan, (), list, lambda: work)
+
+
+@pytest.mark.parametrize("workers", [0, 1, 4])
+def test_parts_are_finished_in_the_order_of_the_plan_whoever_is_first(workers: int) -> None:
+    def work(part: int, slot: list[int]) -> int:
+        time.sleep(0.002 if part % 3 == 0 else 0)
+        return part * 10
+
     done: list[int] = []
+    team(iter(range(1, 50)), work).run(workers, done.append)
+    assert done == [part * 10 for part in range(1, 50)]
 
-    def worker() -> Callable[[int, Turn], None]:
-        def work(part: int, turn: Turn) -> None:
-            time.sleep(0.002 if part % 3 == 0 else 0)
-            turn.wait()
-            done.append(part)
 
-        return work
+def test_workers_go_ahead_only_as_far_as_there_are_slots() -> None:
+    started: list[int] = []
+    slots: list[list[int]] = []
 
-    Team(iter(range(50)), ()).run(4, worker)
-    assert done == list(range(50))
+    def slot() -> list[int]:
+        slots.append([])
+        return slots[-1]
+
+    def work(part: int, slot: list[int]) -> int:
+        started.append(part)
+        assert not slot
+        slot.append(part)
+        return part
+
+    def finish(part: int) -> None:
+        if part == 1:
+            time.sleep(0.05)
+            assert len(started) <= len(slots)
+        next(slot for slot in slots if slot == [part]).clear()
+
+    Team(iter(range(1, 30)), (), slot, lambda: work).run(2, finish)
+    assert started == sorted(started) == list(range(1, 30))
+    assert len(slots) == 4
 
 
 def test_earliest_failure_is_the_one_reported() -> None:
     second_failed = threading.Event()
 
-    def worker() -> Callable[[int, Turn], None]:
-        def work(part: int, turn: Turn) -> None:
-            if part == 1:
-                second_failed.set()
-                raise OSError(5, "the second")
-            assert second_failed.wait(10)
-            raise OSError(28, "the first")
-
-        return work
+    def work(part: int, slot: list[int]) -> int:
+        if part == 2:
+            second_failed.set()
+            raise OSError(5, "the second")
+        assert second_failed.wait(10)
+        raise OSError(28, "the first")
 
     with pytest.raises(OSError, match="the first"):
-        Team(iter(range(10)), ()).run(2, worker)
+        team(iter(range(1, 10)), work).run(2, lambda part: None)
 
 
-def test_failure_stops_the_others_and_lets_go_who_waits() -> None:
+def test_parts_before_a_failure_are_finished_and_none_after_it() -> None:
     done: list[int] = []
 
-    def worker() -> Callable[[int, Turn], None]:
-        def work(part: int, turn: Turn) -> None:
-            if part == 5:
-                raise OSError(5, "lost")
-            turn.wait()
-            if not team.failed:
-                done.append(part)
+    def work(part: int, slot: list[int]) -> int:
+        if part == 5:
+            raise OSError(5, "lost")
+        return part
 
-        return work
-
-    team = Team(iter(range(10**9)), ())
     with pytest.raises(OSError, match="lost"):
-        team.run(3, worker)
-    assert set(done) <= set(range(5))
+        team(iter(range(1, 10**9)), work).run(3, done.append)
+    assert done == [1, 2, 3, 4]
 
 
-def test_failure_of_the_plan_is_raised() -> None:
+@pytest.mark.parametrize("workers", [0, 2])
+def test_failure_of_the_plan_of_a_worker_or_at_the_end_is_raised(workers: int) -> None:
     def plan() -> Iterator[int]:
         yield 1
         raise OSError(5, "metadata")
 
+    def fail(part: int) -> None:
+        raise OSError(28, "no room")
+
+    def broken() -> Work:
+        raise OSError(95, "no codec")
+
     with pytest.raises(OSError, match="metadata"):
-        Team(plan(), ()).run(2, lambda: lambda part, turn: None)
+        team(plan(), lambda part, slot: part).run(workers, lambda part: None)
+    with pytest.raises(OSError, match="no room"):
+        team(iter(range(1, 10**9)), lambda part, slot: part).run(workers, fail)
+    with pytest.raises(OSError, match="no codec"):
+        Team(iter(range(1, 10)), (), list, broken).run(workers, lambda part: None)
 
 
-def test_interrupt_in_one_thread_ends_all() -> None:
-    def worker() -> Callable[[int, Turn], None]:
-        def work(part: int, turn: Turn) -> None:
-            if part == 7:
-                raise KeyboardInterrupt
-
-        return work
+def test_interrupt_anywhere_ends_all_threads() -> None:
+    def interrupt(part: int, slot: list[int] | None = None) -> int:
+        if part == 7:
+            raise KeyboardInterrupt
+        return part
 
     before = threading.active_count()
     with pytest.raises(KeyboardInterrupt):
-        Team(iter(range(10**9)), ()).run(3, worker)
+        team(iter(range(1, 10**9)), interrupt).run(3, lambda part: None)
+    with pytest.raises(KeyboardInterrupt):
+        team(iter(range(1, 10**9)), lambda part, slot: part).run(3, interrupt)
     assert threading.active_count() == before
 
 
