@@ -219,3 +219,43 @@ def test_the_text_console_is_connected_until_the_guest_ends(connection: Connecti
     assert b"Running text console command: virsh --connect qemu:///session console g1" in said
     assert b"HOSTEL-GUEST" in said
     assert b"Domain creation completed." in said
+
+
+def test_kvm_is_refused_where_it_runs_no_guest_and_qemu_is_named(
+    connection: Connection, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if "<domain type='kvm'/>" in connection.capabilities():
+        pytest.skip("KVM runs guests here")
+    assert install("--import", "--disk", "size=1", "--virt-type", "kvm") == 1
+    assert capsys.readouterr().err == (
+        "ERROR    Host does not support domain type kvm for virtualization type 'hvm' with architecture 'x86_64': "
+        "KVM runs no guest on this host; use --virt-type qemu\n"
+    )
+    assert connection.pools() == []
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--network", "network=nosuch"], "Network not found: no network with matching name 'nosuch'"),
+        (["--network", "bridge=nosuch"], "this host has no bridge 'nosuch'; make it, or use --network user"),
+        (["--graphics", "spice"], "--graphics spice is not supported by this connection yet; use --graphics vnc"),
+        (
+            ["--disk", "disk.img,cache=fast"],
+            "/domain/devices/disk[2]/driver/@cache: Invalid value for attribute 'cache'",
+        ),
+        (["--machine", "foo"], "Host does not support domain type qemu with machine 'foo'"),
+        (["--network", "user", "--virt-type", "xen"], "Host does not support domain type xen"),
+    ],
+)
+def test_what_the_host_does_not_have_is_refused_before_anything_is_made(
+    connection: Connection, capsys: pytest.CaptureFixture[str], words: list[str], message: str
+) -> None:
+    write_disk(Path("disk.img"))
+    assert install("--import", "--disk", "size=0.01", "--osinfo", "generic", *words) == 1
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert [line for line in said.err.splitlines() if line.startswith("ERROR")] == [said.err.splitlines()[-1]]
+    assert said.err.splitlines()[-1].startswith(f"ERROR    {message}")
+    assert connection.pools() == []
+    assert connection.domains() == []
