@@ -107,9 +107,10 @@ class UntrustedReference(BlockError):
 class NetworkError(HostelError, OSError):
     """A peer cannot be reached, an address not listened on, or TLS not agreed; ``str()`` is the message alone."""
 
-    def __init__(self, message: str, *, errno: int | None = None) -> None:
+    def __init__(self, message: str, *, errno: int | None = None, hint: str | None = None) -> None:
         OSError.__init__(self, errno if errno is not None else _errno.EIO, message)
         self.message = message
+        self.hint = hint
 
     def __str__(self) -> str:
         return self.message

@@ -70,7 +70,7 @@ def tls_credentials(identifier: str, *, server: bool) -> TlsCredentials:
         raise BlockError(f"Object with id '{identifier}' is not TLS credentials", errno=errno.EINVAL)
     if found.server is not server:
         raise BlockError(
-            f"Expecting TLS credentials with a {'server' if server else 'client'} endpoint", errno=errno.EINVAL
+            f"Expected TLS credentials for a {'server' if server else 'client'} endpoint", errno=errno.EINVAL
         )
     return found
 

@@ -29,6 +29,7 @@ class Tool(NamedTuple):
 TOOLS: Final = {
     "qemu-img": Tool("hostel.cli.img.main", "create, inspect, convert and check disk images", "qemu-img: ", True),
     "qemu-io": Tool("hostel.cli.qemu_io.main", "read, write and look at an image by hand", "qemu-io: ", True),
+    "qemu-nbd": Tool("hostel.cli.qemu_nbd.main", "serve a disk image over NBD", "qemu-nbd: ", True),
     "virsh": Tool("hostel.cli.virsh.main", "manage machines, storage pools, volumes and networks", "error: "),
     "virt-install": Tool("hostel.cli.virt_install.main", "make a machine and install or import a system", "ERROR    "),
     "guest": Tool("hostel.cli.guest", "put a tiny bootable guest on an image, and read what it reports", "error: "),
@@ -36,7 +37,7 @@ TOOLS: Final = {
         "hostel.cli.quickstart.main", "see an image, a pool and a machine work, step by step", "error: "
     ),
 }
-DROP_IN: Final = ("qemu-img", "qemu-io", "virsh", "virt-install")
+DROP_IN: Final = ("qemu-img", "qemu-io", "qemu-nbd", "virsh", "virt-install")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

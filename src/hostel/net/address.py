@@ -139,8 +139,9 @@ def remove_unix(path: str) -> None:
 def _check_path(path: str) -> None:
     if len(os.fsencode(path)) >= _MAX_PATH:
         raise NetworkError(
-            f"UNIX socket path '{path}' is too long\nPath must be less than {_MAX_PATH} bytes",
+            f"UNIX socket path '{path}' is too long",
             errno=errno.ENAMETOOLONG,
+            hint=f"Path must be less than {_MAX_PATH} bytes",
         )
 
 

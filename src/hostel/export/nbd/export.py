@@ -115,16 +115,18 @@ class NbdExport:
         """
         if self.node.cache.writethrough or self._detect_zeroes is not DetectZeroes.OFF:
             return None
-        driver, start = self.node.driver, 0
-        if isinstance(driver, RawDriver):
-            start = driver.start
-            driver = driver.children["file"].driver
+        node, start, guarded = self.node, 0, 0
+        while isinstance(node.driver, RawDriver):
+            if node.probed:
+                guarded = max(guarded, HEAD_LENGTH - start)
+            start += node.driver.start
+            node = node.driver.children["file"]
+        driver = node.driver
         if not isinstance(driver, FileDriver):
             return None
         fd = driver.fileno()
         if fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_DIRECT:
             return None  # wants aligned buffers
-        guarded = HEAD_LENGTH if self.node.probed else 0
         return HostFile(fd, start, guarded if self.writable else self.node.length)
 
     def read(self, offset: int, buffer: memoryview) -> None:

@@ -1,0 +1,1 @@
+"""``qemu-nbd``: an image served over NBD, or a look at what another server exports."""

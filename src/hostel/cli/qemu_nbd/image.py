@@ -1,0 +1,117 @@
+"""Opening what ``qemu-nbd`` serves: the image, a part of it, a snapshot of it, or an overlay that is forgotten."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+
+from hostel.block import blockdev, graph
+from hostel.block.bitmap import DirtyBitmap
+from hostel.block.driver import BitmapStore, OpenMode
+from hostel.block.formats.raw import RawDriver
+from hostel.block.node import BlockNode
+from hostel.cli.img.arguments import Failure
+from hostel.cli.img.opening import image_options, warn_of_guess
+from hostel.cli.img.output import Output, reason
+from hostel.cli.qemu_nbd.settings import Settings
+from hostel.codec.qobject import compact_json
+from hostel.errors import BlockError
+from hostel.img import create, snapshot
+
+
+def open_image(settings: Settings, output: Output) -> BlockNode:
+    """Open the image as the settings want it.
+
+    Raises:
+        Failure: it cannot be opened; the text is QEMU's.
+        BlockError: the part or the snapshot that was asked for is not there.
+    """
+    if settings.has("image-opts") and settings.has("format"):
+        raise Failure("--image-opts and -f are mutually exclusive")
+    name = settings.operands[0]
+    described: str | blockdev.Described = name
+    named = ""
+    try:
+        if settings.has("image-opts"):
+            options = image_options(output, name)
+            described = blockdev.from_options(options)
+            named = blockdev.JSON_PREFIX + compact_json(options)
+            settings.unmap = settings.unmap or options.get("discard") in ("unmap", "on")
+            if not settings.has("detect-zeroes"):
+                settings.detect_zeroes = options.get("detect-zeroes", "off")
+        if settings.has("snapshot"):
+            node = _open_overlay(settings, described, _absolute(name) if isinstance(described, str) else named)
+        else:
+            node = graph.open(described, settings.get("format"), read_only=settings.read_only, cache=settings.cache)
+    except OSError as error:
+        hint = error.hint if isinstance(error, BlockError) else None
+        raise BlockError(f"Failed to blk_new_open '{name}': {reason(error)}", errno=error.errno, hint=hint) from None
+    try:
+        if node.probed and node.format == "raw" and not node.read_only:
+            warn_of_guess(output, node.filename)
+        if node.read_only and not settings.read_only:
+            raise Failure("Block node is read-only")
+        return _part(settings, node)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            node.close()
+        raise
+
+
+def _part(settings: Settings, node: BlockNode) -> BlockNode:
+    wanted = settings.get("load-snapshot")
+    if wanted is not None:
+        parts = settings.snapshot_parts
+        try:
+            if parts is None:
+                snapshot.load_by_id_or_name(node, wanted)
+            else:
+                snapshot.load(node, parts.get("snapshot.id"), parts.get("snapshot.name"))
+        except OSError as error:
+            raise Failure(f"Failed to load snapshot: {reason(error)}") from None
+    if not settings.offset:
+        return node
+    mode = OpenMode(read_only=node.read_only, cache=node.cache, options={"offset": settings.offset})
+    return BlockNode(RawDriver.open(node, mode), node.filename, read_only=node.read_only, cache=node.cache)
+
+
+def _open_overlay(settings: Settings, described: str | blockdev.Described, backing: str) -> BlockNode:
+    """Lay an empty overlay over the image; its file has no name any more, and goes when it is closed."""
+    with graph.open(described, settings.get("format"), no_io=True) as base:
+        size, format = base.length, base.format
+    folder = os.environ.get("TMPDIR", "/var/tmp")
+    descriptor, path = tempfile.mkstemp(prefix="vl.", dir=folder)
+    os.close(descriptor)
+    try:
+        create.create(create.plan(path, "qcow2", size, backing=backing, backing_format=format))
+        return graph.open(path, "qcow2", read_only=False, cache=settings.cache)
+    finally:
+        os.unlink(path)
+
+
+def _absolute(name: str) -> str:
+    """The name of an image, as an image in another directory must call it."""
+    if name.startswith(blockdev.JSON_PREFIX) or graph.protocol_name(name) != "file":
+        return name
+    return os.path.abspath(name.removeprefix("file:"))
+
+
+def find_bitmaps(settings: Settings, node: BlockNode) -> dict[str, DirtyBitmap]:
+    """The bitmaps that were asked for, each in the first image of the chain that has one of its name.
+
+    Raises:
+        Failure: there is none of a name.
+        BlockError: one is inconsistent.
+    """
+    return {name: _find_bitmap(node, name) for name in settings.bitmaps}
+
+
+def _find_bitmap(node: BlockNode, name: str) -> DirtyBitmap:
+    current: BlockNode | None = node
+    while current is not None:
+        driver = current.driver
+        if isinstance(driver, BitmapStore) and any(found.name == name for found in driver.bitmaps()):
+            return driver.bitmap(name)
+        current = current.backing
+    raise Failure(f"Bitmap '{name}' is not found")

@@ -1,0 +1,239 @@
+"""``qemu-nbd``: from the command line to a server that runs until a signal or the last client ends it."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import socket
+from collections.abc import Sequence
+from contextlib import ExitStack
+from typing import Final
+
+from hostel.block import objects
+from hostel.block.protocols.nbd.connection import Security as ClientSecurity
+from hostel.cli.img.arguments import Failure, HelpAsked
+from hostel.cli.img.main import QEMU_VERSION, VersionAsked
+from hostel.cli.img.output import Output
+from hostel.cli.qemu_nbd import settings as options
+from hostel.cli.qemu_nbd.background import Background, fork
+from hostel.cli.qemu_nbd.image import find_bitmaps, open_image
+from hostel.cli.qemu_nbd.settings import Settings
+from hostel.errors import BlockError, NetworkError, RemoteProtocolError, UsageError
+from hostel.export.nbd.connection import NbdService, Security
+from hostel.export.nbd.export import DetectZeroes, NbdExport
+from hostel.net import address, systemd
+from hostel.net.address import Address, TcpAddress, UnixAddress
+from hostel.net.server import Server
+from hostel.wire.nbd.protocol import DEFAULT_PORT
+
+_EVERYWHERE: Final = "0.0.0.0"
+_ENDING: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+
+def main(words: list[str], prog: str) -> int:
+    """Run a command line; ``words`` follow the tool's name.
+
+    Returns:
+        The exit code.
+    """
+    output = Output(prog)
+    try:
+        return _main(options.read(words), output)
+    except HelpAsked:
+        output.text(options.usage(prog))
+        return 0
+    except VersionAsked:
+        from hostel import __version__
+
+        output.text(f"{prog} {QEMU_VERSION} (Hostel {__version__})\n")
+        return 0
+    except UsageError as error:
+        output.error(f"{error}\nTry `{prog} --help' for more information.")
+    except Failure as error:
+        output.error(error.message)
+    except (BlockError, NetworkError) as error:
+        output.error(error.message, error.hint)
+    except RemoteProtocolError as error:
+        output.error(str(error), getattr(error, "hint", None))
+    return 1
+
+
+def _main(settings: Settings, output: Output) -> int:
+    if settings.objects:
+        from hostel.cli.objects import create_objects
+
+        text = create_objects(settings.objects)
+        if text is not None:
+            output.text(text)
+            return 0
+    for name in ("connect", "disconnect"):
+        if settings.has(name) and not settings.has("list"):
+            raise Failure(
+                f"--{name} needs the kernel's NBD client, which is not driven from here: "
+                "serve the image, and use nbd-client"
+            )
+    if settings.has("list"):
+        _check_list(settings)
+    elif len(settings.operands) != 1:
+        output.error("Invalid number of arguments", f"Try `{output.prog} --help' for more information.")
+        return 1
+    handed_over = systemd.count(os.environ)
+    if handed_over:
+        _check_handed_over(settings, handed_over)
+    security = _security(settings)
+    if settings.has("list"):
+        from hostel.cli.qemu_nbd.listing import list_exports
+
+        where = _address(settings)
+        list_exports(output, where, security and _for_client(settings, security))
+        return 0
+    background = fork() if settings.has("fork") else None
+    if isinstance(background, int):
+        return background
+    return _serve(settings, output, security, handed_over, background)
+
+
+def _check_list(settings: Settings) -> None:
+    if settings.operands:
+        raise Failure("List mode is incompatible with a file name")
+    if settings.conflicts_with_list():
+        raise Failure("List mode is incompatible with per-device settings")
+    if settings.has("fork"):
+        raise Failure("List mode is incompatible with forking")
+
+
+def _check_handed_over(settings: Settings, number: int) -> None:
+    for name, message in (
+        ("socket", "Unix socket can't be set when using socket activation"),
+        ("bind", "The interface can't be set when using socket activation"),
+        ("port", "TCP port number can't be set when using socket activation"),
+        ("selinux-label", "SELinux label can't be set when using socket activation"),
+        ("list", "List mode is incompatible with socket activation"),
+    ):
+        if settings.has(name):
+            raise Failure(message)
+    if number > 1:
+        raise Failure("qemu-nbd does not support socket activation with LISTEN_FDS > 1")
+
+
+def _security(settings: Settings) -> Security | None:
+    """TLS as the options want it, for either side."""
+    listing = settings.has("list")
+    credentials, authorization = settings.get("tls-creds"), settings.get("tls-authz")
+    if credentials is None:
+        for name in ("tls-authz", "tls-hostname"):
+            if settings.has(name):
+                raise Failure(f"--{name} is not permitted without --tls-creds")
+        return None
+    if authorization is not None and listing:
+        raise Failure("TLS authorization is incompatible with export list")
+    if settings.has("tls-hostname") and not listing:
+        raise Failure("TLS hostname is only supported with export list")
+    try:
+        return Security(
+            objects.tls_credentials(credentials, server=not listing),
+            None if authorization is None else objects.authorization(authorization),
+        )
+    except BlockError as error:
+        raise Failure(f"Failed to get TLS creds: {error}") from None
+
+
+def _for_client(settings: Settings, security: Security) -> ClientSecurity:
+    hostname = settings.get("tls-hostname") or settings.get("bind")
+    if hostname is None and not settings.has("socket"):
+        hostname = _EVERYWHERE
+    return ClientSecurity(security.credentials, hostname)
+
+
+def _address(settings: Settings) -> Address:
+    path = settings.get("socket")
+    if path is not None:
+        return UnixAddress(path)
+    return TcpAddress(settings.get("bind") or _EVERYWHERE, settings.get("port") or str(DEFAULT_PORT))
+
+
+def _serve(
+    settings: Settings, output: Output, security: Security | None, handed_over: int, background: Background | None
+) -> int:
+    """Serve until the end; signals end it as the last client does."""
+    path = settings.get("socket")
+    with ExitStack() as stack:
+        listeners = _listen(settings, handed_over)
+        for listener in listeners:
+            stack.callback(listener.close)
+        if path is not None:
+            stack.callback(address.remove_unix, path)
+        node = open_image(settings, output)
+        stack.callback(node.close)
+        export = NbdExport(
+            node,
+            settings.get("export-name") or "",
+            description=settings.get("description"),
+            writable=not settings.read_only,
+            shared=settings.shared != 1,
+            unmap=settings.unmap,
+            detect_zeroes=DetectZeroes(settings.detect_zeroes),
+            allocation_depth=settings.has("allocation-depth"),
+            bitmaps=find_bitmaps(settings, node),
+        )
+        service = NbdService([export], security=security, report=output.error)
+        server = Server(listeners, service.serve, limit=settings.shared, once=not settings.has("persistent"))
+        for number in _ENDING:
+            signal.signal(number, lambda *_: server.stop())
+        pid_file = settings.get("pid-file")
+        if pid_file is not None:
+            stack.callback(os.close, _write_pid_file(pid_file))
+        os.chdir("/")
+        if background is not None:
+            background.ready()
+        server.run()
+    return 0
+
+
+def _listen(settings: Settings, handed_over: int) -> Sequence[socket.socket]:
+    label = settings.get("selinux-label")
+    if label is not None and not settings.has("socket"):
+        raise Failure("--selinux-label is not permitted without --socket")
+    if handed_over:
+        try:
+            return systemd.listeners(handed_over)
+        except OSError as error:
+            raise Failure(f"Failed to use socket activation: {error.strerror}") from None
+    backlog = socket.SOMAXCONN
+    if settings.shared and not settings.has("persistent"):
+        backlog = min(settings.shared, backlog)
+    if label is not None:
+        _set_socket_label(label, f"Cannot set SELinux socket create context to {label}")
+    listeners = address.listen(_address(settings), backlog)
+    if label is not None:
+        _set_socket_label("", "Cannot clear SELinux socket create context")
+    return listeners
+
+
+def _set_socket_label(label: str, failure: str) -> None:
+    try:
+        with open("/proc/thread-self/attr/sockcreate", "wb", buffering=0) as stream:
+            stream.write(label.encode() + b"\0" if label else b"")
+    except OSError as error:
+        raise Failure(f"{failure}: {error.strerror}") from None
+
+
+def _write_pid_file(path: str) -> int:
+    """Write our process id into a file that stays locked as long as we live.
+
+    Returns:
+        The file's descriptor.
+    """
+    try:
+        fd = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise Failure(f"Could not create '{path}': {error.strerror}") from None
+    try:
+        fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.ftruncate(fd, 0)
+        os.write(fd, f"{os.getpid()}\n".encode())
+    except OSError as error:
+        os.close(fd)
+        raise Failure(f"Cannot lock pid file '{path}': {error.strerror}") from None
+    return fd
