@@ -11,7 +11,7 @@
 ;
 ;       0           this file's first sector, which loads the others
 ;       1 ...       the rest of this file
-;       parameters  what the host asks for, written by guest/__init__.py
+;       parameters  what the host asks for, written by guest/image.py
 ;       state       the boot counter
 ;
 ; In memory:
@@ -35,7 +35,7 @@ BUFFER_SEGMENT  equ 0x1000
 BUFFER_SECTORS  equ 64
 CD_SECTOR       equ 2048
 
-; The parameter sector (guest/parameters.py writes it).
+; The parameter sector (guest/image.py writes it).
 P_MAGIC         equ parameters
 P_MODE          equ parameters + 10
 P_OPERATIONS    equ parameters + 11
@@ -61,7 +61,6 @@ S_PATTERN_SIZE  equ 496
 
         org 0x7c00
 
-; ---------------------------------------------------------------------------------------------------------------------
 ; Sector 0: find our feet, load the rest. Bytes 440 to 509 stay free for a partition table.
 
 start:
@@ -207,7 +206,6 @@ on_screen:      db 0
         times 510 - ($ - $$) db 0
         dw 0xaa55
 
-; ---------------------------------------------------------------------------------------------------------------------
 ; Sector 1 on: count the boot, say who we are, carry out the operations, obey the mode.
 
 rest:
@@ -255,7 +253,7 @@ main:
         je near restart
         jmp stay
 
-; --- the boot counter ---
+; The boot counter.
 
 count_boot:
         mov si, S_MAGIC
@@ -336,7 +334,7 @@ drive_size:                             ; of op_drive, into sectors and bytes_pe
         int 0x13
         ret
 
-; --- the report ---
+; The report.
 
 identity:
         call say
@@ -457,7 +455,7 @@ list_disks:                             ; one line for each hard disk that the B
 .done:
         ret
 
-; --- the operations of the parameter sector ---
+; The operations of the parameter sector.
 
 operations:
         movzx cx, byte [P_OPERATIONS]
@@ -721,7 +719,7 @@ crc_sector:                             ; go on with the 512 bytes at BUFFER_SEG
         pop bx
         ret
 
-; --- numbers ---
+; Numbers.
 
 newline:
         call say
@@ -774,7 +772,7 @@ put_long:                               ; edx:eax in decimal
         loop .print
         ret
 
-; --- how it ends ---
+; How it ends.
 
 power_off:
         call uart_drain
@@ -858,7 +856,7 @@ stay:
         call putc
         jmp .serial
 
-; --- what it remembers ---
+; What it remembers.
 
 parameters_magic:
         db "HOSTELPS"
