@@ -242,7 +242,7 @@ class Workload:
             self.flushed = bytes(self.content)
 
     def _create_snapshot(self) -> None:
-        made = self.image.snapshot_create(f"name {len(self.snapshots)}", date=(1, 2))
+        made = self.image.snapshot_create(f"name {self.rng.getrandbits(32)}", date=(1, 2))
         self.snapshots[made.id] = bytes(self.content)
 
     def _counts(self, change: Callable[[], None]) -> bool:

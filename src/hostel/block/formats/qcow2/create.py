@@ -29,6 +29,7 @@ from hostel.block.options import Value
 from hostel.errors import BlockError, NoSpace, UnsupportedFeature
 
 T = TypeVar("T")
+_SMALL_CLUSTER: Final = 4096  # bytes: up to here, as with QEMU, the names of features are left out to spare room
 _VERSIONS: Final = {"0.10": 2, "v2": 2, "1.1": 3, "v3": 3}
 
 
@@ -183,7 +184,7 @@ def _preamble(plan: _Plan) -> headers.Preamble:
         size=0,
         crypt_method=0,
         l1_size=0,
-        l1_table_offset=3 * cluster_size,
+        l1_table_offset=0,
         refcount_table_offset=cluster_size,
         refcount_table_clusters=1,
         nb_snapshots=0,
@@ -203,12 +204,6 @@ def _preamble(plan: _Plan) -> headers.Preamble:
     if plan.data_file:
         name = plan.data_file.encode(errors="surrogateescape")
         extensions.append(Extension(int(ExtensionType.DATA_FILE), name))
-    if plan.version >= 3 and _has_room(header, plan):
+    if plan.version >= 3 and cluster_size > _SMALL_CLUSTER:
         extensions.append(Extension(int(ExtensionType.FEATURE_NAMES), layout.feature_name_table()))
     return headers.Preamble(header, b"", tuple(extensions), plan.backing_file)
-
-
-def _has_room(header: Header, plan: _Plan) -> bool:
-    """Whether the names of features fit into the first cluster: with 512 bytes a long backing name needs the room."""
-    used = header.header_length + 8 + 384 + 8 + 8 + len((plan.backing_format or "").ljust(8))
-    return used + len((plan.backing_file or "").encode(errors="surrogateescape")) <= Geometry.of(header).cluster_size
