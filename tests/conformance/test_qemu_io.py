@@ -56,6 +56,15 @@ def test_reading_and_writing(tmp_path: Path) -> None:
     assert (code, errors) == (0, "")
 
 
+def test_machine_state(tmp_path: Path) -> None:
+    lines = commands(
+        "write -b -P 1 0 128k", "read -b -P 1 0 128k", "write -b -P 2 64k 512", "read -b -P 2 64k 512",
+        "read -b -P 1 65k 63k", "read -P 0 0 4M", "write -P 3 0 64k", "read -b -P 1 0 64k", "read -b -P 0 1M 4k",
+        "write -b 1 512", "write -b 0 1", "read -b 0 1", "map",
+    )  # fmt: skip
+    both(tmp_path, "-f", "qcow2", *lines, "disk")
+
+
 def test_looking(tmp_path: Path) -> None:
     lines = commands(
         "write 1M 64k", "map", "alloc 0", "alloc 1M", "a 1M 128k", "alloc 4095k 64k", "length", "l", "info",

@@ -132,9 +132,12 @@ class BlockDriver(abc.ABC):
     """
 
     name: ClassVar[str]
-    supports: ClassVar[Supports] = Supports.NOTHING
-    threading: ClassVar[Threading] = Threading.SERIAL
+    supports: Supports = Supports.NOTHING
+    threading: Threading = Threading.SERIAL
     options: ClassVar[Options] = Options()  # at run time: --image-opts
+    primary: ClassVar[str] = "file"  # the child that holds this one's bytes
+    # Who wants to know how far a request has come (blkdebug): see BlockNode.debug_event.
+    on_event: Callable[[str], None] | None = None
 
     def __init__(self) -> None:
         self.children: dict[str, BlockNode] = {}
@@ -225,6 +228,90 @@ class ProtocolDriver(BlockDriver):
             OptionError: an option is unknown, missing or wrong.
             BlockError: it cannot be opened.
         """
+
+
+class FilterDriver(BlockDriver):
+    """A filter: opened on one node or more, shows the bytes of its primary child and passes on what it does not change.
+
+    A filter can do what its primary child can; powers that belong to a format's metadata (check, snapshots,
+    compression) are not passed on, as in QEMU.
+    """
+
+    threading = Threading.PARALLEL
+
+    def __init__(self, children: Mapping[str, BlockNode]) -> None:
+        super().__init__()
+        self.children.update(children)
+        self.child = children[self.primary]
+        self.supports = self.child.driver.supports & ~Supports.BACKING
+
+    @classmethod
+    @abc.abstractmethod
+    def open(cls, children: Mapping[str, BlockNode], mode: OpenMode) -> Self:
+        """Put the filter on open nodes; ``mode.options`` are its options as text.
+
+        Raises:
+            OptionError: an option is unknown, missing or wrong.
+        """
+
+    @classmethod
+    def parse_filename(cls, name: str) -> dict[str, str]:
+        """The options that a name with the filter's scheme stands for, or one without it beside ``driver=``.
+
+        Raises:
+            OptionError: it is no such name.
+        """
+        return {f"{cls.primary}.filename": name}
+
+    @classmethod
+    def filename(cls, options: Mapping[str, Value], children: Mapping[str, str]) -> str | None:
+        """The name that stands for these options on children of these names; None where there is none."""
+        return None
+
+    @property
+    def length(self) -> int:
+        """The child's."""
+        return self.child.length
+
+    def pread(self, offset: int, buf: memoryview) -> None:
+        """Read from the child."""
+        self.child.pread(offset, buf)
+
+    def pwrite(self, offset: int, data: memoryview) -> None:
+        """Write to the child."""
+        self.child.pwrite(offset, data)
+
+    def write_zeroes(self, offset: int, length: int, *, unmap: bool) -> None:
+        """Zero in the child."""
+        self.child.write_zeroes(offset, length, unmap=unmap)
+
+    def zeroes_fast(self, *, unmap: bool) -> bool:
+        """Whether the child does."""
+        return self.child.zeroes_fast(unmap=unmap)
+
+    def discard(self, offset: int, length: int) -> None:
+        """Discard in the child."""
+        self.child.discard(offset, length)
+
+    def flush(self) -> None:
+        """Flush the child."""
+        self.child.flush()
+
+    def extents(self, offset: int, length: int) -> Iterator[Extent]:
+        """The child's."""
+        return self.child.extents(offset, length)
+
+    def info(self) -> FormatInfo:
+        """What the child says."""
+        return self.child.driver.info()
+
+    def resize(self, size: int, preallocation: Preallocation) -> None:
+        """Resize the child."""
+        self.child.resize(size, preallocation)
+
+    def preallocate(self, offset: int, length: int) -> None:
+        """Reserve space below the child."""
+        self.child.preallocate(offset, length)
 
 
 class Preallocation(enum.Enum):
@@ -413,6 +500,17 @@ class Snapshotting(Protocol):
 
         ``id`` and ``name`` must both fit where both are given.
         """
+
+
+@runtime_checkable
+class VmStateStore(Protocol):
+    """Keeps machine state beside the disk; offsets are bytes of that state."""
+
+    def load_vm_state(self, offset: int, buf: memoryview) -> None:
+        """Fill ``buf``; what was never saved reads as zeroes."""
+
+    def save_vm_state(self, offset: int, data: memoryview) -> None:
+        """Write ``data``."""
 
 
 @runtime_checkable

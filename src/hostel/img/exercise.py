@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Iterator
 
-from hostel.block.driver import Compressing
+from hostel.block.driver import Compressing, VmStateStore
 from hostel.block.extent import Status
 from hostel.block.node import BlockNode
 from hostel.errors import BlockError, OutOfRange, ReadOnly, UnsupportedFeature
@@ -38,6 +38,34 @@ def write_compressed(node: BlockNode, offset: int, data: bytes) -> None:
             continue
         with node.lock():
             driver.pwrite_compressed(offset + start, payload)
+
+
+def load_vm_state(node: BlockNode, offset: int, buf: memoryview) -> None:
+    """Read machine state that is kept beside the disk.
+
+    Raises:
+        UnsupportedFeature: the format keeps none.
+    """
+    with node.lock():
+        _vm_state_store(node).load_vm_state(offset, buf)
+
+
+def save_vm_state(node: BlockNode, offset: int, data: bytes) -> None:
+    """Write machine state beside the disk.
+
+    Raises:
+        UnsupportedFeature: the format keeps none.
+    """
+    if node.read_only:
+        raise ReadOnly(f"'{node.filename}' is open for reading only")
+    with node.lock():
+        _vm_state_store(node).save_vm_state(offset, memoryview(data))
+
+
+def _vm_state_store(node: BlockNode) -> VmStateStore:
+    if not isinstance(node.driver, VmStateStore):
+        raise UnsupportedFeature(f"'{node.format}' images keep no machine state")
+    return node.driver
 
 
 def allocation(node: BlockNode, offset: int, length: int) -> Iterator[tuple[int, int, bool]]:

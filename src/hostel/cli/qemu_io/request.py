@@ -80,10 +80,14 @@ def read(session: Session, given: Given) -> None:
     given.require(2)
     offset, count = size(given.operands[0]), length(given.operands[1])
     _check_pattern_range(given, count)
-    if given.has("b"):
-        raise CommandError("read failed: Operation not supported")
     buffer = bytearray(count)
-    seconds = _timed("read", lambda: session.node.pread(offset, memoryview(buffer)))
+    node, view = session.node, memoryview(buffer)
+    if given.has("b"):
+        require_sectors("offset", offset)
+        require_sectors("count", count)
+        seconds = _timed("read", lambda: exercise.load_vm_state(node, offset, view))
+    else:
+        seconds = _timed("read", lambda: node.pread(offset, view))
     _finish_read(session, given, buffer, offset, seconds)
 
 
@@ -150,8 +154,6 @@ def write(session: Session, given: Given) -> None:
     if given.has("b") or given.has("c"):
         require_sectors("offset", offset)
         require_sectors("count", count)
-    if given.has("b"):
-        raise CommandError("write failed: Operation not supported")
     session.require_writable("write")
     node = session.node
     if given.has("z"):
@@ -172,6 +174,9 @@ def _zero(node: BlockNode, offset: int, count: int, given: Given) -> None:
 def _write(node: BlockNode, offset: int, data: bytes, given: Given) -> None:
     if given.has("c"):
         exercise.write_compressed(node, offset, data)
+        return
+    if given.has("b"):
+        exercise.save_vm_state(node, offset, data)
         return
     node.pwrite(offset, data)
     if given.has("f"):

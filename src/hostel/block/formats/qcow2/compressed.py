@@ -47,6 +47,7 @@ def _decompress(
 ) -> None:
     size = image.geometry.cluster_size
     unpack = unpacker(image.header.compression_type)
+    image.file.debug_event("read_compressed")
     payload = memoryview(image.file.read(start, end - start))
     for place, run, offset, length in todo:
         cached = image.last_cluster

@@ -238,6 +238,20 @@ class Qcow2Driver(FormatDriver):
 
         load_snapshot(self._image, id, name)
 
+    def load_vm_state(self, offset: int, buf: memoryview) -> None:
+        """Read machine state; see :mod:`hostel.block.formats.qcow2.vm_state`."""
+        from hostel.block.formats.qcow2.vm_state import load_vm_state
+
+        self._below()
+        load_vm_state(self._guest, offset, buf)
+
+    def save_vm_state(self, offset: int, data: memoryview) -> None:
+        """Write machine state."""
+        from hostel.block.formats.qcow2.vm_state import save_vm_state
+
+        self._below()
+        save_vm_state(self._guest, offset, data)
+
     def bitmaps(self) -> list[BitmapInfo]:
         """All persistent bitmaps, in the order of the directory.
 

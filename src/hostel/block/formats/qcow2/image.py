@@ -117,6 +117,7 @@ class Qcow2Image:
         """
         header, geometry = self.header, self.geometry
         length = header.refcount_table_clusters << geometry.cluster_bits
+        self.file.debug_event("reftable_load")
         table = self._read_table(header.refcount_table_offset, length // 8, "refcount table", padded=True)
         while table and not table[-1]:
             table.pop()
@@ -163,6 +164,7 @@ class Qcow2Image:
         if offset >= self.file.length:
             self.corrupt(f"L2 table offset {offset:#x} beyond the end of the file (L1 index: {l1_index:#x})")
         self._make_room()
+        self.file.debug_event("l2_load")
         table = L2Table.unpack(offset, self.file.read(offset, self.geometry.cluster_size), self.geometry)
         self.tables[l1_index] = table
         return table
@@ -185,6 +187,8 @@ class Qcow2Image:
             return table
         self._make_room()
         offset = self.allocate(self.geometry.cluster_size)
+        if table is not None:
+            self.file.debug_event("l2_alloc_cow_read")
         fresh = L2Table.empty(offset, self.geometry) if table is None else table.copy(offset)
         self.tables[l1_index] = fresh
         self.touch(l1_index, 0, self.geometry.l2_entries)
@@ -230,6 +234,7 @@ class Qcow2Image:
             CorruptImage: what seems free is metadata.
             NoSpace: there is no room.
         """
+        self.file.debug_event("cluster_alloc")
         first = self.refcounts.allocate_clusters(self.geometry.clusters(length))
         found = self.map.find(first, self.geometry.clusters(length))
         if found is not None:
@@ -242,6 +247,7 @@ class Qcow2Image:
         Each cluster that the payload touches gets one reference more.
         """
         bits = self.geometry.cluster_bits
+        self.file.debug_event("cluster_alloc_bytes")
         while True:
             offset = self._place_bytes(length)
             first, last = offset >> bits, (offset + length - 1) >> bits
@@ -426,6 +432,7 @@ class Qcow2Image:
             offset, length = self.refcounts.moved(moved)
             clusters = self.refcounts.table_clusters
             header = self.header.replace(refcount_table_offset=moved, refcount_table_clusters=clusters)
+            self.file.debug_event("refblock_alloc_switch_table")
             self.write_header_fields(header, "refcount_table_offset", "nb_snapshots")
             self.release(offset, length)
             self.map.place("refcount table", moved, clusters << self.geometry.cluster_bits)
@@ -436,6 +443,9 @@ class Qcow2Image:
         for index in sorted(self._dirty_tables):
             table = self.tables[index]
             place = table.offset + table.low * self.geometry.entry_size
+            if index in self._dirty_l1:
+                self.file.debug_event("l2_alloc_write")
+            self.file.debug_event("l2_update")
             self.file.pwrite(place, table.pack(table.low, table.high))
             table.clean()
             self._dirty_tables.discard(index)
@@ -445,6 +455,7 @@ class Qcow2Image:
             return
         self.file.flush()
         for index in sorted(self._dirty_l1):
+            self.file.debug_event("l1_update")
             self.file.pwrite(self.header.l1_table_offset + index * 8, self.l1[index].to_bytes(8, "big"))
         self._dirty_l1.clear()
 

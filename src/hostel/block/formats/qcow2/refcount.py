@@ -131,6 +131,7 @@ class Allocator:
             raise CorruptImage(f"Refblock offset {offset:#x} unaligned (reftable index: {index:#x})")
         if offset >= self._file.length:
             raise CorruptImage(f"Refblock offset {offset:#x} lies beyond the end of the file (index: {index:#x})")
+        self._file.debug_event("refblock_load")
         values, wide = unpack_refcounts(self._file.read(offset, geometry.cluster_size), geometry.refcount_bits)
         return Block(bytearray(values), wide)
 
@@ -157,6 +158,7 @@ class Allocator:
             while count > 0:
                 index, slot = divmod(first, self._geometry.block_entries)
                 length = min(count, self._geometry.block_entries - slot)
+                self._file.debug_event("refblock_alloc")
                 block = self._block(index)
                 if block is None:
                     block = self._add_block(index)
@@ -317,6 +319,7 @@ class Allocator:
     def free(self, offset: int, length: int) -> None:
         """Drop one reference to each cluster of a host range, in bytes. Nothing on disk may refer to it any more."""
         bits = self._geometry.cluster_bits
+        self._file.debug_event("cluster_free")
         first = offset >> bits
         self.update(first, ((offset + length - 1) >> bits) - first + 1, -1)
 
@@ -443,6 +446,7 @@ class Allocator:
         """Allocate a larger table where the present one is too small."""
         if len(self.table) * 8 <= self.table_clusters << self._geometry.cluster_bits:
             return None
+        self._file.debug_event("reftable_grow")
         while True:
             wanted = self.capacity()
             offset = self.allocate(wanted * 8)
@@ -462,6 +466,7 @@ class Allocator:
         per_byte = max(1, 8 // bits)
         low = block.low // per_byte * per_byte
         high = -(-block.high // per_byte) * per_byte
+        self._file.debug_event("refblock_alloc_write" if index in self._new_entries else "refblock_update_part")
         self._file.pwrite(self.block_offset(index) + low * bits // 8, self.pack(block, low, high))
         block.clean()
 

@@ -56,7 +56,7 @@ def _grow(guest: Guest, size: int, preallocation: Preallocation) -> None:
     # An interrupted shrink leaves data beyond the end, which must not come back.
     _drop_beyond(guest, old)
     _zero_tail(guest, old)
-    _grow_l1(image, entries)
+    grow_l1(image, entries)
     # Before the size changes, so that what a longer backing file has there never shows.
     _hide_backing(guest, old, size)
     _grow_data_file(image, size)
@@ -84,17 +84,17 @@ def _zero_tail(guest: Guest, old: int) -> None:
     table = image.l2_table(l1_index)
     if table is None or not table.entries[(old % image.geometry.l2_reach) >> image.geometry.cluster_bits]:
         return
-    _with_size(guest, old + length, lambda: guest.write(old, memoryview(bytes(length))))
+    with_size(guest, old + length, lambda: guest.write(old, memoryview(bytes(length))))
 
 
 def _hide_backing(guest: Guest, old: int, size: int) -> None:
     if guest.backing is None or guest.backing.length <= old:
         return
     end = min(size, guest.image.geometry.align(guest.backing.length))
-    _with_size(guest, size, lambda: guest.write_zeroes(old, end - old, unmap=False))
+    with_size(guest, size, lambda: guest.write_zeroes(old, end - old, unmap=False))
 
 
-def _with_size(guest: Guest, size: int, call: Callable[[], None]) -> None:
+def with_size(guest: Guest, size: int, call: Callable[[], None]) -> None:
     """Call with another size in memory, where the disk still has the old one."""
     image = guest.image
     preamble = image.preamble
@@ -105,7 +105,7 @@ def _with_size(guest: Guest, size: int, call: Callable[[], None]) -> None:
         image.preamble = image.preamble._replace(header=image.header.replace(size=preamble.header.size))
 
 
-def _grow_l1(image: Qcow2Image, entries: int) -> None:
+def grow_l1(image: Qcow2Image, entries: int) -> None:
     """Move the L1 table to where it has room for ``entries``."""
     if entries <= len(image.l1):
         return

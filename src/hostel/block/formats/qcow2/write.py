@@ -49,8 +49,10 @@ class Guest:
                 batch = []
             part = buf[run.offset - offset : run.offset - offset + run.length]
             if run.kind is Kind.DATA:
+                self.image.file.debug_event("read_aio")
                 self.image.data.pread(run.host, part)
             elif run.kind is Kind.UNALLOCATED and self.backing is not None:
+                self.image.file.debug_event("read_backing_aio")
                 self.backing.pread_padded(run.offset, part)
             else:
                 fill_zeroes(part)
@@ -111,6 +113,7 @@ class Guest:
                 self._fill(offset, part, host, old_is_zero=True)
                 self._map(table, l1_index, index, stop, host)
             else:
+                image.file.debug_event("write_aio")
                 image.data.pwrite(host + within, part)
             return len(part)
         stop = index + 1
@@ -160,6 +163,7 @@ class Guest:
         head = image.geometry.in_cluster(offset)
         tail = -(offset + len(data)) % size
         if not head and not tail:
+            image.file.debug_event("write_aio")
             image.data.pwrite(host, data)
             return
         start, end = offset - head, offset + len(data)
@@ -167,18 +171,24 @@ class Guest:
         zero_tail = old_is_zero or self.reads_as_zeroes(end, tail)
         if zero_head and zero_tail and host >= image.data.length:
             # Beyond the end of the file there is a hole, which reads as zeroes by itself.
+            image.file.debug_event("write_aio")
             image.data.pwrite(host + head, data)
             return
         before, after = bytearray(head), bytearray(tail)
         if not zero_head:
+            image.file.debug_event("cow_read")
             self.read(start, memoryview(before))
         if not zero_tail:
+            image.file.debug_event("cow_read")
             self.read(end, memoryview(after))
+        image.file.debug_event("write_aio")
         if head + len(data) + tail <= _ONE_BUFFER:
             image.data.pwrite(host, b"".join((before, data, after)))
             return
         for at, part in ((host, memoryview(before)), (host + head, data), (host + head + len(data), memoryview(after))):
             if part:
+                if part is not data:
+                    image.file.debug_event("cow_write")
                 image.data.pwrite(at, part)
 
     # ---- zeroes and holes
@@ -333,6 +343,7 @@ class Guest:
         table = image.l2_for_write(l1_index)
         host = image.allocate_bytes(len(payload))
         try:
+            image.file.debug_event("write_compressed")
             image.file.pwrite(host, payload)
         except BaseException:
             image.refcounts.free(host, len(payload))
