@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
+from hostel.block import filename as names
 from hostel.block import registry
 from hostel.block.options import Kind, Option, OptionError, Options, Value
 from hostel.errors import UnknownFormat, UnsupportedFeature
@@ -57,6 +58,10 @@ class Described(NamedTuple):
         no_backing: the backing file is left alone (``backing`` is null).
         protocol: what the image lies in, where options describe that; empty where ``filename`` says it.
         protocol_options: what they say, as given.
+        children: the nodes of this one's edges, where options describe more than a file's name. A filter has all its
+            children here, and its options as text; a child of format ``file`` is the file itself.
+        tree: what ``json:{...}`` says of it, where it is a child.
+        strong: options change what the file's content means, so that its name does not say everything.
     """
 
     filename: str
@@ -68,6 +73,9 @@ class Described(NamedTuple):
     no_backing: bool = False
     protocol: str = ""
     protocol_options: Mapping[str, Any] = {}
+    children: Mapping[str, Described] = {}
+    tree: Mapping[str, Any] = {}
+    strong: bool = False
 
 
 def from_json(name: str) -> Described:
@@ -108,7 +116,10 @@ def from_options(given: Mapping[str, Any]) -> Described:
         UnsupportedFeature: a driver or an option of QEMU that is not implemented.
     """
     rest = dict(given)
-    file = {key.removeprefix("file."): rest.pop(key) for key in list(rest) if key.startswith("file.")}
+    format = rest.get("driver")
+    if format in registry.FILTERS:
+        return _filter(str(format), rest)
+    file = _take(rest, "file")
     node = rest.pop("file", None)
     if node is not None:
         if file:
@@ -125,26 +136,144 @@ def from_options(given: Mapping[str, Any]) -> Described:
         raise UnknownFormat(f"Unknown driver '{format}'")
     if not file:
         raise OptionError('A block device must be specified for "file"')
-    below, below_options = _protocol(file)
-    filename = "" if below else _filename(file)
+    return _format(format, file, rest)
+
+
+def _format(format: str | None, file: dict[str, Any], rest: dict[str, Any]) -> Described:
+    """A format over what ``file.*`` describes."""
+    children: dict[str, Described] = {}
+    below, below_options, filename = "", dict[str, Any](), ""
+    if _is_node(file):
+        children["file"] = child(file, probes=False)
+    else:
+        below, below_options = _protocol(file)
+        filename = "" if below else _filename(file)
     no_backing = "backing" in rest and rest.pop("backing") is None
+    for edge in ("backing", "data-file"):
+        if options := _take(rest, edge):
+            children[edge] = child(options, probes=edge == "backing")
     common = {key: rest.pop(key) for key in list(rest) if key in _NODE_OPTIONS}
     settled = _convert(_NODE_OPTIONS, common, "")
     if format is None and rest:
         raise UnsupportedFeature(f"The option '{next(iter(rest))}' needs the option 'driver' beside it")
     driver_options = registry.format_driver(format).options if format is not None else Options()
     options = _convert(driver_options, rest, f"Block format '{format}' does not support the option")
+    if "file" in children:
+        name, tree = children["file"].name, children["file"].tree
+    else:
+        tree = {"driver": below, **below_options} if below else {"driver": "file", "filename": filename}
+        # A protocol knows its name when it is open.
+        name = filename
+    strong = {key: rest[key] for key in _STRONG.get(format or "", ()) if key in rest}
+    tree = {"driver": format, "file": dict(tree), **strong}
+    if strong or name.startswith(JSON_PREFIX):
+        name = _json_name(tree)
     return Described(
         filename,
         format,
         options,
-        _name({"driver": below, **below_options} if below else {"driver": "file", "filename": filename}, format, rest),
+        name,
         settled.get("read-only") is True,
         settled.get("force-share") is True,
         no_backing,
         below,
         below_options,
+        children,
+        tree,
+        bool(strong),
     )
+
+
+def _filter(name: str, rest: dict[str, Any]) -> Described:
+    """A filter over the nodes that its edges describe."""
+    row, driver = registry.FILTERS[name], registry.filter_driver(name)
+    del rest["driver"]
+    if "filename" in rest:
+        rest = {**driver.parse_filename(str(rest.pop("filename"))), **rest}
+    children: dict[str, Described] = {}
+    for edge in row.edges:
+        number = 0
+        while options := _take(rest, f"{edge}.{number}" if row.lists else edge):
+            children[f"{edge}.{number}" if row.lists else edge] = child(options, probes=row.probes)
+            number += 1
+            if not row.lists:
+                break
+    for edge in () if row.lists else row.edges:
+        if edge not in children:
+            raise OptionError(f'A block device must be specified for "{edge}"')
+    common = {key: rest.pop(key) for key in list(rest) if key in _NODE_OPTIONS}
+    settled = _convert(_NODE_OPTIONS, common, "")
+    options = {
+        key: ("on" if value else "off") if isinstance(value, bool) else str(value) for key, value in rest.items()
+    }
+    tree: dict[str, Any] = {"driver": name, **options, **{edge: dict(each.tree) for edge, each in children.items()}}
+    return Described(
+        "",
+        name,
+        dict(options),
+        _json_name(tree),
+        settled.get("read-only") is True,
+        settled.get("force-share") is True,
+        children=children,
+        tree=tree,
+    )
+
+
+def child(options: Mapping[str, Any], *, probes: bool) -> Described:
+    """A node below another one, by its options; one without a driver is a file, or where it ``probes`` an image in it.
+
+    Raises:
+        OptionError: an option is unknown, missing or wrong.
+    """
+    rest = dict(options)
+    driver = rest.get("driver")
+    filename = rest.get("filename")
+    if driver is None and isinstance(filename, str):
+        if (named := registry.filter_of(names.protocol(filename) or "")) is not None:
+            return _filter(named, {"driver": named, **rest})
+        scheme = registry.protocol_of(names.protocol(filename) or "file")
+        if scheme is not None and scheme != "file":
+            return _protocol_alone(scheme, rest)
+        if probes:
+            return from_options({f"file.{key}": value for key, value in rest.items()})
+    if driver is None or driver in ("file", "host_device"):
+        if driver is None and any(key.startswith("file.") for key in rest):
+            return from_options(rest)
+        found = _file_alone(rest)
+        return found._replace(format="file", tree={"driver": "file", "filename": found.filename})
+    return from_options(rest)
+
+
+def from_filename(name: str) -> Described | None:
+    """What a name with a filter's scheme describes; None for every other name.
+
+    Raises:
+        OptionError: it is no such name.
+    """
+    found = registry.filter_of(names.protocol(name) or "")
+    return None if found is None else _filter(found, {"driver": found, "filename": name})
+
+
+def with_filename(options: Mapping[str, str], filename: str) -> dict[str, str]:
+    """Options beside a file name: it is the node's own where its driver has names, else that of its child ``file``."""
+    driver = options.get("driver", "")
+    row = registry.FILTERS.get(driver)
+    own = driver in registry.PROTOCOLS or driver == "file" or (row is not None and row.scheme)
+    return {"filename" if own else "file.filename": filename, **options}
+
+
+def _take(rest: dict[str, Any], edge: str) -> dict[str, Any]:
+    """Take the options of a child out of its parent's."""
+    prefix = f"{edge}."
+    return {key.removeprefix(prefix): rest.pop(key) for key in list(rest) if key.startswith(prefix)}
+
+
+def _is_node(file: Mapping[str, Any]) -> bool:
+    """Whether ``file.*`` describes a node of its own: a filter, or another format."""
+    driver = file.get("driver")
+    if driver is None:
+        return registry.filter_of(names.protocol(str(file.get("filename", ""))) or "") is not None
+    return driver in registry.FILTERS or driver in registry.FORMATS
 
 
 def _file_alone(rest: dict[str, Any]) -> Described:
@@ -199,8 +328,6 @@ def _filename(file: dict[str, Any]) -> str:
         raise OptionError("Must specify either driver or file")
     driver = file.get("driver", "file")
     if driver not in ("file", "host_device"):
-        if driver in registry.FORMATS:
-            raise UnsupportedFeature(f"'{driver}' below another format is not supported")
         raise UnknownFormat(f"Unknown driver '{driver}'")
     if not file.get("filename"):
         raise OptionError("The 'file' block driver requires a file name")
@@ -222,10 +349,7 @@ def _convert(declared: Options, given: Mapping[str, Any], refusal: str) -> dict[
     return values
 
 
-def _name(file: Mapping[str, Any], format: str | None, given: Mapping[str, Any]) -> str:
-    strong = {key: given[key] for key in _STRONG.get(format or "", ()) if key in given}
-    if not strong:
-        return str(file.get("filename", ""))
+def _json_name(tree: Mapping[str, Any]) -> str:
     from hostel.codec.qobject import compact_json
 
-    return JSON_PREFIX + compact_json({"driver": format, "file": dict(file), **strong})
+    return JSON_PREFIX + compact_json(dict(tree))

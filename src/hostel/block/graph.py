@@ -15,9 +15,9 @@ from typing import Final
 from hostel.block import blockdev, probe, registry
 from hostel.block import filename as names
 from hostel.block.blockdev import Described
-from hostel.block.driver import WRITEBACK, Cache, Creatable, OpenMode, Reference
+from hostel.block.driver import WRITEBACK, Cache, Creatable, FilterDriver, OpenMode, Reference
 from hostel.block.node import BlockNode
-from hostel.block.options import Options, Value
+from hostel.block.options import OptionError, Options, Value
 from hostel.block.permission import Permission
 from hostel.block.protocols.file import FileDriver, create_file
 from hostel.block.trust import Trust
@@ -75,17 +75,33 @@ def open(
     )
     if mode.force_share and not mode.read_only:
         raise BlockError("force-share=on can only be used with read-only images", errno=errno.EINVAL)
-    top = _open_image(image, mode)
-    no_backing = no_backing or image.no_backing
-    if no_backing and no_io:
+    top = _open_tree(image, mode, writable_backing, no_backing=no_backing or image.no_backing)
+    if isinstance(top.driver, FilterDriver) and not mode.force_share:
+        try:
+            _lock(top, *_permissions(mode, is_raw=True))
+        except BaseException:
+            _abandon(top)
+            raise
+    return top
+
+
+def _open_tree(image: Described, mode: OpenMode, writable_backing: int, *, no_backing: bool) -> BlockNode:
+    """Open an image with what it refers to."""
+    top = _open_image(image, mode, writable_backing, no_backing=no_backing)
+    if (no_backing and mode.no_io) or isinstance(top.driver, FilterDriver):
         return top
     try:
-        _open_references(top, mode, writable_backing, no_backing=no_backing)
+        _open_references(image, top, mode, writable_backing, no_backing=no_backing)
     except BaseException:
-        with contextlib.suppress(OSError):
-            top.close()
+        _abandon(top)
         raise
     return top
+
+
+def _abandon(node: BlockNode) -> None:
+    """Close what could not be opened to the end; the error that says why comes from elsewhere."""
+    with contextlib.suppress(OSError):
+        node.close()
 
 
 def creation_options(driver: Creatable) -> Options:
@@ -125,6 +141,9 @@ def create(path: str, *, cache: Cache = WRITEBACK, options: Mapping[str, Value] 
 
 def _describe(filename: str, format: str | None, options: Mapping[str, Value] | None = None) -> Described:
     if not filename.startswith(blockdev.JSON_PREFIX):
+        scheme = names.protocol(filename)
+        if scheme is not None and scheme != "file" and (filtered := blockdev.from_filename(filename)) is not None:
+            return Described("", format, dict(options or {}), filename, children={"file": filtered})
         name = filename.removeprefix("file:")
         if name != filename and names.protocol(name) is not None:
             name = f"./{name}"
@@ -133,30 +152,72 @@ def _describe(filename: str, format: str | None, options: Mapping[str, Value] | 
     return image._replace(format=format or image.format, options={**image.options, **(options or {})})
 
 
-def _open_image(image: Described, mode: OpenMode) -> BlockNode:
-    """Open one image without what it refers to."""
+def _open_image(image: Described, mode: OpenMode, writable_backing: int = 0, *, no_backing: bool = False) -> BlockNode:
+    """Open one image without what it refers to; of a filter, all that it stands on."""
+    if image.format in registry.FILTERS:
+        return _open_filter(image, mode, writable_backing, no_backing=no_backing)
     if image.format in registry.PROTOCOLS:
         return _open_protocol(image, mode, bounded=True)
     driver_class = registry.format_driver(image.format) if image.format is not None else None
-    file = _open_protocol(image, mode)
+    file = _open_child(image.children["file"], mode) if "file" in image.children else _open_protocol(image, mode)
     try:
         if driver_class is None:
             driver_class = registry.format_driver(_probe(file, mode.trust))
-        if isinstance(file.driver, FileDriver) and not mode.force_share:
-            file.driver.lock(*_permissions(mode, is_raw=driver_class.name == "raw"))
+        if not mode.force_share:
+            _lock(file, *_permissions(mode, is_raw=driver_class.name == "raw"))
         mode = mode._replace(probed=image.format is None)
         driver = driver_class.open(file, mode)
     except BaseException:
         file.close()
         raise
-    name = image.name if isinstance(file.driver, FileDriver) or image.name.startswith("json:") else file.filename
+    whole = isinstance(file.driver, FileDriver) or image.strong or file.filename.startswith("json:")
+    name = image.name if whole else file.filename
     return BlockNode(driver, name, read_only=mode.read_only, cache=mode.cache, probed=mode.probed)
+
+
+def _open_filter(image: Described, mode: OpenMode, writable_backing: int, *, no_backing: bool) -> BlockNode:
+    """Open a filter and all that it stands on."""
+    assert image.format is not None
+    driver_class = registry.filter_driver(image.format)
+    with contextlib.ExitStack() as opened:
+        children: dict[str, BlockNode] = {}
+        for edge, child in image.children.items():
+            children[edge] = _open_child(child, mode, writable_backing, no_backing=no_backing)
+            opened.callback(_abandon, children[edge])
+        driver = driver_class.open(children, mode._replace(options=image.options))
+        opened.pop_all()
+    name = driver_class.filename(image.options, {edge: node.filename for edge, node in children.items()})
+    return BlockNode(driver, name or image.name, read_only=mode.read_only, cache=mode.cache)
+
+
+def _open_child(image: Described, mode: OpenMode, writable_backing: int = 0, *, no_backing: bool = False) -> BlockNode:
+    """Open a node that options describe below another one."""
+    below = mode._replace(
+        read_only=mode.read_only or image.read_only,
+        force_share=mode.force_share or image.force_share,
+        options=image.options,
+        cache=mode.cache._replace(writethrough=False),
+    )
+    if image.format == "file":
+        return _open_protocol(image, below)
+    if image.format in registry.PROTOCOLS:
+        return _open_protocol(image, below)
+    return _open_tree(image, below, writable_backing, no_backing=no_backing or image.no_backing)
+
+
+def _lock(node: BlockNode, used: Permission, shared: Permission) -> None:
+    """Lock the files that a node's bytes lie in; formats below have locked theirs."""
+    if isinstance(node.driver, FileDriver):
+        node.driver.lock(used, shared)
+    elif isinstance(node.driver, FilterDriver):
+        for child in node.driver.children.values():
+            _lock(child, used, shared)
 
 
 def _open_protocol(image: Described, mode: OpenMode, *, bounded: bool = False) -> BlockNode:
     """Open what an image lies in."""
     name = image.protocol or protocol_name(image.filename)
-    if name == "file":
+    if name == "file" or image.format == "file":
         path = image.filename.removeprefix("file:")
         return BlockNode(FileDriver.open(path, mode), image.filename, read_only=mode.read_only, cache=mode.cache)
     if image.format in registry.PROTOCOLS and image.format != name:
@@ -208,14 +269,16 @@ def _probe(file: BlockNode, trust: Trust) -> str:
     return found
 
 
-def _open_references(top: BlockNode, mode: OpenMode, writable_backing: int, *, no_backing: bool) -> None:
-    """Open what ``top`` names, and the chain below it, from top to bottom."""
+def _open_references(
+    image: Described, top: BlockNode, mode: OpenMode, writable_backing: int, *, no_backing: bool
+) -> None:
+    """Open what ``top`` names, or what its options put in its place, and the chain below it, from top to bottom."""
     seen = {_identity(top)}
     current = top
     for depth in range(1, MAX_CHAIN + 1):
         references = [
             reference
-            for reference in current.driver.references()
+            for reference in _references(current, image if current is top else None)
             if not (no_backing if reference.child == "backing" else mode.no_io)
         ]
         if not references:
@@ -224,7 +287,8 @@ def _open_references(top: BlockNode, mode: OpenMode, writable_backing: int, *, n
             raise _untrusted(current, references[0])
         backing = None
         for reference in references:
-            below = _open_reference(current, reference, mode, writable=depth == writable_backing)
+            given = image.children.get(reference.child) if current is top else None
+            below = _open_reference(current, reference, given, mode, writable=depth == writable_backing)
             current.driver.children[reference.child] = below
             if reference.child == "backing":
                 if _identity(below) in seen:
@@ -240,18 +304,21 @@ def _open_references(top: BlockNode, mode: OpenMode, writable_backing: int, *, n
     raise BlockError(f"The backing chain has more than {MAX_CHAIN} images", errno=errno.ELOOP)
 
 
-def _open_reference(holder: BlockNode, reference: Reference, mode: OpenMode, *, writable: bool) -> BlockNode:
+def _references(node: BlockNode, image: Described | None) -> list[Reference]:
+    """What an image names, and what its options add to that."""
+    found = list(node.driver.references())
+    added = set(image.children if image is not None else ()) - {"file", *(each.child for each in found)}
+    if "data-file" in added:
+        raise OptionError("'data-file' can only be set for images with an external data file")
+    return found + [Reference(edge, "", None) for edge in sorted(added)]
+
+
+def _open_reference(
+    holder: BlockNode, reference: Reference, given: Described | None, mode: OpenMode, *, writable: bool
+) -> BlockNode:
     is_backing = reference.child == "backing"
-    if not is_backing and names.protocol(reference.filename) is not None:
-        # A data file's name is the image's own claim, and never more than a path (CVE-2024-4467).
-        raise UntrustedReference(f"Could not open '{reference.filename}': {reference.child} must be a plain path")
-    if is_backing and _is_relative(reference.filename) and names.protocol(holder.filename) not in (None, "file"):
-        raise UntrustedReference(
-            f"'{holder.filename}' names a backing file by a relative path, '{reference.filename}', and has no directory"
-        )
-    # A data file's name is relative to where we run, as in QEMU, and a backing file's to the image that names it.
-    name = names.resolve(reference.filename, holder.filename) if is_backing else reference.filename
-    target = _describe(name, reference.format)
+    if given is None:
+        given = _follow(holder, reference)
     below = OpenMode(
         read_only=(is_backing and not writable) or mode.read_only,
         no_io=mode.no_io,
@@ -259,14 +326,30 @@ def _open_reference(holder: BlockNode, reference: Reference, mode: OpenMode, *, 
         exclusive=mode.exclusive,
         trust=mode.trust,
         cache=WRITEBACK if is_backing and not writable else mode.cache,
-        options=target.options,
+        options=given.options,
     )
     try:
-        return _open_image(target, below)
+        return _open_image(given, below)
     except BlockError as error:
         what = "backing file" if is_backing else f"'{reference.child}'"
         error.message = f"Could not open {what}: {error.message}"
         raise
+
+
+def _follow(holder: BlockNode, reference: Reference) -> Described:
+    """What an image's own claim leads to."""
+    is_backing = reference.child == "backing"
+    place = holder.place
+    if not is_backing and names.protocol(reference.filename) is not None:
+        # A data file's name is the image's own claim, and never more than a path (CVE-2024-4467).
+        raise UntrustedReference(f"Could not open '{reference.filename}': {reference.child} must be a plain path")
+    if is_backing and _is_relative(reference.filename) and names.protocol(place) not in (None, "file"):
+        raise UntrustedReference(
+            f"'{holder.filename}' names a backing file by a relative path, '{reference.filename}', and has no directory"
+        )
+    # A data file's name is relative to where we run, as in QEMU, and a backing file's to the image that names it.
+    name = names.resolve(reference.filename, place) if is_backing else reference.filename
+    return _describe(name, reference.format)
 
 
 def _is_relative(name: str) -> bool:

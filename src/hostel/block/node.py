@@ -14,6 +14,7 @@ from hostel.block.driver import (
     BlockDriver,
     Cache,
     FastZeroing,
+    FilterDriver,
     Preallocating,
     Preallocation,
     Resizable,
@@ -59,6 +60,7 @@ class BlockNode:
         self.probed = probed
         # A protocol's node without a format above it has nobody else to keep its bounds.
         self._grows = bool(driver.supports & Supports.GROWS) and not bounded
+        self._on_event = driver.on_event
         self._lock: contextlib.AbstractContextManager[object] = (
             threading.RLock() if driver.threading is Threading.SERIAL else contextlib.nullcontext()
         )
@@ -94,17 +96,26 @@ class BlockNode:
     @property
     def file(self) -> BlockNode | None:
         """The node that holds this one's bytes."""
-        return self.driver.children.get("file")
+        return self.driver.children.get(self.driver.primary)
 
     @property
     def storage(self) -> BlockNode | None:
         """The node that this one's guest data lies in, which is where the host offsets of extents point."""
+        if isinstance(self.driver, FilterDriver):
+            return self.driver.child.storage
         return self.driver.children.get("data-file", self.file) if self.driver.children else self
 
     @property
     def backing(self) -> BlockNode | None:
-        """The node below an overlay."""
+        """The node below an overlay, and below the overlay that a filter shows."""
+        if isinstance(self.driver, FilterDriver):
+            return self.driver.child.backing
         return self.driver.children.get("backing")
+
+    @property
+    def place(self) -> str:
+        """The name of the file that holds the bytes: names in the image are relative to its directory."""
+        return self.filename if self.file is None else self.file.place
 
     def chain(self) -> Iterator[BlockNode]:
         """This node, its backing node, and so on down."""
@@ -112,6 +123,11 @@ class BlockNode:
         while node is not None:
             yield node
             node = node.backing
+
+    def debug_event(self, event: str) -> None:
+        """Tell a ``blkdebug`` driver, where there is one, how far a request of the node above has come."""
+        if self._on_event is not None:
+            self._on_event(event)
 
     def lock(self) -> contextlib.AbstractContextManager[object]:
         """Hold other threads off a driver whose threading is SERIAL, for calls of its optional powers."""
@@ -179,6 +195,10 @@ class BlockNode:
     def flush(self) -> None:
         """Make all completed writes survive a power cut (with cache mode ``unsafe``: hand them to the host)."""
         if not self.read_only:
+            file = self.file
+            if file is not None:
+                file.debug_event("flush_to_os")
+                file.debug_event("flush_to_disk")
             with self._lock:
                 self.driver.flush()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import Any, Final, NamedTuple
 
-from hostel.block.driver import FormatDriver, ProtocolDriver
+from hostel.block.driver import FilterDriver, FormatDriver, ProtocolDriver
 from hostel.errors import UnknownFormat
 
 
@@ -45,6 +45,29 @@ PROTOCOLS: Final[dict[str, ProtocolRow]] = {
         "hostel.block.protocols.nbd.driver:NbdDriver",
         ("nbd", "nbd+tcp", "nbd+unix", "nbds", "nbds+tcp", "nbds+unix"),
     ),
+}
+
+
+class FilterRow(NamedTuple):
+    """A filter.
+
+    Attributes:
+        target: ``module:Class``.
+        edges: the options that describe its children, the primary one first.
+        probes: the format of a child that is described by its name alone is guessed; else it is taken as it is.
+        scheme: what stands before the colon in its file names; empty where it has none.
+        lists: its children are numbered (``children.0``).
+    """
+
+    target: str
+    edges: tuple[str, ...] = ("file",)
+    probes: bool = True
+    scheme: str = ""
+    lists: bool = False
+
+
+FILTERS: Final[dict[str, FilterRow]] = {
+    "blkdebug": FilterRow("hostel.block.filters.blkdebug:BlkdebugDriver", ("image",), False, "blkdebug"),
 }
 
 # Formats and protocols of QEMU that we know by name only, so that a refusal can say so.
@@ -87,6 +110,17 @@ def protocol_of(scheme: str) -> str | None:
 def protocol_driver(name: str) -> type[ProtocolDriver]:
     """Load the driver class of one of :data:`PROTOCOLS`."""
     driver: type[ProtocolDriver] = _load(PROTOCOLS[name].target)
+    return driver
+
+
+def filter_of(scheme: str) -> str | None:
+    """The filter that a file name's scheme is of; None where there is none."""
+    return next((name for name, row in FILTERS.items() if row.scheme and row.scheme == scheme), None)
+
+
+def filter_driver(name: str) -> type[FilterDriver]:
+    """Load the driver class of one of :data:`FILTERS`."""
+    driver: type[FilterDriver] = _load(FILTERS[name].target)
     return driver
 
 

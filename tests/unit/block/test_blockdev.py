@@ -9,13 +9,13 @@ import pytest
 from hostel.block import graph
 from hostel.block.blockdev import Described, from_json, from_options
 from hostel.block.options import OptionError
-from hostel.errors import BlockError, ReadOnly, UnknownFormat, UnsupportedFeature
+from hostel.errors import BlockError, ReadOnly, UnknownFormat
 
 
 def test_a_format_over_a_file() -> None:
-    assert from_options({"driver": "raw", "file.driver": "file", "file.filename": "a"}) == Described(
-        "a", "raw", {}, "a"
-    )
+    tree = {"driver": "raw", "file": {"driver": "file", "filename": "a"}}
+    found = from_options({"driver": "raw", "file.driver": "file", "file.filename": "a"})
+    assert found == Described("a", "raw", {}, "a", tree=tree)
 
 
 def test_the_format_may_be_left_to_a_guess() -> None:
@@ -67,9 +67,24 @@ def test_an_unknown_driver_is_refused(options: dict[str, str]) -> None:
         from_options(options)
 
 
-def test_a_format_below_a_format_is_refused() -> None:
-    with pytest.raises(UnsupportedFeature, match="'qcow2' below another format"):
-        from_options({"driver": "raw", "file.driver": "qcow2", "file.file.filename": "a"})
+def test_a_format_lies_below_a_format_when_options_say_so() -> None:
+    found = from_options({"driver": "raw", "file.driver": "qcow2", "file.file.filename": "a"})
+    assert (found.format, found.children["file"].format, found.children["file"].filename) == ("raw", "qcow2", "a")
+
+
+def test_a_filter_lies_between_a_format_and_its_file() -> None:
+    for options in (
+        {"driver": "qcow2", "file.driver": "blkdebug", "file.image.filename": "a", "file.align": "4k"},
+        {"driver": "qcow2", "file.filename": "blkdebug::a", "file.align": "4k"},
+    ):
+        found = from_options(options).children["file"]
+        assert (found.format, found.options) == ("blkdebug", {"align": "4k"})
+        assert (found.children["image"].format, found.children["image"].filename) == ("file", "a")
+
+
+def test_a_filter_needs_its_child() -> None:
+    with pytest.raises(OptionError, match='A block device must be specified for "image"'):
+        from_options({"driver": "blkdebug"})
 
 
 @pytest.mark.parametrize("text", ["", "[]", "3", "{", '{"driver": "raw"}', "{" * 5000])

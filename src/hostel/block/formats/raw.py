@@ -104,6 +104,7 @@ class RawDriver(FormatDriver):
 
     def pread(self, offset: int, buf: memoryview) -> None:
         """Read from the child."""
+        self._file.debug_event("read_aio")
         self._file.pread(self._offset + offset, buf)
 
     def pwrite(self, offset: int, data: memoryview) -> None:
@@ -115,6 +116,7 @@ class RawDriver(FormatDriver):
         """
         if self._probed and offset < probe.HEAD_LENGTH:
             self._refuse_disguise(offset, data)
+        self._file.debug_event("write_aio")
         self._file.pwrite(self._offset + offset, data)
 
     def write_zeroes(self, offset: int, length: int, *, unmap: bool) -> None:

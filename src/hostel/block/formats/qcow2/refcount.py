@@ -396,6 +396,8 @@ class Allocator:
             makes the header point to it (:meth:`moved`).
         """
         moved = self._place_table()
+        if moved is not None:
+            self._file.debug_event("refblock_alloc_write_blocks")
         try:
             for index, block in self.blocks.items():
                 if block.dirty:
@@ -412,11 +414,13 @@ class Allocator:
     def _write_table(self, moved: int | None) -> None:
         """Write the table's new entries, or all of it where it moves, and sync."""
         if moved is not None:
+            self._file.debug_event("refblock_alloc_write_table")
             self._file.pwrite(moved, pack_table(self.table).ljust(self.capacity() * 8, b"\0"))
             self._file.flush()
             return
         for indexes in self._new_in_order():
             for index in indexes:
+                self._file.debug_event("refblock_alloc_hookup")
                 self._file.pwrite(self.table_offset + index * 8, self.table[index].to_bytes(8, "big"))
             self._file.flush()
 

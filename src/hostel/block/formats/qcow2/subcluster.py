@@ -38,6 +38,7 @@ class SubclusterGuest(Guest):
             stop += 1
         part = data[: (stop - index) * size]
         image.prevent_overlap(host, len(part))
+        image.file.debug_event("write_aio")
         image.data.pwrite(host, part)
         self._set_bitmaps(table, l1_index, index, stop, layout.ALL_ALLOCATED)
         return len(part)
@@ -111,8 +112,11 @@ class SubclusterGuest(Guest):
         """Write bytes ``low`` to ``high`` of the cluster at ``host``: the data, and what the guest had around it."""
         within = self.image.geometry.in_cluster(offset)
         before, after = bytearray(within - low), bytearray(high - within - len(data))
+        if before or after:
+            self.image.file.debug_event("cow_read")
         self.read(offset - len(before), memoryview(before))
         self.read(offset + len(data), memoryview(after))
+        self.image.file.debug_event("write_aio")
         self.image.data.pwrite(host + low, b"".join((before, data, after)) if before or after else data)
 
     # ---- zeroes and holes
