@@ -226,10 +226,8 @@ class Crosswise(Workload):
             length = min(cluster, size - offset)
             pattern = 0
         self._unallocated.difference_update(range(offset // cluster, -(-(offset + length) // cluster)))
-        if kind == "discard" and self.version < 3:
-            self.content[offset : offset + length] = self.below(size)[offset : offset + length]
-            return f"discard {offset} {length}"
-        self.content[offset : offset + length] = bytes([pattern]) * length
+        if kind != "discard" or self.version > 2 or self.backing is None:
+            self.content[offset : offset + length] = bytes([pattern]) * length
         return f"{kind} {offset} {length}"
 
 

@@ -186,15 +186,17 @@ class Workload:
         self.content[offset : offset + length] = bytes(length)
 
     def discard(self) -> None:
-        """Discard: whole clusters read as zeroes; in version 2 what is below shows again."""
+        """Discard: whole clusters read as zeroes; version 2 over a backing image keeps what it has."""
         offset, length = self.place()
         self.node.discard(offset, length)
+        if self.version < 3 and self.backing is not None:
+            return
         cluster, size = self.cluster_size, len(self.content)
         first = -(-offset // cluster) * cluster
         end = offset + length
         last = size if end == size else end // cluster * cluster
         if first < last:
-            self.content[first:last] = self.below(size)[first:last] if self.version < 3 else bytes(last - first)
+            self.content[first:last] = bytes(last - first)
 
     def compress(self) -> None:
         """Write one cluster compressed."""

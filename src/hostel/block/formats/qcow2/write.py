@@ -249,11 +249,14 @@ class Guest:
         return (layout.ZERO if self.image.header.version >= 3 else 0), 0
 
     def discard(self, offset: int, length: int) -> None:
-        """Give the space of whole clusters back; they read as zeroes (in version 2 images: as the backing file)."""
+        """Give the space of whole clusters back; they read as zeroes.
+
+        In a version 2 image over a backing file nothing happens, as with QEMU: what is below would show again.
+        """
+        if self.image.header.version < 3 and self.backing is not None:
+            return
         self.begin(offset, length)
         first, last = self._whole(offset, length)
-        if offset % self.image.geometry.cluster_size and offset + length >= self.image.size:
-            first = self.image.geometry.align(offset)
         if first < last:
             self._zero_external(first, last - first)
             self._change(first, last - first, self._discarded)
