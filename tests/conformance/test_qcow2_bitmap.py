@@ -197,7 +197,7 @@ def test_limits_are_qemu_s(tmp_path: Path) -> None:
         add("a")
         for arguments, message in (
             (("a",), "already exists"),
-            (("b", 256), "under minimum"),
+            (("b", 256), "power of 2 and at least 512"),
             (("b", 1 << 32), "exceeds maximum"),
             (("b" * 1024,), "Name length exceeds"),
             (("b", 3000), "power of 2"),

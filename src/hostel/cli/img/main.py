@@ -15,6 +15,7 @@ QEMU_VERSION: Final = "7.2.22"
 
 # Each module has COMMAND, its arguments.Command, and run(arguments, output), which returns the exit code.
 COMMANDS: Final = {
+    "bitmap": "hostel.cli.img.bitmap",
     "check": "hostel.cli.img.check",
     "commit": "hostel.cli.img.commit",
     "compare": "hostel.cli.img.compare",
@@ -29,7 +30,7 @@ COMMANDS: Final = {
     "snapshot": "hostel.cli.img.snapshot",
 }
 # What QEMU's own tool has beside them: a script that needs one is told so by name.
-MISSING: Final = ("amend", "bench", "bitmap")
+MISSING: Final = ("amend", "bench")
 
 
 class VersionAsked(HostelError):

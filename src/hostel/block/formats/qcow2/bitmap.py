@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from hostel.block.formats.qcow2.image import Qcow2Image
 
 MAX_BITMAPS: Final = 65535
+_MIN_GRANULARITY_BITS: Final = 9
+_MAX_GRANULARITY_BITS: Final = 31
 _DIRTY_BITMAPS: Final = 1  # the only type there is
 
 
@@ -160,17 +162,27 @@ class Bitmaps:
         """
         encoded = name.encode(errors="surrogateescape")
         image = self._image
-        if image.header.version < 3:
-            raise BlockError("Cannot store dirty bitmaps in qcow2 v2 files", errno=errno.EINVAL)
+        self._check_new(name, encoded, granularity)
         image.begin_write()
-        if any(bitmap.name == encoded for bitmap in self.all()):
-            raise BlockError(f"Bitmap already exists: {name}", errno=errno.EEXIST)
-        _check_limits(image.size, len(self.all()), encoded, granularity)
         bitmap = Bitmap(encoded, granularity, enabled=enabled)
         bitmap.dirty = DirtyBitmap(image.size, granularity)
         self.all().append(bitmap)
         self._begun = True
         self._select()
+
+    def _check_new(self, name: str, encoded: bytes, granularity: int) -> None:
+        if granularity & (granularity - 1) or granularity < 1 << _MIN_GRANULARITY_BITS:
+            raise BlockError("Granularity must be power of 2 and at least 512", errno=errno.EINVAL)
+        if any(bitmap.name == encoded for bitmap in self.all()):
+            raise BlockError(f"Bitmap already exists: {name}", errno=errno.EEXIST)
+        image = self._image
+        try:
+            if image.header.version < 3:
+                raise BlockError("Cannot store dirty bitmaps in qcow2 v2 files", errno=errno.EINVAL)
+            _check_limits(image.size, [bitmap.name for bitmap in self.all()], encoded, granularity)
+        except BlockError as error:
+            error.message = f"Can't make bitmap '{name}' persistent in '{image.file.filename}': {error.message}"
+            raise
 
     def remove(self, name: str) -> None:
         """Drop a bitmap."""
@@ -206,7 +218,11 @@ class Bitmaps:
         """
         target = self.load(self.find(name))
         if target.size != source.size:
-            raise BlockError("Bitmaps are of different sizes and can't be merged", errno=errno.EINVAL)
+            raise BlockError(
+                f"Bitmaps are of different sizes (destination size is {target.size}, source size is {source.size}) "
+                "and can't be merged",
+                errno=errno.EINVAL,
+            )
         self._image.begin_write()
         self.load(self.find(name)).merge(source)
 
@@ -364,23 +380,19 @@ def _entry_bytes(entry: Entry, name: bytes) -> bytes:
     return data + bytes(-len(data) % 8)
 
 
-def _check_limits(size: int, count: int, name: bytes, granularity: int) -> None:
+def _check_limits(size: int, present: list[bytes], name: bytes, granularity: int) -> None:
     bits = granularity.bit_length() - 1
-    if granularity & (granularity - 1) or granularity <= 0:
-        raise BlockError("Granularity must be power of 2", errno=errno.EINVAL)
-    if bits > 31:
-        raise BlockError(f"Granularity exceeds maximum ({1 << 31} bytes)", errno=errno.EINVAL)
-    if bits < 9:
-        raise BlockError(f"Granularity is under minimum ({1 << 9} bytes)", errno=errno.EINVAL)
+    if bits > _MAX_GRANULARITY_BITS:
+        raise BlockError(f"Granularity exceeds maximum ({1 << _MAX_GRANULARITY_BITS} bytes)", errno=errno.EINVAL)
     if size > MAX_BITMAP * 8 << bits:
         raise BlockError("Too much space will be occupied by the bitmap. Use larger granularity", errno=errno.EINVAL)
     if not name:
         raise BlockError("Bitmap name cannot be empty", errno=errno.EINVAL)
     if len(name) > MAX_NAME:
         raise BlockError(f"Name length exceeds maximum ({MAX_NAME} characters)", errno=errno.EINVAL)
-    if count >= MAX_BITMAPS:
+    if len(present) >= MAX_BITMAPS:
         raise BlockError("Maximum number of persistent bitmaps is already reached", errno=errno.EINVAL)
-    if (count + 1) * (Entry.SIZE + MAX_NAME) > MAX_DIRECTORY:
+    if sum(bitmap_directory.entry_length(len(each)) for each in (*present, name)) > MAX_DIRECTORY:
         raise BlockError("Not enough space in the bitmap directory", errno=errno.EINVAL)
 
 
