@@ -363,6 +363,10 @@ class Element:
             return False
         return all(field.is_absent(getattr(self, field.name)) for field in self.FIELDS)
 
+    def is_nothing(self) -> bool:
+        """Whether it is the same as no element at all."""
+        return self.DROP_EMPTY and self.is_empty()
+
     def copy(self) -> Self:
         """A copy that shares nothing that can change."""
         values = {field.name: _copied(getattr(self, field.name)) for field in self.FIELDS}
@@ -392,8 +396,10 @@ class Element:
         values: dict[str, Any] = {"": sorted(self.unknown)}
         for name in self._names:
             value = self.__dict__[name]
-            is_nothing = isinstance(value, Element) and value.DROP_EMPTY and value.is_empty()
-            values[name] = None if is_nothing else value
+            if isinstance(value, list):
+                values[name] = [item for item in value if not (isinstance(item, Element) and item.is_nothing())]
+            else:
+                values[name] = None if isinstance(value, Element) and value.is_nothing() else value
         return values
 
     __hash__ = None  # type: ignore[assignment]  # it can change

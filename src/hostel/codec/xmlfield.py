@@ -235,11 +235,14 @@ class Child(Field):
     def tags(self) -> tuple[str, ...]:
         return tuple({cls.qualified_name(): None for cls in self.classes})
 
+    def is_absent(self, value: Any) -> bool:
+        return value is None or value.is_nothing()
+
     def read(self, values: dict[str, Any], node: Any, unknown: list[Unknown]) -> bool:
         if self.name in values:
             return False
         element = self.select(node).from_node(node)
-        if not (element.DROP_EMPTY and element.is_empty()):
+        if not element.is_nothing():
             values[self.name] = element
         return True
 
@@ -266,10 +269,13 @@ class Children(Child):
     """Child elements of some classes, any number of them."""
 
     def is_absent(self, value: Any) -> bool:
-        return not value
+        return all(item.is_nothing() for item in value)
 
     def read(self, values: dict[str, Any], node: Any, unknown: list[Unknown]) -> bool:
-        values.setdefault(self.name, []).append(self.select(node).from_node(node))
+        items = values.setdefault(self.name, [])
+        element = self.select(node).from_node(node)
+        if not element.is_nothing():
+            items.append(element)
         return True
 
     def write(self, value: Any, writer: Writer, unknown: list[Unknown]) -> None:

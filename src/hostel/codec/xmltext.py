@@ -104,6 +104,18 @@ def fragment(node: Any) -> str:
     return text
 
 
+def _indent(element: Any, level: int) -> None:
+    """Put children on lines of their own where there is no text beside them."""
+    if not len(element) or text_of(element).strip():
+        return
+    inner = "\n" + "  " * (level + 1)
+    element.text = inner
+    for child in element:
+        _indent(child, level + 1)
+        child.tail = inner
+    element[-1].tail = inner[:-2]
+
+
 def checked(value: str, path: str) -> str:
     """Refuse characters that no XML document can have.
 
@@ -148,7 +160,7 @@ class Writer:
     def fragment(self, xml: str) -> None:
         """Add what :func:`fragment` made, indented where that does not change its text."""
         node: Any = etree.fromstring(xml.encode(), _parser())
-        etree.indent(node, "  ", level=len(self._open))
+        _indent(node, len(self._open))
         self._line(etree.tostring(node, encoding="unicode"))
 
     def text(self) -> str:

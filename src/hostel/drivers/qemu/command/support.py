@@ -163,8 +163,6 @@ def _not_acted_on(element: Element, path: str) -> Iterator[tuple[str, str]]:
         if field.name not in known and not field.is_absent(value):
             if isinstance(value, list):
                 value = value[0]
-            if isinstance(value, Element) and value.DROP_EMPTY and value.is_empty():
-                continue
             name = value.TAG if isinstance(value, Element) else field.tag
             yield f"{path}/{name}", name
     for item in element.unknown:
