@@ -37,18 +37,6 @@ class Chassis(Element, tag="chassis", drop_empty=True):
     entries: list[Entry] = children(Entry, factory=list)
 
 
-class Processor(Element, tag="processor"):
-    """SMBIOS block 4."""
-
-    entries: list[Entry] = children(Entry, factory=list)
-
-
-class MemoryModule(Element, tag="memory_device"):
-    """SMBIOS block 17."""
-
-    entries: list[Entry] = children(Entry, factory=list)
-
-
 class OemStrings(Element, tag="oemStrings", drop_empty=True):
     """SMBIOS block 11."""
 
@@ -62,8 +50,6 @@ class Sysinfo(Element, tag="sysinfo"):
     bios: SysinfoBios | None = child(SysinfoBios, default=None)
     system: SysinfoSystem | None = child(SysinfoSystem, default=None)
     base_boards: list[BaseBoard] = children(BaseBoard, factory=list)
-    processors: list[Processor] = children(Processor, factory=list)
-    memory_modules: list[MemoryModule] = children(MemoryModule, factory=list)
     chassis: Chassis | None = child(Chassis, default=None)
     oem_strings: OemStrings | None = child(OemStrings, default=None)
     entries: list[Entry] = children(Entry, factory=list)

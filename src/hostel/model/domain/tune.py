@@ -107,7 +107,6 @@ class Memorytune(Element, tag="memorytune"):
     """Shares of memory bandwidth for some virtual CPUs."""
 
     vcpus: str = attr(NUMBERS)
-    id: str | None = attr(default=None)
     nodes: list[TunedNode] = children(TunedNode, factory=list)
     monitors: list[MemoryMonitor] = children(MemoryMonitor, factory=list)
 

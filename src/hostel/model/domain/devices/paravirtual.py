@@ -88,7 +88,6 @@ class ShmemServer(Element, tag="server"):
 class ShmemMsi(Element, tag="msi"):
     """Interrupts between guests."""
 
-    enabled: bool | None = attr(YES_NO, default=None)
     vectors: int | None = attr(integer(), default=None)
     ioeventfd: bool | None = attr(ON_OFF, default=None)
 
