@@ -207,18 +207,17 @@ def _conclusion(say: Narrator, place: Place, proof: str, *, is_real: bool, missi
         return [*lines, "", f"Removed {place.root}. To keep it and play with it: hostel quickstart --keep"]
     lines += ["", f"All of it is left in {place.root}. To go on, in a shell:"]
     lines += [f"  {line}" for line in place.preparation()]
+    lines += [
+        f"  hostel qemu-img map {DISK}",
+        f"  hostel virsh vol-dumpxml disk.qcow2 {tour.POOL}",
+        f"  {sys.executable} -c 'import hostel; print(hostel.open().pools())'",
+    ]
     if is_real:
         lines += [
             f"  hostel virsh start {NAME} --console    # Ctrl+] leaves",
             f"  hostel virsh vncdisplay {NAME}",
         ]
-    lines += [
-        f"  hostel qemu-img map {DISK}",
-        f"  hostel virsh vol-dumpxml disk.qcow2 {tour.POOL}",
-        "  python3 -c 'import hostel; print(hostel.open().pools())'",
-        f"To remove it: {_removal(place, is_real=is_real)}",
-    ]
-    return lines
+    return [*lines, f"To remove it: {_removal(place, is_real=is_real)}"]
 
 
 def _removal(place: Place, *, is_real: bool) -> str:
