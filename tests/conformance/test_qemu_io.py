@@ -23,15 +23,21 @@ def run(command: tuple[str, ...], directory: Path, *arguments: str, stdin: str =
     return done.returncode, TIMES.sub("T", done.stdout), done.stderr
 
 
-def both(tmp_path: Path, *arguments: str, stdin: str = "", format: str = "qcow2") -> tuple[int, str, str]:
-    """Run both tools on equal images; returns what the real one answered, which ours did as well."""
+def both(
+    tmp_path: Path, *arguments: str, stdin: str = "", format: str = "qcow2", prompts: bool = True
+) -> tuple[int, str, str]:
+    """Run both tools on equal images; returns what the real one answered, which ours did as well.
+
+    Without ``prompts`` it does not matter how many commands were read before a request had something to say.
+    """
     answers = []
     for name, command in (("theirs", ("qemu-io",)), ("ours", OURS)):
         directory = tmp_path / name
         directory.mkdir()
         create = ["qemu-img", "create", "-q", "-f", format, str(directory / "disk"), "4M"]
         subprocess.run(create, check=True, timeout=60)
-        answers.append(run(command, directory, *arguments, stdin=stdin))
+        code, out, errors = run(command, directory, *arguments, stdin=stdin)
+        answers.append((code, out if prompts else out.replace("qemu-io> ", ""), errors))
         images = [tmp_path / each / "disk" for each in ("theirs", "ours")]
     assert answers[1] == answers[0]
     compare = ["qemu-img", "compare", "-f", format, "-F", format, *map(str, images)]
@@ -88,12 +94,9 @@ def test_mistakes_are_answered_alike(tmp_path: Path, line: str) -> None:
     both(tmp_path, "-f", "qcow2", *commands(line), "disk")
 
 
-def test_help_names_the_same_commands_apart_from_those_that_need_blkdebug(tmp_path: Path) -> None:
+def test_help_names_the_same_commands(tmp_path: Path) -> None:
     theirs = run(("qemu-io",), tmp_path, "-c", "help")[1].splitlines()
-    ours = run(OURS, tmp_path, "-c", "help")[1].splitlines()
-    missing = {line.split()[0] for line in theirs if line} - {line.split()[0] for line in ours if line}
-    assert missing == {"break", "remove_break", "resume", "wait_break"}
-    assert set(ours) <= set(theirs)
+    assert set(run(OURS, tmp_path, "-c", "help")[1].splitlines()) == set(theirs)
 
 
 def test_commands_come_from_standard_input_with_a_prompt(tmp_path: Path) -> None:
@@ -134,3 +137,90 @@ def test_the_signal_really_ends_the_process(tmp_path: Path) -> None:
     code, out, _ = run(OURS, tmp_path, "-f", "raw", "-c", "write -q 0 512", "-c", "sigraise 9", "disk")
     assert code == -9
     assert out == ""
+
+
+def test_requests_are_suspended_and_resumed(tmp_path: Path) -> None:
+    lines = """
+        break write_aio A
+        aio_write -P 10 0x18000 0x2000
+        wait_break A
+        aio_write -P 11 0x12000 0x2000
+        resume A
+        aio_flush
+        read -P 10 0x18000 0x2000
+        read -P 11 0x12000 0x2000
+        break read_aio B
+        break write_aio B
+        remove_break B
+        aio_read -P 10 0x18000 0x2000
+        aio_flush
+        break never A
+        resume A
+        remove_break A
+        break write_aio
+        aio_read -P 11 0x18000 0x2000
+        aio_flush
+        aio_write 3M 2M
+        aio_flush
+        """.replace("        ", "").lstrip()
+    code, out, errors = both(tmp_path, "-f", "qcow2", "blkdebug::disk", stdin=lines, prompts=False)
+    assert "blkdebug: Suspended request 'A'\n" in out
+    assert "Could not set breakpoint: No such file or directory" in out
+    assert (code, errors) == (1, "bad argument count 1 to break, expected 2 arguments\n")
+
+
+def test_a_breakpoint_needs_blkdebug(tmp_path: Path) -> None:
+    lines = commands("break write_aio A", "resume A", "remove_break A")
+    code, out, _ = both(tmp_path, "-f", "qcow2", *lines, "disk")
+    assert (code, out.count("Operation not supported")) == (1, 3)
+
+
+def test_unaligned_writes_to_a_node_with_large_blocks(tmp_path: Path) -> None:
+    lines = """
+        open -o driver=raw,file.align=4k blkdebug::disk
+        aio_write -P 10 0x200 0x200
+        aio_flush
+        break pwritev_rmw_after_head A
+        aio_write -P 10 0x1200 0x200
+        wait_break A
+        aio_write -P 11 0x1400 0x200
+        sleep 50
+        resume A
+        aio_flush
+        write -z 0x1300 0x4000
+        read -v 0x1180 0x200
+        """.replace("        ", "").lstrip()
+    assert both(tmp_path, stdin=lines, format="raw", prompts=False)[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("event", "line"),
+    [
+        ("write_aio", "read 0 64k"),
+        ("cluster_alloc", "read 0 64k"),
+        ("l2_update", "write 0 64k"),
+        ("l1_update", "write 0 64k"),
+        ("flush_to_os", "read 0 64k"),
+        ("none", "read 0 64k"),
+    ],
+)
+def test_an_injected_error_fails_the_request(tmp_path: Path, event: str, line: str) -> None:
+    options = f"driver=qcow2,file.driver=blkdebug,file.image.filename=disk,file.inject-error.0.event={event}"
+    code, _, _ = both_at_image(tmp_path, "--image-opts", *commands("write 0 64k", line), options)
+    assert code == 1
+
+
+def both_at_image(tmp_path: Path, *arguments: str) -> tuple[int, str, str]:
+    """Run both tools; of standard error only whether it says that the image cannot be opened."""
+    answers = []
+    for name, command in (("theirs", ("qemu-io",)), ("ours", OURS)):
+        directory = tmp_path / name
+        directory.mkdir()
+        create = ["qemu-img", "create", "-q", "-f", "qcow2", str(directory / "disk"), "4M"]
+        subprocess.run(create, check=True, timeout=60)
+        code, out, errors = run(command, directory, *arguments)
+        answers.append((code, out, "can't open" in errors))
+        check = subprocess.run(["qemu-img", "check", "-q", str(directory / "disk")], timeout=60)
+        assert check.returncode in (0, 3)
+    assert answers[1] == answers[0]
+    return answers[0][0], answers[0][1], ""

@@ -195,12 +195,15 @@ class BlockNode:
     def flush(self) -> None:
         """Make all completed writes survive a power cut (with cache mode ``unsafe``: hand them to the host)."""
         if not self.read_only:
-            file = self.file
-            if file is not None:
-                file.debug_event("flush_to_os")
+            self._flush()
+            if (file := self.file) is not None:
                 file.debug_event("flush_to_disk")
-            with self._lock:
-                self.driver.flush()
+
+    def _flush(self) -> None:
+        if (file := self.file) is not None:
+            file.debug_event("flush_to_os")
+        with self._lock:
+            self.driver.flush()
 
     def extents(self, offset: int = 0, length: int | None = None) -> Iterator[Extent]:
         """This layer's extents in a range, neighbours merged; to the end where ``length`` is None.
@@ -260,7 +263,7 @@ class BlockNode:
 
     def _written(self) -> None:
         if self.cache.writethrough:
-            self.flush()
+            self._flush()
 
     def _check(self, offset: int, length: int) -> None:
         if offset < 0 or length < 0 or offset + length > self.driver.length:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from hostel.block.driver import Compressing, VmStateStore
 from hostel.block.extent import Status
 from hostel.block.node import BlockNode
 from hostel.errors import BlockError, OutOfRange, ReadOnly, UnsupportedFeature
+
+if TYPE_CHECKING:
+    from hostel.block.filters.blkdebug import BlkdebugDriver
 
 
 def write_compressed(node: BlockNode, offset: int, data: bytes) -> None:
@@ -66,6 +70,19 @@ def _vm_state_store(node: BlockNode) -> VmStateStore:
     if not isinstance(node.driver, VmStateStore):
         raise UnsupportedFeature(f"'{node.format}' images keep no machine state")
     return node.driver
+
+
+def debugger(node: BlockNode) -> BlkdebugDriver | None:
+    """The ``blkdebug`` filter that a node's bytes come through, the first one; None where there is none."""
+    below: BlockNode | None = node
+    while below is not None:
+        if below.driver.on_event is not None:
+            from hostel.block.filters.blkdebug import BlkdebugDriver
+
+            assert isinstance(below.driver, BlkdebugDriver)
+            return below.driver
+        below = below.file
+    return None
 
 
 def allocation(node: BlockNode, offset: int, length: int) -> Iterator[tuple[int, int, bool]]:

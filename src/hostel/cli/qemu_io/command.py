@@ -32,6 +32,7 @@ class Command(NamedTuple):
         operands: the fewest and the most words after the name; -1 for no limit.
         synopsis: how ``help`` shows its words; None where it has none to show.
         needs_image: an image must be open.
+        patient: it never has to wait for a suspended request.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Command(NamedTuple):
     operands: tuple[int, int] = (0, 0)
     synopsis: str | None = None
     needs_image: bool = True
+    patient: bool = False
 
     def usage(self) -> str:
         """The line that says how to call it."""

@@ -130,6 +130,6 @@ COMMANDS: Final = (
             "[-rsCnkU] [-t cache] [-d discard] [-o options] [path]", False),
     Command("reopen", "", _reopen, "reopens an image with new options", "c:o:rw", (0, -1),
             "[(-r|-w)] [-c cache] [-o options]"),
-    Command("close", "c", _close, "close the current open file"),
-    Command("quit", "q", _quit, "exit the program", "", (-1, -1), None, False),
+    Command("close", "c", _close, "close the current open file", patient=True),
+    Command("quit", "q", _quit, "exit the program", "", (-1, -1), None, False, True),
 )  # fmt: skip

@@ -12,7 +12,7 @@ from hostel.cli.img.arguments import parse as parse_options
 from hostel.cli.img.main import QEMU_VERSION, VersionAsked, show_version
 from hostel.cli.img.opening import image_options
 from hostel.cli.img.output import Output
-from hostel.cli.qemu_io import look, request
+from hostel.cli.qemu_io import aio, look, request
 from hostel.cli.qemu_io.command import BadUsage, Command, CommandError, Given, parse
 from hostel.cli.qemu_io.session import WRITETHROUGH, Opening, Session
 from hostel.errors import BlockError, UsageError
@@ -57,6 +57,7 @@ def _synopsis(command: Command) -> str:
 
 COMMANDS: Final = (
     *request.COMMANDS,
+    *aio.COMMANDS,
     *look.COMMANDS,
     Command("help", "?", _help, "help for one or all commands", "", (0, 1), "[command]", False),
 )
@@ -172,6 +173,19 @@ def execute(session: Session, line: str) -> bool:
     if count < least or (most >= 0 and count > most):
         session.output.diagnostic(f"bad argument count {count} to {words[0]}, {_expected(least, most)}")
         return False
+    session.outstanding.settle()
+    try:
+        if session.outstanding.suspended() and not command.patient:
+            return session.outstanding.aside(lambda: _call(session, command, words))
+        return _call(session, command, words)
+    except CommandError as error:
+        session.text(f"{error}\n")
+        return False
+    finally:
+        session.outstanding.settle()
+
+
+def _call(session: Session, command: Command, words: list[str]) -> bool:
     try:
         command.run(session, parse(command.options, words[1:]))
     except BadUsage as error:

@@ -15,7 +15,9 @@ from hostel.cli.img.opening import warn_of_guess
 from hostel.cli.img.output import Output
 from hostel.cli.img.output import reason as full_reason
 from hostel.cli.qemu_io.command import CommandError
+from hostel.cli.qemu_io.outstanding import Outstanding
 from hostel.errors import BlockError, OutOfRange
+from hostel.img import exercise
 
 WRITETHROUGH = Cache(writethrough=True)
 
@@ -42,6 +44,7 @@ class Session:
     Attributes:
         image_opts: image names are lists of options.
         ended: ``quit`` was given.
+        outstanding: the requests to the image that are not done.
     """
 
     def __init__(self, output: Output, *, image_opts: bool) -> None:
@@ -50,6 +53,7 @@ class Session:
         self.ended = False
         self._node: BlockNode | None = None
         self._opening: Opening | None = None
+        self.outstanding = Outstanding(None, output.text)
 
     @property
     def is_open(self) -> bool:
@@ -90,6 +94,7 @@ class Session:
         if node.probed and node.format == "raw" and not node.read_only:
             warn_of_guess(self.output, node.filename)
         self._node, self._opening = node, opening
+        self.outstanding = Outstanding(exercise.debugger(node), self.text)
 
     def reopen(self, *, read_only: bool | None = None, cache: Cache | None = None) -> None:
         """Close the image and open it with other properties."""
@@ -108,6 +113,7 @@ class Session:
         Raises:
             CommandError: what was held back could not be written; it was reported.
         """
+        self.outstanding.finish()
         node, self._node = self._node, None
         if node is None:
             return
@@ -131,7 +137,7 @@ def _open(opening: Opening) -> BlockNode:
         options["driver"] = opening.format
     if options:
         if opening.filename is not None:
-            options.setdefault("file.filename", opening.filename)
+            options = blockdev.with_filename(options, opening.filename)
         image = blockdev.from_options(options)
     else:
         image = opening.filename or ""

@@ -165,6 +165,7 @@ def test_qcow2_comes_to_the_event_and_reports_the_error(image: str, event: str) 
         node.read(512 * KiB, 4096)
         node.pwrite(4096 * KiB, b"\2" * 4096)
         node.flush()
+        node.flush()
     with graph.open(image, "qcow2") as node:
         assert node.read(512 * KiB, 4096) == b"\1" * 4096
 
