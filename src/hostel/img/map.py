@@ -9,10 +9,8 @@ from hostel.block.chain import ChainExtent, block_status
 from hostel.block.extent import Status
 from hostel.block.node import BlockNode
 
-# Present, zero, data: for each sum of flags.
-_FLAGS: Final = [
-    (bool(flags & Status.ALLOCATED), bool(flags & Status.ZERO), bool(flags & Status.DATA)) for flags in range(8)
-]
+# Present, zero, data: for each sum of flags. What is neither zero nor data is not present: some protocols have such.
+_FLAGS: Final = [(flags > Status.ALLOCATED, bool(flags & Status.ZERO), bool(flags & Status.DATA)) for flags in range(8)]
 
 
 class MapEntry(NamedTuple):

@@ -12,6 +12,7 @@ import os
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
@@ -20,6 +21,7 @@ from hostel.net.transport import Bytes, set_deadline
 from hostel.units import KiB
 
 _CIPHERTEXT: Final = 64 * KiB  # bytes received at once
+_LINGER: Final = 1.0  # seconds
 _PORTION: Final = 256 * KiB  # bytes encrypted before they are sent
 
 # The short names of RFC 4514, and those that GnuTLS uses beyond it.
@@ -161,10 +163,20 @@ class TlsTransport:
                 self._read_in()
             except ssl.SSLError:
                 with contextlib.suppress(OSError):
-                    self._write_out()
+                    self._refuse()
                 raise
         self._write_out()
         self.settimeout(None)
+
+    def _refuse(self) -> None:
+        """Tell the peer why there is no session, and wait a moment for it to hear: closing at once would drop that."""
+        self._write_out()
+        self.socket.shutdown(socket.SHUT_WR)
+        deadline = time.monotonic() + _LINGER
+        while time.monotonic() < deadline:
+            set_deadline(self, deadline)
+            if not self.socket.recv_into(self._ciphertext):
+                return
 
     def peer_name(self) -> str | None:
         """The distinguished name of the peer's certificate, as QEMU compares it; None where it showed none."""
@@ -188,8 +200,12 @@ class TlsTransport:
                     return self._session.read(len(buffer), buffer)  # type: ignore[return-value]
                 except ssl.SSLWantReadError:
                     answer = self._outgoing.pending > 0
-                except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
+                except ssl.SSLZeroReturnError:
                     return 0
+                except ssl.SSLEOFError:
+                    # Whoever cuts the connection must not be taken for the peer that ends it.
+                    reason = os.strerror(errno.ECONNABORTED)
+                    raise NetworkError(f"Cannot read from TLS channel: {reason}", errno=errno.ECONNABORTED) from None
                 except ssl.SSLError as error:
                     raise NetworkError(f"Cannot read from TLS channel: {_reason(error)}", errno=errno.EPROTO) from None
             if answer:
@@ -215,6 +231,10 @@ class TlsTransport:
         """See :class:`Transport`."""
         with contextlib.suppress(OSError):
             self.socket.shutdown(socket.SHUT_RDWR)
+
+    def abort(self) -> None:
+        """Break off without saying so, as one does with a peer that has no business here."""
+        self.socket.close()
 
     def close(self) -> None:
         """Say that the session ends here, where that is possible at once, and release the socket."""

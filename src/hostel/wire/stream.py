@@ -30,9 +30,10 @@ class Stream:
 
     Attributes:
         at_end: the peer will send no more.
+        wanted: what the parser waits for, where it said that.
     """
 
-    __slots__ = ("_buffer", "_end", "_limit", "_start", "_target", "_view", "at_end")
+    __slots__ = ("_buffer", "_end", "_limit", "_start", "_target", "_view", "at_end", "wanted")
 
     def __init__(self, limit: int, *, capacity: int = 4 * KiB) -> None:
         self._limit = max(limit, capacity)
@@ -42,6 +43,7 @@ class Stream:
         self._end = 0
         self._target: memoryview | None = None
         self.at_end = False
+        self.wanted = ""
 
     def __len__(self) -> int:
         """Bytes that wait to be parsed."""
@@ -127,6 +129,7 @@ class Stream:
         return bytes(self._view[start : self._end])
 
     def _require(self, what: str) -> None:
+        self.wanted = what
         if self.at_end:
             raise RemoteProtocolError(f"Failed to read {what}: {END_OF_FILE}" if what else END_OF_FILE)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import tempfile
 
 from hostel.block import blockdev, graph
 from hostel.block.bitmap import DirtyBitmap
@@ -15,9 +14,7 @@ from hostel.cli.img.arguments import Failure
 from hostel.cli.img.opening import image_options, warn_of_guess
 from hostel.cli.img.output import Output, reason
 from hostel.cli.qemu_nbd.settings import Settings
-from hostel.codec.qobject import compact_json
 from hostel.errors import BlockError
-from hostel.img import create, snapshot
 
 
 def open_image(settings: Settings, output: Output) -> BlockNode:
@@ -36,7 +33,7 @@ def open_image(settings: Settings, output: Output) -> BlockNode:
         if settings.has("image-opts"):
             options = image_options(output, name)
             described = blockdev.from_options(options)
-            named = blockdev.JSON_PREFIX + compact_json(options)
+            named = _json_name(options)
             settings.unmap = settings.unmap or options.get("discard") in ("unmap", "on")
             if not settings.has("detect-zeroes"):
                 settings.detect_zeroes = options.get("detect-zeroes", "off")
@@ -62,6 +59,8 @@ def open_image(settings: Settings, output: Output) -> BlockNode:
 def _part(settings: Settings, node: BlockNode) -> BlockNode:
     wanted = settings.get("load-snapshot")
     if wanted is not None:
+        from hostel.img import snapshot
+
         parts = settings.snapshot_parts
         try:
             if parts is None:
@@ -78,6 +77,10 @@ def _part(settings: Settings, node: BlockNode) -> BlockNode:
 
 def _open_overlay(settings: Settings, described: str | blockdev.Described, backing: str) -> BlockNode:
     """Lay an empty overlay over the image; its file has no name any more, and goes when it is closed."""
+    import tempfile
+
+    from hostel.img import create
+
     with graph.open(described, settings.get("format"), no_io=True) as base:
         size, format = base.length, base.format
     folder = os.environ.get("TMPDIR", "/var/tmp")
@@ -95,6 +98,12 @@ def _absolute(name: str) -> str:
     if name.startswith(blockdev.JSON_PREFIX) or graph.protocol_name(name) != "file":
         return name
     return os.path.abspath(name.removeprefix("file:"))
+
+
+def _json_name(options: dict[str, str]) -> str:
+    from hostel.codec.qobject import compact_json
+
+    return blockdev.JSON_PREFIX + compact_json(options)
 
 
 def find_bitmaps(settings: Settings, node: BlockNode) -> dict[str, DirtyBitmap]:

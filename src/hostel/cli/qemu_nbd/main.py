@@ -11,7 +11,6 @@ from contextlib import ExitStack
 from typing import Final
 
 from hostel.block import objects
-from hostel.block.protocols.nbd.connection import Security as ClientSecurity
 from hostel.cli.img.arguments import Failure, HelpAsked
 from hostel.cli.img.main import QEMU_VERSION, VersionAsked
 from hostel.cli.img.output import Output
@@ -83,10 +82,7 @@ def _main(settings: Settings, output: Output) -> int:
         _check_handed_over(settings, handed_over)
     security = _security(settings)
     if settings.has("list"):
-        from hostel.cli.qemu_nbd.listing import list_exports
-
-        where = _address(settings)
-        list_exports(output, where, security and _for_client(settings, security))
+        _list(settings, output, security)
         return 0
     background = fork() if settings.has("fork") else None
     if isinstance(background, int):
@@ -139,11 +135,17 @@ def _security(settings: Settings) -> Security | None:
         raise Failure(f"Failed to get TLS creds: {error}") from None
 
 
-def _for_client(settings: Settings, security: Security) -> ClientSecurity:
-    hostname = settings.get("tls-hostname") or settings.get("bind")
-    if hostname is None and not settings.has("socket"):
-        hostname = _EVERYWHERE
-    return ClientSecurity(security.credentials, hostname)
+def _list(settings: Settings, output: Output, security: Security | None) -> None:
+    from hostel.block.protocols.nbd.connection import Security as ClientSecurity
+    from hostel.cli.qemu_nbd.listing import list_exports
+
+    expected = None
+    if security is not None:
+        hostname = settings.get("tls-hostname") or settings.get("bind")
+        if hostname is None and not settings.has("socket"):
+            hostname = _EVERYWHERE
+        expected = ClientSecurity(security.credentials, hostname)
+    list_exports(output, _address(settings), expected)
 
 
 def _address(settings: Settings) -> Address:

@@ -6,17 +6,19 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from hostel.errors import NetworkError, RemoteProtocolError
 from hostel.export.nbd.export import NbdExport
 from hostel.export.nbd.outbox import ClientGone
 from hostel.export.nbd.transmission import Transmission
-from hostel.net.authorization import Authorization
-from hostel.net.tls import TlsCredentials
 from hostel.net.transport import SocketTransport, Transport, set_deadline
 from hostel.units import KiB
 from hostel.wire.nbd.server import Aborted, Chosen, ServerHandshake, StartTls
+
+if TYPE_CHECKING:  # OpenSSL is loaded when TLS is wanted
+    from hostel.net.authorization import Authorization
+    from hostel.net.tls import TlsCredentials
 
 HANDSHAKE_TIMEOUT: Final = 10.0  # seconds, as QEMU's
 _PORTION: Final = 4 * KiB  # bytes of options taken at once
@@ -102,7 +104,7 @@ class NbdService:
             while True:
                 connection.transport.send(machine.outgoing())
                 set_deadline(connection.transport, deadline)
-                count = connection.transport.recv_into(buffer)
+                count = _receive(connection.transport, machine, buffer)
                 if not count:
                     machine.receive_eof()
                 for event in machine.receive(buffer[:count]):
@@ -131,7 +133,17 @@ class NbdService:
         if security.authorization is not None:
             name = transport.peer_name()
             if name is None or not security.authorization.allows(name):
+                transport.abort()
                 raise NetworkError(f"TLS x509 authz check for {name} is denied")
+
+
+def _receive(transport: Transport, machine: ServerHandshake, buffer: memoryview) -> int:
+    try:
+        return transport.recv_into(buffer)
+    except TimeoutError:
+        raise
+    except OSError as error:
+        raise NetworkError(f"Failed to read {machine.stream.wanted}: {error.strerror}", errno=error.errno) from None
 
 
 class _Connection:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from typing import Protocol
 
 from hostel.block.bitmap import DirtyBitmap
-from hostel.block.chain import block_status
+from hostel.block.chain import ChainExtent, block_status
 from hostel.block.extent import Status
 from hostel.block.node import BlockNode
 from hostel.wire.nbd import protocol
@@ -29,12 +29,18 @@ class MetaContext(Protocol):
 
 
 class BaseAllocation:
-    """``base:allocation``: holes and zeroes, through the whole backing chain."""
+    """``base:allocation``: holes and zeroes, through the whole backing chain.
+
+    Args:
+        node: the image.
+        block: bytes; extents are of multiples of it.
+    """
 
     name = protocol.BASE_ALLOCATION
 
-    def __init__(self, node: BlockNode) -> None:
+    def __init__(self, node: BlockNode, block: int = 1) -> None:
         self._node = node
+        self._block = block
 
     def extents(self, offset: int, length: int) -> Iterator[Described]:
         """See :class:`MetaContext`."""
@@ -42,7 +48,18 @@ class BaseAllocation:
             flags = 0 if extent.status & Status.DATA else protocol.STATE_HOLE
             if extent.status & Status.ZERO:
                 flags |= protocol.STATE_ZERO
-            yield extent.length, flags
+            inside = extent.length if flags else self._inside(extent)
+            if inside:
+                yield inside, flags
+            if inside < extent.length:
+                yield extent.length - inside, protocol.STATE_HOLE | protocol.STATE_ZERO
+
+    def _inside(self, extent: ChainExtent) -> int:
+        """How much of an extent a raw image's file has: a disk's last sector may be more than the file's end."""
+        storage = extent.layer.storage
+        if extent.layer.format != "raw" or storage is None or extent.host_offset is None or self._block > 1:
+            return extent.length
+        return max(0, min(extent.length, storage.length - extent.host_offset))
 
 
 class AllocationDepth:

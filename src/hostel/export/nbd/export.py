@@ -83,7 +83,8 @@ class NbdExport:
         self._unmap = unmap
         self._detect_zeroes = detect_zeroes
         self._lock = node.lock()
-        self.contexts: list[MetaContext] = [BaseAllocation(node)]
+        self._minimum = SECTOR if node.probed and node.format == "raw" else 1
+        self.contexts: list[MetaContext] = [BaseAllocation(node, self._minimum)]
         if allocation_depth:
             self.contexts.append(AllocationDepth(node))
         self.contexts += [BitmapContext(name, bitmap) for name, bitmap in (bitmaps or {}).items()]
@@ -98,13 +99,12 @@ class NbdExport:
 
     def offer(self) -> Offer:
         """What the handshake says; the size is the node's at this moment, in whole sectors."""
-        guessed = self.node.probed and self.node.format == "raw"
         return Offer(
             self.name,
             self.node.length // SECTOR * SECTOR,
             self._flags,
             self._description,
-            minimum=SECTOR if guessed else 1,
+            minimum=self._minimum,
             contexts=tuple(context.name for context in self.contexts),
         )
 

@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from hostel.errors import HostelError, NetworkError, RemoteProtocolError
 from hostel.net import address as addresses
 from hostel.net.address import Address
-from hostel.net.tls import TlsCredentials
 from hostel.net.transport import Bytes, SocketTransport, Transport, set_deadline
 from hostel.units import KiB
 from hostel.wire.nbd.client import ClientHandshake, Connected, Listed, StartTls
 from hostel.wire.nbd.protocol import Command, CommandFlag
 from hostel.wire.nbd.reply import Reply, ReplyReader
 from hostel.wire.nbd.request import format_request
+
+if TYPE_CHECKING:  # OpenSSL is loaded when TLS is wanted
+    from hostel.net.tls import TlsCredentials
 
 TIMEOUT: Final = 30.0  # seconds to connect, and again to shake hands
 _PORTION: Final = 4 * KiB  # bytes of the handshake taken at once
@@ -57,8 +59,7 @@ def negotiate(
     try:
         while True:
             set_deadline(transport, deadline)
-            transport.send(handshake.outgoing())
-            count = transport.recv_into(buffer)
+            count = _exchange(transport, handshake, buffer)
             if not count:
                 handshake.receive_eof()
             for event in handshake.receive(buffer[:count]):
@@ -76,6 +77,20 @@ def negotiate(
     except (OSError, HostelError):
         _say_goodbye(transport, handshake)
         raise
+
+
+def _exchange(transport: Transport, handshake: ClientHandshake, buffer: memoryview) -> int:
+    """Send what is to be said, and receive the answer or a part of it; the errors are in QEMU's words."""
+    what = f"Failed to read {handshake.stream.wanted}"
+    try:
+        transport.send(handshake.outgoing())
+        return transport.recv_into(buffer)
+    except TimeoutError:
+        raise
+    except NetworkError as error:
+        raise NetworkError(f"{what}: {error.message}", errno=error.errno) from None
+    except OSError as error:
+        raise NetworkError(f"{what}: Unable to read from socket: {error.strerror}", errno=error.errno) from None
 
 
 def _say_goodbye(transport: Transport, handshake: ClientHandshake) -> None:

@@ -17,14 +17,14 @@ from hostel.block.protocols.nbd import address
 from hostel.block.protocols.nbd.connection import Connection, ConnectionLost, Security, negotiate
 from hostel.errors import BlockError, NetworkError, NoSpace, RemoteProtocolError, UnsupportedFeature
 from hostel.net.address import Address, TcpAddress
-from hostel.net.tls import TlsCredentials
 from hostel.units import SECTOR, GiB, KiB, MiB
 from hostel.wire.nbd import protocol
 from hostel.wire.nbd.client import ClientHandshake, Connected, Export, OptionRefused
 from hostel.wire.nbd.protocol import Command, CommandFlag, ExportFlag
 from hostel.wire.nbd.reply import Reply
 
-_PIECE: Final = 256 * KiB  # bytes of one read or write, so that the server works while we receive
+_READ: Final = 256 * KiB  # bytes of one read, so that the server works while we receive
+_WRITE: Final = 4 * MiB  # bytes of one write
 _UNDER_WAY: Final = 16  # requests of one thread
 _RANGE: Final = GiB  # bytes of one request that moves no data
 _RETRY: Final = 0.2  # seconds between attempts to connect
@@ -100,10 +100,6 @@ class NbdDriver(ProtocolDriver):
             except RemoteProtocolError as error:
                 hint = error.hint if isinstance(error, OptionRefused) else None
                 raise BlockError(str(error), errno=errno.EINVAL, hint=hint) from None
-            except OSError as error:
-                raise BlockError(
-                    f"Lost '{self._address}' while connecting: {error.strerror}", errno=error.errno
-                ) from None
             assert isinstance(event, Connected)
             connection = Connection(transport, event, handshake.rest())
             try:
@@ -126,8 +122,7 @@ class NbdDriver(ProtocolDriver):
             )
         self._export = export
         self._minimum = export.minimum or (SECTOR if not export.contexts and not export.size % SECTOR else 1)
-        largest = min(_PIECE, export.maximum or protocol.MAX_PAYLOAD)
-        self._piece = max(self._minimum, largest // self._minimum * self._minimum)
+        self._largest = export.maximum or protocol.MAX_PAYLOAD
 
     @property
     def length(self) -> int:
@@ -223,7 +218,8 @@ class NbdDriver(ProtocolDriver):
             for size, flags in self._status(low, high - low):
                 stop = min(low + size, end)
                 if stop > offset:
-                    yield Extent(offset, stop - offset, self._meaning(flags), offset)
+                    meaning = self._meaning(flags)
+                    yield Extent(offset, stop - offset, meaning, None if meaning == Status.ALLOCATED else offset)
                     offset = stop
                 low += size
 
@@ -275,7 +271,7 @@ class NbdDriver(ProtocolDriver):
         def start(connection: Connection, position: int, size: int) -> int:
             return connection.start(Command.READ, offset + position, size, target=buf[position : position + size])
 
-        self._pieces("read", len(buf), self._piece, start)
+        self._pieces("read", len(buf), self._piece(_READ), start)
 
     def _write(self, offset: int, data: memoryview) -> None:
         def start(connection: Connection, position: int, size: int) -> int:
@@ -283,7 +279,12 @@ class NbdDriver(ProtocolDriver):
             return connection.start(Command.WRITE, offset + position, size, payload=payload)
 
         self._begin_write()
-        self._pieces("write", len(data), self._piece, start)
+        self._pieces("write", len(data), self._piece(_WRITE), start)
+
+    def _piece(self, wanted: int) -> int:
+        """Bytes of one request with data: whole blocks, and no more than the server takes."""
+        block = self._minimum
+        return max(block, min(wanted, self._largest) // block * block)
 
     def _range(self, command: Command, low: int, high: int, flags: CommandFlag) -> None:
         def start(connection: Connection, position: int, size: int) -> int:
@@ -384,6 +385,8 @@ def _security(options: Mapping[str, str], server: Address) -> Security | None:
     if identifier is not None:
         credentials = objects.tls_credentials(identifier, server=False)
     elif directory is not None:
+        from hostel.net.tls import TlsCredentials
+
         try:
             credentials = TlsCredentials(directory, server=False)
         except NetworkError as error:
