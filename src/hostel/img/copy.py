@@ -7,6 +7,7 @@ lock; that is where the time goes.
 
 from __future__ import annotations
 
+import itertools
 import mmap
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final, NamedTuple
@@ -18,6 +19,7 @@ from hostel.img.transfer import CopyError, Offload, Pace, Piece, Preparer, Reade
 from hostel.units import MiB
 
 WINDOW: Final = 2 * MiB  # of data, read and written at once; QEMU's buffer has this size too
+_LOOKED_AT: Final = 256  # segments
 _ZERO_STEP: Final = 1024 * MiB  # zeroes written at once
 
 
@@ -122,10 +124,17 @@ class CopyJob:
             team.run(self._workers(), lambda pieces: None)
 
     def _workers(self) -> int:
-        """How many threads read ahead of the one that writes."""
+        """How many threads read ahead of the one that writes: one is enough where nothing is to be computed."""
         if self._settings.threads == 1 or self._length <= self._size:
             return 0
-        return worker_count(self._settings.threads)
+        if self._settings.compress or self._is_compressed():
+            return worker_count(self._settings.threads)
+        return 1
+
+    def _is_compressed(self) -> bool:
+        """Whether the sources seem to be stored compressed, judged by their beginning."""
+        data = (segment for segment in self._segments() if segment.kind is Kind.DATA)
+        return any(segment.compressed for segment in itertools.islice(data, _LOOKED_AT))
 
     def _buffer(self) -> memoryview:
         return memoryview(mmap.mmap(-1, self._size))  # page-aligned, as direct I/O wants it
@@ -135,7 +144,13 @@ class CopyJob:
 
     def _segments(self) -> Iterator[Segment]:
         settings = self._settings
-        return source_segments(self._sources, base=settings.base, backing_end=settings.backing_end)
+        planned = 0
+        try:
+            for segment in source_segments(self._sources, base=settings.base, backing_end=settings.backing_end):
+                planned = segment.end
+                yield segment
+        except OSError as error:
+            raise CopyError("reading block status at offset", planned, error) from None
 
     def _portions(self) -> Iterator[list[Window]]:
         for portion in portions(self._windows(), self._size, self._cost):
@@ -147,19 +162,13 @@ class CopyJob:
 
     def _windows(self) -> Iterator[Window]:
         """The windows that need anything done."""
-        settings = self._settings
-        planned = 0
-        try:
-            for window in windows(self._segments(), self._writer.cell, self._size, whole_cells=settings.compress):
-                planned = window.end
-                if window.kind is Kind.DATA:
-                    yield window
-                elif self._is_data(window.kind):
-                    yield from window.steps(self._size)
-                elif window.kind is Kind.ZERO and not settings.reads_as_zeroes:
-                    yield from window.steps(_ZERO_STEP)
-        except OSError as error:
-            raise CopyError("reading block status at offset", planned, error) from None
+        for window in windows(self._segments(), self._writer.cell, self._size, whole_cells=self._settings.compress):
+            if window.kind is Kind.DATA:
+                yield window
+            elif self._is_data(window.kind):
+                yield from window.steps(self._size)
+            elif window.kind is Kind.ZERO and not self._settings.reads_as_zeroes:
+                yield from window.steps(_ZERO_STEP)
 
     def _worker(self) -> Callable[[list[Window], memoryview], list[Piece]]:
         """What one thread does with a portion."""

@@ -11,7 +11,7 @@ from typing import Any, Final, Generic, TypeVar
 from hostel.block.node import BlockNode
 
 MAX_WORKERS: Final = 4
-_SPARE_SLOTS: Final = 2  # parts that are worked on or wait to be finished, beside one for each worker
+_SPARE_SLOTS: Final = 1  # beside one for each worker: the part that is being finished
 _MOST_PARTS: Final = 64
 
 Part = TypeVar("Part")

@@ -23,7 +23,7 @@ from hostel.img.transfer import CopyError
 from hostel.units import MiB
 from support.images import content, make, write
 from support.memory import FaultyDriver, Kind, MemoryDriver, memory_node
-from support.qcow2 import check_file
+from support.qcow2 import check_file, header
 
 SIZE = 9 * MiB + 512
 
@@ -417,3 +417,20 @@ def test_snapshot_is_copied_instead_of_the_present_state(marked: Path, tmp_path:
         convert.convert([node], convert.plan_target([node], str(target), "qcow2"))
     assert content(target, "qcow2") == before
     assert content(marked, "qcow2") != before
+
+
+@pytest.mark.parametrize("count_data", [False, True])
+def test_metadata_that_makes_no_sense_is_told_by_its_place(tmp_path: Path, count_data: bool) -> None:
+    source, target = tmp_path / "source.qcow2", tmp_path / "target"
+    make(source, 4 << 30)
+    write(source, "qcow2", {0: b"x" * 512, 3 << 30: b"y" * 512})
+    with source.open("r+b") as stream:
+        stream.seek(header(source.read_bytes()[:512]).l1_table_offset + 6 * 8)
+        stream.write((0x8000_0000_0000_0200).to_bytes(8, "big"))
+    with graph.open(str(source), "qcow2") as node:
+        plan = convert.plan_target([node], str(target), "qcow2")
+        feedback = Feedback(lambda done, total: None, count_data)
+        with pytest.raises(CopyError, match=r"^error while reading block status at offset \d+: ") as caught:
+            convert.convert([node], plan, feedback=feedback)
+        assert "L2 table offset 0x200 unaligned" in str(caught.value.hint)
+    assert not target.exists()
