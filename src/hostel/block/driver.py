@@ -435,6 +435,20 @@ class Creatable(Protocol):
 
 
 @runtime_checkable
+class Amendable(Protocol):
+    """Can change what it was created with: the class itself has this power."""
+
+    amend_options: ClassVar[Options]
+
+    def amend(self, options: Mapping[str, Value], *, force: bool, report: Callable[[int, int], None]) -> None:
+        """Change what ``options`` say, which are converted :attr:`amend_options`, and nothing else.
+
+        ``force`` allows what makes data unreadable (the last key of an encrypted image); ``report`` is told how far it
+        is, of how much.
+        """
+
+
+@runtime_checkable
 class Measuring(Protocol):
     """Knows beforehand how large an image's file will be: the class itself has this power."""
 

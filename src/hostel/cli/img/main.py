@@ -15,6 +15,7 @@ QEMU_VERSION: Final = "7.2.22"
 
 # Each module has COMMAND, its arguments.Command, and run(arguments, output), which returns the exit code.
 COMMANDS: Final = {
+    "amend": "hostel.cli.img.amend",
     "bitmap": "hostel.cli.img.bitmap",
     "check": "hostel.cli.img.check",
     "commit": "hostel.cli.img.commit",
@@ -30,7 +31,7 @@ COMMANDS: Final = {
     "snapshot": "hostel.cli.img.snapshot",
 }
 # What QEMU's own tool has beside them: a script that needs one is told so by name.
-MISSING: Final = ("amend", "bench")
+MISSING: Final = ("bench",)
 
 
 class VersionAsked(HostelError):

@@ -1,4 +1,4 @@
-"""The options an image can be created with; apart from what creates it, since every command declares them."""
+"""The options that images are created and amended with; apart from what does it, since every command declares them."""
 
 from __future__ import annotations
 
@@ -29,4 +29,26 @@ CREATE_OPTIONS: Final = Options(
     Option("data_file_raw", Kind.BOOL, "The external data file must stay valid as a raw image"),
     Option("lazy_refcounts", Kind.BOOL, "Postpone refcount updates", "off"),
     Option("refcount_bits", Kind.NUMBER, "Width of a reference count entry in bits", "16"),
+)
+
+# Nothing is amended that was not asked for: these have no defaults.
+AMEND_OPTIONS: Final = Options(
+    Option("encrypt.state", Kind.STRING, "Select new state of affected keyslots (active/inactive)"),
+    Option("encrypt.new-secret", Kind.STRING, "New secret to set in the matching keyslots. Empty string to erase"),
+    Option("encrypt.old-secret", Kind.STRING, "Select all keyslots that match this password"),
+    Option("encrypt.keyslot", Kind.NUMBER, "Select a single keyslot to modify explicitly"),
+    *(
+        CREATE_OPTIONS[name]._replace(default=None)
+        for name in (
+            "encrypt.iter-time",
+            "size",
+            "compat",
+            "backing_file",
+            "backing_fmt",
+            "data_file",
+            "data_file_raw",
+            "lazy_refcounts",
+            "refcount_bits",
+        )
+    ),
 )

@@ -24,7 +24,7 @@ from hostel.block.extent import Extent, Status
 from hostel.block.formats.qcow2 import header as headers
 from hostel.block.formats.qcow2 import layout
 from hostel.block.formats.qcow2.compressed import packer, read_compressed
-from hostel.block.formats.qcow2.creation import CREATE_OPTIONS
+from hostel.block.formats.qcow2.creation import AMEND_OPTIONS, CREATE_OPTIONS
 from hostel.block.formats.qcow2.image import Qcow2Image
 from hostel.block.formats.qcow2.layout import Compatible, Compression, ExtensionType, Incompatible
 from hostel.block.formats.qcow2.mapping import Kind, runs
@@ -50,6 +50,7 @@ class Qcow2Driver(FormatDriver):
     supports = Supports.WRITE | Supports.ZEROES | Supports.DISCARD | Supports.BACKING
     options: Final = RUNTIME_OPTIONS  # type: ignore[misc]
     create_options: Final[Options] = CREATE_OPTIONS
+    amend_options: Final[Options] = AMEND_OPTIONS
 
     def __init__(self, file: BlockNode, image: Qcow2Image) -> None:
         super().__init__()
@@ -184,6 +185,13 @@ class Qcow2Driver(FormatDriver):
 
         self._below()
         resize(self._guest, size, preallocation)
+
+    def amend(self, options: Mapping[str, Value], *, force: bool, report: Callable[[int, int], None]) -> None:
+        """Change what the image was created with; see :func:`hostel.block.formats.qcow2.amend.amend_image`."""
+        from hostel.block.formats.qcow2.amend import amend_image
+
+        self._below()
+        amend_image(self._guest, options, report)
 
     def make_empty(self) -> None:
         """Drop all data of this layer."""

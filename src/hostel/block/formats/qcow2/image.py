@@ -496,10 +496,20 @@ class Qcow2Image:
         """
         if not self._writing or (self.broken is not None and not self._dirty_tables and not self._dirty_l1):
             return
+        self.end_write()
+
+    def end_write(self) -> None:
+        """Write what is held back and clear the dirty bit, until :meth:`begin_write` is called again.
+
+        Raises:
+            CorruptImage: the image is not written any more.
+            OSError: the host's own errors.
+        """
         self.flush_metadata()
         self.bitmaps.store()
         if self.header.incompatible_features & Incompatible.DIRTY:
             self.set_features(self.header.incompatible_features & ~int(Incompatible.DIRTY))
+        self._writing = False
 
 
 def read_preamble(file: BlockNode) -> Preamble:

@@ -14,7 +14,7 @@ from typing import Final
 
 from hostel.block.formats.qcow2 import layout
 from hostel.block.formats.qcow2.geometry import Geometry
-from hostel.block.formats.qcow2.reference_count import WIDE, pack_refcounts, unpack_refcounts
+from hostel.block.formats.qcow2.reference_count import WIDE, pack_counts, unpack_refcounts
 from hostel.block.node import BlockNode
 from hostel.codec.table import pack_table
 from hostel.errors import BlockError, CorruptImage, NoSpace
@@ -94,6 +94,23 @@ class Allocator:
             return 0
         value = block.values[slot]
         return block.wide[slot] if value == WIDE else value
+
+    def counts(self, first: int, count: int) -> tuple[bytearray, dict[int, int]]:
+        """The refcounts of ``count`` neighbours from cluster ``first`` on, as in a :class:`Block`."""
+        values, wide = bytearray(), dict[int, int]()
+        while count > 0:
+            index, slot = divmod(first, self._geometry.block_entries)
+            length = min(count, self._geometry.block_entries - slot)
+            block = self._block(index)
+            if block is None:
+                values += bytes(length)
+            else:
+                shift = len(values) - slot
+                wide |= {at + shift: value for at, value in block.wide.items() if slot <= at < slot + length}
+                values += block.values[slot : slot + length]
+            first += length
+            count -= length
+        return values, wide
 
     def end(self) -> int:
         """One more than the last cluster in use."""
@@ -477,12 +494,5 @@ class Allocator:
     def pack(self, block: Block, low: int, high: int) -> bytes:
         """Slots ``low`` to ``high`` as they lie on disk."""
         bits = self._geometry.refcount_bits
-        part = block.values[low:high]
-        if bits == 8 and not block.wide:
-            return bytes(part)
-        if bits == 16 and not block.wide:
-            packed = bytearray(len(part) * 2)
-            packed[1::2] = part
-            return bytes(packed)
-        values = [block.wide[low + at] if value == WIDE else value for at, value in enumerate(part)]
-        return pack_refcounts(values, bits)
+        wide = {slot - low: value for slot, value in block.wide.items() if low <= slot < high}
+        return pack_counts(block.values[low:high], wide, bits)

@@ -6,7 +6,7 @@ at the speed of ``memcmp``. Bytes hold 0 to 254; 255 says that the count is in a
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 from hostel.block.formats.qcow2.geometry import Geometry
@@ -126,6 +126,19 @@ def pack_refcounts(values: list[int], bits: int) -> bytes:
     from array import array
 
     return pack_table(array({8: "B", 16: "H", 32: "I", 64: "Q"}[bits], values))
+
+
+def pack_counts(values: bytes | bytearray, wide: Mapping[int, int], bits: int) -> bytes:
+    """The inverse of :func:`unpack_refcounts`; no refcount may be wider than ``bits``."""
+    if wide:
+        return pack_refcounts([wide[at] if value == WIDE else value for at, value in enumerate(values)], bits)
+    if bits < 8:
+        per_byte = 8 // bits
+        parts = (int.from_bytes(values[step::per_byte], "big") << (step * bits) for step in range(per_byte))
+        return sum(parts).to_bytes(len(values) // per_byte, "big")
+    packed = bytearray(len(values) * bits // 8)
+    packed[bits // 8 - 1 :: bits // 8] = values
+    return bytes(packed)
 
 
 def unpack_refcounts(block: bytes | bytearray, bits: int) -> tuple[bytes, dict[int, int]]:

@@ -41,8 +41,8 @@ def create_snapshot(image: Qcow2Image, name: str, date: tuple[int, int]) -> Snap
     with Transaction(image) as transaction:
         _count(image, image.l1, 1)
         l1 = array("Q", image.l1)
-        for index, offset in _table_offsets(image, l1):
-            active = _read_l2(image, offset)
+        for index, offset in table_offsets(image, l1):
+            active = read_l2(image, offset)
             if _clear_copied(active.entries):
                 # The active state and the snapshot share the new table.
                 image.refcounts.free(offset, image.geometry.cluster_size)
@@ -55,9 +55,9 @@ def create_snapshot(image: Qcow2Image, name: str, date: tuple[int, int]) -> Snap
         kept = transaction.allocate(length)
         transaction.write(kept, pack_table(l1))
         snapshot = _new(image, table, encoded, date, kept)
-        fields = _replace_l1(image, transaction, l1) | _replace_snapshots(image, transaction, [*table, snapshot])
+        fields = replace_l1(image, transaction, l1) | replace_snapshots(image, transaction, [*table, snapshot])
         transaction.commit(**fields)
-    _adopt(image, l1)
+    adopt_l1(image, l1)
     return snapshot.info()
 
 
@@ -84,8 +84,8 @@ def apply_snapshot(image: Qcow2Image, id_or_name: str) -> None:
         _count(image, l1, 1)
         _count(image, image.l1, -1)
         l1 = _with_copied(image, transaction, l1)
-        transaction.commit(size=snapshot.disk_size, **_replace_l1(image, transaction, l1))
-    _adopt(image, l1)
+        transaction.commit(size=snapshot.disk_size, **replace_l1(image, transaction, l1))
+    adopt_l1(image, l1)
 
 
 def delete_snapshot(image: Qcow2Image, id_or_name: str) -> None:
@@ -104,11 +104,11 @@ def delete_snapshot(image: Qcow2Image, id_or_name: str) -> None:
         if dropped:
             image.refcounts.free(snapshot.l1_table_offset, len(dropped) * 8)
         l1 = _with_copied(image, transaction, image.l1)
-        fields = _replace_snapshots(image, transaction, [each for each in table if each is not snapshot])
+        fields = replace_snapshots(image, transaction, [each for each in table if each is not snapshot])
         if l1 != image.l1:
-            fields |= _replace_l1(image, transaction, l1)
+            fields |= replace_l1(image, transaction, l1)
         transaction.commit(**fields)
-    _adopt(image, l1)
+    adopt_l1(image, l1)
 
 
 def _require_internal(image: Qcow2Image) -> None:
@@ -208,7 +208,7 @@ def load_l1(image: Qcow2Image, snapshot: Snapshot) -> array[int]:
     return unpack_table(image.file.read(offset, entries * 8))
 
 
-def _table_offsets(image: Qcow2Image, l1: array[int]) -> Iterator[tuple[int, int]]:
+def table_offsets(image: Qcow2Image, l1: array[int]) -> Iterator[tuple[int, int]]:
     """L1 indexes with the host offsets of their L2 tables."""
     geometry = image.geometry
     for index, entry in enumerate(l1):
@@ -222,7 +222,8 @@ def _table_offsets(image: Qcow2Image, l1: array[int]) -> Iterator[tuple[int, int
         yield index, offset
 
 
-def _read_l2(image: Qcow2Image, offset: int) -> L2Table:
+def read_l2(image: Qcow2Image, offset: int) -> L2Table:
+    """Read an L2 table of the active state or of a snapshot, beside the tables in memory."""
     return L2Table.unpack(offset, image.file.read(offset, image.geometry.cluster_size), image.geometry)
 
 
@@ -230,9 +231,9 @@ def _runs(image: Qcow2Image, l1: array[int]) -> Iterator[tuple[int, int]]:
     """All clusters that an L1 table refers to, once for each reference: first cluster and number."""
     geometry = image.geometry
     bits = geometry.cluster_bits
-    for _, l2_offset in _table_offsets(image, l1):
+    for _, l2_offset in table_offsets(image, l1):
         first = count = 0
-        for entry in _read_l2(image, l2_offset).entries:
+        for entry in read_l2(image, l2_offset).entries:
             if not entry:
                 continue
             if entry & layout.COMPRESSED:
@@ -274,8 +275,8 @@ def _with_copied(image: Qcow2Image, transaction: Transaction, l1: array[int]) ->
     """An L1 table that maps the same, its tables' COPIED flags set exactly where a refcount is one."""
     refcounts, bits = image.refcounts, image.geometry.cluster_bits
     result = array("Q", l1)
-    for index, offset in _table_offsets(image, l1):
-        table = _read_l2(image, offset)
+    for index, offset in table_offsets(image, l1):
+        table = read_l2(image, offset)
         if _set_copied(image, table.entries):
             refcounts.free(offset, image.geometry.cluster_size)
             offset = transaction.allocate(image.geometry.cluster_size)
@@ -298,7 +299,7 @@ def _set_copied(image: Qcow2Image, entries: array[int]) -> bool:
     return changed
 
 
-def _replace_l1(image: Qcow2Image, transaction: Transaction, l1: array[int]) -> dict[str, int]:
+def replace_l1(image: Qcow2Image, transaction: Transaction, l1: array[int]) -> dict[str, int]:
     """Write another active L1 table and free the present one; returns the header's fields."""
     if image.l1:
         image.refcounts.free(image.header.l1_table_offset, len(image.l1) * 8)
@@ -307,7 +308,7 @@ def _replace_l1(image: Qcow2Image, transaction: Transaction, l1: array[int]) -> 
     return {"l1_size": len(l1), "l1_table_offset": offset or image.header.l1_table_offset}
 
 
-def _replace_snapshots(image: Qcow2Image, transaction: Transaction, table: list[Snapshot]) -> dict[str, int]:
+def replace_snapshots(image: Qcow2Image, transaction: Transaction, table: list[Snapshot]) -> dict[str, int]:
     """Write another snapshot table and free the present one; returns the header's fields."""
     header = image.header
     # Its end is not recorded: it is found by reading it.
@@ -320,7 +321,7 @@ def _replace_snapshots(image: Qcow2Image, transaction: Transaction, table: list[
     return {"nb_snapshots": len(table), "snapshots_offset": offset}
 
 
-def _adopt(image: Qcow2Image, l1: array[int]) -> None:
+def adopt_l1(image: Qcow2Image, l1: array[int]) -> None:
     """The active L1 table is another one now."""
     image.l1 = l1
     image.tables.clear()
