@@ -272,6 +272,15 @@ def test_file_that_is_read_is_no_target(sources: Twins, command: str) -> None:
     assert before == {name: (sources.ours / name).read_bytes() for name in before}
 
 
+def test_file_that_is_read_is_no_target_by_any_name(sources: Twins) -> None:
+    before = (sources.ours / "base").read_bytes()
+    target = "driver=qcow2,file.filename=base"
+    found = sources.run_ours(["convert", "-n", "-U", "--target-image-opts", "top", target])
+    assert found.code == 1
+    assert "It is among the files that are read." in found.err
+    assert (sources.ours / "base").read_bytes() == before
+
+
 def test_damaged_source_is_reported_and_no_target_left(sources: Twins) -> None:
     entry = first_l2_entry(sources.ours / "packed")
     sources.write("packed", (0x4000000000000000 | 0x00F0000000000000 | 0x7FFF000).to_bytes(8, "big"), entry)

@@ -19,7 +19,7 @@ from hostel.errors import BlockError, UnsupportedFeature
 from hostel.img import create
 from hostel.img.copy import CopyJob, CopySettings, Feedback
 from hostel.img.segments import rounded_length
-from hostel.img.target import closing, is_device, new_target, refuse_source, reported
+from hostel.img.target import closing, is_device, new_target, refuse_source, refuse_source_node, reported
 
 
 class Bitmaps(enum.Enum):
@@ -138,6 +138,8 @@ def convert_into(
         BlockError: with QEMU's whole text; the target is then closed and has part of the data.
     """
     with closing(target):
+        with reported(f"Could not open '{target.filename}': "):
+            refuse_source_node(sources, target)
         if target.length < total_length(sources):
             raise BlockError("output file is smaller than input file", errno=errno.EINVAL)
         check_bitmaps(sources, target.driver, target.format, bitmaps)

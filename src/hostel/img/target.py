@@ -57,14 +57,33 @@ def refuse_source(sources: Sequence[BlockNode], filename: str) -> None:
         status = os.stat(filename)
     except (OSError, ValueError):
         return
-    for source in sources:
-        for node in source.chain():
-            driver = node.file.driver if node.file is not None else None
-            if isinstance(driver, FileDriver) and driver.identity == (status.st_dev, status.st_ino):
-                raise ImageLocked(
-                    'Failed to get "write" lock',
-                    hint=f"Is another process using the image [{filename}]?\nIt is among the files that are read.",
-                )
+    _refuse((status.st_dev, status.st_ino), sources, filename)
+
+
+def refuse_source_node(sources: Sequence[BlockNode], target: BlockNode) -> None:
+    """The same for a target that is open.
+
+    Raises:
+        ImageLocked: it is read from.
+    """
+    identity = _identity(target)
+    if identity is not None:
+        _refuse(identity, sources, target.filename)
+
+
+def _refuse(identity: tuple[int, int], sources: Sequence[BlockNode], filename: str) -> None:
+    if any(_identity(node) == identity for source in sources for node in source.chain()):
+        raise ImageLocked(
+            'Failed to get "write" lock',
+            hint=f"Is another process using the image [{filename}]?\nIt is among the files that are read.",
+        )
+
+
+def _identity(node: BlockNode) -> tuple[int, int] | None:
+    """The host's device and inode numbers of the file that holds an image."""
+    while node.file is not None:
+        node = node.file
+    return node.driver.identity if isinstance(node.driver, FileDriver) else None
 
 
 def is_device(filename: str) -> bool:
