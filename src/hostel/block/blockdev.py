@@ -84,6 +84,10 @@ def from_json(name: str) -> Described:
     Raises:
         OptionError: it is no JSON object, or an option is unknown or wrong.
     """
+    return from_options(_parse(name))
+
+
+def _parse(name: str) -> dict[str, Any]:
     from hostel.codec.qobject import parse_json
 
     try:
@@ -92,7 +96,7 @@ def from_json(name: str) -> Described:
         raise OptionError(f"Could not parse the JSON options: {error}") from None
     if not isinstance(tree, dict):
         raise OptionError("Invalid JSON object given")
-    return from_options(dict(_flatten(tree, "")))
+    return dict(_flatten(tree, ""))
 
 
 def _flatten(tree: Mapping[str, Any], prefix: str) -> list[tuple[str, Any]]:
@@ -236,6 +240,9 @@ def child(options: Mapping[str, Any], *, probes: bool) -> Described:
             return _protocol_alone(scheme, rest)
         if probes:
             return from_options({f"file.{key}": value for key, value in rest.items()})
+    row = registry.FILTERS.get(str(driver))
+    if filename is not None and (driver in registry.FORMATS or (row is not None and not row.scheme)):
+        return child({"file.filename": rest.pop("filename"), **rest}, probes=probes)
     if driver is None or driver in ("file", "host_device"):
         if driver is None and any(key.startswith("file.") for key in rest):
             return from_options(rest)
@@ -254,8 +261,14 @@ def from_filename(name: str) -> Described | None:
     return None if found is None else _filter(found, {"driver": found, "filename": name})
 
 
-def with_filename(options: Mapping[str, str], filename: str) -> dict[str, str]:
-    """Options beside a file name: it is the node's own where its driver has names, else that of its child ``file``."""
+def with_filename(options: Mapping[str, Any], filename: str) -> dict[str, Any]:
+    """Options beside a file name: it is the node's own where its driver has names, else that of its child ``file``.
+
+    Raises:
+        OptionError: the name begins with ``json:`` and is no JSON object.
+    """
+    if filename.startswith(JSON_PREFIX):
+        return {**_parse(filename), **options}
     driver = options.get("driver", "")
     row = registry.FILTERS.get(driver)
     own = driver in registry.PROTOCOLS or driver == "file" or (row is not None and row.scheme)

@@ -106,6 +106,14 @@ class BlockNode:
         return self.driver.children.get("data-file", self.file) if self.driver.children else self
 
     @property
+    def direct(self) -> BlockNode | None:
+        """The storage, where reading it is as good as reading this node; None where a filter would be passed by."""
+        storage = self.storage
+        if isinstance(self.driver, FilterDriver) or (storage and isinstance(storage.driver, FilterDriver)):
+            return None
+        return storage
+
+    @property
     def backing(self) -> BlockNode | None:
         """The node below an overlay, and below the overlay that a filter shows."""
         if isinstance(self.driver, FilterDriver):

@@ -31,7 +31,7 @@ def find_base(node: BlockNode, base: str | None) -> int:
         return 1
     for depth, layer in enumerate(layers[:-1], 1):
         recorded = {reference.filename for reference in layer.driver.references() if reference.child == "backing"}
-        resolved = os.path.realpath(names.resolve(base, layer.filename))
+        resolved = os.path.realpath(names.resolve(base, layer.place))
         if base in recorded or resolved == os.path.realpath(layers[depth].filename):
             return depth
     raise BlockError(f"Did not find '{base}' in the backing chain of '{node.filename}'", errno=22)

@@ -208,8 +208,9 @@ def _side(extent: ChainExtent, offset: int) -> tuple[BlockNode | None, int]:
     """What to read from ``offset`` of an extent on."""
     if extent.status & Status.ZERO:
         return None, 0
-    if extent.host_offset is not None and extent.layer.storage is not None:
-        return extent.layer.storage, extent.host_offset + offset - extent.offset
+    direct = extent.layer.direct
+    if extent.host_offset is not None and direct is not None:
+        return direct, extent.host_offset + offset - extent.offset
     return extent.layer, offset
 
 

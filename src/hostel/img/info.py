@@ -78,7 +78,7 @@ def info(node: BlockNode) -> ImageInfo:
         actual_size=_allocated_length(node),
         details=driver.info(),
         backing=backing.filename if backing else None,
-        full_backing=names.resolve(backing.filename, node.filename) if backing else None,
+        full_backing=names.resolve(backing.filename, node.place) if backing else None,
         backing_format=backing.format if backing else None,
         snapshots=snapshots(node),
     )

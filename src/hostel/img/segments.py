@@ -115,9 +115,10 @@ def _segment(extent: ChainExtent, start: int, source: BlockNode) -> Segment:
         return Segment(start + offset, length, Kind.ZERO)
     if not status & Status.DATA:
         return Segment(start + offset, length, Kind.BACKING, source, offset)
-    if host_offset is not None and layer.storage is not None:
+    direct = layer.direct
+    if host_offset is not None and direct is not None:
         # Straight from the file below: no table is looked up twice, and no lock of the format driver is held.
-        return Segment(start + offset, length, Kind.DATA, layer.storage, host_offset)
+        return Segment(start + offset, length, Kind.DATA, direct, host_offset)
     return Segment(start + offset, length, Kind.DATA, layer, offset, bool(status & Status.COMPRESSED))
 
 

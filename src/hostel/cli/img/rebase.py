@@ -87,7 +87,7 @@ def _new_backing(
     """What the image will stand on: an image of its own chain, or one that is opened now."""
     if not backing:
         return None
-    resolved = names.resolve(backing, node.filename)
+    resolved = names.resolve(backing, node.place)
     found = rebase.find_in_chain(node, resolved)
     if found is not None:
         return found

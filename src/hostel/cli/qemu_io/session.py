@@ -6,7 +6,7 @@ import errno
 import os
 import sys
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from hostel.block import blockdev, graph
 from hostel.block.driver import Cache
@@ -132,7 +132,7 @@ class Session:
 
 def _open(opening: Opening) -> BlockNode:
     image: str | blockdev.Described
-    options = dict(opening.options)
+    options: dict[str, Any] = dict(opening.options)
     if opening.format is not None:
         options["driver"] = opening.format
     if options:
