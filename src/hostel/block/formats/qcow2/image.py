@@ -12,7 +12,7 @@ from typing import Final
 
 from hostel.block.driver import OpenMode
 from hostel.block.formats.qcow2 import header as headers
-from hostel.block.formats.qcow2 import layout
+from hostel.block.formats.qcow2 import layout, snapshot_table
 from hostel.block.formats.qcow2.bitmap import Bitmaps
 from hostel.block.formats.qcow2.geometry import Geometry
 from hostel.block.formats.qcow2.header import Preamble
@@ -136,6 +136,9 @@ class Qcow2Image:
         """Read everything again: the file was changed beside us."""
         self.preamble = read_preamble(self.file)
         self.bitmaps.forget()
+        self.map = MetadataMap(self.geometry)
+        self.end_of_bytes = 0
+        self.last_cluster = None
         self._writing = False
         if not self.mode.check:
             self.load_tables()
@@ -184,6 +187,8 @@ class Qcow2Image:
         entry = self.l1[l1_index]
         table = self.l2_table(l1_index)
         if table is not None and entry & layout.COPIED:
+            if l1_index not in self._dirty_tables:
+                self._refuse_overlap("write on", table.offset, self.geometry.cluster_size, "active L2 table")
             return table
         self._make_room()
         offset = self.allocate(self.geometry.cluster_size)
@@ -309,13 +314,16 @@ class Qcow2Image:
         Raises:
             CorruptImage: an L2 entry points to metadata; the image is marked.
         """
-        if self.external:
-            return
+        if not self.external:
+            self._refuse_overlap("write on", offset, length)
+
+    def _refuse_overlap(self, what: str, offset: int, length: int, own: str = "") -> None:
+        """Raise where there is metadata that is not ``own``, as :class:`MetadataMap` names it."""
         bits = self.geometry.cluster_bits
         first = offset >> bits
-        found = self.map.find(first, ((offset + length - 1) >> bits) - first + 1)
+        found = self.map.find(first, ((offset + length - 1) >> bits) - first + 1, own)
         if found is not None:
-            self.corrupt(f"Preventing invalid write on metadata (overlaps with {found})")
+            self.corrupt(f"Preventing invalid {what} metadata (overlaps with {found})")
 
     def corrupt(self, message: str) -> None:
         """Raise for metadata that contradicts itself; an image that we may write is marked and written no more.
@@ -357,11 +365,19 @@ class Qcow2Image:
             raise CorruptImage(f"The image is not written any more: {self.broken}")
 
     def place_metadata(self) -> None:
-        """Learn where the metadata lies."""
+        """Learn where the metadata lies.
+
+        Raises:
+            InvalidImage: the snapshot table is malformed.
+        """
         header, bits, place = self.header, self.geometry.cluster_bits, self.map.place
         place("active L1 table", header.l1_table_offset, header.l1_size * 8)
         place("refcount table", header.refcount_table_offset, header.refcount_table_clusters << bits)
-        place("snapshot table", header.snapshots_offset, header.nb_snapshots * SnapshotHeader.SIZE)
+        offset, count = header.snapshots_offset, header.nb_snapshots
+        if not self.map.place_snapshots(offset, count):
+            table = snapshot_table.read(self.file, offset, count, header.size)
+            self.map.expect_snapshots(offset, table.snapshots, table.size)
+            self.map.place_snapshots(offset, count)
         self.map.tables = {(entry & layout.OFFSET_MASK) >> bits for entry in self.l1 if entry}
         self.map.blocks = {entry >> bits for entry in self.refcounts.table if entry}
 
@@ -427,6 +443,10 @@ class Qcow2Image:
         """Write the refcounts that changed; whether there were any, and with them everything before was synced."""
         if not self.refcounts.dirty:
             return False
+        for index, block in self.refcounts.blocks.items():
+            if block.dirty:
+                place = self.refcounts.block_offset(index)
+                self._refuse_overlap("write on", place, self.geometry.cluster_size, "refcount block")
         moved = self.refcounts.write()
         if moved is not None:
             offset, length = self.refcounts.moved(moved)
@@ -462,6 +482,7 @@ class Qcow2Image:
     def _free(self) -> None:
         while self._frees:
             offset, length, discard = self._frees.pop()
+            self._refuse_overlap("release of", offset, length)
             try:
                 self.refcounts.free(offset, length)
             except CorruptImage:

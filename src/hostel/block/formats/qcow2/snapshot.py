@@ -318,6 +318,7 @@ def replace_snapshots(image: Qcow2Image, transaction: Transaction, table: list[S
     data = snapshot_table.serialise(table)
     offset = transaction.allocate(len(data))
     transaction.write(offset, data)
+    image.map.expect_snapshots(offset, table, len(data))
     return {"nb_snapshots": len(table), "snapshots_offset": offset}
 
 

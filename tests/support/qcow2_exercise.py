@@ -1,0 +1,117 @@
+"""Doing with an image file everything that the driver can, however little of it the image survives."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+
+from hostel.block import graph
+from hostel.block.driver import CACHE_MODES, Preallocation, Repair
+from hostel.block.node import BlockNode
+
+UNSAFE = CACHE_MODES["unsafe"]
+_SOME = 1 << 20  # bytes read and written of a disk that may claim any size
+
+
+def digest(path: Path) -> bytes:
+    """What tells whether a file was changed."""
+    return hashlib.sha256(path.read_bytes()).digest()
+
+
+def attempt(call: Callable[[], object]) -> bool:
+    """Whether a call succeeds; it may raise nothing but OSError."""
+    try:
+        call()
+    except OSError as error:
+        assert str(error), "an error without a text"
+        return False
+    return True
+
+
+def read_only(path: Path) -> bool:
+    """Open for reading and look at everything; whether it opened. The file must not change."""
+    before = digest(path)
+    opened = attempt(lambda: _look(path))
+    attempt(lambda: _check(path, Repair.NOTHING))
+    assert digest(path) == before, "reading changed the image"
+    return opened
+
+
+def _look(path: Path) -> None:
+    with graph.open(str(path), "qcow2", no_backing=True) as node:
+        node.driver.info()
+        node.driver.references()
+        attempt(node.driver.snapshots)
+        attempt(lambda: [extent for extent, _ in zip(node.extents(), range(5000), strict=False)])
+        for offset in range(0, min(node.length, _SOME), 65536):
+            attempt(lambda offset=offset: node.read(offset, min(65536, node.length - offset)))
+        if node.length > _SOME:
+            attempt(lambda: node.read(node.length - 65536, 65536))
+
+
+def _check(path: Path, repair: Repair) -> tuple[int, int, int]:
+    lines = 0
+
+    def count(line: str) -> None:
+        nonlocal lines
+        assert "\n" not in line
+        lines += 1
+
+    with graph.open(str(path), "qcow2", read_only=not repair, check=True, no_backing=True, cache=UNSAFE) as node:
+        result = node.driver.check(repair, count)
+    return result.corruptions, result.leaks, result.check_errors
+
+
+def writing(path: Path, data: bytes) -> None:
+    """Each kind of change, each on an image of its own."""
+    changes: list[Callable[[BlockNode], object]] = [
+        lambda node: node.pwrite(0, bytes(node.length if node.length < _SOME else _SOME)),
+        lambda node: node.pwrite(5000, b"x"),
+        lambda node: node.write_zeroes(100, min(node.length - 100, _SOME)),
+        lambda node: node.write_zeroes(0, node.length, unmap=True),
+        lambda node: node.discard(0, node.length),
+        lambda node: node.driver.pwrite_compressed(0, b"xxx"),
+        lambda node: node.driver.snapshot_create("three", date=(0, 0)),
+        lambda node: node.driver.snapshot_apply("one"),
+        lambda node: node.driver.snapshot_apply("two"),
+        lambda node: node.driver.snapshot_delete("one"),
+        lambda node: node.driver.snapshot_delete("two"),
+        lambda node: node.resize(node.length + (1 << 20)),
+        lambda node: node.resize(node.length + (1 << 20), Preallocation.METADATA),
+        lambda node: node.resize(5120),
+        lambda node: node.driver.change_backing("another.raw", "raw"),
+        lambda node: node.driver.change_backing(None, None),
+    ]
+    for change in changes:
+        path.write_bytes(data)
+        before = digest(path)
+        if not attempt(lambda: graph.open(str(path), "qcow2", read_only=False, no_backing=True, cache=UNSAFE).close()):
+            # One that is marked dirty may have been repaired in part.
+            assert digest(path) == before or data[79] & 1, "a refused image was changed"
+            return
+        path.write_bytes(data)
+        attempt(lambda change=change: _change(path, change))
+
+
+def _change(path: Path, change: Callable[[BlockNode], object]) -> None:
+    with graph.open(str(path), "qcow2", read_only=False, no_backing=True, cache=UNSAFE) as node:
+        attempt(lambda: change(node))
+        attempt(node.flush)
+        attempt(lambda: node.read(0, min(node.length, 65536)))
+
+
+def repairing(path: Path, data: bytes) -> None:
+    """A repair that says it succeeded has left a sound image that can be written."""
+    for repair in (Repair.LEAKS, Repair.ALL):
+        path.write_bytes(data)
+        left = (1, 1, 1)
+
+        def mend(repair: Repair = repair) -> None:
+            nonlocal left
+            left = _check(path, repair)
+
+        if attempt(mend) and left == (0, 0, 0):
+            assert _check(path, Repair.NOTHING) == (0, 0, 0), "the repaired image is not sound"
+            if repair is Repair.ALL:
+                read_only(path)
