@@ -103,14 +103,14 @@ def test_an_unknown_snapshot_is_not_found(tmp_path: Path) -> None:
         image.snapshot_delete("nope")
 
 
-def test_repairing_keeps_the_snapshots_of_an_image_with_an_unknown_autoclear_bit(tmp_path: Path) -> None:
+def test_repairing_keeps_the_snapshots_of_an_image_and_clears_an_unknown_autoclear_bit(tmp_path: Path) -> None:
     path = tmp_path / "disk.qcow2"
     make(path, "cluster_size=65536")
     run("qemu-img", "snapshot", "-c", "keep", str(path))
+    before = path.read_bytes()
     with path.open("r+b") as file:
         file.seek(88)
         file.write(b"\x80")
-    before = path.read_bytes()
     result, lines = check_file(path, Repair.ALL)
     assert (lines, result.corruptions, result.leaks) == ([], 0, 0)
     assert path.read_bytes() == before

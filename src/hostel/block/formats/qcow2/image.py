@@ -354,7 +354,7 @@ class Qcow2Image:
         header = self.header
         if headers.unknown_autoclear(header):
             kept = header.autoclear_features & ~headers.unknown_autoclear(header)
-            self.write_preamble(self.preamble._replace(header=header.replace(autoclear_features=kept)))
+            self.write_header_fields(header.replace(autoclear_features=kept), "autoclear_features", "refcount_order")
         if self.lazy:
             self.set_features(self.header.incompatible_features | Incompatible.DIRTY)
         self.bitmaps.begin()

@@ -100,3 +100,17 @@ def test_a_cluster_whose_refcount_could_not_be_read_is_freed_later() -> None:
         with pytest.raises(OSError, match="injected"):
             node.flush()
     assert qcow2.check(driver.data)[0].leaks == 0
+
+
+def test_unknown_autoclear_bits_are_cleared_before_the_first_change_with_one_small_write() -> None:
+    driver = LoggedDriver(qcow2.create(SIZE, {"cluster_size": CLUSTER}))
+    driver.data[88] = 0x80
+    with qcow2.attach(driver) as node:
+        node.read(0, SIZE)
+        assert not driver.log
+        node.pwrite(0, b"new")
+        assert [(each.kind, each.offset, each.data) for each in driver.log if each.offset < CLUSTER][:3] == [
+            (Kind.FLUSH, 0, b""),
+            (Kind.WRITE, 88, bytes(8)),
+            (Kind.FLUSH, 0, b""),
+        ]
