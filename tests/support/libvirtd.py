@@ -35,6 +35,19 @@ class Libvirtd:
         finally:
             self.virsh("undefine", "--nvram", name, check=False)
 
+    def refusal(self, xml: str) -> str:
+        """Why a document cannot be defined, in one line; empty when it can."""
+        with tempfile.NamedTemporaryFile("w", suffix=".xml") as file:
+            file.write(xml)
+            file.flush()
+            answer = self.virsh("define", file.name, check=False)
+        if answer.returncode == 0:
+            for name in self.virsh("list", "--all", "--name").stdout.splitlines():
+                self.virsh("undefine", name)
+            return ""
+        lines = [line.removeprefix("error: ") for line in answer.stderr.splitlines()]
+        return next(line for line in lines if not line.startswith("Failed to define domain"))
+
 
 @contextlib.contextmanager
 def running() -> Iterator[Libvirtd]:

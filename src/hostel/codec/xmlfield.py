@@ -92,7 +92,7 @@ class Attribute(Field):
         except ValueError as error:
             element = local_name(node)
             reason = f"Invalid value for attribute '{self.tag}' in element '{element}': '{value}'. {error}".strip()
-            raise ModelError(f"{path_of(node)}/@{self.tag}", reason) from None
+            raise ModelError(f"{path_of(node)}/@{self.tag}", reason, code=self.kind.code) from None
 
 
 class Content(Field):
@@ -326,7 +326,7 @@ def _read_text(kind: Kind[Any], node: Any, default: Any) -> Any:
         return kind.parse(value if kind is STRING else value.strip(BLANK))
     except ValueError as error:
         reason = f"Invalid value '{value}' for element or attribute '{local_name(node)}'. {error}".strip()
-        raise ModelError(path_of(node), reason) from None
+        raise ModelError(path_of(node), reason, code=kind.code) from None
 
 
 def _extras(node: Any) -> list[Unknown]:

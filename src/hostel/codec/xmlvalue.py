@@ -12,6 +12,8 @@ import uuid as uuids
 from collections.abc import Callable
 from typing import Final, Generic, TypeVar
 
+from hostel.errors import ErrorCode
+
 T = TypeVar("T")
 E = TypeVar("E", bound=enum.StrEnum)
 
@@ -31,12 +33,20 @@ class Kind(Generic[T]):
         parse: text to value; raises ``ValueError`` that says what is expected.
         format: value to text.
         values: every value there is, where these are few.
+        code: libvirt's number for a value that is none.
     """
 
-    def __init__(self, parse: Callable[[str], T], format: Callable[[T], str], values: tuple[T, ...] = ()) -> None:
+    def __init__(
+        self,
+        parse: Callable[[str], T],
+        format: Callable[[T], str],
+        values: tuple[T, ...] = (),
+        code: ErrorCode = ErrorCode.XML_ERROR,
+    ) -> None:
         self.parse = parse
         self.format = format
         self.values = values
+        self.code = code
 
 
 def _string(text: str) -> str:
@@ -106,7 +116,7 @@ def octal(digits: int, maximum: int) -> Kind[int]:
     return Kind(read, lambda value: f"0{value:0{digits}o}")
 
 
-def choice(*names: str) -> Kind[str]:
+def choice(*names: str, code: ErrorCode = ErrorCode.XML_ERROR) -> Kind[str]:
     """One of some words."""
     words = frozenset(names)
 
@@ -115,10 +125,10 @@ def choice(*names: str) -> Kind[str]:
             raise ValueError(_listed(names))
         return text
 
-    return Kind(read, _string, names)
+    return Kind(read, _string, names, code)
 
 
-def enumeration(cls: type[E]) -> Kind[E]:
+def enumeration(cls: type[E], *, code: ErrorCode = ErrorCode.XML_ERROR) -> Kind[E]:
     """A member of an enumeration, by its value."""
 
     def read(text: str) -> E:
@@ -127,7 +137,7 @@ def enumeration(cls: type[E]) -> Kind[E]:
         except ValueError:
             raise ValueError(_listed(tuple(cls))) from None
 
-    return Kind(read, lambda value: value.value, tuple(cls))
+    return Kind(read, lambda value: value.value, tuple(cls), code)
 
 
 def _listed(names: tuple[str, ...]) -> str:

@@ -6,7 +6,8 @@ import pytest
 
 from hostel.model.domain.devices.character import Console
 from hostel.model.domain.domain import Domain
-from support.domain import CASES, GOLDEN, defined
+from hostel.model.domain.validate import validate
+from support.domain import CASES, GOLDEN, QEMU, defined
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -20,6 +21,11 @@ def test_a_stored_definition_is_read_and_written_without_a_change(case: str) -> 
     xml = (GOLDEN / f"{case}.out.xml").read_text()
     assert Domain.parse(xml).format() == xml
     assert not list(Domain.parse(xml).unknown_paths())
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_definition_breaks_no_rule(case: str) -> None:
+    validate(defined((GOLDEN / f"{case}.xml").read_text()), QEMU)
 
 
 def places(domain: Domain) -> list[str]:

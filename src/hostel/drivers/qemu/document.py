@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from hostel.drivers.document import reading
+from hostel.drivers.document import Words, reading
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
 from hostel.model.domain.defaults import complete
 from hostel.model.domain.domain import Domain, DomainType
@@ -12,6 +12,11 @@ from hostel.model.domain.inactive import forget_run
 from hostel.model.domain.platform import X86, Platform
 from hostel.model.domain.validate import validate
 
+# libvirt's words for some elements, in place of the general ones.
+_WORDS: Final[Words] = {
+    "domain": (ErrorCode.INTERNAL_ERROR, "missing domain type attribute"),
+    "uuid": (ErrorCode.INTERNAL_ERROR, "malformed uuid element"),
+}
 TYPES: Final = (DomainType.QEMU, DomainType.KVM)
 
 
@@ -55,5 +60,5 @@ def parse_stored(xml: str) -> Domain:
     Raises:
         VirtError: it cannot be read.
     """
-    with reading(ErrorDomain.DOMAIN):
+    with reading(ErrorDomain.DOMAIN, _WORDS):
         return Domain.parse(xml)

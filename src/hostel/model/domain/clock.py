@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from hostel.codec.xml import YES_NO, Element, attr, child, children, choice, integer
+from hostel.errors import ErrorCode
 
 _U64 = 2**64 - 1
 
@@ -30,7 +31,9 @@ class Timer(Element, tag="timer"):
 class Clock(Element, tag="clock"):
     """What time the guest sees at its start."""
 
-    offset: str = attr(choice("utc", "localtime", "variable", "timezone", "absolute"), default="utc")
+    offset: str = attr(
+        choice("utc", "localtime", "variable", "timezone", "absolute", code=ErrorCode.CONFIG_UNSUPPORTED), default="utc"
+    )
     adjustment: str | None = attr(default=None)
     basis: str | None = attr(choice("utc", "localtime"), default=None)
     timezone: str | None = attr(default=None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from hostel.codec.xml import ON_OFF, YES_NO, Element, attr, child, children, choice, content, integer, text
+from hostel.errors import ErrorCode
 from hostel.model.numberset import NUMBERS
 
 _U64 = 2**64 - 1
@@ -158,7 +159,9 @@ class Numa(Element, tag="numa"):
 class Cpu(Element, tag="cpu", drop_empty=True):
     """The guest's processor."""
 
-    mode: str | None = attr(choice("custom", "host-model", "host-passthrough", "maximum"), default=None)
+    mode: str | None = attr(
+        choice("custom", "host-model", "host-passthrough", "maximum", code=ErrorCode.CONFIG_UNSUPPORTED), default=None
+    )
     match: str | None = attr(choice("exact", "minimum", "strict"), default=None)
     check: str | None = attr(choice("none", "partial", "full"), default=None)
     migratable: bool | None = attr(ON_OFF, default=None)

@@ -278,6 +278,8 @@ def _complete_cpu(cpu: Cpu) -> None:
     elif cpu.model is not None and cpu.model.name is not None:
         cpu.mode, cpu.match = "custom", cpu.match or "exact"
     else:
+        if cpu.features:
+            raise ModelError("/domain/cpu/feature", "Non-empty feature list specified without CPU model")
         cpu.mode = cpu.match = None  # only a topology, or nothing at all
     if cpu.model is not None:
         if cpu.mode in ("host-passthrough", "maximum"):

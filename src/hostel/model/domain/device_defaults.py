@@ -375,6 +375,13 @@ def _complete_graphics(graphics: Graphics) -> None:
     if graphics.type not in (GraphicsType.VNC, GraphicsType.SPICE, GraphicsType.RDP):
         return
     listens, kind = graphics.listens, graphics.type
+    named = next((listen.address for listen in listens if listen.type == "address" and listen.address), None)
+    if named is not None and graphics.listen and named != graphics.listen:
+        reason = (
+            f"graphics 'listen' attribute '{graphics.listen}' must match 'address' attribute of first listen element "
+            f"(found '{named}')"
+        )
+        raise ModelError("/domain/devices/graphics/@listen", reason, code=ErrorCode.CONFIG_UNSUPPORTED)
     if not listens:
         if kind == GraphicsType.VNC and graphics.socket is not None:
             listens.append(Listen(type="socket", socket=graphics.socket))
@@ -432,6 +439,9 @@ def _complete_input(domain: Domain, device: Input) -> None:
 def complete_videos(domain: Domain, platform: Platform) -> None:
     """Give screens their model and memory; the first, or the one that says so, is the primary one."""
     primaries = [video for video in domain.devices.videos if video.model is not None and video.model.primary]
+    if len(primaries) > 1:
+        reason = "Only one primary video device is supported"
+        raise ModelError(domain.devices.path(primaries[1]), reason, code=ErrorCode.CONFIG_UNSUPPORTED)
     for video in primaries:
         domain.devices.videos.remove(video)
         domain.devices.videos.insert(0, video)
@@ -467,15 +477,8 @@ def _power_of_two(value: int | None) -> int | None:
 
 def _complete_shmem(shmem: SharedMemory) -> None:
     shmem.model = shmem.model or "ivshmem"
-    if shmem.role is None and shmem.model != "ivshmem":
-        shmem.role = None
     if shmem.model != "ivshmem-doorbell" and shmem.size is None:
         shmem.size = ShmemSize(unit="M", value=4)
-    if shmem.msi is not None:
-        if shmem.msi.enabled is False:
-            shmem.msi = None
-        else:
-            shmem.msi.enabled = None
     if shmem.model != "ivshmem" and shmem.server is not None:
         shmem.msi = shmem.msi or ShmemMsi()
         if shmem.msi.ioeventfd is None:

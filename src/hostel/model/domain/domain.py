@@ -26,6 +26,7 @@ from hostel.codec.xml import (
     text,
     verbatim,
 )
+from hostel.errors import ErrorCode
 from hostel.model.domain.clock import Clock
 from hostel.model.domain.cpu import Cpu, Vcpu, Vcpus
 from hostel.model.domain.devices.character import Channel, CharacterEnd, Console, Parallel, Serial
@@ -61,7 +62,10 @@ from hostel.model.domain.security import Keywrap, LaunchSecurity
 from hostel.model.domain.sysinfo import Sysinfo
 from hostel.model.domain.tune import Blkiotune, Cputune, DefaultIoThread, IdMap, IoThreadIds, Perf, Resource
 
-_ACTIONS = ("destroy", "restart", "rename-restart", "preserve", "coredump-destroy", "coredump-restart")
+_ACTION = choice(
+    "destroy", "restart", "rename-restart", "preserve", "coredump-destroy", "coredump-restart",
+    code=ErrorCode.CONFIG_UNSUPPORTED,
+)  # fmt: skip
 
 
 class DomainType(enum.StrEnum):
@@ -168,9 +172,9 @@ class GenerationId(Element, tag="genid"):
 class Domain(Element, tag="domain"):
     """A domain, persistent or live; ``id`` only while it runs."""
 
-    type: DomainType = attr(enumeration(DomainType))
+    type: DomainType = attr(enumeration(DomainType, code=ErrorCode.CONFIG_UNSUPPORTED))
     id: int | None = attr(integer(), default=None)
-    name: str = text()
+    name: str = text(default="")
     uuid: str | None = text(UUID, default=None)
     genid: GenerationId | None = child(GenerationId, default=None)
     title: str | None = text(default=None)
@@ -198,10 +202,12 @@ class Domain(Element, tag="domain"):
     features: Features | None = child(Features, default=None)
     cpu: Cpu | None = child(Cpu, default=None)
     clock: Clock | None = child(Clock, default=None)
-    on_poweroff: str | None = text(choice(*_ACTIONS), default=None)
-    on_reboot: str | None = text(choice(*_ACTIONS), default=None)
-    on_crash: str | None = text(choice(*_ACTIONS), default=None)
-    on_lockfailure: str | None = text(choice("poweroff", "restart", "pause", "ignore"), default=None)
+    on_poweroff: str | None = text(_ACTION, default=None)
+    on_reboot: str | None = text(_ACTION, default=None)
+    on_crash: str | None = text(_ACTION, default=None)
+    on_lockfailure: str | None = text(
+        choice("poweroff", "restart", "pause", "ignore", code=ErrorCode.CONFIG_UNSUPPORTED), default=None
+    )
     pm: PowerManagement | None = child(PowerManagement, default=None)
     perf: Perf | None = child(Perf, default=None)
     devices: Devices = child(Devices, factory=Devices)

@@ -6,12 +6,12 @@ from typing import Final
 
 from hostel.errors import ErrorCode, ModelError
 from hostel.model.domain.devices.address import DriveAddress
-from hostel.model.domain.devices.controller import ControllerType
+from hostel.model.domain.devices.controller import Controller, ControllerType
 from hostel.model.domain.devices.disk import Disk
 from hostel.model.domain.devices.graphics import Graphics
 from hostel.model.domain.devices.sound import Sound
 from hostel.model.domain.domain import Domain
-from hostel.model.domain.platform import Platform
+from hostel.model.domain.platform import Board, Platform, board_of
 from hostel.model.domain.rules.device import (
     CHARACTER_RULES,
     CONTROLLER_RULES,
@@ -25,6 +25,12 @@ from hostel.model.domain.rules.rule import check
 
 _MAX_NAME: Final = 250  # bytes: with ``.xml`` it is to be a file's name
 _OS_TYPES: Final = ("hvm", "xen", "linux", "exe", "uml", "xenpvh")
+_SINGLE: Final = {
+    "memballoon": (ErrorCode.INTERNAL_ERROR, "only a single memory balloon device is supported"),
+    "iommu": (ErrorCode.XML_ERROR, "only a single IOMMU device is supported"),
+    "nvram": (ErrorCode.XML_ERROR, "only one NVRAM device is supported"),
+    "vsock": (ErrorCode.XML_ERROR, "only a single vsock device is supported"),
+}
 _COMPANIONS: Final = ("ich9-uhci1", "ich9-uhci2", "ich9-uhci3")
 
 
@@ -62,7 +68,13 @@ def validate(domain: Domain, platform: Platform) -> None:
     _check_processors(domain)
     _check_disks(domain, platform)
     _check_controllers(domain)
+    if platform.is_qemu:
+        _check_qemu(domain)
     devices = domain.devices
+    for second in devices.unknown:
+        if second.name in _SINGLE:
+            code, reason = _SINGLE[second.name]
+            raise ModelError(f"/domain/devices/{second.name}[2]", reason, code=code)
     for interface in devices.interfaces:
         check(interface, devices.path(interface), INTERFACE_RULES)
     for character in devices.characters():
@@ -94,8 +106,8 @@ def _check_processors(domain: Domain) -> None:
     if vcpu is None:
         return
     if vcpu.current is not None and vcpu.current > vcpu.value:
-        reason = f"maxvcpus must not be less than current vcpus ({vcpu.value} < {vcpu.current})"
-        raise ModelError("/domain/vcpu/@current", reason, code=ErrorCode.INTERNAL_ERROR)
+        reason = "maximum vCPU count must not be less than current vCPU count"
+        raise ModelError("/domain/vcpu/@current", reason, code=ErrorCode.CONFIG_UNSUPPORTED)
     cpu = domain.cpu
     if cpu is None:
         return
@@ -110,14 +122,12 @@ def _check_processors(domain: Domain) -> None:
         if feature.name in seen:
             raise ModelError("/domain/cpu/feature", f"CPU feature '{feature.name}' specified more than once")
         seen.add(feature.name)
-    if cpu.features and cpu.mode is None:
-        raise ModelError("/domain/cpu/feature", "Non-empty feature list specified without CPU model")
 
 
 def _check_disks(domain: Domain, platform: Platform) -> None:
     devices = domain.devices
     targets: dict[str, Disk] = {}
-    places: set[tuple[str | None, tuple[int, int, int, int]]] = set()
+    places: dict[tuple[str | None, tuple[int, int, int, int]], Disk] = {}
     for disk in devices.disks:
         path = devices.path(disk)
         check(disk, path, DISK_RULES)
@@ -130,14 +140,14 @@ def _check_disks(domain: Domain, platform: Platform) -> None:
             raise ModelError(f"{path}/target/@dev", reason)
         address = disk.address
         if isinstance(address, DriveAddress):
-            if (disk.target.bus, address.place) in places:
+            first = places.setdefault((disk.target.bus, address.place), disk)
+            if first is not disk:
                 reason = (
-                    f"Found duplicate drive address for disk with target name '{disk.target.dev}' "
+                    f"Found duplicate drive address for disk with target name '{first.target.dev}' "
                     f"controller='{address.controller}' bus='{address.bus}' target='{address.target}' "
                     f"unit='{address.unit}'"
                 )
-                raise ModelError(f"{path}/address", reason)
-            places.add((disk.target.bus, address.place))
+                raise ModelError(f"{path}/address", reason, code=ErrorCode.CONFIG_UNSUPPORTED)
 
 
 def _spoken(disk: Disk) -> str:
@@ -167,6 +177,29 @@ def _check_controllers(domain: Domain) -> None:
         raise ModelError(devices.path(usb[0]), reason, code=ErrorCode.XML_DETAIL)
 
 
+def _check_qemu(domain: Domain) -> None:
+    """What QEMU's machines have one of, and what is referred to (``qemu_validate.c``)."""
+    devices = domain.devices
+    board = board_of(domain)
+    for controller in devices.controllers:
+        if controller.type == ControllerType.IDE and (controller.index or board != Board.I440FX):
+            reason = (
+                "Only a single IDE controller is supported for this machine type"
+                if board == Board.I440FX
+                else "IDE controllers are unsupported for this QEMU binary or machine type"
+            )
+            raise ModelError(devices.path(controller), reason, code=ErrorCode.CONFIG_UNSUPPORTED)
+    threads = {item.id for item in domain.iothread_ids.iothreads} if domain.iothread_ids is not None else set()
+    threads |= set(range(1, (domain.iothreads or 0) + 1)) if not threads else set()
+    users: list[Disk | Controller] = [*devices.disks, *devices.controllers]
+    for user in users:
+        thread = user.driver.iothread if user.driver is not None else None
+        if thread is not None and thread not in threads:
+            name = "Disk" if isinstance(user, Disk) else "controller"
+            reason = f"{name} iothread '{thread}' not defined in iothreadid"
+            raise ModelError(f"{devices.path(user)}/driver/@iothread", reason, code=ErrorCode.CONFIG_UNSUPPORTED)
+
+
 def _check_aliases(domain: Domain) -> None:
     """A user's alias names one device; a console that is a serial port shares that one's."""
     seen: set[str] = set()
@@ -175,7 +208,8 @@ def _check_aliases(domain: Domain) -> None:
             continue
         if device.alias in seen:
             path = f"{domain.devices.path(device)}/alias/@name"
-            raise ModelError(path, f"non unique alias detected: {device.alias}")
+            reason = f"non unique alias detected: {device.alias}"
+            raise ModelError(path, reason, code=ErrorCode.CONFIG_UNSUPPORTED)
         seen.add(device.alias)
 
 
@@ -190,7 +224,7 @@ def _check_audio(domain: Domain) -> None:
     for number in ids:
         if ids.count(number) > 1:
             reason = f"audio ID {number} is used multiple times"
-            raise ModelError("/domain/devices/audio/@id", reason, code=ErrorCode.INTERNAL_ERROR)
+            raise ModelError("/domain/devices/audio/@id", reason)
     users: list[Sound | Graphics] = [*devices.sounds, *devices.graphics]
     for user in users:
         if user.audio is not None and user.audio not in ids:

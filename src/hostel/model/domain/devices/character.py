@@ -8,6 +8,7 @@ from __future__ import annotations
 import enum
 
 from hostel.codec.xml import ON_OFF, YES_NO, Element, attr, child, children, choice, enumeration, integer, setting
+from hostel.errors import ErrorCode
 from hostel.model.domain.devices.device import Device
 from hostel.model.domain.devices.seclabel import DeviceSecurityLabel
 from hostel.model.domain.devices.source import Reconnect
@@ -74,7 +75,7 @@ class CharacterEnd(Device, leads=True):
 class CharacterBackend(CharacterEnd, leads=True):
     """A device that is one, of a type."""
 
-    type: CharacterType = attr(enumeration(CharacterType), default=CharacterType.PTY)
+    type: CharacterType = attr(enumeration(CharacterType, code=ErrorCode.CONFIG_UNSUPPORTED), default=CharacterType.PTY)
 
 
 class SerialTarget(Element, tag="target"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from hostel.codec.xml import ON_OFF, Element, attr, child, choice
+from hostel.errors import ErrorCode
 from hostel.model.domain.devices.device import Device, VirtioDriver
 
 
@@ -23,7 +24,7 @@ class InputSource(Element, tag="source", drop_empty=True):
 class Input(Device, tag="input"):
     """A mouse, tablet or keyboard."""
 
-    type: str = attr(choice("mouse", "tablet", "keyboard", "passthrough", "evdev"))
+    type: str = attr(choice("mouse", "tablet", "keyboard", "passthrough", "evdev", code=ErrorCode.CONFIG_UNSUPPORTED))
     bus: str | None = attr(choice("ps2", "usb", "xen", "parallels", "virtio", "none"), default=None)
     model: str | None = attr(choice("virtio", "virtio-transitional", "virtio-non-transitional"), default=None)
     driver: VirtioDriver | None = child(VirtioDriver, default=None)

@@ -20,6 +20,7 @@ from hostel.codec.xml import (
     text,
     verbatim,
 )
+from hostel.errors import ErrorCode
 from hostel.model.domain.devices.device import RomDevice, VirtioOptions
 from hostel.model.domain.devices.source import Reconnect
 from hostel.model.port import Bandwidth, Isolation, Route, VirtualPort, Vlan
@@ -250,7 +251,9 @@ class Interface(RomDevice, tag="interface"):
     filterref: FilterReference | None = child(FilterReference, default=None)
     tune: InterfaceTune | None = child(InterfaceTune, default=None)
     teaming: Teaming | None = child(Teaming, default=None)
-    link_state: str | None = setting(choice("default", "up", "down"), tag="link", name="state", default=None)
+    link_state: str | None = setting(
+        choice("default", "up", "down", code=ErrorCode.CONFIG_UNSUPPORTED), tag="link", name="state", default=None
+    )
     mtu: int | None = setting(integer(), name="size", default=None)
     coalesce: Coalesce | None = child(Coalesce, default=None)
 

@@ -15,6 +15,7 @@ from hostel.codec.xml import (
     setting,
     text,
 )
+from hostel.errors import ErrorCode
 from hostel.model.domain.devices.device import Device
 from hostel.model.numberset import NUMBERS
 from hostel.model.scaled import Scaled
@@ -61,8 +62,13 @@ class Tpm(Device, tag="tpm"):
 class Watchdog(Device, tag="watchdog"):
     """What happens when the guest hangs."""
 
-    model: str = attr(choice("i6300esb", "ib700", "diag288"))
-    action: str = attr(choice("reset", "shutdown", "poweroff", "pause", "dump", "none", "inject-nmi"), default="reset")
+    model: str = attr(choice("i6300esb", "ib700", "diag288", code=ErrorCode.CONFIG_UNSUPPORTED))
+    action: str = attr(
+        choice(
+            "reset", "shutdown", "poweroff", "pause", "dump", "none", "inject-nmi", code=ErrorCode.CONFIG_UNSUPPORTED
+        ),
+        default="reset",
+    )
 
 
 class Panic(Device, tag="panic"):

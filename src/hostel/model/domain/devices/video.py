@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from hostel.codec.xml import ON_OFF, YES_NO, Element, attr, child, choice, integer
+from hostel.errors import ErrorCode
 from hostel.model.domain.devices.device import Device, VirtioOptions
 
 
@@ -34,7 +35,7 @@ class VideoModel(Element, tag="model"):
     type: str = attr(
         choice(
             "default", "vga", "cirrus", "vmvga", "xen", "vbox", "qxl", "parallels", "virtio", "gop", "none", "bochs",
-            "ramfb",
+            "ramfb", code=ErrorCode.CONFIG_UNSUPPORTED,
         )
     )  # fmt: skip
     ram: int | None = attr(integer(), default=None)

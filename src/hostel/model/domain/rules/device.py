@@ -7,7 +7,7 @@ from typing import Final
 
 from hostel.errors import ErrorCode
 from hostel.model.domain.clock import Timer
-from hostel.model.domain.devices.character import CharacterEnd, CharacterSource, CharacterType
+from hostel.model.domain.devices.character import Channel, CharacterEnd, CharacterSource, CharacterType
 from hostel.model.domain.devices.controller import MODELS, Controller, ControllerType
 from hostel.model.domain.devices.graphics import Graphics, GraphicsType
 from hostel.model.domain.devices.input import Input
@@ -87,27 +87,26 @@ INTERFACE_RULES: Final[tuple[Rule[Interface], ...]] = (
 
 
 def _is_model_wrong(controller: Controller) -> bool:
-    if controller.model is None or controller.type not in MODELS:
-        return controller.type == ControllerType.PCI
-    return controller.model not in MODELS[controller.type]
+    known = MODELS.get(controller.type)
+    return controller.model is not None and known is not None and controller.model not in known
 
 
 CONTROLLER_RULES: Final[tuple[Rule[Controller], ...]] = (
     Rule(
         _is_model_wrong,
-        lambda item: (
-            f"Unknown model type '{item.model}'"
-            if item.model is not None
-            else "PCI controllers need a model; write <controller type='pci' model='…'/>"
-        ),
+        lambda item: f"Unknown model type '{item.model}'",
+        below="/@model",
+    ),
+    Rule(
+        lambda item: item.type == ControllerType.PCI and item.model is None,
+        lambda _: "PCI controller model was not set correctly; write <controller type='pci' model='…'/>",
         ErrorCode.INTERNAL_ERROR,
         "/@model",
     ),
     Rule(
         lambda item: item.type == ControllerType.PCI and (item.index or 0) > 255,
         lambda item: f"PCI controller index {item.index} too high, maximum is 255",
-        ErrorCode.XML_ERROR,
-        "/@index",
+        below="/@index",
     ),
     Rule(
         lambda item: item.model in ("nec-xhci", "qemu-xhci") and (item.ports or 0) > 15,
@@ -123,8 +122,7 @@ CONTROLLER_RULES: Final[tuple[Rule[Controller], ...]] = (
     Rule(
         lambda item: item.model in ("pci-root", "pcie-root") and item.address is not None,
         lambda _: "pci-root and pcie-root controllers should not have an address",
-        ErrorCode.XML_ERROR,
-        "/address",
+        below="/address",
     ),
     Rule(
         lambda item: (
@@ -152,13 +150,13 @@ CHARACTER_RULES: Final[tuple[Rule[CharacterEnd], ...]] = (
     Rule(
         lambda item: _kind(item) in _WITH_PATH and not _first(item).path,
         lambda _: "Missing source path attribute for char device",
-        ErrorCode.XML_ERROR,
+        ErrorCode.INTERNAL_ERROR,
         "/source",
     ),
     Rule(
         lambda item: _kind(item) == CharacterType.TCP and not _first(item).host,
         lambda _: "Missing source host attribute for char device",
-        ErrorCode.XML_ERROR,
+        ErrorCode.INTERNAL_ERROR,
         "/source",
     ),
     Rule(
@@ -166,25 +164,31 @@ CHARACTER_RULES: Final[tuple[Rule[CharacterEnd], ...]] = (
             _kind(item) in (CharacterType.TCP, CharacterType.UDP) and not any(source.service for source in item.sources)
         ),
         lambda _: "Missing source service attribute for char device",
-        ErrorCode.XML_ERROR,
+        ErrorCode.INTERNAL_ERROR,
         "/source",
     ),
     Rule(
         lambda item: _kind(item) == CharacterType.NMDM and not (_first(item).master and _first(item).slave),
         lambda _: "Should define both master and slave path attributes for nmdm",
-        ErrorCode.XML_ERROR,
+        ErrorCode.INTERNAL_ERROR,
         "/source",
     ),
     Rule(
         lambda item: _kind(item) == CharacterType.SPICEPORT and not _first(item).channel,
         lambda _: "Missing source channel attribute for char device",
-        ErrorCode.XML_ERROR,
-        "/source",
+        below="/source",
     ),
     Rule(
         lambda item: _first(item).mode == "bind" and _first(item).reconnect is not None,
         lambda _: "chardev reconnect is possible only for connect mode",
-        below="/source/reconnect",
+        ErrorCode.INTERNAL_ERROR,
+        "/source/reconnect",
+    ),
+    Rule(
+        lambda item: isinstance(item, Channel) and (item.target is None or item.target.type is None),
+        lambda _: "target type must be specified for channel device",
+        ErrorCode.XML_ERROR,
+        "/target",
     ),
 )
 
@@ -194,11 +198,6 @@ GRAPHICS_RULES: Final[tuple[Rule[Graphics], ...]] = (
         lambda _: "'network' attribute is required for listen type 'network'",
         ErrorCode.XML_ERROR,
         "/listen",
-    ),
-    Rule(
-        lambda item: len(item.listens) > 1,
-        lambda _: "multiple listen elements are not supported",
-        below="/listen",
     ),
     Rule(
         lambda item: (

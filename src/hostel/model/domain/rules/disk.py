@@ -42,6 +42,10 @@ def _source(disk: Disk) -> DiskSource:
     return disk.source or DiskSource()
 
 
+def _place(disk: Disk) -> DriveAddress:
+    return disk.address if isinstance(disk.address, DriveAddress) else DriveAddress()
+
+
 def _tune(disk: Disk) -> IoTune:
     return disk.iotune or IoTune()
 
@@ -175,8 +179,8 @@ DISK_RULES: Final[tuple[Rule[Disk], ...]] = (
     ),
     Rule(
         lambda disk: disk.wwn is not None and not _WWN.fullmatch(disk.wwn),
-        lambda disk: f"malformed wwn: {disk.wwn}",
-        ErrorCode.XML_ERROR,
+        lambda disk: f"Malformed wwn: {disk.wwn}",
+        ErrorCode.INTERNAL_ERROR,
         "/wwn",
     ),
     Rule(
@@ -273,6 +277,34 @@ QEMU_DISK_RULES: Final[tuple[Rule[Disk], ...]] = (
         lambda disk: _driver(disk).iothread is not None and disk.target.bus != DiskBus.VIRTIO,
         lambda disk: f"IOThreads not available for bus {disk.target.bus} target {disk.target.dev}",
         below="/driver/@iothread",
+    ),
+    Rule(
+        lambda disk: disk.target.bus == DiskBus.IDE and _place(disk).controller,
+        lambda _: "Only 1 IDE controller is supported",
+        ErrorCode.INTERNAL_ERROR,
+        "/address/@controller",
+    ),
+    Rule(
+        lambda disk: disk.target.bus == DiskBus.FDC and _place(disk).controller,
+        lambda _: "Only 1 fdc controller is supported",
+        ErrorCode.INTERNAL_ERROR,
+        "/address/@controller",
+    ),
+    Rule(
+        lambda disk: disk.target.bus == DiskBus.FDC and _place(disk).bus,
+        lambda _: "Only 1 fdc bus is supported",
+        ErrorCode.INTERNAL_ERROR,
+        "/address/@bus",
+    ),
+    Rule(
+        lambda disk: disk.target.bus == DiskBus.SATA and _place(disk).bus,
+        lambda _: "bus must be 0 for sata controller",
+        below="/address/@bus",
+    ),
+    Rule(
+        lambda disk: disk.target.bus in (DiskBus.IDE, DiskBus.FDC, DiskBus.SATA) and _place(disk).target,
+        lambda disk: f"target must be 0 for controller {disk.target.bus}",
+        below="/address/@target",
     ),
     Rule(
         lambda disk: _driver(disk).type in ("cow", "dir", "iso"),
