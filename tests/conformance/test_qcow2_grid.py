@@ -216,8 +216,8 @@ class Crosswise(Workload):
         elif kind == "write":
             kind = f"write -P {pattern}"
         elif kind == "write -c":
-            # QEMU compresses only what is not allocated yet.
-            if not self._unallocated:
+            # QEMU compresses only where nothing is allocated, not even a place for subclusters.
+            if not self._unallocated or self.options.get("extended_l2"):
                 return "flush"
             offset, length = self.rng.choice(sorted(self._unallocated)) * cluster, cluster
             kind = f"write -c -P {pattern}"

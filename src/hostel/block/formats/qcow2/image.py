@@ -145,10 +145,10 @@ class Qcow2Image:
 
     # ---- L2 tables
 
-    def next_l2(self, l1_index: int) -> int:
-        """The first L1 index from ``l1_index`` on that has an L2 table; a very large number where none has."""
+    def next_l2(self, l1_index: int, end: int | None = None) -> int:
+        """The first L1 index from ``l1_index`` up to ``end`` with an L2 table; a very large number without one."""
         l1 = self.l1
-        for index in range(l1_index, len(l1)):
+        for index in range(l1_index, len(l1) if end is None else min(end, len(l1))):
             if l1[index]:
                 return index
         return 1 << 63
@@ -178,9 +178,8 @@ class Qcow2Image:
             return
         if len(self._dirty_tables) > limit // 2:
             self.write_metadata()
-        for index in list(self.tables)[: limit // 4]:
-            if index not in self._dirty_tables:
-                del self.tables[index]
+        for index in [each for each in self.tables if each not in self._dirty_tables][: limit // 4]:
+            del self.tables[index]
 
     def l2_for_write(self, l1_index: int) -> L2Table:
         """The active L2 table of an L1 index, ready to be changed: made, or copied from the snapshots, when needed."""

@@ -63,7 +63,7 @@ def runs(image: Qcow2Image, offset: int, length: int) -> Iterator[Run]:
         l1_index = offset // reach
         table = image.l2_table(l1_index)
         if table is None:
-            stop = min(end, image.next_l2(l1_index + 1) * reach)
+            stop = min(end, image.next_l2(l1_index + 1, -(-end // reach)) * reach)
             yield Run(offset, stop - offset, Kind.UNALLOCATED, 0)
         else:
             stop = min(end, (l1_index + 1) * reach)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import errno
+from pathlib import Path
 
 import pytest
 
+from hostel.block import graph
+from hostel.block.formats.qcow2.driver import Qcow2Driver
 from hostel.block.formats.qcow2.layout import Incompatible
 from hostel.errors import CorruptImage
 from support import qcow2
@@ -114,3 +117,19 @@ def test_unknown_autoclear_bits_are_cleared_before_the_first_change_with_one_sma
             (Kind.WRITE, 88, bytes(8)),
             (Kind.FLUSH, 0, b""),
         ]
+
+
+def test_tables_that_are_read_make_room_behind_tables_that_wait_to_be_written(tmp_path: Path) -> None:
+    path, cluster, tables = tmp_path / "disk.qcow2", 2 << 20, 30
+    reach = cluster // 8 * cluster
+    qcow2.create_file(path, tables * reach, {"cluster_size": cluster})
+    with graph.open(str(path), "qcow2", read_only=False) as node:
+        for index in range(tables):
+            node.write_zeroes(index * reach, cluster)
+    with graph.open(str(path), "qcow2", read_only=False) as node:
+        for index in range(8):
+            node.write_zeroes(index * reach + cluster, cluster)
+        for index in range(8, tables):
+            assert node.read(index * reach, 512) == bytes(512)
+        assert isinstance(node.driver, Qcow2Driver)
+        assert len(node.driver._image.tables) <= 16
