@@ -35,6 +35,7 @@ def assign_aliases(domain: Domain) -> None:
         ("hub", devices.hubs),
         ("watchdog", devices.watchdogs),
         ("rng", devices.rngs),
+        ("panic", devices.panics),
     )
     for prefix, group in groups:
         for index, device in enumerate(group):

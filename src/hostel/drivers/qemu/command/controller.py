@@ -21,6 +21,7 @@ _ORDER: Final = (
     ControllerType.IDE,
     ControllerType.SATA,
     ControllerType.VIRTIO_SERIAL,
+    ControllerType.CCID,
     ControllerType.FDC,
 )
 _USB: Final = {
@@ -56,10 +57,11 @@ _ROOTS: Final = ("pci-root", "pcie-root")
 def arguments(domain: Domain, bootindex: dict[int, int]) -> list[str]:
     """Every controller that is not built into the machine."""
     argv: list[str] = []
-    for kind in _ORDER:
-        for controller in domain.devices.controllers:
-            if controller.type == kind:
-                argv += _controller(domain, controller, bootindex)
+    for controller in domain.devices.controllers:
+        if controller.type not in _ORDER:
+            raise unsupported(f"controller type='{controller.type}' is not supported by this driver; remove it")
+    for controller in sorted(domain.devices.controllers, key=lambda item: _ORDER.index(item.type)):
+        argv += _controller(domain, controller, bootindex)
     return argv
 
 
@@ -85,10 +87,10 @@ def _controller(domain: Domain, controller: Controller, bootindex: dict[int, int
             if controller.index:
                 raise unsupported("Only a single IDE controller is supported for this machine type")
             return []
-        case ControllerType.FDC:
-            return _floppy(domain, controller, bootindex)
+        case ControllerType.CCID:
+            return _device(domain, controller, {"driver": "usb-ccid"})
         case _:
-            raise unsupported(f"controller type='{controller.type}' is not supported by this driver; remove it")
+            return _floppy(domain, controller, bootindex)
 
 
 def _device(domain: Domain, controller: Controller, properties: dict[str, Any]) -> list[str]:

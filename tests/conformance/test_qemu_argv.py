@@ -1,0 +1,86 @@
+"""QEMU's command line beside the one of a real libvirtd: the guest sees the same machine."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from hostel.drivers.qemu import document
+from hostel.drivers.qemu.alias import assign_aliases
+from hostel.drivers.qemu.command.context import Context
+from hostel.drivers.qemu.command.machine import build
+from hostel.errors import VirtError
+from support import libvirtd, machines
+from support.domain import CASES, GOLDEN, QEMU
+from support.libvirtd import Libvirtd
+
+pytestmark = [pytest.mark.requires_tool("virsh"), pytest.mark.requires_tool("libvirtd")]
+
+# What makes the guest's machine. Not compared: block nodes and back ends, whose names are each program's own; VNC,
+# whose port we leave to QEMU; memory, which libvirt gives as an object; and libvirt's own channels and secrets.
+OPTIONS = ("-accel", "-audiodev", "-cpu", "-device", "-global", "-rtc", "-smp", "-watchdog-action")
+OWN_NAMES = re.compile(r"^(hostel|libvirt)-\d+(-\d+)?-format$")
+
+
+@pytest.fixture(scope="module")
+def daemon() -> Iterator[Libvirtd]:
+    with libvirtd.running() as daemon:
+        yield daemon
+
+
+def machine(argv: list[str]) -> list[str]:
+    """The options that make the guest's machine, each as one line."""
+    lines: list[str] = []
+    for option, value in itertools.pairwise(argv):
+        if option not in OPTIONS:
+            continue
+        if value.startswith("{"):
+            found = json.loads(value)
+            if OWN_NAMES.match(str(found.get("drive"))):
+                found["drive"] = "its node"
+            if found["driver"] in ("isa-parallel", "isa-fdc"):  # we say what QEMU would choose: the number, an id
+                found.pop("index", None)
+                found.pop("id", None)
+            value = json.dumps(found, sort_keys=True)
+        if option == "-smp":
+            value = value.replace(",dies=1", "")
+        lines.append(f"{option} {value}")
+    return sorted(lines)
+
+
+def without_interfaces(xml: str) -> str:
+    """Leave out what virsh makes taps of, for which it needs rights."""
+    return re.sub(r"<interface.*?</interface>", "", xml, flags=re.DOTALL)
+
+
+def compare(daemon: Libvirtd, xml: str, directory: Path) -> None:
+    domain = document.parse(xml, QEMU)
+    path = directory / "domain.xml"
+    path.write_text(domain.format())
+    answer = daemon.virsh("domxml-to-native", "qemu-argv", str(path), check=False)
+    if answer.returncode:
+        pytest.skip(answer.stderr.strip())
+    assign_aliases(domain)
+    try:
+        ours = build(domain, Context("/usr/bin/qemu-system-x86_64", Path("/run/monitor"), lambda _: None))
+    except VirtError as error:
+        assert "is not supported by this driver" in error.message
+        pytest.skip(error.message)
+    assert machine(ours) == machine(shlex.split(answer.stdout))
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_guest_sees_the_machine_that_libvirt_gives_it(daemon: Libvirtd, case: str, tmp_path: Path) -> None:
+    compare(daemon, without_interfaces((GOLDEN / f"{case}.xml").read_text()), tmp_path)
+
+
+@pytest.mark.requires_tool("qemu-img")
+@pytest.mark.parametrize("name", machines.MACHINES)
+def test_guest_sees_every_device_as_libvirt_gives_it(daemon: Libvirtd, name: str, tmp_path: Path) -> None:
+    compare(daemon, machines.machine(name, tmp_path, interfaces=False), tmp_path)
