@@ -4,6 +4,7 @@ import errno
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,24 @@ def test_zeroes_are_written_where_the_file_system_cannot(node: BlockNode, monkey
     assert node.read(0, 3_000_000) == b"\xff" + bytes(2_999_998) + b"\xff"
     node.discard(0, 3_000_000)
     assert node.read(0, 1) == b"\xff"
+
+
+def test_zeroes_beyond_the_end_never_cut_off_what_another_thread_writes_there(node: BlockNode) -> None:
+    count, size = 4000, 512
+    ready = threading.Barrier(2, timeout=30)
+
+    def write() -> None:
+        for index in range(count):
+            ready.wait()
+            node.pwrite((2 * index + 1) * size, b"x" * size)
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    for index in range(count):
+        ready.wait()
+        node.write_zeroes(2 * index * size, size, unmap=True)
+    thread.join()
+    assert node.read(0, 2 * count * size) == (bytes(size) + b"x" * size) * count
 
 
 def test_failing_fallocate_is_reported(node: BlockNode, monkeypatch: pytest.MonkeyPatch) -> None:

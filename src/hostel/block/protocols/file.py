@@ -170,16 +170,16 @@ class FileDriver(BlockDriver):
         """Zero a range by asking the file system, or else by writing."""
         self._data = (0, 0)
         end = offset + length
-        if not self._is_device and offset >= self.length:
-            # Growing a file makes a hole, which is all that unmap could give.
-            if unmap or not self._fallocate(_FALLOC_ZERO_RANGE, offset, length):
-                os.ftruncate(self._fd, end)
+        is_new = not self._is_device and offset >= self.length
+        if is_new and not unmap and self._fallocate(_FALLOC_ZERO_RANGE, offset, length):
             return
-        if unmap and self._can_punch and not self._is_device:
+        if (is_new or (unmap and self._can_punch)) and not self._is_device:
+            # Never by ftruncate(): another thread may write beyond the end meanwhile, and would lose it again.
+            if end > self.length:
+                self.pwrite(end - 1, _ZEROES[:1])
+            # Growing a file makes a hole, which is all that unmap could give.
             self._can_punch = self._fallocate(_FALLOC_PUNCH_HOLE | _FALLOC_KEEP_SIZE, offset, length)
-            if self._can_punch:
-                if end > self.length:
-                    os.ftruncate(self._fd, end)
+            if self._can_punch or is_new:
                 return
         if self._can_zero:
             self._can_zero = self._fallocate(_FALLOC_ZERO_RANGE, offset, length)
