@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from typing import Final
 
@@ -10,6 +11,8 @@ from hostel.block.driver import Emptying
 from hostel.block.node import BlockNode
 from hostel.errors import BlockError
 from hostel.img.copy import CopyJob, CopySettings, Feedback
+from hostel.img.target import failed
+from hostel.img.transfer import CopyError
 
 _NOBODY: Final = Feedback()
 
@@ -27,14 +30,14 @@ def find_base(node: BlockNode, base: str | None) -> int:
     layers = list(node.chain())
     if base is None:
         if len(layers) < 2:
-            raise BlockError("Image does not have a backing file", errno=22)
+            raise BlockError("Image does not have a backing file", errno=errno.EINVAL)
         return 1
     for depth, layer in enumerate(layers[:-1], 1):
         recorded = {reference.filename for reference in layer.driver.references() if reference.child == "backing"}
         resolved = os.path.realpath(names.resolve(base, layer.place))
         if base in recorded or resolved == os.path.realpath(layers[depth].filename):
             return depth
-    raise BlockError(f"Did not find '{base}' in the backing chain of '{node.filename}'", errno=22)
+    raise BlockError(f"Did not find '{base}' in the backing chain of '{node.filename}'", errno=errno.EINVAL)
 
 
 def commit(node: BlockNode, depth: int, *, rate: int = 0, empty: bool = True, feedback: Feedback = _NOBODY) -> None:
@@ -59,10 +62,15 @@ def commit(node: BlockNode, depth: int, *, rate: int = 0, empty: bool = True, fe
         settings = CopySettings(min_sparse=None, base=base, rate=rate)
         CopyJob([node], base, settings, feedback).run()
         base.flush()
+    except CopyError as error:
+        reason = os.strerror(error.errno or errno.EIO)
+        raise BlockError(f"Block job failed: {reason}", errno=error.errno, hint=error.hint) from None
     except OSError as error:
-        hint = error.hint or error.message if isinstance(error, BlockError) else None
-        raise BlockError(f"Block job failed: {os.strerror(error.errno or 5)}", errno=error.errno, hint=hint) from None
+        raise failed("Block job failed", error) from None
     if empty and isinstance(node.driver, Emptying):
-        with node.lock():
-            node.driver.make_empty()
-        node.flush()
+        try:
+            with node.lock():
+                node.driver.make_empty()
+            node.flush()
+        except OSError as error:
+            raise failed(f"Failed to empty {node.filename}", error) from None

@@ -19,7 +19,6 @@ from hostel.block.extent import Status
 from hostel.block.node import BlockNode
 from hostel.errors import BlockError
 from hostel.img.segments import rounded_length
-from hostel.img.sparse import ZeroFinder
 from hostel.img.target import failed
 from hostel.units import MiB
 
@@ -100,7 +99,6 @@ class _Rebase:
         self._new = new
         self._size = rounded_length(node)
         self._cluster = node.driver.info().cluster_size or MiB
-        self._zeroes = ZeroFinder(self._cluster)
         is_prefix = self._old is not None and any(layer is new for layer in self._old.chain())
         self._base = new if is_prefix else None
         self._buffers = bytearray(max(_CHUNK, self._cluster)), bytearray(max(_CHUNK, self._cluster))
@@ -170,12 +168,13 @@ class _Rebase:
             yield start, length
 
     def _write(self, offset: int, view: memoryview) -> None:
-        position = 0
-        for start, end in self._zeroes.data_ranges(view, offset):
-            self._write_zeroes(offset + position, start - position)
-            self._node.pwrite(offset + start, view[start:end])
-            position = end
-        self._write_zeroes(offset + position, len(view) - position)
+        """Write clusters of the old backing node; beyond its end they are zeroes and need no space."""
+        end = rounded_length(self._old) if self._old is not None else 0
+        end = -(-end // self._cluster) * self._cluster
+        data = max(0, min(end - offset, len(view)))
+        if data:
+            self._node.pwrite(offset, view[:data])
+        self._write_zeroes(offset + data, len(view) - data)
 
     def _write_zeroes(self, offset: int, length: int) -> None:
         """Zero a range in the overlay itself.

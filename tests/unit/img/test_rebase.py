@@ -68,19 +68,23 @@ def test_content_is_the_same_on_the_new_backing_image(
     assert (lines, result.leaks, result.corruptions) == ([], 0, 0)
 
 
-def test_only_clusters_that_differ_are_copied_and_zeroes_need_no_space() -> None:
-    old = bytearray(noise(1))
+def test_only_clusters_that_differ_are_copied_and_zeroes_beyond_the_old_end_need_no_space() -> None:
+    old = bytearray(noise(1, 2 * MiB - 1024))
     old[MiB : MiB + 131072] = bytes(131072)
-    new = bytearray(old)
+    new = below(old, SIZE)
     new[65536 + 5] ^= 1
     new[MiB : MiB + 131072] = b"n" * 131072
+    new[2 * MiB - 512] = 1
+    new[2 * MiB + 65536] = 1
     image = MemoryDriver(create(SIZE, {"backing_file": "old", "backing_fmt": "raw"}))
     with attach(image, backing=bytes(old)) as node:
         rebase(node, disk(bytes(new)))
         held = [extent for extent in node.extents() if extent.status & Status.ALLOCATED]
     assert [(extent.offset, extent.length, bool(extent.status & Status.ZERO)) for extent in held] == [
         (65536, 65536, False),
-        (MiB, 131072, True),
+        (MiB, 131072, False),
+        (2 * MiB - 65536, 65536, False),
+        (2 * MiB + 65536, 65536, True),
     ]
 
 
