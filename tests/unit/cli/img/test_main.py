@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from hostel.cli.img import main as tool
-from hostel.cli.img.main import COMMANDS, MISSING, main
+from hostel.cli.img.main import COMMANDS, main
 
 
 def test_help_shows_every_command_and_format(capsys: pytest.CaptureFixture[str]) -> None:
@@ -32,12 +32,6 @@ def test_the_version_begins_as_qemus_does(capsys: pytest.CaptureFixture[str]) ->
 
 def test_nothing_to_do_is_no_error() -> None:
     assert main(["-T", "foo"], "qemu-img") == 0
-
-
-@pytest.mark.parametrize("name", MISSING)
-def test_what_is_missing_is_refused_by_name(capsys: pytest.CaptureFixture[str], name: str) -> None:
-    assert main([name, "x"], "qemu-img") == 1
-    assert capsys.readouterr().err == f"qemu-img: '{name}' is not implemented yet\n"
 
 
 def test_errors_begin_with_the_name_it_was_called_by(capsys: pytest.CaptureFixture[str]) -> None:
