@@ -68,6 +68,8 @@ def _remembered(cache: Path, what: str, emulator: str, facts: list[str], ask: Ca
     with contextlib.suppress(OSError):
         return remembered.read_text()
     answer = ask()
+    if not answer:
+        return answer  # it could not be asked this time
     with contextlib.suppress(OSError):
         cache.mkdir(parents=True, exist_ok=True, mode=0o700)
         write_atomically(remembered, answer)

@@ -98,3 +98,46 @@ def test_truncated_header_is_left_to_qemu(tmp_path: Path) -> None:
     top = qcow2(tmp_path / "top", "base", "raw")
     top.write_bytes(top.read_bytes()[:80])
     assert source.prepare(domain(disk(top)), None) == []
+
+
+BACKED = "<disk><driver type='qcow2'/><source file='{top}'/><backingStore type='file'><format type='{fmt}'/>"
+BACKED += "<source file='{base}'/>{end}</backingStore><target dev='vda'/></disk>"
+
+
+def test_backing_images_of_the_document_are_checked_in_place_of_the_headers(tmp_path: Path) -> None:
+    top, base = qcow2(tmp_path / "top", "elsewhere"), tmp_path / "base"
+    xml = BACKED.format(top=top, base=base, fmt="raw", end="<backingStore/>")
+    with pytest.raises(VirtError, match=r"base' of disk 'vda': No such file"):
+        source.prepare(domain(xml), None)
+    base.touch()
+    assert source.prepare(domain(xml), None) == []
+
+
+@pytest.mark.parametrize(("end", "refused"), [("", True), ("<backingStore/>", False)])
+def test_chain_behind_the_last_image_of_the_document_is_checked(tmp_path: Path, end: str, refused: bool) -> None:
+    top, base = qcow2(tmp_path / "top"), qcow2(tmp_path / "base", "unnamed")
+    (tmp_path / "unnamed").touch()
+    xml = BACKED.format(top=top, base=base, fmt="qcow2", end=end)
+    if refused:
+        with pytest.raises(VirtError, match="does not record the format"):
+            source.prepare(domain(xml), None)
+    else:
+        assert source.prepare(domain(xml), None) == []
+
+
+def test_optional_image_that_is_missing_is_dropped_with_a_note(tmp_path: Path) -> None:
+    (tmp_path / "there").touch()
+    disks = "".join(
+        f"<disk device='{device}'><source file='{tmp_path}/{name}' startupPolicy='optional'/>"
+        f"<target dev='{dev}'/></disk>"
+        for device, name, dev in (("disk", "a", "vda"), ("cdrom", "b", "sda"), ("disk", "there", "vdb"))
+    )
+    document = domain(disks)
+    assert [note.partition(":")[0] for note in source.prepare(document, None)] == ["dropped", "dropped"]
+    left = {disk.target.dev: disk.source is not None for disk in document.devices.disks}
+    assert left == {"sda": False, "vdb": True}
+
+
+def test_relative_path_is_refused() -> None:
+    with pytest.raises(VirtError, match="must be absolute"):
+        source.prepare(domain("<disk><source file='d'/><target dev='vda'/></disk>"), None)

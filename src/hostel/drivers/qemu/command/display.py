@@ -51,6 +51,8 @@ def graphics(domain: Domain, context: Context) -> list[str]:
 
 def _vnc(device: Graphics, context: Context) -> str:
     """Where a server listens."""
+    if len(device.listens) > 1:
+        raise unsupported("more than one <listen> of a VNC server; write one")
     listen = device.listens[0] if device.listens else Listen(type="address")
     if listen.type == "socket":
         device.socket = listen.socket = listen.socket or str(context.monitor.parent / "vnc")
