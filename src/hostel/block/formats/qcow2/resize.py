@@ -12,7 +12,7 @@ from hostel.block.formats.qcow2 import layout
 from hostel.block.formats.qcow2.image import Qcow2Image
 from hostel.block.formats.qcow2.write import Guest
 from hostel.codec.table import pack_table
-from hostel.errors import BlockError, NoSpace, UnsupportedFeature
+from hostel.errors import BlockError, CorruptImage, NoSpace, UnsupportedFeature
 from hostel.units import INT64_MAX
 
 _STEP: Final = 1 << 30  # bytes mapped at once while preallocating
@@ -135,6 +135,8 @@ def _shrink(guest: Guest, size: int) -> None:
     image = guest.image
     image.begin_write()
     image.flush_metadata()
+    _require_droppable(guest, size)
+    image.flush_metadata()
     image.write_header_fields(image.header.replace(size=size), "size", "crypt_method")
     image.bitmaps.resize(size)
     _drop_beyond(guest, size)
@@ -142,6 +144,55 @@ def _shrink(guest: Guest, size: int) -> None:
     _truncate_file(image)
     if image.raw_external:
         image.data.resize(size)
+
+
+def _require_droppable(guest: Guest, size: int) -> None:
+    """Load all that dropping what lies beyond ``size`` needs, so that nothing has changed where that is broken.
+
+    Raises:
+        CorruptImage: a table makes no sense, or a refcount is wrong.
+    """
+    image, geometry = guest.image, guest.image.geometry
+    index = geometry.l1_entries(size)
+    start = geometry.align(size)
+    if start < index * geometry.l2_reach and image.l2_table(index - 1) is not None:
+        # Its entries will be changed: what it shares with a snapshot is copied now.
+        table = image.l2_for_write(index - 1)
+        _require_counted(image, table.entries[start % geometry.l2_reach >> geometry.cluster_bits :])
+    while (index := image.next_l2(index)) < len(image.l1):
+        table_beyond = image.l2_table(index)
+        if table_beyond is not None:
+            _require_counted(image, table_beyond.entries)
+            _require_refcounts(image, table_beyond.offset >> geometry.cluster_bits, 1)
+        index += 1
+
+
+def _require_counted(image: Qcow2Image, entries: array[int]) -> None:
+    """See that all that L2 entries refer to is counted as in use."""
+    geometry = image.geometry
+    first = count = 0
+    for entry in entries:
+        if entry & layout.COMPRESSED:
+            offset, length = geometry.compressed_range(entry & ~layout.COMPRESSED)
+        else:
+            offset, length = entry & layout.OFFSET_MASK, geometry.cluster_size
+            if not offset or image.external:
+                continue
+            if geometry.in_cluster(offset):
+                raise CorruptImage(f"Cluster allocation offset {offset:#x} unaligned")
+        cluster = offset >> geometry.cluster_bits
+        if cluster != first + count:
+            _require_refcounts(image, first, count)
+            first, count = cluster, 0
+        count += ((offset + length - 1) >> geometry.cluster_bits) - cluster + 1
+    _require_refcounts(image, first, count)
+
+
+def _require_refcounts(image: Qcow2Image, first: int, count: int) -> None:
+    values, _ = image.refcounts.counts(first, count)
+    if 0 in values:
+        offset = (first + values.index(0)) << image.geometry.cluster_bits
+        raise CorruptImage(f"The refcount of the cluster at {offset:#x} is wrong")
 
 
 def make_empty(guest: Guest) -> None:
@@ -172,8 +223,11 @@ def _drop_beyond(guest: Guest, size: int) -> None:
 
 
 def _truncate_file(image: Qcow2Image) -> None:
-    """Cut the file off after the last cluster in use."""
-    end = image.refcounts.end() << image.geometry.cluster_bits
+    """Cut the file off after the last cluster in use, where that can be told."""
+    try:
+        end = image.refcounts.end() << image.geometry.cluster_bits
+    except CorruptImage:
+        return
     if 0 < end < image.file.length:
         image.file.resize(end)
 

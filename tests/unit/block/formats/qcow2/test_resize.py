@@ -7,6 +7,7 @@ import random
 import pytest
 
 from hostel.block.driver import Preallocation
+from hostel.errors import CorruptImage
 from support import qcow2
 from support.crash import crash_states
 from support.memory import LoggedDriver, MemoryDriver
@@ -55,3 +56,43 @@ def test_what_an_interrupted_shrink_left_does_not_come_back_when_the_image_grows
             node.resize(SIZE)
             assert node.read(0, SIZE) == (b"old" * SIZE)[: 5 * 512] + bytes(SIZE - 5 * 512)
     assert kept > 5
+
+
+def break_refcounts(data: bytearray, *, zero: bool) -> None:
+    """Make the refcount block that covers the end of the file unusable, or say there that nothing is in use."""
+    header = qcow2.header(data)
+    entries = 8 * 512 >> header.refcount_order
+    place = header.refcount_table_offset + (len(data) // 512 - 2) // entries * 8
+    block = int.from_bytes(data[place : place + 8], "big")
+    assert block
+    if zero:
+        data[block : block + 512] = bytes(512)
+    else:
+        data[place : place + 8] = (block + 256).to_bytes(8, "big")
+
+
+@pytest.mark.parametrize("zero", [False, True], ids=["unreadable", "wrong"])
+@pytest.mark.parametrize("size", [0, 512, 7 * 512, SIZE // 2])
+def test_an_image_that_cannot_be_shrunk_keeps_its_size_and_its_data(size: int, zero: bool) -> None:
+    driver = MemoryDriver(qcow2.create(SIZE, {"cluster_size": 512, "refcount_bits": 64}))
+    with qcow2.attach(driver) as node:
+        node.pwrite(0, b"old" * (SIZE // 3))
+    break_refcounts(driver.data, zero=zero)
+    node = qcow2.attach(driver)
+    with pytest.raises(CorruptImage):
+        node.resize(size)
+    node.close()
+    assert qcow2.header(driver.data).size == SIZE
+    with qcow2.attach(driver, read_only=True) as node:
+        assert node.read(0, SIZE) == (b"old" * SIZE)[:SIZE]
+
+
+def test_a_broken_part_that_shrinking_does_not_need_is_no_hindrance() -> None:
+    driver = MemoryDriver(qcow2.create(SIZE, {"cluster_size": 512, "refcount_bits": 64}))
+    with qcow2.attach(driver) as node:
+        node.pwrite(0, b"old" * (SIZE // 3))
+    table = qcow2.header(driver.data).refcount_table_offset
+    driver.data[table + 3 * 8 + 6] |= 1  # the fourth block lies nowhere
+    with qcow2.attach(driver) as node:
+        node.resize(SIZE - 512)
+    assert qcow2.header(driver.data).size == SIZE - 512
