@@ -13,6 +13,7 @@
     |   +-- NoSpace             ENOSPC, on the host or in the format
     |   +-- ImageLocked         another process holds the image
     |   +-- UntrustedReference  an untrusted image names something outside itself
+    |   +-- Mismatch            copies that should be equal are not
     +-- NetworkError(HostelError, OSError)   a peer cannot be reached, or is not who it should be; has an errno
     +-- ProtocolError           wire protocols
     |   +-- LocalProtocolError  our misuse
@@ -102,6 +103,10 @@ class UntrustedReference(BlockError):
     """An image opened as untrusted names a file or an address outside itself."""
 
     default_errno = _errno.EACCES
+
+
+class Mismatch(BlockError):
+    """Copies of one image that should be equal are not; the message says where."""
 
 
 class NetworkError(HostelError, OSError):

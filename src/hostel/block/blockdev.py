@@ -198,7 +198,7 @@ def _filter(name: str, rest: dict[str, Any]) -> Described:
     for edge in row.edges:
         number = 0
         while options := _take(rest, f"{edge}.{number}" if row.lists else edge):
-            children[f"{edge}.{number}" if row.lists else edge] = child(options, probes=row.probes)
+            children[f"{edge}.{number}" if row.lists else edge] = child(options, probes=edge in row.probes)
             number += 1
             if not row.lists:
                 break

@@ -242,7 +242,8 @@ class FilterDriver(BlockDriver):
     def __init__(self, children: Mapping[str, BlockNode]) -> None:
         super().__init__()
         self.children.update(children)
-        self.child = children[self.primary]
+        # Without a primary child it is no filter of one node, and only lays several together.
+        self.child = children[self.primary or next(iter(children))]
         self.supports = self.child.driver.supports & ~Supports.BACKING
 
     @classmethod

@@ -117,7 +117,7 @@ class BlockNode:
     def backing(self) -> BlockNode | None:
         """The node below an overlay, and below the overlay that a filter shows."""
         if isinstance(self.driver, FilterDriver):
-            return self.driver.child.backing
+            return self.driver.child.backing if self.driver.primary else None
         return self.driver.children.get("backing")
 
     @property

@@ -41,6 +41,11 @@ def clear() -> None:
     _objects.clear()
 
 
+def find(identifier: str) -> object | None:
+    """An object of any type; None where there is none of this name."""
+    return _objects.get(identifier)
+
+
 def secret(identifier: str) -> Secret:
     """A secret.
 

@@ -45,6 +45,8 @@ PROTOCOLS: Final[dict[str, ProtocolRow]] = {
         "hostel.block.protocols.nbd.driver:NbdDriver",
         ("nbd", "nbd+tcp", "nbd+unix", "nbds", "nbds+tcp", "nbds+unix"),
     ),
+    "null-aio": ProtocolRow("hostel.block.protocols.null:NullAioDriver", ("null-aio",)),
+    "null-co": ProtocolRow("hostel.block.protocols.null:NullDriver", ("null-co",)),
 }
 
 
@@ -54,20 +56,27 @@ class FilterRow(NamedTuple):
     Attributes:
         target: ``module:Class``.
         edges: the options that describe its children, the primary one first.
-        probes: the format of a child that is described by its name alone is guessed; else it is taken as it is.
+        probes: the edges whose children, described by a name alone, have their format guessed; others are taken as is.
         scheme: what stands before the colon in its file names; empty where it has none.
         lists: its children are numbered (``children.0``).
     """
 
     target: str
     edges: tuple[str, ...] = ("file",)
-    probes: bool = True
+    probes: tuple[str, ...] = ("file",)
     scheme: str = ""
     lists: bool = False
 
 
 FILTERS: Final[dict[str, FilterRow]] = {
-    "blkdebug": FilterRow("hostel.block.filters.blkdebug:BlkdebugDriver", ("image",), False, "blkdebug"),
+    "blkdebug": FilterRow("hostel.block.filters.blkdebug:BlkdebugDriver", ("image",), (), "blkdebug"),
+    "blklogwrites": FilterRow("hostel.block.filters.blklogwrites:BlklogwritesDriver", ("file", "log")),
+    "blkverify": FilterRow("hostel.block.filters.blkverify:BlkverifyDriver", ("test", "raw"), ("test",), "blkverify"),
+    "compress": FilterRow("hostel.block.filters.compress:CompressDriver"),
+    "copy-on-read": FilterRow("hostel.block.filters.copy_on_read:CopyOnReadDriver"),
+    "preallocate": FilterRow("hostel.block.filters.preallocate:PreallocateDriver"),
+    "quorum": FilterRow("hostel.block.filters.quorum:QuorumDriver", ("children",), ("children",), lists=True),
+    "throttle": FilterRow("hostel.block.filters.throttle:ThrottleDriver"),
 }
 
 # Formats and protocols of QEMU that we know by name only, so that a refusal can say so.

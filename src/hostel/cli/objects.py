@@ -17,6 +17,11 @@ if TYPE_CHECKING:
     from hostel.net.authorization import ListAuthorization
 
 _SECRET: Final = ("data", "file", "format", "iv", "keyid")
+_LIMITS: Final = tuple(f"{unit}-{direction}" for unit in ("bps", "iops") for direction in ("total", "read", "write"))
+_THROTTLE: Final = (
+    *(f"x-{name}{suffix}" for name in _LIMITS for suffix in ("", "-max", "-max-length")),
+    "x-iops-size",
+)
 _TLS: Final = ("dir", "endpoint", "verify-peer", "priority", "passwordid", "sanity-check", "loaded")
 # The types that QEMU's tools can create, and the properties of those that are made; the rest is accepted for scripts
 # that name it and do not need it.
@@ -29,7 +34,7 @@ _TYPES: Final[Mapping[str, tuple[str, ...] | None]] = {
     "secret": _SECRET,
     "secret_keyring": None,
     "thread-context": None,
-    "throttle-group": None,
+    "throttle-group": ("limits", *_THROTTLE),
     "tls-cipher-suites": None,
     "tls-creds-anon": None,
     "tls-creds-psk": None,
@@ -195,6 +200,20 @@ def _authorize_file(given: Mapping[str, Any]) -> object:
     return FileAuthorization(load)
 
 
+def _throttle_group(given: Mapping[str, Any]) -> object:
+    from hostel.block.filters.throttle import ThrottleGroup
+
+    limits = given.get("limits", {})
+    if not isinstance(limits, Mapping):
+        raise Failure("Invalid parameter type for 'limits', expected: object")
+    properties = {f"limits.{name}": value for name, value in limits.items()}
+    properties |= {name: value for name, value in given.items() if name not in ("id", "limits")}
+    try:
+        return ThrottleGroup.from_properties(properties)
+    except BlockError as error:
+        raise Failure(error.message) from None
+
+
 def _refuse(kind: str) -> Callable[[Mapping[str, Any]], object]:
     def make(_: Mapping[str, Any]) -> object:
         raise Failure(f"'{kind}' objects are not supported; TLS is done with tls-creds-x509")
@@ -207,6 +226,7 @@ _MAKERS: Final[Mapping[str, Callable[[Mapping[str, Any]], object]]] = {
     "authz-listfile": _authorize_file,
     "authz-simple": _authorize_one,
     "secret": _secret,
+    "throttle-group": _throttle_group,
     "tls-creds-anon": _refuse("tls-creds-anon"),
     "tls-creds-psk": _refuse("tls-creds-psk"),
     "tls-creds-x509": _tls_credentials,

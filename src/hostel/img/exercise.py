@@ -33,15 +33,9 @@ def write_compressed(node: BlockNode, offset: int, data: bytes) -> None:
     cluster_size = driver.cluster_size
     if offset % cluster_size or (end % cluster_size and end != node.length):
         raise BlockError("A compressed write is whole clusters", errno=errno.EINVAL)
-    compress = driver.compressor()
-    for start in range(0, len(data), cluster_size):
-        part = data[start : start + cluster_size]
-        payload = compress(part.ljust(cluster_size, b"\0"))
-        if payload is None:
-            node.pwrite(offset + start, part)
-            continue
-        with node.lock():
-            driver.pwrite_compressed(offset + start, payload)
+    from hostel.block.filters import compress
+
+    compress.write_compressed(node, offset, data)
 
 
 def load_vm_state(node: BlockNode, offset: int, buf: memoryview) -> None:

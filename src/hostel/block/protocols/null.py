@@ -1,0 +1,99 @@
+"""Protocols ``null-co`` and ``null-aio``: a disk that keeps nothing, for measuring what lies above it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any, Final, Self
+
+from hostel.block.driver import OpenMode, ProtocolDriver, Supports, Threading
+from hostel.block.extent import Extent, Status
+from hostel.block.options import Kind, Option, OptionError, Options
+
+
+class NullDriver(ProtocolDriver):
+    """Accepts every write and forgets it; a read leaves the buffer as it is, or zeroes it with ``read-zeroes``."""
+
+    name = "null-co"
+    supports = Supports.WRITE | Supports.ZEROES | Supports.DISCARD
+    threading = Threading.PARALLEL
+    options: Final = Options(  # type: ignore[misc]
+        Option("size", Kind.SIZE, "size of the null block", "1G"),
+        Option("latency-ns", Kind.NUMBER, "nanoseconds (approximated) to wait before completing request", "0"),
+        Option("read-zeroes", Kind.BOOL, "return zeroes when read", "off"),
+    )
+
+    def __init__(self, size: int, latency: float, *, read_zeroes: bool) -> None:
+        super().__init__()
+        self.filename = f"{self.name}://"
+        self._size = size
+        self._latency = latency  # seconds
+        self._read_zeroes = read_zeroes
+
+    @classmethod
+    def parse_filename(cls, name: str) -> Mapping[str, Any]:
+        """Read the only name that there is.
+
+        Raises:
+            OptionError: it is another one.
+        """
+        if name not in ("null-co://", "null-aio://"):
+            raise OptionError(f"The only allowed filename for this driver is '{cls.name}://'")
+        return {}
+
+    @classmethod
+    def open(cls, options: Mapping[str, Any], mode: OpenMode, *, creating: bool = False) -> Self:
+        """Make the disk.
+
+        Raises:
+            OptionError: an option is unknown or wrong.
+        """
+        for name in options:
+            if name not in cls.options:
+                raise OptionError(f"Block protocol '{cls.name}' doesn't support the option '{name}'")
+        texts = {
+            name: ("on" if value else "off") if isinstance(value, bool) else str(value)
+            for name, value in options.items()
+        }
+        values = cls.options.convert(texts)
+        latency = int(values["latency-ns"])
+        if not 0 <= latency < 2**63:
+            raise OptionError("latency-ns is invalid")
+        return cls(int(values["size"]), latency / 1e9, read_zeroes=bool(values["read-zeroes"]))
+
+    @property
+    def length(self) -> int:
+        """The size that the options say."""
+        return self._size
+
+    def _wait(self) -> None:
+        if self._latency:
+            time.sleep(self._latency)
+
+    def pread(self, offset: int, buf: memoryview) -> None:
+        """Read nothing, or zeroes."""
+        if self._read_zeroes:
+            buf[:] = bytes(len(buf))
+        self._wait()
+
+    def pwrite(self, offset: int, data: memoryview) -> None:
+        """Forget."""
+        self._wait()
+
+    def write_zeroes(self, offset: int, length: int, *, unmap: bool) -> None:
+        """Forget."""
+        self._wait()
+
+    def flush(self) -> None:
+        """There is nothing."""
+        self._wait()
+
+    def extents(self, offset: int, length: int) -> Iterator[Extent]:
+        """Zeroes where that is promised, else data."""
+        yield Extent(offset, length, Status.ALLOCATED | (Status.ZERO if self._read_zeroes else Status.DATA), offset)
+
+
+class NullAioDriver(NullDriver):
+    """The same under the name of QEMU's other interface."""
+
+    name = "null-aio"
