@@ -152,10 +152,11 @@ class Machine(abc.ABC, Generic[Event]):
 
     Args:
         limit: see :class:`Stream`.
+        capacity: likewise.
     """
 
-    def __init__(self, limit: int) -> None:
-        self.stream = Stream(limit)
+    def __init__(self, limit: int, *, capacity: int = 4 * KiB) -> None:
+        self.stream = Stream(limit, capacity=capacity)
         self.events: list[Event] = []
         self.out: list[bytes] = []
         self.finished = False
@@ -190,12 +191,15 @@ class Machine(abc.ABC, Generic[Event]):
 
     def outgoing(self) -> list[bytes]:
         """What to write now."""
-        out, self.out = self.out, []
+        out = list(self.out)
+        self.out.clear()
         return out
 
     def take_events(self) -> list[Event]:
         """What has happened since the last call."""
-        events, self.events = self.events, []
+        # The same list goes on: a parser may have been stopped with a hand on it.
+        events = list(self.events)
+        self.events.clear()
         return events
 
     def rest(self) -> bytes:

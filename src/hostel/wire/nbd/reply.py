@@ -15,7 +15,7 @@ from hostel.wire.nbd import protocol
 from hostel.wire.nbd.protocol import CHUNK_DONE, CHUNK_IS_ERROR, Chunk, Command, from_wire_error
 from hostel.wire.stream import Machine
 
-_CAPACITY: Final = 64 * KiB
+_CAPACITY: Final = 16 * KiB  # bytes received at once where no data is due: small replies come whole
 _MAX_ERROR: Final = 8 * KiB  # bytes of an error's payload that are looked at
 _MAX_CHUNKS: Final = 1_000_000  # of one reply
 _MAX_RANGES: Final = 10_000  # pieces of a read that do not follow each other
@@ -92,7 +92,7 @@ class ReplyReader(Machine[Reply]):
     """
 
     def __init__(self, *, structured: bool = False, extended: bool = False, contexts: tuple[int, ...] = ()) -> None:
-        super().__init__(_CAPACITY)
+        super().__init__(_CAPACITY, capacity=_CAPACITY)
         self._structured = structured or extended
         self._extended = extended
         self._contexts = frozenset(contexts)

@@ -21,7 +21,7 @@ from hostel.wire.nbd.protocol import Answer, ExportFlag, HandshakeFlag, Info, Of
 from hostel.wire.stream import Machine
 
 MAX_OPTIONS: Final = 10_000  # of one client
-_FLAGS: Final = HandshakeFlag.FIXED_NEWSTYLE | HandshakeFlag.NO_ZEROES
+_FLAGS: Final = int(HandshakeFlag.FIXED_NEWSTYLE | HandshakeFlag.NO_ZEROES)
 # A query for all contexts of one of these, when contexts are listed.
 _NAMESPACES: Final = ("base:", "qemu:", protocol.DIRTY_BITMAP)
 _WITHOUT_DATA: Final = (Option.LIST, Option.STARTTLS, Option.STRUCTURED_REPLY, Option.EXTENDED_HEADERS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import threading
 import time
 from collections import deque
@@ -315,6 +316,11 @@ class NbdDriver(ProtocolDriver):
         """Run a request in pieces, some of them at the same time; a failure is raised when none is under way."""
 
         def run(connection: Connection) -> None:
+            if not length:
+                return
+            if length <= piece:
+                self._checked(what, connection.finish(start(connection, 0, length)))
+                return
             cookies: deque[int] = deque()
             failure: OSError | None = None
             position = 0
@@ -337,8 +343,8 @@ class NbdDriver(ProtocolDriver):
 
     def _checked(self, what: str, reply: Reply) -> Reply:
         if reply.error:
-            said = f": {reply.message}" if reply.message else ""
-            raise OSError(reply.error, f"the NBD server failed to {what}{said}", self.filename)
+            said = f": {reply.message}" if reply.message else f": {os.strerror(reply.error)}"
+            raise BlockError(f"the server of '{self.filename}' failed to {what}{said}", errno=reply.error)
         return reply
 
     def _run(self, action: Callable[[Connection], Result]) -> Result:
