@@ -125,3 +125,16 @@ def test_mistakes_are_told_as_the_real_tool_does(twins: Twins, command: str) -> 
     assert found.code == 1
     assert found.err.splitlines()[:2] == expected.err.splitlines()[:2]
     assert (twins.ours / "top").read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["vmdk", "host_device", "file", "nbd", "blkdebug", "https"])
+def test_a_backing_format_is_recorded_though_it_is_not_one_of_ours(twins: Twins, name: str) -> None:
+    twins.prepare("qemu-img create -q -f qcow2 top 1M")
+    twins.same(f"rebase -u -b missing -F {name} top")
+    described = real(twins.ours, "info", "-f", "qcow2", "top")
+    assert f"backing file format: {name}\n" in described
+
+
+def test_a_backing_format_that_nobody_knows_is_refused(twins: Twins) -> None:
+    twins.prepare("qemu-img create -q -f qcow2 top 1M")
+    twins.refused("rebase -u -b missing -F nonsense top")

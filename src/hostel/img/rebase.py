@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from hostel.block import filename as names
+from hostel.block import registry
 from hostel.block.chain import ChainExtent, block_status, paired
 from hostel.block.driver import BackingStore
 from hostel.block.extent import Status
@@ -25,7 +26,41 @@ from hostel.units import MiB
 _CHUNK: Final = 2 * MiB  # compared at once, at least one cluster of any format
 _STEP: Final = 1024 * MiB  # of the overlay, whose metadata is looked at before any of it changes
 
+# Protocols and filters whose names QEMU takes for a backing format, beside those that we have ourselves.
+_OTHER_DRIVERS: Final = frozenset(
+    [
+        "copy-before-write",
+        "file",
+        "ftp",
+        "ftps",
+        "gluster",
+        "host_cdrom",
+        "host_device",
+        "http",
+        "https",
+        "iscsi",
+        "iser",
+        "nfs",
+        "nvme",
+        "rbd",
+        "replication",
+        "snapshot-access",
+        "ssh",
+    ]
+)
+
 Progress = Callable[[int, int], None]
+
+
+def check_format(name: str) -> None:
+    """Refuse a backing format that is not even a name; one that is only recorded need not be one that we read.
+
+    Raises:
+        BlockError: with QEMU's text.
+    """
+    rows = (registry.FORMATS, registry.KNOWN_FORMATS, registry.PROTOCOLS, registry.FILTERS, _OTHER_DRIVERS)
+    if not any(name in row for row in rows):
+        raise BlockError(f"Invalid format name: '{name}'", errno=errno.EINVAL)
 
 
 def find_in_chain(node: BlockNode, filename: str) -> BlockNode | None:

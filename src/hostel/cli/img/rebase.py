@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from typing import Final
 
 from hostel.block import filename as names
-from hostel.block import graph, registry
+from hostel.block import graph
 from hostel.block.driver import Cache
 from hostel.block.node import BlockNode
 from hostel.cli.img.arguments import (
@@ -17,7 +17,6 @@ from hostel.cli.img.arguments import (
     QUIET,
     Arguments,
     Command,
-    Failure,
     Flag,
 )
 from hostel.cli.img.opening import cache_mode, open_image
@@ -68,8 +67,8 @@ def run(arguments: Arguments, output: Output) -> int:
             cache=cache,
         )
         stack.enter_context(node)
-        if format is not None and format not in registry.FORMATS:
-            raise Failure(f"Invalid format name: '{format}'")
+        if format is not None:
+            rebase.check_format(format)
         if not unsafe:
             new = _new_backing(node, backing, format, source_cache, arguments.has("force-share"))
             if new is not None and not any(layer is new for layer in node.chain()):
