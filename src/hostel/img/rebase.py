@@ -27,26 +27,9 @@ _CHUNK: Final = 2 * MiB  # compared at once, at least one cluster of any format
 _STEP: Final = 1024 * MiB  # of the overlay, whose metadata is looked at before any of it changes
 
 # Protocols and filters whose names QEMU takes for a backing format, beside those that we have ourselves.
-_OTHER_DRIVERS: Final = frozenset(
-    [
-        "copy-before-write",
-        "file",
-        "ftp",
-        "ftps",
-        "gluster",
-        "host_cdrom",
-        "host_device",
-        "http",
-        "https",
-        "iscsi",
-        "iser",
-        "nfs",
-        "nvme",
-        "rbd",
-        "replication",
-        "snapshot-access",
-        "ssh",
-    ]
+_OTHER_DRIVERS: Final = (
+    *("copy-before-write", "file", "ftp", "ftps", "gluster", "host_cdrom", "host_device", "http", "https", "iscsi"),
+    *("iser", "nfs", "nvme", "rbd", "replication", "snapshot-access", "ssh"),
 )
 
 Progress = Callable[[int, int], None]
