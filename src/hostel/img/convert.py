@@ -166,7 +166,7 @@ def check_bitmaps(sources: Sequence[BlockNode], target: object, format: str, bit
     driver = sources[0].driver
     if not isinstance(driver, BitmapStore):
         raise UnsupportedFeature("Source lacks bitmap support")
-    for bitmap in driver.bitmaps():
+    for bitmap in reversed(driver.bitmaps()):  # QEMU's list has the last one first
         if bitmaps is Bitmaps.ALL and _INCONSISTENT in bitmap.flags:
             raise BlockError(
                 f"Cannot copy inconsistent bitmap '{bitmap.name}'",
@@ -183,10 +183,12 @@ def _copy_bitmaps(source: BlockNode, target: BlockNode, bitmaps: Bitmaps, feedba
     stored, store = source.driver, target.driver
     assert isinstance(stored, BitmapStore)
     assert isinstance(store, BitmapStore)
-    for name, granularity, flags in stored.bitmaps():
+    found = stored.bitmaps()
+    for bitmap in reversed(found):
+        if _INCONSISTENT in bitmap.flags and feedback.warn is not None:
+            feedback.warn(f"Skipping inconsistent bitmap '{bitmap.name}'")
+    for name, granularity, flags in found:
         if _INCONSISTENT in flags:
-            if feedback.warn is not None:
-                feedback.warn(f"Skipping inconsistent bitmap '{name}'")
             continue
         with target.lock(), reported(f"Failed to create bitmap {name}: "):
             store.bitmap_add(name, granularity, enabled="auto" in flags)

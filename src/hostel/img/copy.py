@@ -95,7 +95,8 @@ class CopyJob:
         self._length = sum(map(rounded_length, sources))
         self._settings = settings
         self._feedback = feedback
-        self._reader = Reader(feedback.warn or _unheard if settings.salvage else None)
+        self._salvage = (feedback.warn or _unheard) if settings.salvage else None
+        self._reader = Reader(self._salvage)
         self._writer = new_writer(
             target,
             compress=settings.compress,
@@ -127,6 +128,8 @@ class CopyJob:
         """How many threads read ahead of the one that writes: one is enough where nothing is to be computed."""
         if self._settings.threads == 1 or self._length <= self._size:
             return 0
+        if self._salvage is not None:  # its lines come in the image's order
+            return 1
         if self._settings.compress or self._is_compressed():
             return worker_count(self._settings.threads)
         return 1
@@ -146,7 +149,9 @@ class CopyJob:
         settings = self._settings
         planned = 0
         try:
-            for segment in source_segments(self._sources, base=settings.base, backing_end=settings.backing_end):
+            for segment in source_segments(
+                self._sources, base=settings.base, backing_end=settings.backing_end, salvage=self._salvage
+            ):
                 planned = segment.end
                 yield segment
         except OSError as error:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable, Iterator, Sequence
+import errno
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from hostel.block.chain import ChainExtent, block_status
@@ -81,8 +83,15 @@ def rounded_length(node: BlockNode) -> int:
     return -(-node.length // SECTOR) * SECTOR
 
 
+Warn = Callable[[str], None]
+
+
 def source_segments(
-    sources: Sequence[BlockNode], *, base: BlockNode | None = None, backing_end: int | None = None
+    sources: Sequence[BlockNode],
+    *,
+    base: BlockNode | None = None,
+    backing_end: int | None = None,
+    salvage: Warn | None = None,
 ) -> Iterator[Segment]:
     """The segments of the sources one after another.
 
@@ -90,11 +99,13 @@ def source_segments(
         sources: what is copied; a source that ends within a sector is filled up with zeroes.
         base: a node of the only source's chain: what it decides is left to the target's backing file.
         backing_end: where the target's backing file ends: beyond it the target reads as zeroes by itself.
+        salvage: where metadata cannot be read, call this with a line for each sector, and take it for data.
     """
     start = 0
     for source in sources:
         length = source.length
-        for extent in block_status(source, 0, length, base=base):
+        walk = block_status(source, 0, length, base=base) if salvage is None else _salvaged(source, base, salvage)
+        for extent in walk:
             segment = _segment(extent, start, source)
             if segment.kind is Kind.ZERO and backing_end is not None and segment.end > backing_end:
                 if segment.offset < backing_end:
@@ -107,6 +118,26 @@ def source_segments(
         if rounded > length:
             yield Segment(start + length, rounded - length, Kind.ZERO)
         start += rounded
+
+
+def _salvaged(source: BlockNode, base: BlockNode | None, warn: Warn) -> Iterator[ChainExtent]:
+    """Block status that goes on after a failure: ever shorter ranges are tried, down to the sector that is lost."""
+    offset, step = 0, source.length
+    while offset < source.length:
+        length = min(step, source.length - offset)
+        try:
+            for extent in block_status(source, offset, length, base=base):
+                yield extent
+                offset = extent.end
+            step = source.length
+        except OSError as error:
+            if length > SECTOR:
+                step = -(-length // (4 * SECTOR)) * SECTOR
+                continue
+            reason = os.strerror(error.errno or errno.EIO)
+            warn(f"error while reading block status at offset {offset}: {reason}")
+            yield ChainExtent(offset, length, Status.DATA | Status.ALLOCATED, source, 0)
+            offset, step = offset + length, source.length
 
 
 def _segment(extent: ChainExtent, start: int, source: BlockNode) -> Segment:

@@ -24,11 +24,15 @@ def portions(parts: Iterable[Part], room: int, cost: Callable[[Part], int]) -> I
     portion: list[Part] = []
     left = room
     for part in parts:
-        if portion and (cost(part) > left or len(portion) == _MOST_PARTS):
+        price = cost(part)
+        if portion and price > left:
             yield portion
             portion, left = [], room
         portion.append(part)
-        left -= cost(part)
+        left -= price
+        if left <= 0 or len(portion) == _MOST_PARTS:
+            yield portion
+            portion, left = [], room
     if portion:
         yield portion
 

@@ -4,14 +4,14 @@ import errno
 import functools
 import os
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
 from hostel.block import graph
 from hostel.block.driver import BitmapStore, Compressing, Snapshotting
-from hostel.block.extent import Status
+from hostel.block.extent import Extent, Status
 from hostel.block.node import BlockNode
 from hostel.block.options import given_options
 from hostel.block.protocols.file import FileDriver
@@ -434,3 +434,26 @@ def test_metadata_that_makes_no_sense_is_told_by_its_place(tmp_path: Path, count
             convert.convert([node], plan, feedback=feedback)
         assert "L2 table offset 0x200 unaligned" in str(caught.value.hint)
     assert not target.exists()
+
+
+def test_salvage_goes_on_where_metadata_cannot_be_read(tmp_path: Path) -> None:
+    data, bad = disk(), [MiB + 512, 3 * MiB + 700, SIZE - 1]
+
+    class Doubtful(MemoryDriver):
+        name = "doubtful"
+        supports = MemoryDriver.supports & ~MemoryDriver.supports.GROWS
+
+        def extents(self, offset: int, length: int) -> Iterator[Extent]:
+            if any(offset <= place < offset + length for place in bad):
+                raise OSError(errno.EIO, "an injected fault")
+            return super().extents(offset, length)
+
+    source = BlockNode(Doubtful(data), "doubtful", read_only=True)
+    target = tmp_path / "target"
+    lines: list[str] = []
+    settings, feedback = CopySettings(salvage=True), Feedback(warn=lines.append)
+    convert.convert([source], convert.plan_target([source], str(target), "raw"), settings, feedback)
+    assert target.read_bytes() == data
+    assert lines == [
+        f"error while reading block status at offset {place // 512 * 512}: Input/output error" for place in bad
+    ]

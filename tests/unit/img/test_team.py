@@ -115,5 +115,8 @@ def test_interrupt_anywhere_ends_all_threads() -> None:
 def test_portions_are_bounded_by_cost_and_number() -> None:
     found = list(portions([3, 3, 3, 9, 1, *[0] * 200], 6, lambda part: part))
     assert found[:4] == [[3, 3], [3], [9], [1, *[0] * 63]]
+    seen: list[int] = []
+    eager = portions((seen.append(part) or part for part in (6, 6)), 6, lambda part: part)
+    assert (next(eager), seen) == ([6], [6])
     assert max(map(len, found)) == 64
     assert sum(map(len, found)) == 205

@@ -116,7 +116,9 @@ def run(arguments: Arguments, output: Output) -> int:
     with ExitStack() as stack:
         progress = stack.enter_context(Progress(output, shown=shown, step=1.0))
         progress.percent(0)
-        feedback = Feedback(progress.report, shown, None if output.quiet else output.warning)
+        # As in QEMU, salvaging tells of metadata once while the data is counted, and again while it is copied.
+        count_data = shown or arguments.has("salvage")
+        feedback = Feedback(progress.report, count_data, None if output.quiet else output.warning)
         sources = [stack.enter_context(_source(arguments, output, name, source_cache)) for name in source_names]
         _load_snapshot(arguments, sources)
         if arguments.has("no-create"):
