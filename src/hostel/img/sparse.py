@@ -67,9 +67,3 @@ class ZeroFinder:
 
     def _is_zero_block(self, view: memoryview) -> bool:
         return self._zeroes.startswith(view)
-
-
-def first_nonzero(view: memoryview) -> int | None:
-    """The start of the first 512-byte sector of ``view`` that is not all zero; None where there is none."""
-    ranges = ZeroFinder().data_ranges(view, 0)
-    return ranges[0][0] if ranges else None

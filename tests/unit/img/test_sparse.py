@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from hostel.img.sparse import ZeroFinder, first_nonzero
+from hostel.img.sparse import ZeroFinder
 
 
 def sparse_bytes(seed: int, length: int) -> bytearray:
@@ -52,10 +52,3 @@ def test_last_byte_of_a_block_decides_as_much_as_its_first() -> None:
 def test_zeroes_of_any_length_are_zero(length: int) -> None:
     assert ZeroFinder(512).is_zero(memoryview(bytes(length)))
     assert ZeroFinder(512).data_ranges(memoryview(bytes(length)), 0) == []
-
-
-def test_first_nonzero_is_the_start_of_its_sector() -> None:
-    data = bytearray(4096)
-    assert first_nonzero(memoryview(data)) is None
-    data[1500] = 9
-    assert first_nonzero(memoryview(data)) == 1024
