@@ -1,4 +1,4 @@
-"""Every registered format has its module, its tests and its page."""
+"""Every registered format and filter has its module, its tests and its page."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from hostel.block import registry
-from hostel.block.driver import FormatDriver
+from hostel.block.driver import FilterDriver, FormatDriver
 
 ROOT = Path(__file__).parents[2]
 
@@ -38,3 +38,14 @@ def test_raw_is_probed_last() -> None:
 def test_unknown_format_is_refused_by_name() -> None:
     with pytest.raises(registry.UnknownFormat, match="Unknown driver 'nosuch'"):
         registry.format_driver("nosuch")
+
+
+@pytest.mark.parametrize("name", registry.FILTERS)
+def test_filter_has_a_driver_unit_and_conformance_tests_and_a_section(name: str) -> None:
+    driver = registry.filter_driver(name)
+    assert issubclass(driver, FilterDriver)
+    assert driver.name == name
+    for folder in ("unit", "conformance"):
+        texts = [path.read_text() for path in (ROOT / "tests" / folder).rglob("test_*.py")]
+        assert any(f'"{name}' in text or f"driver={name}" in text for text in texts), f"no {folder} test opens {name}"
+    assert f"\n## {name}\n" in (ROOT / "docs" / "formats" / "filters.md").read_text()

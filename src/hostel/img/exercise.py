@@ -66,6 +66,22 @@ def _vm_state_store(node: BlockNode) -> VmStateStore:
     return node.driver
 
 
+def copy_on_read(node: BlockNode) -> BlockNode:
+    """Lay the filter ``copy-on-read`` over a node, which is closed with it, and at once where it cannot be.
+
+    Raises:
+        ReadOnly: the node is.
+    """
+    from hostel.block.filters.copy_on_read import CopyOnReadDriver
+
+    try:
+        driver = CopyOnReadDriver(node)
+    except BlockError:
+        node.close()
+        raise
+    return BlockNode(driver, node.filename, read_only=False)
+
+
 def debugger(node: BlockNode) -> BlkdebugDriver | None:
     """The ``blkdebug`` filter that a node's bytes come through, the first one; None where there is none."""
     below: BlockNode | None = node

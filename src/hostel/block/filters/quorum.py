@@ -60,7 +60,7 @@ class QuorumDriver(FilterDriver):
         if not 1 <= threshold < 2**63:
             raise OptionError("Parameter 'vote-threshold' expects a value >= 1")
         if threshold > count:
-            raise OptionError(f"threshold may not exceed children count: {threshold} > {count}")
+            raise OptionError("threshold may not exceed children count")
         if values["read-pattern"] not in ("quorum", "fifo"):
             raise OptionError("Please set read-pattern as fifo or quorum")
         fifo = values["read-pattern"] == "fifo"

@@ -23,9 +23,9 @@ class NullDriver(ProtocolDriver):
         Option("read-zeroes", Kind.BOOL, "return zeroes when read", "off"),
     )
 
-    def __init__(self, size: int, latency: float, *, read_zeroes: bool) -> None:
+    def __init__(self, size: int, latency: float, *, read_zeroes: bool, filename: str) -> None:
         super().__init__()
-        self.filename = f"{self.name}://"
+        self.filename = filename
         self._size = size
         self._latency = latency  # seconds
         self._read_zeroes = read_zeroes
@@ -59,7 +59,13 @@ class NullDriver(ProtocolDriver):
         latency = int(values["latency-ns"])
         if not 0 <= latency < 2**63:
             raise OptionError("latency-ns is invalid")
-        return cls(int(values["size"]), latency / 1e9, read_zeroes=bool(values["read-zeroes"]))
+        strong = {name: options[name] for name in ("size", "read-zeroes") if name in options}
+        filename = f"{cls.name}://"
+        if strong:
+            from hostel.codec.qobject import compact_json
+
+            filename = f"json:{compact_json({'driver': cls.name, **strong})}"
+        return cls(int(values["size"]), latency / 1e9, read_zeroes=bool(values["read-zeroes"]), filename=filename)
 
     @property
     def length(self) -> int:

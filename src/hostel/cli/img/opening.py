@@ -52,8 +52,7 @@ def open_image(
     if node.read_only and not read_only:
         node.close()
         raise could_not_open(name, ReadOnly("Block node is read-only"))
-    if node.probed and node.format == "raw" and not read_only:
-        warn_of_guess(output, node.filename)
+    warn_of_guesses(output, node)
     return node
 
 
@@ -68,6 +67,14 @@ def could_not_open(name: str, error: OSError) -> BlockError:
     """QEMU's error for an image that cannot be opened, from the error that says why."""
     hint = error.hint if isinstance(error, BlockError) else None
     return BlockError(f"Could not open '{name}': {reason(error)}", errno=error.errno, hint=hint)
+
+
+def warn_of_guesses(output: Output, node: BlockNode) -> None:
+    """Warn of an image that was taken for raw and may be written, and of those below it."""
+    if node.probed and node.format == "raw" and not node.read_only:
+        warn_of_guess(output, node.filename)
+    for child in node.driver.children.values():
+        warn_of_guesses(output, child)
 
 
 def warn_of_guess(output: Output, filename: str) -> None:

@@ -66,12 +66,12 @@ def _quit(session: Session, given: Given) -> None:
 
 
 def _open(session: Session, given: Given) -> None:
-    opening = Opening(None, read_only=given.has("r"), force_share=given.has("U"))
+    opening = Opening(None, read_only=given.has("r"), force_share=given.has("U"), copy_on_read=given.has("C"))
     if given.has("n"):
         opening = opening._replace(cache=CACHE_MODES["none"])
     if given.get("t") is not None:
         opening = opening._replace(cache=_cache(session, given.get("t") or ""))
-    _refuse(given, {"s": "snapshot files", "C": "copy-on-read"})
+    _refuse(given, {"s": "snapshot files"})
     options = _options(session, given.get("o"))
     if options and session.image_opts:
         raise CommandError("--image-opts and 'open -o' are mutually exclusive")

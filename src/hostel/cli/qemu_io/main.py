@@ -114,9 +114,8 @@ def _run(output: Output, given: list[tuple[str, str]], operands: list[str]) -> i
             return 0
     if "format" in values and "image-opts" in values:
         raise Failure("--image-opts and -f are mutually exclusive")
-    for name, what in (("snapshot", "-s"), ("copy-on-read", "-C")):
-        if name in values:
-            raise Failure(f"{what} is not supported yet")
+    if "snapshot" in values:
+        raise Failure("-s is not supported yet")
     session = Session(output, image_opts="image-opts" in values)
     cache = CACHE_MODES["none"] if "nocache" in values else WRITETHROUGH
     if "cache" in values:
@@ -131,6 +130,7 @@ def _run(output: Output, given: list[tuple[str, str]], operands: list[str]) -> i
             read_only="read-only" in values,
             force_share="force-share" in values,
             cache=cache,
+            copy_on_read="copy-on-read" in values,
         )
         session.open(opening)
     commands = [value for name, value in given if name == "cmd"]

@@ -11,12 +11,12 @@ from typing import Any, NamedTuple
 from hostel.block import blockdev, graph
 from hostel.block.driver import Cache
 from hostel.block.node import BlockNode
-from hostel.cli.img.opening import warn_of_guess
+from hostel.cli.img.opening import warn_of_guesses
 from hostel.cli.img.output import Output
 from hostel.cli.img.output import reason as full_reason
 from hostel.cli.qemu_io.command import CommandError
 from hostel.cli.qemu_io.outstanding import Outstanding
-from hostel.errors import BlockError, OutOfRange
+from hostel.errors import BlockError, Mismatch, OutOfRange
 from hostel.img import exercise
 
 WRITETHROUGH = Cache(writethrough=True)
@@ -28,6 +28,7 @@ class Opening(NamedTuple):
     Attributes:
         filename: None where the options say it.
         options: option tree, flat, with dotted names.
+        copy_on_read: what is read from a backing file is kept in the image.
     """
 
     filename: str | None
@@ -36,6 +37,7 @@ class Opening(NamedTuple):
     read_only: bool = False
     force_share: bool = False
     cache: Cache = WRITETHROUGH
+    copy_on_read: bool = False
 
 
 class Session:
@@ -91,8 +93,7 @@ class Session:
             hint = error.hint if isinstance(error, BlockError) else None
             self.output.error(f"can't open{device}: {full_reason(error)}", hint)
             raise CommandError("") from None
-        if node.probed and node.format == "raw" and not node.read_only:
-            warn_of_guess(self.output, node.filename)
+        warn_of_guesses(self.output, node)
         self._node, self._opening = node, opening
         self.outstanding = Outstanding(exercise.debugger(node), self.text)
 
@@ -141,10 +142,14 @@ def _open(opening: Opening) -> BlockNode:
         image = blockdev.from_options(options)
     else:
         image = opening.filename or ""
-    return graph.open(image, read_only=opening.read_only, force_share=opening.force_share, cache=opening.cache)
+    node = graph.open(image, read_only=opening.read_only, force_share=opening.force_share, cache=opening.cache)
+    return exercise.copy_on_read(node) if opening.copy_on_read else node
 
 
 def reason(error: OSError) -> str:
-    """An errno's text: commands say no more."""
+    """An errno's text: commands say no more, unless copies differ."""
+    if isinstance(error, Mismatch):
+        # Where copies differ is what one wants to know.
+        return error.message
     code = errno.EIO if isinstance(error, OutOfRange) else error.errno or errno.EIO
     return os.strerror(code)

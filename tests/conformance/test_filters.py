@@ -1,0 +1,154 @@
+"""Filters beside QEMU's: the same options, names, errors and bytes."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = [pytest.mark.requires_tool("qemu-io"), pytest.mark.requires_tool("qemu-img")]
+TOOLS = {"theirs": (), "ours": (sys.executable, "-m", "hostel")}
+TIMES = re.compile(r"(?<=ops; ).*\)$", re.MULTILINE)
+KiB = 1024
+
+
+def run(directory: Path, tool: str, *arguments: str) -> tuple[int, str, str]:
+    done = subprocess.run(
+        [*TOOLS[directory.name], tool, *arguments], cwd=directory, capture_output=True, text=True, timeout=60
+    )
+    return done.returncode, TIMES.sub("T", done.stdout), done.stderr
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> list[Path]:
+    """A directory for each tool, with an overlay ``top`` on a ``base``, and two raw files ``a`` and ``b``."""
+    for name in TOOLS:
+        directory = tmp_path / name
+        directory.mkdir()
+        for command in (
+            ["qemu-img", "create", "-q", "-f", "qcow2", "base", "1M"],
+            ["qemu-io", "-f", "qcow2", "-c", "write -P 5 64k 64k", "base"],
+            ["qemu-img", "create", "-q", "-f", "qcow2", "-b", "base", "-F", "qcow2", "top"],
+        ):
+            subprocess.run(command, cwd=directory, check=True, timeout=60, capture_output=True)
+        for name in "ab":
+            (directory / name).write_bytes(bytes(64 * KiB))
+    return [tmp_path / name for name in TOOLS]
+
+
+def both(pair: list[Path], *arguments: str) -> tuple[int, str, str]:
+    """Run both tools; returns what they agree on."""
+    theirs, ours = (run(directory, "qemu-io", *arguments) for directory in pair)
+    assert ours == theirs
+    return ours
+
+
+def commands(*lines: str) -> list[str]:
+    return [word for line in lines for word in ("-c", line)]
+
+
+def test_copy_on_read_allocates_the_same(pair: list[Path]) -> None:
+    options = "driver=copy-on-read,file.driver=qcow2,file.file.filename=top"
+    both(pair, "--image-opts", *commands("read -P 5 65k 1k", "read -P 0 0 1k"), options)
+    code, out, _ = both(pair, "-f", "qcow2", *commands("map"), "top")
+    assert (code, out.splitlines()[0]) == (0, "128 KiB (0x20000) bytes     allocated at offset 0 bytes (0x0)")
+    assert both(pair, "-f", "qcow2", "-C", *commands("read -P 0 256k 1k", "map"), "top")[0] == 0
+    assert both(pair, "-f", "qcow2", "-C", "-r", "top")[0] == 1
+
+
+def test_compress_stores_the_same_bytes(pair: list[Path]) -> None:
+    options = "driver=compress,file.driver=qcow2,file.file.filename=base"
+    both(pair, "--image-opts", *commands("write -P 7 0 64k", "write -P 8 200k 1k", "read -P 8 200k 1k"), options)
+    for directory in pair:
+        done = subprocess.run(
+            ["qemu-img", "map", "--output=json", "base"], cwd=directory, capture_output=True, check=True, timeout=60
+        )
+        assert done.stdout.count(b'"offset"') == 1
+    both(pair, "-f", "qcow2", *commands("read -P 7 0 64k", "read -P 8 200k 1k"), "base")
+
+
+def test_preallocate_leaves_the_file_as_long_as_its_data(pair: list[Path]) -> None:
+    options = "driver=qcow2,file.driver=preallocate,file.prealloc-size=1M,file.file.driver=file,file.file.filename=base"
+    assert both(pair, "--image-opts", *commands("write -P 7 0 64k", "read -P 7 0 64k"), options)[0] == 0
+    sizes = [(directory / "base").stat().st_size for directory in pair]
+    assert sizes[0] == sizes[1]
+
+
+def test_throttle_lets_everything_through(pair: list[Path]) -> None:
+    options = "driver=throttle,throttle-group=g,file.driver=qcow2,file.file.filename=base"
+    group = "throttle-group,id=g,x-iops-total=1000"
+    assert both(pair, "--object", group, "--image-opts", *commands("read -P 5 64k 4k", "write 0 1k"), options)[0] == 0
+    assert both(pair, "--image-opts", *commands("length"), options)[0] == 1
+
+
+def test_blkverify_compares(pair: list[Path]) -> None:
+    assert both(pair, "-f", "raw", *commands("write -P 3 0 4k", "read -P 3 0 4k"), "blkverify:a:b")[0] == 0
+    for directory in pair:
+        (directory / "a").write_bytes(bytes(4 * KiB) + b"\1" * 60 * KiB)
+    answers = [run(directory, "qemu-io", "-f", "raw", "-c", "read 4k 1k", "blkverify:a:b") for directory in pair]
+    assert [answer[0] for answer in answers] == [1, 1]
+    message = "blkverify: read offset=4096 bytes=1024 contents mismatch at offset 4096"
+    assert all(message in answer[1] + answer[2] for answer in answers)
+
+
+def test_blklogwrites_writes_the_same_log(pair: list[Path]) -> None:
+    for directory in pair:
+        (directory / "log").write_bytes(b"")
+    options = "driver=blklogwrites,file.driver=raw,file.file.filename=a,log.driver=file,log.filename=log"
+    lines = commands("write -P 7 1k 4k", "write -P 8 100 10", "write -z 8k 1k", "discard 16k 4k", "flush")
+    # Without writethrough: a flush is an entry too.
+    assert both(pair, "-t", "writeback", "--image-opts", *lines, options)[0] == 0
+    logs = [(directory / "log").read_bytes() for directory in pair]
+    assert logs[1] == logs[0]
+    assert both(pair, "--image-opts", *commands("read 0 1k"), f"{options},log-append=on")[0] == 0
+
+
+@pytest.mark.parametrize("more", ["", ",read-pattern=fifo", ",rewrite-corrupted=on", ",vote-threshold=2"])
+def test_quorum_reads_what_most_copies_have(pair: list[Path], more: str) -> None:
+    for directory in pair:
+        (directory / "c").write_bytes(b"\1" * 64 * KiB)
+    children = ",".join(f"children.{i}.driver=raw,children.{i}.file.filename={name}" for i, name in enumerate("abc"))
+    threshold = "" if "vote" in more else ",vote-threshold=2"
+    lines = commands("read -P 0 0 4k", "write -P 9 8k 4k", "flush", "read -P 9 8k 4k")
+    assert both(pair, "--image-opts", *lines, f"driver=quorum,{children}{threshold}{more}")[0] == 0
+    assert [(pair[1] / name).read_bytes() == (pair[0] / name).read_bytes() for name in "abc"] == [True] * 3
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        "driver=quorum,vote-threshold=1",
+        "driver=quorum,children.0.driver=raw,children.0.file.filename=a",
+        "driver=quorum,vote-threshold=2,children.0.driver=raw,children.0.file.filename=a",
+        "driver=throttle,file.driver=raw,file.file.filename=a",
+        "driver=compress,file.driver=raw,file.file.filename=a",
+        "driver=blklogwrites,file.driver=raw,file.file.filename=a,log.driver=file,log.filename=b,log-sector-size=3",
+        "driver=blklogwrites,file.driver=raw,file.file.filename=a,log.driver=file,log.filename=b,log-append=on",
+        "driver=raw,file.driver=preallocate,file.prealloc-align=3,file.file.driver=file,file.file.filename=a",
+        "driver=raw,file.driver=blkdebug,file.align=3,file.image.filename=a",
+        "driver=raw,file.driver=blkdebug,file.inject-error.0.event=never,file.image.filename=a",
+        "driver=copy-on-read,file.driver=raw,file.file.filename=missing",
+        "driver=null-co,latency-ns=-1",
+    ],
+)
+def test_mistakes_are_answered_alike(pair: list[Path], options: str) -> None:
+    assert both(pair, "--image-opts", *commands("length"), options)[0] == 1
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["blkdebug::base", "null-co://", "blkverify:a:b", 'json:{"driver":"null-co","size":"3M","read-zeroes":true}',
+     'json:{"driver":"qcow2","file":{"driver":"blkdebug","align":"512","image":{"driver":"file","filename":"top"}}}'],
+)  # fmt: skip
+def test_info_tells_the_same_name(pair: list[Path], name: str) -> None:
+    answers = [run(directory, "qemu-img", "info", "-U", name)[1].splitlines()[:3] for directory in pair]
+    assert answers[1] == answers[0]
+
+
+def test_a_null_disk(pair: list[Path]) -> None:
+    options = "driver=null-co,size=1M,read-zeroes=on"
+    lines = commands("length", "write 0 64k", "read -P 0 0 64k", "discard 0 64k", "flush")
+    assert both(pair, "--image-opts", *lines, options)[0] == 0
