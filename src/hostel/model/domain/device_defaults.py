@@ -74,19 +74,10 @@ def arrange_devices(domain: Domain) -> None:
 
 def _sorted_disks(disks: list[Disk]) -> list[Disk]:
     """Disks of a bus by name, among those whose bus is written the same way (``virDomainDiskInsert``)."""
-    result: list[Disk] = []
-    for new in disks:
-        place: int | None = None
-        for index in range(len(result) - 1, -1, -1):
-            old = result[index]
-            if old.target.bus != new.target.bus:
-                continue
-            if (old.target.position or 0) > (new.target.position or 0):
-                place = index
-            elif place is None:
-                place = index + 1
-        result.insert(len(result) if place is None else place, new)
-    return result
+    groups: dict[DiskBus | None, list[Disk]] = {}
+    for disk in disks:
+        groups.setdefault(disk.target.bus, []).append(disk)
+    return [disk for group in groups.values() for disk in sorted(group, key=lambda item: item.target.position or 0)]
 
 
 def complete_devices(domain: Domain, platform: Platform) -> None:

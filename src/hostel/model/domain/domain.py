@@ -148,10 +148,11 @@ class Devices(Element, tag="devices", keep_open=True):
     def path(self, device: Element) -> str:
         """Where a device is in the document, such as ``/domain/devices/disk[2]``."""
         position = 0
-        for element in self.elements():
-            position += element.TAG == device.TAG
-            if element is device:
-                break
+        for field in self.FIELDS:
+            value = getattr(self, field.name) if field.tag == device.TAG else None
+            for position, element in enumerate(value if isinstance(value, list) else [value], 1):
+                if element is device:
+                    return f"/domain/devices/{device.TAG}[{position}]"
         return f"/domain/devices/{device.TAG}[{position}]"
 
     def bootable(self) -> Iterator[BootableDevice | Redirdev]:

@@ -220,11 +220,11 @@ def _check_timers(domain: Domain) -> None:
 
 def _check_audio(domain: Domain) -> None:
     devices = domain.devices
-    ids = [item.id for item in devices.audios]
-    for number in ids:
-        if ids.count(number) > 1:
-            reason = f"audio ID {number} is used multiple times"
-            raise ModelError("/domain/devices/audio/@id", reason)
+    ids: set[int] = set()
+    for item in devices.audios:
+        if item.id in ids:
+            raise ModelError(f"{devices.path(item)}/@id", f"audio ID {item.id} is used multiple times")
+        ids.add(item.id)
     users: list[Sound | Graphics] = [*devices.sounds, *devices.graphics]
     for user in users:
         if user.audio is not None and user.audio not in ids:

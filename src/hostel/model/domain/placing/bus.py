@@ -101,6 +101,7 @@ class Bus:
         self.model = model
         self.takes = offer.takes | (Connect.HOTPLUGGABLE if offer.can_hotplug and allow_hotplug else Connect.NOTHING)
         self.first, self.last = offer.first, offer.last
+        self._left = self.last - self.first + 1
         self._functions: dict[int, set[int]] = {}
         self._shared: set[int] = set()
 
@@ -110,16 +111,23 @@ class Bus:
 
     def take(self, slot: int, function: int, needs: Connect) -> None:
         """Mark a function as taken."""
+        self._left -= slot not in self._functions and self.first <= slot <= self.last
         if slot not in self._functions and needs & Connect.AGGREGATE_SLOT:
             self._shared.add(slot)
         self._functions.setdefault(slot, set()).add(function)
 
     def is_full(self) -> bool:
         """Whether every slot has something in it."""
-        return all(self.functions(slot) for slot in range(self.first, self.last + 1))
+        return not self._left
+
+    def has_room(self, needs: Connect) -> bool:
+        """Whether it is worth while to look for a slot."""
+        return bool(self._left or (self._shared and needs & Connect.AGGREGATE_SLOT))
 
     def find(self, needs: Connect, function: int | None) -> tuple[int, int] | None:
         """A slot and function for a device that needs a slot of its own, unless it may share."""
+        if not self.has_room(needs):
+            return None
         for slot in range(self.first, self.last + 1):
             taken = self.functions(slot)
             if not taken:
@@ -183,7 +191,7 @@ class Buses:
 
     def _next(self, needs: Connect, function: int | None) -> PciAddress | None:
         for index, bus in enumerate(self.buses):
-            if self._problem(bus, index, needs, is_written=False) is None:
+            if bus.has_room(needs) and self._problem(bus, index, needs, is_written=False) is None:
                 found = bus.find(needs, function)
                 if found is not None:
                     return PciAddress(bus=index, slot=found[0], function=found[1])
