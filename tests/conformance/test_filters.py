@@ -57,6 +57,16 @@ def test_copy_on_read_allocates_the_same(pair: list[Path]) -> None:
     assert (code, out.splitlines()[0]) == (0, "128 KiB (0x20000) bytes     allocated at offset 0 bytes (0x0)")
     assert both(pair, "-f", "qcow2", "-C", *commands("read -P 0 256k 1k", "map"), "top")[0] == 0
     assert both(pair, "-f", "qcow2", "-C", "-r", "top")[0] == 1
+    assert both(pair, "-r", "--image-opts", *commands("length"), options)[0] == 1
+
+
+def test_copy_on_read_does_not_read_again_what_it_copied(pair: list[Path]) -> None:
+    options = (
+        "driver=copy-on-read,file.driver=blkdebug,file.inject-error.0.event=cor_write,file.inject-error.0.sector=0,"
+        "file.image.driver=qcow2,file.image.file.filename=top"
+    )
+    both(pair, "-f", "qcow2", *commands("write 0 64k"), "top")
+    assert both(pair, "--image-opts", *commands("read -v 65532 8"), options)[0] == 0
 
 
 def test_compress_stores_the_same_bytes(pair: list[Path]) -> None:

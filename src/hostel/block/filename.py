@@ -14,6 +14,13 @@ def protocol(name: str) -> str | None:
     return match.group(1) if match else None
 
 
+def resolve_backing(name: str, holder: str) -> str | None:
+    """As :func:`resolve`; None for a relative path in an image that is no file of this host."""
+    if protocol(name) is None and not os.path.isabs(name) and protocol(holder) not in (None, "file"):
+        return None
+    return resolve(name, holder)
+
+
 def resolve(name: str, holder: str) -> str:
     """The name of a backing or data file as seen from where we run; relative names start at ``holder``'s directory.
 

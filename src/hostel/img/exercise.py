@@ -74,11 +74,10 @@ def copy_on_read(node: BlockNode) -> BlockNode:
     """
     from hostel.block.filters.copy_on_read import CopyOnReadDriver
 
-    try:
-        driver = CopyOnReadDriver(node)
-    except BlockError:
+    if node.read_only:
         node.close()
-        raise
+        raise ReadOnly("Can't use copy-on-read on read-only device")
+    driver = CopyOnReadDriver(node)
     return BlockNode(driver, node.filename, read_only=False)
 
 

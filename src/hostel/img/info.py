@@ -17,7 +17,7 @@ class ImageInfo(NamedTuple):
         virtual_size: bytes that the guest sees.
         actual_size: bytes occupied on the host; None where that is unknown.
         backing: the backing file's name as recorded.
-        full_backing: the same as seen from where we run.
+        full_backing: the same as seen from where we run; None where the image has no directory.
     """
 
     filename: str
@@ -78,7 +78,7 @@ def info(node: BlockNode) -> ImageInfo:
         actual_size=_allocated_length(node),
         details=driver.info(),
         backing=backing.filename if backing else None,
-        full_backing=names.resolve(backing.filename, node.place) if backing else None,
+        full_backing=names.resolve_backing(backing.filename, node.place) if backing else None,
         backing_format=backing.format if backing else None,
         snapshots=snapshots(node),
     )

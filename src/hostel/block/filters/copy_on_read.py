@@ -9,7 +9,7 @@ from hostel.block.chain import block_status
 from hostel.block.driver import FilterDriver, OpenMode, Threading
 from hostel.block.extent import Status
 from hostel.block.filters.option import settle
-from hostel.block.node import BlockNode
+from hostel.block.node import BlockNode, fill_zeroes
 from hostel.block.options import Kind, Option, Options
 from hostel.errors import ReadOnly, UnsupportedFeature
 from hostel.units import MiB
@@ -31,8 +31,6 @@ class CopyOnReadDriver(FilterDriver):
 
     def __init__(self, child: BlockNode) -> None:
         super().__init__({"file": child})
-        if child.read_only:
-            raise ReadOnly("Can't use copy-on-read on read-only device")
         self._unit = child.driver.info().cluster_size or 1
 
     @classmethod
@@ -45,26 +43,35 @@ class CopyOnReadDriver(FilterDriver):
         """
         if "bottom" in settle(cls.name, cls.options, mode.options):
             raise UnsupportedFeature("copy-on-read: nodes are not known by name yet, so 'bottom' cannot be followed")
+        if children["file"].read_only:
+            raise ReadOnly("Block node is read-only")
         return cls(children["file"])
 
     def pread(self, offset: int, buf: memoryview) -> None:
-        """Keep what the range's clusters read as, then read."""
-        if self.child.backing is not None or self._unit > 1:
-            start = offset - offset % self._unit
-            end = min(self.child.length, -(-(offset + len(buf)) // self._unit) * self._unit)
-            for extent in list(self.child.extents(start, end - start)):
-                if not extent.status & Status.ALLOCATED:
-                    self._keep(extent.offset, extent.length)
-        self.child.pread(offset, buf)
+        """Read; what is read from below the image is kept in it, in whole clusters."""
+        end = offset + len(buf)
+        start, stop = offset - offset % self._unit, min(self.child.length, -(-end // self._unit) * self._unit)
+        for extent in list(self.child.extents(start, stop - start)):
+            if not extent.status & Status.ALLOCATED:
+                self._keep(extent.offset, extent.end, offset, buf)
+                continue
+            low, high = max(extent.offset, offset), min(extent.end, end)
+            if low < high:
+                self.child.pread(low, buf[low - offset : high - offset])
 
-    def _keep(self, offset: int, length: int) -> None:
-        """Write what an unallocated range reads as; zeroes as zeroes."""
-        for extent in list(block_status(self.child, offset, length)):
-            for start in range(extent.offset, extent.end, _STEP):
-                part = min(_STEP, extent.end - start)
-                data = self.child.read(start, part) if extent.status & Status.DATA else b""
+    def _keep(self, start: int, stop: int, offset: int, buf: memoryview) -> None:
+        """Write what an unallocated range reads as, zeroes as zeroes, and fill ``buf``, which begins at ``offset``."""
+        for extent in list(block_status(self.child, start, stop - start)):
+            for low in range(extent.offset, extent.end, _STEP):
+                high = min(low + _STEP, extent.end)
+                data = self.child.read(low, high - low) if extent.status & Status.DATA else b""
                 self.child.debug_event("cor_write")
                 if data.count(0) == len(data):
-                    self.child.write_zeroes(start, part)
+                    self.child.write_zeroes(low, high - low)
                 else:
-                    self.child.pwrite(start, data)
+                    self.child.pwrite(low, data)
+                first, last = max(low, offset), min(high, offset + len(buf))
+                if first < last and data:
+                    buf[first - offset : last - offset] = data[first - low : last - low]
+                elif first < last:
+                    fill_zeroes(buf[first - offset : last - offset])

@@ -82,8 +82,10 @@ def describe(image: ImageInfo) -> str:
     if image.details.dirty:
         lines.append("cleanly shut down: no")
     if image.backing is not None:
-        same = image.full_backing == image.backing
-        lines.append(f"backing file: {image.backing}" + ("" if same else f" (actual path: {image.full_backing})"))
+        place = f" (actual path: {image.full_backing})" if image.full_backing != image.backing else ""
+        if image.full_backing is None:
+            place = " (cannot determine actual path)"
+        lines.append(f"backing file: {image.backing}{place}")
         if image.backing_format is not None:
             lines.append(f"backing file format: {image.backing_format}")
     if image.snapshots:

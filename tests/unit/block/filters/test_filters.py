@@ -66,7 +66,7 @@ def test_what_is_in_the_overlay_is_not_copied_over(overlay: str) -> None:
 
 
 def test_nothing_can_be_kept_in_what_is_only_read(overlay: str) -> None:
-    with pytest.raises(ReadOnly, match="Can't use copy-on-read on read-only device"):
+    with pytest.raises(ReadOnly, match="Block node is read-only"):
         graph.open(from_options({"driver": "copy-on-read", "file.filename": overlay}))
 
 
