@@ -340,6 +340,40 @@ class Allocator:
         first = offset >> bits
         self.update(first, ((offset + length - 1) >> bits) - first + 1, -1)
 
+    def drop_empty_blocks(self) -> bool:
+        """Forget blocks that count nothing but perhaps themselves, on disk as well; whether there were any.
+
+        Nothing is dirty. The table's entries go first, and with a sync: cut off, it leaves leaks.
+        """
+        dropped = False
+        while empty := [index for index, entry in enumerate(self.table) if entry and self._is_empty(index)]:
+            dropped = True
+            places = [self.block_offset(index) for index in empty]
+            for index in empty:
+                self._file.pwrite(self.table_offset + index * 8, bytes(8))
+            self._file.flush()
+            for index in empty:
+                self.table[index] = 0
+                self.blocks.pop(index, None)
+            while self.table and not self.table[-1]:
+                self.table.pop()
+            for place in places:
+                home = (place >> self._geometry.cluster_bits) // self._geometry.block_entries
+                if self._block(home) is not None:  # else it counted itself, or another that is gone did
+                    self.free(place, self._geometry.cluster_size)
+        return dropped
+
+    def _is_empty(self, index: int) -> bool:
+        try:
+            block = self._block(index)
+        except CorruptImage:
+            return False
+        if block is None or block.wide:
+            return False
+        home, slot = divmod(self.block_offset(index) >> self._geometry.cluster_bits, self._geometry.block_entries)
+        used = len(block.values) - block.values.count(0)
+        return not used or (used == 1 and home == index and block.values[slot] == 1)
+
     # ---- transactions
 
     def begin(self) -> array[int]:

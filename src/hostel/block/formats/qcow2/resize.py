@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 from array import array
 from collections.abc import Callable
-from typing import Final
 
 from hostel.block.driver import Preallocation
 from hostel.block.formats.qcow2 import layout
@@ -14,8 +13,6 @@ from hostel.block.formats.qcow2.write import Guest
 from hostel.codec.table import pack_table
 from hostel.errors import BlockError, CorruptImage, NoSpace, UnsupportedFeature
 from hostel.units import INT64_MAX
-
-_STEP: Final = 1 << 30  # bytes mapped at once while preallocating
 
 
 def resize(guest: Guest, size: int, preallocation: Preallocation) -> None:
@@ -141,6 +138,9 @@ def _shrink(guest: Guest, size: int) -> None:
     image.bitmaps.resize(size)
     _drop_beyond(guest, size)
     image.flush_metadata()
+    if image.refcounts.drop_empty_blocks():
+        image.flush_metadata()
+        image.place_metadata()
     _truncate_file(image)
     if image.raw_external:
         image.data.resize(size)
@@ -239,10 +239,13 @@ def preallocate(guest: Guest, offset: int, length: int, mode: Preallocation) -> 
         OSError: the host's own errors; what was mapped so far stays.
     """
     image = guest.image
-    end = offset + length
-    host_end = 0
-    for start in range(offset, end, _STEP):
-        host_end = max(host_end, guest.map_new(start, min(_STEP, end - start), fill=mode is Preallocation.FULL))
+    new: list[tuple[int, int]] = []
+    for host, size in guest.map_new(offset, length, fill=mode is Preallocation.FULL):
+        if new and sum(new[-1]) == host:
+            new[-1] = (new[-1][0], new[-1][1] + size)
+        else:
+            new.append((host, size))
     image.flush_metadata()
-    if mode is Preallocation.FALLOC and host_end:
-        image.data.preallocate(0, host_end)
+    if mode is Preallocation.FALLOC:
+        for host, size in new:
+            image.data.preallocate(host, size)

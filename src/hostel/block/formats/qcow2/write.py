@@ -298,15 +298,14 @@ class Guest:
         """Forget whole clusters: what is below shows through."""
         self._change(offset, length, lambda entry, bitmap: (0, 0))
 
-    def map_new(self, offset: int, length: int, *, fill: bool) -> int:
+    def map_new(self, offset: int, length: int, *, fill: bool) -> Iterator[tuple[int, int]]:
         """Map the unallocated clusters of a range without writing their data, or with zeroes where ``fill``.
 
-        Returns:
-            The largest host offset, in bytes, that a new cluster ends at; 0 where there is none.
+        Yields:
+            Host offset and length, in bytes, of what is new.
         """
         self.image.begin_write()
         bits = self.image.geometry.cluster_bits
-        end = 0
         for l1_index, index, stop in self._slices(offset, length):
             table = self.image.l2_for_write(l1_index)
             while index < stop:
@@ -314,11 +313,10 @@ class Guest:
                 if not table.entries[index] and (table.bitmaps is None or not any(table.bitmaps[index:after])):
                     guest = l1_index * self.image.geometry.l2_reach + (index << bits)
                     host = self.image.allocate_data(guest, (after - index) << bits)
-                    end = max(end, host + ((after - index) << bits))
                     self._zero_new(host, (after - index) << bits, fill=fill)
                     self._map_unwritten(table, l1_index, index, after, host)
+                    yield host, (after - index) << bits
                 index = after
-        return end
 
     def _zero_new(self, host: int, length: int, *, fill: bool) -> None:
         """Make new clusters read as zeroes, by writing them where ``fill``; the file reaches to their end."""

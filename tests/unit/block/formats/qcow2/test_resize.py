@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
 
 import pytest
 
+from hostel.block import graph
 from hostel.block.driver import Preallocation
 from hostel.errors import CorruptImage
 from support import qcow2
@@ -96,3 +98,50 @@ def test_a_broken_part_that_shrinking_does_not_need_is_no_hindrance() -> None:
     with qcow2.attach(driver) as node:
         node.resize(SIZE - 512)
     assert qcow2.header(driver.data).size == SIZE - 512
+
+
+def blocks(data: bytearray) -> list[bytes]:
+    """The refcount blocks of an image."""
+    header = qcow2.header(data)
+    size = 1 << header.cluster_bits
+    start = header.refcount_table_offset
+    table = data[start : start + header.refcount_table_clusters * size]
+    places = [int.from_bytes(table[at : at + 8], "big") for at in range(0, len(table), 8)]
+    return [bytes(data[place : place + size]) for place in places if place]
+
+
+@pytest.mark.parametrize("bits", [1, 16, 64])
+def test_refcount_blocks_that_count_nothing_any_more_go_with_what_they_counted(bits: int) -> None:
+    driver = LoggedDriver(qcow2.create(8 * SIZE, {"cluster_size": 512, "refcount_bits": bits}))
+    with qcow2.attach(driver) as node:
+        node.pwrite(0, b"old" * (8 * SIZE // 3))
+        node.flush()
+        initial, start = bytes(driver.data), len(driver.log)
+        many = len(blocks(driver.data))
+        node.resize(512)
+    left = blocks(driver.data)
+    assert 1 <= len(left) < max(many, 2)
+    assert all(block.strip(b"\0") for block in left)
+    assert qcow2.check(driver.data)[0].leaks == 0
+    # Thousands of clusters are dropped before: only the end is of interest.
+    log = driver.log[start:]
+    base = MemoryDriver(initial)
+    for entry in log[:-60]:
+        entry.apply(base)
+    for state in crash_states(bytes(base.data), log[-60:], random.Random(0)):
+        result, lines, _ = qcow2.check(state.data)
+        assert qcow2.faults(result) == (0, 0), lines
+    with qcow2.attach(driver) as node:
+        node.resize(8 * SIZE)
+        node.pwrite(0, b"new" * (8 * SIZE // 3))
+        assert node.read(0, 8 * SIZE) == b"new" * (8 * SIZE // 3)
+    assert qcow2.check(driver.data)[0].leaks == 0
+
+
+def test_space_is_reserved_only_for_what_is_new(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    qcow2.create_file(path, 16 << 20, {"preallocation": "metadata"})
+    before = path.stat().st_blocks
+    with graph.open(str(path), "qcow2", read_only=False) as node:
+        node.resize(17 << 20, Preallocation.FALLOC)
+    assert 1 << 20 <= (path.stat().st_blocks - before) * 512 < 2 << 20
