@@ -1,7 +1,7 @@
 """Requests cut and padded to what a driver accepts: alignment, and the largest transfer of each kind.
 
 A write that is not aligned becomes read, modify, write. Such a write and all that overlaps it are done one after the
-other, in the order in which they came; everything else runs beside them.
+other; everything else runs beside them.
 """
 
 from __future__ import annotations
@@ -104,9 +104,13 @@ class Fitting:
     def _in_turn(self, start: int, end: int, *, alone: bool) -> Iterator[None]:
         mine = _Request(start, end, alone)
         with self._done:
-            earlier = [each for each in self._writes if each.start < end and start < each.end and (alone or each.alone)]
+            # Only what is under way is waited for: one that waits itself may be overtaken, as in QEMU.
+            self._done.wait_for(
+                lambda: (
+                    not any(each.start < end and start < each.end and (alone or each.alone) for each in self._writes)
+                )
+            )
             self._writes.append(mine)
-            self._done.wait_for(lambda: not any(each in self._writes for each in earlier))
         try:
             yield
         finally:

@@ -302,3 +302,22 @@ def test_a_format_below_the_filter_is_opened_with_its_backing_file(image: str, t
         assert node.read(0, 4) == b"base"
         assert node.backing is not None
         assert node.backing.filename == image
+
+
+def test_a_write_that_waits_holds_up_no_other_one(tmp_path: Path) -> None:
+    with raw(tmp_path / "disk", {"align": "4k"}) as node:
+        debugger(node).set_breakpoint("pwritev_rmw_after_tail", "A")
+        first = threading.Thread(target=lambda: node.pwrite(0x2000, b"\1" * 512))
+        first.start()
+        while not debugger(node).is_suspended("A"):
+            first.join(0.01)
+        second = threading.Thread(target=lambda: node.pwrite(0x2800, b"\2" * 0x1000))
+        second.start()
+        second.join(0.05)
+        node.pwrite(0x3E00, b"\3" * 512)
+        assert second.is_alive()
+        debugger(node).resume("A")
+        first.join(60)
+        second.join(60)
+        found = node.read(0x2000, 0x2000)
+    assert found == b"\1" * 512 + bytes(0x600) + b"\2" * 0x1000 + bytes(0x600) + b"\3" * 512
