@@ -103,25 +103,39 @@ class Guest:
         within = image.geometry.in_cluster(offset)
         if image.is_own(entry):
             host = entry & layout.OFFSET_MASK
-            zero = entry & layout.ZERO
+            stop, zero = own_run(table.entries, index, end, 1 << bits)
             if entry & image.suspicious or zero:
-                image.validate_entry(entry, l1_index, index)
-            stop = own_run(table.entries, index, end, 1 << bits)
+                image.validate_entry(entry | zero, l1_index, index)
             part = data[: ((stop - index) << bits) - within]
             image.prevent_overlap(host + within, len(part))
             if zero:
-                self._fill(offset, part, host, old_is_zero=True)
+                self._overwrite_zeroes(offset, part, host, entry, table.entries[stop - 1])
                 self._map(table, l1_index, index, stop, host)
             else:
                 image.file.debug_event("write_aio")
                 image.data.pwrite(host + within, part)
             return len(part)
-        stop = index + 1
+        stop = index + 1 if entry else equal_entries(table.entries, index, end)
         while stop < end and not image.is_own(table.entries[stop]):
             stop += 1
         part = data[: ((stop - index) << bits) - within]
         self._write_new(offset, part, table, l1_index, index, stop)
         return len(part)
+
+    def _overwrite_zeroes(self, offset: int, data: memoryview, host: int, first: int, last: int) -> None:
+        """Write over own clusters of which some read as zeroes: the rest of those at the ends becomes zeroes too."""
+        size = self.image.geometry.cluster_size
+        head = offset % size if first & layout.ZERO else 0
+        tail = -(offset + len(data)) % size if last & layout.ZERO else 0
+        if offset % size == head and (offset + len(data) + tail) % size == 0:
+            self._fill(offset, data, host, old_is_zero=True)
+            return
+        self.image.file.debug_event("write_aio")
+        place = host + offset % size - head
+        for part in (memoryview(bytes(head)), data, memoryview(bytes(tail))):
+            if part:
+                self.image.data.pwrite(place, part)
+                place += len(part)
 
     def _write_new(self, offset: int, data: memoryview, table: L2Table, l1_index: int, index: int, stop: int) -> None:
         """Write into new clusters for the entries from ``index`` up to ``stop``."""
@@ -149,7 +163,7 @@ class Guest:
     def release(self, entries: array[int]) -> None:
         """Give up what L2 entries referred to."""
         geometry, image = self.image.geometry, self.image
-        for entry in entries:
+        for entry in filter(None, entries):
             if entry & layout.COMPRESSED:
                 offset, length = geometry.compressed_range(entry & ~layout.COMPRESSED)
                 image.release(offset, length)
@@ -364,10 +378,12 @@ def has_place(entry: int, image: Qcow2Image) -> bool:
     return bool(entry & layout.OFFSET_MASK or (image.external and entry & layout.COPIED))
 
 
-def own_run(entries: array[int], index: int, end: int, step: int) -> int:
-    """The index after the own clusters that lie one after the other on the host and are all data or all zero."""
-    expected = entries[index]
-    while index < end and entries[index] == expected:
+def own_run(entries: array[int], index: int, end: int, step: int) -> tuple[int, int]:
+    """The index after the own clusters that lie one after the other on the host; and the zero flag, if one has it."""
+    expected = entries[index] & ~layout.ZERO
+    zero = 0
+    while index < end and (entry := entries[index]) & ~layout.ZERO == expected:
+        zero |= entry & layout.ZERO
         index += 1
         expected += step
-    return index
+    return index, zero
