@@ -32,6 +32,7 @@ TOOLS: Final = {
     "qemu-nbd": Tool("hostel.cli.qemu_nbd.main", "serve a disk image over NBD", "qemu-nbd: ", True),
     "virsh": Tool("hostel.cli.virsh.main", "manage machines, storage pools, volumes and networks", "error: "),
     "virt-install": Tool("hostel.cli.virt_install.main", "make a machine and install or import a system", "ERROR    "),
+    "inspect": Tool("hostel.cli.inspect", "say whether a disk image is safe to accept", "error: "),
     "guest": Tool("hostel.cli.guest", "put a tiny bootable guest on an image, and read what it reports", "error: "),
     "quickstart": Tool(
         "hostel.cli.quickstart.main", "see an image, a pool and a machine work, step by step", "error: "

@@ -1,0 +1,262 @@
+"""Whether an image is safe to accept: looked at by itself, without following anything that it names.
+
+One file is opened, for reading, once. Its format is told by content and held against what was expected; a driver then
+opens it untrusted, as metadata alone; what it names (backing file, data file, extents) is reported as text. A few
+megabytes at most are read, whatever the image claims.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from hostel.block import filename as names
+from hostel.block import probe
+from hostel.block.content import look as look_at_content
+from hostel.block.driver import BlockDriver, FormatDriver, OpenMode
+from hostel.block.node import BlockNode
+from hostel.block.permission import Permission
+from hostel.block.protocols.file import FileDriver
+from hostel.block.registry import FORMATS, KNOWN_FORMATS, format_driver
+from hostel.block.trust import Trust
+from hostel.errors import BlockError, ImageLocked, UnsupportedFeature, UsageError
+from hostel.img import foreign
+from hostel.img.foreign import Claim
+from hostel.img.inspect_qcow2 import look_at_header, look_at_tables
+from hostel.img.inspection import Inspection, Level, Look
+from hostel.units import SECTOR, KiB
+
+# A CD's file system is a raw image to QEMU, and a format of its own to those who sort uploads.
+ISO: Final = "iso"
+EXPECTED: Final = (*sorted({*FORMATS, *KNOWN_FORMATS} - {"vvfat"}), ISO)
+
+_HEAD: Final = 64 * KiB  # bytes in which a format is looked for; text may start with long comments
+_UNTRUSTED: Final = OpenMode(read_only=True, no_io=True, force_share=True, trust=Trust.UNTRUSTED)
+_FOOTERS: Final = {"vpc": b"conectix", "dmg": b"koly"}  # what the last sector of a format without a header starts with
+
+
+def inspect(path: str, *, expected: str | None = None, max_virtual_size: int | None = None) -> Inspection:
+    """Look at the image in the file at ``path``, which is a path whatever it looks like, never a protocol's name.
+
+    Args:
+        path: of a regular file or a block device.
+        expected: one of :data:`EXPECTED`; None takes what the content is of.
+        max_virtual_size: a larger disk is unsafe, bytes; None for no limit.
+
+    Raises:
+        UsageError: there is no such format.
+        BlockError: the file cannot be opened, or is none.
+        OSError: the host's own errors while reading.
+    """
+    if expected is not None and expected not in EXPECTED:
+        raise UsageError(f"Unknown format '{expected}'; known are {', '.join(EXPECTED)}")
+    with BlockNode(FileDriver.open(path, _UNTRUSTED), path, read_only=True) as file:
+        look = Look(file)
+        _look_for_users(look)
+        head = look.read(0, _HEAD)
+        formats = _formats(look, head, path)
+        format = formats[0] if formats else "raw"
+        _compare_formats(look, formats, expected)
+        _look_inside(look, format)
+        _judge_names(look)
+        _judge_size(look, max_virtual_size)
+        _judge_content(look)
+        order = list(Level)
+        return Inspection(
+            filename=path,
+            format=format,
+            expected=expected,
+            formats=tuple(formats),
+            file_size=look.length,
+            actual_size=_allocated(file),
+            virtual_size=look.virtual_size,
+            names=tuple(look.names),
+            snapshots=look.snapshots,
+            encrypted=look.encrypted,
+            content=look.content,
+            findings=tuple(sorted(look.findings, key=lambda each: order.index(each.level))),
+        )
+
+
+def _allocated(file: BlockNode) -> int:
+    found = getattr(file.driver, "allocated_length", 0)
+    return int(found)
+
+
+def _look_for_users(look: Look) -> None:
+    """Say when somebody may write the file: then what was found holds no longer than it takes to find it."""
+    assert isinstance(look.file.driver, FileDriver)
+    shared = Permission.ALL & ~(Permission.WRITE | Permission.RESIZE)
+    try:
+        look.file.driver.lock(Permission.CONSISTENT_READ, shared)
+    except ImageLocked as error:
+        holders = (error.hint or "").partition("It is open in ")[2].rstrip(".")
+        look.add(Level.WARNING, "in-use", f"The file may change: {holders or 'another process'} uses it ({error})")
+
+
+# ---- which format
+
+
+def _formats(look: Look, head: bytes, path: str) -> list[str]:
+    found = probe.matching(head, path)
+    last = look.read(max(0, look.length - SECTOR), SECTOR)
+    return found + [name for name, magic in _FOOTERS.items() if last.startswith(magic) and name not in found]
+
+
+def _compare_formats(look: Look, formats: list[str], expected: str | None) -> None:
+    """Find out whether all programs, and the caller, take the file for the same thing."""
+    if not look.length:
+        look.add(Level.UNSAFE, "empty", "The file is empty")
+        return
+    content = look_at_content(look.read)
+    others = [each for each in content.names() if each not in formats] if formats else []
+    if len(formats) + len(others) > 1:
+        both = ", ".join(formats + others)
+        look.add(Level.UNSAFE, "ambiguous", f"The file can be taken for more than one thing: {both}")
+    found = formats[0] if formats else ISO if expected == ISO and content.filesystem == "iso9660" else "raw"
+    if expected is not None and found != expected:
+        named = "no known format" if found == "raw" else found
+        look.add(Level.UNSAFE, "format-mismatch", f"The format should be {expected}; the content is of {named}")
+    elif expected is None and not formats:
+        look.add(
+            Level.WARNING,
+            "format-guessed",
+            "The content is of no known format, so it is taken for raw: say so (-f raw), and name the format "
+            "wherever the image is used",
+        )
+
+
+# ---- what the format says
+
+
+def _look_inside(look: Look, format: str) -> None:
+    if not look.length:
+        return
+    if format == "raw":
+        _look_at_raw(look)
+    elif format in FORMATS:
+        _look_with_driver(look, format_driver(format))
+    else:
+        claims = foreign.claims(format, look.read, look.length)
+        look.virtual_size = claims.virtual_size
+        look.encrypted = format == "luks"
+        look.name(claims.names)
+        look.add(Level.UNSAFE, "unsupported-format", f"{format} images are not supported yet, so this one is unchecked")
+
+
+def _look_at_raw(look: Look) -> None:
+    look.virtual_size = -(-look.length // SECTOR) * SECTOR
+    if look.length % SECTOR:
+        look.add(
+            Level.WARNING,
+            "partial-sector",
+            f"The file's {look.length} bytes are no whole number of sectors: it may be cut off, or no disk",
+        )
+    look.content = look_at_content(look.read)
+
+
+def _look_with_driver(look: Look, driver_class: type[FormatDriver]) -> None:
+    is_qcow2 = driver_class.name == "qcow2"
+    if is_qcow2:
+        look_at_header(look)
+    try:
+        driver = driver_class.open(look.file, _UNTRUSTED)
+    except BlockError as error:
+        _refused(look, error)
+        if look.virtual_size is None:
+            look.virtual_size = foreign.recorded_length(driver_class.name, look.read)
+        return
+    try:
+        look.virtual_size = driver.length
+        look.name(Claim(each.child, each.filename, each.format) for each in driver.references())
+        is_small = look_at_tables(look) if is_qcow2 else _look_at_info(look, driver)
+        if is_small and look.is_safe and not look.encrypted:
+            _look_at_guest(look, driver_class)
+    except BlockError as error:
+        _refused(look, error)
+    finally:
+        driver.close()
+
+
+def _look_at_info(look: Look, driver: BlockDriver) -> bool:
+    info = driver.info()
+    look.encrypted = info.encrypted
+    if info.dirty:
+        look.add(Level.WARNING, "dirty", "The image was not closed properly")
+    return True
+
+
+def _refused(look: Look, error: BlockError) -> None:
+    code = "unsupported-feature" if isinstance(error, UnsupportedFeature) else "malformed"
+    look.add(Level.UNSAFE, code, f"The image cannot be opened: {error}")
+
+
+def _look_at_guest(look: Look, driver_class: type[FormatDriver]) -> None:
+    """Read a few of the guest's bytes, of an image in which nothing unsafe was found."""
+    driver = driver_class.open(look.file, _UNTRUSTED._replace(no_io=False))
+    try:
+        node = BlockNode(driver, look.file.filename, read_only=True)
+
+        def read(offset: int, length: int) -> bytes:
+            return bytes(node.read(offset, max(0, min(length, node.length - offset)))) if offset < node.length else b""
+
+        look.content = look_at_content(read)
+        inner = probe.matching(read(0, _HEAD), "")
+    finally:
+        driver.close()
+    if inner:
+        look.add(
+            Level.UNSAFE,
+            "nested-format",
+            f"The disk inside starts as {inner[0]} does: a raw copy of it would be taken for another image",
+        )
+
+
+# ---- what it means
+
+
+def _judge_names(look: Look) -> None:
+    whats = {"backing": "backing file", "data-file": "external data file", "extent": "extent"}
+    for claim in look.names:
+        what = whats.get(claim.role, claim.role)
+        of = f" of format {claim.format}" if claim.format and claim.role == "backing" else ""
+        code = what.replace(" ", "-")
+        look.add(Level.UNSAFE, code, f"The image names {_article(what)} {what}{of}, {_kind(claim.filename)}")
+
+
+def _article(what: str) -> str:
+    return "an" if what[0] in "aeiou" else "a"
+
+
+def _kind(name: str) -> str:
+    if name.startswith("json:"):
+        return f"as a pseudo-protocol's options: '{name}'"
+    if (protocol := names.protocol(name)) is not None:
+        return f"by the protocol '{protocol}': '{name}'"
+    return f"by {'an absolute' if name.startswith('/') else 'a relative'} path: '{name}'"
+
+
+def _judge_size(look: Look, limit: int | None) -> None:
+    if limit is None:
+        return
+    if look.virtual_size is None:
+        look.add(Level.UNSAFE, "virtual-size", f"The virtual size is unknown, and may not be over {limit} bytes")
+    elif look.virtual_size > limit:
+        look.add(
+            Level.UNSAFE, "virtual-size", f"The virtual size is {look.virtual_size} bytes, and may not be over {limit}"
+        )
+    elif look.snapshot_size > limit:
+        look.add(
+            Level.UNSAFE,
+            "virtual-size",
+            f"The virtual size in a snapshot is {look.snapshot_size} bytes, and may not be over {limit}",
+        )
+
+
+def _judge_content(look: Look) -> None:
+    content = look.content
+    if content is not None and content.packed is not None:
+        look.add(
+            Level.WARNING,
+            "packed",
+            f"The content is compressed or an archive ({content.packed}), not a disk: unpack it, and look at that",
+        )

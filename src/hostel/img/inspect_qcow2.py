@@ -1,0 +1,168 @@
+"""What a qcow2 image says of itself: read leniently from the header first, then from the tables of one that opens."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from hostel.block.formats.qcow2 import bitmap_directory, layout, snapshot_table
+from hostel.block.formats.qcow2.geometry import Geometry
+from hostel.block.formats.qcow2.header import Preamble
+from hostel.block.formats.qcow2.image import read_preamble
+from hostel.block.formats.qcow2.layout import Autoclear, Compatible, ExtensionType, Header, Incompatible
+from hostel.codec.table import unpack_table
+from hostel.errors import InvalidImage
+from hostel.img.foreign import Claim, text
+from hostel.img.inspection import Level, Look
+from hostel.units import INT64_MAX, KiB, MiB
+
+_HEAD: Final = 64 * KiB
+_MAX_NAME: Final = 4096
+_MAX_EXTENSIONS: Final = 256
+_MAX_SNAPSHOTS: Final = 64  # entries looked at: each may have 128 KiB of names
+_MAX_TABLE: Final = MiB  # bytes read of a table; an L1 table of that size maps 64 TiB in clusters of 64 KiB
+_METHODS: Final = {1: "AES", 2: "LUKS"}
+
+
+def look_at_header(look: Look) -> None:
+    """Find what the header says, also of an image that is refused for what it says."""
+    head = look.read(0, _HEAD)
+    if len(head) < layout.V2_HEADER_LENGTH:
+        return
+    version = int.from_bytes(head[4:8], "big")
+    # A version 2 header ends before the feature bits: what lies there is something else.
+    fixed = head[: Header.SIZE] if version > 2 else head[: layout.V2_HEADER_LENGTH]
+    header = Header.unpack(fixed.ljust(Header.SIZE, b"\0"))
+    extensions = _extensions(head, header.header_length if version > 2 else layout.V2_HEADER_LENGTH)
+    _find_names(look, header, extensions)
+    _find_features(look, header)
+    look.snapshots = header.nb_snapshots
+    if header.nb_snapshots:
+        look.add(Level.WARNING, "snapshots", f"The image has {header.nb_snapshots} internal snapshots")
+    if header.crypt_method:
+        method = _METHODS.get(header.crypt_method, f"method {header.crypt_method}")
+        look.encrypted = True
+        look.add(Level.WARNING, "encrypted", f"The data is encrypted ({method}), so nothing can be said of it")
+
+
+def _extensions(head: bytes, offset: int) -> dict[int, bytes]:
+    """The header's extensions as far as they make sense; of several of a kind, the last counts."""
+    found: dict[int, bytes] = {}
+    for _ in range(_MAX_EXTENSIONS):
+        kind = int.from_bytes(head[offset : offset + 4], "big")
+        length = int.from_bytes(head[offset + 4 : offset + 8], "big")
+        if kind == ExtensionType.END or offset + 8 + length > len(head):
+            break
+        found[kind] = head[offset + 8 : offset + 8 + length]
+        offset += 8 + -(-length // 8) * 8
+    return found
+
+
+def _find_names(look: Look, header: Header, extensions: dict[int, bytes]) -> None:
+    if header.backing_file_offset and header.backing_file_offset <= INT64_MAX - _MAX_NAME:
+        name = text(look.read(header.backing_file_offset, min(header.backing_file_size, _MAX_NAME)))
+        format = extensions.get(ExtensionType.BACKING_FORMAT, b"").decode(errors="replace")
+        if name:
+            look.name([Claim("backing", name, format or None)])
+    data_file = text(extensions.get(ExtensionType.DATA_FILE, b""))
+    if header.incompatible_features & Incompatible.DATA_FILE:
+        if data_file:
+            look.name([Claim("data-file", data_file, "raw")])
+        else:
+            look.add(
+                Level.UNSAFE, "external-data-file", "The data is in another file, and the image does not say which"
+            )
+    elif data_file:
+        look.add(
+            Level.WARNING,
+            "unused-data-file",
+            f"The image names an external data file that it does not use: '{data_file}'",
+        )
+
+
+def _find_features(look: Look, header: Header) -> None:
+    if header.incompatible_features & Incompatible.DIRTY:
+        look.add(Level.WARNING, "dirty", "The image was not closed properly (dirty bit): its refcounts may be wrong")
+    if header.incompatible_features & Incompatible.CORRUPT:
+        look.add(Level.UNSAFE, "corrupt", "The image is marked corrupt")
+    for what, bits, known in (
+        ("compatible", header.compatible_features, Compatible.LAZY_REFCOUNTS),
+        ("autoclear", header.autoclear_features, Autoclear.BITMAPS | Autoclear.DATA_FILE_RAW),
+    ):
+        if unknown := bits & ~int(known):
+            look.add(Level.NOTE, "unknown-features", f"Unknown {what} features, which may be ignored: {unknown:#x}")
+
+
+def look_at_tables(look: Look) -> bool:
+    """Find tables that are not where the image says; of one that the driver has opened.
+
+    Returns:
+        Whether the L1 table is small enough to read some of the guest's data.
+
+    Raises:
+        BlockError: a table makes no sense.
+    """
+    preamble = read_preamble(look.file)
+    header, geometry = preamble.header, Geometry.of(preamble.header)
+    if header.refcount_table_offset >= look.length:
+        _beyond(look, "refcount table", header.refcount_table_offset)
+    _look_at_snapshots(look, header, geometry)
+    _look_at_bitmaps(look, preamble, geometry)
+    return _look_at_l1(look, header, geometry)
+
+
+def _beyond(look: Look, what: str, offset: int) -> None:
+    look.add(
+        Level.UNSAFE, "truncated", f"The {what} at byte {offset} is not all inside the file: it was cut off, or lies"
+    )
+
+
+def _look_at_l1(look: Look, header: Header, geometry: Geometry) -> bool:
+    offset, length = header.l1_table_offset, header.l1_size * 8
+    if offset + length > look.length:
+        _beyond(look, "L1 table", offset)
+        return False
+    for index, entry in enumerate(unpack_table(look.read(offset, min(length, _MAX_TABLE)))):
+        place = entry & layout.OFFSET_MASK
+        if entry & layout.L1_RESERVED or geometry.in_cluster(place):
+            raise InvalidImage(f"L1 entry {index} makes no sense: {entry:#x}")
+        if place >= look.length:
+            _beyond(look, f"L2 table of L1 entry {index}", place)
+            return False
+    if length > _MAX_TABLE:
+        look.add(Level.NOTE, "large-table", f"Of the L1 table's {length} bytes only {_MAX_TABLE} were looked at")
+    return length <= _MAX_TABLE
+
+
+def _look_at_snapshots(look: Look, header: Header, geometry: Geometry) -> None:
+    count = min(header.nb_snapshots, _MAX_SNAPSHOTS)
+    if count < header.nb_snapshots:
+        look.add(Level.NOTE, "large-table", f"Of {header.nb_snapshots} snapshots only {count} were looked at")
+    for snapshot in snapshot_table.read(look.file, header.snapshots_offset, count, header.size).snapshots:
+        snapshot_table.validate_table(
+            geometry, snapshot.l1_table_offset, snapshot.l1_size, 8, layout.MAX_L1_SIZE, "Snapshot L1 table"
+        )
+        look.snapshot_size = max(look.snapshot_size, snapshot.disk_size)
+        if snapshot.l1_table_offset + snapshot.l1_size * 8 > look.length:
+            _beyond(look, f"L1 table of snapshot '{text(snapshot.name)}'", snapshot.l1_table_offset)
+
+
+def _look_at_bitmaps(look: Look, preamble: Preamble, geometry: Geometry) -> None:
+    extension = preamble.extension(ExtensionType.BITMAPS)
+    if extension is None or not preamble.header.autoclear_features & Autoclear.BITMAPS:
+        return
+    if len(extension) != bitmap_directory.Extension.SIZE:
+        raise InvalidImage(f"The bitmaps extension has {len(extension)} bytes")
+    directory = bitmap_directory.Extension.unpack(extension)
+    if directory.directory_size > _MAX_TABLE:
+        look.add(
+            Level.WARNING,
+            "large-table",
+            f"The bitmap directory has {directory.directory_size} bytes, and was not looked at",
+        )
+        return
+    entries = bitmap_directory.read_entries(look.file, extension)
+    for entry, _ in entries:
+        bitmap_directory.validate(entry, geometry, preamble.header.size)
+        if entry.table_offset + entry.table_size * 8 > look.length:
+            _beyond(look, "table of a bitmap", entry.table_offset)
+    look.add(Level.NOTE, "bitmaps", f"The image has {len(entries)} persistent bitmaps")
