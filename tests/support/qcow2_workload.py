@@ -201,7 +201,8 @@ class Workload:
     def compress(self) -> None:
         """Write one cluster compressed."""
         offset = self.place()[0] // self.cluster_size * self.cluster_size
-        data = noise(self.rng, self.cluster_size)
+        # Beyond the end of the image, as everywhere, are zeroes.
+        data = noise(self.rng, min(self.cluster_size, len(self.content) - offset)).ljust(self.cluster_size, b"\0")
         payload = self.image.compressor()(data)
         if payload is None:
             return

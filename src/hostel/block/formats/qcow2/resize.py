@@ -71,17 +71,21 @@ def _grow_data_file(image: Qcow2Image, size: int) -> None:
         image.data.resize(size)
 
 
-def _zero_tail(guest: Guest, old: int) -> None:
-    """The rest of the last cluster, beyond the old end, may hold anything."""
+def _zero_tail(guest: Guest, size: int) -> None:
+    """Zero what the last cluster has beyond ``size`` bytes: whoever grows the image next, not always we, shows it."""
     image = guest.image
-    length = -old % image.geometry.cluster_size
+    length = -size % image.geometry.cluster_size
     if not length or not image.l1:
         return
-    l1_index = old // image.geometry.l2_reach
-    table = image.l2_table(l1_index)
-    if table is None or not table.entries[(old % image.geometry.l2_reach) >> image.geometry.cluster_bits]:
+    table = image.l2_table(size // image.geometry.l2_reach)
+    if table is None or not table.entries[(size % image.geometry.l2_reach) >> image.geometry.cluster_bits]:
         return
-    with_size(guest, old + length, lambda: guest.write(old, memoryview(bytes(length))))
+
+    def zero() -> None:
+        if not guest.reads_as_zeroes(size, length):
+            guest.write(size, memoryview(bytes(length)))
+
+    with_size(guest, size + length, zero)
 
 
 def _hide_backing(guest: Guest, old: int, size: int) -> None:
@@ -128,7 +132,7 @@ def grow_l1(image: Qcow2Image, entries: int) -> None:
 
 
 def _shrink(guest: Guest, size: int) -> None:
-    """The size first, with one write; then what lies beyond it is dropped, or when the image grows again."""
+    """The size first, with one write; then what lies beyond it goes, or goes when the image grows again."""
     image = guest.image
     image.begin_write()
     image.flush_metadata()
@@ -137,6 +141,7 @@ def _shrink(guest: Guest, size: int) -> None:
     image.write_header_fields(image.header.replace(size=size), "size", "crypt_method")
     image.bitmaps.resize(size)
     _drop_beyond(guest, size)
+    _zero_tail(guest, size)
     image.flush_metadata()
     if image.refcounts.drop_empty_blocks():
         image.flush_metadata()

@@ -145,3 +145,19 @@ def test_space_is_reserved_only_for_what_is_new(tmp_path: Path) -> None:
     with graph.open(str(path), "qcow2", read_only=False) as node:
         node.resize(17 << 20, Preallocation.FALLOC)
     assert 1 << 20 <= (path.stat().st_blocks - before) * 512 < 2 << 20
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_shrinking_leaves_nothing_behind_the_end_for_another_tool_to_show(compressed: bool) -> None:
+    driver = MemoryDriver(qcow2.create(SIZE, {"cluster_size": CLUSTER}))
+    with qcow2.attach(driver) as node:
+        if compressed:
+            node.driver.pwrite_compressed(0, node.driver.compressor()(b"old!" * 1024))
+        else:
+            node.pwrite(0, b"old!" * 1024)
+        node.resize(1024)
+    driver.data[24:32] = CLUSTER.to_bytes(8, "big")
+    with qcow2.attach(driver, read_only=True) as node:
+        assert node.read(0, CLUSTER) == b"old!" * 256 + bytes(CLUSTER - 1024)
+    result, lines, _ = qcow2.check(driver.data)
+    assert (lines, result.leaks) == ([], 0)
