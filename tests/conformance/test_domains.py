@@ -18,9 +18,7 @@ pytestmark = [pytest.mark.requires_tool("virsh"), pytest.mark.requires_tool("lib
 @pytest.fixture(scope="module")
 def daemon() -> Iterator[Libvirtd]:
     with libvirtd.running() as daemon:
-        found = re.search(r"Using library: libvirt ([0-9]+\.[0-9]+)", daemon.virsh("version").stdout)
-        if found is None or found[1] != "9.0":
-            pytest.skip(f"recorded with libvirt 9.0; here is {found[1] if found else 'another one'}")
+        daemon.skip_unless_recorded()
         yield daemon
 
 

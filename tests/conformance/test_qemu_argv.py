@@ -31,6 +31,7 @@ OWN_NAMES = re.compile(r"^(hostel|libvirt)-\d+(-\d+)?-format$")
 @pytest.fixture(scope="module")
 def daemon() -> Iterator[Libvirtd]:
     with libvirtd.running() as daemon:
+        daemon.skip_unless_recorded()
         yield daemon
 
 
