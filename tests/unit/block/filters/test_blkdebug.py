@@ -170,6 +170,17 @@ def test_qcow2_comes_to_the_event_and_reports_the_error(image: str, event: str) 
         assert node.read(512 * KiB, 4096) == b"\1" * 4096
 
 
+@pytest.mark.parametrize("event", ["l1_grow_alloc_table", "l1_grow_write_table", "l1_grow_activate_table"])
+def test_a_table_that_cannot_move_leaves_the_image_as_it_was(image: str, event: str) -> None:
+    with graph.open(image, "qcow2", read_only=False) as node:
+        node.pwrite(0, b"\1" * 4096)
+    rule = {"inject-error.0.event": event, "inject-error.0.once": "on"}
+    with pytest.raises(OSError, match="Input/output error"), qcow2(image, rule) as node:
+        node.resize(4 << 30)
+    with graph.open(image, "qcow2") as node:
+        assert (node.length, node.read(0, 4096)) == (8 << 20, b"\1" * 4096)
+
+
 # ---- limits
 
 

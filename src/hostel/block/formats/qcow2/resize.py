@@ -112,16 +112,19 @@ def grow_l1(image: Qcow2Image, entries: int) -> None:
         return
     image.flush_metadata()
     header = image.header
+    image.file.debug_event("l1_grow_alloc_table")
     offset = image.allocate(entries * 8)
     l1 = array("Q", image.l1)
     l1.extend([0] * (entries - len(l1)))
     try:
+        image.file.debug_event("l1_grow_write_table")
         image.file.pwrite(offset, pack_table(l1))
         image.flush_metadata()
     except BaseException:
         image.refcounts.free(offset, entries * 8)
         raise
     old = len(image.l1) * 8
+    image.file.debug_event("l1_grow_activate_table")
     image.write_header_fields(
         header.replace(l1_size=entries, l1_table_offset=offset), "l1_size", "refcount_table_offset"
     )
@@ -206,6 +209,7 @@ def make_empty(guest: Guest) -> None:
     Cut off, it leaves some clusters or leaks.
     """
     guest.image.begin_write()
+    guest.image.file.debug_event("empty_image_prepare")
     _drop_beyond(guest, 0)
     guest.image.flush_metadata()
     _truncate_file(guest.image)
