@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from hostel.block.extent import Status
+from hostel.block.node import BlockNode
 from support import qcow2
-from support.memory import MemoryDriver
+from support.memory import Kind, LoggedDriver, MemoryDriver
 
 CLUSTER = 4096
 SIZE = 16 * CLUSTER
@@ -17,6 +19,89 @@ def test_discarding_in_version_2_never_shows_the_backing_file_again() -> None:
         node.pwrite(0, b"o" * SIZE)
         node.discard(0, SIZE)
         assert node.read(0, SIZE) == b"o" * SIZE
+
+
+def opened(driver: MemoryDriver) -> BlockNode:
+    return qcow2.attach(driver)
+
+
+def host_of(node: BlockNode, offset: int) -> int | None:
+    return next(iter(node.extents(offset, 1))).host_offset
+
+
+def test_a_cluster_of_ones_own_is_written_in_place_and_a_shared_one_is_not() -> None:
+    driver = MemoryDriver(qcow2.create(SIZE, {"cluster_size": CLUSTER}))
+    with opened(driver) as node:
+        node.pwrite(0, b"a" * CLUSTER)
+        first = host_of(node, 0)
+        node.pwrite(100, b"b")
+        assert host_of(node, 0) == first
+        node.driver.snapshot_create("s", date=(0, 0))
+        node.pwrite(200, b"c")
+        assert host_of(node, 0) != first
+        assert node.read(0, CLUSTER) == b"a" * 100 + b"b" + b"a" * 99 + b"c" + b"a" * (CLUSTER - 201)
+
+
+def test_a_write_over_several_tables_takes_as_few_calls_as_there_are_tables() -> None:
+    driver = LoggedDriver(qcow2.create(1 << 20, {"cluster_size": 512}))
+    with opened(driver) as node:
+        node.pwrite(10 * 512, b"x" * (100 * 512))
+        writes = [each.length for each in driver.log if each.kind is Kind.WRITE and each.length > 512]
+    assert sorted(writes) == [46 * 512, 54 * 512]
+
+
+def test_what_surrounds_a_part_of_a_cluster_comes_from_the_backing_image() -> None:
+    driver = MemoryDriver(qcow2.create(SIZE, {"cluster_size": CLUSTER}))
+    with qcow2.attach(driver, backing=b"b" * (SIZE // 2 + 512)) as node:
+        node.pwrite(SIZE // 2 + 100, b"x")
+        node.pwrite(SIZE // 2 + 2 * CLUSTER, b"y")
+        assert node.read(SIZE // 2, CLUSTER) == b"b" * 100 + b"x" + b"b" * 411 + bytes(CLUSTER - 512)
+        assert node.read(SIZE // 2 + 2 * CLUSTER, CLUSTER) == b"y" + bytes(CLUSTER - 1)
+
+
+def test_zeroes_keep_their_place_or_give_it_back() -> None:
+    driver = MemoryDriver(qcow2.create(SIZE, {"cluster_size": CLUSTER}))
+    with opened(driver) as node:
+        node.pwrite(0, b"a" * 3 * CLUSTER)
+        places = [host_of(node, index * CLUSTER) for index in range(3)]
+        node.write_zeroes(0, CLUSTER)
+        node.write_zeroes(CLUSTER, CLUSTER, unmap=True)
+        node.discard(2 * CLUSTER, CLUSTER)
+        assert [host_of(node, index * CLUSTER) for index in range(3)] == [places[0], None, None]
+        assert all(extent.status & Status.ZERO for extent in node.extents(0, 3 * CLUSTER))
+        assert node.read(0, 3 * CLUSTER) == bytes(3 * CLUSTER)
+        node.pwrite(10, b"n")
+        assert host_of(node, 0) == places[0]
+        assert node.read(0, CLUSTER) == bytes(10) + b"n" + bytes(CLUSTER - 11)
+
+
+def test_a_discarded_cluster_goes_back_to_the_host_once_nothing_on_disk_refers_to_it() -> None:
+    driver = LoggedDriver(qcow2.create(SIZE, {"cluster_size": CLUSTER}))
+    with opened(driver) as node:
+        node.pwrite(0, b"a" * CLUSTER)
+        node.flush()
+        place = host_of(node, 0)
+        start = len(driver.log)
+        node.discard(0, CLUSTER)
+        assert not [each for each in driver.log[start:] if each.kind is Kind.DISCARD]
+        node.flush()
+        kinds = [each.kind for each in driver.log[start:]]
+        assert kinds.index(Kind.WRITE) < kinds.index(Kind.DISCARD)
+        assert Kind.FLUSH in kinds[kinds.index(Kind.WRITE) : kinds.index(Kind.DISCARD)]
+        assert (driver.log[-1].kind, driver.log[-1].offset) == (Kind.DISCARD, place)
+
+
+def test_a_cluster_that_a_snapshot_needs_is_not_discarded() -> None:
+    driver = LoggedDriver(qcow2.create(SIZE, {"cluster_size": CLUSTER}))
+    with opened(driver) as node:
+        node.pwrite(0, b"a" * CLUSTER)
+        node.driver.snapshot_create("s", date=(0, 0))
+        start = len(driver.log)
+        node.discard(0, CLUSTER)
+        node.flush()
+        assert not [each for each in driver.log[start:] if each.kind is Kind.DISCARD]
+        node.driver.snapshot_apply("s")
+        assert node.read(0, CLUSTER) == b"a" * CLUSTER
 
 
 @pytest.mark.parametrize(
