@@ -14,6 +14,8 @@ from hostel.units import INT64_MAX, SECTOR
 # Reads ``length`` bytes at a byte offset; fewer where the disk ends.
 Read = Callable[[int, int], bytes]
 
+ISO_MAGIC: Final = (32769, b"CD001")  # where, and what
+
 _START: Final = 68 * 1024  # bytes in which every signature lies; that of btrfs is the last
 _BOOT: Final = b"\x55\xaa"
 _ENTRIES: Final = 1024  # GPT entries that are looked at; 128 are usual
@@ -31,7 +33,7 @@ _SIGNATURES: Final[tuple[tuple[str, int, bytes], ...]] = (
     ("vfat", 54, b"FAT12   "),
     ("swap", 4086, b"SWAPSPACE2"),
     ("swap", 4086, b"SWAP-SPACE"),
-    ("iso9660", 32769, b"CD001"),
+    ("iso9660", *ISO_MAGIC),
     ("btrfs", 65600, b"_BHRfS_M"),
 )
 _PACKED: Final[tuple[tuple[str, int, bytes], ...]] = (

@@ -12,9 +12,10 @@ import os
 import re
 import stat
 from collections.abc import Iterator
-from typing import Final, Literal, NamedTuple
+from typing import Final, NamedTuple
 
 from hostel.block import graph, probe
+from hostel.block.content import ISO_MAGIC
 from hostel.block.driver import Reference
 from hostel.block.node import BlockNode
 from hostel.block.registry import FORMATS
@@ -22,32 +23,10 @@ from hostel.block.trust import Trust
 from hostel.drivers.base import VolumeType
 from hostel.drivers.storage.document import VOLUME_FORMATS, BackingDefinition, Permissions, VolumeFacts, shown_backing
 from hostel.errors import BlockError
-from hostel.units import INT64_MAX, SECTOR
-
-_ISO_MAGIC: Final = (32769, b"CD001")
-_QCOW1_MAGIC: Final = b"QFI\xfb\0\0\0\1"
-
+from hostel.img.foreign import recorded_length
 
 # What XML 1.0 cannot write (section 2.2).
 _UNWRITABLE: Final = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-
-
-class _Place(NamedTuple):
-    """Where a header gives the virtual size: an unsigned number of 8 bytes, in units of so many bytes."""
-
-    offset: int
-    order: Literal["big", "little"]
-    unit: int = 1
-
-
-_LENGTHS: Final = {
-    "qcow": _Place(24, "big"),
-    "qcow2": _Place(24, "big"),
-    "qed": _Place(48, "little"),
-    "vdi": _Place(368, "little"),
-    "vmdk": _Place(12, "little", SECTOR),
-    "vpc": _Place(48, "big"),
-}
 
 
 class _Metadata(NamedTuple):
@@ -118,9 +97,7 @@ def detect_format(path: str) -> str:
     with _opened(path) as descriptor:
         head = os.pread(descriptor, probe.HEAD_LENGTH, 0)
         found = probe.detect(head, path)
-        if found == "raw" and head.startswith(_QCOW1_MAGIC):
-            return "qcow"
-        offset, magic = _ISO_MAGIC
+        offset, magic = ISO_MAGIC
         if found == "raw" and os.pread(descriptor, len(magic), offset) == magic:
             return "iso"
         return found
@@ -153,18 +130,11 @@ def _metadata(path: str, physical: int) -> _Metadata:
 
 def _recorded_length(path: str, format: str) -> int | None:
     """The virtual size that an image's header gives, read from its fixed place; None where there is none to believe."""
-    place = _LENGTHS.get(format)
-    if place is None:
-        return None
     try:
         with _opened(path) as descriptor:
-            data = os.pread(descriptor, 8, place.offset)
+            return recorded_length(format, lambda offset, length: os.pread(descriptor, length, offset))
     except OSError:
         return None
-    if len(data) < 8:
-        return None
-    length = int.from_bytes(data, place.order) * place.unit
-    return length if 0 < length <= INT64_MAX else None
 
 
 def open_untrusted(path: str, format: str) -> BlockNode:
