@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from pathlib import Path
 
 from hostel.drivers.qemu import process
@@ -25,6 +26,10 @@ def test_program_inherits_no_descriptor_even_when_ours_are_high(tmp_path: Path) 
     assert started is not None
     try:
         assert process.supervised(tmp_path)
+        deadline = time.monotonic() + 10
+        while Path(f"/proc/{pid}/comm").read_text() != "sleep\n":  # until then it is the shell that becomes it
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
         assert sorted(os.listdir(f"/proc/{pid}/fd")) == ["0", "1", "2"]
         assert os.readlink(f"/proc/{pid}/cwd") == "/"
         assert os.getsid(pid) != os.getsid(0)
