@@ -90,7 +90,8 @@ def _look_for_users(look: Look) -> None:
         look.file.driver.lock(Permission.CONSISTENT_READ, shared)
     except ImageLocked as error:
         holders = (error.hint or "").partition("It is open in ")[2].rstrip(".")
-        look.add(Level.WARNING, "in-use", f"The file may change: {holders or 'another process'} uses it ({error})")
+        who = f"{holders} uses it" if holders else "another process may use it"
+        look.add(Level.WARNING, "in-use", f"The file may change: {who} ({error})")
 
 
 # ---- which format
@@ -156,14 +157,13 @@ def _look_at_raw(look: Look) -> None:
 
 def _look_with_driver(look: Look, driver_class: type[FormatDriver]) -> None:
     is_qcow2 = driver_class.name == "qcow2"
-    if is_qcow2:
-        look_at_header(look)
+    look.virtual_size = foreign.recorded_length(driver_class.name, look.read)
+    if is_qcow2 and not look_at_header(look):
+        return
     try:
         driver = driver_class.open(look.file, _UNTRUSTED)
     except BlockError as error:
         _refused(look, error)
-        if look.virtual_size is None:
-            look.virtual_size = foreign.recorded_length(driver_class.name, look.read)
         return
     try:
         look.virtual_size = driver.length

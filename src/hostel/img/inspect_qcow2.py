@@ -15,7 +15,7 @@ from hostel.img.foreign import Claim, text
 from hostel.img.inspection import Level, Look
 from hostel.units import INT64_MAX, KiB, MiB
 
-_HEAD: Final = 64 * KiB
+_HEAD: Final = 64 * KiB  # bytes: a cluster where there is no larger one
 _MAX_NAME: Final = 4096
 _MAX_EXTENSIONS: Final = 256
 _MAX_SNAPSHOTS: Final = 64  # entries looked at: each may have 128 KiB of names
@@ -23,17 +23,23 @@ _MAX_TABLE: Final = MiB  # bytes read of a table; an L1 table of that size maps 
 _METHODS: Final = {1: "AES", 2: "LUKS"}
 
 
-def look_at_header(look: Look) -> None:
-    """Find what the header says, also of an image that is refused for what it says."""
+def look_at_header(look: Look) -> bool:
+    """Find what the header says, also of an image that is refused for what it says.
+
+    Returns:
+        Whether opening it with the driver is worth it: its header is not made to take memory and time.
+    """
     head = look.read(0, _HEAD)
     if len(head) < layout.V2_HEADER_LENGTH:
-        return
+        return True
+    if 16 < (bits := int.from_bytes(head[20:24], "big")) <= layout.MAX_CLUSTER_BITS:
+        head = look.read(0, 1 << bits)
     version = int.from_bytes(head[4:8], "big")
     # A version 2 header ends before the feature bits: what lies there is something else.
     fixed = head[: Header.SIZE] if version > 2 else head[: layout.V2_HEADER_LENGTH]
     header = Header.unpack(fixed.ljust(Header.SIZE, b"\0"))
     extensions = _extensions(head, header.header_length if version > 2 else layout.V2_HEADER_LENGTH)
-    _find_names(look, header, extensions)
+    _find_names(look, header, extensions or {})
     _find_features(look, header)
     look.snapshots = header.nb_snapshots
     if header.nb_snapshots:
@@ -42,19 +48,22 @@ def look_at_header(look: Look) -> None:
         method = _METHODS.get(header.crypt_method, f"method {header.crypt_method}")
         look.encrypted = True
         look.add(Level.WARNING, "encrypted", f"The data is encrypted ({method}), so nothing can be said of it")
+    if extensions is None:
+        look.add(Level.UNSAFE, "malformed", f"The header has more than {_MAX_EXTENSIONS} extensions")
+    return extensions is not None
 
 
-def _extensions(head: bytes, offset: int) -> dict[int, bytes]:
-    """The header's extensions as far as they make sense; of several of a kind, the last counts."""
+def _extensions(head: bytes, offset: int) -> dict[int, bytes] | None:
+    """The header's extensions as far as they make sense, the last of a kind; None where there are too many."""
     found: dict[int, bytes] = {}
     for _ in range(_MAX_EXTENSIONS):
         kind = int.from_bytes(head[offset : offset + 4], "big")
         length = int.from_bytes(head[offset + 4 : offset + 8], "big")
         if kind == ExtensionType.END or offset + 8 + length > len(head):
-            break
+            return found
         found[kind] = head[offset + 8 : offset + 8 + length]
         offset += 8 + -(-length // 8) * 8
-    return found
+    return None
 
 
 def _find_names(look: Look, header: Header, extensions: dict[int, bytes]) -> None:
