@@ -165,13 +165,18 @@ class NbdDriver(ProtocolDriver):
         if offset + length > self._export.size:
             raise NoSpace(f"'{self.filename}' ends at {self._export.size} bytes, and cannot grow")
         low, high = self._inside(offset, length)
-        if not self._export.flags & ExportFlag.SEND_WRITE_ZEROES or low >= high:
-            low = high = offset + length
+        if self._export.flags & ExportFlag.SEND_WRITE_ZEROES and low < high:
+            try:
+                self._range(Command.WRITE_ZEROES, low, high, CommandFlag.NONE if unmap else CommandFlag.NO_HOLE)
+            except BlockError as error:
+                if error.errno != errno.ENOTSUP:
+                    raise
+                low = high
+        else:
+            low = high = offset
         for start, end in ((offset, low), (high, offset + length)):
             for position in range(start, end, len(_ZEROES)):
                 self.pwrite(position, _ZEROES[: min(len(_ZEROES), end - position)])
-        flags = CommandFlag.NONE if unmap else CommandFlag.NO_HOLE
-        self._range(Command.WRITE_ZEROES, low, high, flags)
 
     def zeroes_fast(self, *, unmap: bool) -> bool:
         """Whether the server zeroes; what that costs it is its own affair."""
