@@ -135,3 +135,12 @@ def test_part_of_a_sector_counts_as_a_whole_one(tmp_path: Path) -> None:
 def test_window_of_part_of_a_sector_is_refused(path: str) -> None:
     with pytest.raises(BlockError, match="Specified size is not multiple of 512"):
         graph.open(path, "raw", options={"size": 100})
+
+
+def test_space_is_reserved_below_a_window(path: str) -> None:
+    with Path(path).open("r+b") as file:
+        file.truncate(4 << 20)
+    with graph.open(path, "raw", read_only=False, options={"offset": 1 << 20, "size": 1 << 20}) as node:
+        before = Path(path).stat().st_blocks
+        node.preallocate(0, 1 << 20)
+        assert (Path(path).stat().st_blocks - before) * 512 >= 1 << 20

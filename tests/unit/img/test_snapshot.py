@@ -83,3 +83,10 @@ def test_raw_images_have_no_snapshots(tmp_path: Path) -> None:
         for action in (snapshot.create, snapshot.apply, snapshot.load_by_id_or_name):
             with pytest.raises(UnsupportedFeature):
                 action(node, "x")
+
+
+def test_a_name_ends_where_it_has_a_nul(image: str) -> None:
+    data = Path(image).read_bytes()
+    Path(image).write_bytes(data.replace(b"2new", b"2n\0w"))
+    with graph.open(image) as node:
+        assert [each.name for each in snapshot.snapshots(node)] == ["old", "n"]

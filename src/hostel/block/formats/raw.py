@@ -150,6 +150,10 @@ class RawDriver(FormatDriver):
             raise UnsupportedFeature("Cannot resize fixed-size raw disks")
         self._file.resize(size, preallocation)
 
+    def preallocate(self, offset: int, length: int) -> None:
+        """Reserve space for a range."""
+        self._file.preallocate(self.start + offset, length)
+
     def _refuse_disguise(self, offset: int, data: memoryview) -> None:
         head = self._file.read(self._offset, min(probe.HEAD_LENGTH, self.length))
         head[offset : offset + len(data)] = data[: len(head) - offset]

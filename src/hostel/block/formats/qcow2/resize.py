@@ -9,7 +9,7 @@ from collections.abc import Callable
 from hostel.block.driver import Preallocation
 from hostel.block.formats.qcow2 import layout
 from hostel.block.formats.qcow2.image import Qcow2Image
-from hostel.block.formats.qcow2.write import Guest
+from hostel.block.formats.qcow2.write import Guest, has_place
 from hostel.codec.table import pack_table
 from hostel.errors import BlockError, CorruptImage, NoSpace, UnsupportedFeature
 from hostel.units import INT64_MAX
@@ -52,7 +52,7 @@ def _grow(guest: Guest, size: int, preallocation: Preallocation) -> None:
     image.begin_write()
     # An interrupted shrink leaves data beyond the end, which must not come back.
     _drop_beyond(guest, old)
-    _zero_tail(guest, old)
+    _zero_tail(guest, old, allocate=preallocation is not Preallocation.OFF)
     grow_l1(image, entries)
     # Before the size changes, so that what a longer backing file has there never shows.
     _hide_backing(guest, old, size)
@@ -71,18 +71,23 @@ def _grow_data_file(image: Qcow2Image, size: int) -> None:
         image.data.resize(size)
 
 
-def _zero_tail(guest: Guest, size: int) -> None:
-    """Zero what the last cluster has beyond ``size`` bytes: whoever grows the image next, not always we, shows it."""
+def _zero_tail(guest: Guest, size: int, *, allocate: bool = False) -> None:
+    """Zero what the last cluster has beyond ``size`` bytes: whoever grows the image next, not always we, shows it.
+
+    With ``allocate`` it has a place on the host afterwards.
+    """
     image = guest.image
     length = -size % image.geometry.cluster_size
     if not length or not image.l1:
         return
     table = image.l2_table(size // image.geometry.l2_reach)
-    if table is None or not table.entries[(size % image.geometry.l2_reach) >> image.geometry.cluster_bits]:
+    entry = 0 if table is None else table.entries[(size % image.geometry.l2_reach) >> image.geometry.cluster_bits]
+    placed = has_place(entry, image) or bool(entry & layout.COMPRESSED)
+    if not entry and not allocate:
         return
 
     def zero() -> None:
-        if not guest.reads_as_zeroes(size, length):
+        if (allocate and not placed) or not guest.reads_as_zeroes(size, length):
             guest.write(size, memoryview(bytes(length)))
 
     with_size(guest, size + length, zero)

@@ -69,10 +69,10 @@ class Snapshot(NamedTuple):
         return int(self.header.l1_size)
 
     def info(self) -> SnapshotInfo:
-        """What the public API tells of it."""
+        """What the public API tells of it; of an id and a name, as in QEMU, what comes before the first NUL."""
         return SnapshotInfo(
-            id=self.id.decode(errors="surrogateescape"),
-            name=self.name.decode(errors="surrogateescape"),
+            id=self.id.split(b"\0")[0].decode(errors="surrogateescape"),
+            name=self.name.split(b"\0")[0].decode(errors="surrogateescape"),
             vm_state_size=self.vm_state_size,
             date=self.header.date_sec,
             date_nsec=self.header.date_nsec,

@@ -313,7 +313,9 @@ class Guest:
         self._change(offset, length, lambda entry, bitmap: (0, 0))
 
     def map_new(self, offset: int, length: int, *, fill: bool) -> Iterator[tuple[int, int]]:
-        """Map the unallocated clusters of a range without writing their data, or with zeroes where ``fill``.
+        """Map clusters of a range that have no place, without writing their data, or with zeroes where ``fill``.
+
+        A zero cluster becomes data that reads as zeroes.
 
         Yields:
             Host offset and length, in bytes, of what is new.
@@ -324,7 +326,8 @@ class Guest:
             table = self.image.l2_for_write(l1_index)
             while index < stop:
                 after = equal_entries(table.entries, index, stop)
-                if not table.entries[index] and (table.bitmaps is None or not any(table.bitmaps[index:after])):
+                standard = table.bitmaps is None and table.entries[index] in (0, layout.ZERO)
+                if standard or (table.bitmaps and not table.entries[index] and not any(table.bitmaps[index:after])):
                     guest = l1_index * self.image.geometry.l2_reach + (index << bits)
                     host = self.image.allocate_data(guest, (after - index) << bits)
                     self._zero_new(host, (after - index) << bits, fill=fill)

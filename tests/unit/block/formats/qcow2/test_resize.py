@@ -161,3 +161,21 @@ def test_shrinking_leaves_nothing_behind_the_end_for_another_tool_to_show(compre
         assert node.read(0, CLUSTER) == b"old!" * 256 + bytes(CLUSTER - 1024)
     result, lines, _ = qcow2.check(driver.data)
     assert (lines, result.leaks) == ([], 0)
+
+
+@pytest.mark.parametrize("mode", [Preallocation.METADATA, Preallocation.FALLOC, Preallocation.FULL])
+@pytest.mark.parametrize("extended", [False, True])
+@pytest.mark.parametrize("old", [31 << 10, 33 << 10])
+def test_all_that_an_overlay_grows_by_has_a_place_and_reads_as_zeroes(
+    mode: Preallocation, extended: bool, old: int
+) -> None:
+    backing = b"below" * (64 << 10)
+    driver = MemoryDriver(qcow2.create(old, {"cluster_size": 32768, "extended_l2": extended}))
+    with qcow2.attach(driver, backing=backing) as node:
+        node.resize(128 << 10, mode)
+        assert node.read(0, 128 << 10) == backing[:old] + bytes((128 << 10) - old)
+        placed = [extent for extent in node.driver.extents(0, 128 << 10) if extent.host_offset is not None]
+        first = old // 32768 * 32768
+        if not extended:
+            assert sum(extent.length for extent in placed) == (128 << 10) - first
+    assert qcow2.faults(qcow2.check(driver.data)[0]) == (0, 0)
