@@ -188,7 +188,7 @@ class Crosswise(Workload):
             snapshot = self.rng.choice(self._listed())
             self.img("snapshot", "-d", snapshot.name)
             del self.snapshots[snapshot.id]
-        elif wide and self.snapshots and resizable and self.rng.random() < 0.3:
+        elif wide and self.snapshots and resizable and not self.bitmaps and self.rng.random() < 0.3:
             id = self.rng.choice(list(self.snapshots))
             self.img("snapshot", "-a", id)
             self.content = bytearray(self.snapshots[id])
@@ -199,8 +199,8 @@ class Crosswise(Workload):
                 # QEMU leaves old data behind an end inside a cluster, and shows it when it grows the image again.
                 size += -size % self.cluster_size
             self.img("resize", "-q", "-f", "qcow2", "--shrink", after=(str(size),))
-            self.content += bytes(max(0, size - len(self.content)))
-            del self.content[size:]
+            self.content = bytearray(self.content[:size].ljust(size, b"\0"))
+            self.bitmaps = {name: before[:size].ljust(size, b"\0") for name, before in self.bitmaps.items()}
 
     def _their_snapshot(self) -> None:
         self.img("snapshot", "-c", f"theirs {self.rng.getrandbits(32)}")

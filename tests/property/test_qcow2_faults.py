@@ -111,10 +111,10 @@ def test_a_fault_is_reported_and_harms_nothing(image: str, name: str, seed: int)
         return workload.fork(FaultyDriver(data), random.Random(f"{name} {seed}"))
 
     sound = fork()
-    before = Version(0, 0, bytes(sound.content), dict(sound.snapshots))
+    before = Version(0, 0, bytes(sound.content), dict(sound.snapshots), {})
     sound.driver.arm()
     perform(sound, name)
-    after = Version(0, 0, bytes(sound.content), dict(sound.snapshots))
+    after = Version(0, 0, bytes(sound.content), dict(sound.snapshots), {})
     calls = list(sound.driver.calls)
     sound.node.close()
     for fault in faults(calls):

@@ -19,7 +19,7 @@ from hostel.block.node import BlockNode
 from hostel.block.options import Value
 from support import qcow2
 from support.memory import Entry, Kind, LoggedDriver, MemoryDriver
-from support.qcow2_workload import SECTOR, Workload, snapshot_content
+from support.qcow2_workload import SECTOR, Workload, covers, snapshot_content
 
 _EXHAUSTIVE = 6  # so many writes between two flushes are tried in every combination
 
@@ -32,12 +32,14 @@ class Version(NamedTuple):
         durable: entries in the log from which on nothing older may come back; None where that was not promised.
         content: what the guest read when it was done.
         snapshots: id to content.
+        bitmaps: name to the content that its bits tell the changes from.
     """
 
     start: int
     durable: int | None
     content: bytes
     snapshots: dict[str, bytes]
+    bitmaps: dict[str, bytes]
 
 
 class State(NamedTuple):
@@ -63,7 +65,7 @@ class Recording:
         self.log = workload.driver.log
         self.initial = bytes(workload.driver.data)
         self.history: list[str] = []
-        self.versions = [Version(0, 0, bytes(workload.content), {})]
+        self.versions = [Version(0, 0, bytes(workload.content), {}, {})]
 
     @classmethod
     def random(
@@ -91,7 +93,9 @@ class Recording:
             # A flush inside the operation; what comes after it, discards of free clusters, is no part of the promise.
             syncs = [index for index in range(start, len(self.log)) if self.log[index].kind is Kind.FLUSH]
             durable = syncs[-1] + 1 if syncs else None
-        self.versions.append(Version(start, durable, bytes(workload.content), dict(workload.snapshots)))
+        self.versions.append(
+            Version(start, durable, bytes(workload.content), dict(workload.snapshots), dict(workload.bitmaps))
+        )
 
     def allowed(self, state: State) -> list[Version]:
         """The versions of which a state may show parts: the last that was safe, and all begun since."""
@@ -205,6 +209,7 @@ def judge(recording: Recording, state: State) -> None:
         judge_content(content, allowed)
         backing = backing if node.driver.references() else None
         judge_snapshots(state.data, node, allowed, backing)
+        judge_bitmaps(node, content, allowed)
     dirty = qcow2.header(state.data).incompatible_features & Incompatible.DIRTY
     if not dirty:
         result, lines, after = qcow2.check(state.data)
@@ -240,6 +245,15 @@ def judge_snapshots(
     assert found in [each.snapshots for each in allowed]
 
 
+def judge_bitmaps(node: BlockNode, content: bytes, allowed: Sequence[Version]) -> None:
+    """A bitmap that claims to be consistent tells of every change since it was made or cleared."""
+    assert isinstance(node.driver, Qcow2Driver)
+    for bitmap in node.driver.bitmaps():
+        if "in-use" not in bitmap.flags:
+            since = [each.bitmaps[bitmap.name] for each in allowed if bitmap.name in each.bitmaps]
+            assert any(covers(node.driver, bitmap.name, before, content) for before in since), bitmap.name
+
+
 def judge_use(node: BlockNode, content: bytes) -> None:
     """The image can go on: write, grow, and read back; space that it grows by is zeroes."""
     driver = node.driver
@@ -250,6 +264,9 @@ def judge_use(node: BlockNode, content: bytes) -> None:
         expected[start : start + SECTOR] = b"after the power cut".ljust(SECTOR)
         node.pwrite(start, expected[start : start + SECTOR])
     node.flush()
+    for bitmap in driver.bitmaps():
+        if "in-use" in bitmap.flags:  # of no use any more, and in the way
+            driver.bitmap_remove(bitmap.name)
     if not driver.snapshots() or driver._image.header.version > 2:
         added = 3 * driver.cluster_size
         node.resize(len(content) + added)

@@ -54,6 +54,7 @@ class Workload:
         content: what the guest must read.
         flushed: what it read when the last flush, or another operation that syncs, was done.
         snapshots: id to content.
+        bitmaps: name to the content that its bits tell the changes from.
         backing: the backing image's content, or None.
         original_backing: what it was at first.
     """
@@ -74,6 +75,7 @@ class Workload:
         self.version = 2 if self.options.get("compat") == "0.10" else 3
         self.aligned = aligned
         self.snapshots: dict[str, bytes] = {}
+        self.bitmaps: dict[str, bytes] = {}
         self.backing: bytes | None = None
         if size is None:
             size = self.random_size()
@@ -147,10 +149,13 @@ class Workload:
             weights |= {"create_snapshot": 1}
         if self.snapshots:
             weights |= {"delete_snapshot": 1}
-            if resizable or any(len(each) == len(self.content) for each in self.snapshots.values()):
-                weights |= {"apply_snapshot": 1}
+        same = any(len(each) == len(self.content) for each in self.snapshots.values())
+        if self.snapshots and (resizable or same) and not self.bitmaps:
+            weights |= {"apply_snapshot": 1}
         if self.backing is not None:
             weights |= {"rebase": 1}
+        if self.version > 2 and self.content:
+            weights |= {"add_bitmap": 1, "clear_bitmap": 1, "remove_bitmap": 1} if self.bitmaps else {"add_bitmap": 1}
         return weights
 
     def place(self) -> tuple[int, int]:
@@ -229,14 +234,16 @@ class Workload:
             mode = self.rng.choice(list(Preallocation))
         self.node.resize(len(self.content) + added, mode)
         self.content += bytes(added)
+        self.bitmaps = {name: before + bytes(added) for name, before in self.bitmaps.items()}
         if mode is Preallocation.OFF:
             self.flushed = bytes(self.content)
 
     def shrink(self) -> None:
         """Shrink."""
-        size = self.rng.randrange(len(self.content) // SECTOR + 1) * SECTOR
+        size = self.rng.randrange(bool(self.bitmaps), len(self.content) // SECTOR + 1) * SECTOR
         self.node.resize(size)
         del self.content[size:]
+        self.bitmaps = {name: before[:size] for name, before in self.bitmaps.items()}
         self.flushed = bytes(self.content)
 
     def create_snapshot(self) -> None:
@@ -285,6 +292,25 @@ class Workload:
             self.image.change_backing(self.rng.choice(BACKING_NAMES), self.rng.choice(("raw", None)))
         self.flushed = bytes(self.content)
 
+    def add_bitmap(self) -> None:
+        """Make a bitmap that records writes."""
+        if len(self.bitmaps) < 3:
+            name = f"bitmap {self.rng.getrandbits(32)}"
+            self.image.bitmap_add(name, self.rng.choice((512, 4096, 65536)))
+            self.bitmaps[name] = bytes(self.content)
+
+    def clear_bitmap(self) -> None:
+        """Forget what a bitmap has recorded."""
+        name = self.rng.choice(list(self.bitmaps))
+        self.image.bitmap_clear(name)
+        self.bitmaps[name] = bytes(self.content)
+
+    def remove_bitmap(self) -> None:
+        """Drop a bitmap."""
+        name = self.rng.choice(list(self.bitmaps))
+        self.image.bitmap_remove(name)
+        del self.bitmaps[name]
+
     # ---- judging
 
     def verify(self) -> None:
@@ -299,6 +325,19 @@ class Workload:
         assert (lines, result.corruptions, result.leaks, result.check_errors) == ([], 0, 0, 0)
         found = {each.id: each.disk_size for each in self.image.snapshots()}
         assert found == {id: len(content) for id, content in self.snapshots.items()}
+        assert {each.name for each in self.image.bitmaps()} == self.bitmaps.keys()
+        for name, before in self.bitmaps.items():
+            assert covers(self.image, name, before, self.content)
+
+
+def covers(image: Qcow2Driver, name: str, before: bytes, after: bytes | bytearray) -> bool:
+    """Whether a bitmap is dirty wherever ``after`` differs from ``before``, or has something that was not there."""
+    dirty = image.bitmap(name)
+    return all(
+        dirty.is_dirty(start)
+        for start in range(0, len(after), SECTOR)
+        if before[start : start + SECTOR].ljust(SECTOR, b"\0") != after[start : start + SECTOR]
+    )
 
 
 def snapshot_content(data: bytes | bytearray, id: str, backing: bytes | None = None) -> bytes:

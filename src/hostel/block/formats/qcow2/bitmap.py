@@ -143,12 +143,14 @@ class Bitmaps:
             if bitmap.dirty is not None:
                 bitmap.dirty.resize(size)
 
-    def require_consistent(self) -> None:
-        """Refuse what would leave an inconsistent bitmap behind.
+    def require_resizable(self, size: int) -> None:
+        """Refuse a new size that a bitmap could not follow.
 
         Raises:
-            BlockError: there is one.
+            BlockError: one is inconsistent, or would have no bytes to tell of, which nobody could read.
         """
+        if not size and self.all():
+            raise BlockError("Cannot resize qcow2 with persistent bitmaps to 0 bytes", errno=95)
         if any(bitmap.inconsistent for bitmap in self.all()):
             raise BlockError("Cannot resize qcow2 with persistent bitmaps that were not properly stored", errno=95)
 
@@ -179,6 +181,8 @@ class Bitmaps:
         try:
             if image.header.version < 3:
                 raise BlockError("Cannot store dirty bitmaps in qcow2 v2 files", errno=errno.EINVAL)
+            if not image.size:
+                raise BlockError("The image has no bytes that could be written", errno=errno.EINVAL)
             _check_limits(image.size, [bitmap.name for bitmap in self.all()], encoded, granularity)
         except BlockError as error:
             error.message = f"Can't make bitmap '{name}' persistent in '{image.file.filename}': {error.message}"

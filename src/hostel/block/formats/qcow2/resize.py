@@ -30,7 +30,7 @@ def resize(guest: Guest, size: int, preallocation: Preallocation) -> None:
         return
     if image.header.nb_snapshots and image.header.version < 3:
         raise UnsupportedFeature("Can't resize a v2 image which has snapshots")
-    image.bitmaps.require_consistent()
+    image.bitmaps.require_resizable(size)
     if size < image.size:
         if preallocation is not Preallocation.OFF:
             raise BlockError("Preallocation can't be used for shrinking an image", errno=errno.EINVAL)
