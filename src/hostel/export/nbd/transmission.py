@@ -29,6 +29,7 @@ _SMALL: Final = 64 * KiB  # bytes up to which a request is answered on the short
 _ROOM: Final = 192 * KiB  # bytes of replies that may wait when a small one is added
 _SPARSE: Final = 64 * KiB  # bytes from which on it is worth knowing which parts of a read are zeroes
 
+_AHEAD: Final = 1024 * KiB  # bytes of a read that the disk is told of before it is waited for
 _SPIN: Final = 20e-6  # seconds for which a request is looked out for before sleeping
 _LIVELY: Final = 100e-6  # seconds; a client whose last request came sooner is expected to send another soon
 
@@ -87,6 +88,8 @@ class Transmission:
             self._poll.register(transport.socket, select.POLLIN)
             if self._file is not None:
                 self._splice = Splice.open(self._file.fd, transport.socket)
+        self._nowait = getattr(os, "RWF_NOWAIT", 0) if self._file is not None else 0
+        self._deferred: list[Request] = []
         self._scratch = memoryview(b"")
         # With extended headers every request may say that a payload follows, and what it is.
         self._always = int(CommandFlag.PAYLOAD_LEN) if chosen.extended else 0
@@ -148,9 +151,10 @@ class Transmission:
             kind, flags, cookie, offset, length, payload = request
             if flags or kind > _WRITE or offset + length > size or not 0 < length <= _SMALL:
                 if kind == _DISC:
+                    self._answer_deferred()
                     outbox.flush()
                     return False
-                self._answer(request)
+                self._answer_or_defer(request)
             elif kind == _READ:
                 used = outbox.used
                 if used > _ROOM:
@@ -158,8 +162,11 @@ class Transmission:
                     used = 0
                 end = used + header + length
                 try:
-                    whole = preadv(fd, (view[used + header : end],), start + offset) == length
-                except OSError:
+                    whole = preadv(fd, (view[used + header : end],), start + offset, self._nowait) == length
+                except OSError as error:
+                    if self._would_wait(error):
+                        self._defer(request)
+                        continue
                     whole = False
                 if whole:
                     put_data(view, used, cookie, offset, offset, length)
@@ -179,8 +186,49 @@ class Transmission:
                     self._answer(request)
             else:
                 self._answer(request)
+        if self._deferred:
+            outbox.flush()
+            self._answer_deferred()
         outbox.flush()
         return True
+
+    def _answer_or_defer(self, request: Request) -> None:
+        """Answer a request that is not small; a read whose beginning is not there waits."""
+        kind, _, _, offset, length, _ = request
+        if kind == _READ and length and offset + length <= self._size and self._waits_for_disk(offset):
+            self._defer(request)
+        else:
+            self._answer(request)
+
+    def _defer(self, request: Request) -> None:
+        """Let the disk begin with a read that it must be waited for, and go on with other requests meanwhile."""
+        _, _, _, offset, length, _ = request
+        if self._file is not None:
+            start = self._file.start + offset
+            os.posix_fadvise(self._file.fd, start, min(length, _AHEAD), os.POSIX_FADV_WILLNEED)
+        self._deferred.append(request)
+
+    def _answer_deferred(self) -> None:
+        """Wait for the disk, which has been told of all that is wanted."""
+        deferred, self._deferred = self._deferred, []
+        for request in deferred:
+            self._answer(request)
+
+    def _waits_for_disk(self, offset: int) -> bool:
+        """Whether reading would have to wait, as far as one byte shows it."""
+        if self._file is None or not self._nowait:
+            return False
+        try:
+            os.preadv(self._file.fd, [bytearray(1)], self._file.start + offset, self._nowait)
+        except OSError as error:
+            return self._would_wait(error)
+        return False
+
+    def _would_wait(self, error: OSError) -> bool:
+        """Whether that is what an error says; a file system that does not know is not asked again."""
+        if error.errno == errno.EOPNOTSUPP:
+            self._nowait = 0
+        return error.errno == errno.EAGAIN
 
     def _answer(self, request: Request) -> None:
         kind = request[0]

@@ -116,6 +116,53 @@ def test_a_file_that_was_cut_off_is_an_error_and_not_zeroes(tmp_path: Path, expo
             assert peer.simple(length) == (errno.EINVAL, b"")
 
 
+class SlowDisk:
+    """``preadv`` and ``posix_fadvise`` of a disk: what was not asked for before is not there for who does not wait."""
+
+    def __init__(self) -> None:
+        self._real = os.preadv
+        self.cached: set[int] = set()
+        self.under_way: set[int] = set()
+        self.most = 0
+
+    def advise(self, fd: int, offset: int, length: int, advice: int) -> None:
+        self.under_way.add(offset)
+        self.most = max(self.most, len(self.under_way))
+
+    def preadv(self, fd: int, buffers: list[memoryview], offset: int, flags: int = 0) -> int:
+        if offset not in self.cached and flags:
+            raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+        self.under_way.discard(offset)
+        self.cached.add(offset)
+        return self._real(fd, buffers, offset)
+
+
+@pytest.mark.parametrize("length", [4096, 100_000])
+def test_a_disk_that_must_be_waited_for_gets_many_reads_at_a_time(
+    tmp_path: Path, disk: BlockNode, monkeypatch: pytest.MonkeyPatch, length: int
+) -> None:
+    slow = SlowDisk()
+    monkeypatch.setattr(os, "preadv", slow.preadv)
+    monkeypatch.setattr(os, "posix_fadvise", slow.advise)
+    monkeypatch.delattr(os, "splice", raising=False)
+    slow.cached.add(50_000)
+    count = 100
+    with serving(tmp_path, NbdExport(disk)) as server, Peer(server.path) as peer:
+        peer.use()
+        stream = b"".join(request(Command.READ, index * 10_000, length, cookie=index) for index in range(count))
+        peer.send(stream + request(Command.DISC))
+        found = {}
+        for _ in range(count):
+            magic, code, cookie = protocol.SIMPLE_REPLY.unpack(peer.receive(16))
+            assert (magic, code) == (protocol.SIMPLE_REPLY_MAGIC, 0)
+            found[cookie] = peer.receive(length)
+        assert peer.ended()
+    assert found == {index: CONTENT[index * 10_000 : index * 10_000 + length] for index in range(count)}
+    assert next(iter(found)) == 5, "what is there waits for nothing"
+    assert slow.most > 50
+    assert not slow.under_way
+
+
 # ---- writing
 
 
@@ -360,10 +407,10 @@ def test_errors_of_the_disk_are_answered_with_their_place(
 ) -> None:
     real = os.preadv
 
-    def failing(fd: int, buffers: list[memoryview], offset: int) -> int:
+    def failing(fd: int, buffers: list[memoryview], offset: int, *flags: int) -> int:
         if offset >= 600_000:
             raise OSError(errno.EIO, "Input/output error")
-        return real(fd, buffers, offset)
+        return real(fd, buffers, offset, *flags)
 
     monkeypatch.setattr(os, "preadv", failing)
     monkeypatch.delattr(os, "splice", raising=False)
