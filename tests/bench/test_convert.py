@@ -1,6 +1,6 @@
 """How long copies take beside real ``qemu-img``: reported, never judged here, since machines differ.
 
-``HOSTEL_BENCH_MIB=4096`` makes the images larger than 1 GiB: the start of a process, some 40 ms of ours, then counts less.
+``HOSTEL_BENCH_MIB=4096`` makes the images larger than 1 GiB: starting, some 40 ms for us, counts less then.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ def overlay(folder: Path) -> Iterator[Path]:
 @pytest.mark.requires_tool("qemu-io")
 def test_commit(bench: Bench, folder: Path, overlay: Path) -> None:
     bench.measure(
-        "commit 256 MiB into 1 GiB",
+        "commit a quarter",
         lambda output: ["commit", "-q", "-f", "qcow2", str(overlay)],
         folder,
         between=lambda: shutil.copy(folder / "top.qcow2", overlay),
@@ -128,7 +128,7 @@ def test_rebase(bench: Bench, folder: Path, overlay: Path) -> None:
             stream.seek(offset)
             stream.write(bytes(2 * MIB))
     bench.measure(
-        "rebase on 1 GiB, 128 MiB of which differ",
+        "rebase on what differs in an eighth",
         lambda output: ["rebase", "-q", "-f", "qcow2", "-b", str(other), "-F", "raw", str(overlay)],
         folder,
         between=lambda: shutil.copy(folder / "top.qcow2", overlay),
