@@ -6,6 +6,7 @@ import itertools
 import os
 import random
 import subprocess
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,9 @@ from hostel.block.options import Value
 from support import qcow2
 from support.memory import MemoryDriver
 from support.qcow2_workload import BACKING_NAMES, Workload, noise, random_options
+from support.tally import tried
 
+__all__ = ["tried"]
 pytestmark = [pytest.mark.requires_tool("qemu-img"), pytest.mark.requires_tool("qemu-io")]
 SOAK = int(os.environ.get("HOSTEL_SOAK", "1"))
 MIB = 1 << 20
@@ -239,12 +242,13 @@ class Crosswise(Workload):
 
 @pytest.mark.parametrize("seed", range(12 * SOAK))
 @pytest.mark.parametrize("compressed", [False, True])
-def test_we_and_qemu_write_one_image_in_turn(tmp_path: Path, seed: int, compressed: bool) -> None:
+def test_we_and_qemu_write_one_image_in_turn(tmp_path: Path, seed: int, compressed: bool, tried: Counter[str]) -> None:
     rng = random.Random(f"crosswise {compressed} {seed}")
     crosswise = Crosswise(tmp_path, rng, compressed=compressed)
     for _ in range(6):
         crosswise.their_turn()
         crosswise.our_turn()
+        tried["turns of ours and QEMU's on one image"] += 2
     judged(crosswise, tmp_path)
 
 

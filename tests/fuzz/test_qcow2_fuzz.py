@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import zlib
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,9 @@ from support import qcow2
 from support.bounded import MIB, bounded
 from support.qcow2_exercise import UNSAFE, attempt, digest, read_only, repairing, writing
 from support.qcow2_hostile import CLUSTER, KINDS, cuts, mutations, places, poked, sound
+from support.tally import tried
+
+__all__ = ["tried"]
 
 SOAK = int(os.environ.get("HOSTEL_SOAK", "1"))
 MISALIGNED = 0x1234567890ABCDEF
@@ -195,16 +199,20 @@ def survive(folder: Path, kind: str, seed: str, count: int) -> int:
 
 @pytest.mark.parametrize("part", range(2 * SOAK))
 @pytest.mark.parametrize("kind", KINDS)
-def test_random_damage_raises_nothing_but_clean_errors_in_bounded_memory(tmp_path: Path, kind: str, part: int) -> None:
+def test_random_damage_raises_nothing_but_clean_errors_in_bounded_memory(
+    tmp_path: Path, kind: str, part: int, tried: Counter[str]
+) -> None:
     count = 60
+    tried["damaged images"] += count
     opened = bounded(lambda: survive(tmp_path, kind, f"damage {part}", count), seconds=240)
     assert count // 4 < opened < count
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_truncated_image_is_refused_or_read_as_far_as_it_goes(tmp_path: Path, kind: str) -> None:
+def test_a_truncated_image_is_refused_or_read_as_far_as_it_goes(tmp_path: Path, kind: str, tried: Counter[str]) -> None:
     path = tmp_path / "disk.qcow2"
     data = sound(kind)
+    tried["cut images"] += len(cuts(data))
 
     def cut() -> None:
         for length in cuts(data):

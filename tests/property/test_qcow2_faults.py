@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import random
+from collections import Counter
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -21,6 +22,9 @@ from support.crash import Recording, Version, judge_content, judge_snapshots, op
 from support.crash import judge as judge_crash
 from support.memory import FaultyDriver, Kind, memory_node
 from support.qcow2_workload import Workload
+from support.tally import tried
+
+__all__ = ["tried"]
 
 SOAK = int(os.environ.get("HOSTEL_SOAK", "1"))
 IMAGES: dict[str, dict[str, Value]] = {
@@ -101,7 +105,7 @@ def judge(workload: Workload, data: bytes | bytearray, versions: list[Version]) 
 @pytest.mark.parametrize("seed", range(2 * SOAK))
 @pytest.mark.parametrize("name", OPERATIONS)
 @pytest.mark.parametrize("image", IMAGES)
-def test_a_fault_is_reported_and_harms_nothing(image: str, name: str, seed: int) -> None:
+def test_a_fault_is_reported_and_harms_nothing(image: str, name: str, seed: int, tried: Counter[str]) -> None:
     workload = base(IMAGES[image], seed, resizable=name in ("grow", "shrink"))
     if name == "rebase" and workload.backing is None:
         workload.backing = workload.original_backing = b""
@@ -119,6 +123,7 @@ def test_a_fault_is_reported_and_harms_nothing(image: str, name: str, seed: int)
     sound.node.close()
     for fault in faults(calls):
         for go_on in (close, try_again):
+            tried["faults"] += 1
             failing = fork()
             failing.driver.arm(fault.at, fault.code, short=fault.short)
             try:

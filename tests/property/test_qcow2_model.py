@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import os
 import random
+from collections import Counter
 
 import pytest
 
 from support.memory import MemoryDriver
 from support.qcow2_workload import Workload, random_options, snapshot_content
+from support.tally import tried
+
+__all__ = ["tried"]
 
 SOAK = int(os.environ.get("HOSTEL_SOAK", "1"))
 SEEDS = range(60 * SOAK)
 
 
-def run(workload: Workload, steps: int, *, check_each: bool) -> None:
+def run(workload: Workload, steps: int, tried: Counter[str], *, check_each: bool) -> None:
     """Do ``steps`` operations; judge each, and everything at the end."""
     history = []
     try:
         for _ in range(steps):
             history.append(workload.step())
+            tried["operations compared with a byte array"] += 1
             workload.verify()
             if check_each:
                 workload.check()
@@ -35,27 +40,27 @@ def run(workload: Workload, steps: int, *, check_each: bool) -> None:
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_every_read_is_what_was_written_and_check_is_clean_after_each_step(seed: int) -> None:
+def test_every_read_is_what_was_written_and_check_is_clean_after_each_step(seed: int, tried: Counter[str]) -> None:
     rng = random.Random(f"each {seed}")
-    run(Workload(rng), rng.randrange(10, 60), check_each=True)
+    run(Workload(rng), rng.randrange(10, 60), tried, check_each=True)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_what_is_held_back_over_many_steps_is_never_lost(seed: int) -> None:
+def test_what_is_held_back_over_many_steps_is_never_lost(seed: int, tried: Counter[str]) -> None:
     rng = random.Random(f"late {seed}")
-    run(Workload(rng), rng.randrange(20, 150), check_each=False)
+    run(Workload(rng), rng.randrange(20, 150), tried, check_each=False)
 
 
 @pytest.mark.parametrize("seed", range(3 * SOAK))
-def test_clusters_of_two_mebibytes(seed: int) -> None:
+def test_clusters_of_two_mebibytes(seed: int, tried: Counter[str]) -> None:
     rng = random.Random(f"large {seed}")
     options = random_options(rng, (2 << 20,))
     workload = Workload(rng, options=options, size=rng.choice((1, 3)) * (2 << 20) + 512, preallocate=False)
-    run(workload, 12, check_each=False)
+    run(workload, 12, tried, check_each=False)
 
 
 @pytest.mark.parametrize("seed", range(4 * SOAK))
-def test_a_refcount_table_that_grows_out_of_its_place(seed: int) -> None:
+def test_a_refcount_table_that_grows_out_of_its_place(seed: int, tried: Counter[str]) -> None:
     rng = random.Random(f"table {seed}")
     options = {"cluster_size": 512, "refcount_bits": 64, "lazy_refcounts": seed % 4 == 3}
     workload = Workload(rng, MemoryDriver, options=options, size=6 << 20, preallocate=False)
@@ -64,5 +69,5 @@ def test_a_refcount_table_that_grows_out_of_its_place(seed: int) -> None:
         data = rng.randbytes(1 << 20)
         workload.node.pwrite(start, data)
         workload.content[start : start + len(data)] = data
-    run(workload, 15, check_each=seed % 2 == 0)
+    run(workload, 15, tried, check_each=seed % 2 == 0)
     assert workload.image._image.header.refcount_table_offset != before
