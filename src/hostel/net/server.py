@@ -111,7 +111,13 @@ class Server:
         thread = threading.Thread(target=self._run_connection, args=(sock,), name="connection", daemon=True)
         with self._lock:
             self._connections[thread] = sock
-        thread.start()
+        try:
+            thread.start()
+        except RuntimeError:  # the host has no thread left for us
+            with self._lock:
+                del self._connections[thread]
+            sock.close()
+            time.sleep(_PAUSE)
 
     def _run_connection(self, sock: socket.socket) -> None:
         counted = False

@@ -131,3 +131,22 @@ def test_a_connection_that_fails_does_not_end_the_server(path: Path, monkeypatch
             assert one.recv(5) == b""
         with client(path) as other:
             assert says(other)
+
+
+def test_a_host_without_threads_is_waited_for(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hostel.net.server._PAUSE", 0.05)
+    real, refused = threading.Thread.start, []
+
+    def start(thread: threading.Thread) -> None:
+        if thread.name == "connection" and not refused:
+            refused.append(thread)
+            raise RuntimeError("can't start new thread")
+        real(thread)
+
+    with running(path):
+        monkeypatch.setattr(threading.Thread, "start", start)
+        with client(path) as one:
+            assert one.recv(5) == b""
+        with client(path) as other:
+            assert says(other)
+    assert refused

@@ -122,6 +122,10 @@ class Qcow2Driver(FormatDriver):
         self._below()
         self._guest.write_zeroes(offset, length, unmap=unmap)
 
+    def zeroes_fast(self, *, unmap: bool) -> bool:
+        """Whether there is a word for a cluster of zeroes: from version 3 on."""
+        return self._image.header.version >= 3
+
     def discard(self, offset: int, length: int) -> None:
         """Give whole clusters back."""
         self._below()
