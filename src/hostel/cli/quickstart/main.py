@@ -34,9 +34,9 @@ built-in guest, an overlay, a machine under QEMU, a snapshot. Each step is a com
 root and no network are needed. Afterwards everything is removed."""
 _EPILOG: Final = f"""\
 exit status:
-  0    the guest reported what was expected (with --no-qemu: all that needs no guest was done)
+  0    the guest reported what was expected
   1    something failed
-  {NO_GUEST}    {EMULATOR} is not here, so no guest could prove anything; all else was done
+  {NO_GUEST}    no guest could prove anything: {EMULATOR} is not here, or --no-qemu was given; all else was done
   128+n  ended by signal n, such as 130 for Ctrl-C"""
 
 
@@ -133,7 +133,7 @@ def _run(arguments: argparse.Namespace, interruption: Interruption) -> int:
         say.line(line)
     if interruption.caught is not None:
         raise KeyboardInterrupt
-    return NO_GUEST if missing else 0
+    return 0 if is_real else NO_GUEST
 
 
 def _take(say: Narrator, place: Place, *, is_real: bool, asked: bool) -> str:
