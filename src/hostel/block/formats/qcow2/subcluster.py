@@ -156,6 +156,9 @@ class SubclusterGuest(Guest):
         bitmap = table.bitmaps[index] & ~mask | mask << 32
         self._set_bitmaps(table, l1_index, index, index + 1, bitmap)
 
+    def _zero_unit(self, offset: int) -> None:
+        self._zero_subclusters(offset, self.image.geometry.subcluster_size)
+
     def _zeroed(self, entry: int, bitmap: int) -> tuple[int, int]:
         return 0, layout.ALL_ZERO
 

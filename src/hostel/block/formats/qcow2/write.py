@@ -10,6 +10,8 @@ from array import array
 from collections.abc import Callable, Iterator
 from typing import Final
 
+from hostel.block.chain import block_status
+from hostel.block.extent import Status
 from hostel.block.formats.qcow2 import layout
 from hostel.block.formats.qcow2.compressed import read_compressed
 from hostel.block.formats.qcow2.image import Qcow2Image
@@ -236,10 +238,52 @@ class Guest:
         return first, last
 
     def _zero_part(self, offset: int, length: int) -> None:
-        if length <= 0 or self.reads_as_zeroes(offset, length):
-            return
-        for start in range(offset, offset + length, len(_ZEROES)):
-            self.write(start, _ZEROES[: min(len(_ZEROES), offset + length - start)])
+        """Zero parts of clusters (or subclusters), by their entries where that does, else by writing."""
+        size, end = self.image.geometry.subcluster_size, offset + length
+        while offset < end:
+            stop = min(end, offset - offset % size + size)
+            if not self._zero_around(offset, stop - offset) and not self._says_zeroes(offset, stop - offset):
+                for start in range(offset, stop, len(_ZEROES)):
+                    self.write(start, _ZEROES[: min(len(_ZEROES), stop - start)])
+            offset = stop
+
+    def _says_zeroes(self, offset: int, length: int) -> bool:
+        """Whether this layer reads as zeroes by itself, whatever may once be below it."""
+        empty = self.backing is None
+        kinds = (run.kind for run in runs(self.image, offset, min(length, self.image.size - offset)))
+        return all(kind is Kind.ZERO or (kind is Kind.UNALLOCATED and empty) for kind in kinds)
+
+    def _zero_around(self, offset: int, length: int) -> bool:
+        """Zero a part of a cluster (or subcluster) by zeroing all of it, where the rest reads as zeroes anyway."""
+        image = self.image
+        size = image.geometry.subcluster_size
+        start = offset - offset % size
+        stop, end = min(start + size, image.size), offset + length
+        if image.header.version < 3:
+            return False
+        if next(runs(image, start, 1)).kind in (Kind.DATA, Kind.COMPRESSED):
+            return False
+        if not self._is_zero_below(start, offset - start) or not self._is_zero_below(end, stop - end):
+            return False
+        self._zero_external(start, stop - start)
+        self._zero_unit(start)
+        return True
+
+    def _zero_unit(self, offset: int) -> None:
+        """Zero the cluster, or subcluster, at ``offset``, which has no data."""
+        self._change(offset, self.image.geometry.cluster_size, self._zeroed_keeping)
+
+    def _is_zero_below(self, offset: int, length: int) -> bool:
+        """Whether a range reads as zeroes, down the backing chain."""
+        for run in runs(self.image, offset, length) if length else ():
+            if run.kind is Kind.UNALLOCATED and self.backing is not None:
+                inside = min(run.length, self.backing.length - run.offset)
+                below = block_status(self.backing, run.offset, inside) if inside > 0 else ()
+                if not all(extent.status & Status.ZERO for extent in below):
+                    return False
+            elif run.kind is not Kind.ZERO and run.kind is not Kind.UNALLOCATED:
+                return False
+        return True
 
     def _zero_old(self, offset: int, length: int) -> None:
         """Version 2 has no zero flag: clusters are dropped where nothing would show through, and overwritten else."""
@@ -282,7 +326,7 @@ class Guest:
         for l1_index, index, stop in self._slices(offset, length):
             if l1_index >= len(image.l1):
                 return
-            if not image.l1[l1_index] and self._may_skip(l1_index, index, stop, new):
+            if not image.l1[l1_index] and new(0, 0) == (0, 0):
                 continue
             present = image.l2_table(l1_index)
             if present is not None and all(new(*pair) == pair for pair in set(present.pairs(index, stop))):
@@ -299,14 +343,6 @@ class Guest:
                     self.release(array("Q", [before]))
                 elif has_place(before, image) and not has_place(after, image):
                     image.release_data(before & layout.OFFSET_MASK, discard=True)
-
-    def _may_skip(self, l1_index: int, index: int, stop: int, new: Change) -> bool:
-        """Whether an absent table may stay absent: it reads as zeroes already."""
-        reach = self.image.geometry.l2_reach
-        if new(0, 0) == (0, 0):
-            return True
-        whole = index == 0 and (stop == self.image.geometry.l2_entries or (l1_index + 1) * reach >= self.image.size)
-        return whole and (self.backing is None or l1_index * reach >= self.backing.length)
 
     def drop(self, offset: int, length: int) -> None:
         """Forget whole clusters: what is below shows through."""

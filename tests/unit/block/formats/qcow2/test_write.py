@@ -127,3 +127,66 @@ def test_neighbours_of_data_and_zeroes_are_overwritten_in_place(
         assert node.read(0, 4 * CLUSTER) == expected
     if length == 4 * CLUSTER:
         assert after == before
+
+
+ZERO_CLUSTER = 4096
+HIDDEN = bytes(5 * ZERO_CLUSTER) + b"x" * 512 + bytes(3 * ZERO_CLUSTER - 512)  # data at the start of cluster 5
+
+
+def below() -> BlockNode:
+    """An image with clusters of 512 bytes that reads as :data:`HIDDEN` and says where it is zeroes."""
+    driver = MemoryDriver(qcow2.create(len(HIDDEN), {"cluster_size": 512}))
+    with qcow2.attach(driver) as node:
+        node.pwrite(5 * ZERO_CLUSTER, b"x" * 512)
+    return qcow2.attach(driver, read_only=True)
+
+
+@pytest.mark.parametrize(
+    ("offset", "length", "zeroed", "data"),
+    [
+        (0, 2048, [0], []),  # the rest reads as zeroes from below
+        (1024, 1024, [0], []),
+        (3 * ZERO_CLUSTER - 1024, 2048, [2, 3], []),  # two of them
+        (5 * ZERO_CLUSTER + 2048, 512, [], [5]),  # the rest does not
+        (5 * ZERO_CLUSTER, 512, [5], []),  # it does, but for what is zeroed now
+        (4 * ZERO_CLUSTER, 2 * ZERO_CLUSTER, [4, 5], []),
+        (9 * ZERO_CLUSTER + 512, 512, [9], []),  # beyond the end of what is below
+    ],
+)
+def test_parts_of_clusters_become_zero_clusters_where_the_rest_is_zeroes(
+    offset: int, length: int, zeroed: list[int], data: list[int]
+) -> None:
+    driver = MemoryDriver(qcow2.create(12 * ZERO_CLUSTER, {"cluster_size": ZERO_CLUSTER}))
+    with qcow2.attach(driver) as node:
+        node.driver.children["backing"] = below()
+        expected = bytearray(node.read(0, node.length))
+        node.write_zeroes(offset, length)
+        expected[offset : offset + length] = bytes(length)
+        assert node.read(0, node.length) == expected
+        found: dict[bool, list[int]] = {True: [], False: []}
+        for extent in node.driver.extents(0, node.length):
+            if extent.status & Status.ALLOCATED:
+                first = extent.offset // ZERO_CLUSTER
+                clusters = range(first, -(-(extent.offset + extent.length) // ZERO_CLUSTER))
+                found[bool(extent.status & Status.ZERO)].extend(clusters)
+        assert (found[True], found[False]) == (zeroed, data)
+    assert qcow2.check(driver.data)[0].leaks == 0
+
+
+def test_zeroes_that_were_written_stay_when_something_is_put_below() -> None:
+    driver = MemoryDriver(qcow2.create(8 * ZERO_CLUSTER, {"cluster_size": ZERO_CLUSTER}))
+    with qcow2.attach(driver) as node:
+        node.write_zeroes(512, 512)
+        node.write_zeroes(4 * ZERO_CLUSTER, 2 * ZERO_CLUSTER)
+    with qcow2.attach(driver, backing=HIDDEN[: 8 * ZERO_CLUSTER], read_only=True) as node:
+        assert node.read(0, node.length) == bytes(8 * ZERO_CLUSTER)
+
+
+def test_zeroes_beyond_the_end_of_what_is_below_are_kept_apart_from_it() -> None:
+    driver = MemoryDriver(qcow2.create(6 * ZERO_CLUSTER, {"cluster_size": ZERO_CLUSTER}))
+    below = bytes(5 * ZERO_CLUSTER) + b"x" * 512
+    with qcow2.attach(driver, backing=below) as node:
+        node.write_zeroes(5 * ZERO_CLUSTER + 1024, 512)
+        placed = [extent for extent in node.driver.extents(0, node.length) if extent.status & Status.ALLOCATED]
+        assert [(extent.offset, extent.length) for extent in placed] == [(5 * ZERO_CLUSTER, ZERO_CLUSTER)]
+        assert node.read(5 * ZERO_CLUSTER, 512) == b"x" * 512
