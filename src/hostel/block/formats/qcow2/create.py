@@ -81,7 +81,11 @@ def create_image(file: BlockNode, size: int, options: Mapping[str, Value]) -> No
     file.pwrite(2 * cluster_size, block)
     image = Qcow2Image(file, OpenMode(read_only=False))
     if not plan.data_file:
-        resize(SubclusterGuest(image) if plan.extended else Guest(image), size, plan.preallocation)
+        try:
+            resize(SubclusterGuest(image) if plan.extended else Guest(image), size, plan.preallocation)
+        except BlockError as error:
+            error.message = f"Could not resize image: {error.message}"
+            raise
     image.close()
     file.flush()
 
