@@ -108,3 +108,11 @@ def test_malformed_headers_end_in_one_line(twins: Twins, offset: int, data: byte
     twins.prepare("qemu-img create -q -f qcow2 a 1M")
     twins.write("a", data, offset)
     twins.same("info a")
+
+
+@pytest.mark.parametrize("prefix", ["file:", "./", "file:./"])
+def test_colons_in_a_name_are_told_from_protocols(twins: Twins, prefix: str) -> None:
+    twins.prepare("qemu-img create -q -f qcow2 base 1M")
+    twins.prepare("qemu-img create -q -f qcow2 -b base -F qcow2 ./image:top")
+    told = twins.same(f"info {prefix}image:top")
+    assert "(actual path: ./base)" in told.out

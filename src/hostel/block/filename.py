@@ -29,4 +29,6 @@ def resolve(name: str, holder: str) -> str:
     if protocol(name) is not None or os.path.isabs(name) or not name or protocol(holder) not in (None, "file"):
         return name
     base = holder.removeprefix("file:") if protocol(holder) == "file" else holder
+    if protocol(base) is not None:
+        base = f"./{base}"  # what is left begins like a protocol, and is none
     return os.path.join(os.path.dirname(base), name)

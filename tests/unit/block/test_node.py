@@ -179,6 +179,7 @@ def test_block_error_is_an_os_error_with_its_message_alone() -> None:
         ("/abs", "dir/top", "/abs"),
         ("nbd:host:1", "dir/top", "nbd:host:1"),
         ("base", "file:dir/top", "dir/base"),
+        ("base", "file:image:top", "./base"),
         ("./a:b", "dir/top", "dir/./a:b"),
     ],
 )
