@@ -94,8 +94,9 @@ class NbdDriver(ProtocolDriver):
             try:
                 transport, event = negotiate(self._address, handshake, self._security)
             except NetworkError as error:
-                if time.monotonic() + _RETRY < until:
-                    time.sleep(_RETRY)
+                left = until - time.monotonic()
+                if left > 0:
+                    time.sleep(min(_RETRY, left))
                     continue
                 raise BlockError(error.message, errno=error.errno) from None
             except RemoteProtocolError as error:
