@@ -190,11 +190,9 @@ class CopyJob:
     def _report(self, portion: list[Window]) -> None:
         if self._feedback.progress is None:
             return
-        if self._feedback.count_data:
-            self._begun += sum(map(self._cost, portion))
-        else:
-            self._begun = portion[-1].end
-        self._feedback.progress(self._begun, self._total)
+        for window in portion:
+            self._begun = self._begun + self._cost(window) if self._feedback.count_data else window.end
+            self._feedback.progress(self._begun, self._total)
 
     def _read(self, portion: list[Window], buffer: memoryview, prepare: Preparer) -> list[Piece]:
         """Read windows; what is to be written of them."""

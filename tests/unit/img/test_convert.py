@@ -457,3 +457,18 @@ def test_salvage_goes_on_where_metadata_cannot_be_read(tmp_path: Path) -> None:
     assert lines == [
         f"error while reading block status at offset {place // 512 * 512}: Input/output error" for place in bad
     ]
+
+
+def test_progress_is_told_of_each_stretch_of_data(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    with path.open("wb") as file:
+        for start in (0, 2, 4, 32):
+            file.seek(start * MiB)
+            file.write(b"x" * MiB)
+        file.truncate(64 * MiB)
+    seen: list[float] = []
+    with graph.open(str(path), "raw") as source:
+        plan = convert.plan_target([source], str(tmp_path / "b"), "raw")
+        feedback = Feedback(lambda done, total: seen.append(done / total), True)
+        convert.convert([source], plan, CopySettings(), feedback)
+    assert seen == [0.25, 0.5, 0.75, 1.0]
