@@ -91,8 +91,8 @@ class Transmission:
         self._nowait = getattr(os, "RWF_NOWAIT", 0) if self._file is not None else 0
         self._deferred: list[Request] = []
         self._scratch = memoryview(b"")
-        # With extended headers every request may say that a payload follows, and what it is.
-        self._always = int(CommandFlag.PAYLOAD_LEN) if chosen.extended else 0
+        # With extended headers a write says that its payload follows.
+        self._write_flag = int(CommandFlag.PAYLOAD_LEN) if chosen.extended else 0
 
     def run(self) -> None:
         """Answer requests until the client disconnects or is gone.
@@ -146,9 +146,11 @@ class Transmission:
         outbox, header = self._outbox, self._format.read_header
         view, put_data, put_done = outbox.view, self._format.put_data, self._format.put_done
         preadv, pwrite = os.preadv, os.pwrite
-        size = self._size
+        size, write_flag = self._size, self._write_flag
         for request in self._reader.requests():
             kind, flags, cookie, offset, length, payload = request
+            if kind == _WRITE and flags == write_flag:
+                flags = 0
             if flags or kind > _WRITE or offset + length > size or not 0 < length <= _SMALL:
                 if kind == _DISC:
                     self._answer_deferred()
@@ -410,7 +412,8 @@ class Transmission:
         """Answer a request that must not be carried out."""
         kind, flags, cookie, offset, length, _ = request
         code, text = 0, ""
-        if flags and flags & ~self._always & ~_FLAGS.get(kind, _FUA):
+        allowed = _FUA | self._write_flag if kind == _WRITE else _FLAGS.get(kind, _FUA)
+        if flags & ~allowed:
             code, text = errno.EINVAL, f"unsupported flags for command {protocol.command_text(kind)} (got 0x{flags:x})"
         elif not self._export.writable and kind in _WRITES:
             code, text = errno.EPERM, "Export is read-only"

@@ -20,7 +20,8 @@ from hostel.export.nbd.export import DetectZeroes, NbdExport
 from hostel.img import create
 from hostel.wire.nbd import protocol
 from hostel.wire.nbd.protocol import Chunk, Command, CommandFlag, ExportFlag, Option
-from support.nbd import FLAGS, MIB, Peer, go, option, raw_disk, request, serving
+from hostel.wire.nbd.request import format_request
+from support.nbd import FLAGS, MIB, Peer, go, option, queries, raw_disk, request, serving
 
 CONTENT = os.urandom(MIB) + bytes(MIB) + os.urandom(MIB + 100)
 SIZE = len(CONTENT) // 512 * 512 + 512  # in whole sectors
@@ -390,6 +391,41 @@ def test_a_wrong_request_is_refused_and_the_client_may_go_on(
             assert peer.simple() == (code, b"")
         peer.request(Command.FLUSH)
         assert peer.simple() == (0, b"")
+
+
+def test_extended_headers_carry_every_command(tmp_path: Path, export: NbdExport, disk: BlockNode) -> None:
+    disk.resize(8 << 30)
+    head = protocol.EXTENDED_REPLY
+
+    def ask(
+        command: Command, offset: int, length: int, flags: int = 0, payload: bytes = b""
+    ) -> list[tuple[int, bytes]]:
+        wish = format_request(command, 9, offset, length, CommandFlag(flags), extended=True)
+        peer.send(wish + payload)
+        found = []
+        while True:
+            magic, done, kind, cookie, at, size = head.unpack(peer.receive(head.size))
+            assert (magic, cookie, at) == (protocol.EXTENDED_REPLY_MAGIC, 9, offset)
+            found.append((kind, peer.receive(size)))
+            if done:
+                return found
+
+    with serving(tmp_path, export) as server, Peer(server.path) as peer:
+        peer.greet()
+        assert peer.ask(Option.EXTENDED_HEADERS)[0][0] == protocol.Answer.ACK
+        peer.ask(Option.SET_META_CONTEXT, queries("", "base:allocation"))
+        peer.ask(Option.GO, go())
+        assert ask(Command.WRITE, 5, 3, payload=b"abc") == [(Chunk.NONE, b"")]
+        assert ask(Command.WRITE, 8, 3, flags=CommandFlag.FUA, payload=b"def") == [(Chunk.NONE, b"")]
+        assert ask(Command.READ, 5, 6) == [(Chunk.OFFSET_DATA, struct.pack(">Q", 5) + b"abcdef")]
+        assert ask(Command.WRITE_ZEROES, 4 << 30, 4 << 30) == [(Chunk.NONE, b"")]
+        ((kind, payload),) = ask(Command.BLOCK_STATUS, 4 * MIB, (8 << 30) - 4 * MIB)
+        assert payload == struct.pack(">IIQQ", 0, 1, (8 << 30) - 4 * MIB, 3)
+        ((kind, payload),) = ask(Command.READ, 0, 1 << 40)
+        assert kind == Chunk.ERROR
+        ((kind, payload),) = ask(Command.READ, 0, 4, flags=CommandFlag.PAYLOAD_LEN, payload=b"what")
+        assert (kind, struct.unpack_from(">I", payload)) == (Chunk.ERROR, (errno.EINVAL,))
+        assert ask(Command.FLUSH, 0, 0) == [(Chunk.NONE, b"")]
 
 
 def test_a_write_beyond_the_end_is_refused_after_its_payload(
