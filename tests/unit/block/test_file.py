@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from hostel.block import graph
-from hostel.block.driver import OpenMode, Preallocation
+from hostel.block.driver import CACHE_MODES, WRITEBACK, Cache, OpenMode, Preallocation
 from hostel.block.extent import Extent, Status
 from hostel.block.node import BlockNode
 from hostel.block.permission import Permission, find_holders, lock
@@ -269,3 +269,26 @@ def test_unsafe_cache_never_syncs(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     with graph.open(str(tmp_path / "f"), "raw", read_only=False, cache=CACHE_MODES["writethrough"]) as node:
         node.pwrite(0, b"y")
     assert calls
+
+
+@pytest.mark.parametrize("cache", [WRITEBACK, CACHE_MODES["none"]])
+@pytest.mark.parametrize("mode", [Preallocation.OFF, Preallocation.FALLOC])
+def test_a_new_file_has_its_first_block(tmp_path: Path, mode: Preallocation, cache: Cache) -> None:
+    path = tmp_path / "a"
+    path.touch()
+    with graph.open(str(path), "raw", read_only=False, cache=cache) as node:
+        node.resize(1 << 20, mode)
+        with path.open("rb") as file:
+            assert os.lseek(file.fileno(), 0, os.SEEK_DATA) == 0
+        node.resize(2 << 20)
+    assert path.stat().st_size == 2 << 20
+    assert path.read_bytes() == bytes(2 << 20)
+
+
+@pytest.mark.parametrize("size", [1, 100, 512, 4095, 4096])
+def test_a_small_new_file_gets_no_larger_by_that(tmp_path: Path, size: int) -> None:
+    path = tmp_path / "a"
+    path.touch()
+    with graph.create(str(path)) as node:
+        node.resize(size)
+    assert path.stat().st_size == size

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
@@ -23,6 +24,7 @@ _FALLOC_ZERO_RANGE: Final = 16
 # What a file system answers when it has no such operation; everything else is a failure.
 _UNSUPPORTED: Final = frozenset({errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.ENODEV, errno.ENOTTY})
 _ZEROES: Final = memoryview(bytes(MiB))
+_FIRST_BLOCK: Final = 4096  # bytes
 # Linux's ioctls for a file's flags and extended attributes, and struct fsxattr.
 _GET_FLAGS: Final = 0x80086601
 _SET_FLAGS: Final = 0x40086602
@@ -254,9 +256,21 @@ class FileDriver(BlockDriver):
                 for start in range(old, size, len(_ZEROES)):
                     self.pwrite(start, _ZEROES[: min(len(_ZEROES), size - start)])
                 os.fsync(self._fd)
+            if not old and preallocation is not Preallocation.FULL:
+                self._allocate_first_block(size)
         except OSError as error:
             os.ftruncate(self._fd, old)
             raise BlockError(f"Could not resize file: {os.strerror(error.errno or 0)}", errno=error.errno) from None
+
+    def _allocate_first_block(self, size: int) -> None:
+        """Give a new file its first block, as QEMU does: some hosts tell the alignment of direct I/O by it."""
+        length = _FIRST_BLOCK if size >= _FIRST_BLOCK else SECTOR
+        if size < length:
+            return
+        from mmap import mmap
+
+        with contextlib.suppress(OSError), mmap(-1, length) as aligned:
+            os.pwrite(self._fd, aligned, 0)
 
     def preallocate(self, offset: int, length: int) -> None:
         """Reserve space on the host; bytes that are there stay, and the file grows to the end of the range."""
