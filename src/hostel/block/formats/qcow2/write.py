@@ -326,7 +326,7 @@ class Guest:
         for l1_index, index, stop in self._slices(offset, length):
             if l1_index >= len(image.l1):
                 return
-            if not image.l1[l1_index] and new(0, 0) == (0, 0):
+            if not image.l1[l1_index] and self._may_skip(l1_index, index, stop, new):
                 continue
             present = image.l2_table(l1_index)
             if present is not None and all(new(*pair) == pair for pair in set(present.pairs(index, stop))):
@@ -343,6 +343,14 @@ class Guest:
                     self.release(array("Q", [before]))
                 elif has_place(before, image) and not has_place(after, image):
                     image.release_data(before & layout.OFFSET_MASK, discard=True)
+
+    def _may_skip(self, l1_index: int, index: int, stop: int, new: Change) -> bool:
+        """Whether an absent table may stay absent: it reads as zeroes already, and many such are much work."""
+        reach = self.image.geometry.l2_reach
+        if new(0, 0) == (0, 0):
+            return True
+        whole = index == 0 and (stop == self.image.geometry.l2_entries or (l1_index + 1) * reach >= self.image.size)
+        return whole and self.backing is None
 
     def drop(self, offset: int, length: int) -> None:
         """Forget whole clusters: what is below shows through."""

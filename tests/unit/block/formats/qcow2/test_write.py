@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+from hostel.block import graph
 from hostel.block.extent import Status
+from hostel.block.formats.qcow2.driver import Qcow2Driver
 from hostel.block.node import BlockNode
 from support import qcow2
 from support.memory import Kind, LoggedDriver, MemoryDriver
@@ -190,3 +194,12 @@ def test_zeroes_beyond_the_end_of_what_is_below_are_kept_apart_from_it() -> None
         placed = [extent for extent in node.driver.extents(0, node.length) if extent.status & Status.ALLOCATED]
         assert [(extent.offset, extent.length) for extent in placed] == [(5 * ZERO_CLUSTER, ZERO_CLUSTER)]
         assert node.read(5 * ZERO_CLUSTER, 512) == b"x" * 512
+
+
+def test_zeroing_terabytes_that_are_zeroes_makes_no_tables(tmp_path: Path) -> None:
+    path = tmp_path / "disk.qcow2"
+    with graph.create(str(path)) as file:
+        Qcow2Driver.create(file, 1 << 43, {})
+    with graph.open(str(path), "qcow2", read_only=False) as node:
+        node.write_zeroes(0, 1 << 43)
+    assert path.stat().st_size < 1 << 20
