@@ -109,10 +109,10 @@ def _parse_extensions(head: bytes, offset: int, end: int) -> tuple[Extension, ..
         kind = int.from_bytes(head[offset : offset + 4], "big")
         length = int.from_bytes(head[offset + 4 : offset + 8], "big")
         offset += 8
-        if kind == ExtensionType.END:
-            break
         if length > end - offset:
             raise InvalidImage("Header extension too large")
+        if kind == ExtensionType.END:
+            break
         if kind == ExtensionType.BACKING_FORMAT and length >= 16:
             raise InvalidImage(f"ERROR: ext_backing_format: len={length} too large (>=16)")
         extensions.append(Extension(kind, head[offset : offset + length]))

@@ -69,6 +69,8 @@ class Qcow2Image:
         validate_header(self)
         if not mode.no_io and not mode.check:
             self.load_tables()
+        if not mode.check:
+            self._place_snapshots()
 
     @property
     def header(self) -> Header:
@@ -372,13 +374,16 @@ class Qcow2Image:
         header, bits, place = self.header, self.geometry.cluster_bits, self.map.place
         place("active L1 table", header.l1_table_offset, header.l1_size * 8)
         place("refcount table", header.refcount_table_offset, header.refcount_table_clusters << bits)
-        offset, count = header.snapshots_offset, header.nb_snapshots
-        if not self.map.place_snapshots(offset, count):
-            table = snapshot_table.read(self.file, offset, count, header.size)
-            self.map.expect_snapshots(offset, table.snapshots, table.size)
-            self.map.place_snapshots(offset, count)
+        self._place_snapshots()
         self.map.tables = {(entry & layout.OFFSET_MASK) >> bits for entry in self.l1 if entry}
         self.map.blocks = {entry >> bits for entry in self.refcounts.table if entry}
+
+    def _place_snapshots(self) -> None:
+        offset, count = self.header.snapshots_offset, self.header.nb_snapshots
+        if not self.map.place_snapshots(offset, count):
+            table = snapshot_table.read(self.file, offset, count, self.header.size)
+            self.map.expect_snapshots(offset, table.snapshots, table.size)
+            self.map.place_snapshots(offset, count)
 
     def set_features(self, incompatible: int) -> None:
         """Write the incompatible features and sync."""
@@ -559,6 +564,11 @@ def validate_header(image: Qcow2Image) -> None:
         raise InvalidImage(f"Unsupported encryption method {header.crypt_method}")
     if header.crypt_method:
         raise UnsupportedFeature("Encrypted qcow2 images are not supported yet")
+    if (
+        header.autoclear_features & Autoclear.DATA_FILE_RAW
+        and not header.incompatible_features & Incompatible.DATA_FILE
+    ):
+        raise InvalidImage("data-file-raw requires a data file")
     if geometry.extended and geometry.cluster_bits < layout.MIN_EXTENDED_BITS:
         raise InvalidImage("Extended L2 entries are only supported with cluster sizes of at least 16384 bytes")
     if not image.mode.read_only and not image.mode.check and header.incompatible_features & Incompatible.CORRUPT:
