@@ -131,14 +131,14 @@ def crash_states(
     while start <= len(log):
         end = next((at for at in range(start, len(log)) if log[at].kind is Kind.FLUSH), len(log))
         epoch = log[start:end]
-        seen: set[bytes] = set()
+        seen: set[int] = set()  # hashes, not whole disks
         for chosen, reached in _choices(epoch, rng, samples, prefixes):
             disk = MemoryDriver(base.data)
             for entry in chosen:
                 entry.apply(disk)
             data = bytes(disk.data)
-            if data not in seen:
-                seen.add(data)
+            if hash(data) not in seen:
+                seen.add(hash(data))
                 yield State(data, start, start + reached)
         for entry in epoch:
             entry.apply(base)
