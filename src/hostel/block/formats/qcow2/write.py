@@ -24,6 +24,7 @@ from hostel.units import MiB
 _ZEROES: Final = memoryview(bytes(MiB))
 # What an L2 entry and its bitmap become.
 Change = Callable[[int, int], tuple[int, int]]
+_MANY_TABLES: Final = 64
 _ONE_BUFFER: Final = 256 * 1024  # bytes: up to here head, data and tail are written with one call
 
 
@@ -323,10 +324,13 @@ class Guest:
     def _change(self, offset: int, length: int, new: Change) -> None:
         """Replace L2 entries of whole clusters by ``new(entry, bitmap)``, and give up what they referred to."""
         image = self.image
+        idle = new(0, 0) == (0, 0)
+        # Zeroes that nothing is below are recorded like others; but for terabytes of them that would be gigabytes.
+        many = self.backing is None and length > _MANY_TABLES * image.geometry.l2_reach
         for l1_index, index, stop in self._slices(offset, length):
             if l1_index >= len(image.l1):
                 return
-            if not image.l1[l1_index] and self._may_skip(l1_index, index, stop, new):
+            if not image.l1[l1_index] and (idle or (many and self._is_whole(l1_index, index, stop))):
                 continue
             present = image.l2_table(l1_index)
             if present is not None and all(new(*pair) == pair for pair in set(present.pairs(index, stop))):
@@ -344,13 +348,10 @@ class Guest:
                 elif has_place(before, image) and not has_place(after, image):
                     image.release_data(before & layout.OFFSET_MASK, discard=True)
 
-    def _may_skip(self, l1_index: int, index: int, stop: int, new: Change) -> bool:
-        """Whether an absent table may stay absent: it reads as zeroes already, and many such are much work."""
-        reach = self.image.geometry.l2_reach
-        if new(0, 0) == (0, 0):
-            return True
-        whole = index == 0 and (stop == self.image.geometry.l2_entries or (l1_index + 1) * reach >= self.image.size)
-        return whole and self.backing is None
+    def _is_whole(self, l1_index: int, index: int, stop: int) -> bool:
+        """Whether L2 entries are all that a table has, or that the image has of it."""
+        geometry = self.image.geometry
+        return index == 0 and (stop == geometry.l2_entries or (l1_index + 1) * geometry.l2_reach >= self.image.size)
 
     def drop(self, offset: int, length: int) -> None:
         """Forget whole clusters: what is below shows through."""

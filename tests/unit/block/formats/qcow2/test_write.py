@@ -203,3 +203,12 @@ def test_zeroing_terabytes_that_are_zeroes_makes_no_tables(tmp_path: Path) -> No
     with graph.open(str(path), "qcow2", read_only=False) as node:
         node.write_zeroes(0, 1 << 43)
     assert path.stat().st_size < 1 << 20
+
+
+@pytest.mark.parametrize("length", [8 << 20, 512 << 20])
+def test_zeroes_of_a_whole_table_stay_when_something_is_put_below(length: int) -> None:
+    driver = MemoryDriver(qcow2.create(1 << 30))
+    with qcow2.attach(driver) as node:
+        node.write_zeroes(0, length)
+    with qcow2.attach(driver, read_only=True, backing=b"x" * (1 << 20)) as node:
+        assert node.read(0, 1 << 20) == bytes(1 << 20)
