@@ -1,9 +1,10 @@
 # make check         style, types, and the tests that need nothing but Python
 # make test          every test
 # make conformance   side by side with the real qemu-img, virsh and virt-install
+# make iotests       QEMU's own suite on our tools; TESTS="qcow2 061" picks some
 # make bench         timings beside qemu-img
 .POSIX:
-.PHONY: check test conformance bench
+.PHONY: check test conformance iotests bench
 
 BIN = .venv/bin
 
@@ -19,6 +20,9 @@ test:
 
 conformance:
 	./test tests/conformance
+
+iotests:
+	$(BIN)/python tools/iotests.py $(TESTS)
 
 bench:
 	./test -s tests/bench
