@@ -20,7 +20,7 @@ from hostel.units import MiB
 
 WINDOW: Final = 2 * MiB  # of data, read and written at once; QEMU's buffer has this size too
 _LOOKED_AT: Final = 256  # segments
-_ZERO_STEP: Final = 1024 * MiB  # zeroes written at once
+_ZERO_STEP: Final = 1 << 40  # bytes: zeroes written at once; in small steps a format would not see how many they are
 
 
 class CopySettings(NamedTuple):

@@ -472,3 +472,12 @@ def test_progress_is_told_of_each_stretch_of_data(tmp_path: Path) -> None:
         feedback = Feedback(lambda done, total: seen.append(done / total), True)
         convert.convert([source], plan, CopySettings(), feedback)
     assert seen == [0.25, 0.5, 0.75, 1.0]
+
+
+def test_an_empty_image_of_terabytes_is_copied_into_an_existing_one_without_tables(tmp_path: Path) -> None:
+    paths = [tmp_path / "source.qcow2", tmp_path / "target.qcow2"]
+    for path in paths:
+        make(path, 1 << 43)
+    with graph.open(str(paths[0]), "qcow2") as source:
+        convert.convert_into([source], graph.open(str(paths[1]), "qcow2", read_only=False))
+    assert paths[1].stat().st_size < 1 << 20
