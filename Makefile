@@ -3,8 +3,9 @@
 # make conformance   side by side with the real qemu-img, virsh and virt-install
 # make iotests       QEMU's own suite on our tools; TESTS="qcow2 061" picks some
 # make bench         timings beside qemu-img
+# make soak          the random tests of images with twenty times their seeds: most of an hour (SOAK=100 for more)
 .POSIX:
-.PHONY: check test conformance iotests bench
+.PHONY: check test conformance iotests bench soak
 
 BIN = .venv/bin
 
@@ -26,3 +27,8 @@ iotests:
 
 bench:
 	./test -s tests/bench
+
+SOAK = 20
+
+soak:
+	HOSTEL_SOAK=$(SOAK) ./test tests/property tests/fuzz tests/conformance/test_qcow2_crash.py tests/conformance/test_qcow2_grid.py
