@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 import struct
 import subprocess
@@ -177,10 +178,11 @@ def serving(
 
 
 @contextlib.contextmanager
-def raw_disk(folder: Path, content: bytes, *, name: str = "disk.raw") -> Iterator[BlockNode]:
-    """A raw image with some content, open for writing."""
+def raw_disk(folder: Path, content: bytes, *, length: int = 0, name: str = "disk.raw") -> Iterator[BlockNode]:
+    """A raw image with some content and a hole from there to ``length`` bytes, open for writing."""
     path = folder / name
     path.write_bytes(content)
+    os.truncate(path, max(length, len(content)))
     with graph.open(str(path), "raw", read_only=False) as node:
         yield node
 

@@ -172,8 +172,7 @@ def test_threads_share_a_connection(served: str) -> None:
 
 
 def test_extents_are_the_servers(tmp_path: Path) -> None:
-    with raw_disk(tmp_path, b"") as disk:
-        disk.resize(4 * MIB)
+    with raw_disk(tmp_path, b"", length=4 * MIB) as disk:
         disk.pwrite(MIB, b"x" * MIB)
         with serving(tmp_path, NbdExport(disk)) as server, graph.open(server.uri, "raw") as node:
             hole, data = Status.ZERO | Status.ALLOCATED, Status.DATA | Status.ALLOCATED

@@ -75,8 +75,7 @@ def test_read(tmp_path: Path, export: NbdExport, offset: int, length: int) -> No
 
 
 def test_holes_are_named_in_large_reads(tmp_path: Path) -> None:
-    with raw_disk(tmp_path, b"") as disk:
-        disk.resize(4 * MIB)
+    with raw_disk(tmp_path, b"", length=4 * MIB) as disk:
         disk.pwrite(2 * MIB, b"x" * MIB)
         with serving(tmp_path, NbdExport(disk)) as server, Peer(server.path) as peer:
             peer.use(structured=True)
@@ -289,8 +288,7 @@ def test_cache_is_answered(tmp_path: Path, export: NbdExport) -> None:
 
 
 def test_block_status_names_data_holes_and_the_files_end(tmp_path: Path) -> None:
-    with raw_disk(tmp_path, b"") as disk:
-        disk.resize(3 * MIB + 100)
+    with raw_disk(tmp_path, b"", length=3 * MIB + 100) as disk:
         disk.pwrite(MIB, b"x" * MIB)
         disk.pwrite(3 * MIB, b"y" * 100)
         with serving(tmp_path, NbdExport(disk)) as server, Peer(server.path) as peer:
@@ -329,8 +327,7 @@ def test_block_status_has_at_most_as_many_extents_as_a_reply_holds(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(protocol, "MAX_STATUS", 3)
-    with raw_disk(tmp_path, b"") as disk:
-        disk.resize(MIB)
+    with raw_disk(tmp_path, b"", length=MIB) as disk:
         for offset in range(0, MIB, 65536):
             disk.pwrite(offset, b"x")
         with serving(tmp_path, NbdExport(disk)) as server, Peer(server.path) as peer:
@@ -342,8 +339,7 @@ def test_block_status_has_at_most_as_many_extents_as_a_reply_holds(
 
 def test_block_status_of_the_longest_range_there_is(tmp_path: Path) -> None:
     # CVE-2025-47711: a server that counted such a reply wrongly fell over it.
-    with raw_disk(tmp_path, b"") as disk:
-        disk.resize(8 << 30)
+    with raw_disk(tmp_path, b"", length=8 << 30) as disk:
         with serving(tmp_path, NbdExport(disk)) as server, Peer(server.path) as peer:
             peer.use(structured=True, contexts=["base:allocation"])
             for offset in (0, (8 << 30) - 2**32 + 1):
