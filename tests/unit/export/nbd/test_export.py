@@ -339,16 +339,19 @@ def test_block_status_has_at_most_as_many_extents_as_a_reply_holds(
 
 def test_block_status_of_the_longest_range_there_is(tmp_path: Path) -> None:
     # CVE-2025-47711: a server that counted such a reply wrongly fell over it.
-    with raw_disk(tmp_path, b"", length=8 << 30) as disk:
-        with serving(tmp_path, NbdExport(disk)) as server, Peer(server.path) as peer:
-            peer.use(structured=True, contexts=["base:allocation"])
-            for offset in (0, (8 << 30) - 2**32 + 1):
-                peer.request(Command.BLOCK_STATUS, offset, 2**32 - 1)
-                ((_, payload),) = peer.chunks()
-                assert payload == struct.pack(">III", 0, 2**32 - 1, 3)
-            peer.request(Command.BLOCK_STATUS, (8 << 30) - 2**32 + 2, 2**32 - 1)
-            ((kind, _),) = peer.chunks()
-            assert kind == Chunk.ERROR
+    with (
+        raw_disk(tmp_path, b"", length=8 << 30) as disk,
+        serving(tmp_path, NbdExport(disk)) as server,
+        Peer(server.path) as peer,
+    ):
+        peer.use(structured=True, contexts=["base:allocation"])
+        for offset in (0, (8 << 30) - 2**32 + 1):
+            peer.request(Command.BLOCK_STATUS, offset, 2**32 - 1)
+            ((_, payload),) = peer.chunks()
+            assert payload == struct.pack(">III", 0, 2**32 - 1, 3)
+        peer.request(Command.BLOCK_STATUS, (8 << 30) - 2**32 + 2, 2**32 - 1)
+        ((kind, _),) = peer.chunks()
+        assert kind == Chunk.ERROR
 
 
 # ---- refusals
