@@ -1,8 +1,7 @@
 """What may be on the disk after a power cut: states made from a write log, and the judgement of each.
 
 A write that a flush followed is on the disk. Of those after the last flush any may be there and any may be missing, in
-any order, and one of several sectors may be there in part; a sector, 512 bytes, is there as a whole or not at all. The
-header's cluster is never torn: what is atomic there is one sector, and the driver writes it so.
+any order, and one of several sectors may be there in part; a sector, 512 bytes, is there as a whole or not at all.
 """
 
 from __future__ import annotations
@@ -171,7 +170,7 @@ def _choices(
 
 def _tears(entry: Entry, rng: random.Random) -> Iterator[list[Entry]]:
     """A write cut off inside, and with parts of it missing."""
-    if entry.kind is not Kind.WRITE or entry.sectors < 2 or entry.offset < SECTOR:
+    if entry.kind is not Kind.WRITE or entry.sectors < 2:
         return
     cuts = range(1, entry.sectors)
     for cut in cuts if len(cuts) <= 3 else rng.sample(cuts, 3):

@@ -6,8 +6,7 @@ from typing import Final
 
 from hostel.block.formats.qcow2 import bitmap_directory, layout, snapshot_table
 from hostel.block.formats.qcow2.geometry import Geometry
-from hostel.block.formats.qcow2.header import Preamble
-from hostel.block.formats.qcow2.image import read_preamble
+from hostel.block.formats.qcow2.header import Preamble, read_preamble
 from hostel.block.formats.qcow2.layout import Autoclear, Compatible, ExtensionType, Header, Incompatible
 from hostel.codec.table import unpack_table
 from hostel.errors import InvalidImage

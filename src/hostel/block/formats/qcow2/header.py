@@ -5,7 +5,7 @@ The texts of refusals are QEMU's (``qcow2_do_open``, ``qcow2_read_extensions``),
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from hostel.block.formats.qcow2 import layout
 from hostel.block.formats.qcow2.layout import (
@@ -17,8 +17,11 @@ from hostel.block.formats.qcow2.layout import (
     Header,
     Incompatible,
 )
+from hostel.block.node import BlockNode
 from hostel.errors import InvalidImage, NoSpace, UnsupportedFeature
 
+_MAX_EXTENSIONS: Final = 1024  # no image has ten; a cluster of 2 MiB has room for 262,144 empty ones
+_HEAD: Final = 512  # bytes that every header fits in
 _KNOWN = (
     Incompatible.DIRTY
     | Incompatible.CORRUPT
@@ -52,6 +55,21 @@ class Preamble(NamedTuple):
         """The backing file's format as recorded."""
         data = self.extension(ExtensionType.BACKING_FORMAT)
         return data.decode(errors="replace") if data else None
+
+
+def read_preamble(file: BlockNode) -> Preamble:
+    """Read and parse the first cluster.
+
+    Raises:
+        InvalidImage: it is malformed.
+        UnsupportedFeature: the image needs what we do not know.
+    """
+    # What a short file does not have reads as zeroes, and is wrong for what it says.
+    head = bytes(file.read(0, min(file.length, 1 << 16))).ljust(_HEAD, b"\0")
+    bits = int.from_bytes(head[20:24], "big") if len(head) >= 24 else 0
+    if 16 < bits <= layout.MAX_CLUSTER_BITS:
+        head = bytes(file.read(0, min(file.length, 1 << bits)))
+    return parse(head[: 1 << bits] if layout.MIN_CLUSTER_BITS <= bits <= layout.MAX_CLUSTER_BITS else head)
 
 
 def parse(head: bytes) -> Preamble:
@@ -113,6 +131,8 @@ def _parse_extensions(head: bytes, offset: int, end: int) -> tuple[Extension, ..
             raise InvalidImage("Header extension too large")
         if kind == ExtensionType.END:
             break
+        if len(extensions) == _MAX_EXTENSIONS:
+            raise InvalidImage(f"More than {_MAX_EXTENSIONS} header extensions")
         if kind == ExtensionType.BACKING_FORMAT and length >= 16:
             raise InvalidImage(f"ERROR: ext_backing_format: len={length} too large (>=16)")
         extensions.append(Extension(kind, head[offset : offset + length]))
@@ -166,8 +186,12 @@ def _backing_name(head: bytes, header: Header) -> str | None:
     return name.split(b"\0")[0].decode(errors="surrogateescape") or None
 
 
-def serialise(preamble: Preamble) -> bytes:
+def serialise(preamble: Preamble, *, name_offset: int | None = None) -> bytes:
     """Lay the preamble out again: header, unknown fields, extensions, backing name, each where QEMU puts it.
+
+    Args:
+        preamble: what to lay out.
+        name_offset: another place for the backing file's name, bytes; the name is then no part of the result.
 
     Returns:
         The bytes from offset 0; the rest of the cluster is not touched.
@@ -184,15 +208,16 @@ def serialise(preamble: Preamble) -> bytes:
     name = (preamble.backing_file or "").encode(errors="surrogateescape")
     if len(name) > layout.MAX_BACKING_NAME:
         raise InvalidImage("Backing file name too long")
-    offset = fixed_length + len(extensions)
-    if offset + len(name) > 1 << header.cluster_bits:
+    behind = fixed_length + len(extensions)
+    offset = behind if name_offset is None else name_offset
+    if max(behind, offset + len(name)) > 1 << header.cluster_bits:
         raise NoSpace(
             "The header, its extensions and the backing file's name do not fit into one cluster "
             f"({1 << header.cluster_bits} bytes)"
         )
     header = header.replace(backing_file_offset=offset if name else 0, backing_file_size=len(name))
     fixed = (header.pack() + preamble.unknown_fields)[:fixed_length]
-    return fixed + extensions + name
+    return fixed + extensions + (name if name_offset is None else b"")
 
 
 def with_extension(preamble: Preamble, kind: ExtensionType, data: bytes | None) -> Preamble:

@@ -15,7 +15,8 @@ from hostel.block.formats.qcow2 import header as headers
 from hostel.block.formats.qcow2 import layout, snapshot_table
 from hostel.block.formats.qcow2.bitmap import Bitmaps
 from hostel.block.formats.qcow2.geometry import Geometry
-from hostel.block.formats.qcow2.header import Preamble
+from hostel.block.formats.qcow2.header import Preamble, read_preamble
+from hostel.block.formats.qcow2.header_update import steps
 from hostel.block.formats.qcow2.l2_table import L2Table
 from hostel.block.formats.qcow2.layout import Autoclear, Compatible, Extension, Header, Incompatible, SnapshotHeader
 from hostel.block.formats.qcow2.overlap import MetadataMap
@@ -28,7 +29,6 @@ from hostel.units import MiB
 
 _CACHE_LIMIT: Final = 32 * MiB  # bytes of L2 tables kept in memory, as QEMU's default l2-cache-size
 _MIN_TABLES: Final = 16
-_HEAD: Final = 512  # bytes that every header fits in
 _MAX_FREES: Final = 8192  # runs waiting to be freed
 
 
@@ -388,26 +388,27 @@ class Qcow2Image:
     def set_features(self, incompatible: int) -> None:
         """Write the incompatible features and sync."""
         header = self.header.replace(incompatible_features=int(incompatible))
-        self._write_header(Header.OFFSET["incompatible_features"], header.incompatible_features.to_bytes(8, "big"))
+        self._write_header((Header.OFFSET["incompatible_features"], header.incompatible_features.to_bytes(8, "big")))
         self.preamble = self.preamble._replace(header=header)
 
     def write_preamble(self, preamble: Preamble) -> None:
-        """Replace the header cluster's content with one write between two syncs."""
-        data = headers.serialise(preamble)
-        self._write_header(0, data)
-        self.preamble = headers.parse(data.ljust(self.geometry.cluster_size, b"\0"))
+        """Replace the header cluster's content; see :mod:`hostel.block.formats.qcow2.header_update`."""
+        head = bytes(self.file.read(0, min(self.file.length, self.geometry.cluster_size)))
+        self._write_header(*steps(self.preamble, head, preamble))
+        self.preamble = headers.parse(headers.serialise(preamble))
 
     def write_header_fields(self, header: Header, first: str, end: str) -> None:
         """Write the header's fields from ``first`` up to ``end`` with one write between two syncs."""
         start, stop = Header.OFFSET[first], Header.OFFSET[end]
-        self._write_header(start, header.pack()[start:stop])
+        self._write_header((start, header.pack()[start:stop]))
         self.preamble = self.preamble._replace(header=header)
 
-    def _write_header(self, offset: int, data: bytes) -> None:
+    def _write_header(self, *writes: tuple[int, bytes]) -> None:
         self.file.flush()
         try:
-            self.file.pwrite(offset, data)
-            self.file.flush()
+            for offset, data in writes:
+                self.file.pwrite(offset, data)
+                self.file.flush()
         except BaseException:
             # The disk may have the old header or the new one: nobody may write on as if it were known.
             self.broken = "its header could not be written; open it again"
@@ -535,21 +536,6 @@ class Qcow2Image:
         if self.header.incompatible_features & Incompatible.DIRTY:
             self.set_features(self.header.incompatible_features & ~int(Incompatible.DIRTY))
         self._writing = False
-
-
-def read_preamble(file: BlockNode) -> Preamble:
-    """Read and parse the first cluster.
-
-    Raises:
-        InvalidImage: it is malformed.
-        UnsupportedFeature: the image needs what we do not know.
-    """
-    # What a short file does not have reads as zeroes, and is wrong for what it says.
-    head = bytes(file.read(0, min(file.length, 1 << 16))).ljust(_HEAD, b"\0")
-    bits = int.from_bytes(head[20:24], "big") if len(head) >= 24 else 0
-    if 16 < bits <= layout.MAX_CLUSTER_BITS:
-        head = bytes(file.read(0, min(file.length, 1 << bits)))
-    return headers.parse(head[: 1 << bits] if layout.MIN_CLUSTER_BITS <= bits <= layout.MAX_CLUSTER_BITS else head)
 
 
 def validate_header(image: Qcow2Image) -> None:
