@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-
-from hostel.cli.main import main
+from hostel.cli.main import run
 
 if __name__ == "__main__":
-    sys.exit(main(["hostel", *sys.argv[1:]]))
+    run()

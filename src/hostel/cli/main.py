@@ -9,7 +9,7 @@ import importlib
 import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import Final, NamedTuple, cast
+from typing import Final, NamedTuple, NoReturn, cast
 
 from hostel.errors import HostelError
 
@@ -39,6 +39,31 @@ TOOLS: Final = {
     ),
 }
 DROP_IN: Final = ("qemu-img", "qemu-io", "qemu-nbd", "virsh", "virt-install")
+
+
+def run() -> NoReturn:
+    """What the ``hostel`` command and ``python -m hostel`` do: run the command line of this process, and end it.
+
+    A tool's life is short: most of what is imported stays to the end, so the collector is called less often, and the
+    end skips taking the interpreter apart, which takes as long as ``qemu-img info`` does.
+    """
+    import gc
+
+    gc.set_threshold(20_000, 20, 20)
+    code = main(["hostel", *sys.argv[1:]] if os.path.basename(sys.argv[0]) == "__main__.py" else None)
+    if _others_run():
+        sys.exit(code)
+    import atexit
+
+    atexit._run_exitfuncs()
+    _flush_quietly()
+    os._exit(code)
+
+
+def _others_run() -> bool:
+    """Whether a thread is left that the interpreter would wait for."""
+    threading = sys.modules.get("threading")
+    return threading is not None and threading.active_count() > 1
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -63,3 +63,17 @@ def test_a_traceback_is_shown_only_on_request(monkeypatch: pytest.MonkeyPatch) -
         frame.guarded("p: ", fail)
     monkeypatch.delenv("HOSTEL_DEBUG")
     assert frame.guarded("p: ", fail) == 1
+
+
+@pytest.mark.parametrize(
+    "left",
+    [
+        "import atexit; atexit.register(print, 'last word', end='')",
+        "import threading; threading.Timer(0.2, print, ['last word'], {'end': ''}).start()",
+    ],
+    ids=["registered", "thread"],
+)
+def test_what_is_left_to_do_is_done_before_the_process_ends(left: str) -> None:
+    script = f"{left}; from hostel.cli.main import run; import sys; sys.argv = ['hostel', 'no-such-tool']; run()"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (1, b"last word")
