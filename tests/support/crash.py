@@ -152,7 +152,7 @@ def _choices(
     for done in range(count + 1) if prefixes else (0, count):
         yield list(epoch[:done]), done
     for done, entry in enumerate(epoch):
-        for parts in _tears(entry, rng):
+        for parts in tears(entry, rng):
             yield [*epoch[:done], *parts], done + 1
     if count <= _EXHAUSTIVE:
         masks: Iterator[int] | list[int] = iter(range(1 << count))
@@ -168,7 +168,7 @@ def _choices(
         yield list(_torn_subset(epoch, rng)), count
 
 
-def _tears(entry: Entry, rng: random.Random) -> Iterator[list[Entry]]:
+def tears(entry: Entry, rng: random.Random) -> Iterator[list[Entry]]:
     """A write cut off inside, and with parts of it missing."""
     if entry.kind is not Kind.WRITE or entry.sectors < 2:
         return
@@ -184,7 +184,7 @@ def _torn_subset(epoch: Sequence[Entry], rng: random.Random) -> Iterator[Entry]:
         if fate < 0.4:
             yield entry
         elif fate < 0.7:
-            for parts in itertools.islice(_tears(entry, rng), 1):
+            for parts in itertools.islice(tears(entry, rng), 1):
                 yield from parts
 
 

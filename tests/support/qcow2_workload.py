@@ -13,7 +13,7 @@ from hostel.block.extent import Status
 from hostel.block.formats.qcow2.driver import Qcow2Driver
 from hostel.block.node import BlockNode
 from hostel.block.options import Value
-from hostel.errors import BlockError
+from hostel.errors import BlockError, UnsupportedFeature
 from support import qcow2
 from support.memory import MemoryDriver
 
@@ -155,8 +155,10 @@ class Workload:
         if self.backing is not None:
             weights |= {"rebase": 1}
         if self.version > 2 and self.content:
-            weights |= {"add_bitmap": 1, "clear_bitmap": 1, "remove_bitmap": 1} if self.bitmaps else {"add_bitmap": 1}
-        return weights
+            weights |= {"add_bitmap": 1}
+        if self.bitmaps:
+            weights |= {"clear_bitmap": 1, "remove_bitmap": 1, "disable_bitmap": 1, "merge_bitmap": 1}
+        return weights | {"amend": 1}
 
     def place(self) -> tuple[int, int]:
         """A random range: offset and length."""
@@ -310,6 +312,43 @@ class Workload:
         name = self.rng.choice(list(self.bitmaps))
         self.image.bitmap_remove(name)
         del self.bitmaps[name]
+
+    def disable_bitmap(self) -> None:
+        """Let a bitmap rest while nothing is written."""
+        name = self.rng.choice(list(self.bitmaps))
+        self.image.bitmap_enable(name, False)
+        if self.rng.random() < 0.5:
+            self.reopen()
+        self.image.bitmap_enable(name, True)
+
+    def merge_bitmap(self) -> None:
+        """Mark in one bitmap what is dirty in another: it still tells all that it told."""
+        name, source = self.rng.choice(list(self.bitmaps)), self.rng.choice(list(self.bitmaps))
+        self.image.bitmap_merge(name, self.image.bitmap(source))
+
+    def amend(self) -> None:
+        """Change what the image was created with, unless its features or narrow refcounts forbid it."""
+        bits = int(self.options.get("refcount_bits", 16))
+        options: dict[str, Value] = self.rng.choice(
+            (
+                {"compat": "1.1"},
+                {"compat": "0.10", "refcount_bits": 16, "lazy_refcounts": False},
+                {"compat": "1.1", "lazy_refcounts": not self.options.get("lazy_refcounts")},
+                {"compat": "1.1", "refcount_bits": self.rng.choice(REFCOUNT_BITS)},
+            )
+        )
+        try:
+            self.image.amend(options, force=False, report=lambda done, total: None)
+        except BlockError as error:
+            impossible = isinstance(error, UnsupportedFeature) or bits != options.get("refcount_bits", bits)
+            if not impossible:
+                raise
+            return
+        self.options |= options
+        self.version = 2 if self.options.get("compat") == "0.10" else 3
+        if self.version == 2:
+            self.bitmaps.clear()
+        self.flushed = bytes(self.content)
 
     # ---- judging
 

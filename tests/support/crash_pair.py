@@ -1,0 +1,87 @@
+"""What two disks may hold after a power cut: an image and its data file, or an overlay and its base.
+
+A flush of one disk says nothing of the other: at every moment each has what was flushed to it, and parts of the rest.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from support.crash import tears
+from support.memory import Entry, Kind, LoggedDriver, MemoryDriver
+
+
+class Tagged(list[Entry]):
+    """One disk's log, which also enters everything into a log that several disks share."""
+
+    def __init__(self, disk: int, shared: list[tuple[int, Entry]]) -> None:
+        super().__init__()
+        self._disk, self._shared = disk, shared
+
+    def append(self, entry: Entry) -> None:
+        super().append(entry)
+        self._shared.append((self._disk, entry))
+
+
+class Pair:
+    """Two logged disks with one order of events.
+
+    Attributes:
+        drivers: what holds their bytes.
+        log: the disk and the entry of everything that happened to either.
+    """
+
+    def __init__(self, first: bytes, second: bytes) -> None:
+        self.log: list[tuple[int, Entry]] = []
+        self.initial = (first, second)
+        self.drivers = (LoggedDriver(first), LoggedDriver(second))
+        for index, driver in enumerate(self.drivers):
+            driver.log = Tagged(index, self.log)
+
+
+class PairState(NamedTuple):
+    """Both disks after a power cut, and how many entries of the log were done or begun."""
+
+    disks: tuple[bytes, bytes]
+    reached: int
+
+
+def pair_states(pair: Pair, rng: random.Random, *, samples: int = 3) -> Iterator[PairState]:
+    """The states at every moment: all that was written, one disk without its unflushed part, and random parts."""
+    durable = [MemoryDriver(each) for each in pair.initial]
+    pending: tuple[list[Entry], list[Entry]] = ([], [])
+    seen: set[int] = set()
+    for reached in range(len(pair.log) + 1):
+        parts: list[Sequence[Sequence[Entry]]] = [pending, (pending[0], []), ([], pending[1])]
+        parts += [[list(_some(each, rng)) for each in pending] for _ in range(samples)]
+        for chosen in parts:
+            state = (_applied(durable[0], chosen[0]), _applied(durable[1], chosen[1]))
+            if hash(state) not in seen:
+                seen.add(hash(state))
+                yield PairState(state, reached)
+        if reached < len(pair.log):
+            disk, entry = pair.log[reached]
+            if entry.kind is Kind.FLUSH:
+                for each in pending[disk]:
+                    each.apply(durable[disk])
+                pending[disk].clear()
+            else:
+                pending[disk].append(entry)
+
+
+def _applied(disk: MemoryDriver, entries: Sequence[Entry]) -> bytes:
+    result = MemoryDriver(disk.data)
+    for entry in entries:
+        entry.apply(result)
+    return bytes(result.data)
+
+
+def _some(entries: Sequence[Entry], rng: random.Random) -> Iterator[Entry]:
+    for entry in entries:
+        fate = rng.random()
+        if fate < 0.4:
+            yield entry
+        elif fate < 0.7:
+            yield from next(tears(entry, rng), [])
