@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from hostel.errors import NetworkError, RemoteProtocolError
+from hostel.errors import BlockError, NetworkError, RemoteProtocolError
 from hostel.export.nbd.export import NbdExport
 from hostel.export.nbd.outbox import ClientGone
 from hostel.export.nbd.transmission import Transmission
@@ -21,6 +22,7 @@ if TYPE_CHECKING:  # OpenSSL is loaded when TLS is wanted
     from hostel.net.tls import TlsCredentials
 
 HANDSHAKE_TIMEOUT: Final = 10.0  # seconds, as QEMU's
+_END_TIMEOUT: Final = 60.0  # seconds for the connections of an export that is removed to end
 _PORTION: Final = 4 * KiB  # bytes of options taken at once
 
 
@@ -51,11 +53,42 @@ class NbdService:
         security: Security | None = None,
         report: Callable[[str], None] = lambda _: None,
     ) -> None:
-        self._exports: Mapping[str, NbdExport] = {export.name: export for export in exports}
+        self._exports = {export.name: export for export in exports}
         self._security = security
         self._report = report
-        self._lock = threading.Lock()
-        self._busy = 0  # connections in their transmission phase
+        self._changed = threading.Condition()
+        self._using: list[tuple[NbdExport, Transport]] = []  # connections in their transmission phase
+
+    def add(self, export: NbdExport) -> None:
+        """Offer one more export from now on.
+
+        Raises:
+            BlockError: there is one of its name.
+        """
+        with self._changed:
+            if export.name in self._exports:
+                raise BlockError(f"NBD server already has export named '{export.name}'", errno=errno.EEXIST)
+            self._exports[export.name] = export
+
+    def is_used(self, export: NbdExport) -> bool:
+        """Whether a client uses an export."""
+        with self._changed:
+            return any(each is export for each, _ in self._using)
+
+    def remove(self, export: NbdExport) -> None:
+        """Offer an export no more, end the connections that use it, and wait for that.
+
+        Raises:
+            NetworkError: a connection does not end.
+        """
+        with self._changed:
+            del self._exports[export.name]
+            for each, transport in self._using:
+                if each is export:
+                    transport.shutdown()
+            gone = self._changed.wait_for(lambda: all(each is not export for each, _ in self._using), _END_TIMEOUT)
+        if not gone:
+            raise NetworkError(f"a connection did not end within {_END_TIMEOUT:.0f} seconds", errno=errno.EBUSY)
 
     def serve(self, sock: socket.socket) -> bool:
         """Serve a client to its end, and close the socket.
@@ -84,20 +117,24 @@ class NbdService:
         return chosen is not None
 
     def _transmit(self, transport: Transport, chosen: Chosen, data: bytes) -> None:
-        with self._lock:
-            self._busy += 1
+        with self._changed:
+            export = self._exports.get(chosen.offer.name)
+            if export is None:
+                raise NetworkError(f"export '{chosen.offer.name}' has gone", errno=errno.ENOENT)
+            user = (export, transport)
+            self._using.append(user)
         try:
-            export = self._exports[chosen.offer.name]
-            Transmission(transport, export, chosen, data, alone=lambda: self._busy == 1).run()
+            Transmission(transport, export, chosen, data, alone=lambda: len(self._using) == 1).run()
         finally:
-            with self._lock:
-                self._busy -= 1
+            with self._changed:
+                self._using = [each for each in self._using if each is not user]
+                self._changed.notify_all()
 
     def _negotiate(self, connection: _Connection) -> tuple[Chosen | None, bytes]:
         """Shake hands; None where the client only looked, and what it sent beyond the handshake."""
         deadline = time.monotonic() + HANDSHAKE_TIMEOUT
         machine = ServerHandshake(
-            lambda: [export.offer() for export in self._exports.values()], tls=self._security is not None
+            lambda: [export.offer() for export in list(self._exports.values())], tls=self._security is not None
         )
         buffer = memoryview(bytearray(_PORTION))
         try:

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import enum
 import errno
-import fcntl
 import os
 from collections.abc import Mapping
-from typing import Final, NamedTuple
+from typing import Final
 
 from hostel.block.bitmap import DirtyBitmap
-from hostel.block.formats.raw import RawDriver
 from hostel.block.node import BlockNode
-from hostel.block.probe import HEAD_LENGTH
-from hostel.block.protocols.file import FileDriver
 from hostel.errors import BlockError
+from hostel.export.host_file import HostFile, host_file
 from hostel.export.nbd.context import AllocationDepth, BaseAllocation, BitmapContext, Described, MetaContext, gather
 from hostel.units import SECTOR, KiB
 from hostel.wire.nbd import protocol
@@ -30,19 +27,6 @@ class DetectZeroes(enum.Enum):
     OFF = "off"
     ON = "on"
     UNMAP = "unmap"
-
-
-class HostFile(NamedTuple):
-    """A file of the host that holds an export's bytes as they are.
-
-    Attributes:
-        start: where in the file the export begins, bytes.
-        guarded: bytes from the export's start that only the node may write; all of them where nothing may be written.
-    """
-
-    fd: int
-    start: int
-    guarded: int
 
 
 class NbdExport:
@@ -113,21 +97,9 @@ class NbdExport:
 
         Flushing, zeroing and trimming stay the node's.
         """
-        if self.node.cache.writethrough or self._detect_zeroes is not DetectZeroes.OFF:
+        if self._detect_zeroes is not DetectZeroes.OFF:
             return None
-        node, start, guarded = self.node, 0, 0
-        while isinstance(node.driver, RawDriver):
-            if node.probed:
-                guarded = max(guarded, HEAD_LENGTH - start)
-            start += node.driver.start
-            node = node.driver.children["file"]
-        driver = node.driver
-        if not isinstance(driver, FileDriver):
-            return None
-        fd = driver.fileno()
-        if fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_DIRECT:
-            return None  # wants aligned buffers
-        return HostFile(fd, start, guarded if self.writable else self.node.length)
+        return host_file(self.node, writable=self.writable)
 
     def read(self, offset: int, buffer: memoryview) -> None:
         """Fill the buffer."""

@@ -15,7 +15,8 @@ from collections.abc import Callable
 from typing import Final
 
 from hostel.errors import RemoteProtocolError
-from hostel.export.nbd.export import HostFile, NbdExport
+from hostel.export.host_file import HostFile
+from hostel.export.nbd.export import NbdExport
 from hostel.export.nbd.outbox import PIECE, Outbox
 from hostel.export.nbd.splice import CAPACITY, Splice
 from hostel.net.transport import SocketTransport, Transport

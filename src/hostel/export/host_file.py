@@ -1,0 +1,49 @@
+"""Images that lie in a file of the host as they are: their exports may read and write the file past the nodes."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from typing import NamedTuple
+
+from hostel.block.formats.raw import RawDriver
+from hostel.block.node import BlockNode
+from hostel.block.probe import HEAD_LENGTH
+from hostel.block.protocols.file import FileDriver
+
+
+class HostFile(NamedTuple):
+    """A file of the host that holds an export's bytes as they are.
+
+    Attributes:
+        start: where in the file the export begins, bytes.
+        guarded: bytes from the export's start that only the node may write; all of them where nothing may be written.
+    """
+
+    fd: int
+    start: int
+    guarded: int
+
+
+def host_file(node: BlockNode, *, writable: bool) -> HostFile | None:
+    """The file that may be read and written past the node; None where the node has more to do than pass on.
+
+    Flushing, zeroing and trimming stay the node's.
+    """
+    if node.cache.writethrough:
+        return None
+    length, start, guarded = node.length, 0, 0
+    while isinstance(node.driver, RawDriver):
+        if node.probed:
+            guarded = max(guarded, HEAD_LENGTH - start)
+        if node.detect_zeroes != "off":
+            return None
+        start += node.driver.start
+        node = node.driver.children["file"]
+    driver = node.driver
+    if not isinstance(driver, FileDriver) or node.detect_zeroes != "off":
+        return None
+    fd = driver.fileno()
+    if fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_DIRECT:
+        return None  # wants aligned buffers
+    return HostFile(fd, start, guarded if writable else length)
