@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable, Iterator
-from typing import Final
+from typing import Final, NamedTuple
 
 from hostel.block import filename as names
 from hostel.block import registry
@@ -21,6 +21,7 @@ from hostel.block.node import BlockNode
 from hostel.errors import BlockError
 from hostel.img.segments import rounded_length
 from hostel.img.target import failed
+from hostel.img.team import Team
 from hostel.units import MiB
 
 _CHUNK: Final = 2 * MiB  # compared at once, at least one cluster of any format
@@ -108,8 +109,24 @@ def rebase(node: BlockNode, new: BlockNode | None, *, progress: Progress | None 
         raise failed("Error while writing to COW image", error) from None
 
 
+class _Slot(NamedTuple):
+    """Buffers for a chunk of the old backing node and of the new one."""
+
+    old: bytearray
+    new: bytearray
+
+
+class _Part(NamedTuple):
+    """A chunk that was compared: where it is, its old bytes, and the runs of them that have to be written."""
+
+    offset: int
+    length: int
+    old: bytearray
+    runs: tuple[tuple[int, int], ...]
+
+
 class _Rebase:
-    """Copies differences, cluster by cluster."""
+    """Copies differences, cluster by cluster: a thread reads and compares ahead of the caller's, which writes."""
 
     def __init__(self, node: BlockNode, new: BlockNode | None) -> None:
         self._node = node
@@ -119,15 +136,27 @@ class _Rebase:
         self._cluster = node.driver.info().cluster_size or MiB
         is_prefix = self._old is not None and any(layer is new for layer in self._old.chain())
         self._base = new if is_prefix else None
-        self._buffers = bytearray(max(_CHUNK, self._cluster)), bytearray(max(_CHUNK, self._cluster))
+        self._chunk = max(_CHUNK, self._cluster)
 
     def run(self, progress: Progress | None) -> None:
+        def finish(part: _Part) -> None:
+            self._write_all(part)
+            if progress is not None:
+                progress(part.offset + part.length, self._size)
+
+        nodes = [self._node, *([self._new] if self._new is not None else [])]
+        team = Team(self._chunks(), nodes, self._slot, lambda: self._compare)
+        team.run(1 if self._size > self._chunk else 0, finish)
+
+    def _slot(self) -> _Slot:
+        return _Slot(bytearray(self._chunk), bytearray(self._chunk))
+
+    def _chunks(self) -> Iterator[tuple[int, int]]:
+        """Offset and length of each piece of work; a whole step's are found before any of it is written."""
         for start in range(0, self._size, _STEP):
             for offset, end in self._differing(start, min(start + _STEP, self._size)):
-                for chunk in range(offset, end, _CHUNK):
-                    self._copy(chunk, min(_CHUNK, end - chunk))
-                if progress is not None:
-                    progress(end, self._size)
+                for chunk in range(offset, end, self._chunk):
+                    yield chunk, min(self._chunk, end - chunk)
 
     def _differing(self, start: int, end: int) -> list[tuple[int, int]]:
         """The ranges, in whole clusters, where the metadata does not say that old and new read the same."""
@@ -160,16 +189,21 @@ class _Rebase:
         if inside < end:
             yield ChainExtent(inside, end - inside, Status.ZERO, node or self._node, 0)
 
-    def _copy(self, offset: int, length: int) -> None:
-        old, new = self._buffers
-        with memoryview(old) as old_view, memoryview(new) as new_view:
-            _read(self._old, offset, old_view[:length], "old")
-            _read(self._new, offset, new_view[:length], "new")
-            if old.startswith(new_view[:length]):
-                return
+    def _compare(self, chunk: tuple[int, int], slot: _Slot) -> _Part:
+        """Read a chunk from both; which of its bytes have to be written."""
+        offset, length = chunk
+        with memoryview(slot.old) as old, memoryview(slot.new) as new:
+            _read(self._old, offset, old[:length], "old")
+            _read(self._new, offset, new[:length], "new")
+            if slot.old.startswith(new[:length]):
+                return _Part(offset, length, slot.old, ())
+            return _Part(offset, length, slot.old, tuple(self._runs(slot.old, new, length)))
+
+    def _write_all(self, part: _Part) -> None:
+        with memoryview(part.old) as view:
             try:
-                for start, end in self._runs(old, new_view, length):
-                    self._write(offset + start, old_view[start:end])
+                for start, end in part.runs:
+                    self._write(part.offset + start, view[start:end])
             except OSError as error:
                 raise failed("Error while writing to COW image", error) from None
 
