@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from hostel.block.driver import FilterDriver
 from hostel.block.extent import Status
 from hostel.block.node import BlockNode
 
@@ -33,6 +35,19 @@ class ChainExtent(NamedTuple):
     def end(self) -> int:
         """The first byte after it."""
         return self.offset + self.length
+
+
+@contextlib.contextmanager
+def held(node: BlockNode) -> Iterator[None]:
+    """Keep others from writing to a node and what lies below it, as :func:`block_status` needs it."""
+    with contextlib.ExitStack() as stack:
+        below: BlockNode | None = node
+        while below is not None:
+            stack.enter_context(below.lock())
+            driver = below.driver
+            is_filter = isinstance(driver, FilterDriver) and driver.primary
+            below = driver.children.get(driver.primary if is_filter else "backing")
+        yield
 
 
 def block_status(

@@ -79,6 +79,7 @@ class OpenMode(NamedTuple):
         trust: what the image's metadata may make us touch.
         cache: the cache mode.
         options: the driver's runtime options.
+        nodes: open nodes by their names, for children that are references to them.
     """
 
     read_only: bool = True
@@ -90,6 +91,7 @@ class OpenMode(NamedTuple):
     trust: Trust = Trust.TRUSTED
     cache: Cache = WRITEBACK
     options: Mapping[str, Value] = {}
+    nodes: Mapping[str, BlockNode] = {}
 
 
 class Reference(NamedTuple):
@@ -136,6 +138,7 @@ class BlockDriver(abc.ABC):
     threading: Threading = Threading.SERIAL
     options: ClassVar[Options] = Options()  # at run time: --image-opts
     primary: ClassVar[str] = "file"  # the child that holds this one's bytes
+    starts_as_zeroes: ClassVar[bool] = True  # what a new image, or new space of one, reads as
     # Who wants to know how far a request has come (blkdebug): see BlockNode.debug_event.
     on_event: Callable[[str], None] | None = None
 
@@ -238,6 +241,7 @@ class FilterDriver(BlockDriver):
     """
 
     threading = Threading.PARALLEL
+    implicit: ClassVar[bool] = False  # put in by us, not by the user, who is not shown it
 
     def __init__(self, children: Mapping[str, BlockNode]) -> None:
         super().__init__()
@@ -468,6 +472,14 @@ class Resizable(Protocol):
 
     def resize(self, size: int, preallocation: Preallocation = Preallocation.OFF) -> None:
         """Grow or shrink to ``size`` bytes; new space reads as zeroes even where a longer backing file has data."""
+
+
+@runtime_checkable
+class Reopenable(Protocol):
+    """Can be opened anew in its place, for reading only or for writing too."""
+
+    def reopened(self, *, read_only: bool) -> BlockDriver:
+        """Write out what is held back; the driver that takes this one's place, with the same children."""
 
 
 @runtime_checkable

@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import itertools
 import threading
+import time
 from collections.abc import Iterator
 from types import TracebackType
-from typing import Final, Self
+from typing import Final, Self, Union
 
 from hostel.block.driver import (
     WRITEBACK,
@@ -22,11 +23,15 @@ from hostel.block.driver import (
     Threading,
 )
 from hostel.block.extent import Extent, Status, merge
+from hostel.block.gate import Gate
 from hostel.errors import OutOfRange, ReadOnly, UnsupportedFeature
 from hostel.units import INT64_MAX, MiB
 
 _ZEROES: Final = memoryview(bytes(MiB))
 _numbers = itertools.count(100)
+
+# A lock for a driver that takes one thread at a time, a gate for one that takes any number.
+Lock = Union["threading.RLock", Gate]
 
 
 class BlockNode:
@@ -40,6 +45,10 @@ class BlockNode:
         name: QEMU's node name.
         filename: as the user or the parent image wrote it.
         probed: the format was guessed.
+        discards: what the guest gives back is given back; else discarding does nothing.
+        detect_zeroes: whether zeroes that are written become a zero write: ``off``, ``on``, or ``unmap``, which gives
+            their space back.
+        blocker: why nothing but I/O may be done to the node now; None where everything may.
     """
 
     def __init__(
@@ -58,13 +67,16 @@ class BlockNode:
         self.read_only = read_only
         self.cache = cache
         self.probed = probed
+        self.discards = True
+        self.detect_zeroes = "off"
         # A protocol's node without a format above it has nobody else to keep its bounds.
         self._grows = bool(driver.supports & Supports.GROWS) and not bounded
+        self.blocker: str | None = None
         self._on_event = driver.on_event
-        self._lock: contextlib.AbstractContextManager[object] = (
-            threading.RLock() if driver.threading is Threading.SERIAL else contextlib.nullcontext()
-        )
-        self._closed = False
+        # Whoever waited for it looks whether it is the node's lock still: with another driver comes another lock.
+        self._lock = _lock_for(driver)
+        self._drained = 0
+        self._users = 1
 
     def __enter__(self) -> Self:
         return self
@@ -82,6 +94,11 @@ class BlockNode:
 
     def __repr__(self) -> str:
         return f"<BlockNode {self.name} {self.format} '{self.filename}'>"
+
+    @property
+    def grows(self) -> bool:
+        """Whether a write beyond the end extends it."""
+        return self._grows
 
     @property
     def format(self) -> str:
@@ -137,9 +154,41 @@ class BlockNode:
         if self._on_event is not None:
             self._on_event(event)
 
-    def lock(self) -> contextlib.AbstractContextManager[object]:
-        """Hold other threads off a driver whose threading is SERIAL, for calls of its optional powers."""
-        return self._lock
+    def lock(self) -> contextlib.AbstractContextManager[None]:
+        """Hold other threads off a driver whose threading is SERIAL, for calls of its optional powers.
+
+        While it is held the driver is not exchanged. Each call's answer is for one ``with`` statement.
+        """
+        return _Entry(self)
+
+    def drain(self, seconds: float) -> bool:
+        """Keep the requests of other threads out and wait for those inside; False where that takes too long.
+
+        Calls nest; see :func:`hostel.block.rewiring.drained`.
+        """
+        until = time.monotonic() + seconds
+        while True:
+            lock = self._lock
+            if not _hold(lock, max(0.0, until - time.monotonic())):
+                return False
+            if lock is self._lock:
+                self._drained += 1
+                return True
+            _release(lock)
+
+    def resume(self) -> None:
+        """Let requests in again; once for each :meth:`drain`."""
+        self._drained -= 1
+        _release(self._lock)
+
+    def exchange(self, driver: BlockDriver) -> None:
+        """Put another driver in the place of the present one, which stays open; only while the node is drained."""
+        old, new = self._lock, _lock_for(driver)
+        for _ in range(self._drained):
+            _hold(new, 0.0)
+        self.driver, self._lock, self._on_event = driver, new, driver.on_event
+        for _ in range(self._drained):
+            _release(old)
 
     def read(self, offset: int, length: int) -> bytearray:
         """Read ``length`` bytes into a new buffer."""
@@ -154,9 +203,12 @@ class BlockNode:
             self._check(offset, length)
         elif offset < 0 or offset > INT64_MAX - length:
             raise OutOfRange(f"offset {offset} is outside every file")
-        if length:
-            with self._lock:
-                self.driver.pread(offset, buf)
+        while length:
+            lock = self._lock
+            with lock:
+                if lock is self._lock:
+                    self.driver.pread(offset, buf)
+                    return
 
     def pread_padded(self, offset: int, buf: memoryview) -> None:
         """Fill ``buf`` from ``offset``, with zeroes from the node's end on: how an overlay reads a shorter backing."""
@@ -169,20 +221,28 @@ class BlockNode:
     def pwrite(self, offset: int, data: bytes | bytearray | memoryview) -> None:
         """Write ``data`` at ``offset``."""
         view = data if isinstance(data, memoryview) else memoryview(data)
+        if self.detect_zeroes != "off" and view and is_zero(view):
+            self.write_zeroes(offset, len(view), unmap=self.detect_zeroes == "unmap")
+            return
         self._check_write(offset, len(view))
-        if view:
-            with self._lock:
+        while view:
+            lock = self._lock
+            with lock:
+                if lock is not self._lock:
+                    continue
                 self.driver.pwrite(offset, view)
-            self._written()
+            if self.cache.writethrough:
+                self._flush()
+            return
 
     def write_zeroes(self, offset: int, length: int, *, unmap: bool = False) -> None:
         """Make a range read as zeroes; ``unmap`` allows giving its space back."""
         self._check_write(offset, length)
         if not length:
             return
-        with self._lock:
+        with _Entry(self):
             if self.driver.supports & Supports.ZEROES:
-                self.driver.write_zeroes(offset, length, unmap=unmap)
+                self.driver.write_zeroes(offset, length, unmap=unmap and self.discards)
             else:
                 for start in range(offset, offset + length, len(_ZEROES)):
                     self.driver.pwrite(start, _ZEROES[: min(len(_ZEROES), offset + length - start)])
@@ -195,8 +255,8 @@ class BlockNode:
     def discard(self, offset: int, length: int) -> None:
         """Give a range's space back where that is possible; what it reads as afterwards is the driver's choice."""
         self._check_write(offset, length)
-        if length and self.driver.supports & Supports.DISCARD:
-            with self._lock:
+        if length and self.discards and self.driver.supports & Supports.DISCARD:
+            with _Entry(self):
                 self.driver.discard(offset, length)
             self._written()
 
@@ -210,7 +270,7 @@ class BlockNode:
     def _flush(self) -> None:
         if (file := self.file) is not None:
             file.debug_event("flush_to_os")
-        with self._lock:
+        with _Entry(self):
             self.driver.flush()
 
     def extents(self, offset: int = 0, length: int | None = None) -> Iterator[Extent]:
@@ -238,7 +298,7 @@ class BlockNode:
             raise UnsupportedFeature(f"Image format driver '{self.format}' does not support resize")
         if not 0 <= size <= INT64_MAX:
             raise OutOfRange(f"{size} bytes is no size for an image")
-        with self._lock:
+        with _Entry(self):
             self.driver.resize(size, preallocation)
 
     def preallocate(self, offset: int, length: int) -> None:
@@ -251,22 +311,35 @@ class BlockNode:
         if not isinstance(self.driver, Preallocating):
             raise UnsupportedFeature(f"'{self.format}' does not support preallocation")
         if length:
-            with self._lock:
+            with _Entry(self):
                 self.driver.preallocate(offset, length)
 
+    @property
+    def closed(self) -> bool:
+        """Whether every user has closed it."""
+        return not self._users
+
+    def share(self) -> Self:
+        """Have one more user of this node, which is then closed only when each has closed it."""
+        if not self._users:
+            raise ValueError(f"'{self.filename}' is closed")
+        self._users += 1
+        return self
+
     def close(self) -> None:
-        """Write out what is held back and close this node and its children; once is enough.
+        """Write out what is held back and close this node and its children, unless others share it.
 
         Raises:
             OSError: held-back metadata could not be written. Everything is closed nevertheless.
         """
-        if self._closed:
+        if self._users != 1:
+            self._users = max(0, self._users - 1)
             return
-        self._closed = True
+        self._users = 0
         with contextlib.ExitStack() as stack:
             for child in self.driver.children.values():
                 stack.callback(child.close)
-            with self._lock:
+            with _Entry(self):
                 self.driver.close()
 
     def _written(self) -> None:
@@ -288,11 +361,56 @@ class BlockNode:
             raise OutOfRange(f"offset {offset} is outside every file")
 
 
+class _Entry:
+    """One passage through a node's lock."""
+
+    __slots__ = ("_lock", "_node")
+
+    def __init__(self, node: BlockNode) -> None:
+        self._node = node
+
+    def __enter__(self) -> None:
+        while True:
+            self._lock = self._node._lock
+            self._lock.__enter__()
+            if self._lock is self._node._lock:
+                return
+            self._lock.__exit__(None, None, None)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._lock.__exit__(kind, error, trace)
+
+
+def _lock_for(driver: BlockDriver) -> Lock:
+    return threading.RLock() if driver.threading is Threading.SERIAL else Gate()
+
+
+def _hold(lock: Lock, seconds: float) -> bool:
+    return lock.close(seconds) if isinstance(lock, Gate) else lock.acquire(timeout=seconds)
+
+
+def _release(lock: Lock) -> None:
+    if isinstance(lock, Gate):
+        lock.open()
+    else:
+        lock.release()
+
+
 def fill_zeroes(buf: memoryview) -> None:
     """Overwrite a buffer with zeroes."""
     for start in range(0, len(buf), len(_ZEROES)):
         part = buf[start : start + len(_ZEROES)]
         part[:] = _ZEROES[: len(part)]
+
+
+def is_zero(data: memoryview) -> bool:
+    """Whether all bytes are zero."""
+    return all(
+        data[start : start + len(_ZEROES)] == _ZEROES[: min(len(_ZEROES), len(data) - start)]
+        for start in range(0, len(data), len(_ZEROES))
+    )
 
 
 def is_allocated_data(extent: Extent) -> bool:

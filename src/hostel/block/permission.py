@@ -56,6 +56,12 @@ def lock(fd: int, path: str, used: Permission, shared: Permission) -> None:
             raise _locked(path, f'Failed to get shared "{name}" lock')
 
 
+def unlock(fd: int) -> None:
+    """Give up all locks that were taken through an open file."""
+    whole = struct.pack("hhqqi4x", fcntl.F_UNLCK, os.SEEK_SET, _PERMISSION_BASE, 2 * _PERMISSION_BASE, 0)
+    fcntl.fcntl(fd, fcntl.F_OFD_SETLK, whole)
+
+
 def _bit(permission: Permission) -> int:
     return permission.bit_length() - 1
 

@@ -6,6 +6,7 @@ import fcntl
 import os
 from typing import NamedTuple
 
+from hostel.block.filters.forward import ForwardDriver
 from hostel.block.formats.raw import RawDriver
 from hostel.block.node import BlockNode
 from hostel.block.probe import HEAD_LENGTH
@@ -28,12 +29,16 @@ class HostFile(NamedTuple):
 def host_file(node: BlockNode, *, writable: bool) -> HostFile | None:
     """The file that may be read and written past the node; None where the node has more to do than pass on.
 
-    Flushing, zeroing and trimming stay the node's.
+    Flushing, zeroing and trimming stay the node's. The descriptor is used as :class:`hostel.block.gate.Bypass` says,
+    and until the graph changes.
     """
     if node.cache.writethrough:
         return None
     length, start, guarded = node.length, 0, 0
-    while isinstance(node.driver, RawDriver):
+    while isinstance(node.driver, (RawDriver, ForwardDriver)):
+        if isinstance(node.driver, ForwardDriver):
+            node = node.driver.child
+            continue
         if node.probed:
             guarded = max(guarded, HEAD_LENGTH - start)
         if node.detect_zeroes != "off":

@@ -150,6 +150,10 @@ class RawDriver(FormatDriver):
             raise UnsupportedFeature("Cannot resize fixed-size raw disks")
         self._file.resize(size, preallocation)
 
+    def reopened(self, *, read_only: bool) -> RawDriver:
+        """Itself: it holds nothing back."""
+        return self
+
     def preallocate(self, offset: int, length: int) -> None:
         """Reserve space for a range."""
         self._file.preallocate(self.start + offset, length)

@@ -1,4 +1,4 @@
-"""Protocol ``file``: a regular file or a block device of this host, with sparse areas and QEMU's locks."""
+"""Protocol ``file``: a regular file of this host, with sparse areas and QEMU's locks."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from hostel.block.extent import Extent, Status
 from hostel.block.node import BlockNode
 from hostel.block.options import Kind, Option, Options
 from hostel.block.permission import Permission
+from hostel.block.protocols.direct import DirectFile, probe_alignment
 from hostel.errors import BlockError
 from hostel.units import SECTOR, MiB
 
@@ -53,12 +54,16 @@ class FileDriver(BlockDriver):
         Option("extent_size_hint", Kind.SIZE, "Extent size hint for the image file, 0 to disable"),
     )
 
-    def __init__(self, fd: int, path: str, *, no_flush: bool) -> None:
+    def __init__(self, fd: int, path: str, *, no_flush: bool, direct: bool = False, locking: bool = True) -> None:
         super().__init__()
         self._fd = fd
         self._path = path
         self._no_flush = no_flush
-        self._is_device = stat.S_ISBLK(os.fstat(fd).st_mode)
+        self.is_direct = direct
+        self._direct: DirectFile | None = None
+        self._locking = locking
+        self._locked: tuple[Permission, Permission] | None = None
+        self._shared_reading = ~(Permission.WRITE | Permission.RESIZE) & Permission.ALL  # once it is only read
         self._sync_error: OSError | None = None
         self._can_zero = True
         self._can_punch = True
@@ -73,20 +78,33 @@ class FileDriver(BlockDriver):
         Raises:
             BlockError: it cannot be opened; the text is QEMU's.
         """
+        cache = mode.cache
+        if mode.options.get("aio") == "native" and not cache.direct:
+            raise BlockError(
+                "aio=native was specified, but it requires cache.direct=on, which was not specified.",
+                errno=errno.EINVAL,
+            )
         flags = (os.O_RDONLY if mode.read_only else os.O_RDWR) | os.O_CLOEXEC | os.O_NONBLOCK
         try:
-            fd = os.open(path, flags)
+            fd = os.open(path, flags | (os.O_DIRECT if cache.direct else 0))
         except (OSError, ValueError) as error:
+            if cache.direct and _errno(error) == errno.EINVAL:
+                raise _no_direct(path) from None
             raise _open_error(path, error) from None
         try:
-            kind = os.fstat(fd).st_mode
-            if not (stat.S_ISREG(kind) or stat.S_ISBLK(kind)):
-                raise BlockError(f"'file' driver requires '{path}' to be a regular file", errno=errno.EINVAL)
+            cls._require(path, os.fstat(fd).st_mode)
             os.set_blocking(fd, True)
-            return cls(fd, path, no_flush=mode.cache.no_flush)
+            locking = mode.options.get("locking") != "off"
+            return cls(fd, path, no_flush=cache.no_flush, direct=cache.direct, locking=locking)
         except BaseException:
             os.close(fd)
             raise
+
+    @classmethod
+    def _require(cls, path: str, kind: int) -> None:
+        """Refuse what is not of the driver's kind; ``kind`` is the host's mode of the open file."""
+        if not stat.S_ISREG(kind):
+            raise BlockError(f"'{cls.name}' driver requires '{path}' to be a regular file", errno=errno.EINVAL)
 
     @classmethod
     def create(cls, path: str, mode: OpenMode) -> Self:
@@ -113,7 +131,9 @@ class FileDriver(BlockDriver):
             permission.lock(fd, path, used, Permission.CONSISTENT_READ | Permission.WRITE_UNCHANGED)
             os.ftruncate(fd, 0)
             _set_hints(fd, no_copy_on_write=mode.options.get("nocow") is True, extent_size=extent_size)
-            return cls(fd, path, no_flush=mode.cache.no_flush)
+            if mode.cache.direct:
+                _set_direct(fd, path)
+            return cls(fd, path, no_flush=mode.cache.no_flush, direct=mode.cache.direct)
         except BaseException:
             os.close(fd)
             raise
@@ -124,7 +144,46 @@ class FileDriver(BlockDriver):
         Raises:
             ImageLocked: another process excludes us.
         """
-        permission.lock(self._fd, self._path, used, shared)
+        if self._locking:
+            permission.lock(self._fd, self._path, used, shared)
+        self._locked = used, shared
+
+    def reopened(self, *, read_only: bool) -> FileDriver:
+        """The same file, whatever its name is by now, open in another way; this driver is closed.
+
+        Raises:
+            BlockError: the host refuses; this driver is as it was then.
+            ImageLocked: another process excludes us; likewise.
+        """
+        try:
+            fd = os.open(f"/proc/self/fd/{self._fd}", self._flags(read_only=read_only))
+        except OSError as error:
+            raise _open_error(self._path, error) from None
+        driver = type(self)(fd, self._path, no_flush=self._no_flush, direct=self.is_direct, locking=self._locking)
+        driver._sync_error = self._sync_error
+        if self._locked is not None:
+            self._pass_locks_to(driver, read_only=read_only)
+        os.close(self._fd)
+        return driver
+
+    def _flags(self, *, read_only: bool) -> int:
+        how = os.O_RDONLY if read_only else os.O_RDWR
+        return how | os.O_CLOEXEC | (os.O_DIRECT if self.is_direct else 0)
+
+    def _pass_locks_to(self, driver: FileDriver, *, read_only: bool) -> None:
+        assert self._locked is not None
+        used, shared = Permission.CONSISTENT_READ, self._shared_reading
+        if not read_only:
+            used |= Permission.WRITE | Permission.RESIZE
+            driver._shared_reading = self._locked[1]
+            shared = self._locked[1] & ~(Permission.WRITE | Permission.RESIZE)
+        permission.unlock(self._fd)  # our own locks exclude us as they do others
+        try:
+            driver.lock(used, shared)
+        except OSError:
+            os.close(driver._fd)
+            self.lock(*self._locked)
+            raise
 
     @property
     def identity(self) -> tuple[int, int]:
@@ -135,7 +194,7 @@ class FileDriver(BlockDriver):
     @property
     def length(self) -> int:
         """The file's size in bytes."""
-        return os.lseek(self._fd, 0, os.SEEK_END) if self._is_device else os.fstat(self._fd).st_size
+        return os.fstat(self._fd).st_size
 
     @property
     def allocated_length(self) -> int:
@@ -149,6 +208,10 @@ class FileDriver(BlockDriver):
     def pread(self, offset: int, buf: memoryview) -> None:
         """Fill ``buf``; what lies beyond the end reads as zeroes."""
         try:
+            if self.is_direct:
+                done = self._direct_file().pread(offset, buf)
+                buf[done:] = bytes(len(buf) - done)
+                return
             done = os.preadv(self._fd, [buf], offset)
             while done < len(buf):
                 more = os.preadv(self._fd, [buf[done:]], offset + done)
@@ -162,20 +225,29 @@ class FileDriver(BlockDriver):
     def pwrite(self, offset: int, data: memoryview) -> None:
         """Write all of ``data``."""
         try:
+            if self.is_direct:
+                self._direct_file().pwrite(offset, data)
+                return
             done = os.pwrite(self._fd, data, offset)
             while done < len(data):
                 done += os.pwrite(self._fd, data[done:], offset + done)
         except OSError as error:
             self._fail(error)
 
+    def _direct_file(self) -> DirectFile:
+        # Not before the first transfer: a file that was just made may tell its alignment only once it has its size.
+        if self._direct is None:
+            self._direct = DirectFile(self._fd, probe_alignment(self._fd, self._path))
+        return self._direct
+
     def write_zeroes(self, offset: int, length: int, *, unmap: bool) -> None:
         """Zero a range by asking the file system, or else by writing."""
         self._data = (0, 0)
         end = offset + length
-        is_new = not self._is_device and offset >= self.length
+        is_new = offset >= self.length
         if is_new and not unmap and self._fallocate(_FALLOC_ZERO_RANGE, offset, length):
             return
-        if (is_new or (unmap and self._can_punch)) and not self._is_device:
+        if is_new or (unmap and self._can_punch):
             # Never by ftruncate(): another thread may write beyond the end meanwhile, and would lose it again.
             if end > self.length:
                 self.pwrite(end - 1, _ZEROES[:1])
@@ -192,12 +264,12 @@ class FileDriver(BlockDriver):
 
     def zeroes_fast(self, *, unmap: bool) -> bool:
         """Whether the file system zeroes, as far as is known: a first refusal is remembered."""
-        return self._can_zero or (unmap and self._can_punch and not self._is_device)
+        return self._can_zero or (unmap and self._can_punch)
 
     def discard(self, offset: int, length: int) -> None:
         """Punch a hole, where the file system can."""
         self._data = (0, 0)
-        if self._can_punch and not self._is_device:
+        if self._can_punch:
             self._can_punch = self._fallocate(_FALLOC_PUNCH_HOLE | _FALLOC_KEEP_SIZE, offset, length)
 
     def flush(self) -> None:
@@ -215,6 +287,7 @@ class FileDriver(BlockDriver):
     def extents(self, offset: int, length: int) -> Iterator[Extent]:
         """Data and holes, as the file system knows them."""
         end = offset + length
+        block = self._direct_file().alignment if self.is_direct else SECTOR
         while offset < end:
             low, high = self._data
             if not low <= offset < high:
@@ -225,8 +298,8 @@ class FileDriver(BlockDriver):
                     continue
                 high = self._seek(offset, os.SEEK_HOLE, max(end, self.length))
                 # A file that shrinks under us must not stop us from getting on. And a disk has no part of a sector:
-                # the one in which the file ends is data to its end.
-                high = -(-high // SECTOR) * SECTOR if high > offset else end
+                # the one in which the file ends is data to its end, and so is a block of direct input and output.
+                high = -(-high // block) * block if high > offset else end
                 self._data = (offset, high)
             stop = min(high, end)
             yield Extent(offset, stop - offset, Status.DATA | Status.ALLOCATED, offset)
@@ -236,14 +309,10 @@ class FileDriver(BlockDriver):
         """Set the file's size.
 
         Raises:
-            BlockError: a device cannot be resized, or the host refuses; the old size is then restored.
+            BlockError: the host refuses; the old size is then restored.
         """
         self._data = (0, 0)
         old = self.length
-        if self._is_device:
-            if size > old:
-                raise BlockError(f"Cannot grow device files: '{self._path}' has {old} bytes", errno=errno.EINVAL)
-            return
         if preallocation is Preallocation.METADATA:
             raise BlockError("Unsupported preallocation mode: metadata", errno=errno.ENOTSUP)
         if preallocation is not Preallocation.OFF and size < old:
@@ -345,8 +414,35 @@ def _reason(error: OSError | ValueError) -> str:
     return os.strerror(_errno(error))
 
 
+def _no_direct(path: str) -> BlockError:
+    return BlockError(f"Could not open '{path}': filesystem does not support O_DIRECT", errno=errno.EINVAL)
+
+
+def _set_direct(fd: int, path: str) -> None:
+    import fcntl
+
+    try:
+        fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) | os.O_DIRECT)
+    except OSError:
+        raise _no_direct(path) from None
+
+
 def _open_error(path: str, error: OSError | ValueError) -> BlockError:
     return BlockError(f"Could not open '{path}': {_reason(error)}", errno=_errno(error))
+
+
+def open_file(path: str, mode: OpenMode, name: str = "") -> FileDriver:
+    """Open a file with the driver of a name, or else with the one that it is for: devices have their own.
+
+    Raises:
+        BlockError: it cannot be opened, or is not of the driver's kind.
+    """
+    if name != "file":
+        from hostel.block.protocols import host_device
+
+        if (driver := host_device.driver_for(path, name)) is not None:
+            return driver.open(path, mode)
+    return FileDriver.open(path, mode)
 
 
 def create_file(path: str, *, mode: OpenMode) -> BlockNode:

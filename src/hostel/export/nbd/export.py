@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from typing import Final
 
 from hostel.block.bitmap import DirtyBitmap
+from hostel.block.chain import held
+from hostel.block.gate import BYPASS
 from hostel.block.node import BlockNode
 from hostel.errors import BlockError
 from hostel.export.host_file import HostFile, host_file
@@ -66,7 +68,6 @@ class NbdExport:
         self._description = description
         self._unmap = unmap
         self._detect_zeroes = detect_zeroes
-        self._lock = node.lock()
         self._minimum = SECTOR if node.probed and node.format == "raw" else 1
         self.contexts: list[MetaContext] = [BaseAllocation(node, self._minimum)]
         if allocation_depth:
@@ -135,17 +136,18 @@ class NbdExport:
 
     def cache(self, offset: int, length: int) -> None:
         """Read a range, so that reading it again is fast."""
-        file = self.host_file()
-        if file is not None:
-            os.posix_fadvise(file.fd, file.start + offset, length, os.POSIX_FADV_WILLNEED)
-            return
+        with BYPASS.gate:
+            file = self.host_file()
+            if file is not None:
+                os.posix_fadvise(file.fd, file.start + offset, length, os.POSIX_FADV_WILLNEED)
+                return
         buffer = memoryview(bytearray(min(length, _PREFETCH)))
         for start in range(0, length, _PREFETCH):
             self.node.pread(offset + start, buffer[: min(_PREFETCH, length - start)])
 
     def status(self, context: int, offset: int, length: int, *, one: bool, extended: bool) -> list[Described]:
         """What a context says of a range, from its start on and as far as one reply can hold."""
-        with self._lock:
+        with held(self.node):
             return gather(
                 self.contexts[context].extents(offset, length),
                 most=1 if one else protocol.MAX_STATUS,
@@ -154,7 +156,7 @@ class NbdExport:
 
     def pieces(self, offset: int, length: int) -> list[tuple[int, bool]]:
         """Lengths that cover a range, and whether each is known to read as zeroes."""
-        with self._lock:
+        with held(self.node):
             found = gather(self.contexts[0].extents(offset, length), most=protocol.MAX_STATUS, longest=length)
         return [(size, bool(flags & protocol.STATE_ZERO)) for size, flags in found]
 

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
+from hostel.block.gate import BYPASS
 from hostel.errors import RemoteProtocolError
 from hostel.export.host_file import HostFile
 from hostel.export.nbd.export import NbdExport
@@ -80,20 +81,20 @@ class Transmission:
         self._format = ReplyFormat(structured=chosen.structured, extended=chosen.extended)
         self._reader = RequestReader(extended=chosen.extended, data=data)
         self._outbox = Outbox(transport)
+        self._generation = BYPASS.generation
         self._file = export.host_file()
         self._splice: Splice | None = None
+        self._nowait = 0
         self._spins: Callable[[], bool] = lambda: False
         self._poll = select.poll()
         if isinstance(transport, SocketTransport):
             self._spins = alone
             self._poll.register(transport.socket, select.POLLIN)
-            if self._file is not None:
-                self._splice = Splice.open(self._file.fd, transport.socket)
-        self._nowait = getattr(os, "RWF_NOWAIT", 0) if self._file is not None else 0
         self._deferred: list[Request] = []
         self._scratch = memoryview(b"")
         # With extended headers a write says that its payload follows.
         self._write_flag = int(CommandFlag.PAYLOAD_LEN) if chosen.extended else 0
+        self._take_shortcut()
 
     def run(self) -> None:
         """Answer requests until the client disconnects or is gone.
@@ -131,6 +132,8 @@ class Transmission:
 
     def _answer_all(self) -> bool:
         """Answer what has arrived; False when the client has disconnected."""
+        if self._generation != BYPASS.generation:
+            self._look_again()
         if self._file is not None:
             return self._answer_from_file(self._file)
         for request in self._reader.requests():
@@ -141,54 +144,87 @@ class Transmission:
         self._outbox.flush()
         return True
 
+    def _look_again(self) -> None:
+        """The block graph has changed: find out whether there is a file, and which."""
+        self._generation = BYPASS.generation
+        self._file = self._export.host_file()
+        if self._splice is not None:
+            self._splice.close()
+            self._splice = None
+        self._take_shortcut()
+
+    def _take_shortcut(self) -> None:
+        if self._file is None:
+            self._nowait = 0
+            return
+        self._nowait = getattr(os, "RWF_NOWAIT", 0)
+        if isinstance(self._transport, SocketTransport):
+            with BYPASS.gate:
+                if self._generation == BYPASS.generation:
+                    self._splice = Splice.open(self._file.fd, self._transport.socket)
+
+    def _step_out(self, act: Callable[..., object], *arguments: object) -> int:
+        """Do what may take long without holding up who changes the block graph; up to where the file may be used."""
+        BYPASS.gate.step_out()
+        try:
+            act(*arguments)
+        finally:
+            BYPASS.gate.rejoin()
+        return self._size if self._generation == BYPASS.generation else 0
+
     def _answer_from_file(self, file: HostFile) -> bool:
         """Answer small reads and writes here, with as few steps as there can be, and leave the rest to others."""
         fd, start, guarded = file
         outbox, header = self._outbox, self._format.read_header
         view, put_data, put_done = outbox.view, self._format.put_data, self._format.put_done
         preadv, pwrite = os.preadv, os.pwrite
-        size, write_flag = self._size, self._write_flag
-        for request in self._reader.requests():
-            kind, flags, cookie, offset, length, payload = request
-            if kind == _WRITE and flags == write_flag:
-                flags = 0
-            if flags or kind > _WRITE or offset + length > size or not 0 < length <= _SMALL:
-                if kind == _DISC:
-                    self._answer_deferred()
-                    outbox.flush()
-                    return False
-                self._answer_or_defer(request)
-            elif kind == _READ:
-                used = outbox.used
-                if used > _ROOM:
-                    outbox.flush()
-                    used = 0
-                end = used + header + length
-                try:
-                    whole = preadv(fd, (view[used + header : end],), start + offset, self._nowait) == length
-                except OSError as error:
-                    if self._would_wait(error):
-                        self._defer(request)
-                        continue
-                    whole = False
-                if whole:
-                    put_data(view, used, cookie, offset, offset, length)
-                    outbox.used = end
+        write_flag, step_out = self._write_flag, self._step_out
+        with BYPASS.gate:
+            size = self._size if self._generation == BYPASS.generation else 0
+            for request in self._reader.requests():
+                kind, flags, cookie, offset, length, payload = request
+                if kind == _WRITE and flags == write_flag:
+                    flags = 0
+                if flags or kind > _WRITE or offset + length > size or not 0 < length <= _SMALL:
+                    if kind == _DISC:
+                        step_out(self._answer_deferred)
+                        step_out(outbox.flush)
+                        return False
+                    size = step_out(self._answer_or_defer, request)
+                elif kind == _READ:
+                    used = outbox.used
+                    if used > _ROOM:
+                        size = step_out(outbox.flush)
+                        used = 0
+                        if not size:
+                            step_out(self._answer, request)
+                            continue
+                    end = used + header + length
+                    try:
+                        whole = preadv(fd, (view[used + header : end],), start + offset, self._nowait) == length
+                    except OSError as error:
+                        if self._would_wait(error):
+                            self._defer(request)
+                            continue
+                        whole = False
+                    if whole:
+                        put_data(view, used, cookie, offset, offset, length)
+                        outbox.used = end
+                    else:
+                        size = step_out(self._answer, request)
+                elif offset >= guarded:
+                    try:
+                        whole = pwrite(fd, payload, start + offset) == length
+                    except OSError:
+                        whole = False
+                    if whole:
+                        if outbox.used > _ROOM:
+                            size = step_out(outbox.flush)
+                        outbox.used += put_done(view, outbox.used, cookie, offset)
+                    else:
+                        size = step_out(self._answer, request)
                 else:
-                    self._answer(request)
-            elif offset >= guarded:
-                try:
-                    whole = pwrite(fd, payload, start + offset) == length
-                except OSError:
-                    whole = False
-                if whole:
-                    if outbox.used > _ROOM:
-                        outbox.flush()
-                    outbox.used += put_done(view, outbox.used, cookie, offset)
-                else:
-                    self._answer(request)
-            else:
-                self._answer(request)
+                    size = step_out(self._answer, request)
         if self._deferred:
             outbox.flush()
             self._answer_deferred()
@@ -206,10 +242,15 @@ class Transmission:
     def _defer(self, request: Request) -> None:
         """Let the disk begin with a read that it must be waited for, and go on with other requests meanwhile."""
         _, _, _, offset, length, _ = request
-        if self._file is not None:
-            start = self._file.start + offset
-            os.posix_fadvise(self._file.fd, start, min(length, _AHEAD), os.POSIX_FADV_WILLNEED)
+        with BYPASS.gate:
+            file = self._usable_file()
+            if file is not None:
+                os.posix_fadvise(file.fd, file.start + offset, min(length, _AHEAD), os.POSIX_FADV_WILLNEED)
         self._deferred.append(request)
+
+    def _usable_file(self) -> HostFile | None:
+        """The file, while the gate of those who pass the nodes by is held; None where the graph has changed since."""
+        return self._file if self._generation == BYPASS.generation else None
 
     def _answer_deferred(self) -> None:
         """Wait for the disk, which has been told of all that is wanted."""
@@ -219,12 +260,15 @@ class Transmission:
 
     def _waits_for_disk(self, offset: int) -> bool:
         """Whether reading would have to wait, as far as one byte shows it."""
-        if self._file is None or not self._nowait:
+        if not self._nowait:
             return False
-        try:
-            os.preadv(self._file.fd, [bytearray(1)], self._file.start + offset, self._nowait)
-        except OSError as error:
-            return self._would_wait(error)
+        with BYPASS.gate:
+            file = self._usable_file()
+            try:
+                if file is not None:
+                    os.preadv(file.fd, [bytearray(1)], file.start + offset, self._nowait)
+            except OSError as error:
+                return self._would_wait(error)
         return False
 
     def _would_wait(self, error: OSError) -> bool:
@@ -268,9 +312,9 @@ class Transmission:
 
     def _spliced(self, cookie: int, offset: int, length: int) -> bool:
         """Answer with the file's pages themselves, where that is possible and worth it."""
-        if self._splice is None or self._file is None or length < _SPARSE:
+        if self._splice is None or length < _SPARSE:
             return False
-        count = self._splice.fill(self._file.start + offset, length)
+        count = self._fill_splice(self._splice, offset, length)
         if not count:
             return False
         rest = memoryview(b"")
@@ -287,6 +331,12 @@ class Transmission:
         self._outbox.drain(self._splice)
         self._outbox.add(rest)
         return True
+
+    def _fill_splice(self, splice: Splice, offset: int, length: int) -> int:
+        """Take pages of the file; how many bytes."""
+        with BYPASS.gate:
+            file = self._usable_file()
+            return 0 if file is None else splice.fill(file.start + offset, length)
 
     def _put_piece(self, cookie: int, offset: int, position: int, length: int, *, last: bool) -> None:
         """Read at most a piece, and append it with its header."""
@@ -320,8 +370,8 @@ class Transmission:
 
     def _send_piece(self, cookie: int, offset: int, position: int, length: int, end: int) -> int:
         """Send a part of a large read that ends at ``end``; how many bytes."""
-        if self._splice is not None and self._file is not None:
-            count = self._splice.fill(self._file.start + position, min(length, CAPACITY))
+        if self._splice is not None:
+            count = self._fill_splice(self._splice, position, min(length, CAPACITY))
             if count:
                 used = self._outbox.reserve(self._format.read_header)
                 self._format.put_data(self._outbox.view, used, cookie, offset, position, count, position + count == end)
@@ -334,11 +384,12 @@ class Transmission:
 
     def _fill(self, offset: int, buffer: memoryview) -> None:
         """Read into the buffer, past the node where that is the same."""
-        if self._file is None:
-            self._export.read(offset, buffer)
-            return
-        fd, start, _ = self._file
-        done = os.preadv(fd, [buffer], start + offset)
+        done = 0
+        if self._file is not None:
+            with BYPASS.gate:
+                file = self._usable_file()
+                if file is not None:
+                    done = os.preadv(file.fd, [buffer], file.start + offset)
         if done < len(buffer):
             # The file ends within the last sector, or was cut off by somebody: the node knows what that reads as.
             self._export.read(offset + done, buffer[done:])
@@ -348,13 +399,14 @@ class Transmission:
         if self._refused(request):
             return
         try:
-            file = self._file
-            if file is not None and offset >= file.guarded:
-                done = os.pwrite(file.fd, payload, file.start + offset)
-                if done < length:
-                    self._export.write(offset + done, payload[done:])
-            else:
-                self._export.write(offset, payload)
+            done = 0
+            if self._file is not None and offset >= self._file.guarded:
+                with BYPASS.gate:
+                    file = self._usable_file()
+                    if file is not None:
+                        done = os.pwrite(file.fd, payload, file.start + offset)
+            if done < length:
+                self._export.write(offset + done, payload[done:])
             if flags & _FUA:
                 self._export.flush()
             self._outbox.add(self._format.done(cookie, offset))

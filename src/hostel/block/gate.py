@@ -1,0 +1,126 @@
+"""Who is in a node, and how to have nobody in it for a moment.
+
+A node's driver, and what it stands on, can be exchanged while requests come in. Every request passes the node's gate,
+which costs it a tenth of a microsecond; whoever changes the graph closes the gate and waits for those inside.
+"""
+
+from __future__ import annotations
+
+import errno
+import threading
+import time
+from collections import deque
+from types import TracebackType
+from typing import Final
+
+from hostel.errors import BlockError
+
+_PATIENCE: Final = 120.0  # seconds that a request waits at a closed gate
+_GLANCE: Final = 0.01  # seconds after which the one who waits looks for himself
+
+
+class Gate:
+    """Lets any number of threads in, until one closes it.
+
+    The thread that closed it passes freely. Those that come meanwhile wait until it is opened.
+    """
+
+    __slots__ = ("_changed", "_come", "_depth", "_go", "_holder", "_inside")
+
+    def __init__(self) -> None:
+        # A deque's append and pop are single steps of the interpreter: counting needs no lock.
+        self._inside: deque[None] = deque()
+        self._come = self._inside.append
+        self._go = self._inside.pop
+        self._holder = 0
+        self._depth = 0
+        self._changed = threading.Condition()
+
+    def __enter__(self) -> None:
+        self._come(None)
+        if self._holder:
+            self._wait()
+
+    def rejoin(self) -> None:
+        """Come in again after :meth:`step_out`, before the end of the same ``with`` statement."""
+        try:
+            self.__enter__()
+        except BlockError:
+            self._come(None)  # which the end of the statement takes back
+            raise
+
+    def step_out(self) -> None:
+        """Leave for a while, within a ``with`` statement."""
+        self.__exit__(None, None, None)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._go()
+        if self._holder:
+            with self._changed:
+                self._changed.notify_all()
+
+    def _wait(self) -> None:
+        """Step back from a closed gate, and come in when it is open."""
+        until = time.monotonic() + _PATIENCE
+        while self._holder and self._holder != threading.get_ident():
+            self._go()
+            with self._changed:
+                self._changed.notify_all()
+                opened = self._changed.wait_for(lambda: not self._holder, until - time.monotonic())
+            if not opened:
+                raise BlockError("The block graph is being changed, and that does not end", errno=errno.EBUSY)
+            self._come(None)
+
+    def close(self, seconds: float) -> bool:
+        """Close the gate and wait until nobody is inside; False, and the gate is open, where that takes too long.
+
+        The thread that has closed it may do so again, and opens it as often.
+        """
+        until = time.monotonic() + seconds
+        me = threading.get_ident()
+        with self._changed:
+            if self._holder == me:
+                self._depth += 1
+                return True
+            while self._holder:
+                if not self._changed.wait(max(0.0, until - time.monotonic())) and time.monotonic() >= until:
+                    return False
+            self._holder, self._depth = me, 1
+            while self._inside:
+                if time.monotonic() >= until:
+                    self._holder = 0
+                    self._changed.notify_all()
+                    return False
+                self._changed.wait(_GLANCE)
+        return True
+
+    def open(self) -> None:
+        """Let everyone in again, once it was opened as often as closed."""
+        with self._changed:
+            self._depth -= 1
+            if self._depth:
+                return
+            self._holder = 0
+            self._changed.notify_all()
+
+
+class Bypass:
+    """Requests that go past the nodes, straight to a file's descriptor, because they know that nothing is in between.
+
+    Whoever does so looks at :attr:`generation` with the gate held, and asks the graph anew when it has changed.
+
+    Attributes:
+        gate: held for as long as a descriptor is used.
+        generation: counts the changes of any graph.
+    """
+
+    __slots__ = ("gate", "generation")
+
+    def __init__(self) -> None:
+        self.gate = Gate()
+        self.generation = 0
+
+
+BYPASS: Final = Bypass()

@@ -1,0 +1,216 @@
+"""Changing an open graph while requests come in: filters put in and taken out, nodes that become other nodes.
+
+Who holds a node, an export, an overlay or a caller, keeps it: what changes is the node's driver. A filter goes *into*
+a node, whose former driver moves to a new node below; a node that is replaced passes everything on to the one that
+takes its place. So no holder has to be known, told, or waited for; only those inside the node are.
+
+    node [qcow2]            insert: node [mirror] -> inner [qcow2]           redirect: node [forward] -> target [raw]
+
+Nothing is changed before every node concerned is drained, and nobody waits for a node while holding another one
+closed for long: a drain that does not come to an end opens everything again, and begins anew.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import time
+from collections.abc import Callable, Iterator
+from typing import Final
+
+from hostel.block.driver import BlockDriver, FilterDriver, Reopenable
+from hostel.block.filters.forward import ForwardDriver
+from hostel.block.gate import BYPASS
+from hostel.block.node import BlockNode
+from hostel.block.protocols.file import FileDriver
+from hostel.errors import BlockError
+
+DRAIN_TIMEOUT: Final = 60.0  # seconds
+_ATTEMPT: Final = 0.25  # seconds that everybody is kept out while waiting for those inside
+_PAUSE: Final = 0.005  # seconds
+
+
+@contextlib.contextmanager
+def drained(*nodes: BlockNode, timeout: float = DRAIN_TIMEOUT) -> Iterator[None]:
+    """Have no request of another thread in any of the nodes; theirs wait until the block is left.
+
+    Args:
+        nodes: which; each once or more.
+        timeout: seconds.
+
+    Raises:
+        BlockError: requests did not come to an end in time.
+    """
+    until = time.monotonic() + timeout
+    while not _drain_all(nodes):
+        if time.monotonic() >= until:
+            names = ", ".join(f"'{node.name}'" for node in nodes)
+            raise BlockError(f"Requests to {names} do not come to an end", errno=errno.EBUSY)
+        time.sleep(_PAUSE)
+    try:
+        yield
+    finally:
+        _resume(nodes)
+
+
+def _drain_all(nodes: tuple[BlockNode, ...]) -> bool:
+    """Drain all nodes or none: two requests may each wait for something that only the other's end gives free."""
+    if not BYPASS.gate.close(_ATTEMPT):
+        return False
+    for index, node in enumerate(nodes):
+        if not node.drain(_ATTEMPT):
+            _resume(nodes[:index])
+            return False
+    return True
+
+
+def _resume(nodes: tuple[BlockNode, ...]) -> None:
+    BYPASS.generation += 1
+    for node in nodes:
+        node.resume()
+    BYPASS.gate.open()
+
+
+def insert_filter(node: BlockNode, make: Callable[[BlockNode], FilterDriver]) -> BlockNode:
+    """Put a filter into a node.
+
+    Args:
+        node: every request to it goes through the filter from now on.
+        make: gives the filter on a child, which has the node's former driver.
+
+    Returns:
+        The child: requests to it pass the filter by.
+    """
+    with drained(node):
+        inner = _move_out(node)
+        node.exchange(make(inner))
+    return inner
+
+
+def remove_filter(node: BlockNode) -> None:
+    """Take out what :func:`insert_filter` put in; what still asks the former child is passed on."""
+    with drained(node):
+        assert isinstance(node.driver, FilterDriver)
+        inner = node.driver.child
+        with drained(inner):
+            node.exchange(inner.driver)
+            inner.exchange(ForwardDriver(node))
+
+
+def redirect(node: BlockNode, target: BlockNode) -> BlockNode:
+    """Let a node become another one.
+
+    Args:
+        node: whoever holds it has ``target`` from now on, and closes it with the node.
+        target: shared, not taken over.
+
+    Returns:
+        A node with the former driver, to be closed by the caller.
+    """
+    with drained(node):
+        inner = _move_out(node)
+        node.exchange(ForwardDriver(target.share()))
+        node.read_only = target.read_only
+    return inner
+
+
+def _move_out(node: BlockNode) -> BlockNode:
+    """A new node for the driver of a drained one."""
+    inner = BlockNode(
+        node.driver,
+        node.filename,
+        read_only=node.read_only,
+        cache=node.cache._replace(writethrough=False),
+        probed=node.probed,
+        bounded=not node.grows,
+    )
+    inner.discards, inner.detect_zeroes = node.discards, "off"
+    return inner
+
+
+def unfiltered(node: BlockNode) -> BlockNode:
+    """The node that the filters of jobs and former replacements lie on, or the node itself."""
+    while isinstance(node.driver, FilterDriver) and node.driver.implicit:
+        node = node.driver.child
+    return node
+
+
+def bottom_of_filters(node: BlockNode) -> BlockNode:
+    """The node below all filters: a format's, or a protocol's."""
+    while isinstance(node.driver, FilterDriver) and node.driver.primary:
+        node = node.driver.child
+    return node
+
+
+def replace_backing(node: BlockNode, backing: BlockNode | None) -> BlockNode | None:
+    """Put an overlay on another node, which it takes over; what its image records is not changed.
+
+    Returns:
+        The former backing node, to be closed by the caller.
+    """
+    with drained(node):
+        former = node.driver.children.pop("backing", None)
+        if backing is not None:
+            node.driver.children["backing"] = backing
+    return former
+
+
+@contextlib.contextmanager
+def writable(node: BlockNode) -> Iterator[None]:
+    """Have an image open for writing that may be open for reading only, as backing files are.
+
+    Raises:
+        BlockError: it cannot be opened so; it is open as before then.
+    """
+    if not node.read_only:
+        yield
+        return
+    reopen(node, read_only=False)
+    try:
+        yield
+    finally:
+        if not node.closed:
+            reopen(node, read_only=True)
+
+
+def reopen(node: BlockNode, *, read_only: bool) -> None:
+    """Open an image, with the file it lies in, for reading only or for writing too; who holds it keeps it.
+
+    Raises:
+        BlockError: its driver cannot, or the host or another process's lock refuses; nothing has changed then.
+    """
+    if node.read_only == read_only:
+        return
+    below = [child for edge, child in node.driver.children.items() if edge != "backing"]
+    with drained(node, *below):
+        if read_only:
+            node.flush()
+        done: list[BlockNode] = []
+        try:
+            if not read_only:
+                for child in below:
+                    reopen(child, read_only=False)
+                    done.append(child)
+            node.exchange(_reopened(node, read_only=read_only))
+            node.read_only = read_only
+        except BaseException:
+            for child in done:
+                reopen(child, read_only=True)
+            raise
+        if read_only:
+            for child in below:
+                reopen(child, read_only=True)
+
+
+def _reopened(node: BlockNode, *, read_only: bool) -> BlockDriver:
+    driver = node.driver
+    if isinstance(driver, FileDriver):
+        return driver.reopened(read_only=read_only)
+    if isinstance(driver, FilterDriver):
+        return driver
+    if not isinstance(driver, Reopenable):
+        raise BlockError(
+            f"Block format '{node.format}' used by node '{node.name}' does not support reopening files",
+            errno=errno.ENOTSUP,
+        )
+    return driver.reopened(read_only=read_only)
