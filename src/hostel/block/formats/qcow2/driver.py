@@ -183,6 +183,13 @@ class Qcow2Driver(FormatDriver):
 
     # ---- optional powers
 
+    def reopened(self, *, read_only: bool) -> Qcow2Driver:
+        """Write out what is held back and open the image anew; see :class:`hostel.block.driver.Reopenable`."""
+        self._image.close()
+        driver = Qcow2Driver.open(self.children["file"], self._image.mode._replace(read_only=read_only))
+        driver.children.update(self.children)
+        return driver
+
     def resize(self, size: int, preallocation: Preallocation = Preallocation.OFF) -> None:
         """Change the virtual size; see :func:`hostel.block.formats.qcow2.resize.resize`."""
         from hostel.block.formats.qcow2.resize import resize
