@@ -36,6 +36,11 @@ def add(identifier: str, value: object) -> None:
     _objects[identifier] = value
 
 
+def remove(identifier: str) -> bool:
+    """Forget an object; False where there is none of this name. Who has found it keeps it."""
+    return _objects.pop(identifier, None) is not None
+
+
 def clear() -> None:
     """Forget all objects."""
     _objects.clear()
@@ -58,6 +63,20 @@ def secret(identifier: str) -> Secret:
     if not isinstance(found, Secret):
         raise BlockError(f"Object with id '{identifier}' is not a secret", errno=errno.EINVAL)
     return found
+
+
+def password(identifier: str) -> bytes:
+    """A secret that is text: a passphrase. As with QEMU it ends at a NUL.
+
+    Raises:
+        BlockError: there is none of this name, or it is no text in UTF-8.
+    """
+    data = secret(identifier).data
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        raise BlockError(f"Data from secret {identifier} is not valid UTF-8", errno=errno.EINVAL) from None
+    return data.split(b"\0")[0]
 
 
 def tls_credentials(identifier: str, *, server: bool) -> TlsCredentials:

@@ -30,6 +30,9 @@ TOOLS: Final = {
     "qemu-img": Tool("hostel.cli.img.main", "create, inspect, convert and check disk images", "qemu-img: ", True),
     "qemu-io": Tool("hostel.cli.qemu_io.main", "read, write and look at an image by hand", "qemu-io: ", True),
     "qemu-nbd": Tool("hostel.cli.qemu_nbd.main", "serve a disk image over NBD", "qemu-nbd: ", True),
+    "qemu-storage-daemon": Tool(
+        "hostel.cli.storage_daemon.main", "export disk images under a QMP monitor", "qemu-storage-daemon: ", True
+    ),
     "virsh": Tool("hostel.cli.virsh.main", "manage machines, storage pools, volumes and networks", "error: "),
     "virt-install": Tool("hostel.cli.virt_install.main", "make a machine and install or import a system", "ERROR    "),
     "inspect": Tool("hostel.cli.inspect", "say whether a disk image is safe to accept", "error: "),
@@ -38,7 +41,7 @@ TOOLS: Final = {
         "hostel.cli.quickstart.main", "see an image, a pool and a machine work, step by step", "error: "
     ),
 }
-DROP_IN: Final = ("qemu-img", "qemu-io", "qemu-nbd", "virsh", "virt-install")
+DROP_IN: Final = ("qemu-img", "qemu-io", "qemu-nbd", "qemu-storage-daemon", "virsh", "virt-install")
 
 
 def run() -> NoReturn:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import binascii
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from hostel.block import objects
@@ -57,19 +57,42 @@ def create_objects(texts: Iterable[str]) -> str | None:
     objects.clear()
     for text in texts:
         if text in ("help", "?"):
-            return "List of user creatable objects:\n" + "".join(f"  {name}\n" for name in _TYPES)
-        given = _read(text)
-        kind = _check(given)
-        make = _MAKERS.get(kind)
-        made = make(given) if make is not None else kind
-        try:
-            objects.add(str(given["id"]), made)
-        except BlockError as error:
-            raise Failure(error.message) from None
+            return list_types()
+        make_object(read_object(text))
     return None
 
 
-def _read(text: str) -> dict[str, Any]:
+def list_types(also: Sequence[str] = ()) -> str:
+    """What ``--object help`` prints; ``also`` are types beside those of all tools."""
+    return "List of user creatable objects:\n" + "".join(f"  {name}\n" for name in sorted((*_TYPES, *also)))
+
+
+def make_object(tree: Mapping[str, Any], also: Sequence[str] = ()) -> None:
+    """Make one object for :mod:`hostel.block.objects`.
+
+    Args:
+        tree: its properties, ``qom-type`` and ``id`` among them.
+        also: types beside those of all tools; an object of theirs is its type's name.
+
+    Raises:
+        Failure: a property is wrong; the text is QEMU's.
+    """
+    given = dict(tree)
+    kind = _check(given, also)
+    make = _MAKERS.get(kind)
+    made = make(given) if make is not None else kind
+    try:
+        objects.add(str(given["id"]), made)
+    except BlockError as error:
+        raise Failure(error.message) from None
+
+
+def read_object(text: str) -> dict[str, Any]:
+    """Read the properties of an object from a command line.
+
+    Raises:
+        Failure: they are malformed; the text is QEMU's.
+    """
     if text.startswith("{"):
         try:
             tree = parse_json(text)
@@ -82,15 +105,15 @@ def _read(text: str) -> dict[str, Any]:
     return dict(split_options(text))
 
 
-def _check(given: dict[str, Any]) -> str:
+def _check(given: dict[str, Any], also: Sequence[str]) -> str:
     kind = str(given.pop("qom-type", ""))
     if not kind:
         raise Failure("Parameter 'qom-type' is missing")
-    if kind not in _TYPES:
+    if kind not in _TYPES and kind not in also:
         raise Failure(f"Parameter 'qom-type' does not accept value '{kind}'")
     if "id" not in given:
         raise Failure("Parameter 'id' is missing")
-    properties = _TYPES[kind]
+    properties = _TYPES.get(kind)
     if properties is not None:
         for name in given:
             if name != "id" and name.partition(".")[0] not in properties:

@@ -1,0 +1,298 @@
+"""Nodes by their names: what ``blockdev-add`` opens, who uses each, and what one user forbids another.
+
+Permissions are QEMU's: a user says what it does with a node and what others may do meanwhile. What the nodes above
+another one use of it follows from what they are, and from their own users.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator, Mapping
+from typing import Any, Final, NamedTuple
+
+from hostel.block import blockdev, graph, registry
+from hostel.block.driver import FilterDriver
+from hostel.block.node import BlockNode
+from hostel.block.options import OptionError
+from hostel.block.permission import Permission
+from hostel.block.protocols.file import FileDriver
+from hostel.errors import BlockError
+
+_PERMISSION_NAMES: Final = {
+    Permission.CONSISTENT_READ: "consistent read",
+    Permission.WRITE: "write",
+    Permission.WRITE_UNCHANGED: "write unchanged",
+    Permission.RESIZE: "resize",
+}
+_FLAGS: Final = ("read-only", "auto-read-only", "force-share")
+_CHANGES: Final = Permission.WRITE | Permission.RESIZE
+_UNWRITABLE: Final = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
+
+
+class Use(NamedTuple):
+    """What a user does with a node, and what it lets others do.
+
+    Attributes:
+        by: the user, as QEMU's messages call it: ``node 'q'``, ``an unnamed block device``.
+        edge: what the node is to the user: ``file``, ``backing``, ``root``.
+    """
+
+    by: str
+    edge: str
+    used: Permission
+    shared: Permission = Permission.ALL
+
+
+class NodeTable(Mapping[str, BlockNode]):
+    """The open nodes of a process, those first that others stand on; not thread-safe."""
+
+    def __init__(self) -> None:
+        self._nodes: dict[str, BlockNode] = {}
+        self._owned: dict[str, BlockNode] = {}
+        self._holds: dict[str, list[Use]] = {}
+
+    def __getitem__(self, name: str) -> BlockNode:
+        return self._nodes[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._nodes)
+
+    def __len__(self) -> int:
+        return len(self._nodes)
+
+    def find(self, name: str, device: str = "") -> BlockNode:
+        """A node by its name.
+
+        Raises:
+            BlockError: there is none; with QEMU's text.
+        """
+        found = self._nodes.get(name) or self._nodes.get(device)
+        if found is None:
+            raise BlockError(f"Cannot find device='{device}' nor node-name='{name}'", errno=errno.ENODEV)
+        return found
+
+    def add(self, tree: Mapping[str, Any], *, text: bool = False) -> BlockNode:
+        """Open a node and what is below it; the table's owner owns it.
+
+        Args:
+            tree: the options of ``blockdev-add``, nested as in JSON; children are objects, or names of open nodes.
+            text: values are text, from a command line.
+
+        Raises:
+            BlockError: with QEMU's text.
+            OSError: the host's own errors.
+        """
+        check(tree, text=text)
+        name = str(tree.get("node-name", ""))
+        if not name:
+            raise OptionError("'node-name' must be specified for the root node")
+        given = {"discard": "ignore", **dict(blockdev.flatten(tree))}
+        if name in self._nodes:
+            raise OptionError(f"Duplicate nodes with node-name='{name}'")
+        node = self._open(given)
+        try:
+            self.adopt(node)
+        except BaseException:
+            node.close()
+            self._forget_closed()
+            raise
+        self._owned[name] = node
+        return node
+
+    def adopt(self, node: BlockNode) -> None:
+        """Take a node, and those below it, in; the caller closes it.
+
+        Raises:
+            OptionError: a name is taken.
+            BlockError: a node below it is used in a way that forbids this; nothing is taken in then.
+        """
+        new = [each for each in _tree(node) if self._nodes.get(each.name) is not each]
+        taken: list[str] = []
+        try:
+            for each in new:
+                if each.name in self._nodes:
+                    raise OptionError(f"Duplicate nodes with node-name='{each.name}'")
+                self._nodes[each.name] = each
+                taken.append(each.name)
+            self._check(node)
+        except BlockError:
+            for name in taken:
+                del self._nodes[name]
+            raise
+
+    def remove(self, name: str) -> None:
+        """Close a node that :meth:`add` opened, and what only it used.
+
+        Raises:
+            BlockError: there is none, it is not the owner's, or it is used; with QEMU's text.
+            OSError: what was held back could not be written; the node is closed nevertheless.
+        """
+        node = self._nodes.get(name)
+        if node is None:
+            raise BlockError(f"Failed to find node with node-name='{name}'", errno=errno.ENOENT)
+        if name not in self._owned:
+            raise BlockError(f"Node {name} is not owned by the monitor", errno=errno.EPERM)
+        if self.uses(node):
+            raise BlockError(f"Node {name} is in use", errno=errno.EBUSY)
+        del self._owned[name]
+        try:
+            node.close()
+        finally:
+            self._forget_closed()
+
+    def close(self) -> None:
+        """Close all that :meth:`add` opened, what stands on others first.
+
+        Raises:
+            OSError: the first failure to write what was held back; everything is closed nevertheless.
+        """
+        failure: OSError | None = None
+        for node in reversed(self._owned.values()):
+            try:
+                node.close()
+            except OSError as error:
+                failure = failure or error
+        self._owned.clear()
+        self._forget_closed()
+        if failure is not None:
+            raise failure
+
+    def hold(self, node: BlockNode, use: Use) -> None:
+        """Let somebody who is no node use a node, until :meth:`release`.
+
+        Raises:
+            BlockError: another user forbids it, or it another user; with QEMU's text.
+            ImageLocked: another process does.
+        """
+        holds = self._holds.setdefault(node.name, [])
+        holds.append(use)
+        try:
+            self._check(node)
+            if isinstance(node.driver, FileDriver):
+                node.driver.lock(*self.permissions(node))
+        except BaseException:
+            holds.remove(use)
+            raise
+
+    def release(self, node: BlockNode, use: Use) -> None:
+        """End a use."""
+        self._holds[node.name].remove(use)
+
+    def uses(self, node: BlockNode) -> list[Use]:
+        """Who uses a node, the newest first."""
+        found = [
+            self._use(parent, edge)
+            for parent in self._nodes.values()
+            for edge, child in parent.driver.children.items()
+            if child is node
+        ]
+        return [*reversed(self._holds.get(node.name, [])), *reversed(found)]
+
+    def permissions(self, node: BlockNode) -> tuple[Permission, Permission]:
+        """What all users of a node together use, and what all of them share."""
+        used, shared = Permission.NONE, Permission.ALL
+        for use in self.uses(node):
+            used |= use.used
+            shared &= use.shared
+        return used, shared
+
+    def _open(self, given: dict[str, Any]) -> BlockNode:
+        image = _describe(given, self._nodes)
+        automatic = given.get("auto-read-only") in (True, "on") and not image.read_only
+        try:
+            return graph.open_node(image, self._nodes, read_only=image.read_only)
+        except OSError as error:
+            if not automatic or error.errno not in _UNWRITABLE:
+                raise
+        return graph.open_node(image, self._nodes, read_only=True)
+
+    def _use(self, parent: BlockNode, edge: str) -> Use:
+        """What a node uses of a child, as QEMU's default permissions have it."""
+        used, shared = self.permissions(parent)
+        by = f"node '{parent.name}'"
+        if edge == "backing":
+            below = _CHANGES if shared & Permission.WRITE else Permission.NONE
+            below |= Permission.CONSISTENT_READ | Permission.WRITE_UNCHANGED
+            return Use(by, edge, used & Permission.CONSISTENT_READ, below)
+        if parent.format == "raw" or isinstance(parent.driver, FilterDriver):
+            return Use(by, edge, used, shared)
+        used |= Permission.CONSISTENT_READ
+        if not parent.read_only:
+            used |= _CHANGES
+        return Use(by, edge, used, (shared | Permission.WRITE_UNCHANGED) & ~_CHANGES)
+
+    def _check(self, node: BlockNode) -> None:
+        """Find two users that exclude each other, of this node or one below it."""
+        for each in reversed(_tree(node)):
+            uses = self.uses(each)
+            for one in uses:
+                for other in uses:
+                    if other is not one and other.used & ~one.shared:
+                        raise _conflict(each, one, other)
+
+    def _forget_closed(self) -> None:
+        self._nodes = {name: node for name, node in self._nodes.items() if not node.closed}
+        self._holds = {name: holds for name, holds in self._holds.items() if name in self._nodes and holds}
+
+
+def _describe(given: Mapping[str, Any], nodes: Mapping[str, BlockNode]) -> blockdev.Described:
+    if given.get("driver") in ("file", "host_device"):
+        return blockdev.child(given, probes=False)
+    return blockdev.from_options(given, nodes)
+
+
+def _tree(node: BlockNode) -> list[BlockNode]:
+    """A node and all below it, each once, children first."""
+    found: dict[int, BlockNode] = {}
+
+    def visit(each: BlockNode) -> None:
+        for child in each.driver.children.values():
+            visit(child)
+        found.setdefault(id(each), each)
+
+    visit(node)
+    return list(found.values())
+
+
+def _conflict(node: BlockNode, one: Use, other: Use) -> BlockError:
+    refused = other.used & ~one.shared
+    names = ", ".join(name for permission, name in _PERMISSION_NAMES.items() if permission & refused)
+
+    def user(use: Use) -> str:
+        return f"{use.by} (uses node '{node.name}' as '{use.edge}' child)"
+
+    return BlockError(
+        f"Permission conflict on node '{node.name}': permissions '{names}' are both required by {user(other)} and "
+        f"unshared by {user(one)}.",
+        errno=errno.EPERM,
+    )
+
+
+def check(tree: Mapping[str, Any], *, text: bool, path: str = "") -> None:
+    """Refuse what QEMU's schema refuses before anything is opened: a driver that is unknown, what every node needs.
+
+    Args:
+        tree: the options of ``blockdev-add``, nested.
+        text: values are text, from a command line.
+        path: what stands before names in messages.
+
+    Raises:
+        OptionError: with QEMU's text.
+    """
+    driver = tree.get("driver")
+    if driver is None:
+        raise OptionError(f"Parameter '{path}driver' is missing")
+    if driver not in (*registry.FORMATS, *registry.PROTOCOLS, *registry.FILTERS, "file", "host_device"):
+        raise OptionError(f"Parameter '{path}driver' does not accept value '{driver}'")
+    needed = "filename" if driver in ("file", "host_device") else "file" if driver in registry.FORMATS else None
+    if needed is not None and needed not in tree:
+        raise OptionError(f"Parameter '{path}{needed}' is missing")
+    for name, value in tree.items():
+        if isinstance(value, Mapping) and "driver" in value:
+            check(value, text=text, path=f"{path}{name}.")
+        elif name in ("node-name", "filename", "driver") and not isinstance(value, str):
+            raise OptionError(f"Invalid parameter type for '{path}{name}', expected: string")
+        elif name in _FLAGS and not text and not isinstance(value, bool):
+            raise OptionError(f"Invalid parameter type for '{path}{name}', expected: boolean")
+        elif name in _FLAGS and text and value not in ("on", "off"):
+            raise OptionError(f"Parameter '{path}{name}' expects 'on' or 'off'")

@@ -1,0 +1,31 @@
+"""A file with a process id, locked for as long as the process lives."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+
+from hostel.cli.img.arguments import Failure
+
+
+def write(path: str) -> int:
+    """Write our process id into a file.
+
+    Returns:
+        The file's descriptor, which holds the lock.
+
+    Raises:
+        Failure: it cannot be written, or another process holds it; the text is QEMU's.
+    """
+    try:
+        fd = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise Failure(f"Could not create '{path}': {error.strerror}") from None
+    try:
+        fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.ftruncate(fd, 0)
+        os.write(fd, f"{os.getpid()}\n".encode())
+    except OSError as error:
+        os.close(fd)
+        raise Failure(f"Cannot lock pid file '{path}': {error.strerror}") from None
+    return fd

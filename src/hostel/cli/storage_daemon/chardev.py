@@ -1,0 +1,280 @@
+"""Character devices for monitors: sockets that are listened on or connected to, standard input and output, nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import socket
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from hostel.block.options import OptionError, split_options
+from hostel.cli.img.arguments import Failure
+from hostel.errors import NetworkError
+from hostel.net import address
+from hostel.net.address import Address, TcpAddress, UnixAddress
+
+TYPES: Final = ("socket", "stdio", "null", "pipe")
+_OTHERS: Final = ("pty", "udp", "memory", "file", "ringbuf", "parallel", "mux", "serial")
+_SEND_TIMEOUT: Final = 10.0  # seconds in which a client must take what is sent to it
+_COMMON: Final = frozenset({"id", "backend", "logfile", "logappend", "mux", "signal"})
+_OPTIONS: Final = {
+    "socket": frozenset(
+        {"path", "host", "port", "fd", "server", "wait", "delay", "nodelay", "reconnect", "telnet", "tn3270"}
+        | {"websocket", "tls-creds", "tls-authz", "abstract", "tight", "to", "ipv4", "ipv6", "localaddr", "localport"}
+    ),
+    "stdio": frozenset(),
+    "null": frozenset(),
+    "pipe": frozenset({"path"}),
+}
+_UNSUPPORTED: Final = ("telnet", "tn3270", "websocket", "tls-creds", "abstract", "to")
+
+
+class Channel:
+    """A client: what it sends is received, and what is sent to it has to be taken within a time.
+
+    Args:
+        read: the descriptor to receive from.
+        write: the descriptor to send to.
+        woken: becomes readable when waiting must end.
+        release: closes the descriptors.
+    """
+
+    def __init__(self, read: int, write: int, woken: int, release: Callable[[], None]) -> None:
+        self._read = read
+        self._write = write
+        self._woken = woken
+        self._release = release
+        self._gone = False
+
+    def receive(self, length: int) -> bytes:
+        """Wait for bytes; nothing when the client has gone or waiting must end."""
+        poll = select.poll()
+        poll.register(self._read, select.POLLIN)
+        poll.register(self._woken, select.POLLIN)
+        ready = dict(poll.poll())
+        if self._gone or self._read not in ready:
+            return b""
+        try:
+            return os.read(self._read, length)
+        except OSError:
+            return b""
+
+    def send(self, data: bytes) -> None:
+        """Send; a client that does not take it is served no more."""
+        until = time.monotonic() + _SEND_TIMEOUT
+        view = memoryview(data)
+        poll = select.poll()
+        poll.register(self._write, select.POLLOUT)
+        while view and not self._gone:
+            if not poll.poll(max(0.0, until - time.monotonic()) * 1000):
+                self._gone = True
+                return
+            try:
+                view = view[os.write(self._write, view[:512]) :]
+            except BlockingIOError:
+                continue
+            except OSError:
+                self._gone = True
+
+    def close(self) -> None:
+        """Let the client go."""
+        self._gone = True
+        self._release()
+
+
+class CharacterDevice:
+    """Where clients come from, one at a time.
+
+    Attributes:
+        label: the device's id.
+        filename: what ``query-chardev`` says it is.
+    """
+
+    def __init__(self, label: str, filename: str) -> None:
+        self.label = label
+        self.filename = filename
+        self._woken, self._wake = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        self._closed = threading.Event()
+
+    def accept(self) -> Channel | None:
+        """Wait for a client; None when there will be no more."""
+        self._wait()
+        return None
+
+    def close(self) -> None:
+        """End all waiting; :meth:`accept` gives None from now on."""
+        self._closed.set()
+        with contextlib.suppress(OSError):
+            os.write(self._wake, b"\0")
+
+    def _wait(self, fd: int | None = None) -> bool:
+        """Wait until a descriptor is readable; False where the device is closed meanwhile."""
+        poll = select.poll()
+        poll.register(self._woken, select.POLLIN)
+        if fd is not None:
+            poll.register(fd, select.POLLIN)
+        while not self._closed.is_set():
+            if any(ready == fd for ready, _ in poll.poll()):
+                return True
+        return False
+
+
+class SocketDevice(CharacterDevice):
+    """A socket that is listened on; clients come one after the other."""
+
+    def __init__(self, label: str, filename: str, listener: socket.socket, path: str | None) -> None:
+        super().__init__(label, filename)
+        listener.setblocking(False)
+        self._listener = listener
+        self._path = path
+        self._first: socket.socket | None = None
+
+    def await_first(self) -> None:
+        """Wait for the first client, as ``wait=on`` wants it."""
+        poll = select.poll()
+        poll.register(self._listener, select.POLLIN)
+        poll.poll()
+        with contextlib.suppress(OSError):
+            self._first = self._listener.accept()[0]
+
+    def accept(self) -> Channel | None:
+        """See :class:`CharacterDevice`."""
+        while self._first is not None or self._wait(self._listener.fileno()):
+            sock, self._first = self._first, None
+            if sock is None:
+                try:
+                    sock = self._listener.accept()[0]
+                except OSError:
+                    continue
+            sock.setblocking(False)
+            return Channel(sock.fileno(), sock.fileno(), self._woken, sock.close)
+        self._listener.close()
+        return None
+
+    def close(self) -> None:
+        """See :class:`CharacterDevice`; a Unix socket's file goes too."""
+        if self._path is not None and not self._closed.is_set():
+            address.remove_unix(self._path)
+        super().close()
+
+
+class PairDevice(CharacterDevice):
+    """One client, which is there already: a connected socket, or two descriptors."""
+
+    def __init__(self, label: str, filename: str, read: int, write: int) -> None:
+        super().__init__(label, filename)
+        self._pair: tuple[int, int] | None = (read, write)
+
+    def accept(self) -> Channel | None:
+        """See :class:`CharacterDevice`."""
+        if self._pair is None:
+            return super().accept()
+        (read, write), self._pair = self._pair, None
+        return Channel(read, write, self._woken, lambda: None)
+
+
+def open_device(text: str) -> CharacterDevice | None:
+    """Make what ``--chardev`` describes; None where help was asked for.
+
+    Raises:
+        Failure: the description is wrong; the text is QEMU's.
+        NetworkError: the socket cannot be had.
+    """
+    head, comma, tail = text.partition(",")
+    if head and "=" not in head:
+        text = f"backend={head}{comma}{tail}"
+    try:
+        given = split_options(text)
+    except OptionError as error:
+        raise Failure(error.message) from None
+    kind = given.get("backend", "")
+    if kind in ("help", "?"):
+        return None
+    label = given.get("id")
+    if label is None:
+        raise Failure("chardev: no id specified")
+    if not kind:
+        raise Failure(f'chardev: "{label}" missing backend')
+    if kind in _OTHERS:
+        raise Failure(f"'{kind}' is no character device for a monitor here; there are {', '.join(TYPES)}")
+    if kind not in TYPES:
+        raise Failure(f"'{kind}' is not a valid char driver name")
+    for name in given:
+        if name not in _COMMON and name not in _OPTIONS[kind]:
+            raise Failure(f"Invalid parameter '{name}'")
+    if kind == "socket":
+        return _open_socket(label, given)
+    if kind == "stdio":
+        return PairDevice(label, "stdio", 0, 1)
+    if kind == "pipe":
+        return _open_pipe(label, given.get("path"))
+    return CharacterDevice(label, "null")
+
+
+def _open_socket(label: str, given: Mapping[str, str]) -> CharacterDevice:
+    for name in _UNSUPPORTED:
+        if given.get(name) not in (None, "off"):
+            raise Failure(f"'{name}' is not supported for a monitor's socket")
+    is_server, waits = _flag(given, "server", default=False), _flag(given, "wait", default=True)
+    path = given.get("path")
+    where: Address
+    if path is not None:
+        where = UnixAddress(path)
+        filename = f"unix:{path}{',server=on' if is_server else ''}"
+    elif "fd" in given or ("host" not in given and "port" not in given):
+        return _inherited(label, given.get("fd", ""), is_server=is_server)
+    else:
+        if "port" not in given:
+            raise Failure("chardev: socket: no port given")
+        where = TcpAddress(given.get("host", ""), given["port"])
+        filename = f"tcp:{where}{',server=on' if is_server else ''}"
+    if not is_server:
+        sock = address.connect(where)
+        return PairDevice(label, filename, sock.fileno(), sock.detach())
+    device = SocketDevice(label, filename, address.listen(where, 1)[0], path and os.path.abspath(path))
+    if waits:
+        device.await_first()
+    return device
+
+
+def _inherited(label: str, text: str, *, is_server: bool) -> CharacterDevice:
+    """A socket whose number we were given."""
+    if not text.isdigit():
+        raise Failure(f"Unable to parse FD number {text}")
+    try:
+        sock = socket.socket(fileno=int(text))
+    except OSError as error:
+        raise NetworkError(f"Unable to use file descriptor {text}: {error.strerror}", errno=error.errno) from None
+    if is_server:
+        return SocketDevice(label, f"fd:{text},server=on", sock, None)
+    return PairDevice(label, f"fd:{text}", sock.fileno(), sock.detach())
+
+
+def _open_pipe(label: str, path: str | None) -> CharacterDevice:
+    if path is None:
+        raise Failure("chardev: pipe: no device path given")
+    try:
+        if os.path.exists(f"{path}.in") and os.path.exists(f"{path}.out"):
+            return PairDevice(
+                label,
+                f"pipe:{path}",
+                os.open(f"{path}.in", os.O_RDWR | os.O_CLOEXEC),
+                os.open(f"{path}.out", os.O_RDWR | os.O_CLOEXEC),
+            )
+        both = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except OSError as error:
+        raise Failure(f"Could not open '{path}': {error.strerror}") from None
+    return PairDevice(label, f"pipe:{path}", both, both)
+
+
+def _flag(given: Mapping[str, str], name: str, *, default: bool) -> bool:
+    value = given.get(name)
+    if value is None:
+        return default
+    if value not in ("on", "off"):
+        raise Failure(f"Parameter '{name}' expects 'on' or 'off'")
+    return value == "on"

@@ -1,0 +1,102 @@
+"""What runs under the monitor: nodes, exports, the NBD server; and what ends it all."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import threading
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from hostel.block.nodes import NodeTable
+
+if TYPE_CHECKING:
+    from hostel.cli.storage_daemon.chardev import CharacterDevice
+    from hostel.cli.storage_daemon.exports import Export
+    from hostel.cli.storage_daemon.monitor.server import MonitorServer
+    from hostel.cli.storage_daemon.nbd import NbdServing
+
+
+class Daemon:
+    """The state of a storage daemon.
+
+    Commands run one at a time, with :attr:`lock` held. Exports serve in threads of their own, without it.
+
+    Args:
+        report: told in one line what went wrong and nobody asked about.
+
+    Attributes:
+        nodes: the block nodes.
+        exports: the exports by their ids, in the order in which they were made.
+        nbd: the NBD server; None where there is none.
+        devices: character devices by their ids.
+        monitors: the QMP monitors.
+        closers: called in reverse when the daemon ends, before the nodes are closed: what other modules have running.
+        stopping: the end was asked for.
+    """
+
+    def __init__(self, report: Callable[[str], None]) -> None:
+        self.report = report
+        self.lock = threading.RLock()
+        self.nodes = NodeTable()
+        self.exports: dict[str, Export] = {}
+        self.nbd: NbdServing | None = None
+        self.devices: dict[str, CharacterDevice] = {}
+        self.monitors: list[MonitorServer] = []
+        self.closers: list[Callable[[], None]] = []
+        self.stopping = False
+        self._woken, self._wake = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+
+    def emit(self, name: str, data: Mapping[str, Any]) -> None:
+        """Send an event to all monitors; any thread may."""
+        for monitor in self.monitors:
+            monitor.emit(name, data)
+
+    def stop(self) -> None:
+        """Make :meth:`wait` return; any thread and a signal handler may."""
+        self.stopping = True
+        self.wake()
+
+    def wake(self) -> None:
+        """Let :meth:`wait` look again."""
+        with contextlib.suppress(OSError):
+            os.write(self._wake, b"\0")
+
+    def wait(self) -> None:
+        """Wait for :meth:`stop`."""
+        poll = select.poll()
+        poll.register(self._woken, select.POLLIN)
+        while not self.stopping:
+            poll.poll()
+
+    def close(self) -> None:
+        """End everything, in an order in which nothing is used that is gone; the monitors hear of it.
+
+        Raises:
+            OSError: an image's held-back metadata could not be written. Everything is ended nevertheless.
+        """
+        with contextlib.ExitStack() as stack, self.lock:
+            for device in self.devices.values():
+                stack.callback(device.close)
+            for monitor in self.monitors:
+                stack.callback(monitor.stop)
+            stack.callback(self.nodes.close)
+            if self.nbd is not None:
+                stack.callback(self.nbd.close)
+            for export in self.exports.values():
+                stack.callback(self.remove_export, export)
+            for closer in self.closers:
+                stack.callback(closer)
+
+    def remove_export(self, export: Export) -> None:
+        """End an export and its clients, and say so.
+
+        Raises:
+            OSError: its clients' requests do not end, or what it held back could not be written.
+        """
+        try:
+            export.close()
+        finally:
+            self.exports.pop(export.id, None)
+            self.emit("BLOCK_EXPORT_DELETED", {"id": export.id})

@@ -1,0 +1,210 @@
+"""``qemu-storage-daemon``: options make nodes, exports and monitors in their order; then it serves."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Final
+
+from hostel.cli import pidfile
+from hostel.cli.getopt import GetOpt
+from hostel.cli.img.arguments import Failure, Flag
+from hostel.cli.img.main import QEMU_VERSION
+from hostel.cli.img.output import Output
+from hostel.cli.storage_daemon import usage
+from hostel.errors import HostelError, UsageError
+
+if TYPE_CHECKING:
+    from hostel.cli.qemu_nbd.background import Background
+    from hostel.cli.storage_daemon.daemon import Daemon
+
+_FLAGS: Final = (
+    Flag("blockdev", long="blockdev", value="OPTIONS"),
+    Flag("chardev", long="chardev", value="OPTIONS"),
+    Flag("daemonize", long="daemonize"),
+    Flag("export", long="export", value="OPTIONS"),
+    Flag("help", "h", "help"),
+    Flag("monitor", long="monitor", value="OPTIONS"),
+    Flag("nbd-server", long="nbd-server", value="OPTIONS"),
+    Flag("object", long="object", value="OPTIONS"),
+    Flag("pidfile", long="pidfile", value="PATH"),
+    Flag("trace", "T", "trace", "PATTERN"),
+    Flag("version", "V", "version"),
+)
+_ENDING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class _Done(HostelError):
+    """Something was asked for that is said now; nothing is served."""
+
+
+def main(words: list[str], prog: str) -> int:
+    """Run a command line; ``words`` follow the tool's name.
+
+    Returns:
+        The exit code.
+    """
+    output = Output(prog)
+    try:
+        options = GetOpt(_FLAGS, words)
+        given = [(flag.name, value) for flag, value in options]
+    except UsageError as error:
+        output.error(str(error))
+        return 1
+    for name, _ in given:
+        if name == "help":
+            output.text(usage.PAGE.format(prog=prog))
+            return 0
+        if name == "version":
+            from hostel import __version__
+
+            output.text(f"{prog} version {QEMU_VERSION} (Hostel {__version__})\n")
+            return 0
+    if options.operands:
+        output.error(f"{options.operands[0]}: Unexpected argument")
+        return 1
+    return _start(given, output)
+
+
+def _start(given: Sequence[tuple[str, str]], output: Output) -> int:
+    background: Background | None = None
+    if any(name == "daemonize" for name, _ in given):
+        from hostel.cli.qemu_nbd.background import fork
+
+        forked = fork()
+        if isinstance(forked, int):
+            return forked
+        background = forked
+    from hostel.block import objects
+    from hostel.cli.storage_daemon.daemon import Daemon
+
+    objects.clear()
+    daemon = Daemon(output.error)
+    code = 0
+    try:
+        with ExitStack() as stack:
+            # Where making them fails, what was made is taken back.
+            stack.callback(daemon.close)
+            try:
+                for name, value in given:
+                    _make(daemon, name, value, output)
+            except _Done:
+                return 0
+            for number in _ENDING:
+                signal.signal(number, lambda *_: daemon.stop())
+            _write_pid_file(stack, [value for name, value in given if name == "pidfile"])
+            if background is not None:
+                os.chdir("/")
+                background.ready()
+            daemon.wait()
+    except Failure as error:
+        output.error(error.message)
+        code = 1
+    except OSError as error:
+        output.failed(error)
+        code = 1
+    return code
+
+
+def _write_pid_file(stack: ExitStack, paths: Sequence[str]) -> None:
+    if not paths:
+        return
+    path = os.path.realpath(paths[-1])
+    try:
+        fd = pidfile.write(paths[-1])
+    except Failure as error:
+        raise Failure(f"cannot create PID file: {error.message}") from None
+    stack.callback(os.close, fd)
+    stack.callback(os.unlink, path)
+
+
+def _make(daemon: Daemon, name: str, value: str, output: Output) -> None:
+    """Do what one option says; its errors begin with the option."""
+    make = _MAKERS.get(name)
+    if make is None:
+        return
+    try:
+        with daemon.lock:
+            make(daemon, value, output)
+    except _Done:
+        raise
+    except (HostelError, OSError) as error:
+        message = error.strerror if isinstance(error, OSError) and not isinstance(error, HostelError) else str(error)
+        hint = getattr(error, "hint", None)
+        raise Failure(f"--{name} {value}: {message}" + (f"\n{hint}" if hint else "")) from None
+
+
+def _blockdev(daemon: Daemon, value: str, output: Output) -> None:
+    from hostel.cli.storage_daemon.keyval import parse
+
+    tree, is_text = parse(value, "driver")
+    daemon.nodes.add(tree, text=is_text)
+
+
+def _export(daemon: Daemon, value: str, output: Output) -> None:
+    from hostel.cli.storage_daemon import exports
+    from hostel.cli.storage_daemon.keyval import parse
+
+    tree, is_text = parse(value, "type")
+    exports.add(daemon, tree, text=is_text)
+
+
+def _nbd_server(daemon: Daemon, value: str, output: Output) -> None:
+    from hostel.cli.storage_daemon.keyval import parse
+    from hostel.cli.storage_daemon.monitor.export import start_server
+
+    tree, is_text = parse(value)
+    start_server(daemon, tree, text=is_text, nested=False)
+
+
+def _object(daemon: Daemon, value: str, output: Output) -> None:
+    from hostel.cli.objects import list_types, make_object, read_object
+    from hostel.cli.storage_daemon.monitor.object import OWN_TYPES
+
+    if value in ("help", "?"):
+        output.text(list_types(OWN_TYPES))
+        raise _Done
+    make_object(read_object(value), also=OWN_TYPES)
+
+
+def _chardev(daemon: Daemon, value: str, output: Output) -> None:
+    from hostel.cli.storage_daemon.chardev import TYPES, open_device
+
+    device = open_device(value)
+    if device is None:
+        output.text("Available chardev backend types: \n" + "".join(f"  {name}\n" for name in TYPES))
+        raise _Done
+    if device.label in daemon.devices:
+        device.close()
+        raise Failure(f"attempt to add duplicate property '{device.label}' to object (type 'container')")
+    daemon.devices[device.label] = device
+
+
+def _monitor(daemon: Daemon, value: str, output: Output) -> None:
+    from hostel.cli.storage_daemon.keyval import parse
+    from hostel.cli.storage_daemon.monitor.parameter import Kind, Parameter, check, needed
+    from hostel.cli.storage_daemon.monitor.server import MonitorServer
+
+    tree, is_text = parse(value, "chardev")
+    known = (Parameter("id"), Parameter("mode", values=("readline", "control")), Parameter("pretty", Kind.BOOL))
+    checked = check((*known, needed("chardev")), tree, text=is_text)
+    if checked.get("mode") == "readline":
+        raise Failure("Only QMP is supported")
+    device = daemon.devices.get(checked["chardev"])
+    if device is None:
+        raise Failure(f'chardev "{checked["chardev"]}" not found')
+    if any(monitor.label == device.label for monitor in daemon.monitors):
+        raise Failure(f"Device '{device.label}' is in use")
+    daemon.monitors.append(MonitorServer(daemon, device, pretty=checked.get("pretty", False)))
+
+
+_MAKERS: Final[dict[str, Callable[[Daemon, str, Output], None]]] = {
+    "blockdev": _blockdev,
+    "chardev": _chardev,
+    "export": _export,
+    "monitor": _monitor,
+    "nbd-server": _nbd_server,
+    "object": _object,
+}

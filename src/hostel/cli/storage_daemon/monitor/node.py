@@ -1,0 +1,126 @@
+"""Commands about block nodes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+from hostel.block.node import BlockNode
+from hostel.block.nodes import Use
+from hostel.block.permission import Permission
+from hostel.cli.storage_daemon.monitor.command import Command
+from hostel.cli.storage_daemon.monitor.parameter import Kind, Parameter, generic, needed
+
+if TYPE_CHECKING:
+    from hostel.cli.storage_daemon.daemon import Daemon
+
+_PERMISSIONS: Final = {
+    Permission.CONSISTENT_READ: "consistent-read",
+    Permission.WRITE: "write",
+    Permission.WRITE_UNCHANGED: "write-unchanged",
+    Permission.RESIZE: "resize",
+}
+_LIMITS: Final = ("bps", "bps_rd", "bps_wr", "iops", "iops_rd", "iops_wr")
+
+
+def _add(daemon: Daemon, given: Mapping[str, Any]) -> None:
+    daemon.nodes.add(given)
+
+
+def _delete(daemon: Daemon, given: Mapping[str, Any]) -> None:
+    daemon.nodes.remove(given["node-name"])
+
+
+def _query(daemon: Daemon, given: Mapping[str, Any]) -> Any:
+    return [describe(node, flat=given.get("flat", False)) for node in reversed(list(daemon.nodes.values()))]
+
+
+def describe(node: BlockNode, *, flat: bool) -> dict[str, Any]:
+    """A node as ``query-named-block-nodes`` shows it; ``flat`` leaves the images below it out."""
+    backing = node.backing
+    found: dict[str, Any] = {
+        "node-name": node.name,
+        "drv": node.format,
+        "file": node.filename,
+        "ro": node.read_only,
+        "encrypted": bool(node.driver.info().encrypted),
+        "detect_zeroes": node.detect_zeroes,
+        "write_threshold": 0,
+        "backing_file_depth": sum(1 for _ in node.chain()) - 1,
+        "cache": {
+            "writeback": not node.cache.writethrough,
+            "direct": node.cache.direct,
+            "no-flush": node.cache.no_flush,
+        },
+        "image": _image(node, flat=flat),
+        **dict.fromkeys(_LIMITS, 0),
+    }
+    if backing is not None:
+        found["backing_file"] = backing.filename
+    return found
+
+
+def _image(node: BlockNode, *, flat: bool) -> dict[str, Any]:
+    from hostel.img.info import info
+
+    with node.lock():
+        found = info(node).to_json()
+    if node.backing is not None and not flat:
+        found["backing-image"] = _image(node.backing, flat=False)
+    return found
+
+
+def _resize(daemon: Daemon, given: Mapping[str, Any]) -> None:
+    from hostel.img.resize import resize
+
+    node = daemon.nodes.find(given.get("node-name", ""), given.get("device", ""))
+    size = given["size"]
+    if size < 0:
+        raise generic("Parameter 'size' expects a >0 size")
+    use = Use("an unnamed block device", "root", Permission.RESIZE)
+    daemon.nodes.hold(node, use)
+    try:
+        resize(node, size)
+    finally:
+        daemon.nodes.release(node, use)
+    for export in daemon.exports.values():
+        export.resized()
+
+
+def _query_graph(daemon: Daemon, _: Mapping[str, Any]) -> Any:
+    """The nodes, and who uses what of which."""
+    numbers = {name: number for number, name in enumerate(daemon.nodes, 1)}
+    nodes: list[dict[str, Any]] = [
+        {"id": number, "type": "block-driver", "name": name} for name, number in numbers.items()
+    ]
+    edges: list[dict[str, Any]] = []
+    for node in daemon.nodes.values():
+        for use in daemon.nodes.uses(node):
+            parent = use.by.removeprefix("node '").removesuffix("'") if use.edge != "root" else None
+            number = numbers.get(parent or "", 0)
+            if parent is None:
+                number = len(nodes) + 1
+                nodes.append({"id": number, "type": "block-backend", "name": ""})
+            edges.append(
+                {
+                    "parent": number,
+                    "child": numbers[node.name],
+                    "name": use.edge,
+                    "perm": _names(use.used),
+                    "shared-perm": _names(use.shared),
+                }
+            )
+    return {"nodes": nodes, "edges": edges}
+
+
+def _names(permissions: Permission) -> list[str]:
+    return [name for permission, name in _PERMISSIONS.items() if permission & permissions]
+
+
+COMMANDS: Final = (
+    Command("blockdev-del", _delete, (needed("node-name"),)),
+    Command("blockdev-add", _add, None),
+    Command("x-debug-query-block-graph", _query_graph),
+    Command("query-named-block-nodes", _query, (Parameter("flat", Kind.BOOL),)),
+    Command("block_resize", _resize, (Parameter("device"), Parameter("node-name"), needed("size", Kind.INT))),
+)

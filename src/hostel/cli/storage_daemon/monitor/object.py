@@ -1,0 +1,33 @@
+"""Commands about objects: secrets, TLS credentials, authorizations, throttle groups, iothreads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+from hostel.block import objects
+from hostel.cli.img.arguments import Failure
+from hostel.cli.objects import make_object
+from hostel.cli.storage_daemon.monitor.command import Command
+from hostel.cli.storage_daemon.monitor.parameter import generic, needed
+
+if TYPE_CHECKING:
+    from hostel.cli.storage_daemon.daemon import Daemon
+
+# The types that only a daemon has, beside those of the tools.
+OWN_TYPES: Final = ("iothread",)
+
+
+def _add(daemon: Daemon, given: Mapping[str, Any]) -> None:
+    try:
+        make_object(given, also=OWN_TYPES)
+    except Failure as error:
+        raise generic(error.message) from None
+
+
+def _delete(daemon: Daemon, given: Mapping[str, Any]) -> None:
+    if not objects.remove(given["id"]):
+        raise generic(f"object '{given['id']}' not found")
+
+
+COMMANDS: Final = (Command("object-del", _delete, (needed("id"),)), Command("object-add", _add, None))

@@ -1,0 +1,23 @@
+"""All commands by their names; a group's module is imported when the monitor is first used."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+from collections.abc import Mapping
+from typing import Final
+
+from hostel.cli.storage_daemon.monitor.command import Command
+
+# Modules of this package with a tuple COMMANDS, in the order in which query-commands lists them.
+GROUPS: Final = ("object", "control", "chardev", "export", "node")
+
+
+@functools.cache
+def commands() -> Mapping[str, Command]:
+    """The table."""
+    found: dict[str, Command] = {}
+    for group in GROUPS:
+        module = importlib.import_module(f"hostel.cli.storage_daemon.monitor.{group}")
+        found.update((command.name, command) for command in module.COMMANDS)
+    return found

@@ -1,0 +1,84 @@
+"""Where servers listen: the schema's ``SocketAddress``, flat or as older commands nest it."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Mapping
+from typing import Any, Final, NamedTuple
+
+from hostel.cli.storage_daemon.monitor.parameter import Kind, Parameter, check, generic, needed
+from hostel.errors import NetworkError
+from hostel.net import address
+from hostel.net.address import TcpAddress, UnixAddress
+
+_TYPE: Final = needed("type", values=("inet", "unix", "vsock", "fd"))
+_PARTS: Final[Mapping[str, tuple[Parameter, ...]]] = {
+    "inet": (
+        needed("host"),
+        needed("port"),
+        Parameter("numeric", Kind.BOOL),
+        Parameter("to", Kind.UINT16),
+        Parameter("ipv4", Kind.BOOL),
+        Parameter("ipv6", Kind.BOOL),
+        Parameter("keep-alive", Kind.BOOL),
+        Parameter("mptcp", Kind.BOOL),
+    ),
+    "unix": (needed("path"), Parameter("abstract", Kind.BOOL), Parameter("tight", Kind.BOOL)),
+    "vsock": (needed("cid"), needed("port")),
+    "fd": (needed("str"),),
+}
+
+
+class Place(NamedTuple):
+    """An address that was checked: its type, and its parts by their names."""
+
+    type: str
+    parts: Mapping[str, Any]
+
+    def listen(self, backlog: int = socket.SOMAXCONN) -> list[socket.socket]:
+        """Listen there.
+
+        Raises:
+            QmpError: it is of a type that is not supported.
+            NetworkError: with QEMU's text.
+        """
+        if self.type == "unix":
+            if self.parts.get("abstract"):
+                raise generic("abstract socket names are not supported")
+            return address.listen(UnixAddress(self.parts["path"]), backlog)
+        if self.type == "inet":
+            return address.listen(TcpAddress(self.parts["host"], self.parts["port"]), backlog)
+        if self.type == "fd":
+            return [_inherited(self.parts["str"])]
+        raise generic("vsock addresses are not supported")
+
+    def path(self) -> str | None:
+        """The Unix socket's path, from wherever we may be later; None where it is none."""
+        return os.path.abspath(self.parts["path"]) if self.type == "unix" else None
+
+
+def read(given: Mapping[str, Any], *, text: bool, nested: bool = False, path: str = "addr.") -> Place:
+    """Check an address.
+
+    Raises:
+        QmpError: with QEMU's text.
+    """
+    kind = check((_TYPE,), {key: value for key, value in given.items() if key == "type"}, text=text, path=path)["type"]
+    rest = {key: value for key, value in given.items() if key != "type"}
+    if nested:
+        rest = check((needed("data", Kind.OBJECT),), rest, text=text, path=path)["data"]
+        path += "data."
+    return Place(kind, check(_PARTS[kind], rest, text=text, path=path))
+
+
+def _inherited(text: str) -> socket.socket:
+    if not text.isascii() or not text.isdigit():
+        raise NetworkError(f"File descriptor named '{text}' has not been found")
+    try:
+        sock = socket.socket(fileno=int(text))
+    except OSError as error:
+        raise NetworkError(f"File descriptor '{text}' is not a socket: {error.strerror}", errno=error.errno) from None
+    if not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+        raise NetworkError(f"File descriptor '{text}' is not a listening socket")
+    return sock
