@@ -106,6 +106,7 @@ class Workload:
         fork = copy.copy(self)
         fork.rng, fork.driver = rng, driver
         fork.content, fork.snapshots = bytearray(self.content), dict(self.snapshots)
+        fork.bitmaps, fork.options = dict(self.bitmaps), dict(self.options)
         fork.node = fork.open()
         return fork
 
@@ -328,15 +329,20 @@ class Workload:
 
     def amend(self) -> None:
         """Change what the image was created with, unless its features or narrow refcounts forbid it."""
-        bits = int(self.options.get("refcount_bits", 16))
-        options: dict[str, Value] = self.rng.choice(
-            (
-                {"compat": "1.1"},
-                {"compat": "0.10", "refcount_bits": 16, "lazy_refcounts": False},
-                {"compat": "1.1", "lazy_refcounts": not self.options.get("lazy_refcounts")},
-                {"compat": "1.1", "refcount_bits": self.rng.choice(REFCOUNT_BITS)},
+        self.amend_to(
+            self.rng.choice(
+                (
+                    {"compat": "1.1"},
+                    {"compat": "0.10", "refcount_bits": 16, "lazy_refcounts": False},
+                    {"compat": "1.1", "lazy_refcounts": not self.options.get("lazy_refcounts")},
+                    {"compat": "1.1", "refcount_bits": self.rng.choice(REFCOUNT_BITS)},
+                )
             )
         )
+
+    def amend_to(self, options: dict[str, Value]) -> None:
+        """Give the image these creation options, unless its features or narrow refcounts forbid it."""
+        bits = int(self.options.get("refcount_bits", 16))
         try:
             self.image.amend(options, force=False, report=lambda done, total: None)
         except BlockError as error:

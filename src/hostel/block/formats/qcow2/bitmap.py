@@ -288,16 +288,9 @@ class Bitmaps:
         )
         if len(data) != extension.directory_size:
             raise InvalidImage("Broken bitmap directory")
-        self._set_trusted(False)
+        # Of an entry only a flag changes, and no sector border lies in it: cut off, some are marked and some are not.
         self._image.file.pwrite(extension.directory_offset, data)
         self._image.file.flush()
-        self._set_trusted(True)
-
-    def _set_trusted(self, trusted: bool) -> None:
-        image = self._image
-        features = image.header.autoclear_features & ~int(Autoclear.BITMAPS)
-        header = image.header.replace(autoclear_features=features | (int(Autoclear.BITMAPS) if trusted else 0))
-        image.write_header_fields(header, "autoclear_features", "refcount_order")
 
     def store(self) -> None:
         """Write all bitmaps anew, make the header point to them, and give the old ones up."""
@@ -305,29 +298,40 @@ class Bitmaps:
             return
         image = self._image
         old = self._occupied()
-        places = [self._write_bitmap(bitmap) for bitmap in self.all()]
-        directory = b"".join(places)
-        offset = 0
-        if directory:
-            offset = image.allocate(len(directory))
-            image.file.pwrite(offset, directory.ljust(image.geometry.align(len(directory)), b"\0"))
-        image.flush_metadata()
-        self._switch(len(places), len(directory), offset)
+        placed: list[tuple[int, int]] = []
+        try:
+            entries = [self._write_bitmap(bitmap, placed) for bitmap in self.all()]
+            data = b"".join(_entry_bytes(entry, bitmap.name) for entry, bitmap in zip(entries, self.all(), strict=True))
+            offset = self._write(data, placed) if data else 0
+            image.flush_metadata()
+            self._switch(len(entries), len(data), offset)
+        except BaseException:
+            if image.broken is None:
+                # Nothing on disk points to them.
+                for place, length in placed:
+                    image.refcounts.free(place, length)
+            raise
+        for entry, bitmap in zip(entries, self.all(), strict=True):
+            bitmap.entry = entry
         for place, length in old:
             image.release(place, length)
         image.flush_metadata()
         self._begun = False
 
-    def _switch(self, count: int, size: int, offset: int) -> None:
+    def _write(self, data: bytes, placed: list[tuple[int, int]]) -> int:
+        """Write into new clusters, which are added to those that were ``placed``; returns the host offset."""
         image = self._image
-        if image.header.autoclear_features & Autoclear.BITMAPS:
-            self._set_trusted(False)
+        offset = image.allocate(len(data))
+        placed.append((offset, len(data)))
+        image.file.pwrite(offset, data.ljust(image.geometry.align(len(data)), b"\0"))
+        return offset
+
+    def _switch(self, count: int, size: int, offset: int) -> None:
         extension = Extension(count=count, reserved=bytes(4), directory_size=size, directory_offset=offset).pack()
-        preamble = image.preamble
-        changed = headers.replace_extension(preamble, ExtensionType.BITMAPS, extension if count else None)
-        image.write_preamble(changed)
-        if count:
-            self._set_trusted(True)
+        image = self._image
+        changed = headers.replace_extension(image.preamble, ExtensionType.BITMAPS, extension if count else None)
+        features = image.header.autoclear_features & ~int(Autoclear.BITMAPS) | (int(Autoclear.BITMAPS) if count else 0)
+        image.write_preamble(changed._replace(header=changed.header.replace(autoclear_features=features)))
 
     def _occupied(self) -> list[tuple[int, int]]:
         """What the stored bitmaps occupy: host offsets and lengths, bytes."""
@@ -344,7 +348,7 @@ class Bitmaps:
             found.extend((cluster, image.geometry.cluster_size) for cluster in clusters if cluster)
         return found
 
-    def _write_bitmap(self, bitmap: Bitmap) -> bytes:
+    def _write_bitmap(self, bitmap: Bitmap, placed: list[tuple[int, int]]) -> Entry:
         """Write a bitmap's bits and table; returns its directory entry."""
         image = self._image
         size = image.geometry.cluster_size
@@ -358,15 +362,10 @@ class Bitmaps:
             elif len(part) == size and not part.strip(b"\xff"):
                 table.append(1)
             else:
-                offset = image.allocate(size)
-                image.file.pwrite(offset, part.ljust(size, b"\0"))
-                table.append(offset)
-        offset = 0
-        if table:
-            offset = image.allocate(len(table) * 8)
-            image.file.pwrite(offset, pack_table(table).ljust(image.geometry.align(len(table) * 8), b"\0"))
+                table.append(self._write(part, placed))
+        offset = self._write(pack_table(table), placed) if table else 0
         flags = bitmap.enabled * bitmap_directory.AUTO | bitmap.inconsistent * bitmap_directory.IN_USE
-        entry = Entry(
+        return Entry(
             table_offset=offset,
             table_size=len(table),
             flags=flags,
@@ -375,8 +374,6 @@ class Bitmaps:
             name_length=len(bitmap.name),
             extra_data_size=0,
         )
-        bitmap.entry = entry
-        return _entry_bytes(entry, bitmap.name)
 
 
 def _entry_bytes(entry: Entry, name: bytes) -> bytes:

@@ -16,7 +16,7 @@ from __future__ import annotations
 from typing import Final
 
 from hostel.block.formats.qcow2.header import Preamble, serialise
-from hostel.block.formats.qcow2.layout import ExtensionType
+from hostel.block.formats.qcow2.layout import Autoclear, ExtensionType, Header
 from hostel.units import SECTOR
 
 _ALIGNMENT: Final = 8  # bytes of an extension's padding
@@ -56,7 +56,7 @@ def steps(current: Preamble, head: bytes, new: Preamble) -> list[Write]:
     complete = serialise(bridge)
     if len(complete) <= SECTOR:
         return [(0, complete.ljust(SECTOR, b"\0")), rest, first]
-    return _with_name_elsewhere(bridge, len(data), rest, first) or [(0, data)]
+    return _with_name_elsewhere(bridge, len(data), rest, first) or _at_once(current, new, data)
 
 
 def _with_name_elsewhere(bridge: Preamble, occupied: int, rest: Write, first: Write) -> list[Write]:
@@ -67,6 +67,17 @@ def _with_name_elsewhere(bridge: Preamble, occupied: int, rest: Write, first: Wr
     if not name or place < occupied or len(complete) > SECTOR:
         return []
     return [(place, name), (0, complete.ljust(SECTOR, b"\0")), rest, first, (place, bytes(len(name)))]
+
+
+def _at_once(current: Preamble, new: Preamble, data: bytes) -> list[Write]:
+    """One write, while the bitmaps that the header points to are said to be of no use."""
+    place = Header.OFFSET["autoclear_features"]
+    before, after = (each.header.autoclear_features for each in (current, new))
+    if not (before | after) & Autoclear.BITMAPS:
+        return [(0, data)]
+    bits = ~int(Autoclear.BITMAPS)
+    careful = data[:place] + (after & bits).to_bytes(8, "big") + data[place + 8 :]
+    return [(place, (before & bits).to_bytes(8, "big")), (0, careful), (place, after.to_bytes(8, "big"))]
 
 
 def _end(preamble: Preamble) -> int:

@@ -151,5 +151,10 @@ class _Change:
         image.write_header_fields(header, "refcount_table_offset", "header_length")
         image.geometry = self._geometry
         image.map = MetadataMap(self._geometry)
-        image.load_refcounts()
-        image.place_metadata()
+        try:
+            image.load_refcounts()
+            image.place_metadata()
+        except BaseException:
+            # What is in memory are refcounts of the old width.
+            image.broken = "its refcounts could not be read; open it again"
+            raise
