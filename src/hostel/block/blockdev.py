@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import Any, Final, NamedTuple
 
 from hostel.block import filename as names
 from hostel.block import registry
 from hostel.block.options import Kind, Option, OptionError, Options, Value
-from hostel.errors import UnknownFormat, UnsupportedFeature
+from hostel.errors import UnknownFormat
 
 JSON_PREFIX: Final = "json:"
 
-# What every node takes. Those that only tune QEMU's caching are accepted and change nothing.
-_NODE_OPTIONS: Final = Options(
+# What every node takes.
+NODE_OPTIONS: Final = Options(
     Option("node-name", Kind.STRING, "Node name of the block device node"),
     Option("read-only", Kind.BOOL, "Node is opened in read-only mode"),
     Option("auto-read-only", Kind.BOOL, "Node can become read-only if opening read-write fails"),
@@ -25,7 +25,7 @@ _NODE_OPTIONS: Final = Options(
     Option("cache.direct", Kind.BOOL, "Bypass software writeback cache on the host"),
     Option("cache.no-flush", Kind.BOOL, "Ignore flush requests"),
 )
-_FILE_OPTIONS: Final = _NODE_OPTIONS + Options(
+_FILE_OPTIONS: Final = NODE_OPTIONS + Options(
     Option("driver", Kind.STRING, "driver"),
     Option("filename", Kind.STRING, "File name of the image"),
     Option("aio", Kind.STRING, "host AIO implementation (threads, native, io_uring)"),
@@ -40,6 +40,7 @@ _CHOICES: Final = {
     "locking": (("auto", "off", "on"), "Invalid parameter '{}'"),
     "node-name": ((), "Invalid node-name: '{}'"),
 }
+_NO_FILE_OPTION: Final = "Block protocol 'file' doesn't support the option"
 _NODE_NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9._-]*", re.ASCII)
 # Options that change what is in the image: its name must tell them.
 _STRONG: Final = {"raw": ("offset", "size")}
@@ -62,6 +63,11 @@ class Described(NamedTuple):
             children here, and its options as text; a child of format ``file`` is the file itself.
         tree: what ``json:{...}`` says of it, where it is a child.
         strong: options change what the file's content means, so that its name does not say everything.
+        node: the options that every node takes, converted.
+        file_options: those of the file that holds the image, converted.
+        pending: options as given, for the driver that a guess will name: see :func:`settle`.
+        partial: options of a backing file, as given, whose name the image has: see :func:`complete`.
+        reference: the name of a node that is open already, and then nothing else is said.
     """
 
     filename: str
@@ -76,6 +82,14 @@ class Described(NamedTuple):
     children: Mapping[str, Described] = {}
     tree: Mapping[str, Any] = {}
     strong: bool = False
+    node: Mapping[str, Value] = {}
+    file_options: Mapping[str, Value] = {}
+    pending: Mapping[str, Any] = {}
+    partial: Mapping[str, Any] = {}
+    reference: str = ""
+
+
+_UNNAMED: Final = Described("", None, {}, "")
 
 
 def from_json(name: str) -> Described:
@@ -96,24 +110,28 @@ def _parse(name: str) -> dict[str, Any]:
         raise OptionError(f"Could not parse the JSON options: {error}") from None
     if not isinstance(tree, dict):
         raise OptionError("Invalid JSON object given")
-    return dict(_flatten(tree, ""))
+    return dict(flatten(tree))
 
 
-def _flatten(tree: Mapping[str, Any], prefix: str) -> list[tuple[str, Any]]:
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
     """An object as ``a.b.c`` names; lists by the numbers of their items."""
     flat: list[tuple[str, Any]] = []
     for key, value in tree.items():
         if isinstance(value, dict):
-            flat += _flatten(value, f"{prefix}{key}.")
+            flat += flatten(value, f"{prefix}{key}.")
         elif isinstance(value, list):
-            flat += _flatten({str(index): item for index, item in enumerate(value)}, f"{prefix}{key}.")
+            flat += flatten({str(index): item for index, item in enumerate(value)}, f"{prefix}{key}.")
         else:
             flat.append((prefix + key, value))
     return flat
 
 
-def from_options(given: Mapping[str, Any]) -> Described:
+def from_options(given: Mapping[str, Any], nodes: Container[str] = ()) -> Described:
     """Read options by their dotted names; values as text, or as JSON gives them.
+
+    Args:
+        given: the options.
+        nodes: the names of open nodes, which may stand in a child's place.
 
     Raises:
         OptionError: an option is unknown, missing or wrong.
@@ -122,16 +140,16 @@ def from_options(given: Mapping[str, Any]) -> Described:
     rest = dict(given)
     format = rest.get("driver")
     if format in registry.FILTERS:
-        return _filter(str(format), rest)
+        return _filter(str(format), rest, nodes)
     file = _take(rest, "file")
     node = rest.pop("file", None)
     if node is not None:
         if file:
             raise OptionError("Cannot reference an existing block device with additional options or a new filename")
-        raise OptionError(f"Cannot find device='{node}' nor node-name='{node}'")
+        file = {"": _reference(node, nodes)}
     format = rest.pop("driver", None)
-    if format == "file":
-        return _file_alone(rest)
+    if format in registry.FILES:
+        return _file_alone({**rest, "driver": format})
     if format in registry.PROTOCOLS:
         return _protocol_alone(format, rest)
     if format is None and not file:
@@ -140,42 +158,53 @@ def from_options(given: Mapping[str, Any]) -> Described:
         raise UnknownFormat(f"Unknown driver '{format}'")
     if not file:
         raise OptionError('A block device must be specified for "file"')
-    return _format(format, file, rest)
+    return _format(format, file, rest, nodes)
 
 
-def _format(format: str | None, file: dict[str, Any], rest: dict[str, Any]) -> Described:
+def _reference(name: object, nodes: Container[str]) -> Described:
+    """A child that is a node already."""
+    if name not in nodes:
+        raise OptionError(f"Cannot find device='{name}' nor node-name='{name}'")
+    return _UNNAMED._replace(reference=str(name))
+
+
+def _format(format: str | None, file: dict[str, Any], rest: dict[str, Any], nodes: Container[str]) -> Described:
     """A format over what ``file.*`` describes."""
     children: dict[str, Described] = {}
     below, below_options, filename = "", dict[str, Any](), ""
-    if _is_node(file):
-        children["file"] = child(file, probes=False)
+    file_options: dict[str, Value] = {}
+    if "" in file:
+        children["file"] = file[""]
+    elif _is_node(file):
+        children["file"] = child(file, probes=False, nodes=nodes)
     else:
         below, below_options = _protocol(file)
         filename = "" if below else _filename(file)
-    no_backing = "backing" in rest and rest.pop("backing") is None
+        file_options = {} if below else _convert(_FILE_OPTIONS, file, _NO_FILE_OPTION)
+    if no_backing := "backing" in rest and rest["backing"] is None:
+        del rest["backing"]
     for edge in ("backing", "data-file"):
-        if options := _take(rest, edge):
-            children[edge] = child(options, probes=edge == "backing")
-    common = {key: rest.pop(key) for key in list(rest) if key in _NODE_OPTIONS}
-    settled = _convert(_NODE_OPTIONS, common, "")
-    if format is None and rest:
-        raise UnsupportedFeature(f"The option '{next(iter(rest))}' needs the option 'driver' beside it")
-    driver_options = registry.format_driver(format).options if format is not None else Options()
-    options = _convert(driver_options, rest, f"Block format '{format}' does not support the option")
+        if edge in rest:
+            children[edge] = _reference(rest.pop(edge), nodes)
+        elif options := _take(rest, edge):
+            has_name = edge != "backing" or any(key.split(".")[-1] == "filename" or key == "file" for key in options)
+            children[edge] = (
+                child(options, probes=edge == "backing", nodes=nodes)
+                if has_name
+                else _UNNAMED._replace(partial=options)
+            )
+    settled = _convert(NODE_OPTIONS, {key: rest.pop(key) for key in list(rest) if key in NODE_OPTIONS}, "")
     if "file" in children:
         name, tree = children["file"].name, children["file"].tree
     else:
-        tree = {"driver": below, **below_options} if below else {"driver": "file", "filename": filename}
+        own = {"driver": file_options.get("driver", "file"), "filename": filename}
+        tree = {"driver": below, **below_options} if below else own
         # A protocol knows its name when it is open.
         name = filename
-    strong = {key: rest[key] for key in _STRONG.get(format or "", ()) if key in rest}
-    tree = {"driver": format, "file": dict(tree), **strong}
-    if strong or name.startswith(JSON_PREFIX):
-        name = _json_name(tree)
-    return Described(
+    image = Described(
         filename,
         format,
-        options,
+        {},
         name,
         settled.get("read-only") is True,
         settled.get("force-share") is True,
@@ -184,11 +213,51 @@ def _format(format: str | None, file: dict[str, Any], rest: dict[str, Any]) -> D
         below_options,
         children,
         tree,
-        bool(strong),
+        node=settled,
+        file_options=file_options,
+        pending=rest,
+    )
+    return image if format is None else settle(image, format)
+
+
+def settle(image: Described, format: str) -> Described:
+    """What an image's options say, now that its format is known.
+
+    Raises:
+        OptionError: an option is not the format's, or wrong.
+    """
+    rest = image.pending
+    options = _convert(
+        registry.format_driver(format).options, rest, f"Block format '{format}' does not support the option"
+    )
+    strong = {key: rest[key] for key in _STRONG.get(format, ()) if key in rest}
+    tree = {"driver": format, "file": dict(image.tree), **strong}
+    is_json = strong or image.name.startswith(JSON_PREFIX)
+    return image._replace(
+        format=format,
+        options={**image.options, **options},
+        name=_json_name(tree) if is_json else image.name,
+        tree=tree,
+        strong=bool(strong),
+        pending={},
     )
 
 
-def _filter(name: str, rest: dict[str, Any]) -> Described:
+def complete(image: Described, filename: str, format: str | None) -> Described:
+    """A backing file whose options leave its name, or also its format, to the image that it is below.
+
+    Raises:
+        OptionError: the image names none either; or an option is wrong.
+    """
+    options = dict(image.partial)
+    if format is not None:
+        options.setdefault("driver", format)
+    if filename:
+        options = with_filename(options, filename)
+    return from_options(options)
+
+
+def _filter(name: str, rest: dict[str, Any], nodes: Container[str] = ()) -> Described:
     """A filter over the nodes that its edges describe."""
     row, driver = registry.FILTERS[name], registry.filter_driver(name)
     del rest["driver"]
@@ -197,16 +266,19 @@ def _filter(name: str, rest: dict[str, Any]) -> Described:
     children: dict[str, Described] = {}
     for edge in row.edges:
         number = 0
-        while options := _take(rest, f"{edge}.{number}" if row.lists else edge):
-            children[f"{edge}.{number}" if row.lists else edge] = child(options, probes=edge in row.probes)
+        while (place := f"{edge}.{number}" if row.lists else edge) in rest or (options := _take(rest, place)):
+            if place in rest:
+                children[place] = _reference(rest.pop(place), nodes)
+            else:
+                children[place] = child(options, probes=edge in row.probes, nodes=nodes)
             number += 1
             if not row.lists:
                 break
     for edge in () if row.lists else row.edges:
         if edge not in children:
             raise OptionError(f'A block device must be specified for "{edge}"')
-    common = {key: rest.pop(key) for key in list(rest) if key in _NODE_OPTIONS}
-    settled = _convert(_NODE_OPTIONS, common, "")
+    common = {key: rest.pop(key) for key in list(rest) if key in NODE_OPTIONS}
+    settled = _convert(NODE_OPTIONS, common, "")
     options = {
         key: ("on" if value else "off") if isinstance(value, bool) else str(value) for key, value in rest.items()
     }
@@ -220,10 +292,11 @@ def _filter(name: str, rest: dict[str, Any]) -> Described:
         settled.get("force-share") is True,
         children=children,
         tree=tree,
+        node=settled,
     )
 
 
-def child(options: Mapping[str, Any], *, probes: bool) -> Described:
+def child(options: Mapping[str, Any], *, probes: bool, nodes: Container[str] = ()) -> Described:
     """A node below another one, by its options; one without a driver is a file, or where it ``probes`` an image in it.
 
     Raises:
@@ -234,7 +307,7 @@ def child(options: Mapping[str, Any], *, probes: bool) -> Described:
     filename = rest.get("filename")
     if driver is None and isinstance(filename, str):
         if (named := registry.filter_of(names.protocol(filename) or "")) is not None:
-            return _filter(named, {"driver": named, **rest})
+            return _filter(named, {"driver": named, **rest}, nodes)
         scheme = registry.protocol_of(names.protocol(filename) or "file")
         if scheme is not None and scheme != "file":
             return _protocol_alone(scheme, rest)
@@ -242,13 +315,14 @@ def child(options: Mapping[str, Any], *, probes: bool) -> Described:
             return from_options({f"file.{key}": value for key, value in rest.items()})
     row = registry.FILTERS.get(str(driver))
     if filename is not None and (driver in registry.FORMATS or (row is not None and not row.scheme)):
-        return child({"file.filename": rest.pop("filename"), **rest}, probes=probes)
-    if driver is None or driver in ("file", "host_device"):
+        return child({"file.filename": rest.pop("filename"), **rest}, probes=probes, nodes=nodes)
+    if driver is None or driver in registry.FILES:
         if driver is None and any(key.startswith("file.") for key in rest):
-            return from_options(rest)
+            return from_options(rest, nodes)
         found = _file_alone(rest)
-        return found._replace(format="file", tree={"driver": "file", "filename": found.filename})
-    return from_options(rest)
+        kind = driver or "file"
+        return found._replace(format=kind, tree={"driver": kind, "filename": found.filename})
+    return from_options(rest, nodes)
 
 
 def from_filename(name: str) -> Described | None:
@@ -271,7 +345,7 @@ def with_filename(options: Mapping[str, Any], filename: str) -> dict[str, Any]:
         return {**_parse(filename), **options}
     driver = options.get("driver", "")
     row = registry.FILTERS.get(driver)
-    own = driver in registry.PROTOCOLS or driver == "file" or (row is not None and row.scheme)
+    own = driver in registry.PROTOCOLS or driver in registry.FILES or (row is not None and row.scheme)
     return {"filename" if own else "file.filename": filename, **options}
 
 
@@ -292,21 +366,24 @@ def _is_node(file: Mapping[str, Any]) -> bool:
 def _file_alone(rest: dict[str, Any]) -> Described:
     """``driver=file``: the file's bytes, without a format above them."""
     filename = _filename(rest)
+    options = _convert(_FILE_OPTIONS, rest, _NO_FILE_OPTION)
     return Described(
         filename,
         "raw",
         {},
         filename,
-        rest.get("read-only") in ("on", True),
-        rest.get("force-share") in ("on", True),
+        options.get("read-only") is True,
+        options.get("force-share") is True,
+        node={key: value for key, value in options.items() if key in NODE_OPTIONS},
+        file_options=options,
     )
 
 
 def _protocol_alone(name: str, rest: dict[str, Any]) -> Described:
     """``driver=nbd``: a protocol's bytes, without a format above them."""
     _, options = _protocol({"driver": name, **rest})
-    common = {key: rest[key] for key in rest if key in _NODE_OPTIONS}
-    settled = _convert(_NODE_OPTIONS, common, "")
+    common = {key: rest[key] for key in rest if key in NODE_OPTIONS}
+    settled = _convert(NODE_OPTIONS, common, "")
     return Described(
         "",
         name,
@@ -316,6 +393,7 @@ def _protocol_alone(name: str, rest: dict[str, Any]) -> Described:
         settled.get("force-share") is True,
         protocol=name,
         protocol_options=options,
+        node=settled,
     )
 
 
@@ -324,7 +402,7 @@ def _protocol(file: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     name = file.get("driver", "file")
     if name not in registry.PROTOCOLS:
         return "", {}
-    options = {key: value for key, value in file.items() if key not in _NODE_OPTIONS and key != "driver"}
+    options = {key: value for key, value in file.items() if key not in NODE_OPTIONS and key != "driver"}
     filename = options.pop("filename", None)
     if filename is None:
         return name, options
@@ -340,11 +418,11 @@ def _filename(file: dict[str, Any]) -> str:
     if "filename" not in file and any(key.startswith("file.") for key in file) and "driver" not in file:
         raise OptionError("Must specify either driver or file")
     driver = file.get("driver", "file")
-    if driver not in ("file", "host_device"):
+    if driver not in registry.FILES:
         raise UnknownFormat(f"Unknown driver '{driver}'")
     if not file.get("filename"):
-        raise OptionError("The 'file' block driver requires a file name")
-    _convert(_FILE_OPTIONS, file, "Block protocol 'file' doesn't support the option")
+        raise OptionError(f"The '{driver}' block driver requires a file name")
+    _convert(_FILE_OPTIONS, file, _NO_FILE_OPTION)
     return str(file["filename"])
 
 

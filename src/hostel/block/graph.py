@@ -15,13 +15,13 @@ from typing import Final
 from hostel.block import blockdev, probe, registry
 from hostel.block import filename as names
 from hostel.block.blockdev import Described
-from hostel.block.driver import WRITEBACK, Cache, Creatable, FilterDriver, OpenMode, Reference
+from hostel.block.driver import WRITEBACK, BlockDriver, Cache, Creatable, FilterDriver, OpenMode, Reference
 from hostel.block.node import BlockNode
 from hostel.block.options import OptionError, Options, Value
 from hostel.block.permission import Permission
-from hostel.block.protocols.file import FileDriver, create_file
+from hostel.block.protocols.file import FileDriver, create_file, open_file
 from hostel.block.trust import Trust
-from hostel.errors import BlockError, CorruptImage, UnknownFormat, UnsupportedFeature, UntrustedReference
+from hostel.errors import BlockError, CorruptImage, ReadOnly, UnknownFormat, UnsupportedFeature, UntrustedReference
 
 # A longer chain is a mistake or an attack: QEMU itself gets slow long before.
 MAX_CHAIN: Final = 200
@@ -63,15 +63,17 @@ def open(
         OSError: the host's own errors while reading.
     """
     image = filename if isinstance(filename, Described) else _describe(filename, format, options)
-    mode = OpenMode(
-        read_only=read_only or image.read_only,
-        check=check,
-        no_io=no_io,
-        force_share=force_share or image.force_share,
-        exclusive=exclusive,
-        trust=trust,
-        cache=cache,
-        options=image.options,
+    mode = _mode_of(
+        image,
+        OpenMode(
+            read_only=read_only,
+            check=check,
+            no_io=no_io,
+            force_share=force_share,
+            exclusive=exclusive,
+            trust=trust,
+            cache=cache,
+        ),
     )
     if mode.force_share and not mode.read_only:
         raise BlockError("force-share=on can only be used with read-only images", errno=errno.EINVAL)
@@ -85,6 +87,29 @@ def open(
     return top
 
 
+def open_node(image: Described, nodes: Mapping[str, BlockNode], *, read_only: bool) -> BlockNode:
+    """Open a node beside others: its children may be references to them, and a file's bytes are a node of their own.
+
+    Args:
+        image: what options describe.
+        nodes: the open nodes by their names.
+        read_only: open for reading only.
+
+    Raises:
+        BlockError: with QEMU's text.
+        OSError: the host's own errors while reading.
+    """
+    mode = OpenMode(read_only=read_only, nodes=nodes)
+    node = _open_child(image, mode)
+    if isinstance(node.driver, FilterDriver) and not image.force_share:
+        try:
+            _lock(node, *_permissions(mode, is_raw=True))
+        except BaseException:
+            _abandon(node)
+            raise
+    return node
+
+
 def _open_tree(image: Described, mode: OpenMode, writable_backing: int, *, no_backing: bool) -> BlockNode:
     """Open an image with what it refers to."""
     top = _open_image(image, mode, writable_backing, no_backing=no_backing)
@@ -96,6 +121,41 @@ def _open_tree(image: Described, mode: OpenMode, writable_backing: int, *, no_ba
         _abandon(top)
         raise
     return top
+
+
+def _mode_of(image: Described, mode: OpenMode) -> OpenMode:
+    """The mode that an image is opened in: what its options say goes before what it would inherit."""
+    return mode._replace(
+        read_only=mode.read_only or image.read_only,
+        force_share=mode.force_share or image.force_share,
+        options=image.options,
+        cache=_cache_of(image.node, mode.cache),
+    )
+
+
+def _cache_of(options: Mapping[str, Value], cache: Cache) -> Cache:
+    direct, no_flush = options.get("cache.direct"), options.get("cache.no-flush")
+    return cache._replace(
+        direct=cache.direct if direct is None else direct is True,
+        no_flush=cache.no_flush if no_flush is None else no_flush is True,
+    )
+
+
+def _node(
+    driver: BlockDriver,
+    filename: str,
+    mode: OpenMode,
+    options: Mapping[str, Value],
+    *,
+    probed: bool = False,
+    bounded: bool = False,
+) -> BlockNode:
+    """A node with the options that every node takes."""
+    node = BlockNode(driver, filename, read_only=mode.read_only, cache=mode.cache, probed=probed, bounded=bounded)
+    node.name = str(options.get("node-name", node.name))
+    node.discards = options.get("discard") not in ("ignore", "off")
+    node.detect_zeroes = str(options.get("detect-zeroes", "off"))
+    return node
 
 
 def _abandon(node: BlockNode) -> None:
@@ -156,13 +216,17 @@ def _open_image(image: Described, mode: OpenMode, writable_backing: int = 0, *, 
     """Open one image without what it refers to; of a filter, all that it stands on."""
     if image.format in registry.FILTERS:
         return _open_filter(image, mode, writable_backing, no_backing=no_backing)
-    if image.format in registry.PROTOCOLS:
-        return _open_protocol(image, mode, bounded=True)
+    if image.format in registry.PROTOCOLS or image.format in registry.FILES:
+        return _open_protocol(image, mode, bounded=image.format in registry.PROTOCOLS)
     driver_class = registry.format_driver(image.format) if image.format is not None else None
     file = _open_child(image.children["file"], mode) if "file" in image.children else _open_protocol(image, mode)
     try:
         if driver_class is None:
             driver_class = registry.format_driver(_probe(file, mode.trust))
+            if image.pending:
+                settled = blockdev.settle(image, driver_class.name)
+                mode = mode._replace(options=settled.options)
+                image = settled._replace(format=None)
         if not mode.force_share:
             _lock(file, *_permissions(mode, is_raw=driver_class.name == "raw"))
         mode = mode._replace(probed=image.format is None)
@@ -172,7 +236,7 @@ def _open_image(image: Described, mode: OpenMode, writable_backing: int = 0, *, 
         raise
     whole = isinstance(file.driver, FileDriver) or image.strong or file.filename.startswith("json:")
     name = image.name if whole else file.filename
-    return BlockNode(driver, name, read_only=mode.read_only, cache=mode.cache, probed=mode.probed)
+    return _node(driver, name, mode, image.node, probed=mode.probed)
 
 
 def _open_filter(image: Described, mode: OpenMode, writable_backing: int, *, no_backing: bool) -> BlockNode:
@@ -187,22 +251,24 @@ def _open_filter(image: Described, mode: OpenMode, writable_backing: int, *, no_
         driver = driver_class.open(children, mode._replace(options=image.options))
         opened.pop_all()
     name = driver_class.filename(image.options, {edge: node.filename for edge, node in children.items()})
-    return BlockNode(driver, name or image.name, read_only=mode.read_only, cache=mode.cache)
+    return _node(driver, name or image.name, mode, image.node)
 
 
 def _open_child(image: Described, mode: OpenMode, writable_backing: int = 0, *, no_backing: bool = False) -> BlockNode:
-    """Open a node that options describe below another one."""
-    below = mode._replace(
-        read_only=mode.read_only or image.read_only,
-        force_share=mode.force_share or image.force_share,
-        options=image.options,
-        cache=mode.cache._replace(writethrough=False),
-    )
-    if image.format == "file":
-        return _open_protocol(image, below)
+    """Open a node that options describe below another one, or take the open one that they refer to."""
+    if image.reference:
+        return _refer(image.reference, mode)
+    below = _mode_of(image, mode._replace(cache=mode.cache._replace(writethrough=False)))
     if image.format in registry.PROTOCOLS:
         return _open_protocol(image, below)
     return _open_tree(image, below, writable_backing, no_backing=no_backing or image.no_backing)
+
+
+def _refer(name: str, mode: OpenMode) -> BlockNode:
+    node = mode.nodes[name]
+    if node.read_only and not mode.read_only:
+        raise ReadOnly("Block node is read-only", errno=errno.EACCES)
+    return node.share()
 
 
 def _lock(node: BlockNode, used: Permission, shared: Permission) -> None:
@@ -217,15 +283,17 @@ def _lock(node: BlockNode, used: Permission, shared: Permission) -> None:
 def _open_protocol(image: Described, mode: OpenMode, *, bounded: bool = False) -> BlockNode:
     """Open what an image lies in."""
     name = image.protocol or protocol_name(image.filename)
-    if name == "file" or image.format == "file":
+    if name == "file" or "driver" in image.file_options:
+        options = image.file_options
+        mode = _mode_of(image, mode)._replace(options=options, cache=_cache_of(options, mode.cache))
         path = image.filename.removeprefix("file:")
-        return BlockNode(FileDriver.open(path, mode), image.filename, read_only=mode.read_only, cache=mode.cache)
+        return _node(open_file(path, mode, str(options.get("driver", ""))), image.filename, mode, options)
     if image.format in registry.PROTOCOLS and image.format != name:
         raise BlockError(f"'{image.filename}' is no name of the protocol '{image.format}'", errno=errno.EINVAL)
     driver_class = registry.protocol_driver(name)
     options = image.protocol_options if image.protocol else driver_class.parse_filename(image.filename)
     driver = driver_class.open(options, mode)
-    return BlockNode(driver, driver.filename, read_only=mode.read_only, cache=mode.cache, bounded=bounded)
+    return _node(driver, driver.filename, mode, image.node, bounded=bounded)
 
 
 def protocol_name(filename: str) -> str:
@@ -319,6 +387,8 @@ def _open_reference(
     is_backing = reference.child == "backing"
     if given is None:
         given = _follow(holder, reference)
+    elif given.partial:
+        given = _complete(holder, reference, given)
     below = OpenMode(
         read_only=(is_backing and not writable) or mode.read_only,
         no_io=mode.no_io,
@@ -326,8 +396,11 @@ def _open_reference(
         exclusive=mode.exclusive,
         trust=mode.trust,
         cache=WRITEBACK if is_backing and not writable else mode.cache,
-        options=given.options,
+        nodes=mode.nodes,
     )
+    if given.reference:
+        return _refer(given.reference, below)
+    below = _mode_of(given, below)
     try:
         return _open_image(given, below)
     except BlockError as error:
@@ -350,6 +423,14 @@ def _follow(holder: BlockNode, reference: Reference) -> Described:
     # A data file's name is relative to where we run, as in QEMU, and a backing file's to the image that names it.
     name = names.resolve(reference.filename, place) if is_backing else reference.filename
     return _describe(name, reference.format)
+
+
+def _complete(holder: BlockNode, reference: Reference, given: Described) -> Described:
+    """A backing file by its options and, for what they leave open, by the image's own claim."""
+    if not reference.filename:
+        return blockdev.complete(given, "", None)
+    followed = _follow(holder, reference)
+    return blockdev.complete(given, followed.name, reference.format)
 
 
 def _is_relative(name: str) -> bool:

@@ -40,6 +40,15 @@ class ProtocolRow(NamedTuple):
 
 
 # ``file`` is not among them: a name without a scheme is its, and the graph knows it.
+# The drivers of what is in this host's file system. The names they take are paths, which have no scheme.
+FILES: Final[dict[str, str]] = {
+    "file": "hostel.block.protocols.file:FileDriver",
+    "host_cdrom": "hostel.block.protocols.host_device:HostCdromDriver",
+    "host_device": "hostel.block.protocols.host_device:HostDeviceDriver",
+    "host_floppy": "hostel.block.protocols.host_device:HostFloppyDriver",
+}
+
+
 PROTOCOLS: Final[dict[str, ProtocolRow]] = {
     "nbd": ProtocolRow(
         "hostel.block.protocols.nbd.driver:NbdDriver",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -79,6 +80,38 @@ def copy_on_read(node: BlockNode) -> BlockNode:
         raise ReadOnly("Can't use copy-on-read on read-only device")
     driver = CopyOnReadDriver(node)
     return BlockNode(driver, node.filename, read_only=False)
+
+
+def overlay(base: BlockNode, folder: str, *, read_only: bool) -> BlockNode:
+    """Lay an empty image over a node, which is closed with it; its file has no name any more, and goes when closed.
+
+    Args:
+        base: open for reading.
+        folder: the directory that the file lies in.
+        read_only: nothing will be written.
+
+    Raises:
+        OSError: the file cannot be made; the node is closed.
+    """
+    import tempfile
+
+    from hostel.block import graph
+    from hostel.block.driver import CACHE_MODES
+    from hostel.img import create
+
+    try:
+        descriptor, path = tempfile.mkstemp(prefix="vl.", dir=folder)
+        os.close(descriptor)
+        try:
+            create.create(create.plan(path, "qcow2", base.length))
+            node = graph.open(path, "qcow2", read_only=read_only, cache=CACHE_MODES["unsafe"])
+        finally:
+            os.unlink(path)
+    except BaseException:
+        base.close()
+        raise
+    node.driver.children["backing"] = base
+    return node
 
 
 def debugger(node: BlockNode) -> BlkdebugDriver | None:

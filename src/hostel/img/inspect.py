@@ -7,6 +7,7 @@ megabytes at most are read, whatever the image claims.
 
 from __future__ import annotations
 
+import errno
 from typing import Final
 
 from hostel.block import filename as names
@@ -15,7 +16,7 @@ from hostel.block.content import look as look_at_content
 from hostel.block.driver import BlockDriver, FormatDriver, OpenMode
 from hostel.block.node import BlockNode
 from hostel.block.permission import Permission
-from hostel.block.protocols.file import FileDriver
+from hostel.block.protocols.file import FileDriver, open_file
 from hostel.block.registry import FORMATS, KNOWN_FORMATS, format_driver
 from hostel.block.trust import Trust
 from hostel.errors import BlockError, ImageLocked, UnsupportedFeature, UsageError
@@ -49,7 +50,10 @@ def inspect(path: str, *, expected: str | None = None, max_virtual_size: int | N
     """
     if expected is not None and expected not in EXPECTED:
         raise UsageError(f"Unknown format '{expected}'; known are {', '.join(EXPECTED)}")
-    with BlockNode(FileDriver.open(path, _UNTRUSTED), path, read_only=True) as file:
+    driver = open_file(path, _UNTRUSTED)
+    with BlockNode(driver, path, read_only=True) as file:
+        if driver.is_character_device:
+            raise BlockError(f"'{path}' is neither a file nor a disk", errno=errno.EINVAL)
         look = Look(file)
         _look_for_users(look)
         head = look.read(0, _HEAD)

@@ -70,7 +70,9 @@ class _Layer:
         file = node.storage
         self.length = node.length
         self.filename = None if file is None else file.filename
-        self.end = file.length if file is not None and node.format == "raw" else None
+        # With direct input and output the block that a file ends in is read as a whole.
+        whole = file is None or node.format != "raw" or file.cache.direct
+        self.end = None if whole or file is None else file.length
 
 
 def map(node: BlockNode, start: int, end: int) -> Iterator[MapEntry]:

@@ -269,7 +269,9 @@ class Offload:
 
 
 def _host_file(node: BlockNode | None) -> FileDriver | None:
-    return node.driver if node is not None and isinstance(node.driver, FileDriver) else None
+    if node is None or not isinstance(node.driver, FileDriver) or node.driver.is_direct:
+        return None  # what bypasses the page cache is not copied through it
+    return node.driver
 
 
 class Pace:

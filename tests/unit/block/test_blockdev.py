@@ -15,7 +15,7 @@ from hostel.errors import BlockError, ReadOnly, UnknownFormat
 def test_a_format_over_a_file() -> None:
     tree = {"driver": "raw", "file": {"driver": "file", "filename": "a"}}
     found = from_options({"driver": "raw", "file.driver": "file", "file.filename": "a"})
-    assert found == Described("a", "raw", {}, "a", tree=tree)
+    assert found == Described("a", "raw", {}, "a", tree=tree, file_options={"driver": "file", "filename": "a"})
 
 
 def test_the_format_may_be_left_to_a_guess() -> None:

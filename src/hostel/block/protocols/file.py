@@ -23,7 +23,7 @@ _FALLOC_KEEP_SIZE: Final = 1
 _FALLOC_PUNCH_HOLE: Final = 2
 _FALLOC_ZERO_RANGE: Final = 16
 # What a file system answers when it has no such operation; everything else is a failure.
-_UNSUPPORTED: Final = frozenset({errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.ENODEV, errno.ENOTTY})
+UNSUPPORTED: Final = frozenset({errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.ENODEV, errno.ENOTTY})
 _ZEROES: Final = memoryview(bytes(MiB))
 _FIRST_BLOCK: Final = 4096  # bytes
 # Linux's ioctls for a file's flags and extended attributes, and struct fsxattr.
@@ -201,6 +201,11 @@ class FileDriver(BlockDriver):
         """Bytes that the file occupies on the host."""
         return os.fstat(self._fd).st_blocks * 512
 
+    @property
+    def is_character_device(self) -> bool:
+        """Whether it is no disk and no file, but something to read from."""
+        return stat.S_ISCHR(os.fstat(self._fd).st_mode)
+
     def fileno(self) -> int:
         """The file descriptor, for callers that copy inside the host."""
         return self._fd
@@ -259,6 +264,10 @@ class FileDriver(BlockDriver):
             self._can_zero = self._fallocate(_FALLOC_ZERO_RANGE, offset, length)
             if self._can_zero:
                 return
+        self._write_zeroes_out(offset, length)
+
+    def _write_zeroes_out(self, offset: int, length: int) -> None:
+        end = offset + length
         for start in range(offset, end, len(_ZEROES)):
             self.pwrite(start, _ZEROES[: min(len(_ZEROES), end - start)])
 
@@ -361,12 +370,7 @@ class FileDriver(BlockDriver):
             return offset if whence == os.SEEK_DATA else end
 
     def _fallocate(self, mode: int, offset: int, length: int) -> bool:
-        code = _libc_fallocate(self._fd, mode, offset, length)
-        if code == 0:
-            return True
-        if code in _UNSUPPORTED:
-            return False
-        raise OSError(code, os.strerror(code), self._path)
+        return fallocate(self._fd, self._path, mode, offset, length)
 
     def _fail(self, error: OSError) -> NoReturn:
         raise OSError(error.errno, error.strerror, self._path) from None
@@ -388,6 +392,20 @@ def _libc_fallocate(fd: int, mode: int, offset: int, length: int) -> int:
         if code != errno.EINTR:
             return code
     return 0
+
+
+def fallocate(fd: int, path: str, mode: int, offset: int, length: int) -> bool:
+    """Ask the file system for a range; False where it has no such operation.
+
+    Raises:
+        OSError: it failed.
+    """
+    code = _libc_fallocate(fd, mode, offset, length)
+    if code == 0:
+        return True
+    if code in UNSUPPORTED:
+        return False
+    raise OSError(code, os.strerror(code), path)
 
 
 def _set_hints(fd: int, *, no_copy_on_write: bool, extent_size: int) -> None:
@@ -437,12 +455,19 @@ def open_file(path: str, mode: OpenMode, name: str = "") -> FileDriver:
     Raises:
         BlockError: it cannot be opened, or is not of the driver's kind.
     """
-    if name != "file":
-        from hostel.block.protocols import host_device
+    if name == "file" or (not name and not _is_device(path)):
+        return FileDriver.open(path, mode)
+    from hostel.block.protocols.host_device import driver_for
 
-        if (driver := host_device.driver_for(path, name)) is not None:
-            return driver.open(path, mode)
-    return FileDriver.open(path, mode)
+    return driver_for(path, name).open(path, mode)
+
+
+def _is_device(path: str) -> bool:
+    try:
+        kind = os.stat(path).st_mode
+    except (OSError, ValueError):
+        return False
+    return stat.S_ISBLK(kind) or stat.S_ISCHR(kind)
 
 
 def create_file(path: str, *, mode: OpenMode) -> BlockNode:

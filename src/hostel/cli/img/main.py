@@ -6,6 +6,7 @@ import importlib
 import sys
 from typing import Any, Final
 
+from hostel.block import notice
 from hostel.cli.img.arguments import HELP, Failure, Flag, HelpAsked, parse
 from hostel.cli.img.output import Output
 from hostel.errors import BlockError, HostelError, UsageError
@@ -61,7 +62,8 @@ def main(words: list[str], prog: str) -> int:
             stream.reconfigure(errors="surrogateescape")
     output = Output(prog)
     try:
-        return _main(words, output)
+        with notice.listening(output.diagnostic):
+            return _main(words, output)
     except HelpAsked:
         output.text(usage())
         return 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from hostel.block.driver import CACHE_MODES, Cache, Preallocation
+from hostel.block.driver import CACHE_MODES, Cache, Preallocation, ProtocolDriver
 from hostel.block.options import OptionError, given_options
 from hostel.cli.img.output import dump
 from hostel.cli.qemu_io.command import BadUsage, Command, CommandError, Given, shown, size
@@ -37,6 +37,10 @@ def _info(session: Session, given: Given) -> None:
     node = session.node
     details = node.driver.info()
     session.text(f"format name: {node.format}\n")
+    if isinstance(node.driver, ProtocolDriver):
+        # The real tool asks for the protocol's name as well, and has nothing more to say of it.
+        session.text(f"format name: {node.format}\n")
+        raise CommandError("")
     session.text(f"cluster size: {shown(details.cluster_size or 0)}\n")
     session.text(f"vm state offset: {shown(details.vm_state_offset)}\n")
     if details.specific is not None:
@@ -71,7 +75,11 @@ def _open(session: Session, given: Given) -> None:
         opening = opening._replace(cache=CACHE_MODES["none"])
     if given.get("t") is not None:
         opening = opening._replace(cache=_cache(session, given.get("t") or ""))
-    _refuse(given, {"s": "snapshot files"})
+    if given.has("s"):
+        opening = opening._replace(snapshot=True)
+    settings = {letter: given.get(letter) for letter in ("d", "i")}
+    if given.has("k"):
+        settings["i"] = "native"
     options = _options(session, given.get("o"))
     if options and session.image_opts:
         raise CommandError("--image-opts and 'open -o' are mutually exclusive")
@@ -81,7 +89,11 @@ def _open(session: Session, given: Given) -> None:
         options = _options(session, given.operands[0])
     elif given.operands:
         opening = opening._replace(filename=given.operands[0])
-    session.open(opening._replace(options=options))
+    try:
+        session.open(with_settings(opening._replace(options=options), settings["d"], settings["i"]))
+    except OptionError as error:
+        session.output.failed(error)
+        raise CommandError("") from None
 
 
 def _reopen(session: Session, given: Given) -> None:
@@ -90,16 +102,22 @@ def _reopen(session: Session, given: Given) -> None:
         raise CommandError("")
     if given.operands:
         raise BadUsage
-    _refuse(given, {"o": "driver options"})
-    read_only = True if given.has("r") else False if given.has("w") else None
-    cache = _cache(session, given.get("c") or "") if given.has("c") else None
-    session.reopen(read_only=read_only, cache=cache)
-
-
-def _refuse(given: Given, letters: dict[str, str]) -> None:
-    for letter, what in letters.items():
-        if given.has(letter):
-            raise CommandError(f"-{letter}: {what} are not supported yet")
+    opening = session.opening
+    changes = _options(session, given.get("o"))
+    is_read_only = "on" if given.has("r") else "off" if given.has("w") else None
+    if is_read_only is not None and "read-only" in changes:
+        session.output.error("Cannot set both -r/-w and 'read-only'")
+        raise CommandError("")
+    if given.has("c"):
+        opening = opening._replace(cache=_cache(session, given.get("c") or ""))
+        if "cache.direct" in changes or "cache.no-flush" in changes:
+            session.output.error("Cannot set both -c and the cache options")
+            raise CommandError("")
+    if is_read_only is not None:
+        changes["read-only"] = is_read_only
+    if "read-only" in changes:
+        opening = opening._replace(read_only=changes["read-only"] == "on")
+    session.reopen(opening, changes)
 
 
 def _cache(session: Session, text: str) -> Cache:
@@ -107,6 +125,24 @@ def _cache(session: Session, text: str) -> Cache:
         session.output.error(f"Invalid cache option: {text}")
         raise CommandError("")
     return CACHE_MODES[text]
+
+
+def with_settings(opening: Opening, discard: str | None, aio: str | None) -> Opening:
+    """An opening with the options that ``-d`` and ``-i`` stand for.
+
+    Raises:
+        OptionError: there is no such mode.
+    """
+    options = dict(opening.options)
+    if discard is not None:
+        if discard not in ("ignore", "off", "unmap", "on"):
+            raise OptionError(f"Invalid discard option: {discard}")
+        options.setdefault("discard", discard)
+    if aio is not None:
+        if aio not in ("threads", "native", "io_uring"):
+            raise OptionError(f"Invalid aio option: {aio}")
+        options.setdefault("file.aio", aio)
+    return opening._replace(options=options)
 
 
 def _options(session: Session, text: str | None) -> dict[str, str]:

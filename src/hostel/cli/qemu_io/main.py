@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from typing import Final
 
+from hostel.block import notice
 from hostel.block.driver import CACHE_MODES
 from hostel.cli.img.arguments import HELP, Failure, Flag, HelpAsked
 from hostel.cli.img.arguments import parse as parse_options
@@ -79,7 +80,8 @@ def main(words: list[str], prog: str) -> int:
         given, operands = parse_options(_FLAGS, words)
         if len(operands) > 1:
             raise UsageError("")
-        return _run(output, given, operands)
+        with notice.listening(output.diagnostic):
+            return _run(output, given, operands)
     except HelpAsked:
         output.text(usage(prog))
         return 0
@@ -114,8 +116,6 @@ def _run(output: Output, given: list[tuple[str, str]], operands: list[str]) -> i
             return 0
     if "format" in values and "image-opts" in values:
         raise Failure("--image-opts and -f are mutually exclusive")
-    if "snapshot" in values:
-        raise Failure("-s is not supported yet")
     session = Session(output, image_opts="image-opts" in values)
     cache = CACHE_MODES["none"] if "nocache" in values else WRITETHROUGH
     if "cache" in values:
@@ -131,8 +131,10 @@ def _run(output: Output, given: list[tuple[str, str]], operands: list[str]) -> i
             force_share="force-share" in values,
             cache=cache,
             copy_on_read="copy-on-read" in values,
+            snapshot="snapshot" in values,
         )
-        session.open(opening)
+        aio = "native" if "native-aio" in values else values.get("aio")
+        session.open(look.with_settings(opening, values.get("discard"), aio))
     commands = [value for name, value in given if name == "cmd"]
     failed = False
     try:

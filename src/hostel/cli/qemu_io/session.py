@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from hostel.block import blockdev, graph
+from hostel.block import reopen as reopening
 from hostel.block.driver import Cache
 from hostel.block.node import BlockNode
 from hostel.cli.img.opening import warn_of_guesses
@@ -29,6 +30,7 @@ class Opening(NamedTuple):
         filename: None where the options say it.
         options: option tree, flat, with dotted names.
         copy_on_read: what is read from a backing file is kept in the image.
+        snapshot: what is written goes to a file that is forgotten.
     """
 
     filename: str | None
@@ -38,6 +40,7 @@ class Opening(NamedTuple):
     force_share: bool = False
     cache: Cache = WRITETHROUGH
     copy_on_read: bool = False
+    snapshot: bool = False
 
 
 class Session:
@@ -86,27 +89,50 @@ class Session:
         if self._node is not None:
             self.output.error("file open already, try 'help close'")
             raise CommandError("")
+        if opening.force_share and opening.options.get("force-share", "on") != "on":
+            self.output.error("-U conflicts with image options")
+            raise CommandError("")
         try:
-            node = _open(opening)
+            self._adopt(opening)
         except OSError as error:
             device = f" device {opening.filename}" if opening.filename is not None else ""
             hint = error.hint if isinstance(error, BlockError) else None
             self.output.error(f"can't open{device}: {full_reason(error)}", hint)
             raise CommandError("") from None
+
+    def reopen(self, opening: Opening, changes: Mapping[str, str]) -> None:
+        """Close the image and open it as ``opening`` says, with ``changes`` of its options.
+
+        Raises:
+            CommandError: it cannot be opened so, which was reported; it is open as before.
+        """
+        before = self.opening
+        try:
+            kept: Mapping[str, Any] = reopening.changed_options(self.node, before.options, changes)
+            if opening.filename is None and not kept:
+                kept = before.options
+        except OSError as error:
+            self.output.failed(error)
+            raise CommandError("") from None
+        self.close()
+        try:
+            self._adopt(opening._replace(options=kept))
+        except OSError as error:
+            self.output.failed(error)
+            self.open(before)
+            raise CommandError("") from None
+
+    @property
+    def opening(self) -> Opening:
+        """How the image was opened."""
+        assert self._opening is not None
+        return self._opening
+
+    def _adopt(self, opening: Opening) -> None:
+        node = _open(opening)
         warn_of_guesses(self.output, node)
         self._node, self._opening = node, opening
         self.outstanding = Outstanding(exercise.debugger(node), self.text)
-
-    def reopen(self, *, read_only: bool | None = None, cache: Cache | None = None) -> None:
-        """Close the image and open it with other properties."""
-        assert self._opening is not None
-        opening = self._opening
-        if read_only is not None:
-            opening = opening._replace(read_only=read_only)
-        if cache is not None:
-            opening = opening._replace(cache=cache)
-        self.close()
-        self.open(opening)
 
     def close(self) -> None:
         """Close the image, if there is one.
@@ -142,7 +168,10 @@ def _open(opening: Opening) -> BlockNode:
         image = blockdev.from_options(options)
     else:
         image = opening.filename or ""
-    node = graph.open(image, read_only=opening.read_only, force_share=opening.force_share, cache=opening.cache)
+    read_only = opening.read_only or opening.snapshot
+    node = graph.open(image, read_only=read_only, force_share=opening.force_share, cache=opening.cache)
+    if opening.snapshot:
+        node = exercise.overlay(node, os.environ.get("TMPDIR", "/var/tmp"), read_only=opening.read_only)
     return exercise.copy_on_read(node) if opening.copy_on_read else node
 
 

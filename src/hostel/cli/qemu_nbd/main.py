@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Final
 
-from hostel.block import objects
+from hostel.block import notice, objects
 from hostel.cli.img.arguments import Failure, HelpAsked
 from hostel.cli.img.main import QEMU_VERSION, VersionAsked
 from hostel.cli.img.output import Output
@@ -38,7 +38,8 @@ def main(words: list[str], prog: str) -> int:
     """
     output = Output(prog)
     try:
-        return _main(options.read(words), output)
+        with notice.listening(output.diagnostic):
+            return _main(options.read(words), output)
     except HelpAsked:
         output.text(options.usage(prog))
         return 0

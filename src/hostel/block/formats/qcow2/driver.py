@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, Self
 
+from hostel.block import notice
 from hostel.block.bitmap import DirtyBitmap
 from hostel.block.driver import (
     BitmapInfo,
@@ -29,7 +30,7 @@ from hostel.block.formats.qcow2.image import Qcow2Image
 from hostel.block.formats.qcow2.layout import Compatible, Compression, ExtensionType, Incompatible
 from hostel.block.formats.qcow2.mapping import Kind, runs
 from hostel.block.formats.qcow2.preallocated import is_preallocated, with_holes
-from hostel.block.formats.qcow2.runtime import RUNTIME_OPTIONS, check_runtime_options
+from hostel.block.formats.qcow2.runtime import RUNTIME_OPTIONS, check_runtime_options, joined_options
 from hostel.block.formats.qcow2.write import Guest
 from hostel.block.node import BlockNode
 from hostel.block.options import Options, Value
@@ -380,7 +381,7 @@ def _repair_dirty(image: Qcow2Image) -> None:
     from hostel.block.formats.qcow2.repair import repair_image
 
     image.mode = image.mode._replace(check=True)
-    result = repair_image(image, Repair.ALL, lambda line: None)
+    result = repair_image(image, Repair.ALL, notice.tell)
     image.mode = image.mode._replace(check=False)
     if result.corruptions or result.check_errors:
         raise BlockError("Could not repair dirty image", errno=5, hint="Look at it with qemu-img check.")

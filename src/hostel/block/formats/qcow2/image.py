@@ -8,8 +8,9 @@ disk refers to any more lose their references, and may be used again.
 from __future__ import annotations
 
 from array import array
-from typing import Final
+from typing import Final, NoReturn
 
+from hostel.block import notice
 from hostel.block.driver import OpenMode
 from hostel.block.formats.qcow2 import header as headers
 from hostel.block.formats.qcow2 import layout, snapshot_table
@@ -63,6 +64,8 @@ class Qcow2Image:
         self._dirty_tables: set[int] = set()
         self._frees: list[tuple[int, int, bool]] = []
         self._writing = False
+        self._told = False  # that it is corrupt
+        self._owed = False  # something is held back that was accepted before the present request
         self.broken: str | None = None
         self.end_of_bytes = 0  # host offset after the last compressed payload; 0 where the next starts a cluster
         self.last_cluster: tuple[int, bytes] | None = None  # an L2 entry and what it decompresses to
@@ -95,7 +98,8 @@ class Qcow2Image:
     @property
     def lazy(self) -> bool:
         """Whether refcounts on disk may wait, with the dirty bit set."""
-        return bool(self.header.compatible_features & Compatible.LAZY_REFCOUNTS)
+        given = self.mode.options.get("lazy-refcounts")
+        return bool(self.header.compatible_features & Compatible.LAZY_REFCOUNTS) if given is None else given is True
 
     # ---- loading
 
@@ -126,6 +130,8 @@ class Qcow2Image:
         self.refcounts = Allocator(
             self.file, geometry, table, header.refcount_table_offset, header.refcount_table_clusters
         )
+        if not self.mode.check:
+            self.refcounts.corrupt = self.corrupt
 
     def _read_table(self, offset: int, entries: int, name: str, *, padded: bool = False) -> array[int]:
         # A table is allocated in whole clusters; the file may end before the unused rest of the last one.
@@ -192,7 +198,7 @@ class Qcow2Image:
                 self._refuse_overlap("write on", table.offset, self.geometry.cluster_size, "active L2 table")
             return table
         self._make_room()
-        offset = self.allocate(self.geometry.cluster_size)
+        offset = self.allocate(self.geometry.cluster_size, "L2 table")
         if table is not None:
             self.file.debug_event("l2_alloc_cow_read")
         fresh = L2Table.empty(offset, self.geometry) if table is None else table.copy(offset)
@@ -233,7 +239,7 @@ class Qcow2Image:
 
     # ---- allocating
 
-    def allocate(self, length: int) -> int:
+    def allocate(self, length: int, purpose: str = "metadata") -> int:
         """Allocate host clusters for ``length`` bytes; returns the host offset in bytes.
 
         Raises:
@@ -241,7 +247,7 @@ class Qcow2Image:
             NoSpace: there is no room.
         """
         self.file.debug_event("cluster_alloc")
-        first = self.refcounts.allocate_clusters(self.geometry.clusters(length))
+        first = self.refcounts.allocate_clusters(self.geometry.clusters(length), purpose)
         found = self.map.find(first, self.geometry.clusters(length))
         if found is not None:
             self.corrupt(f"Preventing invalid allocation: a free cluster overlaps with {found}")
@@ -276,7 +282,7 @@ class Qcow2Image:
             room = 0
         if room >= length:
             return offset
-        cluster = self.refcounts.find(1)
+        cluster = self.refcounts.find(1, "compressed cluster")
         return offset if room and cluster << bits == offset + room else cluster << bits
 
     def is_own(self, entry: int) -> bool:
@@ -286,7 +292,9 @@ class Qcow2Image:
 
     def allocate_data(self, guest_offset: int, length: int) -> int:
         """Find room for guest clusters; returns the host offset. In an external data file each has its own place."""
-        return guest_offset - self.geometry.in_cluster(guest_offset) if self.external else self.allocate(length)
+        if self.external:
+            return guest_offset - self.geometry.in_cluster(guest_offset)
+        return self.allocate(length, "data cluster")
 
     def abandon_data(self, offset: int, length: int) -> None:
         """Give back at once what was allocated and never referred to."""
@@ -326,7 +334,7 @@ class Qcow2Image:
         if found is not None:
             self.corrupt(f"Preventing invalid {what} metadata (overlaps with {found})")
 
-    def corrupt(self, message: str) -> None:
+    def corrupt(self, message: str) -> NoReturn:
         """Raise for metadata that contradicts itself; an image that we may write is marked and written no more.
 
         Raises:
@@ -334,9 +342,13 @@ class Qcow2Image:
         """
         if not self.mode.read_only and self.broken is None:
             self.broken = message
+            notice.tell(f"qcow2: Marking image as corrupt: {message}; further corruption events will be suppressed")
             if self.header.version >= 3:
                 self.set_features(self.header.incompatible_features | Incompatible.CORRUPT)
             raise CorruptImage(f"Marking image as corrupt: {message}", hint="Use qemu-img check -r all to repair it.")
+        if not self._told:
+            self._told = True
+            notice.tell(f"qcow2: Image is corrupt: {message}; further non-fatal corruption events will be suppressed")
         raise CorruptImage(message)
 
     # ---- writing
@@ -349,6 +361,7 @@ class Qcow2Image:
         """
         self.last_cluster = None  # what lies at its place may be something else soon
         self._refuse_broken()
+        self._owed = bool(self._dirty_tables or self._dirty_l1)
         if self._writing:
             return
         self.place_metadata()
@@ -412,6 +425,7 @@ class Qcow2Image:
         except BaseException:
             # The disk may have the old header or the new one: nobody may write on as if it were known.
             self.broken = "its header could not be written; open it again"
+            self._owed = True
             raise
 
     def flush_data(self) -> None:
@@ -520,7 +534,8 @@ class Qcow2Image:
             CorruptImage: the image is not written any more, and something accepted before is lost.
             OSError: the host's own errors; what was not written is lost.
         """
-        if not self._writing or (self.broken is not None and not self._dirty_tables and not self._dirty_l1):
+        owed = self._owed and bool(self._dirty_tables or self._dirty_l1)
+        if not self._writing or (self.broken is not None and not owed):
             return
         self.end_write()
 

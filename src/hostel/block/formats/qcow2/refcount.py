@@ -9,8 +9,8 @@ run is ``bytes.translate``; refcounts of 255 and more are kept beside. Nothing i
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator
-from typing import Final
+from collections.abc import Callable, Iterator
+from typing import Final, NoReturn
 
 from hostel.block.formats.qcow2 import layout
 from hostel.block.formats.qcow2.geometry import Geometry
@@ -23,6 +23,10 @@ _INCREMENT: Final = bytes(min(value + 1, WIDE) for value in range(256))
 _DECREMENT: Final = bytes(max(value - 1, 0) for value in range(256))
 _CACHE_LIMIT: Final = 32 << 20  # bytes of blocks kept in memory
 _MAX_CLUSTER: Final = 1 << 47  # host offsets have 56 bits
+
+
+def _refuse(message: str) -> NoReturn:
+    raise CorruptImage(message)
 
 
 class Block:
@@ -69,6 +73,7 @@ class Allocator:
         table_offset: host offset of the table on disk, bytes.
         table_clusters: clusters of the table on disk.
         recording: inside a transaction: blocks keep what they were.
+        corrupt: raises for what makes no sense, and may mark the image.
     """
 
     def __init__(
@@ -80,6 +85,7 @@ class Allocator:
         self.table_offset = table_offset
         self.table_clusters = table_clusters
         self.recording = False
+        self.corrupt: Callable[[str], NoReturn] = _refuse
         self.blocks: dict[int, Block] = {}
         self._new_entries: set[int] = set()
         self._hint = 0
@@ -145,9 +151,9 @@ class Allocator:
         entry = self.table[index]
         offset = entry & layout.REFTABLE_OFFSET_MASK
         if entry & layout.REFTABLE_RESERVED or geometry.in_cluster(offset):
-            raise CorruptImage(f"Refblock offset {offset:#x} unaligned (reftable index: {index:#x})")
+            self.corrupt(f"Refblock offset {offset:#x} unaligned (reftable index: {index:#x})")
         if offset >= self._file.length:
-            raise CorruptImage(f"Refblock offset {offset:#x} lies beyond the end of the file (index: {index:#x})")
+            self.corrupt(f"Refblock offset {offset:#x} lies beyond the end of the file (index: {index:#x})")
         self._file.debug_event("refblock_load")
         values, wide = unpack_refcounts(self._file.read(offset, geometry.cluster_size), geometry.refcount_bits)
         return Block(bytearray(values), wide)
@@ -225,7 +231,7 @@ class Allocator:
         if (index + 1) * 8 > layout.MAX_REFTABLE_SIZE:
             raise NoSpace("File too large: the refcount table has reached its limit", errno=27)
         while True:
-            cluster = self.find(1)
+            cluster = self.find(1, "refcount block")
             home = cluster // entries
             # A block in a range that has none either counts itself; that range must come first.
             if home == index or self._block(home) is not None:
@@ -251,8 +257,8 @@ class Allocator:
 
     # ---- allocating
 
-    def find(self, count: int) -> int:
-        """The first of ``count`` free neighbours; nothing is counted yet.
+    def find(self, count: int, purpose: str = "cluster") -> int:
+        """The first of ``count`` free neighbours; nothing is counted yet; ``purpose`` says what they are for.
 
         Raises:
             CorruptImage: the header's own cluster seems free.
@@ -275,7 +281,7 @@ class Allocator:
             if index * entries > _MAX_CLUSTER:
                 raise NoSpace("File too large: no host offset is left", errno=27)
         if start == 0:
-            raise CorruptImage("Preventing invalid allocation at offset 0: the header's refcount is 0")
+            self.corrupt(f"Preventing invalid allocation of {purpose} at offset 0")
         return start
 
     def _leading(self, index: int) -> int:
@@ -305,12 +311,16 @@ class Allocator:
         both = int.from_bytes(block.values, "little") | int.from_bytes(block.before, "little")
         return both.to_bytes(len(block.before), "little")
 
-    def allocate_clusters(self, count: int) -> int:
+    def allocate_clusters(self, count: int, purpose: str = "cluster") -> int:
         """Find ``count`` free neighbours and count them once; returns the first."""
         while True:
-            first = self.find(count)
-            # Counting may need a new refcount block, which may take the very place.
-            if not self.reserve(first, first + count - 1) or self.find(count) == first:
+            first = self.find(count, purpose)
+            # A refcount block that counting needs goes behind, so that what is allocated together stays together. Where
+            # there is no room, it may take the very place.
+            self._hint = first + count
+            made = self.reserve(first, first + count - 1)
+            self._hint = first
+            if not made or self.find(count, purpose) == first:
                 break
         self.update(first, count, 1)
         self._hint = first + count
@@ -331,7 +341,7 @@ class Allocator:
 
     def allocate(self, length: int) -> int:
         """Allocate clusters for ``length`` bytes; returns their host offset in bytes."""
-        return self.allocate_clusters(self._geometry.clusters(length)) << self._geometry.cluster_bits
+        return self.allocate_clusters(self._geometry.clusters(length), "metadata") << self._geometry.cluster_bits
 
     def free(self, offset: int, length: int) -> None:
         """Drop one reference to each cluster of a host range, in bytes. Nothing on disk may refer to it any more."""

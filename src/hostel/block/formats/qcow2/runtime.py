@@ -1,23 +1,28 @@
 """The options an image can be opened with.
 
-QEMU's caches and checks are tuned by them. Ours need no tuning: metadata is never written over, space is given back
-and refcounts are kept whatever they say; so they are checked, and change nothing.
+QEMU's caches and checks are tuned by them. Ours need no tuning: metadata is never written over and space is given back
+whatever they say; so they are checked, and only ``lazy-refcounts`` changes what is done.
 """
 
 from __future__ import annotations
 
 import errno
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final
 
 from hostel.block.options import Kind, Option, Options, Value
 from hostel.errors import BlockError
 
 _OVERLAP: Final = ("overlap-check", "overlap-check.template")
 _OVERLAP_VALUES: Final = ("none", "constant", "cached", "all")
+from hostel.units import MiB
 _PLACES: Final = (
     "main-header",
     "active-l1",
+_CACHES: Final = ("cache-size", "l2-cache-size", "refcount-cache-size")
+_L2_CACHE: Final = 32 * MiB
+_MAX_CACHE: Final = 2**31 - 1  # entries
+_MAX_INTERVAL: Final = 2**32 - 1  # seconds
     "active-l2",
     "refcount-table",
     "refcount-block",
@@ -42,8 +47,21 @@ RUNTIME_OPTIONS: Final = Options(
 )
 
 
-def check_runtime_options(options: Mapping[str, Value], version: int) -> None:
-    """Refuse what QEMU refuses.
+def joined_options(before: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of an image that is opened again, by their names, as text: a new total overrides its old parts."""
+    kept = dict(before)
+    if any(name in changes for name in _OVERLAP):
+        kept = {name: value for name, value in kept.items() if not name.startswith("overlap-check")}
+    if "cache-size" in changes:
+        for name in _CACHES[1:]:
+            kept.pop(name, None)
+    elif any(name in changes for name in _CACHES):
+        kept.pop("cache-size", None)
+    return {**kept, **changes}
+
+
+def check_runtime_options(options: Mapping[str, Value], header: Header, geometry: Geometry) -> None:
+    """Refuse what QEMU refuses, in its order.
 
     Raises:
         BlockError: a value is none that there is, or two contradict each other.
@@ -52,6 +70,13 @@ def check_runtime_options(options: Mapping[str, Value], version: int) -> None:
     if len(given) > 1 and given[0] != given[1]:
         raise BlockError(
             "Conflicting values for qcow2 options 'overlap-check' "
+    _check_caches(options, header, geometry)
+    if int(options.get("cache-clean-interval", 0)) > _MAX_INTERVAL:
+        raise BlockError("Cache clean interval too big", errno=errno.EINVAL)
+    if options.get("lazy-refcounts") and header.version < 3:
+        raise BlockError(
+            "Lazy refcounts require a qcow2 image with at least qemu 1.1 compatibility level", errno=errno.EINVAL
+        )
             f"('{given[0]}') and 'overlap-check.template' ('{given[1]}')",
             errno=errno.EINVAL,
         )
@@ -61,7 +86,34 @@ def check_runtime_options(options: Mapping[str, Value], version: int) -> None:
             f"Allowed are any of the following: {', '.join(_OVERLAP_VALUES)}",
             errno=errno.EINVAL,
         )
-    if options.get("lazy-refcounts") and version < 3:
+
+
+def _check_caches(options: Mapping[str, Value], header: Header, geometry: Geometry) -> None:
+    """Refuse sizes of caches that contradict each other (QEMU's ``read_cache_sizes``)."""
+    sizes = {name: int(options[name]) for name in _CACHES if name in options}
+    combined = sizes.get("cache-size")
+    if combined is not None:
+        if len(sizes) == len(_CACHES):
+            raise BlockError(
+                f"{', '.join(_CACHES[:2])} and {_CACHES[2]} may not be set at the same time", errno=errno.EINVAL
+            )
+        for name, value in sizes.items():
+            if value > combined:
+                raise BlockError(f"{name} may not exceed cache-size", errno=errno.EINVAL)
+    entry = int(options.get("l2-cache-entry-size", geometry.cluster_size))
+    if not 512 <= entry <= geometry.cluster_size or entry & (entry - 1):
         raise BlockError(
-            "Lazy refcounts require a qcow2 image with at least qemu 1.1 compatibility level", errno=errno.EINVAL
+            f"L2 cache entry size must be a power of two between 512 and the cluster size ({geometry.cluster_size})",
+            errno=errno.EINVAL,
         )
+    needed = geometry.align(-(-header.size // geometry.cluster_size) * geometry.entry_size)
+    refcounts = sizes.get("refcount-cache-size", 0)
+    tables = min(needed, sizes.get("l2-cache-size", _L2_CACHE))
+    if combined is not None and "l2-cache-size" in sizes:
+        refcounts = combined - tables
+    elif combined is not None:
+        tables = min(needed, combined - refcounts)
+    if tables // entry > _MAX_CACHE:
+        raise BlockError("L2 cache size too big", errno=errno.EINVAL)
+    if refcounts // geometry.cluster_size > _MAX_CACHE:
+        raise BlockError("Refcount cache size too big", errno=errno.EINVAL)

@@ -8,9 +8,16 @@ import pytest
 
 from hostel.block import graph
 from hostel.block.extent import Status
+from hostel.block.formats.qcow2.geometry import Geometry
 from hostel.block.formats.qcow2.runtime import RUNTIME_OPTIONS, check_runtime_options
 from hostel.errors import BlockError
-from support.qcow2 import create_file
+from support.qcow2 import create, create_file
+from support.qcow2 import header as image_header
+
+
+def _check(given: dict[str, str], version: int = 3) -> None:
+    header = image_header(create(64 << 20, {"compat": "0.10" if version == 2 else "1.1"}))
+    check_runtime_options(RUNTIME_OPTIONS.convert(given), header, Geometry.of(header))
 
 
 @pytest.mark.parametrize(
@@ -24,7 +31,7 @@ from support.qcow2 import create_file
 )
 def test_options_that_contradict_are_refused(given: dict[str, str], version: int, message: str) -> None:
     with pytest.raises(BlockError, match=message):
-        check_runtime_options(RUNTIME_OPTIONS.convert(given), version)
+        _check(given, version)
 
 
 @pytest.mark.parametrize(
@@ -36,7 +43,7 @@ def test_options_that_contradict_are_refused(given: dict[str, str], version: int
     ],
 )
 def test_options_that_qemu_takes_are_taken(given: dict[str, str]) -> None:
-    check_runtime_options(RUNTIME_OPTIONS.convert(given), 3)
+    _check(given)
 
 
 def test_preallocated_clusters_are_zeroes_where_the_host_has_holes(tmp_path: Path) -> None:
