@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple
 
 from hostel.block import objects
@@ -44,6 +44,14 @@ KINDS: Final[Mapping[str, ExportKind]] = {
             Parameter("allocation-depth", Kind.BOOL),
         ),
     ),
+    "vhost-user-blk": ExportKind(
+        "hostel.cli.storage_daemon.vhost_user_blk:VhostUserBlkRunning",
+        (
+            needed("addr", Kind.OBJECT),
+            Parameter("logical-block-size", Kind.SIZE),
+            Parameter("num-queues", Kind.UINT16),
+        ),
+    ),
 }
 _COMMON: Final = (
     needed("type", values=("nbd", "vhost-user-blk", "fuse", "vduse-blk")),
@@ -63,6 +71,7 @@ class Export:
         daemon: whose it is.
         node: what is exported; an export is one of its users until it is closed.
         given: the checked parameters.
+        text: values within them are text, from a command line.
 
     Attributes:
         kind: its type, as the monitor calls it.
@@ -76,8 +85,9 @@ class Export:
     used: ClassVar[Permission] = Permission.NONE  # beside reading, and writing where that is allowed
     shared: ClassVar[Permission] = Permission.ALL
 
-    def __init__(self, daemon: Daemon, node: BlockNode, given: Mapping[str, Any]) -> None:
+    def __init__(self, daemon: Daemon, node: BlockNode, given: Mapping[str, Any], *, text: bool) -> None:
         self.id: str = given["id"]
+        self.from_text = text
         self.node = node
         self.writable: bool = given.get("writable", False)
         self.shutting_down = False
@@ -164,16 +174,11 @@ def add(daemon: Daemon, given: Mapping[str, Any], *, text: bool = False) -> Expo
         raise generic("Cannot export read-only node as writable")
     if "iothread" in checked and objects.find(checked["iothread"]) != "iothread":
         raise generic(f'iothread "{checked["iothread"]}" not found')
-    export = running_class(row)(daemon, node, checked)
+    module, _, name = row.target.partition(":")
+    running: type[Export] = getattr(importlib.import_module(module), name)
+    export = running(daemon, node, checked, text=text)
     daemon.exports[export.id] = export
     return export
-
-
-def running_class(row: ExportKind) -> Callable[[Daemon, BlockNode, Mapping[str, Any]], Export]:
-    """What runs exports of a kind."""
-    module, _, name = row.target.partition(":")
-    found: Callable[[Daemon, BlockNode, Mapping[str, Any]], Export] = getattr(importlib.import_module(module), name)
-    return found
 
 
 def _only(given: Mapping[str, Any], name: str) -> dict[str, Any]:

@@ -1,0 +1,284 @@
+"""The disk that a guest sees: what virtio-blk's requests do to a node."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Final
+
+from hostel.block.gate import BYPASS
+from hostel.block.node import BlockNode
+from hostel.errors import BlockError, RemoteProtocolError
+from hostel.export.host_file import host_file
+from hostel.units import SECTOR, MiB
+from hostel.wire.virtio.blk import (
+    BARRIER,
+    ID_BYTES,
+    MAX_RANGE,
+    MAX_SEGMENTS,
+    RANGE,
+    REQUEST,
+    UNMAP,
+    Config,
+    Feature,
+    RequestType,
+    Status,
+)
+from hostel.wire.virtio.ring import Chain
+
+SERIAL: Final = b"vhost_user_blk"
+_WINDOW: Final = MiB  # bytes that are copied at once where a request's buffers are many
+# Plain numbers: an operation on an enum's member takes longer than the rest of a request.
+_IN, _OUT = int(RequestType.IN), int(RequestType.OUT)
+_OK, _FAILED, _UNSUPPORTED = int(Status.OK), int(Status.IOERR), int(Status.UNSUPP)
+_HEAD: Final = REQUEST.size
+_READ_REQUEST: Final = REQUEST.unpack_from
+
+
+class BlkDevice:
+    """A node as a virtio disk; used by the threads of all queues.
+
+    Small reads and writes of an image that lies in a file as it is go past the nodes, straight between the file and
+    the guest's memory.
+
+    Args:
+        node: the image, which stays its owner's to close.
+        writable: the guest may write.
+        block_size: bytes of a logical block.
+        queues: how many queues there are.
+
+    Attributes:
+        flushes: each write is made durable, since the driver will not ask for it.
+    """
+
+    def __init__(self, node: BlockNode, *, writable: bool, block_size: int = SECTOR, queues: int = 1) -> None:
+        self.node = node
+        self.writable = writable and not node.read_only
+        self.block_size = block_size
+        self.queues = queues
+        self.flushes = False
+        self._writeback = True
+        self.resized()
+
+    def features(self) -> int:
+        """What the device offers, as :class:`Feature`."""
+        found = (
+            Feature.SEG_MAX | Feature.BLK_SIZE | Feature.FLUSH | Feature.TOPOLOGY | Feature.CONFIG_WCE | Feature.MQ
+            | Feature.DISCARD | Feature.WRITE_ZEROES | Feature.INDIRECT_DESC | Feature.EVENT_IDX | Feature.VERSION_1
+        )  # fmt: skip
+        return int(found if self.writable else found | Feature.RO)
+
+    def use_features(self, features: int) -> None:
+        """Take note of what the driver agreed on: one without flushes needs each write to be durable."""
+        self.flushes = not features & Feature.FLUSH
+        self._take_shortcut()
+
+    def resized(self) -> None:
+        """Take the node's size anew."""
+        self._length = self.node.length // SECTOR * SECTOR
+        self._take_shortcut()
+
+    def config(self) -> bytes:
+        """The configuration space."""
+        sectors = self.block_size // SECTOR
+        return Config(
+            capacity=self._length // SECTOR,
+            size_max=0,
+            seg_max=MAX_SEGMENTS,
+            cylinders=0,
+            heads=0,
+            sectors=0,
+            blk_size=self.block_size,
+            physical_block_exp=0,
+            alignment_offset=0,
+            min_io_size=1,
+            opt_io_size=1,
+            wce=int(self._writeback),
+            unused0=0,
+            num_queues=self.queues,
+            max_discard_sectors=MAX_RANGE,
+            max_discard_seg=1,
+            discard_sector_alignment=sectors,
+            max_write_zeroes_sectors=MAX_RANGE,
+            max_write_zeroes_seg=1,
+            write_zeroes_may_unmap=1,
+            unused1=0,
+            unused2=0,
+        ).pack()
+
+    def set_config(self, offset: int, data: bytes) -> bool:
+        """Change the configuration space, of which the cache mode alone can be; False where it was something else."""
+        if offset != Config.OFFSET["wce"] or len(data) != 1 or data[0] > 1:
+            return False
+        self._writeback = bool(data[0])
+        self._take_shortcut()
+        return True
+
+    def answer_all(self, chains: Sequence[Chain]) -> list[tuple[int, int]]:
+        """Do what requests say, in their order.
+
+        Returns:
+            The head of each, and how many bytes were written to its buffers.
+
+        Raises:
+            RemoteProtocolError: one is malformed so that it cannot even be failed.
+        """
+        with BYPASS.gate:
+            if self._generation != BYPASS.generation:
+                self._take_shortcut()
+            answer = self._answer
+            return [(chain[0], answer(chain[1], chain[2])) for chain in chains]
+
+    def _take_shortcut(self) -> None:
+        self._generation = BYPASS.generation
+        found = host_file(self.node, writable=self.writable)
+        self._fd, self._start, self._guarded = found if found is not None else (-1, 0, 0)
+        if self.flushes or not self._writeback:
+            self._guarded = self._length  # writes are the node's
+
+    def _answer(self, readable: list[memoryview], writable: list[memoryview]) -> int:
+        if not readable or not writable:
+            raise RemoteProtocolError("a request has no header, or no place for its status")
+        head = readable[0]
+        if len(head) == _HEAD:
+            kind, _, sector = _READ_REQUEST(head)
+            del readable[0]
+        else:
+            kind, _, sector = REQUEST.unpack(_take(readable, _HEAD))
+        status = writable[-1]
+        if len(status) == 1:
+            del writable[-1]
+        else:
+            writable[-1], status = status[:-1], status[-1:]
+        if kind == _IN:
+            length = sum(map(len, writable))
+            status[0] = self._read(sector * SECTOR, writable, length)
+            return length + 1
+        if kind == _OUT:
+            status[0] = self._write(sector * SECTOR, readable, sum(map(len, readable)))
+            return 1
+        written, code = self._other(kind & ~BARRIER, sector, readable, writable)
+        status[0] = code
+        return written + 1
+
+    def _fits(self, offset: int, length: int) -> bool:
+        """Whether a range is whole sectors of the disk, and begins with a block."""
+        return not (length % SECTOR or offset % self.block_size) and offset + length <= self._length
+
+    def _read(self, offset: int, buffers: list[memoryview], length: int) -> int:
+        if not self._fits(offset, length):
+            return _FAILED
+        try:
+            if self._fd >= 0 and length and os.preadv(self._fd, buffers, self._start + offset) == length:
+                return _OK
+            for buffer in buffers:
+                self.node.pread(offset, buffer)
+                offset += len(buffer)
+        except OSError:
+            return _FAILED
+        return _OK
+
+    def _write(self, offset: int, buffers: list[memoryview], length: int) -> int:
+        if not self.writable or not self._fits(offset, length):
+            return _FAILED
+        try:
+            direct = self._fd >= 0 and offset >= self._guarded and length
+            if direct and os.pwritev(self._fd, buffers, self._start + offset) == length:
+                return _OK
+            for data in _windows(buffers):
+                self.node.pwrite(offset, data)
+                offset += len(data)
+            if self.flushes or not self._writeback:
+                self.node.flush()
+        except OSError:
+            return _FAILED
+        return _OK
+
+    def _other(self, kind: int, sector: int, readable: list[memoryview], writable: list[memoryview]) -> tuple[int, int]:
+        """The rarer requests: how many bytes they wrote, and their status."""
+        try:
+            match kind:
+                case RequestType.IN:
+                    length = sum(map(len, writable))
+                    return length, self._read(sector * SECTOR, writable, length)
+                case RequestType.OUT:
+                    return 0, self._write(sector * SECTOR, readable, sum(map(len, readable)))
+                case RequestType.FLUSH:
+                    self.node.flush()
+                    return 0, _OK
+                case RequestType.GET_ID:
+                    return _scatter((SERIAL + b"\0")[:ID_BYTES], writable), _OK
+                case RequestType.DISCARD | RequestType.WRITE_ZEROES:
+                    return 0, self._range(kind, readable)
+        except OSError as error:
+            unsupported = isinstance(error, BlockError) and error.errno == 95  # ENOTSUP
+            return 0, _UNSUPPORTED if unsupported else _FAILED
+        return 0, _UNSUPPORTED
+
+    def _range(self, kind: int, readable: list[memoryview]) -> int:
+        """Discard or zero; one range a request, as the configuration space says."""
+        if not self.writable:
+            return _FAILED
+        length = sum(map(len, readable))
+        if length != RANGE.size:
+            return _UNSUPPORTED if length > RANGE.size else _FAILED
+        sector, sectors, flags = RANGE.unpack(_take(readable, RANGE.size))
+        offset, length = sector * SECTOR, sectors * SECTOR
+        if sectors > MAX_RANGE or not self._fits(offset, length):
+            return _FAILED
+        if flags & ~UNMAP or (flags and kind == RequestType.DISCARD):
+            return _UNSUPPORTED
+        if kind == RequestType.DISCARD:
+            self.node.discard(offset, length)
+        else:
+            self.node.write_zeroes(offset, length, unmap=bool(flags))
+        if self.flushes or not self._writeback:
+            self.node.flush()
+        return _OK
+
+
+def _take(buffers: list[memoryview], length: int) -> bytes:
+    """Take bytes off the start of buffers.
+
+    Raises:
+        RemoteProtocolError: there are not so many.
+    """
+    found = b""
+    while len(found) < length:
+        if not buffers:
+            raise RemoteProtocolError("a request ends before its header does")
+        part = bytes(buffers[0][: length - len(found)])
+        found += part
+        if len(part) == len(buffers[0]):
+            del buffers[0]
+        else:
+            buffers[0] = buffers[0][len(part) :]
+    return found
+
+
+def _scatter(data: bytes, buffers: list[memoryview]) -> int:
+    """Fill buffers with as much of some bytes as there is room for; returns how much that was."""
+    done = 0
+    for buffer in buffers:
+        part = data[done : done + len(buffer)]
+        buffer[: len(part)] = part
+        done += len(part)
+    return done
+
+
+def _windows(buffers: list[memoryview]) -> list[bytes]:
+    """What buffers hold, copied: the guest may change them while formats look at what they write."""
+    found: list[bytes] = []
+    waiting: list[memoryview] = []
+    size = 0
+    for buffer in buffers:
+        for start in range(0, len(buffer), _WINDOW):
+            part = buffer[start : start + _WINDOW]
+            if size + len(part) > _WINDOW:
+                found.append(b"".join(waiting))
+                waiting, size = [], 0
+            waiting.append(part)
+            size += len(part)
+    if waiting:
+        found.append(b"".join(waiting))
+    return found

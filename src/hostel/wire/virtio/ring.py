@@ -1,0 +1,223 @@
+"""The split virtqueue, device side (virtio 1.2, section 2.7).
+
+The driver's three tables lie in memory that it may change at any moment, in good faith or bad. So each word is read
+once, each address and index is checked, and a chain has an end: what breaks the rules raises, and the device is then
+broken until the driver starts anew.
+
+The tables are little-endian, and are read as the host's own integers: :data:`SUPPORTED` says whether that is right.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+from hostel.errors import RemoteProtocolError
+from hostel.wire.virtio.memory import GuestMemory
+
+SUPPORTED: Final = sys.byteorder == "little"
+MAX_SIZE: Final = 32768  # entries of a queue
+MAX_INDIRECT: Final = 1024  # entries of an indirect table, as QEMU's VIRTQUEUE_MAX_SIZE
+
+DESCRIPTOR_SIZE: Final = 16
+NEXT: Final = 1  # VIRTQ_DESC_F_NEXT
+WRITE: Final = 2  # VIRTQ_DESC_F_WRITE: the device writes
+INDIRECT: Final = 4  # VIRTQ_DESC_F_INDIRECT
+_NO_INTERRUPT: Final = 1  # VIRTQ_AVAIL_F_NO_INTERRUPT
+_NO_NOTIFY: Final = 1  # VIRTQ_USED_F_NO_NOTIFY
+_MASK: Final = 0xFFFF
+
+_barrier: Final = threading.Lock()
+
+
+def fence() -> None:
+    """Order what this processor wrote before with what it reads after: taking a lock is a full barrier."""
+    with _barrier:
+        pass
+
+
+class Addresses(NamedTuple):
+    """Where the tables are, in the addresses of the process that shares the memory."""
+
+    descriptors: int
+    available: int
+    used: int
+
+
+class Chain(NamedTuple):
+    """A request: buffers that the device reads, then buffers that it writes.
+
+    Attributes:
+        head: what the driver knows the chain by.
+    """
+
+    head: int
+    readable: list[memoryview]
+    writable: list[memoryview]
+
+
+class SplitRing:
+    """One queue.
+
+    Args:
+        memory: the guest's.
+        size: entries, a power of two.
+        addresses: where the tables are.
+        base: the index of the first entry that was not taken yet.
+        event_index: VIRTIO_F_EVENT_IDX was agreed on.
+        indirect: VIRTIO_F_INDIRECT_DESC was.
+
+    Attributes:
+        taken: the index of the next entry to take (vhost's last avail index).
+
+    Raises:
+        RemoteProtocolError: the size is none, or a table is not in memory or not aligned.
+    """
+
+    def __init__(
+        self,
+        memory: GuestMemory,
+        size: int,
+        addresses: Addresses,
+        base: int,
+        *,
+        event_index: bool,
+        indirect: bool,
+    ) -> None:
+        check_size(size)
+        for name, address, alignment in zip(addresses._fields, addresses, (16, 2, 4), strict=True):
+            if address % alignment:
+                raise RemoteProtocolError(f"the {name} of a queue are at {address:#x}, which is not aligned")
+        self._memory = memory
+        self._size = size
+        self._descriptors = memory.at_user(addresses.descriptors, DESCRIPTOR_SIZE * size).cast("Q")
+        self._available = memory.at_user(addresses.available, 4 + 2 * size + 2 * event_index).cast("H")
+        used = memory.at_user(addresses.used, 4 + 8 * size + 2 * event_index)
+        self._used_head = used[:4].cast("H")
+        self._used = used[4 : 4 + 8 * size].cast("I")
+        self._available_event = used[4 + 8 * size :].cast("H")
+        self._event_index = event_index
+        self._indirect = indirect
+        self.taken = base & _MASK
+        # A driver that goes on with a queue has seen what is there.
+        self._put = self._told = self._used_head[1]
+
+    def has_more(self) -> bool:
+        """Whether the driver has made something available that was not taken."""
+        return self._available[1] != self.taken
+
+    def take(self, most: int) -> list[Chain]:
+        """Take up to so many chains.
+
+        Raises:
+            RemoteProtocolError: the driver broke the rules.
+        """
+        available = self._available
+        count = (available[1] - self.taken) & _MASK
+        if not count:
+            return []
+        size = self._size
+        if count > size:
+            raise RemoteProtocolError(f"{count} entries are available in a queue of {size}")
+        fence()
+        taken, mask, chain = self.taken, size - 1, self._chain
+        chains = [chain(available[2 + (index & mask)]) for index in range(taken, taken + min(count, most))]
+        self.taken = (taken + len(chains)) & _MASK
+        return chains
+
+    def _chain(self, head: int) -> Chain:
+        """Read one chain; the buffers of any table, direct or indirect, are checked here."""
+        table, limit, position = self._descriptors, self._size, head
+        if head >= limit:
+            raise RemoteProtocolError(f"descriptor {head} is beyond a queue of {limit}")
+        word = table[2 * head + 1]
+        if word >> 32 & INDIRECT:
+            table = self._table(table[2 * head], word)
+            limit, position = len(table) // 2, 0
+            word = table[1]
+        view, readable, writable = self._memory.view, list[memoryview](), list[memoryview]()
+        for _ in range(limit):
+            address, length, flags = table[2 * position], word & 0xFFFFFFFF, word >> 32
+            if flags & INDIRECT or not length:
+                raise RemoteProtocolError(
+                    "an indirect table is within another" if flags & INDIRECT else "a buffer has no bytes"
+                )
+            try:
+                part = view(address, length)
+            except RemoteProtocolError:
+                parts = self._memory.views(address, length)
+                (writable if flags & WRITE else readable).extend(parts[:-1])
+                part = parts[-1]
+            if flags & WRITE:
+                writable.append(part)
+            elif writable:
+                raise RemoteProtocolError("a buffer to read comes after one to write")
+            else:
+                readable.append(part)
+            if not flags & NEXT:
+                return Chain(head, readable, writable)
+            position = word >> 48
+            if position >= limit:
+                raise RemoteProtocolError(f"descriptor {position} is beyond a table of {limit}")
+            word = table[2 * position + 1]
+        raise RemoteProtocolError("a chain of descriptors has no end")
+
+    def _table(self, address: int, word: int) -> memoryview:
+        """The indirect table that a descriptor names."""
+        length = word & 0xFFFFFFFF
+        if not self._indirect:
+            raise RemoteProtocolError("an indirect table was not agreed on")
+        if word >> 32 & NEXT:
+            raise RemoteProtocolError("an indirect table is followed by a descriptor")
+        if not length or length % DESCRIPTOR_SIZE or length > MAX_INDIRECT * DESCRIPTOR_SIZE:
+            raise RemoteProtocolError(f"an indirect table has {length} bytes")
+        return self._memory.view(address, length).cast("Q")
+
+    def put(self, done: Sequence[tuple[int, int]]) -> None:
+        """Hand chains back: the head of each, and how many bytes were written to it."""
+        used, put, mask = self._used, self._put, self._size - 1
+        for head, written in done:
+            place = 2 * (put & mask)
+            used[place] = head
+            used[place + 1] = written
+            put += 1
+        self._put = put & _MASK
+        fence()
+        self._used_head[1] = self._put
+
+    def must_call(self) -> bool:
+        """Whether the driver wants to hear of what was put since it was last asked."""
+        fence()
+        told, self._told = self._told, self._put
+        if told == self._put:
+            return False
+        if not self._event_index:
+            return not self._available[0] & _NO_INTERRUPT
+        event = self._available[2 + self._size]
+        return (self._put - event - 1) & _MASK < (self._put - told) & _MASK
+
+    def want_kicks(self) -> bool:
+        """Ask to be kicked; False where something has come meanwhile, for which there may be no kick."""
+        if self._event_index:
+            self._available_event[0] = self.taken
+        else:
+            self._used_head[0] = 0
+        fence()
+        return not self.has_more()
+
+    def refuse_kicks(self) -> None:
+        """Tell the driver that kicks are not needed; with event indexes it does not hear of anything new."""
+        if not self._event_index:
+            self._used_head[0] = _NO_NOTIFY
+
+
+def check_size(size: int) -> None:
+    """Refuse a queue's size.
+
+    Raises:
+        RemoteProtocolError: it is no power of two, or too large.
+    """
+    if not 0 < size <= MAX_SIZE or size & (size - 1):
+        raise RemoteProtocolError(f"a queue cannot have {size} entries")
