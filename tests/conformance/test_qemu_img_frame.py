@@ -37,7 +37,6 @@ pytestmark = pytest.mark.requires_tool("qemu-img")
         "map --start-offset=-1 a",
         "map --max=9E a",
         "snapshot",
-        "snapshot -f raw -l a",
         "snapshot -l -c x a",
         "resize",
         "resize a",

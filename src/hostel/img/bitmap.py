@@ -28,6 +28,18 @@ def add(node: BlockNode, name: str, granularity: int | None = None) -> None:
         driver.bitmap_add(name, granularity)
 
 
+def names(node: BlockNode) -> list[str]:
+    """The bitmaps of an image, also those that were not stored properly.
+
+    Raises:
+        UnsupportedFeature: the format keeps no bitmaps.
+    """
+    if not isinstance(node.driver, BitmapStore):
+        raise UnsupportedFeature(f"{node.format} images have no bitmaps")
+    with node.lock():
+        return [found.name for found in node.driver.bitmaps()]
+
+
 def remove(node: BlockNode, name: str) -> None:
     """Drop a bitmap, also one that was not stored properly.
 

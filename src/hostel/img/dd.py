@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from hostel.block import graph
@@ -53,8 +54,16 @@ def plan_target(filename: str, format: str, size: int) -> create.Plan:
     return create.Plan(filename, format, driver, graph.creation_options(driver), {"size": size})
 
 
-def dd(source: BlockNode, chosen: Range, target: create.Plan) -> None:
+def dd(
+    source: BlockNode, chosen: Range, target: create.Plan, report: Callable[[int, int], None] = lambda done, total: None
+) -> None:
     """Create the target and copy a range of the source into it; when that fails, it is taken away again.
+
+    Args:
+        source: open for reading.
+        chosen: what of it is copied.
+        target: from :func:`plan_target`.
+        report: told the bytes done and those in all.
 
     Raises:
         BlockError: with QEMU's whole text.
@@ -76,3 +85,4 @@ def dd(source: BlockNode, chosen: Range, target: create.Plan) -> None:
                 node.pwrite(start - chosen.start, buffer[:padded])
             except OSError as error:
                 raise failed("error while writing to output image file", error) from None
+            report(start + length - chosen.start, chosen.end - chosen.start)

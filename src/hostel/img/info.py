@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+import os
+from typing import Any, Final, NamedTuple
 
 from hostel.block import filename as names
 from hostel.block.driver import FormatInfo, SnapshotInfo
 from hostel.block.node import BlockNode
 from hostel.img.snapshot import snapshots
+from hostel.units import SECTOR
+
+_MAX_IOV: Final = 1024  # buffers of one request, as Linux has it
 
 
 class ImageInfo(NamedTuple):
@@ -17,6 +21,7 @@ class ImageInfo(NamedTuple):
         virtual_size: bytes that the guest sees.
         actual_size: bytes occupied on the host; None where that is unknown.
         backing: the backing file's name as recorded.
+        limits: QEMU's ``BlockLimitsInfo``; None where it was not asked for.
         full_backing: the same as seen from where we run; None where the image has no directory.
     """
 
@@ -29,6 +34,7 @@ class ImageInfo(NamedTuple):
     full_backing: str | None
     backing_format: str | None
     snapshots: list[SnapshotInfo]
+    limits: dict[str, int] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """QEMU's ``ImageInfo``; members in the order of its schema."""
@@ -44,6 +50,7 @@ class ImageInfo(NamedTuple):
             "backing-filename": self.backing,
             "full-backing-filename": self.full_backing,
             "backing-filename-format": self.backing_format,
+            "limits": self.limits,
             "snapshots": [_snapshot_json(snapshot) for snapshot in self.snapshots] or None,
             "format-specific": None,
         }
@@ -67,8 +74,8 @@ def _snapshot_json(snapshot: SnapshotInfo) -> dict[str, Any]:
     return found
 
 
-def info(node: BlockNode) -> ImageInfo:
-    """Describe an open image; its backing file is named, not opened."""
+def info(node: BlockNode, *, limits: bool = False) -> ImageInfo:
+    """Describe an open image, with ``limits`` those of requests as well; its backing file is named, not opened."""
     driver = node.driver
     backing = next((found for found in driver.references() if found.child == "backing"), None)
     return ImageInfo(
@@ -81,7 +88,23 @@ def info(node: BlockNode) -> ImageInfo:
         full_backing=names.resolve_backing(backing.filename, node.place) if backing else None,
         backing_format=backing.format if backing else None,
         snapshots=snapshots(node),
+        limits=_limits(node) if limits else None,
     )
+
+
+def _limits(node: BlockNode) -> dict[str, int]:
+    """What requests to a node must keep to, bytes; 512 where the driver of its file does not say."""
+    storage = node.storage
+    alignment = int(getattr(storage.driver if storage is not None else node.driver, "alignment", SECTOR))
+    found = {"request-alignment": alignment if node.format == "raw" else 1}
+    cluster = node.driver.info().cluster_size
+    if cluster is not None:
+        found |= {"discard-alignment": cluster, "write-zeroes-alignment": cluster}
+    return found | {
+        "max-iov": _MAX_IOV,
+        "min-mem-alignment": alignment,
+        "opt-mem-alignment": max(alignment, os.sysconf("SC_PAGESIZE")),
+    }
 
 
 def _allocated_length(node: BlockNode) -> int | None:

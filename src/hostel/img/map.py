@@ -25,6 +25,7 @@ class MapEntry(NamedTuple):
         data: it must be read.
         offset: where it lies in ``filename``; None where it has no place of its own.
         filename: the file that holds it.
+        compressed: it is stored compressed; not told where that was not asked for.
     """
 
     start: int
@@ -35,6 +36,7 @@ class MapEntry(NamedTuple):
     data: bool
     offset: int | None
     filename: str | None
+    compressed: bool = False
 
     @property
     def end(self) -> int:
@@ -43,7 +45,7 @@ class MapEntry(NamedTuple):
 
     def joins(self, following: MapEntry) -> bool:
         """Whether the next entry continues this one."""
-        return self[2:6] == following[2:6] and self.filename == following.filename and self._continues(following)
+        return self[2:6] == following[2:6] and self[7:] == following[7:] and self._continues(following)
 
     def _continues(self, following: MapEntry) -> bool:
         if self.offset is None or following.offset is None:
@@ -75,12 +77,19 @@ class _Layer:
         self.end = None if whole or file is None else file.length
 
 
-def map(node: BlockNode, start: int, end: int) -> Iterator[MapEntry]:
-    """The entries from ``start`` to ``end``, neighbours joined; nothing is read."""
+def map(node: BlockNode, start: int, end: int, *, compressed: bool = False) -> Iterator[MapEntry]:
+    """The entries from ``start`` to ``end``, neighbours joined; nothing is read.
+
+    Args:
+        node: what to map.
+        start: bytes from the start of the image.
+        end: likewise.
+        compressed: tell compressed clusters from others.
+    """
     if start >= end:
         return
     layers = {id(layer): _Layer(layer) for layer in node.chain()}
-    entries = _entries(block_status(node, start, end - start), layers)
+    entries = _entries(block_status(node, start, end - start), layers, int(Status.COMPRESSED) if compressed else 0)
     last = next(entries)
     for entry in entries:
         if last.joins(entry):
@@ -91,8 +100,8 @@ def map(node: BlockNode, start: int, end: int) -> Iterator[MapEntry]:
     yield last
 
 
-def _entries(extents: Iterator[ChainExtent], layers: Mapping[int, _Layer]) -> Iterator[MapEntry]:
-    """What a chain's extents are on a map."""
+def _entries(extents: Iterator[ChainExtent], layers: Mapping[int, _Layer], told: int) -> Iterator[MapEntry]:
+    """What a chain's extents are on a map; ``told`` is the flag of compressed ones, or 0."""
     for offset, length, status, node, depth, host in extents:
         layer = layers[id(node)]
         present, zero, data = _FLAGS[status & 7]
@@ -105,4 +114,4 @@ def _entries(extents: Iterator[ChainExtent], layers: Mapping[int, _Layer]) -> It
             inside = layer.end - host
             yield MapEntry(offset, inside, depth, present, zero, data, host, filename)
             offset, length, host, zero, data = offset + inside, length - inside, layer.end, True, False
-        yield MapEntry(offset, length, depth, present, zero, data, host, filename)
+        yield MapEntry(offset, length, depth, present, zero, data, host, filename, bool(status & told))

@@ -15,10 +15,10 @@ from typing import Final, NamedTuple
 from hostel.block import filename as names
 from hostel.block import registry
 from hostel.block.chain import ChainExtent, block_status, paired
-from hostel.block.driver import BackingStore
+from hostel.block.driver import BackingStore, Compressing
 from hostel.block.extent import Status
 from hostel.block.node import BlockNode
-from hostel.errors import BlockError
+from hostel.errors import BlockError, UnsupportedFeature
 from hostel.img.segments import rounded_length
 from hostel.img.target import failed
 from hostel.img.team import Team
@@ -90,19 +90,30 @@ def change_backing(node: BlockNode, filename: str | None, format: str | None) ->
         raise BlockError(message, errno=code, hint=hint) from None
 
 
-def rebase(node: BlockNode, new: BlockNode | None, *, progress: Progress | None = None) -> None:
+def check_compression(node: BlockNode) -> None:
+    """Refuse to compress into a format that cannot hold it.
+
+    Raises:
+        UnsupportedFeature: with QEMU's text.
+    """
+    if not isinstance(node.driver, Compressing):
+        raise UnsupportedFeature("Compression not supported for this file format")
+
+
+def rebase(node: BlockNode, new: BlockNode | None, *, compress: bool = False, progress: Progress | None = None) -> None:
     """Copy into an overlay what it reads from its backing node and would not read from ``new``, and sync it.
 
     Args:
         node: the overlay, open for writing, on its old backing node.
         new: what it will stand on, open; it may be a node of the overlay's own chain. None for nothing.
+        compress: store what is copied compressed, where that makes it smaller.
         progress: called with the bytes done and those in all.
 
     Raises:
         BlockError: with QEMU's text; the overlay's content has not changed.
     """
     if new is not node.backing:
-        _Rebase(node, new).run(progress)
+        _Rebase(node, new, compress=compress).run(progress)
     try:
         node.flush()
     except OSError as error:
@@ -128,8 +139,11 @@ class _Part(NamedTuple):
 class _Rebase:
     """Copies differences, cluster by cluster: a thread reads and compares ahead of the caller's, which writes."""
 
-    def __init__(self, node: BlockNode, new: BlockNode | None) -> None:
+    def __init__(self, node: BlockNode, new: BlockNode | None, *, compress: bool) -> None:
         self._node = node
+        driver = node.driver
+        self._compressing = driver if compress and isinstance(driver, Compressing) else None
+        self._compress = self._compressing.compressor() if self._compressing is not None else None
         self._old = node.backing
         self._new = new
         self._size = rounded_length(node)
@@ -225,8 +239,25 @@ class _Rebase:
         end = -(-end // self._cluster) * self._cluster
         data = max(0, min(end - offset, len(view)))
         if data:
-            self._node.pwrite(offset, view[:data])
+            self._write_data(offset, view[:data])
         self._write_zeroes(offset + data, len(view) - data)
+
+    def _write_data(self, offset: int, view: memoryview) -> None:
+        if self._compressing is None or self._compress is None:
+            self._node.pwrite(offset, view)
+            return
+        for start in range(0, len(view), self._cluster):
+            part = view[start : start + self._cluster]
+            # Beyond the end of the image, where the last cluster may go on, are zeroes. Of a cluster with subclusters
+            # of its own only the others may be written.
+            at, end = offset + start, offset + start + len(part)
+            whole = not at % self._cluster and (len(part) == self._cluster or end == self._size)
+            payload = self._compress(bytes(part).ljust(self._cluster, b"\0")) if whole else None
+            if payload is None:
+                self._node.pwrite(offset + start, part)
+            else:
+                with self._node.lock():
+                    self._compressing.pwrite_compressed(offset + start, payload)
 
     def _write_zeroes(self, offset: int, length: int) -> None:
         """Zero a range in the overlay itself.

@@ -293,6 +293,11 @@ class FileDriver(BlockDriver):
             self._sync_error = OSError(error.errno, error.strerror, self._path)
             raise self._sync_error from None
 
+    @property
+    def alignment(self) -> int:
+        """Bytes that requests to the file are aligned to: 1, but for direct input and output."""
+        return self._direct_file().alignment if self.is_direct else 1
+
     def extents(self, offset: int, length: int) -> Iterator[Extent]:
         """Data and holes, as the file system knows them."""
         end = offset + length

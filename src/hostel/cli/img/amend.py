@@ -6,6 +6,7 @@ from typing import Final
 
 from hostel.block.options import given_options
 from hostel.cli.img.arguments import (
+    FORMAT,
     IMAGE_OPTS,
     OBJECT,
     OPTIONS,
@@ -30,8 +31,8 @@ COMMAND: Final = Command(
         IMAGE_OPTS,
         PROGRESS,
         QUIET,
-        Flag("format", "f", value="fmt"),
-        Flag("cache", "t", value="cache"),
+        FORMAT,
+        Flag("cache", "t", value="cache", newer=("cache",)),
         Flag("force", long="force"),
         OPTIONS,
     ),
@@ -44,7 +45,7 @@ def run(arguments: Arguments, output: Output) -> int:
     options = arguments.options()
     if options is None:
         raise UsageError("Must specify options (-o)")
-    with Progress(output, shown=arguments.has("progress") and not output.quiet, step=1.0) as progress:
+    with Progress(output, arguments, step=1.0) as progress:
         format = arguments.get("format")
         if format is not None and asks_for_help(options):
             _print_options(output, format)

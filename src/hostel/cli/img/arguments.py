@@ -14,7 +14,15 @@ from hostel.errors import HostelError, UsageError
 
 
 class HelpAsked(HostelError):
-    """``-h`` or ``--help`` was met: what follows it is not looked at."""
+    """``-h`` or ``--help`` was met: what follows it is not looked at.
+
+    Attributes:
+        command: of which it was asked; None before there was one.
+    """
+
+    def __init__(self, command: Command | None = None) -> None:
+        super().__init__("help")
+        self.command = command
 
 
 class Failure(HostelError):
@@ -40,6 +48,9 @@ class Flag(NamedTuple):
         long: its long name without dashes, or nothing.
         value: what ``--help`` calls its value; nothing where it takes none.
         check: looks at the value as soon as it is read, and raises.
+        newer: other names, which QEMU has given it after 7.2: one letter is a short one. An abbreviation stands for one
+            of these only where it stands for none of 7.2's names.
+        optional: the value may be left out, and is part of the word (``--progress=json``) where it is there.
     """
 
     name: str
@@ -47,21 +58,30 @@ class Flag(NamedTuple):
     long: str = ""
     value: str = ""
     check: Callable[[str], object] | None = None
+    newer: tuple[str, ...] = ()
+    optional: bool = False
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All its names, short ones first."""
+        names = dict.fromkeys(name for name in (self.short, self.long, *self.newer) if name)
+        return tuple(sorted(names, key=lambda name: len(name) > 1))
 
     def synopsis(self) -> str:
         """How ``--help`` shows it."""
         if self.short:
-            return f"[-{self.short} {self.value}]" if self.value else f"[-{self.short}]"
-        return f"[--{self.long}={self.value}]" if self.value else f"[--{self.long}]"
+            return f"[-{self.short} {self.value}]" if self.value and not self.optional else f"[-{self.short}]"
+        name = self.long or self.newer[-1]
+        return f"[--{name}={self.value}]" if self.value else f"[--{name}]"
 
 
 HELP: Final = Flag("help", "h", "help")
 OBJECT: Final = Flag("object", long="object", value="objectdef")
+FORMAT: Final = Flag("format", "f", value="fmt", newer=("format",))
 IMAGE_OPTS: Final = Flag("image-opts", long="image-opts")
 FORCE_SHARE: Final = Flag("force-share", "U", "force-share")
 OUTPUT: Final = Flag("output", long="output", value="ofmt")
-QUIET: Final = Flag("quiet", "q")
-PROGRESS: Final = Flag("progress", "p")
+QUIET: Final = Flag("quiet", "q", newer=("quiet",))
 
 
 class Arguments:
@@ -136,7 +156,10 @@ class Command(NamedTuple):
             UsageError: an unknown option, or a value that is missing.
             HelpAsked: help was asked for.
         """
-        given, rest = parse((HELP, *self.flags), words)
+        try:
+            given, rest = parse((HELP, *self.flags), words)
+        except HelpAsked:
+            raise HelpAsked(self) from None
         return Arguments(given, rest)
 
 
@@ -172,19 +195,21 @@ def parse(
 
 def _long(flags: Sequence[Flag], word: str, stream: Iterator[str]) -> Iterator[tuple[Flag, str]]:
     name, equals, value = word[2:].partition("=")
-    exact = [flag for flag in flags if flag.long == name]
-    found = exact or [flag for flag in flags if flag.long.startswith(name)]
+    found = [flag for flag in flags if len(name) > 1 and name in flag.names]
+    found = found or [flag for flag in flags if flag.long and flag.long.startswith(name)]
+    found = found or [flag for flag in flags if any(len(each) > 1 and each.startswith(name) for each in flag.newer)]
     if len(found) != 1 or (equals and not found[0].value):
         raise UsageError(f"unrecognized option '{word}'")
-    yield found[0], value if equals or not found[0].value else _next(word, stream)
+    takes = found[0].value and not found[0].optional
+    yield found[0], value if equals or not takes else _next(word, stream)
 
 
 def _bundle(flags: Sequence[Flag], word: str, stream: Iterator[str]) -> Iterator[tuple[Flag, str]]:
     for index, letter in enumerate(word[1:], 2):
-        flag = next((flag for flag in flags if flag.short == letter), None)
+        flag = next((flag for flag in flags if letter in (flag.short, *flag.newer)), None)
         if flag is None:
             raise UsageError(f"unrecognized option '{word}'")
-        if flag.value:
+        if flag.value and not flag.optional:
             yield flag, word[index:] or _next(word, stream)
             return
         yield flag, ""
@@ -208,7 +233,17 @@ def check_option_list(text: str) -> None:
         raise Failure(f"Invalid option list: {text}")
 
 
-OPTIONS: Final = Flag("options", "o", value="options", check=check_option_list)
+OPTIONS: Final = Flag("options", "o", value="options", check=check_option_list, newer=("options",))
+
+
+def _check_progress(value: str) -> None:
+    if value not in ("", "json", "plain"):
+        raise Failure("--progress must be used with json or plain as argument, or without one.")
+
+
+PROGRESS: Final = Flag(
+    "progress", "p", value="[=json|plain]", check=_check_progress, newer=("progress",), optional=True
+)
 
 
 def asks_for_help(options: str | None) -> bool:

@@ -6,7 +6,7 @@ from typing import Final
 
 from hostel.block.driver import CACHE_MODES
 from hostel.block.options import Kind, Option, OptionError
-from hostel.cli.img.arguments import FORCE_SHARE, IMAGE_OPTS, QUIET, Arguments, Command, Failure, Flag, size
+from hostel.cli.img.arguments import FORCE_SHARE, FORMAT, IMAGE_OPTS, QUIET, Arguments, Command, Failure, Flag, size
 from hostel.cli.img.opening import open_image
 from hostel.cli.img.output import Output
 from hostel.errors import UsageError
@@ -68,20 +68,20 @@ def _check_cache(text: str) -> None:
 COMMAND: Final = Command(
     "bench",
     (
-        Flag("count", "c", value="count", check=_count),
-        Flag("depth", "d", value="depth", check=_depth),
-        Flag("format", "f", value="fmt"),
+        Flag("count", "c", value="count", check=_count, newer=("count",)),
+        Flag("depth", "d", value="depth", check=_depth, newer=("depth",)),
+        FORMAT,
         Flag("flush-interval", long="flush-interval", value="flush_interval", check=_flush_interval),
-        Flag("aio", "i", value="aio", check=_check_aio),
-        Flag("native", "n"),
+        Flag("aio", "i", value="aio", check=_check_aio, newer=("aio",)),
+        Flag("native", "n", newer=("native",)),
         Flag("no-drain", long="no-drain"),
-        Flag("offset", "o", value="offset", check=_offset),
+        Flag("offset", "o", value="offset", check=_offset, newer=("offset",)),
         Flag("pattern", long="pattern", value="pattern", check=_fill),
         QUIET,
-        Flag("length", "s", value="buffer_size", check=_length),
-        Flag("step", "S", value="step_size", check=_step),
-        Flag("cache", "t", value="cache", check=_check_cache),
-        Flag("write", "w"),
+        Flag("length", "s", value="buffer_size", check=_length, newer=("buffer-size",)),
+        Flag("step", "S", value="step_size", check=_step, newer=("step-size",)),
+        Flag("cache", "t", value="cache", check=_check_cache, newer=("cache",)),
+        Flag("write", "w", newer=("write",)),
         FORCE_SHARE,
         IMAGE_OPTS,
     ),

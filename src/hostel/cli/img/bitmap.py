@@ -6,12 +6,13 @@ from contextlib import ExitStack
 from typing import Final
 
 from hostel.block.node import BlockNode
-from hostel.cli.img.arguments import IMAGE_OPTS, OBJECT, Arguments, Command, Failure, Flag, size
+from hostel.cli.img.arguments import FORMAT, IMAGE_OPTS, OBJECT, Arguments, Command, Failure, Flag, size
 from hostel.cli.img.opening import open_image
 from hostel.cli.img.output import Output
 from hostel.img import bitmap
 
 _ACTIONS: Final = ("add", "remove", "clear", "enable", "disable", "merge")
+_REMOVE_ALL: Final = "remove-all"
 
 
 def _granularity(text: str) -> int:
@@ -23,12 +24,13 @@ COMMAND: Final = Command(
     (
         Flag("merge", long="merge", value="bitmap"),
         *(Flag(name, long=name) for name in _ACTIONS if name != "merge"),
+        Flag(_REMOVE_ALL, newer=(_REMOVE_ALL,)),
         Flag("source-file", "b", "source-file", "filename"),
         Flag("source-format", "F", "source-format", "fmt"),
         Flag("granularity", "g", "granularity", "granularity", _granularity),
         OBJECT,
         IMAGE_OPTS,
-        Flag("format", "f", value="fmt"),
+        FORMAT,
     ),
     "filename bitmap",
 )
@@ -36,6 +38,8 @@ COMMAND: Final = Command(
 
 def run(arguments: Arguments, output: Output) -> int:
     """Change one bitmap of an image: every action that was asked for, in order, until one fails."""
+    if arguments.has(_REMOVE_ALL):
+        return _remove_all(arguments, output)
     _check(arguments)
     filename, name = arguments.operands
     granularity = _granularity(arguments.get("granularity") or "0") or None
@@ -61,6 +65,25 @@ def run(arguments: Arguments, output: Output) -> int:
                 # What was done before it stays done.
                 output.failed(error, f"Operation {action} on bitmap {name} failed: ")
                 return 1
+    return 0
+
+
+def _remove_all(arguments: Arguments, output: Output) -> int:
+    """Drop every bitmap; no other action goes with it, and no bitmap is named."""
+    if any(map(arguments.has, (*_ACTIONS, "granularity", "source-file", "source-format"))):
+        raise Failure("--remove-all cannot be combined with other actions")
+    if len(arguments.operands) != 1:
+        raise Failure("Expecting one image file name")
+    with open_image(
+        output,
+        arguments.operands[0],
+        arguments.get("format"),
+        image_opts=arguments.has("image-opts"),
+        read_only=False,
+        no_backing=True,
+    ) as node:
+        for name in bitmap.names(node):
+            bitmap.remove(node, name)
     return 0
 
 

@@ -35,7 +35,7 @@ COMMAND: Final = Command(
         Flag("format", "f", "format", "fmt"),
         OUTPUT,
         Flag("repair", "r", "repair", "leaks|all", check=_check_repair),
-        Flag("cache", "T", value="src_cache"),
+        Flag("cache", "T", value="src_cache", newer=("cache",)),
         FORCE_SHARE,
     ),
     "filename",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 from typing import Final
 
-from hostel.cli.img.arguments import IMAGE_OPTS, OBJECT, PROGRESS, QUIET, Arguments, Command, Flag, size
+from hostel.cli.img.arguments import FORMAT, IMAGE_OPTS, OBJECT, PROGRESS, QUIET, Arguments, Command, Flag, size
 from hostel.cli.img.opening import cache_mode, open_image
 from hostel.cli.img.output import Output
 from hostel.cli.img.progress import Progress
@@ -23,11 +23,11 @@ COMMAND: Final = Command(
         OBJECT,
         QUIET,
         IMAGE_OPTS,
-        Flag("format", "f", value="fmt"),
-        Flag("cache", "t", value="cache"),
-        Flag("base", "b", value="base"),
-        Flag("rate", "r", value="rate_limit", check=_rate),
-        Flag("drop", "d"),
+        FORMAT,
+        Flag("cache", "t", value="cache", newer=("cache",)),
+        Flag("base", "b", value="base", newer=("base",)),
+        Flag("rate", "r", value="rate_limit", check=_rate, newer=("rate-limit",)),
+        Flag("drop", "d", newer=("drop",)),
         PROGRESS,
     ),
     "filename",
@@ -46,7 +46,6 @@ def run(arguments: Arguments, output: Output) -> int:
     ) as node:
         depth = commit.find_base(node, base)
         found = node.format
-    shown = arguments.has("progress") and not output.quiet
     with ExitStack() as stack:
         node = open_image(
             output,
@@ -58,14 +57,14 @@ def run(arguments: Arguments, output: Output) -> int:
             cache=cache,
         )
         stack.enter_context(node)
-        progress = stack.enter_context(Progress(output, shown=shown, step=1.0))
+        progress = stack.enter_context(Progress(output, arguments, step=1.0))
         progress.percent(0)
         commit.commit(
             node,
             depth,
             rate=_rate(arguments.get("rate") or "0"),
             empty=base is None and not arguments.has("drop"),
-            feedback=Feedback(progress.report, shown),
+            feedback=Feedback(progress.report, progress.shown),
         )
         progress.percent(100)
     output.note("Image committed.")

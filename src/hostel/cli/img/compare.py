@@ -33,12 +33,12 @@ COMMAND: Final = Command(
     (
         OBJECT,
         IMAGE_OPTS,
-        Flag("format", "f", value="fmt"),
-        Flag("second-format", "F", value="fmt"),
-        Flag("source-cache", "T", value="src_cache"),
+        Flag("format", "f", value="fmt", newer=("a-format",)),
+        Flag("second-format", "F", value="fmt", newer=("b-format",)),
+        Flag("source-cache", "T", value="src_cache", newer=("cache",)),
         PROGRESS,
         QUIET,
-        Flag("strict", "s"),
+        Flag("strict", "s", newer=("strict",)),
         FORCE_SHARE,
     ),
     "filename1 filename2",
@@ -49,9 +49,8 @@ def run(arguments: Arguments, output: Output) -> int:
     """Compare two images."""
     if len(arguments.operands) != 2:
         raise UsageError("Expecting two image file names")
-    shown = arguments.has("progress") and not output.quiet
     with ExitStack() as stack:
-        progress = stack.enter_context(Progress(output, shown=shown, step=2.0))
+        progress = stack.enter_context(Progress(output, arguments, step=2.0))
         try:
             first, second = (
                 stack.enter_context(_open(arguments, output, name, arguments.get(format)))

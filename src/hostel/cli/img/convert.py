@@ -73,23 +73,23 @@ COMMAND: Final = Command(
         Flag("skip-broken-bitmaps", long="skip-broken-bitmaps"),
         Flag("salvage", long="salvage"),
         Flag("target-is-zero", long="target-is-zero"),
-        Flag("compress", "c"),
+        Flag("compress", "c", newer=("compress",)),
         PROGRESS,
         QUIET,
-        Flag("no-create", "n"),
-        Flag("format", "f", value="fmt"),
-        Flag("cache", "t", value="cache"),
-        Flag("source-cache", "T", value="src_cache"),
-        Flag("target-format", "O", value="output_fmt"),
-        Flag("backing", "B", value="backing_file"),
-        Flag("backing-format", "F", value="backing_fmt"),
-        OPTIONS,
+        Flag("no-create", "n", newer=("no-create",)),
+        Flag("format", "f", value="fmt", newer=("source-format",)),
+        Flag("cache", "t", value="cache", newer=("target-cache",)),
+        Flag("source-cache", "T", value="src_cache", newer=("source-cache",)),
+        Flag("target-format", "O", value="output_fmt", newer=("target-format",)),
+        Flag("backing", "B", value="backing_file", newer=("b", "backing")),
+        Flag("backing-format", "F", value="backing_fmt", newer=("backing-format",)),
+        OPTIONS._replace(newer=("target-format-options",)),
         LOAD,
-        Flag("sparse", "S", value="sparse_size", check=_min_sparse),
-        Flag("rate", "r", value="rate_limit", check=_rate),
-        Flag("coroutines", "m", value="num_coroutines", check=_coroutines),
-        Flag("out-of-order", "W"),
-        Flag("offload", "C"),
+        Flag("sparse", "S", value="sparse_size", check=_min_sparse, newer=("sparse-size",)),
+        Flag("rate", "r", value="rate_limit", check=_rate, newer=("rate-limit",)),
+        Flag("coroutines", "m", value="num_coroutines", check=_coroutines, newer=("parallel",)),
+        Flag("out-of-order", "W", newer=("oob-writes",)),
+        Flag("offload", "C", newer=("copy-range-offloading",)),
     ),
     "filename [filename2 [...]] output_filename",
 )
@@ -112,12 +112,11 @@ def run(arguments: Arguments, output: Output) -> int:
         raise Failure("Must specify image file name")
     source_cache = cache_mode(arguments, "source-cache", "writeback", "source cache option")
     target_cache = cache_mode(arguments, "cache", "unsafe", "cache option")
-    shown = arguments.has("progress") and not output.quiet
     with ExitStack() as stack:
-        progress = stack.enter_context(Progress(output, shown=shown, step=1.0))
+        progress = stack.enter_context(Progress(output, arguments, step=1.0))
         progress.percent(0)
         # As in QEMU, salvaging tells of metadata once while the data is counted, and again while it is copied.
-        count_data = shown or arguments.has("salvage")
+        count_data = progress.shown or arguments.has("salvage")
         feedback = Feedback(progress.report, count_data, None if output.quiet else output.warning)
         sources = [stack.enter_context(_source(arguments, output, name, source_cache)) for name in source_names]
         _load_snapshot(arguments, sources)

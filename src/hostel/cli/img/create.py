@@ -6,6 +6,7 @@ from typing import Final
 
 from hostel.block.options import given_options
 from hostel.cli.img.arguments import (
+    FORMAT,
     OBJECT,
     OPTIONS,
     QUIET,
@@ -25,10 +26,10 @@ COMMAND: Final = Command(
     (
         OBJECT,
         QUIET,
-        Flag("format", "f", value="fmt"),
-        Flag("backing", "b", value="backing_file"),
-        Flag("backing-format", "F", value="backing_fmt"),
-        Flag("unsafe", "u"),
+        FORMAT,
+        Flag("backing", "b", value="backing_file", newer=("backing",)),
+        Flag("backing-format", "F", value="backing_fmt", newer=("B", "backing-format")),
+        Flag("unsafe", "u", newer=("backing-unsafe",)),
         OPTIONS,
     ),
     "filename [size]",

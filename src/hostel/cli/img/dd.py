@@ -5,9 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from hostel.cli.img.arguments import FORCE_SHARE, IMAGE_OPTS, OBJECT, Arguments, Command, Failure, Flag, size
+from hostel.cli.img.arguments import (
+    FORCE_SHARE,
+    FORMAT,
+    IMAGE_OPTS,
+    OBJECT,
+    PROGRESS,
+    Arguments,
+    Command,
+    Failure,
+    Flag,
+    size,
+)
 from hostel.cli.img.opening import open_image
 from hostel.cli.img.output import Output
+from hostel.cli.img.progress import Progress
 from hostel.img import dd
 from hostel.img.segments import rounded_length
 
@@ -20,9 +32,10 @@ COMMAND: Final = Command(
     (
         IMAGE_OPTS,
         FORCE_SHARE,
-        Flag("format", "f", value="fmt"),
-        Flag("target-format", "O", value="output_fmt"),
+        FORMAT,
+        Flag("target-format", "O", value="output_fmt", newer=("output-format",)),
         OBJECT,
+        PROGRESS,
     ),
     "[bs=block_size] [count=blocks] [skip=blocks] if=input of=output",
 )
@@ -41,7 +54,7 @@ def run(arguments: Arguments, output: Output) -> int:
         image_opts=arguments.has("image-opts"),
         force_share=arguments.has("force-share"),
     )
-    with source:
+    with source, Progress(output, arguments, step=1.0) as progress:
         count = given.get("count")
         chosen = dd.select(
             rounded_length(source),
@@ -50,7 +63,7 @@ def run(arguments: Arguments, output: Output) -> int:
             int(given.get("skip", 0)),
         )
         plan = dd.plan_target(target_name, arguments.get("target-format") or "raw", chosen.end - chosen.start)
-        dd.dd(source, chosen, plan)
+        dd.dd(source, chosen, plan, progress.report)
         if chosen.beyond:
             output.error(f"{name}: cannot skip to specified offset")
     return 0

@@ -6,7 +6,7 @@ from typing import Final
 
 from hostel.block.driver import SnapshotInfo
 from hostel.cli.img.arguments import FORCE_SHARE, IMAGE_OPTS, OBJECT, OUTPUT, Arguments, Command, Failure, Flag
-from hostel.cli.img.opening import open_image
+from hostel.cli.img.opening import cache_mode, open_image
 from hostel.cli.img.output import Output, dump
 from hostel.codec.qobject import pretty_json
 from hostel.img.info import ImageInfo, info
@@ -21,6 +21,8 @@ COMMAND: Final = Command(
         OUTPUT,
         Flag("backing-chain", long="backing-chain"),
         FORCE_SHARE,
+        Flag("cache", value="cache", newer=("t", "cache")),
+        Flag("limits", newer=("limits",)),
     ),
     "filename",
 )
@@ -59,8 +61,9 @@ def collect(arguments: Arguments, output: Output, name: str, *, chain: bool) -> 
             no_backing=True,
             no_io=True,
             force_share=arguments.has("force-share"),
+            cache=cache_mode(arguments, "cache", "writeback", "cache option"),
         ) as node:
-            image = info(node)
+            image = info(node, limits=arguments.has("limits"))
         found.append(image)
         following, format = (image.full_backing, image.backing_format) if chain else (None, None)
     return found
@@ -93,6 +96,8 @@ def describe(image: ImageInfo) -> str:
     text = "\n".join(lines) + "\n"
     if image.details.specific is not None:
         text += "Format specific information:\n" + dump(image.details.specific, 1)
+    if image.limits is not None:
+        text += "Block limits:\n" + dump(image.limits, 1)
     return text
 
 

@@ -7,12 +7,12 @@ import sys
 from typing import Any, Final
 
 from hostel.block import notice
-from hostel.cli.img.arguments import HELP, Failure, Flag, HelpAsked, parse
+from hostel.cli.img.arguments import HELP, Command, Failure, Flag, HelpAsked, parse
 from hostel.cli.img.output import Output
+from hostel.cli.img.release import QEMU_VERSION, release
 from hostel.errors import BlockError, HostelError, UsageError
 
-# The version whose options, output and exit codes these are.
-QEMU_VERSION: Final = "7.2.22"
+__all__ = ["QEMU_VERSION", "main", "usage", "version"]
 
 # Each module has COMMAND, its arguments.Command, and run(arguments, output), which returns the exit code.
 COMMANDS: Final = {
@@ -64,8 +64,8 @@ def main(words: list[str], prog: str) -> int:
     try:
         with notice.listening(output.diagnostic):
             return _main(words, output)
-    except HelpAsked:
-        output.text(usage())
+    except HelpAsked as asked:
+        output.text(usage() if asked.command is None else command_help(asked.command))
         return 0
     except VersionAsked:
         output.text(version())
@@ -111,7 +111,14 @@ def version() -> str:
     """What ``--version`` prints: the first number is the QEMU release that this tool stands in for."""
     from hostel import __version__
 
-    return f"qemu-img version {QEMU_VERSION} (Hostel {__version__})\n"
+    return f"qemu-img version {release()} (Hostel {__version__})\n"
+
+
+def command_help(command: Command) -> str:
+    """What ``--help`` of a command prints."""
+    from hostel.cli.img.help import command_help
+
+    return command_help(command)
 
 
 def usage() -> str:

@@ -17,6 +17,7 @@ from hostel.cli.img.arguments import (
 )
 from hostel.cli.img.opening import open_image
 from hostel.cli.img.output import Output, reason
+from hostel.cli.img.release import is_from
 from hostel.img.map import MapEntry, map
 
 COMMAND: Final = Command(
@@ -50,15 +51,16 @@ def run(arguments: Arguments, output: Output) -> int:
         end = node.length
         if limit is not None:
             end = min(end, start + size("max length", limit))
-        entries = map(node, start, end)
+        tells = json and is_from(8, 2)
+        entries = map(node, start, end, compressed=tells)
         try:
             if json:
                 # An image without a byte in the range is one empty entry.
                 nothing = MapEntry(start, 0, 0, False, False, False, None, None)
                 first = next(entries, nothing)
-                output.text("[" + _json(first))
+                output.text("[" + _json(first, tells))
                 for entry in entries:
-                    output.text(",\n" + _json(entry))
+                    output.text(",\n" + _json(entry, tells))
                 output.text("]\n")
             else:
                 output.line(f"{'Offset':<16}{'Length':<16}{'Mapped to':<16}File")
@@ -69,12 +71,13 @@ def run(arguments: Arguments, output: Output) -> int:
     return 0
 
 
-def _json(entry: MapEntry) -> str:
-    start, length, depth, present, zero, data, offset, _ = entry
+def _json(entry: MapEntry, tells: bool) -> str:
+    start, length, depth, present, zero, data, offset, _, compressed = entry
+    shown = f', "compressed": {_bool(compressed)}' if tells else ""
     place = "" if offset is None else f', "offset": {offset}'
     return (
         f'{{ "start": {start}, "length": {length}, "depth": {depth}, "present": {_bool(present)}, '
-        f'"zero": {_bool(zero)}, "data": {_bool(data)}{place}}}'
+        f'"zero": {_bool(zero)}, "data": {_bool(data)}{shown}{place}}}'
     )
 
 

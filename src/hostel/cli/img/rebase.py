@@ -11,6 +11,7 @@ from hostel.block.driver import Cache
 from hostel.block.node import BlockNode
 from hostel.cli.img.arguments import (
     FORCE_SHARE,
+    FORMAT,
     IMAGE_OPTS,
     OBJECT,
     PROGRESS,
@@ -32,13 +33,14 @@ COMMAND: Final = Command(
         IMAGE_OPTS,
         FORCE_SHARE,
         QUIET,
-        Flag("format", "f", value="fmt"),
-        Flag("cache", "t", value="cache"),
-        Flag("source-cache", "T", value="src_cache"),
+        FORMAT,
+        Flag("cache", "t", value="cache", newer=("cache",)),
+        Flag("source-cache", "T", value="src_cache", newer=("backing-cache",)),
         PROGRESS,
-        Flag("unsafe", "u"),
-        Flag("backing", "b", value="backing_file"),
-        Flag("backing-format", "F", value="backing_fmt"),
+        Flag("compress", "c", newer=("compress",)),
+        Flag("unsafe", "u", newer=("backing-unsafe",)),
+        Flag("backing", "b", value="backing_file", newer=("backing",)),
+        Flag("backing-format", "F", value="backing_fmt", newer=("B", "backing-format")),
     ),
     "filename",
 )
@@ -51,9 +53,8 @@ def run(arguments: Arguments, output: Output) -> int:
     backing, format = arguments.get("backing"), arguments.get("backing-format")
     if not unsafe and backing is None:
         raise UsageError("Must specify backing file (-b) or use unsafe mode (-u)")
-    shown = arguments.has("progress") and not output.quiet
     with ExitStack() as stack:
-        progress = stack.enter_context(Progress(output, shown=shown, step=2.0))
+        progress = stack.enter_context(Progress(output, arguments, step=2.0))
         progress.percent(0)
         cache = cache_mode(arguments, "cache", "writeback", "cache option")
         source_cache = cache_mode(arguments, "source-cache", "writeback", "source cache option")
@@ -67,6 +68,8 @@ def run(arguments: Arguments, output: Output) -> int:
             cache=cache,
         )
         stack.enter_context(node)
+        if arguments.has("compress"):
+            rebase.check_compression(node)
         if format is not None:
             rebase.check_format(format)
         if not unsafe:
@@ -74,7 +77,7 @@ def run(arguments: Arguments, output: Output) -> int:
             if new is not None and not any(layer is new for layer in node.chain()):
                 stack.enter_context(new)
             rebase.check_change(node, backing, format)
-            rebase.rebase(node, new, progress=progress.report)
+            rebase.rebase(node, new, compress=arguments.has("compress"), progress=progress.report)
         rebase.change_backing(node, backing or None, format)
         progress.percent(100)
     return 0

@@ -7,7 +7,7 @@ from typing import Final
 
 from hostel.block.driver import Preallocation
 from hostel.block.options import Kind, Option
-from hostel.cli.img.arguments import IMAGE_OPTS, OBJECT, QUIET, Arguments, Command, Failure, Flag
+from hostel.cli.img.arguments import FORMAT, IMAGE_OPTS, OBJECT, QUIET, Arguments, Command, Failure, Flag
 from hostel.cli.img.opening import open_image
 from hostel.cli.img.output import Output
 from hostel.errors import UsageError
@@ -21,11 +21,13 @@ def _check_preallocation(text: str) -> None:
 
 
 class _Resize(Command):
-    """The size is the last word whatever it looks like: ``-1G`` is no option."""
+    """The size is the last word whatever it looks like: ``-1G`` is no option. As of 10.1, a long option may follow."""
 
     def parse(self, words: Sequence[str]) -> Arguments:
-        if len(words) < 2:
+        if len(words) < 2 and words not in (["-h"], ["--help"]):
             raise UsageError("Not enough arguments")
+        if words[-1] == "-h" or (words[-1].startswith("--") and words[-1] != "--"):
+            return super().parse(words)
         arguments = super().parse(words[:-1])
         return Arguments(arguments.given, (*arguments.operands, words[-1]))
 
@@ -35,7 +37,7 @@ COMMAND: Final = _Resize(
     (
         OBJECT,
         IMAGE_OPTS,
-        Flag("format", "f", value="fmt"),
+        FORMAT,
         Flag("preallocation", long="preallocation", value="prealloc", check=_check_preallocation),
         QUIET,
         Flag("shrink", long="shrink"),

@@ -8,7 +8,7 @@ from typing import Final
 
 from hostel.block.node import BlockNode
 from hostel.block.options import split_options
-from hostel.cli.img.arguments import FORCE_SHARE, IMAGE_OPTS, OBJECT, QUIET, Arguments, Command, Failure, Flag
+from hostel.cli.img.arguments import FORCE_SHARE, FORMAT, IMAGE_OPTS, OBJECT, QUIET, Arguments, Command, Failure, Flag
 from hostel.cli.img.info import snapshot_table
 from hostel.cli.img.opening import open_image
 from hostel.cli.img.output import Output, reason
@@ -25,19 +25,20 @@ def _check_load(text: str) -> None:
 
 
 # -l of the commands that read an image: which of its snapshots to read.
-LOAD: Final = Flag("snapshot", "l", value="snapshot_param", check=_check_load)
+LOAD: Final = Flag("snapshot", "l", value="snapshot_param", check=_check_load, newer=("snapshot",))
 
 COMMAND: Final = Command(
     "snapshot",
     (
         OBJECT,
         IMAGE_OPTS,
+        FORMAT,
         FORCE_SHARE,
         QUIET,
-        Flag("list", "l"),
-        Flag("apply", "a", value="snapshot"),
-        Flag("create", "c", value="snapshot"),
-        Flag("delete", "d", value="snapshot"),
+        Flag("list", "l", newer=("list",)),
+        Flag("apply", "a", value="snapshot", newer=("apply",)),
+        Flag("create", "c", value="snapshot", newer=("create",)),
+        Flag("delete", "d", value="snapshot", newer=("delete",)),
     ),
     "filename",
 )
@@ -49,11 +50,12 @@ def run(arguments: Arguments, output: Output) -> int:
     if len(actions) > 1:
         raise UsageError("Cannot mix '-l', '-a', '-c', '-d'")
     name = arguments.one_image()
-    action, wanted = actions[0] if actions else ("", "")
+    # Without an action 7.2 does nothing; as of 10.1 to list is what is meant.
+    action, wanted = actions[0] if actions else ("list", "")
     with open_image(
         output,
         name,
-        None,
+        arguments.get("format"),
         image_opts=arguments.has("image-opts"),
         read_only=action == "list",
         force_share=arguments.has("force-share"),
@@ -62,8 +64,7 @@ def run(arguments: Arguments, output: Output) -> int:
             _list(node, output)
             return 0
         try:
-            if action:
-                snapshot.ACTIONS[action](node, wanted)
+            snapshot.ACTIONS[action](node, wanted)
         except OSError as error:
             output.error(f"Could not {action} snapshot '{wanted}': {_reason(action, error)}")
             return 1
