@@ -51,7 +51,7 @@ def images() -> dict[str, bytes]:
         "header-max": {"header_length": 2**32 - 1},
         "incompatible": {"incompatible": 2**63},
         "data-file": {"incompatible": 4},
-        "encrypted": {"crypt": 1},
+        "encrypted": {"crypt": 2},
         "encrypted-what": {"crypt": 7},
         "l1-max": {"l1_size": 2**32 - 1, "l1_offset": 2**63},
         "l1-far": {"l1_offset": 2**62},

@@ -43,7 +43,7 @@ _CHOICES: Final = {
 _NO_FILE_OPTION: Final = "Block protocol 'file' doesn't support the option"
 _NODE_NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9._-]*", re.ASCII)
 # Options that change what is in the image: its name must tell them.
-_STRONG: Final = {"raw": ("offset", "size")}
+_STRONG: Final = {"raw": ("offset", "size"), "luks": ("key-secret",), "qcow2": ("encrypt.key-secret",)}
 
 
 class Described(NamedTuple):

@@ -21,7 +21,15 @@ from hostel.block.options import OptionError, Options, Value
 from hostel.block.permission import Permission
 from hostel.block.protocols.file import FileDriver, create_file, open_file
 from hostel.block.trust import Trust
-from hostel.errors import BlockError, CorruptImage, ReadOnly, UnknownFormat, UnsupportedFeature, UntrustedReference
+from hostel.errors import (
+    BlockError,
+    CorruptImage,
+    InvalidImage,
+    ReadOnly,
+    UnknownFormat,
+    UnsupportedFeature,
+    UntrustedReference,
+)
 
 # A longer chain is a mistake or an attack: QEMU itself gets slow long before.
 MAX_CHAIN: Final = 200
@@ -228,7 +236,7 @@ def _open_image(image: Described, mode: OpenMode, writable_backing: int = 0, *, 
                 mode = mode._replace(options=settled.options)
                 image = settled._replace(format=None)
         if not mode.force_share:
-            _lock(file, *_permissions(mode, is_raw=driver_class.name == "raw"))
+            _lock(file, *_permissions(mode, is_raw=driver_class.name in ("raw", "luks")))
         mode = mode._replace(probed=image.format is None)
         driver = driver_class.open(file, mode)
     except BaseException:
@@ -385,6 +393,8 @@ def _open_reference(
     holder: BlockNode, reference: Reference, given: Described | None, mode: OpenMode, *, writable: bool
 ) -> BlockNode:
     is_backing = reference.child == "backing"
+    if given is None and not is_backing and not reference.filename:
+        raise InvalidImage(f"'{reference.child}' is required for this image")
     if given is None:
         given = _follow(holder, reference)
     elif given.partial:
@@ -404,8 +414,8 @@ def _open_reference(
     try:
         return _open_image(given, below)
     except BlockError as error:
-        what = "backing file" if is_backing else f"'{reference.child}'"
-        error.message = f"Could not open {what}: {error.message}"
+        if is_backing:
+            error.message = f"Could not open backing file: {error.message}"
         raise
 
 

@@ -23,6 +23,7 @@ class FormatRow(NamedTuple):
 
 FORMATS: Final[dict[str, FormatRow]] = {
     "qcow2": FormatRow("hostel.block.formats.qcow2.driver:Qcow2Driver", ((0, b"QFI\xfb"),)),
+    "luks": FormatRow("hostel.block.formats.luks:LuksDriver", ((0, b"LUKS\xba\xbe"),)),
     "raw": FormatRow("hostel.block.formats.raw:RawDriver"),  # last: it always matches
 }
 
@@ -39,7 +40,6 @@ class ProtocolRow(NamedTuple):
     schemes: tuple[str, ...]
 
 
-# ``file`` is not among them: a name without a scheme is its, and the graph knows it.
 # The drivers of what is in this host's file system. The names they take are paths, which have no scheme.
 FILES: Final[dict[str, str]] = {
     "file": "hostel.block.protocols.file:FileDriver",
@@ -49,13 +49,19 @@ FILES: Final[dict[str, str]] = {
 }
 
 
+# ``file`` is not among them: a name without a scheme is its, and the graph knows it.
 PROTOCOLS: Final[dict[str, ProtocolRow]] = {
+    "ftp": ProtocolRow("hostel.block.protocols.curl.driver:FtpDriver", ("ftp",)),
+    "ftps": ProtocolRow("hostel.block.protocols.curl.driver:FtpsDriver", ("ftps",)),
+    "http": ProtocolRow("hostel.block.protocols.curl.driver:HttpDriver", ("http",)),
+    "https": ProtocolRow("hostel.block.protocols.curl.driver:HttpsDriver", ("https",)),
     "nbd": ProtocolRow(
         "hostel.block.protocols.nbd.driver:NbdDriver",
         ("nbd", "nbd+tcp", "nbd+unix", "nbds", "nbds+tcp", "nbds+unix"),
     ),
     "null-aio": ProtocolRow("hostel.block.protocols.null:NullAioDriver", ("null-aio",)),
     "null-co": ProtocolRow("hostel.block.protocols.null:NullDriver", ("null-co",)),
+    "tftp": ProtocolRow("hostel.block.protocols.curl.driver:TftpDriver", ("tftp",)),
 }
 
 
@@ -96,7 +102,6 @@ KNOWN_FORMATS: Final[dict[str, tuple[tuple[int, bytes], ...]]] = {
     "vdi": ((64, b"\x7f\x10\xda\xbe"),),
     "qed": ((0, b"QED\0"),),
     "parallels": ((0, b"WithoutFreeSpace"), (0, b"WithouFreSpacExt")),
-    "luks": ((0, b"LUKS\xba\xbe"),),
     "bochs": ((0, b"Bochs Virtual HD Image"),),
     "cloop": ((0, b"#!/bin/sh\n#V2.0 Format\nmodprobe cloop"),),
     "qcow": ((0, b"QFI\xfb\0\0\0\1"),),

@@ -130,8 +130,6 @@ def _secret(given: Mapping[str, Any]) -> objects.Secret:
         raise Failure("'file' and 'data' are mutually exclusive")
     if data is None and file is None:
         raise Failure("Either 'file' or 'data' must be provided")
-    if "keyid" in given:
-        raise Failure("Encrypted secrets (keyid=) are not supported yet")
     if file is not None:
         try:
             with open(file, "rb") as stream:
@@ -145,7 +143,38 @@ def _secret(given: Mapping[str, Any]) -> objects.Secret:
             content = binascii.a2b_base64(content, strict_mode=True)
         except (binascii.Error, ValueError):
             raise Failure("Base64 data contains invalid characters") from None
+    if "keyid" in given:
+        content = _decrypted(content, str(given["keyid"]), given.get("iv"))
     return objects.Secret(content)
+
+
+def _decrypted(content: bytes, key_name: str, vector: Any) -> bytes:
+    """A secret that was encrypted with another one, by AES-256 in CBC, filled up to whole blocks (PKCS #7)."""
+    from hostel.block.crypto.algorithm import CIPHERS
+    from hostel.block.crypto.sector import decrypt_chain
+
+    try:
+        key = objects.secret(key_name).data
+    except BlockError as error:
+        raise Failure(error.message) from None
+    cipher = CIPHERS["aes-256"]
+    if len(key) != cipher.key_length:
+        raise Failure("Key should be 32 bytes in length")
+    if vector is None:
+        raise Failure("IV is required to decrypt secret")
+    try:
+        start = binascii.a2b_base64(str(vector), strict_mode=True)
+    except (binascii.Error, ValueError):
+        raise Failure("Base64 data contains invalid characters") from None
+    if len(start) != cipher.block_length:
+        raise Failure(f"IV should be 16 bytes in length not {len(start)}")
+    if not content or len(content) % cipher.block_length:
+        raise Failure(f"Length {len(content)} must be a multiple of block size {cipher.block_length}")
+    plain = decrypt_chain(cipher, key, start, content)
+    padding = plain[-1]
+    if padding > cipher.block_length:
+        raise Failure(f"Incorrect number of padding bytes ({padding}) found on decrypted data")
+    return plain[: len(plain) - padding]
 
 
 def _tls_credentials(given: Mapping[str, Any]) -> object:

@@ -118,7 +118,7 @@ def convert(
         settings = settings._replace(
             base=sources[0].backing if node.backing is not None else None,
             backing_end=None if node.backing is None else rounded_length(node.backing),
-            reads_as_zeroes=node.backing is None,
+            reads_as_zeroes=node.backing is None and node.driver.starts_as_zeroes,
         )
         CopyJob(sources, node, settings, feedback).run()
         _copy_bitmaps(sources[0], node, bitmaps, feedback)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from collections.abc import Iterable, Mapping
+import stat
+from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from hostel.block import filename as names
@@ -39,6 +40,10 @@ class Plan(NamedTuple):
         """The given options and the defaults of the others."""
         values = {option.name: option.convert(option.default) for option in self.declared if option.default is not None}
         return values | dict(self.given)
+
+    def secrets(self) -> dict[str, Value]:
+        """The options that the image must be opened with, once it is there: names of secrets."""
+        return {name: value for name, value in self.given.items() if name.endswith("key-secret")}
 
     def describe(self) -> str:
         """The options as QEMU prints them while it creates an image."""
@@ -175,7 +180,7 @@ def _settle_backing(filename: str, values: dict[str, Value], *, open_backing: bo
 
 
 def create(plan: Plan, *, cache: Cache = WRITEBACK) -> None:
-    """Create the image; a file that was not there before is removed again when that fails.
+    """Create the image; when that fails, a file that was not there before, or held nothing, is removed.
 
     Raises:
         BlockError: with QEMU's text.
@@ -183,23 +188,42 @@ def create(plan: Plan, *, cache: Cache = WRITEBACK) -> None:
     """
     values = plan.values()
     size = -(-plan.size // SECTOR) * SECTOR
-    is_new = not os.path.lexists(plan.filename)
+    held_nothing = _holds_nothing(plan.filename)
     try:
-        plan.driver.check_creation(size, values)
-        with graph.create(plan.filename, cache=cache, options=values) as file:
-            try:
-                plan.driver.create(file, size, values)
-                file.flush()
-            except BaseException:
-                if is_new:
-                    with contextlib.suppress(OSError):
-                        os.unlink(plan.filename)
-                raise
+        with _removed_on_failure(plan.filename, held_nothing):
+            plan.driver.check_creation(size, values)
+        with (
+            graph.create(plan.filename, cache=cache, options=values) as file,
+            _removed_on_failure(plan.filename, held_nothing),
+        ):
+            plan.driver.create(file, size, values)
+            file.flush()
         if values.get("data_file"):
             _attach_data_file(plan, size, values)
     except BlockError as error:
         if error.errno == errno.EFBIG:
             raise _too_large(plan) from None
+        raise
+
+
+def _holds_nothing(filename: str) -> bool:
+    try:
+        status = os.lstat(filename)
+    except FileNotFoundError:
+        return True
+    except (OSError, ValueError):
+        return False
+    return stat.S_ISREG(status.st_mode) and not status.st_size
+
+
+@contextlib.contextmanager
+def _removed_on_failure(filename: str, held_nothing: bool) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        if held_nothing:
+            with contextlib.suppress(OSError):
+                os.unlink(filename)
         raise
 
 
@@ -209,7 +233,7 @@ def _attach_data_file(plan: Plan, size: int, values: Mapping[str, Value]) -> Non
     if values.get("data_file_raw") and mode is Preallocation.OFF:
         mode = Preallocation.METADATA  # without a mapping, the tables would say otherwise than the file
     graph.create(str(values["data_file"])).close()
-    with graph.open(plan.filename, plan.format, read_only=False, no_backing=True) as node:
+    with graph.open(plan.filename, plan.format, read_only=False, no_backing=True, options=plan.secrets()) as node:
         node.resize(size, mode)
 
 

@@ -22,6 +22,7 @@ from hostel.block.trust import Trust
 from hostel.errors import BlockError, ImageLocked, UnsupportedFeature, UsageError
 from hostel.img import foreign
 from hostel.img.foreign import Claim
+from hostel.img.inspect_luks import look_at_encryption
 from hostel.img.inspect_qcow2 import look_at_header, look_at_tables
 from hostel.img.inspection import Inspection, Level, Look
 from hostel.units import SECTOR, KiB
@@ -143,7 +144,6 @@ def _look_inside(look: Look, format: str) -> None:
     else:
         claims = foreign.claims(format, look.read, look.length)
         look.virtual_size = claims.virtual_size
-        look.encrypted = format == "luks"
         look.name(claims.names)
         look.add(Level.UNSAFE, "unsupported-format", f"{format} images are not supported yet, so this one is unchecked")
 
@@ -172,6 +172,8 @@ def _look_with_driver(look: Look, driver_class: type[FormatDriver]) -> None:
     try:
         look.virtual_size = driver.length
         look.name(Claim(each.child, each.filename, each.format) for each in driver.references())
+        if is_qcow2 and look.encrypted:
+            look_at_encryption(look, driver.info())
         is_small = look_at_tables(look) if is_qcow2 else _look_at_info(look, driver)
         if is_small and look.is_safe and not look.encrypted:
             _look_at_guest(look, driver_class)
@@ -184,6 +186,7 @@ def _look_with_driver(look: Look, driver_class: type[FormatDriver]) -> None:
 def _look_at_info(look: Look, driver: BlockDriver) -> bool:
     info = driver.info()
     look.encrypted = info.encrypted
+    look_at_encryption(look, info)
     if info.dirty:
         look.add(Level.WARNING, "dirty", "The image was not closed properly")
     return True

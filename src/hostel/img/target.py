@@ -33,7 +33,7 @@ def new_target(plan: create.Plan, refusal: str, *, cache: Cache) -> Iterator[Blo
         create.create(plan, cache=cache)
     try:
         with reported(f"Could not open '{plan.filename}': "):
-            node = graph.open(plan.filename, plan.format, read_only=False, cache=cache)
+            node = graph.open(plan.filename, plan.format, read_only=False, cache=cache, options=plan.secrets())
         with closing(node):
             yield node
     except BaseException:

@@ -14,6 +14,7 @@ from typing import Final, NamedTuple
 from hostel.block.driver import Preallocation
 from hostel.block.formats.qcow2 import header as headers
 from hostel.block.formats.qcow2 import layout, snapshot_table
+from hostel.block.formats.qcow2.encryption import PREFIX, Encryption
 from hostel.block.formats.qcow2.header import Preamble
 from hostel.block.formats.qcow2.image import Qcow2Image
 from hostel.block.formats.qcow2.layout import (
@@ -56,7 +57,7 @@ class _Target(NamedTuple):
     size: int
 
 
-def amend_image(guest: Guest, options: Mapping[str, Value], report: Report) -> None:
+def amend_image(guest: Guest, options: Mapping[str, Value], *, force: bool, report: Report) -> None:
     """Change what ``options`` say; see :data:`hostel.block.formats.qcow2.creation.AMEND_OPTIONS`.
 
     Raises:
@@ -65,8 +66,10 @@ def amend_image(guest: Guest, options: Mapping[str, Value], report: Report) -> N
         OSError: the host's own errors; every change is made or not.
     """
     image = guest.image
+    _check_encryption(guest.encryption, options)
     target = _target(image, options)
     _check(image, target, options)
+    _amend_keys(guest, options, force=force)
     stages = _Stages(
         report,
         (target.version != image.header.version) + (target.refcount_bits != image.geometry.refcount_bits),
@@ -109,9 +112,6 @@ class _Stages:
 
 
 def _target(image: Qcow2Image, options: Mapping[str, Value]) -> _Target:
-    for name in options:
-        if name.startswith("encrypt."):
-            raise _invalid("Can't amend encryption options - encryption not present")
     compat = str(options.get("compat", ""))
     if "compat" in options and compat not in VERSIONS:
         raise _invalid(f"Unknown compatibility level {compat}")
@@ -132,6 +132,26 @@ def _target(image: Qcow2Image, options: Mapping[str, Value]) -> _Target:
         data_file_raw=raw,
         size=int(options.get("size", 0)) or image.size,
     )
+
+
+def _check_encryption(encryption: Encryption | None, options: Mapping[str, Value]) -> None:
+    if not any(name.startswith(PREFIX) for name in options):
+        return
+    if encryption is None:
+        raise _invalid("Can't amend encryption options - encryption not present")
+    if encryption.volume is None:
+        raise UnsupportedFeature("Only LUKS encryption options can be amended")
+
+
+def _amend_keys(guest: Guest, options: Mapping[str, Value], *, force: bool) -> None:
+    """Change who can open the image; this is the first change, since it may be refused."""
+    encryption = guest.encryption
+    if encryption is None or encryption.volume is None or not any(name.startswith(PREFIX) for name in options):
+        return
+    from hostel.block.crypto.keyslot import amend_keys
+
+    guest.image.begin_write()
+    amend_keys(encryption.volume, options, prefix=PREFIX, secret=encryption.secret, force=force)
 
 
 def _check(image: Qcow2Image, target: _Target, options: Mapping[str, Value]) -> None:
@@ -211,7 +231,7 @@ def _downgrade(guest: Guest, report: Report) -> None:
     for bitmap in list(image.bitmaps.all()):
         image.bitmaps.remove(bitmap.info().name)
     image.bitmaps.store()
-    expand_zero_clusters(image, backed=guest.backing is not None, report=report)
+    expand_zero_clusters(image, backed=guest.backing is not None, report=report, encryption=guest.encryption)
     image.flush_metadata()
     preamble = image.preamble
     header = preamble.header.replace(

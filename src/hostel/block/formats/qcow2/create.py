@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import Final, NamedTuple, TypeVar
 
 from hostel.block.driver import OpenMode, Preallocation
+from hostel.block.formats.qcow2 import encryption, layout
 from hostel.block.formats.qcow2 import header as headers
-from hostel.block.formats.qcow2 import layout
 from hostel.block.formats.qcow2.geometry import Geometry
 from hostel.block.formats.qcow2.image import Qcow2Image
 from hostel.block.formats.qcow2.layout import (
@@ -26,7 +26,7 @@ from hostel.block.formats.qcow2.subcluster import SubclusterGuest
 from hostel.block.formats.qcow2.write import Guest
 from hostel.block.node import BlockNode
 from hostel.block.options import Value
-from hostel.errors import BlockError, NoSpace, UnsupportedFeature
+from hostel.errors import BlockError, NoSpace
 
 T = TypeVar("T")
 _SMALL_CLUSTER: Final = 4096  # bytes: up to here, as with QEMU, the names of features are left out to spare room
@@ -45,6 +45,7 @@ class _Plan(NamedTuple):
     extended: bool
     data_file: str | None
     data_file_raw: bool
+    encryption: encryption.Plan | None
 
 
 def check_creation(size: int, options: Mapping[str, Value]) -> None:
@@ -80,9 +81,12 @@ def create_image(file: BlockNode, size: int, options: Mapping[str, Value]) -> No
     file.pwrite(cluster_size, table.ljust(cluster_size, b"\0"))
     file.pwrite(2 * cluster_size, block)
     image = Qcow2Image(file, OpenMode(read_only=False))
+    guest = SubclusterGuest(image) if plan.extended else Guest(image)
+    if plan.encryption is not None:
+        guest.encryption = plan.encryption.set_up(image)
     if not plan.data_file:
         try:
-            resize(SubclusterGuest(image) if plan.extended else Guest(image), size, plan.preallocation)
+            resize(guest, size, plan.preallocation)
         except BlockError as error:
             error.message = f"Could not resize image: {error.message}"
             raise
@@ -91,8 +95,6 @@ def create_image(file: BlockNode, size: int, options: Mapping[str, Value]) -> No
 
 
 def _plan(options: Mapping[str, Value]) -> _Plan:
-    if options.get("encryption") or options.get("encrypt.format"):
-        raise UnsupportedFeature("Encrypted qcow2 images are not supported yet")
     backing_file = str(options["backing_file"]) if options.get("backing_file") else None
     plan = _Plan(
         version=_choice(options, "compat", "1.1", _VERSIONS, "version"),
@@ -114,6 +116,7 @@ def _plan(options: Mapping[str, Value]) -> _Plan:
         extended=bool(options.get("extended_l2", False)),
         data_file=str(options["data_file"]) if options.get("data_file") else None,
         data_file_raw=bool(options.get("data_file_raw", False)),
+        encryption=encryption.read_plan(options),
     )
     _check(plan)
     return plan
@@ -158,6 +161,8 @@ def _check(plan: _Plan) -> None:
         raise _invalid("Backing file and preallocation can only be used at the same time if extended_l2 is on")
     if plan.data_file_raw and not plan.data_file:
         raise _invalid("data-file-raw requires data-file")
+    if plan.data_file_raw and plan.encryption is not None:
+        raise _invalid("Encryption and data-file-raw cannot be used at the same time")
     if plan.data_file_raw and plan.backing_file:
         raise _invalid("Backing file and data-file-raw cannot be used at the same time")
     if plan.data_file and old:

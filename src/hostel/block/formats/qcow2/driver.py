@@ -26,6 +26,7 @@ from hostel.block.formats.qcow2 import header as headers
 from hostel.block.formats.qcow2 import layout
 from hostel.block.formats.qcow2.compressed import packer, read_compressed
 from hostel.block.formats.qcow2.creation import AMEND_OPTIONS, CREATE_OPTIONS
+from hostel.block.formats.qcow2.encryption import Encryption, open_encryption
 from hostel.block.formats.qcow2.image import Qcow2Image
 from hostel.block.formats.qcow2.layout import Compatible, Compression, ExtensionType, Incompatible
 from hostel.block.formats.qcow2.mapping import Kind, runs
@@ -53,11 +54,12 @@ class Qcow2Driver(FormatDriver):
     create_options: Final[Options] = CREATE_OPTIONS
     amend_options: Final[Options] = AMEND_OPTIONS
 
-    def __init__(self, file: BlockNode, image: Qcow2Image) -> None:
+    def __init__(self, file: BlockNode, image: Qcow2Image, encryption: Encryption | None = None) -> None:
         super().__init__()
         self.children["file"] = file
         self._image = image
         self._guest = _guest(image)
+        self._guest.encryption = encryption
         self._preallocated: bool | None = None  # looked at when it is first wanted
 
     @classmethod
@@ -70,11 +72,17 @@ class Qcow2Driver(FormatDriver):
             UnsupportedFeature: a feature is unknown or not implemented.
         """
         image = Qcow2Image(file, mode)
-        check_runtime_options(mode.options, image.header.version)
+        check_runtime_options(mode.options, image.header, image.geometry)
+        encryption = open_encryption(image, mode)
         dirty = image.header.incompatible_features & Incompatible.DIRTY
         if dirty and not mode.read_only and not mode.check:
             _repair_dirty(image)
-        return cls(file, image)
+        return cls(file, image, encryption)
+
+    @classmethod
+    def joined_options(cls, before: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+        """The options of an image that is opened again."""
+        return joined_options(before, changes)
 
     @classmethod
     def probe(cls, head: bytes, filename: str) -> int:
@@ -140,6 +148,8 @@ class Qcow2Driver(FormatDriver):
     def extents(self, offset: int, length: int) -> Iterator[Extent]:
         """This layer's clusters; holes of the host's file in them are zeroes where metadata was preallocated."""
         found = self._extents(offset, length)
+        if self._guest.encryption is not None:  # what the host's file has there is not what the guest reads
+            return (extent._replace(host_offset=None) for extent in found)
         if self._preallocated is None:
             self._preallocated = is_preallocated(self._image)
         return with_holes(self._image, found) if self._preallocated else found
@@ -151,20 +161,14 @@ class Qcow2Driver(FormatDriver):
             yield Extent(run.offset, run.length, _STATUS[run.kind], host)
 
     def references(self) -> Sequence[Reference]:
-        """The backing file and the external data file, where they are recorded.
-
-        Raises:
-            InvalidImage: the image has an external data file and does not say which.
-        """
+        """The backing file, where one is recorded, and the external data file, whose name may be empty."""
         preamble = self._image.preamble
         found: list[Reference] = []
         if preamble.backing_file is not None:
             found.append(Reference("backing", preamble.backing_file, preamble.backing_format))
         if self._image.external:
             name = preamble.extension(ExtensionType.DATA_FILE)
-            if not name:
-                raise InvalidImage("'data-file' is required for this image")
-            found.append(Reference("data-file", name.decode(errors="surrogateescape"), "raw"))
+            found.append(Reference("data-file", (name or b"").decode(errors="surrogateescape"), "raw"))
         return found
 
     def info(self) -> FormatInfo:
@@ -175,7 +179,7 @@ class Qcow2Driver(FormatDriver):
             dirty=bool(header.incompatible_features & Incompatible.DIRTY),
             encrypted=bool(header.crypt_method),
             vm_state_offset=self._image.geometry.l1_entries(header.size) * self._image.geometry.l2_reach,
-            specific=_specific(self._image),
+            specific=_specific(self._image, self._guest.encryption),
         )
 
     def close(self) -> None:
@@ -203,7 +207,7 @@ class Qcow2Driver(FormatDriver):
         from hostel.block.formats.qcow2.amend import amend_image
 
         self._below()
-        amend_image(self._guest, options, report)
+        amend_image(self._guest, options, force=force, report=report)
 
     def make_empty(self) -> None:
         """Drop all data of this layer."""
@@ -388,11 +392,12 @@ def _repair_dirty(image: Qcow2Image) -> None:
     image.reload()
 
 
-def _specific(image: Qcow2Image) -> dict[str, Any]:
+def _specific(image: Qcow2Image, encryption: Encryption | None) -> dict[str, Any]:
     header = image.header
     kind = Compression(header.compression_type).name.lower()
+    encrypt = {} if encryption is None else {"encrypt": encryption.describe()}
     if header.version < 3:
-        return {"compat": "0.10", "compression-type": kind, "refcount-bits": image.geometry.refcount_bits}
+        return {"compat": "0.10", "compression-type": kind, "refcount-bits": image.geometry.refcount_bits, **encrypt}
     name = image.preamble.extension(ExtensionType.DATA_FILE)
     external: dict[str, Any] = {"data-file": name.decode(errors="replace")} if name else {}
     if image.external:
@@ -407,4 +412,5 @@ def _specific(image: Qcow2Image) -> dict[str, Any]:
         "corrupt": bool(header.incompatible_features & Incompatible.CORRUPT),
         "extended-l2": bool(header.incompatible_features & Incompatible.EXTENDED_L2),
         **external,
+        **encrypt,
     }

@@ -25,7 +25,7 @@ from hostel.block.formats.qcow2.refcount import Allocator
 from hostel.block.formats.qcow2.snapshot_table import validate_table
 from hostel.block.node import BlockNode
 from hostel.codec.table import unpack_table
-from hostel.errors import CorruptImage, InvalidImage, UnsupportedFeature
+from hostel.errors import CorruptImage, InvalidImage
 from hostel.units import MiB
 
 _CACHE_LIMIT: Final = 32 * MiB  # bytes of L2 tables kept in memory, as QEMU's default l2-cache-size
@@ -563,8 +563,6 @@ def validate_header(image: Qcow2Image) -> None:
     header, geometry = image.header, image.geometry
     if header.crypt_method > 2:
         raise InvalidImage(f"Unsupported encryption method {header.crypt_method}")
-    if header.crypt_method:
-        raise UnsupportedFeature("Encrypted qcow2 images are not supported yet")
     if (
         header.autoclear_features & Autoclear.DATA_FILE_RAW
         and not header.incompatible_features & Incompatible.DATA_FILE

@@ -9,6 +9,7 @@ from typing import Final
 from hostel.block.driver import Measured
 from hostel.block.formats.qcow2 import layout
 from hostel.block.formats.qcow2.create import check_creation
+from hostel.block.formats.qcow2.encryption import read_plan
 from hostel.block.options import Value
 from hostel.errors import NoSpace
 
@@ -27,6 +28,7 @@ def measure(size: int, options: Mapping[str, Value], data: Iterable[tuple[int, i
         BlockError: an option makes no sense, or the size is too large for the cluster size.
     """
     check_creation(0, options)
+    plan = read_plan(options)
     cluster_size = int(options["cluster_size"])
     entry_size = 2 * _ENTRY if options.get("extended_l2") else _ENTRY
     virtual = _align(size, cluster_size)
@@ -38,6 +40,7 @@ def measure(size: int, options: Mapping[str, Value], data: Iterable[tuple[int, i
     elif data is not None:
         allocated = virtual if options.get("backing_file") else _whole_clusters(data, cluster_size)
     full = _metadata(virtual, cluster_size, int(options["refcount_bits"]), entry_size) + virtual
+    full += _align(plan.header_length, cluster_size) if plan is not None else 0
     return Measured(full - virtual + allocated, full)
 
 

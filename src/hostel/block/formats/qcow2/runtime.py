@@ -10,19 +10,22 @@ import errno
 from collections.abc import Mapping
 from typing import Any, Final
 
+from hostel.block.formats.qcow2 import encryption
+from hostel.block.formats.qcow2.geometry import Geometry
+from hostel.block.formats.qcow2.layout import Header
 from hostel.block.options import Kind, Option, Options, Value
 from hostel.errors import BlockError
+from hostel.units import MiB
 
 _OVERLAP: Final = ("overlap-check", "overlap-check.template")
 _OVERLAP_VALUES: Final = ("none", "constant", "cached", "all")
-from hostel.units import MiB
-_PLACES: Final = (
-    "main-header",
-    "active-l1",
 _CACHES: Final = ("cache-size", "l2-cache-size", "refcount-cache-size")
 _L2_CACHE: Final = 32 * MiB
 _MAX_CACHE: Final = 2**31 - 1  # entries
 _MAX_INTERVAL: Final = 2**32 - 1  # seconds
+_PLACES: Final = (
+    "main-header",
+    "active-l1",
     "active-l2",
     "refcount-table",
     "refcount-block",
@@ -44,6 +47,7 @@ RUNTIME_OPTIONS: Final = Options(
     Option("l2-cache-entry-size", Kind.SIZE, "Size of each entry in the L2 cache"),
     Option("refcount-cache-size", Kind.SIZE, "Maximum refcount block cache size"),
     Option("cache-clean-interval", Kind.NUMBER, "Clean unused cache entries after this time (in seconds)"),
+    *encryption.RUNTIME_OPTIONS,
 )
 
 
@@ -66,10 +70,6 @@ def check_runtime_options(options: Mapping[str, Value], header: Header, geometry
     Raises:
         BlockError: a value is none that there is, or two contradict each other.
     """
-    given = [str(options[name]) for name in _OVERLAP if name in options]
-    if len(given) > 1 and given[0] != given[1]:
-        raise BlockError(
-            "Conflicting values for qcow2 options 'overlap-check' "
     _check_caches(options, header, geometry)
     if int(options.get("cache-clean-interval", 0)) > _MAX_INTERVAL:
         raise BlockError("Cache clean interval too big", errno=errno.EINVAL)
@@ -77,6 +77,10 @@ def check_runtime_options(options: Mapping[str, Value], header: Header, geometry
         raise BlockError(
             "Lazy refcounts require a qcow2 image with at least qemu 1.1 compatibility level", errno=errno.EINVAL
         )
+    given = [str(options[name]) for name in _OVERLAP if name in options]
+    if len(given) > 1 and given[0] != given[1]:
+        raise BlockError(
+            "Conflicting values for qcow2 options 'overlap-check' "
             f"('{given[0]}') and 'overlap-check.template' ('{given[1]}')",
             errno=errno.EINVAL,
         )

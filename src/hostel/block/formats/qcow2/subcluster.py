@@ -6,10 +6,15 @@ A write fills up only the subclusters that it touches; see "Extended L2 Entries"
 from __future__ import annotations
 
 from array import array
+from typing import Final
 
 from hostel.block.formats.qcow2 import layout
 from hostel.block.formats.qcow2.l2_table import L2Table
-from hostel.block.formats.qcow2.write import Guest
+from hostel.block.formats.qcow2.mapping import Kind, runs
+from hostel.block.formats.qcow2.write import ZEROES, Guest
+from hostel.units import MiB
+
+_FEW: Final = MiB
 
 
 class SubclusterGuest(Guest):
@@ -39,7 +44,7 @@ class SubclusterGuest(Guest):
         part = data[: (stop - index) * size]
         image.prevent_overlap(host, len(part))
         image.file.debug_event("write_aio")
-        image.data.pwrite(host, part)
+        self._put(offset, host, part)
         self._set_bitmaps(table, l1_index, index, stop, layout.ALL_ALLOCATED)
         return len(part)
 
@@ -117,7 +122,8 @@ class SubclusterGuest(Guest):
         self.read(offset - len(before), memoryview(before))
         self.read(offset + len(data), memoryview(after))
         self.image.file.debug_event("write_aio")
-        self.image.data.pwrite(host + low, b"".join((before, data, after)) if before or after else data)
+        whole = b"".join((before, data, after)) if before or after else data
+        self._put(offset - len(before), host + low, whole)
 
     # ---- zeroes and holes
 
@@ -133,6 +139,13 @@ class SubclusterGuest(Guest):
         self._zero_part(offset, first - offset)
         low = min(self.image.geometry.align(first), last)
         high = max(low, last - self.image.geometry.in_cluster(last))
+        if last - first <= _FEW and (self._is_compressed(first, low) or self._is_compressed(high, last)):
+            # A compressed cluster that is zeroed in part gets a place for all of it. Up to some length the rest does too,
+            # as with QEMU.
+            self._write_zeroes_out(first, last)
+            self._zero_part(last, end - last)
+            self.image.settle()
+            return
         self._zero_external(first, last - first)
         self._zero_subclusters(first, low - first)
         if low < high:
@@ -141,9 +154,20 @@ class SubclusterGuest(Guest):
         self._zero_part(last, end - last)
         self.image.settle()
 
+    def _is_compressed(self, start: int, end: int) -> bool:
+        """Whether the cluster that a range lies in is; the range may be empty."""
+        return start < end and next(runs(self.image, start, 1)).kind is Kind.COMPRESSED
+
+    def _write_zeroes_out(self, start: int, end: int) -> None:
+        end = min(end, self.image.size)
+        while start < end:
+            stop = min(end, start + len(ZEROES))
+            self.write(start, ZEROES[: stop - start])
+            start = stop
+
     def _zero_subclusters(self, offset: int, length: int) -> None:
         """Set the zero bits of whole subclusters inside one cluster."""
-        if length <= 0 or self.reads_as_zeroes(offset, length):
+        if length <= 0:
             return
         l1_index, index, _ = next(self._slices(offset, length))
         table = self.image.l2_for_write(l1_index)

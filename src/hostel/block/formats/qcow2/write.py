@@ -14,6 +14,7 @@ from hostel.block.chain import block_status
 from hostel.block.extent import Status
 from hostel.block.formats.qcow2 import layout
 from hostel.block.formats.qcow2.compressed import read_compressed
+from hostel.block.formats.qcow2.encryption import Encryption
 from hostel.block.formats.qcow2.image import Qcow2Image
 from hostel.block.formats.qcow2.l2_table import L2Table
 from hostel.block.formats.qcow2.mapping import Kind, Run, equal_entries, runs
@@ -21,7 +22,7 @@ from hostel.block.node import BlockNode, fill_zeroes
 from hostel.errors import UnsupportedFeature
 from hostel.units import MiB
 
-_ZEROES: Final = memoryview(bytes(MiB))
+ZEROES: Final = memoryview(bytes(MiB))
 # What an L2 entry and its bitmap become.
 Change = Callable[[int, int], tuple[int, int]]
 _MANY_TABLES: Final = 64
@@ -34,6 +35,7 @@ class Guest:
     def __init__(self, image: Qcow2Image) -> None:
         self.image = image
         self.backing: BlockNode | None = None
+        self.encryption: Encryption | None = None
 
     # ---- reading
 
@@ -53,7 +55,7 @@ class Guest:
             part = buf[run.offset - offset : run.offset - offset + run.length]
             if run.kind is Kind.DATA:
                 self.image.file.debug_event("read_aio")
-                self.image.data.pread(run.host, part)
+                self._get(run.offset, run.host, part)
             elif run.kind is Kind.UNALLOCATED and self.backing is not None:
                 self.image.file.debug_event("read_backing_aio")
                 self.backing.pread_padded(run.offset, part)
@@ -61,6 +63,13 @@ class Guest:
                 fill_zeroes(part)
         if batch:
             read_compressed(self.image, batch, buf)
+
+    def _get(self, offset: int, host: int, buf: memoryview) -> None:
+        """Read what guest ``offset`` has at host offset ``host``."""
+        if self.encryption is None:
+            self.image.data.pread(host, buf)
+        else:
+            self.encryption.read(self.image.data, offset, host, buf)
 
     def reads_as_zeroes(self, offset: int, length: int) -> bool:
         """Whether the tables alone say that a range reads as zeroes."""
@@ -81,6 +90,13 @@ class Guest:
         while done < len(data):
             done += self._write_some(offset + done, data[done:])
         self.image.settle()
+
+    def _put(self, offset: int, host: int, data: memoryview | bytes) -> None:
+        """Write what guest ``offset`` shall have at host offset ``host``."""
+        if self.encryption is None:
+            self.image.data.pwrite(host, data)
+        else:
+            self.encryption.write(self.image.data, offset, host, data)
 
     def begin(self, offset: int, length: int) -> None:
         """Before a guest range is changed: the image may have to be marked, and its bitmaps record it."""
@@ -116,7 +132,7 @@ class Guest:
                 self._map(table, l1_index, index, stop, host)
             else:
                 image.file.debug_event("write_aio")
-                image.data.pwrite(host + within, part)
+                self._put(offset, host + within, part)
             return len(part)
         stop = index + 1 if entry else equal_entries(table.entries, index, end)
         while stop < end and not image.is_own(table.entries[stop]):
@@ -134,11 +150,11 @@ class Guest:
             self._fill(offset, data, host, old_is_zero=True)
             return
         self.image.file.debug_event("write_aio")
-        place = host + offset % size - head
+        within = offset % size - head
         for part in (memoryview(bytes(head)), data, memoryview(bytes(tail))):
             if part:
-                self.image.data.pwrite(place, part)
-                place += len(part)
+                self._put(offset - offset % size + within, host + within, part)
+                within += len(part)
 
     def _write_new(self, offset: int, data: memoryview, table: L2Table, l1_index: int, index: int, stop: int) -> None:
         """Write into new clusters for the entries from ``index`` up to ``stop``."""
@@ -181,12 +197,12 @@ class Guest:
         tail = -(offset + len(data)) % size
         if not head and not tail:
             image.file.debug_event("write_aio")
-            image.data.pwrite(host, data)
+            self._put(offset, host, data)
             return
         start, end = offset - head, offset + len(data)
         zero_head = old_is_zero or self.reads_as_zeroes(start, head)
         zero_tail = old_is_zero or self.reads_as_zeroes(end, tail)
-        if zero_head and zero_tail and host >= image.data.length:
+        if zero_head and zero_tail and host >= image.data.length and self.encryption is None:
             # Beyond the end of the file there is a hole, which reads as zeroes by itself.
             image.file.debug_event("write_aio")
             image.data.pwrite(host + head, data)
@@ -200,13 +216,13 @@ class Guest:
             self.read(end, memoryview(after))
         image.file.debug_event("write_aio")
         if head + len(data) + tail <= _ONE_BUFFER:
-            image.data.pwrite(host, b"".join((before, data, after)))
+            self._put(start, host, b"".join((before, data, after)))
             return
-        for at, part in ((host, memoryview(before)), (host + head, data), (host + head + len(data), memoryview(after))):
+        for at, part in ((0, memoryview(before)), (head, data), (head + len(data), memoryview(after))):
             if part:
                 if part is not data:
                     image.file.debug_event("cow_write")
-                image.data.pwrite(at, part)
+                self._put(start + at, host + at, part)
 
     # ---- zeroes and holes
 
@@ -244,8 +260,8 @@ class Guest:
         while offset < end:
             stop = min(end, offset - offset % size + size)
             if not self._zero_around(offset, stop - offset) and not self._says_zeroes(offset, stop - offset):
-                for start in range(offset, stop, len(_ZEROES)):
-                    self.write(start, _ZEROES[: min(len(_ZEROES), stop - start)])
+                for start in range(offset, stop, len(ZEROES)):
+                    self.write(start, ZEROES[: min(len(ZEROES), stop - start)])
             offset = stop
 
     def _says_zeroes(self, offset: int, length: int) -> bool:
@@ -375,19 +391,24 @@ class Guest:
                 if standard or (table.bitmaps and not table.entries[index] and not any(table.bitmaps[index:after])):
                     guest = l1_index * self.image.geometry.l2_reach + (index << bits)
                     host = self.image.allocate_data(guest, (after - index) << bits)
-                    self._zero_new(host, (after - index) << bits, fill=fill)
+                    self._zero_new(guest, host, (after - index) << bits, fill=fill)
                     self._map_unwritten(table, l1_index, index, after, host)
+                    if self.encryption is not None and standard and not fill and self.image.header.version >= 3:
+                        # The host's zeroes are none to the guest.
+                        for place in range(index, after):
+                            table.entries[place] |= layout.ZERO
                     yield host, (after - index) << bits
                 index = after
 
-    def _zero_new(self, host: int, length: int, *, fill: bool) -> None:
+    def _zero_new(self, guest: int, host: int, length: int, *, fill: bool) -> None:
         """Make new clusters read as zeroes, by writing them where ``fill``; the file reaches to their end."""
+        fill = fill or (self.encryption is not None and self.image.header.version < 3)
         data = self.image.data
         end = min(host + length, self.image.size) if self.image.external else host + length
         try:
             if fill:
-                for start in range(host, end, len(_ZEROES)):
-                    data.pwrite(start, _ZEROES[: min(len(_ZEROES), end - start)])
+                for start in range(host, end, len(ZEROES)):
+                    self._put(guest + start - host, start, ZEROES[: min(len(ZEROES), end - start)])
             elif host < data.length:
                 data.write_zeroes(host, min(end, data.length) - host, unmap=True)
             if end > data.length:
@@ -401,6 +422,8 @@ class Guest:
         image = self.image
         if image.external:
             raise UnsupportedFeature("Images with an external data file have no compressed clusters")
+        if self.encryption is not None:
+            raise UnsupportedFeature("Compressed clusters of an encrypted image would not be encrypted")
         self.begin(offset, image.geometry.cluster_size)
         l1_index, index, _ = next(self._slices(offset, 1))
         table = image.l2_for_write(l1_index)

@@ -9,8 +9,11 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Final
 
 from hostel.block.formats.qcow2 import layout, snapshot_table
+from hostel.block.formats.qcow2.encryption import Encryption
 from hostel.block.formats.qcow2.image import Qcow2Image
 from hostel.block.formats.qcow2.l2_table import L2Table
 from hostel.block.formats.qcow2.snapshot import (
@@ -25,15 +28,19 @@ from hostel.block.formats.qcow2.transaction import Transaction
 from hostel.codec.table import pack_table
 
 Report = Callable[[int, int], None]
+_STEPS: Final = 1024  # how often at least progress is reported, where there is that much to do
 
 
-def expand_zero_clusters(image: Qcow2Image, *, backed: bool, report: Report) -> None:
+def expand_zero_clusters(
+    image: Qcow2Image, *, backed: bool, report: Report, encryption: Encryption | None = None
+) -> None:
     """Turn zero clusters into unallocated or data clusters; the image has no subclusters and no external data file.
 
     Args:
         image: open for writing.
         backed: something lies below it, which an unallocated cluster would show.
         report: told how far it is, of how much.
+        encryption: what encrypts the data.
 
     Raises:
         CorruptImage: a table makes no sense; the image is as it was.
@@ -45,14 +52,16 @@ def expand_zero_clusters(image: Qcow2Image, *, backed: bool, report: Report) -> 
     tables = [image.l1, *(load_l1(image, snapshot) for snapshot in snapshots)]
     if not any(True for offset in _offsets(image, tables) if has_zero(read_l2(image, offset).entries)):
         return
+    if not snapshots and encryption is None:
+        _expand_in_place(image, backed=backed, report=report)
+        return
     with Transaction(image) as transaction:
-        expansion = _Expansion(image, transaction, backed=backed)
+        expansion = _Expansion(image, transaction, encryption, backed=backed)
         total, done = sum(map(len, tables)), 0
         changed = []
         for l1 in tables:
-            changed.append(expansion.expand(l1))
+            changed.append(expansion.expand(l1, partial(_tell_beyond, report, done, total)))
             done += len(l1)
-            report(done, total)
         kept = []
         for snapshot, old, new in zip(snapshots, tables[1:], changed[1:], strict=True):
             if new == old:
@@ -69,6 +78,51 @@ def expand_zero_clusters(image: Qcow2Image, *, backed: bool, report: Report) -> 
         image.file.flush()
         transaction.commit(**fields)
     adopt_l1(image, changed[0])
+
+
+def _tell(report: Report, done: int, total: int) -> None:
+    if done % max(1, total // _STEPS) == 0:
+        report(done, total)
+
+
+def _tell_beyond(report: Report, before: int, total: int, done: int) -> None:
+    _tell(report, before + done, total)
+
+
+def _expand_in_place(image: Qcow2Image, *, backed: bool, report: Report) -> None:
+    """Without snapshots each table says the same before and after: it is written where it is, as for any write."""
+    size = image.geometry.cluster_size
+    for l1_index in range(len(image.l1)):
+        table = image.l2_table(l1_index)
+        if table is not None and has_zero(table.entries):
+            table = image.l2_for_write(l1_index)
+            for index, entry in enumerate(table.entries):
+                if entry & layout.ZERO and not entry & layout.COMPRESSED:
+                    image.validate_entry(entry, l1_index, index)
+                    table.entries[index] = _expanded_in_place(image, entry, size, backed=backed)
+                    image.touch(l1_index, index, index + 1)
+            image.settle()
+        _tell(report, l1_index + 1, len(image.l1))
+    image.flush_metadata()
+
+
+def _expanded_in_place(image: Qcow2Image, entry: int, size: int, *, backed: bool) -> int:
+    host = entry & layout.OFFSET_MASK
+    if host and image.is_own(entry):
+        image.prevent_overlap(host, size)
+        image.file.write_zeroes(host, size)
+        return entry & ~layout.ZERO
+    if host:
+        image.release(host, size)
+    if not backed:
+        return 0
+    place = image.allocate(size, "data cluster")
+    try:
+        image.file.write_zeroes(place, size)
+    except BaseException:
+        image.refcounts.free(place, size)
+        raise
+    return place | layout.COPIED
 
 
 def has_compressed_clusters(image: Qcow2Image) -> bool:
@@ -102,24 +156,33 @@ def _offsets(image: Qcow2Image, tables: list[array[int]]) -> Iterator[int]:
 class _Expansion:
     """Rewrites L2 tables; one that several L1 tables share stays shared."""
 
-    def __init__(self, image: Qcow2Image, transaction: Transaction, *, backed: bool) -> None:
+    def __init__(
+        self, image: Qcow2Image, transaction: Transaction, encryption: Encryption | None, *, backed: bool
+    ) -> None:
         self._image = image
+        self._encryption = encryption
         self._transaction = transaction
         self._backed = backed
         self._places: dict[int, int] = {}  # where each L2 table lies now, by where it lay
 
-    def expand(self, l1: array[int]) -> array[int]:
-        """The L1 table that refers to the rewritten tables."""
+    def expand(self, l1: array[int], report: Callable[[int], object]) -> array[int]:
+        """The L1 table that refers to the rewritten tables; ``report`` is told how many of its entries are done."""
         result = array("Q", l1)
-        for index, offset in table_offsets(self._image, l1):
+        tables = dict(table_offsets(self._image, l1))
+        for index in range(len(l1)):
+            offset = tables.get(index)
+            if offset is None:
+                report(index + 1)
+                continue
             place = self._places.get(offset)
             if place is None:
-                place = self._places[offset] = self._rewrite(offset)
+                place = self._places[offset] = self._rewrite(offset, index * self._image.geometry.l2_reach)
             result[index] = place | (l1[index] & layout.COPIED)
+            report(index + 1)
         return result
 
-    def _rewrite(self, offset: int) -> int:
-        """Write a table anew where it has zero clusters; returns its place."""
+    def _rewrite(self, offset: int, guest: int) -> int:
+        """Write a table, which maps from ``guest`` on, anew where it has zero clusters; returns its place."""
         image, size = self._image, self._image.geometry.cluster_size
         table = read_l2(image, offset)
         if not has_zero(table.entries):
@@ -133,20 +196,23 @@ class _Expansion:
                     image.corrupt(
                         f"Cluster allocation offset {host:#x} unaligned (L2 offset: {offset:#x}, L2 index: {index:#x})"
                     )
-                table.entries[index] = self._expanded(entry, owners)
+                table.entries[index] = self._expanded(entry, owners, guest + index * size)
         place = self._transaction.allocate(size)
         image.refcounts.update(place >> image.geometry.cluster_bits, 1, owners - 1)
         image.refcounts.update(cluster, 1, -owners)
         self._transaction.write(place, L2Table(place, table.entries, None).pack())
         return place
 
-    def _expanded(self, entry: int, owners: int) -> int:
+    def _expanded(self, entry: int, owners: int, guest: int) -> int:
         image, bits = self._image, self._image.geometry.cluster_bits
         size = image.geometry.cluster_size
         host = entry & layout.OFFSET_MASK
         if host and image.refcounts.get(host >> bits) == 1:
             image.prevent_overlap(host, size)
-            image.file.write_zeroes(host, size)
+            if self._encryption is None:
+                image.file.write_zeroes(host, size)
+            else:
+                self._encryption.write(image.file, guest, host, bytes(size))
             return entry & ~layout.ZERO
         if host:
             # Others may have data there.
@@ -154,6 +220,9 @@ class _Expansion:
         if not self._backed:
             return 0
         place = self._transaction.allocate(size)
-        self._transaction.write(place, bytes(size))
+        zeroes = bytes(size)
+        if self._encryption is not None:
+            zeroes = bytes(self._encryption.encrypt(guest, place, zeroes))
+        self._transaction.write(place, zeroes)
         image.refcounts.update(place >> bits, 1, owners - 1)
         return place | (layout.COPIED if owners == 1 else 0)

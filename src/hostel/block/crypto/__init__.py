@@ -1,0 +1,1 @@
+"""Disk encryption: sector ciphers, LUKS version 1 volumes, and the AES scheme of old qcow images."""
