@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from typing import Final
 
@@ -10,6 +9,7 @@ from hostel.block.gate import BYPASS
 from hostel.block.node import BlockNode
 from hostel.errors import BlockError, RemoteProtocolError
 from hostel.export.host_file import host_file
+from hostel.export.vhost_user_blk.shortcut import UNUSUAL, shortcut
 from hostel.units import SECTOR, MiB
 from hostel.wire.virtio.blk import (
     BARRIER,
@@ -24,7 +24,7 @@ from hostel.wire.virtio.blk import (
     RequestType,
     Status,
 )
-from hostel.wire.virtio.ring import Chain
+from hostel.wire.virtio.ring import Chain, SplitRing
 
 SERIAL: Final = b"vhost_user_blk"
 _WINDOW: Final = MiB  # bytes that are copied at once where a request's buffers are many
@@ -114,7 +114,7 @@ class BlkDevice:
         self._take_shortcut()
         return True
 
-    def answer_all(self, chains: Sequence[Chain]) -> list[tuple[int, int]]:
+    def answer_all(self, ring: SplitRing, chains: Sequence[Chain]) -> list[tuple[int, int]]:
         """Do what requests say, in their order.
 
         Returns:
@@ -126,15 +126,21 @@ class BlkDevice:
         with BYPASS.gate:
             if self._generation != BYPASS.generation:
                 self._take_shortcut()
-            answer = self._answer
-            return [(chain[0], answer(chain[1], chain[2])) for chain in chains]
+            direct, memory = self._direct, ring.memory
+            if direct is None:
+                return [(head, self._answer(*ring.buffers(table))) for head, table in chains]
+            done = []
+            for head, table in chains:
+                written = direct(memory, table)
+                done.append((head, self._answer(*ring.buffers(table)) if written == UNUSUAL else written))
+            return done
 
     def _take_shortcut(self) -> None:
         self._generation = BYPASS.generation
-        found = host_file(self.node, writable=self.writable)
-        self._fd, self._start, self._guarded = found if found is not None else (-1, 0, 0)
-        if self.flushes or not self._writeback:
-            self._guarded = self._length  # writes are the node's
+        file = host_file(self.node, writable=self.writable)
+        if file is not None and (self.flushes or not self._writeback):
+            file = file._replace(guarded=self._length)  # writes are the node's
+        self._direct = None if file is None else shortcut(file, self._length, self.block_size)
 
     def _answer(self, readable: list[memoryview], writable: list[memoryview]) -> int:
         if not readable or not writable:
@@ -169,8 +175,6 @@ class BlkDevice:
         if not self._fits(offset, length):
             return _FAILED
         try:
-            if self._fd >= 0 and length and os.preadv(self._fd, buffers, self._start + offset) == length:
-                return _OK
             for buffer in buffers:
                 self.node.pread(offset, buffer)
                 offset += len(buffer)
@@ -182,9 +186,6 @@ class BlkDevice:
         if not self.writable or not self._fits(offset, length):
             return _FAILED
         try:
-            direct = self._fd >= 0 and offset >= self._guarded and length
-            if direct and os.pwritev(self._fd, buffers, self._start + offset) == length:
-                return _OK
             for data in _windows(buffers):
                 self.node.pwrite(offset, data)
                 offset += len(data)

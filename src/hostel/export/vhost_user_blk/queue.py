@@ -177,7 +177,7 @@ class Queue:
         while not self._stopping:
             chains = take(_BATCH)
             if chains:
-                put(answer(chains))
+                put(answer(ring, chains))
                 if ring.must_call():
                     self._wake_guest()
             elif not self._spin(ring) and ring.want_kicks():

@@ -31,6 +31,11 @@ class GuestMemory:
     Args:
         regions: in any order.
 
+    Attributes:
+        low: where the region that was used last begins; guests keep their buffers in few.
+        high: where it ends.
+        bytes: what is in it.
+
     Raises:
         RemoteProtocolError: two overlap, or one is empty or ends beyond the address space.
     """
@@ -39,8 +44,7 @@ class GuestMemory:
         self._regions = sorted(regions, key=lambda region: region.guest)
         self._starts = [region.guest for region in self._regions]
         self._check()
-        # The last region that was used: guests keep their buffers in few.
-        self._low, self._high, self._view = 1, 0, memoryview(b"")
+        self.low, self.high, self.bytes = 1, 0, memoryview(b"")
 
     def __iter__(self) -> Iterator[Region]:
         return iter(self._regions)
@@ -54,14 +58,14 @@ class GuestMemory:
         Raises:
             RemoteProtocolError: they do not lie in one region.
         """
-        low = self._low
-        if low <= address and address + length <= self._high:
-            return self._view[address - low : address - low + length]
+        low = self.low
+        if low <= address and address + length <= self.high:
+            return self.bytes[address - low : address - low + length]
         region = self._region(address)
         start = address - region.guest
         if start + length > len(region.view):
             raise RemoteProtocolError(f"{length} bytes at guest address {address:#x} leave the guest's memory")
-        self._low, self._high, self._view = region.guest, region.guest + len(region.view), region.view
+        self.low, self.high, self.bytes = region.guest, region.guest + len(region.view), region.view
         return region.view[start : start + length]
 
     def views(self, address: int, length: int) -> list[memoryview]:
@@ -70,6 +74,9 @@ class GuestMemory:
         Raises:
             RemoteProtocolError: not all of it is memory.
         """
+        low = self.low
+        if low <= address and address + length <= self.high:
+            return [self.bytes[address - low : address - low + length]]
         found = []
         while length:
             region = self._region(address)
@@ -78,6 +85,7 @@ class GuestMemory:
             found.append(part)
             address += len(part)
             length -= len(part)
+            self.low, self.high, self.bytes = region.guest, region.guest + len(region.view), region.view
         return found
 
     def at_user(self, address: int, length: int) -> memoryview:

@@ -2,16 +2,17 @@
 
 The driver's three tables lie in memory that it may change at any moment, in good faith or bad. So each word is read
 once, each address and index is checked, and a chain has an end: what breaks the rules raises, and the device is then
-broken until the driver starts anew.
+broken until the driver starts anew. Requests come out as numbers; :meth:`SplitRing.buffers` finds their bytes.
 
 The tables are little-endian, and are read as the host's own integers: :data:`SUPPORTED` says whether that is right.
 """
 
 from __future__ import annotations
 
+import struct
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
 from hostel.errors import RemoteProtocolError
@@ -29,6 +30,23 @@ _NO_INTERRUPT: Final = 1  # VIRTQ_AVAIL_F_NO_INTERRUPT
 _NO_NOTIFY: Final = 1  # VIRTQ_USED_F_NO_NOTIFY
 _MASK: Final = 0xFFFF
 
+
+# A table of descriptors as one flat tuple: address, length, flags and next of each. A request is its head, by which the
+# driver knows it, and a table whose chain begins with the first entry.
+Table = tuple[int, ...]
+Chain = tuple[int, Table]
+
+
+class _Tables(dict[int, Callable[..., Table]]):
+    """Readers of tables by how many descriptors they have."""
+
+    def __missing__(self, count: int) -> Callable[..., Table]:
+        self[count] = reader = struct.Struct("<" + "QIHH" * count).unpack_from
+        return reader
+
+
+_TABLES: Final = _Tables()
+_DESCRIPTOR: Final = _TABLES[1]
 _barrier: Final = threading.Lock()
 
 
@@ -46,18 +64,6 @@ class Addresses(NamedTuple):
     used: int
 
 
-class Chain(NamedTuple):
-    """A request: buffers that the device reads, then buffers that it writes.
-
-    Attributes:
-        head: what the driver knows the chain by.
-    """
-
-    head: int
-    readable: list[memoryview]
-    writable: list[memoryview]
-
-
 class SplitRing:
     """One queue.
 
@@ -70,6 +76,7 @@ class SplitRing:
         indirect: VIRTIO_F_INDIRECT_DESC was.
 
     Attributes:
+        memory: the guest's.
         taken: the index of the next entry to take (vhost's last avail index).
 
     Raises:
@@ -90,9 +97,9 @@ class SplitRing:
         for name, address, alignment in zip(addresses._fields, addresses, (16, 2, 4), strict=True):
             if address % alignment:
                 raise RemoteProtocolError(f"the {name} of a queue are at {address:#x}, which is not aligned")
-        self._memory = memory
+        self.memory = memory
         self._size = size
-        self._descriptors = memory.at_user(addresses.descriptors, DESCRIPTOR_SIZE * size).cast("Q")
+        self._descriptors = memory.at_user(addresses.descriptors, DESCRIPTOR_SIZE * size)
         self._available = memory.at_user(addresses.available, 4 + 2 * size + 2 * event_index).cast("H")
         used = memory.at_user(addresses.used, 4 + 8 * size + 2 * event_index)
         self._used_head = used[:4].cast("H")
@@ -128,52 +135,56 @@ class SplitRing:
         return chains
 
     def _chain(self, head: int) -> Chain:
-        """Read one chain; the buffers of any table, direct or indirect, are checked here."""
-        table, limit, position = self._descriptors, self._size, head
-        if head >= limit:
-            raise RemoteProtocolError(f"descriptor {head} is beyond a queue of {limit}")
-        word = table[2 * head + 1]
-        if word >> 32 & INDIRECT:
-            table = self._table(table[2 * head], word)
-            limit, position = len(table) // 2, 0
-            word = table[1]
-        view, readable, writable = self._memory.view, list[memoryview](), list[memoryview]()
-        for _ in range(limit):
-            address, length, flags = table[2 * position], word & 0xFFFFFFFF, word >> 32
-            if flags & INDIRECT or not length:
-                raise RemoteProtocolError(
-                    "an indirect table is within another" if flags & INDIRECT else "a buffer has no bytes"
-                )
-            try:
-                part = view(address, length)
-            except RemoteProtocolError:
-                parts = self._memory.views(address, length)
-                (writable if flags & WRITE else readable).extend(parts[:-1])
-                part = parts[-1]
-            if flags & WRITE:
-                writable.append(part)
-            elif writable:
-                raise RemoteProtocolError("a buffer to read comes after one to write")
-            else:
-                readable.append(part)
-            if not flags & NEXT:
-                return Chain(head, readable, writable)
-            position = word >> 48
-            if position >= limit:
-                raise RemoteProtocolError(f"descriptor {position} is beyond a table of {limit}")
-            word = table[2 * position + 1]
-        raise RemoteProtocolError("a chain of descriptors has no end")
-
-    def _table(self, address: int, word: int) -> memoryview:
-        """The indirect table that a descriptor names."""
-        length = word & 0xFFFFFFFF
-        if not self._indirect:
-            raise RemoteProtocolError("an indirect table was not agreed on")
-        if word >> 32 & NEXT:
-            raise RemoteProtocolError("an indirect table is followed by a descriptor")
+        """Read the descriptors of one request."""
+        if head >= self._size:
+            raise RemoteProtocolError(f"descriptor {head} is beyond a queue of {self._size}")
+        first = _DESCRIPTOR(self._descriptors, DESCRIPTOR_SIZE * head)
+        address, length, flags, _ = first
+        if not flags & INDIRECT:
+            return head, self._direct(first)
+        if not self._indirect or flags & NEXT:
+            raise RemoteProtocolError("an indirect table is not allowed here")
         if not length or length % DESCRIPTOR_SIZE or length > MAX_INDIRECT * DESCRIPTOR_SIZE:
             raise RemoteProtocolError(f"an indirect table has {length} bytes")
-        return self._memory.view(address, length).cast("Q")
+        memory, read = self.memory, _TABLES[length // DESCRIPTOR_SIZE]
+        if memory.low <= address and address + length <= memory.high:
+            return head, read(memory.bytes, address - memory.low)
+        return head, read(memory.view(address, length))
+
+    def _direct(self, first: Table) -> Table:
+        """The descriptors of a chain in the queue's own table, as a table of their own."""
+        found, position = [*first], 0
+        for index in range(1, self._size + 1):
+            if not found[-2] & NEXT:
+                return tuple(found)
+            position = found[-1]
+            if position >= self._size:
+                raise RemoteProtocolError(f"descriptor {position} is beyond a queue of {self._size}")
+            found[-1] = index
+            found += _DESCRIPTOR(self._descriptors, DESCRIPTOR_SIZE * position)
+        raise RemoteProtocolError("a chain of descriptors has no end")
+
+    def buffers(self, table: Table) -> tuple[list[memoryview], list[memoryview]]:
+        """What a request's chain names: buffers that the device reads, and buffers that it writes.
+
+        Raises:
+            RemoteProtocolError: the chain has no end or leaves its table, or a buffer is none.
+        """
+        readable, writable = list[memoryview](), list[memoryview]()
+        position, count = 0, len(table) // 4
+        for _ in range(count):
+            address, length, flags, following = table[4 * position : 4 * position + 4]
+            if flags & INDIRECT or not length:
+                raise RemoteProtocolError("a buffer has no bytes" if not length else "a table is within another")
+            if not flags & WRITE and writable:
+                raise RemoteProtocolError("a buffer to read comes after one to write")
+            (writable if flags & WRITE else readable).extend(self.memory.views(address, length))
+            if not flags & NEXT:
+                return readable, writable
+            position = following
+            if position >= count:
+                raise RemoteProtocolError(f"descriptor {position} is beyond a table of {count}")
+        raise RemoteProtocolError("a chain of descriptors has no end")
 
     def put(self, done: Sequence[tuple[int, int]]) -> None:
         """Hand chains back: the head of each, and how many bytes were written to it."""
