@@ -177,6 +177,17 @@ def creation_options(driver: Creatable) -> Options:
     return driver.create_options + FileDriver.create_options
 
 
+def require_creation(filename: str) -> None:
+    """Refuse a name in whose place nothing can be created.
+
+    Raises:
+        BlockError: the name is empty, or of a protocol that we do not have, or of one that only reads.
+    """
+    protocol = protocol_name(filename)
+    if protocol in registry.PROTOCOLS and not registry.protocol_driver(protocol).creates:
+        raise UnsupportedFeature(f"Protocol driver '{protocol}' does not support image creation")
+
+
 def create(path: str, *, cache: Cache = WRITEBACK, options: Mapping[str, Value] | None = None) -> BlockNode:
     """Create an empty file, or empty an existing one, and open it for writing: what a format is laid out in.
 
@@ -242,8 +253,11 @@ def _open_image(image: Described, mode: OpenMode, writable_backing: int = 0, *, 
     except BaseException:
         file.close()
         raise
-    whole = isinstance(file.driver, FileDriver) or image.strong or file.filename.startswith("json:")
+    whole = isinstance(file.driver, FileDriver) or image.strong or file.filename.startswith(blockdev.JSON_PREFIX)
     name = image.name if whole else file.filename
+    if not name:  # only options say what the image lies in
+        below = file.filename.removeprefix(blockdev.JSON_PREFIX)
+        name = f'{blockdev.JSON_PREFIX}{{"driver": "{driver.name}", "file": {below}}}'
     return _node(driver, name, mode, image.node, probed=mode.probed)
 
 

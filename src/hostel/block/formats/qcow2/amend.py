@@ -62,7 +62,8 @@ def amend_image(guest: Guest, options: Mapping[str, Value], *, force: bool, repo
 
     Raises:
         BlockError: an option cannot be what it shall be; the image is as it was.
-        UnsupportedFeature: version 2 cannot have what the image has; the image is as it was.
+        UnsupportedFeature: version 2 cannot have what the image has; the image is as it was, or, where its snapshots
+            are of another size, as it was but for the other changes, which come first as with QEMU.
         OSError: the host's own errors; every change is made or not.
     """
     image = guest.image
@@ -86,6 +87,7 @@ def amend_image(guest: Guest, options: Mapping[str, Value], *, force: bool, repo
         resize(guest, target.size, Preallocation.OFF)
         image.flush_metadata()
     if target.version < image.header.version:
+        _check_snapshots(image)
         with stages.stage() as told:
             _downgrade(guest, told)
 
@@ -184,10 +186,6 @@ def _check_downgrade(image: Qcow2Image, target: _Target) -> None:
         raise UnsupportedFeature("compat=0.10 requires refcount_bits=16")
     if image.external:
         raise UnsupportedFeature("Cannot downgrade an image with a data file")
-    for snapshot in snapshot_table.load(image):
-        # Other programs that read version 2 images know nothing of the extra data that tells these.
-        if snapshot.vm_state_size >= 1 << 32 or snapshot.disk_size != target.size:
-            raise UnsupportedFeature("Internal snapshots prevent downgrade of image")
     features = image.header.incompatible_features & ~int(Incompatible.DIRTY | Incompatible.COMPRESSION)
     if features:
         raise UnsupportedFeature(f"Cannot downgrade an image with incompatible features {features:#x} set")
@@ -195,6 +193,13 @@ def _check_downgrade(image: Qcow2Image, target: _Target) -> None:
         raise UnsupportedFeature(
             "Cannot downgrade an image with zstd compression type and existing compressed clusters"
         )
+
+
+def _check_snapshots(image: Qcow2Image) -> None:
+    """Other programs that read version 2 images know nothing of the extra data that tells these."""
+    for snapshot in snapshot_table.load(image):
+        if snapshot.vm_state_size >= 1 << 32 or snapshot.disk_size != image.size:
+            raise UnsupportedFeature("Internal snapshots prevent downgrade of image")
 
 
 def _invalid(message: str) -> BlockError:

@@ -17,12 +17,12 @@ from hostel.block.formats.qcow2 import layout, snapshot_table
 from hostel.block.formats.qcow2.bitmap import Bitmaps
 from hostel.block.formats.qcow2.geometry import Geometry
 from hostel.block.formats.qcow2.header import Preamble, read_preamble
+from hostel.block.formats.qcow2.header_limits import validate_header
 from hostel.block.formats.qcow2.header_update import steps
 from hostel.block.formats.qcow2.l2_table import L2Table
-from hostel.block.formats.qcow2.layout import Autoclear, Compatible, Extension, Header, Incompatible, SnapshotHeader
+from hostel.block.formats.qcow2.layout import Autoclear, Compatible, Extension, Header, Incompatible
 from hostel.block.formats.qcow2.overlap import MetadataMap
 from hostel.block.formats.qcow2.refcount import Allocator
-from hostel.block.formats.qcow2.snapshot_table import validate_table
 from hostel.block.node import BlockNode
 from hostel.codec.table import unpack_table
 from hostel.errors import CorruptImage, InvalidImage
@@ -31,6 +31,8 @@ from hostel.units import MiB
 _CACHE_LIMIT: Final = 32 * MiB  # bytes of L2 tables kept in memory, as QEMU's default l2-cache-size
 _MIN_TABLES: Final = 16
 _MAX_FREES: Final = 8192  # runs waiting to be freed
+_MAX_FREE_BYTES: Final = 8 * MiB  # bytes of the last few of them: rather than make the file longer, use them again
+_LATELY: Final = 4
 
 
 class Qcow2Image:
@@ -69,7 +71,7 @@ class Qcow2Image:
         self.broken: str | None = None
         self.end_of_bytes = 0  # host offset after the last compressed payload; 0 where the next starts a cluster
         self.last_cluster: tuple[int, bytes] | None = None  # an L2 entry and what it decompresses to
-        validate_header(self)
+        validate_header(self.header, self.geometry, mode)
         if not mode.no_io and not mode.check:
             self.load_tables()
         if not mode.check:
@@ -98,8 +100,8 @@ class Qcow2Image:
     @property
     def lazy(self) -> bool:
         """Whether refcounts on disk may wait, with the dirty bit set."""
-        given = self.mode.options.get("lazy-refcounts")
-        return bool(self.header.compatible_features & Compatible.LAZY_REFCOUNTS) if given is None else given is True
+        recorded = bool(self.header.compatible_features & Compatible.LAZY_REFCOUNTS)
+        return bool(self.mode.options.get("lazy-refcounts", recorded))
 
     # ---- loading
 
@@ -199,6 +201,9 @@ class Qcow2Image:
             return table
         self._make_room()
         offset = self.allocate(self.geometry.cluster_size, "L2 table")
+        if self.lazy:
+            # Refcounts of data may wait; those of tables are right whatever happens.
+            self._write_refcounts()
         if table is not None:
             self.file.debug_event("l2_alloc_cow_read")
         fresh = L2Table.empty(offset, self.geometry) if table is None else table.copy(offset)
@@ -524,7 +529,7 @@ class Qcow2Image:
 
     def settle(self) -> None:
         """Keep what is waiting bounded."""
-        if len(self._frees) > _MAX_FREES:
+        if len(self._frees) > _MAX_FREES or sum(length for _, length, _ in self._frees[-_LATELY:]) >= _MAX_FREE_BYTES:
             self.write_metadata()
 
     def close(self) -> None:
@@ -534,10 +539,9 @@ class Qcow2Image:
             CorruptImage: the image is not written any more, and something accepted before is lost.
             OSError: the host's own errors; what was not written is lost.
         """
-        owed = self._owed and bool(self._dirty_tables or self._dirty_l1)
-        if not self._writing or (self.broken is not None and not owed):
-            return
-        self.end_write()
+        lost = self._owed and bool(self._dirty_tables or self._dirty_l1)
+        if self._writing and (self.broken is None or lost):
+            self.end_write()
 
     def end_write(self) -> None:
         """Write what is held back and clear the dirty bit, until :meth:`begin_write` is called again.

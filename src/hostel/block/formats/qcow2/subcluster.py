@@ -140,8 +140,8 @@ class SubclusterGuest(Guest):
         low = min(self.image.geometry.align(first), last)
         high = max(low, last - self.image.geometry.in_cluster(last))
         if last - first <= _FEW and (self._is_compressed(first, low) or self._is_compressed(high, last)):
-            # A compressed cluster that is zeroed in part gets a place for all of it. Up to some length the rest does too,
-            # as with QEMU.
+            # A compressed cluster that is zeroed in part gets a place for all of it; up to some length the rest does
+            # too, as with QEMU.
             self._write_zeroes_out(first, last)
             self._zero_part(last, end - last)
             self.image.settle()
