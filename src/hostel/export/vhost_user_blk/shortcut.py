@@ -22,11 +22,15 @@ UNUSUAL: Final = -1
 _IN, _OUT = int(RequestType.IN), int(RequestType.OUT)
 _OK, _FAILED = int(Status.OK), int(Status.IOERR)
 _HEAD: Final = REQUEST.size
-# The usual request: a header, one buffer of data and a status, as a table of three descriptors: how many numbers that
-# are, and what some of them must be.
-_USUAL: Final = 12
-_SHAPE: Final = (_HEAD, NEXT, 1, 2, 1, WRITE)
-_TO_GUEST, _FROM_GUEST = NEXT | WRITE, NEXT
+_PART: Final = SECTOR - 1  # of a sector
+# The usual request is a table of three descriptors: a header, one buffer of data and a status, each with its length,
+# flags and next in one word. Of the buffer's word the length counts, and of the status' there is no next.
+_USUAL: Final = 6
+_HEAD_WORD: Final = _HEAD | NEXT << 32 | 1 << 48
+_STATUS_WORD: Final = 1 | WRITE << 32
+_TO_GUEST, _FROM_GUEST = NEXT | WRITE | 2 << 16, NEXT | 2 << 16
+_LENGTH: Final = 0xFFFFFFFF
+_WITHOUT_NEXT: Final = (1 << 48) - 1
 
 
 def shortcut(file: HostFile, length: int, block_size: int) -> Callable[[GuestMemory, Table], int]:
@@ -37,21 +41,29 @@ def shortcut(file: HostFile, length: int, block_size: int) -> Callable[[GuestMem
         since the request is of another shape, touches what only the node may write, or came only half through.
     """
     fd, start, guarded = file
+    part_of_block = block_size - 1
     preadv, pwritev, read_head = os.preadv, os.pwritev, REQUEST.unpack_from
 
     def answer(memory: GuestMemory, table: Table) -> int:
         if len(table) != _USUAL:
             return UNUSUAL
-        where, size, head_flags, second, buffer, count, flags, third, status, room, last, _ = table
+        where, head_word, buffer, word, status, status_word = table
         low, high, view = memory.low, memory.high, memory.bytes
-        usual = (size, head_flags, second, third, room, last) == _SHAPE
-        if not (usual and low <= where <= high - _HEAD and low <= status < high and low <= buffer <= high - count):
+        count = word & _LENGTH
+        if (
+            head_word != _HEAD_WORD
+            or status_word & _WITHOUT_NEXT != _STATUS_WORD
+            or not low <= where <= high - _HEAD
+            or not low <= status < high
+            or not low <= buffer <= high - count
+        ):
             return UNUSUAL
         kind, _, sector = read_head(view, where - low)
         offset = sector * SECTOR
-        if not count or count % SECTOR or offset % block_size or offset + count > length:
+        if not count or count & _PART or offset & part_of_block or offset + count > length:
             return UNUSUAL
-        data = view[buffer - low : buffer - low + count]
+        buffer -= low
+        data, flags = view[buffer : buffer + count], word >> 32
         try:
             if kind == _IN and flags == _TO_GUEST:
                 done, written = preadv(fd, (data,), start + offset), count + 1

@@ -29,10 +29,15 @@ INDIRECT: Final = 4  # VIRTQ_DESC_F_INDIRECT
 _NO_INTERRUPT: Final = 1  # VIRTQ_AVAIL_F_NO_INTERRUPT
 _NO_NOTIFY: Final = 1  # VIRTQ_USED_F_NO_NOTIFY
 _MASK: Final = 0xFFFF
+_LENGTH: Final = 0xFFFFFFFF
+_NEXT_BIT: Final = NEXT << 32
+_INDIRECT_BIT: Final = INDIRECT << 32
+_NOT_NEXT: Final = (1 << 48) - 1
 
 
-# A table of descriptors as one flat tuple: address, length, flags and next of each. A request is its head, by which the
-# driver knows it, and a table whose chain begins with the first entry.
+# A table of descriptors as one flat tuple: of each its address, and a word with its length, flags and next from the
+# lowest bit on, 32, 16 and 16 of them. A request is its head, by which the driver knows it, and a table whose chain
+# begins with the first entry.
 Table = tuple[int, ...]
 Chain = tuple[int, Table]
 
@@ -41,7 +46,7 @@ class _Tables(dict[int, Callable[..., Table]]):
     """Readers of tables by how many descriptors they have."""
 
     def __missing__(self, count: int) -> Callable[..., Table]:
-        self[count] = reader = struct.Struct("<" + "QIHH" * count).unpack_from
+        self[count] = reader = struct.Struct(f"<{2 * count}Q").unpack_from
         return reader
 
 
@@ -138,29 +143,29 @@ class SplitRing:
         """Read the descriptors of one request."""
         if head >= self._size:
             raise RemoteProtocolError(f"descriptor {head} is beyond a queue of {self._size}")
-        first = _DESCRIPTOR(self._descriptors, DESCRIPTOR_SIZE * head)
-        address, length, flags, _ = first
-        if not flags & INDIRECT:
+        address, word = first = _DESCRIPTOR(self._descriptors, DESCRIPTOR_SIZE * head)
+        if not word & _INDIRECT_BIT:
             return head, self._direct(first)
-        if not self._indirect or flags & NEXT:
+        length, memory = word & _LENGTH, self.memory
+        if not self._indirect or word & _NEXT_BIT:
             raise RemoteProtocolError("an indirect table is not allowed here")
         if not length or length % DESCRIPTOR_SIZE or length > MAX_INDIRECT * DESCRIPTOR_SIZE:
             raise RemoteProtocolError(f"an indirect table has {length} bytes")
-        memory, read = self.memory, _TABLES[length // DESCRIPTOR_SIZE]
         if memory.low <= address and address + length <= memory.high:
-            return head, read(memory.bytes, address - memory.low)
-        return head, read(memory.view(address, length))
+            return head, _TABLES[length // DESCRIPTOR_SIZE](memory.bytes, address - memory.low)
+        return head, _TABLES[length // DESCRIPTOR_SIZE](memory.view(address, length))
 
     def _direct(self, first: Table) -> Table:
         """The descriptors of a chain in the queue's own table, as a table of their own."""
-        found, position = [*first], 0
+        found = [*first]
         for index in range(1, self._size + 1):
-            if not found[-2] & NEXT:
+            word = found[-1]
+            if not word & _NEXT_BIT:
                 return tuple(found)
-            position = found[-1]
+            position = word >> 48
             if position >= self._size:
                 raise RemoteProtocolError(f"descriptor {position} is beyond a queue of {self._size}")
-            found[-1] = index
+            found[-1] = (word & _NOT_NEXT) | index << 48
             found += _DESCRIPTOR(self._descriptors, DESCRIPTOR_SIZE * position)
         raise RemoteProtocolError("a chain of descriptors has no end")
 
@@ -171,9 +176,10 @@ class SplitRing:
             RemoteProtocolError: the chain has no end or leaves its table, or a buffer is none.
         """
         readable, writable = list[memoryview](), list[memoryview]()
-        position, count = 0, len(table) // 4
+        position, count = 0, len(table) // 2
         for _ in range(count):
-            address, length, flags, following = table[4 * position : 4 * position + 4]
+            address, word = table[2 * position : 2 * position + 2]
+            length, flags, position = word & _LENGTH, word >> 32, word >> 48
             if flags & INDIRECT or not length:
                 raise RemoteProtocolError("a buffer has no bytes" if not length else "a table is within another")
             if not flags & WRITE and writable:
@@ -181,7 +187,6 @@ class SplitRing:
             (writable if flags & WRITE else readable).extend(self.memory.views(address, length))
             if not flags & NEXT:
                 return readable, writable
-            position = following
             if position >= count:
                 raise RemoteProtocolError(f"descriptor {position} is beyond a table of {count}")
         raise RemoteProtocolError("a chain of descriptors has no end")
