@@ -516,9 +516,18 @@ class StorageDriver(Protocol):
         """
 
     def storage_vol_upload(
-        self, volume: VolumeRef, source: Iterable[bytes | memoryview | Hole], offset: int = 0, length: int = 0
+        self,
+        volume: VolumeRef,
+        source: Iterable[bytes | memoryview | Hole],
+        offset: int = 0,
+        length: int = 0,
+        *,
+        trusted: bool = False,
     ) -> None:
-        """Overwrite the file's bytes; ``OPERATION_FAILED`` when there are more than ``length`` (0: no bound)."""
+        """Overwrite the file's bytes; ``OPERATION_FAILED`` when there are more than ``length`` (0: no bound).
+
+        An image that names other files is stored, and these are not followed, unless it is ``trusted``.
+        """
 
     def close(self) -> None:
         """Release what the driver holds."""

@@ -259,12 +259,14 @@ class StorageVolume:
                 flags |= flag
         self.connection.storage.storage_vol_resize(self.ref, capacity, flags)
 
-    def upload(self, source: Source, offset: int = 0, length: int = 0) -> None:
+    def upload(self, source: Source, offset: int = 0, length: int = 0, *, trusted: bool = False) -> None:
         """Overwrite the file's bytes from ``offset``: with a binary file's, an iterable's, or with these.
 
-        At most ``length`` bytes unless that is 0. A :class:`Hole` in an iterable reads as zeroes afterwards.
+        At most ``length`` bytes unless that is 0. A :class:`Hole` in an iterable reads as zeroes afterwards. An image
+        that names other files (a backing file, a data file) is stored as it is, but no machine and no clone follows
+        these names, unless it is ``trusted``.
         """
-        self.connection.storage.storage_vol_upload(self.ref, _pieces(source), offset, length)
+        self.connection.storage.storage_vol_upload(self.ref, _pieces(source), offset, length, trusted=trusted)
 
     def download(self, offset: int = 0, length: int = 0) -> Iterator[memoryview]:
         """The file's bytes as they are, piece by piece; ``length`` 0 is to the end.

@@ -28,7 +28,7 @@ def upload(session: Session, args: Args) -> None:
         sparse = args.has("sparse") and _has_end(descriptor)
         pieces = content.download(descriptor, 0, 0, sparse=True) if sparse else _read(descriptor)
         with failing(f"cannot send data to volume {args['vol']}"):
-            session.storage.storage_vol_upload(volume, pieces, offset, length)
+            session.storage.storage_vol_upload(volume, pieces, offset, length, trusted=args.has("trust"))
     finally:
         os.close(descriptor)
 

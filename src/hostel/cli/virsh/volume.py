@@ -324,7 +324,12 @@ COMMANDS = (
         ),
         _resize,
     ),
-    Command("vol-upload", "overwrite a volume with a file's bytes", TRANSFER, _upload),
+    Command(
+        "vol-upload",
+        "overwrite a volume with a file's bytes",
+        (*TRANSFER, flag("trust", "follow the other files that an image in it names (not in libvirt)")),
+        _upload,
+    ),
     Command(
         "vol-wipe",
         "overwrite a volume so that nothing can be read back",

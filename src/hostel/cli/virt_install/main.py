@@ -40,7 +40,7 @@ METHODS: Final = "--location URL, --cdrom CD/ISO, --pxe, --import, --boot hd|cdr
 _LOW_MEMORY: Final = 17  # MiB: less than this was meant to be GiB
 
 CHECK: Final = SubOptions(
-    "--check", tuple(Sub(name) for name in ("path_in_use", "disk_size", "path_exists", "mac_in_use", "all"))
+    "--check", tuple(Sub(name) for name in ("path_in_use", "disk_size", "path_exists", "mac_in_use", "trust", "all"))
 )
 OSINFO: Final = SubOptions(
     "--os-variant",
@@ -287,6 +287,9 @@ class _Command:
                 users = storage.users_of(self.host.connection, path, shareable=is_shared, read_only=is_read)
                 if users:
                     self._check("path_in_use", f"Disk {path} is already in use by other guests {users}.")
+                doubt = storage.doubt_about(self.host.connection, part.medium)
+                if doubt is not None:
+                    self._check("trust", f"Disk {path} is not taken as it is: {doubt}.")
             problem = None if part.new is None else self.storage.excess(part.new)
             if problem is not None:
                 self._check("disk_size", problem)

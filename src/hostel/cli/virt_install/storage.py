@@ -11,9 +11,11 @@ import stat
 from typing import Final, NamedTuple
 from xml.etree import ElementTree
 
+from hostel.block import registry
 from hostel.drivers.base import VolumeCreateFlag
+from hostel.drivers.storage import lineage, provenance
 from hostel.drivers.storage.inspect import detect_format
-from hostel.errors import ErrorCode, HostelError, UsageError, VirtError
+from hostel.errors import BlockError, ErrorCode, HostelError, UsageError, VirtError
 from hostel.objects import Connection, StoragePool, StorageVolume
 from hostel.units import INT64_MAX, GiB, MiB
 
@@ -370,6 +372,29 @@ def _ensure_running(pool: StoragePool, *, refresh: bool) -> None:
 
 def _directory(pool: StoragePool) -> str | None:
     return ElementTree.fromstring(pool.xml()).findtext("target/path")
+
+
+def doubt_about(connection: Connection, medium: Medium) -> str | None:
+    """Why an image that exists is not to be taken as it is; None where nothing speaks against it.
+
+    A file from outside may name any other as its backing file, and show it to the guest. Taken are those that name
+    images beside them, or in pools that are active.
+    """
+    is_image = medium.exists and medium.type == "file" and medium.format in registry.FORMATS and medium.format != "raw"
+    if not is_image or not connection.uri.startswith("qemu"):
+        return None
+    directories = {os.path.dirname(os.path.realpath(medium.path))}
+    for pool in connection.pools():
+        if pool.is_active and (target := _directory(pool)) is not None:
+            directories.add(os.path.realpath(target))
+    try:
+        provenance.refuse_unvouched(medium.path, "it")
+        lineage.check(medium.path, medium.path, medium.format or "raw", directories)
+    except VirtError as error:
+        return error.message
+    except (BlockError, OSError):
+        return None  # whoever starts it says what is wrong
+    return None
 
 
 def users_of(connection: Connection, path: str, *, shareable: bool, read_only: bool) -> list[str]:

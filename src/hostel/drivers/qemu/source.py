@@ -9,6 +9,7 @@ from typing import Final
 
 from hostel.drivers.base import StorageDriver
 from hostel.drivers.qemu.document import unsupported
+from hostel.drivers.storage.provenance import refuse_unvouched
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
 from hostel.model.domain.devices.disk import Disk, DiskDevice
 from hostel.model.domain.devices.source import DiskSource, SourceType
@@ -73,6 +74,8 @@ def _check_files(disk: Disk, source: DiskSource) -> None:
         return
     if path is not None:
         _check_image(path, target, write=not disk.readonly)
+        if fmt != "raw":
+            refuse_unvouched(path, f"disk '{target}': '{path}'")
     backing = disk.backing_store
     while backing is not None:
         if backing.type is None or backing.source is None:

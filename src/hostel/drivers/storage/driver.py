@@ -302,12 +302,18 @@ class SessionStorageDriver:
         return backend.download(facts, offset, length, sparse=sparse)
 
     def storage_vol_upload(
-        self, volume: VolumeRef, source: Iterable[bytes | memoryview | Hole], offset: int = 0, length: int = 0
+        self,
+        volume: VolumeRef,
+        source: Iterable[bytes | memoryview | Hole],
+        offset: int = 0,
+        length: int = 0,
+        *,
+        trusted: bool = False,
     ) -> None:
         """Overwrite the file's bytes."""
         _check_range(volume, offset, length)
         backend, _, facts = self._volume(volume)
-        backend.upload(facts, source, offset, length)
+        backend.upload(facts, source, offset, length, trusted=trusted)
 
     def close(self) -> None:
         """Nothing is held."""

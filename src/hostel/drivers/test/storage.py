@@ -252,7 +252,13 @@ class TestStorageDriver:
         raise _unsupported("virStorageVolDownload")
 
     def storage_vol_upload(
-        self, volume: VolumeRef, source: Iterable[bytes | memoryview | Hole], offset: int = 0, length: int = 0
+        self,
+        volume: VolumeRef,
+        source: Iterable[bytes | memoryview | Hole],
+        offset: int = 0,
+        length: int = 0,
+        *,
+        trusted: bool = False,
     ) -> None:
         """Refused, as by libvirt's test driver."""
         raise _unsupported("virStorageVolUpload")

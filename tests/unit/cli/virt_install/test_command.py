@@ -19,6 +19,7 @@ from hostel.cli.virt_install.main import main, run
 from hostel.drivers.store import Directories
 from hostel.errors import HostelError
 from hostel.objects import Connection
+from support import qcow2
 
 BASE = ["--name", "x", "--memory", "64", "--osinfo", "generic", "--noautoconsole"]
 
@@ -246,3 +247,23 @@ def test_the_parser_of_arguments_ends_with_its_own_code(
 ) -> None:
     assert main(words) == code
     assert "virt-install" in "".join(capsys.readouterr()) or words == ["--version"]
+
+
+@pytest.mark.parametrize(
+    ("backing", "is_taken"), [("base.img", True), ("/etc/hostname", False), ("json:{}", False), ("../x", False)]
+)
+def test_an_imported_image_that_names_strange_files_is_refused_unless_said_otherwise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backing: str, is_taken: bool
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOSTEL_HOME", str(tmp_path / "home"))
+    Path("base.img").write_bytes(bytes(1 << 20))
+    Path("a.qcow2").write_bytes(qcow2.create(1 << 20, {"backing_file": backing, "backing_fmt": "raw"}))
+    with hostel.open("qemu:///session", Directories.under(tmp_path / "home")) as connection:
+        words = ["--import", "--disk", "a.qcow2", "--dry-run", "--virt-type", "qemu"]
+        if is_taken:
+            assert Ran(connection, *words).code == 0
+        else:
+            with pytest.raises(HostelError, match=r"is not taken as it is.*--check trust=off"):
+                Ran(connection, *words)
+        assert Ran(connection, *words, "--check", "trust=off").code == 0

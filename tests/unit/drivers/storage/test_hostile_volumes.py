@@ -123,8 +123,8 @@ def test_upload_of_a_hostile_image_does_not_make_it_trusted(
     with pytest.raises(VirtError) as caught:
         driver.storage_vol_create_xml_from(started, name_of("clone"), volume)
     assert str(caught.value) == (
-        f"Requested operation is not valid: volume 'disk' stands on '{secret}', which is in no active pool: define and "
-        "start a pool on its directory first"
+        f"Requested operation is not valid: volume 'disk' was uploaded and names the backing file '{secret}', which is "
+        "not followed: if you trust who made it, upload it again with 'virsh vol-upload --trust'"
     )
     assert os.listdir(place) == ["disk"]
 

@@ -88,9 +88,15 @@ class Backend(Protocol):
         """A volume's bytes; ``length`` 0 is to the end, and holes are told with ``sparse``."""
 
     def upload(
-        self, volume: VolumeFacts, source: Iterable[bytes | memoryview | Hole], offset: int, length: int
+        self,
+        volume: VolumeFacts,
+        source: Iterable[bytes | memoryview | Hole],
+        offset: int,
+        length: int,
+        *,
+        trusted: bool = False,
     ) -> None:
-        """Overwrite a volume's bytes; ``length`` 0 is no bound."""
+        """Overwrite a volume's bytes; ``length`` 0 is no bound. What names other files is not followed later."""
 
 
 BACKENDS: Final[dict[str, str]] = {

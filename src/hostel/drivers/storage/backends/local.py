@@ -16,7 +16,7 @@ from hostel.block.permission import Permission, lock
 from hostel.block.trust import Trust
 from hostel.drivers.base import Hole, Progress, VolumeCreateFlag, VolumeResizeFlag, VolumeType, WipeAlgorithm
 from hostel.drivers.fault import fault
-from hostel.drivers.storage import content, lineage, wiping
+from hostel.drivers.storage import content, lineage, provenance, wiping
 from hostel.drivers.storage.backends.base import Source
 from hostel.drivers.storage.document import BackingDefinition, PoolDefinition, VolumeDefinition, VolumeFacts
 from hostel.drivers.storage.holding import held, held_for_removal, translating
@@ -102,6 +102,7 @@ class LocalVolumes:
         capacity = max(volume.capacity or 0, facts.capacity)
         with translating(f"cannot copy volume '{facts.name}' to '{path}'", facts.name, facts.path):
             if origin != "raw":
+                provenance.refuse_unvouched(facts.path, f"volume '{facts.name}'")
                 lineage.check(facts.name, facts.path, origin, source.directories)
             with new_file(path, volume.permissions) as temporary:
                 if flags & VolumeCreateFlag.REFLINK:
@@ -147,6 +148,7 @@ class LocalVolumes:
                 ErrorDomain.STORAGE,
             )
         with translating(doing, volume.name, volume.path):
+            provenance.refuse_unvouched(volume.path, f"volume '{volume.name}'")
             lineage.check(volume.name, volume.path, volume.format, directories)
             with graph.open(volume.path, volume.format, read_only=False, trust=Trust.TRUSTED) as node:
                 lineage.confirm(volume.name, node, directories)
@@ -175,15 +177,28 @@ class LocalVolumes:
                 os.close(descriptor)
 
     def upload(
-        self, volume: VolumeFacts, source: Iterable[bytes | memoryview | Hole], offset: int, length: int
+        self,
+        volume: VolumeFacts,
+        source: Iterable[bytes | memoryview | Hole],
+        offset: int,
+        length: int,
+        *,
+        trusted: bool = False,
     ) -> None:
-        """Overwrite a file's bytes."""
+        """Overwrite a file's bytes; what names other files is not followed later, unless it is ``trusted``."""
         _check_file(volume, "uploaded to")
         with (
             translating(f"cannot write volume '{volume.name}' at '{volume.path}'", volume.name, volume.path),
             held(volume.name, volume.path) as descriptor,
         ):
+            # Before the first byte: an upload that is cut off may have brought the header.
+            marked = not trusted and provenance.mark(descriptor)
             content.upload(descriptor, volume.name, source, offset, length)
+            name = None if trusted else provenance.named(volume.path)
+            if name is None:
+                provenance.clear(descriptor)
+            elif not marked:
+                raise provenance.unmarkable(f"volume '{volume.name}'", name)
 
     def _new_path(self, pool: PoolDefinition, volume: VolumeDefinition) -> str:
         name = volume.name
