@@ -66,6 +66,8 @@ def run(arguments: Arguments, output: Output) -> int:
                 output.line(f"{'Offset':<16}{'Length':<16}{'Mapped to':<16}File")
                 for entry in entries:
                     output.text(_human(entry))
+        except BrokenPipeError:
+            raise  # nobody reads on; that is no fault of the image
         except OSError as error:
             raise Failure(f"Could not read file metadata: {reason(error)}") from None
     return 0

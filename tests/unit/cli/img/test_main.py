@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -86,3 +87,22 @@ def test_closed_streams_are_no_failure_and_no_image(tmp_path: Path, closed: str)
     )
     assert (ended.returncode, ended.stderr) == (0, b"")
     assert main(["check", "-q", "-f", "qcow2", str(path)], "qemu-img") == 0
+
+
+@pytest.mark.parametrize("command", ["info", "map", "map --output=json", "check", "snapshot -l", "measure"])
+def test_a_reader_that_has_gone_is_no_news(tmp_path: Path, command: str) -> None:
+    assert main(["create", "-q", "-f", "qcow2", str(tmp_path / "a"), "1M"], "qemu-img") == 0
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        ended = subprocess.run(
+            [sys.executable, "-m", "hostel", "qemu-img", *command.split(), tmp_path / "a"],
+            stdout=writing,
+            stderr=subprocess.PIPE,
+            timeout=60,
+            check=False,
+        )
+    finally:
+        os.close(writing)
+    # The exit code is that of a program that SIGPIPE ends; QEMU's ignores it, and ends with 0.
+    assert (ended.returncode, ended.stderr) in ((141, b""), (0, b""))
