@@ -8,21 +8,22 @@ from __future__ import annotations
 import sys
 from array import array
 
-_SWAP_BIG = sys.byteorder == "little"
 
+def unpack_table(data: bytes | bytearray | memoryview, typecode: str = "Q", order: str = "big") -> array[int]:
+    """Read entries of the byte order ``order``.
 
-def unpack_table(data: bytes | bytearray | memoryview, typecode: str = "Q") -> array[int]:
-    """Read big-endian entries; ``typecode`` as in :mod:`array` (``Q`` 64 bits, ``I`` 32, ``H`` 16, ``B`` 8)."""
+    ``typecode`` as in :mod:`array` (``Q`` 64 bits, ``I`` 32, ``H`` 16, ``B`` 8).
+    """
     table = array(typecode)
     table.frombytes(data)
-    if _SWAP_BIG and table.itemsize > 1:
+    if order != sys.byteorder and table.itemsize > 1:
         table.byteswap()
     return table
 
 
-def pack_table(table: array[int]) -> bytes:
-    """Write entries as big-endian bytes."""
-    if not _SWAP_BIG or table.itemsize == 1:
+def pack_table(table: array[int], order: str = "big") -> bytes:
+    """Write entries as bytes of the byte order ``order``."""
+    if order == sys.byteorder or table.itemsize == 1:
         return table.tobytes()
     swapped = table[:]
     swapped.byteswap()
