@@ -44,6 +44,24 @@ class DirtyBitmap:
             self._check(offset, length)
             self._fill(offset // self.granularity, (offset + length - 1) // self.granularity + 1)
 
+    def unmark(self, offset: int, length: int) -> None:
+        """Every bit becomes 0 that stands for a part of the range and for nothing beside it but what is no image."""
+        if length <= 0:
+            return
+        self._check(offset, length)
+        end = offset + length
+        first = -(-offset // self.granularity)
+        last = -(-end // self.granularity) if end == self._size else end // self.granularity
+        while first < last and first & 7:
+            self.bits[first >> 3] &= ~(1 << (first & 7))
+            first += 1
+        whole = last - first >> 3
+        if whole > 0:
+            self.bits[first >> 3 : (first >> 3) + whole] = bytes(whole)
+            first += whole << 3
+        for index in range(first, last):
+            self.bits[index >> 3] &= ~(1 << (index & 7))
+
     def clear(self) -> None:
         """Every bit becomes 0."""
         self.bits = bytearray(len(self.bits))

@@ -22,23 +22,29 @@ _GLANCE: Final = 0.01  # seconds after which the one who waits looks for himself
 class Gate:
     """Lets any number of threads in, until one closes it.
 
-    The thread that closed it passes freely. Those that come meanwhile wait until it is opened.
+    The thread that closed it passes freely. Those that come meanwhile wait until it is opened. Where a call costs too
+    much, ``come`` and ``go`` are the way in and out, by whoever sees after coming that there is no ``holder``.
+
+    Attributes:
+        come: to be called with None.
+        go: to be followed by :meth:`left` where there is a holder then.
+        holder: the identity of the thread that has closed it; 0 while it is open.
     """
 
-    __slots__ = ("_changed", "_come", "_depth", "_go", "_holder", "_inside")
+    __slots__ = ("_changed", "_depth", "_inside", "come", "go", "holder")
 
     def __init__(self) -> None:
         # A deque's append and pop are single steps of the interpreter: counting needs no lock.
         self._inside: deque[None] = deque()
-        self._come = self._inside.append
-        self._go = self._inside.pop
-        self._holder = 0
+        self.come = self._inside.append
+        self.go = self._inside.pop
+        self.holder = 0
         self._depth = 0
         self._changed = threading.Condition()
 
     def __enter__(self) -> None:
-        self._come(None)
-        if self._holder:
+        self.come(None)
+        if self.holder:
             self._wait()
 
     def rejoin(self) -> None:
@@ -46,7 +52,7 @@ class Gate:
         try:
             self.__enter__()
         except BlockError:
-            self._come(None)  # which the end of the statement takes back
+            self.come(None)  # which the end of the statement takes back
             raise
 
     def step_out(self) -> None:
@@ -56,22 +62,26 @@ class Gate:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._go()
-        if self._holder:
-            with self._changed:
-                self._changed.notify_all()
+        self.go()
+        if self.holder:
+            self.left()
+
+    def left(self) -> None:
+        """Tell the one who waits at a closed gate that somebody has gone."""
+        with self._changed:
+            self._changed.notify_all()
 
     def _wait(self) -> None:
         """Step back from a closed gate, and come in when it is open."""
         until = time.monotonic() + _PATIENCE
-        while self._holder and self._holder != threading.get_ident():
-            self._go()
+        while self.holder and self.holder != threading.get_ident():
+            self.go()
             with self._changed:
                 self._changed.notify_all()
-                opened = self._changed.wait_for(lambda: not self._holder, until - time.monotonic())
+                opened = self._changed.wait_for(lambda: not self.holder, until - time.monotonic())
             if not opened:
                 raise BlockError("The block graph is being changed, and that does not end", errno=errno.EBUSY)
-            self._come(None)
+            self.come(None)
 
     def close(self, seconds: float) -> bool:
         """Close the gate and wait until nobody is inside; False, and the gate is open, where that takes too long.
@@ -81,16 +91,16 @@ class Gate:
         until = time.monotonic() + seconds
         me = threading.get_ident()
         with self._changed:
-            if self._holder == me:
+            if self.holder == me:
                 self._depth += 1
                 return True
-            while self._holder:
+            while self.holder:
                 if not self._changed.wait(max(0.0, until - time.monotonic())) and time.monotonic() >= until:
                     return False
-            self._holder, self._depth = me, 1
+            self.holder, self._depth = me, 1
             while self._inside:
                 if time.monotonic() >= until:
-                    self._holder = 0
+                    self.holder = 0
                     self._changed.notify_all()
                     return False
                 self._changed.wait(_GLANCE)
@@ -102,7 +112,7 @@ class Gate:
             self._depth -= 1
             if self._depth:
                 return
-            self._holder = 0
+            self.holder = 0
             self._changed.notify_all()
 
 

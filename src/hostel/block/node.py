@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import itertools
 import threading
 import time
@@ -24,7 +25,7 @@ from hostel.block.driver import (
 )
 from hostel.block.extent import Extent, Status, merge
 from hostel.block.gate import Gate
-from hostel.errors import OutOfRange, ReadOnly, UnsupportedFeature
+from hostel.errors import BlockError, OutOfRange, ReadOnly, UnsupportedFeature
 from hostel.units import INT64_MAX, MiB
 
 _ZEROES: Final = memoryview(bytes(MiB))
@@ -48,7 +49,7 @@ class BlockNode:
         discards: what the guest gives back is given back; else discarding does nothing.
         detect_zeroes: whether zeroes that are written become a zero write: ``off``, ``on``, or ``unmap``, which gives
             their space back.
-        blocker: why nothing but I/O may be done to the node now; None where everything may.
+        blockers: why nothing but I/O may be done to the node now; empty where everything may.
     """
 
     def __init__(
@@ -71,7 +72,7 @@ class BlockNode:
         self.detect_zeroes = "off"
         # A protocol's node without a format above it has nobody else to keep its bounds.
         self._grows = bool(driver.supports & Supports.GROWS) and not bounded
-        self.blocker: str | None = None
+        self.blockers: list[str] = []
         self._on_event = driver.on_event
         # Whoever waited for it looks whether it is the node's lock still: with another driver comes another lock.
         self._lock = _lock_for(driver)
@@ -161,6 +162,15 @@ class BlockNode:
         """
         return _Entry(self)
 
+    def require_unblocked(self) -> None:
+        """Refuse what a job on the node forbids.
+
+        Raises:
+            BlockError: EBUSY, with QEMU's text.
+        """
+        if self.blockers:
+            raise BlockError(f"Node '{self.name}' is busy: {self.blockers[0]}", errno=errno.EBUSY)
+
     def drain(self, seconds: float) -> bool:
         """Keep the requests of other threads out and wait for those inside; False where that takes too long.
 
@@ -203,12 +213,27 @@ class BlockNode:
             self._check(offset, length)
         elif offset < 0 or offset > INT64_MAX - length:
             raise OutOfRange(f"offset {offset} is outside every file")
-        while length:
-            lock = self._lock
-            with lock:
-                if lock is self._lock:
+        if not length:
+            return
+        gate = self._lock
+        if type(gate) is Gate:
+            # What most requests do, without the calls that a with statement costs.
+            gate.come(None)
+            try:
+                if not gate.holder and gate is self._lock:
                     self.driver.pread(offset, buf)
                     return
+            finally:
+                gate.go()
+                if gate.holder:
+                    gate.left()
+        else:
+            with gate:
+                if gate is self._lock:
+                    self.driver.pread(offset, buf)
+                    return
+        with _Entry(self):  # the driver was exchanged meanwhile, or is about to be
+            self.driver.pread(offset, buf)
 
     def pread_padded(self, offset: int, buf: memoryview) -> None:
         """Fill ``buf`` from ``offset``, with zeroes from the node's end on: how an overlay reads a shorter backing."""
@@ -225,15 +250,30 @@ class BlockNode:
             self.write_zeroes(offset, len(view), unmap=self.detect_zeroes == "unmap")
             return
         self._check_write(offset, len(view))
-        while view:
-            lock = self._lock
-            with lock:
-                if lock is not self._lock:
-                    continue
-                self.driver.pwrite(offset, view)
+        if view:
+            self._pwrite(offset, view)
             if self.cache.writethrough:
                 self._flush()
-            return
+
+    def _pwrite(self, offset: int, view: memoryview) -> None:
+        gate = self._lock  # see pread()
+        if type(gate) is Gate:
+            gate.come(None)
+            try:
+                if not gate.holder and gate is self._lock:
+                    self.driver.pwrite(offset, view)
+                    return
+            finally:
+                gate.go()
+                if gate.holder:
+                    gate.left()
+        else:
+            with gate:
+                if gate is self._lock:
+                    self.driver.pwrite(offset, view)
+                    return
+        with _Entry(self):  # the driver was exchanged meanwhile, or is about to be
+            self.driver.pwrite(offset, view)
 
     def write_zeroes(self, offset: int, length: int, *, unmap: bool = False) -> None:
         """Make a range read as zeroes; ``unmap`` allows giving its space back."""
@@ -296,6 +336,7 @@ class BlockNode:
             raise ReadOnly(f"'{self.filename}' is open for reading only")
         if not isinstance(self.driver, Resizable):
             raise UnsupportedFeature(f"Image format driver '{self.format}' does not support resize")
+        self.require_unblocked()
         if not 0 <= size <= INT64_MAX:
             raise OutOfRange(f"{size} bytes is no size for an image")
         with _Entry(self):

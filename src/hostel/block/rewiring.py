@@ -87,14 +87,20 @@ def insert_filter(node: BlockNode, make: Callable[[BlockNode], FilterDriver]) ->
     return inner
 
 
-def remove_filter(node: BlockNode) -> None:
-    """Take out what :func:`insert_filter` put in; what still asks the former child is passed on."""
-    with drained(node):
-        assert isinstance(node.driver, FilterDriver)
-        inner = node.driver.child
+def remove_filter(node: BlockNode, driver: FilterDriver) -> None:
+    """Take out what :func:`insert_filter` put into a node; others may have been put in since.
+
+    What still asks the filter's former child is passed on to where the filter was.
+    """
+    place = node
+    while place.driver is not driver:
+        assert isinstance(place.driver, FilterDriver), "the filter is not there"
+        place = place.driver.child
+    with drained(place):
+        inner = driver.child
         with drained(inner):
-            node.exchange(inner.driver)
-            inner.exchange(ForwardDriver(node))
+            place.exchange(inner.driver)
+            inner.exchange(ForwardDriver(place))
 
 
 def redirect(node: BlockNode, target: BlockNode) -> BlockNode:

@@ -1,0 +1,202 @@
+"""Backup: the content of a node at the moment the job starts, copied to another while the guest goes on writing."""
+
+from __future__ import annotations
+
+import enum
+import errno
+from typing import Final, NamedTuple
+
+from hostel.block.bitmap import DirtyBitmap
+from hostel.block.driver import Compressing
+from hostel.block.jobs.bitmaps import RecordingBitmap
+from hostel.block.jobs.block_copy import BlockCopy, copy_unit
+from hostel.block.jobs.copy_before_write import BackupFilter
+from hostel.block.jobs.copying import CHUNK, flush
+from hostel.block.jobs.job import SLICE, Job, JobSettings
+from hostel.block.jobs.policy import SourceError
+from hostel.block.node import BlockNode
+from hostel.block.rewiring import drained, insert_filter, remove_filter
+from hostel.errors import BlockError, UnsupportedFeature
+
+
+class BackupSync(enum.Enum):
+    """What is copied; the values are QMP's."""
+
+    FULL = "full"
+    TOP = "top"  # what the overlay itself has
+    INCREMENTAL = "incremental"  # BITMAP with mode ON_SUCCESS
+    BITMAP = "bitmap"  # what is dirty in a bitmap
+    NONE = "none"  # what is overwritten
+
+
+class BitmapMode(enum.Enum):
+    """What becomes of the bitmap; the values are QMP's."""
+
+    ON_SUCCESS = "on-success"  # it has what was written since the start, if the job succeeds; else it loses nothing
+    NEVER = "never"  # it loses nothing
+    ALWAYS = "always"  # it loses what was copied, however the job ends
+
+
+class BackupSettings(NamedTuple):
+    """How to back up.
+
+    Attributes:
+        bitmap: see :class:`BackupSync` and :class:`BitmapMode`.
+        compress: store what is copied compressed.
+    """
+
+    sync: BackupSync = BackupSync.FULL
+    bitmap: RecordingBitmap | None = None
+    bitmap_mode: BitmapMode | None = None
+    compress: bool = False
+
+
+_DEFAULTS: Final = BackupSettings()
+
+
+class BackupJob(Job):
+    """Copies the content of ``source`` into ``target``.
+
+    Args:
+        settings: see :class:`JobSettings`.
+        source: whoever uses it goes on to.
+        target: open for writing, of the same size; nobody else writes to it. It stays the caller's to close.
+        how: see :class:`BackupSettings`.
+
+    Raises:
+        BlockError: the nodes are in use, or not of one size, or the settings contradict each other.
+    """
+
+    type = "backup"
+    shares_nodes = True
+
+    def __init__(
+        self, settings: JobSettings, source: BlockNode, target: BlockNode, how: BackupSettings = _DEFAULTS
+    ) -> None:
+        if source is target:
+            raise BlockError("Source and target cannot be the same", errno=errno.EINVAL)
+        how = settle_bitmap(how)
+        if how.compress and not isinstance(target.driver, Compressing):
+            raise UnsupportedFeature(f"Compression is not supported for this drive {target.name}")
+        if source.length != target.length:
+            raise BlockError("Source and target image have different sizes", errno=errno.EINVAL)
+        target.require_unblocked()
+        self._source, self._target, self._how = source, target, how
+        self._copy: BlockCopy | None = None
+        self._filter: BackupFilter | None = None
+        self._frozen: DirtyBitmap | None = None
+        self._place = 0
+        super().__init__(settings, [source, target])
+
+    # ---- steps
+
+    def _attach(self) -> None:
+        """Fix the moment: from here on nothing is overwritten that was not copied."""
+        how = self._how
+        with drained(self._source):
+
+            def make(child: BlockNode) -> BackupFilter:
+                top = how.sync is BackupSync.TOP
+                self._copy = BlockCopy(child, self._target, copy_unit(self._target), top=top, compress=how.compress)
+                self._filter = BackupFilter(child, self._target.share(), self._copy)
+                return self._filter
+
+            insert_filter(self._source, make)
+            assert self._copy is not None
+            if how.bitmap is not None:
+                self._frozen = how.bitmap.freeze()
+                if how.bitmap_mode is not BitmapMode.NEVER:
+                    how.bitmap.clear()  # from now on it records what the next backup needs
+            self._copy.choose(self._frozen if how.sync is BackupSync.BITMAP else None)
+        self.length = self._copy.length if how.sync is BackupSync.NONE else self._copy.remaining
+
+    def _work(self) -> float | None:
+        copy = self._copy
+        assert copy is not None
+        if self._how.sync is BackupSync.NONE:
+            return SLICE
+        found = copy.next_range(self._place)
+        if found is None and self._place:
+            self._place = 0
+            return 0.0
+        if found is None:
+            return None
+        start, end = found
+        stop = min(end, start + max(CHUNK, copy.unit))
+        copied = copy.copy(start, stop)
+        self._place = stop if stop < copy.length else 0
+        self._pace.spend(copied)
+        self.offset = self.length - copy.remaining
+        return 0.0
+
+    def _ignored(self, failure: SourceError) -> None:
+        """Go on behind what failed, and come back to it."""
+        copy = self._copy
+        assert copy is not None
+        found = copy.next_range(self._place)
+        if found is not None:
+            self._place = min(copy.length, found[0] + max(CHUNK, copy.unit))
+
+    # ---- the end
+
+    def _prepare(self) -> None:
+        try:
+            flush(self._target)
+        except SourceError as failure:
+            raise failure.cause from None
+
+    def _clean(self) -> None:
+        if self._filter is None:
+            return
+        with drained(self._source):
+            copy = self._copy
+            assert copy is not None
+            left = copy.remaining_bits()
+            remove_filter(self._source, self._filter)
+            self._settle_bits(left)
+        self._filter.children.pop("target").close()
+        self._filter = None
+
+    def _settle_bits(self, left: DirtyBitmap) -> None:
+        """Give the bitmap back what the next backup needs."""
+        bitmap, frozen = self._how.bitmap, self._frozen
+        if bitmap is None or frozen is None:
+            return
+        mode = self._how.bitmap_mode
+        if mode is BitmapMode.ALWAYS:
+            bitmap.merge(left)
+        elif mode is BitmapMode.ON_SUCCESS and self.error is not None:
+            bitmap.merge(frozen)
+        bitmap.thaw()
+
+
+def settle_bitmap(how: BackupSettings) -> BackupSettings:
+    """Check what is said of a bitmap, in QEMU's order and words.
+
+    Raises:
+        BlockError: the settings contradict each other.
+    """
+    wants = how.sync in (BackupSync.BITMAP, BackupSync.INCREMENTAL)
+    if wants and how.bitmap is None:
+        raise _invalid(f"must provide a valid bitmap name for '{how.sync.value}' sync mode")
+    if how.sync is BackupSync.INCREMENTAL:
+        if how.bitmap_mode not in (None, BitmapMode.ON_SUCCESS):
+            raise _invalid("Bitmap sync mode must be 'on-success' when using sync mode 'incremental'")
+        how = how._replace(sync=BackupSync.BITMAP, bitmap_mode=BitmapMode.ON_SUCCESS)
+    if how.bitmap is None:
+        if how.bitmap_mode is not None:
+            raise _invalid("Cannot specify bitmap sync mode without a bitmap")
+        return how
+    if how.bitmap_mode is None:
+        raise _invalid("Bitmap sync mode must be given when providing a bitmap")
+    if how.sync is BackupSync.NONE:
+        raise _invalid(f"sync mode '{how.sync.value}' does not produce meaningful bitmap outputs")
+    if how.bitmap_mode is BitmapMode.NEVER and how.sync is not BackupSync.BITMAP:
+        raise _invalid(
+            f"Bitmap sync mode 'never' has no meaningful effect when combined with sync mode '{how.sync.value}'"
+        )
+    return how
+
+
+def _invalid(message: str) -> BlockError:
+    return BlockError(message, errno=errno.EINVAL)

@@ -1,0 +1,365 @@
+"""The dirty bitmaps of a node: persistent ones, which its image keeps, and transient ones, which end with the node.
+
+Transient bitmaps live in a filter that is put into the node when it gets the first one, so that writes to nodes without
+bitmaps cost nothing.
+"""
+
+from __future__ import annotations
+
+import abc
+import errno
+import threading
+from collections.abc import Iterator, Mapping
+from typing import Any, Final, Self
+
+from hostel.block.bitmap import DirtyBitmap
+from hostel.block.driver import BitmapStore, FilterDriver, OpenMode
+from hostel.block.node import BlockNode
+from hostel.block.rewiring import bottom_of_filters, drained, insert_filter, remove_filter
+from hostel.errors import BlockError, UnsupportedFeature
+from hostel.units import KiB
+
+_MIN_GRANULARITY: Final = 512
+_DEFAULT_GRANULARITY: Final = (4 * KiB, 64 * KiB)
+
+
+class RecordingBitmap(abc.ABC):
+    """A bitmap of a node.
+
+    Attributes:
+        busy: a job uses it; nobody else may change it.
+    """
+
+    persistent = False
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.busy = False
+
+    @property
+    @abc.abstractmethod
+    def bits(self) -> DirtyBitmap:
+        """The bits, as they are at the moment."""
+
+    @property
+    @abc.abstractmethod
+    def recording(self) -> bool:
+        """Whether it records writes."""
+
+    @property
+    def inconsistent(self) -> bool:
+        """Whether its bits were lost."""
+        return False
+
+    @abc.abstractmethod
+    def set_recording(self, recording: bool) -> None:
+        """Let it record or not."""
+
+    @abc.abstractmethod
+    def clear(self) -> None:
+        """Set all bits to 0."""
+
+    @abc.abstractmethod
+    def merge(self, other: DirtyBitmap) -> None:
+        """Mark what is dirty in bits of any granularity."""
+
+    def freeze(self) -> DirtyBitmap:
+        """A copy of the bits for a job, which has the bitmap for itself until it is thawed.
+
+        Raises:
+            BlockError: another job has it, or it is inconsistent.
+        """
+        self.require_free()
+        bits = self.bits
+        self.busy = True
+        return DirtyBitmap(bits.size, bits.granularity, bits.bits)
+
+    def thaw(self) -> None:
+        """The job is over."""
+        self.busy = False
+
+    def require_free(self) -> None:
+        """Refuse what a job on the bitmap forbids.
+
+        Raises:
+            BlockError: EBUSY, with QEMU's text.
+        """
+        if self.busy:
+            raise BlockError(
+                f"Bitmap '{self.name}' is currently in use by another operation and cannot be used", errno=errno.EBUSY
+            )
+
+    def info(self) -> dict[str, Any]:
+        """What ``query-block`` and ``query-named-block-nodes`` say."""
+        found = {
+            "name": self.name,
+            "recording": self.recording and not self.inconsistent,
+            "persistent": self.persistent,
+            "busy": self.busy,
+        }
+        if self.inconsistent:
+            return {**found, "count": 0, "granularity": self.granularity, "inconsistent": True}
+        return {**found, "count": self.bits.count * self.granularity, "granularity": self.granularity}
+
+    @property
+    @abc.abstractmethod
+    def granularity(self) -> int:
+        """Bytes that one bit stands for."""
+
+
+class TransientBitmap(RecordingBitmap):
+    """Bits in memory.
+
+    Args:
+        lock: held while bits are changed.
+    """
+
+    def __init__(self, name: str, size: int, granularity: int, lock: threading.Lock, *, recording: bool) -> None:
+        super().__init__(name)
+        self._bits = DirtyBitmap(size, granularity)
+        self._lock = lock
+        self._recording = recording
+
+    @property
+    def bits(self) -> DirtyBitmap:
+        """A copy: writers mark the bits meanwhile."""
+        with self._lock:
+            return DirtyBitmap(self._bits.size, self._bits.granularity, self._bits.bits)
+
+    @property
+    def granularity(self) -> int:
+        """Bytes that one bit stands for."""
+        return self._bits.granularity
+
+    @property
+    def recording(self) -> bool:
+        """Whether it records writes."""
+        return self._recording
+
+    def set_recording(self, recording: bool) -> None:
+        """Let it record or not."""
+        self._recording = recording
+
+    def clear(self) -> None:
+        """Set all bits to 0."""
+        with self._lock:
+            self._bits.clear()
+
+    def merge(self, other: DirtyBitmap) -> None:
+        """Mark what is dirty in bits of any granularity."""
+        with self._lock:
+            self._bits.merge(other)
+
+    def mark(self, offset: int, length: int) -> None:
+        """A range was written; with the lock held."""
+        if self._recording:
+            self._bits.mark(offset, min(length, self._bits.size - offset))
+
+
+class PersistentBitmap(RecordingBitmap):
+    """A bitmap that an image keeps."""
+
+    persistent = True
+    # Which bitmaps jobs use, by the image's driver and the name: each look-up makes a new object.
+    _used: Final[set[tuple[int, str]]] = set()
+
+    def __init__(self, holder: BlockNode, name: str) -> None:
+        self._holder = holder
+        self.name = name
+
+    @property
+    def _node(self) -> BlockNode:
+        """Where the image is now: jobs put filters above it, and it moves."""
+        return bottom_of_filters(self._holder)
+
+    @property
+    def busy(self) -> bool:
+        """Whether a job uses it."""
+        return (id(self._node.driver), self.name) in self._used
+
+    @busy.setter
+    def busy(self, busy: bool) -> None:
+        key = id(self._node.driver), self.name
+        if busy:
+            self._used.add(key)
+        else:
+            self._used.discard(key)
+
+    @property
+    def _store(self) -> BitmapStore:
+        driver = self._node.driver
+        assert isinstance(driver, BitmapStore)
+        return driver
+
+    @property
+    def bits(self) -> DirtyBitmap:
+        """The bits."""
+        with self._node.lock():
+            return self._store.bitmap(self.name)
+
+    def _info(self) -> tuple[int, tuple[str, ...]]:
+        with self._node.lock():
+            found = next(each for each in self._store.bitmaps() if each.name == self.name)
+        return found.granularity, found.flags
+
+    @property
+    def granularity(self) -> int:
+        """Bytes that one bit stands for."""
+        return self._info()[0]
+
+    @property
+    def recording(self) -> bool:
+        """Whether it records writes."""
+        return "auto" in self._info()[1]
+
+    @property
+    def inconsistent(self) -> bool:
+        """Whether it was not stored properly."""
+        return "in-use" in self._info()[1]
+
+    def set_recording(self, recording: bool) -> None:
+        """Let it record or not."""
+        with self._node.lock():
+            self._store.bitmap_enable(self.name, recording)
+
+    def clear(self) -> None:
+        """Set all bits to 0."""
+        with self._node.lock():
+            self._store.bitmap_clear(self.name)
+
+    def merge(self, other: DirtyBitmap) -> None:
+        """Mark what is dirty in bits of any granularity, and of the size in sectors."""
+        with self._node.lock():
+            mine = self._store.bitmap(self.name)
+            fitting = DirtyBitmap(mine.size, mine.granularity)
+            fitting.merge(other)
+            self._store.bitmap_merge(self.name, fitting)
+
+
+class TrackingDriver(FilterDriver):
+    """Marks what was written in the node's transient bitmaps."""
+
+    name = "dirty-bitmaps"
+    implicit = True
+
+    def __init__(self, child: BlockNode) -> None:
+        super().__init__({"file": child})
+        self.lock = threading.Lock()
+        self.bitmaps: dict[str, TransientBitmap] = {}
+
+    @classmethod
+    def open(cls, children: Mapping[str, BlockNode], mode: OpenMode) -> Self:
+        """Refuse: it comes and goes with the bitmaps."""
+        raise UnsupportedFeature(f"Driver '{cls.name}' comes with the bitmaps that it serves")
+
+    def pwrite(self, offset: int, data: memoryview) -> None:
+        """Write, and mark."""
+        try:
+            self.child.pwrite(offset, data)
+        finally:
+            self._mark(offset, len(data))
+
+    def write_zeroes(self, offset: int, length: int, *, unmap: bool) -> None:
+        """Zero, and mark."""
+        try:
+            self.child.write_zeroes(offset, length, unmap=unmap)
+        finally:
+            self._mark(offset, length)
+
+    def discard(self, offset: int, length: int) -> None:
+        """Discard, and mark."""
+        try:
+            self.child.discard(offset, length)
+        finally:
+            self._mark(offset, length)
+
+    def _mark(self, offset: int, length: int) -> None:
+        with self.lock:
+            for bitmap in self.bitmaps.values():
+                bitmap.mark(offset, length)
+
+
+def all_bitmaps(node: BlockNode) -> list[RecordingBitmap]:
+    """All bitmaps of a node: transient ones first."""
+    found: list[RecordingBitmap] = [bitmap for tracking in _tracking(node) for bitmap in tracking.bitmaps.values()]
+    keeper = bottom_of_filters(node)
+    if isinstance(keeper.driver, BitmapStore):
+        with keeper.lock():
+            found += [PersistentBitmap(node, each.name) for each in keeper.driver.bitmaps()]
+    return found
+
+
+def find_bitmap(node: BlockNode, name: str) -> RecordingBitmap:
+    """A bitmap of a node.
+
+    Raises:
+        BlockError: there is none of this name (ENOENT).
+    """
+    for bitmap in all_bitmaps(node):
+        if bitmap.name == name:
+            return bitmap
+    raise BlockError(f"Dirty bitmap '{name}' not found", errno=errno.ENOENT)
+
+
+def add_bitmap(
+    node: BlockNode, name: str, granularity: int | None = None, *, persistent: bool = False, recording: bool = True
+) -> RecordingBitmap:
+    """Give a node a bitmap.
+
+    Raises:
+        BlockError: with QEMU's text.
+    """
+    if not name:
+        raise BlockError("Bitmap name cannot be empty", errno=errno.EINVAL)
+    if granularity is not None and (granularity < _MIN_GRANULARITY or granularity & (granularity - 1)):
+        raise BlockError("Granularity must be power of 2 and at least 512", errno=errno.EINVAL)
+    if any(bitmap.name == name for bitmap in all_bitmaps(node)):
+        raise BlockError(f"Bitmap already exists: {name}", errno=errno.EEXIST)
+    keeper = bottom_of_filters(node)
+    low, high = _DEFAULT_GRANULARITY
+    chosen = granularity or max(low, min(high, keeper.driver.info().cluster_size or high))
+    if persistent:
+        if not isinstance(keeper.driver, BitmapStore):
+            raise BlockError(f"Cannot store dirty bitmaps in file of format '{keeper.format}'", errno=errno.ENOTSUP)
+        with keeper.lock():
+            keeper.driver.bitmap_add(name, chosen, enabled=recording)
+        return PersistentBitmap(node, name)
+    with drained(node):
+        tracking = next(_tracking(node), None)
+        if tracking is None:
+            insert_filter(node, TrackingDriver)
+            assert isinstance(node.driver, TrackingDriver)
+            tracking = node.driver
+        bitmap = TransientBitmap(name, node.length, chosen, tracking.lock, recording=recording)
+        with tracking.lock:
+            tracking.bitmaps[name] = bitmap
+    return bitmap
+
+
+def remove_bitmap(node: BlockNode, name: str) -> None:
+    """Drop a bitmap, an inconsistent one as well.
+
+    Raises:
+        BlockError: there is none of this name, or a job uses it.
+    """
+    bitmap = find_bitmap(node, name)
+    bitmap.require_free()
+    if bitmap.persistent:
+        keeper = bottom_of_filters(node)
+        assert isinstance(keeper.driver, BitmapStore)
+        with keeper.lock():
+            keeper.driver.bitmap_remove(name)
+        return
+    for tracking in list(_tracking(node)):
+        with tracking.lock:
+            tracking.bitmaps.pop(name, None)
+        if not tracking.bitmaps:
+            remove_filter(node, tracking)
+
+
+def _tracking(node: BlockNode) -> Iterator[TrackingDriver]:
+    below: BlockNode | None = node
+    while below is not None and isinstance(below.driver, FilterDriver) and below.driver.implicit:
+        if isinstance(below.driver, TrackingDriver):
+            yield below.driver
+        below = below.driver.child

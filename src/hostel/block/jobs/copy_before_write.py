@@ -1,0 +1,129 @@
+"""Filter ``copy-before-write``: what the guest is about to overwrite is copied to a target first."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterator, Mapping
+from typing import Final, Self
+
+from hostel.block.driver import BlockDriver, FilterDriver, OpenMode, Threading
+from hostel.block.extent import Extent, Status
+from hostel.block.filters.option import settle
+from hostel.block.jobs.block_copy import BlockCopy, copy_unit
+from hostel.block.jobs.policy import SourceError
+from hostel.block.node import BlockNode
+from hostel.block.options import Kind, Option, OptionError, Options
+from hostel.errors import BlockError
+
+
+class OnCbwError(enum.Enum):
+    """What becomes of the guest's write when the old data cannot be copied; the values are QMP's."""
+
+    BREAK_GUEST_WRITE = "break-guest-write"  # it fails
+    BREAK_SNAPSHOT = "break-snapshot"  # it is done, and the old content is lost
+
+
+class CopyBeforeWriteDriver(FilterDriver):
+    """Copies before it writes.
+
+    Attributes:
+        block_copy: what is still to be copied.
+    """
+
+    name = "copy-before-write"
+    options: Final = Options(  # type: ignore[misc]
+        Option("on-cbw-error", Kind.STRING, "what to do when old data cannot be copied"),
+    )
+
+    def __init__(
+        self,
+        child: BlockNode,
+        target: BlockNode,
+        block_copy: BlockCopy,
+        on_error: OnCbwError = OnCbwError.BREAK_GUEST_WRITE,
+    ) -> None:
+        super().__init__({"file": child, "target": target})
+        self.block_copy = block_copy
+        self._on_error = on_error
+
+    @classmethod
+    def open(cls, children: Mapping[str, BlockNode], mode: OpenMode) -> Self:
+        """Put the filter on an image whose present content is to be kept in ``target``.
+
+        Raises:
+            OptionError: an option is unknown or wrong.
+            BlockError: the target is of another size.
+        """
+        given = settle(cls.name, cls.options, mode.options)
+        text = str(given.get("on-cbw-error", OnCbwError.BREAK_GUEST_WRITE.value))
+        try:
+            on_error = OnCbwError(text)
+        except ValueError:
+            raise OptionError(f"Invalid parameter '{text}'") from None
+        source, target = children["file"], children["target"]
+        if source.length != target.length:
+            raise BlockError("Source and target image have different sizes", errno=22)
+        block_copy = BlockCopy(source, target, copy_unit(target))
+        block_copy.choose(None)
+        return cls(source, target, block_copy, on_error)
+
+    def pwrite(self, offset: int, data: memoryview) -> None:
+        """Copy, then write."""
+        self._copy(offset, len(data))
+        self.child.pwrite(offset, data)
+
+    def write_zeroes(self, offset: int, length: int, *, unmap: bool) -> None:
+        """Copy, then zero."""
+        self._copy(offset, length)
+        self.child.write_zeroes(offset, length, unmap=unmap)
+
+    def discard(self, offset: int, length: int) -> None:
+        """Copy, then discard."""
+        self._copy(offset, length)
+        self.child.discard(offset, length)
+
+    def _copy(self, offset: int, length: int) -> None:
+        if self.block_copy.broken is not None:
+            return
+        try:
+            self.block_copy.copy(offset, offset + length)
+        except SourceError as failure:
+            if self._on_error is OnCbwError.BREAK_GUEST_WRITE:
+                raise failure.cause from None
+            self.block_copy.broken = failure.cause
+
+
+class BackupFilter(CopyBeforeWriteDriver):
+    """The filter that a backup puts in."""
+
+    implicit = True
+
+
+class SnapshotAccessDriver(BlockDriver):
+    """Shows the content that a ``copy-before-write`` filter keeps, read-only."""
+
+    name = "snapshot-access"
+    threading = Threading.PARALLEL
+
+    def __init__(self, block_copy: BlockCopy) -> None:
+        super().__init__()
+        self._block_copy = block_copy
+
+    @property
+    def length(self) -> int:
+        """The source's at that moment."""
+        return self._block_copy.length
+
+    def pread(self, offset: int, buf: memoryview) -> None:
+        """Read what the source had."""
+        self._block_copy.read(offset, buf)
+
+    def extents(self, offset: int, length: int) -> Iterator[Extent]:
+        """What is known of what the source had."""
+        for start, size, status in self._block_copy.extents(offset, length):
+            yield Extent(start, size, status if status & (Status.DATA | Status.ZERO) else status | Status.DATA)
+
+
+def snapshot_node(block_copy: BlockCopy, filename: str) -> BlockNode:
+    """A node that shows the content of the moment at which a filter was put in."""
+    return BlockNode(SnapshotAccessDriver(block_copy), filename, read_only=True)

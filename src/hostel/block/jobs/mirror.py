@@ -1,0 +1,328 @@
+"""Mirror: make another image equal to one in use, keep it so, and let it take the other's place.
+
+The guest's writes pass a filter, which marks them; the job copies what is marked until nothing is. From then on it is
+ready. To complete, the filter is told to write in both places, at a moment at which nobody writes and nothing is
+marked: the two are equal then and stay so, until the one takes the place of the other at a second such moment.
+"""
+
+from __future__ import annotations
+
+import enum
+import errno
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple
+
+from hostel.block.extent import Status
+from hostel.block.jobs.copying import CHUNK, LOOK, first_extent, flush, grow, read, write, write_zeroes
+from hostel.block.jobs.job import SLICE, Job, JobSettings
+from hostel.block.jobs.mirror_filter import MirrorFilter
+from hostel.block.jobs.policy import SourceError, TargetError
+from hostel.block.node import BlockNode
+from hostel.block.rewiring import bottom_of_filters, drained, insert_filter, redirect, remove_filter, reopen
+from hostel.errors import BlockError
+from hostel.units import KiB, MiB
+
+_MIN_GRANULARITY: Final = 512
+_MAX_GRANULARITY: Final = 64 * MiB
+_DEFAULT_GRANULARITY: Final = (4 * KiB, 64 * KiB)
+
+
+class Sync(enum.Enum):
+    """What is copied; the values are QMP's."""
+
+    FULL = "full"  # everything
+    TOP = "top"  # what the overlay itself has; the target has the rest in a backing file of its own
+    NONE = "none"  # what is written from now on
+
+
+class CopyMode(enum.Enum):
+    """How the guest's writes come to the target; the values are QMP's."""
+
+    BACKGROUND = "background"
+    WRITE_BLOCKING = "write-blocking"
+
+
+# Called with the node that was replaced, and a node that has its former driver, to be closed by whoever is called.
+Replaced = Callable[[BlockNode, BlockNode], None]
+
+
+def close_replaced(node: BlockNode, former: BlockNode) -> None:
+    """Close an image that nobody uses any more."""
+    former.close()
+
+
+class MirrorSettings(NamedTuple):
+    """How to mirror.
+
+    Attributes:
+        granularity: bytes that are copied again when one of them is written; 0 for a choice by the target.
+        buf_size: the most bytes copied at once; 0 for a choice.
+        unmap: zeroes give space back in the target.
+        replaces: what the target takes the place of, a node below the source; None for the source.
+        replaced: who closes what is replaced.
+    """
+
+    sync: Sync = Sync.FULL
+    copy_mode: CopyMode = CopyMode.BACKGROUND
+    granularity: int = 0
+    buf_size: int = 0
+    unmap: bool = True
+    replaces: BlockNode | None = None
+    replaced: Replaced = close_replaced
+
+
+_DEFAULTS: Final = MirrorSettings()
+
+
+class MirrorJob(Job):
+    """Copies ``source`` into ``target``.
+
+    Args:
+        settings: see :class:`JobSettings`.
+        source: whoever uses it goes on to.
+        target: open for writing, of the same size; nobody else writes to it. It stays the caller's to close.
+        how: see :class:`MirrorSettings`.
+
+    Raises:
+        BlockError: the nodes are in use, or not of one size, or a setting is out of its limits.
+    """
+
+    type = "mirror"
+
+    def __init__(
+        self, settings: JobSettings, source: BlockNode, target: BlockNode, how: MirrorSettings = _DEFAULTS
+    ) -> None:
+        if source is target:
+            raise BlockError("Can't mirror node into itself", errno=errno.EINVAL)
+        _check(how)
+        self._check_sizes(source, target, how)
+        self._source, self._target = source, target
+        self._how = how
+        self._granularity = how.granularity or _granularity(target)
+        wanted = min(how.buf_size, CHUNK) or CHUNK
+        self._chunk = max(self._granularity, wanted - wanted % self._granularity)
+        self._base: BlockNode | None = None
+        if how.sync is Sync.TOP:
+            self._base = bottom_of_filters(source).backing
+        self._filter: MirrorFilter | None = None
+        self._scanned = 0  # bytes whose metadata was looked at
+        self._cursor = 0
+        self._pivot = False
+        super().__init__(settings, list(dict.fromkeys([source, *self._blocked(how)])))
+
+    def _blocked(self, how: MirrorSettings) -> list[BlockNode]:
+        """What nobody else may use, beside the source."""
+        return [self._target] if how.replaces is None else [self._target, how.replaces]
+
+    def _check_sizes(self, source: BlockNode, target: BlockNode, how: MirrorSettings) -> None:
+        if source.length != target.length:
+            raise BlockError("Source and target image have different sizes", errno=errno.EINVAL)
+        if how.replaces is not None and how.replaces.length != source.length:
+            raise BlockError("cannot replace image with a mirror image of different size", errno=errno.EINVAL)
+
+    @property
+    def can_complete(self) -> bool:
+        """It follows the guest until it is told to complete."""
+        return True
+
+    @property
+    def actively_synced(self) -> bool:
+        """Whether source and target are equal and stay so."""
+        found = self._filter
+        return found is not None and found.active and found.is_clean and self._scanned >= self._source.length
+
+    # ---- steps
+
+    def _attach(self) -> None:
+        active = self._how.copy_mode is CopyMode.WRITE_BLOCKING
+
+        def make(child: BlockNode) -> MirrorFilter:
+            self._filter = MirrorFilter(child, self._target, self._granularity)
+            self._filter.active = active
+            return self._filter
+
+        self._inner = insert_filter(self._source, make)
+        if self._how.sync is Sync.NONE:
+            self._scanned = self._source.length
+
+    def _work(self) -> float | None:
+        mirror = self._filter
+        assert mirror is not None
+        if mirror.failure is not None:
+            failure, mirror.failure = mirror.failure, None
+            raise TargetError(failure)
+        if self._scanned < self._inner.length:
+            self._scan(mirror)
+            return 0.0
+        found = mirror.take(self._cursor, LOOK) or mirror.take(0, LOOK)
+        if found is not None:
+            self._cursor = self._copy(mirror, *found)
+            return 0.0
+        return self._follow(mirror)
+
+    def _scan(self, mirror: MirrorFilter) -> None:
+        """Mark what is to be copied of what is there at the start."""
+        extent = first_extent(self._inner, self._scanned, self._inner.length, self._base)
+        wanted = Status.ALLOCATED if self._how.sync is Sync.TOP else Status.DATA | Status.ZERO
+        if extent.status & wanted:
+            mirror.mark(extent.offset, extent.length)
+        self._scanned = extent.end
+
+    def _copy(self, mirror: MirrorFilter, start: int, end: int) -> int:
+        """Copy the beginning of a range; where the next is to be looked for."""
+        end = min(end, self._inner.length)
+        extent = first_extent(self._inner, start, end)
+        if extent.status & Status.ZERO:
+            stop = extent.end if extent.end >= end else extent.end - extent.end % self._granularity
+        else:
+            stop = start
+        stop = max(stop, min(end, start + self._chunk))
+        with mirror.ranges.hold(start, stop):
+            mirror.unmark(start, stop)
+            try:
+                self._copy_range(start, stop)
+            except BaseException:
+                mirror.mark(start, stop - start)
+                raise
+        self._spent(stop - start)
+        return stop if stop < self._inner.length else 0
+
+    def _copy_range(self, start: int, stop: int) -> None:
+        while start < stop:
+            extent = first_extent(self._inner, start, stop)
+            if extent.status & Status.ZERO:
+                length = extent.length
+                write_zeroes(self._target, start, length, unmap=self._how.unmap)
+            else:
+                length = min(extent.length, self._chunk)
+                write(self._target, start, read(self._inner, start, length))
+            start += length
+
+    def _follow(self, mirror: MirrorFilter) -> float | None:
+        """Nothing is to be copied at this moment."""
+        ready = self._how_far() and not (self._completing or self._soft_cancelled)
+        if ready:
+            return SLICE
+        flush(self._target)
+        if not self._how_far():
+            self._become_ready()
+            return 0.0
+        with drained(self._source):
+            if not mirror.is_clean:
+                return 0.0
+            mirror.active = True
+        self._pivot = not self._soft_cancelled
+        return None
+
+    def _how_far(self) -> bool:
+        return self.info()["ready"] is True
+
+    # ---- the end
+
+    def _prepare(self) -> None:
+        try:
+            flush(self._target)
+        except SourceError as failure:
+            raise failure.cause from None
+        mirror = self._filter
+        assert mirror is not None
+        with drained(self._source):
+            if mirror.failure is not None:
+                raise mirror.failure
+            if not self._pivot:
+                return
+            self._settle_discards(mirror)
+            self._take_out()
+            place = self._how.replaces or self._source
+            former = redirect(place, self._target)
+        self._how.replaced(place, former)
+
+    def _settle_discards(self, mirror: MirrorFilter) -> None:
+        """Copy what was discarded since both were equal, with nobody in the source."""
+        try:
+            while (found := mirror.take(0, LOOK)) is not None:
+                self._copy(mirror, *found)
+        except SourceError as failure:
+            raise failure.cause from None
+
+    def _take_out(self) -> None:
+        if self._filter is not None:
+            remove_filter(self._source, self._filter)
+            self._filter = None
+
+    def _clean(self) -> None:
+        self._take_out()
+
+    def _progress(self) -> dict[str, Any]:
+        self._measure()
+        return super()._progress()
+
+    def job_info(self) -> dict[str, Any]:
+        """What ``query-jobs`` says."""
+        self._measure()
+        return super().job_info()
+
+    def _measure(self) -> None:
+        found = self._filter
+        left = found.remaining + max(0, self._source.length - self._scanned) if found is not None else 0
+        self.length = self.offset + left
+
+
+class ActiveCommitJob(MirrorJob):
+    """Commits the guest's own layer: mirrors it into a base of its chain, which then takes its place.
+
+    Args:
+        settings: see :class:`JobSettings`.
+        top: the guest's layer, or a filter on it.
+        base: a node of the chain below.
+        replaced: who closes the images that were committed.
+
+    Raises:
+        BlockError: ``base`` is not in the chain, or a node is in use.
+    """
+
+    type = "commit"
+
+    def __init__(
+        self, settings: JobSettings, top: BlockNode, base: BlockNode, *, replaced: Replaced = close_replaced
+    ) -> None:
+        chain = list(bottom_of_filters(top).chain())
+        depth = next((depth for depth, layer in enumerate(chain) if layer is base), 0)
+        if not depth:
+            raise BlockError(f"'{base.name}' is not in this backing file chain", errno=errno.EINVAL)
+        self._between = chain[:depth]
+        self._reopened = False
+        super().__init__(settings, top, base, MirrorSettings(sync=Sync.TOP, replaced=replaced))
+        self._base = base
+
+    def _blocked(self, how: MirrorSettings) -> list[BlockNode]:
+        return [*self._between, self._target]
+
+    def _check_sizes(self, source: BlockNode, target: BlockNode, how: MirrorSettings) -> None:
+        """A base that is too short grows."""
+
+    def _attach(self) -> None:
+        if self._target.read_only:
+            reopen(self._target, read_only=False)
+            self._reopened = True
+        grow(self._target, self._source.length)
+        super()._attach()
+
+    def _clean(self) -> None:
+        super()._clean()
+        if self._reopened and self.error is not None and not self._target.closed:
+            reopen(self._target, read_only=True)
+
+
+def _check(how: MirrorSettings) -> None:
+    if how.granularity and not _MIN_GRANULARITY <= how.granularity <= _MAX_GRANULARITY:
+        raise BlockError("Parameter 'granularity' expects a value in range [512B, 64MB]", errno=errno.EINVAL)
+    if how.granularity & (how.granularity - 1):
+        raise BlockError("Parameter 'granularity' expects a power of 2", errno=errno.EINVAL)
+    if how.buf_size < 0:
+        raise BlockError("Invalid parameter 'buf-size'", errno=errno.EINVAL)
+
+
+def _granularity(target: BlockNode) -> int:
+    low, high = _DEFAULT_GRANULARITY
+    return max(low, min(high, target.driver.info().cluster_size or high))
