@@ -5,7 +5,7 @@ The suite is no part of this repository: it is taken from Debian's source packag
 Debian's updates, into .cache/iotests. Only tests that need no virtual machine are run: tests/iotests/FORMAT.txt lists
 those that pass with QEMU's own tools, and beside some the reason why they do not pass with ours.
 
-    tools/iotests.py                    both formats
+    tools/iotests.py                    every format that has a list
     tools/iotests.py qcow2 061 112      two tests, and what differs
     tools/iotests.py --real raw         QEMU's own tools, to see that the lists are right
     tools/iotests.py --keep DIR qcow2   leave each failing test's output in DIR
@@ -32,6 +32,7 @@ from typing import NamedTuple
 ROOT = Path(__file__).resolve().parents[1]
 CACHE = ROOT / ".cache" / "iotests"
 LISTS = ROOT / "tests" / "iotests"
+FORMATS = sorted(path.stem for path in LISTS.glob("*.txt"))
 PARTS = ("tests/qemu-iotests/", "python/")  # of QEMU's source: the tests, and the Python modules they import
 TOOLS = ("qemu-img", "qemu-io", "qemu-nbd")
 TIMEOUT = 900  # seconds of one test
@@ -248,10 +249,10 @@ def main() -> int:
     parser.add_argument("--real", action="store_true", help="run QEMU's own tools")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="tests at once")
     parser.add_argument("--keep", type=Path, help="where to leave the output of tests that do not pass")
-    parser.add_argument("format", nargs="?", choices=["qcow2", "raw"])
+    parser.add_argument("format", nargs="?", choices=FORMATS)
     parser.add_argument("tests", nargs="*")
     arguments = parser.parse_args()
-    formats = [arguments.format] if arguments.format else ["qcow2", "raw"]
+    formats = [arguments.format] if arguments.format else FORMATS
     return 1 if sum(run_format(format, arguments.tests, arguments) for format in formats) else 0
 
 
