@@ -52,6 +52,14 @@ KINDS: Final[Mapping[str, ExportKind]] = {
             Parameter("num-queues", Kind.UINT16),
         ),
     ),
+    "fuse": ExportKind(
+        "hostel.cli.storage_daemon.fuse:FuseRunning",
+        (
+            needed("mountpoint"),
+            Parameter("growable", Kind.BOOL),
+            Parameter("allow-other", values=("off", "on", "auto")),
+        ),
+    ),
 }
 _COMMON: Final = (
     needed("type", values=("nbd", "vhost-user-blk", "fuse", "vduse-blk")),
