@@ -170,6 +170,7 @@ def run_test(tree: Path, scratch: Path, environment: dict[str, str], format: str
     (build / "check").symlink_to(tree / "tests" / "qemu-iotests" / "check")
     sockets = folder / "s"
     variables = {**os.environ, **environment, "TEST_DIR": str(build / "scratch"), "SOCK_DIR": str(sockets)}
+    variables.pop("PYTHONUNBUFFERED", None)  # what comes first on one pipe is compared as well
     begun = time.monotonic()
     said = folder / "said"
     with said.open("wb") as stream:

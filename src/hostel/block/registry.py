@@ -24,6 +24,8 @@ class FormatRow(NamedTuple):
 FORMATS: Final[dict[str, FormatRow]] = {
     "qcow2": FormatRow("hostel.block.formats.qcow2.driver:Qcow2Driver", ((0, b"QFI\xfb"),)),
     "luks": FormatRow("hostel.block.formats.luks:LuksDriver", ((0, b"LUKS\xba\xbe"),)),
+    "bochs": FormatRow("hostel.block.formats.bochs:BochsDriver", ((0, b"Bochs Virtual HD Image\0"),)),
+    "cloop": FormatRow("hostel.block.formats.cloop:CloopDriver", ((0, b"#!/bin/sh\n#V2.0 Format\nmodprobe cloop"),)),
     "raw": FormatRow("hostel.block.formats.raw:RawDriver"),  # last: it always matches
 }
 
@@ -102,8 +104,6 @@ KNOWN_FORMATS: Final[dict[str, tuple[tuple[int, bytes], ...]]] = {
     "vdi": ((64, b"\x7f\x10\xda\xbe"),),
     "qed": ((0, b"QED\0"),),
     "parallels": ((0, b"WithoutFreeSpace"), (0, b"WithouFreSpacExt")),
-    "bochs": ((0, b"Bochs Virtual HD Image"),),
-    "cloop": ((0, b"#!/bin/sh\n#V2.0 Format\nmodprobe cloop"),),
     "qcow": ((0, b"QFI\xfb\0\0\0\1"),),
     "dmg": (),
     "vvfat": (),

@@ -35,12 +35,13 @@ def _truncate(session: Session, given: Given) -> None:
 
 def _info(session: Session, given: Given) -> None:
     node = session.node
-    details = node.driver.info()
     session.text(f"format name: {node.format}\n")
     if isinstance(node.driver, ProtocolDriver):
-        # The real tool asks for the protocol's name as well, and has nothing more to say of it.
+        # The real tool asks for the protocol's name as well.
         session.text(f"format name: {node.format}\n")
-        raise CommandError("")
+    details = node.driver.info()
+    if details.dirty is None:
+        raise CommandError("")  # there is nothing more to say of it
     session.text(f"cluster size: {shown(details.cluster_size or 0)}\n")
     session.text(f"vm state offset: {shown(details.vm_state_offset)}\n")
     if details.specific is not None:

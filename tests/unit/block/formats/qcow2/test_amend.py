@@ -190,7 +190,7 @@ def test_a_size_is_changed_before_snapshots_of_another_size_prevent_a_downgrade(
     driver = MemoryDriver(image({}))
     with qcow2.attach(driver) as node:
         content = bytes(node.read(0, SIZE))
-    with pytest.raises(BlockError, match="^Internal snapshots prevent downgrade of image$"):
+    with pytest.raises(BlockError, match=r"^Internal snapshots prevent downgrade of image$"):
         amend(driver, compat="v2", size=SIZE + CLUSTER)
     with qcow2.attach(driver) as node:
         assert bytes(node.read(0, node.length)) == content + bytes(CLUSTER)
