@@ -26,6 +26,8 @@ PACKAGES = {
     "mke2fs": "e2fsprogs",
     "debugfs": "e2fsprogs",
     "dpkg-deb": "dpkg",
+    "nginx": "nginx-light",
+    "in.tftpd": "tftpd-hpa",
 }
 BENCH = Path(__file__).parent / "bench"
 

@@ -50,8 +50,9 @@ may_install() {
 
 apt_get() {
     case $1 in
-        root) shift; set -- env DEBIAN_FRONTEND=noninteractive apt-get "$@" ;;
-        sudo) shift; set -- sudo env DEBIAN_FRONTEND=noninteractive apt-get "$@" ;;
+        # The runlevel keeps a package from starting the server that it brings.
+        root) shift; set -- env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get "$@" ;;
+        sudo) shift; set -- sudo env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get "$@" ;;
     esac
     run_retrying "$@"
 }

@@ -30,6 +30,7 @@ class Supports(enum.IntFlag):
     DISCARD = 4  # discard(); else the node does nothing
     BACKING = 8  # overlays
     GROWS = 16  # a write beyond the end extends it, and reads beyond the end are zeroes: protocol drivers
+    COMPUTES = 32  # reading takes the processor's time, so that several threads are worth having
 
 
 class Threading(enum.Enum):
@@ -139,6 +140,7 @@ class BlockDriver(abc.ABC):
     options: ClassVar[Options] = Options()  # at run time: --image-opts
     primary: ClassVar[str] = "file"  # the child that holds this one's bytes
     starts_as_zeroes: ClassVar[bool] = True  # what a new image, or new space of one, reads as
+    new_blocks_read_as_zeroes: ClassVar[bool] = False  # without anybody writing them
     # Who wants to know how far a request has come (blkdebug): see BlockNode.debug_event.
     on_event: Callable[[str], None] | None = None
 
@@ -202,35 +204,6 @@ class FormatDriver(BlockDriver):
     def probe(cls, head: bytes, filename: str) -> int:
         """How sure we are that an image starting with ``head`` is ours: 0 (not) to 100."""
         return 0
-
-
-class ProtocolDriver(BlockDriver):
-    """A protocol other than ``file``: opened on what its options name.
-
-    Attributes:
-        filename: how QEMU calls what was opened.
-    """
-
-    filename: str
-
-    @classmethod
-    @abc.abstractmethod
-    def parse_filename(cls, name: str) -> Mapping[str, Any]:
-        """The options that a name with one of the protocol's schemes stands for.
-
-        Raises:
-            OptionError: it is no such name.
-        """
-
-    @classmethod
-    @abc.abstractmethod
-    def open(cls, options: Mapping[str, Any], mode: OpenMode, *, creating: bool = False) -> Self:
-        """Open what the options name; ``creating`` to lay out an image in it.
-
-        Raises:
-            OptionError: an option is unknown, missing or wrong.
-            BlockError: it cannot be opened.
-        """
 
 
 class FilterDriver(BlockDriver):

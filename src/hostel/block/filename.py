@@ -6,6 +6,8 @@ import os
 import re
 
 _PROTOCOL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
+# Schemes of which a URL's path is one of files in directories.
+_PATHS = frozenset({"ftp", "ftps", "http", "https", "tftp"})
 
 
 def protocol(name: str) -> str | None:
@@ -14,9 +16,15 @@ def protocol(name: str) -> str | None:
     return match.group(1) if match else None
 
 
+def has_directory(holder: str) -> bool:
+    """Whether names can be relative to an image: to a file of this host, or to a URL that ends in a path."""
+    scheme = protocol(holder)
+    return scheme in (None, "file") or (scheme in _PATHS and holder.startswith(f"{scheme}://"))
+
+
 def resolve_backing(name: str, holder: str) -> str | None:
-    """As :func:`resolve`; None for a relative path in an image that is no file of this host."""
-    if protocol(name) is None and not os.path.isabs(name) and protocol(holder) not in (None, "file"):
+    """As :func:`resolve`; None for a relative path in an image that has no directory."""
+    if protocol(name) is None and not os.path.isabs(name) and not has_directory(holder):
         return None
     return resolve(name, holder)
 
@@ -24,11 +32,15 @@ def resolve_backing(name: str, holder: str) -> str | None:
 def resolve(name: str, holder: str) -> str:
     """The name of a backing or data file as seen from where we run; relative names start at ``holder``'s directory.
 
-    A holder that is no file of this host has no directory: then the name is left as it is.
+    Where the holder has none the name is left as it is.
     """
-    if protocol(name) is not None or os.path.isabs(name) or not name or protocol(holder) not in (None, "file"):
+    if protocol(name) is not None or os.path.isabs(name) or not name or not has_directory(holder):
         return name
-    base = holder.removeprefix("file:") if protocol(holder) == "file" else holder
+    scheme = protocol(holder)
+    if scheme in _PATHS:
+        place, slash, path = holder.partition("?")[0].removeprefix(f"{scheme}://").partition("/")
+        return f"{scheme}://{place}/{os.path.join(os.path.dirname(path) if slash else '', name)}"
+    base = holder.removeprefix("file:") if scheme == "file" else holder
     if protocol(base) is not None:
         base = f"./{base}"  # what is left begins like a protocol, and is none
     return os.path.join(os.path.dirname(base), name)

@@ -440,7 +440,7 @@ def _follow(holder: BlockNode, reference: Reference) -> Described:
     if not is_backing and names.protocol(reference.filename) is not None:
         # A data file's name is the image's own claim, and never more than a path (CVE-2024-4467).
         raise UntrustedReference(f"Could not open '{reference.filename}': {reference.child} must be a plain path")
-    if is_backing and _is_relative(reference.filename) and names.protocol(place) not in (None, "file"):
+    if is_backing and _is_relative(reference.filename) and not names.has_directory(place):
         raise UntrustedReference(
             f"'{holder.filename}' names a backing file by a relative path, '{reference.filename}', and has no directory"
         )

@@ -5,7 +5,8 @@ from __future__ import annotations
 import importlib
 from typing import Any, Final, NamedTuple
 
-from hostel.block.driver import FilterDriver, FormatDriver, ProtocolDriver
+from hostel.block.driver import FilterDriver, FormatDriver
+from hostel.block.protocol import ProtocolDriver
 from hostel.errors import UnknownFormat
 
 
@@ -23,7 +24,9 @@ class FormatRow(NamedTuple):
 
 FORMATS: Final[dict[str, FormatRow]] = {
     "qcow2": FormatRow("hostel.block.formats.qcow2.driver:Qcow2Driver", ((0, b"QFI\xfb"),)),
+    "qed": FormatRow("hostel.block.formats.qed.driver:QedDriver", ((0, b"QED\0"),)),
     "luks": FormatRow("hostel.block.formats.luks:LuksDriver", ((0, b"LUKS\xba\xbe"),)),
+    "vdi": FormatRow("hostel.block.formats.vdi:VdiDriver", ((64, b"\x7f\x10\xda\xbe"),)),
     "bochs": FormatRow("hostel.block.formats.bochs:BochsDriver", ((0, b"Bochs Virtual HD Image\0"),)),
     "cloop": FormatRow("hostel.block.formats.cloop:CloopDriver", ((0, b"#!/bin/sh\n#V2.0 Format\nmodprobe cloop"),)),
     "raw": FormatRow("hostel.block.formats.raw:RawDriver"),  # last: it always matches
@@ -101,8 +104,6 @@ KNOWN_FORMATS: Final[dict[str, tuple[tuple[int, bytes], ...]]] = {
     "vmdk": ((0, b"KDMV"), (0, b"COWD"), (0, b"# Disk DescriptorFile")),
     "vhdx": ((0, b"vhdxfile"),),
     "vpc": ((0, b"conectix"),),
-    "vdi": ((64, b"\x7f\x10\xda\xbe"),),
-    "qed": ((0, b"QED\0"),),
     "parallels": ((0, b"WithoutFreeSpace"), (0, b"WithouFreSpacExt")),
     "qcow": ((0, b"QFI\xfb\0\0\0\1"),),
     "dmg": (),

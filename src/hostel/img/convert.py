@@ -52,6 +52,7 @@ def plan_target(
         BlockError: with QEMU's text.
     """
     driver = create.creatable(format)
+    graph.require_creation(filename)
     declared = graph.creation_options(driver)
     values = create.convert(declared, given)
     values["size"] = total_length(sources)

@@ -118,7 +118,7 @@ def plan(
         BlockError: with QEMU's text.
     """
     driver = creatable(format)
-    graph.protocol_name(filename)
+    graph.require_creation(filename)
     declared = graph.creation_options(driver)
     values = convert(declared, given)
     if "size" in values and size is not None:

@@ -6,9 +6,10 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any, Final, Self
 
-from hostel.block.driver import OpenMode, ProtocolDriver, Supports, Threading
+from hostel.block.driver import OpenMode, Supports, Threading
 from hostel.block.extent import Extent, Status
 from hostel.block.options import Kind, Option, OptionError, Options
+from hostel.block.protocol import ProtocolDriver
 
 
 class NullDriver(ProtocolDriver):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from hostel.block.driver import CACHE_MODES, Cache, Preallocation, ProtocolDriver
+from hostel.block.driver import CACHE_MODES, Cache, Preallocation
+from hostel.block.protocol import ProtocolDriver
 from hostel.block.options import OptionError, given_options
 from hostel.cli.img.output import dump
 from hostel.cli.qemu_io.command import BadUsage, Command, CommandError, Given, shown, size

@@ -1,0 +1,1 @@
+"""The protocols that libcurl speaks: ``http``, ``https``, ``ftp``, ``ftps`` and ``tftp``, for reading."""
