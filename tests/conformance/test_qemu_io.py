@@ -224,3 +224,91 @@ def both_at_image(tmp_path: Path, *arguments: str) -> tuple[int, str, str]:
         assert check.returncode in (0, 3)
     assert answers[1] == answers[0]
     return answers[0][0], answers[0][1], ""
+
+
+OPENINGS = [
+    "open -o cache-size=1.25M,l2-cache-size=1M,refcount-cache-size=0.25M disk",
+    "open -o cache-size=1M,l2-cache-size=2M disk",
+    "open -o cache-size=1M,refcount-cache-size=2M disk",
+    "open -o l2-cache-entry-size=4242 disk",
+    "open -o refcount-cache-size=256T disk",
+    "open -o driver=qcow2,lazy-refcounts=on disk",
+    "open -o overlap-check=blubb disk",
+    "open -o nosuch=1 disk",
+    "open -o file.nosuch=1 disk",
+    "open -o read-only=maybe disk",
+    "open -o file.aio=native disk",
+    "open -o file.driver=host_device disk",
+    "open -o discard=perhaps disk",
+    "open -r -o node-name=a disk",
+    "open -o driver=raw,offset=1024,size=512 disk",
+    "open -s disk",
+    "open -d maybe disk",
+    "open -t maybe disk",
+    "open -U disk",
+]
+
+
+@pytest.mark.parametrize("line", OPENINGS)
+def test_options_of_opening(tmp_path: Path, line: str) -> None:
+    both(tmp_path, *commands(line, "length"))
+
+
+REOPENINGS = [
+    ("reopen -o node-name=foo",),
+    ("reopen -o file.node-name=foo",),
+    ("reopen -o driver=raw",),
+    ("reopen -o driver=qcow2", "reopen -o file.driver=file"),
+    ("reopen -o file.driver=qcow2",),
+    ("reopen -r -o read-only=on",),
+    ("reopen -c none -o cache.direct=on",),
+    ("reopen -o read-only=foo",),
+    ("reopen -o nosuch=1",),
+    ("reopen -o backing.driver=qcow2",),
+    ("reopen -r", "write 0 512", "reopen -w", "write 0 512"),
+    ("reopen -o lazy-refcounts=on,overlap-check=none", "write 0 64k", "reopen -o lazy-refcounts=off", "read 0 64k"),
+    ("reopen -o overlap-check=constant", "reopen -o overlap-check.template=all", "write 0 64k"),
+    ("reopen -o overlap-check=constant,overlap-check.template=all", "write 0 64k"),
+    ("reopen -o cache-size=1M", "reopen -o l2-cache-size=512k", "reopen -o refcount-cache-size=128k", "write 0 64k"),
+    ("reopen -o cache-clean-interval=-1",),
+    ("reopen -o discard=ignore", "write 0 64k", "discard 0 64k", "read -P 0xcd 0 64k"),
+    ("reopen -o detect-zeroes=on", "write -P 0 0 64k", "map"),
+    ("reopen -c writeback", "write 0 512", "reopen"),
+    ("reopen -c maybe",),
+]
+
+
+@pytest.mark.parametrize("lines", REOPENINGS, ids=lambda lines: lines[0])
+def test_options_of_opening_again(tmp_path: Path, lines: tuple[str, ...]) -> None:
+    both(tmp_path, *commands(*lines), "disk")
+
+
+@pytest.mark.parametrize("format", ["qcow2", "raw"])
+def test_what_is_written_to_a_temporary_overlay_is_forgotten(tmp_path: Path, format: str) -> None:
+    lines = commands("write -P 5 1M 64k", "read -P 5 1M 64k", "read -P 0 0 64k", "length")
+    both(tmp_path, "-s", "-f", format, *lines, "disk", format=format)
+
+
+@pytest.mark.parametrize("lines", [("reopen -o size=1024", "length"), ("reopen -o offset=512,size=512", "read 0 513")])
+def test_a_window_of_a_raw_image_is_moved(tmp_path: Path, lines: tuple[str, ...]) -> None:
+    both(tmp_path, "-f", "raw", *commands(*lines), "disk", format="raw")
+
+
+@pytest.mark.parametrize("mode", ["none", "directsync", "writethrough", "unsafe"])
+@pytest.mark.parametrize("format", ["qcow2", "raw"])
+def test_cache_modes(tmp_path: Path, format: str, mode: str) -> None:
+    lines = commands("write -P 5 1 600", "write -z 4096 5000", "read -P 5 1 600", "read -P 0 4096 5000", "flush")
+    both(tmp_path, "-t", mode, "-f", format, *lines, "disk", format=format)
+
+
+def test_corruption_is_told_of_while_writing(tmp_path: Path) -> None:
+    answers = []
+    for name, command in (("theirs", ("qemu-io",)), ("ours", OURS)):
+        path = tmp_path / name
+        subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", str(path), "4M"], check=True, timeout=60)
+        with path.open("r+b") as stream:
+            stream.seek(0x20000)  # the refcounts of the header and of what follows it
+            stream.write(bytes(8))
+        answers.append(run(command, tmp_path, *commands("write 64k 64k"), str(path)))
+    assert "qcow2: Marking image as corrupt: Preventing invalid allocation of L2 table at offset 0" in answers[0][2]
+    assert answers[1] == answers[0]

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import stat
+import threading
 from collections.abc import Iterator
 from typing import Any, Final, NoReturn, Self
 
@@ -61,6 +62,7 @@ class FileDriver(BlockDriver):
         self._no_flush = no_flush
         self.is_direct = direct
         self._direct: DirectFile | None = None
+        self._starting = threading.Lock()
         self._locking = locking
         self._locked: tuple[Permission, Permission] | None = None
         self._shared_reading = ~(Permission.WRITE | Permission.RESIZE) & Permission.ALL  # once it is only read
@@ -241,9 +243,10 @@ class FileDriver(BlockDriver):
 
     def _direct_file(self) -> DirectFile:
         # Not before the first transfer: a file that was just made may tell its alignment only once it has its size.
-        if self._direct is None:
-            self._direct = DirectFile(self._fd, probe_alignment(self._fd, self._path))
-        return self._direct
+        with self._starting:  # there must be one only: it keeps the writers of one block apart
+            if self._direct is None:
+                self._direct = DirectFile(self._fd, probe_alignment(self._fd, self._path))
+            return self._direct
 
     def write_zeroes(self, offset: int, length: int, *, unmap: bool) -> None:
         """Zero a range by asking the file system, or else by writing."""
