@@ -130,14 +130,14 @@ class CopyJob:
             return 0
         if self._salvage is not None:  # its lines come in the image's order
             return 1
-        if self._settings.compress or self._is_compressed():
+        if self._settings.compress or self._is_computed():
             return worker_count(self._settings.threads)
         return 1
 
-    def _is_compressed(self) -> bool:
-        """Whether the sources seem to be stored compressed, judged by their beginning."""
+    def _is_computed(self) -> bool:
+        """Whether the sources seem to be stored compressed or encrypted, judged by their beginning."""
         data = (segment for segment in self._segments() if segment.kind is Kind.DATA)
-        return any(segment.compressed for segment in itertools.islice(data, _LOOKED_AT))
+        return any(segment.computed for segment in itertools.islice(data, _LOOKED_AT))
 
     def _buffer(self) -> memoryview:
         return memoryview(mmap.mmap(-1, self._size))  # page-aligned, as direct I/O wants it

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from hostel.block.chain import ChainExtent, block_status
+from hostel.block.driver import Supports
 from hostel.block.extent import Status
 from hostel.block.node import BlockNode
 from hostel.units import SECTOR
@@ -30,7 +31,7 @@ class Segment(NamedTuple):
         length: bytes; never 0.
         node: what to read; None where there are only zeroes.
         source_offset: bytes from the start of ``node``.
-        compressed: the bytes are stored compressed in ``node``.
+        computed: the bytes are stored compressed or encrypted in ``node``.
     """
 
     offset: int
@@ -38,7 +39,7 @@ class Segment(NamedTuple):
     kind: Kind
     node: BlockNode | None = None
     source_offset: int = 0
-    compressed: bool = False
+    computed: bool = False
 
     @property
     def end(self) -> int:
@@ -48,7 +49,7 @@ class Segment(NamedTuple):
     def part(self, start: int, end: int) -> Segment:
         """The part between two offsets of the target."""
         source_offset = self.source_offset + start - self.offset
-        return Segment(start, end - start, self.kind, self.node, source_offset, self.compressed)
+        return Segment(start, end - start, self.kind, self.node, source_offset, self.computed)
 
 
 class Window(NamedTuple):
@@ -150,7 +151,8 @@ def _segment(extent: ChainExtent, start: int, source: BlockNode) -> Segment:
     if host_offset is not None and direct is not None:
         # Straight from the file below: no table is looked up twice, and no lock of the format driver is held.
         return Segment(start + offset, length, Kind.DATA, direct, host_offset)
-    return Segment(start + offset, length, Kind.DATA, layer, offset, bool(status & Status.COMPRESSED))
+    computed = bool(status & Status.COMPRESSED or layer.driver.supports & Supports.COMPUTES)
+    return Segment(start + offset, length, Kind.DATA, layer, offset, computed)
 
 
 def windows(segments: Iterable[Segment], cell: int, size: int, *, whole_cells: bool) -> Iterator[Window]:

@@ -77,8 +77,8 @@ class Reader:
 def _read(segment: Segment, view: memoryview) -> None:
     node = segment.node
     assert node is not None
-    if segment.compressed and isinstance(node.driver, Deferring):
-        # Only the look-up holds others off; decompressing, which takes long, does not.
+    if segment.computed and isinstance(node.driver, Deferring):
+        # Only the look-up holds others off; decompressing or decrypting, which takes long, does not.
         with node.lock():
             fill = node.driver.deferred_read(segment.source_offset, segment.length)
         fill(view)

@@ -8,12 +8,13 @@ five times; the multiplication by powers of alpha works on the two halves of the
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 from hostel.block.crypto.sector import block_cipher
-from hostel.units import SECTOR
+from hostel.units import SECTOR, MiB
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -22,9 +23,25 @@ if TYPE_CHECKING:
 
     Words = NDArray[np.uint64]
 
-_PIECE: Final = 256 * 1024  # bytes done at once: what is computed on the way stays in the processor's cache
+# Bytes done at once: of small pieces the calls would take the time, and threads would wait for each other's.
+_PIECE: Final = MiB
+_POLYNOMIAL: Final = (np.uint64(1), np.uint64(2), np.uint64(7))
 _WORD: Final = np.dtype("<u8")
 _BIG: Final = np.dtype(">u8")
+
+
+class _Scratch(threading.local):
+    """What pieces are computed in; each thread has its own, since to get and give back memory takes half the time."""
+
+    def __init__(self, piece: int) -> None:
+        words, sectors = piece // 8, piece // SECTOR
+        self.mixed: Words = np.empty(words, dtype=_WORD)
+        self.masks: Words = np.empty(words, dtype=_WORD)
+        self.out = bytearray(piece + 15)
+        self.low: Words = np.empty((SECTOR // 16, sectors), dtype=_WORD)
+        self.high: Words = np.empty((SECTOR // 16, sectors), dtype=_WORD)
+        self.carry: Words = np.empty((SECTOR // 32, sectors), dtype=_WORD)
+        self.shifted: Words = np.empty((SECTOR // 32, sectors), dtype=_WORD)
 
 
 class Batch:
@@ -37,6 +54,7 @@ class Batch:
         self._width = scheme.cipher.block_length // 8  # words of a block
         self._cipher = block_cipher(scheme.cipher, sectors.data_key)
         self._tweak = block_cipher(scheme.cipher, sectors.tweak_key) if scheme.mode == "xts" else None
+        self._scratch = _Scratch(_PIECE)
 
     def decrypt(self, sector: int, buf: memoryview) -> None:
         """Decrypt whole sectors in place."""
@@ -58,8 +76,7 @@ class Batch:
 
     def _decrypt(self, sector: int, words: Words) -> None:
         if self._mode == "xts":
-            masks = self._masks(sector, len(words))
-            np.bitwise_xor(self._blocks(self._cipher.decryptor(), words ^ masks), masks, out=words)
+            self._masked(self._cipher.decryptor(), sector, words, words)
         elif self._mode == "ctr":
             np.bitwise_xor(words, self._key_stream(sector, len(words)), out=words)
         elif self._mode == "ecb":
@@ -72,8 +89,7 @@ class Batch:
 
     def _encrypt(self, sector: int, words: Words, encrypted: Words) -> None:
         if self._mode == "xts":
-            masks = self._masks(sector, len(words))
-            np.bitwise_xor(self._blocks(self._cipher.encryptor(), words ^ masks), masks, out=encrypted)
+            self._masked(self._cipher.encryptor(), sector, words, encrypted)
         elif self._mode == "ctr":
             np.bitwise_xor(words, self._key_stream(sector, len(words)), out=encrypted)
         elif self._mode == "ecb":
@@ -85,6 +101,14 @@ class Batch:
             for index in range(plain.shape[1]):
                 before = self._blocks(encryptor, (plain[:, index] ^ before).reshape(-1)).reshape(before.shape)
                 chained[:, index] = before
+
+    def _masked(self, context: Any, sector: int, words: Words, target: Words) -> None:
+        """XTS: each block between two applications of its mask."""
+        scratch, length = self._scratch, len(words)
+        masks, mixed = self._masks(sector, length), scratch.mixed[:length]
+        np.bitwise_xor(words, masks, out=mixed)
+        context.update_into(mixed.data.cast("B"), scratch.out)
+        np.bitwise_xor(np.frombuffer(scratch.out, dtype=_WORD, count=length), masks, out=target)
 
     # ---- parts
 
@@ -113,25 +137,31 @@ class Batch:
     def _masks(self, sector: int, length: int) -> Words:
         """XTS's masks for ``length`` words: the encrypted vector, times alpha to the power of the block's number."""
         assert self._tweak is not None
-        count, blocks = length * 8 // SECTOR, SECTOR // 16
+        scratch, count, blocks = self._scratch, length * 8 // SECTOR, SECTOR // 16
         vectors = self._vectors(sector, count).reshape(-1)
         first = self._blocks(self._tweak.encryptor(), vectors).reshape(count, 2)
-        low: Words = np.empty((blocks, count), dtype=_WORD)
-        high: Words = np.empty((blocks, count), dtype=_WORD)
+        low, high = scratch.low[:, :count], scratch.high[:, :count]
         low[0], high[0] = first[:, 0], first[:, 1]
         done = 1
         while done < blocks:
             up, down = np.uint64(done), np.uint64(64 - done)
             lower, upper = low[:done], high[:done]
-            carry = upper >> down
+            carry, shifted = scratch.carry[:done, :count], scratch.shifted[:done, :count]
+            target = low[done : 2 * done]
             # x^128 = x^7 + x^2 + x + 1
-            carry ^= (carry << np.uint64(1)) ^ (carry << np.uint64(2)) ^ (carry << np.uint64(7))
-            np.bitwise_or(upper << up, lower >> down, out=high[done : 2 * done])
-            np.bitwise_xor(lower << up, carry, out=low[done : 2 * done])
+            np.right_shift(upper, down, out=carry)
+            np.left_shift(lower, up, out=target)
+            np.bitwise_xor(target, carry, out=target)
+            for power in _POLYNOMIAL:
+                np.left_shift(carry, power, out=shifted)
+                np.bitwise_xor(target, shifted, out=target)
+            np.right_shift(lower, down, out=shifted)
+            np.left_shift(upper, up, out=carry)
+            np.bitwise_or(carry, shifted, out=high[done : 2 * done])
             done *= 2
-        masks: Words = np.empty((count, blocks, 2), dtype=_WORD)
+        masks = scratch.masks[:length].reshape(count, blocks, 2)
         masks[:, :, 0], masks[:, :, 1] = low.T, high.T
-        return masks.reshape(-1)
+        return scratch.masks[:length]
 
     def _key_stream(self, sector: int, length: int) -> Words:
         """CTR's key stream: the vector is a big-endian number that counts up with each block of the sector."""

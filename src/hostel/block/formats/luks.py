@@ -22,7 +22,7 @@ from hostel.errors import BlockError, InvalidImage
 from hostel.units import INT64_MAX, SECTOR, MiB
 
 _PIECE: Final = MiB  # bytes encrypted before they are written
-_KEY_SECRET: Final = Option("key-secret", Kind.STRING, "ID of the secret that provides the keyslot key")
+_KEY_SECRET: Final = Option("key-secret", Kind.STRING, "ID of the secret that provides the keyslot passphrase")
 _VERSIONS: Final = (1, 2)  # that are known to be LUKS; the second is refused by name
 
 
@@ -30,7 +30,7 @@ class LuksDriver(FormatDriver):
     """Encrypts what is written, decrypts what is read."""
 
     name = "luks"
-    supports = Supports.WRITE
+    supports = Supports.WRITE | Supports.COMPUTES
     threading = Threading.PARALLEL
     starts_as_zeroes = False
     options: Final = Options(_KEY_SECRET)  # type: ignore[misc]

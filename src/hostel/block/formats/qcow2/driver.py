@@ -60,6 +60,8 @@ class Qcow2Driver(FormatDriver):
         self._image = image
         self._guest = _guest(image)
         self._guest.encryption = encryption
+        if encryption is not None:
+            self.supports |= Supports.COMPUTES
         self._preallocated: bool | None = None  # looked at when it is first wanted
 
     @classmethod
@@ -343,12 +345,16 @@ class Qcow2Driver(FormatDriver):
         return packer(self._image.header.compression_type, self.cluster_size)
 
     def deferred_read(self, offset: int, length: int) -> Callable[[memoryview], None]:
-        """Look up compressed clusters that are read without the lock.
+        """Look up compressed clusters, or encrypted ones, that are read without the lock.
 
         Raises:
-            BlockError: the range is not all compressed.
+            BlockError: the range is not all compressed, or all encrypted.
         """
+        self._below()
         batch = [(run.offset - offset, run) for run in runs(self._image, offset, length)]
+        if batch[0][1].kind is Kind.DATA and self._guest.encryption is not None:
+            encryption, data = self._guest.encryption, self._image.data
+            return lambda buf: encryption.read_runs(data, offset, [run for _, run in batch], buf)
         if any(run.kind is not Kind.COMPRESSED for _, run in batch):
             raise BlockError("Only compressed clusters can be looked up before they are read", errno=22)
         return lambda buf: read_compressed(self._image, batch, buf)

@@ -7,12 +7,14 @@ so that data may move on the host; method 2, a LUKS volume with its header among
 from __future__ import annotations
 
 import errno
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from hostel.block.formats.qcow2.header import Preamble
 from hostel.block.formats.qcow2.layout import Extension, ExtensionType
-from hostel.block.options import Kind, Option, Options, Value
+from hostel.block.formats.qcow2.mapping import Kind, Run
+from hostel.block.options import Kind as OptionKind
+from hostel.block.options import Option, Options, Value
 from hostel.errors import BlockError, InvalidImage
 from hostel.units import SECTOR
 
@@ -32,8 +34,8 @@ _POINTER_LENGTH: Final = 16  # bytes of the header extension: host offset and le
 _BEFORE: Final = (ExtensionType.BACKING_FORMAT, ExtensionType.DATA_FILE)
 
 RUNTIME_OPTIONS: Final = Options(
-    Option("encrypt.format", Kind.STRING, "Encryption format that the image must have, choices: 'aes', 'luks'"),
-    Option("encrypt.key-secret", Kind.STRING, "ID of secret providing qcow2 AES key or LUKS passphrase"),
+    Option("encrypt.format", OptionKind.STRING, "Encryption format that the image must have, choices: 'aes', 'luks'"),
+    Option("encrypt.key-secret", OptionKind.STRING, "ID of secret providing qcow2 AES key or LUKS passphrase"),
 )
 
 
@@ -65,6 +67,17 @@ class Encryption:
         self._open_cipher().decrypt(self._sector(guest - head, host - head), whole)
         if whole is not buf:
             buf[:] = whole[head : head + len(buf)]
+
+    def read_runs(self, node: BlockNode, start: int, runs: Iterable[Run], buf: memoryview) -> None:
+        """Fill ``buf`` from guest offset ``start`` with runs that all have a place on the host.
+
+        Raises:
+            BlockError: one has none.
+        """
+        for run in runs:
+            if run.kind is not Kind.DATA:
+                raise BlockError("Only encrypted clusters can be looked up before they are read", errno=errno.EINVAL)
+            self.read(node, run.offset, run.host, buf[run.offset - start : run.offset - start + run.length])
 
     def write(self, node: BlockNode, guest: int, host: int, data: memoryview | bytes | bytearray) -> None:
         """Encrypt and write; what shares a sector with it is read, and written again."""
