@@ -7,6 +7,7 @@ another one use of it follows from what they are, and from their own users.
 from __future__ import annotations
 
 import errno
+import threading
 from collections.abc import Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
@@ -50,6 +51,7 @@ class NodeTable(Mapping[str, BlockNode]):
         self._nodes: dict[str, BlockNode] = {}
         self._owned: dict[str, BlockNode] = {}
         self._holds: dict[str, list[Use]] = {}
+        self._changing = threading.Lock()
 
     def __getitem__(self, name: str) -> BlockNode:
         return self._nodes[name]
@@ -94,7 +96,7 @@ class NodeTable(Mapping[str, BlockNode]):
             self.adopt(node)
         except BaseException:
             node.close()
-            self._forget_closed()
+            self.forget_closed()
             raise
         self._owned[name] = node
         return node
@@ -127,6 +129,7 @@ class NodeTable(Mapping[str, BlockNode]):
             BlockError: there is none, it is not the owner's, or it is used; with QEMU's text.
             OSError: what was held back could not be written; the node is closed nevertheless.
         """
+        self.forget_closed()
         node = self._nodes.get(name)
         if node is None:
             raise BlockError(f"Failed to find node with node-name='{name}'", errno=errno.ENOENT)
@@ -138,7 +141,7 @@ class NodeTable(Mapping[str, BlockNode]):
         try:
             node.close()
         finally:
-            self._forget_closed()
+            self.forget_closed()
 
     def close(self) -> None:
         """Close all that :meth:`add` opened, what stands on others first.
@@ -153,7 +156,7 @@ class NodeTable(Mapping[str, BlockNode]):
             except OSError as error:
                 failure = failure or error
         self._owned.clear()
-        self._forget_closed()
+        self.forget_closed()
         if failure is not None:
             raise failure
 
@@ -175,14 +178,46 @@ class NodeTable(Mapping[str, BlockNode]):
             raise
 
     def release(self, node: BlockNode, use: Use) -> None:
-        """End a use."""
-        self._holds[node.name].remove(use)
+        """End a use; that of a node which is closed has ended."""
+        holds = self._holds.get(node.name, [])
+        if use in holds:
+            holds.remove(use)
+
+    def rebind(self, node: BlockNode, former: BlockNode) -> None:
+        """A node has become another one: its name, and the ownership, go to a node with its former driver.
+
+        Any thread may call it. Who held the node holds it still, under a name that nobody knows.
+        """
+        with self._changing:
+            name, hidden = node.name, former.name
+            node.name, former.name = hidden, name
+            # New mappings, not changed ones: another thread may be going through the old.
+            self._nodes = {**self._nodes, name: former, hidden: node}
+            if name in self._holds:
+                self._holds = {**self._holds, hidden: self._holds[name], name: []}
+            owned = name in self._owned
+            if owned:
+                self._owned = {**self._owned, name: former}
+        # The table's share of it ends; where nobody else has one, so does its use of the node that it has become.
+        (node if owned else former).close()
+        self.forget_closed()
+
+    def _parents(self) -> Iterator[tuple[BlockNode, BlockNode]]:
+        """The named nodes, and those that jobs have put below them, each with the named one."""
+        for named in self._nodes.values():
+            below = named
+            yield below, named
+            while isinstance(below.driver, FilterDriver) and below.driver.implicit:
+                below = below.driver.child
+                if self._nodes.get(below.name) is below:
+                    break
+                yield below, named
 
     def uses(self, node: BlockNode) -> list[Use]:
         """Who uses a node, the newest first."""
         found = [
-            self._use(parent, edge)
-            for parent in self._nodes.values()
+            self._use(parent, edge, named)
+            for parent, named in self._parents()
             for edge, child in parent.driver.children.items()
             if child is node
         ]
@@ -206,10 +241,10 @@ class NodeTable(Mapping[str, BlockNode]):
                 raise
         return graph.open_node(image, self._nodes, read_only=True)
 
-    def _use(self, parent: BlockNode, edge: str) -> Use:
+    def _use(self, parent: BlockNode, edge: str, named: BlockNode) -> Use:
         """What a node uses of a child, as QEMU's default permissions have it."""
-        used, shared = self.permissions(parent)
-        by = f"node '{parent.name}'"
+        used, shared = self.permissions(named)
+        by = f"node '{named.name}'"
         if edge == "backing":
             below = _CHANGES if shared & Permission.WRITE else Permission.NONE
             below |= Permission.CONSISTENT_READ | Permission.WRITE_UNCHANGED
@@ -230,9 +265,11 @@ class NodeTable(Mapping[str, BlockNode]):
                     if other is not one and other.used & ~one.shared:
                         raise _conflict(each, one, other)
 
-    def _forget_closed(self) -> None:
-        self._nodes = {name: node for name, node in self._nodes.items() if not node.closed}
-        self._holds = {name: holds for name, holds in self._holds.items() if name in self._nodes and holds}
+    def forget_closed(self) -> None:
+        """Leave out nodes that were closed meanwhile, as jobs do with those that nobody needs any more."""
+        with self._changing:
+            self._nodes = {name: node for name, node in self._nodes.items() if not node.closed}
+            self._holds = {name: holds for name, holds in self._holds.items() if name in self._nodes and holds}
 
 
 def _describe(given: Mapping[str, Any], nodes: Mapping[str, BlockNode]) -> blockdev.Described:

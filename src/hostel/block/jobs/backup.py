@@ -68,7 +68,6 @@ class BackupJob(Job):
     """
 
     type = "backup"
-    shares_nodes = True
 
     def __init__(
         self, settings: JobSettings, source: BlockNode, target: BlockNode, how: BackupSettings = _DEFAULTS
@@ -80,13 +79,12 @@ class BackupJob(Job):
             raise UnsupportedFeature(f"Compression is not supported for this drive {target.name}")
         if source.length != target.length:
             raise BlockError("Source and target image have different sizes", errno=errno.EINVAL)
-        target.require_unblocked()
         self._source, self._target, self._how = source, target, how
         self._copy: BlockCopy | None = None
         self._filter: BackupFilter | None = None
         self._frozen: DirtyBitmap | None = None
         self._place = 0
-        super().__init__(settings, [source, target])
+        super().__init__(settings, [target], shared=[source])
 
     # ---- steps
 

@@ -56,6 +56,7 @@ class Job(abc.ABC):
     Args:
         settings: see :class:`JobSettings`.
         nodes: those with which nothing else may be done meanwhile.
+        shared: likewise, jobs of the same type excepted.
 
     Attributes:
         type: QMP's name.
@@ -70,10 +71,10 @@ class Job(abc.ABC):
     """
 
     type: ClassVar[str]
-    # Jobs of this type may share a node with others of it.
-    shares_nodes: ClassVar[bool] = False
 
-    def __init__(self, settings: JobSettings, nodes: Sequence[BlockNode]) -> None:
+    def __init__(
+        self, settings: JobSettings, nodes: Sequence[BlockNode], *, shared: Sequence[BlockNode] = ()
+    ) -> None:
         self.id = settings.id
         self.auto_finalize = settings.auto_finalize
         self.auto_dismiss = settings.auto_dismiss
@@ -96,7 +97,7 @@ class Job(abc.ABC):
         self._wake = threading.Condition()
         self._thread: threading.Thread | None = None
         self._set_pace(settings.speed)
-        self._nodes = self._block(nodes)
+        self._nodes = self._block(nodes, shared)
         self._transaction.jobs.append(self)
         self._become(JobStatus.CREATED)
 
@@ -473,13 +474,16 @@ class Job(abc.ABC):
         if self._settings.listener is not None:
             self._settings.listener(event(name, **data))
 
-    def _block(self, nodes: Sequence[BlockNode]) -> list[BlockNode]:
-        for node in nodes:
-            if not (self.shares_nodes and all(reason == self._blocker for reason in node.blockers)):
+    def _block(self, nodes: Sequence[BlockNode], shared: Sequence[BlockNode]) -> list[BlockNode]:
+        for node in shared:
+            if any(reason != self._blocker for reason in node.blockers):
                 node.require_unblocked()
         for node in nodes:
+            node.require_unblocked()
+        used = [*shared, *nodes]
+        for node in used:
             node.blockers.append(self._blocker)
-        return list(nodes)
+        return used
 
     def _unblock(self) -> None:
         for node in self._nodes:

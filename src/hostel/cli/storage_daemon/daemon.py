@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from hostel.block.jobs.table import JobTable
 from hostel.block.nodes import NodeTable
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ class Daemon:
     Attributes:
         nodes: the block nodes.
         exports: the exports by their ids, in the order in which they were made.
+        jobs: the block jobs.
         nbd: the NBD server; None where there is none.
         devices: character devices by their ids.
         monitors: the QMP monitors.
@@ -41,6 +43,7 @@ class Daemon:
         self.lock = threading.RLock()
         self.nodes = NodeTable()
         self.exports: dict[str, Export] = {}
+        self.jobs = JobTable()
         self.nbd: NbdServing | None = None
         self.devices: dict[str, CharacterDevice] = {}
         self.monitors: list[MonitorServer] = []
@@ -86,6 +89,7 @@ class Daemon:
                 stack.callback(self.nbd.close)
             for export in self.exports.values():
                 stack.callback(self.remove_export, export)
+            stack.callback(self.jobs.close)
             for closer in self.closers:
                 stack.callback(closer)
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
+from hostel.block.filters.forward import ForwardDriver
 from hostel.block.node import BlockNode
 from hostel.block.nodes import Use
 from hostel.block.permission import Permission
+from hostel.block.rewiring import unfiltered
 from hostel.cli.storage_daemon.monitor.command import Command
 from hostel.cli.storage_daemon.monitor.parameter import Kind, Parameter, generic, needed
 
@@ -32,14 +34,19 @@ def _delete(daemon: Daemon, given: Mapping[str, Any]) -> None:
 
 
 def _query(daemon: Daemon, given: Mapping[str, Any]) -> Any:
-    return [describe(node, flat=given.get("flat", False)) for node in reversed(list(daemon.nodes.values()))]
+    shown = [node for node in daemon.nodes.values() if not isinstance(node.driver, ForwardDriver)]
+    return [describe(node, flat=given.get("flat", False)) for node in reversed(shown)]
 
 
 def describe(node: BlockNode, *, flat: bool) -> dict[str, Any]:
     """A node as ``query-named-block-nodes`` shows it; ``flat`` leaves the images below it out."""
+    from hostel.block.jobs.bitmaps import all_bitmaps
+
+    name, bitmaps = node.name, all_bitmaps(node)
+    node = unfiltered(node)
     backing = node.backing
     found: dict[str, Any] = {
-        "node-name": node.name,
+        "node-name": name,
         "drv": node.format,
         "file": node.filename,
         "ro": node.read_only,
@@ -57,6 +64,8 @@ def describe(node: BlockNode, *, flat: bool) -> dict[str, Any]:
     }
     if backing is not None:
         found["backing_file"] = backing.filename
+    if bitmaps:
+        found["dirty-bitmaps"] = [bitmap.info() for bitmap in bitmaps]
     return found
 
 

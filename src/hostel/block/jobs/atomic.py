@@ -1,0 +1,194 @@
+"""Several changes of bitmaps and starts of backups at one moment: all of them, or none."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Callable, Sequence
+
+from hostel.block.bitmap import DirtyBitmap
+from hostel.block.jobs.bitmaps import RecordingBitmap, add_bitmap, find_bitmap, remove_bitmap
+from hostel.block.jobs.job import Job
+from hostel.block.node import BlockNode
+from hostel.block.rewiring import drained
+
+
+class Action(abc.ABC):
+    """One of the changes.
+
+    Attributes:
+        node: where it takes place.
+    """
+
+    def __init__(self, node: BlockNode) -> None:
+        self.node = node
+
+    @abc.abstractmethod
+    def prepare(self) -> None:
+        """Do it, as far as it can be undone.
+
+        Raises:
+            OSError: it cannot be done; nothing has changed.
+        """
+
+    @abc.abstractmethod
+    def undo(self) -> None:
+        """Take it back."""
+
+    def commit(self) -> None:
+        """Do the rest, now that all others are prepared."""
+
+
+class StartJob(Action):
+    """Starts a job; its moment is that of the other actions."""
+
+    def __init__(self, node: BlockNode, make: Callable[[], Job]) -> None:
+        super().__init__(node)
+        self._make = make
+        self._job: Job | None = None
+
+    def prepare(self) -> None:
+        """Attach it."""
+        job = self._make()
+        job.start()
+        self._job = job
+
+    def undo(self) -> None:
+        """Cancel it before its first step."""
+        assert self._job is not None
+        self._job.abandon()
+        self._job.advance()
+
+    def commit(self) -> None:
+        """Let it go on."""
+        assert self._job is not None
+        self._job.follow()
+
+
+class AddBitmap(Action):
+    """Adds a bitmap."""
+
+    def __init__(
+        self, node: BlockNode, name: str, granularity: int | None, *, persistent: bool, recording: bool
+    ) -> None:
+        super().__init__(node)
+        self._name, self._granularity = name, granularity
+        self._persistent, self._recording = persistent, recording
+
+    def prepare(self) -> None:
+        """Add it."""
+        add_bitmap(self.node, self._name, self._granularity, persistent=self._persistent, recording=self._recording)
+
+    def undo(self) -> None:
+        """Remove it."""
+        remove_bitmap(self.node, self._name)
+
+
+class _OnBitmap(Action):
+    """Changes a bitmap that is there."""
+
+    def __init__(self, node: BlockNode, name: str) -> None:
+        super().__init__(node)
+        self._name = name
+
+    def _find(self) -> RecordingBitmap:
+        bitmap = find_bitmap(self.node, self._name)
+        bitmap.require_free()
+        return bitmap
+
+
+class RemoveBitmap(_OnBitmap):
+    """Removes a bitmap."""
+
+    def prepare(self) -> None:
+        """See whether it can be."""
+        self._find()
+
+    def undo(self) -> None:
+        """Nothing was done."""
+
+    def commit(self) -> None:
+        """Remove it."""
+        remove_bitmap(self.node, self._name)
+
+
+class ClearBitmap(_OnBitmap):
+    """Clears a bitmap."""
+
+    def prepare(self) -> None:
+        """Clear it."""
+        bitmap = self._find()
+        bits = bitmap.bits
+        self._before = DirtyBitmap(bits.size, bits.granularity, bits.bits)
+        bitmap.clear()
+
+    def undo(self) -> None:
+        """Put back what was in it."""
+        self._find().merge(self._before)
+
+
+class SetRecording(_OnBitmap):
+    """Lets a bitmap record, or not."""
+
+    def __init__(self, node: BlockNode, name: str, *, recording: bool) -> None:
+        super().__init__(node, name)
+        self._recording = recording
+
+    def prepare(self) -> None:
+        """Change it."""
+        bitmap = self._find()
+        self._before = bitmap.recording
+        bitmap.set_recording(self._recording)
+
+    def undo(self) -> None:
+        """Change it back."""
+        self._find().set_recording(self._before)
+
+
+class MergeBitmaps(_OnBitmap):
+    """Marks in a bitmap what is dirty in others.
+
+    Args:
+        node: where the bitmap is.
+        name: its name.
+        sources: nodes and names of the others.
+    """
+
+    def __init__(self, node: BlockNode, name: str, sources: Sequence[tuple[BlockNode, str]]) -> None:
+        super().__init__(node, name)
+        self._sources = sources
+
+    def prepare(self) -> None:
+        """Merge them."""
+        bitmap = self._find()
+        others = [find_bitmap(node, name).bits for node, name in self._sources]
+        bits = bitmap.bits
+        self._before = DirtyBitmap(bits.size, bits.granularity, bits.bits)
+        for other in others:
+            bitmap.merge(other)
+
+    def undo(self) -> None:
+        """Take out what came from them."""
+        bitmap = self._find()
+        bitmap.clear()
+        bitmap.merge(self._before)
+
+
+def run(actions: Sequence[Action]) -> None:
+    """Do all actions at a moment at which nobody writes to their nodes.
+
+    Raises:
+        OSError: one of them failed, and what others had done was taken back.
+    """
+    nodes = tuple({id(action.node): action.node for action in actions}.values())
+    done: list[Action] = []
+    with drained(*nodes):
+        try:
+            for action in actions:
+                action.prepare()
+                done.append(action)
+        except BaseException:
+            for action in reversed(done):
+                action.undo()
+            raise
+    for action in actions:
+        action.commit()

@@ -1,0 +1,76 @@
+"""Jobs by their ids."""
+
+from __future__ import annotations
+
+import errno
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Final
+
+from hostel.block.jobs.job import Job
+from hostel.block.jobs.state import JobStatus
+from hostel.errors import BlockError
+
+_IDENTIFIER: Final = re.compile(r"[A-Za-z][A-Za-z0-9._-]*", re.ASCII)
+_END_TIMEOUT: Final = 60.0  # seconds
+
+
+class JobTable(Mapping[str, Job]):
+    """The jobs of a process, the oldest first; a job that was dismissed is no longer there. Any thread may ask."""
+
+    def __init__(self) -> None:
+        self._jobs: dict[str, Job] = {}
+        self._lock = threading.Lock()
+
+    def __getitem__(self, identifier: str) -> Job:
+        return self._present()[identifier]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._present())
+
+    def __len__(self) -> int:
+        return len(self._present())
+
+    def _present(self) -> dict[str, Job]:
+        with self._lock:
+            self._jobs = {name: job for name, job in self._jobs.items() if job.status is not JobStatus.NULL}
+            return dict(self._jobs)
+
+    def require_free(self, identifier: str) -> None:
+        """Refuse an id that no job can have.
+
+        Raises:
+            BlockError: with QEMU's text.
+        """
+        if not _IDENTIFIER.fullmatch(identifier):
+            raise BlockError(f"Invalid job ID '{identifier}'", errno=errno.EINVAL)
+        if identifier in self:
+            raise BlockError(f"Job ID '{identifier}' already in use", errno=errno.EEXIST)
+
+    def add(self, make: Callable[[], Job], identifier: str) -> Job:
+        """Make a job of a free id.
+
+        Raises:
+            BlockError: the id is taken or wrong, or the job cannot be made.
+        """
+        self.require_free(identifier)
+        job = make()
+        with self._lock:
+            self._jobs[identifier] = job
+        return job
+
+    def close(self) -> None:
+        """Cancel all jobs and wait for their ends.
+
+        Raises:
+            BlockError: one does not come to its end.
+        """
+        until = time.monotonic() + _END_TIMEOUT
+        for job in self._present().values():
+            if not job.is_over:
+                job.cancel(force=True)
+        for job in self._present().values():
+            if not job.join(max(0.0, until - time.monotonic())):
+                raise BlockError(f"Job '{job.id}' does not come to its end", errno=errno.ETIMEDOUT)

@@ -1,0 +1,101 @@
+"""Commands about dirty bitmaps, which a transaction can do too."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from hostel.block.jobs import atomic
+from hostel.block.node import BlockNode
+from hostel.cli.storage_daemon.monitor.command import Command
+from hostel.cli.storage_daemon.monitor.parameter import Kind, Parameter, check, generic, needed
+
+if TYPE_CHECKING:
+    from hostel.cli.storage_daemon.daemon import Daemon
+
+_Make = Callable[["Daemon", Mapping[str, Any]], atomic.Action]
+
+
+def _add(daemon: Daemon, given: Mapping[str, Any]) -> atomic.Action:
+    return atomic.AddBitmap(
+        _node(daemon, given),
+        given["name"],
+        given.get("granularity"),
+        persistent=given.get("persistent", False),
+        recording=not given.get("disabled", False),
+    )
+
+
+def _remove(daemon: Daemon, given: Mapping[str, Any]) -> atomic.Action:
+    return atomic.RemoveBitmap(_node(daemon, given), given["name"])
+
+
+def _clear(daemon: Daemon, given: Mapping[str, Any]) -> atomic.Action:
+    return atomic.ClearBitmap(_node(daemon, given), given["name"])
+
+
+def _enable(daemon: Daemon, given: Mapping[str, Any]) -> atomic.Action:
+    return atomic.SetRecording(_node(daemon, given), given["name"], recording=True)
+
+
+def _disable(daemon: Daemon, given: Mapping[str, Any]) -> atomic.Action:
+    return atomic.SetRecording(_node(daemon, given), given["name"], recording=False)
+
+
+def _merge(daemon: Daemon, given: Mapping[str, Any]) -> atomic.Action:
+    node = _node(daemon, given)
+    sources: list[tuple[BlockNode, str]] = []
+    for index, source in enumerate(given["bitmaps"]):
+        if isinstance(source, str):
+            sources.append((node, source))
+        elif isinstance(source, Mapping):
+            external = check(_PLACE, source, path=f"bitmaps[{index}].")
+            sources.append((_node(daemon, external), external["name"]))
+        else:
+            raise generic(f"Invalid parameter type for 'bitmaps[{index}]', expected: string")
+    return atomic.MergeBitmaps(node, given["target"], sources)
+
+
+def _node(daemon: Daemon, given: Mapping[str, Any]) -> BlockNode:
+    return daemon.nodes.find(given["node"], given["node"])
+
+
+_PLACE: Final = (needed("node"), needed("name"))
+_ACTIONS: Final[Mapping[str, tuple[_Make, Sequence[Parameter]]]] = {
+    "block-dirty-bitmap-add": (
+        _add,
+        (
+            *_PLACE,
+            Parameter("granularity", Kind.UINT32),
+            Parameter("persistent", Kind.BOOL),
+            Parameter("disabled", Kind.BOOL),
+        ),
+    ),
+    "block-dirty-bitmap-remove": (_remove, _PLACE),
+    "block-dirty-bitmap-clear": (_clear, _PLACE),
+    "block-dirty-bitmap-enable": (_enable, _PLACE),
+    "block-dirty-bitmap-disable": (_disable, _PLACE),
+    "block-dirty-bitmap-merge": (
+        _merge,
+        (needed("node"), needed("target"), Parameter("bitmaps", Kind.ARRAY, True)),
+    ),
+}
+
+
+def action_on_bitmap(daemon: Daemon, kind: str, data: Mapping[str, Any]) -> atomic.Action | None:
+    """The action of a transaction; None where it is not about bitmaps.
+
+    Raises:
+        QmpError: an argument is wrong.
+    """
+    if kind not in _ACTIONS:
+        return None
+    make, parameters = _ACTIONS[kind]
+    return make(daemon, check(parameters, data, path="data."))
+
+
+def _alone(make: _Make) -> Callable[[Daemon, Mapping[str, Any]], Any]:
+    return lambda daemon, given: atomic.run([make(daemon, given)])
+
+
+COMMANDS: Final = tuple(Command(name, _alone(make), tuple(known)) for name, (make, known) in _ACTIONS.items())

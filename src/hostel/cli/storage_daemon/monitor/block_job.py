@@ -1,0 +1,319 @@
+"""Commands that start block jobs, alone or several at one moment."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+from hostel.block.jobs import atomic
+from hostel.block.jobs.backup import BackupJob, BackupSettings, BackupSync, BitmapMode
+from hostel.block.jobs.bitmaps import all_bitmaps
+from hostel.block.jobs.commit import CommitJob
+from hostel.block.jobs.event import JobEvent
+from hostel.block.jobs.job import Job, JobSettings
+from hostel.block.jobs.mirror import ActiveCommitJob, CopyMode, MirrorJob, MirrorSettings, Sync
+from hostel.block.jobs.policy import OnError
+from hostel.block.jobs.stream import StreamJob
+from hostel.block.jobs.transaction import JobTransaction
+from hostel.block.node import BlockNode
+from hostel.block.nodes import Use
+from hostel.block.permission import Permission
+from hostel.block.rewiring import bottom_of_filters
+from hostel.cli.storage_daemon.monitor.bitmap import action_on_bitmap
+from hostel.cli.storage_daemon.monitor.command import Command
+from hostel.cli.storage_daemon.monitor.parameter import Kind, Parameter, check, generic, needed
+from hostel.errors import QmpError
+
+if TYPE_CHECKING:
+    from hostel.cli.storage_daemon.daemon import Daemon
+
+_POLICIES: Final = tuple(policy.value for policy in OnError)
+_OVER: Final = ("concluded", "null")
+
+
+def _node(daemon: Daemon, name: str, *, by_class: bool = False) -> BlockNode:
+    found = daemon.nodes.get(name)
+    if found is None and by_class:
+        # libvirt tells by the class whether the command is there.
+        raise QmpError("DeviceNotFound", f"Device '{name}' not found")
+    return daemon.nodes.find(name, name) if found is None else found
+
+
+def _settings(
+    daemon: Daemon,
+    given: Mapping[str, Any],
+    used: Mapping[str, tuple[BlockNode, Permission]],
+    transaction: JobTransaction | None = None,
+) -> JobSettings:
+    """Settings of a job that holds nodes, by the names of their edges, until it is over."""
+    identifier = given.get("job-id")
+    if identifier is None:
+        raise generic("An explicit job ID is required")
+    daemon.jobs.require_free(identifier)
+    both = OnError(given.get("on-error", OnError.REPORT.value))
+    held = [(node, Use(f"block job '{identifier}'", edge, permission)) for edge, (node, permission) in used.items()]
+    for node, use in held:
+        daemon.nodes.hold(node, use)
+
+    def listen(event: JobEvent) -> None:
+        if event.data.get("status") in _OVER and held:
+            for node, use in held:
+                daemon.nodes.release(node, use)
+            held.clear()
+            daemon.nodes.forget_closed()
+        daemon.emit(event.name, event.data)
+
+    return JobSettings(
+        identifier,
+        speed=given.get("speed", 0),
+        auto_finalize=given.get("auto-finalize", True),
+        auto_dismiss=given.get("auto-dismiss", True),
+        on_source_error=OnError(given.get("on-source-error", both.value)),
+        on_target_error=OnError(given.get("on-target-error", both.value)),
+        transaction=transaction,
+        listener=listen,
+    )
+
+
+def _make(
+    daemon: Daemon,
+    given: Mapping[str, Any],
+    used: Mapping[str, tuple[BlockNode, Permission]],
+    make: Callable[[JobSettings], Job],
+    transaction: JobTransaction | None = None,
+) -> Job:
+    """Make a job; where that fails nothing is held."""
+    settings = _settings(daemon, given, used, transaction)
+    assert settings.listener is not None
+    try:
+        return daemon.jobs.add(lambda: make(settings), settings.id)
+    except BaseException:
+        for node, _ in used.values():
+            for use in [use for use in daemon.nodes.uses(node) if use.by == f"block job '{settings.id}'"]:
+                daemon.nodes.release(node, use)
+        raise
+
+
+def _stream(daemon: Daemon, given: Mapping[str, Any]) -> None:
+    for one, other in (("base", "base-node"), ("base", "bottom"), ("bottom", "base-node")):
+        if one in given and other in given:
+            raise generic(f"'{one}' and '{other}' cannot be specified at the same time")
+    node = _node(daemon, given["device"])
+    base = _stream_base(daemon, node, given)
+    job = _make(
+        daemon,
+        given,
+        {"main node": (node, Permission.CONSISTENT_READ)},
+        lambda settings: StreamJob(settings, node, base=base, backing_file=given.get("backing-file")),
+    )
+    job.launch()
+
+
+def _stream_base(daemon: Daemon, node: BlockNode, given: Mapping[str, Any]) -> BlockNode | None:
+    chain = list(bottom_of_filters(node).chain())
+    if "base" in given:
+        found = _in_chain(chain[1:], given["base"])
+        if found is None:
+            raise generic(f"Can't find '{given['base']}' in the backing chain")
+        return found
+    if "base-node" in given:
+        base = _node(daemon, given["base-node"])
+        if not any(layer is base for layer in chain[1:]):
+            raise generic(f"Node '{base.name}' is not a backing image of '{given['device']}'")
+        return base
+    if "bottom" in given:
+        bottom = _node(daemon, given["bottom"])
+        if not any(layer is bottom for layer in chain):
+            raise generic(f"Node '{bottom.name}' is not in a chain starting from '{given['device']}'")
+        return bottom.backing
+    return None
+
+
+def _in_chain(layers: list[BlockNode], filename: str) -> BlockNode | None:
+    from hostel.img.rebase import find_in_chain
+
+    wanted = next((layer for layer in layers if layer.filename == filename), None)
+    return wanted or (find_in_chain(layers[0], filename) if layers else None)
+
+
+def _commit(daemon: Daemon, given: Mapping[str, Any]) -> None:
+    node = _node(daemon, given["device"], by_class=True)
+    for one, other in (("top-node", "top"), ("base-node", "base")):
+        if one in given and other in given:
+            raise generic(f"'{one}' and '{other}' are mutually exclusive")
+    chain = list(bottom_of_filters(node).chain())
+    top = _layer(daemon, chain, given, "top")
+    below = chain[next((i for i, layer in enumerate(chain) if layer is top), 0) + 1 :]
+    if "base" in given or "base-node" in given:
+        base = _layer(daemon, below, given, "base")
+    elif below:
+        base = below[-1]
+    else:
+        raise generic("There is no backimg image")
+    used = {"main node": (node, Permission.CONSISTENT_READ)}
+    backing_file = given.get("backing-file")
+    if top is chain[0]:
+        if backing_file is not None:
+            raise generic("'backing-file' specified, but 'top' is the active layer")
+        replaced = daemon.nodes.rebind
+        job = _make(daemon, given, used, lambda settings: ActiveCommitJob(settings, node, base, replaced=replaced))
+    else:
+        job = _make(
+            daemon, given, used, lambda settings: CommitJob(settings, node, top, base, backing_file=backing_file)
+        )
+    job.launch()
+
+
+def _layer(daemon: Daemon, chain: list[BlockNode], given: Mapping[str, Any], which: str) -> BlockNode:
+    """The ``top`` or ``base`` that is named, by node or by file; ``top`` is the first where nothing is."""
+    if f"{which}-node" in given:
+        found = _node(daemon, given[f"{which}-node"])
+        found = bottom_of_filters(found)
+        if not any(layer is found for layer in chain):
+            raise generic(f"'{given[f'{which}-node']}' is not in this backing file chain")
+        return found
+    if which not in given:
+        return chain[0]
+    named = _in_chain(chain, given[which])
+    if named is None and which == "top":
+        raise generic(f"Top image file {given['top']} not found")
+    if named is None:
+        raise generic(f"Can't find '{given['base']}' in the backing chain")
+    return named
+
+
+def _mirror(daemon: Daemon, given: Mapping[str, Any]) -> None:
+    source, target = _node(daemon, given["device"]), _node(daemon, given["target"])
+    try:
+        sync = Sync(given["sync"])
+    except ValueError:
+        raise generic(f"Sync mode '{given['sync']}' not supported") from None
+    replaces = _node(daemon, given["replaces"]) if "replaces" in given else None
+    how = MirrorSettings(
+        sync=Sync.FULL if sync is Sync.TOP and bottom_of_filters(source).backing is None else sync,
+        copy_mode=CopyMode(given.get("copy-mode", "background")),
+        granularity=given.get("granularity", 0),
+        buf_size=given.get("buf-size", 0),
+        unmap=given.get("unmap", True),
+        replaces=None if replaces is source else replaces,
+        replaced=daemon.nodes.rebind,
+    )
+    used = {"source": (source, Permission.CONSISTENT_READ), "target": (target, Permission.WRITE)}
+    _make(daemon, given, used, lambda settings: MirrorJob(settings, source, target, how)).launch()
+
+
+def _backup(daemon: Daemon, given: Mapping[str, Any]) -> None:
+    _make_backup(daemon, given, None).launch()
+
+
+def _make_backup(daemon: Daemon, given: Mapping[str, Any], transaction: JobTransaction | None) -> Job:
+    source, target = _node(daemon, given["device"]), _node(daemon, given["target"])
+    bitmap = None
+    if "bitmap" in given:
+        bitmap = next((each for each in all_bitmaps(source) if each.name == given["bitmap"]), None)
+        if bitmap is None:
+            raise generic(f"Bitmap '{given['bitmap']}' could not be found")
+    mode = BitmapMode(given["bitmap-mode"]) if "bitmap-mode" in given else None
+    how = BackupSettings(BackupSync(given["sync"]), bitmap, mode, given.get("compress", False))
+    used = {"source": (source, Permission.CONSISTENT_READ), "target": (target, Permission.WRITE)}
+    return _make(daemon, given, used, lambda settings: BackupJob(settings, source, target, how), transaction)
+
+
+def _transaction(daemon: Daemon, given: Mapping[str, Any]) -> None:
+    mode = given.get("properties", {}).get("completion-mode", "individual")
+    group = JobTransaction() if mode == "grouped" else None
+    atomic.run([_action(daemon, entry, group) for entry in given["actions"]])
+
+
+def _action(daemon: Daemon, entry: Any, group: JobTransaction | None) -> atomic.Action:
+    if not isinstance(entry, Mapping):
+        raise generic("Invalid parameter type for 'actions', expected: object")
+    checked = check((needed("type"), Parameter("data", Kind.OBJECT)), entry)
+    kind, data = checked["type"], checked.get("data", {})
+    if kind == "blockdev-backup":
+        arguments = check(_BACKUP, data, path="data.")
+        source = _node(daemon, arguments["device"])
+        return atomic.StartJob(source, lambda: _make_backup(daemon, arguments, group))
+    action = action_on_bitmap(daemon, kind, data)
+    if action is None:
+        raise generic(f"Parameter 'type' does not accept value '{kind}'")
+    return action
+
+
+_JOB: Final = (
+    Parameter("job-id"),
+    Parameter("speed", Kind.INT),
+    Parameter("auto-finalize", Kind.BOOL),
+    Parameter("auto-dismiss", Kind.BOOL),
+    Parameter("filter-node-name"),
+)
+_ONE_POLICY: Final = (*_JOB, Parameter("on-error", values=_POLICIES))
+_TWO_POLICIES: Final = (
+    *_JOB,
+    Parameter("on-source-error", values=_POLICIES),
+    Parameter("on-target-error", values=_POLICIES),
+)
+_BACKUP: Final = (
+    needed("device"),
+    needed("target"),
+    needed("sync", values=tuple(sync.value for sync in BackupSync)),
+    Parameter("bitmap"),
+    Parameter("bitmap-mode", values=tuple(mode.value for mode in BitmapMode)),
+    Parameter("compress", Kind.BOOL),
+    *_TWO_POLICIES,
+)
+COMMANDS: Final = (
+    Command(
+        "block-stream",
+        _stream,
+        (
+            needed("device"),
+            Parameter("base"),
+            Parameter("base-node"),
+            Parameter("bottom"),
+            Parameter("backing-file"),
+            *_ONE_POLICY,
+        ),
+    ),
+    Command(
+        "block-commit",
+        _commit,
+        (
+            needed("device"),
+            Parameter("top"),
+            Parameter("top-node"),
+            Parameter("base"),
+            Parameter("base-node"),
+            Parameter("backing-file"),
+            *_ONE_POLICY,
+        ),
+    ),
+    Command(
+        "blockdev-mirror",
+        _mirror,
+        (
+            needed("device"),
+            needed("target"),
+            needed("sync", values=("top", "full", "none", "incremental", "bitmap")),
+            Parameter("replaces"),
+            Parameter("granularity", Kind.UINT32),
+            Parameter("buf-size", Kind.INT),
+            Parameter("copy-mode", values=tuple(mode.value for mode in CopyMode)),
+            Parameter("unmap", Kind.BOOL),
+            *_TWO_POLICIES,
+        ),
+    ),
+    Command("blockdev-backup", _backup, _BACKUP),
+    Command(
+        "transaction",
+        _transaction,
+        (
+            Parameter("actions", Kind.ARRAY, True),
+            Parameter(
+                "properties",
+                Kind.OBJECT,
+                members=(Parameter("completion-mode", values=("individual", "grouped")),),
+            ),
+        ),
+    ),
+)
