@@ -9,9 +9,14 @@ import os
 import select
 import socket
 import struct
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+
+from hostel.block.node import BlockNode
+from hostel.export.vhost_user_blk.server import VhostUserBlk
+from hostel.net.address import UnixAddress, listen
 
 GUEST = 0x1_0000_0000  # where the memory begins for the guest
 USER = 0x7F00_0000_0000  # and for us, as far as the other side knows
@@ -180,20 +185,26 @@ class Queue:
         return found
 
     def wait(self, timeout: float = 20) -> list[tuple[int, int]]:
-        """Wait until something is handed back."""
+        """Wait until something is handed back, and take it."""
+        if not (found := self.take()):
+            self.wait_for_call(timeout)
+            found = self.take()
+        return found
+
+    def wait_for_call(self, timeout: float = 20) -> None:
+        """Sleep until something is handed back."""
         until = time.monotonic() + timeout
-        while not (found := self.take()):
+        while True:
             if self.event_index:
                 self.available_ring[2 + self.size] = self.seen & 0xFFFF
-                if found := self.take():
-                    return found
+            with contextlib.suppress(BlockingIOError):
+                os.eventfd_read(self.called)
+            if self.seen & 0xFFFF != self.used_head[1]:
+                return
             left = until - time.monotonic()
             if left <= 0:
                 raise TimeoutError("the back end does not answer")
-            if self.poll.poll(left * 1000):
-                with contextlib.suppress(BlockingIOError):
-                    os.eventfd_read(self.called)
-        return found
+            self.poll.poll(left * 1000)
 
     def is_broken(self, timeout: float = 20) -> bool:
         """Whether the back end says that the queue is broken."""
@@ -254,3 +265,43 @@ def driver(
             yield front, queue
         finally:
             queue.close()
+
+
+class Served:
+    """A back end of ours in this process.
+
+    Attributes:
+        path: where front ends connect.
+        log: what it reported.
+    """
+
+    def __init__(self, path: Path, back_end: VhostUserBlk, log: list[str]) -> None:
+        self.path, self.back_end, self.log = path, back_end, log
+
+    def has_said(self, text: str, timeout: float = 20) -> bool:
+        """Whether it reports something within a time."""
+        until = time.monotonic() + timeout
+        while time.monotonic() < until:
+            if any(text in line for line in self.log):
+                return True
+            time.sleep(0.01)
+        return False
+
+
+@contextlib.contextmanager
+def serving(
+    folder: Path, node: BlockNode, *, writable: bool = True, block_size: int = 512, queues: int = 1
+) -> Iterator[Served]:
+    """Serve a node, in a thread, until the block ends."""
+    path = folder / "vhost.sock"
+    log: list[str] = []
+    back_end = VhostUserBlk(node, writable=writable, block_size=block_size, queues=queues, report=log.append)
+    server = back_end.server(listen(UnixAddress(str(path)), 1))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        yield Served(path, back_end, log)
+    finally:
+        server.stop()
+        thread.join(30)
+        assert not thread.is_alive()
