@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import random
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
+from mmap import mmap
 from pathlib import Path
 from typing import NamedTuple
 
@@ -92,6 +95,32 @@ def fast_folder(fallback: Path) -> Path:
     if memory.is_dir() and os.access(memory, os.W_OK) and shutil.disk_usage(memory).free > 6 << 30:
         return memory
     return fallback
+
+
+def direct_folder() -> Path | None:
+    """A folder on a disk, where files may be read and written past the page cache; None where there is none."""
+    for name in (os.environ.get("HOSTEL_BENCH_DISK"), "/var/tmp", os.path.expanduser("~")):
+        if name and os.access(name, os.W_OK) and _is_disk(name) and shutil.disk_usage(name).free > 6 << 30:
+            return Path(name)
+    return None
+
+
+def _is_disk(folder: str) -> bool:
+    """Whether a byte alone cannot be read directly, as it can from a file system in memory."""
+    with tempfile.NamedTemporaryFile(dir=folder) as stream, mmap(-1, 4096) as memory, memoryview(memory) as view:
+        try:
+            fd = os.open(stream.name, os.O_RDWR | os.O_DIRECT)
+        except OSError:
+            return False
+        try:
+            os.pwrite(fd, memory, 0)
+            os.preadv(fd, [view[:1]], 0)
+        except OSError as error:
+            return error.errno == errno.EINVAL
+        else:
+            return False
+        finally:
+            os.close(fd)
 
 
 def write_random(path: Path, length: int, *, every: int = 1) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.rivals import MIB, Bench, fast_folder, write_random, write_text
+from bench.rivals import MIB, Bench, direct_folder, fast_folder, write_random, write_text
 
 pytestmark = [pytest.mark.requires_tool("qemu-img"), pytest.mark.slow]
 
@@ -58,6 +58,33 @@ def test_convert(bench: Bench, folder: Path, kind: str, source: str, target: str
         f"convert {source} to {target}, {kind}",
         lambda output: ["convert", "-f", source, "-O", target, name, output],
         folder,
+    )
+
+
+@pytest.fixture(scope="module")
+def disk() -> Iterator[Path]:
+    """A folder on a disk, with images of half the length."""
+    place = direct_folder()
+    if place is None:
+        pytest.skip("no folder on a disk with O_DIRECT and room; HOSTEL_BENCH_DISK may name one")
+    with tempfile.TemporaryDirectory(dir=place) as name:
+        path = Path(name)
+        write_random(path / "dense.raw", LENGTH // 2)
+        write_random(path / "sparse.raw", 4 * LENGTH, every=16)
+        for kind in ("dense", "sparse"):
+            real("convert", "-f", "raw", "-O", "qcow2", path / f"{kind}.raw", path / f"{kind}.qcow2")
+        os.sync()
+        yield path
+
+
+@pytest.mark.parametrize("kind", ["dense", "sparse"])
+@pytest.mark.parametrize(("source", "target"), [("raw", "qcow2"), ("qcow2", "raw"), ("qcow2", "qcow2"), ("raw", "raw")])
+def test_convert_direct(bench: Bench, disk: Path, kind: str, source: str, target: str) -> None:
+    name = str(disk / f"{kind}.{source}")
+    bench.measure(
+        f"convert {source} to {target}, {kind}, direct",
+        lambda output: ["convert", "-t", "none", "-T", "none", "-f", source, "-O", target, name, output],
+        disk,
     )
 
 
