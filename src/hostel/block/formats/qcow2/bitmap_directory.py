@@ -105,6 +105,11 @@ def validate(entry: Entry, geometry: Geometry, size: int) -> None:
         raise broken("a bitmap doesn't satisfy the constraints")
 
 
+def table_entries(entry: Entry, geometry: Geometry, size: int) -> int:
+    """How many entries the table of a bitmap of an image of ``size`` bytes must have."""
+    return geometry.clusters(-(-size // (8 << entry.granularity_bits)))
+
+
 def broken(what: str) -> CorruptImage:
     """The error for a directory that cannot be understood."""
     return CorruptImage(what, errno=errno.EINVAL)

@@ -9,7 +9,16 @@ import errno
 from typing import TYPE_CHECKING
 
 from hostel.block.formats.qcow2 import layout
-from hostel.block.formats.qcow2.bitmap_directory import TABLE_RESERVED, Entry, Extension, read_entries, validate
+from hostel.block.formats.qcow2.bitmap_directory import (
+    IN_USE,
+    TABLE_RESERVED,
+    Entry,
+    Extension,
+    broken,
+    read_entries,
+    table_entries,
+    validate,
+)
 from hostel.codec.table import unpack_table
 from hostel.errors import CorruptImage
 
@@ -31,8 +40,12 @@ def count_bitmaps(check: Check, extension: bytes) -> None:
     check.refer(bitmaps.directory_offset, bitmaps.directory_size)
     try:
         found = read_entries(check.file, extension)
-        for entry, _ in found:
+        for entry, name in found:
             validate(entry, check.geometry, check.header.size)
+            needed = table_entries(entry, check.geometry, check.header.size)
+            if not entry.flags & IN_USE and entry.table_size != needed:
+                shown = name.decode(errors="replace")
+                raise broken(f"the table of bitmap '{shown}' has {entry.table_size} entries instead of {needed}")
     except CorruptImage as error:
         raise _broken(check, error.message) from None
     for entry, _ in found:

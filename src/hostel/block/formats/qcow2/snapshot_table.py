@@ -89,7 +89,7 @@ class Table(NamedTuple):
         snapshots: the entries.
         size: bytes in the file, without the padding of the last entry.
         dropped: entries cut off because the table exceeds its limits (repair only).
-        shortened: entries whose extra data was cut to its limit (repair only).
+        shortened: entries whose extra data was cut to its limit, or which the file's end cuts off (repair only).
     """
 
     snapshots: list[Snapshot]
@@ -136,7 +136,8 @@ def read(file: BlockNode, offset: int, count: int, disk_size: int, *, repair: Re
         offset: bytes; validated.
         count: entries; validated.
         disk_size: what an entry without a disk size stands for, bytes.
-        repair: cut off what exceeds the limits instead of refusing it, and say so here.
+        repair: cut off what exceeds the limits instead of refusing it, and say so here. What of the last entry lies
+            beyond the end of the file is zeroes, as for QEMU: its L1 table is worth more than its name.
 
     Raises:
         InvalidImage: an entry is out of its limits, or lies beyond the end of the file.
@@ -148,6 +149,10 @@ def read(file: BlockNode, offset: int, count: int, disk_size: int, *, repair: Re
     size = shortened = stored = 0
     for index in range(count):
         snapshot, end = reader.entry(index, offset + (-(-size // 8) * 8), repair)
+        if end > file.length and repair is not None:
+            repair(f"Repairing snapshot table entry {index}, whose end lies beyond the end of the file")
+            snapshot, end = _recovered(snapshot, index, snapshots), file.length
+            shortened += snapshot.extra_data_size <= MAX_EXTRA_DATA
         stored = -(-stored // 8) * 8 + _stored_size(snapshot)
         if stored > layout.MAX_SNAPSHOT_TABLE_SIZE or end - offset > 0x7FFFFFFF:
             if repair is None:
@@ -160,10 +165,19 @@ def read(file: BlockNode, offset: int, count: int, disk_size: int, *, repair: Re
             return Table(snapshots, size, count - index, shortened)
         if snapshot.extra_data_size > MAX_EXTRA_DATA:
             shortened += 1
-            snapshot = snapshot._replace(extra_data_size=MAX_EXTRA_DATA)
-        snapshots.append(snapshot)
+        snapshots.append(snapshot._replace(extra_data_size=min(snapshot.extra_data_size, MAX_EXTRA_DATA)))
         size = end - offset
     return Table(snapshots, size, 0, shortened)
+
+
+def _recovered(snapshot: Snapshot, index: int, before: list[Snapshot]) -> Snapshot:
+    """An entry of which the end is missing, with an id by which it can be asked for."""
+    id, name = snapshot.id.split(b"\0")[0], snapshot.name.split(b"\0")[0]
+    taken = {each.id for each in before}
+    number = index + 1
+    while not id or id in taken:
+        id, number = str(number).encode(), number + 1
+    return snapshot._replace(id=id, name=name or b"recovered")
 
 
 def _stored_size(snapshot: Snapshot) -> int:
@@ -195,9 +209,10 @@ class _Reader:
             repair(
                 f"Discarding too much extra metadata in snapshot table entry {index} ({extra_size} > {MAX_EXTRA_DATA})"
             )
-        extra = self._take(offset, min(extra_size, MAX_EXTRA_DATA))
+        padded = repair is not None
+        extra = self._take(offset, min(extra_size, MAX_EXTRA_DATA), padded=padded)
         offset += extra_size
-        texts = self._take(offset, header.id_length + header.name_length)
+        texts = self._take(offset, header.id_length + header.name_length, padded=padded)
         words = [int.from_bytes(extra[at : at + 8], "big") for at in range(0, KNOWN_EXTRA_DATA, 8)]
         icount = words[2] if len(extra) >= KNOWN_EXTRA_DATA and words[2] != _NO_ICOUNT else None
         snapshot = Snapshot(
@@ -212,8 +227,11 @@ class _Reader:
         )
         return snapshot, offset + len(texts)
 
-    def _take(self, offset: int, length: int) -> bytes:
+    def _take(self, offset: int, length: int, *, padded: bool = False) -> bytes:
         end = offset + length
+        if padded and end > self._file.length:
+            inside = max(0, self._file.length - offset)
+            return (self._take(offset, inside) if inside else b"").ljust(length, b"\0")
         if end > self._file.length:
             raise InvalidImage("Failed to read snapshot table: it lies beyond the end of the file")
         if not self._start <= offset <= end <= self._start + len(self._window):
