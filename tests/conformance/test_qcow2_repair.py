@@ -1,4 +1,4 @@
-"""Repair beside real ``qemu-img check -r all`` on generated damage: what it makes sound, ours does and loses nothing."""
+"""Repair beside real ``qemu-img check -r all`` on generated damage: what it makes sound, ours does, losing nothing."""
 
 from __future__ import annotations
 
