@@ -7,6 +7,7 @@ another one use of it follows from what they are, and from their own users.
 from __future__ import annotations
 
 import errno
+import re
 import threading
 from collections.abc import Iterator, Mapping
 from typing import Any, Final, NamedTuple
@@ -25,6 +26,7 @@ _PERMISSION_NAMES: Final = {
     Permission.WRITE_UNCHANGED: "write unchanged",
     Permission.RESIZE: "resize",
 }
+_UNKNOWN: Final = re.compile(r"Block .* support the option '(.+)'")
 _FLAGS: Final = ("read-only", "auto-read-only", "force-share")
 _CHANGES: Final = Permission.WRITE | Permission.RESIZE
 _UNWRITABLE: Final = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
@@ -91,7 +93,13 @@ class NodeTable(Mapping[str, BlockNode]):
         given = {"discard": "ignore", **dict(blockdev.flatten(tree))}
         if name in self._nodes:
             raise OptionError(f"Duplicate nodes with node-name='{name}'")
-        node = self._open(given)
+        try:
+            node = self._open(given)
+        except OptionError as error:
+            # The schema of the command has words of its own for this.
+            if (unknown := _UNKNOWN.fullmatch(error.message)) is not None:
+                error.message = f"Parameter '{unknown[1]}' is unexpected"
+            raise
         try:
             self.adopt(node)
         except BaseException:
@@ -135,6 +143,7 @@ class NodeTable(Mapping[str, BlockNode]):
             raise BlockError(f"Failed to find node with node-name='{name}'", errno=errno.ENOENT)
         if name not in self._owned:
             raise BlockError(f"Node {name} is not owned by the monitor", errno=errno.EPERM)
+        node.require_unblocked()
         if self.uses(node):
             raise BlockError(f"Node {name} is in use", errno=errno.EBUSY)
         del self._owned[name]

@@ -20,6 +20,7 @@ from hostel.net.address import Address, TcpAddress, UnixAddress
 TYPES: Final = ("socket", "stdio", "null", "pipe")
 _OTHERS: Final = ("pty", "udp", "memory", "file", "ringbuf", "parallel", "mux", "serial")
 _SEND_TIMEOUT: Final = 10.0  # seconds in which a client must take what is sent to it
+_GLANCE: Final = 200  # milliseconds after which waiting for a first client looks whether it is over
 _COMMON: Final = frozenset({"id", "backend", "logfile", "logappend", "mux", "signal"})
 _OPTIONS: Final = {
     "socket": frozenset(
@@ -133,11 +134,12 @@ class SocketDevice(CharacterDevice):
         self._path = path
         self._first: socket.socket | None = None
 
-    def await_first(self) -> None:
-        """Wait for the first client, as ``wait=on`` wants it."""
+    def await_first(self, ended: Callable[[], bool]) -> None:
+        """Wait for the first client, as ``wait=on`` wants it, unless a signal ends everything."""
         poll = select.poll()
         poll.register(self._listener, select.POLLIN)
-        poll.poll()
+        while not ended() and not poll.poll(_GLANCE):
+            pass
         with contextlib.suppress(OSError):
             self._first = self._listener.accept()[0]
 
@@ -177,8 +179,12 @@ class PairDevice(CharacterDevice):
         return Channel(read, write, self._woken, lambda: None)
 
 
-def open_device(text: str) -> CharacterDevice | None:
+def open_device(text: str, ended: Callable[[], bool]) -> CharacterDevice | None:
     """Make what ``--chardev`` describes; None where help was asked for.
+
+    Args:
+        text: the description.
+        ended: whether waiting for a first client is over.
 
     Raises:
         Failure: the description is wrong; the text is QEMU's.
@@ -207,7 +213,7 @@ def open_device(text: str) -> CharacterDevice | None:
         if name not in _COMMON and name not in _OPTIONS[kind]:
             raise Failure(f"Invalid parameter '{name}'")
     if kind == "socket":
-        return _open_socket(label, given)
+        return _open_socket(label, given, ended)
     if kind == "stdio":
         return PairDevice(label, "stdio", 0, 1)
     if kind == "pipe":
@@ -215,7 +221,7 @@ def open_device(text: str) -> CharacterDevice | None:
     return CharacterDevice(label, "null")
 
 
-def _open_socket(label: str, given: Mapping[str, str]) -> CharacterDevice:
+def _open_socket(label: str, given: Mapping[str, str], ended: Callable[[], bool]) -> CharacterDevice:
     for name in _UNSUPPORTED:
         if given.get(name) not in (None, "off"):
             raise Failure(f"'{name}' is not supported for a monitor's socket")
@@ -237,7 +243,7 @@ def _open_socket(label: str, given: Mapping[str, str]) -> CharacterDevice:
         return PairDevice(label, filename, sock.fileno(), sock.detach())
     device = SocketDevice(label, filename, address.listen(where, 1)[0], path and os.path.abspath(path))
     if waits:
-        device.await_first()
+        device.await_first(ended)
     return device
 
 

@@ -103,6 +103,10 @@ class Export:
         used = Permission.CONSISTENT_READ | (Permission.WRITE | self.used if self.writable else Permission.NONE)
         self._use = Use(_UNNAMED, "root", used, self.shared)
         with contextlib.ExitStack() as stack:
+            # What it shares less than others comes second, as in QEMU: of two conflicts that one is told.
+            everything = self._use._replace(shared=Permission.ALL)
+            self._nodes.hold(node, everything)
+            self._nodes.release(node, everything)
             self._nodes.hold(node, self._use)
             stack.callback(self._nodes.release, node, self._use)
             self.root = _writethrough(node) if given.get("writethrough", False) else node.share()

@@ -85,15 +85,16 @@ def _start(given: Sequence[tuple[str, str]], output: Output) -> int:
     code = 0
     try:
         with ExitStack() as stack:
-            # Where making them fails, what was made is taken back.
+            # Where making them fails, or a signal comes meanwhile, what was made is taken back.
             stack.callback(daemon.close)
-            try:
-                for name, value in given:
-                    _make(daemon, name, value, output)
-            except _Done:
-                return 0
             for number in _ENDING:
                 signal.signal(number, lambda *_: daemon.stop())
+            try:
+                for name, value in given:
+                    if not daemon.stopping:
+                        _make(daemon, name, value, output)
+            except _Done:
+                return 0
             _write_pid_file(stack, [value for name, value in given if name == "pidfile"])
             if background is not None:
                 os.chdir("/")
@@ -172,7 +173,7 @@ def _object(daemon: Daemon, value: str, output: Output) -> None:
 def _chardev(daemon: Daemon, value: str, output: Output) -> None:
     from hostel.cli.storage_daemon.chardev import TYPES, open_device
 
-    device = open_device(value)
+    device = open_device(value, lambda: daemon.stopping)
     if device is None:
         output.text("Available chardev backend types: \n" + "".join(f"  {name}\n" for name in TYPES))
         raise _Done

@@ -78,7 +78,7 @@ def _inherited(text: str) -> socket.socket:
     try:
         sock = socket.socket(fileno=int(text))
     except OSError as error:
-        raise NetworkError(f"File descriptor '{text}' is not a socket: {error.strerror}", errno=error.errno) from None
+        raise NetworkError(f"File descriptor '{text}' is not a socket", errno=error.errno) from None
     if not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
         raise NetworkError(f"File descriptor '{text}' is not a listening socket")
     return sock

@@ -46,9 +46,7 @@ def _settings(
     transaction: JobTransaction | None = None,
 ) -> JobSettings:
     """Settings of a job that holds nodes, by the names of their edges, until it is over."""
-    identifier = given.get("job-id")
-    if identifier is None:
-        raise generic("An explicit job ID is required")
+    identifier = given.get("job-id", "")
     daemon.jobs.require_free(identifier)
     both = OnError(given.get("on-error", OnError.REPORT.value))
     held = [(node, Use(f"block job '{identifier}'", edge, permission)) for edge, (node, permission) in used.items()]
@@ -149,7 +147,7 @@ def _commit(daemon: Daemon, given: Mapping[str, Any]) -> None:
     elif below:
         base = below[-1]
     else:
-        raise generic("There is no backimg image")
+        raise generic("cannot commit an image into itself")
     used = {"main node": (node, Permission.CONSISTENT_READ)}
     backing_file = given.get("backing-file")
     if top is chain[0]:
@@ -234,6 +232,8 @@ def _action(daemon: Daemon, entry: Any, group: JobTransaction | None) -> atomic.
         arguments = check(_BACKUP, data, path="data.")
         source = _node(daemon, arguments["device"])
         return atomic.StartJob(source, lambda: _make_backup(daemon, arguments, group))
+    if kind == "abort":
+        return atomic.Abort()
     action = action_on_bitmap(daemon, kind, data)
     if action is None:
         raise generic(f"Parameter 'type' does not accept value '{kind}'")

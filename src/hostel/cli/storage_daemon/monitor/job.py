@@ -26,7 +26,7 @@ def _job(daemon: Daemon, given: Mapping[str, Any]) -> Job:
 def _block_job(daemon: Daemon, given: Mapping[str, Any], key: str = "device") -> Job:
     job = daemon.jobs.get(given[key])
     if job is None:
-        raise QmpError("DeviceNotActive", f"Block job '{given[key]}' not active")
+        raise QmpError("DeviceNotActive", f"Block job '{given[key]}' not found")
     return job
 
 
