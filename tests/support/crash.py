@@ -17,6 +17,7 @@ from hostel.block.formats.qcow2.layout import Incompatible
 from hostel.block.node import BlockNode
 from hostel.block.options import Value
 from support import qcow2
+from support.format_workload import FormatWorkload
 from support.memory import Entry, Kind, LoggedDriver, MemoryDriver
 from support.qcow2_workload import SECTOR, Workload, covers, snapshot_content
 
@@ -58,7 +59,7 @@ class State(NamedTuple):
 class Recording:
     """A workload's write log, and what the guest saw meanwhile."""
 
-    def __init__(self, workload: Workload) -> None:
+    def __init__(self, workload: Workload | FormatWorkload) -> None:
         assert isinstance(workload.driver, LoggedDriver)
         self.workload = workload
         self.log = workload.driver.log

@@ -1,4 +1,4 @@
-"""Doing with an image file everything that the driver can, however little of it the image survives."""
+"""Doing with an image file everything that its driver can, however little of it the image survives."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from hostel.block import graph
-from hostel.block.driver import CACHE_MODES, Preallocation, Repair
+from hostel.block.driver import CACHE_MODES, Checkable, Preallocation, Repair, Snapshotting
 from hostel.block.node import BlockNode
+from hostel.errors import UnsupportedFeature
 
 UNSAFE = CACHE_MODES["unsafe"]
 _SOME = 1 << 20  # bytes read and written of a disk that may claim any size
@@ -29,20 +30,21 @@ def attempt(call: Callable[[], object]) -> bool:
     return True
 
 
-def read_only(path: Path) -> bool:
+def read_only(path: Path, format: str = "qcow2") -> bool:
     """Open for reading and look at everything; whether it opened. The file must not change."""
     before = digest(path)
-    opened = attempt(lambda: _look(path))
-    attempt(lambda: _check(path, Repair.NOTHING))
+    opened = attempt(lambda: _look(path, format))
+    attempt(lambda: _check(path, Repair.NOTHING, format))
     assert digest(path) == before, "reading changed the image"
     return opened
 
 
-def _look(path: Path) -> None:
-    with graph.open(str(path), "qcow2", no_backing=True) as node:
+def _look(path: Path, format: str) -> None:
+    with graph.open(str(path), format, no_backing=True) as node:
         node.driver.info()
         node.driver.references()
-        attempt(node.driver.snapshots)
+        if isinstance(node.driver, Snapshotting):
+            attempt(node.driver.snapshots)
         attempt(lambda: [extent for extent, _ in zip(node.extents(), range(5000), strict=False)])
         for offset in range(0, min(node.length, _SOME), 65536):
             attempt(lambda offset=offset: node.read(offset, min(65536, node.length - offset)))
@@ -50,7 +52,7 @@ def _look(path: Path) -> None:
             attempt(lambda: node.read(node.length - 65536, 65536))
 
 
-def _check(path: Path, repair: Repair) -> tuple[int, int, int]:
+def _check(path: Path, repair: Repair, format: str) -> tuple[int, int, int]:
     lines = 0
 
     def count(line: str) -> None:
@@ -58,50 +60,58 @@ def _check(path: Path, repair: Repair) -> tuple[int, int, int]:
         assert "\n" not in line
         lines += 1
 
-    with graph.open(str(path), "qcow2", read_only=not repair, check=True, no_backing=True, cache=UNSAFE) as node:
+    with graph.open(str(path), format, read_only=not repair, check=True, no_backing=True, cache=UNSAFE) as node:
+        if not isinstance(node.driver, Checkable):
+            raise UnsupportedFeature("This format has no checks")
         result = node.driver.check(repair, count)
     return result.corruptions, result.leaks, result.check_errors
 
 
-def writing(path: Path, data: bytes) -> None:
-    """Each kind of change, each on an image of its own."""
+def writing(path: Path, data: bytes, format: str = "qcow2", *, marked: Callable[[bytes], bool] | None = None) -> None:
+    """Each kind of change, each on an image of its own; ``marked`` tells one that opening may repair."""
+    marked = marked or (lambda data: bool(data[79] & 1))
     changes: list[Callable[[BlockNode], object]] = [
         lambda node: node.pwrite(0, bytes(node.length if node.length < _SOME else _SOME)),
         lambda node: node.pwrite(5000, b"x"),
         lambda node: node.write_zeroes(100, min(node.length - 100, _SOME)),
         lambda node: node.write_zeroes(0, node.length, unmap=True),
         lambda node: node.discard(0, node.length),
-        lambda node: node.driver.pwrite_compressed(0, b"xxx"),
-        lambda node: node.driver.snapshot_create("three", date=(0, 0)),
-        lambda node: node.driver.snapshot_apply("one"),
-        lambda node: node.driver.snapshot_apply("two"),
-        lambda node: node.driver.snapshot_delete("one"),
-        lambda node: node.driver.snapshot_delete("two"),
+        _driver("pwrite_compressed", 0, b"xxx"),
+        _driver("snapshot_create", "three", date=(0, 0)),
+        _driver("snapshot_apply", "one"),
+        _driver("snapshot_apply", "two"),
+        _driver("snapshot_delete", "one"),
+        _driver("snapshot_delete", "two"),
         lambda node: node.resize(node.length + (1 << 20)),
         lambda node: node.resize(node.length + (1 << 20), Preallocation.METADATA),
         lambda node: node.resize(5120),
-        lambda node: node.driver.change_backing("another.raw", "raw"),
-        lambda node: node.driver.change_backing(None, None),
+        _driver("change_backing", "another.raw", "raw"),
+        _driver("change_backing", None, None),
     ]
     for change in changes:
         path.write_bytes(data)
         before = digest(path)
-        if not attempt(lambda: graph.open(str(path), "qcow2", read_only=False, no_backing=True, cache=UNSAFE).close()):
+        if not attempt(lambda: graph.open(str(path), format, read_only=False, no_backing=True, cache=UNSAFE).close()):
             # One that is marked dirty may have been repaired in part.
-            assert digest(path) == before or data[79] & 1, "a refused image was changed"
+            assert digest(path) == before or marked(data), "a refused image was changed"
             return
         path.write_bytes(data)
-        attempt(lambda change=change: _change(path, change))
+        attempt(lambda change=change: _change(path, change, format))
 
 
-def _change(path: Path, change: Callable[[BlockNode], object]) -> None:
-    with graph.open(str(path), "qcow2", read_only=False, no_backing=True, cache=UNSAFE) as node:
+def _driver(name: str, *values: object, **named: object) -> Callable[[BlockNode], object]:
+    """A call of a power that not each format has."""
+    return lambda node: getattr(node.driver, name, lambda *values, **named: None)(*values, **named)
+
+
+def _change(path: Path, change: Callable[[BlockNode], object], format: str) -> None:
+    with graph.open(str(path), format, read_only=False, no_backing=True, cache=UNSAFE) as node:
         attempt(lambda: change(node))
         attempt(node.flush)
         attempt(lambda: node.read(0, min(node.length, 65536)))
 
 
-def repairing(path: Path, data: bytes) -> None:
+def repairing(path: Path, data: bytes, format: str = "qcow2") -> None:
     """A repair that says it succeeded has left a sound image that can be written."""
     for repair in (Repair.LEAKS, Repair.ALL):
         path.write_bytes(data)
@@ -109,9 +119,9 @@ def repairing(path: Path, data: bytes) -> None:
 
         def mend(repair: Repair = repair) -> None:
             nonlocal left
-            left = _check(path, repair)
+            left = _check(path, repair, format)
 
         if attempt(mend) and left == (0, 0, 0):
-            assert _check(path, Repair.NOTHING) == (0, 0, 0), "the repaired image is not sound"
+            assert _check(path, Repair.NOTHING, format) == (0, 0, 0), "the repaired image is not sound"
             if repair is Repair.ALL:
-                read_only(path)
+                read_only(path, format)

@@ -79,9 +79,6 @@ def claims(format: str, read: Read, length: int) -> Claims:
     size = recorded_length(format, read)
     if format == "qcow":
         return Claims(size, _backing(read, "big", read(8, 12)))
-    if format == "qed":
-        head = read(56, 8)
-        return Claims(size, _backing(read, "little", head[:4].ljust(8, b"\0") + head[4:]))
     return Claims(size)
 
 

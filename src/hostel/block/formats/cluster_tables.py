@@ -1,0 +1,280 @@
+"""Two levels of tables that say where clusters lie: an L1 table of L2 tables of places, as qed and qcow have them.
+
+Of the L2 tables, which may be large, slices are kept in memory, and not more of them than fit into a bound. Changes
+are held back and written in the order that leaves unused clusters at worst wherever it is cut off: data, a sync, L2
+entries, a sync, L1 entries, a sync.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable, Iterator
+from typing import Final, NamedTuple
+
+from hostel.block.formats.clustered import Kind, Run
+from hostel.block.node import BlockNode
+from hostel.codec.table import pack_table, unpack_table, zero_table
+from hostel.units import MiB
+
+_SLICE: Final = 8192  # entries
+_CACHE_LIMIT: Final = 32 * MiB  # bytes of L2 tables kept in memory
+_MIN_SLICES: Final = 16
+_CHUNK: Final = 4096  # entries compared at once
+
+
+class Layout(NamedTuple):
+    """Where the tables lie and what they are like.
+
+    Attributes:
+        cluster_size: bytes.
+        l1_offset: host offset of the L1 table, bytes.
+        l2_entries: entries of an L2 table.
+        order: ``big`` or ``little``.
+    """
+
+    cluster_size: int
+    l1_offset: int
+    l2_entries: int
+    order: str
+
+    @property
+    def reach(self) -> int:
+        """Bytes of the guest that an L2 table maps."""
+        return self.l2_entries * self.cluster_size
+
+
+class _Slice:
+    __slots__ = ("entries", "high", "low")
+
+    def __init__(self, entries: array[int]) -> None:
+        self.entries = entries
+        self.low, self.high = len(entries), 0  # what differs from the disk
+
+    def put(self, low: int, values: array[int]) -> None:
+        self.entries[low : low + len(values)] = values
+        self.low, self.high = min(self.low, low), max(self.high, low + len(values))
+
+
+class ClusterTables:
+    """The tables of an open image.
+
+    Attributes:
+        file: the node that they lie in.
+        layout: where they lie.
+        l1: the L1 table, as far as the image needs it; entries are host offsets, 0 for no table.
+    """
+
+    def __init__(
+        self,
+        file: BlockNode,
+        layout: Layout,
+        l1: array[int],
+        *,
+        classify: Callable[[int], Kind],
+        validate: Callable[[int, int], None],
+        validate_table: Callable[[int, int], None],
+        allocate_table: Callable[[], int],
+    ) -> None:
+        """Take tables.
+
+        Args:
+            file: the node that they lie in.
+            layout: where they lie.
+            l1: the L1 table.
+            classify: what an entry says.
+            validate: refuses a data entry that makes no sense, given with the guest offset.
+            validate_table: refuses an L1 entry that makes no sense, given with its index.
+            allocate_table: finds room for an L2 table, and makes it zeroes on the disk.
+        """
+        self.file = file
+        self.layout = layout
+        self.l1 = l1
+        self._classify = classify
+        self._validate = validate
+        self._validate_table = validate_table
+        self._allocate_table = allocate_table
+        self._per_slice = min(layout.l2_entries, _SLICE)
+        self._slices: dict[int, _Slice] = {}  # by number of the slice in the image, the oldest first
+        self._dirty: set[int] = set()
+        self._dirty_l1: set[int] = set()
+
+    @property
+    def is_dirty(self) -> bool:
+        """Whether something is held back."""
+        return bool(self._dirty or self._dirty_l1)
+
+    # ---- looking up
+
+    def runs(self, offset: int, length: int) -> Iterator[Run]:
+        """The runs of a guest range; one ends with its slice at the latest.
+
+        Raises:
+            CorruptImage: an entry makes no sense.
+            OSError: a table cannot be read.
+        """
+        size, end = self.layout.cluster_size, offset + length
+        while offset < end:
+            l1_index = offset // self.layout.reach
+            if not self.l1[l1_index]:
+                stop = min(end, self._next_table(l1_index + 1, -(-end // self.layout.reach)) * self.layout.reach)
+                yield Run(offset, stop - offset, Kind.UNALLOCATED, 0)
+                offset = stop
+                continue
+            number, index = divmod(offset // size, self._per_slice)
+            entries = self._slice(number).entries
+            base = number * self._per_slice * size
+            stop = min(end, base + self._per_slice * size)
+            yield from self._slice_runs(entries, base, index, offset, stop)
+            offset = stop
+
+    def _next_table(self, index: int, end: int) -> int:
+        l1 = self.l1
+        while index < end and not l1[index]:
+            index += 1
+        return index
+
+    def _slice_runs(self, entries: array[int], base: int, index: int, offset: int, end: int) -> Iterator[Run]:
+        size = self.layout.cluster_size
+        last = (end - 1 - base) // size + 1
+        while index < last:
+            entry = entries[index]
+            kind = self._classify(entry)
+            host = 0
+            if kind is Kind.DATA:
+                after = self._data_run(entries, index, last, offset)
+                host = entry + offset % size
+            elif kind is Kind.COMPRESSED:
+                after, host = index + 1, entry
+            else:
+                after = _equal(entries, index, last)
+            stop = min(end, base + after * size)
+            yield Run(offset, stop - offset, kind, host)
+            offset, index = stop, after
+
+    def _data_run(self, entries: array[int], index: int, last: int, offset: int) -> int:
+        """The index after the neighbours that lie one after the other on the host."""
+        size = self.layout.cluster_size
+        expected = first = entries[index]
+        self._validate(first, offset)
+        count = 0
+        while index < last and entries[index] == expected:
+            index += 1
+            count += 1
+            expected += size
+        if count > 1:
+            self._validate(expected - size, offset + (count - 1) * size)
+        return index
+
+    def _slice(self, number: int) -> _Slice:
+        found = self._slices.get(number)
+        if found is not None:
+            return found
+        self._make_room()
+        return self._load(number)
+
+    def _load(self, number: int) -> _Slice:
+        l1_index, within = divmod(number * self._per_slice, self.layout.l2_entries)
+        table = self.l1[l1_index]
+        self._validate_table(table, l1_index)
+        self.file.debug_event("l2_load")
+        data = self.file.read(table + within * 8, self._per_slice * 8)
+        found = self._slices[number] = _Slice(unpack_table(data, "Q", self.layout.order))
+        return found
+
+    def _make_room(self) -> None:
+        limit = max(_MIN_SLICES, _CACHE_LIMIT // (self._per_slice * 8))
+        if len(self._slices) < limit:
+            return
+        if len(self._dirty) > limit // 2:
+            self.write()
+        for number in [each for each in self._slices if each not in self._dirty][: limit // 4]:
+            del self._slices[number]
+
+    # ---- changing
+
+    def room(self, offset: int, length: int) -> int:
+        """How much of a range lies in one L2 table, bytes; the slices of that table are in memory afterwards."""
+        self._make_room()
+        reach = self.layout.reach
+        length = min(length, reach - offset % reach)
+        if self.l1[offset // reach]:
+            for number in self._numbers(offset, length):
+                if number not in self._slices:
+                    self._load(number)
+        return length
+
+    def _numbers(self, offset: int, length: int) -> range:
+        step = self._per_slice * self.layout.cluster_size
+        return range(offset // step, (offset + length - 1) // step + 1)
+
+    def change(self, offset: int, values: array[int]) -> None:
+        """Replace the entries of whole clusters, of one L2 table, which is made where there is none.
+
+        Raises:
+            OSError: there is no room for a table, or it cannot be read: nothing has changed then.
+        """
+        size = self.layout.cluster_size
+        numbers = self._numbers(offset, len(values) * size)
+        l1_index = offset // self.layout.reach
+        if not self.l1[l1_index]:
+            self.l1[l1_index] = self._allocate_table()
+            self._dirty_l1.add(l1_index)
+            for number in numbers:
+                self._slices[number] = _Slice(zero_table(self._per_slice))
+        slices = [(number, self._slices.get(number) or self._load(number)) for number in numbers]
+        index = offset // size
+        for number, each in slices:
+            low = max(0, index - number * self._per_slice)
+            start = number * self._per_slice + low - index
+            each.put(low, values[start : start + self._per_slice - low])
+            self._dirty.add(number)
+
+    def write(self) -> None:
+        """Write what is held back, in order, and sync.
+
+        Raises:
+            OSError: the host's own errors; what is not written yet is still held back.
+        """
+        if self._dirty:
+            self.file.flush()
+        for number in sorted(self._dirty):
+            each = self._slices[number]
+            l1_index, within = divmod(number * self._per_slice, self.layout.l2_entries)
+            place = self.l1[l1_index] + (within + each.low) * 8
+            self.file.debug_event("l2_update")
+            self.file.pwrite(place, pack_table(each.entries[each.low : each.high], self.layout.order))
+            each.low, each.high = len(each.entries), 0
+            self._dirty.discard(number)
+        if self._dirty_l1:
+            self.file.flush()
+            for index in sorted(self._dirty_l1):
+                self.file.debug_event("l1_update")
+                self.file.pwrite(
+                    self.layout.l1_offset + index * 8, pack_table(self.l1[index : index + 1], self.layout.order)
+                )
+            self._dirty_l1.clear()
+        self.file.flush()
+
+    def forget(self, l1: array[int]) -> None:
+        """Take another L1 table: the file was changed beside us."""
+        self._slices.clear()
+        self._dirty.clear()
+        self._dirty_l1.clear()
+        self.l1 = l1
+
+
+def _equal(entries: array[int], index: int, end: int) -> int:
+    """The index after the entries that equal the one at ``index``, at most ``end``."""
+    value = entries[index]
+    index += 1
+    step, growing = 1, True
+    # Ever longer stretches at once while they are equal, then ever shorter ones down to the entry that is not.
+    while step and index < end:
+        step = min(step, end - index)
+        if entries[index : index + step] == array("Q", [value]) * step:
+            index += step
+            step = min(step * 2, _CHUNK) if growing else step
+        else:
+            growing = False
+            step //= 2
+    return index

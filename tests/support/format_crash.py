@@ -1,0 +1,57 @@
+"""Judging what a power cut leaves of an image of any format that can be written."""
+
+from __future__ import annotations
+
+import random
+
+from hostel.block.driver import Resizable
+from hostel.block.node import BlockNode
+from support.crash import Recording, State, judge_content
+from support.format_workload import FormatWorkload, Subject
+from support.memory import LoggedDriver, MemoryDriver
+from support.qcow2_workload import SECTOR
+
+
+def record(subject: Subject, rng: random.Random, steps: int) -> Recording:
+    """Run a random workload."""
+    recording = Recording(FormatWorkload(subject, rng, LoggedDriver, aligned=True))
+    for _ in range(steps):
+        recording.step()
+    recording.step("reopen")
+    recording.workload.node.close()
+    return recording
+
+
+def judge_image(recording: Recording, state: State) -> None:
+    """A state opens, for reading and for writing; what was flushed is there; nothing worse than unused clusters."""
+    workload = recording.workload
+    assert isinstance(workload, FormatWorkload)
+    subject, backing = workload.subject, workload.original_backing
+    allowed = recording.allowed(state)
+    with subject.attach(MemoryDriver(state.data), read_only=True, backing=backing) as node:
+        content = bytes(node.read(0, node.length))
+        judge_content(content, allowed)
+    result, lines, after = subject.check(state.data)
+    assert (result.corruptions, result.check_errors) == (0, 0), lines
+    assert after == state.data
+    driver = MemoryDriver(state.data)
+    with subject.attach(driver, backing=backing) as node:
+        assert node.read(0, node.length) == content
+        judge_use(node, content)
+    result, lines, _ = subject.check(driver.data)
+    assert (result.corruptions, result.check_errors) == (0, 0), lines
+    assert not subject.marked(driver.data)
+
+
+def judge_use(node: BlockNode, content: bytes) -> None:
+    """The image can go on: write, grow, and read back; space that it grows by is zeroes."""
+    expected = bytearray(content)
+    for at in {0, len(content) // 2, len(content) - SECTOR}:
+        start = at // SECTOR * SECTOR
+        expected[start : start + SECTOR] = b"after the power cut".ljust(SECTOR)
+        node.pwrite(start, expected[start : start + SECTOR])
+    node.flush()
+    if isinstance(node.driver, Resizable):
+        node.resize(len(content) + 3 * (node.driver.info().cluster_size or SECTOR))
+        expected += bytes(node.length - len(content))
+    assert node.read(0, node.length) == expected

@@ -1,0 +1,31 @@
+"""The formats whose power cuts and faults are tried, with options that make small images reach far."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from typing import Final
+
+from hostel.block.options import Value
+from support.format_workload import Subject
+
+
+def _qed(rng: random.Random) -> dict[str, Value]:
+    return {"cluster_size": 4096, "table_size": rng.choice((1, 2, 4))}
+
+
+def _cluster_size(options: Mapping[str, Value]) -> int:
+    return int(options["cluster_size"])
+
+
+SUBJECTS: Final = {
+    "qed": Subject(
+        "qed",
+        _qed,
+        _cluster_size,
+        backing=True,
+        marked=lambda data: bool(data[16:17] and data[16] & 2),
+        # What QEMU says of every image with tables of one cluster.
+        stricter_qemu=("QED table offset is invalid",),
+    ),
+}
