@@ -1,11 +1,12 @@
 # make check         style, types, and the tests that need nothing but Python
 # make test          every test
 # make conformance   side by side with the real qemu-img, virsh and virt-install
+# make formats       find out again what docs/compatibility/formats.md says of each format
 # make iotests       QEMU's own suite on our tools; TESTS="qcow2 061" picks some
 # make bench         timings beside qemu-img
 # make soak          the random tests of images with twenty times their seeds: most of an hour (SOAK=100 for more)
 .POSIX:
-.PHONY: check test conformance iotests bench soak
+.PHONY: check test conformance formats iotests bench soak
 
 BIN = .venv/bin
 
@@ -21,6 +22,9 @@ test:
 
 conformance:
 	./test tests/conformance
+
+formats:
+	HOSTEL_RECORD=1 ./test -n 0 tests/conformance/test_format_matrix.py
 
 iotests:
 	$(BIN)/python tools/iotests.py $(TESTS)

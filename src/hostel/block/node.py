@@ -335,7 +335,7 @@ class BlockNode:
         if self.read_only:
             raise ReadOnly(f"'{self.filename}' is open for reading only")
         if not isinstance(self.driver, Resizable):
-            raise UnsupportedFeature(f"Image format driver '{self.format}' does not support resize")
+            raise UnsupportedFeature("Image format driver does not support resize")
         self.require_unblocked()
         if not 0 <= size <= INT64_MAX:
             raise OutOfRange(f"{size} bytes is no size for an image")

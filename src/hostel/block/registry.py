@@ -29,6 +29,7 @@ FORMATS: Final[dict[str, FormatRow]] = {
     "vdi": FormatRow("hostel.block.formats.vdi:VdiDriver", ((64, b"\x7f\x10\xda\xbe"),)),
     "bochs": FormatRow("hostel.block.formats.bochs:BochsDriver", ((0, b"Bochs Virtual HD Image\0"),)),
     "cloop": FormatRow("hostel.block.formats.cloop:CloopDriver", ((0, b"#!/bin/sh\n#V2.0 Format\nmodprobe cloop"),)),
+    "vdi": FormatRow("hostel.block.formats.vdi:VdiDriver", ((64, b"\x7f\x10\xda\xbe"),)),
     "raw": FormatRow("hostel.block.formats.raw:RawDriver"),  # last: it always matches
 }
 

@@ -8,7 +8,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from hostel.block.driver import Compressing, Deferring
 from hostel.block.node import BlockNode, fill_zeroes
@@ -16,7 +16,9 @@ from hostel.block.protocols.file import FileDriver
 from hostel.errors import BlockError, UnsupportedFeature
 from hostel.img.segments import Segment, Window
 from hostel.img.sparse import ZeroFinder
-from hostel.units import SECTOR
+from hostel.units import SECTOR, KiB
+
+_PIECE: Final = 64 * KiB  # of blocks that cost nothing where nothing is written: so many zeroes are left out
 
 
 class CopyError(BlockError):
@@ -221,8 +223,10 @@ def new_writer(
         if not isinstance(target.driver, Compressing):
             raise UnsupportedFeature("Compression not supported for this file format")
         return CompressedWriter(target, target.driver, min_sparse, reads_as_zeroes)
-    cluster = None if shares_cells else target.driver.info().cluster_size
-    return PlainWriter(target, cluster or SECTOR, min_sparse, reads_as_zeroes)
+    cluster = (None if shares_cells else target.driver.info().cluster_size) or SECTOR
+    if target.driver.new_blocks_read_as_zeroes:
+        cluster = min(cluster, _PIECE)
+    return PlainWriter(target, cluster, min_sparse, reads_as_zeroes)
 
 
 def _padded(view: memoryview, length: int) -> bytearray:

@@ -61,7 +61,7 @@ def test_node_ignores_discard_and_reports_all_data_where_the_driver_knows_no_bet
 
 
 def test_node_refuses_resize_by_the_format_s_name() -> None:
-    with pytest.raises(UnsupportedFeature, match="'plain' does not support resize"):
+    with pytest.raises(UnsupportedFeature, match="Image format driver does not support resize"):
         BlockNode(Plain(1), "x", read_only=False).resize(5)
 
 

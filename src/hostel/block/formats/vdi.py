@@ -1,0 +1,465 @@
+"""Format ``vdi``: VirtualBox's disk images, dynamic and static (``docs/formats/vdi.md``).
+
+A header of one sector, a map with the place of each block of a megabyte, counted in blocks, and the blocks in the order
+in which they were first written.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from array import array
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Final, Self
+
+from hostel.block.driver import (
+    CheckResult,
+    FormatDriver,
+    FormatInfo,
+    OpenMode,
+    Preallocation,
+    Repair,
+    Report,
+    Supports,
+)
+from hostel.block.extent import Extent, Status
+from hostel.block.formats.block_table import ABSENT, PAGE, ZEROES, BlockMap, BlockTable, claim, with_holes
+from hostel.block.node import BlockNode, fill_zeroes
+from hostel.block.options import Kind, Option, Options, Value
+from hostel.codec.record import Record, u32, u64
+from hostel.errors import BlockError, CorruptImage, InvalidImage, UnsupportedFeature
+from hostel.units import SECTOR, KiB, MiB
+
+SIGNATURE: Final = 0xBEDA107F
+VERSION: Final = 0x00010001
+TEXT: Final = b"<<< QEMU VM Virtual Disk Image >>>\n"
+BLOCK_SIZE: Final = MiB  # of every image that QEMU makes or opens
+MIN_BLOCK_SIZE: Final = 4 * KiB
+MAX_BLOCK_SIZE: Final = 256 * MiB
+DYNAMIC: Final = 1
+STATIC: Final = 2
+
+# Entries of the map from here on are no places.
+NEVER_WRITTEN: Final = 0xFFFFFFFF
+DISCARDED: Final = 0xFFFFFFFE
+
+MAX_BLOCKS: Final = 0x1FFFFF80  # QEMU's: the map stays below 2 GiB
+MAX_SIZE: Final = MAX_BLOCKS * BLOCK_SIZE
+_HEADER_LENGTH: Final = 0x180  # of what follows the version
+_NO_UUID: Final = bytes(16)
+_MOST_LINES: Final = 10_000  # that a check prints; it counts on
+
+
+class Header(Record, endian="little"):
+    """The first sector. Cylinders, heads and sectors are not used, as in QEMU."""
+
+    text: Annotated[bytes, 64]
+    signature: u32
+    version: u32
+    header_size: u32
+    image_type: u32
+    image_flags: u32
+    description: Annotated[bytes, 256]
+    offset_bmap: u32
+    offset_data: u32
+    cylinders: u32
+    heads: u32
+    sectors: u32
+    sector_size: u32
+    unused1: u32
+    disk_size: u64
+    block_size: u32
+    block_extra: u32
+    blocks_in_image: u32
+    blocks_allocated: u32
+    uuid_image: Annotated[bytes, 16]
+    uuid_last_snap: Annotated[bytes, 16]
+    uuid_link: Annotated[bytes, 16]
+    uuid_parent: Annotated[bytes, 16]
+    unused2: Annotated[bytes, 56]
+
+
+class VdiDriver(FormatDriver):
+    """Blocks are found by the map and added at the end; the map and the count of blocks are held back until a flush."""
+
+    name = "vdi"
+    supports = Supports.WRITE | Supports.ZEROES
+    new_blocks_read_as_zeroes = True
+    create_options: Final = Options(
+        Option("size", Kind.SIZE, "Virtual disk size"),
+        Option("static", Kind.BOOL, "VDI static (pre-allocated) image", "off"),
+    )
+
+    def __init__(self, file: BlockNode, header: Header) -> None:
+        super().__init__()
+        self.children["file"] = file
+        self._file = file
+        self._header = header
+        self._length = -(-header.disk_size // SECTOR) * SECTOR  # VirtualBox makes odd ones
+        self._data = header.offset_data
+        self._table = BlockTable(file, header.offset_bmap, header.blocks_in_image, "I", "little")
+        self._map = BlockMap(self._table, header.block_size, self._place)
+        self._is_header_dirty = False
+        # Places of the file for new blocks, counted in blocks; not known before the first is wanted.
+        self._next: int | None = None
+        self._lost: list[int] = []  # below it, and of nobody: a crash left them
+
+    @classmethod
+    def open(cls, file: BlockNode, mode: OpenMode) -> Self:
+        """Read the header.
+
+        Raises:
+            InvalidImage: the header is malformed, or the map lies beyond the file's end.
+            CorruptImage: the map lies among the blocks.
+            UnsupportedFeature: the image has what QEMU does not support either.
+        """
+        header = Header.unpack(file.read(0, Header.SIZE))
+        _check_header(header)
+        end = header.offset_bmap + 4 * header.blocks_in_image
+        if not mode.no_io and header.offset_data < end and header.blocks_in_image:
+            raise CorruptImage("The block map does not end before the blocks begin", errno=errno.EINVAL)
+        # QEMU takes a map beyond the file's end for zeroes: every block would be the first.
+        if not mode.no_io and end > file.length:
+            raise InvalidImage(
+                f"The image is truncated: its block map ends at byte {end}, and the file has {file.length}"
+            )
+        return cls(file, header)
+
+    @classmethod
+    def probe(cls, head: bytes, filename: str) -> int:
+        """By signature."""
+        known = len(head) >= Header.SIZE and head[64:68] == SIGNATURE.to_bytes(4, "little")
+        return 100 if known else 0
+
+    @classmethod
+    def check_creation(cls, size: int, options: Mapping[str, Value]) -> None:
+        """Refuse what cannot be created.
+
+        Raises:
+            BlockError: there is no such preallocation mode.
+            UnsupportedFeature: the disk is too large.
+        """
+        _preallocation(options)
+        _check_size(size)
+
+    @classmethod
+    def create(cls, file: BlockNode, size: int, options: Mapping[str, Value]) -> None:
+        """Lay out an empty image; a static one has all its blocks.
+
+        ``cluster_size`` is taken as well, and not among the declared options: QEMU opens no image with other blocks.
+
+        Raises:
+            BlockError: an option makes no sense.
+            OSError: the host's own errors.
+        """
+        mode = _preallocation(options)
+        is_static = options.get("static") is True or mode is Preallocation.METADATA
+        _check_size(size)
+        block_size = int(options.get("cluster_size", BLOCK_SIZE))
+        blocks = -(-size // block_size)
+        map_length = -(-4 * blocks // SECTOR) * SECTOR
+        header = Header(
+            text=TEXT,
+            signature=SIGNATURE,
+            version=VERSION,
+            header_size=_HEADER_LENGTH,
+            image_type=STATIC if is_static else DYNAMIC,
+            image_flags=0,
+            description=b"",
+            offset_bmap=SECTOR,
+            offset_data=SECTOR + map_length,
+            cylinders=0,
+            heads=0,
+            sectors=0,
+            sector_size=SECTOR,
+            unused1=0,
+            disk_size=size,
+            block_size=block_size,
+            block_extra=0,
+            blocks_in_image=blocks,
+            blocks_allocated=blocks if is_static else 0,
+            uuid_image=_new_uuid(),
+            uuid_last_snap=_new_uuid(),
+            uuid_link=_NO_UUID,
+            uuid_parent=_NO_UUID,
+            unused2=b"",
+        )
+        if is_static:
+            reserve = mode if mode in (Preallocation.FALLOC, Preallocation.FULL) else Preallocation.OFF
+            file.resize(header.offset_data + blocks * block_size, reserve)
+        _write_map(file, blocks, is_static=is_static)
+        file.pwrite(0, header.pack())
+
+    @property
+    def length(self) -> int:
+        """The virtual size in bytes."""
+        return self._length
+
+    def pread(self, offset: int, buf: memoryview) -> None:
+        """Read blocks, and zeroes where there are none."""
+        for run in self._map.runs(offset, len(buf)):
+            part = buf[run.offset - offset : run.offset - offset + run.length]
+            if run.host >= 0:
+                self._file.pread(run.host, part)
+            else:
+                fill_zeroes(part)
+
+    def pwrite(self, offset: int, data: memoryview) -> None:
+        """Write in place, or into new blocks."""
+        for run in list(self._map.runs(offset, len(data))):
+            part = data[run.offset - offset : run.offset - offset + run.length]
+            if run.host >= 0:
+                self._file.pwrite(run.host, part)
+            else:
+                self._add(run.offset, part)
+        if self._table.is_crowded:
+            self.flush()
+
+    def write_zeroes(self, offset: int, length: int, *, unmap: bool) -> None:
+        """Zero blocks that are there; others are zeroes already."""
+        for run in self._map.runs(offset, length):
+            if run.host >= 0:
+                self._file.write_zeroes(run.host, run.length, unmap=unmap)
+
+    def zeroes_fast(self, *, unmap: bool) -> bool:
+        """Whether the child does."""
+        return self._file.zeroes_fast(unmap=unmap)
+
+    def flush(self) -> None:
+        """Write data, then the count of blocks, then the map: a crash leaves blocks that nobody has, at worst.
+
+        An entry of the map that reached the disk before the count did would have its block given to another one.
+        """
+        self._file.flush()
+        if not self._table.is_dirty:
+            return
+        self._write_header()
+        for place, sectors in self._table.changes():
+            self._file.pwrite(place, sectors)
+        self._file.flush()
+        self._table.written()
+
+    def _write_header(self) -> None:
+        assert self._next is not None
+        if self._header.blocks_allocated != self._next or self._is_header_dirty:
+            self._is_header_dirty = True
+            self._header.blocks_allocated = self._next
+            self._file.pwrite(0, self._header.pack())
+            self._file.flush()
+            self._is_header_dirty = False
+
+    def extents(self, offset: int, length: int) -> Iterator[Extent]:
+        """Blocks and zeroes; holes of the host's file in the blocks of a static image are zeroes as well."""
+        found = self._extents(offset, length)
+        return with_holes(self._file, found) if self._header.image_type == STATIC else found
+
+    def _extents(self, offset: int, length: int) -> Iterator[Extent]:
+        for run in self._map.runs(offset, length):
+            if run.host >= 0:
+                yield Extent(run.offset, run.length, Status.DATA | Status.ALLOCATED, run.host)
+            else:
+                yield Extent(run.offset, run.length, Status.ZERO | Status.ALLOCATED)
+
+    def info(self) -> FormatInfo:
+        """The size of blocks."""
+        return FormatInfo(cluster_size=self._header.block_size)
+
+    def check(self, repair: Repair, report: Report) -> CheckResult:
+        """Check the map, in QEMU's words.
+
+        Raises:
+            UnsupportedFeature: a repair is asked for.
+        """
+        if repair:
+            raise UnsupportedFeature("This image format does not support checks")
+        if self._table.is_dirty:
+            self.flush()
+        return _Check(self._header, report).run(self._table)
+
+    def close(self) -> None:
+        """Write what is held back."""
+        if self._table.is_dirty:
+            self.flush()
+
+    def _place(self, entry: int) -> int:
+        if entry < DISCARDED:
+            return self._data + entry * self._map.block_size
+        return ABSENT if entry == NEVER_WRITTEN else ZEROES
+
+    def _add(self, offset: int, data: memoryview) -> None:
+        """Write where there are no blocks yet."""
+        block_size = self._map.block_size
+        while data:
+            block, inside = divmod(offset, block_size)
+            first, count = self._find_room(-(-(inside + len(data)) // block_size))
+            part = data[: count * block_size - inside]
+            start = self._data + first * block_size
+            place = start + inside
+            claim(self._file, start, start + count * block_size, place, place + len(part))
+            self._file.pwrite(place, part)
+            for at in range(count):
+                self._table[block + at] = first + at
+            if self._lost:
+                self._lost.pop()
+            else:
+                self._next = first + count
+            offset, data = offset + len(part), data[len(part) :]
+
+    def _find_room(self, wanted: int) -> tuple[int, int]:
+        """The first of the places for new blocks, and how many of those that are wanted lie there in a row."""
+        if self._next is None:
+            self._next, self._lost = _room(self._table)
+        if self._lost:
+            return self._lost[-1], 1
+        return self._next, wanted
+
+
+def _room(table: BlockTable) -> tuple[int, list[int]]:
+    """The place behind all blocks, and those before it that no entry names, the first one last.
+
+    The header's count is not relied on: where it is behind the map, the next block would lie on another one.
+
+    Raises:
+        CorruptImage: an entry lies beyond what an image may have.
+    """
+    highest, used = -1, 0
+    for _, entries in table.pages():
+        places = _places(entries)
+        highest, used = max(highest, max(places, default=-1)), used + len(places)
+    if highest >= MAX_BLOCKS:
+        raise CorruptImage(f"The block map names block {highest} of the file, which may have {MAX_BLOCKS}")
+    if used == highest + 1:
+        return used, []
+    taken = bytearray(highest + 1)
+    for _, entries in table.pages():
+        for place in _places(entries):
+            taken[place] = 1
+    lost, at = [], taken.find(0)
+    while at >= 0:
+        lost.append(at)
+        at = taken.find(0, at + 1)
+    return highest + 1, lost[::-1]
+
+
+def _places(entries: array[int]) -> list[int]:
+    """The entries that are places."""
+    if entries[0] == NEVER_WRITTEN and entries == array("I", entries[:1]) * len(entries):
+        return []
+    return [entry for entry in entries if entry < DISCARDED]
+
+
+class _Check:
+    """One check of a map: each block of the file has one entry at most, and the header knows how many have."""
+
+    def __init__(self, header: Header, report: Report) -> None:
+        self._count = header.blocks_in_image
+        self._recorded = header.blocks_allocated
+        self._report = report
+        self._result = CheckResult()
+        self._taken = bytearray(-(-self._count // 8))
+
+    def run(self, table: BlockTable) -> CheckResult:
+        result, used = self._result, 0
+        for first, entries in table.pages():
+            if _places(entries):
+                used += self._check_page(first, entries)
+        if used != self._recorded:
+            self._report(f"ERROR: allocated blocks mismatch, is {used}, should be {self._recorded}")
+            if used < self._recorded and not result.corruptions:
+                result.leaks += self._recorded - used
+            else:
+                result.corruptions += 1
+        return result
+
+    def _check_page(self, first: int, entries: array[int]) -> int:
+        taken, used = self._taken, 0
+        for block, entry in enumerate(entries, first):
+            if entry >= DISCARDED:
+                continue
+            if entry >= self._count:
+                self._say(f"ERROR: block index {block} too large, is {entry}")
+                continue
+            used += 1
+            if taken[entry >> 3] >> (entry & 7) & 1:
+                self._say(f"ERROR: block index {entry} also used by {entry}")
+            taken[entry >> 3] |= 1 << (entry & 7)
+        return used
+
+    def _say(self, line: str) -> None:
+        self._result.corruptions += 1
+        if self._result.corruptions <= _MOST_LINES:
+            self._report(line)
+
+
+def _check_header(header: Header) -> None:
+    """Refuse what QEMU refuses, in its order and words, and what it reads wrongly.
+
+    Raises:
+        InvalidImage: it is no header.
+        UnsupportedFeature: the image is of another kind.
+    """
+    size = -(-header.disk_size // SECTOR) * SECTOR
+    room = header.blocks_in_image * header.block_size
+    if header.disk_size > MAX_SIZE:
+        raise _too_large(header.disk_size)
+    if header.signature != SIGNATURE:
+        raise InvalidImage(f"Image not in VDI format (bad signature {header.signature:08x})")
+    version = f"version {header.version >> 16}.{header.version & 0xFFFF}"
+    for wrong, reason in (
+        (header.version != VERSION, version),
+        (header.offset_bmap % SECTOR, f"unaligned block map offset 0x{header.offset_bmap:x}"),
+        (header.offset_data % SECTOR, f"unaligned data offset 0x{header.offset_data:x}"),
+        (header.sector_size != SECTOR, f"sector size {header.sector_size} is not {SECTOR}"),
+        (not _is_block_size(header.block_size), f"block size {header.block_size} is not {BLOCK_SIZE}"),
+        (size > room, f"disk size {size}, image bitmap has room for {room}"),
+        (header.uuid_link != _NO_UUID, "non-NULL link UUID"),
+        (header.uuid_parent != _NO_UUID, "non-NULL parent UUID"),
+        (header.blocks_in_image > MAX_BLOCKS, f"too many blocks {header.blocks_in_image}, max is {MAX_BLOCKS}"),
+        (header.block_extra, f"{header.block_extra} extra bytes before each block"),
+        (header.offset_bmap < SECTOR, "the block map lies over the header"),
+        (header.offset_data < SECTOR, "the blocks lie over the header"),
+    ):
+        if wrong:
+            raise UnsupportedFeature(f"unsupported VDI image ({reason})")
+
+
+def _is_block_size(size: int) -> bool:
+    return MIN_BLOCK_SIZE <= size <= MAX_BLOCK_SIZE and size & (size - 1) == 0
+
+
+def _check_size(size: int) -> None:
+    if size > MAX_SIZE:
+        raise _too_large(size)
+
+
+def _too_large(size: int) -> UnsupportedFeature:
+    return UnsupportedFeature(f"Unsupported VDI image size (size is 0x{size:x}, max supported is 0x{MAX_SIZE:x})")
+
+
+def _preallocation(options: Mapping[str, Value]) -> Preallocation:
+    text = str(options.get("preallocation", "off"))
+    try:
+        return Preallocation(text)
+    except ValueError:
+        raise BlockError(f"invalid parameter value: {text}", errno=errno.EINVAL) from None
+
+
+def _new_uuid() -> bytes:
+    """A random UUID, version 4 (RFC 4122), as QEMU stores it."""
+    raw = bytearray(os.urandom(16))
+    raw[6] = raw[6] & 0x0F | 0x40
+    raw[8] = raw[8] & 0x3F | 0x80
+    return bytes(raw)
+
+
+def _write_map(file: BlockNode, blocks: int, *, is_static: bool) -> None:
+    """Write the map of a new image: all blocks in order, or none; the rest of the last sector is zeroes."""
+    step = PAGE // 4
+    for first in range(0, blocks, step):
+        count = min(step, blocks - first)
+        entries = array("I", range(first, first + count) if is_static else [NEVER_WRITTEN] * count)
+        if sys.byteorder == "big":
+            entries.byteswap()
+        data = entries.tobytes()
+        file.pwrite(SECTOR + 4 * first, data.ljust(-(-len(data) // SECTOR) * SECTOR, b"\0"))
