@@ -17,7 +17,11 @@ from support.nbd import Certificates
 from support.web import ftp_server, nginx, tftp_server
 
 pytest.importorskip("pycurl")
-pytestmark = [pytest.mark.requires_tool("qemu-img"), pytest.mark.requires_tool("nginx")]
+pytestmark = [
+    pytest.mark.requires_tool("qemu-img"),
+    pytest.mark.requires_tool("block-curl.so"),
+    pytest.mark.requires_tool("nginx"),
+]
 
 OURS = [sys.executable, "-m", "hostel", "qemu-img"]
 MIB = 1 << 20

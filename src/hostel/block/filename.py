@@ -7,7 +7,7 @@ import re
 
 _PROTOCOL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
 # Schemes of which a URL's path is one of files in directories.
-_PATHS = frozenset({"ftp", "ftps", "http", "https", "tftp"})
+_PATHS = frozenset({"ftp", "ftps", "http", "https", "nfs", "tftp"})
 
 
 def protocol(name: str) -> str | None:

@@ -19,6 +19,7 @@ from hostel.block.driver import WRITEBACK, BlockDriver, Cache, Creatable, Filter
 from hostel.block.node import BlockNode
 from hostel.block.options import OptionError, Options, Value
 from hostel.block.permission import Permission
+from hostel.block.protocol import Creation
 from hostel.block.protocols.file import FileDriver, create_file, open_file
 from hostel.block.trust import Trust
 from hostel.errors import (
@@ -121,7 +122,7 @@ def open_node(image: Described, nodes: Mapping[str, BlockNode], *, read_only: bo
 def _open_tree(image: Described, mode: OpenMode, writable_backing: int, *, no_backing: bool) -> BlockNode:
     """Open an image with what it refers to."""
     top = _open_image(image, mode, writable_backing, no_backing=no_backing)
-    if (no_backing and mode.no_io) or isinstance(top.driver, FilterDriver):
+    if isinstance(top.driver, FilterDriver):
         return top
     try:
         _open_references(image, top, mode, writable_backing, no_backing=no_backing)
@@ -177,15 +178,19 @@ def creation_options(driver: Creatable) -> Options:
     return driver.create_options + FileDriver.create_options
 
 
-def require_creation(filename: str) -> None:
-    """Refuse a name in whose place nothing can be created.
+def creation(filename: str) -> Creation:
+    """What becomes of an image that is created under a name; ``Creation.NONE`` is never the answer.
 
     Raises:
         BlockError: the name is empty, or of a protocol that we do not have, or of one that only reads.
     """
     protocol = protocol_name(filename)
-    if protocol in registry.PROTOCOLS and not registry.protocol_driver(protocol).creates:
+    if protocol not in registry.PROTOCOLS:
+        return Creation.NEW
+    found = registry.protocol_driver(protocol).creation
+    if found is Creation.NONE:
         raise UnsupportedFeature(f"Protocol driver '{protocol}' does not support image creation")
+    return found
 
 
 def create(path: str, *, cache: Cache = WRITEBACK, options: Mapping[str, Value] | None = None) -> BlockNode:
@@ -207,13 +212,15 @@ def create(path: str, *, cache: Cache = WRITEBACK, options: Mapping[str, Value] 
     if protocol == "file":
         return create_file(path.removeprefix("file:"), mode=mode)
     driver_class = registry.protocol_driver(protocol)
+    how = creation(path)
     try:
         driver = driver_class.open(driver_class.parse_filename(path), mode, creating=True)
     except BlockError as error:
-        error.message = (
-            f"Protocol driver '{protocol}' does not support image creation, and opening the image failed: "
-            f"{error.message}"
-        )
+        if how is Creation.IN_PLACE:
+            error.message = (
+                f"Protocol driver '{protocol}' does not support image creation, and opening the image failed: "
+                f"{error.message}"
+            )
         raise
     return BlockNode(driver, driver.filename, read_only=False, cache=cache)
 
@@ -369,7 +376,7 @@ def _open_references(
         references = [
             reference
             for reference in _references(current, image if current is top else None)
-            if not (no_backing if reference.child == "backing" else mode.no_io)
+            if reference.essential or not (no_backing if reference.child == "backing" else mode.no_io)
         ]
         if not references:
             return
@@ -388,6 +395,7 @@ def _open_references(
                     )
                 seen.add(_identity(below))
                 backing = below
+        current.driver.assembled()
         if backing is None:
             return
         current = backing
@@ -425,6 +433,8 @@ def _open_reference(
     if given.reference:
         return _refer(given.reference, below)
     below = _mode_of(given, below)
+    if reference.essential:
+        return _open_part(given, below)
     try:
         return _open_image(given, below)
     except BlockError as error:
@@ -433,8 +443,38 @@ def _open_reference(
         raise
 
 
+def _open_part(image: Described, mode: OpenMode) -> BlockNode:
+    """Open a part of an image that lies in a file of its own: bytes that nobody may change but who writes the image."""
+    node = _open_protocol(image, mode)
+    try:
+        if not mode.force_share:
+            _lock(node, *_permissions(mode, is_raw=False))
+    except BaseException:
+        _abandon(node)
+        raise
+    return node
+
+
+def _follow_part(holder: BlockNode, reference: Reference) -> Described:
+    """Where a part of an image lies: beside it, whatever its name looks like, or at an absolute path of this host."""
+    place, name = holder.place, reference.filename
+    if os.path.isabs(name):
+        if names.protocol(place) not in (None, "file"):
+            raise UntrustedReference(f"'{place}' is no file of this host, and names one that is: '{name}'")
+    elif not names.has_directory(place):
+        kind = holder.format if holder.file is None else holder.file.format
+        raise InvalidImage(
+            f"Cannot use relative paths with {holder.format.upper()} descriptor file '{place}': "
+            f"Cannot generate a base directory for {kind} nodes"
+        )
+    path = names.resolve(f"./{name}" if names.protocol(name) is not None else name, place)
+    return Described(path, "file", {}, path)
+
+
 def _follow(holder: BlockNode, reference: Reference) -> Described:
     """What an image's own claim leads to."""
+    if reference.essential:
+        return _follow_part(holder, reference)
     is_backing = reference.child == "backing"
     place = holder.place
     if not is_backing and names.protocol(reference.filename) is not None:

@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 import abc
+import enum
 from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
 from hostel.block.driver import BlockDriver, OpenMode
+
+
+class Creation(enum.Enum):
+    """What becomes of an image that is created."""
+
+    NONE = "none"  # it is refused
+    IN_PLACE = "in place"  # it is laid out in what is there, which keeps its size
+    NEW = "new"  # a file is made, or emptied
 
 
 class ProtocolDriver(BlockDriver):
@@ -14,11 +23,11 @@ class ProtocolDriver(BlockDriver):
 
     Attributes:
         filename: how QEMU calls what was opened.
-        creates: an image can be created in it, or in place of what is there.
+        creation: what becomes of an image that is created under one of its names.
     """
 
     filename: str
-    creates: ClassVar[bool] = True
+    creation: ClassVar[Creation] = Creation.IN_PLACE
 
     @classmethod
     @abc.abstractmethod

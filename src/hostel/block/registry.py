@@ -29,7 +29,11 @@ FORMATS: Final[dict[str, FormatRow]] = {
     "vdi": FormatRow("hostel.block.formats.vdi:VdiDriver", ((64, b"\x7f\x10\xda\xbe"),)),
     "bochs": FormatRow("hostel.block.formats.bochs:BochsDriver", ((0, b"Bochs Virtual HD Image\0"),)),
     "cloop": FormatRow("hostel.block.formats.cloop:CloopDriver", ((0, b"#!/bin/sh\n#V2.0 Format\nmodprobe cloop"),)),
-    "vdi": FormatRow("hostel.block.formats.vdi:VdiDriver", ((64, b"\x7f\x10\xda\xbe"),)),
+    "vmdk": FormatRow(
+        "hostel.block.formats.vmdk.driver:VmdkDriver",
+        # A descriptor is text: comments or blanks may stand before its version.
+        ((0, b"KDMV"), (0, b"COWD"), (0, b"#"), (0, b" "), (0, b"version=")),
+    ),
     "raw": FormatRow("hostel.block.formats.raw:RawDriver"),  # last: it always matches
 }
 
@@ -65,6 +69,7 @@ PROTOCOLS: Final[dict[str, ProtocolRow]] = {
         "hostel.block.protocols.nbd.driver:NbdDriver",
         ("nbd", "nbd+tcp", "nbd+unix", "nbds", "nbds+tcp", "nbds+unix"),
     ),
+    "nfs": ProtocolRow("hostel.block.protocols.nfs.driver:NfsDriver", ("nfs",)),
     "null-aio": ProtocolRow("hostel.block.protocols.null:NullAioDriver", ("null-aio",)),
     "null-co": ProtocolRow("hostel.block.protocols.null:NullDriver", ("null-co",)),
     "tftp": ProtocolRow("hostel.block.protocols.curl.driver:TftpDriver", ("tftp",)),
@@ -102,7 +107,6 @@ FILTERS: Final[dict[str, FilterRow]] = {
 
 # Formats and protocols of QEMU that we know by name only, so that a refusal can say so.
 KNOWN_FORMATS: Final[dict[str, tuple[tuple[int, bytes], ...]]] = {
-    "vmdk": ((0, b"KDMV"), (0, b"COWD"), (0, b"# Disk DescriptorFile")),
     "vhdx": ((0, b"vhdxfile"),),
     "vpc": ((0, b"conectix"),),
     "parallels": ((0, b"WithoutFreeSpace"), (0, b"WithouFreSpacExt")),

@@ -12,9 +12,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from hostel.block import graph
+from hostel.block.composing import AlwaysCompressing
 from hostel.block.driver import CACHE_MODES, BitmapStore, Cache, Compressing, Creatable
 from hostel.block.node import BlockNode
 from hostel.block.options import Given, OptionError, Value
+from hostel.block.protocol import Creation
 from hostel.errors import BlockError, UnsupportedFeature
 from hostel.img import create
 from hostel.img.copy import CopyJob, CopySettings, Feedback
@@ -52,7 +54,7 @@ def plan_target(
         BlockError: with QEMU's text.
     """
     driver = create.creatable(format)
-    graph.require_creation(filename)
+    graph.creation(filename)
     declared = graph.creation_options(driver)
     values = create.convert(declared, given)
     values["size"] = total_length(sources)
@@ -109,7 +111,7 @@ def convert(
     what = f"{target.filename}: error while converting {target.format}: "
     with reported(what):
         refuse_source(sources, target.filename)
-    if target.format == "raw" and (is_device(target.filename) or graph.protocol_name(target.filename) != "file"):
+    if target.format == "raw" and (is_device(target.filename) or graph.creation(target.filename) is Creation.IN_PLACE):
         # It is there already, and holds whatever it held.
         with reported(f"Could not open '{target.filename}': "):
             node = graph.open(target.filename, "raw", read_only=False, cache=cache)
@@ -120,6 +122,7 @@ def convert(
             base=sources[0].backing if node.backing is not None else None,
             backing_end=None if node.backing is None else rounded_length(node.backing),
             reads_as_zeroes=node.backing is None and node.driver.starts_as_zeroes,
+            compress=settings.compress or _always_compresses(node),
         )
         CopyJob(sources, node, settings, feedback).run()
         _copy_bitmaps(sources[0], node, bitmaps, feedback)
@@ -144,8 +147,13 @@ def convert_into(
         if target.length < total_length(sources):
             raise BlockError("output file is smaller than input file", errno=errno.EINVAL)
         check_bitmaps(sources, target.driver, target.format, bitmaps)
+        settings = settings._replace(compress=settings.compress or _always_compresses(target))
         CopyJob(sources, target, settings, feedback).run()
         _copy_bitmaps(sources[0], target, bitmaps, feedback)
+
+
+def _always_compresses(target: BlockNode) -> bool:
+    return isinstance(target.driver, AlwaysCompressing) and target.driver.always_compresses
 
 
 def check_bitmaps(sources: Sequence[BlockNode], target: object, format: str, bitmaps: Bitmaps) -> None:

@@ -11,7 +11,9 @@ from typing import NamedTuple
 
 from hostel.block import filename as names
 from hostel.block import graph, registry
+from hostel.block.composing import Composing, Surroundings
 from hostel.block.driver import WRITEBACK, Cache, Creatable, Preallocation
+from hostel.block.node import BlockNode
 from hostel.block.options import Given, Kind, Option, OptionError, Options, Value
 from hostel.errors import BlockError, UnknownFormat, UnsupportedFeature
 from hostel.units import INT64_MAX, SECTOR
@@ -118,7 +120,7 @@ def plan(
         BlockError: with QEMU's text.
     """
     driver = creatable(format)
-    graph.require_creation(filename)
+    graph.creation(filename)
     declared = graph.creation_options(driver)
     values = convert(declared, given)
     if "size" in values and size is not None:
@@ -179,8 +181,11 @@ def _settle_backing(filename: str, values: dict[str, Value], *, open_backing: bo
         values.setdefault("size", node.length)
 
 
-def create(plan: Plan, *, cache: Cache = WRITEBACK) -> None:
-    """Create the image; when that fails, a file that was not there before, or held nothing, is removed.
+def create(plan: Plan, *, cache: Cache = WRITEBACK) -> list[str]:
+    """Create the image; when that fails, files that were not there before, or held nothing, are removed.
+
+    Returns:
+        The files that were made beside the image's own, and were not there before.
 
     Raises:
         BlockError: with QEMU's text.
@@ -189,14 +194,19 @@ def create(plan: Plan, *, cache: Cache = WRITEBACK) -> None:
     values = plan.values()
     size = -(-plan.size // SECTOR) * SECTOR
     held_nothing = _holds_nothing(plan.filename)
+    around = _Around(plan, values, cache)
     try:
         with _removed_on_failure(plan.filename, held_nothing):
             plan.driver.check_creation(size, values)
         with (
             graph.create(plan.filename, cache=cache, options=values) as file,
             _removed_on_failure(plan.filename, held_nothing),
+            around,
         ):
-            plan.driver.create(file, size, values)
+            if isinstance(plan.driver, Composing):
+                plan.driver.compose(file, size, values, around)
+            else:
+                plan.driver.create(file, size, values)
             file.flush()
         if values.get("data_file"):
             _attach_data_file(plan, size, values)
@@ -204,6 +214,44 @@ def create(plan: Plan, *, cache: Cache = WRITEBACK) -> None:
         if error.errno == errno.EFBIG:
             raise _too_large(plan) from None
         raise
+    return around.made
+
+
+class _Around(Surroundings):
+    """What may be created and opened for a new image; when that fails, what was made is taken away again.
+
+    Attributes:
+        made: names of the files that were not there before.
+    """
+
+    def __init__(self, plan: Plan, values: Mapping[str, Value], cache: Cache) -> None:
+        self._plan = plan
+        self._values = values
+        self._cache = cache
+        self.made: list[str] = []
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if error is not None:
+            for name in self.made:
+                with contextlib.suppress(OSError):
+                    os.unlink(name)
+
+    def new_file(self, name: str) -> BlockNode:
+        """Create a file beside the image's own."""
+        held_nothing = _holds_nothing(name)
+        node = graph.create(name, cache=self._cache, options=self._values)
+        if held_nothing:
+            self.made.append(name)
+        return node
+
+    def backing(self) -> BlockNode:
+        """Open the backing file."""
+        name = names.resolve(str(self._values["backing_file"]), self._plan.filename)
+        format = self._values.get("backing_fmt")
+        return graph.open(name, None if format is None else str(format), no_backing=True, no_io=True, force_share=True)
 
 
 def _holds_nothing(filename: str) -> bool:

@@ -13,7 +13,7 @@ from hostel.block import objects
 from hostel.block.driver import FormatInfo, OpenMode, Threading
 from hostel.block.extent import Extent, Status
 from hostel.block.options import Kind, Option, OptionError, Options
-from hostel.block.protocol import ProtocolDriver
+from hostel.block.protocol import Creation, ProtocolDriver
 from hostel.block.protocols.curl.transfer import Access, RemoteFile
 from hostel.errors import BlockError
 from hostel.units import SECTOR, GiB, KiB, MiB
@@ -54,7 +54,7 @@ class CurlDriver(ProtocolDriver):
     """
 
     threading = Threading.PARALLEL
-    creates = False
+    creation = Creation.NONE
     options: Final = _OPTIONS  # type: ignore[misc]
 
     def __init__(self, access: Access, readahead: int, filename: str) -> None:
