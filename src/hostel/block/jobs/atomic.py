@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import errno
 from collections.abc import Callable, Sequence
 
 from hostel.block.bitmap import DirtyBitmap
@@ -10,16 +11,17 @@ from hostel.block.jobs.bitmaps import RecordingBitmap, add_bitmap, find_bitmap, 
 from hostel.block.jobs.job import Job
 from hostel.block.node import BlockNode
 from hostel.block.rewiring import drained
+from hostel.errors import BlockError
 
 
 class Action(abc.ABC):
     """One of the changes.
 
     Attributes:
-        node: where it takes place.
+        node: where it takes place; None where it takes no place.
     """
 
-    def __init__(self, node: BlockNode) -> None:
+    def __init__(self, node: BlockNode | None) -> None:
         self.node = node
 
     @abc.abstractmethod
@@ -36,6 +38,20 @@ class Action(abc.ABC):
 
     def commit(self) -> None:
         """Do the rest, now that all others are prepared."""
+
+
+class Abort(Action):
+    """Fails, so that nothing is done: for those who try whether it would be."""
+
+    def __init__(self) -> None:
+        super().__init__(None)
+
+    def prepare(self) -> None:
+        """Fail."""
+        raise BlockError("Transaction aborted using Abort action", errno=errno.ECANCELED)
+
+    def undo(self) -> None:
+        """Nothing was done."""
 
 
 class StartJob(Action):
@@ -71,16 +87,17 @@ class AddBitmap(Action):
         self, node: BlockNode, name: str, granularity: int | None, *, persistent: bool, recording: bool
     ) -> None:
         super().__init__(node)
+        self._place = node
         self._name, self._granularity = name, granularity
         self._persistent, self._recording = persistent, recording
 
     def prepare(self) -> None:
         """Add it."""
-        add_bitmap(self.node, self._name, self._granularity, persistent=self._persistent, recording=self._recording)
+        add_bitmap(self._place, self._name, self._granularity, persistent=self._persistent, recording=self._recording)
 
     def undo(self) -> None:
         """Remove it."""
-        remove_bitmap(self.node, self._name)
+        remove_bitmap(self._place, self._name)
 
 
 class _OnBitmap(Action):
@@ -88,10 +105,11 @@ class _OnBitmap(Action):
 
     def __init__(self, node: BlockNode, name: str) -> None:
         super().__init__(node)
+        self._place = node
         self._name = name
 
     def _find(self) -> RecordingBitmap:
-        bitmap = find_bitmap(self.node, self._name)
+        bitmap = find_bitmap(self._place, self._name)
         bitmap.require_free()
         return bitmap
 
@@ -108,7 +126,7 @@ class RemoveBitmap(_OnBitmap):
 
     def commit(self) -> None:
         """Remove it."""
-        remove_bitmap(self.node, self._name)
+        remove_bitmap(self._place, self._name)
 
 
 class ClearBitmap(_OnBitmap):
@@ -179,7 +197,7 @@ def run(actions: Sequence[Action]) -> None:
     Raises:
         OSError: one of them failed, and what others had done was taken back.
     """
-    nodes = tuple({id(action.node): action.node for action in actions}.values())
+    nodes = tuple({id(action.node): action.node for action in actions if action.node is not None}.values())
     done: list[Action] = []
     with drained(*nodes):
         try:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import abc
 import errno
+import os
 import threading
 from collections.abc import Iterator, Mapping
 from typing import Any, Final, Self
@@ -320,7 +321,9 @@ def add_bitmap(
     chosen = granularity or max(low, min(high, keeper.driver.info().cluster_size or high))
     if persistent:
         if not isinstance(keeper.driver, BitmapStore):
-            raise BlockError(f"Cannot store dirty bitmaps in file of format '{keeper.format}'", errno=errno.ENOTSUP)
+            raise BlockError(
+                f"Can't store persistent bitmaps to {node.name}: {os.strerror(errno.ENOTSUP)}", errno=errno.ENOTSUP
+            )
         with keeper.lock():
             keeper.driver.bitmap_add(name, chosen, enabled=recording)
         return PersistentBitmap(node, name)

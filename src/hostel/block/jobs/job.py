@@ -27,6 +27,10 @@ SLICE: Final = 0.1  # seconds after which a job that has nothing to do looks aga
 _MAX_SPEED: Final = 2**63 - 1
 
 
+class JobFailed(BlockError):
+    """A job cannot go on; the message is told as it is, not the error number's text."""
+
+
 class JobSettings(NamedTuple):
     """What every job can be told at its start.
 
@@ -72,9 +76,7 @@ class Job(abc.ABC):
 
     type: ClassVar[str]
 
-    def __init__(
-        self, settings: JobSettings, nodes: Sequence[BlockNode], *, shared: Sequence[BlockNode] = ()
-    ) -> None:
+    def __init__(self, settings: JobSettings, nodes: Sequence[BlockNode], *, shared: Sequence[BlockNode] = ()) -> None:
         self.id = settings.id
         self.auto_finalize = settings.auto_finalize
         self.auto_dismiss = settings.auto_dismiss
@@ -377,7 +379,8 @@ class Job(abc.ABC):
     def _settle(self, code: int, cause: OSError | None) -> None:
         """The job fails, with an errno."""
         if self.error is None:
-            self.error, self.cause = os.strerror(code), cause
+            self.error = cause.message if isinstance(cause, JobFailed) else os.strerror(code)
+            self.cause = cause
         if self.status is not JobStatus.ABORTING:
             self._become(JobStatus.ABORTING)
 

@@ -12,9 +12,10 @@ import errno
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
+from hostel.block.driver import FilterDriver
 from hostel.block.extent import Status
 from hostel.block.jobs.copying import CHUNK, LOOK, first_extent, flush, grow, read, write, write_zeroes
-from hostel.block.jobs.job import SLICE, Job, JobSettings
+from hostel.block.jobs.job import SLICE, Job, JobFailed, JobSettings
 from hostel.block.jobs.mirror_filter import MirrorFilter
 from hostel.block.jobs.policy import SourceError, TargetError
 from hostel.block.node import BlockNode
@@ -95,7 +96,8 @@ class MirrorJob(Job):
         if source is target:
             raise BlockError("Can't mirror node into itself", errno=errno.EINVAL)
         _check(how)
-        self._check_sizes(source, target, how)
+        if how.replaces is not None:
+            _check_replaced(source, how.replaces)
         self._source, self._target = source, target
         self._how = how
         self._granularity = how.granularity or _granularity(target)
@@ -113,12 +115,6 @@ class MirrorJob(Job):
     def _blocked(self, how: MirrorSettings) -> list[BlockNode]:
         """What nobody else may use, beside the source."""
         return [self._target] if how.replaces is None else [self._target, how.replaces]
-
-    def _check_sizes(self, source: BlockNode, target: BlockNode, how: MirrorSettings) -> None:
-        if source.length != target.length:
-            raise BlockError("Source and target image have different sizes", errno=errno.EINVAL)
-        if how.replaces is not None and how.replaces.length != source.length:
-            raise BlockError("cannot replace image with a mirror image of different size", errno=errno.EINVAL)
 
     @property
     def can_complete(self) -> bool:
@@ -146,6 +142,11 @@ class MirrorJob(Job):
             self._scanned = self._source.length
 
     def _work(self) -> float | None:
+        if self._inner.length != self._target.length:
+            raise JobFailed("Source and target image have different sizes", errno=errno.EINVAL)
+        return self._step()
+
+    def _step(self) -> float | None:
         mirror = self._filter
         assert mirror is not None
         if mirror.failure is not None:
@@ -298,15 +299,16 @@ class ActiveCommitJob(MirrorJob):
     def _blocked(self, how: MirrorSettings) -> list[BlockNode]:
         return [*self._between, self._target]
 
-    def _check_sizes(self, source: BlockNode, target: BlockNode, how: MirrorSettings) -> None:
-        """A base that is too short grows."""
-
     def _attach(self) -> None:
         if self._target.read_only:
             reopen(self._target, read_only=False)
             self._reopened = True
         grow(self._target, self._source.length)
         super()._attach()
+
+    def _work(self) -> float | None:
+        """A base may be longer: it keeps its end, as with an offline commit."""
+        return self._step()
 
     def _clean(self) -> None:
         super()._clean()
@@ -321,6 +323,22 @@ def _check(how: MirrorSettings) -> None:
         raise BlockError("Parameter 'granularity' expects a power of 2", errno=errno.EINVAL)
     if how.buf_size < 0:
         raise BlockError("Invalid parameter 'buf-size'", errno=errno.EINVAL)
+
+
+def _check_replaced(source: BlockNode, replaced: BlockNode) -> None:
+    """Refuse to replace a node whose content its parents would see change."""
+    if replaced.length != source.length:
+        raise BlockError("cannot replace image with a mirror image of different size", errno=errno.EINVAL)
+    reached = [source]
+    for node in reached:
+        if isinstance(node.driver, FilterDriver):
+            reached += node.driver.children.values()
+    if not any(node is replaced for node in reached):
+        raise BlockError(
+            f"Cannot replace '{replaced.name}' by a node mirrored from '{source.name}', because it cannot be "
+            "guaranteed that doing so would not lead to an abrupt change of visible data",
+            errno=errno.EINVAL,
+        )
 
 
 def _granularity(target: BlockNode) -> int:

@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from hostel.block.jobs.backup import BackupJob, BackupSettings, BackupSync
-from hostel.block.jobs.job import Job
 from hostel.block.jobs.mirror import MirrorJob, MirrorSettings, Sync
 from hostel.block.jobs.state import JobStatus
 from hostel.block.jobs.stream import StreamJob
@@ -202,12 +201,24 @@ def test_a_node_may_be_backed_up_to_two_places_at_once(source: BlockNode, target
         assert source.format == "qcow2"
 
 
-@pytest.mark.parametrize("kind", [MirrorJob, BackupJob])
-def test_a_target_of_another_size_is_refused(source: BlockNode, tmp_path: Path, kind: type[Job]) -> None:
+def test_a_target_of_another_size_is_refused(source: BlockNode, tmp_path: Path) -> None:
+    refusal = "Source and target image have different sizes"
     with jobs.empty(tmp_path / "small.qcow2", jobs.SIZE // 2) as small:
-        with pytest.raises(BlockError, match="Source and target image have different sizes"):
-            kind(jobs.settings(), source, small)  # type: ignore[call-arg]
+        with pytest.raises(BlockError, match=refusal):
+            BackupJob(jobs.settings(), source, small)
         assert not source.blockers
+        # As in QEMU, a mirror begins, and says so as its error.
+        job = MirrorJob(jobs.settings(), source, small)
+        job.start()
+        job.advance()
+        assert job.error == refusal
+        assert source.format == "qcow2"
+
+
+def test_a_node_that_is_not_the_source_is_not_replaced(source: BlockNode, target: BlockNode, tmp_path: Path) -> None:
+    refusal = "would not lead to an abrupt change of visible data"
+    with jobs.empty(tmp_path / "other.qcow2") as other, pytest.raises(BlockError, match=refusal):
+        MirrorJob(jobs.settings(), source, target, MirrorSettings(replaces=other))
 
 
 def test_of_a_group_none_ends_before_all_are_done(source: BlockNode, target: BlockNode, tmp_path: Path) -> None:

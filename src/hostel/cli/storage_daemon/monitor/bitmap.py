@@ -18,7 +18,7 @@ _Make = Callable[["Daemon", Mapping[str, Any]], atomic.Action]
 
 def _add(daemon: Daemon, given: Mapping[str, Any]) -> atomic.Action:
     return atomic.AddBitmap(
-        _node(daemon, given),
+        daemon.nodes.find(given["node"], given["node"]),
         given["name"],
         given.get("granularity"),
         persistent=given.get("persistent", False),
@@ -57,7 +57,10 @@ def _merge(daemon: Daemon, given: Mapping[str, Any]) -> atomic.Action:
 
 
 def _node(daemon: Daemon, given: Mapping[str, Any]) -> BlockNode:
-    return daemon.nodes.find(given["node"], given["node"])
+    found = daemon.nodes.get(given["node"])
+    if found is None:
+        raise generic(f"Node '{given['node']}' not found")
+    return found
 
 
 _PLACE: Final = (needed("node"), needed("name"))

@@ -1,0 +1,198 @@
+"""The same commands about jobs to our storage daemon and to QEMU's: the same answers, errors and events."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.daemon import OURS, THEIRS, daemon
+from support.image import real_qemu_img
+
+pytestmark = [pytest.mark.requires_tool(tool) for tool in ("qemu-img", "qemu-io", "qemu-storage-daemon")]
+
+# A command with its arguments, an event to wait for, or seconds to let pass.
+Step = tuple[str, dict[str, Any]] | str | float
+
+MIRROR: Step = ("blockdev-mirror", {"job-id": "j", "device": "disk", "target": "t", "sync": "full"})
+MANUAL = {"auto-finalize": False, "auto-dismiss": False}
+BACKUP = {"job-id": "j", "device": "disk", "target": "t"}
+STREAM = {"job-id": "j", "device": "disk"}
+SCENES: dict[str, list[Step]] = {
+    "mirror": [MIRROR, "BLOCK_JOB_READY", ("block-job-complete", {"device": "j"}), "BLOCK_JOB_COMPLETED"],
+    "mirror without pivot": [MIRROR, "BLOCK_JOB_READY", ("block-job-cancel", {"device": "j"}), "BLOCK_JOB_COMPLETED"],
+    "mirror by force": [MIRROR, "BLOCK_JOB_READY", ("job-cancel", {"id": "j"}), "BLOCK_JOB_CANCELLED"],
+    "mirror by hand": [
+        (MIRROR[0], {**MIRROR[1], **MANUAL}),
+        "BLOCK_JOB_READY",
+        ("job-pause", {"id": "j"}),
+        0.4,
+        ("query-jobs", {}),
+        ("query-block-jobs", {}),
+        ("job-pause", {"id": "j"}),
+        ("block-job-cancel", {"device": "j"}),
+        ("job-resume", {"id": "j"}),
+        ("job-resume", {"id": "j"}),
+        ("job-finalize", {"id": "j"}),
+        ("job-dismiss", {"id": "j"}),
+        ("job-complete", {"id": "j"}),
+        "BLOCK_JOB_PENDING",
+        ("query-jobs", {}),
+        ("job-complete", {"id": "j"}),
+        ("job-finalize", {"id": "j"}),
+        "BLOCK_JOB_COMPLETED",
+        ("query-jobs", {}),
+        ("job-dismiss", {"id": "j"}),
+        ("query-jobs", {}),
+    ],
+    "stream": [("block-stream", STREAM), "BLOCK_JOB_COMPLETED"],
+    "stream to a base": [("block-stream", {**STREAM, "base": "base.qcow2"}), "BLOCK_JOB_COMPLETED"],
+    "commit": [
+        ("block-commit", STREAM),
+        "BLOCK_JOB_READY",
+        ("job-complete", {"id": "j"}),
+        "BLOCK_JOB_COMPLETED",
+    ],
+    "commit within": [("block-commit", {**STREAM, "top": "middle.qcow2"}), "BLOCK_JOB_COMPLETED"],
+    "refusals of stream and commit": [
+        *(
+            ("block-stream", {**STREAM, **given})
+            for given in (
+                {"base": "nope"},
+                {"device": "nope"},
+                {"job-id": "1"},
+                {"base": "base.qcow2", "bottom": "x"},
+                {"base-node": "t"},
+                {"bottom": "t"},
+                {"backing-file": "x"},
+                {"speed": -1},
+            )
+        ),
+        ("block-stream", {"device": "disk"}),
+        *(
+            ("block-commit", {**STREAM, **given})
+            for given in (
+                {"device": "nope"},
+                {"top": "nope"},
+                {"base": "nope"},
+                {"base-node": "t"},
+                {"base": "top.qcow2"},
+                {"top": "middle.qcow2", "base": "middle.qcow2"},
+                {"top": "middle.qcow2", "top-node": "disk"},
+                {"backing-file": "x"},
+                {"device": "t"},
+            )
+        ),
+    ],
+    "refusals of mirror and backup": [
+        *(
+            (MIRROR[0], {**MIRROR[1], **given})
+            for given in (
+                {"target": "disk"},
+                {"granularity": 100},
+                {"granularity": 1000},
+                {"sync": "incremental"},
+                {"speed": -1},
+                {"replaces": "r"},
+                {"buf-size": -1},
+            )
+        ),
+        ("block-dirty-bitmap-add", {"node": "disk", "name": "b"}),
+        *(
+            ("blockdev-backup", {**BACKUP, **given})
+            for given in (
+                {"sync": "full", "target": "disk"},
+                {"sync": "full", "target": "small"},
+                {"sync": "bitmap"},
+                {"sync": "incremental", "bitmap": "none"},
+                {"sync": "full", "bitmap-mode": "never"},
+                {"sync": "bitmap", "bitmap": "b"},
+                {"sync": "full", "bitmap": "b", "bitmap-mode": "never"},
+                {"sync": "none", "bitmap": "b", "bitmap-mode": "always"},
+                {"sync": "incremental", "bitmap": "b", "bitmap-mode": "always"},
+            )
+        ),
+        *((command, {"id": "nope"}) for command in ("job-complete", "job-cancel", "block-job-dismiss")),
+        ("block-job-cancel", {"device": "nope"}),
+        ("block-job-set-speed", {"device": "nope", "speed": 1}),
+    ],
+    "a mirror of another size": [(MIRROR[0], {**MIRROR[1], "target": "small"}), "BLOCK_JOB_COMPLETED"],
+    "bitmaps": [
+        *(
+            ("block-dirty-bitmap-add", {"node": "disk", **given})
+            for given in (
+                {"name": ""},
+                {"name": "b", "granularity": 100},
+                {"name": "b"},
+                {"name": "b"},
+                {"name": "p", "persistent": True, "node": "r"},
+                {"name": "p", "node": "nope"},
+            )
+        ),
+        ("block-dirty-bitmap-clear", {"node": "disk", "name": "none"}),
+        ("block-dirty-bitmap-remove", {"node": "none", "name": "none"}),
+        ("block-dirty-bitmap-merge", {"node": "disk", "target": "b", "bitmaps": ["none"]}),
+        ("block-dirty-bitmap-disable", {"node": "disk", "name": "b"}),
+        (
+            "transaction",
+            {
+                "actions": [
+                    {"type": "block-dirty-bitmap-enable", "data": {"node": "disk", "name": "b"}},
+                    {"type": "abort", "data": {}},
+                ]
+            },
+        ),
+        ("transaction", {"actions": [{"type": "none", "data": {}}]}),
+        ("block-dirty-bitmap-remove", {"node": "disk", "name": "b"}),
+    ],
+}
+
+
+def _play(folder: Path, steps: Sequence[Step], tool: Sequence[str]) -> tuple[list[Any], list[Any]]:
+    """The answers, and the events."""
+    folder.mkdir()
+    below: list[object] = []
+    for name, pattern in (("base", "write -P 1 0 2M"), ("middle", "write -P 2 1M 1M"), ("top", "write -P 3 2M 1M")):
+        real_qemu_img("create", "-q", "-f", "qcow2", *below, folder / f"{name}.qcow2", "4M")
+        words = ["qemu-io", "-f", "qcow2", "-c", pattern, str(folder / f"{name}.qcow2")]
+        subprocess.run(words, check=True, capture_output=True, timeout=60)
+        below = ["-b", f"{name}.qcow2", "-F", "qcow2"]
+    nodes = []
+    for name, file, format, size in (("t", "t", "qcow2", "4M"), ("small", "s", "qcow2", "1M"), ("r", "r", "raw", "4M")):
+        real_qemu_img("create", "-q", "-f", format, folder / file, size)
+        nodes.append(f"driver={format},node-name={name},file.driver=file,file.filename={file}")
+    nodes.append("driver=qcow2,node-name=disk,file.driver=file,file.filename=top.qcow2")
+    words = [word for node in nodes for word in ("--blockdev", node)]
+    words += ["--nbd-server", "addr.type=unix,addr.path=nbd.sock"]
+    words += ["--export", "type=nbd,id=e,node-name=disk,name=d,writable=on"]
+    answers: list[Any] = []
+    events: list[Any] = []
+    with daemon(folder, *words, tool=tool) as running:
+        for step in steps:
+            if isinstance(step, float):
+                time.sleep(step)
+            elif isinstance(step, str):
+                event = running.monitor.wait_for(step)
+                events.append((step, event["data"]))
+            else:
+                answer = running.monitor.send(json.dumps({"execute": step[0], "arguments": step[1]}))
+                answers.append((step, answer))
+        time.sleep(0.2)
+        running.monitor.send('{"execute": "query-version"}')
+        events += [(event["event"], event.get("data")) for event in running.monitor.events]
+    return answers, events
+
+
+@pytest.mark.parametrize("scene", SCENES)
+def test_jobs_answer_and_tell_as_those_of_qemu(tmp_path: Path, scene: str) -> None:
+    ours = _play(tmp_path / "ours", SCENES[scene], OURS)
+    theirs = _play(tmp_path / "theirs", SCENES[scene], THEIRS)
+    for mine, other in zip(ours[0], theirs[0], strict=True):
+        assert mine == other
+    if not scene.startswith("refusals"):  # of which QEMU tells that a job was created, and is no more
+        assert ours[1] == theirs[1]
