@@ -19,6 +19,7 @@ from hostel.block.formats.qcow2.bitmap_directory import MAX_BITMAP, MAX_DIRECTOR
 from hostel.block.formats.qcow2.layout import Autoclear, ExtensionType
 from hostel.codec.table import pack_table, unpack_table
 from hostel.errors import BlockError, InvalidImage
+from hostel.units import SECTOR
 
 if TYPE_CHECKING:
     from hostel.block.formats.qcow2.image import Qcow2Image
@@ -294,17 +295,14 @@ class Bitmaps:
         self._image.file.flush()
 
     def store(self) -> None:
-        """Write the bitmaps that changed anew, make the header point to all, and give the old ones up."""
+        """Write all bitmaps anew, make the header point to them, and give the old ones up."""
         if not self._begun:
             return
         image = self._image
-        kept = [bitmap for bitmap in self.all() if self._is_stored(bitmap)]
-        old = self._occupied({bitmap.name for bitmap in kept})
+        old = self._occupied()
         placed: list[tuple[int, int]] = []
         try:
-            entries = [
-                _marked(bitmap) if bitmap in kept else self._write_bitmap(bitmap, placed) for bitmap in self.all()
-            ]
+            entries = [self._write_bitmap(bitmap, placed) for bitmap in self.all()]
             data = b"".join(_entry_bytes(entry, bitmap.name) for entry, bitmap in zip(entries, self.all(), strict=True))
             offset = self._write(data, placed) if data else 0
             image.flush_metadata()
@@ -327,7 +325,8 @@ class Bitmaps:
         image = self._image
         offset = image.allocate(len(data))
         placed.append((offset, len(data)))
-        image.file.pwrite(offset, data.ljust(image.geometry.align(len(data)), b"\0"))
+        # Up to a sector: nobody reads further, and the file need not be longer.
+        image.file.pwrite(offset, data.ljust(-(-len(data) // SECTOR) * SECTOR, b"\0"))
         return offset
 
     def _switch(self, count: int, size: int, offset: int) -> None:
@@ -337,35 +336,15 @@ class Bitmaps:
         features = image.header.autoclear_features & ~int(Autoclear.BITMAPS) | (int(Autoclear.BITMAPS) if count else 0)
         image.write_preamble(changed._replace(header=changed.header.replace(autoclear_features=features)))
 
-    def _is_stored(self, bitmap: Bitmap) -> bool:
-        """Whether what is stored of a bitmap is what it says now."""
-        entry, size = bitmap.entry, self._image.geometry.cluster_size
-        if entry is None or bitmap.dirty is None or bitmap.inconsistent:
-            return False
-        bits = memoryview(bitmap.dirty.bits)
-        if entry.table_size != self._image.geometry.clusters(len(bits)):
-            return False
-        parts = (bits[start : start + size] for start in range(0, len(bits), size))
-        return all(self._says(item, part) for item, part in zip(self._table(entry), parts, strict=True))
-
-    def _says(self, item: int, part: memoryview) -> bool:
-        """Whether an entry of a bitmap's table stands for these bits."""
-        offset = item & layout.OFFSET_MASK
-        if not offset:
-            return not bytes(part).strip(b"\xff" if item & 1 else b"\0")
-        return bool(self._image.file.read(offset, len(part)) == part)
-
-    def _occupied(self, kept: set[bytes]) -> list[tuple[int, int]]:
-        """What the stored directory and the bitmaps but those that are ``kept`` occupy: host offsets and lengths."""
+    def _occupied(self) -> list[tuple[int, int]]:
+        """What the stored bitmaps occupy: host offsets and lengths, bytes."""
         image = self._image
         data = image.preamble.extension(ExtensionType.BITMAPS)
         if not data or not self.present():
             return []
         extension = self._extension()
         found = [(extension.directory_offset, extension.directory_size)] if extension.directory_size else []
-        for entry, name in bitmap_directory.read_entries(image.file, data):
-            if name in kept:
-                continue
+        for entry, _ in bitmap_directory.read_entries(image.file, data):
             if entry.table_size:
                 found.append((entry.table_offset, entry.table_size * 8))
             clusters = (item & layout.OFFSET_MASK for item in self._table(entry))
@@ -398,13 +377,6 @@ class Bitmaps:
             name_length=len(bitmap.name),
             extra_data_size=0,
         )
-
-
-def _marked(bitmap: Bitmap) -> Entry:
-    """The directory entry of a bitmap that stays where it is stored."""
-    assert bitmap.entry is not None
-    entry: Entry = bitmap.entry.replace(flags=bitmap.enabled * bitmap_directory.AUTO)
-    return entry
 
 
 def _entry_bytes(entry: Entry, name: bytes) -> bytes:

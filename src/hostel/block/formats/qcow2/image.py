@@ -203,7 +203,11 @@ class Qcow2Image:
         offset = self.allocate(self.geometry.cluster_size, "L2 table")
         if self.lazy:
             # Refcounts of data may wait; those of tables are right whatever happens.
-            self._write_refcounts()
+            try:
+                self._write_refcounts()
+            except BaseException:
+                self.refcounts.free(offset, self.geometry.cluster_size)
+                raise
         if table is not None:
             self.file.debug_event("l2_alloc_cow_read")
         fresh = L2Table.empty(offset, self.geometry) if table is None else table.copy(offset)
@@ -555,48 +559,3 @@ class Qcow2Image:
         if self.header.incompatible_features & Incompatible.DIRTY:
             self.set_features(self.header.incompatible_features & ~int(Incompatible.DIRTY))
         self._writing = False
-
-
-def validate_header(image: Qcow2Image) -> None:
-    """Check what the header says of tables, in QEMU's order and words.
-
-    Raises:
-        InvalidImage: a table is out of its limits.
-        UnsupportedFeature: a feature is not implemented.
-    """
-    header, geometry = image.header, image.geometry
-    if header.crypt_method > 2:
-        raise InvalidImage(f"Unsupported encryption method {header.crypt_method}")
-    if (
-        header.autoclear_features & Autoclear.DATA_FILE_RAW
-        and not header.incompatible_features & Incompatible.DATA_FILE
-    ):
-        raise InvalidImage("data-file-raw requires a data file")
-    if geometry.extended and geometry.cluster_bits < layout.MIN_EXTENDED_BITS:
-        raise InvalidImage("Extended L2 entries are only supported with cluster sizes of at least 16384 bytes")
-    if not image.mode.read_only and not image.mode.check and header.incompatible_features & Incompatible.CORRUPT:
-        raise CorruptImage(
-            "qcow2: Image is corrupt; cannot be opened read/write", hint="Use qemu-img check -r all to repair it."
-        )
-    clusters = header.refcount_table_clusters
-    if not clusters and not image.mode.check:
-        raise InvalidImage("Image does not contain a reference count table")
-    entry_count = clusters << (geometry.cluster_bits - 3)
-    validate_table(
-        geometry, header.refcount_table_offset, entry_count, 8, layout.MAX_REFTABLE_SIZE, "Reference count table"
-    )
-    validate_table(
-        geometry,
-        header.snapshots_offset,
-        # Too many of them are no reason not to repair the image.
-        min(header.nb_snapshots, layout.MAX_SNAPSHOTS) if image.mode.check else header.nb_snapshots,
-        SnapshotHeader.SIZE,
-        SnapshotHeader.SIZE * layout.MAX_SNAPSHOTS,
-        "Snapshot table",
-    )
-    validate_table(geometry, header.l1_table_offset, header.l1_size, 8, layout.MAX_L1_SIZE, "Active L1 table")
-    needed = geometry.l1_entries(header.size)
-    if needed > 0x7FFFFFFF:
-        raise InvalidImage("Image is too big", errno=27)
-    if header.l1_size < needed:
-        raise InvalidImage("L1 table is too small")
