@@ -262,6 +262,8 @@ def _open_image(image: Described, mode: OpenMode, writable_backing: int = 0, *, 
         raise
     whole = isinstance(file.driver, FileDriver) or image.strong or file.filename.startswith(blockdev.JSON_PREFIX)
     name = image.name if whole else file.filename
+    if not name and not image.strong and not file.filename.startswith(blockdev.JSON_PREFIX):
+        name = file.filename  # it lies in a node that was open
     if not name:  # only options say what the image lies in
         below = file.filename.removeprefix(blockdev.JSON_PREFIX)
         name = f'{blockdev.JSON_PREFIX}{{"driver": "{driver.name}", "file": {below}}}'

@@ -112,7 +112,9 @@ class NbdRunning(Export):
             shared=True,
             unmap=True,
             allocation_depth=given.get("allocation-depth", False),
-            bitmaps=dict(_bitmap(daemon, self.node, item) for item in given.get("bitmaps", ())),
+            bitmaps=dict(
+                _bitmap(daemon, self.node, item, writable=self.writable) for item in given.get("bitmaps", ())
+            ),
         )
         self._service.add(self._export)
 
@@ -125,7 +127,7 @@ class NbdRunning(Export):
         return self._service.is_used(self._export)
 
 
-def _bitmap(daemon: Daemon, node: BlockNode, item: Any) -> tuple[str, DirtyBitmap]:
+def _bitmap(daemon: Daemon, node: BlockNode, item: Any, *, writable: bool) -> tuple[str, DirtyBitmap]:
     """A bitmap by its name, of the first image of the chain that has it, or of the node that is named with it."""
     if isinstance(item, str):
         found = next((each for each in node.chain() if _has_bitmap(each, item)), None)
@@ -141,6 +143,10 @@ def _bitmap(daemon: Daemon, node: BlockNode, item: Any) -> tuple[str, DirtyBitma
         if not _has_bitmap(found, name):
             raise BlockError(f"Dirty bitmap '{name}' not found")
     assert isinstance(found.driver, BitmapStore)
+    records = any(each.name == name and "auto" in each.flags for each in found.driver.bitmaps())
+    if records and not writable and not found.read_only:
+        # What others write would change it under a client that takes it for a state of the disk.
+        raise generic(f"Enabled bitmap '{name}' incompatible with readonly export")
     with found.lock():
         return name, found.driver.bitmap(name)
 

@@ -129,7 +129,8 @@ def _from_text(parameter: Parameter, value: Any, name: str) -> Any:
 def _narrow(parameter: Parameter, value: Any, name: str, *, text: bool) -> Any:
     """Look at what a value of the right type says."""
     if parameter.values and value not in parameter.values:
-        raise generic(f"Parameter '{name}' does not accept value '{value}'")
+        # QEMU names the member here without what it is a member of.
+        raise generic(f"Parameter '{parameter.name}' does not accept value '{value}'")
     if parameter.kind is Kind.OBJECT and parameter.members:
         return check(parameter.members, value, text=text, path=f"{name}.")
     limit = _UNSIGNED.get(parameter.kind.value)

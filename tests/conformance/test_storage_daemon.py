@@ -1,0 +1,339 @@
+"""``qemu-storage-daemon`` beside the real one: the same commands and mistakes, the same answers and words."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hostel.cli.main import main
+from support.daemon import OURS, THEIRS, daemon
+
+pytestmark = [pytest.mark.requires_tool("qemu-storage-daemon"), pytest.mark.requires_tool("qemu-img")]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where both tools run: a raw image, and a qcow2 image with a bitmap."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.raw").write_bytes(bytes(range(256)) * 4096)
+    for words in (
+        "create -q -f qcow2 a.qcow2 4M",
+        "bitmap --add -g 64k a.qcow2 b0",
+    ):
+        subprocess.run(["qemu-img", *words.split()], check=True, timeout=60)
+    return tmp_path
+
+
+def run(name: str, /, **arguments: Any) -> str:
+    return json.dumps(
+        {"execute": name, "arguments": {key.replace("_", "-"): value for key, value in arguments.items()}}
+    )
+
+
+def file(name: str, node: str, **more: Any) -> dict[str, Any]:
+    return {"driver": "file", "node-name": node, "filename": name, **more}
+
+
+UNIX = {"type": "unix", "path": "vhost.sock"}
+# One session, in its order; what is no command is text that is sent as it is.
+SESSION = [
+    run("blockdev-add", driver="nosuch", node_name="q"),
+    run("blockdev-add", node_name="q"),
+    run("blockdev-add", driver="file", filename="a.raw"),
+    run("blockdev-add", driver="file", node_name="q"),
+    run("blockdev-add", **file("nosuch", "q")),
+    run("blockdev-add", **file("a.raw", "q", foo=1)),
+    run("blockdev-add", driver="file", node_name="q", filename=7),
+    run("blockdev-add", **file("a.raw", "q", read_only="on")),
+    run("blockdev-add", **file("a.raw", "9q")),
+    run("blockdev-add", driver="raw", node_name="q"),
+    run("blockdev-add", driver="raw", node_name="q", file="zz"),
+    run("blockdev-add", driver="qcow2", node_name="q", file=file("a.raw", "f")),
+    run("blockdev-add", **file("a.raw", "f")),
+    run("blockdev-add", driver="raw", node_name="r", file="f", read_only=True),
+    run("blockdev-add", driver="raw", node_name="r", file="f"),
+    run("query-block-exports"),
+    run("block-export-add", type="nbd", id="e", node_name="f"),
+    run("nbd-server-start", addr={"type": "unix", "data": {"path": "/nosuch/nbd.sock"}}),
+    run("nbd-server-start", addr={"type": "inet", "data": {"host": "localhost"}}),
+    run("nbd-server-start", addr={"type": "inet", "data": {"host": "localhost", "port": 10888}}),
+    run("nbd-server-start", addr={"type": "foo", "data": {}}),
+    run("nbd-server-start", addr={"type": "unix", "data": {"path": "nbd.sock"}}, tls_creds="no"),
+    run("nbd-server-start", addr={"type": "unix", "data": {"path": "nbd.sock"}}, max_connections=-1),
+    run("nbd-server-start", addr={"type": "unix", "data": {"path": "nbd.sock"}}),
+    run("nbd-server-start", addr={"type": "unix", "data": {"path": "nbd.sock"}}),
+    run("block-export-add", type="nbd", id="e", node_name="r", writable=True),
+    run("block-export-add", type="nbd", id="e", node_name="zz"),
+    run("block-export-add", type="foo", id="e", node_name="f"),
+    run("block-export-add", id="e", node_name="f"),
+    run("block-export-add", type="nbd", node_name="f"),
+    run("block-export-add", type="nbd", id="9", node_name="f"),
+    run("block-export-add", type="nbd", id="e", node_name="f", bitmaps=["b"]),
+    run("block-export-add", type="nbd", id="e", node_name="f", iothread="b"),
+    run("block-export-add", type="nbd", id="e", node_name="f", mountpoint="b"),
+    run("block-export-add", type="nbd", id="e", node_name="f", name="x" * 5000),
+    run("block-export-add", type="nbd", id="e", node_name="f", writable=True),
+    run("block-export-add", type="nbd", id="e", node_name="f"),
+    run("block-export-add", type="nbd", id="e2", node_name="f"),
+    run("block-export-add", type="vhost-user-blk", id="v", node_name="r", addr=UNIX, logical_block_size=100),
+    run("block-export-add", type="vhost-user-blk", id="v", node_name="r", addr=UNIX, logical_block_size=1000),
+    run("block-export-add", type="vhost-user-blk", id="v", node_name="r", addr=UNIX, num_queues=0),
+    run("block-export-add", type="vhost-user-blk", id="v", node_name="r", addr={"type": "unix"}),
+    run("block-export-add", type="vhost-user-blk", id="v", node_name="r"),
+    run("block-export-add", type="vhost-user-blk", id="v", node_name="r", addr=UNIX),
+    run("block-export-add", type="fuse", id="fu", node_name="r", mountpoint="nosuch"),
+    run("block-export-add", type="fuse", id="fu", node_name="r", mountpoint="."),
+    run("block-export-add", type="fuse", id="fu", node_name="r"),
+    run("query-block-exports"),
+    run("blockdev-del", node_name="f"),
+    run("blockdev-add", driver="qcow2", node_name="q", file=file("a.qcow2", "qf")),
+    run("blockdev-add", driver="qcow2", node_name="q", file="f"),
+    run("query-named-block-nodes", flat=True),
+    run("query-named-block-nodes", flat="x"),
+    run("block-export-add", type="nbd", id="e3", node_name="qf", writable=True),
+    run("block-export-add", type="nbd", id="e3", node_name="qf"),
+    run("nbd-server-add", device="q", bitmap="no"),
+    run("nbd-server-add", device="q", bitmap="b0"),
+    run("nbd-server-add", device="q"),
+    run("block_resize", node_name="q", size=8 << 20),
+    run("nbd-server-remove", name="q"),
+    run("nbd-server-remove", name="q"),
+    run("block-export-del", id="e3", mode="foo"),
+    run("block-export-del", id="e3"),
+    run("block_resize", size=4096),
+    run("block_resize", node_name="q", size=-1),
+    run("block_resize", node_name="q", size=1000),
+    run("block_resize", node_name="q", size=8 << 20),
+    run("blockdev-del", node_name="qf"),
+    run("blockdev-del", node_name="q"),
+    run("blockdev-del", node_name="q"),
+    run("object-add", qom_type="nosuch", id="s"),
+    run("object-add", qom_type="secret", id="s"),
+    run("object-add", qom_type="secret", id="s", data="x"),
+    run("object-add", qom_type="secret", id="s", data="x"),
+    run("object-add", qom_type="iothread", id="io"),
+    run("object-del", id="s"),
+    run("object-del", id="s"),
+    run("block-export-add", type="nbd", id="io", node_name="r", name="io", iothread="io"),
+    run("block-export-del", id="io"),
+    run("block-export-del", id="e"),
+    run("nbd-server-stop"),
+    run("nbd-server-stop"),
+    run("query-block-exports"),
+    run("nosuch"),
+    run("query-version", a=1),
+    run("qmp_capabilities"),
+    '{"execute":"query-block-exports","id":{"a":[1,"x"]}}',
+    '{"exec-oob":"query-version"}',
+    '{"exec":"x"}',
+    '{"id":3}',
+    '{"execute":7}',
+    '{"execute":"query-version","foo":1}',
+    '{"execute":"query-version","arguments":7}',
+    "[1]",
+    '"x"',
+    "{'execute': 'query-block-exports'}",
+]
+
+
+def settled(answer: dict[str, Any]) -> dict[str, Any]:
+    """An answer without what is each tool's own: how much room its files take, and when a bitmap's flag is written."""
+    text = re.sub(r'"(actual|virtual)-size": \d+', '"size": 0', json.dumps(answer)).replace('"in-use", ', "")
+    return dict(json.loads(text))
+
+
+def test_the_same_session_has_the_same_answers(folder: Path) -> None:
+    answers = {}
+    for name, tool in (("real", THEIRS), ("ours", OURS)):
+        work = folder / name
+        work.mkdir()
+        for image in ("a.raw", "a.qcow2"):
+            (work / image).write_bytes((folder / image).read_bytes())
+        with daemon(work, tool=tool) as running:
+            answers[name] = [settled(running.monitor.send(text)) for text in SESSION]
+            deleted = [event["data"]["id"] for event in running.monitor.events]
+            assert deleted == ["q", "io", "e"]
+            assert running.stop() == 0
+        assert not (work / "nbd.sock").exists()
+        assert not (work / "vhost.sock").exists() or name == "real"
+    pairs = zip(SESSION, answers["real"], answers["ours"], strict=True)
+    assert [(text, real, ours) for text, real, ours in pairs if ours != real] == []
+
+
+@pytest.mark.parametrize("first", [run("query-version"), run("qmp_capabilities", enable=1), run("nosuch")])
+def test_capabilities_come_first(folder: Path, first: str) -> None:
+    answers = []
+    for tool in (THEIRS, OURS):
+        with daemon(folder, tool=tool) as running:
+            running.monitor.close()
+            running.monitor = type(running.monitor)(running.path)
+            assert running.monitor.greeting["QMP"]["capabilities"] == ["oob"]
+            assert running.monitor.greeting["QMP"]["version"]["qemu"]["major"] == 7
+            answers.append([running.monitor.send(text) for text in (first, run("qmp_capabilities"))])
+    assert answers[1] == answers[0]
+
+
+def test_quit_ends_it_and_exports_are_said_to_go(folder: Path) -> None:
+    with daemon(folder, "--blockdev", "file,node-name=f,filename=a.raw") as running:
+        monitor = running.monitor
+        monitor.command("nbd-server-start", addr={"type": "unix", "data": {"path": "nbd.sock"}})
+        monitor.command("block-export-add", type="nbd", id="e", node_name="f")
+        assert monitor.send('{"execute": "quit", "id": 7}') == {"return": {}, "id": 7}
+        assert monitor.wait_for("BLOCK_EXPORT_DELETED")["data"] == {"id": "e"}
+        assert running.process.wait(20) == 0
+    assert not (folder / "nbd.sock").exists()
+    assert not (folder / "monitor.sock").exists()
+
+
+def test_our_commands_are_all_commands_of_qemu(folder: Path) -> None:
+    found = []
+    for tool in (THEIRS, OURS):
+        with daemon(folder, tool=tool) as running:
+            found.append({each["name"] for each in running.monitor.command("query-commands")})
+    assert found[1] <= found[0]
+
+
+def test_an_export_in_use_goes_only_when_it_must(folder: Path) -> None:
+    with daemon(
+        folder,
+        *("--blockdev", "qcow2,node-name=q,file.driver=file,file.filename=a.qcow2"),
+        *("--nbd-server", "addr.type=unix,addr.path=nbd.sock"),
+        *("--export", "nbd,id=e,node-name=q,name=disk,writable=on"),
+    ) as running:
+        uri = f"nbd+unix:///disk?socket={folder / 'nbd.sock'}"
+        client = subprocess.Popen(
+            ["qemu-io", "-f", "raw", uri], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        assert client.stdin is not None
+        assert client.stdout is not None
+        client.stdin.write("write -P 5 0 64k\n")
+        client.stdin.flush()
+        assert "wrote 65536/65536" in client.stdout.readline() + client.stdout.readline()
+        answer = running.monitor.send(run("block-export-del", id="e"))
+        assert answer["error"]["desc"] == "export 'e' still in use"
+        running.monitor.command("block-export-del", id="e", mode="hard")
+        assert running.monitor.wait_for("BLOCK_EXPORT_DELETED")["data"] == {"id": "e"}
+        client.communicate(timeout=30)
+        assert running.monitor.command("query-block-exports") == []
+    shown = subprocess.run(
+        ["qemu-io", "-f", "qcow2", "-c", "read -P 5 0 64k", "a.qcow2"], capture_output=True, text=True
+    )
+    assert "read 65536/65536" in shown.stdout, shown
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "foo",
+        "--nosuch",
+        "--blockdev",
+        "--blockdev driver=foo,node-name=x",
+        "--blockdev driver=file,node-name=x,filename=nosuch",
+        "--blockdev '{\"driver\":'",
+        "--blockdev file,node-name=x,filename=a.raw,foo",
+        "--blockdev file,node-name=x,filename=a.raw,foo=1",
+        "--blockdev file,node-name=x,filename=a.raw,read-only=3",
+        "--blockdev file,node-name=x,filename=a.raw,driver=raw",
+        "--blockdev x=1,x.y=2",
+        "--export nbd,id=e,node-name=x",
+        "--export nbd,id=e,node-name=x,writable=3",
+        "--export fuse,id=e,node-name=x",
+        "--export type=foo,id=e,node-name=x",
+        "--export id=e",
+        "--nbd-server addr.type=unix",
+        "--nbd-server foo",
+        "--nbd-server addr.type=inet,addr.host=localhost,addr.port=1080x",
+        "--nbd-server addr.type=unix,addr.path=x,max-connections=-1",
+        "--nbd-server addr.type=unix,addr.path=ns,tls-creds=x",
+        "--monitor nosuch",
+        "--chardev foo,id=x",
+        "--chardev socket,id=x",
+        "--chardev socket,path=x",
+        "--chardev stdio,id=m,foo=1",
+        "--chardev stdio,id=m --monitor m,mode=readline",
+        "--chardev socket,id=x,path=/nosuch/x,server=on,wait=off",
+        "--chardev socket,id=x,path=/nosuch/x",
+        "--chardev null,id=x --chardev null,id=x",
+        "--object foo,id=x",
+        "--object secret,id=x",
+        "--object iothread,id=t --object iothread,id=t",
+        '--object \'{"qom-type":"secret","id":"s","data":"x"}\' --export e',
+        "--pidfile /nosuch/x",
+        "--pidfile /nosuch/x --nbd-server addr.type=unix",
+        "--blockdev file,node-name=x,filename=a.raw --daemonize --export nbd,id=e,node-name=x",
+        "--blockdev null-co,node-name=n --export nbd,id=e,node-name=n,bitmap=b",
+        "--blockdev null-co,node-name=n --export vhost-user-blk,id=e,node-name=n,addr.type=unix",
+        "--export vhost-user-blk,id=e,node-name=n,addr.type=unix,addr.path=z,num-queues=x",
+        "--blockdev null-co,node-name=n --export vhost-user-blk,id=e,node-name=n,addr.type=fd,addr.str=77",
+        "--blockdev null-co,node-name=n --export fuse,id=e,node-name=n,mountpoint=a.raw,allow-other=maybe",
+    ],
+)
+def test_a_mistake_has_the_same_words_and_exit_code(folder: Path, command: str) -> None:
+    words = shlex.split(command)
+    results = []
+    for tool in (THEIRS, OURS):
+        ended = subprocess.run(
+            [*tool, *words], capture_output=True, text=True, timeout=60, check=False, stdin=subprocess.DEVNULL
+        )
+        results.append((ended.returncode, ended.stdout, ended.stderr))
+    assert results[1] == results[0]
+
+
+def test_help_and_version_are_said_before_anything_is_made() -> None:
+    for words, text in ((["--blockdev", "nonsense", "--help"], "--blockdev DRIVER"), (["-V"], "version 7.2.22")):
+        out = io.StringIO()
+        with contextlib.redirect_stdout(out):
+            assert main(["qemu-storage-daemon", *words]) == 0
+        assert text in out.getvalue()
+
+
+def wait_until(condition, timeout: float = 20) -> None:
+    until = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_in_the_background_it_is_ready_when_the_command_returns(folder: Path, number: signal.Signals) -> None:
+    words = [
+        "--daemonize", "--pidfile", "pid",
+        "--blockdev", "qcow2,node-name=q,file.driver=file,file.filename=a.qcow2",
+        "--nbd-server", "addr.type=unix,addr.path=nbd.sock", "--export", "nbd,id=e,node-name=q,name=x",
+    ]  # fmt: skip
+    assert subprocess.run([*OURS, *words], timeout=60, check=False).returncode == 0
+    pid = int((folder / "pid").read_text())
+    try:
+        info = subprocess.run(
+            ["qemu-img", "info", "-f", "raw", f"nbd+unix:///x?socket={folder / 'nbd.sock'}"],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
+        )
+        assert "virtual size: 4 MiB" in info.stdout
+    finally:
+        os.kill(pid, number)
+    wait_until(lambda: not Path(f"/proc/{pid}").exists())
+    assert not (folder / "pid").exists()
+    assert not (folder / "nbd.sock").exists()
+
+
+def test_a_monitor_may_be_on_standard_input(folder: Path) -> None:
+    words: Sequence[str] = [*OURS, "--chardev", "stdio,id=m", "--monitor", "m"]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        said, _ = process.communicate('{"execute":"qmp_capabilities"}{"execute":"quit"}', timeout=30)
+    assert process.returncode == 0
+    assert [json.loads(line) for line in said.splitlines()][1:] == [{"return": {}}, {"return": {}}]
