@@ -5,13 +5,13 @@ from __future__ import annotations
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from support.daemon import Daemon, daemon
+from support.daemon import OURS, THEIRS, Daemon, daemon
 from support.image import assert_clean, real_qemu_img
 
 pytestmark = [pytest.mark.requires_tool("qemu-img"), pytest.mark.requires_tool("qemu-io")]
@@ -234,3 +234,29 @@ def test_a_killed_stream_loses_nothing_and_is_finished_by_another(disk: Disk, tm
         again.monitor.wait_for("BLOCK_JOB_COMPLETED")
     assert "backing file" not in real_qemu_img("info", top)
     assert disk.reads(top) == expected
+
+
+@pytest.mark.requires_tool("qemu-storage-daemon")
+@pytest.mark.parametrize("tool", [OURS, THEIRS], ids=["ours", "theirs"])
+def test_a_pulled_backup_is_what_the_disk_was(tmp_path: Path, tool: Sequence[str]) -> None:
+    for name in ("top", "kept"):
+        real_qemu_img("create", "-q", "-f", "qcow2", tmp_path / f"{name}.qcow2", str(SIZE))
+    _write(tmp_path / "top.qcow2", "write -P 3 7M 20M")
+    words = [
+        *_node("disk", tmp_path / "top.qcow2"),
+        *_node("kept", tmp_path / "kept.qcow2"),
+        *("--blockdev", "driver=copy-before-write,node-name=copying,file=disk,target=kept"),
+        *("--blockdev", "driver=snapshot-access,node-name=past,file=copying"),
+        *("--nbd-server", f"addr.type=unix,addr.path={tmp_path / 'nbd.sock'}"),
+        *("--export", "type=nbd,id=e,node-name=copying,name=d,writable=on"),
+        *("--export", "type=nbd,id=p,node-name=past,name=past"),
+    ]
+    with daemon(tmp_path, *words, tool=tool) as running:
+        disk = Disk(tmp_path, running)
+        start = disk.content()
+        writer = Writer(disk)
+        writer.start()
+        real_qemu_img("convert", "-f", "raw", "-O", "raw", disk.uri.replace("/d?", "/past?"), tmp_path / "pulled")
+        writer.stop()
+        assert (tmp_path / "pulled").read_bytes() == start
+        assert disk.content() != start

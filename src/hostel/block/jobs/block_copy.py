@@ -14,7 +14,7 @@ from hostel.block.bitmap import DirtyBitmap
 from hostel.block.chain import block_status, held
 from hostel.block.driver import Compressing
 from hostel.block.extent import Status
-from hostel.block.jobs.copying import CHUNK, first_extent, read, write, write_zeroes
+from hostel.block.jobs.copying import CHUNK, first_extent, read, write, write_own_zeroes, write_zeroes
 from hostel.block.jobs.ranges import Ranges
 from hostel.block.node import BlockNode
 from hostel.errors import BlockError
@@ -128,7 +128,7 @@ class BlockCopy:
         whole = extent.end if extent.end >= end else extent.end - extent.end % self.unit
         if whole > start and not extent.status & Status.DATA:
             if extent.status & Status.ZERO:
-                write_zeroes(self.target, start, whole - start)
+                self._write_zeroes(start, whole - start)
             return whole
         stop = min(end, start + max(CHUNK, self.unit))
         position = start
@@ -141,9 +141,16 @@ class BlockCopy:
                 position += length
                 continue
             if extent.status & Status.ZERO:
-                write_zeroes(self.target, position, extent.length)
+                self._write_zeroes(position, extent.length)
             position = extent.end
         return stop
+
+    def _write_zeroes(self, start: int, length: int) -> None:
+        if self.target.backing is None:
+            write_zeroes(self.target, start, length)
+        else:
+            # An overlay of the source itself reads as zeroes here only until the source is written.
+            write_own_zeroes(self.target, start, length)
 
     # ---- reading the moment's content
 

@@ -6,14 +6,14 @@ import enum
 from collections.abc import Iterator, Mapping
 from typing import Final, Self
 
-from hostel.block.driver import BlockDriver, FilterDriver, OpenMode, Threading
-from hostel.block.extent import Extent, Status
+from hostel.block.driver import FilterDriver, OpenMode, Supports
+from hostel.block.extent import Extent
 from hostel.block.filters.option import settle
 from hostel.block.jobs.block_copy import BlockCopy, copy_unit
 from hostel.block.jobs.policy import SourceError
 from hostel.block.node import BlockNode
 from hostel.block.options import Kind, Option, OptionError, Options
-from hostel.errors import BlockError
+from hostel.errors import BlockError, ReadOnly, UnsupportedFeature
 
 
 class OnCbwError(enum.Enum):
@@ -99,15 +99,30 @@ class BackupFilter(CopyBeforeWriteDriver):
     implicit = True
 
 
-class SnapshotAccessDriver(BlockDriver):
-    """Shows the content that a ``copy-before-write`` filter keeps, read-only."""
+class SnapshotAccessDriver(FilterDriver):
+    """Shows the content that a ``copy-before-write`` filter keeps; what is discarded need not be kept any longer."""
 
     name = "snapshot-access"
-    threading = Threading.PARALLEL
+    primary = ""  # what lies below has another content
+    options: Final = Options()  # type: ignore[misc]
 
-    def __init__(self, block_copy: BlockCopy) -> None:
-        super().__init__()
+    def __init__(self, children: Mapping[str, BlockNode], block_copy: BlockCopy) -> None:
+        super().__init__(children)
+        self.supports = Supports.DISCARD
         self._block_copy = block_copy
+
+    @classmethod
+    def open(cls, children: Mapping[str, BlockNode], mode: OpenMode) -> Self:
+        """Show what the filter keeps that the child is.
+
+        Raises:
+            UnsupportedFeature: the child is another driver's.
+        """
+        settle(cls.name, cls.options, mode.options)
+        below = children["file"].driver
+        if not isinstance(below, CopyBeforeWriteDriver):
+            raise UnsupportedFeature(f"snapshot-access needs a copy-before-write node, not {below.name}")
+        return cls(children, below.block_copy)
 
     @property
     def length(self) -> int:
@@ -121,9 +136,23 @@ class SnapshotAccessDriver(BlockDriver):
     def extents(self, offset: int, length: int) -> Iterator[Extent]:
         """What is known of what the source had."""
         for start, size, status in self._block_copy.extents(offset, length):
-            yield Extent(start, size, status if status & (Status.DATA | Status.ZERO) else status | Status.DATA)
+            yield Extent(start, size, status)
 
+    def pwrite(self, offset: int, data: memoryview) -> None:
+        """Refuse: the past does not change.
 
-def snapshot_node(block_copy: BlockCopy, filename: str) -> BlockNode:
-    """A node that shows the content of the moment at which a filter was put in."""
-    return BlockNode(SnapshotAccessDriver(block_copy), filename, read_only=True)
+        Raises:
+            ReadOnly: always.
+        """
+        raise ReadOnly("Block node is read-only")
+
+    def discard(self, offset: int, length: int) -> None:
+        """Keep a range no longer."""
+        self._block_copy.forget(offset, length)
+
+    def flush(self) -> None:
+        """Nothing is written."""
+
+    def zeroes_fast(self, *, unmap: bool) -> bool:
+        """Nothing is zeroed."""
+        return False
