@@ -99,9 +99,13 @@ FILTERS: Final[dict[str, FilterRow]] = {
     "blklogwrites": FilterRow("hostel.block.filters.blklogwrites:BlklogwritesDriver", ("file", "log")),
     "blkverify": FilterRow("hostel.block.filters.blkverify:BlkverifyDriver", ("test", "raw"), ("test",), "blkverify"),
     "compress": FilterRow("hostel.block.filters.compress:CompressDriver"),
+    "copy-before-write": FilterRow(
+        "hostel.block.jobs.copy_before_write:CopyBeforeWriteDriver", ("file", "target"), ("file", "target")
+    ),
     "copy-on-read": FilterRow("hostel.block.filters.copy_on_read:CopyOnReadDriver"),
     "preallocate": FilterRow("hostel.block.filters.preallocate:PreallocateDriver"),
     "quorum": FilterRow("hostel.block.filters.quorum:QuorumDriver", ("children",), ("children",), lists=True),
+    "snapshot-access": FilterRow("hostel.block.jobs.copy_before_write:SnapshotAccessDriver"),
     "throttle": FilterRow("hostel.block.filters.throttle:ThrottleDriver"),
 }
 
