@@ -225,7 +225,7 @@ class ExportedFile:
         if wanted.whence not in (os.SEEK_DATA, os.SEEK_HOLE):
             raise Failed(errno.EINVAL)
         offset, length = wanted.offset, self._node.length
-        if offset >= length:
+        if offset > length or (offset == length and wanted.whence == os.SEEK_DATA):
             raise Failed(errno.ENXIO)
         with self._node.lock():
             for extent in block_status(self._node, offset, length - offset):
