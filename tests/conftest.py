@@ -31,7 +31,9 @@ PACKAGES = {
     "in.tftpd": "tftpd-hpa",
     "ganesha.nfsd": "nfs-ganesha nfs-ganesha-vfs",
     "nfs-ls": "libnfs-utils",
+    "tgtd": "tgt",
     "block-curl.so": "qemu-block-extra",
+    "block-iscsi.so": "qemu-block-extra",
     "block-nfs.so": "qemu-block-extra",
 }
 BENCH = Path(__file__).parent / "bench"

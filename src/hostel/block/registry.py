@@ -27,6 +27,7 @@ FORMATS: Final[dict[str, FormatRow]] = {
     "qed": FormatRow("hostel.block.formats.qed.driver:QedDriver", ((0, b"QED\0"),)),
     "luks": FormatRow("hostel.block.formats.luks:LuksDriver", ((0, b"LUKS\xba\xbe"),)),
     "vdi": FormatRow("hostel.block.formats.vdi:VdiDriver", ((64, b"\x7f\x10\xda\xbe"),)),
+    "vpc": FormatRow("hostel.block.formats.vpc.driver:VpcDriver", ((0, b"conectix"),)),
     "bochs": FormatRow("hostel.block.formats.bochs:BochsDriver", ((0, b"Bochs Virtual HD Image\0"),)),
     "cloop": FormatRow("hostel.block.formats.cloop:CloopDriver", ((0, b"#!/bin/sh\n#V2.0 Format\nmodprobe cloop"),)),
     "vmdk": FormatRow(
@@ -65,6 +66,7 @@ PROTOCOLS: Final[dict[str, ProtocolRow]] = {
     "ftps": ProtocolRow("hostel.block.protocols.curl.driver:FtpsDriver", ("ftps",)),
     "http": ProtocolRow("hostel.block.protocols.curl.driver:HttpDriver", ("http",)),
     "https": ProtocolRow("hostel.block.protocols.curl.driver:HttpsDriver", ("https",)),
+    "iscsi": ProtocolRow("hostel.block.protocols.iscsi.driver:IscsiDriver", ("iscsi",)),
     "nbd": ProtocolRow(
         "hostel.block.protocols.nbd.driver:NbdDriver",
         ("nbd", "nbd+tcp", "nbd+unix", "nbds", "nbds+tcp", "nbds+unix"),
@@ -112,7 +114,6 @@ FILTERS: Final[dict[str, FilterRow]] = {
 # Formats and protocols of QEMU that we know by name only, so that a refusal can say so.
 KNOWN_FORMATS: Final[dict[str, tuple[tuple[int, bytes], ...]]] = {
     "vhdx": ((0, b"vhdxfile"),),
-    "vpc": ((0, b"conectix"),),
     "parallels": ((0, b"WithoutFreeSpace"), (0, b"WithouFreSpacExt")),
     "qcow": ((0, b"QFI\xfb\0\0\0\1"),),
     "dmg": (),

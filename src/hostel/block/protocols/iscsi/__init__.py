@@ -1,0 +1,1 @@
+"""Logical units of iSCSI targets, reached in user space by libiscsi."""
