@@ -217,6 +217,10 @@ class Job(abc.ABC):
         except OSError as error:
             self._done(error.errno or errno.EIO, error)
             return None
+        except Exception as error:
+            # A mistake of ours must not leave the nodes with a job that nobody advances.
+            self._done(errno.EIO, JobFailed(f"internal error: {type(error).__name__}: {error}"))
+            return None
         finally:
             self._busy = False
         if pause is None:
@@ -305,6 +309,7 @@ class Job(abc.ABC):
             self._nudge()
             return
         with self._transaction.lock:
+            self._require(JobVerb.CANCEL)  # it may have come to its end meanwhile
             if not self.is_done:
                 self.abandon()
                 if self.status is JobStatus.CREATED:

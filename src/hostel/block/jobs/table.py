@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import re
 import threading
@@ -69,7 +70,7 @@ class JobTable(Mapping[str, Job]):
         """
         until = time.monotonic() + _END_TIMEOUT
         for job in self._present().values():
-            if not job.is_over:
+            with contextlib.suppress(BlockError):  # it has come to its end, or is about to
                 job.cancel(force=True)
         for job in self._present().values():
             if not job.join(max(0.0, until - time.monotonic())):
