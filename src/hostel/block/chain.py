@@ -22,6 +22,7 @@ class ChainExtent(NamedTuple):
         layer: the node that decides, or the lowest node that was asked.
         depth: how many layers above ``layer`` were asked first.
         host_offset: where the range starts in ``layer``'s child ``file``; None where it has no such place.
+        file: the node that ``host_offset`` is of, where the layer's data lies in several.
     """
 
     offset: int
@@ -30,6 +31,14 @@ class ChainExtent(NamedTuple):
     layer: BlockNode
     depth: int
     host_offset: int | None = None
+    file: BlockNode | None = None
+
+    @property
+    def direct(self) -> BlockNode | None:
+        """What ``host_offset`` is of, where reading it is as good as reading ``layer``; None where it is not."""
+        if self.file is None or isinstance(self.layer.driver, FilterDriver):
+            return self.layer.direct
+        return None if isinstance(self.file.driver, FilterDriver) else self.file
 
     @property
     def end(self) -> int:
@@ -67,9 +76,9 @@ def block_status(
 def _walk(node: BlockNode, offset: int, length: int, base: BlockNode | None, depth: int) -> Iterator[ChainExtent]:
     below = node.backing
     for extent in node.extents(offset, length):
-        start, size, status, host_offset = extent
+        start, size, status, host_offset, file = extent
         if status & Status.ALLOCATED:
-            yield ChainExtent(start, size, status, node, depth, host_offset)
+            yield ChainExtent(start, size, status, node, depth, host_offset, file)
         elif below is None:
             yield ChainExtent(start, size, Status.ZERO, node, depth)
         else:

@@ -101,12 +101,16 @@ class Reference(NamedTuple):
     Attributes:
         child: the name of the edge, as QEMU calls it: ``backing``, ``data-file``.
         filename: as recorded; relative names are relative to the image that holds them.
-        format: as recorded; None where the metadata does not say.
+        format: as recorded; None where the metadata does not say. ``file`` for bytes without a format.
+        essential: a part of the image itself, which nothing can be said of without; always beside the image.
+        unique_id: what the other one must call itself (:attr:`BlockDriver.unique_id`); empty where nothing is recorded.
     """
 
     child: str
     filename: str
     format: str | None
+    essential: bool = False
+    unique_id: str = ""
 
 
 class FormatInfo(NamedTuple):
@@ -178,6 +182,13 @@ class BlockDriver(abc.ABC):
     def references(self) -> Sequence[Reference]:
         """The other images that this one names; the graph decides whether to open them."""
         return ()
+
+    def assembled(self) -> None:
+        """What :meth:`references` names is open, as far as it will be; called once, before the image is used.
+
+        Raises:
+            BlockError: the image cannot be opened after all.
+        """
 
     def info(self) -> FormatInfo:
         """What ``info`` prints."""

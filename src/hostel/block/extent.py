@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from hostel.block.node import BlockNode
 
 
 class Status(enum.IntFlag):
@@ -29,12 +32,14 @@ class Extent(NamedTuple):
         status: what is known.
         host_offset: where the range starts in the child ``file`` (or, from the protocol driver, in the host's file);
             None where it has no such place. Within an extent guest and host offsets advance together.
+        file: the node that ``host_offset`` is of, where the data lies in several; None for the only one.
     """
 
     offset: int
     length: int
     status: Status
     host_offset: int | None = None
+    file: BlockNode | None = None
 
     @property
     def end(self) -> int:
@@ -50,10 +55,10 @@ def merge(extents: Iterable[Extent]) -> Iterator[Extent]:
             continues = (
                 extent.host_offset is None
                 if last.host_offset is None
-                else extent.host_offset == last.host_offset + last.length
+                else extent.host_offset == last.host_offset + last.length and extent.file is last.file
             )
             if continues:
-                last = Extent(last.offset, last.length + extent.length, last.status, last.host_offset)
+                last = Extent(last.offset, last.length + extent.length, last.status, last.host_offset, last.file)
                 continue
         if last is not None:
             yield last

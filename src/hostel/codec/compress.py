@@ -16,15 +16,16 @@ from hostel.errors import CorruptImage, UnsupportedFeature
 
 Compressor = Callable[[bytes | bytearray | memoryview], bytes]
 QCOW2_WINDOW_BITS = 12
+ZLIB_WINDOW_BITS = 15
 
 _thread = threading.local()
 
 
 def deflate_compressor(window_bits: int = QCOW2_WINDOW_BITS, level: int | None = None) -> Compressor:
-    """Return a function that deflates one buffer, raw; it may be called from several threads at once.
+    """Return a function that deflates one buffer, raw where not said otherwise; threads may share it.
 
     Args:
-        window_bits: a base-2 logarithm: how far back matches may reach.
+        window_bits: a base-2 logarithm: how far back matches may reach; negative for a zlib stream.
         level: the codec's own level (isal: 0 to 3, zlib: 1 to 9); None picks the codec's usual one.
     """
     try:
@@ -47,6 +48,11 @@ def _zlib_compressor(window_bits: int, level: int) -> Compressor:
         return stream.compress(data) + stream.flush()
 
     return compress
+
+
+def zlib_compressor(level: int | None = None) -> Compressor:
+    """Return a function that deflates one buffer into a zlib stream, with header and checksum; see above."""
+    return deflate_compressor(-ZLIB_WINDOW_BITS, level)
 
 
 def inflate(data: bytes | memoryview, length: int, window_bits: int = QCOW2_WINDOW_BITS) -> bytes:
@@ -72,6 +78,25 @@ def _inflater() -> tuple[Any, Any]:
     except ImportError:
         return zlib.decompressobj, zlib.error
     return isal_zlib.decompressobj, isal_zlib.error
+
+
+def unzlib(data: bytes | memoryview, limit: int) -> bytes:
+    """Inflate a zlib stream of at most ``limit`` bytes; bytes after the stream's end are ignored.
+
+    Raises:
+        CorruptImage: the stream is broken, cut off or longer. Memory is bounded by ``limit`` whatever it says.
+    """
+    inflater, failure = _inflater()
+    stream = inflater(ZLIB_WINDOW_BITS)
+    try:
+        result: bytes = stream.decompress(data, limit + 1)
+    except failure as error:
+        raise CorruptImage(f"it cannot be inflated: {error}") from None
+    if len(result) > limit:
+        raise CorruptImage(f"it holds more than {limit} bytes")
+    if not stream.eof:
+        raise CorruptImage("it is cut off")
+    return result
 
 
 def zstd_compressor(level: int | None = None) -> Compressor:

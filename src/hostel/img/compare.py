@@ -208,7 +208,7 @@ def _side(extent: ChainExtent, offset: int) -> tuple[BlockNode | None, int]:
     """What to read from ``offset`` of an extent on."""
     if extent.status & Status.ZERO:
         return None, 0
-    direct = extent.layer.direct
+    direct = extent.direct
     if extent.host_offset is not None and direct is not None:
         return direct, extent.host_offset + offset - extent.offset
     return extent.layer, offset

@@ -13,7 +13,7 @@ from typing import Final
 from hostel.block import filename as names
 from hostel.block import probe
 from hostel.block.content import look as look_at_content
-from hostel.block.driver import BlockDriver, FormatDriver, OpenMode
+from hostel.block.driver import BlockDriver, FormatDriver, OpenMode, Reference
 from hostel.block.node import BlockNode
 from hostel.block.permission import Permission
 from hostel.block.protocols.file import FileDriver, open_file
@@ -24,6 +24,7 @@ from hostel.img import foreign
 from hostel.img.foreign import Claim
 from hostel.img.inspect_luks import look_at_encryption
 from hostel.img.inspect_qcow2 import look_at_header, look_at_tables
+from hostel.img.inspect_vmdk import look_at_descriptor
 from hostel.img.inspection import Inspection, Level, Look
 from hostel.units import SECTOR, KiB
 
@@ -164,6 +165,8 @@ def _look_with_driver(look: Look, driver_class: type[FormatDriver]) -> None:
     look.virtual_size = foreign.recorded_length(driver_class.name, look.read)
     if is_qcow2 and not look_at_header(look):
         return
+    if driver_class.name == "vmdk":
+        look_at_descriptor(look)
     try:
         driver = driver_class.open(look.file, _UNTRUSTED)
     except BlockError as error:
@@ -171,7 +174,7 @@ def _look_with_driver(look: Look, driver_class: type[FormatDriver]) -> None:
         return
     try:
         look.virtual_size = driver.length
-        look.name(Claim(each.child, each.filename, each.format) for each in driver.references())
+        look.name(_claim(each) for each in driver.references())
         if is_qcow2 and look.encrypted:
             look_at_encryption(look, driver.info())
         is_small = look_at_tables(look) if is_qcow2 else _look_at_info(look, driver)
@@ -181,6 +184,12 @@ def _look_with_driver(look: Look, driver_class: type[FormatDriver]) -> None:
         _refused(look, error)
     finally:
         driver.close()
+
+
+def _claim(reference: Reference) -> Claim:
+    if reference.essential:
+        return Claim("extent", reference.filename)
+    return Claim(reference.child, reference.filename, reference.format)
 
 
 def _look_at_info(look: Look, driver: BlockDriver) -> bool:

@@ -102,13 +102,13 @@ def map(node: BlockNode, start: int, end: int, *, compressed: bool = False) -> I
 
 def _entries(extents: Iterator[ChainExtent], layers: Mapping[int, _Layer], told: int) -> Iterator[MapEntry]:
     """What a chain's extents are on a map; ``told`` is the flag of compressed ones, or 0."""
-    for offset, length, status, node, depth, host in extents:
+    for offset, length, status, node, depth, host, file in extents:
         layer = layers[id(node)]
         present, zero, data = _FLAGS[status & 7]
         if present and offset >= layer.length:
             # Beyond the end of a shorter backing image: on a map the layer above leaves it out.
             present, depth = False, depth - 1
-        filename = None if host is None else layer.filename
+        filename = None if host is None else layer.filename if file is None else file.filename
         if data and host is not None and layer.end is not None and host < layer.end < host + length:
             # A raw image's file ends in the middle of a sector.
             inside = layer.end - host

@@ -142,12 +142,12 @@ def _salvaged(source: BlockNode, base: BlockNode | None, warn: Warn) -> Iterator
 
 
 def _segment(extent: ChainExtent, start: int, source: BlockNode) -> Segment:
-    offset, length, status, layer, _, host_offset = extent
+    offset, length, status, layer, _, host_offset, _ = extent
     if status & Status.ZERO:
         return Segment(start + offset, length, Kind.ZERO)
     if not status & Status.DATA:
         return Segment(start + offset, length, Kind.BACKING, source, offset)
-    direct = layer.direct
+    direct = extent.direct
     if host_offset is not None and direct is not None:
         # Straight from the file below: no table is looked up twice, and no lock of the format driver is held.
         return Segment(start + offset, length, Kind.DATA, direct, host_offset)

@@ -30,13 +30,16 @@ def new_target(plan: create.Plan, refusal: str, *, cache: Cache) -> Iterator[Blo
     """
     is_new = not os.path.lexists(plan.filename)
     with reported(refusal):
-        create.create(plan, cache=cache)
+        parts = create.create(plan, cache=cache)
     try:
         with reported(f"Could not open '{plan.filename}': "):
             node = graph.open(plan.filename, plan.format, read_only=False, cache=cache, options=plan.secrets())
         with closing(node):
             yield node
     except BaseException:
+        for name in parts:
+            with contextlib.suppress(OSError):
+                os.unlink(name)
         with contextlib.suppress(OSError):
             if is_new:
                 os.unlink(plan.filename)

@@ -244,9 +244,10 @@ def test_metadata_that_cannot_be_written_at_the_end_fails_the_copy(
 def _created_then(monkeypatch: pytest.MonkeyPatch, pwrite: object) -> object:
     create = convert.create.create
 
-    def create_and_break(*args: object, **keywords: object) -> None:
-        create(*args, **keywords)  # type: ignore[arg-type]
+    def create_and_break(*args: object, **keywords: object) -> list[str]:
+        parts = create(*args, **keywords)  # type: ignore[arg-type]
         monkeypatch.setattr(FileDriver, "pwrite", pwrite)
+        return parts
 
     return create_and_break
 
@@ -291,7 +292,7 @@ def test_image_is_not_copied_into_what_it_stands_on(tmp_path: Path) -> None:
         ({"backing": "b"}, "Use of backing file requires explicit backing format"),
         ({"format": "raw", "backing": "b"}, "Backing file not supported for file format 'raw'"),
         ({"options": "nonsense=1"}, "Invalid parameter 'nonsense'"),
-        ({"format": "vmdk"}, "Unknown file format 'vmdk'"),
+        ({"format": "nonsense"}, "Unknown file format 'nonsense'"),
     ],
 )
 def test_target_that_makes_no_sense_is_refused_before_it_is_made(

@@ -18,7 +18,7 @@ from hostel.img.foreign import Claim
 from hostel.img.inspect import EXPECTED, inspect
 from hostel.img.inspection import Inspection, Level
 from hostel.img.snapshot import create as create_snapshot
-from support import hostile, images, qcow2, qcow2_hostile
+from support import hostile, images, qcow2, qcow2_hostile, vmdk
 from support.bounded import MIB, bounded
 from support.format_subjects import SUBJECTS
 
@@ -236,6 +236,22 @@ def test_the_descriptor_that_only_a_vmdks_footer_points_to_is_scanned(tmp_path: 
     found = look(tmp_path, data + footer + bytes(SECTOR), "vmdk")
     assert found.names == (Claim("extent", "/etc/passwd"), Claim("extent", "/etc/shadow"))
     assert found.virtual_size == 2 * MIB
+
+
+def test_a_vmdks_own_extent_is_no_other_file(tmp_path: Path) -> None:
+    data = vmdk.create(MIB, name="image")
+    assert codes(look(tmp_path, data, "vmdk")) == codes(look(tmp_path, data, "vmdk"), Level.WARNING) == []
+    found = look(tmp_path, vmdk.create(MIB, name="other.vmdk"), "vmdk")
+    assert (found.names, codes(found), codes(found, Level.WARNING)) == ((), [], ["renamed-extent"])
+    found = look(tmp_path, vmdk.create(MIB, name="image").replace(b'"image"', b'"/x/y"'), "vmdk")
+    assert (found.names, codes(found)) == ((Claim("extent", "/x/y"),), ["extent"])
+
+
+@pytest.mark.parametrize("data", [b"\n" * MIB, b"RW\n" * (MIB // 3), b" " * MIB, b"RW 1 " + b"\n" * MIB])
+def test_blanks_in_a_vmdk_descriptor_take_no_time(tmp_path: Path, data: bytes) -> None:
+    started = time.monotonic()
+    assert look(tmp_path, b"version=1\n" + data).format == "vmdk"
+    assert time.monotonic() - started < 5
 
 
 def test_names_of_a_vmdk_are_bounded(tmp_path: Path) -> None:

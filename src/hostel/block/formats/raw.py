@@ -134,7 +134,7 @@ class RawDriver(FormatDriver):
     def extents(self, offset: int, length: int) -> Iterator[Extent]:
         """The child's extents, moved."""
         for extent in self._file.extents(self._offset + offset, length):
-            yield extent._replace(offset=extent.offset - self._offset, host_offset=extent.offset)
+            yield extent._replace(offset=extent.offset - self._offset, host_offset=extent.offset, file=None)
 
     def info(self) -> FormatInfo:
         """What the child says."""

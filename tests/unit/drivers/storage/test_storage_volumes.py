@@ -142,9 +142,9 @@ def test_permissions_are_the_documents(driver: Storage, started: PoolRef, place:
             "unsupported configuration: unknown volume format type foo",
         ),
         (
-            xml("x", format="vmdk"),
+            xml("x", format="iso"),
             ErrorCode.CONFIG_UNSUPPORTED,
-            "unsupported configuration: volume 'x': creating vmdk volumes is not supported yet",
+            "unsupported configuration: volume 'x': creating iso volumes is not supported yet",
         ),
         (
             xml("x", format="vmdk", target="<compat>1.1</compat>"),

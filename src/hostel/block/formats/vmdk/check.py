@@ -1,0 +1,106 @@
+"""Checking a disk's tables: each grain lies in its file, after the metadata, and belongs to one place of the disk only.
+
+QEMU looks at what lies beyond a file's end only, and stops at the first; here all of it is counted. Nothing is
+repaired: what a wrong entry should have been, nobody knows.
+"""
+
+from __future__ import annotations
+
+from array import array
+from typing import Final
+
+from hostel.block.driver import CheckResult, Report
+from hostel.block.formats.vmdk.extent import FlatExtent, Kind
+from hostel.block.formats.vmdk.image import VmdkImage
+from hostel.block.formats.vmdk.mapped import MappedExtent
+from hostel.block.formats.vmdk.sparse import SparseExtent
+from hostel.errors import BlockError
+from hostel.units import SECTOR
+
+_PAGE: Final = 4096  # bytes
+_MAX_LINES: Final = 1000  # of one check: a broken disk may have millions of wrong entries
+
+
+class _Check:
+    def __init__(self, report: Report) -> None:
+        self.result = CheckResult()
+        self._report = report
+
+    def error(self, text: str) -> None:
+        """Something is wrong."""
+        self.result.corruptions += 1
+        if self.result.corruptions <= _MAX_LINES:
+            self._report(f"ERROR: {text}")
+        elif self.result.corruptions == _MAX_LINES + 1:
+            self._report("ERROR: and more, which are only counted")
+
+
+def check_image(image: VmdkImage, report: Report) -> CheckResult:
+    """Check all extents; each finding is a line to ``report``."""
+    check = _Check(report)
+    for extent in image.extents:
+        if isinstance(extent, FlatExtent):
+            if extent.offset >= extent.file.length:
+                check.error(f"cluster offset for sector {extent.start // SECTOR} points after EOF")
+        else:
+            assert isinstance(extent, MappedExtent)
+            _check_mapped(check, extent)
+    return check.result
+
+
+def _check_mapped(check: _Check, extent: MappedExtent) -> None:
+    seen = _Seen(extent)
+    first = extent.data_start if isinstance(extent, SparseExtent) else 0
+    for index in range(-(-extent.length // extent.reach)):
+        start = index * extent.reach
+        sector = (extent.start + start) // SECTOR
+        try:
+            table = extent.tables[index]
+            if table is not None and isinstance(extent, SparseExtent) and not extent.has_footer:
+                extent.require_tables(index)
+        except BlockError as error:
+            check.error(f"could not get cluster_offset for sector {sector}: {error}")
+            continue
+        if table is not None:
+            _check_table(check, extent, table, start, first, seen)
+
+
+def _check_table(check: _Check, extent: MappedExtent, table: array[int], start: int, first: int, seen: _Seen) -> None:
+    for at, entry in enumerate(table):
+        offset = start + at * extent.grain_size
+        if not entry or offset >= extent.length:
+            continue
+        sector = (extent.start + offset) // SECTOR
+        try:
+            kind, host = extent.decode(entry)
+        except BlockError as error:
+            check.error(f"could not get cluster_offset for sector {sector}: {error}")
+            continue
+        if kind is Kind.ZERO:
+            continue
+        if host >= extent.file_end:
+            check.error(f"cluster offset for sector {sector} points after EOF")
+        elif host < first:
+            check.error(f"cluster offset for sector {sector} points into the metadata")
+        elif seen.add(host):
+            check.error(f"cluster offset for sector {sector} is that of another sector too")
+
+
+class _Seen:
+    """Which grains of a file have been seen: a bit for each, in pages that are there once they are wanted."""
+
+    def __init__(self, extent: MappedExtent) -> None:
+        # Of compressed grains at most one begins in a sector; others, which need not be aligned, have a grain's length.
+        self._unit = SECTOR if extent.compressed else extent.grain_size
+        self._pages: dict[int, bytearray] = {}
+
+    def add(self, host: int) -> bool:
+        """Note a grain; whether it had been noted."""
+        number, bit = divmod(host // self._unit, _PAGE * 8)
+        page = self._pages.get(number)
+        if page is None:
+            page = self._pages[number] = bytearray(_PAGE)
+        at, mask = bit >> 3, 1 << (bit & 7)
+        was = bool(page[at] & mask)
+        page[at] |= mask
+        return was

@@ -1,0 +1,172 @@
+"""Grain directories and grain tables: read when they are needed, kept within bounds, changes held back."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable, Iterator
+from typing import Final
+
+from hostel.block.node import BlockNode
+from hostel.codec.table import pack_table, unpack_table, zero_table
+from hostel.errors import CorruptImage, InvalidImage
+from hostel.units import KiB, MiB
+
+_CACHE: Final = 8 * MiB  # bytes of tables that are kept, as they are on disk
+_CHUNK: Final = 64 * KiB  # bytes of a directory, or of tables that follow one another, read at once
+MAX_DIRTY: Final = 2 * MiB  # bytes of changed tables, from which on they are written
+
+
+class Directory:
+    """A grain directory: where each grain table is.
+
+    Args:
+        file: what it lies in.
+        offset: where, bytes.
+        entries: how many it has.
+        typecode: of one entry, as in :mod:`array`.
+    """
+
+    def __init__(self, file: BlockNode, offset: int, entries: int, typecode: str) -> None:
+        self._file = file
+        self._width = array(typecode).itemsize
+        self._typecode = typecode
+        self._chunks: dict[int, array[int]] = {}
+        self.offset = offset
+        self.entries = entries
+
+    @property
+    def end(self) -> int:
+        """The first byte after it."""
+        return self.offset + self.entries * self._width
+
+    def __getitem__(self, index: int) -> int:
+        per_chunk = _CHUNK // self._width
+        number, within = divmod(index, per_chunk)
+        chunk = self._chunks.get(number)
+        if chunk is None:
+            count = min(per_chunk, self.entries - number * per_chunk)
+            data = self._file.read(self.offset + number * _CHUNK, count * self._width)
+            chunk = unpack_table(data, self._typecode, "little")
+            if len(self._chunks) * _CHUNK >= _CACHE:
+                del self._chunks[next(iter(self._chunks))]
+            self._chunks[number] = chunk
+        return chunk[within]
+
+
+class GrainTables:
+    """The grain tables of an extent, and which of them have changed.
+
+    A table of zeroes is None: an empty disk of terabytes has no other.
+
+    Args:
+        file: what they lie in.
+        directory: says where.
+        entries: how many each table has.
+        typecode: of one entry, as in :mod:`array`.
+        place: turns a directory's entry into an offset in bytes; 0 where there is no table.
+    """
+
+    def __init__(
+        self, file: BlockNode, directory: Directory, entries: int, typecode: str, place: Callable[[int], int]
+    ) -> None:
+        self._file = file
+        self._directory = directory
+        self._typecode = typecode
+        self._place = place
+        self._tables: dict[int, array[int] | None] = {}
+        self._dirty: dict[int, None] = {}
+        self.entries = entries
+        self.size = entries * array(typecode).itemsize
+
+    def __getitem__(self, index: int) -> array[int] | None:
+        """A table, not to be changed.
+
+        Raises:
+            CorruptImage: the directory's entry cannot be right.
+        """
+        try:
+            return self._tables[index]
+        except KeyError:
+            self._load(index)
+            return self._tables[index]
+
+    def writable(self, index: int) -> array[int]:
+        """A table that is about to be changed."""
+        table = self[index]
+        if table is None:
+            table = zero_table(self.entries, self._typecode)
+            self._tables[index] = table
+        self._dirty[index] = None
+        return table
+
+    def place(self, index: int) -> int:
+        """Where a table is, bytes; 0 where there is none.
+
+        Raises:
+            CorruptImage: the directory's entry cannot be right.
+        """
+        offset = self._place(self._directory[index])
+        if offset and offset + self.size > self._file.length:
+            raise CorruptImage(
+                f"The grain table {index} of '{self._file.filename}' at offset {offset} lies beyond the file's end"
+            )
+        return offset
+
+    @property
+    def dirty_length(self) -> int:
+        """Bytes of tables that were changed and are not written."""
+        return len(self._dirty) * self.size
+
+    def dirty(self) -> Iterator[tuple[int, bytes]]:
+        """The changed tables, by their index."""
+        for index in sorted(self._dirty):
+            table = self._tables[index]
+            assert table is not None
+            yield index, pack_table(table, "little")
+
+    def written(self) -> None:
+        """All changed tables are on the disk."""
+        self._dirty.clear()
+
+    def _load(self, index: int) -> None:
+        """Read a table, and with it those that follow it on the disk as they do in the directory."""
+        self._make_room()
+        first = self.place(index)
+        if not first:
+            self._tables[index] = None
+            return
+        count = 1
+        while (
+            (count + 1) * self.size <= _CHUNK
+            and index + count < self._directory.entries
+            and index + count not in self._tables
+            and self._place(self._directory[index + count]) == first + count * self.size
+            and first + (count + 1) * self.size <= self._file.length
+        ):
+            count += 1
+        self._file.debug_event("l2_load")
+        data = memoryview(self._file.read(first, count * self.size))
+        nothing = bytes(self.size)
+        for number in range(count):
+            part = data[number * self.size : (number + 1) * self.size]
+            self._tables[index + number] = None if part == nothing else unpack_table(part, self._typecode, "little")
+
+    def _make_room(self) -> None:
+        if len(self._tables) * self.size < _CACHE:
+            return
+        for index in list(self._tables)[: len(self._tables) // 2]:
+            if index not in self._dirty:
+                del self._tables[index]
+
+
+def check_directory(file: BlockNode, directory: Directory, what: str) -> None:
+    """Refuse a directory that does not lie in its file.
+
+    Raises:
+        InvalidImage: it ends beyond the file's end; QEMU reads zeroes there, and takes the disk for an empty one.
+    """
+    if directory.end > file.length:
+        raise InvalidImage(
+            f"Could not read {what} table from extent '{file.filename}': Invalid argument",
+            hint=f"It ends at offset {directory.end}, and the file at {file.length}.",
+        )
