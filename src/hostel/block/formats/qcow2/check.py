@@ -108,7 +108,7 @@ class Check:
         step = self.geometry.cluster_size
         entries = self.geometry.l2_entries
         self._ramp = sum_of_ramp(entries, step)
-        self._ones = int.from_bytes(bytes((0, 0, 0, 0, 0, 0, 0, 1)) * entries, "big")
+        self._runs: dict[int, int] = {}  # the first entry of each L2 table that maps neighbours, by the table's place
         self.l1: array[int] = array("Q")
 
     def run(self) -> CheckResult:
@@ -257,13 +257,14 @@ class Check:
         if offset >= self.file_length:
             return
         raw = self.file.read(offset, geometry.cluster_size)
-        if raw.count(0) == len(raw):
-            return
         first = int.from_bytes(raw[:8], "big")
+        if not first and raw.count(0) == len(raw):
+            return
         if not geometry.extended and not self.external and self._is_run(raw, first):
             self.result.allocated_clusters += active * geometry.l2_entries
             start = (first & layout.OFFSET_MASK) >> geometry.cluster_bits
             self.counts.add(start, geometry.l2_entries, active + inactive)
+            self._runs[offset] = first
             return
         table = L2Table.unpack(offset, raw, geometry)
         if table.bitmaps is not None:
@@ -274,13 +275,14 @@ class Check:
             self._count_entries(table, active, active + inactive)
 
     def _is_run(self, raw: bytearray, first: int) -> bool:
-        """Whether a table maps neighbours, in order, all within the file: one comparison of two big integers."""
+        """Whether a table maps neighbours, in order, all within the file: less a ramp, all its entries are the same."""
         start = first & layout.OFFSET_MASK
         if first & ~(layout.OFFSET_MASK | layout.COPIED) or not start or self.geometry.in_cluster(start):
             return False
         if start + self.geometry.l2_reach > self.file_length:
             return False
-        return int.from_bytes(raw, "big") == self._ramp + first * self._ones
+        level = int.from_bytes(raw, "big") - self._ramp
+        return level >= 0 and level.to_bytes(len(raw), "big") == raw[:8] * self.geometry.l2_entries
 
     def _check_bitmaps(self, table: L2Table, weight: int) -> None:
         """Subclusters that are two things at once."""
@@ -494,8 +496,14 @@ class Check:
                     self.result.corruptions_fixed += 1
                 else:
                     self.result.corruptions += 1
-            if offset < self.file_length:
+            if offset < self.file_length and not self._is_own_run(offset):
                 self._check_copied_l2(offset, self.file.read(offset, geometry.cluster_size), fix)
+
+    def _is_own_run(self, table_offset: int) -> bool:
+        """Whether a table maps neighbours that nobody else has, as its flags say; it was looked at before."""
+        first = self._runs.get(table_offset, 0)
+        start = (first & layout.OFFSET_MASK) >> self.geometry.cluster_bits
+        return bool(first & layout.COPIED) and self._all_one(start, self.geometry.l2_entries)
 
     def refcount_at(self, offset: int) -> int | None:
         """The refcount of the cluster at a host offset; None where it cannot be read."""
@@ -520,11 +528,6 @@ class Check:
         geometry = self.geometry
         if raw.count(0) == len(raw):
             return
-        first = int.from_bytes(raw[:8], "big")
-        if first & layout.COPIED and not geometry.extended and self._is_run(raw, first):
-            start = (first & layout.OFFSET_MASK) >> geometry.cluster_bits
-            if self._all_one(start, geometry.l2_entries):
-                return
         changed = 0
         for index, entry in enumerate(L2Table.unpack(table_offset, raw, geometry).entries):
             if not cluster_is_mapped(entry):

@@ -14,6 +14,7 @@ from hostel.block.node import BlockNode
 from hostel.codec.table import pack_table, unpack_table
 
 WIDE: Final = 255
+_ALL: Final = bytes(range(256))
 _INCREMENT: Final = bytes(min(value + 1, WIDE) for value in range(256))
 _CACHE_LIMIT: Final = 48 << 20  # bytes of pages kept of the image's own refcounts
 
@@ -51,7 +52,7 @@ class ReferenceCounts:
 
     def _add_run(self, page: bytearray, index: int, slot: int, length: int, weight: int) -> None:
         part = page[slot : slot + length]
-        if max(part) + weight < WIDE:
+        if not has_above(part, WIDE - weight - 1):
             if weight == 1:
                 page[slot : slot + length] = part.translate(_INCREMENT)
             else:
@@ -68,7 +69,7 @@ class ReferenceCounts:
         """Clusters referenced more than ``limit`` times, with their counts."""
         for index in sorted(self.pages):
             page = self.pages[index]
-            if max(page) <= limit:
+            if not has_above(page, limit):
                 continue
             for slot, value in enumerate(page):
                 if value > limit or value == WIDE:
@@ -112,6 +113,11 @@ class ReferenceCounts:
         first = index * self.page_size
         values = [value if value != WIDE else self._wide[first + slot] for slot, value in enumerate(page)]
         return pack_refcounts([min(value, geometry.refcount_max) for value in values], geometry.refcount_bits)
+
+
+def has_above(counts: bytes | bytearray, limit: int) -> bool:
+    """Whether a byte is larger than ``limit``, at the speed of a table look-up."""
+    return limit < WIDE and (limit < 0 or bool(counts.translate(None, _ALL[: limit + 1])))
 
 
 def pack_refcounts(values: list[int], bits: int) -> bytes:
