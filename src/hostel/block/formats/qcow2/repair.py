@@ -99,10 +99,13 @@ def _shorten_snapshot_table(check: Check, current: _Rewritten) -> None:
 
 
 def _zero_unaligned(check: Check) -> None:
-    """L2 entries that read as zeroes and are preallocated at an impossible place lose that place."""
-    words = (0, layout.ALL_ZERO) if check.geometry.extended else (layout.ZERO,)
+    """L2 entries without data that are preallocated at an impossible place lose that place.
+
+    Of a cluster with subclusters the bitmap stays: those that are not zero show what lies below.
+    """
+    word = 0 if check.geometry.extended else layout.ZERO
     for place in check.unaligned_zeroes:
-        check.file.pwrite(place, b"".join(word.to_bytes(8, "big") for word in words))
+        check.file.pwrite(place, word.to_bytes(8, "big"))
     if check.unaligned_zeroes:
         check.file.flush()
         fixed = sum(check.unaligned_zeroes.values())
