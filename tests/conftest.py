@@ -19,6 +19,7 @@ PACKAGES = {
     "virsh": "libvirt-clients",
     "libvirtd": "libvirt-daemon libvirt-daemon-driver-qemu",
     "virt-install": "virtinst",
+    "qemu-storage-daemon": "qemu-system-common",
     "nbdkit": "nbdkit",
     "nbdinfo": "libnbd-bin",
     "nbdcopy": "libnbd-bin",
