@@ -121,6 +121,25 @@ SCENES: dict[str, list[Step]] = {
         ("block-job-cancel", {"device": "nope"}),
         ("block-job-set-speed", {"device": "nope", "speed": 1}),
     ],
+    "drive-mirror": [
+        ("drive-mirror", {"job-id": "j", "device": "disk", "target": "new.qcow2", "sync": "top"}),
+        "BLOCK_JOB_READY",
+        ("drive-mirror", {"job-id": "k", "device": "nope", "target": "more.qcow2", "sync": "full"}),
+        ("block-job-complete", {"device": "j"}),
+        "BLOCK_JOB_COMPLETED",
+    ],
+    "drive-mirror in vain": [
+        *(
+            ("drive-mirror", {"job-id": "j", "device": "disk", "sync": "full", **given})
+            for given in (
+                {"target": "none/new.qcow2"},
+                {"target": "none", "mode": "existing"},
+                {"target": "new.x", "format": "nope"},
+                {"target": "new.qcow2", "replaces": "t"},
+                {"sync": "full"},
+            )
+        ),
+    ],
     "a mirror of another size": [(MIRROR[0], {**MIRROR[1], "target": "small"}), "BLOCK_JOB_COMPLETED"],
     "bitmaps": [
         *(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import threading
 import time
@@ -234,6 +235,43 @@ def test_a_killed_stream_loses_nothing_and_is_finished_by_another(disk: Disk, tm
         again.monitor.wait_for("BLOCK_JOB_COMPLETED")
     assert "backing file" not in real_qemu_img("info", top)
     assert disk.reads(top) == expected
+
+
+@pytest.mark.parametrize("sync", ["full", "top"])
+def test_a_mirror_makes_its_own_target(disk: Disk, tmp_path: Path, sync: str) -> None:
+    new = tmp_path / "new.qcow2"
+    disk.monitor.command("drive-mirror", job_id="j", device="disk", target=str(new), sync=sync, format="qcow2")
+    writer = Writer(disk)
+    writer.start()
+    _complete(disk, "j")
+    _assert_ended(disk)
+    writer.stop()
+    expected = disk.content()
+    disk.monitor.command("block-export-del", id="e", mode="hard")
+    assert disk.reads(new) == expected
+    assert ("backing file: " + str(tmp_path / "middle.qcow2") in real_qemu_img("info", new)) == (sync == "top")
+    disk.monitor.command("blockdev-del", node_name="disk")
+    assert_clean(new, "qcow2")
+
+
+@pytest.mark.parametrize("sync", ["full", "top", "none"])
+def test_a_backup_makes_its_own_target(disk: Disk, tmp_path: Path, sync: str) -> None:
+    new = tmp_path / "new.qcow2"
+    start = disk.content()
+    backup = {"job-id": "j", "device": "disk", "target": str(new), "sync": sync, "speed": 30 * MIB}
+    disk.monitor.command("transaction", actions=[{"type": "drive-backup", "data": backup}])
+    disk.io("write -P 9 0 3M", "write -z 12M 1M", "discard 20M 2M")
+    if sync == "none":
+        # An overlay of the disk: what was overwritten is in it.
+        disk.monitor.command("job-cancel", id="j")
+        disk.monitor.wait_for("BLOCK_JOB_CANCELLED")
+        node = json.loads(real_qemu_img("map", "-U", "--output=json", "-f", "qcow2", new))
+        assert sum(extent["length"] for extent in node if extent["depth"] == 0) >= 4 * MIB
+        assert disk.reads(new)[: 3 * MIB] == start[: 3 * MIB]
+        return
+    _assert_ended(disk)
+    assert disk.reads(new) == start
+    assert_clean(new, "qcow2")
 
 
 @pytest.mark.requires_tool("qemu-storage-daemon")

@@ -31,7 +31,18 @@ _POLICIES: Final = tuple(policy.value for policy in OnError)
 _OVER: Final = ("concluded", "null")
 
 
-def _node(daemon: Daemon, name: str, *, by_class: bool = False) -> BlockNode:
+def node_of(daemon: Daemon, name: str, *, by_class: bool = False) -> BlockNode:
+    """The node that a command names.
+
+    Args:
+        daemon: whose nodes.
+        name: the node's.
+        by_class: say by the error's class that there is none.
+
+    Raises:
+        BlockError: there is none.
+        QmpError: likewise, with its class.
+    """
     found = daemon.nodes.get(name)
     if found is None and by_class:
         # libvirt tells by the class whether the command is there.
@@ -44,8 +55,9 @@ def _settings(
     given: Mapping[str, Any],
     used: Mapping[str, tuple[BlockNode, Permission]],
     transaction: JobTransaction | None = None,
+    owned: BlockNode | None = None,
 ) -> JobSettings:
-    """Settings of a job that holds nodes, by the names of their edges, until it is over."""
+    """Settings of a job that holds nodes, by the names of their edges, until it is over, and then closes ``owned``."""
     identifier = given.get("job-id", "")
     daemon.jobs.require_free(identifier)
     both = OnError(given.get("on-error", OnError.REPORT.value))
@@ -58,6 +70,7 @@ def _settings(
             for node, use in held:
                 daemon.nodes.release(node, use)
             held.clear()
+            _close(daemon, owned)
             daemon.nodes.forget_closed()
         daemon.emit(event.name, event.data)
 
@@ -73,15 +86,37 @@ def _settings(
     )
 
 
-def _make(
+def _close(daemon: Daemon, node: BlockNode | None) -> None:
+    if node is None:
+        return
+    try:
+        node.close()
+    except OSError as error:
+        daemon.report(f"'{node.filename}' could not be closed: {error}")
+
+
+def make_job(
     daemon: Daemon,
     given: Mapping[str, Any],
     used: Mapping[str, tuple[BlockNode, Permission]],
     make: Callable[[JobSettings], Job],
     transaction: JobTransaction | None = None,
+    owned: BlockNode | None = None,
 ) -> Job:
-    """Make a job; where that fails nothing is held."""
-    settings = _settings(daemon, given, used, transaction)
+    """Make a job; where that fails nothing is held, and ``owned`` is open still.
+
+    Args:
+        daemon: whose it is.
+        given: the checked arguments.
+        used: the nodes that it uses, by the names of their edges, and what it does with them.
+        make: makes it from its settings.
+        transaction: its group.
+        owned: a node to be closed when the job is over.
+
+    Raises:
+        BlockError: it cannot be made.
+    """
+    settings = _settings(daemon, given, used, transaction, owned)
     assert settings.listener is not None
     try:
         return daemon.jobs.add(lambda: make(settings), settings.id)
@@ -96,9 +131,9 @@ def _stream(daemon: Daemon, given: Mapping[str, Any]) -> None:
     for one, other in (("base", "base-node"), ("base", "bottom"), ("bottom", "base-node")):
         if one in given and other in given:
             raise generic(f"'{one}' and '{other}' cannot be specified at the same time")
-    node = _node(daemon, given["device"])
+    node = node_of(daemon, given["device"])
     base = _stream_base(daemon, node, given)
-    job = _make(
+    job = make_job(
         daemon,
         given,
         {"main node": (node, Permission.CONSISTENT_READ)},
@@ -115,12 +150,12 @@ def _stream_base(daemon: Daemon, node: BlockNode, given: Mapping[str, Any]) -> B
             raise generic(f"Can't find '{given['base']}' in the backing chain")
         return found
     if "base-node" in given:
-        base = _node(daemon, given["base-node"])
+        base = node_of(daemon, given["base-node"])
         if not any(layer is base for layer in chain[1:]):
             raise generic(f"Node '{base.name}' is not a backing image of '{given['device']}'")
         return base
     if "bottom" in given:
-        bottom = _node(daemon, given["bottom"])
+        bottom = node_of(daemon, given["bottom"])
         if not any(layer is bottom for layer in chain):
             raise generic(f"Node '{bottom.name}' is not in a chain starting from '{given['device']}'")
         return bottom.backing
@@ -135,7 +170,7 @@ def _in_chain(layers: list[BlockNode], filename: str) -> BlockNode | None:
 
 
 def _commit(daemon: Daemon, given: Mapping[str, Any]) -> None:
-    node = _node(daemon, given["device"], by_class=True)
+    node = node_of(daemon, given["device"], by_class=True)
     for one, other in (("top-node", "top"), ("base-node", "base")):
         if one in given and other in given:
             raise generic(f"'{one}' and '{other}' are mutually exclusive")
@@ -154,9 +189,9 @@ def _commit(daemon: Daemon, given: Mapping[str, Any]) -> None:
         if backing_file is not None:
             raise generic("'backing-file' specified, but 'top' is the active layer")
         replaced = daemon.nodes.rebind
-        job = _make(daemon, given, used, lambda settings: ActiveCommitJob(settings, node, base, replaced=replaced))
+        job = make_job(daemon, given, used, lambda settings: ActiveCommitJob(settings, node, base, replaced=replaced))
     else:
-        job = _make(
+        job = make_job(
             daemon, given, used, lambda settings: CommitJob(settings, node, top, base, backing_file=backing_file)
         )
     job.launch()
@@ -165,7 +200,7 @@ def _commit(daemon: Daemon, given: Mapping[str, Any]) -> None:
 def _layer(daemon: Daemon, chain: list[BlockNode], given: Mapping[str, Any], which: str) -> BlockNode:
     """The ``top`` or ``base`` that is named, by node or by file; ``top`` is the first where nothing is."""
     if f"{which}-node" in given:
-        found = _node(daemon, given[f"{which}-node"])
+        found = node_of(daemon, given[f"{which}-node"])
         found = bottom_of_filters(found)
         if not any(layer is found for layer in chain):
             raise generic(f"'{given[f'{which}-node']}' is not in this backing file chain")
@@ -181,12 +216,19 @@ def _layer(daemon: Daemon, chain: list[BlockNode], given: Mapping[str, Any], whi
 
 
 def _mirror(daemon: Daemon, given: Mapping[str, Any]) -> None:
-    source, target = _node(daemon, given["device"]), _node(daemon, given["target"])
+    source, target = node_of(daemon, given["device"]), node_of(daemon, given["target"])
+    start_mirror(daemon, given, source, target)
+
+
+def start_mirror(
+    daemon: Daemon, given: Mapping[str, Any], source: BlockNode, target: BlockNode, owned: BlockNode | None = None
+) -> None:
+    """Start a mirror; see :func:`make_job`."""
     try:
         sync = Sync(given["sync"])
     except ValueError:
         raise generic(f"Sync mode '{given['sync']}' not supported") from None
-    replaces = _node(daemon, given["replaces"]) if "replaces" in given else None
+    replaces = node_of(daemon, given["replaces"]) if "replaces" in given else None
     how = MirrorSettings(
         sync=Sync.FULL if sync is Sync.TOP and bottom_of_filters(source).backing is None else sync,
         copy_mode=CopyMode(given.get("copy-mode", "background")),
@@ -197,7 +239,7 @@ def _mirror(daemon: Daemon, given: Mapping[str, Any]) -> None:
         replaced=daemon.nodes.rebind,
     )
     used = {"source": (source, Permission.CONSISTENT_READ), "target": (target, Permission.WRITE)}
-    _make(daemon, given, used, lambda settings: MirrorJob(settings, source, target, how)).launch()
+    make_job(daemon, given, used, lambda settings: MirrorJob(settings, source, target, how), owned=owned).launch()
 
 
 def _backup(daemon: Daemon, given: Mapping[str, Any]) -> None:
@@ -205,7 +247,19 @@ def _backup(daemon: Daemon, given: Mapping[str, Any]) -> None:
 
 
 def _make_backup(daemon: Daemon, given: Mapping[str, Any], transaction: JobTransaction | None) -> Job:
-    source, target = _node(daemon, given["device"]), _node(daemon, given["target"])
+    source, target = node_of(daemon, given["device"]), node_of(daemon, given["target"])
+    return make_backup(daemon, given, source, target, transaction)
+
+
+def make_backup(
+    daemon: Daemon,
+    given: Mapping[str, Any],
+    source: BlockNode,
+    target: BlockNode,
+    transaction: JobTransaction | None = None,
+    owned: BlockNode | None = None,
+) -> Job:
+    """Make a backup; see :func:`make_job`."""
     bitmap = None
     if "bitmap" in given:
         bitmap = next((each for each in all_bitmaps(source) if each.name == given["bitmap"]), None)
@@ -214,7 +268,7 @@ def _make_backup(daemon: Daemon, given: Mapping[str, Any], transaction: JobTrans
     mode = BitmapMode(given["bitmap-mode"]) if "bitmap-mode" in given else None
     how = BackupSettings(BackupSync(given["sync"]), bitmap, mode, given.get("compress", False))
     used = {"source": (source, Permission.CONSISTENT_READ), "target": (target, Permission.WRITE)}
-    return _make(daemon, given, used, lambda settings: BackupJob(settings, source, target, how), transaction)
+    return make_job(daemon, given, used, lambda settings: BackupJob(settings, source, target, how), transaction, owned)
 
 
 def _transaction(daemon: Daemon, given: Mapping[str, Any]) -> None:
@@ -229,11 +283,15 @@ def _action(daemon: Daemon, entry: Any, group: JobTransaction | None) -> atomic.
     checked = check((needed("type"), Parameter("data", Kind.OBJECT)), entry)
     kind, data = checked["type"], checked.get("data", {})
     if kind == "blockdev-backup":
-        arguments = check(_BACKUP, data, path="data.")
-        source = _node(daemon, arguments["device"])
+        arguments = check(BACKUP, data, path="data.")
+        source = node_of(daemon, arguments["device"])
         return atomic.StartJob(source, lambda: _make_backup(daemon, arguments, group))
     if kind == "abort":
         return atomic.Abort()
+    if kind == "drive-backup":
+        from hostel.cli.storage_daemon.monitor.drive_job import drive_backup_action
+
+        return drive_backup_action(daemon, data, group)
     action = action_on_bitmap(daemon, kind, data)
     if action is None:
         raise generic(f"Parameter 'type' does not accept value '{kind}'")
@@ -248,19 +306,30 @@ _JOB: Final = (
     Parameter("filter-node-name"),
 )
 _ONE_POLICY: Final = (*_JOB, Parameter("on-error", values=_POLICIES))
-_TWO_POLICIES: Final = (
+TWO_POLICIES: Final = (
     *_JOB,
     Parameter("on-source-error", values=_POLICIES),
     Parameter("on-target-error", values=_POLICIES),
 )
-_BACKUP: Final = (
+BACKUP: Final = (
     needed("device"),
     needed("target"),
     needed("sync", values=tuple(sync.value for sync in BackupSync)),
     Parameter("bitmap"),
     Parameter("bitmap-mode", values=tuple(mode.value for mode in BitmapMode)),
     Parameter("compress", Kind.BOOL),
-    *_TWO_POLICIES,
+    *TWO_POLICIES,
+)
+MIRROR: Final = (
+    needed("device"),
+    needed("target"),
+    needed("sync", values=("top", "full", "none", "incremental", "bitmap")),
+    Parameter("replaces"),
+    Parameter("granularity", Kind.UINT32),
+    Parameter("buf-size", Kind.INT),
+    Parameter("copy-mode", values=tuple(mode.value for mode in CopyMode)),
+    Parameter("unmap", Kind.BOOL),
+    *TWO_POLICIES,
 )
 COMMANDS: Final = (
     Command(
@@ -288,22 +357,8 @@ COMMANDS: Final = (
             *_ONE_POLICY,
         ),
     ),
-    Command(
-        "blockdev-mirror",
-        _mirror,
-        (
-            needed("device"),
-            needed("target"),
-            needed("sync", values=("top", "full", "none", "incremental", "bitmap")),
-            Parameter("replaces"),
-            Parameter("granularity", Kind.UINT32),
-            Parameter("buf-size", Kind.INT),
-            Parameter("copy-mode", values=tuple(mode.value for mode in CopyMode)),
-            Parameter("unmap", Kind.BOOL),
-            *_TWO_POLICIES,
-        ),
-    ),
-    Command("blockdev-backup", _backup, _BACKUP),
+    Command("blockdev-mirror", _mirror, MIRROR),
+    Command("blockdev-backup", _backup, BACKUP),
     Command(
         "transaction",
         _transaction,

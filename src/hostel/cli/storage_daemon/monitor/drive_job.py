@@ -1,0 +1,106 @@
+"""Commands that make the target of a job themselves: ``drive-mirror`` and ``drive-backup``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+from hostel.block.jobs import atomic
+from hostel.block.jobs.job import Job
+from hostel.block.jobs.transaction import JobTransaction
+from hostel.block.node import BlockNode
+from hostel.block.rewiring import bottom_of_filters, replace_backing, unfiltered
+from hostel.cli.storage_daemon.monitor.block_job import BACKUP, MIRROR, make_backup, node_of, start_mirror
+from hostel.cli.storage_daemon.monitor.command import Command
+from hostel.cli.storage_daemon.monitor.parameter import Parameter, check, generic
+
+if TYPE_CHECKING:
+    from hostel.cli.storage_daemon.daemon import Daemon
+
+_TARGET: Final = (Parameter("format"), Parameter("mode", values=("existing", "absolute-paths")))
+
+
+def _mirror(daemon: Daemon, given: Mapping[str, Any]) -> None:
+    source = node_of(daemon, given["device"])
+    source.require_unblocked()
+    if "replaces" in given and "node-name" not in given:
+        raise generic("a node-name must be provided when replacing a named node of the graph")
+    if given["sync"] == "none":
+        raise generic("drive-mirror with sync 'none' is not supported here: make the target, and use blockdev-mirror")
+    backing = bottom_of_filters(source).backing if given["sync"] == "top" else None
+    target = _open_target(daemon, given, source, backing)
+    try:
+        start_mirror(daemon, given, source, target, owned=target)
+    except BaseException:
+        target.close()
+        daemon.nodes.forget_closed()
+        raise
+
+
+def _backup(daemon: Daemon, given: Mapping[str, Any]) -> None:
+    _make(daemon, given, None).launch()
+
+
+def _make(daemon: Daemon, given: Mapping[str, Any], group: JobTransaction | None) -> Job:
+    source = node_of(daemon, given["device"])
+    backing = {"top": bottom_of_filters(source).backing, "none": source}.get(given["sync"])
+    target = _open_target(daemon, given, source, backing)
+    target.detect_zeroes = "unmap"
+    try:
+        return make_backup(daemon, given, source, target, group, owned=target)
+    except BaseException:
+        target.close()
+        daemon.nodes.forget_closed()
+        raise
+
+
+def drive_backup_action(daemon: Daemon, data: Mapping[str, Any], group: JobTransaction | None) -> atomic.Action:
+    """A ``drive-backup`` as a part of a transaction.
+
+    Raises:
+        QmpError: an argument is wrong.
+    """
+    given = check(_BACKUP, data, path="data.")
+    return atomic.StartJob(node_of(daemon, given["device"]), lambda: _make(daemon, given, group))
+
+
+def _open_target(daemon: Daemon, given: Mapping[str, Any], source: BlockNode, backing: BlockNode | None) -> BlockNode:
+    """Make the target where that is asked for, and open it on ``backing``, which the source uses too.
+
+    Raises:
+        BlockError: it cannot be made or opened.
+    """
+    from hostel.block import graph
+    from hostel.img import create
+
+    shown = unfiltered(source)
+    exists = given.get("mode") == "existing"
+    format = given.get("format") or (None if exists else shown.format)
+    if not exists:
+        below = None if backing is None else unfiltered(backing)
+        plan = create.plan(
+            given["target"],
+            str(format),
+            source.length,
+            backing=None if below is None else below.filename,
+            backing_format=None if below is None else below.format,
+            open_backing=False,
+        )
+        create.create(plan)
+    target = graph.open(given["target"], format, read_only=False, no_backing=True)
+    try:
+        target.name = given.get("node-name", target.name)
+        if backing is not None:
+            replace_backing(target, backing.share())
+        daemon.nodes.adopt(target)
+    except BaseException:
+        target.close()
+        raise
+    return target
+
+
+_BACKUP: Final = (*BACKUP, *_TARGET)
+COMMANDS: Final = (
+    Command("drive-mirror", _mirror, (*MIRROR, *_TARGET, Parameter("node-name"))),
+    Command("drive-backup", _backup, _BACKUP),
+)
