@@ -351,6 +351,7 @@ class Qcow2Image:
         """
         if not self.mode.read_only and self.broken is None:
             self.broken = message
+            self._told = True
             notice.tell(f"qcow2: Marking image as corrupt: {message}; further corruption events will be suppressed")
             if self.header.version >= 3:
                 self.set_features(self.header.incompatible_features | Incompatible.CORRUPT)
