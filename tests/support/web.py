@@ -77,7 +77,7 @@ def _running(words: list[str], port: int | None) -> Iterator[None]:
     with subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         try:
             until = time.monotonic() + TIMEOUT
-            while port is not None and not _listens(port):
+            while port is not None and not listens(port):
                 assert process.poll() is None, f"{words[0]} ended with {process.returncode}"
                 assert time.monotonic() < until, f"{words[0]} does not listen"
                 time.sleep(0.02)
@@ -90,7 +90,7 @@ def _running(words: list[str], port: int | None) -> Iterator[None]:
                 process.kill()
 
 
-def _listens(port: int) -> bool:
+def listens(port: int) -> bool:
     with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), TIMEOUT):
         return True
     return False

@@ -7,7 +7,7 @@ import re
 
 _PROTOCOL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
 # Schemes of which a URL's path is one of files in directories.
-_PATHS = frozenset({"ftp", "ftps", "http", "https", "nfs", "tftp"})
+_PATHS = frozenset({"ftp", "ftps", "http", "https", "nfs", "ssh", "tftp"})
 
 
 def protocol(name: str) -> str | None:
@@ -38,8 +38,11 @@ def resolve(name: str, holder: str) -> str:
         return name
     scheme = protocol(holder)
     if scheme in _PATHS:
-        place, slash, path = holder.partition("?")[0].removeprefix(f"{scheme}://").partition("/")
-        return f"{scheme}://{place}/{os.path.join(os.path.dirname(path) if slash else '', name)}"
+        url, mark, query = holder.partition("?")
+        place, slash, path = url.removeprefix(f"{scheme}://").partition("/")
+        found = f"{scheme}://{place}/{os.path.join(os.path.dirname(path) if slash else '', name)}"
+        # There it says who we are, or who the host is; elsewhere it is the file's own.
+        return found + mark + query if scheme in ("nfs", "ssh") else found
     base = holder.removeprefix("file:") if scheme == "file" else holder
     if protocol(base) is not None:
         base = f"./{base}"  # what is left begins like a protocol, and is none

@@ -24,6 +24,7 @@ class FormatRow(NamedTuple):
 
 FORMATS: Final[dict[str, FormatRow]] = {
     "qcow2": FormatRow("hostel.block.formats.qcow2.driver:Qcow2Driver", ((0, b"QFI\xfb"),)),
+    "qcow": FormatRow("hostel.block.formats.qcow:QcowDriver", ((0, b"QFI\xfb\0\0\0\1"),)),
     "qed": FormatRow("hostel.block.formats.qed.driver:QedDriver", ((0, b"QED\0"),)),
     "luks": FormatRow("hostel.block.formats.luks:LuksDriver", ((0, b"LUKS\xba\xbe"),)),
     "vdi": FormatRow("hostel.block.formats.vdi:VdiDriver", ((64, b"\x7f\x10\xda\xbe"),)),
@@ -74,6 +75,7 @@ PROTOCOLS: Final[dict[str, ProtocolRow]] = {
     "nfs": ProtocolRow("hostel.block.protocols.nfs.driver:NfsDriver", ("nfs",)),
     "null-aio": ProtocolRow("hostel.block.protocols.null:NullAioDriver", ("null-aio",)),
     "null-co": ProtocolRow("hostel.block.protocols.null:NullDriver", ("null-co",)),
+    "ssh": ProtocolRow("hostel.block.protocols.ssh.driver:SshDriver", ("ssh",)),
     "tftp": ProtocolRow("hostel.block.protocols.curl.driver:TftpDriver", ("tftp",)),
 }
 
@@ -115,7 +117,6 @@ FILTERS: Final[dict[str, FilterRow]] = {
 KNOWN_FORMATS: Final[dict[str, tuple[tuple[int, bytes], ...]]] = {
     "vhdx": ((0, b"vhdxfile"),),
     "parallels": ((0, b"WithoutFreeSpace"), (0, b"WithouFreSpacExt")),
-    "qcow": ((0, b"QFI\xfb\0\0\0\1"),),
     "dmg": (),
     "vvfat": (),
 }
