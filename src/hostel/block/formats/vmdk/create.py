@@ -61,6 +61,8 @@ def check_creation(size: int, options: Mapping[str, Value]) -> None:
         BlockError: with QEMU's text.
     """
     settled = _settle(options)
+    if not size and (settled.is_flat or settled.is_split):
+        raise InvalidImage("A VMDK image of 0 bytes has no extents", hint="Use the subformat monolithicSparse.")
     if not settled.is_flat:
         _header(min(size, _SPLIT) if settled.is_split else size, settled)
 

@@ -121,6 +121,12 @@ def parse_create_type(text: bytes) -> str:
     return kind
 
 
+def is_inside(text: bytes) -> bool:
+    """Whether a descriptor is of a disk whose only extent it lies in."""
+    found = _CREATE_TYPE.search(text)
+    return found is not None and found[1] in (b"monolithicSparse", b"streamOptimized")
+
+
 def parse_extents(text: bytes) -> list[ExtentLine]:
     """The extents of a descriptor in a file of its own, in the disk's order.
 

@@ -47,7 +47,11 @@ class VmdkImage:
         self._text_offset = 0
         self._cid_written = False
         text = self._open()
-        self.descriptor: Descriptor = descriptors.parse(text)
+        try:
+            self.descriptor: Descriptor = descriptors.parse(text)
+        except InvalidImage as error:
+            error.message = f"Could not open '{file.filename}': {error.message}"
+            raise
 
     def _open(self) -> bytes:
         """Find the descriptor, and with it the extent around it; returns its text."""
@@ -56,7 +60,7 @@ class VmdkImage:
         magic = read_bounded(self.file, 0, 4)
         if magic == layout.MAGIC:
             header = read_sparse_header(self.file)
-            if not header.capacity and header.descriptor_offset:
+            if not header.capacity and header.descriptor_offset and not self._is_empty(header.descriptor_offset):
                 return self._open_text(header.descriptor_offset * SECTOR)
             self._add(open_sparse(self.file, None, self.mode))
             self.create_type = "streamOptimized" if self.extents[0].compressed else "monolithicSparse"
@@ -66,6 +70,13 @@ class VmdkImage:
             return self._open_text(0)
         self._text_offset = layout.DESCRIPTOR_OFFSET
         return read_bounded(self.file, self._text_offset, layout.DESCRIPTOR_LENGTH).partition(b"\0")[0]
+
+    def _is_empty(self, sector: int) -> bool:
+        """Whether a sparse extent without capacity is a disk of no bytes; else its descriptor names the extents."""
+        if sector * SECTOR != layout.DESCRIPTOR_OFFSET:
+            return False
+        text = read_bounded(self.file, layout.DESCRIPTOR_OFFSET, layout.DESCRIPTOR_LENGTH)
+        return descriptors.is_inside(text)
 
     def _open_text(self, offset: int) -> bytes:
         """A descriptor that names its extents."""
