@@ -217,7 +217,7 @@ class RemoteFile:
         configuration = self._paramiko.SSHConfig()
         with contextlib.suppress(OSError), open(os.path.expanduser(_CONFIGURATION), encoding="utf-8") as stream:
             configuration.parse(stream)
-        told = configuration.lookup(self._place.host).get("identityfile", [])
+        told: str | list[str] = configuration.lookup(self._place.host).get("identityfile", [])
         found = [told] if isinstance(told, str) else told
         usual = [f"~/.ssh/id_{kind}" for kind in ("ed25519", "ecdsa", "rsa")]
         return [os.path.expanduser(name) for name in [*found, *usual]]
