@@ -35,4 +35,5 @@ bench:
 SOAK = 20
 
 soak:
-	HOSTEL_SOAK=$(SOAK) ./test tests/property tests/fuzz tests/conformance/test_qcow2_crash.py tests/conformance/test_qcow2_grid.py
+	HOSTEL_SOAK=$(SOAK) ./test tests/property tests/fuzz tests/conformance/test_qcow2_crash.py \
+		tests/conformance/test_qcow2_grid.py tests/conformance/test_qcow2_repair.py

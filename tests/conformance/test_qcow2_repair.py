@@ -13,12 +13,8 @@ from pathlib import Path
 import pytest
 
 from hostel.block.driver import Repair
-from hostel.block.formats.qcow2 import bitmap_directory
-from hostel.block.formats.qcow2 import header as headers
-from hostel.block.formats.qcow2.layout import ExtensionType
 from support import qcow2
-from support.memory import MemoryDriver
-from support.qcow2_hostile import KINDS, WORDS, Place, places, poked, sound
+from support.qcow2_hostile import KINDS, WORDS, Place, bitmap_places, places, poked, sound, with_bitmaps
 from support.tally import tried
 
 __all__ = ["tried"]
@@ -35,24 +31,6 @@ def limited() -> None:
 
 def qemu_img(*words: str) -> int:
     return subprocess.run(["qemu-img", *words], capture_output=True, timeout=60, preexec_fn=limited).returncode
-
-
-def with_bitmaps(kind: str) -> bytes:
-    driver = MemoryDriver(sound(kind))
-    with qcow2.attach(driver, backing=b"below" * 1000) as node:
-        node.driver.bitmap_add("one", 4096)  # type: ignore[attr-defined]
-        node.driver.bitmap_add("two", 65536)  # type: ignore[attr-defined]
-        node.pwrite(0, b"changed" * 1000)
-    return bytes(driver.data)
-
-
-def directory(data: bytes) -> Iterator[Place]:
-    """The numbers of the bitmap directory."""
-    found = headers.parse(data[:65536]).extension(ExtensionType.BITMAPS)
-    assert found is not None
-    extension = bitmap_directory.Extension.unpack(found)
-    for offset in range(0, extension.directory_size, 4):
-        yield Place("bitmap directory", extension.directory_offset + offset, 4)
 
 
 def damages(data: bytes, found: list[Place], rng: random.Random, count: int) -> Iterator[tuple[str, bytes]]:
@@ -116,7 +94,7 @@ def test_a_repair_keeps_the_snapshots_of_an_image_with_bitmaps(
     path = tmp_path / "disk.qcow2"
     (tmp_path / "base.raw").write_bytes(b"below" * 1000)
     data = with_bitmaps(kind)
-    numbers = [*directory(data), *(each for each in places(data) if each.name in TABLES[:3])]
+    numbers = [*bitmap_places(data), *(each for each in places(data) if each.name in TABLES[:3])]
     for history, damaged in damages(data, numbers, random.Random(f"bitmaps {kind} {seed}"), 12):
         tried["damaged images with bitmaps repaired"] += 1
         try:

@@ -18,7 +18,7 @@ from hostel.errors import BlockError, CorruptImage, InvalidImage, UnsupportedFea
 from support import qcow2
 from support.bounded import MIB, bounded
 from support.qcow2_exercise import UNSAFE, attempt, digest, read_only, repairing, writing
-from support.qcow2_hostile import CLUSTER, KINDS, cuts, mutations, places, poked, sound
+from support.qcow2_hostile import BITMAPS, CLUSTER, KINDS, cuts, mutations, places, poked, sound
 from support.tally import tried
 
 __all__ = ["tried"]
@@ -197,7 +197,7 @@ def survive(folder: Path, kind: str, seed: str, count: int) -> int:
 
 
 @pytest.mark.parametrize("part", range(2 * SOAK))
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [*KINDS, BITMAPS])
 def test_random_damage_raises_nothing_but_clean_errors_in_bounded_memory(
     tmp_path: Path, kind: str, part: int, tried: Counter[str]
 ) -> None:
@@ -207,7 +207,7 @@ def test_random_damage_raises_nothing_but_clean_errors_in_bounded_memory(
     assert count // 8 < opened < count
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [*KINDS, BITMAPS])
 def test_a_truncated_image_is_refused_or_read_as_far_as_it_goes(tmp_path: Path, kind: str, tried: Counter[str]) -> None:
     path = tmp_path / "disk.qcow2"
     data = sound(kind)

@@ -6,10 +6,12 @@ import random
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
-from hostel.block.formats.qcow2.layout import OFFSET_MASK, Header
+from hostel.block.formats.qcow2 import bitmap_directory
+from hostel.block.formats.qcow2 import header as headers
+from hostel.block.formats.qcow2.layout import OFFSET_MASK, ExtensionType, Header
 from hostel.block.options import Value
 from support import qcow2
-from support.memory import MemoryDriver
+from support.memory import MemoryDriver, memory_node
 
 CLUSTER: Final = 4096
 SIZE: Final = 200 * CLUSTER
@@ -27,6 +29,7 @@ KINDS: Final[dict[str, dict[str, Value]]] = {
     "narrow": {"cluster_size": CLUSTER, "refcount_bits": 4, "compression_type": "zstd", "lazy_refcounts": True},
     "subclusters": {"cluster_size": 16384, "extended_l2": True},
 }
+BITMAPS: Final = "bitmaps"
 
 
 class Place(NamedTuple):
@@ -38,7 +41,24 @@ class Place(NamedTuple):
 
 
 def sound(kind: str) -> bytes:
-    """An image with data, compressed and zero clusters, a backing file's name and two snapshots."""
+    """An image with data, compressed and zero clusters, a backing file's name and two snapshots.
+
+    Its kind is one of :data:`KINDS`, or :data:`BITMAPS`, which is ``plain`` with bitmaps.
+    """
+    return with_bitmaps("plain") if kind == BITMAPS else _sound(kind)
+
+
+def with_bitmaps(kind: str) -> bytes:
+    """A sound image that also has two bitmaps, which record what is written."""
+    driver = MemoryDriver(_sound(kind))
+    with qcow2.attach(driver, backing=b"below" * 1000) as node:
+        node.driver.bitmap_add("one", 4096)  # type: ignore[attr-defined]
+        node.driver.bitmap_add("two", 65536)  # type: ignore[attr-defined]
+        node.pwrite(0, b"changed" * 1000)
+    return bytes(driver.data)
+
+
+def _sound(kind: str) -> bytes:
     driver = MemoryDriver(qcow2.create(SIZE, {**KINDS[kind], "backing_file": "base.raw", "backing_fmt": "raw"}))
     with qcow2.attach(driver, backing=b"below" * 1000) as node:
         image = node.driver
@@ -65,7 +85,21 @@ def places(data: bytes) -> list[Place]:
     found += _extensions(data, header.header_length)
     found += _snapshots(data, header)
     found += _tables(data, header)
+    found += bitmap_places(data)
     return found
+
+
+def bitmap_places(data: bytes) -> Iterator[Place]:
+    """The numbers of the bitmap directory and of its tables; none without one."""
+    found = headers.parse(data[:65536]).extension(ExtensionType.BITMAPS)
+    if found is None:
+        return
+    extension = bitmap_directory.Extension.unpack(found)
+    for offset in range(0, extension.directory_size, 4):
+        yield Place("bitmap directory", extension.directory_offset + offset, 4)
+    for entry, _ in bitmap_directory.read_entries(memory_node(MemoryDriver(data)), found):
+        for index in range(entry.table_size):
+            yield Place("bitmap table entry", entry.table_offset + 8 * index, 8)
 
 
 def _extensions(data: bytes, offset: int) -> Iterator[Place]:
