@@ -116,10 +116,75 @@ def test_linux_works_on_our_disk_and_sees_it_grow(tmp_path: Path) -> None:
 
 def grow_when_ready(running: Daemon, path: Path) -> None:
     """Double the disk once the guest has written that it waits for it."""
+    wait_for(path, 0, b"ready")
+    running.monitor.command("block_resize", node_name="disk", size=128 * MIB)
+
+
+# Writes numbered blocks one by one, each durable, until the host says that it is enough; then looks at all of them.
+STEADY = """
+i=0
+echo started | dd of=/dev/vda bs=512 count=1 conv=sync,fsync 2>/dev/null
+while [ $i -lt 4000 ]; do
+    i=$((i+1))
+    printf "%08d" $i | dd of=/dev/vda bs=4096 seek=$((i+16)) conv=sync,fsync 2>/dev/null
+    dd if=/dev/vda bs=512 skip=8 count=1 iflag=direct of=/tmp/answer 2>/dev/null
+    grep -q enough /tmp/answer && break
+done
+echo 3 > /proc/sys/vm/drop_caches
+j=0
+while [ $j -lt $i ]; do
+    j=$((j+1))
+    [ "$(dd if=/dev/vda bs=4096 skip=$((j+16)) count=1 2>/dev/null | head -c 8)" = "$(printf %08d $j)" ]
+done
+echo kept all of $i
+dmesg | grep -i "i/o error" || echo no errors
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.requires_tool("busybox")
+@pytest.mark.requires_tool("dpkg-deb")
+def test_a_guest_goes_on_after_its_back_end_was_killed_and_came_back(tmp_path: Path) -> None:
+    """QEMU connects again, and the queue goes on where the used ring says: nothing is lost, and nothing fails."""
+    (tmp_path / "linux").mkdir()
+    linux = Linux(tmp_path / "linux")
+    path = tmp_path / "disk.raw"
+    with path.open("wb") as stream:
+        stream.truncate(32 * MIB)
+    said: list[str] = []
+    machine = [word.replace("vhost.sock", "vhost.sock,reconnect=1") for word in disk(tmp_path, memory=256)]
+    guest = threading.Thread(target=lambda: said.append(linux.run(STEADY, machine)))
+    for round in range(3):
+        with daemon(tmp_path, *export(path, "raw")) as running:
+            if not round:
+                guest.start()
+                wait_for(path, 0, b"started")
+            time.sleep(2.5)
+            running.process.kill()
+            running.process.wait(20)
+        (tmp_path / "vhost.sock").unlink()
+    with daemon(tmp_path, *export(path, "raw")) as last:
+        with path.open("r+b") as stream:
+            stream.seek(4096)
+            stream.write(b"enough")
+        guest.join(100)
+        assert not guest.is_alive()
+        assert last.stop() == 0
+    (text,) = said
+    assert "no errors" in text
+    count = int(text.partition("kept all of ")[2].split()[0])
+    assert count > 5
+    content = path.read_bytes()
+    assert all(content[4096 * (j + 16) :][:8] == b"%08d" % j for j in range(1, count + 1))
+
+
+def wait_for(path: Path, offset: int, text: bytes) -> None:
+    """Wait until the guest has written something."""
     until = time.monotonic() + 100
     while time.monotonic() < until:
         with path.open("rb") as stream:
-            if stream.read(5) == b"ready":
-                running.monitor.command("block_resize", node_name="disk", size=128 * MIB)
+            stream.seek(offset)
+            if stream.read(len(text)) == text:
                 return
         time.sleep(0.1)
+    raise AssertionError(f"the guest did not write {text!r}")

@@ -36,6 +36,7 @@ class Daemon:
         monitors: the QMP monitors.
         closers: called in reverse when the daemon ends, before the nodes are closed: what other modules have running.
         stopping: the end was asked for.
+        closed: everything is being ended, or has been: commands are refused.
     """
 
     def __init__(self, report: Callable[[str], None]) -> None:
@@ -49,6 +50,7 @@ class Daemon:
         self.monitors: list[MonitorServer] = []
         self.closers: list[Callable[[], None]] = []
         self.stopping = False
+        self.closed = False
         self._woken, self._wake = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
 
     def emit(self, name: str, data: Mapping[str, Any]) -> None:
@@ -79,7 +81,9 @@ class Daemon:
         Raises:
             OSError: an image's held-back metadata could not be written. Everything is ended nevertheless.
         """
-        with contextlib.ExitStack() as stack, self.lock:
+        with self.lock:
+            self.closed = True
+        with contextlib.ExitStack() as stack:
             for device in self.devices.values():
                 stack.callback(device.close)
             for monitor in self.monitors:

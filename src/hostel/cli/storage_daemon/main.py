@@ -77,14 +77,14 @@ def _start(given: Sequence[tuple[str, str]], output: Output) -> int:
         if isinstance(forked, int):
             return forked
         background = forked
-    from hostel.block import objects
+    from hostel.block import notice, objects
     from hostel.cli.storage_daemon.daemon import Daemon
 
     objects.clear()
     daemon = Daemon(output.error)
     code = 0
     try:
-        with ExitStack() as stack:
+        with notice.listening(output.diagnostic), ExitStack() as stack:
             # Where making them fails, or a signal comes meanwhile, what was made is taken back.
             stack.callback(daemon.close)
             for number in _ENDING:

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable
 from typing import Final
 
-from hostel.errors import BlockError, NetworkError, RemoteProtocolError
+from hostel.errors import NetworkError, RemoteProtocolError
 from hostel.export.fuse.file import ExportedFile, Failed
 from hostel.export.fuse.mount import mount, unmount
 from hostel.units import KiB
@@ -69,7 +69,7 @@ class FuseServer:
     def _run(self) -> None:
         try:
             self._serve()
-        except (OSError, RemoteProtocolError) as error:
+        except OSError as error:
             self._report(f"FUSE export on '{self._path}': {error}")
 
     def _serve(self) -> None:
@@ -110,8 +110,9 @@ class FuseServer:
             parts = [protocol.head(header.unique, len(body)), body]
         except Failed as failed:
             parts = [protocol.failure(header.unique, failed.code)]
-        except (RemoteProtocolError, BlockError):
-            raise
+        except RemoteProtocolError as error:
+            self._report(f"FUSE export on '{self._path}': {error}")
+            parts = [protocol.failure(header.unique, errno.EPROTO)]
         except Exception as error:
             # A mistake of ours fails the request, and must not leave the program waiting for ever.
             self._report(f"FUSE export on '{self._path}': internal error: {type(error).__name__}: {error}")

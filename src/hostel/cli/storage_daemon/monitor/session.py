@@ -94,6 +94,8 @@ class Session:
         if is_oob:
             raise generic(f"The command {name} does not support OOB")
         with self._daemon.lock:
+            if self._daemon.closed:
+                raise generic("The daemon is shutting down")
             checked = arguments if command.parameters is None else check(command.parameters, arguments)
             found = command.run(self._daemon, checked)
         return {} if found is None else found
