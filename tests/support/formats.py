@@ -66,6 +66,8 @@ CASES: Final[dict[str, Case]] = {
                    "preallocation=metadata"), backing=True),
     "raw": Case(("", "preallocation=full")),
     "vdi": Case(("", "static=on")),
+    "vpc": Case(("", "force_size=on", "subformat=fixed", "subformat=fixed,force_size=on"), grows=True,
+                largest=2040 * GIB),
 }  # fmt: skip
 
 

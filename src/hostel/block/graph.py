@@ -12,7 +12,7 @@ import os
 from collections.abc import Mapping
 from typing import Final
 
-from hostel.block import blockdev, probe, registry
+from hostel.block import blockdev, parent, probe, registry
 from hostel.block import filename as names
 from hostel.block.blockdev import Described
 from hostel.block.driver import WRITEBACK, BlockDriver, Cache, Creatable, FilterDriver, OpenMode, Reference
@@ -419,6 +419,7 @@ def _open_reference(
     is_backing = reference.child == "backing"
     if given is None and not is_backing and not reference.filename:
         raise InvalidImage(f"'{reference.child}' is required for this image")
+    followed = given is None
     if given is None:
         given = _follow(holder, reference)
     elif given.partial:
@@ -438,10 +439,21 @@ def _open_reference(
     if reference.essential:
         return _open_part(given, below)
     try:
-        return _open_image(given, below)
+        node = _open_image(given, below)
+        if followed and reference.unique_id:
+            _require_parent(holder, reference, node)
+        return node
     except BlockError as error:
         if is_backing:
             error.message = f"Could not open backing file: {error.message}"
+        raise
+
+
+def _require_parent(holder: BlockNode, reference: Reference, node: BlockNode) -> None:
+    try:
+        parent.require(reference, holder.filename, node)
+    except BaseException:
+        _abandon(node)
         raise
 
 
@@ -496,6 +508,11 @@ def _follow(holder: BlockNode, reference: Reference) -> Described:
         )
     # A data file's name is relative to where we run, as in QEMU, and a backing file's to the image that names it.
     name = names.resolve(reference.filename, place) if is_backing else reference.filename
+    if reference.unique_id and not os.path.exists(name):
+        found = parent.find(reference, place)
+        if found is None:
+            raise parent.missing(reference, place)
+        name = found
     return _describe(name, reference.format)
 
 

@@ -93,7 +93,6 @@ def test_untrusted_image_is_never_guessed_raw(path: str) -> None:
     [
         (b"KDMV", "vmdk"),
         (b"vhdxfile", "vhdx"),
-        (b"conectix", "vpc"),
         (b"WithoutFreeSpace", "parallels"),
     ],
 )

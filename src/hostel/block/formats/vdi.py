@@ -10,7 +10,7 @@ import errno
 import os
 import sys
 from array import array
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Final, Self
 
 from hostel.block.driver import (
@@ -19,6 +19,7 @@ from hostel.block.driver import (
     FormatInfo,
     OpenMode,
     Preallocation,
+    Reference,
     Repair,
     Report,
     Supports,
@@ -28,7 +29,7 @@ from hostel.block.formats.block_table import ABSENT, PAGE, ZEROES, BlockMap, Blo
 from hostel.block.node import BlockNode, fill_zeroes
 from hostel.block.options import Kind, Option, Options, Value
 from hostel.codec.record import Record, u32, u64
-from hostel.errors import BlockError, CorruptImage, InvalidImage, UnsupportedFeature
+from hostel.errors import BlockError, CorruptImage, InvalidImage, ReadOnly, UnsupportedFeature
 from hostel.units import SECTOR, KiB, MiB
 
 SIGNATURE: Final = 0xBEDA107F
@@ -39,6 +40,7 @@ MIN_BLOCK_SIZE: Final = 4 * KiB
 MAX_BLOCK_SIZE: Final = 256 * MiB
 DYNAMIC: Final = 1
 STATIC: Final = 2
+DIFFERENCING: Final = 4
 
 # Entries of the map from here on are no places.
 NEVER_WRITTEN: Final = 0xFFFFFFFF
@@ -84,7 +86,6 @@ class VdiDriver(FormatDriver):
     """Blocks are found by the map and added at the end; the map and the count of blocks are held back until a flush."""
 
     name = "vdi"
-    supports = Supports.WRITE | Supports.ZEROES
     new_blocks_read_as_zeroes = True
     create_options: Final = Options(
         Option("size", Kind.SIZE, "Virtual disk size"),
@@ -96,6 +97,9 @@ class VdiDriver(FormatDriver):
         self.children["file"] = file
         self._file = file
         self._header = header
+        self._differs = header.image_type == DIFFERENCING
+        self.supports = Supports.BACKING if self._differs else Supports.WRITE | Supports.ZEROES
+        self.unique_id = _uuid_text(header.uuid_image)
         self._length = -(-header.disk_size // SECTOR) * SECTOR  # VirtualBox makes odd ones
         self._data = header.offset_data
         self._table = BlockTable(file, header.offset_bmap, header.blocks_in_image, "I", "little")
@@ -113,9 +117,12 @@ class VdiDriver(FormatDriver):
             InvalidImage: the header is malformed, or the map lies beyond the file's end.
             CorruptImage: the map lies among the blocks.
             UnsupportedFeature: the image has what QEMU does not support either.
+            ReadOnly: a differencing image is to be written.
         """
         header = Header.unpack(file.read(0, Header.SIZE))
         _check_header(header)
+        if header.image_type == DIFFERENCING and not mode.read_only:
+            raise ReadOnly("A differencing VDI can only be read; convert it to write the disk")
         end = header.offset_bmap + 4 * header.blocks_in_image
         if not mode.no_io and header.offset_data < end and header.blocks_in_image:
             raise CorruptImage("The block map does not end before the blocks begin", errno=errno.EINVAL)
@@ -202,6 +209,8 @@ class VdiDriver(FormatDriver):
             part = buf[run.offset - offset : run.offset - offset + run.length]
             if run.host >= 0:
                 self._file.pread(run.host, part)
+            elif run.host == ABSENT and self._differs:
+                self._parent().pread_padded(run.offset, part)
             else:
                 fill_zeroes(part)
 
@@ -258,8 +267,17 @@ class VdiDriver(FormatDriver):
         for run in self._map.runs(offset, length):
             if run.host >= 0:
                 yield Extent(run.offset, run.length, Status.DATA | Status.ALLOCATED, run.host)
+            elif run.host == ABSENT and self._differs:
+                yield Extent(run.offset, run.length, Status.UNALLOCATED)
             else:
                 yield Extent(run.offset, run.length, Status.ZERO | Status.ALLOCATED)
+
+    def references(self) -> Sequence[Reference]:
+        """The parent of a differencing image, which VirtualBox records by its identity alone."""
+        if not self._differs:
+            return ()
+        parent = _uuid_text(self._header.uuid_parent)
+        return (Reference("backing", f"{{{parent}}}.vdi", "vdi", unique_id=parent),)
 
     def info(self) -> FormatInfo:
         """The size of blocks."""
@@ -281,6 +299,12 @@ class VdiDriver(FormatDriver):
         """Write what is held back."""
         if self._table.is_dirty:
             self.flush()
+
+    def _parent(self) -> BlockNode:
+        parent = self.children.get("backing")
+        if parent is None:
+            raise InvalidImage("The parent of this differencing VDI is not open")
+        return parent
 
     def _place(self, entry: int) -> int:
         if entry < DISCARDED:
@@ -405,6 +429,7 @@ def _check_header(header: Header) -> None:
         raise _too_large(header.disk_size)
     if header.signature != SIGNATURE:
         raise InvalidImage(f"Image not in VDI format (bad signature {header.signature:08x})")
+    differs = header.image_type == DIFFERENCING
     version = f"version {header.version >> 16}.{header.version & 0xFFFF}"
     for wrong, reason in (
         (header.version != VERSION, version),
@@ -413,9 +438,10 @@ def _check_header(header: Header) -> None:
         (header.sector_size != SECTOR, f"sector size {header.sector_size} is not {SECTOR}"),
         (not _is_block_size(header.block_size), f"block size {header.block_size} is not {BLOCK_SIZE}"),
         (size > room, f"disk size {size}, image bitmap has room for {room}"),
-        (header.uuid_link != _NO_UUID, "non-NULL link UUID"),
-        (header.uuid_parent != _NO_UUID, "non-NULL parent UUID"),
+        (header.uuid_link != _NO_UUID and not differs, "non-NULL link UUID"),
+        (header.uuid_parent != _NO_UUID and not differs, "non-NULL parent UUID"),
         (header.blocks_in_image > MAX_BLOCKS, f"too many blocks {header.blocks_in_image}, max is {MAX_BLOCKS}"),
+        (differs and header.uuid_parent == _NO_UUID, "a difference from nothing"),
         (header.block_extra, f"{header.block_extra} extra bytes before each block"),
         (header.offset_bmap < SECTOR, "the block map lies over the header"),
         (header.offset_data < SECTOR, "the blocks lie over the header"),
@@ -451,6 +477,13 @@ def _new_uuid() -> bytes:
     raw[6] = raw[6] & 0x0F | 0x40
     raw[8] = raw[8] & 0x3F | 0x80
     return bytes(raw)
+
+
+def _uuid_text(raw: bytes) -> str:
+    """A UUID as VirtualBox stores it, whose first three fields are little-endian, in its usual form."""
+    order = (3, 2, 1, 0, 5, 4, 7, 6, *range(8, 16))
+    digits = bytes(raw[at] for at in order).hex()
+    return "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))
 
 
 def _write_map(file: BlockNode, blocks: int, *, is_static: bool) -> None:

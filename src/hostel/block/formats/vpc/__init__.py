@@ -1,0 +1,1 @@
+"""Format ``vpc``: Virtual PC's and Hyper-V's VHD (``docs/formats/vpc.md``)."""

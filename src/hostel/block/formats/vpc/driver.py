@@ -1,0 +1,384 @@
+"""Format ``vpc``: reading and writing VHD images, fixed, dynamic, and (reading) differencing."""
+
+from __future__ import annotations
+
+import errno
+from array import array
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Final, Self
+
+from hostel.block.driver import FormatDriver, FormatInfo, OpenMode, Reference, Supports
+from hostel.block.extent import Extent, Status
+from hostel.block.formats.block_table import ABSENT, BlockMap, BlockTable, Run, claim, with_holes
+from hostel.block.formats.vpc import layout
+from hostel.block.formats.vpc.create import CREATE_OPTIONS
+from hostel.block.formats.vpc.layout import DiskType, DynamicHeader, Footer, bitmap_length, is_sound, sealed
+from hostel.block.node import BlockNode, fill_zeroes
+from hostel.block.options import Kind, Option, OptionError, Options, Value
+from hostel.errors import CorruptImage, InvalidImage, NoSpace, ReadOnly, UnsupportedFeature
+from hostel.units import SECTOR
+
+_TRUNCATED: Final = "block-vpc: free_data_block_offset points after the end of file. The image has been truncated."
+_CALCULATIONS: Final = ("chs", "current_size")
+
+
+class VpcDriver(FormatDriver):
+    """Passes a fixed image's requests on; of others looks up blocks, and adds them at the end, before the footer.
+
+    The table and the footer are held back until a flush.
+    """
+
+    name = "vpc"
+    new_blocks_read_as_zeroes = True
+    options: Final = Options(  # type: ignore[misc]
+        Option(
+            "force_size_calc",
+            Kind.STRING,
+            "Force disk size calculation to use either CHS geometry, or use the disk current_size specified in the VHD "
+            "footer. {chs, current_size}",
+        ),
+    )
+    create_options: Final = CREATE_OPTIONS
+
+    def __init__(self, file: BlockNode, footer: Footer, length: int, header: DynamicHeader | None) -> None:
+        super().__init__()
+        self.children["file"] = file
+        self._file = file
+        self._footer = footer
+        self.unique_id = footer.unique_id.hex()
+        self._length = length
+        self._header = header
+        self.supports = Supports.WRITE | Supports.ZEROES
+        if footer.disk_type == DiskType.DIFFERENCING:
+            self.supports = Supports.BACKING
+        if header is None:
+            return
+        self._bitmap_length = bitmap_length(header.block_size)
+        self._table = BlockTable(file, header.table_offset, header.max_table_entries, "I", "big")
+        self._map = BlockMap(self._table, header.block_size, self._place)
+        self._end = _find_end(self._table, header, self._bitmap_length)  # where the next block goes
+        self._marked: set[int] = set()  # blocks whose bitmap says that all of their sectors count
+
+    @classmethod
+    def open(cls, file: BlockNode, mode: OpenMode) -> Self:
+        """Read footer, header and table.
+
+        Raises:
+            InvalidImage: they are malformed, or the file is truncated.
+            CorruptImage: blocks lie over the table.
+            UnsupportedFeature: it is none of the known kinds, or a differencing image that is to be written.
+            OptionError: the option has no such value.
+        """
+        calculation = mode.options.get("force_size_calc")
+        if calculation is not None and calculation not in _CALCULATIONS:
+            raise OptionError(f"Invalid size calculation mode: '{calculation}'")
+        footer = _read_footer(file)
+        sectors = _sectors(footer, str(calculation or ""))
+        if sectors > layout.MAX_SECTORS:
+            raise InvalidImage(
+                f"The disk has {sectors} sectors, and a VHD may have {layout.MAX_SECTORS}", errno=errno.EFBIG
+            )
+        if footer.disk_type == DiskType.FIXED:
+            if not mode.no_io and sectors * SECTOR > file.length - Footer.SIZE:
+                raise InvalidImage(
+                    f"The image has been truncated: the disk has {sectors * SECTOR} bytes, and the file only "
+                    f"{file.length - Footer.SIZE} before its footer"
+                )
+            return cls(file, footer, sectors * SECTOR, None)
+        if footer.disk_type == DiskType.DIFFERENCING and not mode.read_only:
+            raise ReadOnly("A differencing VHD can only be read; convert it to write the disk")
+        header = _read_header(file, footer, sectors, writable=not mode.read_only)
+        if header.table_offset + 4 * header.max_table_entries > file.length:
+            raise InvalidImage(_TRUNCATED)
+        driver = cls(file, footer, sectors * SECTOR, header)
+        if driver._end > file.length:
+            raise InvalidImage(_TRUNCATED)
+        return driver
+
+    @classmethod
+    def probe(cls, head: bytes, filename: str) -> int:
+        """By the copy of the footer; a fixed image has none, and is told by its name only."""
+        return 100 if head.startswith(layout.COOKIE) else 0
+
+    @classmethod
+    def check_creation(cls, size: int, options: Mapping[str, Value]) -> None:
+        """Refuse what cannot be created; see :func:`hostel.block.formats.vpc.create.check_creation`."""
+        from hostel.block.formats.vpc.create import check_creation
+
+        check_creation(size, options)
+
+    @classmethod
+    def create(cls, file: BlockNode, size: int, options: Mapping[str, Value]) -> None:
+        """Lay out an empty image; see :func:`hostel.block.formats.vpc.create.create_image`."""
+        from hostel.block.formats.vpc.create import create_image
+
+        create_image(file, size, options)
+
+    @property
+    def length(self) -> int:
+        """The virtual size in bytes."""
+        return self._length
+
+    def pread(self, offset: int, buf: memoryview) -> None:
+        """Read blocks, and zeroes, or the parent, where there are none."""
+        if self._header is None:
+            self._file.pread(offset, buf)
+            return
+        for run in self._runs(offset, len(buf)):
+            part = buf[run.offset - offset : run.offset - offset + run.length]
+            if run.host >= 0:
+                self._file.pread(run.host, part)
+            elif (backing := self.children.get("backing")) is not None:
+                backing.pread_padded(run.offset, part)
+            elif self.references():
+                raise InvalidImage("The parent of this differencing VHD is not open")
+            else:
+                fill_zeroes(part)
+
+    def pwrite(self, offset: int, data: memoryview) -> None:
+        """Write in place, or into new blocks."""
+        if self._header is None:
+            self._file.pwrite(offset, data)
+            return
+        for run in list(self._map.runs(offset, len(data))):
+            part = data[run.offset - offset : run.offset - offset + run.length]
+            if run.host >= 0:
+                self._mark(run.offset, run.length)
+                self._file.pwrite(run.host, part)
+            else:
+                self._add(run.offset, part)
+        if self._table.is_crowded:
+            self.flush()
+
+    def write_zeroes(self, offset: int, length: int, *, unmap: bool) -> None:
+        """Zero what is there; other blocks are zeroes already."""
+        if self._header is None:
+            self._file.write_zeroes(offset, length, unmap=unmap)
+            return
+        for run in self._map.runs(offset, length):
+            if run.host >= 0:
+                self._file.write_zeroes(run.host, run.length, unmap=unmap)
+
+    def zeroes_fast(self, *, unmap: bool) -> bool:
+        """Whether the child does."""
+        return self._file.zeroes_fast(unmap=unmap)
+
+    def flush(self) -> None:
+        """Write data and the footer behind it, then the table: a crash leaves a block that nobody has, at worst.
+
+        Meanwhile the copy at the start of the file says what the footer does.
+        """
+        if self._header is None or not self._table.is_dirty:
+            self._file.flush()
+            return
+        self._file.pwrite(self._end, sealed(self._footer))
+        if self._file.grows and self._file.length > self._end + Footer.SIZE:
+            self._file.resize(self._end + Footer.SIZE)  # who looks for the footer looks at the end
+        self._file.flush()
+        for place, sectors in self._table.changes():
+            self._file.pwrite(place, sectors)
+        self._file.flush()
+        self._table.written()
+
+    def extents(self, offset: int, length: int) -> Iterator[Extent]:
+        """Blocks and zeroes; holes of the host's file in a fixed image are zeroes as well."""
+        if self._header is None:
+            whole = Extent(offset, length, Status.DATA | Status.ALLOCATED, offset)
+            yield from with_holes(self._file, [whole])
+            return
+        absent = Status.UNALLOCATED if self.references() else Status.ZERO | Status.ALLOCATED
+        for run in self._runs(offset, length):
+            if run.host >= 0:
+                yield Extent(run.offset, run.length, Status.DATA | Status.ALLOCATED, run.host)
+            else:
+                yield Extent(run.offset, run.length, absent)
+
+    def references(self) -> Sequence[Reference]:
+        """The parent of a differencing image."""
+        if self._header is None or self._footer.disk_type != DiskType.DIFFERENCING:
+            return ()
+        from hostel.block.formats.vpc.parent import parent_of
+
+        return (parent_of(self._file, self._header),)
+
+    def info(self) -> FormatInfo:
+        """The size of blocks."""
+        return FormatInfo(cluster_size=self._header.block_size if self._header is not None else None)
+
+    def close(self) -> None:
+        """Write what is held back."""
+        if self._header is not None and self._table.is_dirty:
+            self.flush()
+
+    def _place(self, entry: int) -> int:
+        return ABSENT if entry == layout.UNUSED else entry * SECTOR + self._bitmap_length
+
+    def _runs(self, offset: int, length: int) -> Iterator[Run]:
+        found = self._map.runs(offset, length)
+        if self._footer.disk_type != DiskType.DIFFERENCING:
+            return found
+        return (part for run in found for part in self._by_bitmap(run))
+
+    def _by_bitmap(self, run: Run) -> Iterator[Run]:
+        """A run of a differencing image's blocks, split where its bitmap changes between this image and its parent."""
+        if run.host < 0:
+            yield run
+            return
+        block, inside = divmod(run.offset, self._map.block_size)
+        place = run.host - inside - self._bitmap_length
+        bits = self._file.read(place, self._bitmap_length)
+        offset, end = run.offset, run.offset + run.length
+        base = block * self._map.block_size
+        while offset < end:
+            present = _bit(bits, (offset - base) // SECTOR)
+            stop = _end_of_bits(bits, (offset - base) // SECTOR, present)
+            following = min(end, base + stop * SECTOR)
+            yield Run(offset, following - offset, run.host + offset - run.offset if present else ABSENT)
+            offset = following
+
+    def _mark(self, offset: int, length: int) -> None:
+        """Let the bitmaps of blocks say that all sectors count, as QEMU does; what others left out is zeroes."""
+        size = self._map.block_size
+        for block in range(offset // size, -(-(offset + length) // size)):
+            if block not in self._marked:
+                place = self._map.entry(block) * SECTOR
+                if bytes(self._file.read(place, self._bitmap_length)).count(255) != self._bitmap_length:
+                    self._file.pwrite(place, b"\xff" * self._bitmap_length)
+                self._marked.add(block)
+
+    def _add(self, offset: int, data: memoryview) -> None:
+        """Write where there are no blocks yet."""
+        size = self._map.block_size
+        while data:
+            block, inside = divmod(offset, size)
+            part = data[: size - inside]
+            start = self._end + self._bitmap_length
+            if start + size > layout.UNUSED * SECTOR:
+                raise NoSpace("The file is as large as a VHD can be")
+            place = start + inside
+            claim(self._file, start, start + size, place, place + len(part))
+            self._file.pwrite(self._end, b"\xff" * self._bitmap_length)
+            self._file.pwrite(place, part)
+            self._table[block] = self._end // SECTOR
+            self._marked.add(block)
+            self._end = start + size
+            offset, data = offset + len(part), data[len(part) :]
+
+
+def _bit(bits: bytes | bytearray, index: int) -> int:
+    return bits[index >> 3] >> (7 - (index & 7)) & 1
+
+
+def _end_of_bits(bits: bytes | bytearray, index: int, value: int) -> int:
+    """The first bit from ``index`` on that is another; the end of the bitmap where none is."""
+    uniform = 255 if value else 0
+    while index < 8 * len(bits):
+        if index % 8 == 0 and bits[index >> 3] == uniform:
+            index += 8
+        elif _bit(bits, index) == value:
+            index += 1
+        else:
+            break
+    return index
+
+
+# ---- opening
+
+
+def _read_footer(file: BlockNode) -> Footer:
+    """The footer: its copy at the start where there is one, or the one at the end.
+
+    Raises:
+        InvalidImage: there is none, or its checksum is wrong.
+        UnsupportedFeature: it is of an unknown kind.
+    """
+    head = bytes(file.read(0, Footer.SIZE))
+    footer = Footer.unpack(head)
+    # A copy at the start that says "fixed" is none: fixed images have no copy, and their guests write what they like.
+    is_copy = footer.cookie == layout.COOKIE and footer.disk_type != DiskType.FIXED
+    if is_copy and is_sound(footer, head):
+        return _known(footer)
+    if not is_copy and file.length < Footer.SIZE:
+        raise InvalidImage("File too small for a VHD header")
+    tail = bytes(file.read(max(0, file.length - Footer.SIZE), Footer.SIZE))
+    last = Footer.unpack(tail)
+    if last.cookie == layout.COOKIE and (last.disk_type == DiskType.FIXED) is not is_copy:
+        if is_sound(last, tail):
+            return _known(last)
+        raise InvalidImage("Incorrect header checksum")
+    raise InvalidImage("Incorrect header checksum" if is_copy else "invalid VPC image")
+
+
+def _known(footer: Footer) -> Footer:
+    if footer.disk_type not in list(DiskType):
+        raise UnsupportedFeature(f"unsupported VHD image (disk type {footer.disk_type})")
+    return footer
+
+
+def _sectors(footer: Footer, calculation: str) -> int:
+    """The disk's size: some creators mean the geometry, others the size; the largest geometry says nothing."""
+    by_size = footer.creator_app.startswith(layout.SIZED_CREATORS) and calculation != "chs"
+    if by_size or calculation == "current_size" or footer.geometry_sectors == layout.MAX_GEOMETRY.size:
+        return footer.current_size // SECTOR
+    return footer.geometry_sectors
+
+
+def _read_header(file: BlockNode, footer: Footer, sectors: int, *, writable: bool) -> DynamicHeader:
+    """The header of an image with a table.
+
+    Raises:
+        InvalidImage: it makes no sense; the words are QEMU's.
+    """
+    if footer.data_offset > file.length - DynamicHeader.SIZE:
+        raise InvalidImage("Error reading dynamic VHD header")
+    data = bytes(file.read(footer.data_offset, DynamicHeader.SIZE))
+    header = DynamicHeader.unpack(data)
+    if header.cookie != layout.SPARSE_COOKIE:
+        raise InvalidImage("Invalid header magic")
+    size = header.block_size
+    if size < SECTOR or size & (size - 1):
+        raise InvalidImage(f"Invalid block size {size}")
+    if sectors * SECTOR // size > 0xFFFFFFFF:
+        raise InvalidImage("Too many blocks")
+    if header.max_table_entries * size < sectors * SECTOR:
+        raise InvalidImage("Page table too small")
+    if header.max_table_entries > layout.MAX_ENTRIES:
+        entries = header.max_table_entries - (header.max_table_entries >> 31 << 32)  # QEMU's has a sign
+        raise InvalidImage(f"Max Table Entries too large ({entries})")
+    if header.table_offset > file.length:
+        raise InvalidImage("Error reading pagetable")
+    if writable and not is_sound(header, data):
+        raise InvalidImage("Incorrect checksum of the dynamic VHD header; the image can be read")
+    return header
+
+
+def _find_end(table: BlockTable, header: DynamicHeader, bitmap_length: int) -> int:
+    """Where the last block ends, or the table.
+
+    Raises:
+        CorruptImage: a block lies over the table, or over what stands before it.
+    """
+    table_end = -(-(header.table_offset + 4 * header.max_table_entries) // SECTOR) * SECTOR
+    whole = bitmap_length + header.block_size
+    end = table_end
+    for _, entries in table.pages():
+        places = _places(entries)
+        if not places:
+            continue
+        end = max(end, max(places) * SECTOR + whole)
+        if min(places) * SECTOR < table_end:
+            for place in places:
+                start = place * SECTOR
+                if start < Footer.SIZE or (start < table_end and start + whole > header.table_offset):
+                    raise CorruptImage(
+                        f"The block at byte {start} lies over the image's table or its footer", errno=errno.EINVAL
+                    )
+    return end
+
+
+def _places(entries: array[int]) -> Sequence[int]:
+    """The entries that are places; of many equal ones, one."""
+    first = entries[:1]
+    if entries == first * len(entries):
+        return [] if first[0] == layout.UNUSED else first
+    return [entry for entry in entries if entry != layout.UNUSED]
