@@ -18,7 +18,13 @@ def _cluster_size(options: Mapping[str, Value]) -> int:
     return int(options["cluster_size"])
 
 
+def _without_descriptor(data: bytes) -> bytes:
+    """A vmdk image without its content ID, which is random, and without its name."""
+    return data[:512] + data[512 + 10240 :]
+
+
 SUBJECTS: Final = {
+    "qcow": Subject("qcow", lambda rng: {}, lambda options: 512 if "backing_file" in options else 4096, backing=True),
     "qed": Subject(
         "qed",
         _qed,
@@ -27,5 +33,11 @@ SUBJECTS: Final = {
         marked=lambda data: bool(data[16:17] and data[16] & 2),
         # What QEMU says of every image with tables of one cluster.
         stricter_qemu=("QED table offset is invalid",),
+    ),
+    "vmdk": Subject(
+        "vmdk",
+        lambda rng: {"zeroed_grain": rng.random() < 0.5},
+        lambda options: 65536,
+        compared=_without_descriptor,
     ),
 }

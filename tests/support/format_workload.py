@@ -30,6 +30,7 @@ class Subject(NamedTuple):
         backing: whether images of these options may have a backing file.
         marked: whether the image says that it was not closed properly.
         stricter_qemu: words of QEMU's refusals of images that can be opened all the same.
+        compared: what of a new image is the same each time.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Subject(NamedTuple):
     backing: bool = False
     marked: Callable[[bytes], bool] = lambda data: False
     stricter_qemu: tuple[str, ...] = ()
+    compared: Callable[[bytes], bytes] = lambda data: data
 
     @property
     def driver(self) -> Any:

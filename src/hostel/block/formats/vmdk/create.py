@@ -96,7 +96,7 @@ def create_image(file: BlockNode, size: int, options: Mapping[str, Value], aroun
 
     Args:
         file: the file for the descriptor, and where there is only one, for the extent around it.
-        size: bytes of the disk, a multiple of a sector.
+        size: bytes of the disk; rounded up to whole sectors.
         options: converted :data:`hostel.block.formats.vmdk.creation.CREATE_OPTIONS`.
         around: makes the other files, and opens the parent.
 
@@ -105,6 +105,7 @@ def create_image(file: BlockNode, size: int, options: Mapping[str, Value], aroun
         OSError: the host's own errors while writing.
     """
     settled = _settle(options)
+    size = -(-size // SECTOR) * SECTOR
     parent = str(options.get("backing_file", ""))
     parent_cid = _parent_cid(around) if parent else NO_PARENT
     inside = not settled.is_flat and not settled.is_split

@@ -121,10 +121,11 @@ def parse_create_type(text: bytes) -> str:
     return kind
 
 
-def is_inside(text: bytes) -> bool:
-    """Whether a descriptor is of a disk whose only extent it lies in."""
-    found = _CREATE_TYPE.search(text)
-    return found is not None and found[1] in (b"monolithicSparse", b"streamOptimized")
+def is_empty(text: bytes) -> bool:
+    """Whether a descriptor is of a disk of no bytes, whose only extent it lies in."""
+    kind, extent = _CREATE_TYPE.search(text), _EXTENT.search(text)
+    inside = kind is not None and kind[1] in (b"monolithicSparse", b"streamOptimized")
+    return inside and extent is not None and int(extent[2]) == 0
 
 
 def parse_extents(text: bytes) -> list[ExtentLine]:

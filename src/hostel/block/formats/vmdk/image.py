@@ -76,7 +76,7 @@ class VmdkImage:
         if sector * SECTOR != layout.DESCRIPTOR_OFFSET:
             return False
         text = read_bounded(self.file, layout.DESCRIPTOR_OFFSET, layout.DESCRIPTOR_LENGTH)
-        return descriptors.is_inside(text)
+        return descriptors.is_empty(text)
 
     def _open_text(self, offset: int) -> bytes:
         """A descriptor that names its extents."""
