@@ -145,7 +145,6 @@ class BlockDriver(abc.ABC):
     primary: ClassVar[str] = "file"  # the child that holds this one's bytes
     starts_as_zeroes: ClassVar[bool] = True  # what a new image, or new space of one, reads as
     new_blocks_read_as_zeroes: ClassVar[bool] = False  # without anybody writing them
-    new_blocks_read_as_zeroes: ClassVar[bool] = False  # without anybody writing them
     unique_id: str = ""  # by which a differencing image knows its parent; some formats have it
     # Who wants to know how far a request has come (blkdebug): see BlockNode.debug_event.
     on_event: Callable[[str], None] | None = None

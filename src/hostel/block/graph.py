@@ -457,14 +457,6 @@ def _require_parent(holder: BlockNode, reference: Reference, node: BlockNode) ->
         raise
 
 
-def _require_parent(holder: BlockNode, reference: Reference, node: BlockNode) -> None:
-    try:
-        parent.require(reference, holder.filename, node)
-    except BaseException:
-        _abandon(node)
-        raise
-
-
 def _open_part(image: Described, mode: OpenMode) -> BlockNode:
     """Open a part of an image that lies in a file of its own: bytes that nobody may change but who writes the image."""
     node = _open_protocol(image, mode)
