@@ -123,11 +123,11 @@ def _parse_fixed(head: bytes) -> tuple[Header, bytes]:
 def _parse_extensions(head: bytes, offset: int, end: int) -> tuple[Extension, ...]:
     extensions: list[Extension] = []
     end = min(end, len(head))
-    while offset + 8 <= end:
+    while offset < end:
         kind = int.from_bytes(head[offset : offset + 4], "big")
         length = int.from_bytes(head[offset + 4 : offset + 8], "big")
         offset += 8
-        if length > end - offset:
+        if offset > end or length > end - offset:
             raise InvalidImage("Header extension too large")
         if kind == ExtensionType.END:
             break

@@ -116,3 +116,12 @@ def test_any_bytes_raise_nothing_but_a_block_error(tail: bytes) -> None:
             headers.parse(head + tail)
         except BlockError as error:
             assert error.message
+
+
+@pytest.mark.parametrize("gap", [1, 4, 7])
+def test_an_extension_whose_head_does_not_end_before_the_backing_name_is_refused(gap: int) -> None:
+    image = bytearray(qcow2.create(1 << 20))
+    image[8:16] = (Header.SIZE + gap).to_bytes(8, "big")
+    image[16:20] = (1).to_bytes(4, "big")
+    with pytest.raises(InvalidImage, match=r"^Header extension too large$"):
+        headers.parse(bytes(image[:65536]))
