@@ -120,7 +120,7 @@ class BackupJob(Job):
         if found is None:
             return None
         start, end = found
-        stop = min(end, start + max(CHUNK, copy.unit))
+        stop = copy.step_end(start, end)
         copied = copy.copy(start, stop)
         self._place = stop if stop < copy.length else 0
         self._pace.spend(copied)

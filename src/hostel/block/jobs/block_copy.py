@@ -14,7 +14,7 @@ from hostel.block.bitmap import DirtyBitmap
 from hostel.block.chain import block_status, held
 from hostel.block.driver import Compressing
 from hostel.block.extent import Status
-from hostel.block.jobs.copying import CHUNK, first_extent, read, write, write_own_zeroes, write_zeroes
+from hostel.block.jobs.copying import CHUNK, copy_data, first_extent, next_extent, write_own_zeroes, write_zeroes
 from hostel.block.jobs.ranges import Ranges
 from hostel.block.node import BlockNode
 from hostel.errors import BlockError
@@ -89,6 +89,17 @@ class BlockCopy:
                     return offset, offset + length
         return None
 
+    def step_end(self, start: int, end: int) -> int:
+        """Where a step that begins at ``start`` ends: after a bit of data, or after all that needs no reading.
+
+        Raises:
+            SourceError: metadata cannot be read.
+        """
+        extent = next_extent(self.source, start, end, self._base, lambda extent: bool(extent.status & Status.DATA))
+        if not extent.status & Status.DATA and extent.end - start >= CHUNK:
+            return extent.end if extent.end == end else extent.end - extent.end % self.unit
+        return min(end, start + max(CHUNK, self.unit))
+
     def copy(self, start: int, end: int) -> int:
         """Copy what of a range is to be copied, in whole units; how many bytes that were.
 
@@ -137,7 +148,7 @@ class BlockCopy:
             if extent.status & Status.DATA or self._compress:
                 # A unit that is compressed is written as a whole.
                 length = stop - position if self._compress else extent.length
-                write(self.target, position, read(self.source, position, length), compress=self._compress)
+                copy_data(self.source, self.target, position, length, compress=self._compress)
                 position += length
                 continue
             if extent.status & Status.ZERO:

@@ -11,7 +11,7 @@ import errno
 
 from hostel.block.driver import BackingStore
 from hostel.block.extent import Status
-from hostel.block.jobs.copying import CHUNK, first_extent, flush, grow, read, write, write_zeroes
+from hostel.block.jobs.copying import CHUNK, copy_data, flush, grow, next_extent, write_zeroes
 from hostel.block.jobs.job import Job, JobSettings
 from hostel.block.jobs.policy import SourceError
 from hostel.block.jobs.stream import change_backing
@@ -74,7 +74,9 @@ class CommitJob(Job):
         if self.offset >= self.length:
             self._zero_the_rest()
             return None
-        extent = first_extent(self._top, self.offset, self.length, self._base)
+        extent = next_extent(
+            self._top, self.offset, self.length, self._base, lambda extent: bool(extent.status & Status.DATA)
+        )
         if not extent.status & Status.ALLOCATED:
             self.offset = extent.end
         elif extent.status & Status.ZERO:
@@ -82,7 +84,7 @@ class CommitJob(Job):
             self._spent(extent.length)
         else:
             length = min(CHUNK, extent.length)
-            write(self._base, self.offset, read(self._top, self.offset, length))
+            copy_data(self._top, self._base, self.offset, length)
             self._spent(length)
         return 0.0
 

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections import deque
+from collections.abc import Callable
+from typing import Final
+
 from hostel.block.chain import ChainExtent, block_status, held
 from hostel.block.driver import Compressing, Resizable
 from hostel.block.extent import Status
@@ -13,6 +18,9 @@ from hostel.units import GiB, MiB
 
 CHUNK = 1 * MiB  # bytes of data that a step reads and writes
 LOOK = 1 * GiB  # bytes whose metadata a step looks at
+_SPARE: Final = 8
+# Used again: the host takes longer to find a new one's pages than to fill them.
+_buffers: deque[bytearray] = deque()
 
 
 def first_extent(node: BlockNode, start: int, end: int, base: BlockNode | None = None) -> ChainExtent:
@@ -28,31 +36,50 @@ def first_extent(node: BlockNode, start: int, end: int, base: BlockNode | None =
         raise SourceError(error) from None
 
 
-def read(node: BlockNode, offset: int, length: int) -> bytearray:
-    """Read.
+def next_extent(
+    node: BlockNode, start: int, end: int, base: BlockNode | None, is_copied: Callable[[ChainExtent], bool]
+) -> ChainExtent:
+    """A range's beginning: of data no more than a step copies, so that metadata is not walked again for each step.
+
+    Args:
+        node: whose chain; see :func:`first_extent`.
+        start: bytes.
+        end: likewise.
+        base: see :func:`first_extent`.
+        is_copied: whether an extent is read and written; all others are as long as they are.
 
     Raises:
-        SourceError: that failed.
+        SourceError: metadata cannot be read.
     """
-    try:
-        return node.read(offset, length)
-    except OSError as error:
-        raise SourceError(error) from None
+    near = min(end, start + CHUNK)
+    extent = first_extent(node, start, near, base)
+    if extent.end < near or near == end or is_copied(extent):
+        return extent
+    return first_extent(node, start, end, base)
 
 
-def write(node: BlockNode, offset: int, data: bytearray, *, compress: bool = False) -> None:
-    """Write.
+def copy_data(source: BlockNode, target: BlockNode, offset: int, length: int, *, compress: bool = False) -> None:
+    """Read and write; ``compress`` stores whole clusters compressed.
 
     Raises:
-        TargetError: that failed.
+        SourceError: reading failed.
+        TargetError: writing failed.
     """
-    try:
-        if compress and isinstance(node.driver, Compressing) and offset % node.driver.cluster_size == 0:
-            write_compressed(node, offset, data)
-        else:
-            node.pwrite(offset, data)
-    except OSError as error:
-        raise TargetError(error) from None
+    buffer = _buffer(length)
+    with memoryview(buffer)[:length] as view:
+        try:
+            source.pread(offset, view)
+        except OSError as error:
+            raise SourceError(error) from None
+        try:
+            if compress and isinstance(target.driver, Compressing) and offset % target.driver.cluster_size == 0:
+                write_compressed(target, offset, view)
+            else:
+                target.pwrite(offset, view)
+        except OSError as error:
+            raise TargetError(error) from None
+    if len(buffer) == CHUNK and len(_buffers) < _SPARE:
+        _buffers.append(buffer)
 
 
 def write_zeroes(node: BlockNode, offset: int, length: int, *, unmap: bool = True) -> None:
@@ -85,6 +112,13 @@ def write_own_zeroes(node: BlockNode, offset: int, length: int) -> None:
                 node.pwrite(start, bytes(min(CHUNK, extent.end - start)))
     except OSError as error:
         raise TargetError(error) from None
+
+
+def _buffer(length: int) -> bytearray:
+    if length <= CHUNK:
+        with contextlib.suppress(IndexError):
+            return _buffers.pop()
+    return bytearray(max(length, CHUNK))
 
 
 def flush(node: BlockNode) -> None:

@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 
 from hostel.block.driver import FilterDriver
 from hostel.block.extent import Status
-from hostel.block.jobs.copying import CHUNK, LOOK, first_extent, flush, grow, read, write, write_zeroes
+from hostel.block.jobs.copying import CHUNK, LOOK, copy_data, first_extent, flush, grow, next_extent, write_zeroes
 from hostel.block.jobs.job import SLICE, Job, JobFailed, JobSettings
 from hostel.block.jobs.mirror_filter import MirrorFilter
 from hostel.block.jobs.policy import SourceError, TargetError
@@ -172,7 +172,7 @@ class MirrorJob(Job):
     def _copy(self, mirror: MirrorFilter, start: int, end: int) -> int:
         """Copy the beginning of a range; where the next is to be looked for."""
         end = min(end, self._inner.length)
-        extent = first_extent(self._inner, start, end)
+        extent = next_extent(self._inner, start, end, None, lambda extent: bool(extent.status & Status.DATA))
         if extent.status & Status.ZERO:
             stop = extent.end if extent.end >= end else extent.end - extent.end % self._granularity
         else:
@@ -196,7 +196,7 @@ class MirrorJob(Job):
                 write_zeroes(self._target, start, length, unmap=self._how.unmap)
             else:
                 length = min(extent.length, self._chunk)
-                write(self._target, start, read(self._inner, start, length))
+                copy_data(self._inner, self._target, start, length)
             start += length
 
     def _follow(self, mirror: MirrorFilter) -> float | None:

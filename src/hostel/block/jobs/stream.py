@@ -9,9 +9,10 @@ from __future__ import annotations
 import contextlib
 import errno
 
+from hostel.block.chain import ChainExtent
 from hostel.block.driver import BackingStore
 from hostel.block.extent import Status
-from hostel.block.jobs.copying import CHUNK, first_extent, flush, read, write, write_own_zeroes
+from hostel.block.jobs.copying import CHUNK, copy_data, first_extent, flush, next_extent, write_own_zeroes
 from hostel.block.jobs.job import Job, JobSettings
 from hostel.block.jobs.policy import SourceError
 from hostel.block.node import BlockNode
@@ -70,7 +71,7 @@ class StreamJob(Job):
         if overlay.backing is self._base or start >= self.length:
             self.offset = self.length
             return None
-        extent = first_extent(overlay, start, self.length, self._base)
+        extent = next_extent(overlay, start, self.length, self._base, self._is_data)
         if extent.depth == 0 or not self._is_needed(extent.status):
             self.offset = extent.end
             return 0.0
@@ -80,6 +81,9 @@ class StreamJob(Job):
             copied = self._copy(start, start + length)
         self._spent(copied)
         return 0.0
+
+    def _is_data(self, extent: ChainExtent) -> bool:
+        return extent.depth > 0 and bool(extent.status & Status.DATA)
 
     def _is_needed(self, status: Status) -> bool:
         """Whether a range that the overlay does not decide would read otherwise without the images between."""
@@ -95,7 +99,7 @@ class StreamJob(Job):
                 write_own_zeroes(self._overlay, start, extent.length)
             else:
                 length = min(CHUNK, extent.length)
-                write(self._overlay, start, read(self._overlay, start, length))
+                copy_data(self._overlay, self._overlay, start, length)
                 return length
         return extent.length
 
