@@ -7,7 +7,6 @@ megabytes at most are read, whatever the image claims.
 
 from __future__ import annotations
 
-import errno
 from typing import Final
 
 from hostel.block import filename as names
@@ -52,10 +51,7 @@ def inspect(path: str, *, expected: str | None = None, max_virtual_size: int | N
     """
     if expected is not None and expected not in EXPECTED:
         raise UsageError(f"Unknown format '{expected}'; known are {', '.join(EXPECTED)}")
-    driver = open_file(path, _UNTRUSTED)
-    with BlockNode(driver, path, read_only=True) as file:
-        if driver.is_character_device:
-            raise BlockError(f"'{path}' is neither a file nor a disk", errno=errno.EINVAL)
+    with BlockNode(open_file(path, _UNTRUSTED), path, read_only=True) as file:
         look = Look(file)
         _look_for_users(look)
         head = look.read(0, _HEAD)
@@ -143,9 +139,7 @@ def _look_inside(look: Look, format: str) -> None:
     elif format in FORMATS:
         _look_with_driver(look, format_driver(format))
     else:
-        claims = foreign.claims(format, look.read, look.length)
-        look.virtual_size = claims.virtual_size
-        look.name(claims.names)
+        look.virtual_size = foreign.recorded_length(format, look.read)
         look.add(Level.UNSAFE, "unsupported-format", f"{format} images are not supported yet, so this one is unchecked")
 
 

@@ -203,11 +203,6 @@ class FileDriver(BlockDriver):
         """Bytes that the file occupies on the host."""
         return os.fstat(self._fd).st_blocks * 512
 
-    @property
-    def is_character_device(self) -> bool:
-        """Whether it is no disk and no file, but something to read from."""
-        return stat.S_ISCHR(os.fstat(self._fd).st_mode)
-
     def fileno(self) -> int:
         """The file descriptor, for callers that copy inside the host."""
         return self._fd
@@ -458,24 +453,24 @@ def _open_error(path: str, error: OSError | ValueError) -> BlockError:
 
 
 def open_file(path: str, mode: OpenMode, name: str = "") -> FileDriver:
-    """Open a file with the driver of a name, or else with the one that it is for: devices have their own.
+    """Open a file with the driver of a name, or else with the one that it is for: block devices have their own.
 
     Raises:
         BlockError: it cannot be opened, or is not of the driver's kind.
     """
-    if name == "file" or (not name and not _is_device(path)):
+    if name == "file" or (not name and not _is_block_device(path)):
         return FileDriver.open(path, mode)
     from hostel.block.protocols.host_device import driver_for
 
     return driver_for(path, name).open(path, mode)
 
 
-def _is_device(path: str) -> bool:
+def _is_block_device(path: str) -> bool:
+    # Character devices only for those who ask for one: an image may name its backing file, and /dev/zero has no end.
     try:
-        kind = os.stat(path).st_mode
+        return stat.S_ISBLK(os.stat(path).st_mode)
     except (OSError, ValueError):
         return False
-    return stat.S_ISBLK(kind) or stat.S_ISCHR(kind)
 
 
 def create_file(path: str, *, mode: OpenMode) -> BlockNode:

@@ -36,9 +36,10 @@ def test_a_device_is_no_file() -> None:
         graph.open(described("file", "/dev/null"))
 
 
-@pytest.mark.parametrize("name", ["", "host_device"])
-def test_a_character_device_has_no_size(name: str) -> None:
-    driver = open_file("/dev/null", OpenMode(), name)
+def test_a_character_device_has_no_size_and_is_opened_only_by_name() -> None:
+    with pytest.raises(BlockError, match=r"^'file' driver requires '/dev/null' to be a regular file$"):
+        open_file("/dev/null", OpenMode())
+    driver = open_file("/dev/null", OpenMode(), "host_device")
     with BlockNode(driver, "/dev/null", read_only=True) as node:
         assert (node.format, node.length) == ("host_device", 0)
 
