@@ -9,6 +9,7 @@ import os
 import re
 import shlex
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Sequence
@@ -19,6 +20,7 @@ import pytest
 
 from hostel.cli.main import main
 from support.daemon import OURS, THEIRS, daemon
+from support.nbd import Certificates
 
 pytestmark = [pytest.mark.requires_tool("qemu-storage-daemon"), pytest.mark.requires_tool("qemu-img")]
 
@@ -337,3 +339,74 @@ def test_a_monitor_may_be_on_standard_input(folder: Path) -> None:
         said, _ = process.communicate('{"execute":"qmp_capabilities"}{"execute":"quit"}', timeout=30)
     assert process.returncode == 0
     assert [json.loads(line) for line in said.splitlines()][1:] == [{"return": {}}, {"return": {}}]
+
+
+@pytest.mark.requires_tool("openssl")
+@pytest.mark.parametrize(("identity", "allowed"), [("CN=friend", True), ("CN=somebody", False)])
+def test_the_nbd_server_lets_in_whom_tls_and_its_authorization_do(folder: Path, identity: str, allowed: bool) -> None:
+    authority = Certificates(folder, "ours")
+    server = authority.make("server", server=True, subject="/CN=localhost")
+    client = authority.make("client", server=False, subject="/CN=friend")
+    found = []
+    for tool in (THEIRS, OURS):
+        with daemon(
+            folder,
+            *("--object", f"tls-creds-x509,id=tls,dir={server},endpoint=server,verify-peer=yes"),
+            *("--object", f"authz-simple,id=who,identity={identity}"),
+            *("--blockdev", "file,node-name=f,filename=a.raw,read-only=on"),
+            *("--nbd-server", "addr.type=unix,addr.path=tls.sock,tls-creds=tls,tls-authz=who"),
+            *("--export", "nbd,id=e,node-name=f,name=disk"),
+            tool=tool,
+        ):
+            image = "driver=nbd,server.type=unix,server.path=tls.sock,export=disk,tls-creds=c,tls-hostname=localhost"
+            words = ["--object", f"tls-creds-x509,id=c,dir={client},endpoint=client", "--image-opts", image]
+            ended = subprocess.run(
+                ["qemu-img", "info", *words], capture_output=True, text=True, timeout=60, check=False
+            )
+            found.append(ended.returncode == 0)
+    assert found == [allowed, allowed]
+
+
+def test_several_monitors_hear_of_the_same_things(folder: Path) -> None:
+    with daemon(
+        folder,
+        *("--chardev", "socket,id=two,path=two.sock,server=on,wait=off", "--monitor", "two,pretty=on"),
+        *("--blockdev", "file,node-name=f,filename=a.raw", "--nbd-server", "addr.type=unix,addr.path=nbd.sock"),
+        *("--export", "nbd,id=e,node-name=f"),
+    ) as running, socket.socket(socket.AF_UNIX) as second:
+        second.settimeout(20)
+        second.connect(str(folder / "two.sock"))
+        stream = second.makefile("r")
+        assert '"QMP"' in until_empty(stream)
+        second.sendall(b'{"execute": "qmp_capabilities"}')
+        until_empty(stream)
+        running.monitor.command("block-export-del", id="e")
+        assert '"BLOCK_EXPORT_DELETED"' in until_empty(stream)
+        second.sendall(b'{"execute": "query-block-exports"')
+        second.sendall(b"}")
+        assert '"return": [\n    ]' in until_empty(stream)
+        stream.close()
+
+
+def until_empty(stream: io.TextIOWrapper) -> str:
+    """Read pretty JSON up to the end of a value that has members."""
+    text = ""
+    while not text.endswith("\n}\n"):
+        line = stream.readline().replace("\r", "")
+        assert line
+        text += line
+    return text
+
+
+def test_a_throttled_node_is_served_at_its_groups_pace(folder: Path) -> None:
+    with daemon(
+        folder,
+        *("--object", '{"qom-type": "throttle-group", "id": "g", "limits": {"iops-total": 20}}'),
+        *("--blockdev", "throttle,node-name=t,throttle-group=g,file.driver=file,file.filename=a.raw"),
+        *("--nbd-server", "addr.type=unix,addr.path=nbd.sock", "--export", "nbd,id=e,node-name=t,name=x,writable=on"),
+    ):
+        start = time.monotonic()
+        reads = [word for offset in range(30) for word in ("-c", f"read -q {offset}k 512")]
+        uri = f"nbd+unix:///x?socket={folder / 'nbd.sock'}"
+        subprocess.run(["qemu-io", "-f", "raw", *reads, uri], check=True, timeout=60)
+        assert time.monotonic() - start > 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import signal
 import socket
@@ -11,6 +10,7 @@ from contextlib import ExitStack
 from typing import Final
 
 from hostel.block import notice, objects
+from hostel.cli import pidfile
 from hostel.cli.img.arguments import Failure, HelpAsked
 from hostel.cli.img.main import QEMU_VERSION, VersionAsked
 from hostel.cli.img.output import Output
@@ -186,7 +186,7 @@ def _serve(
             signal.signal(number, lambda *_: server.stop())
         pid_file = settings.get("pid-file")
         if pid_file is not None:
-            stack.callback(os.close, _write_pid_file(pid_file))
+            stack.callback(os.close, pidfile.write(pid_file))
         os.chdir("/")
         if background is not None:
             background.ready()
@@ -220,23 +220,3 @@ def _set_socket_label(label: str, failure: str) -> None:
             stream.write(label.encode() + b"\0" if label else b"")
     except OSError as error:
         raise Failure(f"{failure}: {error.strerror}") from None
-
-
-def _write_pid_file(path: str) -> int:
-    """Write our process id into a file that stays locked as long as we live.
-
-    Returns:
-        The file's descriptor.
-    """
-    try:
-        fd = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise Failure(f"Could not create '{path}': {error.strerror}") from None
-    try:
-        fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        os.ftruncate(fd, 0)
-        os.write(fd, f"{os.getpid()}\n".encode())
-    except OSError as error:
-        os.close(fd)
-        raise Failure(f"Cannot lock pid file '{path}': {error.strerror}") from None
-    return fd
