@@ -8,7 +8,17 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
 
 from hostel.block import registry
-from hostel.block.driver import BackingStore, Checkable, CheckResult, Compressing, OpenMode, Repair, Resizable, Supports
+from hostel.block.driver import (
+    BackingStore,
+    Checkable,
+    CheckResult,
+    Compressing,
+    Emptying,
+    OpenMode,
+    Repair,
+    Resizable,
+    Supports,
+)
 from hostel.block.extent import Status
 from hostel.block.node import BlockNode
 from hostel.block.options import Value
@@ -146,6 +156,8 @@ class FormatWorkload:
             weights["grow"] = 1
         if self.backing is not None and isinstance(driver, BackingStore):
             weights["rebase"] = 1
+        if self.backing is not None and isinstance(driver, Emptying):
+            weights["empty"] = 1
         return weights
 
     def place(self) -> tuple[int, int]:
@@ -232,6 +244,15 @@ class FormatWorkload:
         else:
             driver.change_backing(self.rng.choice(BACKING_NAMES), "raw")
         self.flushed = bytes(self.content)
+
+    def empty(self) -> None:
+        """Forget what lies above the backing image."""
+        driver = self.node.driver
+        assert isinstance(driver, Emptying)
+        driver.make_empty()
+        assert self.backing is not None
+        shown = self.backing[: len(self.content)]
+        self.content[:] = shown.ljust(len(self.content), b"\0")
 
     # ---- judging
 

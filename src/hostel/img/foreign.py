@@ -1,4 +1,4 @@
-"""What images of formats that we do not open claim: how large they are, and which other files they name.
+"""What images claim before a driver has looked at them: how large they are, and which other files they name.
 
 Read from fixed places, without the formats' own checks: it is shown to who must decide about an image that is refused
 anyway. A name found is a name to show, never to open.
@@ -13,8 +13,6 @@ from hostel.units import INT64_MAX, SECTOR
 
 Read = Callable[[int, int], bytes]
 
-_MAX_NAME: Final = 4096
-
 
 class Claim(NamedTuple):
     """Another file that an image names.
@@ -28,18 +26,6 @@ class Claim(NamedTuple):
     role: str
     filename: str
     format: str | None = None
-
-
-class Claims(NamedTuple):
-    """What an image says of itself.
-
-    Attributes:
-        virtual_size: bytes; None where it says nothing believable.
-        names: the other files.
-    """
-
-    virtual_size: int | None = None
-    names: tuple[Claim, ...] = ()
 
 
 class _Place(NamedTuple):
@@ -60,20 +46,14 @@ _LENGTHS: Final = {
 }
 
 
-def claims(format: str, read: Read, length: int) -> Claims:
-    """What an image of a format claims; ``read`` gives bytes at an offset, fewer where the file ends at ``length``.
+def recorded_length(format: str, read: Read) -> int | None:
+    """The virtual size that a header gives, read from its fixed place; None where there is none to believe.
+
+    ``read`` gives bytes at an offset, fewer where the file ends.
 
     Raises:
         OSError: what ``read`` raises.
     """
-    size = recorded_length(format, read)
-    if format == "qcow":
-        return Claims(size, _backing(read, "big", read(8, 12)))
-    return Claims(size)
-
-
-def recorded_length(format: str, read: Read) -> int | None:
-    """The virtual size that a header gives, read from its fixed place; None where there is none to believe."""
     place = _LENGTHS.get(format)
     if format == "vmdk" and read(0, 4) != b"KDMV":
         return None  # text, or a disk of ESX
@@ -87,12 +67,3 @@ def recorded_length(format: str, read: Read) -> int | None:
 def text(raw: bytes) -> str:
     """A name as text; what is no UTF-8 is kept."""
     return raw.split(b"\0")[0].decode(errors="surrogateescape")
-
-
-def _backing(read: Read, order: Literal["big", "little"], place: bytes) -> tuple[Claim, ...]:
-    """The backing file whose name has its offset (8 bytes) and length (4 bytes) in ``place``."""
-    offset, length = int.from_bytes(place[:8], order), int.from_bytes(place[8:12], order)
-    if not offset or not length or offset > INT64_MAX - _MAX_NAME:
-        return ()
-    name = text(read(offset, min(length, _MAX_NAME)))
-    return (Claim("backing", name),) if name else ()

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Callable, Iterator
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
+from hostel.block.extent import Status
 from hostel.block.formats.clustered import Kind, Run
 from hostel.block.node import BlockNode
 from hostel.codec.table import pack_table, unpack_table, zero_table
@@ -55,6 +56,83 @@ class _Slice:
         self.low, self.high = min(self.low, low), max(self.high, low + len(values))
 
 
+class TopTable:
+    """An L1 table, of which the part is in memory that was looked at, within bounds.
+
+    Attributes:
+        entries: how many there are.
+        changed: entries that are not on the disk yet, by index.
+    """
+
+    def __init__(self, file: BlockNode, offset: int, entries: int, order: str) -> None:
+        self._file = file
+        self._offset = offset
+        self._order = order
+        self.entries = entries
+        self.changed: dict[int, int] = {}
+        self._slices: dict[int, array[int]] = {}
+
+    def __getitem__(self, index: int) -> int:
+        found = self.changed.get(index)
+        if found is not None:
+            return found
+        number, within = divmod(index, _SLICE)
+        return (self._slices.get(number) or self._load(number))[within]
+
+    def __setitem__(self, index: int, entry: int) -> None:
+        self.changed[index] = entry
+
+    def _load(self, number: int) -> array[int]:
+        if len(self._slices) >= _CACHE_LIMIT // (_SLICE * 8):
+            self._slices.clear()
+        start = number * _SLICE
+        count = min(_SLICE, self.entries - start)
+        data = self._file.read(self._offset + start * 8, count * 8)
+        found = self._slices[number] = unpack_table(data, "Q", self._order)
+        return found
+
+    def next_used(self, index: int, end: int) -> int:
+        """The first index from ``index`` up to ``end`` that has an entry; ``end`` without one."""
+        while index < end:
+            number = index // _SLICE
+            stop = min(end, (number + 1) * _SLICE)
+            if number not in self._slices and not self.changed and self._is_hole(number):
+                index = stop
+                continue
+            part = self._slices.get(number) or self._load(number)
+            while index < stop and not part[index - number * _SLICE] and index not in self.changed:
+                index = stop if not any(part[index - number * _SLICE :]) and not self.changed else index + 1
+            if index < stop:
+                return index
+        return end
+
+    def _is_hole(self, number: int) -> bool:
+        start = number * _SLICE
+        length = min(_SLICE, self.entries - start) * 8
+        return all(each.status & Status.ZERO for each in self._file.extents(self._offset + start * 8, length))
+
+    def resize(self, entries: int) -> None:
+        """Have more entries; they are on the disk already."""
+        self._slices.clear()
+        self.entries = entries
+
+    def write(self) -> None:
+        """Write what changed; each entry with one write.
+
+        Raises:
+            OSError: the host's own errors; what is not written yet is still held back.
+        """
+        for index in sorted(self.changed):
+            entry = self.changed[index]
+            self._file.debug_event("l1_update")
+            order: Any = self._order
+            self._file.pwrite(self._offset + index * 8, entry.to_bytes(8, order))
+            part = self._slices.get(index // _SLICE)
+            if part is not None:
+                part[index % _SLICE] = entry
+            del self.changed[index]
+
+
 class ClusterTables:
     """The tables of an open image.
 
@@ -68,7 +146,7 @@ class ClusterTables:
         self,
         file: BlockNode,
         layout: Layout,
-        l1: array[int],
+        l1_entries: int,
         *,
         classify: Callable[[int], Kind],
         validate: Callable[[int, int], None],
@@ -80,7 +158,7 @@ class ClusterTables:
         Args:
             file: the node that they lie in.
             layout: where they lie.
-            l1: the L1 table.
+            l1_entries: entries of the L1 table that the image needs.
             classify: what an entry says.
             validate: refuses a data entry that makes no sense, given with the guest offset.
             validate_table: refuses an L1 entry that makes no sense, given with its index.
@@ -88,7 +166,7 @@ class ClusterTables:
         """
         self.file = file
         self.layout = layout
-        self.l1 = l1
+        self.l1 = TopTable(file, layout.l1_offset, l1_entries, layout.order)
         self._classify = classify
         self._validate = validate
         self._validate_table = validate_table
@@ -96,12 +174,11 @@ class ClusterTables:
         self._per_slice = min(layout.l2_entries, _SLICE)
         self._slices: dict[int, _Slice] = {}  # by number of the slice in the image, the oldest first
         self._dirty: set[int] = set()
-        self._dirty_l1: set[int] = set()
 
     @property
     def is_dirty(self) -> bool:
         """Whether something is held back."""
-        return bool(self._dirty or self._dirty_l1)
+        return bool(self._dirty or self.l1.changed)
 
     # ---- looking up
 
@@ -116,7 +193,7 @@ class ClusterTables:
         while offset < end:
             l1_index = offset // self.layout.reach
             if not self.l1[l1_index]:
-                stop = min(end, self._next_table(l1_index + 1, -(-end // self.layout.reach)) * self.layout.reach)
+                stop = min(end, self.l1.next_used(l1_index + 1, -(-end // self.layout.reach)) * self.layout.reach)
                 yield Run(offset, stop - offset, Kind.UNALLOCATED, 0)
                 offset = stop
                 continue
@@ -126,12 +203,6 @@ class ClusterTables:
             stop = min(end, base + self._per_slice * size)
             yield from self._slice_runs(entries, base, index, offset, stop)
             offset = stop
-
-    def _next_table(self, index: int, end: int) -> int:
-        l1 = self.l1
-        while index < end and not l1[index]:
-            index += 1
-        return index
 
     def _slice_runs(self, entries: array[int], base: int, index: int, offset: int, end: int) -> Iterator[Run]:
         size = self.layout.cluster_size
@@ -218,7 +289,6 @@ class ClusterTables:
         l1_index = offset // self.layout.reach
         if not self.l1[l1_index]:
             self.l1[l1_index] = self._allocate_table()
-            self._dirty_l1.add(l1_index)
             for number in numbers:
                 self._slices[number] = _Slice(zero_table(self._per_slice))
         slices = [(number, self._slices.get(number) or self._load(number)) for number in numbers]
@@ -245,22 +315,16 @@ class ClusterTables:
             self.file.pwrite(place, pack_table(each.entries[each.low : each.high], self.layout.order))
             each.low, each.high = len(each.entries), 0
             self._dirty.discard(number)
-        if self._dirty_l1:
+        if self.l1.changed:
             self.file.flush()
-            for index in sorted(self._dirty_l1):
-                self.file.debug_event("l1_update")
-                self.file.pwrite(
-                    self.layout.l1_offset + index * 8, pack_table(self.l1[index : index + 1], self.layout.order)
-                )
-            self._dirty_l1.clear()
+            self.l1.write()
         self.file.flush()
 
-    def forget(self, l1: array[int]) -> None:
-        """Take another L1 table: the file was changed beside us."""
+    def forget(self) -> None:
+        """Read everything again: the file was changed beside us."""
         self._slices.clear()
         self._dirty.clear()
-        self._dirty_l1.clear()
-        self.l1 = l1
+        self.l1 = TopTable(self.file, self.layout.l1_offset, self.l1.entries, self.layout.order)
 
 
 def _equal(entries: array[int], index: int, end: int) -> int:

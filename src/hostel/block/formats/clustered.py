@@ -65,6 +65,7 @@ class ClusteredDriver(FormatDriver):
 
     supports = Supports.WRITE | Supports.ZEROES | Supports.BACKING
     zero_clusters = False
+    cluster_size: int = 0  # the class is asked for its powers too, of which this is a part
 
     def __init__(self, file: BlockNode, mode: OpenMode, cluster_size: int) -> None:
         super().__init__()

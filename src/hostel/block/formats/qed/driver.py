@@ -19,7 +19,6 @@ from hostel.block.formats.qed.layout import Feature, Header, read_backing_name, 
 from hostel.block.node import BlockNode
 from hostel.block.options import Kind as OptionKind
 from hostel.block.options import Option, Options, Value
-from hostel.codec.table import unpack_table
 from hostel.errors import BlockError, CorruptImage, InvalidImage, NoSpace, UnsupportedFeature
 from hostel.units import INT64_MAX, SECTOR
 
@@ -44,16 +43,10 @@ class QedDriver(ClusteredDriver):
         self.header = header
         self.backing_name = read_backing_name(file, header)
         self.end = file.length - file.length % header.cluster_size  # where the next new cluster goes
-        self.tables = self._tables(array("Q"))
-        if not mode.no_io:
-            self.tables.l1 = self.read_l1()
-
-    def _tables(self, l1: array[int]) -> ClusterTables:
-        header = self.header
-        return ClusterTables(
-            self.file,
+        self.tables = ClusterTables(
+            file,
             Layout(header.cluster_size, header.l1_table_offset, header.table_entries, "little"),
-            l1,
+            header.l1_entries,
             classify=_classify,
             validate=self._validate,
             validate_table=self._validate_table,
@@ -168,9 +161,7 @@ class QedDriver(ClusteredDriver):
             raise UnsupportedFeature("Shrinking images is currently not supported")
         self.begin_write()
         header = self.header.replace(image_size=size)
-        l1 = self.read_l1(header)
-        l1[: len(self.tables.l1)] = self.tables.l1
-        self.tables.l1 = l1
+        self.tables.l1.resize(header.l1_entries)
         self._clear_beyond(old, size)
         self.tables.write()
         self._write_header(header)
@@ -241,7 +232,7 @@ class QedDriver(ClusteredDriver):
             self.tables.write()
         result = check_image(self, repair, report)
         if repair:
-            self.tables.forget(self.read_l1())
+            self.tables.forget()
             if not result.corruptions and not result.check_errors:
                 self._set_mark(False)
                 self.file.flush()
@@ -298,11 +289,6 @@ class QedDriver(ClusteredDriver):
             self.give_back(offset, length)
             raise
         return offset
-
-    def read_l1(self, header: Header | None = None) -> array[int]:
-        """The L1 table on the disk, as far as an image with that header needs it."""
-        header = header or self.header
-        return unpack_table(self.file.read(header.l1_table_offset, header.l1_entries * 8), "Q", "little")
 
     def _validate(self, entry: int, offset: int) -> None:
         if not self.header.is_cluster(entry, self.end):
