@@ -24,6 +24,7 @@ from hostel.block.driver import (
 from hostel.block.extent import Extent, Status
 from hostel.block.formats.qcow2 import header as headers
 from hostel.block.formats.qcow2 import layout
+from hostel.block.formats.qcow2.columns import Columns, columns
 from hostel.block.formats.qcow2.compressed import packer, read_compressed
 from hostel.block.formats.qcow2.creation import AMEND_OPTIONS, CREATE_OPTIONS
 from hostel.block.formats.qcow2.encryption import Encryption, open_encryption
@@ -161,6 +162,12 @@ class Qcow2Driver(FormatDriver):
             placed = run.kind is Kind.DATA or (run.kind is Kind.ZERO and run.host)
             host = run.host if placed else None
             yield Extent(run.offset, run.length, _STATUS[run.kind], host)
+
+    def columns(self) -> Iterator[Columns] | None:
+        """All runs by columns; see :func:`hostel.block.formats.qcow2.columns.columns`."""
+        if self._preallocated is None:
+            self._preallocated = is_preallocated(self._image)
+        return None if self._preallocated else columns(self._image)
 
     def references(self) -> Sequence[Reference]:
         """The backing file, where one is recorded, and the external data file, whose name may be empty."""
