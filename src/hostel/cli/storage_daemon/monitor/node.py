@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from hostel.block.filters.forward import ForwardDriver
+from hostel.block.gate import BYPASS
 from hostel.block.node import BlockNode
 from hostel.block.nodes import Use
 from hostel.block.permission import Permission
@@ -22,6 +23,7 @@ _PERMISSIONS: Final = {
     Permission.WRITE_UNCHANGED: "write-unchanged",
     Permission.RESIZE: "resize",
 }
+_PATIENCE: Final = 30.0  # seconds for requests under way to end
 _LIMITS: Final = ("bps", "bps_rd", "bps_wr", "iops", "iops_rd", "iops_wr")
 
 
@@ -89,11 +91,17 @@ def _resize(daemon: Daemon, given: Mapping[str, Any]) -> None:
     use = Use("an unnamed block device", "root", Permission.RESIZE)
     daemon.nodes.hold(node, use)
     try:
-        resize(node, size)
+        # A write past the nodes that was let through before would make a file long again that has become shorter.
+        if not BYPASS.gate.close(_PATIENCE):
+            raise generic(f"Requests of '{node.name}' do not end")
+        try:
+            resize(node, size)
+            for export in daemon.exports.values():
+                export.resized()
+        finally:
+            BYPASS.gate.open()
     finally:
         daemon.nodes.release(node, use)
-    for export in daemon.exports.values():
-        export.resized()
 
 
 def _query_graph(daemon: Daemon, _: Mapping[str, Any]) -> Any:
