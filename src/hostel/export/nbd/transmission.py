@@ -173,71 +173,77 @@ class Transmission:
         return self._size if self._generation == BYPASS.generation else 0
 
     def _answer_from_file(self, file: HostFile) -> bool:
-        """Answer small reads and writes here, with as few steps as there can be, and leave the rest to others."""
-        fd, start, guarded = file
-        outbox, header = self._outbox, self._format.read_header
-        view, put_data, put_done = outbox.view, self._format.put_data, self._format.put_done
-        preadv, pwrite = os.preadv, os.pwrite
-        write_flag, step_out = self._write_flag, self._step_out
+        """Answer what has arrived, past the nodes as far as that may be; False when the client has disconnected."""
         gate = BYPASS.gate
         gate.come(None)  # as a with statement does, without its calls
         if gate.holder:
             gate.go()
             gate.__enter__()
         try:
-            size = self._size if self._generation == BYPASS.generation else 0
-            for request in self._reader.requests():
-                kind, flags, cookie, offset, length, payload = request
-                if kind == _WRITE and flags == write_flag:
-                    flags = 0
-                if flags or kind > _WRITE or offset + length > size or not 0 < length <= _SMALL:
-                    if kind == _DISC:
-                        step_out(self._answer_deferred)
-                        step_out(outbox.flush)
-                        return False
-                    size = step_out(self._answer_or_defer, request)
-                elif kind == _READ:
-                    used = outbox.used
-                    if used > _ROOM:
-                        size = step_out(outbox.flush)
-                        used = 0
-                        if not size:
-                            step_out(self._answer, request)
-                            continue
-                    end = used + header + length
-                    try:
-                        whole = preadv(fd, (view[used + header : end],), start + offset, self._nowait) == length
-                    except OSError as error:
-                        if self._would_wait(error):
-                            self._defer(request)
-                            continue
-                        whole = False
-                    if whole:
-                        put_data(view, used, cookie, offset, offset, length)
-                        outbox.used = end
-                    else:
-                        size = step_out(self._answer, request)
-                elif offset >= guarded:
-                    try:
-                        whole = pwrite(fd, payload, start + offset) == length
-                    except OSError:
-                        whole = False
-                    if whole:
-                        if outbox.used > _ROOM:
-                            size = step_out(outbox.flush)
-                        outbox.used += put_done(view, outbox.used, cookie, offset)
-                    else:
-                        size = step_out(self._answer, request)
-                else:
-                    size = step_out(self._answer, request)
+            if not self._answer_past_nodes(file):
+                return False
         finally:
             gate.go()
             if gate.holder:
                 gate.left()
         if self._deferred:
-            outbox.flush()
+            self._outbox.flush()
             self._answer_deferred()
-        outbox.flush()
+        self._outbox.flush()
+        return True
+
+    def _answer_past_nodes(self, file: HostFile) -> bool:
+        """Answer small reads and writes here, with as few steps as there can be, and leave the rest to others."""
+        fd, start, guarded = file
+        outbox, header = self._outbox, self._format.read_header
+        view, put_data, put_done = outbox.view, self._format.put_data, self._format.put_done
+        preadv, pwrite = os.preadv, os.pwrite
+        write_flag, step_out = self._write_flag, self._step_out
+        size = self._size if self._generation == BYPASS.generation else 0
+        for request in self._reader.requests():
+            kind, flags, cookie, offset, length, payload = request
+            if kind == _WRITE and flags == write_flag:
+                flags = 0
+            if flags or kind > _WRITE or offset + length > size or not 0 < length <= _SMALL:
+                if kind == _DISC:
+                    step_out(self._answer_deferred)
+                    step_out(outbox.flush)
+                    return False
+                size = step_out(self._answer_or_defer, request)
+            elif kind == _READ:
+                used = outbox.used
+                if used > _ROOM:
+                    size = step_out(outbox.flush)
+                    used = 0
+                    if not size:
+                        step_out(self._answer, request)
+                        continue
+                end = used + header + length
+                try:
+                    whole = preadv(fd, (view[used + header : end],), start + offset, self._nowait) == length
+                except OSError as error:
+                    if self._would_wait(error):
+                        self._defer(request)
+                        continue
+                    whole = False
+                if whole:
+                    put_data(view, used, cookie, offset, offset, length)
+                    outbox.used = end
+                else:
+                    size = step_out(self._answer, request)
+            elif offset >= guarded:
+                try:
+                    whole = pwrite(fd, payload, start + offset) == length
+                except OSError:
+                    whole = False
+                if whole:
+                    if outbox.used > _ROOM:
+                        size = step_out(outbox.flush)
+                    outbox.used += put_done(view, outbox.used, cookie, offset)
+                else:
+                    size = step_out(self._answer, request)
+            else:
+                size = step_out(self._answer, request)
         return True
 
     def _answer_or_defer(self, request: Request) -> None:
