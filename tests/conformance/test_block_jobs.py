@@ -237,6 +237,36 @@ def test_a_killed_stream_loses_nothing_and_is_finished_by_another(disk: Disk, tm
     assert disk.reads(top) == expected
 
 
+def test_a_file_that_is_served_past_the_nodes_is_left_when_another_takes_over(tmp_path: Path) -> None:
+    words = ["--nbd-server", f"addr.type=unix,addr.path={tmp_path / 'nbd.sock'}"]
+    for name in ("disk", "target", "saved"):
+        real_qemu_img("create", "-q", "-f", "raw", tmp_path / name, str(SIZE))
+        words += ["--blockdev", f"driver=raw,node-name={name},file.driver=file,file.filename={tmp_path / name}"]
+    words += ["--export", "type=nbd,id=e,node-name=disk,name=d,writable=on"]
+    with daemon(tmp_path, *words) as running:
+        disk = Disk(tmp_path, running)
+        disk.io("write -P 7 0 30M")
+        start = disk.content()
+        writers = [Writer(disk), Writer(disk)]
+        running.monitor.command("blockdev-backup", job_id="b", device="disk", target="saved", sync="full")
+        for writer in writers:
+            writer.start()
+        _assert_ended(disk)
+        running.monitor.command("blockdev-mirror", job_id="m", device="disk", target="target", sync="full")
+        _complete(disk, "m")
+        _assert_ended(disk)
+        left = (tmp_path / "disk").read_bytes()
+        running.monitor.command("blockdev-del", node_name="disk")
+        disk.io("write -P 99 47M 1M")
+        time.sleep(0.3)
+        for writer in writers:
+            writer.stop()
+        expected = disk.content()
+    assert (tmp_path / "target").read_bytes() == expected
+    assert (tmp_path / "disk").read_bytes() == left
+    assert (tmp_path / "saved").read_bytes() == start
+
+
 @pytest.mark.parametrize("sync", ["full", "top"])
 def test_a_mirror_makes_its_own_target(disk: Disk, tmp_path: Path, sync: str) -> None:
     new = tmp_path / "new.qcow2"
