@@ -82,6 +82,25 @@ def _write(path: Path, *commands: str) -> None:
     subprocess.run(["qemu-io", "-f", "qcow2", *words, str(path)], check=True, capture_output=True, timeout=60)
 
 
+class Client:
+    """One real qemu-io, and so one connection, for several writes."""
+
+    def __init__(self, uri: str) -> None:
+        words = ["qemu-io", "-f", "raw", uri]
+        self._process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def write(self, value: int, offset: str) -> None:
+        """Write 4 KiB, and wait until that is done."""
+        assert self._process.stdin is not None and self._process.stdout is not None
+        self._process.stdin.write(f"write -P {value} {offset} 4k\n")
+        self._process.stdin.flush()
+        while "wrote" not in (line := self._process.stdout.readline()):
+            assert line and "failed" not in line, line
+
+    def close(self) -> None:
+        self._process.communicate(timeout=20)
+
+
 class Writer(threading.Thread):
     """Real qemu-io that writes, zeroes and discards until it is told to stop."""
 
@@ -246,22 +265,27 @@ def test_a_file_that_is_served_past_the_nodes_is_left_when_another_takes_over(tm
     with daemon(tmp_path, *words) as running:
         disk = Disk(tmp_path, running)
         disk.io("write -P 7 0 30M")
+        client = Client(disk.uri)
+        client.write(1, "0")
         start = disk.content()
-        writers = [Writer(disk), Writer(disk)]
         running.monitor.command("blockdev-backup", job_id="b", device="disk", target="saved", sync="full")
-        for writer in writers:
-            writer.start()
+        client.write(2, "1M")
+        client.write(2, "29M")
         _assert_ended(disk)
         running.monitor.command("blockdev-mirror", job_id="m", device="disk", target="target", sync="full")
-        _complete(disk, "m")
+        running.monitor.wait_for("BLOCK_JOB_READY")
+        client.write(3, "2M")
+        running.monitor.command("block-job-complete", device="m")
         _assert_ended(disk)
         left = (tmp_path / "disk").read_bytes()
+        client.write(4, "3M")
         running.monitor.command("blockdev-del", node_name="disk")
-        disk.io("write -P 99 47M 1M")
-        time.sleep(0.3)
-        for writer in writers:
-            writer.stop()
+        client.write(5, "4M")
+        client.close()
         expected = disk.content()
+    for value in range(1, 6):
+        place = 29 * MIB if value == 2 else (value - 1) * MIB
+        assert expected[place : place + 4096] == bytes([value]) * 4096
     assert (tmp_path / "target").read_bytes() == expected
     assert (tmp_path / "disk").read_bytes() == left
     assert (tmp_path / "saved").read_bytes() == start
