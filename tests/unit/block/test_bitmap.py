@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -72,3 +74,17 @@ def test_bits_beyond_the_end_are_dropped_when_loaded() -> None:
 def test_a_range_outside_is_refused() -> None:
     with pytest.raises(OutOfRange):
         DirtyBitmap(512, 512).mark(0, 513)
+
+
+@pytest.mark.parametrize("size", [512, 100_000, 1 << 20])
+def test_only_what_lies_in_a_range_as_a_whole_is_unmarked(size: int) -> None:
+    rng = random.Random(size)
+    for _ in range(60):
+        bitmap = DirtyBitmap(size, 512)
+        bitmap.mark(0, size)
+        offset = rng.randrange(size)
+        length = rng.randrange(size - offset + 1)
+        bitmap.unmark(offset, length)
+        for start in range(0, size, 512):
+            inside = offset <= start and min(size, start + 512) <= offset + length
+            assert bitmap.is_dirty(start) != inside
