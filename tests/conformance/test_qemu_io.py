@@ -312,3 +312,11 @@ def test_corruption_is_told_of_while_writing(tmp_path: Path) -> None:
         answers.append(run(command, tmp_path, *commands("write 64k 64k"), str(path)))
     assert "qcow2: Marking image as corrupt: Preventing invalid allocation of L2 table at offset 0" in answers[0][2]
     assert answers[1] == answers[0]
+
+
+@pytest.mark.parametrize(
+    "words", [("-i", "threads"), ("-i", "native"), ("-k",), ("-i", "maybe"), ("-i", "native", "-n")]
+)
+@pytest.mark.parametrize("name", ["disk", "blkdebug::disk"])
+def test_aio_modes(tmp_path: Path, words: tuple[str, ...], name: str) -> None:
+    both(tmp_path, *words, *commands("write 0 64k", "length"), name)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Final
 
 from hostel.block.driver import CACHE_MODES, Cache, Preallocation
-from hostel.block.protocol import ProtocolDriver
 from hostel.block.options import OptionError, given_options
+from hostel.block.protocol import ProtocolDriver
 from hostel.cli.img.output import dump
 from hostel.cli.qemu_io.command import BadUsage, Command, CommandError, Given, shown, size
 from hostel.cli.qemu_io.session import Opening, Session
@@ -140,11 +140,9 @@ def with_settings(opening: Opening, discard: str | None, aio: str | None) -> Ope
         if discard not in ("ignore", "off", "unmap", "on"):
             raise OptionError(f"Invalid discard option: {discard}")
         options.setdefault("discard", discard)
-    if aio is not None:
-        if aio not in ("threads", "native", "io_uring"):
-            raise OptionError(f"Invalid aio option: {aio}")
-        options.setdefault("file.aio", aio)
-    return opening._replace(options=options)
+    if aio is not None and aio not in ("threads", "native", "io_uring"):
+        raise OptionError(f"Invalid aio option: {aio}")
+    return opening._replace(options=options, aio=aio or "")
 
 
 def _options(session: Session, text: str | None) -> dict[str, str]:

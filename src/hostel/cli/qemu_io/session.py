@@ -31,6 +31,7 @@ class Opening(NamedTuple):
         options: option tree, flat, with dotted names.
         copy_on_read: what is read from a backing file is kept in the image.
         snapshot: what is written goes to a file that is forgotten.
+        aio: how a file is read and written, which makes no difference, and ``native`` needs direct input and output.
     """
 
     filename: str | None
@@ -41,6 +42,7 @@ class Opening(NamedTuple):
     cache: Cache = WRITETHROUGH
     copy_on_read: bool = False
     snapshot: bool = False
+    aio: str = ""
 
 
 class Session:
@@ -170,6 +172,11 @@ def _open(opening: Opening) -> BlockNode:
         image = opening.filename or ""
     read_only = opening.read_only or opening.snapshot
     node = graph.open(image, read_only=read_only, force_share=opening.force_share, cache=opening.cache)
+    if opening.aio == "native" and not node.cache.direct:
+        node.close()
+        raise BlockError(
+            "aio=native was specified, but it requires cache.direct=on, which was not specified.", errno=errno.EINVAL
+        )
     if opening.snapshot:
         node = exercise.overlay(node, os.environ.get("TMPDIR", "/var/tmp"), read_only=opening.read_only)
     return exercise.copy_on_read(node) if opening.copy_on_read else node
