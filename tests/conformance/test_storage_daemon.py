@@ -279,6 +279,7 @@ def test_an_export_in_use_goes_only_when_it_must(folder: Path) -> None:
         "--blockdev null-co,node-name=n --export vhost-user-blk,id=e,node-name=n,addr.type=unix",
         "--export vhost-user-blk,id=e,node-name=n,addr.type=unix,addr.path=z,num-queues=x",
         "--blockdev null-co,node-name=n --export vhost-user-blk,id=e,node-name=n,addr.type=fd,addr.str=77",
+        "--blockdev null-co,node-name=n --export vhost-user-blk,id=e,node-name=n,addr.type=inet,addr.host=,addr.port=1",
         "--blockdev null-co,node-name=n --export fuse,id=e,node-name=n,mountpoint=a.raw,allow-other=maybe",
     ],
 )

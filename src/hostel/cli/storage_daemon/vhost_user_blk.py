@@ -45,6 +45,8 @@ class VhostUserBlkRunning(Export):
         if not queues:
             raise generic("num-queues must be greater than 0")
         where = place.read(given["addr"], text=self.from_text)
+        if where.type not in ("unix", "fd"):  # descriptors come over no other
+            raise generic("Only socket address types 'unix' and 'fd' are supported")
         self._device = VhostUserBlk(
             self.root, writable=self.writable, block_size=size, queues=queues, report=daemon.report
         )
