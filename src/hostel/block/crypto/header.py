@@ -65,16 +65,16 @@ class LuksHeader:
         hash: of the passphrase and of the stripes.
     """
 
-    def __init__(self, fixed: FixedHeader, slots: list[KeySlot], *, detached: bool = False) -> None:
+    def __init__(self, fixed: FixedHeader, slots: list[KeySlot]) -> None:
         self.fixed = fixed
         self.slots = slots
-        _check(fixed, slots, detached=detached)
+        _check(fixed, slots)
         self.scheme = _scheme(fixed)
         self.hash = _hash(_text(fixed.hash_spec))
 
     @classmethod
-    def parse(cls, data: bytes, *, detached: bool = False) -> LuksHeader:
-        """Parse the first :data:`HEADER_LENGTH` bytes; a ``detached`` header may have its payload elsewhere.
+    def parse(cls, data: bytes) -> LuksHeader:
+        """Parse the first :data:`HEADER_LENGTH` bytes.
 
         Raises:
             InvalidImage: it is malformed.
@@ -82,7 +82,7 @@ class LuksHeader:
         """
         fixed = FixedHeader.unpack(data)
         slots = [KeySlot.unpack(data, slot_offset(index)) for index in range(SLOTS)]
-        return cls(fixed, slots, detached=detached)
+        return cls(fixed, slots)
 
     def pack(self) -> bytes:
         """The header as it lies on disk."""
@@ -129,7 +129,7 @@ def area_sectors(key_length: int) -> int:
     return -(-sectors // _AREA) * _AREA
 
 
-def new_header(scheme: Scheme, hash: str, *, uuid: str, detached: bool = False) -> LuksHeader:
+def new_header(scheme: Scheme, hash: str, *, uuid: str) -> LuksHeader:
     """A header without keys.
 
     Args:
@@ -137,7 +137,6 @@ def new_header(scheme: Scheme, hash: str, *, uuid: str, detached: bool = False) 
             use for it.
         hash: of passphrases and stripes.
         uuid: names the volume.
-        detached: the payload lies in another file, from its start on.
     """
     mode = f"{scheme.mode}-{scheme.ivgen}" + (f":{scheme.ivgen_hash}" if scheme.ivgen_hash else "")
     area = area_sectors(scheme.key_length)
@@ -147,7 +146,7 @@ def new_header(scheme: Scheme, hash: str, *, uuid: str, detached: bool = False) 
         cipher_name=scheme.cipher.family.encode().ljust(32, b"\0"),
         cipher_mode=mode.encode().ljust(32, b"\0"),
         hash_spec=hash.encode().ljust(32, b"\0"),
-        payload_offset=0 if detached else _AREA + SLOTS * area,
+        payload_offset=_AREA + SLOTS * area,
         key_length=scheme.key_length,
         digest=bytes(DIGEST_LENGTH),
         digest_salt=bytes(SALT_LENGTH),
@@ -164,7 +163,7 @@ def new_header(scheme: Scheme, hash: str, *, uuid: str, detached: bool = False) 
         )
         for index in range(SLOTS)
     ]
-    return LuksHeader(fixed, slots, detached=detached)
+    return LuksHeader(fixed, slots)
 
 
 def _describe_slot(slot: KeySlot) -> dict[str, Any]:
@@ -177,7 +176,7 @@ def _text(field: bytes) -> str:
     return field.split(b"\0")[0].decode(errors="replace")
 
 
-def _check(fixed: FixedHeader, slots: list[KeySlot], *, detached: bool) -> None:
+def _check(fixed: FixedHeader, slots: list[KeySlot]) -> None:
     """Refuse what QEMU refuses, in its order."""
     if fixed.magic != MAGIC:
         raise InvalidImage("Volume is not in LUKS format")
@@ -193,19 +192,19 @@ def _check(fixed: FixedHeader, slots: list[KeySlot], *, detached: bool) -> None:
     ):
         if b"\0" not in field:
             raise InvalidImage(f"LUKS header {name} is not NUL terminated")
-    if fixed.payload_offset < _AREA and not (detached and fixed.payload_offset == 0):
+    if fixed.payload_offset < _AREA:
         raise InvalidImage("LUKS payload is overlapping with the header")
     if not fixed.digest_iterations:
         raise InvalidImage("LUKS key iteration count is zero")
     length = area_sectors(fixed.key_length)
     for index, slot in enumerate(slots):
-        _check_slot(index, slot, length, None if detached and not fixed.payload_offset else fixed.payload_offset)
+        _check_slot(index, slot, length, fixed.payload_offset)
         for other, second in enumerate(slots[index + 1 :], index + 1):
             if slot.key_offset + length > second.key_offset and second.key_offset + length > slot.key_offset:
                 raise InvalidImage(f"Keyslots {index} and {other} are overlapping in the header")
 
 
-def _check_slot(index: int, slot: KeySlot, length: int, payload: int | None) -> None:
+def _check_slot(index: int, slot: KeySlot, length: int, payload: int) -> None:
     if slot.stripes != STRIPES:
         signed = slot.stripes - (2**32 if slot.stripes >= 2**31 else 0)
         raise InvalidImage(f"Keyslot {index} is corrupted (stripes {signed} != {STRIPES})")
@@ -215,7 +214,7 @@ def _check_slot(index: int, slot: KeySlot, length: int, payload: int | None) -> 
         raise InvalidImage(f"Keyslot {index} iteration count is zero")
     if slot.key_offset < _AREA:
         raise InvalidImage(f"Keyslot {index} is overlapping with the LUKS header")
-    if payload is not None and slot.key_offset + length > payload:
+    if slot.key_offset + length > payload:
         raise InvalidImage(f"Keyslot {index} is overlapping with the encrypted payload")
 
 

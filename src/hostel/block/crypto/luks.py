@@ -174,14 +174,14 @@ class LuksVolume:
         self.header = header
 
     @classmethod
-    def open(cls, area: HeaderArea, *, detached: bool = False) -> LuksVolume:
+    def open(cls, area: HeaderArea) -> LuksVolume:
         """Read the header.
 
         Raises:
             InvalidImage: it is malformed.
             UnsupportedFeature: it is of another version.
         """
-        return cls(area, LuksHeader.parse(area.read(0, HEADER_LENGTH), detached=detached))
+        return cls(area, LuksHeader.parse(area.read(0, HEADER_LENGTH)))
 
     def unlock(self, password: bytes) -> bytes:
         """The volume's key, from the first slot that the passphrase opens.
@@ -240,7 +240,7 @@ class LuksVolume:
         header.slots[index] = prepared.replace(active=ENABLED)
 
 
-def create(area: HeaderArea, options: LuksOptions, *, detached: bool = False) -> LuksVolume:
+def create(area: HeaderArea, options: LuksOptions) -> LuksVolume:
     """Make a volume with a new key in its first slot; the area is there already.
 
     Raises:
@@ -249,7 +249,7 @@ def create(area: HeaderArea, options: LuksOptions, *, detached: bool = False) ->
     """
     from uuid import uuid4
 
-    header = new_header(options.scheme, options.hash, uuid=str(uuid4()), detached=detached)
+    header = new_header(options.scheme, options.hash, uuid=str(uuid4()))
     key = os.urandom(options.scheme.key_length)
     iterations = max(_MIN_ITERATIONS, count_iterations(options.hash, DIGEST_LENGTH, options.iter_time) // SLOTS)
     header.fixed = header.fixed.replace(digest_salt=os.urandom(SALT_LENGTH), digest_iterations=iterations)

@@ -1,8 +1,4 @@
-"""Format ``luks``: a disk encrypted sector by sector behind a LUKS header, version 1 (:mod:`hostel.block.crypto`).
-
-The header may also lie in a file of its own (``header=``, as QEMU has it from 9.0 on): the other file then holds
-nothing but the encrypted sectors.
-"""
+"""Format ``luks``: a disk encrypted sector by sector behind a LUKS header, version 1 (:mod:`hostel.block.crypto`)."""
 
 from __future__ import annotations
 

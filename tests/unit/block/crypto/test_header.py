@@ -111,13 +111,6 @@ def test_sums_that_overflow_in_32_bits_do_not_here() -> None:
         LuksHeader.parse(with_field("1.key_offset", 0xFFFFFFF8))
 
 
-def test_detached_header_has_no_payload() -> None:
-    data = new_header(SCHEME, "sha256", uuid="u", detached=True).pack()
-    assert LuksHeader.parse(data, detached=True).payload_offset == 0
-    with pytest.raises(InvalidImage, match="payload is overlapping"):
-        LuksHeader.parse(data)
-
-
 def test_plain_generators_ignore_a_hash_and_keep_it() -> None:
     header = LuksHeader.parse(with_field("cipher_mode", b"xts-plain64:sha1\0"))
     assert header.scheme.ivgen_hash == "sha1"
