@@ -86,6 +86,7 @@ class Export:
         id: its name for the monitor.
         node: the node itself.
         root: what clients read and write: the node, or the node with each write made durable.
+        from_text: values within its parameters are text.
         shutting_down: it is about to end.
     """
 
