@@ -369,12 +369,15 @@ def test_the_nbd_server_lets_in_whom_tls_and_its_authorization_do(folder: Path, 
 
 
 def test_several_monitors_hear_of_the_same_things(folder: Path) -> None:
-    with daemon(
-        folder,
-        *("--chardev", "socket,id=two,path=two.sock,server=on,wait=off", "--monitor", "two,pretty=on"),
-        *("--blockdev", "file,node-name=f,filename=a.raw", "--nbd-server", "addr.type=unix,addr.path=nbd.sock"),
-        *("--export", "nbd,id=e,node-name=f"),
-    ) as running, socket.socket(socket.AF_UNIX) as second:
+    with (
+        daemon(
+            folder,
+            *("--chardev", "socket,id=two,path=two.sock,server=on,wait=off", "--monitor", "two,pretty=on"),
+            *("--blockdev", "file,node-name=f,filename=a.raw", "--nbd-server", "addr.type=unix,addr.path=nbd.sock"),
+            *("--export", "nbd,id=e,node-name=f"),
+        ) as running,
+        socket.socket(socket.AF_UNIX) as second,
+    ):
         second.settimeout(20)
         second.connect(str(folder / "two.sock"))
         stream = second.makefile("r")

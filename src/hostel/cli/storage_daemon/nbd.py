@@ -112,9 +112,7 @@ class NbdRunning(Export):
             shared=True,
             unmap=True,
             allocation_depth=given.get("allocation-depth", False),
-            bitmaps=dict(
-                _bitmap(daemon, self.node, item, writable=self.writable) for item in given.get("bitmaps", ())
-            ),
+            bitmaps=dict(_bitmap(daemon, self.node, item, writable=self.writable) for item in given.get("bitmaps", ())),
         )
         self._service.add(self._export)
 
