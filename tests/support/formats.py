@@ -67,6 +67,7 @@ CASES: Final[dict[str, Case]] = {
                    "preallocation=metadata"), backing=True),
     "raw": Case(("", "preallocation=full")),
     "vdi": Case(("", "static=on")),
+    "vmdk": Case(("", "zeroed_grain=on", "subformat=streamOptimized", "compat6=on,adapter_type=lsilogic")),
     "vpc": Case(("", "force_size=on", "subformat=fixed", "subformat=fixed,force_size=on"), grows=True,
                 largest=2040 * GIB),
 }  # fmt: skip
