@@ -41,7 +41,7 @@ def _info(session: Session, given: Given) -> None:
         # The real tool asks for the protocol's name as well.
         session.text(f"format name: {node.format}\n")
     details = node.driver.info()
-    if details.dirty is None:
+    if details.dirty is None or isinstance(node.driver, ProtocolDriver):
         raise CommandError("")  # there is nothing more to say of it
     session.text(f"cluster size: {shown(details.cluster_size or 0)}\n")
     session.text(f"vm state offset: {shown(details.vm_state_offset)}\n")
