@@ -320,3 +320,7 @@ def test_corruption_is_told_of_while_writing(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["disk", "blkdebug::disk"])
 def test_aio_modes(tmp_path: Path, words: tuple[str, ...], name: str) -> None:
     both(tmp_path, *words, *commands("write 0 64k", "length"), name)
+
+
+def test_a_protocol_alone_has_no_more_than_its_name(tmp_path: Path) -> None:
+    both(tmp_path, "-f", "null-co", *commands("info", "length", "reopen", "info"), "null-co://")
