@@ -67,6 +67,8 @@ CASES: Final[dict[str, Case]] = {
                    "preallocation=metadata"), backing=True),
     "raw": Case(("", "preallocation=full")),
     "vdi": Case(("", "static=on")),
+    "vhdx": Case(("", "block_size=1M", "subformat=fixed", "block_state_zero=off", "log_size=3M,block_size=256M"),
+                 coarse_map=True),
     "vmdk": Case(("", "zeroed_grain=on", "subformat=streamOptimized", "compat6=on,adapter_type=lsilogic")),
     "vpc": Case(("", "force_size=on", "subformat=fixed", "subformat=fixed,force_size=on"), grows=True,
                 largest=2040 * GIB),

@@ -29,6 +29,7 @@ FORMATS: Final[dict[str, FormatRow]] = {
     "luks": FormatRow("hostel.block.formats.luks:LuksDriver", ((0, b"LUKS\xba\xbe"),)),
     "vdi": FormatRow("hostel.block.formats.vdi:VdiDriver", ((64, b"\x7f\x10\xda\xbe"),)),
     "vpc": FormatRow("hostel.block.formats.vpc.driver:VpcDriver", ((0, b"conectix"),)),
+    "vhdx": FormatRow("hostel.block.formats.vhdx.driver:VhdxDriver", ((0, b"vhdxfile"),)),
     "bochs": FormatRow("hostel.block.formats.bochs:BochsDriver", ((0, b"Bochs Virtual HD Image\0"),)),
     "cloop": FormatRow("hostel.block.formats.cloop:CloopDriver", ((0, b"#!/bin/sh\n#V2.0 Format\nmodprobe cloop"),)),
     "vmdk": FormatRow(
@@ -115,7 +116,6 @@ FILTERS: Final[dict[str, FilterRow]] = {
 
 # Formats and protocols of QEMU that we know by name only, so that a refusal can say so.
 KNOWN_FORMATS: Final[dict[str, tuple[tuple[int, bytes], ...]]] = {
-    "vhdx": ((0, b"vhdxfile"),),
     "parallels": ((0, b"WithoutFreeSpace"), (0, b"WithouFreSpacExt")),
     "dmg": (),
     "vvfat": (),

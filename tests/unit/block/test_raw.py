@@ -92,7 +92,6 @@ def test_untrusted_image_is_never_guessed_raw(path: str) -> None:
     ("head", "name"),
     [
         (b"KDMV", "vmdk"),
-        (b"vhdxfile", "vhdx"),
         (b"WithoutFreeSpace", "parallels"),
     ],
 )

@@ -34,10 +34,12 @@ class BlockTable:
         count: entries.
         typecode: ``I`` for entries of 4 bytes, ``Q`` for 8, as in :mod:`array`.
         order: the byte order on disk, ``big`` or ``little``.
+        unit: bytes that are written at once.
     """
 
-    def __init__(self, file: BlockNode, offset: int, count: int, typecode: str, order: str) -> None:
+    def __init__(self, file: BlockNode, offset: int, count: int, typecode: str, order: str, unit: int = SECTOR) -> None:
         self._file = file
+        self._unit = unit
         self._offset = offset
         self._typecode = typecode
         self._swap = order != sys.byteorder
@@ -45,7 +47,7 @@ class BlockTable:
         self.page_entries = PAGE // self._width
         self.count = count
         self._pages: dict[int, array[int]] = {}
-        self._dirty: dict[int, set[int]] = {}  # page to the sectors in it that are to be written
+        self._dirty: dict[int, set[int]] = {}  # page to the units in it that are to be written
 
     def __getitem__(self, index: int) -> int:
         number, slot = divmod(index, self.page_entries)
@@ -54,7 +56,7 @@ class BlockTable:
     def __setitem__(self, index: int, value: int) -> None:
         number, slot = divmod(index, self.page_entries)
         self._page(number)[slot] = value
-        self._dirty.setdefault(number, set()).add(slot * self._width // SECTOR)
+        self._dirty.setdefault(number, set()).add(slot * self._width // self._unit)
 
     @property
     def is_dirty(self) -> bool:
@@ -93,16 +95,18 @@ class BlockTable:
             yield number * self.page_entries, self._read(number) if page is None else page
 
     def changes(self) -> Iterator[tuple[int, bytes]]:
-        """What is to be written where in the file, in order, neighbouring sectors together."""
+        """What is to be written where in the file, in order: whole units, neighbours together."""
         for number in sorted(self._dirty):
-            sectors = sorted(self._dirty[number])
+            units = sorted(self._dirty[number])
+            place = self._offset + number * PAGE
             data = self._packed(self._pages[number])
-            start = sectors[0]
-            for at, sector in enumerate(sectors):
-                if at + 1 == len(sectors) or sectors[at + 1] != sector + 1:
-                    part = data[start * SECTOR : (sector + 1) * SECTOR]
-                    yield self._offset + number * PAGE + start * SECTOR, part
-                    start = sectors[at + 1] if at + 1 < len(sectors) else 0
+            if rest := -len(data) % self._unit:  # what shares the last unit with the table's end
+                data += bytes(self._file.read(place + len(data), rest))
+            start = units[0]
+            for unit, following in zip(units, [*units[1:], -1], strict=True):
+                if following != unit + 1:
+                    yield place + start * self._unit, data[start * self._unit : (unit + 1) * self._unit]
+                    start = following
 
     def written(self) -> None:
         """Everything that was held back is on the disk."""

@@ -1,0 +1,1 @@
+"""Format ``vhdx``: Hyper-V's second disk format (``docs/formats/vhdx.md``)."""

@@ -1,0 +1,94 @@
+"""Checking the block allocation table: blocks lie inside the file, apart from the rest and from each other."""
+
+from __future__ import annotations
+
+import errno
+import itertools
+from array import array
+from collections.abc import Iterator
+from typing import Final
+
+from hostel.block.driver import CheckResult, Report
+from hostel.block.formats.block_table import BlockTable
+from hostel.block.formats.vhdx import layout
+from hostel.block.formats.vhdx.layout import BlockState
+from hostel.block.formats.vhdx.region import Metadata, Regions
+from hostel.errors import CorruptImage, InvalidImage
+from hostel.units import INT64_MAX, MiB
+
+_MOST_LINES: Final = 10_000  # that a check prints; it counts on
+_TRUNCATED: Final = "Image has probably been truncated."
+
+
+def require_sound_table(table: BlockTable, metadata: Metadata, regions: Regions, length: int) -> None:
+    """Refuse an image whose blocks lie outside the file of ``length`` bytes, or over its other parts.
+
+    Raises:
+        InvalidImage: a block lies beyond the end.
+        CorruptImage: a block lies where it must not.
+    """
+    for line in _findings(table, metadata, regions, length):
+        raise (InvalidImage if line.endswith(_TRUNCATED) else CorruptImage)(line, errno=errno.EINVAL)
+
+
+def check_table(table: BlockTable, metadata: Metadata, regions: Regions, length: int, report: Report) -> CheckResult:
+    """Report what is wrong with a table, in QEMU's words; blocks over blocks are ours, it does not look for them."""
+    result = CheckResult()
+    for line in (*_findings(table, metadata, regions, length), *_overlaps(table, metadata)):
+        result.corruptions += 1
+        if result.corruptions <= _MOST_LINES:
+            report(line)
+    return result
+
+
+def _findings(table: BlockTable, metadata: Metadata, regions: Regions, length: int) -> Iterator[str]:
+    chunk, size = metadata.chunk, metadata.block_size
+    for index, entry in _placed(table):
+        is_bitmap = index % (chunk + 1) == chunk
+        offset = entry & layout.PLACE_MASK
+        block = index - index // (chunk + 1)
+        # QEMU once made last blocks that are no longer than the disk.
+        real = MiB if is_bitmap else min(size, metadata.size - block * size)
+        if offset > INT64_MAX - size:
+            yield f"VHDX BAT entry {index} offset overflow."
+        elif offset >= length:
+            yield (f"VHDX BAT entry {index} start offset {offset} points after end of file ({length}). {_TRUNCATED}")
+        elif offset + real > length:
+            yield (
+                f"VHDX BAT entry {index} end offset {offset + real - 1} points after end of file ({length}). "
+                f"{_TRUNCATED}"
+            )
+        end = offset + (MiB if is_bitmap else size)
+        for area in regions.areas:
+            if offset < area.end and area.offset < end:
+                yield f"VHDX region {offset}-{end} overlaps with region {area.offset}-{area.end}."
+                break
+
+
+def _overlaps(table: BlockTable, metadata: Metadata) -> Iterator[str]:
+    chunk, size = metadata.chunk, metadata.block_size
+    places = sorted(
+        (entry & layout.PLACE_MASK, index, MiB if index % (chunk + 1) == chunk else size)
+        for index, entry in _placed(table)
+    )
+    for (offset, index, length), (following, other, _) in itertools.pairwise(places):
+        if following < offset + length:
+            yield f"VHDX BAT entries {index} and {other} overlap, at {offset} and {following}"
+
+
+def _placed(table: BlockTable) -> Iterator[tuple[int, int]]:
+    """The entries that have places, by their indexes."""
+    for first, entries in table.pages():
+        if _is_uniform(entries) and not _has_place(entries[0]):
+            continue
+        for index, entry in enumerate(entries, first):
+            if entry & 6 == 6:  # fully or partially present
+                yield index, entry
+
+
+def _is_uniform(entries: array[int]) -> bool:
+    return entries == entries[:1] * len(entries)
+
+
+def _has_place(entry: int) -> bool:
+    return entry & layout.STATE_MASK in (BlockState.FULLY_PRESENT, BlockState.PARTIALLY_PRESENT)

@@ -1,0 +1,265 @@
+"""Format ``vhdx``: reading and writing, with all changes of the table through the log."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Final, Self
+
+from hostel.block.driver import CheckResult, FormatDriver, FormatInfo, OpenMode, Reference, Repair, Report, Supports
+from hostel.block.extent import Extent, Status
+from hostel.block.formats.block_table import ABSENT, ZEROES, BlockMap, BlockTable, Run, claim, with_holes
+from hostel.block.formats.vhdx import layout
+from hostel.block.formats.vhdx.check import check_table, require_sound_table
+from hostel.block.formats.vhdx.create import CREATE_OPTIONS
+from hostel.block.formats.vhdx.header import Headers
+from hostel.block.formats.vhdx.layout import LOG_SECTOR, BlockState, guid_text
+from hostel.block.formats.vhdx.log import Log
+from hostel.block.formats.vhdx.region import Metadata, Regions, read_metadata, read_regions
+from hostel.block.node import BlockNode, fill_zeroes
+from hostel.block.options import Value
+from hostel.errors import BlockError, CorruptImage, InvalidImage, ReadOnly
+
+_WRONG: Final = -3  # an entry that says nothing that can be understood
+_PARTIAL: Final = BlockState.PARTIALLY_PRESENT
+_LEFT: Final = frozenset({BlockState.UNDEFINED, BlockState.ZERO, BlockState.UNMAPPED, BlockState.UNMAPPED_V095})
+
+
+class VhdxDriver(FormatDriver):
+    """Blocks are found by the table and added at the end; the table's changes are held back until a flush."""
+
+    name = "vhdx"
+    new_blocks_read_as_zeroes = True
+    create_options: Final = CREATE_OPTIONS
+
+    def __init__(self, file: BlockNode, headers: Headers, log: Log, regions: Regions, metadata: Metadata) -> None:
+        super().__init__()
+        self.children["file"] = file
+        self._file = file
+        self._headers = headers
+        self._log = log
+        self._regions = regions
+        self._metadata = metadata
+        self._differs = metadata.parent is not None
+        self.supports = Supports.BACKING if self._differs else Supports.WRITE | Supports.ZEROES
+        self.unique_id = guid_text(headers.current.data_write_guid)
+        self._table = BlockTable(file, regions.bat.offset, metadata.entries, "Q", "little", unit=LOG_SECTOR)
+        self._map = BlockMap(self._table, metadata.block_size, self._place, metadata.chunk)
+        self._end: int | None = None  # where the next block goes; not known before it is wanted
+        self.was_replayed = False
+
+    @classmethod
+    def open(cls, file: BlockNode, mode: OpenMode) -> Self:
+        """Read headers, regions, metadata and table; do again what the log says, where the image may be written.
+
+        Raises:
+            InvalidImage: something is malformed, or cut off.
+            CorruptImage: parts of the image overlap.
+            UnsupportedFeature: something that is required is unknown.
+            ReadOnly: the log must be done first, or a differencing image is to be written.
+        """
+        if bytes(file.read(0, 8)) != layout.SIGNATURE:
+            raise InvalidImage(f"Could not open '{file.filename}': It is no VHDX image")
+        headers = Headers(file)
+        log = Log(file, headers)
+        replayed = _replay(file, log, mode)
+        regions = read_regions(file, log.area)
+        metadata = read_metadata(file, regions.metadata)
+        if metadata.parent is not None and not mode.read_only:
+            raise ReadOnly("A differencing VHDX can only be read; convert it to write the disk")
+        if 8 * metadata.entries > regions.bat.length:
+            raise InvalidImage(
+                f"The VHDX block allocation table has room for {regions.bat.length // 8} entries, and the disk needs "
+                f"{metadata.entries}"
+            )
+        if regions.bat.offset + 8 * metadata.entries > file.length:
+            raise InvalidImage("The VHDX block allocation table is cut off")
+        driver = cls(file, headers, log, regions, metadata)
+        driver.was_replayed = replayed
+        if not mode.check:
+            require_sound_table(driver._table, metadata, regions, file.length)
+        return driver
+
+    @classmethod
+    def probe(cls, head: bytes, filename: str) -> int:
+        """By signature."""
+        return 100 if head.startswith(layout.SIGNATURE) else 0
+
+    @classmethod
+    def check_creation(cls, size: int, options: Mapping[str, Value]) -> None:
+        """Refuse what cannot be created; see :func:`hostel.block.formats.vhdx.create.plan`."""
+        from hostel.block.formats.vhdx.create import plan
+
+        plan(size, options)
+
+    @classmethod
+    def create(cls, file: BlockNode, size: int, options: Mapping[str, Value]) -> None:
+        """Lay out an empty image; see :func:`hostel.block.formats.vhdx.create.create_image`."""
+        from hostel.block.formats.vhdx.create import create_image
+
+        create_image(file, size, options)
+
+    @property
+    def length(self) -> int:
+        """The virtual size in bytes."""
+        return self._metadata.size
+
+    def pread(self, offset: int, buf: memoryview) -> None:
+        """Read blocks, and zeroes, or the parent, where there are none."""
+        for run in self._runs(offset, len(buf)):
+            part = buf[run.offset - offset : run.offset - offset + run.length]
+            if run.host >= 0:
+                self._file.pread(run.host, part)
+            elif run.host == ABSENT and self._differs:
+                self._parent().pread_padded(run.offset, part)
+            else:
+                fill_zeroes(part)
+
+    def pwrite(self, offset: int, data: memoryview) -> None:
+        """Write in place, or into new blocks."""
+        self._headers.begin_session()
+        for run in list(self._runs(offset, len(data))):
+            part = data[run.offset - offset : run.offset - offset + run.length]
+            if run.host >= 0:
+                self._file.pwrite(run.host, part)
+            else:
+                self._add(run.offset, part)
+        if self._table.is_crowded:
+            self.flush()
+
+    def write_zeroes(self, offset: int, length: int, *, unmap: bool) -> None:
+        """Zero blocks that are there; others are zeroes already."""
+        for run in self._runs(offset, length):
+            if run.host >= 0:
+                self._headers.begin_session()
+                self._file.write_zeroes(run.host, run.length, unmap=unmap)
+
+    def zeroes_fast(self, *, unmap: bool) -> bool:
+        """Whether the child does."""
+        return self._file.zeroes_fast(unmap=unmap)
+
+    def flush(self) -> None:
+        """Sync data, then change the table through the log: a crash leaves a block that nobody has, at worst."""
+        if not self._table.is_dirty:
+            self._file.flush()
+            return
+        self._log.write(self._table.changes())
+        self._table.written()
+
+    def extents(self, offset: int, length: int) -> Iterator[Extent]:
+        """Blocks, holes of the host's file in them, and zeroes."""
+        return with_holes(self._file, self._extents(offset, length))
+
+    def _extents(self, offset: int, length: int) -> Iterator[Extent]:
+        for run in self._runs(offset, length):
+            if run.host >= 0:
+                yield Extent(run.offset, run.length, Status.DATA | Status.ALLOCATED, run.host)
+            elif run.host == ABSENT and self._differs:
+                yield Extent(run.offset, run.length, Status.UNALLOCATED)
+            else:
+                yield Extent(run.offset, run.length, Status.ZERO | Status.ALLOCATED)
+
+    def references(self) -> Sequence[Reference]:
+        """The parent of a differencing image."""
+        if self._metadata.parent is None:
+            return ()
+        from hostel.block.formats.vhdx.parent import parent_of
+
+        return (parent_of(self._metadata.parent),)
+
+    def info(self) -> FormatInfo:
+        """The size of blocks."""
+        return FormatInfo(cluster_size=self._metadata.block_size)
+
+    def check(self, repair: Repair, report: Report) -> CheckResult:
+        """Check the table; the log was done again when the image was opened, which counts as a repair."""
+        if self._table.is_dirty:
+            self.flush()
+        result = check_table(self._table, self._metadata, self._regions, self._file.length, report)
+        if repair and self.was_replayed:
+            result.corruptions_fixed += 1
+            self.was_replayed = False
+        return result
+
+    def close(self) -> None:
+        """Write what is held back."""
+        if self._table.is_dirty:
+            self.flush()
+        self._headers.settle()
+
+    def _parent(self) -> BlockNode:
+        parent = self.children.get("backing")
+        if parent is None:
+            raise InvalidImage("The parent of this differencing VHDX is not open")
+        return parent
+
+    def _place(self, entry: int) -> int:
+        state, place = entry & layout.STATE_MASK, entry & layout.PLACE_MASK
+        if state == BlockState.FULLY_PRESENT or (state == _PARTIAL and self._differs):
+            return place if layout.HEADER_SECTION <= place < 1 << 63 else _WRONG
+        if state == BlockState.NOT_PRESENT:
+            return ABSENT
+        return ZEROES if state in _LEFT else _WRONG
+
+    def _runs(self, offset: int, length: int) -> Iterator[Run]:
+        for run in self._map.runs(offset, length):
+            if run.host == _WRONG:
+                block = run.offset // self._metadata.block_size
+                raise CorruptImage(f"The VHDX table's entry of block {block} is 0x{self._map.entry(block):x}")
+            if self._differs and run.host >= 0:
+                yield from self._by_bitmap(run)
+            else:
+                yield run
+
+    def _by_bitmap(self, run: Run) -> Iterator[Run]:
+        """Blocks of a differencing image: those that are there in part are split by the bitmap of their chunk."""
+        from hostel.block.formats.vhdx.parent import split_by_bitmap
+
+        size, chunk = self._metadata.block_size, self._metadata.chunk
+        offset, end = run.offset, run.offset + run.length
+        while offset < end:
+            block = offset // size
+            stop = min(end, (block + 1) * size)
+            part = Run(offset, stop - offset, run.host + offset - run.offset)
+            if self._map.entry(block) & layout.STATE_MASK == _PARTIAL:
+                entry = self._table[(block // chunk + 1) * (chunk + 1) - 1]
+                if entry & layout.STATE_MASK != BlockState.FULLY_PRESENT:
+                    raise CorruptImage(f"Block {block} is there in part, and no bitmap says which")
+                first = block // chunk * chunk * size
+                place = entry & layout.PLACE_MASK
+                yield from split_by_bitmap(self._file, place, part, first, self._metadata.sector_size)
+            else:
+                yield part
+            offset = stop
+
+    def _add(self, offset: int, data: memoryview) -> None:
+        """Write where there are no blocks yet."""
+        block, inside = divmod(offset, self._metadata.block_size)
+        count = -(-(inside + len(data)) // self._metadata.block_size)
+        if self._end is None:
+            self._end = -(-self._file.length // layout.UNIT) * layout.UNIT
+        start, end = self._end, self._end + count * self._metadata.block_size
+        if end > 1 << 62:
+            raise BlockError("The file cannot become any larger", errno=errno.EFBIG)
+        place = start + inside
+        claim(self._file, start, end, place, place + len(data))
+        self._file.pwrite(place, data)
+        for at in range(count):
+            where = start + at * self._metadata.block_size
+            self._table[self._map.index(block + at)] = where | BlockState.FULLY_PRESENT
+        self._end = end
+
+
+def _replay(file: BlockNode, log: Log, mode: OpenMode) -> bool:
+    """Do again what the log says; whether it said anything."""
+    entries = log.pending()
+    if not entries:
+        return False
+    if mode.read_only:
+        raise ReadOnly(
+            f"VHDX image file '{file.filename}' opened read-only, but contains a log that needs to be replayed",
+            errno=errno.EPERM,
+            hint=f"To replay the log, run:\nqemu-img check -r all '{file.filename}'",
+        )
+    log.replay(entries)
+    return True
