@@ -123,7 +123,7 @@ def command_help(command: Command) -> str:
 
 def usage() -> str:
     """What ``--help`` prints."""
-    from hostel.block.registry import FORMATS
+    from hostel.block.registry import FILES, FILTERS, FORMATS, PROTOCOLS
 
     lines = [
         "usage: qemu-img [standard options] command [command options]",
@@ -137,7 +137,7 @@ def usage() -> str:
         *(f"  {_command(name).COMMAND.synopsis()}" for name in COMMANDS),
         "",
         _PARAMETERS,
-        f"Supported formats: {' '.join(sorted(['file', *FORMATS]))}",
+        f"Supported formats: {' '.join(sorted((*FORMATS, *PROTOCOLS, *FILES, *FILTERS)))}",
     ]
     return version() + "\n".join(lines) + "\n"
 

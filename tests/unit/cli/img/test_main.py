@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from hostel.block.registry import FORMATS
+from hostel.block.registry import FILES, FILTERS, FORMATS, PROTOCOLS
 from hostel.cli.img import main as tool
 from hostel.cli.img.main import COMMANDS, main
 
@@ -20,7 +20,9 @@ def test_help_shows_every_command_and_format(capsys: pytest.CaptureFixture[str])
     out = capsys.readouterr().out
     for name in COMMANDS:
         assert f"\n  {name} " in out
-    assert f"\nSupported formats: {' '.join(sorted(['file', *FORMATS]))}\n" in out
+    names = sorted((*FORMATS, *PROTOCOLS, *FILES, *FILTERS))
+    assert f"\nSupported formats: {' '.join(names)}\n" in out
+    assert {"raw", "nbd", "file", "throttle"} < set(names)
 
 
 @pytest.mark.parametrize("name", COMMANDS)
