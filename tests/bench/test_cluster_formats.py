@@ -15,7 +15,7 @@ from bench.rivals import MIB, Bench, fast_folder, write_random, write_text
 pytestmark = [pytest.mark.requires_tool("qemu-img"), pytest.mark.slow]
 
 LENGTH = int(os.environ.get("HOSTEL_BENCH_MIB", "1024")) * MIB
-FORMATS = ("qed", "qcow")
+FORMATS = ("qed", "qcow", "parallels")
 
 
 @pytest.fixture(scope="module")

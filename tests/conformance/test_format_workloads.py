@@ -61,8 +61,8 @@ def test_qemu_reads_what_we_wrote(tmp_path: Path, format: str, seed: int) -> Non
     for name in ("base.raw", "b", "a/longer/path/to/base.raw") if workload.backing is not None else ():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(workload.backing or b"")
-    assert raw(path, format) == workload.content
-    tool("qemu-img", "check", "-f", format, path, codes=(0, UNCHECKED))
+    assert raw(path, subject.name) == workload.content
+    tool("qemu-img", "check", "-f", subject.name, path, codes=(0, UNCHECKED))
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -73,23 +73,23 @@ def test_we_read_what_qemu_wrote(tmp_path: Path, format: str, seed: int) -> None
     options = options_for_qemu(subject, rng)
     size = 100 * subject.cluster_size(options)
     path = tmp_path / "disk"
-    tool("qemu-img", "create", "-q", "-f", format, *(["-o", options_text(options)] if options else []), path, str(size))
+    path.write_bytes(subject.create(size, options))
     commands = []
     for _ in range(12):
         offset = rng.randrange(size // 512) * 512
         length = min(size - offset, rng.randrange(1, 60) * 512)
         kind = rng.choice((f"write -P {rng.randrange(1, 256)}", "write -z"))
         commands += ["-c", f"{kind} {offset} {length}"]
-    tool("qemu-io", "-f", format, *commands, path)
-    expected = raw(path, format)
-    with graph.open(str(path), format) as node:
+    tool("qemu-io", "-f", subject.name, *commands, path)
+    expected = raw(path, subject.name)
+    with graph.open(str(path), subject.name) as node:
         assert node.read(0, node.length) == expected
     result, lines, _ = subject.check(path.read_bytes())
     assert (result.corruptions, result.leaks, result.check_errors) == (0, 0, 0), lines
 
 
 @pytest.mark.parametrize("seed", range(5))
-@pytest.mark.parametrize("format", SUBJECTS)
+@pytest.mark.parametrize("format", sorted({subject.name for subject in SUBJECTS.values()}))
 def test_a_new_image_is_qemus_byte_for_byte(tmp_path: Path, format: str, seed: int) -> None:
     rng = random.Random(f"new {format} {seed}")
     subject = SUBJECTS[format]
@@ -104,8 +104,9 @@ def test_a_new_image_is_qemus_byte_for_byte(tmp_path: Path, format: str, seed: i
 
 def refusal_of_qemu(path: Path, format: str) -> str | None:
     """Why QEMU does not open an image for reading; None where it does."""
-    described: dict[str, object] = {"driver": format, "file": {"driver": "file", "filename": str(path)}}
-    if SUBJECTS[format].backing:
+    subject = SUBJECTS[format]
+    described: dict[str, object] = {"driver": subject.name, "file": {"driver": "file", "filename": str(path)}}
+    if subject.backing:
         described["backing"] = None
     done = subprocess.run(
         ["qemu-io", "-r", "-c", "quit", "json:" + json.dumps(described)], capture_output=True, text=True, timeout=60
@@ -123,7 +124,7 @@ def test_what_qemu_refuses_to_open_we_refuse(tmp_path: Path, format: str) -> Non
         if theirs is None or any(words in theirs for words in SUBJECTS[format].stricter_qemu):
             continue
         try:
-            graph.open(str(path), format, no_backing=True).close()
+            graph.open(str(path), SUBJECTS[format].name, no_backing=True).close()
         except OSError:
             both += 1
         else:

@@ -22,13 +22,13 @@ SOAK = int(os.environ.get("HOSTEL_SOAK", "1"))
 
 def survive(folder: Path, format: str, seed: str, count: int) -> int:
     """Do everything with damaged images; returns how many of them opened."""
-    path, opened = folder / "disk", 0
+    path, opened, subject = folder / "disk", 0, SUBJECTS[format]
     for history, data in mutations(format, random.Random(seed), count):
         path.write_bytes(data)
         try:
-            opened += read_only(path, format)
-            writing(path, data, format, marked=SUBJECTS[format].marked)
-            repairing(path, data, format)
+            opened += read_only(path, subject.name)
+            writing(path, data, subject.name, marked=subject.marked)
+            repairing(path, data, subject.name)
         except BaseException as error:
             error.add_note(f"{format}: {history}")
             raise

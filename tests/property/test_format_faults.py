@@ -46,7 +46,7 @@ def perform(workload: FormatWorkload, name: str) -> None:
 
 def judge(workload: FormatWorkload, data: bytes | bytearray, versions: list[Version]) -> None:
     """What a fault left on the disk opens and is one of the versions, or between them."""
-    driver = MemoryDriver(data)
+    driver = MemoryDriver(workload.subject.mended(data))
     with workload.subject.attach(driver, backing=workload.original_backing) as node:
         judge_content(bytes(node.read(0, node.length)), versions)
     result, lines, _ = workload.subject.check(driver.data)

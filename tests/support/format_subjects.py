@@ -23,7 +23,24 @@ def _without_descriptor(data: bytes) -> bytes:
     return data[:512] + data[512 + 10240 :]
 
 
+def _parallels(rng: random.Random) -> dict[str, Value]:
+    return {"cluster_size": rng.choice((512, 1024, 4096, 2560))}
+
+
+def _in_sectors(data: bytes) -> bytes:
+    """The same new parallels image with the other signature, with which its table counts sectors."""
+    return b"WithoutFreeSpace" + data[16:]
+
+
+def _in_use(data: bytes) -> bool:
+    return data[44:48] == b"Ynot"
+
+
 SUBJECTS: Final = {
+    "parallels": Subject("parallels", _parallels, _cluster_size, marked=_in_use, mends=True),
+    "parallels in sectors": Subject(
+        "parallels", _parallels, _cluster_size, marked=_in_use, mends=True, adapt=_in_sectors
+    ),
     "qcow": Subject("qcow", lambda rng: {}, lambda options: 512 if "backing_file" in options else 4096, backing=True),
     "qed": Subject(
         "qed",

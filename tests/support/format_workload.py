@@ -39,6 +39,8 @@ class Subject(NamedTuple):
         cluster_size: bytes, of an image with these options.
         backing: whether images of these options may have a backing file.
         marked: whether the image says that it was not closed properly.
+        mends: a marked image must be repaired before it is opened for writing.
+        adapt: makes another kind of image of a new one.
         stricter_qemu: words of QEMU's refusals of images that can be opened all the same.
         compared: what of a new image is the same each time.
     """
@@ -48,6 +50,8 @@ class Subject(NamedTuple):
     cluster_size: Callable[[Mapping[str, Value]], int]
     backing: bool = False
     marked: Callable[[bytes], bool] = lambda data: False
+    mends: bool = False
+    adapt: Callable[[bytes], bytes] = lambda data: data
     stricter_qemu: tuple[str, ...] = ()
     compared: Callable[[bytes], bytes] = lambda data: data
 
@@ -60,7 +64,7 @@ class Subject(NamedTuple):
         """A fresh image's bytes."""
         driver = MemoryDriver()
         self.driver.create(memory_node(driver), size, options or {})
-        return bytes(driver.data)
+        return self.adapt(bytes(driver.data))
 
     def attach(
         self, driver: MemoryDriver, *, read_only: bool = False, check: bool = False, backing: bytes | None = None
@@ -72,6 +76,14 @@ class Subject(NamedTuple):
         if backing is not None and opened.references():
             node.driver.children["backing"] = qcow2.disk(backing)
         return node
+
+    def mended(self, data: bytes | bytearray) -> bytes:
+        """The image as it can be opened for writing."""
+        if not self.mends or not self.marked(bytes(data)):
+            return bytes(data)
+        result, lines, after = self.check(data, Repair.ALL)
+        assert (result.corruptions, result.leaks, result.check_errors) == (0, 0, 0), lines
+        return after
 
     def check(self, data: bytes | bytearray, repair: Repair = Repair.NOTHING) -> tuple[CheckResult, list[str], bytes]:
         """Check or repair an image: the result, the lines reported, and the bytes afterwards.

@@ -61,6 +61,7 @@ CASES: Final[dict[str, Case]] = {
     "cloop": Case(creates=False),
     "luks": Case(("", "cipher-alg=aes-128,cipher-mode=cbc,ivgen-alg=essiv,ivgen-hash-alg=sha256"),
                  options="key-secret=key,iter-time=10", secret=True),
+    "parallels": Case(("", "cluster_size=64k", "cluster_size=252k")),
     "qcow": Case(backing=True),
     "qed": Case(backing=True),
     "qcow2": Case(("", "compat=0.10", "cluster_size=512", "extended_l2=on", "compression_type=zstd",

@@ -24,6 +24,9 @@ class FormatRow(NamedTuple):
 
 FORMATS: Final[dict[str, FormatRow]] = {
     "qcow2": FormatRow("hostel.block.formats.qcow2.driver:Qcow2Driver", ((0, b"QFI\xfb"),)),
+    "parallels": FormatRow(
+        "hostel.block.formats.parallels.driver:ParallelsDriver", ((0, b"WithoutFreeSpace"), (0, b"WithouFreSpacExt"))
+    ),
     "qcow": FormatRow("hostel.block.formats.qcow:QcowDriver", ((0, b"QFI\xfb\0\0\0\1"),)),
     "qed": FormatRow("hostel.block.formats.qed.driver:QedDriver", ((0, b"QED\0"),)),
     "luks": FormatRow("hostel.block.formats.luks:LuksDriver", ((0, b"LUKS\xba\xbe"),)),
@@ -116,7 +119,6 @@ FILTERS: Final[dict[str, FilterRow]] = {
 
 # Formats and protocols of QEMU that we know by name only, so that a refusal can say so.
 KNOWN_FORMATS: Final[dict[str, tuple[tuple[int, bytes], ...]]] = {
-    "parallels": ((0, b"WithoutFreeSpace"), (0, b"WithouFreSpacExt")),
     "dmg": (),
     "vvfat": (),
 }

@@ -92,7 +92,6 @@ def test_untrusted_image_is_never_guessed_raw(path: str) -> None:
     ("head", "name"),
     [
         (b"KDMV", "vmdk"),
-        (b"WithoutFreeSpace", "parallels"),
     ],
 )
 def test_format_known_by_name_only_is_not_shown_as_raw(tmp_path: Path, head: bytes, name: str) -> None:

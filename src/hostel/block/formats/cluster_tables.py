@@ -1,4 +1,4 @@
-"""Two levels of tables that say where clusters lie: an L1 table of L2 tables of places, as qed and qcow have them.
+"""Tables that say where clusters lie: one, as parallels has it, or an L1 table of L2 tables, as qed and qcow do.
 
 Of the L2 tables, which may be large, slices are kept in memory, and not more of them than fit into a bound. Changes
 are held back and written in the order that leaves unused clusters at worst wherever it is cut off: data, a sync, L2
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Callable, Iterator
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from hostel.block.extent import Status
 from hostel.block.formats.clustered import Kind, Run
@@ -56,18 +56,20 @@ class _Slice:
         self.low, self.high = min(self.low, low), max(self.high, low + len(values))
 
 
-class TopTable:
-    """An L1 table, of which the part is in memory that was looked at, within bounds.
+class EntryTable:
+    """One table of entries, of which the part is in memory that was looked at, within bounds.
 
     Attributes:
         entries: how many there are.
         changed: entries that are not on the disk yet, by index.
     """
 
-    def __init__(self, file: BlockNode, offset: int, entries: int, order: str) -> None:
+    def __init__(self, file: BlockNode, offset: int, entries: int, order: str, typecode: str = "Q") -> None:
         self._file = file
         self._offset = offset
         self._order = order
+        self._typecode = typecode
+        self._width = array(typecode).itemsize
         self.entries = entries
         self.changed: dict[int, int] = {}
         self._slices: dict[int, array[int]] = {}
@@ -87,8 +89,8 @@ class TopTable:
             self._slices.clear()
         start = number * _SLICE
         count = min(_SLICE, self.entries - start)
-        data = self._file.read(self._offset + start * 8, count * 8)
-        found = self._slices[number] = unpack_table(data, "Q", self._order)
+        data = self._file.read(self._offset + start * self._width, count * self._width)
+        found = self._slices[number] = unpack_table(data, self._typecode, self._order)
         return found
 
     def next_used(self, index: int, end: int) -> int:
@@ -108,8 +110,9 @@ class TopTable:
 
     def _is_hole(self, number: int) -> bool:
         start = number * _SLICE
-        length = min(_SLICE, self.entries - start) * 8
-        return all(each.status & Status.ZERO for each in self._file.extents(self._offset + start * 8, length))
+        length = min(_SLICE, self.entries - start) * self._width
+        found = self._file.extents(self._offset + start * self._width, length)
+        return all(each.status & Status.ZERO for each in found)
 
     def resize(self, entries: int) -> None:
         """Have more entries; they are on the disk already."""
@@ -117,20 +120,25 @@ class TopTable:
         self.entries = entries
 
     def write(self) -> None:
-        """Write what changed; each entry with one write.
+        """Write what changed, neighbours together.
 
         Raises:
             OSError: the host's own errors; what is not written yet is still held back.
         """
-        for index in sorted(self.changed):
-            entry = self.changed[index]
-            self._file.debug_event("l1_update")
-            order: Any = self._order
-            self._file.pwrite(self._offset + index * 8, entry.to_bytes(8, order))
-            part = self._slices.get(index // _SLICE)
-            if part is not None:
-                part[index % _SLICE] = entry
-            del self.changed[index]
+        waiting = sorted(self.changed)
+        while waiting:
+            first = waiting[0]
+            count = 1
+            while count < len(waiting) and waiting[count] == first + count:
+                count += 1
+            entries = array(self._typecode, [self.changed[index] for index in range(first, first + count)])
+            self._file.pwrite(self._offset + first * self._width, pack_table(entries, self._order))
+            for index, entry in enumerate(entries, first):
+                part = self._slices.get(index // _SLICE)
+                if part is not None:
+                    part[index % _SLICE] = entry
+                del self.changed[index]
+            del waiting[:count]
 
 
 class ClusterTables:
@@ -166,7 +174,7 @@ class ClusterTables:
         """
         self.file = file
         self.layout = layout
-        self.l1 = TopTable(file, layout.l1_offset, l1_entries, layout.order)
+        self.l1 = EntryTable(file, layout.l1_offset, l1_entries, layout.order)
         self._classify = classify
         self._validate = validate
         self._validate_table = validate_table
@@ -317,6 +325,7 @@ class ClusterTables:
             self._dirty.discard(number)
         if self.l1.changed:
             self.file.flush()
+            self.file.debug_event("l1_update")
             self.l1.write()
         self.file.flush()
 
@@ -324,7 +333,7 @@ class ClusterTables:
         """Read everything again: the file was changed beside us."""
         self._slices.clear()
         self._dirty.clear()
-        self.l1 = TopTable(self.file, self.layout.l1_offset, self.l1.entries, self.layout.order)
+        self.l1 = EntryTable(self.file, self.layout.l1_offset, self.l1.entries, self.layout.order)
 
 
 def _equal(entries: array[int], index: int, end: int) -> int:

@@ -103,6 +103,10 @@ class ClusteredDriver(FormatDriver):
     def map_zeroes(self, offset: int, length: int) -> None:
         """Record that whole clusters read as zeroes; only of formats with ``zero_clusters``."""
 
+    def is_untouched(self, host: int) -> bool:
+        """Whether what lies from a host offset on reads as zeroes by itself: beyond the end of the file it does."""
+        return host >= self.file.length
+
     def read_compressed(self, runs: list[Run], offset: int, buf: memoryview) -> None:
         """Decompress runs into their places in ``buf``, which starts at guest ``offset``."""
 
@@ -213,11 +217,10 @@ class ClusteredDriver(FormatDriver):
             self.put(offset, host, data)
             return
         zero_head, zero_tail = self.reads_as_zeroes(start, head), self.reads_as_zeroes(end, tail)
-        if zero_head and zero_tail and self.plain and host >= self.file.length:
-            # Beyond the end of the file there is a hole, which reads as zeroes by itself.
+        if zero_head and zero_tail and self.plain and self.is_untouched(host):
             self.file.debug_event("write_aio")
             self.file.pwrite(host + head, data)
-            if tail:
+            if tail and host + head + len(data) + tail > self.file.length:
                 self.file.resize(host + head + len(data) + tail)
             return
         before, after = bytearray(head), bytearray(tail)

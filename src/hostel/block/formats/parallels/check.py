@@ -1,0 +1,166 @@
+"""Checking and repairing a parallels image, with QEMU 7.2's findings and words, and those of 8.1 on shared clusters."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from hostel.block.driver import CheckResult, Repair, Report
+from hostel.block.formats.parallels import layout
+from hostel.block.formats.parallels.extension import clusters, read_extension
+from hostel.block.formats.qcow2.reference_count import ReferenceCounts
+from hostel.errors import InvalidImage, UnsupportedFeature
+from hostel.units import SECTOR, MiB
+
+if TYPE_CHECKING:
+    from hostel.block.formats.parallels.driver import ParallelsDriver
+
+_PAGE = 512  # clusters
+_MAX_LINES = 1000
+
+
+def check_image(driver: ParallelsDriver, repair: Repair, report: Report) -> CheckResult:
+    """Check an image whose table is on the disk, and repair what ``repair`` allows.
+
+    Raises:
+        OSError: the table cannot be read, or a repair not written.
+    """
+    return _Check(driver, repair, report).run()
+
+
+class _Check:
+    def __init__(self, driver: ParallelsDriver, repair: Repair, report: Report) -> None:
+        self._driver = driver
+        self._header = driver.header
+        self._file = driver.file
+        self._repair = repair
+        self._report = report
+        self._lines = 0
+        self._used = ReferenceCounts(_PAGE)
+        self._end = self._header.data_start
+        self.result = CheckResult()
+
+    def run(self) -> CheckResult:
+        header, result = self._header, self.result
+        result.total_clusters = header.bat_entries
+        unclean = header.inuse == layout.IN_USE
+        if unclean:
+            self._count("image was not closed correctly")
+        if unclean and self._repair & Repair.ERRORS:
+            # Bitmaps that may have missed a write are of no use.
+            self._header = header.replace(inuse=0, ext_off=0)
+        self._look_at_extension()
+        shared = self._check_table()
+        result.image_end_offset = self._end
+        self._check_leaks()
+        self._part(shared)
+        if self._driver.bat.changed:
+            self._file.flush()
+            self._driver.bat.write()
+        if self._header is not header:
+            self._file.flush()
+            self._file.pwrite(0, self._header.pack())
+            self._driver.header = self._header
+        if self._repair:
+            self._file.flush()
+        return result
+
+    def _look_at_extension(self) -> None:
+        if not self._header.ext_off:
+            return
+        places = [self._header.ext_off * SECTOR]
+        try:
+            places = clusters(self._file, self._header, read_extension(self._file, self._header))
+        except InvalidImage as error:
+            self._count(f"format extension is dropped: {error}")
+            if self._repair & Repair.ERRORS:
+                self._header = self._header.replace(ext_off=0)
+                return
+        except UnsupportedFeature as error:
+            self.result.check_errors += 1
+            self._say(f"ERROR {error}")
+        for place in places:
+            if place < self._file.length:
+                self._use(place)
+
+    def _check_table(self) -> list[int]:
+        """Look at each entry; returns the indices of those whose cluster another has, or that lies over another."""
+        bat, header, result = self._driver.bat, self._header, self.result
+        shared: list[int] = []
+        last = -1
+        place = 0
+        index = bat.next_used(0, header.bat_entries)
+        while index < header.bat_entries:
+            before, place = (place if last == index - 1 else 0), bat[index] * header.unit
+            last = index
+            if place >= self._file.length or place < header.table_end:
+                self._count(f"cluster {index} is outside image")
+                if self._repair & Repair.ERRORS:
+                    bat[index] = 0
+                    place = 0
+                    index = bat.next_used(index + 1, header.bat_entries)
+                    continue
+            elif self._use(place):
+                shared.append(index)
+            result.allocated_clusters += 1
+            result.fragmented_clusters += bool(before and before + header.cluster_size != place)
+            index = bat.next_used(index + 1, header.bat_entries)
+        return shared
+
+    def _use(self, place: int) -> bool:
+        """Count a cluster as used; whether a part of it was already."""
+        size = self._header.cluster_size
+        base = self._header.data_start % size
+        first = (place - base) // size + 1  # what lies before the first whole one has a number too
+        count = 1 if (place - base) % size == 0 else 2
+        found = any(self._used[first + each] for each in range(count))
+        self._used.add(first, count)
+        self._end = max(self._end, place + size)
+        return found
+
+    def _part(self, shared: list[int]) -> None:
+        """Give each entry whose cluster is another's a copy of it."""
+        size = self._header.cluster_size
+        for index in shared:
+            self._count(f"duplicate offset in BAT entry {index}")
+            if not self._repair & Repair.ERRORS:
+                continue
+            source = self._driver.bat[index] * self._header.unit
+            start = self._header.data_start
+            place = start + -(-(self._end - start) // size) * size
+            for at in range(0, size, MiB):
+                self._file.pwrite(place + at, self._file.read(source + at, min(MiB, size - at)))
+            self._driver.bat[index] = place // self._header.unit
+            self._end = place + size
+            self.result.image_end_offset = self._end
+
+    def _check_leaks(self) -> None:
+        size, end = self._file.length, self.result.image_end_offset
+        if size <= end:
+            return
+        count = -(-(size - end) // self._header.cluster_size)
+        fixing = bool(self._repair & Repair.LEAKS)
+        self._say(f"{'Repairing' if fixing else 'ERROR'} space leaked at the end of the image {size - end}")
+        if fixing:
+            try:
+                self._file.resize(end)
+            except UnsupportedFeature:
+                fixing = False  # a device, which has the size it has
+        if fixing:
+            self.result.leaks_fixed += count
+        else:
+            self.result.leaks += count
+
+    def _count(self, text: str) -> None:
+        if self._repair & Repair.ERRORS:
+            self._say(f"Repairing {text}")
+            self.result.corruptions_fixed += 1
+        else:
+            self._say(f"ERROR {text}")
+            self.result.corruptions += 1
+
+    def _say(self, line: str) -> None:
+        self._lines += 1
+        if self._lines <= _MAX_LINES:
+            self._report(line)
+        elif self._lines == _MAX_LINES + 1:
+            self._report("There is more, which is counted only")
