@@ -63,7 +63,7 @@ def descriptor(
     parent = f'parentFileNameHint="{hint}"\n' if hint else ""
     return (
         f"# Disk DescriptorFile\nversion=1\nCID={cid}\nparentCID={parent_cid}\n"
-        f'createType="{create_type}"\n{parent}\n' + "".join(f"{line}\n" for line in lines)
+        f'createType="{create_type}"\n{parent}\n# Extent description\n' + "".join(f"{line}\n" for line in lines)
     )
 
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 from hostel.block.composing import Surroundings
+from hostel.block.driver import Preallocation
 from hostel.block.formats.vmdk import descriptor as descriptors
 from hostel.block.formats.vmdk import layout
 from hostel.block.formats.vmdk.creation import ADAPTERS, SUBFORMATS
@@ -61,6 +62,11 @@ def check_creation(size: int, options: Mapping[str, Value]) -> None:
         BlockError: with QEMU's text.
     """
     settled = _settle(options)
+    mode = str(options.get("preallocation", "off"))
+    if mode not in {each.value for each in Preallocation}:
+        raise OptionError(f"invalid parameter value: {mode}")
+    if mode == Preallocation.METADATA.value:
+        raise UnsupportedFeature("Unsupported preallocation mode: metadata")
     if not size and (settled.is_flat or settled.is_split):
         raise InvalidImage("A VMDK image of 0 bytes has no extents", hint="Use the subformat monolithicSparse.")
     if not settled.is_flat:

@@ -239,7 +239,9 @@ class VmdkDriver(FormatDriver):
                 {"virtual-size": line.length, "filename": line.filename, "format": line.kind} for line in image.lines
             ]
         return FormatInfo(
-            cluster_size=image.only_grain_size() if image.assembled else None,
+            cluster_size=image.grain_size,
+            # As QEMU, which knows nothing of disks of several kinds.
+            dirty=False if image.is_uniform or not image.assembled else None,
             specific={
                 "cid": image.descriptor.cid,
                 "parent-cid": image.descriptor.parent_cid,
@@ -284,7 +286,7 @@ class VmdkDriver(FormatDriver):
         Raises:
             BlockError: there is none, with QEMU's text.
         """
-        size = self._image.only_grain_size()
+        size = self._image.grain_size
         if size is None:
             raise BlockError("invalid cluster size", errno=22)
         return size

@@ -164,12 +164,15 @@ class VmdkImage:
         self._cid_written = True
         self.descriptor = self.descriptor._replace(cid=cid)
 
-    def only_grain_size(self) -> int | None:
+    @property
+    def is_uniform(self) -> bool:
+        """Whether all extents are of one kind."""
+        return len({(each.grain_size, each.compressed) for each in self.extents}) == 1
+
+    @property
+    def grain_size(self) -> int | None:
         """Bytes of a grain where all extents are of one kind; None where they are not, or have none."""
-        first = self.extents[0]
-        if any((each.grain_size, each.compressed) != (first.grain_size, first.compressed) for each in self.extents):
-            return None
-        return first.grain_size
+        return self.extents[0].grain_size if self.is_uniform else None
 
     @property
     def streams(self) -> bool:
