@@ -51,6 +51,8 @@ MAX_SIZE: Final = MAX_BLOCKS * BLOCK_SIZE
 _HEADER_LENGTH: Final = 0x180  # of what follows the version
 _NO_UUID: Final = bytes(16)
 _MOST_LINES: Final = 10_000  # that a check prints; it counts on
+_MOST_SEARCHED: Final = 1 << 24  # blocks of a file that are searched for places that were lost
+_MOST_LOST: Final = 1 << 16  # such places that are used again
 
 
 class Header(Record, endian="little"):
@@ -236,27 +238,24 @@ class VdiDriver(FormatDriver):
         return self._file.zeroes_fast(unmap=unmap)
 
     def flush(self) -> None:
-        """Write data, then the count of blocks, then the map: a crash leaves blocks that nobody has, at worst.
+        """Sync data and the count of blocks, then write the map: a crash leaves blocks that nobody has, at worst.
 
         An entry of the map that reached the disk before the count did would have its block given to another one.
         """
-        self._file.flush()
         if not self._table.is_dirty:
+            self._file.flush()
             return
-        self._write_header()
-        for place, sectors in self._table.changes():
-            self._file.pwrite(place, sectors)
-        self._file.flush()
-        self._table.written()
-
-    def _write_header(self) -> None:
         assert self._next is not None
         if self._header.blocks_allocated != self._next or self._is_header_dirty:
             self._is_header_dirty = True
             self._header.blocks_allocated = self._next
             self._file.pwrite(0, self._header.pack())
-            self._file.flush()
-            self._is_header_dirty = False
+        self._file.flush()
+        self._is_header_dirty = False
+        for place, sectors in self._table.changes():
+            self._file.pwrite(place, sectors)
+        self._file.flush()
+        self._table.written()
 
     def extents(self, offset: int, length: int) -> Iterator[Extent]:
         """Blocks and zeroes; holes of the host's file in the blocks of a static image are zeroes as well."""
@@ -340,7 +339,7 @@ class VdiDriver(FormatDriver):
 
 
 def _room(table: BlockTable) -> tuple[int, list[int]]:
-    """The place behind all blocks, and those before it that no entry names, the first one last.
+    """The place behind all blocks, and some of those before it that no entry names, the first one last.
 
     The header's count is not relied on: where it is behind the map, the next block would lie on another one.
 
@@ -353,14 +352,15 @@ def _room(table: BlockTable) -> tuple[int, list[int]]:
         highest, used = max(highest, max(places, default=-1)), used + len(places)
     if highest >= MAX_BLOCKS:
         raise CorruptImage(f"The block map names block {highest} of the file, which may have {MAX_BLOCKS}")
-    if used == highest + 1:
-        return used, []
+    if used == highest + 1 or highest >= _MOST_SEARCHED:
+        return highest + 1, []
     taken = bytearray(highest + 1)
     for _, entries in table.pages():
         for place in _places(entries):
             taken[place] = 1
-    lost, at = [], taken.find(0)
-    while at >= 0:
+    lost: list[int] = []
+    at = taken.find(0)
+    while at >= 0 and len(lost) < _MOST_LOST:
         lost.append(at)
         at = taken.find(0, at + 1)
     return highest + 1, lost[::-1]

@@ -10,9 +10,18 @@ import pytest
 from hostel.block import graph, registry
 from hostel.block.driver import OpenMode, Repair
 from hostel.block.extent import Status
-from hostel.block.formats.vdi import DISCARDED, MAX_SIZE, NEVER_WRITTEN, Header, VdiDriver
+from hostel.block.formats.vdi import DIFFERENCING, DISCARDED, MAX_SIZE, NEVER_WRITTEN, Header, VdiDriver
 from hostel.block.node import BlockNode
-from hostel.errors import BlockError, CorruptImage, InvalidImage, NoSpace, UnsupportedFeature
+from hostel.block.trust import Trust
+from hostel.errors import (
+    BlockError,
+    CorruptImage,
+    InvalidImage,
+    NoSpace,
+    ReadOnly,
+    UnsupportedFeature,
+    UntrustedReference,
+)
 from support.bounded import MIB, bounded
 from support.memory import FaultyDriver, Kind, LoggedDriver, MemoryDriver, memory_node
 
@@ -181,7 +190,7 @@ def test_a_file_that_cannot_grow_is_full_and_the_image_as_it_was() -> None:
 # ---- order
 
 
-def test_data_is_safe_before_the_count_and_the_count_before_the_map() -> None:
+def test_data_and_count_are_safe_before_the_map() -> None:
     driver = LoggedDriver(fresh())
     node = attach(driver)
     node.pwrite(0, b"x" * BLOCK)
@@ -189,7 +198,6 @@ def test_data_is_safe_before_the_count_and_the_count_before_the_map() -> None:
     node.flush()
     kinds = [(entry.kind, entry.offset) for entry in driver.log]
     assert kinds == [
-        (Kind.FLUSH, 0),
         (Kind.WRITE, 0),
         (Kind.FLUSH, 0),
         (Kind.WRITE, SECTOR),
@@ -233,7 +241,7 @@ def test_a_header_that_could_not_be_written_is_written_with_the_next_flush() -> 
     driver = FaultyDriver(fresh())
     node = attach(driver)
     node.pwrite(0, b"x")
-    driver.arm(1, 5)
+    driver.arm(0, 5)
     with pytest.raises(OSError, match="injected"):
         node.flush()
     driver.arm()
@@ -291,3 +299,45 @@ def test_it_is_probed_by_its_signature() -> None:
     assert VdiDriver.probe(fresh()[:SECTOR], "") == 100
     assert VdiDriver.probe(fresh()[: SECTOR - 1], "") == 0
     assert registry.format_driver("vdi") is VdiDriver
+
+
+# ---- differencing images
+
+
+def differencing(parent: bytes) -> bytes:
+    """A difference from ``parent``: block 3 is its own, block 4 is zeroes."""
+    driver = MemoryDriver(fresh())
+    with attach(driver) as node:
+        node.pwrite(3 * BLOCK, b"3" * BLOCK)
+    data = mapped(bytes(driver.data), (4, DISCARDED))
+    return poked(data, image_type=DIFFERENCING, uuid_parent=Header.unpack(parent).uuid_image, uuid_link=b"x" * 16)
+
+
+def test_a_difference_shows_its_parent_where_it_has_nothing(tmp_path: Path) -> None:
+    parent = MemoryDriver(fresh())
+    with attach(parent) as node:
+        node.pwrite(0, b"p" * (64 * BLOCK))
+    (tmp_path / "machine.vdi").write_bytes(parent.data)
+    (tmp_path / "other.vdi").write_bytes(fresh())
+    (tmp_path / "Snapshots").mkdir()
+    for top in (tmp_path / "top.vdi", tmp_path / "Snapshots" / "top.vdi"):
+        top.write_bytes(differencing(bytes(parent.data)))
+        with graph.open(str(top), "vdi") as node:
+            expected = bytearray(b"p" * (64 * BLOCK))
+            expected[3 * BLOCK : 4 * BLOCK], expected[4 * BLOCK : 5 * BLOCK] = b"3" * BLOCK, bytes(BLOCK)
+            assert node.read(0, node.length) == expected
+            own = [(each.offset, each.length) for each in node.extents() if each.status & Status.ALLOCATED]
+            assert own == [(3 * BLOCK, BLOCK), (4 * BLOCK, BLOCK)]
+
+
+def test_a_difference_whose_parent_is_nowhere_is_refused_and_said_to_be_read_only(tmp_path: Path) -> None:
+    parent, top = fresh(), tmp_path / "top.vdi"
+    top.write_bytes(differencing(parent))
+    with pytest.raises(BlockError, match=r"is not there, and no vdi image in"):
+        graph.open(str(top), "vdi")
+    with pytest.raises(ReadOnly, match="can only be read"):
+        graph.open(str(top), "vdi", read_only=False)
+    with pytest.raises(UntrustedReference):
+        graph.open(str(top), "vdi", trust=Trust.UNTRUSTED)
+    with pytest.raises(UnsupportedFeature, match="a difference from nothing"):
+        attach(MemoryDriver(poked(differencing(parent), uuid_parent=bytes(16))), read_only=True)

@@ -160,7 +160,7 @@ REFUSED = [
     (bytes(1024), "invalid VPC image"),
     (fresh(subformat="fixed")[:-1], "invalid VPC image"),
     (with_footer(fresh(), disk_type=5), "unsupported VHD image (disk type 5)"),
-    (with_footer(fresh(), data_offset=1 << 40), "Error reading dynamic VHD header"),
+    (with_footer(fresh(), data_offset=1 << 40), "Invalid header magic"),
     (with_footer(fresh(), data_offset=layout.NOWHERE), "Error reading dynamic VHD header"),
     (with_footer(fresh(), data_offset=1024), "Invalid header magic"),
     (with_header(fresh(), block_size=0), "Invalid block size 0"),
@@ -169,7 +169,11 @@ REFUSED = [
     (with_header(fresh(), max_table_entries=63), "Page table too small"),
     (with_header(fresh(), max_table_entries=1 << 30), "Max Table Entries too large (1073741824)"),
     (with_header(fresh(), max_table_entries=0xFFFFFFFF), "Max Table Entries too large (-1)"),
-    (with_header(fresh(), table_offset=1 << 62), "Error reading pagetable"),
+    (with_header(fresh(), table_offset=1 << 63), "Error reading pagetable"),
+    (
+        with_header(fresh(), table_offset=1 << 62),
+        "block-vpc: free_data_block_offset points after the end of file. The image has been truncated.",
+    ),
     (
         with_header(fresh(), max_table_entries=4096),
         "block-vpc: free_data_block_offset points after the end of file. The image has been truncated.",

@@ -16,7 +16,7 @@ from hostel.block.formats.vpc.layout import DiskType, DynamicHeader, Footer, bit
 from hostel.block.node import BlockNode, fill_zeroes
 from hostel.block.options import Kind, Option, OptionError, Options, Value
 from hostel.errors import CorruptImage, InvalidImage, NoSpace, ReadOnly, UnsupportedFeature
-from hostel.units import SECTOR
+from hostel.units import INT64_MAX, SECTOR
 
 _TRUNCATED: Final = "block-vpc: free_data_block_offset points after the end of file. The image has been truncated."
 _CALCULATIONS: Final = ("chs", "current_size")
@@ -329,9 +329,10 @@ def _read_header(file: BlockNode, footer: Footer, sectors: int, *, writable: boo
     Raises:
         InvalidImage: it makes no sense; the words are QEMU's.
     """
-    if footer.data_offset > file.length - DynamicHeader.SIZE:
+    if footer.data_offset > INT64_MAX - DynamicHeader.SIZE:
         raise InvalidImage("Error reading dynamic VHD header")
-    data = bytes(file.read(footer.data_offset, DynamicHeader.SIZE))
+    data = bytearray(DynamicHeader.SIZE)
+    file.pread_padded(footer.data_offset, memoryview(data))
     header = DynamicHeader.unpack(data)
     if header.cookie != layout.SPARSE_COOKIE:
         raise InvalidImage("Invalid header magic")
@@ -345,7 +346,7 @@ def _read_header(file: BlockNode, footer: Footer, sectors: int, *, writable: boo
     if header.max_table_entries > layout.MAX_ENTRIES:
         entries = header.max_table_entries - (header.max_table_entries >> 31 << 32)  # QEMU's has a sign
         raise InvalidImage(f"Max Table Entries too large ({entries})")
-    if header.table_offset > file.length:
+    if header.table_offset > INT64_MAX:
         raise InvalidImage("Error reading pagetable")
     if writable and not is_sound(header, data):
         raise InvalidImage("Incorrect checksum of the dynamic VHD header; the image can be read")

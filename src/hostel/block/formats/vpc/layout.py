@@ -90,7 +90,7 @@ class Locator(Record):
     data_offset: u64
 
 
-def checksum(data: bytes, offset: int) -> int:
+def checksum(data: bytes | bytearray, offset: int) -> int:
     """One's complement of the sum of all bytes but the four of the checksum at ``offset``."""
     return ~(sum(data) - sum(data[offset : offset + 4])) & 0xFFFFFFFF
 
@@ -102,7 +102,7 @@ def sealed(record: Footer | DynamicHeader) -> bytes:
     return data[:offset] + checksum(data, offset).to_bytes(4, "big") + data[offset + 4 :]
 
 
-def is_sound(record: Footer | DynamicHeader, data: bytes) -> bool:
+def is_sound(record: Footer | DynamicHeader, data: bytes | bytearray) -> bool:
     """Whether the checksum is right."""
     return record.checksum == checksum(data[: record.SIZE], record.OFFSET["checksum"])
 
