@@ -59,6 +59,7 @@ class Case(NamedTuple):
 CASES: Final[dict[str, Case]] = {
     "bochs": Case(creates=False),
     "cloop": Case(creates=False),
+    "dmg": Case(creates=False),
     "luks": Case(("", "cipher-alg=aes-128,cipher-mode=cbc,ivgen-alg=essiv,ivgen-hash-alg=sha256"),
                  options="key-secret=key,iter-time=10", secret=True),
     "parallels": Case(("", "cluster_size=64k", "cluster_size=252k")),
@@ -68,9 +69,9 @@ CASES: Final[dict[str, Case]] = {
                    "preallocation=metadata"), backing=True),
     "raw": Case(("", "preallocation=full")),
     "vdi": Case(("", "static=on")),
+    "vmdk": Case(("", "zeroed_grain=on", "subformat=streamOptimized", "compat6=on,adapter_type=lsilogic")),
     "vhdx": Case(("", "block_size=1M", "subformat=fixed", "block_state_zero=off", "log_size=3M,block_size=256M"),
                  coarse_map=True),
-    "vmdk": Case(("", "zeroed_grain=on", "subformat=streamOptimized", "compat6=on,adapter_type=lsilogic")),
     "vpc": Case(("", "force_size=on", "subformat=fixed", "subformat=fixed,force_size=on"), grows=True,
                 largest=2040 * GIB),
 }  # fmt: skip

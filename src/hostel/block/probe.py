@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from hostel.block.registry import FORMATS, KNOWN_FORMATS, format_driver
+from hostel.block.registry import FORMATS, KNOWN_FORMATS, format_driver, has_magic
 
 HEAD_LENGTH: Final = 512  # bytes: QEMU's BLOCK_PROBE_BUF_SIZE
 _QCOW: Final = b"QFI\xfb"
@@ -19,13 +19,13 @@ def detect(head: bytes, filename: str) -> str:
     """
     best, best_score = "raw", 1
     for name, row in FORMATS.items():
-        if row.magic and _matches(head, row.magic):
+        if row.may_be(head, filename):
             score = format_driver(name).probe(head, filename)
             if score > best_score:
                 best, best_score = name, score
     if best == "raw":
         for name, magic in KNOWN_FORMATS.items():
-            if _matches(head, magic):
+            if has_magic(head, magic):
                 return name
     return best
 
@@ -36,9 +36,9 @@ def matching(head: bytes, filename: str) -> list[str]:
     More than one means that programs will not agree on what the image is. ``head`` may be longer than
     :data:`HEAD_LENGTH`: of VMware's descriptors, which are text, QEMU takes more than those that start as its own do.
     """
-    found = [name for name, row in FORMATS.items() if _matches(head, row.magic)]
+    found = [name for name, row in FORMATS.items() if row.may_be(head, filename)]
     found = [name for name in found if format_driver(name).probe(head[:HEAD_LENGTH], filename) > 1]
-    found += [name for name, magic in KNOWN_FORMATS.items() if _matches(head, magic) and name not in found]
+    found += [name for name, magic in KNOWN_FORMATS.items() if has_magic(head, magic) and name not in found]
     if not found and head.startswith(_QCOW):
         found.append("qcow2")  # of a version that nobody knows: not a disk either
     if "vmdk" not in found and is_vmdk_descriptor(head):
@@ -54,7 +54,3 @@ def is_vmdk_descriptor(head: bytes) -> bool:
             continue
         return text in _VMDK_VERSIONS
     return False
-
-
-def _matches(head: bytes, magic: tuple[tuple[int, bytes], ...]) -> bool:
-    return any(head[offset : offset + len(value)] == value for offset, value in magic)

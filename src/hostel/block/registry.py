@@ -16,10 +16,23 @@ class FormatRow(NamedTuple):
     Attributes:
         target: ``module:Class``.
         magic: byte strings, with their offsets, of which one is found in every image; empty where a format has none.
+        suffix: what the names of images end with, where nothing at their start tells the format.
     """
 
     target: str
     magic: tuple[tuple[int, bytes], ...] = ()
+    suffix: str = ""
+
+    def may_be(self, head: bytes, filename: str) -> bool:
+        """Whether the driver is worth asking about an image of this name that starts with ``head``."""
+        if self.suffix and filename.endswith(self.suffix):
+            return True
+        return has_magic(head, self.magic)
+
+
+def has_magic(head: bytes, magic: tuple[tuple[int, bytes], ...]) -> bool:
+    """Whether one of the byte strings is at its offset."""
+    return any(head[offset : offset + len(value)] == value for offset, value in magic)
 
 
 FORMATS: Final[dict[str, FormatRow]] = {
@@ -35,6 +48,7 @@ FORMATS: Final[dict[str, FormatRow]] = {
     "vhdx": FormatRow("hostel.block.formats.vhdx.driver:VhdxDriver", ((0, b"vhdxfile"),)),
     "bochs": FormatRow("hostel.block.formats.bochs:BochsDriver", ((0, b"Bochs Virtual HD Image\0"),)),
     "cloop": FormatRow("hostel.block.formats.cloop:CloopDriver", ((0, b"#!/bin/sh\n#V2.0 Format\nmodprobe cloop"),)),
+    "dmg": FormatRow("hostel.block.formats.dmg.driver:DmgDriver", suffix=".dmg"),
     "vmdk": FormatRow(
         "hostel.block.formats.vmdk.driver:VmdkDriver",
         # A descriptor is text: comments or blanks may stand before its version.
@@ -119,7 +133,6 @@ FILTERS: Final[dict[str, FilterRow]] = {
 
 # Formats and protocols of QEMU that we know by name only, so that a refusal can say so.
 KNOWN_FORMATS: Final[dict[str, tuple[tuple[int, bytes], ...]]] = {
-    "dmg": (),
     "vvfat": (),
 }
 

@@ -1,0 +1,1 @@
+"""Format ``dmg``: disk images of macOS, for reading."""
