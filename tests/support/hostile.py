@@ -31,6 +31,12 @@ def naming(backing: bytes, **fields: int) -> bytes:
     return head + bytes(512 - len(head)) + backing + CLUSTERS
 
 
+def _descriptor(*lines: bytes) -> bytes:
+    """A VMware disk that is what its descriptor names."""
+    head = (b"# Disk DescriptorFile", b"version=1", b"CID=1", b"parentCID=2", b'createType="vmfs"')
+    return b"\n".join((*head, *lines, b""))
+
+
 def images() -> dict[str, bytes]:
     """By name: what a directory of volumes may hold at worst."""
     good = header() + CLUSTERS
@@ -90,6 +96,14 @@ def images() -> dict[str, bytes]:
         "qed": b"QED\0" + bytes(44) + b"\xff" * 100,
         "qcow": b"QFI\xfb\0\0\0\1" + bytes(16) + b"\xff" * 100,
         "short-vmdk": b"KDMV",
+        "vmdk-shadow": _descriptor(b'RW 8 FLAT "/etc/shadow" 0'),
+        "vmdk-above": _descriptor(b'RW 8 VMFS "../../../../etc/passwd"'),
+        "vmdk-json": _descriptor(b'RW 8 FLAT "json:{}" 0'),
+        "vmdk-itself": _descriptor(b'RW 8 SPARSE "vmdk-itself"'),
+        "vmdk-many": _descriptor(b'RW 1 FLAT "x" 0\n' * 20_000),
+        "vmdk-huge": _descriptor(b'RW 9007199254740991 FLAT "x" 9007199254740991\n' * 100),
+        "vmdk-parent": _descriptor(b'RW 8 VMFS "x"', b'parentFileNameHint="/etc/shadow"'),
+        "vmdk-parent-itself": _descriptor(b'RW 8 VMFS "x"', b'parentFileNameHint="vmdk-parent-itself"'),
         "text": b"hello\n",
         "zeroes": bytes(100_000),
     }
