@@ -12,7 +12,7 @@ import pytest
 
 from support.bounded import bounded
 from support.dmg import ADC, BZIP2, LZMA, RAW, ZERO, ZLIB, Part, dmg, part
-from support.old_images import bochs, cloop
+from support.old_images import bochs, cloop, cow
 from support.qcow2_exercise import read_only
 from support.qcow2_hostile import WORDS
 from support.tally import tried
@@ -32,10 +32,15 @@ def _dmg(rng: random.Random, *, fork: bool) -> bytes:
     return dmg([*parts, Part(ZERO, 20, 20)], 40 * 512, fork=fork, tables=2)
 
 
+def _cow(rng: random.Random, kind: str) -> bytes:
+    return cow({number: rng.randbytes(512) for number in range(0, 64, 5)}, 64 * 512, kind=kind, backing=b"nothing")
+
+
 # The image, and where damage is done more often than elsewhere.
 SUBJECTS: dict[str, tuple[Callable[[random.Random], bytes], range]] = {
     "bochs": (lambda rng: bochs({at: rng.randbytes(512) for at in range(0, 200, 3)}, 200 * 512), range(600)),
     "cloop": (lambda rng: cloop(_content(rng, 20 * 4096)), range(120, 300)),
+    "cow": (lambda rng: _cow(rng, rng.choice(("qemu", "1", "2", "3"))), range(4200)),
     "dmg": (lambda rng: _dmg(rng, fork=False), range(-512, 0)),
     "dmg with a resource fork": (lambda rng: _dmg(rng, fork=True), range(-2000, 0)),
 }

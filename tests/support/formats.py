@@ -59,6 +59,7 @@ class Case(NamedTuple):
 CASES: Final[dict[str, Case]] = {
     "bochs": Case(creates=False),
     "cloop": Case(creates=False),
+    "cow": Case(creates=False),
     "dmg": Case(creates=False),
     "luks": Case(("", "cipher-alg=aes-128,cipher-mode=cbc,ivgen-alg=essiv,ivgen-hash-alg=sha256"),
                  options="key-secret=key,iter-time=10", secret=True),

@@ -38,3 +38,36 @@ def cloop(content: bytes, *, block_size: int = 4096) -> bytes:
         offsets.append(offsets[-1] + len(block))
     head = SCRIPT.ljust(128, b"\0") + struct.pack(">II", block_size, len(blocks))
     return head + struct.pack(f">{len(offsets)}Q", *offsets) + b"".join(blocks)
+
+
+def cow(
+    content: dict[int, bytes], size: int, *, kind: str = "qemu", backing: bytes = b"", sector: int = 512, cut: int = 0
+) -> bytes:
+    """An overlay of user-mode Linux or QEMU: ``content`` has its own sectors by their number.
+
+    ``kind`` is ``qemu``, ``qemu 32``, or one of user-mode Linux: ``1``, ``1 big``, ``1 padded``, ``2``, ``2 padded``,
+    ``3``, ``3 padded``. ``cut`` takes so many bytes from the end.
+    """
+    order = "<" if kind in ("1", "1 padded") else ">"
+    magic = b"MOOO" if order == "<" else b"OOOM"
+    pad = "4x" if "padded" in kind else ""
+    bits = -(-size // sector)
+    if kind.startswith("qemu"):
+        header = struct.pack(f">4sI1024si{'' if '32' in kind else '4x'}QI", magic, 2, backing, 0, size, sector)
+        header += b"" if "32" in kind else bytes(4)
+        start, length, align = len(header), -(-bits // 8), 512
+    elif kind[0] == "3":
+        header = struct.pack(f">4sII{pad}QIII4096s", magic, 3, 0, size, sector, 4096, 0, backing)
+        start, length, align = 8192, -(-bits // 8), 4096
+    else:
+        name = 256 if kind[0] == "1" else 4096
+        header = struct.pack(f"{order}4sI{name}sI{pad}QI", magic, int(kind[0]), backing, 0, size, sector)
+        header += bytes(4) if pad else b""
+        start, length, align = len(header), (size + sector - 1) // (8 * sector), sector
+    bitmap = bytearray(-(-(start + length) // align) * align - start)
+    disk = bytearray(size)
+    for number, data in content.items():
+        bitmap[number // 8] |= 1 << number % 8
+        disk[number * sector : number * sector + sector] = data
+    image = header.ljust(start, b"\0") + bytes(bitmap) + bytes(disk)
+    return image[: len(image) - cut]

@@ -48,6 +48,7 @@ FORMATS: Final[dict[str, FormatRow]] = {
     "vhdx": FormatRow("hostel.block.formats.vhdx.driver:VhdxDriver", ((0, b"vhdxfile"),)),
     "bochs": FormatRow("hostel.block.formats.bochs:BochsDriver", ((0, b"Bochs Virtual HD Image\0"),)),
     "cloop": FormatRow("hostel.block.formats.cloop:CloopDriver", ((0, b"#!/bin/sh\n#V2.0 Format\nmodprobe cloop"),)),
+    "cow": FormatRow("hostel.block.formats.cow:CowDriver", ((0, b"OOOM"), (0, b"MOOO\1\0\0\0"))),
     "dmg": FormatRow("hostel.block.formats.dmg.driver:DmgDriver", suffix=".dmg"),
     "vmdk": FormatRow(
         "hostel.block.formats.vmdk.driver:VmdkDriver",
