@@ -88,7 +88,7 @@ def test_untrusted_image_is_never_guessed_raw(path: str) -> None:
         assert node.length == 2048
 
 
-@pytest.mark.parametrize("name", ["qcow2", "vmdk", "qed", "vhdx", "parallels", "luks"])
+@pytest.mark.parametrize("name", ["vmdk", "qed", "vhdx"])
 def test_what_only_begins_like_an_image_is_not_shown_as_raw(tmp_path: Path, name: str) -> None:
     ((offset, magic), *_) = registry.FORMATS[name].magic
     path = tmp_path / "disk"
