@@ -63,10 +63,10 @@ def check_change(node: BlockNode, filename: str | None, format: str | None) -> N
         BlockError: with QEMU's text.
     """
     shown = f"Could not change the backing file to '{filename or ''}'"
-    if not isinstance(node.driver, BackingStore):
-        raise BlockError(f"{shown}: {os.strerror(errno.ENOTSUP)}", errno=errno.ENOTSUP)
     if filename and format is None:
         raise BlockError(f"{shown}: backing format must be specified", errno=errno.EINVAL)
+    if not isinstance(node.driver, BackingStore):
+        raise BlockError(f"{shown}: {os.strerror(errno.ENOTSUP)}", errno=errno.ENOTSUP)
 
 
 def change_backing(node: BlockNode, filename: str | None, format: str | None) -> None:

@@ -325,7 +325,12 @@ def test_bitmaps_are_read() -> None:
         assert (dirty, bits.count) == ([0, 2, 8], 10)
         with pytest.raises(BlockError, match="not found"):
             node.driver.bitmap("nosuch")
-        with pytest.raises(UnsupportedFeature, match="can be read, and not changed"):
+        for change in (node.driver.bitmap_remove, node.driver.bitmap_clear):
+            with pytest.raises(UnsupportedFeature, match="can be read, and not changed"):
+                change(NAME)
+            with pytest.raises(BlockError, match="'nosuch' not found"):
+                change("nosuch")
+        with pytest.raises(UnsupportedFeature, match="Can't store persistent bitmaps to memory"):
             node.driver.bitmap_add("new")
 
 

@@ -8,8 +8,9 @@ sound; but a marked image must be checked, as QEMU wants it, before it is writte
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Iterator, Mapping
-from typing import Final, Self
+from typing import Final, NoReturn, Self
 
 from hostel.block import notice
 from hostel.block.bitmap import DirtyBitmap
@@ -201,38 +202,45 @@ class ParallelsDriver(ClusteredDriver):
             BlockError: there is none of this name, or it is inconsistent.
             InvalidImage: it lies outside the file.
         """
-        for each in self.stored:
-            if each.name == name and not self._records_all:
-                raise BlockError(
-                    f"Bitmap '{name}' is inconsistent: the image was written since by who does not know of it",
-                    errno=errno.EINVAL,
-                )
-            if each.name == name:
-                return load_bitmap(self.file, self.header, each)
-        raise BlockError(f"Dirty bitmap '{name}' not found", errno=errno.ENOENT)
+        found = self._find(name)
+        if not self._records_all:
+            raise BlockError(
+                f"Bitmap '{name}' is inconsistent: the image was written since by who does not know of it",
+                errno=errno.EINVAL,
+            )
+        return load_bitmap(self.file, self.header, found)
 
     def bitmap_add(self, name: str, granularity: int | None = None, *, enabled: bool = True) -> None:
         """Refused: bitmaps are read only."""
-        raise self._no_bitmaps()
+        raise UnsupportedFeature(
+            f"Can't store persistent bitmaps to {self.file.filename}: {os.strerror(errno.ENOTSUP)}"
+        )
 
     def bitmap_remove(self, name: str) -> None:
         """Refused."""
-        raise self._no_bitmaps()
+        self._refuse_change(name)
 
     def bitmap_clear(self, name: str) -> None:
         """Refused."""
-        raise self._no_bitmaps()
+        self._refuse_change(name)
 
     def bitmap_enable(self, name: str, enabled: bool) -> None:
         """Refused."""
-        raise self._no_bitmaps()
+        self._refuse_change(name)
 
     def bitmap_merge(self, name: str, source: DirtyBitmap) -> None:
         """Refused."""
-        raise self._no_bitmaps()
+        self._refuse_change(name)
 
-    def _no_bitmaps(self) -> UnsupportedFeature:
-        return UnsupportedFeature("Bitmaps of parallels images can be read, and not changed")
+    def _find(self, name: str) -> StoredBitmap:
+        for each in self.stored:
+            if each.name == name:
+                return each
+        raise BlockError(f"Dirty bitmap '{name}' not found", errno=errno.ENOENT)
+
+    def _refuse_change(self, name: str) -> NoReturn:
+        self._find(name)
+        raise UnsupportedFeature("Bitmaps of parallels images can be read, and not changed")
 
     # ---- clusters
 
