@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterator
 from typing import Final
 
-from hostel.block import registry
+from hostel.block import filename, registry
 from hostel.block.driver import OpenMode, Reference
 from hostel.block.node import BlockNode
 from hostel.block.protocols.file import open_file
@@ -41,6 +41,14 @@ def find(reference: Reference, place: str) -> str | None:
     return None
 
 
+def locate(reference: Reference, place: str) -> str | None:
+    """Where what an image at ``place`` refers to is; None where its name is relative and the image has no directory."""
+    name = filename.resolve_backing(reference.filename, place)
+    if reference.unique_id and (name is None or not os.path.exists(name)):
+        return find(reference, place) or name
+    return name
+
+
 def require(reference: Reference, holder: str, node: BlockNode) -> None:
     """Refuse a parent that is not the one that the image was made on, or not any more.
 
@@ -67,16 +75,16 @@ def missing(reference: Reference, place: str) -> BlockError:
 
 
 def _candidates(place: str, suffixes: tuple[str, ...]) -> Iterator[str]:
-    folder = os.path.dirname(os.path.abspath(place))
+    folder = os.path.dirname(place)
     count = 0
-    for each in (folder, os.path.dirname(folder)):
+    for each in (folder, os.path.join(folder, os.pardir)):
         try:
-            names = sorted(os.listdir(each))
+            names = sorted(os.listdir(each or os.curdir))
         except OSError:
             continue
         for name in names:
             path = os.path.join(each, name)
-            if name.lower().endswith(suffixes) and path != os.path.abspath(place) and os.path.isfile(path):
+            if name.lower().endswith(suffixes) and os.path.isfile(path) and not os.path.samefile(path, place):
                 count += 1
                 if count > _MOST_FILES:
                     return
