@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any, Final, NamedTuple
 
-from hostel.block import filename as names
+from hostel.block import parent
 from hostel.block.driver import FormatInfo, SnapshotInfo
 from hostel.block.node import BlockNode
 from hostel.img.snapshot import snapshots
