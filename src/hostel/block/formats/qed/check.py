@@ -41,6 +41,7 @@ class _Check:
         self._driver = driver
         self._header = driver.header
         self._file = driver.file
+        self._file_end = driver.end
         self._repair = repair
         self._report = report
         self._lines = 0
@@ -59,6 +60,9 @@ class _Check:
         for table in self._tables:
             self._check_l2(table)
         shared = {cluster for cluster, _ in self._counts.above(1)}
+        if shared and self._repair is Repair.ALL and not result.check_errors:
+            # Copies take the place of what nothing refers to at the end of the file: between others it would stay lost.
+            self._driver.end = self._counts.end() * size
         if shared:
             self._check_shared(shared)
         self._write_fixes()
@@ -173,7 +177,7 @@ class _Check:
     def _check_leaks(self) -> None:
         header, result = self._header, self.result
         size = header.cluster_size
-        end = self._driver.end // size
+        end = max(self._file_end, self._driver.end) // size
         used = sum(len(page) - page.count(0) for page in self._counts.pages.values())
         result.leaks = end - header.header_size - used
         if not result.leaks:
@@ -184,6 +188,7 @@ class _Check:
             try:
                 self._file.resize(last * size)
             except UnsupportedFeature:
+                self._driver.end = end * size
                 return  # a device, which has the size it has
             self._driver.end = last * size
             result.leaks_fixed = end - last
