@@ -161,7 +161,7 @@ def _read(node: BlockNode, path: str) -> _Metadata:
         node.length,
         _shown(backing, path),
         str(compat) if compat is not None else None,
-        info.cluster_size or 0,
+        (info.cluster_size or 0) if node.format == "qcow2" else 0,  # libvirt knows it of no other format
         features,
     )
 
