@@ -528,7 +528,8 @@ def _identity(node: BlockNode) -> object:
 
 
 def _untrusted(node: BlockNode, reference: Reference) -> UntrustedReference:
+    what = "file for its data" if reference.essential else f"{reference.child} file"
     return UntrustedReference(
-        f"'{node.filename}' is not trusted and names a {reference.child} file: '{reference.filename}'",
+        f"'{node.filename}' is not trusted and names a {what}: '{reference.filename}'",
         hint="Open it as trusted only if you know where it comes from.",
     )

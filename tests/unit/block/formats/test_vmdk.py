@@ -22,6 +22,7 @@ from hostel.block.trust import Trust
 from hostel.errors import BlockError, CorruptImage, InvalidImage, UnsupportedFeature, UntrustedReference
 from hostel.img import convert, create
 from support import images, vmdk
+from support.bounded import bounded
 from support.memory import Kind, LoggedDriver, MemoryDriver
 from support.opened import recorded
 from support.vmdk import GRAIN, SECTOR, attach, descriptor, write_files
@@ -572,6 +573,26 @@ def test_a_stream_takes_whole_grains_each_once() -> None:
         assert len(driver.data) == len(before)
 
 
+def test_a_write_that_is_refused_leaves_a_stream_as_it_is() -> None:
+    driver = stream(MIB, (0, b"s" * GRAIN))
+    before = bytes(driver.data)
+    with attach(driver) as node:
+        for offset, length in ((0, GRAIN), (GRAIN, 1), (0, 2 * GRAIN)):
+            with pytest.raises(BlockError):
+                node.pwrite(offset, bytes(length))
+            with pytest.raises(BlockError):
+                node.write_zeroes(offset, length)
+    assert driver.data == before
+
+
+def test_a_disk_of_no_bytes_is_copied_to_a_stream(tmp_path: Path) -> None:
+    (tmp_path / "empty").touch()
+    with graph.open(str(tmp_path / "empty"), "raw") as node:
+        given = given_options("subformat=streamOptimized")
+        convert.convert([node], convert.plan_target([node], str(tmp_path / "d.vmdk"), "vmdk", given=given))
+    assert images.content(tmp_path / "d.vmdk", "vmdk") == b""
+
+
 def test_grains_have_markers_and_checksums() -> None:
     driver = stream(MIB, (2 * GRAIN, b"m" * GRAIN))
     place = struct.unpack_from("<Q", driver.data, 64)[0] * SECTOR
@@ -715,6 +736,39 @@ def test_version_3_without_compression_is_read_only() -> None:
 def test_a_header_that_lies_is_refused(offset: int, form: str, value: int, message: str) -> None:
     with pytest.raises(BlockError, match=message):
         attach(MemoryDriver(patched(vmdk.create(64 << 20), offset, form, value)), read_only=True)
+
+
+def test_a_directory_of_millions_is_walked_in_bounded_memory_and_time(tmp_path: Path) -> None:
+    # The largest that is read: a pebibyte, and a hole where the directories are.
+    path = tmp_path / "d.vmdk"
+    data = patched(vmdk.create(MIB), 12, "Q", 1 << 41)
+    path.write_bytes(patched(data, 48, "4Q", 0, 1 << 20, 0, 128))
+    with path.open("r+b") as file:
+        file.truncate((1 << 29) + (128 << 20))
+
+    def walk() -> tuple[int, int, int]:
+        with opened(path) as node:
+            result = node.driver.check(Repair.NOTHING, lambda line: None)  # type: ignore[attr-defined]
+            return node.length, len(list(node.extents())), result.corruptions
+
+    assert bounded(walk, memory=64 * MIB, seconds=60) == (1 << 50, 1, 0)
+
+
+def test_zeroing_terabytes_holds_back_few_tables(tmp_path: Path) -> None:
+    path = tmp_path / "d.vmdk"
+    make(path, 1 << 40, "zeroed_grain=on")
+
+    def zero() -> int:
+        with opened(path, read_only=False) as node:
+            node.write_zeroes(0, 1 << 38)
+            return node.length
+
+    assert bounded(zero, memory=64 * MIB, seconds=120) == 1 << 40
+    with opened(path) as node:
+        assert [(each.length, bool(each.status)) for each in node.extents(0, 1 << 39)] == [
+            (1 << 38, True),
+            (1 << 38, False),
+        ]
 
 
 def test_a_file_that_was_cut_off_is_no_empty_disk() -> None:

@@ -51,7 +51,11 @@ def check_image(image: VmdkImage, report: Report) -> CheckResult:
 def _check_mapped(check: _Check, extent: MappedExtent) -> None:
     seen = _Seen(extent)
     first = extent.data_start if isinstance(extent, SparseExtent) else 0
-    for index in range(-(-extent.length // extent.reach)):
+    index, count = 0, -(-extent.length // extent.reach)
+    while index < count:
+        if absent := extent.directory.absent(index):
+            index += absent
+            continue
         start = index * extent.reach
         sector = (extent.start + start) // SECTOR
         try:
@@ -60,9 +64,10 @@ def _check_mapped(check: _Check, extent: MappedExtent) -> None:
                 extent.require_tables(index)
         except BlockError as error:
             check.error(f"could not get cluster_offset for sector {sector}: {error}")
-            continue
-        if table is not None:
-            _check_table(check, extent, table, start, first, seen)
+        else:
+            if table is not None:
+                _check_table(check, extent, table, start, first, seen)
+        index += 1
 
 
 def _check_table(check: _Check, extent: MappedExtent, table: array[int], start: int, first: int, seen: _Seen) -> None:

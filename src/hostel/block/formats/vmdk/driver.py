@@ -155,6 +155,9 @@ class VmdkDriver(FormatDriver):
         Raises:
             BlockError: the disk is compressed, and this is no whole grain, or one that is there already.
         """
+        for extent, start, length in self._image.parts(offset, len(data)):
+            if isinstance(extent, StreamExtent):
+                extent.require_free(start, length)
         self._image.touch()
         for extent, start, length in list(self._image.parts(offset, len(data))):
             at = extent.start + start - offset
@@ -169,8 +172,9 @@ class VmdkDriver(FormatDriver):
 
     def write_zeroes(self, offset: int, length: int, *, unmap: bool) -> None:
         """Zero by entries or by the host where that is possible; else write zeroes."""
-        self._image.touch()
         for extent, start, size in list(self._image.parts(offset, length)):
+            if not extent.compressed:
+                self._image.touch()
             if isinstance(extent, FlatExtent):
                 extent.write_zeroes(start, size, unmap=unmap)
             elif isinstance(extent, SparseExtent) and extent.has_zero_grains and not extent.compressed:
@@ -293,9 +297,8 @@ class VmdkDriver(FormatDriver):
 
     def compressor(self) -> Callable[[bytes | bytearray | memoryview], bytes | None]:
         """A function for one thread that compresses one whole grain; a disk of another kind has it written as it is."""
-        if not self._image.streams:
-            return lambda data: None
-        return self._image.stream_at(0)[0].packer()
+        first = self._image.extents[0]
+        return first.packer() if isinstance(first, StreamExtent) else lambda data: None
 
     def pwrite_compressed(self, offset: int, payload: bytes) -> None:
         """Append a compressed grain.

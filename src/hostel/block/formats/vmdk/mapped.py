@@ -74,6 +74,8 @@ class MappedExtent(VmdkExtent):
             stop = min(end, (index + 1) * self.reach)
             table = self.tables[index]
             if table is None:
+                if stop < end:
+                    stop = min(end, (index + max(1, self.directory.absent(index))) * self.reach)
                 yield Run(offset, stop - offset, Kind.UNALLOCATED)
             else:
                 yield from self._runs_of_table(table, offset, stop)

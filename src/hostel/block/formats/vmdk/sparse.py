@@ -163,6 +163,11 @@ class SparseExtent(MappedExtent):
 
     def write_zeroes(self, offset: int, length: int, below: Below) -> None:
         """Zero a range by entries where there are whole grains, else by writing; only with ``has_zero_grains``."""
+        step = self.reach * (MAX_DIRTY // self.tables.size)  # no more tables than may be held back
+        for at in range(offset, offset + length, step):
+            self._zero(at, min(step, offset + length - at), below)
+
+    def _zero(self, offset: int, length: int, below: Below) -> None:
         start, end = -(-offset // self.grain_size) * self.grain_size, offset + length
         stop = end if end == self.length else end - end % self.grain_size
         if start >= stop:

@@ -166,7 +166,7 @@ class StreamExtent(SparseExtent):
         """
         (run,) = self.runs(offset, 1)
         if run.kind is Kind.COMPRESSED:
-            raise BlockError("Could not write to allocated cluster for streamOptimized", errno=5)
+            raise _already_there()
         self.require_tables(offset // self.reach)
         marker = GrainMarker(sector=(self.start + offset) // SECTOR, size=len(payload))
         length = -(-(GrainMarker.SIZE + len(payload)) // SECTOR) * SECTOR
@@ -179,16 +179,25 @@ class StreamExtent(SparseExtent):
         self.write_many()
 
     def write_grains(self, offset: int, data: memoryview) -> None:
-        """Compress and append whole grains, the last of a disk excepted, which may be a part of one.
+        """Compress and append whole grains, the last of a disk excepted, which may be a part of one."""
+        pack = self.packer()
+        for start in range(0, len(data), self.grain_size):
+            self.append(offset + start, pack(data[start : start + self.grain_size]))
+
+    def require_free(self, offset: int, length: int) -> None:
+        """Refuse a range that :meth:`write_grains` would refuse, before anything is changed.
 
         Raises:
-            BlockError: EINVAL for other ranges; EIO where a grain is there already.
+            BlockError: EINVAL where these are no whole grains; EIO where a grain is there already.
         """
-        end = offset + len(data)
+        end = offset + length
         if offset % self.grain_size or (end % self.grain_size and end != self.length):
             raise BlockError(
                 "Invalid argument", errno=22, hint="A streamOptimized image takes whole grains, each once."
             )
-        pack = self.packer()
-        for start in range(0, len(data), self.grain_size):
-            self.append(offset + start, pack(data[start : start + self.grain_size]))
+        if any(run.kind is Kind.COMPRESSED for run in self.runs(offset, length)):
+            raise _already_there()
+
+
+def _already_there() -> BlockError:
+    return BlockError("Could not write to allocated cluster for streamOptimized", errno=5)

@@ -40,6 +40,16 @@ class Directory:
         return self.offset + self.entries * self._width
 
     def __getitem__(self, index: int) -> int:
+        chunk, within = self._chunk(index)
+        return chunk[within]
+
+    def absent(self, index: int) -> int:
+        """How many entries from this one on are known to be 0; a directory of millions is walked by such steps."""
+        chunk, within = self._chunk(index)
+        rest = chunk[within:]
+        return next((at for at, entry in enumerate(rest) if entry), len(rest)) if any(rest) else len(rest)
+
+    def _chunk(self, index: int) -> tuple[array[int], int]:
         per_chunk = _CHUNK // self._width
         number, within = divmod(index, per_chunk)
         chunk = self._chunks.get(number)
@@ -50,7 +60,7 @@ class Directory:
             if len(self._chunks) * _CHUNK >= _CACHE:
                 del self._chunks[next(iter(self._chunks))]
             self._chunks[number] = chunk
-        return chunk[within]
+        return chunk, within
 
 
 class GrainTables:
