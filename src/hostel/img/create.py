@@ -242,7 +242,9 @@ class _Around(Surroundings):
     def new_file(self, name: str) -> BlockNode:
         """Create a file beside the image's own."""
         held_nothing = _holds_nothing(name)
-        node = graph.create(name, cache=self._cache, options=self._values)
+        # Without the prefix that may have stood before the image's own name, a path may look like a protocol.
+        is_path = graph.protocol_name(self._plan.filename) == "file"
+        node = graph.create(f"file:{name}" if is_path else name, cache=self._cache, options=self._values)
         if held_nothing:
             self.made.append(name)
         return node

@@ -292,6 +292,17 @@ def test_a_split_disk_lies_in_files_of_two_gib(tmp_path: Path) -> None:
     assert (tmp_path / "flat-flat").stat().st_size == 1 << 20
 
 
+@pytest.mark.parametrize("subformat", SUBFORMATS)
+def test_a_name_that_looks_like_a_protocol_is_a_path_where_it_was_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, subformat: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    create.create(create.plan("file:image:d.vmdk", "vmdk", MIB, given=given_options(f"subformat={subformat}")))
+    with graph.open("./image:d.vmdk", "vmdk") as node:
+        assert node.length == MIB
+    assert len(list(tmp_path.iterdir())) == (1 if subformat in ("monolithicSparse", "streamOptimized") else 2)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
