@@ -94,8 +94,9 @@ class VdiDriver(FormatDriver):
         Option("static", Kind.BOOL, "VDI static (pre-allocated) image", "off"),
     )
 
-    def __init__(self, file: BlockNode, header: Header) -> None:
+    def __init__(self, file: BlockNode, header: Header, mode: OpenMode) -> None:
         super().__init__()
+        self._mode = mode
         self.children["file"] = file
         self._file = file
         self._header = header
@@ -133,7 +134,7 @@ class VdiDriver(FormatDriver):
             raise InvalidImage(
                 f"The image is truncated: its block map ends at byte {end}, and the file has {file.length}"
             )
-        return cls(file, header)
+        return cls(file, header, mode)
 
     @classmethod
     def probe(cls, head: bytes, filename: str) -> int:
@@ -298,6 +299,13 @@ class VdiDriver(FormatDriver):
         """Write what is held back."""
         if self._table.is_dirty:
             self.flush()
+
+    def reopened(self, *, read_only: bool) -> VdiDriver:
+        """Write out what is held back and open the image anew; see :class:`hostel.block.driver.Reopenable`."""
+        self.close()
+        driver = VdiDriver.open(self._file, self._mode._replace(read_only=read_only))
+        driver.children.update(self.children)
+        return driver
 
     def _parent(self) -> BlockNode:
         parent = self.children.get("backing")

@@ -341,3 +341,14 @@ def test_a_difference_whose_parent_is_nowhere_is_refused_and_said_to_be_read_onl
         graph.open(str(top), "vdi", trust=Trust.UNTRUSTED)
     with pytest.raises(UnsupportedFeature, match="a difference from nothing"):
         attach(MemoryDriver(poked(differencing(parent), uuid_parent=bytes(16))), read_only=True)
+
+
+def test_it_is_opened_anew_in_its_place_with_what_was_held_back() -> None:
+    driver = MemoryDriver(fresh())
+    with attach(driver) as node:
+        node.pwrite(BLOCK, b"written")
+        first = node.driver
+        again = first.reopened(read_only=True)
+        assert again.children == first.children
+        node.driver = again
+        assert node.read(BLOCK, 7) == b"written"

@@ -283,7 +283,7 @@ def test_an_image_is_refused_for_its_reason(data: bytes, message: str) -> None:
 
 
 def test_what_is_no_vhdx_is_refused() -> None:
-    with pytest.raises(InvalidImage, match="It is no VHDX image"):
+    with pytest.raises(InvalidImage, match="Image is not in VHDX format"):
         attach(MemoryDriver(bytes(4096)))
 
 
@@ -743,3 +743,14 @@ def test_it_is_probed_by_its_signature() -> None:
     assert VhdxDriver.probe(fresh()[:512], "") == 100
     assert VhdxDriver.probe(bytes(512), "") == 0
     assert registry.format_driver("vhdx") is VhdxDriver
+
+
+def test_it_is_opened_anew_in_its_place_with_what_was_held_back() -> None:
+    driver = MemoryDriver(fresh())
+    with attach(driver) as node:
+        node.pwrite(BLOCK, b"written")
+        first = node.driver
+        again = first.reopened(read_only=True)
+        assert again.children == first.children
+        node.driver = again
+        assert node.read(BLOCK, 7) == b"written"

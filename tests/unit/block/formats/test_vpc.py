@@ -378,3 +378,14 @@ def test_it_is_probed_by_its_copy() -> None:
     assert VpcDriver.probe(fresh()[:SECTOR], "") == 100
     assert VpcDriver.probe(fresh(subformat="fixed")[:SECTOR], "") == 0
     assert registry.format_driver("vpc") is VpcDriver
+
+
+def test_it_is_opened_anew_in_its_place_with_what_was_held_back() -> None:
+    driver = MemoryDriver(fresh())
+    with attach(driver) as node:
+        node.pwrite(BLOCK, b"written")
+        first = node.driver
+        again = first.reopened(read_only=True)
+        assert again.children == first.children
+        node.driver = again
+        assert node.read(BLOCK, 7) == b"written"

@@ -47,6 +47,7 @@ class VhdxDriver(FormatDriver):
         self._map = BlockMap(self._table, metadata.block_size, self._place, metadata.chunk)
         self._end: int | None = None  # where the next block goes; not known before it is wanted
         self.was_replayed = False
+        self._mode = OpenMode()
 
     @classmethod
     def open(cls, file: BlockNode, mode: OpenMode) -> Self:
@@ -59,7 +60,7 @@ class VhdxDriver(FormatDriver):
             ReadOnly: the log must be done first, or a differencing image is to be written.
         """
         if bytes(file.read(0, 8)) != layout.SIGNATURE:
-            raise InvalidImage(f"Could not open '{file.filename}': It is no VHDX image")
+            raise InvalidImage("Image is not in VHDX format")
         headers = Headers(file)
         log = Log(file, headers)
         replayed = _replay(file, log, mode)
@@ -75,7 +76,7 @@ class VhdxDriver(FormatDriver):
         if regions.bat.offset + 8 * metadata.entries > file.length:
             raise InvalidImage("The VHDX block allocation table is cut off")
         driver = cls(file, headers, log, regions, metadata)
-        driver.was_replayed = replayed
+        driver.was_replayed, driver._mode = replayed, mode
         if not mode.check:
             require_sound_table(driver._table, metadata, regions, file.length)
         return driver
@@ -186,6 +187,13 @@ class VhdxDriver(FormatDriver):
         if self._table.is_dirty:
             self.flush()
         self._headers.settle()
+
+    def reopened(self, *, read_only: bool) -> VhdxDriver:
+        """Write out what is held back and open the image anew; see :class:`hostel.block.driver.Reopenable`."""
+        self.close()
+        driver = VhdxDriver.open(self._file, self._mode._replace(read_only=read_only))
+        driver.children.update(self.children)
+        return driver
 
     def _parent(self) -> BlockNode:
         parent = self.children.get("backing")

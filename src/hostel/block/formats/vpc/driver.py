@@ -40,8 +40,11 @@ class VpcDriver(FormatDriver):
     )
     create_options: Final = CREATE_OPTIONS
 
-    def __init__(self, file: BlockNode, footer: Footer, length: int, header: DynamicHeader | None) -> None:
+    def __init__(
+        self, file: BlockNode, footer: Footer, length: int, header: DynamicHeader | None, mode: OpenMode
+    ) -> None:
         super().__init__()
+        self._mode = mode
         self.children["file"] = file
         self._file = file
         self._footer = footer
@@ -84,13 +87,13 @@ class VpcDriver(FormatDriver):
                     f"The image has been truncated: the disk has {sectors * SECTOR} bytes, and the file only "
                     f"{file.length - Footer.SIZE} before its footer"
                 )
-            return cls(file, footer, sectors * SECTOR, None)
+            return cls(file, footer, sectors * SECTOR, None, mode)
         if footer.disk_type == DiskType.DIFFERENCING and not mode.read_only:
             raise ReadOnly("A differencing VHD can only be read; convert it to write the disk")
         header = _read_header(file, footer, sectors, writable=not mode.read_only)
         if header.table_offset + 4 * header.max_table_entries > file.length:
             raise InvalidImage(_TRUNCATED)
-        driver = cls(file, footer, sectors * SECTOR, header)
+        driver = cls(file, footer, sectors * SECTOR, header, mode)
         if driver._end > file.length:
             raise InvalidImage(_TRUNCATED)
         return driver
@@ -209,6 +212,13 @@ class VpcDriver(FormatDriver):
         """Write what is held back."""
         if self._header is not None and self._table.is_dirty:
             self.flush()
+
+    def reopened(self, *, read_only: bool) -> VpcDriver:
+        """Write out what is held back and open the image anew; see :class:`hostel.block.driver.Reopenable`."""
+        self.close()
+        driver = VpcDriver.open(self._file, self._mode._replace(read_only=read_only))
+        driver.children.update(self.children)
+        return driver
 
     def _place(self, entry: int) -> int:
         return ABSENT if entry == layout.UNUSED else entry * SECTOR + self._bitmap_length
