@@ -423,6 +423,17 @@ def test_a_zeroed_grain_takes_no_space_and_hides_what_was_there() -> None:
         assert node.read(0, 3 * GRAIN) == b"a" * 100 + bytes(GRAIN - 95) + b"b" + bytes(2 * GRAIN - 6)
 
 
+@pytest.mark.parametrize("zeroed", [False, True])
+def test_zeroes_where_nothing_is_take_no_space(zeroed: bool) -> None:
+    driver = MemoryDriver(vmdk.create(64 << 20, {"zeroed_grain": zeroed}))
+    with attach(driver) as node:
+        node.pwrite(5 * GRAIN, b"a" * GRAIN)
+        length = len(driver.data)
+        node.write_zeroes(100, 60 << 20)
+        assert len(driver.data) == length
+        assert not any(node.read(0, node.length))
+
+
 def test_data_is_safe_before_a_table_points_to_it_and_the_copy_before_the_table_that_is_read() -> None:
     driver = LoggedDriver(vmdk.create(MIB))
     redundant, first = directories(driver.data)

@@ -177,11 +177,12 @@ class VmdkDriver(FormatDriver):
                 self._image.touch()
             if isinstance(extent, FlatExtent):
                 extent.write_zeroes(start, size, unmap=unmap)
-            elif isinstance(extent, SparseExtent) and extent.has_zero_grains and not extent.compressed:
-                extent.write_zeroes(start, size, self._reader(extent))
-            else:
+            elif isinstance(extent, StreamExtent):
                 for at in range(start, start + size, len(_ZEROES)):
                     self.pwrite(extent.start + at, _ZEROES[: min(len(_ZEROES), start + size - at)])
+            else:
+                assert isinstance(extent, SparseExtent)
+                extent.write_zeroes(start, size, self._reader(extent), alone=self._below() is None)
 
     def zeroes_fast(self, *, unmap: bool) -> bool:
         """Whether every extent has a word for a grain of zeroes, or leaves it to a host that zeroes fast."""

@@ -8,6 +8,7 @@ redundant one is again as the other is, whatever was left of an earlier write.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Final
 
 from hostel.block.driver import OpenMode
 from hostel.block.formats.vmdk import layout
@@ -18,7 +19,9 @@ from hostel.block.formats.vmdk.mapped import MAX_BUFFER, MappedExtent, check_siz
 from hostel.block.formats.vmdk.tables import MAX_DIRTY, Directory, GrainTables, check_directory
 from hostel.block.node import BlockNode
 from hostel.errors import CorruptImage, InvalidImage, NoSpace, UnsupportedFeature
-from hostel.units import INT64_MAX, SECTOR
+from hostel.units import INT64_MAX, SECTOR, MiB
+
+_ZEROES: Final = memoryview(bytes(2 * MiB))  # a whole number of grains, as far as they are usual
 
 # Fills a buffer with what lies below this disk, at an offset of the extent.
 Below = Callable[[int, memoryview], None]
@@ -161,30 +164,39 @@ class SparseExtent(MappedExtent):
                 self._write_new(run.offset, part, below if run.kind is Kind.UNALLOCATED else _nothing)
         self.write_many()
 
-    def write_zeroes(self, offset: int, length: int, below: Below) -> None:
-        """Zero a range by entries where there are whole grains, else by writing; only with ``has_zero_grains``."""
-        step = self.reach * (MAX_DIRTY // self.tables.size)  # no more tables than may be held back
-        for at in range(offset, offset + length, step):
-            self._zero(at, min(step, offset + length - at), below)
+    def write_zeroes(self, offset: int, length: int, below: Below, *, alone: bool) -> None:
+        """Zero a range by entries where there are such and whole grains, else by writing.
 
-    def _zero(self, offset: int, length: int, below: Below) -> None:
-        start, end = -(-offset // self.grain_size) * self.grain_size, offset + length
+        ``alone``: nothing lies below this disk, so what is not allocated reads as zeroes already.
+        """
+        end = offset + length
+        if not self.has_zero_grains:
+            self._write_zeroes_out(offset, end, below, alone)
+            return
+        start = -(-offset // self.grain_size) * self.grain_size
         stop = end if end == self.length else end - end % self.grain_size
         if start >= stop:
-            self._write_zeroes_out(offset, end, below)
-            return
-        self._write_zeroes_out(offset, start, below)
-        for run in list(self.runs(start, stop - start)):
+            start = stop = end
+        self._write_zeroes_out(offset, start, below, alone)
+        step = self.reach * (MAX_DIRTY // self.tables.size)  # no more tables than may be held back
+        for at in range(start, stop, step):
+            self._set_zeroed(at, min(step, stop - at))
+        self._write_zeroes_out(stop, end, below, alone)
+
+    def _set_zeroed(self, offset: int, length: int) -> None:
+        """Make the entries of whole grains those of zeroes."""
+        for run in list(self.runs(offset, length)):
             if run.kind is not Kind.ZERO:
                 self._map(run.offset, run.length, layout.ZEROED, 0)
-        self._write_zeroes_out(stop, end, below)
         self.write_many()
 
-    def _write_zeroes_out(self, offset: int, end: int, below: Below) -> None:
-        """Write zeroes to less than a grain on each side; what reads as zeroes by its entry stays."""
+    def _write_zeroes_out(self, offset: int, end: int, below: Below, alone: bool) -> None:
+        """Write zeroes where something else is read."""
         for run in list(self.runs(offset, end - offset)) if offset < end else ():
-            if run.kind is not Kind.ZERO:
-                self.pwrite(run.offset, memoryview(bytes(run.length)), below)
+            if run.kind is Kind.ZERO or (run.kind is Kind.UNALLOCATED and alone):
+                continue
+            for at in range(run.offset, run.offset + run.length, len(_ZEROES)):
+                self.pwrite(at, _ZEROES[: min(len(_ZEROES), run.offset + run.length - at)], below)
 
     def _require_grain(self, run: Run) -> None:
         """Refuse to write over what cannot be a grain."""
