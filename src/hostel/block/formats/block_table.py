@@ -12,6 +12,7 @@ from array import array
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final, NamedTuple
 
+from hostel.block.driver import Preallocation
 from hostel.block.extent import Extent, Status
 from hostel.block.node import BlockNode
 from hostel.errors import NoSpace
@@ -215,6 +216,21 @@ def with_holes(file: BlockNode, extents: Iterable[Extent]) -> Iterator[Extent]:
         for part in file.extents(extent.host_offset, extent.length):
             start = extent.offset + part.offset - extent.host_offset
             yield Extent(start, part.length, extent.status | (part.status & Status.ZERO), part.offset)
+
+
+def make_room(file: BlockNode, end: int, reserve: Preallocation) -> None:
+    """Give a new image's file its length, all of it zeroes.
+
+    Raises:
+        NoSpace: the file has a size of its own, and that is too small.
+        OSError: the host's own errors.
+    """
+    if file.grows:
+        file.resize(end, reserve)
+        return
+    if file.length < end:
+        raise NoSpace(f"'{file.filename}' has {file.length} bytes, and the image needs {end}")
+    file.write_zeroes(0, end, unmap=reserve is Preallocation.OFF)  # it holds whatever it held
 
 
 def claim(file: BlockNode, start: int, end: int, data_start: int, data_end: int) -> None:

@@ -25,7 +25,7 @@ from hostel.block.driver import (
     Supports,
 )
 from hostel.block.extent import Extent, Status
-from hostel.block.formats.block_table import ABSENT, PAGE, ZEROES, BlockMap, BlockTable, claim, with_holes
+from hostel.block.formats.block_table import ABSENT, PAGE, ZEROES, BlockMap, BlockTable, claim, make_room, with_holes
 from hostel.block.node import BlockNode, fill_zeroes
 from hostel.block.options import Kind, Option, Options, Value
 from hostel.codec.record import Record, u32, u64
@@ -197,7 +197,7 @@ class VdiDriver(FormatDriver):
         )
         if is_static:
             reserve = mode if mode in (Preallocation.FALLOC, Preallocation.FULL) else Preallocation.OFF
-            file.resize(header.offset_data + blocks * block_size, reserve)
+            make_room(file, header.offset_data + blocks * block_size, reserve)
         _write_map(file, blocks, is_static=is_static)
         file.pwrite(0, header.pack())
 

@@ -41,6 +41,15 @@ def check_table(table: BlockTable, metadata: Metadata, regions: Regions, length:
     return result
 
 
+def last_end(table: BlockTable, metadata: Metadata, regions: Regions) -> int:
+    """Where the last part of the image ends, bytes; what lies behind it in a file is of nobody."""
+    end = max(area.end for area in regions.areas)
+    for index, entry in _placed(table):
+        is_bitmap = index % (metadata.chunk + 1) == metadata.chunk
+        end = max(end, (entry & layout.PLACE_MASK) + (MiB if is_bitmap else metadata.block_size))
+    return end
+
+
 def _findings(table: BlockTable, metadata: Metadata, regions: Regions, length: int) -> Iterator[str]:
     chunk, size = metadata.chunk, metadata.block_size
     for index, entry in _placed(table):

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 from hostel.block.driver import Preallocation
+from hostel.block.formats.block_table import make_room
 from hostel.block.formats.vhdx import layout
 from hostel.block.formats.vhdx.layout import (
     BlockState,
@@ -127,7 +128,7 @@ def create_image(file: BlockNode, size: int, options: Mapping[str, Value]) -> No
     """
     made = plan(size, options)
     end = made.data_offset + (size if made.is_fixed else 0)
-    file.resize(end, made.reserve if made.is_fixed else Preallocation.OFF)
+    make_room(file, end, made.reserve if made.is_fixed else Preallocation.OFF)
     _write_table(file, made)
     table = RegionTable(signature=b"regi", checksum=0, entry_count=2, reserved=0).pack()
     places = (

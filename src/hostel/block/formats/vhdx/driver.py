@@ -10,7 +10,7 @@ from hostel.block.driver import CheckResult, FormatDriver, FormatInfo, OpenMode,
 from hostel.block.extent import Extent, Status
 from hostel.block.formats.block_table import ABSENT, ZEROES, BlockMap, BlockTable, Run, claim, with_holes
 from hostel.block.formats.vhdx import layout
-from hostel.block.formats.vhdx.check import check_table, require_sound_table
+from hostel.block.formats.vhdx.check import check_table, last_end, require_sound_table
 from hostel.block.formats.vhdx.create import CREATE_OPTIONS
 from hostel.block.formats.vhdx.header import Headers
 from hostel.block.formats.vhdx.layout import LOG_SECTOR, BlockState, guid_text
@@ -245,7 +245,8 @@ class VhdxDriver(FormatDriver):
         block, inside = divmod(offset, self._metadata.block_size)
         count = -(-(inside + len(data)) // self._metadata.block_size)
         if self._end is None:
-            self._end = -(-self._file.length // layout.UNIT) * layout.UNIT
+            end = self._file.length if self._file.grows else last_end(self._table, self._metadata, self._regions)
+            self._end = -(-end // layout.UNIT) * layout.UNIT
         start, end = self._end, self._end + count * self._metadata.block_size
         if end > 1 << 62:
             raise BlockError("The file cannot become any larger", errno=errno.EFBIG)

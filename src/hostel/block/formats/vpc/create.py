@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from hostel.block.driver import Preallocation
+from hostel.block.formats.block_table import make_room
 from hostel.block.formats.vpc import layout
 from hostel.block.formats.vpc.layout import DiskType, DynamicHeader, Footer, Geometry, sealed
 from hostel.block.node import BlockNode
@@ -59,7 +60,7 @@ def create_image(file: BlockNode, size: int, options: Mapping[str, Value]) -> No
     sectors, geometry = settle_size(size, forced=forced)
     footer = _footer(kind, sectors * SECTOR, geometry, forced=forced)
     if kind is DiskType.FIXED:
-        file.resize(sectors * SECTOR + Footer.SIZE, preallocation_of(options))
+        make_room(file, sectors * SECTOR + Footer.SIZE, preallocation_of(options))
         file.pwrite(sectors * SECTOR, sealed(footer))
         return
     block_size = int(options.get("block_size", layout.BLOCK_SIZE))
