@@ -17,7 +17,8 @@ _SOME = 1 << 20  # bytes read and written of a disk that may claim any size
 
 def digest(path: Path) -> bytes:
     """What tells whether a file was changed."""
-    return hashlib.sha256(path.read_bytes()).digest()
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").digest()
 
 
 def attempt(call: Callable[[], object]) -> bool:

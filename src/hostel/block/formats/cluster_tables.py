@@ -7,6 +7,7 @@ entries, a sync, L1 entries, a sync.
 
 from __future__ import annotations
 
+import bisect
 from array import array
 from collections.abc import Callable, Iterator
 from typing import Final, NamedTuple
@@ -72,6 +73,7 @@ class EntryTable:
         self._width = array(typecode).itemsize
         self.entries = entries
         self.changed: dict[int, int] = {}
+        self._waiting: list[int] = []  # the indices of these, sorted
         self._slices: dict[int, array[int]] = {}
 
     def __getitem__(self, index: int) -> int:
@@ -82,6 +84,8 @@ class EntryTable:
         return (self._slices.get(number) or self._load(number))[within]
 
     def __setitem__(self, index: int, entry: int) -> None:
+        if index not in self.changed:
+            bisect.insort(self._waiting, index)
         self.changed[index] = entry
 
     def _load(self, number: int) -> array[int]:
@@ -95,17 +99,26 @@ class EntryTable:
 
     def next_used(self, index: int, end: int) -> int:
         """The first index from ``index`` up to ``end`` that has an entry; ``end`` without one."""
+        at = bisect.bisect_left(self._waiting, index)
+        # Entries are set and never cleared while they wait, but by a repair.
+        while at < len(self._waiting) and self._waiting[at] < end:
+            if self.changed[self._waiting[at]]:
+                end = self._waiting[at]
+                break
+            at += 1
         while index < end:
             number = index // _SLICE
             stop = min(end, (number + 1) * _SLICE)
-            if number not in self._slices and not self.changed and self._is_hole(number):
-                index = stop
-                continue
-            part = self._slices.get(number) or self._load(number)
-            while index < stop and not part[index - number * _SLICE] and index not in self.changed:
-                index = stop if not any(part[index - number * _SLICE :]) and not self.changed else index + 1
-            if index < stop:
-                return index
+            if number in self._slices or not self._is_hole(number):
+                part = self._slices.get(number) or self._load(number)
+                start = number * _SLICE
+                found = next((each for each in range(index - start, stop - start) if part[each]), None)
+                if found is not None and self[start + found]:
+                    return start + found
+                if found is not None:
+                    index = start + found + 1
+                    continue
+            index = stop
         return end
 
     def _is_hole(self, number: int) -> bool:
@@ -125,13 +138,13 @@ class EntryTable:
         Raises:
             OSError: the host's own errors; what is not written yet is still held back.
         """
-        waiting = sorted(self.changed)
+        waiting = self._waiting
         while waiting:
             first = waiting[0]
             count = 1
             while count < len(waiting) and waiting[count] == first + count:
                 count += 1
-            entries = array(self._typecode, [self.changed[index] for index in range(first, first + count)])
+            entries = array(self._typecode, [self.changed[index] for index in waiting[:count]])
             self._file.pwrite(self._offset + first * self._width, pack_table(entries, self._order))
             for index, entry in enumerate(entries, first):
                 part = self._slices.get(index // _SLICE)
