@@ -11,6 +11,7 @@ import pytest
 from support import vmdk
 from support.formats import GIB, KIB, MIB, SECTOR, TIB, Result, disks, good, ours, theirs
 from support.vmdk import descriptor, write_files
+from support.vmdk_hostile import KINDS, mutations, sound
 
 pytestmark = [pytest.mark.requires_tool("qemu-img"), pytest.mark.requires_tool("qemu-io")]
 
@@ -313,3 +314,19 @@ def test_check_finds_what_qemu_finds_and_ends_as_a_check_that_found_something() 
     assert (found.code, found.err) == (2, line)
     assert "1 errors were found on the image." in found.out
     assert json.loads(ours("check", "--output=json", "d.vmdk").out)["corruptions"] == 1
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_damage_that_qemu_refuses_to_open_we_refuse(kind: str) -> None:
+    write_files(Path(), sound(kind))
+    both_refuse = 0
+    for history, victim, data in mutations(kind, random.Random(f"beside QEMU {kind}"), 120):
+        Path(victim).write_bytes(data)
+        # It takes the first letters "CID" anywhere for the content ID's name; ours a line that begins so.
+        if b"CID=" in data.partition(b"\nCID=")[0]:
+            continue
+        told = theirs("info", "-f", "vmdk", "d")
+        if told.code:
+            both_refuse += 1
+            assert ours("info", "-f", "vmdk", "d").code, f"{history}: {told.err}"
+    assert both_refuse

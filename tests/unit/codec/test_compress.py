@@ -66,3 +66,32 @@ def test_bomb_is_cut_at_the_length_asked_for(name: str) -> None:
     bomb = bytes(64 << 20)
     packed = (compress.deflate_compressor() if name == "inflate" else compress.zstd_compressor())(bomb)
     assert getattr(compress, name)(packed, 65536) == bytes(65536)
+
+
+@pytest.mark.parametrize("data", [*SAMPLES, b""], ids=range(len(SAMPLES) + 1))
+@pytest.mark.parametrize("package", ["isal", "zlib"])
+def test_zlib_streams_are_zlibs_own(data: bytes, package: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if package == "zlib":
+        monkeypatch.setitem(sys.modules, "isal", None)
+    packed = compress.zlib_compressor()(data)
+    assert zlib.decompress(packed) == data
+    assert compress.unzlib(packed + b"behind", len(data)) == data
+    assert compress.unzlib(zlib.compress(data, 9), len(data) + 1) == data
+
+
+@pytest.mark.parametrize("package", ["isal", "zlib"])
+@pytest.mark.parametrize(
+    ("packed", "why"),
+    [
+        (zlib.compress(bytes(1001)), "holds more than 1000 bytes"),
+        (zlib.compress(bytes(1000))[:-1], "cut off"),
+        (zlib.compress(bytes(1000))[:-4] + b"sum?", "cannot be inflated"),
+        (b"\xff" * 50, "cannot be inflated"),
+        (b"", "cut off"),
+    ],
+)
+def test_a_broken_zlib_stream_is_told(packed: bytes, why: str, package: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if package == "zlib":
+        monkeypatch.setitem(sys.modules, "isal", None)
+    with pytest.raises(CorruptImage, match=why):
+        compress.unzlib(packed, 1000)

@@ -25,10 +25,9 @@ SESPARSE: Final = "SESPARSE"
 
 _MAX_EXTENT_NAME: Final = 511
 _MAX_PARENT_NAME: Final = 4095
-# Blanks may be line ends, since QEMU, whose reading counts, takes them for such.
-_EXTENT: Final = re.compile(
-    rb'^[ \t\r\f\v]*(RW|RDONLY|NOACCESS)\s+([+-]?\d+)\s+([^\s"]+)(?:\s+"([^"\r\n]*)"(?:\s+([+-]?\d+))?)?', re.MULTILINE
-)
+# Blanks may be line ends, or missing, since QEMU, whose reading counts, takes them for such.
+_EXTENT: Final = re.compile(rb"^[ \t\r\f\v]*(RW|RDONLY|NOACCESS)\s+([+-]?\d+)\s*", re.MULTILINE)
+_EXTENT_FILE: Final = re.compile(rb'([^\s"]+)(?:\s+"([^"\r\n]*)"(?:\s*([+-]?\d+))?)?(?=\s|\Z)')
 _CID: Final = re.compile(rb"^[ \t]*CID[ \t]*=[ \t]*(?:0[xX])?([0-9a-fA-F]{1,8})\b", re.MULTILINE)
 _PARENT_CID: Final = re.compile(rb"^[ \t]*parentCID[ \t]*=[ \t]*(?:0[xX])?([0-9a-fA-F]{1,8})\b", re.MULTILINE)
 _PARENT: Final = re.compile(rb'parentFileNameHint[ \t]*=[ \t]*"([^"]*)"')
@@ -144,7 +143,11 @@ def parse_extents(text: bytes) -> list[ExtentLine]:
 
 
 def _extent_line(match: re.Match[bytes]) -> ExtentLine:
-    access, sectors, raw_kind, name, offset = match.groups()
+    access, sectors = match.groups()
+    rest = _EXTENT_FILE.match(match.string, match.end())
+    if rest is None:
+        raise _invalid(match)
+    raw_kind, name, offset = rest.groups()
     kind = raw_kind.decode(errors="replace")
     if kind not in (*FLAT, *SPARSE, SESPARSE):
         raise UnsupportedFeature(f"Unsupported extent type '{kind}'")
