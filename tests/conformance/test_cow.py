@@ -1,4 +1,4 @@
-"""Overlays of the format "cow" through the commands; the real tool, which has no driver for them, judges the outcome."""
+"""Overlays of the format "cow" through the commands; the real tool, which cannot read them, judges the outcome."""
 
 from __future__ import annotations
 

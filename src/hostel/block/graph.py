@@ -262,6 +262,13 @@ def _open_image(image: Described, mode: OpenMode, writable_backing: int = 0, *, 
         raise
     whole = isinstance(file.driver, FileDriver) or image.strong or file.filename.startswith(blockdev.JSON_PREFIX)
     name = image.name if whole else file.filename
+    if (
+        image.filename
+        and not image.strong
+        and name == image.filename
+        and file.filename.startswith(blockdev.JSON_PREFIX)
+    ):
+        name = ""  # a protocol's own name, which leaves out what is said by options
     if not name and not image.strong and not file.filename.startswith(blockdev.JSON_PREFIX):
         name = file.filename  # it lies in a node that was open
     if not name:  # only options say what the image lies in
@@ -363,8 +370,6 @@ def _probe(file: BlockNode, trust: Trust) -> str:
     found = probe.detect(head, file.filename)
     if found == "raw" and trust is Trust.UNTRUSTED:
         raise UnknownFormat(f"'{file.filename}' is of no known format", hint="Say so if it is raw: -f raw.")
-    if found not in registry.FORMATS:
-        raise UnsupportedFeature(f"'{file.filename}' is a {found} image, a format that is not supported yet")
     return found
 
 

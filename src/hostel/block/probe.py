@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from hostel.block.registry import FORMATS, KNOWN_FORMATS, format_driver, has_magic
+from hostel.block.registry import FORMATS, format_driver
 
 HEAD_LENGTH: Final = 512  # bytes: QEMU's BLOCK_PROBE_BUF_SIZE
 _QCOW: Final = b"QFI\xfb"
@@ -12,21 +12,13 @@ _VMDK_VERSIONS: Final = (b"version=1", b"version=2", b"version=3")
 
 
 def detect(head: bytes, filename: str) -> str:
-    """The name of the format of an image that starts with ``head``; ``raw`` where none is recognised.
-
-    A format that we know only by its magic is named too: opening it then fails by name instead of showing its
-    bytes as a raw disk.
-    """
+    """The name of the format of an image that starts with ``head``; ``raw`` where none is recognised."""
     best, best_score = "raw", 1
     for name, row in FORMATS.items():
         if row.may_be(head, filename):
             score = format_driver(name).probe(head, filename)
             if score > best_score:
                 best, best_score = name, score
-    if best == "raw":
-        for name, magic in KNOWN_FORMATS.items():
-            if has_magic(head, magic):
-                return name
     return best
 
 
@@ -38,7 +30,6 @@ def matching(head: bytes, filename: str) -> list[str]:
     """
     found = [name for name, row in FORMATS.items() if row.may_be(head, filename)]
     found = [name for name in found if format_driver(name).probe(head[:HEAD_LENGTH], filename) > 1]
-    found += [name for name, magic in KNOWN_FORMATS.items() if has_magic(head, magic) and name not in found]
     if not found and head.startswith(_QCOW):
         found.append("qcow2")  # of a version that nobody knows: not a disk either
     if "vmdk" not in found and is_vmdk_descriptor(head):

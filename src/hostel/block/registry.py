@@ -96,6 +96,7 @@ PROTOCOLS: Final[dict[str, ProtocolRow]] = {
     "null-co": ProtocolRow("hostel.block.protocols.null:NullDriver", ("null-co",)),
     "ssh": ProtocolRow("hostel.block.protocols.ssh.driver:SshDriver", ("ssh",)),
     "tftp": ProtocolRow("hostel.block.protocols.curl.driver:TftpDriver", ("tftp",)),
+    "vvfat": ProtocolRow("hostel.block.protocols.vvfat.driver:VvfatDriver", ("fat",)),
 }
 
 
@@ -130,11 +131,6 @@ FILTERS: Final[dict[str, FilterRow]] = {
     "quorum": FilterRow("hostel.block.filters.quorum:QuorumDriver", ("children",), ("children",), lists=True),
     "snapshot-access": FilterRow("hostel.block.jobs.copy_before_write:SnapshotAccessDriver"),
     "throttle": FilterRow("hostel.block.filters.throttle:ThrottleDriver"),
-}
-
-# Formats and protocols of QEMU that we know by name only, so that a refusal can say so.
-KNOWN_FORMATS: Final[dict[str, tuple[tuple[int, bytes], ...]]] = {
-    "vvfat": (),
 }
 
 

@@ -16,7 +16,7 @@ from hostel.block.driver import BlockDriver, FormatDriver, OpenMode, Reference
 from hostel.block.node import BlockNode
 from hostel.block.permission import Permission
 from hostel.block.protocols.file import FileDriver, open_file
-from hostel.block.registry import FORMATS, KNOWN_FORMATS, format_driver
+from hostel.block.registry import FORMATS, format_driver
 from hostel.block.trust import Trust
 from hostel.errors import BlockError, ImageLocked, UnsupportedFeature, UsageError
 from hostel.img import foreign
@@ -29,7 +29,7 @@ from hostel.units import SECTOR, KiB
 
 # A CD's file system is a raw image to QEMU, and a format of its own to those who sort uploads.
 ISO: Final = "iso"
-EXPECTED: Final = (*sorted({*FORMATS, *KNOWN_FORMATS} - {"vvfat"}), ISO)
+EXPECTED: Final = (*sorted(FORMATS), ISO)
 
 _HEAD: Final = 64 * KiB  # bytes in which a format is looked for; text may start with long comments
 _UNTRUSTED: Final = OpenMode(read_only=True, no_io=True, force_share=True, trust=Trust.UNTRUSTED)
@@ -136,11 +136,8 @@ def _look_inside(look: Look, format: str) -> None:
         return
     if format == "raw":
         _look_at_raw(look)
-    elif format in FORMATS:
-        _look_with_driver(look, format_driver(format))
     else:
-        look.virtual_size = foreign.recorded_length(format, look.read)
-        look.add(Level.UNSAFE, "unsupported-format", f"{format} images are not supported yet, so this one is unchecked")
+        _look_with_driver(look, format_driver(format))
 
 
 def _look_at_raw(look: Look) -> None:

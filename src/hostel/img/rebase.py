@@ -42,7 +42,7 @@ def check_format(name: str) -> None:
     Raises:
         BlockError: with QEMU's text.
     """
-    rows = (registry.FORMATS, registry.KNOWN_FORMATS, registry.PROTOCOLS, registry.FILTERS, _OTHER_DRIVERS)
+    rows = (registry.FORMATS, registry.PROTOCOLS, registry.FILTERS, _OTHER_DRIVERS)
     if not any(name in row for row in rows):
         raise BlockError(f"Invalid format name: '{name}'", errno=errno.EINVAL)
 

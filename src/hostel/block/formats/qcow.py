@@ -474,9 +474,9 @@ def _plan(size: int, options: Mapping[str, Value]) -> tuple[Header, bytes]:
     size = -(-size // SECTOR) * SECTOR
     backing_format = options.get("backing_fmt")
     if backing_format:
-        from hostel.block.registry import FILES, FILTERS, FORMATS, KNOWN_FORMATS, PROTOCOLS
+        from hostel.block.registry import FILES, FILTERS, FORMATS, PROTOCOLS
 
-        if not any(backing_format in names for names in (FORMATS, KNOWN_FORMATS, PROTOCOLS, FILES, FILTERS)):
+        if not any(backing_format in names for names in (FORMATS, PROTOCOLS, FILES, FILTERS)):
             raise UnknownFormat(f"unrecognized backing format '{backing_format}'")
     encrypted = _read_encryption(options)
     if not size:

@@ -1,0 +1,1 @@
+"""Protocol ``vvfat``: a directory of this host as a disk with a FAT file system."""

@@ -1,0 +1,190 @@
+"""The driver of protocol ``vvfat``."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
+from typing import Any, Final, Self
+
+from hostel.block.driver import FormatInfo, OpenMode
+from hostel.block.extent import Extent, Status
+from hostel.block.node import fill_zeroes
+from hostel.block.options import Kind, Option, OptionError, Options
+from hostel.block.protocol import Creation, ProtocolDriver
+from hostel.block.protocols.vvfat import tree
+from hostel.block.protocols.vvfat.tree import File, Identity
+from hostel.block.protocols.vvfat.volume import FAT_TYPES, Volume, geometry
+from hostel.codec.qobject import compact_json
+from hostel.errors import BlockError, ReadOnly, UnsupportedFeature
+from hostel.units import SECTOR
+
+_SCHEME: Final = "fat:"
+_LABEL: Final = "QEMU VVFAT"
+_OPEN_FILES: Final = 16
+
+
+class VvfatDriver(ProtocolDriver):
+    """A directory as a disk. What is in it was looked at once; what is in its files is read when it is wanted."""
+
+    name = "vvfat"
+    creation = Creation.NONE
+    options: Final = Options(  # type: ignore[misc]
+        Option("dir", Kind.STRING, "Host directory to map to the vvfat device"),
+        Option("fat-type", Kind.NUMBER, "FAT type (12, 16 or 32)", "0"),
+        Option("floppy", Kind.BOOL, "Create a floppy rather than a hard disk image", "off"),
+        Option("label", Kind.STRING, "Use a volume label other than QEMU VVFAT"),
+        Option("rw", Kind.BOOL, "Make the image writable", "off"),
+    )
+
+    def __init__(self, top: File, fat_type: int, *, floppy: bool, label: bytes, filename: str) -> None:
+        super().__init__()
+        self.filename = filename
+        self._open: OrderedDict[str, int] = OrderedDict()  # descriptors by path, the last used behind the others
+        self._volume = Volume(top, geometry(fat_type, floppy=floppy, needed=_needed(top)), label, self._read_file)
+
+    @classmethod
+    def parse_filename(cls, name: str) -> Mapping[str, Any]:
+        """Read ``fat:[floppy:][12:|16:|32:][rw:]DIRECTORY``; the directory is all that follows those words.
+
+        Raises:
+            OptionError: it is no such name.
+        """
+        if not name.startswith(_SCHEME):
+            raise OptionError("File name string must start with 'fat:'")
+        found: dict[str, Any] = {"fat-type": 0, "dir": "", "floppy": False, "rw": False}
+        rest = name.removeprefix(_SCHEME)
+        while True:
+            word, colon, behind = rest.partition(":")
+            if not colon:
+                break
+            if word in map(str, FAT_TYPES):
+                found["fat-type"] = int(word)
+            elif word in ("floppy", "rw"):
+                found[word] = True
+            elif word:
+                break
+            rest = behind
+        return found | {"dir": rest}
+
+    @classmethod
+    def open(cls, options: Mapping[str, Any], mode: OpenMode, *, creating: bool = False) -> Self:
+        """Look at the directory.
+
+        Raises:
+            OptionError: an option is unknown, missing or wrong.
+            ReadOnly: it was to be written.
+            UnsupportedFeature: the guest's writes were to go into the directory.
+            InvalidImage: FAT cannot hold what is in it.
+            BlockError: it cannot be read.
+        """
+        for name in options:
+            if name not in cls.options:
+                raise OptionError(f"Block protocol '{cls.name}' doesn't support the option '{name}'")
+        texts = {
+            name: ("on" if value else "off") if isinstance(value, bool) else str(value)
+            for name, value in options.items()
+        }
+        values = cls.options.convert(texts)
+        if "dir" not in values:
+            raise OptionError("vvfat block driver requires a 'dir' option")
+        directory, fat_type = str(values["dir"]), int(values["fat-type"])
+        label = _label(str(values.get("label", _LABEL)))
+        if values["rw"]:
+            if mode.read_only:
+                raise BlockError("Unable to set VVFAT to 'rw' when drive is read-only", errno=errno.EPERM)
+            raise UnsupportedFeature(
+                "vvfat cannot write into a directory: what a guest has written halfway cannot be told from what it "
+                "wants, and files would be lost",
+                hint="Let it write into an overlay: qemu-img create -f qcow2 -F raw -b fat:DIRECTORY FILE.",
+            )
+        if not mode.read_only:
+            raise ReadOnly("Image is read-only", errno=errno.EACCES)
+        given = {**options, "driver": cls.name}
+        order = ("fat-type", "dir", "driver", "floppy", "label", "rw")  # QEMU's
+        filename = f"json:{compact_json({name: given[name] for name in order if name in given})}"
+        return cls(tree.scan(directory), fat_type, floppy=bool(values["floppy"]), label=label, filename=filename)
+
+    @property
+    def length(self) -> int:
+        """The disk's size in bytes."""
+        return self._volume.geometry.total * SECTOR
+
+    def pread(self, offset: int, buf: memoryview) -> None:
+        """Make up the file system, or read a file.
+
+        Raises:
+            BlockError: a file was changed since the disk was opened, or cannot be read.
+        """
+        self._volume.pread(offset, buf)
+
+    def extents(self, offset: int, length: int) -> Iterator[Extent]:
+        """Data up to the last file's end, and zeroes."""
+        end, used = offset + length, self._volume.used
+        if offset < used:
+            stop = min(end, used)
+            yield Extent(offset, stop - offset, Status.DATA | Status.ALLOCATED)
+            offset = stop
+        if offset < end:
+            yield Extent(offset, end - offset, Status.ZERO | Status.ALLOCATED)
+
+    def info(self) -> FormatInfo:
+        """Nothing is known of it."""
+        return FormatInfo(dirty=None)
+
+    def close(self) -> None:
+        """Close the files."""
+        while self._open:
+            os.close(self._open.popitem()[1])
+
+    def _read_file(self, file: File, offset: int, buf: memoryview) -> None:
+        descriptor = self._open.pop(file.path, -1)
+        if descriptor < 0:
+            descriptor = _open_file(file)
+        self._open[file.path] = descriptor
+        if len(self._open) > _OPEN_FILES:
+            os.close(self._open.popitem(last=False)[1])
+        inside = max(0, min(len(buf), file.found.st_size - offset))
+        done = 0
+        while done < inside:
+            count = os.preadv(descriptor, [buf[done:inside]], offset + done)
+            if not count:
+                raise tree.changed(file.path)
+            done += count
+        fill_zeroes(buf[inside:])
+        if Identity.of(os.fstat(descriptor)) != Identity.of(file.found):
+            raise tree.changed(file.path)
+
+
+def _open_file(file: File) -> int:
+    """Open a file that has to be the one that was found."""
+    try:
+        # Where a pipe has taken its place, opening must not wait for whoever writes into it.
+        descriptor = os.open(file.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ELOOP, errno.ENOTDIR, errno.ENXIO):
+            raise tree.changed(file.path) from None
+        raise BlockError(f"Could not open '{file.path}': {error.strerror}", errno=error.errno) from None
+    if Identity.of(os.fstat(descriptor)) != Identity.of(file.found):
+        os.close(descriptor)
+        raise tree.changed(file.path)
+    return descriptor
+
+
+def _label(text: str) -> bytes:
+    data = text.encode(errors="surrogateescape")
+    if len(data) > 11:
+        raise OptionError("vvfat label cannot be longer than 11 bytes")
+    return data.ljust(11)
+
+
+def _needed(top: File) -> int:
+    """The bytes that a directory takes, in clusters of the largest size."""
+    total, waiting = 0, [top]
+    while waiting:
+        file = waiting.pop()
+        length = (file.entries + 1) * tree.ENTRY if file.is_directory else file.found.st_size
+        total += -(-length // (64 * SECTOR)) * 64 * SECTOR
+        waiting += file.children
+    return total
