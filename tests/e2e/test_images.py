@@ -121,6 +121,27 @@ def test_guest_and_block_layer_read_what_the_other_wrote(tmp_path: Path, recipe:
         assert disk.base.read_bytes() == base
 
 
+@pytest.mark.parametrize(
+    "options", ["zeroed_grain=on", "subformat=monolithicFlat", "subformat=twoGbMaxExtentSparse", "overlay"]
+)
+def test_guest_runs_from_vmware_disks(tmp_path: Path, options: str) -> None:
+    oracle = Oracle(SIZE, seed=len(options))
+    before = oracle.image("vmdk")
+    source, path = tmp_path / "source.raw", tmp_path / "disk.vmdk"
+    source.write_bytes(before)
+    words = () if options == "overlay" else ("-o", options)
+    image.qemu_img("convert", "-f", "raw", "-O", "vmdk", *words, source, path)
+    if options == "overlay":
+        base, path = path, tmp_path / "over.vmdk"
+        image.qemu_img("create", "-q", "-f", "vmdk", "-b", base.name, "-F", "vmdk", path)
+        below = base.read_bytes()
+    boot(Disk(path, "vmdk"), "ide", 1)
+    assert image.content(path, "vmdk") == oracle.after(before, 1)
+    image.assert_clean(path, "vmdk")
+    if options == "overlay":
+        assert base.read_bytes() == below
+
+
 @pytest.mark.parametrize("bus", ["virtio", "ide", "scsi"])
 def test_guest_is_back_at_the_snapshot_that_is_applied(tmp_path: Path, bus: str) -> None:
     oracle = Oracle(SIZE, seed=7)
