@@ -52,9 +52,9 @@ def last_end(table: BlockTable, metadata: Metadata, regions: Regions) -> int:
 
 def _findings(table: BlockTable, metadata: Metadata, regions: Regions, length: int) -> Iterator[str]:
     chunk, size = metadata.chunk, metadata.block_size
-    for index, entry in _placed(table):
-        is_bitmap = index % (chunk + 1) == chunk
+    for index, entry in _placed(table, max(area.end for area in regions.areas), length - size):
         offset = entry & layout.PLACE_MASK
+        is_bitmap = index % (chunk + 1) == chunk
         block = index - index // (chunk + 1)
         # QEMU once made last blocks that are no longer than the disk.
         real = MiB if is_bitmap else min(size, metadata.size - block * size)
@@ -85,14 +85,14 @@ def _overlaps(table: BlockTable, metadata: Metadata) -> Iterator[str]:
             yield f"VHDX BAT entries {index} and {other} overlap, at {offset} and {following}"
 
 
-def _placed(table: BlockTable) -> Iterator[tuple[int, int]]:
-    """The entries that have places, by their indexes."""
+def _placed(table: BlockTable, low: int = 0, high: int = -1) -> Iterator[tuple[int, int]]:
+    """The entries that have places, by their indexes, but for pages with all places between ``low`` and ``high``."""
     for first, entries in table.pages():
         if _is_uniform(entries) and not _has_place(entries[0]):
             continue
-        for index, entry in enumerate(entries, first):
-            if entry & 6 == 6:  # fully or partially present
-                yield index, entry
+        placed = [entry for entry in entries if entry & 6 == 6]  # fully or partially present
+        if placed and not (low <= min(placed) and max(placed) & layout.PLACE_MASK <= high):
+            yield from ((index, entry) for index, entry in enumerate(entries, first) if entry & 6 == 6)
 
 
 def _is_uniform(entries: array[int]) -> bool:
