@@ -8,6 +8,8 @@ from support.twins import Twins
 
 pytestmark = [pytest.mark.requires_tool("qemu-img"), pytest.mark.requires_tool("qemu-io")]
 REFCOUNTS = 2 * 65536  # where the first refcount block of a fresh image is
+SNAPSHOT_COUNT = 60  # where the header has it; the table's place is behind it
+EXTRA_DATA_SIZE = 36  # where a snapshot's entry has it
 
 
 def both_forms(twins: Twins, words: str) -> None:
@@ -81,3 +83,28 @@ def test_an_image_marked_corrupt_is_checked_and_repaired(twins: Twins) -> None:
     twins.same("check a")
     twins.same("check -r all a")
     twins.same("info a")
+
+
+def snapshot_table(twins: Twins) -> int:
+    twins.prepare("qemu-img create -q -f qcow2 a 1M")
+    twins.prepare("qemu-img snapshot -c s a")
+    twins.share("a")
+    return int.from_bytes((twins.real / "a").read_bytes()[SNAPSHOT_COUNT + 4 : SNAPSHOT_COUNT + 12], "big")
+
+
+@pytest.mark.parametrize("size", [2000, 65536])
+def test_a_snapshot_with_too_much_extra_data_stops_the_check_and_is_cut(twins: Twins, size: int) -> None:
+    place = snapshot_table(twins)
+    twins.truncate("a", 1 << 20)
+    twins.write("a", size.to_bytes(4, "big"), place + EXTRA_DATA_SIZE)
+    assert twins.same("check a").code == 1
+    twins.same("check -r all a")
+    assert twins.same("check a").code == 0
+
+
+def test_too_many_snapshots_stop_the_check(twins: Twins) -> None:
+    snapshot_table(twins)
+    twins.truncate("a", 4 << 20)
+    twins.write("a", (65536 + 3).to_bytes(4, "big"), SNAPSHOT_COUNT)
+    assert twins.same("check a").code == 1
+    assert twins.same("check -r leaks a").code == 1

@@ -11,7 +11,7 @@ from hostel.cli.img.arguments import FORCE_SHARE, IMAGE_OPTS, OBJECT, OUTPUT, QU
 from hostel.cli.img.opening import cache_mode, open_image
 from hostel.cli.img.output import Output, reason
 from hostel.codec.qobject import pretty_json
-from hostel.errors import UnsupportedFeature, UsageError
+from hostel.errors import InvalidImage, UnsupportedFeature, UsageError
 from hostel.img.check import check, to_json
 
 _CORRUPT: Final = 2
@@ -64,6 +64,10 @@ def run(arguments: Arguments, output: Output) -> int:
         except UnsupportedFeature as error:
             output.error(error.message)
             return _UNSUPPORTED
+        except InvalidImage as error:
+            output.failed(error)
+            output.error(f"Check failed: {os.strerror(error.errno or errno.EINVAL)}")
+            return 1
         except OSError as error:
             # What is wrong was reported as it was found.
             known = error.errno == errno.EIO

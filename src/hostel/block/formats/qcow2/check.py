@@ -69,11 +69,16 @@ def cluster_is_mapped(entry: int) -> bool:
     return not entry & layout.COMPRESSED and bool(entry & layout.OFFSET_MASK)
 
 
+def _fault(what: str, error: InvalidImage, hint: str | None) -> InvalidImage:
+    return InvalidImage(f"{what} {error.message}", errno=error.errno or errno.EINVAL, hint=hint)
+
+
 class Check:
     """One pass over an image; changes nothing.
 
     Attributes:
         result: counts of the references' side and of the comparison.
+        snapshots_size: bytes of the snapshot table that are counted as references.
         snapshot_corruptions: bad entries of the snapshot table: they are repaired after everything else.
         counts: the references counted.
         rebuild: the refcount structure itself is broken.
@@ -149,8 +154,9 @@ class Check:
                 "snapshot table",
             )
         except InvalidImage as error:
-            self.report(f"ERROR {error}")
-            raise
+            more = count - layout.MAX_SNAPSHOTS
+            hint = f"You can force-remove all {more} overhanging snapshots with qemu-img check -r all"
+            raise _fault("ERROR", error, hint if more > 0 and not repair else error.hint) from error
         try:
             table = snapshot_table.read(
                 self.file,
@@ -160,8 +166,7 @@ class Check:
                 repair=self.report if repair else None,
             )
         except InvalidImage as error:
-            self.report(f"ERROR failed to read the snapshot table: {error}")
-            raise
+            raise _fault("ERROR failed to read the snapshot table:", error, error.hint) from error
         self.snapshots, self.snapshots_size = table.snapshots, table.size
         self.snapshot_corruptions = overhanging + table.dropped + table.shortened
         if header.version < 3:
@@ -191,7 +196,8 @@ class Check:
             self._count_l2(offset, weight, inactive.pop(offset, 0))
         for offset, weight in inactive.items():
             self._count_l2(offset, 0, weight)
-        self.refer(header.snapshots_offset, self.snapshots_size)
+        if not self.refer(header.snapshots_offset, self.snapshots_size):
+            self.snapshots_size = 0
         self.refer(header.refcount_table_offset, len(self.refcounts.table) * 8)
         self._count_extensions()
         self._count_refcount_blocks()
@@ -200,10 +206,10 @@ class Check:
             self.report(_OVERFLOW_HINT)
             self.result.corruptions += value - self.geometry.refcount_max
 
-    def refer(self, offset: int, length: int, weight: int = 1) -> None:
-        """Count references to every cluster of a range, unless it lies beyond the end of the file."""
+    def refer(self, offset: int, length: int, weight: int = 1) -> bool:
+        """Count references to every cluster of a range, unless it lies beyond the end of the file; whether it did."""
         if length <= 0:
-            return
+            return False
         geometry = self.geometry
         if offset + length - self.file_length >= geometry.cluster_size:
             self.report(
@@ -211,10 +217,11 @@ class Check:
                 f"offset {offset:#x} size {length:#x}"
             )
             self.result.corruptions += weight
-            return
+            return False
         first = offset >> geometry.cluster_bits
         last = (offset + length - 1) >> geometry.cluster_bits
         self.counts.add(first, last - first + 1, weight)
+        return True
 
     def _l1_is_sane(self, snapshot: Snapshot) -> bool:
         offset, size = snapshot.l1_table_offset, snapshot.l1_size

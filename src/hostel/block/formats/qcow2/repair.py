@@ -46,8 +46,8 @@ def repair_image(image: CheckedImage, repair: Repair, report: Report) -> CheckRe
     check.compare()
     errors = bool(repair & Repair.ERRORS)
     rewrite = errors and check.snapshot_corruptions > 0
-    if errors and (check.rebuild or check.outside or rewrite):
-        check = _rebuild(check, current, repair, report, rewrite=rewrite)
+    if errors and (check.rebuild or check.outside):
+        check = _rebuild(check, current, repair, report)
     elif check.rebuild:
         report("ERROR need to rebuild refcount structures")
         raise BlockError("The refcount structures need to be rebuilt", errno=errno.EIO, hint="Use check -r all.")
@@ -56,7 +56,10 @@ def repair_image(image: CheckedImage, repair: Repair, report: Report) -> CheckRe
     result = check.result
     sound = not (result.check_errors or result.corruptions or result.leaks)
     check.check_copied(fix=errors or sound)
-    if not errors:
+    if rewrite and not check.rebuild:
+        check = _rewrite_snapshots(check, current, repair, report)
+        result = check.result
+    else:
         result.corruptions += check.snapshot_corruptions
     check.file.flush()
     if not result.check_errors and not result.corruptions:
@@ -113,19 +116,27 @@ def _zero_unaligned(check: Check) -> None:
         check.result.corruptions_fixed += fixed
 
 
-def _rebuild(check: Check, current: _Rewritten, repair: Repair, report: Report, *, rewrite: bool) -> Check:
-    """Write a new refcount structure from what was counted, and check again with it."""
+def _rebuild(check: Check, current: _Rewritten, repair: Repair, report: Report, snapshots: bytes = b"") -> Check:
+    """Write a new refcount structure from what was counted, and check again with it.
+
+    Args:
+        check: what was found.
+        current: the image as it is now.
+        repair: what may be repaired.
+        report: gets a line for each finding.
+        snapshots: a new snapshot table, to be written as well.
+    """
     report("Rebuilding refcount structure")
-    table = snapshot_table.serialise(check.snapshots) if rewrite else b""
     table_offset = 0
-    if table:
-        table_offset = check.counts.allocate(check.geometry.clusters(len(table)), 0) << check.geometry.cluster_bits
+    if snapshots:
+        table_offset = check.counts.allocate(check.geometry.clusters(len(snapshots)), 0) << check.geometry.cluster_bits
     _write_refcount_structure(check, current)
-    if table:
-        _write_snapshot_table(check, current, table, table_offset)
+    if snapshots:
+        _write_snapshot_table(check, current, snapshots, table_offset)
     before = check.result
     again = Check(current, report)
-    again.read_snapshots()
+    again.snapshots, again.snapshot_corruptions = check.snapshots, check.snapshot_corruptions
+    again.snapshots_size = len(snapshots) or check.snapshots_size
     again.count()
     # The old structures are leaks now, and ours: that they go is no finding.
     if repair & Repair.LEAKS:
@@ -140,9 +151,54 @@ def _rebuild(check: Check, current: _Rewritten, repair: Repair, report: Report, 
     result = again.result
     result.corruptions_fixed = before.corruptions_fixed + max(0, before.corruptions - result.corruptions)
     result.leaks_fixed = before.leaks_fixed + max(0, before.leaks - result.leaks)
-    if rewrite:
-        result.corruptions_fixed += check.snapshot_corruptions
     return again
+
+
+def _rewrite_snapshots(check: Check, current: _Rewritten, repair: Repair, report: Report) -> Check:
+    """Write the snapshot table without what was wrong in it; the refcounts are right.
+
+    New clusters are counted before the header points to them, and the old ones given up after it does.
+    """
+    table = snapshot_table.serialise(check.snapshots)
+    count = check.geometry.clusters(len(table))
+    first = check.counts.allocate(count, 0) if table else 0
+    if not _are_free(check, first, count):
+        # No block counts a free cluster: only a new structure has room.
+        check.counts.add(first, count, -1)
+        check = _rebuild(check, current, repair, report, table)
+    elif table:
+        old, size = check.header.snapshots_offset, check.snapshots_size
+        _add_refcounts(check, first, count, 1)
+        _write_snapshot_table(check, current, table, first << check.geometry.cluster_bits)
+        if size:
+            bits = check.geometry.cluster_bits
+            _add_refcounts(check, old >> bits, ((old + size - 1) >> bits) - (old >> bits) + 1, -1)
+    check.result.corruptions_fixed += check.snapshot_corruptions
+    return check
+
+
+def _are_free(check: Check, first: int, count: int) -> bool:
+    """Whether clusters have a refcount, and it is 0."""
+    entries, refcounts = check.geometry.block_entries, check.refcounts
+    for cluster in range(first, first + count):
+        index = cluster // entries
+        if index >= len(refcounts.table) or not refcounts.table[index] or not refcounts.readable(index):
+            return False
+        if refcounts.get(cluster):
+            return False
+    return True
+
+
+def _add_refcounts(check: Check, first: int, count: int, delta: int) -> None:
+    """Change the refcounts of neighbours in the file, and sync."""
+    entries = check.geometry.block_entries
+    changes: dict[int, dict[int, int]] = {}
+    for cluster in range(first, first + count):
+        index, slot = divmod(cluster, entries)
+        changes.setdefault(index, {})[slot] = max(0, check.refcounts.get(cluster) + delta)
+    for index, slots in changes.items():
+        check.refcounts.write(index, slots)
+    check.file.flush()
 
 
 def _write_refcount_structure(check: Check, current: _Rewritten) -> None:

@@ -1,9 +1,11 @@
-"""Repairing images with subclusters."""
+"""Repairing subclusters and the snapshot table."""
 
 from __future__ import annotations
 
 from hostel.block.driver import Repair
 from hostel.block.formats.qcow2 import layout
+from hostel.block.formats.qcow2.layout import SnapshotHeader
+from hostel.block.options import Value
 from support import qcow2
 from support.memory import MemoryDriver
 
@@ -25,3 +27,36 @@ def test_a_cluster_at_an_impossible_place_keeps_its_zeroes_and_shows_the_rest_of
     with qcow2.attach(MemoryDriver(repaired), read_only=True, backing=backing) as node:
         content = bytes(node.read(0, 2 * CLUSTER))
     assert content == backing[: 2 * SUBCLUSTER] + bytes(SUBCLUSTER) + backing[3 * SUBCLUSTER :]
+
+
+def with_incomplete_snapshot(options: dict[str, Value], name: str, written: int) -> MemoryDriver:
+    """An image with data, and a snapshot that lacks what version 3 demands of it."""
+    driver = MemoryDriver(qcow2.create(CLUSTER, options))
+    with qcow2.attach(driver) as node:
+        node.driver.snapshot_create(name, date=(0, 0))  # type: ignore[attr-defined]
+        node.pwrite(0, b"x" * written)
+    at = qcow2.header(driver.data).snapshots_offset + SnapshotHeader.OFFSET["extra_data_size"]
+    driver.data[at : at + 4] = (8).to_bytes(4, "big")
+    return driver
+
+
+def test_a_snapshot_table_is_repaired_without_moving_the_refcounts() -> None:
+    driver = with_incomplete_snapshot({}, "kept", 5)
+    before = qcow2.header(driver.data)
+    result, lines, repaired = qcow2.check(driver.data, Repair.ALL)
+    after = qcow2.header(repaired)
+    assert lines == ["Repairing snapshot table entry 0 is incomplete"]
+    assert (result.corruptions, result.corruptions_fixed, result.leaks, result.leaks_fixed) == (0, 1, 0, 0)
+    assert (after.refcount_table_offset, after.nb_snapshots) == (before.refcount_table_offset, 1)
+    assert after.snapshots_offset != before.snapshots_offset
+    assert qcow2.check(repaired)[1] == []
+
+
+def test_a_snapshot_table_is_repaired_where_the_refcount_blocks_have_no_room() -> None:
+    # One block counts 64 clusters, and the table needs three neighbours.
+    driver = with_incomplete_snapshot({"cluster_size": 512, "refcount_bits": 64}, "n" * 1200, 53 * 512)
+    result, lines, repaired = qcow2.check(driver.data, Repair.ALL)
+    assert lines[:2] == ["Repairing snapshot table entry 0 is incomplete", "Rebuilding refcount structure"]
+    assert not any(line.startswith(("ERROR", "Leaked")) for line in lines)
+    assert (result.corruptions, result.corruptions_fixed, result.leaks, result.leaks_fixed) == (0, 1, 0, 0)
+    assert qcow2.check(repaired)[1] == []
