@@ -19,7 +19,7 @@ from hostel.block.options import Kind as OptionKind
 from hostel.block.options import Option, Options, Value
 from hostel.codec.record import Record, u8, u16, u32, u64
 from hostel.errors import BlockError, CorruptImage, InvalidImage, NoSpace, UnknownFormat, UnsupportedFeature
-from hostel.units import INT64_MAX, SECTOR, MiB
+from hostel.units import INT64_MAX, SECTOR, KiB, MiB
 
 if TYPE_CHECKING:
     from hostel.block.crypto.sector import SectorCipher
@@ -35,6 +35,7 @@ _MAX_L2_BITS: Final = 13
 _MAX_L1: Final = (2**31 - 1) // 8  # entries, as in QEMU
 _MAX_BACKING_NAME: Final = 1023  # bytes
 _READ_AHEAD: Final = 2 * MiB  # bytes of compressed clusters read at once
+_GAP: Final = 64 * KiB  # bytes that are read along rather than skipped
 _PREFIX: Final = "encrypt."
 
 
@@ -255,40 +256,36 @@ class QcowDriver(ClusteredDriver):
         return lambda buf: self.read_compressed(found, offset, buf)
 
     def read_compressed(self, runs: list[Run], offset: int, buf: memoryview) -> None:
-        """Decompress runs into their places, those together that lie one behind the other.
+        """Decompress runs into their places; what lies together in the file is read at once.
 
         Raises:
-            CorruptImage: a stream is broken.
+            CorruptImage: a stream is broken, or lies outside the file.
         """
-        todo: list[tuple[Run, int, int]] = []
-        start = end = 0
-        for run in runs:
-            host, length = self._payload(run.host)
-            if todo and not (host == end and host + length - start <= _READ_AHEAD):
-                self._decompress(todo, start, end, offset, buf)
-                todo = []
-            if not todo:
-                start = host
-            end = host + length
-            todo.append((run, host, length))
-        if todo:
-            self._decompress(todo, start, end, offset, buf)
-
-    def _payload(self, entry: int) -> tuple[int, int]:
-        """Host offset and length of a compressed cluster, bytes."""
         shift = 63 - self.header.cluster_bits
-        host, length = entry & (1 << shift) - 1, entry >> shift & self.cluster_size - 1
-        if not self._is_free_of_metadata(host, length):
-            raise CorruptImage(f"A compressed cluster of {length} bytes at offset {host:#x} lies outside the file")
-        return host, length
+        place, size = (1 << shift) - 1, self.cluster_size - 1
+        # Several writers may have written them, and not in the guest's order.
+        todo = sorted([(run.host & place, run.host >> shift & size, run) for run in runs])
+        first = 0
+        while first < len(todo):
+            start, length, _ = todo[first]
+            end, last = start + length, first + 1
+            while last < len(todo) and todo[last][0] <= end + _GAP and todo[last][0] < start + _READ_AHEAD:
+                end = max(end, todo[last][0] + todo[last][1])
+                last += 1
+            if not self._is_free_of_metadata(start, end - start):
+                for host, length, _ in todo[first:last]:
+                    if not self._is_free_of_metadata(host, length):
+                        raise CorruptImage(f"A compressed cluster at offset {host:#x} lies outside the file")
+            self._decompress(todo[first:last], start, end, offset, buf)
+            first = last
 
-    def _decompress(self, todo: list[tuple[Run, int, int]], start: int, end: int, offset: int, buf: memoryview) -> None:
+    def _decompress(self, todo: list[tuple[int, int, Run]], start: int, end: int, offset: int, buf: memoryview) -> None:
         from hostel.codec.compress import inflate
 
         self.file.debug_event("read_compressed")
         payload = memoryview(self.file.read(start, end - start))
         size = self.cluster_size
-        for run, host, length in todo:
+        for host, length, run in todo:
             cached = self._last
             if cached is not None and cached[0] == run.host:
                 cluster = cached[1]
@@ -297,9 +294,12 @@ class QcowDriver(ClusteredDriver):
                     cluster = inflate(payload[host - start : host - start + length], size)
                 except CorruptImage as error:
                     raise CorruptImage(f"{error} (guest offset {run.offset}, host offset {host})") from None
-            within, place = run.offset % size, run.offset - offset
-            buf[place : place + run.length] = cluster[within : within + run.length]
-            if run.length < size:
+            place = run.offset - offset
+            if run.length == size:
+                buf[place : place + size] = cluster
+            else:
+                within = run.offset % size
+                buf[place : place + run.length] = cluster[within : within + run.length]
                 self._last = (run.host, cluster)
 
     # ---- encryption
