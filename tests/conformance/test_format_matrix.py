@@ -40,7 +40,8 @@ from support.formats import (
 pytestmark = [pytest.mark.requires_tool("qemu-img"), pytest.mark.requires_tool("qemu-io")]
 
 YES, ALIKE, NONE = "yes", "refused alike", "-"
-MADE = formats()
+READ = formats()
+MADE = [name for name in READ if CASES[name].creates]
 VARIANTS = [(name, variant) for name in MADE for variant in CASES[name].variants]
 
 
@@ -56,6 +57,11 @@ class Source:
         return Image(self.disks[name], "raw")
 
     def image(self, format: str, disk: str = "sparse") -> Image:
+        if (sample := CASES[format].sample) is not None:
+            image = Image(self.folder / f"sample.{format}", format)
+            if not image.path.exists():
+                image.path.write_bytes(sample())
+            return image
         if (format, disk) not in self._made:
             image = Image(self.folder / f"{disk}.{format}", format)
             words = creation(format)
@@ -105,13 +111,13 @@ def test_every_format_has_its_case() -> None:
 def test_the_page_is_what_the_run_writes(page: Page) -> None:
     assert write_page(page.cells) == PAGE.read_text()
     for table in ("Operations", "Converting"):
-        assert {row for of, row, _ in page.cells if of == table} == set(MADE)
+        assert {row for of, row, _ in page.cells if of == table} == set(READ)
 
 
 # ---- operations, in the page's order
 
 
-@pytest.mark.parametrize("format", MADE)
+@pytest.mark.parametrize("format", READ)
 def test_probe(source: Source, page: Page, format: str) -> None:
     image = source.image(format)
     told = json.loads(good(theirs("info", "--output=json", image.path)).out)["format"]
@@ -120,7 +126,7 @@ def test_probe(source: Source, page: Page, format: str) -> None:
     page.found("Operations", format, "probe", YES)
 
 
-@pytest.mark.parametrize("format", MADE)
+@pytest.mark.parametrize("format", READ)
 def test_info(source: Source, page: Page, format: str) -> None:
     image = source.image(format)
     for words in (("info",), ("info", "--output=json")):
@@ -135,12 +141,13 @@ def test_help(page: Page, format: str) -> None:
     page.found("Operations", format, "-o help", YES)
 
 
-@pytest.mark.parametrize("format", MADE)
+@pytest.mark.parametrize("format", READ)
 def test_read(source: Source, page: Page, tmp_path: Path, format: str) -> None:
     for disk in source.disks:
         image, copy = source.image(format, disk), Image(tmp_path / "copy.raw", "raw")
         good(ours("convert", *image.named, "-O", "raw", copy.path))
-        equal(source.disk(disk), copy)
+        if CASES[format].creates:
+            equal(source.disk(disk), copy)
         equal(image, copy)
     page.found("Operations", format, "read", YES)
 
@@ -194,8 +201,8 @@ def test_large(page: Page, tmp_path: Path, format: str, size: int) -> None:
     page.found("Operations", format, column, YES)
 
 
-@pytest.mark.parametrize("format", MADE)
-def test_map(source: Source, page: Page, format: str) -> None:
+@pytest.mark.parametrize("format", READ)
+def test_map(source: Source, page: Page, tmp_path: Path, format: str) -> None:
     image = source.image(format)
     words = ("map", "--output=json", *image.named)
     found, told = good(ours(*words)), good(theirs(*words))
@@ -203,14 +210,16 @@ def test_map(source: Source, page: Page, format: str) -> None:
         assert found == told
         page.found("Operations", format, "map", YES)
         return
-    content = source.disks["sparse"].read_bytes()
+    copy = tmp_path / "copy.raw"
+    good(theirs("convert", *image.named, "-O", "raw", copy))
+    content = copy.read_bytes()
     for entry in json.loads(found.out):
         if entry["zero"]:
             assert not any(content[entry["start"] : entry["start"] + entry["length"]])
     page.found("Operations", format, "map", "finer")
 
 
-@pytest.mark.parametrize("format", MADE)
+@pytest.mark.parametrize("format", READ)
 def test_check(source: Source, page: Page, format: str) -> None:
     image = source.image(format)
     for words in (("check",), ("check", "--output=json")):
@@ -220,7 +229,7 @@ def test_check(source: Source, page: Page, format: str) -> None:
     page.found("Operations", format, "check", ALIKE if told.code else YES)
 
 
-@pytest.mark.parametrize("format", MADE)
+@pytest.mark.parametrize("format", READ)
 @pytest.mark.parametrize("way", ["grow", "shrink"])
 def test_resize(source: Source, page: Page, tmp_path: Path, format: str, way: str) -> None:
     change = "+3M" if way == "grow" else "-3M"
@@ -260,11 +269,11 @@ def test_overlay(source: Source, page: Page, tmp_path: Path, format: str) -> Non
     page.found("Operations", format, "overlay", YES)
 
 
-@pytest.mark.parametrize("format", [name for name in MADE if not CASES[name].secret])
+@pytest.mark.parametrize("format", [name for name in READ if not CASES[name].secret])
 def test_base(source: Source, page: Page, tmp_path: Path, format: str) -> None:
     image = Image(tmp_path / "disk", "qcow2")
     good(ours("create", "-q", "-f", "qcow2", "-b", source.image(format).path, "-F", format, image.path))
-    equal(source.disk("sparse"), image)
+    equal(source.image(format), image)
     found, told = (tool("map", "--output=json", image.path) for tool in (ours, theirs))
     assert CASES[format].coarse_map or found == good(told)
     page.found("Operations", format, "base", YES)
@@ -299,7 +308,7 @@ def _place(image: Image) -> tuple[str, ...]:
 
 
 @pytest.mark.parametrize("target", MADE)
-@pytest.mark.parametrize("format", MADE)
+@pytest.mark.parametrize("format", READ)
 def test_convert(source: Source, page: Page, tmp_path: Path, format: str, target: str) -> None:
     image, copy = source.image(format), Image(tmp_path / "copy", target)
     secrets = () if not image.secrets else creation(target)[2:] if copy.secrets else creation(target)
