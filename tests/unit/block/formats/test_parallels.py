@@ -270,6 +270,22 @@ def test_clusters_that_lie_over_each_other_are_told_apart() -> None:
     assert read(after) == content
 
 
+def test_clusters_side_by_side_are_sound_wherever_the_first_lies() -> None:
+    data = poked(filled(), magic=MAGIC, data_off=1)
+    data = entry(entry(entry(data, 0, 8), 1, 16), 3, 24)
+    result, lines, _ = PARALLELS.check(data)
+    assert (result.corruptions, lines) == (0, [])
+    shifted = entry(entry(data, 1, 17), 3, 25) + bytes(CLUSTER)
+    result, lines, _ = PARALLELS.check(shifted)
+    assert (result.corruptions, result.leaks) == (0, 1)
+    across = entry(shifted, 9, 20)
+    assert PARALLELS.check(across)[0].corruptions == 1
+    content = read(across)
+    _, _, after = PARALLELS.check(across, Repair.ALL)
+    assert PARALLELS.check(after)[0].corruptions == 0
+    assert read(after) == content
+
+
 def test_what_follows_the_last_cluster_is_cut_off() -> None:
     data = filled() + bytes(2 * CLUSTER + 512)
     result, lines, after = PARALLELS.check(data)

@@ -36,6 +36,8 @@ class _Check:
         self._report = report
         self._lines = 0
         self._used = ReferenceCounts(_PAGE)
+        self._base: int | None = None  # where in a cluster's length the first place lies, bytes
+        self._odd: list[tuple[int, int | None]] = []  # places elsewhere in it, with their entries
         self._end = self._header.data_start
         self.result = CheckResult()
 
@@ -99,22 +101,41 @@ class _Check:
                     place = 0
                     index = bat.next_used(index + 1, header.bat_entries)
                     continue
-            elif self._use(place):
+            elif self._use(place, index):
                 shared.append(index)
             result.allocated_clusters += 1
             result.fragmented_clusters += bool(before and before + header.cluster_size != place)
             index = bat.next_used(index + 1, header.bat_entries)
-        return shared
+        return shared + self._overlapping()
 
-    def _use(self, place: int) -> bool:
-        """Count a cluster as used; whether a part of it was already."""
+    def _use(self, place: int, index: int | None = None) -> bool:
+        """Count a cluster as used, that of an entry or of the extension; whether another has its place.
+
+        Clusters usually lie a whole number of clusters apart. Of those that do not, whose entries count sectors, it
+        cannot be told before all are known.
+        """
         size = self._header.cluster_size
-        base = self._header.data_start % size
-        first = (place - base) // size + 1  # what lies before the first whole one has a number too
-        count = 1 if (place - base) % size == 0 else 2
-        found = any(self._used[first + each] for each in range(count))
-        self._used.add(first, count)
         self._end = max(self._end, place + size)
+        if self._base is None:
+            self._base = place % size
+        cell, rest = divmod(place - self._base + size, size)
+        if rest:
+            self._odd.append((place, index))
+            return False
+        found = self._used[cell] > 0
+        self._used.add(cell, 1)
+        return found
+
+    def _overlapping(self) -> list[int]:
+        """The indices of entries whose clusters lie across others."""
+        size, base, found = self._header.cluster_size, self._base or 0, []
+        end = 0
+        for place, index in sorted(self._odd, key=lambda each: (each[0], each[1] is not None)):
+            cell = (place - base + size) // size
+            if index is not None and (place < end or self._used[cell] or self._used[cell + 1]):
+                found.append(index)
+            else:
+                end = place + size
         return found
 
     def _part(self, shared: list[int]) -> None:
