@@ -15,7 +15,7 @@ from hostel.block.driver import CheckResult, FormatInfo, OpenMode, Preallocation
 from hostel.block.formats.cluster_tables import ClusterTables, Layout
 from hostel.block.formats.clustered import ClusteredDriver, Kind, Run
 from hostel.block.formats.qed import layout
-from hostel.block.formats.qed.layout import Feature, Header, read_backing_name, read_header
+from hostel.block.formats.qed.layout import Feature, Header, read_backing_name, read_header, whole_clusters
 from hostel.block.node import BlockNode
 from hostel.block.options import Kind as OptionKind
 from hostel.block.options import Option, Options, Value
@@ -42,7 +42,7 @@ class QedDriver(ClusteredDriver):
         super().__init__(file, mode, header.cluster_size)
         self.header = header
         self.backing_name = read_backing_name(file, header)
-        self.end = file.length - file.length % header.cluster_size  # where the next new cluster goes
+        self.end = whole_clusters(file, header)  # where the next new cluster goes
         self.tables = ClusterTables(
             file,
             Layout(header.cluster_size, header.l1_table_offset, header.table_entries, "little"),

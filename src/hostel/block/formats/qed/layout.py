@@ -93,6 +93,12 @@ def is_power(value: int, low: int, high: int) -> bool:
     return low <= value <= high and not value & (value - 1)
 
 
+def whole_clusters(file: BlockNode, header: Header) -> int:
+    """Where the last whole cluster of the file ends, bytes; a file has whole sectors, as QEMU sees it."""
+    length = -(-file.length // SECTOR) * SECTOR
+    return length - length % header.cluster_size
+
+
 def read_header(file: BlockNode) -> Header:
     """Read and check the header, in QEMU's order and words.
 
@@ -114,8 +120,7 @@ def read_header(file: BlockNode) -> Header:
         raise InvalidImage("QED table size is invalid")
     if not is_size(header.image_size, header.cluster_size, header.table_size):
         raise InvalidImage("QED image size is invalid")
-    end = file.length - file.length % header.cluster_size
-    if not header.is_table(header.l1_table_offset, end):
+    if not header.is_table(header.l1_table_offset, whole_clusters(file, header)):
         raise InvalidImage("QED table offset is invalid")
     if header.header_bytes >= 1 << 32:
         raise InvalidImage("QED header size is too large")
