@@ -156,3 +156,17 @@ def test_compressed_qcow_images_are_read_by_qemu_and_the_command_succeeds(tmp_pa
     assert raw(path, "qcow").rstrip(b"\0") == source.read_bytes().rstrip(b"\0")
     theirs("convert", "-c", "-f", "raw", "-O", "qcow", source, path)  # it ends with 1 all the same
     good(ours("compare", "-f", "qcow", "-F", "raw", path, source))
+
+
+def test_damage_to_qed_images_is_counted_as_qemu_counts_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    readable = SUBJECTS["qed"]._replace(options=lambda rng: {"cluster_size": 4096, "table_size": 2})
+    monkeypatch.setitem(SUBJECTS, "qed", readable)
+    path, compared = tmp_path / "disk", 0
+    for history, data in mutations("qed", random.Random("counted"), 60):
+        path.write_bytes(data)
+        told = theirs("check", "-f", "qed", "--output=json", path)
+        found = ours("check", "-f", "qed", "--output=json", path)
+        if told.out:
+            assert (found.code, json.loads(found.out)) == (told.code, json.loads(told.out)), history
+            compared += 1
+    assert compared > 10
