@@ -173,9 +173,9 @@ class Qcow2Image:
             return None
         offset = entry & layout.OFFSET_MASK
         if entry & layout.L1_RESERVED or self.geometry.in_cluster(offset) or not offset:
-            self.corrupt(f"L2 table offset {offset:#x} unaligned (L1 index: {l1_index:#x})")
+            self.corrupt(f"L2 table offset {offset:#x} unaligned (L1 index: {layout.c_hex(l1_index)})")
         if offset >= self.file.length:
-            self.corrupt(f"L2 table offset {offset:#x} beyond the end of the file (L1 index: {l1_index:#x})")
+            self.corrupt(f"L2 table offset {offset:#x} beyond the end of the file (L1 index: {layout.c_hex(l1_index)})")
         self._make_room()
         self.file.debug_event("l2_load")
         table = L2Table.unpack(offset, self.file.read(offset, self.geometry.cluster_size), self.geometry)
@@ -238,7 +238,7 @@ class Qcow2Image:
 
     def validate_entry(self, entry: int, l1_index: int, index: int) -> None:
         """Refuse an L2 entry that makes no sense."""
-        where = f"(L2 offset: {self.l1[l1_index] & layout.OFFSET_MASK:#x}, L2 index: {index:#x})"
+        where = f"(L2 offset: {self.l1[l1_index] & layout.OFFSET_MASK:#x}, L2 index: {layout.c_hex(index)})"
         offset = entry & layout.OFFSET_MASK
         if self.geometry.in_cluster(offset):
             kind = "Preallocated zero cluster" if entry & layout.ZERO else "Cluster allocation"

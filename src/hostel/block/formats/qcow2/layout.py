@@ -154,3 +154,8 @@ class SnapshotHeader(Record, endian="big"):
 def feature_name_table() -> bytes:
     """The data of the feature name extension."""
     return b"".join(bytes((kind, bit)) + name.encode().ljust(46, b"\0") for kind, bit, name in FEATURE_NAMES)
+
+
+def c_hex(value: int) -> str:
+    """A number as C's ``%#x`` prints it: zero goes without the prefix."""
+    return f"{value:#x}" if value else "0"

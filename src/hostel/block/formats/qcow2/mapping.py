@@ -131,10 +131,10 @@ def _subcluster_runs(image: Qcow2Image, table: L2Table, l1_index: int, offset: i
         host = entry & layout.OFFSET_MASK
         if entry & image.suspicious:
             image.validate_entry(entry, l1_index, index)
-        if (bitmap >> 32) & bitmap or (
-            bitmap & layout.ALL_ALLOCATED and not host and not (image.external and entry & layout.COPIED)
-        ):
-            image.corrupt(f"Invalid cluster entry found (L2 offset: {table.offset:#x}, L2 index: {index:#x})")
+        if contradicts(image, entry, bitmap):
+            # Two spaces where it is read, as QEMU has it.
+            where = f"(L2 offset: {table.offset:#x}, L2 index: {layout.c_hex(index)})"
+            image.corrupt(f"Invalid cluster entry found  {where}")
         while offset < stop:
             within = geometry.in_cluster(offset)
             kind, after = subcluster_run(bitmap, within // geometry.subcluster_size)
@@ -142,6 +142,12 @@ def _subcluster_runs(image: Qcow2Image, table: L2Table, l1_index: int, offset: i
             placed = kind is Kind.DATA or (kind is Kind.ZERO and host)
             yield Run(offset, length, kind, host + within if placed else 0)
             offset += length
+
+
+def contradicts(image: Qcow2Image, entry: int, bitmap: int) -> bool:
+    """Whether an uncompressed cluster has a subcluster that is allocated and zero, or allocated nowhere."""
+    placed = entry & layout.OFFSET_MASK or (image.external and entry & layout.COPIED)
+    return bool(bitmap >> 32 & bitmap or (bitmap & layout.ALL_ALLOCATED and not placed))
 
 
 def subcluster_run(bitmap: int, index: int) -> tuple[Kind, int]:

@@ -151,7 +151,7 @@ class Allocator:
         entry = self.table[index]
         offset = entry & layout.REFTABLE_OFFSET_MASK
         if entry & layout.REFTABLE_RESERVED or geometry.in_cluster(offset):
-            self.corrupt(f"Refblock offset {offset:#x} unaligned (reftable index: {index:#x})")
+            self.corrupt(f"Refblock offset {offset:#x} unaligned (reftable index: {layout.c_hex(index)})")
         if offset >= self._file.length:
             self.corrupt(f"Refblock offset {offset:#x} lies beyond the end of the file (index: {index:#x})")
         self._file.debug_event("refblock_load")

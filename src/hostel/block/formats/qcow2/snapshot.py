@@ -216,9 +216,11 @@ def table_offsets(image: Qcow2Image, l1: array[int]) -> Iterator[tuple[int, int]
             continue
         offset = entry & layout.OFFSET_MASK
         if geometry.in_cluster(offset) or not offset:
-            raise CorruptImage(f"L2 table offset {offset:#x} unaligned (L1 index: {index:#x})")
+            raise CorruptImage(f"L2 table offset {offset:#x} unaligned (L1 index: {layout.c_hex(index)})")
         if offset >= image.file.length:
-            raise CorruptImage(f"L2 table offset {offset:#x} lies beyond the end of the file (L1 index: {index:#x})")
+            raise CorruptImage(
+                f"L2 table offset {offset:#x} lies beyond the end of the file (L1 index: {layout.c_hex(index)})"
+            )
         yield index, offset
 
 

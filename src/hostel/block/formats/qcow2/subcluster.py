@@ -10,8 +10,8 @@ from typing import Final
 
 from hostel.block.formats.qcow2 import layout
 from hostel.block.formats.qcow2.l2_table import L2Table
-from hostel.block.formats.qcow2.mapping import Kind, runs
-from hostel.block.formats.qcow2.write import ZEROES, Guest
+from hostel.block.formats.qcow2.mapping import Kind, contradicts, runs
+from hostel.block.formats.qcow2.write import ZEROES, Guest, has_place
 from hostel.units import MiB
 
 _FEW: Final = MiB
@@ -26,6 +26,7 @@ class SubclusterGuest(Guest):
         table = image.l2_for_write(l1_index)
         within = image.geometry.in_cluster(offset)
         if within or len(data) < size:
+            self._validate(table, index, index + 1)
             part = data[: size - within]
             self._write_part(offset, part, table, l1_index, index)
             return len(part)
@@ -34,6 +35,7 @@ class SubclusterGuest(Guest):
             stop = index + 1
             while stop < end and not image.is_own(table.entries[stop]):
                 stop += 1
+            self._validate(table, index, stop)
             part = data[: (stop - index) * size]
             self._write_new(offset, part, table, l1_index, index, stop)
             return len(part)
@@ -41,12 +43,24 @@ class SubclusterGuest(Guest):
         stop = index + 1
         while stop < end and table.entries[stop] == table.entries[stop - 1] + size:
             stop += 1
+        self._validate(table, index, stop)
         part = data[: (stop - index) * size]
         image.prevent_overlap(host, len(part))
         image.file.debug_event("write_aio")
         self._put(offset, host, part)
         self._set_bitmaps(table, l1_index, index, stop, layout.ALL_ALLOCATED)
         return len(part)
+
+    def _validate(self, table: L2Table, index: int, stop: int) -> None:
+        """Refuse to write over entries that say two things at once.
+
+        Raises:
+            CorruptImage: there is one; the image is marked.
+        """
+        for at, (entry, bitmap) in enumerate(table.pairs(index, stop), index):
+            if bitmap and not entry & layout.COMPRESSED and contradicts(self.image, entry, bitmap):
+                where = f"(L2 offset: {table.offset:#x}, L2 index: {layout.c_hex(at)})"
+                self.image.corrupt(f"Invalid cluster entry found {where}")
 
     def _map(self, table: L2Table, l1_index: int, index: int, stop: int, host: int) -> None:
         super()._map(table, l1_index, index, stop, host)
@@ -190,6 +204,6 @@ class SubclusterGuest(Guest):
         return (0 if entry & layout.COMPRESSED else entry), layout.ALL_ZERO
 
     def _discarded(self, entry: int, bitmap: int) -> tuple[int, int]:
-        if not entry and not bitmap and self.backing is None:
-            return 0, 0
+        if self.backing is None and not entry & layout.COMPRESSED and not has_place(entry, self.image):
+            return entry, bitmap  # there is no space to give back, and what it reads as stays
         return 0, layout.ALL_ZERO

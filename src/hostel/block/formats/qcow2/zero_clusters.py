@@ -193,9 +193,8 @@ class _Expansion:
             if entry & layout.ZERO and not entry & layout.COMPRESSED:
                 host = entry & layout.OFFSET_MASK
                 if image.geometry.in_cluster(host):
-                    image.corrupt(
-                        f"Cluster allocation offset {host:#x} unaligned (L2 offset: {offset:#x}, L2 index: {index:#x})"
-                    )
+                    where = f"(L2 offset: {offset:#x}, L2 index: {layout.c_hex(index)})"
+                    image.corrupt(f"Cluster allocation offset {host:#x} unaligned {where}")
                 table.entries[index] = self._expanded(entry, owners, guest + index * size)
         place = self._transaction.allocate(size)
         image.refcounts.update(place >> image.geometry.cluster_bits, 1, owners - 1)
