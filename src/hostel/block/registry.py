@@ -127,10 +127,13 @@ FILTERS: Final[dict[str, FilterRow]] = {
         "hostel.block.jobs.copy_before_write:CopyBeforeWriteDriver", ("file", "target"), ("file", "target")
     ),
     "copy-on-read": FilterRow("hostel.block.filters.copy_on_read:CopyOnReadDriver"),
+    "gzip": FilterRow("hostel.block.filters.packed.driver:GzipDriver", probes=(), scheme="gzip"),
     "preallocate": FilterRow("hostel.block.filters.preallocate:PreallocateDriver"),
     "quorum": FilterRow("hostel.block.filters.quorum:QuorumDriver", ("children",), ("children",), lists=True),
     "snapshot-access": FilterRow("hostel.block.jobs.copy_before_write:SnapshotAccessDriver"),
     "throttle": FilterRow("hostel.block.filters.throttle:ThrottleDriver"),
+    "xz": FilterRow("hostel.block.filters.packed.driver:XzDriver", probes=(), scheme="xz"),
+    "zstd": FilterRow("hostel.block.filters.packed.driver:ZstdDriver", probes=(), scheme="zstd"),
 }
 
 

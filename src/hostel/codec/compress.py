@@ -61,9 +61,9 @@ def inflate(data: bytes | memoryview, length: int, window_bits: int = QCOW2_WIND
     Raises:
         CorruptImage: the stream is broken or too short. Memory is bounded by ``length`` whatever the stream says.
     """
-    inflater, failure = _inflater()
+    start, failure = inflater()
     try:
-        result: bytes = inflater(-window_bits).decompress(data, length)
+        result: bytes = start(-window_bits).decompress(data, length)
     except failure as error:
         raise CorruptImage(f"a compressed cluster cannot be inflated: {error}") from None
     if len(result) != length:
@@ -71,7 +71,7 @@ def inflate(data: bytes | memoryview, length: int, window_bits: int = QCOW2_WIND
     return result
 
 
-def _inflater() -> tuple[Any, Any]:
+def inflater() -> tuple[Any, Any]:
     """What makes decompressors by window bits, and the error that they raise."""
     try:
         from isal import isal_zlib
@@ -86,8 +86,8 @@ def unzlib(data: bytes | memoryview, limit: int) -> bytes:
     Raises:
         CorruptImage: the stream is broken, cut off or longer. Memory is bounded by ``limit`` whatever it says.
     """
-    inflater, failure = _inflater()
-    stream = inflater(ZLIB_WINDOW_BITS)
+    start, failure = inflater()
+    stream = start(ZLIB_WINDOW_BITS)
     try:
         result: bytes = stream.decompress(data, limit + 1)
     except failure as error:
@@ -105,7 +105,7 @@ def zstd_compressor(level: int | None = None) -> Compressor:
     Raises:
         UnsupportedFeature: the ``zstandard`` package is missing.
     """
-    context = _zstandard().ZstdCompressor(level=1 if level is None else level)
+    context = zstandard_library().ZstdCompressor(level=1 if level is None else level)
 
     def compress(data: bytes | bytearray | memoryview) -> bytes:
         packed: bytes = context.compress(data)
@@ -121,7 +121,7 @@ def unzstd(data: bytes | memoryview, length: int) -> bytes:
         CorruptImage: the frame is broken or holds fewer bytes.
         UnsupportedFeature: the ``zstandard`` package is missing.
     """
-    zstandard = _zstandard()
+    zstandard = zstandard_library()
     try:
         if zstandard.frame_content_size(data) == length:
             return cast(bytes, _decompressor(zstandard).decompress(data))
@@ -142,7 +142,12 @@ def _decompressor(zstandard: Any) -> Any:
     return _thread.decompressor
 
 
-def _zstandard() -> Any:
+def zstandard_library() -> Any:
+    """The module of zstd.
+
+    Raises:
+        UnsupportedFeature: the ``zstandard`` package is missing.
+    """
     try:
         import zstandard
     except ImportError:

@@ -15,6 +15,7 @@ from hostel.block.driver import FormatInfo
 from hostel.block.extent import Status
 from hostel.block.formats.dmg import driver as driver_module
 from hostel.block.probe import detect, matching
+from hostel.block.unpacked import Unpacked
 from hostel.codec import adc, lzfse
 from hostel.errors import BlockError, CorruptImage, InvalidImage, ReadOnly, UnsupportedFeature
 from support.dmg import (
@@ -101,7 +102,7 @@ def test_zeroes_are_told_and_data_that_lie_bare_have_their_place(tmp_path: Path)
 
 
 def test_threads_read_the_same_chunks_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(driver_module, "_KEPT", 8000)
+    monkeypatch.setattr(driver_module, "Unpacked", lambda: Unpacked(8000))
     wrong: list[int] = []
     with graph.open(write(tmp_path / "a", dmg(PARTS, len(DISK))), "dmg") as node:
 
@@ -118,7 +119,7 @@ def test_threads_read_the_same_chunks_at_once(tmp_path: Path, monkeypatch: pytes
         for thread in threads:
             thread.join(60)
         assert isinstance(node.driver, driver_module.DmgDriver)
-        assert sum(map(len, node.driver._kept.values())) <= 8000
+        assert node.driver._unpacked.kept <= 8000
     assert not wrong
 
 

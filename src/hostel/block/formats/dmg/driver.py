@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import errno
-import threading
 from collections.abc import Iterator
-from typing import Final, Self
+from typing import Self
 
 from hostel.block.driver import FormatDriver, FormatInfo, OpenMode, Supports, Threading
 from hostel.block.extent import Extent, Status
@@ -13,11 +12,8 @@ from hostel.block.formats.dmg import chunk as chunks
 from hostel.block.formats.dmg.chunk import Chunk, Chunks, Kind
 from hostel.block.formats.dmg.trailer import read_tables, read_trailer
 from hostel.block.node import BlockNode, fill_zeroes
+from hostel.block.unpacked import Unpacked
 from hostel.errors import BlockError, CorruptImage, ReadOnly, UnsupportedFeature
-from hostel.units import MiB
-
-_KEPT: Final = 16 * MiB  # bytes of unpacked chunks that are kept; the last one always is
-_LANES: Final = 8  # chunks that are unpacked at once
 
 
 class DmgDriver(FormatDriver):
@@ -33,9 +29,7 @@ class DmgDriver(FormatDriver):
         self._file = file
         self._length = length
         self._chunks = table
-        self._lock = threading.Lock()
-        self._kept: dict[int, bytes] = {}  # by number, the one used last behind the others
-        self._lanes = [threading.Lock() for _ in range(_LANES)]
+        self._unpacked = Unpacked()
 
     @classmethod
     def open(cls, file: BlockNode, mode: OpenMode) -> Self:
@@ -102,24 +96,9 @@ class DmgDriver(FormatDriver):
                     raise CorruptImage(f"{_name(found)} has {found.packed} bytes instead of {found.length}")
                 self._fill(found, found.offset + within, part)
             else:
-                part[:] = memoryview(self._unpacked(index, found))[within : within + len(part)]
+                data = self._unpacked.part(index, lambda found=found: self._unpack(found))  # type: ignore[misc]
+                part[:] = memoryview(data)[within : within + len(part)]
             done += len(part)
-
-    def _unpacked(self, index: int, found: Chunk) -> bytes:
-        """A chunk's bytes, which one thread unpacks where several want them."""
-        with self._lanes[index % _LANES]:
-            with self._lock:
-                data = self._kept.pop(index, None)
-                if data is not None:
-                    self._kept[index] = data
-                    return data
-            data = self._unpack(found)
-            with self._lock:
-                self._kept[index] = data
-                total = sum(map(len, self._kept.values()))
-                while total > _KEPT and len(self._kept) > 1:
-                    total -= len(self._kept.pop(next(iter(self._kept))))
-            return data
 
     def _unpack(self, found: Chunk) -> bytes:
         if not chunks.is_known(found.kind):

@@ -1,0 +1,1 @@
+"""Filters ``gzip``, ``xz`` and ``zstd``: a compressed file as what is in it, for reading."""
