@@ -109,7 +109,7 @@ class _PackedDriver(FilterDriver):
         inside = max(0, min(len(buf), self._length - offset))
         fill_zeroes(buf[inside:])
         buf = buf[:inside]
-        if self._spool is not None:
+        if self._spool is not None and inside:
             self._spool.pread(offset, buf)
             return
         done = 0
