@@ -35,7 +35,7 @@ def survive(folder: Path, format: str, seed: str, count: int) -> int:
     return opened
 
 
-@pytest.mark.parametrize("part", range(3 * SOAK))
+@pytest.mark.parametrize("part", range(2 * SOAK))
 @pytest.mark.parametrize("format", SUBJECTS)
 def test_random_damage_raises_nothing_but_clean_errors_in_bounded_memory(
     tmp_path: Path, format: str, part: int, tried: Counter[str]
