@@ -194,6 +194,16 @@ def test_the_first_write_says_that_the_disk_is_another_one_and_the_second_does_n
     assert found[0].data_write_guid == found[1].data_write_guid
 
 
+def test_an_image_without_numbers_for_headers_is_read_and_not_written() -> None:
+    driver = MemoryDriver(with_header(fresh(), 0, sequence_number=2**64 - 1))
+    before = bytes(driver.data)
+    with attach(driver) as node:
+        assert node.read(0, 512) == bytes(512)
+        with pytest.raises(InvalidImage, match="is no honest one"):
+            node.pwrite(0, b"x")
+    assert driver.data == before
+
+
 # ---- what is refused
 
 

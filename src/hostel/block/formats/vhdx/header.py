@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from hostel.block.formats.vhdx import layout
 from hostel.block.formats.vhdx.layout import HEADER_LENGTH, HEADER_OFFSETS, Header, is_sound, new_guid, sealed
 from hostel.block.node import BlockNode
 from hostel.errors import InvalidImage, UnsupportedFeature
+
+_MOST: Final = 1 << 63  # of headers that were written before; each write takes one more
 
 
 class Headers:
@@ -42,8 +46,14 @@ class Headers:
         self._is_opened = False  # whether the file says that we write it
 
     def begin_session(self) -> None:
-        """Say that the file, and what the guest sees, is another one from now on; before the first write."""
+        """Say that the file, and what the guest sees, is another one from now on; before the first write.
+
+        Raises:
+            InvalidImage: there are hardly any numbers left for headers.
+        """
         if not self._is_opened:
+            if self.current.sequence_number >= _MOST:
+                raise InvalidImage(f"The VHDX header's number {self.current.sequence_number} is no honest one")
             changed = {"file_write_guid": new_guid(), "data_write_guid": new_guid()}
             self._write(**changed)
             self._write(**changed)
