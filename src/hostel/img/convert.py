@@ -117,7 +117,7 @@ def convert(
             node = graph.open(target.filename, "raw", read_only=False, cache=cache)
         convert_into(sources, node, settings, feedback, bitmaps=bitmaps)
         return
-    with new_target(target, what, cache=cache) as node:
+    with new_target(target, what, cache=cache, sources=sources) as node:
         settings = settings._replace(
             base=sources[0].backing if node.backing is not None else None,
             backing_end=None if node.backing is None else rounded_length(node.backing),

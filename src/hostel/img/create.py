@@ -6,8 +6,8 @@ import contextlib
 import errno
 import os
 import stat
-from collections.abc import Iterable, Iterator, Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Final, NamedTuple
 
 from hostel.block import filename as names
 from hostel.block import graph, registry
@@ -16,7 +16,10 @@ from hostel.block.driver import WRITEBACK, Cache, Creatable, Preallocation
 from hostel.block.node import BlockNode
 from hostel.block.options import Given, Kind, Option, OptionError, Options, Value
 from hostel.errors import BlockError, UnknownFormat, UnsupportedFeature
+from hostel.img.files import Identity, files, identity
 from hostel.units import INT64_MAX, SECTOR
+
+_SAME_FILE: Final = "Error: Trying to create an image with the same filename as the backing file"
 
 
 class Plan(NamedTuple):
@@ -157,7 +160,7 @@ def set_backing(
 def _settle_backing(filename: str, values: dict[str, Value], *, open_backing: bool) -> None:
     backing = str(values["backing_file"])
     if backing == filename:
-        raise OptionError("Error: Trying to create an image with the same filename as the backing file")
+        raise OptionError(_SAME_FILE)
     if not backing:
         raise OptionError("Expected backing file name, got empty string")
     format = values.get("backing_fmt")
@@ -174,6 +177,8 @@ def _settle_backing(filename: str, values: dict[str, Value], *, open_backing: bo
         error.hint = (error.hint + "\n" if error.hint else "") + "Could not open backing image."
         raise
     with node:
+        if identity(filename) in set(files(node)):
+            raise OptionError(_SAME_FILE)
         if format is None:
             raise OptionError(
                 "Backing file specified without backing format", hint=f"Detected format of {node.format}."
@@ -181,8 +186,13 @@ def _settle_backing(filename: str, values: dict[str, Value], *, open_backing: bo
         values.setdefault("size", node.length)
 
 
-def create(plan: Plan, *, cache: Cache = WRITEBACK) -> list[str]:
+def create(plan: Plan, *, cache: Cache = WRITEBACK, refuse: Callable[[str], None] | None = None) -> list[str]:
     """Create the image; when that fails, files that were not there before, or held nothing, are removed.
+
+    Args:
+        plan: what to create.
+        cache: the cache mode.
+        refuse: called with the name of each file beside the image's own, before it is made; may raise.
 
     Returns:
         The files that were made beside the image's own, and were not there before.
@@ -194,7 +204,7 @@ def create(plan: Plan, *, cache: Cache = WRITEBACK) -> list[str]:
     values = plan.values()
     size = -(-plan.size // SECTOR) * SECTOR
     held_nothing = _holds_nothing(plan.filename)
-    around = _Around(plan, values, cache)
+    around = _Around(plan, values, cache, refuse)
     try:
         with _removed_on_failure(plan.filename, held_nothing):
             plan.driver.check_creation(size, values)
@@ -224,10 +234,14 @@ class _Around(Surroundings):
         made: names of the files that were not there before.
     """
 
-    def __init__(self, plan: Plan, values: Mapping[str, Value], cache: Cache) -> None:
+    def __init__(
+        self, plan: Plan, values: Mapping[str, Value], cache: Cache, refuse: Callable[[str], None] | None
+    ) -> None:
         self._plan = plan
         self._values = values
         self._cache = cache
+        self._refuse = refuse
+        self._below: set[Identity] = set()
         self.made: list[str] = []
 
     def __enter__(self) -> None:
@@ -241,6 +255,10 @@ class _Around(Surroundings):
 
     def new_file(self, name: str) -> BlockNode:
         """Create a file beside the image's own."""
+        if self._refuse is not None:
+            self._refuse(name)
+        if identity(name) in self._below:
+            raise OptionError(f"'{name}' is the backing file's, and cannot become a part of the image")
         held_nothing = _holds_nothing(name)
         # Without the prefix that may have stood before the image's own name, a path may look like a protocol.
         is_path = graph.protocol_name(self._plan.filename) == "file"
@@ -253,7 +271,9 @@ class _Around(Surroundings):
         """Open the backing file."""
         name = names.resolve(str(self._values["backing_file"]), self._plan.filename)
         format = self._values.get("backing_fmt")
-        return graph.open(name, None if format is None else str(format), no_backing=True, no_io=True, force_share=True)
+        node = graph.open(name, None if format is None else str(format), no_backing=True, no_io=True, force_share=True)
+        self._below.update(files(node))
+        return node
 
 
 def _holds_nothing(filename: str) -> bool:

@@ -70,7 +70,9 @@ def dd(
     """
     with reported(f"{target.filename}: error while creating output image: "):
         refuse_source([source], target.filename)
-    with new_target(target, f"{target.filename}: error while creating output image: ", cache=WRITEBACK) as node:
+    with new_target(
+        target, f"{target.filename}: error while creating output image: ", cache=WRITEBACK, sources=[source]
+    ) as node:
         buffer = memoryview(bytearray(_BUFFER))
         for start in range(chosen.start, chosen.end, _BUFFER):
             length = min(_BUFFER, chosen.end - start)

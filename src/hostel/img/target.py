@@ -11,26 +11,29 @@ from collections.abc import Iterator, Sequence
 from hostel.block import graph
 from hostel.block.driver import Cache
 from hostel.block.node import BlockNode
-from hostel.block.protocols.file import FileDriver
 from hostel.errors import BlockError, ImageLocked
 from hostel.img import create
+from hostel.img.files import Identity, files, identity
 
 
 @contextlib.contextmanager
-def new_target(plan: create.Plan, refusal: str, *, cache: Cache) -> Iterator[BlockNode]:
+def new_target(
+    plan: create.Plan, refusal: str, *, cache: Cache, sources: Sequence[BlockNode] = ()
+) -> Iterator[BlockNode]:
     """Create an image and open it for writing; when the body fails, nothing is left that looks like an image.
 
     Args:
         plan: what to create.
         refusal: QEMU's words before the reason why it cannot be created.
         cache: the cache mode.
+        sources: what the body reads; no part of the target may be made in their place.
 
     Raises:
         BlockError: with QEMU's whole text, also where closing it fails.
     """
     is_new = not os.path.lexists(plan.filename)
     with reported(refusal):
-        parts = create.create(plan, cache=cache)
+        parts = create.create(plan, cache=cache, refuse=lambda name: refuse_source(sources, name))
     try:
         with reported(f"Could not open '{plan.filename}': "):
             node = graph.open(plan.filename, plan.format, read_only=False, cache=cache, options=plan.secrets())
@@ -49,18 +52,14 @@ def new_target(plan: create.Plan, refusal: str, *, cache: Cache) -> Iterator[Blo
 
 
 def refuse_source(sources: Sequence[BlockNode], filename: str) -> None:
-    """Refuse a target that one of the sources, or of what they stand on, is read from.
+    """Refuse to write a file that one of the sources, or of what they stand on, is read from.
 
     Locks find that out as well, but ``-U`` takes none.
 
     Raises:
         ImageLocked: it is.
     """
-    try:
-        status = os.stat(filename)
-    except (OSError, ValueError):
-        return
-    _refuse((status.st_dev, status.st_ino), sources, filename)
+    _refuse(identity(filename), sources, filename)
 
 
 def refuse_source_node(sources: Sequence[BlockNode], target: BlockNode) -> None:
@@ -69,24 +68,16 @@ def refuse_source_node(sources: Sequence[BlockNode], target: BlockNode) -> None:
     Raises:
         ImageLocked: it is read from.
     """
-    identity = _identity(target)
-    if identity is not None:
-        _refuse(identity, sources, target.filename)
+    for each in files(target):
+        _refuse(each, sources, target.filename)
 
 
-def _refuse(identity: tuple[int, int], sources: Sequence[BlockNode], filename: str) -> None:
-    if any(_identity(node) == identity for source in sources for node in source.chain()):
+def _refuse(target: Identity | None, sources: Sequence[BlockNode], filename: str) -> None:
+    if target is not None and any(target in files(source) for source in sources):
         raise ImageLocked(
             'Failed to get "write" lock',
             hint=f"Is another process using the image [{filename}]?\nIt is among the files that are read.",
         )
-
-
-def _identity(node: BlockNode) -> tuple[int, int] | None:
-    """The host's device and inode numbers of the file that holds an image."""
-    while node.file is not None:
-        node = node.file
-    return node.driver.identity if isinstance(node.driver, FileDriver) else None
 
 
 def is_device(filename: str) -> bool:

@@ -19,7 +19,7 @@ from hostel.block.formats.vmdk.driver import VmdkDriver
 from hostel.block.node import BlockNode
 from hostel.block.options import given_options
 from hostel.block.trust import Trust
-from hostel.errors import BlockError, CorruptImage, InvalidImage, UnsupportedFeature, UntrustedReference
+from hostel.errors import BlockError, CorruptImage, ImageLocked, InvalidImage, UnsupportedFeature, UntrustedReference
 from hostel.img import convert, create
 from support import images, vmdk
 from support.bounded import bounded
@@ -560,6 +560,36 @@ def test_a_parent_must_be_a_vmdk(tmp_path: Path) -> None:
             )  # fmt: skip
             create.create(plan)
     assert not (tmp_path / "o").exists()
+
+
+def test_a_new_disk_is_not_made_in_the_place_of_what_its_parent_lies_in(tmp_path: Path) -> None:
+    make(tmp_path / "b.vmdk", MIB, "subformat=twoGbMaxExtentSparse")
+    make(tmp_path / "o-s001.vmdk", MIB)
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(BlockError, match="same filename as the backing file"):
+        make(tmp_path / "b-s001.vmdk", MIB, backing=tmp_path / "b.vmdk")
+    with pytest.raises(BlockError, match="cannot become a part of the image"):
+        make(tmp_path / "o.vmdk", MIB, "subformat=twoGbMaxExtentSparse", backing=tmp_path / "o-s001.vmdk")
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+@pytest.mark.parametrize("share", [False, True])
+def test_a_copy_is_not_made_in_the_place_of_its_source(tmp_path: Path, share: bool) -> None:
+    source = tmp_path / "d-flat.vmdk"
+    source.write_bytes(b"s" * MIB)
+    with graph.open(str(source), "raw", force_share=share) as node:
+        given = given_options("subformat=monolithicFlat")
+        plan = convert.plan_target([node], str(tmp_path / "d.vmdk"), "vmdk", given=given)
+        with pytest.raises(ImageLocked):
+            convert.convert([node], plan)
+    make(tmp_path / "e.vmdk", MIB, "subformat=monolithicFlat")
+    with graph.open(str(tmp_path / "e.vmdk"), "vmdk", force_share=share) as node:
+        plan = convert.plan_target([node], str(tmp_path / "e-flat.vmdk"), "raw")
+        with pytest.raises(ImageLocked):
+            convert.convert([node], plan)
+    assert source.read_bytes() == b"s" * MIB
+    assert (tmp_path / "e-flat.vmdk").stat().st_size == MIB
+    assert not (tmp_path / "d.vmdk").exists()
 
 
 # ---- streams

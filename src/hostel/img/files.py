@@ -1,0 +1,28 @@
+"""Which files of the host an open image is read from: whoever writes a new one must keep off them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+from hostel.block.node import BlockNode
+from hostel.block.protocols.file import FileDriver
+
+Identity = tuple[int, int]  # the host's device and inode numbers
+
+
+def identity(filename: str) -> Identity | None:
+    """What tells two names of one file from two files; None where there is no such file."""
+    try:
+        status = os.stat(filename.removeprefix("file:"))
+    except (OSError, ValueError):
+        return None
+    return status.st_dev, status.st_ino
+
+
+def files(node: BlockNode) -> Iterator[Identity]:
+    """All files that an image lies in: its own, those of its parts, and those of the images below it."""
+    if isinstance(node.driver, FileDriver):
+        yield node.driver.identity
+    for child in node.driver.children.values():
+        yield from files(child)
