@@ -142,6 +142,29 @@ def test_guest_runs_from_vmware_disks(tmp_path: Path, options: str) -> None:
         assert base.read_bytes() == below
 
 
+@pytest.mark.parametrize(
+    ("fmt", "options"),
+    [
+        ("vdi", "static=off"),
+        ("vdi", "static=on"),
+        ("vpc", "force_size=on"),
+        ("vpc", "force_size=on,subformat=fixed"),
+        ("vhdx", "block_size=1M"),
+        ("vhdx", "subformat=fixed"),
+    ],
+)
+def test_guest_runs_from_disks_of_other_hypervisors(tmp_path: Path, fmt: str, options: str) -> None:
+    oracle = Oracle(SIZE, seed=len(options))
+    before = oracle.image(fmt)
+    source, path = tmp_path / "source.raw", tmp_path / f"disk.{fmt}"
+    source.write_bytes(before)
+    image.qemu_img("convert", "-f", "raw", "-O", fmt, "-o", options, source, path)
+    boot(Disk(path, fmt), "ide", 1)
+    assert image.content(path, fmt) == oracle.after(before, 1)
+    if fmt != "vpc":  # which has no checks
+        image.assert_clean(path, fmt)
+
+
 @pytest.mark.parametrize("bus", ["virtio", "ide", "scsi"])
 def test_guest_is_back_at_the_snapshot_that_is_applied(tmp_path: Path, bus: str) -> None:
     oracle = Oracle(SIZE, seed=7)
