@@ -88,3 +88,19 @@ def test_version_2_images_keep_their_size_with_snapshots(twins: Twins) -> None:
     twins.prepare("qemu-img create -q -f qcow2 -o compat=v2 a 1M")
     twins.prepare("qemu-img snapshot -c x a")
     twins.refused("resize a 2M")
+
+
+@pytest.mark.parametrize(("field", "value"), [(0, "0000000000400200"), (8, "10000000")], ids=["offset", "size"])
+@pytest.mark.parametrize(
+    "command", ["snapshot -a s a", "snapshot -d s a", "convert -l s -O raw a b", "amend -o compat=0.10 a", "check a"]
+)
+def test_a_snapshot_whose_table_makes_no_sense_is_refused_alike(
+    twins: Twins, field: int, value: str, command: str
+) -> None:
+    twins.prepare("qemu-img create -q -f qcow2 a 64M")
+    twins.prepare("qemu-io -c 'write 0 512' a")
+    twins.prepare("qemu-img snapshot -c s a")
+    twins.share("a")
+    table = int.from_bytes((twins.real / "a").read_bytes()[64:72], "big")
+    twins.write("a", bytes.fromhex(value), table + field)
+    assert twins.same(command).code

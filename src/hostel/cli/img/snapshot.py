@@ -12,7 +12,7 @@ from hostel.cli.img.arguments import FORCE_SHARE, FORMAT, IMAGE_OPTS, OBJECT, QU
 from hostel.cli.img.info import snapshot_table
 from hostel.cli.img.opening import open_image
 from hostel.cli.img.output import Output, reason
-from hostel.errors import UnsupportedFeature, UsageError
+from hostel.errors import InvalidImage, UnsupportedFeature, UsageError
 from hostel.img import snapshot
 
 _ACTIONS: Final = ("list", "apply", "create", "delete")
@@ -66,6 +66,8 @@ def run(arguments: Arguments, output: Output) -> int:
         try:
             snapshot.ACTIONS[action](node, wanted)
         except OSError as error:
+            if action == "apply" and isinstance(error, InvalidImage):
+                output.failed(error)
             output.error(f"Could not {action} snapshot '{wanted}': {_reason(action, error)}")
             return 1
     return 0
@@ -111,5 +113,6 @@ def _reason(action: str, error: OSError) -> str:
     if action == "create":
         return f"{-code} ({os.strerror(code)})"
     if action == "apply" and not isinstance(error, UnsupportedFeature):
-        return f"Failed to load snapshot: {os.strerror(code) if code == errno.ENOENT else reason(error)}"
+        told = code == errno.ENOENT or isinstance(error, InvalidImage)
+        return f"Failed to load snapshot: {os.strerror(code) if told else reason(error)}"
     return reason(error)

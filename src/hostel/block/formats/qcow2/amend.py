@@ -7,6 +7,7 @@ change takes effect with one write to the header; cut off between two of them, a
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Final, NamedTuple
@@ -33,7 +34,7 @@ from hostel.block.formats.qcow2.transaction import Transaction
 from hostel.block.formats.qcow2.write import Guest
 from hostel.block.formats.qcow2.zero_clusters import expand_zero_clusters, has_compressed_clusters
 from hostel.block.options import Value
-from hostel.errors import BlockError, UnsupportedFeature
+from hostel.errors import BlockError, InvalidImage, UnsupportedFeature
 
 Report = Callable[[int, int], None]
 VERSIONS: Final = {"0.10": 2, "v2": 2, "1.1": 3, "v3": 3}
@@ -236,7 +237,12 @@ def _downgrade(guest: Guest, report: Report) -> None:
     for bitmap in list(image.bitmaps.all()):
         image.bitmaps.remove(bitmap.info().name)
     image.bitmaps.store()
-    expand_zero_clusters(image, backed=guest.backing is not None, report=report, encryption=guest.encryption)
+    try:
+        expand_zero_clusters(image, backed=guest.backing is not None, report=report, encryption=guest.encryption)
+    except InvalidImage as error:
+        code = error.errno or errno.EINVAL
+        message = f"{error.message}\nFailed to turn zero into data clusters: {os.strerror(code)}"
+        raise InvalidImage(message, errno=code, hint=error.hint) from error
     image.flush_metadata()
     preamble = image.preamble
     header = preamble.header.replace(
