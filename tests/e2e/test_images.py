@@ -165,6 +165,40 @@ def test_guest_runs_from_disks_of_other_hypervisors(tmp_path: Path, fmt: str, op
         image.assert_clean(path, fmt)
 
 
+@pytest.mark.parametrize(
+    ("fmt", "words"),
+    [
+        ("qed", ()),
+        ("qed", ("-o", "cluster_size=4k,table_size=2")),
+        ("qcow", ()),
+        ("qcow", ("-c",)),
+        ("parallels", ()),
+        ("parallels", ("-o", "cluster_size=32256")),
+    ],
+)
+@pytest.mark.parametrize("over", [False, True])
+def test_guest_runs_from_disks_without_reference_counts(
+    tmp_path: Path, fmt: str, words: tuple[str, ...], over: bool
+) -> None:
+    if over and fmt == "parallels":
+        pytest.skip("parallels images have no backing files")
+    oracle = Oracle(SIZE, seed=len(fmt) + len(words))
+    before = oracle.image(fmt)
+    source, path = tmp_path / "source.raw", tmp_path / f"disk.{fmt}"
+    source.write_bytes(before)
+    image.qemu_img("convert", "-f", "raw", "-O", fmt, *words, source, path)
+    below = path.read_bytes()
+    if over:
+        base, path = path, tmp_path / f"over.{fmt}"
+        image.qemu_img("create", "-q", "-f", fmt, "-b", base.name, "-F", fmt, path)
+    boot(Disk(path, fmt), "ide", 1)
+    assert image.content(path, fmt) == oracle.after(before, 1)
+    if fmt != "qcow":  # which has no checks
+        image.assert_clean(path, fmt)
+    if over:
+        assert base.read_bytes() == below
+
+
 @pytest.mark.parametrize("bus", ["virtio", "ide", "scsi"])
 def test_guest_is_back_at_the_snapshot_that_is_applied(tmp_path: Path, bus: str) -> None:
     oracle = Oracle(SIZE, seed=7)
