@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import lzma
 import os
 import random
 from collections import Counter
@@ -10,14 +12,18 @@ from pathlib import Path
 
 import pytest
 
+from hostel.block import graph
+from hostel.img.inspect import inspect
 from support.bounded import bounded
 from support.dmg import ADC, BZIP2, LZMA, RAW, ZERO, ZLIB, Part, dmg, part
 from support.old_images import bochs, cloop, cow
+from support.ova import ova
 from support.qcow2_exercise import read_only
 from support.qcow2_hostile import WORDS
 from support.tally import tried
 
 __all__ = ["tried"]
+zstandard = pytest.importorskip("zstandard")
 
 SOAK = int(os.environ.get("HOSTEL_SOAK", "1"))
 
@@ -80,5 +86,47 @@ def test_random_damage_raises_nothing_but_clean_errors_in_bounded_memory(
 ) -> None:
     count = 150
     opened = bounded(lambda: survive(tmp_path / "disk", subject, f"{subject} {part}", count), seconds=120)
+    assert opened, "all damage was found by opening alone"
+    tried["damaged images"] += count
+
+
+def wrapped(rng: random.Random) -> dict[str, bytes]:
+    """Files that are opened through a filter of the first word, or an archive."""
+    content = _content(rng, 30_000)
+    return {
+        "gzip": gzip.compress(content[:15_000]) + gzip.compress(content[15_000:]),
+        "xz": lzma.compress(content[:15_000]) + bytes(4) + lzma.compress(content[15_000:]),
+        "zstd": b"".join(zstandard.ZstdCompressor().compress(part) for part in (content[:15_000], content[15_000:])),
+        "ova": ova({"disk": content[:4096]}),
+    }
+
+
+def unwrap(path: Path, kind: str, seed: str, count: int) -> int:
+    """Look at damaged files and read what is in them; returns how many of them opened."""
+    rng = random.Random(seed)
+    data, opened = wrapped(rng)[kind], 0
+    often = range(3000) if kind == "ova" else range(-60, 40)
+    for _ in range(count):
+        path.write_bytes(damaged(rng, data, often))
+        inspect(str(path), max_virtual_size=1 << 30, check_digests=True)
+        if kind == "ova":
+            opened += 1
+            continue
+        try:
+            with graph.open(f"{kind}:{path}", "raw") as node:
+                opened += 1
+                node.read(0, min(node.length, 1 << 20))
+        except OSError as error:
+            assert str(error), "an error without a text"
+    return opened
+
+
+@pytest.mark.parametrize("part", range(2 * SOAK))
+@pytest.mark.parametrize("kind", ["gzip", "xz", "zstd", "ova"])
+def test_damaged_wrappers_raise_nothing_but_clean_errors_in_bounded_memory(
+    tmp_path: Path, kind: str, part: int, tried: Counter[str]
+) -> None:
+    count = 100
+    opened = bounded(lambda: unwrap(tmp_path / "file", kind, f"{kind} {part}", count), memory=768 << 20, seconds=120)
     assert opened, "all damage was found by opening alone"
     tried["damaged images"] += count

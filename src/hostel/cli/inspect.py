@@ -8,7 +8,7 @@ from hostel.codec.qobject import pretty_json
 from hostel.drivers.fault import printable
 from hostel.errors import BlockError, HostelError, UsageError
 from hostel.img.inspect import EXPECTED, inspect
-from hostel.img.inspection import Inspection, Level
+from hostel.img.inspection import Inside, Inspection, Level
 from hostel.units import format_size, parse_size
 
 if TYPE_CHECKING:
@@ -31,7 +31,9 @@ def main(words: list[str]) -> int:
     arguments = _parser().parse_args(words)
     limit = _size(arguments.max_virtual_size)
     try:
-        found = inspect(arguments.image, expected=arguments.format, max_virtual_size=limit)
+        found = inspect(
+            arguments.image, expected=arguments.format, max_virtual_size=limit, check_digests=arguments.check_digests
+        )
     except BlockError as error:
         raise HostelError(printable(str(error))) from None
     except OSError as error:
@@ -60,6 +62,7 @@ def _parser() -> argparse.ArgumentParser:
         "-f", "--format", metavar="EXPECTED", choices=EXPECTED, help=f"the format it must be of: {', '.join(EXPECTED)}"
     )
     parser.add_argument("--max-virtual-size", metavar="SIZE", help="refuse a larger disk, such as 100G")
+    parser.add_argument("--check-digests", action="store_true", help="of an OVA, hold its files against its manifest")
     parser.add_argument("--output", choices=("human", "json"), default="human", help="default: human")
     parser.add_argument("image", metavar="IMAGE", help="a file or a block device; always a path")
     return parser
@@ -83,8 +86,20 @@ def describe(found: Inspection) -> str:
         lines.append(f"virtual size: {format_size(size)} ({size} bytes), {found.ratio} times the file")
     if content := _content(found):
         lines.append(f"content: {content}")
+    if found.inside is not None:
+        lines.append(f"packed: {found.inside.wrapper}, {_inside(found.inside)}")
+    for each in found.disks or ():
+        much = "of unknown size" if each.virtual_size is None else f"of {format_size(each.virtual_size)}"
+        lines.append(f"disk: {each.disk.name} ({each.format}), {much}: --image-opts {each.options(found.filename)}")
     lines += [f"{each.level.value}: {each.code}: {each.message}" for each in found.findings]
     return "\n".join(map(printable, lines))
+
+
+def _inside(inside: Inside) -> str:
+    what = "no known format inside" if inside.format == "raw" else f"{inside.format} inside"
+    if inside.size is not None:
+        return f"{what}, {format_size(inside.size)} ({inside.size} bytes)"
+    return what if inside.largest is None else f"{what}, {format_size(inside.largest)} at most"
 
 
 def _verdict(found: Inspection) -> str:

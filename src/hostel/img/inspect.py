@@ -22,9 +22,11 @@ from hostel.errors import BlockError, ImageLocked, UnsupportedFeature, UsageErro
 from hostel.img import foreign
 from hostel.img.foreign import Claim
 from hostel.img.inspect_luks import look_at_encryption
+from hostel.img.inspect_ova import look_at_archive
+from hostel.img.inspect_packed import look_inside_wrapper
 from hostel.img.inspect_qcow2 import look_at_header, look_at_tables
-from hostel.img.inspect_vmdk import look_at_descriptor
-from hostel.img.inspection import Inspection, Level, Look
+from hostel.img.inspect_vmdk import MAX_NAMES, look_at_descriptor
+from hostel.img.inspection import Inside, Inspection, Level, Look
 from hostel.units import SECTOR, KiB
 
 # A CD's file system is a raw image to QEMU, and a format of its own to those who sort uploads.
@@ -36,13 +38,16 @@ _UNTRUSTED: Final = OpenMode(read_only=True, no_io=True, force_share=True, trust
 _FOOTERS: Final = {"vpc": b"conectix", "dmg": b"koly"}  # what the last sector of a format without a header starts with
 
 
-def inspect(path: str, *, expected: str | None = None, max_virtual_size: int | None = None) -> Inspection:
+def inspect(
+    path: str, *, expected: str | None = None, max_virtual_size: int | None = None, check_digests: bool = False
+) -> Inspection:
     """Look at the image in the file at ``path``, which is a path whatever it looks like, never a protocol's name.
 
     Args:
         path: of a regular file or a block device.
         expected: one of :data:`EXPECTED`; None takes what the content is of.
         max_virtual_size: a larger disk is unsafe, bytes; None for no limit.
+        check_digests: of an OVA, read all that is in it, and hold it against its manifest.
 
     Raises:
         UsageError: there is no such format.
@@ -59,9 +64,14 @@ def inspect(path: str, *, expected: str | None = None, max_virtual_size: int | N
         format = formats[0] if formats else "raw"
         _compare_formats(look, formats, expected)
         _look_inside(look, format)
+        packed = look.content.packed if look.content is not None and not formats else None
+        inside = look_inside_wrapper(look, packed, max_virtual_size) if packed else None
+        disks = None
+        if packed == "tar":
+            disks = look_at_archive(look, _look_at_part, max_virtual_size, digests=check_digests)
         _judge_names(look)
         _judge_size(look, max_virtual_size)
-        _judge_content(look)
+        _judge_content(look, inside, is_ova=disks is not None)
         order = list(Level)
         return Inspection(
             filename=path,
@@ -75,6 +85,8 @@ def inspect(path: str, *, expected: str | None = None, max_virtual_size: int | N
             snapshots=look.snapshots,
             encrypted=look.encrypted,
             content=look.content,
+            inside=inside,
+            disks=disks,
             findings=tuple(sorted(look.findings, key=lambda each: order.index(each.level))),
         )
 
@@ -140,6 +152,15 @@ def _look_inside(look: Look, format: str) -> None:
         _look_with_driver(look, format_driver(format))
 
 
+def _look_at_part(look: Look, name: str) -> str:
+    """Look at an image in an archive; returns its format."""
+    formats = _formats(look, look.read(0, _HEAD), name)
+    if len(formats) > 1:
+        look.add(Level.UNSAFE, "ambiguous", f"It can be taken for more than one thing: {', '.join(formats)}")
+    _look_inside(look, formats[0] if formats else "raw")
+    return formats[0] if formats else "raw"
+
+
 def _look_at_raw(look: Look) -> None:
     look.virtual_size = -(-look.length // SECTOR) * SECTOR
     if look.length % SECTOR:
@@ -165,7 +186,7 @@ def _look_with_driver(look: Look, driver_class: type[FormatDriver]) -> None:
         return
     try:
         look.virtual_size = driver.length
-        look.name(_claim(each) for each in driver.references())
+        look.name(_claim(each) for each in driver.references()[:MAX_NAMES])
         if is_qcow2 and look.encrypted:
             look_at_encryption(look, driver.info())
         is_small = look_at_tables(look) if is_qcow2 else _look_at_info(look, driver)
@@ -259,9 +280,18 @@ def _judge_size(look: Look, limit: int | None) -> None:
         )
 
 
-def _judge_content(look: Look) -> None:
+def _judge_content(look: Look, inside: Inside | None, *, is_ova: bool) -> None:
     content = look.content
-    if content is not None and content.packed is not None:
+    if is_ova:
+        look.add(Level.WARNING, "packed", "The content is an OVA, not a disk: its disks are opened by their places")
+    elif inside is not None:
+        what = "no known format" if inside.format == "raw" else f"{inside.format}, by its first bytes"
+        look.add(
+            Level.WARNING,
+            "packed",
+            f"The content is packed with {inside.wrapper}, and inside is {what}: unpack it, and look at that",
+        )
+    elif content is not None and content.packed is not None:
         look.add(
             Level.WARNING,
             "packed",

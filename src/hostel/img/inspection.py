@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from hostel.block.content import Content
 from hostel.block.node import BlockNode
 from hostel.img.foreign import Claim
+from hostel.img.ova import Disk
 
 
 class Level(enum.Enum):
@@ -33,6 +34,57 @@ class Finding(NamedTuple):
     message: str
 
 
+class Inside(NamedTuple):
+    """What is in a compressed file.
+
+    Attributes:
+        wrapper: what it is packed with.
+        format: what the first bytes are of; ``raw`` where nothing is recognised.
+        size: bytes, by what the file says of itself; None where it does not.
+        largest: bytes that it can hold at most; None where only unpacking tells.
+        virtual_size: bytes of the disk, by the header of the image inside.
+    """
+
+    wrapper: str
+    format: str
+    size: int | None
+    largest: int | None
+    virtual_size: int | None
+
+
+class ArchivedDisk(NamedTuple):
+    """A disk in an archive.
+
+    Attributes:
+        disk: what the description says, and where it lies.
+        format: by its content.
+        virtual_size: bytes; None where unknown.
+    """
+
+    disk: Disk
+    format: str
+    virtual_size: int | None
+
+    def options(self, path: str) -> str:
+        """How ``--image-opts`` calls it."""
+        name = path.replace(",", ",,")
+        place = f"file.driver=raw,file.offset={self.disk.offset},file.size={self.disk.window}"
+        return f"driver={self.format},{place},file.file.filename={name}"
+
+    def to_json(self, path: str) -> dict[str, Any]:
+        """The same for programs; what is unknown is left out."""
+        found = {
+            "filename": self.disk.name,
+            "format": self.format,
+            "offset": self.disk.offset,
+            "size": self.disk.window,
+            "capacity": self.disk.capacity,
+            "virtual-size": self.virtual_size,
+            "image-opts": self.options(path),
+        }
+        return {key: value for key, value in found.items() if value is not None}
+
+
 class Inspection(NamedTuple):
     """What is known of an image.
 
@@ -48,6 +100,8 @@ class Inspection(NamedTuple):
         snapshots: internal ones; None where unknown.
         encrypted: its data is.
         content: what the guest's first bytes are; None where they were not looked at.
+        inside: what a compressed file holds; None for any other.
+        disks: those of an OVA; None for any other file.
         findings: the unsafe ones first.
     """
 
@@ -62,6 +116,8 @@ class Inspection(NamedTuple):
     snapshots: int | None
     encrypted: bool
     content: Content | None
+    inside: Inside | None
+    disks: tuple[ArchivedDisk, ...] | None
     findings: tuple[Finding, ...]
 
     @property
@@ -96,6 +152,12 @@ class Inspection(NamedTuple):
             "partitions": content.partitions if content.table else None,
             "filesystem": content.filesystem,
             "first-partition-filesystem": content.first_filesystem,
+            "wrapper": self.inside and self.inside.wrapper,
+            "inner-format": self.inside and self.inside.format,
+            "inner-virtual-size": self.inside and self.inside.virtual_size,
+            "unpacked-size": self.inside and self.inside.size,
+            "largest-unpacked-size": self.inside and self.inside.largest,
+            "disks": None if self.disks is None else [each.to_json(self.filename) for each in self.disks],
             "findings": [each._asdict() | {"level": each.level.value} for each in self.findings],
         }
         return {key: value for key, value in found.items() if value is not None}

@@ -176,8 +176,9 @@ def _number(data: bytes, at: int, end: int) -> tuple[int, int]:
 class _Reader:
     """Small pieces of a file, read in larger ones."""
 
-    def __init__(self, file: BlockNode) -> None:
+    def __init__(self, file: BlockNode, window: int) -> None:
         self._file = file
+        self._length = window
         self._window = (0, b"")
 
     def read(self, offset: int, length: int) -> bytes:
@@ -185,7 +186,7 @@ class _Reader:
         if not start <= offset or offset + length > start + len(data):
             if offset + length > self._file.length:
                 raise InvalidImage("The zstd file is cut off")
-            data = bytes(self._file.read(offset, min(_WINDOW, self._file.length - offset)))
+            data = bytes(self._file.read(offset, min(max(self._length, length), self._file.length - offset)))
             start, self._window = offset, (offset, data)
         return data[offset - start : offset - start + length]
 
@@ -193,15 +194,20 @@ class _Reader:
         return int.from_bytes(self.read(offset, length), "little")
 
 
-def zstd_units(file: BlockNode) -> list[Unit]:
+def zstd_units(file: BlockNode, *, blocks: int = _MAX_BLOCKS, window: int = _WINDOW) -> list[Unit]:
     """The frames, by the lengths of their blocks: nothing is unpacked.
+
+    Args:
+        file: the file.
+        blocks: how many are looked at.
+        window: bytes that are read at once.
 
     Raises:
         InvalidImage: this is no zstd file, or it is cut off.
         UnsupportedFeature: it needs a dictionary.
     """
-    reader, units = _Reader(file), list[Unit]()
-    at, offset, blocks = 0, 0, _MAX_BLOCKS
+    reader, units = _Reader(file, window), list[Unit]()
+    at, offset = 0, 0
     while at < file.length:
         magic = reader.number(at, 4)
         if magic & ~0xF == _SKIPPABLE:
