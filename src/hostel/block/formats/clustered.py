@@ -270,7 +270,7 @@ class ClusteredDriver(FormatDriver):
             return whole
         if self._is_bare(run):
             return min(length, size - head)
-        part = min(length, size - head if self.zero_clusters or head else len(ZEROES))
+        part = min(length, len(ZEROES), size - head if self.zero_clusters or head else length)
         self.pwrite(offset, ZEROES[:part])
         return part
 

@@ -53,7 +53,7 @@ def table_of(data: bytes) -> int:
     return int(place)
 
 
-def read(data: bytes, backing: bytes | None = None) -> bytes:
+def read(data: bytes | bytearray, backing: bytes | None = None) -> bytes:
     with QED.attach(MemoryDriver(data), read_only=True, backing=backing) as node:
         return bytes(node.read(0, node.length))
 
@@ -207,6 +207,19 @@ def test_an_entry_that_points_nowhere_is_an_error_and_not_data(entry: int) -> No
     data = word(filled(), CLUSTER, entry)
     with QED.attach(MemoryDriver(data)) as node, pytest.raises(CorruptImage, match="L2 table offset"):
         node.pwrite(0, b"x")
+
+
+def test_zeroes_in_a_part_of_a_large_cluster_hide_all_that_is_below() -> None:
+    backing = b"below" * (6 * MIB // 5)
+    data = QED.create(6 * MIB, {"cluster_size": 4 * MIB, "table_size": 1, "backing_file": "base"})
+    driver = MemoryDriver(data)
+    expected = bytearray(backing.ljust(6 * MIB, b"\0"))
+    with QED.attach(driver, backing=backing) as node:
+        for offset, length in ((512, 3 * MIB), (5 * MIB - 512, MIB)):
+            node.write_zeroes(offset, length)
+            expected[offset : offset + length] = bytes(length)
+            assert node.read(0, node.length) == expected
+    assert read(driver.data, backing) == expected
 
 
 def test_data_is_synced_before_the_entries_and_these_before_the_l1_table() -> None:
