@@ -8,7 +8,7 @@ import struct
 
 import pytest
 
-from hostel.block.formats import cluster_tables
+from hostel.block.formats import cluster_tables, clustered
 from hostel.block.formats.cluster_tables import EntryTable
 from support.format_crash import judge_image, record
 from support.format_subjects import SUBJECTS
@@ -20,7 +20,9 @@ SLICE = 8
 
 @pytest.fixture
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Slices of a few entries, and few of them."""
+    """Slices of a few entries, and few of them; buffers much smaller than a cluster."""
+    monkeypatch.setattr(clustered, "ZEROES", memoryview(bytes(1024)))
+    monkeypatch.setattr(clustered, "_ONE_BUFFER", 2048)
     monkeypatch.setattr(cluster_tables, "_SLICE", SLICE)
     monkeypatch.setattr(cluster_tables, "_MIN_SLICES", 3)
     monkeypatch.setattr(cluster_tables, "_CACHE_LIMIT", 3 * 8 * SLICE)
@@ -112,7 +114,7 @@ def test_nothing_is_lost_where_slices_come_and_go(format: str, seed: int) -> Non
 
 
 @pytest.mark.usefixtures("tiny")
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize("format", ["qcow", "qed"])
 def test_a_power_cut_harms_nothing_where_slices_are_written_early(format: str, seed: int) -> None:
     rng = random.Random(f"early {seed}")
