@@ -529,6 +529,14 @@ def test_an_overlay_whose_parent_has_changed_shows_nothing_of_it(tmp_path: Path)
             node.pwrite(2 * GRAIN, b"n" * length)
 
 
+def test_a_disk_that_is_its_own_parent_is_refused(tmp_path: Path) -> None:
+    write_files(tmp_path, {"x": bytes(4096)})
+    for name, hint in (("a", "a"), ("b", "c"), ("c", "b")):
+        (tmp_path / name).write_text(descriptor("vmfs", 'RW 8 VMFS "x"', hint=hint))
+    for name in "ab":
+        assert "creates an infinite loop" in refusal(tmp_path / name)
+
+
 def test_a_parent_of_another_format_has_no_content_id(tmp_path: Path) -> None:
     images.make(tmp_path / "base", MIB)
     make(tmp_path / "other.vmdk", MIB)
