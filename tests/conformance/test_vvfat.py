@@ -67,6 +67,40 @@ def test_fsck_finds_nothing_wrong(folder: Path, tmp_path: Path, kind: str) -> No
     assert f"{wanted} bit entries" in said
 
 
+def grow(rng: random.Random, folder: Path, depth: int) -> None:
+    """Files and directories of any names that FAT has."""
+    letters = "aA zZ09.,;=[]+-_!#$%&'()@^`{}~éßЖ漢☃😀"
+    taken: set[str] = set()
+    for _ in range(rng.randrange(1, 12)):
+        name = "".join(rng.choices(letters, k=rng.choice((1, 3, 8, 12, 13, 26, 40)))).rstrip(". ").lstrip(" ")
+        if not name or name.upper() in taken or len(name.encode()) > 255:
+            continue
+        taken.add(name.upper())
+        if depth and rng.random() < 0.3:
+            (folder / name).mkdir()
+            grow(rng, folder / name, depth - 1)
+        else:
+            (folder / name).write_bytes(rng.randbytes(rng.choice((0, 1, 511, 512, 8192, 8193, 30_000))))
+
+
+@pytest.mark.requires_tool("fsck.fat")
+@pytest.mark.requires_tool("mdir")
+@pytest.mark.parametrize("seed", range(8))
+def test_directories_of_any_shape_are_sound_and_hold_their_files(tmp_path: Path, seed: int) -> None:
+    rng = random.Random(f"vvfat {seed}")
+    (tmp_path / "top").mkdir()
+    grow(rng, tmp_path / "top", 3)
+    kind = rng.choice(["12:", "floppy:"])
+    good(ours("convert", "-O", "raw", f"fat:{kind}{tmp_path / 'top'}", tmp_path / "disk"))
+    content = (tmp_path / "disk").read_bytes()
+    (tmp_path / "part").write_bytes(content[start_of(kind) :])
+    run("fsck.fat", "-n", tmp_path / "part")
+    paths = [path for path in (tmp_path / "top").rglob("*") if path.is_file()]
+    listing = run("mdir", "-/", "-b", "-a", "-i", tmp_path / "part", "::")
+    assert len([line for line in listing.splitlines() if not line.endswith("/")]) == len(paths)
+    assert all(path.read_bytes() in content for path in paths)
+
+
 @pytest.mark.parametrize("kind", ["", "12:", "16:", "floppy:", "floppy:12:"])
 def test_the_first_sectors_are_the_real_tools(folder: Path, tmp_path: Path, kind: str) -> None:
     for tool, name in ((ours, "ours"), (theirs, "theirs")):

@@ -96,7 +96,7 @@ def detect_format(path: str) -> str:
     """
     with _opened(path) as descriptor:
         head = os.pread(descriptor, probe.HEAD_LENGTH, 0)
-        found = probe.detect(head, path)
+        found = probe.detect(head, "")  # by what is in it: a name says nothing to libvirt
         offset, magic = ISO_MAGIC
         if found == "raw" and os.pread(descriptor, len(magic), offset) == magic:
             return "iso"

@@ -17,6 +17,7 @@ from hostel.block.formats.dmg import driver as driver_module
 from hostel.block.probe import detect, matching
 from hostel.block.unpacked import Unpacked
 from hostel.codec import adc, lzfse
+from hostel.drivers.storage.inspect import detect_format
 from hostel.errors import BlockError, CorruptImage, InvalidImage, ReadOnly, UnsupportedFeature
 from support.dmg import (
     ADC,
@@ -142,6 +143,10 @@ def test_it_is_told_by_its_name() -> None:
     assert matching(bytes(512), "a.dmg") == ["dmg"]
     assert detect(bytes(512), "a.dmg.raw") == detect(bytes(512), ".dmg") == "raw"
     assert detect(b"QFI\xfb\0\0\0\3".ljust(512, b"\0"), "a.dmg") == "qcow2"
+
+
+def test_a_volume_of_a_pool_is_told_by_what_is_in_it_alone(tmp_path: Path) -> None:
+    assert detect_format(write(tmp_path / "a.dmg", bytes(4096))) == "raw"
 
 
 # ---- images that are refused
