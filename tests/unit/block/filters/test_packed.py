@@ -19,6 +19,7 @@ from hostel.block.filters.packed import driver as driver_module
 from hostel.block.filters.packed.spool import Spool
 from hostel.block.probe import detect
 from hostel.errors import BlockError, CorruptImage, InvalidImage, NoSpace, ReadOnly, UnsupportedFeature
+from support.bounded import bounded
 from support.formats import good, ours
 
 zstandard = pytest.importorskip("zstandard")
@@ -136,9 +137,7 @@ def test_an_image_is_recognised_in_its_wrapper_and_never_unpacked_unasked(tmp_pa
 
 
 @pytest.mark.parametrize(("name", "pack"), [("gzip", gzip.compress), ("xz", lzma.compress), ("zstd", zstd)])
-def test_a_part_of_a_sector_is_filled_up_with_zeroes(
-    tmp_path: Path, name: str, pack: Callable[[bytes], bytes]
-) -> None:
+def test_a_part_of_a_sector_is_filled_up_with_zeroes(tmp_path: Path, name: str, pack: Callable[[bytes], bytes]) -> None:
     with graph.open(f"{name}:{write(tmp_path / 'a', pack(CONTENT[:1000]))}", "raw") as node:
         assert node.length == 1024
         assert node.read(0, 1024) == CONTENT[:1000] + bytes(24)
@@ -180,6 +179,21 @@ def test_a_file_that_holds_too_much_is_refused_before_the_disk_is_full(tmp_path:
     assert "unpacked-limit" in str(caught.value.hint)
     with graph.open("json:" + options.replace("16M", "32M")) as node:
         assert node.length == 1 << 25
+
+
+def test_a_temporary_file_without_room_is_said_to_be_what_is_full(tmp_path: Path) -> None:
+    path = write(tmp_path / "a", gzip.compress(RANDOM.randbytes(1 << 20) * 4))
+
+    def attempt() -> tuple[str, str | None]:
+        with pytest.raises(NoSpace) as caught:
+            graph.open(f"gzip:{path}", "raw")
+        return str(caught.value), caught.value.hint
+
+    message, hint = bounded(attempt, file_size=1 << 20)
+    assert message.startswith("The temporary file in '") and message.endswith(
+        "cannot hold what is unpacked: File too large"
+    )
+    assert hint is not None and "TMPDIR" in hint
 
 
 def broken(data: bytes, at: int, value: int | None = None) -> bytes:

@@ -47,7 +47,15 @@ class Spool:
                     raise NoSpace(
                         f"The file holds more than {self._limit} bytes", hint="Allow more: unpacked-limit=SIZE."
                     )
-                self._write(piece)
+                try:
+                    self._write(piece)
+                except OSError as error:
+                    place = tempfile.gettempdir()
+                    raise NoSpace(
+                        f"The temporary file in '{place}' cannot hold what is unpacked: {error.strerror}",
+                        errno=error.errno,
+                        hint="Set TMPDIR to a directory with more room.",
+                    ) from None
             return self._filled
 
     def _write(self, piece: bytes) -> None:
