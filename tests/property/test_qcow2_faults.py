@@ -231,27 +231,30 @@ def test_a_fault_while_the_refcount_table_moves_leaves_no_leak_in_the_running_im
     data = qcow2.create(1950 << 10, options)
     added = bytes([7]) * (100 << 10)
 
-    def written(driver: FaultyDriver) -> BlockNode:
+    def grown(driver: FaultyDriver) -> BlockNode:
         node = qcow2.attach(driver)
         node.resize((1950 << 10) + len(added))
-        node.pwrite(1950 << 10, added)
         return node
 
+    def write(node: BlockNode) -> None:
+        node.pwrite(1950 << 10, added)
+        node.flush()
+
     sound = FaultyDriver(data)
-    with written(sound) as node:
+    with grown(sound) as node:
         assert qcow2.header(sound.data).refcount_table_clusters == 1
         sound.arm()
-        node.flush()
+        write(node)
         calls = list(sound.calls)
     assert qcow2.header(sound.data).refcount_table_clusters > 1
     for fault in faults(calls):
         driver = FaultyDriver(data)
-        node = written(driver)
+        node = grown(driver)
         driver.arm(fault.at, fault.code, short=fault.short)
         with pytest.raises(OSError, match="injected"):
-            node.flush()
+            write(node)
         try:
-            node.flush()
+            write(node)
             node.close()
         except OSError:
             assert calls[fault.at] is Kind.FLUSH or node.driver._image.broken is not None

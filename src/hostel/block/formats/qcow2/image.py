@@ -134,6 +134,12 @@ class Qcow2Image:
         )
         if not self.mode.check:
             self.refcounts.corrupt = self.corrupt
+            self.refcounts.outgrown = self._grow_table
+
+    def _grow_table(self, start: int) -> None:
+        from hostel.block.formats.qcow2.refcount_growth import grow_table
+
+        grow_table(self, start)
 
     def _read_table(self, offset: int, entries: int, name: str, *, padded: bool = False) -> array[int]:
         # A table is allocated in whole clusters; the file may end before the unused rest of the last one.
@@ -305,6 +311,14 @@ class Qcow2Image:
             return guest_offset - self.geometry.in_cluster(guest_offset)
         return self.allocate(length, "data cluster")
 
+    def allocate_behind(self, offset: int, length: int) -> int:
+        """Allocate guest clusters at host offset ``offset``, as many as are free there; returns their length."""
+        bits = self.geometry.cluster_bits
+        count = self.refcounts.allocate_behind(offset >> bits, length >> bits)
+        if count and self.map.find(offset >> bits, count) is not None:
+            self.corrupt("Preventing invalid allocation: a free cluster overlaps with metadata")
+        return count << bits
+
     def abandon_data(self, offset: int, length: int) -> None:
         """Give back at once what was allocated and never referred to."""
         if not self.external:
@@ -472,21 +486,17 @@ class Qcow2Image:
         """Write the refcounts that changed; whether there were any, and with them everything before was synced."""
         if not self.refcounts.dirty:
             return False
+        self.refuse_block_overlap()
+        self.refcounts.write()
+        self.map.blocks = {entry >> self.geometry.cluster_bits for entry in self.refcounts.table if entry}
+        return True
+
+    def refuse_block_overlap(self) -> None:
+        """Refuse to write refcount blocks over other metadata."""
         for index, block in self.refcounts.blocks.items():
             if block.dirty:
                 place = self.refcounts.block_offset(index)
                 self._refuse_overlap("write on", place, self.geometry.cluster_size, "refcount block")
-        moved = self.refcounts.write()
-        if moved is not None:
-            offset, length = self.refcounts.moved(moved)
-            clusters = self.refcounts.table_clusters
-            header = self.header.replace(refcount_table_offset=moved, refcount_table_clusters=clusters)
-            self.file.debug_event("refblock_alloc_switch_table")
-            self.write_header_fields(header, "refcount_table_offset", "nb_snapshots")
-            self.release(offset, length)
-            self.map.place("refcount table", moved, clusters << self.geometry.cluster_bits)
-        self.map.blocks = {entry >> self.geometry.cluster_bits for entry in self.refcounts.table if entry}
-        return True
 
     def _write_tables(self) -> None:
         for index in sorted(self._dirty_tables):

@@ -16,7 +16,6 @@ from hostel.block.formats.qcow2 import layout
 from hostel.block.formats.qcow2.geometry import Geometry
 from hostel.block.formats.qcow2.reference_count import WIDE, pack_counts, unpack_refcounts
 from hostel.block.node import BlockNode
-from hostel.codec.table import pack_table
 from hostel.errors import BlockError, CorruptImage, NoSpace
 
 _INCREMENT: Final = bytes(min(value + 1, WIDE) for value in range(256))
@@ -74,6 +73,7 @@ class Allocator:
         table_clusters: clusters of the table on disk.
         recording: inside a transaction: blocks keep what they were.
         corrupt: raises for what makes no sense, and may mark the image.
+        outgrown: outside a transaction, makes the table larger: the blocks from this index on are free, to the end.
     """
 
     def __init__(
@@ -86,6 +86,7 @@ class Allocator:
         self.table_clusters = table_clusters
         self.recording = False
         self.corrupt: Callable[[str], NoReturn] = _refuse
+        self.outgrown: Callable[[int], None] | None = None
         self.blocks: dict[int, Block] = {}
         self._new_entries: set[int] = set()
         self._hint = 0
@@ -237,23 +238,43 @@ class Allocator:
             if home == index or self._block(home) is not None:
                 break
             self._add_block(home)
-        if index >= len(self.table):
-            self.table.extend([0] * (index + 1 - len(self.table)))
-        block = Block(bytearray(entries), {})
+        self.place_block(index, cluster)
+        block = self.blocks[index]
         if self.recording:
             block.before = bytes(entries)
-        self.blocks[index] = block
-        block.touch(0, entries)
-        self.table[index] = cluster << self._geometry.cluster_bits
-        self._new_entries.add(index)
         try:
             self.update(cluster, 1, 1)
+            if self.outgrown is not None and not self.recording and index * 8 >= self._table_length():
+                self.outgrown(max(index, cluster // entries) + 1)
         except BaseException:
-            self.table[index] = 0
-            self._new_entries.discard(index)
-            del self.blocks[index]
+            self.drop_block(index)
             raise
         return block
+
+    def _table_length(self) -> int:
+        return self.table_clusters << self._geometry.cluster_bits
+
+    def place_block(self, index: int, cluster: int) -> None:
+        """Make a refcount block for a range that has none, at a place that nothing counts yet."""
+        if index >= len(self.table):
+            self.table.extend([0] * (index + 1 - len(self.table)))
+        block = self.blocks[index] = Block(bytearray(self._geometry.block_entries), {})
+        block.touch(0, len(block.values))
+        self.table[index] = cluster << self._geometry.cluster_bits
+        self._new_entries.add(index)
+
+    def drop_block(self, index: int) -> None:
+        """Forget a block that the disk's table does not name, and what it counts; its place is given back."""
+        home, slot = divmod(self.block_offset(index) >> self._geometry.cluster_bits, self._geometry.block_entries)
+        self.table[index] = 0
+        while self.table and not self.table[-1]:
+            self.table.pop()
+        self._new_entries.discard(index)
+        del self.blocks[index]
+        counting = self.blocks.get(home)
+        if counting is not None and counting.values[slot]:
+            counting.values[slot] -= 1
+            counting.touch(slot, slot + 1)
 
     # ---- allocating
 
@@ -319,12 +340,23 @@ class Allocator:
             # there is no room, it may take the very place.
             self._hint = first + count
             made = self.reserve(first, first + count - 1)
-            self._hint = first
+            self._hint = min(self._hint, first)  # what a table that has moved left is before
             if not made or self.find(count, purpose) == first:
                 break
         self.update(first, count, 1)
         self._hint = first + count
         return first
+
+    def allocate_behind(self, first: int, most: int) -> int:
+        """Count the free neighbours from cluster ``first`` on once, ``most`` at most; returns how many."""
+        while True:
+            values, _ = self.counts(first, most)
+            count = len(values) - len(values.lstrip(b"\0"))
+            if not count or not self.reserve(first, first + count - 1):
+                break
+        if count:
+            self.update(first, count, 1)
+        return count
 
     def reserve(self, first: int, last: int) -> bool:
         """Make refcount blocks for clusters ``first`` to ``last`` where there are none; whether any was made."""
@@ -449,41 +481,22 @@ class Allocator:
         """Host offset of a block, bytes."""
         return self.table[index] & layout.REFTABLE_OFFSET_MASK
 
-    def write(self) -> int | None:
-        """Write changed blocks, sync, then the table's new entries.
-
-        Returns:
-            None; or, where the table outgrew its place, the host offset of a new one, written and synced: the caller
-            makes the header point to it (:meth:`moved`).
-        """
-        moved = self._place_table()
-        if moved is not None:
-            self._file.debug_event("refblock_alloc_write_blocks")
-        try:
-            for index, block in self.blocks.items():
-                if block.dirty:
-                    self._write_block(index, block)
-            self._file.flush()
-            self._write_table(moved)
-        except BaseException:
-            if moved is not None:
-                self.free(moved, self.capacity() * 8)
-            raise
-        self._new_entries.clear()
-        return moved
-
-    def _write_table(self, moved: int | None) -> None:
-        """Write the table's new entries, or all of it where it moves, and sync."""
-        if moved is not None:
-            self._file.debug_event("refblock_alloc_write_table")
-            self._file.pwrite(moved, pack_table(self.table).ljust(self.capacity() * 8, b"\0"))
-            self._file.flush()
-            return
+    def write(self) -> None:
+        """Write changed blocks, sync, then the table's new entries, and sync."""
+        self.write_blocks()
         for indexes in self._new_in_order():
             for index in indexes:
                 self._file.debug_event("refblock_alloc_hookup")
                 self._file.pwrite(self.table_offset + index * 8, self.table[index].to_bytes(8, "big"))
             self._file.flush()
+        self._new_entries.clear()
+
+    def write_blocks(self) -> None:
+        """Write changed blocks and sync; the disk's table does not name the new ones yet."""
+        for index, block in self.blocks.items():
+            if block.dirty:
+                self._write_block(index, block)
+        self._file.flush()
 
     def _new_in_order(self) -> Iterator[list[int]]:
         """Indexes of new blocks, group by group: a block comes after the one that counts it."""
@@ -507,23 +520,11 @@ class Allocator:
         wanted = min(max(needed, on_disk + on_disk // 2 + 1), max(needed, layout.MAX_REFTABLE_SIZE // 8))
         return -(-wanted // per_cluster) * per_cluster
 
-    def _place_table(self) -> int | None:
-        """Allocate a larger table where the present one is too small."""
-        if len(self.table) * 8 <= self.table_clusters << self._geometry.cluster_bits:
-            return None
-        self._file.debug_event("reftable_grow")
-        while True:
-            wanted = self.capacity()
-            offset = self.allocate(wanted * 8)
-            if self.capacity() == wanted:
-                return offset
-            self.free(offset, wanted * 8)  # counting it needed one block more
-
-    def moved(self, offset: int) -> tuple[int, int]:
-        """The header points to a new table; returns the old one's host offset and length in bytes, to be freed."""
-        old = (self.table_offset, self.table_clusters << self._geometry.cluster_bits)
-        clusters = self.capacity() * 8 >> self._geometry.cluster_bits
+    def move_table(self, offset: int, clusters: int) -> tuple[int, int]:
+        """The header points to another table; returns the old one's host offset and length in bytes, to be freed."""
+        old = self.table_offset, self._table_length()
         self.table_offset, self.table_clusters = offset, clusters
+        self._new_entries.clear()
         return old
 
     def _write_block(self, index: int, block: Block) -> None:

@@ -37,8 +37,7 @@ class SubclusterGuest(Guest):
                 stop += 1
             self._validate(table, index, stop)
             part = data[: (stop - index) * size]
-            self._write_new(offset, part, table, l1_index, index, stop)
-            return len(part)
+            return self._write_new(offset, part, table, l1_index, index, stop)
         host = self._own_host(table, l1_index, index)
         stop = index + 1
         while stop < end and table.entries[stop] == table.entries[stop - 1] + size:

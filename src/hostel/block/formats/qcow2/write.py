@@ -36,6 +36,7 @@ class Guest:
         self.image = image
         self.backing: BlockNode | None = None
         self.encryption: Encryption | None = None
+        self._behind = 0  # host offset after what the present write has allocated last
 
     # ---- reading
 
@@ -86,6 +87,7 @@ class Guest:
     def write(self, offset: int, data: memoryview) -> None:
         """Write ``data`` at guest ``offset``."""
         self.begin(offset, len(data))
+        self._behind = 0
         done = 0
         while done < len(data):
             done += self._write_some(offset + done, data[done:])
@@ -138,8 +140,7 @@ class Guest:
         while stop < end and not image.is_own(table.entries[stop]):
             stop += 1
         part = data[: ((stop - index) << bits) - within]
-        self._write_new(offset, part, table, l1_index, index, stop)
-        return len(part)
+        return self._write_new(offset, part, table, l1_index, index, stop)
 
     def _overwrite_zeroes(self, offset: int, data: memoryview, host: int, first: int, last: int) -> None:
         """Write over own clusters of which some read as zeroes: the rest of those at the ends becomes zeroes too."""
@@ -156,11 +157,19 @@ class Guest:
                 self._put(offset - offset % size + within, host + within, part)
                 within += len(part)
 
-    def _write_new(self, offset: int, data: memoryview, table: L2Table, l1_index: int, index: int, stop: int) -> None:
-        """Write into new clusters for the entries from ``index`` up to ``stop``."""
-        image = self.image
-        length = (stop - index) << image.geometry.cluster_bits
-        host = image.allocate_data(offset, length)
+    def _write_new(self, offset: int, data: memoryview, table: L2Table, l1_index: int, index: int, stop: int) -> int:
+        """Write into new clusters for the entries from ``index`` up to ``stop``, or fewer; returns the bytes written.
+
+        A write goes on where it has allocated last, as far as there is room: neighbours stay neighbours.
+        """
+        image, bits = self.image, self.image.geometry.cluster_bits
+        host, length = self._behind, (stop - index) << bits
+        behind = image.allocate_behind(host, length) if host else 0
+        if behind:
+            length, stop = behind, index + (behind >> bits)
+            data = data[: length - image.geometry.in_cluster(offset)]
+        else:
+            host = image.allocate_data(offset, length)
         try:
             self._fill(offset, data, host, old_is_zero=False)
         except BaseException:
@@ -169,6 +178,8 @@ class Guest:
         old = table.entries[index:stop]
         self._map(table, l1_index, index, stop, host)
         self.release(old)
+        self._behind = 0 if image.external else host + length
+        return len(data)
 
     def _map(self, table: L2Table, l1_index: int, index: int, stop: int, host: int) -> None:
         step = self.image.geometry.cluster_size
