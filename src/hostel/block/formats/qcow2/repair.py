@@ -55,12 +55,14 @@ def repair_image(image: CheckedImage, repair: Repair, report: Report) -> CheckRe
         fix_refcounts(check, repair)
     result = check.result
     sound = not (result.check_errors or result.corruptions or result.leaks)
-    check.check_copied(fix=errors or sound)
+    found = check.snapshot_corruptions
     if rewrite and not check.rebuild:
+        # Before the flags are looked at: a table that claimed clusters of others gives them up.
         check = _rewrite_snapshots(check, current, repair, report)
-        result = check.result
-    else:
-        result.corruptions += check.snapshot_corruptions
+        found = 0
+    check.check_copied(fix=errors or sound)
+    result = check.result
+    result.corruptions += found
     check.file.flush()
     if not result.check_errors and not result.corruptions:
         _clear_marks(current)

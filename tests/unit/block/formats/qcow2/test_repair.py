@@ -60,3 +60,17 @@ def test_a_snapshot_table_is_repaired_where_the_refcount_blocks_have_no_room() -
     assert not any(line.startswith(("ERROR", "Leaked")) for line in lines)
     assert (result.corruptions, result.corruptions_fixed, result.leaks, result.leaks_fixed) == (0, 1, 0, 0)
     assert qcow2.check(repaired)[1] == []
+
+
+def test_a_snapshot_table_that_claims_the_data_behind_it_gives_it_up() -> None:
+    driver = MemoryDriver(qcow2.create(8 * CLUSTER))
+    with qcow2.attach(driver) as node:
+        node.driver.snapshot_create("kept", date=(0, 0))  # type: ignore[attr-defined]
+        node.pwrite(0, b"x" * 5 * CLUSTER)
+    at = qcow2.header(driver.data).snapshots_offset + SnapshotHeader.OFFSET["extra_data_size"]
+    driver.data[at : at + 4] = (1 << 20).to_bytes(4, "big")
+    result, _, repaired = qcow2.check(driver.data, Repair.ALL)
+    assert (result.corruptions, result.leaks) == (0, 0)
+    assert qcow2.check(repaired)[1] == []
+    with qcow2.attach(MemoryDriver(repaired), read_only=True) as node:
+        assert node.read(0, 5 * CLUSTER) == b"x" * 5 * CLUSTER
