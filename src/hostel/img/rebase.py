@@ -21,9 +21,10 @@ from hostel.block.node import BlockNode
 from hostel.errors import BlockError, UnsupportedFeature
 from hostel.img.segments import rounded_length
 from hostel.img.target import failed
-from hostel.img.team import Team
+from hostel.img.team import Team, worker_count
 from hostel.units import MiB
 
+_READERS: Final = 2  # threads that read and compare ahead
 _CHUNK: Final = 2 * MiB  # compared at once, at least one cluster of any format
 _STEP: Final = 1024 * MiB  # of the overlay, whose metadata is looked at before any of it changes
 
@@ -137,7 +138,7 @@ class _Part(NamedTuple):
 
 
 class _Rebase:
-    """Copies differences, cluster by cluster: a thread reads and compares ahead of the caller's, which writes."""
+    """Copies differences, cluster by cluster: threads read and compare ahead of the caller's, which writes."""
 
     def __init__(self, node: BlockNode, new: BlockNode | None, *, compress: bool) -> None:
         self._node = node
@@ -160,7 +161,7 @@ class _Rebase:
 
         nodes = [self._node, *([self._new] if self._new is not None else [])]
         team = Team(self._chunks(), nodes, self._slot, lambda: self._compare)
-        team.run(1 if self._size > self._chunk else 0, finish)
+        team.run(worker_count(_READERS) if self._size > self._chunk else 0, finish)
 
     def _slot(self) -> _Slot:
         return _Slot(bytearray(self._chunk), bytearray(self._chunk))
