@@ -120,6 +120,8 @@ def _run(arguments: argparse.Namespace, interruption: Interruption) -> int:
     except BaseException as error:
         failure = error
     interruption.deafen()
+    if failure is None and interruption.caught is not None:
+        failure = KeyboardInterrupt()  # it came with the last step, or where nothing can be raised
     explanation = _explanation(place, failure)
     trouble = _leave(place, keep=arguments.keep)
     if failure is not None or trouble is not None:

@@ -246,6 +246,7 @@ def test_several_queues_work_at_once(raw: BlockNode, tmp_path: Path) -> None:
 def test_the_guest_hears_of_another_size(served: Served, node: BlockNode) -> None:
     with driver(served.path) as (front, queue):
         channel = front.open_channel()
+        front.config()  # answered once the channel is there
         assert queue.request(IN, SIZE // 512, read=512)[0] == FAILED
         node.resize(2 * SIZE)
         served.back_end.resized()
