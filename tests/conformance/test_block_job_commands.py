@@ -38,6 +38,7 @@ SCENES: dict[str, list[Step]] = {
         ("block-job-cancel", {"device": "j"}),
         ("job-resume", {"id": "j"}),
         ("job-resume", {"id": "j"}),
+        0.4,
         ("job-finalize", {"id": "j"}),
         ("job-dismiss", {"id": "j"}),
         ("job-complete", {"id": "j"}),

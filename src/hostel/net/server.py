@@ -47,6 +47,7 @@ class Server:
         self._lock = threading.Lock()
         self._connections: dict[threading.Thread, socket.socket] = {}
         self._stopping = False
+        self._counted = False  # whether a connection that counted has ended
         self._woken, self._wake = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         for listener in listeners:
             listener.setblocking(False)
@@ -127,7 +128,9 @@ class Server:
             sock.close()
             with self._lock:
                 del self._connections[threading.current_thread()]
-                if self._once and counted and not self._connections:
+                # The last one to end may be one that only looked, and ends late.
+                self._counted |= counted
+                if self._once and self._counted and not self._connections:
                     self._stopping = True
                 if self._wake >= 0:
                     with contextlib.suppress(OSError):

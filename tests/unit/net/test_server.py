@@ -88,6 +88,17 @@ def test_once_ends_with_the_last_client_that_counted(path: Path) -> None:
         assert not thread.is_alive()
 
 
+def test_once_ends_also_where_the_last_to_go_only_looked(path: Path) -> None:
+    with running(path, once=True) as (_, thread):
+        with client(path):
+            with client(path) as one:
+                assert says(one)
+            thread.join(0.2)
+            assert thread.is_alive()
+        thread.join(TIMEOUT)
+        assert not thread.is_alive()
+
+
 def test_stop_ends_idle_connections_and_leaves_no_descriptors(path: Path) -> None:
     before = len(os.listdir("/proc/self/fd"))
     with running(path) as (server, thread), client(path) as one:

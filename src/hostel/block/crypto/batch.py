@@ -9,6 +9,7 @@ five times; the multiplication by powers of alpha works on the two halves of the
 from __future__ import annotations
 
 import threading
+import weakref
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -49,7 +50,7 @@ class Batch:
 
     def __init__(self, sectors: SectorCipher) -> None:
         scheme = sectors.scheme
-        self._sectors = sectors
+        self._sectors: SectorCipher = weakref.proxy(sectors)  # which has this: a cycle would keep the buffers for long
         self._mode = scheme.mode
         self._width = scheme.cipher.block_length // 8  # words of a block
         self._cipher = block_cipher(scheme.cipher, sectors.data_key)
