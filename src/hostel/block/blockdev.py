@@ -8,7 +8,7 @@ from typing import Any, Final, NamedTuple
 
 from hostel.block import filename as names
 from hostel.block import registry
-from hostel.block.options import Kind, Option, OptionError, Options, Value
+from hostel.block.options import Kind, Option, OptionError, Options, Value, as_text
 from hostel.errors import UnknownFormat
 
 JSON_PREFIX: Final = "json:"
@@ -279,9 +279,7 @@ def _filter(name: str, rest: dict[str, Any], nodes: Container[str] = ()) -> Desc
             raise OptionError(f'A block device must be specified for "{edge}"')
     common = {key: rest.pop(key) for key in list(rest) if key in NODE_OPTIONS}
     settled = _convert(NODE_OPTIONS, common, "")
-    options = {
-        key: ("on" if value else "off") if isinstance(value, bool) else str(value) for key, value in rest.items()
-    }
+    options = {key: as_text(value) for key, value in rest.items()}
     tree: dict[str, Any] = {"driver": name, **options, **{edge: dict(each.tree) for edge, each in children.items()}}
     return Described(
         "",
@@ -431,7 +429,7 @@ def _convert(declared: Options, given: Mapping[str, Any], refusal: str) -> dict[
     for name, value in given.items():
         if name not in declared:
             raise OptionError(f"{refusal} '{name}'")
-        text = ("on" if value else "off") if isinstance(value, bool) else str(value)
+        text = as_text(value)
         if name in _CHOICES:
             allowed, message = _CHOICES[name]
             if not (text in allowed if allowed else _NODE_NAME.fullmatch(text)):

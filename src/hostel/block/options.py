@@ -126,6 +126,11 @@ class Options:
         return "".join(f"{line}\n" for line in lines)
 
 
+def as_text(value: object) -> str:
+    """A value as JSON has it, in the words of ``-o``."""
+    return ("on" if value else "off") if isinstance(value, bool) else str(value)
+
+
 def split_options(text: str) -> dict[str, str]:
     """Split ``a=1,b=x,,y,flag,nodebug`` into names and values, of which the last of a name counts.
 

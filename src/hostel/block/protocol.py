@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import abc
 import enum
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, Self
 
 from hostel.block.driver import BlockDriver, OpenMode
+from hostel.block.extent import Extent, Status
+from hostel.block.options import OptionError, as_text
 
 
 class Creation(enum.Enum):
@@ -47,3 +49,19 @@ class ProtocolDriver(BlockDriver):
             OptionError: an option is unknown, missing or wrong.
             BlockError: it cannot be opened.
         """
+
+    @classmethod
+    def converted(cls, given: Mapping[str, Any]) -> dict[str, Any]:
+        """The options by their kinds, with the defaults of the others.
+
+        Raises:
+            OptionError: one is unknown or wrong.
+        """
+        for name in given:
+            if name not in cls.options:
+                raise OptionError(f"Block protocol '{cls.name}' doesn't support the option '{name}'")
+        return dict(cls.options.convert({name: as_text(value) for name, value in given.items()}))
+
+    def extents(self, offset: int, length: int) -> Iterator[Extent]:
+        """Nothing but data, each byte at its own place: most protocols tell no holes."""
+        yield Extent(offset, length, Status.DATA | Status.ALLOCATED, offset)

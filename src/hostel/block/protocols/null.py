@@ -49,14 +49,7 @@ class NullDriver(ProtocolDriver):
         Raises:
             OptionError: an option is unknown or wrong.
         """
-        for name in options:
-            if name not in cls.options:
-                raise OptionError(f"Block protocol '{cls.name}' doesn't support the option '{name}'")
-        texts = {
-            name: ("on" if value else "off") if isinstance(value, bool) else str(value)
-            for name, value in options.items()
-        }
-        values = cls.options.convert(texts)
+        values = cls.converted(options)
         latency = int(values["latency-ns"])
         if not 0 <= latency < 2**63:
             raise OptionError("latency-ns is invalid")

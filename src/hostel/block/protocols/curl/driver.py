@@ -5,13 +5,12 @@ from __future__ import annotations
 import errno
 import threading
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import IO, Any, Final, Self
 from urllib.parse import urlsplit, urlunsplit
 
 from hostel.block import objects
 from hostel.block.driver import FormatInfo, OpenMode, Threading
-from hostel.block.extent import Extent, Status
 from hostel.block.options import Kind, Option, OptionError, Options
 from hostel.block.protocol import Creation, ProtocolDriver
 from hostel.block.protocols.curl.transfer import Access, RemoteFile
@@ -88,7 +87,8 @@ class CurlDriver(ProtocolDriver):
         """
         if not mode.read_only:
             raise BlockError("curl driver does not support writes", errno=errno.EACCES)
-        values = _converted(cls.name, options)
+        values = cls.converted(options)
+        _require_sense(cls.name, values)
         return cls(_access(cls.name, values), int(values["readahead"]), _shown_name(cls.name, options))
 
     @property
@@ -125,10 +125,6 @@ class CurlDriver(ProtocolDriver):
         self._remote.read(offset, memoryview(data))
         with self._lock:
             self._kept.appendleft((offset, data))
-
-    def extents(self, offset: int, length: int) -> Iterator[Extent]:
-        """Nothing but data: no server tells holes."""
-        yield Extent(offset, length, Status.DATA | Status.ALLOCATED, offset)
 
     def info(self) -> FormatInfo:
         """Nothing: a server tells no more than the size."""
@@ -193,13 +189,7 @@ class TftpDriver(CurlDriver):
         super().close()
 
 
-def _converted(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    texts: dict[str, str] = {}
-    for option, value in given.items():
-        if option not in _OPTIONS:
-            raise OptionError(f"Block protocol '{name}' doesn't support the option '{option}'")
-        texts[option] = ("on" if value else "off") if isinstance(value, bool) else str(value)
-    values: dict[str, Any] = _OPTIONS.convert(texts)
+def _require_sense(name: str, values: Mapping[str, Any]) -> None:
     if values["readahead"] % SECTOR:
         raise OptionError(f"HTTP_READAHEAD_SIZE {values['readahead']} is not a multiple of 512")
     if values["timeout"] > _MAX_TIMEOUT:
@@ -211,7 +201,6 @@ def _converted(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
     if not str(values["url"]).startswith(f"{name}://"):
         shown = without_password(str(values["url"]))
         raise OptionError(f"{name} curl driver cannot handle the URL '{shown}' (does not start with '{name}://')")
-    return values
 
 
 def _access(name: str, values: Mapping[str, Any]) -> Access:

@@ -88,10 +88,7 @@ class IscsiDriver(ProtocolDriver):
             OptionError: the options are wrong.
             BlockError: the target cannot be reached, or refuses; the text is QEMU's.
         """
-        for name in options:
-            if name not in _OPTIONS:
-                raise OptionError(f"Block protocol 'iscsi' doesn't support the option '{name}'")
-        values: dict[str, Any] = _OPTIONS.convert({name: str(value) for name, value in options.items()})
+        values = cls.converted(options)
         unit = Unit(_login(values))
         if unit.is_protected and not mode.read_only:
             unit.close()

@@ -10,7 +10,8 @@ import struct
 from collections.abc import Iterator
 from typing import Any, Final, NamedTuple
 
-from hostel.errors import BlockError, NoSpace, ReadOnly, UnsupportedFeature
+from hostel.block.protocols import shared_library
+from hostel.errors import BlockError, NoSpace, ReadOnly
 
 _SONAMES: Final = ("libiscsi.so.9", "libiscsi.so.8", "libiscsi.so.7")
 _TIMEOUT: Final = 60  # seconds for one command, where the user says nothing
@@ -106,16 +107,7 @@ _SIGNATURES: Final[dict[str, tuple[Any, ...]]] = {
 
 @functools.cache
 def _library() -> ctypes.CDLL:
-    for name in _SONAMES:
-        try:
-            library = ctypes.CDLL(name)
-        except OSError:
-            continue
-        for function, (result, *arguments) in _SIGNATURES.items():
-            found = getattr(library, function)
-            found.restype, found.argtypes = result, arguments
-        return library
-    raise UnsupportedFeature(f"iscsi needs {_SONAMES[-1]}", hint="Install the package libiscsi7.")
+    return shared_library.load("iscsi", _SONAMES, _SIGNATURES, "Install the package libiscsi7.")
 
 
 class Login(NamedTuple):

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, Final, Self
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from hostel.block import notice
 from hostel.block.driver import FormatInfo, OpenMode, Preallocation, Supports
-from hostel.block.extent import Extent, Status
 from hostel.block.options import Kind, Option, OptionError, Options
 from hostel.block.protocol import Creation, ProtocolDriver
 from hostel.block.protocols.nfs.library import Session
@@ -97,7 +96,8 @@ class NfsDriver(ProtocolDriver):
             OptionError: the options are wrong.
             BlockError: the server cannot be reached, or refuses; the text is QEMU's.
         """
-        values = _converted(options)
+        values = cls.converted(options)
+        _require_place(values)
         path = str(values["path"])
         folder, slash, file = path.rpartition("/")
         if not slash:
@@ -151,10 +151,6 @@ class NfsDriver(ProtocolDriver):
         if not self._no_flush:
             self._session.sync()
 
-    def extents(self, offset: int, length: int) -> Iterator[Extent]:
-        """Nothing but data: the server tells no holes."""
-        yield Extent(offset, length, Status.DATA | Status.ALLOCATED, offset)
-
     def info(self) -> FormatInfo:
         """Nothing beyond the sizes."""
         return FormatInfo(dirty=None)
@@ -175,11 +171,7 @@ class NfsDriver(ProtocolDriver):
         self._session.close()
 
 
-def _converted(given: Mapping[str, Any]) -> dict[str, Any]:
-    for name in given:
-        if name not in _OPTIONS:
-            raise OptionError(f"Block protocol 'nfs' doesn't support the option '{name}'")
-    values: dict[str, Any] = _OPTIONS.convert({name: str(value) for name, value in given.items()})
+def _require_place(values: Mapping[str, Any]) -> None:
     if not any(name.startswith("server.") for name in values):
         raise OptionError("Parameter 'server' is missing")
     for name in ("server.type", "server.host", "path"):
@@ -189,7 +181,6 @@ def _converted(given: Mapping[str, Any]) -> dict[str, Any]:
         raise OptionError(f"Parameter 'server.type' does not accept value '{values['server.type']}'")
     if values.get("version", 3) not in _VERSIONS:
         raise OptionError("Parameter 'version' expects 3 or 4")
-    return values
 
 
 def _settings(values: Mapping[str, Any], *, direct: bool) -> dict[str, int]:

@@ -8,7 +8,8 @@ import functools
 import os
 from typing import Any, Final, NamedTuple, NoReturn
 
-from hostel.errors import BlockError, UnsupportedFeature
+from hostel.block.protocols import shared_library
+from hostel.errors import BlockError
 from hostel.units import MiB
 
 # Later versions pass the arguments of reads and writes in another order.
@@ -71,17 +72,8 @@ _SIGNATURES: Final[dict[str, tuple[Any, ...]]] = {
 
 @functools.cache
 def _library() -> ctypes.CDLL:
-    for name in _SONAMES:
-        try:
-            library = ctypes.CDLL(name)
-        except OSError:
-            continue
-        for function, (result, *arguments) in _SIGNATURES.items():
-            found = getattr(library, function)
-            found.restype, found.argtypes = result, arguments
-        return library
-    raise UnsupportedFeature(
-        f"nfs needs {' or '.join(_SONAMES)}", hint="Install the package libnfs13 (libnfs14 on newer systems)."
+    return shared_library.load(
+        "nfs", _SONAMES, _SIGNATURES, "Install the package libnfs13 (libnfs14 on newer systems)."
     )
 
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, Final, Self
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from hostel.block import notice
 from hostel.block.driver import FormatInfo, OpenMode, Preallocation, Supports
-from hostel.block.extent import Extent, Status
 from hostel.block.options import Kind, Option, OptionError, Options
 from hostel.block.protocol import Creation, ProtocolDriver
 from hostel.block.protocols.ssh.connection import USUAL_PORT, HostKeyCheck, Place, RemoteFile
@@ -84,7 +83,8 @@ class SshDriver(ProtocolDriver):
             OptionError: the options are wrong.
             BlockError: the host cannot be reached, is not the one that is meant, or refuses; the text is QEMU's.
         """
-        values = _converted(options)
+        values = cls.converted(options)
+        _settle_place(values)
         place = Place(values["server.host"], int(values["server.port"]), _user(values), values["path"], _check(values))
         file = RemoteFile(place, writable=not mode.read_only, creating=creating)
         given = values.get("host_key_check")
@@ -112,10 +112,6 @@ class SshDriver(ProtocolDriver):
         if not self._no_flush and self._file.can_sync and not self._file.sync():
             notice.tell(f"warning: ssh server of '{self.filename}' does not support fsync: a flush is not safe there")
 
-    def extents(self, offset: int, length: int) -> Iterator[Extent]:
-        """Nothing but data: the protocol tells no holes."""
-        yield Extent(offset, length, Status.DATA | Status.ALLOCATED, offset)
-
     def info(self) -> FormatInfo:
         """Nothing beyond the size."""
         return FormatInfo(dirty=None)
@@ -138,11 +134,8 @@ class SshDriver(ProtocolDriver):
         self._file.close()
 
 
-def _converted(given: Mapping[str, Any]) -> dict[str, Any]:
-    for name in given:
-        if name not in _OPTIONS:
-            raise OptionError(f"Block protocol 'ssh' doesn't support the option '{name}'")
-    values: dict[str, Any] = _OPTIONS.convert({name: str(value) for name, value in given.items()})
+def _settle_place(values: dict[str, Any]) -> None:
+    """Put the older words for the server into the newer ones, and see that nothing is missing."""
     if "port" in values and "host" not in values:
         raise OptionError("port may not be used without host")
     if "host" in values:
@@ -154,7 +147,6 @@ def _converted(given: Mapping[str, Any]) -> dict[str, Any]:
             raise OptionError(f"Parameter '{name}' is missing")
     if not values["server.port"].isdecimal():
         raise OptionError("Use only numeric port value")
-    return values
 
 
 def _user(values: Mapping[str, Any]) -> str:

@@ -79,14 +79,7 @@ class VvfatDriver(ProtocolDriver):
             InvalidImage: FAT cannot hold what is in it.
             BlockError: it cannot be read.
         """
-        for name in options:
-            if name not in cls.options:
-                raise OptionError(f"Block protocol '{cls.name}' doesn't support the option '{name}'")
-        texts = {
-            name: ("on" if value else "off") if isinstance(value, bool) else str(value)
-            for name, value in options.items()
-        }
-        values = cls.options.convert(texts)
+        values = cls.converted(options)
         if "dir" not in values:
             raise OptionError("vvfat block driver requires a 'dir' option")
         directory, fat_type = str(values["dir"]), int(values["fat-type"])
