@@ -9,7 +9,7 @@ from __future__ import annotations
 import abc
 import enum
 from collections.abc import Iterator
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Self
 
 from hostel.block.driver import FormatDriver, OpenMode, Supports
 from hostel.block.extent import Extent, Status
@@ -73,6 +73,13 @@ class ClusteredDriver(FormatDriver):
         self.file = file
         self.mode = mode
         self.cluster_size = cluster_size
+
+    def reopened(self, *, read_only: bool) -> Self:
+        """Write out what is held back and open the image anew; see :class:`hostel.block.driver.Reopenable`."""
+        self.close()
+        driver = type(self).open(self.file, self.mode._replace(read_only=read_only))
+        driver.children.update(self.children)
+        return driver
 
     # ---- what a format says
 

@@ -189,13 +189,6 @@ class QcowDriver(ClusteredDriver):
         if self.tables.is_dirty:
             self.tables.write()
 
-    def reopened(self, *, read_only: bool) -> QcowDriver:
-        """Write out what is held back and open the image anew."""
-        self.close()
-        driver = QcowDriver.open(self.file, self.mode._replace(read_only=read_only))
-        driver.children.update(self.children)
-        return driver
-
     def make_empty(self) -> None:
         """Forget all clusters, so that the backing file shows through, and give their space back."""
         self.begin_write()

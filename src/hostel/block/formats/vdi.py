@@ -15,18 +15,17 @@ from typing import Annotated, Final, Self
 
 from hostel.block.driver import (
     CheckResult,
-    FormatDriver,
     FormatInfo,
     OpenMode,
     Preallocation,
     Reference,
     Repair,
     Report,
-    Supports,
 )
-from hostel.block.extent import Extent, Status
+from hostel.block.extent import Extent
+from hostel.block.formats.block_mapped import BlockMappedDriver
 from hostel.block.formats.block_table import ABSENT, PAGE, ZEROES, BlockMap, BlockTable, claim, make_room, with_holes
-from hostel.block.node import BlockNode, fill_zeroes
+from hostel.block.node import BlockNode
 from hostel.block.options import Kind, Option, Options, Value
 from hostel.codec.record import Record, u32, u64
 from hostel.errors import BlockError, CorruptImage, InvalidImage, ReadOnly, UnsupportedFeature
@@ -84,24 +83,19 @@ class Header(Record, endian="little"):
     unused2: Annotated[bytes, 56]
 
 
-class VdiDriver(FormatDriver):
+class VdiDriver(BlockMappedDriver):
     """Blocks are found by the map and added at the end; the map and the count of blocks are held back until a flush."""
 
     name = "vdi"
-    new_blocks_read_as_zeroes = True
+    title = "VDI"
     create_options: Final = Options(
         Option("size", Kind.SIZE, "Virtual disk size"),
         Option("static", Kind.BOOL, "VDI static (pre-allocated) image", "off"),
     )
 
     def __init__(self, file: BlockNode, header: Header, mode: OpenMode) -> None:
-        super().__init__()
-        self._mode = mode
-        self.children["file"] = file
-        self._file = file
+        super().__init__(file, mode, differs=header.image_type == DIFFERENCING)
         self._header = header
-        self._differs = header.image_type == DIFFERENCING
-        self.supports = Supports.BACKING if self._differs else Supports.WRITE | Supports.ZEROES
         self.unique_id = _uuid_text(header.uuid_image)
         self._length = -(-header.disk_size // SECTOR) * SECTOR  # VirtualBox makes odd ones
         self._data = header.offset_data
@@ -206,38 +200,6 @@ class VdiDriver(FormatDriver):
         """The virtual size in bytes."""
         return self._length
 
-    def pread(self, offset: int, buf: memoryview) -> None:
-        """Read blocks, and zeroes where there are none."""
-        for run in self._map.runs(offset, len(buf)):
-            part = buf[run.offset - offset : run.offset - offset + run.length]
-            if run.host >= 0:
-                self._file.pread(run.host, part)
-            elif run.host == ABSENT and self._differs:
-                self._parent().pread_padded(run.offset, part)
-            else:
-                fill_zeroes(part)
-
-    def pwrite(self, offset: int, data: memoryview) -> None:
-        """Write in place, or into new blocks."""
-        for run in list(self._map.runs(offset, len(data))):
-            part = data[run.offset - offset : run.offset - offset + run.length]
-            if run.host >= 0:
-                self._file.pwrite(run.host, part)
-            else:
-                self._add(run.offset, part)
-        if self._table.is_crowded:
-            self.flush()
-
-    def write_zeroes(self, offset: int, length: int, *, unmap: bool) -> None:
-        """Zero blocks that are there; others are zeroes already."""
-        for run in self._map.runs(offset, length):
-            if run.host >= 0:
-                self._file.write_zeroes(run.host, run.length, unmap=unmap)
-
-    def zeroes_fast(self, *, unmap: bool) -> bool:
-        """Whether the child does."""
-        return self._file.zeroes_fast(unmap=unmap)
-
     def flush(self) -> None:
         """Sync data and the count of blocks, then write the map: a crash leaves blocks that nobody has, at worst.
 
@@ -260,17 +222,8 @@ class VdiDriver(FormatDriver):
 
     def extents(self, offset: int, length: int) -> Iterator[Extent]:
         """Blocks and zeroes; holes of the host's file in the blocks of a static image are zeroes as well."""
-        found = self._extents(offset, length)
+        found = super().extents(offset, length)
         return with_holes(self._file, found) if self._header.image_type == STATIC else found
-
-    def _extents(self, offset: int, length: int) -> Iterator[Extent]:
-        for run in self._map.runs(offset, length):
-            if run.host >= 0:
-                yield Extent(run.offset, run.length, Status.DATA | Status.ALLOCATED, run.host)
-            elif run.host == ABSENT and self._differs:
-                yield Extent(run.offset, run.length, Status.UNALLOCATED)
-            else:
-                yield Extent(run.offset, run.length, Status.ZERO | Status.ALLOCATED)
 
     def references(self) -> Sequence[Reference]:
         """The parent of a differencing image, which VirtualBox records by its identity alone."""
@@ -295,31 +248,12 @@ class VdiDriver(FormatDriver):
             self.flush()
         return _Check(self._header, report).run(self._table)
 
-    def close(self) -> None:
-        """Write what is held back."""
-        if self._table.is_dirty:
-            self.flush()
-
-    def reopened(self, *, read_only: bool) -> VdiDriver:
-        """Write out what is held back and open the image anew; see :class:`hostel.block.driver.Reopenable`."""
-        self.close()
-        driver = VdiDriver.open(self._file, self._mode._replace(read_only=read_only))
-        driver.children.update(self.children)
-        return driver
-
-    def _parent(self) -> BlockNode:
-        parent = self.children.get("backing")
-        if parent is None:
-            raise InvalidImage("The parent of this differencing VDI is not open")
-        return parent
-
     def _place(self, entry: int) -> int:
         if entry < DISCARDED:
             return self._data + entry * self._map.block_size
         return ABSENT if entry == NEVER_WRITTEN else ZEROES
 
     def _add(self, offset: int, data: memoryview) -> None:
-        """Write where there are no blocks yet."""
         block_size = self._map.block_size
         while data:
             block, inside = divmod(offset, block_size)

@@ -164,13 +164,6 @@ class ParallelsDriver(ClusteredDriver):
         except UnsupportedFeature:
             return  # a device, which has the size it has
 
-    def reopened(self, *, read_only: bool) -> ParallelsDriver:
-        """Write out what is held back and open the image anew."""
-        self.close()
-        driver = ParallelsDriver.open(self.file, self.mode._replace(read_only=read_only))
-        driver.children.update(self.children)
-        return driver
-
     def check(self, repair: Repair, report: Report) -> CheckResult:
         """Check the image, and repair what ``repair`` allows; see :mod:`hostel.block.formats.parallels.check`."""
         from hostel.block.formats.parallels.check import check_image

@@ -138,13 +138,6 @@ class QedDriver(ClusteredDriver):
             self.tables.write()
         self._set_mark(False)
 
-    def reopened(self, *, read_only: bool) -> QedDriver:
-        """Write out what is held back and open the image anew."""
-        self.close()
-        driver = QedDriver.open(self.file, self.mode._replace(read_only=read_only))
-        driver.children.update(self.children)
-        return driver
-
     def resize(self, size: int, preallocation: Preallocation = Preallocation.OFF) -> None:
         """Grow; what is new reads as zeroes, whatever a longer backing file has there.
 

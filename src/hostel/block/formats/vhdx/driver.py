@@ -6,8 +6,9 @@ import errno
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final, Self
 
-from hostel.block.driver import CheckResult, FormatDriver, FormatInfo, OpenMode, Reference, Repair, Report, Supports
-from hostel.block.extent import Extent, Status
+from hostel.block.driver import CheckResult, FormatInfo, OpenMode, Reference, Repair, Report
+from hostel.block.extent import Extent
+from hostel.block.formats.block_mapped import BlockMappedDriver
 from hostel.block.formats.block_table import ABSENT, ZEROES, BlockMap, BlockTable, Run, claim, with_holes
 from hostel.block.formats.vhdx import layout
 from hostel.block.formats.vhdx.check import check_table, last_end, require_sound_table
@@ -16,7 +17,7 @@ from hostel.block.formats.vhdx.header import Headers
 from hostel.block.formats.vhdx.layout import LOG_SECTOR, BlockState, guid_text
 from hostel.block.formats.vhdx.log import Log
 from hostel.block.formats.vhdx.region import Metadata, Regions, read_metadata, read_regions
-from hostel.block.node import BlockNode, fill_zeroes
+from hostel.block.node import BlockNode
 from hostel.block.options import Value
 from hostel.errors import BlockError, CorruptImage, InvalidImage, ReadOnly
 
@@ -25,29 +26,26 @@ _PARTIAL: Final = BlockState.PARTIALLY_PRESENT
 _LEFT: Final = frozenset({BlockState.UNDEFINED, BlockState.ZERO, BlockState.UNMAPPED, BlockState.UNMAPPED_V095})
 
 
-class VhdxDriver(FormatDriver):
+class VhdxDriver(BlockMappedDriver):
     """Blocks are found by the table and added at the end; the table's changes are held back until a flush."""
 
     name = "vhdx"
-    new_blocks_read_as_zeroes = True
+    title = "VHDX"
     create_options: Final = CREATE_OPTIONS
 
-    def __init__(self, file: BlockNode, headers: Headers, log: Log, regions: Regions, metadata: Metadata) -> None:
-        super().__init__()
-        self.children["file"] = file
-        self._file = file
+    def __init__(
+        self, file: BlockNode, mode: OpenMode, headers: Headers, log: Log, regions: Regions, metadata: Metadata
+    ) -> None:
+        super().__init__(file, mode, differs=metadata.parent is not None)
         self._headers = headers
         self._log = log
         self._regions = regions
         self._metadata = metadata
-        self._differs = metadata.parent is not None
-        self.supports = Supports.BACKING if self._differs else Supports.WRITE | Supports.ZEROES
         self.unique_id = guid_text(headers.current.data_write_guid)
         self._table = BlockTable(file, regions.bat.offset, metadata.entries, "Q", "little", unit=LOG_SECTOR)
         self._map = BlockMap(self._table, metadata.block_size, self._place, metadata.chunk)
         self._end: int | None = None  # where the next block goes; not known before it is wanted
         self.was_replayed = False
-        self._mode = OpenMode()
 
     @classmethod
     def open(cls, file: BlockNode, mode: OpenMode) -> Self:
@@ -75,8 +73,8 @@ class VhdxDriver(FormatDriver):
             )
         if regions.bat.offset + 8 * metadata.entries > file.length:
             raise InvalidImage("The VHDX block allocation table is cut off")
-        driver = cls(file, headers, log, regions, metadata)
-        driver.was_replayed, driver._mode = replayed, mode
+        driver = cls(file, mode, headers, log, regions, metadata)
+        driver.was_replayed = replayed
         if not mode.check:
             require_sound_table(driver._table, metadata, regions, file.length)
         return driver
@@ -105,28 +103,10 @@ class VhdxDriver(FormatDriver):
         """The virtual size in bytes."""
         return self._metadata.size
 
-    def pread(self, offset: int, buf: memoryview) -> None:
-        """Read blocks, and zeroes, or the parent, where there are none."""
-        for run in self._runs(offset, len(buf)):
-            part = buf[run.offset - offset : run.offset - offset + run.length]
-            if run.host >= 0:
-                self._file.pread(run.host, part)
-            elif run.host == ABSENT and self._differs:
-                self._parent().pread_padded(run.offset, part)
-            else:
-                fill_zeroes(part)
-
     def pwrite(self, offset: int, data: memoryview) -> None:
         """Write in place, or into new blocks."""
         self._headers.begin_session()
-        for run in list(self._runs(offset, len(data))):
-            part = data[run.offset - offset : run.offset - offset + run.length]
-            if run.host >= 0:
-                self._file.pwrite(run.host, part)
-            else:
-                self._add(run.offset, part)
-        if self._table.is_crowded:
-            self.flush()
+        super().pwrite(offset, data)
 
     def write_zeroes(self, offset: int, length: int, *, unmap: bool) -> None:
         """Zero blocks that are there; others are zeroes already."""
@@ -134,10 +114,6 @@ class VhdxDriver(FormatDriver):
             if run.host >= 0:
                 self._headers.begin_session()
                 self._file.write_zeroes(run.host, run.length, unmap=unmap)
-
-    def zeroes_fast(self, *, unmap: bool) -> bool:
-        """Whether the child does."""
-        return self._file.zeroes_fast(unmap=unmap)
 
     def flush(self) -> None:
         """Sync data, then change the table through the log: a crash leaves a block that nobody has, at worst."""
@@ -149,16 +125,7 @@ class VhdxDriver(FormatDriver):
 
     def extents(self, offset: int, length: int) -> Iterator[Extent]:
         """Blocks, holes of the host's file in them, and zeroes."""
-        return with_holes(self._file, self._extents(offset, length))
-
-    def _extents(self, offset: int, length: int) -> Iterator[Extent]:
-        for run in self._runs(offset, length):
-            if run.host >= 0:
-                yield Extent(run.offset, run.length, Status.DATA | Status.ALLOCATED, run.host)
-            elif run.host == ABSENT and self._differs:
-                yield Extent(run.offset, run.length, Status.UNALLOCATED)
-            else:
-                yield Extent(run.offset, run.length, Status.ZERO | Status.ALLOCATED)
+        return with_holes(self._file, super().extents(offset, length))
 
     def references(self) -> Sequence[Reference]:
         """The parent of a differencing image."""
@@ -184,22 +151,8 @@ class VhdxDriver(FormatDriver):
 
     def close(self) -> None:
         """Write what is held back."""
-        if self._table.is_dirty:
-            self.flush()
+        super().close()
         self._headers.settle()
-
-    def reopened(self, *, read_only: bool) -> VhdxDriver:
-        """Write out what is held back and open the image anew; see :class:`hostel.block.driver.Reopenable`."""
-        self.close()
-        driver = VhdxDriver.open(self._file, self._mode._replace(read_only=read_only))
-        driver.children.update(self.children)
-        return driver
-
-    def _parent(self) -> BlockNode:
-        parent = self.children.get("backing")
-        if parent is None:
-            raise InvalidImage("The parent of this differencing VHDX is not open")
-        return parent
 
     def _place(self, entry: int) -> int:
         state, place = entry & layout.STATE_MASK, entry & layout.PLACE_MASK
@@ -241,7 +194,6 @@ class VhdxDriver(FormatDriver):
             offset = stop
 
     def _add(self, offset: int, data: memoryview) -> None:
-        """Write where there are no blocks yet."""
         block, inside = divmod(offset, self._metadata.block_size)
         count = -(-(inside + len(data)) // self._metadata.block_size)
         if self._end is None:

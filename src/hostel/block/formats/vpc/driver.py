@@ -7,13 +7,14 @@ from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final, Self
 
-from hostel.block.driver import FormatDriver, FormatInfo, OpenMode, Reference, Supports
+from hostel.block.driver import FormatInfo, OpenMode, Reference
 from hostel.block.extent import Extent, Status
+from hostel.block.formats.block_mapped import BlockMappedDriver
 from hostel.block.formats.block_table import ABSENT, BlockMap, BlockTable, Run, claim, with_holes
 from hostel.block.formats.vpc import layout
 from hostel.block.formats.vpc.create import CREATE_OPTIONS
 from hostel.block.formats.vpc.layout import DiskType, DynamicHeader, Footer, bitmap_length, is_sound, sealed
-from hostel.block.node import BlockNode, fill_zeroes
+from hostel.block.node import BlockNode
 from hostel.block.options import Kind, Option, OptionError, Options, Value
 from hostel.errors import CorruptImage, InvalidImage, NoSpace, ReadOnly, UnsupportedFeature
 from hostel.units import INT64_MAX, SECTOR
@@ -22,14 +23,14 @@ _TRUNCATED: Final = "block-vpc: free_data_block_offset points after the end of f
 _CALCULATIONS: Final = ("chs", "current_size")
 
 
-class VpcDriver(FormatDriver):
+class VpcDriver(BlockMappedDriver):
     """Passes a fixed image's requests on; of others looks up blocks, and adds them at the end, before the footer.
 
     The table and the footer are held back until a flush.
     """
 
     name = "vpc"
-    new_blocks_read_as_zeroes = True
+    title = "VHD"
     options: Final = Options(  # type: ignore[misc]
         Option(
             "force_size_calc",
@@ -43,17 +44,11 @@ class VpcDriver(FormatDriver):
     def __init__(
         self, file: BlockNode, footer: Footer, length: int, header: DynamicHeader | None, mode: OpenMode
     ) -> None:
-        super().__init__()
-        self._mode = mode
-        self.children["file"] = file
-        self._file = file
+        super().__init__(file, mode, differs=footer.disk_type == DiskType.DIFFERENCING)
         self._footer = footer
         self.unique_id = footer.unique_id.hex()
         self._length = length
         self._header = header
-        self.supports = Supports.WRITE | Supports.ZEROES
-        if footer.disk_type == DiskType.DIFFERENCING:
-            self.supports = Supports.BACKING
         if header is None:
             return
         self._bitmap_length = bitmap_length(header.block_size)
@@ -126,45 +121,22 @@ class VpcDriver(FormatDriver):
         """Read blocks, and zeroes, or the parent, where there are none."""
         if self._header is None:
             self._file.pread(offset, buf)
-            return
-        for run in self._runs(offset, len(buf)):
-            part = buf[run.offset - offset : run.offset - offset + run.length]
-            if run.host >= 0:
-                self._file.pread(run.host, part)
-            elif (backing := self.children.get("backing")) is not None:
-                backing.pread_padded(run.offset, part)
-            elif self.references():
-                raise InvalidImage("The parent of this differencing VHD is not open")
-            else:
-                fill_zeroes(part)
+        else:
+            super().pread(offset, buf)
 
     def pwrite(self, offset: int, data: memoryview) -> None:
         """Write in place, or into new blocks."""
         if self._header is None:
             self._file.pwrite(offset, data)
-            return
-        for run in list(self._map.runs(offset, len(data))):
-            part = data[run.offset - offset : run.offset - offset + run.length]
-            if run.host >= 0:
-                self._mark(run.offset, run.length)
-                self._file.pwrite(run.host, part)
-            else:
-                self._add(run.offset, part)
-        if self._table.is_crowded:
-            self.flush()
+        else:
+            super().pwrite(offset, data)
 
     def write_zeroes(self, offset: int, length: int, *, unmap: bool) -> None:
         """Zero what is there; other blocks are zeroes already."""
         if self._header is None:
             self._file.write_zeroes(offset, length, unmap=unmap)
-            return
-        for run in self._map.runs(offset, length):
-            if run.host >= 0:
-                self._file.write_zeroes(run.host, run.length, unmap=unmap)
-
-    def zeroes_fast(self, *, unmap: bool) -> bool:
-        """Whether the child does."""
-        return self._file.zeroes_fast(unmap=unmap)
+        else:
+            super().write_zeroes(offset, length, unmap=unmap)
 
     def flush(self) -> None:
         """Write data and the footer behind it, then the table: a crash leaves a block that nobody has, at worst.
@@ -185,20 +157,13 @@ class VpcDriver(FormatDriver):
 
     def extents(self, offset: int, length: int) -> Iterator[Extent]:
         """Blocks and zeroes; holes of the host's file in a fixed image are zeroes as well."""
-        if self._header is None:
-            whole = Extent(offset, length, Status.DATA | Status.ALLOCATED, offset)
-            yield from with_holes(self._file, [whole])
-            return
-        absent = Status.UNALLOCATED if self.references() else Status.ZERO | Status.ALLOCATED
-        for run in self._runs(offset, length):
-            if run.host >= 0:
-                yield Extent(run.offset, run.length, Status.DATA | Status.ALLOCATED, run.host)
-            else:
-                yield Extent(run.offset, run.length, absent)
+        if self._header is not None:
+            return super().extents(offset, length)
+        return with_holes(self._file, [Extent(offset, length, Status.DATA | Status.ALLOCATED, offset)])
 
     def references(self) -> Sequence[Reference]:
         """The parent of a differencing image."""
-        if self._header is None or self._footer.disk_type != DiskType.DIFFERENCING:
+        if self._header is None or not self._differs:
             return ()
         from hostel.block.formats.vpc.parent import parent_of
 
@@ -210,22 +175,15 @@ class VpcDriver(FormatDriver):
 
     def close(self) -> None:
         """Write what is held back."""
-        if self._header is not None and self._table.is_dirty:
-            self.flush()
-
-    def reopened(self, *, read_only: bool) -> VpcDriver:
-        """Write out what is held back and open the image anew; see :class:`hostel.block.driver.Reopenable`."""
-        self.close()
-        driver = VpcDriver.open(self._file, self._mode._replace(read_only=read_only))
-        driver.children.update(self.children)
-        return driver
+        if self._header is not None:
+            super().close()
 
     def _place(self, entry: int) -> int:
         return ABSENT if entry == layout.UNUSED else entry * SECTOR + self._bitmap_length
 
     def _runs(self, offset: int, length: int) -> Iterator[Run]:
         found = self._map.runs(offset, length)
-        if self._footer.disk_type != DiskType.DIFFERENCING:
+        if not self._differs:
             return found
         return (part for run in found for part in self._by_bitmap(run))
 
@@ -246,10 +204,10 @@ class VpcDriver(FormatDriver):
             yield Run(offset, following - offset, run.host + offset - run.offset if present else ABSENT)
             offset = following
 
-    def _mark(self, offset: int, length: int) -> None:
+    def _before_overwriting(self, run: Run) -> None:
         """Let the bitmaps of blocks say that all sectors count, as QEMU does; what others left out is zeroes."""
         size = self._map.block_size
-        for block in range(offset // size, -(-(offset + length) // size)):
+        for block in range(run.offset // size, -(-(run.offset + run.length) // size)):
             if block not in self._marked:
                 place = self._map.entry(block) * SECTOR
                 if bytes(self._file.read(place, self._bitmap_length)).count(255) != self._bitmap_length:
@@ -257,7 +215,6 @@ class VpcDriver(FormatDriver):
                 self._marked.add(block)
 
     def _add(self, offset: int, data: memoryview) -> None:
-        """Write where there are no blocks yet."""
         size = self._map.block_size
         while data:
             block, inside = divmod(offset, size)
