@@ -20,6 +20,7 @@ OURS = [sys.executable, "-m", "hostel", "qemu-img"]
 THEIRS = ["qemu-img"]
 ROUNDS = 3
 MIB = 1 << 20
+LENGTH = int(os.environ.get("HOSTEL_BENCH_MIB", "1024")) * MIB  # of the images that are copied
 
 
 class Row(NamedTuple):

@@ -2,42 +2,25 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from bench.rivals import MIB, Bench, fast_folder, write_random, write_text
+from bench.rivals import LENGTH, Bench, write_random, write_text
+from support.image import real_qemu_img
 
 pytestmark = [pytest.mark.requires_tool("qemu-img"), pytest.mark.slow]
 
-LENGTH = int(os.environ.get("HOSTEL_BENCH_MIB", "1024")) * MIB
 FORMATS = ("qed", "qcow", "parallels")
 
 
 @pytest.fixture(scope="module")
-def bench() -> Iterator[Bench]:
-    collected = Bench()
-    yield collected
-    print("\n" + collected.report())
-    collected.save()
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(dir=fast_folder(tmp_path_factory.mktemp("bench"))) as name:
-        path = Path(name)
-        write_random(path / "dense.raw", LENGTH)
-        write_random(path / "sparse.raw", 8 * LENGTH, every=16)
-        write_text(path / "text.raw", LENGTH // 8)
-        yield path
-
-
-def real(*arguments: object) -> None:
-    subprocess.run(["qemu-img", *map(str, arguments)], check=True, timeout=300)
+def folder(scratch: Path) -> Path:
+    write_random(scratch / "dense.raw", LENGTH)
+    write_random(scratch / "sparse.raw", 8 * LENGTH, every=16)
+    write_text(scratch / "text.raw", LENGTH // 8)
+    return scratch
 
 
 @pytest.mark.parametrize("kind", ["dense", "sparse"])
@@ -49,7 +32,7 @@ def test_convert(bench: Bench, folder: Path, format: str, kind: str) -> None:
         lambda output: ["convert", "-f", "raw", "-O", format, str(raw), output],
         folder,
     )
-    real("convert", "-f", "raw", "-O", format, raw, image)
+    real_qemu_img("convert", "-f", "raw", "-O", format, raw, image)
     try:
         bench.measure(
             f"convert {format} to raw, {kind}",

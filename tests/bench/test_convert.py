@@ -14,40 +14,25 @@ from pathlib import Path
 
 import pytest
 
-from bench.rivals import MIB, Bench, direct_folder, fast_folder, write_random, write_text
+from bench.rivals import LENGTH, MIB, Bench, direct_folder, write_random, write_text
+from support.image import real_qemu_img
 
 pytestmark = [pytest.mark.requires_tool("qemu-img"), pytest.mark.slow]
 
-LENGTH = int(os.environ.get("HOSTEL_BENCH_MIB", "1024")) * MIB
-
 
 @pytest.fixture(scope="module")
-def bench() -> Iterator[Bench]:
-    collected = Bench()
-    yield collected
-    print("\n" + collected.report())
-    collected.save()
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(dir=fast_folder(tmp_path_factory.mktemp("bench"))) as name:
-        path = Path(name)
-        write_random(path / "dense.raw", LENGTH)
-        write_random(path / "sparse.raw", 8 * LENGTH, every=16)
-        write_text(path / "text.raw", LENGTH // 8)
-        for kind in ("dense", "sparse"):
-            real("convert", "-f", "raw", "-O", "qcow2", path / f"{kind}.raw", path / f"{kind}.qcow2")
-        for codec in ("zlib", "zstd"):
-            real(
-                *("convert", "-c", "-f", "raw", "-O", "qcow2", "-o", f"compression_type={codec}"),
-                *(path / "text.raw", path / f"{codec}.qcow2"),
-            )
-        yield path
-
-
-def real(*arguments: object) -> None:
-    subprocess.run(["qemu-img", *map(str, arguments)], check=True, timeout=300)
+def folder(scratch: Path) -> Path:
+    write_random(scratch / "dense.raw", LENGTH)
+    write_random(scratch / "sparse.raw", 8 * LENGTH, every=16)
+    write_text(scratch / "text.raw", LENGTH // 8)
+    for kind in ("dense", "sparse"):
+        real_qemu_img("convert", "-f", "raw", "-O", "qcow2", scratch / f"{kind}.raw", scratch / f"{kind}.qcow2")
+    for codec in ("zlib", "zstd"):
+        real_qemu_img(
+            *("convert", "-c", "-f", "raw", "-O", "qcow2", "-o", f"compression_type={codec}"),
+            *(scratch / "text.raw", scratch / f"{codec}.qcow2"),
+        )
+    return scratch
 
 
 @pytest.mark.parametrize("kind", ["dense", "sparse"])
@@ -72,7 +57,7 @@ def disk() -> Iterator[Path]:
         write_random(path / "dense.raw", LENGTH // 2)
         write_random(path / "sparse.raw", 4 * LENGTH, every=16)
         for kind in ("dense", "sparse"):
-            real("convert", "-f", "raw", "-O", "qcow2", path / f"{kind}.raw", path / f"{kind}.qcow2")
+            real_qemu_img("convert", "-f", "raw", "-O", "qcow2", path / f"{kind}.raw", path / f"{kind}.qcow2")
         os.sync()
         yield path
 
@@ -109,7 +94,7 @@ def test_decompress(bench: Bench, folder: Path, codec: str) -> None:
 
 def test_empty_8_tib(bench: Bench, folder: Path) -> None:
     name = folder / "empty.qcow2"
-    real("create", "-q", "-f", "qcow2", name, "8T")
+    real_qemu_img("create", "-q", "-f", "qcow2", name, "8T")
     bench.measure(
         "convert qcow2 to qcow2, 8 TiB, empty",
         lambda output: ["convert", "-f", "qcow2", "-O", "qcow2", str(name), output],
@@ -128,7 +113,7 @@ def overlay(folder: Path) -> Iterator[Path]:
     """An overlay whose data is a quarter of its base's, and the base; made anew for each run."""
     base, top, work = folder / "base.raw", folder / "top.qcow2", folder / "work.qcow2"
     shutil.copy(folder / "dense.raw", base)
-    real("create", "-q", "-f", "qcow2", "-b", base, "-F", "raw", top)
+    real_qemu_img("create", "-q", "-f", "qcow2", "-b", base, "-F", "raw", top)
     writes = [part for offset in range(0, LENGTH, 16 * MIB) for part in ("-c", f"write -q -P 7 {offset} 4M")]
     subprocess.run(["qemu-io", "-f", "qcow2", *writes, str(top)], check=True, timeout=60)
     yield work

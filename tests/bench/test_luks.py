@@ -5,47 +5,33 @@ The volumes are there before: to make one takes as long as it is told to, and ``
 
 from __future__ import annotations
 
-import os
 import shutil
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from bench.rivals import MIB, Bench, fast_folder, write_random
+from bench.rivals import LENGTH, Bench, write_random
 from support.image import qemu_img
 
 pytestmark = [pytest.mark.requires_tool("qemu-img"), pytest.mark.slow]
 
-LENGTH = int(os.environ.get("HOSTEL_BENCH_MIB", "1024")) * MIB
 SECRET = ("--object", "secret,id=key,data=passphrase")
 FORMATS = {"luks": "", "qcow2": "encrypt.format=luks,"}
 PREFIX = {"luks": "", "qcow2": "encrypt."}
 
 
 @pytest.fixture(scope="module")
-def bench() -> Iterator[Bench]:
-    collected = Bench()
-    yield collected
-    print("\n" + collected.report())
-    collected.save()
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(dir=fast_folder(tmp_path_factory.mktemp("bench"))) as name:
-        path = Path(name)
-        write_random(path / "dense.raw", LENGTH)
-        for format, first in FORMATS.items():
-            prefix = PREFIX[format]
-            options = f"{first}{prefix}key-secret=key,{prefix}iter-time=10"
-            qemu_img("create", "-q", *SECRET, "-f", format, "-o", options, path / f"empty.{format}", LENGTH)
-            qemu_img(
-                *("convert", *SECRET, "-f", "raw", "-O", format, "-o", options),
-                *(path / "dense.raw", path / f"dense.{format}"),
-            )
-        yield path
+def folder(scratch: Path) -> Path:
+    write_random(scratch / "dense.raw", LENGTH)
+    for format, first in FORMATS.items():
+        prefix = PREFIX[format]
+        options = f"{first}{prefix}key-secret=key,{prefix}iter-time=10"
+        qemu_img("create", "-q", *SECRET, "-f", format, "-o", options, scratch / f"empty.{format}", LENGTH)
+        qemu_img(
+            *("convert", *SECRET, "-f", "raw", "-O", format, "-o", options),
+            *(scratch / "dense.raw", scratch / f"dense.{format}"),
+        )
+    return scratch
 
 
 def described(format: str, path: Path) -> str:

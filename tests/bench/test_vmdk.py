@@ -5,42 +5,27 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from bench.rivals import MIB, Bench, fast_folder, write_random, write_text
+from bench.rivals import LENGTH, Bench, write_random, write_text
+from support.image import real_qemu_img
 
 pytestmark = [pytest.mark.requires_tool("qemu-img"), pytest.mark.slow]
 
-LENGTH = int(os.environ.get("HOSTEL_BENCH_MIB", "1024")) * MIB
 STREAM = ("-o", "subformat=streamOptimized")
 
 
 @pytest.fixture(scope="module")
-def bench() -> Iterator[Bench]:
-    collected = Bench()
-    yield collected
-    print("\n" + collected.report())
-    collected.save()
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(dir=fast_folder(tmp_path_factory.mktemp("bench"))) as name:
-        path = Path(name)
-        write_random(path / "dense.raw", LENGTH // 2)
-        write_random(path / "sparse.raw", 4 * LENGTH, every=16)
-        write_text(path / "text.raw", LENGTH // 4)
-        for kind in ("dense", "sparse", "text"):
-            options = STREAM if kind == "text" else ()
-            words = ("convert", "-f", "raw", "-O", "vmdk", *options, path / f"{kind}.raw", path / f"{kind}.vmdk")
-            subprocess.run(["qemu-img", *map(str, words)], check=True, timeout=300)
-        yield path
+def folder(scratch: Path) -> Path:
+    write_random(scratch / "dense.raw", LENGTH // 2)
+    write_random(scratch / "sparse.raw", 4 * LENGTH, every=16)
+    write_text(scratch / "text.raw", LENGTH // 4)
+    for kind in ("dense", "sparse", "text"):
+        options = STREAM if kind == "text" else ()
+        real_qemu_img("convert", "-f", "raw", "-O", "vmdk", *options, scratch / f"{kind}.raw", scratch / f"{kind}.vmdk")
+    return scratch
 
 
 @pytest.mark.parametrize("kind", ["dense", "sparse"])
@@ -90,5 +75,5 @@ def test_decompress(bench: Bench, folder: Path) -> None:
 
 def test_empty_8_tib(bench: Bench, folder: Path) -> None:
     name = folder / "empty.vmdk"
-    subprocess.run(["qemu-img", "create", "-q", "-f", "vmdk", str(name), "8T"], check=True, timeout=60)
+    real_qemu_img("create", "-q", "-f", "vmdk", name, "8T")
     bench.measure("map vmdk, 8 TiB, empty", lambda output: ["map", "-f", "vmdk", "--output=json", str(name)], folder)
