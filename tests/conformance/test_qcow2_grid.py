@@ -16,8 +16,9 @@ from hostel.block.driver import SnapshotInfo
 from hostel.block.extent import Status
 from hostel.block.options import Value
 from support import qcow2
+from support.guest_io import noise
 from support.memory import MemoryDriver
-from support.qcow2_workload import BACKING_NAMES, Workload, noise, random_options
+from support.qcow2_workload import BACKING_NAMES, Workload, random_options
 from support.tally import tried
 
 __all__ = ["tried"]

@@ -15,8 +15,8 @@ from hostel.block.formats.vpc import layout as vpc
 from hostel.block.formats.vpc.layout import DynamicHeader, Footer
 from support.block_subjects import SUBJECTS, workload
 from support.bounded import bounded
+from support.format_hostile import cut_off, poke
 from support.qcow2_exercise import read_only, repairing, writing
-from support.qcow2_hostile import WORDS
 from support.tally import tried
 
 __all__ = ["tried"]
@@ -72,13 +72,8 @@ def mutations(name: str, rng: random.Random, count: int) -> Iterator[tuple[str, 
             width = rng.choice((4, 8))
             start, end = rng.choice(PLACES[name])
             place = rng.randrange(start, end, 4) % len(data)
-            value = rng.choice((*WORDS, rng.getrandbits(64), rng.randrange(len(data)))) & (1 << 8 * width) - 1
-            order = rng.choice(("big", "little"))
-            data[place : place + width] = value.to_bytes(width, order)
-            history.append(f"{order} {value:#x} at {place:#x}")
-        if rng.random() < 0.1:
-            del data[rng.randrange(len(data)) :]
-            history.append(f"cut to {len(data)}")
+            history.append(poke(data, place, width, rng))
+        history += cut_off(data, rng)
         yield "; ".join(history), resealed(name, data) if rng.random() < 0.8 else bytes(data)
 
 

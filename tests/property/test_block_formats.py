@@ -11,13 +11,13 @@ from collections import Counter
 
 import pytest
 
-from hostel.block.node import BlockNode
 from support.block_subjects import SUBJECTS, record, replayed, workload
 from support.crash import Recording, State, Version, judge_content, sample
 from support.fault import faults
+from support.format_crash import judge_use
+from support.format_fault import let_creation_fail, perform, version
 from support.format_workload import FormatWorkload
-from support.memory import FaultyDriver, LoggedDriver, MemoryDriver, memory_node
-from support.qcow2_workload import SECTOR
+from support.memory import FaultyDriver, LoggedDriver, MemoryDriver
 from support.tally import tried
 
 __all__ = ["tried"]
@@ -44,17 +44,6 @@ def judge(recording: Recording, state: State, name: str) -> None:
         judge_use(node, content)
     result, lines, _ = subject.check(driver.data)
     assert (result.corruptions, result.check_errors) == (0, 0), lines
-
-
-def judge_use(node: BlockNode, content: bytes) -> None:
-    """The image can be written everywhere, and reads back."""
-    expected = bytearray(content)
-    for at in {0, len(content) // 2, len(content) - SECTOR}:
-        start = at // SECTOR * SECTOR
-        expected[start : start + SECTOR] = b"after the power cut".ljust(SECTOR)
-        node.pwrite(start, expected[start : start + SECTOR])
-    node.flush()
-    assert node.read(0, node.length) == expected
 
 
 @pytest.mark.parametrize(("name", "seed"), CASES)
@@ -94,12 +83,6 @@ def test_a_power_cut_while_a_log_is_done_again(seed: int, tried: Counter[str]) -
 # ---- faults
 
 
-def perform(work: FormatWorkload, name: str) -> None:
-    """Do one operation, and write what it holds back."""
-    getattr(work, name)()
-    work.node.flush()
-
-
 def judge_fault(format: str, data: bytes | bytearray, versions: list[Version]) -> None:
     """What a fault left on the disk opens and is one of the versions, or between them."""
     sound = replayed(format, bytes(data))
@@ -107,10 +90,6 @@ def judge_fault(format: str, data: bytes | bytearray, versions: list[Version]) -
         judge_content(bytes(node.read(0, node.length)), versions)
     result, lines, _ = SUBJECTS[format].check(sound)
     assert (result.corruptions, result.check_errors) == (0, 0), lines
-
-
-def version(work: FormatWorkload) -> Version:
-    return Version(0, 0, bytes(work.content), {}, {})
 
 
 @pytest.mark.parametrize("seed", range(2 * SOAK))
@@ -171,12 +150,4 @@ def go_on(format: str, work: FormatWorkload, name: str, versions: list[Version],
 @pytest.mark.parametrize("format", SUBJECTS)
 def test_a_fault_while_creating_is_reported(format: str) -> None:
     subject = SUBJECTS[format]
-    options = subject.options(random.Random("creation"))
-    sound = FaultyDriver()
-    sound.arm()
-    subject.driver.create(memory_node(sound), 1 << 20, options)
-    for fault in faults(list(sound.calls)):
-        driver = FaultyDriver()
-        driver.arm(fault.at, fault.code, short=fault.short)
-        with pytest.raises(OSError, match="injected"):
-            subject.driver.create(memory_node(driver), 1 << 20, options)
+    let_creation_fail(subject, 1 << 20, subject.options(random.Random("creation")))

@@ -10,9 +10,10 @@ import pytest
 
 from support.crash import Version, judge_content
 from support.fault import faults
+from support.format_fault import let_creation_fail, perform, version
 from support.format_subjects import SUBJECTS
 from support.format_workload import FormatWorkload, Subject
-from support.memory import FaultyDriver, Kind, MemoryDriver, memory_node
+from support.memory import FaultyDriver, Kind, MemoryDriver
 from support.tally import tried
 
 __all__ = ["tried"]
@@ -38,12 +39,6 @@ def base(subject: Subject, seed: int) -> FormatWorkload:
     return workload
 
 
-def perform(workload: FormatWorkload, name: str) -> None:
-    """Do one operation, and write what it holds back."""
-    getattr(workload, name)()
-    workload.node.flush()
-
-
 def judge(workload: FormatWorkload, data: bytes | bytearray, versions: list[Version]) -> None:
     """What a fault left on the disk opens and is one of the versions, or between them."""
     driver = MemoryDriver(workload.subject.mended(data))
@@ -67,11 +62,11 @@ def test_a_fault_is_reported_and_harms_nothing(format: str, name: str, seed: int
     if name not in sound.operations():
         sound.node.close()
         pytest.skip(f"{format} images have no such operation")
-    before = Version(0, 0, bytes(sound.content), {}, {})
+    before = version(sound)
     assert isinstance(sound.driver, FaultyDriver)
     sound.driver.arm()
     perform(sound, name)
-    after = Version(0, 0, bytes(sound.content), {}, {})
+    after = version(sound)
     calls = list(sound.driver.calls)
     sound.node.close()
     for fault in faults(calls):
@@ -110,9 +105,9 @@ def go_on(workload: FormatWorkload, name: str, versions: list[Version], seed: st
     except OSError as error:
         # A sync that failed fails ever after; and where nobody knows what the disk has, nothing is written.
         assert "injected" in str(error) or "is not written any more" in str(error)
-        judge(workload, workload.driver.data, [*versions, Version(0, 0, bytes(workload.content), {}, {})])
+        judge(workload, workload.driver.data, [*versions, version(workload)])
         return
-    judge(workload, workload.driver.data, [Version(0, 0, bytes(workload.content), {}, {})])
+    judge(workload, workload.driver.data, [version(workload)])
     result, lines, _ = workload.subject.check(workload.driver.data)
     assert not result.leaks, lines
 
@@ -121,11 +116,4 @@ def go_on(workload: FormatWorkload, name: str, versions: list[Version], seed: st
 def test_a_fault_while_creating_is_reported(format: str) -> None:
     subject = SUBJECTS[format]
     options = subject.options(random.Random("creation"))
-    sound = FaultyDriver()
-    sound.arm()
-    subject.driver.create(memory_node(sound), 100 * subject.cluster_size(options), options)
-    for fault in faults(list(sound.calls)):
-        driver = FaultyDriver()
-        driver.arm(fault.at, fault.code, short=fault.short)
-        with pytest.raises(OSError, match="injected"):
-            subject.driver.create(memory_node(driver), 100 * subject.cluster_size(options), options)
+    let_creation_fail(subject, 100 * subject.cluster_size(options), options)

@@ -15,8 +15,9 @@ from hostel.img import commit, rebase
 from support import qcow2
 from support.crash import Version, crash_states, judge_bitmaps, judge_content
 from support.crash_pair import Pair, pair_states
+from support.guest_io import SECTOR, noise
 from support.memory import Kind, LoggedDriver, MemoryDriver, memory_node
-from support.qcow2_workload import SECTOR, Workload, noise
+from support.qcow2_workload import Workload
 from support.tally import tried
 
 __all__ = ["tried"]

@@ -15,8 +15,9 @@ from hostel.img import commit, rebase
 from support import qcow2
 from support.crash import Recording
 from support.fault import Fault, faults
+from support.guest_io import SECTOR, noise
 from support.memory import FaultyDriver, Kind, LoggedDriver, MemoryDriver
-from support.qcow2_workload import SECTOR, Workload, noise, snapshot_content
+from support.qcow2_workload import Workload, snapshot_content
 from support.tally import tried
 
 __all__ = ["tried"]

@@ -12,8 +12,8 @@ from hostel.block.formats.vhdx.layout import Header
 from hostel.block.options import Value
 from support.crash import Recording
 from support.format_workload import FormatWorkload, Subject
+from support.guest_io import SECTOR
 from support.memory import LoggedDriver, MemoryDriver, memory_node
-from support.qcow2_workload import SECTOR
 
 MIB: Final = 1 << 20
 
@@ -54,12 +54,7 @@ def workload(name: str, rng: random.Random, driver: type[MemoryDriver] = MemoryD
 
 def record(name: str, rng: random.Random, steps: int) -> Recording:
     """Run a random workload."""
-    recording = Recording(workload(name, rng, LoggedDriver))
-    for _ in range(steps):
-        recording.step()
-    recording.step("reopen")
-    recording.workload.node.close()
-    return recording
+    return Recording.of(workload(name, rng, LoggedDriver), steps)
 
 
 def replayed(name: str, data: bytes) -> bytes:

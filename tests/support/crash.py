@@ -17,9 +17,9 @@ from hostel.block.formats.qcow2.layout import Incompatible
 from hostel.block.node import BlockNode
 from hostel.block.options import Value
 from support import qcow2
-from support.format_workload import FormatWorkload
+from support.guest_io import SECTOR, GuestIO
 from support.memory import Entry, Kind, LoggedDriver, MemoryDriver
-from support.qcow2_workload import SECTOR, Workload, covers, snapshot_content
+from support.qcow2_workload import Workload, covers, snapshot_content
 
 _EXHAUSTIVE = 6  # so many writes between two flushes are tried in every combination
 
@@ -59,7 +59,7 @@ class State(NamedTuple):
 class Recording:
     """A workload's write log, and what the guest saw meanwhile."""
 
-    def __init__(self, workload: Workload | FormatWorkload) -> None:
+    def __init__(self, workload: GuestIO) -> None:
         assert isinstance(workload.driver, LoggedDriver)
         self.workload = workload
         self.log = workload.driver.log
@@ -71,8 +71,13 @@ class Recording:
     def random(
         cls, rng: random.Random, steps: int, options: dict[str, Value] | None = None, size: int | None = None
     ) -> Recording:
-        """Run a random workload."""
-        recording = cls(Workload(rng, LoggedDriver, options=options, size=size, aligned=True))
+        """Run a random workload on a qcow2 image."""
+        return cls.of(Workload(rng, LoggedDriver, options=options, size=size, aligned=True), steps)
+
+    @classmethod
+    def of(cls, workload: GuestIO, steps: int) -> Recording:
+        """Run some random operations, and close the image."""
+        recording = cls(workload)
         for _ in range(steps):
             recording.step()
         recording.step("reopen")
@@ -254,16 +259,22 @@ def judge_bitmaps(node: BlockNode, content: bytes, allowed: Sequence[Version]) -
             assert any(covers(node.driver, bitmap.name, before, content) for before in since), bitmap.name
 
 
-def judge_use(node: BlockNode, content: bytes) -> None:
-    """The image can go on: write, grow, and read back; space that it grows by is zeroes."""
-    driver = node.driver
-    assert isinstance(driver, Qcow2Driver)
+def write_on(node: BlockNode, content: bytes) -> bytearray:
+    """Write here and there, and flush; returns what is to be read now."""
     expected = bytearray(content)
     for at in {0, len(content) // 2, len(content) - SECTOR} if content else ():
         start = at // SECTOR * SECTOR
         expected[start : start + SECTOR] = b"after the power cut".ljust(SECTOR)
         node.pwrite(start, expected[start : start + SECTOR])
     node.flush()
+    return expected
+
+
+def judge_use(node: BlockNode, content: bytes) -> None:
+    """The image can go on: write, grow, and read back; space that it grows by is zeroes."""
+    driver = node.driver
+    assert isinstance(driver, Qcow2Driver)
+    expected = write_on(node, content)
     for bitmap in driver.bitmaps():
         if "in-use" in bitmap.flags:  # of no use any more, and in the way
             driver.bitmap_remove(bitmap.name)

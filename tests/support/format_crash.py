@@ -6,20 +6,15 @@ import random
 
 from hostel.block.driver import Resizable
 from hostel.block.node import BlockNode
-from support.crash import Recording, State, judge_content
+from support.crash import Recording, State, judge_content, write_on
 from support.format_workload import FormatWorkload, Subject
+from support.guest_io import SECTOR
 from support.memory import LoggedDriver, MemoryDriver
-from support.qcow2_workload import SECTOR
 
 
 def record(subject: Subject, rng: random.Random, steps: int) -> Recording:
     """Run a random workload."""
-    recording = Recording(FormatWorkload(subject, rng, LoggedDriver, aligned=True))
-    for _ in range(steps):
-        recording.step()
-    recording.step("reopen")
-    recording.workload.node.close()
-    return recording
+    return Recording.of(FormatWorkload(subject, rng, LoggedDriver, aligned=True), steps)
 
 
 def judge_image(recording: Recording, state: State) -> None:
@@ -46,12 +41,7 @@ def judge_image(recording: Recording, state: State) -> None:
 
 def judge_use(node: BlockNode, content: bytes) -> None:
     """The image can go on: write, grow, and read back; space that it grows by is zeroes."""
-    expected = bytearray(content)
-    for at in {0, len(content) // 2, len(content) - SECTOR}:
-        start = at // SECTOR * SECTOR
-        expected[start : start + SECTOR] = b"after the power cut".ljust(SECTOR)
-        node.pwrite(start, expected[start : start + SECTOR])
-    node.flush()
+    expected = write_on(node, content)
     if isinstance(node.driver, Resizable):
         node.resize(len(content) + 3 * (node.driver.info().cluster_size or SECTOR))
         expected += bytes(node.length - len(content))

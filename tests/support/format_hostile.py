@@ -30,6 +30,22 @@ def sound(format: str, *, backing: bool = False) -> bytes:
     return bytes(workload.driver.data)
 
 
+def poke(data: bytearray, place: int, width: int, rng: random.Random) -> str:
+    """Put some number in the place of another one; returns what was done."""
+    value = rng.choice((*WORDS, rng.getrandbits(64), rng.randrange(len(data)))) & (1 << 8 * width) - 1
+    order = rng.choice(("big", "little"))
+    data[place : place + width] = value.to_bytes(width, order)
+    return f"{order} {value:#x} at {place:#x}"
+
+
+def cut_off(data: bytearray, rng: random.Random) -> list[str]:
+    """Now and then cut an image off; returns what was done."""
+    if rng.random() >= 0.1:
+        return []
+    del data[rng.randrange(len(data)) :]
+    return [f"cut to {len(data)}"]
+
+
 def mutations(format: str, rng: random.Random, count: int) -> Iterator[tuple[str, bytes]]:
     """Damaged images, each with what was done to it; most of their bytes are metadata."""
     images = [sound(format), sound(format, backing=True)]
@@ -39,11 +55,6 @@ def mutations(format: str, rng: random.Random, count: int) -> Iterator[tuple[str
             width = rng.choice((4, 8))
             end = _HEADER if rng.random() < 0.5 else len(data)
             place = rng.randrange(end // width) * width
-            value = rng.choice((*WORDS, rng.getrandbits(64), rng.randrange(len(data)))) & (1 << 8 * width) - 1
-            order = rng.choice(("big", "little"))
-            data[place : place + width] = value.to_bytes(width, order)
-            history.append(f"{order} {value:#x} at {place:#x}")
-        if rng.random() < 0.1:
-            del data[rng.randrange(len(data)) :]
-            history.append(f"cut to {len(data)}")
+            history.append(poke(data, place, width, rng))
+        history += cut_off(data, rng)
         yield "; ".join(history), bytes(data)

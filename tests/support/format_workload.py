@@ -23,8 +23,8 @@ from hostel.block.extent import Status
 from hostel.block.node import BlockNode
 from hostel.block.options import Value
 from support import qcow2
+from support.guest_io import SECTOR, GuestIO, noise
 from support.memory import MemoryDriver, memory_node
-from support.qcow2_workload import SECTOR, noise
 
 BACKING_NAMES: Final = ("b", "base.raw", "a/longer/path/to/base.raw")
 _MODEST: Final = 1 << 19  # bytes of a disk: quick to read back after each step
@@ -100,8 +100,8 @@ class Subject(NamedTuple):
         return result, lines, bytes(driver.data)
 
 
-class FormatWorkload:
-    """An image under random operations; see :class:`support.qcow2_workload.Workload` for the attributes."""
+class FormatWorkload(GuestIO):
+    """An image of a subject's format under random operations."""
 
     def __init__(
         self,
@@ -149,13 +149,6 @@ class FormatWorkload:
 
     # ---- operations
 
-    def step(self) -> str:
-        """Do something; returns what."""
-        weights = self.operations()
-        name = self.rng.choices(list(weights), list(weights.values()))[0]
-        getattr(self, name)()
-        return name
-
     def operations(self) -> dict[str, int]:
         """What can be done, with its weight."""
         driver = self.node.driver
@@ -171,71 +164,6 @@ class FormatWorkload:
         if self.backing is not None and isinstance(driver, Emptying):
             weights["empty"] = 1
         return weights
-
-    def place(self) -> tuple[int, int]:
-        """A random range: offset and length."""
-        size, cluster = len(self.content), self.cluster_size
-        lengths = (1, 511, SECTOR, SECTOR, cluster, cluster, 3 * cluster, 3 * cluster + 7, 20 * cluster, 150 * cluster)
-        offset, length = self.rng.randrange(size), self.rng.choice(lengths)
-        if self.rng.random() < 0.3:
-            offset -= offset % cluster
-        if self.aligned:
-            offset -= offset % SECTOR
-            length = -(-length // SECTOR) * SECTOR
-        return offset, min(length, size - offset)
-
-    def write(self) -> None:
-        """Write data."""
-        offset, length = self.place()
-        data = noise(self.rng, length)
-        self.node.pwrite(offset, data)
-        self.content[offset : offset + length] = data
-
-    def zero(self) -> None:
-        """Write zeroes, keeping the space."""
-        self._zero(unmap=False)
-
-    def unmap(self) -> None:
-        """Write zeroes, giving the space back."""
-        self._zero(unmap=True)
-
-    def _zero(self, *, unmap: bool) -> None:
-        offset, length = self.place()
-        self.node.write_zeroes(offset, length, unmap=unmap)
-        self.content[offset : offset + length] = bytes(length)
-
-    def discard(self) -> None:
-        """Discard whole clusters, which read as zeroes then."""
-        offset, length = self.place()
-        self.node.discard(offset, length)
-        cluster, size, end = self.cluster_size, len(self.content), offset + length
-        first = -(-offset // cluster) * cluster
-        last = size if end == size else end // cluster * cluster
-        if first < last:
-            self.content[first:last] = bytes(last - first)
-
-    def compress(self) -> None:
-        """Write one cluster compressed."""
-        driver = self.node.driver
-        assert isinstance(driver, Compressing)
-        offset = self.place()[0] // self.cluster_size * self.cluster_size
-        data = noise(self.rng, min(self.cluster_size, len(self.content) - offset)).ljust(self.cluster_size, b"\0")
-        payload = driver.compressor()(data)
-        if payload is None:
-            return
-        driver.pwrite_compressed(offset, payload)
-        self.content[offset : offset + len(data)] = data[: len(self.content) - offset]
-
-    def flush(self) -> None:
-        """Flush."""
-        self.node.flush()
-        self.flushed = bytes(self.content)
-
-    def reopen(self) -> None:
-        """Close and open again."""
-        self.node.close()
-        self.node = self.open()
-        self.flushed = bytes(self.content)
 
     def grow(self) -> None:
         """Grow; what is new reads as zeroes, whatever the backing image has there."""

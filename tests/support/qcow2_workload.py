@@ -15,9 +15,9 @@ from hostel.block.node import BlockNode
 from hostel.block.options import Value
 from hostel.errors import BlockError, UnsupportedFeature
 from support import qcow2
+from support.guest_io import SECTOR, GuestIO, noise
 from support.memory import MemoryDriver
 
-SECTOR: Final = 512
 # Clusters of 512 bytes reach the ends of tables and refcount blocks soonest.
 CLUSTER_SIZES: Final = (512, 512, 1024, 4096, 4096, 65536)
 REFCOUNT_BITS: Final = (1, 2, 4, 8, 16, 16, 32, 64)
@@ -39,25 +39,8 @@ def random_options(rng: random.Random, cluster_sizes: tuple[int, ...] = CLUSTER_
     return options
 
 
-def noise(rng: random.Random, length: int) -> bytes:
-    """Bytes of which each sector is another, and that compress."""
-    sectors = -(-length // SECTOR)
-    return b"".join(bytes((rng.randrange(1, 256), rng.randrange(256))) * (SECTOR // 2) for _ in range(sectors))[:length]
-
-
-class Workload:
-    """An image under random operations.
-
-    Attributes:
-        driver: what holds the image's bytes.
-        node: the open image.
-        content: what the guest must read.
-        flushed: what it read when the last flush, or another operation that syncs, was done.
-        snapshots: id to content.
-        bitmaps: name to the content that its bits tell the changes from.
-        backing: the backing image's content, or None.
-        original_backing: what it was at first.
-    """
+class Workload(GuestIO):
+    """A qcow2 image under random operations."""
 
     def __init__(
         self,
@@ -131,13 +114,6 @@ class Workload:
 
     # ---- operations
 
-    def step(self) -> str:
-        """Do something; returns what."""
-        names = list(self.operations())
-        name = self.rng.choices(names, [self.operations()[each] for each in names])[0]
-        getattr(self, name)()
-        return name
-
     def operations(self) -> dict[str, int]:
         """What can be done now, with its weight."""
         weights = {"write": 10, "zero": 3, "unmap": 3, "discard": 3, "compress": 4, "flush": 3, "reopen": 1}
@@ -161,72 +137,9 @@ class Workload:
             weights |= {"clear_bitmap": 1, "remove_bitmap": 1, "disable_bitmap": 1, "merge_bitmap": 1}
         return weights | {"amend": 1}
 
-    def place(self) -> tuple[int, int]:
-        """A random range: offset and length."""
-        size, cluster = len(self.content), self.cluster_size
-        lengths = (1, 511, SECTOR, SECTOR, cluster, cluster, 3 * cluster, 3 * cluster + 7, 20 * cluster, 150 * cluster)
-        offset, length = self.rng.randrange(size), self.rng.choice(lengths)
-        if self.rng.random() < 0.3:
-            offset -= offset % cluster
-        if self.aligned:
-            offset -= offset % SECTOR
-            length = -(-length // SECTOR) * SECTOR
-        return offset, min(length, size - offset)
-
-    def write(self) -> None:
-        """Write data."""
-        offset, length = self.place()
-        data = noise(self.rng, length)
-        self.node.pwrite(offset, data)
-        self.content[offset : offset + length] = data
-
-    def zero(self) -> None:
-        """Write zeroes, keeping the space."""
-        self._zero(unmap=False)
-
-    def unmap(self) -> None:
-        """Write zeroes, giving the space back."""
-        self._zero(unmap=True)
-
-    def _zero(self, *, unmap: bool) -> None:
-        offset, length = self.place()
-        self.node.write_zeroes(offset, length, unmap=unmap)
-        self.content[offset : offset + length] = bytes(length)
-
-    def discard(self) -> None:
-        """Discard: whole clusters read as zeroes; version 2 over a backing image keeps what it has."""
-        offset, length = self.place()
-        self.node.discard(offset, length)
-        if self.version < 3 and self.backing is not None:
-            return
-        cluster, size = self.cluster_size, len(self.content)
-        first = -(-offset // cluster) * cluster
-        end = offset + length
-        last = size if end == size else end // cluster * cluster
-        if first < last:
-            self.content[first:last] = bytes(last - first)
-
-    def compress(self) -> None:
-        """Write one cluster compressed."""
-        offset = self.place()[0] // self.cluster_size * self.cluster_size
-        # Beyond the end of the image, as everywhere, are zeroes.
-        data = noise(self.rng, min(self.cluster_size, len(self.content) - offset)).ljust(self.cluster_size, b"\0")
-        payload = self.image.compressor()(data)
-        if payload is None:
-            return
-        self.image.pwrite_compressed(offset, payload)
-        self.content[offset : offset + len(data)] = data[: len(self.content) - offset]
-
-    def flush(self) -> None:
-        """Flush."""
-        self.node.flush()
-        self.flushed = bytes(self.content)
-
-    def reopen(self) -> None:
-        """Close and open again."""
-        self.node.close()
-        self.node = self.open()
-        self.flushed = bytes(self.content)
+    def forgets_what_it_discards(self) -> bool:
+        """Version 2 over a backing image keeps what it has."""
+        return self.version >= 3 or self.backing is None
 
     def grow(self) -> None:
         """Grow; what is new reads as zeroes, whatever the backing image has there."""

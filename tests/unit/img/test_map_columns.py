@@ -9,8 +9,9 @@ import pytest
 from hostel.img.map import map
 from hostel.img.map_columns import rows
 from support import qcow2
+from support.guest_io import noise
 from support.memory import MemoryDriver
-from support.qcow2_workload import Workload, noise
+from support.qcow2_workload import Workload
 
 
 @pytest.mark.parametrize("seed", range(30))
