@@ -9,6 +9,8 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from support.process import started
+
 TIMEOUT = 30.0  # seconds for anything that a test waits for
 
 _CONFIGURATION = """
@@ -57,39 +59,18 @@ def nfs_server(folder: Path, work: Path) -> Iterator[NfsServer]:
         "exec sleep 600"
     )
     with contextlib.ExitStack() as stack:
-        holder = _start(stack, ["unshare", "-n", "-m", "sh", "-c", prepare], stdout=subprocess.PIPE)
+        holder = stack.enter_context(started(["unshare", "-n", "-m", "sh", "-c", prepare], stdout=subprocess.PIPE))
         assert holder.stdout is not None
         assert holder.stdout.readline() == b"ready\n"
         server = NfsServer(holder.pid)
-        _start(stack, server.inside(["rpcbind", "-f"]))
-        _start(
-            stack,
-            server.inside(
-                ["ganesha.nfsd", "-F", "-f", configuration, "-p", work / "pid", "-L", work / "log", "-N", "NIV_EVENT"]
-            ),
-        )
+        stack.enter_context(started(server.inside(["rpcbind", "-f"])))
+        words = ["ganesha.nfsd", "-F", "-f", configuration, "-p", work / "pid", "-L", work / "log", "-N", "NIV_EVENT"]
+        stack.enter_context(started(server.inside(words)))
         until = time.monotonic() + TIMEOUT
         while server.run("sh", "-c", "ss -ltn | grep -q :20048 && ss -ltn | grep -q :2049").returncode:
             assert time.monotonic() < until, (work / "log").read_text()
             time.sleep(0.1)
         yield server
-
-
-def _start(stack: contextlib.ExitStack, words: list[str], stdout: int = subprocess.DEVNULL) -> subprocess.Popen[bytes]:
-    process = subprocess.Popen(words, stdout=stdout, stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL)
-    stack.callback(_end, process)
-    return process
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    process.terminate()
-    try:
-        process.wait(5)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait(TIMEOUT)
-    if process.stdout is not None:
-        process.stdout.close()
 
 
 def may_serve() -> bool:

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from support.process import started
 from support.web import free_port, listens
 
 TIMEOUT = 20.0  # seconds for anything that a test waits for
@@ -65,8 +66,8 @@ def ssh_server(work: Path) -> Iterator[SshServer]:
     with contextlib.ExitStack() as stack:
         if os.geteuid() == 0:
             Path("/run/sshd").mkdir(exist_ok=True)  # where the server locks its helper in
-        _start(stack, [str(shutil.which("sshd")), "-D", "-e", "-f", str(work / "sshd_config")])
-        _start(stack, ["ssh-agent", "-D", "-a", str(agent)])
+        stack.enter_context(started([str(shutil.which("sshd")), "-D", "-e", "-f", str(work / "sshd_config")]))
+        stack.enter_context(started(["ssh-agent", "-D", "-a", str(agent)]))
         until = time.monotonic() + TIMEOUT
         while not (listens(port) and agent.exists()):
             assert time.monotonic() < until, "the server does not listen"
@@ -80,17 +81,3 @@ def ssh_server(work: Path) -> Iterator[SshServer]:
         )
         digest = hashlib.sha256(base64.b64decode(public[1])).hexdigest()
         yield SshServer(port, getpass.getuser(), home, agent, digest)
-
-
-def _start(stack: contextlib.ExitStack, words: list[str]) -> None:
-    process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-
-    def end() -> None:
-        process.terminate()
-        try:
-            process.wait(TIMEOUT)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait(TIMEOUT)
-
-    stack.callback(end)

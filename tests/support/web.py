@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import socket
-import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+
+from support.process import started
 
 TIMEOUT = 20.0  # seconds for anything that a test waits for
 
@@ -74,20 +75,13 @@ def tftp_server(folder: Path) -> Iterator[str]:
 
 @contextlib.contextmanager
 def _running(words: list[str], port: int | None) -> Iterator[None]:
-    with subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        try:
-            until = time.monotonic() + TIMEOUT
-            while port is not None and not listens(port):
-                assert process.poll() is None, f"{words[0]} ended with {process.returncode}"
-                assert time.monotonic() < until, f"{words[0]} does not listen"
-                time.sleep(0.02)
-            yield
-        finally:
-            process.terminate()
-            try:
-                process.wait(TIMEOUT)
-            except subprocess.TimeoutExpired:
-                process.kill()
+    with started(words) as process:
+        until = time.monotonic() + TIMEOUT
+        while port is not None and not listens(port):
+            assert process.poll() is None, f"{words[0]} ended with {process.returncode}"
+            assert time.monotonic() < until, f"{words[0]} does not listen"
+            time.sleep(0.02)
+        yield
 
 
 def listens(port: int) -> bool:
