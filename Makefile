@@ -3,10 +3,11 @@
 # make conformance   side by side with the real qemu-img, virsh and virt-install
 # make formats       find out again what docs/compatibility/formats.md says of each format
 # make iotests       QEMU's own suite on our tools; TESTS="qcow2 061" picks some
+# make libvirt-data  libvirt's own test data through our model; TESTS="networkxml2xml" picks some
 # make bench         timings beside qemu-img
 # make soak          the random tests of images with twenty times their seeds: most of an hour (SOAK=100 for more)
 .POSIX:
-.PHONY: check test conformance formats iotests bench soak
+.PHONY: check test conformance formats iotests libvirt-data bench soak
 
 BIN = .venv/bin
 
@@ -28,6 +29,9 @@ formats:
 
 iotests:
 	$(BIN)/python tools/iotests.py $(TESTS)
+
+libvirt-data:
+	PYTHONPATH=tools $(BIN)/python -m libvirt_data $(TESTS)
 
 bench:
 	./test -s tests/bench

@@ -1,0 +1,57 @@
+"""Gets libvirt's tests: from Debian's source package, into .cache/libvirt-data."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+CACHE = ROOT / ".cache" / "libvirt-data"
+VERSION = "9.0.0"
+# Of libvirt's source: its tests, and what some of them read besides.
+PARTS = ("tests", "src/cpu_map", "src/conf/schemas")
+
+
+def tests() -> Path:
+    """The folder ``tests`` of libvirt, unpacked when it is first wanted."""
+    folder = CACHE / VERSION
+    if not (folder / "ready").exists():
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        fetch(folder)
+        (original,) = folder.glob("libvirt_*.orig.tar.xz")
+        target = folder / "libvirt"
+        target.mkdir()
+        wanted = [f"*/{part}" for part in PARTS]
+        # tar keeps the links, of which the trees of sysfs are full.
+        run("tar", "-xf", str(original), "-C", str(target), "--strip-components=1", "--wildcards", *wanted)
+        (folder / "ready").touch()
+    return folder / "libvirt" / "tests"
+
+
+def fetch(folder: Path) -> None:
+    """Download the source package; where the system names no place for sources, from where its binaries come."""
+    download = ["apt-get", "source", "--download-only", "-qq", "libvirt"]
+    print(f"fetching the source of libvirt {VERSION}", file=sys.stderr)
+    if subprocess.run(download, cwd=folder, capture_output=True, check=False).returncode == 0:
+        if any(folder.glob(f"libvirt_{VERSION}.orig.tar.*")):
+            return
+        raise SystemExit(f"this system's libvirt is not {VERSION}: unpack the source, and name its tests with --tests")
+    places = run("apt-get", "indextargets", "--format", "$(SITE) $(RELEASE) $(COMPONENT)", "Created-By: Packages")
+    lines = {f"deb-src {place}\n" for place in places.splitlines() if len(place.split()) == 3}
+    sources = folder / "sources.list"
+    sources.write_text("".join(sorted(lines)))
+    lists = folder / "lists"
+    (lists / "partial").mkdir(parents=True)
+    apart = []
+    for name, value in (("Etc::SourceList", sources), ("Etc::SourceParts", "-"), ("State::Lists", lists)):
+        apart += ["-o", f"Dir::{name}={value}"]
+    run("apt-get", *apart, "-qq", "update", cwd=folder)
+    run(download[0], *apart, *download[1:], cwd=folder)
+
+
+def run(*command: str, cwd: Path | None = None) -> str:
+    """Run a command; returns what it prints."""
+    return subprocess.run(command, cwd=cwd, check=True, stdout=subprocess.PIPE, text=True).stdout
