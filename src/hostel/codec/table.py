@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import sys
 from array import array
+from typing import Final
+
+_CHUNK: Final = 4096  # entries compared at once
 
 
 def unpack_table(data: bytes | bytearray | memoryview, typecode: str = "Q", order: str = "big") -> array[int]:
@@ -33,3 +36,20 @@ def pack_table(table: array[int], order: str = "big") -> bytes:
 def zero_table(entries: int, typecode: str = "Q") -> array[int]:
     """A table of zeroes."""
     return array(typecode, bytes(entries * array(typecode).itemsize))
+
+
+def equal_entries(table: array[int], index: int, end: int) -> int:
+    """The index after the entries that equal the one at ``index``, at most ``end``."""
+    one = table[index : index + 1]
+    index += 1
+    step, growing = 1, True
+    # Ever longer stretches at once while they are equal, then ever shorter ones down to the entry that is not.
+    while step and index < end:
+        step = min(step, end - index)
+        if table[index : index + step] == one * step:
+            index += step
+            step = min(step * 2, _CHUNK) if growing else step
+        else:
+            growing = False
+            step //= 2
+    return index

@@ -15,6 +15,7 @@ from typing import Final, NamedTuple
 from hostel.block.driver import Preallocation
 from hostel.block.extent import Extent, Status
 from hostel.block.node import BlockNode
+from hostel.codec.table import equal_entries
 from hostel.errors import NoSpace
 from hostel.units import SECTOR, KiB
 
@@ -74,20 +75,7 @@ class BlockTable:
         number, slot = divmod(index, self.page_entries)
         page = self._page(number)
         most = min(most, len(page) - slot)
-        value = page[slot]
-        if most == 1 or page[slot + 1] != value:
-            return 1
-        done, step = 1, 64
-        while done < most:
-            part = min(step, most - done)
-            if page[slot + done : slot + done + part] == array(self._typecode, [value]) * part:
-                done += part
-                step *= 4
-            elif part == 1:
-                break
-            else:
-                step = max(1, part // 4)
-        return done
+        return equal_entries(page, slot, slot + most) - slot
 
     def pages(self) -> Iterator[tuple[int, array[int]]]:
         """All entries in order: the index of the first of each page, and the page. It must not be changed."""

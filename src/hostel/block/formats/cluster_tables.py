@@ -15,13 +15,12 @@ from typing import Final, NamedTuple
 from hostel.block.extent import Status
 from hostel.block.formats.clustered import Kind, Run
 from hostel.block.node import BlockNode
-from hostel.codec.table import pack_table, unpack_table, zero_table
+from hostel.codec.table import equal_entries, pack_table, unpack_table, zero_table
 from hostel.units import MiB
 
 _SLICE: Final = 8192  # entries
 _CACHE_LIMIT: Final = 32 * MiB  # bytes of L2 tables kept in memory
 _MIN_SLICES: Final = 16
-_CHUNK: Final = 4096  # entries compared at once
 
 
 class Layout(NamedTuple):
@@ -238,7 +237,7 @@ class ClusterTables:
             elif kind is Kind.COMPRESSED:
                 after, host = index + 1, entry
             else:
-                after = _equal(entries, index, last)
+                after = equal_entries(entries, index, last)
             stop = min(end, base + after * size)
             yield Run(offset, stop - offset, kind, host)
             offset, index = stop, after
@@ -347,20 +346,3 @@ class ClusterTables:
         self._slices.clear()
         self._dirty.clear()
         self.l1 = EntryTable(self.file, self.layout.l1_offset, self.l1.entries, self.layout.order)
-
-
-def _equal(entries: array[int], index: int, end: int) -> int:
-    """The index after the entries that equal the one at ``index``, at most ``end``."""
-    value = entries[index]
-    index += 1
-    step, growing = 1, True
-    # Ever longer stretches at once while they are equal, then ever shorter ones down to the entry that is not.
-    while step and index < end:
-        step = min(step, end - index)
-        if entries[index : index + step] == array("Q", [value]) * step:
-            index += step
-            step = min(step * 2, _CHUNK) if growing else step
-        else:
-            growing = False
-            step //= 2
-    return index

@@ -5,9 +5,10 @@ from __future__ import annotations
 import enum
 from array import array
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from hostel.block.formats.qcow2 import layout
+from hostel.codec.table import equal_entries
 
 if TYPE_CHECKING:
     from hostel.block.formats.qcow2.image import Qcow2Image
@@ -174,25 +175,4 @@ def _same_run(table: array[int], index: int, last: int, host: int, zero: int, st
     while index <= last and table[index] & ~layout.COPIED == expected:
         index += 1
         expected += step
-    return index
-
-
-_CHUNK: Final = 4096
-
-
-def equal_entries(table: array[int], index: int, end: int) -> int:
-    """The index after the entries that equal the one at ``index``, at most ``end``."""
-    value = table[index]
-    index += 1
-    step = 1
-    # Ever longer stretches at once while they are equal, then ever shorter ones down to the entry that is not.
-    growing = True
-    while step and index < end:
-        step = min(step, end - index)
-        if table[index : index + step] == array("Q", [value]) * step:
-            index += step
-            step = min(step * 2, _CHUNK) if growing else step
-        else:
-            growing = False
-            step //= 2
     return index

@@ -17,8 +17,9 @@ from hostel.block.formats.qcow2.compressed import read_compressed
 from hostel.block.formats.qcow2.encryption import Encryption
 from hostel.block.formats.qcow2.image import Qcow2Image
 from hostel.block.formats.qcow2.l2_table import L2Table
-from hostel.block.formats.qcow2.mapping import Kind, Run, equal_entries, runs
+from hostel.block.formats.qcow2.mapping import Kind, Run, runs
 from hostel.block.node import BlockNode, fill_zeroes
+from hostel.codec.table import equal_entries
 from hostel.errors import UnsupportedFeature
 from hostel.units import MiB
 

@@ -1,0 +1,33 @@
+"""Big tables of integers."""
+
+import random
+from array import array
+
+import pytest
+
+from hostel.codec.table import equal_entries, pack_table, unpack_table, zero_table
+
+
+@pytest.mark.parametrize("typecode", ["I", "Q"])
+def test_equal_entries_stop_where_one_by_one_they_would(typecode: str) -> None:
+    chance = random.Random(1)
+    table = array(typecode)
+    for _ in range(60):
+        table.extend([chance.randrange(3)] * chance.choice((1, 1, 2, 3, 64, 65, 4096, 4097, 9000)))
+    for _ in range(400):
+        index = chance.randrange(len(table))
+        end = chance.randrange(index + 1, len(table) + 1)
+        expected = next((each for each in range(index, end) if table[each] != table[index]), end)
+        assert equal_entries(table, index, end) == expected
+
+
+def test_a_table_is_written_in_the_byte_order_that_was_asked_for() -> None:
+    table = array("H", [0x0102, 0x0304])
+    assert pack_table(table, "big") == b"\1\2\3\4"
+    assert pack_table(table, "little") == b"\2\1\4\3"
+    assert unpack_table(b"\1\2\3\4", "H", "big") == table
+    assert unpack_table(b"\2\1\4\3", "H", "little") == table
+
+
+def test_a_table_of_zeroes_has_its_entries() -> None:
+    assert zero_table(3, "I") == array("I", [0, 0, 0])
