@@ -7,7 +7,6 @@ first asked for, and only what has changed is written.
 
 from __future__ import annotations
 
-import sys
 from array import array
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final, NamedTuple
@@ -15,7 +14,7 @@ from typing import Final, NamedTuple
 from hostel.block.driver import Preallocation
 from hostel.block.extent import Extent, Status
 from hostel.block.node import BlockNode
-from hostel.codec.table import equal_entries
+from hostel.codec.table import equal_entries, pack_table, unpack_table
 from hostel.errors import NoSpace
 from hostel.units import SECTOR, KiB
 
@@ -44,7 +43,7 @@ class BlockTable:
         self._unit = unit
         self._offset = offset
         self._typecode = typecode
-        self._swap = order != sys.byteorder
+        self._order = order
         self._width = array(typecode).itemsize
         self.page_entries = PAGE // self._width
         self.count = count
@@ -88,7 +87,7 @@ class BlockTable:
         for number in sorted(self._dirty):
             units = sorted(self._dirty[number])
             place = self._offset + number * PAGE
-            data = self._packed(self._pages[number])
+            data = pack_table(self._pages[number], self._order)
             if rest := -len(data) % self._unit:  # what shares the last unit with the table's end
                 data += bytes(self._file.read(place + len(data), rest))
             start = units[0]
@@ -116,18 +115,7 @@ class BlockTable:
     def _read(self, number: int) -> array[int]:
         first = number * self.page_entries
         length = min(self.page_entries, self.count - first) * self._width
-        page = array(self._typecode)
-        page.frombytes(self._file.read(self._offset + number * PAGE, length))
-        if self._swap:
-            page.byteswap()
-        return page
-
-    def _packed(self, page: array[int]) -> bytes:
-        if not self._swap:
-            return page.tobytes()
-        swapped = page[:]
-        swapped.byteswap()
-        return swapped.tobytes()
+        return unpack_table(self._file.read(self._offset + number * PAGE, length), self._typecode, self._order)
 
 
 class Run(NamedTuple):
