@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from typing import Final, NamedTuple
 
 from hostel.block.extent import Status
-from hostel.block.formats.clustered import Kind, Run
+from hostel.block.formats.run import Kind, Run
 from hostel.block.node import BlockNode
 from hostel.codec.table import equal_entries, pack_table, unpack_table, zero_table
 from hostel.units import MiB

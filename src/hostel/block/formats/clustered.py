@@ -7,42 +7,18 @@ new ones and records them. Data is written before the table entry that points to
 from __future__ import annotations
 
 import abc
-import enum
 from collections.abc import Iterator
-from typing import Final, NamedTuple, Self
+from typing import Final, Self
 
 from hostel.block.driver import FormatDriver, OpenMode, Supports
 from hostel.block.extent import Extent, Status
+from hostel.block.formats.run import Kind, Run
 from hostel.block.node import BlockNode, fill_zeroes
 from hostel.units import GiB, MiB
 
 ZEROES: Final = memoryview(bytes(MiB))
 _ONE_BUFFER: Final = 256 * 1024  # bytes: up to here head, data and tail are written with one call
 _MANY_ZEROES: Final = 64 * GiB  # bytes: tables that say no more than no table at all are not made for that many
-
-
-class Kind(enum.IntEnum):
-    """What a cluster is."""
-
-    UNALLOCATED = 0
-    ZERO = 1
-    DATA = 2
-    COMPRESSED = 3
-
-
-class Run(NamedTuple):
-    """Neighbouring guest bytes of one kind.
-
-    Attributes:
-        offset: guest offset, bytes.
-        length: bytes; never 0.
-        host: of DATA the host offset in bytes; of COMPRESSED, a cluster or a part of it, the table entry; else 0.
-    """
-
-    offset: int
-    length: int
-    kind: Kind
-    host: int
 
 
 _STATUS: Final = {

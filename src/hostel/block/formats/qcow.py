@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Final, Self
 
 from hostel.block.driver import FormatInfo, OpenMode, Reference
 from hostel.block.formats.cluster_tables import ClusterTables, Layout
-from hostel.block.formats.clustered import ZEROES, ClusteredDriver, Kind, Run
+from hostel.block.formats.clustered import ZEROES, ClusteredDriver
+from hostel.block.formats.run import Kind, Run
 from hostel.block.node import BlockNode
 from hostel.block.options import Kind as OptionKind
 from hostel.block.options import Option, Options, Value

@@ -16,10 +16,11 @@ from hostel.block import notice
 from hostel.block.bitmap import DirtyBitmap
 from hostel.block.driver import BitmapInfo, CheckResult, FormatInfo, OpenMode, Repair, Report
 from hostel.block.formats.cluster_tables import EntryTable
-from hostel.block.formats.clustered import ClusteredDriver, Kind, Run
+from hostel.block.formats.clustered import ClusteredDriver
 from hostel.block.formats.parallels import layout
 from hostel.block.formats.parallels.extension import StoredBitmap, load_bitmap, read_extension
 from hostel.block.formats.parallels.layout import Header, plan, read_header
+from hostel.block.formats.run import Kind, Run
 from hostel.block.node import BlockNode
 from hostel.block.options import Kind as OptionKind
 from hostel.block.options import Option, Options, Value

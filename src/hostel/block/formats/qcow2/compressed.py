@@ -13,7 +13,7 @@ from hostel.units import MiB
 
 if TYPE_CHECKING:
     from hostel.block.formats.qcow2.image import Qcow2Image
-    from hostel.block.formats.qcow2.mapping import Run
+    from hostel.block.formats.run import Run
 
 Packer = Callable[[bytes | bytearray | memoryview], "bytes | None"]
 

@@ -30,10 +30,11 @@ from hostel.block.formats.qcow2.creation import AMEND_OPTIONS, CREATE_OPTIONS
 from hostel.block.formats.qcow2.encryption import Encryption, open_encryption
 from hostel.block.formats.qcow2.image import Qcow2Image
 from hostel.block.formats.qcow2.layout import Compatible, Compression, ExtensionType, Incompatible
-from hostel.block.formats.qcow2.mapping import Kind, runs
+from hostel.block.formats.qcow2.mapping import runs
 from hostel.block.formats.qcow2.preallocated import is_preallocated, with_holes
 from hostel.block.formats.qcow2.runtime import RUNTIME_OPTIONS, check_runtime_options, joined_options
 from hostel.block.formats.qcow2.write import Guest
+from hostel.block.formats.run import Kind
 from hostel.block.node import BlockNode
 from hostel.block.options import Options, Value
 from hostel.errors import BlockError, InvalidImage

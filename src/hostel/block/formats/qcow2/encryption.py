@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from hostel.block.formats.qcow2.header import Preamble
 from hostel.block.formats.qcow2.layout import Extension, ExtensionType
-from hostel.block.formats.qcow2.mapping import Kind, Run
+from hostel.block.formats.run import Kind, Run
 from hostel.block.options import Kind as OptionKind
 from hostel.block.options import Option, Options, Value
 from hostel.errors import BlockError, InvalidImage

@@ -2,41 +2,17 @@
 
 from __future__ import annotations
 
-import enum
 from array import array
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from hostel.block.formats.qcow2 import layout
+from hostel.block.formats.run import Kind, Run
 from hostel.codec.table import equal_entries
 
 if TYPE_CHECKING:
     from hostel.block.formats.qcow2.image import Qcow2Image
     from hostel.block.formats.qcow2.l2_table import L2Table
-
-
-class Kind(enum.IntEnum):
-    """What a cluster is."""
-
-    UNALLOCATED = 0
-    ZERO = 1
-    DATA = 2
-    COMPRESSED = 3
-
-
-class Run(NamedTuple):
-    """Neighbouring guest bytes of one kind.
-
-    Attributes:
-        offset: guest offset, bytes.
-        length: bytes; never 0.
-        host: of DATA, and of ZERO that is preallocated, the host offset in bytes; of COMPRESSED the L2 entry; else 0.
-    """
-
-    offset: int
-    length: int
-    kind: Kind
-    host: int
 
 
 def classify(entry: int, *, external: bool) -> Kind:

@@ -10,8 +10,9 @@ from typing import Final
 
 from hostel.block.formats.qcow2 import layout
 from hostel.block.formats.qcow2.l2_table import L2Table
-from hostel.block.formats.qcow2.mapping import Kind, contradicts, runs
+from hostel.block.formats.qcow2.mapping import contradicts, runs
 from hostel.block.formats.qcow2.write import ZEROES, Guest, has_place
+from hostel.block.formats.run import Kind
 from hostel.units import MiB
 
 _FEW: Final = MiB

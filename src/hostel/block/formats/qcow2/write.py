@@ -17,7 +17,8 @@ from hostel.block.formats.qcow2.compressed import read_compressed
 from hostel.block.formats.qcow2.encryption import Encryption
 from hostel.block.formats.qcow2.image import Qcow2Image
 from hostel.block.formats.qcow2.l2_table import L2Table
-from hostel.block.formats.qcow2.mapping import Kind, Run, runs
+from hostel.block.formats.qcow2.mapping import runs
+from hostel.block.formats.run import Kind, Run
 from hostel.block.node import BlockNode, fill_zeroes
 from hostel.codec.table import equal_entries
 from hostel.errors import UnsupportedFeature

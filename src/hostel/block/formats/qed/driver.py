@@ -13,9 +13,10 @@ from typing import Final, Self
 from hostel.block import notice
 from hostel.block.driver import CheckResult, FormatInfo, OpenMode, Preallocation, Reference, Repair, Report
 from hostel.block.formats.cluster_tables import ClusterTables, Layout
-from hostel.block.formats.clustered import ClusteredDriver, Kind, Run
+from hostel.block.formats.clustered import ClusteredDriver
 from hostel.block.formats.qed import layout
 from hostel.block.formats.qed.layout import Feature, Header, read_backing_name, read_header, whole_clusters
+from hostel.block.formats.run import Kind, Run
 from hostel.block.node import BlockNode
 from hostel.block.options import Kind as OptionKind
 from hostel.block.options import Option, Options, Value

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import random
-from array import array
-
 import pytest
 
 from hostel.block.formats.qcow2.driver import Qcow2Driver
 from hostel.block.formats.qcow2.layout import COMPRESSED, COPIED, ZERO
-from hostel.block.formats.qcow2.mapping import Kind, Run, classify, equal_entries, runs
+from hostel.block.formats.qcow2.mapping import classify, runs
+from hostel.block.formats.run import Kind, Run
 from hostel.errors import CorruptImage
 from support import qcow2
 from support.memory import MemoryDriver
@@ -105,18 +103,3 @@ def test_an_offset_inside_a_cluster_is_corrupt() -> None:
     driver.data[table : table + 8] = (COPIED | 0x5200).to_bytes(8, "big")
     with qcow2.attach(driver, read_only=True) as node, pytest.raises(CorruptImage, match="0x5200 unaligned"):
         node.read(0, 1)
-
-
-@pytest.mark.parametrize("seed", range(10))
-def test_equal_entries_are_found_to_their_end(seed: int) -> None:
-    rng = random.Random(seed)
-    table = array("Q")
-    while len(table) < 4096:
-        table.extend([rng.choice((0, 0, 1, 5))] * rng.choice((1, 2, 3, 511, 512, 513, 1200)))
-    index = 0
-    while index < len(table):
-        end = rng.randrange(index + 1, len(table) + 1)
-        stop = equal_entries(table, index, end)
-        assert set(table[index:stop]) == {table[index]}
-        assert stop == end or table[stop] != table[index]
-        index = stop
