@@ -9,6 +9,7 @@ from typing import Final, Self
 from hostel.block import probe
 from hostel.block.driver import FormatDriver, FormatInfo, Measured, OpenMode, Preallocation, Supports, Threading
 from hostel.block.extent import Extent
+from hostel.block.formats.preallocation import host_preallocation_of, preallocation_of
 from hostel.block.node import BlockNode
 from hostel.block.options import Kind, Option, Options, Value
 from hostel.errors import BlockError, InvalidImage, UnsupportedFeature
@@ -70,8 +71,7 @@ class RawDriver(FormatDriver):
         Raises:
             BlockError: there is no such mode, or it is one of other formats.
         """
-        if _preallocation(options) is Preallocation.METADATA:
-            raise BlockError("Unsupported preallocation mode: metadata", errno=errno.ENOTSUP)
+        host_preallocation_of(options)
 
     @classmethod
     def measure(cls, size: int, options: Mapping[str, Value], data: Iterable[tuple[int, int]] | None) -> Measured:
@@ -86,7 +86,7 @@ class RawDriver(FormatDriver):
         Raises:
             BlockError: an unknown preallocation mode, or the host refuses.
         """
-        file.resize(size, _preallocation(options))
+        file.resize(size, preallocation_of(options))
 
     @property
     def length(self) -> int:
@@ -169,14 +169,6 @@ class RawDriver(FormatDriver):
                 errno=errno.EPERM,
                 hint="Specify the format explicitly: raw.",
             )
-
-
-def _preallocation(options: Mapping[str, Value]) -> Preallocation:
-    text = str(options.get("preallocation", "off"))
-    try:
-        return Preallocation(text)
-    except ValueError:
-        raise BlockError(f"invalid parameter value: {text}", errno=errno.EINVAL) from None
 
 
 def _sectors(length: int) -> int:

@@ -25,10 +25,11 @@ from hostel.block.driver import (
 from hostel.block.extent import Extent
 from hostel.block.formats.block_mapped import BlockMappedDriver
 from hostel.block.formats.block_table import ABSENT, PAGE, ZEROES, BlockMap, BlockTable, claim, make_room, with_holes
+from hostel.block.formats.preallocation import preallocation_of
 from hostel.block.node import BlockNode
 from hostel.block.options import Kind, Option, Options, Value
 from hostel.codec.record import Record, u32, u64
-from hostel.errors import BlockError, CorruptImage, InvalidImage, ReadOnly, UnsupportedFeature
+from hostel.errors import CorruptImage, InvalidImage, ReadOnly, UnsupportedFeature
 from hostel.units import SECTOR, KiB, MiB
 
 SIGNATURE: Final = 0xBEDA107F
@@ -144,7 +145,7 @@ class VdiDriver(BlockMappedDriver):
             BlockError: there is no such preallocation mode.
             UnsupportedFeature: the disk is too large.
         """
-        _preallocation(options)
+        preallocation_of(options)
         _check_size(size)
 
     @classmethod
@@ -157,7 +158,7 @@ class VdiDriver(BlockMappedDriver):
             BlockError: an option makes no sense.
             OSError: the host's own errors.
         """
-        mode = _preallocation(options)
+        mode = preallocation_of(options)
         is_static = options.get("static") is True or mode is Preallocation.METADATA
         _check_size(size)
         block_size = int(options.get("cluster_size", BLOCK_SIZE))
@@ -403,14 +404,6 @@ def _check_size(size: int) -> None:
 
 def _too_large(size: int) -> UnsupportedFeature:
     return UnsupportedFeature(f"Unsupported VDI image size (size is 0x{size:x}, max supported is 0x{MAX_SIZE:x})")
-
-
-def _preallocation(options: Mapping[str, Value]) -> Preallocation:
-    text = str(options.get("preallocation", "off"))
-    try:
-        return Preallocation(text)
-    except ValueError:
-        raise BlockError(f"invalid parameter value: {text}", errno=errno.EINVAL) from None
 
 
 def _new_uuid() -> bytes:

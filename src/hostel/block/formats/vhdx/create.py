@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import sys
 from array import array
@@ -11,6 +10,7 @@ from typing import Final, NamedTuple
 
 from hostel.block.driver import Preallocation
 from hostel.block.formats.block_table import make_room
+from hostel.block.formats.preallocation import host_preallocation_of
 from hostel.block.formats.vhdx import layout
 from hostel.block.formats.vhdx.layout import (
     BlockState,
@@ -25,7 +25,6 @@ from hostel.block.formats.vhdx.layout import (
 from hostel.block.formats.vhdx.region import Metadata
 from hostel.block.node import BlockNode
 from hostel.block.options import Kind, Option, OptionError, Options, Value
-from hostel.errors import BlockError
 from hostel.units import SECTOR, GiB, KiB, MiB, TiB
 
 CREATE_OPTIONS: Final = Options(
@@ -96,7 +95,7 @@ def plan(size: int, options: Mapping[str, Value]) -> Plan:
     Raises:
         BlockError: an option makes no sense, or the disk is too large.
     """
-    reserve = _preallocation(options)
+    reserve = host_preallocation_of(options)
     subformat = str(options.get("subformat", "dynamic"))
     if subformat not in ("dynamic", "fixed"):
         raise OptionError(f"Parameter 'subformat' does not accept value '{subformat}'")
@@ -212,14 +211,3 @@ def _usual_block_size(size: int) -> int:
     if size > 100 * GiB:
         return 32 * MiB
     return 16 * MiB if size > GiB else 8 * MiB
-
-
-def _preallocation(options: Mapping[str, Value]) -> Preallocation:
-    text = str(options.get("preallocation", "off"))
-    try:
-        mode = Preallocation(text)
-    except ValueError:
-        raise BlockError(f"invalid parameter value: {text}", errno=errno.EINVAL) from None
-    if mode is Preallocation.METADATA:
-        raise BlockError("Unsupported preallocation mode: metadata", errno=errno.ENOTSUP)
-    return mode

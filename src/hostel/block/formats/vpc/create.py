@@ -8,8 +8,8 @@ import time
 from collections.abc import Mapping
 from typing import Final
 
-from hostel.block.driver import Preallocation
 from hostel.block.formats.block_table import make_room
+from hostel.block.formats.preallocation import host_preallocation_of
 from hostel.block.formats.vpc import layout
 from hostel.block.formats.vpc.layout import DiskType, DynamicHeader, Footer, Geometry, sealed
 from hostel.block.node import BlockNode
@@ -41,7 +41,7 @@ def check_creation(size: int, options: Mapping[str, Value]) -> None:
     Raises:
         BlockError: an option makes no sense, or the disk is too large (EFBIG).
     """
-    preallocation_of(options)
+    host_preallocation_of(options)
     _disk_type(options)
     settle_size(size, forced=options.get("force_size") is True)
 
@@ -60,7 +60,7 @@ def create_image(file: BlockNode, size: int, options: Mapping[str, Value]) -> No
     sectors, geometry = settle_size(size, forced=forced)
     footer = _footer(kind, sectors * SECTOR, geometry, forced=forced)
     if kind is DiskType.FIXED:
-        make_room(file, sectors * SECTOR + Footer.SIZE, preallocation_of(options))
+        make_room(file, sectors * SECTOR + Footer.SIZE, host_preallocation_of(options))
         file.pwrite(sectors * SECTOR, sealed(footer))
         return
     block_size = int(options.get("block_size", layout.BLOCK_SIZE))
@@ -101,22 +101,6 @@ def settle_size(size: int, *, forced: bool) -> tuple[int, Geometry]:
     if wanted > layout.MAX_SECTORS:
         raise BlockError("Disk size is too large, max size is 2040 GiB", errno=errno.EFBIG)
     return wanted, geometry
-
-
-def preallocation_of(options: Mapping[str, Value]) -> Preallocation:
-    """How the host's space is reserved, which images with a table do not do.
-
-    Raises:
-        BlockError: there is no such mode, or a VHD has none.
-    """
-    text = str(options.get("preallocation", "off"))
-    try:
-        mode = Preallocation(text)
-    except ValueError:
-        raise BlockError(f"invalid parameter value: {text}", errno=errno.EINVAL) from None
-    if mode is Preallocation.METADATA:
-        raise BlockError("Unsupported preallocation mode: metadata", errno=errno.ENOTSUP)
-    return mode
 
 
 def _disk_type(options: Mapping[str, Value]) -> DiskType:
