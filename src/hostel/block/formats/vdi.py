@@ -25,6 +25,7 @@ from hostel.block.driver import (
 from hostel.block.extent import Extent
 from hostel.block.formats.block_mapped import BlockMappedDriver
 from hostel.block.formats.block_table import ABSENT, PAGE, ZEROES, BlockMap, BlockTable, claim, make_room, with_holes
+from hostel.block.formats.findings import Findings
 from hostel.block.formats.preallocation import preallocation_of
 from hostel.block.node import BlockNode
 from hostel.block.options import Kind, Option, Options, Value
@@ -50,7 +51,6 @@ MAX_BLOCKS: Final = 0x1FFFFF80  # QEMU's: the map stays below 2 GiB
 MAX_SIZE: Final = MAX_BLOCKS * BLOCK_SIZE
 _HEADER_LENGTH: Final = 0x180  # of what follows the version
 _NO_UUID: Final = bytes(16)
-_MOST_LINES: Final = 10_000  # that a check prints; it counts on
 _MOST_SEARCHED: Final = 1 << 24  # blocks of a file that are searched for places that were lost
 _MOST_LOST: Final = 1 << 16  # such places that are used again
 
@@ -322,17 +322,16 @@ class _Check:
     def __init__(self, header: Header, report: Report) -> None:
         self._count = header.blocks_in_image
         self._recorded = header.blocks_allocated
-        self._report = report
-        self._result = CheckResult()
+        self._findings = Findings(report)
         self._taken = bytearray(-(-self._count // 8))
 
     def run(self, table: BlockTable) -> CheckResult:
-        result, used = self._result, 0
+        result, used = self._findings.result, 0
         for first, entries in table.pages():
             if _places(entries):
                 used += self._check_page(first, entries)
         if used != self._recorded:
-            self._report(f"ERROR: allocated blocks mismatch, is {used}, should be {self._recorded}")
+            self._findings.say(f"ERROR: allocated blocks mismatch, is {used}, should be {self._recorded}")
             if used < self._recorded and not result.corruptions:
                 result.leaks += self._recorded - used
             else:
@@ -345,18 +344,13 @@ class _Check:
             if entry >= DISCARDED:
                 continue
             if entry >= self._count:
-                self._say(f"ERROR: block index {block} too large, is {entry}")
+                self._findings.corruption(f"ERROR: block index {block} too large, is {entry}")
                 continue
             used += 1
             if taken[entry >> 3] >> (entry & 7) & 1:
-                self._say(f"ERROR: block index {entry} also used by {entry}")
+                self._findings.corruption(f"ERROR: block index {entry} also used by {entry}")
             taken[entry >> 3] |= 1 << (entry & 7)
         return used
-
-    def _say(self, line: str) -> None:
-        self._result.corruptions += 1
-        if self._result.corruptions <= _MOST_LINES:
-            self._report(line)
 
 
 def _check_header(header: Header) -> None:

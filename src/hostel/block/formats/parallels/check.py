@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from hostel.block.driver import CheckResult, Repair, Report
+from hostel.block.formats.findings import Findings
 from hostel.block.formats.parallels import layout
 from hostel.block.formats.parallels.extension import clusters, read_extension
 from hostel.block.formats.qcow2.reference_count import ReferenceCounts
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
     from hostel.block.formats.parallels.driver import ParallelsDriver
 
 _PAGE = 512  # clusters
-_MAX_LINES = 1000
 
 
 def check_image(driver: ParallelsDriver, repair: Repair, report: Report) -> CheckResult:
@@ -24,30 +24,30 @@ def check_image(driver: ParallelsDriver, repair: Repair, report: Report) -> Chec
     Raises:
         OSError: the table cannot be read, or a repair not written.
     """
-    return _Check(driver, repair, report).run()
+    findings = Findings(report, repair)
+    _Check(driver, findings).run()
+    return findings.result
 
 
 class _Check:
-    def __init__(self, driver: ParallelsDriver, repair: Repair, report: Report) -> None:
+    def __init__(self, driver: ParallelsDriver, findings: Findings) -> None:
         self._driver = driver
         self._header = driver.header
         self._file = driver.file
-        self._repair = repair
-        self._report = report
-        self._lines = 0
+        self._findings = findings
         self._used = ReferenceCounts(_PAGE)
         self._base: int | None = None  # where in a cluster's length the first place lies, bytes
         self._odd: list[tuple[int, int | None]] = []  # places elsewhere in it, with their entries
         self._end = self._header.data_start
-        self.result = CheckResult()
+        self.result = findings.result
 
-    def run(self) -> CheckResult:
+    def run(self) -> None:
         header, result = self._header, self.result
         result.total_clusters = header.bat_entries
         unclean = header.inuse == layout.IN_USE
         if unclean:
             self._count("image was not closed correctly")
-        if unclean and self._repair & Repair.ERRORS:
+        if unclean and self._findings.repairs_errors:
             # Bitmaps that may have missed a write are of no use.
             self._header = header.replace(inuse=0, ext_off=0)
         self._look_at_extension()
@@ -62,9 +62,8 @@ class _Check:
             self._file.flush()
             self._file.pwrite(0, self._header.pack())
             self._driver.header = self._header
-        if self._repair:
+        if self._findings.repair:
             self._file.flush()
-        return result
 
     def _look_at_extension(self) -> None:
         if not self._header.ext_off:
@@ -74,12 +73,12 @@ class _Check:
             places = clusters(self._file, self._header, read_extension(self._file, self._header))
         except InvalidImage as error:
             self._count(f"format extension is dropped: {error}")
-            if self._repair & Repair.ERRORS:
+            if self._findings.repairs_errors:
                 self._header = self._header.replace(ext_off=0)
                 return
         except UnsupportedFeature as error:
             self.result.check_errors += 1
-            self._say(f"ERROR {error}")
+            self._findings.say(f"ERROR {error}")
         for place in places:
             if place < self._file.length:
                 self._use(place)
@@ -96,7 +95,7 @@ class _Check:
             last = index
             if place >= self._file.length or place < header.table_end:
                 self._count(f"cluster {index} is outside image")
-                if self._repair & Repair.ERRORS:
+                if self._findings.repairs_errors:
                     bat[index] = 0
                     place = 0
                     index = bat.next_used(index + 1, header.bat_entries)
@@ -143,7 +142,7 @@ class _Check:
         size = self._header.cluster_size
         for index in shared:
             self._count(f"duplicate offset in BAT entry {index}")
-            if not self._repair & Repair.ERRORS:
+            if not self._findings.repairs_errors:
                 continue
             source = self._driver.bat[index] * self._header.unit
             start = self._header.data_start
@@ -159,8 +158,8 @@ class _Check:
         if size <= end:
             return
         count = -(-(size - end) // self._header.cluster_size)
-        fixing = bool(self._repair & Repair.LEAKS)
-        self._say(f"{'Repairing' if fixing else 'ERROR'} space leaked at the end of the image {size - end}")
+        fixing = self._findings.repairs_leaks
+        self._findings.say(f"{'Repairing' if fixing else 'ERROR'} space leaked at the end of the image {size - end}")
         if fixing:
             try:
                 self._file.resize(end)
@@ -172,16 +171,4 @@ class _Check:
             self.result.leaks += count
 
     def _count(self, text: str) -> None:
-        if self._repair & Repair.ERRORS:
-            self._say(f"Repairing {text}")
-            self.result.corruptions_fixed += 1
-        else:
-            self._say(f"ERROR {text}")
-            self.result.corruptions += 1
-
-    def _say(self, line: str) -> None:
-        self._lines += 1
-        if self._lines <= _MAX_LINES:
-            self._report(line)
-        elif self._lines == _MAX_LINES + 1:
-            self._report("There is more, which is counted only")
+        self._findings.corruption(f"{'Repairing' if self._findings.repairs_errors else 'ERROR'} {text}")

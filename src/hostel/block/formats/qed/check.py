@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from hostel.block.driver import CheckResult, Repair, Report
 from hostel.block.extent import Status
+from hostel.block.formats.findings import Findings
 from hostel.block.formats.qcow2.reference_count import ReferenceCounts
 from hostel.block.formats.qed.layout import ZERO_CLUSTER
 from hostel.codec.table import unpack_table
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 
 _PIECE: Final = MiB // 2  # bytes of tables read at once
 _PAGE: Final = 512  # clusters
-_MAX_LINES: Final = 1000
 
 
 def check_image(driver: QedDriver, repair: Repair, report: Report) -> CheckResult:
@@ -33,24 +33,24 @@ def check_image(driver: QedDriver, repair: Repair, report: Report) -> CheckResul
     Raises:
         OSError: a repair could not be written.
     """
-    return _Check(driver, repair, report).run()
+    findings = Findings(report, repair)
+    _Check(driver, findings).run()
+    return findings.result
 
 
 class _Check:
-    def __init__(self, driver: QedDriver, repair: Repair, report: Report) -> None:
+    def __init__(self, driver: QedDriver, findings: Findings) -> None:
         self._driver = driver
         self._header = driver.header
         self._file = driver.file
         self._file_end = driver.end
-        self._repair = repair
-        self._report = report
-        self._lines = 0
+        self._findings = findings
         self._counts = ReferenceCounts(_PAGE)
         self._tables: list[int] = []  # host offsets of sound L2 tables
         self._fixes: list[tuple[int, int]] = []  # where an entry lies, and what it becomes
-        self.result = CheckResult()
+        self.result = findings.result
 
-    def run(self) -> CheckResult:
+    def run(self) -> None:
         header, result = self._header, self.result
         size = header.cluster_size
         result.total_clusters = -(-header.image_size // size)
@@ -60,7 +60,7 @@ class _Check:
         for table in self._tables:
             self._check_l2(table)
         shared = {cluster for cluster, _ in self._counts.above(1)}
-        if shared and self._repair is Repair.ALL and not result.check_errors:
+        if shared and self._findings.repair is Repair.ALL and not result.check_errors:
             # Copies take the place of what nothing refers to at the end of the file: between others it would stay lost.
             self._driver.end = self._counts.end() * size
         if shared:
@@ -68,7 +68,6 @@ class _Check:
         self._write_fixes()
         if not result.check_errors:
             self._check_leaks()
-        return result
 
     def _entries(self, table: int) -> Iterator[tuple[int, int]]:
         """The entries of a table that are not 0, each with the host offset where it lies."""
@@ -90,7 +89,7 @@ class _Check:
                     yield place, unpack_table(data, "Q", "little")
         except OSError as error:
             self.result.check_errors += 1
-            self._say(f"ERROR the table at offset {table:#x} cannot be read: {error}")
+            self._findings.say(f"ERROR the table at offset {table:#x} cannot be read: {error}")
 
     def _check_table(self, place: int, table: int) -> None:
         if not self._header.is_table(table, self._driver.end):
@@ -101,7 +100,7 @@ class _Check:
         if shared:
             # Only one of the two can be right, and nobody knows which.
             self.result.corruptions += shared
-            self._say(f"ERROR L2 table at offset {table:#x} overlaps another table")
+            self._findings.say(f"ERROR L2 table at offset {table:#x} overlaps another table")
             return
         self._counts.add(first, self._header.table_size)
         self._tables.append(table)
@@ -143,12 +142,9 @@ class _Check:
                 if cluster not in taken and not tables[cluster]:
                     taken.add(cluster)
                     continue
-                self._say(f"ERROR cluster at offset {entry:#x} has another reference")
-                if self._repair & Repair.ERRORS:
+                self._findings.corruption(f"ERROR cluster at offset {entry:#x} has another reference")
+                if self._findings.repairs_errors:
                     self._fixes.append((place, self._copy(entry)))
-                    self.result.corruptions_fixed += 1
-                else:
-                    self.result.corruptions += 1
 
     def _copy(self, offset: int) -> int:
         size = self._header.cluster_size
@@ -159,12 +155,9 @@ class _Check:
         return place
 
     def _drop(self, place: int, text: str) -> None:
-        self._say(text)
-        if self._repair & Repair.ERRORS:
+        self._findings.corruption(text)
+        if self._findings.repairs_errors:
             self._fixes.append((place, 0))
-            self.result.corruptions_fixed += 1
-        else:
-            self.result.corruptions += 1
 
     def _write_fixes(self) -> None:
         if not self._fixes:
@@ -183,8 +176,8 @@ class _Check:
         if not result.leaks:
             return
         last = self._counts.end()
-        self._say(f"Leaked clusters: {result.leaks} of the file's {end}, {end - last} of them at its end")
-        if self._repair & Repair.LEAKS and last < end:
+        self._findings.say(f"Leaked clusters: {result.leaks} of the file's {end}, {end - last} of them at its end")
+        if self._findings.repairs_leaks and last < end:
             try:
                 self._file.resize(last * size)
             except UnsupportedFeature:
@@ -193,13 +186,6 @@ class _Check:
             self._driver.end = last * size
             result.leaks_fixed = end - last
             result.leaks -= end - last
-
-    def _say(self, line: str) -> None:
-        self._lines += 1
-        if self._lines <= _MAX_LINES:
-            self._report(line)
-        elif self._lines == _MAX_LINES + 1:
-            self._report("There is more, which is counted only")
 
 
 def _run(entries: array[int], index: int, size: int) -> int:

@@ -10,13 +10,13 @@ from typing import Final
 
 from hostel.block.driver import CheckResult, Report
 from hostel.block.formats.block_table import BlockTable
+from hostel.block.formats.findings import Findings
 from hostel.block.formats.vhdx import layout
 from hostel.block.formats.vhdx.layout import BlockState
 from hostel.block.formats.vhdx.region import Metadata, Regions
 from hostel.errors import CorruptImage, InvalidImage
 from hostel.units import INT64_MAX, MiB
 
-_MOST_LINES: Final = 10_000  # that a check prints; it counts on
 _TRUNCATED: Final = "Image has probably been truncated."
 
 
@@ -33,12 +33,10 @@ def require_sound_table(table: BlockTable, metadata: Metadata, regions: Regions,
 
 def check_table(table: BlockTable, metadata: Metadata, regions: Regions, length: int, report: Report) -> CheckResult:
     """Report what is wrong with a table, in QEMU's words; blocks over blocks are ours, it does not look for them."""
-    result = CheckResult()
+    findings = Findings(report)
     for line in (*_findings(table, metadata, regions, length), *_overlaps(table, metadata)):
-        result.corruptions += 1
-        if result.corruptions <= _MOST_LINES:
-            report(line)
-    return result
+        findings.corruption(line)
+    return findings.result
 
 
 def last_end(table: BlockTable, metadata: Metadata, regions: Regions) -> int:

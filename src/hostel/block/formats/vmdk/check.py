@@ -10,6 +10,7 @@ from array import array
 from typing import Final
 
 from hostel.block.driver import CheckResult, Report
+from hostel.block.formats.findings import Findings
 from hostel.block.formats.vmdk.extent import FlatExtent, Kind
 from hostel.block.formats.vmdk.image import VmdkImage
 from hostel.block.formats.vmdk.mapped import MappedExtent
@@ -18,37 +19,22 @@ from hostel.errors import BlockError
 from hostel.units import SECTOR
 
 _PAGE: Final = 4096  # bytes
-_MAX_LINES: Final = 1000  # of one check: a broken disk may have millions of wrong entries
-
-
-class _Check:
-    def __init__(self, report: Report) -> None:
-        self.result = CheckResult()
-        self._report = report
-
-    def error(self, text: str) -> None:
-        """Something is wrong."""
-        self.result.corruptions += 1
-        if self.result.corruptions <= _MAX_LINES:
-            self._report(f"ERROR: {text}")
-        elif self.result.corruptions == _MAX_LINES + 1:
-            self._report("ERROR: and more, which are only counted")
 
 
 def check_image(image: VmdkImage, report: Report) -> CheckResult:
     """Check all extents; each finding is a line to ``report``."""
-    check = _Check(report)
+    findings = Findings(report)
     for extent in image.extents:
         if isinstance(extent, FlatExtent):
             if extent.offset >= extent.file.length:
-                check.error(f"cluster offset for sector {extent.start // SECTOR} points after EOF")
+                findings.corruption(f"ERROR: cluster offset for sector {extent.start // SECTOR} points after EOF")
         else:
             assert isinstance(extent, MappedExtent)
-            _check_mapped(check, extent)
-    return check.result
+            _check_mapped(findings, extent)
+    return findings.result
 
 
-def _check_mapped(check: _Check, extent: MappedExtent) -> None:
+def _check_mapped(findings: Findings, extent: MappedExtent) -> None:
     seen = _Seen(extent)
     first = extent.data_start if isinstance(extent, SparseExtent) else 0
     index, count = 0, -(-extent.length // extent.reach)
@@ -63,14 +49,16 @@ def _check_mapped(check: _Check, extent: MappedExtent) -> None:
             if table is not None and isinstance(extent, SparseExtent) and not extent.has_footer:
                 extent.require_tables(index)
         except BlockError as error:
-            check.error(f"could not get cluster_offset for sector {sector}: {error}")
+            findings.corruption(f"ERROR: could not get cluster_offset for sector {sector}: {error}")
         else:
             if table is not None:
-                _check_table(check, extent, table, start, first, seen)
+                _check_table(findings, extent, table, start, first, seen)
         index += 1
 
 
-def _check_table(check: _Check, extent: MappedExtent, table: array[int], start: int, first: int, seen: _Seen) -> None:
+def _check_table(
+    findings: Findings, extent: MappedExtent, table: array[int], start: int, first: int, seen: _Seen
+) -> None:
     for at, entry in enumerate(table):
         offset = start + at * extent.grain_size
         if not entry or offset >= extent.length:
@@ -79,16 +67,16 @@ def _check_table(check: _Check, extent: MappedExtent, table: array[int], start: 
         try:
             kind, host = extent.decode(entry)
         except BlockError as error:
-            check.error(f"could not get cluster_offset for sector {sector}: {error}")
+            findings.corruption(f"ERROR: could not get cluster_offset for sector {sector}: {error}")
             continue
         if kind is Kind.ZERO:
             continue
         if host >= extent.file_end:
-            check.error(f"cluster offset for sector {sector} points after EOF")
+            findings.corruption(f"ERROR: cluster offset for sector {sector} points after EOF")
         elif host < first:
-            check.error(f"cluster offset for sector {sector} points into the metadata")
+            findings.corruption(f"ERROR: cluster offset for sector {sector} points into the metadata")
         elif seen.add(host):
-            check.error(f"cluster offset for sector {sector} is that of another sector too")
+            findings.corruption(f"ERROR: cluster offset for sector {sector} is that of another sector too")
 
 
 class _Seen:
