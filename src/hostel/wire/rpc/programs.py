@@ -1,0 +1,40 @@
+"""The programs that a libvirt daemon answers."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from hostel.codec.xdr import Codec
+from hostel.wire.rpc.procedure import Program
+from hostel.wire.rpc.table import (
+    connect,
+    domain,
+    event,
+    filtering,
+    hypervisor,
+    interface,
+    migration,
+    network,
+    node,
+    secret,
+    snapshot,
+    storage,
+)
+from hostel.wire.rpc.table.types import TYPES
+
+REMOTE: Final = Program(
+    "remote",
+    0x20008086,
+    TYPES,
+    *(
+        module.ROWS
+        for module in (
+            connect, domain, event, filtering, interface, migration, network, node, secret, snapshot, storage,
+        )
+    ),
+)  # fmt: skip
+QEMU: Final = Program("qemu", 0x20008087, TYPES, hypervisor.QEMU_ROWS)
+LXC: Final = Program("lxc", 0x00068000, TYPES, hypervisor.LXC_ROWS)
+PROGRAMS: Final = {program.number: program for program in (REMOTE, QEMU, LXC)}
+
+ERROR: Final[Codec] = TYPES.codec(TYPES.fields("error"))

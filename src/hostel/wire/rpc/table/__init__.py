@@ -1,0 +1,1 @@
+"""The procedure table, by what the procedures are about; :mod:`hostel.wire.rpc.procedure` tells the notation."""
