@@ -130,8 +130,8 @@ class DnsText(Element, tag="txt"):
 class DnsService(Element, tag="srv"):
     """An SRV record."""
 
-    service: str = attr()
-    protocol: str = attr()
+    service: str | None = attr(default=None)
+    protocol: str | None = attr(default=None)
     domain: str | None = attr(default=None)
     target: str | None = attr(default=None)
     port: int | None = attr(integer(1, 65535), default=None)
@@ -142,7 +142,7 @@ class DnsService(Element, tag="srv"):
 class DnsHost(Element, tag="host"):
     """Names of an address."""
 
-    ip: str = attr()
+    ip: str | None = attr(default=None)
     hostnames: list[str] = texts(STRING, tag="hostname", factory=list)
 
 
