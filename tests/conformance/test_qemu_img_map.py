@@ -38,6 +38,14 @@ def test_data_zeroes_and_nothing_are_told_apart(twins: Twins) -> None:
     in_every_form(twins, "a", "-s 100000 -l 200000", "-s 1M", "-s 2M")
 
 
+def test_very_many_runs_are_told_alike(twins: Twins) -> None:
+    # More than 64 Ki entries of L2 tables, and version 2, where a discarded cluster has no entry.
+    twins.prepare("qemu-img create -q -f qcow2 -o cluster_size=512,compat=0.10 a 40M")
+    holes = " ".join(f"-c 'discard {at * 512} 512'" for at in range(1, 3000, 3))
+    twins.prepare(f"qemu-io -c 'write 1M 38M' {holes} -c 'discard 10M 3M' a")
+    in_every_form(twins, "a")
+
+
 def test_layers_are_told_apart(twins: Twins) -> None:
     twins.prepare("qemu-img create -q -f qcow2 a 1M")
     twins.prepare("qemu-io -c 'write 64k 128k' -c 'write -z 192k 64k' -c 'write 320k 1k' a")

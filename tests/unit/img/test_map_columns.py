@@ -3,15 +3,28 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
 
 import pytest
 
+from hostel.block.formats.qcow2 import columns
 from hostel.img.map import map
-from hostel.img.map_columns import rows
+from hostel.img.map_columns import Rows, rows
 from support import qcow2
 from support.guest_io import noise
 from support.memory import MemoryDriver
 from support.qcow2_workload import Workload
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let small images have columns, and more than one piece of them."""
+    monkeypatch.setattr(columns, "_ENOUGH", 0)
+    monkeypatch.setattr(columns, "_ENTRIES", 100)
+
+
+def listed(blocks: Iterator[Rows]) -> list[tuple[int, ...]]:
+    return [row for block in blocks for row in zip(*(column.tolist() for column in block), strict=True)]
 
 
 @pytest.mark.parametrize("seed", range(30))
@@ -29,7 +42,7 @@ def test_columns_are_the_entries_of_the_map(seed: int) -> None:
             assert found is None
             return
         assert found is not None
-        joined = [row for block in found for row in block]
+        joined = listed(found)
         expected = [(each.start, each.length, each.offset or 0) for each in map(node, 0, node.length)]
         assert joined == expected
         assert [bool(host) for *_, host in joined] == [each.data for each in map(node, 0, node.length)]
@@ -46,7 +59,11 @@ def test_what_has_more_to_say_has_no_columns(seed: int) -> None:
     if found is None:
         return
     entries = list(map(node, 0, node.length))
-    assert [row for block in found for row in block] == [
-        (each.start, each.length, each.offset or 0) for each in entries
-    ]
+    assert listed(found) == [(each.start, each.length, each.offset or 0) for each in entries]
     assert all(each.data or not each.present for each in entries)
+
+
+def test_few_runs_have_no_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(columns, "_ENOUGH", 1 << 16)
+    with qcow2.attach(MemoryDriver(qcow2.create(1 << 20, {}))) as node:
+        assert rows(node) is None

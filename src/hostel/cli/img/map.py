@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Final
 
 from hostel.cli.img.arguments import (
@@ -35,6 +34,7 @@ COMMAND: Final = Command(
     ),
     "filename",
 )
+_HEADER: Final = f"{'Offset':<16}{'Length':<16}{'Mapped to':<16}File"
 
 
 def run(arguments: Arguments, output: Output) -> int:
@@ -56,7 +56,13 @@ def run(arguments: Arguments, output: Output) -> int:
         tells = json and is_from(8, 2)
         blocks = rows(node) if (start, end) == (0, node.length) else None
         if blocks is not None and node.storage is not None:
-            _print_rows(blocks, output, node.storage.filename, json=json, tells=tells)
+            from hostel.cli.img.map_rows import print_human, print_json
+
+            if json:
+                print_json(node, blocks, output, tells=tells)
+            else:
+                output.line(_HEADER)
+                print_human(node, blocks, output, node.storage.filename)
             return 0
         entries = map(node, start, end, compressed=tells)
         try:
@@ -69,7 +75,7 @@ def run(arguments: Arguments, output: Output) -> int:
                     output.text(",\n" + _json(entry, tells))
                 output.text("]\n")
             else:
-                output.line(f"{'Offset':<16}{'Length':<16}{'Mapped to':<16}File")
+                output.line(_HEADER)
                 for entry in entries:
                     output.text(_human(entry))
         except BrokenPipeError:
@@ -77,35 +83,6 @@ def run(arguments: Arguments, output: Output) -> int:
         except OSError as error:
             raise Failure(f"Could not read file metadata: {reason(error)}") from None
     return 0
-
-
-def _print_rows(
-    blocks: Iterator[list[tuple[int, int, int]]], output: Output, filename: str, *, json: bool, tells: bool
-) -> None:
-    """Print a map of many rows: each is either data in the image's file, or nothing."""
-    if not json:
-        output.line(f"{'Offset':<16}{'Length':<16}{'Mapped to':<16}File")
-        for block in blocks:
-            lines = [
-                f"{_hex(start):<16}{length:<#16x}{host:<#16x}{filename}\n" for start, length, host in block if host
-            ]
-            output.text("".join(lines))
-        return
-    shown = ', "compressed": false' if tells else ""
-    data = f'"depth": 0, "present": true, "zero": false, "data": true{shown}, "offset": '
-    nothing = f'"depth": 0, "present": false, "zero": true, "data": false{shown}}}'
-    separator = "["
-    for block in blocks:
-        lines = [
-            f'{{ "start": {start}, "length": {length}, {data}{host}}}'
-            if host
-            else f'{{ "start": {start}, "length": {length}, {nothing}'
-            for start, length, host in block
-        ]
-        if lines:
-            output.text(separator + ",\n".join(lines))
-            separator = ",\n"
-    output.text("]\n")
 
 
 def _json(entry: MapEntry, tells: bool) -> str:

@@ -36,6 +36,15 @@ class Output:
         """Print a line."""
         self._write(self.out, text + "\n")
 
+    def encoded(self, text: memoryview) -> None:
+        """Print text that is encoded already."""
+        stream = getattr(self.out, "buffer", None)
+        if stream is None or self.out in self._terminals:
+            self.text(bytes(text).decode(errors="surrogateescape"))
+        else:
+            self.out.flush()
+            stream.write(text)
+
     def note(self, text: str) -> None:
         """Print a line that ``-q`` drops."""
         if not self.quiet:
