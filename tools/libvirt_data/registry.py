@@ -1,8 +1,13 @@
-"""Every suite; a module has a family of them, and its ``SUITES`` are listed here."""
+"""Every suite; a module has a family of them in its ``SUITES``, and has a row here."""
 
 from __future__ import annotations
 
-from libvirt_data import network, storage
+from libvirt_data import network, nwfilter, storage
 from libvirt_data.case import Suite
 
-SUITES: dict[str, Suite] = {suite.name: suite for suite in (*storage.SUITES, *network.SUITES)}
+FAMILIES = (
+    storage.SUITES,
+    network.SUITES,
+    nwfilter.SUITES,
+)
+SUITES: dict[str, Suite] = {suite.name: suite for family in FAMILIES for suite in family}
