@@ -26,6 +26,7 @@ PACKAGES = {
     "nbdsh": "python3-libnbd",
     "busybox": "busybox-static",
     "mke2fs": "e2fsprogs",
+    "cryptsetup": "cryptsetup-bin",
     "debugfs": "e2fsprogs",
     "dpkg-deb": "dpkg",
     "nginx": "nginx-light",

@@ -148,8 +148,6 @@ def test_info_is_the_same(twins: Twins, image: str) -> None:
 @pytest.mark.parametrize(
     "command",
     [
-        "create -f luks -o help a",
-        "create -f luks -o help",
         "amend -f luks -o help",
         "create -f luks -o key-secret=u a 1M",
         "create -f luks -o key-secret=s,cipher-alg=rot13 a 1M",
@@ -284,3 +282,55 @@ def test_chains_of_encrypted_images_are_rebased_committed_and_compared(
     monkeypatch.chdir(tmp_path)
     qemu_img("convert", *SECRETS.split(), "-O", "raw", name, "c.raw")
     assert (tmp_path / "c.raw").read_bytes() == expected
+
+
+@pytest.mark.requires_tool("cryptsetup")
+@pytest.mark.parametrize("scheme", ["", "cipher-alg=aes-128,cipher-mode=cbc,ivgen-alg=essiv,hash-alg=sha1"])
+def test_cryptsetup_takes_a_detached_header_for_its_own(
+    tmp_path: Path, scheme: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = ",".join(filter(None, ["detached-header=on,key-secret=s,iter-time=10", scheme]))
+    ours(tmp_path, f"create -q {SECRETS} -f luks -o {options} header", monkeypatch)
+    told = cryptsetup(tmp_path, "luksDump header")
+    assert "Payload offset:\t0\n" in told
+    assert told.count("DISABLED") == 7
+    cryptsetup(tmp_path, "open --test-passphrase --key-file=- header", "passphrase")
+    (tmp_path / "payload").write_bytes(bytes(SIZE))
+    opened = f"{SECRETS} --image-opts driver=luks,key-secret=s,file.filename=payload,header.filename=header"
+    ours(tmp_path, f"amend {opened} -o state=active,new-secret=t,iter-time=10", monkeypatch)
+    cryptsetup(tmp_path, "open --test-passphrase --key-file=- --key-slot=1 header", "another")
+    ours(tmp_path, f"amend {opened} -o state=inactive,keyslot=1", monkeypatch)
+    cryptsetup(tmp_path, "open --test-passphrase --key-file=- header", "another", code=2)
+
+
+@pytest.mark.requires_tool("cryptsetup")
+def test_a_header_and_a_payload_of_two_files_are_one_volume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What lies in the two files is what one file would have: the real tool reads them joined."""
+    content = disk(tmp_path)
+    (tmp_path / "payload").write_bytes(bytes(SIZE))
+    make = "luksFormat --batch-mode --type=luks1 --key-file=- --iter-time=10 --header=header payload"
+    cryptsetup(tmp_path, make, "passphrase")
+    opened = "driver=luks,key-secret=s,file.filename=payload,header.filename=header"
+    ours(tmp_path, f"convert {SECRETS} -n -f raw --target-image-opts disk.raw {opened}", monkeypatch)
+    ours(tmp_path, f"convert {SECRETS} --image-opts {opened} -O raw back.raw", monkeypatch)
+    assert (tmp_path / "back.raw").read_bytes() == content
+    header = bytearray((tmp_path / "header").read_bytes())
+    header[104:108] = (len(header) // 512).to_bytes(4, "big")  # where the payload begins
+    (tmp_path / "joined").write_bytes(bytes(header) + (tmp_path / "payload").read_bytes())
+    real(tmp_path, f"convert {SECRETS} --image-opts driver=luks,key-secret=s,file.filename=joined -O raw theirs.raw")
+    assert (tmp_path / "theirs.raw").read_bytes() == content
+
+
+def cryptsetup(folder: Path, command: str, passphrase: str = "", *, code: int = 0) -> str:
+    """Run ``cryptsetup``; returns what it printed."""
+    ended = subprocess.run(
+        ["cryptsetup", *command.split()],
+        cwd=folder,
+        input=passphrase,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert ended.returncode == code, f"cryptsetup {command}: {ended.stderr}"
+    return ended.stdout

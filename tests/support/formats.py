@@ -34,6 +34,10 @@ _SECRET: Final = ("--object", "secret,id=key,data=passphrase")
 _ENVIRONMENT: Final = {**os.environ, "LC_ALL": "C.UTF-8", "TZ": "UTC"}
 
 
+# Creation options that QEMU has had since a release after the one that judges here.
+NEWER: Final = ("detached-header",)
+
+
 class Case(NamedTuple):
     """What the tests need to know of a format.
 

@@ -183,7 +183,8 @@ def _format(format: str | None, file: dict[str, Any], rest: dict[str, Any], node
         file_options = {} if below else _convert(_FILE_OPTIONS, file, _NO_FILE_OPTION)
     if no_backing := "backing" in rest and rest["backing"] is None:
         del rest["backing"]
-    for edge in ("backing", "data-file"):
+    parts = registry.FORMATS[format].parts if format is not None else ()
+    for edge in ("backing", "data-file", *parts):
         if edge in rest:
             children[edge] = _reference(rest.pop(edge), nodes)
         elif options := _take(rest, edge):
@@ -231,14 +232,15 @@ def settle(image: Described, format: str) -> Described:
         registry.format_driver(format).options, rest, f"Block format '{format}' does not support the option"
     )
     strong = {key: rest[key] for key in _STRONG.get(format, ()) if key in rest}
-    tree = {"driver": format, "file": dict(image.tree), **strong}
-    is_json = strong or image.name.startswith(JSON_PREFIX)
+    parts = {edge: dict(image.children[edge].tree) for edge in registry.FORMATS[format].parts if edge in image.children}
+    tree = {"driver": format, "file": dict(image.tree), **parts, **strong}
+    is_json = strong or parts or image.name.startswith(JSON_PREFIX)
     return image._replace(
         format=format,
         options={**image.options, **options},
         name=_json_name(tree) if is_json else image.name,
         tree=tree,
-        strong=bool(strong),
+        strong=bool(strong or parts),
         pending={},
     )
 

@@ -81,6 +81,7 @@ class OpenMode(NamedTuple):
         cache: the cache mode.
         options: the driver's runtime options.
         nodes: open nodes by their names, for children that are references to them.
+        parts: open nodes without which the image could not be opened, by their edges; see ``FormatRow``.
     """
 
     read_only: bool = True
@@ -93,6 +94,7 @@ class OpenMode(NamedTuple):
     cache: Cache = WRITEBACK
     options: Mapping[str, Value] = {}
     nodes: Mapping[str, BlockNode] = {}
+    parts: Mapping[str, BlockNode] = {}
 
 
 class Reference(NamedTuple):

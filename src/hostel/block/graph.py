@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 from hostel.block import blockdev, parent, probe, registry
@@ -253,10 +253,12 @@ def _open_image(image: Described, mode: OpenMode, writable_backing: int = 0, *, 
                 settled = blockdev.settle(image, driver_class.name)
                 mode = mode._replace(options=settled.options)
                 image = settled._replace(format=None)
-        if not mode.force_share:
-            _lock(file, *_permissions(mode, is_raw=driver_class.name in ("raw", "luks")))
         mode = mode._replace(probed=image.format is None)
-        driver = driver_class.open(file, mode)
+        with _parts(image, file, driver_class.name, mode) as parts:
+            if not mode.force_share:
+                for node in (file, *parts.values()):
+                    _lock(node, *_permissions(mode, is_raw=driver_class.name in ("raw", "luks")))
+            driver = driver_class.open(file, mode._replace(parts=parts))
     except BaseException:
         file.close()
         raise
@@ -290,6 +292,21 @@ def _open_filter(image: Described, mode: OpenMode, writable_backing: int, *, no_
         opened.pop_all()
     name = driver_class.filename(image.options, {edge: node.filename for edge, node in children.items()})
     return _node(driver, name or image.name, mode, image.node)
+@contextlib.contextmanager
+def _parts(image: Described, file: BlockNode, format: str, mode: OpenMode) -> Iterator[Mapping[str, BlockNode]]:
+    """Open what an image cannot be opened without, beside its file; close it where that fails."""
+    with contextlib.ExitStack() as opened:
+        parts: dict[str, BlockNode] = {}
+        for edge in registry.FORMATS[format].parts:
+            if edge in image.children:
+                parts[edge] = _open_child(image.children[edge], mode)
+                opened.callback(_abandon, parts[edge])
+                if _identity(parts[edge]) == _identity(file):
+                    raise OptionError(f"'{edge}' and 'file' are the same: '{file.filename}'")
+        yield parts
+        opened.pop_all()
+
+
 
 
 def _open_child(image: Described, mode: OpenMode, writable_backing: int = 0, *, no_backing: bool = False) -> BlockNode:
@@ -412,7 +429,8 @@ def _open_references(
 def _references(node: BlockNode, image: Described | None) -> list[Reference]:
     """What an image names, and what its options add to that."""
     found = list(node.driver.references())
-    added = set(image.children if image is not None else ()) - {"file", *(each.child for each in found)}
+    known = {"file", *node.driver.children, *(each.child for each in found)}
+    added = set(image.children if image is not None else ()) - known
     if "data-file" in added:
         raise OptionError("'data-file' can only be set for images with an external data file")
     return found + [Reference(edge, "", None) for edge in sorted(added)]

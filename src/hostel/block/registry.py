@@ -17,11 +17,13 @@ class FormatRow(NamedTuple):
         target: ``module:Class``.
         magic: byte strings, with their offsets, of which one is found in every image; empty where a format has none.
         suffix: what the names of images end with, where nothing at their start tells the format.
+        parts: edges beside ``file`` that only options describe, and that must be open before the image can be.
     """
 
     target: str
     magic: tuple[tuple[int, bytes], ...] = ()
     suffix: str = ""
+    parts: tuple[str, ...] = ()
 
     def may_be(self, head: bytes, filename: str) -> bool:
         """Whether the driver is worth asking about an image of this name that starts with ``head``."""
@@ -42,7 +44,7 @@ FORMATS: Final[dict[str, FormatRow]] = {
     ),
     "qcow": FormatRow("hostel.block.formats.qcow:QcowDriver", ((0, b"QFI\xfb\0\0\0\1"),)),
     "qed": FormatRow("hostel.block.formats.qed.driver:QedDriver", ((0, b"QED\0"),)),
-    "luks": FormatRow("hostel.block.formats.luks:LuksDriver", ((0, b"LUKS\xba\xbe"),)),
+    "luks": FormatRow("hostel.block.formats.luks:LuksDriver", ((0, b"LUKS\xba\xbe"),), parts=("header",)),
     "vdi": FormatRow("hostel.block.formats.vdi:VdiDriver", ((64, b"\x7f\x10\xda\xbe"),)),
     "vpc": FormatRow("hostel.block.formats.vpc.driver:VpcDriver", ((0, b"conectix"),)),
     "vhdx": FormatRow("hostel.block.formats.vhdx.driver:VhdxDriver", ((0, b"vhdxfile"),)),
@@ -94,6 +96,7 @@ PROTOCOLS: Final[dict[str, ProtocolRow]] = {
     "nfs": ProtocolRow("hostel.block.protocols.nfs.driver:NfsDriver", ("nfs",)),
     "null-aio": ProtocolRow("hostel.block.protocols.null:NullAioDriver", ("null-aio",)),
     "null-co": ProtocolRow("hostel.block.protocols.null:NullDriver", ("null-co",)),
+    "rbd": ProtocolRow("hostel.block.protocols.rbd.driver:RbdDriver", ("rbd",)),
     "ssh": ProtocolRow("hostel.block.protocols.ssh.driver:SshDriver", ("ssh",)),
     "tftp": ProtocolRow("hostel.block.protocols.curl.driver:TftpDriver", ("tftp",)),
     "vvfat": ProtocolRow("hostel.block.protocols.vvfat.driver:VvfatDriver", ("fat",)),

@@ -68,7 +68,14 @@ def plan_target(
         raise OptionError("Use of backing file requires explicit backing format")
     if compress:
         _check_compressible(driver, values)
-    return create.Plan(filename, format, driver, declared, values)
+    found = create.Plan(filename, format, driver, declared, values)
+    if found.is_header:
+        raise OptionError(
+            "A detached header has no room for data",
+            hint="Create the header and a file for the data, and convert with -n --target-image-opts "
+            "driver=luks,key-secret=ID,file.filename=DATA,header.filename=HEADER.",
+        )
+    return found
 
 
 def _check_compressible(driver: Creatable, values: Mapping[str, Value]) -> None:

@@ -19,6 +19,7 @@ from hostel.errors import BlockError, UnknownFormat, UnsupportedFeature
 from hostel.img.files import Identity, files, identity
 from hostel.units import INT64_MAX, SECTOR
 
+_DETACHED: Final = "detached-header"
 _SAME_FILE: Final = "Error: Trying to create an image with the same filename as the backing file"
 
 
@@ -27,7 +28,7 @@ class Plan(NamedTuple):
 
     Attributes:
         declared: the options that the format and the protocol take.
-        given: those that were given, converted; ``size`` always is.
+        given: those that were given, converted; ``size`` always is, but of a detached header.
     """
 
     filename: str
@@ -38,8 +39,13 @@ class Plan(NamedTuple):
 
     @property
     def size(self) -> int:
-        """The virtual size in bytes."""
-        return int(self.given["size"])
+        """The virtual size in bytes; 0 of what has none."""
+        return int(self.given.get("size", 0))
+
+    @property
+    def is_header(self) -> bool:
+        """Whether it is only the header of an image whose data lies in another file."""
+        return self.given.get(_DETACHED) is True
 
     def values(self) -> dict[str, Value]:
         """The given options and the defaults of the others."""
@@ -133,7 +139,7 @@ def plan(
     set_backing(values, declared, format, backing, backing_format)
     if "backing_file" in values:
         _settle_backing(filename, values, open_backing=open_backing)
-    if "size" not in values:
+    if "size" not in values and values.get(_DETACHED) is not True:
         raise OptionError("Image creation needs a size parameter")
     return Plan(filename, format, driver, declared, values)
 

@@ -24,6 +24,10 @@ FIRST_MATERIAL: Final = 4096  # bytes: where the first slot's key material lies,
 DIGEST_LENGTH: Final = 20
 SALT_LENGTH: Final = 32
 _AREA: Final = FIRST_MATERIAL // SECTOR
+_DETACHED_HINT: Final = (
+    "It may be a header whose payload lies in another file: open both with --image-opts "
+    "driver=luks,file.filename=PAYLOAD,header.filename=HEADER."
+)
 
 
 class KeySlot(Record, endian="big"):
@@ -65,16 +69,20 @@ class LuksHeader:
         hash: of the passphrase and of the stripes.
     """
 
-    def __init__(self, fixed: FixedHeader, slots: list[KeySlot]) -> None:
+    def __init__(self, fixed: FixedHeader, slots: list[KeySlot], *, detached: bool = False) -> None:
         self.fixed = fixed
         self.slots = slots
-        _check(fixed, slots)
+        _check(fixed, slots, detached=detached)
         self.scheme = _scheme(fixed)
         self.hash = _hash(_text(fixed.hash_spec))
 
     @classmethod
-    def parse(cls, data: bytes) -> LuksHeader:
+    def parse(cls, data: bytes, *, detached: bool = False) -> LuksHeader:
         """Parse the first :data:`HEADER_LENGTH` bytes.
+
+        Args:
+            data: the bytes.
+            detached: the payload lies elsewhere, so that no offset can lie in it.
 
         Raises:
             InvalidImage: it is malformed.
@@ -82,7 +90,7 @@ class LuksHeader:
         """
         fixed = FixedHeader.unpack(data)
         slots = [KeySlot.unpack(data, slot_offset(index)) for index in range(SLOTS)]
-        return cls(fixed, slots)
+        return cls(fixed, slots, detached=detached)
 
     def pack(self) -> bytes:
         """The header as it lies on disk."""
@@ -111,6 +119,7 @@ class LuksHeader:
             "ivgen-alg": scheme.ivgen,
             **({"ivgen-hash-alg": scheme.ivgen_hash} if scheme.ivgen == "essiv" else {}),
             "hash-alg": self.hash,
+            **({} if self.payload_offset else {"detached-header": True}),  # QEMU 9.0 says false of the others
             "payload-offset": self.payload_offset,
             "master-key-iters": self.fixed.digest_iterations,
             "uuid": _text(self.fixed.uuid),
@@ -129,7 +138,7 @@ def area_sectors(key_length: int) -> int:
     return -(-sectors // _AREA) * _AREA
 
 
-def new_header(scheme: Scheme, hash: str, *, uuid: str) -> LuksHeader:
+def new_header(scheme: Scheme, hash: str, *, uuid: str, detached: bool = False) -> LuksHeader:
     """A header without keys.
 
     Args:
@@ -137,6 +146,7 @@ def new_header(scheme: Scheme, hash: str, *, uuid: str) -> LuksHeader:
             use for it.
         hash: of passphrases and stripes.
         uuid: names the volume.
+        detached: the payload lies in a file of its own, from its first byte on.
     """
     mode = f"{scheme.mode}-{scheme.ivgen}" + (f":{scheme.ivgen_hash}" if scheme.ivgen_hash else "")
     area = area_sectors(scheme.key_length)
@@ -146,7 +156,7 @@ def new_header(scheme: Scheme, hash: str, *, uuid: str) -> LuksHeader:
         cipher_name=scheme.cipher.family.encode().ljust(32, b"\0"),
         cipher_mode=mode.encode().ljust(32, b"\0"),
         hash_spec=hash.encode().ljust(32, b"\0"),
-        payload_offset=_AREA + SLOTS * area,
+        payload_offset=0 if detached else _AREA + SLOTS * area,
         key_length=scheme.key_length,
         digest=bytes(DIGEST_LENGTH),
         digest_salt=bytes(SALT_LENGTH),
@@ -163,7 +173,7 @@ def new_header(scheme: Scheme, hash: str, *, uuid: str) -> LuksHeader:
         )
         for index in range(SLOTS)
     ]
-    return LuksHeader(fixed, slots)
+    return LuksHeader(fixed, slots, detached=detached)
 
 
 def _describe_slot(slot: KeySlot) -> dict[str, Any]:
@@ -176,7 +186,7 @@ def _text(field: bytes) -> str:
     return field.split(b"\0")[0].decode(errors="replace")
 
 
-def _check(fixed: FixedHeader, slots: list[KeySlot]) -> None:
+def _check(fixed: FixedHeader, slots: list[KeySlot], *, detached: bool) -> None:
     """Refuse what QEMU refuses, in its order."""
     if fixed.magic != MAGIC:
         raise InvalidImage("Volume is not in LUKS format")
@@ -192,19 +202,21 @@ def _check(fixed: FixedHeader, slots: list[KeySlot]) -> None:
     ):
         if b"\0" not in field:
             raise InvalidImage(f"LUKS header {name} is not NUL terminated")
-    if fixed.payload_offset < _AREA:
-        raise InvalidImage("LUKS payload is overlapping with the header")
+    if fixed.payload_offset < _AREA and not detached:
+        raise InvalidImage(
+            "LUKS payload is overlapping with the header", hint=None if fixed.payload_offset else _DETACHED_HINT
+        )
     if not fixed.digest_iterations:
         raise InvalidImage("LUKS key iteration count is zero")
     length = area_sectors(fixed.key_length)
     for index, slot in enumerate(slots):
-        _check_slot(index, slot, length, fixed.payload_offset)
+        _check_slot(index, slot, length, None if detached else fixed.payload_offset)
         for other, second in enumerate(slots[index + 1 :], index + 1):
             if slot.key_offset + length > second.key_offset and second.key_offset + length > slot.key_offset:
                 raise InvalidImage(f"Keyslots {index} and {other} are overlapping in the header")
 
 
-def _check_slot(index: int, slot: KeySlot, length: int, payload: int) -> None:
+def _check_slot(index: int, slot: KeySlot, length: int, payload: int | None) -> None:
     if slot.stripes != STRIPES:
         signed = slot.stripes - (2**32 if slot.stripes >= 2**31 else 0)
         raise InvalidImage(f"Keyslot {index} is corrupted (stripes {signed} != {STRIPES})")
@@ -214,7 +226,7 @@ def _check_slot(index: int, slot: KeySlot, length: int, payload: int) -> None:
         raise InvalidImage(f"Keyslot {index} iteration count is zero")
     if slot.key_offset < _AREA:
         raise InvalidImage(f"Keyslot {index} is overlapping with the LUKS header")
-    if slot.key_offset + length > payload:
+    if payload is not None and slot.key_offset + length > payload:
         raise InvalidImage(f"Keyslot {index} is overlapping with the encrypted payload")
 
 

@@ -89,15 +89,17 @@ class LuksOptions(NamedTuple):
 
     Attributes:
         iter_time: milliseconds that deriving a key may take.
+        detached: the payload lies in a file of its own.
     """
 
     scheme: Scheme
     hash: str
     iter_time: int
     password: bytes
+    detached: bool = False
 
     @property
-    def payload_offset(self) -> int:
+    def area_length(self) -> int:
         """Bytes of header and key material."""
         return FIRST_MATERIAL + SLOTS * area_sectors(self.scheme.key_length) * SECTOR
 
@@ -123,7 +125,8 @@ def read_options(options: Mapping[str, Value], prefix: str = "") -> LuksOptions:
         essiv_cipher(cipher, ivgen_hash)
     check_mode(cipher, mode)
     scheme = Scheme(cipher, mode, generator, ivgen_hash if named else None)
-    return LuksOptions(scheme, hash, iter_time_of(options, prefix), password)
+    detached = options.get(f"{prefix}detached-header") is True
+    return LuksOptions(scheme, hash, iter_time_of(options, prefix), password, detached)
 
 
 def iter_time_of(options: Mapping[str, Value], prefix: str) -> int:
@@ -174,14 +177,18 @@ class LuksVolume:
         self.header = header
 
     @classmethod
-    def open(cls, area: HeaderArea) -> LuksVolume:
+    def open(cls, area: HeaderArea, *, detached: bool = False) -> LuksVolume:
         """Read the header.
+
+        Args:
+            area: where it lies.
+            detached: the payload lies in another file.
 
         Raises:
             InvalidImage: it is malformed.
             UnsupportedFeature: it is of another version.
         """
-        return cls(area, LuksHeader.parse(area.read(0, HEADER_LENGTH)))
+        return cls(area, LuksHeader.parse(area.read(0, HEADER_LENGTH), detached=detached))
 
     def unlock(self, password: bytes) -> bytes:
         """The volume's key, from the first slot that the passphrase opens.
@@ -249,7 +256,7 @@ def create(area: HeaderArea, options: LuksOptions) -> LuksVolume:
     """
     from uuid import uuid4
 
-    header = new_header(options.scheme, options.hash, uuid=str(uuid4()))
+    header = new_header(options.scheme, options.hash, uuid=str(uuid4()), detached=options.detached)
     key = os.urandom(options.scheme.key_length)
     iterations = max(_MIN_ITERATIONS, count_iterations(options.hash, DIGEST_LENGTH, options.iter_time) // SLOTS)
     header.fixed = header.fixed.replace(digest_salt=os.urandom(SALT_LENGTH), digest_iterations=iterations)

@@ -1,4 +1,8 @@
-"""Format ``luks``: a disk encrypted sector by sector behind a LUKS header, version 1 (:mod:`hostel.block.crypto`)."""
+"""Format ``luks``: a disk encrypted sector by sector behind a LUKS header, version 1 (:mod:`hostel.block.crypto`).
+
+The header may lie in a file of its own, the child ``header``: it is read and written there, and the payload begins in
+``file`` where the header says.
+"""
 
 from __future__ import annotations
 
@@ -39,13 +43,20 @@ class LuksDriver(FormatDriver):
         Option("ivgen-hash-alg", Kind.STRING, "Name of IV generator hash algorithm"),
         Option("hash-alg", Kind.STRING, "Name of encryption hash algorithm"),
         Option("iter-time", Kind.NUMBER, "Time to spend in PBKDF in milliseconds"),
+        Option("detached-header", Kind.BOOL, "Create a detached LUKS header"),
     )
     amend_options: Final = amend_options()
 
-    def __init__(self, file: BlockNode, volume: LuksVolume, cipher: SectorCipher | None, secret: str | None) -> None:
+    def __init__(
+        self,
+        children: Mapping[str, BlockNode],
+        volume: LuksVolume,
+        cipher: SectorCipher | None,
+        secret: str | None,
+    ) -> None:
         super().__init__()
-        self.children["file"] = file
-        self._file = file
+        self.children.update(children)
+        self._file = children["file"]
         self._volume = volume
         self._cipher = cipher
         self._secret = secret
@@ -61,14 +72,16 @@ class LuksDriver(FormatDriver):
             BlockError: the passphrase is missing or wrong.
         """
         password = None if mode.no_io else secret_of(mode.options, "")
-        volume = LuksVolume.open(HeaderArea(file))
+        header = mode.parts.get("header")
+        volume = LuksVolume.open(HeaderArea(file if header is None else header), detached=header is not None)
         if volume.header.payload_offset > file.length:
             raise InvalidImage(
                 "The LUKS payload lies beyond the end of the file: the image is truncated", errno=errno.EIO
             )
         cipher = None if password is None else volume.cipher(volume.unlock(password))
         secret = mode.options.get("key-secret")
-        return cls(file, volume, cipher, None if secret is None else str(secret))
+        children = {"file": file, **mode.parts}
+        return cls(children, volume, cipher, None if secret is None else str(secret))
 
     @classmethod
     def probe(cls, head: bytes, filename: str) -> int:
@@ -89,7 +102,7 @@ class LuksDriver(FormatDriver):
 
     @classmethod
     def measure(cls, size: int, options: Mapping[str, Value], data: Iterable[tuple[int, int]] | None) -> Measured:
-        """Header and virtual size: what is not allocated is encrypted like the rest.
+        """Header and virtual size: what is not allocated is encrypted like the rest. A detached header lies alone.
 
         Raises:
             BlockError: an option makes no sense, or the secret is missing.
@@ -99,7 +112,9 @@ class LuksDriver(FormatDriver):
 
     @classmethod
     def create(cls, file: BlockNode, size: int, options: Mapping[str, Value]) -> None:
-        """Give the file its size, then its header.
+        """Give the file its size, then its header; one that is detached gets room for all keys, and nothing else.
+
+        QEMU's file ends with the first key, which cryptsetup does not take for a header.
 
         Raises:
             BlockError: an option makes no sense.
@@ -191,7 +206,8 @@ class LuksDriver(FormatDriver):
 
 
 def _file_length(size: int, options: LuksOptions) -> int:
-    length = size + options.payload_offset
+    """Bytes of the file that is created."""
+    length = options.area_length + (0 if options.detached else size)
     if length > INT64_MAX:
         raise BlockError("The requested file size is too large", errno=errno.EFBIG)
     return length

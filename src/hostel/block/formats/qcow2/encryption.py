@@ -181,7 +181,7 @@ class Plan:
     @property
     def header_length(self) -> int:
         """Bytes of the LUKS header with its key material; 0 where there is none."""
-        return 0 if self.luks is None else self.luks.payload_offset
+        return 0 if self.luks is None else self.luks.area_length
 
     def set_up(self, image: Qcow2Image) -> Encryption:
         """Make a new image, which has no data yet, an encrypted one.
