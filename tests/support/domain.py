@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from hostel.drivers.qemu.features import USUAL
 from hostel.model.domain.defaults import complete
 from hostel.model.domain.domain import Domain
 from hostel.model.domain.inactive import forget_run
@@ -18,6 +19,8 @@ QEMU = Platform(
     machine="pc",
     aliases={"pc": "pc-i440fx-7.2", "q35": "pc-q35-7.2"},
     cpu="qemu64",
+    cpus={"isapc": "486"},
+    features=USUAL,
 )
 
 

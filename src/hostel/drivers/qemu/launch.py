@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from hostel.drivers.base import NetworkDriver, PausedReason, ShutoffReason, StorageDriver
-from hostel.drivers.qemu import document, monitor, probe, process, source
+from hostel.drivers.qemu import document, features, monitor, probe, process, source
 from hostel.drivers.qemu.alias import assign_aliases
 from hostel.drivers.qemu.command.context import Context
 from hostel.drivers.qemu.command.display import VNC_ID
@@ -39,9 +39,7 @@ class Launcher:
 
     def platform(self) -> Platform:
         """What this host's QEMU brings to documents; without its machine types where it is not installed."""
-        emulator = shutil.which(_EMULATOR)
-        aliases = probe.machine_aliases(emulator, self._cache) if emulator is not None else {}
-        return Platform(is_qemu=True, arch="x86_64", emulator=emulator, machine="pc", aliases=aliases, cpu="qemu64")
+        return features.platform(self._cache)
 
     def start(self, domain: Domain, *, paused: bool) -> Status:
         """Run a document's machine; the caller holds the domain's lock and has found it not running.

@@ -54,8 +54,13 @@ def kvm_runs(emulator: str, cache: Path) -> bool:
 
 def machine_aliases(emulator: str, cache: Path) -> dict[str, str]:
     """Which machine types stand for others, such as ``pc`` for the newest; asked once per QEMU, then remembered."""
-    text = _remembered(cache, "machines", emulator, [], lambda: _list_machines(emulator))
+    text = _remembered(cache, "machines", emulator, [], lambda: _help(emulator, "-machine"))
     return {found[1]: found[2] for found in _ALIAS.finditer(text)}
+
+
+def devices(emulator: str, cache: Path) -> str:
+    """Its devices, as it lists them; asked once per QEMU, then remembered."""
+    return _remembered(cache, "devices", emulator, [], lambda: _help(emulator, "-device"))
 
 
 def _remembered(cache: Path, what: str, emulator: str, facts: list[str], ask: Callable[[], str]) -> str:
@@ -76,10 +81,10 @@ def _remembered(cache: Path, what: str, emulator: str, facts: list[str], ask: Ca
     return answer
 
 
-def _list_machines(emulator: str) -> str:
+def _help(emulator: str, option: str) -> str:
     try:
         answer = subprocess.run(
-            [emulator, "-machine", "help"], capture_output=True, text=True, timeout=10, check=False, errors="replace"
+            [emulator, option, "help"], capture_output=True, text=True, timeout=10, check=False, errors="replace"
         )
     except (OSError, subprocess.TimeoutExpired):
         return ""

@@ -10,25 +10,24 @@
 
 from __future__ import annotations
 
-import uuid as uuids
 from collections.abc import Iterator
 from typing import Final
 
 from hostel.codec.xml import Element
 from hostel.errors import ErrorCode, ModelError
 from hostel.model.domain.clock import Clock
-from hostel.model.domain.cpu import Cpu, CpuModel, Vcpu
-from hostel.model.domain.device_defaults import (
-    arrange_devices,
-    complete_controller,
-    complete_devices,
-    complete_serials,
-    complete_videos,
-)
+from hostel.model.domain.completing.character import complete_serials
+from hostel.model.domain.completing.controller import complete_controller
+from hostel.model.domain.completing.display import complete_video
+from hostel.model.domain.completing.numa import complete_numa, fill_cells
+from hostel.model.domain.completing.processor import complete_cpu, complete_qemu_cpu
+from hostel.model.domain.cpu import Vcpu
+from hostel.model.domain.device_defaults import arrange_devices, complete_devices
+from hostel.model.domain.devices.controller import ControllerType
 from hostel.model.domain.devices.paravirtual import ShmemSize
 from hostel.model.domain.devices.redirection import RedirectionFilter
 from hostel.model.domain.domain import Domain, DomainType
-from hostel.model.domain.features import TopSegment
+from hostel.model.domain.features import Features, Gic, TopSegment
 from hostel.model.domain.implicit import (
     add_implicit_devices,
     add_qemu_devices,
@@ -39,7 +38,8 @@ from hostel.model.domain.memory import CurrentMemory, HugePage, Memory
 from hostel.model.domain.os import BootDevice, FirmwareFeature
 from hostel.model.domain.placing.pci import assign_pci
 from hostel.model.domain.placing.ports import assign_ccid, assign_memory_slots, assign_usb, assign_virtio_serial
-from hostel.model.domain.platform import X86, Platform
+from hostel.model.domain.placing.virtio import assign_channels, assign_registers, choose_virtio_transport
+from hostel.model.domain.platform import Board, Platform, board_of
 from hostel.model.domain.tune import IoThread, IoThreadScheduler, VcpuScheduler
 from hostel.model.numberset import parse_numbers
 from hostel.model.scaled import Scaled
@@ -48,41 +48,52 @@ from hostel.units import KiB
 _UNLIMITED: Final = (2**63 - 1) >> 10  # VIR_DOMAIN_MEMORY_PARAM_UNLIMITED, in KiB
 
 
-def complete(domain: Domain, platform: Platform) -> None:
+def complete(domain: Domain, platform: Platform, *, is_new: bool = True, is_live: bool = False) -> None:
     """Fill in what a document leaves out, in place, in libvirt's order.
+
+    What only changes a machine's hardware is filled in where the domain ``is_new``, not where it exists already and its
+    document is read once more (``VIR_DOMAIN_DEF_PARSE_ABI_UPDATE``).
 
     Raises:
         ModelError: something written is in the way of it.
     """
     if domain.uuid is None:
-        domain.uuid = str(uuids.uuid4())
+        domain.uuid = platform.new_uuid()
     if domain.genid is not None and domain.genid.value is None:
-        domain.genid.value = str(uuids.uuid4())
+        domain.genid.value = platform.new_uuid()
     _normalise_sizes(domain)
     _complete_machine(domain, platform)
     _complete_small(domain)
     number_controllers(domain)
     arrange_devices(domain)
     if domain.cpu is not None:
-        _complete_cpu(domain.cpu)
+        complete_cpu(domain.cpu)
+    complete_numa(domain)
     if platform.is_qemu:
-        add_qemu_devices(domain)
+        add_qemu_devices(domain, platform)
         _canonicalise_machine(domain, platform)
-        _complete_qemu_cpu(domain, platform)
-    complete_devices(domain, platform)
-    _complete_memory(domain)
+        complete_qemu_cpu(domain, platform)
+        _complete_gic(domain, platform)
+        fill_cells(domain)
+    complete_devices(domain, platform, is_new=is_new, is_live=is_live)
+    _complete_memory(domain, is_new=is_new)
     _complete_boot(domain)
     assign_ccid(domain)
     add_implicit_devices(domain)
-    complete_videos(domain, platform)
+    for video in domain.devices.videos[:1]:
+        complete_video(domain, video, platform, is_first=True)
     complete_serials(domain, platform)
     for controller in domain.devices.controllers:
-        complete_controller(controller, platform)
+        if controller.type == ControllerType.SCSI:
+            complete_controller(domain, controller, platform, is_new=is_new)
     mirror_consoles(domain)
     if platform.is_qemu:
         assign_virtio_serial(domain)
-        assign_pci(domain)
-        assign_usb(domain)
+        assign_registers(domain)
+        assign_channels(domain, platform)
+        choose_virtio_transport(domain, platform)
+        assign_pci(domain, platform)
+        assign_usb(domain, is_new=is_new)
         assign_memory_slots(domain)
         mirror_consoles(domain)
 
@@ -137,6 +148,18 @@ def _complete_machine(domain: Domain, platform: Platform) -> None:
             raise ModelError("/domain/os/firmware", reason, code=ErrorCode.XML_DETAIL)
         if "secure-boot" not in enabled:
             features.append(FirmwareFeature(enabled=True, name="secure-boot"))
+
+
+def _complete_gic(domain: Domain, platform: Platform) -> None:
+    """Boards of ARM have an interrupt controller; of its versions the newest is taken that works with PCI Express."""
+    features = domain.features
+    gic = features.gic if features is not None else None
+    if (gic is None and board_of(domain) != Board.ARM_VIRT) or (gic is not None and gic.version is not None):
+        return
+    # The emulated version 3 has no message-signalled interrupts.
+    usable = [item for item in platform.gic_versions if item != 3 or domain.type != DomainType.QEMU]
+    features = domain.features = features or Features()
+    features.gic = Gic(version=str(max(usable, default=2)))
 
 
 def _canonicalise_machine(domain: Domain, platform: Platform) -> None:
@@ -231,18 +254,19 @@ def _complete_redirection(filter: RedirectionFilter) -> None:
             rule.version = f"{major}.{minor.ljust(2, '0')}"
 
 
-def _complete_memory(domain: Domain) -> None:
+def _complete_memory(domain: Domain, *, is_new: bool) -> None:
     cells = domain.cpu.numa.cells if domain.cpu is not None and domain.cpu.numa is not None else []
     added = sum(item.target.size.to_kib() for item in domain.devices.memories)
-    total = sum(cell.memory for cell in cells) + added if cells else 0
-    if total:
+    written = domain.memory.value if domain.memory is not None else 0
+    in_cells = sum(cell.memory for cell in cells) if is_new or not written else 0
+    if in_cells:
         dump = domain.memory.dump_core if domain.memory is not None else None
-        domain.memory = Memory(unit="KiB", value=total, dump_core=dump)
-    if domain.memory is None or domain.memory.value == 0:
+        domain.memory = Memory(unit="KiB", value=in_cells + added, dump_core=dump)
+    elif added > written:
+        raise ModelError("/domain/memory", "Total size of memory devices exceeds the total memory size")
+    if domain.memory is None or domain.memory.value == added:
         reason = "Memory size must be specified via <memory> or in the <numa> configuration"
         raise ModelError("/domain/memory", reason)
-    if added > domain.memory.value:
-        raise ModelError("/domain/memory", "Total size of memory devices exceeds the total memory size")
     current = domain.current_memory
     if current is None or current.value == 0 or current.value > domain.memory.value:
         domain.current_memory = CurrentMemory(unit="KiB", value=domain.memory.value)
@@ -269,51 +293,3 @@ def _complete_boot(domain: Domain) -> None:
         raise ModelError("/domain/os/boot", reason, code=ErrorCode.CONFIG_UNSUPPORTED)
     if not domain.os.boot and not orders:
         domain.os.boot = [BootDevice.HD]
-
-
-def _complete_cpu(cpu: Cpu) -> None:
-    """What parsing itself fills in (``virCPUDefParseXML``)."""
-    if cpu.mode not in (None, "custom"):
-        cpu.match = None
-    elif cpu.model is not None and cpu.model.name is not None:
-        cpu.mode, cpu.match = "custom", cpu.match or "exact"
-    else:
-        if cpu.features:
-            raise ModelError("/domain/cpu/feature", "Non-empty feature list specified without CPU model")
-        cpu.mode = cpu.match = None  # only a topology, or nothing at all
-    if cpu.model is not None:
-        if cpu.mode in ("host-passthrough", "maximum"):
-            cpu.model = None
-        elif cpu.model.name is not None:
-            cpu.model.fallback = cpu.model.fallback or "allow"
-    for feature in cpu.features:
-        feature.policy = feature.policy or "require"
-    if cpu.numa is not None:
-        for index, cell in enumerate(cpu.numa.cells):
-            cell.id = index if cell.id is None else cell.id
-        cpu.numa.cells.sort(key=lambda cell: cell.id or 0)
-        for cell in cpu.numa.cells:
-            scaled = Scaled(unit=cell.unit, value=cell.memory)
-            cell.memory, cell.unit = scaled.to_kib(), "KiB"
-
-
-def _complete_qemu_cpu(domain: Domain, platform: Platform) -> None:
-    """QEMU's default model, and how strictly it is checked (``qemuDomainDefSetDefaultCPU``, ``…CPUPostParse``)."""
-    is_x86 = domain.os is not None and domain.os.type.arch in X86
-    cpu = domain.cpu
-    is_open = cpu is None or cpu.mode is None
-    if is_open and platform.cpu is not None and is_x86:
-        cpu = domain.cpu = cpu or Cpu()
-        cpu.mode, cpu.match, cpu.check = "custom", "exact", "none"
-        cpu.model = CpuModel(fallback="forbid", name=platform.cpu)
-    if cpu is None:
-        return
-    if cpu.mode == "host-passthrough" and cpu.migratable is None:
-        cpu.migratable = True
-    if cpu.check is None and cpu.mode is not None:
-        if cpu.mode in ("host-passthrough", "maximum"):
-            cpu.check = "none"
-        elif cpu.mode == "host-model" or domain.type != DomainType.QEMU:
-            cpu.check = "partial"
-        else:
-            cpu.check = "none"

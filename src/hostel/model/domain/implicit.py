@@ -13,15 +13,17 @@ from hostel.model.domain.devices.graphics import GraphicsType
 from hostel.model.domain.devices.hostdev import ScsiHostdev
 from hostel.model.domain.devices.input import Input
 from hostel.model.domain.devices.paravirtual import MemoryBalloon
+from hostel.model.domain.devices.platform import Panic
 from hostel.model.domain.devices.sound import Audio
 from hostel.model.domain.devices.video import Video, VideoModel
 from hostel.model.domain.domain import Domain
-from hostel.model.domain.platform import X86, Board, board_of
+from hostel.model.domain.platform import ARM, PPC64, RISCV, S390, X86, Board, Platform, arch_of, board_of
 
 _COMPANIONS: Final = ("ich9-ehci1", "ich9-uhci1", "ich9-uhci2", "ich9-uhci3")
 _MASTER_PORTS: Final = {"ich9-uhci1": 0, "ich9-uhci2": 2, "ich9-uhci3": 4}
 _MIRRORED: Final = ("isa-serial", "spapr-vio-serial", "system-serial", "sclp-serial", None)
-_ROOTS: Final = {Board.I440FX: "pci-root", Board.Q35: "pcie-root"}
+_USB_MODELS: Final = {"qemu-xhci": "qemu-xhci", "nec-usb-xhci": "nec-xhci", "ich9-usb-ehci1": "ich9-ehci1"}
+_WITH_PCI: Final = ("alpha", "ppc", "ppcemb", "sh4", "sh4eb", "sparc64")
 
 
 def number_controllers(domain: Domain) -> None:
@@ -87,35 +89,84 @@ def _ensure_controller(domain: Domain, kind: ControllerType, index: int, model: 
         domain.devices.controllers.append(Controller(type=kind, index=index, model=model))
 
 
-def add_qemu_devices(domain: Domain) -> None:
+def add_qemu_devices(domain: Domain, platform: Platform) -> None:
     """Add what QEMU's machines always have (``qemuDomainDefAddDefaultDevices``).
 
     Raises:
         ModelError: the first PCI controller is of the other kind.
     """
-    devices, board = domain.devices, board_of(domain)
-    is_x86 = domain.os is not None and domain.os.type.arch in X86
-    if is_x86:
-        for kind in ("mouse", "keyboard"):
-            if not any(item.type == kind and item.bus == "ps2" for item in devices.inputs):
-                devices.inputs.append(Input(type=kind, bus="ps2"))
-    if is_x86 and board != Board.ISA:
-        model = "qemu-xhci" if board == Board.Q35 else None
-        _ensure_controller(domain, ControllerType.USB, 0, model)
+    devices, board, arch = domain.devices, board_of(domain), arch_of(domain)
+    if arch in X86:
+        _ensure_input(domain, "mouse", "ps2")
+        _ensure_input(domain, "keyboard", "ps2")
+    _add_usb(domain, board, platform)
     if board == Board.Q35:
         _ensure_controller(domain, ControllerType.SATA, 0)
-    if board in _ROOTS:
-        root = find_controller(domain, ControllerType.PCI, 0)
-        if root is not None and root.model != _ROOTS[board]:
-            reason = (
-                f"The PCI controller with index='0' must be model='{_ROOTS[board]}' for this machine type, "
-                f"but model='{root.model}' was found instead"
-            )
-            raise ModelError(devices.path(root), reason)
-        _ensure_controller(domain, ControllerType.PCI, 0, _ROOTS[board])
-    if devices.memballoon is None and is_x86:
+    _add_root(domain, _root(domain, platform))
+    if devices.memballoon is None and arch not in (*ARM, "sparc"):
         devices.memballoon = MemoryBalloon(model="virtio")
+    if arch in PPC64 and devices.graphics:
+        _ensure_input(domain, "keyboard", "usb")
+        if not any(item.type == "tablet" and item.bus == "usb" for item in devices.inputs):
+            _ensure_input(domain, "mouse", "usb")
+    if board == Board.PSERIES or arch in S390:
+        own = "pseries" if arch in PPC64 else "s390"
+        if not any(item.model in (None, "default", own) for item in devices.panics):
+            devices.panics.append(Panic())
     _add_audio(domain)
+
+
+def _ensure_input(domain: Domain, kind: str, bus: str) -> None:
+    if not any(item.type == kind and item.bus == bus for item in domain.devices.inputs):
+        domain.devices.inputs.append(Input(type=kind, bus=bus))
+
+
+def _add_usb(domain: Domain, board: Board, platform: Platform) -> None:
+    """USB as a machine has it from the start; on PCI Express the newest kind that there is."""
+    arch = arch_of(domain)
+    if board == Board.ISA or arch in (*ARM, *RISCV, *S390, "sparc"):
+        return
+    if find_controller(domain, ControllerType.USB, 0) is not None:
+        return
+    model: str | None = None
+    if board == Board.Q35:
+        found = next((name for flag, name in _USB_MODELS.items() if platform.has(flag)), None)
+        if found is None:
+            return
+        model = found
+    domain.devices.controllers.append(Controller(type=ControllerType.USB, index=0, model=model))
+    if model == "ich9-ehci1":
+        for companion, port in _MASTER_PORTS.items():
+            domain.devices.controllers.append(
+                Controller(type=ControllerType.USB, index=0, model=companion, master_startport=port)
+            )
+
+
+def _root(domain: Domain, platform: Platform) -> str | None:
+    """The model of the PCI bus that a machine has from the start."""
+    board, arch = board_of(domain), arch_of(domain)
+    if board == Board.Q35:
+        return "pcie-root"
+    if board in (Board.ARM_VIRT, Board.RISCV_VIRT):
+        return "pcie-root" if platform.has("gpex-pcihost") else None
+    if arch in S390:
+        return "pci-root" if platform.has("zpci") else None
+    is_conventional = board in (Board.I440FX, Board.MALTA) or (board == Board.VERSATILE and arch == "armv6l")
+    return "pci-root" if is_conventional or arch in (*PPC64, *_WITH_PCI) else None
+
+
+def _add_root(domain: Domain, model: str | None) -> None:
+    if model is None:
+        return
+    root = find_controller(domain, ControllerType.PCI, 0)
+    if root is None:
+        _ensure_controller(domain, ControllerType.PCI, 0, model)
+    elif root.model != model:
+        reason = (
+            f"The PCI controller with index='0' must be model='{model}' for this machine type, "
+            f"but model='{root.model}' was found instead"
+        )
+        raise ModelError(domain.devices.path(root), reason)
 
 
 def _add_audio(domain: Domain) -> None:
@@ -221,10 +272,16 @@ def _add_controllers(domain: Domain) -> None:
     for card in devices.smartcards:
         if isinstance(card.address, CcidAddress):
             _ensure_controller(domain, ControllerType.CCID, card.address.controller)
-    used = [
-        item.address.controller
-        for item in devices.hostdevs
-        if isinstance(item, ScsiHostdev) and isinstance(item.address, DriveAddress)
-    ]
-    for index in range(max(used, default=-1) + 1):
-        _ensure_controller(domain, ControllerType.SCSI, index)
+    _add_scsi_controllers(domain)
+
+
+def _add_scsi_controllers(domain: Domain) -> None:
+    """Controllers for SCSI devices of the host, of the kind that there is already."""
+    last, model = -1, None
+    for item in domain.devices.hostdevs:
+        if isinstance(item, ScsiHostdev) and isinstance(item.address, DriveAddress) and item.address.controller > last:
+            last = item.address.controller
+            known = find_controller(domain, ControllerType.SCSI, last)
+            model = known.model if known is not None and known.model is not None else model
+    for index in range(last + 1):
+        _ensure_controller(domain, ControllerType.SCSI, index, model)

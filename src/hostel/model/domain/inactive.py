@@ -12,6 +12,7 @@ from typing import Final
 from hostel.model.domain.devices.character import CharacterType
 from hostel.model.domain.devices.graphics import Graphics
 from hostel.model.domain.devices.interface import InterfaceType
+from hostel.model.domain.devices.seclabel import DeviceSecurityLabel
 from hostel.model.domain.domain import Domain
 
 _USER_ALIAS: Final = re.compile(r"ua-[A-Za-z0-9_-]*", re.ASCII)
@@ -30,6 +31,7 @@ def forget_run(domain: Domain) -> None:
         disk.mirror = None
         if disk.source is not None:
             disk.source.index = None
+            disk.source.seclabels = _lasting(disk.source.seclabels)
         backing = disk.backing_store
         while backing is not None:
             backing.index = None
@@ -54,9 +56,17 @@ def forget_run(domain: Domain) -> None:
     for memory in devices.memories:
         memory.target.current = None
     for label in domain.seclabels:
+        label.image_label = None
         if label.type in (None, "dynamic"):
-            label.label = label.image_label = None
+            label.label = None
     domain.seclabels = [item for item in domain.seclabels if item.type != "default"]
+
+
+def _lasting(labels: list[DeviceSecurityLabel]) -> list[DeviceSecurityLabel]:
+    """Labels of a source that say something about the next run."""
+    for label in labels:
+        label.label_skip = None
+    return [item for item in labels if item.label is not None or item.relabel is False]
 
 
 def _forget_ports(graphics: Graphics) -> None:

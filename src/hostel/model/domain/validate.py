@@ -65,7 +65,7 @@ def validate(domain: Domain, platform: Platform) -> None:
     if domain.title is not None and "\n" in domain.title:
         raise ModelError("/domain/title", "Domain title can't contain newlines")
     _check_os(domain)
-    _check_processors(domain)
+    _check_processors(domain, platform)
     _check_disks(domain, platform)
     _check_controllers(domain)
     if platform.is_qemu:
@@ -101,7 +101,7 @@ def _check_os(domain: Domain) -> None:
         raise ModelError("/domain/os/bios/@useserial", "need at least one serial port to use BIOS serial output")
 
 
-def _check_processors(domain: Domain) -> None:
+def _check_processors(domain: Domain, platform: Platform) -> None:
     vcpu = domain.vcpu
     if vcpu is None:
         return
@@ -114,7 +114,8 @@ def _check_processors(domain: Domain) -> None:
     topology = cpu.topology
     if topology is not None:
         count = topology.sockets * topology.dies * topology.cores * topology.threads
-        if count != vcpu.value:
+        # Others have their processors in other units, or no way of adding any.
+        if count != vcpu.value and (not platform.is_qemu or platform.has("query-hotpluggable-cpus")):
             reason = "CPU topology doesn't match maximum vcpu count"
             raise ModelError("/domain/cpu/topology", reason, code=ErrorCode.CONFIG_UNSUPPORTED)
     seen: set[str] = set()
@@ -182,6 +183,9 @@ def _check_qemu(domain: Domain) -> None:
     devices = domain.devices
     board = board_of(domain)
     for controller in devices.controllers:
+        if controller.model in ("pci-root", "pcie-root") and controller.index and board != Board.PSERIES:
+            reason = "pci-root and pcie-root controllers should have index 0"
+            raise ModelError(f"{devices.path(controller)}/@index", reason)
         if controller.type == ControllerType.IDE and (controller.index or board != Board.I440FX):
             reason = (
                 "Only a single IDE controller is supported for this machine type"

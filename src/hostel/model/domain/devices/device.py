@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from hostel.codec.xml import ON_OFF, YES_NO, Element, attr, child, integer, setting
+import re
+from typing import Final
+
+from hostel.codec.xml import ON_OFF, YES_NO, Element, Kind, attr, child, integer, setting
 from hostel.model.domain.devices.address import (
     Address,
     CcidAddress,
@@ -19,12 +22,22 @@ from hostel.model.domain.devices.address import (
     VirtioSerialAddress,
 )
 
+_LOAD_PARAMETER: Final = re.compile("[A-Za-z0-9. ]+")
+
+
+def _load_parameter(text: str) -> str:
+    if not 1 <= len(text) <= 8:
+        raise ValueError("Write 1 to 8 characters")
+    if not _LOAD_PARAMETER.fullmatch(text):
+        raise ValueError("Write letters, digits, dots and blanks")
+    return text.upper()
+
 
 class Boot(Element, tag="boot"):
-    """A device's place in the boot order, from 1 up."""
+    """A device's place in the boot order, from 1 up; on s390x with what the boot loader is told."""
 
     order: int = attr(integer(1))
-    loadparm: str | None = attr(default=None)
+    loadparm: str | None = attr(Kind(_load_parameter, str), default=None)
 
 
 class Rom(Element, tag="rom", drop_empty=True):

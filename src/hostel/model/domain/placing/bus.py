@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import functools
 import operator
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Protocol
 
 from hostel.errors import ErrorCode, ModelError
 from hostel.model.domain.devices.address import PciAddress
@@ -94,7 +94,12 @@ _OFFERS: Final = {
 
 
 class Bus:
-    """One bus: what it takes, and which functions of which slots are taken."""
+    """One bus: what it takes, and which functions of which slots are taken.
+
+    Attributes:
+        group: which isolation group's devices it has; 0 for those that need none.
+        keeps_group: whether that never changes.
+    """
 
     def __init__(self, model: str, *, allow_hotplug: bool = True) -> None:
         offer = _OFFERS[model]
@@ -104,6 +109,8 @@ class Bus:
         self._left = self.last - self.first + 1
         self._functions: dict[int, set[int]] = {}
         self._shared: set[int] = set()
+        self.group = 0
+        self.keeps_group = False
 
     def functions(self, slot: int) -> set[int]:
         """The functions of a slot that are taken."""
@@ -115,6 +122,17 @@ class Bus:
         if slot not in self._functions and needs & Connect.AGGREGATE_SLOT:
             self._shared.add(slot)
         self._functions.setdefault(slot, set()).add(function)
+
+    def join(self, group: int, *, is_written: bool) -> None:
+        """Let the first device say which group the bus is for; one that is put elsewhere by hand ends the isolation."""
+        if self.is_empty() and not self.keeps_group:
+            self.group = group
+        elif self.group != group and is_written:
+            self.group = 0
+
+    def is_empty(self) -> bool:
+        """Whether nothing is in it."""
+        return self._left == self.last - self.first + 1
 
     def is_full(self) -> bool:
         """Whether every slot has something in it."""
@@ -140,23 +158,46 @@ class Bus:
         return None
 
 
-def spoken(address: PciAddress) -> str:
+class _Numbered(Protocol):
+    """An address on PCI, of a guest or of the host."""
+
+    @property
+    def domain(self) -> int | None: ...
+    @property
+    def bus(self) -> int | None: ...
+    @property
+    def slot(self) -> int | None: ...
+    @property
+    def function(self) -> int | None: ...
+
+
+def spoken(address: _Numbered) -> str:
     """An address as libvirt's messages write it."""
-    return f"{address.domain:04x}:{address.bus:02x}:{address.slot:02x}.{address.function:x}"
+    numbers = (address.domain or 0, address.bus or 0, address.slot or 0, address.function or 0)
+    return "{:04x}:{:02x}:{:02x}.{:x}".format(*numbers)
 
 
 class Buses:
-    """All buses of a machine; while ``can_grow``, what does not fit gets a new bus."""
+    """All buses of a machine; while ``can_grow``, what does not fit gets a new bus.
 
-    def __init__(self, *, can_grow: bool) -> None:
+    Attributes:
+        has_many_roots: whether new buses are roots of their own, as on POWER.
+        has_express_bridge: whether there are bridges from PCI Express to conventional PCI.
+    """
+
+    def __init__(self, *, can_grow: bool, has_many_roots: bool = False, has_express_bridge: bool = True) -> None:
         self.buses: list[Bus] = []
         self.can_grow = can_grow
+        self.has_many_roots = has_many_roots
+        self.has_express_bridge = has_express_bridge
 
     def is_slot_used(self, bus: int, slot: int) -> bool:
         """Whether anything is in a slot."""
         return bool(self.buses[bus].functions(slot))
 
-    def reserve(self, address: PciAddress, needs: Connect, path: str, *, is_written: bool = True) -> None:
+    def reserve(
+        self, address: PciAddress, needs: Connect, path: str, *, is_written: bool = True, group: int = 0
+    ) -> None:
         """Take an address; ``is_written`` for one that the document or the chipset gives.
 
         Raises:
@@ -169,9 +210,10 @@ class Buses:
         bus = self.buses[address.bus]
         if address.function in bus.functions(address.slot):
             raise ModelError(path, f"Attempted double use of PCI Address {spoken(address)}", code=code)
+        bus.join(group, is_written=is_written)
         bus.take(address.slot, address.function, needs)
 
-    def reserve_next(self, needs: Connect, path: str, function: int | None = None) -> PciAddress:
+    def reserve_next(self, needs: Connect, path: str, function: int | None = None, *, group: int = 0) -> PciAddress:
         """Take the first place that fits.
 
         Raises:
@@ -179,18 +221,21 @@ class Buses:
         """
         if not self.buses:
             raise ModelError(path, "No PCI buses available")
-        address = self._next(needs, function)
+        address = self._next(needs, function, group)
         if address is None:
             if not self.can_grow:
                 raise ModelError(path, "No more available PCI slots", code=ErrorCode.INTERNAL_ERROR)
             address = PciAddress(bus=len(self.buses), function=function or 0)
             self._grow(address, needs, path)
             address.slot = self.buses[address.bus].first
-        self.reserve(address, needs, path, is_written=False)
+        self.reserve(address, needs, path, is_written=False, group=group)
         return address
 
-    def _next(self, needs: Connect, function: int | None) -> PciAddress | None:
-        for index, bus in enumerate(self.buses):
+    def _next(self, needs: Connect, function: int | None, group: int) -> PciAddress | None:
+        """A free place on a bus of the group, else on one that has nothing in it yet."""
+        same = [(index, bus) for index, bus in enumerate(self.buses) if bus.group == group]
+        empty = [(index, bus) for index, bus in enumerate(self.buses) if bus.is_empty() and not bus.keeps_group]
+        for index, bus in (*same, *empty):
             if bus.has_room(needs) and self._problem(bus, index, needs, is_written=False) is None:
                 found = bus.find(needs, function)
                 if found is not None:
@@ -249,13 +294,15 @@ class Buses:
         """Add the buses that an address needs; it may move up, behind a bridge that has to be there first."""
         count = address.bus - len(self.buses) + 1
         models: list[str] = []
-        if needs & Connect.PCI_DEVICE:
+        if needs & Connect.PCI_DEVICE and self.has_many_roots:
+            model = "pci-root"
+        elif needs & Connect.PCI_DEVICE:
             model = "pci-bridge"
-            if count == 1 and not any(bus.takes & Connect.PCI_BRIDGE for bus in self.buses):
-                count += 1
-                address.bus += 1
             if not any(bus.takes & Connect.PCI_BRIDGE for bus in self.buses):
-                models = ["pcie-root-port", "pcie-to-pci-bridge"]
+                models = ["pcie-root-port", "pcie-to-pci-bridge"] if self.has_express_bridge else ["dmi-to-pci-bridge"]
+                if count == 1:
+                    count += 1
+                    address.bus += 1
         elif needs & (Connect.PCIE_DEVICE | Connect.UPSTREAM_PORT):
             model = "pcie-root-port"
         else:
@@ -267,6 +314,6 @@ class Buses:
             raise ModelError(path, reason, code=ErrorCode.INTERNAL_ERROR)
         for new in [*models, *[model] * (count - len(models))]:
             self.buses.append(Bus(new))
-        if models:
+        if len(models) > 1:
             # The port is there for the bridge alone.
             self.buses[-count].takes = Connect.PCIE_TO_PCI_BRIDGE

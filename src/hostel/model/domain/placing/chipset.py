@@ -7,13 +7,13 @@ from hostel.model.domain.devices.address import PciAddress
 from hostel.model.domain.devices.controller import Controller, ControllerType
 from hostel.model.domain.domain import Domain
 from hostel.model.domain.placing.bus import PCI, Buses, Connect
-from hostel.model.domain.placing.connection import connection, is_wanted
+from hostel.model.domain.placing.connection import Slots, is_wanted
 from hostel.model.domain.platform import Board
 
 _CHIPSET = "/domain/os/type/@machine"
 
 
-def place_chipset(domain: Domain, buses: Buses, board: Board, *, keep: bool) -> None:
+def place_chipset(domain: Domain, buses: Buses, slots: Slots, *, keep: bool) -> None:
     """Take the places of what is built in, and put first devices where the real boards have them.
 
     Without ``keep``, places that anything might have are taken and not written.
@@ -21,10 +21,10 @@ def place_chipset(domain: Domain, buses: Buses, board: Board, *, keep: bool) -> 
     Raises:
         ModelError: a document puts something else there, or these somewhere else.
     """
-    if board == Board.I440FX:
-        _place_piix3(domain, buses, keep=keep)
-    elif board == Board.Q35:
-        _place_ich9(domain, buses, keep=keep)
+    if slots.board == Board.I440FX:
+        _place_piix3(domain, buses, slots, keep=keep)
+    elif slots.board == Board.Q35:
+        _place_ich9(domain, buses, slots, keep=keep)
 
 
 def _chosen(controller: Controller) -> PciAddress | None:
@@ -42,7 +42,7 @@ def _fix(domain: Domain, controller: Controller, place: PciAddress, what: str, w
         raise ModelError(path, f"{what} must have PCI address {where}", code=ErrorCode.INTERNAL_ERROR)
 
 
-def _place_piix3(domain: Domain, buses: Buses, *, keep: bool) -> None:
+def _place_piix3(domain: Domain, buses: Buses, slots: Slots, *, keep: bool) -> None:
     for controller in domain.devices.controllers:
         if controller.index != 0:
             continue
@@ -59,10 +59,10 @@ def _place_piix3(domain: Domain, buses: Buses, *, keep: bool) -> None:
     # The bridge to ISA, and power management.
     for function in (0, 3):
         buses.reserve(PciAddress(slot=1, function=function), PCI, _CHIPSET)
-    _place_first_video(domain, buses, Board.I440FX, keep=keep)
+    _place_first_video(domain, buses, slots, keep=keep)
 
 
-def _place_ich9(domain: Domain, buses: Buses, *, keep: bool) -> None:
+def _place_ich9(domain: Domain, buses: Buses, slots: Slots, *, keep: bool) -> None:
     needs = Connect.PCIE_DEVICE
     for controller in domain.devices.controllers:
         if controller.type == ControllerType.SATA and controller.index == 0:
@@ -81,7 +81,7 @@ def _place_ich9(domain: Domain, buses: Buses, *, keep: bool) -> None:
     # The bridge to ISA, and SMBus.
     for function in (0, 3):
         buses.reserve(PciAddress(slot=0x1F, function=function), needs, _CHIPSET)
-    _place_first_video(domain, buses, Board.Q35, keep=keep)
+    _place_first_video(domain, buses, slots, keep=keep)
     if not buses.is_slot_used(0, 0x1B):
         _place_ich9_sound(domain, buses)
 
@@ -94,16 +94,16 @@ def _place_ich9_sound(domain: Domain, buses: Buses) -> None:
             return
 
 
-def _place_first_video(domain: Domain, buses: Buses, board: Board, *, keep: bool) -> None:
+def _place_first_video(domain: Domain, buses: Buses, slots: Slots, *, keep: bool) -> None:
     videos = domain.devices.videos
-    if not videos or connection(videos[0], board) == Connect.NOTHING or not is_wanted(videos[0]):
+    if not videos or slots.connection(videos[0]) == Connect.NOTHING or not is_wanted(videos[0]):
         return
     video, path = videos[0], domain.devices.path(videos[0])
-    slot, needs = (2, PCI) if board == Board.I440FX else (1, Connect.PCIE_DEVICE)
+    slot, needs = (2, PCI) if slots.board == Board.I440FX else (1, Connect.PCIE_DEVICE)
     if not buses.is_slot_used(0, slot):
         buses.reserve(PciAddress(slot=slot), needs, path)
         video.address = PciAddress(slot=slot)
         return
-    found = buses.reserve_next(connection(video, board), path)
+    found = buses.reserve_next(slots.connection(video), path)
     if keep:
         video.address = found

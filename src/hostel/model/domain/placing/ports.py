@@ -135,14 +135,18 @@ def usb_devices(domain: Domain) -> Iterator[Device]:
     yield from devices.redirdevs
 
 
-def assign_usb(domain: Domain) -> None:
+def assign_usb(domain: Domain, *, is_new: bool) -> None:
     """Give every USB device a port, with hubs where there are too few.
+
+    A domain that exists keeps devices without ports, if it has any: QEMU may have put them elsewhere.
 
     Raises:
         ModelError: a port that is written is taken or not there, or USB is switched off.
     """
     devices = domain.devices
     waiting = [*devices.hubs, *usb_devices(domain)]
+    if not is_new and not all(_has_port(item) for item in waiting):
+        return
     has_usb = any(item.type == ControllerType.USB and item.model != "none" for item in devices.controllers)
     if waiting and not has_usb:
         reason = "USB is disabled for this domain, but USB devices are present in the domain XML"

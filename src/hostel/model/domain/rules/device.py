@@ -114,12 +114,6 @@ CONTROLLER_RULES: Final[tuple[Rule[Controller], ...]] = (
         below="/@ports",
     ),
     Rule(
-        lambda item: item.model in ("pci-root", "pcie-root") and item.index,
-        lambda _: "pci-root and pcie-root controllers should have index 0",
-        ErrorCode.XML_ERROR,
-        "/@index",
-    ),
-    Rule(
         lambda item: item.model in ("pci-root", "pcie-root") and item.address is not None,
         lambda _: "pci-root and pcie-root controllers should not have an address",
         below="/address",

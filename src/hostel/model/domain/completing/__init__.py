@@ -1,0 +1,1 @@
+"""What each kind of device gets that its document does not say."""

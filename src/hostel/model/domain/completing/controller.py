@@ -1,0 +1,53 @@
+"""Which model a controller is where its document does not say (``qemuDomainControllerDefPostParse``)."""
+
+from __future__ import annotations
+
+from hostel.errors import ErrorCode, ModelError
+from hostel.model.domain.devices.controller import Controller, ControllerType
+from hostel.model.domain.domain import Domain
+from hostel.model.domain.platform import PPC64, S390, Board, Platform, arch_of, board_of, has_built_in_scsi
+
+
+def complete_controller(domain: Domain, controller: Controller, platform: Platform, *, is_new: bool) -> None:
+    """Choose QEMU's model for a controller that names none.
+
+    Raises:
+        ModelError: this QEMU has no SCSI controller.
+    """
+    if not platform.is_qemu:
+        return
+    if controller.type == ControllerType.SCSI and controller.model in (None, "auto"):
+        controller.model = _scsi_model(domain, controller, platform)
+    if controller.type == ControllerType.USB and controller.model is None:
+        controller.model = _usb_model(domain, controller, platform, is_new=is_new)
+
+
+def _scsi_model(domain: Domain, controller: Controller, platform: Platform) -> str:
+    if board_of(domain) == Board.PSERIES:
+        return "ibmvscsi"
+    if arch_of(domain) in S390:
+        return "virtio-scsi"
+    if platform.has("lsi"):
+        return "lsilogic"
+    if platform.has("virtio-scsi-pci"):
+        return "virtio-scsi"
+    if has_built_in_scsi(domain):
+        return "ncr53c90"
+    path = f"{domain.devices.path(controller)}/@model"
+    reason = f"Unable to determine model for SCSI controller idx={controller.index}"
+    raise ModelError(path, reason, code=ErrorCode.INTERNAL_ERROR)
+
+
+def _usb_model(domain: Domain, controller: Controller, platform: Platform, *, is_new: bool) -> str | None:
+    arch = arch_of(domain)
+    model = "piix3-uhci" if platform.has("piix3-usb-uhci") else None
+    modern = next((name for flag, name in _MODERN.items() if platform.has(flag)), None)
+    if arch in S390:
+        return "none" if controller.address is None else model
+    if arch in PPC64:
+        # A machine that is there already keeps the old kind.
+        return (modern if is_new else None) or ("pci-ohci" if platform.has("pci-ohci") else None)
+    return modern or model if arch == "aarch64" else model
+
+
+_MODERN = {"qemu-xhci": "qemu-xhci", "nec-usb-xhci": "nec-xhci"}

@@ -1,0 +1,123 @@
+"""What a disk gets that its document does not say: bus, driver, port, place (``virDomainDiskDefPostParse``)."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from hostel.errors import ModelError
+from hostel.model.domain.devices.address import DriveAddress
+from hostel.model.domain.devices.disk import Disk, DiskBus, DiskDevice, DiskDriver
+from hostel.model.domain.devices.source import DiskSource, SourceType
+from hostel.model.domain.domain import Domain
+from hostel.model.domain.platform import Platform
+
+_PREFIXES: Final = {
+    "hd": DiskBus.IDE, "sd": DiskBus.SCSI, "vd": DiskBus.VIRTIO, "xvd": DiskBus.XEN, "ubd": DiskBus.UML,
+}  # fmt: skip
+_PORTS: Final = {
+    "http": "80", "https": "443", "ftp": "21", "ftps": "990", "tftp": "69", "sheepdog": "7000", "nbd": "10809",
+    "ssh": "22", "iscsi": "3260", "gluster": "24007", "vxhs": "9999",
+}  # fmt: skip
+
+
+def sorted_disks(disks: list[Disk]) -> list[Disk]:
+    """Disks of a bus by name, among those whose bus is written the same way (``virDomainDiskInsert``)."""
+    groups: dict[DiskBus | None, list[Disk]] = {}
+    for disk in disks:
+        groups.setdefault(disk.target.bus, []).append(disk)
+    return [disk for group in groups.values() for disk in sorted(group, key=lambda item: item.target.position or 0)]
+
+
+def guess_bus(disk: Disk) -> DiskBus:
+    """The bus that a disk's name means."""
+    if disk.device == DiskDevice.FLOPPY:
+        return DiskBus.FDC
+    return _PREFIXES.get(disk.target.prefix or "", DiskBus.IDE)
+
+
+def complete_disk(domain: Domain, disk: Disk, platform: Platform) -> None:
+    """Give a disk its bus, its driver and its place.
+
+    Raises:
+        ModelError: no place follows from its name.
+    """
+    disk.target.dev = disk.target.dev.removeprefix("ioemu:")
+    if disk.device == DiskDevice.CDROM:
+        disk.readonly = True
+    if disk.target.bus is None:
+        disk.target.bus = guess_bus(disk)
+    if disk.target.tray == "closed" or disk.device not in (DiskDevice.CDROM, DiskDevice.FLOPPY):
+        disk.target.tray = None
+    if disk.readonly and disk.snapshot == "no":
+        disk.snapshot = None
+    if disk.type == SourceType.VHOSTUSER and disk.snapshot is None:
+        disk.snapshot = "no"
+    source = disk.source
+    if source is not None:
+        complete_network_source(source)
+        if source.startup_policy == "default" or disk.type == SourceType.NETWORK:
+            source.startup_policy = None
+        if disk.type == SourceType.NVME and source.managed is None:
+            source.managed = True
+    elif disk.type in (SourceType.NETWORK, SourceType.VOLUME):
+        disk.type = SourceType.FILE  # an empty drive is of no other type
+    backing = disk.backing_store
+    while backing is not None:
+        if backing.source is not None:
+            complete_network_source(backing.source)
+        backing = backing.backing_store
+    if platform.is_qemu:
+        _complete_disk_driver(disk)
+    if disk.address is None:
+        _place_disk(domain, disk)
+
+
+def _complete_disk_driver(disk: Disk) -> None:
+    driver = disk.driver = disk.driver or DiskDriver()
+    driver.name = driver.name or "qemu"
+    if driver.type == "aio":
+        driver.type = "raw"
+    if driver.type is None and disk.type != SourceType.VOLUME:
+        driver.type = "raw"
+    for name in ("cache", "io", "discard", "detect_zeroes", "error_policy", "rerror_policy"):
+        if getattr(driver, name) == "default":
+            setattr(driver, name, None)
+    places: list[Disk | DiskSource | None] = [disk, disk.source]
+    backing = disk.backing_store
+    while backing is not None:
+        places.append(backing.source)
+        backing = backing.backing_store
+    for place in places:
+        if place is not None and place.encryption is not None and place.encryption.engine is None:
+            place.encryption.engine = "qemu"
+
+
+def complete_network_source(source: DiskSource) -> None:
+    """Write the port that a protocol means, and which unit of an iSCSI target."""
+    if source.protocol == "iscsi" and source.name is not None and "/" not in source.name:
+        source.name += "/0"
+    for host in source.hosts:
+        if host.transport == "tcp":
+            host.transport = None
+        if host.transport is None and host.port is None:
+            host.port = _PORTS.get(source.protocol or "")
+
+
+def _place_disk(domain: Domain, disk: Disk) -> None:
+    """Where on its bus a disk is, by its name (``virDomainDiskDefAssignAddress``)."""
+    position = disk.target.position
+    if position is None:
+        path = f"{domain.devices.path(disk)}/target/@dev"
+        raise ModelError(path, f"Unknown disk name '{disk.target.dev}' and no address specified")
+    match disk.target.bus:
+        case DiskBus.SCSI:
+            # Seven a controller, whatever its model: so libvirt keeps names and places together.
+            disk.address = DriveAddress(controller=position // 7, unit=position % 7)
+        case DiskBus.IDE:
+            disk.address = DriveAddress(controller=position // 4, bus=position % 4 // 2, unit=position % 2)
+        case DiskBus.SATA:
+            disk.address = DriveAddress(controller=position // 6, unit=position % 6)
+        case DiskBus.FDC:
+            disk.address = DriveAddress(controller=position // 2, unit=position % 2)
+        case _:
+            pass
