@@ -40,6 +40,7 @@ pytestmark = pytest.mark.requires_tool("qemu-img")
         "-f qcow2 a 1M -o compat=v2",
         "-f qcow2 a 1M -o lazy_refcounts",
         "-f qcow2 a 1M -o nolazy_refcounts",
+        "-f qcow2 a 1M -o lazy_refcounts=true,extended_l2=n",
         "-f qcow2 a 1M -o lazy_refcounts=on -o refcount_bits=1,cluster_size=512",
         "-f qcow2 a 1M -o cluster_size=2M,refcount_bits=64",
         "-f qcow2 a 1M -o preallocation=metadata",

@@ -5,13 +5,17 @@ from __future__ import annotations
 import enum
 import re
 from collections.abc import Iterator, Mapping
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from hostel.errors import BlockError
 from hostel.units import parse_size
 
 Value = int | bool | str
 
+_SWITCH: Final = {
+    **dict.fromkeys(("on", "yes", "true", "y"), True),
+    **dict.fromkeys(("off", "no", "false", "n"), False),
+}
 _SUFFIX_HINT = "Optional suffix k, M, G, T, P or E means kilo-, mega-, giga-, tera-, peta-\nand exabytes, respectively."
 
 
@@ -51,8 +55,8 @@ class Option(NamedTuple):
         if self.kind is Kind.STRING:
             return text
         if self.kind is Kind.BOOL:
-            if text in ("on", "off"):
-                return text == "on"
+            if text in _SWITCH:
+                return _SWITCH[text]
             raise OptionError(f"Parameter '{self.name}' expects 'on' or 'off'")
         try:
             if self.kind is Kind.SIZE:

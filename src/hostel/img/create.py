@@ -29,6 +29,7 @@ class Plan(NamedTuple):
     Attributes:
         declared: the options that the format and the protocol take.
         given: those that were given, converted; ``size`` always is, but of a detached header.
+        words: how they were written; of a switch QEMU repeats that.
     """
 
     filename: str
@@ -36,6 +37,7 @@ class Plan(NamedTuple):
     driver: Creatable
     declared: Options
     given: Mapping[str, Value]
+    words: Mapping[str, str] = {}
 
     @property
     def size(self) -> int:
@@ -62,11 +64,11 @@ class Plan(NamedTuple):
         return " ".join(filter(None, shown))
 
 
-def _shown(option: Option, value: Value | None) -> str | None:
+def _shown(option: Option, value: Value | None, words: Mapping[str, str]) -> str | None:
     if value is None:
         return None if option.default is None else f"{option.name}={option.default}"
     if option.kind is Kind.BOOL:
-        return f"{option.name}={'on' if value else 'off'}"
+        return f"{option.name}={words.get(option.name, 'on' if value else 'off')}"
     if option.kind is not Kind.STRING:
         # QEMU prints its 64 bits with a sign.
         return f"{option.name}={int(value) - (2**64 if int(value) > INT64_MAX else 0)}"
@@ -141,7 +143,7 @@ def plan(
         _settle_backing(filename, values, open_backing=open_backing)
     if "size" not in values and values.get(_DETACHED) is not True:
         raise OptionError("Image creation needs a size parameter")
-    return Plan(filename, format, driver, declared, values)
+    return Plan(filename, format, driver, declared, values, {name: text for name, text, _ in given})
 
 
 def set_backing(

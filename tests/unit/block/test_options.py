@@ -40,11 +40,17 @@ def test_values_get_their_kind_and_the_defaults() -> None:
     }
 
 
+@pytest.mark.parametrize(("words", "value"), [(("on", "yes", "true", "y"), True), (("off", "no", "false", "n"), False)])
+def test_a_switch_has_several_words(words: tuple[str, ...], value: bool) -> None:
+    assert [OPTIONS["lazy"].convert(word) for word in words] == [value] * 4
+
+
 @pytest.mark.parametrize(
     ("given_", "message"),
     [
         ({"nosuch": "1"}, "Invalid parameter 'nosuch'"),
         ({"lazy": "maybe"}, "Parameter 'lazy' expects 'on' or 'off'"),
+        ({"lazy": "True"}, "Parameter 'lazy' expects 'on' or 'off'"),
         ({"bits": "x"}, "Parameter 'bits' expects a number"),
         ({"bits": "09"}, "Parameter 'bits' expects a number"),
         ({"bits": "18446744073709551616"}, "Value '18446744073709551616' is too large for parameter 'bits'"),
