@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from libvirt_data import network, nwfilter, storage
+from libvirt_data import host, network, nwfilter, storage
 from libvirt_data.case import Suite
 
 FAMILIES = (
     storage.SUITES,
     network.SUITES,
     nwfilter.SUITES,
+    host.SUITES,
 )
 SUITES: dict[str, Suite] = {suite.name: suite for family in FAMILIES for suite in family}

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from hostel.codec.xml import UUID, YES_NO, Element, attr, child, choice, hexadecimal, setting, text
+from hostel.codec.xml import UUID, YES_NO, Element, attr, child, choice, setting, text
 from hostel.errors import ErrorCode, ModelError
 from hostel.model.address import read_mac
+from hostel.model.pci_address import PciFunction
 from hostel.model.port import Bandwidth, Isolation, VirtualPort, Vlan
 from hostel.model.port_rules import (
     check_bandwidth,
@@ -29,15 +30,6 @@ class ReceiveFilters(Element, tag="rxfilters", drop_empty=True):
     trust_guest: bool | None = attr(YES_NO, name="trustGuest", default=None)
 
 
-class PlugAddress(Element, tag="address"):
-    """The PCI function that the guest gets."""
-
-    domain: int = attr(hexadecimal(4, maximum=0xFFFFFFFF), default=0)
-    bus: int = attr(hexadecimal(2), default=0)
-    slot: int = attr(hexadecimal(2, maximum=0x1F), default=0)
-    function: int = attr(hexadecimal(1, maximum=7), default=0)
-
-
 class Plug(Element, tag="plug"):
     """What the interface is connected to; which parts count depends on ``type``."""
 
@@ -48,7 +40,7 @@ class Plug(Element, tag="plug"):
     mac_table_manager: str | None = attr(choice("kernel", "libvirt"), name="macTableManager", default=None)
     managed: bool | None = attr(YES_NO, default=None)
     driver: str | None = setting(choice("kvm", "vfio"), name="name", default=None)
-    address: PlugAddress | None = child(PlugAddress, default=None)
+    address: PciFunction | None = child(PciFunction, default=None)
 
 
 class NetworkPort(Element, tag="networkport"):

@@ -15,7 +15,6 @@ from hostel.codec.xml import (
     choice,
     enumeration,
     flag,
-    hexadecimal,
     integer,
     octal,
     setting,
@@ -24,6 +23,7 @@ from hostel.codec.xml import (
 from hostel.model.authentication import Authentication
 from hostel.model.domain.devices.source import Host, Initiator
 from hostel.model.encryption import Encryption
+from hostel.model.pci_address import PciFunction
 from hostel.model.scaled import Scaled
 
 _U64 = 2**64 - 1
@@ -117,20 +117,11 @@ class PoolDevice(Element, tag="device"):
     free_extents: list[FreeExtent] = children(FreeExtent, factory=list)
 
 
-class ParentPciAddress(Element, tag="address"):
-    """The PCI function of an adapter."""
-
-    domain: int = attr(hexadecimal(4, maximum=0xFFFFFFFF), default=0)
-    bus: int = attr(hexadecimal(2), default=0)
-    slot: int = attr(hexadecimal(2, maximum=0x1F), default=0)
-    function: int = attr(hexadecimal(1, maximum=7), default=0)
-
-
 class ParentAddress(Element, tag="parentaddr"):
     """An adapter by where it is."""
 
     unique_id: int | None = attr(integer(), default=None)
-    address: ParentPciAddress | None = child(ParentPciAddress, default=None)
+    address: PciFunction | None = child(PciFunction, default=None)
 
 
 class Adapter(Element, tag="adapter"):
