@@ -199,7 +199,9 @@ def _format(format: str | None, file: dict[str, Any], rest: dict[str, Any], node
         name, tree = children["file"].name, children["file"].tree
     else:
         own = {"driver": file_options.get("driver", "file"), "filename": filename}
-        tree = {"driver": below, **below_options} if below else own
+        # What only a name can give is no option.
+        told = {key: value for key, value in below_options.items() if not key.startswith("=")}
+        tree = {"driver": below, **told} if below else own
         # A protocol knows its name when it is open.
         name = filename
     image = Described(

@@ -9,6 +9,24 @@ _PROTOCOL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
 # Schemes of which a URL's path is one of files in directories.
 _PATHS = frozenset({"ftp", "ftps", "http", "https", "nfs", "ssh", "tftp"})
 
+# What proves who we are, in a URL, in an rbd: name and among options: patterns, compiled where they are needed.
+_SECRETS = (
+    (r"(?<=iscsi://)([^\s/@%']*)%[^\s/']*(?=@)", r"\1"),
+    (r"(?<=://)([^\s/@:']*):[^\s/']*(?=@)", r"\1"),
+    (r"(rbd:(?:[^\s'\\]|\\.)*?):key=(?:[^\s:'\\]|\\.)*", r"\1"),
+    (r"((?:^|[\s,'.])(?:password|cookie)=)(?:[^,'\n]|,,)*", r"\1***"),
+    (r"""("(?:[\w.]*\.)?(?:password|cookie)": ?")(?:[^"\\]|\\.)*""", r"\1***"),
+)
+_SIGNS = ("@", "password", "cookie", ":key=")
+
+
+def without_secrets(text: str) -> str:
+    """A text in which the names and options of images tell no password, key or cookie."""
+    if any(sign in text for sign in _SIGNS):
+        for pattern, shown in _SECRETS:
+            text = re.sub(pattern, shown, text)
+    return text
+
 
 def protocol(name: str) -> str | None:
     """The protocol prefix of a name, or None for a plain path (``dir/a:b`` and ``./a:b`` are paths)."""

@@ -173,9 +173,22 @@ def _abandon(node: BlockNode) -> None:
         node.close()
 
 
-def creation_options(driver: Creatable) -> Options:
-    """What can be asked for when an image of a format is created: the format's own options, and the protocol's."""
-    return driver.create_options + FileDriver.create_options
+def creation_options(driver: Creatable, filename: str = "") -> Options:
+    """What can be asked for when an image of a format is created: the format's own options, and the protocol's.
+
+    Args:
+        driver: the format's.
+        filename: whose protocol it is; none for a file of this host.
+
+    Raises:
+        BlockError: as :func:`creation`.
+    """
+    if filename:
+        creation(filename)
+    protocol = protocol_name(filename) if filename else "file"
+    if protocol == "file":
+        return driver.create_options + FileDriver.create_options
+    return driver.create_options + registry.protocol_driver(protocol).create_options
 
 
 def creation(filename: str) -> Creation:
@@ -184,10 +197,10 @@ def creation(filename: str) -> Creation:
     Raises:
         BlockError: the name is empty, or of a protocol that we do not have, or of one that only reads.
     """
-    protocol = protocol_name(filename)
-    if protocol not in registry.PROTOCOLS:
+    protocol = registry.filter_of(names.protocol(filename) or "") or protocol_name(filename)
+    if protocol == "file":
         return Creation.NEW
-    found = registry.protocol_driver(protocol).creation
+    found = registry.protocol_driver(protocol).creation if protocol in registry.PROTOCOLS else Creation.NONE
     if found is Creation.NONE:
         raise UnsupportedFeature(f"Protocol driver '{protocol}' does not support image creation")
     return found
@@ -279,19 +292,6 @@ def _open_image(image: Described, mode: OpenMode, writable_backing: int = 0, *, 
     return _node(driver, name, mode, image.node, probed=mode.probed)
 
 
-def _open_filter(image: Described, mode: OpenMode, writable_backing: int, *, no_backing: bool) -> BlockNode:
-    """Open a filter and all that it stands on."""
-    assert image.format is not None
-    driver_class = registry.filter_driver(image.format)
-    with contextlib.ExitStack() as opened:
-        children: dict[str, BlockNode] = {}
-        for edge, child in image.children.items():
-            children[edge] = _open_child(child, mode, writable_backing, no_backing=no_backing)
-            opened.callback(_abandon, children[edge])
-        driver = driver_class.open(children, mode._replace(options=image.options))
-        opened.pop_all()
-    name = driver_class.filename(image.options, {edge: node.filename for edge, node in children.items()})
-    return _node(driver, name or image.name, mode, image.node)
 @contextlib.contextmanager
 def _parts(image: Described, file: BlockNode, format: str, mode: OpenMode) -> Iterator[Mapping[str, BlockNode]]:
     """Open what an image cannot be opened without, beside its file; close it where that fails."""
@@ -307,6 +307,19 @@ def _parts(image: Described, file: BlockNode, format: str, mode: OpenMode) -> It
         opened.pop_all()
 
 
+def _open_filter(image: Described, mode: OpenMode, writable_backing: int, *, no_backing: bool) -> BlockNode:
+    """Open a filter and all that it stands on."""
+    assert image.format is not None
+    driver_class = registry.filter_driver(image.format)
+    with contextlib.ExitStack() as opened:
+        children: dict[str, BlockNode] = {}
+        for edge, child in image.children.items():
+            children[edge] = _open_child(child, mode, writable_backing, no_backing=no_backing)
+            opened.callback(_abandon, children[edge])
+        driver = driver_class.open(children, mode._replace(options=image.options))
+        opened.pop_all()
+    name = driver_class.filename(image.options, {edge: node.filename for edge, node in children.items()})
+    return _node(driver, name or image.name, mode, image.node)
 
 
 def _open_child(image: Described, mode: OpenMode, writable_backing: int = 0, *, no_backing: bool = False) -> BlockNode:

@@ -54,8 +54,7 @@ def plan_target(
         BlockError: with QEMU's text.
     """
     driver = create.creatable(format)
-    graph.creation(filename)
-    declared = graph.creation_options(driver)
+    declared = graph.creation_options(driver, filename)
     values = create.convert(declared, given)
     values["size"] = total_length(sources)
     create.set_backing(values, declared, format, backing, backing_format)

@@ -54,13 +54,18 @@ class Plan(NamedTuple):
         values = {option.name: option.convert(option.default) for option in self.declared if option.default is not None}
         return values | dict(self.given)
 
+    def protocol_values(self, values: Mapping[str, Value]) -> dict[str, Value]:
+        """Which of an image's options are for the protocol: raw has none of its own, and other formats keep theirs."""
+        own = () if self.format == "raw" else self.driver.create_options
+        return {name: value for name, value in values.items() if name not in own}
+
     def secrets(self) -> dict[str, Value]:
         """The options that the image must be opened with, once it is there: names of secrets."""
         return {name: value for name, value in self.given.items() if name.endswith("key-secret")}
 
     def describe(self) -> str:
         """The options as QEMU prints them while it creates an image."""
-        shown = (_shown(option, self.given.get(option.name)) for option in self.declared)
+        shown = (_shown(option, self.given.get(option.name), self.words) for option in self.declared)
         return " ".join(filter(None, shown))
 
 
@@ -131,8 +136,8 @@ def plan(
         BlockError: with QEMU's text.
     """
     driver = creatable(format)
-    graph.creation(filename)
-    declared = graph.creation_options(driver)
+    declared = graph.creation_options(driver, filename)
+    given = list(given)
     values = convert(declared, given)
     if "size" in values and size is not None:
         raise OptionError("The image size must be specified only once")
@@ -217,7 +222,7 @@ def create(plan: Plan, *, cache: Cache = WRITEBACK, refuse: Callable[[str], None
         with _removed_on_failure(plan.filename, held_nothing):
             plan.driver.check_creation(size, values)
         with (
-            graph.create(plan.filename, cache=cache, options=values) as file,
+            graph.create(plan.filename, cache=cache, options=plan.protocol_values(values)) as file,
             _removed_on_failure(plan.filename, held_nothing),
             around,
         ):
@@ -270,7 +275,9 @@ class _Around(Surroundings):
         held_nothing = _holds_nothing(name)
         # Without the prefix that may have stood before the image's own name, a path may look like a protocol.
         is_path = graph.protocol_name(self._plan.filename) == "file"
-        node = graph.create(f"file:{name}" if is_path else name, cache=self._cache, options=self._values)
+        node = graph.create(
+            f"file:{name}" if is_path else name, cache=self._cache, options=self._plan.protocol_values(self._values)
+        )
         if held_nothing:
             self.made.append(name)
         return node

@@ -51,7 +51,7 @@ def plan_target(filename: str, format: str, size: int) -> create.Plan:
         if error.errno == errno.EINVAL:
             raise BlockError("Unknown file format", errno=errno.EINVAL) from None
         raise
-    return create.Plan(filename, format, driver, graph.creation_options(driver), {"size": size})
+    return create.Plan(filename, format, driver, graph.creation_options(driver, filename), {"size": size})
 
 
 def dd(

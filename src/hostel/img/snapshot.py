@@ -14,10 +14,17 @@ from hostel.errors import BlockError, UnsupportedFeature
 _MAX_NAME: Final = 255  # bytes that qemu-img keeps of a name
 
 
+def _keeper(node: BlockNode) -> tuple[BlockNode, Snapshotting | None]:
+    """The node that keeps an image's snapshots, and its driver: below a format that has none the protocol may."""
+    while not isinstance(node.driver, Snapshotting) and node.file is not None and len(node.driver.children) == 1:
+        node = node.file
+    return node, node.driver if isinstance(node.driver, Snapshotting) else None
+
+
 def snapshots(node: BlockNode) -> list[SnapshotInfo]:
-    """All of them; none where the format has no snapshots."""
-    driver = node.driver
-    if not isinstance(driver, Snapshotting):
+    """All of them; none where neither the format nor the protocol has snapshots."""
+    node, driver = _keeper(node)
+    if driver is None:
         return []
     with node.lock():
         return driver.snapshots()
@@ -30,8 +37,8 @@ def create(node: BlockNode, name: str) -> None:
         UnsupportedFeature: the format has no snapshots.
         BlockError: it cannot be kept; the image is as it was.
     """
-    driver = node.driver
-    if not isinstance(driver, Snapshotting):
+    node, driver = _keeper(node)
+    if driver is None:
         raise UnsupportedFeature("Block driver does not support snapshots")
     seconds, nanoseconds = divmod(time.time_ns() // 1000 * 1000, 10**9)
     kept = name.encode(errors="surrogateescape")[:_MAX_NAME].decode(errors="surrogateescape")
@@ -46,8 +53,8 @@ def apply(node: BlockNode, id_or_name: str) -> None:
         UnsupportedFeature: the format has no snapshots.
         BlockError: there is no such snapshot (ENOENT), or it cannot be applied; the image is as it was.
     """
-    driver = node.driver
-    if not isinstance(driver, Snapshotting):
+    node, driver = _keeper(node)
+    if driver is None:
         raise UnsupportedFeature("Block driver does not support snapshots")
     with node.lock():
         driver.snapshot_apply(id_or_name)
@@ -59,9 +66,9 @@ def delete(node: BlockNode, name: str) -> None:
     Raises:
         BlockError: there is no such snapshot (ENOENT), or it cannot be dropped; the image is as it was.
     """
-    driver = node.driver
     found = next((snapshot for snapshot in snapshots(node) if snapshot.name == name), None)
-    if found is None or not isinstance(driver, Snapshotting):
+    node, driver = _keeper(node)
+    if found is None or driver is None:
         raise BlockError("snapshot not found", errno=errno.ENOENT)
     with node.lock():
         driver.snapshot_delete(found.id)

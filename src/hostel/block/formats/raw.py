@@ -137,8 +137,8 @@ class RawDriver(FormatDriver):
             yield extent._replace(offset=extent.offset - self._offset, host_offset=extent.offset, file=None)
 
     def info(self) -> FormatInfo:
-        """What the child says."""
-        return self._file.driver.info()
+        """What the child says, but for what is its own."""
+        return self._file.driver.info()._replace(specific=None)
 
     def resize(self, size: int, preallocation: Preallocation = Preallocation.OFF) -> None:
         """Resize the child.

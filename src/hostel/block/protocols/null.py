@@ -9,7 +9,7 @@ from typing import Any, Final, Self
 from hostel.block.driver import OpenMode, Supports, Threading
 from hostel.block.extent import Extent, Status
 from hostel.block.options import Kind, Option, OptionError, Options
-from hostel.block.protocol import ProtocolDriver
+from hostel.block.protocol import Creation, ProtocolDriver
 
 
 class NullDriver(ProtocolDriver):
@@ -18,6 +18,7 @@ class NullDriver(ProtocolDriver):
     name = "null-co"
     supports = Supports.WRITE | Supports.ZEROES | Supports.DISCARD
     threading = Threading.PARALLEL
+    creation = Creation.NONE
     options: Final = Options(  # type: ignore[misc]
         Option("size", Kind.SIZE, "size of the null block", "1G"),
         Option("latency-ns", Kind.NUMBER, "nanoseconds (approximated) to wait before completing request", "0"),

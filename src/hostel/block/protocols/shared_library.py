@@ -19,7 +19,7 @@ def load(protocol: str, names: Sequence[str], signatures: Mapping[str, tuple[Any
         hint: what to install.
 
     Raises:
-        UnsupportedFeature: none is here.
+        UnsupportedFeature: none is here, or it is too old.
     """
     for name in names:
         try:
@@ -27,7 +27,15 @@ def load(protocol: str, names: Sequence[str], signatures: Mapping[str, tuple[Any
         except OSError:
             continue
         for function, (result, *arguments) in signatures.items():
-            found = getattr(library, function)
+            try:
+                found = getattr(library, function)
+            except AttributeError:
+                raise UnsupportedFeature(f"{protocol} needs a newer {name}, with {function}()", hint=hint) from None
             found.restype, found.argtypes = result, arguments
         return library
     raise UnsupportedFeature(f"{protocol} needs {' or '.join(names)}", hint=hint)
+
+
+def memory(view: memoryview) -> Any:
+    """What a library takes for the address of a buffer's bytes; of a buffer that nobody may write it is a copy's."""
+    return view.tobytes() if view.readonly else (ctypes.c_char * len(view)).from_buffer(view)

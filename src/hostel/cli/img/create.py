@@ -74,16 +74,16 @@ def creation_help(format: str, filename: str | None) -> str:
     """What ``-o help`` prints: with a file name, the options of its protocol too.
 
     Raises:
-        Failure: images of this format cannot be created.
+        Failure: images of this format cannot be created, or not where the name says.
     """
     from hostel.block import graph
 
     try:
         driver = images.creatable(format)
+        if filename is not None:
+            return "Supported options:\n" + graph.creation_options(driver, filename).describe()
     except OSError as error:
         raise Failure(str(error)) from None
-    if filename is not None:
-        return "Supported options:\n" + graph.creation_options(driver).describe()
     return (
         f"Supported {format} options:\n{driver.create_options.describe()}\n"
         "The protocol level may support further options.\n"

@@ -72,7 +72,7 @@ def could_not_open(name: str, error: OSError) -> BlockError:
 def warn_of_guesses(output: Output, node: BlockNode) -> None:
     """Warn of an image that was taken for raw and may be written, and of those below it."""
     if node.probed and node.format == "raw" and not node.read_only:
-        warn_of_guess(output, node.filename)
+        warn_of_guess(output, (node.file or node).filename)
     for child in node.driver.children.values():
         warn_of_guesses(output, child)
 

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any, TextIO
 
+from hostel.block.filename import without_secrets
 from hostel.codec.qobject import hash_order
 from hostel.errors import BlockError
 
@@ -14,6 +15,7 @@ class Output:
     r"""The two streams of the tool.
 
     Standard output is not flushed before an error is written, as in QEMU: where both go to one pipe, errors come first.
+    Passwords in names of images are left out.
     On a terminal, what would move its cursor is shown as ``\xNN``: names come from images, and images from anywhere.
 
     Attributes:
@@ -66,6 +68,7 @@ class Output:
         self._write(self.err, f"{self.prog}: warning: {message}\n")
 
     def _write(self, stream: TextIO, text: str) -> None:
+        text = without_secrets(text)
         if stream in self._terminals and not text.isprintable():
             text = "".join(map(_visible, text))
         stream.write(text)

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final, Self
 from urllib.parse import unquote
 
+from hostel.block import filename as names
 from hostel.block import objects
 from hostel.block.driver import FormatInfo, OpenMode, Preallocation, Supports
 from hostel.block.extent import Extent, Status
@@ -67,7 +68,7 @@ class IscsiDriver(ProtocolDriver):
         match = _URL.fullmatch(name)
         if match is None:
             raise OptionError(
-                f"Failed to parse URL : {without_password(name)}",
+                f"Failed to parse URL : {names.without_secrets(name)}",
                 hint="It has this form: iscsi://[USER%PASSWORD@]HOST[:PORT]/TARGET/LUN",
             )
         options = {
@@ -230,8 +231,3 @@ def _login(values: Mapping[str, Any]) -> Login:
         user,
         secret,
     )
-
-
-def without_password(url: str) -> str:
-    """A URL in which a password is left out."""
-    return re.sub(r"(?<=//)([^%@/]*)%[^@/]*@", r"\1@", url)

@@ -10,7 +10,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from hostel.block import notice
 from hostel.block.driver import FormatInfo, OpenMode, Preallocation, Supports
 from hostel.block.options import Kind, Option, OptionError, Options
-from hostel.block.protocol import Creation, ProtocolDriver
+from hostel.block.protocol import SIZE, Creation, ProtocolDriver
 from hostel.block.protocols.nfs.library import Session
 from hostel.errors import BlockError
 from hostel.units import SECTOR, MiB
@@ -53,6 +53,7 @@ class NfsDriver(ProtocolDriver):
     name = "nfs"
     supports = Supports.WRITE | Supports.GROWS
     creation = Creation.NEW
+    create_options = Options(SIZE)
     options: Final = _OPTIONS  # type: ignore[misc]
 
     def __init__(self, session: Session, filename: str, *, no_flush: bool) -> None:

@@ -1,0 +1,1 @@
+"""Images of a Ceph cluster, reached by librbd and librados."""
