@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from libvirt_data import host, network, nwfilter, storage
+from libvirt_data import domain, host, moment, network, nwfilter, storage
 from libvirt_data.case import Suite
 
 FAMILIES = (
+    domain.SUITES,
     storage.SUITES,
     network.SUITES,
     nwfilter.SUITES,
     host.SUITES,
+    moment.SUITES,
 )
 SUITES: dict[str, Suite] = {suite.name: suite for family in FAMILIES for suite in family}

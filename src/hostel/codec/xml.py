@@ -28,7 +28,7 @@ unknown from its second on.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar, Self, TypeVar, cast, dataclass_transform, overload
 
 from hostel.codec.xmlfield import (
@@ -176,7 +176,7 @@ class Element:
     Attributes:
         TAG: the element's name.
         NAMESPACE: prefix and URI, for another program's element.
-        WHEN: attributes with a fixed value, which tell classes of one tag apart.
+        WHEN: attributes with a fixed value, which tell classes of one tag apart; None for one that is not there.
         DROP_EMPTY: whether an element with nothing in it is the same as none.
         KEEP_OPEN: whether it is written with an end tag even where it is empty.
         FIELDS: the declarations, in output order.
@@ -184,7 +184,7 @@ class Element:
 
     TAG: ClassVar[str] = ""
     NAMESPACE: ClassVar[tuple[str, str] | None] = None
-    WHEN: ClassVar[dict[str, str]] = {}
+    WHEN: ClassVar[dict[str, str | None]] = {}
     DROP_EMPTY: ClassVar[bool] = False
     KEEP_OPEN: ClassVar[bool] = False
     FIELDS: ClassVar[tuple[Field, ...]] = ()
@@ -201,7 +201,7 @@ class Element:
         *,
         tag: str = "",
         namespace: tuple[str, str] | None = None,
-        when: dict[str, str] | None = None,
+        when: Mapping[str, str | None] | None = None,
         drop_empty: bool = False,
         keep_open: bool = False,
         last: tuple[str, ...] = (),
@@ -209,7 +209,7 @@ class Element:
     ) -> None:
         cls.TAG = tag or cls.TAG
         cls.NAMESPACE = namespace
-        cls.WHEN = when or {}
+        cls.WHEN = dict(when or {})
         cls.DROP_EMPTY, cls.KEEP_OPEN = drop_empty, keep_open
         own: list[Field] = []
         for name, value in list(cls.__dict__.items()):
@@ -325,7 +325,9 @@ class Element:
             prefix, uri = self.NAMESPACE
             tag = f"{prefix}:{tag}"
             writer.namespaces[prefix] = uri
-        attributes = [(name, value) for name, value in self.WHEN.items() if name not in self._attributes]
+        attributes = [
+            (name, value) for name, value in self.WHEN.items() if value is not None and name not in self._attributes
+        ]
         inner: list[tuple[Field, Any]] = []
         own_text: str | None = None
         for field in self.FIELDS:

@@ -257,7 +257,7 @@ class Child(Field):
         tag, value = local_name(node), node.get(name)
         if value is None:
             raise ModelError(path_of(node), f"Missing required attribute '{name}' in element '{tag}'")
-        known = [cls.WHEN[name] for cls in classes if name in cls.WHEN]
+        known = [word for cls in classes if (word := cls.WHEN.get(name)) is not None]
         reason = f"Invalid value for attribute '{name}' in element '{tag}': '{value}'. Write one of {', '.join(known)}"
         raise ModelError(f"{path_of(node)}/@{name}", reason)
 
