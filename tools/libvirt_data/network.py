@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterator
 
+from hostel.drivers.network.dnsmasq import configuration, hosts_file
+from hostel.drivers.network.iptables import commands
 from hostel.model.network_defaults import complete_inactive, read_network
 from hostel.model.network_port import read_network_port
 from hostel.model.network_update import Command, Section, update
@@ -61,10 +64,52 @@ def port(case: Case) -> str:
     return read_network_port(case.text()).format()
 
 
+def configurations(tree: Tree) -> Iterator[Case]:
+    """Networks and the files of dnsmasq for them, the one with the hosts as well."""
+    for call in tree.calls("networkxml2conftest", "DO_TEST"):
+        name = call.words[0]
+        read, written = (tree.path(f"networkxml2confdata/{name}.{end}") for end in ("xml", "conf"))
+        hosts = tree.path(f"networkxml2confdata/{name}.hostsfile")
+        yield Case("networkxml2conf", name, read, written, extra={"hosts": hosts.read_text() if hosts.exists() else ""})
+
+
+def dnsmasq(case: Case) -> str:
+    """The configuration; what is wrong with the file of hosts is added to it."""
+    network = read_network(case.text())
+    hosts = hosts_file(network)
+    wrong = "" if hosts == case.extra["hosts"] else f"hosts:\n{hosts}"
+    return configuration(network, "/var/lib/libvirt/dnsmasq") + wrong
+
+
+def same_settings(ours: str, theirs: str) -> bool:
+    """Whether two configurations are the same but for their comments."""
+    return without_comments(ours) == without_comments(theirs)
+
+
+def without_comments(text: str) -> list[str]:
+    """The lines that dnsmasq reads."""
+    return [line for line in text.splitlines() if not line.startswith("#")]
+
+
+def firewalls(tree: Tree) -> Iterator[Case]:
+    """Networks and the rules that open the firewall for them."""
+    for call in tree.calls("networkxml2firewalltest", "DO_TEST"):
+        begin = f"networkxml2firewalldata/{call.words[0]}"
+        yield Case("networkxml2firewall", call.words[0], tree.path(f"{begin}.xml"), tree.path(f"{begin}-linux.args"))
+
+
+def firewall(case: Case) -> str:
+    """The commands, one a line."""
+    lines = (" ".join(map(shlex.quote, command)) for command in commands(read_network(case.text())))
+    return "".join(f"{line}\n" for line in lines)
+
+
 SUITES = (
     Suite("networkxml2xml", networks, network),
     Suite("networkxml2xmlupdate", updates, changed_network),
     Suite(
         "networkportxml2xml", same("networkportxml2xml", "virnetworkportxml2xmltest", "virnetworkportxml2xmldata"), port
     ),
+    Suite("networkxml2conf", configurations, dnsmasq, same_settings),
+    Suite("networkxml2firewall", firewalls, firewall),
 )
