@@ -12,6 +12,7 @@ from typing import Final, NamedTuple
 from urllib.parse import SplitResult, urlsplit
 
 from hostel.drivers.base import HypervisorDriver, NetworkDriver, StorageDriver
+from hostel.drivers.events import EventSource
 from hostel.drivers.fault import fault
 from hostel.drivers.readonly import read_only
 from hostel.drivers.store import Directories
@@ -25,10 +26,12 @@ class Drivers(NamedTuple):
     hypervisor: HypervisorDriver
     storage: StorageDriver
     network: NetworkDriver
+    events: EventSource | None = None
 
     def read_only(self) -> Drivers:
         """The same drivers, refusing every change."""
-        return Drivers(self.uri, read_only(self.hypervisor), read_only(self.storage), read_only(self.network))
+        drivers = (read_only(self.hypervisor), read_only(self.storage), read_only(self.network))
+        return Drivers(self.uri, *drivers, self.events)
 
     def close(self) -> None:
         """Release all of them; the first failure is raised once all were tried."""

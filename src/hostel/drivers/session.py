@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 from urllib.parse import SplitResult
 
+from hostel.drivers.announcing import announcing
 from hostel.drivers.boot import Start, claim_start
 from hostel.drivers.deferred import deferred
+from hostel.drivers.events import EventBus, Subject
 from hostel.drivers.fault import fault
 from hostel.drivers.registry import Drivers, written
 from hostel.drivers.store import Directories
@@ -46,8 +48,9 @@ def open_session(uri: SplitResult, directories: Directories) -> Drivers | None:
         )
     from hostel.drivers.qemu.driver import QemuDriver
 
-    storage = deferred(lambda: _storage(directories))
-    network = deferred(lambda: _network(directories))
+    bus = EventBus(directories.state / "events")
+    storage = announcing(deferred(lambda: _storage(directories)), Subject.POOL, bus)
+    network = announcing(deferred(lambda: _network(directories)), Subject.NETWORK, bus)
     hypervisor = QemuDriver(directories, storage=storage, network=network)
     start = claim_start(directories)
     if start is Start.AFTER_REBOOT:
@@ -58,7 +61,7 @@ def open_session(uri: SplitResult, directories: Directories) -> Drivers | None:
         storage.connect_autostart()
         network.connect_autostart()
         hypervisor.connect_autostart()
-    return Drivers(_SESSION, hypervisor, storage, network)
+    return Drivers(_SESSION, hypervisor, storage, network, hypervisor.events)
 
 
 def _storage(directories: Directories) -> SessionStorageDriver:

@@ -137,6 +137,14 @@ class DestroyFlag(enum.IntFlag):
     GRACEFUL = 1
 
 
+class Affect(enum.IntFlag):
+    """``virDomainModificationImpact``: the running machine, the definition, or what there is."""
+
+    CURRENT = 0
+    LIVE = 1
+    CONFIG = 2
+
+
 @runtime_checkable
 class ConsoleStream(Protocol):
     """A guest's character device, attached: blocking bytes both ways."""

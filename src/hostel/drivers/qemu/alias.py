@@ -36,13 +36,21 @@ def assign_aliases(domain: Domain) -> None:
         ("watchdog", devices.watchdogs),
         ("rng", devices.rngs),
         ("panic", devices.panics),
+        ("hostdev", devices.hostdevs),
     )
     for prefix, group in groups:
         for index, device in enumerate(group):
-            device.alias = device.alias or f"{prefix}{index}"
+            device.alias = device.alias or f"{prefix}{_free_number(prefix, group, index)}"
     if devices.memballoon is not None:
         devices.memballoon.alias = devices.memballoon.alias or "balloon0"
     mirror_consoles(domain)
+
+
+def _free_number(prefix: str, group: Sequence[Device], index: int) -> int:
+    """The device's place, or where another has that name (it was plugged in later) the next number of all."""
+    numbers = [item.alias.removeprefix(prefix) for item in group if item.alias and item.alias.startswith(prefix)]
+    used = [int(number) for number in numbers if number.isascii() and number.isdecimal()]
+    return index if index not in used else max(used) + 1
 
 
 def _controller_alias(domain: Domain, controller: Controller) -> str:

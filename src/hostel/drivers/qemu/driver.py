@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import socket
-from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
 from hostel.drivers.base import (
     ConsoleStream,
@@ -25,29 +25,43 @@ from hostel.drivers.base import (
     StorageDriver,
     UndefineFlag,
 )
-from hostel.drivers.qemu import document, monitor, probe, process
+from hostel.drivers.events import Defined, Event, EventSource, Lifecycle, Subject
+from hostel.drivers.qemu import document, probe, process
+from hostel.drivers.qemu.block.copy import CopyCalls
+from hostel.drivers.qemu.block.jobs import JobCalls
+from hostel.drivers.qemu.block.sizes import SizeCalls
 from hostel.drivers.qemu.console import PtyStream
 from hostel.drivers.qemu.launch import Launcher, find_emulator
 from hostel.drivers.qemu.machines import Machines, failed, invalid
+from hostel.drivers.qemu.plug.calls import DeviceCalls
+from hostel.drivers.qemu.running import no_domain
 from hostel.drivers.qemu.status import Ending, Status, read_ending
 from hostel.drivers.store import Directories
-from hostel.errors import ErrorCode, ErrorDomain, QmpError, VirtError
+from hostel.errors import ErrorCode, ErrorDomain, VirtError
 from hostel.model.domain.devices.character import CharacterBackend, CharacterType
 from hostel.model.domain.domain import Domain
 from hostel.model.domain.inactive import forget_run
 
+_REMOVED: Final = {"event": int(Lifecycle.UNDEFINED), "detail": 0}
 _PAUSED = {"io-error": PausedReason.IOERROR, "watchdog": PausedReason.WATCHDOG, "shutdown": PausedReason.SHUTTING_DOWN}
 
 
-class QemuDriver:
+class QemuDriver(DeviceCalls, JobCalls, CopyCalls, SizeCalls):
     """Domains under real QEMU; see :class:`hostel.drivers.base.HypervisorDriver` for each call."""
 
     def __init__(
         self, directories: Directories, *, storage: StorageDriver | None = None, network: NetworkDriver | None = None
     ) -> None:
-        self._machines = Machines(directories)
         self._cache = directories.cache / "qemu"
-        self._launcher = Launcher(self._machines, self._cache, storage, network)
+        machines = Machines(directories)
+        super().__init__(machines, Launcher(machines, self._cache, storage, network), storage, network)
+
+    @property
+    def events(self) -> EventSource:
+        """What happens to the domains of this session, whoever does it."""
+        from hostel.drivers.qemu.watch import WatchedBus
+
+        return WatchedBus(self._bus, self._machines, self.domain_get_state)
 
     def connect_get_type(self) -> str:
         """``QEMU``."""
@@ -95,7 +109,7 @@ class QemuDriver:
                 raise
             ref = None
         if ref is None:
-            raise _no_domain(f"name '{name}'")
+            raise no_domain(f"name '{name}'")
         return ref
 
     def _unusable(self, name: str) -> bool:
@@ -110,14 +124,14 @@ class QemuDriver:
         for ref in self._machines.refs():
             if ref.uuid == uuid.lower():
                 return ref
-        raise _no_domain(f"uuid '{uuid}'")
+        raise no_domain(f"uuid '{uuid}'")
 
     def domain_lookup_by_id(self, id: int) -> DomainRef:
         """Find a running domain by id."""
         for ref in self._machines.refs():
             if ref.id == id and id >= 0:
                 return ref
-        raise _no_domain(f"id '{id}'")
+        raise no_domain(f"id '{id}'")
 
     def domain_define_xml(self, xml: str) -> DomainRef:
         """Make or replace a persistent definition."""
@@ -131,7 +145,11 @@ class QemuDriver:
                 if not had_uuid:
                     domain.uuid = self._known_uuid(name, live) or domain.uuid
                 self._check_clash(domain)
+                is_new = self._machines.definitions.read(name) is None
                 self._machines.definitions.write(name, domain.format())
+            domain.id = live.id if live else None
+            detail = Defined.ADDED if is_new else Defined.UPDATED
+            self._machines.publish(domain, "lifecycle", event=int(Lifecycle.DEFINED), detail=int(detail))
         return DomainRef(name, domain.uuid or "", live.id if live else -1)
 
     def _known_uuid(self, name: str, live: Status | None) -> str | None:
@@ -170,35 +188,14 @@ class QemuDriver:
                 raise invalid("domain is already running")
             stored = self._machines.definition(domain.name)
             if stored is None:
-                raise _no_domain(f"name '{domain.name}'")
+                raise no_domain(f"name '{domain.name}'")
             status = self._launcher.start(stored, paused=bool(flags & StartFlag.PAUSED))
         return DomainRef(domain.name, stored.uuid or "", status.id)
 
-    @contextlib.contextmanager
-    def _running(self, domain: DomainRef) -> Iterator[Status]:
-        with self._machines.locked(domain.name):
-            status = self._machines.live(domain.name)
-            if status is None:
-                if self._machines.definition(domain.name) is None:
-                    raise _no_domain(f"name '{domain.name}'")
-                raise invalid("domain is not running")
-            yield status
-
-    def _ask(self, status: Status, command: str, **arguments: object) -> dict[str, object]:
-        try:
-            with monitor.connect(Path(status.run) / "monitor") as qmp:
-                answer: dict[str, object] = qmp.execute(command, **arguments)
-                return answer
-        except QmpError as error:
-            if error.error_class == "Disconnected" and process.ended(status.pid, status.started, 2):
-                raise invalid("domain is not running") from error
-            message = f"internal error: unable to execute QEMU command '{command}': {error.desc}"
-            raise VirtError(ErrorCode.INTERNAL_ERROR, message, domain=ErrorDomain.QEMU) from error
-
     def domain_shutdown(self, domain: DomainRef) -> None:
         """Press the power button."""
-        with self._running(domain) as status:
-            self._ask(status, "system_powerdown")
+        with self._running(domain) as machine:
+            machine.ask("system_powerdown")
 
     def domain_reboot(self, domain: DomainRef) -> None:
         """Restart the guest, by a reset: a guest that ends on the power button would end QEMU."""
@@ -206,32 +203,30 @@ class QemuDriver:
 
     def domain_reset(self, domain: DomainRef) -> None:
         """Reset as the button does."""
-        with self._running(domain) as status:
-            self._ask(status, "system_reset")
+        with self._running(domain) as machine:
+            machine.ask("system_reset")
 
     def domain_suspend(self, domain: DomainRef) -> None:
         """Stop the virtual CPUs."""
-        with self._running(domain) as status:
-            self._ask(status, "stop")
-            self._save(domain, status._replace(paused=int(PausedReason.USER)))
+        with self._running(domain) as machine:
+            machine.save(paused=int(PausedReason.USER))
+            machine.ask("stop")
 
     def domain_resume(self, domain: DomainRef) -> None:
         """Let the virtual CPUs run on."""
-        with self._running(domain) as status:
-            if self._ask(status, "query-status").get("running"):
+        with self._running(domain) as machine:
+            if machine.ask("query-status").get("running"):
                 raise invalid("domain is already running")
-            self._ask(status, "cont")
-            self._save(domain, status._replace(paused=0, running=int(RunningReason.UNPAUSED)))
-
-    def _save(self, domain: DomainRef, status: Status) -> None:
-        self._machines.statuses.write(domain.name, status.format())
+            machine.ask("cont")
+            machine.save(paused=0, running=int(RunningReason.UNPAUSED))
 
     def domain_destroy(self, domain: DomainRef, flags: DestroyFlag = DestroyFlag.DEFAULT) -> None:
         """End QEMU now."""
-        with self._running(domain) as status:
-            self._save(domain, status._replace(ending="destroyed"))
+        with self._running(domain) as machine:
+            status = machine.status
+            machine.save(ending="destroyed")
             if not process.end(status.pid, status.started, kill=not flags & DestroyFlag.GRACEFUL):
-                self._save(domain, status)
+                machine.save(ending="")
                 raise failed(f"QEMU, process {status.pid}, does not end")
             process.exit_status(Path(status.run), 2)
             self._machines.forget(domain.name, Path(status.run), Ending(ShutoffReason.DESTROYED, ""))
@@ -241,22 +236,26 @@ class QemuDriver:
         del flags
         with self._machines.locked(domain.name), self._machines.definitions.locked():
             live = self._machines.live(domain.name)
-            if not self._machines.definitions.remove(domain.name):
-                raise invalid("cannot undefine transient domain") if live else _no_domain(f"name '{domain.name}'")
+            stored = self._machines.definitions.read(domain.name)
+            if stored is None:
+                raise invalid("cannot undefine transient domain") if live else no_domain(f"name '{domain.name}'")
+            self._machines.definitions.remove(domain.name)
             self._machines.autostarts.remove(domain.name)
             self._machines.endings.remove(domain.name)
+            event = Event(Subject.DOMAIN, "lifecycle", domain.name, domain.uuid, live.id if live else -1, _REMOVED)
+            self._bus.publish(event)
 
     def domain_get_xml_desc(self, domain: DomainRef, flags: DomainXmlFlag = DomainXmlFlag.NONE) -> str:
         """The live document, or the persistent one; without passwords unless ``SECURE``."""
-        with self._machines.locked(domain.name):
-            live = self._machines.live(domain.name)
+        with self._machines.locked(domain.name), self._held(domain) as machine:
+            live = machine.domain if machine is not None else None
             stored = self._machines.definition(domain.name)
-        found = stored if flags & DomainXmlFlag.INACTIVE or live is None else live.domain
+        found = stored if flags & DomainXmlFlag.INACTIVE or live is None else live
         if found is None and live is not None:
-            found = live.domain
+            found = live
             forget_run(found)
         if found is None:
-            raise _no_domain(f"name '{domain.name}'")
+            raise no_domain(f"name '{domain.name}'")
         if not flags & DomainXmlFlag.SECURE:
             for graphics in found.devices.graphics:
                 graphics.passwd = None
@@ -266,7 +265,7 @@ class QemuDriver:
         """``hvm``: whole machines are all that QEMU runs."""
         with self._machines.locked(domain.name):
             if self._machines.live(domain.name) is None and self._machines.definition(domain.name) is None:
-                raise _no_domain(f"name '{domain.name}'")
+                raise no_domain(f"name '{domain.name}'")
         return "hvm"
 
     def domain_get_security_label(self, domain: DomainRef) -> SecurityLabel:
@@ -280,7 +279,7 @@ class QemuDriver:
             live = self._machines.live(domain.name)
             found = live.domain if live else self._machines.definition(domain.name)
         if found is None:
-            raise _no_domain(f"name '{domain.name}'")
+            raise no_domain(f"name '{domain.name}'")
         most = found.memory.to_kib() if found.memory is not None else 0
         current = found.current_memory.to_kib() if found.current_memory is not None else most
         vcpus = (found.vcpu.current or found.vcpu.value) if found.vcpu is not None else 1
@@ -289,15 +288,15 @@ class QemuDriver:
 
     def domain_get_state(self, domain: DomainRef) -> StateInfo:
         """State with its reason."""
-        with self._machines.locked(domain.name):
-            live = self._machines.live(domain.name)
-            if live is None:
+        with self._machines.locked(domain.name), self._held(domain) as machine:
+            if machine is None:
                 if self._machines.definition(domain.name) is None:
-                    raise _no_domain(f"name '{domain.name}'")
+                    raise no_domain(f"name '{domain.name}'")
                 ending = read_ending(self._machines.endings, domain.name)
                 return StateInfo(DomainState.SHUTOFF, int(ending.reason), ending.detail)
+            live = machine.status
             try:
-                answer = self._ask(live, "query-status")
+                answer = machine.ask("query-status")
             except VirtError as error:
                 if error.code != ErrorCode.OPERATION_INVALID:
                     raise
@@ -324,7 +323,7 @@ class QemuDriver:
         with self._machines.locked(domain.name):
             if self._machines.definition(domain.name) is None:
                 if self._machines.live(domain.name) is None:
-                    raise _no_domain(f"name '{domain.name}'")
+                    raise no_domain(f"name '{domain.name}'")
                 raise invalid("cannot set autostart for transient domain")
             if autostart:
                 self._machines.autostarts.write(domain.name, "")
@@ -335,15 +334,15 @@ class QemuDriver:
         self, domain: DomainRef, device: str | None = None, *, force: bool = False
     ) -> ConsoleStream:
         """Attach to a serial port or console by alias; the first one when None."""
-        with self._running(domain) as status:
-            devices = status.domain.devices
+        with self._running(domain) as machine:
+            devices = machine.domain.devices
             ends: list[CharacterBackend] = [*devices.consoles, *devices.serials]
             for end in ends:
                 if device in (None, end.alias):
                     path = end.source.path if end.source is not None else None
                     if end.type != CharacterType.PTY or not path:
                         raise invalid(f"character device {end.alias} is not using a PTY")
-                    lock = Path(status.run) / f"console-{path.replace('/', '-')}"
+                    lock = machine.run / f"console-{path.replace('/', '-')}"
                     return PtyStream(path, lock, force=force)
         message = f"internal error: cannot find character device {device or '(null)'}"
         raise VirtError(ErrorCode.INTERNAL_ERROR, message, domain=ErrorDomain.QEMU)
@@ -359,8 +358,3 @@ class QemuDriver:
 
     def close(self) -> None:
         """Nothing is held: machines run on."""
-
-
-def _no_domain(what: str) -> VirtError:
-    message = f"Domain not found: no domain with matching {what}"
-    return VirtError(ErrorCode.NO_DOMAIN, message, domain=ErrorDomain.QEMU)

@@ -5,19 +5,24 @@ from __future__ import annotations
 import datetime
 import shlex
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 from hostel.drivers.base import NetworkDriver, PausedReason, ShutoffReason, StorageDriver
+from hostel.drivers.events import Lifecycle, Started, Suspended
 from hostel.drivers.qemu import document, features, monitor, probe, process, source
 from hostel.drivers.qemu.alias import assign_aliases
 from hostel.drivers.qemu.command.context import Context
+from hostel.drivers.qemu.command.disk import throttle
 from hostel.drivers.qemu.command.display import VNC_ID
 from hostel.drivers.qemu.command.machine import build
 from hostel.drivers.qemu.machines import Machines
 from hostel.drivers.qemu.status import Ending, Status
 from hostel.errors import ErrorCode, ErrorDomain, QmpError, VirtError
 from hostel.model.domain.devices.character import CharacterBackend, CharacterSource, CharacterType
+from hostel.model.domain.devices.disk import Disk
+from hostel.model.domain.devices.source import BackingStore, DiskSource
 from hostel.model.domain.domain import Domain, DomainType
 from hostel.model.domain.implicit import mirror_consoles
 from hostel.model.domain.platform import Platform
@@ -60,7 +65,7 @@ class Launcher:
         _round_memory(live)
         assign_aliases(live)
         run = machines.run_directory(name)
-        context = Context(emulator, run / "monitor", self._bridge)
+        context = Context(emulator, run / "monitor", self.bridge)
         log = machines.log(name)
         try:
             argv = build(live, context)
@@ -68,7 +73,8 @@ class Launcher:
         except BaseException:
             shutil.rmtree(run, ignore_errors=True)
             raise
-        status = Status(live, machines.next_id(), 0, 0, str(run), start)
+        last = max((source.index or 0 for source in _images(live)), default=0)
+        status = Status(live, machines.next_id(), 0, 0, str(run), start, nodes=last)
         live.id = status.id
         machines.statuses.write(name, status.format())
         try:
@@ -97,6 +103,7 @@ class Launcher:
                 self._machines.statuses.write(name, status.format())
                 if not paused:
                     qmp.execute("cont")
+            self._tell(status, paused=paused)
         except QmpError as error:
             code = process.exit_status(run, 2 if started is None or not process.runs(pid, started) else 0)
             lines = process.last_lines(log, 5, since=status.log_start)
@@ -105,6 +112,15 @@ class Launcher:
                 words = [process.describe(code)]
             raise _no_start(name, words[-1] if words else str(error)) from error
         return status
+
+    def _tell(self, status: Status, *, paused: bool) -> None:
+        """In libvirt's order: it runs before it was started."""
+        publish, domain = self._machines.publish, status.domain
+        if not paused:
+            publish(domain, "lifecycle", event=int(Lifecycle.RESUMED), detail=0)
+        publish(domain, "lifecycle", event=int(Lifecycle.STARTED), detail=int(Started.BOOTED))
+        if paused:
+            publish(domain, "lifecycle", event=int(Lifecycle.SUSPENDED), detail=int(Suspended.PAUSED))
 
     def _complete(self, domain: Domain, qmp: monitor.Monitor) -> None:
         """Write what QEMU chose into the live document, and set what must not be, or cannot be, on a command line."""
@@ -128,6 +144,8 @@ class Launcher:
             if graphics.passwd:
                 qmp.execute("set_password", protocol="vnc", password=graphics.passwd)
         for disk in devices.disks:
+            if disk.iotune is not None:
+                qmp.execute("block_set_io_throttle", **throttle(disk))
             if disk.target.tray == "open":
                 qmp.execute("blockdev-open-tray", id=disk.alias, force=True)
         for interface in devices.interfaces:
@@ -141,7 +159,16 @@ class Launcher:
             process.end(pid, started, grace=1)
         self._machines.forget(name, run, Ending(ShutoffReason.FAILED, str(error)))
 
-    def _bridge(self, name: str) -> str | None:
+    def prepare(self, disk: Disk) -> None:
+        """Resolve and check a disk that is about to be plugged in.
+
+        Raises:
+            VirtError: it cannot be used.
+        """
+        source.prepare_disk(disk, self._storage)
+
+    def bridge(self, name: str) -> str | None:
+        """The host bridge of a virtual network that is active; None where it is user-mode."""
         if self._network is None:
             raise document.unsupported(f"interface of network '{name}': this connection has no network driver")
         network = self._network.network_lookup_by_name(name)
@@ -154,6 +181,17 @@ class Launcher:
             if error.code == ErrorCode.INTERNAL_ERROR:
                 return None
             raise
+
+
+def _images(domain: Domain) -> Iterator[DiskSource | BackingStore]:
+    """Every image of every disk."""
+    for disk in domain.devices.disks:
+        if disk.source is not None:
+            yield disk.source
+        backing = disk.backing_store
+        while backing is not None:
+            yield backing
+            backing = backing.backing_store
 
 
 def find_emulator(domain: Domain | None = None) -> str:

@@ -10,9 +10,10 @@ import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from hostel.drivers.base import DomainRef, ShutoffReason
+from hostel.drivers.events import Event, EventBus, Lifecycle, Stopped, Subject
 from hostel.drivers.qemu import document, process
 from hostel.drivers.qemu.status import Ending, Status, write_ending
 from hostel.drivers.store import Directories, Store
@@ -21,6 +22,17 @@ from hostel.model.domain.domain import Domain
 
 _LOCK_SECONDS: Final = 60.0
 _LOCK_POLL: Final = 0.01
+_STOPPED: Final = {
+    ShutoffReason.UNKNOWN: Stopped.SHUTDOWN,
+    ShutoffReason.SHUTDOWN: Stopped.SHUTDOWN,
+    ShutoffReason.DESTROYED: Stopped.DESTROYED,
+    ShutoffReason.CRASHED: Stopped.CRASHED,
+    ShutoffReason.MIGRATED: Stopped.MIGRATED,
+    ShutoffReason.SAVED: Stopped.SAVED,
+    ShutoffReason.FAILED: Stopped.FAILED,
+    ShutoffReason.FROM_SNAPSHOT: Stopped.FROM_SNAPSHOT,
+    ShutoffReason.DAEMON: Stopped.FAILED,
+}
 _SOCKET_ROOM: Final = 80  # of the 108 bytes that a unix socket's path may have
 
 
@@ -49,6 +61,7 @@ class Machines:
         self.counter = Store(directories.state / "qemu", suffix=".count")
         self.logs = directories.cache / "qemu" / "log"
         self._state = directories.state / "qemu"
+        self.bus = EventBus(directories.state / "events")
 
     @contextlib.contextmanager
     def locked(self, name: str, timeout: float = _LOCK_SECONDS) -> Iterator[None]:
@@ -166,11 +179,18 @@ class Machines:
 
     def forget(self, name: str, run: Path, ending: Ending) -> None:
         """Drop the state of a machine that is no more. The caller holds the domain's lock."""
-        write_ending_to = self.endings
-        write_ending_to.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        write_ending(write_ending_to, name, ending)
+        text = self.statuses.read(name)
+        write_ending(self.endings, name, ending)
         shutil.rmtree(run, ignore_errors=True)
         self.statuses.remove(name)
+        with contextlib.suppress(ValueError):
+            status = Status.parse(text or "")
+            self.publish(status.domain, "lifecycle", event=int(Lifecycle.STOPPED), detail=_STOPPED[ending.reason])
+
+    def publish(self, domain: Domain, kind: str, **detail: Any) -> None:
+        """Tell of an event of a domain."""
+        number = -1 if domain.id is None else domain.id
+        self.bus.publish(Event(Subject.DOMAIN, kind, domain.name, domain.uuid or "", number, detail))
 
     def names(self) -> list[str]:
         """Every name that is defined or has state."""

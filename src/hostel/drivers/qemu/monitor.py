@@ -19,6 +19,7 @@ from hostel.errors import QmpError
 _POLL: Final = 0.02  # seconds
 _LISTEN_SECONDS: Final = 1.0
 _CHUNK: Final = 65536
+_EVENTS: Final = 1000  # that are kept for whoever waits
 _MAX_LINE: Final = 64 << 20  # bytes: more is no answer of QEMU's
 
 
@@ -38,6 +39,7 @@ class Monitor:
         self._timeout = timeout
         self._deadline = time.monotonic() + timeout
         self._rest = bytearray()
+        self._events: list[dict[str, Any]] = []
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             with self._translated():
@@ -96,6 +98,9 @@ class Monitor:
         with self._translated():
             self._socket.settimeout(self._left())
             self._socket.sendall(json.dumps(request).encode() + b"\n")
+        return self._answer()
+
+    def _answer(self) -> Any:
         while True:
             reply = self._receive()
             if "return" in reply:
@@ -103,7 +108,45 @@ class Monitor:
             error = reply.get("error")
             if isinstance(error, dict):
                 raise QmpError(str(error.get("class", "GenericError")), str(error.get("desc", "")))
-            # Anything else is an event, which is for those who wait for one.
+            self._keep(reply)
+
+    def _keep(self, reply: dict[str, Any]) -> None:
+        """Keep an event for those who wait for one; the oldest are dropped where nobody does."""
+        if "event" in reply:
+            self._events.append(reply)
+            del self._events[:-_EVENTS]
+
+    def wait(self, timeout: float, *names: str) -> dict[str, Any] | None:
+        """The next event with one of these names, or any where none is given; None when none came in time.
+
+        Raises:
+            QmpError: QEMU went away.
+        """
+        self._deadline = deadline = time.monotonic() + timeout
+        while True:
+            for position, event in enumerate(self._events):
+                if not names or event["event"] in names:
+                    return self._events.pop(position)
+            if time.monotonic() >= deadline:
+                return None
+            try:
+                self._keep(self._receive())
+            except QmpError as error:
+                if error.error_class != "Timeout":
+                    raise
+
+    def pass_file(self, name: str, descriptor: int) -> None:
+        """Give QEMU an open file, which commands then know as ``fd:<name>``.
+
+        Raises:
+            QmpError: QEMU refused, or went away.
+        """
+        request = json.dumps({"execute": "getfd", "arguments": {"fdname": name}}).encode() + b"\n"
+        self._deadline = time.monotonic() + self._timeout
+        with self._translated():
+            self._socket.settimeout(self._left())
+            socket.send_fds(self._socket, [request], [descriptor])
+        self._answer()
 
     def _receive(self) -> dict[str, Any]:
         """Read one object."""

@@ -12,7 +12,7 @@ from hostel.drivers.qemu.document import unsupported
 from hostel.drivers.storage.provenance import refuse_unvouched
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
 from hostel.model.domain.devices.disk import Disk, DiskDevice
-from hostel.model.domain.devices.source import DiskSource, SourceType
+from hostel.model.domain.devices.source import FORMATS, BackingStore, DiskSource, ImageFormat, SourceType
 from hostel.model.domain.domain import Domain
 
 _CHAIN_LIMIT: Final = 200
@@ -34,9 +34,7 @@ def prepare(domain: Domain, storage: StorageDriver | None) -> list[str]:
     for disk in disks:
         source = disk.source
         try:
-            if source is not None:
-                _resolve(disk, source, storage)
-                _check_files(disk, source)
+            prepare_disk(disk, storage)
         except VirtError as error:
             is_optional = source is not None and source.startup_policy == "optional"
             if not is_optional or error.code not in (ErrorCode.SYSTEM_ERROR, ErrorCode.NO_STORAGE_VOL):
@@ -47,6 +45,17 @@ def prepare(domain: Domain, storage: StorageDriver | None) -> list[str]:
             disk.source = None
         domain.devices.disks.append(disk)
     return notes
+
+
+def prepare_disk(disk: Disk, storage: StorageDriver | None) -> None:
+    """Resolve and check one disk.
+
+    Raises:
+        VirtError: it cannot be used; the message names its target and file.
+    """
+    if disk.source is not None:
+        _resolve(disk, disk.source, storage)
+        _check_files(disk, disk.source)
 
 
 def _resolve(disk: Disk, source: DiskSource, storage: StorageDriver | None) -> None:
@@ -66,7 +75,7 @@ def _resolve(disk: Disk, source: DiskSource, storage: StorageDriver | None) -> N
 
 
 def _check_files(disk: Disk, source: DiskSource) -> None:
-    """Check every image that the document names, and the chain behind the last of them."""
+    """Check every image that the document names, and write down the chain behind the last of them."""
     target, fmt = disk.target.dev, disk.image_format
     path = _path(disk.type, source)
     if path == "":
@@ -76,6 +85,7 @@ def _check_files(disk: Disk, source: DiskSource) -> None:
         _check_image(path, target, write=not disk.readonly)
         if fmt != "raw":
             refuse_unvouched(path, f"disk '{target}': '{path}'")
+    last: Disk | BackingStore = disk
     backing = disk.backing_store
     while backing is not None:
         if backing.type is None or backing.source is None:
@@ -84,9 +94,9 @@ def _check_files(disk: Disk, source: DiskSource) -> None:
         if path:
             _check_image(path, target, write=False)
         fmt = backing.image_format.type if backing.image_format is not None else "raw"
-        backing = backing.backing_store
-    if path is not None and fmt == "qcow2":
-        _check_chain(Path(path), target)
+        last, backing = backing, backing.backing_store
+    if path is not None:
+        last.backing_store = chain_behind(Path(path), fmt, target)
 
 
 def _path(kind: SourceType, source: DiskSource) -> str | None:
@@ -121,28 +131,52 @@ def _failure(path: Path, target: str, why: str) -> VirtError:
     return VirtError(ErrorCode.SYSTEM_ERROR, message, domain=ErrorDomain.QEMU)
 
 
-def _check_chain(path: Path, target: str) -> None:
-    """Refuse a backing file whose format is not recorded: QEMU would guess it from what a guest may have written."""
+def chain_behind(path: Path, fmt: str, target: str) -> BackingStore | None:
+    """The images behind one, as its metadata names them; without a type where it ends.
+
+    None where only QEMU can tell: behind other formats than qcow2, and behind what is no file of the host.
+
+    Raises:
+        VirtError: an image cannot be used; or its format is not recorded, which QEMU would guess from what a guest
+            may have written.
+    """
+    first = last = BackingStore()
     seen: set[tuple[int, int]] = set()
     for _ in range(_CHAIN_LIMIT):
+        if fmt == "raw":
+            return first
+        if fmt != "qcow2":
+            return None if first is last else _open_end(first, last)
         status = path.stat()
         if (status.st_dev, status.st_ino) in seen:
             raise unsupported(f"disk '{target}': the backing chain of '{path}' loops")
         seen.add((status.st_dev, status.st_ino))
         found = _backing(path)
         if found is None:
-            return
-        name, fmt = found
-        if fmt is None:
+            return first
+        name, recorded = found
+        if recorded is None:
             fix = f"qemu-img rebase -u -b '{name}' -F FORMAT '{path}'"
             raise unsupported(f"disk '{target}': '{path}' does not record the format of its backing file; run {fix}")
-        if name.startswith("json:") or ("://" in name):
-            return
-        path = path.parent / name.removeprefix("file:")
+        if name.startswith("json:") or "://" in name or recorded not in FORMATS:
+            return None if first is last else _open_end(first, last)
+        path, fmt = path.parent / name.removeprefix("file:"), recorded
         _check_access(path, target, write=False)
-        if fmt != "qcow2":
-            return
+        last.type, last.source = SourceType.FILE, DiskSource(file=str(path))
+        if path.is_block_device():
+            last.type, last.source = SourceType.BLOCK, DiskSource(dev=str(path))
+        last.image_format, last.backing_store = ImageFormat(type=fmt), BackingStore()
+        last = last.backing_store
     raise unsupported(f"disk '{target}': the backing chain is longer than {_CHAIN_LIMIT} images")
+
+
+def _open_end(first: BackingStore, end: BackingStore) -> BackingStore:
+    """Leave to QEMU what is behind the last image that is known."""
+    place = first
+    while place.backing_store is not end and place.backing_store is not None:
+        place = place.backing_store
+    place.backing_store = None
+    return first
 
 
 def _backing(path: Path) -> tuple[str, str | None] | None:

@@ -5,13 +5,62 @@ from __future__ import annotations
 import json
 from typing import NamedTuple
 
-from hostel.codec.xml import Element, attr, child, integer
+from hostel.codec.xml import STRING, YES_NO, Element, attr, child, children, choice, integer, texts
 from hostel.drivers.base import ShutoffReason
 from hostel.drivers.store import Store
 from hostel.errors import ModelError
+from hostel.model.domain.devices.disk import Disk
 from hostel.model.domain.domain import Domain
 
 _I64 = 2**63 - 1
+
+
+class BlockJob(Element, tag="blockjob"):
+    """A block job, from before it is started until all that follows from it is written down.
+
+    Attributes:
+        name: its id in QEMU.
+        kind: ``pull``, ``copy``, ``commit`` or ``active-commit``.
+        disk: the target that the disk has in the document.
+        top: the number of the image whose data moves; 0 where that is the disk's own top.
+        base: the number of the image that it moves to, or down to which it is pulled; 0 where there is none.
+        intent: what it is asked to end by: ``pivot``, ``abort``, or nothing.
+        ended: how it ended: ``completed``, ``failed``, ``canceled``; empty while it runs.
+        error: QEMU's reason for a failure.
+        announced: whether it was told that it is ready.
+        delete: whether the images that are merged away are removed.
+        reuse: whether the target was there before, and stays when the job fails.
+        old: where the disk's top was when the job began.
+        stale: files to remove in the end.
+    """
+
+    name: str = attr()
+    kind: str = attr(choice("pull", "copy", "commit", "active-commit"))
+    disk: str = attr()
+    top: int = attr(integer(), default=0)
+    base: int = attr(integer(), default=0)
+    intent: str = attr(default="")
+    ended: str = attr(default="")
+    error: str = attr(default="")
+    announced: bool = attr(YES_NO, default=False)
+    delete: bool = attr(YES_NO, default=False)
+    reuse: bool = attr(YES_NO, default=False)
+    old: str = attr(default="")
+    stale: list[str] = texts(STRING, factory=list)
+
+
+class Plug(Element, tag="plug"):
+    """A device on its way into the machine or out of it, or a drive whose medium is being changed.
+
+    Attributes:
+        way: ``in``, ``out`` or ``medium``.
+        alias: the device's.
+        disk: the drive as it will be with its new medium.
+    """
+
+    way: str = attr(choice("in", "out", "medium"))
+    alias: str = attr()
+    disk: Disk | None = child(Disk, default=None)
 
 
 class StatusDocument(Element, tag="domstatus"):
@@ -25,6 +74,9 @@ class StatusDocument(Element, tag="domstatus"):
     paused: int = attr(integer())
     running: int = attr(integer())
     ending: str = attr()
+    nodes: int = attr(integer(), default=0)
+    jobs: list[BlockJob] = children(BlockJob, factory=list)
+    plugs: list[Plug] = children(Plug, factory=list)
     domain: Domain = child(Domain)
 
 
@@ -41,6 +93,9 @@ class Status(NamedTuple):
         paused: libvirt's reason while it is paused on request, else 0.
         running: libvirt's reason while it runs.
         ending: why it is being ended by us, else empty.
+        nodes: the last number that was given to an image.
+        jobs: block jobs that run, or whose end has not been dealt with.
+        plugs: devices on their way in or out.
     """
 
     domain: Domain
@@ -52,10 +107,13 @@ class Status(NamedTuple):
     paused: int = 0
     running: int = 1
     ending: str = ""
+    nodes: int = 0
+    jobs: tuple[BlockJob, ...] = ()
+    plugs: tuple[Plug, ...] = ()
 
     def format(self) -> str:
         """The document's text."""
-        return StatusDocument(**self._asdict()).format()
+        return StatusDocument(**{**self._asdict(), "jobs": [*self.jobs], "plugs": [*self.plugs]}).format()
 
     @classmethod
     def parse(cls, text: str) -> Status:
@@ -68,7 +126,8 @@ class Status(NamedTuple):
             document = StatusDocument.parse(text)
         except ModelError as error:
             raise ValueError(str(error)) from error
-        return cls(**{name: getattr(document, name) for name in cls._fields})
+        values = {name: getattr(document, name) for name in cls._fields}
+        return cls(**{**values, "jobs": tuple(document.jobs), "plugs": tuple(document.plugs)})
 
 
 class Ending(NamedTuple):

@@ -27,8 +27,8 @@ def test_the_table_names_declarations(cls: type[Element]) -> None:
         (refused.document(refused.disk(driver=" frob='1'")), "/domain/devices/disk/driver/@frob"),
         (refused.document(refused.disk(driver=" copy_on_read='on'")), "/domain/devices/disk/driver/copy_on_read"),
         (
-            refused.document(refused.disk(more="<iotune><total_iops_sec>1</total_iops_sec></iotune>")),
-            "/domain/devices/disk/iotune",
+            refused.document(refused.disk(more="<encryption format='luks'/>")),
+            "/domain/devices/disk/encryption",
         ),
         (refused.document(refused.disk(more="<serial frob='1'>s</serial>")), "/domain/devices/disk/serial/@frob"),
         (refused.document(os="<loader>/ovmf.fd</loader>"), "/domain/os/loader"),

@@ -23,6 +23,11 @@ class Context(NamedTuple):
     monitor: Path
     bridge: Callable[[str], str | None]
 
+    @property
+    def events(self) -> Path:
+        """Where QEMU makes a second QMP socket, for whoever listens to its events."""
+        return self.monitor.with_name("events")
+
 
 def escape(value: str) -> str:
     """Escape a value for QEMU's ``key=value`` options: a comma is doubled."""

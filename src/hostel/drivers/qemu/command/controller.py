@@ -61,11 +61,12 @@ def arguments(domain: Domain, bootindex: dict[int, int]) -> list[str]:
         if controller.type not in _ORDER:
             raise unsupported(f"controller type='{controller.type}' is not supported by this driver; remove it")
     for controller in sorted(domain.devices.controllers, key=lambda item: _ORDER.index(item.type)):
-        argv += _controller(domain, controller, bootindex)
+        argv += one(domain, controller, bootindex)
     return argv
 
 
-def _controller(domain: Domain, controller: Controller, bootindex: dict[int, int]) -> list[str]:
+def one(domain: Domain, controller: Controller, bootindex: dict[int, int]) -> list[str]:
+    """One controller; nothing where the machine has it built in."""
     board = board_of(domain)
     match controller.type:
         case ControllerType.PCI:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Final
 
 from hostel.drivers.qemu.command.context import alias_of, option
@@ -10,8 +11,8 @@ from hostel.drivers.qemu.document import unsupported
 from hostel.errors import ErrorCode, VirtError
 from hostel.model.domain.devices.address import DriveAddress
 from hostel.model.domain.devices.controller import ControllerType
-from hostel.model.domain.devices.disk import BlockIo, Disk, DiskBus, DiskDevice, DiskDriver, Geometry
-from hostel.model.domain.devices.source import DiskSource, SourceType
+from hostel.model.domain.devices.disk import BlockIo, Disk, DiskBus, DiskDevice, DiskDriver, Geometry, IoTune
+from hostel.model.domain.devices.source import BackingStore, DiskSource, SourceType
 from hostel.model.domain.domain import Domain
 from hostel.model.domain.implicit import find_controller
 from hostel.model.domain.rules.disk import is_empty
@@ -31,37 +32,71 @@ _VIRTIO: Final = {
 }
 
 
+def format_node(index: int | None) -> str:
+    """The name of the node of an image's format, by the image's number; programs know it from libvirt."""
+    return f"libvirt-{index}-format"
+
+
+def storage_node(index: int | None) -> str:
+    """The name of the node of where an image's bytes are."""
+    return f"libvirt-{index}-storage"
+
+
+def number_images(disks: Iterable[Disk], last: int = 0) -> int:
+    """Give each image of these disks that has none a number, from ``last`` on; returns the last one given.
+
+    As libvirt does: from the last disk to the first, and in a disk from the top of its chain down.
+    """
+    for disk in reversed(list(disks)):
+        if is_empty(disk):
+            continue
+        images: list[DiskSource | BackingStore] = [disk.source or DiskSource()]
+        backing = disk.backing_store
+        while backing is not None and backing.source is not None:
+            images.append(backing)
+            backing = backing.backing_store
+        for image in images:
+            if image.index is None:
+                last += 1
+                image.index = last
+    return last
+
+
 def arguments(domain: Domain, bootindex: dict[int, int]) -> list[str]:
-    """Every disk of the document."""
+    """Every disk of the document; images that have no number yet get one."""
     argv: list[str] = []
-    for index, disk in enumerate(domain.devices.disks, 1):
-        node = None
-        if not is_empty(disk):
-            node = f"hostel-{index}-format"
-            for spec in nodes(disk, index):
-                argv += option("-blockdev", spec)
-        argv += option("-device", device(domain, disk, node, bootindex.get(id(disk))))
+    number_images(domain.devices.disks)
+    for disk in domain.devices.disks:
+        argv += disk_arguments(domain, disk, bootindex.get(id(disk)))
     return argv
 
 
-def nodes(disk: Disk, index: int) -> list[dict[str, Any]]:
-    """The block nodes of a disk with a medium, bottom first: for each image where its bytes are, then its format."""
-    driver = disk.driver or DiskDriver()
-    shared: dict[str, Any] = {"discard": driver.discard or "unmap"}
-    if driver.cache is not None:
-        shared["cache"] = {"direct": driver.cache in _DIRECT, "no-flush": driver.cache == "unsafe"}
-    name = f"hostel-{index}"
-    specs = _image(disk, name, disk.type, disk.source or DiskSource(), disk.image_format, shared)
+def disk_arguments(domain: Domain, disk: Disk, bootindex: int | None) -> list[str]:
+    """One disk whose images have numbers."""
+    argv = [word for spec in nodes(disk) for word in option("-blockdev", spec)]
+    return argv + option("-device", device(domain, disk, top_node(disk), bootindex))
+
+
+def top_node(disk: Disk) -> str | None:
+    """The node that the disk's device is on; None while it is empty."""
+    return None if is_empty(disk) or disk.source is None else format_node(disk.source.index)
+
+
+def nodes(disk: Disk) -> list[dict[str, Any]]:
+    """The block nodes of a disk, bottom first: for each image where its bytes are, then its format."""
+    if is_empty(disk) or disk.source is None:
+        return []
+    specs = image_nodes(disk, disk.type, disk.source, disk.image_format, disk.source.index)
     top = specs[1]
+    driver = disk.driver or DiskDriver()
     top |= {"read-only": disk.readonly, "detect-zeroes": driver.detect_zeroes}
-    backing, depth = disk.backing_store, 0
+    backing = disk.backing_store
     while backing is not None:
         if backing.type is None or backing.source is None or backing.image_format is None:
             if top["driver"] in _LAYERED:
                 top["backing"] = None  # the chain ends here, whatever the image says
             break
-        depth += 1
-        below = _image(disk, f"{name}-{depth}", backing.type, backing.source, backing.image_format.type, shared)
+        below = image_nodes(disk, backing.type, backing.source, backing.image_format.type, backing.index)
         below[1] |= {"read-only": True}
         top["backing"] = below[1]["node-name"]
         specs = [*below, *specs]
@@ -69,15 +104,21 @@ def nodes(disk: Disk, index: int) -> list[dict[str, Any]]:
     return specs
 
 
-def _image(
-    disk: Disk, name: str, kind: SourceType, source: DiskSource, fmt: str, shared: dict[str, Any]
-) -> list[dict[str, Any]]:
+def image_nodes(disk: Disk, kind: SourceType, source: DiskSource, fmt: str, index: int | None) -> list[dict[str, Any]]:
+    """The two nodes of one image: where its bytes are, and its format on that; both open as the disk's driver says.
+
+    Raises:
+        VirtError: ``CONFIG_UNSUPPORTED`` or ``XML_ERROR`` for what QEMU, or this driver, cannot open.
+    """
     if fmt not in _FORMATS:
         raise unsupported(f"disk '{disk.target.dev}': driver type '{fmt}' is no image format of QEMU")
-    io = disk.driver.io if disk.driver is not None else None
-    where = _protocol(disk, kind, source, io)
-    storage = {**where, "node-name": f"{name}-storage", "auto-read-only": True, **shared}
-    return [storage, {"node-name": f"{name}-format", "driver": fmt, **shared, "file": f"{name}-storage"}]
+    driver = disk.driver or DiskDriver()
+    shared: dict[str, Any] = {"discard": driver.discard or "unmap"}
+    if driver.cache is not None:
+        shared["cache"] = {"direct": driver.cache in _DIRECT, "no-flush": driver.cache == "unsafe"}
+    where = _protocol(disk, kind, source, driver.io)
+    storage = {**where, "node-name": storage_node(index), "auto-read-only": True, **shared}
+    return [storage, {"node-name": format_node(index), "driver": fmt, **shared, "file": storage_node(index)}]
 
 
 def _protocol(disk: Disk, kind: SourceType, source: DiskSource, io: str | None) -> dict[str, Any]:
@@ -137,6 +178,30 @@ def device(domain: Domain, disk: Disk, node: str | None, bootindex: int | None) 
         "rerror": driver.rerror_policy or (driver.error_policy if driver.error_policy != "enospace" else None),
         "write-cache": write_cache,
     }
+
+
+# Our document's words for a limit, and QEMU's; the longer endings first.
+_BURSTS: Final = (("_max_length", "_max_length"), ("_max", "_max"), ("", ""))
+_LIMITS: Final = {
+    "total_bytes_sec": "bps", "read_bytes_sec": "bps_rd", "write_bytes_sec": "bps_wr",
+    "total_iops_sec": "iops", "read_iops_sec": "iops_rd", "write_iops_sec": "iops_wr",
+}  # fmt: skip
+
+
+def throttle(disk: Disk) -> dict[str, Any]:
+    """The arguments of ``block_set_io_throttle`` for the limits that a disk has."""
+    tune = disk.iotune or IoTune()
+    words: dict[str, Any] = {"id": alias_of(disk)}
+    for name, word in _LIMITS.items():
+        for ending, suffix in _BURSTS:
+            given = getattr(tune, name + ending)
+            if suffix == "" or given:
+                words[word + suffix] = given or 0
+    if tune.size_iops_sec is not None:
+        words["iops_size"] = tune.size_iops_sec
+    if tune.group_name is not None:
+        words["group"] = tune.group_name
+    return words
 
 
 def _geometry(geometry: Geometry | None) -> dict[str, Any]:

@@ -41,6 +41,8 @@ def build(domain: Domain, context: Context) -> list[str]:
     argv += ["-display", "none", "-no-user-config", "-nodefaults"]
     argv += ["-chardev", f"socket,id=charmonitor,path={escape(str(context.monitor))},server=on,wait=off"]
     argv += ["-mon", "chardev=charmonitor,id=monitor,mode=control"]
+    argv += ["-chardev", f"socket,id=charevents,path={escape(str(context.events))},server=on,wait=off"]
+    argv += ["-mon", "chardev=charevents,id=events,mode=control"]
     argv += [*_clock(domain.clock or Clock()), *_actions(domain), *_sleep(domain), *_boot(domain.os)]
     argv += controller.arguments(domain, order)
     argv += peripheral.hubs(domain)

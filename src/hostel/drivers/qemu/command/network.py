@@ -28,22 +28,26 @@ def arguments(domain: Domain, context: Context, bootindex: dict[int, int]) -> li
     """Every interface of the document."""
     argv: list[str] = []
     for interface in domain.devices.interfaces:
-        name, model = alias_of(interface), interface.model or "rtl8139"
-        if model not in _CARDS:
-            raise unsupported(f"interface '{name}': model type '{model}'; write one of {', '.join(_CARDS)}")
-        mac = interface.mac.address if interface.mac is not None else None
-        card: dict[str, Any] = {"driver": _CARDS[model], "netdev": f"host{name}", "id": name, "mac": mac}
-        order, mtu = bootindex.get(id(interface)), interface.mtu if model.startswith("virtio") else None
-        card |= {
-            **virtio(interface.driver),
-            "bootindex": order,
-            "host_mtu": mtu,
-            **_rom(interface),
-            **place(domain, interface),
-        }
-        argv += option("-netdev", {**_backend(interface, context), "id": f"host{name}"})
-        argv += option("-device", card)
+        argv += card_arguments(domain, interface, context, bootindex.get(id(interface)))
     return argv
+
+
+def card_arguments(domain: Domain, interface: Interface, context: Context, bootindex: int | None) -> list[str]:
+    """One interface: what is at the host's end, then the card."""
+    name, model = alias_of(interface), interface.model or "rtl8139"
+    if model not in _CARDS:
+        raise unsupported(f"interface '{name}': model type '{model}'; write one of {', '.join(_CARDS)}")
+    mac = interface.mac.address if interface.mac is not None else None
+    card: dict[str, Any] = {"driver": _CARDS[model], "netdev": f"host{name}", "id": name, "mac": mac}
+    card |= {
+        **virtio(interface.driver),
+        "bootindex": bootindex,
+        "host_mtu": interface.mtu if model.startswith("virtio") else None,
+        **_rom(interface),
+        **place(domain, interface),
+    }
+    backend = option("-netdev", {**_backend(interface, context), "id": f"host{name}"})
+    return backend + option("-device", card)
 
 
 def _rom(interface: Interface) -> dict[str, Any]:

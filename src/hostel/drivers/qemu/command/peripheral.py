@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final
 
 from hostel.drivers.qemu.command.character import chardev
@@ -9,8 +10,10 @@ from hostel.drivers.qemu.command.context import alias_of, option
 from hostel.drivers.qemu.command.place import place, virtio
 from hostel.drivers.qemu.document import unsupported
 from hostel.model.domain.devices.character import CharacterType, Serial
+from hostel.model.domain.devices.device import Device
 from hostel.model.domain.devices.input import Input, InputSource
 from hostel.model.domain.devices.paravirtual import Rng
+from hostel.model.domain.devices.platform import Watchdog
 from hostel.model.domain.domain import Domain
 
 _USB_INPUTS: Final = {"tablet": "usb-tablet", "keyboard": "usb-kbd", "mouse": "usb-mouse"}
@@ -31,6 +34,25 @@ _RNGS: Final = {
     "virtio-non-transitional": "virtio-rng-pci-non-transitional",
 }
 _ACTIONS: Final = {"dump": "pause"}
+
+
+def one(domain: Domain, device: Device) -> list[str]:
+    """One small device, for a machine that runs.
+
+    Raises:
+        VirtError: ``CONFIG_UNSUPPORTED`` for what is no small device.
+    """
+    makers: dict[type[Device], tuple[str, Callable[[Domain], list[str]]]] = {
+        Input: ("inputs", inputs),
+        Rng: ("rngs", rngs),
+        Watchdog: ("watchdogs", watchdogs),
+    }
+    if type(device) not in makers:
+        raise unsupported(f"live attach of device '{device.TAG}'")
+    name, make = makers[type(device)]
+    alone = domain.copy()
+    setattr(alone.devices, name, [device])
+    return make(alone)
 
 
 def hubs(domain: Domain) -> list[str]:

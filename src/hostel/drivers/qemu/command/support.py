@@ -83,14 +83,20 @@ _ACTED_ON: Final[dict[type[Element], str]] = {
     device.Rom: "enabled bar file",
     device.VirtioDriver: _VIRTIO,
     disk.Disk: (
-        "type device model snapshot driver source backing_store geometry blockio target readonly shareable serial wwn "
-        f"vendor product boot {_DEVICE}"
+        "type device model snapshot driver source backing_store geometry blockio target iotune readonly shareable "
+        f"serial wwn vendor product boot {_DEVICE}"
     ),
     disk.DiskDriver: (
         "name type cache error_policy rerror_policy io ioeventfd event_idx discard iothread detect_zeroes queues "
         f"queue_size {_VIRTIO}"
     ),
     disk.DiskTarget: "dev bus tray removable rotation_rate",
+    disk.IoTune: (
+        "total_bytes_sec read_bytes_sec write_bytes_sec total_iops_sec read_iops_sec write_iops_sec "
+        "total_bytes_sec_max read_bytes_sec_max write_bytes_sec_max total_iops_sec_max read_iops_sec_max "
+        "write_iops_sec_max size_iops_sec group_name total_bytes_sec_max_length read_bytes_sec_max_length "
+        "write_bytes_sec_max_length total_iops_sec_max_length read_iops_sec_max_length write_iops_sec_max_length"
+    ),
     disk.Geometry: "cyls heads secs trans",
     disk.BlockIo: "logical_block_size physical_block_size",
     source.DiskSource: "file dev protocol name query pool volume startup_policy index hosts readahead timeout",

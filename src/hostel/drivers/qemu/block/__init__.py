@@ -1,0 +1,1 @@
+"""Disks of running machines: their images, jobs on them, limits and statistics."""

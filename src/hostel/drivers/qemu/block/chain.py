@@ -1,0 +1,153 @@
+"""The images of a disk, top first, as its document has them: finding one, and taking some out of the middle."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from typing import Final, NamedTuple
+
+from hostel.drivers.fault import fault
+from hostel.errors import ErrorCode, ErrorDomain, VirtError
+from hostel.model.domain.devices.disk import Disk, DiskDriver
+from hostel.model.domain.devices.source import BackingStore, DiskSource, SourceType
+from hostel.model.domain.domain import Domain
+
+_NUMBERED: Final = re.compile(r"([a-z]+)\[([0-9]+)\]")
+
+
+class Image(NamedTuple):
+    """One image of a disk's chain.
+
+    Attributes:
+        number: its number, from which its nodes have their names.
+        type: what kind of thing its data is in.
+        source: where that is.
+        format: its format.
+        below: what the document says of what it stands on.
+    """
+
+    number: int
+    type: SourceType
+    source: DiskSource
+    format: str
+    below: BackingStore | None
+
+    @property
+    def path(self) -> str:
+        """The file, device, or name on a server."""
+        return self.source.file or self.source.dev or self.source.name or ""
+
+    @property
+    def file(self) -> str | None:
+        """The file's path on this host; None where the image is no file."""
+        return self.source.file if self.type == SourceType.FILE else None
+
+
+def images(disk: Disk) -> Iterator[Image]:
+    """Every image that the document names, top first."""
+    if disk.source is None:
+        return
+    yield Image(disk.source.index or 0, disk.type, disk.source, disk.image_format, disk.backing_store)
+    below = disk.backing_store
+    while below is not None and below.source is not None and below.type is not None:
+        fmt = below.image_format.type if below.image_format is not None else "raw"
+        yield Image(below.index or below.source.index or 0, below.type, below.source, fmt, below.backing_store)
+        below = below.backing_store
+
+
+def find_disk(domain: Domain, name: str) -> Disk:
+    """The disk with a target, or else with a source.
+
+    Raises:
+        VirtError: ``INVALID_ARG``.
+    """
+    for disk in domain.devices.disks:
+        if disk.target.dev == name:
+            return disk
+    if name.startswith("/"):
+        for disk in domain.devices.disks:
+            if disk.source is not None and name in (disk.source.file, disk.source.dev):
+                return disk
+    message = f"invalid argument: disk '{name}' not found in domain"
+    raise VirtError(ErrorCode.INVALID_ARG, message, domain=ErrorDomain.QEMU)
+
+
+def find_image(disk: Disk, name: str | None, *, beneath: Image | None = None) -> Image:
+    """The image that a path or ``vda[2]`` names; the last of the chain where nothing is named.
+
+    Raises:
+        VirtError: ``INVALID_ARG`` when the chain, below ``beneath``, has no such image.
+    """
+    chain = list(images(disk))
+    start = 0
+    if beneath is not None:
+        start = next(position for position, item in enumerate(chain, 1) if item.number == beneath.number)
+    candidates = chain[start:]
+    if not chain:
+        raise _invalid(f"disk '{disk.target.dev}' has no image")
+    top = chain[0].path
+    if name is None:
+        if not candidates:
+            raise _invalid(f"could not find base image in chain for '{top}'")
+        return candidates[-1]
+    numbered = _NUMBERED.fullmatch(name)
+    for item in candidates:
+        if numbered is not None:
+            if numbered[1] == disk.target.dev and int(numbered[2]) == item.number:
+                return item
+        elif item.path == name or (item.file is not None and os.path.realpath(item.file) == os.path.realpath(name)):
+            return item
+    where = f"beneath '{beneath.path}' in chain for '{top}'" if beneath is not None else f"in chain for '{top}'"
+    raise _invalid(f"could not find image '{name}' {where}")
+
+
+def _invalid(message: str) -> VirtError:
+    return fault(ErrorCode.INVALID_ARG, message, ErrorDomain.STORAGE)
+
+
+def drop_below(disk: Disk, over: int, base: int) -> list[Image]:
+    """Put the image ``over`` directly on ``base``, or on nothing where that is 0; returns what was between."""
+    chain = list(images(disk))
+    position = next(index for index, item in enumerate(chain) if item.number == over)
+    end = next((index for index, item in enumerate(chain) if item.number == base), len(chain))
+    between = chain[position + 1 : end]
+    place: Disk | BackingStore = disk
+    for _ in range(position):
+        assert place.backing_store is not None
+        place = place.backing_store
+    below: BackingStore | None = disk.backing_store
+    for _ in range(end - 1):
+        below = below.backing_store if below is not None else None
+    place.backing_store = below if base else BackingStore()
+    return between
+
+
+def go_over(disk: Disk, image: Image) -> None:
+    """Make an image the disk's own top; it keeps what it stands on."""
+    driver = disk.driver = disk.driver or DiskDriver()
+    policy = disk.source.startup_policy if disk.source is not None else None
+    disk.type, disk.source, driver.type = image.type, image.source.copy(), image.format
+    disk.source.index = image.number
+    disk.source.startup_policy = policy
+    disk.backing_store = image.below.copy() if image.below is not None else None
+
+
+def replace_source(definition: Domain, target: str, old: str, image: Image) -> bool:
+    """Have a definition's disk that is on ``old`` start from another image; False where it is on something else."""
+    for disk in definition.devices.disks:
+        if disk.target.dev != target or disk.source is None:
+            continue
+        if old not in (disk.source.file, disk.source.dev):
+            return False
+        go_over(disk, image)
+        disk.source.index = None
+        disk.backing_store = None
+        return True
+    return False
+
+
+def defined_path(disk: Disk) -> str:
+    """Where a disk's top is, in one word."""
+    top = next(images(disk), None)
+    return "" if top is None else top.path

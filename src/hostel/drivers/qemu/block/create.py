@@ -1,0 +1,40 @@
+"""New images for copies and snapshots, made by our own block layer, on what the guest's disk stands on."""
+
+from __future__ import annotations
+
+from hostel.drivers.fault import fault
+from hostel.drivers.qemu.block.chain import Image
+from hostel.errors import BlockError, ErrorCode, ErrorDomain, VirtError
+
+
+def create_image(image: Image, size: int, *, backing: Image | None = None) -> None:
+    """Make the file of an image.
+
+    Args:
+        image: where, and of which format; a file that is there and empty is taken.
+        size: its virtual size in bytes.
+        backing: what it stands on; the metadata names it by its path.
+
+    Raises:
+        VirtError: the host or the format refused; the file is not there then.
+    """
+    # Imported here: only what makes images needs the block layer.
+    from hostel.img import create
+
+    try:
+        plan = create.plan(
+            image.path,
+            image.format,
+            size,
+            backing=backing.path if backing is not None else None,
+            backing_format=backing.format if backing is not None else None,
+            open_backing=False,
+        )
+        create.create(plan)
+    except (BlockError, OSError) as error:
+        raise _failed(image.path, error) from error
+
+
+def _failed(path: str, error: Exception) -> VirtError:
+    reason = error.strerror if isinstance(error, OSError) and not isinstance(error, BlockError) else str(error)
+    return fault(ErrorCode.OPERATION_FAILED, f"cannot create image '{path}': {reason}", ErrorDomain.QEMU)

@@ -1,0 +1,234 @@
+"""The driver's calls that start, watch and end block jobs (``qemu_driver.c``, ``qemu_block.c`` for what is refused)."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Final
+
+from hostel.drivers.base import DomainRef
+from hostel.drivers.base.block import BlockCommitFlag, BlockJobAbortFlag, BlockJobInfo, BlockRebaseFlag
+from hostel.drivers.fault import fault
+from hostel.drivers.qemu.block.chain import Image, find_disk, find_image, images
+from hostel.drivers.qemu.blockjob import TYPES, job_of, start, wait
+from hostel.drivers.qemu.command.disk import format_node
+from hostel.drivers.qemu.machines import failed, invalid
+from hostel.drivers.qemu.running import Calls, Running
+from hostel.drivers.qemu.status import BlockJob
+from hostel.errors import ErrorCode, ErrorDomain, VirtError
+from hostel.model.domain.devices.disk import Disk
+from hostel.model.domain.devices.source import ImageFormat, Mirror
+
+_MIB: Final = 1 << 20
+_END_SECONDS: Final = 120.0
+_MOST: Final = 2**63 - 1
+
+
+class JobCalls(Calls):
+    """Block jobs; see :class:`hostel.drivers.base.block.BlockDriver`."""
+
+    def domain_block_rebase(
+        self,
+        domain: DomainRef,
+        disk: str,
+        base: str | None = None,
+        bandwidth: int = 0,
+        flags: BlockRebaseFlag = BlockRebaseFlag.NONE,
+    ) -> None:
+        """Pull the backing chain into the disk's image."""
+        if flags & BlockRebaseFlag.RELATIVE and base is None:
+            raise _invalid_arg("flag VIR_DOMAIN_BLOCK_REBASE_RELATIVE is valid only with non-null base")
+        speed = _bytes(bandwidth, in_bytes=bool(flags & BlockRebaseFlag.BANDWIDTH_BYTES))
+        with self._running(domain) as machine:
+            found = find_disk(machine.domain, disk)
+            check_free(machine, found)
+            top = next(images(found))
+            target = find_image(found, base, beneath=top) if base is not None else None
+            backing: dict[str, Any] = {}
+            if target is not None:
+                relative = bool(flags & BlockRebaseFlag.RELATIVE)
+                backing = {
+                    "base_node": format_node(target.number),
+                    "backing_file": _name(top, target, relative=relative),
+                }
+            job = _record(found, "pull", "pull", base=target.number if target else 0)
+            start(machine, job, "block-stream", device=format_node(top.number), speed=speed, **backing)
+
+    def domain_block_commit(
+        self,
+        domain: DomainRef,
+        disk: str,
+        base: str | None = None,
+        top: str | None = None,
+        bandwidth: int = 0,
+        flags: BlockCommitFlag = BlockCommitFlag.NONE,
+    ) -> None:
+        """Merge images of the chain into one below."""
+        speed = _bytes(bandwidth, in_bytes=bool(flags & BlockCommitFlag.BANDWIDTH_BYTES))
+        with self._running(domain) as machine:
+            found = find_disk(machine.domain, disk)
+            commit(machine, found, base, top, speed, flags)
+
+    def domain_get_block_job_info(self, domain: DomainRef, disk: str) -> BlockJobInfo | None:
+        """How far the disk's job is."""
+        with self._running(domain) as machine:
+            job = job_of(machine, find_disk(machine.domain, disk))
+            if job is None:
+                return None
+            found = next((item for item in machine.ask("query-block-jobs") if item["device"] == job.name), None)
+            if found is None:
+                return BlockJobInfo(int(TYPES[job.kind]), 0, 0, 1)
+            done, end = int(found["offset"]), int(found["len"])
+            if not done and not end and "ready" in found:
+                done, end = int(found["ready"]), 1
+            if done == end > 0 and not found.get("ready", True):
+                done -= 1
+            return BlockJobInfo(int(TYPES[job.kind]), int(found.get("speed", 0)), done, end)
+
+    def domain_block_job_abort(
+        self, domain: DomainRef, disk: str, flags: BlockJobAbortFlag = BlockJobAbortFlag.NONE
+    ) -> None:
+        """End a job, and with ``PIVOT`` go over to its target."""
+        with self._running(domain) as machine:
+            job = _job(machine, find_disk(machine.domain, disk))
+            end(
+                machine,
+                job,
+                pivot=bool(flags & BlockJobAbortFlag.PIVOT),
+                wait_for_it=not flags & BlockJobAbortFlag.ASYNC,
+            )
+
+    def domain_block_job_set_speed(self, domain: DomainRef, disk: str, bandwidth: int) -> None:
+        """Limit a job."""
+        with self._running(domain) as machine:
+            job = _job(machine, find_disk(machine.domain, disk))
+            machine.ask("block-job-set-speed", device=job.name, speed=bandwidth)
+
+
+def _bytes(bandwidth: int, *, in_bytes: bool) -> int:
+    if in_bytes:
+        return bandwidth
+    if bandwidth > _MOST // _MIB:
+        raise fault(ErrorCode.OVERFLOW, f"bandwidth must be less than {_MOST // _MIB}", ErrorDomain.QEMU)
+    return bandwidth * _MIB
+
+
+def _record(disk: Disk, kind: str, word: str, *, top: int = 0, base: int = 0, delete: bool = False) -> BlockJob:
+    first = next(images(disk))
+    name = f"{word}-{disk.target.dev}-libvirt-{first.number}-format"
+    return BlockJob(name=name, kind=kind, disk=disk.target.dev, top=top, base=base, delete=delete, old=first.path)
+
+
+def check_free(machine: Running, disk: Disk) -> None:
+    """Refuse a disk that has a job already, or no image.
+
+    Raises:
+        VirtError: with what to do first.
+    """
+    if job_of(machine, disk) is not None:
+        what = f"disk '{disk.target.dev}' already in active block job; end it with blockjob --abort or --pivot"
+        raise fault(ErrorCode.BLOCK_COPY_ACTIVE, f"block copy still active: {what}", ErrorDomain.QEMU)
+    if next(images(disk), None) is None:
+        raise fault(ErrorCode.CONFIG_UNSUPPORTED, f"disk {disk.target.dev} has no source file", ErrorDomain.QEMU)
+
+
+def commit(
+    machine: Running, disk: Disk, base: str | None, top: str | None, speed: int, flags: BlockCommitFlag
+) -> BlockJob:
+    """Start to merge ``top`` into ``base``.
+
+    Raises:
+        VirtError: the chain does not have them in this order, or QEMU refused.
+    """
+    check_free(machine, disk)
+    chain = list(images(disk))
+    source = chain[0] if top in (None, disk.target.dev) else find_image(disk, top)
+    is_active = source.number == chain[0].number
+    if is_active and not flags & BlockCommitFlag.ACTIVE:
+        raise _invalid_arg(f"commit of '{disk.target.dev}' active layer requires active flag")
+    if not is_active and flags & BlockCommitFlag.ACTIVE:
+        raise _invalid_arg(f"active commit requested but '{source.path}' is not active")
+    position = next(index for index, item in enumerate(chain) if item.number == source.number)
+    if position + 1 >= len(chain):
+        raise _invalid_arg(f"top '{source.path}' in chain for '{chain[0].path}' has no backing file")
+    if base is None and flags & BlockCommitFlag.SHALLOW:
+        target = chain[position + 1]
+    else:
+        target = find_image(disk, base, beneath=source)
+    if flags & BlockCommitFlag.SHALLOW and target.number != chain[position + 1].number:
+        raise _invalid_arg(
+            f"base '{target.path}' is not immediately below '{source.path}' in chain for '{chain[0].path}'"
+        )
+    kind = "active-commit" if is_active else "commit"
+    delete = bool(flags & BlockCommitFlag.DELETE)
+    job = _record(disk, kind, "commit", top=0 if is_active else source.number, base=target.number, delete=delete)
+    arguments: dict[str, Any] = {"top_node": format_node(source.number), "base_node": format_node(target.number)}
+    if is_active:
+        mirror = Mirror(type=target.type, job="active-commit", source=target.source.copy())
+        mirror.image_format = ImageFormat(type=target.format)
+        assert mirror.source is not None
+        mirror.source.index = target.number
+        disk.mirror = mirror
+    else:
+        relative = bool(flags & BlockCommitFlag.RELATIVE)
+        arguments["backing_file"] = _name(chain[position - 1], target, relative=relative)
+    start(machine, job, "block-commit", device=format_node(chain[0].number), speed=speed, **arguments)
+    return job
+
+
+def _name(over: Image, base: Image, *, relative: bool) -> str:
+    """What the metadata of the image that will stand on ``base`` is to say of it."""
+    if not relative:
+        return base.path
+    if over.file is None or base.file is None:
+        raise invalid("can't keep relative backing relationship")
+    return os.path.relpath(base.file, os.path.dirname(over.file))
+
+
+def _job(machine: Running, disk: Disk) -> BlockJob:
+    job = job_of(machine, disk)
+    if job is None:
+        raise _invalid_arg(f"disk {disk.target.dev} does not have an active block job")
+    return job
+
+
+def end(machine: Running, job: BlockJob, *, pivot: bool, wait_for_it: bool = True) -> None:
+    """End a job.
+
+    Raises:
+        VirtError: ``OPERATION_INVALID`` when it cannot be pivoted, ``BLOCK_COPY_ACTIVE`` when it is not ready yet,
+            ``OPERATION_FAILED`` with QEMU's reason when pivoting failed.
+    """
+    if pivot:
+        if job.kind not in ("copy", "active-commit"):
+            raise invalid(f"job type '{job.kind}' does not support pivot")
+        if not job.announced:
+            what = f"block copy still active: disk '{job.disk}' not ready for pivot yet; wait until blockjob says 100 %"
+            raise VirtError(ErrorCode.BLOCK_COPY_ACTIVE, what, domain=ErrorDomain.QEMU)
+    job.intent = "pivot" if pivot else "abort"
+    disk = next((item for item in machine.domain.devices.disks if item.target.dev == job.disk), None)
+    if disk is not None and disk.mirror is not None:
+        disk.mirror.ready = job.intent
+    machine.save()
+    try:
+        if pivot:
+            machine.ask("job-complete", id=job.name)
+        else:
+            machine.ask("block-job-cancel", device=job.name)
+    except BaseException:
+        job.intent = ""
+        if disk is not None and disk.mirror is not None:
+            disk.mirror.ready = "yes" if job.announced else None
+        machine.save()
+        raise
+    if not wait_for_it:
+        return
+    last = wait(machine, job.name, _END_SECONDS)
+    if last is None:
+        what = f"block job on disk '{job.disk}' has not ended within {_END_SECONDS:.0f} seconds; it goes on"
+        raise fault(ErrorCode.OPERATION_TIMEOUT, what, ErrorDomain.QEMU)
+    if pivot and last.ended != "completed":
+        raise failed(f"block job '{job.name}' failed while pivoting" + (f": {last.error}" if last.error else ""))
+
+
+def _invalid_arg(message: str) -> VirtError:
+    return fault(ErrorCode.INVALID_ARG, message, ErrorDomain.QEMU)

@@ -1,0 +1,262 @@
+"""The driver's calls about a disk's size, its counters, its limits and its errors."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Mapping
+from typing import Any, Final
+
+from hostel.drivers.base import DomainRef
+from hostel.drivers.base.block import BlockInfo, BlockResizeFlag, DiskError
+from hostel.drivers.base.domain import Affect
+from hostel.drivers.fault import fault, system_fault
+from hostel.drivers.qemu.block.chain import find_disk, find_image, images
+from hostel.drivers.qemu.command.context import alias_of
+from hostel.drivers.qemu.command.disk import format_node, storage_node, throttle
+from hostel.drivers.qemu.machines import failed
+from hostel.drivers.qemu.running import Calls, Running
+from hostel.errors import ErrorCode, ErrorDomain, VirtError
+from hostel.model.domain.devices.disk import Disk, IoTune
+from hostel.model.domain.domain import Domain
+from hostel.units import KiB
+
+_SECTOR: Final = 512
+# libvirt's names of the counters, and QEMU's.
+_COUNTERS: Final = {
+    "rd_bytes": "rd_bytes", "rd_operations": "rd_operations", "rd_total_times": "rd_total_time_ns",
+    "wr_bytes": "wr_bytes", "wr_operations": "wr_operations", "wr_total_times": "wr_total_time_ns",
+    "flush_operations": "flush_operations", "flush_total_times": "flush_total_time_ns",
+}  # fmt: skip
+LIMITS: Final = tuple(field.name for field in IoTune.FIELDS)
+_NUMBERS: Final = tuple(name for name in LIMITS if name != "group_name")
+_MOST: Final = 10**15  # QEMU's own bound for a limit
+
+
+class SizeCalls(Calls):
+    """Sizes and limits; see :class:`hostel.drivers.base.block.BlockDriver`."""
+
+    def domain_block_resize(
+        self, domain: DomainRef, disk: str, size: int, flags: BlockResizeFlag = BlockResizeFlag.NONE
+    ) -> None:
+        """Change the size that the guest sees."""
+        with self._running(domain) as machine:
+            found = find_disk(machine.domain, disk)
+            top = next(images(found), None)
+            if top is None:
+                raise fault(ErrorCode.INVALID_ARG, f"disk '{disk}' has no medium", ErrorDomain.QEMU)
+            wanted = size if flags & BlockResizeFlag.BYTES else size * KiB
+            if top.format in ("qcow2", "qed"):  # whole sectors, as libvirt rounds
+                wanted = -(-wanted // _SECTOR) * _SECTOR
+            machine.ask("block_resize", **{"node-name": format_node(top.number), "size": wanted})
+
+    def domain_block_stats_flags(self, domain: DomainRef, disk: str) -> Mapping[str, int]:
+        """Counters of one disk, or of all."""
+        with self._running(domain) as machine:
+            disks = [find_disk(machine.domain, disk)] if disk else machine.domain.devices.disks
+            found = counters(machine)
+        total = dict.fromkeys(_COUNTERS, 0)
+        for item in disks:
+            for name, value in found.get(alias_of(item), {}).items():
+                total[name] = total.get(name, 0) + value
+        return total
+
+    def domain_get_block_info(self, domain: DomainRef, disk: str) -> BlockInfo:
+        """Sizes, from QEMU while it runs."""
+        with self._both(domain, Affect.CURRENT) as both:
+            found = _disk(both.current, disk)
+            if both.running is not None:
+                return live_info(both.running, found)
+            return self._stored_info(found)
+
+    def _stored_info(self, disk: Disk) -> BlockInfo:
+        """Sizes of a disk that no QEMU has open: what its file says of itself."""
+        from hostel.drivers.storage.inspect import inspect
+
+        copy = disk.copy()
+        self._launcher.prepare(copy)
+        top = next(images(copy))
+        try:
+            facts = inspect(os.path.basename(top.path), top.path)
+        except OSError as error:
+            raise system_fault(error, f"cannot look at '{top.path}'", ErrorDomain.QEMU) from error
+        if facts is None:
+            raise failed(f"'{top.path}' is no file or device")
+        return BlockInfo(facts.capacity if top.format != "raw" else facts.physical, facts.allocation, facts.physical)
+
+    def domain_get_disk_errors(self, domain: DomainRef) -> list[DiskError]:
+        """Disks that an error has stopped."""
+        with self._running(domain) as machine:
+            states = {_alias(item): item.get("io-status") for item in machine.ask("query-block")}
+            codes = {"failed": 1, "nospace": 2}
+            return [
+                DiskError(disk.target.dev, codes[state])
+                for disk in machine.domain.devices.disks
+                if (state := states.get(disk.alias or "")) in codes
+            ]
+
+    def domain_get_block_io_tune(
+        self, domain: DomainRef, disk: str, affect: Affect = Affect.CURRENT
+    ) -> Mapping[str, int | str]:
+        """The limits of a disk."""
+        if affect == Affect.LIVE | Affect.CONFIG:
+            what = "Cannot query live and config together"
+            raise fault(ErrorCode.INVALID_ARG, what, ErrorDomain.QEMU)
+        with self._both(domain, affect) as both:
+            found = find_disk(both.current, disk)
+            if both.running is not None:
+                return _live_limits(both.running, found)
+            tune = found.iotune or IoTune()
+            return {name: getattr(tune, name) or (0 if name != "group_name" else "") for name in LIMITS}
+
+    def domain_set_block_io_tune(
+        self, domain: DomainRef, disk: str, limits: Mapping[str, int | str], affect: Affect = Affect.CURRENT
+    ) -> None:
+        """Set limits."""
+        with self._both(domain, affect) as both:
+            if both.running is not None:
+                self._limit_running(both.running, find_disk(both.running.domain, disk), limits)
+            if both.definition is not None:
+                found = find_disk(both.definition, disk)
+                found.iotune = merged(found, limits)
+                self._define(both.definition)
+
+    def _limit_running(self, machine: Running, disk: Disk, limits: Mapping[str, int | str]) -> None:
+        old = disk.iotune
+        group = (old.group_name if old is not None else None) or limits.get("group_name")
+        disk.iotune = merged(disk, limits)
+        try:
+            words = throttle(disk)
+            if group is None:
+                words["group"] = alias_of(disk)
+            machine.ask("block_set_io_throttle", **words)
+        except BaseException:
+            disk.iotune = old
+            raise
+        machine.save()
+        told = {f"blkdeviotune.{name}": value for name, value in limits.items()}
+        machine.publish("tunable", **{"blkdeviotune.disk": disk.target.dev, **told})
+
+    def domain_set_block_threshold(self, domain: DomainRef, device: str, threshold: int) -> None:
+        """Have an event told when an image is written past a mark."""
+        with self._running(domain) as machine:
+            target = device.partition("[")[0]
+            disk = find_disk(machine.domain, target)
+            image = find_image(disk, device) if "[" in device else next(images(disk), None)
+            if image is None:
+                raise fault(ErrorCode.INVALID_ARG, f"disk '{device}' has no medium", ErrorDomain.QEMU)
+            name = storage_node(image.number)
+            machine.ask("block-set-write-threshold", **{"node-name": name, "write-threshold": threshold})
+
+
+def _disk(domain: Domain, name: str) -> Disk:
+    try:
+        disk = find_disk(domain, name)
+    except VirtError:
+        what = f"invalid path {name} not assigned to domain"
+        raise fault(ErrorCode.INVALID_ARG, what, ErrorDomain.QEMU) from None
+    if disk.source is None:
+        what = f"disk '{name}' does not currently have a source assigned"
+        raise fault(ErrorCode.INVALID_ARG, what, ErrorDomain.QEMU)
+    return disk
+
+
+def _alias(entry: Mapping[str, Any]) -> str:
+    """The alias of the device that an entry of ``query-block`` or ``query-blockstats`` is about."""
+    parts = str(entry.get("qdev", "")).split("/")
+    # The back end of a virtio disk is a part of its device: /machine/peripheral/virtio-disk0/virtio-backend.
+    return parts[3] if parts[:3] == ["", "machine", "peripheral"] and len(parts) > 3 else parts[-1]
+
+
+def counters(machine: Running) -> dict[str, dict[str, int]]:
+    """The counters of every device, by its alias."""
+    return {
+        _alias(item): {name: int(item["stats"].get(word, 0)) for name, word in _COUNTERS.items()}
+        for item in machine.ask("query-blockstats")
+    }
+
+
+def live_info(machine: Running, disk: Disk) -> BlockInfo:
+    """Sizes as QEMU and the host tell them (``qemuDomainGetBlockInfo``)."""
+    top = next(images(disk))
+    nodes = {node["node-name"]: node for node in machine.ask("query-named-block-nodes", flat=True)}
+    node = nodes.get(format_node(top.number))
+    if node is None:
+        raise failed(f"QEMU has no image of disk '{disk.target.dev}'")
+    capacity = int(node["image"]["virtual-size"])
+    allocation = physical = int(node["image"].get("actual-size", 0))
+    try:
+        status = os.stat(top.path) if top.source.file or top.source.dev else None
+    except OSError:
+        status = None
+    if status is not None:
+        physical = status.st_size
+        if stat.S_ISBLK(status.st_mode):
+            physical = int(nodes[storage_node(top.number)]["image"]["virtual-size"])
+            allocation = _highest(machine, top.number) or physical
+    return BlockInfo(capacity, allocation, physical)
+
+
+def _highest(machine: Running, number: int) -> int:
+    """The highest byte that was written of an image; 0 where QEMU does not know."""
+    for item in machine.ask("query-blockstats", **{"query-nodes": True}):
+        if item.get("node-name") == storage_node(number):
+            return int(item["stats"].get("wr_highest_offset", 0))
+    return 0
+
+
+def _live_limits(machine: Running, disk: Disk) -> dict[str, int | str]:
+    """What QEMU limits the disk to."""
+    found = next((item for item in machine.ask("query-block") if _alias(item) == disk.alias), None)
+    inserted: Mapping[str, Any] = found.get("inserted", {}) if found is not None else {}
+    words = {
+        "total_bytes_sec": "bps", "read_bytes_sec": "bps_rd", "write_bytes_sec": "bps_wr",
+        "total_iops_sec": "iops", "read_iops_sec": "iops_rd", "write_iops_sec": "iops_wr",
+    }  # fmt: skip
+    limits: dict[str, int | str] = {}
+    for name in LIMITS:
+        if name == "group_name":
+            limits[name] = str(inserted.get("group", ""))
+        elif name == "size_iops_sec":
+            limits[name] = int(inserted.get("iops_size", 0))
+        else:
+            base = next(item for item in words if name.startswith(item))
+            limits[name] = int(inserted.get(words[base] + name.removeprefix(base), 0))
+    return limits
+
+
+def merged(disk: Disk, limits: Mapping[str, int | str]) -> IoTune | None:
+    """A disk's limits with some changed; a total takes the place of its parts, and they its place.
+
+    Raises:
+        VirtError: they contradict each other, or a length has no burst.
+    """
+    tune = disk.iotune.copy() if disk.iotune is not None else IoTune()
+    for name, value in limits.items():
+        if name in _NUMBERS and int(value) > _MOST:
+            raise _invalid(f"block I/O throttle limit value of '{name}' must be no more than {_MOST}")
+        setattr(tune, name, value or None)
+    for what in ("bytes_sec", "iops_sec", "bytes_sec_max", "iops_sec_max"):
+        parts = [f"{direction}_{what}" for direction in ("read", "write")]
+        if any(limits.get(part) for part in parts) and limits.get(f"total_{what}"):
+            word = "total and read/write of " + what
+            raise _invalid(f"{word} cannot be set at the same time")
+        if any(limits.get(part) for part in parts):
+            setattr(tune, f"total_{what}", None)
+        elif limits.get(f"total_{what}"):
+            for part in parts:
+                setattr(tune, part, None)
+    for name in _NUMBERS:
+        burst = name.removesuffix("_length")
+        if name.endswith("_max_length") and getattr(tune, name) and not getattr(tune, burst):
+            raise _invalid(f"value '{burst}' cannot be 0 when '{name}' is set")
+        limit = name.removesuffix("_max")
+        if name.endswith("_max") and getattr(tune, name) and (getattr(tune, limit) or 0) >= getattr(tune, name):
+            raise _invalid(f"value '{name}' must be greater than '{limit}'")
+        if name.endswith("_max") and getattr(tune, name) and not getattr(tune, limit):
+            raise _invalid(f"value '{limit}' cannot be 0 if '{name}' is set")
+    return None if tune.is_empty() else tune
+
+
+def _invalid(message: str) -> VirtError:
+    return fault(ErrorCode.CONFIG_UNSUPPORTED, message, ErrorDomain.QEMU)

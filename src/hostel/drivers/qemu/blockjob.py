@@ -1,0 +1,215 @@
+"""Block jobs from their start to the last of what follows from their end, whoever is there to do it.
+
+A job's record is in the machine's state before QEMU hears of it, and QEMU remembers a job that has ended until it is
+told that we know (``auto-dismiss`` is off). So at any moment a process that finds a record can tell what is left:
+
+=================  ======================================================================================
+record, in QEMU    it was, and what is to be done
+=================  ======================================================================================
+open, unknown      never started: the record goes, with what had been prepared
+open, running      nothing
+open, concluded    the document is changed and the end recorded, in one write; then as below
+ended, concluded   the definition is changed, QEMU may forget it; then as below
+ended, unknown     nodes and files that nobody needs go, and then the record
+=================  ======================================================================================
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from typing import Any, Final
+
+from hostel.drivers.events import BlockJobStatus, BlockJobType
+from hostel.drivers.qemu.block.chain import Image, drop_below, go_over, images, replace_source
+from hostel.drivers.qemu.command.disk import format_node
+from hostel.drivers.qemu.plug.graph import sweep_nodes
+from hostel.drivers.qemu.running import Running
+from hostel.drivers.qemu.status import BlockJob
+from hostel.model.domain.devices.disk import Disk
+
+TYPES: Final = {
+    "pull": BlockJobType.PULL,
+    "copy": BlockJobType.COPY,
+    "commit": BlockJobType.COMMIT,
+    "active-commit": BlockJobType.ACTIVE_COMMIT,
+}
+_STATUSES: Final = {
+    "completed": BlockJobStatus.COMPLETED,
+    "failed": BlockJobStatus.FAILED,
+    "canceled": BlockJobStatus.CANCELED,
+}
+_CANCELED: Final = "Operation canceled"  # what QEMU says of a job that was given up
+
+
+def job_of(machine: Running, disk: Disk) -> BlockJob | None:
+    """The disk's job."""
+    return next((job for job in machine.status.jobs if job.disk == disk.target.dev), None)
+
+
+def disk_of(machine: Running, job: BlockJob) -> Disk | None:
+    """The disk that a job works on."""
+    return next((disk for disk in machine.domain.devices.disks if disk.target.dev == job.disk), None)
+
+
+def start(machine: Running, job: BlockJob, command: str, **arguments: Any) -> None:
+    """Record a job, and start it.
+
+    Raises:
+        VirtError: QEMU refused; record, mirror and nodes are gone again.
+    """
+    others = tuple(item for item in machine.status.jobs if item.name != job.name)
+    machine.save(jobs=(*others, job))
+    try:
+        given = {"job-id": job.name, "auto-dismiss": False, **arguments}
+        machine.ask(command, **{key.replace("_", "-"): value for key, value in given.items() if value is not None})
+    except BaseException:
+        withdraw(machine, job)
+        raise
+
+
+def withdraw(machine: Running, job: BlockJob) -> None:
+    """Take back a job that was never started."""
+    disk = disk_of(machine, job)
+    if disk is not None and job.kind in ("copy", "active-commit"):
+        disk.mirror = None
+    sweep_nodes(machine)
+    if job.kind == "copy" and not job.reuse:
+        _remove(job.stale)
+    machine.save(jobs=tuple(item for item in machine.status.jobs if item.name != job.name))
+
+
+def settle_jobs(machine: Running) -> None:
+    """Bring every record into line with QEMU; see the table above.
+
+    Raises:
+        VirtError: QEMU does not answer.
+    """
+    known = {str(job["id"]): job for job in machine.ask("query-jobs")}
+    ready = {str(job["device"]) for job in machine.ask("query-block-jobs") if job.get("ready")}
+    for job in machine.status.jobs:
+        found = known.get(job.name)
+        if not job.ended:
+            if found is None:
+                withdraw(machine, job)
+                continue
+            if found["status"] != "concluded":
+                if job.name in ready and not job.announced:
+                    _announce(machine, job)
+                continue
+            _end(machine, job, found.get("error"))
+        _follow(machine, job, is_known=found is not None)
+
+
+def _announce(machine: Running, job: BlockJob) -> None:
+    """Say that a copy is as new as its origin."""
+    disk = disk_of(machine, job)
+    job.announced = True
+    if disk is not None and disk.mirror is not None:
+        disk.mirror.ready = "yes"
+    machine.save()
+    _tell(machine, job, BlockJobStatus.READY)
+
+
+def _end(machine: Running, job: BlockJob, error: str | None) -> None:
+    """Record how a job ended, and what the disk's chain is now; in one write."""
+    disk = disk_of(machine, job)
+    has_moved = disk is not None and _has_moved(machine, job, disk)
+    if error == _CANCELED or (job.kind in ("copy", "active-commit") and not error and not has_moved):
+        job.ended = "canceled"
+    else:
+        job.ended, job.error = ("failed", error) if error and not has_moved else ("completed", "")
+    if disk is not None:
+        if job.ended == "completed":
+            _change_chain(job, disk)
+        disk.mirror = None
+    machine.save()
+
+
+def _has_moved(machine: Running, job: BlockJob, disk: Disk) -> bool:
+    """Whether QEMU's device is on the image that the job was to bring it to: the truth about a pivot."""
+    if job.kind not in ("copy", "active-commit"):
+        return False
+    target = job.base if job.kind == "active-commit" else _mirror_number(disk)
+    for found in machine.ask("query-block"):
+        if f"/{disk.alias}/" in f"{found.get('qdev', '')}/" or found.get("qdev") == disk.alias:
+            return bool(found.get("inserted", {}).get("node-name") == format_node(target))
+    return False
+
+
+def _mirror_number(disk: Disk) -> int:
+    source = disk.mirror.source if disk.mirror is not None else None
+    return 0 if source is None else source.index or 0
+
+
+def mirror_image(disk: Disk) -> Image | None:
+    """The target of the disk's copy."""
+    mirror = disk.mirror
+    if mirror is None or mirror.source is None or mirror.type is None:
+        return None
+    fmt = mirror.image_format.type if mirror.image_format is not None else "raw"
+    return Image(mirror.source.index or 0, mirror.type, mirror.source, fmt, mirror.backing_store)
+
+
+def _change_chain(job: BlockJob, disk: Disk) -> None:
+    """What the job has done, in the document."""
+    chain = list(images(disk))
+    match job.kind:
+        case "pull":
+            between = drop_below(disk, chain[0].number, job.base)
+        case "commit":
+            position = next(index for index, item in enumerate(chain) if item.number == job.top)
+            between = drop_below(disk, chain[position - 1].number, job.base)
+        case "active-commit":
+            position = next(index for index, item in enumerate(chain) if item.number == job.base)
+            between = chain[:position]
+            go_over(disk, chain[position])
+        case _:
+            target, between = mirror_image(disk), []
+            if target is not None:
+                go_over(disk, target)
+    job.stale = [item.file for item in between if item.file is not None] if job.delete else []
+
+
+def _follow(machine: Running, job: BlockJob, *, is_known: bool) -> None:
+    """Do what is left once the end is recorded."""
+    disk = disk_of(machine, job)
+    if disk is not None and job.ended == "completed" and job.kind in ("copy", "active-commit"):
+        top = next(images(disk), None)
+        if top is not None:
+            machine.redefine(lambda definition: replace_source(definition, job.disk, job.old, top))
+    if is_known:
+        machine.attempt("job-dismiss", id=job.name)
+    sweep_nodes(machine)
+    if job.ended == "completed":
+        _remove(job.stale)
+    machine.save(jobs=tuple(item for item in machine.status.jobs if item.name != job.name))
+    _tell(machine, job, _STATUSES[job.ended])
+
+
+def _remove(paths: list[str]) -> None:
+    for path in paths:
+        with contextlib.suppress(OSError):
+            os.unlink(path)
+
+
+def _tell(machine: Running, job: BlockJob, status: BlockJobStatus) -> None:
+    kind = int(TYPES[job.kind])
+    machine.publish("block-job", disk=job.old, type=kind, status=int(status))
+    machine.publish("block-job-2", disk=job.disk, type=kind, status=int(status))
+
+
+def wait(machine: Running, name: str, seconds: float) -> BlockJob | None:
+    """Wait until a job has ended and all that follows is done; returns its last record, None where it still runs."""
+    deadline = time.monotonic() + seconds
+    while True:
+        job = next((item for item in machine.status.jobs if item.name == name), None)
+        assert job is not None
+        settle_jobs(machine)
+        if all(item.name != name for item in machine.status.jobs):
+            return job
+        left = deadline - time.monotonic()
+        if left <= 0:
+            return None
+        machine.qmp.wait(min(left, 1.0), "JOB_STATUS_CHANGE")

@@ -1,0 +1,156 @@
+"""The driver's calls about devices: attach, detach, update; live, in the definition, or both."""
+
+from __future__ import annotations
+
+from hostel.drivers.base import DomainRef
+from hostel.drivers.base.device import DeviceModify
+from hostel.drivers.base.domain import Affect
+from hostel.drivers.fault import fault
+from hostel.drivers.qemu import document
+from hostel.drivers.qemu.machines import failed, invalid
+from hostel.drivers.qemu.plug.definition import Change, attach, detach, update
+from hostel.drivers.qemu.plug.element import Given, by_alias, find, read_device
+from hostel.drivers.qemu.plug.inward import plug_in
+from hostel.drivers.qemu.plug.medium import change_medium, place_of
+from hostel.drivers.qemu.plug.outward import plug_out
+from hostel.drivers.qemu.running import Calls, Running
+from hostel.errors import ErrorCode, ErrorDomain, VirtError
+from hostel.model.domain.devices.device import Device
+from hostel.model.domain.devices.disk import Disk
+from hostel.model.domain.devices.graphics import Graphics
+from hostel.model.domain.devices.interface import Interface
+from hostel.model.domain.domain import Domain
+
+
+class DeviceCalls(Calls):
+    """Devices that come and go; see :class:`hostel.drivers.base.device.DeviceDriver`."""
+
+    def domain_attach_device_flags(self, domain: DomainRef, xml: str, affect: Affect = Affect.CURRENT) -> None:
+        """Attach a device."""
+        given = read_device(xml)
+        with self._both(domain, affect) as both:
+            changed = self._changed(both.definition, given, attach)
+            if both.running is not None:
+                plug_in(both.running, given, self._launcher)
+            if changed is not None:
+                self._define(changed)
+
+    def domain_detach_device_flags(self, domain: DomainRef, xml: str, affect: Affect = Affect.CURRENT) -> None:
+        """Detach a device; the guest has five seconds to let go of it, and may do so later."""
+        given = read_device(xml)
+        with self._both(domain, affect) as both:
+            changed = self._changed(both.definition, given, detach)
+            if both.running is not None:
+                plug_out(both.running, find(both.running.domain, given))
+            if changed is not None:
+                self._define(changed)
+
+    def domain_detach_device_alias(self, domain: DomainRef, alias: str, affect: Affect = Affect.CURRENT) -> None:
+        """Ask the guest to let go of the device of an alias; returns at once."""
+        with self._both(domain, affect) as both:
+            changed = None
+            if both.definition is not None:
+                changed = both.definition.copy()
+                device = _named(changed, alias)
+                detach(changed, Given(device, ""))
+            if both.running is not None:
+                plug_out(both.running, _named(both.running.domain, alias), wait=False)
+            if changed is not None:
+                self._define(changed)
+
+    def domain_update_device_flags(
+        self,
+        domain: DomainRef,
+        xml: str,
+        affect: Affect = Affect.CURRENT,
+        flags: DeviceModify = DeviceModify.NONE,
+    ) -> None:
+        """Change a device: the medium of a drive, the link of an interface, the password of a screen."""
+        given = read_device(xml)
+        with self._both(domain, affect) as both:
+            changed = self._changed(both.definition, given, update)
+            if both.running is not None:
+                self._update(both.running, given, force=bool(flags & DeviceModify.FORCE))
+            if changed is not None:
+                self._define(changed)
+
+    def _changed(self, definition: Domain | None, given: Given, change: Change) -> Domain | None:
+        """The definition as it will be; None where it is not to be changed."""
+        if definition is None:
+            return None
+        changed = definition.copy()
+        change(changed, given)
+        document.finish(changed, self._launcher.platform())
+        return changed
+
+    def _update(self, machine: Running, given: Given, *, force: bool) -> None:
+        match given.device:
+            case Disk() as wanted:
+                self._update_disk(machine, wanted, force=force)
+            case Interface() as wanted:
+                held = find(machine.domain, given)
+                assert isinstance(held, Interface)
+                _update_interface(machine, held, wanted)
+            case Graphics() as wanted:
+                _update_graphics(machine, wanted)
+            case device:
+                what = f"live update of device '{device.TAG}' is not supported"
+                raise fault(ErrorCode.CONFIG_UNSUPPORTED, what, ErrorDomain.QEMU)
+
+    def _update_disk(self, machine: Running, wanted: Disk, *, force: bool) -> None:
+        dev = wanted.target.dev
+        disk = next((item for item in machine.domain.devices.disks if item.target.dev == dev), None)
+        if disk is None:
+            raise fault(ErrorCode.INTERNAL_ERROR, f"disk '{dev}' not found", ErrorDomain.QEMU)
+        for what, old, new in (("device", disk.device, wanted.device), ("bus", disk.target.bus, wanted.target.bus)):
+            if new is not None and old != new:
+                text = f"cannot modify field '{what}' of the disk"
+                raise fault(ErrorCode.OPERATION_UNSUPPORTED, text, ErrorDomain.QEMU)
+        if place_of(wanted) != place_of(disk):
+            change_medium(machine, disk, wanted, self._launcher, force=force)
+            disk = next(item for item in machine.domain.devices.disks if item.target.dev == dev)
+        if wanted.source is not None and disk.source is not None:
+            disk.source.startup_policy = wanted.source.startup_policy
+        disk.snapshot = wanted.snapshot
+        machine.save()
+
+
+def _named(domain: Domain, alias: str) -> Device:
+    device = by_alias(domain, alias)
+    if device is None:
+        message = f"device not found: no device found with alias {alias}"
+        raise VirtError(ErrorCode.DEVICE_MISSING, message, domain=ErrorDomain.QEMU)
+    return device
+
+
+def _update_interface(machine: Running, held: Interface, wanted: Interface) -> None:
+    """Only the link can be changed while the machine runs."""
+    same = held.copy()
+    for name in ("link_state", "alias", "address"):
+        setattr(same, name, getattr(wanted, name) or (None if name == "link_state" else getattr(held, name)))
+    for field in wanted.FIELDS:
+        value = getattr(wanted, field.name)
+        if field.name == "mac" or field.is_absent(value) or value == getattr(same, field.name):
+            continue
+        what = f"cannot modify <{field.tag}> of a network device that is in use"
+        raise fault(ErrorCode.OPERATION_UNSUPPORTED, what, ErrorDomain.QEMU)
+    machine.ask("set_link", name=held.alias, up=wanted.link_state != "down")
+    held.link_state = None if wanted.link_state == "default" else wanted.link_state
+    machine.save()
+
+
+def _update_graphics(machine: Running, wanted: Graphics) -> None:
+    held = next((item for item in machine.domain.devices.graphics if item.type == wanted.type), None)
+    if held is None:
+        what = f"cannot find existing graphics device to modify of type '{wanted.type}'"
+        raise fault(ErrorCode.DEVICE_MISSING, f"device not found: {what}", ErrorDomain.QEMU)
+    if wanted.port not in (None, -1, held.port):
+        raise fault(ErrorCode.CONFIG_UNSUPPORTED, "cannot change port settings on vnc graphics", ErrorDomain.QEMU)
+    if wanted.passwd != held.passwd:
+        if held.passwd is None:
+            raise invalid("a screen that was started without a password takes none; restart the domain")
+        if wanted.passwd is None:
+            raise failed("a password cannot be taken off a screen that is in use")
+        machine.ask("set_password", protocol="vnc", password=wanted.passwd)
+        held.passwd = wanted.passwd
+        machine.save()

@@ -1,0 +1,163 @@
+"""Documents of single devices: reading one, and finding in a domain's document which device it means."""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+from hostel.codec.xmltext import parse
+from hostel.drivers.document import reading
+from hostel.drivers.fault import fault
+from hostel.drivers.qemu.machines import failed
+from hostel.errors import ErrorCode, ErrorDomain, VirtError
+from hostel.model.domain.devices.address import PciAddress
+from hostel.model.domain.devices.controller import Controller
+from hostel.model.domain.devices.device import Device
+from hostel.model.domain.devices.disk import Disk
+from hostel.model.domain.devices.hostdev import Hostdev
+from hostel.model.domain.devices.input import Input
+from hostel.model.domain.devices.interface import Interface
+from hostel.model.domain.devices.paravirtual import Rng
+from hostel.model.domain.domain import Devices, Domain
+
+# Which list of the devices an element goes into; what is missing here does not come and go.
+_LISTS: Final[dict[str, str]] = {
+    "disk": "disks",
+    "interface": "interfaces",
+    "controller": "controllers",
+    "hostdev": "hostdevs",
+    "rng": "rngs",
+    "input": "inputs",
+    "watchdog": "watchdogs",
+    "sound": "sounds",
+    "graphics": "graphics",
+}
+
+
+class Given(NamedTuple):
+    """A device as a caller describes it; ``place`` is the field of :class:`Devices` that it belongs into."""
+
+    device: Device
+    place: str
+
+
+def read_device(xml: str) -> Given:
+    """Read the document of one device.
+
+    Raises:
+        VirtError: ``XML_ERROR`` when it is none, ``OPERATION_UNSUPPORTED`` when it is of a kind that stays.
+    """
+    with reading(ErrorDomain.DOMAIN):
+        node = parse(xml, "device_definition")
+        tag = str(node.tag)
+        above = node.makeelement("devices")
+        above.append(node)
+        devices = Devices.from_node(above)
+    place = _LISTS.get(tag)
+    found = next(devices.elements(), None)
+    if found is None and devices.unknown:
+        raise fault(ErrorCode.XML_ERROR, f"unknown device type '{tag}'", ErrorDomain.DOMAIN)
+    if place is None or not isinstance(found, Device):
+        kinds = ", ".join(_LISTS)
+        raise VirtError(
+            ErrorCode.OPERATION_UNSUPPORTED,
+            f"Operation not supported: attach of device '{tag}' is not supported; known are {kinds}",
+            domain=ErrorDomain.QEMU,
+        )
+    return Given(found, place)
+
+
+def insert(domain: Domain, given: Given) -> Device:
+    """Put a copy of the device into a document; returns it."""
+    device = given.device.copy()
+    getattr(domain.devices, given.place).append(device)
+    return device
+
+
+def remove(domain: Domain, device: Device) -> None:
+    """Take a device out of its document."""
+    for field in domain.devices.FIELDS:
+        held = getattr(domain.devices, field.name)
+        if isinstance(held, list):
+            held[:] = [item for item in held if item is not device]
+        elif held is device:
+            setattr(domain.devices, field.name, None)
+
+
+def by_alias(domain: Domain, alias: str) -> Device | None:
+    """The device of this alias."""
+    return next((device for device in domain.devices.all() if device.alias == alias), None)
+
+
+def find(domain: Domain, given: Given) -> Device:
+    """Which device of a document another one describes, by what libvirt goes by for its kind.
+
+    Raises:
+        VirtError: ``DEVICE_MISSING``; ``OPERATION_FAILED`` when it may be several.
+    """
+    device = given.device
+    match device:
+        case Disk():
+            target = device.target.dev
+            disks = [item for item in domain.devices.disks if item.target.dev == target]
+            return _one(disks, f"disk {target} not found")
+        case Interface():
+            return _interface(domain, device)
+        case Controller():
+            kind, index = device.type, device.index
+            same = [item for item in domain.devices.controllers if item.type == kind and item.index == index]
+            return _one(same, f"controller {kind}:{index} not found")
+        case Hostdev():
+            return _hostdev(domain, device)
+        case Rng() | Input():
+            devices: list[Device] = list(getattr(domain.devices, given.place))
+            return _one([item for item in devices if _describes(device, item)], f"matching {device.TAG} not found")
+        case _:
+            held: list[Device] = list(getattr(domain.devices, given.place))
+            return _one([item for item in held if _describes(device, item)], f"matching {device.TAG} not found")
+
+
+def _describes(wanted: Device, device: Device) -> bool:
+    """Whether everything that is said of one device is true of another."""
+    if type(wanted) is not type(device):
+        return False
+    for field in wanted.FIELDS:
+        value = getattr(wanted, field.name)
+        if not field.is_absent(value) and value != getattr(device, field.name):
+            return False
+    return True
+
+
+def _one(found: list[Disk] | list[Controller] | list[Device], missing: str) -> Device:
+    if not found:
+        raise fault(ErrorCode.DEVICE_MISSING, f"device not found: {missing}", ErrorDomain.QEMU)
+    return found[0]
+
+
+def _interface(domain: Domain, wanted: Interface) -> Interface:
+    mac = wanted.mac.address.lower() if wanted.mac is not None else None
+    address = wanted.address if isinstance(wanted.address, PciAddress) and wanted.address.is_chosen else None
+    found = [
+        item
+        for item in domain.devices.interfaces
+        if (mac is None or (item.mac is not None and item.mac.address == mac))
+        and (address is None or (isinstance(item.address, PciAddress) and item.address.place == address.place))
+        and (wanted.alias is None or item.alias in (None, wanted.alias))
+    ]
+    if len(found) > 1:
+        what = f"multiple devices matching MAC address {mac} found" if mac else "multiple matching devices found"
+        raise failed(what)
+    if not found:
+        where = "{:04x}:{:02x}:{:02x}.{}".format(*address.place) if address is not None else "(<null>)"
+        message = (
+            f"device not found: no device found at address '{where}' matching MAC address '{mac or '(<null>)'}' "
+            f"and alias '{wanted.alias or '(<null>)'}'"
+        )
+        raise VirtError(ErrorCode.DEVICE_MISSING, message, domain=ErrorDomain.QEMU)
+    return found[0]
+
+
+def _hostdev(domain: Domain, wanted: Hostdev) -> Device:
+    for item in domain.devices.hostdevs:
+        if type(item) is type(wanted) and getattr(item, "source", None) == getattr(wanted, "source", None):
+            return item
+    raise fault(ErrorCode.DEVICE_MISSING, "device not found: host device is not attached", ErrorDomain.QEMU)

@@ -1,0 +1,86 @@
+"""QEMU's block nodes beside the document: adding an image's, and removing what no image of the document has."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterable, Iterator
+from typing import Any, Final
+
+from hostel.drivers.qemu.running import Running
+from hostel.model.domain.devices.disk import Disk
+from hostel.model.domain.devices.source import BackingStore
+from hostel.model.domain.domain import Domain
+
+_POLL: Final = 0.02  # seconds
+_NODE: Final = re.compile(r"libvirt-([0-9]+)-(format|storage)")
+
+
+def without_none(properties: dict[str, Any]) -> dict[str, Any]:
+    """What QMP takes: an option that is None is left out, but for ``backing``, where it says that there is none."""
+    return {key: value for key, value in properties.items() if value is not None or key == "backing"}
+
+
+def add_nodes(machine: Running, specs: Iterable[dict[str, Any]]) -> None:
+    """Add block nodes, bottom first.
+
+    Raises:
+        VirtError: QEMU refused one; those before it are there.
+    """
+    for spec in specs:
+        machine.ask("blockdev-add", **without_none(spec))
+
+
+def numbers_of(disk: Disk) -> Iterator[int]:
+    """The numbers of the images that a disk has, the target of a copy with them."""
+    if disk.source is not None and disk.source.index is not None:
+        yield disk.source.index
+    yield from _numbers_below(disk.backing_store)
+    if disk.mirror is not None:
+        if disk.mirror.source is not None and disk.mirror.source.index is not None:
+            yield disk.mirror.source.index
+        yield from _numbers_below(disk.mirror.backing_store)
+
+
+def _numbers_below(backing: BackingStore | None) -> Iterator[int]:
+    while backing is not None:
+        if backing.index is not None:
+            yield backing.index
+        if backing.source is not None and backing.source.index is not None:
+            yield backing.source.index
+        backing = backing.backing_store
+
+
+def sweep_nodes(machine: Running, *, patience: float = 0, settled: str = "") -> None:
+    """Remove the nodes of images that the document does not have; what QEMU still needs stays for the next time.
+
+    Whoever leaves a mark takes it away after this, not before: else nobody would come back for what is left.
+
+    Args:
+        machine: the machine.
+        patience: seconds to wait for QEMU to let go of a node, which it does a moment after a device is gone.
+        settled: the alias of a drive whose medium is no longer being changed.
+    """
+    kept = {number for disk in _disks(machine.domain) for number in numbers_of(disk)}
+    for plug in machine.status.plugs:
+        if plug.disk is not None and plug.alias != settled:
+            kept |= set(numbers_of(plug.disk))
+    nodes = machine.attempt("query-named-block-nodes", flat=True) or []
+    left = []
+    for node in nodes:
+        found = _NODE.fullmatch(node["node-name"])
+        if found is not None and int(found[1]) not in kept:
+            left.append((found[2], node["node-name"]))
+    left.sort()  # formats before what they are stored on
+    deadline = time.monotonic() + patience
+    while left:
+        refused = [item for item in left if machine.attempt("blockdev-del", **{"node-name": item[1]}) is None]
+        if len(refused) == len(left):
+            if time.monotonic() >= deadline:
+                return
+            time.sleep(_POLL)
+        left = refused
+
+
+def _disks(domain: Domain) -> Iterable[Disk]:
+    return domain.devices.disks

@@ -1,0 +1,170 @@
+"""Plugging a device into a running machine.
+
+The device is in the live document, marked as being on its way, before QEMU hears of it. Whoever finds the mark after a
+crash asks QEMU whether the device is there: then it is kept, and otherwise taken out again with all that was added for
+it (:mod:`hostel.drivers.qemu.recovery`).
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Final
+
+from hostel.drivers.document import reading
+from hostel.drivers.fault import fault
+from hostel.drivers.qemu.alias import assign_aliases
+from hostel.drivers.qemu.command import controller, disk, network, peripheral
+from hostel.drivers.qemu.command.context import Context, alias_of
+from hostel.drivers.qemu.document import unsupported
+from hostel.drivers.qemu.launch import Launcher, find_emulator
+from hostel.drivers.qemu.plug.element import Given, by_alias, insert
+from hostel.drivers.qemu.plug.graph import sweep_nodes
+from hostel.drivers.qemu.running import Running
+from hostel.drivers.qemu.status import Plug
+from hostel.errors import ErrorCode, ErrorDomain, VirtError
+from hostel.model.domain.defaults import complete
+from hostel.model.domain.devices.address import DriveAddress, PciAddress
+from hostel.model.domain.devices.controller import Controller, ControllerType
+from hostel.model.domain.devices.device import Device
+from hostel.model.domain.devices.disk import Disk, DiskBus, DiskDevice
+from hostel.model.domain.devices.hostdev import Hostdev
+from hostel.model.domain.devices.input import Input
+from hostel.model.domain.devices.interface import Interface
+from hostel.model.domain.devices.paravirtual import Rng
+from hostel.model.domain.devices.platform import Watchdog
+from hostel.model.domain.domain import Domain
+from hostel.model.domain.validate import validate
+
+_HOT: Final = (DiskBus.VIRTIO, DiskBus.SCSI, DiskBus.USB)
+# Options of the command line, and the commands that do the same to a running machine.
+_COMMANDS: Final = {
+    "-blockdev": "blockdev-add", "-device": "device_add", "-netdev": "netdev_add", "-object": "object-add",
+}  # fmt: skip
+_UNDO: Final = {"-device": "device_del", "-netdev": "netdev_del", "-object": "object-del"}
+
+
+def plug_in(machine: Running, given: Given, launcher: Launcher) -> Device:
+    """Plug a device into a running machine, with the controllers that it takes; returns it, with alias and address.
+
+    Raises:
+        VirtError: it cannot be there, or QEMU refused it; nothing is changed then.
+    """
+    _check_hot(machine.domain, given.device)
+    before = machine.domain
+    after = before.copy()
+    device = insert(after, given)
+    with reading(ErrorDomain.DOMAIN):
+        complete(after, launcher.platform())
+        _check_place(after, device)
+        validate(after, launcher.platform())
+    if isinstance(device, Disk):
+        launcher.prepare(device)
+        last = disk.number_images([device], machine.status.nodes)
+        machine.status = machine.status._replace(nodes=last)
+    assign_aliases(after)
+    known = {item.alias for item in before.devices.all()}
+    added = [item for item in after.devices.all() if item.alias not in known]
+    machine.save(domain=after, plugs=(*machine.status.plugs, *(Plug(way="in", alias=alias_of(it)) for it in added)))
+    done: list[tuple[str, str]] = []
+    try:
+        for item in sorted(added, key=lambda it: it is device):
+            for option, properties in _options(after, item, launcher, machine):
+                machine.ask(_COMMANDS[option], **properties)
+                done.append((option, str(properties.get("id", ""))))
+        _finish(machine, device)
+    except BaseException:
+        for option, name in reversed(done):
+            if option in _UNDO:
+                machine.attempt(_UNDO[option], id=name)
+        machine.status = machine.status._replace(domain=before)
+        sweep_nodes(machine)
+        machine.save(plugs=_without(machine, added))
+        raise
+    machine.save(plugs=_without(machine, added))
+    for item in added:
+        machine.publish("device-added", alias=alias_of(item))
+    return device
+
+
+def _without(machine: Running, devices: list[Device]) -> tuple[Plug, ...]:
+    aliases = {device.alias for device in devices}
+    return tuple(plug for plug in machine.status.plugs if plug.alias not in aliases)
+
+
+def _check_hot(domain: Domain, device: Device) -> None:
+    """Refuse what no machine takes while it runs."""
+    match device:
+        case Disk():
+            if any(item.target.dev == device.target.dev for item in domain.devices.disks):
+                raise fault(ErrorCode.OPERATION_FAILED, f"target {device.target.dev} already exists", ErrorDomain.QEMU)
+            if device.device == DiskDevice.FLOPPY:
+                raise _not_hot("floppy device hotplug isn't supported")
+        case Controller():
+            if device.type != ControllerType.SCSI:
+                raise _not_hot(f"'{device.type}' controller cannot be hot plugged.")
+            if any(it.type == device.type and it.index == device.index for it in domain.devices.controllers):
+                what = f"target {device.type}:{device.index} already exists"
+                raise fault(ErrorCode.OPERATION_FAILED, what, ErrorDomain.QEMU)
+        case Interface() | Rng() | Input() | Watchdog() | Hostdev():
+            pass
+        case _:
+            raise _not_hot(f"live attach of device '{device.TAG}' is not supported")
+    if device.alias is not None and by_alias(domain, device.alias) is not None:
+        raise unsupported(f"non unique alias detected: {device.alias}")
+
+
+def _not_hot(message: str) -> VirtError:
+    return fault(ErrorCode.OPERATION_UNSUPPORTED, message, ErrorDomain.QEMU)
+
+
+def _check_place(domain: Domain, device: Device) -> None:
+    """Refuse a bus that takes nothing while the machine runs, and a place that only a new bus would have."""
+    if isinstance(device, Disk):
+        bus = device.target.bus
+        if bus not in _HOT:
+            raise _not_hot(f"disk bus '{bus}' cannot be hotplugged.")
+        if bus == DiskBus.VIRTIO and device.device == DiskDevice.CDROM:
+            raise _not_hot("cdrom device with virtio bus isn't supported")
+        if bus == DiskBus.SCSI and isinstance(device.address, DriveAddress):
+            place = device.address.place
+            others = (it for it in domain.devices.disks if it is not device and it.target.bus == DiskBus.SCSI)
+            if any(isinstance(it.address, DriveAddress) and it.address.place == place for it in others):
+                what = "Domain already contains a disk with that address"
+                raise fault(ErrorCode.OPERATION_INVALID, what, ErrorDomain.QEMU)
+    fresh = [item for item in domain.devices.controllers if item.alias is None and item.type == ControllerType.PCI]
+    for item in fresh:
+        places = (it.address for it in domain.devices.all())
+        if any(isinstance(place, PciAddress) and place.bus == item.index for place in places):
+            what = "No more available PCI slots; shut the domain off, and add the device with --config"
+            raise fault(ErrorCode.INTERNAL_ERROR, what, ErrorDomain.QEMU)
+        domain.devices.controllers.remove(item)
+    for item in domain.devices.controllers:
+        if item.alias is None and item is not device and item.type != ControllerType.SCSI:
+            raise _not_hot(f"'{item.type}' controller cannot be hot plugged.")
+
+
+def _options(domain: Domain, device: Device, launcher: Launcher, machine: Running) -> list[tuple[str, dict[str, Any]]]:
+    """What brings a device into the machine: options of the command line, in order."""
+    order = {id(device): device.boot.order} if getattr(device, "boot", None) is not None else {}  # type: ignore[attr-defined]
+    match device:
+        case Disk():
+            argv = disk.disk_arguments(domain, device, order.get(id(device)))
+        case Interface():
+            context = Context(find_emulator(domain), machine.run / "monitor", launcher.bridge)
+            argv = network.card_arguments(domain, device, context, order.get(id(device)))
+        case Controller():
+            argv = controller.one(domain, device, order)
+        case _:
+            argv = peripheral.one(domain, device)
+    if len(argv) % 2 or any(option not in _COMMANDS for option in argv[::2]):
+        raise _not_hot(f"live attach of this <{device.TAG}> is not supported; add it with --config")
+    pairs = zip(argv[::2], argv[1::2], strict=True)
+    return [(option, json.loads(value)) for option, value in pairs]
+
+
+def _finish(machine: Running, device: Device) -> None:
+    """Set what no command line has."""
+    if isinstance(device, Disk) and device.iotune is not None:
+        machine.ask("block_set_io_throttle", **disk.throttle(device))
+    if isinstance(device, Interface) and device.link_state == "down":
+        machine.ask("set_link", name=alias_of(device), up=False)

@@ -1,0 +1,42 @@
+"""What earlier operations left: devices on their way, block jobs that have ended; put right by whoever comes next."""
+
+from __future__ import annotations
+
+from hostel.drivers.qemu.blockjob import settle_jobs
+from hostel.drivers.qemu.plug.element import by_alias, remove
+from hostel.drivers.qemu.plug.graph import sweep_nodes
+from hostel.drivers.qemu.plug.medium import settle
+from hostel.drivers.qemu.plug.outward import gone
+from hostel.drivers.qemu.running import Running
+
+
+def recover(machine: Running) -> None:
+    """Bring a live document into line with its QEMU, and QEMU into line with the document.
+
+    Raises:
+        VirtError: QEMU does not answer.
+    """
+    if machine.status.plugs:
+        _settle_plugs(machine)
+    if machine.status.jobs:
+        settle_jobs(machine)
+
+
+def _settle_plugs(machine: Running) -> None:
+    """For each device on its way ask QEMU whether it has it."""
+    there = {str(item["name"]) for item in machine.ask("qom-list", path="/machine/peripheral")}
+    for plug in machine.status.plugs:
+        if plug.way == "medium":
+            settle(machine, plug.alias)
+        elif plug.way == "in":
+            device = by_alias(machine.domain, plug.alias)
+            if plug.alias not in there and device is not None:
+                machine.attempt("netdev_del", id=f"host{plug.alias}")
+                machine.attempt("object-del", id=f"obj{plug.alias}")
+                remove(machine.domain, device)
+            sweep_nodes(machine)
+            machine.save(plugs=tuple(item for item in machine.status.plugs if item.alias != plug.alias))
+            if plug.alias in there:
+                machine.publish("device-added", alias=plug.alias)
+        elif plug.alias not in there:
+            gone(machine, plug.alias)

@@ -1,0 +1,210 @@
+"""A running machine in the hands of one operation: its live document, its monitor, what is told of it.
+
+The operation holds the domain's lock. What changes is written down before QEMU is asked to do it wherever a process
+that dies in between would leave something behind; :mod:`hostel.drivers.qemu.blockjob` picks such pieces up.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from hostel.drivers.base import DomainRef, NetworkDriver, StorageDriver
+from hostel.drivers.base.domain import Affect
+from hostel.drivers.events import Event, EventBus, Subject
+from hostel.drivers.fault import fault
+from hostel.drivers.qemu import process
+from hostel.drivers.qemu.launch import Launcher
+from hostel.drivers.qemu.machines import Machines, invalid
+from hostel.drivers.qemu.monitor import Monitor
+from hostel.drivers.qemu.status import Status
+from hostel.errors import ErrorCode, ErrorDomain, QmpError, VirtError
+from hostel.model.domain.domain import Domain
+
+
+class Running:
+    """One running machine; its monitor is connected to when it is first needed, and let go by :meth:`close`."""
+
+    def __init__(self, machines: Machines, status: Status) -> None:
+        self._machines = machines
+        self._monitor: Monitor | None = None
+        self.status = status
+
+    @property
+    def domain(self) -> Domain:
+        """The live document; :meth:`save` keeps what is changed in it."""
+        return self.status.domain
+
+    @property
+    def name(self) -> str:
+        """The domain's name."""
+        return self.domain.name
+
+    @property
+    def run(self) -> Path:
+        """The directory of its sockets."""
+        return Path(self.status.run)
+
+    @property
+    def qmp(self) -> Monitor:
+        """The monitor, which answers errors as they are.
+
+        Raises:
+            QmpError: nobody answers.
+        """
+        if self._monitor is None:
+            self._monitor = Monitor(self.run / "monitor")
+        return self._monitor
+
+    def ask(self, command: str, **arguments: Any) -> Any:
+        """Run a command of QEMU's.
+
+        Raises:
+            VirtError: QEMU refused it, does not answer, or has ended.
+        """
+        try:
+            return self.qmp.execute(command, **arguments)
+        except QmpError as error:
+            raise self.translated(error, command) from error
+
+    def translated(self, error: QmpError, command: str) -> VirtError:
+        """QEMU's refusal of a command as libvirt's error."""
+        if error.error_class == "Disconnected" and process.ended(self.status.pid, self.status.started, 2):
+            return invalid("domain is not running")
+        if error.error_class == "Timeout":
+            return fault(ErrorCode.OPERATION_TIMEOUT, error.desc, ErrorDomain.QEMU)
+        message = f"internal error: unable to execute QEMU command '{command}': {error.desc}"
+        return VirtError(ErrorCode.INTERNAL_ERROR, message, domain=ErrorDomain.QEMU)
+
+    def attempt(self, command: str, **arguments: Any) -> Any:
+        """Run a command whose refusal is no failure, for what is taken back; None when it was refused."""
+        with contextlib.suppress(QmpError):
+            return self.qmp.execute(command, **arguments)
+        return None
+
+    def save(self, **changes: Any) -> None:
+        """Write the state down, with these fields changed."""
+        self.status = self.status._replace(**changes)
+        self._machines.statuses.write(self.name, self.status.format())
+
+    def next_node(self) -> int:
+        """A number for an image that no other of this run has had; kept with the next :meth:`save`."""
+        self.status = self.status._replace(nodes=self.status.nodes + 1)
+        return self.status.nodes
+
+    def publish(self, kind: str, **detail: Any) -> None:
+        """Tell of an event."""
+        self._machines.bus.publish(
+            Event(Subject.DOMAIN, kind, self.name, self.domain.uuid or "", self.status.id, detail)
+        )
+
+    def redefine(self, change: Callable[[Domain], bool]) -> None:
+        """Change the definition, where there is one and ``change`` says that it did."""
+        with self._machines.definitions.locked():
+            definition = self._machines.definition(self.name)
+            if definition is not None and change(definition):
+                self._machines.definitions.write(self.name, definition.format())
+
+    def close(self) -> None:
+        """Let the monitor go."""
+        if self._monitor is not None:
+            self._monitor.close()
+            self._monitor = None
+
+
+class Both(NamedTuple):
+    """What a change applies to: the running machine, the definition, or both; at least one is there."""
+
+    running: Running | None
+    definition: Domain | None
+
+    @property
+    def current(self) -> Domain:
+        """The document that a question is about: the live one where both are there."""
+        if self.running is not None:
+            return self.running.domain
+        assert self.definition is not None
+        return self.definition
+
+
+class Calls:
+    """What the groups of calls of the driver share."""
+
+    def __init__(
+        self,
+        machines: Machines,
+        launcher: Launcher,
+        storage: StorageDriver | None = None,
+        network: NetworkDriver | None = None,
+    ) -> None:
+        self._machines = machines
+        self._launcher = launcher
+        self._storage = storage
+        self._network = network
+
+    @property
+    def _bus(self) -> EventBus:
+        return self._machines.bus
+
+    @contextlib.contextmanager
+    def _running(self, domain: DomainRef) -> Iterator[Running]:
+        """Hold a running machine, with what earlier operations left behind put right.
+
+        Raises:
+            VirtError: ``OPERATION_INVALID`` when it does not run, ``NO_DOMAIN`` when there is none.
+        """
+        with self._machines.locked(domain.name), self._held(domain) as machine:
+            if machine is None:
+                if self._machines.definition(domain.name) is None:
+                    raise no_domain(f"name '{domain.name}'")
+                raise invalid("domain is not running")
+            yield machine
+
+    @contextlib.contextmanager
+    def _held(self, domain: DomainRef) -> Iterator[Running | None]:
+        """The machine, or None while it does not run; the caller holds the domain's lock."""
+        status = self._machines.live(domain.name)
+        if status is None:
+            yield None
+            return
+        machine = Running(self._machines, status)
+        try:
+            if status.jobs or status.plugs:
+                from hostel.drivers.qemu.recovery import recover
+
+                recover(machine)
+            yield machine
+        finally:
+            machine.close()
+
+    @contextlib.contextmanager
+    def _both(self, domain: DomainRef, affect: Affect) -> Iterator[Both]:
+        """Hold what a change applies to (``virDomainObjUpdateModificationImpact``).
+
+        Raises:
+            VirtError: ``OPERATION_INVALID`` when it asks for what is not there.
+        """
+        with self._machines.locked(domain.name), self._held(domain) as machine:
+            definition = self._machines.definition(domain.name)
+            if machine is None and definition is None:
+                raise no_domain(f"name '{domain.name}'")
+            if not affect:
+                affect = Affect.LIVE if machine is not None else Affect.CONFIG
+            if affect & Affect.LIVE and machine is None:
+                raise invalid("domain is not running")
+            if affect & Affect.CONFIG and definition is None:
+                raise invalid("transient domains do not have any persistent config")
+            yield Both(machine if affect & Affect.LIVE else None, definition if affect & Affect.CONFIG else None)
+
+    def _define(self, definition: Domain) -> None:
+        """Replace a definition; the caller holds the domain's lock."""
+        with self._machines.definitions.locked():
+            self._machines.definitions.write(definition.name, definition.format())
+
+
+def no_domain(what: str) -> VirtError:
+    """The error for a domain that is not there."""
+    message = f"Domain not found: no domain with matching {what}"
+    return VirtError(ErrorCode.NO_DOMAIN, message, domain=ErrorDomain.QEMU)

@@ -1,0 +1,258 @@
+"""QEMU's own events, told on the bus: one process of the user's listens to each machine, on its second monitor.
+
+Whoever has listeners tries to hold a machine's watch. When that process ends another one gets it. What QEMU says is
+translated; where it means that the machine's state has to follow (a block job has ended, a device is gone, QEMU ended)
+the state is put right at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from hostel.drivers.base import DomainRef, PausedReason
+from hostel.drivers.events import Event, EventBus, Lifecycle, Listener, Subject, Suspended
+from hostel.drivers.qemu.machines import Machines
+from hostel.drivers.qemu.monitor import Monitor
+from hostel.drivers.qemu.status import Status
+from hostel.errors import QmpError, VirtError
+
+_LOOK_SECONDS: Final = 1.0
+_FOLLOWED: Final = ("JOB_STATUS_CHANGE", "BLOCK_JOB_READY", "DEVICE_DELETED")
+_SUSPENDED: Final = {
+    PausedReason.IOERROR: Suspended.IOERROR,
+    PausedReason.WATCHDOG: Suspended.WATCHDOG,
+    PausedReason.MIGRATION: Suspended.MIGRATED,
+    PausedReason.FROM_SNAPSHOT: Suspended.FROM_SNAPSHOT,
+}
+_WATCHDOG: Final = ("none", "pause", "reset", "poweroff", "shutdown", "debug", "inject-nmi")
+_FAMILIES: Final = {"ipv4": 0, "ipv6": 1, "unix": 2}
+_PHASES: Final = {"VNC_CONNECTED": 0, "VNC_INITIALIZED": 1, "VNC_DISCONNECTED": 2}
+_AGENT: Final = "org.qemu.guest_agent.0"
+
+
+class WatchedBus:
+    """The session's bus; while somebody listens the machines are watched."""
+
+    def __init__(self, bus: EventBus, machines: Machines, follow: Callable[[DomainRef], object]) -> None:
+        self._bus = bus
+        self._machines = machines
+        self._follow = follow
+
+    def listen(self) -> Listener:
+        """Begin to listen."""
+        listener = _WatchingListener(self._bus, self._machines, self._follow)
+        self._bus.enter(listener)
+        return listener
+
+
+class _WatchingListener(Listener):
+    """A listener with the threads that watch machines for as long as it is open."""
+
+    def __init__(self, bus: EventBus, machines: Machines, follow: Callable[[DomainRef], object]) -> None:
+        super().__init__(bus)
+        self._watch = Watch(machines, follow)
+        self._watch.start()
+
+    def close(self) -> None:
+        """Stop listening and watching."""
+        self._watch.stop()
+        super().close()
+
+
+class Watch:
+    """Watches every machine of a session that nobody else watches."""
+
+    def __init__(self, machines: Machines, follow: Callable[[DomainRef], object]) -> None:
+        self._machines = machines
+        self._follow = follow
+        self._stopping = threading.Event()
+        self._watched: dict[str, threading.Thread] = {}
+        self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
+
+    def start(self) -> None:
+        """Watch what runs now, and look each second for what runs since."""
+        self._look()
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End every thread; what they watched may be watched by others."""
+        self._stopping.set()
+        for thread in (self._thread, *self._watched.values()):
+            if thread.is_alive() and thread is not threading.current_thread():
+                thread.join(5)
+
+    def _run(self) -> None:
+        while not self._stopping.wait(_LOOK_SECONDS):
+            self._look()
+
+    def _look(self) -> None:
+        for name in self._machines.statuses.names():
+            thread = self._watched.get(name)
+            if thread is None or not thread.is_alive():
+                status = self._status(name)
+                lock = _hold(Path(status.run)) if status is not None and status.pid else None
+                if status is not None and lock is not None:
+                    thread = threading.Thread(
+                        target=self._watch, args=(status, lock), name=f"watch {name}", daemon=True
+                    )
+                    self._watched[name] = thread
+                    thread.start()
+
+    def _status(self, name: str) -> Status | None:
+        try:
+            return Status.parse(self._machines.statuses.read(name) or "")
+        except (ValueError, VirtError, UnicodeDecodeError):
+            return None
+
+    def _watch(self, status: Status, lock: int) -> None:
+        """Tell what one QEMU says until it ends, or we do."""
+        domain = status.domain
+        ref = DomainRef(domain.name, domain.uuid or "", status.id)
+        try:
+            monitor = Monitor(Path(status.run) / "events", timeout=5)
+            try:
+                while not self._stopping.is_set():
+                    event = monitor.wait(0.5)
+                    if event is not None:
+                        self._told(ref, event)
+            finally:
+                monitor.close()
+        except QmpError:
+            if not self._stopping.is_set():
+                self._after(ref)  # QEMU has ended: its state is put away, which is told
+        finally:
+            os.close(lock)
+
+    def _after(self, ref: DomainRef) -> None:
+        with contextlib.suppress(VirtError, OSError):
+            self._follow(ref)
+
+    def _told(self, ref: DomainRef, event: Mapping[str, Any]) -> None:
+        name, data = str(event["event"]), event.get("data", {})
+        if name in _FOLLOWED:
+            self._after(ref)
+            return
+        status = self._status(ref.name)
+        if status is None:
+            return
+        for kind, detail in translate(name, data, status):
+            self._machines.bus.publish(Event(Subject.DOMAIN, kind, ref.name, ref.uuid, ref.id, detail))
+
+
+def _hold(run: Path) -> int | None:
+    """Take the watch of a machine; None when somebody has it."""
+    try:
+        descriptor = os.open(run / "watch", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+def translate(name: str, data: Mapping[str, Any], status: Status) -> list[tuple[str, dict[str, Any]]]:
+    """QEMU's event in libvirt's words: kinds with their details; none for what is of no interest."""
+    match name:
+        case "STOP":
+            reason = PausedReason(status.paused) if status.paused in set(PausedReason) else PausedReason.UNKNOWN
+            return [_lifecycle(Lifecycle.SUSPENDED, _SUSPENDED.get(reason, Suspended.PAUSED))]
+        case "RESUME":
+            return [_lifecycle(Lifecycle.RESUMED, 0)]
+        case "SHUTDOWN":
+            return [] if status.ending else [_lifecycle(Lifecycle.SHUTDOWN, 1 if data.get("guest") else 2)]
+        case "RESET":
+            return [("reboot", {})]
+        case "GUEST_PANICKED":
+            return [_lifecycle(Lifecycle.CRASHED, 0)]
+        case "SUSPEND" | "SUSPEND_DISK":
+            kind = "pm-suspend" if name == "SUSPEND" else "pm-suspend-disk"
+            return [(kind, {"reason": 0}), _lifecycle(Lifecycle.PMSUSPENDED, int(name == "SUSPEND_DISK"))]
+        case "WAKEUP":
+            return [("pm-wakeup", {"reason": 0}), _lifecycle(Lifecycle.STARTED, 4)]
+        case "RTC_CHANGE":
+            return [("rtc-change", {"utcoffset": int(data["offset"])})]
+        case "WATCHDOG":
+            action = str(data.get("action", "none"))
+            return [("watchdog", {"action": _WATCHDOG.index(action) if action in _WATCHDOG else 0})]
+        case "BALLOON_CHANGE":
+            return [("balloon-change", {"actual": int(data["actual"]) >> 10})]
+        case "DEVICE_TRAY_MOVED":
+            return [("tray-change", {"alias": _last(data.get("id")), "reason": 0 if data["tray-open"] else 1})]
+        case "DEVICE_UNPLUG_GUEST_ERROR" | "MEM_UNPLUG_ERROR":
+            return [("device-removal-failed", {"alias": str(data.get("device", ""))})]
+        case "BLOCK_IO_ERROR":
+            return _io_error(data, status)
+        case "BLOCK_WRITE_THRESHOLD":
+            return _threshold(data, status)
+        case "VSERPORT_CHANGE":
+            return _port(data, status)
+        case "VNC_CONNECTED" | "VNC_INITIALIZED" | "VNC_DISCONNECTED":
+            return [("graphics", _graphics(_PHASES[name], data))]
+        case _:
+            return []
+
+
+def _lifecycle(event: Lifecycle, detail: int) -> tuple[str, dict[str, Any]]:
+    return "lifecycle", {"event": int(event), "detail": int(detail)}
+
+
+def _last(path: object) -> str:
+    """The device of a path such as ``/machine/peripheral/ide0-1-0``."""
+    parts = str(path or "").split("/")
+    return parts[3] if parts[:3] == ["", "machine", "peripheral"] and len(parts) > 3 else parts[-1]
+
+
+def _io_error(data: Mapping[str, Any], status: Status) -> list[tuple[str, dict[str, Any]]]:
+    from hostel.drivers.qemu.block.chain import images
+
+    node = str(data.get("node-name", ""))
+    path = alias = ""
+    for disk in status.domain.devices.disks:
+        for image in images(disk):
+            if node in (f"libvirt-{image.number}-format", f"libvirt-{image.number}-storage"):
+                path, alias = image.path, disk.alias or ""
+    action = {"ignore": 0, "stop": 1, "report": 2}.get(str(data.get("action")), 0)
+    reason = "enospc" if data.get("nospace") else ""
+    told = {"srcPath": path, "devAlias": alias, "action": action}
+    return [("io-error", told), ("io-error-reason", {**told, "reason": reason})]
+
+
+def _threshold(data: Mapping[str, Any], status: Status) -> list[tuple[str, dict[str, Any]]]:
+    from hostel.drivers.qemu.block.chain import images
+
+    node = str(data.get("node-name", ""))
+    numbers = {"threshold": int(data["write-threshold"]), "excess": int(data["amount-exceeded"])}
+    for disk in status.domain.devices.disks:
+        for depth, image in enumerate(images(disk)):
+            if node == f"libvirt-{image.number}-storage":
+                told = {"path": image.path, **numbers}
+                numbered = [("block-threshold", {"dev": f"{disk.target.dev}[{image.number}]", **told})]
+                return ([("block-threshold", {"dev": disk.target.dev, **told})] if depth == 0 else []) + numbered
+    return []
+
+
+def _port(data: Mapping[str, Any], status: Status) -> list[tuple[str, dict[str, Any]]]:
+    for channel in status.domain.devices.channels:
+        if channel.alias == data.get("id") and channel.target is not None and channel.target.name == _AGENT:
+            return [("agent-lifecycle", {"state": 1 if data.get("open") else 2, "reason": 2})]
+    return []
+
+
+def _graphics(phase: int, data: Mapping[str, Any]) -> dict[str, Any]:
+    server, client = data.get("server", {}), data.get("client", {})
+    told: dict[str, Any] = {"phase": phase, "authScheme": str(server.get("auth", ""))}
+    for word, end in (("local", server), ("remote", client)):
+        family = _FAMILIES.get(str(end.get("family")), 0)
+        told[word] = {"family": family, "node": str(end.get("host", "")), "service": str(end.get("service", ""))}
+    names = (("x509dname", client.get("x509_dname")), ("saslUsername", client.get("sasl_username")))
+    told["subject"] = [{"type": kind, "name": str(name)} for kind, name in names if name]
+    return told
