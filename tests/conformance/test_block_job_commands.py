@@ -23,6 +23,16 @@ MIRROR: Step = ("blockdev-mirror", {"job-id": "j", "device": "disk", "target": "
 MANUAL = {"auto-finalize": False, "auto-dismiss": False}
 BACKUP = {"job-id": "j", "device": "disk", "target": "t"}
 STREAM = {"job-id": "j", "device": "disk"}
+
+
+def _act(*actions: tuple[str, dict[str, Any]], **more: Any) -> Step:
+    return "transaction", {"actions": [{"type": kind, "data": data} for kind, data in actions], **more}
+
+
+OVERLAY: tuple[str, dict[str, Any]] = ("blockdev-snapshot", {"node": "disk", "overlay": "t"})
+SYNC: dict[str, Any] = {"node-name": "disk", "snapshot-file": "new.qcow2", "snapshot-node-name": "new"}
+INTERNAL = "blockdev-snapshot-internal-sync"
+DELETE = "blockdev-snapshot-delete-internal-sync"
 SCENES: dict[str, list[Step]] = {
     "mirror": [MIRROR, "BLOCK_JOB_READY", ("block-job-complete", {"device": "j"}), "BLOCK_JOB_COMPLETED"],
     "mirror without pivot": [MIRROR, "BLOCK_JOB_READY", ("block-job-cancel", {"device": "j"}), "BLOCK_JOB_COMPLETED"],
@@ -141,6 +151,116 @@ SCENES: dict[str, list[Step]] = {
             )
         ),
     ],
+    "drive-mirror of what is written from now on": [
+        ("drive-mirror", {"job-id": "j", "device": "disk", "target": "new.qcow2", "sync": "none", "node-name": "new"}),
+        "BLOCK_JOB_READY",
+        ("block-job-complete", {"device": "j"}),
+        "BLOCK_JOB_COMPLETED",
+        ("blockdev-del", {"node-name": "disk"}),
+        (OVERLAY[0], {"node": "disk", "overlay": "small"}),
+    ],
+    "an overlay": [
+        OVERLAY,
+        (OVERLAY[0], {"node": "disk", "overlay": "small"}),
+        ("blockdev-del", {"node-name": "disk"}),
+        ("blockdev-snapshot-sync", {**SYNC, "node-name": "t"}),
+        ("blockdev-del", {"node-name": "t"}),
+        ("block-commit", {"job-id": "j", "device": "new", "base-node": "disk"}),
+        "BLOCK_JOB_READY",
+        ("job-complete", {"id": "j"}),
+        "BLOCK_JOB_COMPLETED",
+        ("blockdev-del", {"node-name": "new"}),
+        ("blockdev-del", {"node-name": "t"}),
+        ("blockdev-del", {"node-name": "disk"}),
+    ],
+    "an overlay of what nobody uses": [
+        ("blockdev-snapshot-sync", {**SYNC, "node-name": "r"}),
+        ("blockdev-del", {"node-name": "new"}),
+        ("blockdev-del", {"node-name": "r"}),
+    ],
+    "overlays in vain": [
+        *(
+            (OVERLAY[0], {"node": "disk", **given})
+            for given in (
+                {"overlay": "nope"},
+                {"node": "nope", "overlay": "t"},
+                {"overlay": "r"},
+                {"overlay": "disk"},
+                {},
+            )
+        ),
+        ("blockdev-snapshot-sync", {"device": "disk", "snapshot-file": "new.qcow2"}),
+        ("blockdev-snapshot-sync", {"node-name": "disk", "snapshot-file": "new.qcow2"}),
+        ("blockdev-snapshot-sync", {"snapshot-file": "new.qcow2"}),
+        *(
+            ("blockdev-snapshot-sync", {**SYNC, **given})
+            for given in (
+                {"snapshot-node-name": "t"},
+                {"snapshot-file": "none/new.qcow2"},
+                {"format": "nope"},
+                {"format": "raw", "snapshot-file": "new.raw"},
+                {"mode": "existing"},
+            )
+        ),
+        _act(OVERLAY, ("abort", {})),
+        _act(OVERLAY, ("block-dirty-bitmap-add", {"node": "t", "name": "b"}), ("abort", {})),
+        _act(OVERLAY, ("blockdev-snapshot", {"node": "t", "overlay": "r"})),
+        _act(OVERLAY, properties={"completion-mode": "grouped"}),
+    ],
+    "refusals of an overlay while a job runs": [MIRROR, "BLOCK_JOB_READY", OVERLAY],
+    "overlays at one moment": [
+        _act(
+            ("blockdev-snapshot-sync", SYNC),
+            ("block-dirty-bitmap-add", {"node": "new", "name": "b"}),
+            (INTERNAL, {"device": "r", "name": "x"}),
+        ),
+        _act(
+            ("blockdev-snapshot-sync", {**SYNC, "snapshot-file": "more.qcow2"}),
+            ("block-dirty-bitmap-add", {"node": "new", "name": "b"}),
+        ),
+        ("block-dirty-bitmap-add", {"node": "new", "name": "b"}),
+    ],
+    "internal snapshots": [
+        (INTERNAL, {"device": "disk", "name": "x"}),
+        *(
+            (INTERNAL, given)
+            for given in (
+                {"device": "disk", "name": "x"},
+                {"device": "disk", "name": ""},
+                {"device": "nope", "name": "x"},
+                {"device": "r", "name": "x"},
+                {"device": "disk"},
+            )
+        ),
+        _act((INTERNAL, {"device": "disk", "name": "y"}), ("abort", {})),
+        *(
+            (DELETE, given)
+            for given in (
+                {"device": "disk"},
+                {"device": "disk", "name": "y"},
+                {"device": "disk", "name": "x", "id": "7"},
+                {"device": "disk", "id": "7"},
+                {"device": "r", "id": "1"},
+                {"device": "nope", "id": "1"},
+            )
+        ),
+        OVERLAY,
+        (INTERNAL, {"device": "disk", "name": "z"}),
+        (DELETE, {"device": "disk", "name": "x"}),
+    ],
+    "names of filters": [
+        *((MIRROR[0], {**MIRROR[1], "filter-node-name": name}) for name in ("disk", "1x", "", "a" * 32, "#x")),
+        ("blockdev-backup", {**BACKUP, "sync": "full", "filter-node-name": "t"}),
+        ("block-stream", {**STREAM, "filter-node-name": "t"}),
+        ("block-commit", {**STREAM, "filter-node-name": "t"}),
+        (MIRROR[0], {**MIRROR[1], "filter-node-name": "a" * 31}),
+        "BLOCK_JOB_READY",
+        ("blockdev-del", {"node-name": "a" * 31}),
+        ("blockdev-add", {"driver": "null-co", "node-name": "a" * 31}),
+        ("job-cancel", {"id": "j"}),
+        "BLOCK_JOB_CANCELLED",
+        ("blockdev-add", {"driver": "null-co", "node-name": "a" * 31}),
+    ],
     "a mirror of another size": [(MIRROR[0], {**MIRROR[1], "target": "small"}), "BLOCK_JOB_COMPLETED"],
     "bitmaps": [
         *(
@@ -214,5 +334,39 @@ def test_jobs_answer_and_tell_as_those_of_qemu(tmp_path: Path, scene: str) -> No
     theirs = _play(tmp_path / "theirs", SCENES[scene], THEIRS)
     for mine, other in zip(ours[0], theirs[0], strict=True):
         assert mine == other
-    if not scene.startswith("refusals"):  # of which QEMU tells that a job was created, and is no more
+    if not scene.startswith(("refusals", "names")):  # of which QEMU tells that a job was created, and is no more
         assert ours[1] == theirs[1]
+
+
+FILTERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "mirror_top": (MIRROR[0], MIRROR[1]),
+    "copy-before-write": ("blockdev-backup", {**BACKUP, "sync": "full"}),
+    "copy-on-read": ("block-stream", STREAM),
+    "commit_top": ("block-commit", {**STREAM, "top": "middle.qcow2"}),
+}
+
+
+@pytest.mark.parametrize("driver", FILTERS)
+def test_a_filter_is_shown_under_the_name_that_it_was_given(tmp_path: Path, driver: str) -> None:
+    name, arguments = FILTERS[driver]
+    steps: list[Step] = [
+        (name, {**arguments, "filter-node-name": "flt", "speed": 1}),
+        ("query-named-block-nodes", {"flat": True}),
+        ("job-cancel", {"id": "j"}),
+        "JOB_STATUS_CHANGE",
+        0.3,
+        ("query-named-block-nodes", {"flat": True}),
+    ]
+    found = []
+    for folder, tool in ((tmp_path / "ours", OURS), (tmp_path / "theirs", THEIRS)):
+        answers, _ = _play(folder, steps, tool)
+        during, after = ({node["node-name"]: node for node in answers[at][1]["return"]} for at in (1, 3))
+        assert "flt" not in after
+        shown = during["flt"]
+        shown.pop("dirty-bitmaps", None)  # QEMU's filter has unnamed ones of its own
+        shown["image"].pop("actual-size")
+        if driver == "copy-on-read":  # there the name tells what the filter is
+            del shown["file"], shown["image"]["filename"]
+        found.append(shown)
+    assert found[0] == found[1]
+    assert found[0]["drv"] == driver

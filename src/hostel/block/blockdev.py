@@ -38,10 +38,10 @@ _CHOICES: Final = {
     "detect-zeroes": (("off", "on", "unmap"), "Invalid parameter '{}'"),
     "aio": (("threads", "native", "io_uring"), "Invalid parameter '{}'"),
     "locking": (("auto", "off", "on"), "Invalid parameter '{}'"),
-    "node-name": ((), "Invalid node-name: '{}'"),
 }
 _NO_FILE_OPTION: Final = "Block protocol 'file' doesn't support the option"
 _NODE_NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9._-]*", re.ASCII)
+_MAX_NODE_NAME: Final = 31
 # Options that change what is in the image: its name must tell them.
 _STRONG: Final = {"raw": ("offset", "size"), "luks": ("key-secret",), "qcow2": ("encrypt.key-secret",)}
 
@@ -434,12 +434,26 @@ def _convert(declared: Options, given: Mapping[str, Any], refusal: str) -> dict[
         if name not in declared:
             raise OptionError(f"{refusal} '{name}'")
         text = as_text(value)
-        if name in _CHOICES:
+        if name == "node-name":
+            check_node_name(text)
+        elif name in _CHOICES:
             allowed, message = _CHOICES[name]
-            if not (text in allowed if allowed else _NODE_NAME.fullmatch(text)):
+            if text not in allowed:
                 raise OptionError(message.format(text))
         values[name] = declared[name].convert(text)
     return values
+
+
+def check_node_name(name: str) -> None:
+    """Refuse what no node can be called.
+
+    Raises:
+        OptionError: with QEMU's text.
+    """
+    if not _NODE_NAME.fullmatch(name):
+        raise OptionError(f"Invalid node-name: '{name}'")
+    if len(name) > _MAX_NODE_NAME:
+        raise OptionError("Node name too long")
 
 
 def _json_name(tree: Mapping[str, Any]) -> str:

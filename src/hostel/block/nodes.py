@@ -14,6 +14,7 @@ from typing import Any, Final, NamedTuple
 
 from hostel.block import blockdev, graph, registry
 from hostel.block.driver import FilterDriver
+from hostel.block.filters.forward import ForwardDriver
 from hostel.block.node import BlockNode
 from hostel.block.options import OptionError
 from hostel.block.permission import Permission
@@ -46,17 +47,37 @@ class Use(NamedTuple):
     shared: Permission = Permission.ALL
 
 
+class JobFilter(NamedTuple):
+    """A filter that a job has put into a node, under the name that its user has chosen.
+
+    Attributes:
+        driver: what it is called: ``mirror_top``, ``copy-before-write``.
+        node: the one that it is in.
+    """
+
+    driver: str
+    node: BlockNode
+
+
 class NodeTable(Mapping[str, BlockNode]):
-    """The open nodes of a process, those first that others stand on; not thread-safe."""
+    """The open nodes of a process, those first that others stand on; not thread-safe.
+
+    The name of a job's filter leads to the node that the filter is in; :attr:`filters` lists those.
+
+    Attributes:
+        filters: those that have names, the oldest first.
+    """
 
     def __init__(self) -> None:
         self._nodes: dict[str, BlockNode] = {}
+        self.filters: Mapping[str, JobFilter] = {}
         self._owned: dict[str, BlockNode] = {}
         self._holds: dict[str, list[Use]] = {}
         self._changing = threading.Lock()
 
     def __getitem__(self, name: str) -> BlockNode:
-        return self._nodes[name]
+        found = self.filters.get(name)
+        return self._nodes[name] if found is None else found.node
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._nodes)
@@ -70,7 +91,7 @@ class NodeTable(Mapping[str, BlockNode]):
         Raises:
             BlockError: there is none; with QEMU's text.
         """
-        found = self._nodes.get(name) or self._nodes.get(device)
+        found = self.get(name) or self.get(device)
         if found is None:
             raise BlockError(f"Cannot find device='{device}' nor node-name='{name}'", errno=errno.ENODEV)
         return found
@@ -91,8 +112,7 @@ class NodeTable(Mapping[str, BlockNode]):
         if not name:
             raise OptionError("'node-name' must be specified for the root node")
         given = {"discard": "ignore", **dict(blockdev.flatten(tree))}
-        if name in self._nodes:
-            raise OptionError(f"Duplicate nodes with node-name='{name}'")
+        self._require_free(name)
         try:
             node = self._open(given)
         except OptionError as error:
@@ -120,8 +140,7 @@ class NodeTable(Mapping[str, BlockNode]):
         taken: list[str] = []
         try:
             for each in new:
-                if each.name in self._nodes:
-                    raise OptionError(f"Duplicate nodes with node-name='{each.name}'")
+                self._require_free(each.name)
                 self._nodes[each.name] = each
                 taken.append(each.name)
             self._check(node)
@@ -129,6 +148,26 @@ class NodeTable(Mapping[str, BlockNode]):
             for name in taken:
                 del self._nodes[name]
             raise
+
+    def _require_free(self, name: str) -> None:
+        if name in self:
+            raise OptionError(f"Duplicate nodes with node-name='{name}'")
+
+    def name_filter(self, name: str, driver: str, node: BlockNode) -> None:
+        """Let a job's filter be found under a name, until :meth:`forget_filter`.
+
+        Raises:
+            OptionError: the name is taken, or none; with QEMU's text.
+        """
+        blockdev.check_node_name(name)
+        self._require_free(name)
+        with self._changing:
+            self.filters = {**self.filters, name: JobFilter(driver, node)}
+
+    def forget_filter(self, name: str) -> None:
+        """A filter is no more; any thread may call it."""
+        with self._changing:
+            self.filters = {each: found for each, found in self.filters.items() if each != name}
 
     def remove(self, name: str) -> None:
         """Close a node that :meth:`add` opened, and what only it used.
@@ -138,11 +177,14 @@ class NodeTable(Mapping[str, BlockNode]):
             OSError: what was held back could not be written; the node is closed nevertheless.
         """
         self.forget_closed()
+        if name in self.filters:
+            raise BlockError(f"Node {name} is in use", errno=errno.EBUSY)
         node = self._nodes.get(name)
         if node is None:
             raise BlockError(f"Failed to find node with node-name='{name}'", errno=errno.ENOENT)
         if name not in self._owned:
             raise BlockError(f"Node {name} is not owned by the monitor", errno=errno.EPERM)
+        self.require_top(node)
         node.require_unblocked()
         if self.uses(node):
             raise BlockError(f"Node {name} is in use", errno=errno.EBUSY)
@@ -197,6 +239,15 @@ class NodeTable(Mapping[str, BlockNode]):
 
         Any thread may call it. Who held the node holds it still, under a name that nobody knows.
         """
+        self.give_name(node, former).close()
+        self.forget_closed()
+
+    def give_name(self, node: BlockNode, former: BlockNode) -> BlockNode:
+        """Do :meth:`rebind` without closing anything; :meth:`take_name_back` undoes it.
+
+        Returns:
+            What the caller has to close: the table's share of ``node``, or, where it had none, that of ``former``.
+        """
         with self._changing:
             name, hidden = node.name, former.name
             node.name, former.name = hidden, name
@@ -207,9 +258,19 @@ class NodeTable(Mapping[str, BlockNode]):
             owned = name in self._owned
             if owned:
                 self._owned = {**self._owned, name: former}
-        # The table's share of it ends; where nobody else has one, so does its use of the node that it has become.
-        (node if owned else former).close()
-        self.forget_closed()
+        # Where nobody else has a share of the node, its use of what it has become ends with the table's.
+        return node if owned else former
+
+    def take_name_back(self, node: BlockNode, former: BlockNode) -> None:
+        """Undo :meth:`give_name`."""
+        with self._changing:
+            name, hidden = former.name, node.name
+            node.name, former.name = name, hidden
+            self._nodes = {each: found for each, found in self._nodes.items() if each != hidden} | {name: node}
+            holds = {each: found for each, found in self._holds.items() if each != hidden}
+            self._holds = {**holds, name: self._holds.get(hidden, [])}
+            if name in self._owned:
+                self._owned = {**self._owned, name: node}
 
     def _parents(self) -> Iterator[tuple[BlockNode, BlockNode]]:
         """The named nodes, and those that jobs have put below them, each with the named one."""
@@ -224,13 +285,27 @@ class NodeTable(Mapping[str, BlockNode]):
 
     def uses(self, node: BlockNode) -> list[Use]:
         """Who uses a node, the newest first."""
-        found = [
-            self._use(parent, edge, named)
-            for parent, named in self._parents()
-            for edge, child in parent.driver.children.items()
-            if child is node
-        ]
+        found: list[Use] = []
+        for parent, named in self._parents():
+            for edge, child in parent.driver.children.items():
+                if child is node and isinstance(named.driver, ForwardDriver):
+                    found += reversed(self.uses(named))  # it has become this one: its users are this one's
+                elif child is node:
+                    found.append(self._use(parent, edge, named))
         return [*reversed(self._holds.get(node.name, [])), *reversed(found)]
+
+    def require_top(self, node: BlockNode) -> None:
+        """Refuse a node that an overlay stands on.
+
+        Raises:
+            BlockError: with QEMU's text.
+        """
+        for use in self.uses(node):
+            if use.edge == "backing":
+                above = use.by.removeprefix("node '").removesuffix("'")
+                raise BlockError(
+                    f"Node '{node.name}' is busy: node is used as backing hd of '{above}'", errno=errno.EBUSY
+                )
 
     def permissions(self, node: BlockNode) -> tuple[Permission, Permission]:
         """What all users of a node together use, and what all of them share."""

@@ -115,9 +115,24 @@ def redirect(node: BlockNode, target: BlockNode) -> BlockNode:
     """
     with drained(node):
         inner = _move_out(node)
+        inner.detect_zeroes = node.detect_zeroes
         node.exchange(ForwardDriver(target.share()))
         node.read_only = target.read_only
+        # What becomes of discards and of zeroes is the target's choice now.
+        node.discards, node.detect_zeroes = True, "off"
     return inner
+
+
+def restore(node: BlockNode, former: BlockNode) -> None:
+    """Undo :func:`redirect`; ``former`` is what that gave, and needs no closing any more."""
+    with drained(node, former):
+        forward = node.driver
+        node.exchange(former.driver)
+        node.read_only = former.read_only
+        node.discards, node.detect_zeroes = former.discards, former.detect_zeroes
+        former.exchange(ForwardDriver(node))
+    for child in forward.children.values():
+        child.close()
 
 
 def _move_out(node: BlockNode) -> BlockNode:

@@ -54,6 +54,36 @@ class Abort(Action):
         """Nothing was done."""
 
 
+class Deferred(Action):
+    """An action that is made in its turn: it may be about what those before it have made.
+
+    Args:
+        node: see :class:`Action`.
+        make: makes it.
+    """
+
+    def __init__(self, node: BlockNode | None, make: Callable[[], Action]) -> None:
+        super().__init__(node)
+        self._make = make
+        self._action: Action | None = None
+
+    def prepare(self) -> None:
+        """Make it, and do its part."""
+        action = self._make()
+        action.prepare()
+        self._action = action
+
+    def undo(self) -> None:
+        """Take it back."""
+        assert self._action is not None
+        self._action.undo()
+
+    def commit(self) -> None:
+        """Do the rest."""
+        assert self._action is not None
+        self._action.commit()
+
+
 class StartJob(Action):
     """Starts a job; its moment is that of the other actions."""
 

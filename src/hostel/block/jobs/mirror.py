@@ -14,17 +14,28 @@ from typing import Any, Final, NamedTuple
 
 from hostel.block.driver import FilterDriver
 from hostel.block.extent import Status
-from hostel.block.jobs.copying import CHUNK, LOOK, copy_data, first_extent, flush, grow, next_extent, write_zeroes
+from hostel.block.jobs.companion import Companion
+from hostel.block.jobs.copying import CHUNK, LOOK, first_extent, flush, grow, next_extent
 from hostel.block.jobs.job import SLICE, Job, JobFailed, JobSettings
+from hostel.block.jobs.mirror_copy import How, MirrorCopy
 from hostel.block.jobs.mirror_filter import MirrorFilter
 from hostel.block.jobs.policy import SourceError, TargetError
 from hostel.block.node import BlockNode
-from hostel.block.rewiring import bottom_of_filters, drained, insert_filter, redirect, remove_filter, reopen
+from hostel.block.rewiring import (
+    bottom_of_filters,
+    drained,
+    insert_filter,
+    redirect,
+    remove_filter,
+    reopen,
+    replace_backing,
+)
 from hostel.errors import BlockError
 from hostel.units import KiB, MiB
 
 _MIN_GRANULARITY: Final = 512
 _MAX_GRANULARITY: Final = 64 * MiB
+_SPAN: Final = 16 * MiB  # bytes that two threads together copy in a step
 _DEFAULT_GRANULARITY: Final = (4 * KiB, 64 * KiB)
 
 
@@ -60,6 +71,7 @@ class MirrorSettings(NamedTuple):
         buf_size: the most bytes copied at once; 0 for a choice.
         unmap: zeroes give space back in the target.
         replaces: what the target takes the place of, a node below the source; None for the source.
+        onto_source: the target is an overlay that nothing lies below yet: it stands on what the source was.
         replaced: who closes what is replaced.
     """
 
@@ -69,6 +81,7 @@ class MirrorSettings(NamedTuple):
     buf_size: int = 0
     unmap: bool = True
     replaces: BlockNode | None = None
+    onto_source: bool = False
     replaced: Replaced = close_replaced
 
 
@@ -98,11 +111,18 @@ class MirrorJob(Job):
         _check(how)
         if how.replaces is not None:
             _check_replaced(source, how.replaces)
-        self._source, self._target = source, target
-        self._how = how
+        self._source, self._target, self._how = source, target, how
         self._granularity = how.granularity or _granularity(target)
+        self._whole = 1
+        if self._owns_zeroes and not how.onto_source and _awaits_backing(target, how.sync):
+            # A cluster that is written in part would be filled up with zeroes.
+            self._whole = target.driver.info().cluster_size or 1
+            self._granularity = max(self._granularity, self._whole)
         wanted = min(how.buf_size, CHUNK) or CHUNK
         self._chunk = max(self._granularity, wanted - wanted % self._granularity)
+        self._span = max(_SPAN - _SPAN % self._chunk, self._chunk)
+        # Two threads have more in memory, unless less is to be used.
+        self._paired = not how.buf_size and Companion.is_worth_it()
         self._base: BlockNode | None = None
         if how.sync is Sync.TOP:
             self._base = bottom_of_filters(source).backing
@@ -110,11 +130,17 @@ class MirrorJob(Job):
         self._scanned = 0  # bytes whose metadata was looked at
         self._cursor = 0
         self._pivot = False
+        self._stands_on_source = False
         super().__init__(settings, list(dict.fromkeys([source, *self._blocked(how)])))
 
     def _blocked(self, how: MirrorSettings) -> list[BlockNode]:
         """What nobody else may use, beside the source."""
         return [self._target] if how.replaces is None else [self._target, how.replaces]
+
+    @property
+    def _owns_zeroes(self) -> bool:
+        """Whether the target may come to stand on something else than it does now."""
+        return self._how.sync is not Sync.FULL
 
     @property
     def can_complete(self) -> bool:
@@ -133,11 +159,17 @@ class MirrorJob(Job):
         active = self._how.copy_mode is CopyMode.WRITE_BLOCKING
 
         def make(child: BlockNode) -> MirrorFilter:
-            self._filter = MirrorFilter(child, self._target, self._granularity)
+            self._filter = MirrorFilter(child, self._target, self._granularity, self._whole)
             self._filter.active = active
+            how = How(self._chunk, self._how.unmap, self._owns_zeroes)
+            self._copier = MirrorCopy(self._filter, child, self._target, how)
             return self._filter
 
         self._inner = insert_filter(self._source, make)
+        if self._how.onto_source:
+            # What a write to a part of a cluster leaves out comes from there.
+            replace_backing(self._target, self._inner.share())
+            self._stands_on_source = True
         if self._how.sync is Sync.NONE:
             self._scanned = self._source.length
 
@@ -157,7 +189,7 @@ class MirrorJob(Job):
             return 0.0
         found = mirror.take(self._cursor, LOOK) or mirror.take(0, LOOK)
         if found is not None:
-            self._cursor = self._copy(mirror, *found)
+            self._cursor = self._copy(*found)
             return 0.0
         return self._follow(mirror)
 
@@ -169,35 +201,21 @@ class MirrorJob(Job):
             mirror.mark(extent.offset, extent.length)
         self._scanned = extent.end
 
-    def _copy(self, mirror: MirrorFilter, start: int, end: int) -> int:
+    def _copy(self, start: int, end: int) -> int:
         """Copy the beginning of a range; where the next is to be looked for."""
         end = min(end, self._inner.length)
         extent = next_extent(self._inner, start, end, None, lambda extent: bool(extent.status & Status.DATA))
-        if extent.status & Status.ZERO:
-            stop = extent.end if extent.end >= end else extent.end - extent.end % self._granularity
+        if self._paired and not extent.status & Status.ZERO and not self._pace.speed:
+            stop = min(end, start + self._span)
+            self._copier.paired(start, stop, self._spent)
         else:
-            stop = start
-        stop = max(stop, min(end, start + self._chunk))
-        with mirror.ranges.hold(start, stop):
-            mirror.unmark(start, stop)
-            try:
-                self._copy_range(start, stop)
-            except BaseException:
-                mirror.mark(start, stop - start)
-                raise
-        self._spent(stop - start)
-        return stop if stop < self._inner.length else 0
-
-    def _copy_range(self, start: int, stop: int) -> None:
-        while start < stop:
-            extent = first_extent(self._inner, start, stop)
+            stop = min(end, start + self._chunk)
             if extent.status & Status.ZERO:
-                length = extent.length
-                write_zeroes(self._target, start, length, unmap=self._how.unmap)
-            else:
-                length = min(extent.length, self._chunk)
-                copy_data(self._inner, self._target, start, length)
-            start += length
+                whole = extent.end if extent.end >= end else extent.end - extent.end % self._granularity
+                stop = max(stop, whole)
+            self._copier.alone(start, stop)
+            self._spent(stop - start)
+        return stop if stop < self._inner.length else 0
 
     def _follow(self, mirror: MirrorFilter) -> float | None:
         """Nothing is to be copied at this moment."""
@@ -233,21 +251,30 @@ class MirrorJob(Job):
             if not self._pivot:
                 return
             self._settle_discards(mirror)
+            stands_on_source = self._stands_on_source
             self._take_out()
             place = self._how.replaces or self._source
             former = redirect(place, self._target)
+            if stands_on_source:
+                replace_backing(self._target, former.share())
         self._how.replaced(place, former)
 
     def _settle_discards(self, mirror: MirrorFilter) -> None:
         """Copy what was discarded since both were equal, with nobody in the source."""
         try:
             while (found := mirror.take(0, LOOK)) is not None:
-                self._copy(mirror, *found)
+                self._copy(*found)
         except SourceError as failure:
             raise failure.cause from None
 
     def _take_out(self) -> None:
         if self._filter is not None:
+            self._copier.close()
+            if self._stands_on_source:
+                below = replace_backing(self._target, None)
+                assert below is not None
+                below.close()
+                self._stands_on_source = False
             remove_filter(self._source, self._filter)
             self._filter = None
 
@@ -299,6 +326,10 @@ class ActiveCommitJob(MirrorJob):
     def _blocked(self, how: MirrorSettings) -> list[BlockNode]:
         return [*self._between, self._target]
 
+    @property
+    def _owns_zeroes(self) -> bool:
+        return False
+
     def _attach(self) -> None:
         if self._target.read_only:
             reopen(self._target, read_only=False)
@@ -339,6 +370,13 @@ def _check_replaced(source: BlockNode, replaced: BlockNode) -> None:
             "guaranteed that doing so would not lead to an abrupt change of visible data",
             errno=errno.EINVAL,
         )
+
+
+def _awaits_backing(target: BlockNode, sync: Sync) -> bool:
+    """Whether a target that stands on nothing is going to."""
+    image = bottom_of_filters(target)
+    recorded = any(reference.child == "backing" for reference in image.driver.references())
+    return image.backing is None and (sync is Sync.TOP or recorded)
 
 
 def _granularity(target: BlockNode) -> int:

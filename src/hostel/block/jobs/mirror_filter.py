@@ -16,6 +16,13 @@ from hostel.errors import UnsupportedFeature
 class MirrorFilter(FilterDriver):
     """Passes everything on, and marks what was written once it was, whether or not that succeeded.
 
+    Args:
+        child: the node below.
+        target: where to.
+        granularity: bytes; those that are copied together.
+        whole: bytes; what does not write all of so many is left to the copy, even where ``active``: the target would
+            fill the rest of a cluster with something else.
+
     Attributes:
         active: what the guest writes is written to the target before the guest is told that it is done; what the
             target refuses is marked.
@@ -26,12 +33,12 @@ class MirrorFilter(FilterDriver):
     name = "mirror_top"
     implicit = True
 
-    def __init__(self, child: BlockNode, target: BlockNode, granularity: int) -> None:
+    def __init__(self, child: BlockNode, target: BlockNode, granularity: int, whole: int = 1) -> None:
         super().__init__({"file": child})
         self.active = False
         self.failure: OSError | None = None
         self.ranges = Ranges()
-        self._target = target
+        self._target, self._whole = target, whole
         self._dirty = DirtyBitmap(child.length, granularity)
         self._lock = threading.Lock()
 
@@ -92,7 +99,7 @@ class MirrorFilter(FilterDriver):
             self.mark(offset, length)
 
     def _do(self, offset: int, length: int, write: Callable[[BlockNode], None]) -> None:
-        if not self.active:
+        if not self.active or (offset | length) % self._whole:
             try:
                 write(self.child)
             finally:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from hostel.block.jobs import atomic
@@ -64,7 +64,7 @@ def _node(daemon: Daemon, given: Mapping[str, Any]) -> BlockNode:
 
 
 _PLACE: Final = (needed("node"), needed("name"))
-_ACTIONS: Final[Mapping[str, tuple[_Make, Sequence[Parameter]]]] = {
+ACTIONS: Final[Mapping[str, tuple[_Make, tuple[Parameter, ...]]]] = {
     "block-dirty-bitmap-add": (
         _add,
         (
@@ -85,20 +85,8 @@ _ACTIONS: Final[Mapping[str, tuple[_Make, Sequence[Parameter]]]] = {
 }
 
 
-def action_on_bitmap(daemon: Daemon, kind: str, data: Mapping[str, Any]) -> atomic.Action | None:
-    """The action of a transaction; None where it is not about bitmaps.
-
-    Raises:
-        QmpError: an argument is wrong.
-    """
-    if kind not in _ACTIONS:
-        return None
-    make, parameters = _ACTIONS[kind]
-    return make(daemon, check(parameters, data, path="data."))
-
-
 def _alone(make: _Make) -> Callable[[Daemon, Mapping[str, Any]], Any]:
     return lambda daemon, given: atomic.run([make(daemon, given)])
 
 
-COMMANDS: Final = tuple(Command(name, _alone(make), tuple(known)) for name, (make, known) in _ACTIONS.items())
+COMMANDS: Final = tuple(Command(name, _alone(make), known) for name, (make, known) in ACTIONS.items())

@@ -1,11 +1,10 @@
-"""Commands that start block jobs, alone or several at one moment."""
+"""Commands that start block jobs."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from hostel.block.jobs import atomic
 from hostel.block.jobs.backup import BackupJob, BackupSettings, BackupSync, BitmapMode
 from hostel.block.jobs.bitmaps import all_bitmaps
 from hostel.block.jobs.commit import CommitJob
@@ -16,18 +15,20 @@ from hostel.block.jobs.policy import OnError
 from hostel.block.jobs.stream import StreamJob
 from hostel.block.jobs.transaction import JobTransaction
 from hostel.block.node import BlockNode
-from hostel.block.nodes import Use
+from hostel.block.nodes import NodeTable, Use
+from hostel.block.options import OptionError
 from hostel.block.permission import Permission
 from hostel.block.rewiring import bottom_of_filters
-from hostel.cli.storage_daemon.monitor.bitmap import action_on_bitmap
 from hostel.cli.storage_daemon.monitor.command import Command
-from hostel.cli.storage_daemon.monitor.parameter import Kind, Parameter, check, generic, needed
+from hostel.cli.storage_daemon.monitor.parameter import Kind, Parameter, generic, needed
 from hostel.errors import QmpError
 
 if TYPE_CHECKING:
     from hostel.cli.storage_daemon.daemon import Daemon
 
 _POLICIES: Final = tuple(policy.value for policy in OnError)
+_MADE_AS_NODES: Final = ("copy-before-write", "copy-on-read")  # of which QEMU says so where that fails
+_ENDS: Final = ("BLOCK_JOB_COMPLETED", "BLOCK_JOB_CANCELLED")  # told when the job has left the graph
 _OVER: Final = ("concluded", "null")
 
 
@@ -50,38 +51,77 @@ def node_of(daemon: Daemon, name: str, *, by_class: bool = False) -> BlockNode:
     return daemon.nodes.find(name, name) if found is None else found
 
 
-def _settings(
-    daemon: Daemon,
-    given: Mapping[str, Any],
-    used: Mapping[str, tuple[BlockNode, Permission]],
-    transaction: JobTransaction | None = None,
-    owned: BlockNode | None = None,
-) -> JobSettings:
-    """Settings of a job that holds nodes, by the names of their edges, until it is over, and then closes ``owned``."""
-    identifier = given.get("job-id", "")
-    daemon.jobs.require_free(identifier)
+class Needs(NamedTuple):
+    """What a job has until it is over.
+
+    Attributes:
+        used: the nodes that it uses, by the names of their edges, and what it does with them.
+        filter: what QEMU calls the job's filter.
+        filtered: the node that the filter is in.
+        owned: a node to be closed when the job is over.
+        transaction: the job's group; None for one of its own.
+    """
+
+    used: Mapping[str, tuple[BlockNode, Permission]]
+    filter: str
+    filtered: BlockNode
+    owned: BlockNode | None = None
+    transaction: JobTransaction | None = None
+
+
+class _Hold:
+    """A job's uses of nodes, and the name of its filter.
+
+    Raises:
+        BlockError: others forbid it, or the name is taken; nothing is held then.
+    """
+
+    def __init__(self, nodes: NodeTable, needs: Needs, by: str, name: str | None) -> None:
+        self._nodes, self._name = nodes, name
+        self._uses: list[tuple[BlockNode, Use]] = []
+        if name is not None:
+            try:
+                nodes.name_filter(name, needs.filter, needs.filtered)
+            except OptionError as error:
+                if needs.filter in _MADE_AS_NODES:
+                    error.message = f"Could not create node: {error.message}"
+                raise
+        try:
+            for edge, (node, permission) in needs.used.items():
+                use = Use(by, edge, permission)
+                nodes.hold(node, use)
+                self._uses.append((node, use))
+        except BaseException:
+            self.release()
+            raise
+
+    def release(self) -> None:
+        """End them; any thread may."""
+        if self._name is not None:
+            self._nodes.forget_filter(self._name)
+        for node, use in self._uses:
+            self._nodes.release(node, use)
+
+
+def _settings(daemon: Daemon, given: Mapping[str, Any], needs: Needs, hold: _Hold) -> JobSettings:
     both = OnError(given.get("on-error", OnError.REPORT.value))
-    held = [(node, Use(f"block job '{identifier}'", edge, permission)) for edge, (node, permission) in used.items()]
-    for node, use in held:
-        daemon.nodes.hold(node, use)
+    held = [hold]
 
     def listen(event: JobEvent) -> None:
-        if event.data.get("status") in _OVER and held:
-            for node, use in held:
-                daemon.nodes.release(node, use)
-            held.clear()
-            _close(daemon, owned)
+        if held and (event.name in _ENDS or event.data.get("status") in _OVER):
+            held.pop().release()
+            _close(daemon, needs.owned)
             daemon.nodes.forget_closed()
         daemon.emit(event.name, event.data)
 
     return JobSettings(
-        identifier,
+        given.get("job-id", ""),
         speed=given.get("speed", 0),
         auto_finalize=given.get("auto-finalize", True),
         auto_dismiss=given.get("auto-dismiss", True),
         on_source_error=OnError(given.get("on-source-error", both.value)),
         on_target_error=OnError(given.get("on-target-error", both.value)),
-        transaction=transaction,
+        transaction=needs.transaction,
         listener=listen,
     )
 
@@ -95,35 +135,25 @@ def _close(daemon: Daemon, node: BlockNode | None) -> None:
         daemon.report(f"'{node.filename}' could not be closed: {error}")
 
 
-def make_job(
-    daemon: Daemon,
-    given: Mapping[str, Any],
-    used: Mapping[str, tuple[BlockNode, Permission]],
-    make: Callable[[JobSettings], Job],
-    transaction: JobTransaction | None = None,
-    owned: BlockNode | None = None,
-) -> Job:
-    """Make a job; where that fails nothing is held, and ``owned`` is open still.
+def make_job(daemon: Daemon, given: Mapping[str, Any], needs: Needs, make: Callable[[JobSettings], Job]) -> Job:
+    """Make a job; where that fails nothing is held, and what would have been owned is open still.
 
     Args:
         daemon: whose it is.
         given: the checked arguments.
-        used: the nodes that it uses, by the names of their edges, and what it does with them.
+        needs: what the job has until it is over.
         make: makes it from its settings.
-        transaction: its group.
-        owned: a node to be closed when the job is over.
 
     Raises:
         BlockError: it cannot be made.
     """
-    settings = _settings(daemon, given, used, transaction, owned)
-    assert settings.listener is not None
+    identifier = given.get("job-id", "")
+    daemon.jobs.require_free(identifier)
+    hold = _Hold(daemon.nodes, needs, f"block job '{identifier}'", given.get("filter-node-name"))
     try:
-        return daemon.jobs.add(lambda: make(settings), settings.id)
+        return daemon.jobs.add(lambda: make(_settings(daemon, given, needs, hold)), identifier)
     except BaseException:
-        for node, _ in used.values():
-            for use in [use for use in daemon.nodes.uses(node) if use.by == f"block job '{settings.id}'"]:
-                daemon.nodes.release(node, use)
+        hold.release()
         raise
 
 
@@ -136,7 +166,7 @@ def _stream(daemon: Daemon, given: Mapping[str, Any]) -> None:
     job = make_job(
         daemon,
         given,
-        {"main node": (node, Permission.CONSISTENT_READ)},
+        Needs({"main node": (node, Permission.CONSISTENT_READ)}, "copy-on-read", node),
         lambda settings: StreamJob(settings, node, base=base, backing_file=given.get("backing-file")),
     )
     job.launch()
@@ -189,10 +219,12 @@ def _commit(daemon: Daemon, given: Mapping[str, Any]) -> None:
         if backing_file is not None:
             raise generic("'backing-file' specified, but 'top' is the active layer")
         replaced = daemon.nodes.rebind
-        job = make_job(daemon, given, used, lambda settings: ActiveCommitJob(settings, node, base, replaced=replaced))
+        needs = Needs(used, "mirror_top", node)
+        job = make_job(daemon, given, needs, lambda settings: ActiveCommitJob(settings, node, base, replaced=replaced))
     else:
+        needs = Needs(used, "commit_top", top)
         job = make_job(
-            daemon, given, used, lambda settings: CommitJob(settings, node, top, base, backing_file=backing_file)
+            daemon, given, needs, lambda settings: CommitJob(settings, node, top, base, backing_file=backing_file)
         )
     job.launch()
 
@@ -236,17 +268,20 @@ def start_mirror(
         buf_size=given.get("buf-size", 0),
         unmap=given.get("unmap", True),
         replaces=None if replaces is source else replaces,
+        onto_source=owned is not None and sync is Sync.NONE,
         replaced=daemon.nodes.rebind,
     )
     used = {"source": (source, Permission.CONSISTENT_READ), "target": (target, Permission.WRITE)}
-    make_job(daemon, given, used, lambda settings: MirrorJob(settings, source, target, how), owned=owned).launch()
+    needs = Needs(used, "mirror_top", source, owned)
+    make_job(daemon, given, needs, lambda settings: MirrorJob(settings, source, target, how)).launch()
 
 
 def _backup(daemon: Daemon, given: Mapping[str, Any]) -> None:
-    _make_backup(daemon, given, None).launch()
+    make_blockdev_backup(daemon, given, None).launch()
 
 
-def _make_backup(daemon: Daemon, given: Mapping[str, Any], transaction: JobTransaction | None) -> Job:
+def make_blockdev_backup(daemon: Daemon, given: Mapping[str, Any], transaction: JobTransaction | None) -> Job:
+    """Make a backup into a node that is there; see :func:`make_job`."""
     source, target = node_of(daemon, given["device"]), node_of(daemon, given["target"])
     return make_backup(daemon, given, source, target, transaction)
 
@@ -268,34 +303,8 @@ def make_backup(
     mode = BitmapMode(given["bitmap-mode"]) if "bitmap-mode" in given else None
     how = BackupSettings(BackupSync(given["sync"]), bitmap, mode, given.get("compress", False))
     used = {"source": (source, Permission.CONSISTENT_READ), "target": (target, Permission.WRITE)}
-    return make_job(daemon, given, used, lambda settings: BackupJob(settings, source, target, how), transaction, owned)
-
-
-def _transaction(daemon: Daemon, given: Mapping[str, Any]) -> None:
-    mode = given.get("properties", {}).get("completion-mode", "individual")
-    group = JobTransaction() if mode == "grouped" else None
-    atomic.run([_action(daemon, entry, group) for entry in given["actions"]])
-
-
-def _action(daemon: Daemon, entry: Any, group: JobTransaction | None) -> atomic.Action:
-    if not isinstance(entry, Mapping):
-        raise generic("Invalid parameter type for 'actions', expected: object")
-    checked = check((needed("type"), Parameter("data", Kind.OBJECT)), entry)
-    kind, data = checked["type"], checked.get("data", {})
-    if kind == "blockdev-backup":
-        arguments = check(BACKUP, data, path="data.")
-        source = node_of(daemon, arguments["device"])
-        return atomic.StartJob(source, lambda: _make_backup(daemon, arguments, group))
-    if kind == "abort":
-        return atomic.Abort()
-    if kind == "drive-backup":
-        from hostel.cli.storage_daemon.monitor.drive_job import drive_backup_action
-
-        return drive_backup_action(daemon, data, group)
-    action = action_on_bitmap(daemon, kind, data)
-    if action is None:
-        raise generic(f"Parameter 'type' does not accept value '{kind}'")
-    return action
+    needs = Needs(used, "copy-before-write", source, owned, transaction)
+    return make_job(daemon, given, needs, lambda settings: BackupJob(settings, source, target, how))
 
 
 _JOB: Final = (
@@ -359,16 +368,4 @@ COMMANDS: Final = (
     ),
     Command("blockdev-mirror", _mirror, MIRROR),
     Command("blockdev-backup", _backup, BACKUP),
-    Command(
-        "transaction",
-        _transaction,
-        (
-            Parameter("actions", Kind.ARRAY, True),
-            Parameter(
-                "properties",
-                Kind.OBJECT,
-                members=(Parameter("completion-mode", values=("individual", "grouped")),),
-            ),
-        ),
-    ),
 )

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from hostel.block.jobs import atomic
 from hostel.block.jobs.job import Job
 from hostel.block.jobs.transaction import JobTransaction
 from hostel.block.node import BlockNode
 from hostel.block.rewiring import bottom_of_filters, replace_backing, unfiltered
 from hostel.cli.storage_daemon.monitor.block_job import BACKUP, MIRROR, make_backup, node_of, start_mirror
 from hostel.cli.storage_daemon.monitor.command import Command
-from hostel.cli.storage_daemon.monitor.parameter import Parameter, check, generic
+from hostel.cli.storage_daemon.monitor.parameter import Parameter, generic
 
 if TYPE_CHECKING:
     from hostel.cli.storage_daemon.daemon import Daemon
@@ -26,9 +25,10 @@ def _mirror(daemon: Daemon, given: Mapping[str, Any]) -> None:
     if "replaces" in given and "node-name" not in given:
         raise generic("a node-name must be provided when replacing a named node of the graph")
     if given["sync"] == "none":
-        raise generic("drive-mirror with sync 'none' is not supported here: make the target, and use blockdev-mirror")
-    backing = bottom_of_filters(source).backing if given["sync"] == "top" else None
-    target = _open_target(daemon, given, source, backing)
+        target = _open_target(daemon, given, source, None, recorded=source)
+    else:
+        backing = bottom_of_filters(source).backing if given["sync"] == "top" else None
+        target = _open_target(daemon, given, source, backing)
     try:
         start_mirror(daemon, given, source, target, owned=target)
     except BaseException:
@@ -38,10 +38,11 @@ def _mirror(daemon: Daemon, given: Mapping[str, Any]) -> None:
 
 
 def _backup(daemon: Daemon, given: Mapping[str, Any]) -> None:
-    _make(daemon, given, None).launch()
+    make_drive_backup(daemon, given, None).launch()
 
 
-def _make(daemon: Daemon, given: Mapping[str, Any], group: JobTransaction | None) -> Job:
+def make_drive_backup(daemon: Daemon, given: Mapping[str, Any], group: JobTransaction | None) -> Job:
+    """Make a backup, and its target; see :func:`hostel.cli.storage_daemon.monitor.block_job.make_job`."""
     source = node_of(daemon, given["device"])
     backing = {"top": bottom_of_filters(source).backing, "none": source}.get(given["sync"])
     target = _open_target(daemon, given, source, backing)
@@ -54,18 +55,21 @@ def _make(daemon: Daemon, given: Mapping[str, Any], group: JobTransaction | None
         raise
 
 
-def drive_backup_action(daemon: Daemon, data: Mapping[str, Any], group: JobTransaction | None) -> atomic.Action:
-    """A ``drive-backup`` as a part of a transaction.
-
-    Raises:
-        QmpError: an argument is wrong.
-    """
-    given = check(_BACKUP, data, path="data.")
-    return atomic.StartJob(node_of(daemon, given["device"]), lambda: _make(daemon, given, group))
-
-
-def _open_target(daemon: Daemon, given: Mapping[str, Any], source: BlockNode, backing: BlockNode | None) -> BlockNode:
+def _open_target(
+    daemon: Daemon,
+    given: Mapping[str, Any],
+    source: BlockNode,
+    backing: BlockNode | None,
+    recorded: BlockNode | None = None,
+) -> BlockNode:
     """Make the target where that is asked for, and open it on ``backing``, which the source uses too.
+
+    Args:
+        daemon: whose nodes.
+        given: the checked arguments.
+        source: what the target's size and format are those of.
+        backing: what it is opened on.
+        recorded: what its metadata names, where that is another one.
 
     Raises:
         BlockError: it cannot be made or opened.
@@ -77,7 +81,8 @@ def _open_target(daemon: Daemon, given: Mapping[str, Any], source: BlockNode, ba
     exists = given.get("mode") == "existing"
     format = given.get("format") or (None if exists else shown.format)
     if not exists:
-        below = None if backing is None else unfiltered(backing)
+        named = recorded or backing
+        below = None if named is None else unfiltered(named)
         plan = create.plan(
             given["target"],
             str(format),
@@ -99,8 +104,8 @@ def _open_target(daemon: Daemon, given: Mapping[str, Any], source: BlockNode, ba
     return target
 
 
-_BACKUP: Final = (*BACKUP, *_TARGET)
+DRIVE_BACKUP: Final = (*BACKUP, *_TARGET)
 COMMANDS: Final = (
     Command("drive-mirror", _mirror, (*MIRROR, *_TARGET, Parameter("node-name"))),
-    Command("drive-backup", _backup, _BACKUP),
+    Command("drive-backup", _backup, DRIVE_BACKUP),
 )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from hostel.block.filters.forward import ForwardDriver
 from hostel.block.gate import BYPASS
 from hostel.block.node import BlockNode
-from hostel.block.nodes import Use
+from hostel.block.nodes import JobFilter, Use
 from hostel.block.permission import Permission
 from hostel.block.rewiring import unfiltered
 from hostel.cli.storage_daemon.monitor.command import Command
@@ -37,7 +37,23 @@ def _delete(daemon: Daemon, given: Mapping[str, Any]) -> None:
 
 def _query(daemon: Daemon, given: Mapping[str, Any]) -> Any:
     shown = [node for node in daemon.nodes.values() if not isinstance(node.driver, ForwardDriver)]
-    return [describe(node, flat=given.get("flat", False)) for node in reversed(shown)]
+    filters = [_describe_filter(name, found) for name, found in daemon.nodes.filters.items()]
+    return [*reversed(filters), *(describe(node, flat=given.get("flat", False)) for node in reversed(shown))]
+
+
+def _describe_filter(name: str, found: JobFilter) -> dict[str, Any]:
+    """A job's filter, which shows what the node shows that it is in."""
+    described = describe(found.node, flat=True)
+    kept = ("virtual-size", "filename", "cluster-size", "actual-size", "dirty-flag")
+    image = {key: value for key, value in described["image"].items() if key in kept}
+    for key in ("dirty-bitmaps", "backing_file"):
+        described.pop(key, None)
+    return {
+        **described,
+        "node-name": name,
+        "drv": found.driver,
+        "image": {**image, "format": found.driver},
+    }
 
 
 def describe(node: BlockNode, *, flat: bool) -> dict[str, Any]:
@@ -55,7 +71,7 @@ def describe(node: BlockNode, *, flat: bool) -> dict[str, Any]:
         "encrypted": bool(node.driver.info().encrypted),
         "detect_zeroes": node.detect_zeroes,
         "write_threshold": 0,
-        "backing_file_depth": sum(1 for _ in node.chain()) - 1,
+        "backing_file_depth": 0 if flat else sum(1 for _ in node.chain()) - 1,
         "cache": {
             "writeback": not node.cache.writethrough,
             "direct": node.cache.direct,

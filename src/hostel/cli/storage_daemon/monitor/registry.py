@@ -10,7 +10,19 @@ from typing import Final
 from hostel.cli.storage_daemon.monitor.command import Command
 
 # Modules of this package with a tuple COMMANDS, in the order in which query-commands lists them.
-GROUPS: Final = ("object", "control", "chardev", "export", "node", "job", "block_job", "drive_job", "bitmap")
+GROUPS: Final = (
+    "object",
+    "control",
+    "chardev",
+    "export",
+    "node",
+    "job",
+    "block_job",
+    "drive_job",
+    "bitmap",
+    "snapshot",
+    "transaction",
+)
 
 
 @functools.cache

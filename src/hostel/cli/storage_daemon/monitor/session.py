@@ -109,6 +109,7 @@ class Session:
             if name not in CAPABILITIES:
                 raise generic(f"Parameter 'enable[{index}]' does not accept value '{name}'")
             self._oob = True
+        registry.commands()  # what they import takes longer than most of them
         self.ready = True
 
 

@@ -1,0 +1,94 @@
+"""An external snapshot: an overlay takes the place of a node, which becomes what the overlay stands on."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+from collections.abc import Callable
+
+from hostel.block.driver import FilterDriver, Supports
+from hostel.block.jobs.atomic import Action
+from hostel.block.node import BlockNode
+from hostel.block.nodes import NodeTable
+from hostel.block.permission import Permission
+from hostel.block.rewiring import redirect, reopen, replace_backing, restore, unfiltered
+from hostel.errors import BlockError, ReadOnly
+
+
+class Overlay(Action):
+    """Lets whoever uses a node use an overlay of it instead; the node keeps its name, and is not written any more.
+
+    Args:
+        nodes: where both have names.
+        node: the one that is to be kept as it is.
+        make: gives the overlay, once it is known that the node can be kept.
+        owned: the overlay is the caller's to close when nobody uses it any more, as one that was made for this is.
+    """
+
+    def __init__(
+        self, nodes: NodeTable, node: BlockNode, make: Callable[[BlockNode], BlockNode], *, owned: bool = False
+    ) -> None:
+        super().__init__(node)
+        self._nodes, self._below, self._make, self._owned = nodes, node, make, owned
+        self._overlay: BlockNode | None = None
+        self._former: BlockNode | None = None
+
+    def prepare(self) -> None:
+        """Put the overlay in."""
+        node, nodes = self._below, self._nodes
+        nodes.require_top(node)
+        node.require_unblocked()
+        try:
+            node.flush()
+        except OSError as error:
+            raise BlockError("An IO error has occurred", errno=error.errno or errno.EIO) from None
+        self._overlay = overlay = self._make(node)
+        try:
+            self._check(overlay)
+            self._former = redirect(node, overlay)
+        except BaseException:
+            self._drop()
+            raise
+        former = replace_backing(unfiltered(overlay), self._former.share())
+        assert former is None
+        self._unused = nodes.give_name(node, self._former)
+
+    def _check(self, overlay: BlockNode) -> None:
+        node = self._below
+        used = self._nodes.permissions(overlay)[0]
+        if used & Permission.CONSISTENT_READ or overlay is node:
+            raise BlockError("The overlay is already in use", errno=errno.EBUSY)
+        image = unfiltered(overlay)
+        if isinstance(image.driver, FilterDriver):
+            raise BlockError("Filters cannot be used as overlays", errno=errno.EINVAL)
+        if image.backing is not None:
+            raise BlockError("The overlay already has a backing image", errno=errno.EINVAL)
+        if not image.driver.supports & Supports.BACKING:
+            raise BlockError("The overlay does not support backing images", errno=errno.ENOTSUP)
+        if overlay.read_only and self._nodes.permissions(node)[0] & (Permission.WRITE | Permission.RESIZE):
+            raise ReadOnly("Block node is read-only")
+
+    def undo(self) -> None:
+        """Take the overlay out again."""
+        assert self._overlay is not None and self._former is not None
+        self._nodes.take_name_back(self._below, self._former)
+        former = replace_backing(unfiltered(self._overlay), None)
+        assert former is self._former
+        former.close()
+        restore(self._below, self._former)
+        self._drop()
+
+    def commit(self) -> None:
+        """Open the node for reading only; where that cannot be, it stays as it is, since nobody writes to it."""
+        assert self._overlay is not None and self._former is not None
+        former = self._former
+        self._unused.close()
+        if not former.closed:
+            with contextlib.suppress(OSError):
+                reopen(former, read_only=True)
+        self._drop()
+
+    def _drop(self) -> None:
+        if self._owned and self._overlay is not None:
+            self._overlay.close()
+        self._nodes.forget_closed()

@@ -1,0 +1,80 @@
+"""The command ``transaction``: several changes at one moment, all of them or none."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+from hostel.block.jobs import atomic
+from hostel.block.jobs.transaction import JobTransaction
+from hostel.cli.storage_daemon.monitor import bitmap, block_job, drive_job, snapshot
+from hostel.cli.storage_daemon.monitor.command import Command
+from hostel.cli.storage_daemon.monitor.parameter import Kind, Parameter, check, generic, needed
+
+if TYPE_CHECKING:
+    from hostel.cli.storage_daemon.daemon import Daemon
+
+# What an action takes, which of that names the node whose writers have to wait, and what makes it.
+_Make = Callable[["Daemon", Mapping[str, Any], JobTransaction | None], atomic.Action]
+
+
+def _run(daemon: Daemon, given: Mapping[str, Any]) -> None:
+    mode = given.get("properties", {}).get("completion-mode", "individual")
+    group = JobTransaction() if mode == "grouped" else None
+    atomic.run([_action(daemon, index, entry, group) for index, entry in enumerate(given["actions"])])
+
+
+def _action(daemon: Daemon, index: int, entry: Any, group: JobTransaction | None) -> atomic.Action:
+    if not isinstance(entry, Mapping):
+        raise generic(f"Invalid parameter type for 'actions[{index}]', expected: object")
+    checked = check((needed("type"), Parameter("data", Kind.OBJECT)), entry)
+    kind = checked["type"]
+    if kind == "abort":
+        return atomic.Abort()
+    if kind not in _KINDS:
+        raise generic(f"Parameter 'type' does not accept value '{kind}'")
+    parameters, place, make = _KINDS[kind]
+    arguments = check(parameters, checked.get("data", {}), path="data.")
+    if group is not None and kind in _ALONE:
+        raise generic(f"Action '{kind}' does not support Transaction property completion-mode = grouped")
+    node = next((daemon.nodes[arguments[name]] for name in place if arguments.get(name) in daemon.nodes), None)
+    return atomic.Deferred(node, lambda: make(daemon, arguments, group))
+
+
+def _blockdev_backup(daemon: Daemon, given: Mapping[str, Any], group: JobTransaction | None) -> atomic.Action:
+    source = block_job.node_of(daemon, given["device"])
+    return atomic.StartJob(source, lambda: block_job.make_blockdev_backup(daemon, given, group))
+
+
+def _drive_backup(daemon: Daemon, given: Mapping[str, Any], group: JobTransaction | None) -> atomic.Action:
+    source = block_job.node_of(daemon, given["device"])
+    return atomic.StartJob(source, lambda: drive_job.make_drive_backup(daemon, given, group))
+
+
+def _without_group(make: Callable[[Daemon, Mapping[str, Any]], atomic.Action]) -> _Make:
+    return lambda daemon, given, group: make(daemon, given)
+
+
+_KINDS: Final[Mapping[str, tuple[tuple[Parameter, ...], tuple[str, ...], _Make]]] = {
+    "blockdev-backup": (block_job.BACKUP, ("device",), _blockdev_backup),
+    "drive-backup": (drive_job.DRIVE_BACKUP, ("device",), _drive_backup),
+    **{
+        name: (parameters, ("node", "node-name", "device"), _without_group(make))
+        for name, (make, parameters) in {**bitmap.ACTIONS, **snapshot.ACTIONS}.items()
+    },
+}
+_ALONE: Final = (*bitmap.ACTIONS, *snapshot.ACTIONS)
+COMMANDS: Final = (
+    Command(
+        "transaction",
+        _run,
+        (
+            Parameter("actions", Kind.ARRAY, True),
+            Parameter(
+                "properties",
+                Kind.OBJECT,
+                members=(Parameter("completion-mode", values=("individual", "grouped")),),
+            ),
+        ),
+    ),
+)
