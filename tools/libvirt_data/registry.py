@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from libvirt_data import domain, host, moment, network, nwfilter, storage
+from libvirt_data import capabilities, domain, host, moment, network, nwfilter, storage
 from libvirt_data.case import Suite
 
 FAMILIES = (
@@ -12,5 +12,6 @@ FAMILIES = (
     nwfilter.SUITES,
     host.SUITES,
     moment.SUITES,
+    capabilities.SUITES,
 )
 SUITES: dict[str, Suite] = {suite.name: suite for family in FAMILIES for suite in family}
