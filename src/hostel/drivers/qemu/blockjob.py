@@ -24,7 +24,7 @@ from typing import Any, Final
 from hostel.drivers.events import BlockJobStatus, BlockJobType
 from hostel.drivers.qemu.block.chain import Image, drop_below, go_over, images, replace_source
 from hostel.drivers.qemu.command.disk import format_node
-from hostel.drivers.qemu.plug.graph import sweep_nodes
+from hostel.drivers.qemu.plug.graph import device_of, sweep_nodes
 from hostel.drivers.qemu.running import Running
 from hostel.drivers.qemu.status import BlockJob
 from hostel.model.domain.devices.disk import Disk
@@ -133,7 +133,7 @@ def _has_moved(machine: Running, job: BlockJob, disk: Disk) -> bool:
         return False
     target = job.base if job.kind == "active-commit" else _mirror_number(disk)
     for found in machine.ask("query-block"):
-        if f"/{disk.alias}/" in f"{found.get('qdev', '')}/" or found.get("qdev") == disk.alias:
+        if device_of(found) == disk.alias:
             return bool(found.get("inserted", {}).get("node-name") == format_node(target))
     return False
 

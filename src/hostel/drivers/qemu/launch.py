@@ -14,7 +14,7 @@ from hostel.drivers.events import Lifecycle, Started, Suspended
 from hostel.drivers.qemu import document, features, monitor, probe, process, source
 from hostel.drivers.qemu.alias import assign_aliases
 from hostel.drivers.qemu.command.context import Context
-from hostel.drivers.qemu.command.disk import throttle
+from hostel.drivers.qemu.command.disk import drive_id, throttle
 from hostel.drivers.qemu.command.display import VNC_ID
 from hostel.drivers.qemu.command.machine import build
 from hostel.drivers.qemu.machines import Machines
@@ -147,7 +147,7 @@ class Launcher:
             if disk.iotune is not None:
                 qmp.execute("block_set_io_throttle", **throttle(disk))
             if disk.target.tray == "open":
-                qmp.execute("blockdev-open-tray", id=disk.alias, force=True)
+                qmp.execute("blockdev-open-tray", id=drive_id(disk), force=True)
         for interface in devices.interfaces:
             if interface.link_state == "down":
                 qmp.execute("set_link", name=interface.alias, up=False)

@@ -15,6 +15,7 @@ from hostel.drivers.qemu.block.chain import find_disk, find_image, images
 from hostel.drivers.qemu.command.context import alias_of
 from hostel.drivers.qemu.command.disk import format_node, storage_node, throttle
 from hostel.drivers.qemu.machines import failed
+from hostel.drivers.qemu.plug.graph import device_of
 from hostel.drivers.qemu.running import Calls, Running
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
 from hostel.model.domain.devices.disk import Disk, IoTune
@@ -87,7 +88,7 @@ class SizeCalls(Calls):
     def domain_get_disk_errors(self, domain: DomainRef) -> list[DiskError]:
         """Disks that an error has stopped."""
         with self._running(domain) as machine:
-            states = {_alias(item): item.get("io-status") for item in machine.ask("query-block")}
+            states = {device_of(item): item.get("io-status") for item in machine.ask("query-block")}
             codes = {"failed": 1, "nospace": 2}
             return [
                 DiskError(disk.target.dev, codes[state])
@@ -161,17 +162,10 @@ def _disk(domain: Domain, name: str) -> Disk:
     return disk
 
 
-def _alias(entry: Mapping[str, Any]) -> str:
-    """The alias of the device that an entry of ``query-block`` or ``query-blockstats`` is about."""
-    parts = str(entry.get("qdev", "")).split("/")
-    # The back end of a virtio disk is a part of its device: /machine/peripheral/virtio-disk0/virtio-backend.
-    return parts[3] if parts[:3] == ["", "machine", "peripheral"] and len(parts) > 3 else parts[-1]
-
-
 def counters(machine: Running) -> dict[str, dict[str, int]]:
     """The counters of every device, by its alias."""
     return {
-        _alias(item): {name: int(item["stats"].get(word, 0)) for name, word in _COUNTERS.items()}
+        device_of(item): {name: int(item["stats"].get(word, 0)) for name, word in _COUNTERS.items()}
         for item in machine.ask("query-blockstats")
     }
 
@@ -207,7 +201,7 @@ def _highest(machine: Running, number: int) -> int:
 
 def _live_limits(machine: Running, disk: Disk) -> dict[str, int | str]:
     """What QEMU limits the disk to."""
-    found = next((item for item in machine.ask("query-block") if _alias(item) == disk.alias), None)
+    found = next((item for item in machine.ask("query-block") if device_of(item) == disk.alias), None)
     inserted: Mapping[str, Any] = found.get("inserted", {}) if found is not None else {}
     words = {
         "total_bytes_sec": "bps", "read_bytes_sec": "bps_rd", "write_bytes_sec": "bps_wr",

@@ -188,10 +188,22 @@ _LIMITS: Final = {
 }  # fmt: skip
 
 
+def drive_id(disk: Disk) -> str:
+    """What commands about a drive call it: its device, or the part of that which holds the medium."""
+    alias = alias_of(disk)
+    match disk.target.bus:
+        case DiskBus.VIRTIO:
+            return f"/machine/peripheral/{alias}/virtio-backend"
+        case DiskBus.USB:
+            return f"/machine/peripheral/{alias}/{alias}.0/legacy[0]"
+        case _:
+            return alias
+
+
 def throttle(disk: Disk) -> dict[str, Any]:
     """The arguments of ``block_set_io_throttle`` for the limits that a disk has."""
     tune = disk.iotune or IoTune()
-    words: dict[str, Any] = {"id": alias_of(disk)}
+    words: dict[str, Any] = {"id": drive_id(disk)}
     for name, word in _LIMITS.items():
         for ending, suffix in _BURSTS:
             given = getattr(tune, name + ending)

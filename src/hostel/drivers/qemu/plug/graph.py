@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
 from hostel.drivers.qemu.running import Running
@@ -19,6 +19,13 @@ _NODE: Final = re.compile(r"libvirt-([0-9]+)-(format|storage)")
 def without_none(properties: dict[str, Any]) -> dict[str, Any]:
     """What QMP takes: an option that is None is left out, but for ``backing``, where it says that there is none."""
     return {key: value for key, value in properties.items() if value is not None or key == "backing"}
+
+
+def device_of(entry: Mapping[str, Any]) -> str:
+    """The alias of the device that an entry of ``query-block`` or ``query-blockstats`` is about."""
+    parts = str(entry.get("qdev", "")).split("/")
+    # What holds the medium may be a part of the device: /machine/peripheral/virtio-disk0/virtio-backend.
+    return parts[3] if parts[:3] == ["", "machine", "peripheral"] and len(parts) > 3 else parts[-1]
 
 
 def add_nodes(machine: Running, specs: Iterable[dict[str, Any]]) -> None:

@@ -15,7 +15,7 @@ from hostel.drivers.qemu.command import disk as block
 from hostel.drivers.qemu.command.context import alias_of
 from hostel.drivers.qemu.launch import Launcher
 from hostel.drivers.qemu.machines import failed
-from hostel.drivers.qemu.plug.graph import add_nodes, sweep_nodes
+from hostel.drivers.qemu.plug.graph import add_nodes, device_of, sweep_nodes
 from hostel.drivers.qemu.running import Running
 from hostel.drivers.qemu.status import Plug
 from hostel.errors import ErrorCode, ErrorDomain
@@ -72,7 +72,7 @@ def _copy(disk: Disk) -> Any:
 def _open_tray(machine: Running, disk: Disk, *, force: bool) -> None:
     if _drive(machine, alias_of(disk)).get("tray_open"):
         return
-    machine.ask("blockdev-open-tray", id=alias_of(disk), force=force)
+    machine.ask("blockdev-open-tray", id=block.drive_id(disk), force=force)
     deadline = time.monotonic() + _TRAY_SECONDS
     while _drive(machine, alias_of(disk)).get("tray_open") is False:
         left = deadline - time.monotonic()
@@ -84,21 +84,20 @@ def _open_tray(machine: Running, disk: Disk, *, force: bool) -> None:
 
 
 def _exchange(machine: Running, disk: Disk, after: Disk) -> None:
-    alias = alias_of(disk)
-    machine.ask("blockdev-remove-medium", id=alias)
+    name = block.drive_id(disk)
+    machine.ask("blockdev-remove-medium", id=name)
     top = block.top_node(after)
     if top is not None:
-        machine.ask("blockdev-insert-medium", id=alias, **{"node-name": top})
+        machine.ask("blockdev-insert-medium", id=name, **{"node-name": top})
         if disk.iotune is not None:
             machine.ask("block_set_io_throttle", **block.throttle(disk))
-    machine.ask("blockdev-close-tray", id=alias)
+    machine.ask("blockdev-close-tray", id=name)
 
 
 def _drive(machine: Running, alias: str) -> dict[str, Any]:
     """What QEMU says of a drive."""
     for found in machine.ask("query-block"):
-        path = str(found.get("qdev", ""))
-        if path == alias or path.split("/")[-2:-1] == [alias] or path.endswith(f"/{alias}"):
+        if device_of(found) == alias:
             return dict(found)
     raise failed(f"QEMU has no drive '{alias}'")
 
@@ -108,13 +107,14 @@ def settle(machine: Running, alias: str) -> None:
     plug = next(item for item in machine.status.plugs if item.alias == alias)
     disk = next((item for item in machine.domain.devices.disks if item.alias == alias), None)
     if disk is not None and plug.disk is not None:
+        name = block.drive_id(disk)
         inside = _drive(machine, alias).get("inserted", {}).get("node-name")
         if inside is None and block.top_node(plug.disk) is not None:
             inside = block.top_node(disk)
             if inside is not None:
-                machine.attempt("blockdev-open-tray", id=alias, force=True)
-                machine.attempt("blockdev-insert-medium", id=alias, **{"node-name": inside})
-        machine.attempt("blockdev-close-tray", id=alias)
+                machine.attempt("blockdev-open-tray", id=name, force=True)
+                machine.attempt("blockdev-insert-medium", id=name, **{"node-name": inside})
+        machine.attempt("blockdev-close-tray", id=name)
         if inside == block.top_node(plug.disk):
             old = _name(disk)
             disks = machine.domain.devices.disks

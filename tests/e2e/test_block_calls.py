@@ -1,0 +1,277 @@
+"""Block jobs, sizes and limits on the disks of running guests; the guest is the oracle of its bytes."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from hostel import guest
+from hostel.drivers.base import DomainRef, DomainXmlFlag
+from hostel.drivers.base.block import (
+    BlockCommitFlag,
+    BlockCopyFlag,
+    BlockJobAbortFlag,
+    BlockRebaseFlag,
+    BlockResizeFlag,
+)
+from hostel.drivers.base.domain import Affect
+from hostel.drivers.qemu.block.chain import images
+from hostel.drivers.qemu.driver import QemuDriver
+from hostel.drivers.store import Directories
+from hostel.errors import ErrorCode, VirtError
+from hostel.model.domain.domain import Domain
+from hostel.objects import Connection
+from support import image
+from support.guest import Oracle
+from support.kill_step import MAX_STEPS, killed_at
+from support.session import disk, domain_xml, session, wait_for_report
+
+pytestmark = [pytest.mark.qemu, pytest.mark.requires_tool("qemu-img")]
+MIB = 1 << 20
+SIZE = 4 * MIB
+DRIVER = Path(__file__).parents[2] / "src/hostel/drivers/qemu"
+STEPS = (DRIVER / "blockjob.py", *(DRIVER / "block").glob("*.py"), DRIVER / "plug/graph.py", DRIVER / "recovery.py")
+
+
+@pytest.fixture
+def connection(tmp_path: Path) -> Iterator[Connection]:
+    with session(tmp_path) as opened:
+        yield opened
+
+
+@pytest.fixture
+def driver(connection: Connection) -> QemuDriver:
+    assert isinstance(connection.hypervisor, QemuDriver)
+    return connection.hypervisor
+
+
+class Chain:
+    """A guest on a chain of images: base, then ``depth`` overlays; what the guest writes is known."""
+
+    def __init__(self, home: Path, driver: QemuDriver, depth: int = 2, mode: guest.Mode = guest.Mode.WAIT) -> None:
+        self.home, self.driver = home, driver
+        self.oracle = Oracle(SIZE)
+        self.before = self.oracle.image("chain", mode)
+        self.paths = [home / "base.qcow2", *(home / f"over{index}.qcow2" for index in range(1, depth + 1))]
+        image.qemu_img("create", "-q", "-f", "qcow2", self.paths[0], SIZE)
+        image.write(self.paths[0], "qcow2", (0, self.before))
+        for below, path in zip(self.paths, self.paths[1:], strict=False):
+            image.qemu_img("create", "-q", "-f", "qcow2", "-b", below.name, "-F", "qcow2", path)
+        xml = domain_xml(home, disk(self.paths[-1], "qcow2"))
+        self.ref: DomainRef = driver.domain_create(driver.domain_define_xml(xml))
+        assert wait_for_report(home, 1).failures == 0
+
+    def chain(self) -> list[str]:
+        """The files of the chain by the live document, top first."""
+        document = Domain.parse(self.driver.domain_get_xml_desc(self.ref))
+        return [Path(item.path).name for item in images(document.devices.disks[0])]
+
+    def defined(self) -> str:
+        """The file that the definition starts from."""
+        document = Domain.parse(self.driver.domain_get_xml_desc(self.ref, DomainXmlFlag.INACTIVE))
+        return Path(next(images(document.devices.disks[0])).path).name
+
+    def wait(self, *, ready: bool = False) -> None:
+        """Wait until the job has ended, or is ready."""
+        deadline = time.monotonic() + 60
+        while (info := self.driver.domain_get_block_job_info(self.ref, "vda")) is not None:
+            if ready and info.cur == info.end:
+                return
+            assert time.monotonic() < deadline, info
+            time.sleep(0.02)
+        assert not ready
+
+    def check(self, top: str, below: list[str]) -> None:
+        """After a restart the guest finds what it wrote, in a chain of just these files."""
+        assert self.chain() == [top, *below]
+        self.driver.domain_destroy(self.ref)
+        path = self.home / top
+        fmt = top.rpartition(".")[2]
+        said = json.loads(image.real_qemu_img("info", "--backing-chain", "--output=json", "-f", fmt, path))
+        assert [Path(item["filename"]).name for item in said] == [top, *below]
+        assert image.content(path, fmt) == self.oracle.after(self.before, 1)
+        if fmt != "raw":
+            image.assert_clean(path, fmt)
+
+
+def test_pull_makes_the_top_stand_alone(tmp_path: Path, driver: QemuDriver) -> None:
+    chain = Chain(tmp_path, driver)
+    assert chain.chain() == ["over2.qcow2", "over1.qcow2", "base.qcow2"]
+    driver.domain_block_rebase(chain.ref, "vda")
+    chain.wait()
+    chain.check("over2.qcow2", [])
+
+
+def test_pull_down_to_a_base_keeps_the_base(tmp_path: Path, driver: QemuDriver) -> None:
+    chain = Chain(tmp_path, driver, 3)
+    driver.domain_block_rebase(chain.ref, "vda", str(tmp_path / "over1.qcow2"), flags=BlockRebaseFlag.RELATIVE)
+    chain.wait()
+    chain.check("over3.qcow2", ["over1.qcow2", "base.qcow2"])
+
+
+def test_commit_in_the_middle_takes_an_image_out(tmp_path: Path, driver: QemuDriver) -> None:
+    chain = Chain(tmp_path, driver, 3)
+    flags = BlockCommitFlag.RELATIVE | BlockCommitFlag.DELETE
+    driver.domain_block_commit(chain.ref, "vda", str(tmp_path / "base.qcow2"), str(tmp_path / "over2.qcow2"), 0, flags)
+    chain.wait()
+    assert not (tmp_path / "over2.qcow2").exists()
+    assert not (tmp_path / "over1.qcow2").exists()
+    chain.check("over3.qcow2", ["base.qcow2"])
+
+
+def test_active_commit_is_pivoted_and_the_definition_follows(tmp_path: Path, driver: QemuDriver) -> None:
+    chain = Chain(tmp_path, driver)
+    driver.domain_block_commit(chain.ref, "vda", flags=BlockCommitFlag.ACTIVE)
+    with pytest.raises(VirtError) as caught:
+        driver.domain_block_commit(chain.ref, "vda", flags=BlockCommitFlag.ACTIVE)
+    assert caught.value.code == ErrorCode.BLOCK_COPY_ACTIVE
+    chain.wait(ready=True)
+    assert "<mirror type='file' job='active-commit' ready='yes'>" in driver.domain_get_xml_desc(chain.ref)
+    driver.domain_block_job_abort(chain.ref, "vda", BlockJobAbortFlag.PIVOT)
+    assert chain.defined() == "base.qcow2"
+    chain.check("base.qcow2", [])
+
+
+def test_active_commit_that_is_given_up_leaves_the_chain(tmp_path: Path, driver: QemuDriver) -> None:
+    chain = Chain(tmp_path, driver)
+    driver.domain_block_commit(chain.ref, "vda", flags=BlockCommitFlag.ACTIVE | BlockCommitFlag.SHALLOW)
+    chain.wait(ready=True)
+    driver.domain_block_job_abort(chain.ref, "vda")
+    assert chain.defined() == "over2.qcow2"
+    assert "<mirror" not in driver.domain_get_xml_desc(chain.ref)
+    chain.check("over2.qcow2", ["over1.qcow2", "base.qcow2"])
+
+
+@pytest.mark.parametrize("fmt", ["qcow2", "raw"])
+def test_copy_is_pivoted_to(tmp_path: Path, driver: QemuDriver, fmt: str) -> None:
+    chain = Chain(tmp_path, driver)
+    xml = f"<disk type='file'><driver type='{fmt}'/><source file='{tmp_path}/copy.{fmt}'/></disk>"
+    with pytest.raises(VirtError, match="domain is not transient"):
+        driver.domain_block_copy(chain.ref, "vda", xml)
+    driver.domain_block_copy(chain.ref, "vda", xml, flags=BlockCopyFlag.TRANSIENT_JOB)
+    chain.wait(ready=True)
+    driver.domain_block_job_abort(chain.ref, "vda", BlockJobAbortFlag.PIVOT)
+    assert chain.defined() == f"copy.{fmt}"
+    chain.check(f"copy.{fmt}", [])
+
+
+def test_shallow_copy_stands_on_the_same_chain(tmp_path: Path, driver: QemuDriver) -> None:
+    chain = Chain(tmp_path, driver)
+    xml = f"<disk type='file'><driver type='qcow2'/><source file='{tmp_path}/copy.qcow2'/></disk>"
+    flags = BlockCopyFlag.TRANSIENT_JOB | BlockCopyFlag.SHALLOW
+    driver.domain_block_copy(chain.ref, "vda", xml, flags=flags)
+    chain.wait(ready=True)
+    driver.domain_block_job_abort(chain.ref, "vda", BlockJobAbortFlag.PIVOT)
+    chain.check("copy.qcow2", ["over1.qcow2", "base.qcow2"])
+
+
+def test_copy_that_is_given_up_and_one_that_reuses_what_it_left(tmp_path: Path, driver: QemuDriver) -> None:
+    chain = Chain(tmp_path, driver)
+    xml = f"<disk type='file'><driver type='qcow2'/><source file='{tmp_path}/copy.qcow2'/></disk>"
+    driver.domain_block_copy(chain.ref, "vda", xml, flags=BlockCopyFlag.TRANSIENT_JOB)
+    chain.wait(ready=True)
+    driver.domain_block_job_abort(chain.ref, "vda")
+    assert chain.chain() == ["over2.qcow2", "over1.qcow2", "base.qcow2"]
+    with pytest.raises(VirtError, match="already exists"):
+        driver.domain_block_copy(chain.ref, "vda", xml, flags=BlockCopyFlag.TRANSIENT_JOB)
+    flags = BlockCopyFlag.TRANSIENT_JOB | BlockCopyFlag.REUSE_EXT
+    driver.domain_block_copy(chain.ref, "vda", xml, flags=flags)
+    chain.wait(ready=True)
+    driver.domain_block_job_abort(chain.ref, "vda", BlockJobAbortFlag.PIVOT)
+    chain.check("copy.qcow2", [])
+
+
+@pytest.mark.parametrize("job", ["pull", "commit", "active-commit", "copy"])
+def test_killed_at_any_step_of_a_job_the_chain_is_the_old_one_or_the_new_one(
+    tmp_path: Path, driver: QemuDriver, job: str
+) -> None:
+    step, outcomes = 1, set()
+    while step < MAX_STEPS:
+        home = tmp_path / str(step)
+        home.mkdir()
+        with session(home) as connection:
+            own = connection.hypervisor
+            assert isinstance(own, QemuDriver)
+            chain = Chain(home, own)
+
+            def act(home: Path = home, chain: Chain = chain) -> None:
+                child = QemuDriver(Directories.under(home))
+                mine = Chain.__new__(Chain)
+                mine.__dict__.update(chain.__dict__)
+                mine.driver = child
+                run_job(mine, job)
+
+            killed = killed_at(step, STEPS, act)
+            finish_job(chain)
+            new = {"pull": ["over2.qcow2"], "commit": ["over2.qcow2", "base.qcow2"]}.get(job, [])
+            new = {"active-commit": ["base.qcow2"], "copy": ["copy.qcow2"]}.get(job, new)
+            found = chain.chain()
+            assert found in (["over2.qcow2", "over1.qcow2", "base.qcow2"], new), f"step {step}"
+            assert chain.defined() == found[0], f"step {step}"
+            assert not (home / "copy.qcow2").exists() or found == new or job == "copy"
+            outcomes.add(tuple(found))
+            chain.check(found[0], found[1:])
+        if not killed:
+            break
+        step += 23
+    assert len(outcomes) == 2
+
+
+def run_job(chain: Chain, job: str) -> None:
+    driver, home = chain.driver, chain.home
+    if job == "pull":
+        driver.domain_block_rebase(chain.ref, "vda")
+        chain.wait()
+    elif job == "commit":
+        driver.domain_block_commit(chain.ref, "vda", top=str(home / "over1.qcow2"))
+        chain.wait()
+    else:
+        if job == "copy":
+            xml = f"<disk type='file'><driver type='qcow2'/><source file='{home}/copy.qcow2'/></disk>"
+            driver.domain_block_copy(chain.ref, "vda", xml, flags=BlockCopyFlag.TRANSIENT_JOB)
+        else:
+            driver.domain_block_commit(chain.ref, "vda", flags=BlockCommitFlag.ACTIVE)
+        chain.wait(ready=True)
+        driver.domain_block_job_abort(chain.ref, "vda", BlockJobAbortFlag.PIVOT)
+
+
+def finish_job(chain: Chain) -> None:
+    """Let what runs end by itself, and give up what waits to be ended."""
+    deadline = time.monotonic() + 60
+    while (info := chain.driver.domain_get_block_job_info(chain.ref, "vda")) is not None:
+        if info.cur == info.end and info.type in (2, 4):
+            chain.driver.domain_block_job_abort(chain.ref, "vda")
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_size_changes_while_the_guest_runs(tmp_path: Path, driver: QemuDriver) -> None:
+    chain = Chain(tmp_path, driver, 1)
+    driver.domain_block_resize(chain.ref, "vda", 8 * MIB + 1, BlockResizeFlag.BYTES)
+    assert driver.domain_get_block_info(chain.ref, "vda").capacity == 8 * MIB + 512
+    driver.domain_block_resize(chain.ref, str(tmp_path / "over1.qcow2"), 16 * 1024)
+    assert driver.domain_get_block_info(chain.ref, "vda").capacity == 16 * MIB
+
+
+def test_counters_limits_and_errors_are_told(tmp_path: Path, driver: QemuDriver) -> None:
+    chain = Chain(tmp_path, driver, 0)
+    found = driver.domain_block_stats_flags(chain.ref, "vda")
+    assert found["rd_bytes"] > 0
+    assert found["wr_operations"] > 0
+    assert driver.domain_block_stats_flags(chain.ref, "") == found
+    limits = {"total_bytes_sec": MIB, "read_iops_sec": 100}
+    driver.domain_set_block_io_tune(chain.ref, "vda", limits, Affect.LIVE | Affect.CONFIG)
+    for affect in (Affect.LIVE, Affect.CONFIG):
+        said = driver.domain_get_block_io_tune(chain.ref, "vda", affect)
+        assert (said["total_bytes_sec"], said["read_iops_sec"], said["write_iops_sec"]) == (MIB, 100, 0)
+    driver.domain_set_block_io_tune(chain.ref, "vda", {"read_bytes_sec": 2 * MIB}, Affect.LIVE)
+    said = driver.domain_get_block_io_tune(chain.ref, "vda", Affect.LIVE)
+    assert (said["total_bytes_sec"], said["read_bytes_sec"]) == (0, 2 * MIB)
+    driver.domain_destroy(chain.ref)
+    driver.domain_create(chain.ref)
+    assert driver.domain_get_block_io_tune(chain.ref, "vda", Affect.LIVE)["total_bytes_sec"] == MIB
+    assert driver.domain_get_disk_errors(chain.ref) == []
