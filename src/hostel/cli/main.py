@@ -35,6 +35,7 @@ TOOLS: Final = {
     ),
     "virsh": Tool("hostel.cli.virsh.main", "manage machines, storage pools, volumes and networks", "error: "),
     "virt-install": Tool("hostel.cli.virt_install.main", "make a machine and install or import a system", "ERROR    "),
+    "daemon": Tool("hostel.cli.daemon", "serve machines, pools and networks to libvirt's clients", "hosteld: error: "),
     "inspect": Tool("hostel.cli.inspect", "say whether a disk image is safe to accept", "error: "),
     "guest": Tool("hostel.cli.guest", "put a tiny bootable guest on an image, and read what it reports", "error: "),
     "quickstart": Tool(
@@ -81,6 +82,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     called = os.path.basename(words[0]) if words else "hostel"
     if called in DROP_IN:
         return run_tool(called, words[1:])
+    if called == "hosteld":
+        return run_tool("daemon", words[1:])
     return guarded("hostel: ", lambda: _dispatch(words[1:]))
 
 

@@ -83,7 +83,7 @@ class Types:
         """The named tuple that a structure becomes."""
         found = self._classes.get(name)
         if found is None:
-            found = self._classes[name] = namedtuple(name, [field.name for field in self._fields[name]])  # type: ignore[misc]
+            found = self._classes[name] = namedtuple(name, [field.name for field in self._fields[name]])
         return found
 
     def codec(self, fields: str | Sequence[Field]) -> Codec:

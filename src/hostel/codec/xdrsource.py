@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NoReturn, cast
 
 _PADDING: Final = (b"", b"\0\0\0", b"\0\0", b"\0")  # by the length modulo four
 # A byte as C's signed char in four bytes.
@@ -42,13 +42,13 @@ class Source:
             *self._lines,
             f"    return ({''.join(f'{v}, ' for v in values)})",
         ]
-        return self._compiled(body, "unpack")
+        return cast("Callable[[bytes, int], tuple[Any, ...]]", self._compiled(body, "unpack"))
 
     def compile_packer(self) -> Callable[[Sequence[Any]], bytes]:
         """End the function that writes: a sequence of values to bytes."""
         self._flush_writing()
         body = ["def pack(values):", "    out = []", "    put = out.append", *self._lines, "    return b''.join(out)"]
-        return self._compiled(body, "pack")
+        return cast("Callable[[Sequence[Any]], bytes]", self._compiled(body, "pack"))
 
     def _compiled(self, lines: list[str], name: str) -> Any:
         exec("\n".join(lines), self._names)

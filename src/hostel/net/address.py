@@ -50,7 +50,7 @@ def connect(address: Address, timeout: float | None = None) -> socket.socket:
         NetworkError: with QEMU's text.
     """
     if isinstance(address, UnixAddress):
-        _check_path(address.path)
+        check_path(address.path)
         candidates: list[tuple[int, Any]] = [(socket.AF_UNIX, address.path)]
     else:
         candidates = _resolve(address, passive=False)
@@ -110,7 +110,7 @@ def tune(sock: socket.socket) -> None:
 
 
 def _listen_unix(path: str, backlog: int) -> socket.socket:
-    _check_path(path)
+    check_path(path)
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         try:
@@ -136,7 +136,12 @@ def remove_unix(path: str) -> None:
             os.unlink(path)
 
 
-def _check_path(path: str) -> None:
+def check_path(path: str) -> None:
+    """Refuse a path that is too long for a Unix socket.
+
+    Raises:
+        NetworkError: so it is.
+    """
     if len(os.fsencode(path)) >= _MAX_PATH:
         raise NetworkError(
             f"UNIX socket path '{path}' is too long",

@@ -1,0 +1,1 @@
+"""The daemon: libvirt's remote protocol in front of the drivers."""

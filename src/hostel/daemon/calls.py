@@ -1,0 +1,74 @@
+"""What the daemon answers: one table from procedures to what answers them.
+
+Most of it is :mod:`hostel.drivers.adapters`. The rest is here and in the modules beside: calls about the connection
+itself, lists with their filters, streams, and events.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from hostel.daemon import connect, events, lists, streaming
+from hostel.drivers.adapters import ADAPTERS, Answering
+from hostel.drivers.fault import fault
+from hostel.errors import ErrorCode
+from hostel.wire.rpc.connection import Call
+from hostel.wire.rpc.programs import REMOTE
+
+if TYPE_CHECKING:
+    from hostel.daemon.client import Client
+
+Answer = Callable[["Client", Call], "Sequence[Any] | None"]
+
+
+class Quick(NamedTuple):
+    """How a procedure is answered.
+
+    Attributes:
+        answer: gives the members of the answer; None where a stream answers by itself.
+        quick: it waits for nothing, whatever the driver.
+        streams: it opens a stream.
+    """
+
+    answer: Answer
+    quick: bool = False
+    streams: bool = False
+
+
+# What may be called before something is opened.
+OPENING: Final = frozenset(
+    {
+        "auth_list",
+        "connect_open",
+        "connect_close",
+        "connect_supports_feature",
+    }
+)
+
+
+def _by_driver(name: str) -> Answer:
+    answering = Answering(REMOTE.by_name[name], ADAPTERS[name])
+    kind, method = answering.adapter.driver, answering.adapter.method
+
+    def answer(client: Client, call: Call) -> Sequence[Any]:
+        assert client.host is not None
+        driver = getattr(client.host.drivers, kind)
+        if not hasattr(driver, method):
+            from hostel.daemon.access import api_name
+
+            raise fault(ErrorCode.NO_SUPPORT, api_name(name))
+        return answering(driver, call.arguments)
+
+    return answer
+
+
+_NEVER_WAIT: Final = frozenset({"connect_get_type", "node_get_security_model"})
+
+CALLS: Final[dict[str, Quick]] = {
+    **{name: Quick(_by_driver(name), quick=name in _NEVER_WAIT) for name in ADAPTERS},
+    **{name: Quick(answer, quick=name in connect.NEVER_WAIT) for name, answer in connect.ANSWERS.items()},
+    **{name: Quick(answer) for name, answer in events.ANSWERS.items()},
+    **{name: Quick(answer) for name, answer in lists.ANSWERS.items()},
+    **{name: Quick(answer, streams=True) for name, answer in streaming.ANSWERS.items()},
+}

@@ -1,0 +1,114 @@
+"""Calls about the connection itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from hostel.drivers.adapters import check_flags, uuid_text
+from hostel.drivers.fault import fault
+from hostel.errors import ErrorCode, ErrorDomain, VirtError
+from hostel.wire.rpc.connection import Call
+
+if TYPE_CHECKING:
+    from hostel.daemon.client import Client
+
+LIBRARY_VERSION: Final = 9_000_000  # the libvirt that we answer as
+_READ_ONLY, _NO_ALIASES = 1, 2  # flags of opening
+_AUTH_NONE: Final = 0
+
+# virDrvFeature: those that a daemon has whatever its drivers are.
+_DESCRIPTORS, _TEXT_PARAMETERS, _KEEPALIVE, _EVENTS, _CLOSE_EVENTS, _UPDATE_ORDER = 8, 9, 10, 14, 15, 16
+_FEATURES: Final = frozenset({_DESCRIPTORS, _TEXT_PARAMETERS, _KEEPALIVE, _EVENTS, _CLOSE_EVENTS, _UPDATE_ORDER})
+
+
+def _auth_list(client: Client, call: Call) -> Sequence[Any]:
+    return ([_AUTH_NONE],)
+
+
+def _supports_feature(client: Client, call: Call) -> Sequence[Any]:
+    (feature,) = call.arguments
+    if feature == _KEEPALIVE:
+        client.start_keepalive()
+    return (int(feature in _FEATURES),)
+
+
+def _open(client: Client, call: Call) -> Sequence[Any] | None:
+    name, flags = call.arguments
+    check_flags(flags, _READ_ONLY | _NO_ALIASES, "virConnectOpenAuth")
+    if client.host is not None:
+        raise VirtError(ErrorCode.INTERNAL_ERROR, "internal error: connection already open", domain=ErrorDomain.RPC)
+    client.read_only = client.read_only or bool(flags & _READ_ONLY)
+    hosts = client.daemon.hosts
+    found = hosts.find(name)
+    if found is not None:
+        client.opened(*found)
+        return ()
+
+    def work() -> None:
+        try:
+            uri, host = hosts.acquire(name)
+        except Exception as error:
+            client.refused(call, error)
+            return
+        client.daemon.reactor.call_soon(lambda: _opened(client, call, uri, host))
+
+    client.daemon.workers.submit(work)
+    return None
+
+
+def _opened(client: Client, call: Call, uri: str, host: Any) -> None:
+    if client.channel.is_closed or client.host is not None:
+        client.daemon.workers.submit(lambda: client.daemon.hosts.release(host))
+        return
+    client.opened(uri, host)
+    client.accepted(call)
+
+
+def _close(client: Client, call: Call) -> Sequence[Any]:
+    # The client hangs up next; what it has opened is let go then, when nothing of it is worked on any more.
+    return ()
+
+
+def _is_active(client: Client, call: Call) -> Sequence[Any]:
+    assert client.host is not None
+    driver = client.host.drivers.hypervisor
+    return (int(driver.domain_lookup_by_uuid(uuid_text(call.arguments[0].uuid)).id != -1),)
+
+
+def _max_memory(client: Client, call: Call) -> Sequence[Any]:
+    assert client.host is not None
+    driver = client.host.drivers.hypervisor
+    ref = driver.domain_lookup_by_uuid(uuid_text(call.arguments[0].uuid))
+    return (driver.domain_get_info(ref).max_memory,)
+
+
+def _max_vcpus(client: Client, call: Call) -> Sequence[Any]:
+    assert client.host is not None
+    driver = client.host.drivers.hypervisor
+    ref = driver.domain_lookup_by_uuid(uuid_text(call.arguments[0].uuid))
+    if ref.id == -1:
+        raise fault(ErrorCode.OPERATION_INVALID, "domain is not running", ErrorDomain.DOM)
+    return (driver.domain_get_info(ref).vcpus,)
+
+
+def _never_updated(client: Client, call: Call) -> Sequence[Any]:
+    return (0,)
+
+
+ANSWERS: Final[dict[str, Callable[[Client, Call], Sequence[Any] | None]]] = {
+    "auth_list": _auth_list,
+    "connect_open": _open,
+    "connect_close": _close,
+    "connect_supports_feature": _supports_feature,
+    "connect_get_uri": lambda client, call: (client.uri,),
+    "connect_get_lib_version": lambda client, call: (LIBRARY_VERSION,),
+    "connect_is_secure": lambda client, call: (int(client.daemon.is_local(client)),),
+    "connect_register_close_callback": lambda client, call: (),
+    "connect_unregister_close_callback": lambda client, call: (),
+    "domain_is_active": _is_active,
+    "domain_get_max_memory": _max_memory,
+    "domain_get_max_vcpus": _max_vcpus,
+    "domain_is_updated": _never_updated,
+}
+NEVER_WAIT: Final = frozenset(name for name in ANSWERS if not name.startswith("domain_"))

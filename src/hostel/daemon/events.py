@@ -1,0 +1,254 @@
+"""Events: what the drivers tell, sent to the clients that have registered for it."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from hostel.codec.xdr import Field, split_type
+from hostel.drivers.adapters import uuid_bytes, uuid_text
+from hostel.drivers.events import DOMAIN_EVENTS, NETWORK_EVENTS, POOL_EVENTS, Event, Listener, Subject
+from hostel.drivers.fault import fault
+from hostel.errors import ErrorCode
+from hostel.wire.rpc.connection import Call, ServerConnection
+from hostel.wire.rpc.procedure import Procedure
+from hostel.wire.rpc.programs import REMOTE
+from hostel.wire.rpc.table.types import TYPES
+
+if TYPE_CHECKING:
+    from hostel.daemon.client import Client
+
+_WAIT: Final = 1.0  # seconds between two looks at whether anybody is left who listens
+
+# By libvirt's number for a domain's event: its message.
+_DOMAIN_MESSAGES: Final = (
+    "lifecycle", "reboot", "rtc_change", "watchdog", "io_error", "graphics", "io_error_reason", "control_error",
+    "block_job", "disk_change", "tray_change", "pmwakeup", "pmsuspend", "balloon_change", "pmsuspend_disk",
+    "device_removed", "domain_event_block_job_2", "tunable", "agent_lifecycle", "device_added", "migration_iteration",
+    "job_completed", "device_removal_failed", "metadata_change", "domain_event_block_threshold",
+    "domain_event_memory_failure", "domain_event_memory_device_size_change",
+)  # fmt: skip
+# What members of messages are called in an event's details, besides their own names.
+_DETAILS: Final = {
+    "dev_alias": ("devAlias", "alias"),
+    "src_path": ("srcPath", "path"),
+    "old_src_path": ("oldSrcPath", "old"),
+    "new_src_path": ("newSrcPath", "new"),
+    "auth_scheme": ("authScheme",),
+    "offset": ("utcoffset",),
+    "path": ("disk",),
+    "dst": ("disk",),
+}
+_EMPTY: Final[dict[str, Any]] = {"str": "", "str?": None, "domain_event_graphics_address": (0, "", "")}
+
+
+class Registration(NamedTuple):
+    """What a client wants to hear.
+
+    Attributes:
+        kind: which event.
+        uuid: of which object; of all where it is empty.
+        legacy: the message is the one without the number of the registration.
+    """
+
+    client: Client
+    number: int
+    subject: Subject
+    kind: str
+    uuid: str = ""
+    legacy: bool = False
+
+
+class Events:
+    """All registrations, and the threads that listen to drivers while there are any.
+
+    Args:
+        send: calls a function in the loop.
+    """
+
+    def __init__(self, send: Callable[[Callable[[], None]], None]) -> None:
+        self._send = send
+        self._numbers = itertools.count(1)
+        self._lock = threading.Lock()
+        self._registrations: dict[int, Registration] = {}
+        self._listeners: dict[str, Listener] = {}
+
+    def register(self, registration: Registration) -> int:
+        """Add a registration, whose number is ours to say; the number."""
+        number = next(self._numbers)
+        host = registration.client.host
+        assert host is not None
+        with self._lock:
+            self._registrations[number] = registration._replace(number=number)
+            if host.key not in self._listeners and host.drivers.events is not None:
+                listener = self._listeners[host.key] = host.drivers.events.listen()
+                threading.Thread(target=self._listen, args=(host.key, listener), name="events", daemon=True).start()
+        return number
+
+    def deregister(self, client: Client, chosen: Callable[[Registration], bool]) -> int:
+        """Drop a client's registrations; how many there were."""
+        with self._lock:
+            gone = [number for number, known in self._registrations.items() if known.client is client and chosen(known)]
+            for number in gone:
+                del self._registrations[number]
+            return len(gone)
+
+    def forget(self, client: Client) -> None:
+        """Drop all of a client's registrations; stop listening where nobody else does."""
+        self.deregister(client, lambda known: True)
+        host = client.host
+        if host is None:
+            return
+        with self._lock:
+            if any(known.client.host is host for known in self._registrations.values()):
+                return
+            listener = self._listeners.pop(host.key, None)
+        if listener is not None:
+            listener.close()
+
+    def close(self) -> None:
+        """Stop listening."""
+        with self._lock:
+            listeners = list(self._listeners.values())
+            self._listeners.clear()
+            self._registrations.clear()
+        for listener in listeners:
+            listener.close()
+
+    def _listen(self, key: str, listener: Listener) -> None:
+        while self._listeners.get(key) is listener:
+            event = listener.get(_WAIT)
+            if event is not None:
+                self._send(functools.partial(self.deliver, key, event))
+
+    def deliver(self, key: str, event: Event) -> None:
+        """Tell everybody who wants to know; called in the loop."""
+        with self._lock:
+            wanted = [
+                known
+                for known in self._registrations.values()
+                if known.subject is event.subject
+                and known.kind == event.kind
+                and known.uuid in ("", event.uuid)
+                and known.client.host is not None
+                and known.client.host.key == key
+            ]
+        for known in wanted:
+            procedure = REMOTE.by_name[message_of(event, legacy=known.legacy)]
+            known.client.send(ServerConnection.message(REMOTE, procedure, message_values(procedure, known, event)))
+
+
+def message_of(event: Event, *, legacy: bool) -> str:
+    """The message of an event."""
+    if event.subject is Subject.DOMAIN:
+        name = _DOMAIN_MESSAGES[DOMAIN_EVENTS.index(event.kind)]
+        if name.startswith("domain_event_"):
+            return name
+        return f"domain_event_{name}" if legacy else f"domain_event_callback_{name}"
+    prefix = {Subject.POOL: "storage_pool", Subject.NODE_DEVICE: "node_device"}
+    return f"{prefix.get(event.subject, event.subject)}_event_{event.kind.replace('-', '_')}"
+
+
+def message_values(procedure: Procedure, known: Registration, event: Event) -> Sequence[Any]:
+    """The members of a message."""
+    return [_member(field, known, event) for field in procedure.arguments.fields]
+
+
+def _member(field: Field, known: Registration, event: Event) -> Any:
+    if field.name == "callback_id":
+        return known.number
+    if field.type == "domain":
+        return (event.name, uuid_bytes(event.uuid), event.id)
+    if field.type in ("network", "pool"):
+        return (event.name, uuid_bytes(event.uuid))
+    if field.type.startswith("param<"):
+        return [(name, typed_value(value)) for name, value in event.detail.items()]
+    for name in (field.name, *_DETAILS.get(field.name, ())):
+        if name in event.detail:
+            return _packed(event.detail[name], field)
+    return [] if field.type.endswith(">") else _EMPTY.get(field.type, 0)
+
+
+def _packed(value: Any, field: Field) -> Any:
+    """Structures, which are mappings in details, as their members in order."""
+    if isinstance(value, list):
+        return [_packed(item, field) for item in value]
+    if isinstance(value, Mapping):
+        return [value[member.name] for member in TYPES.fields(split_type(field.type)[0])]
+    return value
+
+
+def typed_value(value: Any) -> tuple[int, Any]:
+    """A value with libvirt's number for its type."""
+    if isinstance(value, bool):
+        return 6, int(value)
+    if isinstance(value, int):
+        return (4, value) if value >= 0 else (3, value)
+    return (5, value) if isinstance(value, float) else (7, str(value))
+
+
+# The calls.
+
+
+def _add(client: Client, subject: Subject, kinds: Sequence[str], number: int, uuid: str = "") -> Sequence[Any]:
+    if not 0 <= number < len(kinds):
+        raise fault(ErrorCode.INVALID_ARG, f"unsupported event ID {number}")
+    return (client.daemon.events.register(Registration(client, 0, subject, kinds[number], uuid)),)
+
+
+def _drop(client: Client, call: Call) -> Sequence[Any]:
+    (number,) = call.arguments[:1]
+    if not client.daemon.events.deregister(client, lambda known: known.number == number):
+        raise fault(ErrorCode.INVALID_ARG, f"could not find event callback {number} for deletion")
+    return ()
+
+
+def _of(reference: Any) -> str:
+    return uuid_text(reference.uuid) if reference is not None else ""
+
+
+def _add_legacy(client: Client, number: int) -> None:
+    if not 0 <= number < len(DOMAIN_EVENTS):
+        raise fault(ErrorCode.INVALID_ARG, f"unsupported event ID {number}")
+    client.daemon.events.register(Registration(client, 0, Subject.DOMAIN, DOMAIN_EVENTS[number], legacy=True))
+
+
+def _register_legacy(client: Client, call: Call) -> Sequence[Any]:
+    _add_legacy(client, 0)
+    return (1,)
+
+
+def _register_any_legacy(client: Client, call: Call) -> Sequence[Any]:
+    _add_legacy(client, call.arguments[0])
+    return ()
+
+
+def _drop_legacy(client: Client, call: Call) -> Sequence[Any]:
+    number = call.arguments[0] if call.arguments else 0
+    kind = DOMAIN_EVENTS[number] if 0 <= number < len(DOMAIN_EVENTS) else ""
+    if not client.daemon.events.deregister(client, lambda known: known.legacy and known.kind == kind):
+        raise fault(ErrorCode.INVALID_ARG, f"domain event {number} not registered")
+    return (0,) if call.procedure.result.fields else ()
+
+
+ANSWERS: Final[dict[str, Callable[[Client, Call], Sequence[Any]]]] = {
+    "connect_domain_event_callback_register_any": lambda client, call: _add(
+        client, Subject.DOMAIN, DOMAIN_EVENTS, call.arguments[0], _of(call.arguments[1])
+    ),
+    "connect_domain_event_callback_deregister_any": _drop,
+    "connect_domain_event_register": _register_legacy,
+    "connect_domain_event_register_any": _register_any_legacy,
+    "connect_domain_event_deregister": _drop_legacy,
+    "connect_domain_event_deregister_any": _drop_legacy,
+    "connect_network_event_register_any": lambda client, call: _add(
+        client, Subject.NETWORK, NETWORK_EVENTS, call.arguments[0], _of(call.arguments[1])
+    ),
+    "connect_network_event_deregister_any": _drop,
+    "connect_storage_pool_event_register_any": lambda client, call: _add(
+        client, Subject.POOL, POOL_EVENTS, call.arguments[0], _of(call.arguments[1])
+    ),
+    "connect_storage_pool_event_deregister_any": _drop,
+}

@@ -1,0 +1,19 @@
+"""Every failure as libvirt's error: what a client is told."""
+
+from __future__ import annotations
+
+from hostel.drivers.fault import fault, system_fault
+from hostel.errors import ErrorCode, ErrorDomain, HostelError, VirtError
+
+
+def describe(error: Exception) -> VirtError:
+    """An exception as a :class:`VirtError`; what nobody foresaw is named, without its details."""
+    if isinstance(error, VirtError):
+        return error
+    if isinstance(error, HostelError):
+        return fault(ErrorCode.INTERNAL_ERROR, str(error), ErrorDomain.RPC)
+    if isinstance(error, OSError):
+        return system_fault(error, "the host refused")
+    if isinstance(error, MemoryError):
+        return VirtError(ErrorCode.NO_MEMORY, "out of memory")
+    return fault(ErrorCode.INTERNAL_ERROR, f"{type(error).__name__}; the daemon's log says more", ErrorDomain.RPC)

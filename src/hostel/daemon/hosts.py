@@ -1,0 +1,95 @@
+"""The drivers that clients share: opened by the first, and those that are only in memory closed after the last."""
+
+from __future__ import annotations
+
+import os
+import threading
+from typing import Final
+from urllib.parse import urlsplit
+
+from hostel.drivers.registry import Drivers, open_drivers
+from hostel.drivers.store import Directories
+
+# What the machines of this daemon are called by clients; both are the same.
+_QEMU: Final = ("qemu:///system", "qemu:///session")
+LOCAL: Final = "qemu:///session"
+
+
+class Host:
+    """One set of drivers.
+
+    Attributes:
+        drivers: the drivers.
+        in_memory: no call of theirs waits for anything.
+    """
+
+    def __init__(self, key: str, drivers: Drivers) -> None:
+        self.key = key
+        self.drivers = drivers
+        self.in_memory = key.startswith("test:")
+        self.users = 0
+
+
+class Hosts:
+    """All that is open.
+
+    Args:
+        directories: where the machines, pools and networks are kept.
+    """
+
+    def __init__(self, directories: Directories) -> None:
+        self._directories = directories
+        self._lock = threading.Lock()
+        self._open: dict[str, Host] = {}
+
+    def find(self, uri: str | None) -> tuple[str, Host] | None:
+        """What :meth:`acquire` gives, where that is open already and nothing has to be waited for."""
+        name, key = _names(uri)
+        if not self._lock.acquire(blocking=False):
+            return None
+        try:
+            host = self._open.get(key)
+            if host is None:
+                return None
+            host.users += 1
+            return name, host
+        finally:
+            self._lock.release()
+
+    def acquire(self, uri: str | None) -> tuple[str, Host]:
+        """The drivers of a URI as a client gives it, and how the client's connection is called.
+
+        Raises:
+            VirtError: no driver knows it, or cannot be opened.
+        """
+        name, key = _names(uri)
+        with self._lock:
+            host = self._open.get(key)
+            if host is None:
+                host = self._open[key] = Host(key, open_drivers(key, self._directories))
+            host.users += 1
+            return name, host
+
+    def release(self, host: Host) -> None:
+        """Give drivers back."""
+        with self._lock:
+            host.users -= 1
+            if not host.users and host.in_memory:
+                del self._open[host.key]
+                host.drivers.close()
+
+    def close(self) -> None:
+        """Close all of them; running machines run on."""
+        with self._lock:
+            hosts = list(self._open.values())
+            self._open.clear()
+        for host in hosts:
+            host.drivers.close()
+
+
+def _names(uri: str | None) -> tuple[str, str]:
+    """What a client's connection is called, and what we call its drivers."""
+    name = uri or _QEMU[0 if os.geteuid() == 0 else 1]
+    parts = urlsplit(name)
+    plain = f"{parts.scheme}://{parts.netloc}{parts.path}"
+    return name, LOCAL if plain in _QEMU else plain

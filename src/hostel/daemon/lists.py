@@ -1,0 +1,277 @@
+"""Lists of objects, with libvirt's filters, and the older pairs of a number and names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from hostel.daemon.access import Access, api_name
+from hostel.drivers.adapters import check_flags, uuid_bytes
+from hostel.drivers.base import DomainRef, DomainState, PoolRef, VolumeRef
+from hostel.drivers.registry import Drivers
+from hostel.errors import ErrorCode, VirtError
+from hostel.wire.rpc.connection import Call
+
+if TYPE_CHECKING:
+    from hostel.daemon.client import Client
+
+Test = Callable[[Drivers, Any], bool]
+
+
+class Filter(NamedTuple):
+    """Bits of which one must hold, when any is set.
+
+    Attributes:
+        tests: by bit, whether an object has it.
+    """
+
+    tests: dict[int, Test]
+
+
+def _state(drivers: Drivers, ref: DomainRef) -> DomainState:
+    return drivers.hypervisor.domain_get_state(ref).state
+
+
+def _without(method: str) -> Test:
+    """Whether a domain has none of what a driver's method would tell, which is so where there is no such method."""
+
+    def test(drivers: Drivers, ref: Any) -> bool:
+        asked = getattr(drivers.hypervisor, method, None)
+        return asked is None or not asked(ref)
+
+    return test
+
+
+def _with(method: str) -> Test:
+    without = _without(method)
+    return lambda drivers, ref: not without(drivers, ref)
+
+
+_NAMED_STATES: Final = (DomainState.RUNNING, DomainState.PAUSED, DomainState.SHUTOFF)
+_DOMAINS: Final = (
+    Filter({1: lambda d, r: r.id != -1, 2: lambda d, r: r.id == -1}),
+    Filter(
+        {
+            4: lambda d, r: d.hypervisor.domain_is_persistent(r),
+            8: lambda d, r: not d.hypervisor.domain_is_persistent(r),
+        }
+    ),
+    Filter(
+        {
+            16: lambda d, r: _state(d, r) is DomainState.RUNNING,
+            32: lambda d, r: _state(d, r) is DomainState.PAUSED,
+            64: lambda d, r: _state(d, r) is DomainState.SHUTOFF,
+            128: lambda d, r: _state(d, r) not in _NAMED_STATES,
+        }
+    ),
+    Filter({256: _with("domain_has_managed_save_image"), 512: _without("domain_has_managed_save_image")}),
+    Filter(
+        {
+            1024: lambda d, r: d.hypervisor.domain_get_autostart(r),
+            2048: lambda d, r: not d.hypervisor.domain_get_autostart(r),
+        }
+    ),
+    Filter({4096: _with("domain_snapshot_num"), 8192: _without("domain_snapshot_num")}),
+    Filter({1 << 14: _with("domain_list_all_checkpoints"), 1 << 15: _without("domain_list_all_checkpoints")}),
+)
+_NETWORKS: Final = (
+    Filter({1: lambda d, r: not d.network.network_is_active(r), 2: lambda d, r: d.network.network_is_active(r)}),
+    Filter(
+        {
+            4: lambda d, r: d.network.network_is_persistent(r),
+            8: lambda d, r: not d.network.network_is_persistent(r),
+        }
+    ),
+    Filter(
+        {
+            16: lambda d, r: d.network.network_get_autostart(r),
+            32: lambda d, r: not d.network.network_get_autostart(r),
+        }
+    ),
+)
+# virStoragePoolType's bits begin here, in the order of the names.
+_POOL_TYPES: Final = (
+    "dir", "fs", "netfs", "logical", "disk", "iscsi", "scsi", "mpath", "rbd", "sheepdog", "gluster", "zfs", "vstorage",
+    "iscsi-direct",
+)  # fmt: skip
+
+
+def _pool_type(name: str) -> Test:
+    quoted = (f"<pool type='{name}'", f'<pool type="{name}"')
+    return lambda d, r: d.storage.storage_pool_get_xml_desc(r).startswith(quoted)
+
+
+_POOLS: Final = (
+    Filter(
+        {
+            1: lambda d, r: not d.storage.storage_pool_is_active(r),
+            2: lambda d, r: d.storage.storage_pool_is_active(r),
+        }
+    ),
+    Filter(
+        {
+            4: lambda d, r: d.storage.storage_pool_is_persistent(r),
+            8: lambda d, r: not d.storage.storage_pool_is_persistent(r),
+        }
+    ),
+    Filter(
+        {
+            16: lambda d, r: d.storage.storage_pool_get_autostart(r),
+            32: lambda d, r: not d.storage.storage_pool_get_autostart(r),
+        }
+    ),
+    Filter({1 << (6 + place): _pool_type(name) for place, name in enumerate(_POOL_TYPES)}),
+)
+
+
+def chosen(
+    drivers: Drivers, refs: Iterable[Any], flags: int, filters: Sequence[Filter], gone: ErrorCode, what: str
+) -> list[Any]:
+    """The objects that pass every filter; one that is gone while it is asked about does not.
+
+    Raises:
+        VirtError: ``INVALID_ARG`` for a flag that no filter has.
+    """
+    check_flags(flags, sum(bit for one in filters for bit in one.tests), what)
+    asked = []
+    for one in filters:
+        bits = [bit for bit in one.tests if flags & bit]
+        # All of them together leave nothing out.
+        if bits and len(bits) < len(one.tests):
+            asked.append([one.tests[bit] for bit in bits])
+    found = []
+    for ref in refs:
+        try:
+            if all(any(test(drivers, ref) for test in tests) for tests in asked):
+                found.append(ref)
+        except VirtError as error:
+            if error.code is not gone:
+                raise
+    return found
+
+
+class _Kind(NamedTuple):
+    """A kind of object that has lists."""
+
+    object: str
+    list: Callable[[Drivers], Sequence[Any]]
+    filters: tuple[Filter, ...]
+    gone: ErrorCode
+    is_active: Test
+
+
+_KINDS: Final = {
+    "domains": _Kind(
+        "domain", lambda d: d.hypervisor.connect_list_all_domains(), _DOMAINS, ErrorCode.NO_DOMAIN,
+        lambda d, r: r.id != -1,
+    ),
+    "networks": _Kind(
+        "network", lambda d: d.network.connect_list_all_networks(), _NETWORKS, ErrorCode.NO_NETWORK,
+        lambda d, r: d.network.network_is_active(r),
+    ),
+    "storage_pools": _Kind(
+        "storage_pool", lambda d: d.storage.connect_list_all_storage_pools(), _POOLS, ErrorCode.NO_STORAGE_POOL,
+        lambda d, r: d.storage.storage_pool_is_active(r),
+    ),
+}  # fmt: skip
+
+
+def _drivers(client: Client) -> Drivers:
+    assert client.host is not None
+    return client.host.drivers
+
+
+def _visible(client: Client, call: Call, refs: Sequence[Any]) -> Sequence[Any]:
+    """Those that the caller may see."""
+    access: Access = client.daemon.access
+    if access.is_open:
+        return refs
+    seen = refs
+    for permission in call.procedure.permissions:
+        if permission.filters:
+            seen = [ref for ref in seen if access.allows(client.identity, permission, ref.name)]
+    return seen
+
+
+def wire(ref: Any) -> Any:
+    """A reference as it goes over the wire."""
+    if isinstance(ref, VolumeRef):
+        return ref
+    return (ref[0], uuid_bytes(ref[1]), *ref[2:])
+
+
+def _list_all(kind: _Kind) -> Callable[[Client, Call], Sequence[Any]]:
+    def answer(client: Client, call: Call) -> Sequence[Any]:
+        need_results, flags = call.arguments
+        drivers = _drivers(client)
+        name = api_name(call.procedure.name)
+        refs = _visible(client, call, chosen(drivers, kind.list(drivers), flags, kind.filters, kind.gone, name))
+        return [wire(ref) for ref in refs] if need_results else [], len(refs)
+
+    return answer
+
+
+def _by_state(client: Client, call: Call, kind: _Kind, active: bool) -> Sequence[Any]:
+    drivers = _drivers(client)
+    found = []
+    for ref in kind.list(drivers):
+        try:
+            if kind.is_active(drivers, ref) == active:
+                found.append(ref)
+        except VirtError as error:
+            if error.code is not kind.gone:
+                raise
+    return _visible(client, call, found)
+
+
+def _number(kind: _Kind, active: bool) -> Callable[[Client, Call], Sequence[Any]]:
+    return lambda client, call: (len(_by_state(client, call, kind, active)),)
+
+
+def _names(kind: _Kind, active: bool) -> Callable[[Client, Call], Sequence[Any]]:
+    return lambda client, call: (
+        [ref.name for ref in _by_state(client, call, kind, active)][: max(0, call.arguments[0])],
+    )
+
+
+def _ids(client: Client, call: Call) -> Sequence[Any]:
+    refs = _by_state(client, call, _KINDS["domains"], True)
+    return ([ref.id for ref in refs][: max(0, call.arguments[0])],)
+
+
+def _volumes(client: Client, call: Call) -> Sequence[VolumeRef]:
+    pool = call.arguments[0]
+    from hostel.drivers.adapters import uuid_text
+
+    ref = PoolRef(pool.name, uuid_text(pool.uuid))
+    found: Sequence[VolumeRef] = _visible(client, call, _drivers(client).storage.storage_pool_list_all_volumes(ref))
+    return found
+
+
+def _list_all_volumes(client: Client, call: Call) -> Sequence[Any]:
+    _, need_results, flags = call.arguments
+    check_flags(flags, 0, api_name(call.procedure.name))
+    volumes = _volumes(client, call)
+    return list(volumes) if need_results else [], len(volumes)
+
+
+def _legacy() -> dict[str, Callable[[Client, Call], Sequence[Any]]]:
+    found: dict[str, Callable[[Client, Call], Sequence[Any]]] = {}
+    for plural, kind in _KINDS.items():
+        found[f"connect_list_all_{plural}"] = _list_all(kind)
+        found[f"connect_num_of_{plural}"] = _number(kind, True)
+        found[f"connect_num_of_defined_{plural}"] = _number(kind, False)
+        found[f"connect_list_{plural}"] = _names(kind, True)
+        found[f"connect_list_defined_{plural}"] = _names(kind, False)
+    return found
+
+
+ANSWERS: Final[dict[str, Callable[[Client, Call], Sequence[Any]]]] = {
+    **_legacy(),
+    "connect_list_domains": _ids,
+    "storage_pool_list_all_volumes": _list_all_volumes,
+    "storage_pool_num_of_volumes": lambda client, call: (len(_volumes(client, call)),),
+    "storage_pool_list_volumes": lambda client, call: (
+        [volume.name for volume in _volumes(client, call)][: max(0, call.arguments[1])],
+    ),
+}

@@ -1,0 +1,303 @@
+"""Streams of a client: each in a thread of its own, and no faster than the slower side."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from hostel.drivers.base import ConsoleStream, Hole
+from hostel.errors import ErrorCode, ErrorDomain, HostelError, VirtError
+from hostel.units import MiB
+from hostel.wire.rpc.connection import StreamData, StreamEnd, StreamFrames, StreamHole
+from hostel.wire.rpc.packet import STREAM_MAX
+
+if TYPE_CHECKING:
+    from hostel.daemon.client import Client
+
+_AHEAD: Final = 4 * MiB  # bytes of an upload that may wait for the disk
+_UNSENT: Final = MiB  # bytes of a download that may wait for the network
+_STALLED: Final = 600.0  # seconds after which a side that moves nothing ends the stream
+_CONSOLE_WAIT: Final = 0.5  # seconds
+_CONSOLE_READ: Final = 4096  # bytes
+
+
+class Stream(Protocol):
+    """What a client's connection knows of a stream."""
+
+    def receive(self, event: StreamData | StreamHole | StreamEnd) -> None:
+        """Take what the client sends; called in the loop."""
+
+    def cut(self) -> None:
+        """The connection is gone."""
+
+
+class Inflow:
+    """What a client has sent and nobody has taken yet; ends with an error, or in order.
+
+    Args:
+        pause: told whether the client should send no more for now; called with the lock held.
+    """
+
+    def __init__(self, pause: Callable[[bool], None]) -> None:
+        self._pause = pause
+        self._changed = threading.Condition()
+        self._pieces: deque[bytes | Hole] = deque()
+        self._size = 0
+        self._paused = False
+        self._ended = False
+        self._error: VirtError | None = None
+
+    def put(self, piece: bytes | Hole) -> None:
+        """Add what came."""
+        with self._changed:
+            if self._ended:
+                return
+            self._pieces.append(piece)
+            # A hole takes no room but must count, or there is no end of them.
+            self._size += len(piece) if isinstance(piece, bytes) else STREAM_MAX
+            if self._size > _AHEAD and not self._paused:
+                self._paused = True
+                self._pause(True)
+            self._changed.notify()
+
+    def end(self, error: VirtError | None) -> None:
+        """No more comes."""
+        with self._changed:
+            if not self._ended:
+                self._ended = True
+                self._error = error
+                if error is not None:
+                    self._pieces.clear()
+                self._changed.notify()
+
+    def get(self, timeout: float) -> bytes | Hole | None:
+        """The next piece; None at the end.
+
+        Raises:
+            VirtError: the client gave up, or sent nothing for too long.
+        """
+        with self._changed:
+            while not self._pieces:
+                if self._error is not None:
+                    raise self._error
+                if self._ended:
+                    return None
+                if not self._changed.wait(timeout):
+                    raise _stalled()
+            piece = self._pieces.popleft()
+            self._size -= len(piece) if isinstance(piece, bytes) else STREAM_MAX
+            if self._paused and self._size < _AHEAD // 2:
+                self._paused = False
+                self._pause(False)
+            return piece
+
+
+class Upload:
+    """The client sends, a driver takes.
+
+    Args:
+        client: whose stream it is.
+        frames: its messages.
+        take: called in the stream's thread with what comes; returns when all of it is where it belongs.
+        accepted: called when ``take`` asks for the first piece: the call is answered then.
+        refused: called in place of that with the error of ``take``.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        frames: StreamFrames,
+        take: Callable[[Iterator[bytes | Hole]], None],
+        accepted: Callable[[], None],
+        refused: Callable[[Exception], None],
+    ) -> None:
+        self._client = client
+        self._frames = frames
+        self._take = take
+        self._accepted = accepted
+        self._refused = refused
+        self._inflow = Inflow(lambda on: client.pause(self, on))
+        self._asked = False
+        self._client_aborted = False
+
+    def receive(self, event: StreamData | StreamHole | StreamEnd) -> None:
+        """See :class:`Stream`."""
+        if isinstance(event, StreamData):
+            self._inflow.put(event.data)
+        elif isinstance(event, StreamHole):
+            self._inflow.put(Hole(event.length))
+        else:
+            self._client_aborted = event.error is not None
+            self._inflow.end(event.error)
+
+    def cut(self) -> None:
+        """See :class:`Stream`."""
+        self._inflow.end(_gone())
+
+    def run(self) -> None:
+        """Bring it all to the driver; called in the stream's thread."""
+        try:
+            self._take(self._pieces())
+        except Exception as error:
+            self._client.forget(self._frames.serial, self)
+            if not self._asked:
+                self._refused(error)
+            elif self._client_aborted:
+                self._client.send(self._frames.finish())
+            else:
+                self._client.send(self._frames.abort(self._client.described(error)))
+            return
+        if not self._asked:
+            self._accept()
+        self._client.forget(self._frames.serial, self)
+        self._client.send(self._frames.finish())
+
+    def _pieces(self) -> Iterator[bytes | Hole]:
+        self._accept()
+        while (piece := self._inflow.get(_STALLED)) is not None:
+            yield piece
+
+    def _accept(self) -> None:
+        self._asked = True
+        self._accepted()
+
+
+class Download:
+    """A driver gives, the client takes.
+
+    Args:
+        client: whose stream it is.
+        frames: its messages.
+        first: what was given already.
+        source: what follows; a piece is good until the next one is asked for.
+    """
+
+    def __init__(
+        self, client: Client, frames: StreamFrames, first: memoryview | Hole | None, source: Iterator[memoryview | Hole]
+    ) -> None:
+        self._client = client
+        self._frames = frames
+        self._first = first
+        self._source = source
+        self._over = threading.Event()  # the client has ended it, in order or not
+        self._sent_all = False
+
+    def receive(self, event: StreamData | StreamHole | StreamEnd) -> None:
+        """See :class:`Stream`."""
+        if isinstance(event, StreamEnd):
+            self._client.forget(self._frames.serial, self)
+            self._over.set()
+            self._client.send(self._frames.finish())
+
+    def cut(self) -> None:
+        """See :class:`Stream`."""
+        self._over.set()
+
+    def run(self) -> None:
+        """Send it all; called in the stream's thread."""
+        try:
+            if self._first is not None:
+                self._send(self._first)
+            for piece in self._source:
+                if self._over.is_set():
+                    break
+                self._send(piece)
+            if not self._over.is_set():
+                self._client.send(self._frames.data_header(0))
+        except Exception as error:
+            if not self._over.is_set():
+                self._client.forget(self._frames.serial, self)
+                self._client.send(self._frames.abort(self._client.described(error)))
+        finally:
+            close: Any = getattr(self._source, "close", None)
+            if close is not None:
+                close()
+
+    def _send(self, piece: memoryview | Hole) -> None:
+        channel = self._client.channel
+        if isinstance(piece, Hole):
+            channel.send(self._frames.hole(piece.length))
+            return
+        for start in range(0, len(piece), STREAM_MAX):
+            part = piece[start : start + STREAM_MAX]
+            channel.send(self._frames.data_header(len(part)), part)
+            channel.wait(_UNSENT, _STALLED)
+        # The driver uses its buffer again.
+        channel.wait(0, _STALLED)
+
+
+class Console:
+    """A guest's console: both ways at once.
+
+    Args:
+        client: whose stream it is.
+        frames: its messages.
+        console: attached.
+    """
+
+    def __init__(self, client: Client, frames: StreamFrames, console: ConsoleStream) -> None:
+        self._client = client
+        self._frames = frames
+        self._console = console
+        self._inflow = Inflow(lambda on: client.pause(self, on))
+        self._over = threading.Event()
+
+    def receive(self, event: StreamData | StreamHole | StreamEnd) -> None:
+        """See :class:`Stream`."""
+        if isinstance(event, StreamData):
+            self._inflow.put(event.data)
+        elif isinstance(event, StreamEnd):
+            self._over.set()
+            self._inflow.end(event.error)
+            self._client.forget(self._frames.serial, self)
+            self._client.send(self._frames.finish())
+
+    def cut(self) -> None:
+        """See :class:`Stream`."""
+        self._over.set()
+        self._inflow.end(_gone())
+
+    def run(self) -> None:
+        """Carry what the guest says; called in the stream's thread."""
+        writer = threading.Thread(target=self._write, name="console", daemon=True)
+        writer.start()
+        try:
+            self._read()
+        except Exception as error:
+            self._end(self._frames.abort(self._client.described(error)))
+        finally:
+            self._over.set()
+            self._inflow.end(_gone())
+            writer.join()
+            self._console.close()
+
+    def _read(self) -> None:
+        while not self._over.is_set():
+            data = self._console.read(_CONSOLE_READ, _CONSOLE_WAIT)
+            if data:
+                self._client.send(self._frames.data_header(len(data)) + data)
+                self._client.channel.wait(_UNSENT, _STALLED)
+            elif data is not None:
+                self._end(self._frames.data_header(0))
+                return
+
+    def _write(self) -> None:
+        with contextlib.suppress(OSError, HostelError):
+            while (piece := self._inflow.get(_STALLED * 1000)) is not None:
+                if isinstance(piece, bytes):
+                    self._console.write(piece)
+
+    def _end(self, message: bytes) -> None:
+        if not self._over.is_set():
+            self._client.send(message)
+
+
+def _gone() -> VirtError:
+    return VirtError(ErrorCode.RPC, "stream had unexpected termination", domain=ErrorDomain.STREAMS)
+
+
+def _stalled() -> VirtError:
+    return VirtError(ErrorCode.OPERATION_TIMEOUT, "the stream stands still", domain=ErrorDomain.STREAMS)

@@ -1,0 +1,87 @@
+"""Calls that open a stream."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from hostel.daemon.access import api_name
+from hostel.daemon.stream import Console, Download, Upload
+from hostel.drivers.adapters import check_flags, uuid_text
+from hostel.drivers.base import DomainRef, Hole, VolumeRef
+from hostel.drivers.fault import fault
+from hostel.errors import ErrorCode
+from hostel.wire.rpc.connection import Call
+
+if TYPE_CHECKING:
+    from hostel.daemon.client import Client
+
+_SPARSE: Final = 1
+_FORCE, _SAFE = 1, 2  # virDomainConsoleFlags
+
+
+def _download(client: Client, call: Call) -> Sequence[Any] | None:
+    volume, offset, length, flags = call.arguments
+    check_flags(flags, _SPARSE, "virStorageVolDownload")
+    assert client.host is not None
+    driver = client.host.drivers.storage
+    source = driver.storage_vol_download(VolumeRef(*volume), offset, length, sparse=bool(flags & _SPARSE))
+    # Errors of opening come with the first piece, and belong to the call.
+    first = next(source, None)
+    stream = Download(client, client.frames(call), first, source)
+    _begin(client, call, stream, stream.run)
+    return None
+
+
+def _begin(client: Client, call: Call, stream: Any, run: Callable[[], None]) -> None:
+    def answered_first() -> None:
+        client.accepted(call)
+        run()
+
+    client.open_stream(call, stream, answered_first)
+
+
+def _upload(client: Client, call: Call) -> Sequence[Any] | None:
+    volume, offset, length, flags = call.arguments
+    check_flags(flags, _SPARSE, "virStorageVolUpload")
+    assert client.host is not None
+    driver = client.host.drivers.storage
+
+    def take(pieces: Iterator[bytes | Hole]) -> None:
+        driver.storage_vol_upload(VolumeRef(*volume), pieces, offset, length)
+
+    stream = Upload(
+        client,
+        client.frames(call),
+        take,
+        functools.partial(client.accepted, call),
+        functools.partial(client.refused, call),
+    )
+    client.open_stream(call, stream, stream.run)
+    return None
+
+
+def _console(client: Client, call: Call) -> Sequence[Any] | None:
+    domain, device, flags = call.arguments
+    check_flags(flags, _FORCE | _SAFE, "virDomainOpenConsole")
+    assert client.host is not None
+    driver = client.host.drivers.hypervisor
+    if not hasattr(driver, "domain_open_console"):
+        raise fault(ErrorCode.NO_SUPPORT, api_name(call.procedure.name))
+    ref = DomainRef(domain.name, uuid_text(domain.uuid), domain.id)
+    attached = driver.domain_open_console(ref, device, force=bool(flags & _FORCE))
+    stream = Console(client, client.frames(call), attached)
+    try:
+        _begin(client, call, stream, stream.run)
+    except BaseException:
+        attached.close()
+        raise
+    return None
+
+
+ANSWERS: Final[dict[str, Callable[[Client, Call], Sequence[Any] | None]]] = {
+    "storage_vol_download": _download,
+    "storage_vol_upload": _upload,
+    "domain_open_console": _console,
+}

@@ -1,0 +1,299 @@
+"""Between libvirt's procedures and the drivers' methods: one table, read by the daemon and by the remote driver.
+
+A procedure's arguments and a method's are the same in the same order, but for what a :class:`Adapter` says: references
+in place of the wire's structures, truth values in place of numbers, and flags as the method takes them.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, NamedTuple
+
+from hostel.codec.xdr import Field, split_type
+from hostel.drivers.base import (
+    DestroyFlag,
+    DomainInfo,
+    DomainRef,
+    DomainState,
+    DomainXmlFlag,
+    NetworkRef,
+    PoolInfo,
+    PoolRef,
+    PoolState,
+    SecurityLabel,
+    SecurityModel,
+    StartFlag,
+    StateInfo,
+    UndefineFlag,
+    VolumeCreateFlag,
+    VolumeInfo,
+    VolumeRef,
+    VolumeResizeFlag,
+    VolumeType,
+    WipeAlgorithm,
+)
+from hostel.drivers.fault import fault
+from hostel.errors import ErrorCode
+from hostel.wire.rpc.procedure import Procedure
+from hostel.wire.rpc.programs import REMOTE
+
+# What the table's integers mean that are truth values.
+_TRUTHS: Final = frozenset({"autostart", "active", "persistent", "updated", "secure", "enforcing", "result"})
+
+Flags = type[enum.IntFlag] | Mapping[int, str] | int
+
+
+class Adapter(NamedTuple):
+    """How a method answers a procedure.
+
+    Attributes:
+        driver: which of the connection's drivers.
+        method: its name; the procedure's, where the table does not say.
+        flags: what the procedure's flags become: the method's last argument, of a class; truth values by name, one for
+            each bit; or nothing, where the number has the bits that may be set without any effect.
+        make: makes the method's result of the wire's members, where these are several.
+    """
+
+    driver: str
+    method: str
+    flags: Flags = 0
+    make: Callable[..., Any] | None = None
+
+
+def _domain(method: str = "", flags: Flags = 0, make: Callable[..., Any] | None = None) -> Adapter:
+    return Adapter("hypervisor", method, flags, make)
+
+
+def _network(method: str = "", flags: Flags = 0) -> Adapter:
+    return Adapter("network", method, flags)
+
+
+def _storage(method: str = "", flags: Flags = 0, make: Callable[..., Any] | None = None) -> Adapter:
+    return Adapter("storage", method, flags, make)
+
+
+_VALIDATE: Final = 1  # every document is validated
+
+# Where several procedures are one method, the one that can say more comes last.
+_ROWS: Final[dict[str, Adapter]] = {
+    "connect_get_type": _domain(),
+    "connect_get_version": _domain(),
+    "connect_get_hostname": _domain(),
+    "connect_get_capabilities": _domain(),
+    "node_get_security_model": _domain(make=lambda model, doi: SecurityModel(_text(model), _text(doi))),
+    "domain_lookup_by_name": _domain(),
+    "domain_lookup_by_uuid": _domain(),
+    "domain_lookup_by_id": _domain(),
+    "domain_define_xml": _domain(),
+    "domain_define_xml_flags": _domain("domain_define_xml", _VALIDATE),
+    "domain_create_xml": _domain(flags=StartFlag),
+    "domain_create": _domain(),
+    "domain_create_with_flags": _domain("domain_create", StartFlag),
+    "domain_shutdown": _domain(),
+    "domain_shutdown_flags": _domain("domain_shutdown", 1),  # by ACPI, which is what there is
+    "domain_reboot": _domain(flags=1),
+    "domain_reset": _domain(),
+    "domain_suspend": _domain(),
+    "domain_resume": _domain(),
+    "domain_destroy": _domain(),
+    "domain_destroy_flags": _domain("domain_destroy", DestroyFlag),
+    "domain_undefine": _domain(),
+    "domain_undefine_flags": _domain("domain_undefine", UndefineFlag),
+    "domain_get_xml_desc": _domain(flags=DomainXmlFlag),
+    "domain_get_os_type": _domain(),
+    "domain_get_security_label": _domain(make=lambda label, enforcing: SecurityLabel(_text(label), bool(enforcing))),
+    "domain_get_info": _domain(make=lambda state, *rest: DomainInfo(DomainState(state), *rest)),
+    "domain_get_state": _domain(make=lambda state, reason: StateInfo(DomainState(state), reason)),
+    "domain_is_persistent": _domain(),
+    "domain_get_autostart": _domain(),
+    "domain_set_autostart": _domain(),
+    "network_lookup_by_name": _network(),
+    "network_lookup_by_uuid": _network(),
+    "network_define_xml": _network(),
+    "network_define_xml_flags": _network("network_define_xml", _VALIDATE),
+    "network_create_xml": _network(),
+    "network_create_xml_flags": _network("network_create_xml", _VALIDATE),
+    "network_undefine": _network(),
+    "network_create": _network(),
+    "network_destroy": _network(),
+    "network_is_active": _network(),
+    "network_is_persistent": _network(),
+    "network_get_autostart": _network(),
+    "network_set_autostart": _network(),
+    "network_get_xml_desc": _network(flags={1: "inactive"}),
+    "network_get_bridge_name": _network(),
+    "storage_pool_lookup_by_name": _storage(),
+    "storage_pool_lookup_by_uuid": _storage(),
+    "storage_pool_lookup_by_volume": _storage(),
+    "storage_pool_define_xml": _storage(flags=_VALIDATE),
+    "storage_pool_create_xml": _storage(flags={1: "build"}),
+    "storage_pool_build": _storage(),
+    "storage_pool_create": _storage(flags={1: "build"}),
+    "storage_pool_destroy": _storage(),
+    "storage_pool_delete": _storage(),
+    "storage_pool_undefine": _storage(),
+    "storage_pool_refresh": _storage(),
+    "storage_pool_get_info": _storage(make=lambda state, *sizes: PoolInfo(PoolState(state), *sizes)),
+    "storage_pool_get_xml_desc": _storage(flags={1: "inactive"}),
+    "storage_pool_is_active": _storage(),
+    "storage_pool_is_persistent": _storage(),
+    "storage_pool_get_autostart": _storage(),
+    "storage_pool_set_autostart": _storage(),
+    "storage_vol_lookup_by_name": _storage(),
+    "storage_vol_lookup_by_key": _storage(),
+    "storage_vol_lookup_by_path": _storage(),
+    "storage_vol_create_xml": _storage(flags=VolumeCreateFlag),
+    "storage_vol_create_xml_from": _storage(flags=VolumeCreateFlag),
+    "storage_vol_delete": _storage(),
+    "storage_vol_wipe": _storage("storage_vol_wipe_pattern"),
+    "storage_vol_wipe_pattern": _storage(),
+    "storage_vol_resize": _storage(flags=VolumeResizeFlag),
+    "storage_vol_get_info": _storage(make=lambda kind, *sizes: VolumeInfo(VolumeType(kind), *sizes)),
+    "storage_vol_get_info_flags": _storage(
+        "storage_vol_get_info", {1: "physical"}, lambda kind, *sizes: VolumeInfo(VolumeType(kind), *sizes)
+    ),
+    "storage_vol_get_xml_desc": _storage(),
+    "storage_vol_get_path": _storage(),
+}
+ADAPTERS: Final = {name: adapter._replace(method=adapter.method or name) for name, adapter in _ROWS.items()}
+# Who calls a method: the procedure that can say the most.
+PROCEDURE_OF: Final = {adapter.method: name for name, adapter in ADAPTERS.items()}
+
+
+def uuid_text(raw: bytes) -> str:
+    """A UUID as it is written."""
+    digits = raw.hex()
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+
+
+def uuid_bytes(text: str) -> bytes:
+    """A UUID as it goes over the wire.
+
+    Raises:
+        VirtError: it is none.
+    """
+    try:
+        raw = bytes.fromhex(text.replace("-", ""))
+    except ValueError:
+        raw = b""
+    if len(raw) != 16:
+        raise fault(ErrorCode.INVALID_ARG, f"uuidstr in {text} must be a valid UUID")
+    return raw
+
+
+def _text(raw: bytes) -> str:
+    """An array of characters that C ends with a NUL."""
+    return raw.split(b"\0")[0].decode("utf-8", "surrogateescape")
+
+
+_FROM_WIRE: Final[dict[str, Callable[[Any], Any]]] = {
+    "domain": lambda wire: DomainRef(wire[0], uuid_text(wire[1]), wire[2]),
+    "network": lambda wire: NetworkRef(wire[0], uuid_text(wire[1])),
+    "pool": lambda wire: PoolRef(wire[0], uuid_text(wire[1])),
+    "volume": lambda wire: VolumeRef(*wire),
+    "uuid": uuid_text,
+}
+_TO_WIRE: Final[dict[str, Callable[[Any], Any]]] = {
+    "domain": lambda ref: (ref[0], uuid_bytes(ref[1]), ref[2]),
+    "network": lambda ref: (ref[0], uuid_bytes(ref[1])),
+    "pool": lambda ref: (ref[0], uuid_bytes(ref[1])),
+    "uuid": uuid_bytes,
+    "chars": lambda text: text.encode("utf-8", "surrogateescape") + b"\0",
+}
+
+
+def from_wire(field: Field) -> Callable[[Any], Any] | None:
+    """What makes a driver's value of the wire's; None where they are the same."""
+    if field.type == "i32" and field.name in _TRUTHS:
+        return bool
+    if field.name == "algorithm":
+        return _wipe_algorithm
+    return _FROM_WIRE.get(split_type(field.type)[0])
+
+
+def to_wire(field: Field) -> Callable[[Any], Any] | None:
+    """What makes the wire's value of a driver's; None where they are the same."""
+    return _TO_WIRE.get(split_type(field.type)[0])
+
+
+def _wipe_algorithm(number: int) -> WipeAlgorithm:
+    try:
+        return WipeAlgorithm(number)
+    except ValueError:
+        raise fault(ErrorCode.INVALID_ARG, f"wiping algorithm {number} not supported") from None
+
+
+def check_flags(flags: int, allowed: int, what: str) -> None:
+    """Refuse flags that are not known.
+
+    Raises:
+        VirtError: ``INVALID_ARG``.
+    """
+    if flags & ~allowed:
+        raise fault(ErrorCode.INVALID_ARG, f"unsupported flags ({flags & ~allowed:#x}) in function {what}")
+
+
+class Answering:
+    """An adapter made ready for a daemon: calls the method with what came, and gives what goes.
+
+    Args:
+        procedure: the procedure.
+        adapter: its row.
+    """
+
+    def __init__(self, procedure: Procedure, adapter: Adapter) -> None:
+        fields = procedure.arguments.fields
+        self.adapter = adapter
+        self._name = procedure.name
+        self._has_flags = bool(fields) and fields[-1].name == "flags"
+        converters = [from_wire(field) for field in fields]
+        self._converters = [(index, convert) for index, convert in enumerate(converters) if convert is not None]
+        results = procedure.result.fields
+        self._width = len(results)
+        self._result = to_wire(results[0]) if results else None
+        self._results = [to_wire(field) for field in results]
+
+    def __call__(self, driver: Any, arguments: Sequence[Any]) -> Sequence[Any]:
+        """Call ``driver``; the members of the answer.
+
+        Raises:
+            VirtError: as the method does, or flags that it does not take.
+        """
+        given = list(arguments)
+        options: dict[str, bool] = {}
+        if self._has_flags:
+            self._convert_flags(given, options)
+        for index, convert in self._converters:
+            given[index] = convert(given[index])
+        result = getattr(driver, self.adapter.method)(*given, **options)
+        if self._width == 1:
+            return (result if self._result is None else self._result(result),)
+        return [
+            value if convert is None else convert(value)
+            for value, convert in zip(result or (), self._results, strict=False)
+        ]
+
+    def _convert_flags(self, given: list[Any], options: dict[str, bool]) -> None:
+        value = given.pop()
+        flags = self.adapter.flags
+        if isinstance(flags, int):
+            check_flags(value, flags, self._name)
+        elif isinstance(flags, Mapping):
+            check_flags(value, sum(flags), self._name)
+            options.update({name: True for bit, name in flags.items() if value & bit})
+        else:
+            check_flags(value, _all_bits(flags), self._name)
+            given.append(flags(value))
+
+
+def _all_bits(flags: type[enum.IntFlag]) -> int:
+    value = 0
+    for member in flags:
+        value |= member
+    return value
+
+
+def answering() -> dict[str, Answering]:
+    """Every row, ready for a daemon."""
+    return {name: Answering(REMOTE.by_name[name], adapter) for name, adapter in ADAPTERS.items()}
