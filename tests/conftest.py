@@ -36,6 +36,8 @@ PACKAGES = {
     "tgtd": "tgt",
     "sshd": "openssh-server",
     "ssh-agent": "openssh-client",
+    "glusterd": "glusterfs-server",
+    "block-gluster.so": "qemu-block-extra",
     "ceph-mon": "ceph-mon",
     "ceph-osd": "ceph-osd",
     "rbd": "ceph-common",

@@ -7,7 +7,9 @@ import re
 
 _PROTOCOL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
 # Schemes of which a URL's path is one of files in directories.
-_PATHS = frozenset({"ftp", "ftps", "http", "https", "nfs", "ssh", "tftp"})
+_PATHS = frozenset(
+    {"ftp", "ftps", "gluster", "gluster+rdma", "gluster+tcp", "gluster+unix", "http", "https", "nfs", "ssh", "tftp"}
+)
 
 # What proves who we are, in a URL, in an rbd: name and among options: patterns, compiled where they are needed.
 _SECRETS = (
@@ -60,7 +62,7 @@ def resolve(name: str, holder: str) -> str:
         place, slash, path = url.removeprefix(f"{scheme}://").partition("/")
         found = f"{scheme}://{place}/{os.path.join(os.path.dirname(path) if slash else '', name)}"
         # There it says who we are, or who the host is; elsewhere it is the file's own.
-        return found + mark + query if scheme in ("nfs", "ssh") else found
+        return found + mark + query if scheme in ("gluster+unix", "nfs", "ssh") else found
     base = holder.removeprefix("file:") if scheme == "file" else holder
     if protocol(base) is not None:
         base = f"./{base}"  # what is left begins like a protocol, and is none

@@ -86,6 +86,10 @@ FILES: Final[dict[str, str]] = {
 PROTOCOLS: Final[dict[str, ProtocolRow]] = {
     "ftp": ProtocolRow("hostel.block.protocols.curl.driver:FtpDriver", ("ftp",)),
     "ftps": ProtocolRow("hostel.block.protocols.curl.driver:FtpsDriver", ("ftps",)),
+    "gluster": ProtocolRow(
+        "hostel.block.protocols.gluster.driver:GlusterDriver",
+        ("gluster", "gluster+rdma", "gluster+tcp", "gluster+unix"),
+    ),
     "http": ProtocolRow("hostel.block.protocols.curl.driver:HttpDriver", ("http",)),
     "https": ProtocolRow("hostel.block.protocols.curl.driver:HttpsDriver", ("https",)),
     "iscsi": ProtocolRow("hostel.block.protocols.iscsi.driver:IscsiDriver", ("iscsi",)),

@@ -23,7 +23,7 @@ def load(protocol: str, names: Sequence[str], signatures: Mapping[str, tuple[Any
     """
     for name in names:
         try:
-            library = ctypes.CDLL(name)
+            library = ctypes.CDLL(name, use_errno=True)
         except OSError:
             continue
         for function, (result, *arguments) in signatures.items():

@@ -62,7 +62,7 @@ def main(words: list[str], prog: str) -> int:
             stream.reconfigure(errors="surrogateescape")
     output = Output(prog)
     try:
-        with notice.listening(output.diagnostic):
+        with notice.listening(output.noticed):
             return _main(words, output)
     except HelpAsked as asked:
         output.text(usage() if asked.command is None else command_help(asked.command))

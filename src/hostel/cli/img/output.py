@@ -67,6 +67,14 @@ class Output:
         """Report what deserves attention and stops nothing."""
         self._write(self.err, f"{self.prog}: warning: {message}\n")
 
+    def noticed(self, text: str) -> None:
+        """Print what the block layer noticed: a warning as one, the rest as it is."""
+        told = text.removeprefix("warning: ")
+        if told != text:
+            self.warning(told)
+        else:
+            self.diagnostic(text)
+
     def _write(self, stream: TextIO, text: str) -> None:
         text = without_secrets(text)
         if stream in self._terminals and not text.isprintable():

@@ -80,7 +80,7 @@ def main(words: list[str], prog: str) -> int:
         given, operands = parse_options(_FLAGS, words)
         if len(operands) > 1:
             raise UsageError("")
-        with notice.listening(output.diagnostic):
+        with notice.listening(output.noticed):
             return _run(output, given, operands)
     except HelpAsked:
         output.text(usage(prog))

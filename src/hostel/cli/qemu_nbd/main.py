@@ -38,7 +38,7 @@ def main(words: list[str], prog: str) -> int:
     """
     output = Output(prog)
     try:
-        with notice.listening(output.diagnostic):
+        with notice.listening(output.noticed):
             return _main(options.read(words), output)
     except HelpAsked:
         output.text(options.usage(prog))

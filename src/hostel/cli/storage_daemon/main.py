@@ -84,7 +84,7 @@ def _start(given: Sequence[tuple[str, str]], output: Output) -> int:
     daemon = Daemon(output.error)
     code = 0
     try:
-        with notice.listening(output.diagnostic), ExitStack() as stack:
+        with notice.listening(output.noticed), ExitStack() as stack:
             # Where making them fails, or a signal comes meanwhile, what was made is taken back.
             stack.callback(daemon.close)
             for number in _ENDING:

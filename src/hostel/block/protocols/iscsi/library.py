@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 from hostel.block.protocols import shared_library
 from hostel.errors import BlockError, NoSpace, ReadOnly
 
-_SONAMES: Final = ("libiscsi.so.9", "libiscsi.so.8", "libiscsi.so.7")
+SONAMES: Final = ("libiscsi.so.9", "libiscsi.so.8", "libiscsi.so.7")
 _TIMEOUT: Final = 60  # seconds for one command, where the user says nothing
 _RECONNECTIONS: Final = 3
 _RETRIES: Final = 5  # of a command that the target was too busy for, or that told of something else
@@ -52,7 +52,7 @@ class _Data(ctypes.Structure):
     _fields_ = (("size", _int), ("data", _pointer))
 
 
-class _Task(ctypes.Structure):
+class Task(ctypes.Structure):
     """``struct scsi_task``, as far as what came in."""
 
     _fields_ = (
@@ -74,7 +74,7 @@ class _Unmap(ctypes.Structure):
     _fields_ = (("lba", ctypes.c_uint64), ("num", ctypes.c_uint32))
 
 
-_task = ctypes.POINTER(_Task)
+_task = ctypes.POINTER(Task)
 _FLAGS: Final = (_int,) * 5
 _SIGNATURES: Final[dict[str, tuple[Any, ...]]] = {
     # name: result, arguments
@@ -107,7 +107,7 @@ _SIGNATURES: Final[dict[str, tuple[Any, ...]]] = {
 
 @functools.cache
 def _library() -> ctypes.CDLL:
-    return shared_library.load("iscsi", _SONAMES, _SIGNATURES, "Install the package libiscsi7.")
+    return shared_library.load("iscsi", SONAMES, _SIGNATURES, "Install the package libiscsi7.")
 
 
 class Login(NamedTuple):

@@ -362,7 +362,7 @@ def _object_bits(options: Mapping[str, Any]) -> int:
 
 def _shown(options: Mapping[str, Any]) -> str:
     """The name that QEMU gives the image: its options, without what belongs to whoever opens it."""
-    from hostel.codec.qobject import compact_json
+    from hostel.codec.qobject import compact_json, hash_order
 
-    strong = {key: value for key, value in options.items() if key in _STRONG or key.startswith("server.")}
+    strong = {key: options[key] for key in hash_order(options) if key in _STRONG or key.startswith("server.")}
     return f"json:{compact_json({'driver': 'rbd', **strong})}"

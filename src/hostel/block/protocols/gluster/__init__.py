@@ -1,0 +1,1 @@
+"""Files of Gluster volumes, reached in user space by libgfapi: nothing is mounted."""
