@@ -431,7 +431,8 @@ def _open_references(
                         errno=errno.EINVAL,
                     )
                 seen.add(_identity(below))
-                backing = below
+                # A node that was open before has what it stands on.
+                backing = None if given is not None and given.reference else below
         current.driver.assembled()
         if backing is None:
             return

@@ -47,6 +47,18 @@ class TestGraph:
         assert raw.read(0, 4) == b"raw "
         assert list(table) == ["f", "r"]
 
+    def test_a_chain_may_be_put_together_from_nodes(self, table: NodeTable) -> None:
+        create.create(create.plan("more.qcow2", "qcow2", MiB, backing="top.qcow2", backing_format="qcow2"))
+        below: str | None = None
+        for name in ("a", "top", "more"):
+            image = {"driver": "qcow2", "node-name": name, "file": file(f"{name}.qcow2", f"{name}-file")}
+            table.add({**image, "backing": below})
+            below = name
+        assert list(table["more"].chain()) == [table["more"], table["top"], table["a"]]
+        for name in ("more", "top", "a"):
+            table.remove(name)
+        assert not table
+
     def test_a_shared_node_lives_as_long_as_one_uses_it(self, table: NodeTable) -> None:
         table.add(file("a.raw", "f"))
         for name in ("one", "two"):
