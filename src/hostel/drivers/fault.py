@@ -28,6 +28,8 @@ _BEGINNINGS: Final[dict[ErrorCode, str]] = {
     ErrorCode.NO_NETWORK: "Network not found: %s",
     ErrorCode.NO_STORAGE_POOL: "Storage pool not found: %s",
     ErrorCode.NO_STORAGE_VOL: "Storage volume not found: %s",
+    ErrorCode.NO_SECRET: "Secret not found: %s",
+    ErrorCode.INVALID_SECRET: "Invalid secret: %s",
     ErrorCode.STORAGE_VOL_EXIST: "storage volume %s exists already",
     ErrorCode.RESOURCE_BUSY: "resource busy: %s",
     ErrorCode.ARGUMENT_UNSUPPORTED: "argument unsupported: %s",

@@ -12,6 +12,7 @@ from typing import Final, NamedTuple
 from urllib.parse import SplitResult, urlsplit
 
 from hostel.drivers.base import HypervisorDriver, NetworkDriver, StorageDriver
+from hostel.drivers.base.secret import SecretDriver
 from hostel.drivers.events import EventSource
 from hostel.drivers.fault import fault
 from hostel.drivers.readonly import read_only
@@ -26,17 +27,22 @@ class Drivers(NamedTuple):
     hypervisor: HypervisorDriver
     storage: StorageDriver
     network: NetworkDriver
+    secret: SecretDriver
     events: EventSource | None = None
 
     def read_only(self) -> Drivers:
         """The same drivers, refusing every change."""
-        drivers = (read_only(self.hypervisor), read_only(self.storage), read_only(self.network))
-        return Drivers(self.uri, *drivers, self.events)
+        return self._replace(
+            hypervisor=read_only(self.hypervisor),
+            storage=read_only(self.storage),
+            network=read_only(self.network),
+            secret=read_only(self.secret),
+        )
 
     def close(self) -> None:
         """Release all of them; the first failure is raised once all were tried."""
         failure: Exception | None = None
-        for driver in (self.hypervisor, self.storage, self.network):
+        for driver in (self.hypervisor, self.storage, self.network, self.secret):
             close = getattr(driver, "close", None)
             try:
                 if close is not None:

@@ -16,6 +16,7 @@ from hostel.errors import ErrorCode, ErrorDomain
 
 if TYPE_CHECKING:
     from hostel.drivers.network.driver import SessionNetworkDriver
+    from hostel.drivers.secret.driver import VaultSecretDriver
     from hostel.drivers.storage.driver import SessionStorageDriver
 
 _SESSION = "qemu:///session"
@@ -51,17 +52,19 @@ def open_session(uri: SplitResult, directories: Directories) -> Drivers | None:
     bus = EventBus(directories.state / "events")
     storage = announcing(deferred(lambda: _storage(directories)), Subject.POOL, bus)
     network = announcing(deferred(lambda: _network(directories)), Subject.NETWORK, bus)
+    secret = deferred(lambda: _secret(directories, bus))
     hypervisor = QemuDriver(directories, storage=storage, network=network)
     start = claim_start(directories)
     if start is Start.AFTER_REBOOT:
         storage.forget_running()
         network.forget_running()
+        _forget_ephemeral_secrets(directories)
     if start is not Start.ANOTHER:
         # What libvirt's daemon does as it starts; machines last, since they need the others.
         storage.connect_autostart()
         network.connect_autostart()
         hypervisor.connect_autostart()
-    return Drivers(_SESSION, hypervisor, storage, network, hypervisor.events)
+    return Drivers(_SESSION, hypervisor, storage, network, secret, hypervisor.events)
 
 
 def _storage(directories: Directories) -> SessionStorageDriver:
@@ -74,3 +77,16 @@ def _network(directories: Directories) -> SessionNetworkDriver:
     from hostel.drivers.network.driver import SessionNetworkDriver
 
     return SessionNetworkDriver(directories)
+
+
+def _secret(directories: Directories, bus: EventBus) -> VaultSecretDriver:
+    from hostel.drivers.secret.driver import VaultSecretDriver
+    from hostel.drivers.secret.vault import DiskVault
+
+    return VaultSecretDriver(DiskVault(directories), bus)
+
+
+def _forget_ephemeral_secrets(directories: Directories) -> None:
+    from hostel.drivers.secret.vault import DiskVault
+
+    DiskVault(directories).forget_running()

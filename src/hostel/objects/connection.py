@@ -26,6 +26,7 @@ class Connection:
         hypervisor: the driver of domains; the handles are written over it, and there is rarely a need for it.
         storage: the driver of pools and volumes.
         network: the driver of networks.
+        secret: the driver of secrets.
         is_read_only: whether every change is refused with ``OPERATION_DENIED``.
     """
 
@@ -36,6 +37,7 @@ class Connection:
         self.hypervisor = shown.hypervisor
         self.storage = shown.storage
         self.network = shown.network
+        self.secret = shown.secret
         self.is_read_only = read_only
         self._is_closed = False
 

@@ -27,8 +27,8 @@ nodedev-start nodedev-undefine nodeinfo nodememstats nodesevinfo nodesuspend num
 nwfilter-binding-create nwfilter-binding-delete nwfilter-binding-dumpxml nwfilter-binding-list
 nwfilter-define nwfilter-dumpxml nwfilter-edit nwfilter-list nwfilter-undefine perf pool-capabilities
 pool-edit pool-event qemu-agent-command qemu-attach qemu-monitor-command qemu-monitor-event restore save
-save-image-define save-image-dumpxml save-image-edit schedinfo screenshot secret-define secret-dumpxml
-secret-event secret-get-value secret-list secret-set-value secret-undefine send-key send-process-signal
+save-image-define save-image-dumpxml save-image-edit schedinfo screenshot
+secret-event send-key send-process-signal
 set-lifecycle-action set-user-password set-user-sshkeys setmaxmem setmem setvcpu setvcpus snapshot-create
 snapshot-create-as snapshot-current snapshot-delete snapshot-dumpxml snapshot-edit snapshot-info
 snapshot-list snapshot-parent snapshot-revert sysinfo update-device update-memory-device vcpucount vcpuinfo

@@ -37,6 +37,12 @@ GROUPS: Final = (
         "net-undefine net-uuid",
     ),
     Group(
+        "Secret",
+        "secret",
+        "secret",
+        "secret-define secret-dumpxml secret-get-value secret-list secret-set-value secret-undefine",
+    ),
+    Group(
         "Storage Pool",
         "pool",
         "pool",

@@ -19,6 +19,7 @@ from hostel.drivers.base import (
     StorageDriver,
     VolumeRef,
 )
+from hostel.drivers.base.secret import SecretDriver
 from hostel.errors import HostelError, VirtError
 
 Ref = TypeVar("Ref")
@@ -35,6 +36,7 @@ class Connection(Protocol):
     hypervisor: HypervisorDriver
     storage: StorageDriver
     network: NetworkDriver
+    secret: SecretDriver
 
     def close(self) -> None:
         """Release the drivers."""
@@ -102,6 +104,11 @@ class Session:
     def network(self) -> NetworkDriver:
         """The driver of networks."""
         return self.connection.network
+
+    @property
+    def secret(self) -> SecretDriver:
+        """The driver of secrets."""
+        return self.connection.secret
 
     def reconnect(self, uri: str | None, *, read_only: bool) -> None:
         """Close, and open again: the same URI, or another."""

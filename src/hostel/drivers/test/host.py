@@ -6,7 +6,9 @@ import threading
 from typing import Final
 
 from hostel.drivers.base import DomainState, RunningReason, StateInfo
+from hostel.drivers.events import EventBus
 from hostel.drivers.network.document import NetworkDefinition, parse_network
+from hostel.drivers.secret.vault import MemoryVault
 from hostel.drivers.storage.document import PoolDefinition, PoolSizes, VolumeFacts, parse_pool
 from hostel.drivers.test.document import DomainDefinition, parse_domain
 from hostel.units import GiB
@@ -121,10 +123,12 @@ class TestPool:
 
 
 class Host:
-    """Everything there is; ``lock`` is held for every look and every change."""
+    """Everything there is; ``lock`` is held for every look and every change, and ``bus`` told of these."""
 
     def __init__(self) -> None:
         self.lock = threading.RLock()
+        self.bus = EventBus(None)
+        self.secrets = MemoryVault()
         self._next_id = 1
         self.domains: dict[str, TestDomain] = {}
         self.networks: dict[str, TestNetwork] = {}

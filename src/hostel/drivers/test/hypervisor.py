@@ -23,6 +23,7 @@ from hostel.drivers.base import (
     UndefineFlag,
 )
 from hostel.drivers.document import canonical_uuid
+from hostel.drivers.events import Defined, Event, Lifecycle, Started, Stopped, Subject, Suspended
 from hostel.drivers.fault import fault
 from hostel.drivers.test.capabilities import format_capabilities
 from hostel.drivers.test.document import DomainDefinition, parse_domain
@@ -97,11 +98,13 @@ class TestDriver:
         definition = parse_domain(xml)
         with self._host.lock:
             domain = self._same(definition)
+            detail = Defined.ADDED if domain is None else Defined.UPDATED
             if domain is None:
                 domain = TestDomain(definition, persistent=True)
                 self._host.domains[definition.name] = domain
             domain.definition = definition
             domain.persistent = True
+            self._tell(domain, Lifecycle.DEFINED, detail)
             return _ref(domain)
 
     def domain_create_xml(self, xml: str, flags: StartFlag = StartFlag.NONE) -> DomainRef:
@@ -117,6 +120,7 @@ class TestDriver:
             self._host.boot(domain)
             domain.live = definition
             self._start_paused(domain, flags)
+            self._tell(domain, Lifecycle.STARTED, Started.BOOTED)
             return _ref(domain)
 
     def domain_create(self, domain: DomainRef, flags: StartFlag = StartFlag.NONE) -> DomainRef:
@@ -127,6 +131,7 @@ class TestDriver:
                 raise _fault(ErrorCode.INTERNAL_ERROR, f"Domain '{domain.name}' is already running")
             self._host.boot(found)
             self._start_paused(found, flags)
+            self._tell(found, Lifecycle.STARTED, Started.BOOTED)
             return _ref(found)
 
     def domain_shutdown(self, domain: DomainRef) -> None:
@@ -155,6 +160,7 @@ class TestDriver:
             if found.state.state in (DomainState.SHUTOFF, DomainState.PAUSED):
                 raise _fault(ErrorCode.INTERNAL_ERROR, f"domain '{domain.name}' not running")
             found.state = StateInfo(DomainState.PAUSED, PausedReason.USER)
+            self._tell(found, Lifecycle.SUSPENDED, Suspended.PAUSED)
 
     def domain_resume(self, domain: DomainRef) -> None:
         """Run on."""
@@ -163,6 +169,7 @@ class TestDriver:
             if found.state.state is not DomainState.PAUSED:
                 raise _fault(ErrorCode.INTERNAL_ERROR, f"domain '{domain.name}' not paused")
             found.state = StateInfo(DomainState.RUNNING, RunningReason.UNPAUSED)
+            self._tell(found, Lifecycle.RESUMED, 0)
 
     def domain_destroy(self, domain: DomainRef, flags: DestroyFlag = DestroyFlag.DEFAULT) -> None:
         """End the domain; a transient one is gone afterwards."""
@@ -176,6 +183,7 @@ class TestDriver:
             found.persistent = False
             if found.live is None:
                 del self._host.domains[found.definition.name]
+            self._tell(found, Lifecycle.UNDEFINED, 0)
 
     def domain_get_xml_desc(self, domain: DomainRef, flags: DomainXmlFlag = DomainXmlFlag.NONE) -> str:
         """The live document, or with ``INACTIVE`` the definition."""
@@ -238,6 +246,7 @@ class TestDriver:
             started = [found for found in self._host.domains.values() if found.autostart and found.live is None]
             for domain in started:
                 self._host.boot(domain)
+                self._tell(domain, Lifecycle.STARTED, Started.BOOTED)
             return [_ref(domain) for domain in started]
 
     def close(self) -> None:
@@ -287,8 +296,15 @@ class TestDriver:
         domain.live = None
         domain.id = -1
         domain.state = StateInfo(DomainState.SHUTOFF, reason)
+        detail = Stopped.DESTROYED if reason is ShutoffReason.DESTROYED else Stopped.SHUTDOWN
+        self._tell(domain, Lifecycle.STOPPED, detail)
         if not domain.persistent:
             del self._host.domains[domain.definition.name]
+
+    def _tell(self, domain: TestDomain, event: Lifecycle, detail: int) -> None:
+        ref = _ref(domain)
+        given = {"event": int(event), "detail": int(detail)}
+        self._host.bus.publish(Event(Subject.DOMAIN, "lifecycle", ref.name, ref.uuid, ref.id, given))
 
 
 def _ref(domain: TestDomain) -> DomainRef:

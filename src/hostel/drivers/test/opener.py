@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from urllib.parse import SplitResult
 
+from hostel.drivers.announcing import announcing
+from hostel.drivers.events import Subject
 from hostel.drivers.fault import fault
 from hostel.drivers.registry import Drivers, written
+from hostel.drivers.secret.driver import VaultSecretDriver
 from hostel.drivers.store import Directories
 from hostel.drivers.test.host import Host, shared
 from hostel.drivers.test.hypervisor import TestDriver
@@ -39,4 +42,11 @@ def open_test(uri: SplitResult, directories: Directories) -> Drivers | None:
             ErrorDomain.TEST,
         )
     host: Host = shared.acquire()
-    return Drivers(_DEFAULT, TestDriver(host, shared.release), TestStorageDriver(host), TestNetworkDriver(host))
+    return Drivers(
+        _DEFAULT,
+        TestDriver(host, shared.release),
+        announcing(TestStorageDriver(host), Subject.POOL, host.bus),
+        announcing(TestNetworkDriver(host), Subject.NETWORK, host.bus),
+        VaultSecretDriver(host.secrets, host.bus),
+        host.bus,
+    )

@@ -1,0 +1,1 @@
+"""Secrets: passphrases of volumes, passwords of servers."""
