@@ -58,6 +58,15 @@ def machine_aliases(emulator: str, cache: Path) -> dict[str, str]:
     return {found[1]: found[2] for found in _ALIAS.finditer(text)}
 
 
+def known_version(emulator: str, cache: Path) -> int:
+    """Its version, as :func:`version` tells it; asked once per QEMU, then remembered.
+
+    Raises:
+        VirtError: the program does not run or does not say.
+    """
+    return int(_remembered(cache, "version", emulator, [], lambda: f"{version(emulator)}\n"))
+
+
 def devices(emulator: str, cache: Path) -> str:
     """Its devices, as it lists them; asked once per QEMU, then remembered."""
     return _remembered(cache, "devices", emulator, [], lambda: _help(emulator, "-device"))

@@ -40,8 +40,8 @@ from hostel.model.domain.placing.pci import assign_pci
 from hostel.model.domain.placing.ports import assign_ccid, assign_memory_slots, assign_usb, assign_virtio_serial
 from hostel.model.domain.placing.virtio import assign_channels, assign_registers, choose_virtio_transport
 from hostel.model.domain.platform import Board, Platform, board_of
-from hostel.model.domain.tune import IoThread, IoThreadScheduler, VcpuScheduler
-from hostel.model.numberset import parse_numbers
+from hostel.model.domain.tune import Cachetune, Cputune, IoThread, IoThreadScheduler, Memorytune, VcpuScheduler
+from hostel.model.numberset import format_numbers, parse_numbers
 from hostel.model.scaled import Scaled
 from hostel.units import KiB
 
@@ -64,6 +64,7 @@ def complete(domain: Domain, platform: Platform, *, is_new: bool = True, is_live
     _normalise_sizes(domain)
     _complete_machine(domain, platform)
     _complete_small(domain)
+    _complete_labels(domain, platform, is_live=is_live)
     number_controllers(domain)
     arrange_devices(domain)
     if domain.cpu is not None:
@@ -185,7 +186,8 @@ def _complete_small(domain: Domain) -> None:
         domain.features.hyperv.mode = "custom"
     _complete_limits(domain)
     if domain.memory_backing is not None and domain.memory_backing.hugepages is not None:
-        _complete_pages(domain.memory_backing.hugepages.pages)
+        has_cells = domain.cpu is not None and domain.cpu.numa is not None
+        _complete_pages(domain.memory_backing.hugepages.pages, has_cells=has_cells)
     _complete_threads(domain)
     if domain.devices.redirfilter is not None:
         _complete_redirection(domain.devices.redirfilter)
@@ -195,22 +197,36 @@ def _complete_small(domain: Domain) -> None:
                 entry.hotpluggable = not entry.enabled
 
 
-def _complete_pages(pages: list[HugePage]) -> None:
+def _complete_pages(pages: list[HugePage], *, has_cells: bool) -> None:
     for page in pages:
+        if page.nodeset == "0" and not has_cells:
+            page.nodeset = None  # all there is
         page.size, page.unit = Scaled(unit=page.unit, value=page.size).to_kib(), "KiB"
 
 
 def _complete_limits(domain: Domain) -> None:
-    """Leave out limits that are none (``virMemoryLimitIsSet``), and name the security driver that is none."""
+    """Leave out limits that are none (``virMemoryLimitIsSet``)."""
     tune = domain.memtune
     if tune is not None:
         for name in ("hard_limit", "soft_limit", "swap_hard_limit"):
             limit = getattr(tune, name)
             if limit is not None and limit.value >= _UNLIMITED:
                 setattr(tune, name, None)
-    for label in domain.seclabels:
+
+
+def _complete_labels(domain: Domain, platform: Platform, *, is_live: bool) -> None:
+    """A label without a security driver is one for the host's."""
+    labels = domain.seclabels
+    if len(labels) == 1 and labels[0].model is None and platform.is_qemu:
+        label = labels[0]
+        is_dynamic = label.type in (None, "dynamic") and label.base_label is None and not is_live
+        if label.type == "none" or is_dynamic:
+            label.model = platform.security_model
+    for label in labels:
         if label.type == "none" and label.model is None:
             label.model = "none"
+        if label.model == "none" and not is_live:
+            label.type, label.relabel = "none", None
 
 
 def _complete_threads(domain: Domain) -> None:
@@ -225,6 +241,7 @@ def _complete_threads(domain: Domain) -> None:
     tune = domain.cputune
     if tune is None:
         return
+    _complete_shares(tune, domain.vcpu.value if domain.vcpu is not None else 1)
     tune.iothreadpins.sort(key=lambda pin: pin.iothread)
     tune.vcpupins.sort(key=lambda pin: pin.vcpu)
     tune.vcpuscheds = [
@@ -239,6 +256,16 @@ def _complete_threads(domain: Domain) -> None:
         for number in sorted(parse_numbers(item.iothreads))
     ]
     tune.iothreadscheds.sort(key=lambda item: int(item.iothreads))
+
+
+def _complete_shares(tune: Cputune, count: int) -> None:
+    """Leave out shares of caches for processors that there are not, and shares of nothing."""
+    there = frozenset(range(count))
+    shares: list[Cachetune | Memorytune] = [*tune.cachetunes, *tune.memorytunes]
+    for item in shares:
+        item.vcpus = format_numbers(parse_numbers(item.vcpus) & there)
+    tune.cachetunes = [item for item in tune.cachetunes if item.vcpus and (item.caches or item.monitors)]
+    tune.memorytunes = [item for item in tune.memorytunes if item.vcpus and (item.nodes or item.monitors)]
 
 
 def _complete_redirection(filter: RedirectionFilter) -> None:

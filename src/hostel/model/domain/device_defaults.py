@@ -77,6 +77,7 @@ def complete_devices(domain: Domain, platform: Platform, *, is_new: bool, is_liv
         if filesystem.accessmode is None and (filesystem.source is None or filesystem.source.socket is None):
             filesystem.accessmode = "passthrough"
     for rng in devices.rngs:
+        complete_source(rng.backend)
         if rng.backend.model == "random" and rng.backend.path is None:
             rng.backend.path = "/dev/random"
     for sound in devices.sounds:

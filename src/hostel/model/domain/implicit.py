@@ -17,7 +17,7 @@ from hostel.model.domain.devices.platform import Panic
 from hostel.model.domain.devices.sound import Audio
 from hostel.model.domain.devices.video import Video, VideoModel
 from hostel.model.domain.domain import Domain
-from hostel.model.domain.platform import ARM, PPC64, RISCV, S390, X86, Board, Platform, arch_of, board_of
+from hostel.model.domain.platform import ARM, PPC64, RISCV, S390, X86, Board, HostAudio, Platform, arch_of, board_of
 
 _COMPANIONS: Final = ("ich9-ehci1", "ich9-uhci1", "ich9-uhci2", "ich9-uhci3")
 _MASTER_PORTS: Final = {"ich9-uhci1": 0, "ich9-uhci2": 2, "ich9-uhci3": 4}
@@ -113,7 +113,7 @@ def add_qemu_devices(domain: Domain, platform: Platform) -> None:
         own = "pseries" if arch in PPC64 else "s390"
         if not any(item.model in (None, "default", own) for item in devices.panics):
             devices.panics.append(Panic())
-    _add_audio(domain)
+    _add_audio(domain, platform.audio)
 
 
 def _ensure_input(domain: Domain, kind: str, bus: str) -> None:
@@ -169,21 +169,27 @@ def _add_root(domain: Domain, model: str | None) -> None:
         raise ModelError(domain.devices.path(root), reason)
 
 
-def _add_audio(domain: Domain) -> None:
+def _add_audio(domain: Domain, host: HostAudio) -> None:
+    """A back end for sound, by what there is to see (``qemuDomainDefSuggestDefaultAudioBackend``)."""
     devices = domain.devices
     if devices.audios:
         return
-    kinds = [item.type for item in devices.graphics]
-    backend: str | None = None if kinds else "none"
-    for kind in kinds:
-        if kind == GraphicsType.VNC:
-            backend = "none"
-        elif kind == GraphicsType.SPICE:
-            backend = "spice"
-        elif kind == GraphicsType.SDL:
-            backend = None
+    backend: str | None = None
+    is_on_host = not devices.graphics and host.without_graphics
+    if not devices.graphics and not host.without_graphics:
+        backend = "none"
+    for item in devices.graphics:
+        if item.type == GraphicsType.VNC:
+            is_on_host, backend = host.with_vnc, None if host.with_vnc else "none"
+        elif item.type == GraphicsType.SPICE:
+            is_on_host, backend = False, "spice"
+        elif item.type == GraphicsType.SDL:
+            is_on_host, backend = True, None
+    if is_on_host:
+        backend = host.driver
     if backend is not None:
-        devices.audios.append(Audio(id=1, type=backend))
+        driver = host.sdl_driver if backend == "sdl" else None
+        devices.audios.append(Audio(id=1, type=backend, driver=driver))
 
 
 def add_implicit_devices(domain: Domain) -> None:

@@ -42,38 +42,70 @@ class HostDevice(NamedTuple):
     is_express: bool
 
 
+class HostAudio(NamedTuple):
+    """When guests are heard on the host itself, and how.
+
+    Attributes:
+        driver: the way to the host's sound; None where the host was given none (QEMU_AUDIO_DRV).
+        sdl_driver: what SDL uses (SDL_AUDIODRIVER).
+        with_vnc: whether also guests are heard that are seen over VNC.
+        without_graphics: whether also guests are heard that nobody sees.
+    """
+
+    driver: str | None = None
+    sdl_driver: str | None = None
+    with_vnc: bool = False
+    without_graphics: bool = False
+
+
 class Platform(NamedTuple):
     """What one emulator brings, for one architecture and one way of running guests.
 
     Attributes:
         is_qemu: whether devices get the places and the company that QEMU's machines give them.
         arch: the architecture of guests that name none.
+        host_arch: the host's architecture.
         emulator: the program, for documents that name none; None where there is no such thing.
         machine: the machine type of guests that name none.
         aliases: machine types that stand for others, such as ``pc``.
         cpu: QEMU's default processor model.
         cpus: that of machine types which have another one, or None where one has none.
         has_host_model: whether the emulator knows what the host's processor is like.
+        shares_memory: whether a machine's memory can be shared as a whole, and not only cell by cell.
+        page_sizes: the large pages that the host gives to guests, in KiB; None where nobody looked.
         features: what the emulator can do, by the names of libvirt's capability flags, such as ``piix3-usb-uhci``.
         gic_versions: versions of ARM's interrupt controller that guests can have.
+        security_model: the security driver whose labels guests get.
         state_directory: where machines keep what is theirs alone, such as UEFI variables.
+        nvram_directory: where UEFI's variables are kept that the document gives no place; None to give none.
         channel_directory: where sockets of channels are made that name none.
+        types: the types of domains that the emulator runs; None where nobody asked.
+        tpm_versions: versions of TPMs that can be emulated.
+        audio: how guests are heard on the host.
         host_devices: the host's PCI devices, by address: ``0000:06:12.5``.
         random_bytes: what identifiers and hardware addresses are made of.
     """
 
     is_qemu: bool = False
     arch: str | None = None
+    host_arch: str = "x86_64"
     emulator: str | None = None
     machine: str | None = None
     aliases: Mapping[str, str] = {}
     cpu: str | None = None
     cpus: Mapping[str, str | None] = {}
     has_host_model: bool = False
+    shares_memory: bool = True
+    page_sizes: frozenset[int] | None = None
     features: frozenset[str] = frozenset()
     gic_versions: tuple[int, ...] = ()
+    security_model: str = "none"
     state_directory: str = "/var/lib/libvirt/qemu"
+    nvram_directory: str | None = None
     channel_directory: str = "/var/lib/libvirt/qemu/channel/target"
+    types: frozenset[str] | None = None
+    tpm_versions: frozenset[str] = frozenset({"1.2", "2.0"})
+    audio: HostAudio = HostAudio()
     host_devices: Mapping[str, HostDevice] = {}
     random_bytes: Callable[[int], bytes] = os.urandom
 

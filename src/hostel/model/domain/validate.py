@@ -5,23 +5,50 @@ from __future__ import annotations
 from typing import Final
 
 from hostel.errors import ErrorCode, ModelError
-from hostel.model.domain.devices.address import DriveAddress
-from hostel.model.domain.devices.controller import Controller, ControllerType
+from hostel.model.domain.devices.address import CcwAddress, DriveAddress, PciAddress
+from hostel.model.domain.devices.controller import ControllerType
 from hostel.model.domain.devices.disk import Disk
 from hostel.model.domain.devices.graphics import Graphics
 from hostel.model.domain.devices.sound import Sound
 from hostel.model.domain.domain import Domain
-from hostel.model.domain.platform import Board, Platform, board_of
-from hostel.model.domain.rules.device import (
-    CHARACTER_RULES,
-    CONTROLLER_RULES,
-    GRAPHICS_RULES,
-    INPUT_RULES,
-    INTERFACE_RULES,
-    TIMER_RULES,
+from hostel.model.domain.placing.virtio import in_libvirt_order
+from hostel.model.domain.platform import Board, Platform
+from hostel.model.domain.rules.board import (
+    BALLOON_RULES,
+    FILESYSTEM_RULES,
+    IOMMU_RULES,
+    NVRAM_RULES,
+    PANIC_RULES,
+    QEMU_INPUT_RULES,
+    QEMU_IOMMU_RULES,
+    QEMU_TPM_RULES,
+    REDIRDEV_RULES,
+    RNG_RULES,
+    SMARTCARD_RULES,
+    TPM_RULES,
+    VSOCK_RULES,
+    WATCHDOG_RULES,
 )
+from hostel.model.domain.rules.character import QEMU_SOURCE_RULES, SERIAL_RULES, SOURCE_RULES
+from hostel.model.domain.rules.controller import CONTROLLER_RULES, QEMU_CONTROLLER_RULES, check_threads
+from hostel.model.domain.rules.device import INPUT_RULES, TIMER_RULES
 from hostel.model.domain.rules.disk import DISK_RULES, QEMU_DISK_RULES
-from hostel.model.domain.rules.rule import check
+from hostel.model.domain.rules.disk_source import check_sources
+from hostel.model.domain.rules.display import GRAPHICS_RULES, QEMU_GRAPHICS_RULES, QEMU_VIDEO_RULES, VIDEO_RULES
+from hostel.model.domain.rules.hostdev import check_hostdevs
+from hostel.model.domain.rules.interface import INTERFACE_RULES, QEMU_INTERFACE_RULES
+from hostel.model.domain.rules.label import check_labels
+from hostel.model.domain.rules.machine import (
+    CPU_RULES,
+    DOMAIN_RULES,
+    FEATURE_RULES,
+    OS_RULES,
+    QEMU_OS_RULES,
+    QEMU_TIMER_RULES,
+)
+from hostel.model.domain.rules.memory import check_memory, check_numatune, check_pages, check_shares
+from hostel.model.domain.rules.rule import Machine, check, check_on
+from hostel.model.domain.rules.sysinfo import check_sysinfo
 
 _MAX_NAME: Final = 250  # bytes: with ``.xml`` it is to be a file's name
 _OS_TYPES: Final = ("hvm", "xen", "linux", "exe", "uml", "xenpvh")
@@ -61,30 +88,33 @@ def validate(domain: Domain, platform: Platform) -> None:
     Raises:
         ModelError: a rule is broken; the path says where, the words are libvirt's.
     """
+    machine = Machine(domain, platform)
     check_name(domain.name)
     if domain.title is not None and "\n" in domain.title:
         raise ModelError("/domain/title", "Domain title can't contain newlines")
     _check_os(domain)
+    check_labels(domain)
+    check_sysinfo(domain)
     _check_processors(domain, platform)
-    _check_disks(domain, platform)
+    check_shares(domain)
+    check_numatune(domain)
+    check_pages(domain)
+    _check_disks(machine)
     _check_controllers(domain)
     if platform.is_qemu:
-        _check_qemu(domain)
+        _check_machine(machine)
     devices = domain.devices
     for second in devices.unknown:
         if second.name in _SINGLE:
             code, reason = _SINGLE[second.name]
             raise ModelError(f"/domain/devices/{second.name}[2]", reason, code=code)
-    for interface in devices.interfaces:
-        check(interface, devices.path(interface), INTERFACE_RULES)
-    for character in devices.characters():
-        check(character, devices.path(character), CHARACTER_RULES)
-    for graphics in devices.graphics:
-        check(graphics, devices.path(graphics), GRAPHICS_RULES)
-    for item in devices.inputs:
-        check(item, devices.path(item), INPUT_RULES)
+    _check_devices(machine)
+    check_hostdevs(machine)
+    check_memory(machine)
+    if platform.is_qemu:
+        _check_qemu_devices(machine)
     _check_aliases(domain)
-    _check_timers(domain)
+    _check_timers(machine)
     _check_audio(domain)
 
 
@@ -97,6 +127,7 @@ def _check_os(domain: Domain) -> None:
         raise ModelError(path, reason, code=ErrorCode.CONFIG_UNSUPPORTED)
     if domain.os.type.value == "exe" and domain.os.init is None:
         raise ModelError("/domain/os/init", "init binary must be specified")
+    check(domain.os, "/domain/os", OS_RULES)
     if domain.os.bios is not None and domain.os.bios.use_serial and not domain.devices.serials:
         raise ModelError("/domain/os/bios/@useserial", "need at least one serial port to use BIOS serial output")
 
@@ -125,15 +156,16 @@ def _check_processors(domain: Domain, platform: Platform) -> None:
         seen.add(feature.name)
 
 
-def _check_disks(domain: Domain, platform: Platform) -> None:
-    devices = domain.devices
+def _check_disks(machine: Machine) -> None:
+    devices = machine.domain.devices
     targets: dict[str, Disk] = {}
     places: dict[tuple[str | None, tuple[int, int, int, int]], Disk] = {}
     for disk in devices.disks:
         path = devices.path(disk)
         check(disk, path, DISK_RULES)
-        if platform.is_qemu:
+        if machine.platform.is_qemu:
             check(disk, path, QEMU_DISK_RULES)
+        check_sources(disk, path, machine)
         other = targets.setdefault(disk.target.dev, disk)
         if other is not disk:
             sources = f"'{_spoken(other)}' and '{_spoken(disk)}'"
@@ -178,30 +210,99 @@ def _check_controllers(domain: Domain) -> None:
         raise ModelError(devices.path(usb[0]), reason, code=ErrorCode.XML_DETAIL)
 
 
-def _check_qemu(domain: Domain) -> None:
-    """What QEMU's machines have one of, and what is referred to (``qemu_validate.c``)."""
-    devices = domain.devices
-    board = board_of(domain)
-    for controller in devices.controllers:
-        if controller.model in ("pci-root", "pcie-root") and controller.index and board != Board.PSERIES:
-            reason = "pci-root and pcie-root controllers should have index 0"
-            raise ModelError(f"{devices.path(controller)}/@index", reason)
-        if controller.type == ControllerType.IDE and (controller.index or board != Board.I440FX):
-            reason = (
-                "Only a single IDE controller is supported for this machine type"
-                if board == Board.I440FX
-                else "IDE controllers are unsupported for this QEMU binary or machine type"
-            )
-            raise ModelError(devices.path(controller), reason, code=ErrorCode.CONFIG_UNSUPPORTED)
-    threads = {item.id for item in domain.iothread_ids.iothreads} if domain.iothread_ids is not None else set()
-    threads |= set(range(1, (domain.iothreads or 0) + 1)) if not threads else set()
-    users: list[Disk | Controller] = [*devices.disks, *devices.controllers]
-    for user in users:
-        thread = user.driver.iothread if user.driver is not None else None
-        if thread is not None and thread not in threads:
-            name = "Disk" if isinstance(user, Disk) else "controller"
-            reason = f"{name} iothread '{thread}' not defined in iothreadid"
-            raise ModelError(f"{devices.path(user)}/driver/@iothread", reason, code=ErrorCode.CONFIG_UNSUPPORTED)
+def _check_machine(machine: Machine) -> None:
+    """What QEMU's machines are, and what they have one of (``qemuValidateDomainDef``)."""
+    domain = machine.domain
+    check_on(domain, "/domain", machine, DOMAIN_RULES)
+    if domain.os is not None:
+        check_on(domain.os, "/domain/os", machine, QEMU_OS_RULES)
+    if domain.cpu is not None:
+        check_on(domain.cpu, "/domain/cpu", machine, CPU_RULES)
+    if domain.features is not None:
+        check_on(domain.features, "/domain/features", machine, FEATURE_RULES)
+    for controller in domain.devices.controllers:
+        check_on(controller, domain.devices.path(controller), machine, QEMU_CONTROLLER_RULES)
+    check_threads(machine)
+
+
+def _check_devices(machine: Machine) -> None:
+    devices = machine.domain.devices
+    for interface in devices.interfaces:
+        check(interface, devices.path(interface), INTERFACE_RULES)
+    for character in devices.characters():
+        check(character, devices.path(character), SOURCE_RULES)
+    for graphics in devices.graphics:
+        check(graphics, devices.path(graphics), GRAPHICS_RULES)
+    for item in devices.inputs:
+        check(item, devices.path(item), INPUT_RULES)
+    for video in devices.videos:
+        check_on(video, devices.path(video), machine, VIDEO_RULES)
+    for tpm in devices.tpms:
+        check_on(tpm, devices.path(tpm), machine, TPM_RULES)
+    for rng in devices.rngs:
+        check_on(rng, devices.path(rng), machine, RNG_RULES)
+    if devices.iommu is not None:
+        check_on(devices.iommu, devices.path(devices.iommu), machine, IOMMU_RULES)
+
+
+def _check_qemu_devices(machine: Machine) -> None:
+    """What QEMU's devices can do, and where they can be (``qemuValidateDomainDeviceDef``)."""
+    devices, path = machine.domain.devices, machine.domain.devices.path
+    for interface in devices.interfaces:
+        check_on(interface, path(interface), machine, QEMU_INTERFACE_RULES)
+    for character in devices.characters():
+        check_on(character, path(character), machine, QEMU_SOURCE_RULES)
+    for serial in devices.serials:
+        check_on(serial, path(serial), machine, SERIAL_RULES)
+    for graphics in devices.graphics:
+        check_on(graphics, path(graphics), machine, QEMU_GRAPHICS_RULES)
+    for video in devices.videos:
+        check_on(video, path(video), machine, QEMU_VIDEO_RULES)
+    for item in devices.inputs:
+        check_on(item, path(item), machine, QEMU_INPUT_RULES)
+    for tpm in devices.tpms:
+        check_on(tpm, path(tpm), machine, QEMU_TPM_RULES)
+    for panic in devices.panics:
+        check_on(panic, path(panic), machine, PANIC_RULES)
+    for watchdog in devices.watchdogs:
+        check_on(watchdog, path(watchdog), machine, WATCHDOG_RULES)
+    for filesystem in devices.filesystems:
+        check_on(filesystem, path(filesystem), machine, FILESYSTEM_RULES)
+    for card in devices.smartcards:
+        check_on(card, path(card), machine, SMARTCARD_RULES)
+    for redirdev in devices.redirdevs:
+        check_on(redirdev, path(redirdev), machine, REDIRDEV_RULES)
+    _check_single_devices(machine)
+    _check_addresses(machine)
+
+
+def _check_single_devices(machine: Machine) -> None:
+    """Devices of which a machine has one at most."""
+    devices, path = machine.domain.devices, machine.domain.devices.path
+    if devices.iommu is not None:
+        check_on(devices.iommu, path(devices.iommu), machine, QEMU_IOMMU_RULES)
+    if devices.memballoon is not None:
+        check_on(devices.memballoon, path(devices.memballoon), machine, BALLOON_RULES)
+    if devices.vsock is not None:
+        check_on(devices.vsock, path(devices.vsock), machine, VSOCK_RULES)
+    if devices.nvram is not None:
+        check_on(devices.nvram, path(devices.nvram), machine, NVRAM_RULES)
+
+
+def _check_addresses(machine: Machine) -> None:
+    """Addresses that only s390x has (``qemuValidateDomainDeviceDefAddress``)."""
+    for device in in_libvirt_order(machine.domain):
+        path, address = machine.domain.devices.path(device), device.address
+        if isinstance(address, PciAddress) and address.zpci is not None:
+            if not machine.has("zpci"):
+                reason = "This QEMU binary doesn't support zPCI"
+                raise ModelError(f"{path}/address/zpci", reason, code=ErrorCode.CONFIG_UNSUPPORTED)
+            if address.zpci.uid == 0:
+                reason = "Invalid PCI address uid='0x0000', must be > 0x0000 and <= 0xffff"
+                raise ModelError(f"{path}/address/zpci/@uid", reason)
+        if isinstance(address, CcwAddress) and machine.board != Board.S390_CCW:
+            reason = f"cannot use CCW address type for device '{device.alias}' using machine type '{machine.name}'"
+            raise ModelError(f"{path}/address/@type", reason, code=ErrorCode.CONFIG_UNSUPPORTED)
 
 
 def _check_aliases(domain: Domain) -> None:
@@ -217,9 +318,11 @@ def _check_aliases(domain: Domain) -> None:
         seen.add(device.alias)
 
 
-def _check_timers(domain: Domain) -> None:
-    for timer in domain.clock.timers if domain.clock is not None else []:
+def _check_timers(machine: Machine) -> None:
+    for timer in machine.domain.clock.timers if machine.domain.clock is not None else []:
         check(timer, "/domain/clock/timer", TIMER_RULES)
+        if machine.platform.is_qemu:
+            check_on(timer, "/domain/clock/timer", machine, QEMU_TIMER_RULES)
 
 
 def _check_audio(domain: Domain) -> None:

@@ -12,6 +12,8 @@ from support import refused
 from support.domain import QEMU
 from support.elements import name_of
 
+_REDIRDEV = "<redirdev bus='usb' type='tcp'><source mode='connect' host='h' service='1'/></redirdev>"
+
 
 @pytest.mark.parametrize("cls", FIELDS, ids=name_of)
 def test_the_table_names_declarations(cls: type[Element]) -> None:
@@ -34,7 +36,7 @@ def test_the_table_names_declarations(cls: type[Element]) -> None:
         (refused.document(os="<loader>/ovmf.fd</loader>"), "/domain/os/loader"),
         (refused.document("<interface type='user'><bandwidth><inbound average='1'/></bandwidth></interface>"),
          "/domain/devices/interface/bandwidth"),
-        (refused.document("<redirdev bus='usb' type='spicevmc'/>"), "/domain/devices/redirdev"),
+        (refused.document(_REDIRDEV), "/domain/devices/redirdev"),
     ],
 )  # fmt: skip
 def test_what_the_guest_would_miss_is_refused_by_its_path(xml: str, path: str) -> None:

@@ -13,6 +13,7 @@ from hostel.model.domain.devices.character import (
     CharacterType,
     SerialTarget,
 )
+from hostel.model.domain.devices.paravirtual import RngBackend
 from hostel.model.domain.domain import Domain
 from hostel.model.domain.platform import S390, X86, Board, Platform, arch_of, board_of
 
@@ -33,7 +34,7 @@ _BOARD_PORTS: Final = {
 _BOARD_MODELS: Final = {Board.ARM_VIRT: "pl011", Board.RISCV_VIRT: "16550a"}
 
 
-def complete_source(character: CharacterEnd) -> None:
+def complete_source(character: CharacterEnd | RngBackend) -> None:
     """Write a source as libvirt does: modes said, what does not count left out."""
     kind = getattr(character, "type", None)
     for source in character.sources:

@@ -7,7 +7,7 @@ from typing import Final
 from hostel.errors import ModelError
 from hostel.model.domain.devices.address import DriveAddress
 from hostel.model.domain.devices.disk import Disk, DiskBus, DiskDevice, DiskDriver
-from hostel.model.domain.devices.source import DiskSource, SourceType
+from hostel.model.domain.devices.source import DiskSource, ImageFormat, Mirror, SourceType
 from hostel.model.domain.domain import Domain
 from hostel.model.domain.platform import Platform
 
@@ -61,6 +61,8 @@ def complete_disk(domain: Domain, disk: Disk, platform: Platform) -> None:
             source.managed = True
     elif disk.type in (SourceType.NETWORK, SourceType.VOLUME):
         disk.type = SourceType.FILE  # an empty drive is of no other type
+    if disk.mirror is not None:
+        _complete_mirror(disk.mirror, platform)
     backing = disk.backing_store
     while backing is not None:
         if backing.source is not None:
@@ -70,6 +72,19 @@ def complete_disk(domain: Domain, disk: Disk, platform: Platform) -> None:
         _complete_disk_driver(disk)
     if disk.address is None:
         _place_disk(domain, disk)
+
+
+def _complete_mirror(mirror: Mirror, platform: Platform) -> None:
+    """Say where a copy goes in both ways: as there is one now, and as there was when it could only be a file."""
+    if mirror.type is None:
+        mirror.type, mirror.source = SourceType.FILE, DiskSource(file=mirror.file)
+        mirror.image_format = ImageFormat(type=mirror.format_name) if mirror.format_name is not None else None
+    mirror.job = mirror.job or "copy"
+    if mirror.image_format is None and platform.is_qemu:
+        mirror.image_format = ImageFormat(type="raw")
+    is_old = mirror.type == SourceType.FILE and mirror.job == "copy"
+    mirror.file = mirror.source.file if is_old and mirror.source is not None else None
+    mirror.format_name = mirror.image_format.type if is_old and mirror.image_format is not None else None
 
 
 def _complete_disk_driver(disk: Disk) -> None:

@@ -37,6 +37,13 @@ def complete_graphics(graphics: Graphics) -> None:
             f"(found '{named}')"
         )
         raise ModelError("/domain/devices/graphics/@listen", reason, code=ErrorCode.CONFIG_UNSUPPORTED)
+    first_socket = listens[0].socket if listens and listens[0].type == "socket" else None
+    if first_socket is not None and graphics.socket and first_socket != graphics.socket:
+        reason = (
+            f"graphics 'socket' attribute '{graphics.socket}' must match 'socket' attribute of first listen element "
+            f"(found '{first_socket}')"
+        )
+        raise ModelError("/domain/devices/graphics/@socket", reason, code=ErrorCode.CONFIG_UNSUPPORTED)
     if not listens:
         if kind == GraphicsType.VNC and graphics.socket is not None:
             listens.append(Listen(type="socket", socket=graphics.socket))

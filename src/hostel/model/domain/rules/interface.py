@@ -1,0 +1,221 @@
+"""Rules for interfaces (``virDomainNetDefValidate``, ``qemuValidateDomainDeviceDefNetwork``)."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from hostel.errors import ErrorCode
+from hostel.model.domain.devices.interface import Interface, InterfaceDriver, InterfaceSource, InterfaceType
+from hostel.model.domain.rules.rule import MachineRule, Rule, needs
+
+MAC: Final = re.compile("[0-9a-fA-F]{1,2}(:[0-9a-fA-F]{1,2}){5}")
+_NEEDED: Final = {
+    InterfaceType.NETWORK: "network",
+    InterfaceType.BRIDGE: "bridge",
+    InterfaceType.DIRECT: "dev",
+    InterfaceType.INTERNAL: "name",
+    InterfaceType.VDPA: "dev",
+    InterfaceType.MCAST: "address",
+    InterfaceType.CLIENT: "address",
+}
+_IFNAME: Final = re.compile(r"[^/:\s]{1,15}")
+
+
+def _source(interface: Interface) -> InterfaceSource:
+    return interface.source or InterfaceSource()
+
+
+def _lacks_source(interface: Interface) -> bool:
+    needed = _NEEDED.get(interface.type)
+    return needed is not None and getattr(_source(interface), needed) in (None, "")
+
+
+def _bridge(interface: Interface) -> str | None:
+    return _source(interface).bridge if interface.type == InterfaceType.BRIDGE else None
+
+
+INTERFACE_RULES: Final[tuple[Rule[Interface], ...]] = (
+    Rule(
+        lambda item: item.mac is not None and not MAC.fullmatch(item.mac.address),
+        lambda item: f"unable to parse mac address '{item.mac.address if item.mac else ''}'",
+        ErrorCode.XML_ERROR,
+        "/mac/@address",
+    ),
+    Rule(
+        lambda item: item.mac is not None and int(item.mac.address.partition(":")[0], 16) & 1,
+        lambda item: f"expected unicast mac address, found multicast '{item.mac.address if item.mac else ''}'",
+        ErrorCode.XML_ERROR,
+        "/mac/@address",
+    ),
+    Rule(
+        _lacks_source,
+        lambda item: f"Missing required attribute '{_NEEDED[item.type]}' in element 'source'",
+        ErrorCode.XML_ERROR,
+        "/source",
+    ),
+    Rule(
+        lambda item: _bridge(item) is not None and not _IFNAME.fullmatch(_bridge(item) or ""),
+        lambda item: f"'{_bridge(item)}' is no name of a bridge: 1 to 15 characters, no '/', ':' or blanks",
+        ErrorCode.XML_ERROR,
+        "/source/@bridge",
+    ),
+    Rule(
+        lambda item: item.target is not None and item.target.dev and not _IFNAME.fullmatch(item.target.dev),
+        lambda item: f"'{item.target.dev if item.target else ''}' is no name of an interface",
+        ErrorCode.XML_ERROR,
+        "/target/@dev",
+    ),
+    Rule(
+        lambda item: item.teaming is not None and item.teaming.type == "transient" and item.teaming.persistent is None,
+        lambda _: "teaming persistent attribute must be set if teaming type is 'transient'",
+        ErrorCode.XML_ERROR,
+        "/teaming",
+    ),
+    Rule(
+        lambda item: item.backend is not None and item.backend.type == "passt" and item.type != InterfaceType.USER,
+        lambda _: "The 'passt' backend can only be used with interface type='user'",
+        below="/backend/@type",
+    ),
+)
+
+
+_VIRTIO_CARDS: Final = ("virtio", "virtio-transitional", "virtio-non-transitional")
+_TAPS: Final = (InterfaceType.NETWORK, InterfaceType.BRIDGE, InterfaceType.ETHERNET)
+_MANY_QUEUES: Final = (*_TAPS, InterfaceType.DIRECT, InterfaceType.VHOSTUSER, InterfaceType.VDPA)
+_WITH_MTU: Final = (*_TAPS, InterfaceType.DIRECT, InterfaceType.VHOSTUSER)
+
+
+def _driver(interface: Interface) -> InterfaceDriver:
+    return interface.driver or InterfaceDriver()
+
+
+def _named(interface: Interface) -> str:
+    return f"interface {interface.mac.address if interface.mac is not None else ''} -"
+
+
+def _is_odd_size(interface: Interface, name: str) -> bool:
+    size: int | None = getattr(_driver(interface), name)
+    return interface.model in _VIRTIO_CARDS and bool(size) and (size or 0).bit_count() != 1
+
+
+QEMU_INTERFACE_RULES: Final[tuple[MachineRule[Interface], ...]] = (
+    MachineRule(
+        lambda item, _: (
+            item.source is not None and (item.source.ips or item.source.routes) and item.type != InterfaceType.ETHERNET
+        ),
+        lambda item, _: (
+            "Invalid attempt to set network interface host-side IP route and/or address info on interface of type "
+            f"'{item.type}'. This is only supported on interfaces of type 'ethernet'"
+        ),
+        "/source",
+    ),
+    MachineRule(
+        lambda item, _: (
+            item.target is not None and item.target.managed is False and item.type != InterfaceType.ETHERNET
+        ),
+        lambda item, _: f"unmanaged target dev is not supported on interfaces of type '{item.type}'",
+        "/target/@managed",
+    ),
+    MachineRule(
+        lambda item, _: item.teaming is not None and item.teaming.type == "persistent" and item.teaming.persistent,
+        "teaming persistent attribute not allowed if teaming type is 'persistent'",
+        "/teaming/@persistent",
+    ),
+    MachineRule(
+        lambda item, _: item.type == InterfaceType.VHOSTUSER and item.model not in _VIRTIO_CARDS,
+        "Wrong or no <model> 'type' attribute specified with <interface type='vhostuser'/>. vhostuser requires the "
+        "virtio-net* frontend",
+        "/model/@type",
+        ErrorCode.INTERNAL_ERROR,
+    ),
+    MachineRule(
+        lambda item, _: _is_odd_size(item, "rx_queue_size"),
+        "rx_queue_size has to be a power of two",
+        "/driver/@rx_queue_size",
+    ),
+    MachineRule(
+        lambda item, _: _is_odd_size(item, "tx_queue_size"),
+        "tx_queue_size has to be a power of two",
+        "/driver/@tx_queue_size",
+    ),
+    needs(
+        "virtio-net.rss",
+        lambda item: _driver(item).rss,
+        "virtio rss is not supported with this QEMU binary",
+        "/driver/@rss",
+    ),
+    needs(
+        "netdev.vhost-vdpa",
+        lambda item: item.type == InterfaceType.VDPA,
+        "vDPA devices are not supported with this QEMU binary",
+        "/@type",
+    ),
+    MachineRule(
+        lambda item, _: item.type == InterfaceType.VDPA and item.model != "virtio",
+        lambda item, _: f"invalid model for interface of type '{item.type}': '{item.model}'",
+        "/model/@type",
+    ),
+    MachineRule(
+        lambda item, _: item.type != InterfaceType.USER and (item.ips or item.routes),
+        "Invalid attempt to set network interface guest-side IP route and/or address info, not supported by QEMU",
+        "/ip",
+    ),
+    MachineRule(
+        lambda item, _: item.type == InterfaceType.USER and item.routes,
+        "Invalid attempt to set network interface guest-side IP route, not supported by QEMU",
+        "/route",
+    ),
+    MachineRule(
+        lambda item, _: item.mtu and item.type not in _WITH_MTU and not _is_passt(item),
+        lambda item, _: f"setting MTU on interface type {item.type} is not supported yet",
+        "/mtu",
+    ),
+    MachineRule(
+        lambda item, _: (
+            item.teaming is not None and item.teaming.type == "persistent" and item.model not in _VIRTIO_CARDS
+        ),
+        lambda item, _: f"virtio-net teaming persistent interface must be <model type='virtio'/>, not '{item.model}'",
+        "/teaming",
+    ),
+    MachineRule(
+        lambda item, _: (
+            item.teaming is not None
+            and item.teaming.type == "transient"
+            and item.type not in (InterfaceType.HOSTDEV, InterfaceType.NETWORK)
+        ),
+        lambda item, _: f"virtio-net teaming transient interface must be type='hostdev', not '{item.type}'",
+        "/teaming",
+    ),
+    MachineRule(
+        lambda item, _: item.coalesce is not None and item.type not in (InterfaceType.NETWORK, InterfaceType.BRIDGE),
+        lambda item, _: f"coalesce settings on interface type {item.type} are not supported",
+        "/coalesce",
+    ),
+)
+
+
+def _is_passt(interface: Interface) -> bool:
+    return interface.type == InterfaceType.USER and interface.backend is not None and interface.backend.type == "passt"
+
+
+# Looked at when a machine starts: only then is it known what an interface of a network is.
+START_INTERFACE_RULES: Final[tuple[MachineRule[Interface], ...]] = (
+    MachineRule(
+        lambda item, _: item.backend is not None and item.backend.tap and item.type not in _TAPS,
+        lambda item, _: (
+            f"{_named(item)} custom tap device path is not supported for network interfaces of type {item.type}"
+        ),
+        "/backend/@tap",
+    ),
+    MachineRule(
+        lambda item, _: _driver(item).queues and item.type not in _MANY_QUEUES,
+        lambda item, _: f"{_named(item)} multiqueue is not supported for network interfaces of type {item.type}",
+        "/driver/@queues",
+    ),
+    MachineRule(
+        lambda item, _: item.bandwidth is not None and item.type == InterfaceType.HOSTDEV,
+        lambda item, _: f"{_named(item)} bandwidth settings are not supported for hostdev interfaces",
+        "/bandwidth",
+    ),
+)

@@ -1,0 +1,118 @@
+"""Rules for starting a machine: what a stored document may ask for, and this QEMU or this machine cannot do.
+
+A document may wait for another QEMU, or for the network that says what its interfaces are (``qemu_command.c``,
+``qemu_process.c``).
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from hostel.errors import ErrorCode, ModelError
+from hostel.model.domain.cpu import Cpu
+from hostel.model.domain.devices.address import UsbAddress
+from hostel.model.domain.devices.character import Channel, CharacterEnd, CharacterType
+from hostel.model.domain.devices.controller import ControllerType
+from hostel.model.domain.devices.disk import Disk, DiskBus
+from hostel.model.domain.domain import Domain, DomainType
+from hostel.model.domain.placing.virtio import in_libvirt_order
+from hostel.model.domain.platform import S390, Board, Platform
+from hostel.model.domain.rules.controller import START_CONTROLLER_RULES
+from hostel.model.domain.rules.interface import START_INTERFACE_RULES
+from hostel.model.domain.rules.memory import START_SHMEM_RULES
+from hostel.model.domain.rules.rule import Machine, MachineRule, check_on
+
+_UNSUPPORTED: Final = ErrorCode.CONFIG_UNSUPPORTED
+
+_DISK_RULES: Final[tuple[MachineRule[Disk], ...]] = (
+    MachineRule(
+        lambda disk, machine: disk.target.bus == DiskBus.FDC and machine.board == Board.PSERIES,
+        "PowerPC pseries machines do not support floppy device",
+        "/target/@bus",
+    ),
+)
+
+_CHARACTER_RULES: Final[tuple[MachineRule[CharacterEnd], ...]] = (
+    MachineRule(
+        # A socket without a path is made by QEMU: there is nothing to come back to.
+        lambda item, _: (
+            isinstance(item, Channel)
+            and item.type == CharacterType.UNIX
+            and item.source is not None
+            and item.source.path is None
+            and item.source.reconnect is not None
+            and item.source.reconnect.enabled
+        ),
+        "chardev reconnect is possible only for connect mode",
+        "/source/reconnect",
+        ErrorCode.INTERNAL_ERROR,
+    ),
+)
+
+_CPU_RULES: Final[tuple[MachineRule[Cpu], ...]] = (
+    MachineRule(
+        lambda cpu, machine: cpu.mode == "host-passthrough" and machine.domain.type == DomainType.QEMU,
+        lambda _, machine: (
+            f"CPU mode 'host-passthrough' for {machine.arch} qemu domain on {machine.platform.host_arch} host is not "
+            "supported by hypervisor"
+        ),
+        "/@mode",
+    ),
+    MachineRule(
+        lambda cpu, machine: machine.arch in S390 and cpu.features and not machine.has("query-cpu-model-expansion"),
+        lambda _, machine: f"CPU features not supported by hypervisor for {machine.arch} architecture",
+        "/feature",
+        ErrorCode.INTERNAL_ERROR,
+    ),
+)
+
+_DOMAIN_RULES: Final[tuple[MachineRule[Domain], ...]] = (
+    MachineRule(
+        lambda domain, machine: (domain.iothreads or domain.iothread_ids) and not machine.has("iothread"),
+        "IOThreads not supported for this QEMU",
+        "/iothreads",
+    ),
+)
+
+
+def check_start(domain: Domain, platform: Platform) -> None:
+    """Hold a complete document against what this QEMU can start.
+
+    Raises:
+        ModelError: it asks for something else.
+    """
+    machine, devices = Machine(domain, platform), domain.devices
+    check_on(domain, "/domain", machine, _DOMAIN_RULES)
+    if domain.cpu is not None:
+        check_on(domain.cpu, "/domain/cpu", machine, _CPU_RULES)
+    for disk in devices.disks:
+        check_on(disk, devices.path(disk), machine, _DISK_RULES)
+    for controller in devices.controllers:
+        check_on(controller, devices.path(controller), machine, START_CONTROLLER_RULES)
+    for interface in devices.interfaces:
+        check_on(interface, devices.path(interface), machine, START_INTERFACE_RULES)
+    for character in devices.characters():
+        check_on(character, devices.path(character), machine, _CHARACTER_RULES)
+    for shared in devices.shmems:
+        check_on(shared, devices.path(shared), machine, START_SHMEM_RULES)
+    _check_usb(machine)
+    for page in _pages(domain):
+        if platform.page_sizes is not None and page not in platform.page_sizes:
+            reason = f"Unable to find any usable hugetlbfs mount for {page} KiB"
+            raise ModelError("/domain/memoryBacking/hugepages/page/@size", reason, code=ErrorCode.INTERNAL_ERROR)
+
+
+def _check_usb(machine: Machine) -> None:
+    """Every USB bus that a device is said to be on has its controller."""
+    devices = machine.domain.devices
+    buses = {item.index for item in devices.controllers if item.type == ControllerType.USB}
+    for device in in_libvirt_order(machine.domain):
+        if isinstance(device.address, UsbAddress) and device.address.bus not in buses:
+            reason = f"USB bus {device.address.bus} requested but no controller with that index is present"
+            raise ModelError(f"{devices.path(device)}/address/@bus", reason)
+
+
+def _pages(domain: Domain) -> list[int]:
+    """The sizes of large pages that are asked for, in KiB."""
+    backing = domain.memory_backing
+    return [page.size for page in backing.hugepages.pages] if backing is not None and backing.hugepages else []
