@@ -10,9 +10,10 @@ from hostel.model.domain.defaults import complete
 from hostel.model.domain.domain import Domain
 from hostel.model.domain.inactive import forget_run
 from hostel.model.domain.platform import Platform
+from hostel.model.domain.rules.start import check_start
 from hostel.model.domain.validate import validate
 from libvirt_data.case import Case, Suite, Tree
-from libvirt_data.emulator import Wanted, platform
+from libvirt_data.emulator import Wanted, host_before, platform
 from libvirt_data.macros import Call
 
 _MACROS = r"DO_TEST\w*"
@@ -30,6 +31,17 @@ def stored(case: Case) -> str:
     return domain.format()
 
 
+def taken(case: Case) -> str:
+    """A domain that can be started."""
+    domain = Domain.parse(case.text())
+    forget_run(domain)
+    where: Platform = case.extra["platform"]()
+    complete(domain, where, is_new=case.extra["is_new"])
+    validate(domain, where)
+    check_start(domain, where)
+    return domain.format()
+
+
 def generic(tree: Tree) -> Iterator[Case]:
     """Documents that concern no driver."""
     macros = ("DO_TEST_DIFFERENT", "DO_TEST_FAIL_ACTIVE", "DO_TEST_FAIL_INACTIVE", "DO_TEST")
@@ -38,11 +50,14 @@ def generic(tree: Tree) -> Iterator[Case]:
         must_fail = "FAIL" in call.macro
         read = tree.path(f"genericxml2xmlindata/{name}.xml")
         written = tree.path(f"genericxml2xmloutdata/{name}.xml") if call.macro == "DO_TEST_DIFFERENT" else read
-        extra = {"platform": Platform, "is_live": not call.macro.endswith("_INACTIVE")}
+        extra = {
+            "platform": functools.partial(Platform, arch="x86_64"),
+            "is_live": not call.macro.endswith("_INACTIVE"),
+        }
         yield Case("genericxml2xml", name, read, None if must_fail else written, must_fail, extra)
 
 
-def _wanted(call: Call, *, is_basic: bool) -> Wanted:
+def _wanted(tree: Tree, program: str, call: Call, *, is_basic: bool) -> Wanted:
     """What a call says of the emulator."""
     words, macro = call.words, call.macro
     flags = tuple(word for word in words[1:] if word.startswith("QEMU_CAPS_"))
@@ -58,7 +73,8 @@ def _wanted(call: Call, *, is_basic: bool) -> Wanted:
     elif "CAPS_VER" in macro:
         arch, version = "x86_64", words[1]
     gic = next((word for word in words[1:] if word.startswith("GIC_")), "")
-    return Wanted(arch, version, flags, gic, is_basic)
+    host = host_before(tree.source(program).text, call.position)
+    return Wanted(arch, version, flags, gic, host, "MACOS" in macro, is_basic)
 
 
 def _calls(tree: Tree, program: str) -> Iterator[tuple[Call, str]]:
@@ -67,10 +83,10 @@ def _calls(tree: Tree, program: str) -> Iterator[tuple[Call, str]]:
     for call in tree.calls(program, _MACROS):
         if not call.words or not re.fullmatch(r"[\w+.-]+", call.words[0]) or call.words[0] in ("name", "_name"):
             continue
-        wanted = _wanted(call, is_basic=False)
+        wanted = _wanted(tree, program, call, is_basic=False)
         name = call.words[0] + (f".{wanted.arch}-{wanted.version}" if wanted.version else "")
-        if name in seen:
-            name = f"{name}.{wanted.gic}"
+        others = sum(other.partition("#")[0] == name for other in seen)
+        name += f"#{others + 1}" if others else ""
         seen.add(name)
         yield call, name
 
@@ -78,7 +94,7 @@ def _calls(tree: Tree, program: str) -> Iterator[tuple[Call, str]]:
 def qemu(tree: Tree) -> Iterator[Case]:
     """Documents as the QEMU driver stores them, and as it shows them while they run."""
     for call, name in _calls(tree, "qemuxml2xmltest"):
-        wanted = _wanted(call, is_basic=False)
+        wanted = _wanted(tree, "qemuxml2xmltest", call, is_basic=False)
         file, suffix = call.words[0], f".{wanted.arch}-{wanted.version}" if wanted.version else ""
         for when in ("inactive", "active"):
             if f"WHEN_{when.upper()}" not in call.words and any(
@@ -103,10 +119,9 @@ def qemu_taken(tree: Tree) -> Iterator[Case]:
         words = " ".join((call.macro, *call.words[1:]))
         must_fail = any(word in words for word in ("PARSE_ERROR", "FAILURE"))
         read = tree.path(f"qemuxml2argvdata/{call.words[0]}.xml")
-        wanted = _wanted(call, is_basic=True)
+        wanted = _wanted(tree, "qemuxml2argvtest", call, is_basic=True)
         extra = {
             "platform": functools.partial(platform, tree, read.read_text(), wanted),
-            "is_live": False,
             "is_new": "VIR_DOMAIN_DEF_PARSE_ABI_UPDATE" in call.words,
         }
         yield Case("qemuxml2argv-taken", name, read, must_fail=must_fail, extra=extra)
@@ -115,5 +130,5 @@ def qemu_taken(tree: Tree) -> Iterator[Case]:
 SUITES = (
     Suite("genericxml2xml", generic, stored),
     Suite("qemuxml2xml", qemu, stored),
-    Suite("qemuxml2argv-taken", qemu_taken, stored),
+    Suite("qemuxml2argv-taken", qemu_taken, taken),
 )

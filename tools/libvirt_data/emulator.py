@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from lxml import etree
 
-from hostel.model.domain.platform import HostDevice, Platform
+from hostel.model.domain.platform import HostAudio, HostDevice, Platform
 from libvirt_data.case import Tree
 
 _NAMES = {"i686": "i386", "armv7l": "arm", "armv6l": "arm", "ppc64le": "ppc64"}
@@ -24,13 +24,27 @@ _MACHINES = {
 # What libvirt takes every emulator of an architecture to have.
 _BASIC = {
     "i686": ("no-acpi", "no-hpet"), "x86_64": ("no-acpi", "no-hpet"),
-    "aarch64": ("no-acpi", "cpu-aarch64-off", "machine.virt.gic-version"),
+    "aarch64": ("no-acpi", "aarch64-off", "machine.virt.gic-version"),
     "s390x": ("aes-key-wrap", "dea-key-wrap", "loadparm"),
 }  # fmt: skip
 _GIC = {"GIC_V2": (2,), "GIC_V3": (3,), "GIC_BOTH": (2, 3)}
 _FLAG = re.compile(r'"([^"]+)",\s*/\* (\w+) \*/')
 _HOST_DEVICE = re.compile(r'MAKE_PCI_DEVICE\("([^"]+)", \w+, \w+, (\d+)')
 _EXPRESS = 0x10  # PCI Express, section 7.5.3.1: the capability's number
+
+
+class Host(NamedTuple):
+    """What a test program says of the host before a case.
+
+    Attributes:
+        arch: its architecture.
+        tpm_versions: the versions of TPMs that can be emulated there.
+        audio: how guests are heard there.
+    """
+
+    arch: str = "x86_64"
+    tpm_versions: frozenset[str] = frozenset({"1.2", "2.0"})
+    audio: HostAudio = HostAudio()
 
 
 class Wanted(NamedTuple):
@@ -41,6 +55,8 @@ class Wanted(NamedTuple):
         version: that file's version, or ``latest``.
         flags: the capabilities that are listed, as C names.
         gic: the versions of the interrupt controller, as C names them.
+        host: the host.
+        is_macos: whether that is one of Apple's.
         is_basic: whether what every emulator has goes without saying.
     """
 
@@ -48,13 +64,45 @@ class Wanted(NamedTuple):
     version: str = ""
     flags: tuple[str, ...] = ()
     gic: str = ""
+    host: Host = Host()
+    is_macos: bool = False
     is_basic: bool = False
+
+
+_SAID = re.compile(
+    r"qemuTestSetHostArch\(&driver, VIR_ARCH_(?P<arch>\w+)\)"
+    r'|setenv\((?P<name>"\w+"|\w+), (?P<value>"\w+"|\w+), \w+\)|unsetenv\((?P<no>"\w+"|\w+)\)'
+    r"|config->(?P<setting>\w+AllowHostAudio) = (?P<is_on>\w+)"
+)
+
+
+def host_before(text: str, position: int) -> Host:
+    """What a test program has said of the host up to a place."""
+    arch, said = "x86_64", dict[str, str]()
+    for found in _SAID.finditer(text, 0, position):
+        if found["arch"]:
+            arch = "x86_64" if found["arch"] == "NONE" else found["arch"].lower()
+        elif found["name"]:
+            said[found["name"].strip('"')] = found["value"].strip('"')
+        elif found["no"]:
+            said.pop(found["no"].strip('"'), None)
+        else:
+            said[found["setting"]] = found["is_on"]
+    tpm = said.get("TEST_TPM_ENV_VAR")
+    versions = frozenset({tpm.removeprefix("TPM_VER_").replace("_", ".")} if tpm else {"1.2", "2.0"})
+    audio = HostAudio(
+        said.get("QEMU_AUDIO_DRV"),
+        said.get("SDL_AUDIODRIVER"),
+        said.get("vncAllowHostAudio") == "true",
+        said.get("nogfxAllowHostAudio") == "true",
+    )
+    return Host(arch, versions, audio)
 
 
 def platform(tree: Tree, document: str, wanted: Wanted) -> Platform:
     """The platform that a document is completed for: its architecture and its way of running decide."""
     arch, kind = _machine_of(document)
-    arch = arch or wanted.arch or "x86_64"
+    arch = arch or wanted.arch or wanted.host.arch
     flags = {_flags(tree).get(flag, flag) for flag in wanted.flags}
     machines = _MACHINES.get(arch, ("",))
     common = Platform(
@@ -64,13 +112,20 @@ def platform(tree: Tree, document: str, wanted: Wanted) -> Platform:
         machine=machines[0],
         host_devices=_host_devices(tree),
         random_bytes=lambda length: bytes(range(length)),
+        host_arch=wanted.host.arch,
+        tpm_versions=wanted.host.tpm_versions,
+        audio=wanted.host.audio,
+        page_sizes=frozenset({4, 2048, 1048576}),
+        types=frozenset({"qemu", "hvf" if wanted.is_macos else "kvm"}),
+        shares_memory=False,
         state_directory="/tmp/lib",
         channel_directory="/tmp/channel",
     )
     if not wanted.version:
         basic = _BASIC.get(arch, ()) if wanted.is_basic else ()
         return common._replace(features=frozenset({*flags, *basic}), gic_versions=_GIC.get(wanted.gic, ()))
-    return _real(_capabilities(tree, wanted.arch, wanted.version), common, kind, frozenset(flags), wanted.version)
+    real = _real(_capabilities(tree, wanted.arch, wanted.version), common, kind, frozenset(flags), wanted.version)
+    return real._replace(gic_versions=_GIC.get(wanted.gic, real.gic_versions))
 
 
 def _real(capabilities: etree._Element, common: Platform, kind: str, flags: frozenset[str], version: str) -> Platform:
@@ -88,6 +143,7 @@ def _real(capabilities: etree._Element, common: Platform, kind: str, flags: froz
         cpu = machine.get("defaultCPU")
         cpus[name] = names.get(cpu, cpu) if cpu is not None else None
         default = name if machine.get("default") == "yes" else default
+    sharing = capabilities.find(f"machine[@type='{kind}'][@defaultRAMid]") is not None
     way = "kernel" if kind == "kvm" else "emulated"
     gic = [int(item.get("version") or 0) for item in capabilities.iterfind("gic") if item.get(way) == "yes"]
     return common._replace(
@@ -95,6 +151,7 @@ def _real(capabilities: etree._Element, common: Platform, kind: str, flags: froz
         aliases=aliases,
         cpus=cpus,
         features=flags | {flag.get("name") or "" for flag in capabilities.iterfind("flag")},
+        shares_memory=sharing,
         gic_versions=tuple(gic),
         has_host_model=capabilities.find(f"hostCPU[@type='{kind}']") is not None,
     )
