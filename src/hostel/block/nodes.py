@@ -239,8 +239,10 @@ class NodeTable(Mapping[str, BlockNode]):
 
         Any thread may call it. Who held the node holds it still, under a name that nobody knows.
         """
-        self.give_name(node, former).close()
-        self.forget_closed()
+        try:
+            self.give_name(node, former).close()
+        finally:
+            self.forget_closed()
 
     def give_name(self, node: BlockNode, former: BlockNode) -> BlockNode:
         """Do :meth:`rebind` without closing anything; :meth:`take_name_back` undoes it.

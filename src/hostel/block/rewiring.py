@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Final
 
+from hostel.block import notice
 from hostel.block.driver import BlockDriver, FilterDriver, Reopenable
 from hostel.block.filters.forward import ForwardDriver
 from hostel.block.gate import BYPASS
@@ -174,6 +175,32 @@ def replace_backing(node: BlockNode, backing: BlockNode | None) -> BlockNode | N
         if backing is not None:
             node.driver.children["backing"] = backing
     return former
+
+
+def retire(former: BlockNode, close: Callable[[], None] | None = None) -> None:
+    """Close an image that others do without from now on.
+
+    What fails of that is told, and not raised: the graph has changed, and whoever asked for that must know that it has.
+
+    Args:
+        former: the image.
+        close: closes it; its own method where that is not given.
+    """
+    try:
+        (close or former.close)()
+    except OSError as error:
+        notice.tell(f"'{former.filename}', which is not used any more, could not be closed: {error}")
+
+
+def end_writing(node: BlockNode) -> None:
+    """Open an image for reading only again, once what it was open for writing for is done.
+
+    What fails of that is told, and not raised: the image stays as it is, and nobody writes to it.
+    """
+    try:
+        reopen(node, read_only=True)
+    except OSError as error:
+        notice.tell(f"'{node.filename}' stays open for writing: {error}")
 
 
 @contextlib.contextmanager

@@ -14,6 +14,7 @@ from hostel.block.jobs.copy_before_write import BackupFilter
 from hostel.block.jobs.copying import CHUNK, flush
 from hostel.block.jobs.job import SLICE, Job, JobSettings
 from hostel.block.jobs.policy import SourceError
+from hostel.block.jobs.state import JobStatus
 from hostel.block.node import BlockNode
 from hostel.block.rewiring import drained, insert_filter, remove_filter
 from hostel.errors import BlockError, UnsupportedFeature
@@ -161,11 +162,14 @@ class BackupJob(Job):
         if bitmap is None or frozen is None:
             return
         mode = self._how.bitmap_mode
-        if mode is BitmapMode.ALWAYS:
-            bitmap.merge(left)
-        elif mode is BitmapMode.ON_SUCCESS and self.error is not None:
-            bitmap.merge(frozen)
-        bitmap.thaw()
+        try:
+            if mode is BitmapMode.ALWAYS:
+                bitmap.merge(left)
+            elif mode is BitmapMode.ON_SUCCESS and (self.error is not None or self.status is JobStatus.CREATED):
+                bitmap.merge(frozen)
+        finally:
+            # Where the bits cannot be given back the image refuses to be written, and its bitmaps stay marked unsound.
+            bitmap.thaw()
 
 
 def settle_bitmap(how: BackupSettings) -> BackupSettings:

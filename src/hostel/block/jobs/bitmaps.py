@@ -10,11 +10,12 @@ import abc
 import errno
 import os
 import threading
+import weakref
 from collections.abc import Iterator, Mapping
 from typing import Any, Final, Self
 
 from hostel.block.bitmap import DirtyBitmap
-from hostel.block.driver import BitmapStore, FilterDriver, OpenMode
+from hostel.block.driver import BitmapStore, BlockDriver, FilterDriver, OpenMode
 from hostel.block.node import BlockNode
 from hostel.block.rewiring import bottom_of_filters, drained, insert_filter, remove_filter
 from hostel.errors import BlockError, UnsupportedFeature
@@ -161,8 +162,8 @@ class PersistentBitmap(RecordingBitmap):
     """A bitmap that an image keeps."""
 
     persistent = True
-    # Which bitmaps jobs use, by the image's driver and the name: each look-up makes a new object.
-    _used: Final[set[tuple[int, str]]] = set()
+    # Which bitmaps of an image jobs use, by their names: each look-up makes a new object.
+    _used: Final[weakref.WeakKeyDictionary[BlockDriver, set[str]]] = weakref.WeakKeyDictionary()
 
     def __init__(self, holder: BlockNode, name: str) -> None:
         self._holder = holder
@@ -176,15 +177,15 @@ class PersistentBitmap(RecordingBitmap):
     @property
     def busy(self) -> bool:
         """Whether a job uses it."""
-        return (id(self._node.driver), self.name) in self._used
+        return self.name in self._used.get(self._node.driver, ())
 
     @busy.setter
     def busy(self, busy: bool) -> None:
-        key = id(self._node.driver), self.name
+        used = self._used.setdefault(self._node.driver, set())
         if busy:
-            self._used.add(key)
+            used.add(self.name)
         else:
-            self._used.discard(key)
+            used.discard(self.name)
 
     @property
     def _store(self) -> BitmapStore:

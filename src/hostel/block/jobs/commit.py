@@ -16,7 +16,7 @@ from hostel.block.jobs.job import Job, JobSettings
 from hostel.block.jobs.policy import SourceError
 from hostel.block.jobs.stream import change_backing
 from hostel.block.node import BlockNode
-from hostel.block.rewiring import bottom_of_filters, reopen, replace_backing
+from hostel.block.rewiring import bottom_of_filters, end_writing, reopen, replace_backing, retire
 from hostel.errors import BlockError, UnsupportedFeature
 
 
@@ -103,9 +103,9 @@ class CommitJob(Job):
         change_backing(self._overlay, self._base, self._backing_file)
         former = replace_backing(self._overlay, self._base.share())
         if former is not None:
-            former.close()
+            retire(former)
 
     def _clean(self) -> None:
         for node in reversed(self._reopened):
-            reopen(node, read_only=True)
+            end_writing(node)
         self._reopened.clear()

@@ -24,11 +24,13 @@ from hostel.block.node import BlockNode
 from hostel.block.rewiring import (
     bottom_of_filters,
     drained,
+    end_writing,
     insert_filter,
     redirect,
     remove_filter,
     reopen,
     replace_backing,
+    retire,
 )
 from hostel.errors import BlockError
 from hostel.units import KiB, MiB
@@ -257,7 +259,7 @@ class MirrorJob(Job):
             former = redirect(place, self._target)
             if stands_on_source:
                 replace_backing(self._target, former.share())
-        self._how.replaced(place, former)
+        retire(former, lambda: self._how.replaced(place, former))
 
     def _settle_discards(self, mirror: MirrorFilter) -> None:
         """Copy what was discarded since both were equal, with nobody in the source."""
@@ -344,7 +346,7 @@ class ActiveCommitJob(MirrorJob):
     def _clean(self) -> None:
         super()._clean()
         if self._reopened and self.error is not None and not self._target.closed:
-            reopen(self._target, read_only=True)
+            end_writing(self._target)
 
 
 def _check(how: MirrorSettings) -> None:

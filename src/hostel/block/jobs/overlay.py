@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 from collections.abc import Callable
 
@@ -11,7 +10,7 @@ from hostel.block.jobs.atomic import Action
 from hostel.block.node import BlockNode
 from hostel.block.nodes import NodeTable
 from hostel.block.permission import Permission
-from hostel.block.rewiring import redirect, reopen, replace_backing, restore, unfiltered
+from hostel.block.rewiring import end_writing, redirect, replace_backing, restore, retire, unfiltered
 from hostel.errors import BlockError, ReadOnly
 
 
@@ -82,10 +81,9 @@ class Overlay(Action):
         """Open the node for reading only; where that cannot be, it stays as it is, since nobody writes to it."""
         assert self._overlay is not None and self._former is not None
         former = self._former
-        self._unused.close()
+        retire(self._unused)
         if not former.closed:
-            with contextlib.suppress(OSError):
-                reopen(former, read_only=True)
+            end_writing(former)
         self._drop()
 
     def _drop(self) -> None:

@@ -6,7 +6,6 @@ header is rewritten only when all that it gives up was synced.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 
 from hostel.block.chain import ChainExtent
@@ -14,9 +13,9 @@ from hostel.block.driver import BackingStore
 from hostel.block.extent import Status
 from hostel.block.jobs.copying import CHUNK, copy_data, first_extent, flush, next_extent, write_own_zeroes
 from hostel.block.jobs.job import Job, JobSettings
-from hostel.block.jobs.policy import SourceError
+from hostel.block.jobs.policy import SourceError, TargetError
 from hostel.block.node import BlockNode
-from hostel.block.rewiring import bottom_of_filters, reopen, replace_backing
+from hostel.block.rewiring import bottom_of_filters, end_writing, reopen, replace_backing, retire
 from hostel.errors import BlockError, UnsupportedFeature
 
 
@@ -76,9 +75,13 @@ class StreamJob(Job):
             self.offset = extent.end
             return 0.0
         length = extent.length if extent.status & Status.ZERO else min(CHUNK, extent.length)
-        # Nobody may write between the look at the metadata and the copy.
-        with overlay.lock():
-            copied = self._copy(start, start + length)
+        try:
+            # Nobody may write between the look at the metadata and the copy.
+            with overlay.lock():
+                copied = self._copy(start, start + length)
+        except TargetError as failure:
+            # To QEMU a stream is a read that is kept: whatever fails of it is told as a read.
+            raise SourceError(failure.cause) from None
         self._spent(copied)
         return 0.0
 
@@ -121,11 +124,11 @@ class StreamJob(Job):
         change_backing(overlay, base, self._backing_file)
         former = replace_backing(overlay, base.share() if base is not None else None)
         if former is not None:
-            former.close()
+            retire(former)
 
     def _clean(self) -> None:
         if self._reopened and not self._overlay.closed:
-            reopen(self._overlay, read_only=True)
+            end_writing(self._overlay)
 
 
 def change_backing(overlay: BlockNode, base: BlockNode | None, name: str | None) -> None:
@@ -142,9 +145,3 @@ def change_backing(overlay: BlockNode, base: BlockNode | None, name: str | None)
         else:
             driver.change_backing(name if name is not None else base.filename, bottom_of_filters(base).format)
     overlay.flush()
-
-
-def close_quietly(node: BlockNode) -> None:
-    """Close a node that is given up after another error has been reported."""
-    with contextlib.suppress(OSError):
-        node.close()

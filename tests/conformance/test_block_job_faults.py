@@ -1,0 +1,102 @@
+"""Reads and writes that fail under jobs, through ``blkdebug``: our storage daemon and QEMU's do the same about them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.daemon import OURS, THEIRS, daemon
+from support.image import real_qemu_img
+
+pytestmark = [pytest.mark.requires_tool(tool) for tool in ("qemu-img", "qemu-io", "qemu-storage-daemon")]
+
+EIO, ENOSPC = 5, 28
+POLICIES = ("report", "ignore", "stop", "enospc")
+# What starts the job, whether it has a policy for each side, and whether it becomes ready.
+JOBS: dict[str, tuple[str, dict[str, Any], bool]] = {
+    "mirror": ("blockdev-mirror", {"target": "t", "sync": "full"}, True),
+    "backup": ("blockdev-backup", {"target": "t", "sync": "full"}, False),
+    "stream": ("block-stream", {}, False),
+    "commit": ("block-commit", {"top-node": "middle", "base-node": "base"}, False),
+    "active commit": ("block-commit", {"base-node": "base"}, True),
+}
+READS = {"mirror": "top", "backup": "top", "stream": "base", "commit": "middle", "active commit": "top"}
+WRITES = {"mirror": "t", "backup": "t", "stream": "top", "commit": "base", "active commit": "base"}
+CASES = [
+    (kind, event, code, policy)
+    for kind in JOBS
+    for event, code in (("read_aio", EIO), ("write_aio", EIO), ("write_aio", ENOSPC))
+    for policy in POLICIES
+]
+
+
+def _nodes(folder: Path, faulty: str, event: str, code: int) -> list[str]:
+    """Images with a little data each, and options that open them, one file of which fails once."""
+    folder.mkdir()
+    words: list[str] = []
+    below: list[object] = []
+    for number, name in enumerate(("base", "middle", "top", "t")):
+        real_qemu_img("create", "-q", "-f", "qcow2", *(below if name != "t" else []), folder / name, "1M")
+        if name != "t":
+            write = f"write -P {number + 1} {number * 64}k 64k"
+            subprocess.run(
+                ["qemu-io", "-f", "qcow2", "-c", write, str(folder / name)], check=True, capture_output=True, timeout=60
+            )
+        node: dict[str, Any] = {"driver": "qcow2", "node-name": name, "file": {"driver": "file", "filename": name}}
+        if name == faulty:
+            error = {"event": event, "errno": code, "once": True}
+            node["file"] = {"driver": "blkdebug", "image": node["file"], "inject-error": [error]}
+        node["backing"] = below[1] if below and name != "t" else None
+        words += ["--blockdev", json.dumps(node)]
+        below = ["-b", name, "-F", "qcow2"]
+    return words
+
+
+def _play(folder: Path, tool: Sequence[str], kind: str, event: str, code: int, policy: str) -> list[Any]:
+    """What is told of the job, and what it says of itself where it stops."""
+    command, arguments, becomes_ready = JOBS[kind]
+    faulty = (READS if event == "read_aio" else WRITES)[kind]
+    sides = ("on-source-error", "on-target-error") if "target" in arguments else ("on-error",)
+    told: list[Any] = []
+    words = _nodes(folder, faulty, event, code)
+    with daemon(folder, *words, tool=tool) as running:
+        monitor = running.monitor
+        monitor.command(command, job_id="j", device="top", **arguments, **dict.fromkeys(sides, policy))
+        until = time.monotonic() + 20
+        while time.monotonic() < until:
+            [*found] = monitor.command("query-block-jobs")
+            if not found:
+                break
+            if found[0]["io-status"] != "ok":
+                told.append((found[0]["io-status"], found[0]["status"], found[0]["paused"]))
+                monitor.command("job-resume", id="j")
+            if becomes_ready and found[0]["ready"]:
+                monitor.command("job-complete", id="j")
+                monitor.wait_for("BLOCK_JOB_COMPLETED")
+                break
+            time.sleep(0.05)
+        monitor.command("query-version")
+        told += [
+            (each["event"], {key: each["data"].get(key) for key in ("operation", "action", "error")})
+            for each in monitor.events
+            if each["event"] in ("BLOCK_JOB_ERROR", "BLOCK_JOB_COMPLETED")
+        ]
+    checked = subprocess.run(
+        ["qemu-img", "check", "-q", "-f", "qcow2", str(folder / faulty)], check=False, capture_output=True, timeout=60
+    )
+    return [*told, checked.returncode]
+
+
+@pytest.mark.parametrize(("kind", "event", "code", "policy"), CASES)
+def test_a_job_does_about_a_failure_what_that_of_qemu_does(
+    tmp_path: Path, kind: str, event: str, code: int, policy: str
+) -> None:
+    ours = _play(tmp_path / "ours", OURS, kind, event, code, policy)
+    theirs = _play(tmp_path / "theirs", THEIRS, kind, event, code, policy)
+    assert ours == theirs
