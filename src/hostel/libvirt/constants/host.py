@@ -1,0 +1,118 @@
+"""The host, its processors, secrets, keys, typed parameters, streams and the event loop."""
+
+from __future__ import annotations
+
+from typing import Final
+
+# virSchedParameterType
+VIR_TYPED_PARAM_UINT: Final = 2
+VIR_TYPED_PARAM_BOOLEAN: Final = 6
+
+VIR_TYPED_PARAM_STRING: Final = 7
+
+# virSchedParameterType
+VIR_TYPED_PARAM_INT: Final = 1
+VIR_TYPED_PARAM_LLONG: Final = 3
+VIR_TYPED_PARAM_ULLONG: Final = 4
+VIR_TYPED_PARAM_DOUBLE: Final = 5
+
+VIR_TYPED_PARAM_STRING_OKAY: Final = 4
+
+# virDomainMemoryFlags
+VIR_MEMORY_VIRTUAL: Final = 1
+VIR_MEMORY_PHYSICAL: Final = 2
+
+# virVcpuState
+VIR_VCPU_OFFLINE: Final = 0
+VIR_VCPU_RUNNING: Final = 1
+VIR_VCPU_BLOCKED: Final = 2
+
+# virVcpuHostCpuState
+VIR_VCPU_INFO_CPU_OFFLINE: Final = -1
+VIR_VCPU_INFO_CPU_UNAVAILABLE: Final = -2
+
+# virKeycodeSet
+VIR_KEYCODE_SET_LINUX: Final = 0
+VIR_KEYCODE_SET_XT: Final = 1
+VIR_KEYCODE_SET_ATSET1: Final = 2
+VIR_KEYCODE_SET_ATSET2: Final = 3
+VIR_KEYCODE_SET_ATSET3: Final = 4
+VIR_KEYCODE_SET_OSX: Final = 5
+VIR_KEYCODE_SET_XT_KBD: Final = 6
+VIR_KEYCODE_SET_USB: Final = 7
+VIR_KEYCODE_SET_WIN32: Final = 8
+VIR_KEYCODE_SET_QNUM: Final = 9
+
+# virEventHandleType
+VIR_EVENT_HANDLE_READABLE: Final = 1
+VIR_EVENT_HANDLE_WRITABLE: Final = 2
+VIR_EVENT_HANDLE_ERROR: Final = 4
+VIR_EVENT_HANDLE_HANGUP: Final = 8
+
+# virNodeSuspendTarget
+VIR_NODE_SUSPEND_TARGET_MEM: Final = 0
+VIR_NODE_SUSPEND_TARGET_DISK: Final = 1
+VIR_NODE_SUSPEND_TARGET_HYBRID: Final = 2
+
+# virNodeGetCPUStatsAllCPUs
+VIR_NODE_CPU_STATS_ALL_CPUS: Final = -1
+
+# virNodeGetMemoryStatsAllCells
+VIR_NODE_MEMORY_STATS_ALL_CELLS: Final = -1
+
+# virCPUCompareResult
+VIR_CPU_COMPARE_ERROR: Final = -1
+VIR_CPU_COMPARE_INCOMPATIBLE: Final = 0
+VIR_CPU_COMPARE_IDENTICAL: Final = 1
+VIR_CPU_COMPARE_SUPERSET: Final = 2
+
+# virNodeAllocPagesFlags
+VIR_NODE_ALLOC_PAGES_ADD: Final = 0
+VIR_NODE_ALLOC_PAGES_SET: Final = 1
+
+# virNodeDeviceCreateXMLFlags
+VIR_NODE_DEVICE_CREATE_XML_VALIDATE: Final = 1
+
+# virNodeDeviceDefineXMLFlags
+VIR_NODE_DEVICE_DEFINE_XML_VALIDATE: Final = 1
+
+# virNodeDeviceEventID
+VIR_NODE_DEVICE_EVENT_ID_LIFECYCLE: Final = 0
+VIR_NODE_DEVICE_EVENT_ID_UPDATE: Final = 1
+
+# virNodeDeviceEventLifecycleType
+VIR_NODE_DEVICE_EVENT_CREATED: Final = 0
+VIR_NODE_DEVICE_EVENT_DELETED: Final = 1
+VIR_NODE_DEVICE_EVENT_DEFINED: Final = 2
+VIR_NODE_DEVICE_EVENT_UNDEFINED: Final = 3
+
+# virSecretUsageType
+VIR_SECRET_USAGE_TYPE_NONE: Final = 0
+VIR_SECRET_USAGE_TYPE_VOLUME: Final = 1
+VIR_SECRET_USAGE_TYPE_CEPH: Final = 2
+VIR_SECRET_USAGE_TYPE_ISCSI: Final = 3
+VIR_SECRET_USAGE_TYPE_TLS: Final = 4
+VIR_SECRET_USAGE_TYPE_VTPM: Final = 5
+
+# virSecretDefineFlags
+VIR_SECRET_DEFINE_VALIDATE: Final = 1
+
+# virSecretEventID
+VIR_SECRET_EVENT_ID_LIFECYCLE: Final = 0
+VIR_SECRET_EVENT_ID_VALUE_CHANGED: Final = 1
+
+# virSecretEventLifecycleType
+VIR_SECRET_EVENT_DEFINED: Final = 0
+VIR_SECRET_EVENT_UNDEFINED: Final = 1
+
+# virStreamFlags
+VIR_STREAM_NONBLOCK: Final = 1
+
+# virStreamRecvFlagsValues
+VIR_STREAM_RECV_STOP_AT_HOLE: Final = 1
+
+# virStreamEventType
+VIR_STREAM_EVENT_READABLE: Final = 1
+VIR_STREAM_EVENT_WRITABLE: Final = 2
+VIR_STREAM_EVENT_ERROR: Final = 4
+VIR_STREAM_EVENT_HANGUP: Final = 8

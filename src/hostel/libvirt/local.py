@@ -1,0 +1,299 @@
+"""Calls that are made in this process: what a daemon would answer, without one.
+
+The daemon's own table answers (:mod:`hostel.daemon.calls`), with what stands in for its client here; so a program sees
+the same whether it is connected to a daemon or not. Arguments and answers pass their codecs, which hold them to their
+types and bounds, and make of them what would come over the wire.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Final, cast
+
+from hostel.daemon.access import Access, Identity, api_name, check_looking
+from hostel.daemon.calls import CALLS
+from hostel.daemon.events import Events
+from hostel.daemon.fault import describe
+from hostel.daemon.hosts import Host
+from hostel.drivers.adapters import check_flags, uuid_text
+from hostel.drivers.base import ConsoleStream, DomainRef, Hole, VolumeRef
+from hostel.drivers.fault import fault
+from hostel.drivers.registry import Drivers
+from hostel.errors import ErrorCode, ErrorDomain, HostelError, VirtError
+from hostel.libvirt.method import Peer
+from hostel.wire.rpc.connection import Call, ClientConnection, Message
+from hostel.wire.rpc.procedure import Procedure
+from hostel.wire.rpc.programs import PROGRAMS, REMOTE
+
+_SPARSE: Final = 1
+_AHEAD: Final = 8  # pieces of an upload that may wait for the disk
+_FORCE, _SAFE = 1, 2  # VIR_DOMAIN_CONSOLE_
+_PATIENCE: Final = 600.0  # seconds that an upload waits for either side
+
+
+class _Daemon:
+    """What answers ask of a daemon."""
+
+    def __init__(self) -> None:
+        self.access = Access(None)
+        self.events = Events(lambda action: action())
+
+    def is_local(self, client: object) -> bool:
+        return True
+
+
+class LocalCaller:
+    """Calls drivers; may be used from several threads.
+
+    Args:
+        drivers: of one connection.
+        read_only: let only those calls through that change nothing.
+    """
+
+    def __init__(self, drivers: Drivers, *, read_only: bool = False) -> None:
+        self.host: Host | None = Host(drivers.uri, drivers)
+        self.uri = drivers.uri
+        self.read_only = read_only
+        self.identity = Identity("")
+        self.daemon = _Daemon()
+        self._machine = ClientConnection(PROGRAMS)
+        self._heard: Callable[[Procedure, Sequence[Any]], None] | None = None
+        self._lock = threading.Lock()
+
+    def call(self, procedure: Procedure, arguments: Sequence[Any]) -> Sequence[Any]:
+        """Make a call; see :class:`hostel.libvirt.method.Caller`."""
+        call = self._checked(procedure, arguments)
+        known = CALLS.get(procedure.name)
+        if known is None or known.streams:
+            raise fault(ErrorCode.NO_SUPPORT, api_name(procedure.name))
+        try:
+            result = known.answer(cast("Any", self), call)
+        except (HostelError, OSError) as error:
+            raise describe(error) from error
+        if not procedure.result.fields:
+            return ()
+        return procedure.result.unpack(procedure.result.pack(result or ()))
+
+    def _checked(self, procedure: Procedure, arguments: Sequence[Any]) -> Call:
+        if self.host is None:
+            raise fault(ErrorCode.INVALID_ARG, "the connection is closed", ErrorDomain.NONE)
+        given = procedure.arguments.unpack(procedure.arguments.pack(arguments))
+        if self.read_only:
+            check_looking(procedure, given)
+        return Call(REMOTE, procedure, 0, given)
+
+    def open_stream(self, procedure: Procedure, arguments: Sequence[Any]) -> tuple[Sequence[Any], Peer]:
+        """Make a call that opens a stream."""
+        call = self._checked(procedure, arguments)
+        assert self.host is not None
+        drivers = self.host.drivers
+        try:
+            if procedure.name == "storage_vol_download":
+                volume, offset, length, flags = call.arguments
+                check_flags(flags, _SPARSE, api_name(procedure.name))
+                sparse = bool(flags & _SPARSE)
+                pieces = drivers.storage.storage_vol_download(VolumeRef(*volume), offset, length, sparse=sparse)
+                return (), Download(pieces)
+            if procedure.name == "storage_vol_upload":
+                volume, offset, length, flags = call.arguments
+                check_flags(flags, _SPARSE, api_name(procedure.name))
+                ref, storage = VolumeRef(*volume), drivers.storage
+                return (), Upload(lambda pieces: storage.storage_vol_upload(ref, pieces, offset, length))
+            if procedure.name == "domain_open_console":
+                domain, device, flags = call.arguments
+                check_flags(flags, _FORCE | _SAFE, api_name(procedure.name))
+                where = DomainRef(domain.name, uuid_text(domain.uuid), domain.id)
+                console = drivers.hypervisor.domain_open_console(where, device, force=bool(flags & _FORCE))
+                return (), Console(console)
+        except (HostelError, OSError) as error:
+            raise describe(error) from error
+        raise fault(ErrorCode.NO_SUPPORT, api_name(procedure.name))
+
+    def listen(self, heard: Callable[[Procedure, Sequence[Any]], None], ended: Callable[[int], None]) -> None:
+        """Tell messages; a connection within one process does not end by itself."""
+        self._heard = heard
+
+    def send(self, message: bytes) -> None:
+        """Take what a daemon would send to its client."""
+        with self._lock:
+            events = self._machine.receive(self._machine.splitter.feed(message))
+        for event in events:
+            if isinstance(event, Message) and self._heard is not None:
+                self._heard(event.procedure, event.values)
+
+    def is_alive(self) -> bool:
+        """Whether it is open."""
+        return self.host is not None
+
+    def is_encrypted(self) -> bool:
+        """There is no way to listen on."""
+        return False
+
+    def set_keepalive(self, interval: int, count: int) -> None:
+        """There is nobody to ask.
+
+        Raises:
+            VirtError: ``NO_SUPPORT``.
+        """
+        raise fault(ErrorCode.NO_SUPPORT, "virConnectSetKeepAlive")
+
+    def close(self) -> None:
+        """Release the drivers; running machines run on."""
+        host, self.host = self.host, None
+        if host is not None:
+            self.daemon.events.close()
+            host.drivers.close()
+
+
+class Download:
+    """A volume's bytes, as a stream."""
+
+    def __init__(self, pieces: Iterator[memoryview | Hole]) -> None:
+        self._pieces = pieces
+        self._rest = memoryview(b"")
+
+    def receive(self, length: int, *, block: bool) -> bytes | int | None:
+        """The next bytes, or the next hole."""
+        while not len(self._rest):
+            try:
+                piece = next(self._pieces, None)
+            except (HostelError, OSError) as error:
+                raise describe(error) from error
+            if piece is None:
+                return b""
+            if isinstance(piece, Hole):
+                return piece.length
+            self._rest = piece
+        data, self._rest = bytes(self._rest[:length]), self._rest[length:]
+        return data
+
+    def send(self, data: bytes) -> None:
+        """A download takes nothing."""
+        raise _wrong_way()
+
+    def send_hole(self, length: int) -> None:
+        """A download takes nothing."""
+        raise _wrong_way()
+
+    def finish(self) -> None:
+        """Let the volume go."""
+        self.abort()
+
+    def abort(self) -> None:
+        """Let the volume go."""
+        self._rest.release()
+        close = getattr(self._pieces, "close", None)
+        if close is not None:
+            close()
+
+
+class _GaveUp(Exception):
+    """The one who sends has aborted."""
+
+
+class Upload:
+    """What a volume's bytes become, as a stream; a thread writes."""
+
+    def __init__(self, take: Callable[[Iterator[bytes | Hole]], None]) -> None:
+        self._queue: queue.Queue[bytes | Hole | _GaveUp | None] = queue.Queue(_AHEAD)
+        self._error: Exception | None = None
+        self._done = threading.Event()
+        self._take = take
+        self._thread = threading.Thread(target=self._run, name="upload", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            self._take(self._pieces())
+        except _GaveUp:
+            pass
+        except Exception as error:
+            self._error = error
+        finally:
+            self._done.set()
+
+    def _pieces(self) -> Iterator[bytes | Hole]:
+        while True:
+            try:
+                piece = self._queue.get(timeout=_PATIENCE)
+            except queue.Empty:
+                raise fault(ErrorCode.OPERATION_TIMEOUT, "nothing was sent", ErrorDomain.STREAMS) from None
+            if piece is None:
+                return
+            if isinstance(piece, _GaveUp):
+                raise piece
+            yield piece
+
+    def _put(self, piece: bytes | Hole | _GaveUp | None) -> None:
+        """Hand a piece to the thread, which may have ended."""
+        while not self._done.is_set():
+            try:
+                self._queue.put(piece, timeout=0.1)
+                return
+            except queue.Full:
+                continue
+
+    def _check(self) -> None:
+        if self._done.is_set() and self._error is not None:
+            raise describe(self._error) from self._error
+
+    def receive(self, length: int, *, block: bool) -> bytes | int | None:
+        """An upload gives nothing."""
+        raise _wrong_way()
+
+    def send(self, data: bytes) -> None:
+        """Send bytes."""
+        self._check()
+        self._put(bytes(data))
+
+    def send_hole(self, length: int) -> None:
+        """Send a hole."""
+        self._check()
+        self._put(Hole(length))
+
+    def finish(self) -> None:
+        """Wait until all of it is where it belongs."""
+        self._put(None)
+        self._thread.join()
+        self._check()
+
+    def abort(self) -> None:
+        """Stop; what was written stays."""
+        self._put(_GaveUp())
+        self._thread.join()
+
+
+class Console:
+    """A guest's serial port, as a stream."""
+
+    def __init__(self, console: ConsoleStream) -> None:
+        self._console = console
+
+    def receive(self, length: int, *, block: bool) -> bytes | int | None:
+        """What the guest has written."""
+        while True:
+            data = self._console.read(length, 0.5 if block else 0.0)
+            if data is not None or not block:
+                return data
+
+    def send(self, data: bytes) -> None:
+        """Write to the guest."""
+        self._console.write(data)
+
+    def send_hole(self, length: int) -> None:
+        """A serial port has none."""
+        raise _wrong_way()
+
+    def finish(self) -> None:
+        """Detach."""
+        self._console.close()
+
+    def abort(self) -> None:
+        """Detach."""
+        self._console.close()
+
+
+def _wrong_way() -> VirtError:
+    return fault(ErrorCode.OPERATION_INVALID, "the stream does not go this way", ErrorDomain.STREAMS)
