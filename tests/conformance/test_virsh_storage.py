@@ -6,7 +6,6 @@ the host's disk is used.
 
 from __future__ import annotations
 
-import io
 import os
 import re
 import subprocess
@@ -16,11 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from hostel.cli.output import Output
-from hostel.cli.virsh.main import run_words
-from hostel.cli.virsh.session import Connection, Session
-from hostel.drivers.store import Directories
 from support import libvirtd
+from support.virsh import Ours, Real
 
 pytestmark = [pytest.mark.requires_tool("virsh"), pytest.mark.requires_tool("libvirtd")]
 
@@ -258,45 +254,6 @@ SCENARIOS = {
         "pool-delete p",
     ],
 }  # fmt: skip
-
-
-class Ours:
-    """Our virsh on a session of its own."""
-
-    def __init__(self, home: Path) -> None:
-        self._directories = Directories.under(home)
-
-    def run(self, line: str) -> tuple[int, str, str]:
-        out, err = io.StringIO(), io.StringIO()
-        session = Session(Output(out, err), "qemu:///session", self._open)
-        try:
-            return run_words(session, [line]), out.getvalue(), err.getvalue()
-        finally:
-            session.close()
-
-    def _open(self, uri: str, *, read_only: bool) -> Connection:
-        import hostel
-
-        return hostel.open(uri, self._directories, read_only=read_only)
-
-
-class Real:
-    """The real virsh on a daemon of its own."""
-
-    def __init__(self, uri: str) -> None:
-        self._uri = uri
-
-    def run(self, line: str) -> tuple[int, str, str]:
-        done = subprocess.run(
-            ["virsh", "-c", self._uri, line], capture_output=True, text=True, timeout=60, check=False,
-            stdin=subprocess.DEVNULL, env={**os.environ, "LC_ALL": "C.UTF-8"},
-        )  # fmt: skip
-        return done.returncode, done.stdout, done.stderr
-
-    def forget(self) -> None:
-        for name in self.run("pool-list --all --name")[1].split():
-            self.run(f"pool-destroy {name}")
-            self.run(f"pool-undefine {name}")
 
 
 @pytest.fixture(scope="module")

@@ -57,13 +57,17 @@ class StoragePool:
         """The pool's UUID, in its canonical text form."""
         return self._ref.uuid
 
-    def build(self) -> None:
-        """Make what the pool stands on: for ``dir`` the directory."""
-        self.connection.storage.storage_pool_build(self._ref)
+    def build(self, *, overwrite: bool | None = None) -> None:
+        """Make what the pool stands on: for ``dir`` the directory, for ``disk`` the partition table.
 
-    def start(self, *, build: bool = False) -> None:
+        Args:
+            overwrite: format the pool's device whatever is on it, or (False) only where nothing is.
+        """
+        self.connection.storage.storage_pool_build(self._ref, overwrite=overwrite)
+
+    def start(self, *, build: bool = False, overwrite: bool | None = None) -> None:
         """Start it, so that its volumes can be seen; ``build`` makes what it stands on first."""
-        self.connection.storage.storage_pool_create(self._ref, build=build)
+        self.connection.storage.storage_pool_create(self._ref, build=build, overwrite=overwrite)
 
     def refresh(self) -> None:
         """Look again at what is there."""

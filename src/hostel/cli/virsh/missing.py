@@ -13,7 +13,7 @@ detach-interface dom-fd-associate domblkerror domblkinfo domblkstat domblkthresh
 domcontrol domdirtyrate-calc domdisplay domfsfreeze domfsinfo domfsthaw domfstrim domhostname domif-getlink
 domif-setlink domifaddr domiflist domifstat domiftune domjobabort domjobinfo domlaunchsecinfo dommemstat
 dompmsuspend dompmwakeup domrename domsetlaunchsecstate domstats domtime domxml-from-native domxml-to-native
-dump edit emulatorpin event find-storage-pool-sources find-storage-pool-sources-as freecell freepages
+dump edit emulatorpin event freecell freepages
 get-user-sshkeys guest-agent-timeout guestinfo guestvcpus hypervisor-cpu-baseline hypervisor-cpu-compare
 iface-begin iface-bridge iface-commit iface-define iface-destroy iface-dumpxml iface-edit iface-list
 iface-mac iface-name iface-rollback iface-start iface-unbridge iface-undefine inject-nmi iothreadadd
@@ -25,7 +25,7 @@ node-memory-tune nodecpumap nodecpustats nodedev-autostart nodedev-create nodede
 nodedev-detach nodedev-dumpxml nodedev-event nodedev-info nodedev-list nodedev-reattach nodedev-reset
 nodedev-start nodedev-undefine nodeinfo nodememstats nodesevinfo nodesuspend numatune
 nwfilter-binding-create nwfilter-binding-delete nwfilter-binding-dumpxml nwfilter-binding-list
-nwfilter-define nwfilter-dumpxml nwfilter-edit nwfilter-list nwfilter-undefine perf pool-capabilities
+nwfilter-define nwfilter-dumpxml nwfilter-edit nwfilter-list nwfilter-undefine perf
 pool-edit pool-event qemu-agent-command qemu-attach qemu-monitor-command qemu-monitor-event restore save
 save-image-define save-image-dumpxml save-image-edit schedinfo screenshot
 secret-event send-key send-process-signal

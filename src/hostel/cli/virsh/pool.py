@@ -11,8 +11,7 @@ from hostel.cli.virsh import document
 from hostel.cli.virsh.document import element, empty, nested
 from hostel.cli.virsh.session import Session, failing, read_document, yes_no
 from hostel.drivers.base import PoolRef, PoolState
-from hostel.drivers.fault import fault
-from hostel.drivers.storage.document import POOL_TYPES, parse_pool
+from hostel.drivers.storage.document import POOL_TYPES
 from hostel.errors import ErrorCode, ErrorDomain, UsageError, VirtError
 
 STATES: Final = {
@@ -26,8 +25,8 @@ POOL: Final = data("pool", "pool name or uuid")
 FILE: Final = data("file", "file with the XML document")
 BUILD: Final = flag("build", "build it first")
 OVERWRITE: Final = (
-    flag("no-overwrite", "format the device unless something is on it; not for directories"),
-    flag("overwrite", "format the device whatever is on it; not for directories"),
+    flag("no-overwrite", "format the device unless something is on it"),
+    flag("overwrite", "format the device whatever is on it"),
 )
 # What a pool's document is written from.
 DESCRIPTION: Final = (
@@ -86,9 +85,7 @@ def _create(session: Session, args: Args) -> None:
     args.exclude("overwrite", "no-overwrite")
     xml = read_document(args["file"])
     with failing(f"Failed to create pool from {args['file']}"):
-        if args.has("overwrite") or args.has("no-overwrite"):
-            _refuse_format(args, parse_pool(xml).name)
-        pool = session.storage.storage_pool_create_xml(xml, build=args.has("build"))
+        pool = session.storage.storage_pool_create_xml(xml, build=args.has("build"), overwrite=_overwrite(args))
     session.output.note(f"Pool {pool.name} created from {args['file']}")
 
 
@@ -99,19 +96,13 @@ def _create_as(session: Session, args: Args) -> None:
         session.output.line(xml)
         return
     with failing(f"Failed to create pool {args['name']}"):
-        _refuse_format(args, args["name"])
-        session.storage.storage_pool_create_xml(xml, build=args.has("build"))
+        session.storage.storage_pool_create_xml(xml, build=args.has("build"), overwrite=_overwrite(args))
     session.output.note(f"Pool {args['name']} created")
 
 
-def _refuse_format(args: Args, name: str) -> None:
-    """Directories, the pools that there are, have no device to format; libvirt says so after it made one."""
-    if args.has("overwrite") or args.has("no-overwrite"):
-        raise fault(
-            ErrorCode.OPERATION_INVALID,
-            f"No source device specified when formatting pool '{name}'",
-            ErrorDomain.STORAGE,
-        )
+def _overwrite(args: Args) -> bool | None:
+    """What may be overwritten; None where nothing is said of it."""
+    return True if args.has("overwrite") else False if args.has("no-overwrite") else None
 
 
 def _document(args: Args) -> str:
@@ -184,16 +175,14 @@ def _acting(
 
 def _build(session: Session, pool: PoolRef, args: Args) -> None:
     _check_one(args)
-    _refuse_format(args, pool.name)
-    session.storage.storage_pool_build(pool)
+    session.storage.storage_pool_build(pool, overwrite=_overwrite(args))
 
 
 def _start(session: Session, args: Args) -> None:
     args.exclude("overwrite", "no-overwrite")
     pool = session.pool(args["pool"])
     with failing(f"Failed to start pool {args['pool']}"):
-        _refuse_format(args, pool.name)
-        session.storage.storage_pool_create(pool, build=args.has("build"))
+        session.storage.storage_pool_create(pool, build=args.has("build"), overwrite=_overwrite(args))
     session.output.note(f"Pool {args['pool']} started")
 
 
@@ -298,13 +287,58 @@ def _info(session: Session, args: Args) -> None:
         session.output.line(f"{name:<15} {text}")
 
 
+def _find_sources_as(session: Session, args: Args) -> None:
+    source = None
+    if (host := args.get("host")) is not None:
+        initiator = args.get("initiator")
+        parts = [empty("host", name=host, port=args.get("port"))]
+        parts += [] if initiator is None else [nested("initiator", empty("iqn", name=initiator))]
+        source = nested("source", *parts)
+    _show_sources(session, args["type"], source)
+
+
+def _find_sources(session: Session, args: Args) -> None:
+    path = args.get("srcSpec")
+    _show_sources(session, args["type"], None if path is None else read_document(path))
+
+
+def _show_sources(session: Session, type: str, source: str | None) -> None:
+    with failing(f"Failed to find any {type} pool sources"):
+        found = session.storage.connect_find_storage_pool_sources(type, source)
+    session.output.text(found)
+
+
+def _capabilities(session: Session, _args: Args) -> None:
+    with failing("failed to get storage pool capabilities"):
+        found = session.storage.connect_get_storage_pool_capabilities()
+    session.output.line(found)
+
+
 def _dumpxml(session: Session, args: Args) -> None:
     pool = session.pool(args["pool"])
     document.show(session, session.storage.storage_pool_get_xml_desc(pool, inactive=args.has("inactive")), args)
 
 
 COMMANDS = (
+    Command(
+        "find-storage-pool-sources-as",
+        "storage of a server that pools can be made of",
+        (
+            data("type", "type of the pools"),
+            value("host", "the server"),
+            value("port", "its port"),
+            value("initiator", "IQN to ask as"),
+        ),
+        _find_sources_as,
+    ),
+    Command(
+        "find-storage-pool-sources",
+        "storage of a server that pools can be made of",
+        (data("type", "type of the pools"), value("srcSpec", "file with the document that names the server")),
+        _find_sources,
+    ),
     Command("pool-autostart", "start a pool with the driver", (POOL, flag("disable", "do not")), _autostart),
+    Command("pool-capabilities", "the types of pools", (), _capabilities),
     Command("pool-build", "make what a pool stands on", (POOL, *OVERWRITE), _acting(_build, "built", "build")),
     Command("pool-create-as", "start a transient pool from options", (*DESCRIPTION, BUILD, *OVERWRITE), _create_as),
     Command("pool-create", "start a transient pool", (FILE, BUILD, *OVERWRITE), _create),

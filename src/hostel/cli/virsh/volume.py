@@ -136,16 +136,16 @@ def _list(session: Session, args: Args) -> None:
     storage = session.storage
     pool = session.pool(args["pool"])
     with failing("Failed to list volumes"):
-        volumes = sorted(storage.storage_pool_list_all_volumes(pool), key=lambda volume: volume.name)
+        volumes = storage.storage_pool_list_volume_rows(pool, details=args.has("details"))
     rows = []
-    for volume in volumes:
-        row = [volume.name, volume.key]
+    for ref, path, info in sorted(volumes, key=lambda row: row.volume.name):
+        row = [ref.name, path]
         if args.has("details"):
-            try:
-                info = storage.storage_vol_get_info(volume)
-                row += [TYPES[info.type], pretty_size(info.capacity), pretty_size(info.allocation)]
-            except VirtError:
-                row += ["unknown"] * 3  # it went away meanwhile
+            row += (
+                ["unknown"] * 3  # it went away meanwhile
+                if info is None
+                else [TYPES[info.type], pretty_size(info.capacity), pretty_size(info.allocation)]
+            )
         rows.append(row)
     header = ["Name", "Path", *(["Type", "Capacity", "Allocation"] if args.has("details") else [])]
     session.output.table(header, rows)
@@ -165,7 +165,7 @@ def _info(session: Session, args: Args) -> None:
 def _delete(session: Session, args: Args) -> None:
     volume = session.volume(args)
     with failing(f"Failed to delete vol {args['vol']}"):
-        session.storage.storage_vol_delete(volume)
+        session.storage.storage_vol_delete(volume, snapshots=args.has("delete-snapshots"))
     session.output.note(f"Vol {args['vol']} deleted")
 
 
@@ -267,7 +267,12 @@ COMMANDS = (
         ),
         _create_from,
     ),
-    Command("vol-delete", "remove a volume", (VOL, IN_POOL, later(flag("delete-snapshots", ""))), _delete),
+    Command(
+        "vol-delete",
+        "remove a volume",
+        (VOL, IN_POOL, flag("delete-snapshots", "and its snapshots, where the pool keeps some beside it")),
+        _delete,
+    ),
     Command("vol-download", "copy a volume's bytes to a file", TRANSFER, _download),
     Command(
         "vol-dumpxml",

@@ -40,6 +40,7 @@ from hostel.drivers.base.storage import (
     VolumeInfo,
     VolumeRef,
     VolumeResizeFlag,
+    VolumeRow,
     VolumeType,
     WipeAlgorithm,
 )
@@ -73,6 +74,7 @@ __all__ = [
     "VolumeInfo",
     "VolumeRef",
     "VolumeResizeFlag",
+    "VolumeRow",
     "VolumeType",
     "WipeAlgorithm",
 ]

@@ -15,7 +15,7 @@ class PoolRef(NamedTuple):
 
 
 class VolumeRef(NamedTuple):
-    """Names a volume: its pool, its name in the pool, and its key (for files: the path)."""
+    """Names a volume: its pool, its name in the pool, and its key (for files the path)."""
 
     pool: str
     name: str
@@ -58,6 +58,14 @@ class VolumeInfo(NamedTuple):
     type: VolumeType
     capacity: int
     allocation: int
+
+
+class VolumeRow(NamedTuple):
+    """A volume in a list of a pool's; ``info`` None where it was not asked for, or where it went away meanwhile."""
+
+    volume: VolumeRef
+    path: str
+    info: VolumeInfo | None = None
 
 
 class VolumeCreateFlag(enum.IntFlag):
@@ -120,14 +128,26 @@ class StorageDriver(Protocol):
     def storage_pool_define_xml(self, xml: str) -> PoolRef:
         """Make or replace a persistent definition."""
 
-    def storage_pool_create_xml(self, xml: str, *, build: bool = False) -> PoolRef:
-        """Start a transient pool."""
+    def connect_find_storage_pool_sources(self, type: str, source: str | None = None) -> str:
+        """The storage that a host has for pools of a type, as a document; ``source`` is one that names the host."""
 
-    def storage_pool_build(self, pool: PoolRef) -> None:
-        """Make what the pool stands on: for ``dir`` the directory."""
+    def connect_get_storage_pool_capabilities(self) -> str:
+        """The types of pools, as a document."""
 
-    def storage_pool_create(self, pool: PoolRef, *, build: bool = False) -> None:
-        """Start a defined pool."""
+    def storage_pool_create_xml(self, xml: str, *, build: bool = False, overwrite: bool | None = None) -> PoolRef:
+        """Start a transient pool; see :meth:`storage_pool_create`."""
+
+    def storage_pool_build(self, pool: PoolRef, *, overwrite: bool | None = None) -> None:
+        """Make what the pool stands on: for ``dir`` the directory.
+
+        Args:
+            pool: it must be inactive.
+            overwrite: for pools on devices: format them whatever is on them, or only where nothing is; None: as is
+                usual for the type.
+        """
+
+    def storage_pool_create(self, pool: PoolRef, *, build: bool = False, overwrite: bool | None = None) -> None:
+        """Start a defined pool; ``build`` it before, and so with ``overwrite``."""
 
     def storage_pool_destroy(self, pool: PoolRef) -> None:
         """Stop it; volumes stay."""
@@ -162,6 +182,9 @@ class StorageDriver(Protocol):
     def storage_pool_list_all_volumes(self, pool: PoolRef) -> list[VolumeRef]:
         """The volumes of an active pool, sorted by name."""
 
+    def storage_pool_list_volume_rows(self, pool: PoolRef, *, details: bool = False) -> list[VolumeRow]:
+        """The same with their paths, and with ``details`` what they are, in one look."""
+
     def storage_vol_lookup_by_name(self, pool: PoolRef, name: str) -> VolumeRef:
         """Find in one pool by name."""
 
@@ -186,8 +209,8 @@ class StorageDriver(Protocol):
     ) -> VolumeRef:
         """Clone: create a volume and fill it with another's content."""
 
-    def storage_vol_delete(self, volume: VolumeRef) -> None:
-        """Remove it."""
+    def storage_vol_delete(self, volume: VolumeRef, *, snapshots: bool = False) -> None:
+        """Remove it; ``snapshots``: and its snapshots, where the pool keeps some beside it."""
 
     def storage_vol_wipe_pattern(
         self, volume: VolumeRef, algorithm: WipeAlgorithm = WipeAlgorithm.ZERO, progress: Progress | None = None

@@ -10,22 +10,33 @@ from typing import Final
 from hostel.block.node import BlockNode
 from hostel.drivers.base import Hole, Progress
 from hostel.drivers.fault import fault
+from hostel.drivers.storage.document import VOLUME_FORMATS, VolumeFacts
 from hostel.errors import ErrorCode, ErrorDomain
 from hostel.units import MiB
 
 CHUNK: Final = MiB
+_IMAGES: Final = frozenset(VOLUME_FORMATS) - {"raw", "iso", "dir"}
 _ZEROES: Final = memoryview(bytes(CHUNK))
 
 
-def copy(source: BlockNode, target: BlockNode, progress: Progress | None) -> None:
-    """Copy what a machine would read of ``source`` into ``target``, which is new and reads as zeroes.
+def format_of(volume: VolumeFacts) -> str:
+    """The format by which a volume's content is read: what is no image is its bytes."""
+    return volume.format if volume.format in _IMAGES else "raw"
 
-    ``target`` is at least as long as ``source`` in whole sectors.
+
+def copy(source: BlockNode, target: BlockNode, progress: Progress | None, *, is_new: bool = True) -> None:
+    """Copy what a machine would read of ``source`` into ``target``.
+
+    Args:
+        source: it is at most as long as ``target``, in whole sectors.
+        target: where to.
+        progress: is told how far it is.
+        is_new: ``target`` reads as zeroes.
     """
     # Most commands copy nothing.
     from hostel.img.copy import CopyJob, CopySettings, Feedback
 
-    CopyJob([source], target, CopySettings(reads_as_zeroes=True), Feedback(progress=progress)).run()
+    CopyJob([source], target, CopySettings(reads_as_zeroes=is_new), Feedback(progress=progress)).run()
     target.flush()
     if progress is not None:
         progress(source.length, source.length)

@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import os
 import re
-import uuid as uuids
 from typing import Final, NamedTuple
 
 from hostel.block import filename
 from hostel.drivers.base import VolumeType
 from hostel.drivers.document import Words, reading
 from hostel.drivers.fault import fault
-from hostel.errors import ErrorCode, ErrorDomain
+from hostel.errors import ErrorCode, ErrorDomain, ModelError
 from hostel.model import storage as model
+from hostel.model.pool import read_pool
+from hostel.model.pool_type import TRAITS, Formats
 from hostel.model.scaled import Scaled
 from hostel.units import scale_libvirt
 
@@ -38,6 +39,9 @@ _WORDS: Final[Words] = {
 }
 
 
+_NO_SOURCE: Final = model.PoolSource()
+
+
 class Permissions(NamedTuple):
     """Mode, owner and group; None where the document does not say."""
 
@@ -48,13 +52,33 @@ class Permissions(NamedTuple):
 
 
 class PoolDefinition(NamedTuple):
-    """A pool's document. ``path`` is absolute and clean; sizes belong to the running pool."""
+    """A pool's completed document; sizes belong to the running pool. What is the model's is not changed in place.
+
+    Attributes:
+        path: where its volumes are seen on the host, clean; empty for pools that are not seen there.
+        source: where its storage is.
+    """
 
     type: str
     name: str
     uuid: str
     path: str
     permissions: Permissions = Permissions()
+    source: model.PoolSource = _NO_SOURCE
+    features: model.PoolFeatures | None = None
+    refresh: model.Refresh | None = None
+    mount_options: model.MountOptions | None = None
+    rbd_options: model.RbdOptions | None = None
+
+    @property
+    def device(self) -> str:
+        """The first device that the pool is made of; empty where it names none."""
+        return self.source.devices[0].path if self.source.devices else ""
+
+    @property
+    def source_name(self) -> str:
+        """What the storage is called where it is: a volume group, a pool of Ceph's."""
+        return self.source.name or self.name
 
 
 class PoolSizes(NamedTuple):
@@ -70,6 +94,14 @@ class BackingDefinition(NamedTuple):
 
     path: str
     format: str | None
+
+
+class Extent(NamedTuple):
+    """A part of a device, in bytes; ``end`` is the first byte behind it."""
+
+    device: str
+    start: int
+    end: int
 
 
 class VolumeDefinition(NamedTuple):
@@ -98,8 +130,13 @@ class VolumeFacts(NamedTuple):
     """A volume as it is; sizes in bytes, times in nanoseconds since 1970, None where there is no file.
 
     Attributes:
+        format: empty where volumes of such pools have none.
         physical: where the file ends on the host.
         backing: as recorded in the volume; relative names are shown from the volume's directory.
+        key: empty where it is the path.
+        extents: where the volume is on its devices.
+        is_sparse: more was promised than the host has set aside.
+        part: which kind of partition it is: ``primary``, ``logical`` or ``extended``.
     """
 
     name: str
@@ -115,45 +152,62 @@ class VolumeFacts(NamedTuple):
     compat: str | None = None
     cluster_size: int = 0
     features: tuple[str, ...] | None = None
+    key: str = ""
+    extents: tuple[Extent, ...] = ()
+    is_sparse: bool = False
+    part: str = ""
+
+    @property
+    def unique(self) -> str:
+        """What the volume is known by over all pools: its key, or else its path."""
+        return self.key or self.path
 
 
 NO_SIZES: Final = PoolSizes()
 
 
 def parse_pool(xml: str) -> PoolDefinition:
-    """Parse a pool's document; pools without a directory of their own have an empty ``path``.
+    """Parse a pool's document and complete it; pools that are not seen on the host have an empty ``path``.
 
     Raises:
         VirtError: in libvirt's words.
     """
     with reading(ErrorDomain.STORAGE, _WORDS):
-        pool = model.Pool.parse(xml, "storage_pool_definition")
-    name = pool.name or (pool.source.name if pool.source is not None else None)
-    if not name:
-        raise _wrong("missing pool source name element")
-    if "/" in name:
-        raise _wrong(f"name {name} cannot contain '/'")
+        pool = read_pool(xml)
     target = pool.target or model.PoolTarget()
-    if not target.path and pool.type.value in ("dir", "fs", "netfs"):
-        raise _wrong("missing storage pool target path")
     return PoolDefinition(
         pool.type.value,
-        name,
-        pool.uuid or str(uuids.uuid4()),
-        clean_path(target.path) if target.path else "",
+        pool.name or "",
+        pool.uuid or "",
+        target.path or "",
         _permissions(target.permissions),
+        pool.source or _NO_SOURCE,
+        pool.features,
+        pool.refresh,
+        pool.mount_options,
+        pool.rbd_options,
     )
 
 
-def clean_path(path: str) -> str:
-    """Drop repeated and trailing slashes; nothing else, since ``..`` may lead elsewhere through a link."""
-    while "//" in path:
-        path = path.replace("//", "/")
-    return path.rstrip("/") or "/" if path.startswith("/") else path
+def parse_source(xml: str) -> model.PoolSource:
+    """Parse what sources are looked for by (``virStoragePoolDefParseSourceString``).
+
+    Raises:
+        VirtError: in libvirt's words.
+    """
+    with reading(ErrorDomain.STORAGE, _WORDS):
+        source = model.PoolSource.parse(xml, "storage_source_specification")
+        for number, host in enumerate(source.hosts, 1):
+            if host.name is None:
+                raise ModelError(f"/source/host[{number}]/@name", "missing storage pool host name")
+    return source
 
 
-def format_pool(pool: PoolDefinition, sizes: PoolSizes = NO_SIZES) -> str:
-    """Write a pool's document."""
+def model_of(pool: PoolDefinition, sizes: PoolSizes = NO_SIZES) -> model.Pool:
+    """The document of a pool."""
+    target = None
+    if not TRAITS[model.PoolType(pool.type)].is_remote:
+        target = model.PoolTarget(path=pool.path, permissions=_written(pool.permissions))
     return model.Pool(
         type=model.PoolType(pool.type),
         name=pool.name,
@@ -161,13 +215,27 @@ def format_pool(pool: PoolDefinition, sizes: PoolSizes = NO_SIZES) -> str:
         capacity=model.Capacity(value=sizes.capacity, unit="bytes"),
         allocation=model.Allocation(value=sizes.allocation, unit="bytes"),
         available=model.Available(value=sizes.available, unit="bytes"),
-        source=model.PoolSource(),
-        target=model.PoolTarget(path=pool.path, permissions=_written(pool.permissions)),
-    ).format()
+        features=pool.features,
+        source=pool.source,
+        target=target,
+        refresh=pool.refresh,
+        mount_options=pool.mount_options,
+        rbd_options=pool.rbd_options,
+    )
 
 
-def parse_volume(xml: str, *, capacity_optional: bool = False) -> VolumeDefinition:
-    """Parse a new volume's document; ``capacity_optional`` for a clone, which has its source's.
+def format_pool(pool: PoolDefinition, sizes: PoolSizes = NO_SIZES) -> str:
+    """Write a pool's document."""
+    return model_of(pool, sizes).format()
+
+
+def parse_volume(xml: str, *, type: str = "dir", capacity_optional: bool = False) -> VolumeDefinition:
+    """Parse the document of a new volume of a pool of ``type``.
+
+    Args:
+        xml: the document.
+        type: the pool's, which says what formats there are.
+        capacity_optional: for a clone, which has its source's.
 
     Raises:
         VirtError: in libvirt's words.
@@ -177,9 +245,10 @@ def parse_volume(xml: str, *, capacity_optional: bool = False) -> VolumeDefiniti
     if not volume.name:
         raise _wrong("missing volume name element")
     target = volume.target or model.VolumeTarget()
+    formats = TRAITS[model.PoolType(type)].volume
     backing = None
     if volume.backing_store is not None and volume.backing_store.path:
-        backing = BackingDefinition(volume.backing_store.path, _format(volume.backing_store.format_type))
+        backing = BackingDefinition(volume.backing_store.path, _format(volume.backing_store.format_type, formats))
     if volume.capacity is None and not capacity_optional and backing is None:
         raise _wrong("missing capacity element")
     if target.encryption is not None:
@@ -195,7 +264,7 @@ def parse_volume(xml: str, *, capacity_optional: bool = False) -> VolumeDefiniti
         volume.name,
         _bytes(volume.capacity),
         _bytes(volume.allocation),
-        _format(target.format_type) or "raw",
+        _format(target.format_type, formats) or ("" if formats is None else formats.default),
         _permissions(target.permissions),
         backing,
         target.compat or (None if features is None else "1.1"),
@@ -210,13 +279,14 @@ def format_volume(volume: VolumeFacts, backing: VolumeFacts | None = None) -> st
     return model.Volume(
         type=model.VolumeType(volume.type.name.lower()),
         name=volume.name,
-        key=volume.path,
+        key=volume.unique,
+        source=_written_extents(volume.extents),
         capacity=model.Capacity(value=volume.capacity, unit="bytes"),
         allocation=model.Allocation(value=volume.allocation, unit="bytes"),
         physical=model.Physical(value=volume.physical, unit="bytes") if volume.physical else None,
         target=model.VolumeTarget(
             path=volume.path,
-            format_type=volume.format,
+            format_type=volume.format or None,
             permissions=_written(volume.permissions),
             timestamps=_timestamps(volume.times),
             compat=volume.compat,
@@ -225,6 +295,16 @@ def format_volume(volume: VolumeFacts, backing: VolumeFacts | None = None) -> st
         ),
         backing_store=None if volume.backing is None else _written_backing(volume.backing, backing),
     ).format()
+
+
+def _written_extents(extents: tuple[Extent, ...]) -> model.VolumeSource | None:
+    """Each device once, with all that the volume has of it in a row."""
+    devices: list[model.VolumeDevice] = []
+    for extent in extents:
+        if not devices or devices[-1].path != extent.device:
+            devices.append(model.VolumeDevice(path=extent.device))
+        devices[-1].extents.append(model.Extent(start=extent.start, end=extent.end))
+    return model.VolumeSource(devices=devices) if devices else None
 
 
 def _written_backing(recorded: BackingDefinition, facts: VolumeFacts | None) -> model.VolumeBacking:
@@ -299,8 +379,10 @@ def _bytes(size: Scaled | None) -> int | None:
         raise fault(ErrorCode.INVALID_ARG, str(error), ErrorDomain.STORAGE) from None
 
 
-def _format(name: str | None) -> str | None:
-    if name is not None and name not in VOLUME_FORMATS:
+def _format(name: str | None, formats: Formats | None) -> str | None:
+    if formats is None:
+        return None  # left unread, as libvirt does
+    if name is not None and name not in formats.known:
         raise _unsupported(f"unknown volume format type {name}")
     return name
 

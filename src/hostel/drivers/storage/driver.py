@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterable, Iterator
+from typing import Final
 
 from hostel.drivers.base import (
     Hole,
@@ -19,31 +20,38 @@ from hostel.drivers.base import (
     VolumeInfo,
     VolumeRef,
     VolumeResizeFlag,
+    VolumeRow,
     WipeAlgorithm,
 )
 from hostel.drivers.document import canonical_uuid
 from hostel.drivers.fault import fault
-from hostel.drivers.storage.backends.base import Backend, Source, backend_for
+from hostel.drivers.storage.backends.base import BACKENDS, Backend, Host, Listed, Overwrite, Source, backend_for
+from hostel.drivers.storage.conflict import conflicts
 from hostel.drivers.storage.document import (
+    POOL_TYPES,
     PoolDefinition,
     VolumeFacts,
-    clean_path,
     format_pool,
     format_volume,
     parse_pool,
+    parse_source,
     parse_volume,
 )
 from hostel.drivers.storage.pools import Pool, Pools
 from hostel.drivers.store import Directories
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
+from hostel.model.path import clean_path
 from hostel.units import INT64_MAX
+
+_HOST: Final = Host()
 
 
 class SessionStorageDriver:
     """Implements :class:`hostel.drivers.base.StorageDriver` over files that all processes share."""
 
-    def __init__(self, directories: Directories) -> None:
+    def __init__(self, directories: Directories, host: Host = _HOST) -> None:
         self._pools = Pools(directories)
+        self._host = host
 
     def forget_running(self) -> None:
         """The host was started anew: no pool runs, and transient ones are gone."""
@@ -84,54 +92,71 @@ class SessionStorageDriver:
     def storage_pool_define_xml(self, xml: str) -> PoolRef:
         """Make or replace a persistent definition."""
         pool = parse_pool(xml)
-        backend_for(pool.type).check(pool)
+        self._backend(pool).check(pool)
         with self._pools.locked():
             self._check_duplicate(pool)
             self._pools.save_definition(pool)
         return _ref(pool)
 
-    def storage_pool_create_xml(self, xml: str, *, build: bool = False) -> PoolRef:
+    def connect_find_storage_pool_sources(self, type: str, source: str | None = None) -> str:
+        """The storage that a host has for pools of a type, as a document."""
+        if type not in POOL_TYPES:
+            raise _fault(ErrorCode.INTERNAL_ERROR, f"unknown storage pool type {type}")
+        wanted = None if source is None else parse_source(source)
+        found = backend_for(type, self._host).find_sources(wanted)
+        if found is None:
+            raise _fault(ErrorCode.NO_SUPPORT, f"pool type '{type}' does not support source discovery")
+        return found.format()
+
+    def connect_get_storage_pool_capabilities(self) -> str:
+        """The types of pools, as a document."""
+        from hostel.model.storage import PoolType
+        from hostel.model.storage_capabilities import storage_capabilities
+
+        return storage_capabilities([PoolType(name) for name in BACKENDS]).format()
+
+    def storage_pool_create_xml(self, xml: str, *, build: bool = False, overwrite: bool | None = None) -> PoolRef:
         """Start a transient pool."""
         pool = parse_pool(xml)
-        backend = backend_for(pool.type)
-        backend.check(pool)
-        with self._pools.locked():
-            self._check_duplicate(pool, for_start=True)
-            self._start(backend, pool, build=build)
+        self._backend(pool).check(pool)
+        with self._pools.changing(pool.name):
+            with self._pools.locked():
+                self._check_duplicate(pool, for_start=True)
+            self._start(pool, build=build, overwrite=overwrite)
         return _ref(pool)
 
-    def storage_pool_build(self, pool: PoolRef) -> None:
+    def storage_pool_build(self, pool: PoolRef, *, overwrite: bool | None = None) -> None:
         """Make what the pool stands on."""
-        with self._pools.locked():
+        with self._pools.changing(pool.name):
             found = self._by_ref(pool)
             self._require_inactive(found, "already active")
-            backend_for(found.current.type).build(found.current)
+            self._backend(found.current).build(found.current, Overwrite.of(overwrite))
 
-    def storage_pool_create(self, pool: PoolRef, *, build: bool = False) -> None:
+    def storage_pool_create(self, pool: PoolRef, *, build: bool = False, overwrite: bool | None = None) -> None:
         """Start a defined pool."""
-        with self._pools.locked():
+        with self._pools.changing(pool.name):
             found = self._by_ref(pool)
             self._require_inactive(found, "already active")
-            definition = found.defined or found.current
-            self._start(backend_for(definition.type), definition, build=build)
+            self._start(found.defined or found.current, build=build, overwrite=overwrite)
 
     def storage_pool_destroy(self, pool: PoolRef) -> None:
         """Stop it; volumes stay."""
-        with self._pools.locked():
+        with self._pools.changing(pool.name):
             found = self._require_active(self._by_ref(pool))
-            backend_for(found.type).stop(found)
-            self._pools.drop_running(found.name)
+            self._backend(found).stop(found)
+            with self._pools.locked():
+                self._pools.drop_running(found.name)
 
     def storage_pool_delete(self, pool: PoolRef) -> None:
         """Remove what ``build`` made; a directory must be empty."""
-        with self._pools.locked():
+        with self._pools.changing(pool.name):
             found = self._by_ref(pool)
             self._require_inactive(found, "still active")
-            backend_for(found.current.type).delete(found.current)
+            self._backend(found.current).delete(found.current)
 
     def storage_pool_undefine(self, pool: PoolRef) -> None:
         """Drop the definition of an inactive pool."""
-        with self._pools.locked():
+        with self._pools.changing(pool.name), self._pools.locked():
             found = self._by_ref(pool)
             self._require_inactive(found, "still active")
             self._pools.drop_running(found.current.name)
@@ -139,22 +164,25 @@ class SessionStorageDriver:
 
     def storage_pool_refresh(self, pool: PoolRef) -> None:
         """Look again at what is there; a pool that cannot be looked at stops."""
-        with self._pools.locked():
+        with self._pools.changing(pool.name):
             found = self._by_ref(pool)
             if found.running is None:
                 raise _not_active(found)
             try:
-                self._pools.save_running(backend_for(found.running.type).refresh(found.running))
+                fresh = self._backend(found.running).refresh(found.running)
             except VirtError:
-                self._pools.drop_running(found.running.name)
+                with self._pools.locked():
+                    self._pools.drop_running(found.running.name)
                 raise
+            with self._pools.locked():
+                self._pools.save_running(fresh)
 
     def storage_pool_get_info(self, pool: PoolRef) -> PoolInfo:
         """State and sizes; of an inactive pool no sizes."""
         found = self._by_ref(pool)
         if not self._is_active(found):
             return PoolInfo(PoolState.INACTIVE, 0, 0, 0)
-        sizes = backend_for(found.current.type).sizes(found.current)
+        _, sizes = self._backend(found.current).describe(found.current)
         return PoolInfo(PoolState.RUNNING, sizes.capacity, sizes.allocation, sizes.available)
 
     def storage_pool_get_xml_desc(self, pool: PoolRef, *, inactive: bool = False) -> str:
@@ -162,7 +190,7 @@ class SessionStorageDriver:
         found = self._by_ref(pool)
         if not self._is_active(found) or (inactive and found.is_redefined):
             return format_pool(found.defined or found.current)
-        return format_pool(found.current, backend_for(found.current.type).sizes(found.current))
+        return format_pool(*self._backend(found.current).describe(found.current))
 
     def storage_pool_is_active(self, pool: PoolRef) -> bool:
         """Whether it is started."""
@@ -187,16 +215,31 @@ class SessionStorageDriver:
     def storage_pool_list_all_volumes(self, pool: PoolRef) -> list[VolumeRef]:
         """The volumes of an active pool, sorted by name."""
         running = self._require_active(self._by_ref(pool))
-        return sorted(VolumeRef(running.name, name, key) for name, key in backend_for(running.type).volumes(running))
+        return sorted(_volume_ref(running, one) for one in self._backend(running).listing(running))
+
+    def storage_pool_list_volume_rows(self, pool: PoolRef, *, details: bool = False) -> list[VolumeRow]:
+        """The same with their paths, and with ``details`` what they are, in one look."""
+        running = self._require_active(self._by_ref(pool))
+        backend = self._backend(running)
+        if not details:
+            return sorted(VolumeRow(_volume_ref(running, one), one.path) for one in backend.listing(running))
+        return sorted(
+            VolumeRow(
+                VolumeRef(running.name, facts.name, facts.unique),
+                facts.path,
+                VolumeInfo(facts.type, facts.capacity, facts.allocation),
+            )
+            for facts in backend.describe_all(running)
+        )
 
     def storage_vol_lookup_by_name(self, pool: PoolRef, name: str) -> VolumeRef:
         """Find in one pool by name."""
         running = self._require_active(self._by_ref(pool))
-        return VolumeRef(running.name, name, self._facts(running, name).path)
+        return _volume_ref(running, self._listed(running, name))
 
     def storage_vol_lookup_by_key(self, key: str) -> VolumeRef:
         """Find in any active pool by key."""
-        found = self._search(key)
+        found = self._search(key, by_key=True)
         if found is None:
             raise _fault(ErrorCode.NO_STORAGE_VOL, f"no storage vol with matching key {key}")
         return found
@@ -204,7 +247,7 @@ class SessionStorageDriver:
     def storage_vol_lookup_by_path(self, path: str) -> VolumeRef:
         """Find in any active pool by path."""
         clean = clean_path(path)
-        found = self._search(clean)
+        found = self._search(clean, by_key=False)
         if found is None:
             shown = "" if clean == path else f" ({clean})"
             raise _fault(ErrorCode.NO_STORAGE_VOL, f"no storage vol with matching path '{path}'{shown}")
@@ -215,12 +258,13 @@ class SessionStorageDriver:
     ) -> VolumeRef:
         """Create an empty volume."""
         running = self._require_active(self._by_ref(pool))
-        backend = backend_for(running.type)
-        volume = parse_volume(xml)
-        if backend.volume(running, volume.name) is not None:
-            raise _fault(ErrorCode.STORAGE_VOL_EXIST, f"'{volume.name}'")
-        backend.create(running, volume, flags)
-        return VolumeRef(running.name, volume.name, backend.path(running, volume.name) or "")
+        backend = self._backend(running)
+        volume = parse_volume(xml, type=running.type)
+        with self._pools.changing_volumes(running.name, backend):
+            if backend.lookup(running, volume.name) is not None:
+                raise _fault(ErrorCode.STORAGE_VOL_EXIST, f"'{volume.name}'")
+            backend.create(running, volume, flags)
+        return _volume_ref(running, self._listed(running, volume.name))
 
     def storage_vol_create_xml_from(
         self,
@@ -234,24 +278,25 @@ class SessionStorageDriver:
         running = self._require_active(self._by_ref(pool))
         source_pool = self._require_active(self._find(source.pool))
         facts = self._facts(source_pool, source.name)
-        backend = backend_for(running.type)
-        volume = parse_volume(xml, capacity_optional=True)
-        if backend.volume(running, volume.name) is not None:
+        backend = self._backend(running)
+        volume = parse_volume(xml, type=running.type, capacity_optional=True)
+        if backend.lookup(running, volume.name) is not None:
             raise _fault(ErrorCode.INTERNAL_ERROR, f"storage volume name '{volume.name}' already in use.")
-        backend.create_from(running, volume, Source(facts, self._directories()), flags, progress)
-        return VolumeRef(running.name, volume.name, backend.path(running, volume.name) or "")
+        backend.create_from(running, volume, Source(facts, self._directories(), source_pool), flags, progress)
+        return _volume_ref(running, self._listed(running, volume.name))
 
-    def storage_vol_delete(self, volume: VolumeRef) -> None:
+    def storage_vol_delete(self, volume: VolumeRef, *, snapshots: bool = False) -> None:
         """Remove it."""
-        backend, _, facts = self._volume(volume)
-        backend.remove(facts)
+        backend, pool, facts = self._volume(volume)
+        with self._pools.changing_volumes(pool.name, backend):
+            backend.remove(pool, facts, snapshots=snapshots)
 
     def storage_vol_wipe_pattern(
         self, volume: VolumeRef, algorithm: WipeAlgorithm = WipeAlgorithm.ZERO, progress: Progress | None = None
     ) -> None:
         """Overwrite its content."""
-        backend, _, facts = self._volume(volume)
-        backend.wipe(facts, algorithm, progress)
+        backend, pool, facts = self._volume(volume)
+        backend.wipe(pool, facts, algorithm, progress)
 
     def storage_vol_resize(
         self, volume: VolumeRef, capacity: int, flags: VolumeResizeFlag = VolumeResizeFlag.NONE
@@ -274,9 +319,9 @@ class SessionStorageDriver:
                 ErrorCode.INVALID_ARG,
                 "Can't shrink capacity below current capacity unless shrink flag explicitly specified",
             )
-        if flags & VolumeResizeFlag.ALLOCATE and capacity - facts.allocation > backend.sizes(pool).available:
+        if flags & VolumeResizeFlag.ALLOCATE and capacity - facts.allocation > backend.describe(pool)[1].available:
             raise _fault(ErrorCode.OPERATION_FAILED, "Not enough space left in storage pool")
-        backend.resize(facts, capacity, flags, self._directories())
+        backend.resize(pool, facts, capacity, flags, self._directories())
 
     def storage_vol_get_info(self, volume: VolumeRef, *, physical: bool = False) -> VolumeInfo:
         """Type and sizes."""
@@ -298,8 +343,8 @@ class SessionStorageDriver:
     ) -> Iterator[memoryview | Hole]:
         """The file's bytes as they are, from ``offset``; ``length`` 0 is to the end."""
         _check_range(volume, offset, length)
-        backend, _, facts = self._volume(volume)
-        return backend.download(facts, offset, length, sparse=sparse)
+        backend, pool, facts = self._volume(volume)
+        return backend.download(pool, facts, offset, length, sparse=sparse)
 
     def storage_vol_upload(
         self,
@@ -312,17 +357,29 @@ class SessionStorageDriver:
     ) -> None:
         """Overwrite the file's bytes."""
         _check_range(volume, offset, length)
-        backend, _, facts = self._volume(volume)
-        backend.upload(facts, source, offset, length, trusted=trusted)
+        backend, pool, facts = self._volume(volume)
+        backend.upload(pool, facts, source, offset, length, trusted=trusted)
 
     def close(self) -> None:
         """Nothing is held."""
 
-    def _start(self, backend: Backend, pool: PoolDefinition, *, build: bool) -> None:
-        if build:
-            backend.build(pool)
+    def _backend(self, pool: PoolDefinition) -> Backend:
+        return backend_for(pool.type, self._host)
+
+    def _start(self, pool: PoolDefinition, *, build: bool, overwrite: bool | None) -> None:
+        """Start a pool that is not; what was started is stopped again where it cannot be looked at."""
+        backend = self._backend(pool)
+        if build or overwrite is not None:
+            backend.build(pool, Overwrite.of(overwrite))
         backend.start(pool)
-        self._pools.save_running(backend.refresh(pool))
+        try:
+            fresh = backend.refresh(pool)
+            with self._pools.locked():
+                self._pools.save_running(fresh)
+        except VirtError:
+            with contextlib.suppress(VirtError):
+                backend.stop(pool)
+            raise
 
     def _find(self, name: str) -> Pool:
         pool = self._pools.find(name)
@@ -338,7 +395,7 @@ class SessionStorageDriver:
         return pool
 
     def _is_active(self, pool: Pool) -> bool:
-        return pool.running is not None and backend_for(pool.running.type).is_running(pool.running)
+        return pool.running is not None and self._backend(pool.running).is_running(pool.running)
 
     def _require_active(self, pool: Pool) -> PoolDefinition:
         if pool.running is None or not self._is_active(pool):
@@ -364,49 +421,59 @@ class SessionStorageDriver:
         if same is not None and for_start and self._is_active(same):
             raise _fault(ErrorCode.OPERATION_INVALID, f"pool is already active as '{pool.name}'")
         for other in others:
-            if other.current.name != pool.name and any(
-                known is not None and known.type == pool.type and known.path == pool.path for known in other
-            ):
+            if other.current.name != pool.name and any(known is not None and conflicts(known, pool) for known in other):
                 raise _fault(ErrorCode.OPERATION_FAILED, f"Storage source conflict with pool: '{other.current.name}'")
 
     def _facts(self, pool: PoolDefinition, name: str) -> VolumeFacts:
-        facts = backend_for(pool.type).volume(pool, name)
+        facts = self._backend(pool).volume(pool, name)
         if facts is None:
-            raise _fault(ErrorCode.NO_STORAGE_VOL, f"no storage vol with matching name '{name}'")
+            raise _no_volume(name)
         return facts
+
+    def _listed(self, pool: PoolDefinition, name: str) -> Listed:
+        found = self._backend(pool).lookup(pool, name)
+        if found is None:
+            raise _no_volume(name)
+        return found
 
     def _volume(self, volume: VolumeRef) -> tuple[Backend, PoolDefinition, VolumeFacts]:
         pool = self._require_active(self._find(volume.pool))
-        return backend_for(pool.type), pool, self._facts(pool, volume.name)
+        return self._backend(pool), pool, self._facts(pool, volume.name)
 
     def _backing_facts(self, facts: VolumeFacts) -> VolumeFacts | None:
         """The facts of a volume's backing file where that is a volume itself: nothing else is looked at."""
         if facts.backing is None:
             return None
-        directory, name = os.path.split(facts.backing.path)
-        for pool in self._active():
-            if pool.path == directory:
-                return backend_for(pool.type).volume(pool, name)
-        return None
+        found = self._search(facts.backing.path, by_key=False)
+        return None if found is None else self._facts(self._require_active(self._find(found.pool)), found.name)
 
     def _active(self) -> Iterator[PoolDefinition]:
         for pool in self._pools.all():
             if pool.running is not None and self._is_active(pool):
                 yield pool.running
 
-    def _search(self, path: str) -> VolumeRef | None:
-        directory, name = os.path.split(path)
+    def _search(self, word: str, *, by_key: bool) -> VolumeRef | None:
         for pool in self._active():
-            if pool.path == directory and backend_for(pool.type).volume(pool, name) is not None:
-                return VolumeRef(pool.name, name, path)
+            # One whose server is away must not hide what the others have.
+            with contextlib.suppress(VirtError):
+                if (found := self._backend(pool).find(pool, word, by_key=by_key)) is not None:
+                    return _volume_ref(pool, found)
         return None
 
     def _directories(self) -> frozenset[str]:
-        return frozenset(os.path.realpath(pool.path) for pool in self._active())
+        return frozenset(os.path.realpath(pool.path) for pool in self._active() if self._backend(pool).has_files)
 
 
 def _ref(pool: PoolDefinition) -> PoolRef:
     return PoolRef(pool.name, pool.uuid)
+
+
+def _volume_ref(pool: PoolDefinition, volume: Listed) -> VolumeRef:
+    return VolumeRef(pool.name, volume.name, volume.key)
+
+
+def _no_volume(name: str) -> VirtError:
+    return _fault(ErrorCode.NO_STORAGE_VOL, f"no storage vol with matching name '{name}'")
 
 
 def _not_active(pool: Pool) -> VirtError:

@@ -10,12 +10,18 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
+from urllib.parse import quote
 
 from hostel.drivers.fault import fault
 from hostel.drivers.storage.document import PoolDefinition, format_pool, parse_pool
 from hostel.drivers.store import Directories, Store, is_usable_name
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
+
+if TYPE_CHECKING:
+    from hostel.drivers.storage.backends.base import Backend
+
+_PATIENCE: Final = 30.0  # seconds to wait for somebody who changes the same pool
 
 
 class Pool(NamedTuple):
@@ -51,11 +57,46 @@ class Pools:
         self._definitions = Store(directories.config / "storage")
         self._autostarts = Store(directories.config / "storage" / "autostart", suffix="")
         self._running = Store(directories.state / "storage")
+        self._changing = directories.state / "storage" / "changing"
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """Keep all other processes and threads from changing pools; not for long work."""
         with self._definitions.locked():
+            yield
+
+    @contextlib.contextmanager
+    def changing(self, name: str) -> Iterator[None]:
+        """Be the one who starts, stops, makes or removes a pool: that may take long, and keeps nobody off the others.
+
+        Raises:
+            VirtError: ``OPERATION_INVALID``; somebody else is at it and does not come to an end.
+        """
+        with self._holding(name, f"storage pool '{name}' is starting up"):
+            yield
+
+    @contextlib.contextmanager
+    def changing_volumes(self, name: str, backend: Backend) -> Iterator[None]:
+        """Be the one who makes or removes a volume, where a pool's own tool would have two get in each other's way."""
+        if backend.has_files:
+            yield  # a file is made beside its place, and put there at once
+            return
+        with self._holding(f"{name}/volumes", f"pool '{name}' has asynchronous jobs running."):
+            yield
+
+    @contextlib.contextmanager
+    def _holding(self, what: str, busy: str) -> Iterator[None]:
+        lock = Store(self._changing / quote(what, safe=""))
+        try:
+            held = contextlib.ExitStack()
+            with held:
+                held.enter_context(lock.locked(_PATIENCE))
+                held = held.pop_all()
+        except VirtError as error:
+            if error.code is ErrorCode.OPERATION_TIMEOUT:
+                raise fault(ErrorCode.OPERATION_INVALID, busy, ErrorDomain.STORAGE) from error
+            raise
+        with held:
             yield
 
     def all(self) -> list[Pool]:

@@ -14,21 +14,28 @@ from hostel.drivers.base import (
     VolumeInfo,
     VolumeRef,
     VolumeResizeFlag,
+    VolumeRow,
     VolumeType,
     WipeAlgorithm,
 )
 from hostel.drivers.document import canonical_uuid
 from hostel.drivers.fault import fault
 from hostel.drivers.storage.document import (
+    POOL_TYPES,
     PoolDefinition,
     VolumeFacts,
     format_pool,
     format_volume,
     parse_pool,
+    parse_source,
     parse_volume,
 )
-from hostel.drivers.test.host import Host, TestPool
+from hostel.drivers.test.host import Host as TestHost
+from hostel.drivers.test.host import TestPool
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
+from hostel.model.domain.devices.source import Host
+from hostel.model.pool_sources import PoolSources
+from hostel.model.storage import PoolDevice, PoolSource
 
 
 class TestStorageDriver:
@@ -36,7 +43,7 @@ class TestStorageDriver:
 
     __test__ = False  # not a test case, whatever its name says
 
-    def __init__(self, host: Host) -> None:
+    def __init__(self, host: TestHost) -> None:
         self._host = host
 
     def connect_list_all_storage_pools(self) -> list[PoolRef]:
@@ -74,7 +81,25 @@ class TestStorageDriver:
                 pool.definition = definition
             return PoolRef(definition.name, definition.uuid)
 
-    def storage_pool_create_xml(self, xml: str, *, build: bool = False) -> PoolRef:
+    def connect_find_storage_pool_sources(self, type: str, source: str | None = None) -> str:
+        """Two volume groups, or a directory of the server that is asked for: what libvirt's test driver has."""
+        if type not in POOL_TYPES[1:]:
+            raise _fault(ErrorCode.INTERNAL_ERROR, f"unknown storage pool type {type}")
+        wanted = None if source is None else parse_source(source)
+        if type == "logical":
+            return PoolSources(sources=[_group(1), _group(2)]).format()
+        if type != "netfs":
+            raise _fault(ErrorCode.NO_SUPPORT, f"pool type '{type}' does not support source discovery")
+        if wanted is None or not wanted.hosts:
+            raise _fault(ErrorCode.INVALID_ARG, "hostname must be specified for netfs sources")
+        found = PoolSource(hosts=[Host(name=wanted.hosts[0].name)], dir="/testshare", format_type="nfs")
+        return PoolSources(sources=[found]).format()
+
+    def connect_get_storage_pool_capabilities(self) -> str:
+        """Refused, as by libvirt's test driver."""
+        raise _unsupported("virConnectGetStoragePoolCapabilities")
+
+    def storage_pool_create_xml(self, xml: str, *, build: bool = False, overwrite: bool | None = None) -> PoolRef:
         """Start a transient pool."""
         definition = parse_pool(xml)
         with self._host.lock:
@@ -87,12 +112,12 @@ class TestStorageDriver:
             self._host.pools[definition.name] = pool
             return _ref(pool)
 
-    def storage_pool_build(self, pool: PoolRef) -> None:
+    def storage_pool_build(self, pool: PoolRef, *, overwrite: bool | None = None) -> None:
         """Nothing to make."""
         with self._host.lock:
             self._inactive(pool)
 
-    def storage_pool_create(self, pool: PoolRef, *, build: bool = False) -> None:
+    def storage_pool_create(self, pool: PoolRef, *, build: bool = False, overwrite: bool | None = None) -> None:
         """Start a defined pool."""
         with self._host.lock:
             self._inactive(pool).active = True
@@ -169,6 +194,16 @@ class TestStorageDriver:
                 raise _fault(ErrorCode.OPERATION_INVALID, "storage pool is not active")
             return [_volume_ref(found, found.volumes[name]) for name in sorted(found.volumes)]
 
+    def storage_pool_list_volume_rows(self, pool: PoolRef, *, details: bool = False) -> list[VolumeRow]:
+        """The same with their paths and what they are."""
+        with self._host.lock:
+            refs = self.storage_pool_list_all_volumes(pool)
+            volumes = [self._host.pools[pool.name].volumes[ref.name] for ref in refs]
+            return [
+                VolumeRow(ref, facts.path, VolumeInfo(facts.type, facts.capacity, facts.allocation))
+                for ref, facts in zip(refs, volumes, strict=True)
+            ]
+
     def storage_vol_lookup_by_name(self, pool: PoolRef, name: str) -> VolumeRef:
         """Find in one pool by name."""
         with self._host.lock:
@@ -208,7 +243,7 @@ class TestStorageDriver:
         with self._host.lock:
             return self._create(self._active(pool.name), xml, source)
 
-    def storage_vol_delete(self, volume: VolumeRef) -> None:
+    def storage_vol_delete(self, volume: VolumeRef, *, snapshots: bool = False) -> None:
         """Remove it."""
         with self._host.lock:
             pool = self._active(volume.pool)
@@ -349,6 +384,11 @@ def _volume(pool: TestPool, name: str) -> VolumeFacts:
     if facts is None:
         raise _fault(ErrorCode.NO_STORAGE_VOL, f"no storage vol with matching name '{name}'")
     return facts
+
+
+def _group(number: int) -> PoolSource:
+    devices = [PoolDevice(path=f"/dev/sda{19 + number}")]
+    return PoolSource(devices=devices, name=f"testvg{number}", format_type="lvm2")
 
 
 def _ref(pool: TestPool) -> PoolRef:

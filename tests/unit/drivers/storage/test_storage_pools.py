@@ -124,13 +124,8 @@ def test_directory_of_another_pool_is_refused_even_with_other_slashes(driver, po
         (document("a", "relative"), ErrorCode.INVALID_ARG, "invalid argument: path 'relative' is not absolute"),
         (
             document("a", "/x", kind="iscsi"),
-            ErrorCode.CONFIG_UNSUPPORTED,
-            "unsupported configuration: pool type 'iscsi' is not supported yet: supported is 'dir'",
-        ),
-        (
-            "<pool type='rbd'><name>a</name><source><name>r</name></source></pool>",
-            ErrorCode.CONFIG_UNSUPPORTED,
-            "unsupported configuration: pool type 'rbd' is not supported yet: supported is 'dir'",
+            ErrorCode.XML_ERROR,
+            "XML error: missing storage pool source host name",
         ),
     ],
 )  # fmt: skip

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import os
-import stat
+from typing import Final
 
 from hostel.drivers.fault import fault
+from hostel.drivers.storage.backends.base import Overwrite
 from hostel.drivers.storage.backends.local import LocalVolumes
-from hostel.drivers.storage.document import Permissions, PoolDefinition, PoolSizes
+from hostel.drivers.storage.document import PoolDefinition
 from hostel.drivers.storage.holding import translating
-from hostel.drivers.storage.placing import apply_permissions, sweep
+from hostel.drivers.storage.placing import apply_permissions
 from hostel.errors import ErrorCode, ErrorDomain
 
-_DEFAULT_MODE = 0o711  # libvirt's VIR_STORAGE_DEFAULT_POOL_PERM_MODE
+DEFAULT_MODE: Final = 0o711  # libvirt's VIR_STORAGE_DEFAULT_POOL_PERM_MODE
 
 
 class DirBackend(LocalVolumes):
@@ -31,11 +32,11 @@ class DirBackend(LocalVolumes):
         """Whether the directory is still there."""
         return os.path.isdir(pool.path)
 
-    def build(self, pool: PoolDefinition) -> None:
+    def build(self, pool: PoolDefinition, overwrite: Overwrite) -> None:
         """Make the directory and those above it; one that exists gets the permissions that the document names."""
         with translating(f"cannot create path '{pool.path}'", pool.name, pool.path):
             os.makedirs(os.path.dirname(pool.path), exist_ok=True)
-            default: int | None = _DEFAULT_MODE
+            default: int | None = DEFAULT_MODE
             try:
                 os.mkdir(pool.path)
             except FileExistsError:
@@ -43,34 +44,10 @@ class DirBackend(LocalVolumes):
                     raise
                 default = None
             apply_permissions(pool.path, pool.permissions, default)
+        if overwrite is not Overwrite.DEFAULT:
+            self._format(pool, overwrite)
 
-    def delete(self, pool: PoolDefinition) -> None:
-        """Remove the directory, which must be empty."""
-        with translating(f"failed to remove pool '{pool.path}'", pool.name, pool.path):
-            os.rmdir(pool.path)
-
-    def start(self, pool: PoolDefinition) -> None:
-        """Make sure that the directory can be read, and clear away what was left half made."""
-        with translating(f"cannot open directory '{pool.path}'", pool.name, pool.path):
-            sweep(pool.path)
-
-    def stop(self, pool: PoolDefinition) -> None:
-        """Nothing: the directory stays."""
-
-    def refresh(self, pool: PoolDefinition) -> PoolDefinition:
-        """Look at the directory's permissions; the files are looked at whenever somebody asks."""
-        self.start(pool)
-        with translating(f"cannot stat path '{pool.path}'", pool.name, pool.path):
-            status = os.stat(pool.path)
-        permissions = Permissions(
-            stat.S_IMODE(status.st_mode) & 0o777, status.st_uid, status.st_gid, pool.permissions.label
-        )
-        return pool._replace(permissions=permissions)
-
-    def sizes(self, pool: PoolDefinition) -> PoolSizes:
-        """The file system's sizes."""
-        with translating(f"cannot statvfs path '{pool.path}'", pool.name, pool.path):
-            status = os.statvfs(pool.path)
-        capacity = status.f_frsize * status.f_blocks
-        available = status.f_frsize * status.f_bfree
-        return PoolSizes(capacity, capacity - available, available)
+    def _format(self, pool: PoolDefinition, overwrite: Overwrite) -> None:
+        """Make what is on the device that the pool is on; a directory has none, and libvirt says so afterwards too."""
+        detail = f"No source device specified when formatting pool '{pool.name}'"
+        raise fault(ErrorCode.OPERATION_INVALID, detail, ErrorDomain.STORAGE)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import re
+import stat
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
 from typing import Final
@@ -12,26 +13,37 @@ from typing import Final
 from hostel.block import filename, graph, registry
 from hostel.block.driver import Creatable
 from hostel.block.options import Value
-from hostel.block.permission import Permission, lock
 from hostel.block.trust import Trust
-from hostel.drivers.base import Hole, Progress, VolumeCreateFlag, VolumeResizeFlag, VolumeType, WipeAlgorithm
+from hostel.drivers.base import Progress, VolumeCreateFlag, VolumeResizeFlag, VolumeType
 from hostel.drivers.fault import fault
-from hostel.drivers.storage import content, lineage, provenance, wiping
-from hostel.drivers.storage.backends.base import Source
-from hostel.drivers.storage.document import BackingDefinition, PoolDefinition, VolumeDefinition, VolumeFacts
+from hostel.drivers.storage import content, lineage, provenance
+from hostel.drivers.storage.backends.base import Listed, Source, refuse_snapshots
+from hostel.drivers.storage.backends.transfer import HostVolumes, check_content
+from hostel.drivers.storage.document import (
+    BackingDefinition,
+    Permissions,
+    PoolDefinition,
+    PoolSizes,
+    VolumeDefinition,
+    VolumeFacts,
+)
 from hostel.drivers.storage.holding import held, held_for_removal, translating
 from hostel.drivers.storage.inspect import detect_format, inspect, open_untrusted, volume_type
-from hostel.drivers.storage.placing import apply_permissions, is_temporary, new_file
+from hostel.drivers.storage.placing import apply_permissions, is_temporary, new_file, sweep
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
 from hostel.units import INT64_MAX, SECTOR, KiB
 
 # What XML 1.0 cannot write (section 2.2), and what moves a terminal's cursor.
 _UNUSABLE: Final = re.compile("[\0-\x1f\x7f\ud800-\udfff\ufffe\uffff]")
 _FICLONE: Final = 0x40049409  # linux/fs.h
+_MANY: Final = 64  # files that are worth a team of threads
+_AT_ONCE: Final = 8
 
 
-class LocalVolumes:
+class LocalVolumes(HostVolumes):
     """The volume half of a backend whose pools have a directory."""
+
+    has_files = True
 
     def path(self, pool: PoolDefinition, name: str) -> str | None:
         """Where a volume of this name is or would be; None for what cannot be a volume's name."""
@@ -39,8 +51,35 @@ class LocalVolumes:
             return None
         return os.path.join(pool.path, name)
 
-    def volumes(self, pool: PoolDefinition) -> Iterator[tuple[str, str]]:
-        """The name and path of every file that is a volume."""
+    def refresh(self, pool: PoolDefinition) -> PoolDefinition:
+        """Look at the directory's permissions, and clear away what was left half made.
+
+        The files are looked at whenever somebody asks.
+        """
+        with translating(f"cannot open directory '{pool.path}'", pool.name, pool.path):
+            sweep(pool.path)
+        with translating(f"cannot stat path '{pool.path}'", pool.name, pool.path):
+            status = os.stat(pool.path)
+        permissions = Permissions(
+            stat.S_IMODE(status.st_mode) & 0o777, status.st_uid, status.st_gid, pool.permissions.label
+        )
+        return pool._replace(permissions=permissions)
+
+    def describe(self, pool: PoolDefinition) -> tuple[PoolDefinition, PoolSizes]:
+        """The file system's sizes."""
+        with translating(f"cannot statvfs path '{pool.path}'", pool.name, pool.path):
+            status = os.statvfs(pool.path)
+        capacity = status.f_frsize * status.f_blocks
+        available = status.f_frsize * status.f_bfree
+        return pool, PoolSizes(capacity, capacity - available, available)
+
+    def delete(self, pool: PoolDefinition) -> None:
+        """Remove the directory, which must be empty."""
+        with translating(f"failed to remove pool '{pool.path}'", pool.name, pool.path):
+            os.rmdir(pool.path)
+
+    def listing(self, pool: PoolDefinition) -> Iterator[Listed]:
+        """Every file that is a volume; none is opened."""
         try:
             entries = os.scandir(pool.path)
         except OSError as error:
@@ -50,7 +89,17 @@ class LocalVolumes:
             for entry in entries:
                 path = self.path(pool, entry.name)
                 if path is not None and _is_volume(entry) and _is_readable(path):
-                    yield entry.name, path
+                    yield Listed(entry.name, path, path)
+
+    def describe_all(self, pool: PoolDefinition) -> Iterable[VolumeFacts]:
+        """The facts of every file; several are opened at a time, since a server may take its time for each."""
+        names = [one.name for one in self.listing(pool)]
+        if len(names) < _MANY:
+            return [facts for name in names if (facts := self.volume(pool, name)) is not None]
+        from concurrent.futures import ThreadPoolExecutor
+
+        with ThreadPoolExecutor(_AT_ONCE) as team:
+            return [facts for facts in team.map(lambda name: self.volume(pool, name), names) if facts is not None]
 
     def volume(self, pool: PoolDefinition, name: str) -> VolumeFacts | None:
         """The facts of a volume; None when there is none of this name, or none that we may read."""
@@ -61,6 +110,20 @@ class LocalVolumes:
             return inspect(name, path)
         except (OSError, ValueError):
             return None  # a loop of links, a name too long: no volume
+
+    def lookup(self, pool: PoolDefinition, name: str) -> Listed | None:
+        """Where the volume of a name is; its file is not opened."""
+        path = self.path(pool, name)
+        try:
+            found = path is not None and _is_readable(path) and volume_type(os.stat(path)) is not None
+        except (OSError, ValueError):
+            return None
+        return Listed(name, path, path) if found and path is not None else None
+
+    def find(self, pool: PoolDefinition, word: str, *, by_key: bool) -> Listed | None:
+        """The volume of a path, which is its key as well."""
+        directory, name = os.path.split(word)
+        return self.lookup(pool, name) if directory == pool.path else None
 
     def create(self, pool: PoolDefinition, volume: VolumeDefinition, flags: VolumeCreateFlag) -> None:
         """Create an empty volume, whole or not at all."""
@@ -97,7 +160,7 @@ class LocalVolumes:
         facts = source.facts
         if volume.format == "dir" or facts.type is VolumeType.DIR:
             raise fault(ErrorCode.INTERNAL_ERROR, "cannot copy from volume to a directory volume", ErrorDomain.STORAGE)
-        origin = "raw" if facts.format in ("raw", "iso") else facts.format
+        origin = content.format_of(facts)
         volume = _flattened(volume, facts)
         capacity = max(volume.capacity or 0, facts.capacity)
         with translating(f"cannot copy volume '{facts.name}' to '{path}'", facts.name, facts.path):
@@ -117,8 +180,9 @@ class LocalVolumes:
                 if volume.format == "raw":
                     os.truncate(temporary, capacity)
 
-    def remove(self, volume: VolumeFacts) -> None:
+    def remove(self, pool: PoolDefinition, volume: VolumeFacts, *, snapshots: bool) -> None:
         """Remove a file, or an empty directory; one that is gone already is no error."""
+        refuse_snapshots(pool, snapshots)
         if volume.type is VolumeType.DIR and not os.path.islink(volume.path):
             with translating(f"cannot remove directory '{volume.path}'", volume.name, volume.path):
                 os.rmdir(volume.path)
@@ -130,12 +194,19 @@ class LocalVolumes:
         ):
             os.unlink(volume.path)
 
-    def resize(self, volume: VolumeFacts, capacity: int, flags: VolumeResizeFlag, directories: Collection[str]) -> None:
+    def resize(
+        self,
+        pool: PoolDefinition,
+        volume: VolumeFacts,
+        capacity: int,
+        flags: VolumeResizeFlag,
+        directories: Collection[str],
+    ) -> None:
         """Change a volume's capacity."""
-        _check_file(volume, "resized")
+        check_content(volume, "resized")
         allocate = bool(flags & VolumeResizeFlag.ALLOCATE)
         doing = f"cannot resize volume '{volume.name}' at '{volume.path}'"
-        if volume.format in ("raw", "iso"):
+        if content.format_of(volume) == "raw":
             with translating(doing, volume.name, volume.path), held(volume.name, volume.path) as descriptor:
                 _resize_raw(descriptor, capacity, allocate=allocate)
             return
@@ -154,51 +225,6 @@ class LocalVolumes:
                 lineage.confirm(volume.name, node, directories)
                 node.resize(_round_up(capacity, SECTOR))
                 node.flush()
-
-    def wipe(self, volume: VolumeFacts, algorithm: WipeAlgorithm, progress: Progress | None) -> None:
-        """Overwrite a file's bytes, its metadata included."""
-        _check_file(volume, "wiped")
-        wiping.check(algorithm)
-        with (
-            translating(f"cannot wipe volume '{volume.name}' at '{volume.path}'", volume.name, volume.path),
-            held(volume.name, volume.path) as descriptor,
-        ):
-            wiping.wipe(descriptor, algorithm, progress)
-
-    def download(self, volume: VolumeFacts, offset: int, length: int, *, sparse: bool) -> Iterator[memoryview | Hole]:
-        """A file's bytes; a machine may be using it meanwhile."""
-        _check_file(volume, "downloaded")
-        with translating(f"cannot read volume '{volume.name}' at '{volume.path}'", volume.name, volume.path):
-            descriptor = os.open(volume.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-            try:
-                lock(descriptor, volume.path, Permission.CONSISTENT_READ, Permission.ALL)
-                yield from content.download(descriptor, offset, length, sparse=sparse)
-            finally:
-                os.close(descriptor)
-
-    def upload(
-        self,
-        volume: VolumeFacts,
-        source: Iterable[bytes | memoryview | Hole],
-        offset: int,
-        length: int,
-        *,
-        trusted: bool = False,
-    ) -> None:
-        """Overwrite a file's bytes; what names other files is not followed later, unless it is ``trusted``."""
-        _check_file(volume, "uploaded to")
-        with (
-            translating(f"cannot write volume '{volume.name}' at '{volume.path}'", volume.name, volume.path),
-            held(volume.name, volume.path) as descriptor,
-        ):
-            # Before the first byte: an upload that is cut off may have brought the header.
-            marked = not trusted and provenance.mark(descriptor)
-            content.upload(descriptor, volume.name, source, offset, length)
-            name = None if trusted else provenance.named(volume.path)
-            if name is None:
-                provenance.clear(descriptor)
-            elif not marked:
-                raise provenance.unmarkable(f"volume '{volume.name}'", name)
 
     def _new_path(self, pool: PoolDefinition, volume: VolumeDefinition) -> str:
         name = volume.name
@@ -262,11 +288,6 @@ def _flattened(volume: VolumeDefinition, source: VolumeFacts) -> VolumeDefinitio
     if source.backing is not None and source.backing.path != volume.backing.path:
         raise fault(ErrorCode.INTERNAL_ERROR, "a different backing store cannot be specified.", ErrorDomain.STORAGE)
     return volume._replace(backing=None)
-
-
-def _check_file(volume: VolumeFacts, verb: str) -> None:
-    if volume.type is VolumeType.DIR:
-        raise _invalid(f"volume '{volume.name}' is a directory and cannot be {verb}")
 
 
 def _create_directory(path: str, volume: VolumeDefinition) -> None:
