@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from hostel.block import graph
+from hostel.block.node import BlockNode
 from support.formats import good, ours, theirs
 
 pytestmark = pytest.mark.requires_tool("qemu-img")
@@ -147,3 +149,96 @@ def test_an_overlay_on_a_directory_is_read_by_both(folder: Path, tmp_path: Path)
     good(ours("convert", "-O", "raw", tmp_path / "a", tmp_path / "ours"))
     good(theirs("convert", "-O", "raw", tmp_path / "a", tmp_path / "theirs"))
     assert (tmp_path / "ours").stat().st_size == (tmp_path / "theirs").stat().st_size
+
+
+class Mtools:
+    """A guest: mtools on a copy of the disk, whose sectors are then written in any order, with flushes at any time."""
+
+    def __init__(self, node: BlockNode, copy: Path, start: int, rng: random.Random) -> None:
+        self.node = node
+        self.copy = copy
+        self.start = start
+        self.rng = rng
+        self.before = bytes(node.read(0, node.length))
+        copy.write_bytes(self.before)
+
+    def run(self, tool: str, *words: object) -> None:
+        """Run one of the tools on the disk, and write what it has changed."""
+        run(tool, "-i", f"{self.copy}@@{self.start}", *words)
+        after = self.copy.read_bytes()
+        changed = [at for at in range(0, len(after), 512) if after[at : at + 512] != self.before[at : at + 512]]
+        self.rng.shuffle(changed)
+        for at in changed:
+            self.node.pwrite(at, after[at : at + 512])
+            if self.rng.random() < 0.1:
+                self.node.flush()
+        self.node.flush()
+        self.before = after
+
+
+@pytest.mark.requires_tool("mcopy")
+@pytest.mark.requires_tool("fsck.fat")
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_mtools_does_lands_in_the_directory(folder: Path, tmp_path: Path, kind: str) -> None:
+    expected = dict(FILES)
+    news = {"new file.bin": RANDOM.randbytes(50_000), "README.TXT": RANDOM.randbytes(20_000)}
+    for name, data in news.items():
+        (tmp_path / name).write_bytes(data)
+    node = graph.open(f"fat:{kind}rw:{folder}", "raw", read_only=False)
+    with node:
+        guest = Mtools(node, tmp_path / "disk", start_of(kind), random.Random(f"mtools {kind}"))
+        guest.run("mcopy", tmp_path / "new file.bin", "::/sub")
+        guest.run("mcopy", "-o", tmp_path / "README.TXT", "::/")
+        guest.run("mmd", "::/a new directory")
+        guest.run("mmove", "::/sub/deep", "::/a new directory")
+        guest.run("mren", "::/A longer name.with.dots", "::/another name with dots")
+        guest.run("mdel", "::/sub/empty")
+        guest.run("mdeltree", "::/many")
+        (tmp_path / "part").write_bytes(guest.before[start_of(kind) :])
+        run("fsck.fat", "-n", tmp_path / "part")
+        expected |= {"sub/new file.bin": news["new file.bin"], "README.TXT": news["README.TXT"]}
+        # mmove writes short names in capitals.
+        expected["a new directory/DEEP/ünïcode.dat"] = expected.pop("sub/deep/ünïcode.dat")
+        expected["another name with dots"] = expected.pop("A longer name.with.dots")
+        expected = {name: data for name, data in expected.items() if name != "sub/empty" and "many" not in name}
+        assert holds(folder) == expected
+    assert holds(folder) == expected
+    good(ours("convert", "-O", "raw", f"fat:{kind}{folder}", tmp_path / "again"))
+    (tmp_path / "out").mkdir()
+    run("mcopy", "-s", "-i", f"{tmp_path / 'again'}@@{start_of(kind)}", "::*", tmp_path / "out")
+    assert holds(tmp_path / "out") == expected
+
+
+def holds(folder: Path) -> dict[str, bytes]:
+    """The files of a directory."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.requires_tool("fsck.fat")
+@pytest.mark.parametrize("bits", [12, 16, 32])
+def test_other_programs_file_systems_are_refused_and_the_directory_stays(
+    folder: Path, tmp_path: Path, bits: int
+) -> None:
+    """mkfs.fat's own file system is not the one that shows the directory: to lay it out would empty that."""
+    with (tmp_path / "new").open("wb") as disk:
+        disk.truncate(64 << 20)
+    run("mkfs.fat", "-F", bits, tmp_path / "new")
+    ended = ours("convert", "-n", "-f", "raw", "-O", "raw", tmp_path / "new", f"fat:rw:{folder}")
+    assert ended.code == 1
+    assert holds(folder) == FILES
+
+
+@pytest.mark.requires_tool("mcopy")
+def test_a_disk_that_was_copied_back_is_the_directory_again(folder: Path, tmp_path: Path) -> None:
+    """A backup of the disk, restored: what happened since is undone."""
+    good(ours("convert", "-O", "raw", f"fat:floppy:{folder}", tmp_path / "disk"))
+    node = graph.open(f"fat:floppy:rw:{folder}", "raw", read_only=False)
+    with node:
+        guest = Mtools(node, tmp_path / "copy", 0, random.Random(9))
+        guest.run("mdeltree", "::/many")
+        guest.run("mren", "::/README.TXT", "::/OTHER.TXT")
+        assert holds(folder) != FILES
+        content = (tmp_path / "disk").read_bytes()
+        for at in range(0, len(content), 65536):
+            node.pwrite(at, content[at : at + 65536])
+    assert holds(folder) == FILES

@@ -6,9 +6,9 @@ import errno
 import os
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
-from typing import Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
-from hostel.block.driver import FormatInfo, OpenMode
+from hostel.block.driver import FormatInfo, OpenMode, Supports
 from hostel.block.extent import Extent, Status
 from hostel.block.node import fill_zeroes
 from hostel.block.options import Kind, Option, OptionError, Options
@@ -17,8 +17,11 @@ from hostel.block.protocols.vvfat import tree
 from hostel.block.protocols.vvfat.tree import File, Identity
 from hostel.block.protocols.vvfat.volume import FAT_TYPES, Volume, geometry
 from hostel.codec.qobject import compact_json
-from hostel.errors import BlockError, ReadOnly, UnsupportedFeature
+from hostel.errors import BlockError, ReadOnly
 from hostel.units import SECTOR
+
+if TYPE_CHECKING:
+    from hostel.block.protocols.vvfat.writing import WritableVolume
 
 _SCHEME: Final = "fat:"
 _LABEL: Final = "QEMU VVFAT"
@@ -26,7 +29,10 @@ _OPEN_FILES: Final = 16
 
 
 class VvfatDriver(ProtocolDriver):
-    """A directory as a disk. What is in it was looked at once; what is in its files is read when it is wanted."""
+    """A directory as a disk. What is in it was looked at once; what is in its files is read when it is wanted.
+
+    Where it may be written, ``rw``, the directory follows the disk (:mod:`hostel.block.protocols.vvfat.writing`).
+    """
 
     name = "vvfat"
     creation = Creation.NONE
@@ -38,11 +44,19 @@ class VvfatDriver(ProtocolDriver):
         Option("rw", Kind.BOOL, "Make the image writable", "off"),
     )
 
-    def __init__(self, top: File, fat_type: int, *, floppy: bool, label: bytes, filename: str) -> None:
+    def __init__(
+        self, top: File, fat_type: int, *, floppy: bool, label: bytes, filename: str, writable: bool = False
+    ) -> None:
         super().__init__()
         self.filename = filename
-        self._open: OrderedDict[str, int] = OrderedDict()  # descriptors by path, the last used behind the others
+        self._open: OrderedDict[File, int] = OrderedDict()  # descriptors, the last used behind the others
         self._volume = Volume(top, geometry(fat_type, floppy=floppy, needed=_needed(top)), label, self._read_file)
+        self._written: WritableVolume | None = None
+        if writable:
+            from hostel.block.protocols.vvfat.writing import WritableVolume
+
+            self.supports = Supports.WRITE
+            self._written = WritableVolume(self._volume, top)
 
     @classmethod
     def parse_filename(cls, name: str) -> Mapping[str, Any]:
@@ -74,8 +88,8 @@ class VvfatDriver(ProtocolDriver):
 
         Raises:
             OptionError: an option is unknown, missing or wrong.
-            ReadOnly: it was to be written.
-            UnsupportedFeature: the guest's writes were to go into the directory.
+            ReadOnly: it was to be written, and ``rw`` does not say so.
+            ImageLocked: somebody else writes it.
             InvalidImage: FAT cannot hold what is in it.
             BlockError: it cannot be read.
         """
@@ -87,17 +101,13 @@ class VvfatDriver(ProtocolDriver):
         if values["rw"]:
             if mode.read_only:
                 raise BlockError("Unable to set VVFAT to 'rw' when drive is read-only", errno=errno.EPERM)
-            raise UnsupportedFeature(
-                "vvfat cannot write into a directory: what a guest has written halfway cannot be told from what it "
-                "wants, and files would be lost",
-                hint="Let it write into an overlay: qemu-img create -f qcow2 -F raw -b fat:DIRECTORY FILE.",
-            )
-        if not mode.read_only:
+        elif not mode.read_only:
             raise ReadOnly("Image is read-only", errno=errno.EACCES)
         given = {**options, "driver": cls.name}
         order = ("fat-type", "dir", "driver", "floppy", "label", "rw")  # QEMU's
         filename = f"json:{compact_json({name: given[name] for name in order if name in given})}"
-        return cls(tree.scan(directory), fat_type, floppy=bool(values["floppy"]), label=label, filename=filename)
+        top, floppy, writable = tree.scan(directory), bool(values["floppy"]), bool(values["rw"])
+        return cls(top, fat_type, floppy=floppy, label=label, filename=filename, writable=writable)
 
     @property
     def length(self) -> int:
@@ -110,10 +120,32 @@ class VvfatDriver(ProtocolDriver):
         Raises:
             BlockError: a file was changed since the disk was opened, or cannot be read.
         """
-        self._volume.pread(offset, buf)
+        (self._written or self._volume).pread(offset, buf)
+
+    def pwrite(self, offset: int, data: memoryview) -> None:
+        """Write what the directory will follow.
+
+        Raises:
+            BlockError: what makes the disk one was to be changed; there is no room; or the host refuses.
+        """
+        assert self._written is not None
+        self._written.pwrite(offset, data)
+
+    def flush(self) -> None:
+        """Bring what was written into the directory, if it makes sense by now.
+
+        Raises:
+            BlockError: the host refuses.
+        """
+        if self._written is not None:
+            self._written.flush()
 
     def extents(self, offset: int, length: int) -> Iterator[Extent]:
-        """Data up to the last file's end, and zeroes."""
+        """Data up to the last file's end, and where something was written; else zeroes."""
+        below = self._extents(offset, length)
+        return below if self._written is None else self._written.extents(below)
+
+    def _extents(self, offset: int, length: int) -> Iterator[Extent]:
         end, used = offset + length, self._volume.used
         if offset < used:
             stop = min(end, used)
@@ -127,17 +159,20 @@ class VvfatDriver(ProtocolDriver):
         return FormatInfo(dirty=None)
 
     def close(self) -> None:
-        """Close the files."""
-        while self._open:
-            os.close(self._open.popitem()[1])
+        """Bring the last writes into the directory, and close the files.
+
+        Raises:
+            BlockError: they do not get there; the error tells what becomes of them.
+        """
+        try:
+            if self._written is not None:
+                self._written.finish()
+        finally:
+            while self._open:
+                os.close(self._open.popitem()[1])
 
     def _read_file(self, file: File, offset: int, buf: memoryview) -> None:
-        descriptor = self._open.pop(file.path, -1)
-        if descriptor < 0:
-            descriptor = _open_file(file)
-        self._open[file.path] = descriptor
-        if len(self._open) > _OPEN_FILES:
-            os.close(self._open.popitem(last=False)[1])
+        descriptor = file.pinned if file.pinned >= 0 else self._descriptor(file)
         inside = max(0, min(len(buf), file.found.st_size - offset))
         done = 0
         while done < inside:
@@ -146,8 +181,17 @@ class VvfatDriver(ProtocolDriver):
                 raise tree.changed(file.path)
             done += count
         fill_zeroes(buf[inside:])
-        if Identity.of(os.fstat(descriptor)) != Identity.of(file.found):
+        if Identity.of(os.fstat(descriptor)) != file.known:
             raise tree.changed(file.path)
+
+    def _descriptor(self, file: File) -> int:
+        descriptor = self._open.pop(file, -1)
+        if descriptor < 0:
+            descriptor = _open_file(file)
+        self._open[file] = descriptor
+        if len(self._open) > _OPEN_FILES:
+            os.close(self._open.popitem(last=False)[1])
+        return descriptor
 
 
 def _open_file(file: File) -> int:
@@ -159,7 +203,7 @@ def _open_file(file: File) -> int:
         if error.errno in (errno.ENOENT, errno.ELOOP, errno.ENOTDIR, errno.ENXIO):
             raise tree.changed(file.path) from None
         raise BlockError(f"Could not open '{file.path}': {error.strerror}", errno=error.errno) from None
-    if Identity.of(os.fstat(descriptor)) != Identity.of(file.found):
+    if Identity.of(os.fstat(descriptor)) != file.known:
         os.close(descriptor)
         raise tree.changed(file.path)
     return descriptor

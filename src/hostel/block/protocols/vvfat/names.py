@@ -16,6 +16,8 @@ _LONG: Final = 0x0F  # the attributes of an entry that holds a part of a name
 _LAST: Final = 0x40  # set in the number of a name's last part, which stands first
 _FORBIDDEN: Final = frozenset('"*/:<>?\\|')
 _SHORT: Final = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789$%'-_@~`!(){}^#&")
+_SMALL_BASE: Final = 0x08  # in the byte behind the attributes
+_SMALL_SUFFIX: Final = 0x10
 _MOST_ALIKE: Final = 999_999  # short names that differ in their number only
 
 
@@ -122,3 +124,58 @@ def _checksum(short: bytes) -> int:
     for byte in short:
         total = ((total >> 1 | (total & 1) << 7) + byte) & 0xFF
     return total
+
+
+class LongName:
+    """A name that is put together of its entries, which stand before the short one, the last part first."""
+
+    def __init__(self) -> None:
+        self._parts: list[bytes] = []
+        self._missing = 0
+        self._sum = -1
+
+    def forget(self) -> None:
+        """What stood there belongs to nothing."""
+        self._parts, self._missing, self._sum = [], 0, -1
+
+    def add(self, slot: bytes) -> None:
+        """The next entry; one that does not go on where the last one was begins anew, or belongs to nothing."""
+        number = slot[0] & ~_LAST
+        if slot[0] & _LAST:
+            self._parts, self._missing, self._sum = [], number, slot[13]
+        elif number != self._missing or slot[13] != self._sum:
+            self.forget()
+        if self._missing:
+            self._parts.append(slot[1:11] + slot[14:26] + slot[28:32])
+            self._missing -= 1
+            if not self._missing:
+                self._missing = -1  # whole
+
+    def take(self, short: bytes) -> str:
+        """The name that stood before a short one, if it is that one's; else nothing.
+
+        Raises:
+            ValueError: it is no UTF-16.
+        """
+        whole, total, parts = self._missing == -1, self._sum, self._parts
+        self.forget()
+        if not whole or total != _checksum(short):
+            return ""
+        units = b"".join(reversed(parts))
+        end = next((at for at in range(0, len(units), 2) if units[at : at + 2] == b"\0\0"), len(units))
+        return units[:end].decode("utf-16-le")
+
+
+def shown_as(slot: bytes) -> str:
+    """The name of an entry that has no long one: letters of both parts may be small ones, as Windows NT has it.
+
+    Raises:
+        ValueError: it has none.
+    """
+    short = b"\xe5" + slot[1:11] if slot[0] == 0x05 else slot[:11]
+    base, suffix = short[:8].decode("cp437").rstrip(" "), short[8:].decode("cp437").rstrip(" ")
+    if not base:
+        raise ValueError("a short name has nothing before its dot")
+    base = base.lower() if slot[12] & _SMALL_BASE else base
+    suffix = suffix.lower() if slot[12] & _SMALL_SUFFIX else suffix
+    return f"{base}.{suffix}" if suffix else base

@@ -17,9 +17,9 @@ from hostel.units import GiB
 ENTRY: Final = 32  # bytes of an entry of a directory
 _ENTRY: Final = struct.Struct("<11sBBB7HI")
 _MAX_FILE: Final = 4 * GiB - 1  # bytes
-_MAX_DIRECTORY: Final = 65536  # entries
-_MAX_FILES: Final = 1 << 18  # of all directories together
-_MAX_DEPTH: Final = 100
+MAX_DIRECTORY: Final = 65536  # entries
+MAX_FILES: Final = 1 << 18  # of all directories together
+MAX_DEPTH: Final = 100
 _EARLIEST, _LATEST = 315532800, 4354819198  # seconds since 1970: 1980, and the end of 2107
 
 
@@ -47,13 +47,17 @@ class File:
         slots: its short name, and the entries of the long one before it.
         children: of a directory.
         cluster: where its bytes begin; 0 of an empty file, and as long as it has no place.
+        known: as what it is known again; another one once we have written it.
+        pinned: a descriptor of what it was, where it is on the host no more; else -1.
     """
 
-    __slots__ = ("children", "cluster", "found", "parent", "path", "slots")
+    __slots__ = ("children", "cluster", "found", "known", "parent", "path", "pinned", "slots")
 
     def __init__(self, path: str, found: os.stat_result, parent: File | None, slots: tuple[bytes, bytes]) -> None:
         self.path = path
         self.found = found
+        self.known = Identity.of(found)
+        self.pinned = -1
         self.parent = parent
         self.slots = slots
         self.children: list[File] = []
@@ -85,15 +89,15 @@ def scan(path: str) -> File:
     waiting, count = [(top, 1)], 0
     while waiting:
         directory, depth = waiting.pop()
-        if depth > _MAX_DEPTH:
-            raise InvalidImage(f"'{directory.path}' lies below more than {_MAX_DEPTH} directories")
+        if depth > MAX_DEPTH:
+            raise InvalidImage(f"'{directory.path}' lies below more than {MAX_DEPTH} directories")
         for child in _children(directory):
             directory.children.append(child)
             count += 1
-            if count > _MAX_FILES:
-                raise InvalidImage(f"'{path}' holds more than {_MAX_FILES} files")
-        if directory.entries > _MAX_DIRECTORY:
-            raise InvalidImage(f"'{directory.path}' needs more than the {_MAX_DIRECTORY} entries of a directory")
+            if count > MAX_FILES:
+                raise InvalidImage(f"'{path}' holds more than {MAX_FILES} files")
+        if directory.entries > MAX_DIRECTORY:
+            raise InvalidImage(f"'{directory.path}' needs more than the {MAX_DIRECTORY} entries of a directory")
         waiting += [(child, depth + 1) for child in directory.children if child.is_directory]
     return top
 
@@ -154,7 +158,8 @@ def entry(file: File, name: bytes, cluster: int) -> bytes:
     read, _ = _date(found.st_atime)
     high, low = cluster >> 16, cluster & 0xFFFF
     times = (made_at, made, read, high, written_at, written, low)
-    return _ENTRY.pack(name, 0x10 if is_directory else 0x20, 0, 0, *times, 0 if is_directory else found.st_size)
+    attributes = 0x10 if is_directory else 0x20 if found.st_mode & 0o222 else 0x21  # which may not be written
+    return _ENTRY.pack(name, attributes, 0, 0, *times, 0 if is_directory else found.st_size)
 
 
 def _date(seconds: float) -> tuple[int, int]:

@@ -80,6 +80,15 @@ class Geometry(NamedTuple):
         """Where the clusters begin."""
         return self.first_root + self.root
 
+    def place(self, cluster: int) -> int:
+        """Where a cluster begins on the disk, bytes."""
+        return (self.first_cluster + (cluster - 2) * self.unit) * SECTOR
+
+    @property
+    def end(self) -> int:
+        """Where the last cluster ends, bytes."""
+        return self.place(self.clusters + 2)
+
 
 def geometry(fat_type: int, *, floppy: bool, needed: int) -> Geometry:
     """The disk of a type, 0 for the usual one; of FAT32 it grows with the ``needed`` bytes.
@@ -190,7 +199,7 @@ class Volume:
     @property
     def used(self) -> int:
         """Where the last file ends, bytes of the disk."""
-        return (self.geometry.first_cluster + (self._next - 2) * self.geometry.unit) * SECTOR
+        return self.geometry.place(self._next)
 
     def _region(self, offset: int) -> tuple[int, Callable[[int, memoryview], None]]:
         """Where the part of the disk ends that an offset lies in, and what fills a buffer from it."""
