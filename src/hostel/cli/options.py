@@ -170,11 +170,16 @@ def _shown(option: Option, *, follows_data: bool) -> str:
         case Kind.STRING:
             return f"[--{option.name} <string>]"
         case Kind.NUMBER:
-            return f"[--{option.name} <number>]"
+            return f"<{option.name}>" if option.required else f"[--{option.name} <number>]"
         case Kind.DATA:
             return f"<{option.name}>"
         case Kind.REST:
             return f"[[--{option.name}] <string>]..." if follows_data else f"[<{option.name}>]..."
+
+
+def _missing(command: Command, option: Option) -> str:
+    shown = f"<{option.name}>" if option.kind is Kind.DATA else f"--{option.name}"
+    return f"command '{command.name}' requires {shown} option"
 
 
 def _named(option: Option) -> str:
@@ -184,7 +189,7 @@ def _named(option: Option) -> str:
         case Kind.STRING:
             return f"--{option.name} <string>"
         case Kind.NUMBER:
-            return f"--{option.name} <number>"
+            return f"[--{option.name}] <number>" if option.required else f"--{option.name} <number>"
         case Kind.DATA:
             return f"[--{option.name}] <string>"
         case Kind.REST:
@@ -212,9 +217,7 @@ class _Parse:
                 self._datum(word)
         missing = [option for option in self.command.options if option.required and option.name not in self.values]
         if missing and "help" not in self.values:
-            raise UsageError(
-                "\n".join(f"command '{self.command.name}' requires <{option.name}> option" for option in missing)
-            )
+            raise UsageError("\n".join(_missing(self.command, option) for option in missing))
         for option in self.command.options:
             if option.name in self.values and not option.implemented:
                 raise UsageError(f"option --{option.name} of command '{self.command.name}' is not implemented yet")

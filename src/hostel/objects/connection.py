@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from types import TracebackType
 from typing import Self
 
 from hostel.drivers.base import DomainRef, StartFlag
+from hostel.drivers.events import Event
+from hostel.drivers.fault import fault
 from hostel.drivers.registry import Drivers
 from hostel.errors import ErrorCode, VirtError
 from hostel.objects.document import Document, xml_of
 from hostel.objects.domain import Domain
+from hostel.objects.event import EventStream
 from hostel.objects.network import Network
 from hostel.objects.storage import StoragePool, StorageVolume
 
@@ -27,6 +30,7 @@ class Connection:
         storage: the driver of pools and volumes.
         network: the driver of networks.
         secret: the driver of secrets.
+        events: where events come from; None where the driver has none.
         is_read_only: whether every change is refused with ``OPERATION_DENIED``.
     """
 
@@ -38,6 +42,7 @@ class Connection:
         self.storage = shown.storage
         self.network = shown.network
         self.secret = shown.secret
+        self.events = drivers.events
         self.is_read_only = read_only
         self._is_closed = False
 
@@ -116,6 +121,24 @@ class Connection:
         """Start a transient domain, which is gone when it ends."""
         flags = StartFlag.PAUSED if paused else StartFlag.NONE
         return Domain(self, self.hypervisor.domain_create_xml(xml_of(document), flags))
+
+    def listen(self, domain: Domain | None = None, kinds: Collection[str] | None = None) -> EventStream:
+        """Begin to listen to events.
+
+        Args:
+            domain: only what happens to this domain.
+            kinds: only events of these names: ``lifecycle``, ``block-job``, …; see :mod:`hostel.drivers.events`.
+
+        Raises:
+            VirtError: ``NO_SUPPORT`` where the driver tells none.
+        """
+        if self.events is None:
+            raise fault(ErrorCode.NO_SUPPORT, "virConnectDomainEventRegisterAny")
+
+        def is_wanted(event: Event) -> bool:
+            return (domain is None or event.uuid == domain.uuid) and (kinds is None or event.kind in kinds)
+
+        return EventStream(self.events.listen(), is_wanted)
 
     def pools(self, *, active: bool | None = None) -> list[StoragePool]:
         """The storage pools, by name; only those that are started or are not, where ``active`` says so."""

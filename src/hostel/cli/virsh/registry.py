@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Mapping
 from typing import Final, NamedTuple, cast
 
 from hostel.cli.options import Command
@@ -11,12 +12,26 @@ from hostel.errors import UsageError
 
 
 class Group(NamedTuple):
-    """Commands that belong together: virsh's title and keyword for them, their module and their names."""
+    """Commands that belong together: virsh's title and keyword for them, their names, and where each is.
+
+    Attributes:
+        title: what ``help`` calls the group.
+        keyword: what the group is asked for by.
+        module: the module of the commands that ``others`` does not have.
+        names: their names, in virsh's order.
+        others: more modules, and the names of what each of them has.
+    """
 
     title: str
     keyword: str
     module: str
     names: str
+    others: Mapping[str, str] = {}
+
+    def modules(self) -> dict[str, str]:
+        """Each command's module, in the group's order."""
+        elsewhere = {name: module for module, names in self.others.items() for name in names.split()}
+        return {name: elsewhere.get(name, self.module) for name in self.names.split()}
 
 
 GROUPS: Final = (
@@ -24,10 +39,26 @@ GROUPS: Final = (
         "Domain Management",
         "domain",
         "domain",
-        "autostart console create define destroy domid domname domuuid dumpxml reboot reset resume shutdown start "
-        "suspend ttyconsole undefine vncdisplay",
+        "attach-device attach-disk attach-interface autostart blkdeviotune blockcommit blockcopy blockjob blockpull "
+        "blockresize change-media console create define destroy detach-device detach-device-alias detach-disk "
+        "detach-interface domid domif-setlink domname domuuid dumpxml reboot reset resume shutdown start suspend "
+        "ttyconsole undefine update-device vncdisplay domblkthreshold",
+        {
+            "device": (
+                "attach-device attach-disk attach-interface change-media detach-device detach-device-alias detach-disk "
+                "detach-interface domif-setlink update-device"
+            ),
+            "block": "blkdeviotune blockcommit blockcopy blockjob blockpull blockresize domblkthreshold",
+        },
     ),
-    Group("Domain Monitoring", "monitor", "domain_monitor", "domblklist dominfo domstate list"),
+    Group(
+        "Domain Monitoring",
+        "monitor",
+        "domain_monitor",
+        "domblkerror domblkinfo domblklist domblkstat domif-getlink domiflist dominfo domstate list",
+        {"device_monitor": "domblkerror domblkinfo domblkstat domif-getlink domiflist"},
+    ),
+    Group("Domain Events", "events", "event", "event"),
     Group("Host and Hypervisor", "host", "host", "capabilities hostname uri version"),
     Group(
         "Networking",
@@ -59,7 +90,7 @@ GROUPS: Final = (
     ),
     Group("Virsh itself", "virsh", "shell", "cd echo exit help pwd quit connect"),
 )
-COMMANDS: Final = {name: group for group in GROUPS for name in group.names.split()}
+COMMANDS: Final = {name: group for group in GROUPS for name in group.modules()}
 
 
 def find_group(keyword: str) -> Group | None:
@@ -69,7 +100,13 @@ def find_group(keyword: str) -> Group | None:
 
 def commands_of(group: Group) -> tuple[Command, ...]:
     """The commands of a group, in its order."""
-    return cast("tuple[Command, ...]", importlib.import_module(f"hostel.cli.virsh.{group.module}").COMMANDS)
+    modules = group.modules()
+    found = {command.name: command for module in dict.fromkeys(modules.values()) for command in _commands_in(module)}
+    return tuple(found[name] for name in modules)
+
+
+def _commands_in(module: str) -> tuple[Command, ...]:
+    return cast("tuple[Command, ...]", importlib.import_module(f"hostel.cli.virsh.{module}").COMMANDS)
 
 
 def find(name: str, *, for_help: bool = False) -> Command:
@@ -81,7 +118,7 @@ def find(name: str, *, for_help: bool = False) -> Command:
     """
     group = COMMANDS.get(name)
     if group is not None:
-        return next(command for command in commands_of(group) if command.name == name)
+        return next(command for command in _commands_in(group.modules()[name]) if command.name == name)
     from hostel.cli.virsh.missing import NAMES
 
     if name in NAMES:

@@ -229,6 +229,7 @@ class QemuDriver(DeviceCalls, JobCalls, CopyCalls, SizeCalls):
                 machine.save(ending="")
                 raise failed(f"QEMU, process {status.pid}, does not end")
             process.exit_status(Path(status.run), 2)
+            machine.publish("lifecycle", event=int(Lifecycle.SHUTDOWN), detail=2)
             self._machines.forget(domain.name, Path(status.run), Ending(ShutoffReason.DESTROYED, ""))
 
     def domain_undefine(self, domain: DomainRef, flags: UndefineFlag = UndefineFlag.NONE) -> None:

@@ -59,6 +59,12 @@ class _WatchingListener(Listener):
         self._watch = Watch(machines, follow)
         self._watch.start()
 
+    def put(self, event: Event | None) -> None:
+        """Deliver, and watch a machine from the moment that it is told to have started."""
+        if event is not None and event.kind == "lifecycle" and event.detail.get("event") == Lifecycle.STARTED:
+            self._watch.look()
+        super().put(event)
+
     def close(self) -> None:
         """Stop listening and watching."""
         self._watch.stop()
@@ -72,6 +78,7 @@ class Watch:
         self._machines = machines
         self._follow = follow
         self._stopping = threading.Event()
+        self._looking = threading.Event()
         self._watched: dict[str, threading.Thread] = {}
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
 
@@ -80,15 +87,22 @@ class Watch:
         self._look()
         self._thread.start()
 
+    def look(self) -> None:
+        """Look now for machines that nobody watches."""
+        self._looking.set()
+
     def stop(self) -> None:
         """End every thread; what they watched may be watched by others."""
         self._stopping.set()
+        self._looking.set()
         for thread in (self._thread, *self._watched.values()):
             if thread.is_alive() and thread is not threading.current_thread():
                 thread.join(5)
 
     def _run(self) -> None:
-        while not self._stopping.wait(_LOOK_SECONDS):
+        while not self._stopping.is_set():
+            self._looking.wait(_LOOK_SECONDS)
+            self._looking.clear()
             self._look()
 
     def _look(self) -> None:

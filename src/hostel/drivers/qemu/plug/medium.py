@@ -116,16 +116,8 @@ def settle(machine: Running, alias: str) -> None:
                 machine.attempt("blockdev-insert-medium", id=name, **{"node-name": inside})
         machine.attempt("blockdev-close-tray", id=name)
         if inside == block.top_node(plug.disk):
-            old = _name(disk)
             disks = machine.domain.devices.disks
             disks[:] = [plug.disk if item is disk else item for item in disks]
             machine.save()
-            machine.publish("disk-change", alias=alias, old=old, new=_name(plug.disk), reason=0)
     sweep_nodes(machine, settled=alias)
     machine.save(plugs=tuple(item for item in machine.status.plugs if item.alias != alias))
-
-
-def _name(disk: Disk) -> str | None:
-    if disk.source is None:
-        return None
-    return disk.source.file or disk.source.dev or disk.source.name

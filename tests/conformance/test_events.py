@@ -1,0 +1,94 @@
+"""What `virsh event` prints while a machine lives, beside a real libvirtd with a machine of its own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from support import libvirtd
+from support.libvirtd import Libvirtd
+from support.session import session
+
+pytestmark = [pytest.mark.qemu, pytest.mark.requires_tool("virsh"), pytest.mark.requires_tool("libvirtd")]
+XML = """<domain type='qemu'><name>lived</name><memory unit='MiB'>32</memory><os><type machine='pc'>hvm</type></os>
+<features><acpi/></features><devices><controller type='scsi' index='0' model='virtio-scsi'/>
+<disk type='file' device='cdrom'><target dev='sda' bus='scsi'/></disk></devices></domain>"""
+LIFE = (
+    "define {xml}",
+    "start lived",
+    "suspend lived",
+    "resume lived",
+    "reset lived",
+    "change-media lived sda --insert {iso}",
+    "attach-disk lived {raw} sdb --targetbus scsi --subdriver raw",
+    "detach-disk lived sdb",
+    "destroy lived",
+    "undefine lived",
+)
+
+
+@pytest.fixture(scope="module")
+def daemon() -> Iterator[Libvirtd]:
+    with libvirtd.running() as daemon:
+        daemon.skip_unless_recorded()
+        yield daemon
+
+
+def listened(argv: list[str], log: Path, environment: dict[str, str], act: Callable[[], None]) -> list[str]:
+    """The lines that a listener prints while ``act`` runs, but for how many there were."""
+    with log.open("w") as said:
+        listener = subprocess.Popen(argv, stdout=said, stderr=subprocess.STDOUT, env=environment)
+        try:
+            time.sleep(2)
+            act()
+            time.sleep(1.5)
+        finally:
+            listener.send_signal(2)
+            listener.wait(20)
+    lines = log.read_text().splitlines()
+    assert "event loop interrupted" in lines, lines
+    return lines[: lines.index("event loop interrupted")]
+
+
+def normal(lines: list[str]) -> list[str]:
+    """Leave out what depends on the moment: the guest's clock, and how often firmware that finds nothing starts over."""
+    return [line for line in lines if "rtc-change" not in line and "'reboot'" not in line]
+
+
+def test_events_of_a_machines_life_are_those_that_libvirt_tells(
+    daemon: Libvirtd, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    place = Path(str(tmp_path_factory.mktemp("life")))
+    for directory in (place, *list(place.parents)[:3]):
+        if directory.is_relative_to("/tmp"):
+            directory.chmod(0o755)
+    files = {"xml": place / "lived.xml", "iso": place / "one.iso", "raw": place / "raw.img"}
+    files["xml"].write_text(XML)
+    for name in ("iso", "raw"):
+        files[name].write_bytes(bytes(65536))
+        files[name].chmod(0o666)
+
+    def theirs() -> None:
+        for line in LIFE:
+            daemon.virsh(*line.format(**files).split())
+
+    command = ["virsh", "-c", daemon.uri, "event", "--all", "--loop"]
+    expected = normal(listened(command, tmp_path / "theirs", {**os.environ, "LC_ALL": "C"}, theirs))
+    environment = {**os.environ, "HOSTEL_HOME": str(tmp_path / "home"), "PYTHONUNBUFFERED": "1"}
+    mine = [sys.executable, "-m", "hostel", "virsh"]
+
+    def ours() -> None:
+        for line in LIFE:
+            words = [*mine, *line.format(**files).split()]
+            subprocess.run(words, env=environment, check=True, capture_output=True, timeout=60)
+
+    (tmp_path / "home").mkdir()
+    with session(tmp_path / "home"):
+        found = normal(listened([*mine, "event", "--all", "--loop"], tmp_path / "ours", environment, ours))
+    assert found == expected

@@ -1,0 +1,101 @@
+"""virsh's commands for running domains beside the real one: what they refuse, and the documents that they write."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+
+import pytest
+
+from hostel.cli.output import Output
+from hostel.cli.virsh.main import open_uri, run_words
+from hostel.cli.virsh.session import Session
+
+pytestmark = pytest.mark.requires_tool("virsh")
+URI = "test:///default"
+LINES = [
+    "attach-disk test /a vdb --print-xml",
+    "attach-disk test '/a&b' vdb --driver qemu --subdriver qcow2 --cache none --io native --iothread 2 --print-xml",
+    "attach-disk test /a sdb --targetbus scsi --type cdrom --mode readonly --serial S --wwn 5000c50015ea71ad "
+    "--alias ua-1 --rawio --print-xml",
+    "attach-disk test vol sdb --sourcetype network --source-protocol nbd --source-host-name h:10 --print-xml",
+    "attach-disk test vol sdb --source-protocol nbd --source-host-transport unix --source-host-socket /s --print-xml",
+    "attach-disk test vol sdb --source-protocol nbd --print-xml",
+    "attach-disk test vol sdb --sourcetype network --print-xml",
+    "attach-disk test vol sdb --sourcetype dir --print-xml",
+    "attach-disk test vol sdb --mode foo --print-xml",
+    "attach-disk test vol sdb --source-host-name h --print-xml",
+    "attach-disk test vol sdb --persistent --current",
+    "attach-disk test vol sdb --live --current",
+    "attach-interface test network default --print-xml",
+    "attach-interface test bridge br0 --mac 52:54:00:00:00:01 --model virtio --target vnet9 --script /s --alias ua-n "
+    "--print-xml",
+    "attach-interface test direct eth0 --inbound 100,200,300 --outbound 50 --print-xml",
+    "attach-interface test network n --inbound 0,1 --print-xml",
+    "attach-interface test network n --outbound 1,1,1,1 --print-xml",
+    "attach-interface test vhostuser /s --print-xml",
+    "attach-interface test vhostuser /s --source-mode server --print-xml",
+    "attach-interface test foo n --print-xml",
+    "attach-interface test user n --print-xml",
+    "attach-device test /nosuch",
+    "attach-device nosuch /nosuch",
+    "detach-disk test vdz",
+    "detach-disk test vda --print-xml",
+    "detach-interface test network --mac 00:00:00:00:00:00",
+    "detach-interface test bridge",
+    "change-media test vda --eject",
+    "change-media test hdc --eject --insert",
+    "change-media test hdc --eject --block",
+    "detach-device-alias test",
+    "update-device test /nosuch --persistent --current",
+    "domiflist test",
+    "domif-getlink test aa:bb:cc:dd:ee:ff",
+    "domif-getlink test nosuch",
+    "blockpull test vda --verbose",
+    "blockpull test vda --wait --timeout x",
+    "blockcommit test vda --verbose",
+    "blockcommit test vda --async",
+    "blockcommit test vda --pivot --keep-overlay",
+    "blockcopy test vda",
+    "blockcopy test vda --dest /x --xml /y",
+    "blockcopy test vda --dest /x --verbose",
+    "blockcopy test vda --dest '/x&y' --format qcow2 --print-xml",
+    "blockcopy test vda --dest /dev/x --blockdev --print-xml",
+    "blockcopy test vda --dest /x --pivot --finish",
+    "blockcopy test vda --xml /nosuch",
+    "blockjob test vda --raw --pivot",
+    "blockjob test vda --info --abort",
+    "blockjob test vda --bytes --abort",
+    "blockresize test vda 1x",
+    "blockresize test vda",
+    "domblkinfo test",
+    "domblkinfo test --all --device vda",
+    "blkdeviotune test vda --live --current",
+    "blkdeviotune test vda --total-iops-sec x",
+    "domblkthreshold test vda x",
+    "event",
+    "event --list",
+    "event --all --event lifecycle",
+    "event --list --all",
+    "event --event nosuch",
+    "event --event lifecycle --timeout x",
+    "event --event lifecycle --timeout 0",
+    "event nosuch --all",
+]
+
+
+def ours(line: str) -> tuple[int, str, str]:
+    """Run our virsh in process."""
+    out, err = io.StringIO(), io.StringIO()
+    session = Session(Output(out, err), URI, open_uri)
+    try:
+        return run_words(session, [line]), out.getvalue(), err.getvalue()
+    finally:
+        session.close()
+
+
+@pytest.mark.parametrize("line", LINES)
+def test_a_line_gives_what_virsh_gives(line: str) -> None:
+    argv = ["virsh", "-c", URI, line]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=20, check=False, stdin=subprocess.DEVNULL)
+    assert ours(line) == (done.returncode, done.stdout, done.stderr)

@@ -1,0 +1,79 @@
+"""Events of running guests, told to every listener of the user's."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from hostel import guest
+from hostel.drivers.events import Event, Lifecycle, Subject
+from hostel.objects import Connection
+from hostel.objects.event import EventStream
+from support.session import cdrom, disk, domain_xml, session, wait_for_report
+
+pytestmark = pytest.mark.qemu
+MIB = 1 << 20
+
+
+@pytest.fixture
+def connection(tmp_path: Path) -> Iterator[Connection]:
+    (tmp_path / "disk.img").write_bytes(guest.image(label="told", mode=guest.Mode.WAIT).ljust(MIB, b"\0"))
+    with session(tmp_path) as opened:
+        yield opened
+
+
+def until(stream: EventStream, kind: str, seconds: float = 20) -> Event:
+    """The next event of a kind."""
+    deadline = time.monotonic() + seconds
+    while (event := stream.wait(max(0.0, deadline - time.monotonic()))) is not None:
+        if event.kind == kind:
+            return event
+    raise AssertionError(f"no {kind} within {seconds} s")
+
+
+def test_listeners_hear_a_guest_that_switches_itself_off(tmp_path: Path, connection: Connection) -> None:
+    with session(tmp_path) as other, other.listen() as far, connection.listen(kinds=["lifecycle"]) as near:
+        domain = connection.define_domain(domain_xml(tmp_path, disk(tmp_path / "disk.img")))
+        domain.start()
+        wait_for_report(tmp_path, 1)
+        domain.shutdown()
+        for stream in (near, far):
+            seen = []
+            while not seen or seen[-1] != Lifecycle.STOPPED:
+                event = until(stream, "lifecycle")
+                assert event.uuid == domain.uuid
+                seen.append(event.detail["event"])
+            words = [Lifecycle.DEFINED, Lifecycle.RESUMED, Lifecycle.STARTED, Lifecycle.SHUTDOWN, Lifecycle.STOPPED]
+            assert [word for word in seen if word in words] == words
+
+
+def test_another_listener_goes_on_where_the_one_that_watched_has_left(tmp_path: Path, connection: Connection) -> None:
+    domain = connection.define_domain(domain_xml(tmp_path, disk(tmp_path / "disk.img"), cdrom(None)))
+    domain.start()
+    wait_for_report(tmp_path, 1)
+    first = connection.listen()
+    with connection.listen() as second:
+        domain.suspend()
+        assert until(first, "lifecycle").detail["event"] == Lifecycle.SUSPENDED
+        first.close()
+        time.sleep(2)  # the second looks each second for what nobody watches
+        domain.resume()
+        assert until(second, "lifecycle").detail["event"] == Lifecycle.SUSPENDED
+        assert until(second, "lifecycle").detail["event"] == Lifecycle.RESUMED
+
+
+def test_pools_and_networks_tell_of_themselves(tmp_path: Path, connection: Connection) -> None:
+    with connection.listen() as events:
+        target = f"<target><path>{tmp_path}/p</path></target>"
+        pool = connection.define_pool(f"<pool type='dir'><name>p</name>{target}</pool>")
+        pool.start(build=True)
+        for number in (0, 2):
+            expected = Event(Subject.POOL, "lifecycle", "p", pool.uuid, -1, {"event": number, "detail": 0})
+            assert events.wait(5) == expected
+        network = connection.define_network("<network><name>n</name></network>")
+        found = events.wait(5)
+        assert found is not None
+        assert (found.subject, found.name, found.uuid) == ("network", "n", network.uuid)
