@@ -119,7 +119,7 @@ def test_binding_sees_codes_and_domains_of_errors(daemon: Hosteld) -> None:
         "    try: call(*a)\n"
         "    except libvirt.libvirtError as e: return e.get_error_code()\n"
         "print(code(c.lookupByName, 'x'), code(c.storagePoolLookupByName, 'x'), code(c.networkLookupByName, 'x'),\n"
-        "      code(c.storageVolLookupByPath, '/x'), code(c.lookupByName('test').create), code(c.listAllSecrets),\n"
+        "      code(c.storageVolLookupByPath, '/x'), code(c.lookupByName('test').create), code(c.listAllDevices),\n"
         "      code(c.defineXML, '<domain'))\n"
     )
     assert told.split() == ["42", "49", "43", "50", "1", "3", "35"]

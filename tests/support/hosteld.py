@@ -132,8 +132,8 @@ class RawClient:
 
     def __init__(self, path: Path) -> None:
         self.socket = socket.socket(socket.AF_UNIX)
+        self.socket.connect(str(path))  # waits, as all clients do, where a server has many to accept
         self.socket.settimeout(20)
-        self.socket.connect(str(path))
         self.machine = ClientConnection(PROGRAMS)
         self._events: list[ClientEvent] = []
 

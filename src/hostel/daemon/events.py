@@ -5,44 +5,21 @@ from __future__ import annotations
 import functools
 import itertools
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from hostel.codec.xdr import Field, split_type
-from hostel.drivers.adapters import uuid_bytes, uuid_text
+from hostel.drivers.adapters import uuid_text
 from hostel.drivers.events import DOMAIN_EVENTS, NETWORK_EVENTS, POOL_EVENTS, Event, Listener, Subject
 from hostel.drivers.fault import fault
+from hostel.drivers.messages import message_of, message_values
 from hostel.errors import ErrorCode
 from hostel.wire.rpc.connection import Call, ServerConnection
-from hostel.wire.rpc.procedure import Procedure
 from hostel.wire.rpc.programs import REMOTE
-from hostel.wire.rpc.table.types import TYPES
 
 if TYPE_CHECKING:
     from hostel.daemon.client import Client
 
 _WAIT: Final = 1.0  # seconds between two looks at whether anybody is left who listens
-
-# By libvirt's number for a domain's event: its message.
-_DOMAIN_MESSAGES: Final = (
-    "lifecycle", "reboot", "rtc_change", "watchdog", "io_error", "graphics", "io_error_reason", "control_error",
-    "block_job", "disk_change", "tray_change", "pmwakeup", "pmsuspend", "balloon_change", "pmsuspend_disk",
-    "device_removed", "domain_event_block_job_2", "tunable", "agent_lifecycle", "device_added", "migration_iteration",
-    "job_completed", "device_removal_failed", "metadata_change", "domain_event_block_threshold",
-    "domain_event_memory_failure", "domain_event_memory_device_size_change",
-)  # fmt: skip
-# What members of messages are called in an event's details, besides their own names.
-_DETAILS: Final = {
-    "dev_alias": ("devAlias", "alias"),
-    "src_path": ("srcPath", "path"),
-    "old_src_path": ("oldSrcPath", "old"),
-    "new_src_path": ("newSrcPath", "new"),
-    "auth_scheme": ("authScheme",),
-    "offset": ("utcoffset",),
-    "path": ("disk",),
-    "dst": ("disk",),
-}
-_EMPTY: Final[dict[str, Any]] = {"str": "", "str?": None, "domain_event_graphics_address": (0, "", "")}
 
 
 class Registration(NamedTuple):
@@ -137,57 +114,10 @@ class Events:
                 and known.client.host.key == key
             ]
         for known in wanted:
-            procedure = REMOTE.by_name[message_of(event, legacy=known.legacy)]
-            known.client.send(ServerConnection.message(REMOTE, procedure, message_values(procedure, known, event)))
-
-
-def message_of(event: Event, *, legacy: bool) -> str:
-    """The message of an event."""
-    if event.subject is Subject.DOMAIN:
-        name = _DOMAIN_MESSAGES[DOMAIN_EVENTS.index(event.kind)]
-        if name.startswith("domain_event_"):
-            return name
-        return f"domain_event_{name}" if legacy else f"domain_event_callback_{name}"
-    prefix = {Subject.POOL: "storage_pool", Subject.NODE_DEVICE: "node_device"}
-    return f"{prefix.get(event.subject, event.subject)}_event_{event.kind.replace('-', '_')}"
-
-
-def message_values(procedure: Procedure, known: Registration, event: Event) -> Sequence[Any]:
-    """The members of a message."""
-    return [_member(field, known, event) for field in procedure.arguments.fields]
-
-
-def _member(field: Field, known: Registration, event: Event) -> Any:
-    if field.name == "callback_id":
-        return known.number
-    if field.type == "domain":
-        return (event.name, uuid_bytes(event.uuid), event.id)
-    if field.type in ("network", "pool"):
-        return (event.name, uuid_bytes(event.uuid))
-    if field.type.startswith("param<"):
-        return [(name, typed_value(value)) for name, value in event.detail.items()]
-    for name in (field.name, *_DETAILS.get(field.name, ())):
-        if name in event.detail:
-            return _packed(event.detail[name], field)
-    return [] if field.type.endswith(">") else _EMPTY.get(field.type, 0)
-
-
-def _packed(value: Any, field: Field) -> Any:
-    """Structures, which are mappings in details, as their members in order."""
-    if isinstance(value, list):
-        return [_packed(item, field) for item in value]
-    if isinstance(value, Mapping):
-        return [value[member.name] for member in TYPES.fields(split_type(field.type)[0])]
-    return value
-
-
-def typed_value(value: Any) -> tuple[int, Any]:
-    """A value with libvirt's number for its type."""
-    if isinstance(value, bool):
-        return 6, int(value)
-    if isinstance(value, int):
-        return (4, value) if value >= 0 else (3, value)
-    return (5, value) if isinstance(value, float) else (7, str(value))
+            procedure = REMOTE.by_name[message_of(event.subject, event.kind, legacy=known.legacy)]
+            known.client.send(
+                ServerConnection.message(REMOTE, procedure, message_values(procedure, known.number, event))
+            )
 
 
 # The calls.

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import threading
 from typing import Final
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
+from hostel.drivers.fault import fault
 from hostel.drivers.registry import Drivers, open_drivers
 from hostel.drivers.store import Directories
+from hostel.errors import ErrorCode
 
 # What the machines of this daemon are called by clients; both are the same.
 _QEMU: Final = ("qemu:///system", "qemu:///session")
@@ -87,9 +89,24 @@ class Hosts:
             host.drivers.close()
 
 
+def _check_local(uri: str) -> None:
+    """A client must not send us to other hosts.
+
+    Raises:
+        VirtError: ``NO_CONNECT``.
+    """
+    try:
+        parts = urlsplit(uri)
+    except ValueError:
+        parts = SplitResult("", "", "", "", "")
+    if "+" in parts.scheme or parts.netloc or not parts.scheme:
+        raise fault(ErrorCode.NO_CONNECT, uri)
+
+
 def _names(uri: str | None) -> tuple[str, str]:
     """What a client's connection is called, and what we call its drivers."""
     name = uri or _QEMU[0 if os.geteuid() == 0 else 1]
+    _check_local(name)
     parts = urlsplit(name)
     plain = f"{parts.scheme}://{parts.netloc}{parts.path}"
     return name, LOCAL if plain in _QEMU else plain

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from hostel.daemon.access import Access, api_name
 from hostel.drivers.adapters import check_flags, uuid_bytes
 from hostel.drivers.base import DomainRef, DomainState, PoolRef, VolumeRef
+from hostel.drivers.base.secret import SecretRef
 from hostel.drivers.registry import Drivers
 from hostel.errors import ErrorCode, VirtError
 from hostel.wire.rpc.connection import Call
@@ -124,6 +125,17 @@ _POOLS: Final = (
 )
 
 
+def _says(word: str, meant: str) -> Test:
+    """Whether a secret's document says so of it; libvirt writes both always."""
+    return lambda d, r: f"{word}='{meant}'" in d.secret.secret_get_xml_desc(r)
+
+
+_SECRETS: Final = (
+    Filter({1: _says("ephemeral", "yes"), 2: _says("ephemeral", "no")}),
+    Filter({4: _says("private", "yes"), 8: _says("private", "no")}),
+)
+
+
 def chosen(
     drivers: Drivers, refs: Iterable[Any], flags: int, filters: Sequence[Filter], gone: ErrorCode, what: str
 ) -> list[Any]:
@@ -197,6 +209,8 @@ def wire(ref: Any) -> Any:
     """A reference as it goes over the wire."""
     if isinstance(ref, VolumeRef):
         return ref
+    if isinstance(ref, SecretRef):
+        return (uuid_bytes(ref.uuid), int(ref.usage_type), ref.usage_id)
     return (ref[0], uuid_bytes(ref[1]), *ref[2:])
 
 
@@ -255,6 +269,23 @@ def _list_all_volumes(client: Client, call: Call) -> Sequence[Any]:
     return list(volumes) if need_results else [], len(volumes)
 
 
+def _secrets(client: Client, call: Call) -> Sequence[SecretRef]:
+    found = _drivers(client).secret.connect_list_all_secrets()
+    access: Access = client.daemon.access
+    return [
+        ref
+        for ref in found
+        if all(access.allows(client.identity, one, ref.usage_id) for one in call.procedure.permissions if one.filters)
+    ]
+
+
+def _list_all_secrets(client: Client, call: Call) -> Sequence[Any]:
+    need_results, flags = call.arguments
+    drivers = _drivers(client)
+    refs = chosen(drivers, _secrets(client, call), flags, _SECRETS, ErrorCode.NO_SECRET, api_name(call.procedure.name))
+    return [wire(ref) for ref in refs] if need_results else [], len(refs)
+
+
 def _legacy() -> dict[str, Callable[[Client, Call], Sequence[Any]]]:
     found: dict[str, Callable[[Client, Call], Sequence[Any]]] = {}
     for plural, kind in _KINDS.items():
@@ -270,6 +301,11 @@ ANSWERS: Final[dict[str, Callable[[Client, Call], Sequence[Any]]]] = {
     **_legacy(),
     "connect_list_domains": _ids,
     "storage_pool_list_all_volumes": _list_all_volumes,
+    "connect_list_all_secrets": _list_all_secrets,
+    "connect_num_of_secrets": lambda client, call: (len(_secrets(client, call)),),
+    "connect_list_secrets": lambda client, call: (
+        [ref.uuid for ref in _secrets(client, call)][: max(0, call.arguments[0])],
+    ),
     "storage_pool_num_of_volumes": lambda client, call: (len(_volumes(client, call)),),
     "storage_pool_list_volumes": lambda client, call: (
         [volume.name for volume in _volumes(client, call)][: max(0, call.arguments[1])],

@@ -27,7 +27,8 @@ from hostel.net.address import UnixAddress, check_path, listen, tune
 from hostel.net.channel import Channel
 from hostel.net.reactor import READABLE, Reactor
 
-_BACKLOG: Final = 128
+_BACKLOG: Final = 512
+_AT_ONCE: Final = 64  # connections accepted before those that are there are looked after
 _URGENT_WORKERS: Final = 5
 _CREDENTIALS: Final = struct.Struct("iII")  # struct ucred: process, user, group
 _PAUSE: Final = 0.5  # seconds without accepting when the host is out of descriptors
@@ -204,14 +205,20 @@ class Daemon:
                     self.reactor.remove(one.socket.fileno())
 
     def _accept(self, one: Listening) -> None:
-        try:
-            sock, _ = one.socket.accept()
-        except OSError as error:
-            if error.errno in _EXHAUSTED:
-                self.log("no client can be accepted", reason=os.strerror(error.errno or 0))
-                self._evict()
-                self._pause_accepting()
-            return
+        for _ in range(_AT_ONCE):
+            try:
+                sock, _ = one.socket.accept()
+            except OSError as error:
+                if error.errno in _EXHAUSTED:
+                    self.log("no client can be accepted", reason=os.strerror(error.errno or 0))
+                    self._evict()
+                    self._pause_accepting()
+                return
+            self._welcome(one, sock)
+            if not self._accepting:
+                return
+
+    def _welcome(self, one: Listening, sock: socket.socket) -> None:
         if len(self._unopened) >= self.config.limits.unopened:
             self._evict()
         tune(sock)

@@ -33,6 +33,16 @@ from hostel.drivers.base import (
     VolumeType,
     WipeAlgorithm,
 )
+from hostel.drivers.base.block import (
+    BlockCommitFlag,
+    BlockInfo,
+    BlockJobAbortFlag,
+    BlockRebaseFlag,
+    BlockResizeFlag,
+)
+from hostel.drivers.base.device import DeviceModify
+from hostel.drivers.base.domain import Affect
+from hostel.drivers.base.secret import SecretRef, SecretUsageType
 from hostel.drivers.fault import fault
 from hostel.errors import ErrorCode
 from hostel.wire.rpc.procedure import Procedure
@@ -41,7 +51,7 @@ from hostel.wire.rpc.programs import REMOTE
 # What the table's integers mean that are truth values.
 _TRUTHS: Final = frozenset({"autostart", "active", "persistent", "updated", "secure", "enforcing", "result"})
 
-Flags = type[enum.IntFlag] | Mapping[int, str] | int
+Flags = type[enum.IntFlag] | tuple[type[enum.IntFlag], ...] | Mapping[int, str] | int
 
 
 class Adapter(NamedTuple):
@@ -50,15 +60,20 @@ class Adapter(NamedTuple):
     Attributes:
         driver: which of the connection's drivers.
         method: its name; the procedure's, where the table does not say.
-        flags: what the procedure's flags become: the method's last argument, of a class; truth values by name, one for
-            each bit; or nothing, where the number has the bits that may be set without any effect.
+        flags: what the procedure's flags become: the method's last argument, of a class, or one for each class; truth
+            values by name, one for each bit; or nothing, where the number has the bits that may be set without any
+            effect.
         make: makes the method's result of the wire's members, where these are several.
+        members: the result's members in the wire's order, where that is another than its own.
+        counted: the caller says first how many parameters it wants, where 0 asks how many there are.
     """
 
     driver: str
     method: str
     flags: Flags = 0
     make: Callable[..., Any] | None = None
+    members: tuple[str, ...] = ()
+    counted: bool = False
 
 
 def _domain(method: str = "", flags: Flags = 0, make: Callable[..., Any] | None = None) -> Adapter:
@@ -69,10 +84,15 @@ def _network(method: str = "", flags: Flags = 0) -> Adapter:
     return Adapter("network", method, flags)
 
 
+def _secret(method: str = "") -> Adapter:
+    return Adapter("secret", method)
+
+
 def _storage(method: str = "", flags: Flags = 0, make: Callable[..., Any] | None = None) -> Adapter:
     return Adapter("storage", method, flags, make)
 
 
+_TEXT_OKAY: Final = 4  # VIR_TYPED_PARAM_STRING_OKAY: the caller knows parameters that are texts
 _VALIDATE: Final = 1  # every document is validated
 
 # Where several procedures are one method, the one that can say more comes last.
@@ -108,6 +128,23 @@ _ROWS: Final[dict[str, Adapter]] = {
     "domain_is_persistent": _domain(),
     "domain_get_autostart": _domain(),
     "domain_set_autostart": _domain(),
+    "domain_attach_device": _domain("domain_attach_device_flags"),
+    "domain_attach_device_flags": _domain(flags=Affect),
+    "domain_detach_device": _domain("domain_detach_device_flags"),
+    "domain_detach_device_flags": _domain(flags=Affect),
+    "domain_detach_device_alias": _domain(flags=Affect),
+    "domain_update_device_flags": _domain(flags=(Affect, DeviceModify)),
+    "domain_block_resize": _domain(flags=BlockResizeFlag),
+    "domain_block_stats_flags": _domain()._replace(counted=True),
+    "domain_get_block_info": _domain(
+        make=lambda allocation, capacity, physical: BlockInfo(capacity, allocation, physical)
+    )._replace(members=("allocation", "capacity", "physical")),
+    "domain_get_block_io_tune": _domain(flags=Affect)._replace(counted=True),
+    "domain_set_block_io_tune": _domain(flags=Affect),
+    "domain_set_block_threshold": _domain(),
+    "domain_block_rebase": _domain(flags=BlockRebaseFlag),
+    "domain_block_commit": _domain(flags=BlockCommitFlag),
+    "domain_block_job_abort": _domain(flags=BlockJobAbortFlag),
     "network_lookup_by_name": _network(),
     "network_lookup_by_uuid": _network(),
     "network_define_xml": _network(),
@@ -123,6 +160,13 @@ _ROWS: Final[dict[str, Adapter]] = {
     "network_set_autostart": _network(),
     "network_get_xml_desc": _network(flags={1: "inactive"}),
     "network_get_bridge_name": _network(),
+    "secret_lookup_by_uuid": _secret(),
+    "secret_lookup_by_usage": _secret(),
+    "secret_define_xml": _secret(),
+    "secret_undefine": _secret(),
+    "secret_get_xml_desc": _secret(),
+    "secret_set_value": _secret(),
+    "secret_get_value": _secret(),
     "storage_pool_lookup_by_name": _storage(),
     "storage_pool_lookup_by_uuid": _storage(),
     "storage_pool_lookup_by_volume": _storage(),
@@ -192,15 +236,28 @@ _FROM_WIRE: Final[dict[str, Callable[[Any], Any]]] = {
     "network": lambda wire: NetworkRef(wire[0], uuid_text(wire[1])),
     "pool": lambda wire: PoolRef(wire[0], uuid_text(wire[1])),
     "volume": lambda wire: VolumeRef(*wire),
+    "secret": lambda wire: SecretRef(uuid_text(wire[0]), _usage_type(wire[1]), wire[2]),
     "uuid": uuid_text,
+    "param": lambda wire: {name: value for name, (_, value) in wire},
 }
 _TO_WIRE: Final[dict[str, Callable[[Any], Any]]] = {
     "domain": lambda ref: (ref[0], uuid_bytes(ref[1]), ref[2]),
     "network": lambda ref: (ref[0], uuid_bytes(ref[1])),
     "pool": lambda ref: (ref[0], uuid_bytes(ref[1])),
+    "secret": lambda ref: (uuid_bytes(ref[0]), int(ref[1]), ref[2]),
     "uuid": uuid_bytes,
+    "param": lambda values: [(name, typed_value(value)) for name, value in values.items()],
     "chars": lambda text: text.encode("utf-8", "surrogateescape") + b"\0",
 }
+
+
+def typed_value(value: Any) -> tuple[int, Any]:
+    """A value with libvirt's number for its type."""
+    if isinstance(value, bool):
+        return 6, int(value)
+    if isinstance(value, int):
+        return (4, value) if value >= 0 else (3, value)
+    return (5, value) if isinstance(value, float) else (7, str(value))
 
 
 def from_wire(field: Field) -> Callable[[Any], Any] | None:
@@ -215,6 +272,13 @@ def from_wire(field: Field) -> Callable[[Any], Any] | None:
 def to_wire(field: Field) -> Callable[[Any], Any] | None:
     """What makes the wire's value of a driver's; None where they are the same."""
     return _TO_WIRE.get(split_type(field.type)[0])
+
+
+def _usage_type(number: int) -> SecretUsageType:
+    try:
+        return SecretUsageType(number)
+    except ValueError:
+        raise fault(ErrorCode.INVALID_ARG, f"secret usage type {number} is not known") from None
 
 
 def _wipe_algorithm(number: int) -> WipeAlgorithm:
@@ -249,7 +313,9 @@ class Answering:
         self._has_flags = bool(fields) and fields[-1].name == "flags"
         converters = [from_wire(field) for field in fields]
         self._converters = [(index, convert) for index, convert in enumerate(converters) if convert is not None]
+        self._count = next((index for index, field in enumerate(fields) if field.name == "nparams"), -1)
         results = procedure.result.fields
+        self._bound = split_type(results[0].type)[2] if adapter.counted else 0
         self._width = len(results)
         self._result = to_wire(results[0]) if results else None
         self._results = [to_wire(field) for field in results]
@@ -266,7 +332,16 @@ class Answering:
             self._convert_flags(given, options)
         for index, convert in self._converters:
             given[index] = convert(given[index])
+        wanted = given.pop(self._count) if self.adapter.counted else 0
+        if self.adapter.counted and wanted <= 0:
+            # Room for so many is enough; what the call is about may be left out of such a question.
+            return [], self._bound
         result = getattr(driver, self.adapter.method)(*given, **options)
+        if self.adapter.counted:
+            assert self._result is not None
+            return (self._result(result)[:wanted], len(result))
+        if self.adapter.members:
+            result = [getattr(result, member) for member in self.adapter.members]
         if self._width == 1:
             return (result if self._result is None else self._result(result),)
         return [
@@ -276,6 +351,8 @@ class Answering:
 
     def _convert_flags(self, given: list[Any], options: dict[str, bool]) -> None:
         value = given.pop()
+        if self.adapter.counted:
+            value &= ~_TEXT_OKAY
         flags = self.adapter.flags
         if isinstance(flags, int):
             check_flags(value, flags, self._name)
@@ -283,8 +360,9 @@ class Answering:
             check_flags(value, sum(flags), self._name)
             options.update({name: True for bit, name in flags.items() if value & bit})
         else:
-            check_flags(value, _all_bits(flags), self._name)
-            given.append(flags(value))
+            classes = flags if isinstance(flags, tuple) else (flags,)
+            check_flags(value, sum(map(_all_bits, classes)), self._name)
+            given.extend(one(value & _all_bits(one)) for one in classes)
 
 
 def _all_bits(flags: type[enum.IntFlag]) -> int:

@@ -57,11 +57,12 @@ Opener = Callable[[SplitResult, Directories], "Drivers | None"]
 
 # "module:function" of each opener, imported when it is asked.
 OPENERS: Final[dict[str, str]] = {
+    "remote": "hostel.drivers.remote.opener:open_remote",
     "qemu": "hostel.drivers.session:open_session",
     "test": "hostel.drivers.test.opener:open_test",
 }
 DEFAULT_URI: Final = "qemu:///session"
-_KNOWN: Final = "qemu:///session, test:///default"
+_KNOWN: Final = "qemu:///session, test:///default, and with a transport what another daemon has: qemu+ssh://host/system"
 
 
 def written(uri: SplitResult) -> str:

@@ -10,7 +10,7 @@ from hostel.drivers.boot import Start, claim_start
 from hostel.drivers.deferred import deferred
 from hostel.drivers.events import EventBus, Subject
 from hostel.drivers.fault import fault
-from hostel.drivers.registry import Drivers, written
+from hostel.drivers.registry import Drivers
 from hostel.drivers.store import Directories
 from hostel.errors import ErrorCode, ErrorDomain
 
@@ -26,23 +26,10 @@ def open_session(uri: SplitResult, directories: Directories) -> Drivers | None:
     """Open the session's drivers; None for another scheme.
 
     Raises:
-        VirtError: the URI names the system's machines, another host or a transport.
+        VirtError: the URI has another path.
     """
-    scheme, _, transport = uri.scheme.partition("+")
-    if scheme != "qemu":
+    if uri.scheme != "qemu":
         return None
-    if transport or uri.netloc:
-        raise fault(
-            ErrorCode.CONFIG_UNSUPPORTED,
-            f"'{written(uri)}' is on another host: remote connections are not supported yet; use {_SESSION}",
-            ErrorDomain.QEMU,
-        )
-    if uri.path == "/system":
-        raise fault(
-            ErrorCode.CONFIG_UNSUPPORTED,
-            f"'{written(uri)}' needs a system daemon, which does not exist yet; use {_SESSION} for your own machines",
-            ErrorDomain.QEMU,
-        )
     if uri.path != "/session":
         raise fault(
             ErrorCode.INTERNAL_ERROR, f"unexpected QEMU URI path '{uri.path}', try {_SESSION}", ErrorDomain.QEMU

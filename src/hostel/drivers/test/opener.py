@@ -27,12 +27,6 @@ def open_test(uri: SplitResult, directories: Directories) -> Drivers | None:
     """
     if uri.scheme != "test":
         return None
-    if uri.netloc:
-        raise fault(
-            ErrorCode.CONFIG_UNSUPPORTED,
-            f"'{written(uri)}' is on another host: remote connections are not supported yet; use {_DEFAULT}",
-            ErrorDomain.TEST,
-        )
     if uri.path in ("", "/"):
         raise fault(ErrorCode.INVALID_ARG, f"testOpen: supply a path or use {_DEFAULT}", ErrorDomain.TEST)
     if uri.path != "/default":

@@ -75,11 +75,12 @@ def test_connections_share_the_host_and_the_last_one_ends_it(directories: Direct
     [
         ("test:///", "testOpen: supply a path or use test:///default"),
         ("test:///etc/node.xml", "hosts described in a file are not supported yet"),
-        ("test://host/default", "remote connections are not supported yet"),
+        ("test+nosuch://host/default", "transport in URL not recognised (should be unix|tcp|tls|ssh)"),
+        ("test+unix://host/default", "transport 'unix' is only for this host"),
+        ("test+tcp://host:x/default", "has a port that is none"),
         ("nosuch:///", "no connection driver available for 'nosuch:///'"),
         ("default", "does not include a driver name"),
-        ("qemu:///system", "use qemu:///session for your own machines"),
-        ("qemu+ssh://host/session", "remote connections are not supported yet"),
+        ("qemu+unix:///system?socket=/nonexistent", "Failed to connect socket to '/nonexistent': No such file or"),
         ("qemu:///foo", "unexpected QEMU URI path '/foo', try qemu:///session"),
     ],
 )

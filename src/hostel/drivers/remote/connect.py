@@ -1,0 +1,55 @@
+"""Connecting to a daemon: being let in, and opening what is asked for."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from hostel.drivers.registry import Drivers
+from hostel.drivers.remote.client import RpcClient
+from hostel.drivers.remote.driver import RemoteHypervisor, RemoteNetwork, RemoteSecret, RemoteStorage
+from hostel.drivers.remote.events import RemoteEvents
+from hostel.drivers.remote.transport import SshTransport, reach
+from hostel.drivers.remote.uri import RemoteUri
+from hostel.errors import ErrorCode, ErrorDomain, VirtError
+
+_AUTH_NONE: Final = 0
+_AUTH_POLKIT: Final = 2
+_FEATURE_KEEPALIVE: Final = 10
+
+
+def connect(remote: RemoteUri, *, read_only: bool = False) -> Drivers:
+    """Connect and open.
+
+    Raises:
+        VirtError: nobody is there, or lets us in, or knows what the URI asks for.
+    """
+    transport = reach(remote, read_only=read_only)
+    client = RpcClient(transport, transport.said if isinstance(transport, SshTransport) else str)
+    try:
+        _authenticate(client)
+        client.call("connect_open", remote.name, 0)
+        if client.call("connect_supports_feature", _FEATURE_KEEPALIVE)[0]:
+            client.start_keepalive()
+    except BaseException:
+        client.close()
+        raise
+    # They have the methods of the drivers' protocols, made when they are used.
+    hypervisor: Any = RemoteHypervisor(client)
+    storage: Any = RemoteStorage(client)
+    network: Any = RemoteNetwork(client)
+    secret: Any = RemoteSecret(client)
+    return Drivers(remote.written, hypervisor, storage, network, secret, RemoteEvents(client))
+
+
+def _authenticate(client: RpcClient) -> None:
+    (kinds,) = client.call("auth_list")
+    if not kinds or _AUTH_NONE in kinds:
+        return
+    if _AUTH_POLKIT in kinds:
+        client.call("auth_polkit")
+        return
+    raise VirtError(
+        ErrorCode.AUTH_FAILED,
+        f"authentication failed: unsupported authentication type {kinds[0]}",
+        domain=ErrorDomain.REMOTE,
+    )

@@ -1,0 +1,309 @@
+"""The drivers of a remote connection: the calls of :mod:`hostel.drivers.adapters`, made instead of answered."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final
+
+from hostel.drivers.adapters import ADAPTERS, PROCEDURE_OF, Adapter, from_wire, to_wire, uuid_text
+from hostel.drivers.base import DomainRef, Hole, NetworkRef, PoolRef, VolumeRef
+from hostel.drivers.base.secret import SecretRef
+from hostel.drivers.fault import fault
+from hostel.drivers.remote.client import RpcClient, RpcStream
+from hostel.errors import ErrorCode, ErrorDomain, VirtError
+from hostel.wire.rpc.connection import StreamData, StreamEnd, StreamHole
+from hostel.wire.rpc.packet import STREAM_MAX
+from hostel.wire.rpc.procedure import Procedure
+from hostel.wire.rpc.programs import REMOTE
+
+_NEEDED: Final = 1  # of a list: the objects, and not only how many
+_EVERYTHING: Final = 0
+_SPARSE: Final = 1
+_FORCE: Final = 1
+
+
+class Caller:
+    """A method made of an adapter: takes what the driver's method does, and calls the procedure.
+
+    Args:
+        client: the connection.
+        procedure: what is called.
+        adapter: its row.
+    """
+
+    def __init__(self, client: RpcClient, procedure: Procedure, adapter: Adapter) -> None:
+        self._client = client
+        self._procedure = procedure
+        self._adapter = adapter
+        fields = list(procedure.arguments.fields)
+        self._has_flags = bool(fields) and fields[-1].name == "flags"
+        if self._has_flags:
+            fields.pop()
+        if adapter.counted:
+            fields = [field for field in fields if field.name != "nparams"]
+        self._fields = [(field, to_wire(field)) for field in fields]
+        self._results = [from_wire(field) for field in procedure.result.fields]
+
+    def __call__(self, *given: Any, **options: Any) -> Any:
+        """Call."""
+        arguments = [
+            value if convert is None else convert(value)
+            for (_, convert), value in zip(self._fields, given, strict=False)
+        ]
+        extra = list(given[len(self._fields) :])
+        for field, convert in self._fields[len(arguments) :]:
+            value = options.pop(field.name, None if field.type.endswith("?") else 0)
+            arguments.append(value if convert is None or value is None else convert(value))
+        if self._has_flags:
+            arguments.append(self._flags(extra, options))
+        options.pop("progress", None)
+        if options:
+            raise fault(ErrorCode.NO_SUPPORT, f"{', '.join(options)} of {self._procedure.name}", ErrorDomain.REMOTE)
+        if self._adapter.counted:
+            return self._counted(arguments)
+        result = self._client.call(self._procedure.name, *arguments)
+        if self._adapter.make is not None:
+            return self._adapter.make(*result)
+        values = [
+            value if convert is None else convert(value) for value, convert in zip(result, self._results, strict=True)
+        ]
+        return values[0] if values else None
+
+    def _flags(self, extra: list[Any], options: dict[str, Any]) -> int:
+        flags = self._adapter.flags
+        if isinstance(flags, Mapping):
+            return sum(bit for bit, name in flags.items() if options.pop(name, False))
+        value = 0
+        for one in extra:
+            value |= int(one) if isinstance(one, int) else 0
+        for name in ("flags", "affect"):
+            value |= int(options.pop(name, 0))
+        return value
+
+    def _counted(self, arguments: list[Any]) -> Any:
+        place = next(i for i, field in enumerate(self._procedure.arguments.fields) if field.name == "nparams")
+        call = self._procedure.name
+        count = self._client.call(call, *arguments[:place], 0, *arguments[place:])[-1]
+        if not count:
+            return {}
+        parameters = self._client.call(call, *arguments[:place], count, *arguments[place:])[0]
+        return {name: value for name, (_, value) in parameters}
+
+
+class RemoteDriver:
+    """One of a connection's drivers; a method is made when it is first used.
+
+    Args:
+        client: the connection.
+        kind: which one, as adapters call it.
+    """
+
+    def __init__(self, client: RpcClient, kind: str) -> None:
+        self._client = client
+        self._kind = kind
+
+    def __getattr__(self, name: str) -> Any:
+        procedure = PROCEDURE_OF.get(name)
+        if procedure is None or ADAPTERS[procedure].driver != self._kind:
+            raise AttributeError(name)
+        caller = Caller(self._client, REMOTE.by_name[procedure], ADAPTERS[procedure])
+        self.__dict__[name] = caller
+        return caller
+
+    def _list(self, procedure: str, kind: str, *arguments: Any) -> list[Any]:
+        convert = from_wire(REMOTE.by_name[procedure].result.fields[0])
+        assert convert is not None
+        return [convert(item) for item in self._client.call(procedure, *arguments, _NEEDED, _EVERYTHING)[0]]
+
+    def close(self) -> None:
+        """Nothing: the connection is the hypervisor's."""
+
+
+class RemoteHypervisor(RemoteDriver):
+    """Implements :class:`hostel.drivers.base.HypervisorDriver`; its end is the connection's."""
+
+    def __init__(self, client: RpcClient) -> None:
+        super().__init__(client, "hypervisor")
+
+    def connect_list_all_domains(self) -> list[DomainRef]:
+        """Every domain."""
+        return self._list("connect_list_all_domains", "domain")
+
+    def domain_create(self, domain: DomainRef, flags: int = 0) -> DomainRef:
+        """Start a defined domain."""
+        (started,) = self._client.call("domain_create_with_flags", _wire("domain", domain), int(flags))
+        return DomainRef(started.name, uuid_text(started.uuid), started.id)
+
+    def domain_get_block_job_info(self, domain: DomainRef, disk: str) -> Any:
+        """How far the disk's job is; None where there is none."""
+        from hostel.drivers.base.block import BlockJobInfo
+
+        found, *values = self._client.call("domain_get_block_job_info", _wire("domain", domain), disk, 1)
+        return BlockJobInfo(*values) if found else None
+
+    def domain_block_job_set_speed(self, domain: DomainRef, disk: str, bandwidth: int) -> None:
+        """Limit a job, in bytes a second; 0 takes the limit off."""
+        self._client.call("domain_block_job_set_speed", _wire("domain", domain), disk, bandwidth, 1)
+
+    def domain_get_disk_errors(self, domain: DomainRef) -> list[Any]:
+        """Disks that an error has stopped."""
+        from hostel.drivers.base.block import DiskError
+
+        errors = self._client.call("domain_get_disk_errors", _wire("domain", domain), 256, 0)[0]
+        return [DiskError(*error) for error in errors]
+
+    def domain_block_copy(
+        self,
+        domain: DomainRef,
+        disk: str,
+        xml: str,
+        bandwidth: int = 0,
+        granularity: int = 0,
+        buf_size: int = 0,
+        flags: int = 0,
+    ) -> None:
+        """Copy a disk; see :class:`hostel.drivers.base.block.BlockDriver`."""
+        settings = (("bandwidth", 4, bandwidth), ("granularity", 2, granularity), ("buf-size", 4, buf_size))
+        given = [(name, (kind, value)) for name, kind, value in settings if value]
+        self._client.call("domain_block_copy", _wire("domain", domain), disk, xml, given, int(flags))
+
+    def domain_open_console(
+        self, domain: DomainRef, device: str | None = None, *, force: bool = False
+    ) -> RemoteConsole:
+        """Attach to a console."""
+        flags = _FORCE if force else 0
+        return RemoteConsole(self._client.open_stream("domain_open_console", _wire("domain", domain), device, flags))
+
+    def connect_autostart(self) -> list[DomainRef]:
+        """Nothing: the daemon has done so."""
+        return []
+
+    def close(self) -> None:
+        """End the connection."""
+        try:
+            if not self._client.is_closed:
+                self._client.call("connect_close")
+        except VirtError:
+            return
+        finally:
+            self._client.close()
+
+
+class RemoteNetwork(RemoteDriver):
+    """Implements :class:`hostel.drivers.base.NetworkDriver`."""
+
+    def __init__(self, client: RpcClient) -> None:
+        super().__init__(client, "network")
+
+    def connect_list_all_networks(self) -> list[NetworkRef]:
+        """Every network."""
+        return self._list("connect_list_all_networks", "network")
+
+
+class RemoteSecret(RemoteDriver):
+    """Implements :class:`hostel.drivers.base.secret.SecretDriver`."""
+
+    def __init__(self, client: RpcClient) -> None:
+        super().__init__(client, "secret")
+
+    def connect_list_all_secrets(self) -> list[SecretRef]:
+        """Every secret."""
+        return self._list("connect_list_all_secrets", "secret")
+
+
+class RemoteStorage(RemoteDriver):
+    """Implements :class:`hostel.drivers.base.StorageDriver`."""
+
+    def __init__(self, client: RpcClient) -> None:
+        super().__init__(client, "storage")
+
+    def connect_list_all_storage_pools(self) -> list[PoolRef]:
+        """Every pool."""
+        return self._list("connect_list_all_storage_pools", "pool")
+
+    def storage_pool_list_all_volumes(self, pool: PoolRef) -> list[VolumeRef]:
+        """The volumes of a pool."""
+        return self._list("storage_pool_list_all_volumes", "volume", _wire("pool", pool))
+
+    def storage_vol_download(
+        self, volume: VolumeRef, offset: int = 0, length: int = 0, *, sparse: bool = False
+    ) -> Iterator[memoryview | Hole]:
+        """A volume's bytes; see :class:`hostel.drivers.base.StorageDriver`."""
+        flags = _SPARSE if sparse else 0
+        stream = self._client.open_stream("storage_vol_download", volume, offset, length, flags)
+        ended = False
+        try:
+            while not ended:
+                event = stream.receive()
+                if isinstance(event, StreamHole):
+                    yield Hole(event.length)
+                elif isinstance(event, StreamData) and event.data:
+                    yield memoryview(event.data)
+                else:
+                    ended = True
+            stream.finish()
+        except GeneratorExit:
+            stream.abort()
+            raise
+
+    def storage_vol_upload(
+        self,
+        volume: VolumeRef,
+        source: Iterable[bytes | memoryview | Hole],
+        offset: int = 0,
+        length: int = 0,
+        *,
+        trusted: bool = False,
+    ) -> None:
+        """Overwrite a volume's bytes; see :class:`hostel.drivers.base.StorageDriver`."""
+        stream = self._client.open_stream("storage_vol_upload", volume, offset, length, _SPARSE)
+        try:
+            for piece in source:
+                if isinstance(piece, Hole):
+                    stream.send_hole(piece.length)
+                    continue
+                view = memoryview(piece).cast("B")
+                for start in range(0, len(view), STREAM_MAX):
+                    stream.send(view[start : start + STREAM_MAX])
+        except BaseException:
+            stream.abort()
+            raise
+        stream.finish()
+
+
+class RemoteConsole:
+    """A guest's console over a stream; a :class:`hostel.drivers.base.ConsoleStream`."""
+
+    def __init__(self, stream: RpcStream) -> None:
+        self._stream = stream
+        self._rest = b""
+        self._is_over = False
+
+    def read(self, length: int, timeout: float) -> bytes | None:
+        """Read up to ``length`` bytes; ``b""`` at the end, None when nothing came in ``timeout`` seconds."""
+        if not self._rest and not self._is_over:
+            event = self._stream.receive(timeout)
+            if event is None:
+                return None
+            if isinstance(event, StreamData) and event.data:
+                self._rest = event.data
+            elif isinstance(event, StreamData | StreamEnd):
+                self._is_over = True
+        data, self._rest = self._rest[:length], self._rest[length:]
+        return data
+
+    def write(self, data: bytes) -> None:
+        """Write all of ``data``."""
+        for start in range(0, len(data), STREAM_MAX):
+            self._stream.send(data[start : start + STREAM_MAX])
+
+    def close(self) -> None:
+        """Detach."""
+        self._stream.abort()
+
+
+def _wire(kind: str, reference: Sequence[Any]) -> Any:
+    from hostel.codec.xdr import Field
+
+    convert = to_wire(Field("", kind))
+    return reference if convert is None else convert(reference)

@@ -1,0 +1,167 @@
+"""Reaching a daemon: a socket on this host, TCP, TLS, or a command over ssh."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import socket
+import subprocess
+from pathlib import Path
+from typing import Final
+
+from hostel.drivers.fault import fault
+from hostel.drivers.remote.uri import RemoteUri
+from hostel.errors import ErrorCode, ErrorDomain, NetworkError, VirtError
+from hostel.net.address import TcpAddress, UnixAddress, connect
+from hostel.net.tls import TlsCredentials
+from hostel.net.transport import SocketTransport, Transport
+
+_CONNECT_SECONDS: Final = 60.0
+_END_SECONDS: Final = 10.0
+_ALLOWED: Final = b"\1"  # what a daemon says inside TLS once it has let the client in
+_PKI: Final = ("ca-cert.pem", "client-cert.pem", "client-key.pem")
+_DEFAULT_SOCKET: Final = "/var/run/libvirt/libvirt-sock"
+
+
+def reach(uri: RemoteUri, *, read_only: bool) -> Transport:
+    """Connect to the daemon of a URI.
+
+    Raises:
+        VirtError: nobody is there, or lets us in.
+    """
+    try:
+        if uri.transport == "unix":
+            path = uri.socket_path(read_only=read_only, environment=dict(os.environ))
+            return SocketTransport(_connect_unix(path))
+        if uri.transport == "ssh":
+            return SshTransport(uri, read_only=read_only)
+        sock = connect(TcpAddress(uri.host, str(uri.port)), _CONNECT_SECONDS)
+        return SocketTransport(sock) if uri.transport == "tcp" else _secured(uri, sock)
+    except NetworkError as error:
+        raise VirtError(
+            ErrorCode.SYSTEM_ERROR, f"unable to connect to server at '{uri.host}:{uri.port}': {error}",
+            domain=ErrorDomain.RPC,
+        ) from None  # fmt: skip
+
+
+def _connect_unix(path: str) -> socket.socket:
+    try:
+        return connect(UnixAddress(path), _CONNECT_SECONDS)
+    except NetworkError as error:
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        raise VirtError(
+            ErrorCode.SYSTEM_ERROR, f"Failed to connect socket to '{path}': {reason}", domain=ErrorDomain.RPC
+        ) from None
+
+
+def _secured(uri: RemoteUri, sock: socket.socket) -> Transport:
+    import tempfile
+    import time
+
+    verify = uri.settings.get("no_verify", "0") in ("", "0")
+    with tempfile.TemporaryDirectory(prefix="hostel-pki-") as gathered:
+        credentials = TlsCredentials(_gather(uri, Path(gathered)), server=False, verify_peer=verify)
+    deadline = time.monotonic() + _CONNECT_SECONDS
+    try:
+        transport = credentials.wrap(sock, hostname=uri.host, deadline=deadline)
+        transport.settimeout(_CONNECT_SECONDS)
+        answer = bytearray(1)
+        # The daemon looks at our certificate, and says so before anything else.
+        if not transport.recv_into(memoryview(answer)) or answer != _ALLOWED:
+            raise fault(ErrorCode.RPC, "server verification (of our certificate or IP address) failed", ErrorDomain.RPC)
+        transport.settimeout(None)
+        return transport
+    except BaseException:
+        sock.close()
+        raise
+
+
+def _gather(uri: RemoteUri, directory: Path) -> str:
+    """One directory with the certificates, which libvirt keeps in several places under several names."""
+    given = uri.settings.get("pkipath")
+    if given:
+        known: list[tuple[str, ...]] = [("cacert.pem",), ("clientcert.pem",), ("clientkey.pem",)]
+        roots = [Path(given)]
+    else:
+        known = [
+            ("CA/cacert.pem", "cacert.pem"),
+            ("libvirt/clientcert.pem", "clientcert.pem"),
+            ("libvirt/private/clientkey.pem", "clientkey.pem"),
+        ]
+        roots = [Path.home() / ".pki" / "libvirt", Path("/etc/pki")]
+    for target, candidates in zip(_PKI, known, strict=True):
+        found = next((root / name for root in roots for name in candidates if (root / name).exists()), None)
+        if found is not None:
+            with contextlib.suppress(FileExistsError):
+                (directory / target).symlink_to(found.absolute())
+    return str(directory)
+
+
+class SshTransport(SocketTransport):
+    """The standard input and output of a command on another host, as one socket."""
+
+    def __init__(self, uri: RemoteUri, *, read_only: bool) -> None:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            try:
+                self._process = subprocess.Popen(
+                    ssh_command(uri, read_only=read_only),
+                    stdin=theirs.fileno(),
+                    stdout=theirs.fileno(),
+                    stderr=subprocess.PIPE,
+                )
+            except OSError as error:
+                ours.close()
+                raise fault(ErrorCode.SYSTEM_ERROR, f"cannot run ssh: {error.strerror}", ErrorDomain.RPC) from None
+        super().__init__(ours)
+
+    def said(self) -> str:
+        """What the command complained about, once it has ended."""
+        with contextlib.suppress(subprocess.TimeoutExpired, ValueError):
+            _, complaint = self._process.communicate(timeout=_END_SECONDS)
+            return complaint.decode(errors="replace").strip()
+        return ""
+
+    def close(self) -> None:
+        """End the command."""
+        super().close()
+        if self._process.poll() is None:
+            self._process.terminate()
+            try:
+                self._process.wait(_END_SECONDS)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+        if self._process.stderr is not None:
+            self._process.stderr.close()
+
+
+def ssh_command(uri: RemoteUri, *, read_only: bool) -> list[str]:
+    """The command line of ssh, and in it what the other host's shell is given."""
+    command = [uri.settings.get("command", "ssh"), "-T", "-e", "none"]
+    if uri.user:
+        command += ["-l", uri.user]
+    if uri.port:
+        command += ["-p", str(uri.port)]
+    if "keyfile" in uri.settings:
+        command += ["-i", uri.settings["keyfile"]]
+    if uri.settings.get("no_tty", "0") not in ("", "0"):
+        command += ["-o", "BatchMode=yes"]
+    if uri.settings.get("no_verify", "0") not in ("", "0"):
+        command += ["-o", "StrictHostKeyChecking=no"]
+    path = uri.settings.get("socket", f"{_DEFAULT_SOCKET}{'-ro' if read_only else ''}")
+    netcat = shlex.quote(uri.settings.get("netcat", "nc"))
+    # OpenBSD's nc must be told to end with its input, others do not know the option.
+    by_netcat = (
+        f"if {netcat} -q 2>&1 | grep 'requires an argument' >/dev/null; then A=-q0; else A=; fi; "
+        f"{netcat} $A -U {shlex.quote(path)}"
+    )
+    helper = f"virt-ssh-helper {'-r ' if read_only else ''}{shlex.quote(uri.name)}"
+    by_helper = f"which virt-ssh-helper >/dev/null 2>&1; if test $? = 0; then {helper}; else {by_netcat}; fi"
+    # A socket or a netcat that was named is meant; and the helper knows where a session's daemon is.
+    direct = "socket" in uri.settings or "netcat" in uri.settings or uri.settings.get("proxy") == "netcat"
+    script = by_netcat if direct else by_helper
+    if uri.settings.get("proxy") == "native":
+        script = helper
+    return [*command, "--", uri.host, f"sh -c {shlex.quote(script)}"]
