@@ -96,8 +96,8 @@ class Linux:
         self.kernel = Kernel(packages[-1], work / "kernel")
         self.work = work
 
-    def initramfs(self, script: str, files: dict[str, bytes]) -> bytes:
-        """Build the initramfs for one script and files of the test's, by path."""
+    def initramfs(self, script: str, files: dict[str, bytes], modules: Sequence[str] = ()) -> bytes:
+        """Build the initramfs for one script, files of the test's, by path, and modules beside the usual ones."""
         busybox = shutil.which("busybox")
         assert busybox is not None
         entries: list[tuple[str, int, bytes]] = [
@@ -107,23 +107,31 @@ class Linux:
         entries.append(("init", 0o100755, INIT.encode()))
         entries.append(("script", 0o100755, script.encode()))
         loaded = []
-        for name, content in self.kernel.modules(MODULES):
+        for name, content in self.kernel.modules((*MODULES, *modules)):
             entries.append((f"lib/{name}.ko", 0o100644, content))
             loaded.append(f"/lib/{name}.ko\n")
         entries.append(("modules", 0o100644, "".join(loaded).encode()))
         entries.extend((f"data/{name}", 0o100644, content) for name, content in files.items())
         return cpio(entries)
 
-    def run(self, script: str, args: Sequence[str], *, files: dict[str, bytes] | None = None) -> str:
+    def run(
+        self,
+        script: str,
+        args: Sequence[str],
+        *,
+        files: dict[str, bytes] | None = None,
+        modules: Sequence[str] = (),
+    ) -> str:
         """Boot, run the script as root, and return what it printed; fails when it failed.
 
         Args:
             script: for busybox's shell, with ``set -eu``.
             args: QEMU's arguments for the disks.
             files: what it finds in ``/data``.
+            modules: what the kernel needs beside what disks need.
         """
         initrd = self.work / "initrd"
-        initrd.write_bytes(self.initramfs(script, files or {}))
+        initrd.write_bytes(self.initramfs(script, files or {}, modules))
         append = "console=ttyS0 quiet panic=-1 mitigations=off no_timer_check tsc=reliable"
         boot = ["-kernel", str(self.kernel.image), "-initrd", str(initrd), "-append", append, "-cpu", "max", *args]
         serial = qemu.boot(boot, memory=256, timeout=120).replace("\r\n", "\n")
