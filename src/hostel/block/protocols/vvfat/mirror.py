@@ -12,6 +12,7 @@ from array import array
 from collections.abc import Callable, Iterator
 from typing import Final
 
+from hostel.block.node import is_zero
 from hostel.block.protocols.vvfat.guest import Node
 from hostel.block.protocols.vvfat.host import HostDirectory, set_time, temporary_name
 from hostel.block.protocols.vvfat.overlay import Overlay
@@ -182,8 +183,9 @@ class Mirror:
         twin.cluster, twin.runs, twin.size, twin.stamp = node.cluster, node.runs, node.size, node.stamp
 
     def _fill(self, node: Node, descriptor: int) -> None:
+        """Write all of a file's content into an empty one; what is zeroes takes no room."""
         for place, offset, length in self._extents(node.runs, 0, node.size):
-            self._copy(place, descriptor, offset, length)
+            self._copy(place, descriptor, offset, length, sparse=True)
         os.ftruncate(descriptor, node.size)
         set_time(descriptor, node.stamp)
 
@@ -214,10 +216,14 @@ class Mirror:
         if length > 0:
             self._disk.keep(start + offset, length)
 
-    def _copy(self, place: int, descriptor: int, offset: int, length: int, base: File | None = None) -> None:
+    def _copy(
+        self, place: int, descriptor: int, offset: int, length: int, base: File | None = None, *, sparse: bool = False
+    ) -> None:
         """Copy from the disk into a file; where the disk has a part of ``base`` from it, it may be read on."""
         for done in range(0, length, _PIECE):
             data = memoryview(self._disk.read(place + done, min(_PIECE, length - done)))
+            if sparse and is_zero(data):
+                continue
             at = offset + done
             while data:
                 count = os.pwrite(descriptor, data, at)
