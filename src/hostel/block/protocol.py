@@ -34,15 +34,13 @@ def items(values: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
     found: dict[int, dict[str, Any]] = {}
     for key, value in values.items():
         if key.startswith(f"{name}."):
-            index, _, rest = key.removeprefix(f"{name}.").partition(".")
-            if index.isdecimal():
-                found.setdefault(int(index), {})[rest] = value
-    for place, index in enumerate(sorted(found)):
-        if place != index:
-            raise OptionError(
-                f"List indices are not contiguous, saw {len(found)} elements but {max(found)} largest index"
-            )
-    return [found[index] for index in sorted(found)]
+            number, _, rest = key.removeprefix(f"{name}.").partition(".")
+            if number.isdecimal():
+                found.setdefault(int(number), {})[rest] = value
+    numbers = sorted(found)
+    if numbers != list(range(len(numbers))):
+        raise OptionError(f"List indices are not contiguous, saw {len(found)} elements but {numbers[-1]} largest index")
+    return [found[index] for index in numbers]
 
 
 class ProtocolDriver(BlockDriver):

@@ -101,6 +101,9 @@ PROTOCOLS: Final[dict[str, ProtocolRow]] = {
     "null-aio": ProtocolRow("hostel.block.protocols.null:NullAioDriver", ("null-aio",)),
     "null-co": ProtocolRow("hostel.block.protocols.null:NullDriver", ("null-co",)),
     "rbd": ProtocolRow("hostel.block.protocols.rbd.driver:RbdDriver", ("rbd",)),
+    "sheepdog": ProtocolRow(
+        "hostel.block.protocols.sheepdog.driver:SheepdogDriver", ("sheepdog", "sheepdog+tcp", "sheepdog+unix")
+    ),
     "ssh": ProtocolRow("hostel.block.protocols.ssh.driver:SshDriver", ("ssh",)),
     "tftp": ProtocolRow("hostel.block.protocols.curl.driver:TftpDriver", ("tftp",)),
     "vvfat": ProtocolRow("hostel.block.protocols.vvfat.driver:VvfatDriver", ("fat",)),

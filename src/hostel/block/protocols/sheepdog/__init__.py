@@ -1,0 +1,1 @@
+"""Disks of a Sheepdog cluster, by a client of our own."""
