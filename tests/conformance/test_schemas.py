@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,22 @@ from lxml import etree
 
 from hostel.codec.xml import Element
 from hostel.codec.xmlfield import Attribute, Child, Field, Setting, Settings
+from hostel.drivers.topology import host_bandwidth, host_cache, host_topology
+from hostel.model.backup import Backup
+from hostel.model.capabilities import Capabilities, Host, HostCpu
+from hostel.model.checkpoint import Checkpoint
 from hostel.model.domain.domain import Domain
+from hostel.model.domain_capabilities import DomainCapabilities
+from hostel.model.interface import HostInterface
 from hostel.model.network import Network
-from hostel.model.storage import Pool, Volume
+from hostel.model.network_port import NetworkPort
+from hostel.model.node_device import NodeDevice
+from hostel.model.nwfilter.binding import FilterBinding
+from hostel.model.nwfilter.filter import Filter
+from hostel.model.secret import Secret
+from hostel.model.snapshot import Snapshot
+from hostel.model.storage import Pool, PoolType, Volume
+from hostel.model.storage_capabilities import StoragePoolCapabilities, storage_capabilities
 
 # A class serves several places, and some of them have less.
 SHARED = {
@@ -32,8 +46,34 @@ SHARED = {
     "/pool/source/host/@socket",
     "/pool/source/host/@transport",
 }
+# A class serves whole subtrees: the domain in a snapshot is the domain's, and so are sources of disks.
+ELSEWHERE = re.compile(
+    "/(domainsnapshot/(domain|inactiveDomain)|domaincheckpoint/domain"
+    "|domainsnapshot/disks/disk/source/|domainbackup/disks/disk/(target|scratch)/)"
+)
+# The schema of snapshots takes that of domains in, so that what a disk may have there seems to be here too.
+MERGED = re.compile(r"/domainsnapshot/disks/disk/(?!name|snapshot|type|source|driver/(@type|metadata_cache))")
 # libvirt reads or writes these, whatever its schemas say: while a domain runs, or when it moves.
 UNWRITTEN = {
+    "/capabilities/guest/arch/domain/loader",
+    "/capabilities/host/cpu/feature/@policy",
+    "/capabilities/host/netprefix",
+    "/capabilities/pool",
+    *(f"/device/capability/type/{name}" for name in ("availableInstances", "deviceAPI", "name")),
+    "/domainCapabilities/cpu/mode/maxphysaddr",
+    "/domainCapabilities/features/sev/cpu0Id",
+    "/domainbackup/disks/disk/@index",
+    "/domainbackup/disks/disk/@state",
+    "/domainbackup/privateData",
+    "/domainsnapshot/disks/disk/snapshotDeleteInProgress",
+    *(
+        f"/filter/rule/{protocol}/@{name}"
+        for protocol in (f"{name}-ipv6" for name in ("ah", "all", "esp", "sctp", "tcp", "udp", "udplite"))
+        for name in ("connlimit-above", "ipset", "ipsetflags", "state")
+    ),
+    *(f"/filter/rule/icmpv6/@{name}" for name in ("connlimit-above", "ipset", "ipsetflags", "state")),
+    *(f"/filter/rule/{name}/@{mask}" for name in ("arp", "rarp") for mask in ("arpdstipmask", "arpsrcipmask")),
+    *(f"/filter/rule/{name}/@option" for name in ("tcp", "tcp-ipv6")),
     "/domain/devices/filesystem/source/@pool",
     "/domain/devices/filesystem/source/@volume",
     "/domain/devices/hostdev/source/@autoAddress",
@@ -59,16 +99,10 @@ LEFT = {
     "/domain/devices/disk/backingStore/source/reservations/source/reconnect",
     "/domain/devices/disk/privateData",
     "/domain/devices/hostdev/source/address/@multifunction",
-    "/domain/devices/interface/source/@macTableManager",
-    "/domain/devices/interface/source/@missing",
-    "/domain/devices/interface/source/address/@device",
     "/domain/devices/interface/source/address/@multifunction",
-    "/domain/devices/interface/source/product",
-    "/domain/devices/interface/source/vendor",
     "/domain/devices/parallel/@tty",
     "/domain/devices/parallel/target/@type",
     "/domain/devices/parallel/target/model",
-    "/domain/devices/rng/backend/log",
     "/domain/devices/serial/@tty",
     "/domain/devices/smartcard/target",
     "/domain/launchSecurity/handle",
@@ -76,12 +110,31 @@ LEFT = {
     "/domain/os/nvram/source/address/@multifunction",
     "/domain/os/nvram/source/privateData",
     "/domain/os/nvram/source/reservations/source/reconnect",
+    "/domainsnapshot/cookie/*",
     "/network/forward/address/@multifunction",
+    "/networkport/plug/address/@multifunction",
     "/pool/source/adapter/parentaddr/address/@multifunction",
 }
+SCHEMAS_OF: dict[type[Element], str] = {
+    Domain: "domain.rng",
+    Network: "network.rng",
+    NetworkPort: "networkport.rng",
+    Pool: "storagepool.rng",
+    Volume: "storagevol.rng",
+    StoragePoolCapabilities: "storagepoolcaps.rng",
+    NodeDevice: "nodedev.rng",
+    HostInterface: "interface.rng",
+    Secret: "secret.rng",
+    Snapshot: "domainsnapshot.rng",
+    Checkpoint: "domaincheckpoint.rng",
+    Backup: "domainbackup.rng",
+    Filter: "nwfilter.rng",
+    FilterBinding: "nwfilterbinding.rng",
+    Capabilities: "capability.rng",
+    DomainCapabilities: "domaincaps.rng",
+}
 ROOTS = pytest.mark.parametrize(
-    ("root", "name"),
-    [(Domain, "domain.rng"), (Network, "network.rng"), (Pool, "storagepool.rng"), (Volume, "storagevol.rng")],
+    ("root", "name"), SCHEMAS_OF.items(), ids=lambda value: getattr(value, "__name__", value)
 )
 SCHEMAS = Path("/usr/share/libvirt/schemas")
 RNG = "{http://relaxng.org/ns/structure/1.0}"
@@ -211,7 +264,7 @@ def test_every_declaration_is_in_libvirts_schema(root: type[Element], name: str)
     rules = schema(name)
     elements, _ = rules.inside(rules.starts)
     found = set(strangers(rules, root, elements[root.TAG], f"/{root.TAG}", set()))
-    assert sorted(found - SHARED - UNWRITTEN - LATER) == []
+    assert [path for path in sorted(found - SHARED - UNWRITTEN - LATER) if not ELSEWHERE.match(path)] == []
 
 
 @ROOTS
@@ -219,4 +272,48 @@ def test_everything_in_libvirts_schema_is_declared(root: type[Element], name: st
     rules = schema(name)
     elements, _ = rules.inside(rules.starts)
     found = set(left(rules, (root,), elements[root.TAG], f"/{root.TAG}", set()))
-    assert sorted(found - LEFT) == []
+    assert [path for path in sorted(found - LEFT) if not ELSEWHERE.match(path) and not MERGED.match(path)] == []
+
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+# The root of a kind of golden documents.
+KINDS: dict[str, type[Element]] = {
+    "domain": Domain,
+    "network": Network,
+    "pool": Pool,
+    "volume": Volume,
+    "interface": HostInterface,
+    "node_device": NodeDevice,
+    "secret": Secret,
+    "nwfilter": Filter,
+    "snapshot": Snapshot,
+    "checkpoint": Checkpoint,
+}
+# libvirt writes two matches of one protocol where one of them is negated; its schema has room for one.
+TOO_MUCH = {"nwfilter/negated.out.xml"}
+WRITTEN = sorted(f"{kind}/{path.name}" for kind in KINDS for path in (GOLDEN / kind).glob("*.out.xml"))
+
+
+@functools.cache
+def relax_ng(name: str) -> Any:
+    return etree.RelaxNG(etree.parse(SCHEMAS / name))
+
+
+@pytest.mark.parametrize("case", [case for case in WRITTEN if case not in TOO_MUCH])
+def test_libvirts_schema_accepts_what_we_write(case: str) -> None:
+    cls = KINDS[case.partition("/")[0]]
+    rules = relax_ng(SCHEMAS_OF[cls])
+    written = etree.fromstring(cls.parse((GOLDEN / case).read_text()).format())
+    assert rules.validate(written), rules.error_log.last_error
+
+
+def test_libvirts_schema_accepts_what_storage_can_do() -> None:
+    rules = relax_ng(SCHEMAS_OF[StoragePoolCapabilities])
+    assert rules.validate(etree.fromstring(storage_capabilities([PoolType.DIR]).format())), rules.error_log.last_error
+
+
+def test_libvirts_schema_accepts_what_this_host_has() -> None:
+    cache = host_cache()
+    host = Host(cpu=HostCpu(arch="x86_64"), topology=host_topology(), cache=cache, bandwidth=host_bandwidth(cache))
+    rules = relax_ng(SCHEMAS_OF[Capabilities])
+    assert rules.validate(etree.fromstring(Capabilities(host=host).format())), rules.error_log.last_error

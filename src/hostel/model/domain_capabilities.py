@@ -57,6 +57,7 @@ class KnownModel(Element, tag="model"):
     """A model of processors, and whether this host can be it; of the host itself, what stands in for it."""
 
     fallback: str | None = attr(choice("allow", "forbid"), default=None)
+    vendor_id: str | None = attr(default=None)
     usable: str | None = attr(choice("yes", "no", "unknown"), default=None)
     deprecated: bool | None = attr(YES_NO, default=None)
     vendor: str | None = attr(default=None)

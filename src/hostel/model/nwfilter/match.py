@@ -248,9 +248,10 @@ class PortMatchV6(RoutedMatchV6, leads=True):
 
 
 class TcpMatchV6(PortMatchV6, tag="tcp-ipv6"):
-    """A TCP segment in IPv6."""
+    """A TCP segment in IPv6; libvirt's schema has ``flags``, which its parser overlooks."""
 
     option: str | None = attr(BYTE, default=None)
+    flags: str | None = attr(TCP_FLAGS, default=None)
 
 
 class UdpMatchV6(PortMatchV6, tag="udp-ipv6"):
