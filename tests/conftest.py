@@ -19,6 +19,7 @@ PACKAGES = {
     "virsh": "libvirt-clients",
     "libvirtd": "libvirt-daemon libvirt-daemon-driver-qemu",
     "virt-install": "virtinst",
+    "perl": "perl libsys-virt-perl",
     "qemu-storage-daemon": "qemu-system-common",
     "nbdkit": "nbdkit",
     "nbdinfo": "libnbd-bin",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -259,3 +260,16 @@ def test_definitions_survive_a_kill(tmp_path: Path) -> None:
 def test_second_daemon_on_a_socket_is_refused(daemon: Hosteld) -> None:
     with pytest.raises(AssertionError, match="another daemon listens on"), hosteld.process(directory=daemon.directory):
         pass
+
+
+@pytest.mark.requires_tool("perl")
+def test_perl_binding_works(daemon: Hosteld) -> None:
+    code = (
+        "use Sys::Virt; my $c = Sys::Virt->new(uri => $ARGV[0]);"
+        "print join(' ', $c->get_type, map { $_->get_name } $c->list_all_domains()), qq{\\n};"
+        f"my $d = $c->define_domain(q{{{DOMAIN.format('perl')}}}); $d->create; print $d->get_info->{{state}}, qq{{\\n}};"
+        "$d->destroy; $d->undefine; print $c->get_storage_pool_by_name('default-pool')->get_info->{capacity}, qq{\\n};"
+        "eval { $c->get_domain_by_name('no') }; print $@->code, qq{\\n};"
+    )
+    done = subprocess.run(["perl", "-e", code, daemon.uri()], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.splitlines() == ["TEST test", "1", "107374182400", "42"]

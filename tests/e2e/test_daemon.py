@@ -1,0 +1,113 @@
+"""Real clients make, change, clone and run a machine through the daemon."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from hostel import guest
+from support import hosteld
+from support.hosteld import Hosteld
+
+pytestmark = [pytest.mark.qemu, pytest.mark.requires_tool("virt-install"), pytest.mark.requires_tool("virsh")]
+SESSION = "qemu:///session"
+
+
+def run(daemon: Hosteld, tool: str, *arguments: str) -> str:
+    command = [tool, "--connect", daemon.uri(SESSION), *arguments]
+    environment = {**os.environ, "LC_ALL": "C", "HOME": str(daemon.directory)}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, env=environment)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def virsh(daemon: Hosteld, *arguments: str) -> str:
+    return daemon.virsh("-q", *arguments, uri=SESSION).stdout
+
+
+def wait_for_report(path: Path) -> None:
+    deadline = time.monotonic() + 90
+    while "HOSTEL-GUEST" not in (text := path.read_text(errors="replace") if path.exists() else ""):
+        assert time.monotonic() < deadline, text
+        time.sleep(0.2)
+
+
+def test_virt_install_virt_xml_and_virt_clone_do_their_work(tmp_path: Path) -> None:
+    disk, log = tmp_path / "disk.raw", tmp_path / "serial.log"
+    disk.write_bytes(guest.image(label="daemon", mode=guest.Mode.STAY, size=1 << 20))
+    with hosteld.process(directory=tmp_path) as daemon:
+        run(
+            daemon, "virt-install", "--name", "vi", "--memory", "64", "--virt-type", "qemu", "--import",
+            "--osinfo", "generic", "--disk", f"{disk},format=raw", "--graphics", "none", "--network", "none",
+            "--noautoconsole", "--serial", f"file,path={log}",
+        )  # fmt: skip
+        try:
+            assert virsh(daemon, "domstate", "vi").strip() == "running"
+            wait_for_report(log)
+            run(daemon, "virt-xml", "vi", "--edit", "--memory", "96")
+            assert "<memory unit='KiB'>98304</memory>" in virsh(daemon, "dumpxml", "--inactive", "vi")
+        finally:
+            virsh(daemon, "destroy", "vi")
+        run(daemon, "virt-clone", "--original", "vi", "--name", "clone", "--file", str(tmp_path / "clone.raw"))
+        assert sorted(virsh(daemon, "list", "--all", "--name").split()) == ["clone", "vi"]
+        assert (tmp_path / "clone.raw").read_bytes() == disk.read_bytes()
+
+
+def test_guest_outlives_a_killed_daemon_and_the_next_one_has_it(tmp_path: Path) -> None:
+    disk = tmp_path / "disk.raw"
+    disk.write_bytes(bytes(1 << 20))
+    document = tmp_path / "d.xml"
+    document.write_text(
+        "<domain type='qemu'><name>kept</name><memory>65536</memory><os><type arch='x86_64'>hvm</type></os><devices>"
+        f"<disk type='file' device='disk'><driver name='qemu' type='raw'/><source file='{disk}'/>"
+        "<target dev='vda' bus='virtio'/></disk></devices></domain>"
+    )
+    with hosteld.process(directory=tmp_path) as daemon:
+        virsh(daemon, "create", str(document))
+        number = virsh(daemon, "domid", "kept")
+        daemon.process.kill()
+        daemon.process.wait(20)
+    with hosteld.process(directory=tmp_path) as daemon:
+        try:
+            assert virsh(daemon, "domstate", "kept").strip() == "running"
+            assert virsh(daemon, "domid", "kept") == number
+        finally:
+            virsh(daemon, "destroy", "kept")
+        assert virsh(daemon, "list", "--all", "--name").split() == []
+
+
+def test_console_goes_both_ways(tmp_path: Path) -> None:
+    disk = tmp_path / "disk.raw"
+    disk.write_bytes(guest.image(label="daemon", mode=guest.Mode.STAY, size=1 << 20))
+    document = tmp_path / "d.xml"
+    document.write_text(
+        "<domain type='qemu'><name>talk</name><memory>65536</memory><os><type arch='x86_64'>hvm</type></os><devices>"
+        f"<disk type='file' device='disk'><driver name='qemu' type='raw'/><source file='{disk}'/>"
+        "<target dev='vda' bus='virtio'/></disk><serial type='pty'/><console type='pty'/></devices></domain>"
+    )
+    with hosteld.process(directory=tmp_path) as daemon:
+        virsh(daemon, "create", "--paused", str(document))
+        try:
+            told = daemon.python(
+                "import time\n"
+                "d = c.lookupByName('talk')\n"
+                "s = c.newStream()\n"
+                "d.openConsole(None, s, 0)\n"
+                "try: d.openConsole(None, c.newStream(), 0)\n"
+                "except libvirt.libvirtError as e: print(e)\n"
+                "d.resume()\n"
+                "s.send(b'x')\n"
+                "got = b''\n"
+                "while b'HOSTEL-GUEST' not in got: got += s.recv(1024)\n"
+                "print(got)\n"
+                "s.abort()\n",
+                uri=SESSION,
+            )
+            assert "Active console session exists for this domain" in told
+            assert "HOSTEL-GUEST" in told
+        finally:
+            virsh(daemon, "destroy", "talk")
