@@ -97,17 +97,22 @@ class BackupJob(Job):
             def make(child: BlockNode) -> BackupFilter:
                 top = how.sync is BackupSync.TOP
                 self._copy = BlockCopy(child, self._target, copy_unit(self._target), top=top, compress=how.compress)
-                self._filter = BackupFilter(child, self._target.share(), self._copy)
+                self._filter = BackupFilter(child, self._target.share(), self._copy, self._recorder())
                 return self._filter
 
             insert_filter(self._source, make)
             assert self._copy is not None
             if how.bitmap is not None:
                 self._frozen = how.bitmap.freeze()
-                if how.bitmap_mode is not BitmapMode.NEVER:
-                    how.bitmap.clear()  # from now on it records what the next backup needs
             self._copy.choose(self._frozen if how.sync is BackupSync.BITMAP else None)
         self.length = self._copy.length if how.sync is BackupSync.NONE else self._copy.remaining
+
+    def _recorder(self) -> DirtyBitmap | None:
+        """What will know in the end what the next backup needs; until then the bitmap loses nothing."""
+        bitmap = self._how.bitmap
+        if bitmap is None or self._how.bitmap_mode is BitmapMode.NEVER:
+            return None
+        return DirtyBitmap(self._source.length, bitmap.granularity)
 
     def _work(self) -> float | None:
         copy = self._copy
@@ -152,23 +157,24 @@ class BackupJob(Job):
             assert copy is not None
             left = copy.remaining_bits()
             remove_filter(self._source, self._filter)
-            self._settle_bits(left)
+            if self._how.bitmap is not None and self._frozen is not None:
+                self._settle_bits(self._how.bitmap, left)
         self._filter.children.pop("target").close()
         self._filter = None
 
-    def _settle_bits(self, left: DirtyBitmap) -> None:
-        """Give the bitmap back what the next backup needs."""
-        bitmap, frozen = self._how.bitmap, self._frozen
-        if bitmap is None or frozen is None:
-            return
-        mode = self._how.bitmap_mode
+    def _settle_bits(self, bitmap: RecordingBitmap, left: DirtyBitmap) -> None:
+        """Leave in the bitmap what the next backup needs: what was written since the start, and was not copied."""
+        assert self._filter is not None
+        written, mode = self._filter.written, self._how.bitmap_mode
+        failed = self.error is not None or self.status is JobStatus.CREATED
         try:
-            if mode is BitmapMode.ALWAYS:
-                bitmap.merge(left)
-            elif mode is BitmapMode.ON_SUCCESS and (self.error is not None or self.status is JobStatus.CREATED):
-                bitmap.merge(frozen)
+            if written is not None and (mode is BitmapMode.ALWAYS or not failed):
+                if not bitmap.recording:
+                    written.clear()
+                if mode is BitmapMode.ALWAYS:
+                    written.merge(left)
+                bitmap.become(written)
         finally:
-            # Where the bits cannot be given back the image refuses to be written, and its bitmaps stay marked unsound.
             bitmap.thaw()
 
 

@@ -65,8 +65,13 @@ class RecordingBitmap(abc.ABC):
     def merge(self, other: DirtyBitmap) -> None:
         """Mark what is dirty in bits of any granularity."""
 
+    def become(self, bits: DirtyBitmap) -> None:
+        """Have these bits and no others; where that fails it has those that it had, and these."""
+        self.clear()
+        self.merge(bits)
+
     def freeze(self) -> DirtyBitmap:
-        """A copy of the bits for a job, which has the bitmap for itself until it is thawed.
+        """A copy of the bits for a job, which has the bitmap for itself until it is thawed; it records on.
 
         Raises:
             BlockError: another job has it, or it is inconsistent.

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import enum
+import threading
 from collections.abc import Iterator, Mapping
 from typing import Final, Self
 
+from hostel.block.bitmap import DirtyBitmap
 from hostel.block.driver import FilterDriver, OpenMode, Supports
 from hostel.block.extent import Extent
 from hostel.block.filters.option import settle
@@ -94,9 +96,24 @@ class CopyBeforeWriteDriver(FilterDriver):
 
 
 class BackupFilter(CopyBeforeWriteDriver):
-    """The filter that a backup puts in."""
+    """The filter that a backup puts in.
+
+    Attributes:
+        written: records what is written while the filter is there; None where nobody wants to know.
+    """
 
     implicit = True
+
+    def __init__(self, child: BlockNode, target: BlockNode, block_copy: BlockCopy, written: DirtyBitmap | None) -> None:
+        super().__init__(child, target, block_copy)
+        self.written = written
+        self._lock = threading.Lock()
+
+    def _copy(self, offset: int, length: int) -> None:
+        if self.written is not None:
+            with self._lock:
+                self.written.mark(offset, length)
+        super()._copy(offset, length)
 
 
 class SnapshotAccessDriver(FilterDriver):

@@ -14,12 +14,15 @@ from typing import Any, Final, NamedTuple
 
 from hostel.block.driver import FilterDriver
 from hostel.block.extent import Status
+from hostel.block.jobs.backup import BackupSettings, BackupSync, BitmapMode, settle_bitmap
+from hostel.block.jobs.bitmaps import RecordingBitmap
 from hostel.block.jobs.companion import Companion
 from hostel.block.jobs.copying import CHUNK, LOOK, first_extent, flush, grow, next_extent
 from hostel.block.jobs.job import SLICE, Job, JobFailed, JobSettings
 from hostel.block.jobs.mirror_copy import How, MirrorCopy
 from hostel.block.jobs.mirror_filter import MirrorFilter
 from hostel.block.jobs.policy import SourceError, TargetError
+from hostel.block.jobs.state import JobStatus
 from hostel.block.node import BlockNode
 from hostel.block.rewiring import (
     bottom_of_filters,
@@ -47,6 +50,8 @@ class Sync(enum.Enum):
     FULL = "full"  # everything
     TOP = "top"  # what the overlay itself has; the target has the rest in a backing file of its own
     NONE = "none"  # what is written from now on
+    BITMAP = "bitmap"  # what is dirty in a bitmap: the target has the rest
+    INCREMENTAL = "incremental"  # BITMAP with mode ON_SUCCESS
 
 
 class CopyMode(enum.Enum):
@@ -75,6 +80,7 @@ class MirrorSettings(NamedTuple):
         replaces: what the target takes the place of, a node below the source; None for the source.
         onto_source: the target is an overlay that nothing lies below yet: it stands on what the source was.
         replaced: who closes what is replaced.
+        bitmap: see :class:`Sync` and :class:`BitmapMode`; in the end it says where source and target differ.
     """
 
     sync: Sync = Sync.FULL
@@ -85,6 +91,8 @@ class MirrorSettings(NamedTuple):
     replaces: BlockNode | None = None
     onto_source: bool = False
     replaced: Replaced = close_replaced
+    bitmap: RecordingBitmap | None = None
+    bitmap_mode: BitmapMode | None = None
 
 
 _DEFAULTS: Final = MirrorSettings()
@@ -111,6 +119,7 @@ class MirrorJob(Job):
         if source is target:
             raise BlockError("Can't mirror node into itself", errno=errno.EINVAL)
         _check(how)
+        how = _settle_bitmap(how)
         if how.replaces is not None:
             _check_replaced(source, how.replaces)
         self._source, self._target, self._how = source, target, how
@@ -133,6 +142,7 @@ class MirrorJob(Job):
         self._cursor = 0
         self._pivot = False
         self._stands_on_source = False
+        self._frozen = False
         super().__init__(settings, list(dict.fromkeys([source, *self._blocked(how)])))
 
     def _blocked(self, how: MirrorSettings) -> list[BlockNode]:
@@ -167,13 +177,42 @@ class MirrorJob(Job):
             self._copier = MirrorCopy(self._filter, child, self._target, how)
             return self._filter
 
-        self._inner = insert_filter(self._source, make)
+        with drained(self._source):
+            self._inner = insert_filter(self._source, make)
+            if self._how.bitmap is not None:
+                self._take_bits(self._how.bitmap)
         if self._how.onto_source:
             # What a write to a part of a cluster leaves out comes from there.
             replace_backing(self._target, self._inner.share())
             self._stands_on_source = True
         if self._how.sync is Sync.NONE:
             self._scanned = self._source.length
+
+    def _take_bits(self, bitmap: RecordingBitmap) -> None:
+        """Have the bitmap for the job; where it says what is to be copied, mark that."""
+        bits = bitmap.freeze()
+        self._frozen = True
+        assert self._filter is not None
+        if self._how.sync is Sync.BITMAP:
+            for offset, length, dirty in bits.ranges(0, bits.size):
+                if dirty:
+                    self._filter.mark(offset, length)
+            self._scanned = self._source.length
+
+    def _give_bits_back(self, mirror: MirrorFilter) -> None:
+        """Leave in the bitmap where source and target differ; where that is not asked for, what it has recorded."""
+        bitmap, mode = self._how.bitmap, self._how.bitmap_mode
+        if bitmap is None or not self._frozen:
+            return
+        self._frozen = False
+        try:
+            is_equal = self.error is None and self.status is not JobStatus.CREATED
+            if mode is BitmapMode.ALWAYS or (mode is BitmapMode.ON_SUCCESS and is_equal):
+                if self._scanned < self._source.length:
+                    mirror.mark(self._scanned, self._source.length - self._scanned)
+                bitmap.become(mirror.differing())
+        finally:
+            bitmap.thaw()
 
     def _work(self) -> float | None:
         if self._inner.length != self._target.length:
@@ -270,15 +309,18 @@ class MirrorJob(Job):
             raise failure.cause from None
 
     def _take_out(self) -> None:
-        if self._filter is not None:
-            self._copier.close()
+        if self._filter is None:
+            return
+        self._copier.close()
+        with drained(self._source):
+            self._give_bits_back(self._filter)
             if self._stands_on_source:
                 below = replace_backing(self._target, None)
                 assert below is not None
                 below.close()
                 self._stands_on_source = False
             remove_filter(self._source, self._filter)
-            self._filter = None
+        self._filter = None
 
     def _clean(self) -> None:
         self._take_out()
@@ -356,6 +398,14 @@ def _check(how: MirrorSettings) -> None:
         raise BlockError("Parameter 'granularity' expects a power of 2", errno=errno.EINVAL)
     if how.buf_size < 0:
         raise BlockError("Invalid parameter 'buf-size'", errno=errno.EINVAL)
+
+
+def _settle_bitmap(how: MirrorSettings) -> MirrorSettings:
+    """Check what is said of a bitmap, in the words of backups."""
+    if how.bitmap is None and how.bitmap_mode is None and how.sync not in (Sync.BITMAP, Sync.INCREMENTAL):
+        return how
+    backup = settle_bitmap(BackupSettings(BackupSync(how.sync.value), how.bitmap, how.bitmap_mode))
+    return how._replace(sync=Sync(backup.sync.value), bitmap_mode=backup.bitmap_mode)
 
 
 def _check_replaced(source: BlockNode, replaced: BlockNode) -> None:

@@ -75,6 +75,11 @@ class MirrorFilter(FilterDriver):
         with self._lock:
             return min(self._dirty.count * self._dirty.granularity, self._dirty.size)
 
+    def differing(self) -> DirtyBitmap:
+        """A copy of the bits of what is to be copied."""
+        with self._lock:
+            return DirtyBitmap(self._dirty.size, self._dirty.granularity, self._dirty.bits)
+
     @property
     def is_clean(self) -> bool:
         """Whether nothing is to be copied."""

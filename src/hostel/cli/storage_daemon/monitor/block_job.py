@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from hostel.block.jobs.backup import BackupJob, BackupSettings, BackupSync, BitmapMode
-from hostel.block.jobs.bitmaps import all_bitmaps
+from hostel.block.jobs.bitmaps import RecordingBitmap, all_bitmaps
 from hostel.block.jobs.commit import CommitJob
 from hostel.block.jobs.event import JobEvent
 from hostel.block.jobs.job import Job, JobSettings
@@ -256,10 +256,9 @@ def start_mirror(
     daemon: Daemon, given: Mapping[str, Any], source: BlockNode, target: BlockNode, owned: BlockNode | None = None
 ) -> None:
     """Start a mirror; see :func:`make_job`."""
-    try:
-        sync = Sync(given["sync"])
-    except ValueError:
-        raise generic(f"Sync mode '{given['sync']}' not supported") from None
+    sync = Sync(given["sync"])
+    if sync in (Sync.BITMAP, Sync.INCREMENTAL) and "bitmap" not in given:
+        raise generic(f"Sync mode '{given['sync']}' not supported")
     replaces = node_of(daemon, given["replaces"]) if "replaces" in given else None
     how = MirrorSettings(
         sync=Sync.FULL if sync is Sync.TOP and bottom_of_filters(source).backing is None else sync,
@@ -270,10 +269,21 @@ def start_mirror(
         replaces=None if replaces is source else replaces,
         onto_source=owned is not None and sync is Sync.NONE,
         replaced=daemon.nodes.rebind,
+        bitmap=_bitmap(source, given),
+        bitmap_mode=BitmapMode(given["bitmap-mode"]) if "bitmap-mode" in given else None,
     )
     used = {"source": (source, Permission.CONSISTENT_READ), "target": (target, Permission.WRITE)}
     needs = Needs(used, "mirror_top", source, owned)
     make_job(daemon, given, needs, lambda settings: MirrorJob(settings, source, target, how)).launch()
+
+
+def _bitmap(source: BlockNode, given: Mapping[str, Any]) -> RecordingBitmap | None:
+    if "bitmap" not in given:
+        return None
+    found = next((each for each in all_bitmaps(source) if each.name == given["bitmap"]), None)
+    if found is None:
+        raise generic(f"Bitmap '{given['bitmap']}' could not be found")
+    return found
 
 
 def _backup(daemon: Daemon, given: Mapping[str, Any]) -> None:
@@ -295,13 +305,8 @@ def make_backup(
     owned: BlockNode | None = None,
 ) -> Job:
     """Make a backup; see :func:`make_job`."""
-    bitmap = None
-    if "bitmap" in given:
-        bitmap = next((each for each in all_bitmaps(source) if each.name == given["bitmap"]), None)
-        if bitmap is None:
-            raise generic(f"Bitmap '{given['bitmap']}' could not be found")
     mode = BitmapMode(given["bitmap-mode"]) if "bitmap-mode" in given else None
-    how = BackupSettings(BackupSync(given["sync"]), bitmap, mode, given.get("compress", False))
+    how = BackupSettings(BackupSync(given["sync"]), _bitmap(source, given), mode, given.get("compress", False))
     used = {"source": (source, Permission.CONSISTENT_READ), "target": (target, Permission.WRITE)}
     needs = Needs(used, "copy-before-write", source, owned, transaction)
     return make_job(daemon, given, needs, lambda settings: BackupJob(settings, source, target, how))
@@ -338,6 +343,9 @@ MIRROR: Final = (
     Parameter("buf-size", Kind.INT),
     Parameter("copy-mode", values=tuple(mode.value for mode in CopyMode)),
     Parameter("unmap", Kind.BOOL),
+    # Not QEMU's: what is to be copied, or was left over.
+    Parameter("bitmap"),
+    Parameter("bitmap-mode", values=tuple(mode.value for mode in BitmapMode)),
     *TWO_POLICIES,
 )
 COMMANDS: Final = (
