@@ -128,6 +128,8 @@ class StartFlag(enum.IntFlag):
     NONE = 0
     PAUSED = 1
     AUTODESTROY = 2
+    BYPASS_CACHE = 4
+    FORCE_BOOT = 8
 
 
 class DestroyFlag(enum.IntFlag):

@@ -10,6 +10,7 @@ from hostel.model.domain.defaults import complete
 from hostel.model.domain.domain import Domain, DomainType
 from hostel.model.domain.inactive import forget_run
 from hostel.model.domain.platform import X86, Platform
+from hostel.model.domain.rules.start import check_start
 from hostel.model.domain.validate import validate
 
 # libvirt's words for some elements, in place of the general ones.
@@ -52,6 +53,16 @@ def finish(domain: Domain, platform: Platform) -> None:
         forget_run(domain)
         complete(domain, platform)
         validate(domain, platform)
+
+
+def check_startable(domain: Domain, platform: Platform) -> None:
+    """Hold a complete document against what this host's QEMU can start.
+
+    Raises:
+        VirtError: in libvirt's words.
+    """
+    with reading(ErrorDomain.QEMU):
+        check_start(domain, platform)
 
 
 def parse_stored(xml: str) -> Domain:

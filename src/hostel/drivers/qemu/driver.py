@@ -25,8 +25,9 @@ from hostel.drivers.base import (
     StorageDriver,
     UndefineFlag,
 )
+from hostel.drivers.base.saving import SaveFlag
 from hostel.drivers.events import Defined, Event, EventSource, Lifecycle, Subject
-from hostel.drivers.qemu import document, probe, process
+from hostel.drivers.qemu import document, probe, process, savefile
 from hostel.drivers.qemu.block.copy import CopyCalls
 from hostel.drivers.qemu.block.jobs import JobCalls
 from hostel.drivers.qemu.block.sizes import SizeCalls
@@ -35,18 +36,18 @@ from hostel.drivers.qemu.launch import Launcher, find_emulator
 from hostel.drivers.qemu.machines import Machines, failed, invalid
 from hostel.drivers.qemu.plug.calls import DeviceCalls
 from hostel.drivers.qemu.running import no_domain
+from hostel.drivers.qemu.saving import SaveCalls
 from hostel.drivers.qemu.status import Ending, Status, read_ending
 from hostel.drivers.store import Directories
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
 from hostel.model.domain.devices.character import CharacterBackend, CharacterType
-from hostel.model.domain.domain import Domain
 from hostel.model.domain.inactive import forget_run
 
 _REMOVED: Final = {"event": int(Lifecycle.UNDEFINED), "detail": 0}
 _PAUSED = {"io-error": PausedReason.IOERROR, "watchdog": PausedReason.WATCHDOG, "shutdown": PausedReason.SHUTTING_DOWN}
 
 
-class QemuDriver(DeviceCalls, JobCalls, CopyCalls, SizeCalls):
+class QemuDriver(DeviceCalls, JobCalls, CopyCalls, SizeCalls, SaveCalls):
     """Domains under real QEMU; see :class:`hostel.drivers.base.HypervisorDriver` for each call."""
 
     def __init__(
@@ -156,21 +157,6 @@ class QemuDriver(DeviceCalls, JobCalls, CopyCalls, SizeCalls):
         known = live.domain if live else self._machines.definition(name)
         return None if known is None else known.uuid
 
-    def _check_clash(self, domain: Domain) -> None:
-        """Refuse a name or a UUID that another domain has. Reads without locks: stale state only refuses more."""
-        for other in self._machines.names():
-            known: Domain | None = None
-            with contextlib.suppress(VirtError, ValueError):
-                known = self._machines.definition(other)
-                if known is None:
-                    known = Status.parse(self._machines.statuses.read(other) or "").domain
-            if known is None:
-                continue
-            if other == domain.name and known.uuid != domain.uuid:
-                raise failed(f"domain '{other}' already exists with uuid {known.uuid}")
-            if other != domain.name and known.uuid == domain.uuid:
-                raise failed(f"domain '{other}' is already defined with uuid {known.uuid}")
-
     def domain_create_xml(self, xml: str, flags: StartFlag = StartFlag.NONE) -> DomainRef:
         """Start a transient domain."""
         found = document.parse(xml, self._launcher.platform())
@@ -189,8 +175,21 @@ class QemuDriver(DeviceCalls, JobCalls, CopyCalls, SizeCalls):
             stored = self._machines.definition(domain.name)
             if stored is None:
                 raise no_domain(f"name '{domain.name}'")
+            saved = self._machines.saved(domain.name)
+            if flags & StartFlag.FORCE_BOOT:
+                saved.unlink(missing_ok=True)
+            if savefile.is_whole(saved):
+                return self._start_saved(saved, flags)
             status = self._launcher.start(stored, paused=bool(flags & StartFlag.PAUSED))
         return DomainRef(domain.name, stored.uuid or "", status.id)
+
+    def _start_saved(self, path: Path, flags: StartFlag) -> DomainRef:
+        """Go on from saved memory, which is used up by it."""
+        saved = savefile.read(path)
+        how = SaveFlag.PAUSED if flags & StartFlag.PAUSED else SaveFlag.NONE
+        started = self._restore(document.parse_stored(saved.xml), path, saved, how)
+        path.unlink(missing_ok=True)
+        return started
 
     def domain_shutdown(self, domain: DomainRef) -> None:
         """Press the power button."""
@@ -234,13 +233,16 @@ class QemuDriver(DeviceCalls, JobCalls, CopyCalls, SizeCalls):
 
     def domain_undefine(self, domain: DomainRef, flags: UndefineFlag = UndefineFlag.NONE) -> None:
         """Drop the definition; a running domain becomes transient."""
-        del flags
         with self._machines.locked(domain.name), self._machines.definitions.locked():
             live = self._machines.live(domain.name)
+            saved = self._machines.saved(domain.name)
+            if live is None and savefile.is_whole(saved) and not flags & UndefineFlag.MANAGED_SAVE:
+                raise invalid("Refusing to undefine while domain managed save image exists")
             stored = self._machines.definitions.read(domain.name)
             if stored is None:
                 raise invalid("cannot undefine transient domain") if live else no_domain(f"name '{domain.name}'")
             self._machines.definitions.remove(domain.name)
+            saved.unlink(missing_ok=True)
             self._machines.autostarts.remove(domain.name)
             self._machines.endings.remove(domain.name)
             event = Event(Subject.DOMAIN, "lifecycle", domain.name, domain.uuid, live.id if live else -1, _REMOVED)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import datetime
+import os
 import shlex
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
-from hostel.drivers.base import NetworkDriver, PausedReason, ShutoffReason, StorageDriver
+from hostel.drivers.base import NetworkDriver, PausedReason, RunningReason, ShutoffReason, StorageDriver
 from hostel.drivers.events import Lifecycle, Started, Suspended
 from hostel.drivers.qemu import document, features, monitor, probe, process, source
 from hostel.drivers.qemu.alias import assign_aliases
@@ -29,6 +31,31 @@ from hostel.model.domain.platform import Platform
 
 _EMULATOR: Final = "qemu-system-x86_64"
 _MIB: Final = 1024  # KiB
+_POLL: Final = 0.05  # seconds
+_MEMORY_SECONDS: Final = 600.0
+
+
+class Origin(NamedTuple):
+    """Where a machine goes on from.
+
+    Attributes:
+        reason: why it runs.
+        event: what is told of its start.
+        memory: a file with its memory; None where it boots.
+        offset: where in the file the memory begins.
+        paused: why it is paused, where it is.
+        suspended: what is told of that.
+    """
+
+    reason: RunningReason = RunningReason.BOOTED
+    event: Started = Started.BOOTED
+    memory: Path | None = None
+    offset: int = 0
+    paused: PausedReason = PausedReason.USER
+    suspended: Suspended = Suspended.PAUSED
+
+
+BOOT: Final = Origin()
 
 
 class Launcher:
@@ -46,15 +73,22 @@ class Launcher:
         """What this host's QEMU brings to documents; without its machine types where it is not installed."""
         return features.platform(self._cache)
 
-    def start(self, domain: Domain, *, paused: bool) -> Status:
+    def start(self, domain: Domain, *, paused: bool, origin: Origin = BOOT) -> Status:
         """Run a document's machine; the caller holds the domain's lock and has found it not running.
+
+        Args:
+            domain: what to run.
+            paused: leave its CPUs stopped.
+            origin: where it goes on from.
 
         Raises:
             VirtError: it does not run; nothing is left but the log.
         """
         machines, name = self._machines, domain.name
         live = domain.copy()
-        document.finish(live, self.platform())
+        platform = self.platform()
+        document.finish(live, platform)
+        document.check_startable(live, platform)
         emulator = find_emulator(live)
         if live.type == DomainType.KVM and not probe.kvm_runs(emulator, self._cache):
             raise document.unsupported(
@@ -69,6 +103,8 @@ class Launcher:
         log = machines.log(name)
         try:
             argv = build(live, context)
+            if origin.memory is not None:
+                argv += ["-incoming", "defer"]
             start = _write_log(log, argv, notes)
         except BaseException:
             shutil.rmtree(run, ignore_errors=True)
@@ -78,13 +114,13 @@ class Launcher:
         live.id = status.id
         machines.statuses.write(name, status.format())
         try:
-            return self._launch(name, argv, status, log, paused=paused)
+            return self._launch(argv, status, log, paused=paused, origin=origin)
         except BaseException as error:
             self._undo(name, run, error)
             raise
 
-    def _launch(self, name: str, argv: list[str], status: Status, log: Path, *, paused: bool) -> Status:
-        run = Path(status.run)
+    def _launch(self, argv: list[str], status: Status, log: Path, *, paused: bool, origin: Origin) -> Status:
+        name, run = status.domain.name, Path(status.run)
         try:
             pid = process.spawn(argv, run, log)
         except OSError as error:
@@ -99,11 +135,14 @@ class Launcher:
                 raise QmpError("Disconnected", "QEMU did not come up")
             with monitor.connect(socket_path) as qmp:
                 self._complete(status.domain, qmp)
-                status = status._replace(pid=pid, started=started or 0, paused=int(PausedReason.USER) if paused else 0)
+                if origin.memory is not None:
+                    take_memory(qmp, origin.memory, origin.offset)
+                reason = int(origin.paused) if paused else 0
+                status = status._replace(pid=pid, started=started or 0, paused=reason, running=int(origin.reason))
                 self._machines.statuses.write(name, status.format())
                 if not paused:
                     qmp.execute("cont")
-            self._tell(status, paused=paused)
+            self._tell(status, paused=paused, origin=origin)
         except QmpError as error:
             code = process.exit_status(run, 2 if started is None or not process.runs(pid, started) else 0)
             lines = process.last_lines(log, 5, since=status.log_start)
@@ -113,14 +152,14 @@ class Launcher:
             raise _no_start(name, words[-1] if words else str(error)) from error
         return status
 
-    def _tell(self, status: Status, *, paused: bool) -> None:
+    def _tell(self, status: Status, *, paused: bool, origin: Origin) -> None:
         """In libvirt's order: it runs before it was started."""
         publish, domain = self._machines.publish, status.domain
         if not paused:
             publish(domain, "lifecycle", event=int(Lifecycle.RESUMED), detail=0)
-        publish(domain, "lifecycle", event=int(Lifecycle.STARTED), detail=int(Started.BOOTED))
+        publish(domain, "lifecycle", event=int(Lifecycle.STARTED), detail=int(origin.event))
         if paused:
-            publish(domain, "lifecycle", event=int(Lifecycle.SUSPENDED), detail=int(Suspended.PAUSED))
+            publish(domain, "lifecycle", event=int(Lifecycle.SUSPENDED), detail=int(origin.suspended))
 
     def _complete(self, domain: Domain, qmp: monitor.Monitor) -> None:
         """Write what QEMU chose into the live document, and set what must not be, or cannot be, on a command line."""
@@ -181,6 +220,31 @@ class Launcher:
             if error.code == ErrorCode.INTERNAL_ERROR:
                 return None
             raise
+
+
+def take_memory(qmp: monitor.Monitor, path: Path, offset: int) -> None:
+    """Have a QEMU that waits for it take its memory from a file.
+
+    Raises:
+        QmpError: it does not fit the machine, or does not come to an end.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise QmpError("GenericError", f"cannot open '{path}': {error.strerror}") from error
+    try:
+        os.lseek(descriptor, offset, os.SEEK_SET)
+        qmp.pass_file("hostel-memory", descriptor)
+    finally:
+        os.close(descriptor)
+    qmp.execute("migrate-incoming", uri="fd:hostel-memory")
+    deadline = time.monotonic() + _MEMORY_SECONDS
+    while (found := qmp.execute("query-migrate")).get("status") != "completed":
+        if found.get("status") == "failed":
+            raise QmpError("GenericError", f"the memory in '{path}' does not fit: {found.get('error-desc', '')}")
+        if time.monotonic() >= deadline:
+            raise QmpError("Timeout", f"QEMU does not take the memory in '{path}'")
+        time.sleep(_POLL)
 
 
 def _images(domain: Domain) -> Iterator[DiskSource | BackingStore]:

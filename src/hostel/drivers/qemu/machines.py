@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from hostel.drivers.base import DomainRef, ShutoffReason
 from hostel.drivers.events import Event, EventBus, Lifecycle, Stopped, Subject
-from hostel.drivers.qemu import document, process
+from hostel.drivers.qemu import document, process, savefile
 from hostel.drivers.qemu.status import Ending, Status, write_ending
 from hostel.drivers.store import Directories, Store
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
@@ -92,6 +92,10 @@ class Machines:
         """The domain's log file."""
         return self.logs / f"{name}.log"
 
+    def saved(self, name: str) -> Path:
+        """Where the domain's memory is kept by ``managedsave``."""
+        return self.definitions.directory / "save" / f"{name}.save"
+
     def run_directory(self, name: str) -> Path:
         """A fresh directory for a run's sockets, short enough for a unix socket's path."""
         run = self._state / "run" / _digest(name)
@@ -166,7 +170,11 @@ class Machines:
 
     def _ending(self, name: str, status: Status) -> Ending:
         code = process.exit_status(Path(status.run), 2)
-        if status.ending:
+        if status.ending.startswith("saved:"):
+            if savefile.is_whole(Path(status.ending.removeprefix("saved:"))):
+                return Ending(ShutoffReason.SAVED, "")
+            savefile.discard(Path(status.ending.removeprefix("saved:")))
+        elif status.ending:
             return Ending(ShutoffReason.DESTROYED, "")
         if code == 0:
             lines = process.last_lines(self.log(name), 1, since=status.log_start)

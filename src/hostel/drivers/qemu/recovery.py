@@ -8,6 +8,7 @@ from hostel.drivers.qemu.plug.graph import sweep_nodes
 from hostel.drivers.qemu.plug.medium import settle
 from hostel.drivers.qemu.plug.outward import gone
 from hostel.drivers.qemu.running import Running
+from hostel.drivers.qemu.saving import SAVING, settle_save
 
 
 def recover(machine: Running) -> None:
@@ -16,6 +17,10 @@ def recover(machine: Running) -> None:
     Raises:
         VirtError: QEMU does not answer.
     """
+    if machine.status.ending.startswith(SAVING):
+        settle_save(machine)
+        if machine.is_gone:
+            return
     if machine.status.plugs:
         _settle_plugs(machine)
     if machine.status.jobs:

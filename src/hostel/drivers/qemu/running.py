@@ -17,9 +17,9 @@ from hostel.drivers.events import Event, EventBus, Subject
 from hostel.drivers.fault import fault
 from hostel.drivers.qemu import process
 from hostel.drivers.qemu.launch import Launcher
-from hostel.drivers.qemu.machines import Machines, invalid
+from hostel.drivers.qemu.machines import Machines, failed, invalid
 from hostel.drivers.qemu.monitor import Monitor
-from hostel.drivers.qemu.status import Status
+from hostel.drivers.qemu.status import Ending, Status
 from hostel.errors import ErrorCode, ErrorDomain, QmpError, VirtError
 from hostel.model.domain.domain import Domain
 
@@ -31,6 +31,7 @@ class Running:
         self._machines = machines
         self._monitor: Monitor | None = None
         self.status = status
+        self.is_gone = False
 
     @property
     def domain(self) -> Domain:
@@ -107,6 +108,11 @@ class Running:
             if definition is not None and change(definition):
                 self._machines.definitions.write(self.name, definition.format())
 
+    def forget(self, ending: Ending) -> None:
+        """Drop the state of the machine, which is no more."""
+        self._machines.forget(self.name, self.run, ending)
+        self.is_gone = True
+
     def close(self) -> None:
         """Let the monitor go."""
         if self._monitor is not None:
@@ -171,11 +177,11 @@ class Calls:
             return
         machine = Running(self._machines, status)
         try:
-            if status.jobs or status.plugs:
+            if status.jobs or status.plugs or status.ending.startswith("saved:"):
                 from hostel.drivers.qemu.recovery import recover
 
                 recover(machine)
-            yield machine
+            yield None if machine.is_gone else machine
         finally:
             machine.close()
 
@@ -197,6 +203,21 @@ class Calls:
             if affect & Affect.CONFIG and definition is None:
                 raise invalid("transient domains do not have any persistent config")
             yield Both(machine if affect & Affect.LIVE else None, definition if affect & Affect.CONFIG else None)
+
+    def _check_clash(self, domain: Domain) -> None:
+        """Refuse a name or a UUID that another domain has. Reads without locks: stale state only refuses more."""
+        for other in self._machines.names():
+            known: Domain | None = None
+            with contextlib.suppress(VirtError, ValueError):
+                known = self._machines.definition(other)
+                if known is None:
+                    known = Status.parse(self._machines.statuses.read(other) or "").domain
+            if known is None:
+                continue
+            if other == domain.name and known.uuid != domain.uuid:
+                raise failed(f"domain '{other}' already exists with uuid {known.uuid}")
+            if other != domain.name and known.uuid == domain.uuid:
+                raise failed(f"domain '{other}' is already defined with uuid {known.uuid}")
 
     def _define(self, definition: Domain) -> None:
         """Replace a definition; the caller holds the domain's lock."""

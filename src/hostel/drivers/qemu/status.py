@@ -74,6 +74,7 @@ class StatusDocument(Element, tag="domstatus"):
     paused: int = attr(integer())
     running: int = attr(integer())
     ending: str = attr()
+    resumes: bool = attr(YES_NO, default=False)
     nodes: int = attr(integer(), default=0)
     jobs: list[BlockJob] = children(BlockJob, factory=list)
     plugs: list[Plug] = children(Plug, factory=list)
@@ -93,6 +94,7 @@ class Status(NamedTuple):
         paused: libvirt's reason while it is paused on request, else 0.
         running: libvirt's reason while it runs.
         ending: why it is being ended by us, else empty.
+        resumes: whether its CPUs run again when that fails.
         nodes: the last number that was given to an image.
         jobs: block jobs that run, or whose end has not been dealt with.
         plugs: devices on their way in or out.
@@ -107,6 +109,7 @@ class Status(NamedTuple):
     paused: int = 0
     running: int = 1
     ending: str = ""
+    resumes: bool = False
     nodes: int = 0
     jobs: tuple[BlockJob, ...] = ()
     plugs: tuple[Plug, ...] = ()

@@ -1,0 +1,136 @@
+"""Files with a machine's saved memory, in libvirt's format (``qemu_saveimage.h``), so that both read the other's.
+
+A header with the length of the document, the document with 64 KiB of room to edit it, then what QEMU sends when it
+migrates. While it is being written the first bytes say that it is not whole.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+import struct
+from pathlib import Path
+from typing import BinaryIO, Final, NamedTuple
+
+from hostel.drivers.fault import fault, system_fault
+from hostel.errors import ErrorCode, ErrorDomain, VirtError
+
+_WHOLE: Final = b"LibvirtQemudSave"
+_PART: Final = b"LibvirtQemudPart"
+_VERSION: Final = 2
+_HEADER: Final = struct.Struct("=16s5I56x")
+_ROOM: Final = 64 << 10
+_LARGEST: Final = 64 << 20  # bytes of a document
+
+
+class Saved(NamedTuple):
+    """What a file says before the memory begins.
+
+    Attributes:
+        xml: the live document of the machine.
+        running: whether it ran when it was saved.
+        start: where the memory begins, in bytes.
+    """
+
+    xml: str
+    running: bool
+    start: int
+
+
+def begin(file: BinaryIO, xml: str, *, running: bool) -> None:
+    """Write what comes before the memory; the file is not whole yet.
+
+    Raises:
+        OSError: the host refused.
+    """
+    document = xml.encode() + b"\0"
+    file.write(_HEADER.pack(_PART, _VERSION, len(document) + _ROOM, int(running), 0, 0))
+    file.write(document + bytes(_ROOM))
+    file.flush()
+
+
+def finish(file: BinaryIO) -> None:
+    """Say that the file is whole, once all of it is on the disk.
+
+    Raises:
+        OSError: the host refused.
+    """
+    os.fsync(file.fileno())
+    os.pwrite(file.fileno(), _WHOLE, 0)
+    os.fsync(file.fileno())
+
+
+def is_whole(path: Path) -> bool:
+    """Whether a file is there that was written to its end."""
+    try:
+        with path.open("rb") as file:
+            return file.read(len(_WHOLE)) == _WHOLE
+    except OSError:
+        return False
+
+
+def discard(path: Path) -> None:
+    """Remove a file that was not finished; a device that was written to stays."""
+    with contextlib.suppress(OSError):
+        if stat.S_ISREG(path.lstat().st_mode):
+            path.unlink()
+
+
+def read(path: Path) -> Saved:
+    """Read what a file says.
+
+    Raises:
+        VirtError: it cannot be read, or is none, or is not whole; ``OPERATION_FAILED`` names what is wrong.
+    """
+    try:
+        with path.open("rb") as file:
+            head = file.read(_HEADER.size)
+            if len(head) < _HEADER.size:
+                raise _failed(f"failed to read qemu header of '{path}'")
+            magic, version, length, running, compressed, _ = _HEADER.unpack(head)
+            if magic == _PART:
+                raise _failed(f"save image '{path}' is incomplete: the save was interrupted; remove it")
+            if magic != _WHOLE:
+                raise _failed(f"'{path}' is no image of a saved domain")
+            if version > _VERSION:
+                raise _failed(f"image version of '{path}' is not supported ({version} > {_VERSION})")
+            if not 0 < length <= _LARGEST:
+                raise _failed(f"invalid XML length in '{path}': {length}")
+            if compressed:
+                raise _failed(f"'{path}' is compressed, which is not supported; save without save_image_format")
+            document = file.read(length)
+    except OSError as error:
+        raise system_fault(error, f"Failed to open file '{path}'", ErrorDomain.QEMU) from error
+    text, end, _ = document.partition(b"\0")
+    if not end:
+        raise _failed(f"the document in '{path}' does not end")
+    try:
+        return Saved(text.decode(), bool(running), _HEADER.size + length)
+    except UnicodeDecodeError as error:
+        raise _failed(f"the document in '{path}' is not UTF-8 at byte {error.start}") from error
+
+
+def rewrite(path: Path, xml: str, *, running: bool) -> None:
+    """Put another document in; all or nothing, since it is one write of a length that does not change.
+
+    Raises:
+        VirtError: there is no room for it.
+    """
+    saved = read(path)
+    document = xml.encode() + b"\0"
+    length = saved.start - _HEADER.size
+    if len(document) > length:
+        raise _failed("new xml too large to fit in file")
+    data = _HEADER.pack(_WHOLE, _VERSION, length, int(running), 0, 0) + document.ljust(length, b"\0")
+    try:
+        with path.open("r+b") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise system_fault(error, f"cannot write '{path}'", ErrorDomain.QEMU) from error
+
+
+def _failed(message: str) -> VirtError:
+    return fault(ErrorCode.OPERATION_FAILED, message, ErrorDomain.QEMU)

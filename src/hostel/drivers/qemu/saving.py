@@ -1,0 +1,237 @@
+"""Save and restore: the machine's memory as a file, and back.
+
+A save is recorded in the machine's state before it begins. Who finds the record after a crash looks at the file: where
+it is whole the machine is ended, since going on with both would write to disks that the memory does not know; where it
+is not, it is removed and the machine goes on.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Final
+
+from hostel.drivers.base import DomainRef, DomainXmlFlag, PausedReason, Progress, RunningReason, ShutoffReason
+from hostel.drivers.base.saving import SaveFlag
+from hostel.drivers.events import Started
+from hostel.drivers.fault import fault, system_fault
+from hostel.drivers.qemu import document, process, savefile
+from hostel.drivers.qemu.launch import Origin
+from hostel.drivers.qemu.machines import failed, invalid
+from hostel.drivers.qemu.running import Calls, Running, no_domain
+from hostel.drivers.qemu.status import Ending
+from hostel.errors import ErrorCode, ErrorDomain, QmpError
+from hostel.model.domain.domain import Domain
+
+SAVING: Final = "saved:"  # what a state's ending begins with while a save is under way
+_POLL: Final = 0.05  # seconds
+_STALLED: Final = 120.0  # seconds without a byte of progress
+_UNLIMITED: Final = 2**63 - 1  # bytes a second
+
+
+class SaveCalls(Calls):
+    """Saving and restoring; see :class:`hostel.drivers.base.saving.SaveDriver`."""
+
+    def domain_save_flags(
+        self,
+        domain: DomainRef,
+        to: str,
+        xml: str | None = None,
+        flags: SaveFlag = SaveFlag.NONE,
+        progress: Progress | None = None,
+    ) -> None:
+        """Write memory and document to a file, and end the machine."""
+        path = Path(to)
+        if not path.is_absolute():
+            raise fault(ErrorCode.INVALID_ARG, f"save file '{to}' must be an absolute path", ErrorDomain.QEMU)
+        with self._running(domain) as machine:
+            self._save(machine, path, xml, flags, progress)
+
+    def domain_managed_save(
+        self, domain: DomainRef, flags: SaveFlag = SaveFlag.NONE, progress: Progress | None = None
+    ) -> None:
+        """Save to a file of the driver's."""
+        with self._running(domain) as machine:
+            if self._machines.definitions.read(domain.name) is None:
+                raise invalid("cannot do managed save for transient domain")
+            path = self._machines.saved(domain.name)
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._save(machine, path, None, flags, progress)
+
+    def _save(self, machine: Running, path: Path, xml: str | None, flags: SaveFlag, progress: Progress | None) -> None:
+        if machine.status.jobs:
+            raise invalid("domain has active block job; end it with blockjob --abort or --pivot")
+        if flags & SaveFlag.RUNNING and flags & SaveFlag.PAUSED:
+            raise fault(ErrorCode.INVALID_ARG, "running and paused flags are mutually exclusive", ErrorDomain.QEMU)
+        was_running = bool(machine.ask("query-status").get("running"))
+        text = self._checked(machine.domain, xml) if xml is not None else machine.domain.format()
+        runs = was_running
+        if flags & (SaveFlag.RUNNING | SaveFlag.PAUSED):
+            runs = bool(flags & SaveFlag.RUNNING)
+        machine.save(ending=f"{SAVING}{path}", paused=int(PausedReason.SAVE), resumes=was_running)
+        try:
+            write_memory(machine, path, text, runs=runs, progress=progress)
+        except BaseException:
+            settle_save(machine)
+            raise
+        settle_save(machine)
+
+    def _checked(self, held: Domain, xml: str) -> str:
+        """Another document for a saved machine, which must be the same machine."""
+        wanted = document.parse_stored(xml)
+        if wanted.name != held.name or (wanted.uuid or held.uuid) != held.uuid:
+            what = f"Target domain name or uuid doesn't match source '{held.name}' {held.uuid}"
+            raise fault(ErrorCode.CONFIG_UNSUPPORTED, what, ErrorDomain.QEMU)
+        return wanted.format()
+
+    def domain_restore_flags(self, source: str, xml: str | None = None, flags: SaveFlag = SaveFlag.NONE) -> DomainRef:
+        """Start a machine from a file, which stays."""
+        path = Path(source)
+        saved = savefile.read(path)
+        domain = document.parse_stored(saved.xml)
+        if xml is not None:
+            domain = document.parse_stored(self._checked(domain, xml))
+        with self._machines.locked(domain.name):
+            if self._machines.live(domain.name) is not None:
+                raise invalid(f"domain '{domain.name}' is already active")
+            self._check_clash(domain)
+            return self._restore(domain, path, saved, flags)
+
+    def _restore(self, domain: Domain, path: Path, saved: savefile.Saved, flags: SaveFlag) -> DomainRef:
+        """Start from a file; the caller holds the domain's lock and has found it not running."""
+        runs = saved.running
+        if flags & (SaveFlag.RUNNING | SaveFlag.PAUSED):
+            runs = bool(flags & SaveFlag.RUNNING)
+        origin = Origin(RunningReason.RESTORED, Started.RESTORED, path, saved.start)
+        status = self._launcher.start(domain, paused=not runs, origin=origin)
+        return DomainRef(domain.name, domain.uuid or "", status.id)
+
+    def domain_save_image_get_xml_desc(self, file: str, flags: DomainXmlFlag = DomainXmlFlag.NONE) -> str:
+        """The document in a file."""
+        return _shown(savefile.read(Path(file)).xml, flags)
+
+    def domain_save_image_define_xml(self, file: str, xml: str, flags: SaveFlag = SaveFlag.NONE) -> None:
+        """Change the document in a file."""
+        saved = savefile.read(Path(file))
+        text = self._checked(document.parse_stored(saved.xml), xml)
+        runs = saved.running
+        if flags & (SaveFlag.RUNNING | SaveFlag.PAUSED):
+            runs = bool(flags & SaveFlag.RUNNING)
+        savefile.rewrite(Path(file), text, running=runs)
+
+    def domain_has_managed_save_image(self, domain: DomainRef) -> bool:
+        """Whether the next start goes on from saved memory."""
+        return savefile.is_whole(self._machines.saved(domain.name))
+
+    def domain_managed_save_remove(self, domain: DomainRef) -> None:
+        """Remove the saved memory."""
+        with self._machines.locked(domain.name), self._held(domain):
+            try:
+                self._machines.saved(domain.name).unlink(missing_ok=True)
+            except OSError as error:
+                raise system_fault(error, "Failed to remove managed save file", ErrorDomain.QEMU) from error
+
+    def domain_managed_save_get_xml_desc(self, domain: DomainRef, flags: DomainXmlFlag = DomainXmlFlag.NONE) -> str:
+        """The document of the saved memory."""
+        return _shown(savefile.read(self._managed(domain)).xml, flags)
+
+    def domain_managed_save_define_xml(self, domain: DomainRef, xml: str, flags: SaveFlag = SaveFlag.NONE) -> None:
+        """Change the document of the saved memory."""
+        self.domain_save_image_define_xml(str(self._managed(domain)), xml, flags)
+
+    def _managed(self, domain: DomainRef) -> Path:
+        if self._machines.definitions.read(domain.name) is None:
+            raise no_domain(f"name '{domain.name}'")
+        if not self.domain_has_managed_save_image(domain):
+            raise invalid("domain does not have managed save image")
+        return self._machines.saved(domain.name)
+
+
+def _shown(xml: str, flags: DomainXmlFlag) -> str:
+    domain = document.parse_stored(xml)
+    if not flags & DomainXmlFlag.SECURE:
+        for graphics in domain.devices.graphics:
+            graphics.passwd = None
+    return domain.format()
+
+
+def write_memory(machine: Running, path: Path, xml: str, *, runs: bool, progress: Progress | None = None) -> None:
+    """Stop the guest, and write its memory to a file with a document before it; the file is whole afterwards.
+
+    Raises:
+        VirtError: the host or QEMU refused; the guest is stopped then.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        with open(descriptor, "r+b") as file:
+            savefile.begin(file, xml, running=runs)
+            machine.ask("stop")
+            migrate(machine, file.fileno(), progress)
+            savefile.finish(file)
+    except OSError as error:
+        raise system_fault(error, f"Failed to create file '{path}'", ErrorDomain.QEMU) from error
+
+
+def migrate(machine: Running, descriptor: int, progress: Progress | None = None) -> None:
+    """Have QEMU write its state to an open file, from where that stands; returns when all of it is written.
+
+    Raises:
+        VirtError: ``OPERATION_FAILED`` with QEMU's reason.
+    """
+    machine.ask("migrate-set-parameters", **{"max-bandwidth": _UNLIMITED})
+    try:
+        machine.qmp.pass_file("hostel-migrate", descriptor)
+    except QmpError as error:
+        raise machine.translated(error, "getfd") from error
+    machine.ask("migrate", uri="fd:hostel-migrate")
+    done, deadline = -1, time.monotonic() + _STALLED
+    while True:
+        found = machine.ask("query-migrate")
+        ram = found.get("ram", {})
+        if progress is not None and ram.get("total"):
+            progress(int(ram["total"]) - int(ram.get("remaining", 0)), int(ram["total"]))
+        match found.get("status"):
+            case "completed":
+                return
+            case "failed" | "cancelled":
+                raise failed(f"QEMU did not write its memory: {found.get('error-desc', found['status'])}")
+        if ram.get("transferred", 0) != done:
+            done, deadline = ram.get("transferred", 0), time.monotonic() + _STALLED
+        if time.monotonic() >= deadline:
+            machine.attempt("migrate_cancel")
+            raise fault(ErrorCode.OPERATION_TIMEOUT, "QEMU writes no more of its memory", ErrorDomain.QEMU)
+        time.sleep(_POLL)
+
+
+def settle_save(machine: Running) -> None:
+    """Bring a machine that was being saved to one of both ends: saved and gone, or here with no file left.
+
+    Raises:
+        VirtError: ``OPERATION_FAILED`` when QEMU does not end.
+    """
+    path = Path(machine.status.ending.removeprefix(SAVING))
+    if savefile.is_whole(path):
+        status = machine.status
+        machine.close()
+        if not process.end(status.pid, status.started):
+            raise failed(f"QEMU, process {status.pid}, does not end")
+        process.exit_status(machine.run, 2)
+        machine.forget(Ending(ShutoffReason.SAVED, ""))
+        return
+    machine.attempt("migrate_cancel")
+    wait_for_migration(machine)
+    savefile.discard(path)
+    if machine.status.resumes:
+        machine.ask("cont")
+    machine.save(ending="", paused=0 if machine.status.resumes else int(PausedReason.USER))
+
+
+def wait_for_migration(machine: Running) -> None:
+    """Wait until no migration is under way, for a short while."""
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        found = machine.attempt("query-migrate") or {}
+        if found.get("status") not in ("setup", "active", "cancelling", "device", "pre-switchover", "postcopy-active"):
+            return
+        time.sleep(_POLL)

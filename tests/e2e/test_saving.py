@@ -1,0 +1,166 @@
+"""Machines whose memory is kept in a file: the guest goes on as if nothing had been."""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from hostel import guest
+from hostel.drivers.base import DomainRef, DomainState, ShutoffReason, StartFlag, UndefineFlag
+from hostel.drivers.base.saving import SaveFlag
+from hostel.drivers.qemu import savefile
+from hostel.drivers.qemu.driver import QemuDriver
+from hostel.drivers.store import Directories
+from hostel.errors import VirtError
+from hostel.objects import Connection
+from support.kill_step import MAX_STEPS, killed_at
+from support.session import disk, domain_xml, reports, session, wait_for_report
+
+pytestmark = pytest.mark.qemu
+MIB = 1 << 20
+DRIVER = Path(__file__).parents[2] / "src/hostel/drivers/qemu"
+
+
+@pytest.fixture
+def connection(tmp_path: Path) -> Iterator[Connection]:
+    (tmp_path / "disk.img").write_bytes(guest.image(label="saved", mode=guest.Mode.WAIT).ljust(MIB, b"\0"))
+    with session(tmp_path) as opened:
+        yield opened
+
+
+@pytest.fixture
+def driver(connection: Connection) -> QemuDriver:
+    assert isinstance(connection.hypervisor, QemuDriver)
+    return connection.hypervisor
+
+
+def start(driver: QemuDriver, home: Path) -> DomainRef:
+    ref = driver.domain_create(driver.domain_define_xml(domain_xml(home, disk(home / "disk.img"))))
+    wait_for_report(home, 1)
+    return ref
+
+
+def goes_on(driver: QemuDriver, ref: DomainRef, home: Path) -> None:
+    """The guest has not booted again, and still answers the power button."""
+    assert len(reports(home)) == 1
+    driver.domain_shutdown(ref)
+    deadline = time.monotonic() + 30
+    while driver.domain_get_state(ref).state != DomainState.SHUTOFF:
+        assert time.monotonic() < deadline, "the guest does not go on"
+        time.sleep(0.05)
+    assert driver.domain_get_state(ref).reason == ShutoffReason.SHUTDOWN
+    assert len(reports(home)) == 1
+
+
+def test_saved_machine_is_restored_and_goes_on(tmp_path: Path, driver: QemuDriver) -> None:
+    ref = start(driver, tmp_path)
+    file = tmp_path / "memory"
+    moved: list[int] = []
+    driver.domain_save_flags(ref, str(file), progress=lambda done, total: moved.append(done))
+    assert driver.domain_get_state(ref)[:2] == (DomainState.SHUTOFF, ShutoffReason.SAVED)
+    assert moved
+    assert "<name>guest</name>" in driver.domain_save_image_get_xml_desc(str(file))
+    ref = driver.domain_restore_flags(str(file))
+    assert driver.domain_get_state(ref)[:2] == (DomainState.RUNNING, 3)
+    goes_on(driver, ref, tmp_path)
+
+
+def test_how_it_goes_on_can_be_said_when_it_is_saved_changed_or_restored(tmp_path: Path, driver: QemuDriver) -> None:
+    ref = start(driver, tmp_path)
+    file = str(tmp_path / "memory")
+    driver.domain_suspend(ref)
+    driver.domain_save_flags(ref, file)
+    ref = driver.domain_restore_flags(file)
+    assert driver.domain_get_state(ref).state == DomainState.PAUSED
+    driver.domain_save_flags(ref, file, flags=SaveFlag.RUNNING)
+    xml = driver.domain_save_image_get_xml_desc(file).replace("</name>", "</name><title>changed</title>")
+    driver.domain_save_image_define_xml(file, xml, SaveFlag.PAUSED)
+    with pytest.raises(VirtError, match="doesn't match"):
+        driver.domain_save_image_define_xml(file, xml.replace("<name>guest", "<name>other"))
+    ref = driver.domain_restore_flags(file)
+    assert driver.domain_get_state(ref).state == DomainState.PAUSED
+    assert "<title>changed</title>" in driver.domain_get_xml_desc(ref)
+    driver.domain_resume(ref)
+    goes_on(driver, ref, tmp_path)
+
+
+def test_managed_save_is_used_up_by_the_next_start(tmp_path: Path, driver: QemuDriver) -> None:
+    ref = start(driver, tmp_path)
+    driver.domain_managed_save(ref)
+    assert driver.domain_has_managed_save_image(ref)
+    with pytest.raises(VirtError, match="managed save image exists"):
+        driver.domain_undefine(ref)
+    ref = driver.domain_create(ref)
+    assert not driver.domain_has_managed_save_image(ref)
+    driver.domain_managed_save(ref)
+    driver.domain_create(ref, StartFlag.FORCE_BOOT)
+    wait_for_report(tmp_path, 2)
+    driver.domain_managed_save(ref)
+    driver.domain_managed_save_remove(ref)
+    driver.domain_create(ref)
+    wait_for_report(tmp_path, 3)
+    driver.domain_managed_save(ref)
+    driver.domain_undefine(ref, UndefineFlag.MANAGED_SAVE)
+    assert not driver.domain_has_managed_save_image(ref)
+
+
+def test_save_that_fails_leaves_the_guest_running(tmp_path: Path, driver: QemuDriver) -> None:
+    ref = start(driver, tmp_path)
+    with pytest.raises(VirtError, match="No such file or directory"):
+        driver.domain_save_flags(ref, str(tmp_path / "none/memory"))
+    with pytest.raises(VirtError):
+        driver.domain_save_flags(ref, "/dev/full")
+    assert Path("/dev/full").is_char_device()  # what is no file of ours is not removed
+    assert driver.domain_get_state(ref).state == DomainState.RUNNING
+    goes_on(driver, ref, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "failed to read qemu header"),
+        (b"x" * 200, "is no image"),
+        (b"LibvirtQemudPart" + bytes(200), "is incomplete"),
+        (b"LibvirtQemudSave" + b"\x03" + bytes(200), "version"),
+        (b"LibvirtQemudSave\x02\0\0\0\xff\xff\xff\xff" + bytes(200), "invalid XML length"),
+        (b"LibvirtQemudSave\x02\0\0\0\x10\0\0\0" + bytes(8) + bytes(60) + b"x" * 16, "does not end"),
+    ],
+)
+def test_file_that_is_no_saved_machine_is_refused(
+    tmp_path: Path, driver: QemuDriver, content: bytes, words: str
+) -> None:
+    (tmp_path / "memory").write_bytes(content)
+    with pytest.raises(VirtError, match=words):
+        driver.domain_restore_flags(str(tmp_path / "memory"))
+
+
+def save(home: Path, ref: DomainRef) -> None:
+    """Save as another process does."""
+    QemuDriver(Directories.under(home)).domain_managed_save(ref)
+
+
+def test_killed_at_any_step_it_is_saved_or_runs_and_never_both(tmp_path: Path, driver: QemuDriver) -> None:
+    ref = start(driver, tmp_path)
+    path = driver._machines.saved("guest")
+    step, outcomes = 1, set()
+    files = (DRIVER / "saving.py", DRIVER / "savefile.py")
+    while step < MAX_STEPS:
+        killed = killed_at(step, files, functools.partial(save, tmp_path, ref))
+        state = driver.domain_get_state(ref)
+        is_saved = state.state == DomainState.SHUTOFF
+        outcomes.add(is_saved)
+        assert state.state in (DomainState.SHUTOFF, DomainState.RUNNING), f"step {step}"
+        assert savefile.is_whole(path) == is_saved, f"step {step}"
+        assert path.exists() == is_saved, f"step {step}"
+        if is_saved:
+            assert state.reason == ShutoffReason.SAVED
+            ref = driver.domain_create(ref)
+        if not killed:
+            break
+        step += 3
+    assert outcomes == {True, False}
+    goes_on(driver, ref, tmp_path)
