@@ -64,6 +64,7 @@ class HostdevAddress(Element, tag="address"):
     bus: int | None = attr(hexadecimal(2), default=None)
     slot: int | None = attr(hexadecimal(2, maximum=0x1F), default=None)
     function: int | None = attr(hexadecimal(1, maximum=7), default=None)
+    device: int | None = attr(hexadecimal(1), default=None)
 
 
 class LocalAddress(Element, tag="local"):
@@ -91,6 +92,8 @@ class InterfaceSource(Element, tag="source", drop_empty=True):
     type: str | None = attr(choice("unix"), default=None)
     path: str | None = attr(default=None)
     bridge: str | None = attr(default=None)
+    mac_table_manager: str | None = attr(choice("kernel", "libvirt"), name="macTableManager", default=None)
+    missing: bool | None = attr(YES_NO, default=None)
     address: str | None = attr(default=None)
     port: int | None = attr(integer(0, 65535), default=None)
     name: str | None = attr(default=None)
@@ -100,6 +103,8 @@ class InterfaceSource(Element, tag="source", drop_empty=True):
     portgroupid: str | None = attr(default=None)
     connectionid: str | None = attr(default=None)
     local: LocalAddress | None = child(LocalAddress, default=None)
+    vendor: int | None = setting(hexadecimal(4), name="id", default=None)
+    product: int | None = setting(hexadecimal(4), name="id", default=None)
     host_address: HostdevAddress | None = child(HostdevAddress, default=None)
     reconnect: Reconnect | None = child(Reconnect, default=None)
     ips: list[InterfaceIp] = children(InterfaceIp, factory=list)

@@ -15,7 +15,7 @@ from hostel.codec.xml import (
     integer,
     setting,
 )
-from hostel.model.domain.devices.character import CharacterSource, CharacterType
+from hostel.model.domain.devices.character import CharacterSource, CharacterType, Log
 from hostel.model.domain.devices.device import Device, VirtioDriver
 from hostel.model.scaled import Scaled
 
@@ -47,6 +47,7 @@ class RngBackend(Element, tag="backend"):
     path: str | None = content(default=None)
     sources: list[CharacterSource] = children(CharacterSource, factory=list)
     protocol: str | None = setting(choice("raw", "telnet", "telnets", "tls"), name="type", default=None)
+    log: Log | None = child(Log, default=None)
 
 
 class Rng(Device, tag="rng"):

@@ -312,14 +312,14 @@ QEMU_SHMEM_RULES: Final[tuple[MachineRule[SharedMemory], ...]] = (
 
 START_SHMEM_RULES: Final[tuple[MachineRule[SharedMemory], ...]] = (
     MachineRule(
-        lambda item, _: item.size is not None and item.size.to_bytes().bit_count() != 1,
-        "shmem size must be a power of two",
+        lambda item, _: item.size is not None and item.size.to_bytes() < _LEAST_SHARED,
+        "shmem size must be at least 1 MiB (1024 KiB)",
         "/size",
         ErrorCode.XML_ERROR,
     ),
     MachineRule(
-        lambda item, _: item.size is not None and item.size.to_bytes() < _LEAST_SHARED,
-        "shmem size must be at least 1 MiB (1024 KiB)",
+        lambda item, _: item.size is not None and item.size.to_bytes().bit_count() != 1,
+        "shmem size must be a power of two",
         "/size",
         ErrorCode.XML_ERROR,
     ),

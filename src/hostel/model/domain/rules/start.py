@@ -11,16 +11,16 @@ from typing import Final
 from hostel.errors import ErrorCode, ModelError
 from hostel.model.domain.cpu import Cpu
 from hostel.model.domain.devices.address import UsbAddress
-from hostel.model.domain.devices.character import Channel, CharacterEnd, CharacterType
 from hostel.model.domain.devices.controller import ControllerType
 from hostel.model.domain.devices.disk import Disk, DiskBus
 from hostel.model.domain.domain import Domain, DomainType
 from hostel.model.domain.placing.virtio import in_libvirt_order
-from hostel.model.domain.platform import S390, Board, Platform
+from hostel.model.domain.platform import ARM, PPC64, S390, Board, Platform
 from hostel.model.domain.rules.controller import START_CONTROLLER_RULES
 from hostel.model.domain.rules.interface import START_INTERFACE_RULES
-from hostel.model.domain.rules.memory import START_SHMEM_RULES
+from hostel.model.domain.rules.memory import START_SHMEM_RULES, cells_of
 from hostel.model.domain.rules.rule import Machine, MachineRule, check_on
+from hostel.units import KiB
 
 _UNSUPPORTED: Final = ErrorCode.CONFIG_UNSUPPORTED
 
@@ -32,22 +32,13 @@ _DISK_RULES: Final[tuple[MachineRule[Disk], ...]] = (
     ),
 )
 
-_CHARACTER_RULES: Final[tuple[MachineRule[CharacterEnd], ...]] = (
-    MachineRule(
-        # A socket without a path is made by QEMU: there is nothing to come back to.
-        lambda item, _: (
-            isinstance(item, Channel)
-            and item.type == CharacterType.UNIX
-            and item.source is not None
-            and item.source.path is None
-            and item.source.reconnect is not None
-            and item.source.reconnect.enabled
-        ),
-        "chardev reconnect is possible only for connect mode",
-        "/source/reconnect",
-        ErrorCode.INTERNAL_ERROR,
-    ),
-)
+_ARM_FEATURES: Final = frozenset({"sve", *(f"sve{bits}" for bits in range(128, 2049, 128))})
+
+
+def _unknown_to_arm(cpu: Cpu) -> str | None:
+    """The first feature that no processor of ARM has."""
+    return next((item.name for item in cpu.features if item.name not in _ARM_FEATURES), None)
+
 
 _CPU_RULES: Final[tuple[MachineRule[Cpu], ...]] = (
     MachineRule(
@@ -64,6 +55,11 @@ _CPU_RULES: Final[tuple[MachineRule[Cpu], ...]] = (
         "/feature",
         ErrorCode.INTERNAL_ERROR,
     ),
+    MachineRule(
+        lambda cpu, machine: machine.arch in ARM and _unknown_to_arm(cpu) is not None,
+        lambda cpu, _: f"unknown CPU feature: {_unknown_to_arm(cpu)}",
+        "/feature",
+    ),
 )
 
 _DOMAIN_RULES: Final[tuple[MachineRule[Domain], ...]] = (
@@ -73,6 +69,9 @@ _DOMAIN_RULES: Final[tuple[MachineRule[Domain], ...]] = (
         "/iothreads",
     ),
 )
+
+
+_MEMORY_LIMIT: Final = (2**63 - 1) // KiB
 
 
 def check_start(domain: Domain, platform: Platform) -> None:
@@ -91,11 +90,10 @@ def check_start(domain: Domain, platform: Platform) -> None:
         check_on(controller, devices.path(controller), machine, START_CONTROLLER_RULES)
     for interface in devices.interfaces:
         check_on(interface, devices.path(interface), machine, START_INTERFACE_RULES)
-    for character in devices.characters():
-        check_on(character, devices.path(character), machine, _CHARACTER_RULES)
     for shared in devices.shmems:
         check_on(shared, devices.path(shared), machine, START_SHMEM_RULES)
     _check_usb(machine)
+    _check_sizes(machine)
     for page in _pages(domain):
         if platform.page_sizes is not None and page not in platform.page_sizes:
             reason = f"Unable to find any usable hugetlbfs mount for {page} KiB"
@@ -110,6 +108,21 @@ def _check_usb(machine: Machine) -> None:
         if isinstance(device.address, UsbAddress) and device.address.bus not in buses:
             reason = f"USB bus {device.address.bus} requested but no controller with that index is present"
             raise ModelError(f"{devices.path(device)}/address/@bus", reason)
+
+
+def _check_sizes(machine: Machine) -> None:
+    """Sizes of memory are still numbers when they are rounded up to whole blocks (``qemuDomainAlignMemorySizes``)."""
+    domain = machine.domain
+    block = 256 * 1024 if machine.arch in PPC64 else 1024
+    path = "/domain/cpu/numa/cell"
+    sizes = [(f"{path}/@memory", f"memory size of NUMA node '{item.id}'", item.memory) for item in cells_of(domain)]
+    if domain.memory is not None:
+        sizes.append(("/domain/memory", "initial memory size", domain.memory.value))
+    if domain.max_memory is not None:
+        sizes.append(("/domain/maxMemory", "maximum memory size", domain.max_memory.value))
+    for place, name, size in sizes:
+        if -(-size // block) * block > _MEMORY_LIMIT:
+            raise ModelError(place, f"{name} overflowed after alignment", code=_UNSUPPORTED)
 
 
 def _pages(domain: Domain) -> list[int]:

@@ -1,0 +1,549 @@
+"""What the rules refuse: libvirt's code, its words, and where in the document it is."""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+import pytest
+
+from hostel.errors import ErrorCode, ModelError
+from hostel.model.domain.defaults import complete
+from hostel.model.domain.domain import Domain
+from hostel.model.domain.inactive import forget_run
+from hostel.model.domain.platform import Platform
+from hostel.model.domain.rules.start import check_start
+from hostel.model.domain.validate import validate
+from support.domain import QEMU
+from support.refused import disk, document
+
+CONFIG: Final = ErrorCode.CONFIG_UNSUPPORTED
+XML: Final = ErrorCode.XML_ERROR
+DETAIL: Final = ErrorCode.XML_DETAIL
+INTERNAL: Final = ErrorCode.INTERNAL_ERROR
+ARGUMENT: Final = ErrorCode.INVALID_ARG
+
+POWER = Platform(
+    is_qemu=True, arch="ppc64", machine="pseries", features=frozenset({"spapr-pci-host-bridge", "pc-dimm"})
+)
+ARM = Platform(is_qemu=True, arch="aarch64", machine="virt", features=frozenset({"gpex-pcihost", "virtio-mmio"}))
+BARE = Platform(is_qemu=True, arch="x86_64", machine="pc")
+CELL = "<cpu><numa><cell id='0' cpus='0' memory='64' unit='MiB'/></numa></cpu>"
+ROOM = "<maxMemory slots='1' unit='GiB'>1</maxMemory>"
+UUID = "c7a5fdbd-edaf-9455-926a-d65c16db1809"
+SPICE = "<graphics type='spice'/>"
+
+
+class Refused(NamedTuple):
+    """What a document is refused with."""
+
+    xml: str
+    path: str
+    words: str
+    code: ErrorCode = CONFIG
+    platform: Platform = QEMU
+
+
+def dimm(more: str = "", *, size: int = 128, model: str = "dimm") -> str:
+    return f"<memory model='{model}'><target><size unit='MiB'>{size}</size>{more}</target></memory>"
+
+
+def roomy(devices: str) -> str:
+    return document(devices, head=ROOM, body=CELL)
+
+
+def on(arch: str, machine: str, devices: str = "", **parts: str) -> str:
+    return document(devices, machine=machine, **parts).replace("arch='x86_64'", f"arch='{arch}'")
+
+
+def net(source: str, more: str = "") -> str:
+    driver = "<driver name='qemu' type='raw'/>"
+    target = "<target dev='vda' bus='virtio'/>"
+    return f"<disk type='network' device='disk'>{driver}<source {source}</source>{target}{more}</disk>"
+
+
+def pci(model: str, index: int = 1, more: str = "") -> str:
+    return f"<controller type='pci' index='{index}' model='{model}'>{more}</controller>"
+
+
+def card(kind: str, more: str = "") -> str:
+    source = "<source bridge='b'/>" if kind == "bridge" else ""
+    return f"<interface type='{kind}'>{source}{more}</interface>"
+
+
+def usb(more: str = "") -> str:
+    ids = "<vendor id='0x1234'/><product id='0xbeef'/>"
+    return f"<hostdev mode='subsystem' type='usb'><source>{ids}</source>{more}</hostdev>"
+
+
+def mdev(words: str = "") -> str:
+    source = f"<source><address uuid='{UUID}'/></source>"
+    return f"<hostdev mode='subsystem' type='mdev' model='vfio-pci'{words}>{source}</hostdev>"
+
+
+def scsi(unit: int, more: str = "", words: str = "") -> str:
+    source = f"<source><adapter name='scsi_host0'/><address bus='0' target='0' unit='{unit}'/></source>"
+    return f"<hostdev mode='subsystem' type='scsi'{words}>{source}{more}</hostdev>"
+
+
+DRIVE = "<address type='drive' controller='0' bus='0' target='0' unit='3'/>"
+PLACE = "<address type='pci' domain='0' bus='0' slot='9' function='0'/>"
+AUTH = "<auth username='u'><secret type='{}' usage='s'/></auth>"
+LUKS = "<encryption format='luks'><secret type='passphrase' usage='s'/></encryption>"
+PAGES = "<memoryBacking><hugepages><page size='2' unit='MiB'{}/>{}</hugepages></memoryBacking>"
+
+# One a family at least; the 201 documents that libvirt refuses are tools/libvirt_data's.
+REFUSED: dict[str, Refused] = {
+    "auth twice": Refused(
+        net(f"protocol='rbd' name='a/b'><host name='h'/>{AUTH.format('ceph')}", AUTH.format("ceph")),
+        "/domain/devices/disk[1]/source/auth", "an <auth> definition already found for disk source",
+    ),
+    "auth of nbd": Refused(
+        net(f"protocol='nbd'><host name='h'/>{AUTH.format('ceph')}"),
+        "/domain/devices/disk[1]/source/auth", "authentication is not supported for protocol 'nbd'",
+    ),
+    "auth of another": Refused(
+        net(f"protocol='rbd' name='a/b'><host name='h'/>{AUTH.format('iscsi')}"),
+        "/domain/devices/disk[1]/source/auth/secret/@type", "invalid secret type 'iscsi'",
+    ),
+    "cipher of luks": Refused(
+        disk(more=LUKS.replace("</enc", "<cipher name='aes' size='256'/></enc")),
+        "/domain/devices/disk[1]/encryption/cipher", "supplying <cipher> for domain disk definition is unnecessary",
+    ),
+    "snapshot of a file": Refused(
+        disk().replace("<source file='/d'/>", "<source file='/d'><snapshot name='s'/></source>"),
+        "/domain/devices/disk[1]/source/snapshot",
+        "<snapshot> element is currently supported only with 'rbd' disks", XML,
+    ),
+    "cookies of ftp": Refused(
+        net("protocol='ftp' name='a'><host name='h'/><cookies><cookie name='a'>b</cookie></cookies>"),
+        "/domain/devices/disk[1]/source/cookies", "http cookies are supported only with HTTP(S) protocol",
+    ),
+    "tftp": Refused(
+        net("protocol='tftp' name='a'><host name='h'/>"), "/domain/devices/disk[1]/source/@protocol",
+        "'tftp' protocol is not supported with this QEMU binary",
+    ),
+    "port of nfs": Refused(
+        net("protocol='nfs' name='/a/b'><host name='h' port='1'/>"), "/domain/devices/disk[1]/source/host/@port",
+        "port cannot be specified in 'nfs' protocol host",
+    ),
+    "iso": Refused(
+        disk().replace("'raw'", "'iso'"), "/domain/devices/disk[1]/driver/@type", "unsupported storage format 'iso'",
+    ),
+    "files written to a directory": Refused(
+        "<disk type='dir' device='disk'><driver name='qemu' type='fat'/><source dir='/d'/>"
+        "<target dev='vda' bus='virtio'/></disk>",
+        "/domain/devices/disk[1]/readonly", "virtual FAT storage can't be accessed in read-write mode",
+    ),
+    "old encryption": Refused(
+        disk(more=LUKS.replace("luks", "qcow")), "/domain/devices/disk[1]/encryption/@format",
+        "old qcow/qcow2 encryption is not supported",
+    ),
+    "encrypted vmdk": Refused(
+        disk(more=LUKS).replace("'raw'", "'vmdk'"), "/domain/devices/disk[1]/driver/@type",
+        "encryption is supported only with 'raw' and 'qcow2' image format",
+    ),
+    "metadata of raw": Refused(
+        disk().replace(" type='raw'/>", " type='raw'><metadata_cache><max_size>1</max_size></metadata_cache></driver>"),
+        "/domain/devices/disk[1]/driver/metadata_cache",
+        "metadata cache max size control is supported only with qcow2 images",
+    ),
+    "vhost-user disk": Refused(
+        "<disk type='vhostuser' device='disk'><driver name='qemu' type='raw'/><source type='unix' path='/s'/>"
+        "<target dev='vda' bus='virtio'/></disk>",
+        "/domain/devices/disk[1]/@type", "'vhostuser' requires shared memory",
+    ),
+    "no scsi controller": Refused(
+        "<controller type='scsi' model='lsilogic'/>", "/domain/devices/controller[1]/@model",
+        "This QEMU doesn't support the LSI 53C895A SCSI controller", platform=BARE,
+    ),
+    "two IDE controllers": Refused(
+        "<controller type='ide' index='1'/>", "/domain/devices/controller[1]/@index",
+        "Only a single IDE controller is supported for this machine type",
+    ),
+    "queues of lsilogic": Refused(
+        "<controller type='scsi' model='lsilogic'><driver queues='2'/></controller>",
+        "/domain/devices/controller[1]/driver/@queues", "'queues' is only supported by virtio-scsi controller",
+    ),
+    "controller of another hypervisor": Refused(
+        "<controller type='usb' model='qusb1'/>", "/domain/devices/controller[1]/@model",
+        "USB controller model type 'qusb1' or 'qusb2' is not supported in qemu",
+    ),
+    "expander at no node": Refused(
+        pci("pci-expander-bus", more="<target><node>1</node></target>"),
+        "/domain/devices/controller[1]/target/node", "is configured for a NUMA node (1) not present", XML,
+    ),
+    "port of a bridge": Refused(
+        pci("pci-bridge", more="<target port='0x1'/>"), "/domain/devices/controller[1]/target",
+        "Option 'port' is not valid for PCI controller with index '1', model 'pci-bridge'",
+    ),
+    "pcihole of another machine": Refused(
+        document(pci("pcie-root", 0, "<pcihole64 unit='KiB'>1</pcihole64>"), machine="isapc"),
+        "/domain/devices/controller[1]/pcihole64",
+        "Setting the 64-bit PCI hole size is not supported for machine 'isapc'",
+    ),
+    "thread of a controller": Refused(
+        "<controller type='scsi' model='virtio-scsi'><driver iothread='2'/></controller>",
+        "/domain/devices/controller[1]/driver/@iothread", "controller iothread '2' not defined in iothreadid",
+    ),
+    "usb at a PCI address": Refused(
+        usb(PLACE), "/domain/devices/hostdev[1]/address/@type", "USB host device must use 'usb' address type",
+    ),
+    "usb twice": Refused(
+        usb() + usb(), "/domain/devices/hostdev[2]", "Hostdev already exists in the domain configuration", XML,
+    ),
+    "scsi at a disk's place": Refused(
+        disk("sda", "scsi", DRIVE) + scsi(1, DRIVE), "/domain/devices/hostdev[1]/address",
+        "in use by a SCSI disk: 'sda'",
+    ),
+    "scsi at another's place": Refused(
+        scsi(1, DRIVE) + scsi(2, DRIVE), "/domain/devices/hostdev[2]/address", "in use by another SCSI host device",
+    ),
+    "unfiltered": Refused(
+        scsi(1, words=" sgio='unfiltered'"), "/domain/devices/hostdev[1]/@sgio",
+        "unfiltered sgio is no longer supported",
+    ),
+    "no vfio": Refused(
+        mdev(), "/domain/devices/hostdev[1]/@model",
+        "VFIO PCI device assignment is not supported by this version of QEMU", platform=BARE,
+    ),
+    "screen of an mdev": Refused(
+        mdev(" display='on'"), "/domain/devices/hostdev[1]/@display", "graphics device is needed",
+    ),
+    "ip of a bridge": Refused(
+        card("bridge", "<ip address='1.2.3.4'/>"), "/domain/devices/interface[1]/ip",
+        "Invalid attempt to set network interface guest-side IP route and/or address info",
+    ),
+    "vhost-user e1000": Refused(
+        "<interface type='vhostuser'><source type='unix' path='/s' mode='client'/><model type='e1000'/></interface>",
+        "/domain/devices/interface[1]/model/@type", "Wrong or no <model> 'type' attribute", INTERNAL,
+    ),
+    "odd queue": Refused(
+        card("bridge", "<model type='virtio'/><driver rx_queue_size='300'/>"),
+        "/domain/devices/interface[1]/driver/@rx_queue_size", "rx_queue_size has to be a power of two",
+    ),
+    "mtu of user": Refused(
+        card("user", "<mtu size='1500'/>"), "/domain/devices/interface[1]/mtu",
+        "setting MTU on interface type user is not supported yet",
+    ),
+    "multicast": Refused(
+        card("user", "<mac address='01:00:00:00:00:01'/>"), "/domain/devices/interface[1]/mac/@address",
+        "expected unicast mac address", XML,
+    ),
+    "passt of a bridge": Refused(
+        card("bridge", "<backend type='passt'/>"), "/domain/devices/interface[1]/backend/@type",
+        "The 'passt' backend can only be used with interface type='user'",
+    ),
+    "serial without a path": Refused(
+        "<serial type='file'/>", "/domain/devices/serial[1]/source",
+        "Missing source path attribute for char device", INTERNAL,
+    ),
+    "two ends": Refused(
+        "<serial type='file'><source path='/a'/><source path='/b'/></serial>", "/domain/devices/serial[1]/source",
+        "only one source element is allowed for character device", XML,
+    ),
+    "reconnect of a server": Refused(
+        "<serial type='tcp'><source mode='bind' host='h' service='1'><reconnect enabled='yes' timeout='1'/></source>"
+        "</serial>",
+        "/domain/devices/serial[1]/source/reconnect", "chardev reconnect is possible only for connect mode", INTERNAL,
+    ),
+    "reconnect at once": Refused(
+        "<serial type='tcp'><source mode='connect' host='h' service='1'><reconnect enabled='yes' timeout='0'/></source>"
+        "</serial>",
+        "/domain/devices/serial[1]/source/reconnect/@timeout", "chardev reconnect source timeout cannot be '0'",
+        ARGUMENT,
+    ),
+    "spicevmc without spice": Refused(
+        "<channel type='spicevmc'><target type='virtio'/></channel>", "/domain/devices/channel[1]/@type",
+        "chardev 'spicevmc' not supported without spice graphics",
+    ),
+    "serial of another place": Refused(
+        "<serial type='pty'><target type='pci-serial'/><address type='isa'/></serial>",
+        "/domain/devices/serial[1]/address/@type", "Target type 'pci-serial' requires address type 'pci'",
+    ),
+    "serial of another kind": Refused(
+        "<serial type='pty'><target type='isa-serial'><model name='pl011'/></target></serial>",
+        "/domain/devices/serial[1]/target/model/@name", "Target model 'pl011' requires target type 'system-serial'",
+    ),
+    "serial of another machine": Refused(
+        "<serial type='pty'><target type='sclp-serial'/></serial>", "/domain/devices/serial[1]/target/@type",
+        "not compatible with guest architecture or machine type",
+    ),
+    "long password": Refused(
+        "<graphics type='vnc' passwd='123456789'/>", "/domain/devices/graphics[1]/@passwd",
+        "VNC password is 9 characters long, only 8 permitted",
+    ),
+    "secondary cirrus": Refused(
+        "<video><model type='qxl' primary='yes'/></video><video><model type='cirrus'/></video>",
+        "/domain/devices/video[2]/model/@primary", "video type 'cirrus' is only valid as primary video device",
+    ),
+    "none beside another": Refused(
+        "<video><model type='none'/></video><video><model type='qxl'/></video>", "/domain/devices/video[1]/model/@type",
+        "a 'none' video type must be the only video device defined for the domain",
+    ),
+    "little video memory": Refused(
+        "<video><model type='qxl' vgamem='1000'/></video>", "/domain/devices/video[1]/model/@vgamem",
+        "value for 'vgamem' must be at least 1 MiB (1024 KiB)",
+    ),
+    "heads": Refused(
+        "<video><model type='vga' heads='2'/></video>", "/domain/devices/video[1]/model/@heads",
+        "video type 'vga' doesn't support multiple 'heads'",
+    ),
+    "banks of a TPM 1.2": Refused(
+        "<tpm model='tpm-tis'><backend type='emulator' version='1.2'><active_pcr_banks><sha256/></active_pcr_banks>"
+        "</backend></tpm>",
+        "/domain/devices/tpm[1]/backend/active_pcr_banks", "<active_pcr_banks/> requires TPM version '2.0'", XML,
+    ),
+    "TPM 1.2 by crb": Refused(
+        "<tpm model='tpm-crb'><backend type='emulator' version='1.2'/></tpm>", "/domain/devices/tpm[1]/@model",
+        "Unsupported interface 'tpm-crb' for TPM 1.2",
+    ),
+    "IOMMU of another machine": Refused(
+        "<iommu model='intel'/>", "/domain/devices/iommu[1]/@model",
+        "IOMMU device: 'intel' is only supported with Q35 machines",
+    ),
+    "IOMMU alone": Refused(
+        document("<iommu model='intel'><driver intremap='on'/></iommu>", machine="q35"),
+        "/domain/devices/iommu[1]/driver/@intremap", "IOMMU interrupt remapping requires split I/O APIC",
+    ),
+    "panic of another machine": Refused(
+        "<panic model='s390'/>", "/domain/devices/panic[1]/@model",
+        "only S390 guests support panic device of model 's390'",
+    ),
+    "watchdog of another machine": Refused(
+        "<watchdog model='diag288'/>", "/domain/devices/watchdog[1]/@model",
+        "diag288 model of watchdog is allowed for s390 and s390x only",
+    ),
+    "no vsock": Refused(
+        "<vsock><cid auto='yes'/></vsock>", "/domain/devices/vsock[1]",
+        "vsock device is not supported with this QEMU binary", platform=BARE,
+    ),
+    "module without room": Refused(
+        document(dimm("<node>0</node>"), body=CELL), "/domain/devices/memory[1]",
+        "cannot use/hotplug a memory device when domain 'maxMemory' is not defined",
+    ),
+    "module of no cell": Refused(
+        roomy(dimm("<node>1</node>")), "/domain/devices/memory[1]/target/node",
+        "can't add memory backend for guest node '1' as the guest has only '1' NUMA nodes configured", DETAIL,
+    ),
+    "more modules than slots": Refused(
+        roomy(dimm("<node>0</node>") * 2), "/domain/devices/memory[2]",
+        "no free memory device slots available",
+    ),
+    "modules beyond the room": Refused(
+        roomy(dimm("<node>0</node>", size=4096)), "/domain/maxMemory",
+        "maximum memory size must be equal or greater than the actual memory size", XML,
+    ),
+    "room without cells": Refused(
+        document(head=ROOM), "/domain/cpu/numa",
+        "At least one numa node has to be configured when enabling memory hotplug",
+    ),
+    "nvdimm without a path": Refused(
+        roomy(dimm("<node>0</node>", model="nvdimm")), "/domain/devices/memory[1]/source/path",
+        "path is required for model 'nvdimm'", DETAIL,
+    ),
+    "slash in shared memory": Refused(
+        "<shmem name='a/b'><model type='ivshmem-plain'/></shmem>", "/domain/devices/shmem[1]/@name",
+        "shmem name cannot include '/' character",
+    ),
+    "doorbell without a server": Refused(
+        "<shmem name='a'><model type='ivshmem-doorbell'/></shmem>", "/domain/devices/shmem[1]/server",
+        "shmem model 'ivshmem-doorbell' is supported only with server option enabled",
+    ),
+    "pages of no cell": Refused(
+        document(body=PAGES.format(" nodeset='3'", "") + CELL),
+        "/domain/memoryBacking/hugepages/page[1]/@nodeset", "hugepages: node 3 not found", DETAIL,
+    ),
+    "two sizes": Refused(
+        document(body=PAGES.format("", "<page size='1' unit='GiB'/>")), "/domain/memoryBacking/hugepages/page[2]",
+        "two master hugepages detected", DETAIL,
+    ),
+    "pages of anonymous memory": Refused(
+        document(body=PAGES.format("", "").replace("</memoryB", "<source type='anonymous'/></memoryB")),
+        "/domain/memoryBacking/source", "hugepages are not allowed with anonymous memory source",
+    ),
+    "memnode without cells": Refused(
+        document(body="<numatune><memnode cellid='0' mode='strict' nodeset='0'/></numatune>"),
+        "/domain/numatune/memnode[1]", "Element 'memnode' is invalid without any guest NUMA cells", XML,
+    ),
+    "shares": Refused(
+        document(body="<cputune><period>1</period></cputune>"), "/domain/cputune/period",
+        "Value of cputune 'period' must be in range [1000, 1000000]",
+    ),
+    "scheduler of no thread": Refused(
+        document(body="<cputune><iothreadsched iothreads='3' scheduler='rr' priority='1'/></cputune>"),
+        "/domain/cputune/iothreadsched/@iothreads", "Cannot find 'iothread' : 3",
+    ),
+    "shares of caches": Refused(
+        document(body="<cputune><cachetune vcpus='0'><cache id='0' level='3' type='both' size='3' unit='MiB'/>"
+                      "<cache id='0' level='3' type='code' size='3' unit='MiB'/></cachetune></cputune>"),
+        "/domain/cputune/cachetune[1]/cache", "Colliding cache allocations", XML,
+    ),
+    "label twice": Refused(
+        document(body="<seclabel type='dynamic' model='dac'/>" * 2), "/domain/seclabel[2]/@model",
+        "seclabel for model dac is already provided", DETAIL,
+    ),
+    "no relabel": Refused(
+        document(body="<seclabel type='dynamic' model='dac' relabel='no'/>"), "/domain/seclabel[1]/@relabel",
+        "dynamic label type must use resource relabeling",
+    ),
+    "date": Refused(
+        document(body="<sysinfo type='smbios'><bios><entry name='date'>13/13/2020</entry></bios></sysinfo>"),
+        "/domain/sysinfo[1]/bios/entry", "Invalid BIOS 'date' format", DETAIL,
+    ),
+    "reserved file": Refused(
+        document(body="<sysinfo type='fwcfg'><entry name='opt/ovmf/a'>b</entry></sysinfo>"),
+        "/domain/sysinfo[1]/entry/@name", "That firmware name is reserved",
+    ),
+    "firmware in two ways": Refused(
+        document(os="<loader type='pflash'>/x</loader>").replace("<os>", "<os firmware='efi'>"),
+        "/domain/os/loader/@type", "loader attribute 'type' cannot be specified when", DETAIL,
+    ),
+    "UEFI without ACPI": Refused(
+        document(os="<loader readonly='yes' type='pflash'>/x</loader>"), "/domain/os/loader",
+        "UEFI requires ACPI on this architecture",
+    ),
+    "secure PC": Refused(
+        document(os="<loader type='pflash' secure='yes'>/x</loader>", body="<features><acpi/></features>"),
+        "/domain/os/loader/@secure", "Secure boot is supported with q35 machine types only",
+    ),
+    "gic": Refused(
+        document(body="<features><gic version='2'/></features>"), "/domain/features/gic",
+        "The 'gic' feature is not supported for architecture 'x86_64' or machine type 'pc-i440fx-7.2'",
+    ),
+    "hpt": Refused(
+        document(body="<features><hpt resizing='enabled'/></features>"), "/domain/features/hpt",
+        "The 'hpt' feature is not supported for architecture 'x86_64'",
+    ),
+    "htm of another QEMU": Refused(
+        on("ppc64", "pseries", body="<features><htm state='on'/></features>"), "/domain/features/htm",
+        "HTM configuration is not supported by this QEMU binary", platform=POWER,
+    ),
+    "pmu of POWER": Refused(
+        on("ppc64", "pseries", body="<features><pmu state='off'/></features>"), "/domain/features/pmu",
+        "PMU is always enabled for architecture 'ppc64'", platform=POWER,
+    ),
+    "tseg of a PC": Refused(
+        document(body="<features><smm state='on'><tseg unit='MiB'>48</tseg></smm></features>"),
+        "/domain/features/smm/tseg", "SMM TSEG is only supported with q35 machine type",
+    ),
+    "tcg of KVM": Refused(
+        document(body="<features><tcg><tb-cache>1024</tb-cache></tcg></features>").replace("'qemu'", "'kvm'", 1),
+        "/domain/features/tcg", "TCG features are incompatible with domain type 'kvm'",
+    ),
+    "cache of ARM": Refused(
+        on("aarch64", "virt", body="<cpu mode='custom'><model>cortex-a53</model><cache mode='disable'/></cpu>"),
+        "/domain/cpu/cache", "CPU cache specification is not supported for 'aarch64' architecture", platform=ARM,
+    ),
+    "emulated cache": Refused(
+        document(body="<cpu mode='host-model'><cache mode='emulate' level='2'/></cpu>"), "/domain/cpu/cache/@level",
+        "CPU cache mode 'emulate' can only be used with level='3'",
+    ),
+    "threads of POWER": Refused(
+        on("ppc64", "pseries", head="<vcpu current='2'>4</vcpu>",
+           body="<cpu><topology sockets='1' cores='1' threads='4'/></cpu>"),
+        "/domain/cpu/topology/@threads", "vCPUs count must be a multiple of the vCPU hotplug granularity (4)",
+        platform=POWER._replace(features=POWER.features | {"query-hotpluggable-cpus"}),
+    ),
+    "timer of ARM": Refused(
+        document(body="<clock offset='utc'><timer name='armvtimer'/></clock>"), "/domain/clock/timer/@name",
+        "Configuring the 'armvtimer' timer is not supported for virtType=qemu arch=x86_64",
+    ),
+    "late clock": Refused(
+        document(body="<clock offset='absolute' start='253402300800'/>"), "/domain/clock/@start",
+        "The maximum 'start' value for <clock offset='absolute'> is 253402300799",
+    ),
+    "preserve": Refused(document(body="<on_reboot>preserve</on_reboot>"), "/domain", "doesn't support the 'preserve'"),
+    "S3": Refused(
+        document(body="<pm><suspend-to-mem enabled='no'/></pm>"), "/domain/pm/suspend-to-mem",
+        "setting ACPI S3 not supported", platform=BARE,
+    ),
+    "cachetune of TCG": Refused(
+        document(body="<cputune><cachetune vcpus='0'><cache id='0' level='3' type='both' size='3' unit='MiB'/>"
+                      "</cachetune></cputune>"),
+        "/domain/cputune", "cachetune is only supported for KVM domains",
+    ),
+    "type of another emulator": Refused(
+        document().replace("'qemu'", "'kvm'", 1), "/domain/@type", "does not support virt type 'kvm'",
+        platform=QEMU._replace(types=frozenset({"qemu"})),
+    ),
+    "parallel port of POWER": Refused(
+        on("ppc64", "pseries", "<parallel type='pty'/>"), "/domain/devices/parallel",
+        "parallel ports are not supported", platform=POWER,
+    ),
+}  # fmt: skip
+
+# These are defined, and do not start.
+NOT_STARTED: dict[str, Refused] = {
+    "host-passthrough": Refused(
+        document(body="<cpu mode='host-passthrough'/>"), "/domain/cpu/@mode",
+        "CPU mode 'host-passthrough' for x86_64 qemu domain on x86_64 host is not supported by hypervisor",
+    ),
+    "feature of ARM": Refused(
+        on("aarch64", "virt", body="<cpu mode='custom'><model>max</model><feature policy='disable' name='vmx'/></cpu>"),
+        "/domain/cpu/feature", "unknown CPU feature: vmx", platform=ARM,
+    ),
+    "iothreads": Refused(
+        document(head="<iothreads>1</iothreads>"), "/domain/iothreads", "IOThreads not supported for this QEMU",
+        platform=BARE,
+    ),
+    "floppy of POWER": Refused(
+        on("ppc64", "pseries", disk("fda", "fdc", device="floppy")), "/domain/devices/disk[1]/target/@bus",
+        "PowerPC pseries machines do not support floppy device", platform=POWER,
+    ),
+    "usb of another QEMU": Refused(
+        "<controller type='usb' model='nec-xhci'/>", "/domain/devices/controller[1]/@model",
+        "USB controller model 'nec-xhci' not supported in this QEMU binary", platform=BARE,
+    ),
+    "queues of user": Refused(
+        card("user", "<model type='virtio'/><driver queues='2'/>"), "/domain/devices/interface[1]/driver/@queues",
+        "multiqueue is not supported for network interfaces of type user",
+    ),
+    "little shared memory": Refused(
+        "<shmem name='a'><model type='ivshmem-plain'/><size unit='KiB'>512</size></shmem>",
+        "/domain/devices/shmem[1]/size", "shmem size must be at least 1 MiB (1024 KiB)", XML,
+    ),
+    "pages that the host has not": Refused(
+        document(body=PAGES.format("", "")), "/domain/memoryBacking/hugepages/page/@size",
+        "Unable to find any usable hugetlbfs mount for 2048 KiB", INTERNAL,
+        platform=QEMU._replace(page_sizes=frozenset({1048576})),
+    ),
+    "memory beyond numbers": Refused(
+        document(body=CELL, head="<maxMemory slots='1' unit='KiB'>9007199254740991</maxMemory>"), "/domain/maxMemory",
+        "maximum memory size overflowed after alignment",
+    ),
+}  # fmt: skip
+
+
+def read(case: Refused) -> Domain:
+    domain = Domain.parse(case.xml if case.xml.startswith("<domain") else document(case.xml))
+    forget_run(domain)
+    complete(domain, case.platform)
+    return domain
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_document_is_refused_where_it_is_wrong(name: str) -> None:
+    case = REFUSED[name]
+    with pytest.raises(ModelError) as caught:
+        validate(read(case), case.platform)
+    assert (caught.value.code, caught.value.path) == (case.code, case.path), caught.value.reason
+    assert case.words in caught.value.reason
+
+
+@pytest.mark.parametrize("name", NOT_STARTED)
+def test_document_is_defined_and_does_not_start(name: str) -> None:
+    case = NOT_STARTED[name]
+    domain = read(case)
+    validate(domain, case.platform)
+    with pytest.raises(ModelError) as caught:
+        check_start(domain, case.platform)
+    assert (caught.value.code, caught.value.path) == (case.code, case.path), caught.value.reason
+    assert case.words in caught.value.reason
+
+
+def test_plain_document_starts() -> None:
+    for machine in ("pc", "q35"):
+        case = Refused(document(disk() + card("user") + SPICE, machine=machine), "", "")
+        domain = read(case)
+        validate(domain, QEMU)
+        check_start(domain, QEMU)
