@@ -30,8 +30,8 @@ from hostel.codec.xmlfield import (
 _PACKAGE = "hostel.model."
 # What a kind that does not list its values is tried with.
 _PROBES = (
-    *range(1, 18), 0, 64, 511, 512, 1024, 4095, 65535, "1-3,5", "0x1f", "0755", "52:54:00:12:34:56", "ff:ff:ff:00:00:00",
-    "192.168.1.1", "fe80::1", "NEW,RELATED", "SYN,ACK/SYN", "src,dst", "$NAME", "$NAME[@1]",
+    *range(1, 18), 0, 64, 511, 512, 1024, 4095, 65535, "1-3,5", "0x1f", "0755", "52:54:00:12:34:56",
+    "ff:ff:ff:00:00:00", "192.168.1.1", "fe80::1", "NEW,RELATED", "SYN,ACK/SYN", "src,dst", "$NAME", "$NAME[@1]",
 )  # fmt: skip
 _TEXT = st.text(
     st.characters(exclude_categories=("Cs", "Cc"), exclude_characters="\ufffe\uffff"), min_size=1, max_size=6

@@ -120,16 +120,24 @@ for attempt in $(seq 200); do
     virsh -q -c "$1" version > /dev/null 2>&1 && break
     sleep 0.1
 done
-virsh -q -c "$1" "$2"
+uri=$1
+shift
+for command; do
+    virsh -q -c "$uri" "$command" 2>&1 || true
+    echo --
+done
 rm -r "$files"
 """
 
 
-def apart(uri: str, script: str) -> str:
-    """What virsh prints that talks to a daemon of the system's, as root; network, processes and folders are its own."""
+def apart(uri: str, *scripts: str) -> list[str]:
+    """What virsh prints for each script to a daemon of the system's, as root, with folders of its own.
+
+    They are virsh's commands, with semicolons between.
+    """
     command = ["unshare", "--mount", "--net", "--pid", "--fork", "--mount-proc", "--kill-child", "sh", "-c", _APART]
     environment = {**os.environ, "LC_ALL": "C"}
     answer = subprocess.run(
-        [*command, "sh", uri, script], check=True, capture_output=True, text=True, timeout=120, env=environment
+        [*command, "sh", uri, *scripts], check=True, capture_output=True, text=True, timeout=120, env=environment
     )
-    return answer.stdout
+    return answer.stdout.split("--\n")[:-1]

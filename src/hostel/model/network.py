@@ -23,6 +23,7 @@ from hostel.codec.xml import (
     texts,
     verbatim,
 )
+from hostel.errors import ErrorCode
 from hostel.model.port import Bandwidth, Isolation, Route, VirtualPort, Vlan
 
 _U64 = 2**64 - 1
@@ -86,7 +87,7 @@ class Forward(Element, tag="forward"):
     """How guests reach what is outside."""
 
     dev: str | None = attr(default=None)
-    mode: ForwardMode = attr(enumeration(ForwardMode), default=ForwardMode.NAT)
+    mode: ForwardMode = attr(enumeration(ForwardMode, code=ErrorCode.CONFIG_UNSUPPORTED), default=ForwardMode.NAT)
     managed: bool | None = attr(YES_NO, default=None)
     driver: str | None = setting(choice("kvm", "vfio"), name="name", default=None)
     nat: Nat | None = child(Nat, default=None)

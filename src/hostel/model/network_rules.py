@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Final
 
 from hostel.errors import ErrorCode, ModelError
-from hostel.model.address import check_range, is_multicast, prefix_of, read_address, read_mac, share_prefix
+from hostel.model.address import Address, check_range, is_multicast, prefix_of, read_address, read_mac, share_prefix
 from hostel.model.network import (
     DhcpHost,
     DhcpRange,
@@ -122,21 +122,22 @@ def check_dns_service(service: DnsService, path: str, network: str, *, partial: 
     Raises:
         ModelError: a rule is broken; the words are libvirt's.
     """
-    record = f"DNS SRV record of network '{network}'"
 
     def wrong(name: str, reason: str) -> ModelError:
         return ModelError(f"{path}/@{name}", reason, code=ErrorCode.XML_DETAIL)
 
     for name in ("service", "protocol"):
         if getattr(service, name) is None and not partial:
-            raise wrong(name, f"missing required {name} attribute in {record}")
+            known = f" '{service.service}'" if name == "protocol" else ""
+            raise wrong(name, f"missing required {name} attribute in DNS SRV record{known} of network '{network}'")
     if len((service.service or "").encode()) > _LONGEST_SERVICE:
         reason = f"service attribute '{service.service}' in network '{network}' is too long"
         raise wrong("service", f"{reason}, limit is {_LONGEST_SERVICE} bytes")
     for name, allowed in (("service", _SERVICE), ("protocol", _PROTOCOL)):
         value = getattr(service, name)
         if value is not None and not allowed.fullmatch(value):
-            raise wrong(name, f"invalid character in {name} attribute '{value}' in {record}")
+            reason = f"invalid character in {name} attribute '{value}' in DNS SRV record"
+            raise wrong(name, f"{reason} of network '{network}'")
     if service.target is None:
         for name in ("port", "priority", "weight"):
             if getattr(service, name) is not None:
@@ -161,7 +162,7 @@ def check_dns_text(text: DnsText, path: str, network: str, *, partial: bool = Fa
 def _check_ip(ip: NetworkIp, path: str, network: str) -> None:
     if ip.address is None:
         raise ModelError(f"{path}/@address", f"Missing required address attribute in network '{network}'")
-    address = read_address(ip.address, f"{path}/@address")
+    address = _read_address(ip.address, f"{path}/@address", "address", network)
 
     def wrong(name: str, reason: str) -> ModelError:
         return ModelError(f"{path}/@{name}", reason, code=ErrorCode.CONFIG_UNSUPPORTED)
@@ -175,7 +176,7 @@ def _check_ip(ip: NetworkIp, path: str, network: str) -> None:
     if ip.netmask is not None:
         if address.version == 6:
             raise wrong("netmask", f"netmask not allowed for IPv6 address '{address}' in network '{network}'")
-        if read_address(ip.netmask, f"{path}/@netmask").version != 4:
+        if _read_address(ip.netmask, f"{path}/@netmask", "netmask", network).version != 4:
             reason = f"Invalid netmask '{ip.netmask}' for address '{address}' in network '{network}'"
             raise wrong("netmask", f"{reason} (both must be IPv4)")
         if ip.prefix:
@@ -192,6 +193,13 @@ def _check_ip(ip: NetworkIp, path: str, network: str) -> None:
         check_dhcp_host(host, ip, f"{path}/dhcp/host[{number}]", network)
     if ip.dhcp.bootp is not None and ip.dhcp.bootp.server is not None and address.version == 4:
         read_address(ip.dhcp.bootp.server, f"{path}/dhcp/bootp/@server")
+
+
+def _read_address(text: str, path: str, what: str, network: str) -> Address:
+    try:
+        return read_address(text, path)
+    except ModelError:
+        raise ModelError(path, f"Invalid {what} '{text}' in network '{network}'") from None
 
 
 def check_dhcp_range(range: DhcpRange, ip: NetworkIp, path: str) -> None:

@@ -35,6 +35,8 @@ def read_pool(xml: str) -> Pool:
         ModelError: it is none, or breaks a rule; the path says where.
     """
     pool = Pool.parse(xml, "storage_pool_definition")
+    if pool.type is PoolType.RBD and pool.source is not None and pool.source.name is None:
+        raise ModelError("/pool/source/name", "element 'name' is mandatory for RBD pool")
     complete(pool)
     validate(pool)
     return pool

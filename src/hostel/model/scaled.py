@@ -27,7 +27,7 @@ class Scaled(Element):
         try:
             return scale_libvirt(self.value, self.unit or self.DEFAULT_UNIT)
         except OverflowError as error:
-            raise ModelError(f"{self.TAG}", f"numerical overflow: {error}", code=ErrorCode.OVERFLOW) from None
+            raise ModelError(self.TAG, str(error), code=ErrorCode.OVERFLOW) from None
         except ValueError as error:
             reason = f"{error}; write bytes, KiB, MiB, GiB or TiB"
             raise ModelError(f"{self.TAG}/@unit", reason, code=ErrorCode.INVALID_ARG) from None

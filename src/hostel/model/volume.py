@@ -9,6 +9,7 @@ from hostel.errors import ErrorCode, ModelError
 from hostel.model.encryption import Encryption
 from hostel.model.pool import check_permissions, check_secret, complete_permissions
 from hostel.model.pool_type import TRAITS
+from hostel.model.scaled import Scaled
 from hostel.model.storage import Allocation, Capacity, PoolType, Volume, VolumeBacking, VolumeTarget, VolumeType
 
 _COMPAT: Final = re.compile(r"[0-9]+\.[0-9]+", re.ASCII)
@@ -39,9 +40,9 @@ def complete(volume: Volume, pool: PoolType) -> None:
     volume.type = volume.type or VolumeType.FILE
     volume.source = volume.physical = None
     volume.capacity = volume.capacity or Capacity(value=0)
-    volume.capacity.normalise()
+    _normalise(volume.capacity, "/volume")
     volume.allocation = volume.allocation or Allocation(value=volume.capacity.value)
-    volume.allocation.normalise()
+    _normalise(volume.allocation, "/volume")
     target = volume.target = volume.target or VolumeTarget()
     if volume.backing_store is not None and volume.backing_store.path is None:
         volume.backing_store = None
@@ -51,12 +52,19 @@ def complete(volume: Volume, pool: PoolType) -> None:
             part.timestamps = None
             complete_permissions(part.permissions)
     if target.cluster_size is not None:
-        target.cluster_size.normalise()
+        _normalise(target.cluster_size, "/volume/target")
         target.cluster_size = target.cluster_size if target.cluster_size.value else None
     if target.features is not None:
         target.compat = target.compat or _FEATURES_SINCE
     if target.encryption is not None and target.encryption.format_name != "luks":
         target.encryption.cipher = target.encryption.ivgen = None
+
+
+def _normalise(size: Scaled, path: str) -> None:
+    try:
+        size.normalise()
+    except ModelError as error:
+        raise ModelError(f"{path}/{error.path}", error.reason, code=error.code) from None
 
 
 def validate(volume: Volume, pool: PoolType) -> None:

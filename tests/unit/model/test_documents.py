@@ -2,42 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from hostel.codec.xml import Element
-from hostel.model.checkpoint import Checkpoint, read_checkpoint
-from hostel.model.interface import HostInterface, read_interface
-from hostel.model.network import Network
-from hostel.model.network_defaults import read_network
-from hostel.model.node_device import NodeDevice, read_node_device
-from hostel.model.nwfilter.filter import Filter, read_filter
-from hostel.model.pool import read_pool
-from hostel.model.secret import Secret, read_secret
-from hostel.model.snapshot import Snapshot, read_snapshot
-from hostel.model.storage import Pool, PoolType, Volume
-from hostel.model.volume import read_volume
+from hostel.model.storage import Pool, Volume
+from support.documents import KINDS, Reader
 
 GOLDEN = Path(__file__).parents[2] / "golden"
-KINDS: dict[str, tuple[type[Element], Callable[[str], Element]]] = {
-    "network": (Network, read_network),
-    "pool": (Pool, read_pool),
-    "volume": (Volume, lambda xml: read_volume(xml, PoolType.DIR)),
-    "interface": (HostInterface, read_interface),
-    "node_device": (NodeDevice, read_node_device),
-    "secret": (Secret, read_secret),
-    "nwfilter": (Filter, read_filter),
-    "snapshot": (Snapshot, lambda xml: read_snapshot(xml, now=None, redefine=True)),
-    "checkpoint": (Checkpoint, lambda xml: read_checkpoint(xml, now=None, redefine=True)),
-}
 CASES = sorted(f"{kind}/{path.name}" for kind in KINDS for path in (GOLDEN / kind).glob("*.xml"))
 WRITTEN = [case for case in CASES if case.endswith(".out.xml")]
 GIVEN = [case for case in CASES if not case.endswith(".out.xml")]
 
 
-def kind_of(case: str) -> tuple[type[Element], Callable[[str], Element]]:
+def kind_of(case: str) -> tuple[type[Element], Reader]:
     return KINDS[case.partition("/")[0]]
 
 

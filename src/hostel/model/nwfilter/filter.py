@@ -10,6 +10,7 @@ from hostel.codec.xml import UUID, Element, attr, children, choice, text
 from hostel.errors import ErrorCode, ModelError
 from hostel.model.nwfilter.match import MATCHES, IpMatch, Ipv6Match, Match
 
+_ACTIONS: Final = choice("drop", "accept", "reject", "return", "continue", code=ErrorCode.CONFIG_UNSUPPORTED)
 _PRIORITY: Final = 1000  # of a rule and of a chain, up and down
 _NORMAL: Final = 500
 _CHAINS: Final = ("mac", "vlan", "stp", "arp", "rarp", "ipv4", "ipv6")
@@ -60,8 +61,8 @@ class FilterReference(Element, tag="filterref"):
 class Rule(Element, tag="rule"):
     """What becomes of packets that match; the matches of a rule are all about one protocol."""
 
-    action: str = attr(choice("drop", "accept", "reject", "return", "continue", code=ErrorCode.CONFIG_UNSUPPORTED))
-    direction: str = attr(choice("in", "out", "inout", code=ErrorCode.CONFIG_UNSUPPORTED))
+    action: str | None = attr(_ACTIONS, default=None)
+    direction: str | None = attr(choice("in", "out", "inout", code=ErrorCode.CONFIG_UNSUPPORTED), default=None)
     priority: str | None = attr(default=None)
     statematch: str | None = attr(default=None)
     matches: list[Match] = children(*MATCHES, factory=list)
@@ -108,7 +109,7 @@ def validate(filter: Filter) -> None:
         if isinstance(entry, FilterReference):
             check_reference(entry, path)
         elif isinstance(entry, Rule):
-            _check_ports(entry, path)
+            _check_rule(entry, path)
 
 
 def _check_priority(written: str) -> None:
@@ -138,6 +139,14 @@ def check_reference(reference: FilterReference, path: str) -> None:
     """
     if reference.filter is None:
         raise ModelError(f"{path}/@filter", "filterref has no filter", code=ErrorCode.INTERNAL_ERROR)
+
+
+def _check_rule(rule: Rule, path: str) -> None:
+    for name in ("action", "direction"):
+        if getattr(rule, name) is None:
+            reason = f"rule node requires {name} attribute"
+            raise ModelError(f"{path}/@{name}", reason, code=ErrorCode.INTERNAL_ERROR)
+    _check_ports(rule, path)
 
 
 def _check_ports(rule: Rule, path: str) -> None:
