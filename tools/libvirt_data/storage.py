@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from hostel.drivers.storage.backends.command import start_command
+from hostel.drivers.storage.backends.command import activate_command, mount_command
 from hostel.drivers.storage.backends.discovery import gluster_sources
+from hostel.errors import ModelError
 from hostel.model.pool import read_pool
 from hostel.model.storage import PoolType
 from hostel.model.storage_capabilities import storage_capabilities
@@ -68,8 +69,13 @@ def starts(tree: Tree) -> Iterator[Case]:
 
 
 def start(case: Case) -> str:
-    """The command that starts a pool."""
-    return " ".join(start_command(read_pool(case.text())))
+    """The command that starts a pool; most types have none."""
+    pool = read_pool(case.text())
+    if pool.type in (PoolType.FS, PoolType.NETFS):
+        return " ".join(mount_command(pool))
+    if pool.type is PoolType.LOGICAL:
+        return " ".join(activate_command(pool, active=True))
+    raise ModelError("/pool/@type", f"no command starts a pool of type '{pool.type.value}'")
 
 
 def gluster(tree: Tree) -> Iterator[Case]:

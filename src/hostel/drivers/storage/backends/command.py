@@ -4,25 +4,10 @@ from __future__ import annotations
 
 from typing import Final
 
-from hostel.errors import ErrorCode, ModelError
 from hostel.model.storage import Pool, PoolSource, PoolTarget, PoolType
 
 # What comes from a file system that somebody else may have made must not act on this host.
 _SAFE: Final = ("nodev", "nosuid", "noexec")
-
-
-def start_command(pool: Pool) -> list[str]:
-    """The command that starts a completed pool: it mounts a file system, or activates a volume group.
-
-    Raises:
-        ModelError: a pool of this type is not started by a command.
-    """
-    if pool.type in (PoolType.FS, PoolType.NETFS):
-        return mount_command(pool)
-    if pool.type is PoolType.LOGICAL:
-        return activate_command(pool, active=True)
-    reason = f"a pool of type '{pool.type.value}' is not started by a command"
-    raise ModelError("/pool/@type", reason, code=ErrorCode.CONFIG_UNSUPPORTED)
 
 
 def mount_command(pool: Pool) -> list[str]:
