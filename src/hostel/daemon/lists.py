@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from hostel.daemon.access import Access, api_name
 from hostel.drivers.adapters import check_flags, uuid_bytes
 from hostel.drivers.base import DomainRef, DomainState, PoolRef, VolumeRef
+from hostel.drivers.base.nodedev import NodeDeviceRef
 from hostel.drivers.base.secret import SecretRef
 from hostel.drivers.registry import Drivers
 from hostel.errors import ErrorCode, VirtError
@@ -207,7 +208,7 @@ def _visible(client: Client, call: Call, refs: Sequence[Any]) -> Sequence[Any]:
 
 def wire(ref: Any) -> Any:
     """A reference as it goes over the wire."""
-    if isinstance(ref, VolumeRef):
+    if isinstance(ref, VolumeRef | NodeDeviceRef):
         return ref
     if isinstance(ref, SecretRef):
         return (uuid_bytes(ref.uuid), int(ref.usage_type), ref.usage_id)
@@ -279,6 +280,52 @@ def _secrets(client: Client, call: Call) -> Sequence[SecretRef]:
     ]
 
 
+# virConnectListAllNodeDeviceFlags, by their bits.
+_DEVICE_CAPABILITIES: Final = (
+    "system", "pci", "usb_device", "usb", "net", "scsi_host", "scsi_target", "scsi", "storage", "fc_host", "vports",
+    "scsi_generic", "drm", "mdev_types", "mdev", "ccw", "css", "vdpa", "ap_card", "ap_queue", "ap_matrix", "vpd",
+)  # fmt: skip
+_INACTIVE_DEVICES, _ACTIVE_DEVICES = 1 << 30, 1 << 31
+
+
+def _is_device(name: str) -> Test:
+    return lambda d, r: name in d.node_device.node_device_list_caps(r)
+
+
+# All devices that there are are active: nobody defines others here.
+_DEVICES: Final = (
+    Filter({1 << place: _is_device(name) for place, name in enumerate(_DEVICE_CAPABILITIES)}),
+    Filter({_INACTIVE_DEVICES: lambda d, r: False, _ACTIVE_DEVICES: lambda d, r: True}),
+)
+
+
+def _devices(client: Client, call: Call, flags: int) -> Sequence[NodeDeviceRef]:
+    drivers = _drivers(client)
+    known = drivers.node_device.connect_list_all_node_devices()
+    name = api_name(call.procedure.name)
+    found = chosen(drivers, known, flags, _DEVICES, ErrorCode.NO_NODE_DEVICE, name)
+    seen: Sequence[NodeDeviceRef] = _visible(client, call, found)
+    return seen
+
+
+def _list_all_devices(client: Client, call: Call) -> Sequence[Any]:
+    need_results, flags = call.arguments
+    refs = _devices(client, call, flags)
+    return list(refs) if need_results else [], len(refs)
+
+
+def _devices_of(client: Client, call: Call) -> Sequence[NodeDeviceRef]:
+    """Those that have a capability, where one is named."""
+    capability, flags = call.arguments[0], call.arguments[-1]
+    check_flags(flags, 0, api_name(call.procedure.name))
+    refs = _devices(client, call, 0)
+    return [ref for ref in refs if capability is None or _is_device(capability)(_drivers(client), ref)]
+
+
+def _capabilities(client: Client, call: Call) -> list[str]:
+    return _drivers(client).node_device.node_device_list_caps(NodeDeviceRef(*call.arguments[0]))
+
+
 def _list_all_secrets(client: Client, call: Call) -> Sequence[Any]:
     need_results, flags = call.arguments
     drivers = _drivers(client)
@@ -301,6 +348,13 @@ ANSWERS: Final[dict[str, Callable[[Client, Call], Sequence[Any]]]] = {
     **_legacy(),
     "connect_list_domains": _ids,
     "storage_pool_list_all_volumes": _list_all_volumes,
+    "connect_list_all_node_devices": _list_all_devices,
+    "node_num_of_devices": lambda client, call: (len(_devices_of(client, call)),),
+    "node_list_devices": lambda client, call: (
+        [ref.name for ref in _devices_of(client, call)][: max(0, call.arguments[1])],
+    ),
+    "node_device_num_of_caps": lambda client, call: (len(_capabilities(client, call)),),
+    "node_device_list_caps": lambda client, call: (_capabilities(client, call)[: max(0, call.arguments[1])],),
     "connect_list_all_secrets": _list_all_secrets,
     "connect_num_of_secrets": lambda client, call: (len(_secrets(client, call)),),
     "connect_list_secrets": lambda client, call: (

@@ -42,6 +42,7 @@ from hostel.drivers.base.block import (
 )
 from hostel.drivers.base.device import DeviceModify
 from hostel.drivers.base.domain import Affect
+from hostel.drivers.base.nodedev import NodeDeviceRef
 from hostel.drivers.base.secret import SecretRef, SecretUsageType
 from hostel.drivers.fault import fault
 from hostel.errors import ErrorCode
@@ -86,6 +87,10 @@ def _network(method: str = "", flags: Flags = 0) -> Adapter:
 
 def _secret(method: str = "") -> Adapter:
     return Adapter("secret", method)
+
+
+def _node_device(method: str = "") -> Adapter:
+    return Adapter("node_device", method)
 
 
 def _storage(method: str = "", flags: Flags = 0, make: Callable[..., Any] | None = None) -> Adapter:
@@ -160,6 +165,16 @@ _ROWS: Final[dict[str, Adapter]] = {
     "network_set_autostart": _network(),
     "network_get_xml_desc": _network(flags={1: "inactive"}),
     "network_get_bridge_name": _network(),
+    "node_device_lookup_by_name": _node_device(),
+    "node_device_get_xml_desc": _node_device(),
+    "node_device_get_parent": _node_device(),
+    "node_device_is_active": _node_device(),
+    "node_device_is_persistent": _node_device(),
+    "node_device_get_autostart": _node_device(),
+    "node_device_dettach": _node_device("node_device_detach_flags"),
+    "node_device_detach_flags": _node_device(),
+    "node_device_re_attach": _node_device(),
+    "node_device_reset": _node_device(),
     "secret_lookup_by_uuid": _secret(),
     "secret_lookup_by_usage": _secret(),
     "secret_define_xml": _secret(),
@@ -236,6 +251,7 @@ _FROM_WIRE: Final[dict[str, Callable[[Any], Any]]] = {
     "network": lambda wire: NetworkRef(wire[0], uuid_text(wire[1])),
     "pool": lambda wire: PoolRef(wire[0], uuid_text(wire[1])),
     "volume": lambda wire: VolumeRef(*wire),
+    "node_device": lambda wire: NodeDeviceRef(*wire),
     "secret": lambda wire: SecretRef(uuid_text(wire[0]), _usage_type(wire[1]), wire[2]),
     "uuid": uuid_text,
     "param": lambda wire: {name: value for name, (_, value) in wire},

@@ -11,7 +11,9 @@ from hostel.errors import ErrorCode, ErrorDomain
 
 Driver = TypeVar("Driver")
 
-_LOOKING: Final = re.compile(r"connect_(get|list)_|(?!secret_get_value)\w+_(get|is|lookup_by|list_all)_|close$")
+_LOOKING: Final = re.compile(
+    r"connect_(get|list)_|(?!secret_get_value)\w+_(get|is|lookup_by|list_all|list_caps)(_|$)|close$"
+)
 
 
 def read_only(driver: Driver) -> Driver:

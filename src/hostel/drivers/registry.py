@@ -12,6 +12,7 @@ from typing import Final, NamedTuple
 from urllib.parse import SplitResult, urlsplit
 
 from hostel.drivers.base import HypervisorDriver, NetworkDriver, StorageDriver
+from hostel.drivers.base.nodedev import NodeDeviceDriver
 from hostel.drivers.base.secret import SecretDriver
 from hostel.drivers.events import EventSource
 from hostel.drivers.fault import fault
@@ -28,6 +29,7 @@ class Drivers(NamedTuple):
     storage: StorageDriver
     network: NetworkDriver
     secret: SecretDriver
+    node_device: NodeDeviceDriver
     events: EventSource | None = None
 
     def read_only(self) -> Drivers:
@@ -37,12 +39,13 @@ class Drivers(NamedTuple):
             storage=read_only(self.storage),
             network=read_only(self.network),
             secret=read_only(self.secret),
+            node_device=read_only(self.node_device),
         )
 
     def close(self) -> None:
         """Release all of them; the first failure is raised once all were tried."""
         failure: Exception | None = None
-        for driver in (self.hypervisor, self.storage, self.network, self.secret):
+        for driver in (self.hypervisor, self.storage, self.network, self.secret, self.node_device):
             close = getattr(driver, "close", None)
             try:
                 if close is not None:

@@ -16,6 +16,7 @@ from hostel.errors import ErrorCode, ErrorDomain
 
 if TYPE_CHECKING:
     from hostel.drivers.network.driver import SessionNetworkDriver
+    from hostel.drivers.nodedev.driver import SysfsNodeDeviceDriver
     from hostel.drivers.secret.driver import VaultSecretDriver
     from hostel.drivers.storage.driver import SessionStorageDriver
 
@@ -51,7 +52,7 @@ def open_session(uri: SplitResult, directories: Directories) -> Drivers | None:
         storage.connect_autostart()
         network.connect_autostart()
         hypervisor.connect_autostart()
-    return Drivers(_SESSION, hypervisor, storage, network, secret, hypervisor.events)
+    return Drivers(_SESSION, hypervisor, storage, network, secret, deferred(_node_device), hypervisor.events)
 
 
 def _storage(directories: Directories) -> SessionStorageDriver:
@@ -64,6 +65,12 @@ def _network(directories: Directories) -> SessionNetworkDriver:
     from hostel.drivers.network.driver import SessionNetworkDriver
 
     return SessionNetworkDriver(directories)
+
+
+def _node_device() -> SysfsNodeDeviceDriver:
+    from hostel.drivers.nodedev.driver import SysfsNodeDeviceDriver
+
+    return SysfsNodeDeviceDriver()
 
 
 def _secret(directories: Directories, bus: EventBus) -> VaultSecretDriver:

@@ -159,9 +159,6 @@ def _compiled(cls: type[Handle], row: Row) -> Callable[..., Any]:
     if fields and cls.KIND and fields[0].type == cls.KIND:
         values.append("self._wire")
         fields = fields[1:]
-    elif fields and cls.KIND == "node_device":
-        values.append("self._wire[0]")
-        fields = fields[1:]
     values += [_expression(field, remaining, row) for field in fields]
     left = list(remaining)
     assert not left, f"{row.name}: {left} go nowhere"

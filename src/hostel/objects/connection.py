@@ -30,6 +30,7 @@ class Connection:
         storage: the driver of pools and volumes.
         network: the driver of networks.
         secret: the driver of secrets.
+        node_device: the driver of the host's devices.
         events: where events come from; None where the driver has none.
         is_read_only: whether every change is refused with ``OPERATION_DENIED``.
     """
@@ -42,6 +43,7 @@ class Connection:
         self.storage = shown.storage
         self.network = shown.network
         self.secret = shown.secret
+        self.node_device = shown.node_device
         self.events = drivers.events
         self.is_read_only = read_only
         self._is_closed = False

@@ -18,8 +18,8 @@ iothreadpin iothreadset lxc-enter-namespace managedsave managedsave-define manag
 managedsave-edit managedsave-remove maxvcpus memtune metadata migrate migrate-compcache migrate-getmaxdowntime
 migrate-getspeed migrate-postcopy migrate-setmaxdowntime migrate-setspeed net-dhcp-leases net-edit net-event
 net-port-create net-port-delete net-port-dumpxml net-port-list net-update node-memory-tune nodecpumap
-nodecpustats nodedev-autostart nodedev-create nodedev-define nodedev-destroy nodedev-detach nodedev-dumpxml
-nodedev-event nodedev-info nodedev-list nodedev-reattach nodedev-reset nodedev-start nodedev-undefine nodeinfo
+nodecpustats nodedev-autostart nodedev-create nodedev-define nodedev-destroy
+nodedev-event nodedev-start nodedev-undefine nodeinfo
 nodememstats nodesevinfo nodesuspend numatune nwfilter-binding-create nwfilter-binding-delete
 nwfilter-binding-dumpxml nwfilter-binding-list nwfilter-define nwfilter-dumpxml nwfilter-edit nwfilter-list
 nwfilter-undefine perf pool-edit pool-event qemu-agent-command qemu-attach qemu-monitor-command

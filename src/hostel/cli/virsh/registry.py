@@ -68,6 +68,12 @@ GROUPS: Final = (
         "net-undefine net-uuid",
     ),
     Group(
+        "Node Device",
+        "nodedev",
+        "nodedev",
+        "nodedev-detach nodedev-dumpxml nodedev-info nodedev-list nodedev-reattach nodedev-reset",
+    ),
+    Group(
         "Secret",
         "secret",
         "secret",

@@ -19,6 +19,7 @@ from hostel.drivers.base import (
     StorageDriver,
     VolumeRef,
 )
+from hostel.drivers.base.nodedev import NodeDeviceDriver
 from hostel.drivers.base.secret import SecretDriver
 from hostel.errors import HostelError, VirtError
 
@@ -37,6 +38,7 @@ class Connection(Protocol):
     storage: StorageDriver
     network: NetworkDriver
     secret: SecretDriver
+    node_device: NodeDeviceDriver
 
     def close(self) -> None:
         """Release the drivers."""
@@ -109,6 +111,11 @@ class Session:
     def secret(self) -> SecretDriver:
         """The driver of secrets."""
         return self.connection.secret
+
+    @property
+    def node_device(self) -> NodeDeviceDriver:
+        """The driver of the host's devices."""
+        return self.connection.node_device
 
     def reconnect(self, uri: str | None, *, read_only: bool) -> None:
         """Close, and open again: the same URI, or another."""

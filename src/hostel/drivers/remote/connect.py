@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from hostel.drivers.registry import Drivers
 from hostel.drivers.remote.client import RpcClient
-from hostel.drivers.remote.driver import RemoteHypervisor, RemoteNetwork, RemoteSecret, RemoteStorage
+from hostel.drivers.remote.driver import RemoteHypervisor, RemoteNetwork, RemoteNodeDevice, RemoteSecret, RemoteStorage
 from hostel.drivers.remote.events import RemoteEvents
 from hostel.drivers.remote.transport import SshTransport, reach
 from hostel.drivers.remote.uri import RemoteUri
@@ -38,7 +38,8 @@ def connect(remote: RemoteUri, *, read_only: bool = False) -> Drivers:
     storage: Any = RemoteStorage(client)
     network: Any = RemoteNetwork(client)
     secret: Any = RemoteSecret(client)
-    return Drivers(remote.written, hypervisor, storage, network, secret, RemoteEvents(client))
+    node_device: Any = RemoteNodeDevice(client)
+    return Drivers(remote.written, hypervisor, storage, network, secret, node_device, RemoteEvents(client))
 
 
 def _authenticate(client: RpcClient) -> None:

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from hostel.drivers.adapters import ADAPTERS, PROCEDURE_OF, Adapter, from_wire, to_wire, uuid_text
 from hostel.drivers.base import DomainRef, Hole, NetworkRef, PoolRef, VolumeRef
+from hostel.drivers.base.nodedev import NodeDeviceRef
 from hostel.drivers.base.secret import SecretRef
 from hostel.drivers.fault import fault
 from hostel.drivers.remote.client import RpcClient, RpcStream
@@ -209,6 +210,23 @@ class RemoteSecret(RemoteDriver):
     def connect_list_all_secrets(self) -> list[SecretRef]:
         """Every secret."""
         return self._list("connect_list_all_secrets", "secret")
+
+
+class RemoteNodeDevice(RemoteDriver):
+    """Implements :class:`hostel.drivers.base.nodedev.NodeDeviceDriver`."""
+
+    def __init__(self, client: RpcClient) -> None:
+        super().__init__(client, "node_device")
+
+    def connect_list_all_node_devices(self) -> list[NodeDeviceRef]:
+        """Every device."""
+        return self._list("connect_list_all_node_devices", "node_device")
+
+    def node_device_list_caps(self, device: NodeDeviceRef) -> list[str]:
+        """What it is."""
+        (count,) = self._client.call("node_device_num_of_caps", device)
+        names: list[str] = self._client.call("node_device_list_caps", device, count)[0]
+        return names
 
 
 class RemoteStorage(RemoteDriver):

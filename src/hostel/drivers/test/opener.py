@@ -13,6 +13,7 @@ from hostel.drivers.store import Directories
 from hostel.drivers.test.host import Host, shared
 from hostel.drivers.test.hypervisor import TestDriver
 from hostel.drivers.test.network import TestNetworkDriver
+from hostel.drivers.test.nodedev import TestNodeDeviceDriver
 from hostel.drivers.test.storage import TestStorageDriver
 from hostel.errors import ErrorCode, ErrorDomain
 
@@ -42,5 +43,6 @@ def open_test(uri: SplitResult, directories: Directories) -> Drivers | None:
         announcing(TestStorageDriver(host), Subject.POOL, host.bus),
         announcing(TestNetworkDriver(host), Subject.NETWORK, host.bus),
         VaultSecretDriver(host.secrets, host.bus),
+        TestNodeDeviceDriver(),
         host.bus,
     )

@@ -1,0 +1,1 @@
+"""Devices of the host, as sysfs has them."""
