@@ -119,6 +119,7 @@ def platform(tree: Tree, document: str, wanted: Wanted) -> Platform:
         types=frozenset({"qemu", "hvf" if wanted.is_macos else "kvm"}),
         shares_memory=False,
         state_directory="/tmp/lib",
+        nvram_directory="/tmp/lib/nvram",
         channel_directory="/tmp/channel",
     )
     if not wanted.version:

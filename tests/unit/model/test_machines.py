@@ -189,6 +189,24 @@ def test_devices_of_different_groups_of_the_hosts_are_on_different_buses_of_powe
     assert len(set(buses)) == 2
 
 
+@pytest.mark.parametrize(
+    ("loader", "nvram", "path"),
+    [
+        ("readonly='yes' type='pflash'", "", "/vars/g_VARS.fd"),
+        ("readonly='yes' type='pflash'", "<nvram template='/t'/>", "/vars/g_VARS.fd"),
+        ("readonly='yes' type='pflash'", "<nvram>/mine</nvram>", "/mine"),
+        ("type='pflash'", "", None),
+        ("readonly='yes' type='pflash' stateless='yes'", "", None),
+        ("readonly='yes' type='rom'", "", None),
+    ],
+)
+def test_firmware_gets_a_file_for_its_variables(loader: str, nvram: str, path: str | None) -> None:
+    xml = document(os=f"<loader {loader}>/x</loader>{nvram}", body="<features><acpi/></features>")
+    os = defined(xml, QEMU._replace(nvram_directory="/vars")).os
+    assert os is not None
+    assert (os.nvram.path if os.nvram is not None else None) == path
+
+
 def test_mirror_says_in_old_words_what_it_says_in_new_ones() -> None:
     domain = Domain.parse(document(disk(more="<mirror type='file' job='copy'><source file='/m'/></mirror>")))
     complete(domain, QEMU, is_live=True)

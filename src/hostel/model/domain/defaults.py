@@ -35,7 +35,7 @@ from hostel.model.domain.implicit import (
     number_controllers,
 )
 from hostel.model.domain.memory import CurrentMemory, HugePage, Memory
-from hostel.model.domain.os import BootDevice, FirmwareFeature
+from hostel.model.domain.os import BootDevice, FirmwareFeature, Nvram
 from hostel.model.domain.placing.pci import assign_pci
 from hostel.model.domain.placing.ports import assign_ccid, assign_memory_slots, assign_usb, assign_virtio_serial
 from hostel.model.domain.placing.virtio import assign_channels, assign_registers, choose_virtio_transport
@@ -71,6 +71,7 @@ def complete(domain: Domain, platform: Platform, *, is_new: bool = True, is_live
         complete_cpu(domain.cpu)
     complete_numa(domain)
     if platform.is_qemu:
+        _complete_nvram(domain, platform)
         add_qemu_devices(domain, platform)
         _canonicalise_machine(domain, platform)
         complete_qemu_cpu(domain, platform)
@@ -103,6 +104,18 @@ def _walk(element: Element) -> Iterator[Element]:
     yield element
     for below in element.elements():
         yield from _walk(below)
+
+
+def _complete_nvram(domain: Domain, platform: Platform) -> None:
+    """Give UEFI whose flash is read-only a file for its variables, where it may have one and names none."""
+    os = domain.os
+    if os is None or os.loader is None or platform.nvram_directory is None:
+        return
+    loader, nvram = os.loader, os.nvram or Nvram()
+    is_wanted = loader.type == "pflash" and loader.readonly and not loader.stateless
+    if os.firmware is None and loader.path and is_wanted and not nvram.path and nvram.source is None:
+        nvram.path = f"{platform.nvram_directory}/{domain.name}_VARS.fd"
+        os.nvram = nvram
 
 
 def _normalise_sizes(domain: Domain) -> None:
