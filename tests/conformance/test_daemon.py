@@ -120,7 +120,7 @@ def test_binding_sees_codes_and_domains_of_errors(daemon: Hosteld) -> None:
         "    try: call(*a)\n"
         "    except libvirt.libvirtError as e: return e.get_error_code()\n"
         "print(code(c.lookupByName, 'x'), code(c.storagePoolLookupByName, 'x'), code(c.networkLookupByName, 'x'),\n"
-        "      code(c.storageVolLookupByPath, '/x'), code(c.lookupByName('test').create), code(c.listAllDevices),\n"
+        "      code(c.storageVolLookupByPath, '/x'), code(c.lookupByName('test').create), code(c.listAllNWFilters),\n"
         "      code(c.defineXML, '<domain'))\n"
     )
     assert told.split() == ["42", "49", "43", "50", "1", "3", "35"]
@@ -267,7 +267,8 @@ def test_perl_binding_works(daemon: Hosteld) -> None:
     code = (
         "use Sys::Virt; my $c = Sys::Virt->new(uri => $ARGV[0]);"
         "print join(' ', $c->get_type, map { $_->get_name } $c->list_all_domains()), qq{\\n};"
-        f"my $d = $c->define_domain(q{{{DOMAIN.format('perl')}}}); $d->create; print $d->get_info->{{state}}, qq{{\\n}};"
+        f"my $d = $c->define_domain(q{{{DOMAIN.format('perl')}}}); $d->create;"
+        "print $d->get_info->{state}, qq{\\n};"
         "$d->destroy; $d->undefine; print $c->get_storage_pool_by_name('default-pool')->get_info->{capacity}, qq{\\n};"
         "eval { $c->get_domain_by_name('no') }; print $@->code, qq{\\n};"
     )

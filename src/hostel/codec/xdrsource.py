@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final, NoReturn, cast
 
 _PADDING: Final = (b"", b"\0\0\0", b"\0\0", b"\0")  # by the length modulo four
+_JOINED: Final = 4 << 20  # bytes that are copied once more rather than put apart
 # A byte as C's signed char in four bytes.
 _WIDE: Final = tuple(struct.pack(">i", byte - 256 if byte > 127 else byte) for byte in range(256))
 
@@ -197,12 +198,20 @@ class Source:
 
     def write_bytes(self, value: str, bound: int, width: int) -> None:
         """Counted bytes, each in ``width`` bytes."""
-        self._line(f"if len({value}) > {bound}: refuse(len({value}), {bound})")
-        self.write_number("I", f"len({value})")
+        size = self._new()
+        self._line(f"{size} = len({value})")
+        self._line(f"if {size} > {bound}: refuse({size}, {bound})")
+        self.write_number("I", size)
+        if width == 1 and bound <= _JOINED:
+            # Short as most are, it is put together with its length at once.
+            pack = self._struct(self._codes, "pack")
+            self._line(f"put({pack}({', '.join(self._parts)}) + {value} + PADDING[{size} & 3])")
+            self._codes, self._parts = "", []
+            return
         self._flush_writing()
         if width == 1:
             self._line(f"put({value})")
-            self._line(f"put(PADDING[len({value}) & 3])")
+            self._line(f"put(PADDING[{size} & 3])")
         else:
             self._line(f"put(b''.join([WIDE[byte] for byte in {value}]))")
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from hostel.daemon.client import Client
 
 _AHEAD: Final = 4 * MiB  # bytes of an upload that may wait for the disk
-_UNSENT: Final = MiB  # bytes of a download that may wait for the network
+_DOWNLOADED: Final = MiB  # bytes in one message; clients have taken so much since libvirt 0.9.13
 _STALLED: Final = 600.0  # seconds after which a side that moves nothing ends the stream
 _CONSOLE_WAIT: Final = 0.5  # seconds
 _CONSOLE_READ: Final = 4096  # bytes
@@ -44,20 +44,20 @@ class Inflow:
     def __init__(self, pause: Callable[[bool], None]) -> None:
         self._pause = pause
         self._changed = threading.Condition()
-        self._pieces: deque[bytes | Hole] = deque()
+        self._pieces: deque[bytes | memoryview | Hole] = deque()
         self._size = 0
         self._paused = False
         self._ended = False
         self._error: VirtError | None = None
 
-    def put(self, piece: bytes | Hole) -> None:
+    def put(self, piece: bytes | memoryview | Hole) -> None:
         """Add what came."""
         with self._changed:
             if self._ended:
                 return
             self._pieces.append(piece)
             # A hole takes no room but must count, or there is no end of them.
-            self._size += len(piece) if isinstance(piece, bytes) else STREAM_MAX
+            self._size += STREAM_MAX if isinstance(piece, Hole) else len(piece)
             if self._size > _AHEAD and not self._paused:
                 self._paused = True
                 self._pause(True)
@@ -73,7 +73,7 @@ class Inflow:
                     self._pieces.clear()
                 self._changed.notify()
 
-    def get(self, timeout: float) -> bytes | Hole | None:
+    def get(self, timeout: float) -> bytes | memoryview | Hole | None:
         """The next piece; None at the end.
 
         Raises:
@@ -88,7 +88,7 @@ class Inflow:
                 if not self._changed.wait(timeout):
                     raise _stalled()
             piece = self._pieces.popleft()
-            self._size -= len(piece) if isinstance(piece, bytes) else STREAM_MAX
+            self._size -= STREAM_MAX if isinstance(piece, Hole) else len(piece)
             if self._paused and self._size < _AHEAD // 2:
                 self._paused = False
                 self._pause(False)
@@ -110,7 +110,7 @@ class Upload:
         self,
         client: Client,
         frames: StreamFrames,
-        take: Callable[[Iterator[bytes | Hole]], None],
+        take: Callable[[Iterator[bytes | memoryview | Hole]], None],
         accepted: Callable[[], None],
         refused: Callable[[Exception], None],
     ) -> None:
@@ -155,7 +155,7 @@ class Upload:
         self._client.forget(self._frames.serial, self)
         self._client.send(self._frames.finish())
 
-    def _pieces(self) -> Iterator[bytes | Hole]:
+    def _pieces(self) -> Iterator[bytes | memoryview | Hole]:
         self._accept()
         while (piece := self._inflow.get(_STALLED)) is not None:
             yield piece
@@ -183,14 +183,17 @@ class Download:
         self._first = first
         self._source = source
         self._over = threading.Event()  # the client has ended it, in order or not
-        self._sent_all = False
+        self._lock = threading.Lock()
+        self._let_go = False  # the driver has nothing open any more
+        self._asked = False  # the client waits to hear that
 
     def receive(self, event: StreamData | StreamHole | StreamEnd) -> None:
         """See :class:`Stream`."""
         if isinstance(event, StreamEnd):
-            self._client.forget(self._frames.serial, self)
             self._over.set()
-            self._client.send(self._frames.finish())
+            with self._lock:
+                self._asked = True
+            self._answer()
 
     def cut(self) -> None:
         """See :class:`Stream`."""
@@ -198,6 +201,7 @@ class Download:
 
     def run(self) -> None:
         """Send it all; called in the stream's thread."""
+        end: bytes | None = None
         try:
             if self._first is not None:
                 self._send(self._first)
@@ -205,28 +209,40 @@ class Download:
                 if self._over.is_set():
                     break
                 self._send(piece)
-            if not self._over.is_set():
-                self._client.send(self._frames.data_header(0))
+            end = self._frames.data_header(0)
         except Exception as error:
             if not self._over.is_set():
                 self._client.forget(self._frames.serial, self)
-                self._client.send(self._frames.abort(self._client.described(error)))
+                end = self._frames.abort(self._client.described(error))
         finally:
+            # Before the client hears of the end: what it does next may be about the same volume.
             close: Any = getattr(self._source, "close", None)
             if close is not None:
                 close()
+        if end is not None and not self._over.is_set():
+            self._client.send(end)
+        with self._lock:
+            self._let_go = True
+        self._answer()
+
+    def _answer(self) -> None:
+        """Say that the end was heard, once the driver has let go."""
+        with self._lock:
+            if not self._asked or not self._let_go:
+                return
+            self._asked = False
+        self._client.forget(self._frames.serial, self)
+        self._client.send(self._frames.finish())
 
     def _send(self, piece: memoryview | Hole) -> None:
         channel = self._client.channel
         if isinstance(piece, Hole):
             channel.send(self._frames.hole(piece.length))
             return
-        for start in range(0, len(piece), STREAM_MAX):
-            part = piece[start : start + STREAM_MAX]
-            channel.send(self._frames.data_header(len(part)), part)
-            channel.wait(_UNSENT, _STALLED)
-        # The driver uses its buffer again.
-        channel.wait(0, _STALLED)
+        for start in range(0, len(piece), _DOWNLOADED):
+            part = piece[start : start + _DOWNLOADED]
+            # The driver uses its buffer again: all of it must be gone.
+            channel.push([self._frames.data_header(len(part)), part], _STALLED)
 
 
 class Console:
@@ -278,8 +294,7 @@ class Console:
         while not self._over.is_set():
             data = self._console.read(_CONSOLE_READ, _CONSOLE_WAIT)
             if data:
-                self._client.send(self._frames.data_header(len(data)) + data)
-                self._client.channel.wait(_UNSENT, _STALLED)
+                self._client.channel.push([self._frames.data_header(len(data)), data], _STALLED)
             elif data is not None:
                 self._end(self._frames.data_header(0))
                 return
@@ -287,8 +302,8 @@ class Console:
     def _write(self) -> None:
         with contextlib.suppress(OSError, HostelError):
             while (piece := self._inflow.get(_STALLED * 1000)) is not None:
-                if isinstance(piece, bytes):
-                    self._console.write(piece)
+                if not isinstance(piece, Hole):
+                    self._console.write(bytes(piece))
 
     def _end(self, message: bytes) -> None:
         if not self._over.is_set():

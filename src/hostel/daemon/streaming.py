@@ -48,7 +48,7 @@ def _upload(client: Client, call: Call) -> Sequence[Any] | None:
     assert client.host is not None
     driver = client.host.drivers.storage
 
-    def take(pieces: Iterator[bytes | Hole]) -> None:
+    def take(pieces: Iterator[bytes | memoryview | Hole]) -> None:
         driver.storage_vol_upload(VolumeRef(*volume), pieces, offset, length)
 
     stream = Upload(

@@ -7,6 +7,7 @@ in place of the wire's structures, truth values in place of numbers, and flags a
 from __future__ import annotations
 
 import enum
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
@@ -97,6 +98,7 @@ def _storage(method: str = "", flags: Flags = 0, make: Callable[..., Any] | None
     return Adapter("storage", method, flags, make)
 
 
+_UUIDS: Final = 32768  # that are remembered in both forms: lists are long, and converting is most of their cost
 _TEXT_OKAY: Final = 4  # VIR_TYPED_PARAM_STRING_OKAY: the caller knows parameters that are texts
 _VALIDATE: Final = 1  # every document is validated
 
@@ -220,12 +222,14 @@ ADAPTERS: Final = {name: adapter._replace(method=adapter.method or name) for nam
 PROCEDURE_OF: Final = {adapter.method: name for name, adapter in ADAPTERS.items()}
 
 
+@functools.lru_cache(maxsize=_UUIDS)
 def uuid_text(raw: bytes) -> str:
     """A UUID as it is written."""
     digits = raw.hex()
     return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
 
+@functools.lru_cache(maxsize=_UUIDS)
 def uuid_bytes(text: str) -> bytes:
     """A UUID as it goes over the wire.
 
@@ -329,6 +333,16 @@ class Answering:
         self._has_flags = bool(fields) and fields[-1].name == "flags"
         converters = [from_wire(field) for field in fields]
         self._converters = [(index, convert) for index, convert in enumerate(converters) if convert is not None]
+        self._method = adapter.method
+        self._first = converters[0] if converters else None
+        results = [to_wire(field) for field in procedure.result.fields]
+        self._is_plain = (
+            not self._has_flags
+            and not adapter.counted
+            and not adapter.members
+            and not any(converters[1:])
+            and (len(results) < 2 or not any(results))
+        )
         self._count = next((index for index, field in enumerate(fields) if field.name == "nparams"), -1)
         results = procedure.result.fields
         self._bound = split_type(results[0].type)[2] if adapter.counted else 0
@@ -342,6 +356,8 @@ class Answering:
         Raises:
             VirtError: as the method does, or flags that it does not take.
         """
+        if self._is_plain:
+            return self._plain(driver, arguments)
         given = list(arguments)
         options: dict[str, bool] = {}
         if self._has_flags:
@@ -364,6 +380,16 @@ class Answering:
             value if convert is None else convert(value)
             for value, convert in zip(result or (), self._results, strict=False)
         ]
+
+    def _plain(self, driver: Any, arguments: Sequence[Any]) -> Sequence[Any]:
+        """Likewise, where there are no flags, and one member or members in the result's own order."""
+        convert = self._first
+        if convert is not None:
+            arguments = (convert(arguments[0]), *arguments[1:])
+        result = getattr(driver, self._method)(*arguments)
+        if self._width == 1:
+            return (result if self._result is None else self._result(result),)
+        return result if self._width else ()
 
     def _convert_flags(self, given: list[Any], options: dict[str, bool]) -> None:
         value = given.pop()

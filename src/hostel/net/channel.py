@@ -1,7 +1,7 @@
 """A connected socket that a :class:`~hostel.net.reactor.Reactor` waits for: it never blocks the loop.
 
-What is received is given to a handler in the loop. Any thread sends; what the peer does not take at once is kept, and a
-thread that must not get ahead of the peer waits for it.
+What is received is given to a handler in the loop. Any thread sends. What the peer does not take at once is kept; a
+thread that must not get ahead of the peer waits instead.
 """
 
 from __future__ import annotations
@@ -9,10 +9,10 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import select
 import socket
 import struct
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Final
@@ -54,7 +54,7 @@ class Channel:
         self._takes_fds = sock.family == socket.AF_UNIX
         self._buffer = reactor.buffer
         self._lock = threading.Lock()
-        self._sent = threading.Condition(self._lock)
+        self._pushing = 0  # threads that send what waits themselves
         self._queue: deque[memoryview | int] = deque()  # an int is a descriptor
         self._queued = 0
         self._events = 0
@@ -89,12 +89,18 @@ class Channel:
     def send(self, *parts: Bytes | int) -> None:
         """Send parts, of which an int is a descriptor that is closed once it is sent; never blocks.
 
-        A buffer that is not ``bytes`` must not change until :meth:`wait` has returned.
+        A buffer that is not ``bytes`` must not change while any of it waits.
         """
         with self._lock:
             if self._is_closed or self._ending:
                 _close_all(parts)
                 return
+            if not self._queue and len(parts) == 1 and isinstance(parts[0], bytes):
+                # Nearly every answer goes this way, at once and whole.
+                rest = self._send_at_once(parts[0])
+                if rest is None:
+                    return
+                parts = (rest,)
             for part in parts:
                 if isinstance(part, int):
                     self._queue.append(part)
@@ -104,24 +110,44 @@ class Channel:
             if not self._events & WRITABLE:
                 self._flush()
 
-    def wait(self, limit: int, timeout: float) -> None:
-        """Wait until at most ``limit`` bytes wait to be sent.
+    def _send_at_once(self, data: bytes) -> Bytes | None:
+        """Send what the peer takes; the rest, None where there is none. The lock is held."""
+        try:
+            sent = self._write([data])
+        except OSError:
+            return data  # it is found out again, and told, when the queue is sent
+        return None if sent == len(data) else memoryview(data)[sent:]
+
+    def push(self, parts: Sequence[Bytes], timeout: float) -> None:
+        """Send parts from a thread that may wait: until the peer's side has taken them, and what waited before.
 
         Raises:
             NetworkError: the connection is over.
-            TimeoutError: the peer took none of them for ``timeout`` seconds.
+            TimeoutError: the peer took nothing for ``timeout`` seconds.
         """
-        with self._sent:
-            while self._queued > limit and not self._is_closed:
+        with self._lock:
+            self._pushing += 1
+        try:
+            self.send(*parts)
+            poll = select.poll()
+            while self._queue and not self._is_closed:
                 before = self._queued
-                deadline = time.monotonic() + timeout
-                while self._queued == before and not self._is_closed:
-                    left = deadline - time.monotonic()
-                    if left <= 0:
-                        raise TimeoutError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))
-                    self._sent.wait(left)
-            if self._is_closed:
-                raise NetworkError(os.strerror(errno.EPIPE), errno=errno.EPIPE)
+                poll.register(self.socket, select.POLLOUT)
+                if not poll.poll(timeout * 1000) and self._queued == before:
+                    raise TimeoutError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))
+                with self._lock:
+                    if not self._is_closed:
+                        self._flush()
+        except ValueError:  # closed, and so no descriptor to wait for
+            pass
+        finally:
+            with self._lock:
+                self._pushing -= 1
+                self._watch()
+        if self._is_closed or self._error is not None:
+            raise NetworkError(os.strerror(errno.EPIPE), errno=errno.EPIPE)
+        if self._ending:
+            self._reactor.call_soon(self._after_sending)
 
     def end(self) -> None:
         """Close once everything is sent; called in the loop."""
@@ -141,7 +167,6 @@ class Channel:
             _close_all(self._queue)
             self._queue.clear()
             self._queued = 0
-            self._sent.notify_all()
         self._shut()
         self.closed(error)
 
@@ -202,7 +227,7 @@ class Channel:
     def _read_into(self, target: memoryview) -> int:
         return self.socket.recv_into(target)
 
-    def _write(self, parts: Sequence[memoryview]) -> int:
+    def _write(self, parts: Sequence[Bytes]) -> int:
         return self.socket.send(parts[0]) if len(parts) == 1 else self.socket.sendmsg(parts)
 
     def _flush(self) -> None:
@@ -227,7 +252,6 @@ class Channel:
             self._fail(NetworkError("The peer does not take what it asked for", errno=errno.ENOBUFS))
             return
         self._watch()
-        self._sent.notify_all()
 
     def _forget(self, count: int) -> None:
         """Drop ``count`` sent bytes from the queue."""
@@ -249,7 +273,7 @@ class Channel:
             self._reactor.call_soon(lambda: self.close(error))
 
     def _watch(self) -> None:
-        events = (READABLE if self._reading else 0) | (WRITABLE if self._queue else 0)
+        events = (READABLE if self._reading else 0) | (WRITABLE if self._queue and not self._pushing else 0)
         if events != self._events and not self._is_closed:
             self._events = events
             self._reactor.modify(self.socket.fileno(), events)

@@ -57,7 +57,7 @@ class StreamData(NamedTuple):
     """Bytes of the stream of the call with this serial; none at its end, in a download."""
 
     serial: int
-    data: bytes
+    data: bytes | memoryview
 
 
 class StreamHole(NamedTuple):
@@ -139,7 +139,7 @@ class ServerConnection:
             self._refuse(packet, ErrorCode.RPC, f"Unexpected message status {packet.status}")
             return None
         try:
-            arguments = procedure.arguments.unpack(packet.body)
+            arguments = procedure.arguments.unpack(bytes(packet.body))
         except RemoteProtocolError as error:
             self._refuse(packet, ErrorCode.RPC, str(error))
             return None
@@ -240,10 +240,10 @@ class ClientConnection:
         if procedure.number != packet.procedure:
             raise RemoteProtocolError(f"Call {packet.serial} was answered as procedure {packet.procedure}")
         if packet.status == Status.ERROR:
-            return Reply(packet.serial, (), unpack_error(packet.body), packet.fds)
+            return Reply(packet.serial, (), unpack_error(bytes(packet.body)), packet.fds)
         if packet.status != Status.OK:
             raise RemoteProtocolError(f"Unexpected message status {packet.status}")
-        return Reply(packet.serial, procedure.result.unpack(packet.body), None, packet.fds)
+        return Reply(packet.serial, procedure.result.unpack(bytes(packet.body)), None, packet.fds)
 
     def _message(self, packet: Packet) -> Message | None:
         """An event; one that is not known yet is passed over, since it is newer than we are."""
@@ -251,7 +251,7 @@ class ClientConnection:
         procedure = program.by_number.get(packet.procedure) if program is not None else None
         if procedure is None or not procedure.event:
             return None
-        return Message(procedure, procedure.arguments.unpack(packet.body))
+        return Message(procedure, procedure.arguments.unpack(bytes(packet.body)))
 
 
 class StreamFrames(NamedTuple):
@@ -294,7 +294,7 @@ def _stream_event(packet: Packet) -> StreamData | StreamHole | StreamEnd:
     if packet.status != Status.ERROR:
         raise RemoteProtocolError(f"Unexpected message status {packet.status}")
     if packet.body:
-        return StreamEnd(packet.serial, unpack_error(packet.body))
+        return StreamEnd(packet.serial, unpack_error(bytes(packet.body)))
     reason = VirtError(ErrorCode.RPC, "stream aborted at client request", domain=ErrorDomain.STREAMS)
     return StreamEnd(packet.serial, reason)
 

@@ -31,6 +31,9 @@ class Type(enum.IntEnum):
     STREAM_HOLE = 6
 
 
+_WITH_FDS: Final = frozenset({Type.CALL_WITH_FDS, Type.REPLY_WITH_FDS})
+
+
 class Status(enum.IntEnum):
     """``virNetMessageStatus``."""
 
@@ -43,7 +46,7 @@ class Packet(NamedTuple):
     """A message; ``type`` and ``status`` are as they came, and may be no :class:`Type` and :class:`Status`.
 
     Attributes:
-        body: without the number of descriptors.
+        body: without the number of descriptors; a view of a stream's data, which is the receiver's.
         fds: descriptors that came with it, which are the receiver's to close.
     """
 
@@ -53,7 +56,7 @@ class Packet(NamedTuple):
     type: int
     serial: int
     status: int
-    body: bytes
+    body: bytes | memoryview
     fds: tuple[int, ...] = ()
 
 
@@ -74,7 +77,7 @@ def hole(program: int, procedure: int, serial: int, length: int) -> bytes:
     return frame(program, procedure, Type.STREAM_HOLE, serial, Status.CONTINUE, _HOLE.pack(length, 0))
 
 
-def parse_hole(body: bytes) -> int:
+def parse_hole(body: bytes | memoryview) -> int:
     """The length of a hole.
 
     Raises:
@@ -118,9 +121,14 @@ class Splitter:
         self._filled += count
         if self._filled < len(self._message):
             return []
-        message, self._message = bytes(self._message), None
+        message, self._message = self._message, None
+        _, program, version, procedure, type, serial, status = HEADER.unpack_from(message)
+        body = memoryview(message)[HEADER.size :]
+        if type == Type.STREAM:
+            # What a stream carries is the most by far, and need not be copied.
+            return [Packet(program, version, procedure, type, serial, status, body)]
         packets: list[Packet] = []
-        self._deliver(message, 0, len(message), packets)
+        self._deliver(Packet(program, version, procedure, type, serial, status, bytes(body)), packets)
         return packets
 
     def feed(self, data: bytes) -> list[Packet]:
@@ -144,38 +152,36 @@ class Splitter:
                 at = self._skip(at, end, packets)
                 continue
             if end - at < HEADER.size:
-                self._check(data[at : at + 4])
+                if end - at >= _COUNT.size:
+                    self._check(_COUNT.unpack_from(data, at)[0])
                 self._head = data[at:]
                 break
-            length = self._check(data[at : at + 4])
+            length, program, version, procedure, type, serial, status = HEADER.unpack_from(data, at)
+            if not HEADER.size <= length <= self.limit:
+                self._check(length)
             if end - at < length:
                 self._message = bytearray(length)
                 self._message[: end - at] = memoryview(data)[at:]
                 self._filled = end - at
                 break
-            self._deliver(data, at, at + length, packets)
+            body = data[at + HEADER.size : at + length]
+            self._deliver(Packet(program, version, procedure, type, serial, status, body), packets)
             at += length
         if len(self.fds) > FDS_MAX or (self.fds and self._waiting is None and self._message is None):
             raise RemoteProtocolError("File descriptors came without a message that announces them")
         return packets
 
-    def _check(self, word: bytes) -> int:
-        if len(word) < 4:
-            return 0
-        (length,) = _COUNT.unpack(word)
+    def _check(self, length: int) -> None:
         if length < HEADER.size:
             raise RemoteProtocolError(f"packet {length} bytes received from peer too small, want {HEADER.size}")
         if length > self.limit:
             raise RemoteProtocolError(f"packet {length} bytes received from peer too large, want {self.limit}")
-        return int(length)
 
-    def _deliver(self, data: bytes, at: int, end: int, packets: list[Packet]) -> None:
-        _, program, version, procedure, type, serial, status = HEADER.unpack_from(data, at)
-        body = data[at + HEADER.size : end]
-        packet = Packet(program, version, procedure, type, serial, status, body)
-        if type not in (Type.CALL_WITH_FDS, Type.REPLY_WITH_FDS):
+    def _deliver(self, packet: Packet, packets: list[Packet]) -> None:
+        if packet.type not in _WITH_FDS:
             packets.append(packet)
             return
+        body = bytes(packet.body)
         if len(body) < 4:
             raise RemoteProtocolError("Unable to decode number of FDs")
         (count,) = _COUNT.unpack_from(body)
