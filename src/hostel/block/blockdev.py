@@ -35,9 +35,9 @@ _FILE_OPTIONS: Final = NODE_OPTIONS + Options(
 )
 _CHOICES: Final = {
     "discard": (("ignore", "off", "unmap", "on"), "Invalid discard option"),
-    "detect-zeroes": (("off", "on", "unmap"), "Invalid parameter '{}'"),
-    "aio": (("threads", "native", "io_uring"), "Invalid parameter '{}'"),
-    "locking": (("auto", "off", "on"), "Invalid parameter '{}'"),
+    "detect-zeroes": (("off", "on", "unmap"), "invalid parameter value: {}"),
+    "aio": (("threads", "native", "io_uring"), "invalid parameter value: {}"),
+    "locking": (("auto", "off", "on"), "invalid parameter value: {}"),
 }
 _NO_FILE_OPTION: Final = "Block protocol 'file' doesn't support the option"
 _NODE_NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9._-]*", re.ASCII)
@@ -311,8 +311,8 @@ def child(options: Mapping[str, Any], *, probes: bool, nodes: Container[str] = (
         if (named := registry.filter_of(names.protocol(filename) or "")) is not None:
             return _filter(named, {"driver": named, **rest}, nodes)
         scheme = registry.protocol_of(names.protocol(filename) or "file")
-        if scheme is not None and scheme != "file":
-            return _protocol_alone(scheme, rest)
+        if scheme in registry.PROTOCOLS:
+            return _protocol_alone(str(scheme), rest)
         if probes:
             return from_options({f"file.{key}": value for key, value in rest.items()})
     row = registry.FILTERS.get(str(driver))

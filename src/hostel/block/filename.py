@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 
-_PROTOCOL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
+_PROTOCOL = re.compile(r"([A-Za-z][A-Za-z0-9+._-]*):")
 # Schemes of which a URL's path is one of files in directories.
 _PATHS = frozenset(
     {"ftp", "ftps", "gluster", "gluster+rdma", "gluster+tcp", "gluster+unix", "http", "https", "nfs", "ssh", "tftp"}

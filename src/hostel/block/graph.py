@@ -224,8 +224,8 @@ def create(path: str, *, cache: Cache = WRITEBACK, options: Mapping[str, Value] 
     protocol = protocol_name(path)
     if protocol == "file":
         return create_file(path.removeprefix("file:"), mode=mode)
-    driver_class = registry.protocol_driver(protocol)
     how = creation(path)
+    driver_class = registry.protocol_driver(protocol)
     try:
         driver = driver_class.open(driver_class.parse_filename(path), mode, creating=True)
     except BlockError as error:
@@ -241,9 +241,13 @@ def create(path: str, *, cache: Cache = WRITEBACK, options: Mapping[str, Value] 
 def _describe(filename: str, format: str | None, options: Mapping[str, Value] | None = None) -> Described:
     if not filename.startswith(blockdev.JSON_PREFIX):
         scheme = names.protocol(filename)
-        if scheme is not None and scheme != "file" and (filtered := blockdev.from_filename(filename)) is not None:
+        if (
+            scheme is not None
+            and scheme not in registry.FILES
+            and (filtered := blockdev.from_filename(filename)) is not None
+        ):
             return Described("", format, dict(options or {}), filename, children={"file": filtered})
-        name = filename.removeprefix("file:")
+        name = filename.removeprefix(f"{scheme}:") if scheme in registry.FILES else filename
         if name != filename and names.protocol(name) is not None:
             name = f"./{name}"
         return Described(filename, format, dict(options or {}), name or filename)
@@ -351,11 +355,16 @@ def _lock(node: BlockNode, used: Permission, shared: Permission) -> None:
 def _open_protocol(image: Described, mode: OpenMode, *, bounded: bool = False) -> BlockNode:
     """Open what an image lies in."""
     name = image.protocol or protocol_name(image.filename)
-    if name == "file" or "driver" in image.file_options:
+    if name in registry.FILES or "driver" in image.file_options:
         options = image.file_options
         mode = _mode_of(image, mode)._replace(options=options, cache=_cache_of(options, mode.cache))
-        path = image.filename.removeprefix("file:")
-        return _node(open_file(path, mode, str(options.get("driver", ""))), image.filename, mode, options)
+        driver = str(options.get("driver", name))
+        path = image.filename.removeprefix(f"{driver}:")
+        if not path:
+            raise BlockError(f"The '{driver}' block driver requires a file name", errno=errno.EINVAL)
+        # A plain name is that of a device too.
+        chosen = driver if "driver" in options or name != "file" else ""
+        return _node(open_file(path, mode, chosen), image.filename, mode, options)
     if image.format in registry.PROTOCOLS and image.format != name:
         raise BlockError(f"'{image.filename}' is no name of the protocol '{image.format}'", errno=errno.EINVAL)
     driver_class = registry.protocol_driver(name)

@@ -161,9 +161,9 @@ def format_driver(name: str) -> type[FormatDriver]:
 
 
 def protocol_of(scheme: str) -> str | None:
-    """The protocol that a file name's scheme is of, ``file`` among them; None where there is none."""
-    if scheme == "file":
-        return "file"
+    """The protocol that a file name's scheme is of, those of :data:`FILES` among them; None where there is none."""
+    if scheme in FILES:
+        return scheme
     return next((name for name, row in PROTOCOLS.items() if scheme in row.schemes), None)
 
 

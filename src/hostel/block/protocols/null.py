@@ -67,6 +67,11 @@ class NullDriver(ProtocolDriver):
         """The size that the options say."""
         return self._size
 
+    @property
+    def allocated_length(self) -> int:
+        """Nothing is kept."""
+        return 0
+
     def _wait(self) -> None:
         if self._latency:
             time.sleep(self._latency)

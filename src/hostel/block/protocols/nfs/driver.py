@@ -179,7 +179,7 @@ def _require_place(values: Mapping[str, Any]) -> None:
         if name not in values:
             raise OptionError(f"Parameter '{name}' is missing")
     if values["server.type"] != "inet":
-        raise OptionError(f"Parameter 'server.type' does not accept value '{values['server.type']}'")
+        raise OptionError(f"Parameter 'type' does not accept value '{values['server.type']}'")
     if values.get("version", 3) not in _VERSIONS:
         raise OptionError("Parameter 'version' expects 3 or 4")
 

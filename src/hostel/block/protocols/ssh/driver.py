@@ -171,9 +171,13 @@ def _check(values: Mapping[str, Any]) -> HostKeyCheck:
             values.get("host-key-check.hash", ""),
         )
         if check.mode not in _MODES:
-            raise OptionError(f"Parameter 'host-key-check.mode' does not accept value '{check.mode}'")
-        if check.mode == "hash" and check.type not in _HASHES:
-            raise OptionError(f"Parameter 'host-key-check.type' does not accept value '{check.type}'")
+            raise OptionError(f"Parameter 'mode' does not accept value '{check.mode}'")
+        if check.mode == "hash":
+            for name in ("type", "hash"):
+                if f"host-key-check.{name}" not in values:
+                    raise OptionError(f"Parameter 'host-key-check.{name}' is missing")
+            if check.type not in _HASHES:
+                raise OptionError(f"Parameter 'type' does not accept value '{check.type}'")
         return check
     if setting in ("no", "yes"):
         return HostKeyCheck("none" if setting == "no" else "known_hosts")
