@@ -335,20 +335,19 @@ class Answering:
         self._converters = [(index, convert) for index, convert in enumerate(converters) if convert is not None]
         self._method = adapter.method
         self._first = converters[0] if converters else None
-        results = [to_wire(field) for field in procedure.result.fields]
+        results = procedure.result.fields
+        self._results = [to_wire(field) for field in results]
         self._is_plain = (
             not self._has_flags
             and not adapter.counted
             and not adapter.members
             and not any(converters[1:])
-            and (len(results) < 2 or not any(results))
+            and (len(results) < 2 or not any(self._results))
         )
         self._count = next((index for index, field in enumerate(fields) if field.name == "nparams"), -1)
-        results = procedure.result.fields
         self._bound = split_type(results[0].type)[2] if adapter.counted else 0
         self._width = len(results)
-        self._result = to_wire(results[0]) if results else None
-        self._results = [to_wire(field) for field in results]
+        self._result = self._results[0] if results else None
 
     def __call__(self, driver: Any, arguments: Sequence[Any]) -> Sequence[Any]:
         """Call ``driver``; the members of the answer.

@@ -304,7 +304,7 @@ class RemoteConsole:
             if event is None:
                 return None
             if isinstance(event, StreamData) and event.data:
-                self._rest = event.data
+                self._rest = bytes(event.data)
             elif isinstance(event, StreamData | StreamEnd):
                 self._is_over = True
         data, self._rest = self._rest[:length], self._rest[length:]
