@@ -1,4 +1,4 @@
-"""A program that uses libvirt: what it prints is compared. ``libvirt_program.py MODULE``."""
+"""A program that uses libvirt: what it prints is compared. ``libvirt_program.py MODULE URI``."""
 
 import importlib
 import sys
@@ -16,8 +16,9 @@ def tried(call, *arguments):
         return f"error {error.get_error_code()}"
 
 
-connection = libvirt.open("test:///default")
-print(connection.getType(), connection.getURI(), connection.getVersion())
+uri = sys.argv[2]
+connection = libvirt.open(uri)
+print(connection.getType(), connection.getVersion(), connection.getLibVersion())
 print(connection.isAlive(), connection.isEncrypted(), connection.isSecure())
 print(connection.numOfDomains(), connection.listDomainsID(), connection.listDefinedDomains())
 domain = connection.lookupByName("test")
@@ -59,5 +60,5 @@ print(volume.storagePoolLookupByVolume().name(), connection.storageVolLookupByPa
 print(volume.delete(), tried(pool.storageVolLookupByName, "a.img"))
 print(tried(connection.storagePoolLookupByName, "none"))
 
-reader = libvirt.openReadOnly("test:///default")
+reader = libvirt.openReadOnly(uri)
 print(tried(reader.lookupByName("test").destroy))

@@ -8,6 +8,19 @@ made of calls of libvirt's remote procedures (:mod:`hostel.wire.rpc`); what need
 
 from __future__ import annotations
 
+from hostel.libvirt.annotation import _BlkioParameter as _BlkioParameter
+from hostel.libvirt.annotation import _DomainCB as _DomainCB
+from hostel.libvirt.annotation import _EventAddHandleFunc as _EventAddHandleFunc
+from hostel.libvirt.annotation import _EventAddTimeoutFunc as _EventAddTimeoutFunc
+from hostel.libvirt.annotation import _EventCB as _EventCB
+from hostel.libvirt.annotation import _EventRemoveHandleFunc as _EventRemoveHandleFunc
+from hostel.libvirt.annotation import _EventRemoveTimeoutFunc as _EventRemoveTimeoutFunc
+from hostel.libvirt.annotation import _EventUpdateHandleFunc as _EventUpdateHandleFunc
+from hostel.libvirt.annotation import _EventUpdateTimeoutFunc as _EventUpdateTimeoutFunc
+from hostel.libvirt.annotation import _MemoryParameter as _MemoryParameter
+from hostel.libvirt.annotation import _SchedParameter as _SchedParameter
+from hostel.libvirt.annotation import _TimerCB as _TimerCB
+from hostel.libvirt.annotation import _TypedParameter as _TypedParameter
 from hostel.libvirt.connection import virConnect as virConnect
 from hostel.libvirt.constants.connect import *  # noqa: F403
 from hostel.libvirt.constants.domain import *  # noqa: F403

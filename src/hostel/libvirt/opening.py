@@ -6,7 +6,8 @@ import os
 from collections.abc import Sequence
 from typing import Any, Final
 
-from hostel.errors import VirtError
+from hostel.drivers.fault import fault
+from hostel.errors import ErrorCode, VirtError
 from hostel.libvirt.connection import virConnect
 from hostel.libvirt.error import failed
 
@@ -30,16 +31,28 @@ def openAuth(uri: str, auth: Sequence[Any] | None, flags: int = 0) -> virConnect
 
 
 def _opened(name: str | None, what: str, *, read_only: bool = False) -> virConnect:
-    from hostel.drivers.registry import open_drivers
-    from hostel.drivers.store import Directories
-    from hostel.libvirt.local import LocalCaller
+    from urllib.parse import urlsplit
 
-    uri = name or os.environ.get("LIBVIRT_DEFAULT_URI") or None
+    from hostel.drivers.registry import DEFAULT_URI, open_drivers
+    from hostel.drivers.remote.opener import remote_uri
+    from hostel.drivers.store import Directories
+
+    uri = name or os.environ.get("LIBVIRT_DEFAULT_URI") or DEFAULT_URI
     try:
-        drivers = open_drivers(uri, Directories.from_environment(os.environ))
+        remote = remote_uri(urlsplit(uri))
+        if remote is not None:
+            from hostel.drivers.remote.connect import open_client
+            from hostel.libvirt.remote import RemoteCaller
+
+            client = open_client(remote, read_only=read_only)
+            return virConnect(RemoteCaller(client, encrypted=remote.transport in ("tls", "ssh")))
+        from hostel.libvirt.local import LocalCaller
+
+        return virConnect(LocalCaller(open_drivers(uri, Directories.from_environment(os.environ)), read_only=read_only))
+    except ValueError as error:
+        failed(fault(ErrorCode.INVALID_ARG, f"URI '{uri}' is malformed: {error}"), what)
     except VirtError as error:
         failed(error, what)
-    return virConnect(LocalCaller(drivers, read_only=read_only))
 
 
 def getVersion(name: str | None = None) -> int:

@@ -12,6 +12,7 @@ from hostel.drivers.remote.transport import SshTransport, reach
 from hostel.drivers.remote.uri import RemoteUri
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
 
+_READ_ONLY: Final = 1  # VIR_CONNECT_RO
 _AUTH_NONE: Final = 0
 _AUTH_POLKIT: Final = 2
 _FEATURE_KEEPALIVE: Final = 10
@@ -23,16 +24,7 @@ def connect(remote: RemoteUri, *, read_only: bool = False) -> Drivers:
     Raises:
         VirtError: nobody is there, or lets us in, or knows what the URI asks for.
     """
-    transport = reach(remote, read_only=read_only)
-    client = RpcClient(transport, transport.said if isinstance(transport, SshTransport) else str)
-    try:
-        _authenticate(client)
-        client.call("connect_open", remote.name, 0)
-        if client.call("connect_supports_feature", _FEATURE_KEEPALIVE)[0]:
-            client.start_keepalive()
-    except BaseException:
-        client.close()
-        raise
+    client = open_client(remote, read_only=read_only)
     # They have the methods of the drivers' protocols, made when they are used.
     hypervisor: Any = RemoteHypervisor(client)
     storage: Any = RemoteStorage(client)
@@ -40,6 +32,25 @@ def connect(remote: RemoteUri, *, read_only: bool = False) -> Drivers:
     secret: Any = RemoteSecret(client)
     node_device: Any = RemoteNodeDevice(client)
     return Drivers(remote.written, hypervisor, storage, network, secret, node_device, RemoteEvents(client))
+
+
+def open_client(remote: RemoteUri, *, read_only: bool = False) -> RpcClient:
+    """Connect and open, for who makes the calls.
+
+    Raises:
+        VirtError: as :func:`connect` does.
+    """
+    transport = reach(remote, read_only=read_only)
+    client = RpcClient(transport, transport.said if isinstance(transport, SshTransport) else str)
+    try:
+        _authenticate(client)
+        client.call("connect_open", remote.name, _READ_ONLY if read_only else 0)
+        if client.call("connect_supports_feature", _FEATURE_KEEPALIVE)[0]:
+            client.start_keepalive()
+    except BaseException:
+        client.close()
+        raise
+    return client
 
 
 def _authenticate(client: RpcClient) -> None:

@@ -6,7 +6,7 @@ from typing import Final
 from urllib.parse import SplitResult
 
 from hostel.drivers.registry import Drivers, written
-from hostel.drivers.remote.uri import parse
+from hostel.drivers.remote.uri import RemoteUri, parse
 from hostel.drivers.store import Directories
 
 _SYSTEM: Final = "qemu:///system"
@@ -20,11 +20,20 @@ def open_remote(uri: SplitResult, directories: Directories) -> Drivers | None:
     Raises:
         VirtError: nobody is there, or lets us in, or knows what the URI asks for.
     """
-    text = written(uri)
-    remote = parse(uri._replace(scheme="qemu+unix") if text.partition("?")[0] == _SYSTEM else uri, text)
+    remote = remote_uri(uri)
     if remote is None:
         return None
     # Imported here: opening one's own machines is asked this first, and needs none of it.
     from hostel.drivers.remote.connect import connect
 
     return connect(remote)
+
+
+def remote_uri(uri: SplitResult) -> RemoteUri | None:
+    """Which daemon a URI is about; None where it is about none.
+
+    Raises:
+        VirtError: ``INVALID_ARG``: no transport of this name, a port that is none.
+    """
+    text = written(uri)
+    return parse(uri._replace(scheme="qemu+unix") if text.partition("?")[0] == _SYSTEM else uri, text)

@@ -1,0 +1,113 @@
+"""Calls that a daemon answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from hostel.drivers.remote.client import RpcClient, RpcStream
+from hostel.errors import VirtError
+from hostel.libvirt.method import Peer
+from hostel.wire.rpc.connection import Message, StreamData, StreamHole
+from hostel.wire.rpc.packet import STREAM_MAX
+from hostel.wire.rpc.procedure import Procedure
+
+_CLOSED_BY_PEER: Final = 1  # VIR_CONNECT_CLOSE_REASON_EOF
+
+
+class RemoteCaller:
+    """Calls over a connection to a daemon.
+
+    Args:
+        client: the connection.
+        encrypted: nobody on the way can listen.
+    """
+
+    def __init__(self, client: RpcClient, *, encrypted: bool) -> None:
+        self._client = client
+        self._encrypted = encrypted
+        self._closing = False
+
+    def call(self, procedure: Procedure, arguments: Sequence[Any]) -> Sequence[Any]:
+        """Make a call; see :class:`hostel.libvirt.method.Caller`."""
+        return self._client.call(procedure.name, *arguments)
+
+    def open_stream(self, procedure: Procedure, arguments: Sequence[Any]) -> tuple[Sequence[Any], Peer]:
+        """Make a call that opens a stream."""
+        stream = self._client.open_stream(procedure.name, *arguments)
+        return tuple(None for _ in procedure.result.fields), Stream(stream)
+
+    def listen(self, heard: Callable[[Procedure, Sequence[Any]], None], ended: Callable[[int], None]) -> None:
+        """Tell messages, and when the daemon is gone."""
+
+        def message(message: Message) -> None:
+            heard(message.procedure, message.values)
+
+        def closed(error: VirtError) -> None:
+            if not self._closing:
+                ended(_CLOSED_BY_PEER)
+
+        self._client.message, self._client.closed = message, closed
+
+    def is_alive(self) -> bool:
+        """Whether the daemon is still there."""
+        return not self._client.is_closed
+
+    def is_encrypted(self) -> bool:
+        """Whether nobody on the way can listen."""
+        return self._encrypted
+
+    def set_keepalive(self, interval: int, count: int) -> None:
+        """The daemon is asked already, every five seconds that it is silent."""
+
+    def close(self) -> None:
+        """End the connection."""
+        self._closing = True
+        try:
+            if not self._client.is_closed:
+                self._client.call("connect_close")
+        except VirtError:
+            return
+        finally:
+            self._client.close()
+
+
+class Stream:
+    """A stream of a daemon's."""
+
+    def __init__(self, stream: RpcStream) -> None:
+        self._stream = stream
+        self._rest: bytes | memoryview = b""
+        self._is_over = False
+
+    def receive(self, length: int, *, block: bool) -> bytes | int | None:
+        """The next bytes, or the next hole."""
+        if not self._rest and not self._is_over:
+            event = self._stream.receive(None if block else 0.001)
+            if event is None:
+                return None
+            if isinstance(event, StreamHole):
+                return event.length
+            if isinstance(event, StreamData) and event.data:
+                self._rest = event.data
+            else:
+                self._is_over = True
+        data, self._rest = self._rest[:length], self._rest[length:]
+        return bytes(data)
+
+    def send(self, data: bytes) -> None:
+        """Send bytes."""
+        for start in range(0, len(data), STREAM_MAX):
+            self._stream.send(data[start : start + STREAM_MAX])
+
+    def send_hole(self, length: int) -> None:
+        """Send a hole."""
+        self._stream.send_hole(length)
+
+    def finish(self) -> None:
+        """End in order."""
+        self._stream.finish()
+
+    def abort(self) -> None:
+        """End at once."""
+        self._stream.abort()
