@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 # A system's daemon keeps its files where a host has them: each place is one of ours, for this daemon alone.
@@ -31,12 +31,16 @@ LIBVIRT_DRIVER_DIR="$0/drivers" exec libvirtd
 
 
 @contextlib.contextmanager
-def running() -> Iterator[str]:
-    """Run a daemon; gives the URI of its storage driver."""
+def running(inside: Sequence[str] = ()) -> Iterator[str]:
+    """Run a daemon; gives the URI of its storage driver.
+
+    Args:
+        inside: what runs a command in another network.
+    """
     directory = Path(tempfile.mkdtemp(prefix="lv-"))
-    command = ["unshare", "--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc"]
+    command = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
     daemon = subprocess.Popen(
-        [*command, "sh", "-c", _PRIVATE, str(directory)], cwd="/", stdin=subprocess.DEVNULL,
+        [*inside, *command, "sh", "-c", _PRIVATE, str(directory)], cwd="/", stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": str(directory), "LC_ALL": "C"},
     )  # fmt: skip

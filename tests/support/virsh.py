@@ -46,6 +46,10 @@ class Real:
         )  # fmt: skip
         return done.returncode, done.stdout, done.stderr
 
+    def beside(self, driver: str) -> Real:
+        """The same daemon's driver of another kind, such as ``secret``."""
+        return Real(f"{driver}+{self._uri.partition('+')[2]}")
+
     def forget(self) -> None:
         for name in self.run("pool-list --all --name")[1].split():
             self.run(f"pool-destroy {name}")

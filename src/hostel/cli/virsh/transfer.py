@@ -11,6 +11,7 @@ from hostel.cli.options import Args
 from hostel.cli.virsh.session import CommandError, Session, failing
 from hostel.drivers.base import Hole
 from hostel.drivers.storage import content
+from hostel.errors import ErrorCode, VirtError
 
 _CHUNK: Final = 1024 * 1024  # bytes
 
@@ -28,7 +29,12 @@ def upload(session: Session, args: Args) -> None:
         sparse = args.has("sparse") and _has_end(descriptor)
         pieces = content.download(descriptor, 0, 0, sparse=True) if sparse else _read(descriptor)
         with failing(f"cannot send data to volume {args['vol']}"):
-            session.storage.storage_vol_upload(volume, pieces, offset, length, trusted=args.has("trust"))
+            try:
+                session.storage.storage_vol_upload(volume, pieces, offset, length, trusted=args.has("trust"))
+            except VirtError as error:
+                if error.code is ErrorCode.NO_SUPPORT:
+                    raise CommandError(f"cannot upload to volume {args['vol']}", error) from error
+                raise
     finally:
         os.close(descriptor)
 
@@ -41,7 +47,8 @@ def download(session: Session, args: Args) -> None:
     descriptor, created = _open_target(path)
     done = False
     try:
-        pieces = session.storage.storage_vol_download(volume, offset, length, sparse=args.has("sparse"))
+        with failing(f"cannot download from volume {args['vol']}"):
+            pieces = session.storage.storage_vol_download(volume, offset, length, sparse=args.has("sparse"))
         with failing(f"cannot receive data from volume {args['vol']}"):
             for piece in pieces:
                 if isinstance(piece, Hole):

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterable, Iterator
-from typing import Final
 
 from hostel.drivers.base import (
     Hole,
@@ -38,20 +37,19 @@ from hostel.drivers.storage.document import (
     parse_volume,
 )
 from hostel.drivers.storage.pools import Pool, Pools
+from hostel.drivers.storage.secret import secrets_of
 from hostel.drivers.store import Directories
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
 from hostel.model.path import clean_path
 from hostel.units import INT64_MAX
 
-_HOST: Final = Host()
-
 
 class SessionStorageDriver:
     """Implements :class:`hostel.drivers.base.StorageDriver` over files that all processes share."""
 
-    def __init__(self, directories: Directories, host: Host = _HOST) -> None:
+    def __init__(self, directories: Directories, host: Host | None = None) -> None:
         self._pools = Pools(directories)
-        self._host = host
+        self._host = host or Host(secret=secrets_of(directories))
 
     def forget_running(self) -> None:
         """The host was started anew: no pool runs, and transient ones are gone."""

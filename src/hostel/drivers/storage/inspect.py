@@ -14,7 +14,8 @@ import stat
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
-from hostel.block import graph, probe
+from hostel.block import filename, graph, probe
+from hostel.block.blockdev import Described
 from hostel.block.content import ISO_MAGIC
 from hostel.block.driver import Reference
 from hostel.block.node import BlockNode
@@ -88,6 +89,27 @@ def inspect(name: str, path: str) -> VolumeFacts | None:
     )
 
 
+def image_facts(facts: VolumeFacts, format: str, image: Described) -> VolumeFacts:
+    """The facts of an image of a server's, of a known format; what cannot be opened stays as long as its file.
+
+    Args:
+        facts: of its file.
+        format: told from its first bytes.
+        image: how it is opened.
+    """
+    found = _Metadata(format, facts.physical)
+    if format in FORMATS:
+        with contextlib.suppress(BlockError, OSError), open_untrusted(image) as node:
+            found = _read(node, facts.path)
+    return facts._replace(
+        format=found.format,
+        capacity=found.capacity,
+        backing=found.backing,
+        compat=found.compat,
+        features=found.features,
+    )
+
+
 def detect_format(path: str) -> str:
     """The name of the format of a file, told from its first bytes; ``raw`` where none is recognised.
 
@@ -137,8 +159,8 @@ def _recorded_length(path: str, format: str) -> int | None:
         return None
 
 
-def open_untrusted(path: str, format: str) -> BlockNode:
-    """Open one image alone, for its metadata."""
+def open_untrusted(path: str | Described, format: str | None = None) -> BlockNode:
+    """Open one image alone, for its metadata; what is described has its format in that."""
     return graph.open(
         path, format, read_only=True, no_backing=True, no_io=True, force_share=True, trust=Trust.UNTRUSTED
     )
@@ -170,7 +192,8 @@ def _shown(backing: Reference | None, path: str) -> BackingDefinition | None:
     if backing is None:
         return None
     # A document can show neither: the format may be any bytes, and so may the name.
-    name = _UNWRITABLE.sub("\ufffd", shown_backing(backing.filename, path))
+    shown = backing.filename if filename.protocol(path) is not None else shown_backing(backing.filename, path)
+    name = _UNWRITABLE.sub("\ufffd", shown)
     return BackingDefinition(name, backing.format if backing.format in VOLUME_FORMATS else None)
 
 

@@ -9,6 +9,7 @@ import pytest
 from hostel.drivers.base import PoolRef
 from hostel.drivers.storage.driver import SessionStorageDriver
 from hostel.drivers.store import Directories
+from support.storage_tools import Tools
 
 
 @pytest.fixture
@@ -31,3 +32,9 @@ def place(tmp_path: Path) -> Path:
 def started(driver: SessionStorageDriver, place: Path) -> PoolRef:
     xml = f"<pool type='dir'><name>started</name><target><path>{place}</path></target></pool>"
     return driver.storage_pool_create_xml(xml, build=True)
+
+
+@pytest.fixture
+def tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tools:
+    """Tools that record what they are asked."""
+    return Tools(tmp_path / "tools", monkeypatch)

@@ -236,11 +236,16 @@ class Cluster:
 
 
 class Image:
-    """An open image. Any number of threads."""
+    """An open image. Any number of threads.
+
+    Attributes:
+        handle: librbd's.
+        object_size: bytes.
+    """
 
     def __init__(self, handle: ctypes.c_void_p, name: str) -> None:
         self._rbd = _rbd()
-        self._handle = handle
+        self.handle = handle
         info = _Info()
         try:
             code = self._rbd.rbd_stat(handle, ctypes.byref(info), ctypes.sizeof(info))
@@ -253,18 +258,18 @@ class Image:
     def size(self) -> int:
         """Bytes."""
         size = _u64()
-        _require(self._rbd.rbd_get_size(self._handle, ctypes.byref(size)), "cannot get the image's size")
+        _require(self._rbd.rbd_get_size(self.handle, ctypes.byref(size)), "cannot get the image's size")
         return size.value
 
     def read(self, offset: int, buf: memoryview) -> int:
         """Read as much as there is before the image's end."""
-        done: int = self._rbd.rbd_read(self._handle, offset, len(buf), shared_library.memory(buf))
+        done: int = self._rbd.rbd_read(self.handle, offset, len(buf), shared_library.memory(buf))
         _require(done, f"rbd request failed: read of {len(buf)} bytes at {offset}")
         return done
 
     def write(self, offset: int, data: memoryview) -> None:
         """Write all of ``data``, which must lie within the image."""
-        done: int = self._rbd.rbd_write(self._handle, offset, len(data), shared_library.memory(data))
+        done: int = self._rbd.rbd_write(self.handle, offset, len(data), shared_library.memory(data))
         _require(done, f"rbd request failed: write of {len(data)} bytes at {offset}")
         if done != len(data):
             raise BlockError(f"rbd request failed: {done} of {len(data)} bytes were written", errno=errno.EIO)
@@ -273,19 +278,19 @@ class Image:
         """Zero a range within the image; ``unmap`` gives its space back."""
         for start in range(offset, offset + length, _AT_ONCE):
             count = min(_AT_ONCE, offset + length - start)
-            code = self._rbd.rbd_write_zeroes(self._handle, start, count, 0 if unmap else _THICK, 0)
+            code = self._rbd.rbd_write_zeroes(self.handle, start, count, 0 if unmap else _THICK, 0)
             _require(code, f"rbd request failed: zeroing of {count} bytes at {start}")
 
     def discard(self, offset: int, length: int) -> None:
         """Give a range's space back."""
         for start in range(offset, offset + length, _AT_ONCE):
             count = min(_AT_ONCE, offset + length - start)
-            code = self._rbd.rbd_discard(self._handle, start, count)
+            code = self._rbd.rbd_discard(self.handle, start, count)
             _require(code, f"rbd request failed: discarding of {count} bytes at {start}")
 
     def flush(self) -> None:
         """Have the cluster store what was written."""
-        _require(self._rbd.rbd_flush(self._handle), "rbd request failed: flush")
+        _require(self._rbd.rbd_flush(self.handle), "rbd request failed: flush")
 
     def resize(self, size: int) -> None:
         """Set the image's size in bytes.
@@ -293,14 +298,14 @@ class Image:
         Raises:
             BlockError: the text is QEMU's.
         """
-        _require(self._rbd.rbd_resize(self._handle, size), "Failed to resize file")
+        _require(self._rbd.rbd_resize(self.handle, size), "Failed to resize file")
 
     def tells_holes(self) -> bool:
         """Whether the image knows which of its objects exist, and :meth:`data` may be asked."""
         features, flags = _u64(), _u64()
-        if self._rbd.rbd_get_features(self._handle, ctypes.byref(features)) or not features.value & _FAST_DIFF:
+        if self._rbd.rbd_get_features(self.handle, ctypes.byref(features)) or not features.value & _FAST_DIFF:
             return False
-        if self._rbd.rbd_get_flags(self._handle, ctypes.byref(flags)) or flags.value & _FAST_DIFF_INVALID:
+        if self._rbd.rbd_get_flags(self.handle, ctypes.byref(flags)) or flags.value & _FAST_DIFF_INVALID:
             return False
         return self._counts_rightly() or not (features.value & _STRIPED or self._is_clone())
 
@@ -310,7 +315,7 @@ class Image:
         return (major.value, minor.value) >= _ALIGNED
 
     def _is_clone(self) -> bool:
-        code: int = self._rbd.rbd_get_parent_info(self._handle, None, 0, None, 0, None, 0)
+        code: int = self._rbd.rbd_get_parent_info(self.handle, None, 0, None, 0, None, 0)
         return code != -errno.ENOENT
 
     def data(self, offset: int, length: int) -> list[tuple[int, int]] | None:
@@ -325,7 +330,7 @@ class Image:
                 found.append((start, count))
             return 0
 
-        code = self._rbd.rbd_diff_iterate2(self._handle, None, offset, length, 1, 1, _Found(note), None)
+        code = self._rbd.rbd_diff_iterate2(self.handle, None, offset, length, 1, 1, _Found(note), None)
         return None if code < 0 else sorted(found)
 
     def snapshots(self) -> list[Snapshot]:
@@ -333,7 +338,7 @@ class Image:
         room = _SNAPSHOTS
         while True:
             table, count = (_Snapshot * room)(), _int(room)
-            code = self._rbd.rbd_snap_list(self._handle, table, ctypes.byref(count))
+            code = self._rbd.rbd_snap_list(self.handle, table, ctypes.byref(count))
             if code != -errno.ERANGE:
                 break
             room = max(2 * room, count.value)
@@ -349,7 +354,7 @@ class Image:
         Raises:
             BlockError: it failed.
         """
-        _require(self._rbd.rbd_snap_create(self._handle, os.fsencode(name)), "failed to create snap")
+        _require(self._rbd.rbd_snap_create(self.handle, os.fsencode(name)), "failed to create snap")
 
     def snapshot_remove(self, name: str) -> None:
         """Drop a snapshot.
@@ -357,7 +362,7 @@ class Image:
         Raises:
             BlockError: it failed; the text is QEMU's.
         """
-        _require(self._rbd.rbd_snap_remove(self._handle, os.fsencode(name)), "Failed to remove the snapshot")
+        _require(self._rbd.rbd_snap_remove(self.handle, os.fsencode(name)), "Failed to remove the snapshot")
 
     def snapshot_rollback(self, name: str) -> None:
         """Go back to a snapshot's state.
@@ -365,7 +370,7 @@ class Image:
         Raises:
             BlockError: it failed.
         """
-        _require(self._rbd.rbd_snap_rollback(self._handle, os.fsencode(name)), "failed to roll back")
+        _require(self._rbd.rbd_snap_rollback(self.handle, os.fsencode(name)), "failed to roll back")
 
     def encrypt(self, encryption: Encryption) -> None:
         """Lay out encryption in a new image, which keeps the size that its user sees.
@@ -375,7 +380,7 @@ class Image:
         """
         whole = self.size()
         self._with_passphrase(self._rbd.rbd_encryption_format, encryption, "encryption format fail")
-        _require(self._rbd.rbd_resize(self._handle, 2 * whole - self.size()), "cannot resize image after format")
+        _require(self._rbd.rbd_resize(self.handle, 2 * whole - self.size()), "cannot resize image after format")
 
     def decrypt(self, encryption: Encryption) -> None:
         """Open encryption that is there.
@@ -388,7 +393,7 @@ class Image:
     def _with_passphrase(self, call: Any, encryption: Encryption, what: str) -> None:
         algorithm = 0 if encryption.bits == 128 else 1
         options = _Passphrase(algorithm, encryption.passphrase, len(encryption.passphrase))
-        code = call(self._handle, encryption.version - 1, ctypes.addressof(options), ctypes.sizeof(options))
+        code = call(self.handle, encryption.version - 1, ctypes.addressof(options), ctypes.sizeof(options))
         _require(code, what)
 
     def close(self) -> None:
@@ -397,8 +402,8 @@ class Image:
         Raises:
             BlockError: what was written could not be stored.
         """
-        if self._handle:
-            handle, self._handle = self._handle, _pointer()
+        if self.handle:
+            handle, self.handle = self.handle, _pointer()
             _require(self._rbd.rbd_close(handle), "cannot close the image")
 
 

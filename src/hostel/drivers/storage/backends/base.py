@@ -213,6 +213,8 @@ BACKENDS: Final[dict[str, str]] = {
     "iscsi-direct": f"{_HERE}.iscsi_direct:IscsiDirectBackend",
     "scsi": f"{_HERE}.scsi:ScsiBackend",
     "mpath": f"{_HERE}.mpath:MultipathBackend",
+    "rbd": f"{_HERE}.rbd:RbdBackend",
+    "gluster": f"{_HERE}.gluster:GlusterBackend",
     "zfs": f"{_HERE}.zfs:ZfsBackend",
     "vstorage": f"{_HERE}.mounted:VirtuozzoBackend",
 }

@@ -20,7 +20,7 @@ def one_host(source: PoolSource | None, type: str) -> tuple[str, int]:
         raise fault(ErrorCode.CONFIG_UNSUPPORTED, detail, ErrorDomain.STORAGE)
     host = source.hosts[0]
     name = host.name or ""
-    if not name or name.startswith("-") or not name.isprintable():
+    if name.split() != [name] or name.startswith("-") or not name.isprintable():
         raise fault(ErrorCode.INVALID_ARG, f"'{name}' is no name of a host", ErrorDomain.STORAGE)
     return name, port_of(host.port)
 

@@ -32,7 +32,8 @@ from hostel.units import KiB
 _MEMBER: Final = "LVM2_member"  # blkid's name for what the documents call lvm2
 _PLAIN: Final = ("--noheadings", "--units", "b", "--unbuffered", "--nosuffix")
 _FIELDS: Final = "lv_name,origin,uuid,devices,segtype,stripes,seg_size,vg_extent_size,size,lv_attr"
-_PLACE: Final = re.compile(r"(\S+)\((\d+)\)")  # a device, and the extent on it
+_NAME: Final = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9+_.][A-Za-z0-9+_.-]*", re.ASCII)
+_PLACE: Final = re.compile(r"([^\s,(]+)\((\d+)\)")  # a device, and the extent on it
 _ON_SEVERAL: Final = ("striped", "mirror")  # and raid*: a segment names as many devices as it has stripes
 
 
@@ -46,7 +47,9 @@ class LogicalBackend(DeviceVolumes):
             VirtError: ``INVALID_ARG``.
         """
         super().check(pool)
-        require_word(pool.source_name, "volume group")
+        if not _NAME.fullmatch(pool.source_name):
+            detail = f"volume group '{pool.source_name}': a name has letters, digits and +_.- and does not begin with -"
+            raise fault(ErrorCode.INVALID_ARG, detail, ErrorDomain.STORAGE)
         for device in pool.source.devices:
             require_device(device.path, "source device")
 
