@@ -18,6 +18,7 @@ from hostel.block.driver import OpenMode, Preallocation
 from hostel.block.extent import Status
 from hostel.block.node import BlockNode
 from hostel.block.options import OptionError
+from hostel.block.protocols.sheepdog import address
 from hostel.block.protocols.sheepdog.driver import SheepdogDriver
 from hostel.cli.img.main import main
 from hostel.errors import BlockError, CorruptImage, ReadOnly, UnsupportedFeature
@@ -59,6 +60,12 @@ def node_of(name: str, *, read_only: bool = True, force_share: bool = False) -> 
 def test_names_are_read_as_qemu_read_them(name: str, options: dict[str, str]) -> None:
     kind = "unix" if "server.path" in options else "inet"
     assert SheepdogDriver.parse_filename(name) == {"server.type": kind, **options}
+
+
+def test_what_a_disk_is_called_leads_to_it() -> None:
+    for name in ("sheepdog://[::1]:7000/disk#tag", "sheepdog://host:1/a%20b%2Fc#7", "sheepdog+unix:///d?socket=/a%20b"):
+        disk = address.disk(SheepdogDriver.converted(SheepdogDriver.parse_filename(name)))
+        assert str(disk) == name
 
 
 @pytest.mark.parametrize(

@@ -267,9 +267,9 @@ def _parse_uri(name: str) -> tuple[str, str, list[Server]]:
         raise wrong
     if uri.scheme == "gluster+rdma":
         notice.tell("warning: rdma feature is not supported, falling back to tcp")
-    volume, _, path = unquote(uri.path).lstrip("/").partition("/")
+    volume, _, path = unquote(uri.path, errors="surrogateescape").lstrip("/").partition("/")
     path = path.lstrip("/")
-    query = parse_qsl(uri.query, keep_blank_values=True)
+    query = parse_qsl(uri.query, keep_blank_values=True, errors="surrogateescape")
     if not volume or not path:
         raise wrong
     if uri.scheme == "gluster+unix":

@@ -77,7 +77,11 @@ class NfsDriver(ProtocolDriver):
             raise OptionError("missing hostname in URI")
         if not uri.path:
             raise OptionError("missing file path in URI")
-        options = {"server.type": "inet", "server.host": unquote(uri.netloc), "path": unquote(uri.path)}
+        options = {
+            "server.type": "inet",
+            "server.host": unquote(uri.netloc),
+            "path": unquote(uri.path, errors="surrogateescape"),
+        }
         for parameter in filter(None, uri.query.split("&")):
             if "=" not in parameter:
                 raise OptionError(f"Value for NFS parameter expected: {parameter}")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
-from urllib.parse import parse_qsl, quote, unquote, urlsplit
+from urllib import parse
+from urllib.parse import urlsplit
 
 from hostel.block.options import Kind, Option, OptionError, Options
 from hostel.net.address import Address, TcpAddress, UnixAddress
@@ -45,11 +46,12 @@ class Disk(NamedTuple):
 
     def __str__(self) -> str:
         """The URI that names it."""
-        snapshot = f"#{self.snapshot_id or quote(self.tag)}" if self.is_snapshot else ""
-        name = quote(self.name, safe="")
+        snapshot = f"#{self.snapshot_id or _quoted(self.tag)}" if self.is_snapshot else ""
+        name = _quoted(self.name, "")
         if isinstance(self.server, UnixAddress):
-            return f"sheepdog+unix:///{name}?socket={quote(self.server.path)}{snapshot}"
-        return f"sheepdog://{self.server}/{name}{snapshot}"
+            return f"sheepdog+unix:///{name}?socket={_quoted(self.server.path)}{snapshot}"
+        host = f"[{self.server.host}]" if ":" in self.server.host else self.server.host
+        return f"sheepdog://{host}:{self.server.port}/{name}{snapshot}"
 
 
 def parse_filename(name: str) -> dict[str, str]:
@@ -71,7 +73,7 @@ def _parse_old(name: str) -> dict[str, str]:
         place = f"{host}:{port}"
     vdi, _, snapshot = disk.partition(":")
     try:
-        return _parse_uri(f"sheepdog://{place}/{quote(vdi, safe='')}" + (f"#{quote(snapshot)}" if snapshot else ""))
+        return _parse_uri(f"sheepdog://{place}/{_quoted(vdi, safe='')}" + (f"#{_quoted(snapshot)}" if snapshot else ""))
     except OptionError:
         raise OptionError("Can't parse filename") from None
 
@@ -84,12 +86,12 @@ def _parse_uri(name: str) -> dict[str, str]:
         raise OptionError(f"invalid URI '{name}'") from None
     if uri.scheme not in _SCHEMES:
         raise OptionError("URI scheme must be 'sheepdog', 'sheepdog+tcp', or 'sheepdog+unix'")
-    vdi = unquote(uri.path.removeprefix("/"))
+    vdi = _unquoted(uri.path.removeprefix("/"))
     if not vdi:
         raise OptionError("missing file path in URI")
     if _length(vdi) >= MAX_NAME:
         raise OptionError("VDI name is too long")
-    query = parse_qsl(uri.query, keep_blank_values=True)
+    query = parse.parse_qsl(uri.query, keep_blank_values=True, errors="surrogateescape")
     if uri.scheme == _UNIX:
         if uri.netloc:
             raise OptionError(f"URI scheme {uri.scheme} doesn't accept a server address")
@@ -103,10 +105,10 @@ def _parse_uri(name: str) -> dict[str, str]:
             raise OptionError("unexpected query parameters")
         options = {
             "server.type": "inet",
-            "server.host": unquote(host or _DEFAULT_HOST),
+            "server.host": _unquoted(host or _DEFAULT_HOST),
             "server.port": str(port or DEFAULT_PORT),
         }
-    return {**options, "vdi": vdi, **_snapshot(unquote(uri.fragment))}
+    return {**options, "vdi": vdi, **_snapshot(_unquoted(uri.fragment))}
 
 
 def _snapshot(text: str) -> dict[str, str]:
@@ -157,3 +159,11 @@ def _server(values: Mapping[str, Any]) -> Address:
 
 def _length(text: str) -> int:
     return len(text.encode(errors="surrogateescape"))
+
+
+def _quoted(text: str, safe: str = "/") -> str:
+    return parse.quote(text, safe=safe, errors="surrogateescape")
+
+
+def _unquoted(text: str) -> str:
+    return parse.unquote(text, errors="surrogateescape")
