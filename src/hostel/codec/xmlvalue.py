@@ -91,9 +91,11 @@ def _reader(base: int, minimum: int, maximum: int) -> Callable[[str], int]:
     return read
 
 
-def integer(minimum: int = 0, maximum: int = 2**32 - 1, *, base: int = 10) -> Kind[int]:
+def integer(
+    minimum: int = 0, maximum: int = 2**32 - 1, *, base: int = 10, code: ErrorCode = ErrorCode.XML_ERROR
+) -> Kind[int]:
     """A whole number between two limits, written in decimal; an ``unsigned int`` unless said otherwise."""
-    return Kind(_reader(base, minimum, maximum), str)
+    return Kind(_reader(base, minimum, maximum), str, code=code)
 
 
 def hexadecimal(digits: int, *, base: int = 0, maximum: int | None = None) -> Kind[int]:

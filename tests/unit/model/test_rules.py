@@ -127,7 +127,8 @@ REFUSED: dict[str, Refused] = {
         "port cannot be specified in 'nfs' protocol host",
     ),
     "iso": Refused(
-        disk().replace("'raw'", "'iso'"), "/domain/devices/disk[1]/driver/@type", "unsupported storage format 'iso'",
+        disk().replace("'raw'", "'iso'"), "/domain/devices/disk[1]/driver/@type",
+        "storage format 'iso' is not directly supported by QEMU, use 'raw' instead",
     ),
     "files written to a directory": Refused(
         "<disk type='dir' device='disk'><driver name='qemu' type='fat'/><source dir='/d'/>"
@@ -194,6 +195,28 @@ REFUSED: dict[str, Refused] = {
     "scsi at a disk's place": Refused(
         disk("sda", "scsi", DRIVE) + scsi(1, DRIVE), "/domain/devices/hostdev[1]/address",
         "in use by a SCSI disk: 'sda'",
+    ),
+    "disk that would be at a device's place": Refused(
+        disk("sdd", "scsi") + scsi(1, DRIVE), "/domain/devices/disk[1]/target/@dev",
+        "using disk target name 'sdd' conflicts with SCSI host device address",
+    ),
+    "partition": Refused(
+        disk("vdb1"), "/domain/devices/disk[1]/target/@dev", "partitions can't appear in disk targets",
+    ),
+    "hub without usb": Refused(
+        "<controller type='usb' model='none'/><hub type='usb'/>", "/domain/devices/hub[1]",
+        "Can't add USB hub: USB is disabled for this domain",
+    ),
+    "controller twice": Refused(
+        "<controller type='scsi' index='0'/>" * 2, "/domain/devices/controller[2]/@index",
+        "Multiple 'scsi' controllers with index '0'", XML,
+    ),
+    "long menu": Refused(
+        document(os="<bootmenu enable='yes' timeout='65536'/>"), "/domain/os/bootmenu/@timeout", "The most is 65535",
+    ),
+    "deep port": Refused(
+        "<input type='mouse' bus='usb'><address type='usb' bus='0' port='1.1.1.1.1'/></input>",
+        "/domain/devices/input[1]/address/@port", "Cannot parse <address> 'port' attribute", INTERNAL,
     ),
     "scsi at another's place": Refused(
         scsi(1, DRIVE) + scsi(2, DRIVE), "/domain/devices/hostdev[2]/address", "in use by another SCSI host device",

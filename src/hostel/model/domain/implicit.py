@@ -27,7 +27,11 @@ _WITH_PCI: Final = ("alpha", "ppc", "ppcemb", "sh4", "sh4eb", "sparc64")
 
 
 def number_controllers(domain: Domain) -> None:
-    """Put controllers into libvirt's order and give every one an index; parts of one USB 2 controller share theirs."""
+    """Put controllers into libvirt's order and give every one an index; parts of one USB 2 controller share theirs.
+
+    Raises:
+        ModelError: two of a type have the same.
+    """
     for controller in domain.devices.controllers:
         if controller.type == ControllerType.USB and controller.master_startport is None:
             controller.master_startport = _MASTER_PORTS.get(controller.model or "")
@@ -37,6 +41,13 @@ def number_controllers(domain: Domain) -> None:
             controller.index = _companion_index(controllers, position)
         if controller.index is None:
             controller.index = _free_index(domain, controller.type)
+    seen: set[tuple[str, int | None]] = set()
+    for controller in controllers:
+        place = (controller.type, controller.index)
+        if place in seen and controller.type != ControllerType.USB:
+            reason = f"Multiple '{controller.type}' controllers with index '{controller.index}'"
+            raise ModelError(f"{domain.devices.path(controller)}/@index", reason)
+        seen.add(place)
 
 
 def _sorted_controllers(controllers: list[Controller]) -> list[Controller]:

@@ -20,6 +20,7 @@ from hostel.codec.xml import (
     text,
     texts,
 )
+from hostel.errors import ErrorCode
 from hostel.model.domain.devices.source import FORMATS, DiskSource, SourceType
 
 
@@ -98,7 +99,7 @@ class BootMenu(Element, tag="bootmenu"):
     """Whether firmware asks what to boot, and for how many milliseconds."""
 
     enable: bool = attr(YES_NO)
-    timeout: int | None = attr(integer(0, 65535), default=None)
+    timeout: int | None = attr(integer(0, 65535, code=ErrorCode.CONFIG_UNSUPPORTED), default=None)
 
 
 class Bios(Element, tag="bios", drop_empty=True):

@@ -166,11 +166,14 @@ def _check_disks(machine: Machine) -> None:
         if machine.platform.is_qemu:
             check(disk, path, QEMU_DISK_RULES)
         check_sources(disk, path, machine)
+    for disk in devices.disks:
+        path = devices.path(disk)
         other = targets.setdefault(disk.target.dev, disk)
         if other is not disk:
             sources = f"'{_spoken(other)}' and '{_spoken(disk)}'"
             reason = f"target '{disk.target.dev}' duplicated for disk sources {sources}"
             raise ModelError(f"{path}/target/@dev", reason)
+    for disk in devices.disks:
         address = disk.address
         if isinstance(address, DriveAddress):
             first = places.setdefault((disk.target.bus, address.place), disk)
@@ -180,7 +183,7 @@ def _check_disks(machine: Machine) -> None:
                     f"controller='{address.controller}' bus='{address.bus}' target='{address.target}' "
                     f"unit='{address.unit}'"
                 )
-                raise ModelError(f"{path}/address", reason, code=ErrorCode.CONFIG_UNSUPPORTED)
+                raise ModelError(f"{devices.path(disk)}/address", reason, code=ErrorCode.CONFIG_UNSUPPORTED)
 
 
 def _spoken(disk: Disk) -> str:
@@ -192,16 +195,9 @@ def _spoken(disk: Disk) -> str:
 
 def _check_controllers(domain: Domain) -> None:
     devices = domain.devices
-    seen: set[tuple[str, int | None]] = set()
     usb = [item for item in devices.controllers if item.type == ControllerType.USB]
     for controller in devices.controllers:
-        path = devices.path(controller)
-        check(controller, path, CONTROLLER_RULES)
-        place = (controller.type, controller.index)
-        if place in seen and controller.type != ControllerType.USB:
-            reason = f"Multiple '{controller.type}' controllers with index '{controller.index}'"
-            raise ModelError(f"{path}/@index", reason)
-        seen.add(place)
+        check(controller, devices.path(controller), CONTROLLER_RULES)
     if any(item.model == "none" for item in usb) and len(usb) > 1:
         reason = "Can't add another USB controller: USB is disabled for this domain"
         raise ModelError(devices.path(usb[-1]), reason, code=ErrorCode.XML_DETAIL)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
-from hostel.errors import ModelError
+from hostel.errors import ErrorCode, ModelError
 from hostel.model.domain.devices.address import DriveAddress
 from hostel.model.domain.devices.disk import Disk, DiskBus, DiskDevice, DiskDriver
+from hostel.model.domain.devices.hostdev import ScsiHostdev
 from hostel.model.domain.devices.source import DiskSource, ImageFormat, Mirror, SourceType
 from hostel.model.domain.domain import Domain
 from hostel.model.domain.platform import Platform
@@ -18,6 +20,7 @@ _PORTS: Final = {
     "http": "80", "https": "443", "ftp": "21", "ftps": "990", "tftp": "69", "sheepdog": "7000", "nbd": "10809",
     "ssh": "22", "iscsi": "3260", "gluster": "24007", "vxhs": "9999",
 }  # fmt: skip
+_PARTITION: Final = re.compile("(fd|hd|vd|sd|xvd|ubd)[a-z]+[0-9]+")
 
 
 def sorted_disks(disks: list[Disk]) -> list[Disk]:
@@ -118,16 +121,32 @@ def complete_network_source(source: DiskSource) -> None:
             host.port = _PORTS.get(source.protocol or "")
 
 
+def _check_hosts(domain: Domain, disk: Disk, address: DriveAddress) -> None:
+    for hostdev in domain.devices.hostdevs:
+        other = hostdev.address
+        if isinstance(hostdev, ScsiHostdev) and isinstance(other, DriveAddress) and other.place == address.place:
+            reason = (
+                f"using disk target name '{disk.target.dev}' conflicts with SCSI host device address "
+                f"controller='{address.controller}' bus='{address.bus}' target='{address.target}' "
+                f"unit='{address.unit}'"
+            )
+            raise ModelError(f"{domain.devices.path(disk)}/target/@dev", reason, code=ErrorCode.CONFIG_UNSUPPORTED)
+
+
 def _place_disk(domain: Domain, disk: Disk) -> None:
     """Where on its bus a disk is, by its name (``virDomainDiskDefAssignAddress``)."""
     position = disk.target.position
+    path = f"{domain.devices.path(disk)}/target/@dev"
+    if _PARTITION.fullmatch(disk.target.dev):
+        reason = f"invalid disk target '{disk.target.dev}', partitions can't appear in disk targets"
+        raise ModelError(path, reason, code=ErrorCode.CONFIG_UNSUPPORTED)
     if position is None:
-        path = f"{domain.devices.path(disk)}/target/@dev"
         raise ModelError(path, f"Unknown disk name '{disk.target.dev}' and no address specified")
     match disk.target.bus:
         case DiskBus.SCSI:
             # Seven a controller, whatever its model: so libvirt keeps names and places together.
             disk.address = DriveAddress(controller=position // 7, unit=position % 7)
+            _check_hosts(domain, disk, disk.address)
         case DiskBus.IDE:
             disk.address = DriveAddress(controller=position // 4, bus=position % 4 // 2, unit=position % 2)
         case DiskBus.SATA:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 
 from hostel.codec.xml import ON_OFF, Element, attr, child, choice, enumeration, hexadecimal, integer, setting, text
+from hostel.errors import ErrorCode
 from hostel.model.domain.devices.device import Device, VirtioOptions
 from hostel.model.scaled import Scaled
 
@@ -62,7 +63,7 @@ class ControllerTarget(Element, tag="target", drop_empty=True):
     chassis: int | None = attr(integer(0, 255), default=None)
     port: int | None = attr(hexadecimal(1, maximum=255), default=None)
     bus_nr: int | None = attr(integer(1, 254), name="busNr", default=None)
-    index: int | None = attr(integer(0, 30), default=None)
+    index: int | None = attr(integer(0, 30, code=ErrorCode.CONFIG_UNSUPPORTED), default=None)
     hotplug: bool | None = attr(ON_OFF, default=None)
     node: int | None = text(integer(), default=None)
 

@@ -6,6 +6,7 @@ import re
 from typing import Final
 
 from hostel.codec.xml import ON_OFF, YES_NO, Element, Kind, attr, child, integer, setting
+from hostel.errors import ErrorCode
 from hostel.model.domain.devices.address import (
     Address,
     CcidAddress,
@@ -37,7 +38,7 @@ class Boot(Element, tag="boot"):
     """A device's place in the boot order, from 1 up; on s390x with what the boot loader is told."""
 
     order: int = attr(integer(1))
-    loadparm: str | None = attr(Kind(_load_parameter, str), default=None)
+    loadparm: str | None = attr(Kind(_load_parameter, str, code=ErrorCode.INTERNAL_ERROR), default=None)
 
 
 class Rom(Element, tag="rom", drop_empty=True):

@@ -68,9 +68,11 @@ class _UsbBuses:
         try:
             way = [int(port) for port in (address.port or "").split(".")]
         except ValueError:
-            raise ModelError(f"{path}/@port", f"Cannot parse <address> 'port' attribute '{address.port}'") from None
+            reason = f"Cannot parse <address> 'port' attribute '{address.port}'"
+            raise ModelError(f"{path}/@port", reason, code=ErrorCode.INTERNAL_ERROR) from None
         if len(way) > _MAX_DEPTH:
-            raise ModelError(f"{path}/@port", f"USB ports are at most {_MAX_DEPTH} hubs deep, not '{address.port}'")
+            reason = f"Cannot parse <address> 'port' attribute: at most {_MAX_DEPTH} hubs deep, not '{address.port}'"
+            raise ModelError(f"{path}/@port", reason, code=ErrorCode.INTERNAL_ERROR)
         for port in way[:-1]:
             if port not in hub.hubs:
                 reason = f"there is no hub at port {port} in USB address bus: {address.bus} port: {address.port}"
@@ -148,6 +150,9 @@ def assign_usb(domain: Domain, *, is_new: bool) -> None:
     if not is_new and not all(_has_port(item) for item in waiting):
         return
     has_usb = any(item.type == ControllerType.USB and item.model != "none" for item in devices.controllers)
+    if devices.hubs and not has_usb:
+        reason = "Can't add USB hub: USB is disabled for this domain"
+        raise ModelError(devices.path(devices.hubs[0]), reason, code=ErrorCode.CONFIG_UNSUPPORTED)
     if waiting and not has_usb:
         reason = "USB is disabled for this domain, but USB devices are present in the domain XML"
         raise ModelError(devices.path(waiting[0]), reason, code=ErrorCode.CONFIG_UNSUPPORTED)

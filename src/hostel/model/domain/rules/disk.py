@@ -307,11 +307,6 @@ QEMU_DISK_RULES: Final[tuple[Rule[Disk], ...]] = (
         below="/address/@target",
     ),
     Rule(
-        lambda disk: _driver(disk).type in ("cow", "dir", "iso"),
-        lambda disk: f"unsupported storage format '{_driver(disk).type}'",
-        below="/driver/@type",
-    ),
-    Rule(
         # QEMU keeps the metadata of such images in memory: two writers would destroy them.
         lambda disk: disk.shareable and not disk.readonly and _driver(disk).type not in (None, "raw"),
         lambda disk: f"shared access for disk '{disk.target.dev}' requires use of supported storage format",
