@@ -358,12 +358,12 @@ def _open_protocol(image: Described, mode: OpenMode, *, bounded: bool = False) -
     if name in registry.FILES or "driver" in image.file_options:
         options = image.file_options
         mode = _mode_of(image, mode)._replace(options=options, cache=_cache_of(options, mode.cache))
-        driver = str(options.get("driver", name))
-        path = image.filename.removeprefix(f"{driver}:")
+        kind = str(options.get("driver", name))
+        path = image.filename.removeprefix(f"{kind}:")
         if not path:
-            raise BlockError(f"The '{driver}' block driver requires a file name", errno=errno.EINVAL)
+            raise BlockError(f"The '{kind}' block driver requires a file name", errno=errno.EINVAL)
         # A plain name is that of a device too.
-        chosen = driver if "driver" in options or name != "file" else ""
+        chosen = kind if "driver" in options or name != "file" else ""
         return _node(open_file(path, mode, chosen), image.filename, mode, options)
     if image.format in registry.PROTOCOLS and image.format != name:
         raise BlockError(f"'{image.filename}' is no name of the protocol '{image.format}'", errno=errno.EINVAL)
