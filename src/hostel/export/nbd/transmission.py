@@ -29,6 +29,7 @@ from hostel.wire.nbd.server import Chosen
 
 _SMALL: Final = 64 * KiB  # bytes up to which a request is answered on the short way
 _ROOM: Final = 192 * KiB  # bytes of replies that may wait when a small one is added
+_DONE: Final = 64  # bytes, and more than a reply without data has
 _SPARSE: Final = 64 * KiB  # bytes from which on it is worth knowing which parts of a read are zeroes
 
 _AHEAD: Final = 1024 * KiB  # bytes of a read that the disk is told of before it is waited for
@@ -136,12 +137,45 @@ class Transmission:
             self._look_again()
         if self._file is not None:
             return self._answer_from_file(self._file)
-        for request in self._reader.requests():
-            if request[0] == _DISC:
-                self._outbox.flush()
-                return False
-            self._answer(request)
+        if not self._answer_through_node():
+            return False
         self._outbox.flush()
+        return True
+
+    def _answer_through_node(self) -> bool:
+        """Answer what has arrived, small requests on the shortest way; False when the client has disconnected."""
+        outbox, export, size = self._outbox, self._export, self._size
+        view, header, put_data, put_done = (
+            outbox.view,
+            self._format.read_header,
+            self._format.put_data,
+            self._format.put_done,
+        )
+        write_flag = self._write_flag
+        for request in self._reader.requests():
+            kind, flags, cookie, offset, length, payload = request
+            if kind == _WRITE and flags == write_flag:
+                flags = 0
+            if kind == _DISC:
+                outbox.flush()
+                return False
+            if flags or kind > _WRITE or offset + length > size or not 0 < length <= _SMALL:
+                self._answer(request)
+                continue
+            try:
+                if kind == _READ:
+                    used = outbox.reserve(header + length)
+                    export.read(offset, view[used + header : used + header + length])
+                    put_data(view, used, cookie, offset, offset, length)
+                    outbox.commit(header + length)
+                elif export.writable:
+                    export.write(offset, payload)
+                    used = outbox.reserve(_DONE)
+                    outbox.commit(put_done(view, used, cookie, offset))
+                else:
+                    self._answer(request)
+            except (OSError, MemoryError) as error:
+                self._fail(request, error)
         return True
 
     def _look_again(self) -> None:

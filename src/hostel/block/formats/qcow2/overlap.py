@@ -64,7 +64,10 @@ class MetadataMap:
         for name, clusters in (("active L2 table", self.tables), ("refcount block", self.blocks)):
             if name == own:
                 continue
-            if count <= _FEW or count <= len(clusters):
+            if count == 1:
+                if first in clusters:
+                    return name
+            elif count <= _FEW or count <= len(clusters):
                 if any(cluster in clusters for cluster in range(first, end)):
                     return name
             elif any(first <= cluster < end for cluster in clusters):
