@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from lxml import etree
 
-from hostel.model.domain.platform import HostAudio, HostDevice, Platform
+from hostel.model.domain.platform import ARM, X86, HostAudio, HostDevice, Platform
 from libvirt_data.case import Tree
 
 _NAMES = {"i686": "i386", "armv7l": "arm", "armv6l": "arm", "ppc64le": "ppc64"}
@@ -29,6 +29,7 @@ _BASIC = {
 }  # fmt: skip
 _GIC = {"GIC_V2": (2,), "GIC_V3": (3,), "GIC_BOTH": (2, 3)}
 _FLAG = re.compile(r'"([^"]+)",\s*/\* (\w+) \*/')
+_MODELS = re.compile(r"const char \*(\w+)Models\[\] = \{([^}]*)\}")
 _HOST_DEVICE = re.compile(r'MAKE_PCI_DEVICE\("([^"]+)", \w+, \w+, (\d+)')
 _EXPRESS = 0x10  # PCI Express, section 7.5.3.1: the capability's number
 
@@ -115,6 +116,7 @@ def platform(tree: Tree, document: str, wanted: Wanted) -> Platform:
         host_arch=wanted.host.arch,
         tpm_versions=wanted.host.tpm_versions,
         audio=wanted.host.audio,
+        host_nodes=frozenset(range(8)),
         page_sizes=frozenset({4, 2048, 1048576}),
         types=frozenset({"qemu", "hvf" if wanted.is_macos else "kvm"}),
         shares_memory=False,
@@ -124,7 +126,10 @@ def platform(tree: Tree, document: str, wanted: Wanted) -> Platform:
     )
     if not wanted.version:
         basic = _BASIC.get(arch, ()) if wanted.is_basic else ()
-        return common._replace(features=frozenset({*flags, *basic}), gic_versions=_GIC.get(wanted.gic, ()))
+        models = _models(tree, arch) if wanted.is_basic else None
+        return common._replace(
+            features=frozenset({*flags, *basic}), gic_versions=_GIC.get(wanted.gic, ()), models=models
+        )
     real = _real(_capabilities(tree, wanted.arch, wanted.version), common, kind, frozenset(flags), wanted.version)
     return real._replace(gic_versions=_GIC.get(wanted.gic, real.gic_versions))
 
@@ -151,6 +156,7 @@ def _real(capabilities: etree._Element, common: Platform, kind: str, flags: froz
         machine=default,
         aliases=aliases,
         cpus=cpus,
+        models=frozenset(names.values()),
         features=flags | {flag.get("name") or "" for flag in capabilities.iterfind("flag")},
         shares_memory=sharing,
         gic_versions=tuple(gic),
@@ -163,6 +169,16 @@ def _machine_of(document: str) -> tuple[str | None, str]:
     root = etree.fromstring(document.encode())
     kind = root.find("os/type")
     return kind.get("arch") if kind is not None else None, "kvm" if root.get("type") == "kvm" else "tcg"
+
+
+@functools.cache
+def _models(tree: Tree, arch: str) -> frozenset[str] | None:
+    """The processor models of emulators whose capabilities a test only lists; None where it says nothing."""
+    lists = dict(_MODELS.findall(tree.source("qemuxml2argvtest").text))
+    family = "x86" if arch in X86 else "arm" if arch in ARM else arch
+    if family not in lists:
+        return None
+    return frozenset(re.findall(r'"([^"]+)"', lists[family] + lists.get(f"{family}Legacy", "")))
 
 
 @functools.cache

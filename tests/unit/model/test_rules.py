@@ -530,6 +530,14 @@ NOT_STARTED: dict[str, Refused] = {
         "Unable to find any usable hugetlbfs mount for 2048 KiB", INTERNAL,
         platform=QEMU._replace(page_sizes=frozenset({1048576})),
     ),
+    "node that the host has not": Refused(
+        document(body="<numatune><memory mode='strict' nodeset='0-1'/></numatune>"), "/domain/numatune/memory/@nodeset",
+        "NUMA node 1 is unavailable", platform=QEMU._replace(host_nodes=frozenset({0})),
+    ),
+    "model that QEMU has not": Refused(
+        document(body="<cpu mode='custom'><model fallback='forbid'>Westmere</model></cpu>"), "/domain/cpu/model",
+        "CPU model Westmere is not supported by hypervisor", platform=QEMU._replace(models=frozenset({"qemu64"})),
+    ),
     "memory beyond numbers": Refused(
         document(body=CELL, head="<maxMemory slots='1' unit='KiB'>9007199254740991</maxMemory>"), "/domain/maxMemory",
         "maximum memory size overflowed after alignment",

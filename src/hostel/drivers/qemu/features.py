@@ -13,8 +13,10 @@ from typing import Final
 
 from hostel.drivers.qemu import probe
 from hostel.model.domain.platform import Platform
+from hostel.model.numberset import parse_numbers
 
 _EMULATOR: Final = "qemu-system-x86_64"
+_NODES: Final = Path("/sys/devices/system/node/online")
 _DEVICE: Final = re.compile(r'^name "([^"]+)"', re.MULTILINE)
 _OTHER_NAMES: Final = {
     "ccid-card-emulated": "ccid-emulated",
@@ -64,8 +66,17 @@ def platform(cache: Path) -> Platform:
         aliases=aliases,
         cpu="qemu64",
         cpus={"isapc": "486"},
+        host_nodes=host_nodes(),
         features=features(emulator, cache) if emulator is not None else USUAL,
     )
+
+
+def host_nodes(path: Path = _NODES) -> frozenset[int] | None:
+    """The host's NUMA nodes; None where the kernel tells of none."""
+    try:
+        return parse_numbers(path.read_text().strip())
+    except (OSError, ValueError):
+        return None
 
 
 def features(emulator: str, cache: Path) -> frozenset[str]:

@@ -72,6 +72,8 @@ class Platform(NamedTuple):
         cpus: that of machine types which have another one, or None where one has none.
         has_host_model: whether the emulator knows what the host's processor is like.
         shares_memory: whether a machine's memory can be shared as a whole, and not only cell by cell.
+        models: the processor models that QEMU knows; None where nobody asked.
+        host_nodes: the host's NUMA nodes; None where nobody looked.
         page_sizes: the large pages that the host gives to guests, in KiB; None where nobody looked.
         features: what the emulator can do, by the names of libvirt's capability flags, such as ``piix3-usb-uhci``.
         gic_versions: versions of ARM's interrupt controller that guests can have.
@@ -96,6 +98,8 @@ class Platform(NamedTuple):
     cpus: Mapping[str, str | None] = {}
     has_host_model: bool = False
     shares_memory: bool = True
+    models: frozenset[str] | None = None
+    host_nodes: frozenset[int] | None = None
     page_sizes: frozenset[int] | None = None
     features: frozenset[str] = frozenset()
     gic_versions: tuple[int, ...] = ()

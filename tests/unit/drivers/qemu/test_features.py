@@ -50,3 +50,10 @@ def test_what_no_device_tells_goes_by_the_version(tmp_path: Path, version: str, 
 
 def test_emulator_that_tells_nothing_is_taken_for_the_usual_one(tmp_path: Path) -> None:
     assert features.features(emulator(tmp_path, "7.2.0", "true"), tmp_path / "cache") == features.USUAL
+
+
+@pytest.mark.parametrize(("text", "nodes"), [("0\n", {0}), ("0-1,3\n", {0, 1, 3}), ("frob\n", None)])
+def test_nodes_are_those_that_the_kernel_has_online(tmp_path: Path, text: str, nodes: set[int] | None) -> None:
+    (tmp_path / "online").write_text(text)
+    assert features.host_nodes(tmp_path / "online") == nodes
+    assert features.host_nodes(tmp_path / "none") is None

@@ -20,6 +20,7 @@ from hostel.model.domain.rules.controller import START_CONTROLLER_RULES
 from hostel.model.domain.rules.interface import START_INTERFACE_RULES
 from hostel.model.domain.rules.memory import START_SHMEM_RULES, cells_of
 from hostel.model.domain.rules.rule import Machine, MachineRule, check_on
+from hostel.model.numberset import parse_numbers
 from hostel.units import KiB
 
 _UNSUPPORTED: Final = ErrorCode.CONFIG_UNSUPPORTED
@@ -48,6 +49,17 @@ _CPU_RULES: Final[tuple[MachineRule[Cpu], ...]] = (
             "supported by hypervisor"
         ),
         "/@mode",
+    ),
+    MachineRule(
+        lambda cpu, machine: (
+            cpu.mode == "custom"
+            and cpu.model is not None
+            and cpu.model.fallback == "forbid"
+            and machine.platform.models is not None
+            and cpu.model.name not in machine.platform.models
+        ),
+        lambda cpu, _: f"CPU model {cpu.model.name if cpu.model is not None else ''} is not supported by hypervisor",
+        "/model",
     ),
     MachineRule(
         lambda cpu, machine: machine.arch in S390 and cpu.features and not machine.has("query-cpu-model-expansion"),
@@ -94,6 +106,7 @@ def check_start(domain: Domain, platform: Platform) -> None:
         check_on(shared, devices.path(shared), machine, START_SHMEM_RULES)
     _check_usb(machine)
     _check_sizes(machine)
+    _check_nodes(machine)
     for page in _pages(domain):
         if platform.page_sizes is not None and page not in platform.page_sizes:
             reason = f"Unable to find any usable hugetlbfs mount for {page} KiB"
@@ -123,6 +136,26 @@ def _check_sizes(machine: Machine) -> None:
     for place, name, size in sizes:
         if -(-size // block) * block > _MEMORY_LIMIT:
             raise ModelError(place, f"{name} overflowed after alignment", code=_UNSUPPORTED)
+
+
+def _check_nodes(machine: Machine) -> None:
+    """The host's NUMA nodes that memory is to come from are there (``virNumaNodesetIsAvailable``)."""
+    domain, tune, there = machine.domain, machine.domain.numatune, machine.platform.host_nodes
+    if there is None:
+        return
+    asked = [
+        (f"{domain.devices.path(item)}/source/nodemask", item.source.node_mask)
+        for item in domain.devices.memories
+        if item.source is not None
+    ]
+    if tune is not None:
+        asked += [("/domain/numatune/memnode/@nodeset", node.nodeset) for node in tune.nodes]
+        if tune.memory is not None and tune.memory.placement != "auto":
+            asked.append(("/domain/numatune/memory/@nodeset", tune.memory.nodeset))
+    for path, nodes in asked:
+        missing = min(parse_numbers(nodes) - there, default=None) if nodes else None
+        if missing is not None:
+            raise ModelError(path, f"NUMA node {missing} is unavailable", code=_UNSUPPORTED)
 
 
 def _pages(domain: Domain) -> list[int]:
