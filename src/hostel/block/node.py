@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from types import TracebackType
-from typing import Final, Self, Union
+from typing import Final, Self, TypeGuard, Union
 
 from hostel.block.driver import (
     WRITEBACK,
@@ -30,6 +30,7 @@ from hostel.units import INT64_MAX, MiB
 
 _ZEROES: Final = memoryview(bytes(MiB))
 _numbers = itertools.count(100)
+_resizable: dict[type[BlockDriver], bool] = {}
 
 # A lock for a driver that takes one thread at a time, a gate for one that takes any number.
 Lock = Union["threading.RLock", Gate]
@@ -334,7 +335,7 @@ class BlockNode:
         """
         if self.read_only:
             raise ReadOnly(f"'{self.filename}' is open for reading only")
-        if not isinstance(self.driver, Resizable):
+        if not _is_resizable(self.driver):
             raise UnsupportedFeature("Image format driver does not support resize")
         self.require_unblocked()
         if not 0 <= size <= INT64_MAX:
@@ -422,6 +423,14 @@ class _Entry:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._lock.__exit__(kind, error, trace)
+
+
+def _is_resizable(driver: BlockDriver) -> TypeGuard[Resizable]:
+    """Whether a driver can be resized; asked of each class once, for formats grow their file with each block."""
+    found = _resizable.get(type(driver))
+    if found is None:
+        found = _resizable[type(driver)] = isinstance(driver, Resizable)
+    return found
 
 
 def _lock_for(driver: BlockDriver) -> Lock:

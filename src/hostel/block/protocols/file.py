@@ -299,6 +299,7 @@ class FileDriver(BlockDriver):
     def extents(self, offset: int, length: int) -> Iterator[Extent]:
         """Data and holes, as the file system knows them."""
         end = offset + length
+        whole = max(end, self.length)
         block = self._direct_file().alignment if self.is_direct else SECTOR
         while offset < end:
             low, high = self._data
@@ -307,8 +308,9 @@ class FileDriver(BlockDriver):
                 if start > offset:
                     yield Extent(offset, start - offset, Status.ZERO | Status.ALLOCATED, offset)
                     offset = start
-                    continue
-                high = self._seek(offset, os.SEEK_HOLE, max(end, self.length))
+                    if offset == end:
+                        return
+                high = self._seek(offset, os.SEEK_HOLE, whole)
                 # A file that shrinks under us must not stop us from getting on. And a disk has no part of a sector:
                 # the one in which the file ends is data to its end, and so is a block of direct input and output.
                 high = -(-high // block) * block if high > offset else end

@@ -9,7 +9,6 @@ from typing import Final
 from hostel.block.node import BlockNode
 from hostel.block.options import split_options
 from hostel.cli.img.arguments import FORCE_SHARE, FORMAT, IMAGE_OPTS, OBJECT, QUIET, Arguments, Command, Failure, Flag
-from hostel.cli.img.info import snapshot_table
 from hostel.cli.img.opening import open_image
 from hostel.cli.img.output import Output, reason
 from hostel.errors import InvalidImage, UnsupportedFeature, UsageError
@@ -105,6 +104,8 @@ def _load_options(text: str) -> dict[str, str] | None:
 def _list(node: BlockNode, output: Output) -> None:
     found = snapshot.snapshots(node)
     if found:
+        from hostel.cli.img.info import snapshot_table  # which convert, that loads snapshots, has no use for
+
         output.text("\n".join(["Snapshot list:", *snapshot_table(found), ""]))
 
 
