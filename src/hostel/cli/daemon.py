@@ -32,6 +32,8 @@ def main(words: list[str]) -> int:
         The exit code: 0 after a clean stop, 1 where the daemon cannot start, 2 where the command line is wrong.
     """
     arguments = _parser().parse_args(words)
+    if arguments.verifier:
+        return _make_verifier(arguments.verifier)
     try:
         config = _configured(arguments)
         if arguments.check:
@@ -59,8 +61,22 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--log", choices=("text", "json"), default="text", help="the form of the log, on standard error"
     )
+    parser.add_argument("--verifier", metavar="USER", help="read a password, print a line for the file of passwords")
     parser.add_argument("-q", "--quiet", action="store_true", help="log only what went wrong")
     return parser
+
+
+def _make_verifier(user: str) -> int:
+    """Print what lets a user in who knows the password that is read."""
+    import getpass
+
+    from hostel.wire.rpc.scram import Verifier
+
+    if ":" in user or not user.isprintable():
+        raise UsageError(f"'{user}' cannot be a user's name")
+    password = getpass.getpass() if sys.stdin.isatty() else sys.stdin.readline().rstrip("\n")
+    print(f"{user}:{Verifier.of(password)}")
+    return 0
 
 
 def _configured(arguments: argparse.Namespace) -> Config:
@@ -108,6 +124,9 @@ def _check(config: Config, directories: Directories) -> int:
     print(f"read-only socket  {config.read_only_socket or '-'}")
     for name, path in zip(("definitions", "running", "cache", "volumes"), directories, strict=True):
         print(f"{name:<17} {path}")
+    for name, port in (("TCP", config.tcp), ("TLS", config.tls)):
+        asks = "" if port is None else f"{port.address}{', with a password' if port.scram else ''}"
+        print(f"{name:<17} {asks or '-'}")
     print(f"access            {'everybody on the socket' if config.rules is None else f'{len(config.rules)} rules'}")
     if problem:
         print(f"hosteld: error: {problem}", file=sys.stderr)

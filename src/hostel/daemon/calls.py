@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from hostel.daemon import block, connect, events, lists, streaming
+from hostel.daemon import auth, block, connect, events, lists, streaming
 from hostel.drivers.adapters import ADAPTERS, Answering
 from hostel.drivers.fault import fault
 from hostel.errors import ErrorCode
@@ -39,7 +39,7 @@ class Quick(NamedTuple):
 # What may be called before something is opened.
 OPENING: Final = frozenset(
     {
-        "auth_list",
+        *auth.ANSWERS,
         "connect_open",
         "connect_close",
         "connect_supports_feature",
@@ -68,6 +68,7 @@ _NEVER_WAIT: Final = frozenset({"connect_get_type", "node_get_security_model"})
 CALLS: Final[dict[str, Quick]] = {
     **{name: Quick(_by_driver(name), quick=name in _NEVER_WAIT) for name in ADAPTERS},
     **{name: Quick(answer, quick=name in connect.NEVER_WAIT) for name, answer in connect.ANSWERS.items()},
+    **{name: Quick(answer, quick=True) for name, answer in auth.ANSWERS.items()},
     **{name: Quick(answer) for name, answer in block.ANSWERS.items()},
     **{name: Quick(answer) for name, answer in events.ANSWERS.items()},
     **{name: Quick(answer) for name, answer in lists.ANSWERS.items()},

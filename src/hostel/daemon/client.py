@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
+from hostel.daemon import auth
 from hostel.daemon.access import Identity, check_looking
 from hostel.daemon.calls import CALLS, OPENING, Quick
 from hostel.daemon.fault import describe
@@ -31,6 +32,7 @@ from hostel.wire.rpc.connection import (
     StreamHole,
 )
 from hostel.wire.rpc.programs import PROGRAMS, REMOTE
+from hostel.wire.rpc.scram import ScramServer
 
 if TYPE_CHECKING:
     from hostel.daemon.server import Daemon
@@ -49,6 +51,7 @@ class Client:
         number: what it is called in logs.
         identity: who it is.
         read_only: it may only look.
+        needs_password: it may do nothing before it has shown that it knows one.
 
     Attributes:
         channel: see above.
@@ -56,10 +59,20 @@ class Client:
         read_only: see above.
         host: the drivers that it has opened.
         uri: how it calls them.
+        scram: the attempt that is under way.
         since: when it came, by the monotonic clock.
     """
 
-    def __init__(self, daemon: Daemon, channel: Channel, number: int, identity: Identity, *, read_only: bool) -> None:
+    def __init__(
+        self,
+        daemon: Daemon,
+        channel: Channel,
+        number: int,
+        identity: Identity,
+        *,
+        read_only: bool,
+        needs_password: bool = False,
+    ) -> None:
         self.daemon: Daemon = daemon
         self.channel = channel
         self.number = number
@@ -68,6 +81,8 @@ class Client:
         self.host: Host | None = None
         self.uri: str = ""
         self.since = time.monotonic()
+        self.needs_password = needs_password
+        self.scram: ScramServer | None = None
         self.callbacks: dict[int, Any] = {}
         self._machine = ServerConnection(PROGRAMS, min(_UNOPENED_MESSAGE, daemon.config.limits.message))
         self._working = 0  # calls that workers have
@@ -86,6 +101,12 @@ class Client:
         self.uri, self.host = uri, host
         self._machine.splitter.limit = self.daemon.config.limits.message
         self.daemon.client_opened(self)
+
+    def let_in(self, user: str) -> None:
+        """It has shown who it is."""
+        self.needs_password = False
+        self.identity = self.identity._replace(user=user)
+        self.daemon.log("user", client=self.number, user=user)
 
     def close_host(self) -> None:
         """Let go of what was opened."""
@@ -187,6 +208,8 @@ class Client:
             if quick is None:
                 self._check(call)
                 raise _unsupported(call)
+            if self.needs_password and call.procedure.name not in auth.ANSWERS:
+                raise VirtError(ErrorCode.AUTH_FAILED, "authentication required", domain=ErrorDomain.RPC)
             if self.host is None and call.procedure.name not in OPENING:
                 raise VirtError(
                     ErrorCode.INTERNAL_ERROR, "internal error: connection not open", domain=ErrorDomain.THREAD

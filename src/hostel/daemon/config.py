@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from hostel.errors import UsageError
+from hostel.net.address import TcpAddress
 from hostel.units import MiB
 
 
@@ -55,6 +56,22 @@ class Rule(NamedTuple):
     name: str = "*"
 
 
+class Port(NamedTuple):
+    """Where clients of other hosts come to.
+
+    Attributes:
+        address: where it listens.
+        scram: they must know a password.
+        certificates: a directory, for TLS: ``ca-cert.pem``, ``server-cert.pem``, ``server-key.pem``, ``ca-crl.pem``.
+        allowed_names: shell's patterns of the names in clients' certificates; None for any that our authority signed.
+    """
+
+    address: TcpAddress
+    scram: bool
+    certificates: str = ""
+    allowed_names: tuple[str, ...] | None = None
+
+
 class Config(NamedTuple):
     """A daemon's configuration.
 
@@ -64,6 +81,9 @@ class Config(NamedTuple):
         group: whose members may use the sockets, besides the owner.
         limits: see there.
         rules: who may do what; None lets everybody who reaches the socket do everything.
+        tcp: for clients without encryption; None where there are none.
+        tls: for clients with certificates; likewise.
+        passwords: the file of who may come with a password.
     """
 
     socket: Path
@@ -71,9 +91,14 @@ class Config(NamedTuple):
     group: str = ""
     limits: Limits = Limits()
     rules: tuple[Rule, ...] | None = None
+    tcp: Port | None = None
+    tls: Port | None = None
+    passwords: Path | None = None
 
 
-_SECTIONS: Final = ("daemon", "limits", "rule")
+_SECTIONS: Final = ("daemon", "limits", "rule", "tcp", "tls", "auth")
+_TCP_PORT: Final = 16509
+_TLS_PORT: Final = 16514
 
 
 def read_config(path: Path, config: Config) -> Config:
@@ -94,8 +119,40 @@ def read_config(path: Path, config: Config) -> Config:
     config = _read_daemon(path, found.get("daemon", {}), config)
     limits = _read_limits(path, found.get("limits", {}), config.limits)
     rules = found.get("rule")
-    return config._replace(
-        limits=limits, rules=config.rules if rules is None else tuple(_read_rule(path, rule) for rule in rules)
+    if rules is not None:
+        config = config._replace(rules=tuple(_read_rule(path, rule) for rule in rules))
+    if "auth" in found:
+        _check(path, "[auth]", found["auth"], {"passwords": str})
+        config = config._replace(passwords=Path(found["auth"]["passwords"]))
+    if "tcp" in found:
+        config = config._replace(tcp=_read_port(path, "tcp", found["tcp"], _TCP_PORT))
+    if "tls" in found:
+        config = config._replace(tls=_read_port(path, "tls", found["tls"], _TLS_PORT))
+    wanting = [port for port in (config.tcp, config.tls) if port is not None and port.scram]
+    if wanting and config.passwords is None:
+        raise UsageError(f'{path}: auth = "scram" needs [auth] with passwords = "FILE"')
+    return config._replace(limits=limits)
+
+
+def _read_port(path: Path, name: str, found: Mapping[str, Any], port: int) -> Port:
+    known: dict[str, type] = {"listen": str, "auth": str}
+    if name == "tls":
+        known |= {"certificates": str, "allowed_names": list}
+    _check(path, f"[{name}]", found, known)
+    auth = found.get("auth", "none" if name == "tls" else "scram")
+    if auth not in ("none", "scram"):
+        raise UsageError(f'{path}: [{name}] auth must be "none" or "scram", not {auth!r}')
+    if name == "tls" and "certificates" not in found:
+        raise UsageError(f'{path}: [tls] needs certificates = "DIRECTORY"')
+    host, _, number = found.get("listen", "").rpartition(":")
+    if "listen" not in found:
+        host, number = ("127.0.0.1" if name == "tcp" else ""), str(port)
+    names = found.get("allowed_names")
+    return Port(
+        TcpAddress(host.strip("[]"), number),
+        auth == "scram",
+        found.get("certificates", ""),
+        None if names is None else tuple(map(str, names)),
     )
 
 

@@ -15,15 +15,10 @@ if TYPE_CHECKING:
 
 LIBRARY_VERSION: Final = 9_000_000  # the libvirt that we answer as
 _READ_ONLY, _NO_ALIASES = 1, 2  # flags of opening
-_AUTH_NONE: Final = 0
 
 # virDrvFeature: those that a daemon has whatever its drivers are.
 _DESCRIPTORS, _TEXT_PARAMETERS, _KEEPALIVE, _EVENTS, _CLOSE_EVENTS, _UPDATE_ORDER = 8, 9, 10, 14, 15, 16
 _FEATURES: Final = frozenset({_DESCRIPTORS, _TEXT_PARAMETERS, _KEEPALIVE, _EVENTS, _CLOSE_EVENTS, _UPDATE_ORDER})
-
-
-def _auth_list(client: Client, call: Call) -> Sequence[Any]:
-    return ([_AUTH_NONE],)
 
 
 def _supports_feature(client: Client, call: Call) -> Sequence[Any]:
@@ -97,7 +92,6 @@ def _never_updated(client: Client, call: Call) -> Sequence[Any]:
 
 
 ANSWERS: Final[dict[str, Callable[[Client, Call], Sequence[Any] | None]]] = {
-    "auth_list": _auth_list,
     "connect_open": _open,
     "connect_close": _close,
     "connect_supports_feature": _supports_feature,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fnmatch
 import grp
 import os
 import pwd
@@ -17,7 +18,7 @@ from typing import Final, NamedTuple
 
 from hostel.daemon.access import Access, Identity
 from hostel.daemon.client import Client
-from hostel.daemon.config import Config
+from hostel.daemon.config import Config, Port
 from hostel.daemon.events import Events
 from hostel.daemon.hosts import LOCAL, Hosts
 from hostel.daemon.workers import Workers
@@ -26,6 +27,8 @@ from hostel.errors import NetworkError
 from hostel.net.address import UnixAddress, check_path, listen, tune
 from hostel.net.channel import Channel
 from hostel.net.reactor import READABLE, Reactor
+from hostel.net.tls import TlsCredentials
+from hostel.net.tlschannel import TlsChannel
 
 _BACKLOG: Final = 512
 _AT_ONCE: Final = 64  # connections accepted before those that are there are looked after
@@ -33,6 +36,7 @@ _URGENT_WORKERS: Final = 5
 _CREDENTIALS: Final = struct.Struct("iII")  # struct ucred: process, user, group
 _PAUSE: Final = 0.5  # seconds without accepting when the host is out of descriptors
 _EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+_WELCOME: Final = b"\1"  # what a client waits for inside TLS
 _LINGER: Final = 2.0  # seconds that a stop waits for answers to be taken
 
 Log = Callable[..., None]
@@ -43,13 +47,22 @@ class Listening(NamedTuple):
 
     Attributes:
         socket: it listens.
-        path: what to remove at the end; None where somebody else has made the socket.
+        path: what to remove at the end; None where somebody else has made the socket, or it is on no file system.
         read_only: clients may only look.
+        port: what there is to know of clients of other hosts.
+        credentials: ours, for TLS.
     """
 
     socket: socket.socket
     path: Path | None
     read_only: bool
+    port: Port | None = None
+    credentials: TlsCredentials | None = None
+
+    def __str__(self) -> str:
+        if self.port is not None:
+            return f"{'tls' if self.credentials else 'tcp'}:{self.port.address}"
+        return str(self.path or "inherited")
 
 
 class Daemon:
@@ -104,6 +117,12 @@ class Daemon:
             self._listen_unix(self.config.socket, read_only=False)
             if self.config.read_only_socket is not None:
                 self._listen_unix(self.config.read_only_socket, read_only=True)
+        for port in (self.config.tcp, self.config.tls):
+            if port is not None:
+                credentials = TlsCredentials(port.certificates, server=True) if port.certificates else None
+                for listener in listen(port.address, _BACKLOG):
+                    listener.setblocking(False)
+                    self._listening.append(Listening(listener, None, False, port, credentials))
         self._accept_on()
 
     def check(self) -> str:
@@ -156,7 +175,7 @@ class Daemon:
     def run(self) -> None:
         """Serve until :meth:`stop`, and then take everything down in order."""
         self._sweep()
-        self.log("ready", pid=os.getpid(), sockets=",".join(str(one.path or "inherited") for one in self._listening))
+        self.log("ready", pid=os.getpid(), sockets=",".join(map(str, self._listening)))
         try:
             self.reactor.run()
         finally:
@@ -192,7 +211,7 @@ class Daemon:
 
     def is_local(self, client: Client) -> bool:
         """Whether nobody can listen in on a client's connection."""
-        return client.channel.socket.family == socket.AF_UNIX
+        return client.channel.socket.family == socket.AF_UNIX or isinstance(client.channel, TlsChannel)
 
     def _accept_on(self) -> None:
         wanted = not self._stopping and len(self._clients) < self.config.limits.clients
@@ -224,12 +243,35 @@ class Daemon:
         tune(sock)
         self._numbers += 1
         identity = _identity(sock)
-        channel = Channel(self.reactor, sock, limit=self.config.limits.unread)
-        client = Client(self, channel, self._numbers, identity, read_only=one.read_only)
+        channel = self._channel(one, sock, self._numbers)
+        needs_password = one.port is not None and one.port.scram
+        client = Client(self, channel, self._numbers, identity, read_only=one.read_only, needs_password=needs_password)
         self._clients[client.number] = self._unopened[client.number] = client
         channel.start()
         self.log("client", client=client.number, user=identity.user, pid=identity.pid, read_only=one.read_only)
         self._accept_on()
+
+    def _channel(self, one: Listening, sock: socket.socket, number: int) -> Channel:
+        limit = self.config.limits.unread
+        port, credentials = one.port, one.credentials
+        if port is None or credentials is None:
+            return Channel(self.reactor, sock, limit=limit)
+
+        def welcome(name: str | None) -> bool:
+            """Let a certificate in, or not; who is let in hears so, as libvirt's clients expect."""
+            client = self._clients[number]
+            allowed = port.allowed_names
+            if name is None or (
+                allowed is not None and not any(fnmatch.fnmatchcase(name, pattern) for pattern in allowed)
+            ):
+                self.log("certificate refused", client=number, name=name or "", reason="not in allowed_names")
+                return False
+            client.identity = Identity(name)
+            self.reactor.call_soon(lambda: channel.send(_WELCOME))
+            return True
+
+        channel = TlsChannel(self.reactor, sock, limit=limit, credentials=credentials, welcome=welcome)
+        return channel
 
     def _pause_accepting(self) -> None:
         if self._accepting:

@@ -130,7 +130,7 @@ class Channel:
         try:
             self.send(*parts)
             poll = select.poll()
-            while self._queue and not self._is_closed:
+            while self._waits() and not self._is_closed:
                 before = self._queued
                 poll.register(self.socket, select.POLLOUT)
                 if not poll.poll(timeout * 1000) and self._queued == before:
@@ -153,7 +153,7 @@ class Channel:
         """Close once everything is sent; called in the loop."""
         with self._lock:
             self._ending = True
-            waits = bool(self._queue)
+            waits = self._waits()
         if not waits:
             self.close(None)
 
@@ -193,7 +193,7 @@ class Channel:
     def _after_sending(self) -> None:
         if self._error is not None:
             self.close(self._error)
-        elif self._ending and not self._queue:
+        elif self._ending and not self._waits():
             self.close(None)
 
     def _receive(self) -> None:
@@ -224,8 +224,15 @@ class Channel:
             _close_all(fds)
             self.close(None)
 
+    def _waits(self) -> bool:
+        """Whether anything waits to be sent."""
+        return bool(self._queue)
+
     def _read_into(self, target: memoryview) -> int:
         return self.socket.recv_into(target)
+
+    def _finish_writing(self) -> None:
+        """Send what :meth:`_write` has taken and not sent."""
 
     def _write(self, parts: Sequence[Bytes]) -> int:
         return self.socket.send(parts[0]) if len(parts) == 1 else self.socket.sendmsg(parts)
@@ -243,6 +250,7 @@ class Channel:
                     continue
                 parts = [first] if len(queue) == 1 else _leading_buffers(queue)
                 self._forget(self._write(parts))
+            self._finish_writing()
         except _NEVER:
             pass
         except OSError as error:
@@ -273,7 +281,7 @@ class Channel:
             self._reactor.call_soon(lambda: self.close(error))
 
     def _watch(self) -> None:
-        events = (READABLE if self._reading else 0) | (WRITABLE if self._queue and not self._pushing else 0)
+        events = (READABLE if self._reading else 0) | (WRITABLE if self._waits() and not self._pushing else 0)
         if events != self._events and not self._is_closed:
             self._events = events
             self._reactor.modify(self.socket.fileno(), events)

@@ -78,6 +78,9 @@ class TlsCredentials:
         self.verifies_peer = verify_peer
         self._context = context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER if server else ssl.PROTOCOL_TLS_CLIENT)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
+        if server:
+            # Nobody takes a session up again, and libvirt's client takes a ticket for its welcome that never comes.
+            context.num_tickets = 0
         context.check_hostname = verify_peer and not server
         context.verify_mode = ssl.CERT_REQUIRED if verify_peer else ssl.CERT_NONE
         side = "server" if server else "client"
@@ -101,6 +104,13 @@ class TlsCredentials:
                 secret,
             )
 
+    def session(self, hostname: str | None = None) -> tuple[ssl.SSLObject, ssl.MemoryBIO, ssl.MemoryBIO]:
+        """A session that has not begun, with what it reads its peer's bytes from, and writes its own to."""
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        name = None if self.server else hostname or None
+        session = self._context.wrap_bio(incoming, outgoing, server_side=self.server, server_hostname=name)
+        return session, incoming, outgoing
+
     def wrap(self, sock: socket.socket, *, hostname: str | None = None, deadline: float | None = None) -> TlsTransport:
         """Shake hands on a connected socket.
 
@@ -115,11 +125,7 @@ class TlsCredentials:
         """
         if self.verifies_peer and not self.server and not hostname:
             raise NetworkError("No hostname for certificate validation", errno=errno.EINVAL)
-        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-        session = self._context.wrap_bio(
-            incoming, outgoing, server_side=self.server, server_hostname=None if self.server else hostname or None
-        )
-        transport = TlsTransport(sock, session, incoming, outgoing)
+        transport = TlsTransport(sock, *self.session(hostname))
         try:
             transport.handshake(deadline)
         except ssl.SSLCertVerificationError as error:
@@ -180,13 +186,7 @@ class TlsTransport:
 
     def peer_name(self) -> str | None:
         """The distinguished name of the peer's certificate, as QEMU compares it; None where it showed none."""
-        certificate = self._session.getpeercert()
-        if not certificate:
-            return None
-        subject: Any = certificate["subject"]
-        return ",".join(
-            "+".join(f"{_ATTRIBUTES.get(kind, kind)}={_escape(value)}" for kind, value in part) for part in subject
-        )
+        return distinguished_name(self._session)
 
     def recv_into(self, buffer: memoryview, /) -> int:
         """See :class:`Transport`.
@@ -263,6 +263,17 @@ class TlsTransport:
                 self._incoming.write(self._ciphertext[:count])
             else:
                 self._incoming.write_eof()
+
+
+def distinguished_name(session: ssl.SSLObject) -> str | None:
+    """The distinguished name of the certificate that a session's peer has shown; None where it showed none."""
+    certificate = session.getpeercert()
+    if not certificate:
+        return None
+    subject: Any = certificate["subject"]
+    return ",".join(
+        "+".join(f"{_ATTRIBUTES.get(kind, kind)}={_escape(value)}" for kind, value in part) for part in subject
+    )
 
 
 def _path(directory: str, name: str, *, required: bool) -> str | None:

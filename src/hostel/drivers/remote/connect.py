@@ -5,16 +5,14 @@ from __future__ import annotations
 from typing import Any, Final
 
 from hostel.drivers.registry import Drivers
+from hostel.drivers.remote.auth import authenticate
 from hostel.drivers.remote.client import RpcClient
 from hostel.drivers.remote.driver import RemoteHypervisor, RemoteNetwork, RemoteNodeDevice, RemoteSecret, RemoteStorage
 from hostel.drivers.remote.events import RemoteEvents
 from hostel.drivers.remote.transport import SshTransport, reach
 from hostel.drivers.remote.uri import RemoteUri
-from hostel.errors import ErrorCode, ErrorDomain, VirtError
 
 _READ_ONLY: Final = 1  # VIR_CONNECT_RO
-_AUTH_NONE: Final = 0
-_AUTH_POLKIT: Final = 2
 _FEATURE_KEEPALIVE: Final = 10
 
 
@@ -43,7 +41,7 @@ def open_client(remote: RemoteUri, *, read_only: bool = False) -> RpcClient:
     transport = reach(remote, read_only=read_only)
     client = RpcClient(transport, transport.said if isinstance(transport, SshTransport) else str)
     try:
-        _authenticate(client)
+        authenticate(client, remote)
         client.call("connect_open", remote.name, _READ_ONLY if read_only else 0)
         if client.call("connect_supports_feature", _FEATURE_KEEPALIVE)[0]:
             client.start_keepalive()
@@ -51,17 +49,3 @@ def open_client(remote: RemoteUri, *, read_only: bool = False) -> RpcClient:
         client.close()
         raise
     return client
-
-
-def _authenticate(client: RpcClient) -> None:
-    (kinds,) = client.call("auth_list")
-    if not kinds or _AUTH_NONE in kinds:
-        return
-    if _AUTH_POLKIT in kinds:
-        client.call("auth_polkit")
-        return
-    raise VirtError(
-        ErrorCode.AUTH_FAILED,
-        f"authentication failed: unsupported authentication type {kinds[0]}",
-        domain=ErrorDomain.REMOTE,
-    )

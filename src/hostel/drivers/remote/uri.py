@@ -13,7 +13,7 @@ TRANSPORTS: Final = ("unix", "tcp", "tls", "ssh")
 # What a transport may be told; the others are for the driver behind the daemon.
 _KNOWN: Final = frozenset(
     {"name", "command", "socket", "netcat", "keyfile", "no_verify", "no_tty", "pkipath", "mode", "proxy", "sshauth",
-     "known_hosts", "known_hosts_verify", "tls_priority", "auth"}
+     "known_hosts", "known_hosts_verify", "tls_priority", "authfile"}
 )  # fmt: skip
 _PORTS: Final = {"tcp": 16509, "tls": 16514}
 

@@ -1,0 +1,156 @@
+"""The daemon for clients of other hosts: TCP with passwords, TLS with certificates, and commands over ssh."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+import hostel
+from hostel.errors import ErrorCode, VirtError
+from hostel.wire.rpc.scram import Verifier
+from support import hosteld
+from support.hosteld import Hosteld
+from support.pki import Authority
+
+pytestmark = pytest.mark.requires_tool("virsh")
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+class Reachable(NamedTuple):
+    """A daemon with ports, and the certificates of clients."""
+
+    daemon: Hosteld
+    tcp: int
+    tls: int
+    pki: Path
+
+
+@pytest.fixture(scope="module")
+def reachable(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reachable]:
+    folder = tmp_path_factory.mktemp("ports")
+    authority = Authority()
+    server = authority.server(folder / "server")
+    authority.client(folder / "ann", "ann")
+    authority.client(folder / "eve", "eve")
+    Authority("another").client(folder / "stranger", "ann")
+    (folder / "passwords").write_text(f"# users\nann:{Verifier.of('pencil', iterations=1000)}\n")
+    tcp, tls = free_port(), free_port()
+    (folder / "config").write_text(
+        f'[tcp]\nlisten = "127.0.0.1:{tcp}"\n[auth]\npasswords = "{folder}/passwords"\n'
+        f'[tls]\nlisten = "127.0.0.1:{tls}"\ncertificates = "{server}"\nallowed_names = ["O=hostel,CN=a*"]\n'
+    )
+    with hosteld.process("--config", str(folder / "config")) as daemon:
+        yield Reachable(daemon, tcp, tls, folder)
+
+
+def auth_file(folder: Path, password: str) -> Path:
+    path = folder / "auth.conf"
+    path.write_text(
+        f"[credentials-one]\nauthname=ann\npassword={password}\n[auth-libvirt-127.0.0.1]\ncredentials=one\n"
+    )
+    return path
+
+
+def test_tls_lets_a_client_in_with_its_certificate(reachable: Reachable) -> None:
+    with hostel.open(f"test+tls://127.0.0.1:{reachable.tls}/default?pkipath={reachable.pki}/ann") as connection:
+        assert connection.type == "TEST"
+        assert [domain.name for domain in connection.domains()] == ["test"]
+
+
+@pytest.mark.parametrize("who", ["eve", "stranger"])
+def test_tls_lets_nobody_else_in(reachable: Reachable, who: str) -> None:
+    with pytest.raises((VirtError, OSError)):
+        hostel.open(f"test+tls://127.0.0.1:{reachable.tls}/default?pkipath={reachable.pki}/{who}")
+
+
+def test_real_virsh_comes_in_over_tls(reachable: Reachable) -> None:
+    uri = f"test+tls://127.0.0.1:{reachable.tls}/default?pkipath={reachable.pki}/ann"
+    told = subprocess.run(
+        ["virsh", "-c", uri, "list", "--name"], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert told.stdout.split() == ["test"]
+    uri = f"test+tls://127.0.0.1:{reachable.tls}/default?pkipath={reachable.pki}/eve"
+    told = subprocess.run(["virsh", "-c", uri, "list"], capture_output=True, text=True, timeout=60, check=False)
+    assert told.returncode == 1
+
+
+def test_much_data_comes_through_tls(reachable: Reachable, tmp_path: Path) -> None:
+    data = os.urandom(3_000_000)
+    with hostel.open(f"qemu+tls://127.0.0.1:{reachable.tls}/session?pkipath={reachable.pki}/ann") as connection:
+        pool = connection.create_pool(
+            f"<pool type='dir'><name>t</name><target><path>{tmp_path}/pool</path></target></pool>", build=True
+        )
+        pool.create_volume("<volume><name>v</name><capacity>3000000</capacity></volume>")
+        ref = connection.storage.storage_vol_lookup_by_path(f"{tmp_path}/pool/v")
+        connection.storage.storage_vol_upload(ref, [data])
+        pieces = connection.storage.storage_vol_download(ref)
+        assert b"".join(bytes(piece) for piece in pieces) == data  # type: ignore[arg-type]
+        pool.stop()
+
+
+def test_tcp_lets_who_knows_the_password_in(reachable: Reachable, tmp_path: Path) -> None:
+    path = auth_file(tmp_path, "pencil")
+    with hostel.open(f"test+tcp://127.0.0.1:{reachable.tcp}/default?authfile={path}") as connection:
+        assert connection.type == "TEST"
+
+
+def test_tcp_lets_nobody_else_in(reachable: Reachable, tmp_path: Path) -> None:
+    for password, reason in (("pen", "authentication failed"), ("", "authentication failed")):
+        path = auth_file(tmp_path, password)
+        with pytest.raises(VirtError, match=reason) as caught:
+            hostel.open(f"test+tcp://127.0.0.1:{reachable.tcp}/default?authfile={path}")
+        assert caught.value.code is ErrorCode.AUTH_FAILED
+    empty = tmp_path / "empty"
+    empty.write_text("")
+    with pytest.raises(VirtError, match="the daemon asks for a password"):
+        hostel.open(f"test+tcp://127.0.0.1:{reachable.tcp}/default?authfile={empty}")
+
+
+def test_call_without_the_password_is_refused(reachable: Reachable) -> None:
+    from hostel.drivers.remote.client import RpcClient
+    from hostel.net.address import TcpAddress, connect
+    from hostel.net.transport import SocketTransport
+
+    client = RpcClient(SocketTransport(connect(TcpAddress("127.0.0.1", str(reachable.tcp)))))
+    try:
+        for name, *arguments in (("connect_open", "test:///default", 0), ("connect_get_type",)):
+            with pytest.raises(VirtError, match="authentication required"):
+                client.call(name, *arguments)
+        with pytest.raises(VirtError, match="invalid SASL step"):
+            client.call("auth_sasl_step", 0, b"x")
+    finally:
+        client.close()
+
+
+def test_noise_before_the_handshake_hurts_nobody(reachable: Reachable) -> None:
+    for noise in (b"GET / HTTP/1.0\r\n\r\n", bytes(1000), b"\x16\x03\x01\xff\xff" + os.urandom(500)):
+        with socket.create_connection(("127.0.0.1", reachable.tls), 20) as sock:
+            sock.sendall(noise)
+            sock.settimeout(20)
+            try:
+                while sock.recv(4096):
+                    pass
+            except ConnectionResetError:
+                pass
+    test_tls_lets_a_client_in_with_its_certificate(reachable)
+
+
+def test_verifier_is_made_on_the_command_line() -> None:
+    command = [sys.executable, "-m", "hostel", "daemon", "--verifier", "bob"]
+    done = subprocess.run(command, input="secret\n", capture_output=True, text=True, timeout=60, check=True)
+    user, _, verifier = done.stdout.strip().partition(":")
+    assert user == "bob"
+    found = Verifier.parse(verifier)
+    assert found == Verifier.of("secret", salt=found.salt, iterations=found.iterations)
