@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from hostel.daemon import auth, block, connect, events, lists, streaming
+from hostel.daemon import auth, block, connect, events, lists, nodeinfo, streaming
 from hostel.drivers.adapters import ADAPTERS, Answering
 from hostel.drivers.fault import fault
 from hostel.errors import ErrorCode
@@ -72,5 +72,6 @@ CALLS: Final[dict[str, Quick]] = {
     **{name: Quick(answer) for name, answer in block.ANSWERS.items()},
     **{name: Quick(answer) for name, answer in events.ANSWERS.items()},
     **{name: Quick(answer) for name, answer in lists.ANSWERS.items()},
+    **{name: Quick(answer) for name, answer in nodeinfo.ANSWERS.items()},
     **{name: Quick(answer, streams=True) for name, answer in streaming.ANSWERS.items()},
 }

@@ -43,6 +43,7 @@ from hostel.drivers.base.block import (
 )
 from hostel.drivers.base.device import DeviceModify
 from hostel.drivers.base.domain import Affect
+from hostel.drivers.base.host import NodeInfo
 from hostel.drivers.base.nodedev import NodeDeviceRef
 from hostel.drivers.base.secret import SecretRef, SecretUsageType
 from hostel.drivers.fault import fault
@@ -94,6 +95,10 @@ def _node_device(method: str = "") -> Adapter:
     return Adapter("node_device", method)
 
 
+def _host(make: Callable[..., Any] | None = None) -> Adapter:
+    return Adapter("host", "", make=make)
+
+
 def _storage(method: str = "", flags: Flags = 0, make: Callable[..., Any] | None = None) -> Adapter:
     return Adapter("storage", method, flags, make)
 
@@ -109,6 +114,10 @@ _ROWS: Final[dict[str, Adapter]] = {
     "connect_get_hostname": _domain(),
     "connect_get_capabilities": _domain(),
     "node_get_security_model": _domain(make=lambda model, doi: SecurityModel(_text(model), _text(doi))),
+    "node_get_info": _host(make=lambda model, *rest: NodeInfo(_text(model), *rest)),
+    "node_get_free_memory": _host(),
+    "node_get_cells_free_memory": _host(),
+    "connect_get_max_vcpus": _host(),
     "domain_lookup_by_name": _domain(),
     "domain_lookup_by_uuid": _domain(),
     "domain_lookup_by_id": _domain(),

@@ -12,6 +12,7 @@ from typing import Final, NamedTuple
 from urllib.parse import SplitResult, urlsplit
 
 from hostel.drivers.base import HypervisorDriver, NetworkDriver, StorageDriver
+from hostel.drivers.base.host import HostDriver
 from hostel.drivers.base.nodedev import NodeDeviceDriver
 from hostel.drivers.base.secret import SecretDriver
 from hostel.drivers.events import EventSource
@@ -30,6 +31,7 @@ class Drivers(NamedTuple):
     network: NetworkDriver
     secret: SecretDriver
     node_device: NodeDeviceDriver
+    host: HostDriver
     events: EventSource | None = None
 
     def read_only(self) -> Drivers:
@@ -45,7 +47,7 @@ class Drivers(NamedTuple):
     def close(self) -> None:
         """Release all of them; the first failure is raised once all were tried."""
         failure: Exception | None = None
-        for driver in (self.hypervisor, self.storage, self.network, self.secret, self.node_device):
+        for driver in (self.hypervisor, self.storage, self.network, self.secret, self.node_device, self.host):
             close = getattr(driver, "close", None)
             try:
                 if close is not None:

@@ -15,6 +15,7 @@ from hostel.drivers.store import Directories
 from hostel.errors import ErrorCode, ErrorDomain
 
 if TYPE_CHECKING:
+    from hostel.drivers.host.driver import LinuxHostDriver
     from hostel.drivers.network.driver import SessionNetworkDriver
     from hostel.drivers.nodedev.driver import SysfsNodeDeviceDriver
     from hostel.drivers.secret.driver import VaultSecretDriver
@@ -52,7 +53,9 @@ def open_session(uri: SplitResult, directories: Directories) -> Drivers | None:
         storage.connect_autostart()
         network.connect_autostart()
         hypervisor.connect_autostart()
-    return Drivers(_SESSION, hypervisor, storage, network, secret, deferred(_node_device), hypervisor.events)
+    return Drivers(
+        _SESSION, hypervisor, storage, network, secret, deferred(_node_device), deferred(_host), hypervisor.events
+    )
 
 
 def _storage(directories: Directories) -> SessionStorageDriver:
@@ -65,6 +68,12 @@ def _network(directories: Directories) -> SessionNetworkDriver:
     from hostel.drivers.network.driver import SessionNetworkDriver
 
     return SessionNetworkDriver(directories)
+
+
+def _host() -> LinuxHostDriver:
+    from hostel.drivers.host.driver import LinuxHostDriver
+
+    return LinuxHostDriver()
 
 
 def _node_device() -> SysfsNodeDeviceDriver:

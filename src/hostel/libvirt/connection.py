@@ -137,11 +137,13 @@ class virConnect(Handle):
 
     def getMemoryStats(self, cellNum: int, flags: int = 0) -> dict[str, int]:
         """Memory of a NUMA cell in KiB; -1 for all of them."""
-        return dict(call(self, "node_get_memory_stats", _NODE_STATS, cellNum, flags)[0])
+        _, count = call(self, "node_get_memory_stats", 0, cellNum, flags)
+        return dict(call(self, "node_get_memory_stats", count, cellNum, flags)[0])
 
     def getCPUStats(self, cpuNum: int, flags: int = 0) -> dict[str, int]:
         """Times of a CPU in nanoseconds; -1 for all of them."""
-        return dict(call(self, "node_get_cpu_stats", cpuNum, _NODE_STATS, flags)[0])
+        _, count = call(self, "node_get_cpu_stats", cpuNum, 0, flags)
+        return dict(call(self, "node_get_cpu_stats", cpuNum, count, flags)[0])
 
     def getCPUMap(self, flags: int = 0) -> tuple[int, tuple[bool, ...], int]:
         """How many CPUs there are, which of them are online, and how many are."""
@@ -216,7 +218,6 @@ class virConnect(Handle):
 
 
 _MOST = 16384
-_NODE_STATS = 16
 
 
 install(

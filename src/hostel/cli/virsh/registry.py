@@ -59,7 +59,12 @@ GROUPS: Final = (
         {"device_monitor": "domblkerror domblkinfo domblkstat domif-getlink domiflist"},
     ),
     Group("Domain Events", "events", "event", "event"),
-    Group("Host and Hypervisor", "host", "host", "capabilities hostname uri version"),
+    Group(
+        "Host and Hypervisor",
+        "host",
+        "host",
+        "capabilities freecell hostname maxvcpus nodecpumap nodecpustats nodeinfo nodememstats uri version",
+    ),
     Group(
         "Networking",
         "network",

@@ -19,6 +19,7 @@ from hostel.drivers.base import (
     StorageDriver,
     VolumeRef,
 )
+from hostel.drivers.base.host import HostDriver
 from hostel.drivers.base.nodedev import NodeDeviceDriver
 from hostel.drivers.base.secret import SecretDriver
 from hostel.errors import HostelError, VirtError
@@ -39,6 +40,7 @@ class Connection(Protocol):
     network: NetworkDriver
     secret: SecretDriver
     node_device: NodeDeviceDriver
+    host: HostDriver
 
     def close(self) -> None:
         """Release the drivers."""
@@ -116,6 +118,11 @@ class Session:
     def node_device(self) -> NodeDeviceDriver:
         """The driver of the host's devices."""
         return self.connection.node_device
+
+    @property
+    def host(self) -> HostDriver:
+        """The driver of the host's processors and memory."""
+        return self.connection.host
 
     def reconnect(self, uri: str | None, *, read_only: bool) -> None:
         """Close, and open again: the same URI, or another."""

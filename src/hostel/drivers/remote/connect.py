@@ -9,6 +9,7 @@ from hostel.drivers.remote.auth import authenticate
 from hostel.drivers.remote.client import RpcClient
 from hostel.drivers.remote.driver import RemoteHypervisor, RemoteNetwork, RemoteNodeDevice, RemoteSecret, RemoteStorage
 from hostel.drivers.remote.events import RemoteEvents
+from hostel.drivers.remote.host import RemoteHost
 from hostel.drivers.remote.transport import SshTransport, reach
 from hostel.drivers.remote.uri import RemoteUri
 
@@ -29,7 +30,8 @@ def connect(remote: RemoteUri, *, read_only: bool = False) -> Drivers:
     network: Any = RemoteNetwork(client)
     secret: Any = RemoteSecret(client)
     node_device: Any = RemoteNodeDevice(client)
-    return Drivers(remote.written, hypervisor, storage, network, secret, node_device, RemoteEvents(client))
+    host: Any = RemoteHost(client)
+    return Drivers(remote.written, hypervisor, storage, network, secret, node_device, host, RemoteEvents(client))
 
 
 def open_client(remote: RemoteUri, *, read_only: bool = False) -> RpcClient:

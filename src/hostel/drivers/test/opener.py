@@ -14,6 +14,7 @@ from hostel.drivers.test.host import Host, shared
 from hostel.drivers.test.hypervisor import TestDriver
 from hostel.drivers.test.network import TestNetworkDriver
 from hostel.drivers.test.nodedev import TestNodeDeviceDriver
+from hostel.drivers.test.nodeinfo import TestHostDriver
 from hostel.drivers.test.storage import TestStorageDriver
 from hostel.errors import ErrorCode, ErrorDomain
 
@@ -44,5 +45,6 @@ def open_test(uri: SplitResult, directories: Directories) -> Drivers | None:
         announcing(TestNetworkDriver(host), Subject.NETWORK, host.bus),
         VaultSecretDriver(host.secrets, host.bus),
         TestNodeDeviceDriver(),
+        TestHostDriver(),
         host.bus,
     )

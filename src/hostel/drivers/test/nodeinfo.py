@@ -1,0 +1,46 @@
+"""The processors and memory that libvirt's test driver invents."""
+
+from __future__ import annotations
+
+from hostel.drivers.base.host import ALL, NodeInfo
+from hostel.drivers.fault import fault
+from hostel.errors import ErrorCode, ErrorDomain
+
+
+class TestHostDriver:
+    """Implements :class:`hostel.drivers.base.host.HostDriver`."""
+
+    __test__ = False  # not a test case, whatever its name says
+
+    def node_get_info(self) -> NodeInfo:
+        """Sixteen CPUs in two cells."""
+        return NodeInfo("i686", 3 << 20, 16, 1400, 2, 2, 2, 2)
+
+    def node_get_cpu_map(self) -> list[bool]:
+        """Eight CPUs, three of which are online: they are not those of the other call."""
+        return [cpu in (0, 2, 4) for cpu in range(8)]
+
+    def node_get_cpu_stats(self, cpu: int = ALL) -> dict[str, int]:
+        """The same, each time."""
+        return {"user": 9797400000, "kernel": 34678723400000, "idle": 87264900000, "iowait": 763600000}
+
+    def node_get_memory_stats(self, cell: int = ALL) -> dict[str, int]:
+        """Refused, as by libvirt's test driver."""
+        raise fault(ErrorCode.NO_SUPPORT, "virNodeGetMemoryStats", ErrorDomain.NONE)
+
+    def node_get_free_memory(self) -> int:
+        """All of what is said in KiB, in bytes: libvirt's test driver mixes them up."""
+        return 3 << 20
+
+    def node_get_cells_free_memory(self, start: int, count: int) -> list[int]:
+        """Two cells."""
+        if not 0 <= start < 2:
+            raise fault(ErrorCode.INVALID_ARG, "Range exceeds available cells", ErrorDomain.TEST)
+        return [2 << 20, 4 << 20][start : start + count]
+
+    def connect_get_max_vcpus(self, type: str | None = None) -> int:
+        """Always 32."""
+        return 32
+
+    def close(self) -> None:
+        """Nothing is held."""
