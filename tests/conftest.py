@@ -42,6 +42,7 @@ PACKAGES = {
     "mkfs.xfs": "xfsprogs",
     "linux.uml": "user-mode-linux",
     "sshd": "openssh-server",
+    "nc": "netcat-openbsd",
     "ssh-agent": "openssh-client",
     "glusterd": "glusterfs-server",
     "block-gluster.so": "qemu-block-extra",

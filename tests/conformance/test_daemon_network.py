@@ -18,6 +18,7 @@ from hostel.wire.rpc.scram import Verifier
 from support import hosteld
 from support.hosteld import Hosteld
 from support.pki import Authority
+from support.ssh import ssh_server
 
 pytestmark = pytest.mark.requires_tool("virsh")
 
@@ -154,3 +155,60 @@ def test_verifier_is_made_on_the_command_line() -> None:
     assert user == "bob"
     found = Verifier.parse(verifier)
     assert found == Verifier.of("secret", salt=found.salt, iterations=found.iterations)
+
+
+@pytest.mark.requires_tool("sshd")
+@pytest.mark.requires_tool("nc")
+def test_clients_come_in_over_ssh(tmp_path: Path) -> None:
+    with hosteld.process() as daemon, ssh_server(tmp_path) as server:
+        where = (
+            f"test+ssh://{server.user}@127.0.0.1:{server.port}/default?socket={daemon.socket}"
+            f"&keyfile={server.home}/.ssh/id_ed25519&no_verify=1&no_tty=1"
+        )
+        with hostel.open(where) as connection:
+            assert [domain.name for domain in connection.domains()] == ["test"]
+        told = subprocess.run(
+            ["virsh", "-c", where, "list", "--name"], capture_output=True, text=True, timeout=60, check=True
+        )
+        assert told.stdout.split() == ["test"]
+        with pytest.raises(VirtError, match=r"nosuch|No such file"):
+            hostel.open(where.replace(str(daemon.socket), "/nosuch"))
+
+
+def test_ssh_helper_connects_with_the_daemon_of_the_session(tmp_path: Path) -> None:
+    """Its user is not root, whose session is the system's."""
+    (tmp_path / "libvirt").mkdir()
+    code = (
+        "import os, sys; os.geteuid = lambda: 1000\n"
+        "from hostel.cli.main import main; sys.exit(main(['virt-ssh-helper', 'qemu:///session']))"
+    )
+    with hosteld.process("--socket-ro", f"{tmp_path}/libvirt/libvirt-sock"):
+        from hostel.wire.rpc.keepalive import ping, pong
+
+        helper = subprocess.Popen(
+            [sys.executable, "-c", code],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={**os.environ, "XDG_RUNTIME_DIR": str(tmp_path)},
+        )  # fmt: skip
+        assert helper.stdin is not None and helper.stdout is not None
+        helper.stdin.write(ping)
+        helper.stdin.flush()
+        assert helper.stdout.read(len(pong)) == pong
+        helper.stdin.close()
+        assert helper.wait(20) == 0
+        helper.stdout.close()
+
+
+@pytest.mark.parametrize(
+    ("words", "error"),
+    [
+        ([], "expected a URI"),
+        (["a", "b"], "expected a URI"),
+        (["qemu+ssh://host/system"], "the daemon is on this host"),
+        (["-x"], ""),
+    ],
+)
+def test_ssh_helper_says_what_it_expects(words: list[str], error: str) -> None:
+    command = [sys.executable, "-m", "hostel", "virt-ssh-helper", *words]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert error in done.stderr

@@ -4,7 +4,7 @@ A row is ``number name | arguments | result | permissions | kind``, where cells 
 is indented deeper than a number goes on with the row above. Arguments and result are fields of :mod:`hostel.codec.xdr`.
 
 Permissions are ``object.permission``, all of which are needed. ``&N`` after one says that it is needed where the
-call's flags have a bit of N, ``!N/M`` where they have none of N or one of M, ``=name:N`` where an argument is N; ``~``
+call's flags have the bits of N, ``!N`` where they have none of them, ``=name:N`` where an argument is N; ``~``
 before one, that the objects in the answer are those for which it is given. A procedure without any needs none.
 
 Kinds: ``high`` is libvirt's mark for a call that waits for no guest; ``download`` and ``upload`` have a stream, which
@@ -22,7 +22,7 @@ from hostel.codec.xdr import Codec, Types, parse_fields
 _LOOKING: Final = re.compile(r"(getattr|read|search_\w+|detect_\w+)$")
 _ROW: Final = re.compile(r" {0,2}[0-9]")
 _PERMISSION: Final = re.compile(
-    r"(?P<filter>~?)(?P<object>\w+)\.(?P<name>\w+)(?:&(?P<any>\d+)|!(?P<none>\d+)/(?P<or>\d+)|=(?P<field>\w+):(?P<is>\d+))?"
+    r"(?P<filter>~?)(?P<object>\w+)\.(?P<name>\w+)(?:&(?P<all>\d+)|!(?P<none>\d+)|=(?P<field>\w+):(?P<is>\d+))?"
 )
 
 
@@ -34,8 +34,8 @@ class Permission(NamedTuple):
         name: the permission.
         filters: it is about each object of the answer.
         field: the argument that decides whether it is needed; empty where it always is.
-        any_of: needed where the argument has one of these bits.
-        none_of: needed also where it has none of these bits.
+        all_of: needed where the argument has all of these bits.
+        none_of: needed where it has none of these bits.
         equal: needed where it has this value.
     """
 
@@ -43,7 +43,7 @@ class Permission(NamedTuple):
     name: str
     filters: bool = False
     field: str = ""
-    any_of: int = 0
+    all_of: int = 0
     none_of: int = 0
     equal: int | None = None
 
@@ -51,7 +51,9 @@ class Permission(NamedTuple):
         """Whether the permission is needed, by the value of :attr:`field`."""
         if self.equal is not None:
             return value == self.equal
-        return bool(value & self.any_of) or (self.none_of != 0 and not value & self.none_of)
+        if self.none_of:
+            return not value & self.none_of
+        return value & self.all_of == self.all_of
 
     @property
     def only_looks(self) -> bool:
@@ -142,13 +144,13 @@ def _permission(word: str) -> Permission:
     match = _PERMISSION.fullmatch(word)
     if match is None:
         raise ValueError(f"'{word}' is no permission")
-    field = match["field"] or ("flags" if match["any"] or match["none"] else "")
+    field = match["field"] or ("flags" if match["all"] or match["none"] else "")
     return Permission(
         match["object"],
         match["name"],
         filters=bool(match["filter"]),
         field=field,
-        any_of=int(match["any"] or match["or"] or 0),
+        all_of=int(match["all"] or 0),
         none_of=int(match["none"] or 0),
         equal=int(match["is"]) if match["is"] else None,
     )

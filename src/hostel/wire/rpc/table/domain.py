@@ -47,36 +47,36 @@ ROWS: Final = """
 150 domain_is_active | dom:domain | active:i32 | domain.read | high
 151 domain_is_persistent | dom:domain | persistent:i32 | domain.read | high
 159 domain_memory_stats | dom:domain max_stats:u32 flags:u32 | stats:domain_memory_stat<1024> | domain.read
-160 domain_attach_device_flags | dom:domain xml:str flags:u32 | | domain.write domain.save!2/1 domain.save&2
-161 domain_detach_device_flags | dom:domain xml:str flags:u32 | | domain.write domain.save!2/1 domain.save&2
+160 domain_attach_device_flags | dom:domain xml:str flags:u32 | | domain.write domain.save!3 domain.save&2
+161 domain_detach_device_flags | dom:domain xml:str flags:u32 | | domain.write domain.save!3 domain.save&2
 163 domain_get_job_info | dom:domain | type:i32 time_elapsed:u64 time_remaining:u64 data_total:u64 data_processed:u64
       data_remaining:u64 mem_total:u64 mem_processed:u64 mem_remaining:u64 file_total:u64 file_processed:u64
       file_remaining:u64 | domain.read
 164 domain_abort_job | dom:domain | | domain.write
-174 domain_update_device_flags | dom:domain xml:str flags:u32 | | domain.write domain.save!2/1 domain.save&2
+174 domain_update_device_flags | dom:domain xml:str flags:u32 | | domain.write domain.save!3 domain.save&2
 182 domain_managed_save | dom:domain flags:u32 | | domain.hibernate
 183 domain_has_managed_save_image | dom:domain flags:u32 | result:i32 | domain.read
 184 domain_managed_save_remove | dom:domain flags:u32 | | domain.hibernate
 194 domain_get_block_info | dom:domain path:str flags:u32 | allocation:u64 capacity:u64 physical:u64 | domain.read
 196 domain_create_with_flags | dom:domain flags:u32 | dom:domain | domain.start
-197 domain_set_memory_parameters | dom:domain params:param<16> flags:u32 | | domain.write domain.save!2/1
+197 domain_set_memory_parameters | dom:domain params:param<16> flags:u32 | | domain.write domain.save!3
       domain.save&2
 198 domain_get_memory_parameters | dom:domain nparams:i32 flags:u32 | params:param<16> nparams:i32 | domain.read
-199 domain_set_vcpus_flags | dom:domain nvcpus:u32 flags:u32 | | domain.write domain.save!2/1 domain.save&2
+199 domain_set_vcpus_flags | dom:domain nvcpus:u32 flags:u32 | | domain.write domain.save!3 domain.save&2
       domain.write&8
 200 domain_get_vcpus_flags | dom:domain flags:u32 | num:i32 | domain.read domain.write&8
 201 domain_open_console | dom:domain dev_name:str? flags:u32 | | domain.open_device | download
 202 domain_is_updated | dom:domain | updated:i32 | domain.read | high
-204 domain_set_memory_flags | dom:domain memory:u64 flags:u32 | | domain.write domain.save!2/1 domain.save&2
-205 domain_set_blkio_parameters | dom:domain params:param<16> flags:u32 | | domain.write domain.save!2/1 domain.save&2
+204 domain_set_memory_flags | dom:domain memory:u64 flags:u32 | | domain.write domain.save!3 domain.save&2
+205 domain_set_blkio_parameters | dom:domain params:param<16> flags:u32 | | domain.write domain.save!3 domain.save&2
 206 domain_get_blkio_parameters | dom:domain nparams:i32 flags:u32 | params:param<16> nparams:i32 | domain.read
 210 domain_inject_nmi | dom:domain flags:u32 | | domain.inject_nmi
 211 domain_screenshot | dom:domain screen:u32 flags:u32 | mime:str? | domain.screenshot | download
 212 domain_get_state | dom:domain flags:u32 | state:i32 reason:i32 | domain.read | high
-219 domain_set_scheduler_parameters_flags | dom:domain params:param<16> flags:u32 | | domain.write domain.save!2/1
+219 domain_set_scheduler_parameters_flags | dom:domain params:param<16> flags:u32 | | domain.write domain.save!3
       domain.save&2
 223 domain_get_scheduler_parameters_flags | dom:domain nparams:i32 flags:u32 | params:param<16> | domain.read
-225 domain_pin_vcpu_flags | dom:domain vcpu:u32 cpumap:bytes<2048> flags:u32 | | domain.write domain.save!2/1
+225 domain_pin_vcpu_flags | dom:domain vcpu:u32 cpumap:bytes<2048> flags:u32 | | domain.write domain.save!3
       domain.save&2
 226 domain_send_key | dom:domain codeset:u32 holdtime:u32 keycodes:u32<16> flags:u32 | | domain.send_input
 229 domain_get_control_info | dom:domain flags:u32 | state:u32 details:u32 state_time:u64 | domain.read | high
@@ -97,13 +97,13 @@ ROWS: Final = """
 245 domain_reset | dom:domain flags:u32 | | domain.reset
 249 domain_open_graphics | dom:domain idx:u32 flags:u32 | | domain.open_graphics
 251 domain_block_resize | dom:domain disk:str size:u64 flags:u32 | | domain.block_write
-252 domain_set_block_io_tune | dom:domain disk:str params:param<32> flags:u32 | | domain.write domain.save!2/1
+252 domain_set_block_io_tune | dom:domain disk:str params:param<32> flags:u32 | | domain.write domain.save!3
       domain.save&2
 253 domain_get_block_io_tune | dom:domain disk:str? nparams:i32 flags:u32 | params:param<32> nparams:i32 | domain.read
-254 domain_set_numa_parameters | dom:domain params:param<16> flags:u32 | | domain.write domain.save!2/1 domain.save&2
+254 domain_set_numa_parameters | dom:domain params:param<16> flags:u32 | | domain.write domain.save!3 domain.save&2
 255 domain_get_numa_parameters | dom:domain nparams:i32 flags:u32 | params:param<16> nparams:i32 | domain.read
 256 domain_set_interface_parameters | dom:domain device:str params:param<16> flags:u32 | | domain.write
-      domain.save!2/1 domain.save&2
+      domain.save!3 domain.save&2
 257 domain_get_interface_parameters | dom:domain device:str nparams:i32 flags:u32 | params:param<16> nparams:i32 |
       domain.read
 258 domain_shutdown_flags | dom:domain flags:u32 | | domain.init_control domain.write&2
@@ -113,20 +113,20 @@ ROWS: Final = """
 263 domain_get_disk_errors | dom:domain maxerrors:u32 flags:u32 | errors:domain_disk_error<256> nerrors:i32 |
       domain.read
 264 domain_set_metadata | dom:domain type:i32 metadata:str? key:str? uri:str? flags:u32 | | domain.write
-      domain.save!2/1 domain.save&2
+      domain.save!3 domain.save&2
 265 domain_get_metadata | dom:domain type:i32 uri:str? flags:u32 | metadata:str | domain.read
 266 domain_block_rebase | dom:domain path:str base:str? bandwidth:u64 flags:u32 | | domain.block_write
 267 domain_pm_wakeup | dom:domain flags:u32 | | domain.pm_control
 277 domain_get_hostname | dom:domain flags:u32 | hostname:str | domain.write
 278 domain_get_security_label_list | dom:domain | labels:security_label<64> ret:i32 | domain.read | high
-279 domain_pin_emulator | dom:domain cpumap:bytes<2048> flags:u32 | | domain.write domain.save!2/1 domain.save&2
+279 domain_pin_emulator | dom:domain cpumap:bytes<2048> flags:u32 | | domain.write domain.save!3 domain.save&2
 280 domain_get_emulator_pin_info | dom:domain maplen:i32 flags:u32 | cpumaps:bytes<8388608> ret:i32 | domain.read
 290 domain_block_commit | dom:domain disk:str base:str? top:str? bandwidth:u64 flags:u32 | | domain.block_write
 294 domain_fstrim | dom:domain mount_point:str? minimum:u64 flags:u32 | | domain.fs_trim
 295 domain_send_process_signal | dom:domain pid_value:i64 signum:u32 flags:u32 | | domain.send_signal
 296 domain_open_channel | dom:domain name:str? flags:u32 | | domain.open_device | download
 298 domain_get_job_stats | dom:domain flags:u32 | type:i32 params:param<64> | domain.read
-308 domain_set_memory_stats_period | dom:domain period:i32 flags:u32 | | domain.write domain.save!2/1 domain.save&2
+308 domain_set_memory_stats_period | dom:domain period:i32 flags:u32 | | domain.write domain.save!3 domain.save&2
 309 domain_create_xml_with_files | xml_desc:str flags:u32 | dom:domain | domain.write domain.start
 310 domain_create_with_files | dom:domain flags:u32 | dom:domain | domain.start
 334 domain_core_dump_with_format | dom:domain to:str dumpformat:u32 flags:u32 | | domain.core_dump
@@ -139,27 +139,27 @@ ROWS: Final = """
 349 domain_get_fsinfo | dom:domain flags:u32 | info:domain_fsinfo<256> ret:u32 | domain.fs_freeze
 350 domain_define_xml_flags | xml:str flags:u32 | dom:domain | domain.write domain.save | high
 351 domain_get_iothread_info | dom:domain flags:u32 | info:domain_iothread_info<16384> ret:u32 | domain.read
-352 domain_pin_iothread | dom:domain iothreads_id:u32 cpumap:bytes<2048> flags:u32 | | domain.write domain.save!2/1
+352 domain_pin_iothread | dom:domain iothreads_id:u32 cpumap:bytes<2048> flags:u32 | | domain.write domain.save!3
       domain.save&2
 353 domain_interface_addresses | dom:domain source:u32 flags:u32 | ifaces:domain_interface<2048> | domain.read
       domain.write=source:1
-355 domain_add_iothread | dom:domain iothread_id:u32 flags:u32 | | domain.write domain.save!2/1 domain.save&2
-356 domain_del_iothread | dom:domain iothread_id:u32 flags:u32 | | domain.write domain.save!2/1 domain.save&2
+355 domain_add_iothread | dom:domain iothread_id:u32 flags:u32 | | domain.write domain.save!3 domain.save&2
+356 domain_del_iothread | dom:domain iothread_id:u32 flags:u32 | | domain.write domain.save!3 domain.save&2
 357 domain_set_user_password | dom:domain user:str? password:str? flags:u32 | | domain.set_password
 358 domain_rename | dom:domain new_name:str? flags:u32 | retcode:i32 | domain.write domain.save
 365 domain_get_perf_events | dom:domain flags:u32 | params:param<64> | domain.read
 366 domain_set_perf_events | dom:domain params:param<64> flags:u32 | | domain.write
 371 domain_get_guest_vcpus | dom:domain flags:u32 | params:param<64> | domain.write
 372 domain_set_guest_vcpus | dom:domain cpumap:str state:i32 flags:u32 | | domain.write
-384 domain_set_vcpu | dom:domain cpumap:str state:i32 flags:u32 | | domain.write domain.save!2/1 domain.save&2
+384 domain_set_vcpu | dom:domain cpumap:str state:i32 flags:u32 | | domain.write domain.save!3 domain.save&2
 386 domain_set_block_threshold | dom:domain dev:str threshold:u64 flags:u32 | | domain.write
 388 domain_managed_save_get_xml_desc | dom:domain flags:u32 | xml:str | domain.read domain.read_secure&1
 389 domain_managed_save_define_xml | dom:domain dxml:str? flags:u32 | | domain.write domain.hibernate
 390 domain_set_lifecycle_action | dom:domain type:u32 action:u32 flags:u32 | | domain.write
-392 domain_detach_device_alias | dom:domain alias:str flags:u32 | | domain.write domain.save!2/1 domain.save&2
+392 domain_detach_device_alias | dom:domain alias:str flags:u32 | | domain.write domain.save!3 domain.save&2
 396 domain_get_launch_security_info | dom:domain flags:u32 | params:param<64> | domain.read
 402 domain_set_iothread_params | dom:domain iothread_id:u32 params:param<64> flags:u32 | | domain.write
-      domain.save!2/1 domain.save&2
+      domain.save!3 domain.save&2
 418 domain_get_guest_info | dom:domain types:u32 flags:u32 | params:param<2048> | domain.write
 420 domain_agent_set_response_timeout | dom:domain timeout:i32 flags:u32 | result:i32 | domain.write
 421 domain_backup_begin | dom:domain backup_xml:str checkpoint_xml:str? flags:u32 | | domain.checkpoint

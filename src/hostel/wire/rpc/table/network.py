@@ -19,7 +19,7 @@ ROWS: Final = """
 152 network_is_active | net:network | active:i32 | network.read | high
 153 network_is_persistent | net:network | persistent:i32 | network.read | high
 291 network_update | net:network command:u32 section:u32 parent_index:i32 xml:str flags:u32 | | network.write
-      network.save!2/1 network.save&2 | high
+      network.save!3 network.save&2 | high
 341 network_get_dhcp_leases | net:network mac:str? need_results:i32 flags:u32 | leases:network_dhcp_lease<65536>
       ret:u32 | network.read
 404 network_list_all_ports | network:network need_results:i32 flags:u32 | ports:network_port<16384> ret:u32 |
