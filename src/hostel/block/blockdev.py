@@ -284,7 +284,10 @@ def _filter(name: str, rest: dict[str, Any], nodes: Container[str] = ()) -> Desc
     common = {key: rest.pop(key) for key in list(rest) if key in NODE_OPTIONS}
     settled = _convert(NODE_OPTIONS, common, "")
     options = {key: as_text(value) for key, value in rest.items()}
-    tree: dict[str, Any] = {"driver": name, **options, **{edge: dict(each.tree) for edge, each in children.items()}}
+    trees: dict[str, Any] = {edge: dict(each.tree) for edge, each in children.items()}
+    if row.lists:
+        trees = {row.edges[0]: list(trees.values())}
+    tree: dict[str, Any] = {"driver": name, **rest, **trees}
     return Described(
         "",
         name,

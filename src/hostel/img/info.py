@@ -12,13 +12,15 @@ from hostel.img.snapshot import snapshots
 from hostel.units import SECTOR
 
 _MAX_IOV: Final = 1024  # buffers of one request, as Linux has it
+# Filters that QEMU takes for protocols, and asks for no size.
+_TELL_NO_SIZE: Final = ("blkdebug", "blkverify")
 
 
 class ImageInfo(NamedTuple):
     """What ``qemu-img info`` shows of one image.
 
     Attributes:
-        virtual_size: bytes that the guest sees.
+        virtual_size: bytes that the guest sees, in whole sectors.
         actual_size: bytes occupied on the host; None where that is unknown.
         backing: the backing file's name as recorded.
         limits: QEMU's ``BlockLimitsInfo``; None where it was not asked for.
@@ -81,7 +83,7 @@ def info(node: BlockNode, *, limits: bool = False) -> ImageInfo:
     return ImageInfo(
         filename=node.filename,
         format=node.format,
-        virtual_size=node.length,
+        virtual_size=-(-node.length // SECTOR) * SECTOR,
         actual_size=_allocated_length(node),
         details=driver.info(),
         backing=backing.filename if backing else None,
@@ -109,6 +111,8 @@ def _limits(node: BlockNode) -> dict[str, int]:
 
 def _allocated_length(node: BlockNode) -> int | None:
     """Bytes on the host: the image's file, and its data file where it has one."""
+    if node.format in _TELL_NO_SIZE:
+        return None
     total = 0
     for name, child in node.driver.children.items():
         if name != "backing":
