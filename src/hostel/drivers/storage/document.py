@@ -313,7 +313,7 @@ def _written_backing(recorded: BackingDefinition, facts: VolumeFacts | None) -> 
         return model.VolumeBacking(path=recorded.path, format_type=recorded.format or "raw")
     return model.VolumeBacking(
         path=recorded.path,
-        format_type=recorded.format or facts.format,
+        format_type=recorded.format or facts.format or None,
         permissions=_written(facts.permissions),
         timestamps=_timestamps(facts.times),
     )
