@@ -45,6 +45,7 @@ from hostel.drivers.base.device import DeviceModify
 from hostel.drivers.base.domain import Affect
 from hostel.drivers.base.host import NodeInfo
 from hostel.drivers.base.nodedev import NodeDeviceRef
+from hostel.drivers.base.saving import SaveFlag
 from hostel.drivers.base.secret import SecretRef, SecretUsageType
 from hostel.drivers.fault import fault
 from hostel.errors import ErrorCode
@@ -54,7 +55,8 @@ from hostel.wire.rpc.programs import REMOTE
 # What the table's integers mean that are truth values.
 _TRUTHS: Final = frozenset({"autostart", "active", "persistent", "updated", "secure", "enforcing", "result"})
 
-Flags = type[enum.IntFlag] | tuple[type[enum.IntFlag], ...] | Mapping[int, str] | int
+Options = Mapping[int, Mapping[str, bool]]
+Flags = type[enum.IntFlag] | tuple[type[enum.IntFlag], ...] | Options | int
 
 
 class Adapter(NamedTuple):
@@ -64,7 +66,7 @@ class Adapter(NamedTuple):
         driver: which of the connection's drivers.
         method: its name; the procedure's, where the table does not say.
         flags: what the procedure's flags become: the method's last argument, of a class, or one for each class; truth
-            values by name, one for each bit; or nothing, where the number has the bits that may be set without any
+            values by name, for each bit; or nothing, where the number has the bits that may be set without any
             effect.
         make: makes the method's result of the wire's members, where these are several.
         members: the result's members in the wire's order, where that is another than its own.
@@ -105,6 +107,11 @@ def _storage(method: str = "", flags: Flags = 0, make: Callable[..., Any] | None
 
 _UUIDS: Final = 32768  # that are remembered in both forms: lists are long, and converting is most of their cost
 _TEXT_OKAY: Final = 4  # VIR_TYPED_PARAM_STRING_OKAY: the caller knows parameters that are texts
+_BUILDING: Final[Options] = {
+    1: {"build": True},
+    2: {"build": True, "overwrite": True},
+    4: {"build": True, "overwrite": False},
+}
 _VALIDATE: Final = 1  # every document is validated
 
 # Where several procedures are one method, the one that can say more comes last.
@@ -144,6 +151,17 @@ _ROWS: Final[dict[str, Adapter]] = {
     "domain_is_persistent": _domain(),
     "domain_get_autostart": _domain(),
     "domain_set_autostart": _domain(),
+    "domain_save": _domain("domain_save_flags"),
+    "domain_save_flags": _domain(flags=SaveFlag),
+    "domain_restore": _domain("domain_restore_flags"),
+    "domain_restore_flags": _domain(flags=SaveFlag),
+    "domain_save_image_get_xml_desc": _domain(flags=DomainXmlFlag),
+    "domain_save_image_define_xml": _domain(flags=SaveFlag),
+    "domain_managed_save": _domain(flags=SaveFlag),
+    "domain_has_managed_save_image": _domain(),
+    "domain_managed_save_remove": _domain(),
+    "domain_managed_save_get_xml_desc": _domain(flags=DomainXmlFlag),
+    "domain_managed_save_define_xml": _domain(flags=SaveFlag),
     "domain_attach_device": _domain("domain_attach_device_flags"),
     "domain_attach_device_flags": _domain(flags=Affect),
     "domain_detach_device": _domain("domain_detach_device_flags"),
@@ -167,6 +185,7 @@ _ROWS: Final[dict[str, Adapter]] = {
     "network_define_xml_flags": _network("network_define_xml", _VALIDATE),
     "network_create_xml": _network(),
     "network_create_xml_flags": _network("network_create_xml", _VALIDATE),
+    "network_update": _network(flags=Affect),
     "network_undefine": _network(),
     "network_create": _network(),
     "network_destroy": _network(),
@@ -174,7 +193,7 @@ _ROWS: Final[dict[str, Adapter]] = {
     "network_is_persistent": _network(),
     "network_get_autostart": _network(),
     "network_set_autostart": _network(),
-    "network_get_xml_desc": _network(flags={1: "inactive"}),
+    "network_get_xml_desc": _network(flags={1: {"inactive": True}}),
     "network_get_bridge_name": _network(),
     "node_device_lookup_by_name": _node_device(),
     "node_device_get_xml_desc": _node_device(),
@@ -197,15 +216,17 @@ _ROWS: Final[dict[str, Adapter]] = {
     "storage_pool_lookup_by_uuid": _storage(),
     "storage_pool_lookup_by_volume": _storage(),
     "storage_pool_define_xml": _storage(flags=_VALIDATE),
-    "storage_pool_create_xml": _storage(flags={1: "build"}),
-    "storage_pool_build": _storage(),
-    "storage_pool_create": _storage(flags={1: "build"}),
+    "connect_find_storage_pool_sources": _storage(),
+    "connect_get_storage_pool_capabilities": _storage(),
+    "storage_pool_create_xml": _storage(flags=_BUILDING),
+    "storage_pool_build": _storage(flags={8: {"overwrite": True}, 4: {"overwrite": False}}),
+    "storage_pool_create": _storage(flags=_BUILDING),
     "storage_pool_destroy": _storage(),
     "storage_pool_delete": _storage(),
     "storage_pool_undefine": _storage(),
     "storage_pool_refresh": _storage(),
     "storage_pool_get_info": _storage(make=lambda state, *sizes: PoolInfo(PoolState(state), *sizes)),
-    "storage_pool_get_xml_desc": _storage(flags={1: "inactive"}),
+    "storage_pool_get_xml_desc": _storage(flags={1: {"inactive": True}}),
     "storage_pool_is_active": _storage(),
     "storage_pool_is_persistent": _storage(),
     "storage_pool_get_autostart": _storage(),
@@ -221,7 +242,7 @@ _ROWS: Final[dict[str, Adapter]] = {
     "storage_vol_resize": _storage(flags=VolumeResizeFlag),
     "storage_vol_get_info": _storage(make=lambda kind, *sizes: VolumeInfo(VolumeType(kind), *sizes)),
     "storage_vol_get_info_flags": _storage(
-        "storage_vol_get_info", {1: "physical"}, lambda kind, *sizes: VolumeInfo(VolumeType(kind), *sizes)
+        "storage_vol_get_info", {1: {"physical": True}}, lambda kind, *sizes: VolumeInfo(VolumeType(kind), *sizes)
     ),
     "storage_vol_get_xml_desc": _storage(),
     "storage_vol_get_path": _storage(),
@@ -408,7 +429,9 @@ class Answering:
             check_flags(value, flags, self._name)
         elif isinstance(flags, Mapping):
             check_flags(value, sum(flags), self._name)
-            options.update({name: True for bit, name in flags.items() if value & bit})
+            for bit, said in flags.items():
+                if value & bit:
+                    options.update(said)
         else:
             classes = flags if isinstance(flags, tuple) else (flags,)
             check_flags(value, sum(map(_all_bits, classes)), self._name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from hostel.drivers.adapters import ADAPTERS, PROCEDURE_OF, Adapter, from_wire, to_wire, uuid_text
+from hostel.drivers.adapters import ADAPTERS, PROCEDURE_OF, Adapter, Options, from_wire, to_wire, uuid_text
 from hostel.drivers.base import DomainRef, Hole, NetworkRef, PoolRef, VolumeRef
 from hostel.drivers.base.nodedev import NodeDeviceRef
 from hostel.drivers.base.secret import SecretRef
@@ -73,7 +73,7 @@ class Caller:
     def _flags(self, extra: list[Any], options: dict[str, Any]) -> int:
         flags = self._adapter.flags
         if isinstance(flags, Mapping):
-            return sum(bit for bit, name in flags.items() if options.pop(name, False))
+            return _bits(flags, options)
         value = 0
         for one in extra:
             value |= int(one) if isinstance(one, int) else 0
@@ -89,6 +89,18 @@ class Caller:
             return {}
         parameters = self._client.call(call, *arguments[:place], count, *arguments[place:])[0]
         return {name: value for name, (_, value) in parameters}
+
+
+def _bits(flags: Options, options: dict[str, Any]) -> int:
+    """The bits that say what options do, which are taken away."""
+    value, said = 0, set[str]()
+    for bit, meaning in sorted(flags.items(), key=lambda item: -len(item[1])):
+        if said.isdisjoint(meaning) and all(options.get(name) == wanted for name, wanted in meaning.items()):
+            value |= bit
+            said |= set(meaning)
+    for name in {name for meaning in flags.values() for name in meaning}:
+        options.pop(name, None)
+    return value
 
 
 class RemoteDriver:
