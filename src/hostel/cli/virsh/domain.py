@@ -33,7 +33,8 @@ def _create(session: Session, args: Args) -> None:
 
 
 def _start_flags(args: Args) -> StartFlag:
-    return StartFlag.PAUSED if args.has("paused") else StartFlag.NONE
+    flags = StartFlag.PAUSED if args.has("paused") else StartFlag.NONE
+    return flags | (StartFlag.FORCE_BOOT if args.has("force-boot") else StartFlag.NONE)
 
 
 def _start(session: Session, args: Args) -> None:
@@ -236,7 +237,7 @@ COMMANDS = (
             PAUSED,
             later(flag("autodestroy", "")),
             later(flag("bypass-cache", "")),
-            later(flag("force-boot", "")),
+            flag("force-boot", "boot it, and drop memory that was kept"),
             later(value("pass-fds", "")),
             later(flag("reset-nvram", "")),
         ),

@@ -9,6 +9,8 @@ from hostel.cli.options import Args, Command, data, flag
 from hostel.cli.virsh import document
 from hostel.cli.virsh.session import Session, failing, yes_no
 from hostel.drivers.base import DomainRef, DomainState, DomainXmlFlag
+from hostel.drivers.base.saving import SaveDriver
+from hostel.drivers.base.snapshot import SnapshotDriver
 from hostel.errors import ErrorCode, VirtError
 
 STATES = {
@@ -53,17 +55,27 @@ _OTHER_STATES = frozenset(DomainState) - {DomainState.RUNNING, DomainState.PAUSE
 
 
 def _never(_session: Session, _domain: DomainRef) -> bool:
-    """No domain has saved states, snapshots or checkpoints that are kept with it yet."""
+    """No domain has checkpoints yet."""
     return False
+
+
+def _has_snapshots(session: Session, domain: DomainRef) -> bool:
+    driver = session.hypervisor
+    return isinstance(driver, SnapshotDriver) and bool(driver.domain_list_all_snapshots(domain))
+
+
+def _is_saved(session: Session, domain: DomainRef) -> bool:
+    driver = session.hypervisor
+    return isinstance(driver, SaveDriver) and driver.domain_has_managed_save_image(domain)
 
 
 # Options that choose domains, in pairs of which both are as none.
 _FILTERS: tuple[tuple[str, str, Callable[[Session, DomainRef], bool]], ...] = (
     ("persistent", "transient", lambda session, domain: session.hypervisor.domain_is_persistent(domain)),
     ("autostart", "no-autostart", lambda session, domain: session.hypervisor.domain_get_autostart(domain)),
-    ("with-snapshot", "without-snapshot", _never),
+    ("with-snapshot", "without-snapshot", _has_snapshots),
     ("with-checkpoint", "without-checkpoint", _never),
-    ("with-managed-save", "without-managed-save", _never),
+    ("with-managed-save", "without-managed-save", _is_saved),
 )
 _STATE_FILTERS = {
     "state-running": {DomainState.RUNNING},
@@ -101,6 +113,8 @@ def _list(session: Session, args: Args) -> None:
     for domain in domains:
         try:
             state = STATES[session.hypervisor.domain_get_state(domain).state]
+            if args.has("managed-save") and domain.id == -1 and _is_saved(session, domain):
+                state = "saved"
             row = [_id(domain), domain.name, state]
             if args.has("title"):
                 row.append(_document(session, domain).findtext("title", ""))
@@ -156,7 +170,7 @@ def _dominfo(session: Session, args: Args) -> None:
         ("Used memory:", f"{info.memory} KiB"),
         ("Persistent:", yes_no(hypervisor.domain_is_persistent(domain))),
         ("Autostart:", "enable" if hypervisor.domain_get_autostart(domain) else "disable"),
-        ("Managed save:", "no"),
+        ("Managed save:", yes_no(_is_saved(session, domain))),
     ]
     security = hypervisor.node_get_security_model()
     if security.model:

@@ -41,12 +41,17 @@ GROUPS: Final = (
         "domain",
         "attach-device attach-disk attach-interface autostart blkdeviotune blockcommit blockcopy blockjob blockpull "
         "blockresize change-media console create define destroy detach-device detach-device-alias detach-disk "
-        "detach-interface domid domif-setlink domname domuuid dumpxml reboot reset resume shutdown start suspend "
-        "ttyconsole undefine update-device vncdisplay domblkthreshold",
+        "detach-interface domid domif-setlink domname domuuid dumpxml managedsave managedsave-remove "
+        "managedsave-dumpxml managedsave-define reboot reset restore resume save save-image-define save-image-dumpxml "
+        "shutdown start suspend ttyconsole undefine update-device vncdisplay domblkthreshold",
         {
             "device": (
                 "attach-device attach-disk attach-interface change-media detach-device detach-device-alias detach-disk "
                 "detach-interface domif-setlink update-device"
+            ),
+            "saving": (
+                "managedsave managedsave-remove managedsave-dumpxml managedsave-define restore save save-image-define "
+                "save-image-dumpxml"
             ),
             "block": "blkdeviotune blockcommit blockcopy blockjob blockpull blockresize domblkthreshold",
         },
@@ -70,19 +75,26 @@ GROUPS: Final = (
         "network",
         "network",
         "net-autostart net-create net-define net-destroy net-dumpxml net-info net-list net-name net-start "
-        "net-undefine net-uuid",
+        "net-undefine net-update net-uuid",
     ),
     Group(
         "Node Device",
         "nodedev",
         "nodedev",
-        "nodedev-detach nodedev-dumpxml nodedev-info nodedev-list nodedev-reattach nodedev-reset",
+        "nodedev-detach nodedev-dumpxml nodedev-list nodedev-reattach nodedev-reset nodedev-info",
     ),
     Group(
         "Secret",
         "secret",
         "secret",
         "secret-define secret-dumpxml secret-get-value secret-list secret-set-value secret-undefine",
+    ),
+    Group(
+        "Snapshot",
+        "snapshot",
+        "snapshot",
+        "snapshot-create snapshot-create-as snapshot-current snapshot-delete snapshot-dumpxml snapshot-info "
+        "snapshot-list snapshot-parent snapshot-revert",
     ),
     Group(
         "Storage Pool",

@@ -64,6 +64,7 @@ class PausedReason(enum.IntEnum):
     WATCHDOG = 6
     FROM_SNAPSHOT = 7
     SHUTTING_DOWN = 8
+    SNAPSHOT = 9
 
 
 class CrashedReason(enum.IntEnum):

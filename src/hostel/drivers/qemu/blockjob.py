@@ -178,7 +178,7 @@ def _follow(machine: Running, job: BlockJob, *, is_known: bool) -> None:
     if disk is not None and job.ended == "completed" and job.kind in ("copy", "active-commit"):
         top = next(images(disk), None)
         if top is not None:
-            machine.redefine(lambda definition: replace_source(definition, job.disk, job.old, top))
+            machine.redefine(lambda definition: replace_source(definition, job.disk, job.old, top, machine.resolved))
     if is_known:
         machine.attempt("job-dismiss", id=job.name)
     sweep_nodes(machine)

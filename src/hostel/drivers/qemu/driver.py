@@ -37,6 +37,8 @@ from hostel.drivers.qemu.machines import Machines, failed, invalid
 from hostel.drivers.qemu.plug.calls import DeviceCalls
 from hostel.drivers.qemu.running import no_domain
 from hostel.drivers.qemu.saving import SaveCalls
+from hostel.drivers.qemu.snapshot.calls import SnapshotCalls
+from hostel.drivers.qemu.snapshot.catalog import Catalog
 from hostel.drivers.qemu.status import Ending, Status, read_ending
 from hostel.drivers.store import Directories
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
@@ -47,7 +49,7 @@ _REMOVED: Final = {"event": int(Lifecycle.UNDEFINED), "detail": 0}
 _PAUSED = {"io-error": PausedReason.IOERROR, "watchdog": PausedReason.WATCHDOG, "shutdown": PausedReason.SHUTTING_DOWN}
 
 
-class QemuDriver(DeviceCalls, JobCalls, CopyCalls, SizeCalls, SaveCalls):
+class QemuDriver(DeviceCalls, JobCalls, CopyCalls, SizeCalls, SaveCalls, SnapshotCalls):
     """Domains under real QEMU; see :class:`hostel.drivers.base.HypervisorDriver` for each call."""
 
     def __init__(
@@ -238,11 +240,16 @@ class QemuDriver(DeviceCalls, JobCalls, CopyCalls, SizeCalls, SaveCalls):
             saved = self._machines.saved(domain.name)
             if live is None and savefile.is_whole(saved) and not flags & UndefineFlag.MANAGED_SAVE:
                 raise invalid("Refusing to undefine while domain managed save image exists")
+            catalog = Catalog(self._machines, domain.name)
+            if live is None and (count := len(catalog.names())) and not flags & UndefineFlag.SNAPSHOTS_METADATA:
+                raise invalid(f"cannot delete inactive domain with {count} snapshots")
             stored = self._machines.definitions.read(domain.name)
             if stored is None:
                 raise invalid("cannot undefine transient domain") if live else no_domain(f"name '{domain.name}'")
             self._machines.definitions.remove(domain.name)
             saved.unlink(missing_ok=True)
+            if live is None:
+                catalog.clear()
             self._machines.autostarts.remove(domain.name)
             self._machines.endings.remove(domain.name)
             event = Event(Subject.DOMAIN, "lifecycle", domain.name, domain.uuid, live.id if live else -1, _REMOVED)

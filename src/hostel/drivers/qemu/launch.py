@@ -7,9 +7,9 @@ import os
 import shlex
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from hostel.drivers.base import NetworkDriver, PausedReason, RunningReason, ShutoffReason, StorageDriver
 from hostel.drivers.events import Lifecycle, Started, Suspended
@@ -29,6 +29,9 @@ from hostel.model.domain.domain import Domain, DomainType
 from hostel.model.domain.implicit import mirror_consoles
 from hostel.model.domain.platform import Platform
 
+if TYPE_CHECKING:
+    from hostel.drivers.qemu.running import Running
+
 _EMULATOR: Final = "qemu-system-x86_64"
 _MIB: Final = 1024  # KiB
 _POLL: Final = 0.05  # seconds
@@ -45,6 +48,8 @@ class Origin(NamedTuple):
         offset: where in the file the memory begins.
         paused: why it is paused, where it is.
         suspended: what is told of that.
+        prepare: what is done to the machine before its CPUs run.
+        ending: what it is started for, where that is its end.
     """
 
     reason: RunningReason = RunningReason.BOOTED
@@ -53,6 +58,8 @@ class Origin(NamedTuple):
     offset: int = 0
     paused: PausedReason = PausedReason.USER
     suspended: Suspended = Suspended.PAUSED
+    prepare: Callable[[Running], None] | None = None
+    ending: str = ""
 
 
 BOOT: Final = Origin()
@@ -138,8 +145,12 @@ class Launcher:
                 if origin.memory is not None:
                     take_memory(qmp, origin.memory, origin.offset)
                 reason = int(origin.paused) if paused else 0
-                status = status._replace(pid=pid, started=started or 0, paused=reason, running=int(origin.reason))
+                status = status._replace(
+                    pid=pid, started=started or 0, paused=reason, running=int(origin.reason), ending=origin.ending
+                )
                 self._machines.statuses.write(name, status.format())
+            self._prepare(status, origin)
+            with monitor.connect(socket_path) as qmp:
                 if not paused:
                     qmp.execute("cont")
             self._tell(status, paused=paused, origin=origin)
@@ -151,6 +162,16 @@ class Launcher:
                 words = [process.describe(code)]
             raise _no_start(name, words[-1] if words else str(error)) from error
         return status
+
+    def _prepare(self, status: Status, origin: Origin) -> None:
+        from hostel.drivers.qemu.running import Running
+
+        if origin.prepare is not None:
+            machine = Running(self._machines, status, self)
+            try:
+                origin.prepare(machine)
+            finally:
+                machine.close()
 
     def _tell(self, status: Status, *, paused: bool, origin: Origin) -> None:
         """In libvirt's order: it runs before it was started."""

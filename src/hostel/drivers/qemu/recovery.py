@@ -9,6 +9,9 @@ from hostel.drivers.qemu.plug.medium import settle
 from hostel.drivers.qemu.plug.outward import gone
 from hostel.drivers.qemu.running import Running
 from hostel.drivers.qemu.saving import SAVING, settle_save
+from hostel.drivers.qemu.snapshot.drop import MERGING
+from hostel.drivers.qemu.snapshot.overlay import settle_overlays
+from hostel.drivers.qemu.snapshot.revert import stop
 
 
 def recover(machine: Running) -> None:
@@ -21,8 +24,13 @@ def recover(machine: Running) -> None:
         settle_save(machine)
         if machine.is_gone:
             return
+    if machine.status.ending == MERGING:
+        stop(machine)
+        return
     if machine.status.plugs:
         _settle_plugs(machine)
+    if any(plug.way == "overlay" for plug in machine.status.plugs):
+        settle_overlays(machine)  # the marks stay for the snapshot that they are part of
     if machine.status.jobs:
         settle_jobs(machine)
 
@@ -31,6 +39,8 @@ def _settle_plugs(machine: Running) -> None:
     """For each device on its way ask QEMU whether it has it."""
     there = {str(item["name"]) for item in machine.ask("qom-list", path="/machine/peripheral")}
     for plug in machine.status.plugs:
+        if plug.way == "overlay":
+            continue  # below, all at once
         if plug.way == "medium":
             settle(machine, plug.alias)
         elif plug.way == "in":

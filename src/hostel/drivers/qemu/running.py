@@ -21,14 +21,16 @@ from hostel.drivers.qemu.machines import Machines, failed, invalid
 from hostel.drivers.qemu.monitor import Monitor
 from hostel.drivers.qemu.status import Ending, Status
 from hostel.errors import ErrorCode, ErrorDomain, QmpError, VirtError
+from hostel.model.domain.devices.disk import Disk
 from hostel.model.domain.domain import Domain
 
 
 class Running:
     """One running machine; its monitor is connected to when it is first needed, and let go by :meth:`close`."""
 
-    def __init__(self, machines: Machines, status: Status) -> None:
+    def __init__(self, machines: Machines, status: Status, launcher: Launcher | None = None) -> None:
         self._machines = machines
+        self._launcher = launcher
         self._monitor: Monitor | None = None
         self.status = status
         self.is_gone = False
@@ -108,6 +110,14 @@ class Running:
             if definition is not None and change(definition):
                 self._machines.definitions.write(self.name, definition.format())
 
+    def resolved(self, disk: Disk) -> Disk:
+        """A copy of a definition's disk with a file in place of a volume; as it is where that cannot be told."""
+        copy = disk.copy()
+        if self._launcher is not None:
+            with contextlib.suppress(VirtError):
+                self._launcher.prepare(copy)
+        return copy
+
     def forget(self, ending: Ending) -> None:
         """Drop the state of the machine, which is no more."""
         self._machines.forget(self.name, self.run, ending)
@@ -175,9 +185,9 @@ class Calls:
         if status is None:
             yield None
             return
-        machine = Running(self._machines, status)
+        machine = Running(self._machines, status, self._launcher)
         try:
-            if status.jobs or status.plugs or status.ending.startswith("saved:"):
+            if status.jobs or status.plugs or status.ending in ("merging",) or status.ending.startswith("saved:"):
                 from hostel.drivers.qemu.recovery import recover
 
                 recover(machine)

@@ -50,16 +50,18 @@ class BlockJob(Element, tag="blockjob"):
 
 
 class Plug(Element, tag="plug"):
-    """A device on its way into the machine or out of it, or a drive whose medium is being changed.
+    """A device on its way into the machine or out of it, or a disk whose image is being exchanged.
 
     Attributes:
-        way: ``in``, ``out`` or ``medium``.
+        way: ``in``, ``out``, ``medium`` or ``overlay``.
         alias: the device's.
-        disk: the drive as it will be with its new medium.
+        made: whether the new image is ours to remove.
+        disk: the disk as it will be.
     """
 
-    way: str = attr(choice("in", "out", "medium"))
+    way: str = attr(choice("in", "out", "medium", "overlay"))
     alias: str = attr()
+    made: bool = attr(YES_NO, default=False)
     disk: Disk | None = child(Disk, default=None)
 
 

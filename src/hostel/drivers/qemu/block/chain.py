@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Final, NamedTuple
 
 from hostel.drivers.fault import fault
@@ -133,12 +133,16 @@ def go_over(disk: Disk, image: Image) -> None:
     disk.backing_store = image.below.copy() if image.below is not None else None
 
 
-def replace_source(definition: Domain, target: str, old: str, image: Image) -> bool:
-    """Have a definition's disk that is on ``old`` start from another image; False where it is on something else."""
+def replace_source(definition: Domain, target: str, old: str, image: Image, resolved: Callable[[Disk], Disk]) -> bool:
+    """Have a definition's disk that is on ``old`` start from another image; False where it is on something else.
+
+    ``resolved`` says which file a volume is.
+    """
     for disk in definition.devices.disks:
         if disk.target.dev != target or disk.source is None:
             continue
-        if old not in (disk.source.file, disk.source.dev):
+        source = resolved(disk).source or disk.source
+        if old not in (source.file, source.dev):
             return False
         go_over(disk, image)
         disk.source.index = None

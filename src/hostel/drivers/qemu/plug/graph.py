@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any, Final
 
 from hostel.drivers.qemu.running import Running
@@ -58,7 +58,7 @@ def _numbers_below(backing: BackingStore | None) -> Iterator[int]:
         backing = backing.backing_store
 
 
-def sweep_nodes(machine: Running, *, patience: float = 0, settled: str = "") -> None:
+def sweep_nodes(machine: Running, *, patience: float = 0, settled: Collection[str] = ()) -> None:
     """Remove the nodes of images that the document does not have; what QEMU still needs stays for the next time.
 
     Whoever leaves a mark takes it away after this, not before: else nobody would come back for what is left.
@@ -66,11 +66,11 @@ def sweep_nodes(machine: Running, *, patience: float = 0, settled: str = "") -> 
     Args:
         machine: the machine.
         patience: seconds to wait for QEMU to let go of a node, which it does a moment after a device is gone.
-        settled: the alias of a drive whose medium is no longer being changed.
+        settled: aliases of disks whose images are no longer being exchanged.
     """
     kept = {number for disk in _disks(machine.domain) for number in numbers_of(disk)}
     for plug in machine.status.plugs:
-        if plug.disk is not None and plug.alias != settled:
+        if plug.disk is not None and plug.alias not in settled:
             kept |= set(numbers_of(plug.disk))
     nodes = machine.attempt("query-named-block-nodes", flat=True) or []
     left = []

@@ -54,7 +54,7 @@ def plug_in(machine: Running, given: Given, launcher: Launcher) -> Device:
     after = before.copy()
     device = insert(after, given)
     with reading(ErrorDomain.DOMAIN):
-        complete(after, launcher.platform())
+        complete(after, launcher.platform(), is_live=True)
         _check_place(after, device)
         validate(after, launcher.platform())
     if isinstance(device, Disk):

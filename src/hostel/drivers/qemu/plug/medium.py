@@ -119,5 +119,5 @@ def settle(machine: Running, alias: str) -> None:
             disks = machine.domain.devices.disks
             disks[:] = [plug.disk if item is disk else item for item in disks]
             machine.save()
-    sweep_nodes(machine, settled=alias)
+    sweep_nodes(machine, settled=[alias])
     machine.save(plugs=tuple(item for item in machine.status.plugs if item.alias != alias))

@@ -1,0 +1,156 @@
+"""Domain management: saved memory."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from hostel.cli.options import Args, Command, data, flag, later, value
+from hostel.cli.virsh import document
+from hostel.cli.virsh.block import progress
+from hostel.cli.virsh.session import CommandError, Session, failing, read_document
+from hostel.drivers.base import DomainXmlFlag, Progress
+from hostel.drivers.base.offered import offered
+from hostel.drivers.base.saving import SaveDriver, SaveFlag
+
+DOMAIN = data("domain", "domain name, id or uuid")
+FILE = data("file", "the file with the saved memory")
+XML = data("xml", "file with the new document")
+RUNNING = flag("running", "it runs when it goes on")
+PAUSED = flag("paused", "it is paused when it goes on")
+BYPASS = later(flag("bypass-cache", ""))
+
+
+def _saves(session: Session, api: str) -> SaveDriver:
+    return offered(session.hypervisor, SaveDriver, api)
+
+
+def _flags(args: Args) -> SaveFlag:
+    flags = SaveFlag.RUNNING if args.has("running") else SaveFlag.NONE
+    return flags | (SaveFlag.PAUSED if args.has("paused") else SaveFlag.NONE)
+
+
+def _verbose(args: Args, label: str) -> Progress | None:
+    if not args.has("verbose"):
+        return None
+    return lambda done, total: progress(label, total - done, total)
+
+
+def _absolute(path: str) -> str:
+    return str(Path(os.path.abspath(path)))
+
+
+def _save(session: Session, args: Args) -> None:
+    domain, file = session.domain(args), args["file"]
+    xml = read_document(args["xml"]) if args.get("xml") is not None else None
+    with failing(f"Failed to save domain '{domain.name}' to {file}"):
+        saves = _saves(session, "virDomainSaveFlags")
+        saves.domain_save_flags(domain, _absolute(file), xml, _flags(args), _verbose(args, "Save"))
+    session.output.note(f"\nDomain '{domain.name}' saved to {file}")
+
+
+def _restore(session: Session, args: Args) -> None:
+    file = args["file"]
+    xml = read_document(args["xml"]) if args.get("xml") is not None else None
+    with failing(f"Failed to restore domain from {file}"):
+        _saves(session, "virDomainRestoreFlags").domain_restore_flags(_absolute(file), xml, _flags(args))
+    session.output.note(f"Domain restored from {file}")
+
+
+def _managed(session: Session, args: Args) -> None:
+    domain = session.domain(args)
+    with failing(f"Failed to save domain '{domain.name}' state"):
+        saves = _saves(session, "virDomainManagedSave")
+        saves.domain_managed_save(domain, _flags(args), _verbose(args, "Managedsave"))
+    session.output.note(f"\nDomain '{domain.name}' state saved by libvirt")
+
+
+def _managed_remove(session: Session, args: Args) -> None:
+    domain = session.domain(args)
+    saves = _saves(session, "virDomainManagedSaveRemove")
+    with failing(f"Failed to remove managed save image for domain '{domain.name}'"):
+        if not saves.domain_has_managed_save_image(domain):
+            session.output.note(f"Domain '{domain.name}' has no manage save image; removal skipped")
+            return
+        saves.domain_managed_save_remove(domain)
+    session.output.note(f"Removed managedsave image for domain '{domain.name}'")
+
+
+def _managed_dumpxml(session: Session, args: Args) -> None:
+    saves = _saves(session, "virDomainManagedSaveGetXMLDesc")
+    _show(session, args, lambda flags: saves.domain_managed_save_get_xml_desc(session.domain(args), flags))
+
+
+def _image_dumpxml(session: Session, args: Args) -> None:
+    saves = _saves(session, "virDomainSaveImageGetXMLDesc")
+    _show(session, args, lambda flags: saves.domain_save_image_get_xml_desc(_absolute(args["file"]), flags))
+
+
+def _show(session: Session, args: Args, get: Callable[[DomainXmlFlag], str]) -> None:
+    document.show(session, get(DomainXmlFlag.SECURE if args.has("security-info") else DomainXmlFlag.NONE), args)
+
+
+def _managed_define(session: Session, args: Args) -> None:
+    domain = session.domain(args)
+    xml = read_document(args["xml"])
+    with failing(f"Failed to update {domain.name} XML configuration"):
+        saves = _saves(session, "virDomainManagedSaveDefineXML")
+        saves.domain_managed_save_define_xml(domain, xml, _flags(args))
+    session.output.note(f"Managed save state file of domain '{domain.name}' updated.")
+
+
+def _image_define(session: Session, args: Args) -> None:
+    file = args["file"]
+    _exclusive(args)
+    xml = read_document(args["xml"])
+    with failing(f"Failed to update {file}"):
+        saves = _saves(session, "virDomainSaveImageDefineXML")
+        saves.domain_save_image_define_xml(_absolute(file), xml, _flags(args))
+    session.output.note(f"State file {file} updated.")
+
+
+def _exclusive(args: Args) -> None:
+    if args.has("running") and args.has("paused"):
+        raise CommandError("--running and --paused are mutually exclusive")
+
+
+SECURITY = flag("security-info", "with passwords")
+
+COMMANDS = (
+    Command(
+        "managedsave",
+        "keep a domain's memory for its next start, and end it",
+        (DOMAIN, BYPASS, RUNNING, PAUSED, flag("verbose", "show how far it is")),
+        _managed,
+    ),
+    Command(
+        "managedsave-define", "change the document of kept memory", (DOMAIN, XML, RUNNING, PAUSED), _managed_define
+    ),
+    Command(
+        "managedsave-dumpxml", "the document of kept memory", (DOMAIN, SECURITY, *document.PARTS), _managed_dumpxml
+    ),
+    Command("managedsave-remove", "drop a domain's kept memory", (DOMAIN,), _managed_remove),
+    Command(
+        "restore",
+        "start a domain from saved memory",
+        (FILE, BYPASS, value("xml", "file with another document"), RUNNING, PAUSED, later(flag("reset-nvram", ""))),
+        _restore,
+    ),
+    Command(
+        "save",
+        "write a domain's memory to a file, and end it",
+        (
+            DOMAIN,
+            data("file", "where to"),
+            BYPASS,
+            value("xml", "file with another document"),
+            RUNNING,
+            PAUSED,
+            flag("verbose", "show how far it is"),
+        ),
+        _save,
+    ),
+    Command("save-image-define", "change the document of saved memory", (FILE, XML, RUNNING, PAUSED), _image_define),
+    Command("save-image-dumpxml", "the document of saved memory", (FILE, SECURITY, *document.PARTS), _image_dumpxml),
+)

@@ -1,0 +1,316 @@
+"""The driver's calls about snapshots: making, listing, showing; going back and dropping are modules of their own."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from hostel.drivers.base import DomainRef, DomainXmlFlag, PausedReason
+from hostel.drivers.base.snapshot import (
+    SnapshotCreateFlag,
+    SnapshotDeleteFlag,
+    SnapshotListFlag,
+    SnapshotRef,
+    SnapshotRevertFlag,
+)
+from hostel.drivers.document import reading
+from hostel.drivers.fault import fault
+from hostel.drivers.qemu.block.chain import images
+from hostel.drivers.qemu.machines import invalid
+from hostel.drivers.qemu.running import Calls, Running, no_domain
+from hostel.drivers.qemu.saving import write_memory
+from hostel.drivers.qemu.snapshot import inside
+from hostel.drivers.qemu.snapshot.catalog import Catalog, Intent, as_kind
+from hostel.drivers.qemu.snapshot.listing import select
+from hostel.drivers.qemu.snapshot.overlay import make_stored, take
+from hostel.drivers.qemu.snapshot.plan import Plan, align, check
+from hostel.drivers.qemu.snapshot.settle import settle
+from hostel.drivers.qemu.status import Status
+from hostel.errors import ErrorCode, ErrorDomain, VirtError
+from hostel.model.domain.devices.disk import Disk
+from hostel.model.domain.domain import Domain
+from hostel.model.domain.inactive import forget_run
+from hostel.model.moment import InactiveDomain, MomentParent
+from hostel.model.snapshot import Snapshot, SnapshotMemory, read_snapshot
+
+
+class SnapshotCalls(Calls):
+    """Snapshots; see :class:`hostel.drivers.base.snapshot.SnapshotDriver`."""
+
+    @contextlib.contextmanager
+    def _snapshots(self, domain: DomainRef) -> Iterator[tuple[Catalog, Running | None]]:
+        """Hold a domain and what is known of its snapshots; what another process began is ended first."""
+        with self._machines.locked(domain.name), self._held(domain) as machine:
+            if machine is None and self._machines.definition(domain.name) is None:
+                raise no_domain(f"name '{domain.name}'")
+            catalog = Catalog(self._machines, domain.name)
+            settle(self, catalog, machine, domain.name)
+            yield catalog, machine
+
+    def definition_of(self, name: str) -> Domain | None:
+        """The definition of a domain."""
+        return self._machines.definition(name)
+
+    def define(self, definition: Domain) -> None:
+        """Replace a definition; the caller holds the domain's lock."""
+        self._define(definition)
+
+    def resolved_disks(self, document: Domain) -> list[Disk]:
+        """The disks of a document, with files in place of volumes, and with what they stand on."""
+        disks = [disk.copy() for disk in document.devices.disks]
+        for disk in disks:
+            self._launcher.prepare(disk)
+        return disks
+
+    def resolved_paths(self, document: Domain) -> list[Disk]:
+        """The disks of a document, with files in place of volumes that can be found."""
+        found = []
+        for disk in document.devices.disks:
+            copy = disk.copy()
+            with contextlib.suppress(VirtError):
+                self._launcher.prepare(copy)
+            found.append(copy)
+        return found
+
+    def domain_snapshot_create_xml(
+        self, domain: DomainRef, xml: str, flags: SnapshotCreateFlag = SnapshotCreateFlag.NONE
+    ) -> SnapshotRef:
+        """Keep the state of a domain."""
+        if flags & SnapshotCreateFlag.QUIESCE and not flags & SnapshotCreateFlag.DISK_ONLY:
+            what = "flag VIR_DOMAIN_SNAPSHOT_CREATE_QUIESCE requires VIR_DOMAIN_SNAPSHOT_CREATE_DISK_ONLY"
+            raise fault(ErrorCode.INVALID_ARG, what, ErrorDomain.QEMU)
+        with self._snapshots(domain) as (catalog, machine):
+            is_offline = bool(flags & SnapshotCreateFlag.DISK_ONLY) or machine is None
+            redefine = bool(flags & SnapshotCreateFlag.REDEFINE)
+            with reading(ErrorDomain.DOMAIN_SNAPSHOT):
+                snapshot = read_snapshot(xml, now=int(time.time()), redefine=redefine, offline=is_offline)
+            if redefine:
+                return self._redefine_snapshot(catalog, domain, snapshot, flags)
+            name = snapshot.name or ""
+            catalog.check_name(name)
+            if flags & SnapshotCreateFlag.QUIESCE:
+                what = "QEMU guest agent is not configured; add a channel named org.qemu.guest_agent.0"
+                raise fault(ErrorCode.ARGUMENT_UNSUPPORTED, what, ErrorDomain.QEMU)
+            if flags & SnapshotCreateFlag.HALT and self._machines.definition(domain.name) is None:
+                raise invalid("cannot halt after transient domain snapshot")
+            plan = self._plan(snapshot, domain, machine, flags)
+            current = catalog.current()
+            snapshot.parent = MomentParent(name=current) if current is not None else None
+            self._make(catalog, snapshot, plan, machine, flags)
+            if flags & SnapshotCreateFlag.HALT and machine is not None:
+                self._stop(machine)
+        return SnapshotRef(name, domain)
+
+    def _plan(self, snapshot: Snapshot, domain: DomainRef, machine: Running | None, flags: SnapshotCreateFlag) -> Plan:
+        """Complete the snapshot's document, and say what becomes of each disk."""
+        definition = self._machines.definition(domain.name)
+        if machine is not None:
+            held = machine.domain.copy()
+            forget_run(held)
+            if definition is not None:
+                snapshot.inactive_domain = as_kind(InactiveDomain, definition)
+            disks = machine.domain.devices.disks
+            runs = bool(machine.ask("query-status").get("running"))
+            snapshot.state = "running" if runs else "paused"
+        else:
+            assert definition is not None
+            held, disks = definition.copy(), self.resolved_disks(definition)
+            snapshot.state = "shutoff"
+        snapshot.domain = held
+        place = (snapshot.memory or SnapshotMemory()).snapshot
+        default = "internal"
+        if flags & SnapshotCreateFlag.DISK_ONLY:
+            default, place = "external", "no"
+            snapshot.state = "disk-snapshot" if machine is not None else "shutoff"
+        elif place == "external":
+            default = "external"
+        elif machine is not None and place == "no":
+            what = "internal snapshot of a running VM must include the memory state"
+            raise fault(ErrorCode.OPERATION_UNSUPPORTED, what, ErrorDomain.QEMU)
+        else:
+            place = "internal" if machine is not None else "no"
+        file = snapshot.memory.file if snapshot.memory is not None else None
+        snapshot.memory = SnapshotMemory(snapshot=place, file=file if place == "external" else None)
+        plan = align(snapshot, disks, default)
+        if machine is not None and machine.status.jobs:
+            busy = {job.disk for job in machine.status.jobs}
+            if any(wanted.snapshot != "no" and wanted.name in busy for _, wanted in plan.disks):
+                raise invalid("domain has active block job; end it with blockjob --abort or --pivot")
+        check(snapshot, plan, is_active=machine is not None, flags=flags)
+        return plan
+
+    def _make(
+        self, catalog: Catalog, snapshot: Snapshot, plan: Plan, machine: Running | None, flags: SnapshotCreateFlag
+    ) -> None:
+        """Do it; whatever fails or dies in between is settled by the record that is written first."""
+        name = snapshot.name or ""
+        kind = "create-without-metadata" if flags & SnapshotCreateFlag.NO_METADATA else "create"
+        reuse = bool(flags & SnapshotCreateFlag.REUSE_EXT)
+        files = (
+            [] if reuse else [w.source.file for _, w in plan.of("external") if w.source is not None and w.source.file]
+        )
+        memory = snapshot.memory.file if snapshot.memory is not None else None
+        if memory is not None and Path(memory).exists():
+            what = f"the file '{memory}' of the snapshot's memory exists; remove it, or name another"
+            raise fault(ErrorCode.CONFIG_UNSUPPORTED, what, ErrorDomain.QEMU)
+        made = [*files, *([memory] if memory is not None else [])]
+        catalog.begin(Intent(kind, name, tuple(made)), snapshot)
+        failure: BaseException | None = None
+        try:
+            if machine is not None:
+                self._make_live(machine, snapshot, plan, reuse=reuse)
+            elif plan.of("internal"):
+                inside.create_stored([next(images(disk)) for disk, _ in plan.of("internal")], name)
+            else:
+                for disk, wanted in plan.of("external"):
+                    if not reuse:
+                        make_stored(disk, wanted)
+        except Exception as error:
+            failure = error
+            if machine is None:
+                for path in made:
+                    Path(path).unlink(missing_ok=True)
+        settle(self, catalog, machine, machine.name if machine is not None else self._name_of(snapshot))
+        if failure is not None and (flags & SnapshotCreateFlag.NO_METADATA or name not in catalog.names()):
+            raise failure
+
+    def _name_of(self, snapshot: Snapshot) -> str:
+        assert isinstance(snapshot.domain, Domain)
+        return snapshot.domain.name
+
+    def _make_live(self, machine: Running, snapshot: Snapshot, plan: Plan, *, reuse: bool) -> None:
+        memory = snapshot.memory.file if snapshot.memory is not None else None
+        runs = snapshot.state == "running"
+        if plan.of("internal"):
+            inside.save(machine, [next(images(disk)) for disk, _ in plan.of("internal")], snapshot.name or "")
+            return
+        if memory is not None:
+            machine.save(paused=int(PausedReason.SNAPSHOT), resumes=runs)
+            write_memory(machine, Path(memory), machine.domain.format(), runs=runs)
+        take(machine, plan.of("external"), reuse=reuse)
+
+    def _stop(self, machine: Running) -> None:
+        from hostel.drivers.qemu.snapshot.revert import stop
+
+        stop(machine)
+
+    def _redefine_snapshot(
+        self, catalog: Catalog, domain: DomainRef, snapshot: Snapshot, flags: SnapshotCreateFlag
+    ) -> SnapshotRef:
+        """Take a document as what is known of a snapshot."""
+        name = snapshot.name or ""
+        parent = snapshot.parent.name if snapshot.parent is not None else None
+        if parent is not None:
+            if parent == name:
+                raise fault(ErrorCode.INVALID_ARG, f"cannot set snapshot {name} as its own parent", ErrorDomain.QEMU)
+            if parent not in catalog.names():
+                what = f"parent {parent} for snapshot {name} not found"
+                raise fault(ErrorCode.INVALID_ARG, what, ErrorDomain.QEMU)
+            if parent in catalog.descendants(name):
+                what = f"parent {parent} would create cycle to {name}"
+                raise fault(ErrorCode.INVALID_ARG, what, ErrorDomain.QEMU)
+        if isinstance(snapshot.domain, Domain) and snapshot.domain.uuid not in (None, domain.uuid):
+            what = f"definition for snapshot {name} must use uuid {domain.uuid}"
+            raise fault(ErrorCode.INVALID_ARG, what, ErrorDomain.QEMU)
+        if snapshot.domain is None and name in catalog.names():
+            snapshot.domain = catalog.get(name).domain
+        catalog.put(snapshot)
+        if flags & SnapshotCreateFlag.CURRENT:
+            catalog.set_current(name)
+        return SnapshotRef(name, domain)
+
+    def domain_list_all_snapshots(
+        self, domain: DomainRef, flags: SnapshotListFlag = SnapshotListFlag.NONE
+    ) -> list[SnapshotRef]:
+        """The snapshots that the flags let through."""
+        with self._snapshots(domain) as (catalog, _):
+            found = catalog.all()
+            names = [name for name in found if not flags & SnapshotListFlag.ROOTS or found[name].parent is None]
+            return [SnapshotRef(name, domain) for name in select(found, names, flags)]
+
+    def domain_snapshot_list_all_children(
+        self, snapshot: SnapshotRef, flags: SnapshotListFlag = SnapshotListFlag.NONE
+    ) -> list[SnapshotRef]:
+        """The children of a snapshot, or all that come after it."""
+        with self._snapshots(snapshot.domain) as (catalog, _):
+            catalog.get(snapshot.name)
+            descend = flags & SnapshotListFlag.DESCENDANTS
+            names = list(catalog.descendants(snapshot.name) if descend else catalog.children(snapshot.name))
+            return [SnapshotRef(name, snapshot.domain) for name in select(catalog.all(), names, flags)]
+
+    def domain_snapshot_lookup_by_name(self, domain: DomainRef, name: str) -> SnapshotRef:
+        """Find by name."""
+        with self._snapshots(domain) as (catalog, _):
+            catalog.get(name)
+        return SnapshotRef(name, domain)
+
+    def domain_has_current_snapshot(self, domain: DomainRef) -> bool:
+        """Whether there is a current one."""
+        with self._snapshots(domain) as (catalog, _):
+            return catalog.current() is not None
+
+    def domain_snapshot_current(self, domain: DomainRef) -> SnapshotRef:
+        """The current one."""
+        with self._snapshots(domain) as (catalog, _):
+            name = catalog.current()
+        if name is None:
+            message = "Domain snapshot not found: the domain does not have a current snapshot"
+            raise VirtError(ErrorCode.NO_DOMAIN_SNAPSHOT, message, domain=ErrorDomain.QEMU)
+        return SnapshotRef(name, domain)
+
+    def domain_snapshot_get_parent(self, snapshot: SnapshotRef) -> SnapshotRef:
+        """The one before."""
+        with self._snapshots(snapshot.domain) as (catalog, _):
+            parent = catalog.get(snapshot.name).parent
+        if parent is None:
+            message = f"Domain snapshot not found: snapshot '{snapshot.name}' does not have a parent"
+            raise VirtError(ErrorCode.NO_DOMAIN_SNAPSHOT, message, domain=ErrorDomain.QEMU)
+        return SnapshotRef(parent.name, snapshot.domain)
+
+    def domain_snapshot_get_xml_desc(self, snapshot: SnapshotRef, flags: DomainXmlFlag = DomainXmlFlag.NONE) -> str:
+        """The document, without passwords unless ``SECURE``."""
+        with self._snapshots(snapshot.domain) as (catalog, _):
+            found = catalog.get(snapshot.name)
+        if not flags & DomainXmlFlag.SECURE:
+            for document in (found.domain, found.inactive_domain):
+                if isinstance(document, Domain):
+                    for graphics in document.devices.graphics:
+                        graphics.passwd = None
+        return found.format()
+
+    def domain_snapshot_is_current(self, snapshot: SnapshotRef) -> bool:
+        """Whether the domain goes on from it."""
+        with self._snapshots(snapshot.domain) as (catalog, _):
+            catalog.get(snapshot.name)
+            return catalog.current() == snapshot.name
+
+    def domain_revert_to_snapshot(
+        self, snapshot: SnapshotRef, flags: SnapshotRevertFlag = SnapshotRevertFlag.NONE
+    ) -> None:
+        """Go back to a snapshot."""
+        from hostel.drivers.qemu.snapshot.revert import revert
+
+        with self._snapshots(snapshot.domain) as (catalog, machine):
+            revert(self, self._launcher, catalog, machine, snapshot.name, flags)
+
+    def apply(self, catalog: Catalog, snapshot: str, name: str) -> None:
+        """Do again what going back to a snapshot inside images does to a domain that does not run."""
+        from hostel.drivers.qemu.snapshot.revert import apply_internal
+
+        del name
+        apply_internal(self, catalog, catalog.get(snapshot))
+
+    def domain_snapshot_delete(
+        self, snapshot: SnapshotRef, flags: SnapshotDeleteFlag = SnapshotDeleteFlag.NONE
+    ) -> None:
+        """Drop a snapshot."""
+        from hostel.drivers.qemu.snapshot.drop import delete
+
+        with self._snapshots(snapshot.domain) as (catalog, machine):
+            delete(self, self._launcher, catalog, machine, snapshot.name, snapshot.domain, flags)
+
+    def machine_of(self, status: Status) -> Running:
+        """A machine that the caller has just started; close it when done."""
+        return Running(self._machines, status, self._launcher)

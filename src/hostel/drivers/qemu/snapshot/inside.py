@@ -1,0 +1,165 @@
+"""Snapshots inside qcow2 images: by QEMU's jobs while it runs, by our block layer while it does not."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Final
+
+from hostel.drivers.qemu.block.chain import Image
+from hostel.drivers.qemu.command.disk import format_node
+from hostel.drivers.qemu.machines import failed
+from hostel.drivers.qemu.running import Running
+from hostel.errors import BlockError
+
+if TYPE_CHECKING:
+    from hostel.block.node import BlockNode
+
+_SECONDS: Final = 600.0
+
+
+def save(machine: Running, tops: list[Image], name: str) -> None:
+    """Keep disks and memory; the first image takes the memory.
+
+    Raises:
+        VirtError: ``OPERATION_FAILED``; QEMU has taken back what it had begun.
+    """
+    nodes = [format_node(top.number) for top in tops]
+    machine.ask("snapshot-save", **{"job-id": _job("save", name), "tag": name, "vmstate": nodes[0], "devices": nodes})
+    _wait(machine, _job("save", name), f"unable to save snapshot '{name}'")
+
+
+def load(machine: Running, tops: list[Image], name: str) -> None:
+    """Take disks and memory from a snapshot; the guest is stopped afterwards.
+
+    Raises:
+        VirtError: ``OPERATION_FAILED``.
+    """
+    nodes = [format_node(top.number) for top in tops]
+    machine.ask("snapshot-load", **{"job-id": _job("load", name), "tag": name, "vmstate": nodes[0], "devices": nodes})
+    _wait(machine, _job("load", name), f"unable to load snapshot '{name}'")
+
+
+def drop(machine: Running, tops: Iterable[Image], name: str) -> None:
+    """Remove a snapshot from the images that have it.
+
+    Raises:
+        VirtError: ``OPERATION_FAILED``.
+    """
+    having = tags(machine, name)
+    nodes = [format_node(top.number) for top in tops if format_node(top.number) in having]
+    if nodes:
+        machine.ask("snapshot-delete", **{"job-id": _job("drop", name), "tag": name, "devices": nodes})
+        _wait(machine, _job("drop", name), f"unable to delete snapshot '{name}'")
+
+
+def _job(word: str, name: str) -> str:
+    return f"snapshot-{word}-" + "".join(char if char.isalnum() and char.isascii() else "_" for char in name)
+
+
+def _wait(machine: Running, job: str, words: str) -> None:
+    """Wait for a job of ours, and have QEMU forget it."""
+    deadline = time.monotonic() + _SECONDS
+    while True:
+        found = next((item for item in machine.ask("query-jobs") if item["id"] == job), None)
+        if found is None:
+            raise failed(f"{words}: QEMU does not know the job")
+        if found["status"] == "concluded":
+            machine.ask("job-dismiss", id=job)
+            if "error" in found:
+                raise failed(f"{words}: {found['error']}")
+            return
+        if time.monotonic() >= deadline:
+            machine.attempt("job-cancel", id=job)
+            raise failed(f"{words}: QEMU has not done it within {_SECONDS:.0f} seconds")
+        machine.qmp.wait(0.5, "JOB_STATUS_CHANGE")
+
+
+def finish_jobs(machine: Running) -> None:
+    """Wait for the end of what a process began that died."""
+    deadline = time.monotonic() + _SECONDS
+    while time.monotonic() < deadline:
+        jobs = [job for job in machine.ask("query-jobs") if str(job["id"]).startswith("snapshot-")]
+        for job in jobs:
+            if job["status"] == "concluded":
+                machine.attempt("job-dismiss", id=job["id"])
+        if all(job["status"] == "concluded" for job in jobs):
+            return
+        machine.qmp.wait(0.5, "JOB_STATUS_CHANGE")
+
+
+def tags(machine: Running, name: str) -> set[str]:
+    """The nodes whose images have a snapshot of this name."""
+    return {
+        node["node-name"]
+        for node in machine.ask("query-named-block-nodes", flat=True)
+        if any(item["name"] == name for item in node["image"].get("snapshots", []))
+    }
+
+
+def has_stored(top: Image, name: str) -> bool:
+    """Whether an image that no QEMU has open has a snapshot of this name."""
+    return bool(_each([top], lambda node: _has(node, name), read_only=True)[0])
+
+
+def create_stored(tops: list[Image], name: str) -> None:
+    """Keep the disks of a machine that does not run; none of them where one fails.
+
+    Raises:
+        VirtError: ``OPERATION_FAILED``.
+    """
+    from hostel.img import snapshot
+
+    done: list[Image] = []
+    try:
+        for top in tops:
+            _each([top], lambda node: snapshot.create(node, name))
+            done.append(top)
+    except BaseException:
+        drop_stored(done, name)
+        raise
+
+
+def apply_stored(tops: list[Image], name: str) -> None:
+    """Go back to a snapshot of the disks of a machine that does not run.
+
+    Raises:
+        VirtError: ``OPERATION_FAILED``.
+    """
+    from hostel.img import snapshot
+
+    _each(tops, lambda node: snapshot.apply(node, name))
+
+
+def drop_stored(tops: Iterable[Image], name: str) -> None:
+    """Remove a snapshot from the images that have it.
+
+    Raises:
+        VirtError: ``OPERATION_FAILED``.
+    """
+    from hostel.img import snapshot
+
+    def drop_from(node: BlockNode) -> None:
+        if _has(node, name):
+            snapshot.delete(node, name)
+
+    _each(tops, drop_from)
+
+
+def _has(node: BlockNode, name: str) -> bool:
+    from hostel.img import snapshot
+
+    return any(item.name == name for item in snapshot.snapshots(node))
+
+
+def _each(tops: Iterable[Image], act: Callable[[BlockNode], object], *, read_only: bool = False) -> list[object]:
+    from hostel.block import graph
+
+    results = []
+    for top in tops:
+        try:
+            with graph.open(top.path, top.format, read_only=read_only) as node:
+                results.append(act(node))
+        except (BlockError, OSError) as error:
+            raise failed(f"snapshot of '{top.path}': {error}") from error
+    return results

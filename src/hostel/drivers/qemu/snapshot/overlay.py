@@ -1,0 +1,151 @@
+"""Overlays: disks that go on in files of their own, all of them at one moment.
+
+The marks in the machine's state say what each disk will be. QEMU exchanges all of them or none, so one look at it tells
+which it was.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterable
+
+from hostel.drivers.qemu.block.chain import Image, images, replace_source
+from hostel.drivers.qemu.block.create import create_image
+from hostel.drivers.qemu.command.context import alias_of
+from hostel.drivers.qemu.command.disk import image_nodes, top_node
+from hostel.drivers.qemu.machines import failed
+from hostel.drivers.qemu.plug.graph import add_nodes, device_of, sweep_nodes
+from hostel.drivers.qemu.running import Running
+from hostel.drivers.qemu.status import Plug
+from hostel.model.domain.devices.disk import Disk, DiskDriver
+from hostel.model.domain.devices.source import BackingStore, DiskSource, ImageFormat, SourceType
+from hostel.model.snapshot import SnapshotDisk
+
+
+def over(disk: Disk, wanted: SnapshotDisk, number: int | None = None) -> Disk:
+    """A disk as it is with an overlay on what it was."""
+    top = next(images(disk))
+    after = disk.copy()
+    below = top.source.copy()
+    below.index = below.startup_policy = None
+    after.backing_store = BackingStore(
+        type=top.type,
+        index=top.number or None,
+        image_format=ImageFormat(type=top.format),
+        source=below,
+        backing_store=disk.backing_store.copy() if disk.backing_store is not None else None,
+    )
+    after.type = wanted.type or SourceType.FILE
+    after.source = wanted.source.copy() if wanted.source is not None else DiskSource()
+    after.source.index = number
+    after.driver = after.driver or DiskDriver()
+    after.driver.type = (wanted.driver.type if wanted.driver is not None else None) or "qcow2"
+    return after
+
+
+def take(machine: Running, external: list[tuple[Disk, SnapshotDisk]], *, reuse: bool) -> None:
+    """Put the disks of a running machine on overlays, all at one moment; the marks stay for the caller to take away.
+
+    Raises:
+        VirtError: nothing is changed then, but for the marks.
+    """
+    marks = []
+    for disk, wanted in external:
+        after = over(disk, wanted, machine.next_node())
+        marks.append(Plug(way="overlay", alias=alias_of(disk), disk=after, made=not reuse))
+    machine.save(plugs=(*machine.status.plugs, *marks))
+    sizes = {
+        node["node-name"]: int(node["image"]["virtual-size"])
+        for node in machine.ask("query-named-block-nodes", flat=True)
+    }
+    actions = []
+    for (disk, _), mark in zip(external, marks, strict=True):
+        assert mark.disk is not None
+        below, top = top_node(disk), next(images(mark.disk))
+        if below is None:
+            raise failed(f"disk '{disk.target.dev}' has no image")
+        if not reuse:
+            create_image(top, sizes[below], backing=next(images(disk)))
+        specs = image_nodes(mark.disk, top.type, top.source, top.format, top.number)
+        specs[1]["backing"] = None  # the exchange puts it on what the disk was
+        add_nodes(machine, specs)
+        actions.append({"type": "blockdev-snapshot", "data": {"node": below, "overlay": top_node(mark.disk)}})
+    machine.ask("transaction", actions=actions)
+
+
+def settle_overlays(machine: Running) -> bool:
+    """Bring document, definition and files into line with what QEMU has; whether the disks are on the overlays."""
+    marks = [plug for plug in machine.status.plugs if plug.way == "overlay" and plug.disk is not None]
+    tops = {device_of(item): item.get("inserted", {}).get("node-name") for item in machine.ask("query-block")}
+    taken = all(plug.disk is not None and tops.get(plug.alias) == top_node(plug.disk) for plug in marks)
+    if taken:
+        after = {plug.alias: plug.disk for plug in marks}
+        before = {disk.alias: disk for disk in machine.domain.devices.disks}
+        old = {alias: next(images(before[alias])).path for alias in after}
+        disks = machine.domain.devices.disks
+        disks[:] = [after.get(disk.alias or "") or disk for disk in disks]
+        machine.save()
+        for alias, disk in after.items():
+            if disk is not None:
+                _redefine(machine, disk, _base(disk, old[alias]))
+    sweep_nodes(machine, settled=[plug.alias for plug in marks])
+    if not taken:
+        remove(plug.disk.source.file for plug in marks if plug.made and plug.disk is not None and plug.disk.source)
+    return taken
+
+
+def _base(disk: Disk, path: str) -> str:
+    """What the definition was on: what the overlay stands on."""
+    chain = list(images(disk))
+    return chain[1].path if len(chain) > 1 else path
+
+
+def _redefine(machine: Running, disk: Disk, old: str) -> None:
+    top = next(images(disk))
+    machine.redefine(lambda definition: replace_source(definition, disk.target.dev, old, top, machine.resolved))
+
+
+def drop_marks(machine: Running) -> None:
+    """The last step: nothing more follows from the overlays."""
+    machine.save(plugs=tuple(plug for plug in machine.status.plugs if plug.way != "overlay"))
+
+
+def remove(paths: Iterable[str | None]) -> None:
+    """Remove files that were made and are not needed."""
+    for path in paths:
+        if path:
+            with contextlib.suppress(OSError):
+                os.unlink(path)
+
+
+def is_image(path: str, fmt: str) -> bool:
+    """Whether a file is there and a whole image: one whose maker died is not."""
+    from hostel.block import graph
+    from hostel.errors import BlockError
+
+    try:
+        with graph.open(path, fmt, no_io=True, force_share=True):
+            return True
+    except (BlockError, OSError):
+        return False
+
+
+def make_stored(disk: Disk, wanted: SnapshotDisk) -> None:
+    """Make the overlay of a disk that nothing runs on.
+
+    Raises:
+        VirtError: the host refused; the file is not there then.
+    """
+    from hostel.block import graph
+    from hostel.errors import BlockError
+
+    below = next(images(disk))
+    try:
+        with graph.open(below.path, below.format, no_io=True, force_share=True) as node:
+            size = node.length
+    except (BlockError, OSError) as error:
+        raise failed(f"cannot open '{below.path}': {error}") from error
+    source = wanted.source or DiskSource()
+    fmt = (wanted.driver.type if wanted.driver is not None else None) or "qcow2"
+    create_image(Image(0, wanted.type or SourceType.FILE, source, fmt, None), size, backing=below)

@@ -1,0 +1,147 @@
+"""What was begun with a domain's snapshots and not ended: ended, or taken back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from hostel.drivers.base import PausedReason
+from hostel.drivers.qemu.block.chain import Image, go_over, images
+from hostel.drivers.qemu.snapshot.catalog import Catalog, Intent, uses
+from hostel.drivers.qemu.snapshot.inside import (
+    drop,
+    drop_stored,
+    finish_jobs,
+    has_stored,
+    tags,
+)
+from hostel.drivers.qemu.snapshot.overlay import drop_marks, is_image, remove, settle_overlays
+from hostel.model.domain.devices.disk import Disk
+from hostel.model.domain.devices.source import SourceType
+from hostel.model.domain.domain import Domain
+from hostel.model.snapshot import Snapshot, SnapshotDisk
+
+if TYPE_CHECKING:
+    from hostel.drivers.qemu.running import Running
+    from hostel.drivers.qemu.snapshot.calls import SnapshotCalls
+
+
+def settle(calls: SnapshotCalls, catalog: Catalog, machine: Running | None, name: str) -> None:
+    """End what another process began; the caller holds the domain's lock.
+
+    Raises:
+        VirtError: an image cannot be opened, or QEMU does not answer.
+    """
+    intent = catalog.intent()
+    if intent is None:
+        if machine is not None and any(plug.way == "overlay" for plug in machine.status.plugs):
+            settle_overlays(machine)
+            drop_marks(machine)
+        return
+    if intent.kind.startswith("create"):
+        snapshot = catalog.pending(intent.snapshot)
+        is_there = snapshot is not None and _is_there(calls, snapshot, machine, name, intent)
+        if is_there:
+            catalog.keep(intent.snapshot, metadata=intent.kind == "create")
+        else:
+            remove(intent.files)
+            catalog.over(intent.snapshot)
+    elif intent.kind == "apply":
+        calls.apply(catalog, intent.snapshot, name)
+        catalog.over(intent.snapshot)
+    elif intent.kind == "drop":
+        _settle_merges(calls, catalog, machine, name, intent)
+    else:
+        remove_unused(calls, catalog, name, intent.files)
+        catalog.over(intent.snapshot)
+    if machine is not None:
+        resume(machine)
+
+
+def remove_unused(calls: SnapshotCalls, catalog: Catalog, name: str, files: Iterable[str]) -> None:
+    """Remove those of the files that neither the definition nor a snapshot is on."""
+    documents: list[Domain | None] = [calls.definition_of(name)]
+    for snapshot in catalog.all().values():
+        documents += [snapshot.domain if isinstance(snapshot.domain, Domain) else None, snapshot.inactive_domain]
+    remove(path for path in files if not any(uses(document, path) for document in documents))
+
+
+def _settle_merges(calls: SnapshotCalls, catalog: Catalog, machine: Running | None, name: str, intent: Intent) -> None:
+    """Do what follows from the overlays that were merged before their process died; the others are still there."""
+    from hostel.drivers.qemu.snapshot.drop import after_merges
+
+    if machine is not None and machine.status.jobs:
+        return  # it is still being merged
+    definition = calls.definition_of(name)
+    disks = machine.domain.devices.disks if machine is not None else []
+    if machine is None and definition is not None:
+        disks = calls.resolved_disks(definition)
+    there = {item.path for disk in disks for item in images(disk)}
+    after_merges(catalog, tuple(merge for merge in intent.merges if merge[1] not in there))
+    catalog.over(intent.snapshot)
+
+
+def resume(machine: Running) -> None:
+    """Let a guest run on that was stopped for a snapshot, and take away the marks of overlays."""
+    drop_marks(machine)
+    if machine.status.paused == PausedReason.SNAPSHOT:
+        if machine.status.resumes:
+            machine.ask("cont")
+        machine.save(paused=0 if machine.status.resumes else int(PausedReason.USER), resumes=False)
+
+
+def _is_there(calls: SnapshotCalls, snapshot: Snapshot, machine: Running | None, name: str, intent: Intent) -> bool:
+    """Whether all of a snapshot was made; what was made of it is taken back where not."""
+    external = [disk for disk in snapshot.disks.disks if disk.snapshot == "external"]
+    internal = [disk.name for disk in snapshot.disks.disks if disk.snapshot == "internal"]
+    if machine is not None:
+        if external:
+            has_marks = any(plug.way == "overlay" for plug in machine.status.plugs)
+            document = machine.domain
+            return settle_overlays(machine) if has_marks else all(uses(document, _file(it)) for it in external)
+        finish_jobs(machine)
+        tops = _tops(machine.domain.devices.disks, internal)
+        if {f"libvirt-{top.number}-format" for top in tops} <= tags(machine, intent.snapshot):
+            return True
+        drop(machine, tops, intent.snapshot)
+        return False
+    if external:
+        return _adopt(calls, external, name)
+    stored = calls.definition_of(name)
+    tops = _tops(calls.resolved_disks(stored), internal) if stored is not None else []
+    if tops and all(has_stored(top, intent.snapshot) for top in tops):
+        return True
+    drop_stored(tops, intent.snapshot)
+    return False
+
+
+def _adopt(calls: SnapshotCalls, external: list[SnapshotDisk], name: str) -> bool:
+    """Have a definition start from overlays that are there: a guest may have written to them before it died."""
+    if not all(is_image(_file(disk), _format(disk)) for disk in external):
+        return False
+    definition = calls.definition_of(name)
+    if definition is None:
+        return True
+    changed = False
+    for wanted in external:
+        for disk in definition.devices.disks:
+            if disk.target.dev == wanted.name and not uses(definition, _file(wanted)) and wanted.source is not None:
+                go_over(disk, Image(0, wanted.type or SourceType.FILE, wanted.source, _format(wanted), None))
+                if disk.source is not None:
+                    disk.source.index = None
+                changed = True
+    if changed:
+        calls.define(definition)
+    return True
+
+
+def _file(disk: SnapshotDisk) -> str:
+    return (disk.source.file or "") if disk.source is not None else ""
+
+
+def _format(disk: SnapshotDisk) -> str:
+    return (disk.driver.type if disk.driver is not None else None) or "qcow2"
+
+
+def _tops(disks: list[Disk], names: list[str]) -> list[Image]:
+    return [top for disk in disks if disk.target.dev in names and (top := next(images(disk), None)) is not None]
