@@ -72,7 +72,7 @@ def host_topology(
 
 def cell_memory(node: Path) -> CellMemory:
     """What a cell says of its memory; what large pages take is no longer there as small ones."""
-    found = re.search(r"MemTotal:\s+([0-9]+) kB", _text(node / "meminfo"))
+    found = re.search(r"MemTotal:\s+([0-9]{1,18}) kB", _text(node / "meminfo"))
     size = int(found[1]) if found else 0
     large = sorted(
         (int(folder.name.removeprefix("hugepages-").removesuffix("kB")), _number(folder / "nr_hugepages") or 0)
@@ -85,7 +85,7 @@ def cell_memory(node: Path) -> CellMemory:
 
 def cell_distances(node: Path) -> list[int]:
     """How far it is from a cell to each."""
-    return [int(word) for word in _text(node / "distance").split()]
+    return [_whole(word) or 0 for word in _text(node / "distance").split()]
 
 
 def _page_size() -> int:
@@ -116,7 +116,7 @@ def _thread(system: Path, cpu: int) -> HostThread:
 
 
 def _cell_caches(node: Path) -> Iterator[CellCache]:
-    for folder in (node / "memory_side_cache").glob("index[0-9]*"):
+    for folder in (node / "memory_side_cache").glob("index[0-9]"):
         indexing, writing = (_number(folder / name) or 0 for name in ("indexing", "write_policy"))
         line = _number(folder / "line_size")
         yield CellCache(
@@ -183,10 +183,10 @@ def _controls(resctrl: Path, level: int, size: int) -> list[CacheControl]:
         kind = _CONTROL.fullmatch(folder.name)
         if kind is None or int(kind[1]) != level:
             continue
-        bits = int(_text(folder / "cbm_mask") or "0", 16).bit_count()
-        if not bits:
+        bits = (_whole(_text(folder / "cbm_mask"), 16) or 0).bit_count()
+        granularity = size // bits if bits else 0
+        if not granularity:
             continue
-        granularity = size // bits
         least = _number(folder / "min_cbm_bits") or 1
         minimum = least * granularity if least != 1 else 0
         shown, shown_least, unit = _in_one_unit(granularity, minimum)
@@ -244,14 +244,18 @@ def _monitor(resctrl: Path, prefix: str, *, is_cache: bool) -> Monitor | None:
 def _text(path: Path) -> str:
     """What a file says, without blanks around it; nothing where there is no such file."""
     try:
-        return path.read_text().strip()
+        return path.read_text(errors="replace").strip()
     except OSError:
         return ""
 
 
 def _number(path: Path) -> int | None:
+    return _whole(_text(path))
+
+
+def _whole(text: str, base: int = 10) -> int | None:
     try:
-        return int(_text(path))
+        return int(text, base)
     except ValueError:
         return None
 
@@ -265,7 +269,7 @@ def _numbers(path: Path) -> frozenset[int]:
 
 def _scaled(text: str) -> int:
     """A size with a unit of one letter, in bytes."""
-    found = re.fullmatch("([0-9]+)([KMG]?)", text)
+    found = re.fullmatch("([0-9]{1,18})([KMG]?)", text)
     return int(found[1]) << {"": 0, "K": 10, "M": 20, "G": 30}[found[2]] if found else 0
 
 

@@ -72,7 +72,7 @@ def _complete_source(pool: Pool, source: PoolSource, traits: PoolTraits) -> None
     source.name = (source.name or pool.name) if Part.NAME in parts else None
     source.hosts = source.hosts if Part.HOST in parts else []
     for host in source.hosts:
-        if host.port is not None and host.port.isdigit() and int(host.port) == 0:
+        if host.port and not host.port.strip("0"):
             host.port = None
     source.devices = source.devices if Part.DEVICE in parts else []
     for device in source.devices:

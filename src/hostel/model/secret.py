@@ -73,6 +73,8 @@ def complete(secret: Secret) -> None:
     usage = secret.usage
     if usage is None or usage.type == "none":
         secret.usage = None
+        # A second one would be taken for the first when it is read again.
+        secret.unknown[:] = [item for item in secret.unknown if item.name != SecretUsage.TAG]
         return
     for name in ("volume", "name", "target"):
         if name != _PURPOSES[usage.type][0]:

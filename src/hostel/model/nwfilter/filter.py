@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import re
 import uuid as uuids
+from collections.abc import Iterator
 from typing import Final
 
-from hostel.codec.xml import UUID, Element, attr, children, choice, text
+from hostel.codec.xml import UUID, Element, Unknown, attr, children, choice, text
 from hostel.errors import ErrorCode, ModelError
 from hostel.model.nwfilter.match import MATCHES, IpMatch, Ipv6Match, Match
 
 _ACTIONS: Final = choice("drop", "accept", "reject", "return", "continue", code=ErrorCode.CONFIG_UNSUPPORTED)
 _PRIORITY: Final = 1000  # of a rule and of a chain, up and down
 _NORMAL: Final = 500
+_NUMBER: Final = re.compile(r"\s*[+-]?0{0,99}[0-9]{1,9}", re.ASCII)
 _CHAINS: Final = ("mac", "vlan", "stp", "arp", "rarp", "ipv4", "ipv6")
 _CHAIN_PRIORITY: Final = {"mac": -800, "vlan": -750, "ipv4": -700, "ipv6": -600, "arp": -500, "rarp": -400}
 _CHAIN_NAME: Final = re.compile(r"[a-zA-Z0-9_.:\-]{0,12}")
@@ -114,7 +116,7 @@ def validate(filter: Filter) -> None:
 
 def _check_priority(written: str) -> None:
     path = "/filter/@priority"
-    if not re.fullmatch(r"\s*[+-]?[0-9]+", written, re.ASCII):
+    if not _NUMBER.fullmatch(written):
         raise ModelError(path, f"Could not parse chain priority '{written}'", code=ErrorCode.INVALID_ARG)
     if abs(int(written)) > _PRIORITY:
         reason = f"Priority '{int(written)}' is outside valid range of [{-_PRIORITY},{_PRIORITY}]"
@@ -169,13 +171,16 @@ def _check_ports(rule: Rule, path: str) -> None:
 def complete(filter: Filter) -> None:
     """Say what was left out, and put what a rule looks at in libvirt's order."""
     filter.uuid = filter.uuid or str(uuids.uuid4())
+    chain = filter.chain or "root"
+    usual = next((value for name, value in _CHAIN_PRIORITY.items() if chain.startswith(name)), 0)
     if filter.chain is None:
-        filter.chain, priority = "root", 0
+        filter.chain, priority = chain, 0
     elif filter.priority is not None:
         priority = int(filter.priority)
     else:
-        priority = next((value for name, value in _CHAIN_PRIORITY.items() if filter.chain.startswith(name)), 0)
-    filter.priority = str(priority) if priority else None
+        priority = usual
+    # libvirt leaves out a 0 that was written, and reads it back as what is usual.
+    filter.priority = str(priority) if priority or usual else None
     for entry in filter.entries:
         if isinstance(entry, FilterReference):
             complete_reference(entry)
@@ -198,7 +203,7 @@ def complete_reference(reference: FilterReference) -> None:
 
 def _complete_rule(rule: Rule) -> None:
     written = rule.priority or ""
-    is_number = re.fullmatch(r"\s*[+-]?[0-9]+", written, re.ASCII) is not None
+    is_number = _NUMBER.fullmatch(written) is not None
     rule.priority = str(int(written)) if is_number and abs(int(written)) <= _PRIORITY else str(_NORMAL)
     stateless = rule.statematch is not None and (rule.statematch == "0" or rule.statematch.lower() == "false")
     rule.statematch = "false" if stateless else None
@@ -234,5 +239,16 @@ def _joined(matches: list[Match]) -> list[Match]:
             is_negated = negated
         setattr(joined[-1], name, value)
     joined = joined or [cls()]
-    joined[0].unknown.extend(item for match in matches for item in match.unknown)
+    joined[0].unknown.extend(_joined_unknown(matches))
     return joined
+
+
+def _joined_unknown(matches: list[Match]) -> Iterator[Unknown]:
+    """What is undeclared in any; of attributes of one name, and of text, the last."""
+    leaves: dict[str, Unknown] = {}
+    for item in (item for match in matches for item in match.unknown):
+        if item.name == "text()" or item.name.startswith("@"):
+            leaves[item.name] = item
+        else:
+            yield item
+    yield from leaves.values()

@@ -14,10 +14,11 @@ from hostel.codec.xml import Kind
 from hostel.errors import ErrorCode
 from hostel.model.address import read_mac
 
-_VARIABLE: Final = re.compile(r"\$([a-zA-Z0-9_]+)(?:\[\s*(@?)\s*([0-9]+)\s*\]\s*)?")
+_VARIABLE: Final = re.compile(r"\$([a-zA-Z0-9_]+)(?:\[\s*(@?)\s*(0{0,99}[0-9]{1,9})\s*\]\s*)?")
 _MOST_ITERATORS: Final = 1000
-_DECIMAL: Final = re.compile(r"\s*\+?([0-9]+)", re.ASCII)
-_HEXADECIMAL: Final = re.compile(r"\s*\+?(?:0[xX])?([0-9a-fA-F]+)", re.ASCII)
+_DECIMAL: Final = re.compile(r"\s*\+?(0{0,99}[0-9]{1,20})", re.ASCII)
+_HEXADECIMAL: Final = re.compile(r"\s*\+?(?:0[xX])?(0{0,99}[0-9a-fA-F]{1,16})", re.ASCII)
+_BITS: Final = re.compile("(0{0,99}[0-9]{1,3})")
 _SET_NAME: Final = re.compile(r"[a-zA-Z0-9_.:\-+ ]{1,31}")
 _SET_FLAGS: Final = re.compile(r"(?:src|dst)(?:,(?:src|dst)){0,5}", re.IGNORECASE)
 _LONGEST_COMMENT: Final = 256  # bytes
@@ -110,8 +111,8 @@ def _address(cls: type[ipaddress.IPv4Address] | type[ipaddress.IPv6Address]) -> 
 
 def _mask(cls: type[ipaddress.IPv4Address] | type[ipaddress.IPv6Address], bits: int) -> Kind[str]:
     def read(text: str) -> str:
-        if text.isascii() and text.isdigit() and int(text) <= bits:
-            return str(int(text))
+        if (found := _BITS.fullmatch(text)) and int(found[1]) <= bits:
+            return str(int(found[1]))
         try:
             value = int(cls(text))
         except ValueError:
