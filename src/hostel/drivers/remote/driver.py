@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from hostel.drivers.adapters import ADAPTERS, PROCEDURE_OF, Adapter, Options, from_wire, to_wire, uuid_text
-from hostel.drivers.base import DomainRef, Hole, NetworkRef, PoolRef, VolumeRef
+from hostel.drivers.base import DomainRef, Hole, NetworkRef, PoolRef, VolumeRef, VolumeRow
 from hostel.drivers.base.nodedev import NodeDeviceRef
 from hostel.drivers.base.secret import SecretRef
 from hostel.drivers.fault import fault
@@ -254,6 +254,18 @@ class RemoteStorage(RemoteDriver):
     def storage_pool_list_all_volumes(self, pool: PoolRef) -> list[VolumeRef]:
         """The volumes of a pool."""
         return self._list("storage_pool_list_all_volumes", "volume", _wire("pool", pool))
+
+    def storage_pool_list_volume_rows(self, pool: PoolRef, *, details: bool = False) -> list[VolumeRow]:
+        """The same with their paths; libvirt's protocol asks for each volume by itself."""
+        rows = []
+        for volume in self.storage_pool_list_all_volumes(pool):
+            try:
+                info = self.storage_vol_get_info(volume) if details else None
+                rows.append(VolumeRow(volume, self.storage_vol_get_path(volume), info))
+            except VirtError as error:
+                if error.code is not ErrorCode.NO_STORAGE_VOL:  # it went away meanwhile
+                    raise
+        return rows
 
     def storage_vol_download(
         self, volume: VolumeRef, offset: int = 0, length: int = 0, *, sparse: bool = False

@@ -36,14 +36,13 @@ from hostel.units import INT64_MAX, SECTOR, KiB
 # What XML 1.0 cannot write (section 2.2), and what moves a terminal's cursor.
 _UNUSABLE: Final = re.compile("[\0-\x1f\x7f\ud800-\udfff\ufffe\uffff]")
 _FICLONE: Final = 0x40049409  # linux/fs.h
-_MANY: Final = 64  # files that are worth a team of threads
-_AT_ONCE: Final = 8
 
 
 class LocalVolumes(HostVolumes):
     """The volume half of a backend whose pools have a directory."""
 
     has_files = True
+    at_once = 1  # files that are opened: threads only help where one waits
 
     def path(self, pool: PoolDefinition, name: str) -> str | None:
         """Where a volume of this name is or would be; None for what cannot be a volume's name."""
@@ -92,13 +91,13 @@ class LocalVolumes(HostVolumes):
                     yield Listed(entry.name, path, path)
 
     def describe_all(self, pool: PoolDefinition) -> Iterable[VolumeFacts]:
-        """The facts of every file; several are opened at a time, since a server may take its time for each."""
+        """The facts of every file; several are opened at a time where a server takes its time for each."""
         names = [one.name for one in self.listing(pool)]
-        if len(names) < _MANY:
+        if self.at_once == 1:
             return [facts for name in names if (facts := self.volume(pool, name)) is not None]
         from concurrent.futures import ThreadPoolExecutor
 
-        with ThreadPoolExecutor(_AT_ONCE) as team:
+        with ThreadPoolExecutor(self.at_once) as team:
             return [facts for facts in team.map(lambda name: self.volume(pool, name), names) if facts is not None]
 
     def volume(self, pool: PoolDefinition, name: str) -> VolumeFacts | None:

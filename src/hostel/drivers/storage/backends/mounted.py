@@ -29,6 +29,7 @@ _MAKERS: Final = {
     "ext2": "e2fsprogs", "ext3": "e2fsprogs", "ext4": "e2fsprogs", "xfs": "xfsprogs", "vfat": "dosfstools",
     "gfs2": "gfs2-utils", "ocfs2": "ocfs2-tools", "hfs+": "hfsprogs", "udf": "udftools",
 }  # fmt: skip
+_AT_ONCE: Final = 8  # files of a server that are opened at a time
 _ESCAPED: Final = re.compile(r"\\([0-7]{3})")
 _EXPORT: Final = re.compile(r"(/.*\S) +\S+")  # a directory, in which there may be blanks, and who may mount it
 
@@ -117,6 +118,8 @@ class FileSystemBackend(_MountedBackend):
 class NetworkFileSystemBackend(_MountedBackend):
     """Pool type ``netfs``: a directory of a server."""
 
+    at_once = _AT_ONCE
+
     def check(self, pool: PoolDefinition) -> None:
         """One server, and a directory of it.
 
@@ -156,6 +159,8 @@ class NetworkFileSystemBackend(_MountedBackend):
 
 class VirtuozzoBackend(_MountedBackend):
     """Pool type ``vstorage``: a cluster of Virtuozzo's."""
+
+    at_once = _AT_ONCE
 
     def check(self, pool: PoolDefinition) -> None:
         """A name that is none of an option.
