@@ -9,6 +9,7 @@ from hostel.model.domain.defaults import complete
 from hostel.model.domain.devices.address import PciAddress
 from hostel.model.domain.devices.controller import ControllerType
 from hostel.model.domain.domain import Domain
+from hostel.model.domain.inactive import forget_run
 from hostel.model.domain.platform import Board, HostAudio, HostDevice, Platform, board_of
 from support.domain import QEMU, defined
 from support.refused import disk, document
@@ -187,6 +188,16 @@ def test_devices_of_different_groups_of_the_hosts_are_on_different_buses_of_powe
     assert len(roots) == 3
     buses = [item.address.bus for item in domain.devices.hostdevs if isinstance(item.address, PciAddress)]
     assert len(set(buses)) == 2
+
+
+@pytest.mark.parametrize("kind", ["vnc", "spice"])
+def test_screen_that_is_seen_keeps_the_port_that_it_got(kind: str) -> None:
+    domain = Domain.parse(document(f"<graphics type='{kind}' port='5907' autoport='yes'/>", root=" id='1'"))
+    complete(domain, QEMU, is_live=True)
+    assert domain.devices.graphics[0].port == 5907
+    forget_run(domain)
+    complete(domain, QEMU)
+    assert domain.devices.graphics[0].port in (None, -1)
 
 
 @pytest.mark.parametrize(

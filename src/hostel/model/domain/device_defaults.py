@@ -72,7 +72,7 @@ def complete_devices(domain: Domain, platform: Platform, *, is_new: bool, is_liv
     for graphics in devices.graphics:
         if not is_live:
             forget_socket(graphics, platform)
-        complete_graphics(graphics)
+        complete_graphics(domain, graphics, is_live=is_live)
     for filesystem in devices.filesystems:
         if filesystem.accessmode is None and (filesystem.source is None or filesystem.source.socket is None):
             filesystem.accessmode = "passthrough"

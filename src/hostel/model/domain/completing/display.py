@@ -25,8 +25,8 @@ def forget_socket(graphics: Graphics, platform: Platform) -> None:
             listen.type, listen.socket = "address", None
 
 
-def complete_graphics(graphics: Graphics) -> None:
-    """Say where a screen listens, and at which ports."""
+def complete_graphics(domain: Domain, graphics: Graphics, *, is_live: bool) -> None:
+    """Say where a screen listens, and at which ports; one that is seen now keeps those that it got."""
     if graphics.type not in (GraphicsType.VNC, GraphicsType.SPICE, GraphicsType.RDP):
         return
     listens, kind = graphics.listens, graphics.type
@@ -57,10 +57,11 @@ def complete_graphics(graphics: Graphics) -> None:
     if first.type == "socket" and first.socket is None:
         first.socket = graphics.socket
     if kind == GraphicsType.SPICE:
-        _complete_spice(graphics, first)
+        _complete_spice(graphics, first, is_live=is_live)
     elif kind == GraphicsType.VNC:
         graphics.autoport = graphics.is_automatic
-        graphics.port = -1 if graphics.autoport else graphics.port
+        if graphics.autoport and not (is_live and domain.id is not None and graphics.port):
+            graphics.port = -1
         if first.type not in ("address", "network"):
             graphics.port = graphics.autoport = graphics.websocket = None
         if graphics.websocket == 0:
@@ -69,13 +70,13 @@ def complete_graphics(graphics: Graphics) -> None:
     graphics.listen = first.address
 
 
-def _complete_spice(graphics: Graphics, first: Listen) -> None:
+def _complete_spice(graphics: Graphics, first: Listen, *, is_live: bool) -> None:
     if graphics.port == -1 and graphics.tls_port == -1:
         graphics.autoport = True
     ports = (graphics.port, graphics.tls_port)
     if first.type == "address" and not graphics.autoport and all(port in (None, 0) for port in ports):
         first.type, first.address = "none", None
-    if graphics.autoport:
+    if graphics.autoport and not is_live:
         graphics.port = graphics.tls_port = None
     if first.type in ("address", "network"):
         graphics.autoport = bool(graphics.autoport)
