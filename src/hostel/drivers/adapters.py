@@ -236,7 +236,7 @@ _ROWS: Final[dict[str, Adapter]] = {
     "storage_vol_lookup_by_path": _storage(),
     "storage_vol_create_xml": _storage(flags=VolumeCreateFlag),
     "storage_vol_create_xml_from": _storage(flags=VolumeCreateFlag),
-    "storage_vol_delete": _storage(),
+    "storage_vol_delete": _storage(flags={2: {"snapshots": True}}),
     "storage_vol_wipe": _storage("storage_vol_wipe_pattern"),
     "storage_vol_wipe_pattern": _storage(),
     "storage_vol_resize": _storage(flags=VolumeResizeFlag),
