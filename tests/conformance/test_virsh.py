@@ -21,6 +21,8 @@ from hostel.cli.virsh.session import Session
 pytestmark = pytest.mark.requires_tool("virsh")
 URI = "test:///default"
 
+GUEST = "\"<host mac='52:54:00:00:00:01' name='a' ip='192.168.122.45'/>\""
+
 COMMANDS = [
     # wrong
     "start",
@@ -220,6 +222,22 @@ COMMANDS = [
     "net-destroy default; net-start default; net-start default; net-destroy default; net-list --all",
     "net-undefine default",
     "net-autostart default; net-list; net-list --no-autostart; net-autostart default --disable; net-info default",
+    f"net-update default add ip-dhcp-host {GUEST}; net-dumpxml default",
+    f"net-update default add ip-dhcp-host {GUEST} --config; net-dumpxml default",
+    f"net-update default add ip-dhcp-host {GUEST} --config --live; net-dumpxml default",
+    f"net-update default add ip-dhcp-host {GUEST}; net-update default add ip-dhcp-host {GUEST}",
+    f"net-update default delete ip-dhcp-host {GUEST}",
+    "net-update default add dns-txt \"<txt name='a' value='b'/>\"; net-dumpxml default",
+    "net-update default modify dns-txt \"<txt name='a' value='b'/>\"",
+    "net-update default add-first portgroup \"<portgroup name='p'/>\"; net-dumpxml default",
+    "net-update default add bridge \"<bridge name='br0'/>\"",
+    "net-update default add ip-dhcp-range \"<range start='10.0.0.1' end='10.0.0.9'/>\" --parent-index 0",
+    "net-update default add ip-dhcp-range \"<range start='1.2.3.4' end='1.2.3.9'/>\" --parent-index 7",
+    "net-update default twist ip '<ip/>'; net-update default add nothing '<ip/>'; net-update nosuch add ip '<ip/>'",
+    "net-update default add dns-txt /nosuch; net-update default add dns-txt '<host/>'",
+    "net-update default add dns-txt '<txt/>' --live --current",
+    "net-destroy default; net-update default add dns-txt \"<txt name='a' value='b'/>\" --live",
+    "net-destroy default; net-update default add dns-txt \"<txt name='a' value='b'/>\"; net-dumpxml default",
     "uri",
     "hostname",
     "version",

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import enum
+import re
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from hostel.codec.xml import Element
 from hostel.errors import ErrorCode, ModelError
@@ -38,6 +39,7 @@ from hostel.model.network_rules import (
 )
 
 E = TypeVar("E", bound=Element)
+_OTHER_ROOT: Final = re.compile("expecting root element of '(.*)', not '(.*)'")
 
 
 class Command(enum.Enum):
@@ -89,8 +91,9 @@ def _read(cls: type[E], xml: str, network: Network) -> E:
     try:
         return cls.parse(xml, "network_update_xml")
     except ModelError as error:
-        if error.reason.startswith("expecting root element"):
-            reason = f"{error.reason}, while updating network '{network.name}'"
+        other = _OTHER_ROOT.match(error.reason)
+        if other is not None:
+            reason = f"unexpected element <{other[2]}>, expecting <{other[1]}>, while updating network '{network.name}'"
             raise ModelError(error.path, reason) from None
         raise
 

@@ -19,10 +19,12 @@ CHANGING = {
         "domain_reboot domain_reset domain_resume domain_set_autostart domain_shutdown domain_suspend domain_undefine"
     ),
     "network": (
-        "network_create network_create_xml network_define_xml network_destroy network_set_autostart network_undefine"
+        "network_create network_create_xml network_define_xml network_destroy network_set_autostart network_undefine "
+        "network_update"
     ),
     "storage": (
-        "storage_pool_build storage_pool_create storage_pool_create_xml storage_pool_define_xml storage_pool_delete "
+        "connect_find_storage_pool_sources storage_pool_build storage_pool_create storage_pool_create_xml "
+        "storage_pool_define_xml storage_pool_delete "
         "storage_pool_destroy storage_pool_refresh storage_pool_set_autostart storage_pool_undefine "
         "storage_vol_create_xml storage_vol_create_xml_from storage_vol_delete storage_vol_download "
         "storage_vol_resize storage_vol_upload storage_vol_wipe_pattern"

@@ -6,10 +6,12 @@ import contextlib
 from collections.abc import Callable
 from typing import Final
 
-from hostel.cli.options import Args, Command, data, flag, later
+from hostel.cli.options import Args, Command, data, flag, later, number
 from hostel.cli.virsh import document
+from hostel.cli.virsh.affect import THREE, affected, check
 from hostel.cli.virsh.session import CommandError, Session, failing, read_document, yes_no
 from hostel.drivers.base import NetworkRef
+from hostel.drivers.base.domain import Affect
 from hostel.errors import VirtError
 
 NETWORK: Final = data("network", "network name or uuid")
@@ -109,6 +111,37 @@ def _dumpxml(session: Session, args: Args) -> None:
     document.show(session, session.network.network_get_xml_desc(network, inactive=args.has("inactive")), args)
 
 
+def _update(session: Session, args: Args) -> None:
+    check(args)
+    network = session.find_network(args["network"])
+    command = _UPDATES.get(args["command"])
+    if command is None:
+        raise CommandError(f"unrecognized command name '{args['command']}'")
+    section = _SECTIONS.index(args["section"]) + 1 if args["section"] in _SECTIONS else 0
+    if not section:
+        raise CommandError(f"unrecognized section name '{args['section']}'")
+    parent = args.number("parent-index", wraps=True)
+    given = args["xml"]
+    xml = given if given.startswith("<") else read_document(given)
+    affect = affected(args)
+    with failing(f"Failed to update network {network.name}"):
+        where = -1 if parent in (None, 2**64 - 1) else int(parent or 0)
+        session.network.network_update(network, command, section, where, xml, affect)
+    parts = {Affect.LIVE: "live state", Affect.CONFIG: "persistent config"}
+    if affect is Affect.CURRENT:
+        affect = Affect.LIVE if session.network.network_is_active(network) else Affect.CONFIG
+    said = parts.get(affect, "persistent config and live state")
+    if not session.output.quiet:
+        session.output.text(f"Updated network {network.name} {said}")  # virsh leaves the line open
+
+
+# virNetworkUpdateCommand, and virNetworkUpdateSection from 1 on, by virsh's names.
+_UPDATES: Final = {"modify": 1, "delete": 2, "add-last": 3, "add": 3, "add-first": 4}
+_SECTIONS: Final = (
+    "bridge", "domain", "ip", "ip-dhcp-host", "ip-dhcp-range", "forward", "forward-interface", "forward-pf",
+    "portgroup", "dns-host", "dns-txt", "dns-srv",
+)  # fmt: skip
+
 COMMANDS = (
     Command("net-autostart", "activate a network with the driver", (NETWORK, flag("disable", "do not")), _autostart),
     Command("net-create", "activate a transient network", (FILE, VALIDATE), _create),
@@ -159,6 +192,19 @@ COMMANDS = (
         "drop the definition of a network",
         (NETWORK,),
         _acting(lambda s, n: s.network.network_undefine(n), "has been undefined", "undefine"),
+    ),
+    Command(
+        "net-update",
+        "change a section of a network",
+        (
+            NETWORK,
+            data("command", "add-first, add-last (add), delete or modify"),
+            data("section", "which section"),
+            data("xml", "the element, or a file that has it"),
+            number("parent-index", "which of the elements above"),
+            *THREE,
+        ),
+        _update,
     ),
     Command(
         "net-uuid",

@@ -100,9 +100,9 @@ GROUPS: Final = (
         "Storage Pool",
         "pool",
         "pool",
-        "find-storage-pool-sources-as find-storage-pool-sources pool-autostart pool-build pool-capabilities "
-        "pool-create-as pool-create pool-define-as pool-define pool-delete pool-destroy pool-dumpxml "
-        "pool-info pool-list pool-name pool-refresh pool-start pool-undefine pool-uuid",
+        "find-storage-pool-sources-as find-storage-pool-sources pool-autostart pool-build pool-create-as pool-create "
+        "pool-define-as pool-define pool-delete pool-destroy pool-dumpxml pool-info pool-list pool-name pool-refresh "
+        "pool-start pool-undefine pool-uuid pool-capabilities",
     ),
     Group(
         "Storage Volume",

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from hostel.cli.options import Args, Command, data, flag, later, value
+from hostel.cli.virsh import document
 from hostel.cli.virsh.session import CommandError, Session, failing, read_document
 from hostel.drivers.base.secret import SecretRef
 from hostel.errors import VirtError
@@ -33,7 +34,7 @@ def _define(session: Session, args: Args) -> None:
 
 
 def _dumpxml(session: Session, args: Args) -> None:
-    session.output.text(session.secret.secret_get_xml_desc(_find(session, args)))
+    document.show(session, session.secret.secret_get_xml_desc(_find(session, args)), args)
 
 
 def _set_value(session: Session, args: Args) -> None:
@@ -129,7 +130,7 @@ COMMANDS = (
         (data("file", "file containing secret attributes in XML"), later(flag("validate", ""))),
         _define,
     ),
-    Command("secret-dumpxml", "the document of a secret", (SECRET,), _dumpxml),
+    Command("secret-dumpxml", "the document of a secret", (SECRET, *document.PARTS), _dumpxml),
     Command(
         "secret-get-value", "the value of a secret", (SECRET, flag("plain", "as it is, not in base64")), _get_value
     ),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple, Protocol
 
+from hostel.drivers.base.domain import Affect
+
 
 class NetworkRef(NamedTuple):
     """Names a network."""
@@ -29,6 +31,15 @@ class NetworkDriver(Protocol):
 
     def network_create_xml(self, xml: str) -> NetworkRef:
         """Activate a transient network."""
+
+    def network_update(
+        self, network: NetworkRef, command: int, section: int, parent: int, xml: str, affect: Affect = Affect.CURRENT
+    ) -> None:
+        """Change a section of the active network, of the definition, or of both.
+
+        ``command`` and ``section`` are ``virNetworkUpdateCommand`` and ``virNetworkUpdateSection``; ``parent`` counts
+        the elements above, -1 for the one that fits.
+        """
 
     def network_undefine(self, network: NetworkRef) -> None:
         """Drop the definition; an active network becomes transient."""

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import uuid as uuids
 from typing import Final, NamedTuple
 
 from hostel.drivers.document import Words, reading
 from hostel.drivers.fault import fault
-from hostel.errors import ErrorCode, ErrorDomain, VirtError
+from hostel.errors import ErrorCode, ErrorDomain
 from hostel.model import network as model
 from hostel.model.network import ForwardMode
+from hostel.model.network_defaults import read_network
+from hostel.model.network_update import Command, Section, update
 
 # Modes in which libvirt itself makes and feeds the bridge.
 MANAGED_MODES: Final = (None, ForwardMode.NAT, ForwardMode.ROUTE, ForwardMode.OPEN)
@@ -45,15 +46,20 @@ def parse_network(xml: str) -> NetworkDefinition:
         VirtError: in libvirt's words.
     """
     with reading(ErrorDomain.NETWORK, _WORDS):
-        network = model.Network.parse(xml, "network_definition")
-    if not network.name:
-        raise VirtError(ErrorCode.NO_NAME, "missing name information", domain=ErrorDomain.NETWORK)
-    for character in "/\n":
-        if character in network.name:
-            raise VirtError(ErrorCode.XML_DETAIL, f"invalid char in name: {character}", domain=ErrorDomain.NETWORK)
-    network.uuid = network.uuid or str(uuids.uuid4())
-    network.connections = None  # how many guests were attached where the document comes from
-    return _definition(network)
+        return _definition(read_network(xml))
+
+
+def updated(network: NetworkDefinition, command: Command, section: Section, parent: int, xml: str) -> NetworkDefinition:
+    """A network's document with one section changed; see :func:`hostel.model.network_update.update`.
+
+    Raises:
+        VirtError: in libvirt's words.
+    """
+    with reading(ErrorDomain.NETWORK, _WORDS):
+        changed = read_network(network.xml)
+        update(changed, command, section, parent, xml)
+        # Once more, as if it were defined: a change must not make what nobody could define.
+        return _definition(read_network(changed.format()))
 
 
 def with_bridge(network: NetworkDefinition, bridge: str, mac: str) -> NetworkDefinition:

@@ -14,13 +14,15 @@ from pathlib import Path
 from typing import Final
 
 from hostel.drivers.base import NetworkRef
+from hostel.drivers.base.domain import Affect
 from hostel.drivers.document import canonical_uuid
 from hostel.drivers.fault import fault
-from hostel.drivers.network.document import NetworkDefinition, parse_network, with_bridge
+from hostel.drivers.network.document import NetworkDefinition, parse_network, updated, with_bridge
 from hostel.drivers.network.networks import DEFAULT_NAME, Network, Networks
 from hostel.drivers.store import Directories
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
 from hostel.model.network import ForwardMode
+from hostel.model.network_update import Command, Section
 
 _SYSTEM_INTERFACES: Final = Path("/sys/class/net")
 _MAC_PREFIX: Final = (0x52, 0x54, 0x00)  # KVM's
@@ -86,6 +88,20 @@ class SessionNetworkDriver:
             self._check_bridge(network)
             self._networks.save_started(network)
         return _ref(network)
+
+    def network_update(
+        self, network: NetworkRef, command: int, section: int, parent: int, xml: str, affect: Affect = Affect.CURRENT
+    ) -> None:
+        """Change a section of the active network, of the definition, or of both."""
+        with self._networks.locked():
+            found = self._by_ref(network)
+            affect = checked_affect(affect, active=self._is_active(found), persistent=found.defined is not None)
+            change = read_change(command, section)
+            live = updated(found.current, *change, parent, xml) if affect & Affect.LIVE else None
+            if affect & Affect.CONFIG and found.defined is not None:
+                self._networks.save_definition(updated(found.defined, *change, parent, xml))
+            if live is not None:
+                self._networks.save_started(live)
 
     def network_undefine(self, network: NetworkRef) -> None:
         """Drop the definition; an active network becomes transient, and the host's bridge stays."""
@@ -204,6 +220,34 @@ class SessionNetworkDriver:
                 ErrorCode.OPERATION_UNSUPPORTED,
                 f"network '{network.name}': the host has no bridge '{network.bridge}'; {instead}",
             )
+
+
+def read_change(command: int, section: int) -> tuple[Command, Section]:
+    """Libvirt's numbers of what is done to which section.
+
+    Raises:
+        VirtError: they are none.
+    """
+    try:
+        return Command(command), Section(section)
+    except ValueError:
+        reason = f"network update: command {command} or section {section} is not known"
+        raise _fault(ErrorCode.INVALID_ARG, reason) from None
+
+
+def checked_affect(affect: Affect, *, active: bool, persistent: bool) -> Affect:
+    """What a change is about: an active network, or else the definition, where it was not said.
+
+    Raises:
+        VirtError: ``OPERATION_INVALID``: it has not what was said.
+    """
+    if affect is Affect.CURRENT:
+        affect = Affect.LIVE if active else Affect.CONFIG
+    if affect & Affect.LIVE and not active:
+        raise _fault(ErrorCode.OPERATION_INVALID, "network is not running")
+    if affect & Affect.CONFIG and not persistent:
+        raise _fault(ErrorCode.OPERATION_INVALID, "cannot change persistent config of a transient network")
+    return affect
 
 
 def check_duplicate(network: NetworkDefinition, others: Iterable[NetworkDefinition]) -> None:

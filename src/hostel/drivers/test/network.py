@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from hostel.drivers.base import NetworkRef
+from hostel.drivers.base.domain import Affect
 from hostel.drivers.document import canonical_uuid
 from hostel.drivers.fault import fault
-from hostel.drivers.network.document import NetworkDefinition, parse_network
-from hostel.drivers.network.driver import check_duplicate
+from hostel.drivers.network.document import NetworkDefinition, parse_network, updated
+from hostel.drivers.network.driver import check_duplicate, checked_affect, read_change
 from hostel.drivers.test.host import Host, TestNetwork
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
 
@@ -61,6 +62,20 @@ class TestNetworkDriver:
             network.live = definition
             network.active = True
             return _ref(network)
+
+    def network_update(
+        self, network: NetworkRef, command: int, section: int, parent: int, xml: str, affect: Affect = Affect.CURRENT
+    ) -> None:
+        """Change a section of the active network, of the definition, or of both."""
+        with self._host.lock:
+            found = self._find(network)
+            affect = checked_affect(affect, active=found.active, persistent=found.persistent)
+            change = read_change(command, section)
+            live = updated(found.current, *change, parent, xml) if affect & Affect.LIVE else None
+            if affect & Affect.CONFIG:
+                found.definition = updated(found.definition, *change, parent, xml)
+            if live is not None:
+                found.live = live
 
     def network_undefine(self, network: NetworkRef) -> None:
         """Drop an inactive network."""

@@ -13,6 +13,7 @@ from hostel.drivers.store import Directories
 from hostel.errors import ErrorCode, VirtError
 from support.refusal import refused
 
+IP = "<ip address='192.168.7.1' netmask='255.255.255.0'/>"
 UUID = "11111111-2222-3333-4444-555555555555"
 
 
@@ -173,7 +174,7 @@ def test_managed_network_gets_a_free_bridge_and_an_address_of_its_own(
     driver: SessionNetworkDriver, interfaces: Path
 ) -> None:
     (interfaces / "virbr1").mkdir()
-    first = driver.network_define_xml("<network><name>a</name><forward/></network>")
+    first = driver.network_define_xml(f"<network><name>a</name><forward/>{IP}</network>")
     second = driver.network_define_xml("<network><name>b</name></network>")
     assert driver.network_get_bridge_name(first) == "virbr2"  # default has virbr0, the host virbr1
     assert driver.network_get_bridge_name(second) == "virbr3"
@@ -189,7 +190,10 @@ def test_managed_network_gets_a_free_bridge_and_an_address_of_its_own(
     ("document", "message"),
     [
         ("<network><name>n</name></network>", "the host has no bridge 'virbr1'"),
-        ("<network><name>n</name><forward mode='nat'/></network>", "forwards by nat over a bridge of its own (virbr1)"),
+        (
+            f"<network><name>n</name><forward mode='nat'/>{IP}</network>",
+            "forwards by nat over a bridge of its own (virbr1)",
+        ),
         ("<network><name>n</name><forward mode='bridge'/></network>", "names no bridge of the host"),
         (bridged("n", bridge="br9"), "the host has no bridge 'br9'"),
     ],
