@@ -9,7 +9,7 @@ from typing import Final
 
 from hostel.block import graph
 from hostel.block.trust import Trust
-from hostel.drivers.base import Progress, VolumeType
+from hostel.drivers.base import Progress, VolumeCreateFlag, VolumeType
 from hostel.drivers.fault import fault
 from hostel.drivers.storage import content, lineage, provenance
 from hostel.drivers.storage.backends.base import Source
@@ -52,6 +52,21 @@ def device_facts(name: str, path: str, *, format: str = "") -> VolumeFacts | Non
     permissions = Permissions(stat.S_IMODE(status.st_mode) & 0o777, status.st_uid, status.st_gid)
     times = (status.st_atime_ns, status.st_mtime_ns, status.st_ctime_ns)
     return VolumeFacts(name, path, VolumeType.BLOCK, format, length, length, length, permissions, times)
+
+
+def refuse_flags(flags: VolumeCreateFlag) -> None:
+    """Refuse what only files have.
+
+    Raises:
+        VirtError: ``CONFIG_UNSUPPORTED``.
+    """
+    for flag, what in (
+        (VolumeCreateFlag.PREALLOC_METADATA, "metadata preallocation is"),
+        (VolumeCreateFlag.REFLINK, "reflink copies are"),
+    ):
+        if flags & flag:
+            detail = f"{what} not supported for block volumes"
+            raise fault(ErrorCode.CONFIG_UNSUPPORTED, detail, ErrorDomain.STORAGE)
 
 
 def wait_for(path: str) -> bool:

@@ -11,7 +11,7 @@ from hostel.drivers.fault import fault
 from hostel.drivers.storage.backends import tool
 from hostel.drivers.storage.backends.base import Overwrite, Source, refuse_snapshots, unsupported
 from hostel.drivers.storage.backends.command import activate_command
-from hostel.drivers.storage.backends.device import DeviceVolumes, device_facts, fill, wait_for
+from hostel.drivers.storage.backends.device import DeviceVolumes, device_facts, fill, refuse_flags, wait_for
 from hostel.drivers.storage.backends.probing import clear_ends, require_device, require_empty, require_word
 from hostel.drivers.storage.document import (
     BackingDefinition,
@@ -116,8 +116,7 @@ class LogicalBackend(DeviceVolumes):
 
     def create(self, pool: PoolDefinition, volume: VolumeDefinition, flags: VolumeCreateFlag) -> None:
         """Make a volume, or a snapshot of its backing store; it is taken away again where that fails."""
-        if flags:
-            raise fault(ErrorCode.INVALID_ARG, "a logical volume has no metadata to preallocate", ErrorDomain.STORAGE)
+        refuse_flags(flags)
         require_word(volume.name, "volume name")
         path = f"{pool.path}/{volume.name}"
         tool.run(_create_command(pool, volume))
@@ -142,7 +141,7 @@ class LogicalBackend(DeviceVolumes):
         """Make a volume and fill it; it is taken away again where that fails."""
         capacity = max(volume.capacity or 0, source.facts.capacity)
         whole = volume._replace(capacity=capacity, allocation=capacity, backing=None)
-        self.create(pool, whole, flags & ~VolumeCreateFlag.REFLINK)
+        self.create(pool, whole, flags)
         path = f"{pool.path}/{volume.name}"
         try:
             fill(path, volume, source, progress)
