@@ -39,6 +39,7 @@ TOOLS: Final = {
     "virt-ssh-helper": Tool("hostel.cli.ssh_helper", "connect a client that came by ssh with the daemon", "error: "),
     "inspect": Tool("hostel.cli.inspect", "say whether a disk image is safe to accept", "error: "),
     "guest": Tool("hostel.cli.guest", "put a tiny bootable guest on an image, and read what it reports", "error: "),
+    "link-tools": Tool("hostel.cli.link_tools", "put the tools under their own names into a directory", "error: "),
     "quickstart": Tool(
         "hostel.cli.quickstart.main", "see an image, a pool and a machine work, step by step", "error: "
     ),
@@ -128,7 +129,8 @@ def usage() -> str:
         "  hostel TOOL --help   what a tool takes",
         "  hostel --version     the version",
         "",
-        f"A link to hostel named {', '.join(DROP_IN[:-1])} or {DROP_IN[-1]} acts as that tool.",
+        f"A link to hostel named {', '.join(DROP_IN[:-1])} or {DROP_IN[-1]} acts as that tool:",
+        "'hostel link-tools DIR' makes them.",
     ]
     return "\n".join(lines)
 
