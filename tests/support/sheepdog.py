@@ -18,6 +18,8 @@ TABLE = 4664
 ENTRIES = 1 << 20
 
 CREATE_AND_WRITE, READ, WRITE, NEW, LOCK, RELEASE, INFO, FLUSH, DEFAULT = 1, 2, 3, 0x11, 0x12, 0x13, 0x14, 0x16, 0x18
+LIST, DELETE, LIST_DELETED = 0x15, 0x17, 0xC9
+VERSION_MISMATCH = 0x14
 SUCCESS, NO_OBJECT, EXISTS, INVALID, LOCKED, NO_VDI, NO_TAG, NOT_LOCKED, NO_SPACE, READ_ONLY = (
     *(0, 2, 4, 5, 7, 8, 0x0E, 0x10),
     *(0x15, 0x1A),
@@ -32,10 +34,10 @@ Tamper = Callable[[int, bytes], bytes | None]
 class Vdi:
     """A disk, or a snapshot of one."""
 
-    def __init__(self, number: int, name: str, size: int, bits: int, parent: Vdi | None) -> None:
+    def __init__(self, number: int, name: str, size: int, bits: int, parent: Vdi | None, snapshot_id: int = 1) -> None:
         self.number = number
         self.parent = 0 if parent is None else parent.number
-        self.snapshot_id = 1 if parent is None else parent.snapshot_id + 1
+        self.snapshot_id = snapshot_id
         self.bits = bits
         header = INODE.pack(
             *(name.encode(), b"", 1, 0, 0, size, 0, 0, 0, 1, bits, self.snapshot_id, number, self.parent)
@@ -55,10 +57,9 @@ class Vdi:
         """Which disk has a data object of this one; 0 where there is none."""
         return int(struct.unpack_from("<I", self.inode, TABLE + 4 * index)[0])
 
-    def become_snapshot(self, tag: str) -> None:
+    def become_snapshot(self) -> None:
         """From now on nothing of it changes."""
-        self.inode[256:512] = tag.encode().ljust(256, b"\0")
-        self.inode[520:528] = struct.pack("<Q", 2)
+        self.inode[520:528] = struct.pack("<Q", 1_700_000_000 << 32 | 5000)
 
 
 class SheepdogServer:
@@ -75,6 +76,8 @@ class SheepdogServer:
 
     def __init__(self) -> None:
         self.vdis: dict[int, Vdi] = {}
+        self.deleted: set[int] = set()
+        self.dropped: dict[int, Vdi] = {}  # which keep their inodes for a while
         self.locks: set[int] = set()
         self.objects: dict[int, bytearray] = {}
         self.requests: list[int] = []
@@ -92,18 +95,34 @@ class SheepdogServer:
 
     def create(self, name: str, size: int, bits: int = BITS) -> Vdi:
         """Make a disk."""
-        vdi = Vdi(len(self.vdis) + 0x100, name, size, bits, None)
+        vdi = Vdi(self._free(name), name, size, bits, None)
         self.vdis[vdi.number] = vdi
         return vdi
+
+    def _free(self, name: str) -> int:
+        """The first number for a name that is not in use: where its hash is, or behind."""
+        value = 0xCBF29CE484222325
+        for byte in name.encode():
+            value = ((value ^ byte) * 0x100000001B3) & 0xFFFFFFFFFFFFFFFF
+        number = value & 0xFFFFFF
+        while number in self.vdis or number in self.deleted:
+            number = (number + 1) & 0xFFFFFF
+        return number
 
     def snapshot(self, name: str, tag: str) -> None:
         """Snapshot a disk, as somebody else may do meanwhile."""
         with self._lock:
             old = self.current(name)
             assert old is not None
-            new = Vdi(len(self.vdis) + 0x100, name, old.fields[3], old.bits, old)
-            old.become_snapshot(tag)
-            self.vdis[new.number] = new
+            old.inode[256:512] = tag.encode().ljust(256, b"\0")
+            self._branch(name, old, old)
+
+    def _branch(self, name: str, old: Vdi, base: Vdi) -> Vdi:
+        """Make the disk a snapshot, and a new disk of the content of one."""
+        new = Vdi(self._free(name), name, base.fields[3], base.bits, base, old.snapshot_id + 1)
+        old.become_snapshot()
+        self.vdis[new.number] = new
+        return new
 
     def content(self, vdi: Vdi) -> bytes:
         """What a disk reads as."""
@@ -154,14 +173,33 @@ class SheepdogServer:
                 return NOT_LOCKED, b"", b""
             self.locks.remove(base)
             return SUCCESS, b"", b""
+        if op in (LIST, LIST_DELETED):
+            if op == LIST_DELETED and version != 0x0A:
+                return VERSION_MISMATCH, b"", b""
+            return self._list(length, self.deleted if op == LIST_DELETED else {*self.vdis, *self.deleted})
         name = data[:256].rstrip(b"\0").decode()
         if op == NEW:
-            if len(data) != 256 or self.current(name) is not None:
-                return (INVALID if len(data) != 256 else EXISTS), b"", b""
-            return SUCCESS, struct.pack("<III", 0, self.create(name, size, bits or BITS).number, 0), b""
+            old = self.current(name)
+            if len(data) != 256 or (old is None) == bool(snapshot):
+                return (INVALID if len(data) != 256 else NO_VDI if snapshot else EXISTS), b"", b""
+            new = self.create(name, size, bits or BITS) if old is None else self._branch(name, old, self.vdis[base])
+            return SUCCESS, struct.pack("<III", 0, new.number, 0), b""
+        if op == DELETE and len(data) == 512:
+            result, rest, _ = self._find(name, data[256:].rstrip(b"\0").decode(), snapshot, lock=False)
+            if result == SUCCESS:
+                number = struct.unpack_from("<II", rest)[1]
+                self.deleted.add(number)
+                self.dropped[number] = self.vdis.pop(number)
+            return result, b"", b""
         if op in (INFO, LOCK) and len(data) == 512:
             return self._find(name, data[256:].rstrip(b"\0").decode(), snapshot, lock=op == LOCK)
         return INVALID, b"", b""
+
+    def _list(self, length: int, numbers: set[int]) -> tuple[int, bytes, bytes]:
+        used = bytearray(1 << 21)
+        for number in numbers:
+            used[number >> 3] |= 1 << (number & 7)
+        return (SUCCESS, b"", bytes(used)) if length == len(used) else (INVALID, b"", b"")
 
     def _find(self, name: str, tag: str, snapshot: int, *, lock: bool) -> tuple[int, bytes, bytes]:
         vdi: Vdi | None
@@ -183,7 +221,8 @@ class SheepdogServer:
 
     def _object(self, oid: int) -> bytearray | None:
         if oid >> 63:
-            vdi = self.vdis.get(oid >> 32 & 0xFFFFFF)
+            number = oid >> 32 & 0xFFFFFF
+            vdi = self.vdis.get(number, self.dropped.get(number))
             return None if vdi is None else vdi.inode
         return self.objects.get(oid)
 

@@ -9,6 +9,7 @@ from typing import Annotated, Final
 from hostel.codec.record import Record, u8, u16, u32, u64
 
 VERSION: Final = 1  # with 2, servers leave out zeroes from what is read
+SERVERS_VERSION: Final = 0x0A  # of the protocol between servers
 DEFAULT_PORT: Final = 7000
 MAX_NAME: Final = 256  # bytes of a name or a tag, with a NUL where it is shorter
 MAX_OBJECTS: Final = 1 << 20  # of a disk
@@ -17,8 +18,12 @@ MAX_OBJECT_BITS: Final = 31
 DEFAULT_OBJECT_BITS: Final = 22
 TABLE_OFFSET: Final = 4664  # of the table in the inode
 ENTRY_SIZE: Final = 4
+MAX_VDIS: Final = 1 << 24  # of a cluster, snapshots among them
+VDIS_LENGTH: Final = MAX_VDIS // 8  # bytes of what READ_VDIS answers: a bit for each that there is, the lowest first
 MAX_STRIPS: Final = 16  # of data with erasure coding
 MAX_COPIES: Final = 2 * MAX_STRIPS - 1
+_HASH_START: Final = 0xCBF29CE484222325
+_HASH_PRIME: Final = 0x100000001B3
 _INODE_BIT: Final = 1 << 63
 _VDI_SHIFT: Final = 32
 
@@ -33,8 +38,11 @@ class Op(enum.IntEnum):
     LOCK_VDI = 0x12
     RELEASE_VDI = 0x13
     GET_VDI_INFO = 0x14
+    READ_VDIS = 0x15
     FLUSH_VDI = 0x16
+    DELETE_VDI = 0x17
     GET_CLUSTER_DEFAULT = 0x18
+    READ_DELETED_VDIS = 0xC9  # of the protocol between servers
 
 
 class Flag(enum.IntFlag):
@@ -220,6 +228,14 @@ class Inode(Record, endian="little"):
     snapshot_id: u32
     vdi_id: u32
     parent_id: u32
+
+
+def first_vdi_id(name: str) -> int:
+    """Where the numbers of the disks and snapshots of a name begin: the low bits of its 64-bit FNV-1a hash."""
+    value = _HASH_START
+    for byte in name.encode(errors="surrogateescape"):
+        value = (value ^ byte) * _HASH_PRIME % 2**64
+    return value % MAX_VDIS
 
 
 def inode_oid(vdi_id: int) -> int:

@@ -22,6 +22,7 @@ from hostel.block.protocols.sheepdog import address
 from hostel.block.protocols.sheepdog.driver import SheepdogDriver
 from hostel.cli.img.main import main
 from hostel.errors import BlockError, CorruptImage, ReadOnly, UnsupportedFeature
+from hostel.img import snapshot as snapshots
 from support import sheepdog
 from support.sheepdog import SheepdogServer, running
 
@@ -180,6 +181,56 @@ def test_snapshots_are_read_and_never_written(server: SheepdogServer, url: str) 
     with pytest.raises(BlockError, match="Failed to find the requested tag, disk 0 after"):
         node_of(f"{url}/disk#after")
     assert not server.locks
+
+
+def test_snapshots_are_made_listed_applied_and_dropped(
+    server: SheepdogServer, url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server.create("other", MIB)
+    server.create("disk", 2 * MIB)
+    with node_of(f"{url}/disk", read_only=False) as node:
+        for content in (b"one", b"two", b"now"):
+            node.pwrite(0, content)
+            if content != b"now":
+                snapshots.create(node, content.decode())
+        assert bytes(node.read(0, 3)) == b"now"
+        kept = [(each.id, each.name, each.disk_size, each.date) for each in snapshots.snapshots(node)]
+        assert kept == [("1", "one", 2 * MIB, 1_700_000_000), ("2", "two", 2 * MIB, 1_700_000_000)]
+        node.resize(3 * MIB)
+        snapshots.apply(node, "one")
+        assert (node.length, bytes(node.read(0, 3))) == (2 * MIB, b"one")
+        node.pwrite(0, b"ONE")
+        assert len(snapshots.snapshots(node)) == 2
+        snapshots.delete(node, "one")
+        assert [each.name for each in snapshots.snapshots(node)] == ["two"]
+        assert bytes(node.read(0, 3)) == b"ONE"
+        with pytest.raises(BlockError, match="'7' would be taken for a snapshot's number"):
+            snapshots.create(node, "7")
+        assert node.file is not None
+        assert isinstance(node.file.driver, SheepdogDriver)
+        with pytest.raises(BlockError, match="The tag of a sheepdog snapshot has 255 bytes"):
+            node.file.driver.snapshot_create("x" * 256, date=(0, 0))
+        with pytest.raises(BlockError, match="Failed to find the requested tag"):
+            snapshots.apply(node, "nothing")
+        with pytest.raises(BlockError, match="snapshot not found"):
+            snapshots.delete(node, "nothing")
+    assert not server.locks
+    assert qemu_img("snapshot", "-l", f"{url}/disk") == 0
+    assert "two" in capsys.readouterr().out
+    with node_of(f"{url}/disk#two") as node:
+        assert bytes(node.read(0, 3)) == b"two"
+
+
+def test_going_back_drops_nothing_before_the_new_disk_is_there(server: SheepdogServer, url: str) -> None:
+    server.create("disk", MIB)
+    with node_of(f"{url}/disk", read_only=False) as node:
+        node.pwrite(0, b"old")
+        snapshots.create(node, "kept")
+        node.pwrite(0, b"new")
+        server.tamper = lambda op, reply: result(reply, 3) if op == sheepdog.NEW else reply
+        server.before = lambda op, oid: pytest.fail("dropped") if op == sheepdog.DELETE else None
+        with pytest.raises(BlockError, match="cannot go back to snapshot 'kept': I/O error"):
+            snapshots.apply(node, "kept")
 
 
 @pytest.mark.parametrize("at", range(1, 5))

@@ -43,6 +43,10 @@ def test_headers_have_the_layout_of_the_description() -> None:
     assert (protocol.inode_oid(0xABCDEF), protocol.data_oid(0xABCDEF, 5)) == (0x80ABCDEF00000000, 0x00ABCDEF00000005)
 
 
+def test_numbers_of_a_disk_begin_where_a_server_gave_them() -> None:
+    assert [protocol.first_vdi_id(name) for name in ("s", "live", "c1")] == [0x020B22, 0x66058F, 0x4A6859]
+
+
 def test_a_request_says_how_much_is_sent_or_wanted() -> None:
     client = SheepdogClient()
     client.ask(request(op=Op.WRITE, flags=Flag.CACHE), b"data")

@@ -13,7 +13,7 @@ from hostel.net.address import Address
 from hostel.net.transport import SocketTransport, set_deadline
 from hostel.wire.sheepdog import protocol
 from hostel.wire.sheepdog.client import Reply, Request, SheepdogClient
-from hostel.wire.sheepdog.protocol import VERSION, Flag, ObjectRequest, Op, Result, VdiRequest
+from hostel.wire.sheepdog.protocol import SERVERS_VERSION, VERSION, Flag, ObjectRequest, Op, Result, VdiRequest
 
 _CONNECTING: Final = 30.0  # seconds
 TIMEOUT: Final = 60.0  # seconds for an answer
@@ -78,11 +78,13 @@ class Connection:
         op: Op,
         *,
         payload: bytes = b"",
+        size: int = 0,
         base_id: int = 0,
         copies: int = 0,
         copy_policy: int = 0,
         object_bits: int = 0,
         snapshot_id: int = 0,
+        target: memoryview | None = None,
     ) -> Reply:
         """Ask for something about a disk, or about the cluster.
 
@@ -90,13 +92,13 @@ class Connection:
             BlockError: there is no answer.
         """
         request = VdiRequest(
-            version=VERSION,
+            version=SERVERS_VERSION if op is Op.READ_DELETED_VDIS else VERSION,
             op=op,
             flags=0,
             epoch=0,
             id=0,
             data_length=0,
-            size=0,
+            size=size,
             base_id=base_id,
             copies=copies,
             copy_policy=copy_policy,
@@ -106,7 +108,7 @@ class Connection:
             lock_type=0,
             padding=0,
         )
-        return self._call(request, payload, None)
+        return self._call(request, payload, target)
 
     def _call(self, request: Request, payload: bytes | bytearray | memoryview, target: memoryview | None) -> Reply:
         if self._failure:

@@ -7,11 +7,11 @@ import errno
 from collections.abc import Iterator, Mapping
 from typing import Any, Final, NamedTuple, Self
 
-from hostel.block.driver import FormatInfo, OpenMode, Preallocation, Supports
+from hostel.block.driver import FormatInfo, OpenMode, Preallocation, SnapshotInfo, Supports
 from hostel.block.extent import Extent, Status
 from hostel.block.options import Kind, Option, OptionError, Options
 from hostel.block.protocol import SIZE, Creation, ProtocolDriver
-from hostel.block.protocols.sheepdog import address
+from hostel.block.protocols.sheepdog import address, snapshot
 from hostel.block.protocols.sheepdog.address import Disk
 from hostel.block.protocols.sheepdog.connection import TIMEOUT, Connection, require
 from hostel.block.protocols.sheepdog.vdi import Vdi, find, named
@@ -54,8 +54,8 @@ class SheepdogDriver(ProtocolDriver):
         if not mode.force_share:
             self._locked = found
         try:
-            flags = Flag.DIRECT if mode.cache.direct else Flag.CACHE
-            self._vdi = Vdi(connection, disk, found, flags)
+            self._flags = Flag.DIRECT if mode.cache.direct else Flag.CACHE
+            self._vdi = Vdi(connection, disk, found, self._flags)
             if not mode.read_only and (disk.is_snapshot or self._vdi.is_snapshot):
                 raise ReadOnly("sheepdog snapshots are read-only", errno=errno.EACCES)
         except BaseException:
@@ -182,6 +182,37 @@ class SheepdogDriver(ProtocolDriver):
         if preallocation is Preallocation.FULL:
             for position in range(before, size, len(_ZEROES)):
                 self._vdi.write(position, _ZEROES[: min(len(_ZEROES), size - position)])
+
+    def snapshots(self) -> list[SnapshotInfo]:
+        """The cluster's, of this disk."""
+        return snapshot.listed(self._connection, self._disk, self._flags)
+
+    def snapshot_create(self, name: str, *, date: tuple[int, int]) -> SnapshotInfo:
+        """Keep the present state; the cluster knows when that was, and gives the number."""
+        number, size = self._vdi.inode.snapshot_id, self._vdi.size
+        self._vdi.flush()
+        snapshot.create(self._connection, self._disk, self._vdi, name)
+        return SnapshotInfo(str(number), name, 0, *date, 0, None, size)
+
+    def snapshot_apply(self, id_or_name: str) -> None:
+        """Go back to a snapshot's state."""
+        wanted = snapshot.meant(self._disk, id_or_name)
+        snapshot.apply(self._connection, self._disk, self._vdi, wanted, self._flags)
+
+    def snapshot_delete(self, id_or_name: str) -> None:
+        """Drop a snapshot."""
+        snapshot.delete(self._connection, snapshot.meant(self._disk, id_or_name))
+
+    def snapshot_load(self, id: str | None, name: str | None) -> None:
+        """Refuse: the name of the disk can say which snapshot is meant.
+
+        Raises:
+            BlockError: always.
+        """
+        raise UnsupportedFeature(
+            "Block format 'sheepdog' used by device '' does not support temporarily loading internal snapshots",
+            hint=f"Name the snapshot with the disk: sheepdog://.../VDI#{name if id is None else id}",
+        )
 
     def close(self) -> None:
         """Unlock the disk, and disconnect."""

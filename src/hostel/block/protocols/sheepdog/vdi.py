@@ -44,6 +44,18 @@ def find(connection: Connection, disk: Disk, *, lock: bool) -> int:
     return protocol.VdiAnswer.unpack(reply.rest).vdi_id
 
 
+def read_inode(connection: Connection, vdi_id: int, flags: Flag) -> Inode:
+    """The beginning of a disk's inode.
+
+    Raises:
+        BlockError: it cannot be read.
+    """
+    data = bytearray(Inode.SIZE)
+    reply = connection.object(Op.READ, protocol.inode_oid(vdi_id), 0, target=memoryview(data), flags=flags)
+    _complete(reply, len(data), "Can't read snapshot inode: ")
+    return Inode.unpack(data)
+
+
 class Vdi:
     """An open disk.
 
@@ -54,6 +66,7 @@ class Vdi:
         flags: how the server caches.
 
     Attributes:
+        inode: as it was when it was read.
         size: bytes.
         object_size: bytes of a data object.
 
@@ -70,14 +83,9 @@ class Vdi:
 
     def _load(self) -> None:
         """Read the inode, and the part of its table that the size needs."""
-        data = bytearray(Inode.SIZE)
-        reply = self._connection.object(
-            Op.READ, protocol.inode_oid(self.id), 0, target=memoryview(data), flags=self._flags
-        )
-        _complete(reply, len(data), "Can't read snapshot inode: ")
-        inode = Inode.unpack(data)
+        inode = read_inode(self._connection, self.id, self._flags)
         self._check(inode)
-        self._copies = inode.copies
+        self.inode = inode
         self.size = inode.size
         self.is_snapshot = bool(inode.snapshotted)
         self.object_size = 1 << inode.object_bits
@@ -151,8 +159,7 @@ class Vdi:
         found, size = find(self._connection, self._disk, lock=False), self.size
         if found == self.id:
             raise BlockError(f"cannot write '{self._disk.name}': Object is read-only", errno=errno.EROFS)
-        self.id = found
-        self._load()
+        self.switch(found)
         if self.size != size:
             raise BlockError(f"'{self._disk.name}' had {size} bytes, and after a snapshot has {self.size}")
 
@@ -179,7 +186,9 @@ class Vdi:
         if owner not in (0, self.id):
             flags, cow = flags | Flag.COW, protocol.data_oid(owner, index)
         oid = protocol.data_oid(self.id, index)
-        reply = self._connection.object(op, oid, within, payload=data, flags=flags, cow_oid=cow, copies=self._copies)
+        reply = self._connection.object(
+            op, oid, within, payload=data, flags=flags, cow_oid=cow, copies=self.inode.copies
+        )
         _written(reply, f"cannot write object {oid:x}: ")
         self._table[index] = self.id
         return owner != self.id
@@ -194,13 +203,26 @@ class Vdi:
             self._table = before
             raise
 
+    def switch(self, vdi_id: int) -> None:
+        """Go on with another number: that of the disk after a snapshot.
+
+        Raises:
+            BlockError: it cannot be read.
+        """
+        self.id = vdi_id
+        self._load()
+
+    def set_tag(self, tag: bytes) -> None:
+        """Say what the snapshot is called that the disk becomes next."""
+        self._write_inode(Inode.OFFSET["tag"], tag.ljust(MAX_NAME, b"\0"))
+
     def _write_table(self, start: int, end: int) -> None:
         payload = pack_table(self._table[start:end], "little")
         self._write_inode(TABLE_OFFSET + start * ENTRY_SIZE, payload)
 
     def _write_inode(self, offset: int, payload: bytes) -> None:
         reply = self._connection.object(
-            Op.WRITE, protocol.inode_oid(self.id), offset, payload=payload, flags=self._flags, copies=self._copies
+            Op.WRITE, protocol.inode_oid(self.id), offset, payload=payload, flags=self._flags, copies=self.inode.copies
         )
         _written(reply, "failed to update an inode: ")
 
