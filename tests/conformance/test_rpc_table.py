@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import ctypes
 import random
 
 import pytest
 
 from hostel.codec.xdr import Codec, Types, split_type
+from hostel.daemon.access import api_name
 from hostel.wire.rpc.procedure import Program
 from hostel.wire.rpc.programs import LXC, PROGRAMS, QEMU, REMOTE
 from hostel.wire.rpc.table.types import TYPES
-from support.libvirt_xdr import DAEMON, LibvirtXdr, daemon_table
+from support.libvirt_xdr import DAEMON, LIBRARY, LibvirtXdr, daemon_table
 
 pytestmark = pytest.mark.requires_tool("libvirtd")
 
@@ -96,6 +98,14 @@ def test_number_name_and_priority_are_those_of_the_daemon(program: Program) -> N
         assert entry.arguments == (f"{program.name}_{ours.name}_args" if ours.arguments.fields else "")
         assert entry.result == (f"{program.name}_{ours.name}_ret" if ours.result.fields else "")
         assert entry.high == ours.high, ours.name
+
+
+def test_name_in_errors_is_that_of_a_function_of_libvirt() -> None:
+    library = ctypes.CDLL(LIBRARY)
+    for procedure in REMOTE.by_number.values():
+        # Logging in is nobody's call but the library's own.
+        if not procedure.event and not procedure.name.startswith("auth_"):
+            assert hasattr(library, api_name(procedure.name)), procedure.name
 
 
 @pytest.mark.parametrize("program", PROGRAMS.values(), ids=lambda program: program.name)

@@ -16,7 +16,12 @@ _CHANGING: Final = frozenset(
     {"domain_set_scheduler_parameters", "connect_find_storage_pool_sources", "node_get_sev_info"}
 )
 # Words that C's names have in capitals.
-_CAPITALS: Final = {"xml": "XML", "uuid": "UUID", "id": "ID", "uri": "URI", "os": "OS", "cpu": "CPU", "mac": "MAC"}
+_CAPITALS: Final = {
+    **{word: word.upper() for word in ("cpu", "dhcp", "fd", "id", "mac", "nmi", "os", "pm", "scsi", "sev", "ssh")},
+    **{word: word.upper() for word in ("uri", "uuid", "wwn", "xml")},
+    "fsfreeze": "FSFreeze", "fsinfo": "FSInfo", "fsthaw": "FSThaw", "fstrim": "FSTrim", "iothread": "IOThread",
+    "nwfilter": "NWFilter", "nwfilters": "NWFilters",
+}  # fmt: skip
 
 
 # From a kind of object and a reference on the wire to the object's name.
@@ -135,6 +140,8 @@ def is_needed(permission: Permission, procedure: Procedure, arguments: Sequence[
 
 def api_name(procedure: str) -> str:
     """The name that C has for a procedure: ``storage_vol_create_xml`` is ``virStorageVolCreateXML``."""
+    if procedure.startswith("connect_domain_event_callback_"):
+        procedure = procedure.replace("callback_", "")  # which for C is no other call
     return "vir" + "".join(_CAPITALS.get(word, word.capitalize()) for word in procedure.split("_"))
 
 

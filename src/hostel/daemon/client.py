@@ -381,4 +381,7 @@ class Client:
 def _unsupported(call: Call) -> VirtError:
     from hostel.daemon.access import api_name
 
-    return fault(ErrorCode.NO_SUPPORT, api_name(call.procedure.name))
+    name = api_name(call.procedure.name)
+    if call.program is not REMOTE:
+        name = name.replace("Domain", f"Domain{call.program.name.capitalize()}", 1)
+    return fault(ErrorCode.NO_SUPPORT, name)

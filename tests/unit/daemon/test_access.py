@@ -17,7 +17,8 @@ CHANGING = [
     "domain_create", "domain_destroy", "domain_define_xml", "domain_open_console", "domain_screenshot",
     "storage_vol_upload", "storage_vol_download", "secret_get_value", "domain_set_scheduler_parameters",
     "connect_domain_xml_from_native", "connect_find_storage_pool_sources", "domain_core_dump", "domain_send_key",
-    "network_update", "node_device_dettach", "domain_block_peek", "domain_memory_peek", "domain_migrate_perform3_params",
+    "network_update", "node_device_dettach", "domain_block_peek", "domain_memory_peek",
+    "domain_migrate_perform3_params",
 ]  # fmt: skip
 
 
