@@ -6,6 +6,7 @@ import random
 import socket
 import struct
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from support.nbd import Peer, request
@@ -13,8 +14,21 @@ from support.nbd import Peer, request
 _PREPARED = 64 << 20  # bytes of requests made before the clock runs
 
 
-def rate(path: Path, *, write: bool, length: int, depth: int, sequential: bool = False, seconds: float = 0.7) -> float:
-    """Requests a second, with ``depth`` of them under way."""
+def rate(
+    path: Path,
+    *,
+    write: bool,
+    length: int,
+    depth: int,
+    sequential: bool = False,
+    awake: bool = False,
+    seconds: float = 0.7,
+) -> float:
+    """Requests a second, with ``depth`` of them under way.
+
+    A client that sleeps until it is woken by a reply spends two thirds of a single request's time on that, whoever the
+    server is; one that stays ``awake`` shows what the server takes.
+    """
     with Peer(path) as peer:
         peer.use(structured=True)
         size = _size(path)
@@ -36,11 +50,33 @@ def rate(path: Path, *, write: bool, length: int, depth: int, sequential: bool =
             )
         )
         reply = 16 if write else 28 + length
-        return _run(peer.socket, prepared, one, reply, depth, seconds)
+        return _run(_receiver(peer.socket, awake=awake), peer.socket, prepared, one, reply, depth, seconds)
 
 
-def _run(sock: socket.socket, prepared: memoryview, one: int, reply: int, depth: int, seconds: float) -> float:
+def _receiver(sock: socket.socket, *, awake: bool) -> Callable[[memoryview], int]:
     sock.settimeout(None)
+    if not awake:
+        return sock.recv_into
+
+    def look(buffer: memoryview) -> int:
+        while True:
+            try:
+                return sock.recv_into(buffer, 0, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                pass
+
+    return look
+
+
+def _run(
+    receive: Callable[[memoryview], int],
+    sock: socket.socket,
+    prepared: memoryview,
+    one: int,
+    reply: int,
+    depth: int,
+    seconds: float,
+) -> float:
     buffer = memoryview(bytearray(max(1 << 20, reply)))
     count, position = len(prepared) // one, 0
 
@@ -55,7 +91,7 @@ def _run(sock: socket.socket, prepared: memoryview, one: int, reply: int, depth:
     start = now = time.perf_counter()
     done = part = 0
     while now - start < seconds:
-        received = sock.recv_into(buffer)
+        received = receive(buffer)
         assert received, "the server ended"
         answered, part = divmod(part + received, reply)
         if answered:

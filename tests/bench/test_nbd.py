@@ -29,8 +29,9 @@ pytestmark = [
 LENGTH = 256 * MIB
 ROUNDS = 3
 CASES = [
-    *((write, 4096, depth, False) for write in (False, True) for depth in (1, 16, 64)),
-    *((write, length, depth, True) for write in (False, True) for length, depth in ((65536, 16), (MIB, 4))),
+    *((write, 4096, 1, False, True) for write in (False, True)),
+    *((write, 4096, depth, False, False) for write in (False, True) for depth in (1, 16, 64)),
+    *((write, length, depth, True, False) for write in (False, True) for length, depth in ((65536, 16), (MIB, 4))),
 ]
 
 
@@ -44,14 +45,14 @@ class Row(NamedTuple):
 
     def __str__(self) -> str:
         kit = f"{self.nbdkit:>10.0f}{self.ours / self.nbdkit:7.2f}" if self.nbdkit else ""
-        return f"{self.name:<40}{self.ours:>10.0f}{self.qemu:>10.0f}{self.ours / self.qemu:7.2f}{kit}"
+        return f"{self.name:<46}{self.ours:>10.0f}{self.qemu:>10.0f}{self.ours / self.qemu:7.2f}{kit}"
 
 
 @pytest.fixture(scope="module")
 def rows() -> Iterator[list[Row]]:
     collected: list[Row] = []
     yield collected
-    print(f"\n{'requests a second':<40}{'ours':>10}{'qemu-nbd':>10}{'ratio':>7}{'nbdkit':>10}{'ratio':>7}")
+    print(f"\n{'requests a second':<46}{'ours':>10}{'qemu-nbd':>10}{'ratio':>7}{'nbdkit':>10}{'ratio':>7}")
     print("\n".join(map(str, collected)))
     if path := os.environ.get("HOSTEL_BENCH_JSON"):
         with open(path, "a", encoding="utf-8") as stream:
@@ -120,16 +121,17 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
 
 
 @pytest.mark.parametrize("format", ["raw", "qcow2"])
-@pytest.mark.parametrize(("write", "length", "depth", "sequential"), CASES)
+@pytest.mark.parametrize(("write", "length", "depth", "sequential", "awake"), CASES)
 def test_rate(
-    rows: list[Row], servers: Servers, format: str, write: bool, length: int, depth: int, sequential: bool
+    rows: list[Row], servers: Servers, format: str, write: bool, length: int, depth: int, sequential: bool, awake: bool
 ) -> None:
     rivals = ["ours", "qemu", *(["nbdkit"] if format == "raw" else [])]
     best = dict.fromkeys(rivals, 0.0)
     for _ in range(ROUNDS):
         for who in rivals:
             path = servers.path(who, format)
-            best[who] = max(best[who], rate(path, write=write, length=length, depth=depth, sequential=sequential))
+            found = rate(path, write=write, length=length, depth=depth, sequential=sequential, awake=awake)
+            best[who] = max(best[who], found)
     what = f"{'sequential' if sequential else 'random'} {'writes' if write else 'reads'}"
-    name = f"{format}: {length >> 10} KiB {what}, depth {depth}"
+    name = f"{format}: {length >> 10} KiB {what}, depth {depth}{', awake' if awake else ''}"
     rows.append(Row(name, best["ours"], best["qemu"], best.get("nbdkit")))

@@ -47,6 +47,14 @@ class Gate:
         if self.holder:
             self._wait()
 
+    def enter_at_once(self) -> bool:
+        """Come in, to be followed by :meth:`step_out`; False, and one is not in, where the gate is closed to us."""
+        self.come(None)
+        if not self.holder or self.holder == threading.get_ident():
+            return True
+        self.__exit__(None, None, None)
+        return False
+
     def rejoin(self) -> None:
         """Come in again after :meth:`step_out`, before the end of the same ``with`` statement."""
         try:

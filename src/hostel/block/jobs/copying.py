@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 from collections import deque
 from collections.abc import Callable
-from typing import Final, NamedTuple
+from typing import Final
 
 from hostel.block.chain import ChainExtent, block_status, held
 from hostel.block.driver import Compressing, Resizable
 from hostel.block.extent import Status
+from hostel.block.filling import fill
 from hostel.block.filters.compress import write_compressed
 from hostel.block.jobs.policy import SourceError, TargetError
 from hostel.block.node import BlockNode
@@ -65,54 +66,16 @@ def copy_data(source: BlockNode, target: BlockNode, offset: int, length: int, *,
         SourceError: reading failed.
         TargetError: writing failed.
     """
-    piece = read_piece(source, offset, length)
-    write_piece(target, piece, compress=compress)
-
-
-class Piece(NamedTuple):
-    """A range that was read and is to be written.
-
-    Attributes:
-        offset: bytes.
-        length: likewise.
-        buffer: begins with its content; None for zeroes.
-    """
-
-    offset: int
-    length: int
-    buffer: bytearray | None
-
-
-def read_piece(source: BlockNode, offset: int, length: int, *, is_zero: bool = False) -> Piece:
-    """Read a range, unless it is known to be zero.
-
-    Raises:
-        SourceError: reading failed.
-    """
-    if is_zero:
-        return Piece(offset, length, None)
     buffer = _buffer(length)
     with memoryview(buffer)[:length] as view:
         try:
             source.pread(offset, view)
         except OSError as error:
             raise SourceError(error) from None
-    return Piece(offset, length, buffer)
-
-
-def write_piece(target: BlockNode, piece: Piece, *, compress: bool = False) -> None:
-    """Write what was read; ``compress`` stores whole clusters compressed.
-
-    Raises:
-        TargetError: writing failed.
-    """
-    offset, length, buffer = piece
-    assert buffer is not None
-    with memoryview(buffer)[:length] as view:
         try:
             if compress and isinstance(target.driver, Compressing) and offset % target.driver.cluster_size == 0:
                 write_compressed(target, offset, view)
-            else:
+            elif not fill(target, offset, view):
                 target.pwrite(offset, view)
         except OSError as error:
             raise TargetError(error) from None

@@ -303,8 +303,8 @@ class MirrorJob(Job):
     def _settle_discards(self, mirror: MirrorFilter) -> None:
         """Copy what was discarded since both were equal, with nobody in the source."""
         try:
-            while (found := mirror.take(0, LOOK)) is not None:
-                self._copy(*found)
+            while (found := mirror.take(0, self._chunk)) is not None:
+                self._copier.alone(found[0], min(found[1], self._inner.length))
         except SourceError as failure:
             raise failure.cause from None
 

@@ -28,27 +28,16 @@ class Ranges:
         Raises:
             BlockError: ETIMEDOUT, where the others do not come to an end.
         """
-        self.take(start, end)
-        try:
-            yield
-        finally:
-            self.release(start, end)
-
-    def take(self, start: int, end: int) -> None:
-        """Have a range until :meth:`release`, by whatever thread.
-
-        Raises:
-            BlockError: ETIMEDOUT, where the others do not come to an end.
-        """
+        mine = start, end
         until = time.monotonic() + _PATIENCE
         with self._freed:
             while any(low < end and start < high for low, high in self._held):
                 if not self._freed.wait(max(0.0, until - time.monotonic())) and time.monotonic() >= until:
                     raise BlockError("A copy of the range does not come to an end", errno=errno.ETIMEDOUT)
-            self._held.append((start, end))
-
-    def release(self, start: int, end: int) -> None:
-        """Let others have a range that was taken."""
-        with self._freed:
-            self._held.remove((start, end))
-            self._freed.notify_all()
+            self._held.append(mine)
+        try:
+            yield
+        finally:
+            with self._freed:
+                self._held.remove(mine)
+                self._freed.notify_all()

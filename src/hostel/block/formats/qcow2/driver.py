@@ -22,8 +22,8 @@ from hostel.block.driver import (
     Supports,
 )
 from hostel.block.extent import Extent, Status
+from hostel.block.formats.qcow2 import filling, layout
 from hostel.block.formats.qcow2 import header as headers
-from hostel.block.formats.qcow2 import layout
 from hostel.block.formats.qcow2.columns import Columns, columns
 from hostel.block.formats.qcow2.compressed import packer, read_compressed
 from hostel.block.formats.qcow2.creation import AMEND_OPTIONS, CREATE_OPTIONS
@@ -129,6 +129,24 @@ class Qcow2Driver(FormatDriver):
         """Write in place or into new clusters."""
         self._below()
         self._guest.write(offset, data)
+
+    def reserve(self, offset: int, length: int) -> int | None:
+        """Take a place for unallocated clusters; see :class:`hostel.block.filling.Filling`."""
+        self._below()
+        return filling.reserve(self._guest, offset, length)
+
+    def fill(self, place: int, data: memoryview) -> None:
+        """Write guest data to a place that was taken."""
+        self._image.file.debug_event("write_aio")
+        self._image.data.pwrite(place, data)
+
+    def adopt(self, offset: int, length: int, place: int) -> bool:
+        """Refer to what was written."""
+        return filling.adopt(self._guest, offset, length, place)
+
+    def abandon(self, place: int, length: int) -> None:
+        """Give a place back."""
+        self._image.abandon_data(place, length)
 
     def write_zeroes(self, offset: int, length: int, *, unmap: bool) -> None:
         """Zero by changing table entries where that is possible."""

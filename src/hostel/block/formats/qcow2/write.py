@@ -216,6 +216,10 @@ class Guest:
         table.entries[index:stop] = array("Q", range(first, first + (stop - index) * step, step))
         self.image.touch(l1_index, index, stop)
 
+    def refer(self, table: L2Table, l1_index: int, index: int, stop: int, host: int) -> None:
+        """Let entries that were empty refer to clusters that have been written."""
+        self._map(table, l1_index, index, stop, host)
+
     def _map_unwritten(self, table: L2Table, l1_index: int, index: int, stop: int, host: int) -> None:
         self._map(table, l1_index, index, stop, host)
 
