@@ -13,8 +13,8 @@ _PATHS = frozenset(
 
 # What proves who we are, in a URL, in an rbd: name and among options: patterns, compiled where they are needed.
 _SECRETS = (
-    (r"(?<=iscsi://)([^\s/@%']*)%[^\s/']*(?=@)", r"\1"),
-    (r"(?<=://)([^\s/@:']*):[^\s/']*(?=@)", r"\1"),
+    (r"(?<=iscsi://)([^\s/@%'\"]*)%[^\s/'\"]*(?=@)", r"\1"),
+    (r"(?<=://)([^\s/@:'\"]*):[^\s/'\"]*(?=@)", r"\1"),
     (r"(rbd:(?:[^\s'\\]|\\.)*?):key=(?:[^\s:'\\]|\\.)*", r"\1"),
     (r"((?:^|[\s,'.])(?:password|cookie)=)(?:[^,'\n]|,,)*", r"\1***"),
     (r"""("(?:[\w.]*\.)?(?:password|cookie)": ?")(?:[^"\\]|\\.)*""", r"\1***"),

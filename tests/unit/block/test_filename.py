@@ -35,6 +35,7 @@ def test_secrets_are_not_shown(text: str, shown: str) -> None:
         "driver=iscsi,password-secret=s0,lun=1",
         "rbd:pool/key=1@snapshot",
         "a@b:c@d",
+        '{"url":"http://host:1","user":"a@b"}',
     ],
 )
 def test_what_is_no_secret_is_shown_as_it_is(text: str) -> None:
