@@ -173,12 +173,14 @@ def _shown(option: Option, *, follows_data: bool) -> str:
             return f"<{option.name}>" if option.required else f"[--{option.name} <number>]"
         case Kind.DATA:
             return f"<{option.name}>"
+        case Kind.REST if option.required:
+            return f"{{[--{option.name}] <string>}}..." if follows_data else f"<{option.name}>..."
         case Kind.REST:
             return f"[[--{option.name}] <string>]..." if follows_data else f"[<{option.name}>]..."
 
 
 def _missing(command: Command, option: Option) -> str:
-    shown = f"<{option.name}>" if option.kind is Kind.DATA else f"--{option.name}"
+    shown = f"--{option.name}" if option.kind is Kind.NUMBER else f"<{option.name}>"
     return f"command '{command.name}' requires {shown} option"
 
 

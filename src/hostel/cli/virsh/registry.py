@@ -41,9 +41,10 @@ GROUPS: Final = (
         "domain",
         "attach-device attach-disk attach-interface autostart blkdeviotune blockcommit blockcopy blockjob blockpull "
         "blockresize change-media console create define destroy detach-device detach-device-alias detach-disk "
-        "detach-interface domid domif-setlink domname domuuid dumpxml managedsave managedsave-remove "
-        "managedsave-dumpxml managedsave-define reboot reset restore resume save save-image-define save-image-dumpxml "
-        "shutdown start suspend ttyconsole undefine update-device vncdisplay domblkthreshold",
+        "detach-interface domid domif-setlink domname domuuid dumpxml inject-nmi send-key managedsave "
+        "managedsave-remove managedsave-dumpxml managedsave-define qemu-monitor-command reboot reset restore resume "
+        "save save-image-define save-image-dumpxml screenshot setmaxmem setmem setvcpus shutdown start suspend "
+        "ttyconsole undefine update-device vncdisplay domblkthreshold",
         {
             "device": (
                 "attach-device attach-disk attach-interface change-media detach-device detach-device-alias detach-disk "
@@ -53,6 +54,7 @@ GROUPS: Final = (
                 "managedsave managedsave-remove managedsave-dumpxml managedsave-define restore save save-image-define "
                 "save-image-dumpxml"
             ),
+            "machine": "inject-nmi qemu-monitor-command screenshot send-key setmaxmem setmem setvcpus",
             "block": "blkdeviotune blockcommit blockcopy blockjob blockpull blockresize domblkthreshold",
         },
     ),
@@ -60,8 +62,12 @@ GROUPS: Final = (
         "Domain Monitoring",
         "monitor",
         "domain_monitor",
-        "domblkerror domblkinfo domblklist domblkstat domif-getlink domiflist dominfo domstate list",
-        {"device_monitor": "domblkerror domblkinfo domblkstat domif-getlink domiflist"},
+        "domblkerror domblkinfo domblklist domblkstat domif-getlink domiflist dominfo dommemstat domstate domstats "
+        "list",
+        {
+            "device_monitor": "domblkerror domblkinfo domblkstat domif-getlink domiflist",
+            "machine": "dommemstat domstats",
+        },
     ),
     Group("Domain Events", "events", "event", "event"),
     Group(

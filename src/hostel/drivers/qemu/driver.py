@@ -12,7 +12,6 @@ from hostel.drivers.base import (
     DestroyFlag,
     DomainInfo,
     DomainRef,
-    DomainState,
     DomainXmlFlag,
     NetworkDriver,
     PausedReason,
@@ -21,7 +20,6 @@ from hostel.drivers.base import (
     SecurityModel,
     ShutoffReason,
     StartFlag,
-    StateInfo,
     StorageDriver,
     UndefineFlag,
 )
@@ -32,6 +30,7 @@ from hostel.drivers.qemu.block.copy import CopyCalls
 from hostel.drivers.qemu.block.jobs import JobCalls
 from hostel.drivers.qemu.block.sizes import SizeCalls
 from hostel.drivers.qemu.console import PtyStream
+from hostel.drivers.qemu.guest import GuestCalls
 from hostel.drivers.qemu.launch import Launcher, find_emulator
 from hostel.drivers.qemu.machines import Machines, failed, invalid
 from hostel.drivers.qemu.plug.calls import DeviceCalls
@@ -39,17 +38,17 @@ from hostel.drivers.qemu.running import no_domain
 from hostel.drivers.qemu.saving import SaveCalls
 from hostel.drivers.qemu.snapshot.calls import SnapshotCalls
 from hostel.drivers.qemu.snapshot.catalog import Catalog
-from hostel.drivers.qemu.status import Ending, Status, read_ending
+from hostel.drivers.qemu.statistics import StatisticsCalls
+from hostel.drivers.qemu.status import Ending, Status
 from hostel.drivers.store import Directories
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
 from hostel.model.domain.devices.character import CharacterBackend, CharacterType
 from hostel.model.domain.inactive import forget_run
 
 _REMOVED: Final = {"event": int(Lifecycle.UNDEFINED), "detail": 0}
-_PAUSED = {"io-error": PausedReason.IOERROR, "watchdog": PausedReason.WATCHDOG, "shutdown": PausedReason.SHUTTING_DOWN}
 
 
-class QemuDriver(DeviceCalls, JobCalls, CopyCalls, SizeCalls, SaveCalls, SnapshotCalls):
+class QemuDriver(DeviceCalls, JobCalls, CopyCalls, SizeCalls, SaveCalls, SnapshotCalls, GuestCalls, StatisticsCalls):
     """Domains under real QEMU; see :class:`hostel.drivers.base.HypervisorDriver` for each call."""
 
     def __init__(
@@ -295,30 +294,6 @@ class QemuDriver(DeviceCalls, JobCalls, CopyCalls, SizeCalls, SaveCalls, Snapsho
         vcpus = (found.vcpu.current or found.vcpu.value) if found.vcpu is not None else 1
         used = process.cpu_time(live.pid) if live else 0
         return DomainInfo(state, most, current, vcpus, used)
-
-    def domain_get_state(self, domain: DomainRef) -> StateInfo:
-        """State with its reason."""
-        with self._machines.locked(domain.name), self._held(domain) as machine:
-            if machine is None:
-                if self._machines.definition(domain.name) is None:
-                    raise no_domain(f"name '{domain.name}'")
-                ending = read_ending(self._machines.endings, domain.name)
-                return StateInfo(DomainState.SHUTOFF, int(ending.reason), ending.detail)
-            live = machine.status
-            try:
-                answer = machine.ask("query-status")
-            except VirtError as error:
-                if error.code != ErrorCode.OPERATION_INVALID:
-                    raise
-                answer = {}
-        if not answer:  # it ended between the two looks
-            return self.domain_get_state(domain)
-        if answer.get("running"):
-            return StateInfo(DomainState.RUNNING, live.running)
-        said = str(answer.get("status"))
-        if said == "guest-panicked":
-            return StateInfo(DomainState.CRASHED, 1)
-        return StateInfo(DomainState.PAUSED, int(_PAUSED.get(said, live.paused)))
 
     def domain_is_persistent(self, domain: DomainRef) -> bool:
         """Whether a definition exists."""

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from hostel.drivers.base import DomainRef, NetworkDriver, StorageDriver
+from hostel.drivers.base import DomainRef, DomainState, NetworkDriver, PausedReason, StateInfo, StorageDriver
 from hostel.drivers.base.domain import Affect
 from hostel.drivers.events import Event, EventBus, Subject
 from hostel.drivers.fault import fault
@@ -19,10 +19,12 @@ from hostel.drivers.qemu import process
 from hostel.drivers.qemu.launch import Launcher
 from hostel.drivers.qemu.machines import Machines, failed, invalid
 from hostel.drivers.qemu.monitor import Monitor
-from hostel.drivers.qemu.status import Ending, Status
+from hostel.drivers.qemu.status import Ending, Status, read_ending
 from hostel.errors import ErrorCode, ErrorDomain, QmpError, VirtError
 from hostel.model.domain.devices.disk import Disk
 from hostel.model.domain.domain import Domain
+
+_PAUSED = {"io-error": PausedReason.IOERROR, "watchdog": PausedReason.WATCHDOG, "shutdown": PausedReason.SHUTTING_DOWN}
 
 
 class Running:
@@ -228,6 +230,30 @@ class Calls:
                 raise failed(f"domain '{other}' already exists with uuid {known.uuid}")
             if other != domain.name and known.uuid == domain.uuid:
                 raise failed(f"domain '{other}' is already defined with uuid {known.uuid}")
+
+    def domain_get_state(self, domain: DomainRef) -> StateInfo:
+        """State with its reason."""
+        with self._machines.locked(domain.name), self._held(domain) as machine:
+            if machine is None:
+                if self._machines.definition(domain.name) is None:
+                    raise no_domain(f"name '{domain.name}'")
+                ending = read_ending(self._machines.endings, domain.name)
+                return StateInfo(DomainState.SHUTOFF, int(ending.reason), ending.detail)
+            live = machine.status
+            try:
+                answer = machine.ask("query-status")
+            except VirtError as error:
+                if error.code != ErrorCode.OPERATION_INVALID:
+                    raise
+                answer = {}
+        if not answer:  # it ended between the two looks
+            return self.domain_get_state(domain)
+        if answer.get("running"):
+            return StateInfo(DomainState.RUNNING, live.running)
+        said = str(answer.get("status"))
+        if said == "guest-panicked":
+            return StateInfo(DomainState.CRASHED, 1)
+        return StateInfo(DomainState.PAUSED, int(_PAUSED.get(said, live.paused)))
 
     def _define(self, definition: Domain) -> None:
         """Replace a definition; the caller holds the domain's lock."""

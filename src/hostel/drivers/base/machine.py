@@ -1,0 +1,85 @@
+"""What is done to a running machine beside its devices: memory, processors, keys, pictures, numbers."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple, Protocol, runtime_checkable
+
+from hostel.drivers.base.domain import Affect, DomainRef
+
+
+class MemoryFlag(enum.IntFlag):
+    """``virDomainMemoryModFlags`` beyond :class:`Affect`."""
+
+    NONE = 0
+    MAXIMUM = 4
+
+
+class VcpuFlag(enum.IntFlag):
+    """``virDomainVcpuFlags`` beyond :class:`Affect`."""
+
+    NONE = 0
+    MAXIMUM = 4
+
+
+class StatsFlag(enum.IntFlag):
+    """``virDomainStatsTypes``; none of them asks for all."""
+
+    ALL = 0
+    STATE = 1
+    CPU_TOTAL = 2
+    BALLOON = 4
+    VCPU = 8
+    INTERFACE = 16
+    BLOCK = 32
+    PERF = 64
+    IOTHREAD = 128
+    MEMORY = 256
+    DIRTYRATE = 512
+    VM = 1024
+
+
+class Screenshot(NamedTuple):
+    """A picture of a guest's screen and its type, such as ``image/x-portable-pixmap``."""
+
+    mime: str
+    content: bytes
+
+
+@runtime_checkable
+class MachineDriver(Protocol):
+    """Running machines. Names of statistics are libvirt's."""
+
+    def domain_set_memory_flags(
+        self, domain: DomainRef, memory: int, affect: Affect, flags: MemoryFlag = MemoryFlag.NONE
+    ) -> None:
+        """Change the memory that the guest has, in KiB, or with ``MAXIMUM`` the most that it may have."""
+
+    def domain_set_vcpus_flags(
+        self, domain: DomainRef, count: int, affect: Affect, flags: VcpuFlag = VcpuFlag.NONE
+    ) -> None:
+        """Change how many processors the guest has, or with ``MAXIMUM`` may have."""
+
+    def domain_memory_stats(self, domain: DomainRef) -> Mapping[str, int]:
+        """The guest's memory in numbers, in KiB: ``actual``, ``rss``, and what the guest tells of itself."""
+
+    def domain_set_memory_stats_period(self, domain: DomainRef, period: int, affect: Affect = Affect.CURRENT) -> None:
+        """How often, in seconds, the guest is asked for these; 0: never."""
+
+    def connect_get_all_domain_stats(
+        self, domains: Sequence[DomainRef], stats: StatsFlag = StatsFlag.ALL, *, backing: bool = False
+    ) -> list[tuple[DomainRef, Mapping[str, int | str]]]:
+        """Statistics of domains; of all of them where none is given."""
+
+    def domain_screenshot(self, domain: DomainRef, screen: int = 0) -> Screenshot:
+        """A picture of the guest's screen."""
+
+    def domain_send_key(self, domain: DomainRef, codeset: int, holdtime: int, keycodes: Sequence[int]) -> None:
+        """Press keys together for ``holdtime`` milliseconds; ``codeset`` is ``virKeycodeSet``'s number."""
+
+    def domain_inject_nmi(self, domain: DomainRef) -> None:
+        """Send a non-maskable interrupt."""
+
+    def domain_qemu_monitor_command(self, domain: DomainRef, command: str, *, human: bool = False) -> str:
+        """Give QEMU a command as it is: JSON, or ``human`` words; returns its answer."""

@@ -1,0 +1,187 @@
+"""The driver's calls about a running machine: memory, processors, keys, pictures, and QEMU's own monitor."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any, Final
+
+from hostel.drivers.base import DomainRef
+from hostel.drivers.base.domain import Affect
+from hostel.drivers.base.machine import MemoryFlag, Screenshot, VcpuFlag
+from hostel.drivers.fault import fault, system_fault
+from hostel.drivers.qemu.keyboard import numbers
+from hostel.drivers.qemu.machines import failed, invalid
+from hostel.drivers.qemu.running import Calls, Running
+from hostel.errors import ErrorCode, ErrorDomain, QmpError
+from hostel.model.domain.cpu import Vcpu
+from hostel.model.domain.devices.video import Video
+from hostel.model.domain.domain import Domain
+from hostel.model.domain.memory import CurrentMemory, Memory
+
+_UNPLUG_SECONDS: Final = 5.0
+_MOST_KEYS: Final = 16
+
+
+class GuestCalls(Calls):
+    """Running machines; see :class:`hostel.drivers.base.machine.MachineDriver`."""
+
+    def domain_set_memory_flags(
+        self, domain: DomainRef, memory: int, affect: Affect, flags: MemoryFlag = MemoryFlag.NONE
+    ) -> None:
+        """Change the guest's memory, or the most that it may have."""
+        if memory <= 0:
+            raise fault(ErrorCode.INVALID_ARG, f"memory in KiB must be greater than 0, not {memory}", ErrorDomain.QEMU)
+        with self._both(domain, affect) as both:
+            if flags & MemoryFlag.MAXIMUM:
+                if both.running is not None:
+                    what = "cannot resize the maximum memory on an active domain; use --config"
+                    raise invalid(what)
+                if both.definition is not None:
+                    _set_most(both.definition, memory)
+                    self._define(both.definition)
+                return
+            for document in (both.running.domain if both.running is not None else None, both.definition):
+                most = document.memory.to_kib() if document is not None and document.memory is not None else memory
+                if memory > most:
+                    what = f"cannot set memory higher than max memory ({most} KiB); raise it with setmaxmem --config"
+                    raise fault(ErrorCode.INVALID_ARG, what, ErrorDomain.QEMU)
+            if both.running is not None:
+                _balloon(both.running, memory)
+            if both.definition is not None:
+                both.definition.current_memory = CurrentMemory(unit="KiB", value=memory)
+                self._define(both.definition)
+
+    def domain_set_vcpus_flags(
+        self, domain: DomainRef, count: int, affect: Affect, flags: VcpuFlag = VcpuFlag.NONE
+    ) -> None:
+        """Change how many processors the guest has, or may have."""
+        with self._both(domain, affect) as both:
+            if flags & VcpuFlag.MAXIMUM:
+                if both.running is not None:
+                    raise invalid("maximum vcpu count of a live domain can't be modified; use --config")
+                assert both.definition is not None
+                vcpu = both.definition.vcpu or Vcpu(value=1)
+                now = min(vcpu.current or vcpu.value, count)
+                vcpu.value, vcpu.current = count, now if now != count else None
+                both.definition.vcpu = vcpu
+                self._define(both.definition)
+                return
+            for document in (both.running.domain if both.running is not None else None, both.definition):
+                most = document.vcpu.value if document is not None and document.vcpu is not None else count
+                if count > most:
+                    kind = "live" if both.running is not None else "persistent"
+                    what = (
+                        f"requested vcpus is greater than max allowable vcpus for the {kind} domain: {count} > {most}"
+                    )
+                    raise fault(ErrorCode.INVALID_ARG, what, ErrorDomain.QEMU)
+            if both.running is not None:
+                _plug_vcpus(both.running, count)
+            if both.definition is not None and both.definition.vcpu is not None:
+                vcpu = both.definition.vcpu
+                vcpu.current = count if count != vcpu.value else None
+                self._define(both.definition)
+
+    def domain_screenshot(self, domain: DomainRef, screen: int = 0) -> Screenshot:
+        """A picture of the guest's screen."""
+        with self._running(domain) as machine:
+            heads = [video for video in machine.domain.devices.videos if _has_screen(video)]
+            if not heads:
+                raise fault(ErrorCode.INTERNAL_ERROR, "no screens to take screenshot from", ErrorDomain.QEMU)
+            if screen >= len(heads):
+                raise fault(ErrorCode.INVALID_ARG, f"no such screen: {screen}", ErrorDomain.QEMU)
+            path = machine.run / "screen.ppm"
+            try:
+                device = {"device": heads[screen].alias} if screen else {}
+                machine.ask("screendump", filename=str(path), **device)
+                return Screenshot("image/x-portable-pixmap", path.read_bytes())
+            except OSError as error:
+                raise system_fault(error, "unable to open picture", ErrorDomain.QEMU) from error
+            finally:
+                path.unlink(missing_ok=True)
+
+    def domain_send_key(self, domain: DomainRef, codeset: int, holdtime: int, keycodes: Sequence[int]) -> None:
+        """Press keys together."""
+        if len(keycodes) > _MOST_KEYS:
+            raise fault(ErrorCode.INVALID_ARG, f"at most {_MOST_KEYS} keys are pressed together", ErrorDomain.QEMU)
+        keys = [{"type": "number", "data": number} for number in numbers(codeset, keycodes)]
+        with self._running(domain) as machine:
+            machine.ask("send-key", keys=keys, **({"hold-time": holdtime} if holdtime else {}))
+
+    def domain_inject_nmi(self, domain: DomainRef) -> None:
+        """Send a non-maskable interrupt."""
+        with self._running(domain) as machine:
+            machine.ask("inject-nmi")
+
+    def domain_qemu_monitor_command(self, domain: DomainRef, command: str, *, human: bool = False) -> str:
+        """Give QEMU a command as it is; what it changes is not in the document."""
+        with self._running(domain) as machine:
+            if human:
+                return str(machine.ask("human-monitor-command", **{"command-line": command}))
+            try:
+                request = json.loads(command)
+                name, arguments = str(request["execute"]), dict(request.get("arguments", {}))
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
+                what = f'\'{command}\' is no QMP command; write {{"execute": NAME, "arguments": {{...}}}}'
+                raise fault(ErrorCode.INVALID_ARG, what, ErrorDomain.QEMU) from error
+            try:
+                answer: dict[str, Any] = {"return": machine.qmp.execute(name, **arguments)}
+            except QmpError as error:
+                if error.error_class in ("Disconnected", "Timeout"):
+                    raise machine.translated(error, name) from error
+                answer = {"error": {"class": error.error_class, "desc": error.desc}}
+            if "id" in request:
+                answer["id"] = request["id"]
+            return json.dumps(answer, separators=(",", ":"))
+
+
+def _has_screen(video: Video) -> bool:
+    return video.model is not None and video.model.type != "none"
+
+
+def _set_most(definition: Domain, memory: int) -> None:
+    definition.memory = definition.memory or Memory(value=memory)
+    definition.memory.value, definition.memory.unit = memory, "KiB"
+    current = definition.current_memory
+    if current is None or current.to_kib() > memory:
+        definition.current_memory = CurrentMemory(unit="KiB", value=memory)
+
+
+def _balloon(machine: Running, memory: int) -> None:
+    device = machine.domain.devices.memballoon
+    if device is None or device.model == "none":
+        what = "Unable to change memory of active domain without the balloon device and guest OS balloon driver"
+        raise invalid(what)
+    machine.ask("balloon", value=memory << 10)
+    machine.domain.current_memory = CurrentMemory(unit="KiB", value=memory)
+    machine.save()
+
+
+def _plug_vcpus(machine: Running, count: int) -> None:
+    """Plug processors in or out until there are ``count``; what could not be done is undone by nobody, and told."""
+    slots = sorted(machine.ask("query-hotpluggable-cpus"), key=lambda slot: sorted(slot["props"].items()))
+    used = [slot for slot in slots if "qom-path" in slot]
+    free = [slot for slot in slots if "qom-path" not in slot]
+    per_slot = int(slots[0]["vcpus-count"]) if slots else 1
+    wanted = count // per_slot
+    try:
+        for slot in free[: max(0, wanted - len(used))]:
+            name = f"vcpu{slots.index(slot)}"
+            machine.ask("device_add", driver=slot["type"], id=name, **slot["props"])
+        for slot in reversed(used[wanted:]):
+            _unplug_vcpu(machine, str(slot["qom-path"]).rpartition("/")[2])
+    finally:
+        now = sum("qom-path" in slot for slot in machine.ask("query-hotpluggable-cpus")) * per_slot
+        vcpu = machine.domain.vcpu
+        if vcpu is not None:
+            vcpu.current = now if now != vcpu.value else None
+        machine.save()
+
+
+def _unplug_vcpu(machine: Running, name: str) -> None:
+    if not name.startswith("vcpu"):
+        raise invalid("a processor that the machine was started with cannot be taken out")
+    machine.ask("device_del", id=name)
+    event = machine.qmp.wait(_UNPLUG_SECONDS, "DEVICE_DELETED", "ACPI_DEVICE_OST")
+    if event is None or event["event"] != "DEVICE_DELETED":
+        raise failed("vcpu unplug request timed out. Unplug result must be manually inspected in the domain")

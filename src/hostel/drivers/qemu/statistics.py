@@ -1,0 +1,191 @@
+"""Numbers about machines: what QEMU, the guest and the host tell of them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from hostel.drivers.base import DomainRef
+from hostel.drivers.base.domain import Affect
+from hostel.drivers.base.machine import StatsFlag
+from hostel.drivers.qemu import process
+from hostel.drivers.qemu.block.chain import images
+from hostel.drivers.qemu.block.sizes import counters, live_info
+from hostel.drivers.qemu.machines import invalid
+from hostel.drivers.qemu.running import Calls, Running
+from hostel.errors import VirtError
+from hostel.model.domain.domain import Domain
+
+_PAGE: Final = os.sysconf("SC_PAGE_SIZE")
+# What a guest tells, by virsh's names; those in bytes are shown in KiB.
+_GUEST: Final = {
+    "swap_in": "stat-swap-in", "swap_out": "stat-swap-out", "major_fault": "stat-major-faults",
+    "minor_fault": "stat-minor-faults", "unused": "stat-free-memory", "available": "stat-total-memory",
+    "usable": "stat-available-memory", "disk_caches": "stat-disk-caches",
+    "hugetlb_pgalloc": "stat-htlb-pgalloc", "hugetlb_pgfail": "stat-htlb-pgfail",
+}  # fmt: skip
+_COUNTED: Final = ("major_fault", "minor_fault", "hugetlb_pgalloc", "hugetlb_pgfail")
+_UNKNOWN: Final = 2**64 - 1
+_BALLOON: Final = {
+    "swap_in": "swap_in", "swap_out": "swap_out", "major_fault": "major_fault", "minor_fault": "minor_fault",
+    "unused": "unused", "available": "available", "usable": "usable", "last_update": "last-update",
+    "disk_caches": "disk_caches", "hugetlb_pgalloc": "hugetlb_pgalloc", "hugetlb_pgfail": "hugetlb_pgfail",
+    "rss": "rss",
+}  # fmt: skip
+_BLOCK: Final = {
+    "rd_operations": "rd.reqs", "rd_bytes": "rd.bytes", "rd_total_times": "rd.times", "wr_operations": "wr.reqs",
+    "wr_bytes": "wr.bytes", "wr_total_times": "wr.times", "flush_operations": "fl.reqs",
+    "flush_total_times": "fl.times",
+}  # fmt: skip
+
+
+class StatisticsCalls(Calls):
+    """Statistics; see :class:`hostel.drivers.base.machine.MachineDriver`."""
+
+    def domain_memory_stats(self, domain: DomainRef) -> Mapping[str, int]:
+        """The guest's memory in numbers."""
+        with self._running(domain) as machine:
+            return memory(machine)
+
+    def domain_set_memory_stats_period(self, domain: DomainRef, period: int, affect: Affect = Affect.CURRENT) -> None:
+        """How often the guest is asked."""
+        with self._both(domain, affect) as both:
+            for document in (both.running.domain if both.running is not None else None, both.definition):
+                device = document.devices.memballoon if document is not None else None
+                if document is not None and (device is None or device.model == "none"):
+                    raise invalid("No memory balloon device configured, can not set the collection period")
+            if both.running is not None and (device := both.running.domain.devices.memballoon) is not None:
+                where = {"path": f"/machine/peripheral/{device.alias}", "property": "guest-stats-polling-interval"}
+                both.running.ask("qom-set", **where, value=period)
+                device.stats_period = period or None
+                both.running.save()
+            if both.definition is not None and (device := both.definition.devices.memballoon) is not None:
+                device.stats_period = period or None
+                self._define(both.definition)
+
+    def connect_get_all_domain_stats(
+        self, domains: Sequence[DomainRef], stats: StatsFlag = StatsFlag.ALL, *, backing: bool = False
+    ) -> list[tuple[DomainRef, Mapping[str, int | str]]]:
+        """Statistics of domains; those that are gone when it is their turn are left out."""
+        found = []
+        for ref in domains or self._machines.refs():
+            try:
+                found.append((ref, self._statistics(ref, stats, backing=backing)))
+            except VirtError:
+                if domains:
+                    raise
+        return found
+
+    def _statistics(self, ref: DomainRef, stats: StatsFlag, *, backing: bool) -> Mapping[str, int | str]:
+        state = self.domain_get_state(ref)
+        wants_all = stats == StatsFlag.ALL
+        found: dict[str, int | str] = {}
+        if wants_all or stats & StatsFlag.STATE:
+            found |= {"state.state": int(state.state), "state.reason": state.reason}
+        with self._both(ref, Affect.CURRENT) as both:
+            machine, document = both.running, both.current
+            if machine is not None and (wants_all or stats & StatsFlag.CPU_TOTAL):
+                found |= _processor_time(machine.status.pid)
+            if wants_all or stats & StatsFlag.BALLOON:
+                found |= _balloon(machine, document)
+            if wants_all or stats & StatsFlag.VCPU:
+                found |= _vcpus(machine, document)
+            if wants_all or stats & StatsFlag.BLOCK:
+                found |= _blocks(machine, document, backing=backing)
+        return found
+
+
+def memory(machine: Running) -> dict[str, int]:
+    """The guest's memory, in KiB but for counts, by virsh's names."""
+    found: dict[str, int] = {}
+    device = machine.domain.devices.memballoon
+    if device is not None and device.model != "none":
+        found["actual"] = int(machine.ask("query-balloon")["actual"]) >> 10
+        path = f"/machine/peripheral/{device.alias}"
+        told: dict[str, Any] = machine.attempt("qom-get", path=path, property="guest-stats") or {}
+        for name, word in _GUEST.items():
+            number = int(told.get("stats", {}).get(word, _UNKNOWN)) % (_UNKNOWN + 1)
+            if number != _UNKNOWN:
+                found[name] = number if name in _COUNTED else number >> 10
+        if told:
+            found["last_update"] = int(told.get("last-update", 0))
+    elif machine.domain.memory is not None:
+        found["actual"] = machine.domain.memory.to_kib()
+    found["rss"] = _resident(machine.status.pid)
+    return found
+
+
+def _resident(pid: int) -> int:
+    try:
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE >> 10
+    except (OSError, ValueError, IndexError):
+        return 0
+
+
+def _processor_time(pid: int) -> dict[str, int]:
+    total = process.cpu_time(pid)
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
+    except OSError:
+        return {"cpu.time": total}
+    scale = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
+    return {"cpu.time": total, "cpu.user": int(fields[11]) * scale, "cpu.system": int(fields[12]) * scale}
+
+
+def _balloon(machine: Running | None, document: Domain) -> dict[str, int]:
+    most = document.memory.to_kib() if document.memory is not None else 0
+    current = document.current_memory.to_kib() if document.current_memory is not None else most
+    if machine is None:
+        return {"balloon.current": current, "balloon.maximum": most}
+    told = memory(machine)
+    found = {"balloon.current": told.get("actual", current), "balloon.maximum": most}
+    return found | {f"balloon.{name}": told[word] for word, name in _BALLOON.items() if word in told}
+
+
+def _vcpus(machine: Running | None, document: Domain) -> dict[str, int]:
+    most = document.vcpu.value if document.vcpu is not None else 1
+    current = (document.vcpu.current or most) if document.vcpu is not None else 1
+    found = {"vcpu.current": current, "vcpu.maximum": most}
+    if machine is None:
+        return found
+    for vcpu in machine.ask("query-cpus-fast"):
+        number, thread = int(vcpu["cpu-index"]), int(vcpu["thread-id"])
+        found[f"vcpu.{number}.state"] = 1
+        found[f"vcpu.{number}.time"] = _thread_time(machine.status.pid, thread)
+        found[f"vcpu.{number}.wait"] = 0
+    return found
+
+
+def _thread_time(pid: int, thread: int) -> int:
+    try:
+        return int(Path(f"/proc/{pid}/task/{thread}/schedstat").read_text().split()[0])
+    except (OSError, ValueError, IndexError):
+        return 0
+
+
+def _blocks(machine: Running | None, document: Domain, *, backing: bool) -> dict[str, int | str]:
+    disks = document.devices.disks
+    found: dict[str, int | str] = {"block.count": len(disks)}
+    told = counters(machine) if machine is not None else {}
+    rows = 0
+    for disk in disks:
+        for depth, top in enumerate(images(disk) if backing else list(images(disk))[:1]):
+            prefix = f"block.{rows}"
+            found[f"{prefix}.name"] = disk.target.dev
+            if backing:
+                found[f"{prefix}.backingIndex"] = top.number
+            found[f"{prefix}.path"] = top.path
+            if machine is not None and depth == 0:
+                for word, number in told.get(disk.alias or "", {}).items():
+                    found[f"{prefix}.{_BLOCK[word]}"] = number
+                sizes = live_info(machine, disk)
+                found[f"{prefix}.allocation"], found[f"{prefix}.capacity"] = sizes.allocation, sizes.capacity
+                found[f"{prefix}.physical"] = sizes.physical
+            rows += 1
+        if disk.source is None:
+            found[f"block.{rows}.name"] = disk.target.dev
+            rows += 1
+    found["block.count"] = rows
+    return found

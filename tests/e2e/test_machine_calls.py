@@ -1,0 +1,136 @@
+"""Memory, processors, keys, pictures and numbers of running guests."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from hostel import guest
+from hostel.drivers.base import DomainRef, DomainXmlFlag
+from hostel.drivers.base.domain import Affect
+from hostel.drivers.base.machine import MemoryFlag, StatsFlag, VcpuFlag
+from hostel.drivers.qemu.driver import QemuDriver
+from hostel.drivers.qemu.keyboard import CODES, numbers
+from hostel.errors import VirtError
+from hostel.model.domain.domain import Domain
+from hostel.objects import Connection
+from support.session import disk, domain_xml, session, wait_for_report
+
+pytestmark = pytest.mark.qemu
+MIB = 1 << 20
+SCREEN = "<video><model type='vga'/></video>"
+
+
+@pytest.fixture
+def connection(tmp_path: Path) -> Iterator[Connection]:
+    (tmp_path / "disk.img").write_bytes(guest.image(label="calls", mode=guest.Mode.WAIT).ljust(MIB, b"\0"))
+    with session(tmp_path) as opened:
+        yield opened
+
+
+@pytest.fixture
+def driver(connection: Connection) -> QemuDriver:
+    assert isinstance(connection.hypervisor, QemuDriver)
+    return connection.hypervisor
+
+
+@pytest.fixture
+def ref(driver: QemuDriver, tmp_path: Path) -> DomainRef:
+    xml = domain_xml(tmp_path, disk(tmp_path / "disk.img"), SCREEN)
+    ref = driver.domain_create(driver.domain_define_xml(xml.replace("<vcpu>1<", "<vcpu current='1'>3<")))
+    wait_for_report(tmp_path, 1)
+    return ref
+
+
+def stored(driver: QemuDriver, ref: DomainRef) -> Domain:
+    return Domain.parse(driver.domain_get_xml_desc(ref, DomainXmlFlag.INACTIVE))
+
+
+def test_processors_are_plugged_in_and_the_documents_follow(driver: QemuDriver, ref: DomainRef) -> None:
+    assert driver.domain_get_info(ref).vcpus == 1
+    driver.domain_set_vcpus_flags(ref, 2, Affect.LIVE)
+    assert driver.domain_get_info(ref).vcpus == 2
+    cpus = json.loads(driver.domain_qemu_monitor_command(ref, '{"execute": "query-cpus-fast"}'))["return"]
+    assert len(cpus) == 2
+    driver.domain_set_vcpus_flags(ref, 3, Affect.LIVE | Affect.CONFIG)
+    found = stored(driver, ref).vcpu
+    assert found is not None
+    assert (found.value, found.current) == (3, None)
+    with pytest.raises(VirtError, match="greater than max allowable"):
+        driver.domain_set_vcpus_flags(ref, 4, Affect.LIVE)
+    with pytest.raises(VirtError, match="unplug request"):  # a guest without ACPI does not answer
+        driver.domain_set_vcpus_flags(ref, 1, Affect.LIVE)
+    driver.domain_set_vcpus_flags(ref, 8, Affect.CONFIG, VcpuFlag.MAXIMUM)
+    found = stored(driver, ref).vcpu
+    assert found is not None
+    assert (found.value, found.current) == (8, 3)
+
+
+def test_memory_is_asked_of_the_balloon_and_written_down(driver: QemuDriver, ref: DomainRef) -> None:
+    driver.domain_set_memory_flags(ref, 16 << 10, Affect.CONFIG)
+    found = stored(driver, ref)
+    assert found.current_memory is not None
+    assert found.current_memory.to_kib() == 16 << 10
+    with pytest.raises(VirtError, match="higher than max memory"):
+        driver.domain_set_memory_flags(ref, 64 << 10, Affect.LIVE)
+    driver.domain_set_memory_flags(ref, 24 << 10, Affect.LIVE)
+    driver.domain_set_memory_flags(ref, 64 << 10, Affect.CONFIG, MemoryFlag.MAXIMUM)
+    found = stored(driver, ref)
+    assert found.memory is not None
+    assert found.memory.to_kib() == 64 << 10
+    with pytest.raises(VirtError, match="active domain"):
+        driver.domain_set_memory_flags(ref, 64 << 10, Affect.LIVE, MemoryFlag.MAXIMUM)
+
+
+def test_memory_statistics_are_what_is_known(driver: QemuDriver, ref: DomainRef) -> None:
+    found = driver.domain_memory_stats(ref)
+    assert found["actual"] == 32 << 10
+    assert found["rss"] > 1024
+    driver.domain_set_memory_stats_period(ref, 5, Affect.LIVE | Affect.CONFIG)
+    assert "<stats period='5'/>" in driver.domain_get_xml_desc(ref)
+    assert "<stats period='5'/>" in driver.domain_get_xml_desc(ref, DomainXmlFlag.INACTIVE)
+
+
+def test_statistics_of_running_and_other_domains(driver: QemuDriver, ref: DomainRef, tmp_path: Path) -> None:
+    driver.domain_define_xml(domain_xml(tmp_path, disk(tmp_path / "disk.img"), name="other"))
+    found = {item.name: stats for item, stats in driver.connect_get_all_domain_stats([])}
+    assert found["guest"]["state.state"] == 1
+    assert found["guest"]["vcpu.current"] == 1
+    assert found["guest"]["vcpu.0.state"] == 1
+    assert found["guest"]["block.0.name"] == "vda"
+    assert int(found["guest"]["block.0.rd.bytes"]) > 0
+    assert found["guest"]["block.0.capacity"] == MIB
+    assert int(found["guest"]["cpu.time"]) > 0
+    assert found["other"]["state.state"] == 5
+    [(_, only)] = driver.connect_get_all_domain_stats([ref], StatsFlag.STATE)
+    assert set(only) == {"state.state", "state.reason"}
+
+
+def test_screen_is_a_picture_and_keys_reach_the_guest(driver: QemuDriver, ref: DomainRef) -> None:
+    picture = driver.domain_screenshot(ref)
+    assert picture.mime == "image/x-portable-pixmap"
+    assert picture.content.startswith(b"P6")
+    with pytest.raises(VirtError, match="no such screen: 1"):
+        driver.domain_screenshot(ref, 1)
+    driver.domain_send_key(ref, 0, 50, [CODES["KEY_LEFTCTRL"], CODES["KEY_LEFTALT"], CODES["KEY_DELETE"]])
+    with pytest.raises(VirtError, match="cannot translate"):
+        driver.domain_send_key(ref, 0, 0, [250])
+
+
+def test_key_codes_are_those_of_the_pc() -> None:
+    names = ["KEY_ESC", "KEY_A", "KEY_ENTER", "KEY_F12", "KEY_UP", "KEY_RIGHTALT"]
+    assert numbers(0, [CODES[name] for name in names]) == [0x01, 0x1E, 0x1C, 0x58, 0xC8, 0xB8]
+
+
+def test_monitor_commands_answer_as_qemu_does(driver: QemuDriver, ref: DomainRef) -> None:
+    said = json.loads(driver.domain_qemu_monitor_command(ref, '{"execute": "query-status", "id": 7}'))
+    assert said["return"]["status"] == "running"
+    assert said["id"] == 7
+    said = json.loads(driver.domain_qemu_monitor_command(ref, '{"execute": "no-such-command"}'))
+    assert said["error"]["class"] == "CommandNotFound"
+    assert "running" in driver.domain_qemu_monitor_command(ref, "info status", human=True)
+    with pytest.raises(VirtError, match="is no QMP command"):
+        driver.domain_qemu_monitor_command(ref, "info status")
