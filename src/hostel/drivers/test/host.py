@@ -123,9 +123,13 @@ class TestPool:
 
 
 class Host:
-    """Everything there is; ``lock`` is held for every look and every change, and ``bus`` told of these."""
+    """Everything there is; ``lock`` is held for every look and every change, and ``bus`` told of these.
 
-    def __init__(self) -> None:
+    Args:
+        furnished: with what libvirt's default host has at first.
+    """
+
+    def __init__(self, *, furnished: bool = True) -> None:
         self.lock = threading.RLock()
         self.bus = EventBus(None)
         self.secrets = MemoryVault()
@@ -133,6 +137,10 @@ class Host:
         self.domains: dict[str, TestDomain] = {}
         self.networks: dict[str, TestNetwork] = {}
         self.pools: dict[str, TestPool] = {}
+        if furnished:
+            self._furnish()
+
+    def _furnish(self) -> None:
         domain = TestDomain(parse_domain(_DOMAIN), persistent=True)
         self.domains[domain.definition.name] = domain
         self.boot(domain)

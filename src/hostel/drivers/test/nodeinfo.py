@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from hostel.drivers.base.host import ALL, NodeInfo
 from hostel.drivers.fault import fault
 from hostel.errors import ErrorCode, ErrorDomain
+
+INFO: Final = NodeInfo("i686", 3 << 20, 16, 1400, 2, 2, 2, 2)
 
 
 class TestHostDriver:
@@ -12,9 +16,12 @@ class TestHostDriver:
 
     __test__ = False  # not a test case, whatever its name says
 
+    def __init__(self, info: NodeInfo = INFO) -> None:
+        self._info = info
+
     def node_get_info(self) -> NodeInfo:
-        """Sixteen CPUs in two cells."""
-        return NodeInfo("i686", 3 << 20, 16, 1400, 2, 2, 2, 2)
+        """Sixteen CPUs in two cells, or what a file says."""
+        return self._info
 
     def node_get_cpu_map(self) -> list[bool]:
         """Eight CPUs, three of which are online: they are not those of the other call."""

@@ -1,10 +1,15 @@
-"""``test:///default``: opened as often as one likes, in memory, gone with its last connection."""
+"""``test:///default``: opened as often as one likes, in memory, gone with its last connection.
+
+``test:///FILE`` is a host that a file describes; each connection has its own.
+"""
 
 from __future__ import annotations
 
-from urllib.parse import SplitResult
+from collections.abc import Callable
+from urllib.parse import SplitResult, unquote
 
 from hostel.drivers.announcing import announcing
+from hostel.drivers.base.host import NodeInfo
 from hostel.drivers.events import Subject
 from hostel.drivers.fault import fault
 from hostel.drivers.registry import Drivers, written
@@ -14,7 +19,7 @@ from hostel.drivers.test.host import Host, shared
 from hostel.drivers.test.hypervisor import TestDriver
 from hostel.drivers.test.network import TestNetworkDriver
 from hostel.drivers.test.nodedev import TestNodeDeviceDriver
-from hostel.drivers.test.nodeinfo import TestHostDriver
+from hostel.drivers.test.nodeinfo import INFO, TestHostDriver
 from hostel.drivers.test.storage import TestStorageDriver
 from hostel.errors import ErrorCode, ErrorDomain
 
@@ -22,29 +27,31 @@ _DEFAULT = "test:///default"
 
 
 def open_test(uri: SplitResult, directories: Directories) -> Drivers | None:
-    """Open the invented host's drivers; None for another scheme. Nothing is read or written anywhere.
+    """Open an invented host's drivers; None for another scheme. Nothing is written anywhere.
 
     Raises:
-        VirtError: the URI names another host than the default one.
+        VirtError: the URI names neither the default host nor a file that describes one.
     """
     if uri.scheme != "test":
         return None
     if uri.path in ("", "/"):
         raise fault(ErrorCode.INVALID_ARG, f"testOpen: supply a path or use {_DEFAULT}", ErrorDomain.TEST)
-    if uri.path != "/default":
-        raise fault(
-            ErrorCode.CONFIG_UNSUPPORTED,
-            f"'{written(uri)}': hosts described in a file are not supported yet; use {_DEFAULT}",
-            ErrorDomain.TEST,
-        )
-    host: Host = shared.acquire()
+    if uri.path == "/default":
+        return _drivers(_DEFAULT, shared.acquire(), shared.release, INFO)
+    from hostel.drivers.test.described import read_host
+
+    host, info = read_host(unquote(uri.path))
+    return _drivers(written(uri), host, lambda: None, info)
+
+
+def _drivers(uri: str, host: Host, release: Callable[[], None], info: NodeInfo) -> Drivers:
     return Drivers(
-        _DEFAULT,
-        TestDriver(host, shared.release),
+        uri,
+        TestDriver(host, release),
         announcing(TestStorageDriver(host), Subject.POOL, host.bus),
         announcing(TestNetworkDriver(host), Subject.NETWORK, host.bus),
         VaultSecretDriver(host.secrets, host.bus),
         TestNodeDeviceDriver(),
-        TestHostDriver(),
+        TestHostDriver(info),
         host.bus,
     )

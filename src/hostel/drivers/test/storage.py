@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import Final
 
 from hostel.drivers.base import (
     Hole,
@@ -20,9 +21,11 @@ from hostel.drivers.base import (
 )
 from hostel.drivers.document import canonical_uuid
 from hostel.drivers.fault import fault
+from hostel.drivers.storage.conflict import conflicts
 from hostel.drivers.storage.document import (
     POOL_TYPES,
     PoolDefinition,
+    VolumeDefinition,
     VolumeFacts,
     format_pool,
     format_volume,
@@ -36,6 +39,12 @@ from hostel.errors import ErrorCode, ErrorDomain, VirtError
 from hostel.model.domain.devices.source import Host
 from hostel.model.pool_sources import PoolSources
 from hostel.model.storage import PoolDevice, PoolSource
+
+# What volumes of a type of pools are; devices where it is not said.
+_TYPES: Final = {
+    **dict.fromkeys(("dir", "fs", "netfs", "vstorage"), VolumeType.FILE),
+    **dict.fromkeys(("sheepdog", "iscsi-direct", "gluster", "rbd"), VolumeType.NETWORK),
+}
 
 
 class TestStorageDriver:
@@ -198,11 +207,8 @@ class TestStorageDriver:
         """The same with their paths and what they are."""
         with self._host.lock:
             refs = self.storage_pool_list_all_volumes(pool)
-            volumes = [self._host.pools[pool.name].volumes[ref.name] for ref in refs]
-            return [
-                VolumeRow(ref, facts.path, VolumeInfo(facts.type, facts.capacity, facts.allocation))
-                for ref, facts in zip(refs, volumes, strict=True)
-            ]
+            found = self._host.pools[pool.name]
+            return [VolumeRow(ref, found.volumes[ref.name].path, _info(found, found.volumes[ref.name])) for ref in refs]
 
     def storage_vol_lookup_by_name(self, pool: PoolRef, name: str) -> VolumeRef:
         """Find in one pool by name."""
@@ -267,8 +273,8 @@ class TestStorageDriver:
         if physical:
             raise _unsupported("virStorageVolGetInfoFlags")
         with self._host.lock:
-            facts = _volume(self._active(volume.pool), volume.name)
-            return VolumeInfo(facts.type, facts.capacity, facts.allocation)
+            pool = self._active(volume.pool)
+            return _info(pool, _volume(pool, volume.name))
 
     def storage_vol_get_xml_desc(self, volume: VolumeRef) -> str:
         """The volume's document."""
@@ -302,34 +308,12 @@ class TestStorageDriver:
         """Nothing is held."""
 
     def _create(self, pool: TestPool, xml: str, source: VolumeRef | None = None) -> VolumeRef:
-        volume = parse_volume(xml)
+        volume = parse_volume(xml, type=pool.definition.type)
         if volume.name in pool.volumes:
             raise _fault(ErrorCode.OPERATION_FAILED, "storage vol already exists")
         if source is not None:
             _volume(self._active(source.pool), source.name)
-        capacity = volume.capacity
-        if capacity is None:
-            raise _fault(ErrorCode.XML_ERROR, "missing capacity element")
-        allocation = capacity if volume.allocation is None else volume.allocation
-        if allocation > pool.sizes.available:
-            raise _fault(ErrorCode.INTERNAL_ERROR, f"Not enough free space in pool for volume '{volume.name}'")
-        facts = VolumeFacts(
-            name=volume.name,
-            path=f"{pool.definition.path}/{volume.name}",
-            type=VolumeType.FILE,
-            format=volume.format,
-            capacity=capacity,
-            allocation=allocation,
-            physical=0,
-            permissions=volume.permissions,
-            times=None,
-            backing=volume.backing,
-            compat=volume.compat,
-            cluster_size=volume.cluster_size,
-            features=volume.features or None,
-        )
-        pool.volumes[volume.name] = facts
-        return _volume_ref(pool, facts)
+        return _volume_ref(pool, _add(pool, volume))
 
     def _by_name(self, name: str) -> TestPool:
         pool = self._host.pools.get(name)
@@ -366,8 +350,7 @@ class TestStorageDriver:
                 raise _fault(ErrorCode.OPERATION_FAILED, f"pool '{known.name}' already exists with uuid {known.uuid}")
         for pool in self._host.pools.values():
             known = pool.definition
-            same_place = known.type == definition.type and known.path == definition.path
-            if same_place and known.path and known.name != definition.name:
+            if known.name != definition.name and conflicts(known, definition):
                 raise _fault(ErrorCode.OPERATION_FAILED, f"Storage source conflict with pool: '{known.name}'")
 
     def _search(self, path: str) -> VolumeRef | None:
@@ -377,6 +360,46 @@ class TestStorageDriver:
                     if pool.active and facts.path == path:
                         return _volume_ref(pool, facts)
         return None
+
+
+def _info(pool: TestPool, facts: VolumeFacts) -> VolumeInfo:
+    """What a volume is; its type is the pool's affair, whatever its document says."""
+    kind = _TYPES.get(pool.definition.type, VolumeType.BLOCK)
+    return VolumeInfo(kind, facts.capacity, facts.allocation)
+
+
+def add_volume(pool: TestPool, xml: str, *, place: str | None) -> None:
+    """Put a volume into a pool of a host that a file describes; ``place`` is its path, where the file says it."""
+    volume = parse_volume(xml, type=pool.definition.type)
+    if volume.name in pool.volumes:
+        raise _fault(ErrorCode.OPERATION_FAILED, f"storage vol '{volume.name}' is there twice")
+    _add(pool, volume, place)
+
+
+def _add(pool: TestPool, volume: VolumeDefinition, place: str | None = None) -> VolumeFacts:
+    capacity = volume.capacity
+    if capacity is None:
+        raise _fault(ErrorCode.XML_ERROR, "missing capacity element")
+    allocation = capacity if volume.allocation is None else volume.allocation
+    if allocation > pool.sizes.available:
+        raise _fault(ErrorCode.INTERNAL_ERROR, f"Not enough free space in pool for volume '{volume.name}'")
+    facts = VolumeFacts(
+        name=volume.name,
+        path=place or f"{pool.definition.path}/{volume.name}",
+        type=VolumeType.FILE,
+        format=volume.format,
+        capacity=capacity,
+        allocation=allocation,
+        physical=0,
+        permissions=volume.permissions,
+        times=None,
+        backing=volume.backing,
+        compat=volume.compat,
+        cluster_size=volume.cluster_size,
+        features=volume.features or None,
+    )
+    pool.volumes[volume.name] = facts
+    return facts
 
 
 def _volume(pool: TestPool, name: str) -> VolumeFacts:

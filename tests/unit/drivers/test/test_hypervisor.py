@@ -74,7 +74,7 @@ def test_connections_share_the_host_and_the_last_one_ends_it(directories: Direct
     ("uri", "message"),
     [
         ("test:///", "testOpen: supply a path or use test:///default"),
-        ("test:///etc/node.xml", "hosts described in a file are not supported yet"),
+        ("test:///nosuch/node.xml", "failed to open file '/nosuch/node.xml': No such file or directory"),
         ("test+nosuch://host/default", "transport in URL not recognised (should be unix|tcp|tls|ssh)"),
         ("test+unix://host/default", "transport 'unix' is only for this host"),
         ("test+tcp://host:x/default", "has a port that is none"),
