@@ -12,12 +12,15 @@ import pytest
 from hostel.codec.xml import Element
 from hostel.drivers.network.dnsmasq import configuration, hosts_file, names_file
 from hostel.drivers.network.iptables import commands
+from hostel.drivers.nwfilter import commands as filters
+from hostel.drivers.nwfilter.instance import instances
 from hostel.drivers.storage.backends.command import activate_command, mount_command
 from hostel.errors import ModelError
 from hostel.model.backup import Backup, read_backup
 from hostel.model.network import Network
 from hostel.model.network_port import NetworkPort, read_network_port
 from hostel.model.nwfilter.binding import FilterBinding, read_binding
+from hostel.model.nwfilter.filter import Filter, read_filter
 from hostel.model.storage import Pool, PoolType
 from support.damaged import damaged
 from support.documents import KINDS, Reader
@@ -41,6 +44,8 @@ PORT = f"""<networkport>{UUID}<owner><name>d</name>{UUID}</owner><group>g</group
 <address domain='0x0001' bus='0x02' slot='0x03' function='0x4'/></plug></networkport>"""
 BINDING = f"""<filterbinding><owner><name>d</name>{UUID}</owner><portdev name='p'/><linkdev name='l'/>
 <mac address='52:54:00:00:00:01'/><filterref filter='f'><parameter name='A' value='1'/></filterref></filterbinding>"""
+INNER = read_filter("<filter name='inner'><rule action='drop' direction='in'><tcp srcportstart='$A'/></rule></filter>")
+VARIABLES = {"MAC": ["52:54:00:00:00:01"], "IP": ["10.0.0.1"], "A": ["1", "2"], "B": ["3"]}
 SEEDS: dict[str, tuple[type[Element], Reader, list[str]]] = {
     **{
         kind: (cls, read, [path.read_text() for path in sorted((GOLDEN / kind).glob("*.xml"))])
@@ -68,6 +73,8 @@ def use(kind: str, xml: str) -> bool:
             lines = [configuration(document, "/run"), hosts_file(document), names_file(document)]
             assert all("\r" not in part for part in lines)
             commands(document)
+        elif isinstance(document, Filter):
+            filters.commands("vnet0", instances(document, VARIABLES, lambda name: INNER))
         elif isinstance(document, Pool) and document.type in (PoolType.FS, PoolType.NETFS):
             mount_command(document)
         elif isinstance(document, Pool) and document.type is PoolType.LOGICAL:

@@ -31,6 +31,14 @@ def read_address(text: str, path: str) -> Address:
     return address
 
 
+def format_address(address: Address) -> str:
+    """An address as the C library writes it: what holds an IPv4 address ends like one."""
+    high, low = int(address) >> 32, int(address) & 0xFFFFFFFF
+    if address.version == 6 and (high == 0xFFFF or (high == 0 and low > 0xFFFF)):
+        return f"::{'ffff:' if high else ''}{ipaddress.IPv4Address(low)}"
+    return str(address)
+
+
 def read_mac(text: str) -> str | None:
     """A hardware address in lower case, every part with two digits; None where it is none."""
     if not _MAC.fullmatch(text):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid as uuids
 
-from hostel.model.address import read_address, read_mac
+from hostel.model.address import format_address, read_address, read_mac
 from hostel.model.network import (
     Bridge,
     DhcpHost,
@@ -59,7 +59,7 @@ def complete(network: Network) -> None:
         complete_dns_host(host)
     for forwarder in network.dns.forwarders if network.dns is not None else ():
         if forwarder.addr is not None:
-            forwarder.addr = str(read_address(forwarder.addr, "/network/dns/forwarder/@addr"))
+            forwarder.addr = format_address(read_address(forwarder.addr, "/network/dns/forwarder/@addr"))
     for ip in network.ips:
         _complete_ip(ip)
     for route in network.routes:
@@ -96,15 +96,15 @@ def _complete_forward(forward: Forward) -> None:
     if nat is not None and nat.port is not None and not nat.port.start and not nat.port.end:
         nat.port = None
     if nat is not None and nat.address is not None and nat.address.end is not None:
-        nat.address.start = str(read_address(nat.address.start, "/network/forward/nat/address/@start"))
-        nat.address.end = str(read_address(nat.address.end, "/network/forward/nat/address/@end"))
+        nat.address.start = format_address(read_address(nat.address.start, "/network/forward/nat/address/@start"))
+        nat.address.end = format_address(read_address(nat.address.end, "/network/forward/nat/address/@end"))
 
 
 def _complete_ip(ip: NetworkIp) -> None:
     for name in ("address", "netmask"):
         value = getattr(ip, name)
         if value is not None:
-            setattr(ip, name, str(read_address(value, f"/network/ip/@{name}")))
+            setattr(ip, name, format_address(read_address(value, f"/network/ip/@{name}")))
     ip.prefix = ip.prefix or None
     if ip.dhcp is None:
         return
@@ -115,20 +115,20 @@ def _complete_ip(ip: NetworkIp) -> None:
     if ip.family == "ipv6":
         ip.dhcp.bootp = None
     elif ip.dhcp.bootp is not None and ip.dhcp.bootp.server is not None:
-        ip.dhcp.bootp.server = str(read_address(ip.dhcp.bootp.server, "/network/ip/dhcp/bootp/@server"))
+        ip.dhcp.bootp.server = format_address(read_address(ip.dhcp.bootp.server, "/network/ip/dhcp/bootp/@server"))
 
 
 def complete_dhcp_range(range: DhcpRange) -> None:
     """Write a range's addresses in their shortest form, and the unit of its lease."""
-    range.start = str(read_address(range.start, "/network/ip/dhcp/range/@start"))
-    range.end = str(read_address(range.end, "/network/ip/dhcp/range/@end"))
+    range.start = format_address(read_address(range.start, "/network/ip/dhcp/range/@start"))
+    range.end = format_address(read_address(range.end, "/network/ip/dhcp/range/@end"))
     _complete_lease(range.lease)
 
 
 def complete_dhcp_host(host: DhcpHost) -> None:
     """Write a host's address in its shortest form, and the unit of its lease."""
     if host.ip is not None:
-        host.ip = str(read_address(host.ip, "/network/ip/dhcp/host/@ip"))
+        host.ip = format_address(read_address(host.ip, "/network/ip/dhcp/host/@ip"))
     _complete_lease(host.lease)
 
 
@@ -140,7 +140,7 @@ def _complete_lease(lease: Lease | None) -> None:
 def complete_dns_host(host: DnsHost) -> None:
     """Write a DNS host's address in its shortest form."""
     if host.ip is not None:
-        host.ip = str(read_address(host.ip, "/network/dns/host/@ip"))
+        host.ip = format_address(read_address(host.ip, "/network/dns/host/@ip"))
 
 
 def complete_port_group(group: PortGroup) -> None:

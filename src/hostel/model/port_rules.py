@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from hostel.errors import ErrorCode, ModelError
-from hostel.model.address import is_network, prefix_of, read_address
+from hostel.model.address import format_address, is_network, prefix_of, read_address
 from hostel.model.port import Bandwidth, Rate, Route, VirtualPort, Vlan
 
 _QBG: Final = ("managerid", "typeid", "typeidversion", "instanceid")
@@ -146,7 +146,7 @@ def complete_route(route: Route, path: str) -> None:
     for name in ("address", "netmask", "gateway"):
         value = getattr(route, name)
         if value is not None:
-            setattr(route, name, str(read_address(value, f"{path}/@{name}")))
+            setattr(route, name, format_address(read_address(value, f"{path}/@{name}")))
 
 
 def check_route(route: Route, path: str, network: str) -> None:

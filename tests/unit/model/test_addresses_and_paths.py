@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import ipaddress
+import socket
 
 import pytest
 
 from hostel.errors import ModelError
-from hostel.model.address import check_range, is_multicast, is_network, prefix_of, read_address, read_mac, share_prefix
+from hostel.model.address import (
+    check_range,
+    format_address,
+    is_multicast,
+    is_network,
+    prefix_of,
+    read_address,
+    read_mac,
+    share_prefix,
+)
 from hostel.model.nwfilter.filter import read_filter
 from hostel.model.path import clean_path
 from hostel.model.storage import PoolType
@@ -31,6 +41,18 @@ def test_what_is_no_address_is_refused(text: str) -> None:
 )  # fmt: skip
 def test_hardware_addresses(text: str, expected: str | None) -> None:
     assert read_mac(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("address", "written"),
+    [("::ffff:a01:203", "::ffff:10.1.2.3"), ("::1:2", "::0.1.0.2"), ("::1", "::1"), ("::", "::"), ("::ffff", "::ffff"),
+     ("64:ff9b::102:304", "64:ff9b::102:304"), ("::fffe:1:2", "::fffe:1:2"), ("1.2.3.4", "1.2.3.4"),
+     ("2001:0DB8:0:0:1:0:0:1", "2001:db8::1:0:0:1"), ("1:0:3:4:5:6:7:8", "1:0:3:4:5:6:7:8")],
+)  # fmt: skip
+def test_addresses_are_written_as_the_c_library_does(address: str, written: str) -> None:
+    parsed = ipaddress.ip_address(address)
+    family = socket.AF_INET6 if parsed.version == 6 else socket.AF_INET
+    assert format_address(parsed) == written == socket.inet_ntop(family, parsed.packed)
 
 
 def test_a_groups_address_is_told() -> None:

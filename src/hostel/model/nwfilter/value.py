@@ -12,7 +12,7 @@ from typing import Final
 
 from hostel.codec.xml import Kind
 from hostel.errors import ErrorCode
-from hostel.model.address import read_mac
+from hostel.model.address import format_address, read_mac
 
 _VARIABLE: Final = re.compile(r"\$([a-zA-Z0-9_]+)(?:\[\s*(@?)\s*(0{0,99}[0-9]{1,9})\s*\]\s*)?")
 _MOST_ITERATORS: Final = 1000
@@ -102,7 +102,7 @@ def named(names: Mapping[str, int], bits: int, *, minimum: int = 0, keeps_base: 
 def _address(cls: type[ipaddress.IPv4Address] | type[ipaddress.IPv6Address]) -> Kind[str]:
     def read(text: str) -> str:
         try:
-            return str(cls(text))
+            return format_address(cls(text))
         except ValueError:
             raise ValueError(f"Write an {cls.__name__.removesuffix('Address')} address") from None
 

@@ -1,0 +1,1 @@
+"""What network filters are to the host: rules of ebtables, iptables and ip6tables."""
