@@ -7,7 +7,7 @@ import struct
 from pathlib import Path
 from typing import Final
 
-from hostel.drivers.base import StorageDriver
+from hostel.drivers.base import StorageDriver, VolumeType
 from hostel.drivers.qemu.document import unsupported
 from hostel.drivers.storage.provenance import refuse_unvouched
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
@@ -70,7 +70,14 @@ def _resolve(disk: Disk, source: DiskSource, storage: StorageDriver | None) -> N
         message = f"Requested operation is not valid: {what} is not active"
         raise VirtError(ErrorCode.OPERATION_INVALID, message, domain=ErrorDomain.STORAGE)
     volume = storage.storage_vol_lookup_by_name(pool, source.volume or "")
-    disk.type, source.file = SourceType.FILE, storage.storage_vol_get_path(volume)
+    kind, path = storage.storage_vol_get_info(volume).type, storage.storage_vol_get_path(volume)
+    if kind in (VolumeType.NETWORK, VolumeType.NETDIR):
+        detail = f"volume '{volume.name}' of pool '{pool.name}' is on a server, '{path}'"
+        raise unsupported(f"disk '{disk.target.dev}': {detail}: such pools cannot be used for volume disks yet")
+    if kind is VolumeType.BLOCK:
+        disk.type, source.dev = SourceType.BLOCK, path
+    else:
+        disk.type, source.file = SourceType.FILE, path
     source.pool = source.volume = None
 
 

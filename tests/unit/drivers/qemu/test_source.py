@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from hostel.drivers.base import PoolRef, VolumeRef
+from hostel.drivers.base import PoolRef, VolumeInfo, VolumeRef, VolumeType
 from hostel.drivers.qemu import source
 from hostel.errors import ErrorCode, VirtError
 from hostel.model.domain.domain import Domain
@@ -35,9 +35,10 @@ def disk(path: Path) -> str:
 class Volumes:
     """A storage driver with one pool."""
 
-    def __init__(self, path: Path, *, active: bool = True) -> None:
+    def __init__(self, path: Path, *, active: bool = True, kind: VolumeType = VolumeType.FILE) -> None:
         self.path = path
         self.active = active
+        self.kind = kind
 
     def storage_pool_lookup_by_name(self, name: str) -> PoolRef:
         return PoolRef(name, "u")
@@ -51,6 +52,9 @@ class Volumes:
     def storage_vol_get_path(self, volume: VolumeRef) -> str:
         return str(self.path / volume.name)
 
+    def storage_vol_get_info(self, volume: VolumeRef) -> VolumeInfo:
+        return VolumeInfo(self.kind, 0, 0)
+
 
 VOLUME = "<disk type='volume'><source pool='p' volume='v'/><target dev='vda'/></disk>"
 
@@ -63,6 +67,21 @@ def test_volume_becomes_its_file(tmp_path: Path) -> None:
     found = document.devices.disks[0].source
     assert found is not None
     assert found.file == str(tmp_path / "v")
+
+
+def test_volume_that_is_a_device_becomes_a_device(tmp_path: Path) -> None:
+    (tmp_path / "v").touch()
+    document = domain(VOLUME)
+    source.prepare(document, Volumes(tmp_path, kind=VolumeType.BLOCK))
+    found = document.devices.disks[0]
+    assert (found.type, found.source.dev, found.source.file) == ("block", str(tmp_path / "v"), None)
+
+
+@pytest.mark.parametrize("kind", [VolumeType.NETWORK, VolumeType.NETDIR])
+def test_volume_of_a_server_is_refused_with_where_it_is(kind: VolumeType, tmp_path: Path) -> None:
+    with pytest.raises(VirtError, match=f"is on a server, '{tmp_path}/v'") as caught:
+        source.prepare(domain(VOLUME), Volumes(tmp_path, kind=kind))
+    assert caught.value.code is ErrorCode.CONFIG_UNSUPPORTED
 
 
 def test_volume_of_an_inactive_pool_is_refused(tmp_path: Path) -> None:
