@@ -57,7 +57,7 @@ def listened(argv: list[str], log: Path, environment: dict[str, str], act: Calla
 
 
 def normal(lines: list[str]) -> list[str]:
-    """Leave out what depends on the moment: the guest's clock, and how often firmware that finds nothing starts over."""
+    """Leave out what depends on the moment: the guest's clock, and how often firmware without a disk starts over."""
     return [line for line in lines if "rtc-change" not in line and "'reboot'" not in line]
 
 
