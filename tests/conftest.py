@@ -25,6 +25,7 @@ PACKAGES = {
     "nbdinfo": "libnbd-bin",
     "nbdcopy": "libnbd-bin",
     "nbdsh": "python3-libnbd",
+    "qemu-ga": "qemu-guest-agent",
     "busybox": "busybox-static",
     "mke2fs": "e2fsprogs",
     "cryptsetup": "cryptsetup-bin",

@@ -134,3 +134,18 @@ def test_monitor_commands_answer_as_qemu_does(driver: QemuDriver, ref: DomainRef
     assert "running" in driver.domain_qemu_monitor_command(ref, "info status", human=True)
     with pytest.raises(VirtError, match="is no QMP command"):
         driver.domain_qemu_monitor_command(ref, "info status")
+
+
+CHANNEL = "<channel type='unix'><target type='virtio' name='org.qemu.guest_agent.0'/></channel>"
+
+
+def test_agent_that_is_not_there_is_told_from_one_that_has_no_channel(
+    driver: QemuDriver, ref: DomainRef, tmp_path: Path
+) -> None:
+    with pytest.raises(VirtError, match="is not configured"):
+        driver.domain_fs_freeze(ref)
+    driver.domain_destroy(ref)
+    xml = domain_xml(tmp_path, disk(tmp_path / "disk.img"), CHANNEL, name="other")
+    other = driver.domain_create(driver.domain_define_xml(xml))
+    with pytest.raises(VirtError, match="is not connected"):
+        driver.domain_qemu_agent_command(other, '{"execute": "guest-ping"}')

@@ -7,21 +7,20 @@ from typing import Final
 _TEXT: Final = """
 allocpages backup-begin backup-dumpxml blkiotune checkpoint-create checkpoint-create-as checkpoint-delete
 checkpoint-dumpxml checkpoint-edit checkpoint-info checkpoint-list checkpoint-parent cpu-baseline cpu-compare
-cpu-models cpu-stats desc dom-fd-associate domcapabilities domcontrol domdirtyrate-calc domdisplay domfsfreeze
-domfsinfo domfsthaw domfstrim domhostname domifaddr domifstat domiftune domjobabort domjobinfo
-domlaunchsecinfo dompmsuspend dompmwakeup domrename domsetlaunchsecstate domtime domxml-from-native
-domxml-to-native dump edit emulatorpin freepages get-user-sshkeys guest-agent-timeout guestinfo guestvcpus
-hypervisor-cpu-baseline hypervisor-cpu-compare iface-begin iface-bridge iface-commit iface-define
-iface-destroy iface-dumpxml iface-edit iface-list iface-mac iface-name iface-rollback iface-start
-iface-unbridge iface-undefine iothreadadd iothreaddel iothreadinfo iothreadpin iothreadset lxc-enter-namespace
-managedsave-edit memtune metadata migrate migrate-compcache migrate-getmaxdowntime migrate-getspeed
-migrate-postcopy migrate-setmaxdowntime migrate-setspeed net-dhcp-leases net-edit net-event net-port-create
-net-port-delete net-port-dumpxml net-port-list node-memory-tune nodedev-autostart nodedev-create
-nodedev-define nodedev-destroy nodedev-event nodedev-start nodedev-undefine nodesevinfo nodesuspend numatune
-nwfilter-binding-create nwfilter-binding-delete nwfilter-binding-dumpxml nwfilter-binding-list nwfilter-define
-nwfilter-dumpxml nwfilter-edit nwfilter-list nwfilter-undefine perf pool-edit pool-event qemu-agent-command
-qemu-attach qemu-monitor-event save-image-edit schedinfo secret-event send-process-signal set-lifecycle-action
-set-user-password set-user-sshkeys setvcpu snapshot-edit sysinfo update-memory-device vcpucount vcpuinfo
-vcpupin
+cpu-models cpu-stats desc dom-fd-associate domcapabilities domcontrol domdirtyrate-calc domdisplay domfsinfo
+domhostname domifaddr domifstat domiftune domjobabort domjobinfo domlaunchsecinfo dompmsuspend dompmwakeup
+domrename domsetlaunchsecstate domtime domxml-from-native domxml-to-native dump edit emulatorpin freepages
+get-user-sshkeys guest-agent-timeout guestinfo guestvcpus hypervisor-cpu-baseline hypervisor-cpu-compare
+iface-begin iface-bridge iface-commit iface-define iface-destroy iface-dumpxml iface-edit iface-list iface-mac
+iface-name iface-rollback iface-start iface-unbridge iface-undefine iothreadadd iothreaddel iothreadinfo
+iothreadpin iothreadset lxc-enter-namespace managedsave-edit memtune metadata migrate migrate-compcache
+migrate-getmaxdowntime migrate-getspeed migrate-postcopy migrate-setmaxdowntime migrate-setspeed
+net-dhcp-leases net-edit net-event net-port-create net-port-delete net-port-dumpxml net-port-list
+node-memory-tune nodedev-autostart nodedev-create nodedev-define nodedev-destroy nodedev-event nodedev-start
+nodedev-undefine nodesevinfo nodesuspend numatune nwfilter-binding-create nwfilter-binding-delete
+nwfilter-binding-dumpxml nwfilter-binding-list nwfilter-define nwfilter-dumpxml nwfilter-edit nwfilter-list
+nwfilter-undefine perf pool-edit pool-event qemu-attach qemu-monitor-event save-image-edit schedinfo
+secret-event send-process-signal set-lifecycle-action set-user-password set-user-sshkeys setvcpu snapshot-edit
+sysinfo update-memory-device vcpucount vcpuinfo vcpupin
 """
 NAMES: Final = frozenset(_TEXT.split())

@@ -41,8 +41,9 @@ GROUPS: Final = (
         "domain",
         "attach-device attach-disk attach-interface autostart blkdeviotune blockcommit blockcopy blockjob blockpull "
         "blockresize change-media console create define destroy detach-device detach-device-alias detach-disk "
-        "detach-interface domid domif-setlink domname domuuid dumpxml inject-nmi send-key managedsave "
-        "managedsave-remove managedsave-dumpxml managedsave-define qemu-monitor-command reboot reset restore resume "
+        "detach-interface domfsfreeze domfsthaw domfstrim domid domif-setlink domname domuuid dumpxml inject-nmi "
+        "send-key managedsave managedsave-remove managedsave-dumpxml managedsave-define qemu-monitor-command "
+        "qemu-agent-command reboot reset restore resume "
         "save save-image-define save-image-dumpxml screenshot setmaxmem setmem setvcpus shutdown start suspend "
         "ttyconsole undefine update-device vncdisplay domblkthreshold",
         {
@@ -54,6 +55,7 @@ GROUPS: Final = (
                 "managedsave managedsave-remove managedsave-dumpxml managedsave-define restore save save-image-define "
                 "save-image-dumpxml"
             ),
+            "agent": "domfsfreeze domfsthaw domfstrim qemu-agent-command",
             "machine": "inject-nmi qemu-monitor-command screenshot send-key setmaxmem setmem setvcpus",
             "block": "blkdeviotune blockcommit blockcopy blockjob blockpull blockresize domblkthreshold",
         },

@@ -26,6 +26,7 @@ from hostel.drivers.base import (
 from hostel.drivers.base.saving import SaveFlag
 from hostel.drivers.events import Defined, Event, EventSource, Lifecycle, Subject
 from hostel.drivers.qemu import document, probe, process, savefile
+from hostel.drivers.qemu.agent import AgentCalls
 from hostel.drivers.qemu.block.copy import CopyCalls
 from hostel.drivers.qemu.block.jobs import JobCalls
 from hostel.drivers.qemu.block.sizes import SizeCalls
@@ -48,7 +49,9 @@ from hostel.model.domain.inactive import forget_run
 _REMOVED: Final = {"event": int(Lifecycle.UNDEFINED), "detail": 0}
 
 
-class QemuDriver(DeviceCalls, JobCalls, CopyCalls, SizeCalls, SaveCalls, SnapshotCalls, GuestCalls, StatisticsCalls):
+class QemuDriver(
+    DeviceCalls, JobCalls, CopyCalls, SizeCalls, SaveCalls, SnapshotCalls, GuestCalls, StatisticsCalls, AgentCalls
+):
     """Domains under real QEMU; see :class:`hostel.drivers.base.HypervisorDriver` for each call."""
 
     def __init__(

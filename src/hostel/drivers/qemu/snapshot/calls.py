@@ -17,6 +17,7 @@ from hostel.drivers.base.snapshot import (
 )
 from hostel.drivers.document import reading
 from hostel.drivers.fault import fault
+from hostel.drivers.qemu.agent import freeze
 from hostel.drivers.qemu.block.chain import images
 from hostel.drivers.qemu.machines import invalid
 from hostel.drivers.qemu.running import Calls, Running, no_domain
@@ -90,9 +91,8 @@ class SnapshotCalls(Calls):
                 return self._redefine_snapshot(catalog, domain, snapshot, flags)
             name = snapshot.name or ""
             catalog.check_name(name)
-            if flags & SnapshotCreateFlag.QUIESCE:
-                what = "QEMU guest agent is not configured; add a channel named org.qemu.guest_agent.0"
-                raise fault(ErrorCode.ARGUMENT_UNSUPPORTED, what, ErrorDomain.QEMU)
+            if flags & SnapshotCreateFlag.QUIESCE and machine is None:
+                raise invalid("domain is not running")
             if flags & SnapshotCreateFlag.HALT and self._machines.definition(domain.name) is None:
                 raise invalid("cannot halt after transient domain snapshot")
             plan = self._plan(snapshot, domain, machine, flags)
@@ -147,6 +147,7 @@ class SnapshotCalls(Calls):
         """Do it; whatever fails or dies in between is settled by the record that is written first."""
         name = snapshot.name or ""
         kind = "create-without-metadata" if flags & SnapshotCreateFlag.NO_METADATA else "create"
+        quiesce = bool(flags & SnapshotCreateFlag.QUIESCE)
         reuse = bool(flags & SnapshotCreateFlag.REUSE_EXT)
         files = (
             [] if reuse else [w.source.file for _, w in plan.of("external") if w.source is not None and w.source.file]
@@ -156,10 +157,12 @@ class SnapshotCalls(Calls):
             what = f"the file '{memory}' of the snapshot's memory exists; remove it, or name another"
             raise fault(ErrorCode.CONFIG_UNSUPPORTED, what, ErrorDomain.QEMU)
         made = [*files, *([memory] if memory is not None else [])]
-        catalog.begin(Intent(kind, name, tuple(made)), snapshot)
+        catalog.begin(Intent(kind, name, tuple(made), frozen=quiesce), snapshot)
         failure: BaseException | None = None
         try:
             if machine is not None:
+                if quiesce:
+                    freeze(machine)
                 self._make_live(machine, snapshot, plan, reuse=reuse)
             elif plan.of("internal"):
                 inside.create_stored([next(images(disk)) for disk, _ in plan.of("internal")], name)

@@ -31,12 +31,14 @@ class Intent(NamedTuple):
         snapshot: the snapshot's name.
         files: those that were not there before.
         merges: disk, overlay, and what that is merged into.
+        frozen: whether the guest's file systems are stopped meanwhile.
     """
 
     kind: str
     snapshot: str
     files: tuple[str, ...] = ()
     merges: tuple[tuple[str, str, str], ...] = ()
+    frozen: bool = False
 
 
 class Catalog:
@@ -148,7 +150,13 @@ class Catalog:
         try:
             fields = json.loads(text)
             merges = tuple((str(dev), str(overlay), str(base)) for dev, overlay, base in fields["merges"])
-            return Intent(str(fields["kind"]), str(fields["snapshot"]), tuple(map(str, fields["files"])), merges)
+            return Intent(
+                str(fields["kind"]),
+                str(fields["snapshot"]),
+                tuple(map(str, fields["files"])),
+                merges,
+                bool(fields["frozen"]),
+            )
         except (ValueError, KeyError, TypeError) as error:
             message = f"internal error: '{self._marks.path(_INTENT)}' is broken; remove it"
             raise VirtError(ErrorCode.INTERNAL_ERROR, message) from error

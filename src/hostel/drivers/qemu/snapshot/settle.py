@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from hostel.drivers.base import PausedReason
+from hostel.drivers.qemu.agent import thaw
 from hostel.drivers.qemu.block.chain import Image, go_over, images
 from hostel.drivers.qemu.snapshot.catalog import Catalog, Intent, uses
 from hostel.drivers.qemu.snapshot.inside import (
@@ -16,6 +18,7 @@ from hostel.drivers.qemu.snapshot.inside import (
     tags,
 )
 from hostel.drivers.qemu.snapshot.overlay import drop_marks, is_image, remove, settle_overlays
+from hostel.errors import VirtError
 from hostel.model.domain.devices.disk import Disk
 from hostel.model.domain.devices.source import SourceType
 from hostel.model.domain.domain import Domain
@@ -38,6 +41,9 @@ def settle(calls: SnapshotCalls, catalog: Catalog, machine: Running | None, name
             settle_overlays(machine)
             drop_marks(machine)
         return
+    if machine is not None and intent.frozen:
+        with contextlib.suppress(VirtError):
+            thaw(machine)
     if intent.kind.startswith("create"):
         snapshot = catalog.pending(intent.snapshot)
         is_there = snapshot is not None and _is_there(calls, snapshot, machine, name, intent)

@@ -1,0 +1,232 @@
+"""Talking to the agent in a guest, over its channel's socket: one JSON object a line.
+
+What an earlier conversation left in the channel is skipped: the agent is asked for a number first, and only what comes
+after that number is an answer to us (``guest-sync-delimited``).
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import socket
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+
+from hostel.drivers.base import DomainRef
+from hostel.drivers.base.agent import AgentTimeout
+from hostel.drivers.fault import fault
+from hostel.drivers.qemu.running import Calls, Running
+from hostel.errors import ErrorCode, ErrorDomain, VirtError
+
+NAME: Final = "org.qemu.guest_agent.0"
+_SECONDS: Final = 5.0
+_FREEZE_SECONDS: Final = 60.0
+_BLOCKED_SECONDS: Final = 3600.0
+_CHUNK: Final = 65536
+_LARGEST: Final = 64 << 20  # bytes: the guest is not trusted
+_DELIMITER: Final = b"\xff"
+
+
+class Agent:
+    """A conversation with one agent; close it, or use it as a context manager."""
+
+    def __init__(self, path: Path) -> None:
+        """Connect, and find the agent there.
+
+        Raises:
+            VirtError: ``AGENT_UNRESPONSIVE``.
+        """
+        self._rest = bytearray()
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            self._socket.settimeout(_SECONDS)
+            try:
+                self._socket.connect(str(path))
+            except OSError as error:
+                raise _unresponsive(f"cannot connect to '{path}': {error.strerror or error}") from error
+            self._synchronise()
+        except BaseException:
+            self._socket.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._socket.close()
+
+    def _synchronise(self) -> None:
+        number = secrets.randbits(31)
+        self._send(_DELIMITER + _line("guest-sync-delimited", {"id": number}))
+        deadline = time.monotonic() + _SECONDS
+        while True:
+            reply = self._receive(deadline, after_delimiter=True)
+            if reply.get("return") == number:
+                return
+
+    def send(self, request: dict[str, Any]) -> None:
+        """Give the agent a command whose answer nobody waits for."""
+        self._send(json.dumps(request).encode() + b"\n")
+
+    def ask(self, request: dict[str, Any], seconds: float = _SECONDS) -> dict[str, Any]:
+        """Give the agent a command; returns all of its answer, also where that is an error.
+
+        Raises:
+            VirtError: ``AGENT_UNRESPONSIVE``.
+        """
+        self.send(request)
+        deadline = time.monotonic() + seconds
+        while True:
+            reply = self._receive(deadline)
+            if "return" in reply or "error" in reply:
+                return reply
+
+    def execute(self, command: str, *, seconds: float = _SECONDS, **arguments: Any) -> Any:
+        """Run a command and return its result.
+
+        Raises:
+            VirtError: ``AGENT_UNRESPONSIVE``, or ``INTERNAL_ERROR`` with the agent's reason.
+        """
+        reply = self.ask({"execute": command, **({"arguments": arguments} if arguments else {})}, seconds)
+        if "error" in reply:
+            reason = str(reply["error"].get("desc", reply["error"])) if isinstance(reply["error"], dict) else ""
+            what = f"unable to execute QEMU agent command '{command}': {reason}"
+            raise fault(ErrorCode.INTERNAL_ERROR, what, ErrorDomain.QEMU)
+        return reply["return"]
+
+    def _send(self, data: bytes) -> None:
+        try:
+            self._socket.settimeout(_SECONDS)
+            self._socket.sendall(data)
+        except OSError as error:
+            raise _unresponsive(str(error)) from error
+
+    def _receive(self, deadline: float, *, after_delimiter: bool = False) -> dict[str, Any]:
+        while True:
+            if after_delimiter and _DELIMITER in self._rest:
+                del self._rest[: self._rest.rindex(_DELIMITER) + 1]
+                after_delimiter = False
+            line, end, rest = self._rest.partition(b"\n")
+            if end and not after_delimiter:
+                self._rest = bytearray(rest)
+                if (reply := _parsed(bytes(line))) is not None:
+                    return reply
+                continue
+            left = deadline - time.monotonic()
+            if left <= 0 or len(self._rest) > _LARGEST:
+                raise _unresponsive("it does not answer in time")
+            try:
+                self._socket.settimeout(left)
+                data = self._socket.recv(_CHUNK)
+            except TimeoutError:
+                continue
+            except OSError as error:
+                raise _unresponsive(str(error)) from error
+            if not data:
+                raise _unresponsive("the channel was closed")
+            self._rest += data
+
+
+def _line(command: str, arguments: dict[str, Any]) -> bytes:
+    return json.dumps({"execute": command, "arguments": arguments}).encode() + b"\n"
+
+
+def _parsed(line: bytes) -> dict[str, Any] | None:
+    try:
+        reply = json.loads(line.lstrip(_DELIMITER))
+    except (ValueError, RecursionError):
+        return None
+    return reply if isinstance(reply, dict) else None
+
+
+def _unresponsive(why: str) -> VirtError:
+    message = f"Guest agent is not responding: {why}"
+    return VirtError(ErrorCode.AGENT_UNRESPONSIVE, message, domain=ErrorDomain.QEMU)
+
+
+class AgentCalls(Calls):
+    """The guest agent; see :class:`hostel.drivers.base.agent.AgentDriver`."""
+
+    def domain_qemu_agent_command(
+        self, domain: DomainRef, command: str, timeout: int = AgentTimeout.DEFAULT
+    ) -> str | None:
+        """Give the agent a command as it is."""
+        try:
+            request = json.loads(command)
+        except ValueError as error:
+            what = f"'{command}' is no command of the agent's: {error}"
+            raise fault(ErrorCode.INVALID_ARG, what, ErrorDomain.QEMU) from error
+        if not isinstance(request, dict):
+            raise fault(ErrorCode.INVALID_ARG, f"'{command}' is no JSON object", ErrorDomain.QEMU)
+        known: dict[int, float] = {AgentTimeout.BLOCK: _BLOCKED_SECONDS, AgentTimeout.DEFAULT: _SECONDS}
+        seconds = known.get(timeout, float(timeout))
+        with self._running(domain) as machine, open_agent(machine) as agent:
+            if timeout == AgentTimeout.NOWAIT:
+                agent.send(request)
+                return None
+            return json.dumps(agent.ask(request, seconds), separators=(",", ":"))
+
+    def domain_fs_freeze(self, domain: DomainRef, mountpoints: Sequence[str] = ()) -> int:
+        """Stop the guest's file systems."""
+        with self._running(domain) as machine:
+            return freeze(machine, mountpoints)
+
+    def domain_fs_thaw(self, domain: DomainRef, mountpoints: Sequence[str] = ()) -> int:
+        """Let the guest's file systems go on; the agent knows all or none."""
+        del mountpoints
+        with self._running(domain) as machine:
+            return thaw(machine)
+
+    def domain_fs_trim(self, domain: DomainRef, mountpoint: str | None = None, minimum: int = 0) -> None:
+        """Have the guest say which blocks it does not use."""
+        if mountpoint is not None:
+            what = "Specifying mount point is not supported for now"
+            raise fault(ErrorCode.ARGUMENT_UNSUPPORTED, what, ErrorDomain.QEMU)
+        with self._running(domain) as machine, open_agent(machine) as agent:
+            agent.execute("guest-fstrim", minimum=minimum, seconds=_FREEZE_SECONDS)
+
+
+def freeze(machine: Running, mountpoints: Sequence[str] = ()) -> int:
+    """Stop file systems of the guest.
+
+    Raises:
+        VirtError: there is no agent, or it refused.
+    """
+    with open_agent(machine) as agent:
+        if mountpoints:
+            names = list(mountpoints)
+            return int(agent.execute("guest-fsfreeze-freeze-list", mountpoints=names, seconds=_FREEZE_SECONDS))
+        return int(agent.execute("guest-fsfreeze-freeze", seconds=_FREEZE_SECONDS))
+
+
+def thaw(machine: Running) -> int:
+    """Let all file systems of the guest go on.
+
+    Raises:
+        VirtError: there is no agent, or it refused.
+    """
+    with open_agent(machine) as agent:
+        return int(agent.execute("guest-fsfreeze-thaw", seconds=_FREEZE_SECONDS))
+
+
+def open_agent(machine: Running) -> Agent:
+    """Connect to a machine's agent.
+
+    Raises:
+        VirtError: ``ARGUMENT_UNSUPPORTED`` without a channel, ``AGENT_UNRESPONSIVE`` where nothing in the guest has it.
+    """
+    for channel in machine.domain.devices.channels:
+        if channel.target is None or channel.target.name != NAME:
+            continue
+        path = channel.sources[0].path if channel.sources else None
+        devices = {item["label"]: item for item in machine.ask("query-chardev")}
+        if path is None or not devices.get(f"char{channel.alias}", {}).get("frontend-open"):
+            raise _unresponsive("QEMU guest agent is not connected; start qemu-guest-agent in the guest")
+        return Agent(Path(path))
+    what = f"QEMU guest agent is not configured; add a channel of type unix with target name '{NAME}'"
+    raise fault(ErrorCode.ARGUMENT_UNSUPPORTED, what, ErrorDomain.QEMU)

@@ -1,0 +1,63 @@
+"""Our side of the guest agent's channel against a real agent."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from hostel.drivers.qemu.agent import Agent
+from hostel.errors import ErrorCode, VirtError
+
+pytestmark = pytest.mark.requires_tool("qemu-ga")
+
+
+@pytest.fixture
+def channel(tmp_path: Path) -> Iterator[Path]:
+    path = tmp_path / "agent"
+    argv = ["qemu-ga", "-m", "unix-listen", "-p", str(path), "-f", str(tmp_path / "pid"), "-t", str(tmp_path)]
+    agent = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 20
+        while not path.exists():
+            assert agent.poll() is None, "qemu-ga ended"
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        yield path
+    finally:
+        agent.terminate()
+        agent.wait(20)
+
+
+def test_commands_are_answered_and_refusals_are_told(channel: Path) -> None:
+    with Agent(channel) as agent:
+        assert agent.execute("guest-ping") == {}
+        assert agent.execute("guest-info")["version"]
+        with pytest.raises(VirtError, match="no-such-command") as caught:
+            agent.execute("no-such-command")
+        assert caught.value.code == ErrorCode.INTERNAL_ERROR
+        assert agent.ask({"execute": "guest-ping"}) == {"return": {}}
+
+
+def test_what_another_conversation_left_is_skipped(channel: Path) -> None:
+    for rest in (b'{"execute": "guest-info"}\n', b'{"execute": "guest-', b"\x00garbage\n"):
+        with socket.socket(socket.AF_UNIX) as other:
+            other.connect(str(channel))
+            other.sendall(rest)
+        with Agent(channel) as agent:
+            assert agent.execute("guest-ping") == {}
+
+
+def test_channel_without_an_agent_is_unresponsive(tmp_path: Path) -> None:
+    with pytest.raises(VirtError) as caught:
+        Agent(tmp_path / "none")
+    assert caught.value.code == ErrorCode.AGENT_UNRESPONSIVE
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(tmp_path / "silent"))
+        server.listen()
+        with pytest.raises(VirtError, match="does not answer in time"):
+            Agent(tmp_path / "silent")
