@@ -241,6 +241,8 @@ def create(path: str, *, cache: Cache = WRITEBACK, options: Mapping[str, Value] 
 def _describe(filename: str, format: str | None, options: Mapping[str, Value] | None = None) -> Described:
     if not filename.startswith(blockdev.JSON_PREFIX):
         scheme = names.protocol(filename)
+        if format in registry.FILTERS:
+            return blockdev.from_options(blockdev.with_filename({"driver": format}, filename))
         if (
             scheme is not None
             and scheme not in registry.FILES
@@ -354,7 +356,8 @@ def _lock(node: BlockNode, used: Permission, shared: Permission) -> None:
 
 def _open_protocol(image: Described, mode: OpenMode, *, bounded: bool = False) -> BlockNode:
     """Open what an image lies in."""
-    name = image.protocol or protocol_name(image.filename)
+    # A driver that was named in a format's place says itself what a name lacks.
+    name = image.format if image.format in registry.PROTOCOLS else image.protocol or protocol_name(image.filename)
     if name in registry.FILES or "driver" in image.file_options:
         options = image.file_options
         mode = _mode_of(image, mode)._replace(options=options, cache=_cache_of(options, mode.cache))
@@ -363,14 +366,17 @@ def _open_protocol(image: Described, mode: OpenMode, *, bounded: bool = False) -
         if not path:
             raise BlockError(f"The '{kind}' block driver requires a file name", errno=errno.EINVAL)
         # A plain name is that of a device too.
-        chosen = kind if "driver" in options or name != "file" else ""
+        chosen = kind if "driver" in options or name != "file" else _device_driver(image.format)
         return _node(open_file(path, mode, chosen), image.filename, mode, options)
-    if image.format in registry.PROTOCOLS and image.format != name:
-        raise BlockError(f"'{image.filename}' is no name of the protocol '{image.format}'", errno=errno.EINVAL)
     driver_class = registry.protocol_driver(name)
     options = image.protocol_options if image.protocol else driver_class.parse_filename(image.filename)
     driver = driver_class.open(options, mode)
     return _node(driver, driver.filename, mode, image.node, bounded=bounded)
+
+
+def _device_driver(format: str | None) -> str:
+    """The driver of a device that is named in a format's place; nothing where any kind of file will do."""
+    return format if format in registry.FILES and format != FileDriver.name else ""
 
 
 def protocol_name(filename: str) -> str:

@@ -160,6 +160,11 @@ def format_driver(name: str) -> type[FormatDriver]:
     return driver
 
 
+def is_driver(name: str) -> bool:
+    """Whether there is a driver of this name, of whatever kind."""
+    return any(name in rows for rows in (FORMATS, FILES, PROTOCOLS, FILTERS))
+
+
 def protocol_of(scheme: str) -> str | None:
     """The protocol that a file name's scheme is of, those of :data:`FILES` among them; None where there is none."""
     if scheme in FILES:

@@ -19,9 +19,9 @@ def amend_options(format: str) -> Options:
         UnknownFormat: there is no such format.
         UnsupportedFeature: nothing can be changed.
     """
-    if format not in registry.FORMATS:
+    if not registry.is_driver(format):
         raise UnknownFormat(f"Unknown file format '{format}'")
-    driver = registry.format_driver(format)
+    driver = registry.format_driver(format) if format in registry.FORMATS else None
     if not isinstance(driver, Amendable):
         raise _unsupported(format)
     return driver.amend_options

@@ -20,8 +20,9 @@ from hostel.block.protocol import Creation
 from hostel.errors import BlockError, UnsupportedFeature
 from hostel.img import create
 from hostel.img.copy import CopyJob, CopySettings, Feedback
+from hostel.img.files import is_device
 from hostel.img.segments import rounded_length
-from hostel.img.target import closing, is_device, new_target, refuse_source, refuse_source_node, reported
+from hostel.img.target import closing, new_target, refuse_source, refuse_source_node, reported
 
 
 class Bitmaps(enum.Enum):
@@ -117,7 +118,7 @@ def convert(
     what = f"{target.filename}: error while converting {target.format}: "
     with reported(what):
         refuse_source(sources, target.filename)
-    if target.format == "raw" and (is_device(target.filename) or graph.creation(target.filename) is Creation.IN_PLACE):
+    if target.is_unformatted and (is_device(target.filename) or graph.creation(target.filename) is Creation.IN_PLACE):
         # It is there already, and holds whatever it held.
         with reported(f"Could not open '{target.filename}': "):
             node = graph.open(target.filename, "raw", read_only=False, cache=cache)

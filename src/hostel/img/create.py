@@ -7,7 +7,7 @@ import errno
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, cast
 
 from hostel.block import filename as names
 from hostel.block import graph, registry
@@ -54,9 +54,14 @@ class Plan(NamedTuple):
         values = {option.name: option.convert(option.default) for option in self.declared if option.default is not None}
         return values | dict(self.given)
 
+    @property
+    def is_unformatted(self) -> bool:
+        """Whether it has the disk's bytes and nothing else."""
+        return self.format == "raw" or self.format not in registry.FORMATS
+
     def protocol_values(self, values: Mapping[str, Value]) -> dict[str, Value]:
         """Which of an image's options are for the protocol: raw has none of its own, and other formats keep theirs."""
-        own = () if self.format == "raw" else self.driver.create_options
+        own = () if self.is_unformatted else self.driver.create_options
         return {name: value for name, value in values.items() if name not in own}
 
     def secrets(self) -> dict[str, Value]:
@@ -87,9 +92,13 @@ def creatable(format: str) -> Creatable:
         UnknownFormat: there is no such format.
         UnsupportedFeature: the format cannot be created.
     """
-    if format not in registry.FORMATS:
+    if format in registry.FILES or format in registry.PROTOCOLS:
+        from hostel.img.unformatted import Unformatted
+
+        return cast("Creatable", Unformatted(format))  # an object with the powers of a class
+    if not registry.is_driver(format):
         raise UnknownFormat(f"Unknown file format '{format}'")
-    driver = registry.format_driver(format)
+    driver = registry.format_driver(format) if format in registry.FORMATS else None
     if not isinstance(driver, Creatable):
         raise UnsupportedFeature(f"Format driver '{format}' does not support image creation")
     return driver
@@ -222,7 +231,7 @@ def create(plan: Plan, *, cache: Cache = WRITEBACK, refuse: Callable[[str], None
         with _removed_on_failure(plan.filename, held_nothing):
             plan.driver.check_creation(size, values)
         with (
-            graph.create(plan.filename, cache=cache, options=plan.protocol_values(values)) as file,
+            _new_file(plan, values, cache) as file,
             _removed_on_failure(plan.filename, held_nothing),
             around,
         ):
@@ -238,6 +247,17 @@ def create(plan: Plan, *, cache: Cache = WRITEBACK, refuse: Callable[[str], None
             raise _too_large(plan) from None
         raise
     return around.made
+
+
+def _new_file(plan: Plan, values: Mapping[str, Value], cache: Cache) -> BlockNode:
+    """The file that an image is laid out in."""
+    options = plan.protocol_values(values)
+    if plan.format in registry.FORMATS:
+        return graph.create(plan.filename, cache=cache, options=options)
+    from hostel.img.unformatted import Unformatted
+
+    assert isinstance(plan.driver, Unformatted)
+    return plan.driver.prepare(plan.filename, cache, options)
 
 
 class _Around(Surroundings):

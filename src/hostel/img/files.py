@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterator
 
 from hostel.block.node import BlockNode
@@ -18,6 +19,14 @@ def identity(filename: str) -> Identity | None:
     except (OSError, ValueError):
         return None
     return status.st_dev, status.st_ino
+
+
+def is_device(filename: str) -> bool:
+    """Whether a name is that of a block device."""
+    try:
+        return stat.S_ISBLK(os.stat(filename).st_mode)
+    except (OSError, ValueError):
+        return False
 
 
 def files(node: BlockNode) -> Iterator[Identity]:

@@ -25,8 +25,8 @@ def measuring(format: str) -> tuple[Creatable, type[Measuring]]:
         UnsupportedFeature: it cannot be created, or not be measured.
     """
     driver = creatable(format)
-    found = registry.format_driver(format)
-    if not issubclass(found, Measuring):
+    found = registry.format_driver(format) if format in registry.FORMATS else None
+    if found is None or not issubclass(found, Measuring):
         raise UnsupportedFeature(f"Block driver '{format}' does not support size measurement")
     return driver, found
 

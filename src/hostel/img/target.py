@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import stat
 from collections.abc import Iterator, Sequence
 
 from hostel.block import graph
@@ -78,14 +77,6 @@ def _refuse(target: Identity | None, sources: Sequence[BlockNode], filename: str
             'Failed to get "write" lock',
             hint=f"Is another process using the image [{filename}]?\nIt is among the files that are read.",
         )
-
-
-def is_device(filename: str) -> bool:
-    """Whether a name is that of a block device."""
-    try:
-        return stat.S_ISBLK(os.stat(filename).st_mode)
-    except (OSError, ValueError):
-        return False
 
 
 @contextlib.contextmanager

@@ -15,6 +15,8 @@ from hostel.block.extent import Status
 from hostel.block.node import BlockNode
 from hostel.block.protocols.file import open_file
 from hostel.errors import BlockError, OutOfRange
+from hostel.img import create
+from support.image import qemu_img
 
 SIZE = 1 << 20
 
@@ -104,3 +106,15 @@ def test_a_device_is_written_directly(loop: str) -> None:
     ), read_only=False) as node:  # fmt: skip
         node.pwrite(513, b"direct")
         assert node.read(512, 8) == b"ldirectl"
+
+
+def test_a_device_is_made_an_image_by_its_drivers_name(loop: str, tmp_path: Path) -> None:
+    (tmp_path / "disk").write_bytes(b"d" * (SIZE // 2))
+    qemu_img("convert", "-f", "raw", "-O", "host_device", tmp_path / "disk", loop)
+    with graph.open(loop, "host_device") as node:
+        assert (node.format, node.read(0, SIZE)) == ("host_device", b"d" * (SIZE // 2) + b"l" * (SIZE // 2))
+    create.create(create.plan(loop, "host_device", SIZE // 4))
+    with graph.open(loop, "host_device") as node:  # whoever guesses shall find nothing of what was there
+        assert node.read(0, 1024) == bytes(512) + b"d" * 512
+    with pytest.raises(BlockError, match=r"^Cannot grow device files$"):
+        create.create(create.plan(loop, "host_device", SIZE + 512))

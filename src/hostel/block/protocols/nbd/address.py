@@ -49,6 +49,8 @@ def parse_filename(name: str) -> dict[str, str]:
     """
     if "://" in name:
         return _parse_uri(name)
+    if not name.startswith("nbd:"):
+        raise OptionError("File name string for NBD must start with 'nbd:'")
     options: dict[str, str] = {}
     place, found, export = name.removeprefix("nbd:").partition(_EXPORT_NAME)
     if found and export:
