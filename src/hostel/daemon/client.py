@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from hostel.daemon.server import Daemon
 
 _SMALL: Final = 64 * KiB  # bytes of arguments that are worked on in the loop
+_WAITING: Final = 4 * MiB  # bytes of the arguments of calls that wait; while there are more, no more calls are read
 _UNSENT: Final = 4 * MiB  # bytes of answers; while more wait to be taken, no more calls are read
 _UNOPENED_MESSAGE: Final = 64 * KiB  # bytes of a message of somebody who has opened nothing
 
@@ -87,6 +88,7 @@ class Client:
         self._machine = ServerConnection(PROGRAMS, min(_UNOPENED_MESSAGE, daemon.config.limits.message))
         self._working = 0  # calls that workers have
         self._waiting: deque[Call] = deque()
+        self._waiting_size = 0  # bytes of their arguments
         self._streams: dict[int, Stream] = {}
         self._paused: set[object] = set()
         self._lock = threading.Lock()  # of the streams and the reasons to pause
@@ -218,11 +220,15 @@ class Client:
         except VirtError as error:
             self._refuse(call, error)
             return
-        if quick.quick or (self.host is not None and self.host.in_memory and not quick.streams):
+        at_once = quick.quick or (
+            self.host is not None and self.host.in_memory and not quick.streams and call.size <= _SMALL
+        )
+        if at_once:
             self._answer(call, quick)
         elif self._working >= self.daemon.config.limits.requests:
             self._waiting.append(call)
-            if len(self._waiting) >= self.daemon.config.limits.waiting:
+            self._waiting_size += call.size
+            if len(self._waiting) >= self.daemon.config.limits.waiting or self._waiting_size > _WAITING:
                 self.pause(self._waiting_reason, True)
         else:
             self._submit(call, quick)
@@ -248,11 +254,12 @@ class Client:
         self._working -= 1
         if self._waiting:
             call = self._waiting.popleft()
+            self._waiting_size -= call.size
             self._submit(call, CALLS[call.procedure.name])
-            if len(self._waiting) < self.daemon.config.limits.waiting // 2:
+            if len(self._waiting) < self.daemon.config.limits.waiting // 2 and self._waiting_size <= _WAITING // 2:
                 self.pause(self._waiting_reason, False)
         if self.channel.is_closed:
-            self._waiting.clear()
+            self._drop_waiting()
             self._let_go()
 
     def _answer(self, call: Call, quick: Quick) -> None:
@@ -367,10 +374,16 @@ class Client:
             self._streams.clear()
         for stream in streams:
             stream.cut()
-        self._waiting.clear()
+        self._drop_waiting()
         self.daemon.client_closed(self, error)
         if not self._working:
             self._let_go()
+
+    def _drop_waiting(self) -> None:
+        for call in self._waiting:
+            for fd in call.fds:
+                os.close(fd)
+        self._waiting.clear()
 
     def _let_go(self) -> None:
         # Closing drivers may take a while, and nobody waits for it.

@@ -9,7 +9,16 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from hostel.drivers.adapters import uuid_text
-from hostel.drivers.events import DOMAIN_EVENTS, NETWORK_EVENTS, POOL_EVENTS, Event, Listener, Subject
+from hostel.drivers.events import (
+    DOMAIN_EVENTS,
+    NETWORK_EVENTS,
+    NODE_DEVICE_EVENTS,
+    POOL_EVENTS,
+    SECRET_EVENTS,
+    Event,
+    Listener,
+    Subject,
+)
 from hostel.drivers.fault import fault
 from hostel.drivers.messages import message_of, message_values
 from hostel.errors import ErrorCode
@@ -27,7 +36,7 @@ class Registration(NamedTuple):
 
     Attributes:
         kind: which event.
-        uuid: of which object; of all where it is empty.
+        key: of which object, by UUID, or by name where it has none; of all where it is empty.
         legacy: the message is the one without the number of the registration.
     """
 
@@ -35,7 +44,7 @@ class Registration(NamedTuple):
     number: int
     subject: Subject
     kind: str
-    uuid: str = ""
+    key: str = ""
     legacy: bool = False
 
 
@@ -109,7 +118,7 @@ class Events:
                 for known in self._registrations.values()
                 if known.subject is event.subject
                 and known.kind == event.kind
-                and known.uuid in ("", event.uuid)
+                and known.key in ("", event.uuid or event.name)
                 and known.client.host is not None
                 and known.client.host.key == key
             ]
@@ -123,10 +132,10 @@ class Events:
 # The calls.
 
 
-def _add(client: Client, subject: Subject, kinds: Sequence[str], number: int, uuid: str = "") -> Sequence[Any]:
+def _add(client: Client, subject: Subject, kinds: Sequence[str], number: int, key: str = "") -> Sequence[Any]:
     if not 0 <= number < len(kinds):
         raise fault(ErrorCode.INVALID_ARG, f"unsupported event ID {number}")
-    return (client.daemon.events.register(Registration(client, 0, subject, kinds[number], uuid)),)
+    return (client.daemon.events.register(Registration(client, 0, subject, kinds[number], key)),)
 
 
 def _drop(client: Client, call: Call) -> Sequence[Any]:
@@ -181,4 +190,12 @@ ANSWERS: Final[dict[str, Callable[[Client, Call], Sequence[Any]]]] = {
         client, Subject.POOL, POOL_EVENTS, call.arguments[0], _of(call.arguments[1])
     ),
     "connect_storage_pool_event_deregister_any": _drop,
+    "connect_secret_event_register_any": lambda client, call: _add(
+        client, Subject.SECRET, SECRET_EVENTS, call.arguments[0], _of(call.arguments[1])
+    ),
+    "connect_secret_event_deregister_any": _drop,
+    "connect_node_device_event_register_any": lambda client, call: _add(
+        client, Subject.NODE_DEVICE, NODE_DEVICE_EVENTS, call.arguments[0], getattr(call.arguments[1], "name", "")
+    ),
+    "connect_node_device_event_deregister_any": _drop,
 }

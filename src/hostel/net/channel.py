@@ -109,6 +109,8 @@ class Channel:
                     self._queued += len(part)
             if not self._events & WRITABLE:
                 self._flush()
+            if self._queued > self._limit:
+                self._fail(NetworkError("The peer does not take what it asked for", errno=errno.ENOBUFS))
 
     def _send_at_once(self, data: bytes) -> Bytes | None:
         """Send what the peer takes; the rest, None where there is none. The lock is held."""
@@ -255,9 +257,6 @@ class Channel:
             pass
         except OSError as error:
             self._fail(error)
-            return
-        if self._queued > self._limit:
-            self._fail(NetworkError("The peer does not take what it asked for", errno=errno.ENOBUFS))
             return
         self._watch()
 

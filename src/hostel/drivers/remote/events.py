@@ -5,7 +5,16 @@ from __future__ import annotations
 import threading
 from typing import Final
 
-from hostel.drivers.events import DOMAIN_EVENTS, NETWORK_EVENTS, POOL_EVENTS, EventBus, Listener, Subject
+from hostel.drivers.events import (
+    DOMAIN_EVENTS,
+    NETWORK_EVENTS,
+    NODE_DEVICE_EVENTS,
+    POOL_EVENTS,
+    SECRET_EVENTS,
+    EventBus,
+    Listener,
+    Subject,
+)
 from hostel.drivers.messages import event_of, message_of
 from hostel.drivers.remote.client import RpcClient
 from hostel.errors import VirtError
@@ -15,6 +24,8 @@ _REGISTER: Final = (
     (Subject.DOMAIN, DOMAIN_EVENTS, "connect_domain_event_callback_register_any"),
     (Subject.POOL, POOL_EVENTS, "connect_storage_pool_event_register_any"),
     (Subject.NETWORK, NETWORK_EVENTS, "connect_network_event_register_any"),
+    (Subject.SECRET, SECRET_EVENTS, "connect_secret_event_register_any"),
+    (Subject.NODE_DEVICE, NODE_DEVICE_EVENTS, "connect_node_device_event_register_any"),
 )
 _MEANING: Final = {message_of(subject, kind): (subject, kind) for subject, kinds, _ in _REGISTER for kind in kinds}
 

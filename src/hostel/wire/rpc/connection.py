@@ -28,13 +28,19 @@ from hostel.wire.rpc.programs import ERROR
 
 
 class Call(NamedTuple):
-    """The client calls a procedure; ``fds`` are descriptors that the receiver closes."""
+    """The client calls a procedure.
+
+    Attributes:
+        fds: descriptors that the receiver closes.
+        size: bytes of the arguments on the wire.
+    """
 
     program: Program
     procedure: Procedure
     serial: int
     arguments: tuple[Any, ...]
     fds: tuple[int, ...] = ()
+    size: int = 0
 
 
 class Reply(NamedTuple):
@@ -143,7 +149,7 @@ class ServerConnection:
         except RemoteProtocolError as error:
             self._refuse(packet, ErrorCode.RPC, str(error))
             return None
-        return Call(program, procedure, packet.serial, arguments, packet.fds)
+        return Call(program, procedure, packet.serial, arguments, packet.fds, len(packet.body))
 
     def _refuse(self, packet: Packet, code: ErrorCode, message: str) -> None:
         import os

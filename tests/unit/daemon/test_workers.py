@@ -1,0 +1,75 @@
+"""Threads for calls that may wait."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+from hostel.daemon.workers import Workers
+
+
+def test_work_is_done_in_as_many_threads_as_needed_and_no_more() -> None:
+    failures: list[Exception] = []
+    workers = Workers(3, 1, failures.append)
+    gate = threading.Event()
+    running, most, done = 0, 0, 0
+    lock = threading.Lock()
+
+    def work() -> None:
+        nonlocal running, most, done
+        with lock:
+            running += 1
+            most = max(most, running)
+        gate.wait(20)
+        with lock:
+            running -= 1
+            done += 1
+
+    for _ in range(10):
+        workers.submit(work)
+    time.sleep(0.1)
+    gate.set()
+    deadline = time.monotonic() + 20
+    while done < 10:
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    assert most == 3
+    assert workers.stop()
+    assert not failures
+
+
+def test_urgent_work_does_not_wait_for_what_waits() -> None:
+    workers = Workers(2, 1, lambda error: None)
+    gate, urgent = threading.Event(), threading.Event()
+    for _ in range(5):
+        workers.submit(lambda: gate.wait(20))
+    workers.submit(urgent.set, urgent=True)
+    assert urgent.wait(20)
+    gate.set()
+    assert workers.stop()
+
+
+def test_work_that_fails_is_told_and_the_next_is_done() -> None:
+    failures: list[Exception] = []
+    workers = Workers(1, 0, failures.append)
+    done = threading.Event()
+
+    def fail() -> None:
+        raise ValueError("wrong")
+
+    workers.submit(fail)
+    workers.submit(done.set)
+    assert done.wait(20)
+    assert [str(error) for error in failures] == ["wrong"]
+    assert workers.stop()
+
+
+def test_idle_threads_are_used_again() -> None:
+    workers = Workers(5, 0, lambda error: None)
+    for _ in range(20):
+        done = threading.Event()
+        workers.submit(done.set)
+        assert done.wait(20)
+        time.sleep(0.005)
+    assert workers.threads < 5
+    assert workers.stop()
