@@ -227,6 +227,8 @@ def test_snapshots_are_listed_by_what_they_are(tmp_path: Path, driver: QemuDrive
     assert listed(SnapshotListFlag.EXTERNAL) == ["disks"]
     assert listed(SnapshotListFlag.INTERNAL) == ["off", "on"]
     assert listed(SnapshotListFlag.NO_METADATA) == []
+    assert driver.domain_snapshot_num(machine.ref) == 3
+    assert driver.domain_snapshot_has_metadata(SnapshotRef("off", machine.ref))
     root = driver.domain_snapshot_lookup_by_name(machine.ref, "off")
     children = driver.domain_snapshot_list_all_children(root, SnapshotListFlag.DESCENDANTS)
     assert [item.name for item in children] == ["on", "disks"]

@@ -82,6 +82,15 @@ class SnapshotDriver(Protocol):
     ) -> list[SnapshotRef]:
         """The snapshots that the flags let through; ``ROOTS``: only those without a parent."""
 
+    def domain_snapshot_num(self, domain: DomainRef, flags: SnapshotListFlag = SnapshotListFlag.NONE) -> int:
+        """How many snapshots the flags let through."""
+
+    def domain_snapshot_has_metadata(self, snapshot: SnapshotRef) -> bool:
+        """Whether there is a document of it."""
+
+    def domain_snapshot_is_current(self, snapshot: SnapshotRef) -> bool:
+        """Whether the domain goes on from it."""
+
     def domain_snapshot_list_all_children(
         self, snapshot: SnapshotRef, flags: SnapshotListFlag = SnapshotListFlag.NONE
     ) -> list[SnapshotRef]:

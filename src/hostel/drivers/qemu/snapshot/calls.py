@@ -233,6 +233,16 @@ class SnapshotCalls(Calls):
             names = [name for name in found if not flags & SnapshotListFlag.ROOTS or found[name].parent is None]
             return [SnapshotRef(name, domain) for name in select(found, names, flags)]
 
+    def domain_snapshot_num(self, domain: DomainRef, flags: SnapshotListFlag = SnapshotListFlag.NONE) -> int:
+        """How many snapshots the flags let through."""
+        return len(self.domain_list_all_snapshots(domain, flags))
+
+    def domain_snapshot_has_metadata(self, snapshot: SnapshotRef) -> bool:
+        """Always: what has no document is no snapshot that we know of."""
+        with self._snapshots(snapshot.domain) as (catalog, _):
+            catalog.get(snapshot.name)
+        return True
+
     def domain_snapshot_list_all_children(
         self, snapshot: SnapshotRef, flags: SnapshotListFlag = SnapshotListFlag.NONE
     ) -> list[SnapshotRef]:
