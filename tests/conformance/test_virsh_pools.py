@@ -305,6 +305,21 @@ def test_a_mounted_pool_runs_for_the_next_process_and_not_once_somebody_unmounts
     assert " f " not in must(Ours(tmp_path / "home"), twin, "pool-list")
 
 
+def test_what_a_killed_start_has_mounted_is_taken_over_by_the_next(twins: tuple[Twin, Twin], tmp_path: Path) -> None:
+    twin, ours = twins[0], Ours(tmp_path / "home")
+    must(ours, twin, "pool-define-as f fs --source-dev {D} --source-format ext4 --target {W}/mnt")
+    must(ours, twin, "pool-build f --overwrite")
+    # As if it had been killed between the mount and writing down that the pool runs.
+    subprocess.run(["mount", twin.device, str(twin.folder / "mnt")], check=True, timeout=60)
+    try:
+        assert " f " not in must(ours, twin, "pool-list")
+        must(ours, twin, "pool-start f")
+        assert " f " in must(ours, twin, "pool-list")
+    finally:
+        must(ours, twin, "pool-destroy f")
+    assert not (twin.folder / "mnt").is_mount()
+
+
 def must(ours: Ours, twin: Twin, line: str) -> str:
     code, out, err = ours.run(twin.line(line))
     assert code == 0, f"{line}: {err}"

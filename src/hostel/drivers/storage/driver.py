@@ -176,11 +176,14 @@ class SessionStorageDriver:
                 self._pools.save_running(fresh)
 
     def storage_pool_get_info(self, pool: PoolRef) -> PoolInfo:
-        """State and sizes; of an inactive pool no sizes."""
+        """State and sizes; none of an inactive pool, nor of one whose server does not answer."""
         found = self._by_ref(pool)
         if not self._is_active(found):
             return PoolInfo(PoolState.INACTIVE, 0, 0, 0)
-        _, sizes = self._backend(found.current).describe(found.current)
+        try:
+            _, sizes = self._backend(found.current).describe(found.current)
+        except VirtError:
+            return PoolInfo(PoolState.INACCESSIBLE, 0, 0, 0)  # a refresh says why
         return PoolInfo(PoolState.RUNNING, sizes.capacity, sizes.allocation, sizes.available)
 
     def storage_pool_get_xml_desc(self, pool: PoolRef, *, inactive: bool = False) -> str:
@@ -188,7 +191,10 @@ class SessionStorageDriver:
         found = self._by_ref(pool)
         if not self._is_active(found) or (inactive and found.is_redefined):
             return format_pool(found.defined or found.current)
-        return format_pool(*self._backend(found.current).describe(found.current))
+        try:
+            return format_pool(*self._backend(found.current).describe(found.current))
+        except VirtError:
+            return format_pool(found.current)  # what is said of it is known without asking its server
 
     def storage_pool_is_active(self, pool: PoolRef) -> bool:
         """Whether it is started."""

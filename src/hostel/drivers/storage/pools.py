@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import hashlib
+import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final, NamedTuple
-from urllib.parse import quote
 
 from hostel.drivers.fault import fault
 from hostel.drivers.storage.document import PoolDefinition, format_pool, parse_pool
@@ -86,7 +87,8 @@ class Pools:
 
     @contextlib.contextmanager
     def _holding(self, what: str, busy: str) -> Iterator[None]:
-        lock = Store(self._changing / quote(what, safe=""))
+        # Any name, however long and of whichever characters, has a folder of its own for its lock.
+        lock = Store(self._changing / hashlib.sha256(os.fsencode(what)).hexdigest()[:32])
         try:
             held = contextlib.ExitStack()
             with held:
