@@ -84,7 +84,7 @@ class BackupJob(Job):
         self._copy: BlockCopy | None = None
         self._filter: BackupFilter | None = None
         self._frozen: DirtyBitmap | None = None
-        self._place = 0
+        self._place = self._total = 0
         super().__init__(settings, [target], shared=[source])
 
     # ---- steps
@@ -105,7 +105,7 @@ class BackupJob(Job):
             if how.bitmap is not None:
                 self._frozen = how.bitmap.freeze()
             self._copy.choose(self._frozen if how.sync is BackupSync.BITMAP else None)
-        self.length = self._copy.length if how.sync is BackupSync.NONE else self._copy.remaining
+        self.length = self._total = self._copy.length if how.sync is BackupSync.NONE else self._copy.remaining
 
     def _recorder(self) -> DirtyBitmap | None:
         """What will know in the end what the next backup needs; until then the bitmap loses nothing."""
@@ -130,6 +130,7 @@ class BackupJob(Job):
         copied = copy.copy(start, stop)
         self._place = stop if stop < copy.length else 0
         self._pace.spend(copied)
+        self.length = self._total - copy.skipped
         self.offset = self.length - copy.remaining
         return 0.0
 

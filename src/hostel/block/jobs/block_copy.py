@@ -40,6 +40,7 @@ class BlockCopy:
 
     Attributes:
         broken: why this is no longer the content of one moment; None while it is.
+        skipped: bytes that turned out not to be the overlay's own, where only those are copied.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class BlockCopy:
         self.target = target
         self.unit = unit
         self.broken: OSError | None = None
+        self.skipped = 0
         self._base = source.backing if top else None
         self._compress = compress and isinstance(target.driver, Compressing)
         self._left = DirtyBitmap(source.length, unit)
@@ -140,6 +142,9 @@ class BlockCopy:
         if whole > start and not extent.status & Status.DATA:
             if extent.status & Status.ZERO:
                 self._write_zeroes(start, whole - start)
+            else:
+                with self._lock:
+                    self.skipped += whole - start
             return whole
         stop = min(end, start + max(CHUNK, self.unit))
         position = start

@@ -15,7 +15,7 @@ import time
 from collections.abc import Sequence
 from typing import Any, ClassVar, Final, NamedTuple
 
-from hostel.block.jobs.event import Listener, event
+from hostel.block.jobs.event import JobEvent, Listener, event
 from hostel.block.jobs.pace import Pace
 from hostel.block.jobs.policy import Action, OnError, SourceError, TargetError, action
 from hostel.block.jobs.state import ACCEPTED, TRANSITIONS, JobStatus, JobVerb
@@ -95,6 +95,7 @@ class Job(abc.ABC):
         self._completing = False
         self._user_paused = False
         self._busy = False
+        self._untold: list[JobEvent] | None = None
         self._pace = Pace(0)
         self._wake = threading.Condition()
         self._thread: threading.Thread | None = None
@@ -414,6 +415,8 @@ class Job(abc.ABC):
             self._cancelled = True
             self._settle(errno.ECANCELED, None)
         self._leave()
+        # Who hears of the end may begin another job of this name: all is over before anything is told.
+        self._untold = []
         if self._cancelled:
             self._tell("BLOCK_JOB_CANCELLED", **self._progress())
         else:
@@ -423,6 +426,9 @@ class Job(abc.ABC):
         self._become(JobStatus.CONCLUDED)
         if self.auto_dismiss:
             self._become(JobStatus.NULL)
+        untold, self._untold = self._untold, None
+        for each in untold:
+            self._tell_of(each)
         self._nudge()
 
     def _leave(self) -> None:
@@ -481,8 +487,15 @@ class Job(abc.ABC):
         self._tell("JOB_STATUS_CHANGE", id=self.id, status=status.value)
 
     def _tell(self, name: str, **data: Any) -> None:
+        told = event(name, **data)
+        if self._untold is not None:
+            self._untold.append(told)
+        else:
+            self._tell_of(told)
+
+    def _tell_of(self, told: JobEvent) -> None:
         if self._settings.listener is not None:
-            self._settings.listener(event(name, **data))
+            self._settings.listener(told)
 
     def _block(self, nodes: Sequence[BlockNode], shared: Sequence[BlockNode]) -> list[BlockNode]:
         for node in shared:

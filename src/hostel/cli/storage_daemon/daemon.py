@@ -53,10 +53,10 @@ class Daemon:
         self.closed = False
         self._woken, self._wake = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
 
-    def emit(self, name: str, data: Mapping[str, Any]) -> None:
-        """Send an event to all monitors; any thread may."""
+    def emit(self, *events: tuple[str, Mapping[str, Any]]) -> None:
+        """Send events, their names and members, to all monitors, with nothing between them; any thread may."""
         for monitor in self.monitors:
-            monitor.emit(name, data)
+            monitor.emit(events)
 
     def stop(self) -> None:
         """Make :meth:`wait` return; any thread and a signal handler may."""
@@ -107,4 +107,4 @@ class Daemon:
             export.close()
         finally:
             self.exports.pop(export.id, None)
-            self.emit("BLOCK_EXPORT_DELETED", {"id": export.id})
+            self.emit(("BLOCK_EXPORT_DELETED", {"id": export.id}))

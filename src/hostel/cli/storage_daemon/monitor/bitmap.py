@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from hostel.block.jobs import atomic
+from hostel.block.jobs.bitmaps import find_bitmap
 from hostel.block.node import BlockNode
 from hostel.cli.storage_daemon.monitor.command import Command
 from hostel.cli.storage_daemon.monitor.parameter import Kind, Parameter, check, generic, needed
@@ -89,4 +90,15 @@ def _alone(make: _Make) -> Callable[[Daemon, Mapping[str, Any]], Any]:
     return lambda daemon, given: atomic.run([make(daemon, given)])
 
 
-COMMANDS: Final = tuple(Command(name, _alone(make), known) for name, (make, known) in ACTIONS.items())
+def _sum(daemon: Daemon, given: Mapping[str, Any]) -> Any:
+    """The sum of the bits, as QEMU has them in memory: whole words of 64."""
+    import hashlib
+
+    bits = bytes(find_bitmap(_node(daemon, given), given["name"]).bits.bits)
+    return {"sha256": hashlib.sha256(bits.ljust(max(1, -(-len(bits) // 8)) * 8, b"\0")).hexdigest()}
+
+
+COMMANDS: Final = (
+    *(Command(name, _alone(make), known) for name, (make, known) in ACTIONS.items()),
+    Command("x-debug-block-dirty-bitmap-sha256", _sum, _PLACE),
+)

@@ -106,13 +106,24 @@ class _Hold:
 def _settings(daemon: Daemon, given: Mapping[str, Any], needs: Needs, hold: _Hold) -> JobSettings:
     both = OnError(given.get("on-error", OnError.REPORT.value))
     held = [hold]
+    ending: list[JobEvent] = []
+    last = "null" if given.get("auto-dismiss", True) else "concluded"
 
     def listen(event: JobEvent) -> None:
         if held and (event.name in _ENDS or event.data.get("status") in _OVER):
             held.pop().release()
             _close(daemon, needs.owned)
             daemon.nodes.forget_closed()
-        daemon.emit(event.name, event.data)
+        if event.name in _ENDS:
+            ending.append(event)
+        elif ending:
+            # Who hears of the end may begin another job at once: what is told of that comes after all of this.
+            ending.append(event)
+            if event.data.get("status") == last:
+                daemon.emit(*((each.name, each.data) for each in ending))
+                ending.clear()
+        else:
+            daemon.emit((event.name, event.data))
 
     return JobSettings(
         given.get("job-id", ""),

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
+from hostel.block.driver import BackingStore
 from hostel.block.filters.forward import ForwardDriver
 from hostel.block.gate import BYPASS
 from hostel.block.node import BlockNode
 from hostel.block.nodes import JobFilter, Use
 from hostel.block.permission import Permission
-from hostel.block.rewiring import unfiltered
+from hostel.block.rewiring import unfiltered, writable
 from hostel.cli.storage_daemon.monitor.command import Command
 from hostel.cli.storage_daemon.monitor.parameter import Kind, Parameter, generic, needed
 
@@ -120,6 +121,35 @@ def _resize(daemon: Daemon, given: Mapping[str, Any]) -> None:
         daemon.nodes.release(node, use)
 
 
+def _change_backing_file(daemon: Daemon, given: Mapping[str, Any]) -> None:
+    """Record another name of the image that an overlay stands on; what it stands on does not change."""
+    root = daemon.nodes.find(given["device"], given["device"])
+    if any(use.by.startswith("node '") for use in daemon.nodes.uses(root)):
+        raise generic("Need a root block node")
+    named = daemon.nodes.find(given["image-node-name"])
+    image = unfiltered(named)
+    if image.backing is None:
+        raise generic("not allowing backing file change on an image without a backing file")
+    root.require_unblocked()
+    if not any(layer is named or layer is image for layer in root.chain()):
+        raise generic(f"'{given['device']}' and image file are not in the same chain")
+    name = given["backing-file"]
+    if not isinstance(image.driver, BackingStore):
+        raise generic(f"Could not change backing file to '{name}': Operation not supported")
+    with writable(image):
+        try:
+            with image.lock():
+                image.driver.change_backing(name, image.format)
+            image.flush()
+        except OSError as error:
+            raise generic(f"Could not change backing file to '{name}': {error.strerror or error}") from None
+
+
+def _query_block(daemon: Daemon, given: Mapping[str, Any]) -> Any:
+    """Devices of a guest, of which a storage daemon has none."""
+    return []
+
+
 def _query_graph(daemon: Daemon, _: Mapping[str, Any]) -> Any:
     """The nodes, and who uses what of which."""
     numbers = {name: number for number, name in enumerate(daemon.nodes, 1)}
@@ -153,6 +183,12 @@ def _names(permissions: Permission) -> list[str]:
 COMMANDS: Final = (
     Command("blockdev-del", _delete, (needed("node-name"),)),
     Command("blockdev-add", _add, None),
+    Command(
+        "change-backing-file",
+        _change_backing_file,
+        (needed("device"), needed("image-node-name"), needed("backing-file")),
+    ),
+    Command("query-block", _query_block),
     Command("x-debug-query-block-graph", _query_graph),
     Command("query-named-block-nodes", _query, (Parameter("flat", Kind.BOOL),)),
     Command("block_resize", _resize, (Parameter("device"), Parameter("node-name"), needed("size", Kind.INT))),

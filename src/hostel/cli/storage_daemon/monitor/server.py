@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from hostel.cli.storage_daemon.monitor.session import Session
@@ -35,11 +35,12 @@ class MonitorServer:
         self._thread = threading.Thread(target=self._run, name="monitor", daemon=True)
         self._thread.start()
 
-    def emit(self, name: str, data: Mapping[str, Any]) -> None:
-        """Send an event to the client, where there is one that has agreed on capabilities."""
+    def emit(self, events: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
+        """Send events to the client, where there is one that has agreed on capabilities; nothing comes between them."""
         with self._lock:
-            if self._session is not None and self._channel is not None and self._session.ready:
-                self._channel.send(self._session.event(name, data))
+            session = self._session
+            if session is not None and self._channel is not None and session.ready:
+                self._channel.send(b"".join(session.event(name, data) for name, data in events))
 
     def stop(self) -> None:
         """End the client's connection, and wait for the thread unless it is the caller."""
