@@ -167,8 +167,10 @@ def test_optional_medium_that_is_missing_is_dropped(driver: QemuDriver, home: Pa
 
 
 def test_qemus_own_last_words_are_the_error(driver: QemuDriver, home: Path) -> None:
-    ref = driver.domain_define_xml(xml(home).replace("<type>", "<type machine='no-such'>"))
-    with pytest.raises(VirtError, match=r"could not be started: .*unsupported machine type"):
+    passed = "<qemu:commandline><qemu:arg value='-no-such-option'/></qemu:commandline></domain>"
+    space = "<domain xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0'"
+    ref = driver.domain_define_xml(xml(home).replace("<domain", space).replace("</domain>", passed))
+    with pytest.raises(VirtError, match=r"could not be started: .*invalid option"):
         driver.domain_create(ref)
     assert driver.domain_get_state(ref).reason == ShutoffReason.FAILED
 
