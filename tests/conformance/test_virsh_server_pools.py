@@ -246,6 +246,37 @@ class TestIscsiDirect:
             assert not any((tmp_path / side / "one").read_bytes())
             assert (tmp_path / side / "two").read_bytes() == b"x" * (4 << 20)
 
+    def test_a_password_is_a_secret(self, real: Real, tmp_path: Path) -> None:
+        ours = Ours(tmp_path / "home")
+        (tmp_path / "disk").write_bytes(bytes(1 << 20))
+        (tmp_path / "secret.xml").write_text(
+            f"<secret private='yes'><uuid>{SECRET}</uuid><usage type='iscsi'><target>t</target></usage></secret>"
+        )
+        with iscsi.target(tmp_path / "disk", user="me", password="correct horse") as url:
+            port = re.search(r":(\d+)/", url)
+            assert port is not None
+            auth = "<auth type='chap' username='me'><secret usage='t'/></auth>"
+            document = self._document(port[1]).replace("</source>", f"{auth}</source>")
+            (tmp_path / "pool.xml").write_text(document)
+            for line in (
+                "pool-create {W}/pool.xml",
+                "secret-define {W}/secret.xml",
+                "pool-create {W}/pool.xml",
+                f"secret-set-value {SECRET} d3JvbmcgcGFzc3dvcmQ=",
+                "pool-create {W}/pool.xml",
+                f"secret-set-value {SECRET} Y29ycmVjdCBob3JzZQ==",
+                "pool-create {W}/pool.xml",
+                "pool-dumpxml p",
+                "vol-list p",
+                "pool-destroy p",
+            ):
+                asked = real.beside("secret") if line.startswith("secret") else real
+                expected = blurred(asked.run(line.format(W=tmp_path)), port[1])
+                found = blurred(ours.run(line.format(W=tmp_path)), port[1])
+                assert found[0] == expected[0], (line, found, expected)
+                if line.startswith("vol-list"):
+                    assert found == expected
+
     def test_a_target_that_is_away_is_named(self, tmp_path: Path) -> None:
         ours = Ours(tmp_path / "home")
         (tmp_path / "pool.xml").write_text(self._document("1"))
