@@ -13,7 +13,12 @@ from hostel import guest
 from support import hosteld
 from support.hosteld import Hosteld
 
-pytestmark = [pytest.mark.qemu, pytest.mark.requires_tool("virt-install"), pytest.mark.requires_tool("virsh")]
+pytestmark = [
+    pytest.mark.qemu,
+    pytest.mark.requires_tool("qemu-img"),
+    pytest.mark.requires_tool("virt-install"),
+    pytest.mark.requires_tool("virsh"),
+]
 SESSION = "qemu:///session"
 
 
@@ -111,3 +116,40 @@ def test_console_goes_both_ways(tmp_path: Path) -> None:
             assert "HOSTEL-GUEST" in told
         finally:
             virsh(daemon, "destroy", "talk")
+
+
+def test_machine_is_pictured_measured_snapshotted_and_saved(tmp_path: Path) -> None:
+    disk = tmp_path / "disk.qcow2"
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", str(disk), "16M"], check=True, timeout=60)
+    document = tmp_path / "d.xml"
+    document.write_text(
+        "<domain type='qemu'><name>m</name><memory>65536</memory><os><type arch='x86_64'>hvm</type></os><devices>"
+        f"<disk type='file' device='disk'><driver name='qemu' type='qcow2'/><source file='{disk}'/>"
+        "<target dev='vda' bus='virtio'/></disk><video><model type='vga'/></video></devices></domain>"
+    )
+    with hosteld.process(directory=tmp_path) as daemon:
+        virsh(daemon, "define", str(document))
+        virsh(daemon, "start", "m")
+        try:
+            virsh(daemon, "screenshot", "m", str(tmp_path / "shot"))
+            assert (tmp_path / "shot").read_bytes().startswith(b"P6")
+            assert "state.state=1" in virsh(daemon, "domstats", "m")
+            assert "rss" in virsh(daemon, "dommemstat", "m")
+            virsh(daemon, "send-key", "m", "KEY_A")
+            assert '"major"' in virsh(daemon, "qemu-monitor-command", "m", '{"execute":"query-version"}')
+            virsh(daemon, "snapshot-create-as", "m", "one")
+            virsh(daemon, "snapshot-create-as", "m", "two")
+            assert virsh(daemon, "snapshot-list", "m", "--name").split() == ["one", "two"]
+            assert virsh(daemon, "snapshot-parent", "m", "two").strip() == "one"
+            virsh(daemon, "snapshot-revert", "m", "one")
+            assert virsh(daemon, "snapshot-current", "m", "--name").strip() == "one"
+            for name in ("two", "one"):
+                virsh(daemon, "snapshot-delete", "m", name)
+            virsh(daemon, "managedsave", "m")
+            assert virsh(daemon, "list", "--all", "--with-managed-save", "--name").split() == ["m"]
+            virsh(daemon, "start", "m")
+            assert virsh(daemon, "domstate", "m", "--reason").strip() == "running (restored)"
+            virsh(daemon, "save", "m", str(tmp_path / "saved"))
+            virsh(daemon, "restore", str(tmp_path / "saved"))
+        finally:
+            virsh(daemon, "destroy", "m")

@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from hostel.daemon import auth, block, connect, events, lists, nodeinfo, streaming
+from hostel.daemon import auth, block, connect, events, lists, machine, nodeinfo, snapshots, streaming
 from hostel.drivers.adapters import ADAPTERS, Answering
 from hostel.drivers.fault import fault
 from hostel.errors import ErrorCode
 from hostel.wire.rpc.connection import Call
-from hostel.wire.rpc.programs import REMOTE
+from hostel.wire.rpc.programs import QEMU, REMOTE
 
 if TYPE_CHECKING:
     from hostel.daemon.client import Client
@@ -72,6 +72,17 @@ CALLS: Final[dict[str, Quick]] = {
     **{name: Quick(answer) for name, answer in block.ANSWERS.items()},
     **{name: Quick(answer) for name, answer in events.ANSWERS.items()},
     **{name: Quick(answer) for name, answer in lists.ANSWERS.items()},
+    **{name: Quick(answer) for name, answer in machine.ANSWERS.items()},
+    **{name: Quick(answer) for name, answer in snapshots.ANSWERS.items()},
     **{name: Quick(answer) for name, answer in nodeinfo.ANSWERS.items()},
     **{name: Quick(answer, streams=True) for name, answer in streaming.ANSWERS.items()},
 }
+_PROGRAMS: Final = {
+    REMOTE.number: CALLS,
+    QEMU.number: {name: Quick(answer) for name, answer in machine.QEMU_ANSWERS.items()},
+}
+
+
+def find(call: Call) -> Quick | None:
+    """How a call is answered; None where it is not."""
+    return _PROGRAMS.get(call.program.number, {}).get(call.procedure.name)

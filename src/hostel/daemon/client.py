@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from hostel.daemon import auth
 from hostel.daemon.access import Identity, check_looking
-from hostel.daemon.calls import CALLS, OPENING, Quick
+from hostel.daemon.calls import OPENING, Quick, find
 from hostel.daemon.fault import describe
 from hostel.daemon.hosts import Host
 from hostel.daemon.stream import Stream
@@ -205,7 +205,7 @@ class Client:
     # Calls.
 
     def _call(self, call: Call) -> None:
-        quick = CALLS.get(call.procedure.name) if call.program is REMOTE else None
+        quick = find(call)
         try:
             if quick is None:
                 self._check(call)
@@ -255,7 +255,9 @@ class Client:
         if self._waiting:
             call = self._waiting.popleft()
             self._waiting_size -= call.size
-            self._submit(call, CALLS[call.procedure.name])
+            quick = find(call)
+            assert quick is not None
+            self._submit(call, quick)
             if len(self._waiting) < self.daemon.config.limits.waiting // 2 and self._waiting_size <= _WAITING // 2:
                 self.pause(self._waiting_reason, False)
         if self.channel.is_closed:
@@ -333,9 +335,9 @@ class Client:
         """The messages of the stream that a call opens."""
         return StreamFrames.of(call)
 
-    def accepted(self, call: Call) -> None:
+    def accepted(self, call: Call, result: Sequence[Any] = ()) -> None:
         """Answer a call whose stream begins."""
-        self.channel.send(self._machine.reply(call, ()))
+        self.channel.send(self._machine.reply(call, result))
 
     def refused(self, call: Call, error: Exception) -> None:
         """Answer a call whose stream does not begin."""

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from hostel.daemon.access import api_name
+from hostel.daemon.machine import domain_of, driver_of
 from hostel.daemon.stream import Console, Download, Upload
 from hostel.drivers.adapters import check_flags, uuid_text
 from hostel.drivers.base import DomainRef, Hole, VolumeRef
@@ -34,9 +35,9 @@ def _download(client: Client, call: Call) -> Sequence[Any] | None:
     return None
 
 
-def _begin(client: Client, call: Call, stream: Any, run: Callable[[], None]) -> None:
+def _begin(client: Client, call: Call, stream: Any, run: Callable[[], None], result: Sequence[Any] = ()) -> None:
     def answered_first() -> None:
-        client.accepted(call)
+        client.accepted(call, result)
         run()
 
     client.open_stream(call, stream, answered_first)
@@ -62,6 +63,15 @@ def _upload(client: Client, call: Call) -> Sequence[Any] | None:
     return None
 
 
+def _screenshot(client: Client, call: Call) -> Sequence[Any] | None:
+    domain, screen, flags = call.arguments
+    check_flags(flags, 0, "virDomainScreenshot")
+    picture = driver_of(client, call, "domain_screenshot").domain_screenshot(domain_of(domain), screen)
+    stream = Download(client, client.frames(call), memoryview(picture.content), iter(()))
+    _begin(client, call, stream, stream.run, (picture.mime,))
+    return None
+
+
 def _console(client: Client, call: Call) -> Sequence[Any] | None:
     domain, device, flags = call.arguments
     check_flags(flags, _FORCE | _SAFE, "virDomainOpenConsole")
@@ -84,4 +94,5 @@ ANSWERS: Final[dict[str, Callable[[Client, Call], Sequence[Any] | None]]] = {
     "storage_vol_download": _download,
     "storage_vol_upload": _upload,
     "domain_open_console": _console,
+    "domain_screenshot": _screenshot,
 }

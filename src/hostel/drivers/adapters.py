@@ -44,16 +44,26 @@ from hostel.drivers.base.block import (
 from hostel.drivers.base.device import DeviceModify
 from hostel.drivers.base.domain import Affect
 from hostel.drivers.base.host import NodeInfo
+from hostel.drivers.base.machine import MemoryFlag, VcpuFlag
 from hostel.drivers.base.nodedev import NodeDeviceRef
 from hostel.drivers.base.saving import SaveFlag
 from hostel.drivers.base.secret import SecretRef, SecretUsageType
 from hostel.drivers.fault import fault
+from hostel.drivers.base.snapshot import (
+    SnapshotCreateFlag,
+    SnapshotDeleteFlag,
+    SnapshotListFlag,
+    SnapshotRef,
+    SnapshotRevertFlag,
+)
 from hostel.errors import ErrorCode
 from hostel.wire.rpc.procedure import Procedure
 from hostel.wire.rpc.programs import REMOTE
 
 # What the table's integers mean that are truth values.
-_TRUTHS: Final = frozenset({"autostart", "active", "persistent", "updated", "secure", "enforcing", "result"})
+_TRUTHS: Final = frozenset(
+    {"autostart", "active", "persistent", "updated", "secure", "enforcing", "result", "current", "metadata"}
+)
 
 Options = Mapping[int, Mapping[str, bool]]
 Flags = type[enum.IntFlag] | tuple[type[enum.IntFlag], ...] | Options | int
@@ -105,7 +115,7 @@ def _storage(method: str = "", flags: Flags = 0, make: Callable[..., Any] | None
     return Adapter("storage", method, flags, make)
 
 
-_UUIDS: Final = 32768  # that are remembered in both forms: lists are long, and converting is most of their cost
+_UUIDS: Final = 8192  # that are remembered in both forms: lists are long, and converting is most of their cost
 _TEXT_OKAY: Final = 4  # VIR_TYPED_PARAM_STRING_OKAY: the caller knows parameters that are texts
 _BUILDING: Final[Options] = {
     1: {"build": True},
@@ -125,6 +135,8 @@ _ROWS: Final[dict[str, Adapter]] = {
     "node_get_free_memory": _host(),
     "node_get_cells_free_memory": _host(),
     "connect_get_max_vcpus": _host(),
+    "connect_domain_xml_from_native": _domain(),
+    "connect_domain_xml_to_native": _domain(),
     "domain_lookup_by_name": _domain(),
     "domain_lookup_by_uuid": _domain(),
     "domain_lookup_by_id": _domain(),
@@ -167,6 +179,25 @@ _ROWS: Final[dict[str, Adapter]] = {
     "domain_detach_device": _domain("domain_detach_device_flags"),
     "domain_detach_device_flags": _domain(flags=Affect),
     "domain_detach_device_alias": _domain(flags=Affect),
+    "domain_snapshot_create_xml": _domain(flags=SnapshotCreateFlag),
+    "domain_snapshot_get_xml_desc": _domain(flags=DomainXmlFlag),
+    "domain_snapshot_num": _domain(flags=SnapshotListFlag),
+    "domain_snapshot_lookup_by_name": _domain(),
+    "domain_has_current_snapshot": _domain(),
+    "domain_snapshot_current": _domain(),
+    "domain_snapshot_get_parent": _domain(),
+    "domain_snapshot_is_current": _domain(),
+    "domain_snapshot_has_metadata": _domain(),
+    "domain_revert_to_snapshot": _domain(flags=SnapshotRevertFlag),
+    "domain_snapshot_delete": _domain(flags=SnapshotDeleteFlag),
+    "domain_set_memory_flags": _domain(flags=(Affect, MemoryFlag)),
+    "domain_set_vcpus_flags": _domain(flags=(Affect, VcpuFlag)),
+    "domain_set_memory_stats_period": _domain(flags=Affect),
+    "domain_inject_nmi": _domain(),
+    "domain_send_key": _domain(),
+    "domain_fsfreeze": _domain("domain_fs_freeze"),
+    "domain_fsthaw": _domain("domain_fs_thaw"),
+    "domain_fstrim": _domain("domain_fs_trim"),
     "domain_update_device_flags": _domain(flags=(Affect, DeviceModify)),
     "domain_block_resize": _domain(flags=BlockResizeFlag),
     "domain_block_stats_flags": _domain()._replace(counted=True),
@@ -302,6 +333,7 @@ _TO_WIRE: Final[dict[str, Callable[[Any], Any]]] = {
 
 
 def typed_value(value: Any) -> tuple[int, Any]:
+    "snapshot": lambda wire: SnapshotRef(wire[0], _FROM_WIRE["domain"](wire[1])),
     """A value with libvirt's number for its type."""
     if isinstance(value, bool):
         return 6, int(value)
@@ -311,6 +343,7 @@ def typed_value(value: Any) -> tuple[int, Any]:
 
 
 def from_wire(field: Field) -> Callable[[Any], Any] | None:
+    "snapshot": lambda ref: (ref[0], _TO_WIRE["domain"](ref[1])),
     """What makes a driver's value of the wire's; None where they are the same."""
     if field.type == "i32" and field.name in _TRUTHS:
         return bool

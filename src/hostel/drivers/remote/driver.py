@@ -10,6 +10,7 @@ from hostel.drivers.base import DomainRef, Hole, NetworkRef, PoolRef, VolumeRef,
 from hostel.drivers.base.nodedev import NodeDeviceRef
 from hostel.drivers.base.secret import SecretRef
 from hostel.drivers.fault import fault
+from hostel.drivers.base.snapshot import SnapshotRef
 from hostel.drivers.remote.client import RpcClient, RpcStream
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
 from hostel.wire.rpc.connection import StreamData, StreamEnd, StreamHole
@@ -143,6 +144,19 @@ class RemoteHypervisor(RemoteDriver):
         return self._list("connect_list_all_domains", "domain")
 
     def domain_create(self, domain: DomainRef, flags: int = 0) -> DomainRef:
+    def domain_list_all_snapshots(self, domain: DomainRef, flags: int = 0) -> list[SnapshotRef]:
+        """The snapshots of a domain."""
+        return self._snapshots("domain_list_all_snapshots", _wire("domain", domain), flags)
+
+    def domain_snapshot_list_all_children(self, snapshot: SnapshotRef, flags: int = 0) -> list[SnapshotRef]:
+        """The children of a snapshot."""
+        return self._snapshots("domain_snapshot_list_all_children", _wire("snapshot", snapshot), flags)
+
+    def _snapshots(self, procedure: str, of: Any, flags: int) -> list[SnapshotRef]:
+        convert = from_wire(REMOTE.by_name[procedure].result.fields[0])
+        assert convert is not None
+        return [convert(item) for item in self._client.call(procedure, of, _NEEDED, int(flags))[0]]
+
         """Start a defined domain."""
         (started,) = self._client.call("domain_create_with_flags", _wire("domain", domain), int(flags))
         return DomainRef(started.name, uuid_text(started.uuid), started.id)

@@ -1,0 +1,141 @@
+"""Calls about running machines that are not a method of a driver with other words."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from hostel.daemon.access import api_name
+from hostel.drivers.adapters import check_flags, typed_value, uuid_bytes, uuid_text
+from hostel.drivers.base import DomainRef, DomainState
+from hostel.drivers.base.domain import Affect
+from hostel.drivers.base.machine import MachineDriver, MemoryFlag, StatsFlag, VcpuFlag
+from hostel.drivers.fault import fault
+from hostel.errors import ErrorCode, VirtError
+from hostel.wire.rpc.connection import Call
+
+if TYPE_CHECKING:
+    from hostel.daemon.client import Client
+
+# virDomainMemoryStatTags, in the order of their numbers.
+MEMORY_STATS: Final = (
+    "swap_in", "swap_out", "major_fault", "minor_fault", "unused", "available", "actual", "rss", "usable",
+    "last_update", "disk_caches", "hugetlb_pgalloc", "hugetlb_pgfail",
+)  # fmt: skip
+_HUMAN: Final = 1  # of virDomainQemuMonitorCommandFlags
+# virConnectGetAllDomainStatsFlags: which domains, and how.
+_ACTIVE, _INACTIVE, _PERSISTENT, _TRANSIENT, _RUNNING, _PAUSED, _SHUTOFF, _OTHER = (1 << bit for bit in range(8))
+_NOWAIT, _BACKING, _ENFORCE = 1 << 29, 1 << 30, 1 << 31
+_DOMAINS: Final = 255
+
+
+def driver_of(client: Client, call: Call, method: str) -> MachineDriver:
+    """The driver, which must have a method.
+
+    Raises:
+        VirtError: ``NO_SUPPORT``.
+    """
+    assert client.host is not None
+    driver: object = client.host.drivers.hypervisor
+    if not hasattr(driver, method):
+        raise fault(ErrorCode.NO_SUPPORT, api_name(call.procedure.name))
+    return driver  # type: ignore[return-value]
+
+
+def domain_of(wire: Any) -> DomainRef:
+    """The reference of a domain on the wire."""
+    return DomainRef(wire.name, uuid_text(wire.uuid), wire.id)
+
+
+def _memory_stats(client: Client, call: Call) -> Sequence[Any]:
+    domain, wanted, flags = call.arguments
+    check_flags(flags, 0, "virDomainMemoryStats")
+    stats = driver_of(client, call, "domain_memory_stats").domain_memory_stats(domain_of(domain))
+    return ([(MEMORY_STATS.index(name), value) for name, value in stats.items() if name in MEMORY_STATS][:wanted],)
+
+
+def _set_memory(client: Client, call: Call) -> Sequence[Any]:
+    driver = driver_of(client, call, "domain_set_memory_flags")
+    driver.domain_set_memory_flags(domain_of(call.arguments[0]), call.arguments[1], Affect.LIVE)
+    return ()
+
+
+def _set_max_memory(client: Client, call: Call) -> Sequence[Any]:
+    driver = driver_of(client, call, "domain_set_memory_flags")
+    driver.domain_set_memory_flags(domain_of(call.arguments[0]), call.arguments[1], Affect.CURRENT, MemoryFlag.MAXIMUM)
+    return ()
+
+
+def _set_vcpus(client: Client, call: Call) -> Sequence[Any]:
+    driver = driver_of(client, call, "domain_set_vcpus_flags")
+    driver.domain_set_vcpus_flags(domain_of(call.arguments[0]), call.arguments[1], Affect.LIVE, VcpuFlag.NONE)
+    return ()
+
+
+def _all_stats(client: Client, call: Call) -> Sequence[Any]:
+    domains, stats, flags = call.arguments
+    check_flags(flags, _DOMAINS | _NOWAIT | _BACKING | _ENFORCE, "virConnectGetAllDomainStats")
+    if flags & _ENFORCE:
+        check_flags(stats, sum(StatsFlag), "virConnectGetAllDomainStats")
+    driver = driver_of(client, call, "connect_get_all_domain_stats")
+    refs = [domain_of(domain) for domain in domains]
+    known = StatsFlag(stats & sum(StatsFlag))
+    if stats and not known:
+        return ([],)
+    records = driver.connect_get_all_domain_stats(refs, known, backing=bool(flags & _BACKING))
+    chosen = [record for record in records if _is_wanted(client, record[0], flags & _DOMAINS)]
+    return (
+        [
+            ((ref.name, uuid_bytes(ref.uuid), ref.id), [(name, typed_value(value)) for name, value in values.items()])
+            for ref, values in chosen
+        ],
+    )
+
+
+def _is_wanted(client: Client, ref: DomainRef, flags: int) -> bool:
+    """Whether a domain passes libvirt's filters, which are those of lists."""
+    assert client.host is not None
+    driver = client.host.drivers.hypervisor
+    if flags & (_ACTIVE | _INACTIVE) and not flags & (_ACTIVE if ref.id != -1 else _INACTIVE):
+        return False
+    try:
+        if flags & (_PERSISTENT | _TRANSIENT):
+            kept = driver.domain_is_persistent(ref)
+            if not flags & (_PERSISTENT if kept else _TRANSIENT):
+                return False
+        if flags & (_RUNNING | _PAUSED | _SHUTOFF | _OTHER):
+            bits = {DomainState.RUNNING: _RUNNING, DomainState.PAUSED: _PAUSED, DomainState.SHUTOFF: _SHUTOFF}
+            return bool(flags & bits.get(driver.domain_get_state(ref).state, _OTHER))
+    except VirtError as error:
+        if error.code is not ErrorCode.NO_DOMAIN:
+            raise
+        return False
+    return True
+
+
+def _monitor_command(client: Client, call: Call) -> Sequence[Any]:
+    domain, command, flags = call.arguments
+    check_flags(flags, _HUMAN, "virDomainQemuMonitorCommand")
+    driver = driver_of(client, call, "domain_qemu_monitor_command")
+    return (driver.domain_qemu_monitor_command(domain_of(domain), command, human=bool(flags & _HUMAN)),)
+
+
+def _agent_command(client: Client, call: Call) -> Sequence[Any]:
+    domain, command, timeout, flags = call.arguments
+    check_flags(flags, 0, "virDomainQemuAgentCommand")
+    driver: Any = driver_of(client, call, "domain_qemu_agent_command")
+    return (driver.domain_qemu_agent_command(domain_of(domain), command, timeout),)
+
+
+ANSWERS: Final[dict[str, Callable[[Client, Call], Sequence[Any]]]] = {
+    "domain_memory_stats": _memory_stats,
+    "domain_set_memory": _set_memory,
+    "domain_set_max_memory": _set_max_memory,
+    "domain_set_vcpus": _set_vcpus,
+    "connect_get_all_domain_stats": _all_stats,
+}
+# Those of the program QEMU.
+QEMU_ANSWERS: Final[dict[str, Callable[[Client, Call], Sequence[Any]]]] = {
+    "domain_monitor_command": _monitor_command,
+    "domain_agent_command": _agent_command,
+}
