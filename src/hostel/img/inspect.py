@@ -21,7 +21,7 @@ from hostel.block.trust import Trust
 from hostel.errors import BlockError, ImageLocked, UnsupportedFeature, UsageError
 from hostel.img import foreign
 from hostel.img.foreign import Claim
-from hostel.img.inspect_luks import look_at_encryption
+from hostel.img.inspect_luks import look_at_detached_header, look_at_encryption
 from hostel.img.inspect_ova import look_at_archive
 from hostel.img.inspect_packed import look_inside_wrapper
 from hostel.img.inspect_qcow2 import look_at_header, look_at_tables
@@ -179,6 +179,8 @@ def _look_with_driver(look: Look, driver_class: type[FormatDriver]) -> None:
         return
     if driver_class.name == "vmdk":
         look_at_descriptor(look)
+    if driver_class.name == "luks" and look_at_detached_header(look):
+        return
     try:
         driver = driver_class.open(look.file, _UNTRUSTED)
     except BlockError as error:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from hostel.block.driver import FormatInfo
+from hostel.errors import BlockError
 from hostel.img.inspection import Level, Look
 
 _MANY_ITERATIONS: Final = 100_000_000  # some minutes on today's machines; cryptsetup's 2 seconds are some millions
@@ -17,6 +18,27 @@ def look_at_encryption(look: Look, info: FormatInfo) -> None:
     details = details.get("encrypt", details)
     if "slots" in details:
         _look_at_luks(look, details)
+
+
+def look_at_detached_header(look: Look) -> bool:
+    """Say what is known of a header whose data is in another file; whether the file is one."""
+    from hostel.block.crypto.header import HEADER_LENGTH, FixedHeader, LuksHeader
+
+    data = look.read(0, HEADER_LENGTH)
+    if len(data) < HEADER_LENGTH or FixedHeader.unpack(data).payload_offset:
+        return False
+    try:
+        header = LuksHeader.parse(data, detached=True)
+    except BlockError:
+        return False  # the driver tells what is wrong
+    look.encrypted = True
+    look_at_encryption(look, FormatInfo(encrypted=True, specific=header.describe()))
+    look.add(
+        Level.UNSAFE,
+        "detached-header",
+        "The file is the header of an encrypted disk whose data is in another file, and does not say in which",
+    )
+    return True
 
 
 def _look_at_luks(look: Look, details: Mapping[str, Any]) -> None:

@@ -13,6 +13,8 @@ from hostel.block.node import BlockNode
 from hostel.block.options import OptionError, Value
 from hostel.errors import BlockError, InvalidImage, ReadOnly
 from hostel.img import convert, create
+from hostel.img.inspect import inspect
+from hostel.img.inspection import Level
 from support import luks
 from support.memory import MemoryDriver, memory_node
 
@@ -128,6 +130,19 @@ def test_header_alone_is_refused_and_says_what_it_lacks(folder: Path) -> None:
     with pytest.raises(InvalidImage, match="LUKS payload is overlapping with the header") as refusal:
         graph.open("header", options={"key-secret": "first"})
     assert "header.filename=HEADER" in str(refusal.value.hint)
+
+
+def test_inspect_says_that_the_data_is_elsewhere(folder: Path) -> None:
+    found = inspect("header")
+    assert (found.format, found.encrypted) == ("luks", True)
+    assert {(each.level, each.code) for each in found.findings} == {
+        (Level.UNSAFE, "detached-header"),
+        (Level.WARNING, "encrypted"),
+    }
+    with (folder / "header").open("r+b") as file:
+        file.seek(208 + 40)
+        file.write(bytes(4))  # where the first key lies
+    assert [each.code for each in inspect("header").findings] == ["malformed"]
 
 
 def test_header_is_no_payload_of_its_own(folder: Path) -> None:
