@@ -48,7 +48,6 @@ from hostel.drivers.base.machine import MemoryFlag, VcpuFlag
 from hostel.drivers.base.nodedev import NodeDeviceRef
 from hostel.drivers.base.saving import SaveFlag
 from hostel.drivers.base.secret import SecretRef, SecretUsageType
-from hostel.drivers.fault import fault
 from hostel.drivers.base.snapshot import (
     SnapshotCreateFlag,
     SnapshotDeleteFlag,
@@ -56,6 +55,7 @@ from hostel.drivers.base.snapshot import (
     SnapshotRef,
     SnapshotRevertFlag,
 )
+from hostel.drivers.fault import fault
 from hostel.errors import ErrorCode
 from hostel.wire.rpc.procedure import Procedure
 from hostel.wire.rpc.programs import REMOTE
@@ -130,13 +130,13 @@ _ROWS: Final[dict[str, Adapter]] = {
     "connect_get_version": _domain(),
     "connect_get_hostname": _domain(),
     "connect_get_capabilities": _domain(),
+    "connect_domain_xml_from_native": _domain(),
+    "connect_domain_xml_to_native": _domain(),
     "node_get_security_model": _domain(make=lambda model, doi: SecurityModel(_text(model), _text(doi))),
     "node_get_info": _host(make=lambda model, *rest: NodeInfo(_text(model), *rest)),
     "node_get_free_memory": _host(),
     "node_get_cells_free_memory": _host(),
     "connect_get_max_vcpus": _host(),
-    "connect_domain_xml_from_native": _domain(),
-    "connect_domain_xml_to_native": _domain(),
     "domain_lookup_by_name": _domain(),
     "domain_lookup_by_uuid": _domain(),
     "domain_lookup_by_id": _domain(),
@@ -174,11 +174,6 @@ _ROWS: Final[dict[str, Adapter]] = {
     "domain_managed_save_remove": _domain(),
     "domain_managed_save_get_xml_desc": _domain(flags=DomainXmlFlag),
     "domain_managed_save_define_xml": _domain(flags=SaveFlag),
-    "domain_attach_device": _domain("domain_attach_device_flags"),
-    "domain_attach_device_flags": _domain(flags=Affect),
-    "domain_detach_device": _domain("domain_detach_device_flags"),
-    "domain_detach_device_flags": _domain(flags=Affect),
-    "domain_detach_device_alias": _domain(flags=Affect),
     "domain_snapshot_create_xml": _domain(flags=SnapshotCreateFlag),
     "domain_snapshot_get_xml_desc": _domain(flags=DomainXmlFlag),
     "domain_snapshot_num": _domain(flags=SnapshotListFlag),
@@ -198,6 +193,11 @@ _ROWS: Final[dict[str, Adapter]] = {
     "domain_fsfreeze": _domain("domain_fs_freeze"),
     "domain_fsthaw": _domain("domain_fs_thaw"),
     "domain_fstrim": _domain("domain_fs_trim"),
+    "domain_attach_device": _domain("domain_attach_device_flags"),
+    "domain_attach_device_flags": _domain(flags=Affect),
+    "domain_detach_device": _domain("domain_detach_device_flags"),
+    "domain_detach_device_flags": _domain(flags=Affect),
+    "domain_detach_device_alias": _domain(flags=Affect),
     "domain_update_device_flags": _domain(flags=(Affect, DeviceModify)),
     "domain_block_resize": _domain(flags=BlockResizeFlag),
     "domain_block_stats_flags": _domain()._replace(counted=True),
@@ -317,6 +317,7 @@ _FROM_WIRE: Final[dict[str, Callable[[Any], Any]]] = {
     "pool": lambda wire: PoolRef(wire[0], uuid_text(wire[1])),
     "volume": lambda wire: VolumeRef(*wire),
     "node_device": lambda wire: NodeDeviceRef(*wire),
+    "snapshot": lambda wire: SnapshotRef(wire[0], _FROM_WIRE["domain"](wire[1])),
     "secret": lambda wire: SecretRef(uuid_text(wire[0]), _usage_type(wire[1]), wire[2]),
     "uuid": uuid_text,
     "param": lambda wire: {name: value for name, (_, value) in wire},
@@ -325,6 +326,7 @@ _TO_WIRE: Final[dict[str, Callable[[Any], Any]]] = {
     "domain": lambda ref: (ref[0], uuid_bytes(ref[1]), ref[2]),
     "network": lambda ref: (ref[0], uuid_bytes(ref[1])),
     "pool": lambda ref: (ref[0], uuid_bytes(ref[1])),
+    "snapshot": lambda ref: (ref[0], _TO_WIRE["domain"](ref[1])),
     "secret": lambda ref: (uuid_bytes(ref[0]), int(ref[1]), ref[2]),
     "uuid": uuid_bytes,
     "param": lambda values: [(name, typed_value(value)) for name, value in values.items()],
@@ -333,7 +335,6 @@ _TO_WIRE: Final[dict[str, Callable[[Any], Any]]] = {
 
 
 def typed_value(value: Any) -> tuple[int, Any]:
-    "snapshot": lambda wire: SnapshotRef(wire[0], _FROM_WIRE["domain"](wire[1])),
     """A value with libvirt's number for its type."""
     if isinstance(value, bool):
         return 6, int(value)
@@ -343,7 +344,6 @@ def typed_value(value: Any) -> tuple[int, Any]:
 
 
 def from_wire(field: Field) -> Callable[[Any], Any] | None:
-    "snapshot": lambda ref: (ref[0], _TO_WIRE["domain"](ref[1])),
     """What makes a driver's value of the wire's; None where they are the same."""
     if field.type == "i32" and field.name in _TRUTHS:
         return bool

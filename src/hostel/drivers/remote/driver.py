@@ -9,8 +9,8 @@ from hostel.drivers.adapters import ADAPTERS, PROCEDURE_OF, Adapter, Options, fr
 from hostel.drivers.base import DomainRef, Hole, NetworkRef, PoolRef, VolumeRef, VolumeRow
 from hostel.drivers.base.nodedev import NodeDeviceRef
 from hostel.drivers.base.secret import SecretRef
-from hostel.drivers.fault import fault
 from hostel.drivers.base.snapshot import SnapshotRef
+from hostel.drivers.fault import fault
 from hostel.drivers.remote.client import RpcClient, RpcStream
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
 from hostel.wire.rpc.connection import StreamData, StreamEnd, StreamHole
@@ -143,7 +143,6 @@ class RemoteHypervisor(RemoteDriver):
         """Every domain."""
         return self._list("connect_list_all_domains", "domain")
 
-    def domain_create(self, domain: DomainRef, flags: int = 0) -> DomainRef:
     def domain_list_all_snapshots(self, domain: DomainRef, flags: int = 0) -> list[SnapshotRef]:
         """The snapshots of a domain."""
         return self._snapshots("domain_list_all_snapshots", _wire("domain", domain), flags)
@@ -157,6 +156,7 @@ class RemoteHypervisor(RemoteDriver):
         assert convert is not None
         return [convert(item) for item in self._client.call(procedure, of, _NEEDED, int(flags))[0]]
 
+    def domain_create(self, domain: DomainRef, flags: int = 0) -> DomainRef:
         """Start a defined domain."""
         (started,) = self._client.call("domain_create_with_flags", _wire("domain", domain), int(flags))
         return DomainRef(started.name, uuid_text(started.uuid), started.id)
