@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from libvirt_data import capabilities, domain, host, moment, network, nwfilter, storage
+from libvirt_data import capabilities, domain, host, moment, native, network, nwfilter, storage
 from libvirt_data.case import Suite
 
 FAMILIES = (
@@ -13,5 +13,6 @@ FAMILIES = (
     host.SUITES,
     moment.SUITES,
     capabilities.SUITES,
+    native.SUITES,
 )
 SUITES: dict[str, Suite] = {suite.name: suite for family in FAMILIES for suite in family}

@@ -9,7 +9,7 @@ allocpages backup-begin backup-dumpxml blkiotune checkpoint-create checkpoint-cr
 checkpoint-dumpxml checkpoint-edit checkpoint-info checkpoint-list checkpoint-parent cpu-baseline cpu-compare
 cpu-models cpu-stats desc dom-fd-associate domcapabilities domcontrol domdirtyrate-calc domdisplay domfsinfo
 domhostname domifaddr domifstat domiftune domjobabort domjobinfo domlaunchsecinfo dompmsuspend dompmwakeup
-domrename domsetlaunchsecstate domtime domxml-from-native domxml-to-native dump edit emulatorpin freepages
+domrename domsetlaunchsecstate domtime dump edit emulatorpin freepages
 get-user-sshkeys guest-agent-timeout guestinfo guestvcpus hypervisor-cpu-baseline hypervisor-cpu-compare
 iface-begin iface-bridge iface-commit iface-define iface-destroy iface-dumpxml iface-edit iface-list iface-mac
 iface-name iface-rollback iface-start iface-unbridge iface-undefine iothreadadd iothreaddel iothreadinfo

@@ -20,6 +20,7 @@ from hostel.drivers.base import (
     VolumeRef,
 )
 from hostel.drivers.base.host import HostDriver
+from hostel.drivers.base.interface import InterfaceDriver
 from hostel.drivers.base.nodedev import NodeDeviceDriver
 from hostel.drivers.base.secret import SecretDriver
 from hostel.errors import HostelError, VirtError
@@ -40,6 +41,7 @@ class Connection(Protocol):
     network: NetworkDriver
     secret: SecretDriver
     node_device: NodeDeviceDriver
+    interface: InterfaceDriver
     host: HostDriver
 
     def close(self) -> None:
@@ -118,6 +120,11 @@ class Session:
     def node_device(self) -> NodeDeviceDriver:
         """The driver of the host's devices."""
         return self.connection.node_device
+
+    @property
+    def interface(self) -> InterfaceDriver:
+        """The driver of the host's network interfaces."""
+        return self.connection.interface
 
     @property
     def host(self) -> HostDriver:
@@ -221,8 +228,8 @@ def failing(tried: str) -> Iterator[None]:
         raise CommandError(tried, OSError(f"{error.filename or ''}: {error.strerror}".lstrip(": "))) from error
 
 
-def read_document(path: str) -> str:
-    """Read the XML document that a command was given.
+def read_document(path: str, *, errors: str = "strict") -> str:
+    """Read the XML document that a command was given; ``errors`` as for decoding.
 
     Raises:
         CommandError: it cannot be read; in virsh's words.
@@ -232,7 +239,7 @@ def read_document(path: str) -> str:
             data = stream.read(MAX_DOCUMENT + 1)
         if len(data) > MAX_DOCUMENT:
             raise CommandError(f"Failed to read file '{path}': Value too large for defined data type")
-        return data.decode()
+        return data.decode(errors=errors)
     except OSError as error:
         verb = "read" if error.filename is None or error.errno == errno.EISDIR else "open"
         raise CommandError(f"Failed to {verb} file '{path}': {error.strerror}") from error

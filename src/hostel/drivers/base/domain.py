@@ -177,6 +177,12 @@ class HypervisorDriver(Protocol):
     def connect_get_capabilities(self) -> str:
         """The capabilities document."""
 
+    def connect_domain_xml_from_native(self, native_format: str, native_config: str) -> str:
+        """The document of another hypervisor's configuration; ``INVALID_ARG`` where nobody knows the format."""
+
+    def connect_domain_xml_to_native(self, native_format: str, domain_xml: str) -> str:
+        """A document as another hypervisor's configuration."""
+
     def node_get_security_model(self) -> SecurityModel:
         """What keeps domains apart; the model is ``none`` where nothing does."""
 

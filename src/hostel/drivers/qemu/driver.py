@@ -25,6 +25,7 @@ from hostel.drivers.base import (
 )
 from hostel.drivers.base.saving import SaveFlag
 from hostel.drivers.events import Defined, Event, EventSource, Lifecycle, Subject
+from hostel.drivers.native import NativeCalls
 from hostel.drivers.qemu import document, probe, process, savefile
 from hostel.drivers.qemu.agent import AgentCalls
 from hostel.drivers.qemu.block.copy import CopyCalls
@@ -50,7 +51,16 @@ _REMOVED: Final = {"event": int(Lifecycle.UNDEFINED), "detail": 0}
 
 
 class QemuDriver(
-    DeviceCalls, JobCalls, CopyCalls, SizeCalls, SaveCalls, SnapshotCalls, GuestCalls, StatisticsCalls, AgentCalls
+    DeviceCalls,
+    JobCalls,
+    CopyCalls,
+    SizeCalls,
+    SaveCalls,
+    SnapshotCalls,
+    GuestCalls,
+    StatisticsCalls,
+    AgentCalls,
+    NativeCalls,
 ):
     """Domains under real QEMU; see :class:`hostel.drivers.base.HypervisorDriver` for each call."""
 

@@ -25,13 +25,14 @@ from hostel.drivers.base import (
 from hostel.drivers.document import canonical_uuid
 from hostel.drivers.events import Defined, Event, Lifecycle, Started, Stopped, Subject, Suspended
 from hostel.drivers.fault import fault
+from hostel.drivers.native import NativeCalls
 from hostel.drivers.test.capabilities import format_capabilities
 from hostel.drivers.test.document import DomainDefinition, parse_domain
 from hostel.drivers.test.host import Host, TestDomain
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
 
 
-class TestDriver:
+class TestDriver(NativeCalls):
     """Implements :class:`hostel.drivers.base.HypervisorDriver` in memory."""
 
     __test__ = False  # not a test case, whatever its name says

@@ -85,6 +85,7 @@ class Platform(NamedTuple):
         tpm_versions: versions of TPMs that can be emulated.
         audio: how guests are heard on the host.
         host_devices: the host's PCI devices, by address: ``0000:06:12.5``.
+        wide_scsi: whether a SCSI bus has fifteen disks by their names, and not seven.
         random_bytes: what identifiers and hardware addresses are made of.
     """
 
@@ -111,6 +112,7 @@ class Platform(NamedTuple):
     tpm_versions: frozenset[str] = frozenset({"1.2", "2.0"})
     audio: HostAudio = HostAudio()
     host_devices: Mapping[str, HostDevice] = {}
+    wide_scsi: bool = False
     random_bytes: Callable[[int], bytes] = os.urandom
 
     def has(self, feature: str) -> bool:

@@ -74,7 +74,7 @@ def complete_disk(domain: Domain, disk: Disk, platform: Platform) -> None:
     if platform.is_qemu:
         _complete_disk_driver(disk)
     if disk.address is None:
-        _place_disk(domain, disk)
+        _place_disk(domain, disk, platform)
 
 
 def _complete_mirror(mirror: Mirror, platform: Platform) -> None:
@@ -133,7 +133,7 @@ def _check_hosts(domain: Domain, disk: Disk, address: DriveAddress) -> None:
             raise ModelError(f"{domain.devices.path(disk)}/target/@dev", reason, code=ErrorCode.CONFIG_UNSUPPORTED)
 
 
-def _place_disk(domain: Domain, disk: Disk) -> None:
+def _place_disk(domain: Domain, disk: Disk, platform: Platform) -> None:
     """Where on its bus a disk is, by its name (``virDomainDiskDefAssignAddress``)."""
     position = disk.target.position
     path = f"{domain.devices.path(disk)}/target/@dev"
@@ -143,6 +143,9 @@ def _place_disk(domain: Domain, disk: Disk) -> None:
     if position is None:
         raise ModelError(path, f"Unknown disk name '{disk.target.dev}' and no address specified")
     match disk.target.bus:
+        case DiskBus.SCSI if platform.wide_scsi:
+            unit = position % 15
+            disk.address = DriveAddress(controller=position // 15, unit=unit if unit < 7 else unit + 1)
         case DiskBus.SCSI:
             # Seven a controller, whatever its model: so libvirt keeps names and places together.
             disk.address = DriveAddress(controller=position // 7, unit=position % 7)

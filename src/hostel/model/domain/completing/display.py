@@ -118,8 +118,8 @@ def complete_video(domain: Domain, video: Video, platform: Platform, *, is_first
     if model.heads is None:
         model.heads = 1
     memory = _VIDEO_MEMORY.get(model.type)
-    if domain.type == DomainType.VBOX and model.type in ("vga", "cirrus", "vmvga"):
-        memory = 8192
+    if model.type in ("vga", "cirrus", "vmvga"):
+        memory = {DomainType.VBOX: 8192, DomainType.VMWARE: 4096}.get(domain.type, memory)
     if model.type == "qxl":
         model.ram = _power_of_two(model.ram or memory)
         model.vgamem = model.vgamem or (16384 if platform.is_qemu else None)

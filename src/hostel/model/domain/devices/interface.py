@@ -88,6 +88,7 @@ class InterfaceSource(Element, tag="source", drop_empty=True):
 
     network: str | None = attr(default=None)
     portgroup: str | None = attr(default=None)
+    switchid: str | None = attr(UUID, default=None)
     portid: str | None = attr(default=None)
     type: str | None = attr(choice("unix"), default=None)
     path: str | None = attr(default=None)
@@ -99,7 +100,6 @@ class InterfaceSource(Element, tag="source", drop_empty=True):
     name: str | None = attr(default=None)
     dev: str | None = attr(default=None)
     mode: str | None = attr(choice("vepa", "private", "bridge", "passthrough", "server", "client"), default=None)
-    switchid: str | None = attr(UUID, default=None)
     portgroupid: str | None = attr(default=None)
     connectionid: str | None = attr(default=None)
     local: LocalAddress | None = child(LocalAddress, default=None)

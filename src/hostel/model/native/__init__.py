@@ -1,0 +1,1 @@
+"""Other hypervisors' configuration, to and from domain documents."""

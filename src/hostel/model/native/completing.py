@@ -1,0 +1,55 @@
+"""What all converters do with a document: complete it as libvirt's parser of that hypervisor would."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from hostel.model.domain.defaults import complete
+from hostel.model.domain.devices.interface import Mac
+from hostel.model.domain.domain import Domain, DomainType
+from hostel.model.domain.inactive import forget_run
+from hostel.model.domain.platform import Platform
+
+# Companies' numbers for hardware addresses that are made up.
+_PREFIXES: Final = {DomainType.VMWARE: "00:0c:29", DomainType.XEN: "00:16:3e", DomainType.BHYVE: "58:9c:fc"}
+NO_UUID: Final = "00000000-0000-0000-0000-000000000000"
+NO_MAC: Final = "00:00:00:00:00:00"
+
+
+def give_addresses(domain: Domain, platform: Platform) -> None:
+    """Give interfaces without a hardware address one of the hypervisor's company."""
+    prefix = _PREFIXES.get(domain.type)
+    for interface in domain.devices.interfaces if prefix is not None else ():
+        if interface.mac is None:
+            tail = ":".join(f"{byte:02x}" for byte in platform.random_bytes(3))
+            interface.mac = Mac(address=f"{prefix}:{tail}")
+
+
+def complete_read(domain: Domain, platform: Platform) -> None:
+    """Complete what was made from a native configuration, which says nothing of the order of booting by itself.
+
+    Raises:
+        ModelError: it does not go together.
+    """
+    boot = list(domain.os.boot) if domain.os is not None else []
+    had_heads = [video.model for video in domain.devices.videos if video.model is not None and video.model.heads]
+    give_addresses(domain, platform)
+    complete(domain, platform, is_new=True)
+    if domain.os is not None:
+        domain.os.boot = boot
+    for video in domain.devices.videos:
+        if video.model is not None and video.model not in had_heads:
+            video.model.heads = None
+
+
+def parse_document(xml: str, platform: Platform) -> Domain:
+    """Read a document that is to become a native configuration.
+
+    Raises:
+        ModelError: it is none, or does not go together.
+    """
+    domain = Domain.parse(xml)
+    forget_run(domain)
+    give_addresses(domain, platform)
+    complete(domain, platform)
+    return domain

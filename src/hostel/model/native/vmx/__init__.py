@@ -1,0 +1,1 @@
+"""VMware: the ``.vmx`` file of a virtual machine (``src/vmx/vmx.c``)."""

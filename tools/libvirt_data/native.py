@@ -1,0 +1,94 @@
+"""Other hypervisors' configuration: as documents, and documents as configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from hostel.errors import ModelError
+from hostel.model.native.lxc.reading import PLATFORM as LXC_PLATFORM
+from hostel.model.native.lxc.reading import read_lxc
+from hostel.model.native.vmx.reading import read_vmx
+from hostel.model.native.vmx.writing import write_vmx
+from libvirt_data.case import Case, Suite, Tree
+
+
+class DatastoreNames:
+    """Names of files as libvirt's test of VMware resolves them: by datastores."""
+
+    def read(self, name: str, *, may_be_missing: bool) -> str | None:
+        """What the document says."""
+        if name.startswith("/vmfs/volumes/"):
+            store, _, path = name.removeprefix("/vmfs/volumes/").partition("/")
+            if store == "missing" or path.startswith("missing"):
+                if may_be_missing:
+                    return None
+                raise ModelError("", f"Referenced missing file '{name}'")
+            return f"[{store}] {path}"
+        return name if name.startswith("/") else f"[datastore] directory/{name}"
+
+    def write(self, source: str) -> str:
+        """What the configuration says."""
+        if source.startswith("["):
+            store, _, path = source[1:].partition("]")
+            return f"/vmfs/volumes/{store}/{path.lstrip(' ')}"
+        return source
+
+
+def vmx_read(case: Case) -> str:
+    """A ``.vmx`` file as a document."""
+    return read_vmx(case.input.read_bytes().decode("utf-8", "surrogateescape"), DatastoreNames()).format()
+
+
+def vmx2xml(tree: Tree) -> Iterator[Case]:
+    """Virtual machines of VMware."""
+    for call in tree.calls("vmx2xmltest", "DO_TEST", "DO_TEST_FAIL"):
+        name = call.words[0]
+        if name == "file":
+            continue
+        must_fail = call.macro == "DO_TEST_FAIL"
+        written = None if must_fail else tree.path(f"vmx2xmldata/{name}.xml")
+        yield Case("vmx2xml", name, tree.path(f"vmx2xmldata/{name}.vmx"), written, must_fail)
+
+
+def vmx_written(case: Case) -> str:
+    """A document as a ``.vmx`` file."""
+    return write_vmx(case.text(), DatastoreNames(), version=case.extra["version"])
+
+
+def xml2vmx(tree: Tree) -> Iterator[Case]:
+    """Documents for VMware."""
+    for call in tree.calls("xml2vmxtest", "DO_TEST"):
+        read, written, version = call.words
+        folder = "xml2vmxdata/xml2vmx"
+        path, extra = tree.path(f"{folder}-{read}.xml"), {"version": int(version)}
+        yield Case("xml2vmx", read, path, tree.path(f"{folder}-{written}.vmx"), extra=extra)
+
+
+_LXC = LXC_PLATFORM._replace(emulator="/usr/libexec/libvirt_lxc")
+_NO_RANDOM = "c7a5fdbd-edaf-9455-926a-d65c16db1809"  # what libvirt's test puts where an identifier was made up
+
+
+def lxc_read(case: Case) -> str:
+    """A container's configuration as a document."""
+    domain = read_lxc(case.text(), _LXC)
+    domain.uuid = _NO_RANDOM
+    return domain.format()
+
+
+def lxcconf2xml(tree: Tree) -> Iterator[Case]:
+    """Containers, in the words of LXC 2 and of LXC 3."""
+    for call in tree.calls("lxcconf2xmltest", "DO_TEST3", "DO_TEST"):
+        name, must_fail = call.words[0], call.words[1] == "true"
+        if name == "name":
+            continue
+        ending = "-v3" if call.macro == "DO_TEST3" else ""
+        path = tree.path(f"lxcconf2xmldata/lxcconf2xml-{name}{ending}.config")
+        written = None if must_fail else tree.path(f"lxcconf2xmldata/lxcconf2xml-{name}.xml")
+        yield Case("lxcconf2xml", name + ending, path, written, must_fail)
+
+
+SUITES = (
+    Suite("lxcconf2xml", lxcconf2xml, lxc_read),
+    Suite("vmx2xml", vmx2xml, vmx_read),
+    Suite("xml2vmx", xml2vmx, vmx_written),
+)
