@@ -41,6 +41,7 @@ PACKAGES = {
     "tgtd": "tgt",
     "parted": "parted",
     "mkfs.xfs": "xfsprogs",
+    "mkfs.btrfs": "btrfs-progs",
     "linux.uml": "user-mode-linux",
     "lvcreate": "lvm2",
     "dmsetup": "dmsetup",

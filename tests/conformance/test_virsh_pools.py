@@ -58,6 +58,14 @@ SCENARIOS = {
         "pool-destroy f",
         "pool-undefine f",
     ],
+    "what only btrfs can": [
+        "pool-define {W}/cow.xml",
+        "pool-dumpxml c",
+        "pool-build c",
+        "pool-start c",
+        "vol-create c {W}/nocow.xml",
+        "pool-destroy c",
+    ],
     "a file system of the wrong kind": [
         "pool-create-as f fs --source-dev {D} --source-format xfs --target {W}/mnt --build --overwrite",
         "pool-info f",
@@ -191,6 +199,13 @@ def twins(tmp_path: Path) -> Iterator[tuple[Twin, Twin]]:
         for twin in found:
             twin.folder.mkdir()
             (twin.folder / "bytes").write_bytes(b"hello" * 1000)
+            (twin.folder / "cow.xml").write_text(
+                "<pool type='dir'><name>c</name><features><cow state='no'/></features>"
+                f"<target><path>{twin.folder}/cow</path></target></pool>"
+            )
+            (twin.folder / "nocow.xml").write_text(
+                "<volume><name>v</name><capacity>65536</capacity><target><nocow/></target></volume>"
+            )
         yield found
 
 
@@ -303,6 +318,43 @@ def test_a_mounted_pool_runs_for_the_next_process_and_not_once_somebody_unmounts
     finally:
         subprocess.run(["umount", str(twin.folder / "mnt")], check=True, timeout=60)
     assert " f " not in must(Ours(tmp_path / "home"), twin, "pool-list")
+
+
+@pytest.mark.requires_tool("mkfs.btrfs")
+def test_copy_on_write_of_btrfs_is_what_documents_ask_for(twins: tuple[Twin, Twin], tmp_path: Path) -> None:
+    twin, ours = twins[0], Ours(tmp_path / "home")
+    place = twin.folder / "btrfs"
+    place.mkdir()
+    subprocess.run(["mkfs.btrfs", "-q", twin.device], check=True, timeout=60)
+    subprocess.run(["mount", twin.device, str(place)], check=True, timeout=60)
+    try:
+        for name, features, expected in (
+            ("unsaid", "", False),
+            ("off", "<features><cow state='no'/></features>", False),
+            ("on", "<features><cow state='yes'/></features>", True),
+        ):
+            document = (
+                f"<pool type='dir'><name>{name}</name>{features}<target><path>{place}/{name}</path></target></pool>"
+            )
+            (twin.folder / "pool.xml").write_text(document)
+            must(ours, twin, "pool-create {W}/pool.xml --build")
+            assert is_copied_on_write(place / name) is expected, name
+        for name, format in (("raw", "raw"), ("image", "qcow2")):
+            target = f"<target><format type='{format}'/><nocow/></target>"
+            (twin.folder / "vol.xml").write_text(
+                f"<volume><name>{name}</name><capacity>65536</capacity>{target}</volume>"
+            )
+            must(ours, twin, "vol-create on {W}/vol.xml")
+            assert not is_copied_on_write(place / "on" / name), name
+        must(ours, twin, "vol-create-as on other 64K")
+        assert is_copied_on_write(place / "on" / "other")
+    finally:
+        subprocess.run(["umount", str(place)], check=True, timeout=60)
+
+
+def is_copied_on_write(path: Path) -> bool:
+    flags = subprocess.run(["lsattr", "-d", str(path)], capture_output=True, text=True, check=True, timeout=60).stdout
+    return "C" not in flags.split()[0]
 
 
 def test_what_a_killed_start_has_mounted_is_taken_over_by_the_next(twins: tuple[Twin, Twin], tmp_path: Path) -> None:

@@ -113,6 +113,7 @@ class VolumeDefinition(NamedTuple):
         compat: qcow2's version as ``0.10`` or ``1.1``.
         cluster_size: bytes; 0 where left out.
         features: qcow2's, by libvirt's names; None where the document does not speak of them.
+        nocow: it is not to be copied on write, where the file system can do without.
     """
 
     name: str
@@ -124,6 +125,7 @@ class VolumeDefinition(NamedTuple):
     compat: str | None = None
     cluster_size: int = 0
     features: tuple[str, ...] | None = None
+    nocow: bool = False
 
 
 class VolumeFacts(NamedTuple):
@@ -257,8 +259,6 @@ def parse_volume(xml: str, *, type: str = "dir", capacity_optional: bool = False
         )
     if target.compat is not None and not _COMPAT.fullmatch(target.compat):
         raise _wrong("forbidden characters in 'compat' attribute")
-    if target.nocow:
-        raise _unsupported(f"volume '{volume.name}': target/nocow is not supported yet; leave it out")
     features = None if target.features is None else _features(target.features)
     return VolumeDefinition(
         volume.name,
@@ -270,6 +270,7 @@ def parse_volume(xml: str, *, type: str = "dir", capacity_optional: bool = False
         target.compat or (None if features is None else "1.1"),
         _bytes(target.cluster_size) or 0,
         features,
+        target.nocow,
     )
 
 

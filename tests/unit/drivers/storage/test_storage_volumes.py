@@ -162,11 +162,6 @@ def test_permissions_are_the_documents(driver: Storage, started: PoolRef, place:
             "unsupported configuration: unsupported feature foo",
         ),
         (
-            xml("x", target="<nocow/>"),
-            ErrorCode.CONFIG_UNSUPPORTED,
-            "unsupported configuration: volume 'x': target/nocow is not supported yet; leave it out",
-        ),
-        (
             xml("x", target="<encryption format='luks'/>"),
             ErrorCode.CONFIG_UNSUPPORTED,
             "unsupported configuration: volume 'x': encrypted volumes are not supported yet; leave out "

@@ -8,6 +8,7 @@ from typing import Final
 from hostel.drivers.fault import fault
 from hostel.drivers.storage.backends.base import Overwrite
 from hostel.drivers.storage.backends.local import LocalVolumes
+from hostel.drivers.storage.cow import set_cow
 from hostel.drivers.storage.document import PoolDefinition
 from hostel.drivers.storage.holding import translating
 from hostel.drivers.storage.placing import apply_permissions
@@ -44,6 +45,7 @@ class DirBackend(LocalVolumes):
                     raise
                 default = None
             apply_permissions(pool.path, pool.permissions, default)
+        set_cow(pool.path, None if pool.features is None else pool.features.cow)
         if overwrite is not Overwrite.DEFAULT:
             self._format(pool, overwrite)
 

@@ -19,6 +19,7 @@ from hostel.drivers.fault import fault
 from hostel.drivers.storage import content, lineage, provenance
 from hostel.drivers.storage.backends.base import Listed, Source, refuse_snapshots
 from hostel.drivers.storage.backends.transfer import HostVolumes, check_content
+from hostel.drivers.storage.cow import set_cow
 from hostel.drivers.storage.document import (
     BackingDefinition,
     Permissions,
@@ -140,6 +141,7 @@ class LocalVolumes(HostVolumes):
         with translating(f"cannot create volume '{volume.name}' at '{path}'", volume.name, path):
             capacity = _capacity(volume, path)
             with new_file(path, volume.permissions) as temporary:
+                _refuse_copies(volume, temporary, path)
                 if volume.format == "raw":
                     _fill_raw(temporary, capacity, capacity if volume.allocation is None else volume.allocation)
                 else:
@@ -167,6 +169,7 @@ class LocalVolumes(HostVolumes):
                 provenance.refuse_unvouched(facts.path, f"volume '{facts.name}'")
                 lineage.check(facts.name, facts.path, origin, source.directories)
             with new_file(path, volume.permissions) as temporary:
+                _refuse_copies(volume, temporary, path)
                 if flags & VolumeCreateFlag.REFLINK:
                     _reflink(facts, temporary, volume, origin)
                     return
@@ -287,6 +290,16 @@ def _flattened(volume: VolumeDefinition, source: VolumeFacts) -> VolumeDefinitio
     if source.backing is not None and source.backing.path != volume.backing.path:
         raise fault(ErrorCode.INTERNAL_ERROR, "a different backing store cannot be specified.", ErrorDomain.STORAGE)
     return volume._replace(backing=None)
+
+
+def _refuse_copies(volume: VolumeDefinition, temporary: str, path: str) -> None:
+    """Have a new file not copied on write where that is asked for; for an image it is a hint, as qemu-img has it."""
+    if volume.nocow:
+        try:
+            set_cow(temporary, state=False, shown=path)
+        except VirtError:
+            if volume.format == "raw":
+                raise
 
 
 def _create_directory(path: str, volume: VolumeDefinition) -> None:
