@@ -44,6 +44,7 @@ def snapshot(body: str, *, state: str = "<state>running</state>", name: str = "<
 
 
 _HOST: Final = "<host name='h'/>"
+_NAT_ADDRESS: Final = "<address start='192.0.2.1' end='192.0.2.2'/>"
 _SIX: Final = "family='ipv6' address='2001:db8::1' prefix='64'"
 _ENCRYPTION: Final = "<format type='qcow2'/><encryption format='luks'>{}</encryption>"
 
@@ -347,6 +348,94 @@ WRONG: Final[dict[str, tuple[str, str]]] = {
         snapshot("<disks><disk name='vda'><driver type='frob'/></disk></disks>"),
         "/domainsnapshot/disks/disk/driver/@type",
     ),
+    "pool/parent without a type": (
+        pool("scsi", "<adapter><parentaddr unique_id='1'><address domain='0' bus='0' slot='1' function='0'/>"
+                     "</parentaddr></adapter>"), "/pool/source/adapter"),
+    "pool/parent without an address": (
+        pool("scsi", "<adapter type='scsi_host'><parentaddr unique_id='1'/></adapter>"),
+        "/pool/source/adapter/parentaddr"),
+    "pool/parent without a number": (
+        pool("scsi", "<adapter type='scsi_host'><parentaddr><address domain='0' bus='0' slot='1' function='0'/>"
+                     "</parentaddr></adapter>"), "/pool/source/adapter/parentaddr"),
+    "pool/adapter with name and parent": (
+        pool("scsi", "<adapter type='scsi_host' name='scsi_host1'><parentaddr unique_id='1'>"
+                     "<address domain='0' bus='0' slot='1' function='0'/></parentaddr></adapter>"),
+        "/pool/source/adapter"),
+    "volume/secret of another type": (
+        volume(_ENCRYPTION.format("<secret type='ceph' usage='a'/>")), "/volume/target/encryption/secret[1]/@type"),
+    "volume/cipher without a size": (
+        volume(_ENCRYPTION.format("<secret type='passphrase' usage='a'/><cipher name='aes'/>")),
+        "/volume/target/encryption/cipher"),
+    "network/DNS host without an address": (
+        network("<dns><host><hostname>h</hostname></host></dns>"), "/network/dns/host[1]"),
+    "network/DNS host with a bad address": (
+        network("<dns><host ip='frob'><hostname>h</hostname></host></dns>"), "/network/dns/host[1]"),
+    "network/SRV with a long service": (
+        network(f"<dns><srv service='{'s' * 483}' protocol='tcp'/></dns>"), "/network/dns/srv[1]/@service"),
+    "network/SRV with a bad service": (
+        network("<dns><srv service='a b' protocol='tcp'/></dns>"), "/network/dns/srv[1]/@service"),
+    "network/SRV with a bad protocol": (
+        network("<dns><srv service='s' protocol='t c'/></dns>"), "/network/dns/srv[1]/@protocol"),
+    "network/TXT without a value": (network("<dns><txt name='a'/></dns>"), "/network/dns/txt[1]/@value"),
+    "network/TXT without a name": (network("<dns><txt value='a'/></dns>"), "/network/dns/txt[1]/@name"),
+    "network/IPv4 in the other family": (
+        network("<ip family='ipv6' address='192.0.2.1'/>"), "/network/ip[1]/@family"),
+    "network/netmask of the other family": (
+        network("<ip address='192.0.2.1' netmask='ffff::'/>"), "/network/ip[1]/@netmask"),
+    "network/host with a bad id": (dhcp("<host id='a b' name='h' ip='2001:db8::9'/>", _SIX),
+                                   "/network/ip[1]/dhcp/host[1]/@id"),
+    "network/host with a bad address": (
+        dhcp("<host name='h' ip='frob'/>"), "/network/ip[1]/dhcp/host[1]/@ip"),
+    "network/host with a group's mac": (
+        dhcp("<host mac='01:00:00:00:00:01' ip='192.0.2.9'/>"), "/network/ip[1]/dhcp/host[1]/@mac"),
+    "network/nat twice": (network(f"<forward mode='nat'><nat ipv6='yes'/><nat ipv6='no'/></forward>{ip()}"), "/network/forward/nat"),
+    "network/device and addresses": (
+        network("<forward mode='passthrough' dev='a'><address type='pci' domain='0' bus='0' slot='1' function='0'/>"
+                "</forward>", bridge=""), "/network/forward/@dev"),
+    "network/nat address twice": (
+        network(f"<forward mode='nat'><nat>{_NAT_ADDRESS * 2}</nat></forward>{ip()}"),
+        "/network/forward/nat/address[2]"),
+    "network/nat to IPv6": (
+        network(f"<forward mode='nat'><nat><address start='::1' end='::2'/></nat></forward>{ip()}"),
+        "/network/forward/nat/address/@start"),
+    "network/nat to nothing": (
+        network(f"<forward mode='nat'><nat><address start='frob' end='192.0.2.2'/></nat></forward>{ip()}"),
+        "/network/forward/nat/address/@start"),
+    "network/two functions": (
+        network("<forward mode='hostdev'><pf dev='a'/><pf dev='b'/></forward>", bridge=""), "/network/forward/pf[2]"),
+    "network/vlan native twice": (
+        network("<forward mode='bridge'/><vlan><tag id='1' nativeMode='tagged'/><tag id='2' nativeMode='tagged'/>"
+                "</vlan><virtualport type='openvswitch'/>"), "/network/vlan"),
+    "network/vlan native and no trunk": (
+        network("<forward mode='bridge'/><vlan trunk='no'><tag id='1' nativeMode='tagged'/></vlan>"
+                "<virtualport type='openvswitch'/>"), "/network/vlan/@trunk"),
+    "network/vlan without an id": (network("<forward mode='bridge'/><vlan><tag/></vlan>"), "/network/vlan/tag"),
+    "network/virtual port with a long profile": (
+        network(f"<forward mode='bridge'/><virtualport type='802.1Qbh'><parameters profileid='{'p' * 40}'/>"
+                "</virtualport>"), "/network/virtualport/parameters/@profileid"),
+    "network/virtual port of no type": (
+        network("<forward mode='bridge'/><virtualport type='none'/>"), "/network/virtualport/@type"),
+    "network/bandwidth of a class": (
+        network(f"<bandwidth classID='1'><inbound average='1'/></bandwidth>{ip()}"), "/network/bandwidth/@classID"),
+    "network/bandwidth of nothing": (
+        network(f"<bandwidth><inbound peak='1'/></bandwidth>{ip()}"), "/network/bandwidth/inbound"),
+    "network/floor of what goes out": (
+        network(f"<bandwidth><outbound average='1' floor='1'/></bandwidth>{ip()}"),
+        "/network/bandwidth/outbound/@floor"),
+    "network/route without an address": (network(f"{ip()}<route gateway='192.0.2.9'/>"), "/network/route[1]"),
+    "network/route of the other family": (
+        network(f"{ip()}<route address='2001:db8::' prefix='64' gateway='192.0.2.9'/>"), "/network/route[1]/@address"),
+    "network/route with two lengths": (
+        network(f"{ip()}<route address='10.0.0.0' prefix='8' netmask='255.0.0.0' gateway='192.0.2.9'/>"),
+        "/network/route[1]"),
+    "network/route with netmask of IPv6": (
+        network(f"{ip('', _SIX)}<route family='ipv6' address='2001:db9::' netmask='255.0.0.0' gateway='2001:db8::9'/>"),
+        "/network/route[1]/@netmask"),
+    "network/route with a long prefix": (
+        network(f"{ip()}<route address='10.0.0.0' prefix='33' gateway='192.0.2.9'/>"), "/network/route[1]/@prefix"),
+    "checkpoint/slash in the name": (
+        "<domaincheckpoint><name>a/b</name><creationTime>1</creationTime></domaincheckpoint>",
+        "/domaincheckpoint/name"),
     "checkpoint/no name": (
         "<domaincheckpoint><creationTime>1</creationTime></domaincheckpoint>",
         "/domaincheckpoint/name",
@@ -362,6 +451,7 @@ OTHER_WORDS: Final = {
     "nwfilter/unknown direction", "nwfilter/reference to nothing", "nwfilter/bad address", "nwfilter/bad mask",
     "nwfilter/large dscp", "nwfilter/large port", "nwfilter/bad state", "nwfilter/bad flags", "nwfilter/bad variable",
     "nwfilter/unknown opcode", "snapshot/unknown state", "snapshot/unknown format", "network/unknown forwarding",
+    "network/device and addresses", "checkpoint/slash in the name",
 }  # fmt: skip
 
 

@@ -22,6 +22,7 @@ _BEGINNINGS: Final[dict[ErrorCode, str]] = {
     ErrorCode.OPERATION_UNSUPPORTED: "Operation not supported: %s",
     ErrorCode.OPERATION_TIMEOUT: "Timed out during operation: %s",
     ErrorCode.XML_ERROR: "XML error: %s",
+    ErrorCode.XML_INVALID_SCHEMA: "XML document failed to validate against schema: %s",
     ErrorCode.NO_SECRET: "Secret not found: %s",
     ErrorCode.INVALID_SECRET: "Invalid secret: %s",
     ErrorCode.CONFIG_UNSUPPORTED: "unsupported configuration: %s",

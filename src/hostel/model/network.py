@@ -124,7 +124,7 @@ class DnsForwarder(Element, tag="forwarder"):
 class DnsText(Element, tag="txt"):
     """A TXT record."""
 
-    name: str = attr()
+    name: str | None = attr(default=None)
     value: str | None = attr(default=None)
 
 

@@ -32,7 +32,7 @@ MANAGED: Final = (ForwardMode.NAT, ForwardMode.ROUTE, ForwardMode.OPEN)
 _SERVICE: Final = re.compile(r"[a-zA-Z0-9_\-+/*]*")
 _PROTOCOL: Final = re.compile(r"[a-zA-Z0-9\-+/]*")
 _LONGEST_SERVICE: Final = 512 - 30  # DNS_RECORD_LENGTH_SRV
-_IDENTITY: Final = re.compile("[0-9a-fA-F:]*")
+_IDENTITY: Final = re.compile("[0-9a-fA-F:]+")
 _SHORTEST_LEASE: Final = {"seconds": 120, "minutes": 2, None: 2}
 
 
@@ -151,6 +151,9 @@ def check_dns_text(text: DnsText, path: str, network: str, *, partial: bool = Fa
     Raises:
         ModelError: a rule is broken; the words are libvirt's.
     """
+    if text.name is None:
+        reason = f"missing required name attribute in DNS TXT record of network {network}"
+        raise ModelError(f"{path}/@name", reason, code=ErrorCode.XML_DETAIL)
     if " " in text.name or "," in text.name:
         reason = f"prohibited character in DNS TXT record name '{text.name}' of network {network}"
         raise ModelError(f"{path}/@name", reason, code=ErrorCode.XML_DETAIL)
@@ -223,8 +226,8 @@ def check_dhcp_host(host: DhcpHost, ip: NetworkIp, path: str, network: str, *, p
     version = read_address(ip.address or "", path).version
     if host.mac is not None:
         _check_host_mac(host.mac, path, network, version)
-    if host.id is not None and not _IDENTITY.fullmatch(host.id):
-        reason = f"Invalid character in id '{host.id}' of network '{network}'"
+    if host.id is not None and (stray := _IDENTITY.sub("", host.id)):
+        reason = f"Invalid character '{stray[0]}' in id '{host.id}' of network '{network}'"
         raise ModelError(f"{path}/@id", reason)
     if host.name is not None and not (host.name[:1].isascii() and host.name[:1].isalnum()):
         raise ModelError(f"{path}/@name", f"Cannot use host name '{host.name}' in network '{network}'")
@@ -338,9 +341,12 @@ def _check_nat(forward: Forward, path: str, network: str) -> None:
         ends = []
         for name in ("start", "end"):
             written = getattr(nat.address, name)
-            address = read_address(written, f"{here}/@{name}")
+            reason = f"Bad ipv4 {name} address '{written}' in <nat> in <forward> in network '{network}'"
+            try:
+                address = read_address(written, f"{here}/@{name}")
+            except ModelError:
+                raise ModelError(f"{here}/@{name}", reason) from None
             if address.version != 4:
-                reason = f"Bad ipv4 {name} address '{written}' in <nat> in <forward> in network '{network}'"
                 raise ModelError(f"{here}/@{name}", reason)
             ends.append(address)
         check_range(ends[0], ends[1], None, here)
