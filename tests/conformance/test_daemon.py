@@ -245,6 +245,13 @@ def test_stop_is_clean_and_leaves_no_socket(tmp_path: Path) -> None:
         assert "stopped clean=True" in served.log.read_text()
 
 
+def test_idle_daemon_ends_where_it_was_asked_to(tmp_path: Path) -> None:
+    with hosteld.process("--timeout=1", directory=tmp_path) as served:
+        served.virsh("list")
+        assert served.process.wait(30) == 0
+        assert "stopping reason=idle" in served.log.read_text()
+
+
 def test_definitions_survive_a_kill(tmp_path: Path) -> None:
     xml = DOMAIN.format("kept").replace("'test'", "'qemu'").replace("<type>", "<type arch='x86_64'>")
     path = tmp_path / "d.xml"

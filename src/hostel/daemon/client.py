@@ -361,6 +361,9 @@ class Client:
         if self.channel.is_closed or self._keepalive is None:
             return
         now = time.monotonic()
+        if self._paused or self.channel.queued:
+            # We do not read its answers, or it has not come to our question yet: it is slow, not dead.
+            self._keepalive.heard(now)
         try:
             if self._keepalive.due(now):
                 self.channel.send(keepalive.ping)
