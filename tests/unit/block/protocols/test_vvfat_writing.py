@@ -7,6 +7,7 @@ import random
 import stat
 import struct
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -71,15 +72,15 @@ def test_a_flush_brings_files_into_the_directory(folder: Path, kind: str) -> Non
         assert (folder / "new/some file.dat").read_bytes() == b"data" * 5000
 
 
-def test_without_a_flush_it_lands_after_a_while(
-    folder: Path, disk: tuple[BlockNode, Guest], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    node, guest = disk
+def test_without_a_flush_it_lands_after_a_while(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(writing, "_PATIENCE", 0.0)
-    guest.create("file", b"x")
-    for number, sector in guest.staged.items():
-        node.pwrite(number * SECTOR, sector)
-    assert (folder / "file").read_bytes() == b"x"
+    monkeypatch.setattr(writing, "_SHARE", 0)
+    with opened(folder) as node:
+        guest = Guest(node, random.Random(1))
+        guest.create("file", b"x")
+        for number, sector in guest.staged.items():
+            node.pwrite(number * SECTOR, sector)
+        assert (folder / "file").read_bytes() == b"x"
 
 
 def test_files_of_an_unfinished_change_wait_for_its_end(folder: Path, disk: tuple[BlockNode, Guest]) -> None:
@@ -100,8 +101,6 @@ def test_files_of_an_unfinished_change_wait_for_its_end(folder: Path, disk: tupl
 
 
 def test_the_time_of_an_entry_is_the_files(folder: Path, disk: tuple[BlockNode, Guest]) -> None:
-    import time
-
     guest = disk[1]
     guest.create("file", b"x")
     guest.write_back()
@@ -138,6 +137,24 @@ def test_a_file_that_is_changed_stays_the_file_it_is(folder: Path, disk: tuple[B
     guest.rename("sub/a long name", "elsewhere")
     guest.write_back()
     assert (folder / "elsewhere").stat().st_ino == before.st_ino
+
+
+def test_a_file_that_only_gets_another_time_stays_the_file_it_is(folder: Path) -> None:
+    (folder / "empty").touch()
+    outside = folder.parent / "outside"
+    outside.hardlink_to(folder / "README.TXT")
+    before = [(folder / name).stat() for name in ("empty", "README.TXT")]
+    with opened(folder) as node:
+        guest = Guest(node, random.Random(1))
+        for name in ("empty", "README.TXT"):
+            directory, _, at = guest.find(name)
+            slots = guest.slots(directory)
+            slots[at + 22 : at + 26] = (0x6000 | 0x5A21 << 16).to_bytes(4, "little")
+            guest.store(directory, slots)
+        guest.write_back()
+    after = [(folder / name).stat() for name in ("empty", "README.TXT")]
+    assert [found.st_ino for found in after] == [found.st_ino for found in before]
+    assert {time.localtime(found.st_mtime)[:6] for found in after} == {(2025, 1, 1, 12, 0, 0)}
 
 
 def test_a_file_whose_content_is_new_keeps_its_mode(folder: Path, disk: tuple[BlockNode, Guest]) -> None:

@@ -30,12 +30,16 @@ Fill = Callable[[int], None]
 class HostDirectory:
     """The directory, of which only one process at a time may be the writer.
 
+    Args:
+        path: where it is.
+        known: what it has to be.
+
     Raises:
-        BlockError: it cannot be opened.
+        BlockError: it cannot be opened, or is another one.
         ImageLocked: somebody else writes it.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, known: Identity) -> None:
         self.path = path
         try:
             self._top = os.open(path, _DIRECTORY)
@@ -43,6 +47,10 @@ class HostDirectory:
             raise self._failed("", error) from None
         self._open: tuple[Node, int] | None = None  # the last directory
         self._changed: dict[int, Node] = {}  # directories to be synced
+        found = Identity.of(os.fstat(self._top))
+        if (found.device, found.inode) != (known.device, known.inode):
+            os.close(self._top)
+            raise changed(path)
         try:
             fcntl.flock(self._top, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -52,20 +60,6 @@ class HostDirectory:
             ) from None
         except OSError:
             return  # the host's file system has no locks
-
-    def identify(self, node: Node) -> None:
-        """Take what lies at a node's place for the node.
-
-        Raises:
-            BlockError: there is nothing of its kind.
-        """
-        try:
-            found = self._status(node)
-        except OSError as error:
-            raise self._failed(node.path, error) from None
-        if stat.S_ISDIR(found.st_mode) is not node.is_directory:
-            raise changed(os.path.join(self.path, node.path))
-        node.known = Identity.of(found)
 
     def make_directory(self, parent: Node, name: str) -> Identity:
         """Make a directory where nothing is."""

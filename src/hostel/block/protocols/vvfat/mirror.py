@@ -169,9 +169,10 @@ class Mirror:
             self._written(twin, node, known)
             return
         pieces = list(self._pieces(node, twin))
-        if not pieces and node.size == twin.size and node.stamp == twin.stamp:
+        is_same = not pieces and node.size == twin.size
+        if is_same and node.stamp == twin.stamp:
             twin.runs = node.runs
-        elif node.cluster == twin.cluster != 0 and not self._host.is_shared(twin):
+        elif is_same or (node.cluster == twin.cluster != 0 and not self._host.is_shared(twin)):
             self._update(node, twin, pieces)
         else:
             self._retire(twin)

@@ -26,6 +26,7 @@ from hostel.errors import BlockError
 from hostel.units import SECTOR, MiB
 
 _PATIENCE: Final = 2.0  # seconds after which a guest that never asks for it gets its writes into the directory
+_SHARE: Final = 10  # times as long as it takes it is left alone
 _DOUBT: Final = 10.0  # seconds after which somebody should know that they do not get there
 _SMALL: Final = MiB  # bytes of a file that is copied, rather than held open, when it is gone from the host
 _MOST_PINNED: Final = 64
@@ -49,7 +50,7 @@ class WritableVolume:
         self._volume = volume
         self._layout = volume.geometry
         self._pinned: list[int] = []
-        self._host = HostDirectory(top.path)
+        self._host = HostDirectory(top.path, top.known)
         self._disk = Overlay(self._layout.total * SECTOR, volume.pread)
         try:
             self._guest = self._look()
@@ -60,7 +61,7 @@ class WritableVolume:
             raise
         self._directories = self._places_of_directories(self._guest)
         self._is_new_shape = False  # tables or directories were written: the files may be others
-        self._tried = time.monotonic()
+        self._next = time.monotonic() + _PATIENCE
         self._doubted: float | None = None  # since when the disk makes no sense
         self._is_told = False
 
@@ -104,7 +105,7 @@ class WritableVolume:
         self._guard(offset, data)
         self._disk.pwrite(offset, data)
         self._is_new_shape = self._is_new_shape or self._shapes(offset, len(data))
-        if time.monotonic() - self._tried > _PATIENCE:
+        if time.monotonic() > self._next:
             self.flush()
 
     def flush(self) -> None:
@@ -113,6 +114,7 @@ class WritableVolume:
         Raises:
             BlockError: the host refuses, or a file was changed there; what was written is kept, and tried again.
         """
+        start = time.monotonic()
         try:
             self._bring()
         except Inconsistent as reason:
@@ -126,7 +128,9 @@ class WritableVolume:
                 notice.tell(f"vvfat: '{self._host.path}' has all that was written to its disk")
             self._doubted, self._is_told = None, False
         finally:
-            self._tried = time.monotonic()
+            now = time.monotonic()
+            # A directory that takes long to look at is not looked at all the time.
+            self._next = now + max(_PATIENCE, _SHARE * (now - start))
 
     def extents(self, below: Iterator[Extent]) -> Iterator[Extent]:
         """What was written is data, and else what the disk had ``below``."""
