@@ -6,9 +6,11 @@ import os
 import subprocess
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+import hostel
 from hostel import guest
 from support import hosteld
 from support.hosteld import Hosteld
@@ -153,3 +155,25 @@ def test_machine_is_pictured_measured_snapshotted_and_saved(tmp_path: Path) -> N
             virsh(daemon, "restore", str(tmp_path / "saved"))
         finally:
             virsh(daemon, "destroy", "m")
+
+
+def test_remote_driver_does_to_a_machine_what_ours_does(tmp_path: Path) -> None:
+    document = (
+        "<domain type='qemu'><name>far</name><memory>65536</memory><os><type arch='x86_64'>hvm</type></os>"
+        "<devices><video><model type='vga'/></video></devices></domain>"
+    )
+    with hosteld.process(directory=tmp_path) as daemon, hostel.open(daemon.uri(SESSION)) as connection:
+        domain = connection.create_domain(document)
+        try:
+            driver: Any = connection.hypervisor
+            ref = driver.domain_lookup_by_name("far")
+            assert driver.domain_memory_stats(ref)["actual"] == 65536
+            ((found, stats),) = driver.connect_get_all_domain_stats([ref])
+            assert (found, stats["state.state"]) == (ref, 1)
+            picture = driver.domain_screenshot(ref)
+            assert picture.content.startswith(b"P6")
+            assert "pixmap" in picture.mime
+            assert driver.domain_qemu_monitor_command(ref, "info version", human=True).startswith("7.")
+            assert not driver.domain_has_managed_save_image(ref)
+        finally:
+            domain.destroy()

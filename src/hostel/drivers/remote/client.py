@@ -46,9 +46,14 @@ class _Waiting:
 
 
 class RpcStream:
-    """A stream of a call; used by one thread."""
+    """A stream of a call; used by one thread.
+
+    Attributes:
+        result: the members of the call's answer.
+    """
 
     def __init__(self, client: RpcClient, call: Call) -> None:
+        self.result: tuple[Any, ...] = ()
         self._client = client
         self._frames = StreamFrames.of(call)
         self._serial = call.serial
@@ -178,8 +183,9 @@ class RpcClient:
         Raises:
             VirtError: likewise.
         """
-        stream = self._call(name, arguments, REMOTE, streams=True)[0]
+        stream, result = self._call(name, arguments, REMOTE, streams=True)
         assert stream is not None
+        stream.result = result
         return stream
 
     def _call(

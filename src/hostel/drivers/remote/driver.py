@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
 from hostel.drivers.adapters import ADAPTERS, PROCEDURE_OF, Adapter, Options, from_wire, to_wire, uuid_text
 from hostel.drivers.base import DomainRef, Hole, NetworkRef, PoolRef, VolumeRef, VolumeRow
 from hostel.drivers.base.nodedev import NodeDeviceRef
 from hostel.drivers.base.secret import SecretRef
-from hostel.drivers.base.snapshot import SnapshotRef
 from hostel.drivers.fault import fault
 from hostel.drivers.remote.client import RpcClient, RpcStream
+from hostel.drivers.remote.machine import RemoteMachines, wire
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
 from hostel.wire.rpc.connection import StreamData, StreamEnd, StreamHole
 from hostel.wire.rpc.packet import STREAM_MAX
@@ -133,7 +133,7 @@ class RemoteDriver:
         """Nothing: the connection is the hypervisor's."""
 
 
-class RemoteHypervisor(RemoteDriver):
+class RemoteHypervisor(RemoteMachines, RemoteDriver):
     """Implements :class:`hostel.drivers.base.HypervisorDriver`; its end is the connection's."""
 
     def __init__(self, client: RpcClient) -> None:
@@ -143,63 +143,17 @@ class RemoteHypervisor(RemoteDriver):
         """Every domain."""
         return self._list("connect_list_all_domains", "domain")
 
-    def domain_list_all_snapshots(self, domain: DomainRef, flags: int = 0) -> list[SnapshotRef]:
-        """The snapshots of a domain."""
-        return self._snapshots("domain_list_all_snapshots", _wire("domain", domain), flags)
-
-    def domain_snapshot_list_all_children(self, snapshot: SnapshotRef, flags: int = 0) -> list[SnapshotRef]:
-        """The children of a snapshot."""
-        return self._snapshots("domain_snapshot_list_all_children", _wire("snapshot", snapshot), flags)
-
-    def _snapshots(self, procedure: str, of: Any, flags: int) -> list[SnapshotRef]:
-        convert = from_wire(REMOTE.by_name[procedure].result.fields[0])
-        assert convert is not None
-        return [convert(item) for item in self._client.call(procedure, of, _NEEDED, int(flags))[0]]
-
     def domain_create(self, domain: DomainRef, flags: int = 0) -> DomainRef:
         """Start a defined domain."""
-        (started,) = self._client.call("domain_create_with_flags", _wire("domain", domain), int(flags))
+        (started,) = self._client.call("domain_create_with_flags", wire("domain", domain), int(flags))
         return DomainRef(started.name, uuid_text(started.uuid), started.id)
-
-    def domain_get_block_job_info(self, domain: DomainRef, disk: str) -> Any:
-        """How far the disk's job is; None where there is none."""
-        from hostel.drivers.base.block import BlockJobInfo
-
-        found, *values = self._client.call("domain_get_block_job_info", _wire("domain", domain), disk, 1)
-        return BlockJobInfo(*values) if found else None
-
-    def domain_block_job_set_speed(self, domain: DomainRef, disk: str, bandwidth: int) -> None:
-        """Limit a job, in bytes a second; 0 takes the limit off."""
-        self._client.call("domain_block_job_set_speed", _wire("domain", domain), disk, bandwidth, 1)
-
-    def domain_get_disk_errors(self, domain: DomainRef) -> list[Any]:
-        """Disks that an error has stopped."""
-        from hostel.drivers.base.block import DiskError
-
-        errors = self._client.call("domain_get_disk_errors", _wire("domain", domain), 256, 0)[0]
-        return [DiskError(*error) for error in errors]
-
-    def domain_block_copy(
-        self,
-        domain: DomainRef,
-        disk: str,
-        xml: str,
-        bandwidth: int = 0,
-        granularity: int = 0,
-        buf_size: int = 0,
-        flags: int = 0,
-    ) -> None:
-        """Copy a disk; see :class:`hostel.drivers.base.block.BlockDriver`."""
-        settings = (("bandwidth", 4, bandwidth), ("granularity", 2, granularity), ("buf-size", 4, buf_size))
-        given = [(name, (kind, value)) for name, kind, value in settings if value]
-        self._client.call("domain_block_copy", _wire("domain", domain), disk, xml, given, int(flags))
 
     def domain_open_console(
         self, domain: DomainRef, device: str | None = None, *, force: bool = False
     ) -> RemoteConsole:
         """Attach to a console."""
         flags = _FORCE if force else 0
-        return RemoteConsole(self._client.open_stream("domain_open_console", _wire("domain", domain), device, flags))
+        return RemoteConsole(self._client.open_stream("domain_open_console", wire("domain", domain), device, flags))
 
     def connect_autostart(self) -> list[DomainRef]:
         """Nothing: the daemon has done so."""
@@ -267,7 +221,7 @@ class RemoteStorage(RemoteDriver):
 
     def storage_pool_list_all_volumes(self, pool: PoolRef) -> list[VolumeRef]:
         """The volumes of a pool."""
-        return self._list("storage_pool_list_all_volumes", "volume", _wire("pool", pool))
+        return self._list("storage_pool_list_all_volumes", "volume", wire("pool", pool))
 
     def storage_pool_list_volume_rows(self, pool: PoolRef, *, details: bool = False) -> list[VolumeRow]:
         """The same with their paths; libvirt's protocol asks for each volume by itself."""
@@ -356,10 +310,3 @@ class RemoteConsole:
     def close(self) -> None:
         """Detach."""
         self._stream.abort()
-
-
-def _wire(kind: str, reference: Sequence[Any]) -> Any:
-    from hostel.codec.xdr import Field
-
-    convert = to_wire(Field("", kind))
-    return reference if convert is None else convert(reference)

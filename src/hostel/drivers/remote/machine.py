@@ -1,0 +1,124 @@
+"""What is done to running machines in a daemon, where the calls are not the methods in other words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from hostel.drivers.adapters import to_wire, uuid_text
+from hostel.drivers.base import DomainRef
+from hostel.drivers.base.block import BlockJobInfo, DiskError
+from hostel.drivers.base.machine import Screenshot, StatsFlag
+from hostel.drivers.base.snapshot import SnapshotRef
+from hostel.drivers.remote.client import RpcClient
+from hostel.wire.rpc.connection import StreamData
+from hostel.wire.rpc.programs import QEMU, REMOTE
+
+_NEEDED: Final = 1  # of a list: the objects, and not only how many
+_IN_BYTES: Final = 1
+_MOST: Final = 1024  # of the numbers about memory
+_BACKING: Final = 1 << 30
+_HUMAN: Final = 1
+# virDomainMemoryStatTags, in the order of their numbers.
+_MEMORY_STATS: Final = (
+    "swap_in", "swap_out", "major_fault", "minor_fault", "unused", "available", "actual", "rss", "usable",
+    "last_update", "disk_caches", "hugetlb_pgalloc", "hugetlb_pgfail",
+)  # fmt: skip
+
+
+class RemoteMachines:
+    """Methods of :class:`hostel.drivers.base.machine.MachineDriver` and others beside it."""
+
+    _client: RpcClient
+
+    def domain_memory_stats(self, domain: DomainRef) -> Mapping[str, int]:
+        """The guest's memory in numbers."""
+        (stats,) = self._client.call("domain_memory_stats", wire("domain", domain), _MOST, 0)
+        return {_MEMORY_STATS[tag]: value for tag, value in stats if tag < len(_MEMORY_STATS)}
+
+    def connect_get_all_domain_stats(
+        self, domains: Sequence[DomainRef], stats: StatsFlag = StatsFlag.ALL, *, backing: bool = False
+    ) -> list[tuple[DomainRef, Mapping[str, int | str]]]:
+        """Statistics of domains; of all of them where none is given."""
+        given = [wire("domain", domain) for domain in domains]
+        (records,) = self._client.call("connect_get_all_domain_stats", given, int(stats), _BACKING if backing else 0)
+        return [
+            (
+                DomainRef(record.dom.name, uuid_text(record.dom.uuid), record.dom.id),
+                {name: value for name, (_, value) in record.params},
+            )
+            for record in records
+        ]
+
+    def domain_screenshot(self, domain: DomainRef, screen: int = 0) -> Screenshot:
+        """A picture of the guest's screen."""
+        stream = self._client.open_stream("domain_screenshot", wire("domain", domain), screen, 0)
+        content = bytearray()
+        while isinstance(event := stream.receive(), StreamData) and event.data:
+            content += event.data
+        stream.finish()
+        return Screenshot(str(stream.result[0] or ""), bytes(content))
+
+    def domain_qemu_monitor_command(self, domain: DomainRef, command: str, *, human: bool = False) -> str:
+        """Give QEMU a command as it is."""
+        flags = _HUMAN if human else 0
+        (answer,) = self._client.call("domain_monitor_command", wire("domain", domain), command, flags, program=QEMU)
+        return str(answer)
+
+    def domain_qemu_agent_command(self, domain: DomainRef, command: str, timeout: int = -1) -> str | None:
+        """Give the guest's agent a command as it is."""
+        called = wire("domain", domain), command, timeout, 0
+        answer: str | None = self._client.call("domain_agent_command", *called, program=QEMU)[0]
+        return answer
+
+    def domain_list_all_snapshots(self, domain: DomainRef, flags: int = 0) -> list[SnapshotRef]:
+        """The snapshots of a domain."""
+        return self._snapshots("domain_list_all_snapshots", wire("domain", domain), flags)
+
+    def domain_snapshot_list_all_children(self, snapshot: SnapshotRef, flags: int = 0) -> list[SnapshotRef]:
+        """The children of a snapshot."""
+        return self._snapshots("domain_snapshot_list_all_children", wire("snapshot", snapshot), flags)
+
+    def _snapshots(self, procedure: str, of: Any, flags: int) -> list[SnapshotRef]:
+        from hostel.drivers.adapters import from_wire
+
+        convert = from_wire(REMOTE.by_name[procedure].result.fields[0])
+        assert convert is not None
+        return [convert(item) for item in self._client.call(procedure, of, _NEEDED, int(flags))[0]]
+
+    def domain_get_block_job_info(self, domain: DomainRef, disk: str) -> BlockJobInfo | None:
+        """How far the disk's job is; None where there is none."""
+        found, *values = self._client.call("domain_get_block_job_info", wire("domain", domain), disk, _IN_BYTES)
+        return BlockJobInfo(*values) if found else None
+
+    def domain_block_job_set_speed(self, domain: DomainRef, disk: str, bandwidth: int) -> None:
+        """Limit a job, in bytes a second; 0 takes the limit off."""
+        self._client.call("domain_block_job_set_speed", wire("domain", domain), disk, bandwidth, _IN_BYTES)
+
+    def domain_get_disk_errors(self, domain: DomainRef) -> list[DiskError]:
+        """Disks that an error has stopped."""
+        errors = self._client.call("domain_get_disk_errors", wire("domain", domain), 256, 0)[0]
+        return [DiskError(*error) for error in errors]
+
+    def domain_block_copy(
+        self,
+        domain: DomainRef,
+        disk: str,
+        xml: str,
+        bandwidth: int = 0,
+        granularity: int = 0,
+        buf_size: int = 0,
+        flags: int = 0,
+    ) -> None:
+        """Copy a disk; see :class:`hostel.drivers.base.block.BlockDriver`."""
+        settings = (("bandwidth", 4, bandwidth), ("granularity", 2, granularity), ("buf-size", 4, buf_size))
+        given = [(name, (kind, value)) for name, kind, value in settings if value]
+        self._client.call("domain_block_copy", wire("domain", domain), disk, xml, given, int(flags))
+
+
+def wire(kind: str, reference: Sequence[Any]) -> Any:
+    """A reference as it goes over the wire."""
+    from hostel.codec.xdr import Field
+
+    convert = to_wire(Field("", kind))
+    return reference if convert is None else convert(reference)
