@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from hostel.daemon.access import Access, api_name
 from hostel.drivers.adapters import check_flags, uuid_bytes
 from hostel.drivers.base import DomainRef, DomainState, PoolRef, VolumeRef
+from hostel.drivers.base.interface import InterfaceRef
 from hostel.drivers.base.nodedev import NodeDeviceRef
 from hostel.drivers.base.secret import SecretRef
 from hostel.drivers.registry import Drivers
@@ -103,6 +104,14 @@ def _pool_type(name: str) -> Test:
     return lambda d, r: d.storage.storage_pool_get_xml_desc(r).startswith(quoted)
 
 
+_INTERFACES: Final = (
+    Filter(
+        {
+            1: lambda d, r: not d.interface.interface_is_active(r),
+            2: lambda d, r: d.interface.interface_is_active(r),
+        }
+    ),
+)
 _POOLS: Final = (
     Filter(
         {
@@ -186,6 +195,10 @@ _KINDS: Final = {
         "storage_pool", lambda d: d.storage.connect_list_all_storage_pools(), _POOLS, ErrorCode.NO_STORAGE_POOL,
         lambda d, r: d.storage.storage_pool_is_active(r),
     ),
+    "interfaces": _Kind(
+        "interface", lambda d: d.interface.connect_list_all_interfaces(), _INTERFACES, ErrorCode.NO_INTERFACE,
+        lambda d, r: d.interface.interface_is_active(r),
+    ),
 }  # fmt: skip
 
 
@@ -208,7 +221,7 @@ def _visible(client: Client, call: Call, refs: Sequence[Any]) -> Sequence[Any]:
 
 def wire(ref: Any) -> Any:
     """A reference as it goes over the wire."""
-    if isinstance(ref, VolumeRef | NodeDeviceRef):
+    if isinstance(ref, VolumeRef | NodeDeviceRef | InterfaceRef):
         return ref
     if isinstance(ref, SecretRef):
         return (uuid_bytes(ref.uuid), int(ref.usage_type), ref.usage_id)

@@ -44,6 +44,7 @@ from hostel.drivers.base.block import (
 from hostel.drivers.base.device import DeviceModify
 from hostel.drivers.base.domain import Affect
 from hostel.drivers.base.host import NodeInfo
+from hostel.drivers.base.interface import InterfaceRef
 from hostel.drivers.base.machine import MemoryFlag, VcpuFlag
 from hostel.drivers.base.nodedev import NodeDeviceRef
 from hostel.drivers.base.saving import SaveFlag
@@ -105,6 +106,10 @@ def _secret(method: str = "") -> Adapter:
 
 def _node_device(method: str = "") -> Adapter:
     return Adapter("node_device", method)
+
+
+def _interface(flags: Flags = 0) -> Adapter:
+    return Adapter("interface", "", flags)
 
 
 def _host(make: Callable[..., Any] | None = None) -> Adapter:
@@ -236,6 +241,17 @@ _ROWS: Final[dict[str, Adapter]] = {
     "node_device_detach_flags": _node_device(),
     "node_device_re_attach": _node_device(),
     "node_device_reset": _node_device(),
+    "interface_lookup_by_name": _interface(),
+    "interface_lookup_by_mac_string": _interface(),
+    "interface_is_active": _interface(),
+    "interface_get_xml_desc": _interface({1: {"inactive": True}}),
+    "interface_define_xml": _interface(_VALIDATE),
+    "interface_undefine": _interface(),
+    "interface_create": _interface(),
+    "interface_destroy": _interface(),
+    "interface_change_begin": _interface(),
+    "interface_change_commit": _interface(),
+    "interface_change_rollback": _interface(),
     "secret_lookup_by_uuid": _secret(),
     "secret_lookup_by_usage": _secret(),
     "secret_define_xml": _secret(),
@@ -318,6 +334,7 @@ _FROM_WIRE: Final[dict[str, Callable[[Any], Any]]] = {
     "volume": lambda wire: VolumeRef(*wire),
     "node_device": lambda wire: NodeDeviceRef(*wire),
     "snapshot": lambda wire: SnapshotRef(wire[0], _FROM_WIRE["domain"](wire[1])),
+    "interface": lambda wire: InterfaceRef(*wire),
     "secret": lambda wire: SecretRef(uuid_text(wire[0]), _usage_type(wire[1]), wire[2]),
     "uuid": uuid_text,
     "param": lambda wire: {name: value for name, (_, value) in wire},

@@ -13,6 +13,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from hostel.drivers.base import HypervisorDriver, NetworkDriver, StorageDriver
 from hostel.drivers.base.host import HostDriver
+from hostel.drivers.base.interface import InterfaceDriver
 from hostel.drivers.base.nodedev import NodeDeviceDriver
 from hostel.drivers.base.secret import SecretDriver
 from hostel.drivers.events import EventSource
@@ -31,6 +32,7 @@ class Drivers(NamedTuple):
     network: NetworkDriver
     secret: SecretDriver
     node_device: NodeDeviceDriver
+    interface: InterfaceDriver
     host: HostDriver
     events: EventSource | None = None
 
@@ -42,12 +44,18 @@ class Drivers(NamedTuple):
             network=read_only(self.network),
             secret=read_only(self.secret),
             node_device=read_only(self.node_device),
+            interface=read_only(self.interface),
         )
+
+    def _drivers(self) -> tuple[object, ...]:
+        return (
+            self.hypervisor, self.storage, self.network, self.secret, self.node_device, self.interface, self.host,
+        )  # fmt: skip
 
     def close(self) -> None:
         """Release all of them; the first failure is raised once all were tried."""
         failure: Exception | None = None
-        for driver in (self.hypervisor, self.storage, self.network, self.secret, self.node_device, self.host):
+        for driver in self._drivers():
             close = getattr(driver, "close", None)
             try:
                 if close is not None:

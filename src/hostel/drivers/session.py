@@ -16,6 +16,7 @@ from hostel.errors import ErrorCode, ErrorDomain
 
 if TYPE_CHECKING:
     from hostel.drivers.host.driver import LinuxHostDriver
+    from hostel.drivers.interface.driver import SysfsInterfaceDriver
     from hostel.drivers.network.driver import SessionNetworkDriver
     from hostel.drivers.nodedev.driver import SysfsNodeDeviceDriver
     from hostel.drivers.secret.driver import VaultSecretDriver
@@ -53,9 +54,8 @@ def open_session(uri: SplitResult, directories: Directories) -> Drivers | None:
         storage.connect_autostart()
         network.connect_autostart()
         hypervisor.connect_autostart()
-    return Drivers(
-        _SESSION, hypervisor, storage, network, secret, deferred(_node_device), deferred(_host), hypervisor.events
-    )
+    host = (deferred(_node_device), deferred(_interface), deferred(_host))
+    return Drivers(_SESSION, hypervisor, storage, network, secret, *host, hypervisor.events)
 
 
 def _storage(directories: Directories) -> SessionStorageDriver:
@@ -80,6 +80,12 @@ def _node_device() -> SysfsNodeDeviceDriver:
     from hostel.drivers.nodedev.driver import SysfsNodeDeviceDriver
 
     return SysfsNodeDeviceDriver()
+
+
+def _interface() -> SysfsInterfaceDriver:
+    from hostel.drivers.interface.driver import SysfsInterfaceDriver
+
+    return SysfsInterfaceDriver()
 
 
 def _secret(directories: Directories, bus: EventBus) -> VaultSecretDriver:

@@ -31,6 +31,7 @@ class Connection:
         network: the driver of networks.
         secret: the driver of secrets.
         node_device: the driver of the host's devices.
+        interface: the driver of its network interfaces.
         host: the driver of its processors and memory.
         events: where events come from; None where the driver has none.
         is_read_only: whether every change is refused with ``OPERATION_DENIED``.
@@ -45,6 +46,7 @@ class Connection:
         self.network = shown.network
         self.secret = shown.secret
         self.node_device = shown.node_device
+        self.interface = shown.interface
         self.host = shown.host
         self.events = drivers.events
         self.is_read_only = read_only

@@ -5,14 +5,12 @@ from __future__ import annotations
 from typing import Final
 
 _TEXT: Final = """
-allocpages backup-begin backup-dumpxml blkiotune checkpoint-create checkpoint-create-as checkpoint-delete
-checkpoint-dumpxml checkpoint-edit checkpoint-info checkpoint-list checkpoint-parent cpu-baseline cpu-compare
+allocpages blkiotune checkpoint-edit cpu-baseline cpu-compare
 cpu-models cpu-stats desc dom-fd-associate domcapabilities domcontrol domdirtyrate-calc domdisplay domfsinfo
-domhostname domifaddr domifstat domiftune domjobabort domjobinfo domlaunchsecinfo dompmsuspend dompmwakeup
+domhostname domifaddr domifstat domiftune domjobinfo domlaunchsecinfo dompmsuspend dompmwakeup
 domrename domsetlaunchsecstate domtime dump edit emulatorpin freepages
 get-user-sshkeys guest-agent-timeout guestinfo guestvcpus hypervisor-cpu-baseline hypervisor-cpu-compare
-iface-begin iface-bridge iface-commit iface-define iface-destroy iface-dumpxml iface-edit iface-list iface-mac
-iface-name iface-rollback iface-start iface-unbridge iface-undefine iothreadadd iothreaddel iothreadinfo
+iface-bridge iface-edit iface-unbridge iothreadadd iothreaddel iothreadinfo
 iothreadpin iothreadset lxc-enter-namespace managedsave-edit memtune metadata migrate migrate-compcache
 migrate-getmaxdowntime migrate-getspeed migrate-postcopy migrate-setmaxdowntime migrate-setspeed
 net-dhcp-leases net-edit net-event net-port-create net-port-delete net-port-dumpxml net-port-list

@@ -41,7 +41,8 @@ GROUPS: Final = (
         "domain",
         "attach-device attach-disk attach-interface autostart blkdeviotune blockcommit blockcopy blockjob blockpull "
         "blockresize change-media console create define destroy detach-device detach-device-alias detach-disk "
-        "detach-interface domfsfreeze domfsthaw domfstrim domid domif-setlink domname domuuid domxml-from-native "
+        "detach-interface domfsfreeze domfsthaw domfstrim domid domif-setlink domjobabort domname domuuid "
+        "domxml-from-native "
         "domxml-to-native dumpxml inject-nmi "
         "send-key managedsave managedsave-remove managedsave-dumpxml managedsave-define qemu-monitor-command "
         "qemu-agent-command reboot reset restore resume "
@@ -56,6 +57,7 @@ GROUPS: Final = (
                 "managedsave managedsave-remove managedsave-dumpxml managedsave-define restore save save-image-define "
                 "save-image-dumpxml"
             ),
+            "backup": "domjobabort",
             "agent": "domfsfreeze domfsthaw domfstrim qemu-agent-command",
             "machine": "inject-nmi qemu-monitor-command screenshot send-key setmaxmem setmem setvcpus",
             "native": "domxml-from-native domxml-to-native",
@@ -81,11 +83,25 @@ GROUPS: Final = (
         "capabilities freecell hostname maxvcpus nodecpumap nodecpustats nodeinfo nodememstats uri version",
     ),
     Group(
+        "Checkpoint",
+        "checkpoint",
+        "checkpoint",
+        "checkpoint-create checkpoint-create-as checkpoint-delete checkpoint-dumpxml checkpoint-info checkpoint-list "
+        "checkpoint-parent",
+    ),
+    Group(
         "Networking",
         "network",
         "network",
         "net-autostart net-create net-define net-destroy net-dumpxml net-info net-list net-name net-start "
         "net-undefine net-update net-uuid",
+    ),
+    Group(
+        "Interface",
+        "interface",
+        "interface",
+        "iface-begin iface-commit iface-define iface-destroy iface-dumpxml iface-list iface-mac iface-name "
+        "iface-rollback iface-start iface-undefine",
     ),
     Group(
         "Node Device",
@@ -106,6 +122,7 @@ GROUPS: Final = (
         "snapshot-create snapshot-create-as snapshot-current snapshot-delete snapshot-dumpxml snapshot-info "
         "snapshot-list snapshot-parent snapshot-revert",
     ),
+    Group("Backup", "backup", "backup", "backup-begin backup-dumpxml"),
     Group(
         "Storage Pool",
         "pool",

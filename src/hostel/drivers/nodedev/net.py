@@ -36,13 +36,14 @@ def describe(device: SysDevice, *, ask_kernel: bool) -> NetCapability | None:
     return NetCapability(
         interface=name,
         address=device.attribute("address"),
-        link=_link(device),
+        link=link_of(device),
         features=features(name) if ask_kernel else [],
         kind=WirelessKind(type=kind),
     )
 
 
-def _link(device: SysDevice) -> Link | None:
+def link_of(device: SysDevice) -> Link | None:
+    """The state of an interface's link, and its speed (Mbit/s) where it is up."""
     state = device.attribute("operstate")
     if state is None:
         return None

@@ -41,6 +41,22 @@ class Sysfs:
         for path, subsystem in sorted(found.items()):
             yield SysDevice(self, Path(path), subsystem)
 
+    def interfaces(self) -> list[SysDevice]:
+        """The network interfaces, by name."""
+        try:
+            names = sorted(os.listdir(self.root / "sys/class/net"))
+        except OSError:
+            return []
+        return [device for device in map(self.interface, names) if device is not None]
+
+    def interface(self, name: str) -> SysDevice | None:
+        """A network interface; None where there is none of the name."""
+        if "/" in name or name in ("", ".", ".."):
+            return None
+        path = os.path.realpath(self.root / "sys/class/net" / name)
+        # Beside interfaces there is a file that makes bonds.
+        return SysDevice(self, Path(path), "net") if os.path.isdir(path) else None
+
     def shown(self, path: Path) -> str:
         """A path as it is on the host."""
         return f"/{path.relative_to(os.path.realpath(self.root))}"

@@ -7,7 +7,14 @@ from typing import Any, Final
 from hostel.drivers.registry import Drivers
 from hostel.drivers.remote.auth import authenticate
 from hostel.drivers.remote.client import RpcClient
-from hostel.drivers.remote.driver import RemoteHypervisor, RemoteNetwork, RemoteNodeDevice, RemoteSecret, RemoteStorage
+from hostel.drivers.remote.driver import (
+    RemoteHypervisor,
+    RemoteInterface,
+    RemoteNetwork,
+    RemoteNodeDevice,
+    RemoteSecret,
+    RemoteStorage,
+)
 from hostel.drivers.remote.events import RemoteEvents
 from hostel.drivers.remote.host import RemoteHost
 from hostel.drivers.remote.transport import SshTransport, reach
@@ -30,8 +37,10 @@ def connect(remote: RemoteUri, *, read_only: bool = False) -> Drivers:
     network: Any = RemoteNetwork(client)
     secret: Any = RemoteSecret(client)
     node_device: Any = RemoteNodeDevice(client)
+    interface: Any = RemoteInterface(client)
     host: Any = RemoteHost(client)
-    return Drivers(remote.written, hypervisor, storage, network, secret, node_device, host, RemoteEvents(client))
+    events = RemoteEvents(client)
+    return Drivers(remote.written, hypervisor, storage, network, secret, node_device, interface, host, events)
 
 
 def open_client(remote: RemoteUri, *, read_only: bool = False) -> RpcClient:

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from hostel.drivers.adapters import ADAPTERS, PROCEDURE_OF, Adapter, Options, from_wire, to_wire, uuid_text
 from hostel.drivers.base import DomainRef, Hole, NetworkRef, PoolRef, VolumeRef, VolumeRow
+from hostel.drivers.base.interface import InterfaceRef
 from hostel.drivers.base.nodedev import NodeDeviceRef
 from hostel.drivers.base.secret import SecretRef
 from hostel.drivers.fault import fault
@@ -190,6 +191,17 @@ class RemoteSecret(RemoteDriver):
     def connect_list_all_secrets(self) -> list[SecretRef]:
         """Every secret."""
         return self._list("connect_list_all_secrets", "secret")
+
+
+class RemoteInterface(RemoteDriver):
+    """Implements :class:`hostel.drivers.base.interface.InterfaceDriver`."""
+
+    def __init__(self, client: RpcClient) -> None:
+        super().__init__(client, "interface")
+
+    def connect_list_all_interfaces(self) -> list[InterfaceRef]:
+        """Every interface."""
+        return self._list("connect_list_all_interfaces", "interface")
 
 
 class RemoteNodeDevice(RemoteDriver):

@@ -15,10 +15,11 @@ from hostel.drivers.fault import fault, system_fault
 from hostel.drivers.network.document import parse_network
 from hostel.drivers.storage.document import parse_pool
 from hostel.drivers.test.document import parse_domain
-from hostel.drivers.test.host import Host, TestDomain, TestNetwork, TestPool
+from hostel.drivers.test.host import Host, InterfaceEntry, TestDomain, TestNetwork, TestPool
 from hostel.drivers.test.nodeinfo import INFO
 from hostel.drivers.test.storage import add_volume
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
+from hostel.model.interface import read_interface
 
 _MAX: Final = 10 * 1024 * 1024  # bytes of a file
 _MODEL_LENGTH: Final = 31  # bytes of a processor's model
@@ -44,6 +45,10 @@ def read_host(path: str) -> tuple[Host, NodeInfo]:
         host.networks[network.definition.name] = network
     for node in root.iterfind("pool"):
         _add_pool(host, _resolved(node, path), path)
+    for node in root.iterfind("interface"):
+        with reading(ErrorDomain.INTERFACE):
+            interface = read_interface(_written(_resolved(node, path)))
+        host.interfaces[interface.name] = InterfaceEntry(interface, active=True)
     return host, info
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from typing import Final
+from typing import Final, NamedTuple
 
 from hostel.drivers.base import DomainState, RunningReason, StateInfo
 from hostel.drivers.events import EventBus
@@ -11,6 +11,7 @@ from hostel.drivers.network.document import NetworkDefinition, parse_network
 from hostel.drivers.secret.vault import MemoryVault
 from hostel.drivers.storage.document import PoolDefinition, PoolSizes, VolumeFacts, parse_pool
 from hostel.drivers.test.document import DomainDefinition, parse_domain
+from hostel.model.interface import HostInterface, read_interface
 from hostel.units import GiB
 
 # The facts of libvirt's own default host: scripts and tests know these names and numbers.
@@ -57,6 +58,17 @@ _POOL: Final = """
   <uuid>dfe224cb-28fb-8dd0-c4b2-64eb3f0f4566</uuid>
   <target><path>/default-pool</path></target>
 </pool>
+"""
+_INTERFACE: Final = """
+<interface type='ethernet' name='eth1'>
+  <start mode='onboot'/>
+  <mac address='aa:bb:cc:dd:ee:ff'/>
+  <mtu size='1492'/>
+  <protocol family='ipv4'>
+    <ip address='192.168.0.5' prefix='24'/>
+    <route gateway='192.168.0.1'/>
+  </protocol>
+</interface>
 """
 POOL_CAPACITY: Final = 100 * GiB
 
@@ -122,6 +134,13 @@ class TestPool:
         return PoolSizes(POOL_CAPACITY, allocation, POOL_CAPACITY - allocation)
 
 
+class InterfaceEntry(NamedTuple):
+    """An interface of the host; not changed, but replaced."""
+
+    definition: HostInterface
+    active: bool
+
+
 class Host:
     """Everything there is; ``lock`` is held for every look and every change, and ``bus`` told of these.
 
@@ -137,6 +156,8 @@ class Host:
         self.domains: dict[str, TestDomain] = {}
         self.networks: dict[str, TestNetwork] = {}
         self.pools: dict[str, TestPool] = {}
+        self.interfaces: dict[str, InterfaceEntry] = {}
+        self.interfaces_before: dict[str, InterfaceEntry] | None = None  # while a transaction runs
         if furnished:
             self._furnish()
 
@@ -152,6 +173,8 @@ class Host:
         pool = TestPool(parse_pool(_POOL), persistent=True)
         pool.active = True
         self.pools[pool.definition.name] = pool
+        interface = read_interface(_INTERFACE)
+        self.interfaces[interface.name] = InterfaceEntry(interface, active=True)
 
     def boot(self, domain: TestDomain) -> None:
         """Start a domain under the next id."""

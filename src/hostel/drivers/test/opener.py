@@ -17,6 +17,7 @@ from hostel.drivers.secret.driver import VaultSecretDriver
 from hostel.drivers.store import Directories
 from hostel.drivers.test.host import Host, shared
 from hostel.drivers.test.hypervisor import TestDriver
+from hostel.drivers.test.interface import TestInterfaceDriver
 from hostel.drivers.test.network import TestNetworkDriver
 from hostel.drivers.test.nodedev import TestNodeDeviceDriver
 from hostel.drivers.test.nodeinfo import INFO, TestHostDriver
@@ -52,6 +53,7 @@ def _drivers(uri: str, host: Host, release: Callable[[], None], info: NodeInfo) 
         announcing(TestNetworkDriver(host), Subject.NETWORK, host.bus),
         VaultSecretDriver(host.secrets, host.bus),
         TestNodeDeviceDriver(),
+        TestInterfaceDriver(host),
         TestHostDriver(info),
         host.bus,
     )
