@@ -18,7 +18,9 @@ from hostel.drivers.storage.backends.command import activate_command, mount_comm
 from hostel.errors import ModelError
 from hostel.model.backup import Backup, read_backup
 from hostel.model.network import Network
+from hostel.model.network_defaults import read_network
 from hostel.model.network_port import NetworkPort, read_network_port
+from hostel.model.network_update import Command, Section, update
 from hostel.model.nwfilter.binding import FilterBinding, read_binding
 from hostel.model.nwfilter.filter import Filter, read_filter
 from hostel.model.storage import Pool, PoolType
@@ -98,3 +100,42 @@ def test_damaged_documents_are_refused_cleanly_or_used(kind: str, part: int, tri
             error.add_note(xml)
             raise
     tried["damaged documents"] += count
+
+
+SECTIONS = {
+    Section.IP_DHCP_HOST: "<host mac='52:54:00:00:00:01' name='one' ip='192.168.1.11'><lease expiry='5'/></host>",
+    Section.IP_DHCP_RANGE: "<range start='192.168.1.30' end='192.168.1.40'><lease expiry='5' unit='hours'/></range>",
+    Section.FORWARD_INTERFACE: "<interface dev='eth1'/>",
+    Section.PORTGROUP: "<portgroup name='q' default='yes'><bandwidth><inbound average='1'/></bandwidth></portgroup>",
+    Section.DNS_HOST: "<host ip='192.168.1.4'><hostname>h</hostname><hostname>g</hostname></host>",
+    Section.DNS_TXT: "<txt name='b' value='y'/>",
+    Section.DNS_SRV: "<srv service='s' protocol='tcp' domain='d' target='t' port='1' priority='2' weight='3'/>",
+}
+CHANGED = """<network><name>n</name><forward mode='nat'><interface dev='eth0'/></forward>
+<ip address='192.168.1.1' prefix='24'><dhcp><range start='192.168.1.10' end='192.168.1.20'/>
+<host mac='52:54:00:00:00:01' name='one' ip='192.168.1.11'/></dhcp></ip>
+<ip family='ipv6' address='2001:db8::1' prefix='64'/>
+<dns><txt name='b' value='x'/><srv service='s' protocol='tcp'/>
+<host ip='192.168.1.4'><hostname>h</hostname></host></dns>
+<portgroup name='p'/></network>"""
+
+
+@pytest.mark.parametrize("part", range(2 * SOAK))
+def test_damaged_sections_of_a_network_are_refused_or_make_one_that_settles(part: int, tried: Counter[str]) -> None:
+    rng = random.Random(f"section {part}")
+    count = 1000
+    for _ in range(count):
+        section = rng.choice(list(SECTIONS))
+        xml, command = damaged(SECTIONS[section], list(SECTIONS.values()), rng), rng.choice(list(Command))
+        network = read_network(CHANGED)
+        try:
+            update(network, command, section, rng.choice((-1, -1, 0, 1, 7)), xml)
+            text = network.format()
+            again = read_network(text)
+            assert again.format() == text or list(network.unknown_paths())
+        except ModelError:
+            pass
+        except BaseException as error:
+            error.add_note(f"{command} {section} {xml}")
+            raise
+    tried["damaged sections"] += count

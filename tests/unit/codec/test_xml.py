@@ -276,3 +276,22 @@ def test_a_missing_or_misspelt_field_is_an_error() -> None:
         UsbPlace()  # type: ignore[call-arg]
     with pytest.raises(TypeError, match="no field prot"):
         UsbPlace(port=1, prot=2)  # type: ignore[call-arg]
+
+
+class Bare(Element, tag="place", when={"type": None}):
+    """A place that says no type."""
+
+    port: int = attr(integer(), default=0)
+
+
+class Places(Element, tag="places"):
+    places: list[Element] = children(Bare, UsbPlace, factory=list)
+
+
+def test_an_element_may_be_known_by_an_attribute_that_is_not_there() -> None:
+    xml = "<places>\n  <place type='usb' port='1'/>\n  <place port='2'/>\n</places>\n"
+    places = Places.parse(xml)
+    assert [type(place) for place in places.places] == [UsbPlace, Bare]
+    assert places.format() == xml
+    with pytest.raises(ModelError, match="Write one of usb"):
+        Places.parse("<places><place type='pci'/></places>")
