@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 Answer = Callable[["Client", Call], "Sequence[Any] | None"]
 
 
-class Quick(NamedTuple):
+class Handling(NamedTuple):
     """How a procedure is answered.
 
     Attributes:
@@ -65,24 +65,24 @@ def _by_driver(name: str) -> Answer:
 
 _NEVER_WAIT: Final = frozenset({"connect_get_type", "node_get_security_model"})
 
-CALLS: Final[dict[str, Quick]] = {
-    **{name: Quick(_by_driver(name), quick=name in _NEVER_WAIT) for name in ADAPTERS},
-    **{name: Quick(answer, quick=name in connect.NEVER_WAIT) for name, answer in connect.ANSWERS.items()},
-    **{name: Quick(answer, quick=True) for name, answer in auth.ANSWERS.items()},
-    **{name: Quick(answer) for name, answer in block.ANSWERS.items()},
-    **{name: Quick(answer) for name, answer in events.ANSWERS.items()},
-    **{name: Quick(answer) for name, answer in lists.ANSWERS.items()},
-    **{name: Quick(answer) for name, answer in machine.ANSWERS.items()},
-    **{name: Quick(answer) for name, answer in snapshots.ANSWERS.items()},
-    **{name: Quick(answer) for name, answer in nodeinfo.ANSWERS.items()},
-    **{name: Quick(answer, streams=True) for name, answer in streaming.ANSWERS.items()},
+CALLS: Final[dict[str, Handling]] = {
+    **{name: Handling(_by_driver(name), quick=name in _NEVER_WAIT) for name in ADAPTERS},
+    **{name: Handling(answer, quick=name in connect.NEVER_WAIT) for name, answer in connect.ANSWERS.items()},
+    **{name: Handling(answer, quick=True) for name, answer in auth.ANSWERS.items()},
+    **{name: Handling(answer) for name, answer in block.ANSWERS.items()},
+    **{name: Handling(answer) for name, answer in events.ANSWERS.items()},
+    **{name: Handling(answer) for name, answer in lists.ANSWERS.items()},
+    **{name: Handling(answer) for name, answer in machine.ANSWERS.items()},
+    **{name: Handling(answer) for name, answer in snapshots.ANSWERS.items()},
+    **{name: Handling(answer) for name, answer in nodeinfo.ANSWERS.items()},
+    **{name: Handling(answer, streams=True) for name, answer in streaming.ANSWERS.items()},
 }
 _PROGRAMS: Final = {
     REMOTE.number: CALLS,
-    QEMU.number: {name: Quick(answer) for name, answer in machine.QEMU_ANSWERS.items()},
+    QEMU.number: {name: Handling(answer) for name, answer in machine.QEMU_ANSWERS.items()},
 }
 
 
-def find(call: Call) -> Quick | None:
+def find(call: Call) -> Handling | None:
     """How a call is answered; None where it is not."""
     return _PROGRAMS.get(call.program.number, {}).get(call.procedure.name)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from hostel.daemon import auth
 from hostel.daemon.access import Identity, check_looking
-from hostel.daemon.calls import OPENING, Quick, find
+from hostel.daemon.calls import OPENING, Handling, find
 from hostel.daemon.fault import describe
 from hostel.daemon.hosts import Host
 from hostel.daemon.stream import Stream
@@ -205,9 +205,9 @@ class Client:
     # Calls.
 
     def _call(self, call: Call) -> None:
-        quick = find(call)
+        handling = find(call)
         try:
-            if quick is None:
+            if handling is None:
                 self._check(call)
                 raise _unsupported(call)
             if self.needs_password and call.procedure.name not in auth.ANSWERS:
@@ -220,18 +220,18 @@ class Client:
         except VirtError as error:
             self._refuse(call, error)
             return
-        at_once = quick.quick or (
-            self.host is not None and self.host.in_memory and not quick.streams and call.size <= _SMALL
+        at_once = handling.quick or (
+            self.host is not None and self.host.in_memory and not handling.streams and call.size <= _SMALL
         )
         if at_once:
-            self._answer(call, quick)
+            self._answer(call, handling)
         elif self._working >= self.daemon.config.limits.requests:
             self._waiting.append(call)
             self._waiting_size += call.size
             if len(self._waiting) >= self.daemon.config.limits.waiting or self._waiting_size > _WAITING:
                 self.pause(self._waiting_reason, True)
         else:
-            self._submit(call, quick)
+            self._submit(call, handling)
 
     _waiting_reason: Final = "calls"
 
@@ -239,12 +239,12 @@ class Client:
         if self.read_only:
             check_looking(call.procedure, call.arguments)
 
-    def _submit(self, call: Call, quick: Quick) -> None:
+    def _submit(self, call: Call, handling: Handling) -> None:
         self._working += 1
 
         def work() -> None:
             try:
-                self._answer(call, quick)
+                self._answer(call, handling)
             finally:
                 self.daemon.reactor.call_soon(self._worked)
 
@@ -255,22 +255,22 @@ class Client:
         if self._waiting:
             call = self._waiting.popleft()
             self._waiting_size -= call.size
-            quick = find(call)
-            assert quick is not None
-            self._submit(call, quick)
+            handling = find(call)
+            assert handling is not None
+            self._submit(call, handling)
             if len(self._waiting) < self.daemon.config.limits.waiting // 2 and self._waiting_size <= _WAITING // 2:
                 self.pause(self._waiting_reason, False)
         if self.channel.is_closed:
             self._drop_waiting()
             self._let_go()
 
-    def _answer(self, call: Call, quick: Quick) -> None:
+    def _answer(self, call: Call, handling: Handling) -> None:
         """Work on a call, in the loop or a worker, and send what comes of it."""
         access = self.daemon.access
         try:
             if not access.is_open:
                 access.check(self.identity, call.procedure, call.arguments, self._name_of)
-            result = quick.answer(self, call)
+            result = handling.answer(self, call)
             if result is None:
                 return  # a stream, which answers by itself
             if not access.is_open:

@@ -9,7 +9,7 @@ from hostel.daemon.access import api_name
 from hostel.drivers.adapters import check_flags, typed_value, uuid_bytes, uuid_text
 from hostel.drivers.base import DomainRef, DomainState
 from hostel.drivers.base.domain import Affect
-from hostel.drivers.base.machine import MachineDriver, MemoryFlag, StatsFlag, VcpuFlag
+from hostel.drivers.base.machine import MEMORY_STATS, MachineDriver, MemoryFlag, StatsFlag, VcpuFlag
 from hostel.drivers.fault import fault
 from hostel.errors import ErrorCode, VirtError
 from hostel.wire.rpc.connection import Call
@@ -17,11 +17,6 @@ from hostel.wire.rpc.connection import Call
 if TYPE_CHECKING:
     from hostel.daemon.client import Client
 
-# virDomainMemoryStatTags, in the order of their numbers.
-MEMORY_STATS: Final = (
-    "swap_in", "swap_out", "major_fault", "minor_fault", "unused", "available", "actual", "rss", "usable",
-    "last_update", "disk_caches", "hugetlb_pgalloc", "hugetlb_pgfail",
-)  # fmt: skip
 _HUMAN: Final = 1  # of virDomainQemuMonitorCommandFlags
 # virConnectGetAllDomainStatsFlags: which domains, and how.
 _ACTIVE, _INACTIVE, _PERSISTENT, _TRANSIENT, _RUNNING, _PAUSED, _SHUTOFF, _OTHER = (1 << bit for bit in range(8))

@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Final, NamedTuple, Protocol, runtime_checkable
 
 from hostel.drivers.base.domain import Affect, DomainRef
+
+# The names of the numbers about memory, in the order of ``virDomainMemoryStatTags``.
+MEMORY_STATS: Final = (
+    "swap_in", "swap_out", "major_fault", "minor_fault", "unused", "available", "actual", "rss", "usable",
+    "last_update", "disk_caches", "hugetlb_pgalloc", "hugetlb_pgfail",
+)  # fmt: skip
 
 
 class MemoryFlag(enum.IntFlag):

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from hostel.drivers.adapters import to_wire, uuid_text
+from hostel.codec.xdr import Field
+from hostel.drivers.adapters import from_wire, to_wire, uuid_text
 from hostel.drivers.base import DomainRef
 from hostel.drivers.base.block import BlockJobInfo, DiskError
-from hostel.drivers.base.machine import Screenshot, StatsFlag
+from hostel.drivers.base.machine import MEMORY_STATS, Screenshot, StatsFlag
 from hostel.drivers.base.snapshot import SnapshotRef
 from hostel.drivers.remote.client import RpcClient
 from hostel.wire.rpc.connection import StreamData
@@ -19,11 +20,6 @@ _IN_BYTES: Final = 1
 _MOST: Final = 1024  # of the numbers about memory
 _BACKING: Final = 1 << 30
 _HUMAN: Final = 1
-# virDomainMemoryStatTags, in the order of their numbers.
-_MEMORY_STATS: Final = (
-    "swap_in", "swap_out", "major_fault", "minor_fault", "unused", "available", "actual", "rss", "usable",
-    "last_update", "disk_caches", "hugetlb_pgalloc", "hugetlb_pgfail",
-)  # fmt: skip
 
 
 class RemoteMachines:
@@ -34,7 +30,7 @@ class RemoteMachines:
     def domain_memory_stats(self, domain: DomainRef) -> Mapping[str, int]:
         """The guest's memory in numbers."""
         (stats,) = self._client.call("domain_memory_stats", wire("domain", domain), _MOST, 0)
-        return {_MEMORY_STATS[tag]: value for tag, value in stats if tag < len(_MEMORY_STATS)}
+        return {MEMORY_STATS[tag]: value for tag, value in stats if tag < len(MEMORY_STATS)}
 
     def connect_get_all_domain_stats(
         self, domains: Sequence[DomainRef], stats: StatsFlag = StatsFlag.ALL, *, backing: bool = False
@@ -80,8 +76,6 @@ class RemoteMachines:
         return self._snapshots("domain_snapshot_list_all_children", wire("snapshot", snapshot), flags)
 
     def _snapshots(self, procedure: str, of: Any, flags: int) -> list[SnapshotRef]:
-        from hostel.drivers.adapters import from_wire
-
         convert = from_wire(REMOTE.by_name[procedure].result.fields[0])
         assert convert is not None
         return [convert(item) for item in self._client.call(procedure, of, _NEEDED, int(flags))[0]]
@@ -118,7 +112,5 @@ class RemoteMachines:
 
 def wire(kind: str, reference: Sequence[Any]) -> Any:
     """A reference as it goes over the wire."""
-    from hostel.codec.xdr import Field
-
     convert = to_wire(Field("", kind))
     return reference if convert is None else convert(reference)
