@@ -177,3 +177,37 @@ def test_remote_driver_does_to_a_machine_what_ours_does(tmp_path: Path) -> None:
             assert not driver.domain_has_managed_save_image(ref)
         finally:
             domain.destroy()
+
+
+def test_events_of_a_machine_come_to_who_registered(tmp_path: Path) -> None:
+    document = (
+        "<domain type='qemu'><name>told</name><memory>65536</memory><os><type arch='x86_64'>hvm</type></os></domain>"
+    )
+    with hosteld.process(directory=tmp_path) as daemon:
+        told = daemon.python(
+            "import threading, time\n"
+            "libvirt.virEventRegisterDefaultImpl()\n"
+            "def loop():\n"
+            "    while True: libvirt.virEventRunDefaultImpl()\n"
+            "threading.Thread(target=loop, daemon=True).start()\n"
+            f"c = libvirt.open({daemon.uri(SESSION)!r})\n"
+            "seen = []\n"
+            "def life(c, d, event, detail, _):\n"
+            "    if event != libvirt.VIR_DOMAIN_EVENT_SHUTDOWN: seen.append((d.name(), event))\n"
+            "number = c.domainEventRegisterAny(None, libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, life, None)\n"
+            "def wait(count):\n"
+            "    end = time.time() + 60\n"
+            "    while len(seen) < count and time.time() < end: time.sleep(0.01)\n"
+            f"d = c.defineXML({document!r}); wait(1)\n"
+            "d.create(); wait(3)\n"
+            "time.sleep(2)\n"
+            "d.suspend(); wait(4)\n"
+            "d.resume(); wait(5)\n"
+            "d.destroy(); wait(6)\n"
+            "d.undefine(); wait(7)\n"
+            "print([event for _, event in seen])\n"
+            "c.domainEventDeregisterAny(number)\n",
+            uri=SESSION,
+        )
+    # Defined, resumed and started, suspended, resumed, stopped, undefined; that QEMU ends may be told besides.
+    assert told.strip() == "[0, 4, 2, 3, 4, 5, 1]"
