@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from libvirt_data import capabilities, domain, host, moment, native, network, nwfilter, storage
+from libvirt_data import arguments, capabilities, domain, host, moment, native, network, nwfilter, storage
 from libvirt_data.case import Suite
 
 FAMILIES = (
     domain.SUITES,
+    arguments.SUITES,
     storage.SUITES,
     network.SUITES,
     nwfilter.SUITES,

@@ -9,6 +9,7 @@ from hostel.model.domain.devices.address import DriveAddress
 from hostel.model.domain.devices.controller import Controller, ControllerType
 from hostel.model.domain.devices.device import Device
 from hostel.model.domain.devices.disk import Disk, DiskBus
+from hostel.model.domain.devices.interface import InterfaceType
 from hostel.model.domain.domain import Domain
 from hostel.model.domain.implicit import find_controller, mirror_consoles
 from hostel.model.domain.platform import Board, board_of
@@ -24,7 +25,6 @@ def assign_aliases(domain: Domain) -> None:
     for disk in devices.disks:
         disk.alias = disk.alias or _disk_alias(domain, disk)
     groups: tuple[tuple[str, Sequence[Device]], ...] = (
-        ("net", devices.interfaces),
         ("serial", devices.serials),
         ("parallel", devices.parallels),
         ("console", devices.consoles),
@@ -36,20 +36,34 @@ def assign_aliases(domain: Domain) -> None:
         ("watchdog", devices.watchdogs),
         ("rng", devices.rngs),
         ("panic", devices.panics),
-        ("hostdev", devices.hostdevs),
     )
     for prefix, group in groups:
         for index, device in enumerate(group):
             device.alias = device.alias or f"{prefix}{_free_number(prefix, group, index)}"
+    passed = [item for item in devices.interfaces if item.type == InterfaceType.HOSTDEV]
+    cards = [item for item in devices.interfaces if item.type != InterfaceType.HOSTDEV]
+    for prefix, group in (("net", cards), ("hostdev", [*passed, *devices.hostdevs])):
+        for device in group:
+            device.alias = device.alias or f"{prefix}{_next_number(prefix, group)}"
     if devices.memballoon is not None:
         devices.memballoon.alias = devices.memballoon.alias or "balloon0"
     mirror_consoles(domain)
 
 
+def _numbers(prefix: str, group: Sequence[Device]) -> list[int]:
+    """The numbers that devices of a group have in their names."""
+    numbers = [item.alias.removeprefix(prefix) for item in group if item.alias and item.alias.startswith(prefix)]
+    return [int(number) for number in numbers if number.isascii() and number.isdecimal()]
+
+
+def _next_number(prefix: str, group: Sequence[Device]) -> int:
+    """The number after all that are there; what its user has named has none."""
+    return max(_numbers(prefix, group), default=-1) + 1
+
+
 def _free_number(prefix: str, group: Sequence[Device], index: int) -> int:
     """The device's place, or where another has that name (it was plugged in later) the next number of all."""
-    numbers = [item.alias.removeprefix(prefix) for item in group if item.alias and item.alias.startswith(prefix)]
-    used = [int(number) for number in numbers if number.isascii() and number.isdecimal()]
+    used = _numbers(prefix, group)
     return index if index not in used else max(used) + 1
 
 

@@ -12,8 +12,9 @@ from hostel.drivers.qemu.document import unsupported
 from hostel.drivers.storage.provenance import refuse_unvouched
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
 from hostel.model.domain.devices.disk import Disk, DiskDevice
-from hostel.model.domain.devices.source import FORMATS, BackingStore, DiskSource, ImageFormat, SourceType
+from hostel.model.domain.devices.source import FORMATS, BackingStore, DiskSource, Host, ImageFormat, SourceType
 from hostel.model.domain.domain import Domain
+from hostel.model.pool import read_pool
 
 _CHAIN_LIMIT: Final = 200
 _QCOW2: Final = b"QFI\xfb"
@@ -54,11 +55,16 @@ def prepare_disk(disk: Disk, storage: StorageDriver | None) -> None:
         VirtError: it cannot be used; the message names its target and file.
     """
     if disk.source is not None:
-        _resolve(disk, disk.source, storage)
+        translate(disk, disk.source, storage)
         _check_files(disk, disk.source)
 
 
-def _resolve(disk: Disk, source: DiskSource, storage: StorageDriver | None) -> None:
+def translate(disk: Disk, source: DiskSource, storage: StorageDriver | None) -> None:
+    """Make of a pool's volume the file, device, directory or iSCSI unit that it is.
+
+    Raises:
+        VirtError: there is no such volume, its pool is not active, or QEMU cannot open what it is.
+    """
     if disk.type != SourceType.VOLUME:
         return
     if storage is None:
@@ -71,14 +77,34 @@ def _resolve(disk: Disk, source: DiskSource, storage: StorageDriver | None) -> N
         raise VirtError(ErrorCode.OPERATION_INVALID, message, domain=ErrorDomain.STORAGE)
     volume = storage.storage_vol_lookup_by_name(pool, source.volume or "")
     kind, path = storage.storage_vol_get_info(volume).type, storage.storage_vol_get_path(volume)
-    if kind in (VolumeType.NETWORK, VolumeType.NETDIR):
+    if source.mode == "direct":
+        _open_iscsi_directly(disk, source, storage.storage_pool_get_xml_desc(pool))
+    elif kind in (VolumeType.NETWORK, VolumeType.NETDIR):
         detail = f"volume '{volume.name}' of pool '{pool.name}' is on a server, '{path}'"
         raise unsupported(f"disk '{disk.target.dev}': {detail}: such pools cannot be used for volume disks yet")
-    if kind is VolumeType.BLOCK:
+    elif kind is VolumeType.BLOCK:
         disk.type, source.dev = SourceType.BLOCK, path
+    elif kind is VolumeType.DIR:
+        disk.type, source.dir = SourceType.DIR, path
     else:
         disk.type, source.file = SourceType.FILE, path
-    source.pool = source.volume = None
+    source.pool = source.volume = source.mode = None
+
+
+def _open_iscsi_directly(disk: Disk, source: DiskSource, pool_xml: str) -> None:
+    """Have QEMU log in to the pool's target, in place of the host."""
+    pool = read_pool(pool_xml)
+    found = pool.source
+    if pool.type not in ("iscsi", "iscsi-direct") or found is None or not found.hosts or not found.devices:
+        raise unsupported(f"disk '{disk.target.dev}': mode='direct' is for volumes of iSCSI pools; write mode='host'")
+    unit = (source.volume or "").rpartition(":")[2]
+    if not (unit.isascii() and unit.isdecimal()):
+        message = f"disk '{disk.target.dev}': volume '{source.volume}' does not end in the number of a unit"
+        raise unsupported(f"{message}, as unit:0:0:1 does")
+    host = found.hosts[0]
+    disk.type, source.protocol, source.name = SourceType.NETWORK, "iscsi", f"{found.devices[0].path}/{unit}"
+    source.hosts = [Host(name=host.name, port=str(host.port) if host.port else None)]
+    source.auth, disk.auth = found.auth, None  # it is the pool that knows who may log in
 
 
 def _check_files(disk: Disk, source: DiskSource) -> None:

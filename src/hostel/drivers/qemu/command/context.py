@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from hostel.drivers.qemu.command.host import HostDevices, Sysfs
 from hostel.model.domain.devices.device import Device
+from hostel.model.domain.platform import Platform
 
 
 class Context(NamedTuple):
@@ -17,11 +19,27 @@ class Context(NamedTuple):
         emulator: QEMU's path.
         monitor: where QEMU makes its QMP socket; other sockets of the run go beside it.
         bridge: the host bridge of a virtual network, or None where it is user-mode.
+        platform: what the emulator brings; None where the host's own QEMU is meant.
+        hands_over: whether QEMU is given open descriptors of taps and of vhost, and does not open them itself.
+        certificates: the folders of X.509 credentials for clients, by protocol.
+        host: finds devices of the host.
     """
 
     emulator: str
     monitor: Path
     bridge: Callable[[str], str | None]
+    platform: Platform | None = None
+    hands_over: bool = False
+    certificates: Mapping[str, str] = {}
+    host: HostDevices = Sysfs()
+
+    def has(self, feature: str) -> bool:
+        """Whether the emulator has a feature; the host's own QEMU is taken to have it."""
+        return self.platform is None or self.platform.has(feature)
+
+    def secret(self, name: str) -> str:
+        """The file in which QEMU finds the value of a secret object; only its owner reads it."""
+        return str(self.monitor.with_name(f"{name}.secret"))
 
     @property
     def events(self) -> Path:

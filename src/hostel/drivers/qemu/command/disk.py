@@ -2,44 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
-from hostel.drivers.qemu.command.context import alias_of, option
-from hostel.drivers.qemu.command.place import place, virtio
+from hostel.drivers.qemu.command import objects
+from hostel.drivers.qemu.command.context import Context, alias_of, escape, option
+from hostel.drivers.qemu.command.place import place, scsi_place, virtio, virtio_name, zpci
+from hostel.drivers.qemu.command.protocol import encryption_secret, protocol
+from hostel.drivers.qemu.command.protocol import format_node as format_node
+from hostel.drivers.qemu.command.protocol import storage_node as storage_node
 from hostel.drivers.qemu.document import unsupported
-from hostel.errors import ErrorCode, VirtError
 from hostel.model.domain.devices.address import DriveAddress
 from hostel.model.domain.devices.controller import ControllerType
 from hostel.model.domain.devices.disk import BlockIo, Disk, DiskBus, DiskDevice, DiskDriver, Geometry, IoTune
 from hostel.model.domain.devices.source import BackingStore, DiskSource, SourceType
 from hostel.model.domain.domain import Domain
 from hostel.model.domain.implicit import find_controller
+from hostel.model.domain.platform import Board, board_of, has_built_in_ide
 from hostel.model.domain.rules.disk import is_empty
 
 _DIRECT: Final = ("none", "directsync")
 _WRITE_THROUGH: Final = ("writethrough", "directsync")
-_FORMATS: Final = frozenset(
-    ("raw", "qcow2", "qcow", "qed", "vdi", "vmdk", "vpc", "vhdx", "dmg", "bochs", "cloop", "parallels", "luks")
-)
+# Image formats, and QEMU's drivers for them.
+_FORMATS: Final = {
+    **{name: name for name in ("raw", "qcow2", "qcow", "qed", "vdi", "vmdk", "vpc", "vhdx", "dmg", "bochs", "cloop")},
+    "parallels": "parallels", "ploop": "parallels", "vhd": "vhdx", "luks": "luks", "fat": "raw", "iso": "raw",
+}  # fmt: skip
 _LAYERED: Final = ("qcow2", "qcow", "qed", "vmdk")
-_CURL: Final = ("http", "https", "ftp", "ftps", "tftp")
-_VIRTIO: Final = {
-    None: "virtio-blk-pci",
-    "virtio": "virtio-blk-pci",
-    "virtio-transitional": "virtio-blk-pci-transitional",
-    "virtio-non-transitional": "virtio-blk-pci-non-transitional",
-}
-
-
-def format_node(index: int | None) -> str:
-    """The name of the node of an image's format, by the image's number; programs know it from libvirt."""
-    return f"libvirt-{index}-format"
-
-
-def storage_node(index: int | None) -> str:
-    """The name of the node of where an image's bytes are."""
-    return f"libvirt-{index}-storage"
+_ENCRYPTIONS: Final = {"qcow": "aes", "luks": "luks"}
 
 
 def number_images(disks: Iterable[Disk], last: int = 0) -> int:
@@ -62,34 +52,109 @@ def number_images(disks: Iterable[Disk], last: int = 0) -> int:
     return last
 
 
-def arguments(domain: Domain, bootindex: dict[int, int]) -> list[str]:
+def arguments(domain: Domain, context: Context, bootindex: dict[int, int]) -> list[str]:
     """Every disk of the document; images that have no number yet get one."""
-    argv: list[str] = []
+    argv = objects.shared(domain, context)
     number_images(domain.devices.disks)
     for disk in domain.devices.disks:
-        argv += disk_arguments(domain, disk, bootindex.get(id(disk)))
+        if disk.transient is None or not disk.transient.share_backing:  # that one is plugged in when the guest runs
+            argv += disk_arguments(domain, disk, bootindex.get(id(disk)), context)
     return argv
 
 
-def disk_arguments(domain: Domain, disk: Disk, bootindex: int | None) -> list[str]:
-    """One disk whose images have numbers."""
-    argv = [word for spec in nodes(disk) for word in option("-blockdev", spec)]
-    return argv + option("-device", device(domain, disk, top_node(disk), bootindex))
+def disk_arguments(domain: Domain, disk: Disk, bootindex: int | None, context: Context | None = None) -> list[str]:
+    """One disk whose images have numbers; without a context, one whose images need nothing besides their nodes."""
+    if disk.target.bus == DiskBus.SD:
+        return ["-drive", _sd_card(disk)]
+    argv: list[str] = []
+    if disk.type == SourceType.VHOSTUSER:
+        argv += ["-chardev", _vhost_user_socket(disk)]
+    elif context is not None:
+        for kind, source, index in _images(disk):
+            argv += objects.image_objects(disk, kind, source, index, context)
+    for spec in nodes(disk):
+        argv += option("-blockdev", spec)
+    scsi = _passes_scsi(disk, context)
+    return [*argv, *zpci(disk), *option("-device", device(domain, disk, top_node(disk), bootindex, scsi))]
+
+
+def _passes_scsi(disk: Disk, context: Context | None) -> bool | None:
+    """Whether a virtio disk passes SCSI commands on; None where the emulator is right without being told."""
+    if context is None or context.platform is None or not context.has("virtio-blk-pci.scsi"):
+        return None
+    if disk.device == DiskDevice.LUN:
+        return True
+    return None if context.has("virtio-blk-pci.scsi.default.disabled") else False
+
+
+def _images(disk: Disk) -> Iterator[tuple[SourceType, DiskSource, int | None]]:
+    """The images of a disk, from the top of its chain down."""
+    if is_empty(disk) or disk.source is None:
+        return
+    yield disk.type, disk.source, disk.source.index
+    backing = disk.backing_store
+    while backing is not None and backing.type is not None and backing.source is not None:
+        yield backing.type, backing.source, backing.index
+        backing = backing.backing_store
+
+
+def _sd_card(disk: Disk) -> str:
+    """An SD card, which only the board itself can plug in (``qemuBuildDriveStr``)."""
+    source, driver = disk.source or DiskSource(), disk.driver or DiskDriver()
+    if not is_empty(disk) and disk.type not in (SourceType.FILE, SourceType.BLOCK):
+        raise unsupported(f"disk '{disk.target.dev}': an SD card of type='{disk.type}'; write type='file' or 'block'")
+    path = source.file or source.dev
+    words = [] if path is None else [f"file={escape(path)}", f"format={disk.image_format}"]
+    words += ["if=sd", f"index={disk.target.position or 0}"]
+    words += ["readonly=on"] if disk.readonly else []
+    said = (
+        ("cache", driver.cache), ("copy-on-read", {True: "on", False: "off"}.get(driver.copy_on_read or False)),
+        ("discard", driver.discard), ("detect-zeroes", driver.detect_zeroes), ("aio", driver.io),
+    )  # fmt: skip
+    if path is not None:
+        words += [f"{name}={value}" for name, value in said if value not in (None, "default", "off")]
+    return ",".join(words)
+
+
+def _vhost_user_socket(disk: Disk) -> str:
+    """The socket of a daemon that is a disk's back end."""
+    source = disk.source or DiskSource()
+    again = source.reconnect.timeout or 0 if source.reconnect is not None and source.reconnect.enabled else 0
+    reconnect = f",reconnect={again}" if source.reconnect is not None else ""
+    return f"socket,id={_vhost_user_id(disk)},path={escape(source.path or '')}{reconnect}"
+
+
+def _vhost_user_id(disk: Disk) -> str:
+    return f"chr-vu-{alias_of(disk)}"
+
+
+def _cache(disk: Disk) -> str | None:
+    """The cache mode; of a disk that several guests write, none."""
+    chosen = _chosen(disk.driver.cache) if disk.driver is not None else None
+    return "none" if chosen is None and disk.shareable and not disk.readonly else chosen
+
+
+def _copies(disk: Disk) -> bool:
+    return disk.driver is not None and bool(disk.driver.copy_on_read)
 
 
 def top_node(disk: Disk) -> str | None:
-    """The node that the disk's device is on; None while it is empty."""
-    return None if is_empty(disk) or disk.source is None else format_node(disk.source.index)
+    """The node that the disk's device is on; None while it is empty, and where QEMU has no nodes for it."""
+    if is_empty(disk) or disk.source is None or disk.type == SourceType.VHOSTUSER:
+        return None
+    return f"libvirt-CoR-{disk.target.dev}" if _copies(disk) else format_node(disk.source.index)
 
 
 def nodes(disk: Disk) -> list[dict[str, Any]]:
     """The block nodes of a disk, bottom first: for each image where its bytes are, then its format."""
-    if is_empty(disk) or disk.source is None:
+    if is_empty(disk) or disk.source is None or disk.type == SourceType.VHOSTUSER:
         return []
     specs = image_nodes(disk, disk.type, disk.source, disk.image_format, disk.source.index)
-    top = specs[1]
+    top = specs[-1]
     driver = disk.driver or DiskDriver()
-    top |= {"read-only": disk.readonly, "detect-zeroes": driver.detect_zeroes}
+    cache = driver.metadata_cache.max_size if driver.metadata_cache is not None else None
+    top |= {"read-only": disk.readonly, "detect-zeroes": _detect_zeroes(driver)}
+    top |= {"discard": _chosen(driver.discard), "cache-size": cache.to_bytes() if cache is not None else None}
     backing = disk.backing_store
     while backing is not None:
         if backing.type is None or backing.source is None or backing.image_format is None:
@@ -97,85 +162,100 @@ def nodes(disk: Disk) -> list[dict[str, Any]]:
                 top["backing"] = None  # the chain ends here, whatever the image says
             break
         below = image_nodes(disk, backing.type, backing.source, backing.image_format.type, backing.index)
-        below[1] |= {"read-only": True}
-        top["backing"] = below[1]["node-name"]
+        caches = backing.image_format.metadata_cache
+        cache = caches.max_size if caches is not None else None
+        below[-1] |= {"read-only": True, "cache-size": cache.to_bytes() if cache is not None else None}
+        top["backing"] = below[-1]["node-name"]
         specs = [*below, *specs]
-        top, backing = below[1], backing.backing_store
+        top, backing = below[-1], backing.backing_store
+    if _copies(disk):
+        filter_ = {"driver": "copy-on-read", "node-name": top_node(disk), "file": format_node(disk.source.index)}
+        specs.append({**filter_, "discard": "unmap"})
     return specs
 
 
+def _chosen(value: str | None) -> str | None:
+    """A choice, unless it is to choose nothing."""
+    return None if value == "default" else value
+
+
+def _detect_zeroes(driver: DiskDriver) -> str | None:
+    """What becomes of zeroes that are written; they are unmapped only where discards are."""
+    chosen = _chosen(driver.detect_zeroes)
+    return "on" if chosen == "unmap" and driver.discard != "unmap" else chosen
+
+
 def image_nodes(disk: Disk, kind: SourceType, source: DiskSource, fmt: str, index: int | None) -> list[dict[str, Any]]:
-    """The two nodes of one image: where its bytes are, and its format on that; both open as the disk's driver says.
+    """The nodes of one image: first where its bytes are, last its format on that; opened as the disk's driver says.
+
+    Between them is what makes a part of a storage the image, where the format cannot do that itself.
 
     Raises:
         VirtError: ``CONFIG_UNSUPPORTED`` or ``XML_ERROR`` for what QEMU, or this driver, cannot open.
     """
     if fmt not in _FORMATS:
         raise unsupported(f"disk '{disk.target.dev}': driver type '{fmt}' is no image format of QEMU")
-    driver = disk.driver or DiskDriver()
-    shared: dict[str, Any] = {"discard": driver.discard or "unmap"}
-    if driver.cache is not None:
-        shared["cache"] = {"direct": driver.cache in _DIRECT, "no-flush": driver.cache == "unsafe"}
-    where = _protocol(disk, kind, source, driver.io)
-    storage = {**where, "node-name": storage_node(index), "auto-read-only": True, **shared}
-    return [storage, {"node-name": format_node(index), "driver": fmt, **shared, "file": storage_node(index)}]
+    cache: dict[str, Any] = {}
+    if (mode := _cache(disk)) is not None:
+        cache = {"cache": {"direct": mode in _DIRECT, "no-flush": mode == "unsafe"}}
+    opened = {"auto-read-only": True, "discard": "unmap", **cache}
+    where = {**protocol(disk, kind, source, index), "node-name": storage_node(index), **opened}
+    image = {"node-name": format_node(index), "driver": _FORMATS[fmt], **cache, "file": storage_node(index)}
+    image |= _encryption(disk, source, fmt, index)
+    part = next(iter(source.slices.slices), None) if source.slices is not None else None
+    if part is None:
+        return [where, image]
+    window = {"offset": part.offset, "size": part.size}
+    if image["driver"] == "raw":
+        return [where, {**image, **window}]
+    name = f"libvirt-{index}-slice-sto"
+    middle = {"driver": "raw", "node-name": name, **window, "file": storage_node(index), **opened}
+    return [where, middle, {**image, "file": name}]
 
 
-def _protocol(disk: Disk, kind: SourceType, source: DiskSource, io: str | None) -> dict[str, Any]:
-    if kind == SourceType.FILE:
-        return {"driver": "file", "filename": source.file, "aio": io}
-    if kind == SourceType.BLOCK:
-        driver = "host_cdrom" if disk.device == DiskDevice.CDROM else "host_device"
-        return {"driver": driver, "filename": source.dev, "aio": io}
-    if kind == SourceType.NETWORK:
-        return _network(disk, source)
-    raise unsupported(f"disk '{disk.target.dev}': type='{kind}'")
+def _encryption(disk: Disk, source: DiskSource, fmt: str, index: int | None) -> dict[str, Any]:
+    """What opens an encrypted image; one that Ceph decrypts is opened where its bytes are."""
+    encryption = source.encryption or (disk.encryption if disk.source is source else None)
+    if encryption is None or encryption.engine == "librbd":
+        return {}
+    key, kind = encryption_secret(index), _ENCRYPTIONS.get(encryption.format_name)
+    if fmt == "raw" and kind == "luks":
+        return {"driver": "luks", "key-secret": key}
+    if fmt in ("qcow", "qcow2") and kind is not None:
+        return {"encrypt": {"format": kind, "key-secret": key}}
+    raise unsupported(f"disk '{disk.target.dev}': encryption format '{encryption.format_name}' of a '{fmt}' image")
 
 
-def _network(disk: Disk, source: DiskSource) -> dict[str, Any]:
-    target, protocol, name = disk.target.dev, source.protocol, source.name or ""
-    host = source.hosts[0] if source.hosts else None
-    if protocol == "nbd" and host is not None and host.transport == "unix" and host.socket:
-        return {"driver": "nbd", "server": {"type": "unix", "path": host.socket}, "export": name or None}
-    if host is None or not host.name:
-        raise VirtError(ErrorCode.XML_ERROR, f"XML error: disk '{target}': <source> has no <host name=…>")
-    if host.transport not in (None, "tcp"):
-        raise unsupported(f"disk '{target}': transport='{host.transport}'")
-    if protocol == "nbd":
-        server = {"type": "inet", "host": host.name, "port": host.port or "10809"}
-        return {"driver": "nbd", "server": server, "export": name or None}
-    if protocol in _CURL:
-        port = f":{host.port}" if host.port else ""
-        query = f"?{source.query}" if source.query else ""
-        url = f"{protocol}://{host.name}{port}/{name.lstrip('/')}{query}"
-        return {"driver": protocol, "url": url, "readahead": source.readahead, "timeout": source.timeout}
-    raise unsupported(f"disk '{target}': protocol='{protocol}'; write nbd, http, https, ftp, ftps or tftp")
-
-
-def device(domain: Domain, disk: Disk, node: str | None, bootindex: int | None) -> dict[str, Any]:
+def device(
+    domain: Domain, disk: Disk, node: str | None, bootindex: int | None, scsi: bool | None = None
+) -> dict[str, Any]:
     """The ``-device`` of a disk; ``node`` is None for an empty drive."""
     driver, bus = disk.driver or DiskDriver(), disk.target.bus
-    blockio, geometry = disk.blockio or BlockIo(), disk.geometry
-    is_floppy = bus == DiskBus.FDC
+    blockio = disk.blockio or BlockIo()
     write_cache = None
-    if driver.cache is not None and node is not None and not is_floppy:
-        write_cache = "off" if driver.cache in _WRITE_THROUGH else "on"
+    mode = _cache(disk)
+    if mode is not None and disk.device != DiskDevice.LUN and bus != DiskBus.FDC:
+        write_cache = "off" if mode in _WRITE_THROUGH else "on"
+    write_error = "enospc" if driver.error_policy == "enospace" else _chosen(driver.error_policy)
+    read_error = _chosen(driver.rerror_policy) or (write_error if write_error != "enospc" else None)
     return {
-        **_bus(domain, disk, driver),
+        **_bus(domain, disk, driver, scsi),
         "drive": node,
+        "chardev": _vhost_user_id(disk) if disk.type == SourceType.VHOSTUSER else None,
         "id": alias_of(disk),
-        "bootindex": None if is_floppy else bootindex,
+        "bootindex": None if bus == DiskBus.FDC else bootindex,
         "serial": disk.serial,
         "wwn": int(disk.wwn, 16) if disk.wwn else None,
         "vendor": disk.vendor,
         "product": disk.product,
-        "rotation_rate": disk.target.rotation_rate,
-        "logical_block_size": blockio.logical_block_size,
-        "physical_block_size": blockio.physical_block_size,
+        "rotation_rate": disk.target.rotation_rate or None,
+        "logical_block_size": blockio.logical_block_size or None,
+        "physical_block_size": blockio.physical_block_size or None,
+        "discard_granularity": blockio.discard_granularity,
         "share-rw": True if disk.shareable else None,
-        **_geometry(geometry),
-        "werror": driver.error_policy,
-        "rerror": driver.rerror_policy or (driver.error_policy if driver.error_policy != "enospace" else None),
+        **_geometry(disk.geometry),
+        "werror": write_error,
+        "rerror": read_error,
         "write-cache": write_cache,
     }
 
@@ -223,14 +303,16 @@ def _geometry(geometry: Geometry | None) -> dict[str, Any]:
     return {"cyls": geometry.cyls, "heads": geometry.heads, "secs": geometry.secs, "bios-chs-trans": translation}
 
 
-def _bus(domain: Domain, disk: Disk, driver: DiskDriver) -> dict[str, Any]:
+def _bus(domain: Domain, disk: Disk, driver: DiskDriver, scsi: bool | None) -> dict[str, Any]:
     suffix = "cd" if disk.device == DiskDevice.CDROM else "hd"
     match disk.target.bus:
         case DiskBus.VIRTIO:
+            base = "vhost-user-blk" if disk.type == SourceType.VHOSTUSER else "virtio-blk"
             iothread = None if driver.iothread is None else f"iothread{driver.iothread}"
-            queues = {"num-queues": driver.queues, "queue-size": driver.queue_size, "iothread": iothread}
-            events = {"ioeventfd": driver.ioeventfd, "event_idx": driver.event_idx}
-            return {"driver": _VIRTIO[disk.model], **events, **virtio(driver), **queues, **place(domain, disk)}
+            queues = {"num-queues": driver.queues or None, "queue-size": driver.queue_size or None}
+            events = {"ioeventfd": driver.ioeventfd, "event_idx": driver.event_idx, "iothread": iothread}
+            name, passed = virtio_name(base, disk, disk.model), None if base == "vhost-user-blk" else scsi
+            return {"driver": name, **events, **virtio(driver), **queues, "scsi": passed, **place(domain, disk)}
         case DiskBus.USB:
             removable = bool(disk.target.removable)
             return {"driver": "usb-storage", **place(domain, disk), "removable": removable}
@@ -241,26 +323,25 @@ def _bus(domain: Domain, disk: Disk, driver: DiskDriver) -> dict[str, Any]:
 
 
 def _drive(domain: Domain, disk: Disk, bus: DiskBus | None, address: DriveAddress, suffix: str) -> dict[str, Any]:
-    kinds = {DiskBus.SCSI: ControllerType.SCSI, DiskBus.IDE: ControllerType.IDE, DiskBus.SATA: ControllerType.SATA}
+    kinds = {DiskBus.IDE: ControllerType.IDE, DiskBus.SATA: ControllerType.SATA}
     if bus == DiskBus.FDC:
         return {"driver": "floppy", "unit": address.unit}
+    if bus == DiskBus.SCSI:
+        where = scsi_place(domain, disk, address)
+        if disk.device == DiskDevice.LUN:
+            return {"driver": "scsi-block", **where}
+        return {"driver": f"scsi-{suffix}", **where, "device_id": disk.serial or f"drive-{alias_of(disk)}"}
     kind = kinds.get(bus) if bus is not None else None
     controller = find_controller(domain, kind, address.controller) if kind is not None else None
     if controller is None:
         raise unsupported(f"disk '{disk.target.dev}': there is no {bus} controller {address.controller}")
     name = alias_of(controller)
     if bus == DiskBus.IDE:
-        if address.controller or address.bus > 1 or address.unit > 1:
+        if address.controller:
             raise unsupported(
                 f"disk '{disk.target.dev}': Only a single IDE controller is supported for this machine type"
             )
-        return {"driver": f"ide-{suffix}", "bus": f"{name}.{address.bus}", "unit": address.unit}
-    if bus == DiskBus.SATA:
-        return {"driver": f"ide-{suffix}", "bus": f"{name}.{address.unit}"}
-    label = {"device_id": f"drive-{alias_of(disk)}"}
-    if controller.model == "lsilogic":
-        if address.target or address.bus:
-            raise unsupported(f"disk '{disk.target.dev}': target and bus must be 0 for controller model 'lsilogic'")
-        return {"driver": f"scsi-{suffix}", "bus": f"{name}.0", "scsi-id": address.unit, **label}
-    where = {"channel": address.bus, "scsi-id": address.target, "lun": address.unit}
-    return {"driver": f"scsi-{suffix}", "bus": f"{name}.0", **where, **label}
+        own = "ide" if has_built_in_ide(domain) else name
+        return {"driver": f"ide-{suffix}", "bus": f"{own}.{address.bus}", "unit": address.unit}
+    is_built_in = board_of(domain) == Board.Q35 and not address.controller
+    return {"driver": f"ide-{suffix}", "bus": f"{'ide' if is_built_in else name}.{address.unit}"}

@@ -3,9 +3,19 @@
 from __future__ import annotations
 
 import datetime
+import itertools
 from typing import Final
 
-from hostel.drivers.qemu.command import character, controller, disk, display, network, peripheral, processor
+from hostel.drivers.qemu.command import (
+    character,
+    controller,
+    disk,
+    display,
+    hostdev,
+    network,
+    peripheral,
+    processor,
+)
 from hostel.drivers.qemu.command.context import Context, escape, option
 from hostel.drivers.qemu.command.support import refuse_unknown
 from hostel.drivers.qemu.document import unsupported
@@ -16,7 +26,11 @@ from hostel.model.domain.features import Features
 from hostel.model.domain.os import BootDevice, Os
 from hostel.model.domain.platform import Board, board_of
 
-_KINDS: Final = {BootDevice.HD: DiskDevice.DISK, BootDevice.CDROM: DiskDevice.CDROM, BootDevice.FD: DiskDevice.FLOPPY}
+_KINDS: Final = {
+    BootDevice.HD: (DiskDevice.DISK, DiskDevice.LUN),
+    BootDevice.CDROM: (DiskDevice.CDROM,),
+    BootDevice.FD: (DiskDevice.FLOPPY,),
+}
 _SLEEP: Final = {Board.I440FX: "PIIX4_PM", Board.Q35: "ICH9-LPC"}
 _OFF_ACTIONS: Final = ("destroy",)
 _REBOOT_ACTIONS: Final = ("restart", "destroy")
@@ -44,9 +58,9 @@ def build(domain: Domain, context: Context) -> list[str]:
     argv += ["-chardev", f"socket,id=charevents,path={escape(str(context.events))},server=on,wait=off"]
     argv += ["-mon", "chardev=charevents,id=events,mode=control"]
     argv += [*_clock(domain.clock or Clock()), *_actions(domain), *_sleep(domain), *_boot(domain.os)]
-    argv += controller.arguments(domain, order)
+    argv += controller.arguments(domain, order, context)
     argv += peripheral.hubs(domain)
-    argv += disk.arguments(domain, order)
+    argv += disk.arguments(domain, context, order)
     argv += network.arguments(domain, context, order)
     argv += character.arguments(domain, context)
     argv += peripheral.inputs(domain)
@@ -54,6 +68,7 @@ def build(domain: Domain, context: Context) -> list[str]:
     argv += display.graphics(domain, context)
     argv += display.videos(domain)
     argv += display.sounds(domain)
+    argv += hostdev.arguments(domain, context, order)
     argv += peripheral.watchdogs(domain)
     argv += peripheral.balloon(domain)
     argv += peripheral.rngs(domain)
@@ -64,6 +79,17 @@ def build(domain: Domain, context: Context) -> list[str]:
     if domain.qemu_commandline is not None:
         argv += [argument.value for argument in domain.qemu_commandline.arguments]
     return argv
+
+
+def devices(domain: Domain, context: Context) -> list[str]:
+    """What the command line has of boot order, storage, controllers, network and devices of the host."""
+    order = bootindexes(domain)
+    argv = [*_iothreads(domain), *_boot(domain.os)]
+    argv += controller.arguments(domain, order, context)
+    argv += peripheral.hubs(domain)
+    argv += disk.arguments(domain, context, order)
+    argv += network.arguments(domain, context, order)
+    return argv + hostdev.arguments(domain, context, order)
 
 
 def _machine(domain: Domain) -> str:
@@ -92,8 +118,18 @@ def _timers(domain: Domain) -> list[Timer]:
 
 def _iothreads(domain: Domain) -> list[str]:
     entries = domain.iothread_ids.iothreads if domain.iothread_ids is not None else []
-    numbers = [entry.id for entry in entries] or [*range(1, (domain.iothreads or 0) + 1)]
-    return [word for number in numbers for word in ("-object", f"iothread,id=iothread{number}")]
+    pools = {entry.id: (entry.thread_pool_min, entry.thread_pool_max) for entry in entries}
+    free = (number for number in range(1, (domain.iothreads or 0) + len(entries) + 1) if number not in pools)
+    numbers = [*pools, *itertools.islice(free, max((domain.iothreads or 0) - len(entries), 0))]
+    argv: list[str] = []
+    for number in numbers:
+        least, most = pools.get(number, (None, None))
+        limits = {"thread-pool-min": least, "thread-pool-max": most}
+        argv += option("-object", {"qom-type": "iothread", "id": f"iothread{number}", **limits})
+    if (main := domain.default_iothread) is not None:
+        limits = {"thread-pool-min": main.thread_pool_min, "thread-pool-max": main.thread_pool_max}
+        argv += option("-object", {"qom-type": "main-loop", "id": "main-loop", **limits})
+    return argv
 
 
 def _generation(domain: Domain) -> list[str]:
@@ -184,7 +220,7 @@ def bootindexes(domain: Domain) -> dict[int, int]:
             if first is not None:
                 order[id(first)] = position
         else:
-            drive = next((item for item in devices.disks if item.device == _KINDS[kind]), None)
+            drive = next((item for item in devices.disks if item.device in _KINDS[kind]), None)
             if drive is not None:
                 order[id(drive)] = position
     return order

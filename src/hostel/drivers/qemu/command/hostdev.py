@@ -1,0 +1,148 @@
+"""Devices of the host that a guest gets (``qemuBuildHostdevCommandLine``)."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from hostel.drivers.qemu.command import objects
+from hostel.drivers.qemu.command.context import Context, alias_of, option
+from hostel.drivers.qemu.command.place import place, rom, scsi_place, virtio_name, zpci
+from hostel.drivers.qemu.command.protocol import protocol
+from hostel.drivers.qemu.document import unsupported
+from hostel.model.domain.devices.address import DriveAddress, UnassignedAddress
+from hostel.model.domain.devices.disk import Disk, DiskTarget
+from hostel.model.domain.devices.hostdev import (
+    Hostdev,
+    MdevHostdev,
+    PciHostAddress,
+    PciHostdev,
+    ScsiHostAddress,
+    ScsiHostdev,
+    ScsiHostHostdev,
+    UsbHostdev,
+)
+from hostel.model.domain.devices.interface import Interface, InterfaceSource, Teaming
+from hostel.model.domain.devices.source import DiskSource, SourceType
+from hostel.model.domain.domain import Domain
+
+_RESETS: Final = {
+    "off": {"guest-reset": False},
+    "uninitialized": {"guest-reset": True, "guest-resets-all": False},
+    "on": {"guest-reset": True, "guest-resets-all": True},
+}
+
+
+def arguments(domain: Domain, context: Context, bootindex: dict[int, int]) -> list[str]:
+    """Every device of the host in the document; those that stay unassigned are left out."""
+    argv: list[str] = []
+    for device in domain.devices.hostdevs:
+        if not isinstance(device.address, UnassignedAddress):
+            argv += _one(domain, device, context, bootindex.get(id(device)))
+    return argv
+
+
+def _one(domain: Domain, device: Hostdev, context: Context, bootindex: int | None) -> list[str]:
+    common = {"id": alias_of(device), "bootindex": bootindex}
+    match device:
+        case UsbHostdev():
+            spec = {"driver": "usb-host", **_usb(device, context), **common}
+            return option("-device", {**spec, **place(domain, device)})
+        case PciHostdev():
+            pair = _failover(device.teaming)
+            spec = {"driver": "vfio-pci", "host": _pci(device.source.address), **common, **pair, **rom(device)}
+            return [*zpci(device), *option("-device", {**spec, **place(domain, device)})]
+        case ScsiHostdev():
+            return _scsi(domain, device, context, common)
+        case ScsiHostHostdev():
+            name = virtio_name("vhost-scsi", device, device.model)
+            spec = {"driver": name, "wwpn": device.source.wwpn, "vhostfd": "3", "id": alias_of(device)}
+            return [*zpci(device), *option("-device", {**spec, **place(domain, device)})]
+        case MdevHostdev():
+            return option("-device", {**_mdev(device), **common, **place(domain, device)})
+        case _:
+            raise unsupported(f"hostdev mode='{device.mode}' type='{device.type}'; write usb, pci, scsi or mdev")
+
+
+def card(domain: Domain, interface: Interface, bootindex: int | None) -> list[str]:
+    """A network card of the host itself."""
+    source = interface.source or InterfaceSource()
+    found = source.host_address
+    if found is None or found.type != "pci":
+        raise unsupported(f"interface '{alias_of(interface)}': write <source><address type='pci' .../></source>")
+    host = PciHostAddress(
+        domain=found.domain or 0, bus=found.bus or 0, slot=found.slot or 0, function=found.function or 0
+    )
+    spec = {"driver": "vfio-pci", "host": _pci(host), "id": alias_of(interface), "bootindex": bootindex}
+    spec |= {**_failover(interface.teaming), **rom(interface), **place(domain, interface)}
+    return [*zpci(interface), *option("-device", spec)]
+
+
+def _pci(address: PciHostAddress) -> str:
+    return f"{address.domain:04x}:{address.bus:02x}:{address.slot:02x}.{address.function:x}"
+
+
+def _failover(teaming: Teaming | None) -> dict[str, Any]:
+    """The card that stands in for this one while it is away."""
+    if teaming is None or teaming.type != "transient":
+        return {}
+    return {"failover_pair_id": teaming.persistent}
+
+
+def _usb(device: UsbHostdev, context: Context) -> dict[str, Any]:
+    source = device.source
+    resets = _RESETS.get(source.guest_reset or "", {})
+    if source.missing:
+        return resets
+    address = source.address
+    if address is not None:
+        bus, number = address.bus, address.device
+    else:
+        bus, number = context.host.usb(source.vendor or 0, source.product or 0)
+    if not context.has("usb-host.hostdevice"):
+        return {"hostbus": bus, "hostaddr": number, **resets}
+    return {"hostdevice": f"/dev/bus/usb/{bus:03}/{number:03}", **resets}
+
+
+def _mdev(device: MdevHostdev) -> dict[str, Any]:
+    driver = "vfio-pci-nohotplug" if device.model == "vfio-pci" and device.ramfb else device.model
+    display = {True: "on", False: "off", None: None}[device.display]
+    own = {"display": display, "ramfb": True if device.ramfb else None}
+    return {"driver": driver, "sysfsdev": f"/sys/bus/mdev/devices/{device.source.address.uuid}", **own}
+
+
+def _number(domain: Domain, device: ScsiHostdev) -> int:
+    """The number of a device's node: after those of the disks' images."""
+    last = max((disk.source.index or 0 for disk in domain.devices.disks if disk.source is not None), default=0)
+    for disk in domain.devices.disks:
+        below = disk.backing_store
+        while below is not None:
+            last, below = max(last, below.index or 0), below.backing_store
+    same = [item for item in domain.devices.hostdevs if isinstance(item, ScsiHostdev)]
+    return last + next(place for place, item in enumerate(same, 1) if item is device)
+
+
+def _scsi(domain: Domain, device: ScsiHostdev, context: Context, common: dict[str, Any]) -> list[str]:
+    """A SCSI device: a node on which the guest speaks to it."""
+    address = device.address
+    if not isinstance(address, DriveAddress):
+        raise unsupported(f"hostdev '{alias_of(device)}': a SCSI device without a drive address")
+    source = device.source
+    name = f"libvirt-{_number(domain, device)}-backend"
+    argv: list[str] = []
+    if source.protocol == "iscsi":
+        hosts = [source.host] if source.host is not None else []
+        found = DiskSource(
+            protocol="iscsi", name=source.name, hosts=hosts, auth=source.auth, initiator=source.initiator
+        )
+        stand_in = Disk(target=DiskTarget(dev=alias_of(device)), type=SourceType.NETWORK, source=found)
+        where = protocol(stand_in, SourceType.NETWORK, found, None)
+        if source.auth is not None:
+            where["password-secret"] = f"{name}-secret0"
+            argv += objects.secret(f"{name}-secret0", context)
+    else:
+        unit = source.address or ScsiHostAddress(bus=0, target=0, unit=0)
+        path = context.host.scsi_generic(source.adapter or "", unit.bus, unit.target, unit.unit)
+        where = {"driver": "host_device", "filename": path}
+    argv += option("-blockdev", {**where, "node-name": name, "read-only": device.readonly})
+    spec = {"driver": "scsi-generic", "drive": name, **common, **scsi_place(domain, device, address)}
+    return [*argv, *option("-device", spec)]

@@ -1,0 +1,203 @@
+"""QEMU's command line: that of a domain's storage, controllers and network, beside libvirt's.
+
+Two command lines are the same when they have the same options with the same properties, however these are written: as
+JSON or as ``key=value``, in any order. What each program chooses for itself is not held against the other: the numbers
+of descriptors, and how the value of a secret reaches QEMU.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, cast
+
+from hostel.drivers.base import PoolRef, StorageDriver, VolumeInfo, VolumeRef, VolumeType
+from hostel.drivers.qemu.alias import assign_aliases
+from hostel.drivers.qemu.command import machine
+from hostel.drivers.qemu.command.context import Context
+from hostel.drivers.qemu.source import translate
+from hostel.model.domain.defaults import complete
+from hostel.model.domain.domain import Domain
+from hostel.model.domain.inactive import forget_run
+from hostel.model.domain.rules.start import check_start
+from hostel.model.domain.validate import validate
+from libvirt_data.case import Case, Suite, Tree
+from libvirt_data.domain import qemu_taken
+
+_GROUPS = "disk boot cdrom floppy controller iothreads encrypted-disk luks hostdev net"
+_CONCERNED = re.compile(rf"({'|'.join(_GROUPS.split())})\b")
+# The devices that are compared, by their driver.
+_DEVICES = re.compile(
+    r"virtio-blk|vhost-user-blk|virtio-scsi|vhost-scsi|virtio-serial|virtio-net|scsi-|ide-|usb-storage|usb-hub"
+    r"|floppy|isa-fdc|.*-usb-[uoex]|pci-ohci|usb-ehci|.*-xhci|lsi$|spapr-vscsi|mptsas|megasas|pvscsi|am53c974|dc-390"
+    r"|usb-ccid|ahci|pci-bridge|.*-bridge|pcie-|ioh3420|x3130|xio3130|pxb|vfio-|usb-host|zpci"
+)
+_OBJECTS = ("iothread", "main-loop", "secret", "throttle-group", "pr-manager-helper", "tls-creds-x509")
+_GLOBALS = ("isa-fdc.", "PIIX4_PM.acpi-root", "i440FX-pcihost.pci-hole64", "q35-pcihost.pci-hole64")
+_IMAGE = re.compile(r"\blibvirt-(\d+)-")
+_DESCRIPTORS = ("fd", "fds", "vhostfd", "vhostfds")
+# The property that the first word of an option without a name is.
+_FIRST = {"-device": "driver", "-netdev": "type", "-object": "qom-type", "-net": "type", "-chardev": "backend"}
+_WHOLE = ("-usb", "-boot", "-drive", "-blockdev", "-netdev", "-net")
+# Where libvirt's test keeps the certificates of its clients.
+_CERTIFICATES = {"nbd": "/etc/pki/libvirt-nbd/dummy,path", "vxhs": "/etc/pki/libvirt-vxhs/dummy,path"}
+
+
+class HostDevices:
+    """The host of libvirt's test, as far as devices are looked up."""
+
+    def usb(self, vendor: int, product: int) -> tuple[int, int]:
+        """A device's bus and number."""
+        return 14, 6
+
+    def scsi_generic(self, adapter: str, bus: int, target: int, unit: int) -> str:
+        """A device's node."""
+        return "/dev/sg0"
+
+
+class Volumes:
+    """The volumes of libvirt's test, whose names say what they are: ``dir+vol1``."""
+
+    def __init__(self, tests: Path) -> None:
+        self._tests = tests
+
+    def storage_pool_lookup_by_name(self, name: str) -> PoolRef:
+        """A pool."""
+        return PoolRef(name, "")
+
+    def storage_pool_is_active(self, pool: PoolRef) -> bool:
+        """Whether it is active."""
+        return pool.name != "inactive"
+
+    def storage_pool_get_xml_desc(self, pool: PoolRef) -> str:
+        """Its document."""
+        return (self._tests / f"storagepoolxml2xmlout/{pool.name}.xml").read_text()
+
+    def storage_vol_lookup_by_name(self, pool: PoolRef, name: str) -> VolumeRef:
+        """A volume."""
+        kind, _, rest = name.rpartition("+")
+        return VolumeRef(pool.name, rest, kind or "block")
+
+    def storage_vol_get_info(self, volume: VolumeRef) -> VolumeInfo:
+        """What it is."""
+        return VolumeInfo(VolumeType[volume.key.upper()], 0, 0)
+
+    def storage_vol_get_path(self, volume: VolumeRef) -> str:
+        """Where it is."""
+        return f"/some/{volume.key}/device/{volume.name}"
+
+
+class ArgumentsCase(Case):
+    """A case whose expectation is a command line."""
+
+    def expected(self) -> str:
+        """Libvirt's command line, an option to a line."""
+        assert self.expect is not None
+        words = shlex.split(super().expected())
+        return told(word for word in words if not re.match(r"[A-Z_]+=", word))
+
+
+def told(argv: Iterator[str] | list[str]) -> str:
+    """The options that are compared, one to a line, in order of their names."""
+    words = _renumbered([*argv])
+    lines = []
+    for index, word in enumerate(words):
+        if not word.startswith("-"):
+            continue
+        value = words[index + 1] if index + 1 < len(words) and not words[index + 1].startswith("-") else ""
+        properties = _properties(word, value)
+        if _is_compared(word, properties):
+            lines.append(f"{word} {json.dumps(_own(word, properties), sort_keys=True)}\n")
+    return "".join(sorted(lines))
+
+
+def _renumbered(words: list[str]) -> list[str]:
+    """The numbers of images without those that a program skips, such as those of drives that are empty."""
+    numbers = sorted({int(number) for word in words for number in _IMAGE.findall(word)})
+    return [_IMAGE.sub(lambda found: f"libvirt-{numbers.index(int(found[1])) + 1}-", word) for word in words]
+
+
+def _properties(option: str, value: str) -> dict[str, str]:
+    """An option's properties, flat, in words of the command line."""
+    if value.startswith("{"):
+        return dict(_flat("", json.loads(value)))
+    found: dict[str, str] = {}
+    for position, part in enumerate(re.split(r"(?<!,),(?!,)", value) if value else []):
+        key, equals, text = part.replace(",,", ",").partition("=")
+        if not equals:
+            key, text = _FIRST.get(option, "") if position == 0 else key, key
+        found[key] = text
+    return found
+
+
+def _flat(prefix: str, value: Any) -> Iterator[tuple[str, str]]:
+    if isinstance(value, dict):
+        for key, below in value.items():
+            yield from _flat(f"{prefix}.{key}" if prefix else key, below)
+    elif isinstance(value, list):
+        for index, below in enumerate(value):
+            yield from _flat(f"{prefix}.{index}", below)
+    else:
+        yield prefix, {True: "on", False: "off"}[value] if isinstance(value, bool) else str(value)
+
+
+def _is_compared(option: str, properties: dict[str, str]) -> bool:
+    if option == "-device":
+        return "netdev" in properties or bool(_DEVICES.match(properties["driver"]))
+    if option == "-object":
+        is_own = properties["id"] == "masterKey0" or properties["id"].endswith("_tls0-secret0")
+        return properties["qom-type"] in _OBJECTS and not is_own
+    if option == "-global":
+        return next(iter(properties), "").startswith(_GLOBALS)
+    if option == "-chardev":
+        return properties["id"].startswith(("charnet", "charua-", "chr-vu-"))
+    return option in _WHOLE
+
+
+def _own(option: str, properties: dict[str, str]) -> dict[str, str]:
+    """Properties without what each program chooses for itself."""
+    if option == "-object" and properties["qom-type"] == "secret":
+        return {key: properties[key] for key in ("qom-type", "id")}
+    counted = {key: str(value.count(":") + 1) for key, value in properties.items() if key in _DESCRIPTORS}
+    if option == "-chardev" and "fd" in properties:
+        counted["fd"] = "1"
+    if "/passt/" in properties.get("addr.path", "") or properties.get("addr.path", "").endswith(".passt"):
+        counted["addr.path"] = "its socket"
+    return {key: value for key, value in {**properties, **counted}.items() if key != "passwordid"}
+
+
+def arguments(tree: Tree) -> Iterator[Case]:
+    """The cases that concern storage, controllers and network, and have a command line."""
+    for case in qemu_taken(tree):
+        if case.must_fail or not _CONCERNED.match(case.name):
+            continue
+        name = case.name.partition("#")[0]
+        file = case.input.stem
+        suffix = name.removeprefix(file)
+        written = tree.path(f"qemuxml2argvdata/{file}{suffix}.args")
+        if written.exists():
+            yield ArgumentsCase("qemuxml2argv", case.name, case.input, written, extra=case.extra)
+
+
+def build(case: Case) -> str:
+    """The command line of a domain's storage, controllers and network."""
+    domain = Domain.parse(case.text())
+    forget_run(domain)
+    platform = case.extra["platform"]()
+    complete(domain, platform, is_new=case.extra["is_new"])
+    validate(domain, platform)
+    check_start(domain, platform)
+    complete(domain, platform)  # what has no place yet gets one when it starts
+    for disk in domain.devices.disks:
+        if disk.source is not None:
+            translate(disk, disk.source, cast("StorageDriver", Volumes(case.input.parents[1])))
+    assign_aliases(domain)
+    run = Path("/tmp/lib/domain--1-QEMUGuest1")
+    context = Context("qemu", run / "monitor", lambda name: "virbr0", platform, True, _CERTIFICATES, HostDevices())
+    return told(machine.devices(domain, context))
+
+
+SUITES = (Suite("qemuxml2argv", arguments, build),)
