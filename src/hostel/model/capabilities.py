@@ -62,6 +62,14 @@ class CpuNames(Element, tag="features", drop_empty=True):
     svm: bool = flag(default=False)
 
 
+class CpuSignature(Element, tag="signature"):
+    """Which processor of its vendor it is."""
+
+    family: int = attr(integer())
+    model: int | None = attr(integer(), default=None)
+    stepping: int | None = attr(integer(), default=None)
+
+
 class HostCpu(Element, tag="cpu"):
     """The host's processor."""
 
@@ -70,7 +78,7 @@ class HostCpu(Element, tag="cpu"):
     model: str | None = text(default=None)
     vendor: str | None = text(default=None)
     microcode: int | None = setting(integer(), name="version", default=None)
-    signature: int | None = setting(integer(), name="family", default=None)
+    signature: CpuSignature | None = child(CpuSignature, default=None)
     counters: list[Counter] = children(Counter, factory=list)
     topology: Topology | None = child(Topology, default=None)
     address_bits: HostAddressBits | None = child(HostAddressBits, default=None)
