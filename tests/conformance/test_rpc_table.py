@@ -108,6 +108,13 @@ def test_name_in_errors_is_that_of_a_function_of_libvirt() -> None:
             assert hasattr(library, api_name(procedure.name)), procedure.name
 
 
+def test_name_of_a_procedure_of_qemus_own_program_is_that_of_its_library() -> None:
+    library = ctypes.CDLL("libvirt-qemu.so.0")
+    for procedure in QEMU.by_number.values():
+        if not procedure.event:
+            assert hasattr(library, api_name(procedure.name)), procedure.name
+
+
 @pytest.mark.parametrize("program", PROGRAMS.values(), ids=lambda program: program.name)
 def test_no_number_is_left_out(program: Program) -> None:
     assert sorted(program.by_number) == list(range(1, COUNTS[program.name] + 1))

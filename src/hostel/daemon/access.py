@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import re
 from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple
 
@@ -22,6 +23,8 @@ _CAPITALS: Final = {
     "fsfreeze": "FSFreeze", "fsinfo": "FSInfo", "fsthaw": "FSThaw", "fstrim": "FSTrim", "iothread": "IOThread",
     "nwfilter": "NWFilter", "nwfilters": "NWFilters",
 }  # fmt: skip
+# Procedures of QEMU's own program, whose names in C say so.
+_OF_QEMU: Final = re.compile(r"domain_(monitor|agent)_command|domain_attach$|connect_domain_monitor_event")
 
 
 # From a kind of object and a reference on the wire to the object's name.
@@ -142,6 +145,8 @@ def api_name(procedure: str) -> str:
     """The name that C has for a procedure: ``storage_vol_create_xml`` is ``virStorageVolCreateXML``."""
     if procedure.startswith("connect_domain_event_callback_"):
         procedure = procedure.replace("callback_", "")  # which for C is no other call
+    if _OF_QEMU.match(procedure):
+        procedure = procedure.replace("domain_", "domain_qemu_", 1)
     return "vir" + "".join(_CAPITALS.get(word, word.capitalize()) for word in procedure.split("_"))
 
 

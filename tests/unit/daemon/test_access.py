@@ -66,6 +66,7 @@ def test_definition_is_saved_unless_only_the_machine_is_meant(flags: int, needed
         ("domain_lookup_by_uuid", "virDomainLookupByUUID"),
         ("connect_get_uri", "virConnectGetURI"),
         ("domain_get_os_type", "virDomainGetOSType"),
+        ("domain_attach_device", "virDomainAttachDevice"),
     ],
 )
 def test_name_is_that_of_c(procedure: str, name: str) -> None:
