@@ -158,10 +158,10 @@ class Schema:
         root = etree.parse(SCHEMAS / name).getroot()
         self.alive += root.iter()  # an id is only a node's own while something refers to it
         for node in root.iter(f"{RNG}define"):
-            self.defined.setdefault(node.get("name"), []).append(node)
+            self.defined.setdefault(str(node.get("name")), []).append(node)
         self.starts += [*root.iter(f"{RNG}start")] if not self.starts else []
         for node in root.iter(f"{RNG}include"):
-            self._load(node.get("href"), loaded)
+            self._load(str(node.get("href")), loaded)
 
     def inside(self, nodes: list[Any]) -> tuple[dict[str, list[Any]], set[str]]:
         """The elements and the attributes that may be directly in some elements."""
