@@ -90,18 +90,18 @@ GROUPS: Final = (
         "checkpoint-parent",
     ),
     Group(
-        "Networking",
-        "network",
-        "network",
-        "net-autostart net-create net-define net-destroy net-dumpxml net-info net-list net-name net-start "
-        "net-undefine net-update net-uuid",
-    ),
-    Group(
         "Interface",
         "interface",
         "interface",
         "iface-begin iface-commit iface-define iface-destroy iface-dumpxml iface-list iface-mac iface-name "
         "iface-rollback iface-start iface-undefine",
+    ),
+    Group(
+        "Networking",
+        "network",
+        "network",
+        "net-autostart net-create net-define net-destroy net-dumpxml net-info net-list net-name net-start "
+        "net-undefine net-update net-uuid",
     ),
     Group(
         "Node Device",

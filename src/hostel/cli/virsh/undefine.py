@@ -50,6 +50,7 @@ def _flags(args: Args) -> UndefineFlag:
     for name, bit in (
         ("managed-save", UndefineFlag.MANAGED_SAVE),
         ("snapshots-metadata", UndefineFlag.SNAPSHOTS_METADATA),
+        ("checkpoints-metadata", UndefineFlag.CHECKPOINTS_METADATA),
         ("nvram", UndefineFlag.NVRAM),
     ):
         if args.has(name):

@@ -113,6 +113,7 @@ class UndefineFlag(enum.IntFlag):
     MANAGED_SAVE = 1
     SNAPSHOTS_METADATA = 2
     NVRAM = 4
+    CHECKPOINTS_METADATA = 16
 
 
 class DomainXmlFlag(enum.IntFlag):

@@ -34,6 +34,7 @@ TYPES: Final = {
     "copy": BlockJobType.COPY,
     "commit": BlockJobType.COMMIT,
     "active-commit": BlockJobType.ACTIVE_COMMIT,
+    "backup": BlockJobType.BACKUP,
 }
 _STATUSES: Final = {
     "completed": BlockJobStatus.COMPLETED,
@@ -74,8 +75,9 @@ def withdraw(machine: Running, job: BlockJob) -> None:
     disk = disk_of(machine, job)
     if disk is not None and job.kind in ("copy", "active-commit"):
         disk.mirror = None
+    job.ended = job.ended or "failed"  # its target is not needed
     sweep_nodes(machine)
-    if job.kind == "copy" and not job.reuse:
+    if job.kind in ("copy", "backup") and not job.reuse:
         _remove(job.stale)
     machine.save(jobs=tuple(item for item in machine.status.jobs if item.name != job.name))
 
@@ -100,6 +102,10 @@ def settle_jobs(machine: Running) -> None:
                 continue
             _end(machine, job, found.get("error"))
         _follow(machine, job, is_known=found is not None)
+    if machine.status.backup is not None:
+        from hostel.drivers.qemu.backup.job import end
+
+        end(machine)
 
 
 def _announce(machine: Running, job: BlockJob) -> None:
@@ -161,6 +167,8 @@ def _change_chain(job: BlockJob, disk: Disk) -> None:
         case "commit":
             position = next(index for index, item in enumerate(chain) if item.number == job.top)
             between = drop_below(disk, chain[position - 1].number, job.base)
+        case "backup":
+            return
         case "active-commit":
             position = next(index for index, item in enumerate(chain) if item.number == job.base)
             between = chain[:position]
@@ -181,11 +189,25 @@ def _follow(machine: Running, job: BlockJob, *, is_known: bool) -> None:
             machine.redefine(lambda definition: replace_source(definition, job.disk, job.old, top, machine.resolved))
     if is_known:
         machine.attempt("job-dismiss", id=job.name)
+    if job.kind == "backup":
+        _after_backup(machine, job, disk)
     sweep_nodes(machine)
-    if job.ended == "completed":
+    if (job.ended == "completed") != (job.kind == "backup"):
         _remove(job.stale)
     machine.save(jobs=tuple(item for item in machine.status.jobs if item.name != job.name))
     _tell(machine, job, _STATUSES[job.ended])
+
+
+def _after_backup(machine: Running, job: BlockJob, disk: Disk | None) -> None:
+    """Drop what only the backup needed; where one disk fails the others are given up."""
+    machine.attempt("block-export-del", id=job.name, mode="hard")
+    top = next(images(disk), None) if disk is not None else None
+    if top is not None:
+        machine.attempt("block-dirty-bitmap-remove", node=format_node(top.number), name=f"backup-{job.disk}")
+    if job.ended == "failed":
+        for other in machine.status.jobs:
+            if other.kind == "backup" and not other.ended:
+                machine.attempt("block-job-cancel", device=other.name, force=True)
 
 
 def _remove(paths: list[str]) -> None:

@@ -28,6 +28,8 @@ from hostel.drivers.events import Defined, Event, EventSource, Lifecycle, Subjec
 from hostel.drivers.native import NativeCalls
 from hostel.drivers.qemu import document, probe, process, savefile
 from hostel.drivers.qemu.agent import AgentCalls
+from hostel.drivers.qemu.backup.calls import BackupCalls
+from hostel.drivers.qemu.backup.checkpoints import Checkpoints
 from hostel.drivers.qemu.block.copy import CopyCalls
 from hostel.drivers.qemu.block.jobs import JobCalls
 from hostel.drivers.qemu.block.sizes import SizeCalls
@@ -60,6 +62,7 @@ class QemuDriver(
     GuestCalls,
     StatisticsCalls,
     AgentCalls,
+    BackupCalls,
     NativeCalls,
 ):
     """Domains under real QEMU; see :class:`hostel.drivers.base.HypervisorDriver` for each call."""
@@ -255,6 +258,9 @@ class QemuDriver(
             catalog = Catalog(self._machines, domain.name)
             if live is None and (count := len(catalog.names())) and not flags & UndefineFlag.SNAPSHOTS_METADATA:
                 raise invalid(f"cannot delete inactive domain with {count} snapshots")
+            checkpoints = Checkpoints(self._machines, domain.name)
+            if live is None and (count := len(checkpoints.all())) and not flags & UndefineFlag.CHECKPOINTS_METADATA:
+                raise invalid(f"cannot delete inactive domain with {count} checkpoints")
             stored = self._machines.definitions.read(domain.name)
             if stored is None:
                 raise invalid("cannot undefine transient domain") if live else no_domain(f"name '{domain.name}'")
@@ -262,6 +268,7 @@ class QemuDriver(
             saved.unlink(missing_ok=True)
             if live is None:
                 catalog.clear()
+                checkpoints.clear()
             self._machines.autostarts.remove(domain.name)
             self._machines.endings.remove(domain.name)
             event = Event(Subject.DOMAIN, "lifecycle", domain.name, domain.uuid, live.id if live else -1, _REMOVED)

@@ -31,7 +31,7 @@ def recover(machine: Running) -> None:
         _settle_plugs(machine)
     if any(plug.way == "overlay" for plug in machine.status.plugs):
         settle_overlays(machine)  # the marks stay for the snapshot that they are part of
-    if machine.status.jobs:
+    if machine.status.jobs or machine.status.backup is not None:
         settle_jobs(machine)
 
 

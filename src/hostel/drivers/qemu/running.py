@@ -189,7 +189,13 @@ class Calls:
             return
         machine = Running(self._machines, status, self._launcher)
         try:
-            if status.jobs or status.plugs or status.ending in ("merging",) or status.ending.startswith("saved:"):
+            if (
+                status.jobs
+                or status.plugs
+                or status.backup is not None
+                or status.ending in ("merging",)
+                or status.ending.startswith("saved:")
+            ):
                 from hostel.drivers.qemu.recovery import recover
 
                 recover(machine)

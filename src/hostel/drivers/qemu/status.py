@@ -9,6 +9,7 @@ from hostel.codec.xml import STRING, YES_NO, Element, attr, child, children, cho
 from hostel.drivers.base import ShutoffReason
 from hostel.drivers.store import Store
 from hostel.errors import ModelError
+from hostel.model.backup import Backup
 from hostel.model.domain.devices.disk import Disk
 from hostel.model.domain.domain import Domain
 
@@ -20,10 +21,11 @@ class BlockJob(Element, tag="blockjob"):
 
     Attributes:
         name: its id in QEMU.
-        kind: ``pull``, ``copy``, ``commit`` or ``active-commit``.
+        kind: ``pull``, ``copy``, ``commit``, ``active-commit`` or ``backup``.
         disk: the target that the disk has in the document.
         top: the number of the image whose data moves; 0 where that is the disk's own top.
-        base: the number of the image that it moves to, or down to which it is pulled; 0 where there is none.
+        base: the number of the image that it moves to, or down to which it is pulled; 0 where there is none. Of a
+            backup: that of its target.
         intent: what it is asked to end by: ``pivot``, ``abort``, or nothing.
         ended: how it ended: ``completed``, ``failed``, ``canceled``; empty while it runs.
         error: QEMU's reason for a failure.
@@ -35,7 +37,7 @@ class BlockJob(Element, tag="blockjob"):
     """
 
     name: str = attr()
-    kind: str = attr(choice("pull", "copy", "commit", "active-commit"))
+    kind: str = attr(choice("pull", "copy", "commit", "active-commit", "backup"))
     disk: str = attr()
     top: int = attr(integer(), default=0)
     base: int = attr(integer(), default=0)
@@ -80,6 +82,7 @@ class StatusDocument(Element, tag="domstatus"):
     nodes: int = attr(integer(), default=0)
     jobs: list[BlockJob] = children(BlockJob, factory=list)
     plugs: list[Plug] = children(Plug, factory=list)
+    backup: Backup | None = child(Backup, default=None)
     domain: Domain = child(Domain)
 
 
@@ -100,6 +103,7 @@ class Status(NamedTuple):
         nodes: the last number that was given to an image.
         jobs: block jobs that run, or whose end has not been dealt with.
         plugs: devices on their way in or out.
+        backup: the backup that is under way.
     """
 
     domain: Domain
@@ -115,6 +119,7 @@ class Status(NamedTuple):
     nodes: int = 0
     jobs: tuple[BlockJob, ...] = ()
     plugs: tuple[Plug, ...] = ()
+    backup: Backup | None = None
 
     def format(self) -> str:
         """The document's text."""

@@ -69,6 +69,7 @@ def sweep_nodes(machine: Running, *, patience: float = 0, settled: Collection[st
         settled: aliases of disks whose images are no longer being exchanged.
     """
     kept = {number for disk in _disks(machine.domain) for number in numbers_of(disk)}
+    kept |= {job.base for job in machine.status.jobs if job.kind == "backup" and not job.ended}
     for plug in machine.status.plugs:
         if plug.disk is not None and plug.alias not in settled:
             kept |= set(numbers_of(plug.disk))

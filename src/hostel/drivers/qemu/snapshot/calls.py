@@ -18,6 +18,7 @@ from hostel.drivers.base.snapshot import (
 from hostel.drivers.document import reading
 from hostel.drivers.fault import fault
 from hostel.drivers.qemu.agent import freeze
+from hostel.drivers.qemu.backup.checkpoints import Checkpoints
 from hostel.drivers.qemu.block.chain import images
 from hostel.drivers.qemu.machines import invalid
 from hostel.drivers.qemu.running import Calls, Running, no_domain
@@ -306,6 +307,11 @@ class SnapshotCalls(Calls):
         from hostel.drivers.qemu.snapshot.revert import revert
 
         with self._snapshots(snapshot.domain) as (catalog, machine):
+            found = catalog.get(snapshot.name)
+            is_inside = any(disk.snapshot == "internal" for disk in found.disks.disks)
+            if is_inside and (names := list(Checkpoints(self._machines, snapshot.domain.name).all())):
+                what = f"domain has checkpoints ({', '.join(names)}), which do not see disks go back; delete them first"
+                raise fault(ErrorCode.OPERATION_UNSUPPORTED, what, ErrorDomain.QEMU)
             revert(self, self._launcher, catalog, machine, snapshot.name, flags)
 
     def apply(self, catalog: Catalog, snapshot: str, name: str) -> None:

@@ -1,0 +1,1 @@
+"""Checkpoints and backups of running machines."""

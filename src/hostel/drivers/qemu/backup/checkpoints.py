@@ -1,0 +1,107 @@
+"""What is known of a domain's checkpoints: their documents on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from hostel.drivers.document import reading
+from hostel.drivers.fault import fault
+from hostel.drivers.qemu.machines import Machines
+from hostel.drivers.store import Store
+from hostel.errors import ErrorCode, ErrorDomain, VirtError
+from hostel.model.checkpoint import Checkpoint
+from hostel.model.moment import MomentParent
+
+_INTENT: Final = "new"
+
+
+class Checkpoints:
+    """The checkpoints of one domain; the caller holds the domain's lock."""
+
+    def __init__(self, machines: Machines, name: str) -> None:
+        directory = machines.definitions.directory / "checkpoint" / name
+        self._documents = Store(directory)
+        self._pending = Store(directory, suffix=".pending")
+
+    def get(self, name: str) -> Checkpoint:
+        """A checkpoint's document.
+
+        Raises:
+            VirtError: ``NO_DOMAIN_CHECKPOINT``.
+        """
+        try:
+            text = self._documents.read(name)
+        except VirtError:
+            text = None  # no file can have this name
+        if text is None:
+            message = f"Domain checkpoint not found: no domain checkpoint with matching name '{name}'"
+            raise VirtError(ErrorCode.NO_DOMAIN_CHECKPOINT, message, domain=ErrorDomain.QEMU)
+        with reading(ErrorDomain.DOMAIN_CHECKPOINT):
+            return Checkpoint.parse(text, "domain_checkpoint")
+
+    def all(self) -> dict[str, Checkpoint]:
+        """Every checkpoint, by name, the oldest first."""
+        found = {name: self.get(name) for name in self._documents.names()}
+        return dict(sorted(found.items(), key=lambda item: (item[1].creation_time or 0, item[0])))
+
+    def newest(self) -> str | None:
+        """The checkpoint that none comes after; the last of them where several have no child."""
+        found = self.all()
+        parents = {item.parent.name for item in found.values() if item.parent is not None}
+        leaves = [name for name in found if name not in parents]
+        return leaves[-1] if leaves else None
+
+    def check_name(self, name: str) -> None:
+        """Refuse a name that is taken.
+
+        Raises:
+            VirtError: ``OPERATION_INVALID``.
+        """
+        if self._documents.read(name) is not None:
+            what = f"domain moment {name} already exists"
+            raise fault(ErrorCode.OPERATION_INVALID, what, ErrorDomain.DOMAIN_CHECKPOINT)
+
+    def put(self, checkpoint: Checkpoint) -> None:
+        """Add or replace a document."""
+        self._documents.write(checkpoint.name or "", checkpoint.format())
+
+    def remove(self, name: str) -> None:
+        """Drop a document; its children get its parent."""
+        gone = self.get(name)
+        for child in self.children(name):
+            document = self.get(child)
+            document.parent = MomentParent(name=gone.parent.name) if gone.parent is not None else None
+            self.put(document)
+        self._documents.remove(name)
+
+    def clear(self) -> None:
+        """Drop every document."""
+        for name in self._documents.names():
+            self._documents.remove(name)
+
+    def children(self, name: str) -> list[str]:
+        """The checkpoints right after one."""
+        return [child for child, it in self.all().items() if it.parent is not None and it.parent.name == name]
+
+    def descendants(self, name: str) -> Iterator[str]:
+        """Those after one, and after these; parents first."""
+        for child in self.children(name):
+            yield child
+            yield from self.descendants(child)
+
+    def begin(self, checkpoint: Checkpoint) -> None:
+        """Write down what is about to be there."""
+        self._pending.write(_INTENT, checkpoint.format())
+
+    def pending(self) -> Checkpoint | None:
+        """What was begun, and is not known to be there."""
+        text = self._pending.read(_INTENT)
+        return Checkpoint.parse(text, "domain_checkpoint") if text is not None else None
+
+    def over(self, *, keep: bool) -> None:
+        """What was begun is there, or is not."""
+        pending = self.pending()
+        if pending is not None and keep:
+            self.put(pending)
+        self._pending.remove(_INTENT)

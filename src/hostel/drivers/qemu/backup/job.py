@@ -1,0 +1,253 @@
+"""A backup while it runs: written to files (push), or served as the disks were (pull).
+
+All disks are kept as they are at one moment, by one transaction. Each has a job with a record like other block jobs, so
+that what is left by a process that died is dealt with by the next one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from pathlib import Path
+from typing import Any, Final
+
+from hostel.drivers.fault import fault
+from hostel.drivers.qemu.block.chain import Image, find_disk, images
+from hostel.drivers.qemu.block.create import create_image
+from hostel.drivers.qemu.block.jobs import check_free
+from hostel.drivers.qemu.blockjob import settle_jobs, withdraw
+from hostel.drivers.qemu.command.disk import format_node, image_nodes
+from hostel.drivers.qemu.machines import invalid
+from hostel.drivers.qemu.plug.graph import add_nodes
+from hostel.drivers.qemu.running import Running
+from hostel.drivers.qemu.status import BlockJob
+from hostel.errors import ErrorCode, ErrorDomain, VirtError
+from hostel.model.backup import Backup, BackupDisk, BackupScratch, BackupServer, BackupTarget
+from hostel.model.domain.devices.disk import Disk
+from hostel.model.domain.devices.source import DiskSource, SourceType
+
+_SECONDS: Final = 60.0
+_PORT: Final = "10809"
+
+
+def begin(machine: Running, backup: Backup, checkpoint: list[dict[str, Any]], suffix: str, *, reuse: bool) -> None:
+    """Begin a backup, and a checkpoint at the same moment.
+
+    Raises:
+        VirtError: nothing has begun then, and what was made is gone.
+    """
+    if machine.status.backup is not None:
+        raise invalid("another backup is under way; end it with domjobabort")
+    is_pull = backup.mode == "pull"
+    if is_pull and backup.server is None:
+        raise fault(ErrorCode.XML_ERROR, "a pull backup needs a <server>", ErrorDomain.DOMAIN)
+    _align(machine, backup, suffix)
+    sizes = {node["node-name"]: node for node in machine.ask("query-named-block-nodes", flat=True)}
+    chosen = [(find_disk(machine.domain, item.name), item) for item in backup.disks.disks if item.backup]
+    if not chosen:
+        raise fault(ErrorCode.CONFIG_UNSUPPORTED, "no disk is to be backed up", ErrorDomain.QEMU)
+    for disk, _ in chosen:
+        check_free(machine, disk)
+    jobs = [_record(machine, disk, item, reuse=reuse) for disk, item in chosen]
+    machine.save(jobs=(*machine.status.jobs, *jobs), backup=backup)
+    try:
+        actions = list(checkpoint)
+        for (disk, item), job in zip(chosen, jobs, strict=True):
+            actions += _disk_actions(machine, disk, item, job, sizes, is_pull=is_pull, reuse=reuse)
+        if is_pull and backup.server is not None:
+            _serve(machine, backup.server)
+        machine.ask("transaction", actions=actions)
+        for (_, item), job in zip(chosen, jobs, strict=True):
+            if is_pull:
+                _export(machine, item, job)
+    except BaseException:
+        _take_back(machine, jobs)
+        raise
+    machine.save()
+
+
+def _take_back(machine: Running, jobs: list[BlockJob]) -> None:
+    with contextlib.suppress(VirtError):
+        known = {str(job["id"]) for job in machine.ask("query-jobs")}
+        if any(job.name in known for job in jobs):
+            abort(machine)
+            return
+    for job in jobs:
+        withdraw(machine, job)
+    end(machine)
+
+
+def _align(machine: Running, backup: Backup, suffix: str) -> None:
+    """Say of every disk what becomes of it."""
+    asked = {item.name: item for item in backup.disks.disks}
+    result = []
+    for disk in machine.domain.devices.disks:
+        top = next(images(disk), None)
+        item = asked.pop(disk.target.dev, None)
+        if item is None:
+            wanted = not backup.disks.disks and top is not None and not disk.readonly
+            item = BackupDisk(name=disk.target.dev, backup=wanted)
+        if item.backup:
+            if top is None:
+                what = f"disk '{disk.target.dev}' has no medium to back up"
+                raise fault(ErrorCode.INVALID_ARG, what, ErrorDomain.QEMU)
+            _name(backup, item, top, suffix)
+        result.append(item)
+    for name in asked:
+        raise fault(ErrorCode.INVALID_ARG, f"no disk named '{name}'", ErrorDomain.QEMU)
+    backup.disks.disks = result
+
+
+def _name(backup: Backup, item: BackupDisk, top: Image, suffix: str) -> None:
+    item.type = item.type or SourceType.FILE
+    item.format_type = item.format_type or "qcow2"
+    item.incremental = item.incremental or backup.incremental
+    if backup.mode == "pull":
+        item.export_name = item.export_name or item.name
+        if item.incremental is not None:
+            item.export_bitmap = item.export_bitmap or f"backup-{item.name}"
+    store = item.store
+    if store is not None and (store.file or store.dev):
+        return
+    if top.file is None:
+        what = f"disk '{item.name}' is in no file; name its target in the backup's document"
+        raise fault(ErrorCode.CONFIG_UNSUPPORTED, what, ErrorDomain.QEMU)
+    if backup.mode == "pull":
+        item.scratch = BackupScratch(file=f"{top.file}.{suffix}")
+    else:
+        item.target = BackupTarget(file=f"{top.file}.{suffix}")
+
+
+def _record(machine: Running, disk: Disk, item: BackupDisk, *, reuse: bool) -> BlockJob:
+    top = next(images(disk))
+    item.index = machine.next_node()
+    path = _path(item)
+    job = BlockJob(
+        name=f"backup-{disk.target.dev}-{format_node(top.number)}", kind="backup", disk=disk.target.dev,
+        base=item.index, reuse=reuse or not _is_new(path), old=top.path,
+    )  # fmt: skip
+    job.stale = [] if job.reuse else [path]
+    return job
+
+
+def _path(item: BackupDisk) -> str:
+    store = item.store
+    return (store.file or store.dev or "") if store is not None else ""
+
+
+def _is_new(path: str) -> bool:
+    return not Path(path).exists()
+
+
+def _disk_actions(
+    machine: Running,
+    disk: Disk,
+    item: BackupDisk,
+    job: BlockJob,
+    nodes: dict[str, dict[str, Any]],
+    *,
+    is_pull: bool,
+    reuse: bool,
+) -> list[dict[str, Any]]:
+    top = next(images(disk))
+    node = format_node(top.number)
+    store = item.store or DiskSource()
+    target = Image(item.index or 0, item.type or SourceType.FILE, store, item.format_type or "qcow2", None)
+    if not reuse and target.type == SourceType.FILE:
+        if Path(target.path).exists() and os.path.getsize(target.path):
+            what = f"target '{target.path}' of disk {item.name} exists; remove it, or give --reuse-external"
+            raise fault(ErrorCode.CONFIG_UNSUPPORTED, what, ErrorDomain.QEMU)
+        create_image(target, int(nodes[node]["image"]["virtual-size"]), backing=top if is_pull else None)
+    specs = image_nodes(disk, target.type, target.source, target.format, target.number)
+    if target.format == "qcow2":
+        specs[1]["backing"] = node if is_pull else None
+    add_nodes(machine, specs)
+    bitmap = f"backup-{item.name}"
+    actions: list[dict[str, Any]] = []
+    usable = item.incremental is not None and _is_sound(nodes[node], item.incremental)
+    item.mode = "incremental" if usable else "full"
+    if usable:
+        merge = {"node": node, "target": bitmap, "bitmaps": [item.incremental]}
+        add = {"node": node, "name": bitmap, "disabled": True}
+        actions += [
+            {"type": "block-dirty-bitmap-add", "data": add},
+            {"type": "block-dirty-bitmap-merge", "data": merge},
+        ]
+    elif item.incremental is not None:
+        item.incremental = item.export_bitmap = None  # what changed is not known: all of it
+    data: dict[str, Any] = {
+        "job-id": job.name, "device": node, "target": format_node(item.index), "auto-dismiss": False,
+        "sync": "none" if is_pull else "bitmap" if usable else "full",
+    }  # fmt: skip
+    if usable and not is_pull:
+        data |= {"bitmap": bitmap, "bitmap-mode": "never"}
+    return [*actions, {"type": "blockdev-backup", "data": data}]
+
+
+def _is_sound(node: dict[str, Any], name: str | None) -> bool:
+    """Whether a bitmap says what changed: it is there, it was closed well, and it is kept up to date."""
+    return any(
+        item.get("name") == name and item.get("recording") and not item.get("inconsistent")
+        for item in node.get("dirty-bitmaps", [])
+    )
+
+
+def _serve(machine: Running, server: BackupServer) -> None:
+    if server.tls:
+        what = "a backup served with TLS; leave tls='yes' out, and use a unix socket"
+        raise fault(ErrorCode.CONFIG_UNSUPPORTED, what, ErrorDomain.QEMU)
+    if server.transport == "unix":
+        if not server.socket:
+            raise fault(ErrorCode.XML_ERROR, "a server on a unix socket needs <server socket='…'>", ErrorDomain.DOMAIN)
+        address: dict[str, Any] = {"type": "unix", "data": {"path": server.socket}}
+    else:
+        host = server.name or "localhost"
+        address = {"type": "inet", "data": {"host": host, "port": str(server.port or _PORT)}}
+    machine.ask("nbd-server-start", addr=address)
+
+
+def _export(machine: Running, item: BackupDisk, job: BlockJob) -> None:
+    export: dict[str, Any] = {"type": "nbd", "id": job.name, "node-name": format_node(item.index), "writable": False}
+    export["name"] = item.export_name or item.name
+    if item.mode == "incremental":
+        export["bitmaps"] = [{"node": _node_of(machine, item), "name": f"backup-{item.name}"}]
+    machine.ask("block-export-add", **export)
+
+
+def _node_of(machine: Running, item: BackupDisk) -> str:
+    return format_node(next(images(find_disk(machine.domain, item.name))).number)
+
+
+def abort(machine: Running) -> None:
+    """End a backup now.
+
+    Raises:
+        VirtError: ``OPERATION_TIMEOUT`` when its jobs do not end.
+    """
+    machine.attempt("nbd-server-stop")
+    for job in machine.status.jobs:
+        if job.kind == "backup":
+            machine.attempt("block-job-cancel", device=job.name, force=True)
+    deadline = time.monotonic() + _SECONDS
+    while machine.status.backup is not None:
+        settle_jobs(machine)
+        if time.monotonic() >= deadline:
+            raise fault(ErrorCode.OPERATION_TIMEOUT, "the backup does not end", ErrorDomain.QEMU)
+        if machine.status.backup is not None:
+            machine.qmp.wait(0.2, "JOB_STATUS_CHANGE")
+
+
+def end(machine: Running) -> None:
+    """No job of the backup is left: it is over."""
+    backup = machine.status.backup
+    if backup is None or any(job.kind == "backup" for job in machine.status.jobs):
+        return
+    if backup.mode == "pull":
+        machine.attempt("nbd-server-stop")
+        for item in backup.disks.disks:
+            if item.backup and item.scratch is not None and item.scratch.file:
+                with contextlib.suppress(OSError):
+                    os.unlink(item.scratch.file)
+    machine.save(backup=None)
+    machine.publish("job-completed", operation=9)

@@ -1,0 +1,292 @@
+"""Checkpoints and backups of guests that run: whole and what changed, written to files and served over NBD."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from hostel import guest
+from hostel.drivers.base import DestroyFlag, DomainRef, UndefineFlag
+from hostel.drivers.base.backup import (
+    BackupBeginFlag,
+    CheckpointDeleteFlag,
+    CheckpointListFlag,
+    CheckpointRef,
+    CheckpointXmlFlag,
+)
+from hostel.drivers.qemu.driver import QemuDriver
+from hostel.drivers.qemu.machines import Machines
+from hostel.drivers.store import Directories
+from hostel.errors import ErrorCode, VirtError
+from support import image
+from support.kill_step import MAX_STEPS, killed_at
+from support.session import disk, domain_xml, reports, session, wait_for_report
+from support.virsh import Ours
+
+pytestmark = [pytest.mark.qemu, pytest.mark.requires_tool("qemu-img")]
+MIB = 1 << 20
+SIZE = 4 * MIB
+STEPS = tuple((Path(__file__).parents[2] / "src/hostel/drivers/qemu/backup").glob("*.py"))
+
+
+class Machine:
+    """A guest that counts its boots on ``vda``."""
+
+    def __init__(self, home: Path, driver: QemuDriver) -> None:
+        self.home, self.driver = home, driver
+        image.qemu_img("create", "-q", "-f", "qcow2", home / "vda.qcow2", SIZE)
+        image.write(home / "vda.qcow2", "qcow2", (0, guest.image(label="back", mode=guest.Mode.WAIT)))
+        image.write(home / "vda.qcow2", "qcow2", (2 * MIB, b"\x5a" * 3 * 65536))
+        self.ref: DomainRef = driver.domain_define_xml(domain_xml(home, disk(home / "vda.qcow2", "qcow2")))
+
+    def boot(self, *, start: bool = False) -> int:
+        """Start or reset; returns how many boots the disk counts."""
+        before = len(reports(self.home))
+        if start:
+            self.ref = self.driver.domain_create(self.ref)
+        else:
+            self.driver.domain_reset(self.ref)
+        return wait_for_report(self.home, before + 1).boot
+
+    def checkpoint(self, name: str) -> CheckpointRef:
+        xml = f"<domaincheckpoint><name>{name}</name></domaincheckpoint>"
+        return self.driver.domain_checkpoint_create_xml(self.ref, xml)
+
+    def push(self, target: Path, *, since: str | None = None, checkpoint: str | None = None) -> int:
+        """Write a backup to the end; returns how many bytes it holds."""
+        incremental = f"<incremental>{since}</incremental>" if since else ""
+        disks = f"<disks><disk name='vda' type='file'><target file='{target}'/><driver type='qcow2'/></disk></disks>"
+        more = f"<domaincheckpoint><name>{checkpoint}</name></domaincheckpoint>" if checkpoint else None
+        self.driver.domain_backup_begin(self.ref, f"<domainbackup>{incremental}{disks}</domainbackup>", more)
+        self.settle()
+        return allocated(target)
+
+    def document(self) -> str | None:
+        try:
+            return self.driver.domain_backup_get_xml_desc(self.ref)
+        except VirtError as error:
+            assert error.code is ErrorCode.NO_DOMAIN_BACKUP
+            return None
+
+    def settle(self) -> None:
+        deadline = time.monotonic() + 30
+        while self.document() is not None:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+
+    def ask(self, command: str) -> object:
+        said = self.driver.domain_qemu_monitor_command(self.ref, json.dumps({"execute": command}))
+        return json.loads(said)["return"]
+
+    def check(self, *bitmaps: str) -> None:
+        """Only what the machine needs is left in QEMU."""
+        assert self.document() is None
+        nodes = self.ask("query-named-block-nodes")
+        assert isinstance(nodes, list)
+        assert {node["node-name"] for node in nodes if not node["node-name"].startswith("#")} == {
+            "libvirt-1-format",
+            "libvirt-1-storage",
+        }
+        found = {item["name"] for node in nodes for item in node.get("dirty-bitmaps", [])}
+        assert found == set(bitmaps)
+        assert self.ask("query-jobs") == []
+        assert self.ask("query-block-exports") == []
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Iterator[Machine]:
+    with session(tmp_path) as connection:
+        assert isinstance(connection.hypervisor, QemuDriver)
+        yield Machine(tmp_path, connection.hypervisor)
+
+
+def allocated(path: Path) -> int:
+    """How many bytes of an image are its own."""
+    said = json.loads(image.real_qemu_img("map", "--output=json", "-f", "qcow2", str(path)))
+    return sum(item["length"] for item in said if item["data"] and item["depth"] == 0)
+
+
+def boots_of(home: Path, name: str, path: Path) -> int:
+    """Start a copy of a backup, and see how many boots its disk counts."""
+    with session(home) as connection:
+        driver = connection.hypervisor
+        assert isinstance(driver, QemuDriver)
+        driver.domain_create(driver.domain_define_xml(domain_xml(home, disk(path, "qcow2"), name=name)))
+        return wait_for_report(home, 1, name).boot
+
+
+def test_backup_is_the_disk_and_the_next_one_what_changed(tmp_path: Path, machine: Machine) -> None:
+    assert machine.boot(start=True) == 1
+    whole, more = tmp_path / "whole", tmp_path / "more"
+    size = machine.push(whole, checkpoint="one")
+    machine.check("one")
+    assert machine.boot() == 2
+    assert 0 < machine.push(more, since="one", checkpoint="two") < size
+    machine.check("one", "two")
+    names = [item.name for item in machine.driver.domain_list_all_checkpoints(machine.ref)]
+    assert names == ["one", "two"]
+    image.real_qemu_img("rebase", "-u", "-b", str(whole), "-F", "qcow2", "-f", "qcow2", str(more))
+    (tmp_path / "other").mkdir()
+    assert boots_of(tmp_path / "other", "copy", more) == 3  # two, and the copy's own
+    assert machine.boot() == 3
+
+
+def test_changes_are_known_over_a_restart_and_not_after_a_kill(tmp_path: Path, machine: Machine) -> None:
+    machine.boot(start=True)
+    whole = machine.push(tmp_path / "whole", checkpoint="one")
+    machine.driver.domain_destroy(machine.ref, DestroyFlag.GRACEFUL)
+    machine.boot(start=True)
+    assert 0 < machine.push(tmp_path / "some", since="one") < whole
+    status = Machines(Directories.under(tmp_path)).live("guest")
+    assert status is not None
+    os.kill(status.pid, signal.SIGKILL)
+    machine.boot(start=True)
+    assert machine.push(tmp_path / "all", since="one") == whole
+
+
+def test_disk_is_served_as_it_was_until_the_job_is_ended(tmp_path: Path, machine: Machine) -> None:
+    machine.boot(start=True)
+    machine.checkpoint("one")
+    machine.boot()
+    socket = tmp_path / "nbd"
+    server = f"<server transport='unix' socket='{socket}'/>"
+    xml = f"<domainbackup mode='pull'><incremental>one</incremental>{server}</domainbackup>"
+    machine.driver.domain_suspend(machine.ref)
+    image.real_qemu_img("convert", "-U", "-f", "qcow2", "-O", "raw", str(tmp_path / "vda.qcow2"), str(tmp_path / "was"))
+    machine.driver.domain_backup_begin(machine.ref, xml)
+    assert socket.stat().st_mode & 0o077 == 0
+    assert machine.document() is not None
+    machine.driver.domain_resume(machine.ref)
+    assert machine.boot() == 3
+    export = f"nbd+unix:///vda?socket={socket}"
+    image.real_qemu_img("convert", "-f", "raw", "-O", "raw", export, str(tmp_path / "copy"))
+    assert (tmp_path / "copy").read_bytes() == (tmp_path / "was").read_bytes()
+    option = f"driver=nbd,export=vda,server.type=unix,server.path={socket},x-dirty-bitmap=qemu:dirty-bitmap:backup-vda"
+    said = json.loads(image.real_qemu_img("map", "--output=json", "--image-opts", option))
+    dirty = sum(item["length"] for item in said if not item["data"])
+    assert 0 < dirty < SIZE
+    with pytest.raises(VirtError, match="another backup"):
+        machine.driver.domain_backup_begin(machine.ref, xml)
+    machine.driver.domain_abort_job(machine.ref)
+    machine.check("one")
+    assert not socket.exists()
+    assert sorted(path.name for path in tmp_path.glob("vda*")) == ["vda.qcow2"]
+    assert machine.boot() == 4
+
+
+def test_checkpoints_say_what_changed_and_are_forgotten(machine: Machine) -> None:
+    driver = machine.driver
+    with pytest.raises(VirtError, match="inactive domain"):
+        machine.checkpoint("zero")
+    machine.boot(start=True)
+    one, two, three = (machine.checkpoint(name) for name in ("one", "two", "three"))
+    with pytest.raises(VirtError, match="domain moment one already exists"):
+        machine.checkpoint("one")
+    machine.boot()
+    document = driver.domain_checkpoint_get_xml_desc(one, CheckpointXmlFlag.SIZE | CheckpointXmlFlag.NO_DOMAIN)
+    assert "size=" in document
+    assert "<domain " not in document
+    assert driver.domain_checkpoint_get_parent(three).name == "two"
+    roots = driver.domain_list_all_checkpoints(machine.ref, CheckpointListFlag.ROOTS)
+    assert [item.name for item in roots] == ["one"]
+    below = driver.domain_checkpoint_list_all_children(one, CheckpointListFlag.DESCENDANTS)
+    assert [item.name for item in below] == ["two", "three"]
+    driver.domain_checkpoint_delete(two)
+    assert driver.domain_checkpoint_get_parent(three).name == "one"
+    machine.check("one", "three")
+    driver.domain_destroy(machine.ref)
+    with pytest.raises(VirtError, match="2 checkpoints"):
+        driver.domain_undefine(machine.ref)
+    driver.domain_checkpoint_delete(one, CheckpointDeleteFlag.CHILDREN | CheckpointDeleteFlag.METADATA_ONLY)
+    driver.domain_undefine(machine.ref, UndefineFlag.NONE)
+
+
+@pytest.mark.parametrize(
+    ("xml", "words"),
+    [
+        ("<domainbackup><incremental>none</incremental></domainbackup>", "no domain checkpoint"),
+        ("<domainbackup><disks><disk name='vdz'/></disks></domainbackup>", "no disk named 'vdz'"),
+        ("<domainbackup mode='pull'/>", "server"),
+        (
+            "<domainbackup><disks><disk name='vda' type='file'><target file='/no/such'/></disk></disks></domainbackup>",
+            "No such",
+        ),
+    ],
+)
+def test_backup_that_cannot_be_leaves_nothing(tmp_path: Path, machine: Machine, xml: str, words: str) -> None:
+    machine.boot(start=True)
+    with pytest.raises(VirtError, match=words):
+        machine.driver.domain_backup_begin(
+            machine.ref, xml, "<domaincheckpoint><name>new</name></domaincheckpoint>", BackupBeginFlag.NONE
+        )
+    assert machine.driver.domain_list_all_checkpoints(machine.ref) == []
+    machine.check()
+    assert sorted(path.name for path in tmp_path.glob("vda*")) == ["vda.qcow2"]
+
+
+def test_virsh_keeps_checkpoints_and_ends_a_backup(tmp_path: Path, machine: Machine) -> None:
+    machine.boot(start=True)
+    virsh = Ours(tmp_path)
+    said = []
+    (tmp_path / "b.xml").write_text(
+        f"<domainbackup mode='pull'><server transport='unix' socket='{tmp_path}/nbd'/></domainbackup>"
+    )
+    for line in (
+        "checkpoint-create-as guest one", "checkpoint-create-as guest two", "checkpoint-list guest --tree",
+        "checkpoint-list guest --name --roots", "checkpoint-parent guest two", "checkpoint-info guest one",
+        f"backup-begin guest {tmp_path}/b.xml", "backup-dumpxml guest --xpath /domainbackup/disks/disk/@backupmode",
+        "domjobabort guest", "checkpoint-delete guest one --children",
+    ):  # fmt: skip
+        code, out, err = virsh.run(line)
+        assert (code, err) == (0, "")
+        said += out.split()
+    assert " ".join(said) == (
+        "Domain checkpoint one created Domain checkpoint two created one | +- two one one "
+        "Name: one Domain: guest Parent: - Children: 1 Descendants: 1 "
+        'Backup started backupmode="full" Domain checkpoint one deleted'
+    )
+    machine.check()
+
+
+def back_up(home: Path, ref: DomainRef) -> None:
+    """Do it as another process does."""
+    server = f"<server transport='unix' socket='{home}/nbd'/>"
+    QemuDriver(Directories.under(home)).domain_backup_begin(
+        ref,
+        f"<domainbackup mode='pull'>{server}</domainbackup>",
+        "<domaincheckpoint><name>new</name></domaincheckpoint>",
+    )
+
+
+def test_killed_at_any_step_a_backup_is_served_or_not_there(tmp_path: Path) -> None:
+    step, served = 1, set()
+    while step < MAX_STEPS:
+        home = tmp_path / str(step)
+        home.mkdir()
+        with session(home) as connection:
+            assert isinstance(connection.hypervisor, QemuDriver)
+            machine = Machine(home, connection.hypervisor)
+            machine.boot(start=True)
+            killed = killed_at(step, STEPS, functools.partial(back_up, home, machine.ref))
+            names = [item.name for item in machine.driver.domain_list_all_checkpoints(machine.ref)]
+            is_served = machine.document() is not None
+            if is_served:
+                said = image.real_qemu_img("info", "--output=json", f"nbd+unix:///vda?socket={home}/nbd")
+                assert json.loads(said)["virtual-size"] == SIZE
+                assert names == ["new"]
+                machine.driver.domain_abort_job(machine.ref)
+            served.add(is_served)
+            machine.check(*names)
+            assert sorted(path.name for path in home.glob("vda*")) == ["vda.qcow2"]
+        if not killed:
+            break
+        step += 1 + step // 6
+    assert True in served
+    assert False in served
