@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from hostel.errors import ModelError
+from hostel.model.domain.domain import Domain
 from hostel.model.native.lxc.reading import PLATFORM as LXC_PLATFORM
 from hostel.model.native.lxc.reading import read_lxc
 from hostel.model.native.vmx.reading import read_vmx
 from hostel.model.native.vmx.writing import write_vmx
-from libvirt_data.case import Case, Suite, Tree
+from hostel.model.native.xen.reading import OVMF, read_xl, read_xm
+from hostel.model.native.xen.writing import write_xl, write_xm
+from libvirt_data.case import Case, Suite, Tree, with_newline
 
 
 class DatastoreNames:
@@ -87,7 +90,43 @@ def lxcconf2xml(tree: Tree) -> Iterator[Case]:
         yield Case("lxcconf2xml", name + ending, path, written, must_fail)
 
 
+_XEN: dict[str, tuple[Callable[[str], Domain], Callable[[str], str]]] = {
+    "xl": (read_xl, write_xl),
+    "xm": (read_xm, write_xm),
+}
+
+
+def xen_converted(case: Case) -> str:
+    """Xen's configuration as a document, or the other way round."""
+    read, write = _XEN[case.extra["format"]]
+    return read(case.text()).format() if case.extra["is_read"] else write(case.text())
+
+
+def xen(suite: str, form: str) -> Callable[[Tree], Iterator[Case]]:
+    """Xen's configurations; libvirt's test calls it parsing when it writes them."""
+
+    def cases(tree: Tree) -> Iterator[Case]:
+        for call in tree.calls(f"{form}configtest", r"DO_TEST\w*"):
+            name = call.words[0]
+            if name == "name":
+                continue
+            config, document = (tree.path(f"{form}configdata/test-{name}.{ending}") for ending in ("cfg", "xml"))
+            if not call.macro.endswith("_FORMAT"):
+                yield Case(suite, f"{name} written", document, config, extra={"format": form, "is_read": False})
+            if not call.macro.endswith("_PARSE"):
+                yield Case(suite, f"{name} read", config, document, extra={"format": form, "is_read": True})
+
+    return cases
+
+
+def _same_firmware(ours: str, theirs: str) -> bool:
+    """Whether two texts are equal, wherever the firmware is."""
+    return with_newline(ours, theirs).replace(OVMF, "/LIBXL_FIRMWARE_DIR/ovmf.bin") == theirs
+
+
 SUITES = (
+    Suite("xlconfig", xen("xlconfig", "xl"), xen_converted, _same_firmware),
+    Suite("xmconfig", xen("xmconfig", "xm"), xen_converted),
     Suite("lxcconf2xml", lxcconf2xml, lxc_read),
     Suite("vmx2xml", vmx2xml, vmx_read),
     Suite("xml2vmx", xml2vmx, vmx_written),

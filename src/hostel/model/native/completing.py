@@ -32,14 +32,17 @@ def complete_read(domain: Domain, platform: Platform) -> None:
         ModelError: it does not go together.
     """
     boot = list(domain.os.boot) if domain.os is not None else []
-    had_heads = [video.model for video in domain.devices.videos if video.model is not None and video.model.heads]
+    headless = [video.model for video in domain.devices.videos if video.model is not None and not video.model.heads]
+    ports = [item.virtualport for item in domain.devices.interfaces if item.virtualport is not None]
+    anonymous = [port for port in ports if port.parameters is None]
     give_addresses(domain, platform)
     complete(domain, platform, is_new=True)
+    for port in anonymous:
+        port.parameters = None  # the hypervisor's own tools say who it is
     if domain.os is not None:
         domain.os.boot = boot
-    for video in domain.devices.videos:
-        if video.model is not None and video.model not in had_heads:
-            video.model.heads = None
+    for model in headless:
+        model.heads = None
 
 
 def parse_document(xml: str, platform: Platform) -> Domain:
@@ -51,5 +54,5 @@ def parse_document(xml: str, platform: Platform) -> Domain:
     domain = Domain.parse(xml)
     forget_run(domain)
     give_addresses(domain, platform)
-    complete(domain, platform)
+    complete(domain, platform, is_new=False)
     return domain

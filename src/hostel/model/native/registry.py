@@ -36,6 +36,18 @@ FORMATS: Final = {
             "hostel.model.native.vmx.reading:read_vmx",
             "hostel.model.native.vmx.writing:write_vmx",
         ),
+        NativeFormat(
+            "xen-xl",
+            "Xen",
+            "hostel.model.native.xen.reading:read_xl",
+            "hostel.model.native.xen.writing:write_xl",
+        ),
+        NativeFormat(
+            "xen-xm",
+            "Xen",
+            "hostel.model.native.xen.reading:read_xm",
+            "hostel.model.native.xen.writing:write_xm",
+        ),
         NativeFormat("lxc-tools", "LXC", "hostel.model.native.lxc.reading:read_lxc"),
     )
 }
