@@ -22,7 +22,7 @@ class InitialisationVector(Element, tag="ivgen"):
     hash: str | None = attr(default=None)
 
 
-class Encryption(Element, tag="encryption"):
+class Encryption(Element, tag="encryption", keep_open=True):
     """Format, who decrypts, and the passphrases."""
 
     format_name: str = attr(choice("default", "qcow", "luks", "luks2"), name="format")

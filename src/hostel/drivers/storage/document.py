@@ -15,9 +15,11 @@ from hostel.drivers.document import Words, reading
 from hostel.drivers.fault import fault
 from hostel.errors import ErrorCode, ErrorDomain, ModelError
 from hostel.model import storage as model
+from hostel.model.encryption import Encryption
 from hostel.model.pool import read_pool
 from hostel.model.pool_type import TRAITS, Formats
 from hostel.model.scaled import Scaled
+from hostel.model.volume import check_encryption
 from hostel.units import scale_libvirt
 
 # virStoragePoolType: every name libvirt knows.
@@ -114,6 +116,7 @@ class VolumeDefinition(NamedTuple):
         cluster_size: bytes; 0 where left out.
         features: qcow2's, by libvirt's names; None where the document does not speak of them.
         nocow: it is not to be copied on write, where the file system can do without.
+        encryption: how it is to be encrypted; not changed in place.
     """
 
     name: str
@@ -126,6 +129,7 @@ class VolumeDefinition(NamedTuple):
     cluster_size: int = 0
     features: tuple[str, ...] | None = None
     nocow: bool = False
+    encryption: Encryption | None = None
 
 
 class VolumeFacts(NamedTuple):
@@ -138,6 +142,7 @@ class VolumeFacts(NamedTuple):
         key: empty where it is the path.
         extents: where the volume is on its devices.
         is_sparse: more was promised than the host has set aside.
+        encryption: the format of its encryption; empty where it has none.
         part: which kind of partition it is: ``primary``, ``logical`` or ``extended``.
     """
 
@@ -158,11 +163,17 @@ class VolumeFacts(NamedTuple):
     extents: tuple[Extent, ...] = ()
     is_sparse: bool = False
     part: str = ""
+    encryption: str = ""
 
     @property
     def unique(self) -> str:
         """What the volume is known by over all pools: its key, or else its path."""
         return self.key or self.path
+
+    @property
+    def length(self) -> int:
+        """Bytes of what a copy of it holds: what a machine would read, or with a header of LUKS all that there is."""
+        return max(self.capacity, self.physical) if self.encryption and self.format == "raw" else self.capacity
 
 
 NO_SIZES: Final = PoolSizes()
@@ -254,9 +265,8 @@ def parse_volume(xml: str, *, type: str = "dir", capacity_optional: bool = False
     if volume.capacity is None and not capacity_optional and backing is None:
         raise _wrong("missing capacity element")
     if target.encryption is not None:
-        raise _unsupported(
-            f"volume '{volume.name}': encrypted volumes are not supported yet; leave out target/encryption"
-        )
+        with reading(ErrorDomain.STORAGE):
+            check_encryption(target.encryption, "/volume/target/encryption")
     if target.compat is not None and not _COMPAT.fullmatch(target.compat):
         raise _wrong("forbidden characters in 'compat' attribute")
     features = None if target.features is None else _features(target.features)
@@ -271,6 +281,7 @@ def parse_volume(xml: str, *, type: str = "dir", capacity_optional: bool = False
         _bytes(target.cluster_size) or 0,
         features,
         target.nocow,
+        target.encryption,
     )
 
 
@@ -290,6 +301,7 @@ def format_volume(volume: VolumeFacts, backing: VolumeFacts | None = None) -> st
             format_type=volume.format or None,
             permissions=_written(volume.permissions),
             timestamps=_timestamps(volume.times),
+            encryption=Encryption(format_name=volume.encryption) if volume.encryption else None,
             compat=volume.compat,
             cluster_size=model.ClusterSize(value=volume.cluster_size, unit="B") if volume.cluster_size else None,
             features=None if features is None else model.VolumeFeatures(**dict.fromkeys(features, True)),

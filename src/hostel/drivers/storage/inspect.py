@@ -37,6 +37,7 @@ class _Metadata(NamedTuple):
     compat: str | None = None
     cluster_size: int = 0
     features: tuple[str, ...] | None = None
+    encryption: str = ""
 
 
 def volume_type(status: os.stat_result) -> VolumeType | None:
@@ -86,6 +87,7 @@ def inspect(name: str, path: str) -> VolumeFacts | None:
         found.compat,
         found.cluster_size,
         found.features,
+        encryption=found.encryption,
     )
 
 
@@ -139,8 +141,12 @@ def _metadata(path: str, physical: int) -> _Metadata:
         format = detect_format(path)
     except OSError:
         return _Metadata("raw", physical)
+    if format == "luks":
+        with contextlib.suppress(BlockError, OSError), open_untrusted(path, format) as node:
+            return _Metadata("raw", node.length, encryption=format)
+        return _Metadata("raw", physical, encryption=format)
     if format not in VOLUME_FORMATS:
-        format = "raw"  # what libvirt has no name for, such as LUKS, is bytes to it
+        format = "raw"  # what libvirt has no name for is bytes to it
     if format == "raw":
         return _Metadata(format, physical)
     if format in FORMATS:
@@ -185,7 +191,14 @@ def _read(node: BlockNode, path: str) -> _Metadata:
         str(compat) if compat is not None else None,
         (info.cluster_size or 0) if node.format == "qcow2" else 0,  # libvirt knows it of no other format
         features,
+        _encryption(specific.get("encrypt")) if info.encrypted else "",
     )
+
+
+def _encryption(described: object) -> str:
+    """The name that libvirt has for how an image is encrypted; the old way has that of the format that began it."""
+    is_luks = isinstance(described, dict) and described.get("format") == "luks"
+    return "luks" if is_luks else "qcow"
 
 
 def _shown(backing: Reference | None, path: str) -> BackingDefinition | None:

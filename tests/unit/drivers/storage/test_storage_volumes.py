@@ -163,9 +163,18 @@ def test_permissions_are_the_documents(driver: Storage, started: PoolRef, place:
         ),
         (
             xml("x", target="<encryption format='luks'/>"),
+            ErrorCode.INVALID_ARG,
+            "invalid argument: A single <secret type='passphrase'...> element is expected in encryption description",
+        ),
+        (
+            xml("x", target="<encryption format='qcow'><secret type='passphrase' usage='u'/></encryption>"),
             ErrorCode.CONFIG_UNSUPPORTED,
-            "unsupported configuration: volume 'x': encrypted volumes are not supported yet; leave out "
-            "target/encryption",
+            "unsupported configuration: unsupported volume encryption format 'qcow': write luks",
+        ),
+        (
+            xml("x", target="<encryption format='luks'><secret type='passphrase' usage='u'/></encryption>"),
+            ErrorCode.NO_SECRET,
+            "Secret not found: no secret with matching usage 'u'",
         ),
         (
             "<volume><name>x</name><capacity unit='Q'>1</capacity></volume>",

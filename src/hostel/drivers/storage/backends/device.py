@@ -69,6 +69,17 @@ def refuse_flags(flags: VolumeCreateFlag) -> None:
             raise fault(ErrorCode.CONFIG_UNSUPPORTED, detail, ErrorDomain.STORAGE)
 
 
+def refuse_encryption(volume: VolumeDefinition) -> None:
+    """Refuse to encrypt a device.
+
+    Raises:
+        VirtError: ``CONFIG_UNSUPPORTED``.
+    """
+    if volume.encryption is not None:
+        detail = f"volume '{volume.name}': volumes of this pool are not encrypted here: use 'cryptsetup' on its device"
+        raise fault(ErrorCode.CONFIG_UNSUPPORTED, detail, ErrorDomain.STORAGE)
+
+
 def wait_for(path: str) -> bool:
     """Whether a device's file is there, or appears within a short while after its device was made."""
     until = time.monotonic() + _PATIENCE

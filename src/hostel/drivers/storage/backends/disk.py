@@ -11,7 +11,14 @@ from hostel.drivers.base import Progress, VolumeCreateFlag, WipeAlgorithm
 from hostel.drivers.fault import fault
 from hostel.drivers.storage.backends import tool
 from hostel.drivers.storage.backends.base import Overwrite, Source, refuse_snapshots, unsupported
-from hostel.drivers.storage.backends.device import DeviceVolumes, device_facts, fill, refuse_flags, wait_for
+from hostel.drivers.storage.backends.device import (
+    DeviceVolumes,
+    device_facts,
+    fill,
+    refuse_encryption,
+    refuse_flags,
+    wait_for,
+)
 from hostel.drivers.storage.backends.probing import clear_ends, require_device, require_empty, require_label
 from hostel.drivers.storage.document import Extent, PoolDefinition, PoolSizes, VolumeDefinition, VolumeFacts
 from hostel.drivers.storage.holding import held, translating
@@ -106,6 +113,7 @@ class DiskBackend(DeviceVolumes):
             VirtError: there is no room, or the name is another.
         """
         refuse_flags(flags)
+        refuse_encryption(volume)
         before = self._parts(pool)
         format = self._format(pool, volume, before)
         start, end = _place(pool, before, _geometry(pool), volume.capacity or 0)
@@ -131,7 +139,7 @@ class DiskBackend(DeviceVolumes):
         progress: Progress | None,
     ) -> None:
         """Make a partition and fill it; it goes away again where that fails."""
-        capacity = max(volume.capacity or 0, source.facts.capacity)
+        capacity = max(volume.capacity or 0, source.facts.length)
         self.create(pool, volume._replace(capacity=capacity, backing=None), flags)
         made = self.volume(pool, volume.name)
         assert made is not None  # it was confirmed

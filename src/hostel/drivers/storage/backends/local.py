@@ -6,7 +6,7 @@ import fcntl
 import os
 import re
 import stat
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from typing import Final
 
@@ -16,7 +16,7 @@ from hostel.block.options import Value
 from hostel.block.trust import Trust
 from hostel.drivers.base import Progress, VolumeCreateFlag, VolumeResizeFlag, VolumeType
 from hostel.drivers.fault import fault
-from hostel.drivers.storage import content, lineage, provenance
+from hostel.drivers.storage import content, encryption, lineage, provenance
 from hostel.drivers.storage.backends.base import Listed, Source, refuse_snapshots
 from hostel.drivers.storage.backends.transfer import HostVolumes, check_content
 from hostel.drivers.storage.cow import set_cow
@@ -36,6 +36,7 @@ from hostel.units import INT64_MAX, SECTOR, KiB
 
 # What XML 1.0 cannot write (section 2.2), and what moves a terminal's cursor.
 _UNUSABLE: Final = re.compile("[\0-\x1f\x7f\ud800-\udfff\ufffe\uffff]")
+_NOTHING: Final[Mapping[str, str]] = {}
 _FICLONE: Final = 0x40049409  # linux/fs.h
 
 
@@ -129,6 +130,7 @@ class LocalVolumes(HostVolumes):
         """Create an empty volume, whole or not at all."""
         path = self._new_path(pool, volume)
         _check_makeable(volume, flags)
+        encryption.check(volume)
         prealloc = bool(flags & VolumeCreateFlag.PREALLOC_METADATA)
         if volume.format == "raw":
             if prealloc:
@@ -142,10 +144,25 @@ class LocalVolumes(HostVolumes):
             capacity = _capacity(volume, path)
             with new_file(path, volume.permissions) as temporary:
                 _refuse_copies(volume, temporary, path)
-                if volume.format == "raw":
+                if volume.encryption is not None:
+                    self._fill_encrypted(temporary, volume, capacity, prealloc=prealloc)
+                elif volume.format == "raw":
                     _fill_raw(temporary, capacity, capacity if volume.allocation is None else volume.allocation)
                 else:
                     _fill_image(temporary, volume, capacity, prealloc=prealloc)
+
+    def _fill_encrypted(self, temporary: str, volume: VolumeDefinition, capacity: int, *, prealloc: bool) -> None:
+        """Make an encrypted image of a new volume's file."""
+        if volume.format == "raw":
+            with encryption.options_of(volume, self.host.secret) as options:
+                driver = registry.format_driver("luks")
+                assert isinstance(driver, Creatable)
+                with graph.create(temporary) as file:
+                    driver.create(file, capacity, graph.creation_options(driver).convert(options))
+                    file.flush()
+            return
+        with encryption.options_of(volume, self.host.secret, "encrypt.") as options:
+            _fill_image(temporary, volume, capacity, prealloc=prealloc, more={"encrypt.format": "luks", **options})
 
     def create_from(
         self,
@@ -162,8 +179,8 @@ class LocalVolumes(HostVolumes):
         if volume.format == "dir" or facts.type is VolumeType.DIR:
             raise fault(ErrorCode.INTERNAL_ERROR, "cannot copy from volume to a directory volume", ErrorDomain.STORAGE)
         origin = content.format_of(facts)
-        volume = _flattened(volume, facts)
-        capacity = max(volume.capacity or 0, facts.capacity)
+        volume = _cloned_encryption(_flattened(volume, facts), facts)
+        capacity = max(volume.capacity or 0, facts.length)
         with translating(f"cannot copy volume '{facts.name}' to '{path}'", facts.name, facts.path):
             if origin != "raw":
                 provenance.refuse_unvouched(facts.path, f"volume '{facts.name}'")
@@ -206,6 +223,7 @@ class LocalVolumes(HostVolumes):
     ) -> None:
         """Change a volume's capacity."""
         check_content(volume, "resized")
+        encryption.refuse(volume, "resized", "use 'qemu-img resize' with its passphrase")
         allocate = bool(flags & VolumeResizeFlag.ALLOCATE)
         doing = f"cannot resize volume '{volume.name}' at '{volume.path}'"
         if content.format_of(volume) == "raw":
@@ -277,7 +295,7 @@ def _fill_clone(
         return
     wanted = capacity if volume.allocation is None else volume.allocation
     # A conversion is sparse, and so is a copy where less than everything was asked for.
-    sparse = origin != "raw" or wanted < source.capacity
+    sparse = origin != "raw" or wanted < source.length
     _fill_raw(path, _round_up(capacity, SECTOR), 0 if sparse else wanted)
 
 
@@ -373,12 +391,14 @@ def _resize_raw(descriptor: int, capacity: int, *, allocate: bool) -> None:
     os.fsync(descriptor)
 
 
-def _fill_image(path: str, volume: VolumeDefinition, capacity: int, *, prealloc: bool) -> None:
+def _fill_image(
+    path: str, volume: VolumeDefinition, capacity: int, *, prealloc: bool, more: Mapping[str, str] = _NOTHING
+) -> None:
     driver = registry.format_driver(volume.format)
     assert isinstance(driver, Creatable)
     if prealloc and volume.backing is not None:
         raise _unsupported("metadata preallocation conflicts with backing store")
-    given: dict[str, str] = {}
+    given = dict(more)
     if volume.format == "qcow2":
         # The oldest version unless another is asked for: what libvirt makes.
         given["compat"] = volume.compat or "0.10"
@@ -401,6 +421,18 @@ def _fill_image(path: str, volume: VolumeDefinition, capacity: int, *, prealloc:
         file.flush()
 
 
+def _cloned_encryption(volume: VolumeDefinition, source: VolumeFacts) -> VolumeDefinition:
+    """A clone's document without encryption: an encrypted volume is copied as it is, and opens as it does."""
+    instead = "use 'qemu-img convert' with its passphrase"
+    if source.encryption and (content.format_of(source) != "raw" or volume.format != "raw"):
+        encryption.refuse(source, "converted", instead)
+    if volume.encryption is None:
+        return volume
+    if not source.encryption or volume.encryption.secrets:
+        raise _unsupported(f"volume '{volume.name}': what is copied is not encrypted anew here: {instead}")
+    return volume._replace(encryption=None)
+
+
 def _reflink(facts: VolumeFacts, temporary: str, volume: VolumeDefinition, origin: str) -> None:
     if volume.format != "raw" or origin != "raw":
         raise _unsupported("reflink copies are for raw volumes only")
@@ -409,7 +441,7 @@ def _reflink(facts: VolumeFacts, temporary: str, volume: VolumeDefinition, origi
         writer = os.open(temporary, os.O_RDWR | os.O_CLOEXEC)
         try:
             fcntl.ioctl(writer, _FICLONE, reader)
-            os.ftruncate(writer, max(volume.capacity or 0, facts.capacity))
+            os.ftruncate(writer, max(volume.capacity or 0, facts.length))
             os.fsync(writer)
         finally:
             os.close(writer)

@@ -11,7 +11,14 @@ from hostel.drivers.fault import fault
 from hostel.drivers.storage.backends import tool
 from hostel.drivers.storage.backends.base import Overwrite, Source, refuse_snapshots, unsupported
 from hostel.drivers.storage.backends.command import activate_command
-from hostel.drivers.storage.backends.device import DeviceVolumes, device_facts, fill, refuse_flags, wait_for
+from hostel.drivers.storage.backends.device import (
+    DeviceVolumes,
+    device_facts,
+    fill,
+    refuse_encryption,
+    refuse_flags,
+    wait_for,
+)
 from hostel.drivers.storage.backends.probing import clear_ends, require_device, require_empty, require_word
 from hostel.drivers.storage.document import (
     BackingDefinition,
@@ -117,6 +124,7 @@ class LogicalBackend(DeviceVolumes):
     def create(self, pool: PoolDefinition, volume: VolumeDefinition, flags: VolumeCreateFlag) -> None:
         """Make a volume, or a snapshot of its backing store; it is taken away again where that fails."""
         refuse_flags(flags)
+        refuse_encryption(volume)
         require_word(volume.name, "volume name")
         path = f"{pool.path}/{volume.name}"
         tool.run(_create_command(pool, volume))
@@ -139,7 +147,7 @@ class LogicalBackend(DeviceVolumes):
         progress: Progress | None,
     ) -> None:
         """Make a volume and fill it; it is taken away again where that fails."""
-        capacity = max(volume.capacity or 0, source.facts.capacity)
+        capacity = max(volume.capacity or 0, source.facts.length)
         whole = volume._replace(capacity=capacity, allocation=capacity, backing=None)
         self.create(pool, whole, flags)
         path = f"{pool.path}/{volume.name}"

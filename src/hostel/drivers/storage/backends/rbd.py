@@ -216,6 +216,9 @@ def _opened(cluster: ImagePool, name: str, *, read_only: bool) -> Iterator[Image
 
 
 def _check_new(volume: VolumeDefinition, flags: VolumeCreateFlag) -> None:
+    if volume.encryption is not None:
+        detail = "storage pool does not support encrypted volumes"
+        raise fault(ErrorCode.CONFIG_UNSUPPORTED, detail, ErrorDomain.STORAGE)
     if volume.format != "raw":
         detail = "only RAW volumes are supported by this storage pool"
         raise fault(ErrorCode.CONFIG_UNSUPPORTED, detail, ErrorDomain.STORAGE)

@@ -10,7 +10,7 @@ from hostel.drivers.base import Progress, VolumeCreateFlag, VolumeType, WipeAlgo
 from hostel.drivers.fault import fault
 from hostel.drivers.storage.backends import tool
 from hostel.drivers.storage.backends.base import Backend, Overwrite, refuse_snapshots, unsupported_flags
-from hostel.drivers.storage.backends.device import DeviceVolumes, refuse_flags
+from hostel.drivers.storage.backends.device import DeviceVolumes, refuse_encryption, refuse_flags
 from hostel.drivers.storage.backends.probing import require_device, require_word
 from hostel.drivers.storage.document import Permissions, PoolDefinition, PoolSizes, VolumeDefinition, VolumeFacts
 from hostel.drivers.storage.holding import held, translating
@@ -90,6 +90,7 @@ class ZfsBackend(DeviceVolumes):
     def create(self, pool: PoolDefinition, volume: VolumeDefinition, flags: VolumeCreateFlag) -> None:
         """Make a volume, with as much set aside for it as its allocation says."""
         refuse_flags(flags)
+        refuse_encryption(volume)
         require_word(volume.name, "volume name")
         if "/" in volume.name or "@" in volume.name:
             raise fault(
