@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from typing import Any, Final, TypeVar, cast
 
@@ -13,8 +14,16 @@ Driver = TypeVar("Driver")
 
 _LOOKING: Final = re.compile(
     r"connect_(get|list)_|(?!secret_get_value|domain_save_image_)\w+_(get|is|has|lookup_by|list|list_all|list_caps)(_|$)"
-    r"|domain_(block|memory|interface)_stats|domain_snapshot_current$|close$"
+    r"|domain_(block|memory|interface)_stats|domain_snapshot_(current|num)$|close$"
 )
+
+# Documents that have passwords in them where their first flag asks for these.
+_DOCUMENTS: Final = {
+    "domain_get_xml_desc": "virDomainGetXMLDesc",
+    "domain_managed_save_get_xml_desc": "virDomainManagedSaveGetXMLDesc",
+    "domain_snapshot_get_xml_desc": "virDomainSnapshotGetXMLDesc",
+    "domain_checkpoint_get_xml_desc": "virDomainCheckpointGetXMLDesc",
+}
 
 
 def read_only(driver: Driver) -> Driver:
@@ -28,8 +37,8 @@ class _ReadOnly:
 
     def __getattr__(self, name: str) -> Any:
         method = getattr(self._driver, name)
-        if name == "domain_get_xml_desc":
-            return self._domain_get_xml_desc
+        if name in _DOCUMENTS:
+            return functools.partial(self._document, name)
         # Setting matches "get" nowhere: storage_pool_set_autostart, domain_create, storage_vol_download are refused.
         if name.startswith("_") or not callable(method) or _LOOKING.match(name):
             return method
@@ -39,10 +48,10 @@ class _ReadOnly:
 
         return refuse
 
-    def _domain_get_xml_desc(self, domain: object, flags: DomainXmlFlag = DomainXmlFlag.NONE) -> Any:
+    def _document(self, name: str, moment: object, flags: int = 0) -> Any:
         if flags & DomainXmlFlag.SECURE:
-            raise fault(ErrorCode.OPERATION_DENIED, "virDomainGetXMLDesc with secure flag", ErrorDomain.DOM)
-        return cast(Any, self._driver).domain_get_xml_desc(domain, flags)
+            raise fault(ErrorCode.OPERATION_DENIED, f"{_DOCUMENTS[name]} with secure flag", ErrorDomain.DOM)
+        return getattr(self._driver, name)(moment, flags)
 
 
 def _api_name(procedure: str) -> str:

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from hostel.drivers.base import DomainXmlFlag, HypervisorDriver, NetworkDriver, StorageDriver
+from hostel.drivers.base.backup import BackupDriver
+from hostel.drivers.base.snapshot import SnapshotDriver
 from hostel.drivers.readonly import read_only
 from hostel.drivers.registry import open_drivers
 from hostel.drivers.store import Directories
@@ -15,7 +17,8 @@ from support.refusal import refused
 
 CHANGING = {
     "hypervisor": (
-        "connect_autostart domain_create domain_create_xml domain_define_xml domain_destroy domain_open_console "
+        "connect_autostart connect_domain_xml_from_native connect_domain_xml_to_native "
+        "domain_create domain_create_xml domain_define_xml domain_destroy domain_open_console "
         "domain_reboot domain_reset domain_resume domain_set_autostart domain_shutdown domain_suspend domain_undefine"
     ),
     "network": (
@@ -28,6 +31,18 @@ CHANGING = {
         "storage_pool_destroy storage_pool_refresh storage_pool_set_autostart storage_pool_undefine "
         "storage_vol_create_xml storage_vol_create_xml_from storage_vol_delete storage_vol_download "
         "storage_vol_resize storage_vol_upload storage_vol_wipe_pattern"
+    ),
+}
+# Of what only QEMU's machines have.
+LOOKING = {
+    BackupDriver: (
+        "domain_list_all_checkpoints domain_checkpoint_list_all_children domain_checkpoint_lookup_by_name "
+        "domain_checkpoint_get_parent domain_checkpoint_get_xml_desc domain_backup_get_xml_desc"
+    ),
+    SnapshotDriver: (
+        "domain_snapshot_get_xml_desc domain_list_all_snapshots domain_snapshot_list_all_children "
+        "domain_snapshot_lookup_by_name domain_has_current_snapshot domain_snapshot_current domain_snapshot_get_parent "
+        "domain_snapshot_is_current domain_snapshot_has_metadata domain_snapshot_num"
     ),
 }
 PROTOCOLS = {"hypervisor": HypervisorDriver, "network": NetworkDriver, "storage": StorageDriver}
@@ -56,6 +71,18 @@ def test_every_call_either_changes_and_is_refused_or_looks_and_is_let_through(ki
         drivers.close()
 
 
+@pytest.mark.parametrize("protocol", LOOKING)
+def test_what_machines_have_is_looked_at_and_no_more(protocol: type) -> None:
+    class Everything:
+        def __getattr__(self, name: str) -> object:
+            return lambda *arguments: None
+
+    driver = read_only(Everything())
+    methods = [name for name in vars(protocol) if name.startswith("domain_")]
+    let_through = {name for name in methods if getattr(getattr(driver, name), "__name__", "") != "refuse"}
+    assert let_through == set(LOOKING[protocol].split())
+
+
 @pytest.mark.parametrize(
     ("call", "api"),
     [
@@ -71,6 +98,25 @@ def test_refusal_names_libvirts_call(call: str, api: str) -> None:
 
     with refused(ErrorCode.OPERATION_DENIED, f"operation forbidden: read only access prevents {api}"):
         getattr(read_only(Everything()), call)()
+
+
+@pytest.mark.parametrize(
+    ("call", "api"),
+    [
+        ("domain_managed_save_get_xml_desc", "virDomainManagedSaveGetXMLDesc"),
+        ("domain_snapshot_get_xml_desc", "virDomainSnapshotGetXMLDesc"),
+        ("domain_checkpoint_get_xml_desc", "virDomainCheckpointGetXMLDesc"),
+    ],
+)
+def test_passwords_of_what_is_kept_are_not_shown(call: str, api: str) -> None:
+    class Everything:
+        def __getattr__(self, name: str) -> object:
+            return lambda *arguments: "document"
+
+    document = getattr(read_only(Everything()), call)
+    assert document("ref") == document("ref", 0) == "document"
+    with refused(ErrorCode.OPERATION_DENIED, f"operation forbidden: {api} with secure flag"):
+        document("ref", DomainXmlFlag.SECURE)
 
 
 def test_passwords_are_not_shown(tmp_path: Path) -> None:
