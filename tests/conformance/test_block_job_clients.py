@@ -177,3 +177,34 @@ def test_a_bitmap_of_a_daemon_that_was_killed_after_writes_is_refused_by_all(
     real_qemu_img("convert", "-f", "qcow2", "-O", "raw", tmp_path / "target", tmp_path / "target.raw")
     assert (tmp_path / "target.raw").read_bytes() == original
     assert_clean(tmp_path / "target", "qcow2")
+
+
+def test_snapshots_are_taken_and_committed_while_nbdcopy_writes(disk: Disk) -> None:
+    written = random.Random(9).randbytes(SIZE)
+    source = disk.folder / "source.raw"
+    source.write_bytes(written)
+    below = "top"
+    words = ["nbdcopy", "--connections=2", "--requests=4", str(source), disk.uri]
+    with subprocess.Popen(words, stderr=subprocess.PIPE, text=True) as writer:
+        for number in range(6):
+            above = f"over{number}"
+            disk.monitor.command(
+                "blockdev-snapshot-sync",
+                node_name=below,
+                snapshot_file=str(disk.folder / above),
+                snapshot_node_name=above,
+            )
+            below = above
+        assert writer.wait(60) == 0, writer.stderr and writer.stderr.read()
+    assert disk.copied() == written
+    _run("qemu-io", "-f", "raw", "-c", "flush", disk.uri)
+    assert disk.stored(below) == written
+    disk.monitor.command("block-commit", job_id="j", device=below, base_node="top")
+    disk.monitor.wait_for("BLOCK_JOB_READY")
+    disk.monitor.command("job-complete", id="j")
+    assert "error" not in disk.monitor.wait_for("BLOCK_JOB_COMPLETED")["data"]
+    assert disk.copied() == written
+    _run("qemu-io", "-f", "raw", "-c", "flush", disk.uri)
+    assert disk.stored("top") == written
+    for name in ("top", *(f"over{number}" for number in range(6))):
+        _run("qemu-img", "check", "-U", "-q", "-f", "qcow2", str(disk.folder / name))
