@@ -25,7 +25,6 @@ from hostel.drivers.base import (
 )
 from hostel.drivers.base.saving import SaveFlag
 from hostel.drivers.events import Defined, Event, EventSource, Lifecycle, Subject
-from hostel.drivers.native import NativeCalls
 from hostel.drivers.qemu import document, probe, process, savefile
 from hostel.drivers.qemu.agent import AgentCalls
 from hostel.drivers.qemu.backup.calls import BackupCalls
@@ -37,6 +36,7 @@ from hostel.drivers.qemu.console import PtyStream
 from hostel.drivers.qemu.guest import GuestCalls
 from hostel.drivers.qemu.launch import Launcher, find_emulator
 from hostel.drivers.qemu.machines import Machines, failed, invalid
+from hostel.drivers.qemu.native import ArgumentCalls
 from hostel.drivers.qemu.plug.calls import DeviceCalls
 from hostel.drivers.qemu.running import no_domain
 from hostel.drivers.qemu.saving import SaveCalls
@@ -63,7 +63,7 @@ class QemuDriver(
     StatisticsCalls,
     AgentCalls,
     BackupCalls,
-    NativeCalls,
+    ArgumentCalls,
 ):
     """Domains under real QEMU; see :class:`hostel.drivers.base.HypervisorDriver` for each call."""
 

@@ -160,3 +160,50 @@ def test_optional_image_that_is_missing_is_dropped_with_a_note(tmp_path: Path) -
 def test_relative_path_is_refused() -> None:
     with pytest.raises(VirtError, match="must be absolute"):
         source.prepare(domain("<disk><source file='d'/><target dev='vda'/></disk>"), None)
+
+
+POOL = """<pool type='{type}'><name>p</name><source><host name='h' port='3261'/><device path='iqn.2020-01.org:t'/>
+<auth type='chap' username='u'><secret usage='x'/></auth></source><target><path>/dev/disk/by-path</path></target></pool>"""
+
+
+class Units(Volumes):
+    """A storage driver with one pool of iSCSI units."""
+
+    type = "iscsi"
+
+    def storage_pool_get_xml_desc(self, pool: PoolRef) -> str:
+        return POOL.format(type=self.type)
+
+
+def translated(volume: str, storage: Volumes, mode: str = "") -> Any:
+    text = f"<disk type='volume'><source pool='p' volume='{volume}'{mode}/><target dev='vda'/></disk>"
+    (found,) = domain(text).devices.disks
+    assert found.source is not None
+    source.translate(found, found.source, storage)  # type: ignore[arg-type]
+    return found
+
+
+def test_a_unit_is_opened_by_qemu_itself_where_the_document_says_so(tmp_path: Path) -> None:
+    found = translated("unit:0:0:7", Units(tmp_path, kind=VolumeType.BLOCK), " mode='direct'")
+    assert (found.type, found.source.protocol, found.source.name) == ("network", "iscsi", "iqn.2020-01.org:t/7")
+    assert [(host.name, host.port) for host in found.source.hosts] == [("h", "3261")]
+    assert found.source.auth.username == "u"
+    assert (found.source.pool, found.source.volume, found.source.mode) == (None, None, None)
+
+
+def test_a_unit_of_the_host_is_its_device(tmp_path: Path) -> None:
+    found = translated("unit:0:0:7", Units(tmp_path / "sdb", kind=VolumeType.BLOCK), " mode='host'")
+    assert (found.type, found.source.dev, found.source.mode) == ("block", str(tmp_path / "sdb"), None)
+
+
+def test_a_volume_that_is_a_directory_stays_one(tmp_path: Path) -> None:
+    found = translated("d", Volumes(tmp_path, kind=VolumeType.DIR))
+    assert (found.type, found.source.dir) == ("dir", str(tmp_path))
+
+
+@pytest.mark.parametrize(("type", "volume"), [("dir", "unit:0:0:7"), ("iscsi", "seven")])
+def test_only_numbered_units_of_iscsi_are_opened_directly(type: str, volume: str, tmp_path: Path) -> None:
+    storage = Units(tmp_path, kind=VolumeType.BLOCK)
+    storage.type = type
+    with pytest.raises(VirtError, match="mode='direct'|the number of a unit"):
+        translated(volume, storage, " mode='direct'")

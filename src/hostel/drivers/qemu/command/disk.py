@@ -80,7 +80,7 @@ def disk_arguments(domain: Domain, disk: Disk, bootindex: int | None, context: C
 
 def _passes_scsi(disk: Disk, context: Context | None) -> bool | None:
     """Whether a virtio disk passes SCSI commands on; None where the emulator is right without being told."""
-    if context is None or context.platform is None or not context.has("virtio-blk-pci.scsi"):
+    if context is None or not context.has("virtio-blk-pci.scsi"):
         return None
     if disk.device == DiskDevice.LUN:
         return True

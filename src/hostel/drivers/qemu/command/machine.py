@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import datetime
 import itertools
+from collections.abc import Mapping
 from typing import Final
 
+from hostel.codec.xml import Element
 from hostel.drivers.qemu.command import (
     character,
     controller,
@@ -17,7 +19,7 @@ from hostel.drivers.qemu.command import (
     processor,
 )
 from hostel.drivers.qemu.command.context import Context, escape, option
-from hostel.drivers.qemu.command.support import refuse_unknown
+from hostel.drivers.qemu.command.support import FIELDS, refuse_unknown
 from hostel.drivers.qemu.document import unsupported
 from hostel.model.domain.clock import Clock, Timer
 from hostel.model.domain.devices.disk import DiskDevice
@@ -36,15 +38,20 @@ _OFF_ACTIONS: Final = ("destroy",)
 _REBOOT_ACTIONS: Final = ("restart", "destroy")
 
 
-def build(domain: Domain, context: Context) -> list[str]:
+def build(domain: Domain, context: Context, fields: Mapping[type[Element], frozenset[str]] = FIELDS) -> list[str]:
     """QEMU's command line for a live document: completed, with aliases, its volumes resolved to files.
 
     Sockets that are chosen here are written into the document.
 
+    Args:
+        domain: the document.
+        context: what is not in it.
+        fields: what of it is acted on (:mod:`~hostel.drivers.qemu.command.support`).
+
     Raises:
         VirtError: ``CONFIG_UNSUPPORTED`` or ``XML_ERROR`` for what QEMU, or this driver, cannot do.
     """
-    refuse_unknown(domain)
+    refuse_unknown(domain, fields)
     order = bootindexes(domain)
     memory = domain.memory.to_kib() if domain.memory is not None else 0
     argv = [context.emulator, "-name", f"guest={escape(domain.name)},debug-threads=on", "-S"]

@@ -110,7 +110,7 @@ def _backend(interface: Interface, context: Context) -> dict[str, Any]:
         case InterfaceType.ETHERNET:
             target = interface.target.dev if interface.target is not None else None
             scripts = {"script": interface.script or "no", "downscript": interface.downscript or "no"}
-            return {"type": "tap", **scripts, "ifname": target}
+            return {"type": "tap", **scripts, "ifname": target, "queues": _queues(interface)}
         case InterfaceType.VHOSTUSER:
             return {"type": "vhost-user", "chardev": f"char{alias_of(interface)}", "queues": _queues(interface)}
         case InterfaceType.VDPA:

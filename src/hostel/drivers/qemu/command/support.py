@@ -1,16 +1,20 @@
 """What of a document this driver acts on; anything else is refused by its path, so that nothing is left out unsaid.
 
+What a command line has, and a machine of this driver cannot be started with, is apart: it concerns what must be made
+ready on the host first, such as secrets, taps and devices that are taken from the host.
+
 A class that is missing here is refused as a whole. Attributes and elements that do not concern a running machine of a
 session, such as a title, are listed as what is acted on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 from hostel.codec.xml import Element
 from hostel.drivers.qemu.document import unsupported
+from hostel.model import authentication, encryption
 from hostel.model.domain import clock, cpu, domain, features, memory, os, passthrough, tune
 from hostel.model.domain.devices import (
     address,
@@ -19,6 +23,7 @@ from hostel.model.domain.devices import (
     device,
     disk,
     graphics,
+    hostdev,
     input,
     interface,
     paravirtual,
@@ -31,6 +36,7 @@ from hostel.model.domain.devices import (
 
 _DEVICE: Final = "alias acpi_index address"
 _VIRTIO: Final = "iommu ats packed page_per_vq"
+_HOSTDEV: Final = f"mode type managed model boot {_DEVICE}"
 _CHARACTER: Final = f"type sources protocol log target {_DEVICE}"
 
 _ACTED_ON: Final[dict[type[Element], str]] = {
@@ -142,25 +148,96 @@ _ACTED_ON: Final[dict[type[Element], str]] = {
     platform.Watchdog: f"model action {_DEVICE}",
     platform.Panic: f"model {_DEVICE}",
 }
+# What only a command line has.
+_SAID_TOO: Final[dict[type[Element], str]] = {
+    domain.Domain: "default_iothread",
+    domain.Devices: "hostdevs",
+    tune.IoThread: "thread_pool_min thread_pool_max",
+    tune.DefaultIoThread: "thread_pool_min thread_pool_max",
+    authentication.Authentication: "type username secret",
+    authentication.SecretReference: "type uuid usage",
+    encryption.Encryption: "format_name engine secrets",
+    disk.Disk: "auth rawio sgio transient encryption",
+    disk.DiskDriver: "copy_on_read metadata_cache",
+    disk.Transient: "share_backing",
+    disk.BlockIo: "discard_granularity",
+    source.DiskSource: (
+        "dir tls tls_hostname type path managed namespace identity snapshot config initiator ssl_verify cookies "
+        "address reconnect slices auth encryption reservations"
+    ),
+    source.Identity: "user group",
+    source.Initiator: "iqn",
+    source.Cookies: "cookies",
+    source.Cookie: "name value",
+    source.NvmeAddress: "domain bus slot function",
+    source.Slices: "slices",
+    source.Slice: "type offset size",
+    source.Reservations: "managed source",
+    source.ReservationsSource: "type path mode",
+    source.ImageFormat: "metadata_cache",
+    source.MetadataCache: "max_size",
+    source.MaxSize: "unit value",
+    controller.Controller: "pci_hole",
+    controller.PciHole64: "unit value",
+    controller.ControllerTarget: "index node",
+    interface.Interface: "managed ips tune teaming backend",
+    interface.HostdevInterface: f"type managed mac source target model driver boot rom teaming {_DEVICE}",
+    interface.InterfaceSource: "dev mode type path address port local host_address reconnect",
+    interface.LocalAddress: "address port",
+    interface.HostdevAddress: "type domain bus slot function",
+    interface.InterfaceIp: "address family prefix",
+    interface.InterfaceTune: "sndbuf",
+    interface.InterfaceBackend: "type",
+    interface.Teaming: "type persistent",
+    interface.InterfaceDriver: (
+        "txmode ioeventfd event_idx queues rx_queue_size tx_queue_size rss rss_hash_report host guest"
+    ),
+    interface.HostOffloads: "csum gso tso4 tso6 ecn ufo mrg_rxbuf",
+    interface.GuestOffloads: "csum tso4 tso6 ecn ufo",
+    hostdev.PciHostdev: f"{_HOSTDEV} driver source teaming rom",
+    hostdev.UsbHostdev: f"{_HOSTDEV} source",
+    hostdev.ScsiHostdev: f"{_HOSTDEV} source sgio rawio readonly shareable",
+    hostdev.ScsiHostHostdev: f"{_HOSTDEV} source",
+    hostdev.MdevHostdev: f"{_HOSTDEV} source display ramfb",
+    hostdev.PciHostSource: "address",
+    hostdev.PciHostAddress: "type domain bus slot function",
+    hostdev.UsbHostSource: "startup_policy missing guest_reset vendor product address",
+    hostdev.UsbHostAddress: "type bus device",
+    hostdev.ScsiSource: "protocol name host auth initiator adapter address",
+    hostdev.ScsiHostAddress: "type bus target unit",
+    hostdev.ScsiHostSource: "protocol wwpn",
+    hostdev.MdevSource: "address",
+    hostdev.MdevAddress: "uuid",
+    address.UnassignedAddress: "",
+}
 FIELDS: Final = {cls: frozenset(names.split()) for cls, names in _ACTED_ON.items()}
+SAID: Final = {
+    cls: FIELDS.get(cls, frozenset()) | frozenset(_SAID_TOO.get(cls, "").split()) for cls in (*FIELDS, *_SAID_TOO)
+}
 
 
-def refuse_unknown(document: domain.Domain) -> None:
+def refuse_unknown(document: domain.Domain, fields: Mapping[type[Element], frozenset[str]] = FIELDS) -> None:
     """Refuse what a guest would miss if it were left out without a word.
+
+    Args:
+        document: the machine.
+        fields: what is acted on; ``SAID`` for a command line that nobody starts.
 
     Raises:
         VirtError: ``CONFIG_UNSUPPORTED``, naming the element or attribute.
     """
-    for path, name in _not_acted_on(document, "/domain"):
+    for path, name in _not_acted_on(document, "/domain", fields):
         raise unsupported(f"<{name}> is not supported by this driver; remove it ({path})")
     for label in document.seclabels:
         if label.type == "static" or label.model not in (None, "none", "dac"):
             raise unsupported(f"Security driver {label.model or label.type} not enabled; remove <seclabel>")
 
 
-def _not_acted_on(element: Element, path: str) -> Iterator[tuple[str, str]]:
+def _not_acted_on(
+    element: Element, path: str, fields: Mapping[type[Element], frozenset[str]]
+) -> Iterator[tuple[str, str]]:
     """Path and name of everything that is not in the table."""
-    known = FIELDS.get(type(element))
+    known = fields.get(type(element))
     if known is None:
         yield path, element.TAG
         return
@@ -175,4 +252,4 @@ def _not_acted_on(element: Element, path: str) -> Iterator[tuple[str, str]]:
         name = item.name.lstrip("@").rpartition("}")[2]
         yield f"{path}/{item.leaf + '/' if item.leaf else ''}{item.name}", name
     for below in element.elements():
-        yield from _not_acted_on(below, f"{path}/{below.TAG}")
+        yield from _not_acted_on(below, f"{path}/{below.TAG}", fields)
