@@ -163,7 +163,8 @@ def test_relative_path_is_refused() -> None:
 
 
 POOL = """<pool type='{type}'><name>p</name><source><host name='h' port='3261'/><device path='iqn.2020-01.org:t'/>
-<auth type='chap' username='u'><secret usage='x'/></auth></source><target><path>/dev/disk/by-path</path></target></pool>"""
+<auth type='chap' username='u'><secret usage='x'/></auth></source>
+<target><path>/dev/disk/by-path</path></target></pool>"""
 
 
 class Units(Volumes):
@@ -192,18 +193,18 @@ def test_a_unit_is_opened_by_qemu_itself_where_the_document_says_so(tmp_path: Pa
 
 
 def test_a_unit_of_the_host_is_its_device(tmp_path: Path) -> None:
-    found = translated("unit:0:0:7", Units(tmp_path / "sdb", kind=VolumeType.BLOCK), " mode='host'")
-    assert (found.type, found.source.dev, found.source.mode) == ("block", str(tmp_path / "sdb"), None)
+    found = translated("unit:0:0:7", Units(tmp_path, kind=VolumeType.BLOCK), " mode='host'")
+    assert (found.type, found.source.dev, found.source.mode) == ("block", str(tmp_path / "unit:0:0:7"), None)
 
 
 def test_a_volume_that_is_a_directory_stays_one(tmp_path: Path) -> None:
     found = translated("d", Volumes(tmp_path, kind=VolumeType.DIR))
-    assert (found.type, found.source.dir) == ("dir", str(tmp_path))
+    assert (found.type, found.source.dir) == ("dir", str(tmp_path / "d"))
 
 
 @pytest.mark.parametrize(("type", "volume"), [("dir", "unit:0:0:7"), ("iscsi", "seven")])
 def test_only_numbered_units_of_iscsi_are_opened_directly(type: str, volume: str, tmp_path: Path) -> None:
     storage = Units(tmp_path, kind=VolumeType.BLOCK)
     storage.type = type
-    with pytest.raises(VirtError, match="mode='direct'|the number of a unit"):
+    with pytest.raises(VirtError, match=r"mode='direct'|the number of a unit"):
         translated(volume, storage, " mode='direct'")
