@@ -8,6 +8,7 @@ from typing import Any, Final
 from hostel.codec.xdr import Field
 from hostel.drivers.adapters import from_wire, to_wire, uuid_text
 from hostel.drivers.base import DomainRef
+from hostel.drivers.base.backup import CheckpointRef
 from hostel.drivers.base.block import BlockJobInfo, DiskError
 from hostel.drivers.base.machine import MEMORY_STATS, Screenshot, StatsFlag
 from hostel.drivers.base.snapshot import SnapshotRef
@@ -69,13 +70,21 @@ class RemoteMachines:
 
     def domain_list_all_snapshots(self, domain: DomainRef, flags: int = 0) -> list[SnapshotRef]:
         """The snapshots of a domain."""
-        return self._snapshots("domain_list_all_snapshots", wire("domain", domain), flags)
+        return self._moments("domain_list_all_snapshots", wire("domain", domain), flags)
 
     def domain_snapshot_list_all_children(self, snapshot: SnapshotRef, flags: int = 0) -> list[SnapshotRef]:
         """The children of a snapshot."""
-        return self._snapshots("domain_snapshot_list_all_children", wire("snapshot", snapshot), flags)
+        return self._moments("domain_snapshot_list_all_children", wire("snapshot", snapshot), flags)
 
-    def _snapshots(self, procedure: str, of: Any, flags: int) -> list[SnapshotRef]:
+    def domain_list_all_checkpoints(self, domain: DomainRef, flags: int = 0) -> list[CheckpointRef]:
+        """The checkpoints of a domain."""
+        return self._moments("domain_list_all_checkpoints", wire("domain", domain), flags)
+
+    def domain_checkpoint_list_all_children(self, checkpoint: CheckpointRef, flags: int = 0) -> list[CheckpointRef]:
+        """The children of a checkpoint."""
+        return self._moments("domain_checkpoint_list_all_children", wire("checkpoint", checkpoint), flags)
+
+    def _moments(self, procedure: str, of: Any, flags: int) -> list[Any]:
         convert = from_wire(REMOTE.by_name[procedure].result.fields[0])
         assert convert is not None
         return [convert(item) for item in self._client.call(procedure, of, _NEEDED, int(flags))[0]]
