@@ -21,7 +21,14 @@ COMMANDS = [line.format(data=DATA) for line in (DATA / "virsh.txt").read_text().
 UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 # What we do and libvirt's test driver does not, and what follows from it.
-MORE = {"start test --paused", "domstate test --reason", "resume test", "secret-list", "nodedev-list --tree"}
+MORE = {
+    "start test --paused",
+    "domstate test --reason",
+    "resume test",
+    "secret-list",
+    "nodedev-list --tree",
+    "nwfilter-list",
+}
 FOLLOWS = {"list", "list --all", "list --transient", "list --persistent", "domid web"}
 # What it does and our drivers do not, or not for a domain that is off.
 LESS = {

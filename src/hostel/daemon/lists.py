@@ -10,6 +10,7 @@ from hostel.drivers.adapters import check_flags, uuid_bytes
 from hostel.drivers.base import DomainRef, DomainState, PoolRef, VolumeRef
 from hostel.drivers.base.interface import InterfaceRef
 from hostel.drivers.base.nodedev import NodeDeviceRef
+from hostel.drivers.base.nwfilter import NwfilterRef
 from hostel.drivers.base.secret import SecretRef
 from hostel.drivers.registry import Drivers
 from hostel.errors import ErrorCode, VirtError
@@ -339,6 +340,18 @@ def _capabilities(client: Client, call: Call) -> list[str]:
     return _drivers(client).node_device.node_device_list_caps(NodeDeviceRef(*call.arguments[0]))
 
 
+def _filters(client: Client, call: Call) -> Sequence[NwfilterRef]:
+    found: Sequence[NwfilterRef] = _visible(client, call, _drivers(client).nwfilter.connect_list_all_nwfilters())
+    return found
+
+
+def _list_all_filters(client: Client, call: Call) -> Sequence[Any]:
+    need_results, flags = call.arguments
+    check_flags(flags, 0, api_name(call.procedure.name))
+    refs = _filters(client, call)
+    return [wire(ref) for ref in refs] if need_results else [], len(refs)
+
+
 def _list_all_secrets(client: Client, call: Call) -> Sequence[Any]:
     need_results, flags = call.arguments
     drivers = _drivers(client)
@@ -368,6 +381,11 @@ ANSWERS: Final[dict[str, Callable[[Client, Call], Sequence[Any]]]] = {
     ),
     "node_device_num_of_caps": lambda client, call: (len(_capabilities(client, call)),),
     "node_device_list_caps": lambda client, call: (_capabilities(client, call)[: max(0, call.arguments[1])],),
+    "connect_list_all_nwfilters": _list_all_filters,
+    "connect_num_of_nwfilters": lambda client, call: (len(_filters(client, call)),),
+    "connect_list_nwfilters": lambda client, call: (
+        [ref.name for ref in _filters(client, call)][: max(0, call.arguments[0])],
+    ),
     "connect_list_all_secrets": _list_all_secrets,
     "connect_num_of_secrets": lambda client, call: (len(_secrets(client, call)),),
     "connect_list_secrets": lambda client, call: (

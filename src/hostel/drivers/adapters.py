@@ -55,6 +55,7 @@ from hostel.drivers.base.interface import InterfaceRef
 from hostel.drivers.base.machine import MemoryFlag, VcpuFlag
 from hostel.drivers.base.nodedev import NodeDeviceRef
 from hostel.drivers.base.saving import SaveFlag
+from hostel.drivers.base.nwfilter import NwfilterRef
 from hostel.drivers.base.secret import SecretRef, SecretUsageType
 from hostel.drivers.base.snapshot import (
     SnapshotCreateFlag,
@@ -113,6 +114,10 @@ def _secret(method: str = "") -> Adapter:
 
 def _node_device(method: str = "") -> Adapter:
     return Adapter("node_device", method)
+
+
+def _nwfilter(method: str = "", flags: Flags = 0) -> Adapter:
+    return Adapter("nwfilter", method, flags)
 
 
 def _interface(flags: Flags = 0) -> Adapter:
@@ -267,6 +272,12 @@ _ROWS: Final[dict[str, Adapter]] = {
     "interface_change_begin": _interface(),
     "interface_change_commit": _interface(),
     "interface_change_rollback": _interface(),
+    "nwfilter_lookup_by_name": _nwfilter(),
+    "nwfilter_lookup_by_uuid": _nwfilter(),
+    "nwfilter_get_xml_desc": _nwfilter(),
+    "nwfilter_define_xml_flags": _nwfilter("nwfilter_define_xml", _VALIDATE),
+    "nwfilter_define_xml": _nwfilter(),
+    "nwfilter_undefine": _nwfilter(),
     "secret_lookup_by_uuid": _secret(),
     "secret_lookup_by_usage": _secret(),
     "secret_define_xml": _secret(),
@@ -351,6 +362,7 @@ _FROM_WIRE: Final[dict[str, Callable[[Any], Any]]] = {
     "checkpoint": lambda wire: CheckpointRef(wire[0], _FROM_WIRE["domain"](wire[1])),
     "snapshot": lambda wire: SnapshotRef(wire[0], _FROM_WIRE["domain"](wire[1])),
     "interface": lambda wire: InterfaceRef(*wire),
+    "nwfilter": lambda wire: NwfilterRef(wire[0], uuid_text(wire[1])),
     "secret": lambda wire: SecretRef(uuid_text(wire[0]), _usage_type(wire[1]), wire[2]),
     "uuid": uuid_text,
     "param": lambda wire: {name: value for name, (_, value) in wire},
@@ -359,6 +371,7 @@ _TO_WIRE: Final[dict[str, Callable[[Any], Any]]] = {
     "domain": lambda ref: (ref[0], uuid_bytes(ref[1]), ref[2]),
     "network": lambda ref: (ref[0], uuid_bytes(ref[1])),
     "pool": lambda ref: (ref[0], uuid_bytes(ref[1])),
+    "nwfilter": lambda ref: (ref[0], uuid_bytes(ref[1])),
     "checkpoint": lambda ref: (ref[0], _TO_WIRE["domain"](ref[1])),
     "snapshot": lambda ref: (ref[0], _TO_WIRE["domain"](ref[1])),
     "secret": lambda ref: (uuid_bytes(ref[0]), int(ref[1]), ref[2]),

@@ -33,6 +33,7 @@ _BEGINNINGS: Final[dict[ErrorCode, str]] = {
     ErrorCode.NO_NETWORK: "Network not found: %s",
     ErrorCode.NO_INTERFACE: "Interface not found: %s",
     ErrorCode.MULTIPLE_INTERFACES: "multiple matching interfaces found: %s",
+    ErrorCode.NO_NWFILTER: "Network filter not found: %s",
     ErrorCode.NO_NODE_DEVICE: "Node device not found: %s",
     ErrorCode.NO_STORAGE_POOL: "Storage pool not found: %s",
     ErrorCode.NO_STORAGE_VOL: "Storage volume not found: %s",

@@ -15,6 +15,7 @@ from hostel.drivers.base import HypervisorDriver, NetworkDriver, StorageDriver
 from hostel.drivers.base.host import HostDriver
 from hostel.drivers.base.interface import InterfaceDriver
 from hostel.drivers.base.nodedev import NodeDeviceDriver
+from hostel.drivers.base.nwfilter import NwfilterDriver
 from hostel.drivers.base.secret import SecretDriver
 from hostel.drivers.events import EventSource
 from hostel.drivers.fault import fault
@@ -33,6 +34,7 @@ class Drivers(NamedTuple):
     secret: SecretDriver
     node_device: NodeDeviceDriver
     interface: InterfaceDriver
+    nwfilter: NwfilterDriver
     host: HostDriver
     events: EventSource | None = None
 
@@ -45,11 +47,13 @@ class Drivers(NamedTuple):
             secret=read_only(self.secret),
             node_device=read_only(self.node_device),
             interface=read_only(self.interface),
+            nwfilter=read_only(self.nwfilter),
         )
 
     def _drivers(self) -> tuple[object, ...]:
         return (
-            self.hypervisor, self.storage, self.network, self.secret, self.node_device, self.interface, self.host,
+            self.hypervisor, self.storage, self.network, self.secret, self.node_device, self.interface, self.nwfilter,
+            self.host,
         )  # fmt: skip
 
     def close(self) -> None:

@@ -37,6 +37,7 @@ def open_session(uri: SplitResult, directories: Directories) -> Drivers | None:
         raise fault(
             ErrorCode.INTERNAL_ERROR, f"unexpected QEMU URI path '{uri.path}', try {_SESSION}", ErrorDomain.QEMU
         )
+    from hostel.drivers.nwfilter.memory import SessionNwfilterDriver
     from hostel.drivers.qemu.driver import QemuDriver
 
     bus = EventBus(directories.state / "events")
@@ -54,7 +55,7 @@ def open_session(uri: SplitResult, directories: Directories) -> Drivers | None:
         storage.connect_autostart()
         network.connect_autostart()
         hypervisor.connect_autostart()
-    host = (deferred(_node_device), deferred(_interface), deferred(_host))
+    host = (deferred(_node_device), deferred(_interface), SessionNwfilterDriver(), deferred(_host))
     return Drivers(_SESSION, hypervisor, storage, network, secret, *host, hypervisor.events)
 
 

@@ -32,6 +32,7 @@ class Connection:
         secret: the driver of secrets.
         node_device: the driver of the host's devices.
         interface: the driver of its network interfaces.
+        nwfilter: the driver of filters of packets.
         host: the driver of its processors and memory.
         events: where events come from; None where the driver has none.
         is_read_only: whether every change is refused with ``OPERATION_DENIED``.
@@ -47,6 +48,7 @@ class Connection:
         self.secret = shown.secret
         self.node_device = shown.node_device
         self.interface = shown.interface
+        self.nwfilter = shown.nwfilter
         self.host = shown.host
         self.events = drivers.events
         self.is_read_only = read_only

@@ -16,8 +16,8 @@ migrate-getmaxdowntime migrate-getspeed migrate-postcopy migrate-setmaxdowntime 
 net-dhcp-leases net-edit net-event net-port-create net-port-delete net-port-dumpxml net-port-list
 node-memory-tune nodedev-autostart nodedev-create nodedev-define nodedev-destroy nodedev-event nodedev-start
 nodedev-undefine nodesevinfo nodesuspend numatune nwfilter-binding-create nwfilter-binding-delete
-nwfilter-binding-dumpxml nwfilter-binding-list nwfilter-define nwfilter-dumpxml nwfilter-edit nwfilter-list
-nwfilter-undefine perf pool-edit pool-event qemu-attach qemu-monitor-event save-image-edit schedinfo
+nwfilter-binding-dumpxml nwfilter-binding-list nwfilter-edit
+perf pool-edit pool-event qemu-attach qemu-monitor-event save-image-edit schedinfo
 secret-event send-process-signal set-lifecycle-action set-user-password set-user-sshkeys setvcpu snapshot-edit
 sysinfo update-memory-device vcpucount vcpuinfo vcpupin
 """

@@ -104,6 +104,12 @@ GROUPS: Final = (
         "net-undefine net-update net-uuid",
     ),
     Group(
+        "Network Filter",
+        "filter",
+        "nwfilter",
+        "nwfilter-define nwfilter-dumpxml nwfilter-list nwfilter-undefine",
+    ),
+    Group(
         "Node Device",
         "nodedev",
         "nodedev",

@@ -22,6 +22,7 @@ from hostel.drivers.base import (
 from hostel.drivers.base.host import HostDriver
 from hostel.drivers.base.interface import InterfaceDriver
 from hostel.drivers.base.nodedev import NodeDeviceDriver
+from hostel.drivers.base.nwfilter import NwfilterDriver
 from hostel.drivers.base.secret import SecretDriver
 from hostel.errors import HostelError, VirtError
 
@@ -42,6 +43,7 @@ class Connection(Protocol):
     secret: SecretDriver
     node_device: NodeDeviceDriver
     interface: InterfaceDriver
+    nwfilter: NwfilterDriver
     host: HostDriver
 
     def close(self) -> None:
@@ -125,6 +127,11 @@ class Session:
     def interface(self) -> InterfaceDriver:
         """The driver of the host's network interfaces."""
         return self.connection.interface
+
+    @property
+    def nwfilter(self) -> NwfilterDriver:
+        """The driver of filters of packets."""
+        return self.connection.nwfilter
 
     @property
     def host(self) -> HostDriver:

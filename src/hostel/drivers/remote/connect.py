@@ -12,6 +12,7 @@ from hostel.drivers.remote.driver import (
     RemoteInterface,
     RemoteNetwork,
     RemoteNodeDevice,
+    RemoteNwfilter,
     RemoteSecret,
     RemoteStorage,
 )
@@ -38,9 +39,11 @@ def connect(remote: RemoteUri, *, read_only: bool = False) -> Drivers:
     secret: Any = RemoteSecret(client)
     node_device: Any = RemoteNodeDevice(client)
     interface: Any = RemoteInterface(client)
+    nwfilter: Any = RemoteNwfilter(client)
     host: Any = RemoteHost(client)
     events = RemoteEvents(client)
-    return Drivers(remote.written, hypervisor, storage, network, secret, node_device, interface, host, events)
+    ours = (node_device, interface, nwfilter, host)
+    return Drivers(remote.written, hypervisor, storage, network, secret, *ours, events)
 
 
 def open_client(remote: RemoteUri, *, read_only: bool = False) -> RpcClient:

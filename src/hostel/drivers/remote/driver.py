@@ -9,6 +9,7 @@ from hostel.drivers.adapters import ADAPTERS, PROCEDURE_OF, Adapter, Options, fr
 from hostel.drivers.base import DomainRef, Hole, NetworkRef, PoolRef, VolumeRef, VolumeRow
 from hostel.drivers.base.interface import InterfaceRef
 from hostel.drivers.base.nodedev import NodeDeviceRef
+from hostel.drivers.base.nwfilter import NwfilterRef
 from hostel.drivers.base.secret import SecretRef
 from hostel.drivers.fault import fault
 from hostel.drivers.remote.client import RpcClient, RpcStream
@@ -191,6 +192,17 @@ class RemoteSecret(RemoteDriver):
     def connect_list_all_secrets(self) -> list[SecretRef]:
         """Every secret."""
         return self._list("connect_list_all_secrets", "secret")
+
+
+class RemoteNwfilter(RemoteDriver):
+    """Implements :class:`hostel.drivers.base.nwfilter.NwfilterDriver`."""
+
+    def __init__(self, client: RpcClient) -> None:
+        super().__init__(client, "nwfilter")
+
+    def connect_list_all_nwfilters(self) -> list[NwfilterRef]:
+        """Every filter."""
+        return self._list("connect_list_all_nwfilters", "nwfilter")
 
 
 class RemoteInterface(RemoteDriver):

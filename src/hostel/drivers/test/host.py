@@ -12,6 +12,7 @@ from hostel.drivers.secret.vault import MemoryVault
 from hostel.drivers.storage.document import PoolDefinition, PoolSizes, VolumeFacts, parse_pool
 from hostel.drivers.test.document import DomainDefinition, parse_domain
 from hostel.model.interface import HostInterface, read_interface
+from hostel.model.nwfilter.filter import Filter
 from hostel.units import GiB
 
 # The facts of libvirt's own default host: scripts and tests know these names and numbers.
@@ -156,6 +157,7 @@ class Host:
         self.domains: dict[str, TestDomain] = {}
         self.networks: dict[str, TestNetwork] = {}
         self.pools: dict[str, TestPool] = {}
+        self.nwfilters: dict[str, Filter] = {}
         self.interfaces: dict[str, InterfaceEntry] = {}
         self.interfaces_before: dict[str, InterfaceEntry] | None = None  # while a transaction runs
         if furnished:

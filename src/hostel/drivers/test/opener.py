@@ -12,6 +12,7 @@ from hostel.drivers.announcing import announcing
 from hostel.drivers.base.host import NodeInfo
 from hostel.drivers.events import Subject
 from hostel.drivers.fault import fault
+from hostel.drivers.nwfilter.memory import MemoryNwfilterDriver
 from hostel.drivers.registry import Drivers, written
 from hostel.drivers.secret.driver import VaultSecretDriver
 from hostel.drivers.store import Directories
@@ -54,6 +55,7 @@ def _drivers(uri: str, host: Host, release: Callable[[], None], info: NodeInfo) 
         VaultSecretDriver(host.secrets, host.bus),
         TestNodeDeviceDriver(),
         TestInterfaceDriver(host),
+        MemoryNwfilterDriver(host.nwfilters, host.lock),
         TestHostDriver(info),
         host.bus,
     )
