@@ -107,6 +107,7 @@ LINES = [
     "backup-begin test /nosuch",
     "backup-begin test --checkpointxml /nosuch",
     "domjobabort nosuch",
+    "domifstat nosuch x",
     "setmem test",
     "setmem test 1x",
     "setmem test 1 --live --current",

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import socket
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +21,7 @@ from hostel.errors import VirtError
 from hostel.model.domain.domain import Domain
 from hostel.objects import Connection
 from support.session import disk, domain_xml, session, wait_for_report
+from support.virsh import Ours
 
 pytestmark = pytest.mark.qemu
 MIB = 1 << 20
@@ -149,3 +153,40 @@ def test_agent_that_is_not_there_is_told_from_one_that_has_no_channel(
     other = driver.domain_create(driver.domain_define_xml(xml))
     with pytest.raises(VirtError, match="is not connected"):
         driver.domain_qemu_agent_command(other, '{"execute": "guest-ping"}')
+
+
+@pytest.fixture
+def tap() -> Iterator[str]:
+    name = f"hs{os.getpid()}"
+    made = subprocess.run(["ip", "tuntap", "add", "dev", name, "mode", "tap"], capture_output=True, check=False)
+    if made.returncode:
+        pytest.skip("no right to make a tap device")
+    try:
+        subprocess.run(["ip", "link", "set", name, "up"], check=True)
+        yield name
+    finally:
+        subprocess.run(["ip", "link", "del", name], check=True)
+
+
+@pytest.mark.requires_tool("ip")
+def test_traffic_is_counted_from_the_guests_side(driver: QemuDriver, tmp_path: Path, tap: str) -> None:
+    wire = (
+        f"<interface type='ethernet'><mac address='52:54:00:00:00:07'/><target dev='{tap}' managed='no'/></interface>"
+    )
+    user = "<interface type='user'><mac address='52:54:00:00:00:08'/></interface>"
+    ref = driver.domain_create(driver.domain_define_xml(domain_xml(tmp_path, disk(tmp_path / "disk.img"), wire, user)))
+    wait_for_report(tmp_path, 1)
+    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as raw:
+        raw.bind((tap, 0))
+        raw.send(b"\xff" * 14 + bytes(986))
+    found = driver.domain_interface_stats(ref, "52:54:00:00:00:07")
+    assert (found.rx_bytes >= 1000, found.tx_bytes) == (True, 0)
+    told = dict(driver.connect_get_all_domain_stats([ref], StatsFlag.INTERFACE)[0][1])
+    assert (told["net.count"], told["net.0.name"], told["net.0.tx.bytes"]) == (2, tap, 0)
+    assert "net.1.name" not in told
+    code, out, _ = Ours(tmp_path).run(f"domifstat guest {tap}")
+    assert (code, [line.split()[1] for line in out.split("\n") if line]) == (0, list(found._fields))
+    with pytest.raises(VirtError, match="'eth9' is not a known interface"):
+        driver.domain_interface_stats(ref, "eth9")
+    with pytest.raises(VirtError, match="Interface name not provided"):
+        driver.domain_interface_stats(ref, "52:54:00:00:00:08")

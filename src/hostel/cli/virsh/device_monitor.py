@@ -9,9 +9,11 @@ from hostel.cli.options import Args, Command, data, flag, value
 from hostel.cli.virsh import document
 from hostel.cli.virsh.block import blocks, pretty
 from hostel.cli.virsh.device import find_interface
-from hostel.cli.virsh.session import CommandError, Session
+from hostel.cli.virsh.session import CommandError, Session, failing
 from hostel.drivers.base import DomainXmlFlag
 from hostel.drivers.base.block import BlockInfo
+from hostel.drivers.base.device import InterfaceStatsDriver
+from hostel.drivers.base.offered import offered
 
 DOMAIN = data("domain", "domain name, id or uuid")
 # Counters in virsh's order: libvirt's name, virsh's old name, and words for people.
@@ -100,6 +102,15 @@ def _interfaces(session: Session, args: Args) -> None:
     session.output.table(["Interface", "Type", "Source", "Model", "MAC"], rows)
 
 
+def _traffic(session: Session, args: Args) -> None:
+    domain, device = session.domain(args), args["interface"]
+    driver = offered(session.hypervisor, InterfaceStatsDriver, "virDomainInterfaceStats")
+    with failing(f"Failed to get interface stats {args['domain']} {device}"):
+        found = driver.domain_interface_stats(domain, device)
+    for name, number in found._asdict().items():
+        session.output.line(f"{device} {name} {number}")
+
+
 def _link(session: Session, args: Args) -> None:
     domain = session.domain(args)
     flags = DomainXmlFlag.INACTIVE if args.has("config") else DomainXmlFlag.NONE
@@ -139,6 +150,12 @@ COMMANDS = (
         "whether the cable of an interface is in",
         (DOMAIN, data("interface", "its MAC address, or its name on the host"), flag("config", "of the definition")),
         _link,
+    ),
+    Command(
+        "domifstat",
+        "what went through an interface",
+        (DOMAIN, data("interface", "its MAC address, or its name on the host")),
+        _traffic,
     ),
     Command("domiflist", "the interfaces of a domain", (DOMAIN, flag("inactive", "of the definition")), _interfaces),
 )

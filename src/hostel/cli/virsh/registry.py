@@ -68,10 +68,10 @@ GROUPS: Final = (
         "Domain Monitoring",
         "monitor",
         "domain_monitor",
-        "domblkerror domblkinfo domblklist domblkstat domif-getlink domiflist dominfo dommemstat domstate domstats "
-        "list",
+        "domblkerror domblkinfo domblklist domblkstat domif-getlink domiflist domifstat dominfo dommemstat domstate "
+        "domstats list",
         {
-            "device_monitor": "domblkerror domblkinfo domblkstat domif-getlink domiflist",
+            "device_monitor": "domblkerror domblkinfo domblkstat domif-getlink domiflist domifstat",
             "machine": "dommemstat domstats",
         },
     ),
@@ -97,17 +97,17 @@ GROUPS: Final = (
         "iface-rollback iface-start iface-undefine",
     ),
     Group(
+        "Network Filter",
+        "filter",
+        "nwfilter",
+        "nwfilter-define nwfilter-dumpxml nwfilter-list nwfilter-undefine",
+    ),
+    Group(
         "Networking",
         "network",
         "network",
         "net-autostart net-create net-define net-destroy net-dumpxml net-info net-list net-name net-start "
         "net-undefine net-update net-uuid",
-    ),
-    Group(
-        "Network Filter",
-        "filter",
-        "nwfilter",
-        "nwfilter-define nwfilter-dumpxml nwfilter-list nwfilter-undefine",
     ),
     Group(
         "Node Device",

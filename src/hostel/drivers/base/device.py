@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from hostel.drivers.base.domain import Affect, DomainRef
 
@@ -32,3 +32,24 @@ class DeviceDriver(Protocol):
         self, domain: DomainRef, xml: str, affect: Affect = Affect.CURRENT, flags: DeviceModify = DeviceModify.NONE
     ) -> None:
         """Change a device, or the medium of a drive; ``FORCE`` takes a medium that the guest holds."""
+
+
+class InterfaceStats(NamedTuple):
+    """What went through an interface, as the guest sees it."""
+
+    rx_bytes: int
+    rx_packets: int
+    rx_errs: int
+    rx_drop: int
+    tx_bytes: int
+    tx_packets: int
+    tx_errs: int
+    tx_drop: int
+
+
+@runtime_checkable
+class InterfaceStatsDriver(Protocol):
+    """Counters of interfaces."""
+
+    def domain_interface_stats(self, domain: DomainRef, device: str) -> InterfaceStats:
+        """Counters of an interface, named by its device on the host or by its MAC address."""

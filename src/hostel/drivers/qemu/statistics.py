@@ -8,14 +8,17 @@ from pathlib import Path
 from typing import Any, Final
 
 from hostel.drivers.base import DomainRef
+from hostel.drivers.base.device import InterfaceStats
 from hostel.drivers.base.domain import Affect
 from hostel.drivers.base.machine import StatsFlag
+from hostel.drivers.fault import fault
 from hostel.drivers.qemu import process
 from hostel.drivers.qemu.block.chain import images
 from hostel.drivers.qemu.block.sizes import counters, live_info
 from hostel.drivers.qemu.machines import invalid
 from hostel.drivers.qemu.running import Calls, Running
-from hostel.errors import VirtError
+from hostel.errors import ErrorCode, ErrorDomain, VirtError
+from hostel.model.domain.devices.interface import Interface, InterfaceType
 from hostel.model.domain.domain import Domain
 
 _PAGE: Final = os.sysconf("SC_PAGE_SIZE")
@@ -41,6 +44,11 @@ _BLOCK: Final = {
 }  # fmt: skip
 
 
+# Of the host's own counters of a device, its receiving ones first.
+_HOST: Final = tuple(f"{way}_{what}" for way in ("rx", "tx") for what in ("bytes", "packets", "errors", "dropped"))
+_NET: Final = ("bytes", "pkts", "errs", "drop")
+
+
 class StatisticsCalls(Calls):
     """Statistics; see :class:`hostel.drivers.base.machine.MachineDriver`."""
 
@@ -48,6 +56,23 @@ class StatisticsCalls(Calls):
         """The guest's memory in numbers."""
         with self._running(domain) as machine:
             return memory(machine)
+
+    def domain_interface_stats(self, domain: DomainRef, device: str) -> InterfaceStats:
+        """Counters of an interface, which the host has."""
+        with self._running(domain) as machine:
+            for interface in machine.domain.devices.interfaces:
+                mac = interface.mac.address if interface.mac is not None else ""
+                name = _name(interface)
+                if device.lower() == mac.lower() or device == name:
+                    break
+            else:
+                raise fault(ErrorCode.INVALID_ARG, f"'{device}' is not a known interface", ErrorDomain.NONE)
+        if name is None:
+            raise fault(ErrorCode.INTERNAL_ERROR, "Interface name not provided", ErrorDomain.NONE)
+        found = _traffic(interface, name)
+        if found is None:
+            raise fault(ErrorCode.INTERNAL_ERROR, "/proc/net/dev: Interface not found", ErrorDomain.NONE)
+        return found
 
     def domain_set_memory_stats_period(self, domain: DomainRef, period: int, affect: Affect = Affect.CURRENT) -> None:
         """How often the guest is asked."""
@@ -92,6 +117,8 @@ class StatisticsCalls(Calls):
                 found |= _balloon(machine, document)
             if wants_all or stats & StatsFlag.VCPU:
                 found |= _vcpus(machine, document)
+            if machine is not None and (wants_all or stats & StatsFlag.INTERFACE):
+                found |= _interfaces(document)
             if wants_all or stats & StatsFlag.BLOCK:
                 found |= _blocks(machine, document, backing=backing)
         return found
@@ -163,6 +190,32 @@ def _thread_time(pid: int, thread: int) -> int:
         return int(Path(f"/proc/{pid}/task/{thread}/schedstat").read_text().split()[0])
     except (OSError, ValueError, IndexError):
         return 0
+
+
+def _name(interface: Interface) -> str | None:
+    return interface.target.dev if interface.target is not None else None
+
+
+def _traffic(interface: Interface, name: str) -> InterfaceStats | None:
+    """The guest's side: what it receives is what the host sends, but where they share one device."""
+    directory = Path("/sys/class/net", name, "statistics")
+    try:
+        numbers = [int((directory / word).read_text()) for word in _HOST]
+    except (OSError, ValueError):
+        return None
+    return InterfaceStats(*(numbers if interface.type == InterfaceType.DIRECT else numbers[4:] + numbers[:4]))
+
+
+def _interfaces(document: Domain) -> dict[str, int | str]:
+    found: dict[str, int | str] = {"net.count": len(document.devices.interfaces)}
+    for number, interface in enumerate(document.devices.interfaces):
+        if (name := _name(interface)) is None:
+            continue
+        found[f"net.{number}.name"] = name
+        told = _traffic(interface, name)
+        words = [f"{way}.{what}" for way in ("rx", "tx") for what in _NET]
+        found |= {f"net.{number}.{word}": value for word, value in zip(words, told or (), strict=told is not None)}
+    return found
 
 
 def _blocks(machine: Running | None, document: Domain, *, backing: bool) -> dict[str, int | str]:
