@@ -137,7 +137,7 @@ def _place_disk(domain: Domain, disk: Disk, platform: Platform) -> None:
     """Where on its bus a disk is, by its name (``virDomainDiskDefAssignAddress``)."""
     position = disk.target.position
     path = f"{domain.devices.path(disk)}/target/@dev"
-    if _PARTITION.fullmatch(disk.target.dev):
+    if platform.is_qemu and _PARTITION.fullmatch(disk.target.dev):
         reason = f"invalid disk target '{disk.target.dev}', partitions can't appear in disk targets"
         raise ModelError(path, reason, code=ErrorCode.CONFIG_UNSUPPORTED)
     if position is None:

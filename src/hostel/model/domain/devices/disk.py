@@ -25,7 +25,8 @@ from hostel.model.domain.devices.source import BackingStore, DiskSource, Metadat
 from hostel.model.encryption import Encryption
 
 _U64 = 2**64 - 1
-_TARGET: Final = re.compile("(fd|hd|vd|sd|xvd|ubd)([a-z]+)")
+# Digits name a partition, which takes the place of its disk.
+_TARGET: Final = re.compile("(fd|hd|vd|sd|xvd|ubd)([a-z]+)[0-9]*")
 
 
 class DiskDevice(enum.StrEnum):
