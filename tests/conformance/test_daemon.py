@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import shutil
 import signal
 import subprocess
+import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from support import hosteld
-from support.hosteld import Hosteld
+from support.hosteld import PYTHON, Hosteld
 
 pytestmark = [pytest.mark.requires_tool("virsh"), pytest.mark.requires_tool("virt-install")]
 
@@ -293,3 +298,48 @@ def test_perl_binding_works(daemon: Hosteld) -> None:
     )
     done = subprocess.run(["perl", "-e", code, daemon.uri()], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.splitlines() == ["TEST test", "1", "107374182400", "42"]
+
+
+def test_client_of_a_user_who_has_no_daemon_starts_it() -> None:
+    """Libvirt's library runs ``libvirtd --timeout=120`` of a folder that the environment names."""
+    folder = Path(tempfile.mkdtemp(prefix="hd-"))
+    folder.chmod(0o755)
+    (folder / "run").mkdir()
+    user: list[str] = []
+    if os.geteuid() == 0:
+        user = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"]
+        for path in (folder, folder / "run"):
+            os.chown(path, 65534, 65534)
+    environment = {
+        "PATH": os.environ["PATH"],
+        "HOME": str(folder),
+        "XDG_RUNTIME_DIR": f"{folder}/run",
+        "PYTHONPATH": ":".join(path for path in sys.path if path),
+    }
+    try:
+        probe = "import lxml.etree, hostel.daemon.server"
+        pythons = [
+            python
+            for python in (PYTHON, sys.executable)
+            if not subprocess.run(
+                [*user, python, "-c", probe], capture_output=True, env=environment, check=False
+            ).returncode
+        ]
+        if not pythons:
+            pytest.skip("another user than root may run no Python that has what the daemon needs")
+        started = folder / "libvirtd"
+        path = environment.pop("PYTHONPATH")
+        started.write_text(
+            f"#!/bin/sh\necho $$ > {folder}/pid\nexport PYTHONPATH={path}\n"
+            f'exec {pythons[0]} -m hostel daemon "$@" 2> {folder}/log\n'
+        )
+        started.chmod(0o755)
+        answer = subprocess.run(
+            [*user, "virsh", "-c", "qemu:///session", "uri"],
+            capture_output=True, text=True, timeout=60, check=False, env={**environment, "VIRTD_PATH": str(folder)},
+        )  # fmt: skip
+        assert answer.stdout.strip() == "qemu:///session", answer.stderr + (folder / "log").read_text()
+    finally:
+        with contextlib.suppress(ProcessLookupError, FileNotFoundError):
+            os.kill(int((folder / "pid").read_text()), signal.SIGTERM)
+        shutil.rmtree(folder, ignore_errors=True)

@@ -84,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     called = os.path.basename(words[0]) if words else "hostel"
     if called in DROP_IN:
         return run_tool(called, words[1:])
-    if called == "hosteld":
+    if called in ("hosteld", "libvirtd"):  # the latter is what libvirt's clients start for a user who has none
         return run_tool("daemon", words[1:])
     return guarded("hostel: ", lambda: _dispatch(words[1:]))
 

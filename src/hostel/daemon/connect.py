@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from hostel.drivers.adapters import check_flags, uuid_text
+from hostel.drivers.adapters import uuid_text
 from hostel.drivers.fault import fault
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
 from hostel.wire.rpc.connection import Call
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from hostel.daemon.client import Client
 
 LIBRARY_VERSION: Final = 9_000_000  # the libvirt that we answer as
-_READ_ONLY, _NO_ALIASES = 1, 2  # flags of opening
+_READ_ONLY: Final = 1  # VIR_CONNECT_RO
 
 # virDrvFeature: those that a daemon has whatever its drivers are.
 _DESCRIPTORS, _TEXT_PARAMETERS, _KEEPALIVE, _EVENTS, _CLOSE_EVENTS, _UPDATE_ORDER = 8, 9, 10, 14, 15, 16
@@ -30,7 +30,7 @@ def _supports_feature(client: Client, call: Call) -> Sequence[Any]:
 
 def _open(client: Client, call: Call) -> Sequence[Any] | None:
     name, flags = call.arguments
-    check_flags(flags, _READ_ONLY | _NO_ALIASES, "virConnectOpenAuth")
+    # Other flags are the client library's own, which its remote driver passes on as they are.
     if client.host is not None:
         raise VirtError(ErrorCode.INTERNAL_ERROR, "internal error: connection already open", domain=ErrorDomain.RPC)
     client.read_only = client.read_only or bool(flags & _READ_ONLY)

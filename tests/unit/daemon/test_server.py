@@ -40,6 +40,12 @@ def test_second_opening_is_refused(tmp_path: Path) -> None:
             client.open()
 
 
+def test_flags_that_are_the_clients_own_do_not_hinder_opening(tmp_path: Path) -> None:
+    """What starts its daemon by itself says so in a flag, and its other half is none of ours."""
+    with hosteld.thread(tmp_path), RawClient(tmp_path / "s") as client:
+        assert client.open(flags=4).call("connect_get_type") == ("TEST",)
+
+
 def test_unknown_program_version_and_procedure_are_told(tmp_path: Path) -> None:
     with hosteld.thread(tmp_path), RawClient(tmp_path / "s") as client:
         for data, reason in (
