@@ -108,6 +108,7 @@ LINES = [
     "backup-begin test --checkpointxml /nosuch",
     "domjobabort nosuch",
     "domifstat nosuch x",
+    "domrename nosuch x",
     "setmem test",
     "setmem test 1x",
     "setmem test 1 --live --current",

@@ -78,6 +78,13 @@ class Defined(enum.IntEnum):
     FROM_SNAPSHOT = 3
 
 
+class Undefined(enum.IntEnum):
+    """``virDomainEventUndefinedDetailType``."""
+
+    REMOVED = 0
+    RENAMED = 1
+
+
 class Started(enum.IntEnum):
     """``virDomainEventStartedDetailType``."""
 

@@ -17,6 +17,7 @@ from hostel.drivers.base import DomainRef
 from hostel.drivers.base.domain import Affect
 from hostel.drivers.base.machine import MachineDriver, MemoryFlag, StatsFlag, VcpuFlag
 from hostel.drivers.base.offered import offered
+from hostel.drivers.base.rename import RenameDriver
 from hostel.errors import UsageError
 
 DOMAIN = data("domain", "domain name, id or uuid")
@@ -216,6 +217,13 @@ def _required(option: Option) -> Option:
 
 SIZE = _required(number("size", "in KiB unless it has a unit"))
 
+
+def _rename(session: Session, args: Args) -> None:
+    domain = session.domain(args)
+    offered(session.hypervisor, RenameDriver, "virDomainRename").domain_rename(domain, args["new-name"])
+    session.output.note("Domain successfully renamed")
+
+
 COMMANDS = (
     Command("inject-nmi", "send a non-maskable interrupt", (DOMAIN,), _nmi),
     Command(
@@ -289,5 +297,11 @@ COMMANDS = (
             rest("domain", "only of these"),
         ),
         _statistics,
+    ),
+    Command(
+        "domrename",
+        "give a domain that does not run another name",
+        (data("domain", "domain name or uuid"), data("new-name", "the name")),
+        _rename,
     ),
 )

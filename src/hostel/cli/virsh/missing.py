@@ -8,7 +8,7 @@ _TEXT: Final = """
 allocpages blkiotune checkpoint-edit cpu-baseline cpu-compare
 cpu-models cpu-stats desc dom-fd-associate domcapabilities domcontrol domdirtyrate-calc domdisplay domfsinfo
 domhostname domifaddr domiftune domjobinfo domlaunchsecinfo dompmsuspend dompmwakeup
-domrename domsetlaunchsecstate domtime dump edit emulatorpin freepages
+domsetlaunchsecstate domtime dump edit emulatorpin freepages
 get-user-sshkeys guest-agent-timeout guestinfo guestvcpus hypervisor-cpu-baseline hypervisor-cpu-compare
 iface-bridge iface-edit iface-unbridge iothreadadd iothreaddel iothreadinfo
 iothreadpin iothreadset lxc-enter-namespace managedsave-edit memtune metadata migrate migrate-compcache

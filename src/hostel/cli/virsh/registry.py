@@ -41,7 +41,7 @@ GROUPS: Final = (
         "domain",
         "attach-device attach-disk attach-interface autostart blkdeviotune blockcommit blockcopy blockjob blockpull "
         "blockresize change-media console create define destroy detach-device detach-device-alias detach-disk "
-        "detach-interface domfsfreeze domfsthaw domfstrim domid domif-setlink domjobabort domname domuuid "
+        "detach-interface domfsfreeze domfsthaw domfstrim domid domif-setlink domjobabort domname domrename domuuid "
         "domxml-from-native "
         "domxml-to-native dumpxml inject-nmi "
         "send-key managedsave managedsave-remove managedsave-dumpxml managedsave-define qemu-monitor-command "
@@ -59,7 +59,7 @@ GROUPS: Final = (
             ),
             "backup": "domjobabort",
             "agent": "domfsfreeze domfsthaw domfstrim qemu-agent-command",
-            "machine": "inject-nmi qemu-monitor-command screenshot send-key setmaxmem setmem setvcpus",
+            "machine": "domrename inject-nmi qemu-monitor-command screenshot send-key setmaxmem setmem setvcpus",
             "native": "domxml-from-native domxml-to-native",
             "block": "blkdeviotune blockcommit blockcopy blockjob blockpull blockresize domblkthreshold",
         },

@@ -38,6 +38,7 @@ from hostel.drivers.qemu.launch import Launcher, find_emulator
 from hostel.drivers.qemu.machines import Machines, failed, invalid
 from hostel.drivers.qemu.native import ArgumentCalls
 from hostel.drivers.qemu.plug.calls import DeviceCalls
+from hostel.drivers.qemu.rename import RenameCalls, settle_renames
 from hostel.drivers.qemu.running import no_domain
 from hostel.drivers.qemu.saving import SaveCalls
 from hostel.drivers.qemu.snapshot.calls import SnapshotCalls
@@ -63,6 +64,7 @@ class QemuDriver(
     StatisticsCalls,
     AgentCalls,
     BackupCalls,
+    RenameCalls,
     ArgumentCalls,
 ):
     """Domains under real QEMU; see :class:`hostel.drivers.base.HypervisorDriver` for each call."""
@@ -116,10 +118,12 @@ class QemuDriver(
 
     def connect_list_all_domains(self) -> list[DomainRef]:
         """Every domain whose documents can be read."""
+        settle_renames(self._machines)
         return self._machines.refs()
 
     def domain_lookup_by_name(self, name: str) -> DomainRef:
         """Find by name."""
+        settle_renames(self._machines)
         try:
             ref = self._machines.ref(name)
         except VirtError as error:
@@ -139,7 +143,7 @@ class QemuDriver(
 
     def domain_lookup_by_uuid(self, uuid: str) -> DomainRef:
         """Find by UUID."""
-        for ref in self._machines.refs():
+        for ref in self.connect_list_all_domains():
             if ref.uuid == uuid.lower():
                 return ref
         raise no_domain(f"uuid '{uuid}'")

@@ -56,6 +56,7 @@ class Machines:
     def __init__(self, directories: Directories) -> None:
         self.definitions = Store(directories.config / "qemu")
         self.autostarts = Store(directories.config / "qemu" / "autostart", suffix="")
+        self.renames = Store(directories.config / "qemu" / "renaming", suffix="")
         self.statuses = Store(directories.state / "qemu")
         self.endings = Store(directories.state / "qemu" / "last", suffix=".json")
         self.counter = Store(directories.state / "qemu", suffix=".count")

@@ -1,0 +1,107 @@
+"""Another name for a domain that does not run.
+
+What is to be done is written down first, and each step may be done again: whoever looks for domains next, after a kill
+too, does the rest.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+
+from hostel.drivers.base import DomainRef
+from hostel.drivers.events import Defined, Event, Lifecycle, Subject, Undefined
+from hostel.drivers.fault import fault
+from hostel.drivers.qemu import savefile
+from hostel.drivers.qemu.backup.checkpoints import Checkpoints
+from hostel.drivers.qemu.machines import Machines, invalid
+from hostel.drivers.qemu.running import Calls, no_domain
+from hostel.drivers.qemu.snapshot.catalog import Catalog
+from hostel.errors import ErrorCode, ErrorDomain
+from hostel.model.domain.domain import Domain
+
+
+class RenameCalls(Calls):
+    """Renaming; see :class:`hostel.drivers.base.rename.RenameDriver`."""
+
+    def domain_rename(self, domain: DomainRef, new_name: str) -> None:
+        """Give a domain another name."""
+        machines, old = self._machines, domain.name
+        if "/" in new_name:
+            raise fault(ErrorCode.XML_ERROR, f"name {new_name} cannot contain '/'", ErrorDomain.QEMU)
+        machines.definitions.path(new_name)
+        with both_locked(machines, old, new_name):
+            if machines.live(old) is not None:
+                raise invalid("cannot rename active domain")
+            definition = machines.definition(old)
+            if definition is None:
+                raise no_domain(f"name '{old}'")
+            if savefile.is_whole(machines.saved(old)):
+                raise invalid("domain with a managed saved state can't be renamed")
+            if old == new_name:
+                raise invalid("Can't rename domain to itself")
+            if new_name in machines.names():
+                raise invalid(f"domain with name '{new_name}' already exists")
+            if Catalog(machines, old).intent() is not None or Checkpoints(machines, old).pending() is not None:
+                raise invalid("a snapshot or checkpoint is half done; list them, which settles that")
+            machines.renames.write(old, f"{definition.uuid} {new_name}")
+            finish(machines, old, new_name, definition.uuid or "")
+        uuid = definition.uuid or ""
+        gone = {"event": int(Lifecycle.UNDEFINED), "detail": int(Undefined.RENAMED)}
+        there = {"event": int(Lifecycle.DEFINED), "detail": int(Defined.RENAMED)}
+        self._bus.publish(Event(Subject.DOMAIN, "lifecycle", old, uuid, -1, gone))
+        self._bus.publish(Event(Subject.DOMAIN, "lifecycle", new_name, uuid, -1, there))
+
+
+@contextlib.contextmanager
+def both_locked(machines: Machines, old: str, new: str) -> Iterator[None]:
+    """Hold two domains, always in the same order."""
+    with contextlib.ExitStack() as stack:
+        for name in sorted({old, new}):
+            stack.enter_context(machines.locked(name))
+        yield
+
+
+def settle_renames(machines: Machines) -> None:
+    """Do the rest of what a process that died was about."""
+    for old in machines.renames.names():
+        mark = machines.renames.read(old) or ""
+        uuid, _, new = mark.partition(" ")
+        if not new:
+            continue
+        with both_locked(machines, old, new):
+            if machines.renames.read(old) == mark:
+                finish(machines, old, new, uuid)
+
+
+def finish(machines: Machines, old: str, new: str, uuid: str) -> None:
+    """Do what is left to do; the caller holds both domains."""
+    for kind in ("snapshot", "checkpoint"):
+        directory = machines.definitions.directory / kind
+        with contextlib.suppress(FileNotFoundError):
+            os.rename(directory / old, directory / new)
+    catalog = Catalog(machines, new)
+    for snapshot in catalog.all().values():
+        for document in (snapshot.domain, snapshot.inactive_domain):
+            if isinstance(document, Domain):
+                document.name = new
+        catalog.put(snapshot)
+    checkpoints = Checkpoints(machines, new)
+    for checkpoint in checkpoints.all().values():
+        if isinstance(checkpoint.domain, Domain):
+            checkpoint.domain.name = new
+            checkpoints.put(checkpoint)
+    with machines.definitions.locked():
+        definition = machines.definition(old)
+        if definition is not None and definition.uuid != uuid:
+            definition = None  # another domain, which has got the old name since
+        if definition is not None:
+            definition.name = new
+            machines.definitions.write(new, definition.format())
+            if machines.autostarts.read(old) is not None:
+                machines.autostarts.write(new, "")
+                machines.autostarts.remove(old)
+            machines.endings.remove(old)
+            machines.definitions.remove(old)
+    machines.renames.remove(old)
