@@ -310,7 +310,7 @@ class Client:
 
     def described(self, error: Exception) -> VirtError:
         """An exception as the client is told it; one that is our mistake is logged."""
-        if not isinstance(error, HostelError | OSError):
+        if not isinstance(error, HostelError | OSError | UnicodeEncodeError):
             self.daemon.failed(error)
         return describe(error)
 

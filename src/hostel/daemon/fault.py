@@ -12,6 +12,9 @@ def describe(error: Exception) -> VirtError:
         return error
     if isinstance(error, HostelError):
         return fault(ErrorCode.INTERNAL_ERROR, str(error), ErrorDomain.RPC)
+    if isinstance(error, UnicodeEncodeError):
+        # What a client calls something may be any bytes, and what we have is called by text.
+        return fault(ErrorCode.INVALID_ARG, "a name or a path is not UTF-8", ErrorDomain.RPC)
     if isinstance(error, OSError):
         return system_fault(error, "the host refused")
     if isinstance(error, MemoryError):
