@@ -48,6 +48,7 @@ FORMATS: Final = {
             "hostel.model.native.xen.reading:read_xm",
             "hostel.model.native.xen.writing:write_xm",
         ),
+        NativeFormat("qemu-argv", "QEMU", "hostel.model.native.qemu.reading:read_qemu"),
         NativeFormat("lxc-tools", "LXC", "hostel.model.native.lxc.reading:read_lxc"),
     )
 }
