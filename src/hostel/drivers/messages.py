@@ -69,7 +69,8 @@ def event_of(subject: Subject, kind: str, procedure: Procedure, values: Sequence
             detail.update((parameter, inner) for parameter, (_, inner) in value)
         else:
             names = _DETAILS.get(field.name, (field.name,))
-            detail[names[-1 if kind in _AS_IN_C else 0]] = _named(value, item)
+            as_in_c = next((name for name in names if not name.islower()), names[0])
+            detail[as_in_c if kind in _AS_IN_C else names[0]] = _named(value, item)
     return Event(subject, kind, name, uuid, number, detail)
 
 
