@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import os
@@ -21,6 +22,7 @@ from hostel.drivers.base.backup import (
     CheckpointRef,
     CheckpointXmlFlag,
 )
+from hostel.drivers.qemu import blockjob
 from hostel.drivers.qemu.driver import QemuDriver
 from hostel.drivers.qemu.machines import Machines
 from hostel.drivers.store import Directories
@@ -290,3 +292,38 @@ def test_killed_at_any_step_a_backup_is_served_or_not_there(tmp_path: Path) -> N
         step += 1 + step // 6
     assert True in served
     assert False in served
+
+
+def push_and_settle(home: Path, ref: DomainRef) -> None:
+    """Write a backup of what changed to the end, as another process does."""
+    driver = QemuDriver(Directories.under(home))
+    driver.domain_backup_begin(ref, "<domainbackup><incremental>old</incremental></domainbackup>")
+    with contextlib.suppress(VirtError):
+        while driver.domain_backup_get_xml_desc(ref):
+            time.sleep(0.02)
+
+
+def test_killed_at_any_step_a_written_backup_is_whole_or_gone(tmp_path: Path) -> None:
+    steps = (*STEPS, Path(blockjob.__file__))
+    step, written = 1, set()
+    while step < MAX_STEPS:
+        home = tmp_path / str(step)
+        home.mkdir()
+        with session(home) as connection:
+            assert isinstance(connection.hypervisor, QemuDriver)
+            machine = Machine(home, connection.hypervisor)
+            machine.boot(start=True)
+            machine.checkpoint("old")
+            machine.boot()
+            killed = killed_at(step, steps, functools.partial(push_and_settle, home, machine.ref))
+            machine.settle()
+            machine.check("old")
+            found = [path for path in home.glob("vda*") if path.name != "vda.qcow2"]
+            written.add(len(found))
+            for path in found:
+                image.assert_clean(path, "qcow2")
+                assert allocated(path) > 0
+        if not killed:
+            break
+        step += 1 + step // 6
+    assert written == {0, 1}
