@@ -6,9 +6,8 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from hostel.daemon.access import Access, api_name
-from hostel.drivers.adapters import check_flags, uuid_bytes
+from hostel.drivers.adapters import check_flags, to_wire
 from hostel.drivers.base import DomainRef, DomainState, PoolRef, VolumeRef
-from hostel.drivers.base.interface import InterfaceRef
 from hostel.drivers.base.nodedev import NodeDeviceRef
 from hostel.drivers.base.nwfilter import NwfilterRef
 from hostel.drivers.base.secret import SecretRef
@@ -220,22 +219,21 @@ def _visible(client: Client, call: Call, refs: Sequence[Any]) -> Sequence[Any]:
     return seen
 
 
-def wire(ref: Any) -> Any:
-    """A reference as it goes over the wire."""
-    if isinstance(ref, VolumeRef | NodeDeviceRef | InterfaceRef):
-        return ref
-    if isinstance(ref, SecretRef):
-        return (uuid_bytes(ref.uuid), int(ref.usage_type), ref.usage_id)
-    return (ref[0], uuid_bytes(ref[1]), *ref[2:])
+def _on_the_wire(call: Call, refs: Sequence[Any]) -> list[Any]:
+    """References as they go over the wire, if the caller wants more than their number."""
+    if not call.arguments[0]:
+        return []
+    convert = to_wire(call.procedure.result.fields[0])
+    return list(refs) if convert is None else [convert(ref) for ref in refs]
 
 
 def _list_all(kind: _Kind) -> Callable[[Client, Call], Sequence[Any]]:
     def answer(client: Client, call: Call) -> Sequence[Any]:
-        need_results, flags = call.arguments
+        _, flags = call.arguments
         drivers = _drivers(client)
         name = api_name(call.procedure.name)
         refs = _visible(client, call, chosen(drivers, kind.list(drivers), flags, kind.filters, kind.gone, name))
-        return [wire(ref) for ref in refs] if need_results else [], len(refs)
+        return _on_the_wire(call, refs), len(refs)
 
     return answer
 
@@ -278,10 +276,10 @@ def _volumes(client: Client, call: Call) -> Sequence[VolumeRef]:
 
 
 def _list_all_volumes(client: Client, call: Call) -> Sequence[Any]:
-    _, need_results, flags = call.arguments
+    _, _, flags = call.arguments
     check_flags(flags, 0, api_name(call.procedure.name))
     volumes = _volumes(client, call)
-    return list(volumes) if need_results else [], len(volumes)
+    return list(volumes) if call.arguments[1] else [], len(volumes)
 
 
 def _secrets(client: Client, call: Call) -> Sequence[SecretRef]:
@@ -323,9 +321,9 @@ def _devices(client: Client, call: Call, flags: int) -> Sequence[NodeDeviceRef]:
 
 
 def _list_all_devices(client: Client, call: Call) -> Sequence[Any]:
-    need_results, flags = call.arguments
+    _, flags = call.arguments
     refs = _devices(client, call, flags)
-    return list(refs) if need_results else [], len(refs)
+    return _on_the_wire(call, refs), len(refs)
 
 
 def _devices_of(client: Client, call: Call) -> Sequence[NodeDeviceRef]:
@@ -346,17 +344,17 @@ def _filters(client: Client, call: Call) -> Sequence[NwfilterRef]:
 
 
 def _list_all_filters(client: Client, call: Call) -> Sequence[Any]:
-    need_results, flags = call.arguments
+    _, flags = call.arguments
     check_flags(flags, 0, api_name(call.procedure.name))
     refs = _filters(client, call)
-    return [wire(ref) for ref in refs] if need_results else [], len(refs)
+    return _on_the_wire(call, refs), len(refs)
 
 
 def _list_all_secrets(client: Client, call: Call) -> Sequence[Any]:
-    need_results, flags = call.arguments
+    _, flags = call.arguments
     drivers = _drivers(client)
     refs = chosen(drivers, _secrets(client, call), flags, _SECRETS, ErrorCode.NO_SECRET, api_name(call.procedure.name))
-    return [wire(ref) for ref in refs] if need_results else [], len(refs)
+    return _on_the_wire(call, refs), len(refs)
 
 
 def _legacy() -> dict[str, Callable[[Client, Call], Sequence[Any]]]:
