@@ -6,6 +6,13 @@ from collections.abc import Callable, Iterator
 
 from hostel.errors import ModelError
 from hostel.model.domain.domain import Domain
+from hostel.model.domain.platform import Platform
+from hostel.model.native.bhyve.commandline import join
+from hostel.model.native.bhyve.document import parse_document as parse_bhyve
+from hostel.model.native.bhyve.loader import grub_device_map, loader_command
+from hostel.model.native.bhyve.reading import read_bhyve
+from hostel.model.native.bhyve.writing import machine_command, uses_firmware
+from hostel.model.native.lxc.document import parse_document as parse_lxc
 from hostel.model.native.lxc.reading import PLATFORM as LXC_PLATFORM
 from hostel.model.native.lxc.reading import read_lxc
 from hostel.model.native.vmx.reading import read_vmx
@@ -124,7 +131,107 @@ def _same_firmware(ours: str, theirs: str) -> bool:
     return with_newline(ours, theirs).replace(OVMF, "/LIBXL_FIRMWARE_DIR/ovmf.bin") == theirs
 
 
+_NO_BYTES = Platform(arch="x86_64", random_bytes=bytes)
+
+
+def bhyve_read(case: Case) -> str:
+    """Command lines of bhyve's as a document, without the firmware that libvirt leaves out."""
+    domain = read_bhyve(case.text(), _NO_BYTES)
+    if "-U" not in case.text():
+        domain.uuid = _NO_RANDOM
+    if domain.os is not None:
+        domain.os.loader = None
+    return domain.format()
+
+
+def bhyveargv2xml(tree: Tree) -> Iterator[Case]:
+    """Command lines of bhyve's."""
+    for call in tree.calls("bhyveargv2xmltest", r"DO_TEST\w*"):
+        name, must_fail = call.words[0], "FAIL" in call.macro
+        if (name in ("name", "info") and len(call.words) > 1) or call.macro == "DO_TEST_FULL":
+            continue
+        path, written = (tree.path(f"bhyveargv2xmldata/bhyveargv2xml-{name}.{ending}") for ending in ("args", "xml"))
+        if path.exists():
+            yield Case("bhyveargv2xml", name, path, None if must_fail else written, must_fail)
+
+
+def bhyve_written(case: Case) -> str:
+    """A document as bhyve's command line, or its loader's."""
+    ports = case.extra["ports"]
+    domain = parse_bhyve(case.text(), _NO_BYTES, ports=ports)
+    command = machine_command(domain, tap="faketapdev", firmware="fakefirmwaredir/BHYVE_UEFI.fd", ports=ports)
+    if not uses_firmware(domain):
+        loader = loader_command(domain, "<device.map>")
+        command = loader if case.extra["is_loader"] else command
+        if case.extra["is_map"]:
+            return grub_device_map(domain)
+    command[0] = command[0].rpartition("/")[2]
+    return f"{join(command)}\n"
+
+
+def bhyve_stored(case: Case) -> str:
+    """A document as bhyve's driver stores it."""
+    return parse_bhyve(case.text(), _NO_BYTES, ports=case.extra["ports"]).format()
+
+
+def _bhyve(tree: Tree, program: str) -> Iterator[tuple[str, str, int]]:
+    """Names, macros and ports of bhyve's documents; a name that comes again is a case of an older bhyve."""
+    source, seen = tree.source(program), set()
+    older = source.text.find("driver.bhyvecaps ^= BHYVE_CAP_AHCI32SLOT")
+    for call in tree.calls(program, r"DO_TEST\w*"):
+        name = call.words[0]
+        if not tree.exists(f"bhyvexml2argvdata/bhyvexml2argv-{name}.xml") or name in seen:
+            continue
+        seen.add(name)
+        yield name, call.macro, 1 if call.position > older else 32
+
+
+def bhyvexml2argv(tree: Tree) -> Iterator[Case]:
+    """Documents for bhyve: its command line, its loader's, and what GRUB is told."""
+    for name, macro, ports in _bhyve(tree, "bhyvexml2argvtest"):
+        base = f"bhyvexml2argvdata/bhyvexml2argv-{name}"
+        must_fail = "FAIL" in macro or "ERROR" in macro
+        for ending in ("args", "ldargs", "devmap"):
+            path = tree.path(f"{base}.{ending}")
+            extra = {"ports": ports, "is_loader": ending == "ldargs", "is_map": ending == "devmap"}
+            is_wanted = path.exists() and path.read_text() != "dummy\n" and name != "serial-grub-nocons"
+            if is_wanted if not must_fail else ending == "args":
+                label = name if ending == "args" else f"{name} {ending}"
+                yield Case(
+                    "bhyvexml2argv", label, tree.path(f"{base}.xml"), None if must_fail else path, must_fail, extra
+                )
+
+
+def bhyvexml2xml(tree: Tree) -> Iterator[Case]:
+    """Documents that bhyve's driver stores."""
+    for name, macro, ports in _bhyve(tree, "bhyvexml2xmltest"):
+        must_fail = "FAIL" in macro
+        read = tree.path(f"bhyvexml2argvdata/bhyvexml2argv-{name}.xml")
+        written = None if must_fail else tree.path(f"bhyvexml2xmloutdata/bhyvexml2xmlout-{name}.xml")
+        yield Case("bhyvexml2xml", name, read, written, must_fail, {"ports": ports})
+
+
+def lxc_stored(case: Case) -> str:
+    """A document as the LXC driver stores it."""
+    return parse_lxc(case.text(), _LXC).format()
+
+
+def lxcxml2xml(tree: Tree) -> Iterator[Case]:
+    """Documents of containers."""
+    for call in tree.calls("lxcxml2xmltest", "DO_TEST_DIFFERENT", "DO_TEST"):
+        name = call.words[0]
+        if name == "name":
+            continue
+        read = tree.path(f"lxcxml2xmldata/lxc-{name}.xml")
+        is_other = call.macro == "DO_TEST_DIFFERENT"
+        yield Case("lxcxml2xml", name, read, tree.path(f"lxcxml2xmloutdata/lxc-{name}.xml") if is_other else read)
+
+
 SUITES = (
+    Suite("lxcxml2xml", lxcxml2xml, lxc_stored),
+    Suite("bhyvexml2argv", bhyvexml2argv, bhyve_written),
+    Suite("bhyvexml2xml", bhyvexml2xml, bhyve_stored),
+    Suite("bhyveargv2xml", bhyveargv2xml, bhyve_read),
     Suite("xlconfig", xen("xlconfig", "xl"), xen_converted, _same_firmware),
     Suite("xmconfig", xen("xmconfig", "xm"), xen_converted),
     Suite("lxcconf2xml", lxcconf2xml, lxc_read),

@@ -11,7 +11,7 @@ from hostel.model.domain.inactive import forget_run
 from hostel.model.domain.platform import Platform
 
 # Companies' numbers for hardware addresses that are made up.
-_PREFIXES: Final = {DomainType.VMWARE: "00:0c:29", DomainType.XEN: "00:16:3e", DomainType.BHYVE: "58:9c:fc"}
+_PREFIXES: Final = {DomainType.VMWARE: "00:0c:29", DomainType.XEN: "00:16:3e"}
 NO_UUID: Final = "00000000-0000-0000-0000-000000000000"
 NO_MAC: Final = "00:00:00:00:00:00"
 
@@ -51,7 +51,15 @@ def parse_document(xml: str, platform: Platform) -> Domain:
     Raises:
         ModelError: it is none, or does not go together.
     """
-    domain = Domain.parse(xml)
+    return complete_document(Domain.parse(xml), platform)
+
+
+def complete_document(domain: Domain, platform: Platform) -> Domain:
+    """Complete a document as it is defined: without what an earlier run left in it.
+
+    Raises:
+        ModelError: it does not go together.
+    """
     forget_run(domain)
     give_addresses(domain, platform)
     complete(domain, platform, is_new=False)

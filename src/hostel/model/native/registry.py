@@ -48,6 +48,12 @@ FORMATS: Final = {
             "hostel.model.native.xen.reading:read_xm",
             "hostel.model.native.xen.writing:write_xm",
         ),
+        NativeFormat(
+            "bhyve-argv",
+            "bhyve",
+            "hostel.model.native.bhyve.reading:read_bhyve",
+            "hostel.model.native.bhyve.writing:write_bhyve",
+        ),
         NativeFormat("qemu-argv", "QEMU", "hostel.model.native.qemu.reading:read_qemu"),
         NativeFormat("lxc-tools", "LXC", "hostel.model.native.lxc.reading:read_lxc"),
     )

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Final
 
 from hostel.errors import ModelError
-from hostel.model.domain.defaults import complete
 from hostel.model.domain.devices.character import CharacterType, Console, ConsoleTarget
 from hostel.model.domain.devices.controller import Controller, ControllerType
 from hostel.model.domain.devices.disk import DiskDriver
@@ -16,9 +15,8 @@ from hostel.model.domain.devices.source import SourceType
 from hostel.model.domain.devices.video import Video, VideoModel
 from hostel.model.domain.domain import Domain, DomainType
 from hostel.model.domain.features import Features
-from hostel.model.domain.inactive import forget_run
 from hostel.model.domain.platform import Platform
-from hostel.model.native.completing import complete_read, give_addresses
+from hostel.model.native.completing import complete_document, complete_read
 
 PLATFORM: Final = Platform(arch="x86_64")
 HVM: Final = "hvm"
@@ -61,10 +59,8 @@ def parse_document(xml: str) -> Domain:
         domain.os.type.value = PV
     if kind_of(domain) not in _MACHINES:
         raise ModelError("/domain/os/type", f"Expecting 'hvm', 'xen' or 'xenpvh' but found '{kind_of(domain)}'")
-    forget_run(domain)
-    give_addresses(domain, PLATFORM)
     _add_devices(domain)
-    complete(domain, PLATFORM, is_new=False)
+    complete_document(domain, PLATFORM)
     _finish(domain)
     return domain
 

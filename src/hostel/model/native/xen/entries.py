@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from hostel.codec.assignments import Assignment, Dialect, Value, format_assignments, parse
 from hostel.codec.xml import UUID
 from hostel.errors import ErrorCode
 from hostel.model.native.settings import Settings, refused, whole_number
+
+_MOST: Final = 1024  # devices of a kind
+_LONGEST: Final = 16384  # characters of one
 
 
 class Entries(Settings):
@@ -46,6 +51,9 @@ class Entries(Settings):
         value = self.value(name)
         if not isinstance(value, list):
             return []
+        if len(value) > _MOST or any(isinstance(item, str) and len(item) > _LONGEST for item in value):
+            reason = f"more than {_MOST} entries, or one of more than {_LONGEST} characters"
+            raise refused(name, reason, code=ErrorCode.CONF_SYNTAX)
         if not all(isinstance(item, str) for item in value):
             raise refused(name, "must be a list of texts", code=ErrorCode.CONF_SYNTAX)
         return [str(item) for item in value]

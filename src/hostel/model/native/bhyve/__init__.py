@@ -1,0 +1,1 @@
+"""bhyve: its command lines, and those of its loaders (``src/bhyve``)."""
