@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from hostel import guest
-from hostel.drivers.base import DestroyFlag, DomainRef, UndefineFlag
+from hostel.drivers.base import DestroyFlag, DomainRef, DomainState, UndefineFlag
 from hostel.drivers.base.backup import (
     BackupBeginFlag,
     CheckpointDeleteFlag,
@@ -149,6 +149,10 @@ def test_changes_are_known_over_a_restart_and_not_after_a_kill(tmp_path: Path, m
     status = Machines(Directories.under(tmp_path)).live("guest")
     assert status is not None
     os.kill(status.pid, signal.SIGKILL)
+    deadline = time.monotonic() + 20
+    while machine.driver.domain_get_state(machine.ref).state != DomainState.SHUTOFF:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
     machine.boot(start=True)
     assert machine.push(tmp_path / "all", since="one") == whole
 
@@ -174,9 +178,16 @@ def test_disk_is_served_as_it_was_until_the_job_is_ended(tmp_path: Path, machine
     said = json.loads(image.real_qemu_img("map", "--output=json", "--image-opts", option))
     dirty = sum(item["length"] for item in said if not item["data"])
     assert 0 < dirty < SIZE
+    code, out, err = Ours(tmp_path).run("domjobinfo guest")
+    assert (code, err) == (0, "")
+    assert [line.split()[:3] for line in out.split("\n")[:2]] == [
+        ["Job", "type:", "Unbounded"],
+        ["Operation:", "Backup"],
+    ]
     with pytest.raises(VirtError, match="another backup"):
         machine.driver.domain_backup_begin(machine.ref, xml)
     machine.driver.domain_abort_job(machine.ref)
+    assert Ours(tmp_path).run("domjobinfo guest") == (0, "Job type:         None        \n\n", "")
     machine.check("one")
     assert not socket.exists()
     assert sorted(path.name for path in tmp_path.glob("vda*")) == ["vda.qcow2"]

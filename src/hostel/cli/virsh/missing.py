@@ -7,7 +7,7 @@ from typing import Final
 _TEXT: Final = """
 allocpages blkiotune checkpoint-edit cpu-baseline cpu-compare
 cpu-models cpu-stats desc dom-fd-associate domcapabilities domcontrol domdirtyrate-calc domdisplay domfsinfo
-domhostname domifaddr domiftune domjobinfo domlaunchsecinfo dompmsuspend dompmwakeup
+domhostname domifaddr domiftune domlaunchsecinfo dompmsuspend dompmwakeup
 domsetlaunchsecstate domtime dump edit emulatorpin freepages
 get-user-sshkeys guest-agent-timeout guestinfo guestvcpus hypervisor-cpu-baseline hypervisor-cpu-compare
 iface-bridge iface-edit iface-unbridge iothreadadd iothreaddel iothreadinfo

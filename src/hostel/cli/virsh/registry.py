@@ -41,9 +41,8 @@ GROUPS: Final = (
         "domain",
         "attach-device attach-disk attach-interface autostart blkdeviotune blockcommit blockcopy blockjob blockpull "
         "blockresize change-media console create define destroy detach-device detach-device-alias detach-disk "
-        "detach-interface domfsfreeze domfsthaw domfstrim domid domif-setlink domjobabort domname domrename domuuid "
-        "domxml-from-native "
-        "domxml-to-native dumpxml inject-nmi "
+        "detach-interface domfsfreeze domfsthaw domfstrim domid domif-setlink domjobabort domjobinfo domname domrename "
+        "domuuid domxml-from-native domxml-to-native dumpxml inject-nmi "
         "send-key managedsave managedsave-remove managedsave-dumpxml managedsave-define qemu-monitor-command "
         "qemu-agent-command reboot reset restore resume "
         "save save-image-define save-image-dumpxml screenshot setmaxmem setmem setvcpus shutdown start suspend "
@@ -57,7 +56,7 @@ GROUPS: Final = (
                 "managedsave managedsave-remove managedsave-dumpxml managedsave-define restore save save-image-define "
                 "save-image-dumpxml"
             ),
-            "backup": "domjobabort",
+            "backup": "domjobabort domjobinfo",
             "agent": "domfsfreeze domfsthaw domfstrim qemu-agent-command",
             "machine": "domrename inject-nmi qemu-monitor-command screenshot send-key setmaxmem setmem setvcpus",
             "native": "domxml-from-native domxml-to-native",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Mapping
 from typing import NamedTuple, Protocol, runtime_checkable
 
 from hostel.drivers.base.domain import DomainRef
@@ -109,3 +110,18 @@ class BackupDriver(Protocol):
 
     def domain_abort_job(self, domain: DomainRef) -> None:
         """End the backup: what was being written is not whole, and what was served is no more."""
+
+
+class JobType(enum.IntEnum):
+    """``virDomainJobType``, as far as there are such jobs."""
+
+    NONE = 0
+    UNBOUNDED = 2
+
+
+@runtime_checkable
+class JobStatsDriver(Protocol):
+    """What a domain is about."""
+
+    def domain_get_job_stats(self, domain: DomainRef, flags: int = 0) -> tuple[JobType, Mapping[str, int]]:
+        """How far the job is that runs; nothing is kept of jobs that are over."""

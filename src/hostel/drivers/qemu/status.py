@@ -80,6 +80,7 @@ class StatusDocument(Element, tag="domstatus"):
     ending: str = attr()
     resumes: bool = attr(YES_NO, default=False)
     nodes: int = attr(integer(), default=0)
+    backup_began: int = attr(integer(maximum=_I64), default=0)
     jobs: list[BlockJob] = children(BlockJob, factory=list)
     plugs: list[Plug] = children(Plug, factory=list)
     backup: Backup | None = child(Backup, default=None)
@@ -104,6 +105,7 @@ class Status(NamedTuple):
         jobs: block jobs that run, or whose end has not been dealt with.
         plugs: devices on their way in or out.
         backup: the backup that is under way.
+        backup_began: when it began, in milliseconds since 1970.
     """
 
     domain: Domain
@@ -120,6 +122,7 @@ class Status(NamedTuple):
     jobs: tuple[BlockJob, ...] = ()
     plugs: tuple[Plug, ...] = ()
     backup: Backup | None = None
+    backup_began: int = 0
 
     def format(self) -> str:
         """The document's text."""

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
 
 from hostel.drivers.base import DomainRef
 from hostel.drivers.base.backup import (
@@ -20,12 +20,13 @@ from hostel.drivers.base.backup import (
     CheckpointListFlag,
     CheckpointRef,
     CheckpointXmlFlag,
+    JobType,
 )
 from hostel.drivers.document import reading
 from hostel.drivers.fault import fault
 from hostel.drivers.qemu.agent import freeze, thaw
 from hostel.drivers.qemu.backup.checkpoints import Checkpoints
-from hostel.drivers.qemu.backup.job import abort, begin
+from hostel.drivers.qemu.backup.job import abort, begin, progress
 from hostel.drivers.qemu.block.chain import images
 from hostel.drivers.qemu.command.disk import format_node
 from hostel.drivers.qemu.machines import invalid
@@ -36,6 +37,8 @@ from hostel.model.checkpoint import Checkpoint, CheckpointDisk, read_checkpoint
 from hostel.model.domain.domain import Domain
 from hostel.model.domain.inactive import forget_run
 from hostel.model.moment import MomentParent
+
+_COMPLETED: Final = 1  # VIR_DOMAIN_JOB_STATS_COMPLETED
 
 
 class BackupCalls(Calls):
@@ -193,6 +196,15 @@ class BackupCalls(Calls):
                 message = "Domain backup job id not found: no domain backup job present"
                 raise VirtError(ErrorCode.NO_DOMAIN_BACKUP, message, domain=ErrorDomain.QEMU)
             return machine.status.backup.format()
+
+    def domain_get_job_stats(self, domain: DomainRef, flags: int = 0) -> tuple[JobType, Mapping[str, int]]:
+        """How far the backup is."""
+        with self._machines.locked(domain.name), self._held(domain) as machine:
+            if flags & _COMPLETED or (machine is not None and machine.status.backup is None):
+                return JobType.NONE, {}
+            if machine is None:
+                raise invalid("domain is not running")
+            return JobType.UNBOUNDED, progress(machine)
 
     def domain_abort_job(self, domain: DomainRef) -> None:
         """End the backup."""

@@ -28,6 +28,7 @@ from hostel.model.domain.devices.disk import Disk
 from hostel.model.domain.devices.source import DiskSource, SourceType
 
 _SECONDS: Final = 60.0
+OPERATION: Final = 9  # VIR_DOMAIN_JOB_OPERATION_BACKUP
 _PORT: Final = "10809"
 
 
@@ -50,7 +51,8 @@ def begin(machine: Running, backup: Backup, checkpoint: list[dict[str, Any]], su
     for disk, _ in chosen:
         check_free(machine, disk)
     jobs = [_record(machine, disk, item, reuse=reuse) for disk, item in chosen]
-    machine.save(jobs=(*machine.status.jobs, *jobs), backup=backup)
+    began = int(time.time() * 1000)
+    machine.save(jobs=(*machine.status.jobs, *jobs), backup=backup, backup_began=began)
     try:
         actions = list(checkpoint)
         for (disk, item), job in zip(chosen, jobs, strict=True):
@@ -238,6 +240,19 @@ def abort(machine: Running) -> None:
             machine.qmp.wait(0.2, "JOB_STATUS_CHANGE")
 
 
+def progress(machine: Running) -> dict[str, int]:
+    """How far a backup is, by libvirt's names."""
+    known = {str(job["id"]): job for job in machine.ask("query-jobs")}
+    jobs = [known[job.name] for job in machine.status.jobs if job.kind == "backup" and job.name in known]
+    total = sum(int(job["total-progress"]) for job in jobs)
+    done = sum(int(job["current-progress"]) for job in jobs)
+    elapsed = max(0, int(time.time() * 1000) - machine.status.backup_began)
+    found = {"operation": OPERATION, "time_elapsed": elapsed}
+    if total or done:
+        found |= {"disk_total": total, "disk_processed": done, "disk_remaining": total - done}
+    return found
+
+
 def end(machine: Running) -> None:
     """No job of the backup is left: it is over."""
     backup = machine.status.backup
@@ -250,4 +265,4 @@ def end(machine: Running) -> None:
                 with contextlib.suppress(OSError):
                     os.unlink(item.scratch.file)
     machine.save(backup=None)
-    machine.publish("job-completed", operation=9)
+    machine.publish("job-completed", operation=OPERATION)
