@@ -45,6 +45,7 @@ from hostel.drivers.qemu.snapshot.calls import SnapshotCalls
 from hostel.drivers.qemu.snapshot.catalog import Catalog
 from hostel.drivers.qemu.statistics import StatisticsCalls
 from hostel.drivers.qemu.status import Ending, Status
+from hostel.drivers.storage.secret import secrets_of
 from hostel.drivers.store import Directories
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
 from hostel.model.domain.devices.character import CharacterBackend, CharacterType
@@ -74,7 +75,8 @@ class QemuDriver(
     ) -> None:
         self._cache = directories.cache / "qemu"
         machines = Machines(directories)
-        super().__init__(machines, Launcher(machines, self._cache, storage, network), storage, network)
+        launcher = Launcher(machines, self._cache, storage, network, secrets_of(directories))
+        super().__init__(machines, launcher, storage, network)
 
     @property
     def events(self) -> EventSource:

@@ -19,9 +19,11 @@ from hostel.drivers.qemu.command.context import Context
 from hostel.drivers.qemu.command.disk import drive_id, throttle
 from hostel.drivers.qemu.command.display import VNC_ID
 from hostel.drivers.qemu.command.machine import build
+from hostel.drivers.qemu.command.objects import secrets
 from hostel.drivers.qemu.machines import Machines
 from hostel.drivers.qemu.status import Ending, Status
 from hostel.errors import ErrorCode, ErrorDomain, QmpError, VirtError
+from hostel.model.authentication import SecretReference
 from hostel.model.domain.devices.character import CharacterBackend, CharacterSource, CharacterType
 from hostel.model.domain.devices.disk import Disk
 from hostel.model.domain.devices.source import BackingStore, DiskSource
@@ -69,12 +71,18 @@ class Launcher:
     """Starts machines for one driver."""
 
     def __init__(
-        self, machines: Machines, cache: Path, storage: StorageDriver | None, network: NetworkDriver | None
+        self,
+        machines: Machines,
+        cache: Path,
+        storage: StorageDriver | None,
+        network: NetworkDriver | None,
+        secrets: Callable[[SecretReference, str], bytes],
     ) -> None:
         self._machines = machines
         self._cache = cache
         self._storage = storage
         self._network = network
+        self._secrets = secrets
 
     def platform(self) -> Platform:
         """What this host's QEMU brings to documents; without its machine types where it is not installed."""
@@ -112,6 +120,7 @@ class Launcher:
             argv = build(live, context)
             if origin.memory is not None:
                 argv += ["-incoming", "defer"]
+            given = self._give_secrets(live, context)
             start = _write_log(log, argv, notes)
         except BaseException:
             shutil.rmtree(run, ignore_errors=True)
@@ -125,6 +134,28 @@ class Launcher:
         except BaseException as error:
             self._undo(name, run, error)
             raise
+        finally:
+            for path in given:
+                path.unlink(missing_ok=True)
+
+    def _give_secrets(self, live: Domain, context: Context) -> list[Path]:
+        """Write the values that QEMU reads as it starts, each into a file of its owner's alone; returns the files.
+
+        Raises:
+            VirtError: there is no such secret, it has no value, or it is for something else.
+        """
+        given: list[Path] = []
+        for disk in live.devices.disks:
+            for needed in secrets(disk):
+                value = needed.value.encode()
+                if needed.reference is not None:
+                    value = self._secrets(needed.reference, needed.usage)
+                path = Path(context.secret(needed.name))
+                descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+                with open(descriptor, "wb") as stream:
+                    given.append(path)
+                    stream.write(value)
+        return given
 
     def _launch(self, argv: list[str], status: Status, log: Path, *, paused: bool, origin: Origin) -> Status:
         name, run = status.domain.name, Path(status.run)

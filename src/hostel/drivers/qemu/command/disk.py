@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any, Final
 
 from hostel.drivers.qemu.command import objects
@@ -70,8 +70,9 @@ def disk_arguments(domain: Domain, disk: Disk, bootindex: int | None, context: C
     if disk.type == SourceType.VHOSTUSER:
         argv += ["-chardev", _vhost_user_socket(disk)]
     elif context is not None:
-        for kind, source, index in _images(disk):
-            argv += objects.image_objects(disk, kind, source, index, context)
+        argv += objects.disk_objects(disk, context)
+    elif any(objects.secrets(disk)):
+        raise unsupported(f"disk '{disk.target.dev}' needs a secret; add it with --config, and start the machine anew")
     for spec in nodes(disk):
         argv += option("-blockdev", spec)
     scsi = _passes_scsi(disk, context)
@@ -85,17 +86,6 @@ def _passes_scsi(disk: Disk, context: Context | None) -> bool | None:
     if disk.device == DiskDevice.LUN:
         return True
     return None if context.has("virtio-blk-pci.scsi.default.disabled") else False
-
-
-def _images(disk: Disk) -> Iterator[tuple[SourceType, DiskSource, int | None]]:
-    """The images of a disk, from the top of its chain down."""
-    if is_empty(disk) or disk.source is None:
-        return
-    yield disk.type, disk.source, disk.source.index
-    backing = disk.backing_store
-    while backing is not None and backing.type is not None and backing.source is not None:
-        yield backing.type, backing.source, backing.index
-        backing = backing.backing_store
 
 
 def _sd_card(disk: Disk) -> str:

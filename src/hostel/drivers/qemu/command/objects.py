@@ -5,6 +5,9 @@ A secret's value is in a file that only its owner reads, and never on the comman
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import NamedTuple
+
 from hostel.drivers.qemu.command.context import Context, option
 from hostel.drivers.qemu.command.protocol import (
     authentication_secret,
@@ -14,9 +17,67 @@ from hostel.drivers.qemu.command.protocol import (
     reservation_manager,
 )
 from hostel.drivers.qemu.document import unsupported
+from hostel.errors import ErrorCode, VirtError
+from hostel.model.authentication import SecretReference
 from hostel.model.domain.devices.disk import Disk
 from hostel.model.domain.devices.source import DiskSource, SourceType
 from hostel.model.domain.domain import Domain
+from hostel.model.domain.rules.disk import is_empty
+
+
+class Needed(NamedTuple):
+    """A secret that QEMU has to be given.
+
+    Attributes:
+        name: the object's.
+        reference: what names the secret; None where the value is in the document.
+        usage: what it has to be for.
+        value: what the document says itself.
+    """
+
+    name: str
+    reference: SecretReference | None
+    usage: str = ""
+    value: str = ""
+
+
+def images(disk: Disk) -> Iterator[tuple[SourceType, DiskSource, int | None]]:
+    """The images of a disk, from the top of its chain down."""
+    if is_empty(disk) or disk.source is None:
+        return
+    yield disk.type, disk.source, disk.source.index
+    backing = disk.backing_store
+    while backing is not None and backing.type is not None and backing.source is not None:
+        yield backing.type, backing.source, backing.index
+        backing = backing.backing_store
+
+
+def secrets(disk: Disk) -> Iterator[Needed]:
+    """The secrets of a disk whose images have numbers.
+
+    Raises:
+        VirtError: ``XML_ERROR``: something is encrypted or guarded, and no secret is named.
+    """
+    for kind, source, index in images(disk):
+        own = disk if disk.source is source else None
+        auth = source.auth or (own.auth if own is not None else None)
+        if kind == SourceType.NETWORK and auth is not None and source.protocol != "ssh":
+            usage = "ceph" if source.protocol == "rbd" else "iscsi"
+            yield Needed(authentication_secret(index), _named(disk, auth.secret), usage)
+        encryption = source.encryption or (own.encryption if own is not None else None)
+        if encryption is not None:
+            named = next(iter(encryption.secrets), None)
+            yield Needed(encryption_secret(index), _named(disk, named), "volume")
+        if source.cookies is not None:
+            value = "; ".join(f"{cookie.name}={cookie.value or ''}" for cookie in source.cookies.cookies)
+            yield Needed(cookie_secret(index), None, value=value)
+
+
+def _named(disk: Disk, secret: SecretReference | None) -> SecretReference:
+    if secret is None:
+        message = f"XML error: disk '{disk.target.dev}': <secret> is missing; write its uuid or its usage"
+        raise VirtError(ErrorCode.XML_ERROR, message)
+    return secret
 
 
 def shared(domain: Domain, context: Context) -> list[str]:
@@ -28,30 +89,27 @@ def shared(domain: Domain, context: Context) -> list[str]:
     return option("-object", {"qom-type": "pr-manager-helper", "id": "pr-helper0", "path": path})
 
 
-def image_objects(disk: Disk, kind: SourceType, source: DiskSource, index: int | None, context: Context) -> list[str]:
-    """The objects that one image's nodes name.
+def disk_objects(disk: Disk, context: Context) -> list[str]:
+    """The objects that a disk's nodes name.
 
     Raises:
         VirtError: ``CONFIG_UNSUPPORTED``: it is to be opened by TLS, and there are no certificates for its protocol.
     """
     argv: list[str] = []
-    own = disk if disk.source is source else None
-    reservations = source.reservations
-    if reservations is not None and not reservations.managed and reservations.source is not None:
-        name = reservation_manager(source, index)
-        argv += option("-object", {"qom-type": "pr-manager-helper", "id": name, "path": reservations.source.path})
-    if kind == SourceType.NETWORK and (source.auth or (own and own.auth)) and source.protocol != "ssh":
-        argv += secret(authentication_secret(index), context)
-    if source.encryption or (own and own.encryption):
-        argv += secret(encryption_secret(index), context)
-    if source.cookies is not None:
-        argv += secret(cookie_secret(index), context)
-    if source.tls:
-        folder = context.certificates.get(source.protocol or "")
-        if folder is None:
-            raise unsupported(f"disk '{disk.target.dev}': tls='yes', and no certificates for {source.protocol} are set")
-        spec = {"qom-type": "tls-creds-x509", "id": credentials(index), "dir": folder, "endpoint": "client"}
-        argv += option("-object", {**spec, "verify-peer": True})
+    for _, source, index in images(disk):
+        reservations = source.reservations
+        if reservations is not None and not reservations.managed and reservations.source is not None:
+            name = reservation_manager(source, index)
+            argv += option("-object", {"qom-type": "pr-manager-helper", "id": name, "path": reservations.source.path})
+        if source.tls:
+            folder = context.certificates.get(source.protocol or "")
+            if folder is None:
+                why = f"tls='yes', and no certificates for {source.protocol} are set"
+                raise unsupported(f"disk '{disk.target.dev}': {why}")
+            spec = {"qom-type": "tls-creds-x509", "id": credentials(index), "dir": folder, "endpoint": "client"}
+            argv += option("-object", {**spec, "verify-peer": True})
+    for needed in secrets(disk):
+        argv += secret(needed.name, context)
     return argv
 
 

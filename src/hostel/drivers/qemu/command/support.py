@@ -89,8 +89,8 @@ _ACTED_ON: Final[dict[type[Element], str]] = {
     device.Rom: "enabled bar file",
     device.VirtioDriver: _VIRTIO,
     disk.Disk: (
-        "type device model snapshot driver source backing_store geometry blockio target iotune readonly shareable "
-        f"serial wwn vendor product boot {_DEVICE}"
+        "type device model snapshot driver auth source backing_store geometry blockio target iotune readonly shareable "
+        f"serial wwn vendor product encryption boot {_DEVICE}"
     ),
     disk.DiskDriver: (
         "name type cache error_policy rerror_policy io ioeventfd event_idx discard iothread detect_zeroes queues "
@@ -105,8 +105,18 @@ _ACTED_ON: Final[dict[type[Element], str]] = {
     ),
     disk.Geometry: "cyls heads secs trans",
     disk.BlockIo: "logical_block_size physical_block_size",
-    source.DiskSource: "file dev protocol name query pool volume startup_policy index hosts readahead timeout",
+    source.DiskSource: (
+        "file dev protocol name query pool volume mode startup_policy index hosts readahead timeout identity snapshot "
+        "config initiator ssl_verify cookies auth encryption"
+    ),
     source.Host: "name port transport socket",
+    source.Identity: "user group",
+    source.Initiator: "iqn",
+    source.Cookies: "cookies",
+    source.Cookie: "name value",
+    authentication.Authentication: "type username secret",
+    authentication.SecretReference: "type uuid usage",
+    encryption.Encryption: "format_name engine secrets",
     source.BackingStore: "type index image_format source backing_store",
     source.ImageFormat: "type",
     source.Reconnect: "enabled timeout",
@@ -154,21 +164,11 @@ _SAID_TOO: Final[dict[type[Element], str]] = {
     domain.Devices: "hostdevs",
     tune.IoThread: "thread_pool_min thread_pool_max",
     tune.DefaultIoThread: "thread_pool_min thread_pool_max",
-    authentication.Authentication: "type username secret",
-    authentication.SecretReference: "type uuid usage",
-    encryption.Encryption: "format_name engine secrets",
-    disk.Disk: "auth rawio sgio transient encryption",
+    disk.Disk: "rawio sgio transient",
     disk.DiskDriver: "copy_on_read metadata_cache",
     disk.Transient: "share_backing",
     disk.BlockIo: "discard_granularity",
-    source.DiskSource: (
-        "dir tls tls_hostname type path managed namespace identity snapshot config initiator ssl_verify cookies "
-        "address reconnect slices auth encryption reservations"
-    ),
-    source.Identity: "user group",
-    source.Initiator: "iqn",
-    source.Cookies: "cookies",
-    source.Cookie: "name value",
+    source.DiskSource: ("dir tls tls_hostname type path managed namespace address reconnect slices reservations"),
     source.NvmeAddress: "domain bus slot function",
     source.Slices: "slices",
     source.Slice: "type offset size",
