@@ -10,48 +10,10 @@ from hostel.errors import ErrorCode, ModelError
 from hostel.model.domain.domain import Domain
 from hostel.model.native.vmx.reading import read_vmx
 from hostel.model.native.vmx.writing import write_vmx
+from support.native import VMX_HEAD, VMX_MACHINE
 
-HEAD = 'config.version = "8"\nvirtualHW.version = "8"\ndisplayName = "mail"\n'
-MACHINE = (
-    HEAD
-    + """
-uuid.bios = "56 4d 00 11 22 33 44 55-66 77 88 99 aa bb cc dd"
-memsize = "1024"
-numvcpus = "4"
-cpuid.coresPerSocket = "2"
-sched.cpu.shares = "high"
-guestOS = "debian10-64"
-firmware = "efi"
-scsi0.present = "TRUE"
-scsi0.virtualDev = "pvscsi"
-scsi0:0.present = "TRUE"
-scsi0:0.fileName = "mail.vmdk"
-scsi0:0.deviceType = "scsi-hardDisk"
-scsi0:8.present = "TRUE"
-scsi0:8.fileName = "spool.vmdk"
-scsi0:8.mode = "independent-nonpersistent"
-ide1:0.present = "TRUE"
-ide1:0.deviceType = "cdrom-image"
-ide1:0.fileName = "/iso/debian.iso"
-floppy0.present = "FALSE"
-ethernet0.present = "TRUE"
-ethernet0.connectionType = "nat"
-ethernet0.virtualDev = "vmxnet3"
-ethernet0.addressType = "generated"
-ethernet0.generatedAddress = "00:0c:29:AA:BB:CC"
-serial0.present = "TRUE"
-serial0.fileType = "network"
-serial0.fileName = "telnet://0.0.0.0:4100"
-isolation.tools.hgfs.disable = "FALSE"
-sharedFolder.maxNum = "1"
-sharedFolder0.present = "TRUE"
-sharedFolder0.enabled = "TRUE"
-sharedFolder0.hostPath = "/srv/mail"
-sharedFolder0.guestName = "mail"
-RemoteDisplay.vnc.enabled = "TRUE"
-RemoteDisplay.vnc.port = "5905"
-"""
-)
+HEAD = VMX_HEAD + 'displayName = "mail"\n'
+MACHINE = VMX_MACHINE
 
 
 def vmware(inside: str, devices: str = "") -> str:
@@ -69,7 +31,7 @@ def test_machine_becomes_a_document() -> None:
     assert domain.cputune is not None and domain.cputune.shares == 8000
     assert domain.os is not None and (domain.os.type.arch, domain.os.firmware) == ("x86_64", "efi")
     assert [(disk.target.dev, disk.device) for disk in devices.disks] == [
-        ("sda", "disk"), ("sdh", "disk"), ("hdc", "cdrom")
+        ("sda", "disk"), ("sdb", "disk"), ("hdc", "cdrom")
     ]  # fmt: skip
     assert [disk.transient is not None for disk in devices.disks] == [False, True, False]
     assert (devices.controllers[0].type, devices.controllers[0].model) == ("scsi", "vmpvscsi")
@@ -84,6 +46,21 @@ def test_document_and_file_say_the_same() -> None:
     again = read_vmx(write_vmx(document, version=8)).format()
     assert again == document
     assert Domain.parse(document).format() == document
+
+
+@pytest.mark.parametrize(
+    ("version", "place", "name", "address"),
+    [(8, "0:15", "sdo", (0, 0, 0, 15)), (8, "1:2", "sdr", (1, 0, 0, 2)), (14, "0:64", None, None),
+     (14, "0:63", "sdbk", (0, 0, 0, 63)), (8, "0:16", None, None), (8, "0:7", None, None)],
+)  # fmt: skip
+def test_units_of_a_scsi_controller(
+    version: int, place: str, name: str | None, address: tuple[int, int, int, int] | None
+) -> None:
+    head = HEAD.replace('virtualHW.version = "8"', f'virtualHW.version = "{version}"')
+    present = "".join(f'scsi{number}.present = "true"\n' for number in range(2))
+    disks = read_vmx(f'{head}{present}scsi{place}.present = "true"\nscsi{place}.fileName = "a.vmdk"\n').devices.disks
+    assert [disk.target.dev for disk in disks] == ([] if name is None else [name])
+    assert [getattr(disk.address, "place", None) for disk in disks] == ([] if address is None else [address])
 
 
 def test_names_do_not_depend_on_case() -> None:
