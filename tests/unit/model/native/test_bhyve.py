@@ -10,6 +10,7 @@ from hostel.errors import ErrorCode, ModelError
 from hostel.model.domain.domain import Domain
 from hostel.model.native.bhyve.commandline import join, split_commands
 from hostel.model.native.bhyve.document import parse_document
+from hostel.model.native.bhyve.loader import grub_device_map, loader_command
 from hostel.model.native.bhyve.reading import read_bhyve
 from hostel.model.native.bhyve.writing import write_bhyve
 
@@ -171,3 +172,16 @@ def test_hostile_command_lines_end_soon() -> None:
         with pytest.raises(ModelError):
             read_bhyve(text)
     assert time.monotonic() - begin < 5
+
+
+@pytest.mark.parametrize(
+    ("disks", "root", "map"),
+    [(DISK.format("vda", "virtio"), "hd0,msdos1", "(hd0) /vm/a b.img\n"),
+     (DISK.format("sda", "sata") + DISK.format("sdb", "sata").replace("'file'>", "'file' device='cdrom'>", 1), "cd",
+      "(hd0) /vm/a b.img\n(cd) /vm/a b.img\n")],
+)  # fmt: skip
+def test_grub_is_told_what_it_boots_from(disks: str, root: str, map: str) -> None:
+    domain = parse_document(bhyve("<bootloader>/usr/local/sbin/grub-bhyve</bootloader>", disks))
+    words = loader_command(domain, "device.map")
+    assert words[1:5] == ["--root", root, "--device-map", "device.map"]
+    assert grub_device_map(domain) == map
