@@ -1,4 +1,4 @@
-"""QEMU's command line: that of a domain's storage, controllers and network, beside libvirt's.
+"""QEMU's command line: that of a domain's storage, controllers, network and host devices, beside libvirt's.
 
 Two command lines are the same when they have the same options with the same properties, however these are written: as
 JSON or as ``key=value``, in any order. What each program chooses for itself is not held against the other: the numbers
@@ -27,8 +27,6 @@ from hostel.model.domain.validate import validate
 from libvirt_data.case import Case, Suite, Tree
 from libvirt_data.domain import qemu_taken
 
-_GROUPS = "disk boot cdrom floppy controller iothreads encrypted-disk luks hostdev net"
-_CONCERNED = re.compile(rf"({'|'.join(_GROUPS.split())})\b")
 # The devices that are compared, by their driver.
 _DEVICES = re.compile(
     r"virtio-blk|vhost-user-blk|virtio-scsi|vhost-scsi|virtio-serial|virtio-net|scsi-|ide-|usb-storage|usb-hub"
@@ -36,6 +34,9 @@ _DEVICES = re.compile(
     r"|usb-ccid|ahci|pci-bridge|.*-bridge|pcie-|ioh3420|x3130|xio3130|pxb|vfio-|usb-host|zpci"
 )
 _OBJECTS = ("iothread", "main-loop", "secret", "throttle-group", "pr-manager-helper", "tls-creds-x509")
+# Secrets and certificates of images, and not of screens, serial ports or firmware; sockets of cards and disks.
+_OF_IMAGES = re.compile(r"(obj)?libvirt-\d+-(?!.*_tls0-secret0$)")
+_SOCKETS = re.compile(r"char(net|ua-)|chr-vu-(virtio-disk|ua-)")
 _GLOBALS = ("isa-fdc.", "PIIX4_PM.acpi-root", "i440FX-pcihost.pci-hole64", "q35-pcihost.pci-hole64")
 _IMAGE = re.compile(r"\blibvirt-(\d+)-")
 _DESCRIPTORS = ("fd", "fds", "vhostfd", "vhostfds")
@@ -148,13 +149,15 @@ def _is_compared(option: str, properties: dict[str, str]) -> bool:
     if option == "-device":
         return "netdev" in properties or bool(_DEVICES.match(properties["driver"]))
     if option == "-object":
-        is_own = properties["id"] == "masterKey0" or properties["id"].endswith("_tls0-secret0")
-        return properties["qom-type"] in _OBJECTS and not is_own
+        is_other = properties["qom-type"] in ("secret", "tls-creds-x509") and not _OF_IMAGES.match(properties["id"])
+        return properties["qom-type"] in _OBJECTS and not is_other
     if option == "-global":
         return next(iter(properties), "").startswith(_GLOBALS)
     if option == "-chardev":
-        return properties["id"].startswith(("charnet", "charua-", "chr-vu-"))
-    return option in _WHOLE
+        return bool(_SOCKETS.match(properties["id"]))
+    if option == "-netdev":
+        return properties["id"].startswith("host")  # the others belong to channels
+    return option in _WHOLE and "pflash" not in properties.get("node-name", "")
 
 
 def _own(option: str, properties: dict[str, str]) -> dict[str, str]:
@@ -170,9 +173,9 @@ def _own(option: str, properties: dict[str, str]) -> dict[str, str]:
 
 
 def arguments(tree: Tree) -> Iterator[Case]:
-    """The cases that concern storage, controllers and network, and have a command line."""
+    """The cases that have a command line."""
     for case in qemu_taken(tree):
-        if case.must_fail or not _CONCERNED.match(case.name):
+        if case.must_fail:
             continue
         name = case.name.partition("#")[0]
         file = case.input.stem

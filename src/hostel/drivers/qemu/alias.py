@@ -12,7 +12,7 @@ from hostel.model.domain.devices.disk import Disk, DiskBus
 from hostel.model.domain.devices.interface import InterfaceType
 from hostel.model.domain.domain import Domain
 from hostel.model.domain.implicit import find_controller, mirror_consoles
-from hostel.model.domain.platform import Board, board_of
+from hostel.model.domain.platform import Board, board_of, has_built_in_scsi
 
 _INDEXED: Final = {DiskBus.VIRTIO: "virtio-disk", DiskBus.USB: "usb-disk"}
 
@@ -77,6 +77,8 @@ def _controller_alias(domain: Domain, controller: Controller) -> str:
         return "ide"
     if index == 0 and controller.type == ControllerType.USB:
         return "usb"
+    if index == 0 and controller.model == "ncr53c90" and has_built_in_scsi(domain):
+        return "scsi"
     return f"{controller.type}{index}"
 
 

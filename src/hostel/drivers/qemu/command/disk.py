@@ -224,7 +224,7 @@ def device(
     blockio = disk.blockio or BlockIo()
     write_cache = None
     mode = _cache(disk)
-    if mode is not None and disk.device != DiskDevice.LUN and bus != DiskBus.FDC:
+    if mode is not None and disk.device != DiskDevice.LUN:
         write_cache = "off" if mode in _WRITE_THROUGH else "on"
     write_error = "enospc" if driver.error_policy == "enospace" else _chosen(driver.error_policy)
     read_error = _chosen(driver.rerror_policy) or (write_error if write_error != "enospc" else None)

@@ -9,7 +9,7 @@ from hostel.drivers.qemu.command import hostdev
 from hostel.drivers.qemu.command.context import Context, alias_of, escape, option
 from hostel.drivers.qemu.command.place import place, rom, virtio, virtio_name, zpci
 from hostel.drivers.qemu.document import unsupported
-from hostel.model.domain.devices.address import CcwAddress
+from hostel.model.domain.devices.address import CcwAddress, PciAddress
 from hostel.model.domain.devices.interface import (
     GuestOffloads,
     HostOffloads,
@@ -20,6 +20,7 @@ from hostel.model.domain.devices.interface import (
     LocalAddress,
 )
 from hostel.model.domain.domain import Domain
+from hostel.model.domain.platform import ARM, arch_of
 
 _VIRTIO: Final = ("virtio", "virtio-transitional", "virtio-non-transitional")
 _TAPS: Final = (InterfaceType.NETWORK, InterfaceType.BRIDGE, InterfaceType.DIRECT, InterfaceType.ETHERNET)
@@ -54,6 +55,8 @@ def card_arguments(domain: Domain, interface: Interface, context: Context, booti
         argv += ["-add-fd", f"set=0,fd=0,opaque={name}-vdpa"]
     argv += option("-netdev", {**_backend(interface, context), "id": f"host{name}"})
     mac = interface.mac.address if interface.mac is not None else None
+    if arch_of(domain) in ARM and model not in _VIRTIO and not isinstance(interface.address, PciAddress):
+        return [*argv, "-net", f"nic,macaddr={mac},netdev=host{name},model={model},id={name}"]  # it is on the board
     card = _virtio_card(interface) if model in _VIRTIO else {"driver": model}
     card |= {"netdev": f"host{name}", "id": name, "mac": mac, "bootindex": bootindex}
     return [*argv, *zpci(interface), *option("-device", {**card, **rom(interface), **place(domain, interface)})]
