@@ -73,7 +73,8 @@ def _play(folder: Path, tool: Sequence[str], kind: str, event: str, code: int, p
             [*found] = monitor.command("query-block-jobs")
             if not found:
                 break
-            if found[0]["io-status"] != "ok":
+            # QEMU's may be told to pause, and not have come to it yet.
+            if found[0]["io-status"] != "ok" and found[0]["status"] != "running":
                 told.append((found[0]["io-status"], found[0]["status"], found[0]["paused"]))
                 monitor.command("job-resume", id="j")
             if becomes_ready and found[0]["ready"]:

@@ -96,7 +96,8 @@ def test_tools_agree_on_what_they_refuse(web: str, name: str) -> None:
 )
 def test_tools_agree_on_options(web: str, words: list[str]) -> None:
     ours, theirs = _both(*(word.format(web) for word in words))
-    assert ours == theirs
+    # What may be a password is not printed here.
+    assert ours == (*theirs[:2], theirs[2].replace("cookie=a,", "cookie=***,"))
 
 
 @pytest.mark.parametrize("name", ["disk.raw", "disk.qcow2", "small.qcow2", "top.qcow2"])

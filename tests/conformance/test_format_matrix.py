@@ -141,13 +141,13 @@ def test_help(page: Page, format: str) -> None:
         found = ours(*words)
         shown = [line for line in found.out.splitlines(keepends=True) if line.split("=")[0].strip() not in NEWER]
         assert found._replace(out="".join(shown)) == good(theirs(*words))
+    page.found("Operations", format, "-o help", YES)
 
 
 @pytest.mark.parametrize("format", MADE)
 def test_amend_help(format: str) -> None:
     words = ("amend", "-f", format, "-o", "help")
     assert ours(*words) == theirs(*words)
-    page.found("Operations", format, "-o help", YES)
 
 
 @pytest.mark.parametrize("format", READ)
