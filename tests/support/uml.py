@@ -26,7 +26,6 @@ mount -t proc proc proc
 mount -t sysfs s sys
 mount -t devtmpfs d dev
 mount -t tmpfs t run
-mount -t tmpfs t tmp
 mkdir -p run/lock dev/pts dev/shm lib/modules srv/out
 mount -t devpts d dev/pts
 ln -sfn $modules lib/modules/$(uname -r)
