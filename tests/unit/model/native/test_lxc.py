@@ -62,6 +62,10 @@ def test_container_becomes_a_document() -> None:
     assert Domain.parse(domain.format()).format() == domain.format()
 
 
+def test_directory_may_be_named_as_one() -> None:
+    assert "<source dir='/srv/box'/>" in read(NEW.replace("/srv/box", "dir:/srv/box")).format()
+
+
 def test_mapping_is_read_as_lxc_means_it() -> None:
     idmap = read(NEW).idmap
     assert idmap is not None
@@ -111,6 +115,7 @@ def test_limits_of_control_groups() -> None:
     ("text", "path", "code"),
     [("", "lxc.utsname", ErrorCode.INTERNAL_ERROR),
      ("lxc.utsname = box\n", "lxc.rootfs", ErrorCode.INTERNAL_ERROR),
+     (HEAD.replace("/srv", "overlay:/srv"), "lxc.rootfs.path", ErrorCode.CONFIG_UNSUPPORTED),
      (HEAD + "lxc.mount = /etc/fstab\n", "lxc.mount", ErrorCode.ARGUMENT_UNSUPPORTED),
      (HEAD + "lxc.mount.entry = a b\n", "lxc.mount.entry", ErrorCode.INTERNAL_ERROR),
      (HEAD + "lxc.mount.entry = t t tmpfs size=5% 0 0\n", "lxc.mount.entry", ErrorCode.INTERNAL_ERROR),

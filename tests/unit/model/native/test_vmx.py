@@ -125,6 +125,15 @@ def test_refusal_names_the_element(xml: str, path: str) -> None:
     assert refusal.value.path == path
 
 
+def test_newer_hardware_has_more_cards_and_bridges_for_them() -> None:
+    cards = "<interface type='user'/>" * 10
+    text = write_vmx(vmware("", cards))
+    assert 'virtualHW.version = "7"' in text and 'ethernet9.present = "true"' in text and "vmci0" in text
+    for count, version in ((11, 7), (5, 4)):
+        with pytest.raises(ModelError, match="Ethernet controller index"):
+            write_vmx(vmware("", "<interface type='user'/>" * count), version=version)
+
+
 def test_no_text_of_a_document_becomes_an_entry_of_its_own() -> None:
     disk = "<disk><source file='a\"&#10;x = \"1.vmdk'/><target dev='sda' bus='scsi'/></disk>"
     with pytest.raises(ModelError, match="quotation mark or a line end"):

@@ -37,6 +37,7 @@ _TERMINALS: Final = 4096  # more than any container has
 _MOUNTED_ANYWAY: Final = (
     "/proc", "/proc/sys", "/proc/sys/net/ipv4", "/proc/sys/net/ipv6", "/sys", "/sys/fs/selinux", "/sys/kernel/security",
 )  # fmt: skip
+_BACKEND: Final = re.compile("(aufs|btrfs|loop|lvm|nbd|overlay|overlayfs|rbd|zfs):")
 _MAPPING: Final = re.compile(r"\s*(\S)\s*(\d{1,10})\s+(\d{1,10})\s+(\d{1,10})", re.ASCII)
 _SIZE: Final = re.compile(r"\s*(\d{1,20})\s*([A-Za-z%]*)", re.ASCII)
 _DEVICE_LIMITS: Final = {
@@ -99,7 +100,10 @@ def _capabilities(settings: Settings) -> Capabilities:
 
 
 def _read_filesystems(settings: Settings, domain: Domain) -> None:
-    root = _either(settings, "lxc.rootfs.path", "lxc.rootfs")
+    root = _either(settings, "lxc.rootfs.path", "lxc.rootfs").removeprefix("dir:")
+    if _BACKEND.match(root):
+        reason = f"'{root}' is neither a directory nor a device"
+        raise refused("lxc.rootfs.path", reason, code=ErrorCode.CONFIG_UNSUPPORTED)
     domain.devices.filesystems.append(_filesystem(root, "/"))
     for name in ("lxc.mount.fstab", "lxc.mount"):
         if settings.value(name) is not None:

@@ -23,7 +23,7 @@ from hostel.model.native.vmx.filename import FileNames, PlainFileNames
 from hostel.model.native.vmx.reading import PLATFORM
 from hostel.model.numberset import parse_numbers
 
-HARDWARE_VERSION: Final = 4  # what every product since 2004 runs
+HARDWARE_VERSION: Final = 7  # as libvirt writes for Workstation and Fusion: every product since 2009 runs it
 _WITH_BRIDGES: Final = 7
 _SCREEN_MEMORY: Final = 4096  # KiB
 _LEVELS: Final = {500: "low", 1000: "normal", 2000: "high"}
