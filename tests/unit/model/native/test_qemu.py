@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import shlex
 from pathlib import Path
 
 import pytest
@@ -82,6 +84,28 @@ def test_the_document_makes_a_command_line_again(line: str) -> None:
     argv = build(domain, Context("/usr/bin/qemu", Path("/run/monitor"), lambda name: None), SAID)
     files = [json.loads(word).get("filename") for word in argv if word.startswith('{"driver": "file"')]
     assert sorted(files) == sorted(item.source.file for item in read_qemu(line).devices.disks if item.source)
+
+
+def test_what_the_driver_says_is_read_again() -> None:
+    text = """<domain type='qemu'><name>g</name><memory unit='MiB'>64</memory><os><type>hvm</type></os><devices>
+    <disk><driver type='qcow2' cache='directsync' io='native'/><source file='/a,b'/><target dev='vda'/></disk>
+    <disk type='file' device='cdrom'><source file='/c.iso'/><target dev='hdc'/></disk>
+    <controller type='scsi' model='virtio-scsi'/>
+    <disk type='block'><driver type='raw' cache='none'/><source dev='/dev/x'/><target dev='sda' bus='scsi'/></disk>
+    <interface type='user'><mac address='52:54:00:00:00:01'/><model type='virtio'/></interface>
+    </devices></domain>"""
+    context = Context("/usr/bin/qemu-system-x86_64", Path("/run/monitor"), lambda name: None)
+
+    def said(domain: Domain) -> list[str]:
+        assign_aliases(domain)
+        return build(domain, context, SAID)
+
+    once = said(document.parse(text, QEMU))
+    again = said(document.parse(read_qemu(shlex.join(once)).format(), QEMU))
+    kept = ("-blockdev", "-netdev", "-device", "-m", "-smp", "-machine")
+    assert [pair for pair in itertools.pairwise(again) if pair[0] in kept] == [
+        pair for pair in itertools.pairwise(once) if pair[0] in kept
+    ]
 
 
 def test_words_are_those_of_a_shell() -> None:

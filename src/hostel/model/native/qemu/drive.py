@@ -200,7 +200,7 @@ class Drives:
         Raises:
             ModelError: a document has no such device.
         """
-        option.ignore("device_id", "write-cache", "channel")
+        option.ignore("device_id", "channel", "port")
         if driver in _SCSI:
             self._scsi[option.take("id") or f"scsi{len(self._scsi)}"] = len(self._scsi)
             controller = Controller(type=ControllerType.SCSI, index=len(self._scsi) - 1, model=_SCSI[driver])
@@ -255,9 +255,10 @@ class Drives:
         disk.vendor, disk.product = option.take("vendor"), option.take("product")
         disk.shareable = bool(option.flag("share-rw"))
         option.ignore("id")
+        _use_cache(disk, option.flag("write-cache"))
         order = option.number("bootindex")
         if order is not None:
-            disk.boot = Boot(order=order + 1)  # QEMU counts from 0
+            disk.boot = Boot(order=order + 1)
         sizes = option.number("logical_block_size"), option.number("physical_block_size")
         disk.blockio = BlockIo(logical_block_size=sizes[0], physical_block_size=sizes[1]) if any(sizes) else None
         removable = option.flag("removable")
@@ -278,10 +279,21 @@ class Drives:
             raise refused("-drive", f"no -device is on the drive '{name}'")
 
 
+def _use_cache(disk: Disk, writes_back: bool | None) -> None:
+    """The cache mode that an image's nodes and its device make together."""
+    driver = disk.driver
+    if driver is None or writes_back is not False:
+        return
+    driver.cache = {"none": "directsync", None: "writethrough", "writeback": "writethrough"}.get(
+        driver.cache, driver.cache
+    )
+
+
 def _disk_of(image: Image) -> Disk:
     opened = image.opened
     direct, unsafe = opened.get("cache.direct") in (True, "on"), opened.get("cache.no-flush") in (True, "on")
-    cache = "unsafe" if unsafe else "none" if direct else None
+    is_said = any(name.startswith("cache.") for name in opened)
+    cache = "unsafe" if unsafe else "none" if direct else "writeback" if is_said else None
     driver = DiskDriver(
         name="qemu",
         type=image.format,

@@ -14,8 +14,10 @@ from typing import Final
 from hostel.model.domain.clock import Clock
 from hostel.model.domain.cpu import Cpu, CpuFeature, CpuModel, Topology, Vcpu
 from hostel.model.domain.devices.character import CharacterSource, CharacterType, Serial
+from hostel.model.domain.devices.controller import Controller, ControllerType
 from hostel.model.domain.devices.graphics import Graphics, GraphicsType, Listen
 from hostel.model.domain.devices.input import Input
+from hostel.model.domain.devices.paravirtual import MemoryBalloon
 from hostel.model.domain.devices.video import Video, VideoModel
 from hostel.model.domain.domain import Domain, DomainType
 from hostel.model.domain.features import Features, SystemManagement
@@ -26,6 +28,7 @@ from hostel.model.native.qemu.boot import read_boot, read_firmware
 from hostel.model.native.qemu.commandline import CommandLine, Option, Properties, parse_command_line
 from hostel.model.native.qemu.drive import SHORT, Drives
 from hostel.model.native.qemu.network import Networks
+from hostel.model.native.qemu.place import pci_place
 from hostel.model.native.settings import refused, whole_number
 from hostel.units import parse_size
 
@@ -43,6 +46,9 @@ chroot enable-kvm no-kvm nographic sdl curses full-screen alt-grab ctrl-grab no-
 """
 _LEFT_OUT: Final = frozenset(_SAID_ANYWAY.split())
 _NOT_OURS: Final = frozenset(("LC_ALL", "PATH", "HOME", "USER", "LOGNAME"))
+# Back ends of libvirt's own, which a machine gets anyway.
+_OWN_SOCKETS: Final = ("charmonitor", "charevents")
+_USB: Final = {"piix3-usb-uhci": "piix3-uhci", "qemu-xhci": "qemu-xhci", "nec-usb-xhci": "nec-xhci"}
 _MACHINE_ANYWAY: Final = ("usb", "dump-guest-core", "mem-merge", "graphics")
 
 
@@ -99,8 +105,7 @@ class _Reader:
         devices = domain.devices
         devices.disks, devices.interfaces = self._drives.disks, self._networks.interfaces
         devices.controllers = self._drives.controllers
-        if any(disk.boot is not None for disk in devices.disks) or any(card.boot for card in devices.interfaces):
-            self._os.boot = []
+        self._count_orders()
         variables = [
             QemuVariable(name=name, value=value)
             for name, value in self._line.environment.items()
@@ -110,6 +115,17 @@ class _Reader:
             arguments = [QemuArgument(value=word) for word in self._past]
             domain.qemu_commandline = QemuCommandline(arguments=arguments, environment=variables)
         return domain
+
+    def _count_orders(self) -> None:
+        """A document's orders begin with 1, QEMU's with 0, and libvirt's command lines with 1 too."""
+        devices = self._domain.devices
+        orders = [item.boot for item in (*devices.disks, *devices.interfaces) if item.boot is not None]
+        if not orders:
+            return
+        self._os.boot = []
+        if all(boot.order > 1 for boot in orders):
+            for boot in orders:
+                boot.order -= 1
 
     def _read_option(self, option: Option) -> None:
         readers: dict[str, Callable[[Option], None]] = {
@@ -125,16 +141,24 @@ class _Reader:
             self._drives.add_short(option.name, option.value)
         elif option.name in readers:
             readers[option.name](option)
-        elif option.name in ("parallel", "k", "no-hpet", "snapshot"):
+        elif option.name in ("parallel", "snapshot", "chardev", "audiodev", "overcommit"):
             self._plain(option)
         elif option.name not in _LEFT_OUT:
             self._past += option.words
         self._kvm = self._kvm or option.name == "enable-kvm"
 
     def _plain(self, option: Option) -> None:
+        """Options that are left out where they say what a machine has anyway."""
         if option.name == "snapshot":
             raise refused("-snapshot", "write snapshot=on for each -drive")
-        if option.name != "parallel" or option.value != "none":
+        found = Properties(option.name, option.value, "backend")
+        is_left_out = {
+            "parallel": option.value == "none",
+            "chardev": found.take("id") in _OWN_SOCKETS,
+            "audiodev": "none" in (found.take("driver"), found.take("backend")),
+            "overcommit": option.value == "mem-lock=off",
+        }
+        if not is_left_out[option.name]:
             self._past += option.words
 
     def _name(self, option: Option) -> None:
@@ -309,6 +333,16 @@ class _Reader:
             self._drives.add_device(driver, found)
         elif self._networks.has(driver):
             self._networks.add_device(driver, found)
+        elif driver in _USB:
+            ports, again = found.number("p2"), found.number("p3")
+            found.ignore("id")
+            usb = Controller(type=ControllerType.USB, model=_USB[driver], ports=ports or again)
+            usb.address = pci_place(found)
+            found.end()
+            usb.index = sum(item.type == ControllerType.USB for item in self._drives.controllers)
+            self._drives.controllers.append(usb)
+        elif driver == "virtio-balloon-pci" and not found.all().keys() - {"id", "bus", "addr"}:
+            self._domain.devices.memballoon = MemoryBalloon(model="virtio", address=pci_place(found))
         elif driver in _INPUTS and not found.all().keys() - {"id"}:
             self._domain.devices.inputs.append(Input(type=_INPUTS[driver], bus="usb"))
         else:

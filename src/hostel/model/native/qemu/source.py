@@ -176,7 +176,9 @@ class Nodes:
             if image.format != "raw" or node.any("backing") is not None:
                 raise refused("-blockdev", f"'{driver}' on '{image.format}' cannot be said in a document")
             node.end()
-            return Image(image.kind, image.source, _IMAGES[driver], {**image.opened, **opened})
+            # What becomes of discards is decided above: those that the format drops never reach what is below.
+            below = {name: value for name, value in image.opened.items() if name != "discard"}
+            return Image(image.kind, image.source, _IMAGES[driver], {**below, **opened})
         kind, source = self._storage(driver, node)
         node.end()
         return Image(kind, source, "raw", opened)
