@@ -12,6 +12,8 @@ import pytest
 
 import hostel
 from hostel import guest
+from hostel.drivers.base.backup import JobType
+from hostel.errors import VirtError
 from support import hosteld
 from support.hosteld import Hosteld
 
@@ -159,7 +161,9 @@ def test_machine_is_pictured_measured_snapshotted_and_saved(tmp_path: Path) -> N
             )
             virsh(daemon, "backup-begin", "m", str(tmp_path / "b"))
             assert "incremental" in virsh(daemon, "backup-dumpxml", "m")
+            assert "Backup" in virsh(daemon, "domjobinfo", "m")
             virsh(daemon, "domjobabort", "m")
+            assert virsh(daemon, "domjobinfo", "m").split() == ["Job", "type:", "None"]
             virsh(daemon, "checkpoint-delete", "m", "--checkpointname", "c1", "--children")
             virsh(daemon, "managedsave", "m")
             assert virsh(daemon, "list", "--all", "--with-managed-save", "--name").split() == ["m"]
@@ -169,12 +173,15 @@ def test_machine_is_pictured_measured_snapshotted_and_saved(tmp_path: Path) -> N
             virsh(daemon, "restore", str(tmp_path / "saved"))
         finally:
             virsh(daemon, "destroy", "m")
+        virsh(daemon, "domrename", "m", "n")
+        assert virsh(daemon, "list", "--all", "--name").split() == ["n"]
 
 
 def test_remote_driver_does_to_a_machine_what_ours_does(tmp_path: Path) -> None:
     document = (
         "<domain type='qemu'><name>far</name><memory>65536</memory><os><type arch='x86_64'>hvm</type></os>"
-        "<devices><video><model type='vga'/></video></devices></domain>"
+        "<devices><video><model type='vga'/></video>"
+        "<interface type='user'><mac address='52:54:00:00:00:07'/></interface></devices></domain>"
     )
     with hosteld.process(directory=tmp_path) as daemon, hostel.open(daemon.uri(SESSION)) as connection:
         domain = connection.create_domain(document)
@@ -189,6 +196,9 @@ def test_remote_driver_does_to_a_machine_what_ours_does(tmp_path: Path) -> None:
             assert "pixmap" in picture.mime
             assert driver.domain_qemu_monitor_command(ref, "info version", human=True).startswith("7.")
             assert not driver.domain_has_managed_save_image(ref)
+            assert driver.domain_get_job_stats(ref) == (JobType.NONE, {})
+            with pytest.raises(VirtError, match="Interface name not provided"):  # the host sees nothing of it
+                driver.domain_interface_stats(ref, "52:54:00:00:00:07")
         finally:
             domain.destroy()
 

@@ -48,14 +48,14 @@ from hostel.drivers.base.block import (
     BlockRebaseFlag,
     BlockResizeFlag,
 )
-from hostel.drivers.base.device import DeviceModify
+from hostel.drivers.base.device import DeviceModify, InterfaceStats
 from hostel.drivers.base.domain import Affect
 from hostel.drivers.base.host import NodeInfo
 from hostel.drivers.base.interface import InterfaceRef
 from hostel.drivers.base.machine import MemoryFlag, VcpuFlag
 from hostel.drivers.base.nodedev import NodeDeviceRef
-from hostel.drivers.base.saving import SaveFlag
 from hostel.drivers.base.nwfilter import NwfilterRef
+from hostel.drivers.base.saving import SaveFlag
 from hostel.drivers.base.secret import SecretRef, SecretUsageType
 from hostel.drivers.base.snapshot import (
     SnapshotCreateFlag,
@@ -207,6 +207,7 @@ _ROWS: Final[dict[str, Adapter]] = {
     "domain_checkpoint_lookup_by_name": _domain(),
     "domain_checkpoint_get_parent": _domain(),
     "domain_checkpoint_delete": _domain(flags=CheckpointDeleteFlag),
+    "domain_interface_stats": _domain(make=InterfaceStats),
     "domain_backup_begin": _domain(flags=BackupBeginFlag),
     "domain_backup_get_xml_desc": _domain(),
     "domain_abort_job": _domain(),
@@ -218,9 +219,7 @@ _ROWS: Final[dict[str, Adapter]] = {
     "domain_fsfreeze": _domain("domain_fs_freeze"),
     "domain_fsthaw": _domain("domain_fs_thaw"),
     "domain_fstrim": _domain("domain_fs_trim"),
-    "domain_attach_device": _domain("domain_attach_device_flags"),
     "domain_attach_device_flags": _domain(flags=Affect),
-    "domain_detach_device": _domain("domain_detach_device_flags"),
     "domain_detach_device_flags": _domain(flags=Affect),
     "domain_detach_device_alias": _domain(flags=Affect),
     "domain_update_device_flags": _domain(flags=(Affect, DeviceModify)),

@@ -8,7 +8,7 @@ from typing import Any, Final
 from hostel.codec.xdr import Field
 from hostel.drivers.adapters import from_wire, to_wire, uuid_text
 from hostel.drivers.base import DomainRef
-from hostel.drivers.base.backup import CheckpointRef
+from hostel.drivers.base.backup import CheckpointRef, JobType
 from hostel.drivers.base.block import BlockJobInfo, DiskError
 from hostel.drivers.base.machine import MEMORY_STATS, Screenshot, StatsFlag
 from hostel.drivers.base.snapshot import SnapshotRef
@@ -46,6 +46,15 @@ class RemoteMachines:
             )
             for record in records
         ]
+
+    def domain_rename(self, domain: DomainRef, new_name: str) -> None:
+        """Give a domain another name."""
+        self._client.call("domain_rename", wire("domain", domain), new_name, 0)
+
+    def domain_get_job_stats(self, domain: DomainRef, flags: int = 0) -> tuple[JobType, Mapping[str, int]]:
+        """How far the job is that runs; jobs of kinds that we do not know are unbounded."""
+        kind, stats = self._client.call("domain_get_job_stats", wire("domain", domain), flags)
+        return JobType.UNBOUNDED if kind else JobType.NONE, {name: value for name, (_, value) in stats}
 
     def domain_screenshot(self, domain: DomainRef, screen: int = 0) -> Screenshot:
         """A picture of the guest's screen."""
