@@ -388,7 +388,8 @@ WRONG: Final[dict[str, tuple[str, str]]] = {
         dhcp("<host name='h' ip='frob'/>"), "/network/ip[1]/dhcp/host[1]/@ip"),
     "network/host with a group's mac": (
         dhcp("<host mac='01:00:00:00:00:01' ip='192.0.2.9'/>"), "/network/ip[1]/dhcp/host[1]/@mac"),
-    "network/nat twice": (network(f"<forward mode='nat'><nat ipv6='yes'/><nat ipv6='no'/></forward>{ip()}"), "/network/forward/nat"),
+    "network/nat twice": (
+        network(f"<forward mode='nat'><nat ipv6='yes'/><nat ipv6='no'/></forward>{ip()}"), "/network/forward/nat"),
     "network/device and addresses": (
         network("<forward mode='passthrough' dev='a'><address type='pci' domain='0' bus='0' slot='1' function='0'/>"
                 "</forward>", bridge=""), "/network/forward/@dev"),
