@@ -11,13 +11,14 @@ ROOT = Path(__file__).resolve().parents[2]
 CACHE = ROOT / ".cache" / "libvirt-data"
 VERSION = "9.0.0"
 # Of libvirt's source: its tests, and what some of them read besides.
-PARTS = ("tests", "src/cpu_map", "src/conf/schemas")
+PARTS = ("tests", "src/cpu_map", "src/conf/schemas", "src/qemu/qemu_capabilities.c")
 
 
 def tests() -> Path:
     """The folder ``tests`` of libvirt, unpacked when it is first wanted."""
     folder = CACHE / VERSION
-    if not (folder / "ready").exists():
+    is_whole = all((folder / "libvirt" / part).exists() for part in PARTS)
+    if not is_whole or not (folder / "ready").exists():
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         fetch(folder)
