@@ -43,7 +43,7 @@ class LinuxHostDriver:
         if nodes * sockets * cores * threads != cpus + offline:
             # What the host says does not fit these numbers: the capabilities have all of it.
             nodes, sockets, cores, threads = 1, 1, cpus + offline, 1
-        memory = self.node_get_memory_stats()["total"]
+        memory = self.node_get_memory_stats().get("total", 0)
         return NodeInfo(platform.machine(), memory, cpus, self._frequency(), nodes, sockets, cores, threads)
 
     def node_get_cpu_map(self) -> list[bool]:

@@ -99,20 +99,9 @@ class QemuDriver(
 
     def connect_get_capabilities(self) -> str:
         """The host and what guests it runs."""
-        # Imported here: it brings urllib and email with it, which double the start of every command.
-        import os
-        from xml.sax.saxutils import escape
+        from hostel.drivers.qemu.capabilities import capabilities
 
-        emulator = find_emulator()
-        kinds = ["qemu", *(["kvm"] if probe.kvm_runs(emulator, self._cache) else [])]
-        domains = "".join(f"\n      <domain type='{kind}'/>" for kind in kinds)
-        return (
-            f"<capabilities>\n  <host>\n    <cpu>\n      <arch>{os.uname().machine}</arch>\n    </cpu>\n  </host>\n"
-            "  <guest>\n    <os_type>hvm</os_type>\n    <arch name='x86_64'>\n      <wordsize>64</wordsize>\n"
-            f"      <emulator>{escape(emulator)}</emulator>\n      <machine>pc</machine>\n      <machine>q35</machine>"
-            f"{domains}\n    </arch>\n    <features>\n      <acpi default='on' toggle='yes'/>\n"
-            "      <apic default='on' toggle='no'/>\n    </features>\n  </guest>\n</capabilities>\n"
-        )
+        return capabilities(self._cache).format()
 
     def node_get_security_model(self) -> SecurityModel:
         """Nothing but the user's own permissions keeps the machines of a session apart."""

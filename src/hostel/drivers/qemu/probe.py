@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import os
 import re
 import subprocess
@@ -58,6 +59,11 @@ def machine_aliases(emulator: str, cache: Path) -> dict[str, str]:
     return {found[1]: found[2] for found in _ALIAS.finditer(text)}
 
 
+def machine_types(emulator: str, cache: Path) -> str:
+    """Its answer to ``query-machines``, JSON; empty where it gives none. Asked once per QEMU, then remembered."""
+    return _remembered(cache, "query-machines", emulator, [], lambda: _query(emulator, "query-machines"))
+
+
 def known_version(emulator: str, cache: Path) -> int:
     """Its version, as :func:`version` tells it; asked once per QEMU, then remembered.
 
@@ -98,6 +104,25 @@ def _help(emulator: str, option: str) -> str:
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return answer.stdout
+
+
+def _query(emulator: str, command: str) -> str:
+    """Ask a QEMU that runs no machine; its answer as JSON, empty where there is none."""
+    argv = [emulator, "-S", "-nodefaults", "-no-user-config", "-display", "none", "-machine", "none", "-qmp", "stdio"]
+    words = [{"execute": "qmp_capabilities"}, {"execute": command, "id": 1}, {"execute": "quit"}]
+    try:
+        answer = subprocess.run(
+            argv, input="".join(f"{json.dumps(word)}\n" for word in words), capture_output=True, text=True, timeout=20,
+            check=False, errors="replace",
+        )  # fmt: skip
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    for line in answer.stdout.splitlines():
+        with contextlib.suppress(ValueError):
+            said = json.loads(line)
+            if said.get("id") == 1 and "return" in said:
+                return json.dumps(said["return"])
+    return ""
 
 
 def _try_kvm(emulator: str) -> bool:

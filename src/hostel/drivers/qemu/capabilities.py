@@ -1,0 +1,158 @@
+"""What the host and its QEMU can do: the document of capabilities."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import uuid as uuids
+from pathlib import Path
+from typing import Any, Final
+
+from hostel.drivers.host.driver import LinuxHostDriver
+from hostel.drivers.qemu import probe
+from hostel.drivers.topology import host_bandwidth, host_cache, host_topology
+from hostel.model.capabilities import (
+    Capabilities,
+    CpuSignature,
+    Guest,
+    GuestAcpi,
+    GuestApic,
+    GuestArchitecture,
+    GuestDomain,
+    GuestFeatures,
+    GuestMachine,
+    GuestSnapshots,
+    Host,
+    HostAddressBits,
+    HostCpu,
+    HostTopology,
+    PageSize,
+    PowerManagement,
+    SecurityModel,
+)
+from hostel.model.domain.cpu import Topology
+
+_VENDORS: Final = {"AuthenticAMD": "AMD", "GenuineIntel": "Intel", "HygonGenuine": "Hygon"}
+# By architecture of guests: its width, and the programs that run it, of which the first that is there is taken.
+_GUESTS: Final = {
+    "i686": (32, ("qemu-system-i386", "qemu-system-x86_64")),
+    "x86_64": (64, ("qemu-system-x86_64",)),
+}
+_PREFERRED: Final = "pc"
+
+
+def capabilities(cache: Path, root: Path = Path("/")) -> Capabilities:
+    """The host below ``root``, and what guests its QEMU runs; what was asked of QEMU is remembered in ``cache``."""
+    guests = []
+    for arch, (width, names) in _GUESTS.items():
+        emulator = next(filter(None, map(shutil.which, names)), None)
+        if emulator is not None:
+            guests.append(_guest(arch, width, emulator, cache))
+    return Capabilities(host=_host(root), guests=guests)
+
+
+def _host(root: Path) -> Host:
+    topology = host_topology(root / "sys/devices/system")
+    cache = host_cache(root / "sys/devices/system", root / "sys/fs/resctrl")
+    groups = root / "sys/kernel/iommu_groups"
+    return Host(
+        uuid=_host_uuid(root),
+        cpu=_cpu(root, topology),
+        power_management=PowerManagement(),
+        iommu=groups.is_dir() and any(groups.iterdir()),
+        topology=topology,
+        cache=cache,
+        bandwidth=host_bandwidth(cache, root / "sys/fs/resctrl"),
+        security=[SecurityModel(model="none", doi="0")],
+    )
+
+
+def _host_uuid(root: Path) -> str:
+    """The firmware's, where we may read it; else one that is always the same on this host."""
+    for path in ("sys/class/dmi/id/product_uuid", "etc/machine-id"):
+        try:
+            text = (root / path).read_text().strip()
+        except OSError:
+            continue
+        try:
+            found = uuids.UUID(text)
+        except ValueError:
+            continue
+        if path.startswith("sys"):
+            return str(found)
+        # The machine's identity is not to be told to others as it is (machine-id(5)).
+        return str(uuids.uuid5(uuids.NAMESPACE_DNS, f"{found.hex}.host.hostel"))
+    return str(uuids.UUID(int=0))
+
+
+def _cpu(root: Path, topology: HostTopology) -> HostCpu:
+    """The processor, without the name of its model, which is libvirt's own."""
+    said: dict[str, str] = {}
+    try:
+        text = (root / "proc/cpuinfo").read_text(errors="replace")
+    except OSError:
+        text = ""
+    for line in text.partition("\n\n")[0].splitlines():
+        name, _, value = line.partition(":")
+        said[name.strip()] = value.strip()
+    info = LinuxHostDriver(root).node_get_info()
+    family, model = _number(said.get("cpu family")), _number(said.get("model"))
+    bits = re.match(r"(\d+) bits physical", said.get("address sizes", ""))
+    pages = sorted({page.size for cell in topology.cells.cells for page in cell.pages}) if topology.cells else []
+    return HostCpu(
+        arch=info.model,
+        vendor=_VENDORS.get(said.get("vendor_id", "")),
+        microcode=_number(said.get("microcode"), 0),
+        signature=None
+        if family is None
+        else CpuSignature(family=family, model=model, stepping=_number(said.get("stepping"))),
+        topology=Topology(sockets=max(1, info.sockets), cores=max(1, info.cores), threads=max(1, info.threads)),
+        address_bits=None if bits is None else HostAddressBits(mode="emulate", bits=int(bits[1])),
+        pages=[PageSize(unit="KiB", size=size) for size in pages],
+    )
+
+
+def _number(text: str | None, base: int = 10) -> int | None:
+    try:
+        return int(text or "", base)
+    except ValueError:
+        return None
+
+
+def _guest(arch: str, width: int, emulator: str, cache: Path) -> Guest:
+    kinds = ["qemu", *(["kvm"] if probe.kvm_runs(emulator, cache) else [])]
+    is_narrow = width == 32
+    return Guest(
+        os_type="hvm",
+        arch=GuestArchitecture(
+            name=arch,
+            wordsize=width,
+            emulator=emulator,
+            machines=machines(probe.machine_types(emulator, cache)),
+            domains=[GuestDomain(type=kind) for kind in kinds],
+        ),
+        features=GuestFeatures(
+            pae=is_narrow,
+            nonpae=is_narrow,
+            acpi=GuestAcpi(default=True, toggle=True),
+            apic=GuestApic(default=True, toggle=False),
+            cpuselection=True,
+            deviceboot=True,
+            disksnapshot=GuestSnapshots(default=True, toggle=False),
+        ),
+    )
+
+
+def machines(answer: str) -> list[GuestMachine]:
+    """Machine types of QEMU's answer to ``query-machines``: the one that is taken where none is named comes first."""
+    found: list[dict[str, Any]] = [item for item in json.loads(answer or "[]") if item["name"] != "none"]
+    found.sort(key=lambda item: item.get("alias") != _PREFERRED)
+    types: list[GuestMachine] = []
+    for item in found:
+        name, most = str(item["name"]), int(item["cpu-max"])
+        is_deprecated = True if item.get("deprecated") else None
+        types.append(GuestMachine(name=name, max_cpus=most, deprecated=is_deprecated))
+        if "alias" in item:
+            types.append(GuestMachine(name=str(item["alias"]), canonical=name, max_cpus=most, deprecated=is_deprecated))
+    return types
