@@ -203,6 +203,35 @@ def test_remote_driver_does_to_a_machine_what_ours_does(tmp_path: Path) -> None:
             domain.destroy()
 
 
+def test_screen_is_reached_by_a_descriptor_either_side_makes(tmp_path: Path) -> None:
+    document = tmp_path / "d.xml"
+    document.write_text(
+        "<domain type='qemu'><name>seen</name><memory>65536</memory><os><type arch='x86_64'>hvm</type></os><devices>"
+        "<graphics type='vnc' autoport='yes'/><video><model type='vga'/></video></devices></domain>"
+    )
+    with hosteld.process(directory=tmp_path) as daemon:
+        virsh(daemon, "create", str(document))
+        try:
+            told = daemon.python(
+                "import os, socket\n"
+                "d = c.lookupByName('seen')\n"
+                "fd = d.openGraphicsFD(0)\n"
+                "print(os.read(fd, 12).decode().strip())\n"
+                "ours, theirs = socket.socketpair()\n"
+                "d.openGraphics(0, theirs.fileno(), libvirt.VIR_DOMAIN_OPEN_GRAPHICS_SKIPAUTH)\n"
+                "theirs.close()\n"
+                "print(ours.recv(12).decode().strip())\n"
+                "try: d.openGraphicsFD(1)\n"
+                "except libvirt.libvirtError as error: print(error)\n",
+                uri=SESSION,
+            )
+            assert told.splitlines() == [
+                "RFB 003.008", "RFB 003.008", "internal error: No graphics backend with index 1",
+            ]  # fmt: skip
+        finally:
+            virsh(daemon, "destroy", "seen")
+
+
 def test_events_of_a_machine_come_to_who_registered(tmp_path: Path) -> None:
     document = (
         "<domain type='qemu'><name>told</name><memory>65536</memory><os><type arch='x86_64'>hvm</type></os></domain>"

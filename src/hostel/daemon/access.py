@@ -147,6 +147,8 @@ def api_name(procedure: str) -> str:
         procedure = procedure.replace("callback_", "")  # which for C is no other call
     if _OF_QEMU.match(procedure):
         procedure = procedure.replace("domain_", "domain_qemu_", 1)
+    elif procedure == "domain_open_namespace":
+        procedure = "domain_lxc_open_namespace"
     return "vir" + "".join(_CAPITALS.get(word, word.capitalize()) for word in procedure.split("_"))
 
 

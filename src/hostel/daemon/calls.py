@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from hostel.daemon import auth, block, connect, events, lists, machine, nodeinfo, snapshots, streaming
+from hostel.daemon import auth, block, connect, events, graphics, lists, machine, nodeinfo, snapshots, streaming
 from hostel.drivers.adapters import ADAPTERS, Answering
 from hostel.drivers.fault import fault
 from hostel.errors import ErrorCode
@@ -71,6 +71,7 @@ CALLS: Final[dict[str, Handling]] = {
     **{name: Handling(answer, quick=True) for name, answer in auth.ANSWERS.items()},
     **{name: Handling(answer) for name, answer in block.ANSWERS.items()},
     **{name: Handling(answer) for name, answer in events.ANSWERS.items()},
+    **{name: Handling(answer) for name, answer in graphics.ANSWERS.items()},
     **{name: Handling(answer) for name, answer in lists.ANSWERS.items()},
     **{name: Handling(answer) for name, answer in machine.ANSWERS.items()},
     **{name: Handling(answer) for name, answer in snapshots.ANSWERS.items()},

@@ -19,19 +19,20 @@ from hostel.daemon.stream import Stream
 from hostel.drivers.adapters import uuid_text
 from hostel.drivers.fault import fault
 from hostel.errors import ErrorCode, ErrorDomain, HostelError, ProtocolError, VirtError
-from hostel.net.channel import Channel
+from hostel.net.channel import Channel, close_all
 from hostel.units import KiB, MiB
 from hostel.wire.rpc import keepalive
 from hostel.wire.rpc.connection import (
     Alive,
     Call,
+    Handed,
     ServerConnection,
     StreamData,
     StreamEnd,
     StreamFrames,
     StreamHole,
 )
-from hostel.wire.rpc.programs import PROGRAMS, REMOTE
+from hostel.wire.rpc.programs import PROGRAMS
 from hostel.wire.rpc.scram import ScramServer
 
 if TYPE_CHECKING:
@@ -267,23 +268,29 @@ class Client:
     def _answer(self, call: Call, handling: Handling) -> None:
         """Work on a call, in the loop or a worker, and send what comes of it."""
         access = self.daemon.access
+        fds: tuple[int, ...] = ()
         try:
             if not access.is_open:
                 access.check(self.identity, call.procedure, call.arguments, self._name_of)
             result = handling.answer(self, call)
             if result is None:
                 return  # a stream, which answers by itself
+            if isinstance(result, Handed):
+                result, fds = result
+                if not self.channel.takes_fds:
+                    raise fault(ErrorCode.NO_SUPPORT, "files cannot be passed but over a unix socket")
             if not access.is_open:
                 access.check_found(self.identity, call.procedure, result)
-            message = self._machine.reply(call, result)
+            message = self._machine.reply(call, result, len(fds))
         except Exception as error:
+            close_all(fds)
             self._refuse(call, error)
             return
         finally:
             for fd in call.fds:
                 with contextlib.suppress(OSError):
                     os.close(fd)
-        self.channel.send(message)
+        self.channel.send(message, *fds)
 
     def _name_of(self, kind: str, reference: Any) -> str:
         """The name of the object that a reference is to.
@@ -399,7 +406,4 @@ class Client:
 def _unsupported(call: Call) -> VirtError:
     from hostel.daemon.access import api_name
 
-    name = api_name(call.procedure.name)
-    if call.program is not REMOTE:
-        name = name.replace("Domain", f"Domain{call.program.name.capitalize()}", 1)
-    return fault(ErrorCode.NO_SUPPORT, name)
+    return fault(ErrorCode.NO_SUPPORT, api_name(call.procedure.name))

@@ -41,6 +41,7 @@ class Channel:
         closed: called in the loop, once, with the reason; None where the peer or we ended in order.
         room: called in the loop before receiving: where to put the rest of something long, or None.
         received: called in the loop with how many bytes were put there.
+        takes_fds: whether descriptors can be passed.
     """
 
     def __init__(self, reactor: Reactor, sock: socket.socket, *, limit: int) -> None:
@@ -51,7 +52,7 @@ class Channel:
         self.received: Callable[[int], None] = _ignore
         self._reactor = reactor
         self._limit = limit
-        self._takes_fds = sock.family == socket.AF_UNIX
+        self.takes_fds = sock.family == socket.AF_UNIX
         self._buffer = reactor.buffer
         self._lock = threading.Lock()
         self._pushing = 0  # threads that send what waits themselves
@@ -93,7 +94,7 @@ class Channel:
         """
         with self._lock:
             if self._is_closed or self._ending:
-                _close_all(parts)
+                close_all(parts)
                 return
             if not self._queue and len(parts) == 1 and isinstance(parts[0], bytes):
                 # Nearly every answer goes this way, at once and whole.
@@ -166,7 +167,7 @@ class Channel:
                 return
             self._is_closed = True
             self._reactor.remove(self.socket.fileno())
-            _close_all(self._queue)
+            close_all(self._queue)
             self._queue.clear()
             self._queued = 0
         self._shut()
@@ -200,7 +201,7 @@ class Channel:
 
     def _receive(self) -> None:
         room = self.room()
-        if room is not None and not self._takes_fds:
+        if room is not None and not self.takes_fds:
             count = self._read_into(room)
             if count:
                 self.received(count)
@@ -208,7 +209,7 @@ class Channel:
             self.close(None)
             return
         fds: Sequence[int] = ()
-        if self._takes_fds:
+        if self.takes_fds:
             target = room if room is not None else self._buffer
             count, ancillary, _, _ = self.socket.recvmsg_into([target], _ANCILLARY, socket.MSG_CMSG_CLOEXEC)
             if ancillary:
@@ -223,7 +224,7 @@ class Channel:
         if count:
             self.receive(data, fds)
         else:
-            _close_all(fds)
+            close_all(fds)
             self.close(None)
 
     def _waits(self) -> bool:
@@ -303,7 +304,8 @@ def _descriptors(ancillary: Sequence[tuple[int, int, bytes]]) -> list[int]:
     return found
 
 
-def _close_all(parts: Sequence[object] | deque[memoryview | int]) -> None:
+def close_all(parts: Sequence[object] | deque[memoryview | int]) -> None:
+    """Close what are descriptors of parts that will not be sent."""
     for part in parts:
         if isinstance(part, int):
             with contextlib.suppress(OSError):

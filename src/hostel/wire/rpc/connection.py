@@ -43,6 +43,13 @@ class Call(NamedTuple):
     size: int = 0
 
 
+class Handed(NamedTuple):
+    """The members of an answer, and descriptors that go with it and are whose the answer is, to be closed."""
+
+    result: Sequence[Any]
+    fds: tuple[int, ...]
+
+
 class Reply(NamedTuple):
     """A call was answered: with values, or with an error."""
 
