@@ -140,6 +140,13 @@ def test_machine_is_pictured_measured_snapshotted_and_saved(tmp_path: Path) -> N
             assert "state.state=1" in virsh(daemon, "domstats", "m")
             assert "rss" in virsh(daemon, "dommemstat", "m")
             virsh(daemon, "send-key", "m", "KEY_A")
+            virsh(daemon, "desc", "m", "--live", "--config", "--title", "of both")
+            virsh(daemon, "desc", "m", "of what runs")
+            assert virsh(daemon, "desc", "m", "--title", "--config").strip() == "of both"
+            assert "<description>" not in virsh(daemon, "dumpxml", "m", "--inactive")
+            assert virsh(daemon, "desc", "m").strip() == "of what runs"
+            virsh(daemon, "metadata", "m", "http://x.example", "--key", "x", "--set", "<a b='1'/>", "--config")
+            assert '<x:a xmlns:x="http://x.example" b="1"/>' in virsh(daemon, "dumpxml", "m", "--inactive")
             assert '"major"' in virsh(daemon, "qemu-monitor-command", "m", '{"execute":"query-version"}')
             virsh(daemon, "snapshot-create-as", "m", "one")
             virsh(daemon, "snapshot-create-as", "m", "two")

@@ -207,6 +207,8 @@ _ROWS: Final[dict[str, Adapter]] = {
     "domain_checkpoint_lookup_by_name": _domain(),
     "domain_checkpoint_get_parent": _domain(),
     "domain_checkpoint_delete": _domain(flags=CheckpointDeleteFlag),
+    "domain_get_metadata": _domain(flags=Affect),
+    "domain_set_metadata": _domain(flags=Affect),
     "domain_interface_stats": _domain(make=InterfaceStats),
     "domain_backup_begin": _domain(flags=BackupBeginFlag),
     "domain_backup_get_xml_desc": _domain(),

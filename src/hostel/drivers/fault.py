@@ -30,6 +30,7 @@ _BEGINNINGS: Final[dict[ErrorCode, str]] = {
     ErrorCode.STORAGE_POOL_BUILT: "Storage pool already built: %s",
     ErrorCode.DOM_EXIST: "domain %s exists already",
     ErrorCode.NO_DOMAIN: "Domain not found: %s",
+    ErrorCode.NO_DOMAIN_METADATA: "metadata not found: %s",
     ErrorCode.NO_NETWORK: "Network not found: %s",
     ErrorCode.NO_INTERFACE: "Interface not found: %s",
     ErrorCode.MULTIPLE_INTERFACES: "multiple matching interfaces found: %s",

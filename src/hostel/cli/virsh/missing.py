@@ -6,12 +6,12 @@ from typing import Final
 
 _TEXT: Final = """
 allocpages blkiotune checkpoint-edit cpu-baseline cpu-compare
-cpu-models cpu-stats desc dom-fd-associate domcapabilities domcontrol domdirtyrate-calc domdisplay domfsinfo
+cpu-models cpu-stats dom-fd-associate domcapabilities domcontrol domdirtyrate-calc domdisplay domfsinfo
 domhostname domifaddr domiftune domlaunchsecinfo dompmsuspend dompmwakeup
 domsetlaunchsecstate domtime dump edit emulatorpin freepages
 get-user-sshkeys guest-agent-timeout guestinfo guestvcpus hypervisor-cpu-baseline hypervisor-cpu-compare
 iface-bridge iface-edit iface-unbridge iothreadadd iothreaddel iothreadinfo
-iothreadpin iothreadset lxc-enter-namespace managedsave-edit memtune metadata migrate migrate-compcache
+iothreadpin iothreadset lxc-enter-namespace managedsave-edit memtune migrate migrate-compcache
 migrate-getmaxdowntime migrate-getspeed migrate-postcopy migrate-setmaxdowntime migrate-setspeed
 net-dhcp-leases net-edit net-event net-port-create net-port-delete net-port-dumpxml net-port-list
 node-memory-tune nodedev-autostart nodedev-create nodedev-define nodedev-destroy nodedev-event nodedev-start

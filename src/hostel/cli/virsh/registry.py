@@ -40,10 +40,10 @@ GROUPS: Final = (
         "domain",
         "domain",
         "attach-device attach-disk attach-interface autostart blkdeviotune blockcommit blockcopy blockjob blockpull "
-        "blockresize change-media console create define destroy detach-device detach-device-alias detach-disk "
+        "blockresize change-media console create define desc destroy detach-device detach-device-alias detach-disk "
         "detach-interface domfsfreeze domfsthaw domfstrim domid domif-setlink domjobabort domjobinfo domname domrename "
         "domuuid domxml-from-native domxml-to-native dumpxml inject-nmi "
-        "send-key managedsave managedsave-remove managedsave-dumpxml managedsave-define qemu-monitor-command "
+        "send-key managedsave managedsave-remove managedsave-dumpxml managedsave-define metadata qemu-monitor-command "
         "qemu-agent-command reboot reset restore resume "
         "save save-image-define save-image-dumpxml screenshot setmaxmem setmem setvcpus shutdown start suspend "
         "ttyconsole undefine update-device vncdisplay domblkthreshold",
@@ -59,6 +59,7 @@ GROUPS: Final = (
             "backup": "domjobabort domjobinfo",
             "agent": "domfsfreeze domfsthaw domfstrim qemu-agent-command",
             "machine": "domrename inject-nmi qemu-monitor-command screenshot send-key setmaxmem setmem setvcpus",
+            "metadata": "desc metadata",
             "native": "domxml-from-native domxml-to-native",
             "block": "blkdeviotune blockcommit blockcopy blockjob blockpull blockresize domblkthreshold",
         },

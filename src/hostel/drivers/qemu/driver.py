@@ -37,6 +37,7 @@ from hostel.drivers.qemu.graphics import GraphicsCalls
 from hostel.drivers.qemu.guest import GuestCalls
 from hostel.drivers.qemu.launch import Launcher, find_emulator
 from hostel.drivers.qemu.machines import Machines, failed, invalid
+from hostel.drivers.qemu.metadata import MetadataCalls
 from hostel.drivers.qemu.native import ArgumentCalls
 from hostel.drivers.qemu.plug.calls import DeviceCalls
 from hostel.drivers.qemu.rename import RenameCalls, settle_renames
@@ -64,6 +65,7 @@ class QemuDriver(
     SnapshotCalls,
     GuestCalls,
     GraphicsCalls,
+    MetadataCalls,
     StatisticsCalls,
     AgentCalls,
     BackupCalls,

@@ -5,12 +5,14 @@ from __future__ import annotations
 import threading
 from typing import Final, NamedTuple
 
-from hostel.drivers.base import DomainState, RunningReason, StateInfo
+from hostel.drivers.base import DomainRef, DomainState, RunningReason, StateInfo
 from hostel.drivers.events import EventBus
+from hostel.drivers.fault import fault
 from hostel.drivers.network.document import NetworkDefinition, parse_network
 from hostel.drivers.secret.vault import MemoryVault
 from hostel.drivers.storage.document import PoolDefinition, PoolSizes, VolumeFacts, parse_pool
 from hostel.drivers.test.document import DomainDefinition, parse_domain
+from hostel.errors import ErrorCode, ErrorDomain
 from hostel.model.interface import HostInterface, read_interface
 from hostel.model.nwfilter.filter import Filter
 from hostel.units import GiB
@@ -177,6 +179,18 @@ class Host:
         self.pools[pool.definition.name] = pool
         interface = read_interface(_INTERFACE)
         self.interfaces[interface.name] = InterfaceEntry(interface, active=True)
+
+    def domain(self, ref: DomainRef) -> TestDomain:
+        """Find a domain.
+
+        Raises:
+            VirtError: ``NO_DOMAIN``.
+        """
+        found = self.domains.get(ref.name)
+        if found is None or found.definition.uuid != ref.uuid:
+            reason = f"no domain with matching uuid '{ref.uuid}' ({ref.name})"
+            raise fault(ErrorCode.NO_DOMAIN, reason, ErrorDomain.TEST)
+        return found
 
     def boot(self, domain: TestDomain) -> None:
         """Start a domain under the next id."""

@@ -29,10 +29,11 @@ from hostel.drivers.native import NativeCalls
 from hostel.drivers.test.capabilities import format_capabilities
 from hostel.drivers.test.document import DomainDefinition, parse_domain
 from hostel.drivers.test.host import Host, TestDomain
+from hostel.drivers.test.metadata import MetadataCalls
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
 
 
-class TestDriver(NativeCalls):
+class TestDriver(MetadataCalls, NativeCalls):
     """Implements :class:`hostel.drivers.base.HypervisorDriver` in memory."""
 
     __test__ = False  # not a test case, whatever its name says
@@ -259,10 +260,7 @@ class TestDriver(NativeCalls):
         self._release()
 
     def _find(self, ref: DomainRef) -> TestDomain:
-        domain = self._host.domains.get(ref.name)
-        if domain is None or domain.definition.uuid != ref.uuid:
-            raise _fault(ErrorCode.NO_DOMAIN, f"no domain with matching uuid '{ref.uuid}' ({ref.name})")
-        return domain
+        return self._host.domain(ref)
 
     def _running(self, ref: DomainRef) -> TestDomain:
         domain = self._find(ref)

@@ -1,0 +1,39 @@
+"""The driver's calls about what people write on domains."""
+
+from __future__ import annotations
+
+from hostel.drivers.base import DomainRef
+from hostel.drivers.base.domain import Affect
+from hostel.drivers.metadata import change, look
+from hostel.drivers.qemu.running import Calls
+from hostel.errors import ErrorCode, ErrorDomain, VirtError
+
+
+class MetadataCalls(Calls):
+    """What is written on domains; see :class:`hostel.drivers.base.metadata.MetadataDriver`."""
+
+    def domain_get_metadata(self, domain: DomainRef, kind: int, uri: str | None, affect: Affect) -> str:
+        """What is written on the running domain, or on its definition."""
+        if affect == Affect.LIVE | Affect.CONFIG:
+            what = "Flags 'VIR_DOMAIN_AFFECT_LIVE' and 'VIR_DOMAIN_AFFECT_CONFIG' are mutually exclusive"
+            raise VirtError(ErrorCode.INVALID_ARG, what, domain=ErrorDomain.QEMU)
+        with self._both(domain, affect) as both:
+            found = both.running.domain if both.running is not None else both.definition
+            assert found is not None
+            return look(found, kind, uri)
+
+    def domain_set_metadata(
+        self, domain: DomainRef, kind: int, text: str | None, key: str | None, uri: str | None, affect: Affect
+    ) -> None:
+        """Write on the running domain, on its definition, or on both."""
+        with self._both(domain, affect) as both:
+            documents = [both.running.domain if both.running is not None else None, both.definition]
+            for document in filter(None, documents):
+                change(document, kind, text, key, uri)
+            if both.running is not None:
+                both.running.save()
+            if both.definition is not None:
+                self._define(both.definition)
+            named = both.running.domain if both.running is not None else both.definition
+            assert named is not None
+            self._machines.publish(named, "metadata-change", type=kind, uri=uri)

@@ -1,0 +1,75 @@
+"""What people write on the test driver's domains."""
+
+from __future__ import annotations
+
+from hostel.drivers.base import DomainRef
+from hostel.drivers.base.domain import Affect
+from hostel.drivers.events import Event, Subject
+from hostel.drivers.fault import fault
+from hostel.drivers.metadata import change, look
+from hostel.drivers.test.document import DomainDefinition
+from hostel.drivers.test.host import Host, TestDomain
+from hostel.errors import ErrorCode, ErrorDomain, VirtError
+
+
+class MetadataCalls:
+    """Implements :class:`hostel.drivers.base.metadata.MetadataDriver`."""
+
+    _host: Host
+
+    def domain_get_metadata(self, domain: DomainRef, kind: int, uri: str | None, affect: Affect) -> str:
+        """What is written on the running domain, or on its definition."""
+        if affect == Affect.LIVE | Affect.CONFIG:
+            what = "Flags 'VIR_DOMAIN_AFFECT_LIVE' and 'VIR_DOMAIN_AFFECT_CONFIG' are mutually exclusive"
+            raise VirtError(ErrorCode.INVALID_ARG, what, domain=ErrorDomain.TEST)
+        with self._host.lock:
+            found = self._host.domain(domain)
+            document = found.live if _settled(found, affect) & Affect.LIVE else found.definition
+            assert document is not None
+            return look(document.domain, kind, uri)
+
+    def domain_set_metadata(
+        self, domain: DomainRef, kind: int, text: str | None, key: str | None, uri: str | None, affect: Affect
+    ) -> None:
+        """Write on the running domain, on its definition, or on both."""
+        with self._host.lock:
+            found = self._host.domain(domain)
+            settled = _settled(found, affect)
+            definition, live = found.definition, found.live
+            if settled & Affect.LIVE:
+                assert live is not None
+                live = _changed(live, kind, text, key, uri)
+            if settled & Affect.CONFIG or not found.persistent:
+                definition = _changed(definition, kind, text, key, uri)
+            found.definition, found.live = definition, live
+            told = Event(
+                Subject.DOMAIN, "metadata-change", domain.name, domain.uuid, found.id, {"type": kind, "uri": uri}
+            )
+            self._host.bus.publish(told)
+
+
+def _settled(found: TestDomain, affect: Affect) -> Affect:
+    """What a call is about (``virDomainObjUpdateModificationImpact``).
+
+    Raises:
+        VirtError: ``OPERATION_INVALID``: the domain has not what is asked for.
+    """
+    if not affect:
+        affect = Affect.LIVE if found.live is not None else Affect.CONFIG
+    if affect & Affect.LIVE and found.live is None:
+        raise _fault(ErrorCode.OPERATION_INVALID, "domain is not running")
+    if affect & Affect.CONFIG and not found.persistent:
+        raise _fault(ErrorCode.OPERATION_INVALID, "transient domains do not have any persistent config")
+    return affect
+
+
+def _changed(
+    document: DomainDefinition, kind: int, text: str | None, key: str | None, uri: str | None
+) -> DomainDefinition:
+    copy = document.domain.copy()
+    change(copy, kind, text, key, uri)
+    return DomainDefinition(copy)
+
+
+def _fault(code: ErrorCode, detail: str) -> VirtError:
+    return fault(code, detail, ErrorDomain.TEST)

@@ -1,0 +1,78 @@
+"""What people write on domains, through our virsh beside real virsh, on the test driver."""
+
+from __future__ import annotations
+
+import io
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from hostel.cli.output import Output
+from hostel.cli.virsh.main import run_words
+from hostel.cli.virsh.session import Session
+from hostel.drivers.registry import open_drivers
+from hostel.drivers.store import Directories
+from hostel.objects import Connection
+
+pytestmark = [pytest.mark.requires_tool("virsh")]
+LINES = (
+    "desc test",
+    "desc test --title",
+    "desc test a text of words",
+    "desc test",
+    "desc test --config",
+    "desc test --title --config 'the title'",
+    "desc test --title",
+    "desc test --title --config",
+    "desc test --current --live",
+    "desc test --live of what runs",
+    "dumpxml test --xpath /domain/description",
+    "dumpxml test --inactive --xpath /domain/title",
+    "desc test ''",
+    "desc test",
+    "desc nothing",
+    "metadata test http://one.example",
+    "metadata test http://one.example --set '<a><b c=\"1\">text</b></a>'",
+    "metadata test http://one.example --key one --set '<a><b c=\"1\">text</b></a>'",
+    "metadata test http://one.example",
+    "metadata test http://one.example --config",
+    "metadata test http://one.example --live --config",
+    "metadata test http://two.example --key two --set '<z/>' --live --config",
+    "dumpxml test --xpath /domain/metadata",
+    "metadata test http://one.example --key other --set '<new/>'",
+    "dumpxml test --xpath /domain/metadata",
+    "metadata test http://one.example --remove",
+    "metadata test http://one.example",
+    "metadata test http://two.example --config",
+    "metadata test http://two.example --remove --set x",
+    "metadata test http://two.example --key '1 2' --set '<z/>'",
+    "metadata test http://three.example --remove",
+    "destroy test",
+    "metadata test http://two.example",
+    "metadata test http://two.example --live",
+)
+
+
+def test_the_lines_give_what_virsh_gives(tmp_path: Path) -> None:
+    script = "".join(f"{line}\n" for line in LINES)
+    done = subprocess.run(
+        ["virsh", "-q", "-c", "test:///default"], input=script, capture_output=True, text=True, timeout=60, check=False
+    )
+    directories = Directories.under(tmp_path)
+    out, err = io.StringIO(), io.StringIO()
+    session = Session(
+        Output(out, err, quiet=True),
+        "test:///default",
+        lambda uri, *, read_only: Connection(open_drivers(uri, directories), read_only=read_only),
+    )
+    try:
+        for line in LINES:
+            run_words(session, shlex.split(line))
+    finally:
+        session.close()
+    # A text of virsh's that does not end its line goes on with the next prompt.
+    shown = [line.partition("virsh # ")[0] for line in done.stdout.splitlines()]
+    assert [line for line in out.getvalue().splitlines() if line] == [line for line in shown if line]
+    assert [line for line in err.getvalue().splitlines() if line] == [line for line in done.stderr.splitlines() if line]
