@@ -26,7 +26,7 @@ printf 'auth_unix_rw = "none"\\n' >/etc/libvirt/libvirtd.conf
 mkdir "$0/drivers"
 ln -s /usr/lib/*/libvirt/connection-driver/libvirt_driver_storage.so "$0/drivers/"
 ln -s /usr/lib/*/libvirt/connection-driver/libvirt_driver_secret.so "$0/drivers/"
-LIBVIRT_DRIVER_DIR="$0/drivers" exec libvirtd
+LIBVIRT_DRIVER_DIR="$0/drivers" exec libvirtd --pid-file "$0/pid"
 """
 
 
