@@ -5,7 +5,7 @@
 # make iotests       QEMU's own suite on our tools; TESTS="qcow2 061" picks some
 # make libvirt-data  libvirt's own test data through our model; TESTS="networkxml2xml" picks some
 # make bench         timings beside qemu-img
-# make soak          the random tests of images with twenty times their seeds: most of an hour (SOAK=100 for more)
+# make soak          the random tests with twenty times their seeds: most of an hour (SOAK=100 for more)
 .POSIX:
 .PHONY: check test conformance formats iotests libvirt-data bench soak
 
@@ -40,4 +40,4 @@ SOAK = 20
 
 soak:
 	HOSTEL_SOAK=$(SOAK) ./test tests/property tests/fuzz tests/conformance/test_qcow2_crash.py \
-		tests/conformance/test_qcow2_grid.py tests/conformance/test_qcow2_repair.py
+		tests/conformance/test_qcow2_grid.py tests/conformance/test_qcow2_repair.py tests/e2e/test_daemon_lives.py
