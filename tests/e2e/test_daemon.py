@@ -140,6 +140,8 @@ def test_machine_is_pictured_measured_snapshotted_and_saved(tmp_path: Path) -> N
             assert "state.state=1" in virsh(daemon, "domstats", "m")
             assert "rss" in virsh(daemon, "dommemstat", "m")
             virsh(daemon, "send-key", "m", "KEY_A")
+            assert virsh(daemon, "domcontrol", "m").strip() == "ok"
+            assert virsh(daemon, "vcpucount", "m", "--live", "--maximum").strip() == "1"
             virsh(daemon, "desc", "m", "--live", "--config", "--title", "of both")
             virsh(daemon, "desc", "m", "of what runs")
             assert virsh(daemon, "desc", "m", "--title", "--config").strip() == "of both"

@@ -48,6 +48,7 @@ from hostel.drivers.base.block import (
     BlockRebaseFlag,
     BlockResizeFlag,
 )
+from hostel.drivers.base.counting import ControlInfo
 from hostel.drivers.base.device import DeviceModify, InterfaceStats
 from hostel.drivers.base.domain import Affect
 from hostel.drivers.base.host import NodeInfo
@@ -214,6 +215,8 @@ _ROWS: Final[dict[str, Adapter]] = {
     "domain_backup_get_xml_desc": _domain(),
     "domain_abort_job": _domain(),
     "domain_set_memory_flags": _domain(flags=(Affect, MemoryFlag)),
+    "domain_get_vcpus_flags": _domain(flags=(Affect, VcpuFlag)),
+    "domain_get_control_info": _domain(make=ControlInfo),
     "domain_set_vcpus_flags": _domain(flags=(Affect, VcpuFlag)),
     "domain_set_memory_stats_period": _domain(flags=Affect),
     "domain_inject_nmi": _domain(),

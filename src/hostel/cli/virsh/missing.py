@@ -6,7 +6,7 @@ from typing import Final
 
 _TEXT: Final = """
 allocpages blkiotune checkpoint-edit cpu-baseline cpu-compare
-cpu-models cpu-stats dom-fd-associate domcapabilities domcontrol domdirtyrate-calc domdisplay domfsinfo
+cpu-models cpu-stats dom-fd-associate domcapabilities domdirtyrate-calc domdisplay domfsinfo
 domhostname domifaddr domiftune domlaunchsecinfo dompmsuspend dompmwakeup
 domsetlaunchsecstate domtime dump edit emulatorpin freepages
 get-user-sshkeys guest-agent-timeout guestinfo guestvcpus hypervisor-cpu-baseline hypervisor-cpu-compare
@@ -19,6 +19,6 @@ nodedev-undefine nodesevinfo nodesuspend numatune nwfilter-binding-create nwfilt
 nwfilter-binding-dumpxml nwfilter-binding-list nwfilter-edit
 perf pool-edit pool-event qemu-attach qemu-monitor-event save-image-edit schedinfo
 secret-event send-process-signal set-lifecycle-action set-user-password set-user-sshkeys setvcpu snapshot-edit
-sysinfo update-memory-device vcpucount vcpuinfo vcpupin
+sysinfo update-memory-device vcpuinfo vcpupin
 """
 NAMES: Final = frozenset(_TEXT.split())

@@ -46,7 +46,7 @@ GROUPS: Final = (
         "send-key managedsave managedsave-remove managedsave-dumpxml managedsave-define metadata qemu-monitor-command "
         "qemu-agent-command reboot reset restore resume "
         "save save-image-define save-image-dumpxml screenshot setmaxmem setmem setvcpus shutdown start suspend "
-        "ttyconsole undefine update-device vncdisplay domblkthreshold",
+        "ttyconsole undefine update-device vcpucount vncdisplay domblkthreshold",
         {
             "device": (
                 "attach-device attach-disk attach-interface change-media detach-device detach-device-alias detach-disk "
@@ -59,6 +59,7 @@ GROUPS: Final = (
             "backup": "domjobabort domjobinfo",
             "agent": "domfsfreeze domfsthaw domfstrim qemu-agent-command",
             "machine": "domrename inject-nmi qemu-monitor-command screenshot send-key setmaxmem setmem setvcpus",
+            "counting": "vcpucount",
             "metadata": "desc metadata",
             "native": "domxml-from-native domxml-to-native",
             "block": "blkdeviotune blockcommit blockcopy blockjob blockpull blockresize domblkthreshold",
@@ -68,11 +69,12 @@ GROUPS: Final = (
         "Domain Monitoring",
         "monitor",
         "domain_monitor",
-        "domblkerror domblkinfo domblklist domblkstat domif-getlink domiflist domifstat dominfo dommemstat domstate "
-        "domstats list",
+        "domblkerror domblkinfo domblklist domblkstat domcontrol domif-getlink domiflist domifstat dominfo dommemstat "
+        "domstate domstats list",
         {
             "device_monitor": "domblkerror domblkinfo domblkstat domif-getlink domiflist domifstat",
             "machine": "dommemstat domstats",
+            "counting": "domcontrol",
         },
     ),
     Group("Domain Events", "events", "event", "event"),

@@ -33,6 +33,7 @@ from hostel.drivers.qemu.block.copy import CopyCalls
 from hostel.drivers.qemu.block.jobs import JobCalls
 from hostel.drivers.qemu.block.sizes import SizeCalls
 from hostel.drivers.qemu.console import PtyStream
+from hostel.drivers.qemu.counting import CountingCalls
 from hostel.drivers.qemu.graphics import GraphicsCalls
 from hostel.drivers.qemu.guest import GuestCalls
 from hostel.drivers.qemu.launch import Launcher, find_emulator
@@ -64,6 +65,7 @@ class QemuDriver(
     SaveCalls,
     SnapshotCalls,
     GuestCalls,
+    CountingCalls,
     GraphicsCalls,
     MetadataCalls,
     StatisticsCalls,

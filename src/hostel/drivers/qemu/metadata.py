@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from hostel.drivers.base import DomainRef
 from hostel.drivers.base.domain import Affect
+from hostel.drivers.counting import check_one
 from hostel.drivers.metadata import change, look
 from hostel.drivers.qemu.running import Calls
-from hostel.errors import ErrorCode, ErrorDomain, VirtError
+from hostel.errors import ErrorDomain
 
 
 class MetadataCalls(Calls):
@@ -14,9 +15,7 @@ class MetadataCalls(Calls):
 
     def domain_get_metadata(self, domain: DomainRef, kind: int, uri: str | None, affect: Affect) -> str:
         """What is written on the running domain, or on its definition."""
-        if affect == Affect.LIVE | Affect.CONFIG:
-            what = "Flags 'VIR_DOMAIN_AFFECT_LIVE' and 'VIR_DOMAIN_AFFECT_CONFIG' are mutually exclusive"
-            raise VirtError(ErrorCode.INVALID_ARG, what, domain=ErrorDomain.QEMU)
+        check_one(affect, ErrorDomain.QEMU)
         with self._both(domain, affect) as both:
             found = both.running.domain if both.running is not None else both.definition
             assert found is not None

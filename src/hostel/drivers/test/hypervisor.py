@@ -27,13 +27,14 @@ from hostel.drivers.events import Defined, Event, Lifecycle, Started, Stopped, S
 from hostel.drivers.fault import fault
 from hostel.drivers.native import NativeCalls
 from hostel.drivers.test.capabilities import format_capabilities
+from hostel.drivers.test.counting import CountingCalls
 from hostel.drivers.test.document import DomainDefinition, parse_domain
 from hostel.drivers.test.host import Host, TestDomain
 from hostel.drivers.test.metadata import MetadataCalls
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
 
 
-class TestDriver(MetadataCalls, NativeCalls):
+class TestDriver(CountingCalls, MetadataCalls, NativeCalls):
     """Implements :class:`hostel.drivers.base.HypervisorDriver` in memory."""
 
     __test__ = False  # not a test case, whatever its name says

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from hostel.drivers.base import DomainRef
 from hostel.drivers.base.domain import Affect
+from hostel.drivers.counting import check_one
 from hostel.drivers.events import Event, Subject
-from hostel.drivers.fault import fault
 from hostel.drivers.metadata import change, look
 from hostel.drivers.test.document import DomainDefinition
-from hostel.drivers.test.host import Host, TestDomain
-from hostel.errors import ErrorCode, ErrorDomain, VirtError
+from hostel.drivers.test.host import Host
+from hostel.drivers.test.impact import settled_impact
+from hostel.errors import ErrorDomain
 
 
 class MetadataCalls:
@@ -19,12 +20,10 @@ class MetadataCalls:
 
     def domain_get_metadata(self, domain: DomainRef, kind: int, uri: str | None, affect: Affect) -> str:
         """What is written on the running domain, or on its definition."""
-        if affect == Affect.LIVE | Affect.CONFIG:
-            what = "Flags 'VIR_DOMAIN_AFFECT_LIVE' and 'VIR_DOMAIN_AFFECT_CONFIG' are mutually exclusive"
-            raise VirtError(ErrorCode.INVALID_ARG, what, domain=ErrorDomain.TEST)
+        check_one(affect, ErrorDomain.TEST)
         with self._host.lock:
             found = self._host.domain(domain)
-            document = found.live if _settled(found, affect) & Affect.LIVE else found.definition
+            document = found.live if settled_impact(found, affect) & Affect.LIVE else found.definition
             assert document is not None
             return look(document.domain, kind, uri)
 
@@ -34,7 +33,7 @@ class MetadataCalls:
         """Write on the running domain, on its definition, or on both."""
         with self._host.lock:
             found = self._host.domain(domain)
-            settled = _settled(found, affect)
+            settled = settled_impact(found, affect)
             definition, live = found.definition, found.live
             if settled & Affect.LIVE:
                 assert live is not None
@@ -48,28 +47,9 @@ class MetadataCalls:
             self._host.bus.publish(told)
 
 
-def _settled(found: TestDomain, affect: Affect) -> Affect:
-    """What a call is about (``virDomainObjUpdateModificationImpact``).
-
-    Raises:
-        VirtError: ``OPERATION_INVALID``: the domain has not what is asked for.
-    """
-    if not affect:
-        affect = Affect.LIVE if found.live is not None else Affect.CONFIG
-    if affect & Affect.LIVE and found.live is None:
-        raise _fault(ErrorCode.OPERATION_INVALID, "domain is not running")
-    if affect & Affect.CONFIG and not found.persistent:
-        raise _fault(ErrorCode.OPERATION_INVALID, "transient domains do not have any persistent config")
-    return affect
-
-
 def _changed(
     document: DomainDefinition, kind: int, text: str | None, key: str | None, uri: str | None
 ) -> DomainDefinition:
     copy = document.domain.copy()
     change(copy, kind, text, key, uri)
     return DomainDefinition(copy)
-
-
-def _fault(code: ErrorCode, detail: str) -> VirtError:
-    return fault(code, detail, ErrorDomain.TEST)

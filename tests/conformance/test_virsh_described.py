@@ -1,4 +1,4 @@
-"""What people write on domains, through our virsh beside real virsh, on the test driver."""
+"""What people write on domains, and what is counted of them: our virsh beside real virsh, on the test driver."""
 
 from __future__ import annotations
 
@@ -49,7 +49,19 @@ LINES = (
     "metadata test http://two.example --remove --set x",
     "metadata test http://two.example --key '1 2' --set '<z/>'",
     "metadata test http://three.example --remove",
+    "vcpucount test",
+    "vcpucount test --maximum",
+    "vcpucount test --active --live",
+    "vcpucount test --config --maximum",
+    "vcpucount test --current --live",
+    "vcpucount test --maximum --current --live",
+    "vcpucount test --active --maximum",
+    "vcpucount nothing",
+    "domcontrol test",
     "destroy test",
+    "vcpucount test",
+    "vcpucount test --live",
+    "domcontrol test",
     "metadata test http://two.example",
     "metadata test http://two.example --live",
 )

@@ -1,0 +1,76 @@
+"""How many processors domains have, and whether anybody answers for them."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from hostel.cli.options import Args, Command, flag, later
+from hostel.cli.virsh.affect import CONFIG, CURRENT, LIVE
+from hostel.cli.virsh.domain import DOMAIN
+from hostel.cli.virsh.session import Session
+from hostel.drivers.base.counting import ControlState, CountingDriver
+from hostel.drivers.base.domain import Affect
+from hostel.drivers.base.machine import VcpuFlag
+from hostel.drivers.base.offered import offered
+
+_STATES: Final = ("ok", "background job", "occupied", "error")
+_REASONS: Final = ("no error", "unspecified error", "monitor failure", "internal (locking) error")
+
+
+def _calls(session: Session, api: str) -> CountingDriver:
+    return offered(session.hypervisor, CountingDriver, api)
+
+
+def _vcpucount(session: Session, args: Args) -> None:
+    args.exclude("live", "config")
+    if args.has("maximum") or args.has("active"):  # alone, --current is what --active is now
+        args.exclude("current", "live")
+        args.exclude("current", "config")
+    args.exclude("active", "maximum")
+    domain = session.domain(args)
+    calls = _calls(session, "virDomainGetVcpusFlags")
+    if any(args.has(name) for name in ("maximum", "active", "current", "config", "live")):
+        affect = (Affect.LIVE if args.has("live") else Affect.CURRENT) | (
+            Affect.CONFIG if args.has("config") else Affect.CURRENT
+        )
+        which = VcpuFlag.MAXIMUM if args.has("maximum") else VcpuFlag.NONE
+        session.output.line(str(calls.domain_get_vcpus_flags(domain, affect, which)))
+        return
+    driver = session.hypervisor
+    there = {
+        "config": (Affect.CONFIG, driver.domain_is_persistent(domain)),
+        "live": (Affect.LIVE, domain.id != -1),
+    }
+    for word, which in (("maximum", VcpuFlag.MAXIMUM), ("current", VcpuFlag.NONE)):
+        for name, (affect, is_there) in there.items():
+            if is_there:
+                session.output.line(f"{word:<12} {name:<12} {calls.domain_get_vcpus_flags(domain, affect, which):3}")
+
+
+def _domcontrol(session: Session, args: Args) -> None:
+    info = _calls(session, "virDomainGetControlInfo").domain_get_control_info(session.domain(args))
+    word = _STATES[info.state]
+    if info.state not in (ControlState.OK, ControlState.ERROR):
+        word = f"{word} ({info.state_time / 1000:.3f}s)"
+    elif info.state == ControlState.ERROR and info.details:
+        word = f"{word}: {_REASONS[info.details]}"
+    session.output.line(word)
+
+
+COMMANDS = (
+    Command("domcontrol", "whether a running domain can be told anything", (DOMAIN,), _domcontrol),
+    Command(
+        "vcpucount",
+        "how many processors a domain has, and may have",
+        (
+            DOMAIN,
+            flag("maximum", "may have"),
+            flag("active", "has"),
+            LIVE,
+            CONFIG,
+            CURRENT,
+            later(flag("guest", "as the guest says")),
+        ),
+        _vcpucount,
+    ),
+)

@@ -1,0 +1,33 @@
+"""Looking at the test driver's domains."""
+
+from __future__ import annotations
+
+from hostel.drivers.base import DomainRef
+from hostel.drivers.base.counting import ControlInfo, ControlState
+from hostel.drivers.base.domain import Affect
+from hostel.drivers.base.machine import VcpuFlag
+from hostel.drivers.counting import check_one, vcpus
+from hostel.drivers.test.host import Host
+from hostel.drivers.test.impact import settled_impact
+from hostel.errors import ErrorDomain
+
+
+class CountingCalls:
+    """Implements :class:`hostel.drivers.base.counting.CountingDriver`."""
+
+    _host: Host
+
+    def domain_get_vcpus_flags(self, domain: DomainRef, affect: Affect, flags: VcpuFlag = VcpuFlag.NONE) -> int:
+        """How many processors the running domain has, or its definition."""
+        check_one(affect, ErrorDomain.TEST)
+        with self._host.lock:
+            found = self._host.domain(domain)
+            document = found.live if settled_impact(found, affect) & Affect.LIVE else found.definition
+            assert document is not None
+            return vcpus(document.domain, flags)
+
+    def domain_get_control_info(self, domain: DomainRef) -> ControlInfo:
+        """A running domain always answers."""
+        with self._host.lock:
+            settled_impact(self._host.domain(domain), Affect.LIVE)
+        return ControlInfo(ControlState.OK)
