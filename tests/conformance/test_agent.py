@@ -58,7 +58,9 @@ def found_again(channel: Path) -> Agent:
         try:
             return Agent(channel)
         except VirtError as error:
-            if "refused" not in str(error) or time.monotonic() >= deadline:
+            # Who comes while it still closes its door is let in by nobody, and told so.
+            is_between = any(word in str(error) for word in ("refused", "reset", "closed"))
+            if not is_between or time.monotonic() >= deadline:
                 raise
             time.sleep(0.05)
 
