@@ -10,10 +10,11 @@ from __future__ import annotations
 import enum
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeVar
 
 from hostel.errors import UsageError
 
+Flag = TypeVar("Flag", bound=enum.IntFlag)
 _BLANK: Final = " \t"
 _NUMBER: Final = re.compile(r"[ \t\n]*([+-]?)([0-9]{1,20})", re.ASCII)
 _MAX: Final = 2**64 - 1  # unsigned long long
@@ -115,6 +116,18 @@ class Args:
         if not 0 <= value <= _MAX:
             raise UsageError(f"Numeric value '{text}' for <{name}> option is malformed or out of range")
         return value
+
+    def flags(self, none: Flag, bits: Mapping[str, Flag]) -> Flag:
+        """The bits of all options that were given.
+
+        Args:
+            none: what it is where none was given.
+            bits: by the names of options.
+        """
+        for name, bit in bits.items():
+            if self.has(name):
+                none |= bit
+        return none
 
     def exclude(self, one: str, other: str) -> None:
         """Refuse two options together.

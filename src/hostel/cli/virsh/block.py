@@ -26,6 +26,18 @@ from hostel.drivers.events import BlockJobType
 from hostel.errors import UsageError
 
 DOMAIN = data("domain", "domain name, id or uuid")
+_COMMITTED: Final = {
+    "bytes": BlockCommitFlag.BANDWIDTH_BYTES,
+    "shallow": BlockCommitFlag.SHALLOW,
+    "delete": BlockCommitFlag.DELETE,
+    "keep-relative": BlockCommitFlag.RELATIVE,
+}
+_COPIED: Final = {
+    "shallow": BlockCopyFlag.SHALLOW,
+    "reuse-external": BlockCopyFlag.REUSE_EXT,
+    "transient-job": BlockCopyFlag.TRANSIENT_JOB,
+    "synchronous-writes": BlockCopyFlag.SYNCHRONOUS_WRITES,
+}
 PATH = data("path", "the disk's name, or its source")
 _MIB: Final = 1 << 20
 _POLL: Final = 0.5  # seconds
@@ -157,13 +169,7 @@ def _commit(session: Session, args: Args) -> None:
     bandwidth = _bandwidth(args)
     waits = args.has("wait") or ends or bool(_timeout(args))
     _check_waiting(args, waits, "--pivot, or --keep-overlay")
-    flags = BlockCommitFlag.NONE
-    for option, bit in (
-        ("bytes", BlockCommitFlag.BANDWIDTH_BYTES), ("shallow", BlockCommitFlag.SHALLOW),
-        ("delete", BlockCommitFlag.DELETE), ("keep-relative", BlockCommitFlag.RELATIVE),
-    ):  # fmt: skip
-        flags |= bit if args.has(option) else BlockCommitFlag.NONE
-    flags |= BlockCommitFlag.ACTIVE if active else BlockCommitFlag.NONE
+    flags = args.flags(BlockCommitFlag.ACTIVE if active else BlockCommitFlag.NONE, _COMMITTED)
     domain = session.domain(args)
     driver = blocks(session, "virDomainBlockCommit")
     driver.domain_block_commit(domain, args["path"], args.get("base"), args.get("top"), bandwidth, flags)
@@ -198,12 +204,7 @@ def _copy(session: Session, args: Args) -> None:
     if not args.has("dest") and not args.has("xml"):
         raise CommandError("need either --dest or --xml")
     _check_waiting(args, waits, "--pivot, or --finish")
-    flags = BlockCopyFlag.NONE
-    for option, bit in (
-        ("shallow", BlockCopyFlag.SHALLOW), ("reuse-external", BlockCopyFlag.REUSE_EXT),
-        ("transient-job", BlockCopyFlag.TRANSIENT_JOB), ("synchronous-writes", BlockCopyFlag.SYNCHRONOUS_WRITES),
-    ):  # fmt: skip
-        flags |= bit if args.has(option) else BlockCopyFlag.NONE
+    flags = args.flags(BlockCopyFlag.NONE, _COPIED)
     domain = session.domain(args)
     xml = read_document(args["xml"]) if args.has("xml") else _copy_xml(args)
     if args.has("print-xml"):

@@ -29,6 +29,12 @@ _CREATED: Final = {
     "redefine-validate": CheckpointCreateFlag.REDEFINE_VALIDATE,
     "quiesce": CheckpointCreateFlag.QUIESCE,
 }
+_LISTED: Final = {
+    "topological": CheckpointListFlag.TOPOLOGICAL,
+    "leaves": CheckpointListFlag.LEAVES,
+    "no-leaves": CheckpointListFlag.NO_LEAVES,
+    "roots": CheckpointListFlag.ROOTS,
+}
 _SHOWN: Final = {
     "security-info": CheckpointXmlFlag.SECURE,
     "no-domain": CheckpointXmlFlag.NO_DOMAIN,
@@ -53,9 +59,7 @@ def _create(session: Session, args: Args) -> None:
 
 
 def _make(session: Session, domain: DomainRef, xml: str, args: Args, file: str | None) -> None:
-    flags = CheckpointCreateFlag.NONE
-    for option, bit in _CREATED.items():
-        flags |= bit if args.has(option) else CheckpointCreateFlag.NONE
+    flags = args.flags(CheckpointCreateFlag.NONE, _CREATED)
     driver = _checkpoints(session, "virDomainCheckpointCreateXML")
     made = driver.domain_checkpoint_create_xml(domain, xml, flags)
     where = f" from '{file}'" if file is not None else ""
@@ -100,9 +104,7 @@ def _look_up(session: Session, args: Args, option: str = "checkpointname") -> Ch
 
 def _delete(session: Session, args: Args) -> None:
     checkpoint = _look_up(session, args)
-    flags = CheckpointDeleteFlag.NONE
-    for option, bit in _DELETED.items():
-        flags |= bit if args.has(option) else CheckpointDeleteFlag.NONE
+    flags = args.flags(CheckpointDeleteFlag.NONE, _DELETED)
     with failing(f"Failed to delete checkpoint {checkpoint.name}"):
         _checkpoints(session, "virDomainCheckpointDelete").domain_checkpoint_delete(checkpoint, flags)
     what = " children" if args.has("children-only") else ""
@@ -111,9 +113,7 @@ def _delete(session: Session, args: Args) -> None:
 
 def _dumpxml(session: Session, args: Args) -> None:
     checkpoint = _look_up(session, args)
-    flags = CheckpointXmlFlag.NONE
-    for option, bit in _SHOWN.items():
-        flags |= bit if args.has(option) else CheckpointXmlFlag.NONE
+    flags = args.flags(CheckpointXmlFlag.NONE, _SHOWN)
     driver = _checkpoints(session, "virDomainCheckpointGetXMLDesc")
     document.show(session, driver.domain_checkpoint_get_xml_desc(checkpoint, flags), args)
 
@@ -155,13 +155,10 @@ def _list(session: Session, args: Args) -> None:
         ("tree", "name"), ("parent", "roots"), ("parent", "tree"), ("roots", "tree"), ("roots", "from"),
     ):  # fmt: skip
         args.exclude(one, other)
-    flags = CheckpointListFlag.TOPOLOGICAL if args.has("topological") else CheckpointListFlag.NONE
-    for option, bit in (("leaves", CheckpointListFlag.LEAVES), ("no-leaves", CheckpointListFlag.NO_LEAVES)):
-        if args.has(option):
-            if args.has("tree"):
-                raise CommandError(f"--{option} and --tree are mutually exclusive")
-            flags |= bit
-    flags |= CheckpointListFlag.ROOTS if args.has("roots") else CheckpointListFlag.NONE
+    for option in ("leaves", "no-leaves"):
+        if args.has(option) and args.has("tree"):
+            raise CommandError(f"--{option} and --tree are mutually exclusive")
+    flags = args.flags(CheckpointListFlag.NONE, _LISTED)
     has_start = args.get("from") is not None
     if args.has("descendants"):
         if not has_start:

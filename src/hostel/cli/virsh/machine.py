@@ -178,9 +178,7 @@ def _memory(session: Session, args: Args) -> None:
 
 
 def _statistics(session: Session, args: Args) -> None:
-    stats = StatsFlag.ALL
-    for name, bit in _STATS.items():
-        stats |= bit if args.has(name) else StatsFlag.ALL
+    stats = args.flags(StatsFlag.ALL, _STATS)
     domains = [session.domain(Args({"domain": word})) for word in args.rest] or _listed(session, args)
     if not domains:
         return

@@ -36,7 +36,13 @@ _MAKING: Final[Mapping[str, SnapshotCreateFlag]] = {
     "atomic": SnapshotCreateFlag.ATOMIC,
     "live": SnapshotCreateFlag.LIVE,
 }
-_LISTED: Final[Mapping[str, SnapshotListFlag]] = {
+_DELETED: Final = {
+    "children": SnapshotDeleteFlag.CHILDREN,
+    "children-only": SnapshotDeleteFlag.CHILDREN_ONLY,
+    "metadata": SnapshotDeleteFlag.METADATA_ONLY,
+}
+# What a tree cannot leave out.
+_CHOSEN: Final = {
     "leaves": SnapshotListFlag.LEAVES,
     "no-leaves": SnapshotListFlag.NO_LEAVES,
     "inactive": SnapshotListFlag.INACTIVE,
@@ -45,6 +51,12 @@ _LISTED: Final[Mapping[str, SnapshotListFlag]] = {
     "internal": SnapshotListFlag.INTERNAL,
     "external": SnapshotListFlag.EXTERNAL,
 }
+_LISTED: Final = {
+    "topological": SnapshotListFlag.TOPOLOGICAL,
+    "roots": SnapshotListFlag.ROOTS,
+    "metadata": SnapshotListFlag.METADATA,
+    "no-metadata": SnapshotListFlag.NO_METADATA,
+}
 
 
 def _snapshots(session: Session, api: str) -> SnapshotDriver:
@@ -52,10 +64,7 @@ def _snapshots(session: Session, api: str) -> SnapshotDriver:
 
 
 def _flags(args: Args) -> SnapshotCreateFlag:
-    flags = SnapshotCreateFlag.NONE
-    for name, bit in _MAKING.items():
-        flags |= bit if args.has(name) else SnapshotCreateFlag.NONE
-    return flags
+    return args.flags(SnapshotCreateFlag.NONE, _MAKING)
 
 
 def _create(session: Session, args: Args) -> None:
@@ -162,13 +171,7 @@ def _current(session: Session, args: Args) -> None:
 
 def _delete(session: Session, args: Args) -> None:
     snapshot = _look_up(session, args)
-    flags = SnapshotDeleteFlag.NONE
-    for option, bit in (
-        ("children", SnapshotDeleteFlag.CHILDREN),
-        ("children-only", SnapshotDeleteFlag.CHILDREN_ONLY),
-        ("metadata", SnapshotDeleteFlag.METADATA_ONLY),
-    ):
-        flags |= bit if args.has(option) else SnapshotDeleteFlag.NONE
+    flags = args.flags(SnapshotDeleteFlag.NONE, _DELETED)
     with failing(f"Failed to delete snapshot {snapshot.name}"):
         _snapshots(session, "virDomainSnapshotDelete").domain_snapshot_delete(snapshot, flags)
     what = " children" if args.has("children-only") else ""
@@ -212,17 +215,10 @@ def _list(session: Session, args: Args) -> None:
         ("roots", "current"),
     ):  # fmt: skip
         args.exclude(one, other)
-    flags = SnapshotListFlag.NONE
-    for option, bit in _LISTED.items():
-        if args.has(option):
-            if args.has("tree"):
-                raise CommandError(f"--{option} and --tree are mutually exclusive")
-            flags |= bit
-    for option, bit in (
-        ("topological", SnapshotListFlag.TOPOLOGICAL), ("roots", SnapshotListFlag.ROOTS),
-        ("metadata", SnapshotListFlag.METADATA), ("no-metadata", SnapshotListFlag.NO_METADATA),
-    ):  # fmt: skip
-        flags |= bit if args.has(option) else SnapshotListFlag.NONE
+    for option in _CHOSEN:
+        if args.has(option) and args.has("tree"):
+            raise CommandError(f"--{option} and --tree are mutually exclusive")
+    flags = args.flags(SnapshotListFlag.NONE, _CHOSEN | _LISTED)
     has_start = args.get("from") is not None or args.has("current")
     if args.has("descendants") and not has_start:
         raise CommandError("--descendants requires either --from or --current")

@@ -46,16 +46,15 @@ def undefine(session: Session, args: Args) -> None:
 
 
 def _flags(args: Args) -> UndefineFlag:
-    flags = UndefineFlag.NONE
-    for name, bit in (
-        ("managed-save", UndefineFlag.MANAGED_SAVE),
-        ("snapshots-metadata", UndefineFlag.SNAPSHOTS_METADATA),
-        ("checkpoints-metadata", UndefineFlag.CHECKPOINTS_METADATA),
-        ("nvram", UndefineFlag.NVRAM),
-    ):
-        if args.has(name):
-            flags |= bit
-    return flags
+    return args.flags(
+        UndefineFlag.NONE,
+        {
+            "managed-save": UndefineFlag.MANAGED_SAVE,
+            "snapshots-metadata": UndefineFlag.SNAPSHOTS_METADATA,
+            "checkpoints-metadata": UndefineFlag.CHECKPOINTS_METADATA,
+            "nvram": UndefineFlag.NVRAM,
+        },
+    )
 
 
 def _volumes(session: Session, domain: DomainRef, args: Args) -> list[DiskVolume]:

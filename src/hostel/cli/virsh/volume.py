@@ -186,14 +186,14 @@ def _wipe(session: Session, args: Args) -> None:
 def _resize(session: Session, args: Args) -> None:
     volume = session.volume(args)
     text = args["capacity"].lstrip(" \t\n")
-    flags = VolumeResizeFlag.NONE
-    for name, bit in (
-        ("allocate", VolumeResizeFlag.ALLOCATE),
-        ("delta", VolumeResizeFlag.DELTA),
-        ("shrink", VolumeResizeFlag.SHRINK),
-    ):
-        if args.has(name):
-            flags |= bit
+    flags = args.flags(
+        VolumeResizeFlag.NONE,
+        {
+            "allocate": VolumeResizeFlag.ALLOCATE,
+            "delta": VolumeResizeFlag.DELTA,
+            "shrink": VolumeResizeFlag.SHRINK,
+        },
+    )
     if text.startswith("-"):
         # A convenience of virsh: the driver only takes how much, and which way.
         if not args.has("shrink"):
