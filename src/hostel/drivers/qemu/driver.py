@@ -53,6 +53,7 @@ from hostel.drivers.store import Directories
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
 from hostel.model.domain.devices.character import CharacterBackend, CharacterType
 from hostel.model.domain.inactive import forget_run
+from hostel.model.domain.secure import hide_passwords
 
 _REMOVED: Final = {"event": int(Lifecycle.UNDEFINED), "detail": 0}
 
@@ -287,8 +288,7 @@ class QemuDriver(
         if found is None:
             raise no_domain(f"name '{domain.name}'")
         if not flags & DomainXmlFlag.SECURE:
-            for graphics in found.devices.graphics:
-                graphics.passwd = None
+            hide_passwords(found)
         return found.format()
 
     def domain_get_os_type(self, domain: DomainRef) -> str:

@@ -23,6 +23,7 @@ from hostel.drivers.qemu.running import Calls, Running, no_domain
 from hostel.drivers.qemu.status import Ending
 from hostel.errors import ErrorCode, ErrorDomain, QmpError
 from hostel.model.domain.domain import Domain
+from hostel.model.domain.secure import hide_passwords
 
 SAVING: Final = "saved:"  # what a state's ending begins with while a save is under way
 _POLL: Final = 0.05  # seconds
@@ -151,8 +152,7 @@ class SaveCalls(Calls):
 def _shown(xml: str, flags: DomainXmlFlag) -> str:
     domain = document.parse_stored(xml)
     if not flags & DomainXmlFlag.SECURE:
-        for graphics in domain.devices.graphics:
-            graphics.passwd = None
+        hide_passwords(domain)
     return domain.format()
 
 

@@ -36,6 +36,7 @@ from hostel.model.backup import read_backup
 from hostel.model.checkpoint import Checkpoint, CheckpointDisk, read_checkpoint
 from hostel.model.domain.domain import Domain
 from hostel.model.domain.inactive import forget_run
+from hostel.model.domain.secure import hide_passwords
 from hostel.model.moment import MomentParent
 
 _COMPLETED: Final = 1  # VIR_DOMAIN_JOB_STATS_COMPLETED
@@ -134,8 +135,7 @@ class BackupCalls(Calls):
         if flags & CheckpointXmlFlag.NO_DOMAIN:
             document.domain = None
         elif isinstance(document.domain, Domain) and not flags & CheckpointXmlFlag.SECURE:
-            for graphics in document.domain.devices.graphics:
-                graphics.passwd = None
+            hide_passwords(document.domain)
         return document.format()
 
     def domain_checkpoint_delete(

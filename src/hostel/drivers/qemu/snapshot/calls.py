@@ -34,6 +34,7 @@ from hostel.errors import ErrorCode, ErrorDomain, VirtError
 from hostel.model.domain.devices.disk import Disk
 from hostel.model.domain.domain import Domain
 from hostel.model.domain.inactive import forget_run
+from hostel.model.domain.secure import hide_passwords
 from hostel.model.moment import InactiveDomain, MomentParent
 from hostel.model.snapshot import Snapshot, SnapshotMemory, read_snapshot
 
@@ -290,8 +291,7 @@ class SnapshotCalls(Calls):
         if not flags & DomainXmlFlag.SECURE:
             for document in (found.domain, found.inactive_domain):
                 if isinstance(document, Domain):
-                    for graphics in document.devices.graphics:
-                        graphics.passwd = None
+                    hide_passwords(document)
         return found.format()
 
     def domain_snapshot_is_current(self, snapshot: SnapshotRef) -> bool:
