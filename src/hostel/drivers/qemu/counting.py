@@ -24,9 +24,7 @@ class CountingCalls(Calls):
         """How many processors the running domain has, or its definition."""
         check_one(affect, ErrorDomain.QEMU)
         with self._both(domain, affect) as both:
-            found = both.running.domain if both.running is not None else both.definition
-            assert found is not None
-            return vcpus(found, flags)
+            return vcpus(both.current, flags)
 
     def domain_get_control_info(self, domain: DomainRef) -> ControlInfo:
         """Whether QEMU's monitor answers, and nobody holds the domain."""

@@ -17,9 +17,7 @@ class MetadataCalls(Calls):
         """What is written on the running domain, or on its definition."""
         check_one(affect, ErrorDomain.QEMU)
         with self._both(domain, affect) as both:
-            found = both.running.domain if both.running is not None else both.definition
-            assert found is not None
-            return look(found, kind, uri)
+            return look(both.current, kind, uri)
 
     def domain_set_metadata(
         self, domain: DomainRef, kind: int, text: str | None, key: str | None, uri: str | None, affect: Affect
@@ -33,6 +31,4 @@ class MetadataCalls(Calls):
                 both.running.save()
             if both.definition is not None:
                 self._define(both.definition)
-            named = both.running.domain if both.running is not None else both.definition
-            assert named is not None
-            self._machines.publish(named, "metadata-change", type=kind, uri=uri)
+            self._machines.publish(both.current, "metadata-change", type=kind, uri=uri)

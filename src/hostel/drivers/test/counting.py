@@ -6,10 +6,9 @@ from hostel.drivers.base import DomainRef
 from hostel.drivers.base.counting import ControlInfo, ControlState
 from hostel.drivers.base.domain import Affect
 from hostel.drivers.base.machine import VcpuFlag
-from hostel.drivers.counting import check_one, vcpus
+from hostel.drivers.counting import vcpus
 from hostel.drivers.test.host import Host
-from hostel.drivers.test.impact import settled_impact
-from hostel.errors import ErrorDomain
+from hostel.drivers.test.impact import one_document, settled_impact
 
 
 class CountingCalls:
@@ -19,12 +18,8 @@ class CountingCalls:
 
     def domain_get_vcpus_flags(self, domain: DomainRef, affect: Affect, flags: VcpuFlag = VcpuFlag.NONE) -> int:
         """How many processors the running domain has, or its definition."""
-        check_one(affect, ErrorDomain.TEST)
         with self._host.lock:
-            found = self._host.domain(domain)
-            document = found.live if settled_impact(found, affect) & Affect.LIVE else found.definition
-            assert document is not None
-            return vcpus(document.domain, flags)
+            return vcpus(one_document(self._host.domain(domain), affect).domain, flags)
 
     def domain_get_control_info(self, domain: DomainRef) -> ControlInfo:
         """A running domain always answers."""

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from hostel.drivers.base import DomainRef
 from hostel.drivers.base.domain import Affect
-from hostel.drivers.counting import check_one
 from hostel.drivers.events import Event, Subject
 from hostel.drivers.metadata import change, look
 from hostel.drivers.test.document import DomainDefinition
 from hostel.drivers.test.host import Host
-from hostel.drivers.test.impact import settled_impact
-from hostel.errors import ErrorDomain
+from hostel.drivers.test.impact import one_document, settled_impact
 
 
 class MetadataCalls:
@@ -20,12 +18,8 @@ class MetadataCalls:
 
     def domain_get_metadata(self, domain: DomainRef, kind: int, uri: str | None, affect: Affect) -> str:
         """What is written on the running domain, or on its definition."""
-        check_one(affect, ErrorDomain.TEST)
         with self._host.lock:
-            found = self._host.domain(domain)
-            document = found.live if settled_impact(found, affect) & Affect.LIVE else found.definition
-            assert document is not None
-            return look(document.domain, kind, uri)
+            return look(one_document(self._host.domain(domain), affect).domain, kind, uri)
 
     def domain_set_metadata(
         self, domain: DomainRef, kind: int, text: str | None, key: str | None, uri: str | None, affect: Affect
