@@ -63,13 +63,7 @@ class RemoteCaller:
     def close(self) -> None:
         """End the connection."""
         self._closing = True
-        try:
-            if not self._client.is_closed:
-                self._client.call("connect_close")
-        except VirtError:
-            return
-        finally:
-            self._client.close()
+        self._client.take_leave()
 
 
 class Stream:

@@ -239,6 +239,16 @@ class RpcClient:
         self._alive = keepalive.KeepAlive(_INTERVAL, _COUNT, time.monotonic())
         threading.Thread(target=self._ask, name="keepalive", daemon=True).start()
 
+    def take_leave(self) -> None:
+        """Tell the daemon, if it is still there, and end the connection."""
+        try:
+            if not self.is_closed:
+                self.call("connect_close")
+        except VirtError:
+            return
+        finally:
+            self.close()
+
     def close(self) -> None:
         """End the connection. Once is enough."""
         self._end(_gone("connection closed"))

@@ -163,13 +163,7 @@ class RemoteHypervisor(RemoteMachines, RemoteDriver):
 
     def close(self) -> None:
         """End the connection."""
-        try:
-            if not self._client.is_closed:
-                self._client.call("connect_close")
-        except VirtError:
-            return
-        finally:
-            self._client.close()
+        self._client.take_leave()
 
 
 class RemoteNetwork(RemoteDriver):
