@@ -18,6 +18,7 @@ from hostel.drivers.fault import fault
 from hostel.drivers.storage.backends import tool
 from hostel.drivers.storage.backends.base import Backend, Listed, refuse_snapshots
 from hostel.drivers.storage.backends.finding import one_host, port_of
+from hostel.drivers.storage.backends.library import translating_library
 from hostel.drivers.storage.backends.mounted import volumes_of
 from hostel.drivers.storage.document import VOLUME_FORMATS, Permissions, PoolDefinition, PoolSizes, VolumeFacts
 from hostel.drivers.storage.inspect import image_facts
@@ -111,8 +112,8 @@ class GlusterBackend(Backend):
     def _connected(self, pool: PoolDefinition, doing: str = "") -> Iterator[VolumeFolder]:
         host = pool.source.hosts[0]
         server = Server("tcp", host.name or "", port_of(host.port) or _PORT)
-        with _translating(doing or f"failed to use {_uri(pool, '')}"):
-            with _translating(f"failed to connect to {_uri(pool, '')}"):
+        with translating_library(doing or f"failed to use {_uri(pool, '')}"):
+            with translating_library(f"failed to connect to {_uri(pool, '')}"):
                 volume = VolumeFolder(pool.source_name, [server], _QUIET)
             try:
                 yield volume
@@ -172,16 +173,6 @@ def _uri(pool: PoolDefinition, name: str) -> str:
     address = f"[{host.name}]" if ":" in (host.name or "") else host.name
     port = port_of(host.port)
     return f"gluster://{address}{f':{port}' if port else ''}/{quote(pool.source_name + _folder(pool) + name)}"
-
-
-@contextlib.contextmanager
-def _translating(doing: str) -> Iterator[None]:
-    """Turn the library's errors into libvirt's."""
-    try:
-        yield
-    except BlockError as error:
-        hint = f" ({error.hint})" if error.hint else ""
-        raise VirtError(ErrorCode.SYSTEM_ERROR, f"{doing}: {error}{hint}", domain=ErrorDomain.STORAGE) from error
 
 
 def _wrong(detail: str) -> VirtError:

@@ -13,8 +13,9 @@ from hostel.drivers.fault import fault
 from hostel.drivers.storage.backends.base import Backend
 from hostel.drivers.storage.backends.finding import one_host, port_of
 from hostel.drivers.storage.backends.iscsi import portal_of
+from hostel.drivers.storage.backends.library import translating_library
 from hostel.drivers.storage.document import Permissions, PoolDefinition, PoolSizes, VolumeFacts
-from hostel.errors import BlockError, ErrorCode, ErrorDomain, VirtError
+from hostel.errors import ErrorCode, ErrorDomain, VirtError
 from hostel.model.domain.devices.source import Host as ServerName
 from hostel.model.pool_sources import PoolSources
 from hostel.model.storage import PoolDevice, PoolSource
@@ -68,7 +69,7 @@ class IscsiDirectBackend(Backend):
         who = self._who(pool)
         number = int(volume.name.removeprefix(_PREFIX))
         login = Login(who.portal, pool.device, number, who.initiator, user=who.user, password=who.password)
-        with _translating(f"failed to write to LUN {number}"):
+        with translating_library(f"failed to write to LUN {number}", ErrorCode.INTERNAL_ERROR):
             unit = Unit(login)
             try:
                 zeroes = memoryview(bytes(unit.block_size * _AT_ONCE))
@@ -92,7 +93,7 @@ class IscsiDirectBackend(Backend):
         if initiator is None or initiator.iqn is None:
             raise fault(ErrorCode.CONFIG_UNSUPPORTED, "missing initiator IQN", ErrorDomain.STORAGE)
         who = Who(portal_of(host, port or _PORT), initiator.iqn)
-        with _translating(f"cannot ask '{who.portal}'"), Target(who, None) as server:
+        with translating_library(f"cannot ask '{who.portal}'", ErrorCode.INTERNAL_ERROR), Target(who, None) as server:
             names = server.names()
         hosts = [ServerName(name=host, port=str(port) if port else None)]
         return PoolSources(
@@ -119,20 +120,10 @@ class IscsiDirectBackend(Backend):
     @contextlib.contextmanager
     def _target(self, pool: PoolDefinition) -> Iterator[Target]:
         with (
-            _translating(f"target '{pool.device}' of '{self._portal(pool)}'"),
+            translating_library(f"target '{pool.device}' of '{self._portal(pool)}'", ErrorCode.INTERNAL_ERROR),
             Target(self._who(pool), pool.device) as target,
         ):
             yield target
-
-
-@contextlib.contextmanager
-def _translating(doing: str) -> Iterator[None]:
-    """Turn the library's errors into libvirt's."""
-    try:
-        yield
-    except BlockError as error:
-        hint = f" ({error.hint})" if error.hint else ""
-        raise _internal(f"{doing}: {error}{hint}") from error
 
 
 def _internal(detail: str) -> VirtError:

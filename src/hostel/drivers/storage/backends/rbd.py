@@ -15,6 +15,7 @@ from hostel.drivers.fault import fault
 from hostel.drivers.storage.backends.base import Backend, Listed, Source, unsupported
 from hostel.drivers.storage.backends.device import unreachable
 from hostel.drivers.storage.backends.finding import port_of
+from hostel.drivers.storage.backends.library import translating_library
 from hostel.drivers.storage.document import Permissions, PoolDefinition, PoolSizes, VolumeDefinition, VolumeFacts
 from hostel.errors import BlockError, ErrorCode, ErrorDomain, VirtError
 
@@ -176,7 +177,7 @@ class RbdBackend(Backend):
             for host in pool.source.hosts
         )
         what = doing or f"failed to connect to the RADOS monitor on: {monitors or 'the usual places'}"
-        with _translating(what):
+        with translating_library(what):
             cluster = ImagePool(None if pool.source.auth is None else pool.source.auth.username)
             try:
                 self._configure(pool, cluster, monitors)
@@ -235,13 +236,3 @@ def _explained(volume: VolumeFacts, error: BlockError) -> VirtError:
     elif error.errno == errno.EBUSY:
         detail += "; somebody has it open: 'rbd status' names who"
     return VirtError(ErrorCode.SYSTEM_ERROR, detail, domain=ErrorDomain.STORAGE)
-
-
-@contextlib.contextmanager
-def _translating(doing: str) -> Iterator[None]:
-    """Turn the library's errors into libvirt's."""
-    try:
-        yield
-    except BlockError as error:
-        hint = f" ({error.hint})" if error.hint else ""
-        raise VirtError(ErrorCode.SYSTEM_ERROR, f"{doing}: {error}{hint}", domain=ErrorDomain.STORAGE) from error
