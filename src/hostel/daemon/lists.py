@@ -9,7 +9,6 @@ from hostel.daemon.access import Access, api_name
 from hostel.drivers.adapters import check_flags, to_wire
 from hostel.drivers.base import DomainRef, DomainState, PoolRef, VolumeRef
 from hostel.drivers.base.nodedev import NodeDeviceRef
-from hostel.drivers.base.nwfilter import NwfilterRef
 from hostel.drivers.base.secret import SecretRef
 from hostel.drivers.registry import Drivers
 from hostel.errors import ErrorCode, VirtError
@@ -175,28 +174,27 @@ def chosen(
 class _Kind(NamedTuple):
     """A kind of object that has lists."""
 
-    object: str
     list: Callable[[Drivers], Sequence[Any]]
     filters: tuple[Filter, ...]
     gone: ErrorCode
-    is_active: Test
+    is_active: Test = lambda d, r: True
 
 
 _KINDS: Final = {
     "domains": _Kind(
-        "domain", lambda d: d.hypervisor.connect_list_all_domains(), _DOMAINS, ErrorCode.NO_DOMAIN,
+        lambda d: d.hypervisor.connect_list_all_domains(), _DOMAINS, ErrorCode.NO_DOMAIN,
         lambda d, r: r.id != -1,
     ),
     "networks": _Kind(
-        "network", lambda d: d.network.connect_list_all_networks(), _NETWORKS, ErrorCode.NO_NETWORK,
+        lambda d: d.network.connect_list_all_networks(), _NETWORKS, ErrorCode.NO_NETWORK,
         lambda d, r: d.network.network_is_active(r),
     ),
     "storage_pools": _Kind(
-        "storage_pool", lambda d: d.storage.connect_list_all_storage_pools(), _POOLS, ErrorCode.NO_STORAGE_POOL,
+        lambda d: d.storage.connect_list_all_storage_pools(), _POOLS, ErrorCode.NO_STORAGE_POOL,
         lambda d, r: d.storage.storage_pool_is_active(r),
     ),
     "interfaces": _Kind(
-        "interface", lambda d: d.interface.connect_list_all_interfaces(), _INTERFACES, ErrorCode.NO_INTERFACE,
+        lambda d: d.interface.connect_list_all_interfaces(), _INTERFACES, ErrorCode.NO_INTERFACE,
         lambda d, r: d.interface.interface_is_active(r),
     ),
 }  # fmt: skip
@@ -227,12 +225,16 @@ def _on_the_wire(call: Call, refs: Sequence[Any]) -> list[Any]:
     return list(refs) if convert is None else [convert(ref) for ref in refs]
 
 
+def _chosen(kind: _Kind, client: Client, call: Call, flags: int) -> Sequence[Any]:
+    """Those that the flags let through, and that the caller may see."""
+    drivers = _drivers(client)
+    name = api_name(call.procedure.name)
+    return _visible(client, call, chosen(drivers, kind.list(drivers), flags, kind.filters, kind.gone, name))
+
+
 def _list_all(kind: _Kind) -> Callable[[Client, Call], Sequence[Any]]:
     def answer(client: Client, call: Call) -> Sequence[Any]:
-        _, flags = call.arguments
-        drivers = _drivers(client)
-        name = api_name(call.procedure.name)
-        refs = _visible(client, call, chosen(drivers, kind.list(drivers), flags, kind.filters, kind.gone, name))
+        refs = _chosen(kind, client, call, call.arguments[1])
         return _on_the_wire(call, refs), len(refs)
 
     return answer
@@ -311,43 +313,20 @@ _DEVICES: Final = (
 )
 
 
-def _devices(client: Client, call: Call, flags: int) -> Sequence[NodeDeviceRef]:
-    drivers = _drivers(client)
-    known = drivers.node_device.connect_list_all_node_devices()
-    name = api_name(call.procedure.name)
-    found = chosen(drivers, known, flags, _DEVICES, ErrorCode.NO_NODE_DEVICE, name)
-    seen: Sequence[NodeDeviceRef] = _visible(client, call, found)
-    return seen
-
-
-def _list_all_devices(client: Client, call: Call) -> Sequence[Any]:
-    _, flags = call.arguments
-    refs = _devices(client, call, flags)
-    return _on_the_wire(call, refs), len(refs)
+_DEVICE: Final = _Kind(lambda d: d.node_device.connect_list_all_node_devices(), _DEVICES, ErrorCode.NO_NODE_DEVICE)
+_FILTER: Final = _Kind(lambda d: d.nwfilter.connect_list_all_nwfilters(), (), ErrorCode.NO_NWFILTER)
 
 
 def _devices_of(client: Client, call: Call) -> Sequence[NodeDeviceRef]:
     """Those that have a capability, where one is named."""
     capability, flags = call.arguments[0], call.arguments[-1]
     check_flags(flags, 0, api_name(call.procedure.name))
-    refs = _devices(client, call, 0)
+    refs = _chosen(_DEVICE, client, call, 0)
     return [ref for ref in refs if capability is None or _is_device(capability)(_drivers(client), ref)]
 
 
 def _capabilities(client: Client, call: Call) -> list[str]:
     return _drivers(client).node_device.node_device_list_caps(NodeDeviceRef(*call.arguments[0]))
-
-
-def _filters(client: Client, call: Call) -> Sequence[NwfilterRef]:
-    found: Sequence[NwfilterRef] = _visible(client, call, _drivers(client).nwfilter.connect_list_all_nwfilters())
-    return found
-
-
-def _list_all_filters(client: Client, call: Call) -> Sequence[Any]:
-    _, flags = call.arguments
-    check_flags(flags, 0, api_name(call.procedure.name))
-    refs = _filters(client, call)
-    return _on_the_wire(call, refs), len(refs)
 
 
 def _list_all_secrets(client: Client, call: Call) -> Sequence[Any]:
@@ -372,17 +351,17 @@ ANSWERS: Final[dict[str, Callable[[Client, Call], Sequence[Any]]]] = {
     **_legacy(),
     "connect_list_domains": _ids,
     "storage_pool_list_all_volumes": _list_all_volumes,
-    "connect_list_all_node_devices": _list_all_devices,
+    "connect_list_all_node_devices": _list_all(_DEVICE),
     "node_num_of_devices": lambda client, call: (len(_devices_of(client, call)),),
     "node_list_devices": lambda client, call: (
         [ref.name for ref in _devices_of(client, call)][: max(0, call.arguments[1])],
     ),
     "node_device_num_of_caps": lambda client, call: (len(_capabilities(client, call)),),
     "node_device_list_caps": lambda client, call: (_capabilities(client, call)[: max(0, call.arguments[1])],),
-    "connect_list_all_nwfilters": _list_all_filters,
-    "connect_num_of_nwfilters": lambda client, call: (len(_filters(client, call)),),
+    "connect_list_all_nwfilters": _list_all(_FILTER),
+    "connect_num_of_nwfilters": lambda client, call: (len(_chosen(_FILTER, client, call, 0)),),
     "connect_list_nwfilters": lambda client, call: (
-        [ref.name for ref in _filters(client, call)][: max(0, call.arguments[0])],
+        [ref.name for ref in _chosen(_FILTER, client, call, 0)][: max(0, call.arguments[0])],
     ),
     "connect_list_all_secrets": _list_all_secrets,
     "connect_num_of_secrets": lambda client, call: (len(_secrets(client, call)),),
