@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
@@ -27,6 +28,8 @@ def killed_at(step: int, files: tuple[Path, ...], action: Callable[[], object]) 
             sys.settrace(None)
             os._exit(0)
         except BaseException:
+            sys.settrace(None)
+            traceback.print_exc()
             os._exit(1)
     _, status = os.waitpid(child, 0)
     if os.WIFSIGNALED(status):
