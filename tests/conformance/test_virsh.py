@@ -12,11 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from hostel.cli.output import Output
-from hostel.cli.virsh.main import main, open_uri, run_words
+from hostel.cli.virsh.main import main, open_uri
 from hostel.cli.virsh.registry import COMMANDS as OURS
 from hostel.cli.virsh.registry import find
-from hostel.cli.virsh.session import Session
+from support.virsh import run_lines
 
 pytestmark = pytest.mark.requires_tool("virsh")
 URI = "test:///default"
@@ -259,12 +258,7 @@ COMMANDS = [
 
 def ours(words: list[str], *, quiet: bool = False) -> tuple[int, str, str]:
     """Run our virsh in process."""
-    out, err = io.StringIO(), io.StringIO()
-    session = Session(Output(out, err, quiet=quiet), URI, open_uri)
-    try:
-        return run_words(session, words), out.getvalue(), err.getvalue()
-    finally:
-        session.close()
+    return run_lines(URI, open_uri, [words], quiet=quiet)[0]
 
 
 def theirs(words: list[str], *, quiet: bool = False) -> tuple[int, str, str]:

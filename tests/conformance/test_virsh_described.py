@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import io
 import shlex
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from hostel.cli.output import Output
-from hostel.cli.virsh.main import run_words
-from hostel.cli.virsh.session import Session
 from hostel.drivers.registry import open_drivers
 from hostel.drivers.store import Directories
 from hostel.objects import Connection
+from support.virsh import run_lines
 
 pytestmark = [pytest.mark.requires_tool("virsh")]
 LINES = (
@@ -73,18 +70,14 @@ def test_the_lines_give_what_virsh_gives(tmp_path: Path) -> None:
         ["virsh", "-q", "-c", "test:///default"], input=script, capture_output=True, text=True, timeout=60, check=False
     )
     directories = Directories.under(tmp_path)
-    out, err = io.StringIO(), io.StringIO()
-    session = Session(
-        Output(out, err, quiet=True),
+    answers = run_lines(
         "test:///default",
         lambda uri, *, read_only: Connection(open_drivers(uri, directories), read_only=read_only),
+        map(shlex.split, LINES),
+        quiet=True,
     )
-    try:
-        for line in LINES:
-            run_words(session, shlex.split(line))
-    finally:
-        session.close()
+    out, err = ("".join(answer[place] for answer in answers) for place in (1, 2))
     # A text of virsh's that does not end its line goes on with the next prompt.
     shown = [line.partition("virsh # ")[0] for line in done.stdout.splitlines()]
-    assert [line for line in out.getvalue().splitlines() if line] == [line for line in shown if line]
-    assert [line for line in err.getvalue().splitlines() if line] == [line for line in done.stderr.splitlines() if line]
+    assert [line for line in out.splitlines() if line] == [line for line in shown if line]
+    assert [line for line in err.splitlines() if line] == [line for line in done.stderr.splitlines() if line]

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import io
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from hostel.cli.output import Output
-from hostel.cli.virsh.main import run_words
-from hostel.cli.virsh.session import Session
 from hostel.drivers.registry import open_drivers
 from hostel.drivers.store import Directories
 from hostel.objects import Connection
 from support import libvirtd
+from support.virsh import run_lines
 
 pytestmark = [pytest.mark.requires_tool("virsh"), pytest.mark.requires_tool("libvirtd")]
 DOCUMENT = """<interface type='bridge' name='br7'>
@@ -42,19 +39,7 @@ def ours(directories: Directories, uri: str, *lines: tuple[str, ...]) -> list[st
     def opener(uri: str, *, read_only: bool) -> Connection:
         return Connection(open_drivers(uri, directories), read_only=read_only)
 
-    out, err = io.StringIO(), io.StringIO()
-    session = Session(Output(out, err, quiet=True), uri, opener)
-    answers = []
-    try:
-        for words in lines:
-            code = run_words(session, list(words))
-            answers.append(f"{code}\n{out.getvalue()}{err.getvalue()}")
-            for stream in (out, err):
-                stream.seek(0)
-                stream.truncate()
-    finally:
-        session.close()
-    return answers
+    return [f"{code}\n{out}{err}" for code, out, err in run_lines(uri, opener, lines, quiet=True)]
 
 
 def test_the_hosts_interfaces_are_libvirtds(real: libvirtd.Libvirtd, tmp_path: Path) -> None:

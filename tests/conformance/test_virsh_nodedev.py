@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from lxml import etree
 
-from hostel.cli.output import Output
-from hostel.cli.virsh.main import run_words
-from hostel.cli.virsh.session import Session
 from hostel.drivers.nodedev.driver import SysfsNodeDeviceDriver
 from hostel.drivers.registry import open_drivers
 from hostel.drivers.store import Directories
 from hostel.objects import Connection
 from support import libvirtd
 from support.sysfs import furnish
+from support.virsh import run_lines
 
 pytestmark = [pytest.mark.requires_tool("virsh"), pytest.mark.requires_tool("libvirtd")]
 SCHEMA = Path("/usr/share/libvirt/schemas/nodedev.rng")
@@ -40,13 +37,8 @@ def ours(directories: Directories, uri: str, *words: str) -> str:
             drivers = drivers._replace(node_device=SysfsNodeDeviceDriver(privileged=False))
         return Connection(drivers, read_only=read_only)
 
-    out, err = io.StringIO(), io.StringIO()
-    session = Session(Output(out, err, quiet=True), uri, opener)
-    try:
-        code = run_words(session, list(words))
-    finally:
-        session.close()
-    return f"{code}\n{out.getvalue()}{err.getvalue()}"
+    ((code, out, err),) = run_lines(uri, opener, [words], quiet=True)
+    return f"{code}\n{out}{err}"
 
 
 def theirs(real: libvirtd.Libvirtd, *words: str) -> str:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import io
 import subprocess
 
 import pytest
 
-from hostel.cli.output import Output
-from hostel.cli.virsh.main import open_uri, run_words
-from hostel.cli.virsh.session import Session
+from hostel.cli.virsh.main import open_uri
+from support.virsh import run_lines
 
 pytestmark = pytest.mark.requires_tool("virsh")
 URI = "test:///default"
@@ -139,12 +137,7 @@ LINES = [
 
 def ours(line: str) -> tuple[int, str, str]:
     """Run our virsh in process."""
-    out, err = io.StringIO(), io.StringIO()
-    session = Session(Output(out, err), URI, open_uri)
-    try:
-        return run_words(session, [line]), out.getvalue(), err.getvalue()
-    finally:
-        session.close()
+    return run_lines(URI, open_uri, [[line]])[0]
 
 
 @pytest.mark.parametrize("line", LINES)

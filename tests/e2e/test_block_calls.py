@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -24,7 +23,6 @@ from hostel.drivers.qemu.driver import QemuDriver
 from hostel.drivers.store import Directories
 from hostel.errors import ErrorCode, VirtError
 from hostel.model.domain.domain import Domain
-from hostel.objects import Connection
 from support import image
 from support.guest import Oracle
 from support.kill_step import MAX_STEPS, killed_at
@@ -35,18 +33,6 @@ MIB = 1 << 20
 SIZE = 4 * MIB
 DRIVER = Path(__file__).parents[2] / "src/hostel/drivers/qemu"
 STEPS = (DRIVER / "blockjob.py", *(DRIVER / "block").glob("*.py"), DRIVER / "plug/graph.py", DRIVER / "recovery.py")
-
-
-@pytest.fixture
-def connection(tmp_path: Path) -> Iterator[Connection]:
-    with session(tmp_path) as opened:
-        yield opened
-
-
-@pytest.fixture
-def driver(connection: Connection) -> QemuDriver:
-    assert isinstance(connection.hypervisor, QemuDriver)
-    return connection.hypervisor
 
 
 class Chain:

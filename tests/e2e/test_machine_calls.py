@@ -36,12 +36,6 @@ def connection(tmp_path: Path) -> Iterator[Connection]:
 
 
 @pytest.fixture
-def driver(connection: Connection) -> QemuDriver:
-    assert isinstance(connection.hypervisor, QemuDriver)
-    return connection.hypervisor
-
-
-@pytest.fixture
 def ref(driver: QemuDriver, tmp_path: Path) -> DomainRef:
     xml = domain_xml(tmp_path, disk(tmp_path / "disk.img"), SCREEN)
     ref = driver.domain_create(driver.domain_define_xml(xml.replace("<vcpu>1<", "<vcpu current='1'>3<")))

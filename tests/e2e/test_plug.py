@@ -39,12 +39,6 @@ def connection(tmp_path: Path) -> Iterator[Connection]:
         yield opened
 
 
-@pytest.fixture
-def driver(connection: Connection) -> QemuDriver:
-    assert isinstance(connection.hypervisor, QemuDriver)
-    return connection.hypervisor
-
-
 def start(driver: QemuDriver, home: Path, *devices: str, machine: str = "pc") -> DomainRef:
     xml = domain_xml(home, disk(home / "disk.img"), SCSI, USB, *devices, machine=machine)
     ref = driver.domain_create(driver.domain_define_xml(xml))

@@ -32,12 +32,6 @@ def connection(tmp_path: Path) -> Iterator[Connection]:
         yield opened
 
 
-@pytest.fixture
-def driver(connection: Connection) -> QemuDriver:
-    assert isinstance(connection.hypervisor, QemuDriver)
-    return connection.hypervisor
-
-
 def start(driver: QemuDriver, home: Path) -> DomainRef:
     ref = driver.domain_create(driver.domain_define_xml(domain_xml(home, disk(home / "disk.img"))))
     wait_for_report(home, 1)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,12 +17,6 @@ from support.session import domain_xml, reports, run, session, wait_for_report
 pytestmark = [pytest.mark.qemu, pytest.mark.requires_tool("qemu-img")]
 SIZE = 8 << 20
 TARGETS = {"virtio": "vda", "ide": "hda", "scsi": "sda"}
-
-
-@pytest.fixture
-def connection(tmp_path: Path) -> Iterator[Connection]:
-    with session(tmp_path) as opened:
-        yield opened
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -34,18 +34,6 @@ MIB = 1 << 20
 DRIVER = Path(__file__).parents[2] / "src/hostel/drivers/qemu"
 STEPS = tuple((DRIVER / "snapshot").glob("*.py"))
 DISK_ONLY = SnapshotCreateFlag.DISK_ONLY
-
-
-@pytest.fixture
-def connection(tmp_path: Path) -> Iterator[Connection]:
-    with session(tmp_path) as opened:
-        yield opened
-
-
-@pytest.fixture
-def driver(connection: Connection) -> QemuDriver:
-    assert isinstance(connection.hypervisor, QemuDriver)
-    return connection.hypervisor
 
 
 class Guest:

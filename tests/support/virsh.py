@@ -5,12 +5,31 @@ from __future__ import annotations
 import io
 import os
 import subprocess
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from hostel.cli.output import Output
 from hostel.cli.virsh.main import run_words
-from hostel.cli.virsh.session import Connection, Session
+from hostel.cli.virsh.session import Connection, Opener, Session
 from hostel.drivers.store import Directories
+
+
+def run_lines(
+    uri: str, opener: Opener, lines: Iterable[Sequence[str]], *, quiet: bool = False
+) -> list[tuple[int, str, str]]:
+    """Run lines with our virsh on one connection; of each its exit code, and what it printed and complained of."""
+    out, err = io.StringIO(), io.StringIO()
+    session = Session(Output(out, err, quiet=quiet), uri, opener)
+    answers = []
+    try:
+        for words in lines:
+            answers.append((run_words(session, list(words)), out.getvalue(), err.getvalue()))
+            for stream in (out, err):
+                stream.seek(0)
+                stream.truncate()
+    finally:
+        session.close()
+    return answers
 
 
 class Ours:
@@ -20,12 +39,7 @@ class Ours:
         self._directories = Directories.under(home)
 
     def run(self, line: str) -> tuple[int, str, str]:
-        out, err = io.StringIO(), io.StringIO()
-        session = Session(Output(out, err), "qemu:///session", self._open)
-        try:
-            return run_words(session, [line]), out.getvalue(), err.getvalue()
-        finally:
-            session.close()
+        return run_lines("qemu:///session", self._open, [[line]])[0]
 
     def _open(self, uri: str, *, read_only: bool) -> Connection:
         import hostel

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import io
 import os
 from pathlib import Path
 
 import pytest
 
 import hostel
-from hostel.cli.output import Output, format_table
-from hostel.cli.virsh.main import main, open_uri, run_words
+from hostel.cli.output import format_table
+from hostel.cli.virsh.main import main, open_uri
 from hostel.cli.virsh.registry import COMMANDS, GROUPS, commands_of, find
-from hostel.cli.virsh.session import Connection, Session
+from hostel.cli.virsh.session import Connection
 from hostel.drivers.store import Directories
 from hostel.errors import UsageError
 from hostel.units import MiB
+from support.virsh import run_lines
 
 
 class Virsh:
@@ -27,13 +27,7 @@ class Virsh:
         self.out = self.err = ""
 
     def __call__(self, line: str) -> int:
-        out, err = io.StringIO(), io.StringIO()
-        session = Session(Output(out, err), self._uri, self._open)
-        try:
-            code = run_words(session, [line])
-        finally:
-            session.close()
-        self.out, self.err = out.getvalue(), err.getvalue()
+        ((code, self.out, self.err),) = run_lines(self._uri, self._open, [[line]])
         return code
 
     def _open(self, uri: str, *, read_only: bool) -> Connection:

@@ -1,0 +1,24 @@
+"""A session with real QEMU, which a test's own file may furnish otherwise."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from hostel.drivers.qemu.driver import QemuDriver
+from hostel.objects import Connection
+from support.session import session
+
+
+@pytest.fixture
+def connection(tmp_path: Path) -> Iterator[Connection]:
+    with session(tmp_path) as opened:
+        yield opened
+
+
+@pytest.fixture
+def driver(connection: Connection) -> QemuDriver:
+    assert isinstance(connection.hypervisor, QemuDriver)
+    return connection.hypervisor
