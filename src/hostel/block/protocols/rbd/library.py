@@ -7,6 +7,7 @@ import ctypes
 import errno
 import functools
 import os
+from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
 from hostel.block.protocols import shared_library
@@ -129,14 +130,24 @@ class Encryption(NamedTuple):
     bits: int = 256
 
 
+def load_rados(signatures: Mapping[str, tuple[Any, ...]]) -> ctypes.CDLL:
+    """The library of clusters, with these functions."""
+    return shared_library.load("rbd", ("librados.so.2",), signatures, "Install the package librados2.")
+
+
+def load_rbd(signatures: Mapping[str, tuple[Any, ...]]) -> ctypes.CDLL:
+    """The library of images, with these functions."""
+    return shared_library.load("rbd", ("librbd.so.1",), signatures, "Install the package librbd1, version 16 or newer.")
+
+
 @functools.cache
 def _rados() -> ctypes.CDLL:
-    return shared_library.load("rbd", ("librados.so.2",), _RADOS, "Install the package librados2.")
+    return load_rados(_RADOS)
 
 
 @functools.cache
 def _rbd() -> ctypes.CDLL:
-    return shared_library.load("rbd", ("librbd.so.1",), _RBD, "Install the package librbd1, version 16 or newer.")
+    return load_rbd(_RBD)
 
 
 class Cluster:

@@ -9,8 +9,7 @@ import os
 import secrets
 from typing import Any, Final, NamedTuple
 
-from hostel.block.protocols import shared_library
-from hostel.block.protocols.rbd.library import Cluster, Image
+from hostel.block.protocols.rbd.library import Cluster, Image, load_rados, load_rbd
 from hostel.errors import BlockError
 from hostel.units import KiB
 
@@ -59,12 +58,12 @@ _Found = ctypes.CFUNCTYPE(_int, _u64, _size, _int, _pointer)
 
 @functools.cache
 def _rados() -> ctypes.CDLL:
-    return shared_library.load("rbd", ("librados.so.2",), _RADOS, "Install the package librados2.")
+    return load_rados(_RADOS)
 
 
 @functools.cache
 def _rbd() -> ctypes.CDLL:
-    return shared_library.load("rbd", ("librbd.so.1",), _RBD, "Install the package librbd1, version 16 or newer.")
+    return load_rbd(_RBD)
 
 
 class Usage(NamedTuple):
