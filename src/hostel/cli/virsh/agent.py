@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 from typing import Final
 
-from hostel.cli.options import Args, Command, data, flag, number, rest, value
-from hostel.cli.virsh.session import CommandError, Session, failing
+from hostel.cli.options import Args, Command, flag, number, rest, value
+from hostel.cli.virsh.session import DOMAIN, CommandError, Session, failing
 from hostel.drivers.base.agent import AgentDriver, AgentTimeout
 from hostel.drivers.base.offered import offered
 
-DOMAIN = data("domain", "domain name, id or uuid")
 _MOUNTS: Final = rest("mountpoint", "only the file systems that are mounted there")
 
 

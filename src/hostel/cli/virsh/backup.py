@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from typing import Final
 
-from hostel.cli.options import Args, Command, data, flag, later, value
+from hostel.cli.options import Args, Command, flag, later, value
 from hostel.cli.virsh import document
 from hostel.cli.virsh.block import pretty
-from hostel.cli.virsh.session import CommandError, Session, read_document
+from hostel.cli.virsh.session import DOMAIN, CommandError, Session, read_document
 from hostel.drivers.base.backup import BackupBeginFlag, BackupDriver, JobStatsDriver, JobType
 from hostel.drivers.base.offered import offered
 
 _KINDS: Final = {JobType.NONE: "None", JobType.UNBOUNDED: "Unbounded"}
 _OPERATIONS: Final = {9: "Backup"}
-DOMAIN = data("domain", "domain name, id or uuid")
 
 
 def _backups(session: Session, api: str) -> BackupDriver:

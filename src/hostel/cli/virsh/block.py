@@ -10,7 +10,7 @@ from hostel.cli.options import Args, Command, data, flag, number, value
 from hostel.cli.virsh import document
 from hostel.cli.virsh.affect import THREE, affected, check
 from hostel.cli.virsh.scaled import scaled
-from hostel.cli.virsh.session import CommandError, Session, failing, read_document
+from hostel.cli.virsh.session import DOMAIN, CommandError, Session, failing, read_document
 from hostel.drivers.base import DomainRef
 from hostel.drivers.base.block import (
     BlockCommitFlag,
@@ -25,7 +25,6 @@ from hostel.drivers.base.offered import offered
 from hostel.drivers.events import BlockJobType
 from hostel.errors import UsageError
 
-DOMAIN = data("domain", "domain name, id or uuid")
 _COMMITTED: Final = {
     "bytes": BlockCommitFlag.BANDWIDTH_BYTES,
     "shallow": BlockCommitFlag.SHALLOW,

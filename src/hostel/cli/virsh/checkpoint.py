@@ -5,9 +5,9 @@ from __future__ import annotations
 import datetime
 from typing import Final
 
-from hostel.cli.options import Args, Command, data, flag, rest, split_list, value
+from hostel.cli.options import Args, Command, flag, rest, split_list, value
 from hostel.cli.virsh import document
-from hostel.cli.virsh.session import CommandError, Session, failing, read_document
+from hostel.cli.virsh.session import DOMAIN, CommandError, Session, failing, read_document
 from hostel.cli.virsh.snapshot_tree import draw
 from hostel.drivers.base import DomainRef
 from hostel.drivers.base.backup import (
@@ -21,7 +21,6 @@ from hostel.drivers.base.backup import (
 from hostel.drivers.base.offered import offered
 from hostel.errors import ErrorCode, VirtError
 
-DOMAIN = data("domain", "domain name, id or uuid")
 NAME = value("checkpointname", "the checkpoint's name")
 QUIESCE = flag("quiesce", "have the guest agent freeze file systems first")
 _CREATED: Final = {

@@ -6,8 +6,7 @@ from typing import Final
 
 from hostel.cli.options import Args, Command, flag, later
 from hostel.cli.virsh.affect import CONFIG, CURRENT, LIVE
-from hostel.cli.virsh.domain import DOMAIN
-from hostel.cli.virsh.session import Session
+from hostel.cli.virsh.session import DOMAIN, Session
 from hostel.drivers.base.counting import ControlState, CountingDriver
 from hostel.drivers.base.domain import Affect
 from hostel.drivers.base.machine import VcpuFlag

@@ -11,14 +11,13 @@ from typing import Any, Final
 from hostel.cli.options import Args, Command, data, flag, value
 from hostel.cli.virsh import document
 from hostel.cli.virsh.affect import ALL, CONFIG, CURRENT, LIVE, THREE, affected, affected_domain, check
-from hostel.cli.virsh.session import CommandError, Session, failing, read_document
+from hostel.cli.virsh.session import DOMAIN, CommandError, Session, failing, read_document
 from hostel.drivers.base import DomainRef, DomainXmlFlag
 from hostel.drivers.base.device import DeviceDriver, DeviceModify
 from hostel.drivers.base.domain import Affect
 from hostel.drivers.base.offered import offered
 from hostel.errors import UsageError
 
-DOMAIN = data("domain", "domain name, id or uuid")
 FILE = data("file", "file with the XML document of the device")
 _SOURCES: Final = ("file", "block", "network")
 _RATES: Final = ("average", "peak", "burst", "floor")

@@ -9,13 +9,12 @@ from hostel.cli.options import Args, Command, data, flag, value
 from hostel.cli.virsh import document
 from hostel.cli.virsh.block import blocks, pretty
 from hostel.cli.virsh.device import find_interface
-from hostel.cli.virsh.session import CommandError, Session, failing
+from hostel.cli.virsh.session import DOMAIN, CommandError, Session, failing
 from hostel.drivers.base import DomainXmlFlag
 from hostel.drivers.base.block import BlockInfo
 from hostel.drivers.base.device import InterfaceStatsDriver
 from hostel.drivers.base.offered import offered
 
-DOMAIN = data("domain", "domain name, id or uuid")
 # Counters in virsh's order: libvirt's name, virsh's old name, and words for people.
 _COUNTERS: Final = (
     ("rd_operations", "rd_req", "number of read operations:"),

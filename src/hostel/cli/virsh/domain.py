@@ -6,11 +6,10 @@ from collections.abc import Callable
 
 from hostel.cli.options import Args, Command, data, flag, later, value
 from hostel.cli.virsh import document
-from hostel.cli.virsh.session import CommandError, Session, failing, read_document
+from hostel.cli.virsh.session import DOMAIN, CommandError, Session, failing, read_document
 from hostel.drivers.base import DestroyFlag, DomainRef, DomainXmlFlag, StartFlag
 from hostel.errors import UsageError
 
-DOMAIN = data("domain", "domain name, id or uuid")
 FILE = data("file", "file with the XML document")
 CONSOLE = flag("console", "connect to its console")
 PAUSED = flag("paused", "leave it paused")

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from xml.etree.ElementTree import Element
 
-from hostel.cli.options import Args, Command, data, flag
+from hostel.cli.options import Args, Command, flag
 from hostel.cli.virsh import document
-from hostel.cli.virsh.session import Session, failing, yes_no
+from hostel.cli.virsh.session import DOMAIN, Session, failing, yes_no
 from hostel.drivers.base import DomainRef, DomainState, DomainXmlFlag
 from hostel.drivers.base.saving import SaveDriver
 from hostel.drivers.base.snapshot import SnapshotDriver
@@ -50,7 +50,6 @@ REASONS = {
     ),
     DomainState.CRASHED: ("unknown", "panicked"),
 }
-DOMAIN = data("domain", "domain name, id or uuid")
 _OTHER_STATES = frozenset(DomainState) - {DomainState.RUNNING, DomainState.PAUSED, DomainState.SHUTOFF}
 
 

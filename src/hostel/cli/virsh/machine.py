@@ -12,7 +12,7 @@ from typing import Any, Final
 from hostel.cli.options import Args, Command, Option, data, flag, later, number, rest, value
 from hostel.cli.virsh.affect import THREE, affected, check
 from hostel.cli.virsh.scaled import scaled
-from hostel.cli.virsh.session import CommandError, Session, failing
+from hostel.cli.virsh.session import DOMAIN, CommandError, Session, failing
 from hostel.drivers.base import DomainRef
 from hostel.drivers.base.domain import Affect
 from hostel.drivers.base.machine import MachineDriver, MemoryFlag, StatsFlag, VcpuFlag
@@ -20,7 +20,6 @@ from hostel.drivers.base.offered import offered
 from hostel.drivers.base.rename import RenameDriver
 from hostel.errors import UsageError
 
-DOMAIN = data("domain", "domain name, id or uuid")
 _CODESETS: Final = {
     "linux": 0, "xt": 1, "atset1": 2, "atset2": 3, "atset3": 4, "os_x": 5, "xt_kbd": 6, "usb": 7, "win32": 8,
     "qnum": 9, "rfb": 9,

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from hostel.cli.options import Args, Command, data, flag, later, rest, value
 from hostel.cli.virsh import affect
-from hostel.cli.virsh.domain import DOMAIN
-from hostel.cli.virsh.session import CommandError, Session, failing
+from hostel.cli.virsh.session import DOMAIN, CommandError, Session, failing
 from hostel.drivers.base import DomainRef
 from hostel.drivers.base.domain import Affect
 from hostel.drivers.base.metadata import MetadataDriver

@@ -9,12 +9,11 @@ from pathlib import Path
 from hostel.cli.options import Args, Command, data, flag, later, value
 from hostel.cli.virsh import document
 from hostel.cli.virsh.block import progress
-from hostel.cli.virsh.session import CommandError, Session, failing, read_document
+from hostel.cli.virsh.session import DOMAIN, CommandError, Session, failing, read_document
 from hostel.drivers.base import DomainXmlFlag, Progress
 from hostel.drivers.base.offered import offered
 from hostel.drivers.base.saving import SaveDriver, SaveFlag
 
-DOMAIN = data("domain", "domain name, id or uuid")
 FILE = data("file", "the file with the saved memory")
 XML = data("xml", "file with the new document")
 RUNNING = flag("running", "it runs when it goes on")

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final, Protocol, TypeVar
 
-from hostel.cli.options import Args
+from hostel.cli.options import Args, data
 from hostel.cli.output import Output
 from hostel.drivers.base import (
     DomainRef,
@@ -31,6 +31,7 @@ _UUID_LENGTH: Final = 36  # characters: what virsh takes for a UUID
 _MAX_ID: Final = 2**31 - 1
 MAX_DOCUMENT: Final = 10 * 1024 * 1024  # bytes: virsh's VSH_MAX_XML_FILE
 DEFAULT_ESCAPE: Final = "^]"
+DOMAIN: Final = data("domain", "domain name, id or uuid")  # as Session.domain finds it
 
 
 class Connection(Protocol):

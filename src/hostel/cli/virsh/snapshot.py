@@ -8,7 +8,7 @@ from typing import Final
 
 from hostel.cli.options import Args, Command, data, flag, later, rest, split_list, value
 from hostel.cli.virsh import document
-from hostel.cli.virsh.session import CommandError, Session, failing, read_document
+from hostel.cli.virsh.session import DOMAIN, CommandError, Session, failing, read_document
 from hostel.cli.virsh.snapshot_tree import draw
 from hostel.drivers.base import DomainRef, DomainXmlFlag
 from hostel.drivers.base.offered import offered
@@ -22,7 +22,6 @@ from hostel.drivers.base.snapshot import (
 )
 from hostel.errors import ErrorCode, VirtError
 
-DOMAIN = data("domain", "domain name, id or uuid")
 NAME = value("snapshotname", "the snapshot's name")
 CURRENT = flag("current", "the one that the domain goes on from")
 _MAKING: Final[Mapping[str, SnapshotCreateFlag]] = {
