@@ -188,6 +188,8 @@ def test_disk_is_served_as_it_was_until_the_job_is_ended(tmp_path: Path, machine
         machine.driver.domain_backup_begin(machine.ref, xml)
     machine.driver.domain_abort_job(machine.ref)
     assert Ours(tmp_path).run("domjobinfo guest") == (0, "Job type:         None        \n\n", "")
+    assert Ours(tmp_path).run("list --with-checkpoint --name") == (0, "guest\n\n", "")
+    assert Ours(tmp_path).run("list --without-checkpoint --name")[1].split() == []
     machine.check("one")
     assert not socket.exists()
     assert sorted(path.name for path in tmp_path.glob("vda*")) == ["vda.qcow2"]

@@ -9,6 +9,7 @@ from hostel.cli.options import Args, Command, flag
 from hostel.cli.virsh import document
 from hostel.cli.virsh.session import DOMAIN, Session, failing, yes_no
 from hostel.drivers.base import DomainRef, DomainState, DomainXmlFlag
+from hostel.drivers.base.backup import BackupDriver
 from hostel.drivers.base.saving import SaveDriver
 from hostel.drivers.base.snapshot import SnapshotDriver
 from hostel.errors import ErrorCode, VirtError
@@ -53,14 +54,14 @@ REASONS = {
 _OTHER_STATES = frozenset(DomainState) - {DomainState.RUNNING, DomainState.PAUSED, DomainState.SHUTOFF}
 
 
-def _never(_session: Session, _domain: DomainRef) -> bool:
-    """No domain has checkpoints yet."""
-    return False
-
-
 def _has_snapshots(session: Session, domain: DomainRef) -> bool:
     driver = session.hypervisor
     return isinstance(driver, SnapshotDriver) and bool(driver.domain_list_all_snapshots(domain))
+
+
+def _has_checkpoints(session: Session, domain: DomainRef) -> bool:
+    driver = session.hypervisor
+    return isinstance(driver, BackupDriver) and bool(driver.domain_list_all_checkpoints(domain))
 
 
 def _is_saved(session: Session, domain: DomainRef) -> bool:
@@ -73,7 +74,7 @@ _FILTERS: tuple[tuple[str, str, Callable[[Session, DomainRef], bool]], ...] = (
     ("persistent", "transient", lambda session, domain: session.hypervisor.domain_is_persistent(domain)),
     ("autostart", "no-autostart", lambda session, domain: session.hypervisor.domain_get_autostart(domain)),
     ("with-snapshot", "without-snapshot", _has_snapshots),
-    ("with-checkpoint", "without-checkpoint", _never),
+    ("with-checkpoint", "without-checkpoint", _has_checkpoints),
     ("with-managed-save", "without-managed-save", _is_saved),
 )
 _STATE_FILTERS = {
