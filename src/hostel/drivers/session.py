@@ -37,7 +37,7 @@ def open_session(uri: SplitResult, directories: Directories) -> Drivers | None:
         raise fault(
             ErrorCode.INTERNAL_ERROR, f"unexpected QEMU URI path '{uri.path}', try {_SESSION}", ErrorDomain.QEMU
         )
-    from hostel.drivers.nwfilter.memory import SessionNwfilterDriver
+    from hostel.drivers.nwfilter.session import SessionNwfilterDriver
     from hostel.drivers.qemu.driver import QemuDriver
 
     bus = EventBus(directories.state / "events")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from hostel.drivers.base import DomainRef, DomainState, RunningReason, StateInfo
 from hostel.drivers.events import EventBus
@@ -14,8 +14,10 @@ from hostel.drivers.storage.document import PoolDefinition, PoolSizes, VolumeFac
 from hostel.drivers.test.document import DomainDefinition, parse_domain
 from hostel.errors import ErrorCode, ErrorDomain
 from hostel.model.interface import HostInterface, read_interface
-from hostel.model.nwfilter.filter import Filter
 from hostel.units import GiB
+
+if TYPE_CHECKING:
+    from hostel.model.nwfilter.filter import Filter
 
 # The facts of libvirt's own default host: scripts and tests know these names and numbers.
 _DOMAIN: Final = """

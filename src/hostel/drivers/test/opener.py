@@ -6,13 +6,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 from urllib.parse import SplitResult, unquote
 
 from hostel.drivers.announcing import announcing
 from hostel.drivers.base.host import NodeInfo
+from hostel.drivers.deferred import deferred
 from hostel.drivers.events import Subject
 from hostel.drivers.fault import fault
-from hostel.drivers.nwfilter.memory import MemoryNwfilterDriver
 from hostel.drivers.registry import Drivers, written
 from hostel.drivers.secret.driver import VaultSecretDriver
 from hostel.drivers.store import Directories
@@ -20,10 +21,13 @@ from hostel.drivers.test.host import Host, shared
 from hostel.drivers.test.hypervisor import TestDriver
 from hostel.drivers.test.interface import TestInterfaceDriver
 from hostel.drivers.test.network import TestNetworkDriver
-from hostel.drivers.test.nodedev import TestNodeDeviceDriver
 from hostel.drivers.test.nodeinfo import INFO, TestHostDriver
 from hostel.drivers.test.storage import TestStorageDriver
 from hostel.errors import ErrorCode, ErrorDomain
+
+if TYPE_CHECKING:
+    from hostel.drivers.nwfilter.memory import MemoryNwfilterDriver
+    from hostel.drivers.test.nodedev import TestNodeDeviceDriver
 
 _DEFAULT = "test:///default"
 
@@ -53,9 +57,21 @@ def _drivers(uri: str, host: Host, release: Callable[[], None], info: NodeInfo) 
         announcing(TestStorageDriver(host), Subject.POOL, host.bus),
         announcing(TestNetworkDriver(host), Subject.NETWORK, host.bus),
         VaultSecretDriver(host.secrets, host.bus),
-        TestNodeDeviceDriver(),
+        deferred(_node_device),
         TestInterfaceDriver(host),
-        MemoryNwfilterDriver(host.nwfilters, host.lock),
+        deferred(lambda: _nwfilter(host)),
         TestHostDriver(info),
         host.bus,
     )
+
+
+def _node_device() -> TestNodeDeviceDriver:
+    from hostel.drivers.test.nodedev import TestNodeDeviceDriver
+
+    return TestNodeDeviceDriver()
+
+
+def _nwfilter(host: Host) -> MemoryNwfilterDriver:
+    from hostel.drivers.nwfilter.memory import MemoryNwfilterDriver
+
+    return MemoryNwfilterDriver(host.nwfilters, host.lock)

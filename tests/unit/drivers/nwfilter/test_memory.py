@@ -7,7 +7,8 @@ import threading
 import pytest
 
 from hostel.drivers.base.nwfilter import NwfilterRef
-from hostel.drivers.nwfilter.memory import MemoryNwfilterDriver, SessionNwfilterDriver
+from hostel.drivers.nwfilter.memory import MemoryNwfilterDriver
+from hostel.drivers.nwfilter.session import SessionNwfilterDriver
 from hostel.drivers.readonly import read_only
 from hostel.errors import ErrorCode, VirtError
 
