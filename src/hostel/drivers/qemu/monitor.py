@@ -20,6 +20,7 @@ _POLL: Final = 0.02  # seconds
 _LISTEN_SECONDS: Final = 1.0
 _CHUNK: Final = 65536
 _EVENTS: Final = 1000  # that are kept for whoever waits
+_OF_QMP: Final = frozenset({"event", "return", "error"})
 _MAX_LINE: Final = 64 << 20  # bytes: more is no answer of QEMU's
 
 
@@ -44,8 +45,7 @@ class Monitor:
         try:
             with self._translated():
                 self._connect(str(path))
-            if "QMP" not in self._receive():
-                raise QmpError("Disconnected", f"'{path}' is not the socket of QEMU's monitor")
+            self._await_greeting(path)
             self.execute("qmp_capabilities")
         except BaseException:
             self.close()
@@ -64,6 +64,12 @@ class Monitor:
             except BlockingIOError:  # others wait to be served already
                 pass
             time.sleep(_POLL)
+
+    def _await_greeting(self, path: Path) -> None:
+        """Read the greeting; what comes before it QEMU had still to say to the client that we come after."""
+        while "QMP" not in (said := self._receive()):
+            if not said.keys() & _OF_QMP:
+                raise QmpError("Disconnected", f"'{path}' is not the socket of QEMU's monitor")
 
     def _left(self) -> float:
         """Seconds until the deadline.

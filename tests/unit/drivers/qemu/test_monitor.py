@@ -64,6 +64,20 @@ def test_answer_is_returned_and_events_before_it_are_skipped(tmp_path: Path) -> 
         assert monitor.execute("next") == 2
 
 
+def test_what_was_meant_for_the_client_before_is_skipped(tmp_path: Path) -> None:
+    def play(receive: Callable[[], dict[str, object]], send: Callable[[object], None]) -> None:
+        send({"event": "JOB_STATUS_CHANGE", "data": {}})
+        send({"return": "stale"})
+        send({"error": {"class": "GenericError", "desc": "stale"}})
+        greet(receive, send)
+        assert receive() == {"execute": "query"}
+        send({"return": "fresh"})
+
+    with qemu(tmp_path / "m", play), connect(tmp_path / "m") as monitor:
+        assert monitor.execute("query") == "fresh"
+        assert monitor.wait(0) is None
+
+
 def test_refusal_has_qemus_class_and_words(tmp_path: Path) -> None:
     def play(receive: Callable[[], dict[str, object]], send: Callable[[object], None]) -> None:
         greet(receive, send)
