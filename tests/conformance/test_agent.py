@@ -47,6 +47,9 @@ def test_what_another_conversation_left_is_skipped(channel: Path) -> None:
     for rest in (b'{"execute": "guest-info"}\n', b'{"execute": "guest-', b"\x00garbage\n"):
         with found_again(channel) as other:
             other._send(rest)
+            if rest.endswith(b"\n"):
+                # qemu-ga itself ends where it is left with an answer that nobody reads.
+                other._receive(time.monotonic() + 10)
         with found_again(channel) as agent:
             assert agent.execute("guest-ping") == {}
 
