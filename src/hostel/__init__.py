@@ -17,8 +17,10 @@ def open(
     """Open a connection to a hypervisor.
 
     Args:
-        uri: ``qemu:///session`` for the user's own machines, ``test:///default`` for an invented one in memory.
-        directories: where the session keeps things; read from ``HOSTEL_HOME`` or the XDG variables when left out.
+        uri: ``qemu:///session`` for the user's own machines, ``qemu:///system`` for the host's,
+            ``test:///default`` for an invented one in memory.
+        directories: where things are kept; when left out ``HOSTEL_HOME`` or the XDG variables say it, and of
+            ``qemu:///system`` the host has its own.
         read_only: refuse every change.
 
     Raises:
@@ -32,5 +34,5 @@ def open(
     from hostel.objects import Connection
 
     if directories is None:
-        directories = Directories.from_environment(os.environ)
+        directories = Directories.of_uri(uri, os.environ)
     return Connection(open_drivers(uri, directories), read_only=read_only)

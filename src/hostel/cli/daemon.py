@@ -109,9 +109,7 @@ def _directories(arguments: argparse.Namespace) -> Directories:
         return Directories.under(Path(arguments.state))
     if os.geteuid() != 0 or "HOSTEL_HOME" in os.environ:
         return Directories.from_environment(os.environ)
-    return Directories(
-        Path("/var/lib/hostel/config"), Path("/run/hostel"), Path("/var/cache/hostel"), Path("/var/lib/hostel/images")
-    )
+    return Directories.system()
 
 
 def _check(config: Config, directories: Directories) -> int:

@@ -79,7 +79,7 @@ OPENERS: Final[dict[str, str]] = {
     "test": "hostel.drivers.test.opener:open_test",
 }
 DEFAULT_URI: Final = "qemu:///session"
-_KNOWN: Final = "qemu:///session, test:///default, and with a transport what another daemon has: qemu+ssh://host/system"
+_KNOWN: Final = "qemu:///session, qemu:///system, test:///default, and with a transport what another daemon has: qemu+ssh://host/system"
 
 
 def written(uri: SplitResult) -> str:

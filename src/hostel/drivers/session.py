@@ -1,7 +1,11 @@
-"""``qemu:///session``: the user's own machines, pools and networks, in this process and without a daemon."""
+"""The user's own machines, pools and networks, or the host's, in this process and without a daemon.
+
+``qemu:///session`` and root's ``qemu:///system`` are the same drivers over other directories.
+"""
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 from urllib.parse import SplitResult
 
@@ -22,21 +26,20 @@ if TYPE_CHECKING:
     from hostel.drivers.secret.driver import VaultSecretDriver
     from hostel.drivers.storage.driver import SessionStorageDriver
 
-_SESSION = "qemu:///session"
+_PATHS = ("/session", "/system")
 
 
 def open_session(uri: SplitResult, directories: Directories) -> Drivers | None:
-    """Open the session's drivers; None for another scheme.
+    """Open the drivers of this process; None for another scheme.
 
     Raises:
         VirtError: the URI has another path.
     """
     if uri.scheme != "qemu":
         return None
-    if uri.path != "/session":
-        raise fault(
-            ErrorCode.INTERNAL_ERROR, f"unexpected QEMU URI path '{uri.path}', try {_SESSION}", ErrorDomain.QEMU
-        )
+    if uri.path not in _PATHS:
+        known = "qemu:///system" if os.geteuid() == 0 else "qemu:///session"
+        raise fault(ErrorCode.INTERNAL_ERROR, f"unexpected QEMU URI path '{uri.path}', try {known}", ErrorDomain.QEMU)
     from hostel.drivers.nwfilter.session import SessionNwfilterDriver
     from hostel.drivers.qemu.driver import QemuDriver
 
@@ -56,7 +59,7 @@ def open_session(uri: SplitResult, directories: Directories) -> Drivers | None:
         network.connect_autostart()
         hypervisor.connect_autostart()
     host = (deferred(_node_device), deferred(_interface), SessionNwfilterDriver(), deferred(_host))
-    return Drivers(_SESSION, hypervisor, storage, network, secret, *host, hypervisor.events)
+    return Drivers(f"qemu://{uri.path}", hypervisor, storage, network, secret, *host, hypervisor.events)
 
 
 def _storage(directories: Directories) -> SessionStorageDriver:

@@ -14,17 +14,18 @@ import os
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from hostel.drivers.fault import system_fault
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
 
+SYSTEM_URI: Final = "qemu:///system"
 _TEMPORARY = ".new"
 _LOCK_POLL = 0.01  # seconds
 
 
 class Directories(NamedTuple):
-    """Where a user's session keeps things; the XDG layout, as libvirt's session daemon has it.
+    """Where machines and all else are kept: a user's in the XDG layout, as libvirt's session daemon has it.
 
     Attributes:
         config: definitions, kept for ever.
@@ -52,6 +53,18 @@ class Directories(NamedTuple):
             cache=cache,
             data=Path(environ.get("XDG_DATA_HOME") or user / ".local/share") / "hostel",
         )
+
+    @classmethod
+    def system(cls) -> Directories:
+        """Where the host's own are kept; none of it is libvirt's."""
+        kept = Path("/var/lib/hostel")
+        return cls(kept / "config", Path("/run/hostel"), Path("/var/cache/hostel"), kept / "images")
+
+    @classmethod
+    def of_uri(cls, uri: str | None, environ: Mapping[str, str]) -> Directories:
+        """Where what a URI names is kept: root's ``qemu:///system`` is the host's, all else the user's."""
+        is_system = uri is not None and uri.partition("?")[0] == SYSTEM_URI and os.geteuid() == 0
+        return cls.system() if is_system and not environ.get("HOSTEL_HOME") else cls.from_environment(environ)
 
     @classmethod
     def under(cls, root: Path) -> Directories:

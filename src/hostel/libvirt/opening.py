@@ -39,7 +39,8 @@ def _opened(name: str | None, what: str, *, read_only: bool = False) -> virConne
 
     uri = name or os.environ.get("LIBVIRT_DEFAULT_URI") or DEFAULT_URI
     try:
-        remote = remote_uri(urlsplit(uri))
+        directories = Directories.of_uri(uri, os.environ)
+        remote = remote_uri(urlsplit(uri), directories)
         if remote is not None:
             from hostel.drivers.remote.connect import open_client
             from hostel.libvirt.remote import RemoteCaller
@@ -48,7 +49,7 @@ def _opened(name: str | None, what: str, *, read_only: bool = False) -> virConne
             return virConnect(RemoteCaller(client, encrypted=remote.transport in ("tls", "ssh")))
         from hostel.libvirt.local import LocalCaller
 
-        return virConnect(LocalCaller(open_drivers(uri, Directories.from_environment(os.environ)), read_only=read_only))
+        return virConnect(LocalCaller(open_drivers(uri, directories), read_only=read_only))
     except ValueError as error:
         failed(fault(ErrorCode.INVALID_ARG, f"URI '{uri}' is malformed: {error}"), what)
     except VirtError as error:

@@ -245,3 +245,16 @@ def test_directories_follow_xdg_and_one_variable_puts_all_in_one_place(tmp_path:
     user = Directories.from_environment({"HOME": "/home/u", "XDG_RUNTIME_DIR": "/run/user/7"})
     assert (user.config, user.state) == (Path("/home/u/.config/hostel"), Path("/run/user/7/hostel"))
     assert Directories.from_environment({"HOME": "/home/u"}).state == Path("/home/u/.cache/hostel/run")
+
+
+def test_the_hosts_own_machines_are_kept_apart_from_roots_and_libvirts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    system = Directories.of_uri("qemu:///system", {"HOME": "/root"})
+    assert system == Directories.system()
+    assert not any("libvirt" in str(path) for path in system)
+    assert Directories.of_uri("qemu:///session", {"HOME": "/root"}).config == Path("/root/.config/hostel")
+    assert Directories.of_uri("qemu:///system", {"HOSTEL_HOME": str(tmp_path)}) == Directories.under(tmp_path)
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert Directories.of_uri("qemu:///system", {"HOME": "/home/u"}).config == Path("/home/u/.config/hostel")

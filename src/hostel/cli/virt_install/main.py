@@ -349,7 +349,7 @@ class _Command:
 def _images(host: Host) -> str:
     """Where the volumes of the default pool are."""
     if host.is_qemu:
-        return str(Directories.from_environment(os.environ).data / "images")
+        return str(Directories.of_uri(host.connection.uri, os.environ).data / "images")
     return "/var/lib/libvirt/images"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from hostel.drivers.store import Directories
 from hostel.errors import ErrorCode, VirtError
 from support.refusal import refused
 
+OWN = "system" if os.geteuid() == 0 else "session"  # what this user may have in process
 UUID = "11111111-2222-3333-4444-555555555555"
 GUEST = f"""<domain type='test'><name>guest</name><uuid>{UUID}</uuid><memory unit='MiB'>8</memory>
 <currentMemory unit='MiB'>4</currentMemory><vcpu current='2'>4</vcpu><os><type>hvm</type></os></domain>"""
@@ -81,7 +83,7 @@ def test_connections_share_the_host_and_the_last_one_ends_it(directories: Direct
         ("nosuch:///", "no connection driver available for 'nosuch:///'"),
         ("default", "does not include a driver name"),
         ("qemu+unix:///system?socket=/nonexistent", "Failed to connect socket to '/nonexistent': No such file or"),
-        ("qemu:///foo", "unexpected QEMU URI path '/foo', try qemu:///session"),
+        ("qemu:///foo", f"unexpected QEMU URI path '/foo', try qemu:///{OWN}"),
     ],
 )
 def test_other_uris_are_refused_with_what_to_use(directories: Directories, uri: str, message: str) -> None:

@@ -1,0 +1,63 @@
+"""``qemu:///system``: the host's machines, of root in process, of our daemon where one runs, of real virsh on it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from hostel import guest
+from support.session import disk, domain_xml
+
+pytestmark = [
+    pytest.mark.qemu,
+    pytest.mark.requires_tool("virsh"),
+    pytest.mark.requires_tool("unshare"),
+    pytest.mark.skipif(os.geteuid() != 0, reason="the host's machines are root's"),
+]
+# The usual places, empty and for these commands alone.
+SCRIPT = """
+set -e
+mount --make-rprivate /
+for place in /var/lib /var/cache /run; do mount -t tmpfs none $place; done
+ours() { "$PYTHON" -m hostel virsh -q -c qemu:///system "$@"; }
+state() { echo "$1: $(ours domstate guest)"; }
+end() { ours destroy guest >/dev/null 2>&1 || :; [ -z "$daemon" ] || kill $daemon; }
+daemon=
+trap end EXIT
+ours define "$1/guest.xml" >/dev/null
+ours start guest >/dev/null
+state "in process"
+ls /var/lib/hostel/config/qemu/guest.xml
+"$PYTHON" -m hostel daemon -q & daemon=$!
+for turn in $(seq 200); do [ -S /run/libvirt/libvirt-sock ] && break; sleep 0.1; done
+echo "real virsh: $(virsh -q -c qemu:///system domstate guest)"
+state "by the daemon"
+virsh -q -c qemu:///system destroy guest >/dev/null
+kill $daemon; wait $daemon
+daemon=
+state "in process"
+echo "of the session: $(HOME=$1 "$PYTHON" -m hostel virsh -q list --all)"
+"""
+
+
+def test_root_the_daemon_and_real_virsh_have_the_same_machines(tmp_path: Path) -> None:
+    (tmp_path / "disk.img").write_bytes(guest.image(label="system", mode=guest.Mode.WAIT).ljust(1 << 20, b"\0"))
+    (tmp_path / "guest.xml").write_text(domain_xml(tmp_path, disk(tmp_path / "disk.img")))
+    usual = {name: value for name, value in os.environ.items() if not name.startswith(("HOSTEL_", "XDG_"))}
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", SCRIPT, "sh", str(tmp_path)],
+        capture_output=True, text=True, timeout=120, check=False, env={**usual, "PYTHON": sys.executable},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.splitlines() == [
+        "in process: running",
+        "/var/lib/hostel/config/qemu/guest.xml",
+        "real virsh: running",
+        "by the daemon: running",
+        "in process: shut off",
+        "of the session: ",
+    ]
