@@ -40,7 +40,7 @@ LESS = {
     "vncdisplay test", "domdisplay test",
 }  # fmt: skip
 # Errors that say more here, or do not repeat the line that is wrong.
-TEXTS = {f"define {DATA}/bad.xml", f"pool-define {DATA}/badpool.xml"}
+TEXTS = {f"define {DATA}/bad.xml", f"pool-define {DATA}/badpool.xml", f"nodedev-create {DATA}/bad.xml"}
 
 
 class Virsh:

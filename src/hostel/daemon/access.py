@@ -87,7 +87,7 @@ class Access:
         Raises:
             VirtError: ``ACCESS_DENIED``.
         """
-        if self._rules is not None and "_lookup_by_" in procedure.name:
+        if self._rules is not None and "_lookup_" in procedure.name:
             for permission in procedure.permissions:
                 self.require(identity, permission, str(result[0][0]))
 
@@ -165,7 +165,7 @@ def _object_name(permission: Permission, procedure: Procedure, arguments: Sequen
             return name_of(wanted, value)
         if field.name in ("xml", "xml_desc", "desc"):
             document = value
-    if wanted != "connect" and "_lookup_by_" in procedure.name:
+    if wanted != "connect" and "_lookup_" in procedure.name:
         return None
     return _document_name(document) if document and wanted != "connect" else ""
 

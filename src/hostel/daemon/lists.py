@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from hostel.daemon.access import Access, api_name
 from hostel.drivers.adapters import check_flags, to_wire
 from hostel.drivers.base import DomainRef, DomainState, PoolRef, VolumeRef
-from hostel.drivers.base.nodedev import NodeDeviceRef
+from hostel.drivers.base.nodedev import CAPABILITIES, LIST_FLAGS, NodeDeviceRef
 from hostel.drivers.base.secret import SecretRef
 from hostel.drivers.registry import Drivers
 from hostel.errors import ErrorCode, VirtError
@@ -294,35 +294,25 @@ def _secrets(client: Client, call: Call) -> Sequence[SecretRef]:
     ]
 
 
-# virConnectListAllNodeDeviceFlags, by their bits.
-_DEVICE_CAPABILITIES: Final = (
-    "system", "pci", "usb_device", "usb", "net", "scsi_host", "scsi_target", "scsi", "storage", "fc_host", "vports",
-    "scsi_generic", "drm", "mdev_types", "mdev", "ccw", "css", "vdpa", "ap_card", "ap_queue", "ap_matrix", "vpd",
-)  # fmt: skip
-_INACTIVE_DEVICES, _ACTIVE_DEVICES = 1 << 30, 1 << 31
-
-
-def _is_device(name: str) -> Test:
-    return lambda d, r: name in d.node_device.node_device_list_caps(r)
-
-
-# All devices that there are are active: nobody defines others here.
-_DEVICES: Final = (
-    Filter({1 << place: _is_device(name) for place, name in enumerate(_DEVICE_CAPABILITIES)}),
-    Filter({_INACTIVE_DEVICES: lambda d, r: False, _ACTIVE_DEVICES: lambda d, r: True}),
-)
-
-
-_DEVICE: Final = _Kind(lambda d: d.node_device.connect_list_all_node_devices(), _DEVICES, ErrorCode.NO_NODE_DEVICE)
 _FILTER: Final = _Kind(lambda d: d.nwfilter.connect_list_all_nwfilters(), (), ErrorCode.NO_NWFILTER)
+
+
+def _devices(client: Client, call: Call) -> Sequence[Any]:
+    """Devices by the flags, which their driver looks at itself: each look at one is a look at the whole host."""
+    flags = call.arguments[1]
+    check_flags(flags, LIST_FLAGS, api_name(call.procedure.name))
+    refs = _visible(client, call, _drivers(client).node_device.connect_list_all_node_devices(flags))
+    return _on_the_wire(call, refs), len(refs)
 
 
 def _devices_of(client: Client, call: Call) -> Sequence[NodeDeviceRef]:
     """Those that have a capability, where one is named."""
     capability, flags = call.arguments[0], call.arguments[-1]
     check_flags(flags, 0, api_name(call.procedure.name))
-    refs = _chosen(_DEVICE, client, call, 0)
-    return [ref for ref in refs if capability is None or _is_device(capability)(_drivers(client), ref)]
+    if capability is not None and capability not in CAPABILITIES:
+        return []
+    wanted = 0 if capability is None else 1 << CAPABILITIES.index(capability)
+    return _visible(client, call, _drivers(client).node_device.connect_list_all_node_devices(wanted))
 
 
 def _capabilities(client: Client, call: Call) -> list[str]:
@@ -351,7 +341,7 @@ ANSWERS: Final[dict[str, Callable[[Client, Call], Sequence[Any]]]] = {
     **_legacy(),
     "connect_list_domains": _ids,
     "storage_pool_list_all_volumes": _list_all_volumes,
-    "connect_list_all_node_devices": _list_all(_DEVICE),
+    "connect_list_all_node_devices": _devices,
     "node_num_of_devices": lambda client, call: (len(_devices_of(client, call)),),
     "node_list_devices": lambda client, call: (
         [ref.name for ref in _devices_of(client, call)][: max(0, call.arguments[1])],

@@ -113,8 +113,8 @@ def _secret(method: str = "") -> Adapter:
     return Adapter("secret", method)
 
 
-def _node_device(method: str = "") -> Adapter:
-    return Adapter("node_device", method)
+def _node_device(method: str = "", flags: Flags = 0) -> Adapter:
+    return Adapter("node_device", method, flags)
 
 
 def _nwfilter(method: str = "", flags: Flags = 0) -> Adapter:
@@ -261,6 +261,13 @@ _ROWS: Final[dict[str, Adapter]] = {
     "node_device_is_active": _node_device(),
     "node_device_is_persistent": _node_device(),
     "node_device_get_autostart": _node_device(),
+    "node_device_set_autostart": _node_device(),
+    "node_device_lookup_scsi_host_by_wwn": _node_device(),
+    "node_device_create_xml": _node_device(flags=_VALIDATE),
+    "node_device_define_xml": _node_device(flags=_VALIDATE),
+    "node_device_undefine": _node_device(),
+    "node_device_create": _node_device(),
+    "node_device_destroy": _node_device(),
     "node_device_dettach": _node_device("node_device_detach_flags"),
     "node_device_detach_flags": _node_device(),
     "node_device_re_attach": _node_device(),

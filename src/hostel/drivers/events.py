@@ -21,7 +21,7 @@ import select
 import socket
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, NamedTuple, Protocol, Self
@@ -184,6 +184,7 @@ class Listener:
     def __init__(self, bus: EventBus) -> None:
         self._bus = bus
         self._queue: queue.Queue[Event | None] = queue.Queue(_WAITING)
+        self._ending: list[Callable[[], None]] = []
 
     def __enter__(self) -> Self:
         return self
@@ -205,8 +206,14 @@ class Listener:
         with contextlib.suppress(queue.Full):
             self._queue.put_nowait(event)
 
+    def before_close(self, end: Callable[[], None]) -> None:
+        """Have something called when the listener is closed: what was begun for it ends with it."""
+        self._ending.append(end)
+
     def close(self) -> None:
         """Stop listening; may be called twice, from any thread."""
+        while self._ending:
+            self._ending.pop()()
         self._bus.leave(self)
         self.put(None)
 

@@ -13,7 +13,7 @@ from hostel.errors import ErrorCode, ErrorDomain
 Driver = TypeVar("Driver")
 
 _LOOKING: Final = re.compile(
-    r"connect_(get|list)_|(?!secret_get_value|domain_save_image_)\w+_(get|is|has|lookup_by|list|list_all|list_caps)(_|$)"
+    r"connect_(get|list)_|(?!secret_get_value|domain_save_image_)\w+_(get|is|has|lookup|list|list_all|list_caps)(_|$)"
     r"|domain_(block|memory|interface)_stats|domain_snapshot_(current|num)$|close$"
 )
 

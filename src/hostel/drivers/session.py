@@ -40,6 +40,7 @@ def open_session(uri: SplitResult, directories: Directories) -> Drivers | None:
     if uri.path not in _PATHS:
         known = "qemu:///system" if os.geteuid() == 0 else "qemu:///session"
         raise fault(ErrorCode.INTERNAL_ERROR, f"unexpected QEMU URI path '{uri.path}', try {known}", ErrorDomain.QEMU)
+    from hostel.drivers.nodedev.watch import WatchedDevices
     from hostel.drivers.nwfilter.session import SessionNwfilterDriver
     from hostel.drivers.qemu.driver import QemuDriver
 
@@ -58,8 +59,10 @@ def open_session(uri: SplitResult, directories: Directories) -> Drivers | None:
         storage.connect_autostart()
         network.connect_autostart()
         hypervisor.connect_autostart()
-    host = (deferred(_node_device), deferred(_interface), SessionNwfilterDriver(), deferred(_host))
-    return Drivers(f"qemu://{uri.path}", hypervisor, storage, network, secret, *host, hypervisor.events)
+    node_device = deferred(_node_device)
+    host = (node_device, deferred(_interface), SessionNwfilterDriver(), deferred(_host))
+    events = WatchedDevices(hypervisor.events, lambda: node_device.look())
+    return Drivers(f"qemu://{uri.path}", hypervisor, storage, network, secret, *host, events)
 
 
 def _storage(directories: Directories) -> SessionStorageDriver:

@@ -14,8 +14,7 @@ iface-bridge iface-edit iface-unbridge iothreadadd iothreaddel iothreadinfo
 iothreadpin iothreadset lxc-enter-namespace managedsave-edit memtune migrate migrate-compcache
 migrate-getmaxdowntime migrate-getspeed migrate-postcopy migrate-setmaxdowntime migrate-setspeed
 net-dhcp-leases net-edit net-event net-port-create net-port-delete net-port-dumpxml net-port-list
-node-memory-tune nodedev-autostart nodedev-create nodedev-define nodedev-destroy nodedev-event nodedev-start
-nodedev-undefine nodesevinfo nodesuspend numatune nwfilter-binding-create nwfilter-binding-delete
+node-memory-tune nodedev-event nodesevinfo nodesuspend numatune nwfilter-binding-create nwfilter-binding-delete
 nwfilter-binding-dumpxml nwfilter-binding-list nwfilter-edit
 perf pool-edit pool-event qemu-attach qemu-monitor-event save-image-edit schedinfo
 secret-event send-process-signal set-lifecycle-action set-user-password set-user-sshkeys setvcpu snapshot-edit

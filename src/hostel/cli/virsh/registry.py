@@ -115,7 +115,8 @@ GROUPS: Final = (
         "Node Device",
         "nodedev",
         "nodedev",
-        "nodedev-detach nodedev-dumpxml nodedev-list nodedev-reattach nodedev-reset nodedev-info",
+        "nodedev-autostart nodedev-create nodedev-define nodedev-destroy nodedev-detach nodedev-dumpxml nodedev-list "
+        "nodedev-reattach nodedev-reset nodedev-info nodedev-start nodedev-undefine",
     ),
     Group(
         "Secret",

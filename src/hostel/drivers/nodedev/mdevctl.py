@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
+import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from hostel.drivers.fault import fault
+from hostel.drivers.fault import fault, printable
+from hostel.drivers.storage.backends import tool
 from hostel.errors import ErrorCode, ErrorDomain, ModelError, VirtError
 from hostel.model.node_device import NodeDevice, complete
 from hostel.model.node_device_capability import DeviceParent, MediatedAttribute, MediatedCapability, MediatedIdentity
 
 LIST_DEFINED: Final = ("mdevctl", "list", "--dumpjson", "--defined")
 _ROOT: Final = "computer"  # the parent of what hangs on a device that is not there
+_DEFINITIONS: Final = Path("/etc/mdevctl.d")  # a folder for each parent, a file for each device
+_TIMEOUT: Final = 60.0  # seconds; a vendor's driver may take its time to make a device
 
 
 class Kept(NamedTuple):
@@ -69,6 +74,11 @@ def mediated(device: NodeDevice) -> MediatedCapability:
     raise ModelError("/device/capability", "Unsupported device type", code=ErrorCode.CONFIG_UNSUPPORTED)
 
 
+def mediated_name(uuid: str, parent_address: str) -> str:
+    """Libvirt's name of a mediated device."""
+    return re.sub("[^a-zA-Z0-9]", "_", f"mdev_{uuid}_{parent_address}")
+
+
 def _uuid(device: NodeDevice) -> str:
     uuid = mediated(device).uuid
     if uuid is None:
@@ -115,8 +125,7 @@ def _read_device(listed: Any, address: str, parent: str) -> Kept:
         parent_address=address,
         attributes=[MediatedAttribute(name=name, value=_string(value)) for name, value in pairs],
     )
-    name = re.sub("[^a-zA-Z0-9]", "_", f"mdev_{uuid}_{address}")
-    device = NodeDevice(name=name, parent=DeviceParent(name=parent), capabilities=[capability])
+    device = NodeDevice(name=mediated_name(uuid, address), parent=DeviceParent(name=parent), capabilities=[capability])
     complete(device)
     return Kept(device, properties.get("start") == "auto")
 
@@ -134,3 +143,83 @@ def _string(value: Any) -> str:
 
 def _wrong(reason: str) -> VirtError:
     return fault(ErrorCode.INTERNAL_ERROR, reason, ErrorDomain.NODEDEV)
+
+
+class Mdevctl:
+    """The tool itself.
+
+    Args:
+        definitions: where it keeps what is defined.
+    """
+
+    def __init__(self, definitions: Path = _DEFINITIONS) -> None:
+        self._definitions = definitions
+
+    def defined(self, parent_name: Callable[[str], str | None]) -> list[Kept]:
+        """What is defined; nothing where the tool is not installed.
+
+        Raises:
+            VirtError: ``INTERNAL_ERROR``: the tool failed.
+        """
+        if tool.find("mdevctl") is None or not any(path.is_file() for path in self._definitions.glob("*/*")):
+            return []
+        return read_list(self._run(LIST_DEFINED, "failed to query mdevs from mdevctl"), parent_name)
+
+    def start_new(self, device: NodeDevice, parent_address: str) -> str:
+        """Make a device that is not defined; its UUID."""
+        command = new_command("start", device, parent_address)
+        printed = self._run(command, "Unable to start mediated device", configuration(device)).strip()
+        return printed or _uuid(device)
+
+    def define(self, device: NodeDevice, parent_address: str) -> str:
+        """Define a device; its UUID."""
+        command = new_command("define", device, parent_address)
+        printed = self._run(command, "Unable to define mediated device", configuration(device)).strip()
+        return printed or _uuid(device)
+
+    def start(self, device: NodeDevice) -> None:
+        """Make a device that is defined."""
+        self._run(known_command("start", device), "Unable to create mediated device")
+
+    def stop(self, device: NodeDevice) -> None:
+        """Take a device away."""
+        self._run(known_command("stop", device), f"Unable to destroy '{device.name}'")
+
+    def undefine(self, device: NodeDevice) -> None:
+        """Forget a definition."""
+        self._run(known_command("undefine", device), "Unable to undefine mediated device")
+
+    def set_autostart(self, device: NodeDevice, autostart: bool) -> None:
+        """Let the host make the device when it starts, or not."""
+        command = autostart_command(device, autostart=autostart)
+        self._run(command, f"Unable to set autostart on '{device.name}'")
+
+    @staticmethod
+    def _run(command: Sequence[str], failed: str, given: str | None = None) -> str:
+        """Run it to its end; what it printed.
+
+        Raises:
+            VirtError: ``SYSTEM_ERROR``: it is not installed; ``INTERNAL_ERROR``, with what it said: it failed;
+                ``OPERATION_TIMEOUT``.
+        """
+        import subprocess
+
+        words = [tool.require(command[0], ErrorDomain.NODEDEV), *command[1:]]
+        try:
+            done = subprocess.run(
+                words,
+                input=(given or "").encode(),
+                capture_output=True,
+                timeout=_TIMEOUT,
+                check=False,
+                env={**os.environ, "LC_ALL": "C"},
+            )
+        except subprocess.TimeoutExpired:
+            text = f"'{' '.join(command)}' has not ended within {_TIMEOUT:.0f} seconds, and was stopped"
+            raise fault(ErrorCode.OPERATION_TIMEOUT, text, ErrorDomain.NODEDEV) from None
+        except OSError as error:
+            raise _wrong(f"{failed}: {error}") from None
+        if done.returncode:
+            said = " ".join(done.stderr.decode(errors="replace").split())
+            raise _wrong(f"{failed}: {printable(said) or 'Unknown error'}")
+        return done.stdout.decode(errors="replace")

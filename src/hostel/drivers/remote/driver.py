@@ -126,10 +126,10 @@ class RemoteDriver:
         self.__dict__[name] = caller
         return caller
 
-    def _list(self, procedure: str, kind: str, *arguments: Any) -> list[Any]:
+    def _list(self, procedure: str, kind: str, *arguments: Any, flags: int = _EVERYTHING) -> list[Any]:
         convert = from_wire(REMOTE.by_name[procedure].result.fields[0])
         assert convert is not None
-        return [convert(item) for item in self._client.call(procedure, *arguments, _NEEDED, _EVERYTHING)[0]]
+        return [convert(item) for item in self._client.call(procedure, *arguments, _NEEDED, flags)[0]]
 
     def close(self) -> None:
         """Nothing: the connection is the hypervisor's."""
@@ -216,9 +216,9 @@ class RemoteNodeDevice(RemoteDriver):
     def __init__(self, client: RpcClient) -> None:
         super().__init__(client, "node_device")
 
-    def connect_list_all_node_devices(self) -> list[NodeDeviceRef]:
-        """Every device."""
-        return self._list("connect_list_all_node_devices", "node_device")
+    def connect_list_all_node_devices(self, flags: int = 0) -> list[NodeDeviceRef]:
+        """Every device, or those that the flags name."""
+        return self._list("connect_list_all_node_devices", "node_device", flags=flags)
 
     def node_device_list_caps(self, device: NodeDeviceRef) -> list[str]:
         """What it is."""

@@ -17,6 +17,7 @@ from hostel.model.interface import HostInterface, read_interface
 from hostel.units import GiB
 
 if TYPE_CHECKING:
+    from hostel.model.node_device import NodeDevice
     from hostel.model.nwfilter.filter import Filter
 
 # The facts of libvirt's own default host: scripts and tests know these names and numbers.
@@ -162,6 +163,7 @@ class Host:
         self.networks: dict[str, TestNetwork] = {}
         self.pools: dict[str, TestPool] = {}
         self.nwfilters: dict[str, Filter] = {}
+        self.node_devices: dict[str, NodeDevice] = {}  # made when they are first asked for
         self.interfaces: dict[str, InterfaceEntry] = {}
         self.interfaces_before: dict[str, InterfaceEntry] | None = None  # while a transaction runs
         if furnished:

@@ -1,14 +1,18 @@
-"""The devices that libvirt's test driver invents: a machine with Fibre Channel adapters."""
+"""The devices that libvirt's test driver invents: a machine with Fibre Channel adapters, to which one can be added."""
 
 from __future__ import annotations
 
+import contextlib
 from typing import Final, NoReturn
 
-from hostel.drivers.base.nodedev import NodeDeviceRef
+from hostel.drivers.base.nodedev import NodeDeviceRef, is_listed
+from hostel.drivers.document import reading
+from hostel.drivers.events import Event, EventBus, Subject
 from hostel.drivers.fault import fault
+from hostel.drivers.nodedev import vport
 from hostel.drivers.nodedev.driver import COMPUTER, capabilities_of
 from hostel.errors import ErrorCode, ErrorDomain
-from hostel.model.node_device import NodeDevice
+from hostel.model.node_device import NodeDevice, read_node_device
 from hostel.model.node_device_capability import (
     DeviceParent,
     FibreChannelHost,
@@ -34,30 +38,57 @@ _MACHINE: Final = SystemCapability(
     ),
     firmware=SystemFirmware(vendor="Libvirt", version="Test Driver", release_date="01/22/2007"),
 )
-_DEVICES: Final = {
-    str(device.name): device
-    for device in (
+_MODEL: Final = "scsi_host11"  # of which a new adapter is a copy
+_MADE: Final = "scsi_host12"  # the name of every new one
+_CREATED, _DELETED = 0, 1  # virNodeDeviceEventLifecycleType
+
+
+def default_devices() -> dict[str, NodeDevice]:
+    """What the host has at first, by name."""
+    devices = (
         NodeDevice(name=COMPUTER, capabilities=[_MACHINE]),
         _adapter(1, COMPUTER, "12341234", "43214321", has_ports=True),
         _adapter(2, COMPUTER, "56785678", "87658765", has_ports=True),
         _adapter(11, "scsi_host1", "34563456", "43214321", has_ports=False),
     )
-}
+    return {str(device.name): device for device in devices}
 
 
 class TestNodeDeviceDriver:
-    """Implements :class:`hostel.drivers.base.nodedev.NodeDeviceDriver`; nothing can be changed."""
+    """Implements :class:`hostel.drivers.base.nodedev.NodeDeviceDriver`.
+
+    Args:
+        devices: by name; changed.
+        lock: held for every look and every change.
+        bus: told of what was made or taken away.
+    """
 
     __test__ = False  # not a test case, whatever its name says
 
-    def connect_list_all_node_devices(self) -> list[NodeDeviceRef]:
-        """Every device."""
-        return [NodeDeviceRef(name) for name in _DEVICES]
+    def __init__(
+        self, devices: dict[str, NodeDevice], lock: contextlib.AbstractContextManager[object], bus: EventBus
+    ) -> None:
+        self._devices = devices
+        self._lock = lock
+        self._bus = bus
+
+    def connect_list_all_node_devices(self, flags: int = 0) -> list[NodeDeviceRef]:
+        """Every device, or those that the flags name."""
+        with self._lock:
+            return [
+                NodeDeviceRef(name)
+                for name, device in self._devices.items()
+                if is_listed(capabilities_of(device), active=True, flags=flags)
+            ]
 
     def node_device_lookup_by_name(self, name: str) -> NodeDeviceRef:
         """Find by name."""
         self._find(NodeDeviceRef(name))
         return NodeDeviceRef(name)
+
+    def node_device_lookup_scsi_host_by_wwn(self, wwnn: str, wwpn: str) -> NodeDeviceRef:
+        """Refused, as by libvirt's test driver."""
+        self._refuse("virNodeDeviceLookupSCSIHostByWWN")
 
     def node_device_get_xml_desc(self, device: NodeDeviceRef) -> str:
         """The document."""
@@ -86,6 +117,60 @@ class TestNodeDeviceDriver:
         """The machine itself has it."""
         return self.node_device_is_persistent(device)
 
+    def node_device_set_autostart(self, device: NodeDeviceRef, autostart: bool) -> None:
+        """Refused, as by libvirt's test driver."""
+        self._refuse("virNodeDeviceSetAutostart")
+
+    def node_device_create_xml(self, xml_desc: str) -> NodeDeviceRef:
+        """Make a virtual adapter of Fibre Channel.
+
+        Raises:
+            VirtError: the document breaks a rule, is of something else, or names no parent that there is.
+        """
+        with reading(ErrorDomain.NODEDEV):
+            device = read_node_device(xml_desc, is_new=True)
+        names = vport.names_of(device)
+        with self._lock:
+            vport.parent_host(self._devices.values(), device)
+            model = self._devices.get(_MODEL)
+            if model is None:
+                raise fault(ErrorCode.NO_NODE_DEVICE, f"no node device '{_MODEL}' to be copied", ErrorDomain.NODEDEV)
+            with reading(ErrorDomain.NODEDEV):
+                made = read_node_device(model.format())
+            made.name = _MADE
+            vport.rename(made, names)
+            self._devices[_MADE] = made
+        self._tell(_MADE, _CREATED)
+        return NodeDeviceRef(_MADE)
+
+    def node_device_define_xml(self, xml_desc: str) -> NodeDeviceRef:
+        """Refused, as by libvirt's test driver."""
+        self._refuse("virNodeDeviceDefineXML")
+
+    def node_device_undefine(self, device: NodeDeviceRef) -> None:
+        """Refused, as by libvirt's test driver."""
+        self._refuse("virNodeDeviceUndefine")
+
+    def node_device_create(self, device: NodeDeviceRef) -> None:
+        """Refused, as by libvirt's test driver."""
+        self._refuse("virNodeDeviceCreate")
+
+    def node_device_destroy(self, device: NodeDeviceRef) -> None:
+        """Take an adapter away.
+
+        Raises:
+            VirtError: ``INTERNAL_ERROR``: it is none, or its parent is gone.
+        """
+        with self._lock:
+            found = self._find(device)
+            vport.names_of(found)
+            parent = None if found.parent is None else found.parent.name
+            if parent not in self._devices:
+                reason = f"cannot find parent '{parent}' definition"
+                raise fault(ErrorCode.INTERNAL_ERROR, reason, ErrorDomain.NODEDEV)
+            del self._devices[device.name]
+        self._tell(device.name, _DELETED)
+
     def node_device_detach_flags(self, device: NodeDeviceRef, driver: str | None = None) -> None:
         """Refused, as by libvirt's test driver."""
         self._refuse("virNodeDeviceDetachFlags")
@@ -101,13 +186,16 @@ class TestNodeDeviceDriver:
     def close(self) -> None:
         """Nothing is held."""
 
-    @staticmethod
-    def _find(ref: NodeDeviceRef) -> NodeDevice:
-        device = _DEVICES.get(ref.name)
+    def _find(self, ref: NodeDeviceRef) -> NodeDevice:
+        with self._lock:
+            device = self._devices.get(ref.name)
         if device is None:
             reason = f"no node device with matching name '{ref.name}'"
             raise fault(ErrorCode.NO_NODE_DEVICE, reason, ErrorDomain.NODEDEV)
         return device
+
+    def _tell(self, name: str, number: int) -> None:
+        self._bus.publish(Event(Subject.NODE_DEVICE, "lifecycle", name, detail={"event": number, "detail": 0}))
 
     @staticmethod
     def _refuse(what: str) -> NoReturn:

@@ -57,7 +57,7 @@ def _drivers(uri: str, host: Host, release: Callable[[], None], info: NodeInfo) 
         announcing(TestStorageDriver(host), Subject.POOL, host.bus),
         announcing(TestNetworkDriver(host), Subject.NETWORK, host.bus),
         VaultSecretDriver(host.secrets, host.bus),
-        deferred(_node_device),
+        deferred(lambda: _node_device(host)),
         TestInterfaceDriver(host),
         deferred(lambda: _nwfilter(host)),
         TestHostDriver(info),
@@ -65,10 +65,12 @@ def _drivers(uri: str, host: Host, release: Callable[[], None], info: NodeInfo) 
     )
 
 
-def _node_device() -> TestNodeDeviceDriver:
-    from hostel.drivers.test.nodedev import TestNodeDeviceDriver
+def _node_device(host: Host) -> TestNodeDeviceDriver:
+    from hostel.drivers.test.nodedev import TestNodeDeviceDriver, default_devices
 
-    return TestNodeDeviceDriver()
+    with host.lock:
+        host.node_devices = host.node_devices or default_devices()
+        return TestNodeDeviceDriver(host.node_devices, host.lock, host.bus)
 
 
 def _nwfilter(host: Host) -> MemoryNwfilterDriver:

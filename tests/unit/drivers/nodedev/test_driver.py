@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import os
 import re
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from hostel.drivers.base.nodedev import NodeDeviceRef
+from hostel.drivers.base.nodedev import ACTIVE, CAPABILITIES, INACTIVE, NodeDeviceRef
+from hostel.drivers.events import EventBus
 from hostel.drivers.nodedev.driver import SysfsNodeDeviceDriver
 from hostel.drivers.nodedev.sysfs import Sysfs
+from hostel.drivers.nodedev.watch import Seen, differences
 from hostel.drivers.readonly import read_only
-from hostel.drivers.test.nodedev import TestNodeDeviceDriver
+from hostel.drivers.storage.backends import tool
+from hostel.drivers.test.nodedev import TestNodeDeviceDriver, default_devices
 from hostel.errors import ErrorCode, VirtError
 from hostel.model.node_device import NodeDevice
 from support.sysfs import Host, furnish
@@ -196,14 +204,192 @@ def test_a_host_without_sysfs_is_a_machine(tmp_path: Path) -> None:
     assert [ref.name for ref in SysfsNodeDeviceDriver(tmp_path).connect_list_all_node_devices()] == ["computer"]
 
 
-def test_the_invented_host_has_fibre_channel() -> None:
-    driver = TestNodeDeviceDriver()
-    assert [ref.name for ref in driver.connect_list_all_node_devices()] == [
-        "computer",
-        "scsi_host1",
-        "scsi_host2",
-        "scsi_host11",
+def port(parent: str = "<parent>scsi_host4</parent>", names: str = "") -> str:
+    """The document of a virtual adapter of Fibre Channel."""
+    inner = f"<capability type='fc_host'>{names}</capability>"
+    return f"<device>{parent}<capability type='scsi_host'>{inner}</capability></device>"
+
+
+NAMES = "<wwnn>5001a4aaaaaaaaaa</wwnn><wwpn>5001a4abbbbbbbbb</wwpn>"
+ADAPTER = "sys/devices/pci0000:00/0000:00:1f.2/host4"
+
+
+@contextlib.contextmanager
+def kernel(host: Host) -> Iterator[list[str]]:
+    """What makes and takes away virtual adapters as it is told; the orders that it was given."""
+    orders: list[str] = []
+    stop = threading.Event()
+    folder = host.root / ADAPTER / "fc_host/host4"
+    files = [folder / "vport_create", folder / "vport_delete"]
+    for kind in ("fc_host", "scsi_host"):
+        listed = host.root / "sys/class" / kind
+        listed.mkdir(parents=True, exist_ok=True)
+        (listed / "host4").symlink_to(host.root / ADAPTER / kind / "host4")
+    for file in files:
+        file.write_text("")
+
+    def serve() -> None:
+        while not stop.wait(0.01):
+            for file in files:
+                text = file.read_text().strip()
+                if not text:
+                    continue
+                file.write_text("")
+                orders.append(f"{file.name} {text}")
+                made = "pci0000:00/0000:00:1f.2/host4/vport-4:0-0/host5"
+                if file.name == "vport_create":
+                    wwpn, wwnn = text.split(":")
+                    host.device(
+                        made, "bus/scsi/devices", uevent="DEVTYPE=scsi_host", scsi_host__host5__unique_id="6",
+                        fc_host__host5__node_name=f"0x{wwnn}", fc_host__host5__port_name=f"0x{wwpn}",
+                    )  # fmt: skip
+                else:
+                    (host.root / "sys/bus/scsi/devices/host5").unlink()
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    try:
+        yield orders
+    finally:
+        stop.set()
+        thread.join()
+
+
+@pytest.mark.parametrize(
+    "parent",
+    [
+        "<parent>scsi_host4</parent>",
+        "<parent wwnn='2001001b32a9da4e' wwpn='2101001b32a9da4e'/>",
+        "<parent fabric_wwn='2001000dec9877c1'/>",
+        "",
+    ],
+)
+def test_a_virtual_adapter_is_made_on_its_parent(host: Host, driver: SysfsNodeDeviceDriver, parent: str) -> None:
+    with kernel(host) as orders:
+        made = driver.node_device_create_xml(port(parent, NAMES))
+        assert made.name == "scsi_host5"
+        assert driver.node_device_get_parent(made) == "scsi_host4"
+        assert driver.node_device_lookup_scsi_host_by_wwn("0x5001a4aaaaaaaaaa", "5001A4ABBBBBBBBB") == made
+        driver.node_device_destroy(made)
+        assert made not in driver.connect_list_all_node_devices()
+    assert orders == [
+        "vport_create 5001a4abbbbbbbbb:5001a4aaaaaaaaaa",
+        "vport_delete 5001a4abbbbbbbbb:5001a4aaaaaaaaaa",
     ]
+
+
+def test_names_that_are_not_said_are_made(host: Host, driver: SysfsNodeDeviceDriver) -> None:
+    with kernel(host) as orders:
+        made = driver.node_device_create_xml(port())
+    (order,) = orders
+    assert re.fullmatch("vport_create 5001a4a[0-9a-f]{9}:5001a4a[0-9a-f]{9}", order)
+    assert order[13:29] in driver.node_device_get_xml_desc(made)
+
+
+@pytest.mark.parametrize(
+    ("xml", "code", "reason"),
+    [
+        (port("<parent>scsi_host9</parent>"), ErrorCode.INTERNAL_ERROR, "Could not find parent device for"),
+        (port("<parent>usb_1_1</parent>"), ErrorCode.INTERNAL_ERROR, "usb_1_1 is not capable of vport operations"),
+        (port("<parent wwnn='1' wwpn='2'/>"), ErrorCode.INTERNAL_ERROR, "Could not find parent device for"),
+        (port(names="<wwnn>1</wwnn>"), ErrorCode.INTERNAL_ERROR, "Malformed wwn: 1"),
+        (port(names=NAMES), ErrorCode.OPERATION_INVALID, "vport operation 'vport_create' is not supported for host4"),
+        (
+            "<device><capability type='scsi_host'/></device>",
+            ErrorCode.INTERNAL_ERROR,
+            "Device is not a fibre channel HBA",
+        ),
+        (
+            "<device><capability type='drm'><type>render</type></capability></device>",
+            ErrorCode.CONFIG_UNSUPPORTED,
+            "Unsupported device type",
+        ),
+        (
+            "<device><capability type='mdev'><type id='a'/></capability></device>",
+            ErrorCode.CONFIG_UNSUPPORTED,
+            "missing parent device",
+        ),
+        (
+            "<device><parent>no</parent><capability type='mdev'><type id='a'/></capability></device>",
+            ErrorCode.CONFIG_UNSUPPORTED,
+            "invalid parent device 'no'",
+        ),
+        (
+            "<device><parent>usb_1_1</parent><capability type='mdev'><type id='a'/></capability></device>",
+            ErrorCode.PARSE_FAILED,
+            "Unable to find address for parent device 'usb_1_1'",
+        ),
+    ],
+)
+def test_what_cannot_be_made_is_refused_with_the_reason(
+    driver: SysfsNodeDeviceDriver, xml: str, code: ErrorCode, reason: str
+) -> None:
+    with pytest.raises(VirtError, match=re.escape(reason)) as error:
+        driver.node_device_create_xml(xml)
+    assert error.value.code is code
+
+
+def test_devices_that_were_not_made_are_not_taken_away(driver: SysfsNodeDeviceDriver) -> None:
+    for call in (driver.node_device_destroy, driver.node_device_undefine, driver.node_device_create):
+        with pytest.raises(VirtError) as error:
+            call(CARD)
+        assert error.value.code in (ErrorCode.CONFIG_UNSUPPORTED, ErrorCode.OPERATION_INVALID)
+    with pytest.raises(VirtError, match="Unsupported device type"):
+        driver.node_device_set_autostart(CARD, True)
+
+
+def test_without_mdevctl_its_package_is_named(
+    host: Host, driver: SysfsNodeDeviceDriver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tool, "find", lambda name: None)
+    xml = f"<device><parent>{CARD.name}</parent><capability type='mdev'><type id='i915-V5'/></capability></device>"
+    for call in (driver.node_device_create_xml, driver.node_device_define_xml):
+        with pytest.raises(VirtError, match="install the package mdevctl"):
+            call(xml)
+
+
+def test_a_device_that_a_guest_has_stays(host: Host, driver: SysfsNodeDeviceDriver, tmp_path: Path) -> None:
+    busy = SysfsNodeDeviceDriver(host.root)
+    ref = NodeDeviceRef("mdev_c60cc60c_c60c_c60c_c60c_c60cc60cc60c_0000_01_00_0")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "open", lambda *arguments: (_ for _ in ()).throw(OSError(errno.EBUSY, "busy")))
+        with pytest.raises(VirtError, match="device in use"):
+            busy.node_device_destroy(ref)
+
+
+def test_the_invented_host_has_fibre_channel() -> None:
+    bus = EventBus(None)
+    driver = TestNodeDeviceDriver(default_devices(), threading.RLock(), bus)
+    names = ["computer", "scsi_host1", "scsi_host2", "scsi_host11"]
+    assert [ref.name for ref in driver.connect_list_all_node_devices()] == names
     assert driver.node_device_get_parent(NodeDeviceRef("scsi_host11")) == "scsi_host1"
     with pytest.raises(VirtError):
         driver.node_device_reset(CARD)
+    with bus.listen() as listener:
+        made = driver.node_device_create_xml(port("<parent>scsi_host1</parent>", NAMES))
+        driver.node_device_destroy(made)
+        told = [listener.get(5), listener.get(5)]
+    assert [(event.name, event.detail["event"]) for event in told if event] == [(made.name, 0), (made.name, 1)]
+
+
+def test_differences_of_two_looks_are_events() -> None:
+    gone, kept, new = Seen(True, False, "a"), Seen(True, True, "b"), Seen(True, False, "c")
+    before = {"gone": gone, "kept": kept, "stopped": kept, "changed": new}
+    after = {"kept": kept, "stopped": kept._replace(is_active=False), "changed": new._replace(document="d"), "new": new}
+    assert [(event.name, event.kind, event.detail.get("event")) for event in differences(before, after)] == [
+        ("changed", "update", None),
+        ("gone", "lifecycle", 1),
+        ("new", "lifecycle", 0),
+        ("stopped", "lifecycle", 1),
+    ]
+    assert [event.detail["event"] for event in differences({}, {"defined": kept})] == [2, 0]
+    assert [event.detail["event"] for event in differences({"defined": kept}, {})] == [1, 3]
+
+
+def test_lists_are_by_what_a_device_is_and_whether_it_is_there(driver: SysfsNodeDeviceDriver) -> None:
+    assert driver.connect_list_all_node_devices(INACTIVE) == []
+    assert driver.connect_list_all_node_devices(ACTIVE) == driver.connect_list_all_node_devices()
+    assert driver.connect_list_all_node_devices(ACTIVE | INACTIVE) == driver.connect_list_all_node_devices()
+    drives = 1 << CAPABILITIES.index("storage") | 1 << CAPABILITIES.index("vdpa")
+    found = driver.connect_list_all_node_devices(drives | ACTIVE)
+    assert [ref.name for ref in found] == ["block_sda_Disk_9_1", "block_sr0", "block_sr1", "vdpa_vdpa0"]

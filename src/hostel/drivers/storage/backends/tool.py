@@ -15,6 +15,7 @@ PACKAGES: Final = {
     "blkid": "util-linux",
     "dmsetup": "dmsetup",
     "gluster": "glusterfs-cli",
+    "ip6tables": "iptables",
     "iscsiadm": "open-iscsi",
     "mkfs": "util-linux",
     "mount": "mount",
@@ -49,8 +50,8 @@ def find(name: str) -> str | None:
     return shutil.which(name, path=f"{os.environ.get('PATH', os.defpath)}:{_ADMINISTRATORS}")
 
 
-def require(name: str) -> str:
-    """Where a tool is.
+def require(name: str, domain: ErrorDomain = ErrorDomain.STORAGE) -> str:
+    """Where a tool is; ``domain`` is who tells that it is not.
 
     Raises:
         VirtError: ``SYSTEM_ERROR``; it is not installed.
@@ -61,7 +62,7 @@ def require(name: str) -> str:
         raise VirtError(
             ErrorCode.SYSTEM_ERROR,
             f"Cannot find '{name}' in path: No such file or directory; install the package {package}",
-            domain=ErrorDomain.STORAGE,
+            domain=domain,
         )
     return path
 
