@@ -30,11 +30,12 @@ MORE = {
     "nwfilter-list",
 }
 FOLLOWS = {
-    "list", "list --all", "list --transient", "list --persistent", "domid web", "vcpucount test", "domcontrol test",
+    "list", "list --all", "list --transient", "list --persistent", "domid web", "vcpucount test",
+    "vcpuinfo test", "domcontrol test",
 }  # fmt: skip
 # What it does and our drivers do not, or not for a domain that is off.
 LESS = {
-    "dommemstat test", "vcpuinfo test", "managedsave test",
+    "dommemstat test", "managedsave test",
     "managedsave-remove test", "snapshot-list test", "checkpoint-list test",
     "sysinfo", "setmem test 1024", "setmaxmem test 4096", "setvcpus test 1", "send-key test 30", "domtime test",
     "vncdisplay test", "domdisplay test",

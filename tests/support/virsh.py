@@ -7,11 +7,15 @@ import os
 import subprocess
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Final
 
 from hostel.cli.output import Output
 from hostel.cli.virsh.main import run_words
 from hostel.cli.virsh.session import Connection, Opener, Session
 from hostel.drivers.store import Directories
+
+_MARK: Final = "hostel-mark"  # between the answers of lines
+_PROMPT: Final = "virsh # "
 
 
 def run_lines(
@@ -68,3 +72,17 @@ class Real:
         for name in self.run("pool-list --all --name")[1].split():
             self.run(f"pool-destroy {name}")
             self.run(f"pool-undefine {name}")
+
+
+def real_lines(uri: str, lines: Sequence[str]) -> list[tuple[str, str]]:
+    """Run lines in one process of the real virsh; of each what it printed and complained of."""
+    script = "".join(f"{line}\necho {_MARK}\ndomid {_MARK}\n" for line in lines)
+    done = subprocess.run(
+        ["virsh", "-q", "-c", uri], input=script, capture_output=True, text=True, timeout=120, check=False,
+        env={**os.environ, "LC_ALL": "C.UTF-8"},
+    )  # fmt: skip
+    # It repeats what it reads, each line after its prompt.
+    out = done.stdout.split(f"{_PROMPT}echo {_MARK}\n{_MARK}{_PROMPT}domid {_MARK}\n")
+    err = done.stderr.split(f"error: failed to get domain '{_MARK}'\n")
+    answers = [(text.partition("\n")[2], complaint) for text, complaint in zip(out, err, strict=True)]
+    return answers[: len(lines)]

@@ -10,7 +10,8 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from hostel.daemon import auth, block, connect, events, graphics, lists, machine, nodeinfo, snapshots, streaming
-from hostel.drivers.adapters import ADAPTERS, Answering
+from hostel.drivers.adapters import ADAPTERS
+from hostel.drivers.answering import Answering
 from hostel.drivers.fault import fault
 from hostel.errors import ErrorCode
 from hostel.wire.rpc.connection import Call

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import enum
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
 
 from hostel.codec.xdr import Field, split_type
@@ -65,10 +65,18 @@ from hostel.drivers.base.snapshot import (
     SnapshotRef,
     SnapshotRevertFlag,
 )
+from hostel.drivers.base.tuning import (
+    CpuStats,
+    IoThreadInfo,
+    IoThreads,
+    PinInfo,
+    SchedulerType,
+    VcpuInfo,
+    Vcpus,
+)
 from hostel.drivers.fault import fault
-from hostel.errors import ErrorCode
-from hostel.wire.rpc.procedure import Procedure
-from hostel.wire.rpc.programs import REMOTE
+from hostel.drivers.tuning.parameter import TYPES
+from hostel.errors import ErrorCode, VirtError
 
 # What the table's integers mean that are truth values.
 _TRUTHS: Final = frozenset(
@@ -134,7 +142,7 @@ def _storage(method: str = "", flags: Flags = 0, make: Callable[..., Any] | None
 
 
 _UUIDS: Final = 8192  # that are remembered in both forms: lists are long, and converting is most of their cost
-_TEXT_OKAY: Final = 4  # VIR_TYPED_PARAM_STRING_OKAY: the caller knows parameters that are texts
+_TEXT: Final = 7  # VIR_TYPED_PARAM_STRING
 _BUILDING: Final[Options] = {
     1: {"build": True},
     2: {"build": True, "overwrite": True},
@@ -218,6 +226,37 @@ _ROWS: Final[dict[str, Adapter]] = {
     "domain_get_vcpus_flags": _domain(flags=(Affect, VcpuFlag)),
     "domain_get_control_info": _domain(make=ControlInfo),
     "domain_set_vcpus_flags": _domain(flags=(Affect, VcpuFlag)),
+    "domain_pin_vcpu": _domain(),
+    "domain_pin_vcpu_flags": _domain(flags=Affect),
+    "domain_get_vcpu_pin_info": _domain(flags=Affect, make=PinInfo),
+    "domain_get_vcpus": _domain(make=lambda info, maps: Vcpus([VcpuInfo(*each) for each in info], maps)),
+    "domain_pin_emulator": _domain(flags=Affect),
+    "domain_get_emulator_pin_info": _domain(flags=Affect, make=PinInfo),
+    "domain_get_cpu_stats": _domain(
+        make=lambda params, count: CpuStats([(name, value) for name, (_, value) in params], count)
+    ),
+    "domain_get_iothread_info": _domain(
+        flags=Affect, make=lambda info, count: IoThreads([IoThreadInfo(*each) for each in info], count)
+    ),
+    "domain_pin_iothread": _domain(flags=Affect),
+    "domain_add_iothread": _domain(flags=Affect),
+    "domain_del_iothread": _domain(flags=Affect),
+    "domain_set_iothread_params": _domain(flags=Affect),
+    "domain_get_scheduler_type": _domain(make=SchedulerType),
+    "domain_get_scheduler_parameters": _domain("domain_get_scheduler_parameters_flags")._replace(counted=True),
+    "domain_get_scheduler_parameters_flags": _domain(flags=Affect)._replace(counted=True),
+    "domain_set_scheduler_parameters": _domain("domain_set_scheduler_parameters_flags"),
+    "domain_set_scheduler_parameters_flags": _domain(flags=Affect),
+    "domain_get_memory_parameters": _domain(flags=Affect)._replace(counted=True),
+    "domain_set_memory_parameters": _domain(flags=Affect),
+    "domain_get_blkio_parameters": _domain(flags=Affect)._replace(counted=True),
+    "domain_set_blkio_parameters": _domain(flags=Affect),
+    "domain_get_numa_parameters": _domain(flags=Affect)._replace(counted=True),
+    "domain_set_numa_parameters": _domain(flags=Affect),
+    "domain_get_interface_parameters": _domain(flags=Affect)._replace(counted=True),
+    "domain_set_interface_parameters": _domain(flags=Affect),
+    "domain_get_perf_events": _domain(flags=Affect),
+    "domain_set_perf_events": _domain(flags=Affect),
     "domain_set_memory_stats_period": _domain(flags=Affect),
     "domain_inject_nmi": _domain(),
     "domain_send_key": _domain(),
@@ -387,13 +426,18 @@ _TO_WIRE: Final[dict[str, Callable[[Any], Any]]] = {
     "snapshot": lambda ref: (ref[0], _TO_WIRE["domain"](ref[1])),
     "secret": lambda ref: (uuid_bytes(ref[0]), int(ref[1]), ref[2]),
     "uuid": uuid_bytes,
-    "param": lambda values: [(name, typed_value(value)) for name, value in values.items()],
+    "param": lambda values: [
+        (name, typed_value(value, TYPES.get(name)))
+        for name, value in (values.items() if isinstance(values, Mapping) else values)
+    ],
     "chars": lambda text: text.encode("utf-8", "surrogateescape") + b"\0",
 }
 
 
-def typed_value(value: Any) -> tuple[int, Any]:
-    """A value with libvirt's number for its type."""
+def typed_value(value: Any, kind: int | None = None) -> tuple[int, Any]:
+    """A value with libvirt's number for its type: the one that is known, or what the value looks like."""
+    if kind is not None and isinstance(value, str) == (kind == _TEXT):
+        return kind, value
     if isinstance(value, bool):
         return 6, int(value)
     if isinstance(value, int):
@@ -436,106 +480,4 @@ def check_flags(flags: int, allowed: int, what: str) -> None:
         VirtError: ``INVALID_ARG``.
     """
     if flags & ~allowed:
-        raise fault(ErrorCode.INVALID_ARG, f"unsupported flags ({flags & ~allowed:#x}) in function {what}")
-
-
-class Answering:
-    """An adapter made ready for a daemon: calls the method with what came, and gives what goes.
-
-    Args:
-        procedure: the procedure.
-        adapter: its row.
-    """
-
-    def __init__(self, procedure: Procedure, adapter: Adapter) -> None:
-        fields = procedure.arguments.fields
-        self.adapter = adapter
-        self._name = procedure.name
-        self._has_flags = bool(fields) and fields[-1].name == "flags"
-        converters = [from_wire(field) for field in fields]
-        self._converters = [(index, convert) for index, convert in enumerate(converters) if convert is not None]
-        self._method = adapter.method
-        self._first = converters[0] if converters else None
-        results = procedure.result.fields
-        self._results = [to_wire(field) for field in results]
-        self._is_plain = (
-            not self._has_flags
-            and not adapter.counted
-            and not adapter.members
-            and not any(converters[1:])
-            and (len(results) < 2 or not any(self._results))
-        )
-        self._count = next((index for index, field in enumerate(fields) if field.name == "nparams"), -1)
-        self._bound = split_type(results[0].type)[2] if adapter.counted else 0
-        self._width = len(results)
-        self._result = self._results[0] if results else None
-
-    def __call__(self, driver: Any, arguments: Sequence[Any]) -> Sequence[Any]:
-        """Call ``driver``; the members of the answer.
-
-        Raises:
-            VirtError: as the method does, or flags that it does not take.
-        """
-        if self._is_plain:
-            return self._plain(driver, arguments)
-        given = list(arguments)
-        options: dict[str, bool] = {}
-        if self._has_flags:
-            self._convert_flags(given, options)
-        for index, convert in self._converters:
-            given[index] = convert(given[index])
-        wanted = given.pop(self._count) if self.adapter.counted else 0
-        if self.adapter.counted and wanted <= 0:
-            # Room for so many is enough; what the call is about may be left out of such a question.
-            return [], self._bound
-        result = getattr(driver, self.adapter.method)(*given, **options)
-        if self.adapter.counted:
-            assert self._result is not None
-            return (self._result(result)[:wanted], len(result))
-        if self.adapter.members:
-            result = [getattr(result, member) for member in self.adapter.members]
-        if self._width == 1:
-            return (result if self._result is None else self._result(result),)
-        return [
-            value if convert is None else convert(value)
-            for value, convert in zip(result or (), self._results, strict=False)
-        ]
-
-    def _plain(self, driver: Any, arguments: Sequence[Any]) -> Sequence[Any]:
-        """Likewise, where there are no flags, and one member or members in the result's own order."""
-        convert = self._first
-        if convert is not None:
-            arguments = (convert(arguments[0]), *arguments[1:])
-        result = getattr(driver, self._method)(*arguments)
-        if self._width == 1:
-            return (result if self._result is None else self._result(result),)
-        return result if self._width else ()
-
-    def _convert_flags(self, given: list[Any], options: dict[str, bool]) -> None:
-        value = given.pop()
-        if self.adapter.counted:
-            value &= ~_TEXT_OKAY
-        flags = self.adapter.flags
-        if isinstance(flags, int):
-            check_flags(value, flags, self._name)
-        elif isinstance(flags, Mapping):
-            check_flags(value, sum(flags), self._name)
-            for bit, said in flags.items():
-                if value & bit:
-                    options.update(said)
-        else:
-            classes = flags if isinstance(flags, tuple) else (flags,)
-            check_flags(value, sum(map(_all_bits, classes)), self._name)
-            given.extend(one(value & _all_bits(one)) for one in classes)
-
-
-def _all_bits(flags: type[enum.IntFlag]) -> int:
-    value = 0
-    for member in flags:
-        value |= member
-    return value
-
-
-def answering() -> dict[str, Answering]:
-    """Every row, ready for a daemon."""
-    return {name: Answering(REMOTE.by_name[name], adapter) for name, adapter in ADAPTERS.items()}
+        raise VirtError(ErrorCode.INVALID_ARG, f"unsupported flags ({flags & ~allowed:#x}) in function {what}")

@@ -12,7 +12,8 @@ import pytest
 
 import hostel.drivers.base
 from hostel.codec.xdr import Field
-from hostel.drivers.adapters import ADAPTERS, PROCEDURE_OF, Answering, from_wire, to_wire, uuid_bytes, uuid_text
+from hostel.drivers.adapters import ADAPTERS, PROCEDURE_OF, from_wire, to_wire, uuid_bytes, uuid_text
+from hostel.drivers.answering import Answering
 from hostel.drivers.base import (
     DestroyFlag,
     DomainInfo,
@@ -154,7 +155,10 @@ def test_flag_that_is_not_known_is_refused(procedure: str, arguments: tuple[Any,
         ("domain_is_persistent", (DOMAIN,), True, (1,)),
         ("domain_get_os_type", (DOMAIN,), "hvm", ("hvm",)),
         ("domain_suspend", (DOMAIN,), None, ()),
-        ("domain_block_stats_flags", (DOMAIN, "vda", 0, 0), {}, ([], 16)),
+        ("domain_block_stats_flags", (DOMAIN, "vda", 0, 0), {"a": 1, "b": -2}, ([], 2)),
+        ("domain_get_block_io_tune", (DOMAIN, None, 0, 4), {"a": 1}, ([], 32)),
+        ("domain_get_scheduler_parameters_flags", (DOMAIN, 9, 4), {"cpu_shares": 1}, ([("cpu_shares", (4, 1))],)),
+        ("domain_get_blkio_parameters", (DOMAIN, 9, 4), {"weight": 1}, ([("weight", (2, 1))], 1)),
         ("domain_block_stats_flags", (DOMAIN, "vda", 9, 4), {"a": 1, "b": -2}, ([("a", (4, 1)), ("b", (3, -2))], 2)),
     ],
 )

@@ -5,19 +5,19 @@ from __future__ import annotations
 from typing import Final
 
 _TEXT: Final = """
-allocpages blkiotune checkpoint-edit cpu-baseline cpu-compare
-cpu-models cpu-stats dom-fd-associate domcapabilities domdirtyrate-calc domdisplay domfsinfo
-domhostname domifaddr domiftune domlaunchsecinfo dompmsuspend dompmwakeup
-domsetlaunchsecstate domtime dump edit emulatorpin freepages
+allocpages checkpoint-edit cpu-baseline cpu-compare
+cpu-models dom-fd-associate domcapabilities domdirtyrate-calc domdisplay domfsinfo
+domhostname domifaddr domlaunchsecinfo dompmsuspend dompmwakeup
+domsetlaunchsecstate domtime dump edit freepages
 get-user-sshkeys guest-agent-timeout guestinfo guestvcpus hypervisor-cpu-baseline hypervisor-cpu-compare
-iface-bridge iface-edit iface-unbridge iothreadadd iothreaddel iothreadinfo
-iothreadpin iothreadset lxc-enter-namespace managedsave-edit memtune migrate migrate-compcache
+iface-bridge iface-edit iface-unbridge
+lxc-enter-namespace managedsave-edit migrate migrate-compcache
 migrate-getmaxdowntime migrate-getspeed migrate-postcopy migrate-setmaxdowntime migrate-setspeed
 net-dhcp-leases net-edit net-event net-port-create net-port-delete net-port-dumpxml net-port-list
-node-memory-tune nodedev-event nodesevinfo nodesuspend numatune nwfilter-binding-create nwfilter-binding-delete
+node-memory-tune nodedev-event nodesevinfo nodesuspend nwfilter-binding-create nwfilter-binding-delete
 nwfilter-binding-dumpxml nwfilter-binding-list nwfilter-edit
-perf pool-edit pool-event qemu-attach qemu-monitor-event save-image-edit schedinfo
+pool-edit pool-event qemu-attach qemu-monitor-event save-image-edit
 secret-event send-process-signal set-lifecycle-action set-user-password set-user-sshkeys setvcpu snapshot-edit
-sysinfo update-memory-device vcpuinfo vcpupin
+sysinfo update-memory-device
 """
 NAMES: Final = frozenset(_TEXT.split())

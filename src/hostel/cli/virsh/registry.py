@@ -39,14 +39,15 @@ GROUPS: Final = (
         "Domain Management",
         "domain",
         "domain",
-        "attach-device attach-disk attach-interface autostart blkdeviotune blockcommit blockcopy blockjob blockpull "
-        "blockresize change-media console create define desc destroy detach-device detach-device-alias detach-disk "
-        "detach-interface domfsfreeze domfsthaw domfstrim domid domif-setlink domjobabort domjobinfo domname domrename "
-        "domuuid domxml-from-native domxml-to-native dumpxml inject-nmi "
-        "send-key managedsave managedsave-remove managedsave-dumpxml managedsave-define metadata qemu-monitor-command "
-        "qemu-agent-command reboot reset restore resume "
-        "save save-image-define save-image-dumpxml screenshot setmaxmem setmem setvcpus shutdown start suspend "
-        "ttyconsole undefine update-device vcpucount vncdisplay domblkthreshold",
+        "attach-device attach-disk attach-interface autostart blkdeviotune blkiotune blockcommit blockcopy blockjob "
+        "blockpull blockresize change-media console cpu-stats create define desc destroy detach-device "
+        "detach-device-alias detach-disk detach-interface domfsfreeze domfsthaw domfstrim domid domif-setlink "
+        "domiftune domjobabort domjobinfo domname domrename domuuid domxml-from-native domxml-to-native dumpxml "
+        "inject-nmi iothreadinfo iothreadpin iothreadadd iothreadset iothreaddel send-key managedsave "
+        "managedsave-remove managedsave-dumpxml managedsave-define memtune perf metadata numatune "
+        "qemu-monitor-command qemu-agent-command reboot reset restore resume save save-image-define "
+        "save-image-dumpxml schedinfo screenshot setmaxmem setmem setvcpus shutdown start suspend ttyconsole "
+        "undefine update-device vcpucount vcpuinfo vcpupin emulatorpin vncdisplay domblkthreshold",
         {
             "device": (
                 "attach-device attach-disk attach-interface change-media detach-device detach-device-alias detach-disk "
@@ -60,6 +61,10 @@ GROUPS: Final = (
             "agent": "domfsfreeze domfsthaw domfstrim qemu-agent-command",
             "machine": "domrename inject-nmi qemu-monitor-command screenshot send-key setmaxmem setmem setvcpus",
             "counting": "vcpucount",
+            "pinning": (
+                "cpu-stats emulatorpin iothreadadd iothreaddel iothreadinfo iothreadpin iothreadset vcpuinfo vcpupin"
+            ),
+            "limits": "blkiotune domiftune memtune numatune perf schedinfo",
             "metadata": "desc metadata",
             "native": "domxml-from-native domxml-to-native",
             "block": "blkdeviotune blockcommit blockcopy blockjob blockpull blockresize domblkthreshold",

@@ -10,6 +10,7 @@ from hostel.errors import UsageError
 from hostel.units import scale_libvirt
 
 _NUMBER: Final = re.compile(r"[ \t\n]*\+?([0-9]{1,20})([A-Za-z]*)", re.ASCII)
+_SIGNED: Final = re.compile(r"[ \t\n]*([+-]?[0-9]{1,11})", re.ASCII)
 _MOST: Final = 2**64 - 1
 
 
@@ -35,3 +36,19 @@ def scaled(args: Args, name: str, scale: int) -> int | None:
     except OverflowError as error:
         cause = f"\nnumerical overflow: {error}"
     raise UsageError(f"Scaled numeric value '{text}' for <{name}> option is malformed or out of range{cause}")
+
+
+def integer(args: Args, name: str) -> int | None:
+    """The value of an option as a C ``int``; None when it was not given.
+
+    Raises:
+        UsageError: it is no such number.
+    """
+    text = args.get(name)
+    if text is None:
+        return None
+    match = _SIGNED.fullmatch(text)
+    found = int(match[1]) if match is not None else 2**31
+    if not -(2**31) <= found < 2**31:
+        raise UsageError(f"Numeric value '{text}' for <{name}> option is malformed or out of range")
+    return found

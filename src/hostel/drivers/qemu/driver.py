@@ -48,6 +48,9 @@ from hostel.drivers.qemu.snapshot.calls import SnapshotCalls
 from hostel.drivers.qemu.snapshot.catalog import Catalog
 from hostel.drivers.qemu.statistics import StatisticsCalls
 from hostel.drivers.qemu.status import Ending, Status
+from hostel.drivers.qemu.tuning.iothread import IoThreadCalls
+from hostel.drivers.qemu.tuning.limits import LimitsCalls
+from hostel.drivers.qemu.tuning.pinning import PinningCalls
 from hostel.drivers.storage.secret import secrets_of
 from hostel.drivers.store import Directories
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
@@ -67,6 +70,9 @@ class QemuDriver(
     SnapshotCalls,
     GuestCalls,
     CountingCalls,
+    PinningCalls,
+    IoThreadCalls,
+    LimitsCalls,
     GraphicsCalls,
     MetadataCalls,
     StatisticsCalls,

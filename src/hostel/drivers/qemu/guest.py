@@ -13,6 +13,7 @@ from hostel.drivers.fault import fault, system_fault
 from hostel.drivers.qemu.keyboard import numbers
 from hostel.drivers.qemu.machines import failed, invalid
 from hostel.drivers.qemu.running import Calls, Running
+from hostel.drivers.qemu.tuning import threads
 from hostel.errors import ErrorCode, ErrorDomain, QmpError
 from hostel.model.domain.cpu import Vcpu
 from hostel.model.domain.devices.video import Video
@@ -168,6 +169,8 @@ def _plug_vcpus(machine: Running, count: int) -> None:
         for slot in free[: max(0, wanted - len(used))]:
             name = f"vcpu{slots.index(slot)}"
             machine.ask("device_add", driver=slot["type"], id=name, **slot["props"])
+        if wanted > len(used):
+            threads.settle(machine.domain, machine.qmp, machine.status.pid)
         for slot in reversed(used[wanted:]):
             _unplug_vcpu(machine, str(slot["qom-path"]).rpartition("/")[2])
     finally:

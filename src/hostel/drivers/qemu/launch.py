@@ -22,6 +22,7 @@ from hostel.drivers.qemu.command.machine import build
 from hostel.drivers.qemu.command.objects import secrets
 from hostel.drivers.qemu.machines import Machines
 from hostel.drivers.qemu.status import Ending, Status
+from hostel.drivers.qemu.tuning import threads
 from hostel.errors import ErrorCode, ErrorDomain, QmpError, VirtError
 from hostel.model.authentication import SecretReference
 from hostel.model.domain.devices.character import CharacterBackend, CharacterSource, CharacterType
@@ -173,6 +174,7 @@ class Launcher:
                 raise QmpError("Disconnected", "QEMU did not come up")
             with monitor.connect(socket_path) as qmp:
                 self._complete(status.domain, qmp)
+                threads.settle(status.domain, qmp, pid)
                 if origin.memory is not None:
                     take_memory(qmp, origin.memory, origin.offset)
                 reason = int(origin.paused) if paused else 0

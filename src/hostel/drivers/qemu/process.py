@@ -129,11 +129,16 @@ def start_time(pid: int) -> int | None:
 
 def cpu_time(pid: int) -> int:
     """CPU time used so far, in nanoseconds; 0 when the process is gone."""
+    return sum(cpu_times(pid) or (0,))
+
+
+def cpu_times(pid: int) -> tuple[int, int] | None:
+    """CPU time used so far, in nanoseconds, by the process and by the host for it; None when it is gone."""
     try:
         fields = _stat(pid)
     except OSError:
-        return 0
-    return (int(fields[11]) + int(fields[12])) * 1_000_000_000 // _TICKS
+        return None
+    return int(fields[11]) * 1_000_000_000 // _TICKS, int(fields[12]) * 1_000_000_000 // _TICKS
 
 
 def runs(pid: int, started: int) -> bool:

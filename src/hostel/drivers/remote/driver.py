@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
+from hostel.codec.xdr import split_type
 from hostel.drivers.adapters import ADAPTERS, PROCEDURE_OF, Adapter, Options, from_wire, to_wire, uuid_text
 from hostel.drivers.base import DomainRef, Hole, NetworkRef, PoolRef, VolumeRef, VolumeRow
 from hostel.drivers.base.interface import InterfaceRef
@@ -24,6 +25,7 @@ _NEEDED: Final = 1  # of a list: the objects, and not only how many
 _EVERYTHING: Final = 0
 _SPARSE: Final = 1
 _FORCE: Final = 1
+_TEXT_OKAY: Final = 4  # VIR_TYPED_PARAM_STRING_OKAY: we know parameters that are texts
 
 
 class Caller:
@@ -77,7 +79,7 @@ class Caller:
         flags = self._adapter.flags
         if isinstance(flags, Mapping):
             return _bits(flags, options)
-        value = 0
+        value = _TEXT_OKAY if self._adapter.counted else 0
         for one in extra:
             value |= int(one) if isinstance(one, int) else 0
         for name in ("flags", "affect"):
@@ -87,7 +89,11 @@ class Caller:
     def _counted(self, arguments: list[Any]) -> Any:
         place = next(i for i, field in enumerate(self._procedure.arguments.fields) if field.name == "nparams")
         call = self._procedure.name
-        count = self._client.call(call, *arguments[:place], 0, *arguments[place:])[-1]
+        results = self._procedure.result.fields
+        if len(results) == 1:  # it does not say how many there are
+            count = split_type(results[0].type)[2]
+        else:
+            count = self._client.call(call, *arguments[:place], 0, *arguments[place:])[-1]
         if not count:
             return {}
         parameters = self._client.call(call, *arguments[:place], count, *arguments[place:])[0]

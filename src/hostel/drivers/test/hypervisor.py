@@ -31,10 +31,11 @@ from hostel.drivers.test.counting import CountingCalls
 from hostel.drivers.test.document import DomainDefinition, parse_domain
 from hostel.drivers.test.host import Host, TestDomain
 from hostel.drivers.test.metadata import MetadataCalls
+from hostel.drivers.test.tuning import TuningCalls
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
 
 
-class TestDriver(CountingCalls, MetadataCalls, NativeCalls):
+class TestDriver(CountingCalls, MetadataCalls, TuningCalls, NativeCalls):
     """Implements :class:`hostel.drivers.base.HypervisorDriver` in memory."""
 
     __test__ = False  # not a test case, whatever its name says

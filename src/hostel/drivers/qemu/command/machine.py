@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import itertools
 from collections.abc import Mapping
 from typing import Final
 
@@ -21,6 +20,7 @@ from hostel.drivers.qemu.command import (
 from hostel.drivers.qemu.command.context import Context, escape, option
 from hostel.drivers.qemu.command.support import FIELDS, refuse_unknown
 from hostel.drivers.qemu.document import unsupported
+from hostel.drivers.tuning.iothread import entries
 from hostel.model.domain.clock import Clock, Timer
 from hostel.model.domain.devices.disk import DiskDevice
 from hostel.model.domain.domain import Domain, DomainType
@@ -124,15 +124,10 @@ def _timers(domain: Domain) -> list[Timer]:
 
 
 def _iothreads(domain: Domain) -> list[str]:
-    entries = domain.iothread_ids.iothreads if domain.iothread_ids is not None else []
-    pools = {entry.id: (entry.thread_pool_min, entry.thread_pool_max) for entry in entries}
-    free = (number for number in range(1, (domain.iothreads or 0) + len(entries) + 1) if number not in pools)
-    numbers = [*pools, *itertools.islice(free, max((domain.iothreads or 0) - len(entries), 0))]
     argv: list[str] = []
-    for number in numbers:
-        least, most = pools.get(number, (None, None))
-        limits = {"thread-pool-min": least, "thread-pool-max": most}
-        argv += option("-object", {"qom-type": "iothread", "id": f"iothread{number}", **limits})
+    for entry in entries(domain):
+        limits = {"thread-pool-min": entry.thread_pool_min, "thread-pool-max": entry.thread_pool_max}
+        argv += option("-object", {"qom-type": "iothread", "id": f"iothread{entry.id}", **limits})
     if (main := domain.default_iothread) is not None:
         limits = {"thread-pool-min": main.thread_pool_min, "thread-pool-max": main.thread_pool_max}
         argv += option("-object", {"qom-type": "main-loop", "id": "main-loop", **limits})

@@ -41,8 +41,9 @@ _CHARACTER: Final = f"type sources protocol log target {_DEVICE}"
 
 _ACTED_ON: Final[dict[type[Element], str]] = {
     domain.Domain: (
-        "type id name uuid genid title description metadata memory current_memory vcpu iothreads iothread_ids resource "
-        "os features cpu clock on_poweroff on_reboot on_crash on_lockfailure pm devices seclabels qemu_commandline"
+        "type id name uuid genid title description metadata memory current_memory vcpu iothreads iothread_ids cputune "
+        "resource os features cpu clock on_poweroff on_reboot on_crash on_lockfailure pm devices seclabels "
+        "qemu_commandline"
     ),
     domain.GenerationId: "value",
     domain.PowerManagement: "suspend_to_mem suspend_to_disk",
@@ -53,7 +54,13 @@ _ACTED_ON: Final[dict[type[Element], str]] = {
     memory.Memory: "dump_core unit value",
     memory.CurrentMemory: "unit value",
     tune.IoThreadIds: "iothreads",
-    tune.IoThread: "id",
+    tune.IoThread: "id thread_pool_min thread_pool_max",
+    tune.Cputune: "vcpupins emulatorpin iothreadpins emulatorsched vcpuscheds iothreadscheds",
+    tune.VcpuPin: "vcpu cpuset",
+    tune.IoThreadPin: "iothread cpuset",
+    tune.EmulatorScheduler: "scheduler priority",
+    tune.VcpuScheduler: "vcpus scheduler priority",
+    tune.IoThreadScheduler: "iothreads scheduler priority",
     tune.Resource: "partition",
     seclabel.SecurityLabel: "type model relabel",
     passthrough.QemuCommandline: "arguments",
@@ -73,7 +80,7 @@ _ACTED_ON: Final[dict[type[Element], str]] = {
     features.VendorId: "state value",
     features.Kvm: "hidden hint_dedicated poll_control pv_ipi",
     features.SystemManagement: "state",
-    cpu.Vcpu: "placement value current",
+    cpu.Vcpu: "placement cpuset value current",
     cpu.Cpu: "mode match check migratable model vendor topology maxphysaddr features",
     cpu.CpuModel: "fallback vendor_id name",
     cpu.Topology: "sockets dies cores threads",
@@ -162,7 +169,6 @@ _ACTED_ON: Final[dict[type[Element], str]] = {
 _SAID_TOO: Final[dict[type[Element], str]] = {
     domain.Domain: "default_iothread",
     domain.Devices: "hostdevs",
-    tune.IoThread: "thread_pool_min thread_pool_max",
     tune.DefaultIoThread: "thread_pool_min thread_pool_max",
     disk.Disk: "rawio sgio transient",
     disk.DiskDriver: "copy_on_read metadata_cache",

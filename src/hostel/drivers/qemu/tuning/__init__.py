@@ -1,0 +1,1 @@
+"""What is tuned of running machines, and of definitions."""
