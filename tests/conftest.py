@@ -61,6 +61,7 @@ PACKAGES = {
     "block-curl.so": "qemu-block-extra",
     "block-iscsi.so": "qemu-block-extra",
     "block-nfs.so": "qemu-block-extra",
+    "/usr/share/OVMF/OVMF_CODE_4M.fd": "ovmf",
 }
 BENCH = Path(__file__).parent / "bench"
 
@@ -92,7 +93,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip a test whose tool is missing, naming the package to install; in CI that is an error."""
     for mark in item.iter_markers("requires_tool"):
         tool = mark.args[0]
-        if shutil.which(tool) is None and not glob.glob(f"/usr/lib/*/qemu/{tool}"):
+        if not os.path.exists(tool) and shutil.which(tool) is None and not glob.glob(f"/usr/lib/*/qemu/{tool}"):
             reason = f"needs {tool} (package {PACKAGES.get(tool, tool)})"
             if IN_CI:
                 pytest.fail(f"{reason}; ./test --setup should have installed it", pytrace=False)

@@ -18,6 +18,7 @@ from hostel.drivers.base import PoolRef, StorageDriver, VolumeInfo, VolumeRef, V
 from hostel.drivers.qemu.alias import assign_aliases
 from hostel.drivers.qemu.command import machine
 from hostel.drivers.qemu.command.context import Context
+from hostel.drivers.qemu.firmware.choice import choose
 from hostel.drivers.qemu.source import translate
 from hostel.model.domain.defaults import complete
 from hostel.model.domain.domain import Domain
@@ -37,12 +38,16 @@ _OBJECTS = ("iothread", "main-loop", "secret", "throttle-group", "pr-manager-hel
 # Secrets and certificates of images, and not of screens, serial ports or firmware; sockets of cards and disks.
 _OF_IMAGES = re.compile(r"(obj)?libvirt-\d+-(?!.*_tls0-secret0$)")
 _SOCKETS = re.compile(r"char(net|ua-)|chr-vu-(virtio-disk|ua-)")
-_GLOBALS = ("isa-fdc.", "PIIX4_PM.acpi-root", "i440FX-pcihost.pci-hole64", "q35-pcihost.pci-hole64")
+_GLOBALS = ("driver", "isa-fdc.", "PIIX4_PM.acpi-root", "i440FX-pcihost.pci-hole64", "q35-pcihost.pci-hole64")
 _IMAGE = re.compile(r"\blibvirt-(\d+)-")
 _DESCRIPTORS = ("fd", "fds", "vhostfd", "vhostfds")
+# Where the host of libvirt's test has descriptors of firmware.
+_VARIABLES = "/var/lib/libvirt/qemu/nvram"
+_FIRMWARE = ("usr/share", "etc", "home/user/.config")
 # The property that the first word of an option without a name is.
 _FIRST = {"-device": "driver", "-netdev": "type", "-object": "qom-type", "-net": "type", "-chardev": "backend"}
-_WHOLE = ("-usb", "-boot", "-drive", "-blockdev", "-netdev", "-net")
+_WHOLE = ("-usb", "-boot", "-bios", "-drive", "-blockdev", "-netdev", "-net")
+_FLASH = ("pflash0", "pflash1")  # what of -machine is compared
 # Where libvirt's test keeps the certificates of its clients.
 _CERTIFICATES = {"nbd": "/etc/pki/libvirt-nbd/dummy,path", "vxhs": "/etc/pki/libvirt-vxhs/dummy,path"}
 
@@ -157,11 +162,15 @@ def _is_compared(option: str, properties: dict[str, str]) -> bool:
         return bool(_SOCKETS.match(properties["id"]))
     if option == "-netdev":
         return properties["id"].startswith("host")  # the others belong to channels
-    return option in _WHOLE and "pflash" not in properties.get("node-name", "")
+    if option == "-machine":
+        return any(key in properties for key in _FLASH)
+    return option in _WHOLE
 
 
 def _own(option: str, properties: dict[str, str]) -> dict[str, str]:
     """Properties without what each program chooses for itself."""
+    if option == "-machine":
+        return {key: properties[key] for key in _FLASH if key in properties}
     if option == "-object" and properties["qom-type"] == "secret":
         return {key: properties[key] for key in ("qom-type", "id")}
     counted = {key: str(value.count(":") + 1) for key, value in properties.items() if key in _DESCRIPTORS}
@@ -185,18 +194,24 @@ def arguments(tree: Tree) -> Iterator[Case]:
             yield ArgumentsCase("qemuxml2argv", case.name, case.input, written, extra=case.extra)
 
 
+def _variables(domain: Domain) -> Path:
+    return Path(f"{_VARIABLES}/{domain.name}_VARS.fd")
+
+
 def build(case: Case) -> str:
     """The command line of a domain's storage, controllers and network."""
     domain = Domain.parse(case.text())
     forget_run(domain)
-    platform = case.extra["platform"]()
+    platform = case.extra["platform"]()._replace(nvram_directory=_VARIABLES)
     complete(domain, platform, is_new=case.extra["is_new"])
     validate(domain, platform)
     check_start(domain, platform)
     complete(domain, platform)  # what has no place yet gets one when it starts
+    tests = case.input.parents[1]
     for disk in domain.devices.disks:
         if disk.source is not None:
-            translate(disk, disk.source, cast("StorageDriver", Volumes(case.input.parents[1])))
+            translate(disk, disk.source, cast("StorageDriver", Volumes(tests)))
+    choose(domain, [tests / "qemufirmwaredata" / place / "qemu/firmware" for place in _FIRMWARE], _variables(domain))
     assign_aliases(domain)
     run = Path("/tmp/lib/domain--1-QEMUGuest1")
     context = Context("qemu", run / "monitor", lambda name: "virbr0", platform, True, _CERTIFICATES, HostDevices())

@@ -32,8 +32,8 @@ def _create(session: Session, args: Args) -> None:
 
 
 def _start_flags(args: Args) -> StartFlag:
-    flags = StartFlag.PAUSED if args.has("paused") else StartFlag.NONE
-    return flags | (StartFlag.FORCE_BOOT if args.has("force-boot") else StartFlag.NONE)
+    bits = {"paused": StartFlag.PAUSED, "force-boot": StartFlag.FORCE_BOOT, "reset-nvram": StartFlag.RESET_NVRAM}
+    return args.flags(StartFlag.NONE, bits)
 
 
 def _start(session: Session, args: Args) -> None:
@@ -176,7 +176,7 @@ COMMANDS = (
             later(flag("autodestroy", "")),
             later(value("pass-fds", "")),
             later(flag("validate", "")),
-            later(flag("reset-nvram", "")),
+            flag("reset-nvram", "and make UEFI's variables anew"),
         ),
         _create,
     ),
@@ -238,7 +238,7 @@ COMMANDS = (
             later(flag("bypass-cache", "")),
             flag("force-boot", "boot it, and drop memory that was kept"),
             later(value("pass-fds", "")),
-            later(flag("reset-nvram", "")),
+            flag("reset-nvram", "and make UEFI's variables anew"),
         ),
         _start,
     ),

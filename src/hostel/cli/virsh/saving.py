@@ -26,8 +26,8 @@ def _saves(session: Session, api: str) -> SaveDriver:
 
 
 def _flags(args: Args) -> SaveFlag:
-    flags = SaveFlag.RUNNING if args.has("running") else SaveFlag.NONE
-    return flags | (SaveFlag.PAUSED if args.has("paused") else SaveFlag.NONE)
+    bits = {"running": SaveFlag.RUNNING, "paused": SaveFlag.PAUSED, "reset-nvram": SaveFlag.RESET_NVRAM}
+    return args.flags(SaveFlag.NONE, bits)
 
 
 def _verbose(args: Args, label: str) -> Progress | None:
@@ -133,7 +133,14 @@ COMMANDS = (
     Command(
         "restore",
         "start a domain from saved memory",
-        (FILE, BYPASS, value("xml", "file with another document"), RUNNING, PAUSED, later(flag("reset-nvram", ""))),
+        (
+            FILE,
+            BYPASS,
+            value("xml", "file with another document"),
+            RUNNING,
+            PAUSED,
+            flag("reset-nvram", "and make UEFI's variables anew"),
+        ),
         _restore,
     ),
     Command(

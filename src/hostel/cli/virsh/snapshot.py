@@ -272,8 +272,14 @@ def _parent_of(session: Session, args: Args) -> None:
 
 def _revert(session: Session, args: Args) -> None:
     snapshot = _look_up(session, args)
-    flags = SnapshotRevertFlag.RUNNING if args.has("running") else SnapshotRevertFlag.NONE
-    flags |= SnapshotRevertFlag.PAUSED if args.has("paused") else SnapshotRevertFlag.NONE
+    flags = args.flags(
+        SnapshotRevertFlag.NONE,
+        {
+            "running": SnapshotRevertFlag.RUNNING,
+            "paused": SnapshotRevertFlag.PAUSED,
+            "reset-nvram": SnapshotRevertFlag.RESET_NVRAM,
+        },
+    )
     driver = _snapshots(session, "virDomainRevertToSnapshot")
     with failing(f"Failed to revert snapshot {snapshot.name}"):
         try:
@@ -395,7 +401,7 @@ COMMANDS = (
             flag("running", "and let it run"),
             flag("paused", "and leave it paused"),
             flag("force", "even where the document does not say what the domain was"),
-            later(flag("reset-nvram", "")),
+            flag("reset-nvram", "and make UEFI's variables anew"),
         ),
         _revert,
     ),

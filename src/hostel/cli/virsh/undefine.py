@@ -53,6 +53,7 @@ def _flags(args: Args) -> UndefineFlag:
             "snapshots-metadata": UndefineFlag.SNAPSHOTS_METADATA,
             "checkpoints-metadata": UndefineFlag.CHECKPOINTS_METADATA,
             "nvram": UndefineFlag.NVRAM,
+            "keep-nvram": UndefineFlag.KEEP_NVRAM,
         },
     )
 

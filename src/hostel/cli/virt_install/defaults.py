@@ -55,9 +55,10 @@ def _machine(guest: Guest) -> None:
 
 
 def _firmware(guest: Guest) -> list[str]:
-    if not guest.hardware.efi or guest.domain.get("os/loader") is not None or not guest.host.is_qemu:
+    firmware = guest.domain.get("os/loader") or guest.domain.get("os/@firmware")
+    if not guest.hardware.efi or firmware is not None or not guest.host.is_qemu:
         return []
-    why = f"{guest.system.name} needs it, and machines with UEFI are not supported yet"
+    why = f"{guest.system.name} needs it; say --boot uefi"
     return [f"Couldn't configure UEFI: {why}", "Your VM may not boot successfully."]
 
 

@@ -302,7 +302,10 @@ def read_boot(guest: Guest, text: str) -> None:
     for name in devices:
         del given[name]
     if "uefi" in given:
-        raise Refusal("--boot uefi is not supported yet: machines boot with a BIOS; leave uefi out")
+        del given["uefi"]
+        if not guest.host.is_qemu:
+            raise Refusal("Libvirt version does not support UEFI.")
+        guest.domain.put("os/@firmware", "efi")
     if devices:
         set_boot_devices(guest, devices)
     BOOT.apply(given, guest.domain)

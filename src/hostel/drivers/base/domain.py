@@ -113,6 +113,7 @@ class UndefineFlag(enum.IntFlag):
     MANAGED_SAVE = 1
     SNAPSHOTS_METADATA = 2
     NVRAM = 4
+    KEEP_NVRAM = 8
     CHECKPOINTS_METADATA = 16
 
 
@@ -132,6 +133,7 @@ class StartFlag(enum.IntFlag):
     AUTODESTROY = 2
     BYPASS_CACHE = 4
     FORCE_BOOT = 8
+    RESET_NVRAM = 32
 
 
 class DestroyFlag(enum.IntFlag):

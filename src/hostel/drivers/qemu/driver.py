@@ -25,6 +25,7 @@ from hostel.drivers.base import (
 )
 from hostel.drivers.base.saving import SaveFlag
 from hostel.drivers.events import Defined, Event, EventSource, Lifecycle, Subject
+from hostel.drivers.fault import system_fault
 from hostel.drivers.qemu import document, probe, process, savefile
 from hostel.drivers.qemu.agent import AgentCalls
 from hostel.drivers.qemu.backup.calls import BackupCalls
@@ -34,9 +35,11 @@ from hostel.drivers.qemu.block.jobs import JobCalls
 from hostel.drivers.qemu.block.sizes import SizeCalls
 from hostel.drivers.qemu.console import PtyStream
 from hostel.drivers.qemu.counting import CountingCalls
+from hostel.drivers.qemu.firmware import nvram
+from hostel.drivers.qemu.firmware.descriptor import DIRECTORIES
 from hostel.drivers.qemu.graphics import GraphicsCalls
 from hostel.drivers.qemu.guest import GuestCalls
-from hostel.drivers.qemu.launch import Launcher, find_emulator
+from hostel.drivers.qemu.launch import BOOT, Launcher, Origin, find_emulator
 from hostel.drivers.qemu.machines import Machines, failed, invalid
 from hostel.drivers.qemu.metadata import MetadataCalls
 from hostel.drivers.qemu.native import ArgumentCalls
@@ -59,6 +62,17 @@ from hostel.model.domain.inactive import forget_run
 from hostel.model.domain.secure import hide_passwords
 
 _REMOVED: Final = {"event": int(Lifecycle.UNDEFINED), "detail": 0}
+
+
+def _origin(flags: StartFlag) -> Origin:
+    return BOOT._replace(reset_nvram=bool(flags & StartFlag.RESET_NVRAM))
+
+
+def _remove_variables(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise system_fault(error, f"failed to remove nvram: {path}", ErrorDomain.QEMU) from error
 
 
 class QemuDriver(
@@ -88,7 +102,9 @@ class QemuDriver(
     ) -> None:
         self._cache = directories.cache / "qemu"
         machines = Machines(directories)
-        launcher = Launcher(machines, self._cache, storage, network, secrets_of(directories))
+        own = directories.config.parent / "qemu" / "firmware"
+        firmware = DIRECTORIES if directories == Directories.system() else (*DIRECTORIES, own)
+        launcher = Launcher(machines, self._cache, storage, network, secrets_of(directories), firmware)
         super().__init__(machines, launcher, storage, network)
 
     @property
@@ -189,7 +205,7 @@ class QemuDriver(
             if self._machines.live(found.name) is not None:
                 raise invalid(f"domain is already active as '{found.name}'")
             self._check_clash(found)
-            status = self._launcher.start(found, paused=bool(flags & StartFlag.PAUSED))
+            status = self._launcher.start(found, paused=bool(flags & StartFlag.PAUSED), origin=_origin(flags))
         return DomainRef(found.name, found.uuid or "", status.id)
 
     def domain_create(self, domain: DomainRef, flags: StartFlag = StartFlag.NONE) -> DomainRef:
@@ -205,13 +221,14 @@ class QemuDriver(
                 saved.unlink(missing_ok=True)
             if savefile.is_whole(saved):
                 return self._start_saved(saved, flags)
-            status = self._launcher.start(stored, paused=bool(flags & StartFlag.PAUSED))
+            status = self._launcher.start(stored, paused=bool(flags & StartFlag.PAUSED), origin=_origin(flags))
         return DomainRef(domain.name, stored.uuid or "", status.id)
 
     def _start_saved(self, path: Path, flags: StartFlag) -> DomainRef:
         """Go on from saved memory, which is used up by it."""
         saved = savefile.read(path)
         how = SaveFlag.PAUSED if flags & StartFlag.PAUSED else SaveFlag.NONE
+        how |= SaveFlag.RESET_NVRAM if flags & StartFlag.RESET_NVRAM else SaveFlag.NONE
         started = self._restore(document.parse_stored(saved.xml), path, saved, how)
         path.unlink(missing_ok=True)
         return started
@@ -258,6 +275,8 @@ class QemuDriver(
 
     def domain_undefine(self, domain: DomainRef, flags: UndefineFlag = UndefineFlag.NONE) -> None:
         """Drop the definition; a running domain becomes transient."""
+        if flags & UndefineFlag.NVRAM and flags & UndefineFlag.KEEP_NVRAM:
+            raise invalid("cannot both keep and delete nvram")
         with self._machines.locked(domain.name), self._machines.definitions.locked():
             live = self._machines.live(domain.name)
             saved = self._machines.saved(domain.name)
@@ -272,6 +291,9 @@ class QemuDriver(
             stored = self._machines.definitions.read(domain.name)
             if stored is None:
                 raise invalid("cannot undefine transient domain") if live else no_domain(f"name '{domain.name}'")
+            variables = self._variables(domain.name)
+            if variables is not None and not flags & (UndefineFlag.NVRAM | UndefineFlag.KEEP_NVRAM):
+                raise invalid("cannot undefine domain with nvram; say --nvram to remove it, or --keep-nvram")
             self._machines.definitions.remove(domain.name)
             saved.unlink(missing_ok=True)
             if live is None:
@@ -281,6 +303,17 @@ class QemuDriver(
             self._machines.endings.remove(domain.name)
             event = Event(Subject.DOMAIN, "lifecycle", domain.name, domain.uuid, live.id if live else -1, _REMOVED)
             self._bus.publish(event)
+            if variables is not None and flags & UndefineFlag.NVRAM:
+                _remove_variables(variables)
+
+    def _variables(self, name: str) -> Path | None:
+        """The file of a defined domain's UEFI variables, where there is one."""
+        try:
+            found = self._machines.definition(name)
+        except VirtError:
+            found = None  # a definition that cannot be read can be dropped, too
+        path = nvram.file_of(found.os, self._machines.variables(name)) if found is not None else None
+        return path if path is not None and path.exists() else None
 
     def domain_get_xml_desc(self, domain: DomainRef, flags: DomainXmlFlag = DomainXmlFlag.NONE) -> str:
         """The live document, or the persistent one; without passwords unless ``SECURE``."""

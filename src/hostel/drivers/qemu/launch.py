@@ -7,7 +7,7 @@ import os
 import shlex
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -15,11 +15,13 @@ from hostel.drivers.base import NetworkDriver, PausedReason, RunningReason, Shut
 from hostel.drivers.events import Lifecycle, Started, Suspended
 from hostel.drivers.qemu import document, features, monitor, probe, process, source
 from hostel.drivers.qemu.alias import assign_aliases
+from hostel.drivers.qemu.command import firmware
 from hostel.drivers.qemu.command.context import Context
 from hostel.drivers.qemu.command.disk import drive_id, throttle
 from hostel.drivers.qemu.command.display import VNC_ID
 from hostel.drivers.qemu.command.machine import build
 from hostel.drivers.qemu.command.objects import secrets
+from hostel.drivers.qemu.firmware import choice, nvram
 from hostel.drivers.qemu.machines import Machines
 from hostel.drivers.qemu.status import Ending, Status
 from hostel.drivers.qemu.tuning import threads
@@ -53,6 +55,7 @@ class Origin(NamedTuple):
         suspended: what is told of that.
         prepare: what is done to the machine before its CPUs run.
         ending: what it is started for, where that is its end.
+        reset_nvram: whether UEFI's variables are made anew before.
     """
 
     reason: RunningReason = RunningReason.BOOTED
@@ -63,6 +66,7 @@ class Origin(NamedTuple):
     suspended: Suspended = Suspended.PAUSED
     prepare: Callable[[Running], None] | None = None
     ending: str = ""
+    reset_nvram: bool = False
 
 
 BOOT: Final = Origin()
@@ -78,16 +82,19 @@ class Launcher:
         storage: StorageDriver | None,
         network: NetworkDriver | None,
         secrets: Callable[[SecretReference, str], bytes],
+        descriptors: Sequence[Path],
     ) -> None:
         self._machines = machines
         self._cache = cache
         self._storage = storage
         self._network = network
         self._secrets = secrets
+        self._descriptors = descriptors
 
     def platform(self) -> Platform:
         """What this host's QEMU brings to documents; without its machine types where it is not installed."""
-        return features.platform(self._cache)
+        found = features.platform(self._cache)
+        return found._replace(nvram_directory=str(self._machines.variables_directory))
 
     def start(self, domain: Domain, *, paused: bool, origin: Origin = BOOT) -> Status:
         """Run a document's machine; the caller holds the domain's lock and has found it not running.
@@ -105,6 +112,7 @@ class Launcher:
         platform = self.platform()
         document.finish(live, platform)
         document.check_startable(live, platform)
+        self.choose_firmware(live, reset_nvram=origin.reset_nvram)
         emulator = find_emulator(live)
         if live.type == DomainType.KVM and not probe.kvm_runs(emulator, self._cache):
             raise document.unsupported(
@@ -112,6 +120,8 @@ class Launcher:
                 "write <domain type='qemu'>, or --virt-type qemu"
             )
         notes = source.prepare(live, self._storage)
+        if live.os is not None:
+            nvram.prepare(live.os, reset=origin.reset_nvram)
         _round_memory(live)
         assign_aliases(live)
         run = machines.run_directory(name)
@@ -139,6 +149,14 @@ class Launcher:
             for path in given:
                 path.unlink(missing_ok=True)
 
+    def choose_firmware(self, live: Domain, *, reset_nvram: bool = False) -> None:
+        """Write into a complete document which firmware it gets, where it asks for a kind of it.
+
+        Raises:
+            VirtError: none fits.
+        """
+        choice.choose(live, self._descriptors, self._machines.variables(live.name), reset=reset_nvram)
+
     def _give_secrets(self, live: Domain, context: Context) -> list[Path]:
         """Write the values that QEMU reads as it starts, each into a file of its owner's alone; returns the files.
 
@@ -146,16 +164,16 @@ class Launcher:
             VirtError: there is no such secret, it has no value, or it is for something else.
         """
         given: list[Path] = []
-        for disk in live.devices.disks:
-            for needed in secrets(disk):
-                value = needed.value.encode()
-                if needed.reference is not None:
-                    value = self._secrets(needed.reference, needed.usage)
-                path = Path(context.secret(needed.name))
-                descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-                with open(descriptor, "wb") as stream:
-                    given.append(path)
-                    stream.write(value)
+        of_disks = (needed for disk in live.devices.disks for needed in secrets(disk))
+        for needed in (*firmware.secrets(live), *of_disks):
+            value = needed.value.encode()
+            if needed.reference is not None:
+                value = self._secrets(needed.reference, needed.usage)
+            path = Path(context.secret(needed.name))
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            with open(descriptor, "wb") as stream:
+                given.append(path)
+                stream.write(value)
         return given
 
     def _launch(self, argv: list[str], status: Status, log: Path, *, paused: bool, origin: Origin) -> Status:

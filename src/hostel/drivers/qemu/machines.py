@@ -60,6 +60,7 @@ class Machines:
         self.statuses = Store(directories.state / "qemu")
         self.endings = Store(directories.state / "qemu" / "last", suffix=".json")
         self.counter = Store(directories.state / "qemu", suffix=".count")
+        self.variables_directory = directories.config / "qemu" / "nvram"
         self.logs = directories.cache / "qemu" / "log"
         self._state = directories.state / "qemu"
         self.bus = EventBus(directories.state / "events")
@@ -96,6 +97,10 @@ class Machines:
     def saved(self, name: str) -> Path:
         """Where the domain's memory is kept by ``managedsave``."""
         return self.definitions.directory / "save" / f"{name}.save"
+
+    def variables(self, name: str) -> Path:
+        """Where UEFI keeps its variables for a domain that names no file for them."""
+        return self.variables_directory / f"{name}_VARS.fd"
 
     def run_directory(self, name: str) -> Path:
         """A fresh directory for a run's sockets, short enough for a unix socket's path."""

@@ -36,6 +36,7 @@ class ArgumentCalls(Calls, NativeCalls):
         platform = self._launcher.platform()
         document.finish(domain, platform)
         document.check_startable(domain, platform)
+        self._launcher.choose_firmware(domain)
         for disk in domain.devices.disks:
             if disk.source is not None:
                 translate(disk, disk.source, self._storage)

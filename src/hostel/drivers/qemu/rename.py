@@ -15,11 +15,13 @@ from hostel.drivers.events import Defined, Event, Lifecycle, Subject, Undefined
 from hostel.drivers.fault import fault
 from hostel.drivers.qemu import savefile
 from hostel.drivers.qemu.backup.checkpoints import Checkpoints
+from hostel.drivers.qemu.firmware.nvram import file_of
 from hostel.drivers.qemu.machines import Machines, invalid
 from hostel.drivers.qemu.running import Calls, no_domain
 from hostel.drivers.qemu.snapshot.catalog import Catalog
 from hostel.errors import ErrorCode, ErrorDomain
 from hostel.model.domain.domain import Domain
+from hostel.model.domain.os import Nvram
 
 
 class RenameCalls(Calls):
@@ -85,6 +87,7 @@ def finish(machines: Machines, old: str, new: str, uuid: str) -> None:
     for snapshot in catalog.all().values():
         for document in (snapshot.domain, snapshot.inactive_domain):
             if isinstance(document, Domain):
+                _keep_variables(machines, document)
                 document.name = new
         catalog.put(snapshot)
     checkpoints = Checkpoints(machines, new)
@@ -97,6 +100,7 @@ def finish(machines: Machines, old: str, new: str, uuid: str) -> None:
         if definition is not None and definition.uuid != uuid:
             definition = None  # another domain, which has got the old name since
         if definition is not None:
+            _keep_variables(machines, definition)
             definition.name = new
             machines.definitions.write(new, definition.format())
             if machines.autostarts.read(old) is not None:
@@ -105,3 +109,13 @@ def finish(machines: Machines, old: str, new: str, uuid: str) -> None:
             machines.endings.remove(old)
             machines.definitions.remove(old)
     machines.renames.remove(old)
+
+
+def _keep_variables(machines: Machines, definition: Domain) -> None:
+    """Have a domain whose UEFI variables are where its old name puts them say so."""
+    path, found = file_of(definition.os, machines.variables(definition.name)), definition.os
+    if found is None or path is None or not path.exists():
+        return
+    found.nvram = found.nvram or Nvram()
+    if found.nvram.source is None:
+        found.nvram.path = str(path)

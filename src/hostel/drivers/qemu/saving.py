@@ -105,6 +105,7 @@ class SaveCalls(Calls):
         if flags & (SaveFlag.RUNNING | SaveFlag.PAUSED):
             runs = bool(flags & SaveFlag.RUNNING)
         origin = Origin(RunningReason.RESTORED, Started.RESTORED, path, saved.start)
+        origin = origin._replace(reset_nvram=bool(flags & SaveFlag.RESET_NVRAM))
         status = self._launcher.start(domain, paused=not runs, origin=origin)
         return DomainRef(domain.name, domain.uuid or "", status.id)
 

@@ -114,7 +114,8 @@ def _complete_nvram(domain: Domain, platform: Platform) -> None:
     loader, nvram = os.loader, os.nvram or Nvram()
     is_wanted = loader.type == "pflash" and loader.readonly and not loader.stateless
     if os.firmware is None and loader.path and is_wanted and not nvram.path and nvram.source is None:
-        nvram.path = f"{platform.nvram_directory}/{domain.name}_VARS.fd"
+        ending = "qcow2" if nvram.format_name == "qcow2" else "fd"
+        nvram.path = f"{platform.nvram_directory}/{domain.name}_VARS.{ending}"
         os.nvram = nvram
 
 

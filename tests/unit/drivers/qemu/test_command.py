@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -15,12 +16,13 @@ from hostel.drivers.qemu.command.machine import build
 from hostel.errors import ErrorCode, VirtError
 from support.domain import QEMU
 
-HEAD = "<domain type='qemu'><name>{name}</name><memory unit='MiB'>64</memory><os><type>hvm</type>{os}</os>"
+HEAD = "<domain type='qemu'><name>{name}</name><memory unit='MiB'>64</memory><os><type{machine}>hvm</type>{os}</os>"
 DISK = "<disk type='file' device='{kind}'><driver type='raw'/><source file='{path}'/><target dev='{dev}'/>{more}</disk>"
 
 
-def argv_of(devices: str, *, os: str = "", name: str = "g") -> list[str]:
-    domain = document.parse(HEAD.format(os=os, name=name) + f"<devices>{devices}</devices></domain>", QEMU)
+def argv_of(devices: str, *, os: str = "", name: str = "g", machine: str = "", body: str = "") -> list[str]:
+    head = HEAD.format(os=os, name=name, machine=machine and f" machine='{machine}'")
+    domain = document.parse(f"{head}{body}<devices>{devices}</devices></domain>", QEMU)
     assign_aliases(domain)
     return build(domain, Context("/usr/bin/qemu", Path("/run/monitor"), {"default": "virbr0", "nat": None}.get))
 
@@ -144,6 +146,17 @@ def test_device_that_the_guest_would_miss_is_refused(device: str) -> None:
     assert caught.value.code == ErrorCode.CONFIG_UNSUPPORTED
 
 
-def test_firmware_is_refused_rather_than_replaced_by_the_bios() -> None:
-    with pytest.raises(VirtError, match="<loader> is not supported"):
-        argv_of("", os="<loader>/ovmf.fd</loader>")
+def test_firmware_is_in_flash_or_in_rom_and_never_left_out() -> None:
+    argv = argv_of("", os="<loader>/bios.bin</loader>")
+    assert argv[argv.index("-bios") + 1] == "/bios.bin"
+    loader = "<loader readonly='yes' secure='yes' type='pflash'>/fw/CODE.fd</loader><nvram>/fw/VARS.fd</nvram>"
+    argv = argv_of("", os=loader, machine="q35", body="<features><acpi/><smm state='on'/></features>")
+    assert "pflash0=libvirt-pflash0-format,pflash1=libvirt-pflash1-format" in argv[argv.index("-machine") + 1]
+    nodes = [json.loads(value) for option, value in itertools.pairwise(argv) if option == "-blockdev"]
+    assert [node.get("filename", node.get("read-only")) for node in nodes] == [
+        "/fw/CODE.fd",
+        True,
+        "/fw/VARS.fd",
+        False,
+    ]
+    assert "driver=cfi.pflash01,property=secure,value=on" in argv

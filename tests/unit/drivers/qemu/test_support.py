@@ -30,7 +30,7 @@ def test_the_table_names_declarations(cls: type[Element]) -> None:
         (refused.document(refused.disk(driver=" copy_on_read='on'")), "/domain/devices/disk/driver/copy_on_read"),
         (refused.document(refused.disk(more="<transient/>")), "/domain/devices/disk/transient"),
         (refused.document(refused.disk(more="<serial frob='1'>s</serial>")), "/domain/devices/disk/serial/@frob"),
-        (refused.document(os="<loader>/ovmf.fd</loader>"), "/domain/os/loader"),
+        (refused.document(os="<acpi><table type='slic'>/t</table></acpi>"), "/domain/os/acpi"),
         (refused.document("<interface type='user'><bandwidth><inbound average='1'/></bandwidth></interface>"),
          "/domain/devices/interface/bandwidth"),
         (refused.document(_REDIRDEV), "/domain/devices/redirdev"),

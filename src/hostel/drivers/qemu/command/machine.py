@@ -12,6 +12,7 @@ from hostel.drivers.qemu.command import (
     controller,
     disk,
     display,
+    firmware,
     hostdev,
     network,
     peripheral,
@@ -55,8 +56,9 @@ def build(domain: Domain, context: Context, fields: Mapping[type[Element], froze
     order = bootindexes(domain)
     memory = domain.memory.to_kib() if domain.memory is not None else 0
     argv = [context.emulator, "-name", f"guest={escape(domain.name)},debug-threads=on", "-S"]
+    argv += firmware.flash(domain, context)
     argv += ["-machine", _machine(domain), "-accel", "kvm" if domain.type == DomainType.KVM else "tcg"]
-    argv += processor.arguments(domain)
+    argv += [*processor.arguments(domain), *firmware.arguments(domain)]
     argv += ["-m", f"size={memory}k", "-overcommit", "mem-lock=off", *_iothreads(domain)]
     argv += ["-uuid", domain.uuid or "", *_generation(domain)]
     argv += ["-display", "none", "-no-user-config", "-nodefaults"]
@@ -89,9 +91,10 @@ def build(domain: Domain, context: Context, fields: Mapping[type[Element], froze
 
 
 def devices(domain: Domain, context: Context) -> list[str]:
-    """What the command line has of boot order, storage, controllers, network and devices of the host."""
+    """What the command line has of firmware, boot order, storage, controllers, network and devices of the host."""
     order = bootindexes(domain)
-    argv = [*_iothreads(domain), *_boot(domain.os)]
+    argv = [*firmware.flash(domain, context), "-machine", ",".join(firmware.machine_properties(domain))]
+    argv += [*firmware.arguments(domain), *_iothreads(domain), *_boot(domain.os)]
     argv += controller.arguments(domain, order, context)
     argv += peripheral.hubs(domain)
     argv += disk.arguments(domain, context, order)
@@ -113,6 +116,7 @@ def _machine(domain: Domain) -> str:
     options.append(f"dump-guest-core={'on' if dump else 'off'}")
     if not features.acpi:
         options.append("acpi=off")
+    options += firmware.machine_properties(domain)
     hpet = next((timer.present for timer in _timers(domain) if timer.name == "hpet"), None)
     if hpet is not None:
         options.append(f"hpet={'on' if hpet else 'off'}")

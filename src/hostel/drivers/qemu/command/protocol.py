@@ -22,46 +22,47 @@ _PORTS: Final = {
 }  # fmt: skip
 _CDROM_MAJOR: Final = 11  # Linux, devices.txt: SCSI CD-ROMs
 _GLUSTER_LOG_LEVEL: Final = 4
+Index = int | str | None  # an image's number; a word for what is no disk's, such as ``pflash1``
 
 
-def storage_node(index: int | None) -> str:
+def storage_node(index: Index) -> str:
     """The name of the node of where an image's bytes are."""
     return f"libvirt-{index}-storage"
 
 
-def format_node(index: int | None) -> str:
+def format_node(index: Index) -> str:
     """The name of the node of an image's format, by the image's number; programs know it from libvirt."""
     return f"libvirt-{index}-format"
 
 
-def authentication_secret(index: int | None) -> str:
+def authentication_secret(index: Index) -> str:
     """The name of the object with what opens a server."""
     return f"{storage_node(index)}-auth-secret0"
 
 
-def cookie_secret(index: int | None) -> str:
+def cookie_secret(index: Index) -> str:
     """The name of the object with the cookies of an HTTP server."""
     return f"{storage_node(index)}-httpcookie-secret0"
 
 
-def encryption_secret(index: int | None) -> str:
+def encryption_secret(index: Index) -> str:
     """The name of the object with an image's passphrase."""
     return f"{format_node(index)}-encryption-secret0"
 
 
-def credentials(index: int | None) -> str:
+def credentials(index: Index) -> str:
     """The name of the object with a TLS client's certificates."""
     return f"obj{storage_node(index)}_tls0"
 
 
-def reservation_manager(source: DiskSource, index: int | None) -> str | None:
+def reservation_manager(source: DiskSource, index: Index) -> str | None:
     """The name of the object that speaks to the helper for persistent reservations; None where there is none."""
     if source.reservations is None:
         return None
     return "pr-helper0" if source.reservations.managed else f"pr-helper-{storage_node(index)}"
 
 
-def protocol(disk: Disk, kind: SourceType, source: DiskSource, index: int | None) -> dict[str, Any]:
+def protocol(disk: Disk, kind: SourceType, source: DiskSource, index: Index) -> dict[str, Any]:
     """The driver, and what it is told of where the bytes are.
 
     Raises:
@@ -99,9 +100,9 @@ def _is_optical(path: str) -> bool:
     return stat.S_ISBLK(found.st_mode) and os.major(found.st_rdev) == _CDROM_MAJOR
 
 
-def _network(disk: Disk, source: DiskSource, index: int | None) -> dict[str, Any]:
+def _network(disk: Disk, source: DiskSource, index: Index) -> dict[str, Any]:
     name = source.protocol
-    makers: dict[str, Callable[[Disk, DiskSource, int | None], dict[str, Any]]] = {
+    makers: dict[str, Callable[[Disk, DiskSource, Index], dict[str, Any]]] = {
         **dict.fromkeys(_CURL, _curl),
         "nbd": _nbd, "iscsi": _iscsi, "rbd": _rbd, "gluster": _gluster, "nfs": _nfs, "ssh": _ssh,
         "sheepdog": _sheepdog, "vxhs": _vxhs,
@@ -155,13 +156,13 @@ def _user(disk: Disk, source: DiskSource) -> str | None:
     return found.username if found is not None else None
 
 
-def _nbd(disk: Disk, source: DiskSource, index: int | None) -> dict[str, Any]:
+def _nbd(disk: Disk, source: DiskSource, index: Index) -> dict[str, Any]:
     tls = credentials(index) if source.tls else None
     server = _server(disk, source, source.hosts[0])
     return {"server": server, "export": source.name or None, "tls-creds": tls, "tls-hostname": source.tls_hostname}
 
 
-def _curl(disk: Disk, source: DiskSource, index: int | None) -> dict[str, Any]:
+def _curl(disk: Disk, source: DiskSource, index: Index) -> dict[str, Any]:
     place = _inet(disk, source, source.hosts[0])
     query = f"?{source.query}" if source.query else ""
     path = (source.name or "").removeprefix("/")
@@ -177,7 +178,7 @@ def _curl(disk: Disk, source: DiskSource, index: int | None) -> dict[str, Any]:
     }
 
 
-def _iscsi(disk: Disk, source: DiskSource, index: int | None) -> dict[str, Any]:
+def _iscsi(disk: Disk, source: DiskSource, index: Index) -> dict[str, Any]:
     place = _inet(disk, source, source.hosts[0])
     target, _, unit = (source.name or "").partition("/")
     unit = unit or "0"
@@ -195,7 +196,7 @@ def _iscsi(disk: Disk, source: DiskSource, index: int | None) -> dict[str, Any]:
     }
 
 
-def _rbd(disk: Disk, source: DiskSource, index: int | None) -> dict[str, Any]:
+def _rbd(disk: Disk, source: DiskSource, index: Index) -> dict[str, Any]:
     pool, slash, image = (source.name or "").partition("/")
     if not slash:
         raise VirtError(ErrorCode.XML_ERROR, f"XML error: disk '{disk.target.dev}': write <source name='POOL/IMAGE'>")
@@ -217,7 +218,7 @@ def _rbd(disk: Disk, source: DiskSource, index: int | None) -> dict[str, Any]:
     }
 
 
-def _gluster(disk: Disk, source: DiskSource, index: int | None) -> dict[str, Any]:
+def _gluster(disk: Disk, source: DiskSource, index: Index) -> dict[str, Any]:
     volume, slash, path = (source.name or "").lstrip("/").partition("/")
     if not slash:
         raise VirtError(ErrorCode.XML_ERROR, f"XML error: disk '{disk.target.dev}': write <source name='VOLUME/PATH'>")
@@ -225,7 +226,7 @@ def _gluster(disk: Disk, source: DiskSource, index: int | None) -> dict[str, Any
     return {"volume": volume, "path": path, "server": servers, "debug": _GLUSTER_LOG_LEVEL}
 
 
-def _nfs(disk: Disk, source: DiskSource, index: int | None) -> dict[str, Any]:
+def _nfs(disk: Disk, source: DiskSource, index: Index) -> dict[str, Any]:
     identity = source.identity or Identity()
     server = {"host": _inet(disk, source, source.hosts[0])["host"], "type": "inet"}
     user = _number(identity.user, lambda name: pwd.getpwnam(name).pw_uid)
@@ -246,15 +247,15 @@ def _number(name: str | None, look_up: Callable[[str], int]) -> int | None:
         return int(number)
 
 
-def _ssh(disk: Disk, source: DiskSource, index: int | None) -> dict[str, Any]:
+def _ssh(disk: Disk, source: DiskSource, index: Index) -> dict[str, Any]:
     server = _inet(disk, source, source.hosts[0])
     return {"path": source.name, "server": server, "user": _user(disk, source)}
 
 
-def _sheepdog(disk: Disk, source: DiskSource, index: int | None) -> dict[str, Any]:
+def _sheepdog(disk: Disk, source: DiskSource, index: Index) -> dict[str, Any]:
     return {"server": _server(disk, source, source.hosts[0]), "vdi": source.name}
 
 
-def _vxhs(disk: Disk, source: DiskSource, index: int | None) -> dict[str, Any]:
+def _vxhs(disk: Disk, source: DiskSource, index: Index) -> dict[str, Any]:
     tls = credentials(index) if source.tls else None
     return {"tls-creds": tls, "vdisk-id": source.name, "server": _inet(disk, source, source.hosts[0])}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from hostel.drivers.base import DomainRef, DomainXmlFlag, PausedReason
@@ -19,7 +19,6 @@ from hostel.drivers.document import reading
 from hostel.drivers.fault import fault
 from hostel.drivers.qemu.agent import freeze
 from hostel.drivers.qemu.backup.checkpoints import Checkpoints
-from hostel.drivers.qemu.block.chain import images
 from hostel.drivers.qemu.machines import invalid
 from hostel.drivers.qemu.running import Calls, Running, no_domain
 from hostel.drivers.qemu.saving import write_memory
@@ -59,6 +58,10 @@ class SnapshotCalls(Calls):
     def define(self, definition: Domain) -> None:
         """Replace a definition; the caller holds the domain's lock."""
         self._define(definition)
+
+    def kept(self, document: Domain, disks: Iterable[Disk]) -> list[inside.Kept]:
+        """The images that keep a snapshot inside them, of these disks of a document."""
+        return inside.kept(document, disks, self._machines.variables(document.name))
 
     def resolved_disks(self, document: Domain) -> list[Disk]:
         """The disks of a document, with files in place of volumes, and with what they stand on."""
@@ -167,7 +170,8 @@ class SnapshotCalls(Calls):
                     freeze(machine)
                 self._make_live(machine, snapshot, plan, reuse=reuse)
             elif plan.of("internal"):
-                inside.create_stored([next(images(disk)) for disk, _ in plan.of("internal")], name)
+                assert isinstance(snapshot.domain, Domain)
+                inside.create_stored(self.kept(snapshot.domain, plan.disks_of("internal")), name)
             else:
                 for disk, wanted in plan.of("external"):
                     if not reuse:
@@ -189,7 +193,7 @@ class SnapshotCalls(Calls):
         memory = snapshot.memory.file if snapshot.memory is not None else None
         runs = snapshot.state == "running"
         if plan.of("internal"):
-            inside.save(machine, [next(images(disk)) for disk, _ in plan.of("internal")], snapshot.name or "")
+            inside.save(machine, self.kept(machine.domain, plan.disks_of("internal")), snapshot.name or "")
             return
         if memory is not None:
             machine.save(paused=int(PausedReason.SNAPSHOT), resumes=runs)

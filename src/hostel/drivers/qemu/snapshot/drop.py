@@ -78,7 +78,7 @@ def _drop_inside(calls: SnapshotCalls, machine: Running | None, snapshot: Snapsh
     if not isinstance(document, Domain):
         return
     disks = document.devices.disks if machine is not None else calls.resolved_disks(document)
-    tops = [top for disk in disks if disk.target.dev in names and (top := next(images(disk), None)) is not None]
+    tops = calls.kept(document, [disk for disk in disks if disk.target.dev in names])
     if machine is not None:
         inside.drop(machine, tops, snapshot.name or "")
     else:

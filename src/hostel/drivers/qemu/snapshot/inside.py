@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Final
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, NamedTuple
 
-from hostel.drivers.qemu.block.chain import Image
+from hostel.drivers.qemu.block.chain import images
 from hostel.drivers.qemu.command.disk import format_node
+from hostel.drivers.qemu.command.firmware import VARIABLES
+from hostel.drivers.qemu.firmware.nvram import file_of
 from hostel.drivers.qemu.machines import failed
 from hostel.drivers.qemu.running import Running
 from hostel.errors import BlockError
+from hostel.model.domain.devices.disk import Disk
+from hostel.model.domain.domain import Domain
 
 if TYPE_CHECKING:
     from hostel.block.node import BlockNode
@@ -18,36 +23,67 @@ if TYPE_CHECKING:
 _SECONDS: Final = 600.0
 
 
-def save(machine: Running, tops: list[Image], name: str) -> None:
+class Kept(NamedTuple):
+    """An image that keeps a snapshot: of a disk, or of UEFI's variables.
+
+    Attributes:
+        node: its node in QEMU.
+        path: its file or device.
+        format: its format.
+    """
+
+    node: str
+    path: str
+    format: str
+
+
+def kept(domain: Domain, disks: Iterable[Disk], usual: Path) -> list[Kept]:
+    """The images that keep a snapshot of these disks of a domain; variables last, where they can be kept so.
+
+    Args:
+        domain: what says where variables are.
+        disks: of the domain, with files in place of volumes.
+        usual: where its variables are when it does not say.
+    """
+    tops = (next(images(disk), None) for disk in disks)
+    found = [Kept(format_node(top.number), top.path, top.format) for top in tops if top is not None]
+    path = file_of(domain.os, usual)
+    nvram = domain.os.nvram if domain.os is not None else None
+    if found and path is not None and nvram is not None and nvram.format_name == "qcow2":
+        found.append(Kept(VARIABLES, str(path), "qcow2"))
+    return found
+
+
+def save(machine: Running, tops: list[Kept], name: str) -> None:
     """Keep disks and memory; the first image takes the memory.
 
     Raises:
         VirtError: ``OPERATION_FAILED``; QEMU has taken back what it had begun.
     """
-    nodes = [format_node(top.number) for top in tops]
+    nodes = [top.node for top in tops]
     machine.ask("snapshot-save", **{"job-id": _job("save", name), "tag": name, "vmstate": nodes[0], "devices": nodes})
     _wait(machine, _job("save", name), f"unable to save snapshot '{name}'")
 
 
-def load(machine: Running, tops: list[Image], name: str) -> None:
+def load(machine: Running, tops: list[Kept], name: str) -> None:
     """Take disks and memory from a snapshot; the guest is stopped afterwards.
 
     Raises:
         VirtError: ``OPERATION_FAILED``.
     """
-    nodes = [format_node(top.number) for top in tops]
+    nodes = [top.node for top in tops]
     machine.ask("snapshot-load", **{"job-id": _job("load", name), "tag": name, "vmstate": nodes[0], "devices": nodes})
     _wait(machine, _job("load", name), f"unable to load snapshot '{name}'")
 
 
-def drop(machine: Running, tops: Iterable[Image], name: str) -> None:
+def drop(machine: Running, tops: Iterable[Kept], name: str) -> None:
     """Remove a snapshot from the images that have it.
 
     Raises:
         VirtError: ``OPERATION_FAILED``.
     """
     having = tags(machine, name)
-    nodes = [format_node(top.number) for top in tops if format_node(top.number) in having]
+    nodes = [top.node for top in tops if top.node in having]
     if nodes:
         machine.ask("snapshot-delete", **{"job-id": _job("drop", name), "tag": name, "devices": nodes})
         _wait(machine, _job("drop", name), f"unable to delete snapshot '{name}'")
@@ -97,12 +133,12 @@ def tags(machine: Running, name: str) -> set[str]:
     }
 
 
-def has_stored(top: Image, name: str) -> bool:
+def has_stored(top: Kept, name: str) -> bool:
     """Whether an image that no QEMU has open has a snapshot of this name."""
     return bool(_each([top], lambda node: _has(node, name), read_only=True)[0])
 
 
-def create_stored(tops: list[Image], name: str) -> None:
+def create_stored(tops: list[Kept], name: str) -> None:
     """Keep the disks of a machine that does not run; none of them where one fails.
 
     Raises:
@@ -110,7 +146,7 @@ def create_stored(tops: list[Image], name: str) -> None:
     """
     from hostel.img import snapshot
 
-    done: list[Image] = []
+    done: list[Kept] = []
     try:
         for top in tops:
             _each([top], lambda node: snapshot.create(node, name))
@@ -120,7 +156,7 @@ def create_stored(tops: list[Image], name: str) -> None:
         raise
 
 
-def apply_stored(tops: list[Image], name: str) -> None:
+def apply_stored(tops: list[Kept], name: str) -> None:
     """Go back to a snapshot of the disks of a machine that does not run.
 
     Raises:
@@ -131,7 +167,7 @@ def apply_stored(tops: list[Image], name: str) -> None:
     _each(tops, lambda node: snapshot.apply(node, name))
 
 
-def drop_stored(tops: Iterable[Image], name: str) -> None:
+def drop_stored(tops: Iterable[Kept], name: str) -> None:
     """Remove a snapshot from the images that have it.
 
     Raises:
@@ -152,7 +188,7 @@ def _has(node: BlockNode, name: str) -> bool:
     return any(item.name == name for item in snapshot.snapshots(node))
 
 
-def _each(tops: Iterable[Image], act: Callable[[BlockNode], object], *, read_only: bool = False) -> list[object]:
+def _each(tops: Iterable[Kept], act: Callable[[BlockNode], object], *, read_only: bool = False) -> list[object]:
     from hostel.block import graph
 
     results = []

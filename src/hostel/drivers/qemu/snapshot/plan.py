@@ -13,7 +13,10 @@ from hostel.drivers.qemu.block.chain import images
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
 from hostel.model.domain.devices.disk import Disk
 from hostel.model.domain.devices.source import DiskSource, SourceType
+from hostel.model.domain.domain import Domain
+from hostel.model.domain.os import Nvram, Os
 from hostel.model.domain.rules.disk import is_empty
+from hostel.model.domain.rules.machine import has_uefi
 from hostel.model.snapshot import Snapshot, SnapshotDisk, SnapshotDriver, SnapshotMemory
 
 _INTERNAL_FORMATS = ("qcow2",)
@@ -28,6 +31,10 @@ class Plan(NamedTuple):
     def of(self, place: str) -> list[tuple[Disk, SnapshotDisk]]:
         """Those that are kept ``internal`` or ``external``."""
         return [(disk, wanted) for disk, wanted in self.disks if wanted.snapshot == place]
+
+    def disks_of(self, place: str) -> list[Disk]:
+        """Those of the domain's that are kept ``internal`` or ``external``."""
+        return [disk for disk, _ in self.of(place)]
 
 
 def align(snapshot: Snapshot, disks: list[Disk], default: str) -> Plan:
@@ -140,6 +147,8 @@ def check(snapshot: Snapshot, plan: Plan, *, is_active: bool, flags: SnapshotCre
         fmt = disk.image_format
         if fmt not in _INTERNAL_FORMATS:
             raise _unsupported(f"internal snapshot for disk {wanted.name} unsupported for storage type {fmt}")
+    if internal and isinstance(snapshot.domain, Domain):
+        _check_variables(snapshot.domain.os)
     for _, wanted in external:
         _check_overlay(wanted, reuse=bool(flags & SnapshotCreateFlag.REUSE_EXT))
     if not internal and not external and memory in (None, "no"):
@@ -155,6 +164,15 @@ def check(snapshot: Snapshot, plan: Plan, *, is_active: bool, flags: SnapshotCre
         raise _unsupported("disk-only snapshots require at least one disk to be selected for snapshot")
     if (internal and external) or (memory == "internal" and external) or (memory == "external" and internal):
         raise _unsupported("mixing internal and external targets for a snapshot is not yet supported")
+
+
+def _check_variables(found: Os | None) -> None:
+    """UEFI's variables go back with the disks, or nothing does: a guest does not stand to find others."""
+    is_stateless = found is not None and found.loader is not None and found.loader.stateless
+    if found is None or not has_uefi(found) or is_stateless or (found.nvram or Nvram()).format_name == "qcow2":
+        return
+    what = "internal snapshots of a VM with pflash based firmware are not supported"
+    raise _unsupported(f"{what} where its variables are not in qcow2; write <nvram format='qcow2'>")
 
 
 def _check_overlay(wanted: SnapshotDisk, *, reuse: bool) -> None:

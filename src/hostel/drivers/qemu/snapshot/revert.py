@@ -84,7 +84,8 @@ def revert(
         if saved is not None and snapshot.memory is not None:
             origin = origin._replace(memory=Path(snapshot.memory.file or ""), offset=saved.start)
         if memory == "internal":
-            origin = origin._replace(prepare=_loading(snapshot))
+            origin = origin._replace(prepare=_loading(calls, snapshot))
+        origin = origin._replace(reset_nvram=bool(flags & SnapshotRevertFlag.RESET_NVRAM))
         launcher.start(document, paused=not runs, origin=origin)
     if external:
         remove_unused(calls, catalog, document.name, abandoned)
@@ -115,7 +116,7 @@ def _check_stored(calls: SnapshotCalls, document: Domain, snapshot: Snapshot) ->
             raise failed(f"'{top.path}' has no snapshot '{snapshot.name}': it was made anew, or the snapshot removed")
 
 
-def _has(top: Image, name: str) -> bool:
+def _has(top: inside.Kept, name: str) -> bool:
     from hostel.block import graph
     from hostel.errors import BlockError
     from hostel.img import snapshot
@@ -142,10 +143,9 @@ def stop(machine: Running) -> None:
     machine.forget(Ending(ShutoffReason.FROM_SNAPSHOT, ""))
 
 
-def _internal(calls: SnapshotCalls, document: Domain, snapshot: Snapshot) -> list[Image]:
+def _internal(calls: SnapshotCalls, document: Domain, snapshot: Snapshot) -> list[inside.Kept]:
     names = {disk.name for disk in snapshot.disks.disks if disk.snapshot == "internal"}
-    disks = [disk for disk in calls.resolved_disks(document) if disk.target.dev in names]
-    return [top for disk in disks if (top := next(images(disk), None)) is not None]
+    return calls.kept(document, [disk for disk in calls.resolved_disks(document) if disk.target.dev in names])
 
 
 def apply_internal(calls: SnapshotCalls, catalog: Catalog, snapshot: Snapshot) -> None:
@@ -225,15 +225,16 @@ def _put(document: Domain, wanted: dict[str, tuple[Disk, SnapshotDisk]]) -> None
                 disk.source.index = None
 
 
-def _loading(snapshot: Snapshot) -> Load:
+def _loading(calls: SnapshotCalls, snapshot: Snapshot) -> Load:
     """What takes disks and memory from the snapshot once QEMU is there."""
-    return Load(snapshot.name or "", frozenset(d.name for d in snapshot.disks.disks if d.snapshot == "internal"))
+    return Load(calls, snapshot.name or "", frozenset(d.name for d in snapshot.disks.disks if d.snapshot == "internal"))
 
 
 class Load:
     """Loads an internal snapshot into a machine that was just started for it."""
 
-    def __init__(self, name: str, disks: frozenset[str]) -> None:
+    def __init__(self, calls: SnapshotCalls, name: str, disks: frozenset[str]) -> None:
+        self._calls = calls
         self._name = name
         self._disks = disks
 
@@ -244,7 +245,7 @@ class Load:
             VirtError: ``OPERATION_FAILED``.
         """
         disks = [disk for disk in machine.domain.devices.disks if disk.target.dev in self._disks]
-        inside.load(machine, [next(images(disk)) for disk in disks], self._name)
+        inside.load(machine, self._calls.kept(machine.domain, disks), self._name)
 
 
 def _overlays_of(definition: Domain | None, catalog: Catalog) -> list[str]:

@@ -19,7 +19,6 @@ from hostel.drivers.qemu.snapshot.inside import (
 )
 from hostel.drivers.qemu.snapshot.overlay import drop_marks, is_image, remove, settle_overlays
 from hostel.errors import VirtError
-from hostel.model.domain.devices.disk import Disk
 from hostel.model.domain.devices.source import SourceType
 from hostel.model.domain.domain import Domain
 from hostel.model.snapshot import Snapshot, SnapshotDisk
@@ -106,15 +105,18 @@ def _is_there(calls: SnapshotCalls, snapshot: Snapshot, machine: Running | None,
             document = machine.domain
             return settle_overlays(machine) if has_marks else all(uses(document, _file(it)) for it in external)
         finish_jobs(machine)
-        tops = _tops(machine.domain.devices.disks, internal)
-        if {f"libvirt-{top.number}-format" for top in tops} <= tags(machine, intent.snapshot):
+        disks = [disk for disk in machine.domain.devices.disks if disk.target.dev in internal]
+        tops = calls.kept(machine.domain, disks)
+        if {top.node for top in tops} <= tags(machine, intent.snapshot):
             return True
         drop(machine, tops, intent.snapshot)
         return False
     if external:
         return _adopt(calls, external, name)
     stored = calls.definition_of(name)
-    tops = _tops(calls.resolved_disks(stored), internal) if stored is not None else []
+    disks = calls.resolved_disks(stored) if stored is not None else []
+    chosen = [disk for disk in disks if disk.target.dev in internal]
+    tops = calls.kept(stored, chosen) if stored is not None else []
     if tops and all(has_stored(top, intent.snapshot) for top in tops):
         return True
     drop_stored(tops, intent.snapshot)
@@ -147,7 +149,3 @@ def _file(disk: SnapshotDisk) -> str:
 
 def _format(disk: SnapshotDisk) -> str:
     return (disk.driver.type if disk.driver is not None else None) or "qcow2"
-
-
-def _tops(disks: list[Disk], names: list[str]) -> list[Image]:
-    return [top for disk in disks if disk.target.dev in names and (top := next(images(disk), None)) is not None]
