@@ -32,6 +32,8 @@ _BEGINNINGS: Final[dict[ErrorCode, str]] = {
     ErrorCode.NO_DOMAIN: "Domain not found: %s",
     ErrorCode.NO_DOMAIN_METADATA: "metadata not found: %s",
     ErrorCode.NO_NETWORK: "Network not found: %s",
+    ErrorCode.NO_NETWORK_PORT: "network port not found: %s",
+    ErrorCode.INVALID_MAC: "invalid MAC address: %s",
     ErrorCode.NO_INTERFACE: "Interface not found: %s",
     ErrorCode.MULTIPLE_INTERFACES: "multiple matching interfaces found: %s",
     ErrorCode.NO_NWFILTER: "Network filter not found: %s",

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from hostel.drivers.host.driver import LinuxHostDriver
     from hostel.drivers.interface.driver import SysfsInterfaceDriver
     from hostel.drivers.network.driver import SessionNetworkDriver
+    from hostel.drivers.network.system import SystemNetworkDriver
     from hostel.drivers.nodedev.driver import SysfsNodeDeviceDriver
     from hostel.drivers.secret.driver import VaultSecretDriver
     from hostel.drivers.storage.driver import SessionStorageDriver
@@ -46,7 +47,8 @@ def open_session(uri: SplitResult, directories: Directories) -> Drivers | None:
 
     bus = EventBus(directories.state / "events")
     storage = announcing(deferred(lambda: _storage(directories)), Subject.POOL, bus)
-    network = announcing(deferred(lambda: _network(directories)), Subject.NETWORK, bus)
+    is_system = uri.path == "/system"
+    network = announcing(deferred(lambda: _network(directories, is_system=is_system)), Subject.NETWORK, bus)
     secret = deferred(lambda: _secret(directories, bus))
     hypervisor = QemuDriver(directories, storage=storage, network=network)
     start = claim_start(directories)
@@ -71,7 +73,13 @@ def _storage(directories: Directories) -> SessionStorageDriver:
     return SessionStorageDriver(directories)
 
 
-def _network(directories: Directories) -> SessionNetworkDriver:
+def _network(directories: Directories, *, is_system: bool) -> SessionNetworkDriver | SystemNetworkDriver:
+    from hostel.drivers.link.device import may_administer
+
+    if is_system and may_administer():
+        from hostel.drivers.network.system import SystemNetworkDriver
+
+        return SystemNetworkDriver(directories)
     from hostel.drivers.network.driver import SessionNetworkDriver
 
     return SessionNetworkDriver(directories)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import enum
+from collections.abc import Mapping
 from typing import NamedTuple, Protocol
 
 from hostel.drivers.base.domain import Affect
@@ -12,6 +14,59 @@ class NetworkRef(NamedTuple):
 
     name: str
     uuid: str
+
+
+class NetworkPortRef(NamedTuple):
+    """Names a port of a network."""
+
+    network: NetworkRef
+    uuid: str
+
+
+class PortCreateFlag(enum.IntFlag):
+    """``virNetworkPortCreateFlags``.
+
+    Attributes:
+        RECLAIM: the guest is plugged in already.
+        VALIDATE: every document is validated.
+    """
+
+    NONE = 0
+    RECLAIM = 1
+    VALIDATE = 2
+
+
+class AddressType(enum.IntEnum):
+    """``virIPAddrType``."""
+
+    IPV4 = 0
+    IPV6 = 1
+
+
+class DhcpLease(NamedTuple):
+    """An address that a guest has for a time, in the order of libvirt's structure.
+
+    Attributes:
+        interface: the network's bridge.
+        expiry: when it is over, in seconds since 1970; 0 for never.
+        type: of the address.
+        mac: the guest's; None where it is not known.
+        iaid: the guest's number for the interface, of DHCPv6.
+        address: the address.
+        prefix: the length of its prefix.
+        hostname: the name that the guest gave itself.
+        client_id: what the guest is known by.
+    """
+
+    interface: str
+    expiry: int
+    type: AddressType
+    mac: str | None
+    iaid: str | None
+    address: str
+    prefix: int
+    hostname: str | None
+    client_id: str | None
 
 
 class NetworkDriver(Protocol):
@@ -67,3 +122,33 @@ class NetworkDriver(Protocol):
 
     def network_get_bridge_name(self, network: NetworkRef) -> str:
         """The host bridge that guests are attached to; ``INTERNAL_ERROR`` where there is none."""
+
+
+class NetworkPortDriver(Protocol):
+    """Ports of networks and leases, where a driver has them. Lookups raise ``NO_NETWORK`` and ``NO_NETWORK_PORT``."""
+
+    def network_list_all_ports(self, network: NetworkRef) -> list[NetworkPortRef]:
+        """What guests are plugged into; ``OPERATION_INVALID`` where the network is not active."""
+
+    def network_port_lookup_by_uuid(self, network: NetworkRef, uuid: str) -> NetworkPortRef:
+        """Find by UUID."""
+
+    def network_port_create_xml(
+        self, network: NetworkRef, xml: str, flags: PortCreateFlag = PortCreateFlag.NONE
+    ) -> NetworkPortRef:
+        """Make a port for a guest's interface; its document then says what it is plugged into."""
+
+    def network_port_get_xml_desc(self, port: NetworkPortRef) -> str:
+        """A port's document."""
+
+    def network_port_delete(self, port: NetworkPortRef) -> None:
+        """Remove a port."""
+
+    def network_port_get_parameters(self, port: NetworkPortRef) -> dict[str, int]:
+        """A port's rates, by libvirt's names."""
+
+    def network_port_set_parameters(self, port: NetworkPortRef, params: Mapping[str, int]) -> None:
+        """Set a port's rates; what is left out is no longer limited."""
+
+    def network_get_dhcp_leases(self, network: NetworkRef, mac: str | None = None) -> list[DhcpLease]:
+        """The addresses that were given out, or those of one guest."""

@@ -12,14 +12,22 @@ from hostel.model.network import Dhcp, DhcpHost, Dns, DnsService, Lease, Network
 _NOTICE = "# Written anew whenever the network {name} is started: change it with virsh net-edit\n"
 
 
-def configuration(network: Network, folder: str, pid_file: str | None = None) -> str:
+def configuration(network: Network, folder: str, pid_file: str | None = None, *, stem: str | None = None) -> str:
     """The configuration for a completed network whose other files are in ``folder``.
+
+    Args:
+        network: the network.
+        folder: where the files of hosts are.
+        pid_file: where dnsmasq writes its process id.
+        stem: how the names of these files begin; with the network's name, where it is None.
 
     Raises:
         ModelError: DHCP is asked for on two addresses of one family, a domain for reverse look-ups has no name, or a
             value would be two lines.
     """
-    return _NOTICE.format(name=network.name) + _joined(_lines(network, folder, pid_file))
+    return _NOTICE.format(name=network.name) + _joined(
+        _lines(network, f"{folder}/{network.name if stem is None else stem}", pid_file)
+    )
 
 
 def hosts_file(network: Network) -> str:
@@ -50,7 +58,7 @@ def _joined(lines: Iterable[str]) -> str:
     return "".join(f"{line}\n" for line in found)
 
 
-def _lines(network: Network, folder: str, pid_file: str | None) -> Iterator[str]:
+def _lines(network: Network, begin: str, pid_file: str | None) -> Iterator[str]:
     dns = network.dns or Dns()
     serves_names = dns.enable is not False
     yield "strict-order"  # ask the host's servers in the order that the C library asks them in
@@ -80,7 +88,7 @@ def _lines(network: Network, folder: str, pid_file: str | None) -> Iterator[str]
     if serves_names:
         yield from (f"txt-record={text.name},{text.value}" for text in dns.texts)
         yield from map(_service, dns.services)
-    yield from _addresses(network, folder, serves_names=serves_names)
+    yield from _addresses(network, begin, serves_names=serves_names)
     yield from (option.value for option in (network.dnsmasq.options if network.dnsmasq is not None else ()))
 
 
@@ -113,7 +121,7 @@ def _service(service: DnsService) -> str:
     return ",".join([line, service.target, *map(str, rest[:needed])])
 
 
-def _addresses(network: Network, folder: str, *, serves_names: bool) -> Iterator[str]:
+def _addresses(network: Network, begin: str, *, serves_names: bool) -> Iterator[str]:
     ipv4, ipv6 = (_with_dhcp(network, version) for version in (4, 6))
     roots = [ip.tftp_root for ip in network.ips if ip.tftp_root is not None]
     if roots:
@@ -127,9 +135,9 @@ def _addresses(network: Network, folder: str, *, serves_names: bool) -> Iterator
         yield f"dhcp-lease-max={leases}"
     # Both files are there even where they are empty, so that hosts can be added while dnsmasq runs.
     if ipv4 is not None or ipv6 is not None:
-        yield f"dhcp-hostsfile={folder}/{network.name}.hostsfile"
+        yield f"dhcp-hostsfile={begin}.hostsfile"
     if serves_names:
-        yield f"addn-hosts={folder}/{network.name}.addnhosts"
+        yield f"addn-hosts={begin}.addnhosts"
     if network.mtu:
         yield f"dhcp-option=option:mtu,{network.mtu}"
     if ipv6 is not None:

@@ -71,6 +71,15 @@ def with_bridge(network: NetworkDefinition, bridge: str, mac: str) -> NetworkDef
     return _definition(changed)
 
 
+def with_connections(network: NetworkDefinition, count: int) -> str:
+    """A network's document that says how many guests are plugged in, where there are any."""
+    if not count:
+        return network.xml
+    told = model.Network.parse(network.xml)
+    told.connections = count
+    return told.format()
+
+
 def _definition(network: model.Network) -> NetworkDefinition:
     mode = network.forward.mode if network.forward is not None else None
     name = network.bridge.name if network.bridge is not None else None

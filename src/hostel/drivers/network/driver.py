@@ -6,189 +6,26 @@ exists on the host, made by the administrator or by a system-wide libvirt.
 
 from __future__ import annotations
 
-import contextlib
-import itertools
-import secrets
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
-from hostel.drivers.base import NetworkRef
-from hostel.drivers.base.domain import Affect
-from hostel.drivers.document import canonical_uuid
-from hostel.drivers.fault import fault
-from hostel.drivers.network.document import NetworkDefinition, parse_network, updated, with_bridge
-from hostel.drivers.network.networks import DEFAULT_NAME, Network, Networks
+from hostel.drivers.network.document import NetworkDefinition
+from hostel.drivers.network.local import network_fault
+from hostel.drivers.network.networks import DEFAULT_NAME, Network
+from hostel.drivers.network.ports import PortedNetworkDriver
 from hostel.drivers.store import Directories
-from hostel.errors import ErrorCode, ErrorDomain, VirtError
+from hostel.errors import ErrorCode
 from hostel.model.network import ForwardMode
-from hostel.model.network_update import Command, Section
 
 _SYSTEM_INTERFACES: Final = Path("/sys/class/net")
-_MAC_PREFIX: Final = (0x52, 0x54, 0x00)  # KVM's
 
 
-class SessionNetworkDriver:
-    """Implements :class:`hostel.drivers.base.NetworkDriver` over files that all processes share."""
+class SessionNetworkDriver(PortedNetworkDriver):
+    """Implements :class:`hostel.drivers.base.NetworkDriver` with the bridges that there are."""
 
     def __init__(self, directories: Directories, *, interfaces: Path = _SYSTEM_INTERFACES) -> None:
-        self._networks = Networks(directories)
+        super().__init__(directories)
         self._interfaces = interfaces
-
-    def forget_running(self) -> None:
-        """The host was started anew: nothing was started, and transient networks are gone."""
-        with self._networks.locked():
-            self._networks.drop_all_started()
-
-    def connect_autostart(self) -> list[NetworkRef]:
-        """Activate the networks marked for it whose bridges exist; one that fails does not keep the others."""
-        started = []
-        for network in self._networks.all():
-            if self._networks.autostart(network.current.name) and not self._is_active(network):
-                with contextlib.suppress(VirtError):
-                    self.network_create(_ref(network.current))
-                    started.append(_ref(network.current))
-        return started
-
-    def connect_list_all_networks(self) -> list[NetworkRef]:
-        """Every network, by name."""
-        return [_ref(network.current) for network in self._networks.all()]
-
-    def network_lookup_by_name(self, name: str) -> NetworkRef:
-        """Find by name."""
-        found = self._networks.find(name)
-        if found is None:
-            raise _fault(ErrorCode.NO_NETWORK, f"no network with matching name '{name}'")
-        return _ref(found.current)
-
-    def network_lookup_by_uuid(self, uuid: str) -> NetworkRef:
-        """Find by UUID."""
-        wanted = canonical_uuid(uuid)
-        for network in self._networks.all():
-            if network.current.uuid == wanted:
-                return _ref(network.current)
-        raise _fault(ErrorCode.NO_NETWORK, f"no network with matching uuid '{uuid}'")
-
-    def network_define_xml(self, xml: str) -> NetworkRef:
-        """Make or replace a persistent definition."""
-        network = parse_network(xml)
-        with self._networks.locked():
-            check_duplicate(network, self._known())
-            self._networks.save_definition(self._completed(network))
-        return _ref(network)
-
-    def network_create_xml(self, xml: str) -> NetworkRef:
-        """Activate a transient network, where the host has the bridge."""
-        network = parse_network(xml)
-        with self._networks.locked():
-            check_duplicate(network, self._known())
-            same = self._networks.find(network.name)
-            if same is not None and self._is_active(same):
-                raise _fault(ErrorCode.OPERATION_INVALID, f"network is already active as '{network.name}'")
-            self._check_bridge(network)
-            self._networks.save_started(network)
-        return _ref(network)
-
-    def network_update(
-        self, network: NetworkRef, command: int, section: int, parent: int, xml: str, affect: Affect = Affect.CURRENT
-    ) -> None:
-        """Change a section of the active network, of the definition, or of both."""
-        with self._networks.locked():
-            found = self._by_ref(network)
-            affect = checked_affect(affect, active=self._is_active(found), persistent=found.defined is not None)
-            change = read_change(command, section)
-            live = updated(found.current, *change, parent, xml) if affect & Affect.LIVE else None
-            if affect & Affect.CONFIG and found.defined is not None:
-                self._networks.save_definition(updated(found.defined, *change, parent, xml))
-            if live is not None:
-                self._networks.save_started(live)
-
-    def network_undefine(self, network: NetworkRef) -> None:
-        """Drop the definition; an active network becomes transient, and the host's bridge stays."""
-        with self._networks.locked():
-            found = self._by_ref(network)
-            if found.defined is None:
-                raise _fault(ErrorCode.OPERATION_INVALID, "can't undefine transient network")
-            if self._is_active(found):
-                self._networks.save_started(found.current)
-            self._networks.drop_definition(found.defined.name)
-
-    def network_create(self, network: NetworkRef) -> None:
-        """Activate, where the host has the bridge.
-
-        Raises:
-            VirtError: ``OPERATION_INVALID`` when it is active, ``OPERATION_UNSUPPORTED`` when there is no bridge.
-        """
-        with self._networks.locked():
-            found = self._by_ref(network)
-            if self._is_active(found):
-                raise _fault(ErrorCode.OPERATION_INVALID, "network is already active")
-            definition = found.defined or found.current
-            self._check_bridge(definition)
-            self._networks.save_started(definition)
-
-    def network_destroy(self, network: NetworkRef) -> None:
-        """Deactivate; the host's bridge stays, and a transient network is gone."""
-        with self._networks.locked():
-            found = self._by_ref(network)
-            if not self._is_active(found):
-                raise _fault(ErrorCode.OPERATION_INVALID, f"network '{found.current.name}' is not active")
-            self._networks.drop_started(found)
-
-    def network_is_active(self, network: NetworkRef) -> bool:
-        """Whether guests can be attached."""
-        return self._is_active(self._by_ref(network))
-
-    def network_is_persistent(self, network: NetworkRef) -> bool:
-        """Whether a definition exists."""
-        return self._by_ref(network).defined is not None
-
-    def network_get_autostart(self, network: NetworkRef) -> bool:
-        """Whether it is activated with the driver."""
-        return self._networks.autostart(self._by_ref(network).current.name)
-
-    def network_set_autostart(self, network: NetworkRef, autostart: bool) -> None:
-        """Set whether it is activated with the driver."""
-        with self._networks.locked():
-            found = self._by_ref(network)
-            if found.defined is None:
-                raise _fault(ErrorCode.OPERATION_INVALID, "cannot set autostart for transient network")
-            self._networks.set_autostart(found.defined, autostart)
-
-    def network_get_xml_desc(self, network: NetworkRef, *, inactive: bool = False) -> str:
-        """The network's document."""
-        found = self._by_ref(network)
-        return (found.defined or found.current).xml if inactive else found.current.xml
-
-    def network_get_bridge_name(self, network: NetworkRef) -> str:
-        """The host bridge that guests are attached to."""
-        found = self._by_ref(network).current
-        if found.bridge is None:
-            raise _fault(ErrorCode.INTERNAL_ERROR, f"network '{found.name}' does not have a bridge name.")
-        return found.bridge
-
-    def close(self) -> None:
-        """Nothing is held."""
-
-    def _completed(self, network: NetworkDefinition) -> NetworkDefinition:
-        """A network that libvirt itself would make a bridge for names one that is free, as libvirt chooses it."""
-        if not network.is_managed:
-            return network
-        taken = {other.bridge for other in self._known() if other.name != network.name}
-        free = (f"virbr{number}" for number in itertools.count())
-        bridge = next(name for name in free if name not in taken and not self._exists(name))
-        mac = ":".join(f"{byte:02x}" for byte in (*_MAC_PREFIX, *secrets.token_bytes(3)))
-        return with_bridge(network, bridge, mac)
-
-    def _known(self) -> list[NetworkDefinition]:
-        return [network.current for network in self._networks.all()]
-
-    def _by_ref(self, ref: NetworkRef) -> Network:
-        found = self._networks.find(ref.name)
-        # Another network may have taken the name since.
-        if found is None or found.current.uuid != ref.uuid:
-            raise _fault(ErrorCode.NO_NETWORK, f"no network with matching uuid '{ref.uuid}' ({ref.name})")
-        return found
 
     def _is_active(self, network: Network) -> bool:
         bridge = network.current.bridge
@@ -200,74 +37,30 @@ class SessionNetworkDriver:
     def _exists(self, bridge: str) -> bool:
         return (self._interfaces / bridge).exists()
 
-    def _check_bridge(self, network: NetworkDefinition) -> None:
+    def _start(self, network: NetworkDefinition) -> None:
         """Refuse what needs privileges, saying why and what to do instead."""
         instead = "use '--network user', or '--network bridge=NAME' with a bridge of the host"
         if network.mode not in (ForwardMode.BRIDGE, None) and not (network.bridge and self._exists(network.bridge)):
-            raise _fault(
+            raise network_fault(
                 ErrorCode.OPERATION_UNSUPPORTED,
                 f"network '{network.name}' forwards by {network.mode} over a bridge of its own"
                 f"{f' ({network.bridge})' if network.bridge else ''}, which only the system's administrator "
                 f"can make; {instead}",
             )
         if network.bridge is None:
-            raise _fault(
+            raise network_fault(
                 ErrorCode.OPERATION_UNSUPPORTED,
                 f"network '{network.name}' names no bridge of the host, and a session cannot make one; {instead}",
             )
         if not self._exists(network.bridge):
-            raise _fault(
+            raise network_fault(
                 ErrorCode.OPERATION_UNSUPPORTED,
                 f"network '{network.name}': the host has no bridge '{network.bridge}'; {instead}",
             )
+        self._networks.save_started(network)
 
+    def _stop(self, network: Network) -> None:
+        self._networks.drop_started(network)  # the host's bridge stays
 
-def read_change(command: int, section: int) -> tuple[Command, Section]:
-    """Libvirt's numbers of what is done to which section.
-
-    Raises:
-        VirtError: they are none.
-    """
-    try:
-        return Command(command), Section(section)
-    except ValueError:
-        reason = f"network update: command {command} or section {section} is not known"
-        raise _fault(ErrorCode.INVALID_ARG, reason) from None
-
-
-def checked_affect(affect: Affect, *, active: bool, persistent: bool) -> Affect:
-    """What a change is about: an active network, or else the definition, where it was not said.
-
-    Raises:
-        VirtError: ``OPERATION_INVALID``: it has not what was said.
-    """
-    if affect is Affect.CURRENT:
-        affect = Affect.LIVE if active else Affect.CONFIG
-    if affect & Affect.LIVE and not active:
-        raise _fault(ErrorCode.OPERATION_INVALID, "network is not running")
-    if affect & Affect.CONFIG and not persistent:
-        raise _fault(ErrorCode.OPERATION_INVALID, "cannot change persistent config of a transient network")
-    return affect
-
-
-def check_duplicate(network: NetworkDefinition, others: Iterable[NetworkDefinition]) -> None:
-    """Refuse a document that takes another network's UUID or name.
-
-    Raises:
-        VirtError: ``OPERATION_FAILED``.
-    """
-    for other in others:
-        if other.uuid == network.uuid and other.name != network.name:
-            raise _fault(
-                ErrorCode.OPERATION_FAILED, f"network '{other.name}' is already defined with uuid {other.uuid}"
-            )
-        if other.name == network.name and other.uuid != network.uuid:
-            raise _fault(ErrorCode.OPERATION_FAILED, f"network '{network.name}' already exists with uuid {other.uuid}")
-
-
-def _ref(network: NetworkDefinition) -> NetworkRef:
-    return NetworkRef(network.name, network.uuid)
-
-
-def _fault(code: ErrorCode, detail: str) -> VirtError:
-    return fault(code, detail, ErrorDomain.NETWORK)
+    def _renew(self, before: NetworkDefinition, after: NetworkDefinition) -> None:
+        """Whoever made the bridge serves it."""

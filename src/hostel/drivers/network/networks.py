@@ -1,8 +1,9 @@
 """Which networks there are: definitions, autostart marks and active networks, on disk and shared by all processes.
 
 ``<config>/network/<name>.xml`` is a definition, ``<config>/network/autostart/<name>`` a mark, and
-``<state>/network/<name>.xml`` says that a network is active, and as what. The network ``default`` is there for
-everybody who has not undefined it, as libvirt's packages install it.
+``<state>/network/<name>.xml`` says that a network is active, and as what. ``<state>/network/<name>.changing`` is there
+while it is started or stopped, and is found by whoever comes after one who was killed at that. The network ``default``
+is there for everybody who has not undefined it, as libvirt's packages install it.
 """
 
 from __future__ import annotations
@@ -54,14 +55,22 @@ class Network(NamedTuple):
 
 
 class Networks:
-    """All networks of a session."""
+    """All networks of a session, or of the system.
 
-    def __init__(self, directories: Directories) -> None:
+    Args:
+        directories: where they are kept.
+        starts_default: whether the network ``default`` is marked for autostart from the beginning.
+    """
+
+    def __init__(self, directories: Directories, *, starts_default: bool = True) -> None:
+        self._starts_default = starts_default
         self._definitions = Store(directories.config / "network")
         self._autostarts = Store(directories.config / "network" / "autostart", suffix="")
         self._undefined = Store(directories.config / "network" / "undefined", suffix="")
         self._started = Store(directories.state / "network")
         self._stopped = Store(directories.state / "network", suffix=".stopped")
+        self._ports = directories.state / "network" / "ports"
+        self._changing = Store(directories.state / "network", suffix=".changing")
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -118,17 +127,50 @@ class Networks:
         if network.defined is not None:
             self._stopped.write(name, "")
         self._started.remove(name)
+        self._drop_ports(name)
 
     def drop_all_started(self) -> None:
         """Say that nobody started or stopped anything; the caller holds the lock."""
-        for store in (self._started, self._stopped):
+        for store in (self._started, self._stopped, self._changing):
             for name in store.names():
                 store.remove(name)
+        for folder in self._ports.iterdir() if self._ports.exists() else ():
+            self._drop_ports(folder.name)
+
+    def ports(self, name: str) -> Store:
+        """The ports of a network that is active; whoever changes them holds the lock."""
+        return Store(self._ports / name)
+
+    def _drop_ports(self, name: str) -> None:
+        store = self.ports(name)
+        for port in store.names():
+            store.remove(port)
+
+    def any_started(self) -> bool:
+        """Whether any network is recorded as active."""
+        return bool(self._started.names())
+
+    def is_changing(self, name: str) -> bool:
+        """Whether somebody is starting or stopping a network, or was killed at that."""
+        return self._changing.read(name) is not None
+
+    def begin_change(self, network: NetworkDefinition) -> None:
+        """Say that a network is being started or stopped; the caller holds the lock."""
+        self._changing.write(network.name, network.xml)
+
+    def end_change(self, name: str) -> None:
+        """Say that it has been, or that nothing of it is left; the caller holds the lock."""
+        self._changing.remove(name)
+
+    def unfinished(self) -> list[NetworkDefinition]:
+        """The networks that somebody was starting or stopping; the caller holds the lock, so that it is nobody now."""
+        found = (self._read(self._changing, name) for name in self._changing.names())
+        return [network for network in found if network is not None]
 
     def autostart(self, name: str) -> bool:
         """Whether a network is activated with the driver."""
         return self._autostarts.read(name) is not None or (
-            self._is_built_in(name) and self._definitions.read(name) is None
+            self._starts_default and self._is_built_in(name) and self._definitions.read(name) is None
         )
 
     def set_autostart(self, network: NetworkDefinition, value: bool) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from hostel.codec.xml import Element
+from hostel.drivers import tool
 from hostel.drivers.base.nodedev import NodeDeviceRef, is_listed
 from hostel.drivers.document import reading
 from hostel.drivers.fault import fault, system_fault
@@ -23,7 +24,6 @@ from hostel.drivers.nodedev.mdevctl import Kept, Mdevctl, mediated, mediated_nam
 from hostel.drivers.nodedev.names import PciNames
 from hostel.drivers.nodedev.sysfs import SysDevice, Sysfs
 from hostel.drivers.nodedev.watch import Seen
-from hostel.drivers.storage.backends import tool
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
 from hostel.model.node_device import NodeDevice, read_node_device
 from hostel.model.node_device_capability import (

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from hostel.drivers import tool
 from hostel.drivers.fault import fault, printable
-from hostel.drivers.storage.backends import tool
 from hostel.errors import ErrorCode, ErrorDomain, ModelError, VirtError
 from hostel.model.node_device import NodeDevice, complete
 from hostel.model.node_device_capability import DeviceParent, MediatedAttribute, MediatedCapability, MediatedIdentity

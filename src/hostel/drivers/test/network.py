@@ -7,7 +7,7 @@ from hostel.drivers.base.domain import Affect
 from hostel.drivers.document import canonical_uuid
 from hostel.drivers.fault import fault
 from hostel.drivers.network.document import NetworkDefinition, parse_network, updated
-from hostel.drivers.network.driver import check_duplicate, checked_affect, read_change
+from hostel.drivers.network.local import check_duplicate, checked_affect, read_change
 from hostel.drivers.test.host import Host, TestNetwork
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
 

@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 
+from hostel.drivers import tool
 from hostel.drivers.base.nodedev import ACTIVE, CAPABILITIES, INACTIVE, NodeDeviceRef
 from hostel.drivers.events import EventBus
 from hostel.drivers.nodedev.driver import SysfsNodeDeviceDriver
 from hostel.drivers.nodedev.sysfs import Sysfs
 from hostel.drivers.nodedev.watch import Seen, differences
 from hostel.drivers.readonly import read_only
-from hostel.drivers.storage.backends import tool
 from hostel.drivers.test.nodedev import TestNodeDeviceDriver, default_devices
 from hostel.errors import ErrorCode, VirtError
 from hostel.model.node_device import NodeDevice

@@ -1,121 +1,36 @@
-"""Running the tools that pools are managed with: bounded in time, and with their own words in the error."""
+"""Running the tools that pools are managed with."""
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Collection, Sequence
-from typing import Final, NamedTuple
 
-from hostel.drivers.fault import fault, printable
-from hostel.errors import ErrorCode, ErrorDomain, VirtError
+from hostel.drivers import tool
+from hostel.drivers.tool import PACKAGES, TIMEOUT, Ended, find, settle
+from hostel.errors import ErrorDomain, VirtError
 
-# Debian's package of each tool.
-PACKAGES: Final = {
-    "blkid": "util-linux",
-    "dmsetup": "dmsetup",
-    "gluster": "glusterfs-cli",
-    "ip6tables": "iptables",
-    "iscsiadm": "open-iscsi",
-    "mkfs": "util-linux",
-    "mount": "mount",
-    "parted": "parted",
-    "showmount": "nfs-common",
-    "udevadm": "udev",
-    "umount": "mount",
-    "vstorage-mount": "vstorage-client (of Virtuozzo)",
-    "zfs": "zfsutils-linux",
-    "zpool": "zfsutils-linux",
-    **dict.fromkeys(
-        ("lvchange", "lvcreate", "lvremove", "lvs", "pvcreate", "pvremove", "pvs", "vgchange", "vgcreate", "vgremove",
-         "vgs", "vgscan"),
-        "lvm2",
-    ),
-}  # fmt: skip
-# A user's search path may leave out where the tools of administrators are.
-_ADMINISTRATORS: Final = "/usr/local/sbin:/usr/sbin:/sbin"
-TIMEOUT: Final = 300.0  # seconds; a server that is away keeps mount busy for two minutes
+__all__ = ["PACKAGES", "Ended", "failure", "find", "require", "run", "settle"]
 
 
-class Ended(NamedTuple):
-    """How a tool ended, and what it printed."""
-
-    code: int
-    out: str
-    err: str
-
-
-def find(name: str) -> str | None:
-    """Where a tool is; None when it is not installed."""
-    return shutil.which(name, path=f"{os.environ.get('PATH', os.defpath)}:{_ADMINISTRATORS}")
-
-
-def require(name: str, domain: ErrorDomain = ErrorDomain.STORAGE) -> str:
-    """Where a tool is; ``domain`` is who tells that it is not.
+def require(name: str) -> str:
+    """Where a tool is.
 
     Raises:
         VirtError: ``SYSTEM_ERROR``; it is not installed.
     """
-    path = find(name)
-    if path is None:
-        package = PACKAGES.get(name, name)
-        raise VirtError(
-            ErrorCode.SYSTEM_ERROR,
-            f"Cannot find '{name}' in path: No such file or directory; install the package {package}",
-            domain=domain,
-        )
-    return path
+    return tool.require(name, ErrorDomain.STORAGE)
 
 
 def run(
     command: Sequence[str], *, expected: Collection[int] = (0,), secret: str = "", timeout: float = TIMEOUT
 ) -> Ended:
-    """Run a tool to its end.
-
-    Args:
-        command: its name, and its arguments.
-        expected: the exit codes that are no failure.
-        secret: an argument that must not be told.
-        timeout: seconds after which it is killed.
+    """Run a tool to its end; see :func:`hostel.drivers.tool.run`.
 
     Raises:
-        VirtError: it is not installed (``SYSTEM_ERROR``), it failed (``INTERNAL_ERROR``, with what it said), or it did
-            not end (``OPERATION_TIMEOUT``).
+        VirtError: it is not installed, it failed, or it did not end.
     """
-    import subprocess
-
-    words = [require(command[0]), *command[1:]]
-    shown = " ".join("***" if secret and word == secret else word for word in words)
-    environment = {**os.environ, "LC_ALL": "C", "PATH": f"{os.environ.get('PATH', os.defpath)}:{_ADMINISTRATORS}"}
-    try:
-        done = subprocess.run(
-            words, stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout, check=False, env=environment
-        )
-    except subprocess.TimeoutExpired:
-        text = f"'{printable(shown)}' has not ended within {timeout:.0f} seconds, and was stopped"
-        raise fault(ErrorCode.OPERATION_TIMEOUT, text, ErrorDomain.STORAGE) from None
-    except (OSError, ValueError) as error:
-        raise fault(
-            ErrorCode.INTERNAL_ERROR, f"cannot run '{printable(shown)}': {error}", ErrorDomain.STORAGE
-        ) from None
-    ended = Ended(done.returncode, _text(done.stdout), _text(done.stderr))
-    if ended.code not in expected:
-        raise failure(shown, ended)
-    return ended
+    return tool.run(command, ErrorDomain.STORAGE, expected=expected, secret=secret, timeout=timeout)
 
 
 def failure(shown: str, ended: Ended) -> VirtError:
     """A tool's failure as libvirt tells of it, with all that the tool said."""
-    how = f"unexpected exit status {ended.code}" if ended.code >= 0 else f"unexpected fatal signal {-ended.code}"
-    said = "\n".join(printable(line.rstrip()) for line in ended.err.strip().splitlines())
-    return fault(ErrorCode.INTERNAL_ERROR, f"Child process ({printable(shown)}) {how}: {said}", ErrorDomain.STORAGE)
-
-
-def settle() -> None:
-    """Wait until the kernel's news of devices have become files; where nobody waits for news there is nothing to do."""
-    if find("udevadm") is not None and os.path.exists("/run/udev/control"):
-        run(["udevadm", "settle"], expected=range(256))
-
-
-def _text(data: bytes) -> str:
-    return data.decode("utf-8", "surrogateescape")
+    return tool.failure(shown, ended, ErrorDomain.STORAGE)
