@@ -9,7 +9,19 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from hostel.daemon import auth, block, connect, events, graphics, lists, machine, nodeinfo, snapshots, streaming
+from hostel.daemon import (
+    auth,
+    block,
+    connect,
+    events,
+    graphics,
+    lists,
+    machine,
+    migration,
+    nodeinfo,
+    snapshots,
+    streaming,
+)
 from hostel.drivers.adapters import ADAPTERS
 from hostel.drivers.answering import Answering
 from hostel.drivers.fault import fault
@@ -75,6 +87,8 @@ CALLS: Final[dict[str, Handling]] = {
     **{name: Handling(answer) for name, answer in graphics.ANSWERS.items()},
     **{name: Handling(answer) for name, answer in lists.ANSWERS.items()},
     **{name: Handling(answer) for name, answer in machine.ANSWERS.items()},
+    **{name: Handling(answer) for name, answer in migration.ANSWERS.items()},
+    **{name: Handling(answer, streams=True) for name, answer in migration.STREAMING.items()},
     **{name: Handling(answer) for name, answer in snapshots.ANSWERS.items()},
     **{name: Handling(answer) for name, answer in nodeinfo.ANSWERS.items()},
     **{name: Handling(answer, streams=True) for name, answer in streaming.ANSWERS.items()},

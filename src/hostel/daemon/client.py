@@ -63,6 +63,7 @@ class Client:
         uri: how it calls them.
         scram: the attempt that is under way.
         since: when it came, by the monotonic clock.
+        migrating: the domains of whose migration it leads the steps.
     """
 
     def __init__(
@@ -86,6 +87,7 @@ class Client:
         self.needs_password = needs_password
         self.scram: ScramServer | None = None
         self.callbacks: dict[int, Any] = {}
+        self.migrating: set[str] = set()
         self._machine = ServerConnection(PROGRAMS, min(_UNOPENED_MESSAGE, daemon.config.limits.message))
         self._working = 0  # calls that workers have
         self._waiting: deque[Call] = deque()
@@ -113,6 +115,10 @@ class Client:
 
     def close_host(self) -> None:
         """Let go of what was opened."""
+        if self.migrating:
+            from hostel.daemon.migration import forsake
+
+            forsake(self)
         host, self.host = self.host, None
         if host is not None:
             self.daemon.events.forget(self)

@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from hostel.drivers.adapters import uuid_text
+from hostel.drivers.base.migration import FEATURES as MIGRATION_FEATURES
+from hostel.drivers.base.migration import MigrationDriver
 from hostel.drivers.fault import fault
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
 from hostel.wire.rpc.connection import Call
@@ -25,7 +27,9 @@ def _supports_feature(client: Client, call: Call) -> Sequence[Any]:
     (feature,) = call.arguments
     if feature == _KEEPALIVE:
         client.start_keepalive()
-    return (int(feature in _FEATURES),)
+    driver = client.host.drivers.hypervisor if client.host is not None else None
+    can_move = feature in MIGRATION_FEATURES and isinstance(driver, MigrationDriver)
+    return (int(feature in _FEATURES or can_move),)
 
 
 def _open(client: Client, call: Call) -> Sequence[Any] | None:

@@ -49,7 +49,7 @@ class _ReadOnly:
         return refuse
 
     def _document(self, name: str, moment: object, flags: int = 0) -> Any:
-        if flags & DomainXmlFlag.SECURE:
+        if flags & (DomainXmlFlag.SECURE | DomainXmlFlag.MIGRATABLE):
             raise fault(ErrorCode.OPERATION_DENIED, f"{_DOCUMENTS[name]} with secure flag", ErrorDomain.DOM)
         return getattr(self._driver, name)(moment, flags)
 

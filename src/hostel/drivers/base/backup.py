@@ -113,10 +113,14 @@ class BackupDriver(Protocol):
 
 
 class JobType(enum.IntEnum):
-    """``virDomainJobType``, as far as there are such jobs."""
+    """``virDomainJobType``."""
 
     NONE = 0
+    BOUNDED = 1
     UNBOUNDED = 2
+    COMPLETED = 3
+    FAILED = 4
+    CANCELLED = 5
 
 
 @runtime_checkable
@@ -124,4 +128,4 @@ class JobStatsDriver(Protocol):
     """What a domain is about."""
 
     def domain_get_job_stats(self, domain: DomainRef, flags: int = 0) -> tuple[JobType, Mapping[str, int]]:
-        """How far the job is that runs; nothing is kept of jobs that are over."""
+        """How far the job is that runs, or how the last one went, with libvirt's flags; kept of migrations only."""

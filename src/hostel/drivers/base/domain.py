@@ -50,6 +50,8 @@ class RunningReason(enum.IntEnum):
     RESTORED = 3
     FROM_SNAPSHOT = 4
     UNPAUSED = 5
+    MIGRATION_CANCELED = 6
+    POSTCOPY = 10
 
 
 class PausedReason(enum.IntEnum):
@@ -65,6 +67,8 @@ class PausedReason(enum.IntEnum):
     FROM_SNAPSHOT = 7
     SHUTTING_DOWN = 8
     SNAPSHOT = 9
+    POSTCOPY = 12
+    POSTCOPY_FAILED = 13
 
 
 class CrashedReason(enum.IntEnum):
@@ -123,6 +127,7 @@ class DomainXmlFlag(enum.IntFlag):
     NONE = 0
     SECURE = 1
     INACTIVE = 2
+    MIGRATABLE = 8
 
 
 class StartFlag(enum.IntFlag):

@@ -23,7 +23,7 @@ class CountingCalls(Calls):
     def domain_get_vcpus_flags(self, domain: DomainRef, affect: Affect, flags: VcpuFlag = VcpuFlag.NONE) -> int:
         """How many processors the running domain has, or its definition."""
         check_one(affect, ErrorDomain.QEMU)
-        with self._both(domain, affect) as both:
+        with self._both(domain, affect, moving=True) as both:
             return vcpus(both.current, flags)
 
     def domain_get_control_info(self, domain: DomainRef) -> ControlInfo:
@@ -39,7 +39,7 @@ class CountingCalls(Calls):
                 raise
             return ControlInfo(ControlState.OCCUPIED)
         try:
-            with self._running(domain) as machine:
+            with self._running(domain, moving=True) as machine:
                 machine.ask("query-name")
         except VirtError as error:
             if error.code is ErrorCode.OPERATION_INVALID:

@@ -28,7 +28,6 @@ from hostel.drivers.events import Defined, Event, EventSource, Lifecycle, Subjec
 from hostel.drivers.fault import system_fault
 from hostel.drivers.qemu import document, probe, process, savefile
 from hostel.drivers.qemu.agent import AgentCalls
-from hostel.drivers.qemu.backup.calls import BackupCalls
 from hostel.drivers.qemu.backup.checkpoints import Checkpoints
 from hostel.drivers.qemu.block.copy import CopyCalls
 from hostel.drivers.qemu.block.jobs import JobCalls
@@ -39,9 +38,11 @@ from hostel.drivers.qemu.firmware import nvram
 from hostel.drivers.qemu.firmware.descriptor import DIRECTORIES
 from hostel.drivers.qemu.graphics import GraphicsCalls
 from hostel.drivers.qemu.guest import GuestCalls
+from hostel.drivers.qemu.jobinfo import DomainJobCalls
 from hostel.drivers.qemu.launch import BOOT, Launcher, Origin, find_emulator
 from hostel.drivers.qemu.machines import Machines, failed, invalid
 from hostel.drivers.qemu.metadata import MetadataCalls
+from hostel.drivers.qemu.migration.settling import sweep
 from hostel.drivers.qemu.native import ArgumentCalls
 from hostel.drivers.qemu.plug.calls import DeviceCalls
 from hostel.drivers.qemu.rename import RenameCalls, settle_renames
@@ -91,7 +92,7 @@ class QemuDriver(
     MetadataCalls,
     StatisticsCalls,
     AgentCalls,
-    BackupCalls,
+    DomainJobCalls,
     RenameCalls,
     ArgumentCalls,
 ):
@@ -139,6 +140,7 @@ class QemuDriver(
     def connect_list_all_domains(self) -> list[DomainRef]:
         """Every domain whose documents can be read."""
         settle_renames(self._machines)
+        sweep(self._machines)
         return self._machines.refs()
 
     def domain_lookup_by_name(self, name: str) -> DomainRef:
@@ -249,7 +251,7 @@ class QemuDriver(
 
     def domain_suspend(self, domain: DomainRef) -> None:
         """Stop the virtual CPUs."""
-        with self._running(domain) as machine:
+        with self._running(domain, moving=True) as machine:
             machine.save(paused=int(PausedReason.USER))
             machine.ask("stop")
 
@@ -258,12 +260,13 @@ class QemuDriver(
         with self._running(domain) as machine:
             if machine.ask("query-status").get("running"):
                 raise invalid("domain is already running")
+            machine.save(running=int(RunningReason.UNPAUSED))  # which those who watch it tell as it runs
             machine.ask("cont")
-            machine.save(paused=0, running=int(RunningReason.UNPAUSED))
+            machine.save(paused=0, migration=None)
 
     def domain_destroy(self, domain: DomainRef, flags: DestroyFlag = DestroyFlag.DEFAULT) -> None:
         """End QEMU now."""
-        with self._running(domain) as machine:
+        with self._running(domain, moving=True) as machine:
             status = machine.status
             machine.save(ending="destroyed")
             if not process.end(status.pid, status.started, kill=not flags & DestroyFlag.GRACEFUL):
@@ -316,7 +319,7 @@ class QemuDriver(
         return path if path is not None and path.exists() else None
 
     def domain_get_xml_desc(self, domain: DomainRef, flags: DomainXmlFlag = DomainXmlFlag.NONE) -> str:
-        """The live document, or the persistent one; without passwords unless ``SECURE``."""
+        """The live document, or the persistent one; without passwords unless ``SECURE`` or ``MIGRATABLE``."""
         with self._machines.locked(domain.name), self._held(domain) as machine:
             live = machine.domain if machine is not None else None
             stored = self._machines.definition(domain.name)
@@ -326,7 +329,7 @@ class QemuDriver(
             forget_run(found)
         if found is None:
             raise no_domain(f"name '{domain.name}'")
-        if not flags & DomainXmlFlag.SECURE:
+        if not flags & (DomainXmlFlag.SECURE | DomainXmlFlag.MIGRATABLE):
             hide_passwords(found)
         return found.format()
 
@@ -379,7 +382,7 @@ class QemuDriver(
         self, domain: DomainRef, device: str | None = None, *, force: bool = False
     ) -> ConsoleStream:
         """Attach to a serial port or console by alias; the first one when None."""
-        with self._running(domain) as machine:
+        with self._running(domain, moving=True) as machine:
             devices = machine.domain.devices
             ends: list[CharacterBackend] = [*devices.consoles, *devices.serials]
             for end in ends:

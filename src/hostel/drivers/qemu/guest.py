@@ -85,7 +85,7 @@ class GuestCalls(Calls):
 
     def domain_screenshot(self, domain: DomainRef, screen: int = 0) -> Screenshot:
         """A picture of the guest's screen."""
-        with self._running(domain) as machine:
+        with self._running(domain, moving=True) as machine:
             heads = [video for video in machine.domain.devices.videos if _has_screen(video)]
             if not heads:
                 raise fault(ErrorCode.INTERNAL_ERROR, "no screens to take screenshot from", ErrorDomain.QEMU)

@@ -23,7 +23,7 @@ from hostel.drivers.qemu.command.machine import build
 from hostel.drivers.qemu.command.objects import secrets
 from hostel.drivers.qemu.firmware import choice, nvram
 from hostel.drivers.qemu.machines import Machines
-from hostel.drivers.qemu.status import Ending, Status
+from hostel.drivers.qemu.status import Ending, Migration, Status
 from hostel.drivers.qemu.tuning import threads
 from hostel.errors import ErrorCode, ErrorDomain, QmpError, VirtError
 from hostel.model.authentication import SecretReference
@@ -56,6 +56,7 @@ class Origin(NamedTuple):
         prepare: what is done to the machine before its CPUs run.
         ending: what it is started for, where that is its end.
         reset_nvram: whether UEFI's variables are made anew before.
+        migration: the migration that brings its memory, which ``prepare`` lets in.
     """
 
     reason: RunningReason = RunningReason.BOOTED
@@ -67,6 +68,7 @@ class Origin(NamedTuple):
     prepare: Callable[[Running], None] | None = None
     ending: str = ""
     reset_nvram: bool = False
+    migration: Migration | None = None
 
 
 BOOT: Final = Origin()
@@ -129,7 +131,7 @@ class Launcher:
         log = machines.log(name)
         try:
             argv = build(live, context)
-            if origin.memory is not None:
+            if origin.memory is not None or origin.migration is not None:
                 argv += ["-incoming", "defer"]
             given = self._give_secrets(live, context)
             start = _write_log(log, argv, notes)
@@ -197,8 +199,9 @@ class Launcher:
                     take_memory(qmp, origin.memory, origin.offset)
                 reason = int(origin.paused) if paused else 0
                 status = status._replace(
-                    pid=pid, started=started or 0, paused=reason, running=int(origin.reason), ending=origin.ending
-                )
+                    pid=pid, started=started or 0, paused=reason, running=int(origin.reason), ending=origin.ending,
+                    migration=origin.migration,
+                )  # fmt: skip
                 self._machines.statuses.write(name, status.format())
             self._prepare(status, origin)
             with monitor.connect(socket_path) as qmp:
@@ -230,7 +233,7 @@ class Launcher:
         if not paused:
             publish(domain, "lifecycle", event=int(Lifecycle.RESUMED), detail=0)
         publish(domain, "lifecycle", event=int(Lifecycle.STARTED), detail=int(origin.event))
-        if paused:
+        if paused and origin.migration is None:
             publish(domain, "lifecycle", event=int(Lifecycle.SUSPENDED), detail=int(origin.suspended))
 
     def _complete(self, domain: Domain, qmp: monitor.Monitor) -> None:

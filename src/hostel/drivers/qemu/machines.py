@@ -61,6 +61,9 @@ class Machines:
         self.endings = Store(directories.state / "qemu" / "last", suffix=".json")
         self.counter = Store(directories.state / "qemu", suffix=".count")
         self.variables_directory = directories.config / "qemu" / "nvram"
+        self.completed = Store(directories.state / "qemu" / "completed", suffix=".json")
+        self.incoming = Store(directories.state / "qemu" / "incoming")
+        self.directories = directories
         self.logs = directories.cache / "qemu" / "log"
         self._state = directories.state / "qemu"
         self.bus = EventBus(directories.state / "events")
@@ -89,6 +92,12 @@ class Machines:
             yield
         finally:
             os.close(descriptor)
+
+    def lease(self, name: str) -> Path:
+        """The file that whoever moves a domain keeps locked from step to step."""
+        directory = self._state / "moving"
+        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        return directory / _digest(name)
 
     def log(self, name: str) -> Path:
         """The domain's log file."""
@@ -176,6 +185,8 @@ class Machines:
 
     def _ending(self, name: str, status: Status) -> Ending:
         code = process.exit_status(Path(status.run), 2)
+        if status.migration is not None and status.migration.phase == "confirm":
+            return Ending(ShutoffReason.MIGRATED, "")
         if status.ending.startswith("saved:"):
             if savefile.is_whole(Path(status.ending.removeprefix("saved:"))):
                 return Ending(ShutoffReason.SAVED, "")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from hostel.drivers.qemu.blockjob import settle_jobs
+from hostel.drivers.qemu.lease import is_leased
+from hostel.drivers.qemu.migration.settling import settle_migration
 from hostel.drivers.qemu.plug.element import by_alias, remove
 from hostel.drivers.qemu.plug.graph import sweep_nodes
 from hostel.drivers.qemu.plug.medium import settle
@@ -22,6 +24,10 @@ def recover(machine: Running) -> None:
     """
     if machine.status.ending.startswith(SAVING):
         settle_save(machine)
+        if machine.is_gone:
+            return
+    if machine.status.migration is not None and not is_leased(machine.lease):
+        settle_migration(machine)
         if machine.is_gone:
             return
     if machine.status.ending == MERGING:

@@ -17,6 +17,7 @@ from hostel.drivers.events import Event, EventBus, Subject
 from hostel.drivers.fault import fault
 from hostel.drivers.qemu import process
 from hostel.drivers.qemu.launch import Launcher
+from hostel.drivers.qemu.lease import is_leased
 from hostel.drivers.qemu.machines import Machines, failed, invalid
 from hostel.drivers.qemu.monitor import Monitor
 from hostel.drivers.qemu.status import Ending, Status, read_ending
@@ -51,6 +52,16 @@ class Running:
     def run(self) -> Path:
         """The directory of its sockets."""
         return Path(self.status.run)
+
+    @property
+    def machines(self) -> Machines:
+        """The session's machines, of which it is one."""
+        return self._machines
+
+    @property
+    def lease(self) -> Path:
+        """The file that whoever moves it keeps locked."""
+        return self._machines.lease(self.name)
 
     @property
     def qmp(self) -> Monitor:
@@ -167,8 +178,12 @@ class Calls:
         return self._machines.bus
 
     @contextlib.contextmanager
-    def _running(self, domain: DomainRef) -> Iterator[Running]:
+    def _running(self, domain: DomainRef, *, moving: bool = False) -> Iterator[Running]:
         """Hold a running machine, with what earlier operations left behind put right.
+
+        Args:
+            domain: which.
+            moving: whether it may be about to move to another host.
 
         Raises:
             VirtError: ``OPERATION_INVALID`` when it does not run, ``NO_DOMAIN`` when there is none.
@@ -178,6 +193,8 @@ class Calls:
                 if self._machines.definition(domain.name) is None:
                     raise no_domain(f"name '{domain.name}'")
                 raise invalid("domain is not running")
+            if not moving:
+                check_still(machine)
             yield machine
 
     @contextlib.contextmanager
@@ -195,6 +212,7 @@ class Calls:
                 or status.backup is not None
                 or status.ending in ("merging",)
                 or status.ending.startswith("saved:")
+                or (status.migration is not None and not is_leased(self._machines.lease(domain.name)))
             ):
                 from hostel.drivers.qemu.recovery import recover
 
@@ -204,8 +222,8 @@ class Calls:
             machine.close()
 
     @contextlib.contextmanager
-    def _both(self, domain: DomainRef, affect: Affect) -> Iterator[Both]:
-        """Hold what a change applies to (``virDomainObjUpdateModificationImpact``).
+    def _both(self, domain: DomainRef, affect: Affect, *, moving: bool = False) -> Iterator[Both]:
+        """Hold what a change applies to (``virDomainObjUpdateModificationImpact``); ``moving`` as above.
 
         Raises:
             VirtError: ``OPERATION_INVALID`` when it asks for what is not there.
@@ -220,6 +238,8 @@ class Calls:
                 raise invalid("domain is not running")
             if affect & Affect.CONFIG and definition is None:
                 raise invalid("transient domains do not have any persistent config")
+            if machine is not None and not moving:
+                check_still(machine)
             yield Both(machine if affect & Affect.LIVE else None, definition if affect & Affect.CONFIG else None)
 
     def _check_clash(self, domain: Domain) -> None:
@@ -265,6 +285,19 @@ class Calls:
         """Replace a definition; the caller holds the domain's lock."""
         with self._machines.definitions.locked():
             self._machines.definitions.write(definition.name, definition.format())
+
+
+def check_still(machine: Running) -> None:
+    """Refuse a machine that is about to move to another host.
+
+    Raises:
+        VirtError: ``OPERATION_TIMEOUT``, as libvirt says it after it has waited for half a minute.
+    """
+    migration = machine.status.migration
+    if migration is not None and is_leased(machine.lease):
+        way = "out" if migration.way == "out" else "in"
+        what = f"cannot acquire state change lock: the domain is held by its migration {way}; domjobabort ends it"
+        raise fault(ErrorCode.OPERATION_TIMEOUT, what, ErrorDomain.QEMU)
 
 
 def no_domain(what: str) -> VirtError:

@@ -54,12 +54,12 @@ class StatisticsCalls(Calls):
 
     def domain_memory_stats(self, domain: DomainRef) -> Mapping[str, int]:
         """The guest's memory in numbers."""
-        with self._running(domain) as machine:
+        with self._running(domain, moving=True) as machine:
             return memory(machine)
 
     def domain_interface_stats(self, domain: DomainRef, device: str) -> InterfaceStats:
         """Counters of an interface, which the host has."""
-        with self._running(domain) as machine:
+        with self._running(domain, moving=True) as machine:
             for interface in machine.domain.devices.interfaces:
                 mac = interface.mac.address if interface.mac is not None else ""
                 name = _name(interface)
@@ -109,7 +109,7 @@ class StatisticsCalls(Calls):
         found: dict[str, int | str] = {}
         if wants_all or stats & StatsFlag.STATE:
             found |= {"state.state": int(state.state), "state.reason": state.reason}
-        with self._both(ref, Affect.CURRENT) as both:
+        with self._both(ref, Affect.CURRENT, moving=True) as both:
             machine, document = both.running, both.current
             if machine is not None and (wants_all or stats & StatsFlag.CPU_TOTAL):
                 found |= _processor_time(machine.status.pid)

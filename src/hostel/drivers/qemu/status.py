@@ -67,6 +67,58 @@ class Plug(Element, tag="plug"):
     disk: Disk | None = child(Disk, default=None)
 
 
+class Place(Element, tag="hostel"):
+    """Where a daemon of our own on this host keeps everything; ``boot`` tells whether it is this host."""
+
+    config: str = attr()
+    state: str = attr()
+    cache: str = attr()
+    data: str = attr()
+    boot: str = attr()
+
+
+class Migration(Element, tag="migration"):
+    """A migration, from before its first effect until nothing of it is left to be decided.
+
+    Attributes:
+        way: ``out`` at the source, ``in`` at the destination.
+        phase: the step that is under way or done: ``begin``, ``perform``, ``performed``, ``confirm`` at the source,
+            ``prepare``, ``finish`` at the destination.
+        flags: ``virDomainMigrateFlags``.
+        resumes: whether the CPUs ran before, and do again where it fails.
+        peer: the URI by which the source reaches the destination's daemon, where the source leads.
+        place: where the destination keeps its state, where that is on this host.
+        name: what the domain is called at the destination.
+        copied: the targets of the disks that are copied.
+        abort: whether it is asked to end.
+        began: when, in milliseconds since 1970.
+        asked: when the destination was last asked in vain, in seconds since 1970.
+        made: files that were made for it.
+        definition: what the destination's definition was before; empty where there was none, None where it stays.
+    """
+
+    way: str = attr(choice("out", "in"))
+    phase: str = attr(choice("begin", "perform", "performed", "confirm", "prepare", "finish"))
+    flags: int = attr(integer(), default=0)
+    resumes: bool = attr(YES_NO, default=False)
+    peer: str = attr(default="")
+    name: str = attr(default="")
+    copied: str = attr(default="")
+    abort: bool = attr(YES_NO, default=False)
+    began: int = attr(integer(maximum=_I64), default=0)
+    asked: int = attr(integer(maximum=_I64), default=0)
+    made: list[str] = texts(STRING, factory=list)
+    definition: str | None = attr(default=None)
+    place: Place | None = child(Place, default=None)
+
+
+class Pending(Element, tag="incoming"):
+    """A domain that is expected and of which nothing runs yet; of one that does not run there is nothing else."""
+
+    migration: Migration = child(Migration)
+    domain: Domain = child(Domain)
+
+
 class StatusDocument(Element, tag="domstatus"):
     """:class:`Status` on disk."""
 
@@ -81,9 +133,11 @@ class StatusDocument(Element, tag="domstatus"):
     resumes: bool = attr(YES_NO, default=False)
     nodes: int = attr(integer(), default=0)
     backup_began: int = attr(integer(maximum=_I64), default=0)
+    speed: int = attr(integer(maximum=_I64), default=0)
     jobs: list[BlockJob] = children(BlockJob, factory=list)
     plugs: list[Plug] = children(Plug, factory=list)
     backup: Backup | None = child(Backup, default=None)
+    migration: Migration | None = child(Migration, default=None)
     domain: Domain = child(Domain)
 
 
@@ -106,6 +160,8 @@ class Status(NamedTuple):
         plugs: devices on their way in or out.
         backup: the backup that is under way.
         backup_began: when it began, in milliseconds since 1970.
+        migration: the migration that is under way.
+        speed: how much a migration may send, in MiB a second; 0 is as much as goes.
     """
 
     domain: Domain
@@ -123,6 +179,8 @@ class Status(NamedTuple):
     plugs: tuple[Plug, ...] = ()
     backup: Backup | None = None
     backup_began: int = 0
+    migration: Migration | None = None
+    speed: int = 0
 
     def format(self) -> str:
         """The document's text."""

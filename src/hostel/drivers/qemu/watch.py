@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from hostel.drivers.base import DomainRef, PausedReason
+from hostel.drivers.base import DomainRef, PausedReason, RunningReason
 from hostel.drivers.events import Event, EventBus, Lifecycle, Listener, Subject, Suspended
 from hostel.drivers.qemu.machines import Machines
 from hostel.drivers.qemu.monitor import Monitor
@@ -30,6 +30,7 @@ _SUSPENDED: Final = {
     PausedReason.MIGRATION: Suspended.MIGRATED,
     PausedReason.FROM_SNAPSHOT: Suspended.FROM_SNAPSHOT,
 }
+_MOVED: Final = (RunningReason.MIGRATED, RunningReason.MIGRATION_CANCELED)
 _WATCHDOG: Final = ("none", "pause", "reset", "poweroff", "shutdown", "debug", "inject-nmi")
 _FAMILIES: Final = {"ipv4": 0, "ipv6": 1, "unix": 2}
 _PHASES: Final = {"VNC_CONNECTED": 0, "VNC_INITIALIZED": 1, "VNC_DISCONNECTED": 2}
@@ -180,9 +181,11 @@ def translate(name: str, data: Mapping[str, Any], status: Status) -> list[tuple[
             reason = PausedReason(status.paused) if status.paused in set(PausedReason) else PausedReason.UNKNOWN
             return [_lifecycle(Lifecycle.SUSPENDED, _SUSPENDED.get(reason, Suspended.PAUSED))]
         case "RESUME":
-            return [_lifecycle(Lifecycle.RESUMED, 0)]
+            return [_lifecycle(Lifecycle.RESUMED, int(status.running in _MOVED))]
         case "SHUTDOWN":
             return [] if status.ending else [_lifecycle(Lifecycle.SHUTDOWN, 1 if data.get("guest") else 2)]
+        case "MIGRATION_PASS":
+            return [("migration-iteration", {"iteration": int(data["pass"])})]
         case "RESET":
             return [("reboot", {})]
         case "GUEST_PANICKED":

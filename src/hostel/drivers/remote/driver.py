@@ -15,6 +15,7 @@ from hostel.drivers.base.secret import SecretRef
 from hostel.drivers.fault import fault
 from hostel.drivers.remote.client import RpcClient, RpcStream
 from hostel.drivers.remote.machine import RemoteMachines, wire
+from hostel.drivers.remote.migration import RemoteMigration
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
 from hostel.wire.rpc.connection import StreamData, StreamEnd, StreamHole
 from hostel.wire.rpc.packet import STREAM_MAX
@@ -141,7 +142,7 @@ class RemoteDriver:
         """Nothing: the connection is the hypervisor's."""
 
 
-class RemoteHypervisor(RemoteMachines, RemoteDriver):
+class RemoteHypervisor(RemoteMachines, RemoteMigration, RemoteDriver):
     """Implements :class:`hostel.drivers.base.HypervisorDriver`; its end is the connection's."""
 
     def __init__(self, client: RpcClient) -> None:

@@ -52,9 +52,10 @@ class RemoteMachines:
         self._client.call("domain_rename", wire("domain", domain), new_name, 0)
 
     def domain_get_job_stats(self, domain: DomainRef, flags: int = 0) -> tuple[JobType, Mapping[str, int]]:
-        """How far the job is that runs; jobs of kinds that we do not know are unbounded."""
+        """How far the job is that runs, or how the last one went."""
         kind, stats = self._client.call("domain_get_job_stats", wire("domain", domain), flags)
-        return JobType.UNBOUNDED if kind else JobType.NONE, {name: value for name, (_, value) in stats}
+        known = JobType(kind) if kind in set(JobType) else JobType.UNBOUNDED
+        return known, {name: value for name, (_, value) in stats}
 
     def domain_screenshot(self, domain: DomainRef, screen: int = 0) -> Screenshot:
         """A picture of the guest's screen."""

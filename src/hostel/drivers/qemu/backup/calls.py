@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterator, Mapping
-from typing import Any, Final
+from typing import Any
 
 from hostel.drivers.base import DomainRef
 from hostel.drivers.base.backup import (
@@ -38,8 +38,6 @@ from hostel.model.domain.domain import Domain
 from hostel.model.domain.inactive import forget_run
 from hostel.model.domain.secure import hide_passwords
 from hostel.model.moment import MomentParent
-
-_COMPLETED: Final = 1  # VIR_DOMAIN_JOB_STATS_COMPLETED
 
 
 class BackupCalls(Calls):
@@ -197,16 +195,16 @@ class BackupCalls(Calls):
                 raise VirtError(ErrorCode.NO_DOMAIN_BACKUP, message, domain=ErrorDomain.QEMU)
             return machine.status.backup.format()
 
-    def domain_get_job_stats(self, domain: DomainRef, flags: int = 0) -> tuple[JobType, Mapping[str, int]]:
+    def backup_stats(self, domain: DomainRef) -> tuple[JobType, Mapping[str, int]]:
         """How far the backup is."""
         with self._machines.locked(domain.name), self._held(domain) as machine:
-            if flags & _COMPLETED or (machine is not None and machine.status.backup is None):
-                return JobType.NONE, {}
             if machine is None:
                 raise invalid("domain is not running")
+            if machine.status.backup is None:
+                return JobType.NONE, {}
             return JobType.UNBOUNDED, progress(machine)
 
-    def domain_abort_job(self, domain: DomainRef) -> None:
+    def abort_backup(self, domain: DomainRef) -> None:
         """End the backup."""
         with self._running(domain) as machine:
             if machine.status.backup is None:

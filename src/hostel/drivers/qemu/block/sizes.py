@@ -53,7 +53,7 @@ class SizeCalls(Calls):
 
     def domain_block_stats_flags(self, domain: DomainRef, disk: str) -> Mapping[str, int]:
         """Counters of one disk, or of all."""
-        with self._running(domain) as machine:
+        with self._running(domain, moving=True) as machine:
             disks = [find_disk(machine.domain, disk)] if disk else machine.domain.devices.disks
             found = counters(machine)
         total = dict.fromkeys(_COUNTERS, 0)
@@ -64,7 +64,7 @@ class SizeCalls(Calls):
 
     def domain_get_block_info(self, domain: DomainRef, disk: str) -> BlockInfo:
         """Sizes, from QEMU while it runs."""
-        with self._both(domain, Affect.CURRENT) as both:
+        with self._both(domain, Affect.CURRENT, moving=True) as both:
             found = _disk(both.current, disk)
             if both.running is not None:
                 return live_info(both.running, found)
@@ -87,7 +87,7 @@ class SizeCalls(Calls):
 
     def domain_get_disk_errors(self, domain: DomainRef) -> list[DiskError]:
         """Disks that an error has stopped."""
-        with self._running(domain) as machine:
+        with self._running(domain, moving=True) as machine:
             states = {device_of(item): item.get("io-status") for item in machine.ask("query-block")}
             codes = {"failed": 1, "nospace": 2}
             return [
@@ -103,7 +103,7 @@ class SizeCalls(Calls):
         if affect == Affect.LIVE | Affect.CONFIG:
             what = "Cannot query live and config together"
             raise fault(ErrorCode.INVALID_ARG, what, ErrorDomain.QEMU)
-        with self._both(domain, affect) as both:
+        with self._both(domain, affect, moving=True) as both:
             found = find_disk(both.current, disk)
             if both.running is not None:
                 return _live_limits(both.running, found)

@@ -1,0 +1,59 @@
+"""Who moves a domain: a lock on a file, kept from step to step, which goes with the process that had it."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import threading
+from pathlib import Path
+from typing import Final
+
+from hostel.drivers.fault import fault
+from hostel.errors import ErrorCode, ErrorDomain
+
+_held: Final[dict[Path, int]] = {}
+_lock: Final = threading.Lock()
+
+
+def take(path: Path) -> None:
+    """Have the lease, until :func:`let_go`; once is enough for this process.
+
+    Raises:
+        VirtError: ``OPERATION_TIMEOUT``: another process has it.
+    """
+    with _lock:
+        if path in _held:
+            return
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            what = "cannot acquire state change lock: the domain is held by another migration"
+            raise fault(ErrorCode.OPERATION_TIMEOUT, what, ErrorDomain.QEMU) from None
+        _held[path] = descriptor
+
+
+def let_go(path: Path) -> None:
+    """Have the lease no more; a process that has none of it may say so."""
+    with _lock:
+        descriptor = _held.pop(path, None)
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+def is_leased(path: Path) -> bool:
+    """Whether somebody has it, in this process or in another."""
+    if path in _held:
+        return True
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False

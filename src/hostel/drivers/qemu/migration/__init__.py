@@ -1,0 +1,1 @@
+"""Domains that move to another host, or come from one."""

@@ -1,0 +1,283 @@
+"""The driver's calls about migration."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from typing import Final
+
+from hostel.drivers.base import DomainRef
+from hostel.drivers.base.backup import JobType
+from hostel.drivers.base.migration import DEST_NAME, DEST_XML, MigrateFlag, Parameters, Tunnel
+from hostel.drivers.fault import fault
+from hostel.drivers.qemu import document, lease
+from hostel.drivers.qemu.machines import invalid
+from hostel.drivers.qemu.migration import statistics
+from hostel.drivers.qemu.migration.cookie import read as read_cookie
+from hostel.drivers.qemu.migration.destination import Incoming, Prepared, finish, finish_offline
+from hostel.drivers.qemu.migration.peer import lead
+from hostel.drivers.qemu.migration.settling import (
+    POSTCOPY,
+    ask_destination,
+    drop,
+    leave,
+    pending,
+    resume,
+    settle_migration,
+    take_back,
+    undefine,
+)
+from hostel.drivers.qemu.migration.source import Outgoing, begin, now
+from hostel.drivers.qemu.migration.tuning import UNLIMITED, text
+from hostel.drivers.qemu.migration.tunnel import PipeTunnel
+from hostel.drivers.qemu.running import Calls, Running, check_still, no_domain
+from hostel.drivers.qemu.status import read_ending
+from hostel.errors import ErrorCode, ErrorDomain, VirtError
+
+_MIB: Final = 1 << 20
+_MOST_MIB: Final = UNLIMITED // _MIB
+_COMPLETED, _KEPT = 1, 2  # of virDomainGetJobStatsFlags
+
+
+class MigrationCalls(Calls):
+    """Migration; see :class:`hostel.drivers.base.migration.MigrationDriver` and ``MigrationSettings``."""
+
+    def domain_migrate_begin3_params(
+        self, domain: DomainRef, params: Parameters, flags: MigrateFlag
+    ) -> tuple[bytes, str]:
+        """Begin."""
+        with self._machines.locked(domain.name), self._held(domain) as machine:
+            stored = self._machines.definition(domain.name)
+            if machine is None and stored is None:
+                raise no_domain(f"name '{domain.name}'")
+            if machine is not None:
+                check_still(machine)
+            return begin(self._machines, self._launcher.platform(), machine, stored, params, flags)
+
+    def domain_migrate_prepare3_params(
+        self, params: Parameters, cookie_in: bytes, flags: MigrateFlag
+    ) -> tuple[bytes, str | None]:
+        """Prepare."""
+        prepared = self._expect(params, cookie_in, flags)
+        return prepared.cookie, prepared.uri
+
+    def domain_migrate_prepare_tunnel3_params(
+        self, params: Parameters, cookie_in: bytes, flags: MigrateFlag
+    ) -> tuple[bytes, Tunnel]:
+        """Prepare, where the machine comes through a stream."""
+        prepared = self._expect(params, cookie_in, flags, tunnelled=True)
+        return prepared.cookie, PipeTunnel(prepared.descriptor)
+
+    def _expect(self, params: Parameters, cookie_in: bytes, flags: MigrateFlag, *, tunnelled: bool = False) -> Prepared:
+        name = text(params, DEST_NAME) or document.parse_stored(text(params, DEST_XML) or "").name
+        with self._machines.locked(name):
+            coming = Incoming(self._machines, self._launcher, params, cookie_in, flags)
+            with self._held(DomainRef(name, "")) as machine:
+                if machine is not None:
+                    raise invalid(f"domain '{name}' is already active")
+            self._check_clash(coming.domain)
+            return coming.run(tunnelled=tunnelled)
+
+    def domain_migrate_perform3_params(
+        self, domain: DomainRef, dconnuri: str | None, params: Parameters, cookie_in: bytes, flags: MigrateFlag
+    ) -> bytes:
+        """Perform, or all steps."""
+        domain = self._whole(domain)
+        if flags & MigrateFlag.PEER2PEER:
+            lead(self, self._machines, self._launcher, domain, dconnuri, params, flags)
+            return b""
+        if dconnuri is not None:
+            what = "Unexpected dconnuri parameter with non-peer2peer migration"
+            raise fault(ErrorCode.INTERNAL_ERROR, what, ErrorDomain.QEMU)
+        return Outgoing(self._machines, self._launcher, domain, params, cookie_in, flags).run()
+
+    def _whole(self, domain: DomainRef) -> DomainRef:
+        found = self._machines.ref(domain.name)
+        if found is None or (domain.uuid and found.uuid != domain.uuid):
+            raise no_domain(f"name '{domain.name}'")
+        return found
+
+    def domain_migrate_finish3_params(
+        self, params: Parameters, cookie_in: bytes, flags: MigrateFlag, cancelled: bool
+    ) -> tuple[DomainRef, bytes]:
+        """Finish."""
+        name = text(params, DEST_NAME)
+        if name is None:
+            raise fault(ErrorCode.INTERNAL_ERROR, "missing domain name", ErrorDomain.QEMU)
+        with self._machines.locked(name):
+            if pending(self._machines, name) is not None and self._machines.statuses.read(name) is None:
+                return self._finish_offline(name, cancelled=cancelled)
+            status = self._machines.live(name)
+            if status is None:
+                lease.let_go(self._machines.lease(name))
+                raise self._never_came(name)
+            if status.migration is None or status.migration.way != "in" or status.migration.phase != "prepare":
+                raise no_domain(f"name '{name}' that is migrated here")
+            machine = Running(self._machines, status, self._launcher)
+            try:
+                if cancelled:
+                    drop(machine, "the migration was cancelled")
+                    raise _finished()
+                return finish(machine, self._launcher, params, cookie_in, flags)
+            finally:
+                machine.close()
+
+    def _finish_offline(self, name: str, *, cancelled: bool) -> tuple[DomainRef, bytes]:
+        if not cancelled:
+            return finish_offline(self._machines, self._launcher, name)
+        self._machines.incoming.remove(name)
+        lease.let_go(self._machines.lease(name))
+        raise _finished()
+
+    def _never_came(self, name: str) -> VirtError:
+        ending = read_ending(self._machines.endings, name)
+        if ending.detail:
+            what = f"guest unexpectedly quit: {ending.detail}"
+            return fault(ErrorCode.INTERNAL_ERROR, what, ErrorDomain.QEMU)
+        return no_domain(f"name '{name}'")
+
+    def domain_migrate_confirm3_params(
+        self, domain: DomainRef, params: Parameters, cookie_in: bytes, flags: MigrateFlag, cancelled: bool
+    ) -> None:
+        """Confirm."""
+        with self._machines.locked(domain.name):
+            if flags & MigrateFlag.OFFLINE:
+                if not cancelled and flags & MigrateFlag.UNDEFINE_SOURCE:
+                    undefine(self._machines, domain.name)
+                return
+            status = self._machines.live(domain.name)
+            if status is None or status.migration is None or status.migration.way != "out":
+                raise invalid("domain is not being migrated")
+            machine = Running(self._machines, status, self._launcher)
+            try:
+                self._confirm(machine, cookie_in, cancelled=cancelled)
+            finally:
+                machine.close()
+
+    def _confirm(self, machine: Running, cookie_in: bytes, *, cancelled: bool) -> None:
+        mark = machine.status.migration
+        assert mark is not None
+        if mark.phase == "performed" and (not cancelled or ask_destination(machine, mark)):
+            said = read_cookie(cookie_in, self._machines.directories, machine.name, machine.domain.uuid or "")
+            told = statistics.completed(self._machines, machine.name, stays=True)
+            if said is not None and said.statistics is not None and said.statistics.downtime is not None:
+                told["downtime"] = said.statistics.downtime
+            machine.publish("job-completed", **told)
+            leave(machine)
+            statistics.keep(self._machines, machine.name, told)
+            return
+        if not cancelled:
+            raise invalid("the domain was not migrated: it is still here")
+        take_back(machine)
+        self._machines.completed.remove(machine.name)
+        lease.let_go(machine.lease)
+        resume(machine)
+
+    def domain_migrate_forsake(self, name: str) -> None:
+        """Settle what a client has begun that is gone, as far as it goes without it."""
+        with contextlib.suppress(VirtError), self._machines.locked(name):
+            status = self._machines.live(name)
+            mark = status.migration if status is not None else None
+            if status is not None and mark is not None and lease.is_leased(self._machines.lease(name)):
+                machine = Running(self._machines, status, self._launcher)
+                try:
+                    if mark.phase == "perform":  # whoever performs it sees that it is asked to end
+                        mark.abort = True
+                        machine.save(migration=mark)
+                        machine.attempt("migrate_cancel")
+                        return
+                    lease.let_go(machine.lease)
+                    settle_migration(machine)
+                finally:
+                    machine.close()
+            elif status is None and pending(self._machines, name) is not None:
+                self._machines.incoming.remove(name)
+                lease.let_go(self._machines.lease(name))
+
+    def migration_stats(self, domain: DomainRef, flags: int = 0) -> tuple[JobType, Mapping[str, int]] | None:
+        """How far the migration is, or how the last one went; None where none is under way."""
+        if flags & _COMPLETED:
+            with self._machines.locked(domain.name):
+                found = statistics.completed(self._machines, domain.name, stays=bool(flags & _KEPT))
+            return (JobType.COMPLETED if found else JobType.NONE), found
+        with self._machines.locked(domain.name), self._held(domain) as machine:
+            mark = machine.status.migration if machine is not None else None
+            if machine is None or mark is None or not lease.is_leased(machine.lease):
+                return None
+            if mark.way == "out" and mark.phase != "begin":
+                return JobType.UNBOUNDED, statistics.current(machine, now() - mark.began)
+            told = {"operation": statistics.MIGRATION_OUT if mark.way == "out" else statistics.MIGRATION_IN}
+            return JobType.UNBOUNDED, {**told, "time_elapsed": now() - mark.began}
+
+    def abort_migration(self, domain: DomainRef) -> bool:
+        """End a migration that is under way here; False where there is none.
+
+        Raises:
+            VirtError: ``OPERATION_INVALID``: it cannot be ended any more, or by its source only.
+        """
+        with self._running(domain, moving=True) as machine:
+            mark = machine.status.migration
+            if mark is None:
+                return False
+            if mark.way == "in":
+                raise invalid("cannot abort incoming migration; use virDomainDestroy instead")
+            if (machine.ask("query-migrate").get("status")) in POSTCOPY:
+                raise invalid("cannot abort migration in post-copy mode")
+            if mark.phase != "perform":
+                raise invalid("the migration cannot be aborted now")
+            mark.abort = True
+            machine.save(migration=mark)
+            machine.attempt("migrate_cancel")
+            return True
+
+    def domain_migrate_get_max_downtime(self, domain: DomainRef) -> int:
+        """How long the guest may stand still."""
+        with self._running(domain, moving=True) as machine:
+            return int(machine.ask("query-migrate-parameters")["downtime-limit"])
+
+    def domain_migrate_set_max_downtime(self, domain: DomainRef, downtime: int) -> None:
+        """Set that."""
+        with self._running(domain, moving=True) as machine:
+            machine.ask("migrate-set-parameters", **{"downtime-limit": downtime})
+
+    def domain_migrate_get_max_speed(self, domain: DomainRef, *, postcopy: bool = False) -> int:
+        """How much may be sent."""
+        with self._running(domain, moving=True) as machine:
+            if postcopy:
+                return int(machine.ask("query-migrate-parameters")["max-postcopy-bandwidth"]) // _MIB
+            return machine.status.speed or _MOST_MIB
+
+    def domain_migrate_set_max_speed(self, domain: DomainRef, bandwidth: int, *, postcopy: bool = False) -> None:
+        """Set that, for now and for later."""
+        if bandwidth > _MOST_MIB:
+            raise fault(ErrorCode.OVERFLOW, f"bandwidth must be less than {_MOST_MIB + 1}", ErrorDomain.QEMU)
+        with self._running(domain, moving=True) as machine:
+            if postcopy:
+                machine.ask("migrate-set-parameters", **{"max-postcopy-bandwidth": bandwidth * _MIB})
+                return
+            machine.ask("migrate-set-parameters", **{"max-bandwidth": bandwidth * _MIB})
+            machine.save(speed=bandwidth)
+
+    def domain_migrate_get_compression_cache(self, domain: DomainRef) -> int:
+        """The size of the cache of pages that were sent."""
+        with self._running(domain, moving=True) as machine:
+            return int(machine.ask("query-migrate-parameters")["xbzrle-cache-size"])
+
+    def domain_migrate_set_compression_cache(self, domain: DomainRef, cache_size: int) -> None:
+        """Set that."""
+        with self._running(domain, moving=True) as machine:
+            machine.ask("migrate-set-parameters", **{"xbzrle-cache-size": cache_size})
+
+    def domain_migrate_start_post_copy(self, domain: DomainRef) -> None:
+        """Let the guest run at the destination now."""
+        with self._running(domain, moving=True) as machine:
+            mark = machine.status.migration
+            if mark is None or mark.way != "out" or mark.phase != "perform":
+                raise invalid("post-copy can only be started while outgoing migration is in progress")
+            if not mark.flags & MigrateFlag.POSTCOPY:
+                raise invalid("switching to post-copy requires migration to be started with VIR_MIGRATE_POSTCOPY flag")
+            machine.ask("migrate-start-postcopy")
+
+
+def _finished() -> VirtError:
+    return VirtError(ErrorCode.MIGRATE_FINISH_OK, "migration successfully aborted", domain=ErrorDomain.QEMU)

@@ -1,0 +1,399 @@
+"""The destination's steps: Prepare and Finish."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from hostel.block.permission import find_holders
+from hostel.drivers.base import DomainRef, PausedReason, RunningReason
+from hostel.drivers.base.migration import (
+    COPIES_DISKS,
+    DEST_NAME,
+    DEST_XML,
+    DISKS_PORT,
+    DISKS_URI,
+    LISTEN_ADDRESS,
+    MIGRATE_DISKS,
+    URI,
+    MigrateFlag,
+    Parameters,
+)
+from hostel.drivers.events import Defined, Lifecycle, Started
+from hostel.drivers.fault import fault
+from hostel.drivers.qemu import document, lease
+from hostel.drivers.qemu.block.chain import images
+from hostel.drivers.qemu.block.create import create_image
+from hostel.drivers.qemu.command.disk import format_node
+from hostel.drivers.qemu.launch import Launcher, Origin
+from hostel.drivers.qemu.machines import Machines, failed, invalid
+from hostel.drivers.qemu.migration import cookie as cookies
+from hostel.drivers.qemu.migration import copying, statistics
+from hostel.drivers.qemu.migration.rules import check_flags, copied_disks
+from hostel.drivers.qemu.migration.settling import arrive, drop, pending, remove_made
+from hostel.drivers.qemu.migration.source import now, where_from
+from hostel.drivers.qemu.migration.tuning import Tuning, apply, number, text, texts, tuning
+from hostel.drivers.qemu.running import Running
+from hostel.drivers.qemu.status import Migration, Pending
+from hostel.errors import ErrorCode, ErrorDomain, QmpError, VirtError
+from hostel.model.domain.devices.disk import Disk
+from hostel.model.domain.devices.source import BackingStore
+from hostel.model.domain.domain import Domain
+from hostel.model.domain.inactive import forget_run
+
+_PORTS: Final = range(49152, 49216)  # libvirt's, for what comes from other hosts
+_POLL: Final = 0.02  # seconds
+_ARRIVAL_SECONDS: Final = 300.0
+
+
+class Prepared(NamedTuple):
+    """What Prepare gives.
+
+    Attributes:
+        cookie: for Perform.
+        uri: where QEMU waits, if the client did not say.
+        descriptor: where to write what comes through a tunnel, or -1.
+    """
+
+    cookie: bytes
+    uri: str | None
+    descriptor: int = -1
+
+
+class Incoming:
+    """Prepare.
+
+    Args:
+        machines: the session's.
+        launcher: starts QEMU.
+        params: as the client gave them.
+        cookie: the source's.
+        flags: as the client gave them.
+    """
+
+    def __init__(
+        self, machines: Machines, launcher: Launcher, params: Parameters, cookie: bytes, flags: MigrateFlag
+    ) -> None:
+        xml = text(params, DEST_XML)
+        if xml is None:
+            raise fault(ErrorCode.INTERNAL_ERROR, "no domain XML passed", ErrorDomain.QEMU)
+        check_flags(flags)
+        self._machines = machines
+        self._launcher = launcher
+        self._params = params
+        self._flags = flags
+        self._told: Tuning = tuning(params, flags, is_source=False)
+        self.domain = document.parse_stored(xml)
+        self._original = self.domain.name
+        self.domain.name = text(params, DEST_NAME) or self._original
+        self._said = cookies.read(cookie, machines.directories, self._original, self.domain.uuid or "")
+        self._copied = self._disks() if flags & COPIES_DISKS and self._said is not None else []
+        self._uri: str | None = text(params, URI)
+        self._port: int | None = None  # of the NBD server
+        self._writes = -1
+
+    def _disks(self) -> list[Disk]:
+        assert self._said is not None
+        if self._said.nbd is None:
+            return []
+        return copied_disks(self.domain, texts(self._params, MIGRATE_DISKS))
+
+    def run(self, *, tunnelled: bool = False) -> Prepared:
+        """Wait for the machine; the caller holds the domain's lock, and has found nothing that is in the way.
+
+        Raises:
+            VirtError: nothing waits, and nothing is left.
+        """
+        name = self.domain.name
+        path = self._machines.lease(name)
+        if lease.is_leased(path):
+            raise invalid(f"domain '{name}' is expected already")
+        lease.take(path)
+        mark = Migration(way="in", phase="prepare", flags=int(self._flags), name=self._original, began=now())
+        try:
+            self._machines.incoming.write(name, Pending(migration=mark, domain=self.domain).format())
+            uri = None
+            if not self._flags & MigrateFlag.OFFLINE:
+                self._make_images(mark)
+                uri = self._start(mark, tunnelled=tunnelled)
+                self._machines.incoming.remove(name)
+            else:
+                self._check_offline()
+                uri = self._uri or f"tcp:{socket.gethostname()}:{_PORTS.start}"
+        except BaseException:
+            remove_made(self._machines, name, mark)
+            self._machines.incoming.remove(name)
+            lease.let_go(path)
+            raise
+        return Prepared(self._cookie(), uri, self._writes)
+
+    def _check_offline(self) -> None:
+        wanted = self.domain.copy()
+        document.finish(wanted, self._launcher.platform())
+
+    def _make_images(self, mark: Migration) -> None:
+        """Make the files of disks that are copied, where they are not there."""
+        sizes = {disk.target: disk.capacity for disk in self._said.nbd.disks} if self._said and self._said.nbd else {}
+        for disk in self._copied:
+            chain = list(images(disk))
+            top = chain[0]
+            if not self._flags & MigrateFlag.NON_SHARED_INC:
+                disk.backing_store = BackingStore() if top.format == "qcow2" else None
+            if top.file is None:
+                continue
+            if Path(top.file).exists():
+                _check_unused(disk, top.file)
+                continue
+            if disk.target.dev not in sizes:
+                what = f"pre-creation of disk {disk.target.dev}: the source does not say how large it is"
+                raise fault(ErrorCode.INTERNAL_ERROR, what, ErrorDomain.QEMU)
+            below = chain[1] if self._flags & MigrateFlag.NON_SHARED_INC and len(chain) > 1 else None
+            mark.made.append(top.file)
+            name = self.domain.name
+            self._machines.incoming.write(name, Pending(migration=mark, domain=self.domain).format())
+            create_image(top, sizes[disk.target.dev], backing=below)
+
+    def _start(self, mark: Migration, *, tunnelled: bool) -> str | None:
+        """Start a QEMU that waits."""
+        let_in = self._let_in_tunnel if tunnelled else self._let_in
+        origin = Origin(
+            RunningReason.MIGRATED, Started.MIGRATED, paused=PausedReason.MIGRATION, prepare=let_in, migration=mark
+        )
+        try:
+            self._launcher.start(self.domain, paused=True, origin=origin)
+        except BaseException:
+            if self._writes >= 0:
+                os.close(self._writes)
+            raise
+        return None if tunnelled else self._uri
+
+    def _let_in_tunnel(self, machine: Running) -> None:
+        apply(machine, self._told)
+        reads, self._writes = os.pipe2(os.O_CLOEXEC)
+        try:
+            machine.qmp.pass_file("hostel-incoming", reads)
+        except QmpError as error:
+            raise machine.translated(error, "getfd") from error
+        finally:
+            os.close(reads)
+        machine.ask("migrate-incoming", uri="fd:hostel-incoming")
+
+    def _let_in(self, machine: Running) -> None:
+        """Have QEMU listen: for disks first, since they come first."""
+        apply(machine, self._told)
+        address = text(self._params, LISTEN_ADDRESS) or _any_address()
+        if self._copied:
+            self._serve_disks(machine, address)
+        uri = self._uri
+        where = where_from(uri) if uri is not None else None
+        if where is not None and where.uri.startswith("unix:"):
+            machine.ask("migrate-incoming", uri=where.uri)
+            return
+        given = int(where.uri.rpartition(":")[2]) if where is not None else 0
+        port = _listening(lambda port: machine.ask("migrate-incoming", uri=f"tcp:{_in_uri(address)}:{port}"), given)
+        if uri is None:
+            self._uri = f"tcp:{_in_uri(_host_name())}:{port}"
+        elif not given:
+            self._uri = f"{uri.rstrip('/')}:{port}"
+
+    def _serve_disks(self, machine: Running, address: str) -> None:
+        uri, given = text(self._params, DISKS_URI), number(self._params, DISKS_PORT)
+        if uri is None and not 0 <= given <= 65535:
+            raise fault(ErrorCode.INVALID_ARG, "nbd port must be in range 0-65535", ErrorDomain.QEMU)
+        where = copying.server(uri, address, given)
+
+        def start(port: int) -> None:
+            data = {key: value for key, value in where.items() if key != "type"}
+            if where["type"] == "inet":
+                data["port"] = str(port)
+            machine.ask("nbd-server-start", addr={"type": where["type"], "data": data})
+
+        if where["type"] == "unix":
+            start(0)
+        else:
+            self._port = _listening(start, int(where["port"]))
+        live = {disk.target.dev: disk for disk in machine.domain.devices.disks}
+        for disk in self._copied:
+            found = live[disk.target.dev]
+            node = format_node(next(images(found)).number)
+            name = copying.export_of(found)
+            export: dict[str, Any] = {"type": "nbd", "id": name, "name": name, "writable": True}
+            machine.ask("block-export-add", **export, **{"node-name": node})
+
+    def _cookie(self) -> bytes:
+        cookie = cookies.new(self._machines.directories, self._original, self.domain.uuid or "")
+        cookie.place = cookies.place_of(self._machines.directories)
+        if self._copied:
+            cookie.nbd = cookies.Nbd(port=self._port)
+        return cookies.written(cookie)
+
+
+def finish(
+    machine: Running, launcher: Launcher, params: Parameters, cookie_in: bytes, flags: MigrateFlag
+) -> tuple[DomainRef, bytes]:
+    """Let a machine run that has come; the caller holds the domain's lock.
+
+    Raises:
+        VirtError: it has not come whole, or cannot run; nothing is left of it.
+    """
+    mark = machine.status.migration
+    assert mark is not None
+    received = now()
+    machines = machine.machines
+    try:
+        said = cookies.read(cookie_in, machines.directories, mark.name, machine.domain.uuid or "")
+        mark.phase = "finish"
+        machine.save(migration=mark)
+        _wait(machine)
+        machine.attempt("nbd-server-stop")
+        if flags & MigrateFlag.PERSIST_DEST:
+            _define(machine, launcher, mark, said.domain if said is not None else None)
+        if not flags & MigrateFlag.PAUSED:
+            machine.ask("cont")
+    except BaseException as error:
+        drop(machine, str(error))
+        raise
+    told = said.statistics if said is not None else None
+    if told is not None:
+        told.delta = received - told.sent if told.sent is not None else None
+        told.time_elapsed = now() - told.started if told.started is not None else told.time_elapsed
+        told.downtime = now() - told.stopped if told.stopped is not None else told.downtime
+    arrive(machine)
+    found = statistics.from_cookie(told, statistics.MIGRATION_IN)
+    statistics.keep(machines, machine.name, found)
+    if flags & MigrateFlag.PAUSED:
+        machine.publish("lifecycle", event=int(Lifecycle.SUSPENDED), detail=0)
+    machine.publish("job-completed", **found)
+    answer = cookies.new(machines.directories, mark.name, machine.domain.uuid or "")
+    answer.statistics = told
+    return DomainRef(machine.name, machine.domain.uuid or "", machine.status.id), cookies.written(answer)
+
+
+def _wait(machine: Running) -> None:
+    """Wait until QEMU has all that it needs to run the guest.
+
+    Raises:
+        VirtError: ``OPERATION_FAILED``: it has ended, or something is missing.
+    """
+    deadline = time.monotonic() + _ARRIVAL_SECONDS
+    while True:
+        found = machine.ask("query-migrate")
+        match found.get("status"):
+            case "completed" | "postcopy-active":
+                return
+            case "failed" | "cancelled":
+                raise failed(f"job 'migration in' failed: {found.get('error-desc', found['status'])}")
+        if time.monotonic() >= deadline:
+            raise failed("migration in job: not all of the machine has come")
+        time.sleep(_POLL)
+
+
+def _define(machine: Running, launcher: Launcher, mark: Migration, wanted: Domain | None) -> None:
+    """Keep what comes as a definition; the mark remembers what was there, until it runs."""
+    machines = machine.machines
+    definition = wanted if wanted is not None else machine.domain.copy()
+    forget_run(definition)
+    definition.name, definition.uuid = machine.name, machine.domain.uuid
+    document.finish(definition, launcher.platform())
+    with machines.definitions.locked():
+        before = machines.definitions.read(machine.name)
+        mark.definition = before or ""
+        machine.save(migration=mark)
+        machines.definitions.write(machine.name, definition.format())
+    detail = Defined.ADDED if before is None else Defined.UPDATED
+    machine.publish("lifecycle", event=int(Lifecycle.DEFINED), detail=int(detail))
+
+
+def finish_offline(machines: Machines, launcher: Launcher, name: str) -> tuple[DomainRef, bytes]:
+    """Keep the definition of a domain that does not run; the caller holds the domain's lock.
+
+    Raises:
+        VirtError: none is expected.
+    """
+    found = pending(machines, name)
+    if found is None:
+        raise fault(ErrorCode.NO_DOMAIN, f"no domain with matching name '{name}'", ErrorDomain.QEMU)
+    domain = found.domain
+    document.finish(domain, launcher.platform())
+    with machines.definitions.locked():
+        is_new = machines.definitions.read(name) is None
+        machines.definitions.write(name, domain.format())
+    machines.incoming.remove(name)
+    lease.let_go(machines.lease(name))
+    detail = Defined.ADDED if is_new else Defined.UPDATED
+    machines.publish(domain, "lifecycle", event=int(Lifecycle.DEFINED), detail=int(detail))
+    answer = cookies.new(machines.directories, found.migration.name, domain.uuid or "")
+    return DomainRef(name, domain.uuid or ""), cookies.written(answer)
+
+
+def _check_unused(disk: Disk, path: str) -> None:
+    """Refuse to copy a disk over what somebody writes to: mostly itself.
+
+    Raises:
+        VirtError: ``OPERATION_INVALID``, with who has it.
+    """
+    holders = find_holders(path)
+    if holders:
+        what = f"disk '{disk.target.dev}' cannot be copied to '{path}', which is in use by {', '.join(holders)}"
+        raise invalid(f"{what}; name another file in --xml, or leave the disk out of --migrate-disks")
+
+
+def _any_address() -> str:
+    return "::" if Path("/proc/net/if_inet6").exists() else "0.0.0.0"
+
+
+def _in_uri(address: str) -> str:
+    return f"[{address}]" if ":" in address else address
+
+
+def _host_name() -> str:
+    """The host's name as others have it.
+
+    Raises:
+        VirtError: ``INTERNAL_ERROR``: it is nobody's but this host's own.
+    """
+    name = socket.gethostname()
+    if name.startswith("localhost"):
+        what = "hostname on destination resolved to localhost, but migration requires an FQDN; give --migrateuri"
+        raise fault(ErrorCode.INTERNAL_ERROR, what, ErrorDomain.QEMU)
+    return name
+
+
+def _listening(listen: Callable[[int], object], given: int) -> int:
+    """Have QEMU listen on a port: what was given, or the first of libvirt's that is free.
+
+    Raises:
+        VirtError: it cannot.
+    """
+    if given:
+        listen(given)
+        return given
+    failure: VirtError | None = None
+    for port in _free_ports():
+        try:
+            listen(port)
+            return port
+        except VirtError as error:  # somebody was faster
+            failure = error
+            if "in use" not in error.message:
+                raise
+    raise failure or failed(f"no port from {_PORTS.start} to {_PORTS.stop - 1} is free")
+
+
+def _free_ports() -> Iterator[int]:
+    for port in _PORTS:
+        with contextlib.closing(socket.socket()) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("", port))
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE:
+                    raise
+                continue
+        yield port

@@ -1,0 +1,435 @@
+"""The source's steps: Begin, Perform and Confirm.
+
+Perform takes as long as the guest's memory needs, so the domain's lock is held only for a moment at a time: to look how
+far QEMU is, and to say what comes next. The lease keeps everybody away who would change the machine meanwhile.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from typing import Any, Final, NamedTuple
+from urllib.parse import urlsplit
+
+from hostel.drivers.base import DomainRef, PausedReason
+from hostel.drivers.base.migration import (
+    BANDWIDTH,
+    COPIES_DISKS,
+    DEST_NAME,
+    DEST_XML,
+    DISKS_URI,
+    MIGRATE_DISKS,
+    PERSIST_XML,
+    URI,
+    MigrateFlag,
+    Parameters,
+    Tunnel,
+)
+from hostel.drivers.fault import fault
+from hostel.drivers.qemu import document, lease
+from hostel.drivers.qemu.launch import Launcher
+from hostel.drivers.qemu.machines import Machines, failed, invalid
+from hostel.drivers.qemu.migration import cookie as cookies
+from hostel.drivers.qemu.migration import copying, statistics
+from hostel.drivers.qemu.migration.carrying import Carrier
+from hostel.drivers.qemu.migration.rules import check_allowed, check_flags, check_safe, copied_disks
+from hostel.drivers.qemu.migration.same import check_same
+from hostel.drivers.qemu.migration.settling import resume, take_back
+from hostel.drivers.qemu.migration.tuning import UNLIMITED, Tuning, apply, number, text, texts, tuning
+from hostel.drivers.qemu.running import Running
+from hostel.drivers.qemu.snapshot.catalog import Catalog
+from hostel.drivers.qemu.status import Migration
+from hostel.errors import ErrorCode, ErrorDomain, QmpError, VirtError
+from hostel.model.domain.devices.disk import Disk
+from hostel.model.domain.domain import Domain
+from hostel.model.domain.inactive import forget_run
+from hostel.model.domain.platform import Platform
+
+_MIB: Final = 1 << 20
+_POLL: Final = 0.05  # seconds
+_STALLED: Final = 300.0  # seconds in which nothing moves
+_ENDED: Final = ("completed", "failed", "cancelled")
+_MOST_MIB: Final = UNLIMITED // _MIB
+
+
+def now() -> int:
+    """Milliseconds since 1970."""
+    return time.time_ns() // 1_000_000
+
+
+class Where(NamedTuple):
+    """Where the destination waits; ``host`` is empty where it is a socket or a tunnel."""
+
+    uri: str
+    host: str = ""
+
+
+def where_from(uri: str | None) -> Where:
+    """Read a migration's URI: ``tcp:host:port``, ``tcp://host:port`` or ``unix:///path``.
+
+    Raises:
+        VirtError: ``INVALID_ARG``, ``ARGUMENT_UNSUPPORTED``.
+    """
+    if uri is None:
+        raise fault(ErrorCode.INVALID_ARG, "missing migration URI", ErrorDomain.QEMU)
+    scheme, colon, rest = uri.partition(":")
+    if not colon:
+        raise fault(ErrorCode.INVALID_ARG, f"missing scheme in migration URI: {uri}", ErrorDomain.QEMU)
+    if scheme == "unix":
+        return Where(f"unix:{urlsplit(uri).path}")
+    if scheme != "tcp":
+        what = f"unsupported scheme {scheme} in migration URI {uri}"
+        raise fault(ErrorCode.ARGUMENT_UNSUPPORTED, what, ErrorDomain.QEMU)
+    parts = urlsplit(f"tcp://{rest.removeprefix('//')}")
+    try:
+        host, port = parts.hostname, parts.port
+    except ValueError as error:
+        raise fault(ErrorCode.INVALID_ARG, f"migration URI {uri}: {error}", ErrorDomain.QEMU) from None
+    if not host:
+        raise fault(ErrorCode.INVALID_ARG, f"missing host in migration URI: {uri}", ErrorDomain.QEMU)
+    return Where(f"tcp:{f'[{host}]' if ':' in host else host}:{port or 0}", host)
+
+
+def begin(
+    machines: Machines,
+    platform: Platform,
+    machine: Running | None,
+    stored: Domain | None,
+    params: Parameters,
+    flags: MigrateFlag,
+) -> tuple[bytes, str]:
+    """Begin; the caller holds the domain's lock.
+
+    Raises:
+        VirtError: it cannot move, or must not.
+    """
+    check_flags(flags)
+    tuning(params, flags, is_source=True)
+    held = machine.domain if machine is not None else stored
+    assert held is not None
+    if machine is None and not flags & MigrateFlag.OFFLINE:
+        raise invalid("domain is not running")
+    if flags & MigrateFlag.OFFLINE:
+        if stored is None:
+            raise invalid("transient domains do not have any persistent config")
+        held, machine = stored, None
+    if count := len(Catalog(machines, held.name).names()):
+        raise invalid(f"cannot migrate domain with {count} snapshots")
+    copied: list[Disk] = []
+    if machine is not None:
+        check_allowed(machine, flags)
+        if flags & COPIES_DISKS:
+            copied = copied_disks(held, texts(params, MIGRATE_DISKS))
+        if not flags & MigrateFlag.UNSAFE:
+            check_safe(held, copied)
+    cookie = cookies.new(machines.directories, held.name, held.uuid or "")
+    if machine is not None:
+        cookie.capabilities = _capabilities(machine)
+        if flags & COPIES_DISKS:
+            cookie.nbd = cookies.Nbd(disks=[_copied(machine, disk) for disk in copied])
+    wanted = _wanted(held, platform, params)
+    if machine is not None and flags & MigrateFlag.CHANGE_PROTECTION:
+        lease.take(machine.lease)
+        mark = Migration(way="out", phase="begin", flags=int(flags), began=now())
+        machine.save(migration=mark)
+    return cookies.written(cookie), wanted
+
+
+def _wanted(held: Domain, platform: Platform, params: Parameters) -> str:
+    """The document for the destination."""
+    xml = text(params, DEST_XML)
+    if xml is None:
+        return held.format()
+    wanted, known = document.parse(xml, platform), held.copy()
+    document.finish(known, platform)
+    check_same(known, wanted, name=text(params, DEST_NAME))
+    return wanted.format()
+
+
+def _capabilities(machine: Running) -> cookies.Capabilities:
+    names = [str(item["capability"]) for item in machine.ask("query-migrate-capabilities")]
+    auto = ("pause-before-switchover", "late-block-activate")
+    return cookies.Capabilities(caps=[cookies.Capability(name=name, auto=name in auto) for name in names])
+
+
+def _copied(machine: Running, disk: Disk) -> cookies.CopiedDisk:
+    from hostel.drivers.qemu.block.sizes import live_info
+
+    return cookies.CopiedDisk(target=disk.target.dev, capacity=live_info(machine, disk).capacity)
+
+
+class Outgoing:
+    """Perform, from the first byte to the last.
+
+    Args:
+        machines: the session's.
+        launcher: for what holds a machine.
+        domain: which one.
+        params: as the client gave them.
+        cookie: the destination's.
+        flags: as the client gave them.
+        tunnel: where what QEMU sends goes, unless QEMU connects by itself.
+        peer: the URI of the destination's daemon, where this side leads.
+    """
+
+    def __init__(
+        self,
+        machines: Machines,
+        launcher: Launcher,
+        domain: DomainRef,
+        params: Parameters,
+        cookie: bytes,
+        flags: MigrateFlag,
+        tunnel: Tunnel | None = None,
+        peer: str = "",
+    ) -> None:
+        self._machines = machines
+        self._launcher = launcher
+        self._domain = domain
+        self._params = params
+        self._flags = flags
+        self._tunnel = tunnel
+        self._peer = peer
+        self._said = cookies.read(cookie, machines.directories, domain.name, domain.uuid)
+        self._where = where_from(text(params, URI)) if tunnel is None else Where("fd:hostel-migrate")
+        self._persistent: Domain | None = None
+        self._copied: list[str] = []
+        self._stopped = self._sent = 0
+        self._told: dict[str, int] = {}
+        self._began = now()
+
+    def run(self) -> bytes:
+        """Send the machine; the cookie for Finish. It is paused then, and stays so until Confirm.
+
+        Raises:
+            VirtError: ``OPERATION_FAILED``, ``OPERATION_ABORTED``: it runs on as before.
+        """
+        path = self._machines.lease(self._domain.name)
+        with self._held(begins=True) as machine:
+            earlier = machine.status.migration
+            if earlier is not None and (earlier.way != "out" or earlier.phase != "begin"):
+                raise invalid("domain is being migrated already")
+            lease.take(path)
+            machine.save(migration=earlier or Migration(way="out", phase="begin", began=self._began))
+        carrier: Carrier | None = None
+        try:
+            with self._held() as machine:
+                self._prepare(machine)
+            self._wait_for_copies()
+            with self._held() as machine:
+                carrier = self._start(machine)
+            self._follow()
+            if carrier is not None:
+                carrier.finish()
+            return self._cookie()
+        except BaseException:
+            if carrier is not None:
+                carrier.abort()
+            self._give_up()
+            lease.let_go(path)
+            raise
+
+    @contextlib.contextmanager
+    def _held(self, *, begins: bool = False) -> Iterator[Running]:
+        """Hold the machine for a moment.
+
+        Raises:
+            VirtError: it is no more; somebody has ended the migration.
+        """
+        with self._machines.locked(self._domain.name):
+            status = self._machines.live(self._domain.name)
+            if status is None:
+                raise failed("migration out job: domain is not running")
+            machine = Running(self._machines, status, self._launcher)
+            try:
+                if not begins and (status.migration is None or status.migration.abort):
+                    raise _aborted()
+                yield machine
+            finally:
+                machine.close()
+
+    def _prepare(self, machine: Running) -> None:
+        """Say what is about to happen, and set QEMU up for it."""
+        check_flags(self._flags)
+        told = tuning(self._params, self._flags, is_source=True)
+        runs = bool(machine.ask("query-status").get("running"))
+        mark = Migration(way="out", phase="perform", flags=int(self._flags), resumes=runs, began=self._began)
+        mark.peer, mark.place = self._peer, cookies.known_place(self._said)
+        mark.name = text(self._params, DEST_NAME) or machine.name
+        disks: list[Disk] = []
+        if self._flags & COPIES_DISKS:
+            disks = copied_disks(machine.domain, texts(self._params, MIGRATE_DISKS))
+        self._copied = [disk.target.dev for disk in disks]
+        mark.copied = ",".join(self._copied)
+        self._persistent = self._definition(machine)
+        self._machines.completed.remove(machine.name)
+        paused = int(PausedReason.MIGRATION) if runs else machine.status.paused
+        machine.save(migration=mark, paused=paused)
+        self._tune(machine, told)
+        if disks:
+            self._copy(machine, disks)
+
+    def _definition(self, machine: Running) -> Domain | None:
+        """What the destination is to keep."""
+        if not self._flags & MigrateFlag.PERSIST_DEST:
+            return None
+        xml = text(self._params, PERSIST_XML)
+        if xml is not None:
+            wanted = document.parse_stored(xml)
+            document.finish(wanted, self._launcher.platform())
+            return wanted
+        stored = self._machines.definition(machine.name)
+        if stored is None:
+            stored = machine.domain.copy()
+            forget_run(stored)
+        return stored
+
+    def _tune(self, machine: Running, told: Tuning) -> None:
+        speed = number(self._params, BANDWIDTH) or machine.status.speed
+        if speed > _MOST_MIB:
+            raise fault(ErrorCode.OVERFLOW, f"bandwidth must be less than {_MOST_MIB}", ErrorDomain.QEMU)
+        limited = {**told.parameters, "max-bandwidth": speed * _MIB or UNLIMITED}
+        apply(machine, told._replace(parameters=limited))
+
+    def _copy(self, machine: Running, disks: list[Disk]) -> None:
+        uri = text(self._params, DISKS_URI)
+        port = self._said.nbd.port if self._said is not None and self._said.nbd is not None else None
+        if uri is None and not port:
+            what = "migration of non-shared disks requested but NBD is not set up"
+            raise fault(ErrorCode.INTERNAL_ERROR, what, ErrorDomain.QEMU)
+        where = copying.server(uri, self._where.host, port or 0)
+        speed = number(self._params, BANDWIDTH) or machine.status.speed
+        copying.begin(machine, disks, where, self._flags, speed * _MIB)
+
+    def _wait_for_copies(self) -> None:
+        progress = _Progress()
+        while self._copied:
+            with self._held() as machine:
+                if copying.are_ready(machine, self._copied):
+                    return
+                self._check_errors(machine)
+                progress.look([job["offset"] for job in machine.ask("query-block-jobs")])
+            time.sleep(_POLL)
+
+    def _start(self, machine: Running) -> Carrier | None:
+        """Let QEMU send."""
+        if not self._flags & MigrateFlag.LIVE and machine.ask("query-status").get("running"):
+            machine.ask("stop")
+        carrier: Carrier | None = None
+        if self._tunnel is not None:
+            carrier = Carrier(self._tunnel)
+            try:
+                machine.qmp.pass_file("hostel-migrate", carrier.descriptor)
+            except QmpError as error:
+                carrier.abort()
+                raise machine.translated(error, "getfd") from error
+            carrier.handed()
+        try:
+            machine.ask("migrate", uri=self._where.uri)
+        except BaseException:
+            if carrier is not None:
+                carrier.abort()
+            raise
+        return carrier
+
+    def _follow(self) -> None:
+        """Watch QEMU until all is sent, or until the rest follows once the guest runs there."""
+        progress = _Progress()
+        is_ending = False
+        while True:
+            with self._held() as machine:
+                found = machine.ask("query-migrate")
+                match found.get("status"):
+                    case "completed" | "postcopy-active":
+                        self._sent_all(machine, found)
+                        return
+                    case "failed" | "cancelled":
+                        raise failed(f"job 'migration out' failed: {found.get('error-desc', found['status'])}")
+                    case "pre-switchover":
+                        is_ending = self._switch_over(machine, is_ending=is_ending)
+                    case _:
+                        self._check_errors(machine)
+                        if self._copied:
+                            copying.check(machine, self._copied)
+                progress.look([found.get("status"), found.get("ram", {}).get("transferred")])
+            time.sleep(_POLL if not is_ending else 0.01)
+
+    def _switch_over(self, machine: Running, *, is_ending: bool) -> bool:
+        """The guest is stopped: once its disks are all there as well, the rest of it goes."""
+        if self._copied and not is_ending:
+            copying.end(machine, self._copied)
+        if not self._copied or copying.are_over(machine, self._copied):
+            if self._copied:
+                self._disks(machine)
+                copying.drop(machine)
+                self._copied = []
+            machine.ask("migrate-continue", state="pre-switchover")
+        return True
+
+    def _disks(self, machine: Running) -> None:
+        """Remember how much was copied, which QEMU forgets."""
+        jobs = [job for job in machine.ask("query-jobs") if str(job["id"]).startswith(copying.PREFIX)]
+        done = sum(int(job["current-progress"]) for job in jobs)
+        self._told = {"disk_total": done, "disk_processed": done, "disk_remaining": 0}
+
+    def _check_errors(self, machine: Running) -> None:
+        if self._flags & MigrateFlag.ABORT_ON_ERROR and machine.ask("query-status").get("status") == "io-error":
+            raise failed("migration out job: failed due to I/O error")
+
+    def _sent_all(self, machine: Running, found: dict[str, Any]) -> None:
+        mark = machine.status.migration
+        assert mark is not None
+        mark.phase = "performed"
+        is_postcopy = found["status"] == "postcopy-active"
+        machine.save(paused=int(PausedReason.POSTCOPY if is_postcopy else PausedReason.MIGRATION), migration=mark)
+        self._stopped = self._sent = now()
+        copied = self._told
+        self._told = statistics.numbers(found, [], self._stopped - self._began) | copied
+        for name in ("total", "processed", "remaining"):
+            self._told[f"data_{name}"] += copied.get(f"disk_{name}", 0)
+        statistics.keep(self._machines, machine.name, self._told)
+
+    def _cookie(self) -> bytes:
+        cookie = cookies.new(self._machines.directories, self._domain.name, self._domain.uuid)
+        cookie.domain = self._persistent
+        cookie.statistics = statistics.as_cookie(self._told, self._began, self._stopped, self._sent)
+        return cookies.written(cookie)
+
+    def _give_up(self) -> None:
+        """Bring the machine back to where it was."""
+        with contextlib.suppress(VirtError), self._machines.locked(self._domain.name):
+            status = self._machines.live(self._domain.name)
+            if status is None or status.migration is None:
+                return
+            machine = Running(self._machines, status, self._launcher)
+            try:
+                take_back(machine)
+                resume(machine)
+            finally:
+                machine.close()
+
+
+class _Progress:
+    """Sees to it that something moves."""
+
+    def __init__(self) -> None:
+        self._last: object = None
+        self._deadline = time.monotonic() + _STALLED
+
+    def look(self, seen: object) -> None:
+        """Look at what should change from time to time.
+
+        Raises:
+            VirtError: ``OPERATION_TIMEOUT``.
+        """
+        if seen != self._last:
+            self._last, self._deadline = seen, time.monotonic() + _STALLED
+        elif time.monotonic() >= self._deadline:
+            what = f"migration out job: nothing was sent for {_STALLED:.0f} seconds"
+            raise fault(ErrorCode.OPERATION_TIMEOUT, what, ErrorDomain.QEMU)
+
+
+def _aborted() -> VirtError:
+    message = "operation aborted: migration out job: canceled by client"
+    return VirtError(ErrorCode.OPERATION_ABORTED, message, domain=ErrorDomain.QEMU)

@@ -1,0 +1,192 @@
+"""Guests that move between two sessions on this host: nothing is lost, and never do two run it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from hostel import guest
+from hostel.drivers.base import DomainRef, DomainState, PausedReason, RunningReason, ShutoffReason
+from hostel.drivers.base.backup import JobType
+from hostel.drivers.base.migration import MigrateFlag
+from hostel.drivers.migrating import migrate
+from hostel.errors import ErrorCode, VirtError
+from support.moving import MIB, Two, eventually, state_of, two
+from support.session import reports
+
+pytestmark = [pytest.mark.qemu, pytest.mark.requires_tool("qemu-img")]
+LIVE = MigrateFlag.LIVE | MigrateFlag.UNSAFE
+
+
+@pytest.fixture
+def both(tmp_path: Path) -> Iterator[Two]:
+    with two(tmp_path) as opened:
+        yield opened
+
+
+def copied(both: Two, ref: DomainRef) -> dict[str, str]:
+    """The parameters that bring the disk into another file."""
+    return {"destination_xml": both.one.domain_get_xml_desc(ref).replace("disk.qcow2", "copy.qcow2")}
+
+
+def test_guest_on_a_shared_disk_goes_there_and_back(both: Two) -> None:
+    ref = both.start()
+    there = migrate(both.one, both.other, ref, {}, LIVE)
+    assert both.other.domain_get_state(there)[:2] == (DomainState.RUNNING, RunningReason.MIGRATED)
+    assert both.one.domain_get_state(ref)[:2] == (DomainState.SHUTOFF, ShutoffReason.MIGRATED)
+    kind, stats = both.one.domain_get_job_stats(ref, 1)
+    assert (kind, stats["operation"]) == (JobType.COMPLETED, 5)
+    assert stats["memory_total"] >= stats["memory_processed"] > 0
+    assert both.one.domain_get_job_stats(ref, 1) == (JobType.NONE, {})
+    assert both.other.domain_get_job_stats(there, 1)[1]["operation"] == 4
+    assert not both.other.domain_is_persistent(there)
+    back = migrate(both.other, both.one, there, {}, LIVE | MigrateFlag.PERSIST_DEST)
+    assert state_of(both.other) is None
+    assert both.one.domain_is_persistent(back)
+    both.goes_on(both.one)
+
+
+def test_guest_takes_its_disk_along(both: Two) -> None:
+    ref = both.start(size=64 * MIB)
+    where = {"disks_uri": f"unix://{both.home}/nbd", "migrate_uri": f"unix://{both.home}/memory"}
+    flags = MigrateFlag.LIVE | MigrateFlag.NON_SHARED_DISK | MigrateFlag.UNDEFINE_SOURCE | MigrateFlag.PERSIST_DEST
+    migrate(both.one, both.other, ref, {**copied(both, ref), **where, "migrate_disks": ("vda",)}, flags)
+    assert state_of(both.one) is None
+    both.goes_on(both.other, "copy.qcow2")
+
+
+def test_paused_guest_stays_paused_until_it_is_resumed(both: Two) -> None:
+    ref = both.start()
+    both.one.domain_suspend(ref)
+    there = migrate(both.one, both.other, ref, {}, MigrateFlag.UNSAFE)
+    assert both.other.domain_get_state(there)[:2] == (DomainState.PAUSED, PausedReason.USER)
+    both.other.domain_resume(there)
+    both.goes_on(both.other)
+
+
+def test_domain_that_does_not_run_moves_its_definition(both: Two) -> None:
+    ref = both.start(mode=guest.Mode.WAIT)
+    both.one.domain_destroy(ref)
+    offline = MigrateFlag.OFFLINE | MigrateFlag.PERSIST_DEST | MigrateFlag.UNDEFINE_SOURCE
+    there = migrate(both.one, both.other, DomainRef("guest", ref.uuid), {"destination_name": "renamed"}, offline)
+    assert both.one.connect_list_all_domains() == []
+    assert both.other.connect_list_all_domains() == [there] == [DomainRef("renamed", ref.uuid)]
+
+
+def test_source_runs_on_when_the_destination_refuses_or_fails(both: Two) -> None:
+    ref = both.start()
+    flags = LIVE | MigrateFlag.NON_SHARED_DISK
+    with pytest.raises(VirtError, match="Attempt to migrate guest to the same host"):
+        migrate(both.one, both.one, ref, {}, LIVE)
+    missing = {"destination_xml": both.one.domain_get_xml_desc(ref).replace("disk.qcow2", "none.qcow2")}
+    with pytest.raises(VirtError, match=r"none\.qcow2.*No such file"):
+        migrate(both.one, both.other, ref, missing, LIVE)
+    nowhere = {"destination_xml": both.one.domain_get_xml_desc(ref).replace("disk.qcow2", "none/copy.qcow2")}
+    with pytest.raises(VirtError, match="cannot create image"):
+        migrate(both.one, both.other, ref, nowhere, flags)
+    with pytest.raises(VirtError, match="which is in use by"):  # the very file that the source writes to
+        migrate(both.one, both.other, ref, {}, flags)
+    with pytest.raises(VirtError, match="unsupported scheme rdma"):
+        migrate(both.one, both.other, ref, {"migrate_uri": "rdma://host"}, LIVE)
+    assert both.other.connect_list_all_domains() == []
+    assert not (both.home / "other" / "run" / "qemu" / "run").exists() or not [
+        *(both.home / "other" / "run" / "qemu" / "run").iterdir()
+    ]
+    both.goes_on(both.one)
+
+
+@pytest.mark.parametrize(
+    ("params", "flags", "code", "words"),
+    [
+        ({}, MigrateFlag.LIVE, ErrorCode.MIGRATE_UNSAFE, "Migration without shared storage is unsafe"),
+        ({}, LIVE | MigrateFlag.TLS, ErrorCode.ARGUMENT_UNSUPPORTED, "TLS"),
+        ({}, LIVE | MigrateFlag.ZEROCOPY, ErrorCode.ARGUMENT_UNSUPPORTED, "zero-copy"),
+        ({}, LIVE | MigrateFlag.TUNNELLED, ErrorCode.ARGUMENT_UNSUPPORTED, "without using peer2peer"),
+        ({}, MigrateFlag.UNSAFE | MigrateFlag.POSTCOPY, ErrorCode.ARGUMENT_UNSUPPORTED, "non-live"),
+        ({}, MigrateFlag.OFFLINE, ErrorCode.OPERATION_INVALID, "persistent flag"),
+        ({"parallel.connections": 2}, LIVE, ErrorCode.INVALID_ARG, "Turn parallel migration on"),
+        ({"compression": ("zip",)}, LIVE, ErrorCode.INVALID_ARG, "Unsupported compression method 'zip'"),
+        ({"migrate_disks": ("vdz",)}, LIVE | MigrateFlag.NON_SHARED_DISK, ErrorCode.INVALID_ARG, "vdz not found"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_anything_happens(
+    tmp_path_factory: pytest.TempPathFactory,
+    waiting: tuple[Two, DomainRef],
+    params: dict[str, object],
+    flags: MigrateFlag,
+    code: ErrorCode,
+    words: str,
+) -> None:
+    both, ref = waiting
+    with pytest.raises(VirtError, match=words) as caught:
+        migrate(both.one, both.other, ref, params, flags)  # type: ignore[arg-type]
+    assert caught.value.code is code
+    assert both.one.domain_get_state(ref).state is DomainState.RUNNING
+    both.one.domain_send_key(ref, 0, 0, [28])  # nothing holds it any more
+
+
+@pytest.fixture(scope="module")
+def waiting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Two, DomainRef]]:
+    with two(tmp_path_factory.mktemp("waiting")) as opened:
+        yield opened, opened.start(mode=guest.Mode.STAY)
+
+
+def test_document_for_the_destination_must_be_the_same_machine(waiting: tuple[Two, DomainRef]) -> None:
+    both, ref = waiting
+    xml = both.one.domain_get_xml_desc(ref)
+    for old, new, words in (
+        ("<vcpu placement='static'>1<", "<vcpu placement='static'>2<", "vCPU max 2 does not match source 1"),
+        ("dev='vda' bus='virtio'", "dev='vdb' bus='virtio'", "disk dev vdb does not match source vda"),
+        (f"<uuid>{ref.uuid[:8]}", "<uuid>00000000", "uuid 00000000"),
+    ):
+        assert old in xml
+        with pytest.raises(VirtError, match=words):
+            migrate(both.one, both.other, ref, {"destination_xml": xml.replace(old, new)}, LIVE)
+
+
+def test_migration_is_watched_tuned_and_aborted(both: Two) -> None:
+    ref = both.start(size=64 * MIB)
+    both.one.domain_migrate_set_max_speed(ref, 1)
+    both.one.domain_migrate_set_max_downtime(ref, 1)
+    assert both.one.domain_migrate_get_max_speed(ref) == 1
+    assert both.one.domain_migrate_get_max_downtime(ref) == 1
+    failures: list[VirtError] = []
+
+    def move() -> None:
+        try:
+            migrate(both.one, both.other, ref, copied(both, ref), MigrateFlag.LIVE | MigrateFlag.NON_SHARED_DISK)
+        except VirtError as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=move)
+    # So slow that it cannot be over before it is looked at.
+    (both.home / "disk.qcow2").stat()
+    both.one.domain_suspend(ref)
+    both.one.domain_resume(ref)
+    thread.start()
+    assert eventually(lambda: both.one.domain_get_job_stats(ref)[0] is JobType.UNBOUNDED)
+    with pytest.raises(VirtError, match="cannot acquire state change lock"):
+        both.one.domain_save_flags(ref, str(both.home / "saved"))
+    assert both.one.domain_memory_stats(ref)["actual"]
+    if eventually(lambda: state_of(both.other) is not None, 5):
+        with pytest.raises(VirtError, match="cannot acquire state change lock"):
+            both.other.domain_resume(both.other.domain_lookup_by_name("guest"))
+    assert eventually(lambda: aborted(both, ref))
+    thread.join(60)
+    assert [error.code for error in failures] == [ErrorCode.OPERATION_ABORTED]
+    assert state_of(both.other) is None
+    assert not (both.home / "copy.qcow2").exists()
+    assert len(reports(both.home))
+    both.goes_on(both.one)
+
+
+def aborted(both: Two, ref: DomainRef) -> bool:
+    """Abort, once there is something that can be aborted."""
+    try:
+        both.one.domain_abort_job(ref)
+    except VirtError:
+        return False
+    return True
