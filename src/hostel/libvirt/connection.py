@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -31,7 +32,8 @@ class virConnect(Handle):
         self.close()
 
     def __del__(self) -> None:
-        if not getattr(self, "_closed", True):
+        # A program that ends has no threads any more that would hear an answer.
+        if not getattr(self, "_closed", True) and not sys.is_finalizing():
             self.close()
 
     def close(self) -> int:
