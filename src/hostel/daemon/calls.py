@@ -19,6 +19,7 @@ from hostel.daemon import (
     machine,
     migration,
     nodeinfo,
+    processor,
     snapshots,
     streaming,
 )
@@ -89,6 +90,7 @@ CALLS: Final[dict[str, Handling]] = {
     **{name: Handling(answer) for name, answer in machine.ANSWERS.items()},
     **{name: Handling(answer) for name, answer in migration.ANSWERS.items()},
     **{name: Handling(answer, streams=True) for name, answer in migration.STREAMING.items()},
+    **{name: Handling(answer) for name, answer in processor.ANSWERS.items()},
     **{name: Handling(answer) for name, answer in snapshots.ANSWERS.items()},
     **{name: Handling(answer) for name, answer in nodeinfo.ANSWERS.items()},
     **{name: Handling(answer, streams=True) for name, answer in streaming.ANSWERS.items()},

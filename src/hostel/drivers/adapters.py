@@ -48,6 +48,7 @@ from hostel.drivers.base.block import (
     BlockRebaseFlag,
     BlockResizeFlag,
 )
+from hostel.drivers.base.capabilities import BaselineFlag, CompareFlag
 from hostel.drivers.base.counting import ControlInfo
 from hostel.drivers.base.device import DeviceModify, InterfaceStats
 from hostel.drivers.base.domain import Affect
@@ -156,6 +157,11 @@ _ROWS: Final[dict[str, Adapter]] = {
     "connect_get_version": _domain(),
     "connect_get_hostname": _domain(),
     "connect_get_capabilities": _domain(),
+    "connect_get_domain_capabilities": _domain(),
+    "connect_compare_cpu": _domain(flags=CompareFlag),
+    "connect_baseline_cpu": _domain(flags=BaselineFlag),
+    "connect_compare_hypervisor_cpu": _domain(flags=CompareFlag),
+    "connect_baseline_hypervisor_cpu": _domain(flags=BaselineFlag),
     "connect_domain_xml_from_native": _domain(),
     "connect_domain_xml_to_native": _domain(),
     "node_get_security_model": _domain(make=lambda model, doi: SecurityModel(_text(model), _text(doi))),

@@ -25,6 +25,7 @@ _BEGINNINGS: Final[dict[ErrorCode, str]] = {
     ErrorCode.XML_INVALID_SCHEMA: "XML document failed to validate against schema: %s",
     ErrorCode.NO_SECRET: "Secret not found: %s",
     ErrorCode.INVALID_SECRET: "Invalid secret: %s",
+    ErrorCode.CPU_INCOMPATIBLE: "the CPU is incompatible with host CPU: %s",
     ErrorCode.CONFIG_UNSUPPORTED: "unsupported configuration: %s",
     ErrorCode.STORAGE_PROBE_FAILED: "Storage pool probe failed: %s",
     ErrorCode.STORAGE_POOL_BUILT: "Storage pool already built: %s",

@@ -13,7 +13,8 @@ from hostel.errors import ErrorCode, ErrorDomain
 Driver = TypeVar("Driver")
 
 _LOOKING: Final = re.compile(
-    r"connect_(get|list)_|(?!secret_get_value|domain_save_image_)\w+_(get|is|has|lookup|list|list_all|list_caps)(_|$)"
+    r"(?!connect_get_domain_capabilities)connect_(get|list|compare_cpu|baseline_cpu)(_|$)"
+    r"|(?!secret_get_value|domain_save_image_|connect_)\w+_(get|is|has|lookup|list|list_all|list_caps)(_|$)"
     r"|domain_(block|memory|interface)_stats|domain_snapshot_(current|num)$|close$"
 )
 

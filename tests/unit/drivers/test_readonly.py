@@ -8,6 +8,7 @@ import pytest
 
 from hostel.drivers.base import DomainXmlFlag, HypervisorDriver, NetworkDriver, StorageDriver
 from hostel.drivers.base.backup import BackupDriver
+from hostel.drivers.base.capabilities import DomainCapabilitiesDriver, ProcessorDriver
 from hostel.drivers.base.snapshot import SnapshotDriver
 from hostel.drivers.readonly import read_only
 from hostel.drivers.registry import open_drivers
@@ -35,6 +36,8 @@ CHANGING = {
 }
 # Of what only QEMU's machines have.
 LOOKING = {
+    DomainCapabilitiesDriver: "",
+    ProcessorDriver: "connect_get_cpu_model_names connect_compare_cpu connect_baseline_cpu",
     BackupDriver: (
         "domain_list_all_checkpoints domain_checkpoint_list_all_children domain_checkpoint_lookup_by_name "
         "domain_checkpoint_get_parent domain_checkpoint_get_xml_desc domain_backup_get_xml_desc"
@@ -78,7 +81,7 @@ def test_what_machines_have_is_looked_at_and_no_more(protocol: type) -> None:
             return lambda *arguments: None
 
     driver = read_only(Everything())
-    methods = [name for name in vars(protocol) if name.startswith("domain_")]
+    methods = [name for name in vars(protocol) if name.startswith(("domain_", "connect_"))]
     let_through = {name for name in methods if getattr(getattr(driver, name), "__name__", "") != "refuse"}
     assert let_through == set(LOOKING[protocol].split())
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Final
 
 _TEXT: Final = """
-allocpages checkpoint-edit cpu-baseline cpu-compare
-cpu-models dom-fd-associate domcapabilities domdirtyrate-calc domdisplay domfsinfo
+allocpages checkpoint-edit
+dom-fd-associate domdirtyrate-calc domdisplay domfsinfo
 domhostname domifaddr domlaunchsecinfo dompmsuspend dompmwakeup
 domsetlaunchsecstate domtime dump edit freepages
-get-user-sshkeys guest-agent-timeout guestinfo guestvcpus hypervisor-cpu-baseline hypervisor-cpu-compare
+get-user-sshkeys guest-agent-timeout guestinfo guestvcpus
 iface-bridge iface-edit iface-unbridge
 lxc-enter-namespace managedsave-edit migrate migrate-compcache
 migrate-getmaxdowntime migrate-getspeed migrate-postcopy migrate-setmaxdowntime migrate-setspeed

@@ -87,7 +87,13 @@ GROUPS: Final = (
         "Host and Hypervisor",
         "host",
         "host",
-        "capabilities freecell hostname maxvcpus nodecpumap nodecpustats nodeinfo nodememstats uri version",
+        "capabilities cpu-baseline cpu-compare cpu-models domcapabilities freecell hostname hypervisor-cpu-baseline "
+        "hypervisor-cpu-compare maxvcpus nodecpumap nodecpustats nodeinfo nodememstats uri version",
+        {
+            "capability": (
+                "cpu-baseline cpu-compare cpu-models domcapabilities hypervisor-cpu-baseline hypervisor-cpu-compare"
+            ),
+        },
     ),
     Group(
         "Checkpoint",

@@ -6,11 +6,15 @@ import json
 import re
 import shutil
 import uuid as uuids
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
 
 from hostel.drivers.host.driver import LinuxHostDriver
 from hostel.drivers.qemu import probe
+from hostel.drivers.qemu.cpu.cpuid import host_cpu, kernel_cpu
+from hostel.drivers.qemu.cpu.decode import Subject, decode
+from hostel.drivers.qemu.cpu.known import known, vendor_of
 from hostel.drivers.topology import host_bandwidth, host_cache, host_topology
 from hostel.model.capabilities import (
     Capabilities,
@@ -31,11 +35,10 @@ from hostel.model.capabilities import (
     PowerManagement,
     SecurityModel,
 )
-from hostel.model.domain.cpu import Topology
+from hostel.model.domain.cpu import CpuFeature, Topology
 
-_VENDORS: Final = {"AuthenticAMD": "AMD", "GenuineIntel": "Intel", "HygonGenuine": "Hygon"}
 # By architecture of guests: its width, and the programs that run it, of which the first that is there is taken.
-_GUESTS: Final = {
+GUESTS: Final = {
     "i686": (32, ("qemu-system-i386", "qemu-system-x86_64")),
     "x86_64": (64, ("qemu-system-x86_64",)),
 }
@@ -45,20 +48,20 @@ _PREFERRED: Final = "pc"
 def capabilities(cache: Path, root: Path = Path("/")) -> Capabilities:
     """The host below ``root``, and what guests its QEMU runs; what was asked of QEMU is remembered in ``cache``."""
     guests = []
-    for arch, (width, names) in _GUESTS.items():
-        emulator = next(filter(None, map(shutil.which, names)), None)
+    for arch, (width, names) in GUESTS.items():
+        emulator = _emulator(names)
         if emulator is not None:
             guests.append(_guest(arch, width, emulator, cache))
-    return Capabilities(host=_host(root), guests=guests)
+    return Capabilities(host=_host(root, cache), guests=guests)
 
 
-def _host(root: Path) -> Host:
+def _host(root: Path, emulators: Path) -> Host:
     topology = host_topology(root / "sys/devices/system")
     cache = host_cache(root / "sys/devices/system", root / "sys/fs/resctrl")
     groups = root / "sys/kernel/iommu_groups"
     return Host(
         uuid=_host_uuid(root),
-        cpu=_cpu(root, topology),
+        cpu=host_processor(emulators, root, topology),
         power_management=PowerManagement(),
         iommu=groups.is_dir() and any(groups.iterdir()),
         topology=topology,
@@ -86,8 +89,9 @@ def _host_uuid(root: Path) -> str:
     return str(uuids.UUID(int=0))
 
 
-def _cpu(root: Path, topology: HostTopology) -> HostCpu:
-    """The processor, without the name of its model, which is libvirt's own."""
+def host_processor(cache: Path, root: Path = Path("/"), topology: HostTopology | None = None) -> HostCpu:
+    """The host's processor; with a model and features where there is a QEMU that knows models."""
+    topology = topology or host_topology(root / "sys/devices/system")
     said: dict[str, str] = {}
     try:
         text = (root / "proc/cpuinfo").read_text(errors="replace")
@@ -100,17 +104,35 @@ def _cpu(root: Path, topology: HostTopology) -> HostCpu:
     family, model = _number(said.get("cpu family")), _number(said.get("model"))
     bits = re.match(r"(\d+) bits physical", said.get("address sizes", ""))
     pages = sorted({page.size for cell in topology.cells.cells for page in cell.pages}) if topology.cells else []
+    named, features = _named(cache, text, is_here=root == Path("/"))
     return HostCpu(
         arch=info.model,
-        vendor=_VENDORS.get(said.get("vendor_id", "")),
+        model=named,
+        vendor=vendor_of(said.get("vendor_id", "")),
         microcode=_number(said.get("microcode"), 0),
         signature=None
         if family is None
         else CpuSignature(family=family, model=model, stepping=_number(said.get("stepping"))),
         topology=Topology(sockets=max(1, info.sockets), cores=max(1, info.cores), threads=max(1, info.threads)),
         address_bits=None if bits is None else HostAddressBits(mode="emulate", bits=int(bits[1])),
+        features=[CpuFeature(name=name) for name in features],
         pages=[PageSize(unit="KiB", size=size) for size in pages],
     )
+
+
+def _named(cache: Path, cpuinfo: str, *, is_here: bool) -> tuple[str | None, list[str]]:
+    """The model that the processor is nearest to, as QEMU knows models, and what it has besides."""
+    emulator = _emulator(GUESTS["x86_64"][1])
+    found = host_cpu(cpuinfo) if is_here else kernel_cpu(cpuinfo)
+    if emulator is None or found is None:
+        return None, []
+    named = decode(Subject(*found), known(emulator, cache, kvm=False).models, for_host=True)
+    return (None, []) if named is None else (named.model, named.more)
+
+
+def _emulator(names: Iterable[str]) -> str | None:
+    """The first program of these that is installed."""
+    return next(filter(None, map(shutil.which, names)), None)
 
 
 def _number(text: str | None, base: int = 10) -> int | None:

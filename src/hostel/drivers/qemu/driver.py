@@ -34,6 +34,7 @@ from hostel.drivers.qemu.block.jobs import JobCalls
 from hostel.drivers.qemu.block.sizes import SizeCalls
 from hostel.drivers.qemu.console import PtyStream
 from hostel.drivers.qemu.counting import CountingCalls
+from hostel.drivers.qemu.cpu.calls import ProcessorCalls
 from hostel.drivers.qemu.firmware import nvram
 from hostel.drivers.qemu.firmware.descriptor import DIRECTORIES
 from hostel.drivers.qemu.graphics import GraphicsCalls
@@ -95,6 +96,7 @@ class QemuDriver(
     DomainJobCalls,
     RenameCalls,
     ArgumentCalls,
+    ProcessorCalls,
 ):
     """Domains under real QEMU; see :class:`hostel.drivers.base.HypervisorDriver` for each call."""
 

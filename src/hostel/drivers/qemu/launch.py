@@ -22,6 +22,7 @@ from hostel.drivers.qemu.command.display import VNC_ID
 from hostel.drivers.qemu.command.machine import build
 from hostel.drivers.qemu.command.objects import secrets
 from hostel.drivers.qemu.firmware import choice, nvram
+from hostel.drivers.qemu.firmware.descriptor import Firmware, installed
 from hostel.drivers.qemu.machines import Machines
 from hostel.drivers.qemu.status import Ending, Migration, Status
 from hostel.drivers.qemu.tuning import threads
@@ -150,6 +151,14 @@ class Launcher:
         finally:
             for path in given:
                 path.unlink(missing_ok=True)
+
+    def firmware(self) -> list[Firmware]:
+        """The firmware that machines may be given.
+
+        Raises:
+            VirtError: ``INTERNAL_ERROR``: a descriptor is broken.
+        """
+        return installed(self._descriptors)
 
     def choose_firmware(self, live: Domain, *, reset_nvram: bool = False) -> None:
         """Write into a complete document which firmware it gets, where it asks for a kind of it.

@@ -9,9 +9,9 @@ import os
 import re
 import subprocess
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from hostel.drivers.store import write_atomically
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
@@ -47,10 +47,10 @@ def kvm_runs(emulator: str, cache: Path) -> bool:
     """Whether KVM runs a guest here; asked once per boot, kernel and QEMU, and remembered in ``cache``."""
     if not os.access("/dev/kvm", os.R_OK | os.W_OK):
         return False
-    facts = [os.uname().release]
-    with contextlib.suppress(OSError):
-        facts.append(Path("/proc/sys/kernel/random/boot_id").read_text())
-    return _remembered(cache, "kvm", emulator, facts, lambda: "yes\n" if _try_kvm(emulator) else "no\n") == "yes\n"
+    return (
+        _remembered(cache, "kvm", emulator, _host_facts("kvm"), lambda: "yes\n" if _try_kvm(emulator) else "no\n")
+        == "yes\n"
+    )
 
 
 def machine_aliases(emulator: str, cache: Path) -> dict[str, str]:
@@ -62,6 +62,31 @@ def machine_aliases(emulator: str, cache: Path) -> dict[str, str]:
 def machine_types(emulator: str, cache: Path) -> str:
     """Its answer to ``query-machines``, JSON; empty where it gives none. Asked once per QEMU, then remembered."""
     return _remembered(cache, "query-machines", emulator, [], lambda: _query(emulator, "query-machines"))
+
+
+def target(emulator: str, cache: Path) -> str | None:
+    """The architecture of its guests, by QEMU's name; None where it does not run. Asked once, then remembered."""
+    answer = _remembered(cache, "target", emulator, [], lambda: _query(emulator, "query-target"))
+    return str(json.loads(answer)["arch"]) if answer else None
+
+
+def cpu_definitions(emulator: str, cache: Path, accelerator: str) -> str:
+    """Its answer to ``query-cpu-definitions``, JSON; empty where it gives none. Asked once, then remembered."""
+    return _remembered(
+        cache, f"cpus-{accelerator}", emulator, _host_facts(accelerator),
+        lambda: _query(emulator, "query-cpu-definitions", accelerator),
+    )  # fmt: skip
+
+
+def cpu_models(emulator: str, cache: Path, accelerator: str, models: Mapping[str, Mapping[str, Any]]) -> str:
+    """The properties of models, by the keys of ``models``, JSON: what it cannot expand is left out. Remembered too."""
+
+    def ask() -> str:
+        arguments = {key: {"type": "full", "model": model} for key, model in models.items()}
+        answers = _answers(emulator, "query-cpu-model-expansion", arguments, accelerator)
+        return json.dumps({key: answer["model"]["props"] for key, answer in answers.items()}) if answers else ""
+
+    return _remembered(cache, f"cpu-models-{accelerator}", emulator, _host_facts(accelerator), ask)
 
 
 def known_version(emulator: str, cache: Path) -> int:
@@ -106,23 +131,47 @@ def _help(emulator: str, option: str) -> str:
     return answer.stdout
 
 
-def _query(emulator: str, command: str) -> str:
+def _host_facts(accelerator: str) -> list[str]:
+    """What of the host an answer depends on besides QEMU: for KVM on the kernel, as it was booted."""
+    facts: list[str] = []
+    if accelerator == "kvm":
+        facts.append(os.uname().release)
+        with contextlib.suppress(OSError):
+            facts.append(Path("/proc/sys/kernel/random/boot_id").read_text())
+    return facts
+
+
+def _query(emulator: str, command: str, accelerator: str = "") -> str:
     """Ask a QEMU that runs no machine; its answer as JSON, empty where there is none."""
-    argv = [emulator, "-S", "-nodefaults", "-no-user-config", "-display", "none", "-machine", "none", "-qmp", "stdio"]
-    words = [{"execute": "qmp_capabilities"}, {"execute": command, "id": 1}, {"execute": "quit"}]
+    answers = _answers(emulator, command, {"": {}}, accelerator)
+    return json.dumps(answers[""]) if answers else ""
+
+
+def _answers(
+    emulator: str, command: str, arguments: Mapping[str, Mapping[str, Any]], accelerator: str
+) -> dict[str, Any]:
+    """Ask a QEMU that runs no machine the same thing about several; what it answers, without what it refuses."""
+    machine = f"none,accel={accelerator}" if accelerator else "none"
+    argv = [emulator, "-S", "-nodefaults", "-no-user-config", "-display", "none", "-machine", machine, "-qmp", "stdio"]
+    words: list[dict[str, Any]] = [{"execute": "qmp_capabilities"}]
+    words += [
+        {"execute": command, "id": key, **({"arguments": given} if given else {})} for key, given in arguments.items()
+    ]
+    words.append({"execute": "quit"})
     try:
-        answer = subprocess.run(
+        said = subprocess.run(
             argv, input="".join(f"{json.dumps(word)}\n" for word in words), capture_output=True, text=True, timeout=20,
             check=False, errors="replace",
         )  # fmt: skip
     except (OSError, subprocess.TimeoutExpired):
-        return ""
-    for line in answer.stdout.splitlines():
+        return {}
+    answers: dict[str, Any] = {}
+    for line in said.stdout.splitlines():
         with contextlib.suppress(ValueError):
-            said = json.loads(line)
-            if said.get("id") == 1 and "return" in said:
-                return json.dumps(said["return"])
-    return ""
+            answer = json.loads(line)
+            if "return" in answer and "id" in answer:
+                answers[answer["id"]] = answer["return"]
+    return answers
 
 
 def _try_kvm(emulator: str) -> bool:

@@ -47,6 +47,10 @@ class RemoteMachines:
             for record in records
         ]
 
+    def connect_get_cpu_model_names(self, arch: str) -> list[str]:
+        """The models of an architecture."""
+        return list(self._client.call("connect_get_cpu_model_names", arch, _NEEDED, 0)[0])
+
     def domain_rename(self, domain: DomainRef, new_name: str) -> None:
         """Give a domain another name."""
         self._client.call("domain_rename", wire("domain", domain), new_name, 0)

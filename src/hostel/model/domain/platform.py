@@ -143,7 +143,7 @@ def board_of(domain: Domain) -> Board:
     arch = arch_of(domain)
     machine = (domain.os.type.machine if domain.os is not None else None) or ""
     if arch in X86:
-        return _x86_board(machine)
+        return x86_board(machine)
     if arch in ARM and machine == "versatilepb":
         return Board.VERSATILE
     if arch in S390 and machine.startswith("s390-ccw"):
@@ -160,7 +160,8 @@ def board_of(domain: Domain) -> Board:
     return Board.OTHER
 
 
-def _x86_board(machine: str) -> Board:
+def x86_board(machine: str) -> Board:
+    """The board that a machine type of x86 means."""
     if machine == "isapc":
         return Board.ISA
     if machine == "q35" or machine.startswith("pc-q35-"):

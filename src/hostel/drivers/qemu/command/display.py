@@ -13,10 +13,11 @@ from hostel.model.domain.devices.video import VideoModel
 from hostel.model.domain.domain import Domain
 
 VNC_ID: Final = "vnc"
+GRAPHICS: Final = (GraphicsType.VNC,)  # what this driver starts
 _VNC_FIRST: Final = 5900
 _VNC_LAST: Final = 65535
 # A card with VGA inside for the first screen, and the one for further screens.
-_VIDEO: Final = {
+VIDEO: Final = {
     "vga": ("VGA", "secondary-vga"),
     "cirrus": ("cirrus-vga", None),
     "vmvga": ("vmware-svga", None),
@@ -43,7 +44,7 @@ def graphics(domain: Domain, context: Context) -> list[str]:
     """
     argv: list[str] = []
     for index, device in enumerate(domain.devices.graphics):
-        if device.type != GraphicsType.VNC:
+        if device.type not in GRAPHICS:
             raise unsupported(f"graphics type='{device.type}'; write vnc")
         argv += ["-vnc", f"{_vnc(device, context)},id={VNC_ID}{index}{_vnc_options(domain, device)}"]
     return argv
@@ -138,11 +139,11 @@ def videos(domain: Domain) -> list[str]:
         model = video.model or VideoModel(type="vga")
         if model.type == "none":
             continue
-        drivers = _VIDEO.get(model.type, (None, None))
+        drivers = VIDEO.get(model.type, (None, None))
         driver = drivers[0] if model.primary else drivers[1]
         if driver is None:
             use = "" if model.primary else "for a second screen "
-            raise unsupported(f"video model type='{model.type}' {use}is not QEMU's; write one of {', '.join(_VIDEO)}")
+            raise unsupported(f"video model type='{model.type}' {use}is not QEMU's; write one of {', '.join(VIDEO)}")
         argv += option(
             "-device",
             {"driver": driver, "id": alias_of(video), **virtio(video.driver), **_memory(model), **place(domain, video)},
