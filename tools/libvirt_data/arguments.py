@@ -32,21 +32,29 @@ from libvirt_data.domain import qemu_taken
 _DEVICES = re.compile(
     r"virtio-blk|vhost-user-blk|virtio-scsi|vhost-scsi|virtio-serial|virtio-net|scsi-|ide-|usb-storage|usb-hub"
     r"|floppy|isa-fdc|.*-usb-[uoex]|pci-ohci|usb-ehci|.*-xhci|lsi$|spapr-vscsi|mptsas|megasas|pvscsi|am53c974|dc-390"
-    r"|usb-ccid|ahci|pci-bridge|.*-bridge|pcie-|ioh3420|x3130|xio3130|pxb|vfio-|usb-host|zpci"
+    r"|usb-ccid|ahci|pci-bridge|.*-bridge|pcie-|ioh3420|x3130|xio3130|pxb|vfio-|usb-host|zpci|.*tpm-"
 )
 _OBJECTS = ("iothread", "main-loop", "secret", "throttle-group", "pr-manager-helper", "tls-creds-x509")
 # Secrets and certificates of images, and not of screens, serial ports or firmware; sockets of cards and disks.
 _OF_IMAGES = re.compile(r"(obj)?libvirt-\d+-(?!.*_tls0-secret0$)")
-_SOCKETS = re.compile(r"char(net|ua-)|chr-vu-(virtio-disk|ua-)")
+_SOCKETS = re.compile(r"char(net|ua-)|chr-vu-(virtio-disk|ua-)|chrtpm")
 _GLOBALS = ("driver", "isa-fdc.", "PIIX4_PM.acpi-root", "i440FX-pcihost.pci-hole64", "q35-pcihost.pci-hole64")
 _IMAGE = re.compile(r"\blibvirt-(\d+)-")
 _DESCRIPTORS = ("fd", "fds", "vhostfd", "vhostfds")
 # Where the host of libvirt's test has descriptors of firmware.
 _VARIABLES = "/var/lib/libvirt/qemu/nvram"
+_RUN = Path("/tmp/lib/domain--1-QEMUGuest1")
 _FIRMWARE = ("usr/share", "etc", "home/user/.config")
 # The property that the first word of an option without a name is.
-_FIRST = {"-device": "driver", "-netdev": "type", "-object": "qom-type", "-net": "type", "-chardev": "backend"}
-_WHOLE = ("-usb", "-boot", "-bios", "-drive", "-blockdev", "-netdev", "-net")
+_FIRST = {
+    "-device": "driver",
+    "-netdev": "type",
+    "-object": "qom-type",
+    "-tpmdev": "type",
+    "-net": "type",
+    "-chardev": "backend",
+}
+_WHOLE = ("-tpmdev", "-usb", "-boot", "-bios", "-drive", "-blockdev", "-netdev", "-net")
 _FLASH = ("pflash0", "pflash1")  # what of -machine is compared
 # Where libvirt's test keeps the certificates of its clients.
 _CERTIFICATES = {"nbd": "/etc/pki/libvirt-nbd/dummy,path", "vxhs": "/etc/pki/libvirt-vxhs/dummy,path"}
@@ -173,11 +181,15 @@ def _own(option: str, properties: dict[str, str]) -> dict[str, str]:
         return {key: properties[key] for key in _FLASH if key in properties}
     if option == "-object" and properties["qom-type"] == "secret":
         return {key: properties[key] for key in ("qom-type", "id")}
+    if option == "-tpmdev" and properties["type"] == "passthrough":
+        return {key: properties[key] for key in ("type", "id")}
     counted = {key: str(value.count(":") + 1) for key, value in properties.items() if key in _DESCRIPTORS}
     if option == "-chardev" and "fd" in properties:
         counted["fd"] = "1"
     if "/passt/" in properties.get("addr.path", "") or properties.get("addr.path", "").endswith(".passt"):
         counted["addr.path"] = "its socket"
+    if properties.get("path", "") in ("/dev/test", f"{_RUN}/swtpm.sock"):
+        counted["path"] = "its socket"
     return {key: value for key, value in {**properties, **counted}.items() if key != "passwordid"}
 
 
@@ -213,8 +225,7 @@ def build(case: Case) -> str:
             translate(disk, disk.source, cast("StorageDriver", Volumes(tests)))
     choose(domain, [tests / "qemufirmwaredata" / place / "qemu/firmware" for place in _FIRMWARE], _variables(domain))
     assign_aliases(domain)
-    run = Path("/tmp/lib/domain--1-QEMUGuest1")
-    context = Context("qemu", run / "monitor", lambda name: "virbr0", platform, True, _CERTIFICATES, HostDevices())
+    context = Context("qemu", _RUN / "monitor", lambda name: "virbr0", platform, True, _CERTIFICATES, HostDevices())
     return told(machine.devices(domain, context))
 
 

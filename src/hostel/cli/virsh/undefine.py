@@ -30,6 +30,7 @@ def undefine(session: Session, args: Args) -> None:
         CommandError: what failed; the volumes are only removed once the definition is gone.
     """
     args.exclude("nvram", "keep-nvram")
+    args.exclude("tpm", "keep-tpm")
     takes_storage = args.has("storage") or args.has("remove-all-storage")
     if args.has("wipe-storage") and not takes_storage:
         raise UsageError("'--wipe-storage' requires '--storage <string>' or '--remove-all-storage'")
@@ -54,6 +55,8 @@ def _flags(args: Args) -> UndefineFlag:
             "checkpoints-metadata": UndefineFlag.CHECKPOINTS_METADATA,
             "nvram": UndefineFlag.NVRAM,
             "keep-nvram": UndefineFlag.KEEP_NVRAM,
+            "tpm": UndefineFlag.TPM,
+            "keep-tpm": UndefineFlag.KEEP_TPM,
         },
     )
 

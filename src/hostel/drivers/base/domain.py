@@ -119,6 +119,8 @@ class UndefineFlag(enum.IntFlag):
     NVRAM = 4
     KEEP_NVRAM = 8
     CHECKPOINTS_METADATA = 16
+    TPM = 32
+    KEEP_TPM = 64
 
 
 class DomainXmlFlag(enum.IntFlag):

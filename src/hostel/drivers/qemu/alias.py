@@ -36,6 +36,7 @@ def assign_aliases(domain: Domain) -> None:
         ("watchdog", devices.watchdogs),
         ("rng", devices.rngs),
         ("panic", devices.panics),
+        ("tpm", devices.tpms),
     )
     for prefix, group in groups:
         for index, device in enumerate(group):

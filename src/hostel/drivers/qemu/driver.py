@@ -39,6 +39,7 @@ from hostel.drivers.qemu.firmware import nvram
 from hostel.drivers.qemu.firmware.descriptor import DIRECTORIES
 from hostel.drivers.qemu.graphics import GraphicsCalls
 from hostel.drivers.qemu.guest import GuestCalls
+from hostel.drivers.qemu.helper import tpm
 from hostel.drivers.qemu.jobinfo import DomainJobCalls
 from hostel.drivers.qemu.launch import BOOT, Launcher, Origin, find_emulator
 from hostel.drivers.qemu.machines import Machines, failed, invalid
@@ -60,6 +61,7 @@ from hostel.drivers.storage.secret import secrets_of
 from hostel.drivers.store import Directories
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
 from hostel.model.domain.devices.character import CharacterBackend, CharacterType
+from hostel.model.domain.domain import Domain
 from hostel.model.domain.inactive import forget_run
 from hostel.model.domain.secure import hide_passwords
 
@@ -282,6 +284,8 @@ class QemuDriver(
         """Drop the definition; a running domain becomes transient."""
         if flags & UndefineFlag.NVRAM and flags & UndefineFlag.KEEP_NVRAM:
             raise invalid("cannot both keep and delete nvram")
+        if flags & UndefineFlag.TPM and flags & UndefineFlag.KEEP_TPM:
+            raise invalid("cannot both keep and delete TPM")
         with self._machines.locked(domain.name), self._machines.definitions.locked():
             live = self._machines.live(domain.name)
             saved = self._machines.saved(domain.name)
@@ -296,7 +300,12 @@ class QemuDriver(
             stored = self._machines.definitions.read(domain.name)
             if stored is None:
                 raise invalid("cannot undefine transient domain") if live else no_domain(f"name '{domain.name}'")
-            variables = self._variables(domain.name)
+            readable = self._readable(domain.name)
+            variables = None
+            if readable is not None:
+                variables = nvram.file_of(readable.os, self._machines.variables(domain.name))
+            if variables is not None and not variables.exists():
+                variables = None
             if variables is not None and not flags & (UndefineFlag.NVRAM | UndefineFlag.KEEP_NVRAM):
                 raise invalid("cannot undefine domain with nvram; say --nvram to remove it, or --keep-nvram")
             self._machines.definitions.remove(domain.name)
@@ -310,15 +319,16 @@ class QemuDriver(
             self._bus.publish(event)
             if variables is not None and flags & UndefineFlag.NVRAM:
                 _remove_variables(variables)
+            if readable is not None and live is None:
+                keeps, removes = bool(flags & UndefineFlag.KEEP_TPM), bool(flags & UndefineFlag.TPM)
+                tpm.drop(readable, self._machines.tpm_state(readable.uuid or ""), remove=removes, keep=keeps)
 
-    def _variables(self, name: str) -> Path | None:
-        """The file of a defined domain's UEFI variables, where there is one."""
+    def _readable(self, name: str) -> Domain | None:
+        """A domain's definition; None where it cannot be read, as what is to be dropped need not be."""
         try:
-            found = self._machines.definition(name)
+            return self._machines.definition(name)
         except VirtError:
-            found = None  # a definition that cannot be read can be dropped, too
-        path = nvram.file_of(found.os, self._machines.variables(name)) if found is not None else None
-        return path if path is not None and path.exists() else None
+            return None
 
     def domain_get_xml_desc(self, domain: DomainRef, flags: DomainXmlFlag = DomainXmlFlag.NONE) -> str:
         """The live document, or the persistent one; without passwords unless ``SECURE`` or ``MIGRATABLE``."""

@@ -23,6 +23,7 @@ from hostel.drivers.qemu.command.machine import build
 from hostel.drivers.qemu.command.objects import secrets
 from hostel.drivers.qemu.firmware import choice, nvram
 from hostel.drivers.qemu.firmware.descriptor import Firmware, installed
+from hostel.drivers.qemu.helper import tpm
 from hostel.drivers.qemu.machines import Machines
 from hostel.drivers.qemu.status import Ending, Migration, Status
 from hostel.drivers.qemu.tuning import threads
@@ -136,6 +137,7 @@ class Launcher:
                 argv += ["-incoming", "defer"]
             given = self._give_secrets(live, context)
             start = _write_log(log, argv, notes)
+            helpers = self._helpers(live, run, given)
         except BaseException:
             shutil.rmtree(run, ignore_errors=True)
             raise
@@ -144,7 +146,7 @@ class Launcher:
         live.id = status.id
         machines.statuses.write(name, status.format())
         try:
-            return self._launch(argv, status, log, paused=paused, origin=origin)
+            return self._launch(argv, status, log, helpers, paused=paused, origin=origin)
         except BaseException as error:
             self._undo(name, run, error)
             raise
@@ -187,10 +189,31 @@ class Launcher:
                 stream.write(value)
         return given
 
-    def _launch(self, argv: list[str], status: Status, log: Path, *, paused: bool, origin: Origin) -> Status:
+    def _helpers(self, live: Domain, run: Path, given: list[Path]) -> list[process.Helper]:
+        """What serves the machine's devices, ready to be run; ``given`` gets the files of secrets that it reads.
+
+        Raises:
+            VirtError: a program is not there, or cannot be made ready.
+        """
+        found: list[process.Helper] = []
+        if (module := tpm.emulated(live)) is not None:
+            state, log = self._machines.tpm_state(live.uuid or ""), self._machines.logs / f"{live.name}-swtpm.log"
+            found.append(tpm.EmulatedTpm(module, live, state, run, log, self._secrets).prepare(given))
+        return found
+
+    def _launch(
+        self,
+        argv: list[str],
+        status: Status,
+        log: Path,
+        helpers: list[process.Helper],
+        *,
+        paused: bool,
+        origin: Origin,
+    ) -> Status:
         name, run = status.domain.name, Path(status.run)
         try:
-            pid = process.spawn(argv, run, log)
+            pid = process.spawn(argv, run, log, helpers=helpers)
         except OSError as error:
             raise _no_start(name, str(error)) from error
         started = process.start_time(pid)

@@ -15,6 +15,7 @@ from typing import Any, Final
 from hostel.drivers.base import DomainRef, ShutoffReason
 from hostel.drivers.events import Event, EventBus, Lifecycle, Stopped, Subject
 from hostel.drivers.qemu import document, process, savefile
+from hostel.drivers.qemu.helper import tpm
 from hostel.drivers.qemu.status import Ending, Status, write_ending
 from hostel.drivers.store import Directories, Store
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
@@ -110,6 +111,10 @@ class Machines:
     def variables(self, name: str) -> Path:
         """Where UEFI keeps its variables for a domain that names no file for them."""
         return self.variables_directory / f"{name}_VARS.fd"
+
+    def tpm_state(self, uuid: str) -> Path:
+        """Where all is kept that the TPM of a domain remembers."""
+        return self.definitions.directory / "swtpm" / uuid
 
     def run_directory(self, name: str) -> Path:
         """A fresh directory for a run's sockets, short enough for a unix socket's path."""
@@ -210,6 +215,9 @@ class Machines:
         self.statuses.remove(name)
         with contextlib.suppress(ValueError):
             status = Status.parse(text or "")
+            if self.definitions.read(name) is None:
+                with contextlib.suppress(VirtError):
+                    tpm.drop(status.domain, self.tpm_state(status.domain.uuid or ""))
             self.publish(status.domain, "lifecycle", event=int(Lifecycle.STOPPED), detail=_STOPPED[ending.reason])
 
     def publish(self, domain: Domain, kind: str, **detail: Any) -> None:

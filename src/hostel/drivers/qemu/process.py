@@ -1,5 +1,7 @@
 """QEMU as a process: started under a supervisor that outlives us, found again, ended.
 
+Programs that serve QEMU (a TPM, a directory) are the supervisor's, too: they are there before QEMU, and end with it.
+
 The supervisor is a POSIX shell in a session of its own. It holds a lock on ``alive`` for as long as it runs, writes
 QEMU's process id to ``pid`` and, when QEMU ends, its status to ``exit`` (the shell's form: 128 + n for signal n).
 Any later process of the same user learns from these how QEMU is, or how it died.
@@ -11,42 +13,99 @@ import contextlib
 import errno
 import fcntl
 import os
+import shlex
 import signal
 import subprocess
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 _POLL: Final = 0.02  # seconds
 _TICKS: Final = os.sysconf("SC_CLK_TCK")
 
 # $1 is the run directory. Descriptor 9 is the lock, which QEMU does not get.
-_SUPERVISOR: Final = """
+# A helper's process id may be another's once it has ended: what is not our child is left alone.
+_FUNCTIONS: Final = """
 run=$1; shift
+helpers=
+ours() { read -r one name state parent rest 2>/dev/null < "/proc/$1/stat" && [ "$parent" = $$ ]; }
+helper() {
+    failed=$1 socket=$2 turn=0; shift 2
+    "$@" 9>&- & pid=$!
+    helpers="$helpers $pid"
+    until [ -S "$socket" ]; do
+        ours $pid && [ $turn -lt 200 ] || { echo "$failed" > "$run/failed"; end_helpers; exit 1; }
+        sleep 0.05; turn=$((turn + 1))
+    done
+}
+end_helpers() {
+    for signal in TERM KILL; do
+        turn=0
+        for pid in $helpers; do ours $pid && kill -$signal $pid; done
+        for pid in $helpers; do
+            while ours $pid && [ $turn -lt 100 ]; do sleep 0.05; turn=$((turn + 1)); done
+        done
+    done
+}
+"""
+_SUPERVISOR: Final = """
 "$@" 9>&- &
 echo $! > "$run/pid.new" && mv -f "$run/pid.new" "$run/pid"
 wait $!; status=$?
+end_helpers
 echo $status > "$run/exit.new" && mv -f "$run/exit.new" "$run/exit"
 """
+_HELPER_SECONDS: Final = 12.0
 
 
-def spawn(argv: Sequence[str], run: Path, log: Path, *, timeout: float = 10) -> int:
+class Helper(NamedTuple):
+    """A program that serves QEMU while it runs.
+
+    Attributes:
+        name: what it is called where it fails.
+        argv: the command; it stays in the foreground.
+        socket: what it makes once it is ready.
+    """
+
+    name: str
+    argv: Sequence[str]
+    socket: Path
+
+
+class HelperFailed(OSError):
+    """A helper did not get ready; ``str()`` has its last words."""
+
+    def __init__(self, name: str, said: str) -> None:
+        super().__init__(errno.ECHILD, said)
+        self.name = name
+        self.said = said
+
+    def __str__(self) -> str:
+        return f"{self.name} did not come up: {self.said}"
+
+
+def spawn(argv: Sequence[str], run: Path, log: Path, *, helpers: Sequence[Helper] = (), timeout: float = 10) -> int:
     """Run ``argv`` under a supervisor and return QEMU's process id.
 
     Args:
         argv: the command.
         run: a fresh directory for ``pid``, ``exit`` and ``alive``.
-        log: where QEMU's standard error is appended.
+        log: where QEMU's standard error is appended, and that of the helpers.
+        helpers: what has to be ready before.
         timeout: seconds to wait for the process id.
 
     Raises:
+        HelperFailed: a helper did not get ready; QEMU was not started.
         OSError: the shell could not be started, or did not start QEMU in time.
     """
-    for name in ("pid", "exit"):
+    timeout += _HELPER_SECONDS * len(helpers)
+    calls = "".join(f"helper {shlex.join([item.name, str(item.socket), *item.argv])}\n" for item in helpers)
+    for name in ("pid", "exit", "failed"):
         (run / name).unlink(missing_ok=True)
     lock = os.open(run / "alive", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     output = -1
+    before = log.stat().st_size if log.exists() else 0
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
@@ -54,7 +113,7 @@ def spawn(argv: Sequence[str], run: Path, log: Path, *, timeout: float = 10) -> 
         # The lock comes as standard input: dash knows no descriptor above 9 by number.
         outer = 'umask 077; exec 9<&0 0</dev/null; body=$1; shift; (exec sh -c "$body" supervisor "$@") & exit 0'
         launcher = subprocess.Popen(
-            ["sh", "-c", outer, "start", _SUPERVISOR, str(run), *argv],
+            ["sh", "-c", outer, "start", _FUNCTIONS + calls + _SUPERVISOR, str(run), *argv],
             stdin=lock,
             stdout=output,
             stderr=output,
@@ -68,6 +127,9 @@ def spawn(argv: Sequence[str], run: Path, log: Path, *, timeout: float = 10) -> 
             os.close(output)
     pid = wait_for_pid(run, timeout)
     if pid is None:
+        with contextlib.suppress(FileNotFoundError):
+            name = (run / "failed").read_text().strip()
+            raise HelperFailed(name, next(iter(last_lines(log, 1, since=before)), "it said nothing"))
         raise OSError(errno.ETIMEDOUT, f"QEMU was not started within {timeout:.0f} seconds", str(run))
     return pid
 

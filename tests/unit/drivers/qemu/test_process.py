@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
 from pathlib import Path
+
+import pytest
 
 from hostel.drivers.qemu import process
 
@@ -46,3 +49,47 @@ def test_reused_process_id_is_not_ours(tmp_path: Path) -> None:
     assert started is not None
     assert process.runs(os.getpid(), started)
     assert not process.runs(os.getpid(), started - 1)
+
+
+def shell(name: str, run: Path, script: str) -> process.Helper:
+    """A helper that is a script; ``$1`` is its socket."""
+    socket_path = run / f"{name}.sock"
+    return process.Helper(name, ["sh", "-c", script, name, str(socket_path)], socket_path)
+
+
+LISTEN = (
+    "import socket, sys, time; s = socket.socket(socket.AF_UNIX); s.bind(sys.argv[1]); "
+    "open(sys.argv[1] + '.pid', 'w').write(str(__import__('os').getpid())); time.sleep(60)"
+)
+
+
+def test_helpers_are_there_before_the_program_and_end_with_it(tmp_path: Path) -> None:
+    helper = shell("one", tmp_path, f'exec {sys.executable} -c "{LISTEN}" "$1"')
+    pid = process.spawn(["sleep", "60"], tmp_path, tmp_path / "log", helpers=[helper])
+    assert helper.socket.is_socket()
+    started = process.start_time(pid)
+    assert started is not None
+    deadline = time.monotonic() + 10
+    while not (mark := helper.socket.with_name("one.sock.pid")).exists() or not mark.read_text():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert process.start_time(int(mark.read_text())) is not None
+    assert process.end(pid, started)
+    assert process.exit_status(tmp_path, 10) is not None
+    assert process.start_time(int(mark.read_text())) is None
+    assert not process.supervised(tmp_path)
+
+
+def test_a_helper_that_fails_is_told_with_its_words_and_the_program_is_not_started(tmp_path: Path) -> None:
+    (tmp_path / "log").write_text("of an earlier run\n")
+    with pytest.raises(process.HelperFailed, match="two did not come up: no such thing"):
+        process.spawn(
+            ["touch", str(tmp_path / "started")], tmp_path, tmp_path / "log",
+            helpers=[shell("two", tmp_path, "echo no such thing >&2; exit 3")],
+        )  # fmt: skip
+    with pytest.raises(process.HelperFailed, match="three did not come up: it said nothing"):
+        process.spawn(
+            ["touch", str(tmp_path / "started")], tmp_path, tmp_path / "log",
+            helpers=[shell("three", tmp_path, "exit 0")],
+        )  # fmt: skip
+    assert not (tmp_path / "started").exists()

@@ -17,6 +17,7 @@ from hostel.drivers.qemu.command import (
     network,
     peripheral,
     processor,
+    tpm,
 )
 from hostel.drivers.qemu.command.context import Context, escape, option
 from hostel.drivers.qemu.command.support import FIELDS, refuse_unknown
@@ -72,7 +73,7 @@ def build(domain: Domain, context: Context, fields: Mapping[type[Element], froze
     argv += disk.arguments(domain, context, order)
     argv += network.arguments(domain, context, order)
     argv += character.arguments(domain, context)
-    argv += peripheral.inputs(domain)
+    argv += [*tpm.arguments(domain, context), *peripheral.inputs(domain)]
     argv += display.audio(domain)
     argv += display.graphics(domain, context)
     argv += display.videos(domain)
@@ -99,7 +100,7 @@ def devices(domain: Domain, context: Context) -> list[str]:
     argv += peripheral.hubs(domain)
     argv += disk.arguments(domain, context, order)
     argv += network.arguments(domain, context, order)
-    return argv + hostdev.arguments(domain, context, order)
+    return [*argv, *tpm.arguments(domain, context), *hostdev.arguments(domain, context, order)]
 
 
 def _machine(domain: Domain) -> str:

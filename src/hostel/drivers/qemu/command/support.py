@@ -49,7 +49,7 @@ _ACTED_ON: Final[dict[type[Element], str]] = {
     domain.PowerManagement: "suspend_to_mem suspend_to_disk",
     domain.Devices: (
         "emulator disks controllers interfaces serials parallels consoles channels inputs graphics sounds audios "
-        "videos hubs watchdogs memballoon rngs panics"
+        "videos hubs watchdogs memballoon rngs panics tpms"
     ),
     memory.Memory: "dump_core unit value",
     memory.CurrentMemory: "unit value",
@@ -168,6 +168,10 @@ _ACTED_ON: Final[dict[type[Element], str]] = {
     paravirtual.RngBackend: "model type path sources protocol",
     platform.Watchdog: f"model action {_DEVICE}",
     platform.Panic: f"model {_DEVICE}",
+    platform.Tpm: f"model backend {_DEVICE}",
+    platform.TpmBackend: "type version persistent_state device encryption banks source",
+    platform.TpmBanks: "sha1 sha256 sha384 sha512",
+    platform.TpmSource: "type mode path",
 }
 # What only a command line has.
 _SAID_TOO: Final[dict[type[Element], str]] = {
