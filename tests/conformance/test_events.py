@@ -6,8 +6,7 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,6 +14,7 @@ import pytest
 from support import libvirtd
 from support.libvirtd import Libvirtd
 from support.session import session
+from support.virsh import listened
 
 pytestmark = [pytest.mark.qemu, pytest.mark.requires_tool("virsh"), pytest.mark.requires_tool("libvirtd")]
 XML = """<domain type='qemu'><name>lived</name><memory unit='MiB'>32</memory><os><type machine='pc'>hvm</type></os>
@@ -39,22 +39,6 @@ def daemon() -> Iterator[Libvirtd]:
     with libvirtd.running() as daemon:
         daemon.skip_unless_recorded()
         yield daemon
-
-
-def listened(argv: list[str], log: Path, environment: dict[str, str], act: Callable[[], None]) -> list[str]:
-    """The lines that a listener prints while ``act`` runs, but for how many there were."""
-    with log.open("w") as said:
-        listener = subprocess.Popen(argv, stdout=said, stderr=subprocess.STDOUT, env=environment)
-        try:
-            time.sleep(2)
-            act()
-            time.sleep(1.5)
-        finally:
-            listener.send_signal(2)
-            listener.wait(20)
-    lines = log.read_text().splitlines()
-    assert "event loop interrupted" in lines, lines
-    return lines[: lines.index("event loop interrupted")]
 
 
 def normal(lines: list[str]) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,7 @@ import pytest
 from hostel.drivers.registry import open_drivers
 from hostel.drivers.store import Directories
 from hostel.objects import Connection
-from support.virsh import run_lines
+from support.virsh import real_lines, run_lines
 
 pytestmark = [pytest.mark.requires_tool("virsh")]
 LINES = (
@@ -65,10 +64,6 @@ LINES = (
 
 
 def test_the_lines_give_what_virsh_gives(tmp_path: Path) -> None:
-    script = "".join(f"{line}\n" for line in LINES)
-    done = subprocess.run(
-        ["virsh", "-q", "-c", "test:///default"], input=script, capture_output=True, text=True, timeout=60, check=False
-    )
     directories = Directories.under(tmp_path)
     answers = run_lines(
         "test:///default",
@@ -76,8 +71,4 @@ def test_the_lines_give_what_virsh_gives(tmp_path: Path) -> None:
         map(shlex.split, LINES),
         quiet=True,
     )
-    out, err = ("".join(answer[place] for answer in answers) for place in (1, 2))
-    # A text of virsh's that does not end its line goes on with the next prompt.
-    shown = [line.partition("virsh # ")[0] for line in done.stdout.splitlines()]
-    assert [line for line in out.splitlines() if line] == [line for line in shown if line]
-    assert [line for line in err.splitlines() if line] == [line for line in done.stderr.splitlines() if line]
+    assert [(out, err) for _, out, err in answers] == real_lines("test:///default", LINES)

@@ -1,4 +1,4 @@
-"""A libvirtd of root's that has the host's devices: storage pools alone, and files of its own."""
+"""A libvirtd of root's that has the host's devices, and files of its own."""
 
 from __future__ import annotations
 
@@ -22,29 +22,44 @@ mkdir -p "$0/run" "$0/etc" /run/libvirt /etc/libvirt
 mount --bind "$0/run" /run/libvirt
 mount --bind "$0/etc" /etc/libvirt
 printf 'auth_unix_rw = "none"\\n' >/etc/libvirt/libvirtd.conf
-# No machines: that part wants a user that only Debian's package for a whole system makes.
+cat >/etc/libvirt/qemu.conf <<END
+user = "root"
+group = "root"
+security_driver = "none"
+namespaces = []
+stdio_handler = "file"
+END
+# The driver of machines looks for a user and a group that only Debian's package for a whole system makes.
+{ cat /etc/passwd; echo libvirt-qemu:x:64055:64055::/:/bin/false; } >"$0/passwd"
+{ cat /etc/group; echo libvirt-qemu:x:64055:; } >"$0/group"
+mount --bind "$0/passwd" /etc/passwd
+mount --bind "$0/group" /etc/group
 mkdir "$0/drivers"
-ln -s /usr/lib/*/libvirt/connection-driver/libvirt_driver_storage.so "$0/drivers/"
-ln -s /usr/lib/*/libvirt/connection-driver/libvirt_driver_secret.so "$0/drivers/"
-LIBVIRT_DRIVER_DIR="$0/drivers" exec libvirtd --pid-file "$0/pid"
+for driver; do
+    ln -s /usr/lib/*/libvirt/connection-driver/libvirt_driver_$driver.so "$0/drivers/"
+done
+LIBVIRT_DRIVER_DIR="$0/drivers" libvirtd --pid-file "$0/pid" &
+wait $!  # the first of these processes is the one that buries them: libvirtd waits for those of QEMU to be gone
 """
 
 
 @contextlib.contextmanager
-def running(inside: Sequence[str] = ()) -> Iterator[str]:
-    """Run a daemon; gives the URI of its storage driver.
+def running(inside: Sequence[str] = (), drivers: Sequence[str] = ("storage", "secret")) -> Iterator[str]:
+    """Run a daemon; gives a URI of it, of its storage driver where it has no machines.
 
     Args:
         inside: what runs a command in another network.
+        drivers: the drivers that it loads; "qemu" runs machines, as root.
     """
     directory = Path(tempfile.mkdtemp(prefix="lv-"))
     command = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
     daemon = subprocess.Popen(
-        [*inside, *command, "sh", "-c", _PRIVATE, str(directory)], cwd="/", stdin=subprocess.DEVNULL,
+        [*inside, *command, "sh", "-c", _PRIVATE, str(directory), *drivers], cwd="/", stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": str(directory), "LC_ALL": "C"},
     )  # fmt: skip
-    uri = f"storage+unix:///system?socket={directory}/run/libvirt-sock"
+    scheme = "qemu" if "qemu" in drivers else "storage"
+    uri = f"{scheme}+unix:///system?socket={directory}/run/libvirt-sock"
     try:
         deadline = time.monotonic() + 60
         while subprocess.run(

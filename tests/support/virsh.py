@@ -5,7 +5,8 @@ from __future__ import annotations
 import io
 import os
 import subprocess
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -86,3 +87,19 @@ def real_lines(uri: str, lines: Sequence[str]) -> list[tuple[str, str]]:
     err = done.stderr.split(f"error: failed to get domain '{_MARK}'\n")
     answers = [(text.partition("\n")[2], complaint) for text, complaint in zip(out, err, strict=True)]
     return answers[: len(lines)]
+
+
+def listened(argv: list[str], log: Path, environment: dict[str, str], act: Callable[[], None]) -> list[str]:
+    """The lines that a listener prints while ``act`` runs, but for how many there were."""
+    with log.open("w") as said:
+        listener = subprocess.Popen(argv, stdout=said, stderr=subprocess.STDOUT, env=environment)
+        try:
+            time.sleep(2)
+            act()
+            time.sleep(1.5)
+        finally:
+            listener.send_signal(2)
+            listener.wait(20)
+    lines = log.read_text().splitlines()
+    assert "event loop interrupted" in lines, lines
+    return lines[: lines.index("event loop interrupted")]

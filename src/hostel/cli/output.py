@@ -28,10 +28,10 @@ class Output:
         """Print text as it is."""
         self.out.write(text)
 
-    def note(self, text: str) -> None:
+    def note(self, text: str, end: str = "\n") -> None:
         """Print a line for people: dropped when quiet."""
         if not self.quiet:
-            self.out.write(text + "\n")
+            self.out.write(text + end)
 
     def error(self, message: str) -> None:
         """Print each line of an error as virsh does, after what was printed before it; empty ones stay empty."""

@@ -98,7 +98,7 @@ COMMANDS = (
         "capabilities",
         "what the host can run",
         (),
-        lambda s, _: s.output.text(s.hypervisor.connect_get_capabilities()),
+        lambda s, _: s.output.line(s.hypervisor.connect_get_capabilities()),
     ),
     Command(
         "freecell",

@@ -35,14 +35,14 @@ def _desc(session: Session, args: Args) -> None:
         with failing(f"Failed to set new domain {word}"):
             calls = _calls(session, "virDomainSetMetadata")
             calls.domain_set_metadata(domain, kind, " ".join(words), None, None, affect.affected(args))
-        session.output.note(f"Domain {word} updated successfully")
+        session.output.note(f"Domain {word} updated successfully", end="")  # virsh ends none of these lines
         return
     which = Affect.CONFIG if args.has("config") else Affect.CURRENT
     text = _described(session, domain, kind, which)
     if text:
-        session.output.line(text)
+        session.output.text(text)
     else:
-        session.output.note(f"No {word} for domain: {domain.name}")
+        session.output.note(f"No {word} for domain: {domain.name}", end="")
 
 
 def _metadata(session: Session, args: Args) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from hostel.codec import xmltext
+from hostel.model.capabilities import Capabilities
 
 _CELLS = ((2097152, 4), (4194304, 8))  # each cell's memory in KiB and its page size in KiB
 _CPUS_IN_CELL = 8
@@ -52,7 +53,7 @@ def format_capabilities() -> str:
         _features(writer)
         writer.end()
     writer.end()
-    return writer.text()
+    return Capabilities.parse(writer.text()).format()
 
 
 def _features(writer: _Writer) -> None:
