@@ -157,17 +157,8 @@ def _autostart(session: Session, args: Args) -> None:
 
 
 COMMANDS = (
-    Command(
-        "nodedev-autostart",
-        "let a defined device be made when the host starts",
-        (DEVICE, flag("disable", "leave it to others")),
-        _autostart,
-    ),
     Command("nodedev-create", "make a device on the host", _FILE, _create),
-    Command("nodedev-define", "define a device, to be made later", _FILE, _define),
     Command("nodedev-destroy", "take away a device that was made", (DEVICE,), _destroy),
-    Command("nodedev-start", "make a defined device", (_NAMED,), _start),
-    Command("nodedev-undefine", "forget the definition of a device", (DEVICE,), _undefine),
     Command(
         "nodedev-detach",
         "take a device from its driver, for a guest",
@@ -175,7 +166,6 @@ COMMANDS = (
         _acting(lambda s, d, a: s.node_device.node_device_detach_flags(d, a.get("driver")), "detached", "detach"),
     ),
     Command("nodedev-dumpxml", "the document of a device", (DEVICE, *document.PARTS), _dumpxml),
-    Command("nodedev-info", "facts about a device", (DEVICE,), _info),
     Command(
         "nodedev-list",
         "list the devices of the host",
@@ -199,4 +189,14 @@ COMMANDS = (
         (_NAMED,),
         _acting(lambda s, d, a: s.node_device.node_device_reset(d), "reset", "reset"),
     ),
+    Command("nodedev-define", "define a device, to be made later", _FILE, _define),
+    Command("nodedev-undefine", "forget the definition of a device", (DEVICE,), _undefine),
+    Command("nodedev-start", "make a defined device", (_NAMED,), _start),
+    Command(
+        "nodedev-autostart",
+        "let a defined device be made when the host starts",
+        (DEVICE, flag("disable", "leave it to others")),
+        _autostart,
+    ),
+    Command("nodedev-info", "facts about a device", (DEVICE,), _info),
 )
