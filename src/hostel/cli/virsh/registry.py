@@ -126,8 +126,8 @@ GROUPS: Final = (
         "Node Device",
         "nodedev",
         "nodedev",
-        "nodedev-autostart nodedev-create nodedev-define nodedev-destroy nodedev-detach nodedev-dumpxml nodedev-list "
-        "nodedev-reattach nodedev-reset nodedev-info nodedev-start nodedev-undefine",
+        "nodedev-create nodedev-destroy nodedev-detach nodedev-dumpxml nodedev-list nodedev-reattach nodedev-reset "
+        "nodedev-define nodedev-undefine nodedev-start nodedev-autostart nodedev-info",
     ),
     Group(
         "Secret",
