@@ -7,6 +7,7 @@ from typing import Any
 
 from hostel.drivers.adapters import uuid_text
 from hostel.libvirt import shape
+from hostel.libvirt.constants.domain_job import VIR_MIGRATE_PEER2PEER
 from hostel.libvirt.method import Handle, call, install, kind, unsupported
 from hostel.libvirt.stream import virStream
 
@@ -124,7 +125,7 @@ class virDomain(Handle):
             found += [shape.typed(params[at : at + width]) for at in range(0, width * count, width)]
         return found
 
-    # Descriptors, and migration, which is a conversation of two daemons: nothing here does them yet.
+    # Descriptors: nothing here passes them yet.
 
     def createWithFiles(self, files: Sequence[int], flags: int = 0) -> Any:
         """Start a domain that is given open files."""
@@ -145,8 +146,8 @@ class virDomain(Handle):
     def migrate(
         self, dconn: Any, flags: int = 0, dname: str | None = None, uri: str | None = None, bandwidth: int = 0
     ) -> Any:
-        """Move the domain to another host."""
-        unsupported("virDomainMigrate")
+        """Move the domain to another host; its handle there."""
+        return self.migrate2(dconn, None, flags, dname, uri, bandwidth)
 
     def migrate2(
         self,
@@ -157,16 +158,20 @@ class virDomain(Handle):
         uri: str | None = None,
         bandwidth: int = 0,
     ) -> Any:
-        """Move the domain to another host."""
-        unsupported("virDomainMigrate2")
+        """Likewise, with another document there."""
+        if flags & VIR_MIGRATE_PEER2PEER:
+            self.migrateToURI2(uri or dconn.getURI(), None, dxml, flags, dname, bandwidth)
+            return dconn.lookupByName(dname or self.name())
+        return self.migrate3(dconn, _migration().given(dname, uri, bandwidth, dxml), flags)
 
     def migrate3(self, dconn: Any, params: dict[str, Any], flags: int = 0) -> Any:
-        """Move the domain to another host."""
-        unsupported("virDomainMigrate3")
+        """Likewise, with libvirt's parameters by name."""
+        found = _migration().move(self, dconn, params, flags, "virDomainMigrate3")
+        return dconn.lookupByUUIDString(found.uuid)
 
     def migrateToURI(self, duri: str, flags: int = 0, dname: str | None = None, bandwidth: int = 0) -> int:
         """Let the domain's daemon move it to another host."""
-        unsupported("virDomainMigrateToURI")
+        return self.migrateToURI3(duri, _migration().given(dname, None, bandwidth), flags)
 
     def migrateToURI2(
         self,
@@ -177,12 +182,20 @@ class virDomain(Handle):
         dname: str | None = None,
         bandwidth: int = 0,
     ) -> int:
-        """Let the domain's daemon move it to another host."""
-        unsupported("virDomainMigrateToURI2")
+        """Likewise, with another document there."""
+        return self.migrateToURI3(dconnuri, _migration().given(dname, miguri, bandwidth, dxml), flags)
 
     def migrateToURI3(self, dconnuri: str | None, params: dict[str, Any], flags: int = 0) -> int:
-        """Let the domain's daemon move it to another host."""
-        unsupported("virDomainMigrateToURI3")
+        """Likewise, with libvirt's parameters by name."""
+        _migration().let_move(self, dconnuri, params, flags, "virDomainMigrateToURI3")
+        return 0
+
+
+def _migration() -> Any:
+    """What migration needs, which only those load who use it."""
+    from hostel.libvirt import migration
+
+    return migration
 
 
 install(

@@ -58,6 +58,7 @@ class LocalCaller:
         self.read_only = read_only
         self.identity = Identity("")
         self.daemon = _Daemon()
+        self.migrating: set[str] = set()  # domains, which a client of a daemon's may leave half moved
         self._machine = ClientConnection(PROGRAMS)
         self._heard: Callable[[Procedure, Sequence[Any]], None] | None = None
         self._lock = threading.Lock()

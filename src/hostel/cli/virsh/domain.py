@@ -111,6 +111,8 @@ def _dumpxml(session: Session, args: Args) -> None:
         flags |= DomainXmlFlag.INACTIVE
     if args.has("security-info"):
         flags |= DomainXmlFlag.SECURE
+    if args.has("migratable"):
+        flags |= DomainXmlFlag.MIGRATABLE
     document.show(session, session.hypervisor.domain_get_xml_desc(session.domain(args), flags), args)
 
 
@@ -198,7 +200,7 @@ COMMANDS = (
             flag("inactive", "of the definition"),
             flag("security-info", "with passwords"),
             later(flag("update-cpu", "")),
-            later(flag("migratable", "")),
+            flag("migratable", "as another host's migrate --xml takes it"),
             *document.PARTS,
         ),
         _dumpxml,

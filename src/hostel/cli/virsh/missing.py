@@ -11,8 +11,7 @@ domhostname domifaddr domlaunchsecinfo dompmsuspend dompmwakeup
 domsetlaunchsecstate domtime dump edit freepages
 get-user-sshkeys guest-agent-timeout guestinfo guestvcpus
 iface-bridge iface-edit iface-unbridge
-lxc-enter-namespace managedsave-edit migrate migrate-compcache
-migrate-getmaxdowntime migrate-getspeed migrate-postcopy migrate-setmaxdowntime migrate-setspeed
+lxc-enter-namespace managedsave-edit
 net-dhcp-leases net-edit net-event net-port-create net-port-delete net-port-dumpxml net-port-list
 node-memory-tune nodedev-event nodesevinfo nodesuspend nwfilter-binding-create nwfilter-binding-delete
 nwfilter-binding-dumpxml nwfilter-binding-list nwfilter-edit

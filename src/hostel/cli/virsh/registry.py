@@ -44,7 +44,9 @@ GROUPS: Final = (
         "detach-device-alias detach-disk detach-interface domfsfreeze domfsthaw domfstrim domid domif-setlink "
         "domiftune domjobabort domjobinfo domname domrename domuuid domxml-from-native domxml-to-native dumpxml "
         "inject-nmi iothreadinfo iothreadpin iothreadadd iothreadset iothreaddel send-key managedsave "
-        "managedsave-remove managedsave-dumpxml managedsave-define memtune perf metadata numatune "
+        "managedsave-remove managedsave-dumpxml managedsave-define memtune perf metadata migrate "
+        "migrate-setmaxdowntime migrate-getmaxdowntime migrate-compcache migrate-setspeed migrate-getspeed "
+        "migrate-postcopy numatune "
         "qemu-monitor-command qemu-agent-command reboot reset restore resume save save-image-define "
         "save-image-dumpxml schedinfo screenshot setmaxmem setmem setvcpus shutdown start suspend ttyconsole "
         "undefine update-device vcpucount vcpuinfo vcpupin emulatorpin vncdisplay domblkthreshold",
@@ -57,7 +59,11 @@ GROUPS: Final = (
                 "managedsave managedsave-remove managedsave-dumpxml managedsave-define restore save save-image-define "
                 "save-image-dumpxml"
             ),
-            "backup": "domjobabort domjobinfo",
+            "job": "domjobabort domjobinfo",
+            "migration": (
+                "migrate migrate-compcache migrate-getmaxdowntime migrate-getspeed migrate-postcopy "
+                "migrate-setmaxdowntime migrate-setspeed"
+            ),
             "agent": "domfsfreeze domfsthaw domfstrim qemu-agent-command",
             "machine": "domrename inject-nmi qemu-monitor-command screenshot send-key setmaxmem setmem setvcpus",
             "counting": "vcpucount",

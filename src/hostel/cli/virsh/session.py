@@ -139,6 +139,15 @@ class Session:
         """The driver of the host's processors and memory."""
         return self.connection.host
 
+    def connect(self, uri: str) -> Connection:
+        """Open another connection, which the caller closes.
+
+        Raises:
+            CommandError: it cannot be opened.
+        """
+        with failing("failed to connect to the hypervisor"):
+            return self._opener(uri, read_only=False)
+
     def reconnect(self, uri: str | None, *, read_only: bool) -> None:
         """Close, and open again: the same URI, or another."""
         self.close()

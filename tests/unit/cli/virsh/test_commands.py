@@ -67,7 +67,7 @@ def test_help_lists_the_commands_of_a_group(test_virsh: Virsh) -> None:
     assert "pool-list" not in test_virsh.out
 
 
-@pytest.mark.parametrize("line", ["migrate test x", "help migrate", "list --nosuch"])
+@pytest.mark.parametrize("line", ["domdisplay test", "help domdisplay", "list --nosuch"])
 def test_what_is_not_there_is_refused_by_name(line: str, test_virsh: Virsh) -> None:
     assert test_virsh(line) == 1
     assert test_virsh.err.startswith("error: command '")
