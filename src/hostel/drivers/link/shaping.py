@@ -24,8 +24,14 @@ _FILTERS: Final = 800  # the first number of a filter's handle
 _MOST_BURST: Final = (2**32 - 1) // 1024  # KiB that the kernel can count
 
 
-def shape(name: str, bandwidth: Bandwidth | None, *, has_floors: bool = False) -> None:
+def shape(name: str, bandwidth: Bandwidth | None, *, has_floors: bool = False, seen_from_host: bool = False) -> None:
     """Set the rates of an interface; what was set before is gone.
+
+    Args:
+        name: the interface's.
+        bandwidth: what the guest may receive and send.
+        has_floors: whether guests behind it may have floors.
+        seen_from_host: what the guest sends goes out of the interface, as of a macvtap; and not into it, as of a tap.
 
     Raises:
         VirtError: the kernel cannot.
@@ -34,11 +40,12 @@ def shape(name: str, bandwidth: Bandwidth | None, *, has_floors: bool = False) -
         return
     device.check_plain(name)
     clear(name)
-    if bandwidth.inbound is not None and bandwidth.inbound.average:
-        for words in queueing(name, bandwidth.inbound, has_floors=has_floors):
+    out, into = (bandwidth.outbound, bandwidth.inbound) if seen_from_host else (bandwidth.inbound, bandwidth.outbound)
+    if out is not None and out.average:
+        for words in queueing(name, out, has_floors=has_floors):
             _tc(words)
-    if bandwidth.outbound is not None and bandwidth.outbound.average:
-        nft.apply(policing(name, bandwidth.outbound))
+    if into is not None and into.average:
+        nft.apply(policing(name, into))
 
 
 def clear(name: str) -> None:

@@ -57,6 +57,7 @@ from hostel.drivers.qemu.status import Ending, Status
 from hostel.drivers.qemu.tuning.iothread import IoThreadCalls
 from hostel.drivers.qemu.tuning.limits import LimitsCalls
 from hostel.drivers.qemu.tuning.pinning import PinningCalls
+from hostel.drivers.qemu.wiring import Wiring
 from hostel.drivers.storage.secret import secrets_of
 from hostel.drivers.store import Directories
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
@@ -109,7 +110,9 @@ class QemuDriver(
         machines = Machines(directories)
         own = directories.config.parent / "qemu" / "firmware"
         firmware = DIRECTORIES if directories == Directories.system() else (*DIRECTORIES, own)
-        launcher = Launcher(machines, self._cache, storage, network, secrets_of(directories), firmware)
+        wiring = Wiring(network)
+        machines.release = wiring.release_all
+        launcher = Launcher(machines, self._cache, storage, network, secrets_of(directories), firmware, wiring)
         super().__init__(machines, launcher, storage, network)
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import os
 import shlex
@@ -13,10 +14,11 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from hostel.drivers.base import NetworkDriver, PausedReason, RunningReason, ShutoffReason, StorageDriver
 from hostel.drivers.events import Lifecycle, Started, Suspended
+from hostel.drivers.link import tap
 from hostel.drivers.qemu import document, features, monitor, probe, process, source
 from hostel.drivers.qemu.alias import assign_aliases
 from hostel.drivers.qemu.command import firmware
-from hostel.drivers.qemu.command.context import Context
+from hostel.drivers.qemu.command.context import Context, Wire, alias_of
 from hostel.drivers.qemu.command.disk import drive_id, throttle
 from hostel.drivers.qemu.command.display import VNC_ID
 from hostel.drivers.qemu.command.machine import build
@@ -27,6 +29,7 @@ from hostel.drivers.qemu.helper import tpm
 from hostel.drivers.qemu.machines import Machines
 from hostel.drivers.qemu.status import Ending, Migration, Status
 from hostel.drivers.qemu.tuning import threads
+from hostel.drivers.qemu.wiring import Wiring
 from hostel.errors import ErrorCode, ErrorDomain, QmpError, VirtError
 from hostel.model.authentication import SecretReference
 from hostel.model.domain.devices.character import CharacterBackend, CharacterSource, CharacterType
@@ -87,6 +90,7 @@ class Launcher:
         network: NetworkDriver | None,
         secrets: Callable[[SecretReference, str], bytes],
         descriptors: Sequence[Path],
+        wiring: Wiring,
     ) -> None:
         self._machines = machines
         self._cache = cache
@@ -94,6 +98,7 @@ class Launcher:
         self._network = network
         self._secrets = secrets
         self._descriptors = descriptors
+        self.wiring = wiring
 
     def platform(self) -> Platform:
         """What this host's QEMU brings to documents; without its machine types where it is not installed."""
@@ -111,7 +116,6 @@ class Launcher:
         Raises:
             VirtError: it does not run; nothing is left but the log.
         """
-        machines, name = self._machines, domain.name
         live = domain.copy()
         platform = self.platform()
         document.finish(live, platform)
@@ -120,7 +124,7 @@ class Launcher:
         emulator = find_emulator(live)
         if live.type == DomainType.KVM and not probe.kvm_runs(emulator, self._cache):
             raise document.unsupported(
-                f"domain '{name}' is type='kvm', and KVM runs no guest on this host; "
+                f"domain '{live.name}' is type='kvm', and KVM runs no guest on this host; "
                 "write <domain type='qemu'>, or --virt-type qemu"
             )
         notes = source.prepare(live, self._storage)
@@ -128,31 +132,57 @@ class Launcher:
             nvram.prepare(live.os, reset=origin.reset_nvram)
         _round_memory(live)
         assign_aliases(live)
-        run = machines.run_directory(name)
+        return self._run(live, emulator, notes, paused=paused, origin=origin)
+
+    def _run(self, live: Domain, emulator: str, notes: list[str], *, paused: bool, origin: Origin) -> Status:
+        """Run a document that is ready to be run."""
+        machines, name = self._machines, live.name
+        run, log = machines.run_directory(name), machines.log(name)
         context = Context(emulator, run / "monitor", self.bridge)
-        log = machines.log(name)
-        try:
-            argv = build(live, context)
-            if origin.memory is not None or origin.migration is not None:
-                argv += ["-incoming", "defer"]
-            given = self._give_secrets(live, context)
-            start = _write_log(log, argv, notes)
-            helpers = self._helpers(live, run, given)
-        except BaseException:
-            shutil.rmtree(run, ignore_errors=True)
-            raise
-        last = max((source.index or 0 for source in _images(live)), default=0)
-        status = Status(live, machines.next_id(), 0, 0, str(run), start, nodes=last)
+        status = Status(live, machines.next_id(), 0, 0, str(run), 0)
         live.id = status.id
-        machines.statuses.write(name, status.format())
-        try:
-            return self._launch(argv, status, log, helpers, paused=paused, origin=origin)
-        except BaseException as error:
-            self._undo(name, run, error)
-            raise
-        finally:
-            for path in given:
-                path.unlink(missing_ok=True)
+        values: list[Path] = []
+        with contextlib.ExitStack() as given:
+            given.callback(_unlink, values)
+            try:
+                context = context._replace(wires=self._connect(status, given))
+                argv = build(live, context)
+                if origin.memory is not None or origin.migration is not None:
+                    argv += ["-incoming", "defer"]
+                values += self._give_secrets(live, context)
+                last = max((source.index or 0 for source in _images(live)), default=0)
+                status = status._replace(log_start=_write_log(log, argv, notes), nodes=last)
+                helpers = self._helpers(live, run, values)
+                machines.statuses.write(name, status.format())
+            except BaseException:
+                self.wiring.release_all(live)
+                machines.statuses.remove(name)
+                shutil.rmtree(run, ignore_errors=True)
+                raise
+            files = [int(file) for wire in context.wires.values() for file in (*wire.taps, *wire.vhosts)]
+            try:
+                return self._launch(argv, status, log, helpers, files=files, paused=paused, origin=origin)
+            except BaseException as error:
+                self._undo(name, run, error)
+                raise
+
+    def _connect(self, status: Status, given: contextlib.ExitStack) -> dict[str, Wire]:
+        """Make the host's ends of those interfaces whose ends are not made by QEMU; the files are closed in the end.
+
+        Raises:
+            VirtError: one cannot be had.
+        """
+        domain = status.domain
+        interfaces = [interface for interface in domain.devices.interfaces if self.wiring.makes(interface)]
+        for interface in interfaces:
+            self.wiring.reserve(interface)
+        if interfaces:
+            self._machines.statuses.write(domain.name, status.format())
+        wires: dict[str, Wire] = {}
+        for interface in interfaces:
+            wire = wires[alias_of(interface)] = self.wiring.connect(domain, interface)
+            given.callback(tap.close, [int(file) for file in (*wire.taps, *wire.vhosts)])
+        return wires
 
     def firmware(self) -> list[Firmware]:
         """The firmware that machines may be given.
@@ -208,12 +238,13 @@ class Launcher:
         log: Path,
         helpers: list[process.Helper],
         *,
+        files: list[int],
         paused: bool,
         origin: Origin,
     ) -> Status:
         name, run = status.domain.name, Path(status.run)
         try:
-            pid = process.spawn(argv, run, log, helpers=helpers)
+            pid = process.spawn(argv, run, log, helpers=helpers, files=files)
         except OSError as error:
             raise _no_start(name, str(error)) from error
         started = process.start_time(pid)
@@ -377,6 +408,11 @@ def find_emulator(domain: Domain | None = None) -> str:
         message = f"unsupported configuration: '{name}' is not there or not executable; install qemu-system-x86"
         raise VirtError(ErrorCode.CONFIG_UNSUPPORTED, message, domain=ErrorDomain.QEMU)
     return found
+
+
+def _unlink(paths: list[Path]) -> None:
+    for path in paths:
+        path.unlink(missing_ok=True)
 
 
 def _round_memory(domain: Domain) -> None:

@@ -8,7 +8,7 @@ import hashlib
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -68,6 +68,7 @@ class Machines:
         self.logs = directories.cache / "qemu" / "log"
         self._state = directories.state / "qemu"
         self.bus = EventBus(directories.state / "events")
+        self.release: Callable[[Domain], None] = lambda domain: None  # lets go of what of the host's a machine had
 
     @contextlib.contextmanager
     def locked(self, name: str, timeout: float = _LOCK_SECONDS) -> Iterator[None]:
@@ -212,6 +213,8 @@ class Machines:
         text = self.statuses.read(name)
         write_ending(self.endings, name, ending)
         shutil.rmtree(run, ignore_errors=True)
+        with contextlib.suppress(ValueError):
+            self.release(Status.parse(text or "").domain)
         self.statuses.remove(name)
         with contextlib.suppress(ValueError):
             status = Status.parse(text or "")

@@ -85,7 +85,15 @@ class HelperFailed(OSError):
         return f"{self.name} did not come up: {self.said}"
 
 
-def spawn(argv: Sequence[str], run: Path, log: Path, *, helpers: Sequence[Helper] = (), timeout: float = 10) -> int:
+def spawn(
+    argv: Sequence[str],
+    run: Path,
+    log: Path,
+    *,
+    helpers: Sequence[Helper] = (),
+    files: Sequence[int] = (),
+    timeout: float = 10,
+) -> int:
     """Run ``argv`` under a supervisor and return QEMU's process id.
 
     Args:
@@ -93,6 +101,7 @@ def spawn(argv: Sequence[str], run: Path, log: Path, *, helpers: Sequence[Helper
         run: a fresh directory for ``pid``, ``exit`` and ``alive``.
         log: where QEMU's standard error is appended, and that of the helpers.
         helpers: what has to be ready before.
+        files: open files that QEMU gets, with numbers of at least 20.
         timeout: seconds to wait for the process id.
 
     Raises:
@@ -119,6 +128,7 @@ def spawn(argv: Sequence[str], run: Path, log: Path, *, helpers: Sequence[Helper
             stderr=output,
             cwd="/",
             start_new_session=True,
+            pass_fds=files,
         )
         launcher.wait(timeout)
     finally:

@@ -14,6 +14,7 @@ from hostel.drivers.qemu.saving import SAVING, settle_save
 from hostel.drivers.qemu.snapshot.drop import MERGING
 from hostel.drivers.qemu.snapshot.overlay import settle_overlays
 from hostel.drivers.qemu.snapshot.revert import stop
+from hostel.model.domain.devices.interface import Interface
 
 
 def recover(machine: Running) -> None:
@@ -54,6 +55,8 @@ def _settle_plugs(machine: Running) -> None:
             if plug.alias not in there and device is not None:
                 machine.attempt("netdev_del", id=f"host{plug.alias}")
                 machine.attempt("object-del", id=f"obj{plug.alias}")
+                if isinstance(device, Interface):
+                    machine.release(device)
                 remove(machine.domain, device)
             sweep_nodes(machine)
             machine.save(plugs=tuple(item for item in machine.status.plugs if item.alias != plug.alias))

@@ -23,6 +23,7 @@ from hostel.drivers.qemu.monitor import Monitor
 from hostel.drivers.qemu.status import Ending, Status, read_ending
 from hostel.errors import ErrorCode, ErrorDomain, QmpError, VirtError
 from hostel.model.domain.devices.disk import Disk
+from hostel.model.domain.devices.interface import Interface
 from hostel.model.domain.domain import Domain
 
 _PAUSED = {"io-error": PausedReason.IOERROR, "watchdog": PausedReason.WATCHDOG, "shutdown": PausedReason.SHUTTING_DOWN}
@@ -130,6 +131,11 @@ class Running:
             with contextlib.suppress(VirtError):
                 self._launcher.prepare(copy)
         return copy
+
+    def release(self, interface: Interface) -> None:
+        """Let go of the host's end of an interface that QEMU does not have, or no longer."""
+        if self._launcher is not None:
+            self._launcher.wiring.release(self.domain, interface)
 
     def forget(self, ending: Ending) -> None:
         """Drop the state of the machine, which is no more."""

@@ -39,7 +39,9 @@ def forget_run(domain: Domain) -> None:
     for interface in devices.interfaces:
         interface.actual = None
         if interface.source is not None and interface.type == InterfaceType.NETWORK:
-            interface.source.portid = interface.source.bridge = None
+            # Which port it was, and what of the host's.
+            source = interface.source
+            source.portid = source.bridge = source.dev = source.mode = None
         target = interface.target
         if target is not None and target.managed is not False and (target.dev or "").startswith(_GENERATED):
             target.dev = None

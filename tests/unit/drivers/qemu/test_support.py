@@ -31,8 +31,8 @@ def test_the_table_names_declarations(cls: type[Element]) -> None:
         (refused.document(refused.disk(more="<transient/>")), "/domain/devices/disk/transient"),
         (refused.document(refused.disk(more="<serial frob='1'>s</serial>")), "/domain/devices/disk/serial/@frob"),
         (refused.document(os="<acpi><table type='slic'>/t</table></acpi>"), "/domain/os/acpi"),
-        (refused.document("<interface type='user'><bandwidth><inbound average='1'/></bandwidth></interface>"),
-         "/domain/devices/interface/bandwidth"),
+        (refused.document("<interface type='user'><vlan><tag id='5'/></vlan></interface>"),
+         "/domain/devices/interface/vlan"),
         (refused.document(_REDIRDEV), "/domain/devices/redirdev"),
     ],
 )  # fmt: skip

@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from hostel.drivers.qemu.command.host import HostDevices, Sysfs
 from hostel.model.domain.devices.device import Device
 from hostel.model.domain.platform import Platform
+
+
+class Wire(NamedTuple):
+    """The host's end of an interface that is given to QEMU open.
+
+    Attributes:
+        taps: the open files of the tap, one for each queue: their numbers, or the names that QEMU has them by.
+        vhosts: those of the kernel's own back end; none where QEMU is to do it.
+    """
+
+    taps: Sequence[int | str]
+    vhosts: Sequence[int | str] = ()
 
 
 class Context(NamedTuple):
@@ -23,6 +35,7 @@ class Context(NamedTuple):
         hands_over: whether QEMU is given open descriptors of taps and of vhost, and does not open them itself.
         certificates: the folders of X.509 credentials for clients, by protocol.
         host: finds devices of the host.
+        wires: the host's ends of interfaces that are open, by the alias.
     """
 
     emulator: str
@@ -32,6 +45,7 @@ class Context(NamedTuple):
     hands_over: bool = False
     certificates: Mapping[str, str] = {}
     host: HostDevices = Sysfs()
+    wires: Mapping[str, Wire] = {}
 
     def has(self, feature: str) -> bool:
         """Whether the emulator has a feature; the host's own QEMU is taken to have it."""

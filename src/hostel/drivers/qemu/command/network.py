@@ -6,7 +6,7 @@ import ipaddress
 from typing import Any, Final
 
 from hostel.drivers.qemu.command import hostdev
-from hostel.drivers.qemu.command.context import Context, alias_of, escape, option
+from hostel.drivers.qemu.command.context import Context, Wire, alias_of, escape, option
 from hostel.drivers.qemu.command.place import place, rom, virtio, virtio_name, zpci
 from hostel.drivers.qemu.document import unsupported
 from hostel.model.domain.devices.address import CcwAddress, PciAddress
@@ -95,8 +95,9 @@ def _backend(interface: Interface, context: Context) -> dict[str, Any]:
     source = interface.source or InterfaceSource()
     if interface.script is not None and interface.type != InterfaceType.ETHERNET:
         raise unsupported(f"scripts are not supported on interfaces of type {interface.type}")
-    if context.hands_over and interface.type in _TAPS:
-        return _open_tap(interface)
+    wire = context.wires.get(alias_of(interface))
+    if wire is not None or (context.hands_over and interface.type in _TAPS):
+        return _open_tap(interface, wire or _numbered(interface))
     match interface.type:
         case InterfaceType.USER:
             if interface.backend is not None and interface.backend.type == "passt":
@@ -122,7 +123,7 @@ def _backend(interface: Interface, context: Context) -> dict[str, Any]:
             return {"type": "socket", **_socket(kind, source)}
         case kind:
             choices = "user, network, bridge or ethernet"
-            raise unsupported(f"interface type='{kind}' under qemu:///session; write {choices}")
+            raise unsupported(f"interface type='{kind}' under qemu:///session; write {choices}, or use qemu:///system")
 
 
 def _queues(interface: Interface) -> int | None:
@@ -131,15 +132,20 @@ def _queues(interface: Interface) -> int | None:
     return queues if queues is not None and queues > 1 else None
 
 
-def _open_tap(interface: Interface) -> dict[str, Any]:
-    """A tap that is handed over open, and where a virtio card is on it the kernel's vhost too; by their numbers."""
+def _numbered(interface: Interface) -> Wire:
+    """The files of a tap, and where a virtio card is on it those of the kernel's vhost too, by the first numbers."""
     driver = interface.driver or InterfaceDriver()
     count = driver.queues or 1
-    descriptors = ":".join(str(number) for number in range(3, 3 + count))
-    several = "s" if count > 1 else ""
-    tap: dict[str, Any] = {"type": "tap", f"fd{several}": descriptors}
-    if interface.model in _VIRTIO and driver.name != "qemu":
-        tap |= {"vhost": True, f"vhostfd{several}": ":".join(str(number) for number in range(3 + count, 3 + 2 * count))}
+    has_vhost = interface.model in _VIRTIO and driver.name != "qemu"
+    return Wire(range(3, 3 + count), range(3 + count, 3 + 2 * count) if has_vhost else ())
+
+
+def _open_tap(interface: Interface, wire: Wire) -> dict[str, Any]:
+    """A tap that is handed over open."""
+    several = "s" if len(wire.taps) > 1 else ""
+    tap: dict[str, Any] = {"type": "tap", f"fd{several}": ":".join(map(str, wire.taps))}
+    if wire.vhosts:
+        tap |= {"vhost": True, f"vhostfd{several}": ":".join(map(str, wire.vhosts))}
     return {**tap, "sndbuf": interface.tune.sndbuf if interface.tune is not None else None}
 
 

@@ -14,7 +14,7 @@ from typing import Final
 
 from hostel.codec.xml import Element
 from hostel.drivers.qemu.document import unsupported
-from hostel.model import authentication, encryption
+from hostel.model import authentication, encryption, port
 from hostel.model.domain import clock, cpu, domain, features, memory, os, passthrough, tune
 from hostel.model.domain.devices import (
     address,
@@ -134,11 +134,18 @@ _ACTED_ON: Final[dict[type[Element], str]] = {
     controller.Controller: (f"type index model ports vectors model_name target driver master_startport {_DEVICE}"),
     controller.ControllerTarget: "chassis_nr chassis port bus_nr hotplug",
     controller.ControllerDriver: f"queues cmd_per_lun max_sectors ioeventfd iothread {_VIRTIO}",
-    interface.Interface: f"type mac source script downscript target model driver link_state mtu boot rom {_DEVICE}",
+    interface.Interface: (
+        "type trust_guest_rx_filters mac source bandwidth isolation script downscript target model driver link_state "
+        f"mtu boot rom {_DEVICE}"
+    ),
     interface.Mac: "address type check",
-    interface.InterfaceSource: "network bridge",
+    interface.InterfaceSource: "network portgroup portid bridge mac_table_manager dev mode",
+    port.Bandwidth: "inbound outbound",
+    port.Inbound: "average peak floor burst",
+    port.Outbound: "average peak burst",
+    port.Isolation: "isolated",
     interface.InterfaceTarget: "dev managed",
-    interface.InterfaceDriver: f"name {_VIRTIO}",
+    interface.InterfaceDriver: f"name queues {_VIRTIO}",
     character.Serial: _CHARACTER,
     character.SerialTarget: "type port model",
     character.Parallel: _CHARACTER,
@@ -196,7 +203,7 @@ _SAID_TOO: Final[dict[type[Element], str]] = {
     controller.ControllerTarget: "index node",
     interface.Interface: "managed ips tune teaming backend",
     interface.HostdevInterface: f"type managed mac source target model driver boot rom teaming {_DEVICE}",
-    interface.InterfaceSource: "dev mode type path address port local host_address reconnect",
+    interface.InterfaceSource: "type path address port local host_address reconnect",
     interface.LocalAddress: "address port",
     interface.HostdevAddress: "type domain bus slot function",
     interface.InterfaceIp: "address family prefix",
@@ -204,7 +211,7 @@ _SAID_TOO: Final[dict[type[Element], str]] = {
     interface.InterfaceBackend: "type",
     interface.Teaming: "type persistent",
     interface.InterfaceDriver: (
-        "txmode ioeventfd event_idx queues rx_queue_size tx_queue_size rss rss_hash_report host guest"
+        "txmode ioeventfd event_idx rx_queue_size tx_queue_size rss rss_hash_report host guest"
     ),
     interface.HostOffloads: "csum gso tso4 tso6 ecn ufo mrg_rxbuf",
     interface.GuestOffloads: "csum tso4 tso6 ecn ufo",

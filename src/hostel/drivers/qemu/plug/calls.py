@@ -18,7 +18,7 @@ from hostel.errors import ErrorCode, ErrorDomain, VirtError
 from hostel.model.domain.devices.device import Device
 from hostel.model.domain.devices.disk import Disk
 from hostel.model.domain.devices.graphics import Graphics
-from hostel.model.domain.devices.interface import Interface
+from hostel.model.domain.devices.interface import Interface, InterfaceType
 from hostel.model.domain.domain import Domain
 
 
@@ -128,9 +128,13 @@ def _update_interface(machine: Running, held: Interface, wanted: Interface) -> N
     same = held.copy()
     for name in ("link_state", "alias", "address"):
         setattr(same, name, getattr(wanted, name) or (None if name == "link_state" else getattr(held, name)))
+    asked = same.copy()  # as it was asked for, before it was known what of the host's it is plugged into
+    if asked.type == InterfaceType.NETWORK and asked.source is not None:
+        asked.source.portid = asked.source.bridge = asked.source.dev = asked.source.mode = None
     for field in wanted.FIELDS:
         value = getattr(wanted, field.name)
-        if field.name == "mac" or field.is_absent(value) or value == getattr(same, field.name):
+        held_as = (getattr(same, field.name), getattr(asked, field.name))
+        if field.name == "mac" or field.is_absent(value) or value in held_as:
             continue
         what = f"cannot modify <{field.tag}> of a network device that is in use"
         raise fault(ErrorCode.OPERATION_UNSUPPORTED, what, ErrorDomain.QEMU)

@@ -12,16 +12,17 @@ from typing import Any, Final
 
 from hostel.drivers.document import reading
 from hostel.drivers.fault import fault
+from hostel.drivers.link import tap
 from hostel.drivers.qemu.alias import assign_aliases
 from hostel.drivers.qemu.command import controller, disk, network, peripheral
-from hostel.drivers.qemu.command.context import Context, alias_of
+from hostel.drivers.qemu.command.context import Context, Wire, alias_of
 from hostel.drivers.qemu.document import unsupported
 from hostel.drivers.qemu.launch import Launcher, find_emulator
 from hostel.drivers.qemu.plug.element import Given, by_alias, insert
 from hostel.drivers.qemu.plug.graph import sweep_nodes
 from hostel.drivers.qemu.running import Running
 from hostel.drivers.qemu.status import Plug
-from hostel.errors import ErrorCode, ErrorDomain, VirtError
+from hostel.errors import ErrorCode, ErrorDomain, QmpError, VirtError
 from hostel.model.domain.defaults import complete
 from hostel.model.domain.devices.address import DriveAddress, PciAddress
 from hostel.model.domain.devices.controller import Controller, ControllerType
@@ -62,13 +63,17 @@ def plug_in(machine: Running, given: Given, launcher: Launcher) -> Device:
         last = disk.number_images([device], machine.status.nodes)
         machine.status = machine.status._replace(nodes=last)
     assign_aliases(after)
+    wired = device if isinstance(device, Interface) and launcher.wiring.makes(device) else None
+    if wired is not None:
+        launcher.wiring.reserve(wired)
     known = {item.alias for item in before.devices.all()}
     added = [item for item in after.devices.all() if item.alias not in known]
     machine.save(domain=after, plugs=(*machine.status.plugs, *(Plug(way="in", alias=alias_of(it)) for it in added)))
     done: list[tuple[str, str]] = []
     try:
         for item in sorted(added, key=lambda it: it is device):
-            for option, properties in _options(after, item, launcher, machine):
+            wire = _connect(machine, wired, launcher) if wired is not None and item is wired else None
+            for option, properties in _options(after, item, launcher, machine, wire):
                 machine.ask(_COMMANDS[option], **properties)
                 done.append((option, str(properties.get("id", ""))))
         _finish(machine, device)
@@ -76,6 +81,8 @@ def plug_in(machine: Running, given: Given, launcher: Launcher) -> Device:
         for option, name in reversed(done):
             if option in _UNDO:
                 machine.attempt(_UNDO[option], id=name)
+        if isinstance(device, Interface):
+            machine.release(device)
         machine.status = machine.status._replace(domain=before)
         sweep_nodes(machine)
         machine.save(plugs=_without(machine, added))
@@ -143,14 +150,36 @@ def _check_place(domain: Domain, device: Device) -> None:
             raise _not_hot(f"'{item.type}' controller cannot be hot plugged.")
 
 
-def _options(domain: Domain, device: Device, launcher: Launcher, machine: Running) -> list[tuple[str, dict[str, Any]]]:
+def _connect(machine: Running, interface: Interface, launcher: Launcher) -> Wire:
+    """Make the host's end of an interface, and give it to QEMU under names.
+
+    Raises:
+        VirtError: the host, or QEMU, refused.
+    """
+    made = launcher.wiring.connect(machine.domain, interface)
+    files = [int(file) for file in (*made.taps, *made.vhosts)]
+    names = [f"{alias_of(interface)}-{number}" for number in range(len(files))]
+    try:
+        for name, file in zip(names, files, strict=True):
+            machine.qmp.pass_file(name, file)
+    except QmpError as error:
+        raise machine.translated(error, "getfd") from error
+    finally:
+        tap.close(files)
+    return Wire(names[: len(made.taps)], names[len(made.taps) :])
+
+
+def _options(
+    domain: Domain, device: Device, launcher: Launcher, machine: Running, wire: Wire | None
+) -> list[tuple[str, dict[str, Any]]]:
     """What brings a device into the machine: options of the command line, in order."""
     order = {id(device): device.boot.order} if getattr(device, "boot", None) is not None else {}  # type: ignore[attr-defined]
     match device:
         case Disk():
             argv = disk.disk_arguments(domain, device, order.get(id(device)))
         case Interface():
-            context = Context(find_emulator(domain), machine.run / "monitor", launcher.bridge)
+            wires = {alias_of(device): wire} if wire is not None else {}
+            context = Context(find_emulator(domain), machine.run / "monitor", launcher.bridge, wires=wires)
             argv = network.card_arguments(domain, device, context, order.get(id(device)))
         case Controller():
             argv = controller.one(domain, device, order)

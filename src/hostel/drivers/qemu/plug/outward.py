@@ -83,11 +83,14 @@ def _wait(machine: Running, alias: str) -> bool:
 def gone(machine: Running, alias: str) -> None:
     """Write down that QEMU no longer has a device, and remove what served it."""
     device = by_alias(machine.domain, alias)
+    if isinstance(device, Interface):
+        machine.attempt("netdev_del", id=f"host{alias}")
+        machine.release(device)
     if device is not None:
         remove(machine.domain, device)
     # What is left to do after this is done by whoever finds the mark, and cannot tell what kind of device it was.
     machine.save()
-    if device is None or isinstance(device, Interface):
+    if device is None:
         machine.attempt("netdev_del", id=f"host{alias}")
     if device is None or isinstance(device, Rng):
         machine.attempt("object-del", id=f"obj{alias}")

@@ -1,0 +1,210 @@
+"""Guests in networks that are made for real: a Linux gets its address, reaches others and the world outside."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import hostel
+from hostel.drivers.base import DomainState
+from hostel.drivers.base.domain import Affect
+from hostel.drivers.store import Directories
+from hostel.errors import VirtError
+from hostel.objects import Connection, Domain
+from support import netns
+from support.kill_step import killed_at
+from support.linux import Linux
+from support.netns import Party
+from support.session import domain_xml, log_of
+
+pytestmark = [
+    pytest.mark.qemu,
+    pytest.mark.slow,
+    pytest.mark.requires_tool("nft"),
+    pytest.mark.requires_tool("dnsmasq"),
+    pytest.mark.requires_tool("ip"),
+    pytest.mark.requires_tool("busybox"),
+    pytest.mark.requires_tool("dpkg-deb"),
+    pytest.mark.skipif(os.geteuid() != 0, reason="a bridge is made by root"),
+]
+NETWORK = """<network><name>lan</name><forward mode='nat'/><bridge name='hbr0' stp='off'/>
+<ip address='192.168.77.1' prefix='24'><dhcp><range start='192.168.77.20' end='192.168.77.40'/>
+<host mac='52:54:00:00:00:0a' ip='192.168.77.10' name='a'/><host mac='52:54:00:00:00:0b' ip='192.168.77.11' name='b'/>
+</dhcp></ip></network>"""
+# Gets an address, waits until the other answers, and reaches the one outside.
+SCRIPT = """
+ip link set lo up
+ip link set eth0 up
+cat > /take <<'END'
+#!/bin/sh
+[ "$1" = bound ] || exit 0
+ip address add $ip/$mask dev $interface
+ip route add default via $router
+echo "address $ip"
+END
+chmod 755 /take
+udhcpc -i eth0 -n -q -f -t 30 -T 1 -s /take -x hostname:$(cat /sys/class/net/eth0/address | tr -d :)
+for other in 192.168.77.10 192.168.77.11; do
+    until ping -c 1 -W 1 $other >/dev/null; do :; done
+    echo "reached $other"
+done
+until ping -c 1 -W 1 198.51.100.2 >/dev/null; do :; done
+echo "reached outside"
+echo ready
+while [ -d /sys/class/net/eth0 ]; do sleep 0.2; done
+echo unplugged
+while :; do sleep 1; done
+"""
+
+
+@pytest.fixture(scope="module")
+def linux(tmp_path_factory: pytest.TempPathFactory) -> Linux:
+    found = Linux(tmp_path_factory.mktemp("linux"))
+    (found.work / "initrd").write_bytes(found.initramfs(SCRIPT, {}, ("virtio_net", "af_packet")))
+    return found
+
+
+@pytest.fixture
+def home() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="hostel-net-") as path:  # where dnsmasq may look
+        Path(path).chmod(0o755)
+        yield Path(path)
+
+
+@pytest.fixture
+def system(home: Path) -> Iterator[Connection]:
+    with netns.alone(), hostel.open("qemu:///system", Directories.under(home)) as connection:
+        try:
+            yield connection
+        finally:
+            for domain in connection.domains(active=True):
+                domain.destroy()
+            for network in connection.networks():
+                if network.is_active:
+                    network.destroy()
+
+
+@pytest.fixture
+def outside(system: Connection) -> Iterator[Party]:
+    party = Party("uplink")
+    subprocess.run(["ip", "address", "add", "198.51.100.1/24", "dev", "uplink"], check=True)
+    party.run("ip address add 198.51.100.2/24 dev eth0")
+    yield party
+    party.close()
+
+
+def interface(mac: str, more: str = "") -> str:
+    return (
+        f"<interface type='network'><mac address='52:54:00:00:00:{mac}'/><source network='lan'/>"
+        f"<model type='virtio'/>{more}</interface>"
+    )
+
+
+def boot(system: Connection, linux: Linux, home: Path, name: str, *devices: str) -> Domain:
+    """Start a Linux that runs the script."""
+    append = "console=ttyS0 quiet panic=-1 mitigations=off no_timer_check tsc=reliable"
+    kernel = f"<kernel>{linux.kernel.image}</kernel><initrd>{linux.work / 'initrd'}</initrd><cmdline>{append}</cmdline>"
+    xml = domain_xml(home, *devices, name=name, system=kernel).replace("'MiB'>32<", "'MiB'>192<")
+    domain = system.define_domain(xml)
+    domain.start()
+    return domain
+
+
+def wait_for(home: Path, name: str, words: str, *, timeout: float = 90) -> str:
+    """Wait until a guest has said something."""
+    deadline = time.monotonic() + timeout
+    while words not in (said := log_of(home, name).read_text(errors="replace")):
+        assert time.monotonic() < deadline, said
+        time.sleep(0.1)
+    return said
+
+
+def links() -> set[str]:
+    found = subprocess.run(["ip", "-json", "link"], capture_output=True, text=True, check=True).stdout
+    return {link["ifname"] for link in json.loads(found)}
+
+
+def ports(home: Path) -> int:
+    return len(list((home / "run/network/ports").rglob("*.xml")))
+
+
+def test_guests_get_addresses_and_reach_each_other_and_the_world(
+    system: Connection, linux: Linux, home: Path, outside: Party
+) -> None:
+    system.define_network(NETWORK).start()
+    one = boot(system, linux, home, "one", interface("0a"))
+    two = boot(system, linux, home, "two", interface("0b", "<mtu size='1400'/>"))
+    for name, address in (("one", "192.168.77.10"), ("two", "192.168.77.11")):
+        said = wait_for(home, name, "ready")
+        assert f"address {address}" in said
+        assert "reached outside" in said
+    assert {"vnet0", "vnet1"} <= links()
+    assert "<network connections='2'>" in system.find_network("lan").xml()
+    hypervisor = system.hypervisor
+    hypervisor.domain_detach_device_flags(hypervisor.domain_lookup_by_name("one"), interface("0a"), Affect.LIVE)
+    wait_for(home, "one", "unplugged")
+    assert "vnet0" not in links()
+    assert ports(home) == 1
+    one.destroy()
+    pid = int(next((home / "run/qemu/run").glob("*/pid")).read_text())
+    os.kill(pid, signal.SIGKILL)
+    two.wait(DomainState.SHUTOFF, 10)
+    assert links() == {"lo", "uplink", "hbr0"}
+    assert ports(home) == 0
+
+
+def test_macvtaps_come_and_go_with_the_guest(system: Connection, home: Path, outside: Party) -> None:
+    direct = "<interface type='direct'><source dev='uplink' mode='{}'/><model type='virtio'/></interface>"
+    for mode in ("vepa", "bridge", "private", "passthrough"):
+        domain = system.create_domain(domain_xml(home, direct.format(mode)))
+        assert "macvtap0" in links()
+        command = ["ip", "-d", "link", "show", "macvtap0"]
+        shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        assert f"mode {'passthru' if mode == 'passthrough' else mode}" in shown
+        domain.destroy()
+        assert links() == {"lo", "uplink"}
+
+
+def test_a_kill_at_any_step_of_a_start_leaves_nothing(system: Connection, home: Path) -> None:
+    from hostel.drivers.link import tap
+    from hostel.drivers.qemu import launch, wiring
+
+    system.define_network(NETWORK).start()
+    subprocess.run(["ip", "link", "add", "uplink", "type", "veth", "peer", "name", "far"], check=True)
+    direct = "<interface type='direct'><source dev='uplink' mode='bridge'/><model type='virtio'/></interface>"
+    domain = system.define_domain(domain_xml(home, interface("0a"), direct))
+    before = links()
+    files = tuple(Path(str(module.__file__)) for module in (wiring, tap, launch))
+    step = 30
+    while killed_at(step, files, domain.start):
+        if domain.is_active:
+            domain.destroy()
+        assert links() == before, step
+        assert ports(home) == 0, step
+        step += 17
+    assert step > 100
+    domain.destroy()
+    assert links() == before
+
+
+@pytest.mark.parametrize(
+    ("device", "words"),
+    [("<interface type='network'><source network='lan'/></interface>", "network 'lan' is not active"),
+     ("<interface type='bridge'><source bridge='nowhere'/></interface>", "Unable to add bridge nowhere"),
+     ("<interface type='direct'><source dev='nowhere'/></interface>", "Unable to get index for interface nowhere")],
+)  # fmt: skip
+def test_what_is_not_there_is_said_and_nothing_is_left(system: Connection, home: Path, device: str, words: str) -> None:
+    system.define_network(NETWORK)
+    before = links()
+    with pytest.raises(VirtError, match=words):
+        system.create_domain(domain_xml(home, device))
+    assert links() == before
+    assert system.domains() == []
