@@ -149,7 +149,8 @@ class Session:
         try:
             node.close()
         except OSError as error:
-            self.output.error(f"closing '{node.filename}': {full_reason(error)}")
+            words = full_reason(error)
+            self.output.error(words if words.startswith("Failed to flush") else f"closing '{node.filename}': {words}")
             raise CommandError("") from None
 
     def require_writable(self, what: str) -> None:

@@ -30,7 +30,7 @@ from hostel.block.formats.qcow2.layout import (
 from hostel.block.formats.qcow2.refcount_width import change_refcount_width
 from hostel.block.formats.qcow2.resize import resize
 from hostel.block.formats.qcow2.snapshot import replace_snapshots
-from hostel.block.formats.qcow2.transaction import Transaction
+from hostel.block.formats.qcow2.transaction import in_place, replace_l1
 from hostel.block.formats.qcow2.write import Guest
 from hostel.block.formats.qcow2.zero_clusters import expand_zero_clusters, has_compressed_clusters
 from hostel.block.options import Value
@@ -217,8 +217,10 @@ def _upgrade(image: Qcow2Image, report: Report) -> None:
     snapshots = snapshot_table.load(image)
     report(0, 2)
     if any(snapshot.extra_data_size < snapshot_table.REQUIRED_EXTRA_DATA for snapshot in snapshots):
-        with Transaction(image) as transaction:
-            transaction.commit(**replace_snapshots(image, transaction, snapshots))
+        with in_place(image) as transaction:
+            transaction.commit(
+                **replace_l1(image, transaction, image.l1), **replace_snapshots(image, transaction, snapshots)
+            )
     report(1, 2)
     preamble = image.preamble
     extensions = list(preamble.extensions)

@@ -7,6 +7,7 @@ disk refers to any more lose their references, and may be used again.
 
 from __future__ import annotations
 
+import os
 from array import array
 from typing import Final, NoReturn
 
@@ -23,6 +24,7 @@ from hostel.block.formats.qcow2.l2_table import L2Table
 from hostel.block.formats.qcow2.layout import Autoclear, Compatible, Extension, Header, Incompatible
 from hostel.block.formats.qcow2.overlap import MetadataMap
 from hostel.block.formats.qcow2.refcount import Allocator
+from hostel.block.formats.qcow2.runtime import guards_inactive_tables
 from hostel.block.node import BlockNode
 from hostel.codec.table import unpack_table
 from hostel.errors import CorruptImage, InvalidImage
@@ -71,6 +73,9 @@ class Qcow2Image:
         self.broken: str | None = None
         self.end_of_bytes = 0  # host offset after the last compressed payload; 0 where the next starts a cluster
         self.last_cluster: tuple[int, bytes] | None = None  # an L2 entry and what it decompresses to
+        self._inactive_tables: set[int] | None = None
+        if guards_inactive_tables(mode.options):
+            self.map.inactive_tables = self._find_inactive_tables
         validate_header(self.header, self.geometry, mode)
         if not mode.no_io and not mode.check:
             self.load_tables()
@@ -268,6 +273,15 @@ class Qcow2Image:
             self.corrupt(f"Preventing invalid allocation: a free cluster overlaps with {found}")
         return first << self.geometry.cluster_bits
 
+    def claim(self, offset: int, length: int) -> bool:
+        """Count the clusters of a host range, in bytes, once if all are free and no metadata is there; whether so."""
+        first, count = offset >> self.geometry.cluster_bits, self.geometry.clusters(length)
+        values, _ = self.refcounts.counts(first, count)
+        if any(values) or self.map.find(first, count) is not None:
+            return False
+        self.refcounts.update(first, count, 1)
+        return True
+
     def allocate_bytes(self, length: int) -> int:
         """Allocate ``length`` bytes for a compressed payload, packed behind the last one; returns the host offset.
 
@@ -417,10 +431,18 @@ class Qcow2Image:
 
     def _place_snapshots(self) -> None:
         offset, count = self.header.snapshots_offset, self.header.nb_snapshots
+        self._inactive_tables = None
         if not self.map.place_snapshots(offset, count):
-            table = snapshot_table.read(self.file, offset, count, self.header.size)
-            self.map.expect_snapshots(offset, table.snapshots, table.size)
+            snapshots, size = snapshot_table.find(self.file, offset, count, self.header.size)
+            self.map.expect_snapshots(offset, snapshots, size)
             self.map.place_snapshots(offset, count)
+
+    def _find_inactive_tables(self) -> set[int]:
+        from hostel.block.formats.qcow2.snapshot import inactive_tables
+
+        if self._inactive_tables is None:
+            self._inactive_tables = inactive_tables(self)
+        return self._inactive_tables
 
     def set_features(self, incompatible: int) -> None:
         """Write the incompatible features and sync."""
@@ -521,7 +543,7 @@ class Qcow2Image:
     def _free(self) -> None:
         while self._frees:
             offset, length, discard = self._frees.pop()
-            self._refuse_overlap("release of", offset, length)
+            self._refuse_overlap("release of", offset, length, "inactive L2 table")
             try:
                 self.refcounts.free(offset, length)
             except CorruptImage:
@@ -556,7 +578,12 @@ class Qcow2Image:
         """
         lost = self._owed and bool(self._dirty_tables or self._dirty_l1)
         if self._writing and (self.broken is None or lost):
-            self.end_write()
+            try:
+                self.end_write()
+            except InvalidImage as error:
+                part = "refcount" if self.refcounts.dirty else "L2"
+                message = f"Failed to flush the {part} block cache: {os.strerror(error.errno or 0)}"
+                raise InvalidImage(message, errno=error.errno, hint=error.message) from error
 
     def end_write(self) -> None:
         """Write what is held back and clear the dirty bit, until :meth:`begin_write` is called again.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence, Set
 from typing import Final
 
 from hostel.block.formats.qcow2.geometry import Geometry
@@ -20,6 +20,7 @@ class MetadataMap:
         tables: clusters of active L2 tables.
         blocks: clusters of refcount blocks.
         inactive: clusters of snapshots' L1 tables.
+        inactive_tables: tells the clusters of snapshots' L2 tables, where they are looked at too.
     """
 
     def __init__(self, geometry: Geometry) -> None:
@@ -28,6 +29,7 @@ class MetadataMap:
         self.tables: set[int] = set()
         self.blocks: set[int] = set()
         self.inactive = Runs(())
+        self.inactive_tables: Callable[[], Set[int]] = frozenset
         self._snapshots: dict[tuple[int, int], tuple[int, Runs]] = {}
 
     def place(self, name: str, offset: int, length: int) -> None:
@@ -54,14 +56,23 @@ class MetadataMap:
         return True
 
     def find(self, first: int, count: int, own: str = "") -> str | None:
-        """What metadata is among ``count`` clusters from ``first`` on, ``own`` apart; None where there is none."""
+        """What metadata is among ``count`` clusters from ``first`` on, ``own`` apart; None where there is none.
+
+        Raises:
+            InvalidImage: snapshots' L2 tables are looked at, and an L1 table of theirs is out of its limits.
+        """
         end = first + count
+        inactive_tables = self.inactive_tables()
         for name, (start, length) in self.ranges.items():
             if first < start + length and start < end:
                 return name
         if self.inactive.overlap(first, end):
             return "inactive L1 table"
-        for name, clusters in (("active L2 table", self.tables), ("refcount block", self.blocks)):
+        for name, clusters in (
+            ("active L2 table", self.tables),
+            ("refcount block", self.blocks),
+            ("inactive L2 table", inactive_tables),
+        ):
             if name == own:
                 continue
             if count == 1:

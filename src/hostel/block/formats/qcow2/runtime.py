@@ -1,7 +1,8 @@
 """The options an image can be opened with.
 
 QEMU's caches and checks are tuned by them. Ours need no tuning: metadata is never written over and space is given back
-whatever they say; so they are checked, and only ``lazy-refcounts`` changes what is done.
+whatever they say; so they are checked, and only ``lazy-refcounts`` changes what is done, and whether snapshots' L2
+tables are looked at as well before something is written.
 """
 
 from __future__ import annotations
@@ -49,6 +50,11 @@ RUNTIME_OPTIONS: Final = Options(
     Option("cache-clean-interval", Kind.NUMBER, "Clean unused cache entries after this time (in seconds)"),
     *encryption.RUNTIME_OPTIONS,
 )
+
+
+def guards_inactive_tables(options: Mapping[str, Value]) -> bool:
+    """Whether nothing shall be written over snapshots' L2 tables, which takes reading their L1 tables."""
+    return bool(options.get("overlap-check.inactive-l2", "all" in [options.get(name) for name in _OVERLAP]))
 
 
 def joined_options(before: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

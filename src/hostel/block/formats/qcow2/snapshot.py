@@ -16,7 +16,7 @@ from hostel.block.formats.qcow2.image import Qcow2Image
 from hostel.block.formats.qcow2.l2_table import L2Table
 from hostel.block.formats.qcow2.layout import SnapshotHeader
 from hostel.block.formats.qcow2.snapshot_table import Snapshot
-from hostel.block.formats.qcow2.transaction import Transaction
+from hostel.block.formats.qcow2.transaction import Transaction, adopt_l1, in_place, replace_l1
 from hostel.codec.table import pack_table, unpack_table
 from hostel.errors import BlockError, CorruptImage, ReadOnly, UnsupportedFeature
 
@@ -34,11 +34,22 @@ def create_snapshot(image: Qcow2Image, name: str, date: tuple[int, int]) -> Snap
         OSError: the host's own errors; the image is as it was.
     """
     _require_internal(image)
-    table = snapshot_table.load(image)
     encoded = name.encode(errors="surrogateescape")
-    if len(table) >= layout.MAX_SNAPSHOTS or len(encoded) > 0xFFFF:
+    if image.header.nb_snapshots >= layout.MAX_SNAPSHOTS or len(encoded) > 0xFFFF:
         raise BlockError("File too large", errno=errno.EFBIG)
-    with Transaction(image) as transaction:
+    table = snapshot_table.load(image)
+    image.begin_write()
+    image.flush_metadata()
+    for first, count in _runs(image, image.l1):  # before anything moves
+        image.refcounts.require_countable(first, count)
+    snapshot = _new(image, table, encoded, date)
+    shared = [
+        index
+        for index, offset in table_offsets(image, image.l1)
+        if image.l1[index] & layout.COPIED and any(entry & layout.COPIED for entry in read_l2(image, offset).entries)
+    ]
+    room = sum(map(image.geometry.clusters, (len(image.l1) * 8, len(snapshot_table.serialise([*table, snapshot])))))
+    with in_place(image, shared, room) as transaction:
         _count(image, image.l1, 1)
         l1 = array("Q", image.l1)
         for index, offset in table_offsets(image, l1):
@@ -47,14 +58,13 @@ def create_snapshot(image: Qcow2Image, name: str, date: tuple[int, int]) -> Snap
                 # The active state and the snapshot share the new table.
                 image.refcounts.free(offset, image.geometry.cluster_size)
                 image.refcounts.free(offset, image.geometry.cluster_size)
-                offset = transaction.allocate(image.geometry.cluster_size)
+                offset = transaction.allocate(image.geometry.cluster_size, ("L2 table", index))
                 image.refcounts.update(offset >> image.geometry.cluster_bits, 1, 1)
                 transaction.write(offset, active.pack())
             l1[index] = offset
-        length = len(l1) * 8
-        kept = transaction.allocate(length)
+        kept = transaction.allocate(len(l1) * 8)
         transaction.write(kept, pack_table(l1))
-        snapshot = _new(image, table, encoded, date, kept)
+        snapshot = snapshot._replace(header=snapshot.header.replace(l1_table_offset=kept))
         fields = replace_l1(image, transaction, l1) | replace_snapshots(image, transaction, [*table, snapshot])
         transaction.commit(**fields)
     adopt_l1(image, l1)
@@ -80,7 +90,7 @@ def apply_snapshot(image: Qcow2Image, id_or_name: str) -> None:
     if entries > layout.MAX_L1_SIZE // 8:
         raise CorruptImage(f"The snapshot's size ({snapshot.disk_size} bytes) is beyond what the format can map")
     l1.extend([0] * (entries - len(l1)))
-    with Transaction(image) as transaction:
+    with in_place(image) as transaction:
         _count(image, l1, 1)
         _count(image, image.l1, -1)
         l1 = _with_copied(image, transaction, l1)
@@ -99,15 +109,13 @@ def delete_snapshot(image: Qcow2Image, id_or_name: str) -> None:
     table = snapshot_table.load(image)
     snapshot = _find(table, id_or_name)
     dropped = load_l1(image, snapshot)
-    with Transaction(image) as transaction:
+    with in_place(image) as transaction:
         _count(image, dropped, -1)
         if dropped:
             image.refcounts.free(snapshot.l1_table_offset, len(dropped) * 8)
         l1 = _with_copied(image, transaction, image.l1)
         fields = replace_snapshots(image, transaction, [each for each in table if each is not snapshot])
-        if l1 != image.l1:
-            fields |= replace_l1(image, transaction, l1)
-        transaction.commit(**fields)
+        transaction.commit(**replace_l1(image, transaction, l1) | fields)
     adopt_l1(image, l1)
 
 
@@ -141,11 +149,10 @@ def load_snapshot(image: Qcow2Image, id: str | None, name: str | None) -> None:
     image.preamble = image.preamble._replace(header=image.header.replace(size=snapshot.disk_size))
 
 
-def _new(
-    image: Qcow2Image, table: list[Snapshot], name: bytes, date: tuple[int, int], l1_table_offset: int
-) -> Snapshot:
+def _new(image: Qcow2Image, table: list[Snapshot], name: bytes, date: tuple[int, int]) -> Snapshot:
+    """An entry for the present state, whose L1 table has no place yet."""
     header = SnapshotHeader(
-        l1_table_offset=l1_table_offset,
+        l1_table_offset=0,
         l1_size=len(image.l1),
         id_length=0,
         name_length=0,
@@ -206,6 +213,17 @@ def load_l1(image: Qcow2Image, snapshot: Snapshot) -> array[int]:
     if offset + entries * 8 > image.file.length:
         raise CorruptImage("Snapshot L1 table lies beyond the end of the file")
     return unpack_table(image.file.read(offset, entries * 8))
+
+
+def inactive_tables(image: Qcow2Image) -> set[int]:
+    """The clusters of all snapshots' L2 tables.
+
+    Raises:
+        InvalidImage: an L1 table is out of its limits.
+        CorruptImage: one lies beyond the end of the file.
+    """
+    tables = (load_l1(image, snapshot) for snapshot in snapshot_table.load(image))
+    return {(entry & layout.OFFSET_MASK) >> image.geometry.cluster_bits for l1 in tables for entry in l1 if entry}
 
 
 def table_offsets(image: Qcow2Image, l1: array[int]) -> Iterator[tuple[int, int]]:
@@ -301,15 +319,6 @@ def _set_copied(image: Qcow2Image, entries: array[int]) -> bool:
     return changed
 
 
-def replace_l1(image: Qcow2Image, transaction: Transaction, l1: array[int]) -> dict[str, int]:
-    """Write another active L1 table and free the present one; returns the header's fields."""
-    if image.l1:
-        image.refcounts.free(image.header.l1_table_offset, len(image.l1) * 8)
-    offset = transaction.allocate(len(l1) * 8)
-    transaction.write(offset, pack_table(l1))
-    return {"l1_size": len(l1), "l1_table_offset": offset or image.header.l1_table_offset}
-
-
 def replace_snapshots(image: Qcow2Image, transaction: Transaction, table: list[Snapshot]) -> dict[str, int]:
     """Write another snapshot table and free the present one; returns the header's fields."""
     header = image.header
@@ -322,10 +331,3 @@ def replace_snapshots(image: Qcow2Image, transaction: Transaction, table: list[S
     transaction.write(offset, data)
     image.map.expect_snapshots(offset, table, len(data))
     return {"nb_snapshots": len(table), "snapshots_offset": offset}
-
-
-def adopt_l1(image: Qcow2Image, l1: array[int]) -> None:
-    """The active L1 table is another one now."""
-    image.l1 = l1
-    image.tables.clear()
-    image.place_metadata()

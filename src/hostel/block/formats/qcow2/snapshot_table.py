@@ -170,6 +170,17 @@ def read(file: BlockNode, offset: int, count: int, disk_size: int, *, repair: Re
     return Table(snapshots, size, 0, shortened)
 
 
+def find(file: BlockNode, offset: int, count: int, disk_size: int) -> tuple[list[Snapshot], int]:
+    """What :func:`read` finds, and its bytes; nothing where the file ends before the table begins.
+
+    Such a file was cut off. Its active state may be whole, and can be read then; who asks for its snapshots is refused.
+    """
+    if count and offset >= file.length:
+        return [], 0
+    table = read(file, offset, count, disk_size)
+    return table.snapshots, table.size
+
+
 def _recovered(snapshot: Snapshot, index: int, before: list[Snapshot]) -> Snapshot:
     """An entry of which the end is missing, with an id by which it can be asked for."""
     id, name = snapshot.id.split(b"\0")[0], snapshot.name.split(b"\0")[0]

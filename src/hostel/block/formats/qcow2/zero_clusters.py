@@ -16,15 +16,8 @@ from hostel.block.formats.qcow2 import layout, snapshot_table
 from hostel.block.formats.qcow2.encryption import Encryption
 from hostel.block.formats.qcow2.image import Qcow2Image
 from hostel.block.formats.qcow2.l2_table import L2Table
-from hostel.block.formats.qcow2.snapshot import (
-    adopt_l1,
-    load_l1,
-    read_l2,
-    replace_l1,
-    replace_snapshots,
-    table_offsets,
-)
-from hostel.block.formats.qcow2.transaction import Transaction
+from hostel.block.formats.qcow2.snapshot import load_l1, read_l2, replace_snapshots, table_offsets
+from hostel.block.formats.qcow2.transaction import Transaction, adopt_l1, in_place, replace_l1
 from hostel.codec.table import pack_table
 
 Report = Callable[[int, int], None]
@@ -55,11 +48,11 @@ def expand_zero_clusters(
     if not snapshots and encryption is None:
         _expand_in_place(image, backed=backed, report=report)
         return
-    with Transaction(image) as transaction:
+    with in_place(image) as transaction:
         expansion = _Expansion(image, transaction, encryption, backed=backed)
         total, done = sum(map(len, tables)), 0
         changed = []
-        for l1 in tables:
+        for l1 in (image.l1, *tables[1:]):
             changed.append(expansion.expand(l1, partial(_tell_beyond, report, done, total)))
             done += len(l1)
         kept = []

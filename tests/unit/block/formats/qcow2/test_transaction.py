@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 
 from hostel.block.formats.qcow2.driver import Qcow2Driver
-from hostel.block.formats.qcow2.transaction import Transaction
+from hostel.block.formats.qcow2.layout import OFFSET_MASK
+from hostel.block.formats.qcow2.transaction import Transaction, in_place, replace_l1
 from hostel.block.node import BlockNode
 from support import qcow2
-from support.memory import Kind, LoggedDriver, MemoryDriver
+from support.memory import Entry, Kind, LoggedDriver, MemoryDriver
 
 CLUSTER = 512
 SIZE = 100 * CLUSTER
@@ -48,17 +49,23 @@ def test_before_the_header_only_free_clusters_are_written(driver: LoggedDriver, 
         }[what]()
         log = list(driver.log)
     headers = [at for at, entry in enumerate(log) if entry.kind is Kind.WRITE and entry.offset < CLUSTER]
-    assert len(headers) == 1
-    (at,) = headers
-    assert (log[at].offset, log[at].length) == (24, 48)
-    assert log[at - 1].kind is log[at + 1].kind is Kind.FLUSH
-    for entry in log[:at]:
-        if entry.kind is Kind.WRITE:
-            clusters = range(entry.offset // CLUSTER, (entry.offset + entry.length - 1) // CLUSTER + 1)
-            assert not taken.intersection(clusters)
-    for entry in log[at + 1 :]:
+    aside, done = headers
+    copies = {cluster for entry in log[:aside] for cluster in clusters(entry)}
+    for at in headers:
+        assert (log[at].offset, log[at].length) == (24, 48)
+        assert log[at - 1].kind is log[at + 1].kind is Kind.FLUSH
+    assert not taken & copies
+    # What has been set aside is free now, and written again where it was; the copies are not touched.
+    assert not copies.intersection(cluster for entry in log[aside + 1 : done] for cluster in clusters(entry))
+    for entry in log[done + 1 :]:
         assert entry.kind is not Kind.WRITE
     assert driver.data[:24] == before[:24]
+
+
+def clusters(entry: Entry) -> range:
+    """The clusters that a call writes to."""
+    written = entry.length if entry.kind is Kind.WRITE else 0
+    return range(entry.offset // CLUSTER, -(-(entry.offset + written) // CLUSTER))
 
 
 def test_left_without_commit_nothing_has_happened(driver: LoggedDriver) -> None:
@@ -91,12 +98,31 @@ def test_what_was_freed_in_a_transaction_is_not_used_again_in_it(driver: LoggedD
             raise KeyError
 
 
-def test_refcount_blocks_move_with_everything_that_counts_them(driver: LoggedDriver) -> None:
+def test_refcounts_and_the_active_tables_stay_where_they_are(driver: LoggedDriver) -> None:
     with qcow2.attach(driver) as node:
         inner = image(node)._image
-        table, blocks = inner.header.refcount_table_offset, list(inner.refcounts.table)
+        places = inner.header.refcount_table_offset, list(inner.refcounts.table), inner.header.l1_table_offset
+        tables = [entry & OFFSET_MASK for entry in inner.l1]
         image(node).snapshot_create("after", date=(0, 0))
-        assert inner.header.refcount_table_offset != table
-        assert set(blocks).isdisjoint(inner.refcounts.table)
+        image(node).snapshot_create("again", date=(0, 0))
+        assert [entry & OFFSET_MASK for entry in inner.l1] == tables
+        image(node).snapshot_delete("again")
+        image(node).snapshot_apply("before")
+        assert (inner.header.refcount_table_offset, list(inner.refcounts.table), inner.header.l1_table_offset) == places
+    result, lines, _ = qcow2.check(driver.data)
+    assert (lines, result.leaks) == ([], 0)
+
+
+def test_a_place_that_is_taken_meanwhile_is_not_written_over(driver: LoggedDriver) -> None:
+    with qcow2.attach(driver) as node:
+        inner = image(node)._image
+        l1 = inner.header.l1_table_offset
+        transaction = in_place(inner)
+        inner.refcounts.update(l1 // CLUSTER, 1, 1)
+        with transaction:
+            transaction.commit(**replace_l1(inner, transaction, inner.l1))
+        assert inner.header.l1_table_offset != l1
+        assert bytes(node.read(0, 8)) == b"moremore"
+        inner.refcounts.update(l1 // CLUSTER, 1, -1)
     result, lines, _ = qcow2.check(driver.data)
     assert (lines, result.leaks) == ([], 0)

@@ -1,0 +1,126 @@
+"""Internal snapshots of images that are not sound, or too narrow for one."""
+
+from __future__ import annotations
+
+import errno
+
+import pytest
+
+from hostel.block.driver import OpenMode
+from hostel.block.formats.qcow2.driver import Qcow2Driver
+from hostel.block.formats.qcow2.layout import COPIED, OFFSET_MASK, Header
+from hostel.block.node import BlockNode
+from hostel.errors import BlockError, CorruptImage, InvalidImage
+from support import qcow2
+from support.memory import MemoryDriver, memory_node
+
+CLUSTER = 4096
+SIZE = 100 * CLUSTER
+
+
+def image(node: BlockNode) -> Qcow2Driver:
+    assert isinstance(node.driver, Qcow2Driver)
+    return node.driver
+
+
+def written(**options: int) -> MemoryDriver:
+    """An image with data in its first two clusters."""
+    driver = MemoryDriver(qcow2.create(SIZE, {"cluster_size": CLUSTER, **options}))
+    with qcow2.attach(driver) as node:
+        node.pwrite(0, b"data" * (CLUSTER // 2))
+    return driver
+
+
+def poke(driver: MemoryDriver, offset: int, value: int, size: int = 8) -> None:
+    driver.data[offset : offset + size] = value.to_bytes(size, "big")
+
+
+def l2_offset(driver: MemoryDriver) -> int:
+    with qcow2.attach(driver, read_only=True) as node:
+        return int(image(node)._image.l1[0]) & OFFSET_MASK
+
+
+def test_a_snapshot_that_refcounts_are_too_narrow_for_moves_nothing() -> None:
+    driver = written(refcount_bits=1)
+    before = bytes(driver.data)
+    with qcow2.attach(driver) as node, pytest.raises(BlockError) as caught:
+        image(node).snapshot_create("one", date=(0, 0))
+    assert caught.value.errno == errno.EINVAL
+    assert bytes(driver.data) == before
+
+
+@pytest.mark.parametrize(
+    ("entry", "code"), [(COPIED | 0xFFFFFF << 16, errno.EAGAIN), (COPIED | OFFSET_MASK & -CLUSTER, errno.EFBIG)]
+)
+def test_what_no_refcount_block_counts_is_in_no_snapshot(entry: int, code: int) -> None:
+    driver = written()
+    poke(driver, l2_offset(driver), entry)
+    before = bytes(driver.data)
+    with qcow2.attach(driver) as node, pytest.raises(BlockError) as caught:
+        image(node).snapshot_create("one", date=(0, 0))
+    assert caught.value.errno == code
+    assert bytes(driver.data) == before
+
+
+def test_a_file_cut_off_before_its_snapshot_table_still_reads() -> None:
+    driver = written()
+    poke(driver, Header.OFFSET["snapshots_offset"], 1 << 24)
+    poke(driver, Header.OFFSET["nb_snapshots"], 2, 4)
+    with qcow2.attach(driver) as node:
+        assert bytes(node.read(0, 8)) == b"datadata"
+        for what in (
+            lambda: image(node).snapshots(),
+            lambda: image(node).snapshot_create("one", date=(0, 0)),
+            lambda: image(node).snapshot_delete("one"),
+        ):
+            with pytest.raises(InvalidImage, match="snapshot table: it lies beyond the end of the file"):
+                what()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"overlap-check.inactive-l2": True}, {"overlap-check": "all"}, {"overlap-check.template": "all"}],
+)
+def test_nothing_is_written_over_the_tables_of_a_snapshot_where_they_are_guarded(options: dict[str, object]) -> None:
+    driver = written()
+    with qcow2.attach(driver) as node:
+        image(node).snapshot_create("one", date=(0, 0))
+        kept = int(image(node)._image.l1[0]) & OFFSET_MASK
+        node.pwrite(0, b"more")  # the active table is another one from now on
+    poke(driver, l2_offset(driver), COPIED | kept)
+    mode = OpenMode(read_only=False, options=options)
+    with (
+        BlockNode(Qcow2Driver.open(memory_node(driver), mode), "memory", read_only=False) as node,
+        pytest.raises(CorruptImage, match="overlaps with inactive L2 table"),
+    ):
+        node.pwrite(0, b"worse")
+
+
+def test_guarding_the_tables_of_a_snapshot_stands_in_the_way_of_none() -> None:
+    driver = written()
+    mode = OpenMode(read_only=False, options={"overlap-check": "all"})
+    with BlockNode(Qcow2Driver.open(memory_node(driver), mode), "memory", read_only=False) as node:
+        for name in ("one", "two"):
+            image(node).snapshot_create(name, date=(0, 0))
+            node.pwrite(CLUSTER // 2, name.encode() * CLUSTER)
+        image(node).snapshot_apply("one")
+        image(node).snapshot_delete("one")
+        node.pwrite(0, b"last")
+    result, lines, _ = qcow2.check(driver.data)
+    assert (lines, result.leaks) == ([], 0)
+
+
+def test_tables_of_snapshots_that_cannot_be_guarded_stop_all_writing() -> None:
+    driver = written()
+    with qcow2.attach(driver) as node:
+        image(node).snapshot_create("one", date=(0, 0))
+        table = int(image(node)._image.header.snapshots_offset)
+    poke(driver, table, 0x400200)
+    before = bytes(driver.data)
+    mode = OpenMode(read_only=False, options={"overlap-check.inactive-l2": True})
+    node = BlockNode(Qcow2Driver.open(memory_node(driver), mode), "memory", read_only=False)
+    with pytest.raises(InvalidImage, match="Snapshot L1 table offset invalid"):
+        node.pwrite(0, b"more")
+    with pytest.raises(InvalidImage, match="Failed to flush the refcount block cache: Invalid argument"):
+        node.close()
+    assert bytes(driver.data[: len(before)]) == before
