@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,25 +11,15 @@ import pytest
 
 from hostel.drivers.qemu.agent import Agent
 from hostel.errors import ErrorCode, VirtError
+from support import agent as agents
 
 pytestmark = pytest.mark.requires_tool("qemu-ga")
 
 
 @pytest.fixture
 def channel(tmp_path: Path) -> Iterator[Path]:
-    path = tmp_path / "agent"
-    argv = ["qemu-ga", "-m", "unix-listen", "-p", str(path), "-f", str(tmp_path / "pid"), "-t", str(tmp_path)]
-    agent = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        deadline = time.monotonic() + 20
-        while not path.exists():
-            assert agent.poll() is None, "qemu-ga ended"
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
+    with agents.real(tmp_path) as path:
         yield path
-    finally:
-        agent.terminate()
-        agent.wait(20)
 
 
 def test_commands_are_answered_and_refusals_are_told(channel: Path) -> None:

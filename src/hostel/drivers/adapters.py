@@ -34,6 +34,7 @@ from hostel.drivers.base import (
     VolumeType,
     WipeAlgorithm,
 )
+from hostel.drivers.base.agent import HostnameSource, SshKeysFlag
 from hostel.drivers.base.backup import (
     BackupBeginFlag,
     CheckpointCreateFlag,
@@ -269,6 +270,17 @@ _ROWS: Final[dict[str, Adapter]] = {
     "domain_fsfreeze": _domain("domain_fs_freeze"),
     "domain_fsthaw": _domain("domain_fs_thaw"),
     "domain_fstrim": _domain("domain_fs_trim"),
+    "domain_get_hostname": _domain(flags=HostnameSource),
+    "domain_get_guest_vcpus": _domain(),
+    "domain_set_guest_vcpus": _domain(),
+    "domain_get_time": _domain(make=lambda seconds, nseconds: (seconds, nseconds)),
+    "domain_set_time": _domain(flags={1: {"sync": True}}),
+    "domain_authorized_ssh_keys_get": _domain(),
+    "domain_authorized_ssh_keys_set": _domain(flags=SshKeysFlag),
+    "domain_set_user_password": _domain(flags={1: {"encrypted": True}}),
+    "domain_agent_set_response_timeout": _domain(),
+    "domain_pm_suspend_for_duration": _domain(),
+    "domain_pm_wakeup": _domain(),
     "domain_attach_device_flags": _domain(flags=Affect),
     "domain_detach_device_flags": _domain(flags=Affect),
     "domain_detach_device_alias": _domain(flags=Affect),

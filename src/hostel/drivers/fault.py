@@ -32,6 +32,7 @@ _BEGINNINGS: Final[dict[ErrorCode, str]] = {
     ErrorCode.DOM_EXIST: "domain %s exists already",
     ErrorCode.NO_DOMAIN: "Domain not found: %s",
     ErrorCode.NO_DOMAIN_METADATA: "metadata not found: %s",
+    ErrorCode.NO_HOSTNAME: "no hostname found: %s",
     ErrorCode.NO_NETWORK: "Network not found: %s",
     ErrorCode.NO_NETWORK_PORT: "network port not found: %s",
     ErrorCode.INVALID_MAC: "invalid MAC address: %s",

@@ -12,9 +12,11 @@ from hostel.errors import ErrorCode, ErrorDomain
 
 Driver = TypeVar("Driver")
 
+# Asking a guest is more than looking at it.
+_ASKING: Final = "domain_get_(?:hostname|fsinfo|guest_info|guest_vcpus|time)$|domain_authorized_ssh_keys_get$"
 _LOOKING: Final = re.compile(
     r"(?!connect_get_domain_capabilities)connect_(get|list|compare_cpu|baseline_cpu)(_|$)"
-    r"|(?!secret_get_value|domain_save_image_|connect_)\w+_(get|is|has|lookup|list|list_all|list_caps)(_|$)"
+    rf"|(?!secret_get_value|domain_save_image_|connect_|{_ASKING})\w+_(get|is|has|lookup|list|list_all|list_caps)(_|$)"
     r"|domain_(block|memory|interface)_stats|domain_snapshot_(current|num)$|close$"
 )
 

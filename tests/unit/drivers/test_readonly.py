@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from hostel.drivers.base import DomainXmlFlag, HypervisorDriver, NetworkDriver, StorageDriver
+from hostel.drivers.base.agent import InsideDriver
 from hostel.drivers.base.backup import BackupDriver
 from hostel.drivers.base.capabilities import DomainCapabilitiesDriver, ProcessorDriver
 from hostel.drivers.base.snapshot import SnapshotDriver
@@ -37,6 +38,7 @@ CHANGING = {
 # Of what only QEMU's machines have.
 LOOKING = {
     DomainCapabilitiesDriver: "",
+    InsideDriver: "",
     ProcessorDriver: "connect_get_cpu_model_names connect_compare_cpu connect_baseline_cpu",
     BackupDriver: (
         "domain_list_all_checkpoints domain_checkpoint_list_all_children domain_checkpoint_lookup_by_name "

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Final
 
-from hostel.cli.options import Args, Command, flag, later
+from hostel.cli.options import Args, Command, flag
 from hostel.cli.virsh.affect import CONFIG, CURRENT, LIVE
-from hostel.cli.virsh.session import DOMAIN, Session
+from hostel.cli.virsh.session import DOMAIN, CommandError, Session
 from hostel.drivers.base.counting import ControlState, CountingDriver
 from hostel.drivers.base.domain import Affect
 from hostel.drivers.base.machine import VcpuFlag
 from hostel.drivers.base.offered import offered
+from hostel.errors import ErrorCode, VirtError
 
 _STATES: Final = ("ok", "background job", "occupied", "error")
 _REASONS: Final = ("no error", "unspecified error", "monitor failure", "internal (locking) error")
@@ -26,14 +27,21 @@ def _vcpucount(session: Session, args: Args) -> None:
         args.exclude("current", "live")
         args.exclude("current", "config")
     args.exclude("active", "maximum")
+    args.exclude("guest", "config")
     domain = session.domain(args)
     calls = _calls(session, "virDomainGetVcpusFlags")
-    if any(args.has(name) for name in ("maximum", "active", "current", "config", "live")):
+    if any(args.has(name) for name in ("maximum", "active", "current", "config", "live", "guest")):
         affect = (Affect.LIVE if args.has("live") else Affect.CURRENT) | (
             Affect.CONFIG if args.has("config") else Affect.CURRENT
         )
-        which = VcpuFlag.MAXIMUM if args.has("maximum") else VcpuFlag.NONE
-        session.output.line(str(calls.domain_get_vcpus_flags(domain, affect, which)))
+        which = args.flags(VcpuFlag.NONE, {"maximum": VcpuFlag.MAXIMUM, "guest": VcpuFlag.GUEST})
+        try:
+            count = calls.domain_get_vcpus_flags(domain, affect, which)
+        except VirtError as error:
+            if args.has("guest") and error.code is ErrorCode.INVALID_ARG:
+                raise CommandError("Failed to retrieve vCPU count from the guest", error) from error
+            raise
+        session.output.line(str(count))
         return
     driver = session.hypervisor
     there = {
@@ -68,7 +76,7 @@ COMMANDS = (
             LIVE,
             CONFIG,
             CURRENT,
-            later(flag("guest", "as the guest says")),
+            flag("guest", "as the guest says"),
         ),
         _vcpucount,
     ),

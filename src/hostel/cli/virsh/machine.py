@@ -73,8 +73,8 @@ def _set_vcpus(session: Session, args: Args) -> None:
     count = args.number("count") or 0
     if not count:
         raise CommandError("Can't set 0 processors for a VM")
-    flags = VcpuFlag.MAXIMUM if args.has("maximum") else VcpuFlag.NONE
-    affect = affected(args) if args.has("maximum") else _live(args)
+    flags = args.flags(VcpuFlag.NONE, {"maximum": VcpuFlag.MAXIMUM, "guest": VcpuFlag.GUEST})
+    affect = affected(args) if flags else _live(args)
     _machines(session, "virDomainSetVcpusFlags").domain_set_vcpus_flags(domain, count, affect, flags)
 
 
@@ -263,7 +263,7 @@ COMMANDS = (
             _required(number("count", "how many")),
             flag("maximum", "how many it may have, from the next start on"),
             *THREE,
-            later(flag("guest", "")),
+            flag("guest", "how many of them the guest uses"),
             later(flag("hotpluggable", "")),
         ),
         _set_vcpus,

@@ -6,17 +6,16 @@ from typing import Final
 
 _TEXT: Final = """
 allocpages checkpoint-edit
-dom-fd-associate domdirtyrate-calc domdisplay domfsinfo
-domhostname domifaddr domlaunchsecinfo dompmsuspend dompmwakeup
-domsetlaunchsecstate domtime dump edit freepages
-get-user-sshkeys guest-agent-timeout guestinfo guestvcpus
+dom-fd-associate domdirtyrate-calc domdisplay
+domifaddr domlaunchsecinfo
+domsetlaunchsecstate dump edit freepages
 iface-bridge iface-edit iface-unbridge
 lxc-enter-namespace managedsave-edit
 net-dhcp-leases net-edit net-event net-port-create net-port-delete net-port-dumpxml net-port-list
 node-memory-tune nodedev-event nodesevinfo nodesuspend nwfilter-binding-create nwfilter-binding-delete
 nwfilter-binding-dumpxml nwfilter-binding-list nwfilter-edit
 pool-edit pool-event qemu-attach qemu-monitor-event save-image-edit
-secret-event send-process-signal set-lifecycle-action set-user-password set-user-sshkeys setvcpu snapshot-edit
+secret-event send-process-signal set-lifecycle-action setvcpu snapshot-edit
 sysinfo update-memory-device
 """
 NAMES: Final = frozenset(_TEXT.split())

@@ -41,15 +41,16 @@ GROUPS: Final = (
         "domain",
         "attach-device attach-disk attach-interface autostart blkdeviotune blkiotune blockcommit blockcopy blockjob "
         "blockpull blockresize change-media console cpu-stats create define desc destroy detach-device "
-        "detach-device-alias detach-disk detach-interface domfsfreeze domfsthaw domfstrim domid domif-setlink "
-        "domiftune domjobabort domjobinfo domname domrename domuuid domxml-from-native domxml-to-native dumpxml "
-        "inject-nmi iothreadinfo iothreadpin iothreadadd iothreadset iothreaddel send-key managedsave "
-        "managedsave-remove managedsave-dumpxml managedsave-define memtune perf metadata migrate "
-        "migrate-setmaxdowntime migrate-getmaxdowntime migrate-compcache migrate-setspeed migrate-getspeed "
-        "migrate-postcopy numatune "
-        "qemu-monitor-command qemu-agent-command reboot reset restore resume save save-image-define "
-        "save-image-dumpxml schedinfo screenshot setmaxmem setmem setvcpus shutdown start suspend ttyconsole "
-        "undefine update-device vcpucount vcpuinfo vcpupin emulatorpin vncdisplay domblkthreshold",
+        "detach-device-alias detach-disk detach-interface domfsfreeze domfsthaw domfsinfo domfstrim domhostname domid "
+        "domif-setlink domiftune domjobabort domjobinfo domname domrename dompmsuspend dompmwakeup domuuid "
+        "domxml-from-native domxml-to-native dumpxml get-user-sshkeys inject-nmi iothreadinfo iothreadpin iothreadadd "
+        "iothreadset iothreaddel send-key managedsave managedsave-remove managedsave-dumpxml managedsave-define "
+        "memtune perf metadata migrate migrate-setmaxdowntime migrate-getmaxdowntime migrate-compcache "
+        "migrate-setspeed migrate-getspeed migrate-postcopy numatune qemu-monitor-command qemu-agent-command "
+        "guest-agent-timeout reboot reset restore resume save save-image-define save-image-dumpxml schedinfo "
+        "screenshot set-user-sshkeys set-user-password setmaxmem setmem setvcpus shutdown start suspend ttyconsole "
+        "undefine update-device vcpucount vcpuinfo vcpupin emulatorpin vncdisplay guestvcpus domblkthreshold "
+        "guestinfo",
         {
             "device": (
                 "attach-device attach-disk attach-interface change-media detach-device detach-device-alias detach-disk "
@@ -65,6 +66,10 @@ GROUPS: Final = (
                 "migrate-setmaxdowntime migrate-setspeed"
             ),
             "agent": "domfsfreeze domfsthaw domfstrim qemu-agent-command",
+            "inside": (
+                "domfsinfo domhostname dompmsuspend dompmwakeup get-user-sshkeys guest-agent-timeout guestinfo "
+                "guestvcpus set-user-password set-user-sshkeys"
+            ),
             "machine": "domrename inject-nmi qemu-monitor-command screenshot send-key setmaxmem setmem setvcpus",
             "counting": "vcpucount",
             "pinning": (
@@ -81,11 +86,12 @@ GROUPS: Final = (
         "monitor",
         "domain_monitor",
         "domblkerror domblkinfo domblklist domblkstat domcontrol domif-getlink domiflist domifstat dominfo dommemstat "
-        "domstate domstats list",
+        "domstate domstats domtime list",
         {
             "device_monitor": "domblkerror domblkinfo domblkstat domif-getlink domiflist domifstat",
             "machine": "dommemstat domstats",
             "counting": "domcontrol",
+            "inside": "domtime",
         },
     ),
     Group("Domain Events", "events", "event", "event"),

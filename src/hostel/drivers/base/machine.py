@@ -27,6 +27,7 @@ class VcpuFlag(enum.IntFlag):
 
     NONE = 0
     MAXIMUM = 4
+    GUEST = 8
 
 
 class StatsFlag(enum.IntFlag):
@@ -65,7 +66,7 @@ class MachineDriver(Protocol):
     def domain_set_vcpus_flags(
         self, domain: DomainRef, count: int, affect: Affect, flags: VcpuFlag = VcpuFlag.NONE
     ) -> None:
-        """Change how many processors the guest has, or with ``MAXIMUM`` may have."""
+        """Change how many processors the guest has, or with ``MAXIMUM`` may have; with ``GUEST`` how many it uses."""
 
     def domain_memory_stats(self, domain: DomainRef) -> Mapping[str, int]:
         """The guest's memory in numbers, in KiB: ``actual``, ``rss``, and what the guest tells of itself."""

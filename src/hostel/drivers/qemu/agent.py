@@ -18,6 +18,7 @@ from typing import Any, Final, Self
 from hostel.drivers.base import DomainRef
 from hostel.drivers.base.agent import AgentTimeout
 from hostel.drivers.fault import fault
+from hostel.drivers.qemu.machines import invalid
 from hostel.drivers.qemu.running import Calls, Running
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
 
@@ -28,18 +29,20 @@ _BLOCKED_SECONDS: Final = 3600.0
 _CHUNK: Final = 65536
 _LARGEST: Final = 64 << 20  # bytes: the guest is not trusted
 _DELIMITER: Final = b"\xff"
+_UNKNOWN: Final = ("CommandNotFound", "CommandDisabled")
 
 
 class Agent:
     """A conversation with one agent; close it, or use it as a context manager."""
 
-    def __init__(self, path: Path) -> None:
-        """Connect, and find the agent there.
+    def __init__(self, path: Path, seconds: float = _SECONDS) -> None:
+        """Connect, and find the agent there; ``seconds`` are given to it for each answer.
 
         Raises:
             VirtError: ``AGENT_UNRESPONSIVE``.
         """
         self._rest = bytearray()
+        self._seconds = seconds
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             self._socket.settimeout(_SECONDS)
@@ -73,20 +76,20 @@ class Agent:
         """Give the agent a command whose answer nobody waits for."""
         self._send(json.dumps(request).encode() + b"\n")
 
-    def ask(self, request: dict[str, Any], seconds: float = _SECONDS) -> dict[str, Any]:
+    def ask(self, request: dict[str, Any], seconds: float | None = None) -> dict[str, Any]:
         """Give the agent a command; returns all of its answer, also where that is an error.
 
         Raises:
             VirtError: ``AGENT_UNRESPONSIVE``.
         """
         self.send(request)
-        deadline = time.monotonic() + seconds
+        deadline = time.monotonic() + (self._seconds if seconds is None else seconds)
         while True:
             reply = self._receive(deadline)
             if "return" in reply or "error" in reply:
                 return reply
 
-    def execute(self, command: str, *, seconds: float = _SECONDS, **arguments: Any) -> Any:
+    def execute(self, command: str, *, seconds: float | None = None, **arguments: Any) -> Any:
         """Run a command and return its result.
 
         Raises:
@@ -94,10 +97,28 @@ class Agent:
         """
         reply = self.ask({"execute": command, **({"arguments": arguments} if arguments else {})}, seconds)
         if "error" in reply:
-            reason = str(reply["error"].get("desc", reply["error"])) if isinstance(reply["error"], dict) else ""
-            what = f"unable to execute QEMU agent command '{command}': {reason}"
-            raise fault(ErrorCode.INTERNAL_ERROR, what, ErrorDomain.QEMU)
+            raise refusal(command, reply["error"])
         return reply["return"]
+
+    def execute_if_known(self, command: str) -> Any:
+        """Likewise; None where the agent has no such command, or is not allowed to run it."""
+        reply = self.ask({"execute": command})
+        if "error" in reply:
+            error = reply["error"]
+            if isinstance(error, dict) and error.get("class") in _UNKNOWN:
+                return None
+            raise refusal(command, error)
+        return reply["return"]
+
+    def refused(self, seconds: float) -> dict[str, Any] | None:
+        """The answer to what was sent last, where one comes within ``seconds``: of some commands only refusals do."""
+        deadline = time.monotonic() + seconds
+        try:
+            return self._receive(deadline)
+        except VirtError:
+            if time.monotonic() >= deadline:
+                return None
+            raise
 
     def _send(self, data: bytes) -> None:
         try:
@@ -132,6 +153,13 @@ class Agent:
             self._rest += data
 
 
+def refusal(command: str, error: Any) -> VirtError:
+    """The agent's refusal of a command as libvirt's error."""
+    reason = str(error.get("desc", error)) if isinstance(error, dict) else ""
+    what = f"unable to execute QEMU agent command '{command}': {reason}"
+    return fault(ErrorCode.INTERNAL_ERROR, what, ErrorDomain.QEMU)
+
+
 def _line(command: str, arguments: dict[str, Any]) -> bytes:
     return json.dumps({"execute": command, "arguments": arguments}).encode() + b"\n"
 
@@ -163,8 +191,7 @@ class AgentCalls(Calls):
             raise fault(ErrorCode.INVALID_ARG, what, ErrorDomain.QEMU) from error
         if not isinstance(request, dict):
             raise fault(ErrorCode.INVALID_ARG, f"'{command}' is no JSON object", ErrorDomain.QEMU)
-        known: dict[int, float] = {AgentTimeout.BLOCK: _BLOCKED_SECONDS, AgentTimeout.DEFAULT: _SECONDS}
-        seconds = known.get(timeout, float(timeout))
+        seconds = seconds_of(timeout)
         with self._running(domain) as machine, open_agent(machine) as agent:
             if timeout == AgentTimeout.NOWAIT:
                 agent.send(request)
@@ -189,6 +216,12 @@ class AgentCalls(Calls):
             raise fault(ErrorCode.ARGUMENT_UNSUPPORTED, what, ErrorDomain.QEMU)
         with self._running(domain) as machine, open_agent(machine) as agent:
             agent.execute("guest-fstrim", minimum=minimum, seconds=_FREEZE_SECONDS)
+
+
+def seconds_of(timeout: int) -> float:
+    """How long an answer is waited for."""
+    known: dict[int, float] = {AgentTimeout.BLOCK: _BLOCKED_SECONDS, AgentTimeout.DEFAULT: _SECONDS}
+    return known.get(timeout, float(timeout))
 
 
 def freeze(machine: Running, mountpoints: Sequence[str] = ()) -> int:
@@ -218,8 +251,11 @@ def open_agent(machine: Running) -> Agent:
     """Connect to a machine's agent.
 
     Raises:
-        VirtError: ``ARGUMENT_UNSUPPORTED`` without a channel, ``AGENT_UNRESPONSIVE`` where nothing in the guest has it.
+        VirtError: ``OPERATION_INVALID`` while the guest's processors are stopped, ``ARGUMENT_UNSUPPORTED`` without a
+            channel, ``AGENT_UNRESPONSIVE`` where nothing in the guest has it.
     """
+    if not machine.ask("query-status").get("running"):
+        raise invalid("domain is not running")
     for channel in machine.domain.devices.channels:
         if channel.target is None or channel.target.name != NAME:
             continue
@@ -227,6 +263,6 @@ def open_agent(machine: Running) -> Agent:
         devices = {item["label"]: item for item in machine.ask("query-chardev")}
         if path is None or not devices.get(f"char{channel.alias}", {}).get("frontend-open"):
             raise _unresponsive("QEMU guest agent is not connected; start qemu-guest-agent in the guest")
-        return Agent(Path(path))
+        return Agent(Path(path), seconds_of(machine.agent_timeout))
     what = f"QEMU guest agent is not configured; add a channel of type unix with target name '{NAME}'"
     raise fault(ErrorCode.ARGUMENT_UNSUPPORTED, what, ErrorDomain.QEMU)

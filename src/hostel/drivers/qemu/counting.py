@@ -9,8 +9,11 @@ from hostel.drivers.base.counting import ControlInfo, ControlState
 from hostel.drivers.base.domain import Affect
 from hostel.drivers.base.machine import VcpuFlag
 from hostel.drivers.counting import check_one, vcpus
+from hostel.drivers.fault import fault
+from hostel.drivers.qemu.agent import open_agent
+from hostel.drivers.qemu.inside import online
 from hostel.drivers.qemu.machines import invalid
-from hostel.drivers.qemu.running import Calls, no_domain
+from hostel.drivers.qemu.running import Calls, Running, no_domain
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
 
 _MONITOR: Final = 2  # VIR_DOMAIN_CONTROL_ERROR_REASON_MONITOR
@@ -24,6 +27,8 @@ class CountingCalls(Calls):
         """How many processors the running domain has, or its definition."""
         check_one(affect, ErrorDomain.QEMU)
         with self._both(domain, affect, moving=True) as both:
+            if flags & VcpuFlag.GUEST:
+                return _in_guest(both.running, flags)
             return vcpus(both.current, flags)
 
     def domain_get_control_info(self, domain: DomainRef) -> ControlInfo:
@@ -46,3 +51,13 @@ class CountingCalls(Calls):
                 raise  # it has ended meanwhile
             return ControlInfo(ControlState.ERROR, _MONITOR)
         return ControlInfo(ControlState.OK)
+
+
+def _in_guest(machine: Running | None, flags: VcpuFlag) -> int:
+    """How many processors the guest itself has, or uses."""
+    if machine is None:
+        what = "vCPU count provided by the guest agent can only be requested for live domains"
+        raise fault(ErrorCode.INVALID_ARG, what, ErrorDomain.QEMU)
+    with open_agent(machine) as agent:
+        known = online(agent)
+    return len(known) if flags & VcpuFlag.MAXIMUM else sum(cpu.online for cpu in known)

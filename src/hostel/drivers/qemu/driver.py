@@ -40,6 +40,7 @@ from hostel.drivers.qemu.firmware.descriptor import DIRECTORIES
 from hostel.drivers.qemu.graphics import GraphicsCalls
 from hostel.drivers.qemu.guest import GuestCalls
 from hostel.drivers.qemu.helper import tpm
+from hostel.drivers.qemu.inside import InsideCalls
 from hostel.drivers.qemu.jobinfo import DomainJobCalls
 from hostel.drivers.qemu.launch import BOOT, Launcher, Origin, find_emulator
 from hostel.drivers.qemu.machines import Machines, failed, invalid
@@ -96,6 +97,7 @@ class QemuDriver(
     MetadataCalls,
     StatisticsCalls,
     AgentCalls,
+    InsideCalls,
     DomainJobCalls,
     RenameCalls,
     ArgumentCalls,
@@ -318,6 +320,7 @@ class QemuDriver(
                 checkpoints.clear()
             self._machines.autostarts.remove(domain.name)
             self._machines.endings.remove(domain.name)
+            self._machines.agent_timeouts.remove(domain.name)
             event = Event(Subject.DOMAIN, "lifecycle", domain.name, domain.uuid, live.id if live else -1, _REMOVED)
             self._bus.publish(event)
             if variables is not None and flags & UndefineFlag.NVRAM:

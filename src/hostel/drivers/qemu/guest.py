@@ -10,6 +10,9 @@ from hostel.drivers.base import DomainRef
 from hostel.drivers.base.domain import Affect
 from hostel.drivers.base.machine import MemoryFlag, Screenshot, VcpuFlag
 from hostel.drivers.fault import fault, system_fault
+from hostel.drivers.qemu.agent import open_agent
+from hostel.drivers.qemu.guestinfo import chosen
+from hostel.drivers.qemu.inside import online, set_online
 from hostel.drivers.qemu.keyboard import numbers
 from hostel.drivers.qemu.machines import failed, invalid
 from hostel.drivers.qemu.running import Calls, Running
@@ -56,8 +59,11 @@ class GuestCalls(Calls):
     def domain_set_vcpus_flags(
         self, domain: DomainRef, count: int, affect: Affect, flags: VcpuFlag = VcpuFlag.NONE
     ) -> None:
-        """Change how many processors the guest has, or may have."""
+        """Change how many processors the guest has, or may have, or uses."""
         with self._both(domain, affect) as both:
+            if flags & VcpuFlag.GUEST:
+                _use_vcpus(both.running, count)
+                return
             if flags & VcpuFlag.MAXIMUM:
                 if both.running is not None:
                     raise invalid("maximum vcpu count of a live domain can't be modified; use --config")
@@ -156,6 +162,19 @@ def _balloon(machine: Running, memory: int) -> None:
     machine.ask("balloon", value=memory << 10)
     machine.domain.current_memory = CurrentMemory(unit="KiB", value=memory)
     machine.save()
+
+
+def _use_vcpus(machine: Running | None, count: int) -> None:
+    """Have the guest itself use so many of its processors."""
+    if machine is None:
+        raise invalid("domain is not running")
+    vcpu = machine.domain.vcpu or Vcpu(value=1)
+    now = vcpu.current or vcpu.value
+    if count > now:
+        what = f"requested vcpu count is greater than the count of enabled vcpus in the domain: {count} > {now}"
+        raise fault(ErrorCode.INVALID_ARG, what, ErrorDomain.QEMU)
+    with open_agent(machine) as agent:
+        set_online(agent, chosen(online(agent), count))
 
 
 def _plug_vcpus(machine: Running, count: int) -> None:

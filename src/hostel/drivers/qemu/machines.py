@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from hostel.drivers.base import DomainRef, ShutoffReason
+from hostel.drivers.base.agent import AgentTimeout
 from hostel.drivers.events import Event, EventBus, Lifecycle, Stopped, Subject
 from hostel.drivers.qemu import document, process, savefile
 from hostel.drivers.qemu.helper import tpm
@@ -60,6 +61,7 @@ class Machines:
         self.renames = Store(directories.config / "qemu" / "renaming", suffix="")
         self.statuses = Store(directories.state / "qemu")
         self.endings = Store(directories.state / "qemu" / "last", suffix=".json")
+        self.agent_timeouts = Store(directories.state / "qemu" / "agent", suffix="")
         self.counter = Store(directories.state / "qemu", suffix=".count")
         self.variables_directory = directories.config / "qemu" / "nvram"
         self.completed = Store(directories.state / "qemu" / "completed", suffix=".json")
@@ -100,6 +102,13 @@ class Machines:
         directory = self._state / "moving"
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         return directory / _digest(name)
+
+    def agent_timeout(self, name: str) -> int:
+        """How long the agent in a domain is waited for, as it was last set."""
+        try:
+            return int(self.agent_timeouts.read(name) or AgentTimeout.DEFAULT)
+        except ValueError:
+            return AgentTimeout.DEFAULT
 
     def log(self, name: str) -> Path:
         """The domain's log file."""

@@ -65,6 +65,11 @@ class Running:
         return self._machines.lease(self.name)
 
     @property
+    def agent_timeout(self) -> int:
+        """How long the guest's agent is waited for: seconds, or one of ``AgentTimeout``."""
+        return self._machines.agent_timeout(self.name)
+
+    @property
     def qmp(self) -> Monitor:
         """The monitor, which answers errors as they are.
 
@@ -283,6 +288,8 @@ class Calls:
         if answer.get("running"):
             return StateInfo(DomainState.RUNNING, live.running)
         said = str(answer.get("status"))
+        if said == "suspended":
+            return StateInfo(DomainState.PMSUSPENDED, 0)
         if said == "guest-panicked":
             return StateInfo(DomainState.CRASHED, 1)
         return StateInfo(DomainState.PAUSED, int(_PAUSED.get(said, live.paused)))

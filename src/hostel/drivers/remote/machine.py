@@ -8,6 +8,7 @@ from typing import Any, Final
 from hostel.codec.xdr import Field
 from hostel.drivers.adapters import from_wire, to_wire, uuid_text
 from hostel.drivers.base import DomainRef
+from hostel.drivers.base.agent import FilesystemInfo
 from hostel.drivers.base.backup import CheckpointRef, JobType
 from hostel.drivers.base.block import BlockJobInfo, DiskError
 from hostel.drivers.base.machine import MEMORY_STATS, Screenshot, StatsFlag
@@ -21,6 +22,7 @@ _IN_BYTES: Final = 1
 _MOST: Final = 1024  # of the numbers about memory
 _BACKING: Final = 1 << 30
 _HUMAN: Final = 1
+_BOOLEAN: Final = 6  # of virTypedParameterType
 
 
 class RemoteMachines:
@@ -50,6 +52,15 @@ class RemoteMachines:
     def connect_get_cpu_model_names(self, arch: str) -> list[str]:
         """The models of an architecture."""
         return list(self._client.call("connect_get_cpu_model_names", arch, _NEEDED, 0)[0])
+
+    def domain_get_fsinfo(self, domain: DomainRef) -> list[FilesystemInfo]:
+        """The file systems that are mounted in the guest."""
+        return [FilesystemInfo(*each) for each in self._client.call("domain_get_fsinfo", wire("domain", domain), 0)[0]]
+
+    def domain_get_guest_info(self, domain: DomainRef, types: int = 0) -> Mapping[str, int | bool | str]:
+        """What the guest tells of itself."""
+        (params,) = self._client.call("domain_get_guest_info", wire("domain", domain), int(types), 0)
+        return {name: bool(value) if kind == _BOOLEAN else value for name, (kind, value) in params}
 
     def domain_rename(self, domain: DomainRef, new_name: str) -> None:
         """Give a domain another name."""
