@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 # A system's daemon keeps its files where a host has them: each place is one of ours, for this daemon alone.
@@ -44,27 +44,33 @@ wait $!  # the first of these processes is the one that buries them: libvirtd wa
 
 
 @contextlib.contextmanager
-def running(inside: Sequence[str] = (), drivers: Sequence[str] = ("storage", "secret")) -> Iterator[str]:
-    """Run a daemon; gives a URI of it, of its storage driver where it has no machines.
+def running(
+    inside: Sequence[str] = (),
+    drivers: Sequence[str] = ("storage", "secret"),
+    filters: Mapping[str, str] | None = None,
+) -> Iterator[str]:
+    """Run a daemon; gives a URI of it, of the first of its drivers where it has no machines.
 
     Args:
         inside: what runs a command in another network.
         drivers: the drivers that it loads; "qemu" runs machines, as root.
+        filters: documents of filters that are there when it starts, by name.
     """
     directory = Path(tempfile.mkdtemp(prefix="lv-"))
+    (directory / "etc/nwfilter").mkdir(parents=True)
+    for name, xml in (filters or {}).items():
+        (directory / f"etc/nwfilter/{name}.xml").write_text(xml)
     command = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
     daemon = subprocess.Popen(
         [*inside, *command, "sh", "-c", _PRIVATE, str(directory), *drivers], cwd="/", stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": str(directory), "LC_ALL": "C"},
     )  # fmt: skip
-    scheme = "qemu" if "qemu" in drivers else "storage"
+    scheme = "qemu" if "qemu" in drivers else drivers[0]
     uri = f"{scheme}+unix:///system?socket={directory}/run/libvirt-sock"
     try:
         deadline = time.monotonic() + 60
-        while subprocess.run(
-            ["virsh", "-c", uri, "pool-list"], capture_output=True, timeout=60, check=False
-        ).returncode:
+        while subprocess.run(["virsh", "-c", uri, "uri"], capture_output=True, timeout=60, check=False).returncode:
             assert time.monotonic() < deadline and daemon.poll() is None, "libvirtd does not answer"
             time.sleep(0.1)
         yield uri

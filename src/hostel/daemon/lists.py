@@ -9,6 +9,8 @@ from hostel.daemon.access import Access, api_name
 from hostel.drivers.adapters import check_flags, to_wire
 from hostel.drivers.base import DomainRef, DomainState, PoolRef, VolumeRef
 from hostel.drivers.base.nodedev import CAPABILITIES, LIST_FLAGS, NodeDeviceRef
+from hostel.drivers.base.nwfilter import NwfilterBindings
+from hostel.drivers.base.offered import offered
 from hostel.drivers.base.secret import SecretRef
 from hostel.drivers.registry import Drivers
 from hostel.errors import ErrorCode, VirtError
@@ -297,6 +299,17 @@ def _secrets(client: Client, call: Call) -> Sequence[SecretRef]:
 _FILTER: Final = _Kind(lambda d: d.nwfilter.connect_list_all_nwfilters(), (), ErrorCode.NO_NWFILTER)
 
 
+def _bindings(client: Client, call: Call) -> Sequence[Any]:
+    driver = _drivers(client).nwfilter
+    name = api_name(call.procedure.name)
+    check_flags(call.arguments[1], 0, name)
+    found = offered(driver, NwfilterBindings, name).connect_list_all_nwfilter_bindings()
+    access: Access = client.daemon.access
+    permissions = [one for one in call.procedure.permissions if one.filters]
+    refs = [ref for ref in found if all(access.allows(client.identity, one, ref.port_device) for one in permissions)]
+    return refs if call.arguments[0] else [], len(refs)
+
+
 def _devices(client: Client, call: Call) -> Sequence[Any]:
     """Devices by the flags, which their driver looks at itself: each look at one is a look at the whole host."""
     flags = call.arguments[1]
@@ -353,6 +366,7 @@ ANSWERS: Final[dict[str, Callable[[Client, Call], Sequence[Any]]]] = {
     "connect_list_nwfilters": lambda client, call: (
         [ref.name for ref in _chosen(_FILTER, client, call, 0)][: max(0, call.arguments[0])],
     ),
+    "connect_list_all_nwfilter_bindings": _bindings,
     "connect_list_all_secrets": _list_all_secrets,
     "connect_num_of_secrets": lambda client, call: (len(_secrets(client, call)),),
     "connect_list_secrets": lambda client, call: (

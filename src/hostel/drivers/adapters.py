@@ -57,7 +57,7 @@ from hostel.drivers.base.host import NodeInfo
 from hostel.drivers.base.interface import InterfaceRef
 from hostel.drivers.base.machine import MemoryFlag, VcpuFlag
 from hostel.drivers.base.nodedev import NodeDeviceRef
-from hostel.drivers.base.nwfilter import NwfilterRef
+from hostel.drivers.base.nwfilter import NwfilterBindingRef, NwfilterRef
 from hostel.drivers.base.saving import SaveFlag
 from hostel.drivers.base.secret import SecretRef, SecretUsageType
 from hostel.drivers.base.snapshot import (
@@ -346,6 +346,10 @@ _ROWS: Final[dict[str, Adapter]] = {
     "nwfilter_define_xml_flags": _nwfilter("nwfilter_define_xml", _VALIDATE),
     "nwfilter_define_xml": _nwfilter(),
     "nwfilter_undefine": _nwfilter(),
+    "nwfilter_binding_lookup_by_port_dev": _nwfilter(),
+    "nwfilter_binding_get_xml_desc": _nwfilter(),
+    "nwfilter_binding_create_xml": _nwfilter(flags=_VALIDATE),
+    "nwfilter_binding_delete": _nwfilter(),
     "secret_lookup_by_uuid": _secret(),
     "secret_lookup_by_usage": _secret(),
     "secret_define_xml": _secret(),
@@ -431,6 +435,7 @@ _FROM_WIRE: Final[dict[str, Callable[[Any], Any]]] = {
     "snapshot": lambda wire: SnapshotRef(wire[0], _FROM_WIRE["domain"](wire[1])),
     "interface": lambda wire: InterfaceRef(*wire),
     "nwfilter": lambda wire: NwfilterRef(wire[0], uuid_text(wire[1])),
+    "nwfilter_binding": lambda wire: NwfilterBindingRef(*wire),
     "secret": lambda wire: SecretRef(uuid_text(wire[0]), _usage_type(wire[1]), wire[2]),
     "uuid": uuid_text,
     "param": lambda wire: {name: value for name, (_, value) in wire},

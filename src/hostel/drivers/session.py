@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from hostel.drivers.network.driver import SessionNetworkDriver
     from hostel.drivers.network.system import SystemNetworkDriver
     from hostel.drivers.nodedev.driver import SysfsNodeDeviceDriver
+    from hostel.drivers.nwfilter.session import SessionNwfilterDriver
+    from hostel.drivers.nwfilter.system import SystemNwfilterDriver
     from hostel.drivers.secret.driver import VaultSecretDriver
     from hostel.drivers.storage.driver import SessionStorageDriver
 
@@ -42,7 +44,6 @@ def open_session(uri: SplitResult, directories: Directories) -> Drivers | None:
         known = "qemu:///system" if os.geteuid() == 0 else "qemu:///session"
         raise fault(ErrorCode.INTERNAL_ERROR, f"unexpected QEMU URI path '{uri.path}', try {known}", ErrorDomain.QEMU)
     from hostel.drivers.nodedev.watch import WatchedDevices
-    from hostel.drivers.nwfilter.session import SessionNwfilterDriver
     from hostel.drivers.qemu.driver import QemuDriver
 
     bus = EventBus(directories.state / "events")
@@ -62,7 +63,8 @@ def open_session(uri: SplitResult, directories: Directories) -> Drivers | None:
         network.connect_autostart()
         hypervisor.connect_autostart()
     node_device = deferred(_node_device)
-    host = (node_device, deferred(_interface), SessionNwfilterDriver(), deferred(_host))
+    nwfilter = deferred(lambda: _nwfilter(directories, is_system=is_system))
+    host = (node_device, deferred(_interface), nwfilter, deferred(_host))
     events = WatchedDevices(hypervisor.events, lambda: node_device.look())
     return Drivers(f"qemu://{uri.path}", hypervisor, storage, network, secret, *host, events)
 
@@ -83,6 +85,18 @@ def _network(directories: Directories, *, is_system: bool) -> SessionNetworkDriv
     from hostel.drivers.network.driver import SessionNetworkDriver
 
     return SessionNetworkDriver(directories)
+
+
+def _nwfilter(directories: Directories, *, is_system: bool) -> SessionNwfilterDriver | SystemNwfilterDriver:
+    from hostel.drivers.link.device import may_administer
+
+    if is_system and may_administer():
+        from hostel.drivers.nwfilter.system import SystemNwfilterDriver
+
+        return SystemNwfilterDriver(directories)
+    from hostel.drivers.nwfilter.session import SessionNwfilterDriver
+
+    return SessionNwfilterDriver()
 
 
 def _host() -> LinuxHostDriver:

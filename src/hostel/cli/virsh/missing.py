@@ -12,8 +12,7 @@ domsetlaunchsecstate dump edit freepages
 iface-bridge iface-edit iface-unbridge
 lxc-enter-namespace managedsave-edit
 net-dhcp-leases net-edit net-event net-port-create net-port-delete net-port-dumpxml net-port-list
-node-memory-tune nodedev-event nodesevinfo nodesuspend nwfilter-binding-create nwfilter-binding-delete
-nwfilter-binding-dumpxml nwfilter-binding-list nwfilter-edit
+node-memory-tune nodedev-event nodesevinfo nodesuspend nwfilter-edit
 pool-edit pool-event qemu-attach qemu-monitor-event save-image-edit
 secret-event send-process-signal set-lifecycle-action setvcpu snapshot-edit
 sysinfo update-memory-device

@@ -125,6 +125,7 @@ GROUPS: Final = (
         "Network Filter",
         "filter",
         "nwfilter",
+        "nwfilter-binding-create nwfilter-binding-delete nwfilter-binding-dumpxml nwfilter-binding-list "
         "nwfilter-define nwfilter-dumpxml nwfilter-list nwfilter-undefine",
     ),
     Group(

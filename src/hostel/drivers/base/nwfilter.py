@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 
 class NwfilterRef(NamedTuple):
@@ -10,6 +10,33 @@ class NwfilterRef(NamedTuple):
 
     name: str
     uuid: str
+
+
+class NwfilterBindingRef(NamedTuple):
+    """Names a binding: an interface of the host, and the filter that it has."""
+
+    port_device: str
+    filter: str
+
+
+@runtime_checkable
+class NwfilterBindings(Protocol):
+    """Which interfaces have which filters. Lookups raise ``NO_NWFILTER_BINDING``."""
+
+    def connect_list_all_nwfilter_bindings(self) -> list[NwfilterBindingRef]:
+        """Every binding."""
+
+    def nwfilter_binding_lookup_by_port_dev(self, port_device: str) -> NwfilterBindingRef:
+        """Find by the interface's name."""
+
+    def nwfilter_binding_get_xml_desc(self, binding: NwfilterBindingRef) -> str:
+        """The document."""
+
+    def nwfilter_binding_create_xml(self, xml: str) -> NwfilterBindingRef:
+        """Let an interface have a filter."""
+
+    def nwfilter_binding_delete(self, binding: NwfilterBindingRef) -> None:
+        """Let it have the filter no more."""
 
 
 class NwfilterDriver(Protocol):

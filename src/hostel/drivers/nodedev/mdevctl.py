@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -195,31 +194,15 @@ class Mdevctl:
         self._run(command, f"Unable to set autostart on '{device.name}'")
 
     @staticmethod
-    def _run(command: Sequence[str], failed: str, given: str | None = None) -> str:
+    def _run(command: Sequence[str], failed: str, given: str = "") -> str:
         """Run it to its end; what it printed.
 
         Raises:
             VirtError: ``SYSTEM_ERROR``: it is not installed; ``INTERNAL_ERROR``, with what it said: it failed;
                 ``OPERATION_TIMEOUT``.
         """
-        import subprocess
-
-        words = [tool.require(command[0], ErrorDomain.NODEDEV), *command[1:]]
-        try:
-            done = subprocess.run(
-                words,
-                input=(given or "").encode(),
-                capture_output=True,
-                timeout=_TIMEOUT,
-                check=False,
-                env={**os.environ, "LC_ALL": "C"},
-            )
-        except subprocess.TimeoutExpired:
-            text = f"'{' '.join(command)}' has not ended within {_TIMEOUT:.0f} seconds, and was stopped"
-            raise fault(ErrorCode.OPERATION_TIMEOUT, text, ErrorDomain.NODEDEV) from None
-        except OSError as error:
-            raise _wrong(f"{failed}: {error}") from None
-        if done.returncode:
-            said = " ".join(done.stderr.decode(errors="replace").split())
-            raise _wrong(f"{failed}: {printable(said) or 'Unknown error'}")
-        return done.stdout.decode(errors="replace")
+        done = tool.run(command, ErrorDomain.NODEDEV, expected=range(256), timeout=_TIMEOUT, stdin=given)
+        if done.code:
+            said = printable(" ".join(done.err.split()))
+            raise _wrong(f"{failed}: {said or 'Unknown error'}")
+        return done.out

@@ -15,9 +15,10 @@ from hostel.drivers.nwfilter.instance import Instance, packets
 from hostel.errors import ErrorCode, ModelError
 
 _INTERFACE: Final = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9_.\-]{0,14}", re.ASCII)
-_SENT, _RECEIVED = "J", "P"
+SENT, RECEIVED = "J", "P"
+SENT_BEFORE, RECEIVED_BEFORE = "I", "O"  # what they are called once they are in place
 # By the beginning of a chain's name: what of a frame leads to it.
-_LEADS: Final = {
+LEADS: Final = {
     "ipv4": ("-p", "0x0800"),
     "ipv6": ("-p", "0x86dd"),
     "arp": ("-p", "0x0806"),
@@ -26,7 +27,7 @@ _LEADS: Final = {
     "vlan": ("-p", "0x8100"),
     "stp": ("-d", bridged.GROUP_ADDRESS),
 }
-_CHAINS: Final = (("libvirt-out", "FP"), ("libvirt-in", "FJ"), ("libvirt-host-in", "HJ"))
+ROUTED: Final = (("libvirt-out", "FP"), ("libvirt-in", "FJ"), ("libvirt-host-in", "HJ"))
 
 
 class Command(NamedTuple):
@@ -42,9 +43,7 @@ def commands(interface: str, rules: Iterable[Instance]) -> list[Command]:
     Raises:
         ModelError: a variable has no value, a rule cannot be said, or the interface's name means more than one.
     """
-    if not _INTERFACE.fullmatch(interface):
-        reason = f"'{interface}' cannot be the name of one interface of a guest"
-        raise ModelError("/filterbinding/portdev/@name", reason, code=ErrorCode.INTERNAL_ERROR)
+    check_interface(interface)
     # The root chain leads to the others.
     ordered = sorted(rules, key=lambda instance: (instance.chain != "root", _priority(instance)))
     found = [*_take_away(interface), *_bridged(interface, [rule for rule in ordered if _is_bridged(rule)])]
@@ -52,10 +51,21 @@ def commands(interface: str, rules: Iterable[Instance]) -> list[Command]:
         own = [rule for rule in ordered if not _is_bridged(rule) and _is_ipv6(rule) is is_ipv6]
         if own:
             found += _routed(program, interface, own)
-    for prefix in (_SENT, _RECEIVED):
+    for prefix in (SENT, RECEIVED):
         if any(_is_seen(prefix, rule) for rule in ordered):
-            found.append(_ebtables("-A", *_link(prefix, interface)))
+            found.append(ebtables("-A", *link(prefix, interface)))
     return found
+
+
+def check_interface(name: str) -> None:
+    """Refuse what is not the name of one interface, and would mean more in a rule.
+
+    Raises:
+        ModelError: it is not.
+    """
+    if not _INTERFACE.fullmatch(name):
+        reason = f"'{name}' cannot be the name of one interface of a guest"
+        raise ModelError("/filterbinding/portdev/@name", reason, code=ErrorCode.INTERNAL_ERROR)
 
 
 def _priority(instance: Instance) -> int:
@@ -73,32 +83,35 @@ def _is_ipv6(instance: Instance) -> bool:
 
 def _is_seen(prefix: str, instance: Instance) -> bool:
     """Whether a rule about frames is for the packets of a chain."""
-    return _is_bridged(instance) and instance.rule.direction != ("in" if prefix == _SENT else "out")
+    return _is_bridged(instance) and instance.rule.direction != ("in" if prefix == SENT else "out")
 
 
-def _ebtables(*arguments: str, may_fail: bool = False) -> Command:
+def ebtables(*arguments: str, may_fail: bool = False) -> Command:
+    """A command about frames."""
     return Command(["ebtables", "--concurrent", "-t", "nat", *arguments], may_fail)
 
 
-def _root(prefix: str, interface: str) -> str:
+def root_chain(prefix: str, interface: str) -> str:
+    """The chain that leads to all others of an interface."""
     return f"libvirt-{prefix}-{interface}"
 
 
-def _link(prefix: str, interface: str) -> tuple[str, ...]:
-    chain, side = ("PREROUTING", "-i") if prefix == _SENT else ("POSTROUTING", "-o")
-    return (chain, side, interface, "-j", _root(prefix, interface))
+def link(prefix: str, interface: str) -> tuple[str, ...]:
+    """The rule by which an interface's packets get to its chains."""
+    chain, side = ("PREROUTING", "-i") if prefix in (SENT, SENT_BEFORE) else ("POSTROUTING", "-o")
+    return (chain, side, interface, "-j", root_chain(prefix, interface))
 
 
 def _take_away(interface: str) -> Iterator[Command]:
     """What an earlier try may have left; the chains that ``-L`` shows are to be taken away as well."""
-    roots = [_root(prefix, interface) for prefix in (_SENT, _RECEIVED)]
-    for prefix in (_SENT, _RECEIVED):
-        yield _ebtables("-D", *_link(prefix, interface), may_fail=True)
+    roots = [root_chain(prefix, interface) for prefix in (SENT, RECEIVED)]
+    for prefix in (SENT, RECEIVED):
+        yield ebtables("-D", *link(prefix, interface), may_fail=True)
     for root in roots:
-        yield _ebtables("-L", root, may_fail=True)
+        yield ebtables("-L", root, may_fail=True)
     for root in roots:
-        yield _ebtables("-F", root, may_fail=True)
-        yield _ebtables("-X", root, may_fail=True)
+        yield ebtables("-F", root, may_fail=True)
+        yield ebtables("-X", root, may_fail=True)
 
 
 class _Chain(NamedTuple):
@@ -109,10 +122,10 @@ class _Chain(NamedTuple):
 
 def _bridged(interface: str, rules: list[Instance]) -> Iterator[Command]:
     chains: list[_Chain] = []
-    for prefix in (_SENT, _RECEIVED):
+    for prefix in (SENT, RECEIVED):
         seen = {rule.chain: rule.chain_priority for rule in rules if _is_seen(prefix, rule)}
         if seen:
-            yield _ebtables("-N", _root(prefix, interface))
+            yield ebtables("-N", root_chain(prefix, interface))
         named = sorted(seen.items(), key=lambda item: (item[1], item[0]))
         chains += [_Chain(priority, prefix, name) for name, priority in named if _lead(name) is not None]
     chains.sort(key=lambda chain: chain.priority)
@@ -127,26 +140,26 @@ def _bridged(interface: str, rules: list[Instance]) -> Iterator[Command]:
 
 
 def _lead(name: str) -> tuple[str, ...] | None:
-    return next((lead for beginning, lead in _LEADS.items() if name.startswith(beginning)), None)
+    return next((lead for beginning, lead in LEADS.items() if name.startswith(beginning)), None)
 
 
 def _chain(interface: str, chain: _Chain) -> Iterator[Command]:
     name = f"{chain.prefix}-{interface}-{chain.name}"
-    yield _ebtables("-F", name, may_fail=True)
-    yield _ebtables("-X", name, may_fail=True)
-    yield _ebtables("-N", name)
-    yield _ebtables("-A", _root(chain.prefix, interface), *(_lead(chain.name) or ()), "-j", name)
+    yield ebtables("-F", name, may_fail=True)
+    yield ebtables("-X", name, may_fail=True)
+    yield ebtables("-N", name)
+    yield ebtables("-A", root_chain(chain.prefix, interface), *(_lead(chain.name) or ()), "-j", name)
 
 
 def _frames(interface: str, instance: Instance) -> Iterator[Command]:
     rule = instance.rule
     for packet in packets(instance):
-        for prefix in (_SENT, _RECEIVED):
+        for prefix in (SENT, RECEIVED):
             if _is_seen(prefix, instance):
                 name = f"{prefix}-{interface}-{instance.chain}"
-                chain = _root(prefix, interface) if instance.chain == "root" else name
-                reverse = prefix == _SENT and rule.direction == "inout"
-                yield _ebtables("-A", chain, *bridged.arguments(rule, packet, reverse=reverse))
+                chain = root_chain(prefix, interface) if instance.chain == "root" else name
+                reverse = prefix == SENT and rule.direction == "inout"
+                yield ebtables("-A", chain, *bridged.arguments(rule, packet, reverse=reverse))
 
 
 def _routed(program: str, interface: str, rules: list[Instance]) -> Iterator[Command]:
@@ -157,10 +170,10 @@ def _routed(program: str, interface: str, rules: list[Instance]) -> Iterator[Com
         return ("-m", "physdev", *how, interface, "-g", f"{chain}-{interface}")
 
     out, old_out, into = ("--physdev-is-bridged", "--physdev-out"), ("--physdev-out",), ("--physdev-in",)
-    for base, chain in _CHAINS:
+    for base, chain in ROUTED:
         ways = (out, old_out) if chain == "FP" else (into,)
         yield from (command("-D", base, *passing(chain, *way), may_fail=True) for way in ways)
-    for _, chain in _CHAINS:
+    for _, chain in ROUTED:
         yield command("-F", f"{chain}-{interface}", may_fail=True)
         yield command("-X", f"{chain}-{interface}", may_fail=True)
     for base in ("libvirt-in", "libvirt-out", "libvirt-in-post", "libvirt-host-in"):
@@ -170,9 +183,9 @@ def _routed(program: str, interface: str, rules: list[Instance]) -> Iterator[Com
         yield command("-D", chain, "-j", f"libvirt-{base}", may_fail=True)
     for chain, number, base in places:
         yield command("-I", chain, number, "-j", f"libvirt-{base}")
-    for _, chain in _CHAINS:
+    for _, chain in ROUTED:
         yield command("-N", f"{chain}-{interface}")
-    for base, chain in _CHAINS:
+    for base, chain in ROUTED:
         yield command("-A", base, *passing(chain, *(out if chain == "FP" else into)))
     accepted = ("libvirt-in-post", "-m", "physdev", *into, interface, "-j", "ACCEPT")
     yield command("-D", *accepted, may_fail=True)

@@ -98,6 +98,21 @@ def packets(instance: Instance) -> Iterator[Packet]:
         yield Packet(instance.rule, chosen)
 
 
+def missing(instances: Iterable[Instance]) -> list[str]:
+    """The variables that have no value, or not so many of them, as rules write them, without the ``$``."""
+    found: dict[str, None] = {}
+    for instance in instances:
+        for _, (value, _) in _values(instance.rule):
+            access = _ACCESS.fullmatch(value)
+            if access is None:
+                continue
+            name, at, number = access.groups()
+            values = instance.variables.get(name)
+            if not values or (number is not None and not at and int(number) >= len(values)):
+                found[value.removeprefix("$")] = None
+    return sorted(found)
+
+
 def _values(rule: Rule) -> Iterator[tuple[str, tuple[str, bool]]]:
     """The attributes of all the matches, in the order in which the protocol has them, and whether they are negated."""
     found = {

@@ -1,8 +1,9 @@
-"""Filters that are kept in memory."""
+"""Filters that are kept in a mapping, such as one in memory."""
 
 from __future__ import annotations
 
 import contextlib
+from collections.abc import MutableMapping
 
 from hostel.drivers.base.nwfilter import NwfilterRef
 from hostel.drivers.document import canonical_uuid, reading
@@ -19,7 +20,7 @@ class MemoryNwfilterDriver:
         lock: held for every look and every change.
     """
 
-    def __init__(self, filters: dict[str, Filter], lock: contextlib.AbstractContextManager[object]) -> None:
+    def __init__(self, filters: MutableMapping[str, Filter], lock: contextlib.AbstractContextManager[object]) -> None:
         self._filters = filters
         self._lock = lock
 
@@ -59,9 +60,7 @@ class MemoryNwfilterDriver:
         with reading(ErrorDomain.NWFILTER):
             filter = read_filter(xml)
         with self._lock:
-            self._check(_ref(filter))
-            if self._leads_to(filter, _ref(filter).name, set()):
-                raise _fault(ErrorCode.OPERATION_FAILED, "filter would introduce a loop")
+            self._check_new(filter)
             self._filters[_ref(filter).name] = filter
         return _ref(filter)
 
@@ -74,13 +73,17 @@ class MemoryNwfilterDriver:
     def close(self) -> None:
         """Nothing is held."""
 
-    def _check(self, ref: NwfilterRef) -> None:
+    def _check_new(self, filter: Filter) -> None:
+        """Refuse a filter whose name or UUID is another's, or that would include itself."""
+        ref = _ref(filter)
         for known in self.connect_list_all_nwfilters():
             if known.uuid == ref.uuid and known.name != ref.name:
                 reason = f"filter with same UUID but different name ('{known.name}') already exists"
                 raise _fault(ErrorCode.OPERATION_FAILED, reason)
             if known.name == ref.name and known.uuid != ref.uuid:
                 raise _fault(ErrorCode.OPERATION_FAILED, f"filter '{ref.name}' already exists with uuid {known.uuid}")
+        if self._leads_to(filter, ref.name, set()):
+            raise _fault(ErrorCode.OPERATION_FAILED, "filter would introduce a loop")
 
     def _leads_to(self, filter: Filter, name: str, seen: set[str]) -> bool:
         """Whether a filter includes one of a name, itself or by others."""

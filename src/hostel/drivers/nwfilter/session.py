@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NoReturn
 
-from hostel.drivers.base.nwfilter import NwfilterRef
+from hostel.drivers.base.nwfilter import NwfilterBindingRef, NwfilterRef
 from hostel.drivers.fault import fault
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
 
@@ -36,12 +36,36 @@ class SessionNwfilterDriver:
         """Not found."""
         self._missing(nwfilter)
 
+    def connect_list_all_nwfilter_bindings(self) -> list[NwfilterBindingRef]:
+        """None."""
+        return []
+
+    def nwfilter_binding_lookup_by_port_dev(self, port_device: str) -> NwfilterBindingRef:
+        """Not found."""
+        raise _no_binding(port_device)
+
+    def nwfilter_binding_get_xml_desc(self, binding: NwfilterBindingRef) -> str:
+        """Not found."""
+        raise _no_binding(binding.port_device)
+
+    def nwfilter_binding_create_xml(self, xml: str) -> NwfilterBindingRef:
+        """Refused."""
+        raise _fault(ErrorCode.OPERATION_INVALID, "Can't define NWFilter bindings in session mode")
+
+    def nwfilter_binding_delete(self, binding: NwfilterBindingRef) -> None:
+        """Not found."""
+        raise _no_binding(binding.port_device)
+
     def close(self) -> None:
         """Nothing is held."""
 
     @staticmethod
     def _missing(nwfilter: NwfilterRef) -> NoReturn:
         raise _fault(ErrorCode.NO_NWFILTER, f"no nwfilter with matching uuid '{nwfilter.uuid}'")
+
+
+def _no_binding(port_device: str) -> VirtError:
+    return _fault(ErrorCode.NO_NWFILTER_BINDING, f"no nwfilter binding for port dev '{port_device}'")
 
 
 def _fault(code: ErrorCode, detail: str) -> VirtError:

@@ -10,7 +10,7 @@ from hostel.drivers.adapters import ADAPTERS, PROCEDURE_OF, Adapter, Options, fr
 from hostel.drivers.base import DomainRef, Hole, NetworkRef, PoolRef, VolumeRef, VolumeRow
 from hostel.drivers.base.interface import InterfaceRef
 from hostel.drivers.base.nodedev import NodeDeviceRef
-from hostel.drivers.base.nwfilter import NwfilterRef
+from hostel.drivers.base.nwfilter import NwfilterBindingRef, NwfilterRef
 from hostel.drivers.base.secret import SecretRef
 from hostel.drivers.fault import fault
 from hostel.drivers.remote.client import RpcClient, RpcStream
@@ -204,6 +204,10 @@ class RemoteNwfilter(RemoteDriver):
     def connect_list_all_nwfilters(self) -> list[NwfilterRef]:
         """Every filter."""
         return self._list("connect_list_all_nwfilters", "nwfilter")
+
+    def connect_list_all_nwfilter_bindings(self) -> list[NwfilterBindingRef]:
+        """Every binding."""
+        return self._list("connect_list_all_nwfilter_bindings", "nwfilter_binding")
 
 
 class RemoteInterface(RemoteDriver):
