@@ -18,6 +18,8 @@ from hostel.drivers.base import PoolRef, StorageDriver, VolumeInfo, VolumeRef, V
 from hostel.drivers.qemu.alias import assign_aliases
 from hostel.drivers.qemu.command import machine
 from hostel.drivers.qemu.command.context import Context
+from hostel.drivers.qemu.command.host import LargePages
+from hostel.drivers.qemu.command.memory import align
 from hostel.drivers.qemu.firmware.choice import choose
 from hostel.drivers.qemu.source import translate
 from hostel.model.domain.defaults import complete
@@ -32,12 +34,12 @@ from libvirt_data.domain import qemu_taken
 _DEVICES = re.compile(
     r"virtio-blk|vhost-user-blk|virtio-scsi|vhost-scsi|virtio-serial|virtio-net|scsi-|ide-|usb-storage|usb-hub"
     r"|floppy|isa-fdc|.*-usb-[uoex]|pci-ohci|usb-ehci|.*-xhci|lsi$|spapr-vscsi|mptsas|megasas|pvscsi|am53c974|dc-390"
-    r"|usb-ccid|ahci|pci-bridge|.*-bridge|pcie-|ioh3420|x3130|xio3130|pxb|vfio-|usb-host|zpci|.*tpm-"
+    r"|usb-ccid|ahci|pci-bridge|.*-bridge|pcie-|ioh3420|x3130|xio3130|pxb|vfio-|usb-host|zpci|virtio-9p|vhost-user-fs|.*tpm-"
 )
 _OBJECTS = ("iothread", "main-loop", "secret", "throttle-group", "pr-manager-helper", "tls-creds-x509")
 # Secrets and certificates of images, and not of screens, serial ports or firmware; sockets of cards and disks.
 _OF_IMAGES = re.compile(r"(obj)?libvirt-\d+-(?!.*_tls0-secret0$)")
-_SOCKETS = re.compile(r"char(net|ua-)|chr-vu-(virtio-disk|ua-)|chrtpm")
+_SOCKETS = re.compile(r"char(net|ua-)|chr-vu-(virtio-disk|ua-)|chrtpm|chr-vu-fs")
 _GLOBALS = ("driver", "isa-fdc.", "PIIX4_PM.acpi-root", "i440FX-pcihost.pci-hole64", "q35-pcihost.pci-hole64")
 _IMAGE = re.compile(r"\blibvirt-(\d+)-")
 _DESCRIPTORS = ("fd", "fds", "vhostfd", "vhostfds")
@@ -51,11 +53,17 @@ _FIRST = {
     "-netdev": "type",
     "-object": "qom-type",
     "-tpmdev": "type",
+    "-fsdev": "driver",
     "-net": "type",
     "-chardev": "backend",
 }
-_WHOLE = ("-tpmdev", "-usb", "-boot", "-bios", "-drive", "-blockdev", "-netdev", "-net")
-_FLASH = ("pflash0", "pflash1")  # what of -machine is compared
+_WHOLE = ("-tpmdev", "-fsdev", "-usb", "-boot", "-bios", "-drive", "-blockdev", "-netdev", "-net")
+_MODULES = ("pc-dimm", "nvdimm", "virtio-pmem-pci", "virtio-mem-pci")
+# Directories in which each run has files or directories of its own.
+_OF_RUNS = re.compile(r"(/dev/hugepages[^/]*|/var/lib/libvirt/qemu/ram)(/|$)")
+_PAGES = LargePages(2048, {2048: "/dev/hugepages2M", 1048576: "/dev/hugepages1G"})
+# What of -machine is compared.
+_BOARD = ("pflash0", "pflash1", "memory-backend", "nvdimm", "mem-merge", "hmat")
 # Where libvirt's test keeps the certificates of its clients.
 _CERTIFICATES = {"nbd": "/etc/pki/libvirt-nbd/dummy,path", "vxhs": "/etc/pki/libvirt-vxhs/dummy,path"}
 
@@ -111,20 +119,25 @@ class ArgumentsCase(Case):
         """Libvirt's command line, an option to a line."""
         assert self.expect is not None
         words = shlex.split(super().expected())
-        return told(word for word in words if not re.match(r"[A-Z_]+=", word))
+        return told([word for word in words if not re.match(r"[A-Z_]+=", word)], memory=_has_memory(self))
 
 
-def told(argv: Iterator[str] | list[str]) -> str:
+def _has_memory(case: Case) -> bool:
+    """Whether a case's QEMU knows what machines call their memory, so that libvirt makes objects of it."""
+    return "x86_64-latest" in case.name
+
+
+def told(argv: list[str], *, memory: bool) -> str:
     """The options that are compared, one to a line, in order of their names."""
-    words = _renumbered([*argv])
+    words = _renumbered(argv)
     lines = []
     for index, word in enumerate(words):
         if not word.startswith("-"):
             continue
         value = words[index + 1] if index + 1 < len(words) and not words[index + 1].startswith("-") else ""
         properties = _properties(word, value)
-        if _is_compared(word, properties):
-            lines.append(f"{word} {json.dumps(_own(word, properties), sort_keys=True)}\n")
+        if _is_compared(word, properties) or (memory and _is_memory(word, properties)):
+            lines.append(f"{word} {json.dumps(_own(word, properties, memory=memory), sort_keys=True)}\n")
     return "".join(sorted(lines))
 
 
@@ -171,14 +184,21 @@ def _is_compared(option: str, properties: dict[str, str]) -> bool:
     if option == "-netdev":
         return properties["id"].startswith("host")  # the others belong to channels
     if option == "-machine":
-        return any(key in properties for key in _FLASH)
+        return any(key in properties for key in _BOARD[:2])
     return option in _WHOLE
 
 
-def _own(option: str, properties: dict[str, str]) -> dict[str, str]:
+def _is_memory(option: str, properties: dict[str, str]) -> bool:
+    if option == "-device":
+        return properties["driver"] in _MODULES
+    is_object = option == "-object" and properties["qom-type"].startswith(("memory-backend-", "thread-context"))
+    return is_object or option in ("-numa", "-machine")
+
+
+def _own(option: str, properties: dict[str, str], *, memory: bool) -> dict[str, str]:
     """Properties without what each program chooses for itself."""
     if option == "-machine":
-        return {key: properties[key] for key in _FLASH if key in properties}
+        return {key: properties[key] for key in (_BOARD if memory else _BOARD[:2]) if key in properties}
     if option == "-object" and properties["qom-type"] == "secret":
         return {key: properties[key] for key in ("qom-type", "id")}
     if option == "-tpmdev" and properties["type"] == "passthrough":
@@ -188,6 +208,10 @@ def _own(option: str, properties: dict[str, str]) -> dict[str, str]:
         counted["fd"] = "1"
     if "/passt/" in properties.get("addr.path", "") or properties.get("addr.path", "").endswith(".passt"):
         counted["addr.path"] = "its socket"
+    if "mem-path" in properties and (found := _OF_RUNS.match(properties["mem-path"])):
+        counted["mem-path"] = found[1]
+    if properties.get("path", "").endswith("-fs.sock"):
+        counted["path"] = "its socket"
     if properties.get("path", "") in ("/dev/test", f"{_RUN}/swtpm.sock"):
         counted["path"] = "its socket"
     return {key: value for key, value in {**properties, **counted}.items() if key != "passwordid"}
@@ -224,9 +248,13 @@ def build(case: Case) -> str:
         if disk.source is not None:
             translate(disk, disk.source, cast("StorageDriver", Volumes(tests)))
     choose(domain, [tests / "qemufirmwaredata" / place / "qemu/firmware" for place in _FIRMWARE], _variables(domain))
+    align(domain)
     assign_aliases(domain)
-    context = Context("qemu", _RUN / "monitor", lambda name: "virbr0", platform, True, _CERTIFICATES, HostDevices())
-    return told(machine.devices(domain, context))
+    context = Context(
+        "qemu", _RUN / "monitor", lambda name: "virbr0", platform, True, _CERTIFICATES, HostDevices(),
+        "/var/lib/libvirt/qemu/ram", _PAGES,
+    )  # fmt: skip
+    return told(machine.devices(domain, context), memory=_has_memory(case))
 
 
 SUITES = (Suite("qemuxml2argv", arguments, build),)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from hostel.model.domain.devices.address import DriveAddress
+from hostel.model.domain.devices.address import DimmAddress, DriveAddress
 from hostel.model.domain.devices.controller import Controller, ControllerType
 from hostel.model.domain.devices.device import Device
 from hostel.model.domain.devices.disk import Disk, DiskBus
@@ -14,6 +14,9 @@ from hostel.model.domain.domain import Domain
 from hostel.model.domain.implicit import find_controller, mirror_consoles
 from hostel.model.domain.platform import Board, board_of, has_built_in_scsi
 
+_MEMORY: Final = {
+    "dimm": "dimm", "nvdimm": "nvdimm", "virtio-pmem": "virtiopmem", "virtio-mem": "virtiomem", "sgx-epc": "epc",
+}  # fmt: skip
 _INDEXED: Final = {DiskBus.VIRTIO: "virtio-disk", DiskBus.USB: "usb-disk"}
 
 
@@ -24,6 +27,9 @@ def assign_aliases(domain: Domain) -> None:
         controller.alias = controller.alias or _controller_alias(domain, controller)
     for disk in devices.disks:
         disk.alias = disk.alias or _disk_alias(domain, disk)
+    for memory in devices.memories:
+        if isinstance(memory.address, DimmAddress):
+            memory.alias = memory.alias or f"{memory.model}{memory.address.slot}"
     groups: tuple[tuple[str, Sequence[Device]], ...] = (
         ("serial", devices.serials),
         ("parallel", devices.parallels),
@@ -37,6 +43,8 @@ def assign_aliases(domain: Domain) -> None:
         ("rng", devices.rngs),
         ("panic", devices.panics),
         ("tpm", devices.tpms),
+        ("fs", devices.filesystems),
+        *((name, [item for item in devices.memories if item.model == kind]) for kind, name in _MEMORY.items()),
     )
     for prefix, group in groups:
         for index, device in enumerate(group):

@@ -17,15 +17,16 @@ from hostel.drivers.events import Lifecycle, Started, Suspended
 from hostel.drivers.link import tap
 from hostel.drivers.qemu import document, features, monitor, probe, process, source
 from hostel.drivers.qemu.alias import assign_aliases
-from hostel.drivers.qemu.command import firmware
+from hostel.drivers.qemu.command import firmware, memory
 from hostel.drivers.qemu.command.context import Context, Wire, alias_of
 from hostel.drivers.qemu.command.disk import drive_id, throttle
 from hostel.drivers.qemu.command.display import VNC_ID
+from hostel.drivers.qemu.command.host import large_pages
 from hostel.drivers.qemu.command.machine import build
 from hostel.drivers.qemu.command.objects import secrets
 from hostel.drivers.qemu.firmware import choice, nvram
 from hostel.drivers.qemu.firmware.descriptor import Firmware, installed
-from hostel.drivers.qemu.helper import tpm
+from hostel.drivers.qemu.helper import tpm, virtiofs
 from hostel.drivers.qemu.machines import Machines
 from hostel.drivers.qemu.status import Ending, Migration, Status
 from hostel.drivers.qemu.tuning import threads
@@ -43,7 +44,6 @@ if TYPE_CHECKING:
     from hostel.drivers.qemu.running import Running
 
 _EMULATOR: Final = "qemu-system-x86_64"
-_MIB: Final = 1024  # KiB
 _POLL: Final = 0.05  # seconds
 _MEMORY_SECONDS: Final = 600.0
 
@@ -130,7 +130,7 @@ class Launcher:
         notes = source.prepare(live, self._storage)
         if live.os is not None:
             nvram.prepare(live.os, reset=origin.reset_nvram)
-        _round_memory(live)
+        memory.align(live)
         assign_aliases(live)
         return self._run(live, emulator, notes, paused=paused, origin=origin)
 
@@ -138,7 +138,9 @@ class Launcher:
         """Run a document that is ready to be run."""
         machines, name = self._machines, live.name
         run, log = machines.run_directory(name), machines.log(name)
-        context = Context(emulator, run / "monitor", self.bridge)
+        context = Context(
+            emulator, run / "monitor", self.bridge, memory_files=str(self._memory_files(live)), pages=large_pages()
+        )
         status = Status(live, machines.next_id(), 0, 0, str(run), 0)
         live.id = status.id
         values: list[Path] = []
@@ -192,6 +194,13 @@ class Launcher:
         """
         return installed(self._descriptors)
 
+    def _memory_files(self, live: Domain) -> Path:
+        """Where files are made that are a guest's memory; QEMU gives them no names."""
+        path = self._cache / "ram"
+        if live.memory_backing is not None:
+            path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        return path
+
     def choose_firmware(self, live: Domain, *, reset_nvram: bool = False) -> None:
         """Write into a complete document which firmware it gets, where it asks for a kind of it.
 
@@ -229,7 +238,7 @@ class Launcher:
         if (module := tpm.emulated(live)) is not None:
             state, log = self._machines.tpm_state(live.uuid or ""), self._machines.logs / f"{live.name}-swtpm.log"
             found.append(tpm.EmulatedTpm(module, live, state, run, log, self._secrets).prepare(given))
-        return found
+        return [*found, *virtiofs.helpers(live, run)]
 
     def _launch(
         self,
@@ -413,14 +422,6 @@ def find_emulator(domain: Domain | None = None) -> str:
 def _unlink(paths: list[Path]) -> None:
     for path in paths:
         path.unlink(missing_ok=True)
-
-
-def _round_memory(domain: Domain) -> None:
-    """Memory comes in whole MiB, as with libvirt (``qemuDomainAlignMemorySizes``)."""
-    if domain.memory is None:
-        return
-    most = -(-domain.memory.to_kib() // _MIB) * _MIB
-    domain.memory.value, domain.memory.unit = most, "KiB"
 
 
 def _no_start(name: str, why: str) -> VirtError:

@@ -9,6 +9,7 @@ from hostel.drivers.native import NativeCalls
 from hostel.drivers.qemu import document
 from hostel.drivers.qemu.alias import assign_aliases
 from hostel.drivers.qemu.command.context import Context
+from hostel.drivers.qemu.command.host import large_pages
 from hostel.drivers.qemu.command.machine import build
 from hostel.drivers.qemu.command.support import SAID
 from hostel.drivers.qemu.launch import find_emulator
@@ -43,7 +44,7 @@ class ArgumentCalls(Calls, NativeCalls):
         self._connect(domain)
         assign_aliases(domain)
         run = self._machines.log(domain.name).with_suffix("")
-        context = Context(find_emulator(domain), run / "monitor", self._launcher.bridge)
+        context = Context(find_emulator(domain), run / "monitor", self._launcher.bridge, pages=large_pages())
         return shlex.join(build(domain, context, SAID))
 
     def _connect(self, domain: Domain) -> None:

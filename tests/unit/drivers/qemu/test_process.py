@@ -77,7 +77,6 @@ def test_helpers_are_there_before_the_program_and_end_with_it(tmp_path: Path) ->
     assert process.end(pid, started)
     assert process.exit_status(tmp_path, 10) is not None
     assert process.start_time(int(mark.read_text())) is None
-    assert not process.supervised(tmp_path)
 
 
 def test_a_helper_that_fails_is_told_with_its_words_and_the_program_is_not_started(tmp_path: Path) -> None:

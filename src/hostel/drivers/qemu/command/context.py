@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from hostel.drivers.qemu.command.host import HostDevices, Sysfs
+from hostel.drivers.qemu.command.host import HostDevices, LargePages, Sysfs
 from hostel.model.domain.devices.device import Device
 from hostel.model.domain.platform import Platform
 
@@ -36,6 +36,8 @@ class Context(NamedTuple):
         certificates: the folders of X.509 credentials for clients, by protocol.
         host: finds devices of the host.
         wires: the host's ends of interfaces that are open, by the alias.
+        memory_files: the directory for files that are the guest's memory.
+        pages: the host's large pages.
     """
 
     emulator: str
@@ -46,6 +48,8 @@ class Context(NamedTuple):
     certificates: Mapping[str, str] = {}
     host: HostDevices = Sysfs()
     wires: Mapping[str, Wire] = {}
+    memory_files: str = "/tmp"
+    pages: LargePages = LargePages()
 
     def has(self, feature: str) -> bool:
         """Whether the emulator has a feature; the host's own QEMU is taken to have it."""

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import os
+import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import Final, NamedTuple, Protocol
 
 from hostel.drivers.qemu.document import unsupported
 
 _SYS = Path("/sys")
+_PROC: Final = Path("/proc")
+_PAGE_SIZE: Final = re.compile(r",pagesize=(\d+)([KMG]),")
+_UNITS: Final = {"K": 1, "M": 1024, "G": 1024 * 1024}  # KiB
 
 
 class HostDevices(Protocol):
@@ -27,6 +32,49 @@ class HostDevices(Protocol):
         Raises:
             VirtError: ``CONFIG_UNSUPPORTED``: there is no such device.
         """
+
+
+class LargePages(NamedTuple):
+    """The host's large pages, as far as guests can be given them.
+
+    Attributes:
+        default: the size that is meant where none is said, in KiB; 0 where the host has none.
+        mounts: where those of each size, in KiB, are mounted.
+    """
+
+    default: int = 0
+    mounts: Mapping[int, str] = {}
+
+    def path(self, size: int) -> str:
+        """The directory in which QEMU makes a file of pages of a size.
+
+        Raises:
+            VirtError: ``CONFIG_UNSUPPORTED``: they are mounted nowhere.
+        """
+        if size not in self.mounts:
+            which = f"{size} KiB" if size else "the default size"
+            fix = "mount -t hugetlbfs -o pagesize=… hugetlbfs /dev/hugepages"
+            raise unsupported(f"Unable to find any usable hugetlbfs mount for {which}; {fix}, or leave <hugepages> out")
+        return self.mounts[size]
+
+
+def large_pages(proc: Path = _PROC) -> LargePages:
+    """Those of this host that we may use."""
+    default = next((line.split()[1] for line in _lines(proc / "meminfo") if line.startswith("Hugepagesize:")), "0")
+    mounts: dict[int, str] = {}
+    for line in _lines(proc / "mounts"):
+        _, place, kind, settings, *_ = [*line.split(), "", "", "", ""]
+        size = _PAGE_SIZE.search(f",{settings},")
+        if kind == "hugetlbfs" and size is not None and os.access(place, os.W_OK):
+            mounts.setdefault(int(size[1]) * _UNITS[size[2]], place)
+    return LargePages(int(default), mounts)
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text().splitlines()
+    except OSError:
+        return []
 
 
 class Sysfs:

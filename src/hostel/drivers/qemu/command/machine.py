@@ -12,8 +12,10 @@ from hostel.drivers.qemu.command import (
     controller,
     disk,
     display,
+    filesystem,
     firmware,
     hostdev,
+    memory,
     network,
     peripheral,
     processor,
@@ -55,12 +57,11 @@ def build(domain: Domain, context: Context, fields: Mapping[type[Element], froze
     """
     refuse_unknown(domain, fields)
     order = bootindexes(domain)
-    memory = domain.memory.to_kib() if domain.memory is not None else 0
     argv = [context.emulator, "-name", f"guest={escape(domain.name)},debug-threads=on", "-S"]
     argv += firmware.flash(domain, context)
     argv += ["-machine", _machine(domain), "-accel", "kvm" if domain.type == DomainType.KVM else "tcg"]
     argv += [*processor.arguments(domain), *firmware.arguments(domain)]
-    argv += ["-m", f"size={memory}k", "-overcommit", "mem-lock=off", *_iothreads(domain)]
+    argv += [*memory.arguments(domain, context), *memory.cells(domain), *_iothreads(domain)]
     argv += ["-uuid", domain.uuid or "", *_generation(domain)]
     argv += ["-display", "none", "-no-user-config", "-nodefaults"]
     argv += ["-chardev", f"socket,id=charmonitor,path={escape(str(context.monitor))},server=on,wait=off"]
@@ -69,8 +70,8 @@ def build(domain: Domain, context: Context, fields: Mapping[type[Element], froze
     argv += ["-mon", "chardev=charevents,id=events,mode=control"]
     argv += [*_clock(domain.clock or Clock()), *_actions(domain), *_sleep(domain), *_boot(domain.os)]
     argv += controller.arguments(domain, order, context)
-    argv += peripheral.hubs(domain)
-    argv += disk.arguments(domain, context, order)
+    argv += [*memory.devices(domain, context), *peripheral.hubs(domain)]
+    argv += [*disk.arguments(domain, context, order), *filesystem.arguments(domain, context, order)]
     argv += network.arguments(domain, context, order)
     argv += character.arguments(domain, context)
     argv += [*tpm.arguments(domain, context), *peripheral.inputs(domain)]
@@ -92,13 +93,15 @@ def build(domain: Domain, context: Context, fields: Mapping[type[Element], froze
 
 
 def devices(domain: Domain, context: Context) -> list[str]:
-    """What the command line has of firmware, boot order, storage, controllers, network and devices of the host."""
+    """What the command line has of firmware, memory, boot order, storage, controllers, network and host devices."""
     order = bootindexes(domain)
-    argv = [*firmware.flash(domain, context), "-machine", ",".join(firmware.machine_properties(domain))]
+    board = [*memory.machine_properties(domain), *firmware.machine_properties(domain)]
+    argv = [*firmware.flash(domain, context), "-machine", ",".join(board)]
+    argv += [*memory.arguments(domain, context), *memory.cells(domain), *memory.devices(domain, context)]
     argv += [*firmware.arguments(domain), *_iothreads(domain), *_boot(domain.os)]
     argv += controller.arguments(domain, order, context)
     argv += peripheral.hubs(domain)
-    argv += disk.arguments(domain, context, order)
+    argv += [*disk.arguments(domain, context, order), *filesystem.arguments(domain, context, order)]
     argv += network.arguments(domain, context, order)
     return [*argv, *tpm.arguments(domain, context), *hostdev.arguments(domain, context, order)]
 
@@ -117,7 +120,7 @@ def _machine(domain: Domain) -> str:
     options.append(f"dump-guest-core={'on' if dump else 'off'}")
     if not features.acpi:
         options.append("acpi=off")
-    options += firmware.machine_properties(domain)
+    options += [*memory.machine_properties(domain), *firmware.machine_properties(domain)]
     hpet = next((timer.present for timer in _timers(domain) if timer.name == "hpet"), None)
     if hpet is not None:
         options.append(f"hpet={'on' if hpet else 'off'}")

@@ -22,6 +22,7 @@ from hostel.model.domain.devices import (
     controller,
     device,
     disk,
+    filesystem,
     graphics,
     hostdev,
     input,
@@ -39,19 +40,33 @@ _VIRTIO: Final = "iommu ats packed page_per_vq"
 _HOSTDEV: Final = f"mode type managed model boot {_DEVICE}"
 _CHARACTER: Final = f"type sources protocol log target {_DEVICE}"
 
+_MEMORY_SIZES: Final = (
+    platform.MemorySize, platform.MemoryLabelSize, platform.MemoryBlock, platform.MemoryRequested,
+    platform.MemoryCurrent, platform.MemoryPageSize, platform.MemoryAlignSize,
+)  # fmt: skip
+
 _ACTED_ON: Final[dict[type[Element], str]] = {
     domain.Domain: (
-        "type id name uuid genid title description metadata memory current_memory vcpu iothreads iothread_ids cputune "
-        "resource os features cpu clock on_poweroff on_reboot on_crash on_lockfailure pm devices seclabels "
+        "type id name uuid genid title description metadata memory max_memory memory_backing current_memory "
+        "numatune vcpu iothreads iothread_ids cputune resource os features cpu clock on_poweroff on_reboot on_crash "
+        "on_lockfailure pm devices seclabels "
         "qemu_commandline"
     ),
     domain.GenerationId: "value",
     domain.PowerManagement: "suspend_to_mem suspend_to_disk",
     domain.Devices: (
         "emulator disks controllers interfaces serials parallels consoles channels inputs graphics sounds audios "
-        "videos hubs watchdogs memballoon rngs panics tpms"
+        "videos hubs watchdogs memballoon rngs panics tpms memories filesystems"
     ),
     memory.Memory: "dump_core unit value",
+    memory.MaxMemory: "slots unit value",
+    memory.MemoryBacking: "hugepages nosharepages locked source access allocation discard",
+    memory.HugePages: "pages",
+    memory.Numatune: "memory nodes",
+    memory.NumatuneMemory: "mode nodeset placement",
+    memory.NumatuneNode: "cellid mode nodeset",
+    memory.HugePage: "size unit nodeset",
+    memory.Allocation: "mode threads",
     memory.CurrentMemory: "unit value",
     tune.IoThreadIds: "iothreads",
     tune.IoThread: "id thread_pool_min thread_pool_max",
@@ -85,11 +100,21 @@ _ACTED_ON: Final[dict[type[Element], str]] = {
     features.Kvm: "hidden hint_dedicated poll_control pv_ipi",
     features.SystemManagement: "state",
     cpu.Vcpu: "placement cpuset value current",
-    cpu.Cpu: "mode match check migratable model vendor topology maxphysaddr features",
+    cpu.Cpu: "mode match check migratable model vendor topology maxphysaddr features numa",
     cpu.CpuModel: "fallback vendor_id name",
     cpu.Topology: "sockets dies cores threads",
     cpu.MaxPhysicalAddress: "mode bits",
     cpu.CpuFeature: "policy name",
+    cpu.Numa: "cells interconnects",
+    cpu.Cell: "id cpus memory unit mem_access discard distances caches",
+    cpu.Distances: "siblings",
+    cpu.Sibling: "id value",
+    cpu.CellCache: "level associativity policy size line",
+    cpu.CacheSize: "value unit",
+    cpu.CacheLine: "value unit",
+    cpu.Interconnects: "latencies bandwidths",
+    cpu.Latency: "initiator target cache type value",
+    cpu.CellBandwidth: "initiator target cache type value unit",
     clock.Clock: "offset adjustment basis start timers",
     clock.Timer: "name present tickpolicy track frequency",
     address.PciAddress: "domain bus slot function multifunction",
@@ -175,6 +200,19 @@ _ACTED_ON: Final[dict[type[Element], str]] = {
     paravirtual.RngBackend: "model type path sources protocol",
     platform.Watchdog: f"model action {_DEVICE}",
     platform.Panic: f"model {_DEVICE}",
+    filesystem.Filesystem: (
+        f"type accessmode model multidevs fmode dmode driver binary source target readonly boot {_DEVICE}"
+    ),
+    filesystem.FilesystemDriver: f"type format_name wrpolicy queue {_VIRTIO}",
+    filesystem.FilesystemBinary: "path xattr cache sandbox lock thread_pool",
+    filesystem.FilesystemLock: "posix flock",
+    filesystem.FilesystemSource: "dir socket",
+    platform.MemoryDevice: f"model access discard uuid source target {_DEVICE}",
+    platform.MemoryDeviceSource: "node_mask page_size path align_size pmem",
+    platform.MemoryTarget: "size node label readonly block requested current",
+    platform.MemoryLabel: "size",
+    **dict.fromkeys(_MEMORY_SIZES, "unit value"),
+    address.DimmAddress: "slot base",
     platform.Tpm: f"model backend {_DEVICE}",
     platform.TpmBackend: "type version persistent_state device encryption banks source",
     platform.TpmBanks: "sha1 sha256 sha384 sha512",
@@ -249,6 +287,9 @@ def refuse_unknown(document: domain.Domain, fields: Mapping[type[Element], froze
     """
     for path, name in _not_acted_on(document, "/domain", fields):
         raise unsupported(f"<{name}> is not supported by this driver; remove it ({path})")
+    placement = document.numatune.memory.placement if document.numatune and document.numatune.memory else None
+    if placement == "auto" and fields is FIELDS:
+        raise unsupported("<numatune><memory placement='auto'>: nobody here chooses nodes; write nodeset='…'")
     for label in document.seclabels:
         if label.type == "static" or label.model not in (None, "none", "dac"):
             raise unsupported(f"Security driver {label.model or label.type} not enabled; remove <seclabel>")

@@ -1,0 +1,115 @@
+"""What of the host a guest's Linux finds: directories, memory in cells and modules, and devices without a driver."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from hostel.drivers.base import StartFlag
+from hostel.drivers.qemu.driver import QemuDriver
+from hostel.errors import VirtError
+from support.linux import Linux
+from support.linux_guest import LinuxGuest
+
+pytestmark = [pytest.mark.qemu, pytest.mark.requires_tool("busybox"), pytest.mark.requires_tool("dpkg-deb")]
+MEMORY = """<maxMemory slots='4' unit='MiB'>1024</maxMemory>
+<memoryBacking><source type='memfd'/><access mode='shared'/></memoryBacking><vcpu>2</vcpu>
+<cpu mode='maximum'><numa><cell id='0' cpus='0' memory='192' unit='MiB'/>
+<cell id='1' cpus='1' memory='64' unit='MiB'><distances><sibling id='0' value='25'/></distances></cell></numa></cpu>"""
+MODULE = "<memory model='dimm'><target><size unit='MiB'>128</size><node>1</node></target></memory>"
+SCRIPT = """
+echo nodes $(ls -d /sys/devices/system/node/node* | wc -l)
+echo distance $(cat /sys/devices/system/node/node1/distance)
+echo offline $(cat /sys/devices/system/memory/memory*/state | grep -c offline)
+for state in /sys/devices/system/memory/memory*/state; do
+    [ $(cat $state) = online ] || echo online > $state
+done
+total=$(sed -n 's/.*MemTotal: *\\([0-9]*\\) kB/\\1/p' /sys/devices/system/node/node1/meminfo)
+echo online in node 1: $((total / 1024 > 128))
+echo virtio $(cat /sys/bus/virtio/devices/*/device | sort | tr '\\n' ' ')
+if [ -n "$(grep -l 0x001a /sys/bus/virtio/devices/*/device)" ]; then
+    mount -t virtiofs host /mnt
+    cat /mnt/hello
+    echo from the guest > /mnt/said
+    umount /mnt
+fi
+"""
+
+
+def virtiofs(directory: Path, tag: str = "host") -> str:
+    return (
+        f"<filesystem type='mount' accessmode='passthrough'><driver type='virtiofs'/><source dir='{directory}'/>"
+        f"<target dir='{tag}'/></filesystem>"
+    )
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="virtiofsd needs root")
+def test_linux_finds_directories_cells_and_modules(
+    driver: QemuDriver, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    (tmp_path / "shared").mkdir()
+    (tmp_path / "shared/hello").write_text("hello from the host\n")
+    guest = LinuxGuest(driver, Linux(tmp_path_factory.mktemp("linux")), tmp_path)
+    plan9 = (
+        f"<filesystem accessmode='mapped'><source dir='{tmp_path}/shared'/><target dir='nine'/><readonly/></filesystem>"
+    )
+    domain = guest.define(
+        SCRIPT, virtiofs(tmp_path / "shared") + plan9 + MODULE, body=MEMORY, modules=("virtiofs",), memory=384
+    )
+    assert guest.run(domain).splitlines() == [
+        "nodes 2",
+        "distance 25 10",
+        "offline 1",
+        "online in node 1: 1",
+        "virtio 0x0005 0x0009 0x001a",
+        "hello from the host",
+    ]
+    assert (tmp_path / "shared/said").read_text() == "from the guest\n"
+    assert not [path for path in Path("/proc").glob("[0-9]*/cmdline") if _serves(path, tmp_path)]
+
+
+def _serves(path: Path, directory: Path) -> bool:
+    try:
+        words = path.read_bytes()
+    except OSError:
+        return False
+    return b"virtiofsd" in words and os.fsencode(directory) in words
+
+
+XML = """<domain type='qemu'><name>g</name><memory unit='MiB'>32</memory>{body}<os><type>hvm</type></os>
+<devices>{devices}</devices></domain>"""
+
+
+@pytest.mark.parametrize(
+    ("body", "devices", "message"),
+    [
+        ("<memoryBacking><hugepages><page size='3' unit='KiB'/></hugepages></memoryBacking>", "",
+         "Unable to find any usable hugetlbfs mount for 3 KiB"),
+        ("<memoryBacking><source type='memfd'/><access mode='shared'/></memoryBacking>", virtiofs(Path("/nonexistent")),
+         "the directory '/nonexistent' is not there|virtiofs is not supported in session mode"),
+        ("<numatune><memory mode='strict' placement='auto'/></numatune>", "", "nobody here chooses nodes"),
+    ],
+)  # fmt: skip
+def test_what_this_host_cannot_give_is_refused(driver: QemuDriver, body: str, devices: str, message: str) -> None:
+    domain = driver.domain_define_xml(XML.format(body=body, devices=devices))
+    with pytest.raises(VirtError, match=message):
+        driver.domain_create(domain)
+
+
+@pytest.mark.parametrize(
+    "backing",
+    [
+        "<source type='file'/><access mode='shared'/><discard/>",
+        "<nosharepages/><source type='anonymous'/><allocation mode='immediate' threads='2'/>",
+    ],
+)
+def test_memory_comes_from_where_it_is_to(driver: QemuDriver, tmp_path: Path, backing: str) -> None:
+    xml = XML.format(body=f"<memoryBacking>{backing}</memoryBacking>", devices="")
+    domain = driver.domain_create_xml(xml, StartFlag.PAUSED)
+    said = driver.domain_qemu_monitor_command(domain, "info memdev", human=True)
+    assert "size:  33554432" in said
+    assert ("share: true" in said) == ("shared" in backing)
+    assert ("prealloc: true" in said) == ("immediate" in backing)
+    assert not [*(tmp_path / "cache/qemu").glob("ram/*")]
