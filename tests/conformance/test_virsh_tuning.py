@@ -1,4 +1,4 @@
-"""Where domains run, and their shares and limits: our virsh beside real virsh, on the test driver."""
+"""Where domains run, their limits, and what follows at their end: our virsh beside real virsh."""
 
 from __future__ import annotations
 
@@ -152,6 +152,25 @@ LINES = (
     "perf test --config",
     "perf test --config --live",
     "dumpxml test --xpath /domain/perf",
+    "send-process-signal test 1 SIGTERM",
+    "send-process-signal test 1 sig_kill",
+    "send-process-signal test 1 rt32",
+    "send-process-signal test 1 65",
+    "send-process-signal test 2 9",
+    "send-process-signal test 1 nothing",
+    "send-process-signal test x 9",
+    "set-lifecycle-action test poweroff restart",
+    "set-lifecycle-action test crash coredump-destroy --config",
+    "set-lifecycle-action test reboot coredump-destroy",
+    "set-lifecycle-action test sleep destroy",
+    "set-lifecycle-action test reboot nothing",
+    "dumpxml test --xpath /domain/on_poweroff",
+    "dumpxml test --inactive --xpath /domain/on_crash",
+    "domdirtyrate-calc test",
+    "domdirtyrate-calc test --mode other",
+    "qemu-attach 1",
+    "qemu-attach x",
+    "lxc-enter-namespace test /bin/true",
     "destroy test",
     "vcpupin test",
     "vcpupin test 0 1",

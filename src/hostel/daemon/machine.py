@@ -9,6 +9,7 @@ from hostel.daemon.access import api_name
 from hostel.drivers.adapters import check_flags, typed_value, uuid_bytes, uuid_text
 from hostel.drivers.base import DomainRef, DomainState
 from hostel.drivers.base.domain import Affect
+from hostel.drivers.base.dumping import DumpFlag, DumpFormat
 from hostel.drivers.base.machine import MEMORY_STATS, MachineDriver, MemoryFlag, StatsFlag, VcpuFlag
 from hostel.drivers.fault import fault
 from hostel.errors import ErrorCode, VirtError
@@ -139,6 +140,14 @@ def _plug_live(method: str) -> Callable[[Client, Call], Sequence[Any]]:
     return answer
 
 
+def _core_dump(client: Client, call: Call) -> Sequence[Any]:
+    domain, to, flags = call.arguments
+    check_flags(flags, sum(DumpFlag), "virDomainCoreDump")
+    driver: Any = driver_of(client, call, "domain_core_dump_with_format")
+    driver.domain_core_dump_with_format(domain_of(domain), to, DumpFormat.RAW, DumpFlag(flags))
+    return ()
+
+
 def _rename(client: Client, call: Call) -> Sequence[Any]:
     domain, new_name, flags = call.arguments
     check_flags(flags, 0, "virDomainRename")
@@ -165,6 +174,7 @@ def _job_info(client: Client, call: Call) -> Sequence[Any]:
 ANSWERS: Final[dict[str, Callable[[Client, Call], Sequence[Any]]]] = {
     "domain_attach_device": _plug_live("domain_attach_device_flags"),
     "domain_detach_device": _plug_live("domain_detach_device_flags"),
+    "domain_core_dump": _core_dump,
     "domain_rename": _rename,
     "domain_get_job_stats": _job_stats,
     "domain_get_job_info": _job_info,

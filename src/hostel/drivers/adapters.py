@@ -53,6 +53,7 @@ from hostel.drivers.base.capabilities import BaselineFlag, CompareFlag
 from hostel.drivers.base.counting import ControlInfo
 from hostel.drivers.base.device import DeviceModify, InterfaceStats
 from hostel.drivers.base.domain import Affect
+from hostel.drivers.base.dumping import DirtyRateMode, DumpFlag
 from hostel.drivers.base.host import NodeInfo
 from hostel.drivers.base.interface import InterfaceRef
 from hostel.drivers.base.machine import MemoryFlag, VcpuFlag
@@ -233,6 +234,10 @@ _ROWS: Final[dict[str, Adapter]] = {
     "domain_get_vcpus_flags": _domain(flags=(Affect, VcpuFlag)),
     "domain_get_control_info": _domain(make=ControlInfo),
     "domain_set_vcpus_flags": _domain(flags=(Affect, VcpuFlag)),
+    "domain_core_dump_with_format": _domain(flags=DumpFlag),
+    "domain_start_dirty_rate_calc": _domain(flags=DirtyRateMode),
+    "domain_set_lifecycle_action": _domain(flags=Affect),
+    "domain_send_process_signal": _domain(),
     "domain_pin_vcpu": _domain(),
     "domain_pin_vcpu_flags": _domain(flags=Affect),
     "domain_get_vcpu_pin_info": _domain(flags=Affect, make=PinInfo),

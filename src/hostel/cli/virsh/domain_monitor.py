@@ -25,7 +25,19 @@ STATES = {
     DomainState.PMSUSPENDED: "pmsuspended",
 }
 REASONS = {
-    DomainState.RUNNING: ("unknown", "booted", "migrated", "restored", "from snapshot", "unpaused"),
+    DomainState.RUNNING: (
+        "unknown",
+        "booted",
+        "migrated",
+        "restored",
+        "from snapshot",
+        "unpaused",
+        "migration canceled",
+        "save canceled",
+        "event wakeup",
+        "crashed",
+        "post-copy",
+    ),
     DomainState.PAUSED: (
         "unknown",
         "user",

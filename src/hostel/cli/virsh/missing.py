@@ -6,15 +6,15 @@ from typing import Final
 
 _TEXT: Final = """
 allocpages checkpoint-edit
-dom-fd-associate domdirtyrate-calc domdisplay
+dom-fd-associate domdisplay
 domifaddr domlaunchsecinfo
-domsetlaunchsecstate dump edit freepages
+domsetlaunchsecstate edit freepages
 iface-bridge iface-edit iface-unbridge
-lxc-enter-namespace managedsave-edit
+managedsave-edit
 net-dhcp-leases net-edit net-event net-port-create net-port-delete net-port-dumpxml net-port-list
 node-memory-tune nodedev-event nodesevinfo nodesuspend nwfilter-edit
-pool-edit pool-event qemu-attach qemu-monitor-event save-image-edit
-secret-event send-process-signal set-lifecycle-action setvcpu snapshot-edit
+pool-edit pool-event qemu-monitor-event save-image-edit
+secret-event setvcpu snapshot-edit
 sysinfo update-memory-device
 """
 NAMES: Final = frozenset(_TEXT.split())

@@ -41,16 +41,17 @@ GROUPS: Final = (
         "domain",
         "attach-device attach-disk attach-interface autostart blkdeviotune blkiotune blockcommit blockcopy blockjob "
         "blockpull blockresize change-media console cpu-stats create define desc destroy detach-device "
-        "detach-device-alias detach-disk detach-interface domfsfreeze domfsthaw domfsinfo domfstrim domhostname domid "
-        "domif-setlink domiftune domjobabort domjobinfo domname domrename dompmsuspend dompmwakeup domuuid "
-        "domxml-from-native domxml-to-native dumpxml get-user-sshkeys inject-nmi iothreadinfo iothreadpin iothreadadd "
-        "iothreadset iothreaddel send-key managedsave managedsave-remove managedsave-dumpxml managedsave-define "
-        "memtune perf metadata migrate migrate-setmaxdowntime migrate-getmaxdowntime migrate-compcache "
-        "migrate-setspeed migrate-getspeed migrate-postcopy numatune qemu-monitor-command qemu-agent-command "
-        "guest-agent-timeout reboot reset restore resume save save-image-define save-image-dumpxml schedinfo "
-        "screenshot set-user-sshkeys set-user-password setmaxmem setmem setvcpus shutdown start suspend ttyconsole "
-        "undefine update-device vcpucount vcpuinfo vcpupin emulatorpin vncdisplay guestvcpus domblkthreshold "
-        "guestinfo",
+        "detach-device-alias detach-disk detach-interface domfsfreeze domfsthaw domfsinfo domfstrim domhostname "
+        "domid domif-setlink domiftune domjobabort domjobinfo domname domrename dompmsuspend dompmwakeup domuuid "
+        "domxml-from-native domxml-to-native dump dumpxml get-user-sshkeys inject-nmi iothreadinfo iothreadpin "
+        "iothreadadd iothreadset iothreaddel send-key send-process-signal lxc-enter-namespace managedsave "
+        "managedsave-remove managedsave-dumpxml managedsave-define memtune perf metadata migrate "
+        "migrate-setmaxdowntime migrate-getmaxdowntime migrate-compcache migrate-setspeed migrate-getspeed "
+        "migrate-postcopy numatune qemu-attach qemu-monitor-command qemu-agent-command guest-agent-timeout reboot "
+        "reset restore resume save save-image-define save-image-dumpxml schedinfo screenshot set-lifecycle-action "
+        "set-user-sshkeys set-user-password setmaxmem setmem setvcpus shutdown start suspend ttyconsole undefine "
+        "update-device vcpucount vcpuinfo vcpupin emulatorpin vncdisplay guestvcpus domblkthreshold guestinfo "
+        "domdirtyrate-calc",
         {
             "device": (
                 "attach-device attach-disk attach-interface change-media detach-device detach-device-alias detach-disk "
@@ -72,6 +73,9 @@ GROUPS: Final = (
             ),
             "machine": "domrename inject-nmi qemu-monitor-command screenshot send-key setmaxmem setmem setvcpus",
             "counting": "vcpucount",
+            "dumping": (
+                "domdirtyrate-calc dump lxc-enter-namespace qemu-attach send-process-signal set-lifecycle-action"
+            ),
             "pinning": (
                 "cpu-stats emulatorpin iothreadadd iothreaddel iothreadinfo iothreadpin iothreadset vcpuinfo vcpupin"
             ),

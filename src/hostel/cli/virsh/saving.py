@@ -30,13 +30,15 @@ def _flags(args: Args) -> SaveFlag:
     return args.flags(SaveFlag.NONE, bits)
 
 
-def _verbose(args: Args, label: str) -> Progress | None:
+def verbose(args: Args, label: str) -> Progress | None:
+    """What shows how far it is, where ``--verbose`` asks for it."""
     if not args.has("verbose"):
         return None
     return lambda done, total: progress(label, total - done, total)
 
 
-def _absolute(path: str) -> str:
+def absolute(path: str) -> str:
+    """A path as a daemon can use it, which has another working directory."""
     return str(Path(os.path.abspath(path)))
 
 
@@ -45,7 +47,7 @@ def _save(session: Session, args: Args) -> None:
     xml = read_document(args["xml"]) if args.get("xml") is not None else None
     with failing(f"Failed to save domain '{domain.name}' to {file}"):
         saves = _saves(session, "virDomainSaveFlags")
-        saves.domain_save_flags(domain, _absolute(file), xml, _flags(args), _verbose(args, "Save"))
+        saves.domain_save_flags(domain, absolute(file), xml, _flags(args), verbose(args, "Save"))
     session.output.note(f"\nDomain '{domain.name}' saved to {file}")
 
 
@@ -53,7 +55,7 @@ def _restore(session: Session, args: Args) -> None:
     file = args["file"]
     xml = read_document(args["xml"]) if args.get("xml") is not None else None
     with failing(f"Failed to restore domain from {file}"):
-        _saves(session, "virDomainRestoreFlags").domain_restore_flags(_absolute(file), xml, _flags(args))
+        _saves(session, "virDomainRestoreFlags").domain_restore_flags(absolute(file), xml, _flags(args))
     session.output.note(f"Domain restored from {file}")
 
 
@@ -61,7 +63,7 @@ def _managed(session: Session, args: Args) -> None:
     domain = session.domain(args)
     with failing(f"Failed to save domain '{domain.name}' state"):
         saves = _saves(session, "virDomainManagedSave")
-        saves.domain_managed_save(domain, _flags(args), _verbose(args, "Managedsave"))
+        saves.domain_managed_save(domain, _flags(args), verbose(args, "Managedsave"))
     session.output.note(f"\nDomain '{domain.name}' state saved by libvirt")
 
 
@@ -83,7 +85,7 @@ def _managed_dumpxml(session: Session, args: Args) -> None:
 
 def _image_dumpxml(session: Session, args: Args) -> None:
     saves = _saves(session, "virDomainSaveImageGetXMLDesc")
-    _show(session, args, lambda flags: saves.domain_save_image_get_xml_desc(_absolute(args["file"]), flags))
+    _show(session, args, lambda flags: saves.domain_save_image_get_xml_desc(absolute(args["file"]), flags))
 
 
 def _show(session: Session, args: Args, get: Callable[[DomainXmlFlag], str]) -> None:
@@ -105,7 +107,7 @@ def _image_define(session: Session, args: Args) -> None:
     xml = read_document(args["xml"])
     with failing(f"Failed to update {file}"):
         saves = _saves(session, "virDomainSaveImageDefineXML")
-        saves.domain_save_image_define_xml(_absolute(file), xml, _flags(args))
+        saves.domain_save_image_define_xml(absolute(file), xml, _flags(args))
     session.output.note(f"State file {file} updated.")
 
 

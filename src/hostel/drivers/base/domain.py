@@ -51,6 +51,9 @@ class RunningReason(enum.IntEnum):
     FROM_SNAPSHOT = 4
     UNPAUSED = 5
     MIGRATION_CANCELED = 6
+    SAVE_CANCELED = 7
+    WAKEUP = 8
+    CRASHED = 9
     POSTCOPY = 10
 
 

@@ -35,6 +35,7 @@ from hostel.drivers.qemu.block.sizes import SizeCalls
 from hostel.drivers.qemu.console import PtyStream
 from hostel.drivers.qemu.counting import CountingCalls
 from hostel.drivers.qemu.cpu.calls import ProcessorCalls
+from hostel.drivers.qemu.dumping import DumpCalls
 from hostel.drivers.qemu.firmware import nvram
 from hostel.drivers.qemu.firmware.descriptor import DIRECTORIES
 from hostel.drivers.qemu.graphics import GraphicsCalls
@@ -43,6 +44,7 @@ from hostel.drivers.qemu.helper import tpm
 from hostel.drivers.qemu.inside import InsideCalls
 from hostel.drivers.qemu.jobinfo import DomainJobCalls
 from hostel.drivers.qemu.launch import BOOT, Launcher, Origin, find_emulator
+from hostel.drivers.qemu.lifecycle import LifecycleCalls
 from hostel.drivers.qemu.machines import Machines, failed, invalid
 from hostel.drivers.qemu.metadata import MetadataCalls
 from hostel.drivers.qemu.migration.settling import sweep
@@ -90,6 +92,8 @@ class QemuDriver(
     SnapshotCalls,
     GuestCalls,
     CountingCalls,
+    DumpCalls,
+    LifecycleCalls,
     PinningCalls,
     IoThreadCalls,
     LimitsCalls,

@@ -7,6 +7,7 @@ import datetime
 import os
 import shlex
 import shutil
+import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -14,8 +15,9 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from hostel.drivers.base import NetworkDriver, PausedReason, RunningReason, ShutoffReason, StorageDriver
 from hostel.drivers.events import Lifecycle, Started, Suspended
+from hostel.drivers.fault import system_fault
 from hostel.drivers.link import tap
-from hostel.drivers.qemu import document, features, monitor, probe, process, source
+from hostel.drivers.qemu import actions, document, features, keeper, monitor, probe, process, source
 from hostel.drivers.qemu.alias import assign_aliases
 from hostel.drivers.qemu.command import firmware, memory
 from hostel.drivers.qemu.command.context import Context, Wire, alias_of
@@ -266,6 +268,7 @@ class Launcher:
                 raise QmpError("Disconnected", "QEMU did not come up")
             with monitor.connect(socket_path) as qmp:
                 self._complete(status.domain, qmp)
+                actions.apply(status.domain, qmp)
                 threads.settle(status.domain, qmp, pid)
                 if origin.memory is not None:
                     take_memory(qmp, origin.memory, origin.offset)
@@ -276,6 +279,8 @@ class Launcher:
                 )  # fmt: skip
                 self._machines.statuses.write(name, status.format())
             self._prepare(status, origin)
+            if not origin.ending:
+                self.keep(status.domain, run)
             with monitor.connect(socket_path) as qmp:
                 if not paused:
                     qmp.execute("cont")
@@ -288,6 +293,19 @@ class Launcher:
                 words = [process.describe(code)]
             raise _no_start(name, words[-1] if words else str(error)) from error
         return status
+
+    def keep(self, domain: Domain, run: Path) -> None:
+        """See to it that somebody is there who does what follows when the guest ends by itself.
+
+        Raises:
+            VirtError: ``SYSTEM_ERROR``: the host starts no process for it.
+        """
+        if actions.needs_keeper(domain):
+            try:
+                keeper.start(self._machines.directories, domain.name, run, self._machines.log(domain.name))
+            except (OSError, subprocess.SubprocessError) as error:
+                reason = error if isinstance(error, OSError) else OSError(str(error))
+                raise system_fault(reason, "cannot start what restarts the machine", ErrorDomain.QEMU) from error
 
     def _prepare(self, status: Status, origin: Origin) -> None:
         from hostel.drivers.qemu.running import Running

@@ -68,6 +68,8 @@ class Machines:
         self.incoming = Store(directories.state / "qemu" / "incoming")
         self.directories = directories
         self.logs = directories.cache / "qemu" / "log"
+        self.dumps = directories.config / "qemu" / "dump"
+        self.directories = directories
         self._state = directories.state / "qemu"
         self.bus = EventBus(directories.state / "events")
         self.release: Callable[[Domain], None] = lambda domain: None  # lets go of what of the host's a machine had

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from hostel.drivers.qemu.blockjob import settle_jobs
+from hostel.drivers.qemu.dumping import settle_dump
 from hostel.drivers.qemu.lease import is_leased
 from hostel.drivers.qemu.migration.settling import settle_migration
 from hostel.drivers.qemu.plug.element import by_alias, remove
@@ -31,6 +32,8 @@ def recover(machine: Running) -> None:
         settle_migration(machine)
         if machine.is_gone:
             return
+    if machine.status.dump:
+        settle_dump(machine)
     if machine.status.ending == MERGING:
         stop(machine)
         return

@@ -16,6 +16,7 @@ from hostel.drivers.base.domain import Affect
 from hostel.drivers.events import Event, EventBus, Subject
 from hostel.drivers.fault import fault
 from hostel.drivers.qemu import process
+from hostel.drivers.qemu.actions import PANICKED, POWERED_OFF
 from hostel.drivers.qemu.launch import Launcher
 from hostel.drivers.qemu.lease import is_leased
 from hostel.drivers.qemu.machines import Machines, failed, invalid
@@ -68,6 +69,12 @@ class Running:
     def agent_timeout(self) -> int:
         """How long the guest's agent is waited for: seconds, or one of ``AgentTimeout``."""
         return self._machines.agent_timeout(self.name)
+
+    @property
+    def dumps(self) -> Path:
+        """Where the memory of guests that have crashed is kept."""
+        self._machines.dumps.mkdir(parents=True, exist_ok=True, mode=0o700)
+        return self._machines.dumps
 
     @property
     def qmp(self) -> Monitor:
@@ -221,6 +228,7 @@ class Calls:
                 status.jobs
                 or status.plugs
                 or status.backup is not None
+                or status.dump
                 or status.ending in ("merging",)
                 or status.ending.startswith("saved:")
                 or (status.migration is not None and not is_leased(self._machines.lease(domain.name)))
@@ -276,14 +284,19 @@ class Calls:
                     raise no_domain(f"name '{domain.name}'")
                 ending = read_ending(self._machines.endings, domain.name)
                 return StateInfo(DomainState.SHUTOFF, int(ending.reason), ending.detail)
-            live = machine.status
             try:
                 answer = machine.ask("query-status")
             except VirtError as error:
                 if error.code != ErrorCode.OPERATION_INVALID:
                     raise
                 answer = {}
-        if not answer:  # it ended between the two looks
+            if answer.get("status") in (POWERED_OFF, PANICKED):
+                from hostel.drivers.qemu.lifecycle import follow
+
+                if follow(machine, answer["status"]):
+                    answer = {}
+            live = machine.status
+        if not answer:  # it ended between the two looks, or goes on now
             return self.domain_get_state(domain)
         if answer.get("running"):
             return StateInfo(DomainState.RUNNING, live.running)

@@ -131,6 +131,7 @@ class StatusDocument(Element, tag="domstatus"):
     running: int = attr(integer())
     ending: str = attr()
     resumes: bool = attr(YES_NO, default=False)
+    dump: str = attr(default="")
     nodes: int = attr(integer(), default=0)
     backup_began: int = attr(integer(maximum=_I64), default=0)
     speed: int = attr(integer(maximum=_I64), default=0)
@@ -155,6 +156,7 @@ class Status(NamedTuple):
         running: libvirt's reason while it runs.
         ending: why it is being ended by us, else empty.
         resumes: whether its CPUs run again when that fails.
+        dump: the file that memory is being dumped to, else empty.
         nodes: the last number that was given to an image.
         jobs: block jobs that run, or whose end has not been dealt with.
         plugs: devices on their way in or out.
@@ -174,6 +176,7 @@ class Status(NamedTuple):
     running: int = 1
     ending: str = ""
     resumes: bool = False
+    dump: str = ""
     nodes: int = 0
     jobs: tuple[BlockJob, ...] = ()
     plugs: tuple[Plug, ...] = ()

@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from hostel.drivers.base import DomainRef, PausedReason, RunningReason
 from hostel.drivers.events import Event, EventBus, Lifecycle, Listener, Subject, Suspended
+from hostel.drivers.qemu.actions import needs_keeper
 from hostel.drivers.qemu.machines import Machines
 from hostel.drivers.qemu.monitor import Monitor
 from hostel.drivers.qemu.status import Status
@@ -24,6 +25,7 @@ from hostel.errors import QmpError, VirtError
 
 _LOOK_SECONDS: Final = 1.0
 _FOLLOWED: Final = ("JOB_STATUS_CHANGE", "BLOCK_JOB_READY", "DEVICE_DELETED")
+_ENDED: Final = ("STOP", "GUEST_PANICKED")  # after which something may follow
 _SUSPENDED: Final = {
     PausedReason.IOERROR: Suspended.IOERROR,
     PausedReason.WATCHDOG: Suspended.WATCHDOG,
@@ -158,6 +160,8 @@ class Watch:
             return
         for kind, detail in translate(name, data, status):
             self._machines.bus.publish(Event(Subject.DOMAIN, kind, ref.name, ref.uuid, ref.id, detail))
+        if name in _ENDED and needs_keeper(status.domain):
+            self._after(ref)
 
 
 def _hold(run: Path) -> int | None:
@@ -183,7 +187,9 @@ def translate(name: str, data: Mapping[str, Any], status: Status) -> list[tuple[
         case "RESUME":
             return [_lifecycle(Lifecycle.RESUMED, int(status.running in _MOVED))]
         case "SHUTDOWN":
-            return [] if status.ending else [_lifecycle(Lifecycle.SHUTDOWN, 1 if data.get("guest") else 2)]
+            if status.ending or status.domain.on_poweroff == "restart":
+                return []
+            return [_lifecycle(Lifecycle.SHUTDOWN, 1 if data.get("guest") else 2)]
         case "MIGRATION_PASS":
             return [("migration-iteration", {"iteration": int(data["pass"])})]
         case "RESET":

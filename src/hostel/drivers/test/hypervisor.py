@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from typing import Final
 
 from hostel.drivers.base import (
     ConsoleStream,
@@ -29,13 +30,16 @@ from hostel.drivers.native import NativeCalls
 from hostel.drivers.test.capabilities import format_capabilities
 from hostel.drivers.test.counting import CountingCalls
 from hostel.drivers.test.document import DomainDefinition, parse_domain
+from hostel.drivers.test.dumping import DumpCalls
 from hostel.drivers.test.host import Host, TestDomain
 from hostel.drivers.test.metadata import MetadataCalls
 from hostel.drivers.test.tuning import TuningCalls
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
 
+_STOPPED: Final = {ShutoffReason.DESTROYED: Stopped.DESTROYED, ShutoffReason.CRASHED: Stopped.CRASHED}
 
-class TestDriver(CountingCalls, MetadataCalls, TuningCalls, NativeCalls):
+
+class TestDriver(CountingCalls, DumpCalls, MetadataCalls, TuningCalls, NativeCalls):
     """Implements :class:`hostel.drivers.base.HypervisorDriver` in memory."""
 
     __test__ = False  # not a test case, whatever its name says
@@ -297,7 +301,7 @@ class TestDriver(CountingCalls, MetadataCalls, TuningCalls, NativeCalls):
         domain.live = None
         domain.id = -1
         domain.state = StateInfo(DomainState.SHUTOFF, reason)
-        detail = Stopped.DESTROYED if reason is ShutoffReason.DESTROYED else Stopped.SHUTDOWN
+        detail = _STOPPED.get(reason, Stopped.SHUTDOWN)
         self._tell(domain, Lifecycle.STOPPED, detail)
         if not domain.persistent:
             del self._host.domains[domain.definition.name]

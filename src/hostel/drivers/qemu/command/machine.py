@@ -38,8 +38,6 @@ _KINDS: Final = {
     BootDevice.FD: (DiskDevice.FLOPPY,),
 }
 _SLEEP: Final = {Board.I440FX: "PIIX4_PM", Board.Q35: "ICH9-LPC"}
-_OFF_ACTIONS: Final = ("destroy",)
-_REBOOT_ACTIONS: Final = ("restart", "destroy")
 
 
 def build(domain: Domain, context: Context, fields: Mapping[type[Element], frozenset[str]] = FIELDS) -> list[str]:
@@ -181,10 +179,6 @@ def _adjustment(clock: Clock) -> int:
 
 
 def _actions(domain: Domain) -> list[str]:
-    if domain.on_poweroff not in (None, *_OFF_ACTIONS):
-        raise unsupported(f"on_poweroff '{domain.on_poweroff}'; write destroy")
-    if domain.on_reboot not in (None, *_REBOOT_ACTIONS):
-        raise unsupported(f"on_reboot '{domain.on_reboot}'; write restart or destroy")
     return ["-no-reboot"] if domain.on_reboot == "destroy" else []
 
 

@@ -1,0 +1,190 @@
+"""A machine's memory as a file for debuggers, and how fast it changes.
+
+A dump is recorded in the machine's state before its CPUs are stopped. Who finds the record after a crash waits until
+QEMU writes no more, removes the file, which nobody knows to be whole, and lets the CPUs run on.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Final
+
+from hostel.drivers.base import DomainRef, PausedReason, Progress, RunningReason, ShutoffReason
+from hostel.drivers.base.dumping import DirtyRateMode, DumpFlag, DumpFormat
+from hostel.drivers.fault import fault, system_fault
+from hostel.drivers.qemu import process, savefile
+from hostel.drivers.qemu.machines import failed, invalid
+from hostel.drivers.qemu.running import Calls, Running
+from hostel.drivers.qemu.saving import migrate, wait_for_migration
+from hostel.drivers.qemu.status import Ending
+from hostel.errors import ErrorCode, ErrorDomain, QmpError
+
+_FORMATS: Final = {
+    DumpFormat.RAW: "elf", DumpFormat.KDUMP_ZLIB: "kdump-zlib", DumpFormat.KDUMP_LZO: "kdump-lzo",
+    DumpFormat.KDUMP_SNAPPY: "kdump-snappy", DumpFormat.WIN_DMP: "win-dmp",
+}  # fmt: skip
+_MODES: Final = {
+    DirtyRateMode.PAGE_SAMPLING: "page-sampling", DirtyRateMode.DIRTY_BITMAP: "dirty-bitmap",
+    DirtyRateMode.DIRTY_RING: "dirty-ring",
+}  # fmt: skip
+_SECONDS: Final = (1, 60)  # that a measurement may last
+_POLL: Final = 0.05  # seconds
+_STALLED: Final = 120.0  # seconds without a byte of progress
+_TOLD: Final = 2.0  # seconds in which a failure is told
+_FILE: Final = "hostel-dump"
+
+
+class DumpCalls(Calls):
+    """Dumps; see :mod:`hostel.drivers.base.dumping`."""
+
+    def domain_core_dump_with_format(
+        self,
+        domain: DomainRef,
+        to: str,
+        format: int,
+        flags: DumpFlag = DumpFlag.NONE,
+        progress: Progress | None = None,
+    ) -> None:
+        """Write memory, and with ``CRASH`` end the machine, with ``RESET`` reset it."""
+        path = Path(to)
+        _check(path, format, flags)
+        with self._running(domain) as machine:
+            if machine.status.jobs and not flags & DumpFlag.MEMORY_ONLY:
+                raise invalid("domain has active block job; end it with blockjob --abort or --pivot")
+            name = _FORMATS[DumpFormat(format)]
+            if name not in machine.ask("query-dump-guest-memory-capability")["formats"]:
+                what = f"unsupported dumpformat '{name}' for this QEMU binary"
+                raise fault(ErrorCode.INVALID_ARG, what, ErrorDomain.QEMU)
+            self._dump(machine, path, name, flags, progress)
+
+    def _dump(self, machine: Running, path: Path, format: str, flags: DumpFlag, progress: Progress | None) -> None:
+        was_running = bool(machine.ask("query-status").get("running"))
+        machine.save(dump=str(path), resumes=was_running)
+        try:
+            if was_running and not flags & DumpFlag.LIVE:
+                machine.save(paused=int(PausedReason.DUMP))
+                machine.ask("stop")
+            write_dump(machine, path, format, flags, progress)
+        except BaseException:
+            settle_dump(machine)
+            raise
+        if flags & DumpFlag.CRASH:
+            self._end_crashed(machine)
+            return
+        if flags & DumpFlag.RESET:
+            machine.ask("system_reset")
+        _go_on(machine)
+
+    def _end_crashed(self, machine: Running) -> None:
+        """End a machine that is dumped, as if it had crashed."""
+        status = machine.status
+        machine.save(ending="crashed")
+        machine.close()
+        if not process.end(status.pid, status.started):
+            machine.save(ending="", dump="")
+            raise failed(f"QEMU, process {status.pid}, does not end")
+        process.exit_status(machine.run, 2)
+        machine.forget(Ending(ShutoffReason.CRASHED, "dumped"))
+
+    def domain_start_dirty_rate_calc(
+        self, domain: DomainRef, seconds: int, flags: DirtyRateMode = DirtyRateMode.PAGE_SAMPLING
+    ) -> None:
+        """Have QEMU measure."""
+        least, most = _SECONDS
+        if not least <= seconds <= most:
+            what = f"seconds={seconds} is invalid, please choose value within [{least}, {most}]."
+            raise fault(ErrorCode.CONFIG_UNSUPPORTED, what, ErrorDomain.QEMU)
+        with self._running(domain) as machine:
+            if flags & DirtyRateMode.DIRTY_RING and not flags & DirtyRateMode.DIRTY_BITMAP:
+                what = "dirty-ring calculation mode requires dirty-ring feature enabled."
+                raise fault(ErrorCode.OPERATION_UNSUPPORTED, what, ErrorDomain.QEMU)
+            machine.ask("calc-dirty-rate", **{"calc-time": seconds, "mode": _MODES[flags & DirtyRateMode.DIRTY_BITMAP]})
+
+
+def _check(path: Path, format: int, flags: DumpFlag) -> None:
+    for one, other in (
+        (DumpFlag.CRASH, DumpFlag.LIVE),
+        (DumpFlag.CRASH, DumpFlag.RESET),
+        (DumpFlag.LIVE, DumpFlag.RESET),
+    ):
+        if flags & one and flags & other:
+            what = f"Flags 'VIR_DUMP_{one.name}' and 'VIR_DUMP_{other.name}' are mutually exclusive"
+            raise fault(ErrorCode.INVALID_ARG, what, ErrorDomain.QEMU)
+    if format not in _FORMATS:
+        raise fault(ErrorCode.INVALID_ARG, f"unknown dumpformat '{format}'", ErrorDomain.QEMU)
+    if format != DumpFormat.RAW and not flags & DumpFlag.MEMORY_ONLY:
+        what = "kdump-compressed format is only supported with memory-only dump"
+        raise fault(ErrorCode.OPERATION_UNSUPPORTED, what, ErrorDomain.QEMU)
+    if not path.is_absolute():
+        raise fault(ErrorCode.INVALID_ARG, f"dump file '{path}' must be an absolute path", ErrorDomain.QEMU)
+
+
+def write_dump(machine: Running, path: Path, format: str, flags: DumpFlag, progress: Progress | None = None) -> None:
+    """Have QEMU write its memory to a file, which is whole afterwards.
+
+    Raises:
+        VirtError: the host or QEMU refused.
+    """
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        with open(descriptor, "wb") as file:
+            if flags & DumpFlag.MEMORY_ONLY:
+                _dump_memory(machine, file.fileno(), format, progress)
+            else:
+                migrate(machine, file.fileno(), progress)
+            os.fsync(file.fileno())
+            if flags & DumpFlag.BYPASS_CACHE:
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    except OSError as error:
+        raise system_fault(error, f"Failed to create file '{path}'", ErrorDomain.QEMU) from error
+
+
+def _dump_memory(machine: Running, descriptor: int, format: str, progress: Progress | None) -> None:
+    try:
+        machine.qmp.pass_file(_FILE, descriptor)
+    except QmpError as error:
+        raise machine.translated(error, "getfd") from error
+    # ELF is what QEMU writes unless it is told otherwise.
+    named = {} if format == _FORMATS[DumpFormat.RAW] else {"format": format}
+    machine.ask("dump-guest-memory", paging=False, protocol=f"fd:{_FILE}", detach=True, **named)
+    done, deadline = -1, time.monotonic() + _STALLED
+    while (found := machine.ask("query-dump"))["status"] == "active":
+        if progress is not None and found.get("total"):
+            progress(int(found["completed"]), int(found["total"]))
+        if found.get("completed", 0) != done:
+            done, deadline = found.get("completed", 0), time.monotonic() + _STALLED
+        if time.monotonic() >= deadline:
+            raise fault(ErrorCode.OPERATION_TIMEOUT, "QEMU writes no more of its memory", ErrorDomain.QEMU)
+        time.sleep(_POLL)
+    if found["status"] != "completed":
+        event = machine.qmp.wait(_TOLD, "DUMP_COMPLETED")
+        why = event["data"].get("error", "") if event is not None else ""
+        raise failed(f"QEMU did not write its memory: {why or 'it does not say why'}")
+
+
+def settle_dump(machine: Running) -> None:
+    """Bring a machine that was being dumped back to where it was, without a file.
+
+    Raises:
+        VirtError: ``OPERATION_TIMEOUT``: QEMU still writes.
+    """
+    machine.attempt("migrate_cancel")
+    wait_for_migration(machine)
+    deadline = time.monotonic() + _STALLED
+    while (machine.attempt("query-dump") or {}).get("status") == "active":
+        if time.monotonic() >= deadline:
+            what = f"QEMU still writes its memory to '{machine.status.dump}'"
+            raise fault(ErrorCode.OPERATION_TIMEOUT, what, ErrorDomain.QEMU)
+        time.sleep(_POLL)
+    savefile.discard(Path(machine.status.dump))
+    _go_on(machine)
+
+
+def _go_on(machine: Running) -> None:
+    if not machine.status.resumes:
+        machine.save(dump="")
+        return
+    machine.ask("cont")
+    machine.save(dump="", paused=0, running=int(RunningReason.UNPAUSED))

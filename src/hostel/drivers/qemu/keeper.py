@@ -1,0 +1,64 @@
+"""A process that listens to one machine for as long as it runs, so that what its document asks for follows at once.
+
+It does what any listener does: as one it watches machines, and a machine that is watched is brought to where its
+document wants it (:mod:`hostel.drivers.qemu.watch`). There is one for each run of a machine at most.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from hostel.drivers.base import DomainRef
+from hostel.drivers.store import Directories
+from hostel.errors import VirtError
+
+_LOOK: Final = 5.0  # seconds
+_LOCK: Final = "keeper"
+_PROGRAM: Final = "import sys; from hostel.drivers.qemu.keeper import main; main(sys.argv[1:])"
+
+
+def start(directories: Directories, name: str, run: Path, log: Path) -> None:
+    """Start the keeper of a machine, which outlives us; one that has a keeper keeps that.
+
+    Raises:
+        OSError: it cannot be started.
+    """
+    command = [sys.executable, "-P", "-c", _PROGRAM, name, str(run), *map(str, directories)]
+    with log.open("ab") as output:
+        # The shell ends at once, so that the keeper is nobody's zombie here.
+        subprocess.run(
+            ["sh", "-c", '"$@" & exit 0', "start", *command],
+            stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd="/", start_new_session=True, check=True,
+            timeout=10,
+        )  # fmt: skip
+
+
+def keep(directories: Directories, name: str, run: Path) -> None:
+    """Listen until the machine of this run is gone."""
+    try:
+        lock = os.open(run / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return  # it is gone, or it has a keeper
+    from hostel.drivers.qemu.driver import QemuDriver
+
+    driver = QemuDriver(directories)
+    with driver.events.listen() as listener:
+        while (run / _LOCK).exists():
+            try:
+                driver.domain_get_state(DomainRef(name, ""))
+            except VirtError as error:
+                sys.stderr.write(f"keeper of '{name}': {error}\n")
+            listener.get(_LOOK)
+
+
+def main(words: Sequence[str]) -> None:
+    """Keep what the words say: a machine's name, its run, and the directories."""
+    name, run, *directories = words
+    keep(Directories(*map(Path, directories)), name, Path(run))
