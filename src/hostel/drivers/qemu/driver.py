@@ -47,7 +47,7 @@ from hostel.drivers.qemu.launch import BOOT, Launcher, Origin, find_emulator
 from hostel.drivers.qemu.lifecycle import LifecycleCalls
 from hostel.drivers.qemu.machines import Machines, failed, invalid
 from hostel.drivers.qemu.metadata import MetadataCalls
-from hostel.drivers.qemu.migration.settling import sweep
+from hostel.drivers.qemu.migration.settling import sweep, take_back
 from hostel.drivers.qemu.native import ArgumentCalls
 from hostel.drivers.qemu.plug.calls import DeviceCalls
 from hostel.drivers.qemu.rename import RenameCalls, settle_renames
@@ -274,6 +274,8 @@ class QemuDriver(
             if machine.ask("query-status").get("running"):
                 raise invalid("domain is already running")
             machine.save(running=int(RunningReason.UNPAUSED))  # which those who watch it tell as it runs
+            if machine.status.migration is not None:  # whose end its owner decides now
+                take_back(machine)
             machine.ask("cont")
             machine.save(paused=0, migration=None)
 

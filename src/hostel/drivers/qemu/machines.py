@@ -17,7 +17,7 @@ from hostel.drivers.base.agent import AgentTimeout
 from hostel.drivers.events import Event, EventBus, Lifecycle, Stopped, Subject
 from hostel.drivers.qemu import document, process, savefile
 from hostel.drivers.qemu.helper import tpm
-from hostel.drivers.qemu.status import Ending, Status, write_ending
+from hostel.drivers.qemu.status import Ending, Migration, Status, write_ending
 from hostel.drivers.store import Directories, Store
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
 from hostel.model.domain.domain import Domain
@@ -189,8 +189,24 @@ class Machines:
             return None
         if process.runs(status.pid, status.started):
             return status
-        self.forget(name, run, self._ending(name, status))
+        ending = self._ending(name, status)
+        if status.migration is not None and status.migration.way == "in":
+            self.undo_arrival(name, status.migration)
+            ending = Ending(ShutoffReason.FAILED, ending.detail or "QEMU ended while the guest was coming")
+        self.forget(name, run, ending)
         return None
+
+    def undo_arrival(self, name: str, mark: Migration) -> None:
+        """Take back what was made for a domain that did not come. The caller holds the domain's lock."""
+        for path in mark.made:
+            with contextlib.suppress(OSError):
+                os.unlink(path)
+        if mark.definition is not None:
+            with self.definitions.locked():
+                if mark.definition:
+                    self.definitions.write(name, mark.definition)
+                else:
+                    self.definitions.remove(name)
 
     def _abandon(self, name: str, run: Path) -> None:
         """End what a starter left that died before the machine was ours."""

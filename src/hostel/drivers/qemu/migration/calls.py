@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Mapping
 from typing import Final
 
-from hostel.drivers.base import DomainRef
+from hostel.drivers.base import DomainRef, PausedReason
 from hostel.drivers.base.backup import JobType
 from hostel.drivers.base.migration import DEST_NAME, DEST_XML, MigrateFlag, Parameters, Tunnel
 from hostel.drivers.fault import fault
 from hostel.drivers.qemu import document, lease
-from hostel.drivers.qemu.machines import invalid
+from hostel.drivers.qemu.machines import failed, invalid
 from hostel.drivers.qemu.migration import statistics
 from hostel.drivers.qemu.migration.cookie import read as read_cookie
-from hostel.drivers.qemu.migration.destination import Incoming, Prepared, finish, finish_offline
+from hostel.drivers.qemu.migration.destination import Incoming, Prepared, conclude, finish, finish_offline
 from hostel.drivers.qemu.migration.peer import lead
 from hostel.drivers.qemu.migration.settling import (
     POSTCOPY,
@@ -27,7 +28,7 @@ from hostel.drivers.qemu.migration.settling import (
     take_back,
     undefine,
 )
-from hostel.drivers.qemu.migration.source import Outgoing, begin, now
+from hostel.drivers.qemu.migration.source import Outgoing, Progress, begin, now
 from hostel.drivers.qemu.migration.tuning import UNLIMITED, text
 from hostel.drivers.qemu.migration.tunnel import PipeTunnel
 from hostel.drivers.qemu.running import Calls, Running, check_still, no_domain
@@ -35,6 +36,7 @@ from hostel.drivers.qemu.status import read_ending
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
 
 _MIB: Final = 1 << 20
+_POLL: Final = 0.05  # seconds
 _MOST_MIB: Final = UNLIMITED // _MIB
 _COMPLETED, _KEPT = 1, 2  # of virDomainGetJobStatsFlags
 
@@ -118,9 +120,40 @@ class MigrationCalls(Calls):
                 if cancelled:
                     drop(machine, "the migration was cancelled")
                     raise _finished()
-                return finish(machine, self._launcher, params, cookie_in, flags)
+                came = finish(machine, self._launcher, cookie_in, flags)
             finally:
                 machine.close()
+        if came.is_postcopy:
+            self._await_rest(name, "in")
+        with self._machines.locked(name), self._held(DomainRef(name, "")) as found:
+            if found is None:
+                raise self._never_came(name)
+            return conclude(found, came, flags)
+
+    def _await_rest(self, name: str, way: str) -> None:
+        """Wait while a guest runs at the destination, and what is missing follows.
+
+        Raises:
+            VirtError: ``OPERATION_FAILED``: one of both has ended, or nothing follows any more.
+        """
+        progress = Progress(f"migration {way} job")
+        while True:
+            with self._machines.locked(name):
+                status = self._machines.live(name)
+                if status is None:
+                    raise failed(f"migration {way} job: domain is not running")
+                machine = Running(self._machines, status, self._launcher)
+                try:
+                    found = machine.ask("query-migrate")
+                finally:
+                    machine.close()
+            match found.get("status"):
+                case "completed":
+                    return
+                case "failed" | "postcopy-paused":
+                    raise failed(f"migration {way} job: what was missing of the guest does not come any more")
+            progress.look([found.get("ram", {}).get("transferred"), found.get("ram", {}).get("postcopy-bytes")])
+            time.sleep(_POLL)
 
     def _finish_offline(self, name: str, *, cancelled: bool) -> tuple[DomainRef, bytes]:
         if not cancelled:
@@ -140,6 +173,8 @@ class MigrationCalls(Calls):
         self, domain: DomainRef, params: Parameters, cookie_in: bytes, flags: MigrateFlag, cancelled: bool
     ) -> None:
         """Confirm."""
+        if not cancelled and self._is_following(domain):
+            self._await_rest(domain.name, "out")
         with self._machines.locked(domain.name):
             if flags & MigrateFlag.OFFLINE:
                 if not cancelled and flags & MigrateFlag.UNDEFINE_SOURCE:
@@ -151,27 +186,49 @@ class MigrationCalls(Calls):
             machine = Running(self._machines, status, self._launcher)
             try:
                 self._confirm(machine, cookie_in, cancelled=cancelled)
+            except BaseException:
+                lease.let_go(machine.lease)  # whoever comes next may try
+                raise
             finally:
                 machine.close()
+
+    def _is_following(self, domain: DomainRef) -> bool:
+        """Whether the guest runs at the destination while something is missing."""
+        with self._machines.locked(domain.name):
+            status = self._machines.live(domain.name)
+        return status is not None and status.migration is not None and status.paused == PausedReason.POSTCOPY
 
     def _confirm(self, machine: Running, cookie_in: bytes, *, cancelled: bool) -> None:
         mark = machine.status.migration
         assert mark is not None
-        if mark.phase == "performed" and (not cancelled or ask_destination(machine, mark)):
-            said = read_cookie(cookie_in, self._machines.directories, machine.name, machine.domain.uuid or "")
-            told = statistics.completed(self._machines, machine.name, stays=True)
-            if said is not None and said.statistics is not None and said.statistics.downtime is not None:
-                told["downtime"] = said.statistics.downtime
-            machine.publish("job-completed", **told)
-            leave(machine)
-            statistics.keep(self._machines, machine.name, told)
-            return
-        if not cancelled:
+        is_there: bool | None = not cancelled
+        if cancelled and mark.phase == "performed" and (mark.peer or mark.place is not None):
+            # Who says that it failed may only not have heard that it did not.
+            is_there = ask_destination(machine, mark)
+        if is_there is None:
+            lease.let_go(machine.lease)
+            raise failed("nobody knows whether the guest runs at the destination: it is paused until that answers")
+        if is_there and mark.phase == "performed":
+            self._gone(machine, cookie_in)
+        elif is_there:
             raise invalid("the domain was not migrated: it is still here")
-        take_back(machine)
-        self._machines.completed.remove(machine.name)
-        lease.let_go(machine.lease)
-        resume(machine)
+        else:
+            take_back(machine)
+            self._machines.completed.remove(machine.name)
+            lease.let_go(machine.lease)
+            resume(machine)
+
+    def _gone(self, machine: Running, cookie_in: bytes) -> None:
+        """It runs there: end what is left here, and tell how it went."""
+        said = None
+        with contextlib.suppress(VirtError):  # it has only numbers
+            said = read_cookie(cookie_in, self._machines.directories, machine.name, machine.domain.uuid or "")
+        told = statistics.completed(self._machines, machine.name, stays=True)
+        if said is not None and said.statistics is not None and said.statistics.downtime is not None:
+            told["downtime"] = said.statistics.downtime
+        statistics.keep(self._machines, machine.name, told)
+        machine.publish("job-completed", **told)
+        leave(machine)
 
     def domain_migrate_forsake(self, name: str) -> None:
         """Settle what a client has begun that is gone, as far as it goes without it."""

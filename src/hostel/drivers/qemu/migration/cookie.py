@@ -15,6 +15,7 @@ from typing import Final
 
 from hostel.codec.xml import STRING, YES_NO, Element, attr, child, children, integer, settings, text
 from hostel.drivers.fault import fault
+from hostel.drivers.qemu.running import Running
 from hostel.drivers.qemu.status import Place
 from hostel.drivers.store import Directories
 from hostel.errors import ErrorCode, ErrorDomain, ModelError, VirtError
@@ -22,10 +23,12 @@ from hostel.model.domain.domain import Domain
 
 _U64: Final = integer(maximum=2**64 - 1)
 _I64: Final = integer(minimum=-(2**63), maximum=2**63 - 1)
+_AUTOMATIC: Final = ("pause-before-switchover", "late-block-activate")
+_NO_LOCKS: Final = "nop"
 # What can be wanted of us that we do as a matter of course.
-_UNDERSTOOD: Final = frozenset({"persistent", "nbd", "statistics", "capabilities", "allowReboot", "memory-hotplug"})
+_UNDERSTOOD: Final = frozenset({"persistent", "nbd", "statistics", "capabilities", "allowReboot", "lockstate"})
 # What libvirt knows besides, and we cannot do.
-_KNOWN: Final = frozenset({"graphics", "lockstate", "network", "cpu-hotplug", "cpu", "block-dirty-bitmaps"})
+_KNOWN: Final = frozenset({"graphics", "memory-hotplug", "network", "cpu-hotplug", "cpu", "block-dirty-bitmaps"})
 
 
 class CopiedDisk(Element, tag="disk"):
@@ -81,6 +84,12 @@ class Numbers(Element, tag="statistics"):
     disk_bps: int | None = text(_U64, default=None)
 
 
+class LockState(Element, tag="lockstate"):
+    """The leases of disks, by which a lock manager of libvirt's keeps hosts apart; ``nop`` has none."""
+
+    driver: str = attr()
+
+
 class Cookie(Element, tag="qemu-migration"):
     """A cookie; ``name`` is the domain's at the source."""
 
@@ -89,6 +98,7 @@ class Cookie(Element, tag="qemu-migration"):
     hostname: str = text()
     hostuuid: str = text()
     features: list[str] = settings(STRING, tag="feature", name="name", factory=list)
+    lock_state: LockState | None = child(LockState, default=None)
     domain: Domain | None = child(Domain, default=None)
     nbd: Nbd | None = child(Nbd, default=None)
     statistics: Numbers | None = child(Numbers, default=None)
@@ -140,7 +150,19 @@ def read(data: bytes, directories: Directories, name: str, uuid: str) -> Cookie 
             raise _wrong(f"Unknown migration cookie feature {feature}")
         if feature not in _UNDERSTOOD:
             raise _wrong(f"Unsupported migration cookie feature {feature}")
+    if cookie.lock_state is not None and cookie.lock_state.driver != _NO_LOCKS:
+        raise _wrong(f"Source host lock driver {cookie.lock_state.driver} different from target {_NO_LOCKS}")
     return cookie
+
+
+def capabilities(machine: Running) -> Capabilities:
+    """What QEMU's migration can do here: libvirt uses what it has itself only where the other side has it too.
+
+    Raises:
+        VirtError: QEMU does not answer.
+    """
+    names = [str(item["capability"]) for item in machine.ask("query-migrate-capabilities")]
+    return Capabilities(caps=[Capability(name=name, auto=name in _AUTOMATIC) for name in names])
 
 
 def place_of(directories: Directories) -> Place:

@@ -36,7 +36,7 @@ from hostel.drivers.qemu.machines import Machines, failed, invalid
 from hostel.drivers.qemu.migration import cookie as cookies
 from hostel.drivers.qemu.migration import copying, statistics
 from hostel.drivers.qemu.migration.rules import check_flags, copied_disks
-from hostel.drivers.qemu.migration.settling import arrive, drop, pending, remove_made
+from hostel.drivers.qemu.migration.settling import arrive, drop, pending
 from hostel.drivers.qemu.migration.source import now, where_from
 from hostel.drivers.qemu.migration.tuning import Tuning, apply, number, text, texts, tuning
 from hostel.drivers.qemu.running import Running
@@ -97,6 +97,7 @@ class Incoming:
         self._uri: str | None = text(params, URI)
         self._port: int | None = None  # of the NBD server
         self._writes = -1
+        self._can: cookies.Capabilities | None = None
 
     def _disks(self) -> list[Disk]:
         assert self._said is not None
@@ -127,7 +128,7 @@ class Incoming:
                 self._check_offline()
                 uri = self._uri or f"tcp:{socket.gethostname()}:{_PORTS.start}"
         except BaseException:
-            remove_made(self._machines, name, mark)
+            self._machines.undo_arrival(name, mark)
             self._machines.incoming.remove(name)
             lease.let_go(path)
             raise
@@ -173,8 +174,12 @@ class Incoming:
             raise
         return None if tunnelled else self._uri
 
-    def _let_in_tunnel(self, machine: Running) -> None:
+    def _tune(self, machine: Running) -> None:
         apply(machine, self._told)
+        self._can = cookies.capabilities(machine)
+
+    def _let_in_tunnel(self, machine: Running) -> None:
+        self._tune(machine)
         reads, self._writes = os.pipe2(os.O_CLOEXEC)
         try:
             machine.qmp.pass_file("hostel-incoming", reads)
@@ -186,7 +191,7 @@ class Incoming:
 
     def _let_in(self, machine: Running) -> None:
         """Have QEMU listen: for disks first, since they come first."""
-        apply(machine, self._told)
+        self._tune(machine)
         address = text(self._params, LISTEN_ADDRESS) or _any_address()
         if self._copied:
             self._serve_disks(machine, address)
@@ -229,14 +234,29 @@ class Incoming:
     def _cookie(self) -> bytes:
         cookie = cookies.new(self._machines.directories, self._original, self.domain.uuid or "")
         cookie.place = cookies.place_of(self._machines.directories)
+        cookie.capabilities = self._can
         if self._copied:
             cookie.nbd = cookies.Nbd(port=self._port)
         return cookies.written(cookie)
 
 
-def finish(
-    machine: Running, launcher: Launcher, params: Parameters, cookie_in: bytes, flags: MigrateFlag
-) -> tuple[DomainRef, bytes]:
+class Come(NamedTuple):
+    """A machine that has come.
+
+    Attributes:
+        told: what the source told of how it went.
+        original: what it is called there.
+        received: when all of it was here, in milliseconds since 1970.
+        is_postcopy: something is missing, which follows while it runs.
+    """
+
+    told: cookies.Numbers | None
+    original: str
+    received: int
+    is_postcopy: bool
+
+
+def finish(machine: Running, launcher: Launcher, cookie_in: bytes, flags: MigrateFlag) -> Come:
     """Let a machine run that has come; the caller holds the domain's lock.
 
     Raises:
@@ -245,12 +265,11 @@ def finish(
     mark = machine.status.migration
     assert mark is not None
     received = now()
-    machines = machine.machines
     try:
-        said = cookies.read(cookie_in, machines.directories, mark.name, machine.domain.uuid or "")
+        said = cookies.read(cookie_in, machine.machines.directories, mark.name, machine.domain.uuid or "")
         mark.phase = "finish"
         machine.save(migration=mark)
-        _wait(machine)
+        is_postcopy = _wait(machine)
         machine.attempt("nbd-server-stop")
         if flags & MigrateFlag.PERSIST_DEST:
             _define(machine, launcher, mark, said.domain if said is not None else None)
@@ -262,21 +281,33 @@ def finish(
     told = said.statistics if said is not None else None
     if told is not None:
         told.delta = received - told.sent if told.sent is not None else None
-        told.time_elapsed = now() - told.started if told.started is not None else told.time_elapsed
         told.downtime = now() - told.stopped if told.stopped is not None else told.downtime
-    arrive(machine)
+    return Come(told, mark.name, received, is_postcopy)
+
+
+def conclude(machine: Running, come: Come, flags: MigrateFlag) -> tuple[DomainRef, bytes]:
+    """Forget that it came; the caller holds the domain's lock.
+
+    Raises:
+        VirtError: QEMU does not answer.
+    """
+    told = come.told
+    if told is not None and told.started is not None:
+        told.time_elapsed = now() - told.started
+    if machine.status.migration is not None:
+        arrive(machine)
     found = statistics.from_cookie(told, statistics.MIGRATION_IN)
-    statistics.keep(machines, machine.name, found)
+    statistics.keep(machine.machines, machine.name, found)
     if flags & MigrateFlag.PAUSED:
         machine.publish("lifecycle", event=int(Lifecycle.SUSPENDED), detail=0)
     machine.publish("job-completed", **found)
-    answer = cookies.new(machines.directories, mark.name, machine.domain.uuid or "")
+    answer = cookies.new(machine.machines.directories, come.original, machine.domain.uuid or "")
     answer.statistics = told
     return DomainRef(machine.name, machine.domain.uuid or "", machine.status.id), cookies.written(answer)
 
 
-def _wait(machine: Running) -> None:
-    """Wait until QEMU has all that it needs to run the guest.
+def _wait(machine: Running) -> bool:
+    """Wait until QEMU has all that it needs to run the guest; whether more follows then.
 
     Raises:
         VirtError: ``OPERATION_FAILED``: it has ended, or something is missing.
@@ -285,8 +316,10 @@ def _wait(machine: Running) -> None:
     while True:
         found = machine.ask("query-migrate")
         match found.get("status"):
-            case "completed" | "postcopy-active":
-                return
+            case "completed":
+                return False
+            case "postcopy-active":
+                return True
             case "failed" | "cancelled":
                 raise failed(f"job 'migration in' failed: {found.get('error-desc', found['status'])}")
         if time.monotonic() >= deadline:

@@ -16,15 +16,14 @@ in         finish      where its CPUs run it has come, else as above
 from __future__ import annotations
 
 import contextlib
-import os
 import time
-from pathlib import Path
 from typing import Final
 
 from hostel.drivers.base import DomainState, PausedReason, RunningReason, ShutoffReason
 from hostel.drivers.base.migration import DEST_NAME, MigrateFlag, MigrationDriver
 from hostel.drivers.events import Lifecycle
 from hostel.drivers.qemu import lease, process
+from hostel.drivers.qemu.backup.checkpoints import Checkpoints
 from hostel.drivers.qemu.machines import Machines, failed
 from hostel.drivers.qemu.migration import copying
 from hostel.drivers.qemu.migration.cookie import directories_of
@@ -67,6 +66,8 @@ def settle_migration(machine: Running) -> None:
 def _settle_performed(machine: Running, mark: Migration) -> None:
     if int(time.time()) < mark.asked + _ASK_AGAIN:
         return
+    if machine.ask("query-migrate").get("status") in POSTCOPY:
+        return  # the guest runs there, and needs what is here
     is_there = ask_destination(machine, mark)
     if is_there is None:
         mark.asked = int(time.time())
@@ -100,7 +101,7 @@ def _ask_here(machine: Running, mark: Migration) -> bool | None:
     is_there = _ask(driver, machine, mark)
     if is_there is None:
         ending = read_ending(Machines(directories).endings, mark.name)
-        return False if ending.reason in (ShutoffReason.FAILED, ShutoffReason.UNKNOWN) else None
+        return False if ending.reason is ShutoffReason.FAILED else None
     return is_there
 
 
@@ -192,6 +193,7 @@ def leave(machine: Running) -> None:
 
 def undefine(machines: Machines, name: str) -> None:
     """Drop the definition of a domain that has moved; one that has none is no mistake."""
+    Checkpoints(machines, name).clear()
     with machines.definitions.locked():
         domain = machines.definition(name)
         if domain is None:
@@ -229,22 +231,9 @@ def drop(machine: Running, why: str) -> None:
     if not process.end(status.pid, status.started, grace=1):
         raise failed(f"QEMU, process {status.pid}, does not end")
     process.exit_status(machine.run, 2)
-    remove_made(machine.machines, machine.name, mark)
+    machine.machines.undo_arrival(machine.name, mark)
     machine.forget(Ending(ShutoffReason.FAILED, why))
     lease.let_go(machine.lease)
-
-
-def remove_made(machines: Machines, name: str, mark: Migration) -> None:
-    """Take back what was made for a domain that did not come."""
-    for path in mark.made:
-        with contextlib.suppress(OSError):
-            os.unlink(path)
-    if mark.definition is not None:
-        with machines.definitions.locked():
-            if mark.definition:
-                machines.definitions.write(name, mark.definition)
-            else:
-                machines.definitions.remove(name)
 
 
 def pending(machines: Machines, name: str) -> Pending | None:
@@ -264,6 +253,6 @@ def sweep(machines: Machines) -> None:
             found = pending(machines, name)
             if lease.is_leased(machines.lease(name)):
                 continue
-            if found is not None and Path(machines.statuses.path(name)).exists() is False:
-                remove_made(machines, name, found.migration)
+            if found is not None and machines.statuses.read(name) is None:
+                machines.undo_arrival(name, found.migration)
             machines.incoming.remove(name)

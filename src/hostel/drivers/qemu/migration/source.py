@@ -125,7 +125,7 @@ def begin(
             check_safe(held, copied)
     cookie = cookies.new(machines.directories, held.name, held.uuid or "")
     if machine is not None:
-        cookie.capabilities = _capabilities(machine)
+        cookie.capabilities = cookies.capabilities(machine)
         if flags & COPIES_DISKS:
             cookie.nbd = cookies.Nbd(disks=[_copied(machine, disk) for disk in copied])
     wanted = _wanted(held, platform, params)
@@ -145,12 +145,6 @@ def _wanted(held: Domain, platform: Platform, params: Parameters) -> str:
     document.finish(known, platform)
     check_same(known, wanted, name=text(params, DEST_NAME))
     return wanted.format()
-
-
-def _capabilities(machine: Running) -> cookies.Capabilities:
-    names = [str(item["capability"]) for item in machine.ask("query-migrate-capabilities")]
-    auto = ("pause-before-switchover", "late-block-activate")
-    return cookies.Capabilities(caps=[cookies.Capability(name=name, auto=name in auto) for name in names])
 
 
 def _copied(machine: Running, disk: Disk) -> cookies.CopiedDisk:
@@ -303,7 +297,7 @@ class Outgoing:
         copying.begin(machine, disks, where, self._flags, speed * _MIB)
 
     def _wait_for_copies(self) -> None:
-        progress = _Progress()
+        progress = Progress("migration out job")
         while self._copied:
             with self._held() as machine:
                 if copying.are_ready(machine, self._copied):
@@ -335,7 +329,7 @@ class Outgoing:
 
     def _follow(self) -> None:
         """Watch QEMU until all is sent, or until the rest follows once the guest runs there."""
-        progress = _Progress()
+        progress = Progress("migration out job")
         is_ending = False
         while True:
             with self._held() as machine:
@@ -393,6 +387,8 @@ class Outgoing:
     def _cookie(self) -> bytes:
         cookie = cookies.new(self._machines.directories, self._domain.name, self._domain.uuid)
         cookie.domain = self._persistent
+        if self._flags & COPIES_DISKS:
+            cookie.nbd = cookies.Nbd()  # so that libvirt ends its server, without which it could not move on
         cookie.statistics = statistics.as_cookie(self._told, self._began, self._stopped, self._sent)
         return cookies.written(cookie)
 
@@ -410,10 +406,11 @@ class Outgoing:
                 machine.close()
 
 
-class _Progress:
-    """Sees to it that something moves."""
+class Progress:
+    """Sees to it that something moves; ``what`` is named where nothing does."""
 
-    def __init__(self) -> None:
+    def __init__(self, what: str) -> None:
+        self._what = what
         self._last: object = None
         self._deadline = time.monotonic() + _STALLED
 
@@ -426,7 +423,7 @@ class _Progress:
         if seen != self._last:
             self._last, self._deadline = seen, time.monotonic() + _STALLED
         elif time.monotonic() >= self._deadline:
-            what = f"migration out job: nothing was sent for {_STALLED:.0f} seconds"
+            what = f"{self._what}: nothing was sent for {_STALLED:.0f} seconds"
             raise fault(ErrorCode.OPERATION_TIMEOUT, what, ErrorDomain.QEMU)
 
 
