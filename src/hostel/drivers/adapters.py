@@ -57,6 +57,7 @@ from hostel.drivers.base.dumping import DirtyRateMode, DumpFlag
 from hostel.drivers.base.host import NodeInfo
 from hostel.drivers.base.interface import InterfaceRef
 from hostel.drivers.base.machine import MemoryFlag, VcpuFlag
+from hostel.drivers.base.messages import MessageFlag
 from hostel.drivers.base.nodedev import NodeDeviceRef
 from hostel.drivers.base.nwfilter import NwfilterBindingRef, NwfilterRef
 from hostel.drivers.base.saving import SaveFlag
@@ -275,6 +276,7 @@ _ROWS: Final[dict[str, Adapter]] = {
     "domain_fsfreeze": _domain("domain_fs_freeze"),
     "domain_fsthaw": _domain("domain_fs_thaw"),
     "domain_fstrim": _domain("domain_fs_trim"),
+    "domain_get_messages": _domain(flags=MessageFlag),
     "domain_get_hostname": _domain(flags=HostnameSource),
     "domain_get_guest_vcpus": _domain(),
     "domain_set_guest_vcpus": _domain(),

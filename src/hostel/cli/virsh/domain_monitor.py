@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from xml.etree.ElementTree import Element
 
@@ -10,8 +11,10 @@ from hostel.cli.virsh import document
 from hostel.cli.virsh.session import DOMAIN, Session, failing, yes_no
 from hostel.drivers.base import DomainRef, DomainState, DomainXmlFlag
 from hostel.drivers.base.backup import BackupDriver
+from hostel.drivers.base.messages import MessagesDriver
 from hostel.drivers.base.saving import SaveDriver
 from hostel.drivers.base.snapshot import SnapshotDriver
+from hostel.drivers.fault import printable
 from hostel.errors import ErrorCode, VirtError
 
 STATES = {
@@ -190,6 +193,10 @@ def _dominfo(session: Session, args: Args) -> None:
         label = hypervisor.domain_get_security_label(domain)
         if label.label:
             rows.append(("Security label:", f"{label.label} ({'enforcing' if label.enforcing else 'permissive'})"))
+    if isinstance(hypervisor, MessagesDriver):
+        with contextlib.suppress(VirtError):  # another daemon may not know them
+            said = hypervisor.domain_get_messages(domain)
+            rows += [("" if index else "Messages:", printable(text)) for index, text in enumerate(said)]
     for name, text in rows:
         session.output.line(f"{name:<15} {text}")
 

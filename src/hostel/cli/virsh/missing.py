@@ -6,7 +6,7 @@ from typing import Final
 
 _TEXT: Final = """
 allocpages checkpoint-edit
-dom-fd-associate domdisplay
+dom-fd-associate
 domifaddr domlaunchsecinfo
 domsetlaunchsecstate edit freepages
 iface-bridge iface-edit iface-unbridge

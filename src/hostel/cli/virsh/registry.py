@@ -41,10 +41,10 @@ GROUPS: Final = (
         "domain",
         "attach-device attach-disk attach-interface autostart blkdeviotune blkiotune blockcommit blockcopy blockjob "
         "blockpull blockresize change-media console cpu-stats create define desc destroy detach-device "
-        "detach-device-alias detach-disk detach-interface domfsfreeze domfsthaw domfsinfo domfstrim domhostname "
-        "domid domif-setlink domiftune domjobabort domjobinfo domname domrename dompmsuspend dompmwakeup domuuid "
-        "domxml-from-native domxml-to-native dump dumpxml get-user-sshkeys inject-nmi iothreadinfo iothreadpin "
-        "iothreadadd iothreadset iothreaddel send-key send-process-signal lxc-enter-namespace managedsave "
+        "detach-device-alias detach-disk detach-interface domdisplay domfsfreeze domfsthaw domfsinfo domfstrim "
+        "domhostname domid domif-setlink domiftune domjobabort domjobinfo domname domrename dompmsuspend dompmwakeup "
+        "domuuid domxml-from-native domxml-to-native dump dumpxml get-user-sshkeys inject-nmi iothreadinfo "
+        "iothreadpin iothreadadd iothreadset iothreaddel send-key send-process-signal lxc-enter-namespace managedsave "
         "managedsave-remove managedsave-dumpxml managedsave-define memtune perf metadata migrate "
         "migrate-setmaxdowntime migrate-getmaxdowntime migrate-compcache migrate-setspeed migrate-getspeed "
         "migrate-postcopy numatune qemu-attach qemu-monitor-command qemu-agent-command guest-agent-timeout reboot "
@@ -76,6 +76,7 @@ GROUPS: Final = (
             "dumping": (
                 "domdirtyrate-calc dump lxc-enter-namespace qemu-attach send-process-signal set-lifecycle-action"
             ),
+            "display": "domdisplay",
             "pinning": (
                 "cpu-stats emulatorpin iothreadadd iothreaddel iothreadinfo iothreadpin iothreadset vcpuinfo vcpupin"
             ),

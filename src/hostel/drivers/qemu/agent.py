@@ -20,6 +20,7 @@ from hostel.drivers.base.agent import AgentTimeout
 from hostel.drivers.fault import fault
 from hostel.drivers.qemu.machines import invalid
 from hostel.drivers.qemu.running import Calls, Running
+from hostel.drivers.qemu.taint import Taint
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
 
 NAME: Final = "org.qemu.guest_agent.0"
@@ -193,6 +194,7 @@ class AgentCalls(Calls):
             raise fault(ErrorCode.INVALID_ARG, f"'{command}' is no JSON object", ErrorDomain.QEMU)
         seconds = seconds_of(timeout)
         with self._running(domain) as machine, open_agent(machine) as agent:
+            machine.taint(Taint.CUSTOM_GA_COMMAND)
             if timeout == AgentTimeout.NOWAIT:
                 agent.send(request)
                 return None

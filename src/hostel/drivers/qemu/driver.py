@@ -46,6 +46,7 @@ from hostel.drivers.qemu.jobinfo import DomainJobCalls
 from hostel.drivers.qemu.launch import BOOT, Launcher, Origin, find_emulator
 from hostel.drivers.qemu.lifecycle import LifecycleCalls
 from hostel.drivers.qemu.machines import Machines, failed, invalid
+from hostel.drivers.qemu.message import MessageCalls
 from hostel.drivers.qemu.metadata import MetadataCalls
 from hostel.drivers.qemu.migration.settling import sweep, take_back
 from hostel.drivers.qemu.native import ArgumentCalls
@@ -102,6 +103,7 @@ class QemuDriver(
     StatisticsCalls,
     AgentCalls,
     InsideCalls,
+    MessageCalls,
     DomainJobCalls,
     RenameCalls,
     ArgumentCalls,

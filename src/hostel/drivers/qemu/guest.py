@@ -16,6 +16,7 @@ from hostel.drivers.qemu.inside import online, set_online
 from hostel.drivers.qemu.keyboard import numbers
 from hostel.drivers.qemu.machines import failed, invalid
 from hostel.drivers.qemu.running import Calls, Running
+from hostel.drivers.qemu.taint import Taint
 from hostel.drivers.qemu.tuning import threads
 from hostel.errors import ErrorCode, ErrorDomain, QmpError
 from hostel.model.domain.cpu import Vcpu
@@ -123,6 +124,7 @@ class GuestCalls(Calls):
     def domain_qemu_monitor_command(self, domain: DomainRef, command: str, *, human: bool = False) -> str:
         """Give QEMU a command as it is; what it changes is not in the document."""
         with self._running(domain) as machine:
+            machine.taint(Taint.CUSTOM_MONITOR)
             if human:
                 return str(machine.ask("human-monitor-command", **{"command-line": command}))
             try:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import datetime
 import os
-import shlex
 import shutil
 import subprocess
 import time
@@ -17,7 +15,7 @@ from hostel.drivers.base import NetworkDriver, PausedReason, RunningReason, Shut
 from hostel.drivers.events import Lifecycle, Started, Suspended
 from hostel.drivers.fault import system_fault
 from hostel.drivers.link import tap
-from hostel.drivers.qemu import actions, document, features, keeper, monitor, probe, process, source
+from hostel.drivers.qemu import actions, document, features, keeper, monitor, probe, process, source, taint
 from hostel.drivers.qemu.alias import assign_aliases
 from hostel.drivers.qemu.command import firmware, memory
 from hostel.drivers.qemu.command.context import Context, Wire, alias_of
@@ -145,6 +143,10 @@ class Launcher:
         )
         status = Status(live, machines.next_id(), 0, 0, str(run), 0)
         live.id = status.id
+        privileged, moved = os.geteuid() == 0, origin.migration is not None
+        found = taint.findings(live, emulator, self._cache, privileged=privileged, moved=moved)
+        notes = [*notes, *(taint.note(status.id, finding) for finding in found)]
+        status = status._replace(**taint.kept(found))
         values: list[Path] = []
         with contextlib.ExitStack() as given:
             given.callback(_unlink, values)
@@ -155,7 +157,7 @@ class Launcher:
                     argv += ["-incoming", "defer"]
                 values += self._give_secrets(live, context)
                 last = max((source.index or 0 for source in _images(live)), default=0)
-                status = status._replace(log_start=_write_log(log, argv, notes), nodes=last)
+                status = status._replace(log_start=process.write_log(log, notes, argv), nodes=last)
                 helpers = self._helpers(live, run, values)
                 machines.statuses.write(name, status.format())
             except BaseException:
@@ -445,14 +447,3 @@ def _unlink(paths: list[Path]) -> None:
 def _no_start(name: str, why: str) -> VirtError:
     message = f"internal error: domain '{name}' could not be started: {why}"
     return VirtError(ErrorCode.INTERNAL_ERROR, message, domain=ErrorDomain.QEMU)
-
-
-def _write_log(log: Path, argv: list[str], notes: list[str]) -> int:
-    log.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    stamp = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M:%S%z")
-    with log.open("a", encoding="utf-8", errors="surrogateescape") as stream:
-        stream.write(
-            f"{stamp}: starting up\n" + "".join(f"{stamp}: {note}\n" for note in notes) + shlex.join(argv) + "\n"
-        )
-        stream.flush()
-        return stream.tell()

@@ -10,6 +10,7 @@ Any later process of the same user learns from these how QEMU is, or how it died
 from __future__ import annotations
 
 import contextlib
+import datetime
 import errno
 import fcntl
 import os
@@ -22,6 +23,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 _POLL: Final = 0.02  # seconds
+_OURS: Final = " is tainted: "  # of lines that we write into a log while QEMU does, too
 _TICKS: Final = os.sysconf("SC_CLK_TCK")
 
 # $1 is the run directory. Descriptor 9 is the lock, which QEMU does not get.
@@ -268,4 +270,18 @@ def last_lines(log: Path, count: int = 5, *, since: int = 0) -> list[str]:
             text = stream.read().decode(errors="replace")
     except OSError:
         return []
-    return [line for line in text.splitlines() if line.strip()][-count:]
+    return [line for line in text.splitlines() if line.strip() and _OURS not in line][-count:]
+
+
+def write_log(log: Path, notes: Sequence[str], argv: Sequence[str] = ()) -> int:
+    """Write into a machine's log, with the time, that it starts and how, or what is to be said of it meanwhile.
+
+    Returns how long the log is then; what follows of a machine that starts is QEMU's own.
+    """
+    log.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    stamp = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M:%S%z")
+    lines = [f"{stamp}: {note}\n" for note in (("starting up", *notes) if argv else notes)]
+    with log.open("a", encoding="utf-8", errors="surrogateescape") as stream:
+        stream.write("".join(lines) + (f"{shlex.join(argv)}\n" if argv else ""))
+        stream.flush()
+        return stream.tell()

@@ -22,6 +22,7 @@ from hostel.drivers.qemu.lease import is_leased
 from hostel.drivers.qemu.machines import Machines, failed, invalid
 from hostel.drivers.qemu.monitor import Monitor
 from hostel.drivers.qemu.status import Ending, Status, read_ending
+from hostel.drivers.qemu.taint import Finding, Taint, note
 from hostel.errors import ErrorCode, ErrorDomain, QmpError, VirtError
 from hostel.model.domain.devices.disk import Disk
 from hostel.model.domain.devices.interface import Interface
@@ -117,6 +118,12 @@ class Running:
         """Write the state down, with these fields changed."""
         self.status = self.status._replace(**changes)
         self._machines.statuses.write(self.name, self.status.format())
+
+    def taint(self, why: Taint) -> None:
+        """Remember that the machine is beyond what is supported, and write it into its log."""
+        if why not in self.status.taints.split():
+            self.save(taints=f"{self.status.taints} {why}".lstrip())
+            process.write_log(self._machines.log(self.name), [note(self.status.id, Finding(why))])
 
     def next_node(self) -> int:
         """A number for an image that no other of this run has had; kept with the next :meth:`save`."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from hostel.codec.xml import STRING, YES_NO, Element, attr, child, children, choice, integer, texts
 from hostel.drivers.base import ShutoffReason
@@ -14,6 +14,7 @@ from hostel.model.domain.devices.disk import Disk
 from hostel.model.domain.domain import Domain
 
 _I64 = 2**63 - 1
+_LISTS = ("jobs", "plugs", "deprecations")
 
 
 class BlockJob(Element, tag="blockjob"):
@@ -135,6 +136,8 @@ class StatusDocument(Element, tag="domstatus"):
     nodes: int = attr(integer(), default=0)
     backup_began: int = attr(integer(maximum=_I64), default=0)
     speed: int = attr(integer(maximum=_I64), default=0)
+    taints: str = attr(default="")
+    deprecations: list[str] = texts(STRING, tag="deprecation", factory=list)
     jobs: list[BlockJob] = children(BlockJob, factory=list)
     plugs: list[Plug] = children(Plug, factory=list)
     backup: Backup | None = child(Backup, default=None)
@@ -164,6 +167,8 @@ class Status(NamedTuple):
         backup_began: when it began, in milliseconds since 1970.
         migration: the migration that is under way.
         speed: how much a migration may send, in MiB a second; 0 is as much as goes.
+        taints: why it is beyond what is supported, each a ``Taint``, with blanks between.
+        deprecations: what of it will be given up.
     """
 
     domain: Domain
@@ -184,10 +189,13 @@ class Status(NamedTuple):
     backup_began: int = 0
     migration: Migration | None = None
     speed: int = 0
+    taints: str = ""
+    deprecations: tuple[str, ...] = ()
 
     def format(self) -> str:
         """The document's text."""
-        return StatusDocument(**{**self._asdict(), "jobs": [*self.jobs], "plugs": [*self.plugs]}).format()
+        lists: dict[str, list[Any]] = {name: [*getattr(self, name)] for name in _LISTS}
+        return StatusDocument(**{**self._asdict(), **lists}).format()
 
     @classmethod
     def parse(cls, text: str) -> Status:
@@ -201,7 +209,7 @@ class Status(NamedTuple):
         except ModelError as error:
             raise ValueError(str(error)) from error
         values = {name: getattr(document, name) for name in cls._fields}
-        return cls(**{**values, "jobs": tuple(document.jobs), "plugs": tuple(document.plugs)})
+        return cls(**{**values, **{name: tuple(values[name]) for name in _LISTS}})
 
 
 class Ending(NamedTuple):
