@@ -31,6 +31,7 @@ from support.virsh import Real, run_lines
 
 MAC, OTHER = "52:54:00:11:22:33", "52:54:00:99:99:99"
 IP, PEER_IP = "10.0.0.2", "10.0.0.9"
+OWNER = "6b6c2a48-0d76-4b0c-9d2f-000000000001"
 BROADCAST = "ff:ff:ff:ff:ff:ff"
 TAP, GUEST, PEER = "vnet0", "guest0", "peer0"
 _WAIT = 0.2  # seconds in which a frame gets through, if it does
@@ -138,7 +139,7 @@ class Network:
 def binding(filter: str = "clean-traffic", *parameters: tuple[str, str], port: str = TAP) -> str:
     """The document of a binding."""
     values = "".join(f"<parameter name='{name}' value='{value}'/>" for name, value in parameters)
-    owner = "<owner><name>vm</name><uuid>6b6c2a48-0d76-4b0c-9d2f-000000000001</uuid></owner>"
+    owner = f"<owner><name>vm</name><uuid>{OWNER}</uuid></owner>"
     reference = f"<filterref filter='{filter}'>{values}</filterref>"
     return f"<filterbinding>{owner}<portdev name='{port}'/><mac address='{MAC}'/>{reference}</filterbinding>"
 
@@ -170,7 +171,7 @@ def packets() -> None:
     assert network.passes() == CLEAN
     assert not network.sent(ethernet(OTHER, MAC, _UNKNOWN, b"other"), back=True)
     assert network.sent(ethernet(OTHER, MAC, _IPV4, ipv4(PEER_IP, IP, 17, udp(1, 2))), back=True)
-    network.driver.remove(TAP)
+    network.driver.remove_of(OWNER, MAC)
     assert tables() == before
     assert network.passes() == FREE
     network.driver.nwfilter_define_xml(MIXED)
@@ -191,18 +192,18 @@ def learning_any() -> None:
     assert bindings.learning(TAP) is None
     wait_until(lambda: not learning.is_running(bindings.lock_of_learner(TAP)))
     # An address that is given by DHCP is as good.
-    network.driver.remove(TAP)
+    network.driver.remove_of(OWNER, MAC)
     network.driver.nwfilter_binding_create_xml(binding())
     answer = ethernet(OTHER, MAC, _IPV4, ipv4(PEER_IP, IP, 17, dhcp(5, reply=True, given=IP, seconds=60)))
     assert network.sent(answer, back=True)
     network.wait_for(CLEAN)
-    network.driver.remove(TAP)
+    network.driver.remove_of(OWNER, MAC)
     # The process ends with the interface.
     network.driver.nwfilter_binding_create_xml(binding())
     wait_until(lambda: learning.is_running(bindings.lock_of_learner(TAP)))
     sh(f"ip link delete {TAP}")
     wait_until(lambda: not learning.is_running(bindings.lock_of_learner(TAP)))
-    network.driver.remove(TAP)
+    network.driver.remove_of(OWNER, MAC)
     assert "vnet0" not in tables()
 
 
@@ -231,7 +232,7 @@ def learning_dhcp() -> None:
     release = ethernet(MAC, OTHER, _IPV4, ipv4(IP, PEER_IP, 17, dhcp(7, own=IP)))
     assert network.sent(release)
     network.wait_for("")
-    network.driver.remove(TAP)
+    network.driver.remove_of(OWNER, MAC)
     wait_until(lambda: not learning.is_running(lock))
 
 
@@ -281,8 +282,8 @@ def redefining() -> None:
         assert error.code is ErrorCode.OPERATION_INVALID
     else:
         raise AssertionError("undefined while in use")
-    driver.remove("vnet1")
-    driver.remove(TAP)
+    driver.nwfilter_binding_delete(driver.nwfilter_binding_lookup_by_port_dev("vnet1"))
+    driver.remove_of(OWNER, MAC)
     assert "vnet" not in tables()
 
 
@@ -294,25 +295,25 @@ def kills() -> None:
     document = binding("own", KNOWN)
     driver.nwfilter_binding_create_xml(document)
     expected = tables()
-    driver.remove(TAP)
+    driver.remove_of(OWNER, MAC)
     for step in (2, 25):
         _killed_at(step, lambda: driver.nwfilter_binding_create_xml(document))
-        driver.remove("nothing")  # whoever changes rules next
+        driver.nwfilter_define_xml(MIXED)  # whoever changes rules next
         assert [ref.port_device for ref in driver.connect_list_all_nwfilter_bindings()] == [TAP], step
         assert tables() == expected, step
-        driver.remove(TAP)
+        driver.remove_of(OWNER, MAC)
         assert "vnet0" not in tables()
     driver.nwfilter_binding_create_xml(document)
     changed = MIXED.replace("0x88b5", "0x88b6")
     for step in (14, 36):
         _killed_at(step, lambda: driver.nwfilter_define_xml(changed))
-        driver.remove("nothing")
+        driver.nwfilter_undefine(driver.nwfilter_lookup_by_name("allow-arp" if step == 14 else "allow-ipv4"))
         now = driver.nwfilter_get_xml_desc(driver.nwfilter_lookup_by_name("own"))
         assert tables() == (expected if "0x88b5" in now else expected.replace("0x88b5", "0x88b6")), step
         driver.nwfilter_define_xml(MIXED)
         assert tables() == expected, step
-    _killed_at(9, lambda: driver.remove(TAP))
-    driver.remove(TAP)
+    _killed_at(9, lambda: driver.remove_of(OWNER, MAC))
+    driver.remove_of(OWNER, MAC)
     assert "vnet0" not in tables()
 
 

@@ -51,7 +51,8 @@ def open_session(uri: SplitResult, directories: Directories) -> Drivers | None:
     is_system = uri.path == "/system"
     network = announcing(deferred(lambda: _network(directories, is_system=is_system)), Subject.NETWORK, bus)
     secret = deferred(lambda: _secret(directories, bus))
-    hypervisor = QemuDriver(directories, storage=storage, network=network)
+    nwfilter = deferred(lambda: _nwfilter(directories, is_system=is_system))
+    hypervisor = QemuDriver(directories, storage=storage, network=network, nwfilter=nwfilter)
     start = claim_start(directories)
     if start is Start.AFTER_REBOOT:
         storage.forget_running()
@@ -63,7 +64,6 @@ def open_session(uri: SplitResult, directories: Directories) -> Drivers | None:
         network.connect_autostart()
         hypervisor.connect_autostart()
     node_device = deferred(_node_device)
-    nwfilter = deferred(lambda: _nwfilter(directories, is_system=is_system))
     host = (node_device, deferred(_interface), nwfilter, deferred(_host))
     events = WatchedDevices(hypervisor.events, lambda: node_device.look())
     return Drivers(f"qemu://{uri.path}", hypervisor, storage, network, secret, *host, events)

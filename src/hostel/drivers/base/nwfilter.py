@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    from hostel.model.nwfilter.binding import FilterBinding
 
 
 class NwfilterRef(NamedTuple):
@@ -37,6 +40,26 @@ class NwfilterBindings(Protocol):
 
     def nwfilter_binding_delete(self, binding: NwfilterBindingRef) -> None:
         """Let it have the filter no more."""
+
+
+@runtime_checkable
+class NwfilterEnforcer(Protocol):
+    """Puts filters in force on the interfaces of guests."""
+
+    def apply(self, binding: FilterBinding) -> None:
+        """Put a filter in force on an interface that is there; one that was in force on it before is taken away.
+
+        Raises:
+            VirtError: the rules cannot be made; there are none then, and the guest must not run.
+        """
+
+    def remove_of(self, owner: str, mac: str) -> None:
+        """Take away the rules of a guest's interface, whatever it was called, and whether it is there or not.
+
+        Args:
+            owner: the guest's UUID.
+            mac: the interface's hardware address.
+        """
 
 
 class NwfilterDriver(Protocol):

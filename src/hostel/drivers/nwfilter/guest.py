@@ -1,30 +1,25 @@
-"""The filters of guests' interfaces: put in force when a guest gets an interface, and taken away when it loses it.
-
-Whoever makes a tap for an interface calls :func:`apply` after the tap is there and before the guest runs, and
-:func:`remove` after the guest, or its interface, is gone; the latter may be called where nothing was applied.
-"""
+"""The filters that guests' documents name, and what the host is told of them."""
 
 from __future__ import annotations
 
 from typing import Final
 
 from hostel.drivers.fault import fault
-from hostel.drivers.nwfilter.system import SystemNwfilterDriver
-from hostel.drivers.store import Directories
 from hostel.errors import ErrorCode, ErrorDomain
+from hostel.model.domain.devices.interface import FilterReference as InterfaceFilter
 from hostel.model.domain.devices.interface import Interface, InterfaceType
 from hostel.model.nwfilter.binding import BindingOwner, FilterBinding, complete
 from hostel.model.nwfilter.filter import FilterReference, Parameter
 
-_FILTERED: Final = (InterfaceType.ETHERNET, InterfaceType.NETWORK, InterfaceType.BRIDGE)
+_FILTERED: Final = (InterfaceType.NETWORK, InterfaceType.BRIDGE)
 
 
-def check(interface: Interface, *, privileged: bool) -> None:
-    """Refuse a filter that could not be enforced.
+def check(interface: Interface, *, enforced: bool) -> None:
+    """Refuse a filter that could not be put in force.
 
     Args:
         interface: of a guest's document.
-        privileged: whether this is the host's driver, and not a user's session.
+        enforced: whether this process can put filters in force.
 
     Raises:
         VirtError: ``CONFIG_UNSUPPORTED``: the interface is of a kind that has no tap; ``OPERATION_UNSUPPORTED``: only
@@ -39,45 +34,32 @@ def check(interface: Interface, *, privileged: bool) -> None:
     if interface.virtualport is not None and interface.virtualport.type is not None:
         reason = f"filterref is not supported for network interfaces with virtualport type {interface.virtualport.type}"
         raise fault(ErrorCode.CONFIG_UNSUPPORTED, f"interface {mac} - {reason}", ErrorDomain.QEMU)
-    if not privileged:
+    if not enforced:
         reason = (
-            f"filter '{interface.filterref.filter}' of an interface: only the system's administrator can set rules; "
+            f"filter '{interface.filterref.filter}' of interface {mac}: only the system's administrator can set rules; "
             "take <filterref> out, or run the machine on qemu:///system"
         )
         raise fault(ErrorCode.OPERATION_UNSUPPORTED, reason, ErrorDomain.QEMU)
 
 
-def apply(directories: Directories, interface: Interface, tap: str, *, name: str, uuid: str) -> None:
-    """Put the filter of an interface in force on its tap; nothing where it names none.
+def binding_of(
+    interface: Interface, reference: InterfaceFilter, tap: str, *, name: str, uuid: str | None
+) -> FilterBinding:
+    """The binding of an interface.
 
     Args:
-        directories: of the host's driver.
-        interface: of the guest's document, with its hardware address.
+        interface: of a guest's document, with its hardware address.
+        reference: the filter that it names.
         tap: the name of what carries its packets.
         name: the guest's.
         uuid: the guest's.
-
-    Raises:
-        VirtError: the rules cannot be made; none is there then, and the guest must not run.
     """
-    if interface.filterref is None:
-        return
-    parameters = [Parameter(name=each.name, value=each.value) for each in interface.filterref.parameters]
+    parameters = [Parameter(name=each.name, value=each.value) for each in reference.parameters]
     binding = FilterBinding(
         owner=BindingOwner(name=name, uuid=uuid),
         port_device=tap,
-        link_device=None,
         mac=None if interface.mac is None else interface.mac.address,
-        reference=FilterReference(filter=interface.filterref.filter, parameters=parameters),
+        reference=FilterReference(filter=reference.filter, parameters=parameters),
     )
     complete(binding)
-    SystemNwfilterDriver(directories).apply(binding)
-
-
-def remove(directories: Directories, tap: str) -> None:
-    """Take away the rules of a tap, whether it is still there or not.
-
-    Raises:
-        VirtError: the host refused.
-    """
-    SystemNwfilterDriver(directories).remove(tap)
+    return binding

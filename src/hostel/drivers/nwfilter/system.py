@@ -24,6 +24,7 @@ from hostel.drivers.nwfilter.instance import Instance, Variables, instances, mis
 from hostel.drivers.nwfilter.memory import MemoryNwfilterDriver
 from hostel.drivers.store import Directories
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
+from hostel.model.address import read_mac
 from hostel.model.nwfilter.binding import FilterBinding, read_binding
 from hostel.model.nwfilter.filter import Filter, FilterReference, Parameter, complete_reference, read_filter
 
@@ -133,11 +134,14 @@ class SystemNwfilterDriver(MemoryNwfilterDriver):
         with self._locked():
             self._bind(binding)
 
-    def remove(self, port_device: str) -> None:
-        """Take the rules of a guest's interface away, whether it is still there or not."""
+    def remove_of(self, owner: str, mac: str) -> None:
+        """Take away the rules of a guest's interface, whatever it was called, and whether it is there or not."""
+        if not any(_is_of(binding, owner, mac) for binding in self._bindings.all()):
+            return
         with self._locked():
-            if self._bindings.find(port_device) is not None:
-                self._unbind(port_device)
+            for binding in self._bindings.all():
+                if _is_of(binding, owner, mac):
+                    self._unbind(name_of(binding))
 
     def learned(
         self, port_device: str, mark: str, addresses: Mapping[str, float], *, changed: bool, done: bool
@@ -341,6 +345,10 @@ def _complete(binding: FilterBinding) -> None:
 
 def _instances(find: Callable[[str], Filter], name: str, variables: Variables) -> Iterator[Instance]:
     return instances(find(name), variables, find)
+
+
+def _is_of(binding: FilterBinding, owner: str, mac: str) -> bool:
+    return binding.owner is not None and binding.owner.uuid == owner and binding.mac == read_mac(mac)
 
 
 def _filter_of(binding: FilterBinding) -> str:

@@ -23,6 +23,7 @@ from hostel.drivers.base import (
     StorageDriver,
     UndefineFlag,
 )
+from hostel.drivers.base.nwfilter import NwfilterDriver
 from hostel.drivers.base.saving import SaveFlag
 from hostel.drivers.events import Defined, Event, EventSource, Lifecycle, Subject
 from hostel.drivers.fault import system_fault
@@ -112,13 +113,18 @@ class QemuDriver(
     """Domains under real QEMU; see :class:`hostel.drivers.base.HypervisorDriver` for each call."""
 
     def __init__(
-        self, directories: Directories, *, storage: StorageDriver | None = None, network: NetworkDriver | None = None
+        self,
+        directories: Directories,
+        *,
+        storage: StorageDriver | None = None,
+        network: NetworkDriver | None = None,
+        nwfilter: NwfilterDriver | None = None,
     ) -> None:
         self._cache = directories.cache / "qemu"
         machines = Machines(directories)
         own = directories.config.parent / "qemu" / "firmware"
         firmware = DIRECTORIES if directories == Directories.system() else (*DIRECTORIES, own)
-        wiring = Wiring(network)
+        wiring = Wiring(network, nwfilter)
         machines.release = wiring.release_all
         launcher = Launcher(machines, self._cache, storage, network, secrets_of(directories), firmware, wiring)
         super().__init__(machines, launcher, storage, network)

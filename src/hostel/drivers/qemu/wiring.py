@@ -1,4 +1,4 @@
-"""The host's end of guests' interfaces, where this process may make it: ports of networks, taps and macvtaps.
+"""The host's end of guests' interfaces, where this process may make it: ports of networks, taps, macvtaps, filters.
 
 What outlives this process is written into the live document, and that to disk, before it is made: whoever finds the
 machine gone, or its starter killed, lets go of it. A tap needs no letting go, for it ends with who has it open.
@@ -13,6 +13,8 @@ from typing import Final, NamedTuple
 
 from hostel.drivers.base import NetworkDriver
 from hostel.drivers.base.network import NetworkPortDriver, NetworkPortRef, NetworkRef
+from hostel.drivers.base.nwfilter import NwfilterDriver, NwfilterEnforcer
+from hostel.drivers.base.offered import offered
 from hostel.drivers.fault import fault
 from hostel.drivers.link import device, shaping, tap
 from hostel.drivers.qemu.command.context import Wire, alias_of
@@ -42,13 +44,19 @@ class Wiring:
 
     Args:
         network: where networks are looked up.
+        nwfilter: who puts filters in force, where somebody does.
         is_allowed: whether this process may make interfaces.
     """
 
     def __init__(
-        self, network: NetworkDriver | None, *, is_allowed: Callable[[], bool] = device.may_administer
+        self,
+        network: NetworkDriver | None,
+        nwfilter: NwfilterDriver | None = None,
+        *,
+        is_allowed: Callable[[], bool] = device.may_administer,
     ) -> None:
         self._network = network
+        self._nwfilter = nwfilter
         self._is_allowed = is_allowed
 
     def makes(self, interface: Interface) -> bool:
@@ -58,6 +66,11 @@ class Wiring:
             VirtError: the document asks for what only privileges give.
         """
         may = self._is_allowed()
+        if interface.filterref is not None:
+            from hostel.drivers.nwfilter import guest
+
+            is_user_mode = self._is_user_mode(interface)
+            guest.check(interface, enforced=may and not is_user_mode and self._filters() is not None)
         if may and interface.type in _OURS and not self._is_user_mode(interface):
             return True
         if interface.bandwidth is not None:
@@ -73,6 +86,9 @@ class Wiring:
     def _is_user_mode(self, interface: Interface) -> bool:
         """Whether a network is none of the host's, as those of the test driver."""
         return interface.type == InterfaceType.NETWORK and not hasattr(self._network, "network_port_create_xml")
+
+    def _filters(self) -> NwfilterEnforcer | None:
+        return self._nwfilter if isinstance(self._nwfilter, NwfilterEnforcer) else None
 
     def reserve(self, interface: Interface) -> None:
         """Write into a live document by what is found again that which is about to be made."""
@@ -99,6 +115,10 @@ class Wiring:
             return
         with contextlib.suppress(VirtError, OSError):
             self._remove(domain, interface)
+        filters = self._filters() if interface.filterref is not None else None
+        if filters is not None and interface.mac is not None:
+            with contextlib.suppress(VirtError):
+                filters.remove_of(domain.uuid or "", interface.mac.address)
         source = interface.source
         if interface.type == InterfaceType.NETWORK and source is not None and source.portid is not None:
             with contextlib.suppress(VirtError):
@@ -150,6 +170,7 @@ class Wiring:
             else:
                 wanted = interface.target.dev if interface.target is not None else None
                 name, files = tap.open_tap(wanted or _TAPS, queues=queues)
+                self._filter(domain, interface, name)
                 _join(name, interface, plugged)
             interface.target = interface.target or InterfaceTarget()
             interface.target.dev = name
@@ -158,6 +179,15 @@ class Wiring:
         except BaseException:
             tap.close(files)
             raise
+
+    def _filter(self, domain: Domain, interface: Interface, name: str) -> None:
+        """Put the interface's filter in force on a tap to which nothing is connected yet."""
+        if interface.filterref is None:
+            return
+        from hostel.drivers.nwfilter import guest
+
+        binding = guest.binding_of(interface, interface.filterref, name, name=domain.name, uuid=domain.uuid)
+        offered(self._nwfilter, NwfilterEnforcer, "virNWFilterBindingCreateXML").apply(binding)
 
     @staticmethod
     def _vhosts(interface: Interface, queues: int) -> list[int]:

@@ -15,6 +15,7 @@ from hostel.drivers.nwfilter.instance import instances, missing
 from hostel.drivers.nwfilter.session import SessionNwfilterDriver
 from hostel.drivers.nwfilter.standard import standard_filters
 from hostel.drivers.nwfilter.system import SystemNwfilterDriver
+from hostel.drivers.qemu.wiring import Wiring
 from hostel.drivers.store import Directories
 from hostel.errors import ErrorCode, VirtError
 from hostel.model.domain.devices.interface import Interface
@@ -121,26 +122,43 @@ def test_a_session_has_neither_filters_nor_bindings() -> None:
     assert code(driver.nwfilter_binding_lookup_by_port_dev, "vnet0") is ErrorCode.NO_NWFILTER_BINDING
 
 
-def test_filters_of_interfaces_that_cannot_be_enforced_are_refused(directories: Directories) -> None:
-    def interface(kind: str, inside: str = "<filterref filter='clean-traffic'/>") -> Interface:
-        source = "<source bridge='br0'/>" if kind == "bridge" else ""
-        mac = "<mac address='52:54:00:11:22:33'/>"
-        return Interface.parse(f"<interface type='{kind}'>{mac}{source}{inside}</interface>", "interface")
+def interface(kind: str, inside: str = "<filterref filter='clean-traffic'/>") -> Interface:
+    source = {"bridge": "<source bridge='br0'/>", "network": "<source network='lan'/>"}.get(kind, "")
+    mac = "<mac address='52:54:00:11:22:33'/>"
+    return Interface.parse(f"<interface type='{kind}'>{mac}{source}{inside}</interface>", "interface")
 
-    guest.check(interface("bridge"), privileged=True)
-    guest.check(interface("user", ""), privileged=False)
-    with pytest.raises(VirtError, match="filterref is not supported for network interfaces of type user"):
-        guest.check(interface("user"), privileged=True)
+
+def test_filters_of_interfaces_that_cannot_be_enforced_are_refused(directories: Directories) -> None:
+    enforcing = Wiring(None, SystemNwfilterDriver(directories), is_allowed=lambda: True)
+    assert enforcing.makes(interface("bridge"))
     port = "<virtualport type='openvswitch'/><filterref filter='clean-traffic'/>"
-    with pytest.raises(VirtError, match="with virtualport type openvswitch"):
-        guest.check(interface("bridge", port), privileged=True)
-    with pytest.raises(VirtError, match="qemu:///system"):
-        guest.check(interface("bridge"), privileged=False)
-    guest.apply(directories, interface("bridge", ""), "vnet0", name="vm", uuid=UUID)
-    guest.remove(directories, "vnet0")
-    guest.apply(directories, interface("bridge", "<filterref filter='allow-arp'/>"), "nobodys0", name="vm", uuid=UUID)
-    assert [ref.port_device for ref in SystemNwfilterDriver(directories).connect_list_all_nwfilter_bindings()] == [
-        "nobodys0"
-    ]
-    guest.remove(directories, "nobodys0")
-    assert SystemNwfilterDriver(directories).connect_list_all_nwfilter_bindings() == []
+    for refused, words in (
+        (interface("user"), "filterref is not supported for network interfaces of type user"),
+        (interface("ethernet"), "filterref is not supported for network interfaces of type ethernet"),
+        (interface("bridge", port), "with virtualport type openvswitch"),
+        (interface("network"), "qemu:///system"),  # of a user's: nothing is plugged into it
+    ):
+        with pytest.raises(VirtError, match=words):
+            enforcing.makes(refused)
+    for wiring in (
+        Wiring(None, SystemNwfilterDriver(directories), is_allowed=lambda: False),
+        Wiring(None, SessionNwfilterDriver(), is_allowed=lambda: True),
+        Wiring(None),
+    ):
+        with pytest.raises(VirtError, match="only the system's administrator can set rules") as error:
+            wiring.makes(interface("bridge"))
+        assert error.value.code is ErrorCode.OPERATION_UNSUPPORTED
+
+
+def test_a_guests_filter_is_a_binding_until_the_guest_is_gone(directories: Directories) -> None:
+    driver = SystemNwfilterDriver(directories)
+    value = "<parameter name='IP' value='10.0.0.2'/>"
+    named = interface("bridge", f"<filterref filter='clean-traffic'>{value}</filterref>")
+    assert named.filterref is not None
+    for tap in ("nobodys0", "nobodys1"):
+        driver.apply(guest.binding_of(named, named.filterref, tap, name="vm", uuid=UUID))
+    assert value in driver.nwfilter_binding_get_xml_desc(NwfilterBindingRef("nobodys0", "clean-traffic"))
+    driver.remove_of(UUID, "52:54:00:99:99:99")
+    assert len(driver.connect_list_all_nwfilter_bindings()) == 2
+    driver.remove_of(UUID, "52:54:00:11:22:33")
+    assert driver.connect_list_all_nwfilter_bindings() == []

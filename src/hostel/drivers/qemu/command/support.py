@@ -160,9 +160,11 @@ _ACTED_ON: Final[dict[type[Element], str]] = {
     controller.ControllerTarget: "chassis_nr chassis port bus_nr hotplug",
     controller.ControllerDriver: f"queues cmd_per_lun max_sectors ioeventfd iothread {_VIRTIO}",
     interface.Interface: (
-        "type trust_guest_rx_filters mac source bandwidth isolation script downscript target model driver link_state "
-        f"mtu boot rom {_DEVICE}"
+        "type trust_guest_rx_filters mac source bandwidth isolation script downscript target model driver filterref "
+        f"link_state mtu boot rom {_DEVICE}"
     ),
+    interface.FilterReference: "filter parameters",
+    interface.FilterParameter: "name value",
     interface.Mac: "address type check",
     interface.InterfaceSource: "network portgroup portid bridge mac_table_manager dev mode",
     port.Bandwidth: "inbound outbound",

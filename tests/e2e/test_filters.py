@@ -1,0 +1,130 @@
+"""Filters of guests' interfaces: in force while the guest has the interface, and not a rule longer."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import hostel
+from hostel.drivers.base import DomainState
+from hostel.drivers.base.domain import Affect
+from hostel.drivers.store import Directories
+from hostel.errors import VirtError
+from hostel.objects import Connection
+from support import netns
+from support.kill_step import killed_at
+from support.session import domain_xml, session
+
+pytestmark = [
+    pytest.mark.qemu,
+    *(pytest.mark.requires_tool(name) for name in ("ip", "ebtables", "iptables")),
+    pytest.mark.skipif(os.geteuid() != 0, reason="rules are set by root"),
+]
+IP = "<parameter name='IP' value='10.0.0.2'/>"
+
+
+@pytest.fixture
+def home() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="hostel-filter-") as path:
+        yield Path(path)
+
+
+@pytest.fixture
+def system(home: Path) -> Iterator[Connection]:
+    with netns.alone():
+        subprocess.run(["ip", "link", "add", "br7", "type", "bridge"], check=True)
+        with hostel.open("qemu:///system", Directories.under(home)) as connection:
+            try:
+                yield connection
+            finally:
+                for domain in connection.domains(active=True):
+                    domain.destroy()
+
+
+def interface(mac: str, parameters: str = IP, filter: str = "clean-traffic") -> str:
+    return (
+        f"<interface type='bridge'><mac address='52:54:00:00:00:{mac}'/><source bridge='br7'/><model type='virtio'/>"
+        f"<filterref filter='{filter}'>{parameters}</filterref></interface>"
+    )
+
+
+def rules() -> str:
+    return subprocess.run(["ebtables", "-t", "nat", "-L"], capture_output=True, text=True, check=True).stdout
+
+
+def bindings(home: Path) -> list[str]:
+    return sorted(path.stem for path in (home / "run/nwfilter").glob("*.xml"))
+
+
+def test_a_filter_is_in_force_while_the_guest_has_the_interface(system: Connection, home: Path) -> None:
+    before = rules()
+    domain = system.create_domain(domain_xml(home, interface("0a")))
+    assert "--arp-ip-src 10.0.0.2" in rules()
+    assert bindings(home) == ["vnet0"]
+    hypervisor = system.hypervisor
+    ref = hypervisor.domain_lookup_by_name("guest")
+    hypervisor.domain_attach_device_flags(ref, interface("0b", IP.replace("0.2", "0.3")), Affect.LIVE)
+    assert "--arp-ip-src 10.0.0.3" in rules()
+    assert bindings(home) == ["vnet0", "vnet1"]
+    with pytest.raises(VirtError, match="referenced filter 'nothing' is missing"):
+        hypervisor.domain_attach_device_flags(ref, interface("0c", filter="nothing"), Affect.LIVE)
+    assert bindings(home) == ["vnet0", "vnet1"]
+    domain.destroy()
+    assert rules() == before
+    assert bindings(home) == []
+
+
+def test_an_emulator_that_is_killed_leaves_no_rules(system: Connection, home: Path) -> None:
+    before = rules()
+    domain = system.define_domain(domain_xml(home, interface("0a", "")))
+    domain.start()
+    assert "-p ARP -j ACCEPT" in rules()  # its address is being learned
+    os.kill(int(next((home / "run/qemu/run").glob("*/pid")).read_text()), signal.SIGKILL)
+    domain.wait(DomainState.SHUTOFF, 10)
+    assert rules() == before
+    assert bindings(home) == []
+
+
+def test_a_kill_at_any_step_of_a_start_leaves_no_rules(system: Connection, home: Path) -> None:
+    from hostel.drivers.nwfilter import firewall
+    from hostel.drivers.nwfilter import system as filters
+    from hostel.drivers.qemu import wiring
+
+    domain = system.define_domain(domain_xml(home, interface("0a", filter="no-mac-spoofing")))
+    before = rules()
+    files = tuple(Path(str(module.__file__)) for module in (filters, firewall, wiring))
+    step = 40
+    while killed_at(step, files, domain.start):
+        if domain.is_active:
+            domain.destroy()
+        assert rules() == before, step
+        assert bindings(home) == [], step
+        step += 97
+    assert step > 200
+    assert "52:54:00:00:00:0a" in rules()
+
+
+@pytest.mark.parametrize(
+    ("device", "words"),
+    [(interface("0a", filter="nothing"), "referenced filter 'nothing' is missing"),
+     (interface("0a", "<parameter name='CTRL_IP_LEARNING' value='none'/>"), "unresolvable variables.*IP"),
+     ("<interface type='user'><filterref filter='clean-traffic'/></interface>", "not supported for .* of type user")],
+)  # fmt: skip
+def test_a_guest_does_not_start_without_its_filter(system: Connection, home: Path, device: str, words: str) -> None:
+    before = rules()
+    with pytest.raises(VirtError, match=words):
+        system.create_domain(domain_xml(home, device))
+    assert rules() == before
+    assert bindings(home) == []
+    assert system.domains() == []
+
+
+def test_a_session_refuses_what_it_cannot_enforce(home: Path) -> None:
+    with session(home) as connection, pytest.raises(VirtError, match="run the machine on qemu:///system"):
+        connection.create_domain(domain_xml(home, interface("0a")))
