@@ -36,7 +36,7 @@ FOLLOWS = {
 # What it does and our drivers do not, or not for a domain that is off.
 LESS = {
     "dommemstat test", "managedsave test",
-    "managedsave-remove test", "snapshot-list test", "checkpoint-list test",
+    "managedsave-remove test",
     "sysinfo", "setmem test 1024", "setmaxmem test 4096", "setvcpus test 1", "send-key test 30", "domtime test",
     "vncdisplay test", "domdisplay test",
 }  # fmt: skip

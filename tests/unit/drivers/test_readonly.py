@@ -8,7 +8,7 @@ import pytest
 
 from hostel.drivers.base import DomainXmlFlag, HypervisorDriver, NetworkDriver, StorageDriver
 from hostel.drivers.base.agent import InsideDriver
-from hostel.drivers.base.backup import BackupDriver
+from hostel.drivers.base.backup import BackupDriver, CheckpointDriver
 from hostel.drivers.base.capabilities import DomainCapabilitiesDriver, ProcessorDriver
 from hostel.drivers.base.snapshot import SnapshotDriver
 from hostel.drivers.readonly import read_only
@@ -35,14 +35,15 @@ CHANGING = {
         "storage_vol_resize storage_vol_upload storage_vol_wipe_pattern"
     ),
 }
-# Of what only QEMU's machines have.
+# Of what not every driver has.
 LOOKING = {
     DomainCapabilitiesDriver: "",
     InsideDriver: "",
     ProcessorDriver: "connect_get_cpu_model_names connect_compare_cpu connect_baseline_cpu",
-    BackupDriver: (
+    BackupDriver: "domain_backup_get_xml_desc",
+    CheckpointDriver: (
         "domain_list_all_checkpoints domain_checkpoint_list_all_children domain_checkpoint_lookup_by_name "
-        "domain_checkpoint_get_parent domain_checkpoint_get_xml_desc domain_backup_get_xml_desc"
+        "domain_checkpoint_get_parent domain_checkpoint_get_xml_desc"
     ),
     SnapshotDriver: (
         "domain_snapshot_get_xml_desc domain_list_all_snapshots domain_snapshot_list_all_children "

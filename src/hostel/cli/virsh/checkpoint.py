@@ -11,9 +11,9 @@ from hostel.cli.virsh.session import DOMAIN, CommandError, Session, failing, rea
 from hostel.cli.virsh.snapshot_tree import draw
 from hostel.drivers.base import DomainRef
 from hostel.drivers.base.backup import (
-    BackupDriver,
     CheckpointCreateFlag,
     CheckpointDeleteFlag,
+    CheckpointDriver,
     CheckpointListFlag,
     CheckpointRef,
     CheckpointXmlFlag,
@@ -46,8 +46,8 @@ _DELETED: Final = {
 }
 
 
-def _checkpoints(session: Session, api: str) -> BackupDriver:
-    return offered(session.hypervisor, BackupDriver, api)
+def _checkpoints(session: Session, api: str) -> CheckpointDriver:
+    return offered(session.hypervisor, CheckpointDriver, api)
 
 
 def _create(session: Session, args: Args) -> None:
@@ -117,7 +117,7 @@ def _dumpxml(session: Session, args: Args) -> None:
     document.show(session, driver.domain_checkpoint_get_xml_desc(checkpoint, flags), args)
 
 
-def _parent(driver: BackupDriver, checkpoint: CheckpointRef) -> str | None:
+def _parent(driver: CheckpointDriver, checkpoint: CheckpointRef) -> str | None:
     try:
         return driver.domain_checkpoint_get_parent(checkpoint).name
     except VirtError as error:
@@ -176,7 +176,7 @@ def _list(session: Session, args: Args) -> None:
     _show(session, driver, found, args)
 
 
-def _show(session: Session, driver: BackupDriver, found: list[CheckpointRef], args: Args) -> None:
+def _show(session: Session, driver: CheckpointDriver, found: list[CheckpointRef], args: Args) -> None:
     if args.has("tree"):
         session.output.text(draw({item.name: _parent(driver, item) for item in found}))
         return

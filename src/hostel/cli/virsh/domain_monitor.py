@@ -10,7 +10,7 @@ from hostel.cli.options import Args, Command, flag
 from hostel.cli.virsh import document
 from hostel.cli.virsh.session import DOMAIN, Session, failing, yes_no
 from hostel.drivers.base import DomainRef, DomainState, DomainXmlFlag
-from hostel.drivers.base.backup import BackupDriver
+from hostel.drivers.base.backup import CheckpointDriver
 from hostel.drivers.base.messages import MessagesDriver
 from hostel.drivers.base.saving import SaveDriver
 from hostel.drivers.base.snapshot import SnapshotDriver
@@ -76,7 +76,7 @@ def _has_snapshots(session: Session, domain: DomainRef) -> bool:
 
 def _has_checkpoints(session: Session, domain: DomainRef) -> bool:
     driver = session.hypervisor
-    return isinstance(driver, BackupDriver) and bool(driver.domain_list_all_checkpoints(domain))
+    return isinstance(driver, CheckpointDriver) and bool(driver.domain_list_all_checkpoints(domain))
 
 
 def _is_saved(session: Session, domain: DomainRef) -> bool:

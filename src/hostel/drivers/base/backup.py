@@ -62,8 +62,8 @@ class BackupBeginFlag(enum.IntFlag):
 
 
 @runtime_checkable
-class BackupDriver(Protocol):
-    """Checkpoints and backups of running domains. Lookups raise ``NO_DOMAIN_CHECKPOINT``."""
+class CheckpointDriver(Protocol):
+    """Checkpoints of running domains. Lookups raise ``NO_DOMAIN_CHECKPOINT``."""
 
     def domain_checkpoint_create_xml(
         self, domain: DomainRef, xml: str, flags: CheckpointCreateFlag = CheckpointCreateFlag.NONE
@@ -95,6 +95,11 @@ class BackupDriver(Protocol):
         self, checkpoint: CheckpointRef, flags: CheckpointDeleteFlag = CheckpointDeleteFlag.NONE
     ) -> None:
         """Forget what has changed since."""
+
+
+@runtime_checkable
+class BackupDriver(Protocol):
+    """Backups of running domains."""
 
     def domain_backup_begin(
         self,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -11,11 +10,13 @@ from hostel.drivers.base import DomainRef, ShutoffReason
 from hostel.drivers.base.domain import Affect
 from hostel.drivers.base.dumping import DumpFlag, DumpFormat
 from hostel.drivers.base.storage import Progress
+from hostel.drivers.events import Stopped
 from hostel.drivers.fault import fault, system_fault
 from hostel.drivers.lifecycle import check_lifecycle, set_action
 from hostel.drivers.test.document import DomainDefinition
-from hostel.drivers.test.host import Host, TestDomain
+from hostel.drivers.test.host import Host
 from hostel.drivers.test.impact import settled_impact
+from hostel.drivers.test.lifecycle import stop
 from hostel.errors import ErrorCode, ErrorDomain
 
 _MAGIC: Final = b"TestGuestMagic\0"
@@ -26,7 +27,6 @@ class DumpCalls:
     """Implements the protocols of :mod:`hostel.drivers.base.dumping`."""
 
     _host: Host
-    _stop: Callable[[TestDomain, ShutoffReason], None]
 
     def domain_core_dump_with_format(
         self,
@@ -52,7 +52,7 @@ class DumpCalls:
                 what = "kdump-compressed format is not supported here"
                 raise fault(ErrorCode.OPERATION_UNSUPPORTED, what, ErrorDomain.TEST)
             if flags & DumpFlag.CRASH:
-                self._stop(found, ShutoffReason.CRASHED)
+                stop(self._host, found, ShutoffReason.CRASHED, Stopped.CRASHED)
 
     def domain_send_process_signal(self, domain: DomainRef, pid: int, signal: int) -> None:
         """There is only the first process, and it does nothing about it."""

@@ -12,13 +12,16 @@ from hostel.drivers.network.document import NetworkDefinition, parse_network
 from hostel.drivers.secret.vault import MemoryVault
 from hostel.drivers.storage.document import PoolDefinition, PoolSizes, VolumeFacts, parse_pool
 from hostel.drivers.test.document import DomainDefinition, parse_domain
+from hostel.drivers.test.moments import Moments
 from hostel.errors import ErrorCode, ErrorDomain
 from hostel.model.interface import HostInterface, read_interface
 from hostel.units import GiB
 
 if TYPE_CHECKING:
+    from hostel.model.checkpoint import Checkpoint
     from hostel.model.node_device import NodeDevice
     from hostel.model.nwfilter.filter import Filter
+    from hostel.model.snapshot import Snapshot
 
 # The facts of libvirt's own default host: scripts and tests know these names and numbers.
 _DOMAIN: Final = """
@@ -91,6 +94,8 @@ class TestDomain:
         self.persistent = persistent
         self.autostart = False
         self.state = StateInfo(DomainState.SHUTOFF, 0)
+        self.snapshots: Moments[Snapshot] = Moments("snapshot", ErrorCode.NO_DOMAIN_SNAPSHOT)
+        self.checkpoints: Moments[Checkpoint] = Moments("checkpoint", ErrorCode.NO_DOMAIN_CHECKPOINT)
 
     @property
     def current(self) -> DomainDefinition:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from typing import Final
 
 from hostel.drivers.base import (
     ConsoleStream,
@@ -24,22 +23,22 @@ from hostel.drivers.base import (
     UndefineFlag,
 )
 from hostel.drivers.document import canonical_uuid
-from hostel.drivers.events import Defined, Event, Lifecycle, Started, Stopped, Subject, Suspended
-from hostel.drivers.fault import fault
+from hostel.drivers.events import Defined, Lifecycle, Started, Stopped, Suspended
 from hostel.drivers.native import NativeCalls
 from hostel.drivers.test.capabilities import format_capabilities
+from hostel.drivers.test.checkpoint import CheckpointCalls
 from hostel.drivers.test.counting import CountingCalls
 from hostel.drivers.test.document import DomainDefinition, parse_domain
 from hostel.drivers.test.dumping import DumpCalls
 from hostel.drivers.test.host import Host, TestDomain
+from hostel.drivers.test.lifecycle import ref_of, refused, running, stop, tell
 from hostel.drivers.test.metadata import MetadataCalls
+from hostel.drivers.test.snapshot import SnapshotCalls
 from hostel.drivers.test.tuning import TuningCalls
-from hostel.errors import ErrorCode, ErrorDomain, VirtError
-
-_STOPPED: Final = {ShutoffReason.DESTROYED: Stopped.DESTROYED, ShutoffReason.CRASHED: Stopped.CRASHED}
+from hostel.errors import ErrorCode
 
 
-class TestDriver(CountingCalls, DumpCalls, MetadataCalls, TuningCalls, NativeCalls):
+class TestDriver(CheckpointCalls, CountingCalls, DumpCalls, MetadataCalls, SnapshotCalls, TuningCalls, NativeCalls):
     """Implements :class:`hostel.drivers.base.HypervisorDriver` in memory."""
 
     __test__ = False  # not a test case, whatever its name says
@@ -75,31 +74,31 @@ class TestDriver(CountingCalls, DumpCalls, MetadataCalls, TuningCalls, NativeCal
     def connect_list_all_domains(self) -> list[DomainRef]:
         """Every domain, running or defined."""
         with self._host.lock:
-            return [_ref(domain) for domain in self._host.domains.values()]
+            return [ref_of(domain) for domain in self._host.domains.values()]
 
     def domain_lookup_by_name(self, name: str) -> DomainRef:
         """Find by name."""
         with self._host.lock:
             domain = self._host.domains.get(name)
             if domain is None:
-                raise _fault(ErrorCode.NO_DOMAIN, f"no domain with matching name '{name}'")
-            return _ref(domain)
+                raise refused(ErrorCode.NO_DOMAIN, f"no domain with matching name '{name}'")
+            return ref_of(domain)
 
     def domain_lookup_by_uuid(self, uuid: str) -> DomainRef:
         """Find by UUID."""
         with self._host.lock:
             for domain in self._host.domains.values():
                 if domain.definition.uuid == canonical_uuid(uuid):
-                    return _ref(domain)
-        raise _fault(ErrorCode.NO_DOMAIN, f"no domain with matching uuid '{uuid}'")
+                    return ref_of(domain)
+        raise refused(ErrorCode.NO_DOMAIN, f"no domain with matching uuid '{uuid}'")
 
     def domain_lookup_by_id(self, id: int) -> DomainRef:
         """Find a running domain by id."""
         with self._host.lock:
             for domain in self._host.domains.values():
                 if domain.id == id and id != -1:
-                    return _ref(domain)
-        raise _fault(ErrorCode.NO_DOMAIN, f"no domain with matching id {id}")
+                    return ref_of(domain)
+        raise refused(ErrorCode.NO_DOMAIN, f"no domain with matching id {id}")
 
     def domain_define_xml(self, xml: str) -> DomainRef:
         """Make or replace a persistent definition."""
@@ -112,8 +111,8 @@ class TestDriver(CountingCalls, DumpCalls, MetadataCalls, TuningCalls, NativeCal
                 self._host.domains[definition.name] = domain
             domain.definition = definition
             domain.persistent = True
-            self._tell(domain, Lifecycle.DEFINED, detail)
-            return _ref(domain)
+            tell(self._host, domain, Lifecycle.DEFINED, detail)
+            return ref_of(domain)
 
     def domain_create_xml(self, xml: str, flags: StartFlag = StartFlag.NONE) -> DomainRef:
         """Start a transient domain."""
@@ -121,77 +120,81 @@ class TestDriver(CountingCalls, DumpCalls, MetadataCalls, TuningCalls, NativeCal
         with self._host.lock:
             domain = self._same(definition)
             if domain is not None and domain.live is not None:
-                raise _fault(ErrorCode.OPERATION_INVALID, f"domain '{definition.name}' is already active")
+                raise refused(ErrorCode.OPERATION_INVALID, f"domain '{definition.name}' is already active")
             if domain is None:
                 domain = TestDomain(definition, persistent=False)
                 self._host.domains[definition.name] = domain
             self._host.boot(domain)
             domain.live = definition
             self._start_paused(domain, flags)
-            self._tell(domain, Lifecycle.STARTED, Started.BOOTED)
-            return _ref(domain)
+            tell(self._host, domain, Lifecycle.STARTED, Started.BOOTED)
+            return ref_of(domain)
 
     def domain_create(self, domain: DomainRef, flags: StartFlag = StartFlag.NONE) -> DomainRef:
         """Start a defined domain."""
         with self._host.lock:
             found = self._find(domain)
             if found.state.state is not DomainState.SHUTOFF:
-                raise _fault(ErrorCode.INTERNAL_ERROR, f"Domain '{domain.name}' is already running")
+                raise refused(ErrorCode.INTERNAL_ERROR, f"Domain '{domain.name}' is already running")
             self._host.boot(found)
             self._start_paused(found, flags)
-            self._tell(found, Lifecycle.STARTED, Started.BOOTED)
-            return _ref(found)
+            tell(self._host, found, Lifecycle.STARTED, Started.BOOTED)
+            return ref_of(found)
 
     def domain_shutdown(self, domain: DomainRef) -> None:
         """Shut down; this guest always obeys, and at once."""
         with self._host.lock:
             found = self._find(domain)
             if found.state.state is DomainState.SHUTOFF:
-                raise _fault(ErrorCode.INTERNAL_ERROR, f"domain '{domain.name}' not running")
+                raise refused(ErrorCode.INTERNAL_ERROR, f"domain '{domain.name}' not running")
             self._guest_ended(found, ends=found.current.shutdown_ends)
 
     def domain_reboot(self, domain: DomainRef) -> None:
         """Reboot; this guest always obeys, and at once."""
         with self._host.lock:
-            found = self._running(domain)
+            found = running(self._host, domain)
             self._guest_ended(found, ends=found.current.reboot_ends)
 
     def domain_reset(self, domain: DomainRef) -> None:
         """Nothing is there to reset."""
         with self._host.lock:
-            self._running(domain)
+            running(self._host, domain)
 
     def domain_suspend(self, domain: DomainRef) -> None:
         """Pause."""
         with self._host.lock:
             found = self._find(domain)
             if found.state.state in (DomainState.SHUTOFF, DomainState.PAUSED):
-                raise _fault(ErrorCode.INTERNAL_ERROR, f"domain '{domain.name}' not running")
+                raise refused(ErrorCode.INTERNAL_ERROR, f"domain '{domain.name}' not running")
             found.state = StateInfo(DomainState.PAUSED, PausedReason.USER)
-            self._tell(found, Lifecycle.SUSPENDED, Suspended.PAUSED)
+            tell(self._host, found, Lifecycle.SUSPENDED, Suspended.PAUSED)
 
     def domain_resume(self, domain: DomainRef) -> None:
         """Run on."""
         with self._host.lock:
             found = self._find(domain)
             if found.state.state is not DomainState.PAUSED:
-                raise _fault(ErrorCode.INTERNAL_ERROR, f"domain '{domain.name}' not paused")
+                raise refused(ErrorCode.INTERNAL_ERROR, f"domain '{domain.name}' not paused")
             found.state = StateInfo(DomainState.RUNNING, RunningReason.UNPAUSED)
-            self._tell(found, Lifecycle.RESUMED, 0)
+            tell(self._host, found, Lifecycle.RESUMED, 0)
 
     def domain_destroy(self, domain: DomainRef, flags: DestroyFlag = DestroyFlag.DEFAULT) -> None:
         """End the domain; a transient one is gone afterwards."""
         with self._host.lock:
-            self._stop(self._running(domain), ShutoffReason.DESTROYED)
+            stop(self._host, running(self._host, domain), ShutoffReason.DESTROYED, Stopped.DESTROYED)
 
     def domain_undefine(self, domain: DomainRef, flags: UndefineFlag = UndefineFlag.NONE) -> None:
         """Drop the definition; a running domain becomes transient."""
         with self._host.lock:
             found = self._find(domain)
+            kept = len(found.snapshots.documents)
+            if found.live is None and kept and not flags & UndefineFlag.SNAPSHOTS_METADATA:
+                what = f"cannot delete inactive domain with {kept} snapshots"
+                raise refused(ErrorCode.OPERATION_INVALID, what)
             found.persistent = False
             if found.live is None:
                 del self._host.domains[found.definition.name]
-            self._tell(found, Lifecycle.UNDEFINED, 0)
+            tell(self._host, found, Lifecycle.UNDEFINED, 0)
 
     def domain_get_xml_desc(self, domain: DomainRef, flags: DomainXmlFlag = DomainXmlFlag.NONE) -> str:
         """The live document, or with ``INACTIVE`` the definition."""
@@ -246,7 +249,7 @@ class TestDriver(CountingCalls, DumpCalls, MetadataCalls, TuningCalls, NativeCal
         """Refused: nothing runs, so nothing speaks."""
         with self._host.lock:
             self._find(domain)
-        raise _fault(ErrorCode.NO_SUPPORT, "virDomainOpenConsole")
+        raise refused(ErrorCode.NO_SUPPORT, "virDomainOpenConsole")
 
     def connect_autostart(self) -> list[DomainRef]:
         """Start every domain marked for it that is not running."""
@@ -254,8 +257,8 @@ class TestDriver(CountingCalls, DumpCalls, MetadataCalls, TuningCalls, NativeCal
             started = [found for found in self._host.domains.values() if found.autostart and found.live is None]
             for domain in started:
                 self._host.boot(domain)
-                self._tell(domain, Lifecycle.STARTED, Started.BOOTED)
-            return [_ref(domain) for domain in started]
+                tell(self._host, domain, Lifecycle.STARTED, Started.BOOTED)
+            return [ref_of(domain) for domain in started]
 
     def close(self) -> None:
         """Give the host back; once is enough."""
@@ -268,22 +271,18 @@ class TestDriver(CountingCalls, DumpCalls, MetadataCalls, TuningCalls, NativeCal
     def _find(self, ref: DomainRef) -> TestDomain:
         return self._host.domain(ref)
 
-    def _running(self, ref: DomainRef) -> TestDomain:
-        domain = self._find(ref)
-        if domain.live is None:
-            raise _fault(ErrorCode.OPERATION_INVALID, "domain is not running")
-        return domain
-
     def _same(self, definition: DomainDefinition) -> TestDomain | None:
         """The domain that a document is about; refuses one that takes another's UUID or name."""
         for domain in self._host.domains.values():
             known = domain.definition
             if known.uuid == definition.uuid and known.name != definition.name:
-                raise _fault(
+                raise refused(
                     ErrorCode.OPERATION_FAILED, f"domain '{known.name}' is already defined with uuid {known.uuid}"
                 )
             if known.name == definition.name and known.uuid != definition.uuid:
-                raise _fault(ErrorCode.OPERATION_FAILED, f"domain '{known.name}' already exists with uuid {known.uuid}")
+                raise refused(
+                    ErrorCode.OPERATION_FAILED, f"domain '{known.name}' already exists with uuid {known.uuid}"
+                )
         return self._host.domains.get(definition.name)
 
     @staticmethod
@@ -293,28 +292,6 @@ class TestDriver(CountingCalls, DumpCalls, MetadataCalls, TuningCalls, NativeCal
 
     def _guest_ended(self, domain: TestDomain, *, ends: bool) -> None:
         if ends:
-            self._stop(domain, ShutoffReason.SHUTDOWN)
+            stop(self._host, domain, ShutoffReason.SHUTDOWN, Stopped.SHUTDOWN)
         else:
             domain.state = StateInfo(DomainState.RUNNING, RunningReason.BOOTED)
-
-    def _stop(self, domain: TestDomain, reason: ShutoffReason) -> None:
-        domain.live = None
-        domain.id = -1
-        domain.state = StateInfo(DomainState.SHUTOFF, reason)
-        detail = _STOPPED.get(reason, Stopped.SHUTDOWN)
-        self._tell(domain, Lifecycle.STOPPED, detail)
-        if not domain.persistent:
-            del self._host.domains[domain.definition.name]
-
-    def _tell(self, domain: TestDomain, event: Lifecycle, detail: int) -> None:
-        ref = _ref(domain)
-        given = {"event": int(event), "detail": int(detail)}
-        self._host.bus.publish(Event(Subject.DOMAIN, "lifecycle", ref.name, ref.uuid, ref.id, given))
-
-
-def _ref(domain: TestDomain) -> DomainRef:
-    return DomainRef(domain.definition.name, domain.definition.uuid, domain.id)
-
-
-def _fault(code: ErrorCode, detail: str) -> VirtError:
-    return fault(code, detail, ErrorDomain.TEST)

@@ -41,7 +41,7 @@ from hostel.model.moment import MomentParent
 
 
 class BackupCalls(Calls):
-    """Checkpoints and backups; see :class:`hostel.drivers.base.backup.BackupDriver`."""
+    """Implements the protocols of :mod:`hostel.drivers.base.backup`."""
 
     @contextlib.contextmanager
     def _checkpoints(self, domain: DomainRef) -> Iterator[tuple[Checkpoints, Running | None]]:

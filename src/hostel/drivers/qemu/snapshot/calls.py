@@ -24,11 +24,12 @@ from hostel.drivers.qemu.running import Calls, Running, no_domain
 from hostel.drivers.qemu.saving import write_memory
 from hostel.drivers.qemu.snapshot import inside
 from hostel.drivers.qemu.snapshot.catalog import Catalog, Intent, as_kind
-from hostel.drivers.qemu.snapshot.listing import select
 from hostel.drivers.qemu.snapshot.overlay import make_stored, take
-from hostel.drivers.qemu.snapshot.plan import Plan, align, check
+from hostel.drivers.qemu.snapshot.plan import check
 from hostel.drivers.qemu.snapshot.settle import settle
 from hostel.drivers.qemu.status import Status
+from hostel.drivers.snapshot_alignment import Plan, align
+from hostel.drivers.snapshot_listing import select
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
 from hostel.model.domain.devices.disk import Disk
 from hostel.model.domain.domain import Domain

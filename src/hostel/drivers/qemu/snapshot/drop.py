@@ -24,9 +24,9 @@ from hostel.drivers.qemu.machines import failed
 from hostel.drivers.qemu.running import Running
 from hostel.drivers.qemu.snapshot import inside
 from hostel.drivers.qemu.snapshot.catalog import Catalog, Intent, uses
-from hostel.drivers.qemu.snapshot.listing import is_external
 from hostel.drivers.qemu.snapshot.overlay import remove
 from hostel.drivers.qemu.snapshot.revert import stop
+from hostel.drivers.snapshot_listing import is_external
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
 from hostel.model.domain.devices.disk import Disk
 from hostel.model.domain.domain import Domain

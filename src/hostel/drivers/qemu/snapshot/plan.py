@@ -1,133 +1,22 @@
-"""What a snapshot will do to each disk, and what is refused (``virDomainSnapshotAlignDisks``)."""
+"""What of a snapshot is refused, once it is said of each disk what becomes of it."""
 
 from __future__ import annotations
 
 import os
 import stat
 from pathlib import Path
-from typing import NamedTuple
 
 from hostel.drivers.base.snapshot import SnapshotCreateFlag
 from hostel.drivers.fault import fault
-from hostel.drivers.qemu.block.chain import images
+from hostel.drivers.snapshot_alignment import Plan
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
-from hostel.model.domain.devices.disk import Disk
-from hostel.model.domain.devices.source import DiskSource, SourceType
 from hostel.model.domain.domain import Domain
 from hostel.model.domain.os import Nvram, Os
 from hostel.model.domain.rules.disk import is_empty
 from hostel.model.domain.rules.machine import has_uefi
-from hostel.model.snapshot import Snapshot, SnapshotDisk, SnapshotDriver, SnapshotMemory
+from hostel.model.snapshot import Snapshot, SnapshotDisk, SnapshotMemory
 
 _INTERNAL_FORMATS = ("qcow2",)
-_OVERLAYS = ("qcow2", "qed")
-
-
-class Plan(NamedTuple):
-    """The disks of a snapshot, in both documents: the domain's, with files in place of volumes, and the snapshot's."""
-
-    disks: list[tuple[Disk, SnapshotDisk]]
-
-    def of(self, place: str) -> list[tuple[Disk, SnapshotDisk]]:
-        """Those that are kept ``internal`` or ``external``."""
-        return [(disk, wanted) for disk, wanted in self.disks if wanted.snapshot == place]
-
-    def disks_of(self, place: str) -> list[Disk]:
-        """Those of the domain's that are kept ``internal`` or ``external``."""
-        return [disk for disk, _ in self.of(place)]
-
-
-def align(snapshot: Snapshot, disks: list[Disk], default: str) -> Plan:
-    """Say of every disk what becomes of it, in the snapshot's document.
-
-    Args:
-        snapshot: what was asked for; it has every disk afterwards.
-        disks: the domain's, with files in place of volumes.
-        default: ``internal`` or ``external``.
-
-    Raises:
-        VirtError: the document asks for what is not there, or contradicts itself.
-    """
-    if len(snapshot.disks.disks) > len(disks):
-        raise _unsupported("too many disk snapshot requests for domain")
-    asked: dict[str, SnapshotDisk] = {}
-    for wanted in snapshot.disks.disks:
-        disk = next((item for item in disks if wanted.name in (item.target.dev, *_paths(item))), None)
-        if disk is None:
-            raise _unsupported(f"no disk named '{wanted.name}'")
-        if disk.target.dev in asked:
-            raise _unsupported(f"disk '{wanted.name}' specified twice")
-        _settle(wanted, disk, default)
-        wanted.name = disk.target.dev
-        asked[disk.target.dev] = wanted
-    plan = []
-    for disk in disks:
-        found = asked.get(disk.target.dev)
-        if found is None:
-            place = "no" if is_empty(disk) or disk.readonly else disk.snapshot or default
-            found = SnapshotDisk(name=disk.target.dev, snapshot=place)
-        plan.append((disk, found))
-    snapshot.disks.disks = [wanted for _, wanted in plan]
-    for disk, wanted in plan:
-        if wanted.snapshot == "external":
-            _name_overlay(snapshot, disk, wanted)
-    _check_names(snapshot)
-    return Plan(plan)
-
-
-def _paths(disk: Disk) -> list[str | None]:
-    return [disk.source.file, disk.source.dev] if disk.source is not None else []
-
-
-def _settle(wanted: SnapshotDisk, disk: Disk, default: str) -> None:
-    is_uniform = default == "internal"
-    if wanted.snapshot is None:
-        wanted.snapshot = default
-        if disk.snapshot is not None and (not is_uniform or disk.snapshot == "no"):
-            wanted.snapshot = disk.snapshot
-    elif is_uniform and wanted.snapshot != default and not (wanted.snapshot == "no" and disk.snapshot == "no"):
-        raise _unsupported(f"disk '{wanted.name}' must use snapshot mode '{default}'")
-    file = wanted.source.file if wanted.source is not None else None
-    if file is not None and wanted.snapshot != "external":
-        raise _unsupported(f"file '{file}' for disk '{wanted.name}' requires use of external snapshot mode")
-
-
-def _name_overlay(snapshot: Snapshot, disk: Disk, wanted: SnapshotDisk) -> None:
-    wanted.type = wanted.type or SourceType.FILE
-    wanted.driver = wanted.driver or SnapshotDriver()
-    wanted.driver.type = wanted.driver.type or "qcow2"
-    if wanted.driver.type not in _OVERLAYS:
-        raise _unsupported(f"external snapshot format for disk {wanted.name} is unsupported: {wanted.driver.type}")
-    if wanted.source is not None and (wanted.source.file or wanted.source.dev):
-        return
-    top = next(images(disk), None)
-    if top is None:
-        raise _unsupported(f"cannot generate external snapshot name for disk '{wanted.name}' without source")
-    path = top.file
-    try:
-        is_file = path is not None and stat.S_ISREG(os.stat(path).st_mode)
-    except OSError:
-        is_file = False
-    if not is_file or path is None:
-        raise _unsupported(
-            f"source for disk '{wanted.name}' is not a regular file; refusing to generate external snapshot name"
-        )
-    name = Path(path).name
-    stem = name[: name.rindex(".")] if "." in name[1:] else name
-    wanted.source = DiskSource(file=str(Path(path).with_name(f"{stem}.{snapshot.name}")))
-
-
-def _check_names(snapshot: Snapshot) -> None:
-    seen: dict[str, str] = {}
-    for wanted in snapshot.disks.disks:
-        path = wanted.source.file if wanted.source is not None else None
-        if path is None:
-            continue
-        if path in seen:
-            raise _unsupported(
-                f"cannot generate external snapshot name for disk '{wanted.name}': collision with disk '{seen[path]}'"
-            )
-        seen[path] = wanted.name
 
 
 def check(snapshot: Snapshot, plan: Plan, *, is_active: bool, flags: SnapshotCreateFlag) -> None:

@@ -1,0 +1,169 @@
+"""Checkpoints of the test driver's domains: their documents, and nothing that would be written down."""
+
+from __future__ import annotations
+
+import time
+
+from hostel.drivers.adapters import check_flags
+from hostel.drivers.base import DomainRef
+from hostel.drivers.base.backup import (
+    CheckpointCreateFlag,
+    CheckpointDeleteFlag,
+    CheckpointListFlag,
+    CheckpointRef,
+    CheckpointXmlFlag,
+)
+from hostel.drivers.document import reading
+from hostel.drivers.test.host import Host, TestDomain
+from hostel.drivers.test.lifecycle import refused, running
+from hostel.drivers.test.moments import Moments
+from hostel.errors import ErrorCode, ErrorDomain
+from hostel.model.checkpoint import Checkpoint, CheckpointDisk, read_checkpoint
+from hostel.model.domain.devices.disk import Disk
+from hostel.model.domain.domain import Domain
+from hostel.model.domain.inactive import forget_run
+from hostel.model.domain.rules.disk import is_empty
+from hostel.model.domain.secure import hide_passwords
+
+
+class CheckpointCalls:
+    """Implements :class:`hostel.drivers.base.backup.CheckpointDriver`."""
+
+    _host: Host
+
+    def domain_checkpoint_create_xml(
+        self, domain: DomainRef, xml: str, flags: CheckpointCreateFlag = CheckpointCreateFlag.NONE
+    ) -> CheckpointRef:
+        """Remember the domain's document."""
+        allowed = CheckpointCreateFlag.REDEFINE | CheckpointCreateFlag.QUIESCE
+        check_flags(flags, allowed, "testDomainCheckpointCreateXML")
+        redefine = bool(flags & CheckpointCreateFlag.REDEFINE)
+        with self._host.lock:
+            found = self._host.domain(domain)
+            if found.snapshots.documents:
+                what = "cannot create checkpoint while snapshot exists"
+                raise refused(ErrorCode.OPERATION_UNSUPPORTED, what)
+            if found.live is None:
+                what = "cannot create checkpoint for inactive domain"
+                raise refused(ErrorCode.OPERATION_UNSUPPORTED, what)
+            with reading(ErrorDomain.DOMAIN_CHECKPOINT):
+                checkpoint = read_checkpoint(xml, now=int(time.time()), redefine=redefine)
+            if redefine:
+                parent = checkpoint.parent.name if checkpoint.parent is not None else None
+                found.checkpoints.redefine(checkpoint, current=found.checkpoints.current == parent)
+            else:
+                _complete(found, checkpoint)
+                found.checkpoints.add(checkpoint)
+            return CheckpointRef(checkpoint.name or "", domain)
+
+    def domain_list_all_checkpoints(
+        self, domain: DomainRef, flags: CheckpointListFlag = CheckpointListFlag.NONE
+    ) -> list[CheckpointRef]:
+        """The checkpoints that the flags let through."""
+        with self._host.lock:
+            known = self._host.domain(domain).checkpoints
+            names = known.names(roots=bool(flags & CheckpointListFlag.ROOTS))
+            return [CheckpointRef(name, domain) for name in _select(known, names, flags)]
+
+    def domain_checkpoint_list_all_children(
+        self, checkpoint: CheckpointRef, flags: CheckpointListFlag = CheckpointListFlag.NONE
+    ) -> list[CheckpointRef]:
+        """Those after one."""
+        with self._host.lock:
+            known = self._known(checkpoint)
+            descend = flags & CheckpointListFlag.DESCENDANTS
+            names = list(known.descendants(checkpoint.name) if descend else known.children(checkpoint.name))
+            return [CheckpointRef(name, checkpoint.domain) for name in _select(known, names, flags)]
+
+    def domain_checkpoint_lookup_by_name(self, domain: DomainRef, name: str) -> CheckpointRef:
+        """Find by name."""
+        self._known(CheckpointRef(name, domain))
+        return CheckpointRef(name, domain)
+
+    def domain_checkpoint_get_parent(self, checkpoint: CheckpointRef) -> CheckpointRef:
+        """The one before."""
+        with self._host.lock:
+            return CheckpointRef(self._known(checkpoint).parent_of(checkpoint.name), checkpoint.domain)
+
+    def domain_checkpoint_get_xml_desc(
+        self, checkpoint: CheckpointRef, flags: CheckpointXmlFlag = CheckpointXmlFlag.NONE
+    ) -> str:
+        """The document; nobody writes down what has changed, so that ``SIZE`` adds nothing, as in libvirt's."""
+        with self._host.lock:
+            found = self._known(checkpoint).get(checkpoint.name).copy()
+            if flags & CheckpointXmlFlag.SIZE:
+                running(self._host, checkpoint.domain)
+        if flags & CheckpointXmlFlag.NO_DOMAIN:
+            found.domain = None
+        elif not flags & CheckpointXmlFlag.SECURE and isinstance(found.domain, Domain):
+            hide_passwords(found.domain)
+        return found.format()
+
+    def domain_checkpoint_delete(
+        self, checkpoint: CheckpointRef, flags: CheckpointDeleteFlag = CheckpointDeleteFlag.NONE
+    ) -> None:
+        """Forget one."""
+        with self._host.lock:
+            self._known(checkpoint).delete(
+                checkpoint.name,
+                children=bool(flags & CheckpointDeleteFlag.CHILDREN),
+                children_only=bool(flags & CheckpointDeleteFlag.CHILDREN_ONLY),
+            )
+
+    def _known(self, checkpoint: CheckpointRef) -> Moments[Checkpoint]:
+        """The domain's checkpoints, this one among them."""
+        with self._host.lock:
+            known = self._host.domain(checkpoint.domain).checkpoints
+            known.get(checkpoint.name)
+            return known
+
+
+def _select(known: Moments[Checkpoint], names: list[str], flags: CheckpointListFlag) -> list[str]:
+    leaves, others = bool(flags & CheckpointListFlag.LEAVES), bool(flags & CheckpointListFlag.NO_LEAVES)
+    if leaves != others:
+        names = [name for name in names if bool(known.children(name)) == others]
+    if flags & CheckpointListFlag.TOPOLOGICAL:
+        order = [each for root in known.names(roots=True) for each in (root, *known.descendants(root))]
+        names.sort(key=order.index)
+    return names
+
+
+def _complete(found: TestDomain, checkpoint: Checkpoint) -> None:
+    """Say of every disk whether it is part of a new checkpoint (``virDomainCheckpointAlignDisks``)."""
+    document = found.current.domain.copy()
+    forget_run(document)
+    disks = document.devices.disks
+    if len(checkpoint.disks.disks) > len(disks):
+        raise _unsupported("too many disk checkpoint requests for domain")
+    if not disks:
+        raise _unsupported("domain must have at least one disk to perform checkpoints")
+    asked: dict[str, CheckpointDisk] = {}
+    for wanted in checkpoint.disks.disks:
+        disk = next((each for each in disks if wanted.name in _names(each)), None)
+        if disk is None:
+            raise _unsupported(f"no disk named '{wanted.name}'")
+        if disk.target.dev in asked:
+            raise _unsupported(f"disk '{wanted.name}' specified twice")
+        if (is_empty(disk) or disk.readonly) and wanted.checkpoint != "no":
+            raise _unsupported(f"disk '{wanted.name}' is empty or readonly")
+        wanted.name = disk.target.dev
+        asked[disk.target.dev] = wanted
+    default = "no" if asked else "bitmap"
+    checkpoint.disks.disks = [
+        asked.get(disk.target.dev)
+        or CheckpointDisk(name=disk.target.dev, checkpoint="no" if is_empty(disk) or disk.readonly else default)
+        for disk in disks
+    ]
+    for each in checkpoint.disks.disks:
+        if each.checkpoint == "bitmap":
+            each.bitmap = each.bitmap or checkpoint.name
+    checkpoint.domain = document
+
+
+def _names(disk: Disk) -> tuple[str | None, ...]:
+    source = disk.source
+    return (disk.target.dev,) if source is None else (disk.target.dev, source.file, source.dev)
+
+
+def _unsupported(what: str) -> Exception:
+    return refused(ErrorCode.CONFIG_UNSUPPORTED, what)
