@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import subprocess
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -75,18 +76,19 @@ class Real:
             self.run(f"pool-undefine {name}")
 
 
-def real_lines(uri: str, lines: Sequence[str]) -> list[tuple[str, str]]:
+def real_lines(uri: str, lines: Sequence[str], *, quiet: bool = True) -> list[tuple[str, str]]:
     """Run lines in one process of the real virsh; of each what it printed and complained of."""
     script = "".join(f"{line}\necho {_MARK}\ndomid {_MARK}\n" for line in lines)
     done = subprocess.run(
-        ["virsh", "-q", "-c", uri], input=script, capture_output=True, text=True, timeout=120, check=False,
+        ["virsh", *(["-q"] if quiet else []), "-c", uri],
+        input=script, capture_output=True, text=True, timeout=120, check=False,
         env={**os.environ, "LC_ALL": "C.UTF-8"},
     )  # fmt: skip
     # It repeats what it reads, each line after its prompt.
-    out = done.stdout.split(f"{_PROMPT}echo {_MARK}\n{_MARK}{_PROMPT}domid {_MARK}\n")
-    err = done.stderr.split(f"error: failed to get domain '{_MARK}'\n")
-    answers = [(text.partition("\n")[2], complaint) for text, complaint in zip(out, err, strict=True)]
-    return answers[: len(lines)]
+    out = re.split(rf"{_PROMPT}echo {_MARK}\n{_MARK}\n*{_PROMPT}domid {_MARK}\n+", done.stdout)
+    err = re.split(rf"error: failed to get domain '{_MARK}'\n\n*", done.stderr)
+    answers = zip(lines, out, err, strict=False)
+    return [(text.rpartition(f"{_PROMPT}{line}\n")[2], complaint) for line, text, complaint in answers]
 
 
 def listened(argv: list[str], log: Path, environment: dict[str, str], act: Callable[[], None]) -> list[str]:

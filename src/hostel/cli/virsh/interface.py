@@ -17,7 +17,8 @@ INTERFACE: Final = data("interface", "interface name or MAC address")
 _MAC: Final = re.compile(r"[0-9a-fA-F]{1,2}(:[0-9a-fA-F]{1,2}){5}")
 
 
-def _find(session: Session, args: Args, *, by_name: bool = True, by_mac: bool = True) -> InterfaceRef:
+def find(session: Session, args: Args, *, by_name: bool = True, by_mac: bool = True) -> InterfaceRef:
+    """The interface that is named, by its name or its hardware address."""
     word = args["interface"]
     failed = f"failed to get interface '{word}'"
     try:
@@ -45,7 +46,7 @@ def _list(session: Session, args: Args) -> None:
 
 
 def _dumpxml(session: Session, args: Args) -> None:
-    found = _find(session, args)
+    found = find(session, args)
     document.show(session, session.interface.interface_get_xml_desc(found, inactive=args.has("inactive")), args)
 
 
@@ -58,7 +59,7 @@ def _define(session: Session, args: Args) -> None:
 
 def _acting(action: Callable[[Session, InterfaceRef], None], verb: str, done: str) -> Callable[[Session, Args], None]:
     def run(session: Session, args: Args) -> None:
-        interface = _find(session, args)
+        interface = find(session, args)
         with failing(f"Failed to {verb} interface {args['interface']}"):
             action(session, interface)
         session.output.note(f"Interface {args['interface']} {done}")
@@ -116,13 +117,13 @@ COMMANDS = (
         "iface-mac",
         "from an interface's name to its MAC address",
         (data("interface", "interface name"),),
-        lambda session, args: session.output.line(_find(session, args, by_mac=False).mac),
+        lambda session, args: session.output.line(find(session, args, by_mac=False).mac),
     ),
     Command(
         "iface-name",
         "from an interface's MAC address to its name",
         (data("interface", "MAC address"),),
-        lambda session, args: session.output.line(_find(session, args, by_name=False).name),
+        lambda session, args: session.output.line(find(session, args, by_name=False).name),
     ),
     Command(
         "iface-rollback",

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from hostel.cli.options import Args, Command, data, flag, later, rest, value
+from hostel.cli.options import Args, Command, data, flag, rest, value
 from hostel.cli.virsh import affect
+from hostel.cli.virsh.editor import edit_document, edit_text
 from hostel.cli.virsh.session import DOMAIN, CommandError, Session, failing
 from hostel.drivers.base import DomainRef
 from hostel.drivers.base.domain import Affect
@@ -31,10 +32,19 @@ def _desc(session: Session, args: Args) -> None:
     domain = session.domain(args)
     kind, word = (MetadataType.TITLE, "title") if args.has("title") else (MetadataType.DESCRIPTION, "description")
     words = args.rest
-    if words:
+    text = " ".join(words)
+    if args.has("edit"):
+        before = _described(session, domain, kind, Affect.CONFIG if args.has("config") else Affect.CURRENT)
+        text = edit_text(text if words else before)
+        if kind is MetadataType.TITLE:
+            text = text.removesuffix("\n")
+        if text == before:
+            session.output.note(f"Domain {word} not changed")
+            return
+    if words or args.has("edit"):
         with failing(f"Failed to set new domain {word}"):
             calls = _calls(session, "virDomainSetMetadata")
-            calls.domain_set_metadata(domain, kind, " ".join(words), None, None, affect.affected(args))
+            calls.domain_set_metadata(domain, kind, text, None, None, affect.affected(args))
         session.output.note(f"Domain {word} updated successfully", end="")  # virsh ends none of these lines
         return
     which = Affect.CONFIG if args.has("config") else Affect.CURRENT
@@ -47,11 +57,15 @@ def _desc(session: Session, args: Args) -> None:
 
 def _metadata(session: Session, args: Args) -> None:
     affect.check(args)
-    args.exclude("remove", "set")
+    for one, other in (("edit", "set"), ("remove", "set"), ("remove", "edit")):
+        args.exclude(one, other)
     domain, which = session.domain(args), affect.affected(args)
     uri, text = args["uri"], args.get("set")
-    if text is not None and args.get("key") is None:
+    if (text is not None or args.has("edit")) and args.get("key") is None:
         raise CommandError("namespace key is required when modifying metadata")
+    if args.has("edit"):
+        _edit_metadata(session, args, domain, which)
+        return
     if text is None and not args.has("remove"):
         session.output.line(
             _calls(session, "virDomainGetMetadata").domain_get_metadata(domain, MetadataType.ELEMENT, uri, which)
@@ -60,6 +74,24 @@ def _metadata(session: Session, args: Args) -> None:
     calls = _calls(session, "virDomainSetMetadata")
     calls.domain_set_metadata(domain, MetadataType.ELEMENT, text, args.get("key"), uri, which)
     session.output.note("Metadata modified" if text is not None else "Metadata removed")
+
+
+def _edit_metadata(session: Session, args: Args, domain: DomainRef, which: Affect) -> None:
+    uri, key = args["uri"], args.get("key")
+    calls = _calls(session, "virDomainSetMetadata")
+
+    def get() -> str:
+        try:
+            return calls.domain_get_metadata(domain, MetadataType.ELEMENT, uri, which)
+        except VirtError:
+            return "\n"
+
+    def define(text: str, _: bool) -> bool:
+        calls.domain_set_metadata(domain, MetadataType.ELEMENT, text, key, uri, which)
+        return True
+
+    made = edit_document(session, get, define)
+    session.output.note("Metadata not changed" if made is None else "Metadata modified")
 
 
 COMMANDS = (
@@ -72,7 +104,7 @@ COMMANDS = (
             affect.CONFIG,
             affect.CURRENT,
             flag("title", "the title"),
-            later(flag("edit", "in an editor")),
+            flag("edit", "in an editor"),
             rest("new-desc", "the text"),
         ),
         _desc,
@@ -86,7 +118,7 @@ COMMANDS = (
             affect.LIVE,
             affect.CONFIG,
             affect.CURRENT,
-            later(flag("edit", "in an editor")),
+            flag("edit", "in an editor"),
             value("key", "the prefix of the namespace"),
             value("set", "the element"),
             flag("remove", "remove it"),

@@ -16,7 +16,8 @@ _BINDING: Final = data("binding", "name of the interface")
 _UUID_LENGTH: Final = 36
 
 
-def _find(session: Session, args: Args) -> NwfilterRef:
+def find(session: Session, args: Args) -> NwfilterRef:
+    """The filter that is named, by its UUID or its name."""
     word = args["nwfilter"]
     driver = session.nwfilter
     try:
@@ -38,14 +39,14 @@ def _define(session: Session, args: Args) -> None:
 
 
 def _undefine(session: Session, args: Args) -> None:
-    nwfilter = _find(session, args)
+    nwfilter = find(session, args)
     with failing(f"Failed to undefine network filter {args['nwfilter']}"):
         session.nwfilter.nwfilter_undefine(nwfilter)
     session.output.note(f"Network filter {args['nwfilter']} undefined")
 
 
 def _dumpxml(session: Session, args: Args) -> None:
-    document.show(session, session.nwfilter.nwfilter_get_xml_desc(_find(session, args)), args)
+    document.show(session, session.nwfilter.nwfilter_get_xml_desc(find(session, args)), args)
 
 
 def _list(session: Session, args: Args) -> None:

@@ -43,15 +43,15 @@ GROUPS: Final = (
         "blockpull blockresize change-media console cpu-stats create define desc destroy detach-device "
         "detach-device-alias detach-disk detach-interface domdisplay domfsfreeze domfsthaw domfsinfo domfstrim "
         "domhostname domid domif-setlink domiftune domjobabort domjobinfo domname domrename dompmsuspend dompmwakeup "
-        "domuuid domxml-from-native domxml-to-native dump dumpxml get-user-sshkeys inject-nmi iothreadinfo "
-        "iothreadpin iothreadadd iothreadset iothreaddel send-key send-process-signal lxc-enter-namespace managedsave "
-        "managedsave-remove managedsave-dumpxml managedsave-define memtune perf metadata migrate "
-        "migrate-setmaxdowntime migrate-getmaxdowntime migrate-compcache migrate-setspeed migrate-getspeed "
-        "migrate-postcopy numatune qemu-attach qemu-monitor-command qemu-agent-command guest-agent-timeout reboot "
-        "reset restore resume save save-image-define save-image-dumpxml schedinfo screenshot set-lifecycle-action "
-        "set-user-sshkeys set-user-password setmaxmem setmem setvcpus shutdown start suspend ttyconsole undefine "
-        "update-device vcpucount vcpuinfo vcpupin emulatorpin vncdisplay guestvcpus domblkthreshold guestinfo "
-        "domdirtyrate-calc",
+        "domuuid domxml-from-native domxml-to-native dump dumpxml edit get-user-sshkeys inject-nmi iothreadinfo "
+        "iothreadpin iothreadadd iothreadset iothreaddel send-key send-process-signal lxc-enter-namespace "
+        "managedsave managedsave-remove managedsave-edit managedsave-dumpxml managedsave-define memtune perf "
+        "metadata migrate migrate-setmaxdowntime migrate-getmaxdowntime migrate-compcache migrate-setspeed "
+        "migrate-getspeed migrate-postcopy numatune qemu-attach qemu-monitor-command qemu-agent-command "
+        "guest-agent-timeout reboot reset restore resume save save-image-define save-image-dumpxml save-image-edit "
+        "schedinfo screenshot set-lifecycle-action set-user-sshkeys set-user-password setmaxmem setmem setvcpus "
+        "shutdown start suspend ttyconsole undefine update-device vcpucount vcpuinfo vcpupin emulatorpin vncdisplay "
+        "guestvcpus domblkthreshold guestinfo domdirtyrate-calc",
         {
             "device": (
                 "attach-device attach-disk attach-interface change-media detach-device detach-device-alias detach-disk "
@@ -73,6 +73,7 @@ GROUPS: Final = (
             ),
             "machine": "domrename inject-nmi qemu-monitor-command screenshot send-key setmaxmem setmem setvcpus",
             "counting": "vcpucount",
+            "editing": "edit managedsave-edit save-image-edit",
             "dumping": (
                 "domdirtyrate-calc dump lxc-enter-namespace qemu-attach send-process-signal set-lifecycle-action"
             ),
@@ -116,29 +117,41 @@ GROUPS: Final = (
         "Checkpoint",
         "checkpoint",
         "checkpoint",
-        "checkpoint-create checkpoint-create-as checkpoint-delete checkpoint-dumpxml checkpoint-info checkpoint-list "
-        "checkpoint-parent",
+        "checkpoint-create checkpoint-create-as checkpoint-delete checkpoint-dumpxml checkpoint-edit checkpoint-info "
+        "checkpoint-list checkpoint-parent",
+        {
+            "editing": "checkpoint-edit",
+        },
     ),
     Group(
         "Interface",
         "interface",
         "interface",
-        "iface-begin iface-commit iface-define iface-destroy iface-dumpxml iface-list iface-mac iface-name "
-        "iface-rollback iface-start iface-undefine",
+        "iface-begin iface-commit iface-define iface-destroy iface-dumpxml iface-edit iface-list iface-mac "
+        "iface-name iface-rollback iface-start iface-undefine",
+        {
+            "editing": "iface-edit",
+        },
     ),
     Group(
         "Network Filter",
         "filter",
         "nwfilter",
-        "nwfilter-binding-create nwfilter-binding-delete nwfilter-binding-dumpxml nwfilter-binding-list "
-        "nwfilter-define nwfilter-dumpxml nwfilter-list nwfilter-undefine",
+        "nwfilter-define nwfilter-dumpxml nwfilter-edit nwfilter-list nwfilter-undefine nwfilter-binding-create "
+        "nwfilter-binding-delete nwfilter-binding-dumpxml nwfilter-binding-list",
+        {
+            "editing": "nwfilter-edit",
+        },
     ),
     Group(
         "Networking",
         "network",
         "network",
-        "net-autostart net-create net-define net-destroy net-dumpxml net-info net-list net-name net-start "
+        "net-autostart net-create net-define net-destroy net-dumpxml net-edit net-info net-list net-name net-start "
         "net-undefine net-update net-uuid",
+        {
+            "editing": "net-edit",
+        },
     ),
     Group(
         "Node Device",
@@ -157,8 +170,11 @@ GROUPS: Final = (
         "Snapshot",
         "snapshot",
         "snapshot",
-        "snapshot-create snapshot-create-as snapshot-current snapshot-delete snapshot-dumpxml snapshot-info "
-        "snapshot-list snapshot-parent snapshot-revert",
+        "snapshot-create snapshot-create-as snapshot-current snapshot-delete snapshot-dumpxml snapshot-edit "
+        "snapshot-info snapshot-list snapshot-parent snapshot-revert",
+        {
+            "editing": "snapshot-edit",
+        },
     ),
     Group("Backup", "backup", "backup", "backup-begin backup-dumpxml"),
     Group(
@@ -166,8 +182,11 @@ GROUPS: Final = (
         "pool",
         "pool",
         "find-storage-pool-sources-as find-storage-pool-sources pool-autostart pool-build pool-create-as pool-create "
-        "pool-define-as pool-define pool-delete pool-destroy pool-dumpxml pool-info pool-list pool-name pool-refresh "
-        "pool-start pool-undefine pool-uuid pool-capabilities",
+        "pool-define-as pool-define pool-delete pool-destroy pool-dumpxml pool-edit pool-info pool-list pool-name "
+        "pool-refresh pool-start pool-undefine pool-uuid pool-capabilities",
+        {
+            "editing": "pool-edit",
+        },
     ),
     Group(
         "Storage Volume",

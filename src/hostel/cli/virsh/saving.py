@@ -21,11 +21,13 @@ PAUSED = flag("paused", "it is paused when it goes on")
 BYPASS = later(flag("bypass-cache", ""))
 
 
-def _saves(session: Session, api: str) -> SaveDriver:
+def saves(session: Session, api: str) -> SaveDriver:
+    """The driver, which must be able to save."""
     return offered(session.hypervisor, SaveDriver, api)
 
 
-def _flags(args: Args) -> SaveFlag:
+def flags(args: Args) -> SaveFlag:
+    """How the machine goes on, as the options say."""
     bits = {"running": SaveFlag.RUNNING, "paused": SaveFlag.PAUSED, "reset-nvram": SaveFlag.RESET_NVRAM}
     return args.flags(SaveFlag.NONE, bits)
 
@@ -46,8 +48,8 @@ def _save(session: Session, args: Args) -> None:
     domain, file = session.domain(args), args["file"]
     xml = read_document(args["xml"]) if args.get("xml") is not None else None
     with failing(f"Failed to save domain '{domain.name}' to {file}"):
-        saves = _saves(session, "virDomainSaveFlags")
-        saves.domain_save_flags(domain, absolute(file), xml, _flags(args), verbose(args, "Save"))
+        driver = saves(session, "virDomainSaveFlags")
+        driver.domain_save_flags(domain, absolute(file), xml, flags(args), verbose(args, "Save"))
     session.output.note(f"\nDomain '{domain.name}' saved to {file}")
 
 
@@ -55,37 +57,37 @@ def _restore(session: Session, args: Args) -> None:
     file = args["file"]
     xml = read_document(args["xml"]) if args.get("xml") is not None else None
     with failing(f"Failed to restore domain from {file}"):
-        _saves(session, "virDomainRestoreFlags").domain_restore_flags(absolute(file), xml, _flags(args))
+        saves(session, "virDomainRestoreFlags").domain_restore_flags(absolute(file), xml, flags(args))
     session.output.note(f"Domain restored from {file}")
 
 
 def _managed(session: Session, args: Args) -> None:
     domain = session.domain(args)
     with failing(f"Failed to save domain '{domain.name}' state"):
-        saves = _saves(session, "virDomainManagedSave")
-        saves.domain_managed_save(domain, _flags(args), verbose(args, "Managedsave"))
+        driver = saves(session, "virDomainManagedSave")
+        driver.domain_managed_save(domain, flags(args), verbose(args, "Managedsave"))
     session.output.note(f"\nDomain '{domain.name}' state saved by libvirt")
 
 
 def _managed_remove(session: Session, args: Args) -> None:
     domain = session.domain(args)
-    saves = _saves(session, "virDomainManagedSaveRemove")
+    driver = saves(session, "virDomainManagedSaveRemove")
     with failing(f"Failed to remove managed save image for domain '{domain.name}'"):
-        if not saves.domain_has_managed_save_image(domain):
+        if not driver.domain_has_managed_save_image(domain):
             session.output.note(f"Domain '{domain.name}' has no manage save image; removal skipped")
             return
-        saves.domain_managed_save_remove(domain)
+        driver.domain_managed_save_remove(domain)
     session.output.note(f"Removed managedsave image for domain '{domain.name}'")
 
 
 def _managed_dumpxml(session: Session, args: Args) -> None:
-    saves = _saves(session, "virDomainManagedSaveGetXMLDesc")
-    _show(session, args, lambda flags: saves.domain_managed_save_get_xml_desc(session.domain(args), flags))
+    driver = saves(session, "virDomainManagedSaveGetXMLDesc")
+    _show(session, args, lambda flags: driver.domain_managed_save_get_xml_desc(session.domain(args), flags))
 
 
 def _image_dumpxml(session: Session, args: Args) -> None:
-    saves = _saves(session, "virDomainSaveImageGetXMLDesc")
-    _show(session, args, lambda flags: saves.domain_save_image_get_xml_desc(absolute(args["file"]), flags))
+    driver = saves(session, "virDomainSaveImageGetXMLDesc")
+    _show(session, args, lambda flags: driver.domain_save_image_get_xml_desc(absolute(args["file"]), flags))
 
 
 def _show(session: Session, args: Args, get: Callable[[DomainXmlFlag], str]) -> None:
@@ -96,22 +98,27 @@ def _managed_define(session: Session, args: Args) -> None:
     domain = session.domain(args)
     xml = read_document(args["xml"])
     with failing(f"Failed to update {domain.name} XML configuration"):
-        saves = _saves(session, "virDomainManagedSaveDefineXML")
-        saves.domain_managed_save_define_xml(domain, xml, _flags(args))
+        driver = saves(session, "virDomainManagedSaveDefineXML")
+        driver.domain_managed_save_define_xml(domain, xml, flags(args))
     session.output.note(f"Managed save state file of domain '{domain.name}' updated.")
 
 
 def _image_define(session: Session, args: Args) -> None:
     file = args["file"]
-    _exclusive(args)
+    exclusive(args)
     xml = read_document(args["xml"])
     with failing(f"Failed to update {file}"):
-        saves = _saves(session, "virDomainSaveImageDefineXML")
-        saves.domain_save_image_define_xml(absolute(file), xml, _flags(args))
+        driver = saves(session, "virDomainSaveImageDefineXML")
+        driver.domain_save_image_define_xml(absolute(file), xml, flags(args))
     session.output.note(f"State file {file} updated.")
 
 
-def _exclusive(args: Args) -> None:
+def exclusive(args: Args) -> None:
+    """Refuse that it both runs and is paused.
+
+    Raises:
+        CommandError: it is asked for.
+    """
     if args.has("running") and args.has("paused"):
         raise CommandError("--running and --paused are mutually exclusive")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hostel.drivers.adapters import check_flags
 from hostel.drivers.base.interface import InterfaceRef
 from hostel.drivers.document import reading
 from hostel.drivers.fault import fault
@@ -49,7 +50,7 @@ class TestInterfaceDriver:
     def interface_get_xml_desc(self, interface: InterfaceRef, *, inactive: bool = False) -> str:
         """The document."""
         if inactive:
-            raise _fault(ErrorCode.INVALID_ARG, "unsupported flags (0x1) in function testInterfaceGetXMLDesc")
+            check_flags(1, 0, "testInterfaceGetXMLDesc")
         with self._host.lock:
             return self._find(interface.name).definition.format()
 
