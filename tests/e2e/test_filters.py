@@ -80,6 +80,32 @@ def test_a_filter_is_in_force_while_the_guest_has_the_interface(system: Connecti
     assert bindings(home) == []
 
 
+def test_a_filter_is_changed_while_the_guest_runs(system: Connection, home: Path) -> None:
+    before = rules()
+    domain = system.create_domain(domain_xml(home, interface("0a")))
+    hypervisor = system.hypervisor
+    ref = hypervisor.domain_lookup_by_name("guest")
+
+    def change(xml: str) -> None:
+        hypervisor.domain_update_device_flags(ref, xml, Affect.LIVE)
+
+    change(interface("0a", IP.replace("0.2", "0.7")))
+    changed = rules()
+    assert "--arp-ip-src 10.0.0.7" in changed
+    assert "10.0.0.2" not in changed
+    with pytest.raises(VirtError, match="referenced filter 'nothing' is missing"):
+        change(interface("0a", filter="nothing"))
+    assert rules() == changed
+    assert "value='10.0.0.7'" in hypervisor.domain_get_xml_desc(ref)
+    change(interface("0a").replace(f"<filterref filter='clean-traffic'>{IP}</filterref>", ""))
+    assert rules() == before
+    assert "filterref" not in hypervisor.domain_get_xml_desc(ref)
+    change(interface("0a", ""))
+    assert "-p ARP -j ACCEPT" in rules()  # its address is being learned
+    domain.destroy()
+    assert rules() == before
+
+
 def test_an_emulator_that_is_killed_leaves_no_rules(system: Connection, home: Path) -> None:
     before = rules()
     domain = system.define_domain(domain_xml(home, interface("0a", "")))

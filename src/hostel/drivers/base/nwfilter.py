@@ -47,10 +47,11 @@ class NwfilterEnforcer(Protocol):
     """Puts filters in force on the interfaces of guests."""
 
     def apply(self, binding: FilterBinding) -> None:
-        """Put a filter in force on an interface that is there; one that was in force on it before is taken away.
+        """Put a filter in force on an interface that is there, in place of one that was in force on it before.
 
         Raises:
-            VirtError: the rules cannot be made; there are none then, and the guest must not run.
+            VirtError: the rules cannot be made. A guest that had none must not run then; one that runs has those of
+                its filter before.
         """
 
     def remove_of(self, owner: str, mac: str) -> None:

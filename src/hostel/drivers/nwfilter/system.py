@@ -124,15 +124,20 @@ class SystemNwfilterDriver(MemoryNwfilterDriver):
     # Guests.
 
     def apply(self, binding: FilterBinding) -> None:
-        """Let a guest's interface have its filter; one that a guest before it had is taken away.
+        """Let a guest's interface have its filter, or another one; what a guest before it had is taken away.
 
         Raises:
-            VirtError: the rules cannot be made; the interface has none then.
+            VirtError: the rules cannot be made; the interface has those before then, or none.
         """
         with reading(ErrorDomain.NWFILTER):
             check_interface(binding.port_device or "")
         with self._locked():
-            self._bind(binding)
+            before = self._bindings.find(name_of(binding))
+            owner = "" if binding.owner is None else binding.owner.uuid or ""
+            if before is not None and _is_of(before, owner, binding.mac or ""):
+                self._rebind(before, binding)
+            else:
+                self._bind(binding)
 
     def remove_of(self, owner: str, mac: str) -> None:
         """Take away the rules of a guest's interface, whatever it was called, and whether it is there or not."""
@@ -221,6 +226,21 @@ class SystemNwfilterDriver(MemoryNwfilterDriver):
                 self._firewall.remove(name)
                 self._bindings.forget(name)
                 self._bindings.settle(name)
+                raise
+
+    def _rebind(self, before: FilterBinding, binding: FilterBinding) -> None:
+        """Let an interface have another filter, with no moment between; the one before where that cannot be."""
+        name = name_of(binding)
+        plan = self._planned(binding, self._find)
+        _complete(binding)
+        with self._bindings.changing(name):
+            self._bindings.save(binding)
+            try:
+                if plan.learning is None:
+                    self._bindings.end_learning(name)
+                self._enforce(binding, plan)
+            except BaseException:
+                self._bindings.save(before)
                 raise
 
     def _unbind(self, name: str) -> None:

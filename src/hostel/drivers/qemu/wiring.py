@@ -19,7 +19,13 @@ from hostel.drivers.fault import fault
 from hostel.drivers.link import device, shaping, tap
 from hostel.drivers.qemu.command.context import Wire, alias_of
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
-from hostel.model.domain.devices.interface import Interface, InterfaceSource, InterfaceTarget, InterfaceType
+from hostel.model.domain.devices.interface import (
+    FilterReference,
+    Interface,
+    InterfaceSource,
+    InterfaceTarget,
+    InterfaceType,
+)
 from hostel.model.domain.domain import Domain
 from hostel.model.network_port import NetworkPort, PortOwner, ReceiveFilters
 from hostel.model.port import Bandwidth
@@ -66,11 +72,7 @@ class Wiring:
             VirtError: the document asks for what only privileges give.
         """
         may = self._is_allowed()
-        if interface.filterref is not None:
-            from hostel.drivers.nwfilter import guest
-
-            is_user_mode = self._is_user_mode(interface)
-            guest.check(interface, enforced=may and not is_user_mode and self._filters() is not None)
+        self._check_filter(interface)
         if may and interface.type in _OURS and not self._is_user_mode(interface):
             return True
         if interface.bandwidth is not None:
@@ -86,6 +88,13 @@ class Wiring:
     def _is_user_mode(self, interface: Interface) -> bool:
         """Whether a network is none of the host's, as those of the test driver."""
         return interface.type == InterfaceType.NETWORK and not hasattr(self._network, "network_port_create_xml")
+
+    def _check_filter(self, interface: Interface) -> None:
+        if interface.filterref is not None:
+            from hostel.drivers.nwfilter import guest
+
+            is_plugged = self._is_allowed() and not self._is_user_mode(interface)
+            guest.check(interface, enforced=is_plugged and self._filters() is not None)
 
     def _filters(self) -> NwfilterEnforcer | None:
         return self._nwfilter if isinstance(self._nwfilter, NwfilterEnforcer) else None
@@ -115,15 +124,29 @@ class Wiring:
             return
         with contextlib.suppress(VirtError, OSError):
             self._remove(domain, interface)
-        filters = self._filters() if interface.filterref is not None else None
-        if filters is not None and interface.mac is not None:
-            with contextlib.suppress(VirtError):
-                filters.remove_of(domain.uuid or "", interface.mac.address)
+        with contextlib.suppress(VirtError):
+            self._unfilter(domain, interface)
         source = interface.source
         if interface.type == InterfaceType.NETWORK and source is not None and source.portid is not None:
             with contextlib.suppress(VirtError):
                 network = self._find(source.network or "")
                 self._ports().network_port_delete(NetworkPortRef(network, source.portid))
+
+    def change_filter(self, domain: Domain, interface: Interface, reference: FilterReference | None) -> None:
+        """Let an interface of a machine that runs have another filter, or none; changes the live document too.
+
+        Raises:
+            VirtError: it cannot have it; it has the one before then.
+        """
+        name = interface.target.dev if interface.target is not None else None
+        changed = interface.copy()
+        changed.filterref = reference
+        self._check_filter(changed)
+        if reference is None or name is None:
+            self._unfilter(domain, interface)
+        else:
+            self._filter(domain, changed, name)
+        interface.filterref = reference
 
     def release_all(self, domain: Domain) -> None:
         """Let go of the ends of all of a machine's interfaces."""
@@ -188,6 +211,11 @@ class Wiring:
 
         binding = guest.binding_of(interface, interface.filterref, name, name=domain.name, uuid=domain.uuid)
         offered(self._nwfilter, NwfilterEnforcer, "virNWFilterBindingCreateXML").apply(binding)
+
+    def _unfilter(self, domain: Domain, interface: Interface) -> None:
+        filters = self._filters() if interface.filterref is not None else None
+        if filters is not None and interface.mac is not None:
+            filters.remove_of(domain.uuid or "", interface.mac.address)
 
     @staticmethod
     def _vhosts(interface: Interface, queues: int) -> list[int]:

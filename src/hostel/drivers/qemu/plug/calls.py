@@ -7,6 +7,7 @@ from hostel.drivers.base.device import DeviceModify
 from hostel.drivers.base.domain import Affect
 from hostel.drivers.fault import fault
 from hostel.drivers.qemu import document
+from hostel.drivers.qemu.launch import Launcher
 from hostel.drivers.qemu.machines import failed, invalid
 from hostel.drivers.qemu.plug.definition import Change, attach, detach, update
 from hostel.drivers.qemu.plug.element import Given, by_alias, find, read_device
@@ -18,7 +19,7 @@ from hostel.errors import ErrorCode, ErrorDomain, VirtError
 from hostel.model.domain.devices.device import Device
 from hostel.model.domain.devices.disk import Disk
 from hostel.model.domain.devices.graphics import Graphics
-from hostel.model.domain.devices.interface import Interface, InterfaceType
+from hostel.model.domain.devices.interface import FilterReference, Interface, InterfaceType
 from hostel.model.domain.domain import Domain
 
 
@@ -90,7 +91,7 @@ class DeviceCalls(Calls):
             case Interface() as wanted:
                 held = find(machine.domain, given)
                 assert isinstance(held, Interface)
-                _update_interface(machine, held, wanted)
+                _update_interface(machine, held, wanted, self._launcher)
             case Graphics() as wanted:
                 _update_graphics(machine, wanted)
             case device:
@@ -123,8 +124,8 @@ def _named(domain: Domain, alias: str) -> Device:
     return device
 
 
-def _update_interface(machine: Running, held: Interface, wanted: Interface) -> None:
-    """Only the link can be changed while the machine runs."""
+def _update_interface(machine: Running, held: Interface, wanted: Interface, launcher: Launcher) -> None:
+    """Only the link and the filter can be changed while the machine runs."""
     same = held.copy()
     for name in ("link_state", "alias", "address"):
         setattr(same, name, getattr(wanted, name) or (None if name == "link_state" else getattr(held, name)))
@@ -134,13 +135,20 @@ def _update_interface(machine: Running, held: Interface, wanted: Interface) -> N
     for field in wanted.FIELDS:
         value = getattr(wanted, field.name)
         held_as = (getattr(same, field.name), getattr(asked, field.name))
-        if field.name == "mac" or field.is_absent(value) or value in held_as:
+        if field.name in ("mac", "filterref") or field.is_absent(value) or value in held_as:
             continue
         what = f"cannot modify <{field.tag}> of a network device that is in use"
         raise fault(ErrorCode.OPERATION_UNSUPPORTED, what, ErrorDomain.QEMU)
+    if _shown(wanted.filterref) != _shown(held.filterref):
+        launcher.wiring.change_filter(machine.domain, held, wanted.filterref)
+        machine.save()
     machine.ask("set_link", name=held.alias, up=wanted.link_state != "down")
     held.link_state = None if wanted.link_state == "default" else wanted.link_state
     machine.save()
+
+
+def _shown(reference: FilterReference | None) -> str:
+    return "" if reference is None else reference.format()
 
 
 def _update_graphics(machine: Running, wanted: Graphics) -> None:
