@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from hostel import libvirt
 from hostel.drivers.base import NetworkRef
 from hostel.drivers.base.domain import Affect
 from hostel.drivers.network import host, server, system
@@ -278,6 +279,27 @@ def test_what_dnsmasq_does_not_take_is_said_in_its_words(driver: SystemNetworkDr
         )
     assert "bad option at line" in str(caught.value)
     assert left(home) == NOTHING
+
+
+def test_libvirts_module_knows_ports_and_leases(
+    driver: SystemNetworkDriver, home: Path, parties: list[Party], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOSTEL_HOME", str(home))
+    connection: Any = libvirt.open("qemu:///system")
+    network = connection.networkCreateXML(NAT)
+    parties.append(one := Party("cable1", mac=GUEST, bridge="hbr0"))
+    address = one.lease(home, name="one")[0]
+    (lease,) = network.DHCPLeases()
+    assert (lease["ipaddr"], lease["mac"], lease["hostname"], lease["type"]) == (address, GUEST, "one", 0)
+    uuid = "d6fc0c9f-8a0c-4b0f-8b57-0c5f3ffe3d11"
+    owner = f"<owner><name>g</name><uuid>{uuid}</uuid></owner><mac address='{GUEST}'/>"
+    port = network.portCreateXML(f"<networkport><uuid>{uuid}</uuid>{owner}</networkport>", 0)
+    assert [each.UUIDString() for each in network.listAllPorts()] == [uuid]
+    port.setParameters({"inbound.average": 5})
+    assert port.parameters()["inbound.average"] == 5
+    assert "bridge='hbr0'" in network.portLookupByUUIDString(uuid).XMLDesc()
+    port.delete()
+    assert network.listAllPorts() == []
 
 
 def test_default_is_there_and_waits_to_be_started(driver: SystemNetworkDriver) -> None:

@@ -10,12 +10,15 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import hostel
 from hostel.drivers.base import DomainState
+from hostel.drivers.base.address import AddressSource, GuestAddress
 from hostel.drivers.base.domain import Affect
+from hostel.drivers.base.network import AddressType
 from hostel.drivers.store import Directories
 from hostel.errors import VirtError
 from hostel.objects import Connection, Domain
@@ -148,7 +151,11 @@ def test_guests_get_addresses_and_reach_each_other_and_the_world(
         assert "reached outside" in said
     assert {"vnet0", "vnet1"} <= links()
     assert "<network connections='2'>" in system.find_network("lan").xml()
-    hypervisor = system.hypervisor
+    hypervisor: Any = system.hypervisor
+    for source, prefix in ((AddressSource.LEASE, 24), (AddressSource.ARP, 0)):
+        (found,) = hypervisor.domain_interface_addresses(hypervisor.domain_lookup_by_name("two"), source)
+        assert found.name == "vnet1"
+        assert found.addresses == [GuestAddress(AddressType.IPV4, "192.168.77.11", prefix)]
     hypervisor.domain_detach_device_flags(hypervisor.domain_lookup_by_name("one"), interface("0a"), Affect.LIVE)
     wait_for(home, "one", "unplugged")
     assert "vnet0" not in links()

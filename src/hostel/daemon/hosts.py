@@ -14,7 +14,6 @@ from hostel.errors import ErrorCode
 
 # What the machines of this daemon are called by clients; both are the same.
 _QEMU: Final = ("qemu:///system", "qemu:///session")
-LOCAL: Final = "qemu:///session"
 
 
 class Host:
@@ -68,7 +67,7 @@ class Hosts:
         with self._lock:
             host = self._open.get(key)
             if host is None:
-                host = self._open[key] = Host(key, open_drivers(key, self._directories))
+                host = self._open[key] = Host(key, _drivers(key, self._directories))
             host.users += 1
             return name, host
 
@@ -89,6 +88,22 @@ class Hosts:
             host.drivers.close()
 
 
+def local_uri() -> str:
+    """What the machines of this daemon are: root's are the host's, whichever of the two names a client has for them."""
+    return _QEMU[0 if os.geteuid() == 0 else 1]
+
+
+def _drivers(key: str, directories: Directories) -> Drivers:
+    if key not in _QEMU:
+        return open_drivers(key, directories)
+    from hostel.drivers.session import open_session
+
+    # Not by the daemon that answers for the host's machines: that is this one.
+    drivers = open_session(urlsplit(key), directories)
+    assert drivers is not None
+    return drivers
+
+
 def _check_local(uri: str) -> None:
     """A client must not send us to other hosts.
 
@@ -105,8 +120,8 @@ def _check_local(uri: str) -> None:
 
 def _names(uri: str | None) -> tuple[str, str]:
     """What a client's connection is called, and what we call its drivers."""
-    name = uri or _QEMU[0 if os.geteuid() == 0 else 1]
+    name = uri or local_uri()
     _check_local(name)
     parts = urlsplit(name)
     plain = f"{parts.scheme}://{parts.netloc}{parts.path}"
-    return name, LOCAL if plain in _QEMU else plain
+    return name, local_uri() if plain in _QEMU else plain

@@ -207,15 +207,17 @@ def _drivers(client: Client) -> Drivers:
     return client.host.drivers
 
 
-def _visible(client: Client, call: Call, refs: Sequence[Any]) -> Sequence[Any]:
-    """Those that the caller may see."""
+def visible(
+    client: Client, call: Call, refs: Sequence[Any], key: Callable[[Any], str] = lambda ref: str(ref.name)
+) -> Sequence[Any]:
+    """Those that the caller may see; ``key`` is what rules know each by."""
     access: Access = client.daemon.access
     if access.is_open:
         return refs
     seen = refs
     for permission in call.procedure.permissions:
         if permission.filters:
-            seen = [ref for ref in seen if access.allows(client.identity, permission, ref.name)]
+            seen = [ref for ref in seen if access.allows(client.identity, permission, key(ref))]
     return seen
 
 
@@ -231,7 +233,7 @@ def _chosen(kind: _Kind, client: Client, call: Call, flags: int) -> Sequence[Any
     """Those that the flags let through, and that the caller may see."""
     drivers = _drivers(client)
     name = api_name(call.procedure.name)
-    return _visible(client, call, chosen(drivers, kind.list(drivers), flags, kind.filters, kind.gone, name))
+    return visible(client, call, chosen(drivers, kind.list(drivers), flags, kind.filters, kind.gone, name))
 
 
 def _list_all(kind: _Kind) -> Callable[[Client, Call], Sequence[Any]]:
@@ -252,7 +254,7 @@ def _by_state(client: Client, call: Call, kind: _Kind, active: bool) -> Sequence
         except VirtError as error:
             if error.code is not kind.gone:
                 raise
-    return _visible(client, call, found)
+    return visible(client, call, found)
 
 
 def _number(kind: _Kind, active: bool) -> Callable[[Client, Call], Sequence[Any]]:
@@ -275,7 +277,7 @@ def _volumes(client: Client, call: Call) -> Sequence[VolumeRef]:
     from hostel.drivers.adapters import uuid_text
 
     ref = PoolRef(pool.name, uuid_text(pool.uuid))
-    found: Sequence[VolumeRef] = _visible(client, call, _drivers(client).storage.storage_pool_list_all_volumes(ref))
+    found: Sequence[VolumeRef] = visible(client, call, _drivers(client).storage.storage_pool_list_all_volumes(ref))
     return found
 
 
@@ -314,7 +316,7 @@ def _devices(client: Client, call: Call) -> Sequence[Any]:
     """Devices by the flags, which their driver looks at itself: each look at one is a look at the whole host."""
     flags = call.arguments[1]
     check_flags(flags, LIST_FLAGS, api_name(call.procedure.name))
-    refs = _visible(client, call, _drivers(client).node_device.connect_list_all_node_devices(flags))
+    refs = visible(client, call, _drivers(client).node_device.connect_list_all_node_devices(flags))
     return _on_the_wire(call, refs), len(refs)
 
 
@@ -325,7 +327,7 @@ def _devices_of(client: Client, call: Call) -> Sequence[NodeDeviceRef]:
     if capability is not None and capability not in CAPABILITIES:
         return []
     wanted = 0 if capability is None else 1 << CAPABILITIES.index(capability)
-    return _visible(client, call, _drivers(client).node_device.connect_list_all_node_devices(wanted))
+    return visible(client, call, _drivers(client).node_device.connect_list_all_node_devices(wanted))
 
 
 def _capabilities(client: Client, call: Call) -> list[str]:

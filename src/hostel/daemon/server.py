@@ -20,7 +20,7 @@ from hostel.daemon.access import Access, Identity
 from hostel.daemon.client import Client
 from hostel.daemon.config import Config, Port
 from hostel.daemon.events import Events
-from hostel.daemon.hosts import LOCAL, Hosts
+from hostel.daemon.hosts import Hosts, local_uri
 from hostel.daemon.workers import Workers
 from hostel.drivers.store import Directories
 from hostel.errors import NetworkError
@@ -166,9 +166,9 @@ class Daemon:
 
         def work() -> None:
             try:
-                self.hosts.acquire(LOCAL)
+                self.hosts.acquire(local_uri())
             except Exception as error:
-                self.log("cannot open the machines", uri=LOCAL, reason=str(error))
+                self.log("cannot open the machines", uri=local_uri(), reason=str(error))
 
         self.workers.submit(work)
 

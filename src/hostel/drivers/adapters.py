@@ -58,6 +58,7 @@ from hostel.drivers.base.host import NodeInfo
 from hostel.drivers.base.interface import InterfaceRef
 from hostel.drivers.base.machine import MemoryFlag, VcpuFlag
 from hostel.drivers.base.messages import MessageFlag
+from hostel.drivers.base.network import NetworkPortRef, PortCreateFlag
 from hostel.drivers.base.nodedev import NodeDeviceRef
 from hostel.drivers.base.nwfilter import NwfilterBindingRef, NwfilterRef
 from hostel.drivers.base.saving import SaveFlag
@@ -319,6 +320,12 @@ _ROWS: Final[dict[str, Adapter]] = {
     "network_set_autostart": _network(),
     "network_get_xml_desc": _network(flags={1: {"inactive": True}}),
     "network_get_bridge_name": _network(),
+    "network_port_lookup_by_uuid": _network(),
+    "network_port_create_xml": _network(flags=PortCreateFlag),
+    "network_port_get_parameters": _network()._replace(counted=True),
+    "network_port_set_parameters": _network(),
+    "network_port_get_xml_desc": _network(),
+    "network_port_delete": _network(),
     "node_device_lookup_by_name": _node_device(),
     "node_device_get_xml_desc": _node_device(),
     "node_device_get_parent": _node_device(),
@@ -435,6 +442,7 @@ def _text(raw: bytes) -> str:
 _FROM_WIRE: Final[dict[str, Callable[[Any], Any]]] = {
     "domain": lambda wire: DomainRef(wire[0], uuid_text(wire[1]), wire[2]),
     "network": lambda wire: NetworkRef(wire[0], uuid_text(wire[1])),
+    "network_port": lambda wire: NetworkPortRef(_FROM_WIRE["network"](wire[0]), uuid_text(wire[1])),
     "pool": lambda wire: PoolRef(wire[0], uuid_text(wire[1])),
     "volume": lambda wire: VolumeRef(*wire),
     "node_device": lambda wire: NodeDeviceRef(*wire),
@@ -450,6 +458,7 @@ _FROM_WIRE: Final[dict[str, Callable[[Any], Any]]] = {
 _TO_WIRE: Final[dict[str, Callable[[Any], Any]]] = {
     "domain": lambda ref: (ref[0], uuid_bytes(ref[1]), ref[2]),
     "network": lambda ref: (ref[0], uuid_bytes(ref[1])),
+    "network_port": lambda ref: (_TO_WIRE["network"](ref[0]), uuid_bytes(ref[1])),
     "pool": lambda ref: (ref[0], uuid_bytes(ref[1])),
     "nwfilter": lambda ref: (ref[0], uuid_bytes(ref[1])),
     "checkpoint": lambda ref: (ref[0], _TO_WIRE["domain"](ref[1])),

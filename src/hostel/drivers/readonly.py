@@ -7,6 +7,7 @@ import re
 from typing import Any, Final, TypeVar, cast
 
 from hostel.drivers.base import DomainXmlFlag
+from hostel.drivers.base.address import AddressSource
 from hostel.drivers.fault import fault
 from hostel.errors import ErrorCode, ErrorDomain
 
@@ -42,6 +43,8 @@ class _ReadOnly:
         method = getattr(self._driver, name)
         if name in _DOCUMENTS:
             return functools.partial(self._document, name)
+        if name == "domain_interface_addresses":
+            return self._addresses
         # Setting matches "get" nowhere: storage_pool_set_autostart, domain_create, storage_vol_download are refused.
         if name.startswith("_") or not callable(method) or _LOOKING.match(name):
             return method
@@ -50,6 +53,11 @@ class _ReadOnly:
             raise fault(ErrorCode.OPERATION_DENIED, f"read only access prevents {_api_name(name)}", ErrorDomain.NONE)
 
         return refuse
+
+    def _addresses(self, domain: object, source: int) -> Any:
+        if source == AddressSource.AGENT:  # who listens to a guest's agent may be kept from what it does
+            raise fault(ErrorCode.OPERATION_DENIED, "read only access prevents virDomainInterfaceAddresses")
+        return self._driver.domain_interface_addresses(domain, source)  # type: ignore[attr-defined]
 
     def _document(self, name: str, moment: object, flags: int = 0) -> Any:
         if flags & (DomainXmlFlag.SECURE | DomainXmlFlag.MIGRATABLE):

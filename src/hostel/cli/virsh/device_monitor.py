@@ -11,8 +11,10 @@ from hostel.cli.virsh.block import blocks, pretty
 from hostel.cli.virsh.device import find_interface
 from hostel.cli.virsh.session import DOMAIN, CommandError, Session, failing
 from hostel.drivers.base import DomainXmlFlag
+from hostel.drivers.base.address import AddressDriver
 from hostel.drivers.base.block import BlockInfo
 from hostel.drivers.base.device import InterfaceStatsDriver
+from hostel.drivers.base.network import AddressType
 from hostel.drivers.base.offered import offered
 
 # Counters in virsh's order: libvirt's name, virsh's old name, and words for people.
@@ -28,6 +30,7 @@ _COUNTERS: Final = (
     ("flush_total_times", None, "total duration of flushes (ns):"),
 )
 _MAC: Final = re.compile("[0-9a-fA-F]{1,2}(:[0-9a-fA-F]{1,2}){5}")
+_SOURCES: Final = ("lease", "agent", "arp")
 _ERRORS: Final = ("no error", "unspecified error", "no space")
 
 
@@ -91,7 +94,7 @@ def _interfaces(session: Session, args: Args) -> None:
         source = interface.find("source")
         names = ("bridge", "dev", "network", "name", "path")
         place = (
-            next((source.attrib[name] for name in names if name in source.attrib), "-") if source is not None else "-"
+            next((text for name, text in source.attrib.items() if name in names), "-") if source is not None else "-"
         )
         parts = [
             element.get(name, "-") if (element := interface.find(tag)) is not None else "-"
@@ -119,6 +122,26 @@ def _link(session: Session, args: Args) -> None:
     link = find_interface(tree, name, missing=f"Interface ({kind}: {name}) not found.").find("link")
     state = link.get("state") if link is not None else None
     session.output.text(f"{name} {state or 'up'}")
+
+
+def _addresses(session: Session, args: Args) -> None:
+    source = args.get("source") or "lease"
+    if source not in _SOURCES:
+        raise CommandError(f"Unknown data source '{source}'")
+    domain = session.domain(args)
+    with failing("Failed to query for interfaces addresses"):
+        driver = offered(session.hypervisor, AddressDriver, "virDomainInterfaceAddresses")
+        found = driver.domain_interface_addresses(domain, _SOURCES.index(source))
+    session.output.note(f" {'Name':<10} {'MAC address':<20} {'Protocol':<8}     Address\n{'-' * 79}")
+    for one in found:
+        if args.get("interface") not in (None, one.name):
+            continue
+        if not one.addresses:
+            session.output.line(f" {one.name:<10} {one.mac or 'N/A':<17}    {'N/A':<12} N/A")
+        for place, (kind, address, prefix) in enumerate(one.addresses):
+            name, mac = (one.name, one.mac or "") if args.has("full") or not place else ("-", "-")
+            protocol = "ipv6" if kind is AddressType.IPV6 else "ipv4"
+            session.output.line(f" {name:<10} {mac:<17}    {protocol:<12} {address}/{prefix}")
 
 
 COMMANDS = (
@@ -155,6 +178,17 @@ COMMANDS = (
         "what went through an interface",
         (DOMAIN, data("interface", "its MAC address, or its name on the host")),
         _traffic,
+    ),
+    Command(
+        "domifaddr",
+        "the addresses of the interfaces of a domain",
+        (
+            DOMAIN,
+            value("interface", "only of this one"),
+            flag("full", "repeat the name and the MAC address"),
+            value("source", "who is asked: lease, agent or arp"),
+        ),
+        _addresses,
     ),
     Command("domiflist", "the interfaces of a domain", (DOMAIN, flag("inactive", "of the definition")), _interfaces),
 )

@@ -7,10 +7,9 @@ from typing import Final
 _TEXT: Final = """
 allocpages
 dom-fd-associate
-domifaddr domlaunchsecinfo
+domlaunchsecinfo
 domsetlaunchsecstate freepages
 iface-bridge iface-unbridge
-net-dhcp-leases net-event net-port-create net-port-delete net-port-dumpxml net-port-list
 node-memory-tune nodedev-event nodesevinfo nodesuspend
 pool-event qemu-monitor-event
 secret-event setvcpu

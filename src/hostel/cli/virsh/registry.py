@@ -91,10 +91,10 @@ GROUPS: Final = (
         "Domain Monitoring",
         "monitor",
         "domain_monitor",
-        "domblkerror domblkinfo domblklist domblkstat domcontrol domif-getlink domiflist domifstat dominfo dommemstat "
-        "domstate domstats domtime list",
+        "domblkerror domblkinfo domblklist domblkstat domcontrol domif-getlink domifaddr domiflist domifstat dominfo "
+        "dommemstat domstate domstats domtime list",
         {
-            "device_monitor": "domblkerror domblkinfo domblkstat domif-getlink domiflist domifstat",
+            "device_monitor": "domblkerror domblkinfo domblkstat domif-getlink domifaddr domiflist domifstat",
             "machine": "dommemstat domstats",
             "counting": "domcontrol",
             "inside": "domtime",
@@ -147,10 +147,14 @@ GROUPS: Final = (
         "Networking",
         "network",
         "network",
-        "net-autostart net-create net-define net-destroy net-dumpxml net-edit net-info net-list net-name net-start "
-        "net-undefine net-update net-uuid",
+        "net-autostart net-create net-define net-destroy net-dhcp-leases net-dumpxml net-edit net-event net-info "
+        "net-list net-name net-start net-undefine net-update net-uuid net-port-list net-port-create net-port-dumpxml "
+        "net-port-delete",
         {
             "editing": "net-edit",
+            "network_port": (
+                "net-dhcp-leases net-event net-port-list net-port-create net-port-dumpxml net-port-delete"
+            ),
         },
     ),
     Group(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from hostel.drivers.base.domain import Affect
 
@@ -124,6 +124,7 @@ class NetworkDriver(Protocol):
         """The host bridge that guests are attached to; ``INTERNAL_ERROR`` where there is none."""
 
 
+@runtime_checkable
 class NetworkPortDriver(Protocol):
     """Ports of networks and leases, where a driver has them. Lookups raise ``NO_NETWORK`` and ``NO_NETWORK_PORT``."""
 

@@ -16,6 +16,8 @@ from hostel.model.network_update import Command, Section, update
 MANAGED_MODES: Final = (None, ForwardMode.NAT, ForwardMode.ROUTE, ForwardMode.OPEN)
 _WORDS: Final[Words] = {"uuid": (ErrorCode.INTERNAL_ERROR, "malformed uuid element")}
 _MAX_INTERFACE_NAME: Final = 15
+# Guests must not have the ports that NFS trusts.
+PORTS: Final = (1024, 65535)
 
 
 class NetworkDefinition(NamedTuple):
@@ -69,6 +71,19 @@ def with_bridge(network: NetworkDefinition, bridge: str, mac: str) -> NetworkDef
     changed.bridge.name = changed.bridge.name or bridge
     changed.mac = changed.mac or mac
     return _definition(changed)
+
+
+def with_ports(network: NetworkDefinition) -> NetworkDefinition:
+    """A network that translates, with the ports that it takes where it names none."""
+    if network.mode is not ForwardMode.NAT:
+        return network
+    told = read_network(network.xml)
+    assert told.forward is not None
+    if not told.ips or (told.forward.nat is not None and told.forward.nat.port is not None):
+        return network
+    told.forward.nat = told.forward.nat or model.Nat()
+    told.forward.nat.port = model.NatPort(start=PORTS[0], end=PORTS[1])
+    return _definition(told)
 
 
 def with_connections(network: NetworkDefinition, count: int) -> str:

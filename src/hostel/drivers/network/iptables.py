@@ -9,14 +9,13 @@ import ipaddress
 from collections.abc import Iterator
 from typing import Final
 
+from hostel.drivers.network.document import PORTS
 from hostel.errors import ErrorCode, ModelError
 from hostel.model.address import Address, prefix_of, read_address
 from hostel.model.network import Forward, ForwardMode, Nat, Network, NetworkIp
 
 _PROGRAMS: Final = {4: "iptables", 6: "ip6tables"}
 _RELATED: Final = ("--match", "conntrack", "--ctstate", "ESTABLISHED,RELATED")
-# Guests must not have the ports that NFS trusts.
-_PORTS: Final = (1024, 65535)
 _LOCAL_MULTICAST: Final = {4: "224.0.0.0/24", 6: "ff02::/16"}
 _BROADCAST: Final = "255.255.255.255/32"
 
@@ -95,7 +94,7 @@ def _forwarding(network: Network, forward: Forward, ip: NetworkIp, *, related: b
 def _masquerading(forward: Forward, ip: NetworkIp) -> Iterator[list[str]]:
     version, inside, nat = _address(ip).version, _inside(ip), forward.nat or Nat()
     out = ("--out-interface", forward.dev) if forward.dev is not None else ()
-    first, last = _PORTS if nat.port is None else (nat.port.start, nat.port.end or 0)
+    first, last = PORTS if nat.port is None else (nat.port.start, nat.port.end or 0)
     if not first < last:
         reason = f"Invalid port range '{first}-{last}'."
         raise ModelError("/network/forward/nat/port", reason, code=ErrorCode.INTERNAL_ERROR)

@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from hostel.drivers.base.network import NetworkPortRef, NetworkRef, PortCreateFlag
+from hostel.drivers.base.network import DhcpLease, NetworkPortRef, NetworkRef, PortCreateFlag
 from hostel.drivers.document import canonical_uuid, reading
 from hostel.drivers.fault import fault
 from hostel.drivers.network.local import LocalNetworkDriver, network_fault
 from hostel.drivers.network.networks import Network
 from hostel.errors import ErrorCode, ErrorDomain
+from hostel.model.address import read_mac
 from hostel.model.network import ForwardMode, PortGroup
 from hostel.model.network import Network as NetworkDocument
 from hostel.model.network_defaults import read_network
@@ -27,7 +28,7 @@ _OUTBOUND: Final = ("average", "peak", "burst")
 
 
 class PortedNetworkDriver(LocalNetworkDriver):
-    """Implements :class:`hostel.drivers.base.network.NetworkPortDriver`, but for the leases."""
+    """Implements :class:`hostel.drivers.base.network.NetworkPortDriver`."""
 
     def network_list_all_ports(self, network: NetworkRef) -> list[NetworkPortRef]:
         """What guests are plugged into."""
@@ -104,6 +105,12 @@ class PortedNetworkDriver(LocalNetworkDriver):
             self._reserve(document, changed, others)
             self._networks.ports(port.network.name).write(port.uuid, changed.format())
 
+    def network_get_dhcp_leases(self, network: NetworkRef, mac: str | None = None) -> list[DhcpLease]:
+        """None: whoever made the bridge gives addresses out."""
+        self._by_ref(network)
+        checked_mac(mac)
+        return []
+
     def _active(self, network: NetworkRef) -> Network:
         found = self._by_ref(network)
         if not self._is_active(found):
@@ -134,6 +141,18 @@ class PortedNetworkDriver(LocalNetworkDriver):
 
     def _release(self, network: NetworkDocument, port: NetworkPort, others: list[NetworkPort]) -> None:
         """Give it back; the caller holds the lock."""
+
+
+def checked_mac(mac: str | None) -> str | None:
+    """A hardware address as it is compared.
+
+    Raises:
+        VirtError: ``INVALID_MAC``.
+    """
+    found = read_mac(mac) if mac is not None else None
+    if mac is not None and found is None:
+        raise network_fault(ErrorCode.INVALID_MAC, mac)
+    return found
 
 
 def floor_of(port: NetworkPort) -> int:

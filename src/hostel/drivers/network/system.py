@@ -14,15 +14,15 @@ from hostel.drivers.base.network import DhcpLease, NetworkRef
 from hostel.drivers.document import reading
 from hostel.drivers.link import device, nft, shaping
 from hostel.drivers.network import host, nftables
-from hostel.drivers.network.document import NetworkDefinition
+from hostel.drivers.network.document import NetworkDefinition, with_ports
 from hostel.drivers.network.leases import read_leases
 from hostel.drivers.network.local import network_fault
 from hostel.drivers.network.networks import Network
-from hostel.drivers.network.ports import PortedNetworkDriver, check_floor, floor_of, free_class
+from hostel.drivers.network.ports import PortedNetworkDriver, check_floor, checked_mac, floor_of, free_class
 from hostel.drivers.network.server import DnsmasqServer
 from hostel.drivers.store import Directories
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
-from hostel.model.address import prefix_of, read_address, read_mac
+from hostel.model.address import prefix_of, read_address
 from hostel.model.network import Network as NetworkDocument
 from hostel.model.network_defaults import read_network
 from hostel.model.network_port import NetworkPort
@@ -46,9 +46,7 @@ class SystemNetworkDriver(PortedNetworkDriver):
 
     def network_get_dhcp_leases(self, network: NetworkRef, mac: str | None = None) -> list[DhcpLease]:
         """The addresses that were given out, or those of one guest."""
-        wanted = read_mac(mac) if mac is not None else None
-        if mac is not None and wanted is None:
-            raise network_fault(ErrorCode.INVALID_MAC, mac)
+        wanted = checked_mac(mac)
         found = self._by_ref(network).current
         if not found.is_managed or found.bridge is None:
             return []
@@ -93,7 +91,7 @@ class SystemNetworkDriver(PortedNetworkDriver):
     def _start(self, network: NetworkDefinition) -> None:
         self._settle(network)
         if network.is_managed:
-            network = self._completed(network)
+            network = with_ports(self._completed(network))
             with reading(ErrorDomain.NETWORK):
                 self._check(network)
             self._networks.begin_change(network)

@@ -28,6 +28,7 @@ from hostel.drivers.base.saving import SaveFlag
 from hostel.drivers.events import Defined, Event, EventSource, Lifecycle, Subject
 from hostel.drivers.fault import system_fault
 from hostel.drivers.qemu import document, probe, process, savefile
+from hostel.drivers.qemu.addresses import AddressCalls
 from hostel.drivers.qemu.agent import AgentCalls
 from hostel.drivers.qemu.backup.checkpoints import Checkpoints
 from hostel.drivers.qemu.block.copy import CopyCalls
@@ -105,6 +106,7 @@ class QemuDriver(
     AgentCalls,
     InsideCalls,
     MessageCalls,
+    AddressCalls,
     DomainJobCalls,
     RenameCalls,
     ArgumentCalls,

@@ -9,6 +9,7 @@ from hostel.codec.xdr import split_type
 from hostel.drivers.adapters import ADAPTERS, PROCEDURE_OF, Adapter, Options, from_wire, to_wire, uuid_text
 from hostel.drivers.base import DomainRef, Hole, NetworkRef, PoolRef, VolumeRef, VolumeRow
 from hostel.drivers.base.interface import InterfaceRef
+from hostel.drivers.base.network import AddressType, DhcpLease, NetworkPortRef
 from hostel.drivers.base.nodedev import NodeDeviceRef
 from hostel.drivers.base.nwfilter import NwfilterBindingRef, NwfilterRef
 from hostel.drivers.base.secret import SecretRef
@@ -182,6 +183,15 @@ class RemoteNetwork(RemoteDriver):
     def connect_list_all_networks(self) -> list[NetworkRef]:
         """Every network."""
         return self._list("connect_list_all_networks", "network")
+
+    def network_list_all_ports(self, network: NetworkRef) -> list[NetworkPortRef]:
+        """What guests are plugged into."""
+        return self._list("network_list_all_ports", "network_port", wire("network", network))
+
+    def network_get_dhcp_leases(self, network: NetworkRef, mac: str | None = None) -> list[DhcpLease]:
+        """The addresses that were given out."""
+        (leases, _) = self._client.call("network_get_dhcp_leases", wire("network", network), mac, _NEEDED, 0)
+        return [DhcpLease(*lease)._replace(type=AddressType(lease.type)) for lease in leases]
 
 
 class RemoteSecret(RemoteDriver):

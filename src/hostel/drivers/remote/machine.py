@@ -8,10 +8,12 @@ from typing import Any, Final
 from hostel.codec.xdr import Field
 from hostel.drivers.adapters import from_wire, to_wire, uuid_text
 from hostel.drivers.base import DomainRef
+from hostel.drivers.base.address import GuestAddress, InterfaceAddresses
 from hostel.drivers.base.agent import FilesystemInfo
 from hostel.drivers.base.backup import CheckpointRef, JobType
 from hostel.drivers.base.block import BlockJobInfo, DiskError
 from hostel.drivers.base.machine import MEMORY_STATS, Screenshot, StatsFlag
+from hostel.drivers.base.network import AddressType
 from hostel.drivers.base.snapshot import SnapshotRef
 from hostel.drivers.remote.client import RpcClient
 from hostel.wire.rpc.connection import StreamData
@@ -61,6 +63,16 @@ class RemoteMachines:
         """What the guest tells of itself."""
         (params,) = self._client.call("domain_get_guest_info", wire("domain", domain), int(types), 0)
         return {name: bool(value) if kind == _BOOLEAN else value for name, (kind, value) in params}
+
+    def domain_interface_addresses(self, domain: DomainRef, source: int) -> list[InterfaceAddresses]:
+        """The interfaces of a running domain with their addresses."""
+        (found,) = self._client.call("domain_interface_addresses", wire("domain", domain), source, 0)
+        return [
+            InterfaceAddresses(
+                one.name, one.hwaddr, [GuestAddress(AddressType(it.type), it.addr, it.prefix) for it in one.addrs]
+            )
+            for one in found
+        ]
 
     def domain_rename(self, domain: DomainRef, new_name: str) -> None:
         """Give a domain another name."""
