@@ -50,6 +50,10 @@ LINES = (
     "domcapabilities --virttype xen", "domcapabilities --virttype foo", "domcapabilities --arch foo",
     "domcapabilities --arch aarch64", "domcapabilities --machine foo", "domcapabilities --emulatorbin /nope",
     "domcapabilities --emulatorbin /usr/bin/qemu-system-i386",
+    "freepages", "freepages --all --pagesize 2048", "freepages --cellno 0 --pagesize 5", "freepages --cellno -2",
+    "freepages --cellno 0", "freepages --cellno 99 --pagesize 4", "allocpages 5 1", "allocpages 4 1",
+    "allocpages 2048 1 --cellno 99", "nodesuspend x 60", "nodesuspend mem -1", "nodesuspend hybrid 60", "nodesevinfo",
+    "domlaunchsecinfo nosuch", "node-memory-tune --shm-pages-to-scan x",
 )  # fmt: skip
 MACHINES = ("", "--machine q35", "--machine isapc", "--machine microvm", "--arch i686")
 # What stands in for the host is made of QEMU's own models; what this driver does not start it does not have.

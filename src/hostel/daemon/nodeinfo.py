@@ -6,12 +6,16 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from hostel.daemon.access import api_name
-from hostel.drivers.adapters import check_flags
+from hostel.daemon.machine import driver_of
+from hostel.drivers.adapters import check_flags, typed_value
 from hostel.drivers.base.host import HostDriver
 from hostel.wire.rpc.connection import Call
 
 if TYPE_CHECKING:
     from hostel.daemon.client import Client
+
+
+_TEXT_OKAY: Final = 4  # VIR_TYPED_PARAM_STRING_OKAY
 
 
 def _driver(client: Client, call: Call) -> HostDriver:
@@ -43,8 +47,17 @@ def _memory_stats(client: Client, call: Call) -> Sequence[Any]:
     return _counted(_driver(client, call).node_get_memory_stats(cell), wanted)
 
 
+def _sev_info(client: Client, call: Call) -> Sequence[Any]:
+    _, flags = call.arguments  # clients say that they want none, and want all
+    check_flags(flags, _TEXT_OKAY, api_name(call.procedure.name))
+    driver: Any = driver_of(client, call, "node_get_sev_info")
+    found = driver.node_get_sev_info()
+    return [(name, typed_value(value)) for name, value in found.items()], len(found)
+
+
 ANSWERS: Final[dict[str, Callable[[Client, Call], Sequence[Any]]]] = {
     "node_get_cpu_map": _cpu_map,
     "node_get_cpu_stats": _cpu_stats,
     "node_get_memory_stats": _memory_stats,
+    "node_get_sev_info": _sev_info,
 }

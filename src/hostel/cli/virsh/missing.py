@@ -5,14 +5,13 @@ from __future__ import annotations
 from typing import Final
 
 _TEXT: Final = """
-allocpages
 dom-fd-associate
-domlaunchsecinfo
-domsetlaunchsecstate freepages
+
+domsetlaunchsecstate
 iface-bridge iface-unbridge
-node-memory-tune nodedev-event nodesevinfo nodesuspend
+nodedev-event
 pool-event qemu-monitor-event
 secret-event setvcpu
-sysinfo update-memory-device
+update-memory-device
 """
 NAMES: Final = frozenset(_TEXT.split())

@@ -42,16 +42,16 @@ GROUPS: Final = (
         "attach-device attach-disk attach-interface autostart blkdeviotune blkiotune blockcommit blockcopy blockjob "
         "blockpull blockresize change-media console cpu-stats create define desc destroy detach-device "
         "detach-device-alias detach-disk detach-interface domdisplay domfsfreeze domfsthaw domfsinfo domfstrim "
-        "domhostname domid domif-setlink domiftune domjobabort domjobinfo domname domrename dompmsuspend dompmwakeup "
-        "domuuid domxml-from-native domxml-to-native dump dumpxml edit get-user-sshkeys inject-nmi iothreadinfo "
-        "iothreadpin iothreadadd iothreadset iothreaddel send-key send-process-signal lxc-enter-namespace "
-        "managedsave managedsave-remove managedsave-edit managedsave-dumpxml managedsave-define memtune perf "
-        "metadata migrate migrate-setmaxdowntime migrate-getmaxdowntime migrate-compcache migrate-setspeed "
-        "migrate-getspeed migrate-postcopy numatune qemu-attach qemu-monitor-command qemu-agent-command "
-        "guest-agent-timeout reboot reset restore resume save save-image-define save-image-dumpxml save-image-edit "
-        "schedinfo screenshot set-lifecycle-action set-user-sshkeys set-user-password setmaxmem setmem setvcpus "
-        "shutdown start suspend ttyconsole undefine update-device vcpucount vcpuinfo vcpupin emulatorpin vncdisplay "
-        "guestvcpus domblkthreshold guestinfo domdirtyrate-calc",
+        "domhostname domid domif-setlink domiftune domjobabort domjobinfo domlaunchsecinfo domname domrename "
+        "dompmsuspend dompmwakeup domuuid domxml-from-native domxml-to-native dump dumpxml edit get-user-sshkeys "
+        "inject-nmi iothreadinfo iothreadpin iothreadadd iothreadset iothreaddel send-key send-process-signal "
+        "lxc-enter-namespace managedsave managedsave-remove managedsave-edit managedsave-dumpxml managedsave-define "
+        "memtune perf metadata migrate migrate-setmaxdowntime migrate-getmaxdowntime migrate-compcache "
+        "migrate-setspeed migrate-getspeed migrate-postcopy numatune qemu-attach qemu-monitor-command "
+        "qemu-agent-command guest-agent-timeout reboot reset restore resume save save-image-define save-image-dumpxml "
+        "save-image-edit schedinfo screenshot set-lifecycle-action set-user-sshkeys set-user-password setmaxmem "
+        "setmem setvcpus shutdown start suspend ttyconsole undefine update-device vcpucount vcpuinfo vcpupin "
+        "emulatorpin vncdisplay guestvcpus domblkthreshold guestinfo domdirtyrate-calc",
         {
             "device": (
                 "attach-device attach-disk attach-interface change-media detach-device detach-device-alias detach-disk "
@@ -78,6 +78,7 @@ GROUPS: Final = (
                 "domdirtyrate-calc dump lxc-enter-namespace qemu-attach send-process-signal set-lifecycle-action"
             ),
             "display": "domdisplay",
+            "hostmemory": "domlaunchsecinfo",
             "pinning": (
                 "cpu-stats emulatorpin iothreadadd iothreaddel iothreadinfo iothreadpin iothreadset vcpuinfo vcpupin"
             ),
@@ -105,12 +106,14 @@ GROUPS: Final = (
         "Host and Hypervisor",
         "host",
         "host",
-        "capabilities cpu-baseline cpu-compare cpu-models domcapabilities freecell hostname hypervisor-cpu-baseline "
-        "hypervisor-cpu-compare maxvcpus nodecpumap nodecpustats nodeinfo nodememstats uri version",
+        "allocpages capabilities cpu-baseline cpu-compare cpu-models domcapabilities freecell freepages hostname "
+        "hypervisor-cpu-baseline hypervisor-cpu-compare maxvcpus node-memory-tune nodecpumap nodecpustats nodeinfo "
+        "nodememstats nodesevinfo nodesuspend sysinfo uri version",
         {
             "capability": (
                 "cpu-baseline cpu-compare cpu-models domcapabilities hypervisor-cpu-baseline hypervisor-cpu-compare"
             ),
+            "hostmemory": "allocpages freepages node-memory-tune nodesevinfo nodesuspend sysinfo",
         },
     ),
     Group(

@@ -11,6 +11,7 @@ from typing import Final
 
 from hostel.drivers.base.host import ALL, NodeInfo
 from hostel.drivers.fault import fault
+from hostel.drivers.host.memory import HostMemory
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
 
 _MOST_QEMU: Final = 16  # what libvirt says of machines that QEMU runs by itself
@@ -22,7 +23,7 @@ _MEMORY: Final = {"MemTotal": "total", "MemFree": "free", "Buffers": "buffers", 
 _MEMORY_OF_CELL: Final = ("total", "free")
 
 
-class LinuxHostDriver:
+class LinuxHostDriver(HostMemory):
     """Implements :class:`hostel.drivers.base.host.HostDriver`.
 
     Args:
@@ -30,6 +31,7 @@ class LinuxHostDriver:
     """
 
     def __init__(self, root: Path = Path("/")) -> None:
+        super().__init__(root)
         self._proc = root / "proc"
         self._system = root / "sys/devices/system"
 

@@ -43,6 +43,7 @@ from hostel.drivers.qemu.firmware.descriptor import DIRECTORIES
 from hostel.drivers.qemu.graphics import GraphicsCalls
 from hostel.drivers.qemu.guest import GuestCalls
 from hostel.drivers.qemu.helper import tpm
+from hostel.drivers.qemu.hostinfo import HostInfoCalls
 from hostel.drivers.qemu.inside import InsideCalls
 from hostel.drivers.qemu.jobinfo import DomainJobCalls
 from hostel.drivers.qemu.launch import BOOT, Launcher, Origin, find_emulator
@@ -111,6 +112,7 @@ class QemuDriver(
     RenameCalls,
     ArgumentCalls,
     ProcessorCalls,
+    HostInfoCalls,
 ):
     """Domains under real QEMU; see :class:`hostel.drivers.base.HypervisorDriver` for each call."""
 

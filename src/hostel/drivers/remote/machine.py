@@ -74,6 +74,11 @@ class RemoteMachines:
             for one in found
         ]
 
+    def node_get_sev_info(self) -> Mapping[str, int | str]:
+        """What SEV can do on the host."""
+        (params, _) = self._client.call("node_get_sev_info", 0, 0)
+        return {name: value for name, (_, value) in params}
+
     def domain_rename(self, domain: DomainRef, new_name: str) -> None:
         """Give a domain another name."""
         self._client.call("domain_rename", wire("domain", domain), new_name, 0)
