@@ -28,6 +28,8 @@ for state in /sys/devices/system/memory/memory*/state; do
 done
 total=$(sed -n 's/.*MemTotal: *\\([0-9]*\\) kB/\\1/p' /sys/devices/system/node/node1/meminfo)
 echo online in node 1: $((total / 1024 > 128))
+echo pci $(cat /sys/bus/pci/devices/*/device | grep -c 0x1110)
+echo iommu $(ls /sys/class/iommu)
 echo virtio $(cat /sys/bus/virtio/devices/*/device | sort | tr '\\n' ' ')
 if [ -n "$(grep -l 0x001a /sys/bus/virtio/devices/*/device)" ]; then
     mount -t virtiofs host /mnt
@@ -55,17 +57,26 @@ def test_linux_finds_directories_cells_and_modules(
     plan9 = (
         f"<filesystem accessmode='mapped'><source dir='{tmp_path}/shared'/><target dir='nine'/><readonly/></filesystem>"
     )
+    name = f"hostel-{os.getpid()}"
+    memory = f"<shmem name='{name}'><model type='ivshmem-plain'/><size unit='M'>1</size></shmem>"
     domain = guest.define(
-        SCRIPT, virtiofs(tmp_path / "shared") + plan9 + MODULE, body=MEMORY, modules=("virtiofs",), memory=384
+        SCRIPT,
+        virtiofs(tmp_path / "shared") + plan9 + MODULE + memory + "<iommu model='intel'/>",
+        body=MEMORY,
+        modules=("virtiofs",),
+        memory=384,
     )
     assert guest.run(domain).splitlines() == [
         "nodes 2",
         "distance 25 10",
         "offline 1",
         "online in node 1: 1",
+        "pci 1",
+        "iommu dmar0",
         "virtio 0x0005 0x0009 0x001a",
         "hello from the host",
     ]
+    Path("/dev/shm", name).unlink()
     assert (tmp_path / "shared/said").read_text() == "from the guest\n"
     assert not [path for path in Path("/proc").glob("[0-9]*/cmdline") if _serves(path, tmp_path)]
 
@@ -113,3 +124,25 @@ def test_memory_comes_from_where_it_is_to(driver: QemuDriver, tmp_path: Path, ba
     assert ("share: true" in said) == ("shared" in backing)
     assert ("prealloc: true" in said) == ("immediate" in backing)
     assert not [*(tmp_path / "cache/qemu").glob("ram/*")]
+
+
+def test_devices_at_the_end_of_channels_wait_for_whoever_comes(driver: QemuDriver, tmp_path: Path) -> None:
+    redirdev = f"<redirdev bus='usb' type='unix'><source mode='bind' path='{tmp_path}/usb'/></redirdev>"
+    rules = "<usbdev class='0x08' vendor='0x15E1' version='1.09' allow='yes'/><usbdev allow='no'/>"
+    card = f"<smartcard mode='passthrough' type='unix'><source mode='bind' path='{tmp_path}/card'/></smartcard>"
+    xml = XML.format(
+        body="<features><acpi/></features>",
+        devices=f"{redirdev}<redirfilter>{rules}</redirfilter>{card}<panic model='isa'/>",
+    )
+    domain = driver.domain_create_xml(xml, StartFlag.PAUSED)
+    assert (tmp_path / "usb").is_socket() and (tmp_path / "card").is_socket()
+    tree = driver.domain_qemu_monitor_command(domain, "info qtree", human=True)
+    assert 'filter = "0x08:0x15E1:-1:0x0109:1|-1:-1:-1:-1:0"' in tree
+    assert all(f"dev: {name}" in tree for name in ("usb-redir", "ccid-card-passthru", "pvpanic"))
+
+
+@pytest.mark.skipif(Path("/dev/vhost-vsock").exists(), reason="this host has sockets for guests")
+def test_sockets_that_the_host_has_not_are_refused_with_what_to_load(driver: QemuDriver) -> None:
+    domain = driver.domain_define_xml(XML.format(body="", devices="<vsock><cid auto='yes'/></vsock>"))
+    with pytest.raises(VirtError, match="modprobe vhost_vsock"):
+        driver.domain_create(domain)

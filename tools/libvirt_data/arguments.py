@@ -34,12 +34,12 @@ from libvirt_data.domain import qemu_taken
 _DEVICES = re.compile(
     r"virtio-blk|vhost-user-blk|virtio-scsi|vhost-scsi|virtio-serial|virtio-net|scsi-|ide-|usb-storage|usb-hub"
     r"|floppy|isa-fdc|.*-usb-[uoex]|pci-ohci|usb-ehci|.*-xhci|lsi$|spapr-vscsi|mptsas|megasas|pvscsi|am53c974|dc-390"
-    r"|usb-ccid|ahci|pci-bridge|.*-bridge|pcie-|ioh3420|x3130|xio3130|pxb|vfio-|usb-host|zpci|virtio-9p|vhost-user-fs|.*tpm-"
+    r"|usb-ccid|ahci|pci-bridge|.*-bridge|pcie-|ioh3420|x3130|xio3130|pxb|vfio-|usb-host|zpci|virtio-9p|vhost-user-fs|ivshmem|vhost-vsock|usb-redir|ccid-card|.*-iommu|pvpanic|.*tpm-"
 )
 _OBJECTS = ("iothread", "main-loop", "secret", "throttle-group", "pr-manager-helper", "tls-creds-x509")
 # Secrets and certificates of images, and not of screens, serial ports or firmware; sockets of cards and disks.
 _OF_IMAGES = re.compile(r"(obj)?libvirt-\d+-(?!.*_tls0-secret0$)")
-_SOCKETS = re.compile(r"char(net|ua-)|chr-vu-(virtio-disk|ua-)|chrtpm|chr-vu-fs")
+_SOCKETS = re.compile(r"char(net|ua-)|chr-vu-(virtio-disk|ua-)|chrtpm|chr-vu-fs|charredir|charshmem|charsmartcard")
 _GLOBALS = ("driver", "isa-fdc.", "PIIX4_PM.acpi-root", "i440FX-pcihost.pci-hole64", "q35-pcihost.pci-hole64")
 _IMAGE = re.compile(r"\blibvirt-(\d+)-")
 _DESCRIPTORS = ("fd", "fds", "vhostfd", "vhostfds")
@@ -208,6 +208,10 @@ def _own(option: str, properties: dict[str, str], *, memory: bool) -> dict[str, 
         counted["fd"] = "1"
     if "/passt/" in properties.get("addr.path", "") or properties.get("addr.path", "").endswith(".passt"):
         counted["addr.path"] = "its socket"
+    if option == "-chardev" and properties["id"].startswith(("charredir", "charsmartcard")):
+        # Who makes a socket that QEMU listens on is each program's own.
+        properties = {key: value for key, value in properties.items() if key not in ("fd", "path")}
+        counted = {}
     if "mem-path" in properties and (found := _OF_RUNS.match(properties["mem-path"])):
         counted["mem-path"] = found[1]
     if properties.get("path", "").endswith("-fs.sock"):
@@ -249,10 +253,12 @@ def build(case: Case) -> str:
             translate(disk, disk.source, cast("StorageDriver", Volumes(tests)))
     choose(domain, [tests / "qemufirmwaredata" / place / "qemu/firmware" for place in _FIRMWARE], _variables(domain))
     align(domain)
+    if (vsock := domain.devices.vsock) is not None and vsock.cid is not None and vsock.cid.auto:
+        vsock.cid.address = 42
     assign_aliases(domain)
     context = Context(
         "qemu", _RUN / "monitor", lambda name: "virbr0", platform, True, _CERTIFICATES, HostDevices(),
-        "/var/lib/libvirt/qemu/ram", _PAGES,
+        memory_files="/var/lib/libvirt/qemu/ram", pages=_PAGES,
     )  # fmt: skip
     return told(machine.devices(domain, context), memory=_has_memory(case))
 

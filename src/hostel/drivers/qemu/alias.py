@@ -44,6 +44,9 @@ def assign_aliases(domain: Domain) -> None:
         ("panic", devices.panics),
         ("tpm", devices.tpms),
         ("fs", devices.filesystems),
+        ("smartcard", devices.smartcards),
+        ("redir", devices.redirdevs),
+        ("shmem", devices.shmems),
         *((name, [item for item in devices.memories if item.model == kind]) for kind, name in _MEMORY.items()),
     )
     for prefix, group in groups:
@@ -56,6 +59,10 @@ def assign_aliases(domain: Domain) -> None:
             device.alias = device.alias or f"{prefix}{_next_number(prefix, group)}"
     if devices.memballoon is not None:
         devices.memballoon.alias = devices.memballoon.alias or "balloon0"
+    if devices.iommu is not None:
+        devices.iommu.alias = devices.iommu.alias or "iommu0"
+    if devices.vsock is not None:
+        devices.vsock.alias = devices.vsock.alias or "vsock0"
     mirror_consoles(domain)
 
 

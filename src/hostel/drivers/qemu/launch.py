@@ -15,7 +15,7 @@ from hostel.drivers.base import NetworkDriver, PausedReason, RunningReason, Shut
 from hostel.drivers.events import Lifecycle, Started, Suspended
 from hostel.drivers.fault import system_fault
 from hostel.drivers.link import tap
-from hostel.drivers.qemu import actions, document, features, keeper, monitor, probe, process, source, taint
+from hostel.drivers.qemu import actions, document, features, keeper, monitor, probe, process, source, taint, vsock
 from hostel.drivers.qemu.alias import assign_aliases
 from hostel.drivers.qemu.command import firmware, memory
 from hostel.drivers.qemu.command.context import Context, Wire, alias_of
@@ -131,6 +131,7 @@ class Launcher:
         if live.os is not None:
             nvram.prepare(live.os, reset=origin.reset_nvram)
         memory.align(live)
+        vsock.choose(live)
         assign_aliases(live)
         return self._run(live, emulator, notes, paused=paused, origin=origin)
 
@@ -139,7 +140,12 @@ class Launcher:
         machines, name = self._machines, live.name
         run, log = machines.run_directory(name), machines.log(name)
         context = Context(
-            emulator, run / "monitor", self.bridge, memory_files=str(self._memory_files(live)), pages=large_pages()
+            emulator,
+            run / "monitor",
+            self.bridge,
+            memory_files=str(self._memory_files(live)),
+            pages=large_pages(),
+            is_confined=probe.sandboxes(emulator, self._cache),
         )
         status = Status(live, machines.next_id(), 0, 0, str(run), 0)
         live.id = status.id

@@ -44,7 +44,9 @@ class ArgumentCalls(Calls, NativeCalls):
         self._connect(domain)
         assign_aliases(domain)
         run = self._machines.log(domain.name).with_suffix("")
-        context = Context(find_emulator(domain), run / "monitor", self._launcher.bridge, pages=large_pages())
+        context = Context(
+            find_emulator(domain), run / "monitor", self._launcher.bridge, pages=large_pages(), is_confined=True
+        )
         return shlex.join(build(domain, context, SAID))
 
     def _connect(self, domain: Domain) -> None:

@@ -103,6 +103,20 @@ def devices(emulator: str, cache: Path) -> str:
     return _remembered(cache, "devices", emulator, [], lambda: _help(emulator, "-device"))
 
 
+def sandboxes(emulator: str, cache: Path) -> bool:
+    """Whether it can have the kernel refuse it what it does not need; asked once per QEMU, then remembered."""
+
+    def ask() -> str:
+        argv = [emulator, "-sandbox", "on", "-version"]
+        try:
+            answer = subprocess.run(argv, capture_output=True, timeout=10, check=False)
+        except (OSError, subprocess.TimeoutExpired):
+            return ""
+        return "no\n" if answer.returncode else "yes\n"
+
+    return _remembered(cache, "sandbox", emulator, [], ask) == "yes\n"
+
+
 def _remembered(cache: Path, what: str, emulator: str, facts: list[str], ask: Callable[[], str]) -> str:
     """What was answered before by the same QEMU under the same circumstances, or is now."""
     with contextlib.suppress(OSError):

@@ -133,7 +133,6 @@ def test_entities_are_refused() -> None:
     "device",
     [
         "<hostdev mode='subsystem' type='usb'><source><address bus='1' device='2'/></source></hostdev>",
-        "<vsock/>",
         "<frob/>",
     ],
 )
@@ -158,3 +157,20 @@ def test_firmware_is_in_flash_or_in_rom_and_never_left_out() -> None:
         False,
     ]
     assert "driver=cfi.pflash01,property=secure,value=on" in argv
+
+
+def confined(devices: str, body: str = "") -> list[str]:
+    domain = document.parse(
+        f"{HEAD.format(os='', name='g', machine='')}{body}<devices>{devices}</devices></domain>", QEMU
+    )
+    assign_aliases(domain)
+    return build(domain, Context("/usr/bin/qemu", Path("/run/monitor"), lambda _: "virbr0", is_confined=True))
+
+
+def test_qemu_is_confined_unless_it_runs_the_helper_for_bridges() -> None:
+    argv = confined("")
+    assert argv[argv.index("-sandbox") + 1] == "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
+    assert "-sandbox" not in confined("<interface type='bridge'><source bridge='br0'/></interface>")
+    tune = "<memoryBacking><allocation mode='immediate'/></memoryBacking><numatune><memory nodeset='0'/></numatune>"
+    argv = confined("", tune)
+    assert argv[argv.index("-sandbox") + 1] == "on,obsolete=deny,elevateprivileges=deny,spawn=deny"

@@ -12,7 +12,7 @@ from support import refused
 from support.domain import QEMU
 from support.elements import name_of
 
-_REDIRDEV = "<redirdev bus='usb' type='tcp'><source mode='connect' host='h' service='1'/></redirdev>"
+_LEASE = "<lease><lockspace>s</lockspace><key>k</key><target path='/p'/></lease>"
 
 
 @pytest.mark.parametrize("cls", FIELDS, ids=name_of)
@@ -33,7 +33,7 @@ def test_the_table_names_declarations(cls: type[Element]) -> None:
         (refused.document(os="<acpi><table type='slic'>/t</table></acpi>"), "/domain/os/acpi"),
         (refused.document("<interface type='user'><vlan><tag id='5'/></vlan></interface>"),
          "/domain/devices/interface/vlan"),
-        (refused.document(_REDIRDEV), "/domain/devices/redirdev"),
+        (refused.document(_LEASE), "/domain/devices/lease"),
     ],
 )  # fmt: skip
 def test_what_the_guest_would_miss_is_refused_by_its_path(xml: str, path: str) -> None:

@@ -22,6 +22,9 @@ from hostel.model.domain.implicit import find_controller
 
 _SERIALS: Final = {"isa-serial": "isa-serial", "pci-serial": "pci-serial", "usb-serial": "usb-serial"}
 
+# What SPICE calls the channels of devices.
+_SPICE_PORTS: Final = {"redirdev": "usbredir", "smartcard": "smartcard"}
+
 
 def arguments(domain: Domain, context: Context) -> list[str]:
     """Serial and parallel ports, consoles and channels; a console on a serial port is that port."""
@@ -104,6 +107,8 @@ def chardev(device: CharacterBackend) -> str:
     match kind:
         case CharacterType.PTY | CharacterType.NULL:
             return f"{kind},{name}{logging}"
+        case CharacterType.SPICEVMC:
+            return f"spicevmc,{name},name={_SPICE_PORTS.get(device.TAG, 'vdagent')}{logging}"
         case CharacterType.FILE:
             return f"file,{name},path={path},append={'on' if source.append else 'off'}{logging}"
         case CharacterType.DEV:

@@ -38,6 +38,7 @@ class Context(NamedTuple):
         wires: the host's ends of interfaces that are open, by the alias.
         memory_files: the directory for files that are the guest's memory.
         pages: the host's large pages.
+        is_confined: whether QEMU has the kernel refuse it what it does not need.
     """
 
     emulator: str
@@ -50,6 +51,7 @@ class Context(NamedTuple):
     wires: Mapping[str, Wire] = {}
     memory_files: str = "/tmp"
     pages: LargePages = LargePages()
+    is_confined: bool = False
 
     def has(self, feature: str) -> bool:
         """Whether the emulator has a feature; the host's own QEMU is taken to have it."""

@@ -9,11 +9,12 @@ from hostel.drivers.qemu.command.character import chardev
 from hostel.drivers.qemu.command.context import alias_of, option
 from hostel.drivers.qemu.command.place import place, virtio
 from hostel.drivers.qemu.document import unsupported
+from hostel.model.domain.devices.address import IsaAddress
 from hostel.model.domain.devices.character import CharacterType, Serial
 from hostel.model.domain.devices.device import Device
 from hostel.model.domain.devices.input import Input, InputSource
 from hostel.model.domain.devices.paravirtual import Rng
-from hostel.model.domain.devices.platform import Watchdog
+from hostel.model.domain.devices.platform import IommuDriver, Watchdog
 from hostel.model.domain.domain import Domain
 
 _USB_INPUTS: Final = {"tablet": "usb-tablet", "keyboard": "usb-kbd", "mouse": "usb-mouse"}
@@ -133,10 +134,25 @@ def watchdogs(domain: Domain) -> list[str]:
 
 
 def panics(domain: Domain) -> list[str]:
-    """Panic notifiers."""
+    """Panic notifiers on ISA; the others are features of the processor, or the board's own."""
     argv: list[str] = []
     for device in domain.devices.panics:
-        if device.model != "isa":
-            raise unsupported(f"panic model='{device.model}'; write isa")
-        argv += option("-device", {"driver": "pvpanic"})
+        if device.model == "isa":
+            port = device.address.iobase if isinstance(device.address, IsaAddress) else None
+            argv += option("-device", {"driver": "pvpanic", "ioport": port})
     return argv
+
+
+def iommu(domain: Domain) -> list[str]:
+    """The IOMMU that the guest sees, before the devices behind it."""
+    device = domain.devices.iommu
+    if device is None or device.model == "smmuv3":  # that one is the board's
+        return []
+    if device.model == "virtio":
+        return option("-device", {"driver": "virtio-iommu", "id": alias_of(device), **place(domain, device)})
+    driver = device.driver or IommuDriver()
+    switches = {"intremap": driver.intremap, "eim": driver.eim}
+    spec: dict[str, Any] = {"driver": "intel-iommu", "id": alias_of(device)}
+    spec |= {name: None if value is None else "on" if value else "off" for name, value in switches.items()}
+    spec |= {"caching-mode": driver.caching_mode, "device-iotlb": driver.iotlb, "aw-bits": driver.aw_bits or None}
+    return option("-device", spec)

@@ -21,6 +21,7 @@ _OFF: Final = ("disable", "forbid")
 def arguments(domain: Domain) -> list[str]:
     """``-cpu`` and ``-smp``."""
     words = [_model(domain), *_features(domain.cpu or Cpu()), *_timers(domain), *_hypervisor(domain.features)]
+    words += ["hv-crash"] if any(panic.model == "hyperv" for panic in domain.devices.panics) else []
     return ["-cpu", ",".join(words), *_smp(domain)]
 
 

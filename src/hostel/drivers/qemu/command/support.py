@@ -29,6 +29,7 @@ from hostel.model.domain.devices import (
     interface,
     paravirtual,
     platform,
+    redirection,
     seclabel,
     sound,
     source,
@@ -56,7 +57,8 @@ _ACTED_ON: Final[dict[type[Element], str]] = {
     domain.PowerManagement: "suspend_to_mem suspend_to_disk",
     domain.Devices: (
         "emulator disks controllers interfaces serials parallels consoles channels inputs graphics sounds audios "
-        "videos hubs watchdogs memballoon rngs panics tpms memories filesystems"
+        "videos hubs watchdogs memballoon rngs panics tpms memories filesystems "
+        "smartcards redirdevs redirfilter shmems vsock iommu"
     ),
     memory.Memory: "dump_core unit value",
     memory.MaxMemory: "slots unit value",
@@ -209,6 +211,20 @@ _ACTED_ON: Final[dict[type[Element], str]] = {
     filesystem.FilesystemBinary: "path xattr cache sandbox lock thread_pool",
     filesystem.FilesystemLock: "posix flock",
     filesystem.FilesystemSource: "dir socket",
+    platform.Iommu: f"model driver {_DEVICE}",
+    platform.IommuDriver: "intremap caching_mode eim iotlb aw_bits",
+    redirection.Smartcard: f"mode type sources protocol log certificates database {_DEVICE}",
+    redirection.Redirdev: f"bus type sources protocol log boot {_DEVICE}",
+    redirection.RedirectionFilter: "rules",
+    redirection.UsbRule: "usb_class vendor product version allow",
+    paravirtual.SharedMemory: f"name role model size server msi {_DEVICE}",
+    paravirtual.ShmemSize: "unit value",
+    paravirtual.ShmemServer: "path",
+    paravirtual.ShmemMsi: "vectors ioeventfd",
+    paravirtual.Vsock: f"model cid driver {_DEVICE}",
+    paravirtual.VsockCid: "auto address",
+    address.CcidAddress: "controller slot",
+    address.IsaAddress: "iobase irq",
     platform.MemoryDevice: f"model access discard uuid source target {_DEVICE}",
     platform.MemoryDeviceSource: "node_mask page_size path align_size pmem",
     platform.MemoryTarget: "size node label readonly block requested current",
