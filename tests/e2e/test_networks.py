@@ -17,6 +17,7 @@ import pytest
 import hostel
 from hostel.drivers.base import DomainState
 from hostel.drivers.base.address import AddressSource, GuestAddress
+from hostel.drivers.base.agent import HostnameSource
 from hostel.drivers.base.domain import Affect
 from hostel.drivers.base.network import AddressType
 from hostel.drivers.store import Directories
@@ -156,6 +157,8 @@ def test_guests_get_addresses_and_reach_each_other_and_the_world(
         (found,) = hypervisor.domain_interface_addresses(hypervisor.domain_lookup_by_name("two"), source)
         assert found.name == "vnet1"
         assert found.addresses == [GuestAddress(AddressType.IPV4, "192.168.77.11", prefix)]
+    ref = hypervisor.domain_lookup_by_name("two")
+    assert hypervisor.domain_get_hostname(ref, HostnameSource.LEASE) == "b"
     hypervisor.domain_detach_device_flags(hypervisor.domain_lookup_by_name("one"), interface("0a"), Affect.LIVE)
     wait_for(home, "one", "unplugged")
     assert "vnet0" not in links()

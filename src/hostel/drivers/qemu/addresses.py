@@ -5,9 +5,9 @@ from __future__ import annotations
 import ipaddress
 from typing import Any
 
-from hostel.drivers.base import DomainRef
+from hostel.drivers.base import DomainRef, NetworkDriver
 from hostel.drivers.base.address import AddressSource, GuestAddress, InterfaceAddresses
-from hostel.drivers.base.network import AddressType
+from hostel.drivers.base.network import AddressType, DhcpLease
 from hostel.drivers.fault import fault
 from hostel.drivers.link import device
 from hostel.drivers.qemu.agent import open_agent
@@ -35,17 +35,25 @@ class AddressCalls(Calls):
 
     def _from_leases(self, interfaces: list[Interface]) -> list[InterfaceAddresses]:
         found = []
-        driver: Any = self._network
         for interface in interfaces:
-            if interface.type != InterfaceType.NETWORK or not hasattr(driver, "network_get_dhcp_leases"):
-                continue
-            name = interface.source.network if interface.source is not None else None
-            mac = _mac(interface)
-            leases = driver.network_get_dhcp_leases(driver.network_lookup_by_name(name or ""), mac)
-            addresses = [GuestAddress(lease.type, lease.address, lease.prefix) for lease in leases]
+            addresses = [GuestAddress(it.type, it.address, it.prefix) for it in leases(self._network, interface)]
             if addresses:
-                found.append(InterfaceAddresses(_name(interface), mac, addresses))
+                found.append(InterfaceAddresses(_name(interface), _mac(interface), addresses))
         return found
+
+
+def leases(networks: NetworkDriver | None, interface: Interface) -> list[DhcpLease]:
+    """What the network of an interface has leased to it; nothing where it is on none that leases.
+
+    Raises:
+        VirtError: there is no such network.
+    """
+    driver: Any = networks
+    if interface.type != InterfaceType.NETWORK or not hasattr(driver, "network_get_dhcp_leases"):
+        return []
+    name = interface.source.network if interface.source is not None else None
+    found: list[DhcpLease] = driver.network_get_dhcp_leases(driver.network_lookup_by_name(name or ""), _mac(interface))
+    return found
 
 
 def _from_neighbours(interfaces: list[Interface]) -> list[InterfaceAddresses]:

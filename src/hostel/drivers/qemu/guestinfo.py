@@ -9,7 +9,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from hostel.drivers.base.agent import FilesystemInfo
+from hostel.drivers.base.network import AddressType
 from hostel.drivers.fault import fault
+from hostel.drivers.qemu.addresses import from_agent
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
 from hostel.model.domain.devices.address import DriveAddress, PciAddress
 from hostel.model.domain.devices.disk import Disk
@@ -20,14 +22,6 @@ _SYSTEM: Final = (
     "id", "name", "pretty-name", "version", "version-id", "machine", "variant", "variant-id", "kernel-release",
     "kernel-version",
 )  # fmt: skip
-
-
-class GuestInterface(NamedTuple):
-    """A network interface in the guest: its name, hardware address, and of each address family, text and prefix."""
-
-    name: str
-    hwaddr: str | None
-    addresses: list[tuple[str, str, int]]
 
 
 def hostname(answer: Any) -> str:
@@ -146,34 +140,19 @@ def _is_unit(disk: Disk, controllers: Sequence[int | None], unit: tuple[Any, ...
     return tuple(getattr(address, part) or 0 for part in ("bus", "target", "unit")) == unit
 
 
-def interfaces(answer: Any) -> list[GuestInterface]:
-    """Of ``guest-network-get-interfaces``; names after a colon are more addresses of the interface before it."""
-    found: dict[str, GuestInterface] = {}
-    for each in _objects(answer, "guest-network-get-interfaces"):
-        name = _text(each, "name", "guest-network-get-interfaces").partition(":")[0]
-        hwaddr = each.get("hardware-address")
-        interface = found.setdefault(name, GuestInterface(name, hwaddr if isinstance(hwaddr, str) else None, []))
-        for address in _objects(each.get("ip-addresses", []), "guest-network-get-interfaces"):
-            family = _text(address, "ip-address-type", "guest-network-get-interfaces")
-            if family not in ("ipv4", "ipv6"):
-                raise _wrong(f"unknown ip address type '{family}'")
-            text = _text(address, "ip-address", "guest-network-get-interfaces")
-            interface.addresses.append((family, text, _number(address, "prefix", "guest-network-get-interfaces")))
-    return list(found.values())
-
-
-def interface_params(answer: Any) -> Params:
-    """The same as parameters."""
-    found = interfaces(answer)
+def interfaces(answer: Any) -> Params:
+    """Of ``guest-network-get-interfaces``."""
+    found = from_agent(answer)
     params: Params = {"if.count": len(found)}
     for index, interface in enumerate(found):
         params[f"if.{index}.name"] = interface.name
-        if interface.hwaddr is not None:
-            params[f"if.{index}.hwaddr"] = interface.hwaddr
+        if interface.mac is not None:
+            params[f"if.{index}.hwaddr"] = interface.mac
         params[f"if.{index}.addr.count"] = len(interface.addresses)
-        for number, (family, text, prefix) in enumerate(interface.addresses):
+        for number, address in enumerate(interface.addresses):
             start = f"if.{index}.addr.{number}."
-            params |= {f"{start}type": family, f"{start}addr": text, f"{start}prefix": prefix}
+            family = "ipv6" if address.type == AddressType.IPV6 else "ipv4"
+            params |= {f"{start}type": family, f"{start}addr": address.address, f"{start}prefix": address.prefix}
     return params
 
 

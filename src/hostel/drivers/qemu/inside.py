@@ -17,6 +17,7 @@ from hostel.drivers.base.agent import (
 )
 from hostel.drivers.fault import fault
 from hostel.drivers.qemu import guestinfo
+from hostel.drivers.qemu.addresses import leases
 from hostel.drivers.qemu.agent import Agent, open_agent, refusal
 from hostel.drivers.qemu.guestinfo import GuestCpu
 from hostel.drivers.qemu.running import Calls, Running, no_domain
@@ -40,8 +41,12 @@ class InsideCalls(Calls):
             what = "Flags 'VIR_DOMAIN_GET_HOSTNAME_LEASE' and 'VIR_DOMAIN_GET_HOSTNAME_AGENT' are mutually exclusive"
             raise fault(ErrorCode.INVALID_ARG, what, ErrorDomain.QEMU)
         if source & HostnameSource.LEASE:
-            with self._running(domain):
+            with self._running(domain) as machine:
+                interfaces = machine.domain.copy().devices.interfaces
+            names = (lease.hostname for each in interfaces for lease in leases(self._network, each))
+            if (found := next(filter(None, names), None)) is None:
                 raise fault(ErrorCode.NO_HOSTNAME, f"no hostname found for domain {domain.name}", ErrorDomain.QEMU)
+            return found
         with self._running(domain) as machine, open_agent(machine) as agent:
             return guestinfo.hostname(agent.execute("guest-get-host-name"))
 
@@ -172,7 +177,7 @@ def _told(agent: Agent, machine: Running, types: GuestInfo) -> dict[str, int | b
         (GuestInfo.HOSTNAME, "guest-get-host-name", lambda answer: {"hostname": guestinfo.hostname(answer)}),
         (GuestInfo.FILESYSTEM, "guest-get-fsinfo", lambda answer: guestinfo.filesystems(answer, machine.domain)),
         (GuestInfo.DISKS, "guest-get-disks", lambda answer: guestinfo.disks(answer, machine.domain)),
-        (GuestInfo.INTERFACES, "guest-network-get-interfaces", guestinfo.interface_params),
+        (GuestInfo.INTERFACES, "guest-network-get-interfaces", guestinfo.interfaces),
     ):
         if not types or types & kind:
             answer = agent.execute(command) if types else agent.execute_if_known(command)
