@@ -56,9 +56,9 @@ def value(name: str, help: str, *, positional: bool = True) -> Option:
     return Option(name, help, Kind.STRING, positional=positional)
 
 
-def number(name: str, help: str) -> Option:
+def number(name: str, help: str, *, positional: bool = True) -> Option:
     """Declare an optional number."""
-    return Option(name, help, Kind.NUMBER)
+    return Option(name, help, Kind.NUMBER, positional=positional)
 
 
 def rest(name: str, help: str) -> Option:

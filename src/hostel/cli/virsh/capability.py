@@ -163,7 +163,7 @@ COMMANDS: Final = (
         "hypervisor-cpu-baseline",
         "what an emulator gives and processors have in common",
         (
-            _FILES._replace(required=False),
+            value("file", "file containing XML CPU descriptions"),
             *_EMULATOR,
             *_BASELINE,
             value("model", "Shortcut for a single CPU model and no additional features"),

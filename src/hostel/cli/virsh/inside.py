@@ -215,7 +215,7 @@ COMMANDS: Final = (
     Command(
         "guest-agent-timeout",
         "how long the agent in a guest is waited for",
-        (DOMAIN, value("timeout", "seconds; -2: as long as it takes, -1: as usual, 0: not", positional=False)),
+        (DOMAIN, number("timeout", "seconds; -2: as long as it takes, -1: as usual, 0: not", positional=False)),
         _timeout,
     ),
     Command(
