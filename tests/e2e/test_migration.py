@@ -12,15 +12,19 @@ from pathlib import Path
 import pytest
 
 from hostel import guest
-from hostel.drivers.base import DomainRef, DomainState, PausedReason, RunningReason, ShutoffReason
+from hostel.drivers.base import DomainRef, DomainState, DomainXmlFlag, PausedReason, RunningReason, ShutoffReason
 from hostel.drivers.base.backup import JobType
 from hostel.drivers.base.migration import MigrateFlag
 from hostel.drivers.migrating import migrate
 from hostel.errors import ErrorCode, VirtError
+from support import image
+from support.machines import machine
 from support.moving import MIB, Two, eventually, state_of, two
+from support.session import disk, wait_for_report
 
 pytestmark = [pytest.mark.qemu, pytest.mark.requires_tool("qemu-img")]
 LIVE = MigrateFlag.LIVE | MigrateFlag.UNSAFE
+SOCKET = re.compile(r"<source mode='bind' path='([^']*)'/>")
 
 
 @pytest.fixture
@@ -58,6 +62,42 @@ def test_guest_takes_its_disk_along(both: Two) -> None:
     migrate(both.one, both.other, ref, {**copied(both, ref), **where, "migrate_disks": ("vda",)}, flags)
     assert state_of(both.one) is None
     both.goes_on(both.other, "copy.qcow2")
+
+
+def test_overlay_moves_without_what_it_stands_on_and_a_raw_disk_whole(both: Two) -> None:
+    for name in ("raw.img", "fixed.img"):
+        (both.home / name).write_bytes(name.encode().ljust(MIB, b"x"))
+    fixed = disk(both.home / "fixed.img", dev="vdc", more="<readonly/>")
+    ref = both.start(disk(both.home / "raw.img", dev="vdb"), fixed, size=4 * MIB)
+    both.one.domain_destroy(ref)
+    path = both.home / "over.qcow2"
+    image.qemu_img("create", "-q", "-f", "qcow2", "-b", both.home / "disk.qcow2", "-F", "qcow2", path)
+    xml = both.one.domain_get_xml_desc(DomainRef("guest", ref.uuid)).replace("disk.qcow2", "over.qcow2")
+    (both.home / "guest.log").unlink()
+    image.write(both.home / "disk.qcow2", "qcow2", (0, guest.image(label="moving", mode=guest.Mode.REBOOT)))
+    ref = both.one.domain_create(both.one.domain_define_xml(xml))
+    wait_for_report(both.home, 1)
+    xml = both.one.domain_get_xml_desc(ref).replace("over.qcow2", "copy.qcow2").replace("raw.img", "copy.img")
+    flags = MigrateFlag.LIVE | MigrateFlag.UNSAFE | MigrateFlag.NON_SHARED_INC
+    migrate(both.one, both.other, ref, {"destination_xml": xml}, flags)
+    both.goes_on(both.other, "copy.qcow2")
+    assert (both.home / "copy.img").read_bytes() == b"raw.img".ljust(MIB, b"x")
+    assert (both.home / "copy.qcow2").stat().st_blocks * 512 < MIB
+
+
+@pytest.mark.parametrize("name", ["pc", "q35 with bridges"])
+def test_machine_with_nearly_every_device_moves_and_has_its_own_sockets_there(both: Two, name: str) -> None:
+    xml = machine(name, both.home).replace("<sound model='usb'/>", "")  # which QEMU cannot
+    ref = both.one.domain_create(both.one.domain_define_xml(xml))
+    flags = LIVE | MigrateFlag.PERSIST_DEST
+    (before,) = SOCKET.findall(both.one.domain_get_xml_desc(ref))
+    there = migrate(both.one, both.other, ref, {}, flags)
+    (after,) = SOCKET.findall(both.other.domain_get_xml_desc(there))
+    assert after != before
+    assert Path(after).is_socket()
+    assert not SOCKET.search(both.other.domain_get_xml_desc(there, DomainXmlFlag.INACTIVE))
+    migrate(both.other, both.one, there, {}, flags)
+    assert (state_of(both.one, "g"), state_of(both.other, "g")) == (DomainState.RUNNING, DomainState.SHUTOFF)
 
 
 def test_paused_guest_stays_paused_until_it_is_resumed(both: Two) -> None:

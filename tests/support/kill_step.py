@@ -14,8 +14,14 @@ from typing import Any
 MAX_STEPS = 2000
 
 
-def killed_at(step: int, files: tuple[Path, ...], action: Callable[[], object]) -> bool:
+def killed_at(step: int, files: tuple[Path, ...], action: Callable[[], object], *, may_fail: bool = False) -> bool:
     """Run ``action`` in a child that kills itself before the ``step``-th line that it runs of ``files``.
+
+    Args:
+        step: counted from 1.
+        files: whose lines count.
+        action: what the child does.
+        may_fail: whether it may raise, which ends the child quietly.
 
     Returns:
         Whether it was killed; False when the action was over before.
@@ -29,8 +35,9 @@ def killed_at(step: int, files: tuple[Path, ...], action: Callable[[], object]) 
             os._exit(0)
         except BaseException:
             sys.settrace(None)
-            traceback.print_exc()
-            os._exit(1)
+            if not may_fail:
+                traceback.print_exc()
+            os._exit(0 if may_fail else 1)
     _, status = os.waitpid(child, 0)
     if os.WIFSIGNALED(status):
         assert os.WTERMSIG(status) == signal.SIGKILL

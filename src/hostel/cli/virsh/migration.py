@@ -223,8 +223,15 @@ def _parameters(args: Args) -> dict[str, Any]:
             params[name] = tuple(text.split(","))
     for option, name in _FILES.items():
         if (path := args.get(option)) is not None:
-            params[name] = read_document(path)
+            params[name] = _document(path)
     return params
+
+
+def _document(path: str) -> str:
+    try:
+        return read_document(path)
+    except CommandError as error:
+        raise CommandError(f"cannot read file '{path}'", error) from error
 
 
 def _settings(session: Session, api: str) -> MigrationSettings:
@@ -332,7 +339,12 @@ COMMANDS = (
         ),
         _migrate,
     ),
-    Command("migrate-compcache", "the size of the cache for compressing", (DOMAIN, number("size", "in bytes")), _cache),
+    Command(
+        "migrate-compcache",
+        "the size of the cache for compressing",
+        (DOMAIN, number("size", "in bytes")._replace(positional=False)),
+        _cache,
+    ),
     Command("migrate-getmaxdowntime", "how long a domain may stand still", (DOMAIN,), _get_downtime),
     Command("migrate-getspeed", "how much a migration may send", (DOMAIN, _POSTCOPY), _get_speed),
     Command("migrate-postcopy", "let a domain run at its destination now", (DOMAIN,), _post_copy),

@@ -132,7 +132,7 @@ class Machines:
         """A fresh directory for a run's sockets, short enough for a unix socket's path."""
         run = self._state / "run" / _digest(name)
         if len(os.fsencode(run)) > _SOCKET_ROOM:
-            base = Path(f"/tmp/hostel-{os.getuid()}")
+            base = _short_base()
             base.mkdir(mode=0o700, exist_ok=True)
             status = base.lstat()
             if base.is_symlink() or status.st_uid != os.getuid() or status.st_mode & 0o077:
@@ -141,6 +141,10 @@ class Machines:
         shutil.rmtree(run, ignore_errors=True)
         run.mkdir(parents=True, mode=0o700)
         return run
+
+    def is_of_a_run(self, path: str) -> bool:
+        """Whether a file is in the directory of some run's sockets."""
+        return bool(path) and Path(path).parent.parent in (self._state / "run", _short_base())
 
     def next_id(self) -> int:
         """A number that no machine of this session had since the host booted."""
@@ -277,6 +281,11 @@ class Machines:
                 return DomainRef(name, status.domain.uuid or "", status.id)
         domain = self.definition(name)
         return None if domain is None else DomainRef(name, domain.uuid or "")
+
+
+def _short_base() -> Path:
+    """Where runs have their directories whose state directory has too long a path."""
+    return Path(f"/tmp/hostel-{os.getuid()}")
 
 
 def _digest(name: str) -> str:

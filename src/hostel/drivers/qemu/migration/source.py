@@ -28,6 +28,7 @@ from hostel.drivers.base.migration import (
 )
 from hostel.drivers.fault import fault
 from hostel.drivers.qemu import document, lease
+from hostel.drivers.qemu.firmware.nvram import usual_file
 from hostel.drivers.qemu.launch import Launcher
 from hostel.drivers.qemu.machines import Machines, failed, invalid
 from hostel.drivers.qemu.migration import cookie as cookies
@@ -41,6 +42,7 @@ from hostel.drivers.qemu.running import Running
 from hostel.drivers.qemu.snapshot.catalog import Catalog
 from hostel.drivers.qemu.status import Migration
 from hostel.errors import ErrorCode, ErrorDomain, QmpError, VirtError
+from hostel.model.domain.devices.character import CharacterType
 from hostel.model.domain.devices.disk import Disk
 from hostel.model.domain.domain import Domain
 from hostel.model.domain.inactive import forget_run
@@ -128,7 +130,7 @@ def begin(
         cookie.capabilities = cookies.capabilities(machine)
         if flags & COPIES_DISKS:
             cookie.nbd = cookies.Nbd(disks=[_copied(machine, disk) for disk in copied])
-    wanted = _wanted(held, platform, params)
+    wanted = _wanted(machines, held, platform, params)
     if machine is not None and flags & MigrateFlag.CHANGE_PROTECTION:
         lease.take(machine.lease)
         mark = Migration(way="out", phase="begin", flags=int(flags), began=now())
@@ -136,15 +138,30 @@ def begin(
     return cookies.written(cookie), wanted
 
 
-def _wanted(held: Domain, platform: Platform, params: Parameters) -> str:
+def _wanted(machines: Machines, held: Domain, platform: Platform, params: Parameters) -> str:
     """The document for the destination."""
     xml = text(params, DEST_XML)
     if xml is None:
-        return held.format()
+        return _movable(held, machines).format()
     wanted, known = document.parse(xml, platform), held.copy()
     document.finish(known, platform)
     check_same(known, wanted, name=text(params, DEST_NAME))
     return wanted.format()
+
+
+def _movable(held: Domain, machines: Machines) -> Domain:
+    """A document without the files that are this host's own: the destination has its own for them."""
+    copy = held.copy()
+    for channel in copy.devices.channels:
+        if channel.type == CharacterType.UNIX and channel.source is not None:
+            path = channel.source.path or ""
+            if channel.source.mode == "bind" and machines.is_of_a_run(path):
+                channel.sources = []
+    found = copy.os
+    nvram = found.nvram if found is not None else None
+    if found is not None and nvram is not None and nvram.path == str(usual_file(found, machines.variables(held.name))):
+        nvram.path = None
+    return copy
 
 
 def _copied(machine: Running, disk: Disk) -> cookies.CopiedDisk:
@@ -273,11 +290,10 @@ class Outgoing:
             wanted = document.parse_stored(xml)
             document.finish(wanted, self._launcher.platform())
             return wanted
-        stored = self._machines.definition(machine.name)
-        if stored is None:
-            stored = machine.domain.copy()
-            forget_run(stored)
-        return stored
+        stored = self._machines.definition(machine.name) or machine.domain
+        kept = _movable(stored, self._machines)
+        forget_run(kept)
+        return kept
 
     def _tune(self, machine: Running, told: Tuning) -> None:
         speed = number(self._params, BANDWIDTH) or machine.status.speed
