@@ -223,15 +223,37 @@ def test_destination_whose_qemu_dies_leaves_the_guest_where_it_was(both: Two) ->
     ref = both.start(size=4 * MIB)
     flags = MigrateFlag.LIVE | MigrateFlag.NON_SHARED_DISK | MigrateFlag.PERSIST_DEST
     thread, came = move_slowly(both, ref, flags, **copied(both, ref))
-    (status,) = (both.home / "other" / "run" / "qemu").glob("*.xml")
-    found = re.search(r"pid='([0-9]+)'", status.read_text())
-    assert found is not None
-    os.kill(int(found[1]), signal.SIGKILL)
+    os.kill(pid_at(both.home / "other"), signal.SIGKILL)
     thread.join(60)
     assert isinstance(came[0], VirtError)
     assert both.other.connect_list_all_domains() == []
     assert not (both.home / "copy.qcow2").exists()
     both.goes_on(both.one)
+
+
+def test_what_was_expected_and_ended_keeps_nothing_out(both: Two) -> None:
+    ref = both.start()
+    cookie, xml = both.one.domain_migrate_begin3_params(ref, {}, LIVE)
+    for _ in range(2):
+        both.other.domain_migrate_prepare3_params({"destination_xml": xml}, cookie, LIVE)
+        with pytest.raises(VirtError, match="already active"):
+            both.other.domain_migrate_prepare3_params({"destination_xml": xml}, cookie, LIVE)
+        os.kill(pid_at(both.home / "other"), signal.SIGKILL)
+        assert eventually(lambda: state_of(both.other) is None)
+    both.other.domain_migrate_prepare3_params({"destination_xml": xml}, cookie, LIVE)
+    both.other.domain_migrate_forsake("guest")  # as the daemon does when its client is gone
+    assert state_of(both.other) is None
+    there = migrate(both.one, both.other, ref, {}, LIVE)
+    assert both.other.domain_get_state(there).state is DomainState.RUNNING
+    both.goes_on(both.other)
+
+
+def pid_at(home: Path) -> int:
+    """The process id of the one QEMU of a session."""
+    (status,) = (home / "run" / "qemu").glob("*.xml")
+    found = re.search(r"pid='([0-9]+)'", status.read_text())
+    assert found is not None
+    return int(found[1])
 
 
 def test_migration_is_watched_tuned_and_aborted(both: Two) -> None:

@@ -77,6 +77,8 @@ class MigrationCalls(Calls):
             with self._held(DomainRef(name, "")) as machine:
                 if machine is not None:
                     raise invalid(f"domain '{name}' is already active")
+            if pending(self._machines, name) is None:
+                lease.let_go(self._machines.lease(name))  # of one that has ended by itself
             self._check_clash(coming.domain)
             return coming.run(tunnelled=tunnelled)
 
@@ -247,7 +249,7 @@ class MigrationCalls(Calls):
                     settle_migration(machine)
                 finally:
                     machine.close()
-            elif status is None and pending(self._machines, name) is not None:
+            elif status is None:
                 self._machines.incoming.remove(name)
                 lease.let_go(self._machines.lease(name))
 
