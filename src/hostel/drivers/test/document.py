@@ -83,7 +83,8 @@ def _check(domain: Domain) -> None:
         raise VirtError(ErrorCode.NO_NAME, "missing name information", domain=ErrorDomain.DOMAIN)
     if "/" in domain.name:
         raise fault(ErrorCode.XML_ERROR, f"name {domain.name} cannot contain '/'", ErrorDomain.DOMAIN)
-    if domain.memory is None or not domain.memory.to_kib():
+    has_cells = domain.cpu is not None and domain.cpu.numa is not None and bool(domain.cpu.numa.cells)
+    if not has_cells and (domain.memory is None or not domain.memory.to_kib()):
         raise fault(
             ErrorCode.XML_ERROR,
             "Memory size must be specified via <memory> or in the <numa> configuration",

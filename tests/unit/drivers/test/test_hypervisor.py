@@ -205,6 +205,13 @@ def test_bad_document_is_refused_by_name(host: Drivers, old: str, new: str, code
     assert [ref.name for ref in host.hypervisor.connect_list_all_domains()] == ["test"]
 
 
+def test_memory_may_be_that_of_the_numa_cells(host: Drivers) -> None:
+    cells = "<cpu><numa><cell id='0' cpus='0' memory='4096'/></numa></cpu>"
+    document = GUEST.replace("<memory unit='MiB'>8</memory>", "").replace("</os>", f"</os>{cells}")
+    guest = host.hypervisor.domain_define_xml(document)
+    assert "<memory unit='KiB'>4096</memory>" in host.hypervisor.domain_get_xml_desc(guest)
+
+
 def test_console_is_refused_for_nothing_runs(host: Drivers) -> None:
     with refused(
         ErrorCode.NO_SUPPORT,
