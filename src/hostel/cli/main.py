@@ -35,6 +35,9 @@ TOOLS: Final = {
     ),
     "virsh": Tool("hostel.cli.virsh.main", "manage machines, storage pools, volumes and networks", "error: "),
     "virt-install": Tool("hostel.cli.virt_install.main", "make a machine and install or import a system", "ERROR    "),
+    "virt-xml": Tool(
+        "hostel.cli.virt_xml.main", "change a machine's XML with the options of virt-install", "ERROR    "
+    ),
     "daemon": Tool("hostel.cli.daemon", "serve machines, pools and networks to libvirt's clients", "hosteld: error: "),
     "virt-ssh-helper": Tool("hostel.cli.ssh_helper", "connect a client that came by ssh with the daemon", "error: "),
     "inspect": Tool("hostel.cli.inspect", "say whether a disk image is safe to accept", "error: "),
@@ -44,7 +47,17 @@ TOOLS: Final = {
         "hostel.cli.quickstart.main", "see an image, a pool and a machine work, step by step", "error: "
     ),
 }
-DROP_IN: Final = ("qemu-img", "qemu-io", "qemu-nbd", "qemu-storage-daemon", "virsh", "virt-install", "virt-ssh-helper")
+DROP_IN: Final = (
+    "qemu-img",
+    "qemu-io",
+    "qemu-nbd",
+    "qemu-storage-daemon",
+    "virsh",
+    "virt-install",
+    "virt-xml",
+    "virt-clone",
+    "virt-ssh-helper",
+)
 
 
 def run() -> NoReturn:

@@ -78,6 +78,13 @@ _DEVICES: Final = (
     _many("--redirdev", help="a USB port that a viewer plugs devices into"),
     _many("--memballoon", help="memory that can be taken back: --memballoon model=none"),
     _many("--tpm", help="a trusted platform module"),
+    _many("--hostdev", "--host-device", help="a device of the host: --hostdev 0:1a:0.0, --hostdev usb_1_2"),
+    _many("--filesystem", help="a directory of the host: --filesystem /source,/target"),
+    _many("--audio", help="where sound goes on the host: --audio id=1,type=spice"),
+    _many("--smartcard", help="a smart card: --smartcard mode=passthrough"),
+    _many("--shmem", help="memory that machines share: --shmem name=shmem_server"),
+    _many("--memdev", help="a module of memory: --memdev dimm,target.size=1024"),
+    _many("--iommu", help="an IOMMU: --iommu model=intel"),
     _many("--rng", help="random numbers: --rng /dev/urandom"),
     _many("--panic", help="a device that reports a crash"),
     _many("--vsock", help="sockets between guest and host: --vsock cid.auto=yes"),
@@ -100,11 +107,27 @@ _MACHINE: Final = (
     _many("--clock", help="its clock: --clock offset=localtime"),
     _many("--pm", help="how it may sleep"),
     _many("--events", help="what follows when it stops: --events on_reboot=destroy"),
+    _many("--iothreads", help="threads for the input and output of disks: --iothreads 2"),
+    _many("--seclabel", "--security", help="its security label: --seclabel type=static,label='user:role:type:level'"),
+    _many("--keywrap", help="how keys are wrapped on a mainframe"),
+    _many("--cputune", help="tuning of its processors: --cputune vcpupin0.vcpu=0,vcpupin0.cpuset=0-3"),
+    _many("--numatune", help="where its memory is taken from: --numatune 1-3,mode=strict"),
+    _many("--memtune", help="limits of its memory"),
+    _many("--blkiotune", help="its share of the disks: --blkiotune weight=500"),
+    _many("--memorybacking", help="how its memory is backed: --memorybacking hugepages=on"),
+    _many("--resource", help="the group of resources it is counted in: --resource /machine/production"),
+    _many("--sysinfo", help="what its firmware says it is: --sysinfo system.serial=1234"),
+    _many("--qemu-commandline", help="arguments for QEMU itself: --qemu-commandline='-display gtk'"),
+    _many("--launchSecurity", "--launchsecurity", help="encryption of its memory: --launchSecurity sev"),
+    _many("--idmap", help="whose the users of a container are: --idmap uid.start=0,uid.target=1000,uid.count=10"),
 )
 _PLATFORM: Final = (
     _one(
         "-v", "--hvm", action="store_const", const="hvm", dest="os_type", help="a whole machine, which is the default"
     ),
+    _one("-p", "--paravirt", action="store_const", const="xen", dest="os_type", help="a kernel made for Xen"),
+    _one("--container", action="store_const", const="exe", dest="os_type", help="a container"),
+    _one("--init"),
     _one("--virt-type", help="how it is run: kvm, or qemu where KVM runs no guest"),
     _one("--arch", help="the architecture to simulate"),
     _one("--machine", help="the type of machine: pc, q35"),
@@ -150,9 +173,6 @@ _TREES: Final = (
     "installation trees are not supported yet; use --cdrom, or --import with --boot kernel=,initrd=,cmdline="
 )
 _UNATTENDED: Final = "unattended installations are not supported yet; use --import with a prepared image"
-_DEVICE: Final = "the device is not supported yet; leave it out"
-_TUNING: Final = "tuning of the machine's process is not supported yet; leave it out"
-_CONTAINER: Final = "containers are not supported; leave it out for a whole machine"
 # What virt-install has and this does not, with what to do instead.
 REFUSED: Final[dict[tuple[str, ...], str]] = {
     ("-l", "--location"): _TREES,
@@ -162,39 +182,6 @@ REFUSED: Final[dict[tuple[str, ...], str]] = {
     ("--reinstall",): "a machine that exists is not installed again yet; undefine it and install it anew",
     ("--unattended",): _UNATTENDED,
     ("--cloud-init",): "it is not supported yet; give a seed image with --disk seed.iso,device=cdrom",
-    ("--init",): _CONTAINER,
-    ("--idmap",): _CONTAINER,
-    ("-p", "--paravirt"): _CONTAINER,
-    ("--container",): _CONTAINER,
-    ("--qemu-commandline",): "arguments for QEMU itself are not passed on",
-    ("--launchSecurity", "--launchsecurity"): "launch security is not supported yet; leave it out",
-    **dict.fromkeys(
-        [
-            ("--hostdev", "--host-device"),
-            ("--filesystem",),
-            ("--audio",),
-            ("--smartcard",),
-            ("--shmem",),
-            ("--memdev",),
-            ("--iommu",),
-            ("--sysinfo",),
-        ],
-        _DEVICE,
-    ),
-    **dict.fromkeys(
-        [
-            ("--iothreads",),
-            ("--seclabel", "--security"),
-            ("--keywrap",),
-            ("--cputune",),
-            ("--numatune",),
-            ("--memtune",),
-            ("--blkiotune",),
-            ("--memorybacking",),
-            ("--resource",),
-        ],
-        _TUNING,
-    ),
 }
 
 

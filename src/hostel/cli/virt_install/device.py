@@ -1,61 +1,74 @@
-"""The options of devices other than disks, network interfaces and displays."""
+"""The options of devices other than disks, network interfaces, displays and those with a character stream."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Final
 
 from hostel.cli.virt_install.guest import Guest
-from hostel.cli.virt_install.part import ADDRESS, Part
-from hostel.cli.virt_install.suboption import Kind, Sub, SubOptions, number
+from hostel.cli.virt_install.option import NoneMeans, Option, plain
+from hostel.cli.virt_install.order import ADDRESS
+from hostel.cli.virt_install.part import Part
+from hostel.cli.virt_install.suboption import (
+    FLAG,
+    NUMBER,
+    ON_OFF,
+    TEXT,
+    YES_NO,
+    Given,
+    Hook,
+    Sub,
+    SubOptions,
+    at,
+    number,
+)
 from hostel.errors import UsageError
 
+_KIB: Final = 1024  # KiB in a MiB
 _NUMBERS: Final = ("domain", "controller", "bus", "slot", "function", "target", "unit", "port")
 
 
 def _address(path: str) -> Sub:
     name = path.removeprefix("address/@")
-    kind = Kind.ON_OFF if name == "multifunction" else Kind.NUMBER if name in _NUMBERS else Kind.TEXT
+    kind = ON_OFF if name == "multifunction" else NUMBER if name in _NUMBERS else TEXT
     return Sub(f"address.{name}", path, kind)
 
 
 ADDRESSES: Final = (
     *(_address(path) for path in ADDRESS),
-    _address("address/@port"),
-    _address("address/@iobase"),
-    _address("address/@irq"),
-    Sub("alias.name", "alias/@name"),
+    *(_address(f"address/@{name}") for name in ("port", "reg", "cssid", "ssid", "devno", "iobase", "irq", "base")),
+    at("address.zpci.uid"),
+    at("address.zpci.fid"),
+    at("alias.name"),
 )
-VIRTIO: Final = tuple(
-    Sub(f"driver.{name}", f"driver/@{name}", Kind.ON_OFF) for name in ("ats", "iommu", "packed", "page_per_vq")
-)
-BOOT_ORDER: Final = Sub("boot.order", aliases=("boot_order",))
-BOOT_PARAMETER: Final = Sub("boot.loadparm", "boot/@loadparm")
+VIRTIO: Final = tuple(at(f"driver.{name}", ON_OFF) for name in ("ats", "iommu", "packed", "page_per_vq"))
+BOOT_ORDER: Final = at("boot.order", NUMBER, "boot_order")
+BOOT_PARAMETER: Final = at("boot.loadparm")
 
 CONTROLLER: Final = SubOptions(
     "--controller",
     (
         *ADDRESSES,
         *VIRTIO,
-        Sub("type", "@type"),
-        Sub("model", "@model"),
-        Sub("index", "@index", Kind.NUMBER),
-        Sub("maxGrantFrames", "@maxGrantFrames", Kind.NUMBER),
-        Sub("vectors", "@vectors", Kind.NUMBER),
-        Sub("master.startport", "master/@startport", Kind.NUMBER, aliases=("master",)),
-        Sub("driver.iothread", "driver/@iothread", Kind.NUMBER),
-        Sub("driver.queues", "driver/@queues", Kind.NUMBER, aliases=("driver_queues",)),
-        Sub("target.chassisNr", "target/@chassisNr", Kind.NUMBER),
-        Sub("target.chassis", "target/@chassis", Kind.NUMBER),
-        Sub("target.port", "target/@port", Kind.NUMBER),
-        Sub("target.hotplug", "target/@hotplug"),
-        Sub("target.busNr", "target/@busNr", Kind.NUMBER),
-        Sub("target.index", "target/@index", Kind.NUMBER),
-        Sub("target.node", "target/node", Kind.NUMBER),
+        at("type"),
+        at("model"),
+        at("index", NUMBER),
+        at("maxGrantFrames", NUMBER),
+        at("vectors", NUMBER),
+        at("master.startport", NUMBER, "master"),
+        at("driver.iothread", NUMBER),
+        at("driver.queues", NUMBER, "driver_queues"),
+        at("target.chassisNr", NUMBER),
+        at("target.chassis", NUMBER),
+        at("target.port", NUMBER),
+        at("target.hotplug"),
+        at("target.busNr", NUMBER),
+        at("target.index", NUMBER),
+        Sub("target.node", "target/node", NUMBER),
         Sub("address"),
-        Sub("num_pcie_root_ports", kind=Kind.NUMBER),
+        Sub("num_pcie_root_ports", kind=NUMBER),
     ),
     ("type",),
+    owner="controller",
 )
 INPUT: Final = SubOptions(
     "--input",
@@ -64,29 +77,28 @@ INPUT: Final = SubOptions(
         *VIRTIO,
         Sub("type", "@type", skip="default"),
         Sub("bus", "@bus", skip="default"),
-        Sub("model", "@model"),
-        Sub("source.evdev", "source/@evdev"),
-        Sub("source.dev", "source/@dev"),
-        Sub("source.repeat", "source/@repeat", Kind.ON_OFF),
-        Sub("source.grab", "source/@grab"),
-        Sub("source.grabToggle", "source/@grabToggle"),
+        at("model"),
+        at("source.evdev"),
+        at("source.dev"),
+        at("source.repeat", ON_OFF),
+        at("source.grab"),
+        at("source.grabToggle"),
     ),
     ("type",),
+    owner="input",
 )
 SOUND: Final = SubOptions(
     "--sound",
-    (
-        *ADDRESSES,
-        Sub("model", "@model", skip="default"),
-        Sub("audio.id", "audio/@id"),
-        Sub("codec[0-9]*.type", "codec[{}]/@type"),
-    ),
+    (*ADDRESSES, Sub("model", "@model", skip="default"), at("audio.id"), at("codec[0-9]*.type")),
     ("model",),
+    owner="sound",
 )
+AUDIO: Final = SubOptions("--audio", (at("type"), at("id")), owner="audio")
 WATCHDOG: Final = SubOptions(
     "--watchdog",
     (*ADDRESSES, Sub("model", "@model", skip="default"), Sub("action", "@action", skip="default")),
     ("model",),
+    owner="watchdog",
 )
 VIDEO: Final = SubOptions(
     "--video",
@@ -94,25 +106,11 @@ VIDEO: Final = SubOptions(
         *ADDRESSES,
         *VIRTIO,
         Sub("model.type", "model/@type", skip="default", aliases=("model",)),
-        Sub("model.acceleration.accel3d", "model/acceleration/@accel3d", Kind.YES_NO, aliases=("accel3d",)),
-        Sub("model.heads", "model/@heads", Kind.NUMBER, aliases=("heads",)),
-        Sub("model.ram", "model/@ram", Kind.NUMBER, aliases=("ram",)),
-        Sub("model.vram", "model/@vram", Kind.NUMBER, aliases=("vram",)),
-        Sub("model.vram64", "model/@vram64", Kind.NUMBER, aliases=("vram64",)),
-        Sub("model.vgamem", "model/@vgamem", Kind.NUMBER, aliases=("vgamem",)),
+        at("model.acceleration.accel3d", YES_NO, "accel3d"),
+        *(at(f"model.{name}", NUMBER, name) for name in ("heads", "ram", "vram", "vram64", "vgamem")),
     ),
     ("model.type",),
-)
-REDIRDEV: Final = SubOptions(
-    "--redirdev",
-    (
-        *ADDRESSES,
-        BOOT_ORDER,
-        Sub("bus", "@bus", skip="default"),
-        Sub("type", "@type", skip="default"),
-        Sub("server"),
-    ),
-    ("bus",),
+    owner="video",
 )
 MEMBALLOON: Final = SubOptions(
     "--memballoon",
@@ -120,97 +118,147 @@ MEMBALLOON: Final = SubOptions(
         *ADDRESSES,
         *VIRTIO,
         Sub("model", "@model", skip="default"),
-        Sub("autodeflate", "@autodeflate", Kind.ON_OFF),
-        Sub("stats.period", "stats/@period", Kind.NUMBER),
-        Sub("freePageReporting", "@freePageReporting", Kind.ON_OFF),
+        at("autodeflate", ON_OFF),
+        at("stats.period", NUMBER),
+        at("freePageReporting", ON_OFF),
     ),
     ("model",),
+    owner="memballoon",
 )
 TPM: Final = SubOptions(
     "--tpm",
     (
         *ADDRESSES,
-        Sub("model", "@model"),
-        Sub("backend.type", "backend/@type", aliases=("type",)),
-        Sub("backend.version", "backend/@version", aliases=("version",)),
-        Sub("backend.device.path", "backend/device/@path", aliases=("path",)),
-        Sub("backend.encryption.secret", "backend/encryption/@secret"),
-        Sub("backend.persistent_state", "backend/@persistent_state", Kind.YES_NO),
+        at("model"),
+        at("backend.type", TEXT, "type"),
+        at("backend.version", TEXT, "version"),
+        at("backend.device.path", TEXT, "path"),
+        at("backend.encryption.secret"),
+        at("backend.persistent_state", YES_NO),
+        *(
+            Sub(f"active_pcr_banks.{name}", f"active_pcr_banks/{name}", FLAG)
+            for name in ("sha1", "sha256", "sha384", "sha512")
+        ),
     ),
     ("type",),
+    owner="tpm",
 )
-RNG: Final = SubOptions(
-    "--rng",
+PANIC: Final = SubOptions(
+    "--panic",
     (
-        *ADDRESSES,
-        *VIRTIO,
-        Sub("type"),
-        Sub("device"),
-        Sub("model", "@model"),
-        Sub("backend", "backend"),
-        Sub("backend.model", "backend/@model"),
-        Sub("backend.type", "backend/@type", aliases=("backend_type",)),
-        Sub("rate.bytes", "rate/@bytes", aliases=("rate_bytes",)),
-        Sub("rate.period", "rate/@period", aliases=("rate_period",)),
+        *(sub._replace(aliases=("iobase",)) if sub.name == "address.iobase" else sub for sub in ADDRESSES),
+        Sub("model", "@model", skip="default"),
     ),
-    ("backend.model",),
-    (("type", "backend.model"), ("device", "backend")),
+    ("model",),
+    owner="panic",
 )
-PANIC: Final = SubOptions("--panic", (*ADDRESSES, Sub("model", "@model", skip="default")), ("model",))
 VSOCK: Final = SubOptions(
     "--vsock",
     (
         *ADDRESSES,
         *VIRTIO,
         Sub("model", "@model", skip="default"),
-        Sub("cid.auto", "cid/@auto", Kind.YES_NO, aliases=("auto_cid",)),
-        Sub("cid.address", "cid/@address", aliases=("cid",)),
+        at("cid.auto", YES_NO, "auto_cid"),
+        at("cid.address", NUMBER, "cid"),
     ),
     ("model",),
+    owner="vsock",
 )
+SHMEM: Final = SubOptions(
+    "--shmem",
+    (
+        *ADDRESSES,
+        at("name"),
+        at("role"),
+        at("model.type"),
+        Sub("size", "size", NUMBER),
+        at("size.unit"),
+        at("server.path"),
+        at("msi.vectors", NUMBER),
+        at("msi.ioeventfd", ON_OFF),
+    ),
+    ("name",),
+    owner="shmem",
+)
+MEMDEV: Final = SubOptions(
+    "--memdev",
+    (
+        *ADDRESSES,
+        at("model"),
+        at("access"),
+        at("discard", YES_NO),
+        Sub("uuid", "uuid"),
+        Sub("target.size", "target/size", NUMBER, aliases=("target_size",)),
+        Sub("target.node", "target/node", NUMBER, aliases=("target_node",)),
+        Sub("target.label_size", "target/label/size", NUMBER, aliases=("target_label_size",)),
+        *(Sub(f"target.{name}", f"target/{name}", NUMBER) for name in ("block", "current", "requested")),
+        Sub("target.readonly", "target/readonly", FLAG),
+        Sub("source.pagesize", "source/pagesize", NUMBER, aliases=("source_pagesize",)),
+        Sub("source.path", "source/path", aliases=("source_path",)),
+        Sub("source.nodemask", "source/nodemask", comma=True, aliases=("source_nodemask",)),
+        Sub("source.pmem", "source/pmem", FLAG),
+        Sub("source.alignsize", "source/alignsize", NUMBER),
+    ),
+    ("model",),
+    owner="memory",
+)
+IOMMU: Final = SubOptions(
+    "--iommu",
+    (
+        at("model"),
+        at("driver.aw_bits", NUMBER),
+        *(at(f"driver.{name}", ON_OFF) for name in ("intremap", "caching_mode", "eim", "iotlb")),
+    ),
+    ("model",),
+    owner="iommu",
+)
+FILESYSTEM: Final = SubOptions(
+    "--filesystem",
+    (
+        *ADDRESSES,
+        *VIRTIO,
+        at("type"),
+        at("accessmode", TEXT, "mode"),
+        at("model"),
+        at("multidevs"),
+        Sub("readonly", "readonly", FLAG),
+        *(Sub(name, name) for name in ("space_hard_limit", "space_soft_limit")),
+        at("fmode"),
+        at("dmode"),
+        Sub("source"),
+        Sub("target", "target/@dir"),
+        *(at(f"source.{name}") for name in ("file", "dir", "dev", "name", "pool", "volume", "units", "usage")),
+        Sub("source.socket", "source/socket"),
+        at("target.dir"),
+        at("binary.path"),
+        at("binary.xattr", ON_OFF),
+        at("binary.cache.mode"),
+        at("binary.lock.posix", ON_OFF),
+        at("binary.lock.flock", ON_OFF),
+        at("binary.sandbox.mode"),
+        *(at(f"driver.{name}") for name in ("format", "name", "queue", "type", "wrpolicy")),
+    ),
+    ("source", "target"),
+    owner="filesystem",
+)
+# Which attribute of a file system's source is meant, by its type.
+_SOURCES: Final = {"template": "name", "file": "file", "block": "dev", "ram": "usage"}
 
 
-def _device(kind: str, options: SubOptions, *, declines: bool = False) -> Callable[[Guest, str], None]:
-    """A reader that adds one device; with ``declines``, ``none`` keeps virt-install from adding one by default."""
-
-    def read(guest: Guest, text: str) -> None:
-        if text == "none" and options is not MEMBALLOON:
-            if declines:
-                guest.without.add(kind)
-            return
-        part = Part(kind)
-        options.apply(options.read(text), part)
-        guest.devices[kind].append(part)
-
-    return read
-
-
-read_input = _device("input", INPUT)
-read_sound = _device("sound", SOUND, declines=True)
-read_watchdog = _device("watchdog", WATCHDOG)
-read_video = _device("video", VIDEO)
-read_memballoon = _device("memballoon", MEMBALLOON)
-read_panic = _device("panic", PANIC)
-read_vsock = _device("vsock", VSOCK)
-
-
-def read_controller(guest: Guest, text: str) -> None:
-    """``--controller``: one controller, or ``usb2`` and ``usb3`` for what they need."""
-    if text == "none":
-        return
-    if text == "usb2":
-        guest.add_usb2()
-        return
-    if text == "usb3":
-        guest.add_usb3()
-        return
-    given = CONTROLLER.read(text)
+def _controllers(guest: Guest, given: Given) -> list[Part] | None:
+    """``usb2`` and ``usb3`` stand for what they need; ``num_pcie_root_ports`` is no controller at all."""
     if "num_pcie_root_ports" in given:
         guest.root_ports = number("num_pcie_root_ports", given["num_pcie_root_ports"] or "")
-        return
-    part = Part("controller")
+        return []
+    if len(given) == 1 and given.get("type") == "usb2":
+        return guest.usb2()
+    if len(given) == 1 and given.get("type") == "usb3":
+        return [guest.usb3()]
+    return None
+
+
+def _fill_controller(guest: Guest, part: Part, given: Given) -> None:
     CONTROLLER.apply(given, part, {"address": _pci_address}, guest)
-    guest.devices["controller"].append(part)
 
 
 def _pci_address(guest: Guest, part: Part, value: str | None) -> None:
@@ -225,51 +273,62 @@ def _pci_address(guest: Guest, part: Part, value: str | None) -> None:
         part.put(f"address/@{name}", str(number(name, text)))
 
 
-def read_redirdev(guest: Guest, text: str) -> None:
-    """``--redirdev``: a USB port that a viewer of the display can plug devices into."""
-    if text == "none":
-        guest.without.add("redirdev")
-        return
-    part = Part("redirdev")
-    hooks = {"server": _server, "boot.order": set_boot_order}
-    REDIRDEV.apply(REDIRDEV.read(text), part, hooks, guest)
-    guest.devices["redirdev"].append(part)
-
-
-def _server(guest: Guest, part: Part, value: str | None) -> None:
-    host, _, service = (value or "").rpartition(":")
-    part.put("source/@host", host or "127.0.0.1")
-    part.put("source/@service", str(number("server", service)))
-
-
-def read_tpm(guest: Guest, text: str) -> None:
-    """``--tpm``: a device of the host by its path, or an emulated one."""
-    if text == "none":
-        guest.without.add("tpm")
-        return
-    given = TPM.read(text)
+def _fill_tpm(guest: Guest, part: Part, given: Given) -> None:
+    """A device of the host by its path, or an emulated one."""
     kind = given.get("type") or ""
     if kind.startswith("/"):
         given["path"] = given.pop("type")
     elif kind == "default":
         del given["type"]
-    part = Part("tpm")
     TPM.apply(given, part)
-    guest.devices["tpm"].append(part)
 
 
-def read_rng(guest: Guest, text: str) -> None:
-    """``--rng``: random numbers from a device of the host."""
-    if text == "none":
-        guest.without.add("rng")
-        return
-    given = RNG.read(text)
-    if (given.get("backend.model") or "").startswith("/"):
-        given["backend"] = given.pop("backend.model")
-        given["backend.model"] = "random"
-    part = Part("rng")
-    RNG.apply(given, part)
-    guest.devices["rng"].append(part)
+def _fill_panic(guest: Guest, part: Part, given: Given) -> None:
+    """``0x505`` alone is the port of an ISA device."""
+    if len(given) == 1 and (given.get("model") or "").startswith("0x"):
+        given["address.iobase"] = given["model"]
+        given["model"] = "isa"
+    PANIC.apply(given, part)
+
+
+def _fill_memory(guest: Guest, part: Part, given: Given) -> None:
+    sizes: dict[str, Hook] = {
+        "target.size": _mebibytes("target/size"),
+        "target.label_size": _mebibytes("target/label/size"),
+        "source.alignsize": _mebibytes("source/alignsize"),
+    }
+    MEMDEV.apply(given, part, sizes)
+
+
+def _mebibytes(path: str) -> Hook:
+    """A size is typed in MiB, and the document has KiB."""
+
+    def put(guest: Guest, part: Part, value: str | None) -> None:
+        part.put(path, None if value is None else str(int(value) * _KIB))
+
+    return put
+
+
+def _fill_filesystem(guest: Guest, part: Part, given: Given) -> None:
+    hooks: dict[str, Hook] = {"type": _filesystem_type, "source": _filesystem_source}
+    FILESYSTEM.apply(given, part, hooks, guest)
+    target = part.get("target/@dir")
+    is_tag = guest.host.names_filesystems and part.get("@type") in (None, "mount")
+    if part.base is None and target is not None and not is_tag and not target.startswith("/"):
+        raise UsageError(f"Filesystem target '{target}' must be an absolute path")
+
+
+def _filesystem_source(guest: Guest, part: Part, value: str | None) -> None:
+    part.put(f"source/@{_SOURCES.get(part.get('@type') or '', 'dir')}", value)
+
+
+def _filesystem_type(guest: Guest, part: Part, value: str | None) -> None:
+    """The source of a file system that changes its type stays, where that type has it."""
+    source = part.get(f"source/@{_SOURCES.get(part.get('@type') or '', 'dir')}")
+    changes = _SOURCES.get(part.get("@type") or "") != _SOURCES.get(value or "")
+    part.put("@type", value)
+    if changes:
+        _filesystem_source(guest, part, source)
 
 
 def set_boot_order(guest: Guest, part: Part, value: str | None) -> None:
@@ -284,7 +343,25 @@ def set_boot_order(guest: Guest, part: Part, value: str | None) -> None:
     )
     part.put("boot/@order", str(place))
     taken = place
-    for at, device in others:
-        if at == taken and device is not part:
-            taken = at + 1
+    for at_place, device in others:
+        if at_place == taken and device is not part:
+            taken = at_place + 1
             device.put("boot/@order", str(taken))
+
+
+OPTIONS: Final = (
+    Option(CONTROLLER, _fill_controller, several=_controllers),
+    Option(INPUT, plain(INPUT)),
+    Option(SOUND, plain(SOUND), NoneMeans.DECLINES),
+    Option(AUDIO, plain(AUDIO)),
+    Option(WATCHDOG, plain(WATCHDOG)),
+    Option(VIDEO, plain(VIDEO)),
+    Option(MEMBALLOON, plain(MEMBALLOON), NoneMeans.VALUE),
+    Option(TPM, _fill_tpm, NoneMeans.DECLINES),
+    Option(PANIC, _fill_panic),
+    Option(VSOCK, plain(VSOCK), NoneMeans.VALUE),
+    Option(SHMEM, plain(SHMEM)),
+    Option(MEMDEV, _fill_memory),
+    Option(IOMMU, plain(IOMMU)),
+    Option(FILESYSTEM, _fill_filesystem),
+)

@@ -8,16 +8,34 @@ from urllib.parse import urlsplit
 
 from hostel.cli.virt_install.device import ADDRESSES, BOOT_ORDER, BOOT_PARAMETER, VIRTIO, set_boot_order
 from hostel.cli.virt_install.guest import Guest
+from hostel.cli.virt_install.option import Option
 from hostel.cli.virt_install.part import Part
-from hostel.cli.virt_install.storage import DEFAULT_POOL, Medium, NewVolume, Storage
-from hostel.cli.virt_install.suboption import Given, Kind, Refusal, Sub, SubOptions, on_off
-from hostel.errors import UsageError
+from hostel.cli.virt_install.storage import DEFAULT_FORMAT, DEFAULT_POOL, Medium, NewVolume, Storage
+from hostel.cli.virt_install.suboption import (
+    FLAG,
+    NUMBER,
+    ON_OFF,
+    TEXT,
+    YES_NO,
+    Given,
+    Refusal,
+    Sub,
+    SubOptions,
+    at,
+    on_off,
+    within,
+)
+from hostel.cli.virt_install.tree import Node
+from hostel.errors import HostelError, UsageError
 
 _SOURCES: Final = {"file": "source/@file", "block": "source/@dev", "dir": "source/@dir"}
 _MAY_BE_EMPTY: Final = ("cdrom", "floppy")
 # The first letters of a target, and how many disks a bus of that name takes.
 _PREFIXES: Final = {"virtio": ("vd", 1024), "fdc": ("fd", 2), "ide": ("hd", 4), "xen": ("xvd", 1024)}
 _OTHER_PREFIX: Final = ("sd", 1024)
+
+_PLACE: Final = ("path", "pool", "vol", "size", "format", "sparse", "backing_store", "backing_format", "perms")
+_RESERVATIONS: Final = ("managed", "source.type", "source.path", "source.mode")
 
 DISK: Final = SubOptions(
     "--disk",
@@ -26,60 +44,65 @@ DISK: Final = SubOptions(
         BOOT_ORDER,
         BOOT_PARAMETER,
         *VIRTIO,
-        *(Sub(name) for name in ("backing_store", "backing_format", "pool", "vol", "size", "format", "sparse", "type")),
+        *(Sub(name) for name in ("backing_store", "backing_format", "pool", "vol", "size", "format", "sparse")),
+        Sub("type"),
         Sub("perms"),
-        Sub("bus"),
-        Sub("cache"),
-        Sub("source.dir", "source/@dir"),
-        Sub("source.file", "source/@file"),
-        Sub("source.dev", "source/@dev"),
-        Sub("source.pool", "source/@pool", aliases=("source_pool",)),
-        Sub("source.volume", "source/@volume", aliases=("source_volume",)),
-        Sub("source.name", "source/@name", aliases=("source_name",)),
-        Sub("source.protocol", "source/@protocol", aliases=("source_protocol",)),
-        Sub("source.startupPolicy", "source/@startupPolicy", aliases=("startup_policy",)),
-        Sub("source.host[0-9]*.name", "source/host[{}]/@name", aliases=("source_host_name",)),
-        Sub("source.host[0-9]*.port", "source/host[{}]/@port", Kind.NUMBER, aliases=("source_host_port",)),
-        Sub("source.host[0-9]*.transport", "source/host[{}]/@transport", aliases=("source_host_transport",)),
-        Sub("source.host[0-9]*.socket", "source/host[{}]/@socket", aliases=("source_host_socket",)),
-        Sub("path"),
-        Sub("device", "@device"),
-        Sub("snapshot", "@snapshot", aliases=("snapshot_policy",)),
-        Sub("rawio", "@rawio"),
-        Sub("serial", "serial"),
-        Sub("wwn", "wwn"),
-        Sub("readonly", "readonly", Kind.FLAG),
-        Sub("shareable", "shareable", Kind.FLAG),
-        Sub("transient", "transient", Kind.FLAG),
-        Sub("transient.shareBacking", "transient/@shareBacking", Kind.YES_NO),
-        Sub("target.bus", "target/@bus"),
-        Sub("target.removable", "target/@removable", Kind.ON_OFF, aliases=("removable",)),
-        Sub("target.dev", "target/@dev", aliases=("target",)),
-        Sub("target.rotation_rate", "target/@rotation_rate", Kind.NUMBER, aliases=("rotation_rate",)),
-        Sub("driver.cache", "driver/@cache"),
-        Sub("driver.discard", "driver/@discard", aliases=("discard",)),
-        Sub("driver.detect_zeroes", "driver/@detect_zeroes", aliases=("detect_zeroes",)),
-        Sub("driver.name", "driver/@name", aliases=("driver_name",)),
-        Sub("driver.type", "driver/@type", aliases=("driver_type",)),
-        Sub("driver.copy_on_read", "driver/@copy_on_read", Kind.ON_OFF),
-        Sub("driver.io", "driver/@io", aliases=("io",)),
-        Sub("driver.iothread", "driver/@iothread", Kind.NUMBER),
-        Sub("driver.queues", "driver/@queues", Kind.NUMBER),
-        Sub("driver.error_policy", "driver/@error_policy", aliases=("error_policy",)),
+        Sub("bus", "target/@bus"),
+        Sub("cache", "driver/@cache"),
+        at("source.dir"),
+        at("source.file"),
+        at("source.dev"),
+        *(at(f"source.{name}", TEXT, f"source_{name}") for name in ("pool", "volume", "name", "protocol")),
+        at("source.startupPolicy", TEXT, "startup_policy"),
+        at("source.type"),
+        at("source.namespace", NUMBER),
+        at("source.managed", YES_NO),
+        *(at(f"source.address.{name}", NUMBER) for name in ("domain", "bus", "slot", "function")),
         *(
-            Sub(f"iotune.{what}_{unit}_sec", f"iotune/{what}_{unit}_sec", Kind.NUMBER, aliases=(f"{what}_{unit}_sec",))
+            at(f"source.host[0-9]*.{name}", NUMBER if name == "port" else TEXT, f"source_host_{name}")
+            for name in ("name", "port", "socket", "transport")
+        ),
+        at("source.seclabel[0-9]*.model", TEXT, "seclabel[0-9]*.model"),
+        at("source.seclabel[0-9]*.relabel", YES_NO, "seclabel[0-9]*.relabel"),
+        Sub(
+            "source.seclabel[0-9]*.label",
+            "source/seclabel[{}]/label",
+            comma=True,
+            aliases=("seclabel[0-9]*.label",),
+        ),
+        Sub("path"),
+        at("device"),
+        at("snapshot", TEXT, "snapshot_policy"),
+        at("sgio"),
+        at("rawio"),
+        *within("", "serial", "wwn"),
+        *within("", "readonly", "shareable", "transient", kind=FLAG),
+        at("transient.shareBacking", YES_NO),
+        at("target.bus"),
+        at("target.removable", ON_OFF, "removable"),
+        at("target.dev", TEXT, "target"),
+        at("target.rotation_rate", NUMBER, "rotation_rate"),
+        at("driver.cache"),
+        *(at(f"driver.{name}", TEXT, name) for name in ("discard", "detect_zeroes")),
+        *(at(f"driver.{name}", TEXT, f"driver_{name}") for name in ("name", "type")),
+        at("driver.copy_on_read", ON_OFF),
+        at("driver.io", TEXT, "io"),
+        at("driver.iothread", NUMBER),
+        at("driver.queues", NUMBER),
+        at("driver.error_policy", TEXT, "error_policy"),
+        *(
+            Sub(f"iotune.{what}_{unit}_sec", f"iotune/{what}_{unit}_sec", NUMBER, aliases=(f"{what}_{unit}_sec",))
             for unit in ("bytes", "iops")
             for what in ("read", "write", "total")
         ),
-        *(
-            Sub(f"blockio.{name}", f"blockio/@{name}", aliases=(name,))
-            for name in ("logical_block_size", "physical_block_size")
-        ),
-        *(Sub(f"geometry.{name}", f"geometry/@{name}", Kind.NUMBER) for name in ("cyls", "heads", "secs")),
-        Sub("geometry.trans", "geometry/@trans"),
+        *(at(f"blockio.{name}", TEXT, name) for name in ("logical_block_size", "physical_block_size")),
+        *(at(f"geometry.{name}", NUMBER) for name in ("cyls", "heads", "secs")),
+        at("geometry.trans"),
+        *(at(f"source.reservations.{name}", TEXT, f"reservations.{name}") for name in _RESERVATIONS),
     ),
     ("path",),
     (("bus", "target.bus"), ("cache", "driver.cache")),
+    owner="disk",
 )
 
 
@@ -99,8 +122,8 @@ class Request(NamedTuple):
 class Disk(Part):
     """A disk, and where its content is; ``medium`` is None for an empty drive."""
 
-    def __init__(self) -> None:
-        super().__init__("disk")
+    def __init__(self, base: Node | None = None) -> None:
+        super().__init__("disk", base=base)
         self.medium: Medium | None = None
 
     @property
@@ -116,11 +139,17 @@ class Disk(Part):
     def insert(self, medium: Medium | None) -> None:
         """Take a medium, or none."""
         self.medium = medium
-        for path in ("source/@file", "source/@dev", "source/@dir", "source/@protocol", "source/@name", "source/host"):
-            self.clear(path)
+        for name in ("file", "dev", "dir", "volume", "pool", "name", "protocol"):
+            if self.get(f"source/@{name}") is not None:
+                self.put(f"source/@{name}", None)
+        self.clear("source/host")
         if medium is None:
             return
-        if medium.type == "network":
+        if medium.source:
+            self.put("@type", "network")
+            for path, value in medium.source:
+                self.put(path, value)
+        elif medium.type == "network":
             self._insert_url(medium.path)
         else:
             kind = self.get("@type") or medium.type
@@ -138,37 +167,66 @@ class Disk(Part):
             self.put("source/host[0]/@transport", transport)
             self.put("source/host[0]/@socket", parts.path)
         elif parts.path.strip("/"):
-            self.put("source/@name", parts.path.removeprefix("/") + (f"?{parts.query}" if parts.query else ""))
+            self.put("source/@name", parts.path.removeprefix("/"))
+        if parts.query:
+            self.put("source/@query", parts.query)
         if parts.hostname:
             self.put("source/host[0]/@name", parts.hostname)
         if port:
             self.put("source/host[0]/@port", str(port))
 
+    def source_path(self, storage: Storage) -> str | None:
+        """Where the content is: a path, or the address of what is elsewhere; None for an empty drive.
 
-def read_disk(guest: Guest, storage: Storage, text: str) -> None:
-    """``--disk``: one disk, of what exists or of a volume to make; ``none`` for none.
+        Raises:
+            VirtError: it is a volume, and its pool cannot be asked.
+        """
+        if self.medium is not None:
+            return self.medium.path
+        for path in _SOURCES.values():
+            if (found := self.get(path)) is not None:
+                return found
+        if (pool := self.get("source/@pool")) is not None:
+            place = storage.place_named(pool).pool
+            return None if place is None else place.volume(self.get("source/@volume") or "").path
+        protocol = self.get("source/@protocol")
+        if protocol is None:
+            return None
+        host, port = self.get("source/host[0]/@name"), self.get("source/host[0]/@port")
+        transport = self.get("source/host[0]/@transport")
+        name = self.get("source/@name") or self.get("source/host[0]/@socket") or ""
+        return "".join(
+            (
+                protocol,
+                f"+{transport}" if transport else "",
+                "://",
+                f"{host}:{port}" if host and port else host or "",
+                f"/{name.removeprefix('/')}" if name else "",
+            )
+        )
+
+
+def _fill_disk(guest: Guest, part: Part, given: Given) -> None:
+    """A disk of what exists, or of a volume to make.
 
     Raises:
         UsageError: the content is missing, or cannot be made.
         VirtError: a pool or a volume that is named is missing.
     """
-    if text == "none":
-        return
-    given = DISK.read(text)
-    disk = Disk()
+    assert isinstance(part, Disk)
     if kind := given.pop("type", None):
-        disk.put("@type", kind)
+        part.put("@type", kind)
     request = _request(given)
-    DISK.apply(given, disk, {"boot.order": set_boot_order}, guest)
-    _fill(guest, storage, disk, request)
-    if disk.medium is None and not disk.has("source") and disk.device not in _MAY_BE_EMPTY:
-        raise UsageError(f"Device type '{disk.device}' requires a path")
-    guest.devices["disk"].append(disk)
+    DISK.apply(given, part, {"boot.order": set_boot_order}, guest)
+    _find_content(guest, part, request, given)
+    needs_content = part.device not in _MAY_BE_EMPTY and part.get("@type") in (None, *_SOURCES, "volume", "network")
+    if part.base is None and needs_content and part.medium is None and not part.has("source"):
+        raise UsageError(f"Device type '{part.device}' requires a path")
 
 
 def _request(given: Given) -> Request:
     """Take what is about the content out of what was typed."""
-    for name in ("path", "pool", "vol", "size", "format", "sparse", "backing_store", "backing_format", "perms"):
+    for name in _PLACE:
         if name in given and given[name] is None:
             raise UsageError(f"Option '{name}' had no value set.")
     permissions = given.pop("perms", None)
@@ -183,7 +241,7 @@ def _request(given: Given) -> Request:
         pool, volume = volume.split("/")
     sparse = given.pop("sparse", None) or "yes"
     return Request(
-        given.pop("path", None) or None,
+        given.pop("path", None),
         pool,
         volume,
         _size(given.pop("size", None)),
@@ -203,16 +261,20 @@ def _size(text: str | None) -> float | None:
         raise Refusal(f"Improper value for 'size': '{text}' is not a number of GiB, such as 10 or 0.5") from None
 
 
-def _fill(guest: Guest, storage: Storage, disk: Disk, request: Request) -> None:
+def _find_content(guest: Guest, disk: Disk, request: Request, given: Given) -> None:
     """Find or plan the content that was asked for."""
-    if disk.get("source/@pool") is not None or disk.get("source/@volume") is not None:
+    storage, is_new = guest.storage, disk.base is None
+    if is_new and (disk.get("source/@pool") is not None or disk.get("source/@volume") is not None):
         place = storage.place_named(disk.get("source/@pool") or "")
         if place.pool is None:
             place = storage.place_named(place.name)
         assert place.pool is not None
         disk.medium = storage.medium_of(place.pool.volume(disk.get("source/@volume") or ""))
         return
-    written = next((value for path in _SOURCES.values() if (value := disk.get(path)) is not None), None)
+    if request.path == "":
+        disk.insert(None)
+        return
+    written = next((value for path in _SOURCES.values() if is_new and (value := disk.get(path)) is not None), None)
     if (path := request.path or written) is not None:
         disk.insert(storage.locate(path))
     pool = request.pool
@@ -229,14 +291,16 @@ def _fill(guest: Guest, storage: Storage, disk: Disk, request: Request) -> None:
         disk.insert(storage.medium_of(place.pool.volume(request.volume)))
         _name_format(disk, request)
         return
-    new = _plan(guest, storage, disk, request, pool)
-    disk.insert(Medium("file", new.path, exists=False, format=new.format, new=new))
+    new = _plan(guest, disk, request, pool)
+    disk.insert(storage.medium_to_be(new))
 
 
-def _plan(guest: Guest, storage: Storage, disk: Disk, request: Request, pool: str | None) -> NewVolume:
-    format = request.format or "qcow2"
+def _plan(guest: Guest, disk: Disk, request: Request, pool: str | None) -> NewVolume:
+    storage, format = guest.storage, request.format
     if pool is not None:
         place = storage.place_named(pool)
+        if format is None and place.holds_files:
+            format = DEFAULT_FORMAT
         taken = {
             os.path.basename(other.medium.path)
             for other in disks(guest)
@@ -249,6 +313,8 @@ def _plan(guest: Guest, storage: Storage, disk: Disk, request: Request, pool: st
         if request.size is None:
             raise UsageError(f"Size must be specified for non existent volume '{name}'")
         place = storage.place_of(disk.medium.path)
+        if format is None and place.holds_files:
+            format = DEFAULT_FORMAT
     return storage.plan(
         place,
         name,
@@ -279,17 +345,17 @@ def cdrom(medium: Medium) -> Disk:
     return disk
 
 
-def complete(guest: Guest) -> None:
-    """Give every disk its type, driver, bus and target."""
-    for disk in disks(guest):
-        disk.default("@device", "disk")
-        disk.default("@type", _type(disk))
-        _driver(guest, disk)
-        disk.default("target/@bus", _bus(guest, disk))
-        if disk.device == "cdrom":
-            disk.put("readonly", "")
-        if disk.get("target/@dev") is None:
-            _name(guest, disk)
+def complete(guest: Guest, disk: Part) -> None:
+    """Give a disk its type, driver, bus and target."""
+    assert isinstance(disk, Disk)
+    disk.default("@device", "disk")
+    disk.default("@type", _type(disk))
+    _driver(guest, disk)
+    disk.default("target/@bus", _bus(guest, disk))
+    if disk.device == "cdrom":
+        disk.put("readonly", "")
+    if disk.get("target/@dev") is None:
+        _name(guest, disk)
 
 
 def _type(disk: Disk) -> str:
@@ -301,14 +367,18 @@ def _type(disk: Disk) -> str:
 
 
 def _driver(guest: Guest, disk: Disk) -> None:
-    if not guest.host.is_qemu:
+    if guest.host.driver not in ("qemu", "xen"):
         return
     if disk.medium is not None or disk.has("source"):
-        disk.default("driver/@name", "qemu")
-    format = disk.medium.format if disk.medium is not None else None
-    if disk.get("driver/@name") == "qemu" and format is not None:
-        disk.default("driver/@type", "raw" if format == "iso" or disk.get("@type") == "block" else format)
-    if disk.device != "disk":
+        is_phy = guest.host.driver == "xen" and disk.get("@type") == "block"
+        disk.default("driver/@name", "phy" if is_phy else "qemu")
+    medium = disk.medium
+    format = medium.format if medium is not None else None
+    if disk.get("driver/@name") == "qemu" and medium is not None and format is not None:
+        disk.default(
+            "driver/@type", "raw" if format == "iso" or "block" in (disk.get("@type"), medium.type) else format
+        )
+    if disk.device != "disk" or not guest.host.is_qemu:
         return
     if disk.get("@type") == "block":
         disk.default("driver/@cache", "none")
@@ -320,9 +390,17 @@ def _driver(guest: Guest, disk: Disk) -> None:
 def _bus(guest: Guest, disk: Disk) -> str:
     if disk.device == "floppy":
         return "fdc"
-    if guest.is_hvm and disk.device == "disk" and guest.virtio(supported=guest.hardware.disk):
+    if guest.is_paravirtual:
+        return "xen"
+    if not guest.is_hvm:
+        return "ide"
+    if disk.device == "disk" and guest.virtio(supported=guest.hardware.disk):
         return "virtio"
-    return "sata" if guest.is_hvm and guest.is_q35 else "ide"
+    if disk.device == "cdrom" and not guest.is_x86 and guest.virtio(supported=guest.hardware.scsi):
+        return "scsi"
+    if guest.is_arm:
+        return "sd"
+    return "sata" if guest.is_q35 or guest.host.driver == "bhyve" else "ide"
 
 
 def _name(guest: Guest, disk: Disk) -> None:
@@ -344,6 +422,19 @@ def _name(guest: Guest, disk: Disk) -> None:
     if hole is None:
         raise UsageError(f"Only {limit} disks for bus '{bus}' are supported")
     disk.put("target/@dev", hole)
+
+
+def option(storage: Storage) -> Option:
+    """The option; a disk that exists may be found by where its content is."""
+
+    def is_at(part: Part, value: str | None) -> bool:
+        assert isinstance(part, Disk)
+        try:
+            return part.source_path(storage) == value
+        except HostelError:
+            return False
+
+    return Option(DISK, _fill_disk, lookups={"path": is_at})
 
 
 def letters(index: int) -> str:

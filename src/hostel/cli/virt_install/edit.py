@@ -1,4 +1,4 @@
-"""``--xml``: changes to the finished document, by XPath."""
+"""Changes to a finished element by XPath: ``--xml``, and the ``xpath`` options of the others."""
 
 from __future__ import annotations
 
@@ -7,14 +7,11 @@ from typing import Any, Final, NamedTuple
 
 from lxml import etree
 
-from hostel.cli.virt_install.part import Node
-from hostel.cli.virt_install.suboption import Sub, SubOptions
+from hostel.cli.virt_install import tree
+from hostel.cli.virt_install.tree import Node
 from hostel.codec.xmltext import checked
 from hostel.errors import UsageError
 
-XML: Final = SubOptions(
-    "--xml", tuple(Sub(f"xpath.{verb}", comma=True) for verb in ("delete", "set", "create", "value"))
-)
 _STEP: Final = re.compile(r"([\w.-]+)(?:\[(?:@([\w.-]+)=['\"]([^'\"]*)['\"]|\d+)\])?")
 
 
@@ -25,27 +22,31 @@ class Edit(NamedTuple):
     xpath: str
     value: str = ""
 
+    def inside(self, place: str) -> Edit:
+        """The same change, of an element that is at ``place`` in the one that is changed."""
+        is_relative = bool(place) and self.xpath.startswith(".")
+        return self._replace(xpath=f"./{place}{self.xpath[1:]}") if is_relative else self
 
-def read(text: str) -> Edit:
-    """Read one ``--xml``: ``XPATH=VALUE``, or ``xpath.delete=``, ``xpath.create=``, ``xpath.set=``, ``xpath.value=``.
+
+def choose(given: dict[str, str | None]) -> Edit:
+    """The one change that ``xpath.delete``, ``xpath.create``, ``xpath.set`` and ``xpath.value`` ask for together.
 
     Raises:
-        UsageError: it is none of these.
+        UsageError: it sets nothing.
     """
-    if not text.startswith("xpath."):
-        return _setting(text)
-    given = XML.read(text)
-    unknown = [name for name in given if XML.find(name) is None]
-    if unknown:
-        raise UsageError(f"Unknown --xml options: {unknown}")
     for verb in ("delete", "create"):
         if where := given.get(f"xpath.{verb}"):
             return Edit(verb, where)
     where, value = given.get("xpath.set") or "", given.get("xpath.value")
-    return _setting(where) if value is None else Edit("set", where, value)
+    return setting(where) if value is None else Edit("set", where, value)
 
 
-def _setting(text: str) -> Edit:
+def setting(text: str) -> Edit:
+    """Read ``XPATH=VALUE``.
+
+    Raises:
+        UsageError: there is no ``=``.
+    """
     xpath, equals, value = text.rpartition("=")
     if not equals:
         raise UsageError(f"{text}: Setting xpath must be in the form of XPATH=VALUE")
@@ -79,22 +80,16 @@ def _find(node: Node, xpath: str) -> list[Any]:
 def _delete(root: Node, xpath: str) -> None:
     for found in _find(root, xpath)[:1]:
         if isinstance(found, etree._Element):
-            if found.getparent() is None:
+            if found is root:
                 raise UsageError(f"--xml {xpath}: the whole document cannot be deleted")
-            _remove(found)
+            tree.remove(found)
             continue
         node = found.getparent()
         del node.attrib[found.attrname]
-        while node.getparent() is not None and not len(node) and not node.attrib and not (node.text or "").strip():
-            node = _remove(node)
-
-
-def _remove(node: Node) -> Node:
-    """Take an element out; returns what it was in."""
-    parent = node.getparent()
-    assert parent is not None
-    parent.remove(node)
-    return parent
+        while node is not root and not len(node) and not node.attrib and not (node.text or "").strip():
+            parent = node.getparent()
+            tree.remove(node)
+            node = parent
 
 
 def _set(root: Node, edit: Edit) -> None:
@@ -119,7 +114,8 @@ def _make(node: Node, step: str, xpath: str) -> Node:
     match = _STEP.fullmatch(step)
     if match is None:
         raise UsageError(f"--xml {xpath}: '{step}' is not there and cannot be made; write a plain name")
-    made = etree.SubElement(node, match[1])
+    made = etree.Element(match[1])
+    tree.append(node, made)
     if match[2]:
         made.set(match[2], match[3])
     return made

@@ -2,20 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import shlex
 from typing import Final
 
 from hostel.cli.virt_install import osinfo
 from hostel.cli.virt_install.guest import Guest
+from hostel.cli.virt_install.option import NoneMeans, Option, plain
 from hostel.cli.virt_install.part import Part
-from hostel.cli.virt_install.suboption import Hook, Kind, Refusal, Sub, SubOptions, number, split
+from hostel.cli.virt_install.suboption import (
+    FLAG,
+    NUMBER,
+    ON_OFF,
+    PATH,
+    TEXT,
+    YES_NO,
+    Given,
+    Hook,
+    Kind,
+    Sub,
+    SubOptions,
+    at,
+    number,
+    split,
+    within,
+)
 from hostel.errors import UsageError
 
 BOOT_DEVICES: Final = ("hd", "cdrom", "fd", "network")
 _KIB: Final = 1024  # KiB in a MiB
 _POLICIES: Final = ("force", "require", "optional", "disable", "forbid")
 _CLEARED: Final = ("none", "clear", "hv-default")
-_DEFAULT: Final = ("default", "host-model-only", "host-copy")
+_NAMED: Final = ("host-model-only", "host-copy")  # the model that the host's processor is called
 _HOST: Final = {"host": "host-model", "host-model": "host-model", "host-passthrough": "host-passthrough"}
 
 MEMORY: Final = SubOptions(
@@ -26,7 +43,7 @@ MEMORY: Final = SubOptions(
         Sub("maxMemory", "maxMemory", aliases=("hotplugmemorymax",)),
         Sub("maxMemory.slots", "maxMemory/@slots", aliases=("hotplugmemoryslots",)),
         Sub("maxmemory"),
-        Sub("hugepages", "memoryBacking/hugepages", Kind.FLAG),
+        Sub("hugepages", "memoryBacking/hugepages", FLAG),
     ),
     ("memory",),
 )
@@ -36,42 +53,76 @@ VCPUS: Final = SubOptions(
         Sub("maxvcpus"),
         Sub("cpuset", comma=True),
         Sub("vcpus"),
-        Sub("sockets", "cpu/topology/@sockets", Kind.NUMBER),
-        Sub("dies", "cpu/topology/@dies", Kind.NUMBER),
-        Sub("cores", "cpu/topology/@cores", Kind.NUMBER),
-        Sub("threads", "cpu/topology/@threads", Kind.NUMBER),
-        Sub("vcpu", "vcpu", Kind.NUMBER),
-        Sub("vcpu.current", "vcpu/@current", Kind.NUMBER),
+        Sub("sockets", "cpu/topology/@sockets", NUMBER),
+        Sub("dies", "cpu/topology/@dies", NUMBER),
+        Sub("cores", "cpu/topology/@cores", NUMBER),
+        Sub("threads", "cpu/topology/@threads", NUMBER),
+        Sub("vcpu", "vcpu", NUMBER),
+        Sub("vcpu.current", "vcpu/@current", NUMBER),
         Sub("vcpu.cpuset", "vcpu/@cpuset", comma=True),
         Sub("vcpu.placement", "vcpu/@placement", aliases=("placement",)),
-        Sub("vcpus.vcpu[0-9]*.id", "vcpus/vcpu[{}]/@id", Kind.NUMBER),
-        Sub("vcpus.vcpu[0-9]*.enabled", "vcpus/vcpu[{}]/@enabled", Kind.YES_NO),
-        Sub("vcpus.vcpu[0-9]*.hotpluggable", "vcpus/vcpu[{}]/@hotpluggable", Kind.YES_NO),
-        Sub("vcpus.vcpu[0-9]*.order", "vcpus/vcpu[{}]/@order", Kind.NUMBER),
+        Sub("vcpus.vcpu[0-9]*.id", "vcpus/vcpu[{}]/@id", NUMBER),
+        Sub("vcpus.vcpu[0-9]*.enabled", "vcpus/vcpu[{}]/@enabled", YES_NO),
+        Sub("vcpus.vcpu[0-9]*.hotpluggable", "vcpus/vcpu[{}]/@hotpluggable", YES_NO),
+        Sub("vcpus.vcpu[0-9]*.order", "vcpus/vcpu[{}]/@order", NUMBER),
     ),
     ("vcpu",),
     (("cpuset", "vcpu.cpuset"), ("vcpus", "vcpu")),
 )
+_CELL: Final = "cpu/numa/cell[{}]"
+_INTERCONNECTS: Final = ("initiator", "target", "type", "cache", "value", "unit")
+
+
+def _cell(name: str, kind: Kind = TEXT, *, comma: bool = False, is_old: bool = True) -> Sub:
+    """A row of a NUMA cell; its short name has no ``numa.`` before it."""
+    row = at(f"numa.cell[0-9]*.{name}", kind, comma=comma, inside="cpu")
+    return row._replace(aliases=(row.name.removeprefix("numa."),)) if is_old else row
+
+
 CPU: Final = SubOptions(
     "--cpu",
     (
-        Sub("model"),
-        Sub("model.fallback", "cpu/model/@fallback"),
-        Sub("model.vendor_id", "cpu/model/@vendor_id"),
-        Sub("vendor", "cpu/vendor"),
-        Sub("mode", "cpu/@mode"),
-        Sub("match", "cpu/@match"),
-        Sub("check", "cpu/@check"),
-        Sub("migratable", "cpu/@migratable", Kind.ON_OFF),
-        Sub("topology.sockets", "cpu/topology/@sockets", Kind.NUMBER),
-        Sub("topology.dies", "cpu/topology/@dies", Kind.NUMBER),
-        Sub("topology.cores", "cpu/topology/@cores", Kind.NUMBER),
-        Sub("topology.threads", "cpu/topology/@threads", Kind.NUMBER),
-        Sub("cache.level", "cpu/cache/@level", Kind.NUMBER),
-        Sub("cache.mode", "cpu/cache/@mode"),
+        Sub("secure", kind=ON_OFF),
+        Sub("model", "cpu/model"),
+        at("model.fallback", inside="cpu"),
+        at("model.vendor_id", inside="cpu"),
+        *within("cpu", "vendor"),
+        at("mode", inside="cpu"),
+        at("match", inside="cpu"),
+        at("check", inside="cpu"),
+        at("migratable", ON_OFF, inside="cpu"),
+        *(at(f"topology.{name}", NUMBER, inside="cpu") for name in ("sockets", "dies", "cores", "threads")),
+        at("cache.level", NUMBER, inside="cpu"),
+        at("cache.mode", inside="cpu"),
         *(Sub(policy) for policy in _POLICIES),
+        _cell("id", NUMBER),
+        _cell("cpus", comma=True),
+        _cell("memory", NUMBER),
+        _cell("unit", is_old=False),
+        _cell("memAccess", is_old=False),
+        _cell("discard", YES_NO, is_old=False),
+        _cell("distances.sibling[0-9]*.id", NUMBER),
+        _cell("distances.sibling[0-9]*.value", NUMBER),
+        *(
+            _cell(f"cache[0-9]*.{name}", kind, is_old=False)
+            for name, kind in (
+                ("level", NUMBER),
+                ("associativity", TEXT),
+                ("policy", TEXT),
+                ("size.value", NUMBER),
+                ("size.unit", TEXT),
+                ("line.value", NUMBER),
+                ("line.unit", TEXT),
+            )
+        ),
+        *(
+            at(f"numa.interconnects.{what}[0-9]*.{name}", TEXT if name in ("type", "unit") else NUMBER, inside="cpu")
+            for what in ("latency", "bandwidth")
+            for name in _INTERCONNECTS
+        ),
     ),
     ("model",),
+    owner="cpu",
 )
 METADATA: Final = SubOptions(
     "--metadata",
@@ -80,7 +131,7 @@ METADATA: Final = SubOptions(
         Sub("title", "title", comma=True),
         Sub("uuid", "uuid"),
         Sub("genid", "genid"),
-        Sub("genid_enable", "genid", Kind.FLAG),
+        Sub("genid_enable", "genid", FLAG),
         Sub("description", "description", comma=True),
         Sub("os_name"),
         Sub("os_full_id"),
@@ -90,60 +141,70 @@ BOOT: Final = SubOptions(
     "--boot",
     (
         *(Sub(device) for device in BOOT_DEVICES),
+        Sub("refresh-machine-type", kind=FLAG),
         Sub("os_type", "os/type"),
         Sub("arch", "os/type/@arch"),
         Sub("machine", "os/type/@machine"),
+        *within("", "bootloader", "bootloader_args"),
         Sub("domain_type", "@type"),
         Sub("emulator", "devices/emulator"),
         Sub("uefi"),
-        Sub("loader", "os/loader"),
-        Sub("loader.readonly", "os/loader/@readonly", Kind.YES_NO, aliases=("loader_ro",)),
-        Sub("loader.type", "os/loader/@type", aliases=("loader_type",)),
-        Sub("loader.secure", "os/loader/@secure", Kind.YES_NO, aliases=("loader_secure",)),
-        Sub("nvram", "os/nvram", Kind.PATH),
-        Sub("nvram.template", "os/nvram/@template", aliases=("nvram_template",)),
-        Sub("boot[0-9]*.dev", "os/boot[{}]/@dev"),
-        Sub("bootmenu.enable", "os/bootmenu/@enable", Kind.YES_NO, aliases=("menu",)),
-        Sub("bootmenu.timeout", "os/bootmenu/@timeout", Kind.NUMBER),
-        Sub("bios.useserial", "os/bios/@useserial", Kind.YES_NO, aliases=("useserial",)),
-        Sub("bios.rebootTimeout", "os/bios/@rebootTimeout", Kind.NUMBER, aliases=("rebootTimeout",)),
-        Sub("smbios.mode", "os/smbios/@mode", aliases=("smbios_mode",)),
-        Sub("kernel", "os/kernel", Kind.PATH),
-        Sub("initrd", "os/initrd", Kind.PATH),
+        *within("os", "loader"),
+        at("loader.readonly", YES_NO, "loader_ro", inside="os"),
+        at("loader.type", TEXT, "loader_type", inside="os"),
+        at("loader.secure", YES_NO, "loader_secure", inside="os"),
+        at("firmware", inside="os"),
+        at("firmware.feature[0-9]*.enabled", YES_NO, inside="os"),
+        at("firmware.feature[0-9]*.name", inside="os"),
+        *within("os", "nvram", kind=PATH),
+        at("nvram.template", TEXT, "nvram_template", inside="os"),
+        at("boot[0-9]*.dev", inside="os"),
+        at("bootmenu.enable", YES_NO, "menu", inside="os"),
+        at("bootmenu.timeout", NUMBER, inside="os"),
+        at("bios.useserial", YES_NO, "useserial", inside="os"),
+        at("bios.rebootTimeout", NUMBER, "rebootTimeout", inside="os"),
+        at("smbios.mode", TEXT, "smbios_mode", inside="os"),
+        *within("os", "kernel", "initrd", kind=PATH),
         Sub("cmdline", "os/cmdline", comma=True, aliases=("extra_args", "kernel_args")),
-        Sub("dtb", "os/dtb", Kind.PATH),
+        *within("os", "dtb", kind=PATH),
+        Sub("acpi.table", "os/acpi/table", PATH),
+        Sub("acpi.table.type", "os/acpi/table/@type"),
+        *within("os", "init"),
+        Sub("initargs"),
+        Sub("initarg[0-9]*", "os/initarg[{}]"),
+        Sub("initenv[0-9]*", "os/initenv[{}]"),
+        at("initenv[0-9]*.name", inside="os"),
+        *within("os", "initdir", "inituser", "initgroup"),
     ),
+    owner="os",
 )
+
+
+def _feature(name: str, *others: str) -> Sub:
+    """A row for the state of a feature."""
+    return at(f"{name}.state", ON_OFF, *others, inside="features")
+
+
 FEATURES: Final = SubOptions(
     "--features",
     (
-        Sub("acpi", "features/acpi", Kind.FLAG),
-        Sub("apic", "features/apic", Kind.FLAG),
-        Sub("pae", "features/pae", Kind.FLAG),
-        Sub("hap", "features/hap", Kind.FLAG),
-        Sub("viridian", "features/viridian", Kind.FLAG),
-        Sub("apic.eoi", "features/apic/@eoi", Kind.ON_OFF, aliases=("eoi",)),
-        Sub("pmu.state", "features/pmu/@state", Kind.ON_OFF, aliases=("pmu",)),
-        Sub("hyperv.reset.state", "features/hyperv/reset/@state", Kind.ON_OFF, aliases=("hyperv_reset",)),
-        Sub("hyperv.vapic.state", "features/hyperv/vapic/@state", Kind.ON_OFF, aliases=("hyperv_vapic",)),
-        Sub("hyperv.relaxed.state", "features/hyperv/relaxed/@state", Kind.ON_OFF, aliases=("hyperv_relaxed",)),
-        Sub("hyperv.spinlocks.state", "features/hyperv/spinlocks/@state", Kind.ON_OFF, aliases=("hyperv_spinlocks",)),
-        Sub(
-            "hyperv.spinlocks.retries",
-            "features/hyperv/spinlocks/@retries",
-            Kind.NUMBER,
-            aliases=("hyperv_spinlocks_retries",),
-        ),
-        Sub("hyperv.synic.state", "features/hyperv/synic/@state", Kind.ON_OFF, aliases=("hyperv_synic",)),
-        Sub("vmport.state", "features/vmport/@state", Kind.ON_OFF, aliases=("vmport",)),
-        Sub("kvm.hidden.state", "features/kvm/hidden/@state", Kind.ON_OFF, aliases=("kvm_hidden",)),
-        Sub("kvm.hint-dedicated.state", "features/kvm/hint-dedicated/@state", Kind.ON_OFF),
-        Sub("kvm.poll-control.state", "features/kvm/poll-control/@state", Kind.ON_OFF),
-        Sub("pvspinlock.state", "features/pvspinlock/@state", Kind.ON_OFF),
-        Sub("smm.state", "features/smm/@state", Kind.ON_OFF, aliases=("smm",)),
-        Sub("vmcoreinfo.state", "features/vmcoreinfo/@state", Kind.ON_OFF, aliases=("vmcoreinfo",)),
-        Sub("ioapic.driver", "features/ioapic/@driver"),
+        *within("features", "acpi", "apic", "pae", "privnet", "hap", "viridian", kind=FLAG),
+        at("apic.eoi", ON_OFF, "eoi", inside="features"),
+        _feature("pmu", "pmu"),
+        *(_feature(f"hyperv.{name}", f"hyperv_{name}") for name in ("reset", "vapic", "relaxed", "spinlocks")),
+        at("hyperv.spinlocks.retries", NUMBER, "hyperv_spinlocks_retries", inside="features"),
+        _feature("hyperv.synic", "hyperv_synic"),
+        _feature("vmport", "vmport"),
+        _feature("kvm.hidden", "kvm_hidden"),
+        _feature("kvm.hint-dedicated"),
+        _feature("kvm.poll-control"),
+        _feature("pvspinlock"),
+        at("gic.version", TEXT, "gic_version", inside="features"),
+        _feature("smm", "smm"),
+        _feature("vmcoreinfo", "vmcoreinfo"),
+        at("ioapic.driver", inside="features"),
     ),
+    owner="features",
 )
 CLOCK: Final = SubOptions(
     "--clock",
@@ -151,38 +212,41 @@ CLOCK: Final = SubOptions(
         Sub("pit_tickpolicy"),
         Sub("rtc_tickpolicy"),
         *(
-            Sub(f"{timer}_present", kind=Kind.YES_NO)
+            Sub(f"{timer}_present", kind=YES_NO)
             for timer in ("platform", "pit", "rtc", "hpet", "tsc", "kvmclock", "hypervclock")
         ),
-        Sub("offset", "clock/@offset"),
-        Sub("timer[0-9]*.name", "clock/timer[{}]/@name"),
-        Sub("timer[0-9]*.present", "clock/timer[{}]/@present", Kind.YES_NO),
-        Sub("timer[0-9]*.tickpolicy", "clock/timer[{}]/@tickpolicy"),
-        Sub("timer[0-9]*.track", "clock/timer[{}]/@track"),
-        Sub("timer[0-9]*.mode", "clock/timer[{}]/@mode"),
-        Sub("timer[0-9]*.frequency", "clock/timer[{}]/@frequency", Kind.NUMBER),
-        Sub("timer[0-9]*.catchup.threshold", "clock/timer[{}]/catchup/@threshold", Kind.NUMBER),
-        Sub("timer[0-9]*.catchup.slew", "clock/timer[{}]/catchup/@slew", Kind.NUMBER),
-        Sub("timer[0-9]*.catchup.limit", "clock/timer[{}]/catchup/@limit", Kind.NUMBER),
+        at("offset", inside="clock"),
+        *(
+            at(f"timer[0-9]*.{name}", kind, inside="clock")
+            for name, kind in (
+                ("name", TEXT),
+                ("present", YES_NO),
+                ("tickpolicy", TEXT),
+                ("track", TEXT),
+                ("mode", TEXT),
+                ("frequency", NUMBER),
+                ("catchup.threshold", NUMBER),
+                ("catchup.slew", NUMBER),
+                ("catchup.limit", NUMBER),
+            )
+        ),
     ),
+    owner="clock",
 )
 _IGNORED_TIMERS: Final = tuple(f"{name}_tickpolicy" for name in ("platform", "hpet", "tsc", "kvmclock", "hypervclock"))
 PM: Final = SubOptions(
     "--pm",
     (
-        Sub("suspend_to_mem.enabled", "pm/suspend-to-mem/@enabled", Kind.YES_NO, aliases=("suspend_to_mem",)),
-        Sub("suspend_to_disk.enabled", "pm/suspend-to-disk/@enabled", Kind.YES_NO, aliases=("suspend_to_disk",)),
+        Sub("suspend_to_mem.enabled", "pm/suspend-to-mem/@enabled", YES_NO, aliases=("suspend_to_mem",)),
+        Sub("suspend_to_disk.enabled", "pm/suspend-to-disk/@enabled", YES_NO, aliases=("suspend_to_disk",)),
     ),
+    owner="pm",
 )
-EVENTS: Final = SubOptions(
-    "--events",
-    tuple(Sub(name, name) for name in ("on_poweroff", "on_reboot", "on_crash", "on_lockfailure")),
-)
+EVENTS: Final = SubOptions("--events", within("", "on_poweroff", "on_reboot", "on_crash", "on_lockfailure"))
 
 
-def read_memory(guest: Guest, text: str) -> None:
-    """``--memory``: the amount in MiB; ``memory`` is what the guest gets, ``maxmemory`` what it can get."""
-    given = MEMORY.read(text)
+def _fill_memory(guest: Guest, part: Part, given: Given) -> None:
+    """The amount in MiB; ``memory`` is what the guest gets, ``maxmemory`` what it can get."""
     if "currentMemory" in given:
         if "maxmemory" in given:
             given["memory"] = given.pop("maxmemory")
@@ -209,9 +273,8 @@ def _amount_of(name: str) -> Hook:
     return put
 
 
-def read_vcpus(guest: Guest, text: str) -> None:
-    """``--vcpus``: the number at boot, the most there can be, and how they are arranged."""
-    given = VCPUS.read(text)
+def _fill_vcpus(guest: Guest, part: Part, given: Given) -> None:
+    """The number at boot, the most there can be, and how they are arranged."""
     if "vcpu.current" in given:
         if "maxvcpus" in given:
             given["vcpu"] = given.pop("maxvcpus")
@@ -238,37 +301,86 @@ def _cpuset(guest: Guest, part: Part, value: str | None) -> None:
         part.put("vcpu/@cpuset", value)
 
 
-def read_cpu(guest: Guest, text: str) -> None:
-    """``--cpu``: a model, or a way to have the host's; features as ``+name``, ``-name`` or by policy."""
-    given = CPU.read(text)
-    features: dict[str, list[str]] = {policy: [] for policy in _POLICIES}
-    for name, value in split(text):
-        if name in features and value:
-            features[name].append(value)
-    for name in [name for name, value in given.items() if value is None and len(name) > 1 and name[0] in "+-"]:
-        del given[name]
-        features["force" if name[0] == "+" else "disable"].append(name[1:])
-    given = {name: value for name, value in given.items() if name not in features}
-    CPU.apply(given, guest.domain, {"model": _model}, guest)
-    for policy, names in features.items():
-        for name in names:
-            _add_feature(guest.domain, name, policy)
+class _Cpu(Option):
+    """Features stand among the options: ``+name``, ``-name``, or by policy, as often as one likes."""
+
+    def given(self, text: str) -> Given:
+        given = self.table.read(text)
+        found: list[tuple[str, str]] = []
+        for name, value in split(text):
+            if name in _POLICIES and value:
+                found.append((name, value))
+                given.pop(name, None)
+        for name in [name for name, value in given.items() if value is None and len(name) > 1 and name[0] in "+-"]:
+            del given[name]
+            found.append(("force" if name[0] == "+" else "disable", name[1:]))
+        given.update(
+            {policy: "\n".join(of) for policy in _POLICIES if (of := [name for kind, name in found if kind == policy])}
+        )
+        return given
+
+
+def _fill_cpu(guest: Guest, part: Part, given: Given) -> None:
+    """A model, or a way to have the host's; features by policy."""
+    hooks: dict[str, Hook] = {
+        "secure": _secure,
+        "model": _model,
+        **{policy: _features_of(policy) for policy in _POLICIES},
+    }
+    CPU.apply(given, guest.domain, hooks, guest)
+
+
+def _secure(guest: Guest, part: Part, value: str | None) -> None:
+    guest.secures_cpu = value != "off"
+
+
+def _features_of(policy: str) -> Hook:
+    def put(guest: Guest, part: Part, value: str | None) -> None:
+        for name in (value or "").split("\n"):
+            _add_feature(part, name, policy)
+
+    return put
 
 
 def _model(guest: Guest, part: Part, value: str | None) -> None:
-    if value in _DEFAULT:
-        return
+    if value == "default":
+        value = guest.capabilities().cpu_default
+    if value == "host-copy":
+        guest.warnings.append("CPU mode=host-copy no longer supported, using mode=host-model-only")
+    if value in _NAMED:
+        value = guest.host.cpu_model
+        if value is None:
+            return
+        part.clear("cpu")
     if value in _CLEARED:
         part.clear("cpu")
-        part.put("cpu", None)
+        guest.without.add("cpu")
     elif value in _HOST:
         for path in ("cpu/model", "cpu/vendor", "cpu/@migratable", "cpu/@check", "cpu/feature"):
             part.clear(path)
         part.put("cpu/@mode", _HOST[value])
     else:
-        part.put("cpu/@mode", "custom")
-        part.default("cpu/@match", "exact")
+        part.put("cpu/@migratable", None)
+        if value is not None:
+            part.put("cpu/@mode", "custom")
+            part.default("cpu/@match", "exact")
+            for name in guest.security_features() if guest.is_x86 else ():
+                _add_feature(part, name, "require") if guest.secures_cpu else _drop_feature(part, name)
         part.put("cpu/model", value)
+
+
+def set_model(guest: Guest, value: str) -> None:
+    """Give the machine a model of processor, or a way to have the host's."""
+    _model(guest, guest.domain, value)
+
+
+def _drop_feature(part: Part, name: str) -> None:
+    index = 0
+    while (known := part.get(f"cpu/feature[{index}]/@name")) is not None:
+        if known == name and part.get(f"cpu/feature[{index}]/@policy") == "require":
+            part.clear(f"cpu/feature[{index}]")
+            return
+        index += 1
 
 
 def _add_feature(part: Part, name: str, policy: str) -> None:
@@ -279,9 +391,8 @@ def _add_feature(part: Part, name: str, policy: str) -> None:
     part.put(f"cpu/feature[{index}]/@name", name)
 
 
-def read_metadata(guest: Guest, text: str) -> None:
-    """``--metadata``: names and descriptions."""
-    METADATA.apply(METADATA.read(text), guest.domain, {"os_name": _os_name, "os_full_id": _os_identifier}, guest)
+def _fill_metadata(guest: Guest, part: Part, given: Given) -> None:
+    METADATA.apply(given, part, {"os_name": _os_name, "os_full_id": _os_identifier}, guest)
 
 
 def _os_name(guest: Guest, part: Part, value: str | None) -> None:
@@ -295,20 +406,62 @@ def _os_identifier(guest: Guest, part: Part, value: str | None) -> None:
     guest.set_system(system)
 
 
-def read_boot(guest: Guest, text: str) -> None:
-    """``--boot``: devices in the order they are tried, or a kernel, and how the firmware behaves."""
-    given = BOOT.read(text)
+def _fill_boot(guest: Guest, part: Part, given: Given) -> None:
+    """Devices in the order they are tried, or a kernel, and how the firmware behaves."""
     devices = [name for name in given if name in BOOT_DEVICES]
     for name in devices:
         del given[name]
     if "uefi" in given:
-        del given["uefi"]
-        if not guest.host.is_qemu:
-            raise Refusal("Libvirt version does not support UEFI.")
-        guest.domain.put("os/@firmware", "efi")
+        given["uefi"] = "yes"  # it is written without a value
     if devices:
         set_boot_devices(guest, devices)
-    BOOT.apply(given, guest.domain)
+    hooks: dict[str, Hook] = {"uefi": _uefi, "initargs": _initargs, "refresh-machine-type": _refresh_machine}
+    BOOT.apply(given, part, hooks, guest)
+
+
+def _uefi(guest: Guest, part: Part, value: str | None) -> None:
+    """A machine that exists is known, so that its firmware can be arranged at once."""
+    if part.base is None:
+        guest.wants_uefi = True
+    else:
+        enable_uefi(guest)
+
+
+def enable_uefi(guest: Guest) -> None:
+    """Have the machine boot with UEFI: firmware that the hypervisor chooses, or a file that it names.
+
+    Raises:
+        UsageError: it has none.
+    """
+    domain, found = guest.domain, guest.capabilities()
+    if "efi" in found.values("os", "firmware"):
+        domain.put("os/@firmware", "efi")
+        return
+    path = found.uefi(domain.get("os/type/@arch") or "")
+    domain.put("os/loader/@readonly", "yes")
+    domain.put("os/loader/@type", "pflash")
+    domain.put("os/loader", path)
+    if guest.is_x86 and "secboot" in path:
+        domain.put("features/smm/@state", "on")
+        domain.put("os/loader/@secure", "yes")
+        domain.put("os/type/@machine", domain.get("os/type/@machine") if guest.is_q35 else "q35")
+
+
+def _initargs(guest: Guest, part: Part, value: str | None) -> None:
+    part.clear("os/initarg")
+    try:
+        words = shlex.split(value or "")
+    except ValueError as error:
+        raise UsageError(f"initargs={value}: {error}") from None
+    for index, word in enumerate(words):
+        part.put(f"os/initarg[{index}]", word)
+
+
+def _refresh_machine(guest: Guest, part: Part, value: str | None) -> None:
+    """Take the newest version of the machine's type."""
+    if value is not None:
+        kind = (part.get("os/type"), part.get("os/type/@arch"), part.get("@type"))
+        part.put("os/type/@machine", guest.host.newest(part.get("os/type/@machine") or "", *kind))
 
 
 def boot_devices(guest: Guest) -> list[str]:
@@ -326,11 +479,10 @@ def set_boot_devices(guest: Guest, devices: list[str]) -> None:
         guest.domain.put(f"os/boot[{index}]/@dev", device)
 
 
-def read_clock(guest: Guest, text: str) -> None:
-    """``--clock``: the offset of the clock, and its timers."""
-    given = {name: value for name, value in CLOCK.read(text).items() if name not in _IGNORED_TIMERS}
+def _fill_clock(guest: Guest, part: Part, given: Given) -> None:
+    given = {name: value for name, value in given.items() if name not in _IGNORED_TIMERS}
     hooks = {sub.name: _timer_of(*sub.name.split("_")) for sub in CLOCK.subs if not sub.path}
-    CLOCK.apply(given, guest.domain, hooks, guest)
+    CLOCK.apply(given, part, hooks, guest)
 
 
 def _timer_of(timer: str, attribute: str) -> Hook:
@@ -348,18 +500,6 @@ def add_timer(part: Part, timer: str, attribute: str, value: str | None) -> None
     if known is None:
         part.put(f"clock/timer[{index}]/@name", timer)
     part.put(f"clock/timer[{index}]/@{attribute}", value)
-
-
-def _plain(options: SubOptions) -> Callable[[Guest, str], None]:
-    def read(guest: Guest, text: str) -> None:
-        options.apply(options.read(text), guest.domain)
-
-    return read
-
-
-read_features = _plain(FEATURES)
-read_pm = _plain(PM)
-read_events = _plain(EVENTS)
 
 
 def spread_vcpus(guest: Guest, count: int) -> None:
@@ -389,3 +529,16 @@ def spread_vcpus(guest: Guest, count: int) -> None:
     if total() != vcpus:
         parts = " * ".join(f"{name}={domain.get(path)}" for name, path in paths.items())
         raise UsageError(f"Total CPUs implied by topology ({parts} == {total()}) does not match vCPU count {vcpus}")
+
+
+OPTIONS: Final = (
+    Option(MEMORY, _fill_memory),
+    _Cpu(CPU, _fill_cpu, NoneMeans.VALUE),
+    Option(VCPUS, _fill_vcpus),
+    Option(METADATA, _fill_metadata),
+    Option(BOOT, _fill_boot),
+    Option(FEATURES, plain(FEATURES)),
+    Option(CLOCK, _fill_clock),
+    Option(PM, plain(PM)),
+    Option(EVENTS, plain(EVENTS)),
+)

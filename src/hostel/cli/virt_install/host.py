@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any, Final, NamedTuple
+from urllib.parse import urlsplit
 
+from hostel.cli.virt_install.domaincaps import DomainCapabilities, host_model, security_features
 from hostel.codec import xmltext
-from hostel.errors import UsageError
+from hostel.drivers.base.capabilities import BaselineFlag, DomainCapabilitiesDriver, ProcessorDriver
+from hostel.errors import UsageError, VirtError
 from hostel.objects import Connection
 
 _PREFERRED: Final = ("kvm", "xen", "qemu")
@@ -21,6 +25,7 @@ class Platform(NamedTuple):
     emulator: str | None
     machines: tuple[str, ...]
     features: frozenset[str]
+    loader: str | None = None
 
 
 class Host:
@@ -28,20 +33,97 @@ class Host:
 
     Attributes:
         connection: the open connection.
-        is_qemu: machines are run by QEMU; otherwise by the test hypervisor.
+        driver: the hypervisor: ``qemu``, ``test`` and others.
+        is_remote: whether it is on another machine.
         arch: the host's architecture.
     """
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
-        self.is_qemu = connection.uri.startswith("qemu")
+        parts = urlsplit(connection.uri)
+        self.driver, _, transport = parts.scheme.partition("+")
+        self.is_remote = bool(parts.hostname) or transport not in ("", "unix")
         self._root = xmltext.parse(connection.capabilities(), "capabilities")
         self.arch: str = self._root.findtext("host/cpu/arch") or "x86_64"
+        self.cpu_model: str | None = self._root.findtext("host/cpu/model")
+        self._told: dict[tuple[str | None, ...], DomainCapabilities] = {}
 
     @property
-    def has_spice(self) -> bool:
-        """Whether SPICE displays may be had."""
-        return not self.is_qemu
+    def is_qemu(self) -> bool:
+        """Whether machines are run by QEMU."""
+        return self.driver == "qemu"
+
+    @property
+    def is_privileged(self) -> bool:
+        """Whether its machines are the host's own, and no user's."""
+        return not self.is_test and urlsplit(self.connection.uri).path != "/session"
+
+    @property
+    def is_test(self) -> bool:
+        """Whether they are invented."""
+        return self.driver == "test"
+
+    @property
+    def names_filesystems(self) -> bool:
+        """Whether the target of a file system is a name and no directory."""
+        return self.is_qemu or self.is_test
+
+    @property
+    def tells(self) -> bool:
+        """Whether the driver says what its machines can have."""
+        return isinstance(self.connection.hypervisor, DomainCapabilitiesDriver)
+
+    @property
+    def security_models(self) -> list[str]:
+        """The models of security labels, best first."""
+        return [model.text or "" for model in self._root.iterfind("host/secmodel/model")]
+
+    def domain_capabilities(
+        self, emulator: str | None, arch: str | None, machine: str | None, type: str | None
+    ) -> DomainCapabilities:
+        """What the hypervisor says of machines of this kind."""
+        key = (emulator, arch, machine, type)
+        if key not in self._told:
+            driver, xml = self.connection.hypervisor, None
+            if isinstance(driver, DomainCapabilitiesDriver):
+                with contextlib.suppress(VirtError):  # nothing is told of such machines
+                    xml = driver.connect_get_domain_capabilities(*key)
+            self._told[key] = DomainCapabilities(xml)
+        return self._told[key]
+
+    def security_features(self, told: DomainCapabilities) -> list[str]:
+        """Which features of the host's processor guard against its flaws; none where the driver cannot tell."""
+        cpu = host_model(told)
+        if cpu is None:
+            return []
+        driver = self.connection.hypervisor
+        if not isinstance(driver, ProcessorDriver):
+            return []
+        kind = (told.text("path"), told.text("arch"), told.text("machine"), told.text("domain"))
+        with contextlib.suppress(VirtError):
+            return security_features(
+                driver.connect_baseline_hypervisor_cpu(*kind, [cpu], BaselineFlag.EXPAND_FEATURES)
+            )
+        with contextlib.suppress(VirtError):
+            return security_features(driver.connect_baseline_cpu([cpu], BaselineFlag.EXPAND_FEATURES))
+        return []
+
+    def newest(self, machine: str, os_type: str | None, arch: str | None, type: str | None) -> str:
+        """The name that stands for the newest version of a machine's type.
+
+        Raises:
+            UsageError: no name does.
+        """
+        guest = self._guest(os_type, arch)
+        domains = (
+            [] if guest is None else [domain for domain in guest.findall("arch/domain") if domain.get("type") == type]
+        )
+        listed = domains[0].findall("machine") if domains else []
+        for element in listed or ([] if guest is None else guest.findall("arch/machine")):
+            name = element.text or ""
+            if element.get("canonical") and machine.startswith(_VERSIONED.get(name, f"{name}-")):
+                return name
+        raise UsageError(f"Don't know how to refresh machine type '{machine}'")
 
     def choose(self, type: str | None, os_type: str | None, arch: str | None, machine: str | None) -> Platform:
         """Find what runs guests of these kinds; None leaves the choice open.
@@ -67,6 +149,7 @@ class Host:
             domain.findtext("emulator") or guest.findtext("arch/emulator"),
             _machines(guest, domain),
             _features(guest),
+            guest.findtext("arch/loader"),
         )
 
     def _guest(self, os_type: str | None, arch: str | None) -> Any | None:

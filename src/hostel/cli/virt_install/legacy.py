@@ -28,6 +28,8 @@ def convert(options: Namespace) -> list[str]:
     if not options.features:
         switched_off = [f"{name}=off" for name in ("acpi", "apic") if getattr(options, f"no{name}")]
         options.features = [",".join(switched_off)] if switched_off else []
+    if options.init:
+        options.boot = [*(options.boot or []), f"init={options.init}"]
     if options.cpuset:
         options.vcpus = [*(options.vcpus or []), f"cpuset={options.cpuset}"]
     if options.wait == 0:

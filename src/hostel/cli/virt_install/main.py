@@ -4,28 +4,18 @@ from __future__ import annotations
 
 import os
 from argparse import Namespace
-from collections.abc import Callable
 from typing import Final
 
 import hostel
 from hostel.cli.output import Output
-from hostel.cli.virt_install import (
-    character,
-    device,
-    disk,
-    edit,
-    general,
-    graphics,
-    network,
-    osinfo,
-    storage,
-)
+from hostel.cli.virt_install import disk, general, network, osinfo, registry, storage
 from hostel.cli.virt_install.arguments import parser
 from hostel.cli.virt_install.console import warn
 from hostel.cli.virt_install.guest import Guest
 from hostel.cli.virt_install.host import Host
 from hostel.cli.virt_install.install import Installation
 from hostel.cli.virt_install.legacy import convert
+from hostel.cli.virt_install.option import Option
 from hostel.cli.virt_install.plan import Method, Plan, cdrom_medium
 from hostel.cli.virt_install.storage import Storage
 from hostel.cli.virt_install.suboption import Kind, Refusal, Sub, SubOptions, on_off
@@ -37,55 +27,20 @@ from hostel.objects import Connection
 URI_VARIABLES: Final = ("LIBVIRT_DEFAULT_URI", "HOSTEL_URI")
 DEFAULT_URI: Final = "qemu:///session"
 METHODS: Final = "--location URL, --cdrom CD/ISO, --pxe, --import, --boot hd|cdrom|..."
+_CONTAINER_MEMORY: Final = 1024  # MiB
 _LOW_MEMORY: Final = 17  # MiB: less than this was meant to be GiB
 
 CHECK: Final = SubOptions(
-    "--check", tuple(Sub(name) for name in ("path_in_use", "disk_size", "path_exists", "mac_in_use", "trust", "all"))
+    "--check",
+    tuple(Sub(name) for name in ("path_in_use", "disk_size", "path_exists", "mac_in_use", "trust", "all")),
+    clears=False,
 )
 OSINFO: Final = SubOptions(
     "--os-variant",
     (Sub("name"), Sub("short-id"), Sub("id"), Sub("detect", kind=Kind.YES_NO), Sub("require", kind=Kind.YES_NO)),
+    clears=False,
 )
-Reader = Callable[[Guest, str], None]
-# Each option with the table of its own options and what reads it, in the order in which they are read.
-_READERS: Final[dict[str, tuple[SubOptions, Reader]]] = {
-    "memory": (general.MEMORY, general.read_memory),
-    "cpu": (general.CPU, general.read_cpu),
-    "vcpus": (general.VCPUS, general.read_vcpus),
-    "network": (network.NETWORK, network.read_network),
-    "graphics": (graphics.GRAPHICS, graphics.read_graphics),
-    "controller": (device.CONTROLLER, device.read_controller),
-    "input": (device.INPUT, device.read_input),
-    "serial": (character.SERIAL, character.read_serial),
-    "parallel": (character.PARALLEL, character.read_parallel),
-    "channel": (character.CHANNEL, character.read_channel),
-    "console": (character.CONSOLE, character.read_console),
-    "sound": (device.SOUND, device.read_sound),
-    "watchdog": (device.WATCHDOG, device.read_watchdog),
-    "video": (device.VIDEO, device.read_video),
-    "redirdev": (device.REDIRDEV, device.read_redirdev),
-    "memballoon": (device.MEMBALLOON, device.read_memballoon),
-    "tpm": (device.TPM, device.read_tpm),
-    "rng": (device.RNG, device.read_rng),
-    "panic": (device.PANIC, device.read_panic),
-    "vsock": (device.VSOCK, device.read_vsock),
-    "features": (general.FEATURES, general.read_features),
-    "clock": (general.CLOCK, general.read_clock),
-    "pm": (general.PM, general.read_pm),
-    "events": (general.EVENTS, general.read_events),
-}
-# These are read before the rest: what is installed depends on them.
-_EARLY: Final[dict[str, tuple[SubOptions, Reader]]] = {
-    "boot": (general.BOOT, general.read_boot),
-    "metadata": (general.METADATA, general.read_metadata),
-}
-_LISTINGS: Final[dict[str, SubOptions]] = {
-    **{name: entry[0] for name, entry in (_READERS | _EARLY).items()},
-    "disk": disk.DISK,
-    "check": CHECK,
-    "xml": edit.XML,
-    "os_variant": OSINFO,
-}
+_LISTINGS: Final[dict[str, SubOptions]] = {**registry.tables(), "check": CHECK, "os_variant": OSINFO}
 
 
 def main(words: list[str]) -> int:
@@ -120,7 +75,7 @@ def _explained(options: Namespace, output: Output) -> bool:
     """Whether only an explanation was asked for: ``--disk=?``, ``--osinfo list``."""
     found = False
     for name, table in _LISTINGS.items():
-        given = getattr(options, name)
+        given = getattr(options, name.replace("-", "_"))
         for text in [given] if isinstance(given, str) else given or []:
             if text in ("?", "help"):
                 output.line(table.listing())
@@ -152,8 +107,9 @@ class _Command:
         self.output = output
         self.checks = _checks(options.check or [])
         self.host = Host(connection)
-        self.storage = Storage(connection, _images(self.host))
+        self.storage = Storage(connection, images(self.host))
         self._doubts: list[str] = []
+        self._readers: dict[str, Option] = {}
 
     def plan(self) -> Plan:
         """Turn the command line into a plan.
@@ -168,24 +124,23 @@ class _Command:
         if not guest.name:
             guest.domain.put("name", self._free_name(guest))
             output.note(f"Using default --name {guest.name}")
-        for name, (_, reader) in _READERS.items():
-            if name == "network":  # the disks stand before it
-                self._read("disk", guest, lambda guest, text: disk.read_disk(guest, self.storage, text))
-            self._read(name, guest, reader)
-        plan.edits += [edit.read(text) for text in options.xml or []]
-        if guest.hardware.vcpus > 1:
-            general.spread_vcpus(guest, guest.hardware.vcpus)
+        for name, option in self._readers.items():
+            if name not in registry.EARLY:
+                self._read(name, guest, option)
+        guest.domain.edits += [registry.read_xml(text) for text in options.xml or []]
+        self._fill_recommended(guest)
         warnings = plan.complete()
         self._check_disks(guest)
         self._check_addresses(guest)
         self._require(plan)
-        for message in [*self._doubts, *self._doubts_about(guest), *warnings]:
+        for message in [*self._doubts, *guest.warnings, *self._doubts_about(guest), *warnings]:
             warn(output, message)
         return plan
 
     def _guest(self) -> Guest:
         options = self.options
-        guest = Guest(self.host)
+        guest = Guest(self.host, self.storage)
+        self._readers = registry.options(guest)
         for path, value in (
             ("name", options.name),
             ("uuid", options.uuid),
@@ -197,8 +152,8 @@ class _Command:
         ):
             if value:
                 guest.domain.put(path, value)
-        for name, (_, reader) in _EARLY.items():
-            self._read(name, guest, reader)
+        for name in registry.EARLY:
+            self._read(name, guest, self._readers[name])
         if (uuid := guest.domain.get("uuid")) is not None and canonical_uuid(uuid) is None:
             raise UsageError(f"malformed uuid '{uuid}'; write it as 8-4-4-4-12 hexadecimal digits")
         is_open = guest.domain.get("@type") is None and guest.domain.get("os/type") is None
@@ -206,6 +161,31 @@ class _Command:
         if is_open and self.host.is_qemu and guest.is_x86 and platform.type != "kvm":
             warn(self.output, f"KVM acceleration not available, using '{platform.type}'")
         return guest
+
+    def _fill_recommended(self, guest: Guest) -> None:
+        """Give the machine what its system wants, where the user says nothing about it."""
+        has_memory = any(guest.domain.has(path) for path in ("memory", "currentMemory", "cpu/numa/cell"))
+        if guest.is_container:
+            if not has_memory:
+                self.output.note(f"Using container default --memory {_CONTAINER_MEMORY}")
+                self._give(guest, "memory", str(_CONTAINER_MEMORY))
+            return
+        hardware = guest.hardware
+        if hardware.memory and not has_memory:
+            self.output.note(f"Using {guest.system.name} default --memory {hardware.memory}")
+            self._give(guest, "memory", str(hardware.memory))
+        if hardware.vcpus > 1:
+            general.spread_vcpus(guest, hardware.vcpus)
+        if hardware.storage and not self._has_storage(guest):
+            self.output.note(f"Using {guest.system.name} default --disk size={hardware.storage}")
+            self._give(guest, "disk", f"size={hardware.storage}")
+            self.options.disk = [f"size={hardware.storage}"]
+
+    def _give(self, guest: Guest, name: str, text: str) -> None:
+        self._readers[name].read(guest, text)
+
+    def _has_storage(self, guest: Guest) -> bool:
+        return guest.is_container or bool(self.options.disk or self.options.filesystem)
 
     def _method(self) -> Method:
         options = self.options
@@ -217,12 +197,12 @@ class _Command:
         chosen = bool(options.import_install or options.xmlonly or options.boot)
         return Method(is_chosen=chosen)
 
-    def _read(self, name: str, guest: Guest, reader: Reader) -> None:
-        for text in getattr(self.options, name) or []:
+    def _read(self, name: str, guest: Guest, option: Option) -> None:
+        for text in getattr(self.options, name.replace("-", "_")) or []:
             if not text:
                 continue
             try:
-                reader(guest, text)
+                option.read(guest, text)
             except Refusal:
                 raise
             except HostelError as error:
@@ -230,7 +210,7 @@ class _Command:
 
     def _choose_system(self, plan: Plan) -> None:
         """Take the operating system that was named, or the medium's, or assume one; and say so."""
-        name, detects, requires = _osinfo(self.options.os_variant)
+        name, detects, requires = read_osinfo(self.options.os_variant)
         guest = plan.guest
         if name is not None:
             system = osinfo.find(name)
@@ -257,11 +237,12 @@ class _Command:
 
     def _free_name(self, guest: Guest) -> str:
         is_generic = guest.system.is_generic
-        base = "vm" if is_generic else guest.system.name
+        base = ("container" if guest.is_container else "vm") if is_generic else guest.system.name
+        base = base.removesuffix("-unknown")
         arch = guest.domain.get("os/type/@arch")
         is_foreign = arch != self.host.arch
         if is_foreign:
-            base += f"-{arch}"
+            base += f"-{'arm' if arch == 'armv7l' else arch}"
         names = {domain.name for domain in self.host.connection.domains()}
         if is_generic and not is_foreign:
             number = 1
@@ -303,11 +284,11 @@ class _Command:
 
     def _require(self, plan: Plan) -> None:
         guest, missing = plan.guest, ""
-        if guest.domain.get("memory") is None:
+        if not any(guest.domain.has(path) for path in ("memory", "currentMemory", "cpu/numa/cell")):
             missing += "\n--memory amount in MiB is required"
-        if not self.options.disk:
+        if not self._has_storage(guest):
             missing += "\n--disk storage must be specified (override with --disk none)"
-        if not plan.method.is_chosen:
+        if not plan.method.is_chosen and not guest.is_container:
             missing += f"\nAn install method must be specified\n({METHODS})"
         if missing:
             raise UsageError(missing)
@@ -346,14 +327,14 @@ class _Command:
         return 0
 
 
-def _images(host: Host) -> str:
+def images(host: Host) -> str:
     """Where the volumes of the default pool are."""
     if host.is_qemu:
         return str(Directories.of_uri(host.connection.uri, os.environ).data / "images")
     return "/var/lib/libvirt/images"
 
 
-def _osinfo(text: str | None) -> tuple[str | None, bool, bool | None]:
+def read_osinfo(text: str | None) -> tuple[str | None, bool, bool | None]:
     """Read ``--osinfo``: the name, whether the medium is asked, whether one is required (None: left open)."""
     if text is None or text == "auto":
         return None, True, None

@@ -10,14 +10,16 @@ from xml.etree import ElementTree
 
 from hostel.cli.virt_install.device import ADDRESSES, BOOT_ORDER, BOOT_PARAMETER, VIRTIO, set_boot_order
 from hostel.cli.virt_install.guest import Guest
+from hostel.cli.virt_install.option import Option
 from hostel.cli.virt_install.part import Part
-from hostel.cli.virt_install.suboption import Kind, Sub, SubOptions, on_off
+from hostel.cli.virt_install.suboption import NUMBER, ON_OFF, TEXT, YES_NO, Given, Lookup, Sub, SubOptions, at, on_off
 from hostel.errors import UsageError
 
 _QEMU_PREFIX: Final = "52:54:00"
 _XEN_PREFIX: Final = "00:16:3e"  # what virt-install gives every guest that QEMU does not run
 _SOURCES: Final = {"network": "source/@network", "bridge": "source/@bridge", "direct": "source/@dev"}
 _INTERFACES: Final = Path("/sys/class/net")
+_ROUTES: Final = Path("/proc/net/route")
 _MAC: Final = re.compile(r"[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}")
 _VIRTUAL_PORT: Final = ("managerid", "typeid", "typeidversion", "instanceid", "profileid", "interfaceid")
 
@@ -28,43 +30,37 @@ NETWORK: Final = SubOptions(
         BOOT_ORDER,
         BOOT_PARAMETER,
         *VIRTIO,
-        Sub("model"),
-        Sub("mac"),
+        Sub("model", "model/@type"),
+        Sub("mac", "mac/@address"),
         Sub("network"),
         Sub("bridge"),
-        Sub("type"),
-        Sub("trustGuestRxFilters", "@trustGuestRxFilters", Kind.YES_NO),
+        at("type"),
+        at("trustGuestRxFilters", YES_NO),
         Sub("source"),
-        Sub("source.mode", "source/@mode", aliases=("source_mode",)),
-        Sub("source.type", "source/@type", aliases=("source_type",)),
-        Sub("source.path", "source/@path", aliases=("source_path",)),
-        Sub("source.portgroup", "source/@portgroup", aliases=("portgroup",)),
-        Sub("target.dev", "target/@dev", aliases=("target",)),
-        Sub("model.type", "model/@type"),
+        at("source.mode", TEXT, "source_mode"),
+        at("source.type", TEXT, "source_type"),
+        at("source.path", TEXT, "source_path"),
+        at("source.portgroup", TEXT, "portgroup"),
+        at("target.dev", TEXT, "target"),
+        at("model.type"),
         Sub("mac.address", "mac/@address", skip="RANDOM"),
-        Sub("filterref.filter", "filterref/@filter", aliases=("filterref",)),
-        Sub("link.state", aliases=("link_state",)),
-        Sub("driver.name", "driver/@name", aliases=("driver_name",)),
-        Sub("driver.queues", "driver/@queues", Kind.NUMBER, aliases=("driver_queues",)),
-        Sub("rom.file", "rom/@file", aliases=("rom_file",)),
-        Sub("rom.bar", "rom/@bar", Kind.ON_OFF, aliases=("rom_bar",)),
-        Sub("mtu.size", "mtu/@size", Kind.NUMBER),
-        Sub("virtualport.type", "virtualport/@type", aliases=("virtualport_type",)),
-        *(
-            Sub(f"virtualport.parameters.{name}", f"virtualport/parameters/@{name}", aliases=(f"virtualport_{name}",))
-            for name in _VIRTUAL_PORT
-        ),
+        at("filterref.filter", TEXT, "filterref"),
+        at("link.state", TEXT, "link_state"),
+        at("driver.name", TEXT, "driver_name"),
+        at("driver.queues", NUMBER, "driver_queues"),
+        at("rom.file", TEXT, "rom_file"),
+        at("rom.bar", ON_OFF, "rom_bar"),
+        at("mtu.size", NUMBER),
+        at("virtualport.type", TEXT, "virtualport_type"),
+        *(at(f"virtualport.parameters.{name}", TEXT, f"virtualport_{name}") for name in _VIRTUAL_PORT),
     ),
     ("type",),
     (("model", "model.type"), ("mac", "mac.address")),
+    owner="interface",
 )
 
 
-def read_network(guest: Guest, text: str) -> None:
-    """``--network``: one interface; ``none`` for none."""
-    if text == "none":
-        return
-    given = NETWORK.read(text)
+def _fill(guest: Guest, part: Part, given: Given) -> None:
     if "type" in given:
         given.pop("network", None)
         given.pop("bridge", None)
@@ -73,7 +69,6 @@ def read_network(guest: Guest, text: str) -> None:
             if kind in given:
                 given["type"], given["source"] = kind, given.pop(kind)
                 break
-    part = Part("interface")
     hooks = {
         "type": _type,
         "source": _source,
@@ -82,20 +77,46 @@ def read_network(guest: Guest, text: str) -> None:
         "boot.order": set_boot_order,
     }
     NETWORK.apply(given, part, hooks, guest)
-    guest.devices["interface"].append(part)
 
 
 def _type(guest: Guest, part: Part, value: str | None) -> None:
-    # A user's own machines, and invented ones, have no network of the host's.
-    part.put("@type", "user" if value == "default" else value)
+    if value != "default":
+        part.put("@type", value)
+    elif not guest.host.is_privileged:
+        part.put("@type", "user")  # a user's own machines, and invented ones, have no network of the host's
+    elif (bridge := None if guest.host.is_remote else default_bridge()) is not None:
+        part.put("@type", "bridge")
+        part.put("source/@bridge", bridge)
+    else:
+        part.put("@type", "network")
+        part.put("source/@network", "default")
+
+
+def default_bridge() -> str | None:
+    """The bridge that the host's own traffic takes; None where it takes none."""
+    try:
+        lines = _ROUTES.read_text().splitlines()[1:]
+    except OSError:
+        return None
+    device = next((fields[0] for line in lines if (fields := line.split())[1:2] == ["00000000"]), None)
+    return device if device is not None and (_INTERFACES / device / "bridge").is_dir() else None
 
 
 def _source(guest: Guest, part: Part, value: str | None) -> None:
-    for path in _SOURCES.values():
-        part.clear(path)
     wanted = _SOURCES.get(part.get("@type") or "")
-    if wanted is not None:
-        part.put(wanted, value)
+    for path in _SOURCES.values():
+        if path == wanted:
+            part.put(path, value)
+        elif part.get(path) is not None:
+            part.put(path, None)
+
+
+def _has_source(part: Part, value: str | None) -> bool:
+    return part.get(_SOURCES.get(part.get("@type") or "", "source/@name")) == value
+
+
+_lookups: Final[dict[str, Lookup]] = dict.fromkeys(("network", "bridge", "source"), _has_source)
+OPTIONS: Final = (Option(NETWORK, _fill, lookups=_lookups),)
 
 
 def _address(guest: Guest, part: Part, value: str | None) -> None:
@@ -111,14 +132,14 @@ def _link(guest: Guest, part: Part, value: str | None) -> None:
         part.put("link/@state", "up" if on_off("link.state", value) else "down")
 
 
-def complete(guest: Guest) -> None:
-    """Give every interface a type, an address and a card that the system knows."""
-    used = used_addresses(guest)
-    for part in guest.devices["interface"]:
-        part.default("@type", "bridge")
-        if part.get("mac/@address") is None:
-            part.put("mac/@address", _free_address(guest, used))
-        part.default("model/@type", _card(guest))
+def complete(guest: Guest, part: Part) -> None:
+    """Give an interface a type, an address and a card that the system knows."""
+    part.default("@type", "bridge")
+    if part.get("@type") == "bridge" and not guest.host.is_remote and guest.host.is_privileged:
+        part.default("source/@bridge", default_bridge())
+    if part.get("mac/@address") is None:
+        part.put("mac/@address", free_address(guest))
+    part.default("model/@type", _card(guest))
 
 
 def _card(guest: Guest) -> str | None:
@@ -128,15 +149,19 @@ def _card(guest: Guest) -> str | None:
         return "virtio"
     if guest.is_q35:
         return "e1000e"
-    return "e1000" if guest.is_x86 else None
+    return guest.hardware.card if guest.is_x86 else None
 
 
-def _free_address(guest: Guest, used: dict[str, str]) -> str:
+def free_address(guest: Guest) -> str:
+    """A MAC address that no other interface has."""
+    used = used_addresses(guest)
+    used.update(
+        {address.lower(): guest.name for part in guest.devices["interface"] if (address := part.get("mac/@address"))}
+    )
     prefix = _QEMU_PREFIX if guest.host.is_qemu else _XEN_PREFIX
     while True:
         address = f"{prefix}:{':'.join(f'{byte:02x}' for byte in secrets.token_bytes(3))}"
         if address not in used:
-            used[address] = guest.name
             return address
 
 

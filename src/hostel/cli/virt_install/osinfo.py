@@ -19,7 +19,7 @@ _DESCRIPTOR: Final = 16 * _SECTOR  # ECMA-119, 8.4: the primary volume descripto
 
 
 class Hardware(NamedTuple):
-    """What a family of systems has drivers for, and what it wants."""
+    """What a family of systems has drivers for, and what it wants: memory in MiB, its disk in GiB, 0 where unknown."""
 
     disk: bool = False
     net: bool = False
@@ -28,11 +28,15 @@ class Hardware(NamedTuple):
     rng: bool = False
     balloon: bool = False
     gpu: bool = False
+    input: bool = False
     usb3: bool = False
     q35: bool = False
     windows: bool = False
     efi: bool = False
+    card: str = "e1000"  # the network card that every PC's hypervisor has
     vcpus: int = 1
+    memory: int = 0
+    storage: int = 0
 
 
 class System(NamedTuple):
@@ -50,14 +54,16 @@ class System(NamedTuple):
 
 
 _PLAIN: Final = Hardware()
-_MODERN: Final = Hardware(True, True, True, True, True, True, True, True, True, vcpus=2)
+_MODERN: Final = Hardware(True, True, True, True, True, True, True, True, True, True, vcpus=2)
 _NO_GPU: Final = _MODERN._replace(gpu=False)
-_SINGLE: Final = _NO_GPU._replace(vcpus=1)
+_NO_PCIE: Final = _NO_GPU._replace(q35=False, input=False)
 _FIRST_VIRTIO: Final = Hardware(disk=True, net=True, vcpus=2)
+_FIRST_SERIAL: Final = Hardware(disk=True, net=True, serial=True, rng=True, balloon=True)
 _EL6: Final = _FIRST_VIRTIO._replace(serial=True)
+_EL70: Final = _EL6._replace(rng=True, usb3=True)
 _BSD: Final = _FIRST_VIRTIO._replace(vcpus=1)
-_WIN_OLD: Final = Hardware(windows=True, vcpus=2)
-_WIN_7: Final = _WIN_OLD._replace(q35=True)
+_WIN_OLD: Final = Hardware(windows=True)
+_WIN_7: Final = Hardware(windows=True, q35=True, vcpus=2)
 _WIN_10: Final = _WIN_7._replace(usb3=True)
 
 
@@ -69,36 +75,86 @@ class Family(NamedTuple):
     hardware: Hardware
 
 
+def _with(hardware: Hardware, memory: int, storage: int, vcpus: int = 2) -> Hardware:
+    return hardware._replace(memory=memory, storage=storage, vcpus=vcpus)
+
+
 FAMILIES: Final = (
-    Family(r"linux(2018|2020|2022)", "http://libosinfo.org/linux/{}", _MODERN),
-    Family(r"linux(2016)", "http://libosinfo.org/linux/{}", _FIRST_VIRTIO),
-    Family(r"fedora(2[4-9]|[3-9]\d)", "http://fedoraproject.org/fedora/{}", _MODERN),
-    Family(r"centos([89])", "http://centos.org/centos/{}", _MODERN),
-    Family(r"centos-stream([89])", "http://centos.org/centos-stream/{}", _NO_GPU),
-    Family(r"centos(7\.\d)", "http://centos.org/centos/{}", _NO_GPU),
-    Family(r"centos(6\.\d+)", "http://centos.org/centos/{}", _EL6),
-    Family(r"rhel([89]\.\d+)", "http://redhat.com/rhel/{}", _MODERN),
-    Family(r"rhel(7\.[2-9])", "http://redhat.com/rhel/{}", _NO_GPU),
-    Family(r"rhel(6\.\d+)", "http://redhat.com/rhel/{}", _EL6),
-    Family(r"almalinux([89])", "http://almalinux.org/almalinux/{}", _MODERN),
-    Family(r"rocky([89])", "http://rockylinux.org/rocky/{}", _MODERN),
-    Family(r"debian(1[1-9])", "http://debian.org/debian/{}", _MODERN),
-    Family(r"debian(9|10)", "http://debian.org/debian/{}", _NO_GPU),
-    Family(r"ubuntu(2[2-9]\.\d\d)", "http://ubuntu.com/ubuntu/{}", _NO_GPU),
-    Family(r"ubuntu((?:18|19|20|21)\.\d\d)", "http://ubuntu.com/ubuntu/{}", _MODERN),
-    Family(r"ubuntu(1[0246]\.\d\d)", "http://ubuntu.com/ubuntu/{}", _FIRST_VIRTIO),
-    Family(r"opensuse(15\.\d)", "http://opensuse.org/opensuse/{}", _MODERN),
-    Family(r"alpinelinux(3\.1[1-9])", "http://alpinelinux.org/alpinelinux/{}", _SINGLE),
+    Family(r"linux(2020|2022)", "http://libosinfo.org/linux/{}", _with(_MODERN, 4096, 25)),
+    Family(r"linux(2018)", "http://libosinfo.org/linux/{}", _with(_MODERN, 2048, 15)),
+    Family(r"linux(2016)", "http://libosinfo.org/linux/{}", _with(_FIRST_VIRTIO, 2048, 15)),
+    Family(r"fedora(2[4-9]|[3-9]\d)", "http://fedoraproject.org/fedora/{}", _with(_MODERN, 2048, 20)),
+    Family(r"fedora-(rawhide|unknown)", "http://fedoraproject.org/fedora/{}", _with(_MODERN, 2048, 20)),
+    Family(r"fedora(23)", "http://fedoraproject.org/fedora/{}", _with(_NO_GPU, 2048, 20)),
+    Family(r"fedora(19|2[0-2])", "http://fedoraproject.org/fedora/{}", _with(_NO_PCIE, 2048, 20)),
+    Family(r"fedora(17|18)", "http://fedoraproject.org/fedora/{}", _with(_FIRST_SERIAL._replace(scsi=True), 1152, 9)),
+    Family(r"fedora(15|16)", "http://fedoraproject.org/fedora/{}", _with(_FIRST_SERIAL, 1152, 9)),
+    Family(r"fedora(14)", "http://fedoraproject.org/fedora/{}", _with(_FIRST_SERIAL, 512, 9)),
+    Family(r"fedora(1[0-3])", "http://fedoraproject.org/fedora/{}", _FIRST_SERIAL),
+    Family(r"fedora(9)", "http://fedoraproject.org/fedora/{}", Hardware(net=True, serial=True, balloon=True)),
+    Family(r"fedora([1-8])", "http://fedoraproject.org/fedora/{}", _PLAIN),
+    Family(r"silverblue(2[89]|3[01])", "http://fedoraproject.org/silverblue/{}", _with(_MODERN, 2048, 20)),
+    Family(r"silverblue(3[2-9])", "http://fedoraproject.org/silverblue/{}", _with(_MODERN, 3072, 20)),
+    Family(r"centos(8)", "http://centos.org/centos/{}", _with(_MODERN, 1536, 20)),
+    Family(r"centos-stream([89])", "http://centos.org/centos-stream/{}", _with(_NO_GPU, 1536, 20)),
+    Family(r"centos(7\.\d)", "http://centos.org/centos/{}", _with(_NO_GPU, 1024, 20)),
+    Family(r"centos(6\.\d+)", "http://centos.org/centos/{}", _with(_EL6, 1024, 9)),
+    Family(r"centos(5\.(?:[6-9]|1[01]))", "http://centos.org/centos/{}", _BSD),
+    Family(r"centos(5\.[0-5])", "http://centos.org/centos/{}", _PLAIN),
+    Family(r"rhel([89]\.\d+)", "http://redhat.com/rhel/{}", _with(_MODERN, 1536, 20)),
+    Family(r"rhel(7\.[2-9])", "http://redhat.com/rhel/{}", _with(_NO_GPU, 1024, 20)),
+    Family(r"rhel(7\.[01])", "http://redhat.com/rhel/{}", _with(_EL70, 1024, 20)),
+    Family(r"rhel(6\.\d+)", "http://redhat.com/rhel/{}", _with(_EL6, 1024, 9)),
+    Family(r"rhel(5\.(?:[6-9]|1[01]))", "http://redhat.com/rhel/{}", _with(_BSD, 1024, 5, 1)),
+    Family(r"rhel(5\.[0-5])", "http://redhat.com/rhel/{}", _with(_PLAIN, 1024, 5, 1)),
+    Family(r"almalinux([89])", "http://almalinux.org/almalinux/{}", _with(_MODERN, 1536, 20)),
+    Family(r"rocky([89](?:\.\d)?)", "http://rockylinux.org/rocky/{}", _with(_MODERN, 1536, 20)),
+    Family(r"debian(1[1-9]|testing)", "http://debian.org/debian/{}", _with(_MODERN, 1024, 20)),
+    Family(r"debian(9|10)", "http://debian.org/debian/{}", _with(_NO_GPU, 1024, 20)),
+    Family(r"debian(8)", "http://debian.org/debian/{}", _with(_NO_PCIE, 1024, 20)),
+    Family(r"debian(7)", "http://debian.org/debian/{}", _with(_NO_PCIE._replace(rng=False), 1024, 20)),
+    Family(r"debian([56])", "http://debian.org/debian/{}", _with(_FIRST_VIRTIO, 512, 5)),
+    Family(r"ubuntu(2[2-9]\.\d\d)", "http://ubuntu.com/ubuntu/{}", _with(_NO_GPU, 4096, 25)),
+    Family(r"ubuntu((?:19\.10|2[01]\.\d\d))", "http://ubuntu.com/ubuntu/{}", _with(_MODERN, 4096, 25)),
+    Family(r"ubuntu((?:18\.\d\d|19\.04))", "http://ubuntu.com/ubuntu/{}", _with(_MODERN, 2048, 15)),
+    Family(r"ubuntu(17\.\d\d)", "http://ubuntu.com/ubuntu/{}", _with(_NO_GPU, 1024, 15)),
+    Family(r"ubuntu(16\.04)", "http://ubuntu.com/ubuntu/{}", _with(_FIRST_VIRTIO, 2048, 15)),
+    Family(r"ubuntu(1[2-6]\.\d\d)", "http://ubuntu.com/ubuntu/{}", _with(_FIRST_VIRTIO, 1024, 15)),
+    Family(r"ubuntu(1[01]\.\d\d)", "http://ubuntu.com/ubuntu/{}", _with(_FIRST_VIRTIO, 512, 5)),
+    Family(r"opensuse(15\.\d|42\.[23])", "http://opensuse.org/opensuse/{}", _with(_MODERN, 2048, 16)),
+    Family(r"opensuse(tumbleweed)", "http://opensuse.org/opensuse/{}", _with(_MODERN, 2048, 20)),
+    Family(r"opensuse(13\.[12])", "http://opensuse.org/opensuse/{}", _with(_NO_PCIE, 2048, 10)),
+    Family(r"sle(15)", "http://suse.com/sle/{}", _with(_MODERN, 1024, 16, 1)),
+    Family(r"sle(15)sp(\d)", "http://suse.com/sle/{}.{}", _with(_MODERN, 1024, 16, 1)),
+    Family(r"sles(12)sp([2-5])", "http://suse.com/sles/{}.{}", _with(_MODERN, 1024, 16, 1)),
+    Family(r"archlinux", "http://archlinux.org/archlinux/rolling", _with(_MODERN, 1024, 0, 1)),
+    Family(r"gentoo", "http://gentoo.org/gentoo/rolling", _with(_NO_GPU, 512, 5, 1)),
+    Family(
+        r"alpinelinux(3\.1[1-9])",
+        "http://alpinelinux.org/alpinelinux/{}",
+        _with(_NO_GPU, 768, 4, 1)._replace(balloon=True),
+    ),
     Family(r"freebsd(1[0-9]\.\d)", "http://freebsd.org/freebsd/{}", _BSD),
-    Family(r"openbsd([67]\.\d)", "http://openbsd.org/openbsd/{}", _BSD),
-    Family(r"win(xp|vista)", "http://microsoft.com/win/{}", _WIN_OLD),
-    Family(r"win(7)", "http://microsoft.com/win/{}", _WIN_7),
-    Family(r"win(8|8\.1|10|2k12|2k12r2|2k16|2k19|2k22)", "http://microsoft.com/win/{}", _WIN_10),
-    Family(r"win(11)", "http://microsoft.com/win/{}", _WIN_10._replace(efi=True, vcpus=4)),
+    Family(r"openbsd([67]\.\d|5\.[4-9])", "http://openbsd.org/openbsd/{}", _BSD),
+    Family(r"openbsd(4\.\d|5\.[0-3])", "http://openbsd.org/openbsd/{}", Hardware(card="pcnet")),
+    Family(r"win(xp)", "http://microsoft.com/win/{}", _with(_WIN_OLD, 512, 10)),
+    Family(r"win(vista)", "http://microsoft.com/win/{}", _with(_WIN_OLD, 1024, 40)),
+    Family(r"win(2k3(?:r2)?)", "http://microsoft.com/win/{}", _with(_WIN_OLD, 1024, 8)),
+    Family(r"win(2k8)", "http://microsoft.com/win/{}", _with(_WIN_OLD, 2048, 40)),
+    Family(r"win(7)", "http://microsoft.com/win/{}", _with(_WIN_7, 4096, 40)),
+    Family(r"win(2k8r2)", "http://microsoft.com/win/{}", _with(_WIN_7, 2048, 40)),
+    Family(r"win(8|8\.1|10)", "http://microsoft.com/win/{}", _with(_WIN_10, 4096, 40)),
+    Family(r"win(2k16|2k19|2k22)", "http://microsoft.com/win/{}", _with(_WIN_10, 2048, 40)),
+    Family(r"win(2k12(?:r2)?)", "http://microsoft.com/win/{}", _with(_WIN_10, 1024, 64)),
+    Family(r"win(11)", "http://microsoft.com/win/{}", _with(_WIN_10._replace(efi=True), 8192, 128, 4)),
 )
+_CODENAMES: Final = {
+    "debianbullseye": "debian11", "debianbuster": "debian10", "debianstretch": "debian9", "debianjessie": "debian8",
+}  # fmt: skip
 
 # Volume names of installation media, and the system each stands for.
 MEDIA: Final = (
+    (r"CentOS_(6\.\d+)_Final", "centos{}"),
     (r"CentOS 7 x86_64", "centos7.0"),
     (r"CentOS-8.*", "centos8"),
     (r"CentOS-Stream-(\d).*", "centos-stream{}"),
@@ -111,6 +167,7 @@ MEDIA: Final = (
     (r"openSUSE-Leap-(\d\d\.\d).*", "opensuse{}"),
     (r"alpine-\w+ (\d\.\d\d).*", "alpinelinux{}"),
 )
+_GROUP: Final = re.compile(r"\((?!\?)(?:[^()]|\([^()]*\))*\)")
 _MICROSOFT: Final = "MICROSOFT CORPORATION"
 
 
@@ -118,9 +175,10 @@ def find(name: str) -> System:
     """The system of a name; one that the table does not have gets plain hardware."""
     if name == GENERIC:
         return System(GENERIC, None, _PLAIN)
+    name = _CODENAMES.get(name, name)
     for family in FAMILIES:
         if match := re.fullmatch(family.pattern, name):
-            return System(name, family.identifier.format(match[1]), family.hardware)
+            return System(name, family.identifier.format(*match.groups()), family.hardware)
     return System(name, None, _PLAIN, is_known=False)
 
 
@@ -129,8 +187,10 @@ def find_identifier(identifier: str) -> System | None:
     for family in FAMILIES:
         pattern = re.escape(family.identifier).replace(r"\{\}", r"([\w.]+)")
         if match := re.fullmatch(pattern, identifier):
-            stem = family.pattern.partition("(")[0]
-            system = find(stem + match[1])
+            name = family.pattern
+            for part in match.groups():
+                name = _GROUP.sub(part, name, count=1)
+            system = find(name)
             if system.identifier == identifier:
                 return system
     return None
@@ -167,4 +227,4 @@ def _field(sector: bytes, offset: int, length: int) -> str:
 
 def listing() -> list[str]:
     """What ``--osinfo list`` prints: one line a family, as patterns."""
-    return [GENERIC, *(family.pattern.replace("(", "").replace(")", "") for family in FAMILIES)]
+    return [GENERIC, *(family.pattern.replace("(?:", "").replace("(", "").replace(")", "") for family in FAMILIES)]

@@ -6,67 +6,45 @@ The domain model reads finished documents and writes them in libvirt's order. Wh
 
 from __future__ import annotations
 
+import copy
 import re
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from lxml import etree
 
+from hostel.cli.virt_install import tree
+from hostel.cli.virt_install.order import ORDERS, OTHER
+from hostel.cli.virt_install.tree import Node
 from hostel.codec.xmltext import checked
 
-Node = etree._Element
+if TYPE_CHECKING:
+    from hostel.cli.virt_install.edit import Edit
 
-NAMESPACES: Final = {"libosinfo": "http://libosinfo.org/xmlns/libvirt/domain/1.0"}
-VIRTIO_DRIVER: Final = ("driver/@ats", "driver/@iommu", "driver/@packed", "driver/@page_per_vq")
-ADDRESS: Final = tuple(
-    f"address/@{name}"
-    for name in ("type", "domain", "controller", "bus", "slot", "function", "target", "unit", "multifunction")
-)
-# Every device ends its own order with these; "*" is where everything unlisted goes, in the order it was put.
-DEVICE_ORDER: Final = (*VIRTIO_DRIVER, "alias", *ADDRESS, "address", "*", "boot")
-_CHARACTER: Final = (
-    "@type", "source[@mode='bind']/@host", "source[@mode='bind']/@service", "source/@mode",
-    "source[@mode='connect']/@host", "source[@mode='connect']/@service", "source/@path", "source/@channel", "source",
-    "target/@type", "target/@name", "target/@state", *DEVICE_ORDER,
-)  # fmt: skip
-_ORDERS: Final[dict[str, tuple[str, ...]]] = {
-    "disk": (
-        "@type", "@device", "@snapshot", "driver/@name", "driver/@type", "driver/@cache", "driver/@discard",
-        "driver/@detect_zeroes", "driver/@io", "driver/@iothread", "driver/@queues", "driver/@error_policy",
-        "source/@file", "source/@dev", "source/@dir", "source/@volume", "source/@pool", "source/@protocol",
-        "source/@name", "source/host", "target/@dev", "target/@bus", *DEVICE_ORDER,
-    ),
-    "interface": (
-        "source/@bridge", "source/@network", "source/@dev", "source/@type", "source/@path", "source/@mode",
-        "source/@portgroup", "mac", "target", "model", "virtualport", "filterref", "rom/@bar", "rom/@file", "mtu",
-        *DEVICE_ORDER,
-    ),
-    "graphics": (
-        "@type", "gl/@enable", "@port", "@tlsPort", "@autoport", "@websocket", "@keymap", "@listen", "@passwd",
-        "@display", "@xauth", *DEVICE_ORDER[:-1], "listen",
-    ),
-    "controller": ("@type", "@index", "@model", "master", "driver/@queues", "@maxGrantFrames", *DEVICE_ORDER),
-    "video": ("model/@type", "model/@vram", "model/@heads", "model/@vgamem", *DEVICE_ORDER),
-    "watchdog": ("@model", "@action", *DEVICE_ORDER),
-    "redirdev": ("@bus", "@type", "source", *DEVICE_ORDER),
-    "sound": (*DEVICE_ORDER, "codec"),
-    **dict.fromkeys(("serial", "parallel", "channel", "console"), _CHARACTER),
-}  # fmt: skip
-
-# One step of a path: name, then an attribute that must match or the index of a sibling.
-_STEP: Final = re.compile(r"(?P<name>[\w:.-]+)(?:\[@(?P<key>\w+)='(?P<value>\w+)'\]|\[(?P<index>\d+)\])?")
+_INDEX: Final = re.compile(r"\[\d+\]")
 
 
 class Part:
-    """One element and everything in it, as values by path: ``@type``, ``driver/@cache``, ``listen[1]/@address``."""
+    """One element and everything in it, as values by path: ``@type``, ``driver/@cache``, ``listen[1]/@address``.
 
-    def __init__(self, tag: str, order: tuple[str, ...] | None = None) -> None:
+    Attributes:
+        tag: the element's name.
+        base: the element where it exists already: then values are read from it, and :meth:`element` changes it.
+        edits: changes by XPath that are made last.
+    """
+
+    def __init__(self, tag: str, order: tuple[str, ...] | None = None, base: Node | None = None) -> None:
         self.tag = tag
-        self._order = order or _ORDERS.get(tag, DEVICE_ORDER)
+        self.base = base
+        self.edits: list[Edit] = []
+        self._order = order or ORDERS.get(tag, OTHER)
         self._values: dict[str, str | None] = {}
+        self._removed: set[str] = set()
 
     def get(self, path: str) -> str | None:
         """The value at a path; None where there is none."""
-        return self._values.get(path)
+        if path in self._values or self.base is None:
+            return self._values.get(path)
+        return tree.value_at(self.base, path)
 
     def put(self, path: str, value: str | None) -> None:
         """Set a value, ``""`` for an element that is only there; None says that there must be none.
@@ -76,12 +54,18 @@ class Part:
         """
         if value is not None:
             checked(value, f"{self.tag}/{path}")
+        self._removed.discard(path)
         self._values.pop(path, None)
         self._values[path] = value
 
+    def remove(self, path: str) -> None:
+        """Say that there must be no such element, whatever is in it."""
+        self.put(path, None)
+        self._removed.add(path)
+
     def default(self, path: str, value: str | None) -> None:
         """Set a value where none was set."""
-        if value is not None and self._values.get(path) is None:
+        if value is not None and self.get(path) is None:
             self.put(path, value)
 
     def was_put(self, path: str) -> bool:
@@ -90,36 +74,75 @@ class Part:
 
     def has(self, prefix: str) -> bool:
         """Whether anything is set at a path or below it."""
-        return any(value is not None and _below(path, prefix) for path, value in self._values.items())
+        if any(value is not None and _below(path, prefix) for path, value in self._values.items()):
+            return True
+        return self.base is not None and tree.value_at(self.base, prefix) is not None
 
     def clear(self, prefix: str) -> None:
-        """Forget what is set at a path or below it."""
+        """Forget what is set at a path or below it, and take it out of an element that exists."""
         self._values = {path: value for path, value in self._values.items() if not _below(path, prefix)}
+        if self.base is None:
+            return
+        steps, _, last = prefix.rpartition("/")
+        if last.startswith("@"):
+            owner = tree.find(self.base, steps.split("/") if steps else [])
+            if owner is not None:
+                owner.attrib.pop(last[1:], "")
+            return
+        while (node := tree.find(self.base, prefix.split("/"))) is not None:
+            tree.remove(node)
+
+    def empty(self, prefix: str = "", *, keep: bool = False) -> None:
+        """Take everything out of the element, or of the one at ``prefix``; with ``keep`` that stays where it is."""
+        if not keep and prefix:
+            self.clear(prefix)
+            return
+        self._values = {path: value for path, value in self._values.items() if prefix and not _below(path, prefix)}
+        node = None if self.base is None else tree.find(self.base, prefix.split("/") if prefix else [])
+        if node is not None:
+            tree.empty(node)
 
     def paths(self) -> list[str]:
         """Where values are set, in the order of the document."""
-        rest = self._order.index("*")
-        found = [path for path, value in self._values.items() if value is not None]
-        return sorted(found, key=lambda path: self._rank(path, rest))
+        return [path for path in self._sorted() if self._values[path] is not None]
 
     def element(self) -> Node:
-        """The element with its content."""
-        root = etree.Element(self.tag)
-        for path in self.paths():
+        """The element with its content: a new one, or that which existed, changed."""
+        root = etree.Element(self.tag) if self.base is None else self.base
+        for path in self._sorted():
             value = self._values[path]
-            assert value is not None
-            *steps, last = path.split("/")
-            if last.startswith("@"):
-                _descend(root, steps).set(last[1:], value)
-                continue
-            node = _descend(root, [*steps, last])
-            if value:
-                node.text = value
+            if value is not None:
+                tree.set_value(root, path, value)
+            elif path in self._removed:
+                _take_out(root, path)
+            else:
+                tree.unset(root, path)
+        self._apply_edits(root)
         return root
 
+    def copy(self) -> Part:
+        """The same values, to be changed without changing these."""
+        other = copy.copy(self)
+        other.base = None if self.base is None else copy.deepcopy(self.base)
+        other._values, other._removed = dict(self._values), set(self._removed)
+        return other
+
+    def _apply_edits(self, root: Node) -> None:
+        if self.edits:
+            from hostel.cli.virt_install import edit
+
+            edit.apply(root, self.edits)
+            if self.base is not None:
+                self.edits = []
+
+    def _sorted(self) -> list[str]:
+        rest = self._order.index("*")
+        return sorted(self._values, key=lambda path: self._rank(path, rest))
+
     def _rank(self, path: str, rest: int) -> int:
+        plain = _INDEX.sub("", path)
         for index, entry in enumerate(self._order):
-            if path == entry or _below(path, entry):
+            if plain == entry.removesuffix("$") or _below(plain, entry):
                 return index
         return rest
 
@@ -129,39 +152,7 @@ def _below(path: str, prefix: str) -> bool:
     return path == prefix or path.startswith((f"{prefix}/", f"{prefix}["))
 
 
-def _descend(root: Node, steps: list[str]) -> Node:
-    node = root
-    for step in steps:
-        node = _child(node, step)
-    return node
-
-
-def _child(node: Node, step: str) -> Node:
-    match = _STEP.fullmatch(step)
-    assert match is not None, step
-    tag = _qualified(match["name"])
-    found = [child for child in node if child.tag == tag]
-    if match["key"]:
-        found = [child for child in found if child.get(match["key"]) == match["value"]]
-    index = int(match["index"] or 0)
-    while len(found) <= index:
-        found.append(_new(node, match["name"]))
-        if match["key"]:
-            found[-1].set(match["key"], match["value"])
-    return found[index]
-
-
-def _new(node: Node, name: str) -> Node:
-    prefix, colon, _ = name.partition(":")
-    return etree.SubElement(node, _qualified(name), nsmap={prefix: NAMESPACES[prefix]} if colon else None)
-
-
-def _qualified(name: str) -> str:
-    prefix, colon, local = name.partition(":")
-    return f"{{{NAMESPACES[prefix]}}}{local}" if colon else name
-
-
-def write(root: Node) -> str:
-    """The text of a document as virt-install prints it."""
-    etree.indent(root, "  ")
-    return etree.tostring(root, encoding="unicode") + "\n"
+def _take_out(root: Node, path: str) -> None:
+    node = tree.find(root, path.split("/"))
+    if node is not None and node is not root:
+        tree.remove(node)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import copy
 from typing import NamedTuple
 
-from hostel.cli.virt_install import defaults, disk, edit, general, graphics, network
+from hostel.cli.virt_install import defaults, disk, general, graphics, network
 from hostel.cli.virt_install.guest import Guest
-from hostel.cli.virt_install.part import Node, write
 from hostel.cli.virt_install.storage import Medium, Storage
+from hostel.cli.virt_install.tree import Node, write
 from hostel.errors import HostelError, UsageError
 
 
@@ -51,7 +51,6 @@ class Plan:
     def __init__(self, guest: Guest, method: Method) -> None:
         self.guest = guest
         self.method = method
-        self.edits: list[edit.Edit] = []
 
     @property
     def installs(self) -> bool:
@@ -84,7 +83,6 @@ class Plan:
     def documents(self) -> tuple[str | None, str]:
         """The document to install with, where there is an installation, and the one to keep."""
         root = self.guest.element()
-        edit.apply(root, self.edits)
         if not self.installs:
             return None, write(root)
         first = copy.deepcopy(root)
@@ -105,7 +103,7 @@ class Plan:
         first, last = self.documents()
         for text in filter(None, (first, last)):
             Domain.parse(text)
-        if graphics.has_spice(self.guest) and not self.guest.host.has_spice:
+        if graphics.has_spice(self.guest) and not self.guest.has_spice:
             raise UsageError("--graphics spice is not supported by this connection yet; use --graphics vnc")
         network.check(self.guest)
 
@@ -128,6 +126,8 @@ class Plan:
 
 def _may_order(guest: Guest) -> bool:
     """Whether kinds of device can be ordered: not beside a kernel, and not beside the order of single devices."""
+    if guest.is_container:
+        return False
     return guest.domain.get("os/kernel") is None and not any(part.get("boot/@order") for part in guest.bootable())
 
 

@@ -20,11 +20,13 @@ from hostel.objects import Connection, StoragePool, StorageVolume
 from hostel.units import INT64_MAX, GiB, MiB
 
 DEFAULT_POOL: Final = "default"
-_DEFAULT_FORMAT: Final = "qcow2"
+DEFAULT_FORMAT: Final = "qcow2"
 _URL: Final = re.compile(r"[a-zA-Z]+(\+[a-zA-Z]+)?://.*")
 # Places that are the kernel's: no pool is made there.
 _UNMANAGED: Final = ("/dev", "/sys", "/proc")
 _EXTENSIONS: Final = {"raw": ".img"}
+_FILES: Final = ("dir", "fs", "netfs", "vstorage")
+_NETWORK: Final = ("rbd", "sheepdog", "gluster", "iscsi-direct")
 
 
 class Place(NamedTuple):
@@ -34,11 +36,18 @@ class Place(NamedTuple):
         name: the pool's name.
         directory: where its volumes are.
         pool: the pool; None while it is to be made.
+        type: what kind of pool it is.
     """
 
     name: str
     directory: str
     pool: StoragePool | None
+    type: str = "dir"
+
+    @property
+    def holds_files(self) -> bool:
+        """Whether its volumes are files, and so have formats."""
+        return self.type in _FILES
 
 
 class NewVolume(NamedTuple):
@@ -48,7 +57,7 @@ class NewVolume(NamedTuple):
     name: str
     capacity: int
     allocation: int
-    format: str
+    format: str | None
     backing: str | None = None
     backing_format: str | None = None
 
@@ -64,7 +73,8 @@ class NewVolume(NamedTuple):
         ElementTree.SubElement(root, "capacity").text = str(self.capacity)
         ElementTree.SubElement(root, "allocation").text = str(self.allocation)
         target = ElementTree.SubElement(root, "target")
-        ElementTree.SubElement(target, "format", type=self.format)
+        if self.format is not None:
+            ElementTree.SubElement(target, "format", type=self.format)
         if self.format == "qcow2":
             ElementTree.SubElement(ElementTree.SubElement(target, "features"), "lazy_refcounts")
         if self.backing is not None:
@@ -84,6 +94,7 @@ class Medium(NamedTuple):
         exists: whether it is there.
         format: the format of its bytes, where something told.
         new: the volume that will be made for it.
+        source: where a volume of a pool over a network is, as values of the disk's element.
     """
 
     type: str
@@ -91,6 +102,7 @@ class Medium(NamedTuple):
     exists: bool
     format: str | None = None
     new: NewVolume | None = None
+    source: tuple[tuple[str, str], ...] = ()
 
 
 def is_url(path: str) -> bool:
@@ -167,7 +179,20 @@ class Storage:
         root = ElementTree.fromstring(volume.xml())
         format = root.find("target/format")
         told = format.get("type") if format is not None else None
-        return Medium(root.get("type") or "file", root.findtext("target/path") or volume.path, exists=True, format=told)
+        type, path = root.get("type") or "file", root.findtext("target/path") or volume.path
+        source = _network_source(volume.pool, volume.name, path) if type == "network" else ()
+        return Medium(type, path, exists=True, format=told, source=source)
+
+    def medium_to_be(self, new: NewVolume) -> Medium:
+        """The content of a disk that a new volume will be."""
+        kind = new.place.type
+        if kind in _NETWORK:
+            assert new.place.pool is not None
+            source = _network_source(new.place.pool, new.name, new.path)
+            return Medium("network", new.path, exists=False, format="raw", new=new, source=source)
+        if kind in _FILES:
+            return Medium("file", new.path, exists=False, format=new.format, new=new)
+        return Medium("block", new.path, exists=False, format="raw", new=new)
 
     def _pool_at(self, directory: str) -> StoragePool | None:
         for pool in self.connection.pools():
@@ -195,7 +220,8 @@ class Storage:
 
     def _existing(self, pool: StoragePool) -> Place:
         _ensure_running(pool, refresh=True)
-        return Place(pool.name, _directory(pool) or "", pool)
+        root = ElementTree.fromstring(pool.xml())
+        return Place(pool.name, root.findtext("target/path") or "", pool, root.get("type") or "dir")
 
     def place_of(self, path: str) -> Place:
         """The pool that a file is in, or the one to make for its directory.
@@ -214,7 +240,7 @@ class Storage:
                 f"Don't know how to create storage for path '{path}'. "
                 "Use libvirt APIs to manage the parent directory as a pool first."
             )
-        if not os.path.isdir(directory):
+        if self.connection.uri.startswith("qemu") and not os.path.isdir(directory):
             raise UsageError(f"'{path}' cannot be made: '{directory}' is no directory; make it first")
         base = os.path.basename(directory).replace(" ", "_") or "dirpool"
         return Place(self._free_pool_name(base), directory, None)
@@ -227,9 +253,9 @@ class Storage:
             name = f"{base}-{number}"
         return name
 
-    def free_name(self, place: Place, base: str, format: str, taken: set[str]) -> str:
+    def free_name(self, place: Place, base: str, format: str | None, taken: set[str]) -> str:
         """A name for a new volume that neither the pool nor ``taken`` has."""
-        extension = _EXTENSIONS.get(format, f".{format}")
+        extension = "" if format is None else _EXTENSIONS.get(format, f".{format}")
         name, number = base + extension, 0
         while name in taken or self._has(place, name):
             number += 1
@@ -280,7 +306,7 @@ class Storage:
             if backing_format is None and below.format is not None:
                 backing_format = "raw" if below.format == "iso" else below.format
         allocation = 0 if sparse else capacity
-        new = NewVolume(place, name, capacity, allocation, format or _DEFAULT_FORMAT, backing, backing_format)
+        new = NewVolume(place, name, capacity, allocation, format, backing, backing_format)
         available = self._available(place)
         if allocation > available:
             raise UsageError(
@@ -341,6 +367,11 @@ class Storage:
         pool.autostart = True
         return pool
 
+    def keep(self) -> None:
+        """Let stay what :meth:`build` made so far: it is in use."""
+        self._volumes.clear()
+        self._pools.clear()
+
     def undo(self) -> list[str]:
         """Remove what :meth:`build` made; returns what could not be removed, and why."""
         left: list[str] = []
@@ -368,6 +399,29 @@ def _ensure_running(pool: StoragePool, *, refresh: bool) -> None:
         pool.start()
     if refresh:
         pool.refresh()
+
+
+def _network_source(pool: StoragePool, name: str, path: str) -> tuple[tuple[str, str], ...]:
+    """Where a volume is that the guest reads over a network, and who it says that it is."""
+    root = ElementTree.fromstring(pool.xml())
+    is_direct = root.get("type") == "iscsi-direct"
+    found: list[tuple[str, str]] = []
+    secret = root.find("source/auth/secret")
+    if (auth := root.find("source/auth")) is not None and secret is not None:
+        found.append(("auth/@username", auth.get("username", "")))
+        found.append(("auth/secret/@type", auth.get("type", "")))
+        found += [(f"auth/secret/@{key}", value) for key in ("uuid", "usage") if (value := secret.get(key))]
+    found.append(("source/@protocol", "iscsi" if is_direct else root.get("type", "")))
+    for index, host in enumerate(root.iterfind("source/host")):
+        found += [(f"source/host[{index}]/@{key}", value) for key in ("name", "port") if (value := host.get(key))]
+    if is_direct:
+        target = path.partition("-iscsi-")[2]
+    else:
+        base = (root.findtext("source/name") or "") + (
+            (source.get("path") or "") if (source := root.find("source/dir")) is not None else ""
+        )
+        target = f"{base.rstrip('/')}/{name}" if base else name
+    return (*found, ("source/@name", target)) if target else tuple(found)
 
 
 def _directory(pool: StoragePool) -> str | None:

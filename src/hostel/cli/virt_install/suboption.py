@@ -8,11 +8,13 @@ that may have commas of its own runs on to the next known name.
 from __future__ import annotations
 
 import enum
+import os
 import re
 import shlex
 from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
 
+from hostel.cli.virt_install import edit
 from hostel.cli.virt_install.part import Part
 from hostel.errors import UsageError
 
@@ -36,12 +38,15 @@ class Kind(enum.Enum):
     PATH = "path"  # made absolute
 
 
+TEXT, NUMBER, YES_NO, ON_OFF, FLAG, PATH = Kind
+
+
 class Sub(NamedTuple):
     """One option of an option.
 
     Attributes:
         name: as it is typed; ``[0-9]*`` stands for the number of one among several.
-        path: where the value goes in the document, ``{}`` for that number; empty when the option itself reads it.
+        path: where the value goes in the document, ``{}`` for such a number; empty when the option itself reads it.
         kind: what the value is.
         comma: whether the value may have commas.
         aliases: other names; those that ``=?`` lists have a row of their own.
@@ -55,20 +60,40 @@ class Sub(NamedTuple):
     aliases: tuple[str, ...] = ()
     skip: str | None = None
 
-    def match(self, name: str) -> int | None:
-        """The number in a name that is this option's, 0 where it has none; None for another name."""
+    def match(self, name: str) -> tuple[int, ...] | None:
+        """The numbers in a name that is this option's, 0 where one is left out; None for another name."""
         for known in (self.name, *self.aliases):
             if name == known:
-                return 0
+                return (0,) * self.name.count(_NUMBERED)
             if _NUMBERED in known:
                 pattern = re.escape(known).replace(re.escape(_NUMBERED), r"(\d*)")
                 if found := re.fullmatch(pattern, name):
-                    return int(found[1] or 0)
+                    return tuple(int(number or 0) for number in found.groups())
         return None
+
+    def place(self, name: str) -> str:
+        """Where the value goes that was given under this name."""
+        return self.path.format(*(self.match(name) or ()))
+
+
+def at(name: str, kind: Kind = Kind.TEXT, *aliases: str, comma: bool = False, inside: str = "") -> Sub:
+    """A row whose place is its name: ``a.b.c`` is the attribute ``c`` of ``a/b``, here ``inside`` other elements."""
+    *steps, last = name.replace(_NUMBERED, "[{}]").split(".")
+    path = "/".join([*([inside] if inside else []), *steps, f"@{last}"])
+    return Sub(name, path, kind, comma, aliases)
+
+
+def within(element: str, *names: str, kind: Kind = Kind.TEXT) -> tuple[Sub, ...]:
+    """A row for each name: an element of that name in ``element``."""
+    return tuple(Sub(name, f"{element}/{name}" if element else name, kind) for name in names)
 
 
 Given = dict[str, "str | None"]
 Hook = Callable[[Any, Part, "str | None"], None]
+Lookup = Callable[[Part, "str | None"], bool]
+CLEAR: Final = "clearxml"
+_XPATHS: Final = ("delete", "set", "create", "value")
+_EVERY_OBJECT: Final = (Sub(CLEAR), *(Sub(f"xpath[0-9]*.{verb}", comma=True) for verb in _XPATHS))
 
 
 class SubOptions(NamedTuple):
@@ -79,12 +104,17 @@ class SubOptions(NamedTuple):
         subs: their table, in the order in which they are applied.
         first: the names of values that are given without one.
         renamed: names listed by ``=?`` that only stand for another row.
+        clears: whether ``clearxml`` is one of them, which virt-xml has a use for.
+        owner: the element that they describe: ``disk``, ``cpu``; empty where they describe several. Then each may be
+            changed by ``xpath`` options, too.
     """
 
     flag: str
     subs: tuple[Sub, ...]
     first: tuple[str, ...] = ()
     renamed: tuple[tuple[str, str], ...] = ()
+    clears: bool = True
+    owner: str = ""
 
     def read(self, text: str) -> Given:
         """Split what was typed into names and values; a value is None where there was no ``=``.
@@ -112,9 +142,21 @@ class SubOptions(NamedTuple):
 
     def find(self, name: str) -> Sub | None:
         """The row of a name."""
-        return next((sub for sub in self.subs if sub.match(name) is not None), None)
+        return next((sub for sub in self.rows() if sub.match(name) is not None), None)
 
-    def apply(self, given: Given, part: Part, hooks: Mapping[str, Hook] | None = None, owner: Any = None) -> None:
+    def rows(self) -> tuple[Sub, ...]:
+        """All rows, with those that every table has."""
+        if not self.clears:
+            return self.subs
+        return (*(_EVERY_OBJECT if self.owner else _EVERY_OBJECT[:1]), *self.subs)
+
+    def apply(
+        self,
+        given: Given,
+        part: Part,
+        hooks: Mapping[str, Hook] | None = None,
+        owner: Any = None,
+    ) -> None:
         """Put each value where its row says; ``hooks`` are called with ``owner`` instead, by the row's name.
 
         Raises:
@@ -122,17 +164,55 @@ class SubOptions(NamedTuple):
             Refusal: there is no such option.
         """
         left = dict(given)
+        if left.pop(CLEAR, None) is not None and not self.owner:
+            raise UsageError(f"Don't know how to clearxml for {self.flag}")
+        place = self.owner if part.tag == "domain" else ""
+        part.edits += [change.inside(place) for change in _edits(left)]
         for sub in self.subs:
             for name in [name for name in left if sub.match(name) is not None]:
-                value = self._value(sub, name, left.pop(name))
+                text = left.pop(name)
+                value = self._value(sub, name, text)
                 if value is not None and value == sub.skip:
                     continue
                 if hooks and sub.name in hooks:
                     hooks[sub.name](owner, part, value)
+                elif sub.path and sub.kind is Kind.FLAG and value is None and text:
+                    part.remove(sub.place(name))
                 elif sub.path:
-                    part.put(sub.path.format(sub.match(name)), value)
+                    part.put(sub.place(name), value)
+        self.refuse(left)
+
+    def refuse(self, left: Given) -> None:
+        """Refuse what no row has taken.
+
+        Raises:
+            Refusal: there is something.
+        """
         if left:
             raise Refusal(f"Unknown {self.flag} options: {list(left)}")
+
+    def describes(self, given: Given, part: Part, lookups: Mapping[str, Lookup] | None = None) -> bool:
+        """Whether an object that exists has all of these values.
+
+        Raises:
+            UsageError: a value is missing, or is nothing that an object can be found by.
+            Refusal: there is no such option.
+        """
+        unknown = {name: value for name, value in given.items() if self.find(name) is None}
+        for name, text in given.items():
+            sub = self.find(name)
+            if sub is None:
+                continue
+            value = self._value(sub, name, text)
+            if lookups and sub.name in lookups:
+                if not lookups[sub.name](part, value):
+                    return False
+            elif not sub.path:
+                raise UsageError(f"Don't know how to match device type '{part.tag}' property '{name}'")
+            elif not _agree(sub.kind, part.get(sub.place(name)), value):
+                return False
+        self.refuse(unknown)
+        return True
 
     def _value(self, sub: Sub, name: str, value: str | None) -> str | None:
         if value is None:
@@ -141,12 +221,38 @@ class SubOptions(NamedTuple):
 
     def listing(self) -> str:
         """What ``=?`` prints."""
-        names = sorted((sub.name for sub in self.subs), key=_listed)
+        names = sorted((sub.name for sub in self.rows()), key=_listed)
         return "\n".join([f"{self.flag} options:", *(f"  {name}" for name in names), ""])
 
 
 def _listed(name: str) -> tuple[int, str]:
-    return (1 if name.startswith("address.") else 2), name
+    for rank, start in enumerate((CLEAR, "address.", "xpath")):
+        if name.startswith(start):
+            return rank, name
+    return 3, name
+
+
+def _edits(given: Given) -> list[edit.Edit]:
+    """Take the changes by XPath out of what was typed; each number is one change."""
+    grouped: dict[int, dict[str, str | None]] = {}
+    for sub in _EVERY_OBJECT[1:]:
+        for name in [name for name in given if sub.match(name) is not None]:
+            numbers = sub.match(name)
+            assert numbers is not None
+            grouped.setdefault(numbers[0], {})[f"xpath.{sub.name.rpartition('.')[2]}"] = given.pop(name)
+    return [edit.choose(grouped[number]) for number in sorted(grouped)]
+
+
+def _agree(kind: Kind, one: str | None, other: str | None) -> bool:
+    """Whether two values say the same: numbers may be written in hexadecimal, and a flag is there or not."""
+    if kind is Kind.FLAG:
+        return (one is None) == (other is None)
+    if kind is Kind.NUMBER and one is not None and other is not None:
+        try:
+            return number("", one) == number("", other)
+        except UsageError:
+            return False
+    return one == other
 
 
 def split(text: str) -> list[tuple[str, str | None]]:
@@ -182,8 +288,6 @@ def convert(kind: Kind, name: str, value: str) -> str | None:
     if kind is Kind.NUMBER:
         return str(number(name, value))
     if kind is Kind.PATH:
-        import os
-
         return os.path.abspath(value)
     if kind is Kind.TEXT:
         return value

@@ -232,7 +232,7 @@ def test_hostile_text_is_one_error_and_never_a_traceback(
 def test_sub_options_are_listed_on_demand(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--disk=?", "--check", "help", "--osinfo", "list"]) == 0
     out = capsys.readouterr().out
-    assert out.startswith("--disk options:\n  address.bus\n")
+    assert out.startswith("--disk options:\n  clearxml\n  address.base\n")
     assert "  path_in_use\n" in out
 
 

@@ -13,6 +13,7 @@ from hostel.cli.output import Output
 from hostel.cli.virt_install import console
 from hostel.cli.virt_install.guest import Guest
 from hostel.cli.virt_install.host import Host
+from hostel.cli.virt_install.storage import Storage
 from hostel.drivers.store import Directories
 from hostel.errors import UsageError
 
@@ -20,7 +21,7 @@ from hostel.errors import UsageError
 @pytest.fixture
 def guest(tmp_path: Path) -> Iterator[Guest]:
     with hostel.open("test:///default", Directories.under(tmp_path)) as connection:
-        yield Guest(Host(connection))
+        yield Guest(Host(connection), Storage(connection, str(tmp_path / "images")))
 
 
 def chosen(guest: Guest, wanted: str = "default") -> tuple[str, str]:

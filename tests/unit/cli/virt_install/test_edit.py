@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from lxml import etree
 
-from hostel.cli.virt_install import edit
+from hostel.cli.virt_install import edit, registry
 from hostel.errors import HostelError, UsageError
 
 DOCUMENT = (
@@ -15,8 +17,8 @@ DOCUMENT = (
 
 def changed(*texts: str) -> str:
     root = etree.fromstring(DOCUMENT)
-    edit.apply(root, [edit.read(text) for text in texts])
-    return etree.tostring(root, encoding="unicode").replace('"', "'")
+    edit.apply(root, [registry.read_xml(text) for text in texts])
+    return re.sub(r">\s+<", "><", etree.tostring(root, encoding="unicode")).replace('"', "'")
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from hostel.cli.virt_install.part import Part, write
+from hostel.cli.virt_install.part import Part
+from hostel.cli.virt_install.tree import write
 from hostel.errors import ModelError
 
 

@@ -112,7 +112,7 @@ def test_what_is_wrong_is_named(text: str, error: type[UsageError], message: str
 
 
 def test_the_list_is_sorted() -> None:
-    assert OPTIONS.listing().splitlines()[:3] == ["--thing options:", "  count", "  file"]
+    assert OPTIONS.listing().splitlines()[:3] == ["--thing options:", "  clearxml", "  count"]
 
 
 @given(st.text(alphabet=st.characters(blacklist_categories=("Cs",)), max_size=60))

@@ -1,0 +1,74 @@
+"""The real virt-install, virt-xml and virt-clone, without their start: one process has them loaded, and forks for each.
+
+Loading them takes most of half a second, which a few hundred command lines would spend again and again.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from functools import cache
+
+_SERVER = """
+import json, os, sys, tempfile
+
+sys.path.insert(0, "/usr/share/virt-manager")
+from virtinst import virtclone, virtinstall, virtxml
+from virtinst import cli
+
+TOOLS = {"virt-install": virtinstall, "virt-clone": virtclone, "virt-xml": virtxml}
+
+
+def child(request, out, err):
+    os.chdir(request["cwd"])
+    os.environ.update(request["environment"])
+    for fd, stream in ((1, out), (2, err)):
+        os.dup2(stream.fileno(), fd)
+    given = tempfile.TemporaryFile("w+")
+    given.write(request["given"] or "")
+    given.seek(0)
+    os.dup2(os.open("/dev/null", os.O_RDONLY) if request["given"] is None else given.fileno(), 0)
+    sys.argv = [request["tool"], *request["words"]]
+    TOOLS[request["tool"]].runcli()
+
+
+for line in sys.stdin:
+    request = json.loads(line)
+    with tempfile.TemporaryFile("w+", newline="") as out, tempfile.TemporaryFile("w+", newline="") as err:
+        pid = os.fork()
+        if not pid:
+            code = 0
+            try:
+                child(request, out, err)
+            except SystemExit as error:
+                code = error.code if isinstance(error.code, int) else int(error.code is not None)
+            finally:
+                sys.stdout.flush()
+                sys.stderr.flush()
+                os._exit(code)
+        code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        for stream in (out, err):
+            stream.seek(0)
+        print(json.dumps([code, out.read(), err.read()]), flush=True)
+"""
+
+
+@cache
+def _server() -> subprocess.Popen[str]:
+    # It ends with its standard input, and so with this process.
+    return subprocess.Popen(
+        ["/usr/bin/python3", "-c", _SERVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+
+
+def run(
+    tool: str, words: list[str], *, cwd: str = "/", given: str | None = None, environment: dict[str, str] | None = None
+) -> tuple[int, str, str]:
+    """Run a command line of the real tool; returns exit code, standard output and standard error."""
+    server = _server()
+    assert server.stdin is not None and server.stdout is not None
+    request = {"tool": tool, "words": words, "cwd": cwd, "given": given, "environment": environment or {}}
+    server.stdin.write(json.dumps(request) + "\n")
+    server.stdin.flush()
+    code, out, err = json.loads(server.stdout.readline())
+    return code, out, err
