@@ -4,10 +4,11 @@
 # make formats       find out again what docs/compatibility/formats.md says of each format
 # make iotests       QEMU's own suite on our tools; TESTS="qcow2 061" picks some
 # make libvirt-data  libvirt's own test data through our model; TESTS="networkxml2xml" picks some
+# make virt-install-data  virt-manager's own tests of virt-install, virt-xml and virt-clone on ours
 # make bench         timings beside qemu-img
 # make soak          the random tests with twenty times their seeds: most of an hour (SOAK=100 for more)
 .POSIX:
-.PHONY: check test conformance formats iotests libvirt-data bench soak
+.PHONY: check test conformance formats iotests libvirt-data virt-install-data bench soak
 
 BIN = .venv/bin
 
@@ -32,6 +33,9 @@ iotests:
 
 libvirt-data:
 	PYTHONPATH=tools $(BIN)/python -m libvirt_data $(TESTS)
+
+virt-install-data:
+	PYTHONPATH=tools:tests $(BIN)/python -m virt_install_data $(TESTS)
 
 bench:
 	./test -s tests/bench

@@ -21,7 +21,7 @@ def tests() -> Path:
     if not is_whole or not (folder / "ready").exists():
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        fetch(folder)
+        fetch_package("libvirt", VERSION, folder)
         (original,) = folder.glob("libvirt_*.orig.tar.xz")
         target = folder / "libvirt"
         target.mkdir()
@@ -32,14 +32,14 @@ def tests() -> Path:
     return folder / "libvirt" / "tests"
 
 
-def fetch(folder: Path) -> None:
-    """Download the source package; where the system names no place for sources, from where its binaries come."""
-    download = ["apt-get", "source", "--download-only", "-qq", "libvirt"]
-    print(f"fetching the source of libvirt {VERSION}", file=sys.stderr)
+def fetch_package(package: str, version: str, folder: Path) -> None:
+    """Download a source package; where the system names no place for sources, from where its binaries come."""
+    download = ["apt-get", "source", "--download-only", "-qq", package]
+    print(f"fetching the source of {package} {version}", file=sys.stderr)
     if subprocess.run(download, cwd=folder, capture_output=True, check=False).returncode == 0:
-        if any(folder.glob(f"libvirt_{VERSION}.orig.tar.*")):
+        if any(folder.glob(f"{package}_{version}.orig.tar.*")):
             return
-        raise SystemExit(f"this system's libvirt is not {VERSION}: unpack the source, and name its tests with --tests")
+        raise SystemExit(f"this system's {package} is not {version}: unpack the source, and name it with --tests")
     places = run("apt-get", "indextargets", "--format", "$(SITE) $(RELEASE) $(COMPONENT)", "Created-By: Packages")
     lines = {f"deb-src {place}\n" for place in places.splitlines() if len(place.split()) == 3}
     sources = folder / "sources.list"
