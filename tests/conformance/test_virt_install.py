@@ -18,16 +18,12 @@ import hostel
 from hostel.cli.main import main
 from hostel.cli.virt_install import arguments
 from hostel.cli.virt_install.main import _LISTINGS
+from hostel.drivers.base.capabilities import DomainCapabilitiesDriver
 from support import virtinst
 
 pytestmark = pytest.mark.requires_tool("virt-install")
 TEST = "test:///default"
 BASE = "--name x --memory 64 --import --osinfo generic"
-DOMAIN_CAPABILITIES = """<domainCapabilities><path>/usr/bin/qemu-system-x86_64</path><domain>qemu</domain>
-<machine>pc</machine><arch>x86_64</arch><devices><graphics supported='yes'><enum name='type'><value>vnc</value></enum>
-</graphics><video supported='yes'><enum name='modelType'><value>vga</value><value>cirrus</value><value>qxl</value>
-<value>virtio</value><value>none</value><value>bochs</value></enum></video></devices></domainCapabilities>"""
-
 DATA = Path(__file__).parents[1] / "data" / "virt_install"
 
 
@@ -183,7 +179,9 @@ def test_xml_for_qemu_is_that_of_virt_install(
     monkeypatch.setenv("HOSTEL_HOME", str(home))
     with hostel.open("qemu:///session") as connection:
         (directory / "caps.xml").write_text(connection.capabilities())
-    (directory / "domcaps.xml").write_text(DOMAIN_CAPABILITIES)
+        driver = connection.hypervisor
+        assert isinstance(driver, DomainCapabilitiesDriver)
+        (directory / "domcaps.xml").write_text(driver.connect_get_domain_capabilities())
     stand_in = f"fakeuri=qemu:///session,caps={directory}/caps.xml,domcaps={directory}/domcaps.xml"
     words = [*words_of(command, directory), "--print-xml"]
     code, out, err = ours("qemu:///session", words, capsys)

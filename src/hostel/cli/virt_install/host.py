@@ -101,9 +101,7 @@ class Host:
             return []
         kind = (told.text("path"), told.text("arch"), told.text("machine"), told.text("domain"))
         with contextlib.suppress(VirtError):
-            return security_features(
-                driver.connect_baseline_hypervisor_cpu(*kind, [cpu], BaselineFlag.EXPAND_FEATURES)
-            )
+            return security_features(driver.connect_baseline_hypervisor_cpu(*kind, [cpu], BaselineFlag.EXPAND_FEATURES))
         with contextlib.suppress(VirtError):
             return security_features(driver.connect_baseline_cpu([cpu], BaselineFlag.EXPAND_FEATURES))
         return []
