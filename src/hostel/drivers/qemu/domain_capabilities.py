@@ -17,7 +17,7 @@ from hostel.drivers.qemu import features as qemu_features
 from hostel.drivers.qemu import probe
 from hostel.drivers.qemu.command.display import GRAPHICS, VIDEO
 from hostel.drivers.qemu.command.support import FIELDS
-from hostel.drivers.qemu.cpu.decode import Subject, decode
+from hostel.drivers.qemu.cpu.decode import host_model
 from hostel.drivers.qemu.cpu.known import Known, known
 from hostel.drivers.qemu.emulator import Chosen
 from hostel.drivers.qemu.firmware.descriptor import Firmware
@@ -139,11 +139,7 @@ def _cpu(chosen: Chosen, knows: Known) -> CpuModes:
 
 def _host_model(chosen: Chosen, knows: Known) -> CpuMode:
     """What stands in for the host's processor."""
-    whole = knows.whole
-    named = None
-    if whole is not None:
-        subject = Subject(whole.vendor, whole.signature, whole.migratable)
-        named = decode(subject, knows.models, allowed=knows.models)
+    named = host_model(knows)
     if named is None:
         return CpuMode(name="host-model", supported=False)
     changes = [CpuFeature(policy="require", name=name) for name in named.more]

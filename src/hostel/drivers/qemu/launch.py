@@ -24,6 +24,7 @@ from hostel.drivers.qemu.command.display import VNC_ID
 from hostel.drivers.qemu.command.host import large_pages
 from hostel.drivers.qemu.command.machine import build
 from hostel.drivers.qemu.command.objects import secrets
+from hostel.drivers.qemu.cpu.guest import name_host_model
 from hostel.drivers.qemu.firmware import choice, nvram
 from hostel.drivers.qemu.firmware.descriptor import Firmware, installed
 from hostel.drivers.qemu.helper import tpm, virtiofs
@@ -127,6 +128,7 @@ class Launcher:
                 f"domain '{live.name}' is type='kvm', and KVM runs no guest on this host; "
                 "write <domain type='qemu'>, or --virt-type qemu"
             )
+        name_host_model(live, emulator, self._cache)
         notes = source.prepare(live, self._storage)
         if live.os is not None:
             nvram.prepare(live.os, reset=origin.reset_nvram)

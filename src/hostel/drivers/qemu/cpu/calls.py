@@ -9,7 +9,7 @@ from hostel.drivers.base.capabilities import BaselineFlag, CompareFlag, CpuCompa
 from hostel.drivers.fault import fault
 from hostel.drivers.qemu.capabilities import GUESTS, host_processor
 from hostel.drivers.qemu.cpu import decode, document, feature
-from hostel.drivers.qemu.cpu.decode import Models, Request, Subject
+from hostel.drivers.qemu.cpu.decode import Models, Request
 from hostel.drivers.qemu.cpu.known import Known, known
 from hostel.drivers.qemu.domain_capabilities import domain_capabilities
 from hostel.drivers.qemu.emulator import ARCHITECTURES, Chosen, choose
@@ -59,10 +59,7 @@ class ProcessorCalls(Calls):
         """How what an emulator gives on this host is to a processor."""
         chosen = choose(self._cache, emulator, arch, machine, type)
         knows = self._known(chosen)
-        named = None
-        if knows.whole is not None:
-            subject = Subject(knows.whole.vendor, knows.whole.signature, knows.whole.migratable)
-            named = decode.decode(subject, knows.models, allowed=knows.models)
+        named = decode.host_model(knows)
         if named is None:
             what = f"QEMU '{chosen.path}' does not support reporting CPU model for virttype '{chosen.type}'"
             raise fault(ErrorCode.OPERATION_UNSUPPORTED, what, ErrorDomain.QEMU)

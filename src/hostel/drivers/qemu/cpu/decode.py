@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 from hostel.drivers.base.capabilities import CpuComparison
 from hostel.drivers.fault import fault
 from hostel.drivers.qemu.cpu import feature
-from hostel.drivers.qemu.cpu.known import VENDORS, Model
+from hostel.drivers.qemu.cpu.known import VENDORS, Known, Model
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
 
 Models = Mapping[str, Model]
@@ -87,6 +87,14 @@ def decode(
         if best is None or _is_better(subject, (model, named), best, is_preferred=model.name in preferred):
             best = model, named
     return None if best is None else best[1]
+
+
+def host_model(knows: Known) -> Named | None:
+    """The model that stands in for the host's processor; None where QEMU knows none."""
+    whole = knows.whole
+    if whole is None:
+        return None
+    return decode(Subject(whole.vendor, whole.signature, whole.migratable), knows.models, allowed=knows.models)
 
 
 def _as(subject: Subject, model: Model, *, with_blockers: bool) -> Named:

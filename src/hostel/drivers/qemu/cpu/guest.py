@@ -1,0 +1,29 @@
+"""The processor of a guest that shall be as the host's: a model that can be named, so that it is the same elsewhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hostel.drivers.qemu.cpu.decode import host_model
+from hostel.drivers.qemu.cpu.known import known
+from hostel.model.domain.cpu import CpuFeature, CpuModel
+from hostel.model.domain.domain import Domain, DomainType
+
+
+def name_host_model(domain: Domain, emulator: str, cache: Path) -> None:
+    """Write into a live document what ``host-model`` means here, as libvirt does (``virCPUUpdate``).
+
+    What the document itself says of features stays. Where QEMU knows no models, so does the mode.
+    """
+    cpu = domain.cpu
+    if cpu is None or cpu.mode != "host-model":
+        return
+    named = host_model(known(emulator, cache, kvm=domain.type == DomainType.KVM))
+    if named is None:
+        return
+    policies: dict[str, str | None] = {**dict.fromkeys(named.more, "require"), **dict.fromkeys(named.less, "disable")}
+    policies |= {feature.name: feature.policy for feature in cpu.features}
+    vendor_id = cpu.model.vendor_id if cpu.model is not None else None
+    cpu.mode, cpu.match, cpu.check, cpu.vendor = "custom", "exact", "full", named.vendor
+    cpu.model = CpuModel(name=named.model, fallback="forbid", vendor_id=vendor_id)
+    cpu.features = [CpuFeature(policy=policy, name=name) for name, policy in policies.items()]
