@@ -81,16 +81,16 @@ if [ $count = 0 ]; then sed -i 's,</domain>,,' "$1"; else sed -i -e '$a</domain>
 """
 
 
-@pytest.mark.parametrize("program", [["virsh"], [sys.executable, "-m", "hostel", "virsh"]], ids=["theirs", "ours"])
-@pytest.mark.parametrize(
-    ("keys", "said"), [("?y", "XML configuration edited"), ("n", ""), ("f", "Failed. Try again?")], ids=["y", "n", "f"]
+PROGRAMS = pytest.mark.parametrize(
+    "program", [["virsh"], [sys.executable, "-m", "hostel", "virsh"]], ids=["theirs", "ours"]
 )
-def test_what_is_not_taken_is_asked_about(program: list[str], keys: str, said: str, editor: Path) -> None:
-    editor.write_text(BROKEN)
+
+
+def talk(program: list[str], keys: str, line: str = "edit test") -> tuple[int, str]:
+    """Edit at a terminal, and press a key whenever one is asked for; the exit code and what is shown."""
     ours, theirs = pty.openpty()
-    process = subprocess.Popen(
-        [*program, "-c", "test:///default", "edit test"], stdin=theirs, stdout=theirs, stderr=theirs
-    )
+    command = [*program, "-c", "test:///default", line]
+    process = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs)
     os.close(theirs)
     shown, asked = b"", 0
     deadline = time.monotonic() + 30
@@ -106,13 +106,32 @@ def test_what_is_not_taken_is_asked_about(program: list[str], keys: str, said: s
     finally:
         process.wait(30)
         os.close(ours)
-    text = shown.decode()
-    assert "Premature end of data in tag domain" in text
-    assert "Failed. Try again? [y,n," in text
-    assert said in text
-    assert process.returncode == (0 if keys.endswith("y") else 1)
-    assert ("throw away my changes" in text) == keys.startswith("?")
     assert not list(Path("/tmp").glob("virsh??????.xml"))
+    return process.returncode, shown.decode()
+
+
+@PROGRAMS
+@pytest.mark.parametrize("keys", ["?y", "n", "f"])
+def test_what_is_not_taken_is_asked_about(program: list[str], keys: str, editor: Path) -> None:
+    editor.write_text(BROKEN)
+    code, text = talk(program, keys)
+    assert "Premature end of data in tag domain" in text
+    assert "Failed. Try again? [y,n,i,f,?]: " in text
+    assert ("XML configuration edited" in text) == keys.endswith("y")
+    assert code == (0 if keys.endswith("y") else 1)
+    assert ("throw away my changes" in text) == keys.startswith("?")
+
+
+@PROGRAMS
+def test_validation_can_be_turned_off_once_it_has_failed(program: list[str], editor: Path) -> None:
+    editor.write_text("#!/bin/sh\nsed -i 's,</domain>,<title>new</title><unheard/></domain>,' \"$1\"\n")
+    code, text = talk(program, "n")
+    assert code == 1
+    assert "failed to validate against schema" in text
+    code, text = talk(program, "i", "edit test; dumpxml test --inactive")
+    assert code == 0
+    assert "[y,n,i,f,?]" in text
+    assert "<title>new</title>" in text
 
 
 def test_what_somebody_else_changed_meanwhile_is_not_overwritten(editor: Path, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from hostel.codec.xdr import split_type
 from hostel.drivers.adapters import Adapter, check_flags, from_wire, to_wire
+from hostel.drivers.schema import VALIDATED, check_schema
 from hostel.wire.rpc.procedure import Procedure
 
 _TEXT_OKAY: Final = 4  # VIR_TYPED_PARAM_STRING_OKAY: the caller knows parameters that are texts
@@ -43,6 +44,8 @@ class Answering:
         self._is_about_any = any(field.type.endswith("?") for field in fields)
         self._count = next((index for index, field in enumerate(fields) if field.name == "nparams"), -1)
         self._bound = split_type(results[0].type)[2] if adapter.counted else 0
+        self._schema = VALIDATED.get(procedure.name)
+        self._document = next((index for index, field in enumerate(fields) if "xml" in field.name), -1)
         self._width = len(results)
         self._result = self._results[0] if results else None
 
@@ -57,6 +60,7 @@ class Answering:
         given = list(arguments)
         options: dict[str, bool] = {}
         if self._has_flags:
+            self._validate(given)
             self._convert_flags(given, options)
         for index, convert in self._converters:
             given[index] = convert(given[index])
@@ -86,6 +90,12 @@ class Answering:
         if self._width == 1:
             return (result if self._result is None else self._result(result),)
         return result if self._width else ()
+
+    def _validate(self, given: list[Any]) -> None:
+        """Hold a document against its schema where a flag asks for it, which is then done with."""
+        if self._schema is not None and given[-1] & self._schema[0]:
+            check_schema(given[self._document], self._schema[1])
+            given[-1] &= ~self._schema[0]
 
     def _convert_flags(self, given: list[Any], options: dict[str, bool]) -> None:
         value = given.pop()

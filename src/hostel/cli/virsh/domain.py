@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from hostel.cli.options import Args, Command, data, flag, later, value
 from hostel.cli.virsh import document
-from hostel.cli.virsh.session import DOMAIN, CommandError, Session, failing, read_document
+from hostel.cli.virsh.session import DOMAIN, VALIDATE, CommandError, Session, failing, read_document, validated
 from hostel.drivers.base import DestroyFlag, DomainRef, DomainXmlFlag, StartFlag
 from hostel.errors import UsageError
 
@@ -19,14 +19,14 @@ _MODES = ("acpi", "agent", "initctl", "signal", "paravirt")
 def _define(session: Session, args: Args) -> None:
     xml = read_document(args["file"])
     with failing(f"Failed to define domain from {args['file']}"):
-        domain = session.hypervisor.domain_define_xml(xml)
+        domain = session.hypervisor.domain_define_xml(validated(args, xml, "domain"))
     session.output.note(f"Domain '{domain.name}' defined from {args['file']}")
 
 
 def _create(session: Session, args: Args) -> None:
     xml = read_document(args["file"])
     with failing(f"Failed to create domain from {args['file']}"):
-        domain = session.hypervisor.domain_create_xml(xml, _start_flags(args))
+        domain = session.hypervisor.domain_create_xml(validated(args, xml, "domain"), _start_flags(args))
     session.output.note(f"Domain '{domain.name}' created from {args['file']}")
     _attach(session, domain, args)
 
@@ -177,12 +177,12 @@ COMMANDS = (
             PAUSED,
             later(flag("autodestroy", "")),
             later(value("pass-fds", "")),
-            later(flag("validate", "")),
+            VALIDATE,
             flag("reset-nvram", "and make UEFI's variables anew"),
         ),
         _create,
     ),
-    Command("define", "define a domain, without starting it", (FILE, later(flag("validate", ""))), _define),
+    Command("define", "define a domain, without starting it", (FILE, VALIDATE), _define),
     Command(
         "destroy",
         "end a domain now",

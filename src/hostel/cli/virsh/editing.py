@@ -10,7 +10,7 @@ from hostel.cli.virsh import checkpoint, interface, nwfilter, snapshot
 from hostel.cli.virsh.editor import edit_document
 from hostel.cli.virsh.saving import FILE, PAUSED, RUNNING, absolute, exclusive, flags, saves
 from hostel.cli.virsh.session import DOMAIN, CommandError, Session, failing
-from hostel.drivers.base import DomainXmlFlag
+from hostel.drivers.base import DomainRef, DomainXmlFlag
 from hostel.drivers.base.backup import CheckpointCreateFlag, CheckpointDeleteFlag, CheckpointDriver, CheckpointXmlFlag
 from hostel.drivers.base.offered import offered
 from hostel.drivers.base.snapshot import (
@@ -19,15 +19,23 @@ from hostel.drivers.base.snapshot import (
     SnapshotDriver,
     SnapshotRef,
 )
+from hostel.drivers.schema import check_schema
 from hostel.errors import ErrorCode, VirtError
 
 
 def _domain(session: Session, args: Args) -> None:
     domain, driver = session.domain(args), session.hypervisor
+
+    def define(xml: str, validate: bool) -> DomainRef:
+        if validate:
+            check_schema(xml, "domain")
+        return driver.domain_define_xml(xml)
+
     made = edit_document(
         session,
         lambda: driver.domain_get_xml_desc(domain, DomainXmlFlag.SECURE | DomainXmlFlag.INACTIVE),
-        lambda xml, validate: driver.domain_define_xml(xml),
+        define,
+        validates=not args.has("skip-validate"),
     )
     shown = domain if made is None else made
     what = "XML configuration not changed." if made is None else "XML configuration edited."

@@ -6,9 +6,9 @@ import re
 from collections.abc import Callable
 from typing import Final
 
-from hostel.cli.options import Args, Command, data, flag, later
+from hostel.cli.options import Args, Command, data, flag
 from hostel.cli.virsh import document
-from hostel.cli.virsh.session import CommandError, Session, failing, read_document
+from hostel.cli.virsh.session import VALIDATE, CommandError, Session, failing, read_document, validated
 from hostel.drivers.base.interface import InterfaceRef
 from hostel.errors import VirtError
 
@@ -53,7 +53,7 @@ def _dumpxml(session: Session, args: Args) -> None:
 def _define(session: Session, args: Args) -> None:
     xml = read_document(args["file"])
     with failing(f"Failed to define interface from {args['file']}"):
-        interface = session.interface.interface_define_xml(xml)
+        interface = session.interface.interface_define_xml(validated(args, xml, "interface"))
     session.output.note(f"Interface {interface.name} defined from {args['file']}")
 
 
@@ -92,7 +92,7 @@ COMMANDS = (
     Command(
         "iface-define",
         "have an interface of the host, or change one",
-        (data("file", "file with an interface document"), later(flag("validate", "by libvirt's schema"))),
+        (data("file", "file with an interface document"), VALIDATE),
         _define,
     ),
     Command(

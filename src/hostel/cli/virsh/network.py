@@ -6,30 +6,29 @@ import contextlib
 from collections.abc import Callable
 from typing import Final
 
-from hostel.cli.options import Args, Command, data, flag, later, number
+from hostel.cli.options import Args, Command, data, flag, number
 from hostel.cli.virsh import document
 from hostel.cli.virsh.affect import THREE, affected, check
-from hostel.cli.virsh.session import CommandError, Session, failing, read_document, yes_no
+from hostel.cli.virsh.session import VALIDATE, CommandError, Session, failing, read_document, validated, yes_no
 from hostel.drivers.base import NetworkRef
 from hostel.drivers.base.domain import Affect
 from hostel.errors import VirtError
 
 NETWORK: Final = data("network", "network name or uuid")
 FILE: Final = data("file", "file with the XML document")
-VALIDATE: Final = later(flag("validate", ""))
 
 
 def _define(session: Session, args: Args) -> None:
     xml = read_document(args["file"])
     with failing(f"Failed to define network from {args['file']}"):
-        network = session.network.network_define_xml(xml)
+        network = session.network.network_define_xml(validated(args, xml, "network"))
     session.output.note(f"Network {network.name} defined from {args['file']}")
 
 
 def _create(session: Session, args: Args) -> None:
     xml = read_document(args["file"])
     with failing(f"Failed to create network from {args['file']}"):
-        network = session.network.network_create_xml(xml)
+        network = session.network.network_create_xml(validated(args, xml, "network"))
     session.output.note(f"Network {network.name} created from {args['file']}")
 
 

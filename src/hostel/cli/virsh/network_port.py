@@ -8,9 +8,9 @@ from typing import Final
 from hostel.cli.options import Args, Command, data, flag, number, value
 from hostel.cli.virsh import document
 from hostel.cli.virsh.event import listen, timeout
-from hostel.cli.virsh.network import FILE, NETWORK, VALIDATE
-from hostel.cli.virsh.session import CommandError, Session, failing, read_document
-from hostel.drivers.base.network import AddressType, NetworkPortDriver, NetworkPortRef, NetworkRef, PortCreateFlag
+from hostel.cli.virsh.network import FILE, NETWORK
+from hostel.cli.virsh.session import VALIDATE, CommandError, Session, failing, read_document, validated
+from hostel.drivers.base.network import AddressType, NetworkPortDriver, NetworkPortRef, NetworkRef
 from hostel.drivers.base.offered import offered
 from hostel.drivers.events import NETWORK_EVENTS, Event, Subject
 from hostel.drivers.fault import fault
@@ -27,9 +27,10 @@ def _ports(session: Session, call: str) -> NetworkPortDriver:
 def _create(session: Session, args: Args) -> None:
     network = session.find_network(args["network"])
     xml = read_document(args["file"])
-    flags = PortCreateFlag.VALIDATE if args.has("validate") else PortCreateFlag.NONE
     with failing(f"Failed to create network from {args['file']}"):
-        port = _ports(session, "virNetworkPortCreateXML").network_port_create_xml(network, xml, flags)
+        port = _ports(session, "virNetworkPortCreateXML").network_port_create_xml(
+            network, validated(args, xml, "network port")
+        )
     session.output.note(f"Network port {port.uuid} created from {args['file']}")
 
 

@@ -6,15 +6,15 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from hostel.cli.options import Args, Command, data, flag, later, value
+from hostel.cli.options import Args, Command, data, flag, value
 from hostel.cli.virsh import document
-from hostel.cli.virsh.session import CommandError, Session, failing, read_document, yes_no
+from hostel.cli.virsh.session import VALIDATE, CommandError, Session, failing, read_document, validated, yes_no
 from hostel.drivers.base.nodedev import ACTIVE, CAPABILITIES, INACTIVE, NodeDeviceRef
 from hostel.errors import VirtError
 
 DEVICE: Final = data("device", "device name, or its WWNs as 'wwnn,wwpn'")
 _NAMED: Final = data("device", "device name")
-_FILE: Final = (data("file", "file with the document of a device"), later(flag("validate", "by libvirt's schema")))
+_FILE: Final = (data("file", "file with the document of a device"), VALIDATE)
 _WWN: Final = re.compile(r"(?:0x)?[0-9a-fA-F]{16}")
 
 
@@ -116,14 +116,14 @@ def _acting(action: Callable[[Session, NodeDeviceRef, Args], None], done: str, f
 def _create(session: Session, args: Args) -> None:
     xml = read_document(args["file"])
     with failing(f"Failed to create node device from {args['file']}"):
-        device = session.node_device.node_device_create_xml(xml)
+        device = session.node_device.node_device_create_xml(validated(args, xml, "node device"))
     session.output.note(f"Node device {device.name} created from {args['file']}")
 
 
 def _define(session: Session, args: Args) -> None:
     xml = read_document(args["file"])
     with failing(f"Failed to define node device from '{args['file']}'"):
-        device = session.node_device.node_device_define_xml(xml)
+        device = session.node_device.node_device_define_xml(validated(args, xml, "node device"))
     session.output.note(f"Node device '{device.name}' defined from '{args['file']}'")
 
 

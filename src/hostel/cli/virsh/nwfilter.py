@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
-from hostel.cli.options import Args, Command, data, flag, later
+from hostel.cli.options import Args, Command, data
 from hostel.cli.virsh import document
-from hostel.cli.virsh.session import CommandError, Session, failing, read_document
+from hostel.cli.virsh.session import VALIDATE, CommandError, Session, failing, read_document, validated
 from hostel.drivers.base.nwfilter import NwfilterBindingRef, NwfilterBindings, NwfilterRef
 from hostel.drivers.base.offered import offered
 from hostel.errors import VirtError
@@ -34,7 +34,7 @@ def find(session: Session, args: Args) -> NwfilterRef:
 def _define(session: Session, args: Args) -> None:
     xml = read_document(args["file"])
     with failing(f"Failed to define network filter from {args['file']}"):
-        nwfilter = session.nwfilter.nwfilter_define_xml(xml)
+        nwfilter = session.nwfilter.nwfilter_define_xml(validated(args, xml, "network filter"))
     session.output.note(f"Network filter {nwfilter.name} defined from {args['file']}")
 
 
@@ -72,7 +72,9 @@ def _find_binding(session: Session, args: Args) -> NwfilterBindingRef:
 def _create_binding(session: Session, args: Args) -> None:
     xml = read_document(args["file"])
     with failing(f"Failed to create network filter from {args['file']}"):
-        binding = _bindings(session, "virNWFilterBindingCreateXML").nwfilter_binding_create_xml(xml)
+        binding = _bindings(session, "virNWFilterBindingCreateXML").nwfilter_binding_create_xml(
+            validated(args, xml, "network filter binding")
+        )
     session.output.note(f"Network filter binding on {binding.port_device} created from {args['file']}")
 
 
@@ -100,14 +102,14 @@ COMMANDS = (
     Command(
         "nwfilter-define",
         "have a filter of packets, or change one",
-        (data("file", "file with a filter document"), later(flag("validate", "by libvirt's schema"))),
+        (data("file", "file with a filter document"), VALIDATE),
         _define,
     ),
     Command("nwfilter-dumpxml", "the document of a filter", (NWFILTER, *document.PARTS), _dumpxml),
     Command(
         "nwfilter-binding-create",
         "let an interface of the host have a filter",
-        (data("file", "file with a binding's document"), later(flag("validate", "by libvirt's schema"))),
+        (data("file", "file with a binding's document"), VALIDATE),
         _create_binding,
     ),
     Command("nwfilter-binding-delete", "let an interface have its filter no more", (_BINDING,), _delete_binding),

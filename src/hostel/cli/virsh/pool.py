@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from hostel.cli.options import Args, Command, data, flag, later, split_list, value
+from hostel.cli.options import Args, Command, data, flag, split_list, value
 from hostel.cli.output import pretty_size
 from hostel.cli.virsh import document
 from hostel.cli.virsh.document import element, empty, nested
-from hostel.cli.virsh.session import Session, failing, read_document, yes_no
+from hostel.cli.virsh.session import VALIDATE, Session, failing, read_document, validated, yes_no
 from hostel.drivers.base import PoolRef, PoolState
 from hostel.drivers.storage.document import POOL_TYPES
 from hostel.errors import ErrorCode, ErrorDomain, UsageError, VirtError
@@ -67,7 +67,7 @@ _SOURCES: Final = (
 def _define(session: Session, args: Args) -> None:
     xml = read_document(args["file"])
     with failing(f"Failed to define pool from {args['file']}"):
-        pool = session.storage.storage_pool_define_xml(xml)
+        pool = session.storage.storage_pool_define_xml(validated(args, xml, "pool"))
     session.output.note(f"Pool {pool.name} defined from {args['file']}")
 
 
@@ -343,7 +343,7 @@ COMMANDS = (
     Command("pool-create-as", "start a transient pool from options", (*DESCRIPTION, BUILD, *OVERWRITE), _create_as),
     Command("pool-create", "start a transient pool", (FILE, BUILD, *OVERWRITE), _create),
     Command("pool-define-as", "define a pool from options", DESCRIPTION, _define_as),
-    Command("pool-define", "define a pool, without starting it", (FILE, later(flag("validate", ""))), _define),
+    Command("pool-define", "define a pool, without starting it", (FILE, VALIDATE), _define),
     Command(
         "pool-delete",
         "remove what pool-build made",

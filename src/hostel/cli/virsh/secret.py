@@ -8,9 +8,9 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from hostel.cli.options import Args, Command, data, flag, later, value
+from hostel.cli.options import Args, Command, data, flag, value
 from hostel.cli.virsh import document
-from hostel.cli.virsh.session import CommandError, Session, failing, read_document
+from hostel.cli.virsh.session import VALIDATE, CommandError, Session, failing, read_document, validated
 from hostel.drivers.base.secret import SecretRef
 from hostel.errors import VirtError
 
@@ -29,7 +29,7 @@ def _find(session: Session, args: Args) -> SecretRef:
 def _define(session: Session, args: Args) -> None:
     xml = read_document(args["file"])
     with failing(f"Failed to set attributes from {args['file']}"):
-        secret = session.secret.secret_define_xml(xml)
+        secret = session.secret.secret_define_xml(validated(args, xml, "secret"))
     session.output.note(f"Secret {secret.uuid} created")
 
 
@@ -127,7 +127,7 @@ COMMANDS = (
     Command(
         "secret-define",
         "make or change a secret from a document",
-        (data("file", "file containing secret attributes in XML"), later(flag("validate", ""))),
+        (data("file", "file containing secret attributes in XML"), VALIDATE),
         _define,
     ),
     Command("secret-dumpxml", "the document of a secret", (SECRET, *document.PARTS), _dumpxml),

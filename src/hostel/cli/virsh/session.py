@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final, Protocol, TypeVar
 
-from hostel.cli.options import Args, data
+from hostel.cli.options import Args, data, flag
 from hostel.cli.output import Output
 from hostel.drivers.base import (
     DomainRef,
@@ -262,6 +262,22 @@ def read_document(path: str, *, errors: str = "strict") -> str:
         raise CommandError(f"Failed to {verb} file '{path}': {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise CommandError(f"Failed to read file '{path}': byte {error.start} is not UTF-8") from error
+
+
+VALIDATE: Final = flag("validate", "refuse what the schema does not have")
+
+
+def validated(args: Args, xml: str, kind: str) -> str:
+    """A document, held against its schema where ``--validate`` asks for it.
+
+    Raises:
+        VirtError: ``XML_INVALID_SCHEMA``.
+    """
+    if args.has("validate"):
+        from hostel.drivers.schema import check_schema
+
+        check_schema(xml, kind)
+    return xml
 
 
 def yes_no(value: bool) -> str:

@@ -6,9 +6,9 @@ import datetime
 from collections.abc import Mapping
 from typing import Final
 
-from hostel.cli.options import Args, Command, data, flag, later, rest, split_list, value
+from hostel.cli.options import Args, Command, data, flag, rest, split_list, value
 from hostel.cli.virsh import document
-from hostel.cli.virsh.session import DOMAIN, CommandError, Session, failing, read_document
+from hostel.cli.virsh.session import DOMAIN, VALIDATE, CommandError, Session, failing, read_document, validated
 from hostel.cli.virsh.snapshot_tree import draw
 from hostel.drivers.base import DomainRef, DomainXmlFlag
 from hostel.drivers.base.offered import offered
@@ -70,7 +70,7 @@ def _create(session: Session, args: Args) -> None:
     domain = session.domain(args)
     file = args.get("xmlfile")
     xml = read_document(file) if file is not None else "<domainsnapshot/>"
-    _make(session, domain, xml, _flags(args), file)
+    _make(session, domain, validated(args, xml, "snapshot"), _flags(args), file)
 
 
 def _make(session: Session, domain: DomainRef, xml: str, flags: SnapshotCreateFlag, file: str | None) -> None:
@@ -95,7 +95,7 @@ def _create_as(session: Session, args: Args) -> None:
     if args.has("print-xml"):
         session.output.line(xml + "\n")
         return
-    _make(session, domain, xml, _flags(args), None)
+    _make(session, domain, validated(args, xml, "snapshot"), _flags(args), None)
 
 
 def _memory(spec: str) -> str:
@@ -299,7 +299,7 @@ _FLAGS: Final = (
     flag("quiesce", "have the guest agent freeze file systems first"),
     flag("atomic", "all disks or none, which is always so here"),
     flag("live", "do not stop the guest while its memory is written"),
-    later(flag("validate", "")),
+    VALIDATE,
 )
 
 COMMANDS = (

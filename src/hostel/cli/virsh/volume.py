@@ -6,11 +6,11 @@ import re
 from collections.abc import Callable
 from typing import Final
 
-from hostel.cli.options import Args, Command, data, flag, later, number, value
+from hostel.cli.options import Args, Command, data, flag, number, value
 from hostel.cli.output import pretty_size
 from hostel.cli.virsh import document
 from hostel.cli.virsh.document import element, empty, nested
-from hostel.cli.virsh.session import CommandError, Session, failing, read_document
+from hostel.cli.virsh.session import VALIDATE, CommandError, Session, failing, read_document, validated
 from hostel.drivers.base import (
     PoolRef,
     VolumeCreateFlag,
@@ -59,7 +59,7 @@ def _create(session: Session, args: Args) -> None:
     pool = session.pool(args["pool"])
     xml = read_document(args["file"])
     with failing(f"Failed to create vol from {args['file']}"):
-        volume = session.storage.storage_vol_create_xml(pool, xml, _create_flags(args))
+        volume = session.storage.storage_vol_create_xml(pool, validated(args, xml, "volume"), _create_flags(args))
     session.output.note(f"Vol {volume.name} created from {args['file']}")
 
 
@@ -116,7 +116,9 @@ def _create_from(session: Session, args: Args) -> None:
     source = session.volume(args, pool_option="inputpool")
     xml = read_document(args["file"])
     with failing(f"Failed to create vol from {args['file']}"):
-        volume = session.storage.storage_vol_create_xml_from(pool, xml, source, _create_flags(args))
+        volume = session.storage.storage_vol_create_xml_from(
+            pool, validated(args, xml, "volume"), source, _create_flags(args)
+        )
     session.output.note(f"Vol {volume.name} created from input vol {source.name}")
 
 
@@ -250,7 +252,7 @@ COMMANDS = (
     Command(
         "vol-create",
         "create a volume from a document",
-        (POOL, data("file", "file with the XML document"), PREALLOC, later(flag("validate", ""))),
+        (POOL, data("file", "file with the XML document"), PREALLOC, VALIDATE),
         _create,
     ),
     Command(
@@ -263,7 +265,7 @@ COMMANDS = (
             value("inputpool", "pool of the other volume, by name or uuid"),
             PREALLOC,
             REFLINK,
-            later(flag("validate", "")),
+            VALIDATE,
         ),
         _create_from,
     ),

@@ -78,8 +78,8 @@ def test_what_is_not_there_is_refused_by_name(line: str, test_virsh: Virsh) -> N
 
 
 def test_options_that_are_not_there_yet_are_refused_by_name(test_virsh: Virsh) -> None:
-    assert test_virsh("define --validate x") == 1
-    assert test_virsh.err == "error: option --validate of command 'define' is not implemented yet\n"
+    assert test_virsh("create --autodestroy x") == 1
+    assert test_virsh.err == "error: option --autodestroy of command 'create' is not implemented yet\n"
 
 
 def test_test_domains_can_be_started_paused_which_libvirts_cannot(test_virsh: Virsh) -> None:
