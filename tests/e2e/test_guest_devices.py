@@ -10,6 +10,7 @@ import pytest
 from hostel.drivers.base import StartFlag
 from hostel.drivers.qemu.driver import QemuDriver
 from hostel.errors import VirtError
+from hostel.model.domain.domain import Domain
 from support.linux import Linux
 from support.linux_guest import LinuxGuest
 
@@ -146,3 +147,38 @@ def test_sockets_that_the_host_has_not_are_refused_with_what_to_load(driver: Qem
     domain = driver.domain_define_xml(XML.format(body="", devices="<vsock><cid auto='yes'/></vsock>"))
     with pytest.raises(VirtError, match="modprobe vhost_vsock"):
         driver.domain_create(domain)
+
+
+HOT_SCRIPT = """
+count() { ls -d /sys/devices/system/memory/memory* | wc -l; }
+before=$(count)
+echo waiting
+while [ $(count) = $before ]; do sleep 0.1; done
+echo plugged $(($(count) - before))
+while [ $(count) != $before ]; do sleep 0.1; done
+echo unplugged
+"""
+
+
+def test_modules_come_and_go_while_linux_runs(
+    driver: QemuDriver, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    guest = LinuxGuest(driver, Linux(tmp_path_factory.mktemp("linux")), tmp_path)
+    body = (
+        "<maxMemory slots='2' unit='MiB'>512</maxMemory><vcpu>1</vcpu>"
+        "<cpu mode='maximum'><numa><cell id='0' cpus='0' memory='192' unit='MiB'/></numa></cpu>"
+    )
+    module = "<memory model='dimm'><target><size unit='MiB'>128</size><node>0</node></target></memory>"
+    domain = driver.domain_create(guest.define(HOT_SCRIPT, body=body, memory=192))
+    guest.wait_for("waiting")
+    driver.domain_attach_device_flags(domain, module)
+    guest.wait_for("plugged 1")
+    live = Domain.parse(driver.domain_get_xml_desc(domain))
+    assert live.memory is not None and live.memory.to_kib() == 320 << 10
+    assert [item.alias for item in live.devices.memories] == ["dimm0"]
+    with pytest.raises(VirtError, match="maximum memory size must be equal or greater"):
+        driver.domain_attach_device_flags(domain, module.replace("128", "256"))
+    driver.domain_detach_device_flags(domain, module)
+    guest.wait_for("unplugged")
+    guest.wait(domain)
+    assert "memory model" not in driver.domain_get_xml_desc(domain)

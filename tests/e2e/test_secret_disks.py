@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
 from pathlib import Path
@@ -93,3 +94,34 @@ def test_a_secret_that_is_missing_or_for_something_else_is_refused(tmp_path: Pat
     secret(directories, PASSPHRASE, usage="iscsi")
     with pytest.raises(VirtError, match="not expected 'volume' type"):
         driver.domain_create(ref)
+
+
+def test_an_encrypted_disk_comes_and_goes_while_the_machine_runs(tmp_path: Path) -> None:
+    directories = Directories.under(tmp_path / "home")
+    driver = QemuDriver(directories)
+    path = image(tmp_path / "disk.qcow2", "qcow2")
+    encryption = f"<encryption format='luks'><secret type='passphrase' uuid='{UUID}'/></encryption>"
+    disk = (
+        f"<disk><driver name='qemu' type='qcow2'/><source file='{path}'>{encryption}</source>"
+        "<target dev='vdb' bus='virtio'/></disk>"
+    )
+    domain = driver.domain_create_xml(
+        "<domain type='qemu'><name>open</name><memory unit='MiB'>32</memory><os><type>hvm</type></os>"
+        "<features><acpi/></features></domain>",
+        StartFlag.PAUSED,
+    )
+    try:
+        with pytest.raises(VirtError) as caught:
+            driver.domain_attach_device_flags(domain, disk)
+        assert caught.value.code is ErrorCode.NO_SECRET
+        secret(directories, PASSPHRASE)
+        driver.domain_attach_device_flags(domain, disk)
+        assert str(path) in driver.domain_qemu_monitor_command(domain, "info block", human=True)
+        assert not [*(tmp_path / "home").rglob("*.secret")]
+        objects = '{"execute": "qom-list", "arguments": {"path": "/objects"}}'
+        assert "encryption-secret0" in driver.domain_qemu_monitor_command(domain, objects)
+        driver.domain_resume(domain)
+        with contextlib.suppress(VirtError):  # a guest without a system does not let go by itself
+            driver.domain_detach_device_flags(domain, disk)
+    finally:
+        driver.domain_destroy(domain)

@@ -7,7 +7,7 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -23,7 +23,7 @@ from hostel.drivers.qemu.command.disk import drive_id, throttle
 from hostel.drivers.qemu.command.display import VNC_ID
 from hostel.drivers.qemu.command.host import large_pages
 from hostel.drivers.qemu.command.machine import build
-from hostel.drivers.qemu.command.objects import secrets
+from hostel.drivers.qemu.command.objects import Needed, secrets
 from hostel.drivers.qemu.cpu.guest import name_host_model
 from hostel.drivers.qemu.firmware import choice, nvram
 from hostel.drivers.qemu.firmware.descriptor import Firmware, installed
@@ -141,14 +141,7 @@ class Launcher:
         """Run a document that is ready to be run."""
         machines, name = self._machines, live.name
         run, log = machines.run_directory(name), machines.log(name)
-        context = Context(
-            emulator,
-            run / "monitor",
-            self.bridge,
-            memory_files=str(self._memory_files(live)),
-            pages=large_pages(),
-            is_confined=probe.sandboxes(emulator, self._cache),
-        )
+        context = self.context(live, run)._replace(is_confined=probe.sandboxes(emulator, self._cache))
         status = Status(live, machines.next_id(), 0, 0, str(run), 0)
         live.id = status.id
         privileged, moved = os.geteuid() == 0, origin.migration is not None
@@ -163,7 +156,7 @@ class Launcher:
                 argv = build(live, context)
                 if origin.memory is not None or origin.migration is not None:
                     argv += ["-incoming", "defer"]
-                values += self._give_secrets(live, context)
+                values += self.give_secrets([*firmware.secrets(live), *_needed(live.devices.disks)], context)
                 last = max((source.index or 0 for source in _images(live)), default=0)
                 status = status._replace(log_start=process.write_log(log, notes, argv), nodes=last)
                 helpers = self._helpers(live, run, values)
@@ -221,15 +214,19 @@ class Launcher:
         """
         choice.choose(live, self._descriptors, self._machines.variables(live.name), reset=reset_nvram)
 
-    def _give_secrets(self, live: Domain, context: Context) -> list[Path]:
-        """Write the values that QEMU reads as it starts, each into a file of its owner's alone; returns the files.
+    def context(self, live: Domain, run: Path) -> Context:
+        """What building command lines of a run needs besides the document."""
+        files = str(self._memory_files(live))
+        return Context(find_emulator(live), run / "monitor", self.bridge, memory_files=files, pages=large_pages())
+
+    def give_secrets(self, wanted: Iterable[Needed], context: Context) -> list[Path]:
+        """Write the values that QEMU reads, each into a file of its owner's alone; returns the files.
 
         Raises:
             VirtError: there is no such secret, it has no value, or it is for something else.
         """
         given: list[Path] = []
-        of_disks = (needed for disk in live.devices.disks for needed in secrets(disk))
-        for needed in (*firmware.secrets(live), *of_disks):
+        for needed in wanted:
             value = needed.value.encode()
             if needed.reference is not None:
                 value = self._secrets(needed.reference, needed.usage)
@@ -445,6 +442,11 @@ def find_emulator(domain: Domain | None = None) -> str:
         message = f"unsupported configuration: '{name}' is not there or not executable; install qemu-system-x86"
         raise VirtError(ErrorCode.CONFIG_UNSUPPORTED, message, domain=ErrorDomain.QEMU)
     return found
+
+
+def _needed(disks: Iterable[Disk]) -> Iterator[Needed]:
+    for disk in disks:
+        yield from secrets(disk)
 
 
 def _unlink(paths: list[Path]) -> None:

@@ -46,7 +46,9 @@ def recover(machine: Running) -> None:
 
 
 def _settle_plugs(machine: Running) -> None:
-    """For each device on its way ask QEMU whether it has it."""
+    """For each device on its way ask QEMU whether it has it; secrets that it was to read are read, or never will be."""
+    for path in machine.run.glob("*.secret"):
+        path.unlink(missing_ok=True)
     there = {str(item["name"]) for item in machine.ask("qom-list", path="/machine/peripheral")}
     for plug in machine.status.plugs:
         if plug.way == "overlay":
@@ -58,6 +60,7 @@ def _settle_plugs(machine: Running) -> None:
             if plug.alias not in there and device is not None:
                 machine.attempt("netdev_del", id=f"host{plug.alias}")
                 machine.attempt("object-del", id=f"obj{plug.alias}")
+                machine.attempt("object-del", id=f"mem{plug.alias}")
                 if isinstance(device, Interface):
                     machine.release(device)
                 remove(machine.domain, device)

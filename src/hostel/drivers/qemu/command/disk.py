@@ -62,26 +62,24 @@ def arguments(domain: Domain, context: Context, bootindex: dict[int, int]) -> li
     return argv
 
 
-def disk_arguments(domain: Domain, disk: Disk, bootindex: int | None, context: Context | None = None) -> list[str]:
-    """One disk whose images have numbers; without a context, one whose images need nothing besides their nodes."""
+def disk_arguments(domain: Domain, disk: Disk, bootindex: int | None, context: Context) -> list[str]:
+    """One disk whose images have numbers."""
     if disk.target.bus == DiskBus.SD:
         return ["-drive", _sd_card(disk)]
     argv: list[str] = []
     if disk.type == SourceType.VHOSTUSER:
         argv += ["-chardev", _vhost_user_socket(disk)]
-    elif context is not None:
+    else:
         argv += objects.disk_objects(disk, context)
-    elif any(objects.secrets(disk)):
-        raise unsupported(f"disk '{disk.target.dev}' needs a secret; add it with --config, and start the machine anew")
     for spec in nodes(disk):
         argv += option("-blockdev", spec)
     scsi = _passes_scsi(disk, context)
     return [*argv, *zpci(disk), *option("-device", device(domain, disk, top_node(disk), bootindex, scsi))]
 
 
-def _passes_scsi(disk: Disk, context: Context | None) -> bool | None:
+def _passes_scsi(disk: Disk, context: Context) -> bool | None:
     """Whether a virtio disk passes SCSI commands on; None where the emulator is right without being told."""
-    if context is None or not context.has("virtio-blk-pci.scsi"):
+    if not context.has("virtio-blk-pci.scsi"):
         return None
     if disk.device == DiskDevice.LUN:
         return True

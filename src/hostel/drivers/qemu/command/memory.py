@@ -20,7 +20,7 @@ from hostel.units import KiB
 RAM: Final = "pc.ram"  # what machines of x86 call their memory, which a saved machine knows it by
 _SYSTEM_PAGE: Final = resource.getpagesize() // KiB
 _BLOCK: Final = 1024  # KiB
-_MODULE: Final = 2048  # KiB
+MODULE: Final = 2048  # KiB
 _DEVICES: Final = {
     "dimm": "pc-dimm", "nvdimm": "nvdimm", "virtio-pmem": "virtio-pmem-pci", "virtio-mem": "virtio-mem-pci",
 }  # fmt: skip
@@ -97,16 +97,17 @@ def align(domain: Domain) -> None:
     initial, cells = initial_size(domain), cells_of(domain)
     modules = [item.target.size for item in domain.devices.memories]
     for size in modules:
-        size.value, size.unit = _up(size.to_kib(), _MODULE), "KiB"
+        size.value, size.unit = up(size.to_kib(), MODULE), "KiB"
     for cell in cells:
-        cell.memory = _up(cell.memory)
-    total = sum(cell.memory for cell in cells) if cells else _up(initial)
+        cell.memory = up(cell.memory)
+    total = sum(cell.memory for cell in cells) if cells else up(initial)
     domain.memory.value, domain.memory.unit = total + sum(size.to_kib() for size in modules), "KiB"
     if domain.max_memory is not None:
-        domain.max_memory.value, domain.max_memory.unit = _up(domain.max_memory.to_kib()), "KiB"
+        domain.max_memory.value, domain.max_memory.unit = up(domain.max_memory.to_kib()), "KiB"
 
 
-def _up(size: int, block: int = _BLOCK) -> int:
+def up(size: int, block: int = _BLOCK) -> int:
+    """Round up to whole blocks, in KiB."""
     return -(-size // block) * block
 
 

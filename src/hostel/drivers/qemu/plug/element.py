@@ -7,6 +7,7 @@ from typing import Final, NamedTuple
 from hostel.codec.xmltext import parse
 from hostel.drivers.document import reading
 from hostel.drivers.fault import fault
+from hostel.drivers.qemu.command.memory import MODULE, up
 from hostel.drivers.qemu.machines import failed
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
 from hostel.model.domain.devices.address import PciAddress
@@ -17,6 +18,7 @@ from hostel.model.domain.devices.hostdev import Hostdev
 from hostel.model.domain.devices.input import Input
 from hostel.model.domain.devices.interface import Interface
 from hostel.model.domain.devices.paravirtual import Rng
+from hostel.model.domain.devices.platform import MemoryDevice
 from hostel.model.domain.domain import Devices, Domain
 
 # Which list of the devices an element goes into; what is missing here does not come and go.
@@ -28,6 +30,7 @@ _LISTS: Final[dict[str, str]] = {
     "rng": "rngs",
     "input": "inputs",
     "watchdog": "watchdogs",
+    "memory": "memories",
     "sound": "sounds",
     "graphics": "graphics",
 }
@@ -67,10 +70,25 @@ def read_device(xml: str) -> Given:
 
 
 def insert(domain: Domain, given: Given) -> Device:
-    """Put a copy of the device into a document; returns it."""
+    """Put a copy of the device into a document; returns it. Memory makes the machine's more."""
     device = given.device.copy()
     getattr(domain.devices, given.place).append(device)
+    if isinstance(device, MemoryDevice):
+        size = device.target.size
+        size.value, size.unit = up(size.to_kib(), MODULE), "KiB"
+        _grow(domain, size.to_kib())
     return device
+
+
+def _grow(domain: Domain, size: int) -> None:
+    """Give a machine more memory, or less; one that has all of it goes on having all."""
+    total = domain.memory.to_kib() if domain.memory is not None else 0
+    current = domain.current_memory
+    if current is not None:
+        has = current.to_kib() + size if current.to_kib() == total else min(current.to_kib(), total + size)
+        current.value, current.unit = has, "KiB"
+    if domain.memory is not None:
+        domain.memory.value, domain.memory.unit = total + size, "KiB"
 
 
 def remove(domain: Domain, device: Device) -> None:
@@ -81,6 +99,8 @@ def remove(domain: Domain, device: Device) -> None:
             held[:] = [item for item in held if item is not device]
         elif held is device:
             setattr(domain.devices, field.name, None)
+    if isinstance(device, MemoryDevice):
+        _grow(domain, -device.target.size.to_kib())
 
 
 def by_alias(domain: Domain, alias: str) -> Device | None:
@@ -108,12 +128,27 @@ def find(domain: Domain, given: Given) -> Device:
             return _one(same, f"controller {kind}:{index} not found")
         case Hostdev():
             return _hostdev(domain, device)
+        case MemoryDevice():
+            modules = [item for item in domain.devices.memories if _is_module(device, item)]
+            return _one(list[Device](modules), "matching memory device was not found")
         case Rng() | Input():
             devices: list[Device] = list(getattr(domain.devices, given.place))
             return _one([item for item in devices if _describes(device, item)], f"matching {device.TAG} not found")
         case _:
             held: list[Device] = list(getattr(domain.devices, given.place))
             return _one([item for item in held if _describes(device, item)], f"matching {device.TAG} not found")
+
+
+def _is_module(wanted: MemoryDevice, module: MemoryDevice) -> bool:
+    size = up(wanted.target.size.to_kib(), MODULE)
+    return (
+        wanted.model == module.model
+        and size == module.target.size.to_kib()
+        and wanted.target.node == module.target.node
+        and wanted.source in (None, module.source)
+        and wanted.alias in (None, module.alias)
+        and wanted.address in (None, module.address)
+    )
 
 
 def _describes(wanted: Device, device: Device) -> bool:

@@ -8,16 +8,18 @@ it (:mod:`hostel.drivers.qemu.recovery`).
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any, Final
 
 from hostel.drivers.document import reading
 from hostel.drivers.fault import fault
 from hostel.drivers.link import tap
 from hostel.drivers.qemu.alias import assign_aliases
-from hostel.drivers.qemu.command import controller, disk, network, peripheral
+from hostel.drivers.qemu.command import controller, disk, memory, network, peripheral
 from hostel.drivers.qemu.command.context import Context, Wire, alias_of
+from hostel.drivers.qemu.command.objects import secrets
 from hostel.drivers.qemu.document import unsupported
-from hostel.drivers.qemu.launch import Launcher, find_emulator
+from hostel.drivers.qemu.launch import Launcher
 from hostel.drivers.qemu.plug.element import Given, by_alias, insert
 from hostel.drivers.qemu.plug.graph import sweep_nodes
 from hostel.drivers.qemu.running import Running
@@ -32,7 +34,7 @@ from hostel.model.domain.devices.hostdev import Hostdev
 from hostel.model.domain.devices.input import Input
 from hostel.model.domain.devices.interface import Interface
 from hostel.model.domain.devices.paravirtual import Rng
-from hostel.model.domain.devices.platform import Watchdog
+from hostel.model.domain.devices.platform import MemoryDevice, Watchdog
 from hostel.model.domain.domain import Domain
 from hostel.model.domain.validate import validate
 
@@ -70,10 +72,14 @@ def plug_in(machine: Running, given: Given, launcher: Launcher) -> Device:
     added = [item for item in after.devices.all() if item.alias not in known]
     machine.save(domain=after, plugs=(*machine.status.plugs, *(Plug(way="in", alias=alias_of(it)) for it in added)))
     done: list[tuple[str, str]] = []
+    context = launcher.context(after, machine.run)
+    given_secrets: list[Path] = []
     try:
+        if isinstance(device, Disk):
+            given_secrets += launcher.give_secrets(secrets(device), context)
         for item in sorted(added, key=lambda it: it is device):
             wire = _connect(machine, wired, launcher) if wired is not None and item is wired else None
-            for option, properties in _options(after, item, launcher, machine, wire):
+            for option, properties in _options(after, item, context, wire):
                 machine.ask(_COMMANDS[option], **properties)
                 done.append((option, str(properties.get("id", ""))))
         _finish(machine, device)
@@ -87,6 +93,9 @@ def plug_in(machine: Running, given: Given, launcher: Launcher) -> Device:
         sweep_nodes(machine)
         machine.save(plugs=_without(machine, added))
         raise
+    finally:
+        for path in given_secrets:
+            path.unlink(missing_ok=True)
     machine.save(plugs=_without(machine, added))
     for item in added:
         machine.publish("device-added", alias=alias_of(item))
@@ -112,7 +121,9 @@ def _check_hot(domain: Domain, device: Device) -> None:
             if any(it.type == device.type and it.index == device.index for it in domain.devices.controllers):
                 what = f"target {device.type}:{device.index} already exists"
                 raise fault(ErrorCode.OPERATION_FAILED, what, ErrorDomain.QEMU)
-        case Interface() | Rng() | Input() | Watchdog() | Hostdev():
+        case MemoryDevice() if device.model == "sgx-epc":
+            raise _not_hot("hotplug is not supported for this type of memory device")
+        case Interface() | Rng() | Input() | Watchdog() | Hostdev() | MemoryDevice():
             pass
         case _:
             raise _not_hot(f"live attach of device '{device.TAG}' is not supported")
@@ -169,20 +180,19 @@ def _connect(machine: Running, interface: Interface, launcher: Launcher) -> Wire
     return Wire(names[: len(made.taps)], names[len(made.taps) :])
 
 
-def _options(
-    domain: Domain, device: Device, launcher: Launcher, machine: Running, wire: Wire | None
-) -> list[tuple[str, dict[str, Any]]]:
+def _options(domain: Domain, device: Device, context: Context, wire: Wire | None) -> list[tuple[str, dict[str, Any]]]:
     """What brings a device into the machine: options of the command line, in order."""
     order = {id(device): device.boot.order} if getattr(device, "boot", None) is not None else {}  # type: ignore[attr-defined]
     match device:
         case Disk():
-            argv = disk.disk_arguments(domain, device, order.get(id(device)))
+            argv = disk.disk_arguments(domain, device, order.get(id(device)), context)
         case Interface():
             wires = {alias_of(device): wire} if wire is not None else {}
-            context = Context(find_emulator(domain), machine.run / "monitor", launcher.bridge, wires=wires)
-            argv = network.card_arguments(domain, device, context, order.get(id(device)))
+            argv = network.card_arguments(domain, device, context._replace(wires=wires), order.get(id(device)))
         case Controller():
             argv = controller.one(domain, device, order)
+        case MemoryDevice():
+            argv = memory.device_arguments(domain, device, context)
         case _:
             argv = peripheral.one(domain, device)
     if len(argv) % 2 or any(option not in _COMMANDS for option in argv[::2]):

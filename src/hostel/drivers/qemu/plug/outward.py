@@ -11,6 +11,7 @@ from typing import Final
 
 from hostel.drivers.fault import fault
 from hostel.drivers.qemu.command.context import alias_of
+from hostel.drivers.qemu.command.objects import secrets
 from hostel.drivers.qemu.machines import failed
 from hostel.drivers.qemu.plug.element import by_alias, remove
 from hostel.drivers.qemu.plug.graph import sweep_nodes
@@ -25,7 +26,7 @@ from hostel.model.domain.devices.hostdev import Hostdev, ScsiHostdev
 from hostel.model.domain.devices.input import Input
 from hostel.model.domain.devices.interface import Interface
 from hostel.model.domain.devices.paravirtual import Rng
-from hostel.model.domain.devices.platform import Watchdog
+from hostel.model.domain.devices.platform import MemoryDevice, Watchdog
 from hostel.model.domain.domain import Domain
 from hostel.model.domain.implicit import find_controller
 
@@ -94,8 +95,13 @@ def gone(machine: Running, alias: str) -> None:
         machine.attempt("netdev_del", id=f"host{alias}")
     if device is None or isinstance(device, Rng):
         machine.attempt("object-del", id=f"obj{alias}")
+    if device is None or isinstance(device, MemoryDevice):
+        machine.attempt("object-del", id=f"mem{alias}")
     if device is None or isinstance(device, Disk):
         sweep_nodes(machine, patience=_NODE_SECONDS)
+    if isinstance(device, Disk):
+        for needed in secrets(device):
+            machine.attempt("object-del", id=needed.name)
     machine.save(plugs=_others(machine, alias))
     machine.publish("device-removed", alias=alias)
 
@@ -117,7 +123,7 @@ def _check(machine: Running, device: Device) -> None:
         case Input():
             if device.bus not in ("usb", "virtio"):
                 raise _not_hot(f"input device on bus '{device.bus}' cannot be detached")
-        case Interface() | Rng() | Watchdog() | Hostdev():
+        case Interface() | Rng() | Watchdog() | Hostdev() | MemoryDevice():
             pass
         case _:
             raise _not_hot(f"live detach of device '{device.TAG}' is not supported")
