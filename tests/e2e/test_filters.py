@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,13 +20,35 @@ from hostel.errors import VirtError
 from hostel.objects import Connection
 from support import netns
 from support.kill_step import killed_at
-from support.session import domain_xml, session
+from support.linux import Linux
+from support.session import domain_xml, log_of, session
 
 pytestmark = [
     pytest.mark.qemu,
     *(pytest.mark.requires_tool(name) for name in ("ip", "ebtables", "iptables")),
     pytest.mark.skipif(os.geteuid() != 0, reason="rules are set by root"),
 ]
+NETWORK = """<network><name>lan</name><bridge name='hbr0' stp='off'/>
+<ip address='192.168.77.1' prefix='24'><dhcp><range start='192.168.77.20' end='192.168.77.40'/>
+<host mac='52:54:00:00:00:0a' ip='192.168.77.10'/></dhcp></ip></network>"""
+# Gets an address, and sends from it and from another one.
+SCRIPT = """
+ip link set lo up
+ip link set eth0 up
+cat > /take <<'END'
+#!/bin/sh
+[ "$1" = bound ] || exit 0
+ip address add $ip/$mask dev $interface
+END
+chmod 755 /take
+udhcpc -i eth0 -n -q -f -t 30 -T 1 -s /take
+until ping -c 1 -W 1 192.168.77.1 >/dev/null; do :; done
+echo "its own passes"
+ip address add 192.168.77.99/24 dev eth0
+ping -c 3 -W 1 -I 192.168.77.99 192.168.77.1 >/dev/null || echo "another's is kept"
+echo "the end"
+while :; do sleep 1; done
+"""
 IP = "<parameter name='IP' value='10.0.0.2'/>"
 
 
@@ -134,6 +157,32 @@ def test_a_kill_at_any_step_of_a_start_leaves_no_rules(system: Connection, home:
         step += 97
     assert step > 200
     assert "52:54:00:00:00:0a" in rules()
+
+
+@pytest.mark.slow
+@pytest.mark.requires_tool("dnsmasq")
+@pytest.mark.requires_tool("nft")
+@pytest.mark.requires_tool("busybox")
+@pytest.mark.requires_tool("dpkg-deb")
+def test_a_linux_is_held_to_the_address_that_dhcp_gives_it(system: Connection, home: Path) -> None:
+    home.chmod(0o755)  # where dnsmasq may look
+    system.define_network(NETWORK).start()
+    linux = Linux(home)
+    (home / "initrd").write_bytes(linux.initramfs(SCRIPT, {}, ("virtio_net", "af_packet")))
+    append = "console=ttyS0 quiet panic=-1 mitigations=off no_timer_check tsc=reliable"
+    kernel = f"<kernel>{linux.kernel.image}</kernel><initrd>{home / 'initrd'}</initrd><cmdline>{append}</cmdline>"
+    learning = "<parameter name='CTRL_IP_LEARNING' value='dhcp'/>"
+    device = interface("0a", learning).replace("'bridge'", "'network'").replace("bridge='br7'", "network='lan'")
+    domain = system.create_domain(domain_xml(home, device, system=kernel).replace("'MiB'>32<", "'MiB'>192<"))
+    log, deadline = log_of(home), time.monotonic() + 90
+    while "the end" not in (said := log.read_text(errors="replace")):
+        assert time.monotonic() < deadline, said
+        time.sleep(0.1)
+    assert "its own passes" in said
+    assert "another's is kept" in said
+    assert "--arp-ip-src 192.168.77.10" in rules()
+    domain.destroy()
+    assert "192.168.77" not in rules()
 
 
 @pytest.mark.parametrize(

@@ -209,7 +209,10 @@ def learning_any() -> None:
 
 def learning_dhcp() -> None:
     network = Network()
+    sh(f"ip link set {TAP} down")  # as a tap is when its guest starts
     network.driver.nwfilter_binding_create_xml(binding("clean-traffic", ("CTRL_IP_LEARNING", "dhcp")))
+    time.sleep(0.5)
+    sh(f"ip link set {TAP} up")
     assert network.passes() == ""
     ask = ethernet(MAC, BROADCAST, _IPV4, ipv4("0.0.0.0", "255.255.255.255", 17, dhcp(1)))
     assert network.sent(ask)

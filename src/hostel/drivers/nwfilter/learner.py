@@ -6,6 +6,7 @@ DHCP, for as long as they are its own; it ends with the interface.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import select
@@ -47,7 +48,12 @@ class Learner:
         while self._is_wanted(index):
             ready, _, _ = select.select([listening], [], [], self._patience())
             if ready:
-                frame, (_, _, kind, *_) = listening.recvfrom(_LONGEST)
+                try:
+                    frame, (_, _, kind, *_) = listening.recvfrom(_LONGEST)
+                except OSError as error:
+                    if error.errno != errno.ENETDOWN:
+                        raise
+                    continue  # it is not up yet, or not now
                 if self._heard(frame, mac, to_guest=kind == _OUTGOING):
                     return
             elif self._forget_old():
