@@ -49,3 +49,8 @@ def test_what_is_left_by_who_is_killed_is_put_right() -> None:
 @pytest.mark.requires_tool("virsh")
 def test_rules_and_words_are_libvirts() -> None:
     run("beside_libvirtd")
+
+
+@pytest.mark.requires_tool("virsh")
+def test_the_daemon_puts_filters_in_force() -> None:
+    run("by_daemon")

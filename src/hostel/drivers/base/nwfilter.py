@@ -47,11 +47,17 @@ class NwfilterEnforcer(Protocol):
     """Puts filters in force on the interfaces of guests."""
 
     def apply(self, binding: FilterBinding) -> None:
-        """Put a filter in force on an interface that is there, in place of one that was in force on it before.
+        """Put the filter of a guest that starts in force on its interface, which is there.
 
         Raises:
-            VirtError: the rules cannot be made. A guest that had none must not run then; one that runs has those of
-                its filter before.
+            VirtError: the rules cannot be made; there are none then, and the guest must not run.
+        """
+
+    def change(self, binding: FilterBinding) -> None:
+        """Put another filter in force on the interface of a guest that runs, with no moment between.
+
+        Raises:
+            VirtError: the rules cannot be made; the interface has those before then.
         """
 
     def remove_of(self, owner: str, mac: str) -> None:

@@ -124,20 +124,28 @@ class SystemNwfilterDriver(MemoryNwfilterDriver):
     # Guests.
 
     def apply(self, binding: FilterBinding) -> None:
-        """Let a guest's interface have its filter, or another one; what a guest before it had is taken away.
+        """Let the interface of a guest that starts have its filter; what one before it had is taken away.
 
         Raises:
-            VirtError: the rules cannot be made; the interface has those before then, or none.
+            VirtError: the rules cannot be made; the interface has none then.
         """
         with reading(ErrorDomain.NWFILTER):
             check_interface(binding.port_device or "")
         with self._locked():
+            self._bind(binding)
+
+    def change(self, binding: FilterBinding) -> None:
+        """Let the interface of a guest that runs have another filter, with no moment between.
+
+        Raises:
+            VirtError: the rules cannot be made; the interface has those before then.
+        """
+        with self._locked():
             before = self._bindings.find(name_of(binding))
-            owner = "" if binding.owner is None else binding.owner.uuid or ""
-            if before is not None and _is_of(before, owner, binding.mac or ""):
-                self._rebind(before, binding)
-            else:
+            if before is None:
                 self._bind(binding)
+            else:
+                self._rebind(before, binding)
 
     def remove_of(self, owner: str, mac: str) -> None:
         """Take away the rules of a guest's interface, whatever it was called, and whether it is there or not."""
@@ -193,16 +201,10 @@ class SystemNwfilterDriver(MemoryNwfilterDriver):
     def _settle(self) -> None:
         """Make the rules anew that somebody was changing, and go on learning where who did so is gone."""
         for name in self._bindings.unsettled():
-            binding = self._bindings.find(name)
-            self._firewall.remove(name)
-            if binding is None:
-                self._bindings.forget(name)
-            else:
-                try:
-                    self._enforce(binding, self._planned(binding, self._find))
-                except VirtError:
-                    self._stand(name, standing.nothing(name))
-            self._bindings.settle(name)
+            # One that cannot be put right keeps nobody from changing others.
+            with contextlib.suppress(VirtError):
+                self._make_anew(name)
+                self._bindings.settle(name)
         for name in self._bindings.learners():
             mark, binding = self._bindings.learning(name), self._bindings.find(name)
             if mark is None or learning.is_running(self._bindings.lock_of_learner(name)):
@@ -211,6 +213,17 @@ class SystemNwfilterDriver(MemoryNwfilterDriver):
                 self._bindings.end_learning(name)
             else:
                 learning.start(self._directories, binding, mark)
+
+    def _make_anew(self, name: str) -> None:
+        binding = self._bindings.find(name)
+        self._firewall.remove(name)
+        if binding is None:
+            self._bindings.forget(name)
+            return
+        try:
+            self._enforce(binding, self._planned(binding, self._find))
+        except VirtError:
+            self._stand(name, standing.nothing(name))
 
     def _bind(self, binding: FilterBinding) -> None:
         name = name_of(binding)
@@ -229,7 +242,6 @@ class SystemNwfilterDriver(MemoryNwfilterDriver):
                 raise
 
     def _rebind(self, before: FilterBinding, binding: FilterBinding) -> None:
-        """Let an interface have another filter, with no moment between; the one before where that cannot be."""
         name = name_of(binding)
         plan = self._planned(binding, self._find)
         _complete(binding)
@@ -258,18 +270,14 @@ class SystemNwfilterDriver(MemoryNwfilterDriver):
         users = [(binding, self._planned(binding, find)) for binding in self._users(name)]
         made = [(name_of(binding), binding, plan) for binding, plan in users if exists(name_of(binding))]
         with self._bindings.changing(*(port for port, _, _ in made)):
-            tried = []
             try:
                 for port, _, plan in made:
-                    tried.append(port)
                     if plan.learning is None:
                         self._firewall.make(port, plan.rules)
                 self._stored[name] = filter
             except BaseException:
-                for port in tried:
-                    self._firewall.remove_new(port)
-                    self._bindings.settle(port)
                 for port, _, _ in made:
+                    self._firewall.remove_new(port)
                     self._bindings.settle(port)
                 raise
             for port, binding, plan in made:

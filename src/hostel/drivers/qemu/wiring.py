@@ -145,7 +145,7 @@ class Wiring:
         if reference is None or name is None:
             self._unfilter(domain, interface)
         else:
-            self._filter(domain, changed, name)
+            self._filter(domain, changed, name, is_in_use=True)
         interface.filterref = reference
 
     def release_all(self, domain: Domain) -> None:
@@ -203,14 +203,15 @@ class Wiring:
             tap.close(files)
             raise
 
-    def _filter(self, domain: Domain, interface: Interface, name: str) -> None:
-        """Put the interface's filter in force on a tap to which nothing is connected yet."""
+    def _filter(self, domain: Domain, interface: Interface, name: str, *, is_in_use: bool = False) -> None:
+        """Put the interface's filter in force on a tap, to which nothing is connected yet where it is not in use."""
         if interface.filterref is None:
             return
         from hostel.drivers.nwfilter import guest
 
         binding = guest.binding_of(interface, interface.filterref, name, name=domain.name, uuid=domain.uuid)
-        offered(self._nwfilter, NwfilterEnforcer, "virNWFilterBindingCreateXML").apply(binding)
+        filters = offered(self._nwfilter, NwfilterEnforcer, "virNWFilterBindingCreateXML")
+        (filters.change if is_in_use else filters.apply)(binding)
 
     def _unfilter(self, domain: Domain, interface: Interface) -> None:
         filters = self._filters() if interface.filterref is not None else None
