@@ -20,7 +20,7 @@ from hostel.errors import ErrorCode, VirtError
 from support import image
 from support.machines import machine
 from support.moving import MIB, Two, eventually, state_of, two
-from support.session import disk, wait_for_report
+from support.session import disk, domain_xml, reports, session, wait_for_report
 
 pytestmark = [pytest.mark.qemu, pytest.mark.requires_tool("qemu-img")]
 LIVE = MigrateFlag.LIVE | MigrateFlag.UNSAFE
@@ -98,6 +98,20 @@ def test_machine_with_nearly_every_device_moves_and_has_its_own_sockets_there(bo
     assert not SOCKET.search(both.other.domain_get_xml_desc(there, DomainXmlFlag.INACTIVE))
     migrate(both.other, both.one, there, {}, flags)
     assert (state_of(both.one, "g"), state_of(both.other, "g")) == (DomainState.RUNNING, DomainState.SHUTOFF)
+
+
+def test_object_moves_to_another_connection(tmp_path: Path) -> None:
+    path = tmp_path / "disk.img"
+    path.write_bytes(guest.image(label="moving", mode=guest.Mode.WAIT).ljust(MIB, b"\0"))
+    with session(tmp_path / "one") as one, session(tmp_path / "other") as other:
+        domain = one.define_domain(domain_xml(tmp_path, disk(path)))
+        domain.start()
+        wait_for_report(tmp_path, 1)
+        moved = domain.migrate(other, {"bandwidth": 100}, LIVE)
+        assert (domain.state, moved.state) == (DomainState.SHUTOFF, DomainState.RUNNING)
+        moved.shutdown()
+        moved.wait(timeout=30)
+    assert len(reports(tmp_path)) == 1
 
 
 def test_paused_guest_stays_paused_until_it_is_resumed(both: Two) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple
 
 from hostel.daemon.config import Rule
+from hostel.drivers.base.migration import DEST_NAME, DEST_XML
 from hostel.drivers.fault import fault
 from hostel.errors import ErrorCode, ErrorDomain, ModelError, VirtError
 from hostel.wire.rpc.procedure import Permission, Procedure
@@ -163,8 +164,15 @@ def _object_name(permission: Permission, procedure: Procedure, arguments: Sequen
     for field, value in zip(procedure.arguments.fields, arguments, strict=True):
         if field.type.rstrip("?") == wanted and value is not None:
             return name_of(wanted, value)
-        if field.name in ("xml", "xml_desc", "desc"):
+        if field.name in ("xml", "xml_desc", "desc", "dom_xml"):
             document = value
+        if field.name == "dname" and value is not None:
+            return str(value)
+        if field.name == "params" and procedure.name.startswith("domain_migrate_"):
+            given = {name: text for name, (_, text) in value}
+            if DEST_NAME in given:
+                return str(given[DEST_NAME])
+            document = str(given.get(DEST_XML, ""))
     if wanted != "connect" and "_lookup_" in procedure.name:
         return None
     return _document_name(document) if document and wanted != "connect" else ""

@@ -237,6 +237,7 @@ _ROWS: Final[dict[str, Adapter]] = {
     "domain_interface_stats": _domain(make=InterfaceStats),
     "domain_backup_begin": _domain(flags=BackupBeginFlag),
     "domain_backup_get_xml_desc": _domain(),
+    "domain_abort_job_flags": _domain("domain_abort_job"),  # post-copy, which a flag is about, cannot be ended
     "domain_abort_job": _domain(),
     "domain_set_memory_flags": _domain(flags=(Affect, MemoryFlag)),
     "domain_get_vcpus_flags": _domain(flags=(Affect, VcpuFlag)),

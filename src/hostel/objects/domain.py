@@ -16,6 +16,7 @@ from hostel.drivers.base import (
     StateInfo,
     UndefineFlag,
 )
+from hostel.drivers.base.migration import MigrateFlag, Parameters
 from hostel.drivers.fault import fault
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
 
@@ -86,6 +87,24 @@ class Domain:
         """End the domain now, as pulling the plug does; with ``graceful`` only if it ends without force."""
         flags = DestroyFlag.GRACEFUL if graceful else DestroyFlag.DEFAULT
         self.connection.hypervisor.domain_destroy(self._look_up(), flags)
+
+    def migrate(
+        self, destination: Connection, params: Parameters | None = None, flags: MigrateFlag = MigrateFlag.LIVE
+    ) -> Domain:
+        """Move it to where another connection leads, which this process sees to; the domain there.
+
+        Args:
+            destination: the other connection.
+            params: by libvirt's names, such as ``bandwidth`` in MiB a second.
+            flags: how.
+
+        Raises:
+            VirtError: it is where it was, or the message says that nobody knows.
+        """
+        from hostel.drivers.migrating import migrate
+
+        there = migrate(self.connection.hypervisor, destination.hypervisor, self._look_up(), params or {}, flags)
+        return Domain(destination, there)
 
     def undefine(self, *, nvram: bool = False) -> None:
         """Drop the definition; a running domain becomes transient. ``nvram`` also removes its firmware's settings."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from hostel.daemon.access import api_name, check_looking, is_needed
+from hostel.daemon.access import Access, Identity, api_name, check_looking, is_needed
+from hostel.daemon.config import Rule
 from hostel.errors import VirtError
 from hostel.wire.rpc.programs import REMOTE
 
@@ -20,6 +21,7 @@ CHANGING = [
     "network_update", "node_device_dettach", "domain_block_peek", "domain_memory_peek",
     "domain_migrate_perform3_params",
 ]  # fmt: skip
+WEB = "<domain><name>web</name></domain>"
 
 
 def arguments(name: str, flags: int = 0) -> list[int]:
@@ -71,3 +73,27 @@ def test_definition_is_saved_unless_only_the_machine_is_meant(flags: int, needed
 )
 def test_name_is_that_of_c(procedure: str, name: str) -> None:
     assert api_name(procedure) == name
+
+
+@pytest.mark.parametrize(
+    ("procedure", "given", "name"),
+    [
+        ("domain_migrate_prepare3_params", ([("destination_name", (7, "web"))], b"", 0), "web"),
+        ("domain_migrate_prepare3_params", ([("destination_xml", (7, WEB))], b"", 0), "web"),
+        ("domain_migrate_finish3_params", ([("destination_name", (7, "web"))], b"", 0, 1), "web"),
+        ("domain_migrate_finish3_params", ([], b"", 0, 1), ""),
+        ("domain_migrate_prepare3", (b"", None, 0, None, 0, WEB), "web"),
+        ("domain_migrate_finish3", ("web", b"", None, None, 0, 0), "web"),
+    ],
+)  # fmt: skip
+def test_migration_needs_permission_on_what_the_domain_is_called_there(
+    procedure: str, given: tuple[object, ...], name: str
+) -> None:
+    """Where the domain is not there yet, a rule is about the name that it is going to have."""
+    called = REMOTE.by_name[procedure]
+    allowing = Access([Rule(user="*", name=name or "*", allow=("domain.*",))])
+    allowing.check(Identity("somebody"), called, given, lambda kind, reference: "")
+    with pytest.raises(VirtError, match="access denied"):
+        Access([Rule(user="*", name="db*", allow=("domain.*",))]).check(
+            Identity("somebody"), called, given, lambda kind, reference: ""
+        )

@@ -31,9 +31,11 @@ from hostel.model.capabilities import (
     HostAddressBits,
     HostCpu,
     HostTopology,
+    MigrationFeatures,
     PageSize,
     PowerManagement,
     SecurityModel,
+    Transports,
 )
 from hostel.model.domain.cpu import CpuFeature, Topology
 
@@ -64,6 +66,7 @@ def _host(root: Path, emulators: Path) -> Host:
         cpu=host_processor(emulators, root, topology),
         power_management=PowerManagement(),
         iommu=groups.is_dir() and any(groups.iterdir()),
+        migration=MigrationFeatures(live=True, transports=Transports(names=["tcp"])),
         topology=topology,
         cache=cache,
         bandwidth=host_bandwidth(cache, root / "sys/fs/resctrl"),

@@ -126,7 +126,11 @@ class MigrationCalls(Calls):
             finally:
                 machine.close()
         if came.is_postcopy:
-            self._await_rest(name, "in")
+            try:
+                self._await_rest(name, "in")
+            except BaseException:
+                lease.let_go(self._machines.lease(name))  # it runs here, with what there is
+                raise
         with self._machines.locked(name), self._held(DomainRef(name, "")) as found:
             if found is None:
                 raise self._never_came(name)
@@ -184,6 +188,7 @@ class MigrationCalls(Calls):
                 return
             status = self._machines.live(domain.name)
             if status is None or status.migration is None or status.migration.way != "out":
+                lease.let_go(self._machines.lease(domain.name))
                 raise invalid("domain is not being migrated")
             machine = Running(self._machines, status, self._launcher)
             try:

@@ -51,8 +51,9 @@ def settle_migration(machine: Running) -> None:
         case "out", "begin":
             machine.save(migration=None)
         case "out", "perform":
-            take_back(machine)
-            resume(machine)
+            with contextlib.suppress(VirtError):  # it stays marked: the next one tries again
+                take_back(machine)
+                resume(machine)
         case "out", "performed":
             _settle_performed(machine, mark)
         case "out", _:
@@ -154,18 +155,20 @@ def take_back(machine: Running) -> None:
 
 
 def resume(machine: Running) -> None:
-    """Let the guest run on here, if it did before.
+    """Let the guest run on here, if it did before; where QEMU does not let it, somebody else has its disks.
 
     Raises:
-        VirtError: QEMU does not let it: somebody else has its disks.
+        VirtError: QEMU does not answer.
     """
     mark = machine.status.migration
-    if mark is None or not mark.resumes or machine.ask("query-status").get("running"):
-        paused = 0 if mark is not None and mark.resumes else machine.status.paused
-        machine.save(migration=None, paused=paused)
+    if mark is None or not mark.resumes:
+        machine.save(migration=None)
         return
-    machine.save(running=int(RunningReason.MIGRATION_CANCELED))
-    machine.ask("cont")
+    if not machine.ask("query-status").get("running"):
+        machine.save(running=int(RunningReason.MIGRATION_CANCELED))
+        if machine.attempt("cont") is None:
+            machine.save(migration=None, paused=int(PausedReason.MIGRATION))
+            return
     machine.save(migration=None, paused=0)
 
 

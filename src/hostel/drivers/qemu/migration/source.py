@@ -7,6 +7,7 @@ far QEMU is, and to say what comes next. The lease keeps everybody away who woul
 from __future__ import annotations
 
 import contextlib
+import enum
 import time
 from collections.abc import Iterator
 from typing import Any, Final, NamedTuple
@@ -170,6 +171,16 @@ def _copied(machine: Running, disk: Disk) -> cookies.CopiedDisk:
     return cookies.CopiedDisk(target=disk.target.dev, capacity=live_info(machine, disk).capacity)
 
 
+class _Step(enum.Enum):
+    """How far Perform is."""
+
+    SENDING = enum.auto()
+    ENDING = enum.auto()
+    """The guest is stopped, and what its disks have is going."""
+    SWITCHING = enum.auto()
+    """What is left of the guest is going."""
+
+
 class Outgoing:
     """Perform, from the first byte to the last.
 
@@ -206,6 +217,7 @@ class Outgoing:
         self._where = where_from(text(params, URI)) if tunnel is None else Where("fd:hostel-migrate")
         self._persistent: Domain | None = None
         self._copied: list[str] = []
+        self._step = _Step.SENDING
         self._stopped = self._sent = 0
         self._told: dict[str, int] = {}
         self._began = now()
@@ -221,6 +233,8 @@ class Outgoing:
             earlier = machine.status.migration
             if earlier is not None and (earlier.way != "out" or earlier.phase != "begin"):
                 raise invalid("domain is being migrated already")
+            if earlier is None:  # nothing has kept others from it since it began
+                check_allowed(machine, self._flags)
             lease.take(path)
             machine.save(migration=earlier or Migration(way="out", phase="begin", began=self._began))
         carrier: Carrier | None = None
@@ -346,7 +360,6 @@ class Outgoing:
     def _follow(self) -> None:
         """Watch QEMU until all is sent, or until the rest follows once the guest runs there."""
         progress = Progress("migration out job")
-        is_ending = False
         while True:
             with self._held() as machine:
                 found = machine.ask("query-migrate")
@@ -357,25 +370,26 @@ class Outgoing:
                     case "failed" | "cancelled":
                         raise failed(f"job 'migration out' failed: {found.get('error-desc', found['status'])}")
                     case "pre-switchover":
-                        is_ending = self._switch_over(machine, is_ending=is_ending)
+                        self._switch_over(machine)
                     case _:
                         self._check_errors(machine)
                         if self._copied:
                             copying.check(machine, self._copied)
                 progress.look([found.get("status"), found.get("ram", {}).get("transferred")])
-            time.sleep(_POLL if not is_ending else 0.01)
+            time.sleep(_POLL if self._step is _Step.SENDING else _POLL / 5)
 
-    def _switch_over(self, machine: Running, *, is_ending: bool) -> bool:
+    def _switch_over(self, machine: Running) -> None:
         """The guest is stopped: once its disks are all there as well, the rest of it goes."""
-        if self._copied and not is_ending:
+        if self._step is _Step.SENDING:
             copying.end(machine, self._copied)
-        if not self._copied or copying.are_over(machine, self._copied):
+            self._step = _Step.ENDING
+        if self._step is _Step.ENDING and copying.are_over(machine, self._copied):
             if self._copied:
                 self._disks(machine)
                 copying.drop(machine)
                 self._copied = []
             machine.ask("migrate-continue", state="pre-switchover")
-        return True
+            self._step = _Step.SWITCHING
 
     def _disks(self, machine: Running) -> None:
         """Remember how much was copied, which QEMU forgets."""
