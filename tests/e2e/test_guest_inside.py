@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from hostel.drivers.base import DomainRef, DomainState, StartFlag
+from hostel.drivers.base import DomainRef, DomainState, ShutdownFlag, StartFlag
 from hostel.drivers.base.agent import GuestInfo, HostnameSource, SshKeysFlag, SuspendTarget
 from hostel.drivers.base.domain import Affect
 from hostel.drivers.base.machine import VcpuFlag
-from hostel.drivers.qemu import counting, guest, inside
+from hostel.drivers.qemu import counting, guest, inside, power
 from hostel.drivers.qemu.agent import Agent, seconds_of
 from hostel.drivers.qemu.driver import QemuDriver
 from hostel.drivers.qemu.running import Running
@@ -71,7 +71,7 @@ def via(monkeypatch: pytest.MonkeyPatch) -> Via:
                         raise
                     time.sleep(0.05)
 
-        for module in (inside, guest, counting):
+        for module in (inside, guest, counting, power):
             monkeypatch.setattr(module, "open_agent", open_agent)
 
     return put
@@ -196,6 +196,26 @@ def test_guest_suspends_itself_or_says_why_not(driver: QemuDriver, ref: DomainRe
     with pytest.raises(VirtError, match="guest is not in suspended state"):
         driver.domain_pm_wakeup(ref)
     assert driver.domain_get_state(ref).state == DomainState.PAUSED
+
+
+def test_guest_is_asked_to_end_before_its_buttons_are_pressed(
+    driver: QemuDriver, ref: DomainRef, via: Via, tmp_path: Path
+) -> None:
+    with agent.Remembering(tmp_path / "socket", {"guest-shutdown": None}) as other:
+        via(other.path)
+        driver.domain_shutdown(ref)
+        driver.domain_reboot(ref, ShutdownFlag.AGENT)
+        driver.domain_reboot(ref, ShutdownFlag.ACPI)
+    assert other.heard == [("guest-shutdown", {"mode": "powerdown"}), ("guest-shutdown", {"mode": "reboot"})]
+    refused = {"error": {"class": "GenericError", "desc": "not now"}}
+    with agent.Remembering(tmp_path / "other", {"guest-shutdown": refused}) as other:
+        via(other.path)
+        with pytest.raises(VirtError, match="'guest-shutdown': not now"):
+            driver.domain_shutdown(ref, ShutdownFlag.AGENT)
+        driver.domain_reboot(ref, ShutdownFlag.AGENT | ShutdownFlag.ACPI)
+    assert len(other.heard) == 2
+    with pytest.raises(VirtError, match="unsupported flags \\(0x8\\) in function qemuDomainShutdownFlags"):
+        driver.domain_shutdown(ref, ShutdownFlag.SIGNAL)
 
 
 def test_patience_with_an_agent_is_what_was_said(

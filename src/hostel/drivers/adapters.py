@@ -24,6 +24,7 @@ from hostel.drivers.base import (
     PoolState,
     SecurityLabel,
     SecurityModel,
+    ShutdownFlag,
     StartFlag,
     StateInfo,
     UndefineFlag,
@@ -188,8 +189,8 @@ _ROWS: Final[dict[str, Adapter]] = {
     "domain_create": _domain(),
     "domain_create_with_flags": _domain("domain_create", StartFlag),
     "domain_shutdown": _domain(),
-    "domain_shutdown_flags": _domain("domain_shutdown", 1),  # by ACPI, which is what there is
-    "domain_reboot": _domain(flags=1),
+    "domain_shutdown_flags": _domain("domain_shutdown", ShutdownFlag),
+    "domain_reboot": _domain(flags=ShutdownFlag),
     "domain_reset": _domain(),
     "domain_suspend": _domain(),
     "domain_resume": _domain(),

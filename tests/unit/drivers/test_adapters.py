@@ -25,7 +25,7 @@ from hostel.drivers.base import (
     VolumeRef,
     WipeAlgorithm,
 )
-from hostel.drivers.base.domain import Affect
+from hostel.drivers.base.domain import Affect, ShutdownFlag
 from hostel.errors import ErrorCode, VirtError
 from hostel.wire.rpc.programs import REMOTE
 
@@ -105,7 +105,7 @@ def test_uuid_is_written_as_ever() -> None:
         ("domain_create", (DOMAIN,), ("domain_create", (REF,), {})),
         ("domain_create_with_flags", (DOMAIN, 1), ("domain_create", (REF, StartFlag.PAUSED), {})),
         ("domain_destroy_flags", (DOMAIN, 1), ("domain_destroy", (REF, DestroyFlag.GRACEFUL), {})),
-        ("domain_shutdown_flags", (DOMAIN, 1), ("domain_shutdown", (REF,), {})),
+        ("domain_shutdown_flags", (DOMAIN, 1), ("domain_shutdown", (REF, ShutdownFlag.ACPI), {})),
         ("domain_set_autostart", (DOMAIN, 1), ("domain_set_autostart", (REF, True), {})),
         (
             "network_get_xml_desc", (DOMAIN[:2], 1),

@@ -7,13 +7,16 @@ from collections.abc import Callable
 from hostel.cli.options import Args, Command, data, flag, later, value
 from hostel.cli.virsh import document
 from hostel.cli.virsh.session import DOMAIN, VALIDATE, CommandError, Session, failing, read_document, validated
-from hostel.drivers.base import DestroyFlag, DomainRef, DomainXmlFlag, StartFlag
+from hostel.drivers.base import DestroyFlag, DomainRef, DomainXmlFlag, ShutdownFlag, StartFlag
 from hostel.errors import UsageError
 
 FILE = data("file", "file with the XML document")
 CONSOLE = flag("console", "connect to its console")
 PAUSED = flag("paused", "leave it paused")
-_MODES = ("acpi", "agent", "initctl", "signal", "paravirt")
+_MODES = {
+    "acpi": ShutdownFlag.ACPI, "agent": ShutdownFlag.AGENT, "initctl": ShutdownFlag.INITCTL,
+    "signal": ShutdownFlag.SIGNAL, "paravirt": ShutdownFlag.PARAVIRT,
+}  # fmt: skip
 
 
 def _define(session: Session, args: Args) -> None:
@@ -74,22 +77,26 @@ def _acting(
 
 
 def _shutdown(session: Session, args: Args) -> None:
-    _check_modes(args, "'acpi', 'agent', 'initctl', 'signal', or 'paravirt'", "shut down")
-    _acting(lambda s, d, _: s.hypervisor.domain_shutdown(d), "is being shutdown", "shutdown")(session, args)
+    flags = _how(args, "'acpi', 'agent', 'initctl', 'signal', or 'paravirt'")
+    _acting(lambda s, d, _: s.hypervisor.domain_shutdown(d, *flags), "is being shutdown", "shutdown")(session, args)
 
 
 def _reboot(session: Session, args: Args) -> None:
-    _check_modes(args, "'acpi', 'agent', 'initctl', 'signal' or 'paravirt'", "rebooted")
-    _acting(lambda s, d, _: s.hypervisor.domain_reboot(d), "is being rebooted", "reboot")(session, args)
+    flags = _how(args, "'acpi', 'agent', 'initctl', 'signal' or 'paravirt'")
+    _acting(lambda s, d, _: s.hypervisor.domain_reboot(d, *flags), "is being rebooted", "reboot")(session, args)
 
 
-def _check_modes(args: Args, known: str, verb: str) -> None:
+def _how(args: Args, known: str) -> tuple[ShutdownFlag, ...]:
+    """The flags of the modes, as the last argument; nothing where none was named."""
     modes = args.get("mode")
-    for mode in modes.split(",") if modes is not None else ():
+    if modes is None:
+        return ()
+    flags = ShutdownFlag.NONE
+    for mode in modes.split(","):
         if mode not in _MODES:
             raise UsageError(f"Unknown mode {mode} value, expecting {known}")
-    if modes is not None and "acpi" not in modes.split(","):
-        raise UsageError(f"a domain is {verb} by mode 'acpi' only; '{modes}' is not implemented yet")
+        flags |= _MODES[mode]
+    return (flags,)
 
 
 def _destroy(session: Session, domain: DomainRef, args: Args) -> None:
@@ -208,7 +215,7 @@ COMMANDS = (
     Command(
         "reboot",
         "ask a domain to reboot",
-        (DOMAIN, value("mode", "how to ask: acpi")),
+        (DOMAIN, value("mode", "how to ask: acpi, agent, or both with a comma between")),
         _reboot,
     ),
     Command(
@@ -226,7 +233,7 @@ COMMANDS = (
     Command(
         "shutdown",
         "ask a domain to shut down",
-        (DOMAIN, value("mode", "how to ask: acpi")),
+        (DOMAIN, value("mode", "how to ask: acpi, agent, or both with a comma between")),
         _shutdown,
     ),
     Command(

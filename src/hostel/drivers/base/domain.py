@@ -153,6 +153,17 @@ class DestroyFlag(enum.IntFlag):
     GRACEFUL = 1
 
 
+class ShutdownFlag(enum.IntFlag):
+    """``virDomainShutdownFlagValues``, and the same of reboots: how the guest is asked; no way is the best one."""
+
+    NONE = 0
+    ACPI = 1
+    AGENT = 2
+    INITCTL = 4
+    SIGNAL = 8
+    PARAVIRT = 16
+
+
 class Affect(enum.IntFlag):
     """``virDomainModificationImpact``: the running machine, the definition, or what there is."""
 
@@ -220,10 +231,10 @@ class HypervisorDriver(Protocol):
     def domain_create(self, domain: DomainRef, flags: StartFlag = StartFlag.NONE) -> DomainRef:
         """Start a defined domain; returns the reference with its new id."""
 
-    def domain_shutdown(self, domain: DomainRef) -> None:
-        """Ask the guest to shut down (ACPI power button); returns at once."""
+    def domain_shutdown(self, domain: DomainRef, flags: ShutdownFlag = ShutdownFlag.NONE) -> None:
+        """Ask the guest to shut down; returns at once."""
 
-    def domain_reboot(self, domain: DomainRef) -> None:
+    def domain_reboot(self, domain: DomainRef, flags: ShutdownFlag = ShutdownFlag.NONE) -> None:
         """Ask the guest to reboot; returns at once."""
 
     def domain_reset(self, domain: DomainRef) -> None:

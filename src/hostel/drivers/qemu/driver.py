@@ -54,6 +54,7 @@ from hostel.drivers.qemu.metadata import MetadataCalls
 from hostel.drivers.qemu.migration.settling import sweep, take_back
 from hostel.drivers.qemu.native import ArgumentCalls
 from hostel.drivers.qemu.plug.calls import DeviceCalls
+from hostel.drivers.qemu.power import PowerCalls
 from hostel.drivers.qemu.rename import RenameCalls, settle_renames
 from hostel.drivers.qemu.running import no_domain
 from hostel.drivers.qemu.saving import SaveCalls
@@ -106,6 +107,7 @@ class QemuDriver(
     StatisticsCalls,
     AgentCalls,
     InsideCalls,
+    PowerCalls,
     MessageCalls,
     AddressCalls,
     DomainJobCalls,
@@ -259,20 +261,6 @@ class QemuDriver(
         started = self._restore(document.parse_stored(saved.xml), path, saved, how)
         path.unlink(missing_ok=True)
         return started
-
-    def domain_shutdown(self, domain: DomainRef) -> None:
-        """Press the power button."""
-        with self._running(domain) as machine:
-            machine.ask("system_powerdown")
-
-    def domain_reboot(self, domain: DomainRef) -> None:
-        """Restart the guest, by a reset: a guest that ends on the power button would end QEMU."""
-        self.domain_reset(domain)
-
-    def domain_reset(self, domain: DomainRef) -> None:
-        """Reset as the button does."""
-        with self._running(domain) as machine:
-            machine.ask("system_reset")
 
     def domain_suspend(self, domain: DomainRef) -> None:
         """Stop the virtual CPUs."""

@@ -11,7 +11,7 @@ from hostel.errors import ErrorCode, ErrorDomain
 
 
 class HostInfoCalls(Calls):
-    """What is there to be asked for."""
+    """See :class:`hostel.drivers.base.hostinfo.HostInfoDriver`."""
 
     def connect_get_sysinfo(self) -> str:
         """The host's SMBIOS as a document.

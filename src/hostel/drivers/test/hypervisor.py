@@ -17,6 +17,7 @@ from hostel.drivers.base import (
     RunningReason,
     SecurityLabel,
     SecurityModel,
+    ShutdownFlag,
     ShutoffReason,
     StartFlag,
     StateInfo,
@@ -141,15 +142,18 @@ class TestDriver(CheckpointCalls, CountingCalls, DumpCalls, MetadataCalls, Snaps
             tell(self._host, found, Lifecycle.STARTED, Started.BOOTED)
             return ref_of(found)
 
-    def domain_shutdown(self, domain: DomainRef) -> None:
+    def domain_shutdown(self, domain: DomainRef, flags: ShutdownFlag = ShutdownFlag.NONE) -> None:
         """Shut down; this guest always obeys, and at once."""
+        if flags:
+            what = f"unsupported flags ({int(flags):#x}) in function testDomainShutdownFlags"
+            raise refused(ErrorCode.INVALID_ARG, what)
         with self._host.lock:
             found = self._find(domain)
             if found.state.state is DomainState.SHUTOFF:
                 raise refused(ErrorCode.INTERNAL_ERROR, f"domain '{domain.name}' not running")
             self._guest_ended(found, ends=found.current.shutdown_ends)
 
-    def domain_reboot(self, domain: DomainRef) -> None:
+    def domain_reboot(self, domain: DomainRef, flags: ShutdownFlag = ShutdownFlag.NONE) -> None:
         """Reboot; this guest always obeys, and at once."""
         with self._host.lock:
             found = running(self._host, domain)
