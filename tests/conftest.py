@@ -42,6 +42,7 @@ PACKAGES = {
     "in.tftpd": "tftpd-hpa",
     "ip": "iproute2",
     "nft": "nftables",
+    "passt": "passt",
     "dnsmasq": "dnsmasq-base",
     "ganesha.nfsd": "nfs-ganesha nfs-ganesha-vfs",
     "nfs-ls": "libnfs-utils",

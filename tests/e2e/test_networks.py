@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import tempfile
 import time
@@ -37,14 +39,14 @@ pytestmark = [
     pytest.mark.requires_tool("ip"),
     pytest.mark.requires_tool("busybox"),
     pytest.mark.requires_tool("dpkg-deb"),
+    pytest.mark.requires_tool("passt"),
     pytest.mark.skipif(os.geteuid() != 0, reason="a bridge is made by root"),
 ]
 NETWORK = """<network><name>lan</name><forward mode='nat'/><bridge name='hbr0' stp='off'/>
 <ip address='192.168.77.1' prefix='24'><dhcp><range start='192.168.77.20' end='192.168.77.40'/>
 <host mac='52:54:00:00:00:0a' ip='192.168.77.10' name='a'/><host mac='52:54:00:00:00:0b' ip='192.168.77.11' name='b'/>
 </dhcp></ip></network>"""
-# Gets an address, waits until the other answers, and reaches the one outside.
-SCRIPT = """
+TAKE = """
 ip link set lo up
 ip link set eth0 up
 cat > /take <<'END'
@@ -56,6 +58,16 @@ echo "address $ip"
 END
 chmod 755 /take
 udhcpc -i eth0 -n -q -f -t 30 -T 1 -s /take -x hostname:$(cat /sys/class/net/eth0/address | tr -d :)
+"""
+# Speaks to the one outside, and answers who comes.
+PASST = f"""{TAKE}
+until echo hello | nc -w 2 198.51.100.2 7; do :; done
+(while :; do echo welcome | nc -l -p 22; done) &
+echo ready
+while :; do sleep 1; done
+"""
+# Gets an address, waits until the other answers, and reaches the one outside.
+SCRIPT = f"""{TAKE}
 for other in 192.168.77.10 192.168.77.11; do
     until ping -c 1 -W 1 $other >/dev/null; do :; done
     echo "reached $other"
@@ -72,7 +84,8 @@ while :; do sleep 1; done
 @pytest.fixture(scope="module")
 def linux(tmp_path_factory: pytest.TempPathFactory) -> Linux:
     found = Linux(tmp_path_factory.mktemp("linux"))
-    (found.work / "initrd").write_bytes(found.initramfs(SCRIPT, {}, ("virtio_net", "af_packet")))
+    for name, script in (("initrd", SCRIPT), ("passt", PASST)):
+        (found.work / name).write_bytes(found.initramfs(script, {}, ("virtio_net", "af_packet")))
     return found
 
 
@@ -112,10 +125,10 @@ def interface(mac: str, more: str = "") -> str:
     )
 
 
-def boot(system: Connection, linux: Linux, home: Path, name: str, *devices: str) -> Domain:
+def boot(system: Connection, linux: Linux, home: Path, name: str, *devices: str, initrd: str = "initrd") -> Domain:
     """Start a Linux that runs the script."""
     append = "console=ttyS0 quiet panic=-1 mitigations=off no_timer_check tsc=reliable"
-    kernel = f"<kernel>{linux.kernel.image}</kernel><initrd>{linux.work / 'initrd'}</initrd><cmdline>{append}</cmdline>"
+    kernel = f"<kernel>{linux.kernel.image}</kernel><initrd>{linux.work / initrd}</initrd><cmdline>{append}</cmdline>"
     xml = domain_xml(home, *devices, name=name, system=kernel).replace("'MiB'>32<", "'MiB'>192<")
     domain = system.define_domain(xml)
     domain.start()
@@ -169,6 +182,28 @@ def test_guests_get_addresses_and_reach_each_other_and_the_world(
     two.wait(DomainState.SHUTOFF, 10)
     assert links() == {"lo", "uplink", "hbr0"}
     assert ports(home) == 0
+
+
+def test_ports_of_the_host_lead_through_passt_into_the_guest(
+    system: Connection, linux: Linux, home: Path, outside: Party
+) -> None:
+    subprocess.run(["ip", "route", "add", "default", "via", "198.51.100.254"], check=True)
+    heard = subprocess.Popen(outside.command("exec busybox nc -l -p 7"), stdout=subprocess.PIPE)
+    passt = (
+        "<interface type='user'><backend type='passt'/><ip address='198.51.100.77' prefix='24'/><model type='virtio'/>"
+        "<portForward proto='tcp' address='127.0.0.1'><range start='2022' to='22'/></portForward></interface>"
+    )
+    guest = boot(system, linux, home, "guest", passt, initrd="passt")
+    assert "address 198.51.100.77" in wait_for(home, "guest", "ready")
+    assert heard.communicate(timeout=30)[0] == b"hello\n"
+    deadline, said = time.monotonic() + 30, b""
+    while said != b"welcome\n":  # passt takes a connection also while the guest does not listen
+        assert time.monotonic() < deadline
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", 2022), timeout=5) as stream:
+            stream.sendall(b"hello\n")  # passt tells the guest of a connection for good with what is said first
+            said = stream.recv(100)
+    guest.destroy()
+    assert not [path for path in Path("/proc").glob("[0-9]*/cmdline") if os.fsencode(home) in path.read_bytes()]
 
 
 def test_macvtaps_come_and_go_with_the_guest(system: Connection, home: Path, outside: Party) -> None:

@@ -162,8 +162,8 @@ _ACTED_ON: Final[dict[type[Element], str]] = {
     controller.ControllerTarget: "chassis_nr chassis port bus_nr hotplug",
     controller.ControllerDriver: f"queues cmd_per_lun max_sectors ioeventfd iothread {_VIRTIO}",
     interface.Interface: (
-        "type trust_guest_rx_filters mac source bandwidth isolation script downscript target model driver filterref "
-        f"link_state mtu boot rom {_DEVICE}"
+        "type trust_guest_rx_filters mac source bandwidth isolation ips port_forwards backend script downscript "
+        f"target model driver filterref link_state mtu boot rom {_DEVICE}"
     ),
     interface.FilterReference: "filter parameters",
     interface.FilterParameter: "name value",
@@ -173,6 +173,10 @@ _ACTED_ON: Final[dict[type[Element], str]] = {
     port.Inbound: "average peak floor burst",
     port.Outbound: "average peak burst",
     port.Isolation: "isolated",
+    interface.InterfaceIp: "address family prefix",
+    interface.PortForward: "proto address dev ranges",
+    interface.PortRange: "start end to exclude",
+    interface.InterfaceBackend: "type log_file",
     interface.InterfaceTarget: "dev managed",
     interface.InterfaceDriver: f"name queues {_VIRTIO}",
     character.Serial: _CHARACTER,
@@ -257,14 +261,12 @@ _SAID_TOO: Final[dict[type[Element], str]] = {
     controller.Controller: "pci_hole",
     controller.PciHole64: "unit value",
     controller.ControllerTarget: "index node",
-    interface.Interface: "managed ips tune teaming backend",
+    interface.Interface: "managed tune teaming",
     interface.HostdevInterface: f"type managed mac source target model driver boot rom teaming {_DEVICE}",
     interface.InterfaceSource: "type path address port local host_address reconnect",
     interface.LocalAddress: "address port",
     interface.HostdevAddress: "type domain bus slot function",
-    interface.InterfaceIp: "address family prefix",
     interface.InterfaceTune: "sndbuf",
-    interface.InterfaceBackend: "type",
     interface.Teaming: "type persistent",
     interface.InterfaceDriver: (
         "txmode ioeventfd event_idx rx_queue_size tx_queue_size rss rss_hash_report host guest"

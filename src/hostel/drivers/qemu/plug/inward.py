@@ -19,6 +19,7 @@ from hostel.drivers.qemu.command import controller, disk, memory, network, perip
 from hostel.drivers.qemu.command.context import Context, Wire, alias_of
 from hostel.drivers.qemu.command.objects import secrets
 from hostel.drivers.qemu.document import unsupported
+from hostel.drivers.qemu.helper.passt import is_passt
 from hostel.drivers.qemu.launch import Launcher
 from hostel.drivers.qemu.plug.element import Given, by_alias, insert
 from hostel.drivers.qemu.plug.graph import sweep_nodes
@@ -123,6 +124,8 @@ def _check_hot(domain: Domain, device: Device) -> None:
                 raise fault(ErrorCode.OPERATION_FAILED, what, ErrorDomain.QEMU)
         case MemoryDevice() if device.model == "sgx-epc":
             raise _not_hot("hotplug is not supported for this type of memory device")
+        case Interface() if is_passt(device):
+            raise _not_hot("an interface with backend passt cannot be hot plugged; add it with --config")
         case Interface() | Rng() | Input() | Watchdog() | Hostdev() | MemoryDevice():
             pass
         case _:

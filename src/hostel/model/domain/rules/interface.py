@@ -77,6 +77,15 @@ INTERFACE_RULES: Final[tuple[Rule[Interface], ...]] = (
         lambda _: "The 'passt' backend can only be used with interface type='user'",
         below="/backend/@type",
     ),
+    Rule(
+        lambda item: any(
+            not ports.start and (ports.end or ports.to or ports.exclude is not None)
+            for forward in item.port_forwards
+            for ports in forward.ranges
+        ),
+        lambda _: "The 'range' of a 'portForward' requires 'start' attribute if 'end', 'to', or 'exclude' is specified",
+        below="/portForward/range",
+    ),
 )
 
 
