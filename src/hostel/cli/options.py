@@ -140,7 +140,11 @@ class Args:
 
 
 class Command(NamedTuple):
-    """A command: its name, its options and what runs it."""
+    """A command: its name, its options and what runs it.
+
+    Attributes:
+        aliases: other names of options, which no help tells: the option that is meant, or the option and its value.
+    """
 
     name: str
     summary: str
@@ -148,6 +152,7 @@ class Command(NamedTuple):
     run: Callable[[Any, Args], None]
     description: str = ""
     connects: bool = True
+    aliases: Mapping[str, str] = {}
 
     def parse(self, words: Iterable[str]) -> Args:
         """Assign words to options.
@@ -240,6 +245,13 @@ class _Parse:
 
     def _option(self, text: str, stream: Iterator[str]) -> None:
         name, equals, attached = text.partition("=")
+        alias = self.command.aliases.get(name)
+        if alias is not None:
+            written, (name, has_value, meant) = name, alias.partition("=")
+            if has_value and equals:
+                raise UsageError(f"invalid '=' after option --{written}")
+            if has_value:
+                equals, attached = has_value, meant
         option = self.by_name.get(name)
         if name == "help":
             option = flag("help", "")

@@ -101,3 +101,19 @@ def test_a_line_splits_by_virshs_quoting(line: str, words: list[list[str]]) -> N
 def test_an_open_quote_is_refused(line: str, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         split_line(line)
+
+
+def test_another_name_of_an_option_is_that_option() -> None:
+    aliased = command(value("mode", ""), value("size", ""))._replace(
+        aliases={"kb": "size", "shareable": "mode=shareable"}
+    )
+    args = aliased.parse(["--shareable", "--kb", "5"])
+    assert (args["mode"], args["size"]) == ("shareable", "5")
+    for words, reason in (
+        (["--kb", "5", "--size", "6"], "option --size already seen"),
+        (["--shareable=no"], "invalid '=' after option --shareable"),
+        (["--kb"], "expected syntax: --size <string>"),
+    ):
+        with pytest.raises(UsageError, match=f"^{reason}$"):
+            aliased.parse(words)
+    assert "shareable" not in aliased.help()

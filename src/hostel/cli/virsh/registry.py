@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Final, NamedTuple, cast
 
 from hostel.cli.options import Command
+from hostel.cli.virsh.aliases import ALIASES
 from hostel.cli.virsh.session import CommandError
 from hostel.errors import UsageError
 
@@ -232,7 +233,8 @@ def find(name: str, *, for_help: bool = False) -> Command:
     """
     group = COMMANDS.get(name)
     if group is not None:
-        return next(command for command in _commands_in(group.modules()[name]) if command.name == name)
+        found = next(command for command in _commands_in(group.modules()[name]) if command.name == name)
+        return found._replace(aliases=ALIASES[name]) if name in ALIASES else found
     from hostel.cli.virsh.missing import NAMES
 
     if name in NAMES:

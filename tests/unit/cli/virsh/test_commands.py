@@ -9,6 +9,7 @@ import pytest
 
 import hostel
 from hostel.cli.output import format_table
+from hostel.cli.virsh.aliases import ALIASES
 from hostel.cli.virsh.main import main, open_uri
 from hostel.cli.virsh.missing import NAMES
 from hostel.cli.virsh.registry import COMMANDS, GROUPS, commands_of, find
@@ -208,3 +209,11 @@ def test_opening_by_the_command_line_is_opening_by_the_api() -> None:
 def test_an_unknown_command_is_a_usage_error() -> None:
     with pytest.raises(UsageError, match=r"^unknown command: 'nosuch'$"):
         find("nosuch")
+
+
+@pytest.mark.parametrize("name", ALIASES)
+def test_other_names_of_options_are_those_of_options_that_there_are(name: str) -> None:
+    options = {option.name for option in find(name).options}
+    for alias, meant in ALIASES[name].items():
+        assert alias not in options
+        assert meant.partition("=")[0] in options
