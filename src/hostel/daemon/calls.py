@@ -101,7 +101,7 @@ CALLS: Final[dict[str, Handling]] = {
 }
 _PROGRAMS: Final = {
     REMOTE.number: CALLS,
-    QEMU.number: {name: Handling(answer) for name, answer in machine.QEMU_ANSWERS.items()},
+    QEMU.number: {name: Handling(answer) for name, answer in {**machine.QEMU_ANSWERS, **events.QEMU_ANSWERS}.items()},
 }
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import functools
 import itertools
+import re
 import threading
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from hostel.drivers.adapters import uuid_text
+from hostel.drivers.adapters import check_flags, uuid_text
 from hostel.drivers.events import (
     DOMAIN_EVENTS,
     NETWORK_EVENTS,
@@ -23,11 +24,12 @@ from hostel.drivers.fault import fault
 from hostel.drivers.messages import message_of, message_values
 from hostel.errors import ErrorCode
 from hostel.wire.rpc.connection import Call, ServerConnection
-from hostel.wire.rpc.programs import REMOTE
+from hostel.wire.rpc.programs import QEMU, REMOTE
 
 if TYPE_CHECKING:
     from hostel.daemon.client import Client
 
+_REGEX, _NO_CASE = 1, 2  # of virConnectDomainQemuMonitorEventRegisterFlags
 _WAIT: Final = 1.0  # seconds between two looks at whether anybody is left who listens
 
 
@@ -37,6 +39,7 @@ class Registration(NamedTuple):
     Attributes:
         kind: which event.
         key: of which object, by UUID, or by name where it has none; of all where it is empty.
+        named: a pattern for QEMU's names of events, in place of the kind.
         legacy: the message is the one without the number of the registration.
     """
 
@@ -46,6 +49,13 @@ class Registration(NamedTuple):
     kind: str
     key: str = ""
     legacy: bool = False
+    named: re.Pattern[str] | None = None
+
+    def is_about(self, event: Event) -> bool:
+        """Whether an event is one of those."""
+        if self.subject is not event.subject or self.key not in ("", event.uuid or event.name):
+            return False
+        return self.kind == event.kind if self.named is None else self.named.search(event.kind) is not None
 
 
 class Events:
@@ -116,17 +126,13 @@ class Events:
             wanted = [
                 known
                 for known in self._registrations.values()
-                if known.subject is event.subject
-                and known.kind == event.kind
-                and known.key in ("", event.uuid or event.name)
-                and known.client.host is not None
-                and known.client.host.key == key
+                if known.is_about(event) and known.client.host is not None and known.client.host.key == key
             ]
         for known in wanted:
-            procedure = REMOTE.by_name[message_of(event.subject, event.kind, legacy=known.legacy)]
-            known.client.send(
-                ServerConnection.message(REMOTE, procedure, message_values(procedure, known.number, event))
-            )
+            program = QEMU if event.subject is Subject.MONITOR else REMOTE
+            procedure = program.by_name[message_of(event.subject, event.kind, legacy=known.legacy)]
+            values = message_values(procedure, known.number, event)
+            known.client.send(ServerConnection.message(program, procedure, values))
 
 
 # The calls.
@@ -136,6 +142,21 @@ def _add(client: Client, subject: Subject, kinds: Sequence[str], number: int, ke
     if not 0 <= number < len(kinds):
         raise fault(ErrorCode.INVALID_ARG, f"unsupported event ID {number}")
     return (client.daemon.events.register(Registration(client, 0, subject, kinds[number], key)),)
+
+
+def _add_monitor(client: Client, call: Call) -> Sequence[Any]:
+    domain, text, flags = call.arguments
+    check_flags(flags, _REGEX | _NO_CASE, "virConnectDomainQemuMonitorEventRegister")
+    pattern = "" if text is None else text if flags & _REGEX else rf"\A{re.escape(text)}\Z"
+    try:
+        named = re.compile(pattern, re.IGNORECASE if flags & _NO_CASE else 0)
+    except re.error as error:
+        raise fault(ErrorCode.INVALID_ARG, f"failed to compile regex '{text}': {error}") from None
+    assert client.host is not None
+    if client.host.drivers.hypervisor.connect_get_type() != "QEMU":
+        raise fault(ErrorCode.NO_SUPPORT, "virConnectDomainQemuMonitorEventRegister")
+    known = Registration(client, 0, Subject.MONITOR, "", _of(domain), named=named)
+    return (client.daemon.events.register(known),)
 
 
 def _drop(client: Client, call: Call) -> Sequence[Any]:
@@ -198,4 +219,9 @@ ANSWERS: Final[dict[str, Callable[[Client, Call], Sequence[Any]]]] = {
         client, Subject.NODE_DEVICE, NODE_DEVICE_EVENTS, call.arguments[0], getattr(call.arguments[1], "name", "")
     ),
     "connect_node_device_event_deregister_any": _drop,
+}
+# Those of the program QEMU.
+QEMU_ANSWERS: Final[dict[str, Callable[[Client, Call], Sequence[Any]]]] = {
+    "connect_domain_monitor_event_register": _add_monitor,
+    "connect_domain_monitor_event_deregister": _drop,
 }

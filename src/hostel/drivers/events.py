@@ -53,6 +53,7 @@ class Subject(enum.StrEnum):
     NETWORK = "network"
     SECRET = "secret"
     NODE_DEVICE = "nodedev"
+    MONITOR = "monitor"  # what QEMU says of a domain, by its own names
 
 
 class Lifecycle(enum.IntEnum):

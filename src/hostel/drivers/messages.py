@@ -38,6 +38,8 @@ _PREFIXES: Final = {Subject.POOL: "storage_pool", Subject.NODE_DEVICE: "node_dev
 
 def message_of(subject: Subject, kind: str, *, legacy: bool = False) -> str:
     """The message of a kind of event; a ``legacy`` one has no number of a registration."""
+    if subject is Subject.MONITOR:
+        return "domain_monitor_event"
     if subject is Subject.DOMAIN:
         name = _DOMAIN_MESSAGES[DOMAIN_EVENTS.index(kind)]
         if name.startswith("domain_event_"):
@@ -87,6 +89,8 @@ def _member(field: Field, number: int, event: Event) -> Any:
         return (uuid_bytes(event.uuid), event.detail.get("usage_type", 0), event.name)
     if field.type.startswith("param<"):
         return [(name, typed_value(value)) for name, value in event.detail.items()]
+    if event.subject is Subject.MONITOR and field.name == "event":
+        return event.kind
     for name in (field.name, *_DETAILS.get(field.name, ())):
         if name in event.detail:
             return _packed(event.detail[name], field)

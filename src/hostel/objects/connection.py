@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Self
 
 from hostel.drivers.base import DomainRef, StartFlag
-from hostel.drivers.events import Event
+from hostel.drivers.events import Event, Subject
 from hostel.drivers.fault import fault
 from hostel.drivers.registry import Drivers
 from hostel.errors import ErrorCode, VirtError
@@ -144,7 +144,8 @@ class Connection:
             raise fault(ErrorCode.NO_SUPPORT, "virConnectDomainEventRegisterAny")
 
         def is_wanted(event: Event) -> bool:
-            return (domain is None or event.uuid == domain.uuid) and (kinds is None or event.kind in kinds)
+            is_asked_for = event.subject is not Subject.MONITOR if kinds is None else event.kind in kinds
+            return is_asked_for and (domain is None or event.uuid == domain.uuid)
 
         return EventStream(self.events.listen(), is_wanted)
 

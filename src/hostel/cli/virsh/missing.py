@@ -6,12 +6,9 @@ from typing import Final
 
 _TEXT: Final = """
 dom-fd-associate
-
 domsetlaunchsecstate
 iface-bridge iface-unbridge
-nodedev-event
-pool-event qemu-monitor-event
-secret-event setvcpu
+setvcpu
 update-memory-device
 """
 NAMES: Final = frozenset(_TEXT.split())

@@ -49,10 +49,11 @@ GROUPS: Final = (
         "lxc-enter-namespace managedsave managedsave-remove managedsave-edit managedsave-dumpxml managedsave-define "
         "memtune perf metadata migrate migrate-setmaxdowntime migrate-getmaxdowntime migrate-compcache "
         "migrate-setspeed migrate-getspeed migrate-postcopy numatune qemu-attach qemu-monitor-command "
-        "qemu-agent-command guest-agent-timeout reboot reset restore resume save save-image-define save-image-dumpxml "
-        "save-image-edit schedinfo screenshot set-lifecycle-action set-user-sshkeys set-user-password setmaxmem "
-        "setmem setvcpus shutdown start suspend ttyconsole undefine update-device vcpucount vcpuinfo vcpupin "
-        "emulatorpin vncdisplay guestvcpus domblkthreshold guestinfo domdirtyrate-calc",
+        "qemu-monitor-event qemu-agent-command guest-agent-timeout reboot reset restore resume save "
+        "save-image-define save-image-dumpxml save-image-edit schedinfo screenshot set-lifecycle-action "
+        "set-user-sshkeys set-user-password setmaxmem setmem setvcpus shutdown start suspend ttyconsole undefine "
+        "update-device vcpucount vcpuinfo vcpupin emulatorpin vncdisplay guestvcpus domblkthreshold guestinfo "
+        "domdirtyrate-calc",
         {
             "device": (
                 "attach-device attach-disk attach-interface change-media detach-device detach-device-alias detach-disk "
@@ -74,6 +75,7 @@ GROUPS: Final = (
             ),
             "machine": "domrename inject-nmi qemu-monitor-command screenshot send-key setmaxmem setmem setvcpus",
             "counting": "vcpucount",
+            "object_event": "qemu-monitor-event",
             "editing": "edit managedsave-edit save-image-edit",
             "dumping": (
                 "domdirtyrate-calc dump lxc-enter-namespace qemu-attach send-process-signal set-lifecycle-action"
@@ -166,13 +168,19 @@ GROUPS: Final = (
         "nodedev",
         "nodedev",
         "nodedev-create nodedev-destroy nodedev-detach nodedev-dumpxml nodedev-list nodedev-reattach nodedev-reset "
-        "nodedev-define nodedev-undefine nodedev-start nodedev-autostart nodedev-info",
+        "nodedev-event nodedev-define nodedev-undefine nodedev-start nodedev-autostart nodedev-info",
+        {
+            "object_event": "nodedev-event",
+        },
     ),
     Group(
         "Secret",
         "secret",
         "secret",
-        "secret-define secret-dumpxml secret-get-value secret-list secret-set-value secret-undefine",
+        "secret-define secret-dumpxml secret-event secret-get-value secret-list secret-set-value secret-undefine",
+        {
+            "object_event": "secret-event",
+        },
     ),
     Group(
         "Snapshot",
@@ -191,9 +199,10 @@ GROUPS: Final = (
         "pool",
         "find-storage-pool-sources-as find-storage-pool-sources pool-autostart pool-build pool-create-as pool-create "
         "pool-define-as pool-define pool-delete pool-destroy pool-dumpxml pool-edit pool-info pool-list pool-name "
-        "pool-refresh pool-start pool-undefine pool-uuid pool-capabilities",
+        "pool-refresh pool-start pool-undefine pool-uuid pool-event pool-capabilities",
         {
             "editing": "pool-edit",
+            "object_event": "pool-event",
         },
     ),
     Group(

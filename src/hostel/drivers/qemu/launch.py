@@ -129,13 +129,21 @@ class Launcher:
                 "write <domain type='qemu'>, or --virt-type qemu"
             )
         name_host_model(live, emulator, self._cache)
-        notes = source.prepare(live, self._storage)
+        assign_aliases(live)
+        notes = self._prepare_disks(live)
         if live.os is not None:
             nvram.prepare(live.os, reset=origin.reset_nvram)
         memory.align(live)
         vsock.choose(live)
-        assign_aliases(live)
         return self._run(live, emulator, notes, paused=paused, origin=origin)
+
+    def _prepare_disks(self, live: Domain) -> list[str]:
+        """Resolve and check every disk, and tell of what is left out; returns notes on that."""
+        dropped = source.prepare(live, self._storage)
+        for each in dropped:
+            detail = {"alias": each.alias, "old": each.path, "new": None, "reason": int(each.whole)}
+            self._machines.publish(live, "disk-change", **detail)
+        return [f"dropped: {each.why} (startupPolicy='optional')" for each in dropped]
 
     def _run(self, live: Domain, emulator: str, notes: list[str], *, paused: bool, origin: Origin) -> Status:
         """Run a document that is ready to be run."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import struct
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from hostel.drivers.base import StorageDriver, VolumeType
 from hostel.drivers.qemu.document import unsupported
@@ -23,13 +23,29 @@ _HEADER_V2: Final = 72
 _HEADER_V3: Final = 104
 
 
-def prepare(domain: Domain, storage: StorageDriver | None) -> list[str]:
-    """Resolve and check every disk of a document that is about to run; returns notes on what was dropped.
+class Dropped(NamedTuple):
+    """A source that was left out, since it is not there and the document lets it be missing.
+
+    Attributes:
+        alias: the disk's alias.
+        path: where the source would be.
+        why: the reason.
+        whole: whether the disk went with it.
+    """
+
+    alias: str
+    path: str
+    why: str
+    whole: bool
+
+
+def prepare(domain: Domain, storage: StorageDriver | None) -> list[Dropped]:
+    """Resolve and check every disk of a document that is about to run, and has aliases; returns what was dropped.
 
     Raises:
         VirtError: a disk cannot be used; the message names its target and file.
     """
-    notes: list[str] = []
+    dropped: list[Dropped] = []
     disks = domain.devices.disks
     domain.devices.disks = []
     for disk in disks:
@@ -40,12 +56,14 @@ def prepare(domain: Domain, storage: StorageDriver | None) -> list[str]:
             is_optional = source is not None and source.startup_policy == "optional"
             if not is_optional or error.code not in (ErrorCode.SYSTEM_ERROR, ErrorCode.NO_STORAGE_VOL):
                 raise
-            notes.append(f"dropped: {error.message} (startupPolicy='optional')")
-            if disk.device == DiskDevice.DISK:
+            is_whole = disk.device == DiskDevice.DISK
+            path = (source.file or source.dev or source.volume or "") if source is not None else ""
+            dropped.append(Dropped(disk.alias or "", path, error.message, is_whole))
+            if is_whole:
                 continue
             disk.source = None
         domain.devices.disks.append(disk)
-    return notes
+    return dropped
 
 
 def prepare_disk(disk: Disk, storage: StorageDriver | None) -> None:

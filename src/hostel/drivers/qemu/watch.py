@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
 import os
 import threading
 from collections.abc import Callable, Mapping
@@ -152,6 +153,13 @@ class Watch:
 
     def _told(self, ref: DomainRef, event: Mapping[str, Any]) -> None:
         name, data = str(event["event"]), event.get("data", {})
+        stamp = event.get("timestamp", {})
+        said = {
+            "seconds": int(stamp.get("seconds", -1)),
+            "micros": max(0, int(stamp.get("microseconds", 0))),
+            "details": json.dumps(event["data"], separators=(",", ":")) if "data" in event else None,
+        }
+        self._machines.bus.publish(Event(Subject.MONITOR, name, ref.name, ref.uuid, ref.id, said))
         if name in _FOLLOWED:
             self._after(ref)
             return

@@ -5,12 +5,14 @@ from __future__ import annotations
 import threading
 from typing import Final
 
+from hostel.drivers.adapters import uuid_text
 from hostel.drivers.events import (
     DOMAIN_EVENTS,
     NETWORK_EVENTS,
     NODE_DEVICE_EVENTS,
     POOL_EVENTS,
     SECRET_EVENTS,
+    Event,
     EventBus,
     Listener,
     Subject,
@@ -19,6 +21,7 @@ from hostel.drivers.messages import event_of, message_of
 from hostel.drivers.remote.client import RpcClient
 from hostel.errors import VirtError
 from hostel.wire.rpc.connection import Message
+from hostel.wire.rpc.programs import QEMU
 
 _REGISTER: Final = (
     (Subject.DOMAIN, DOMAIN_EVENTS, "connect_domain_event_callback_register_any"),
@@ -49,6 +52,14 @@ class RemoteEvents:
                 self._register()
         return listener
 
+    def hear_monitors(self) -> None:
+        """Be told too what QEMU says, by its own names.
+
+        Raises:
+            VirtError: the daemon, or its driver, does not tell it.
+        """
+        self._client.call("connect_domain_monitor_event_register", None, None, 0, program=QEMU)
+
     def _register(self) -> None:
         for _, kinds, procedure in _REGISTER:
             for number in range(len(kinds)):
@@ -60,6 +71,11 @@ class RemoteEvents:
                     # A kind that the daemon, or its driver, does not have.
 
     def _told(self, message: Message) -> None:
+        if message.procedure.name == "domain_monitor_event":
+            _, domain, name, seconds, micros, details = message.values
+            said = {"seconds": seconds, "micros": micros, "details": details}
+            self._bus.publish(Event(Subject.MONITOR, name, domain.name, uuid_text(domain.uuid), domain.id, said))
+            return
         meaning = _MEANING.get(message.procedure.name)
         if meaning is not None:
             self._bus.publish(event_of(*meaning, message.procedure, message.values))

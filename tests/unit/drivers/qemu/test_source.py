@@ -152,7 +152,8 @@ def test_optional_image_that_is_missing_is_dropped_with_a_note(tmp_path: Path) -
         for device, name, dev in (("disk", "a", "vda"), ("cdrom", "b", "sda"), ("disk", "there", "vdb"))
     )
     document = domain(disks)
-    assert [note.partition(":")[0] for note in source.prepare(document, None)] == ["dropped", "dropped"]
+    dropped = source.prepare(document, None)
+    assert [(each.path, each.whole) for each in dropped] == [(f"{tmp_path}/a", True), (f"{tmp_path}/b", False)]
     left = {disk.target.dev: disk.source is not None for disk in document.devices.disks}
     assert left == {"sda": False, "vdb": True}
 
