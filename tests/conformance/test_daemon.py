@@ -343,3 +343,22 @@ def test_client_of_a_user_who_has_no_daemon_starts_it() -> None:
         with contextlib.suppress(ProcessLookupError, FileNotFoundError):
             os.kill(int((folder / "pid").read_text()), signal.SIGTERM)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def test_files_reach_drivers_that_take_them_and_are_refused_by_qemu(daemon: Hosteld) -> None:
+    path = document(daemon, "files.xml", DOMAIN.format("files"))
+    refusal = "this function is not supported by the connection driver: virDomainCreateXMLWithFiles"
+    with open("/dev/null") as one, open("/dev/zero") as other:
+        descriptors = one.fileno(), other.fileno()
+        numbers = ",".join(map(str, descriptors))
+        for uri, line, words in (
+            ("test:///default", f"destroy test; start test --pass-fds {numbers}", "Domain 'test' started"),
+            ("test:///default", f"create {path} --pass-fds {numbers}", "Domain 'files' created"),
+            ("qemu:///session", f"create {path} --pass-fds {numbers}", refusal),
+        ):
+            command = ["virsh", "-c", daemon.uri(uri), line]
+            done = subprocess.run(
+                command, capture_output=True, text=True, timeout=60, check=False, pass_fds=descriptors
+            )
+            assert words in done.stdout + done.stderr
+            assert (done.returncode == 0) is (words is not refusal)

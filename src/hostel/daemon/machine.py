@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from hostel.daemon.access import api_name
 from hostel.drivers.adapters import check_flags, typed_value, uuid_bytes, uuid_text
-from hostel.drivers.base import DomainRef, DomainState
+from hostel.drivers.base import DomainRef, DomainState, StartFlag
 from hostel.drivers.base.domain import Affect
 from hostel.drivers.base.dumping import DumpFlag, DumpFormat
 from hostel.drivers.base.machine import MEMORY_STATS, MachineDriver, MemoryFlag, StatsFlag, VcpuFlag
@@ -148,6 +148,27 @@ def _core_dump(client: Client, call: Call) -> Sequence[Any]:
     return ()
 
 
+def _create_with_files(client: Client, call: Call) -> Sequence[Any]:
+    domain, flags = call.arguments
+    driver: Any = driver_of(client, call, "domain_create_with_files")
+    return (_started(driver.domain_create_with_files(domain_of(domain), call.fds, _start_flags(flags))),)
+
+
+def _create_xml_with_files(client: Client, call: Call) -> Sequence[Any]:
+    xml, flags = call.arguments
+    driver: Any = driver_of(client, call, "domain_create_xml_with_files")
+    return (_started(driver.domain_create_xml_with_files(xml, call.fds, _start_flags(flags))),)
+
+
+def _start_flags(flags: int) -> StartFlag:
+    check_flags(flags, sum(StartFlag), "virDomainCreateWithFiles")
+    return StartFlag(flags)
+
+
+def _started(ref: DomainRef) -> tuple[str, bytes, int]:
+    return ref.name, uuid_bytes(ref.uuid), ref.id
+
+
 def _rename(client: Client, call: Call) -> Sequence[Any]:
     domain, new_name, flags = call.arguments
     check_flags(flags, 0, "virDomainRename")
@@ -175,6 +196,8 @@ ANSWERS: Final[dict[str, Callable[[Client, Call], Sequence[Any]]]] = {
     "domain_attach_device": _plug_live("domain_attach_device_flags"),
     "domain_detach_device": _plug_live("domain_detach_device_flags"),
     "domain_core_dump": _core_dump,
+    "domain_create_with_files": _create_with_files,
+    "domain_create_xml_with_files": _create_xml_with_files,
     "domain_rename": _rename,
     "domain_get_job_stats": _job_stats,
     "domain_get_job_info": _job_info,

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 from hostel.cli.options import Args, Command, data, flag, later, value
 from hostel.cli.virsh import document
 from hostel.cli.virsh.session import DOMAIN, VALIDATE, CommandError, Session, failing, read_document, validated
 from hostel.drivers.base import DestroyFlag, DomainRef, DomainXmlFlag, ShutdownFlag, StartFlag
+from hostel.drivers.base.files import FilesDriver
+from hostel.drivers.base.offered import offered
 from hostel.errors import UsageError
 
 FILE = data("file", "file with the XML document")
 CONSOLE = flag("console", "connect to its console")
 PAUSED = flag("paused", "leave it paused")
+_DESCRIPTOR = re.compile(r"[ \t\n]*[+-]?[0-9]{1,9}", re.ASCII)
 _MODES = {
     "acpi": ShutdownFlag.ACPI, "agent": ShutdownFlag.AGENT, "initctl": ShutdownFlag.INITCTL,
     "signal": ShutdownFlag.SIGNAL, "paravirt": ShutdownFlag.PARAVIRT,
@@ -27,11 +31,26 @@ def _define(session: Session, args: Args) -> None:
 
 
 def _create(session: Session, args: Args) -> None:
-    xml = read_document(args["file"])
+    xml, files = read_document(args["file"]), _files(args)
     with failing(f"Failed to create domain from {args['file']}"):
-        domain = session.hypervisor.domain_create_xml(validated(args, xml, "domain"), _start_flags(args))
+        xml = validated(args, xml, "domain")
+        if files:
+            driver = offered(session.hypervisor, FilesDriver, "virDomainCreateXMLWithFiles")
+            domain = driver.domain_create_xml_with_files(xml, files, _start_flags(args))
+        else:
+            domain = session.hypervisor.domain_create_xml(xml, _start_flags(args))
     session.output.note(f"Domain '{domain.name}' created from {args['file']}")
     _attach(session, domain, args)
+
+
+def _files(args: Args) -> list[int]:
+    """The descriptors that ``--pass-fds`` names."""
+    files: list[int] = []
+    for text in (args.get("pass-fds") or "").split(",") if args.has("pass-fds") else ():
+        if not _DESCRIPTOR.fullmatch(text):
+            raise CommandError(f"Unable to parse FD number '{text}'")
+        files.append(int(text))
+    return files
 
 
 def _start_flags(args: Args) -> StartFlag:
@@ -43,8 +62,13 @@ def _start(session: Session, args: Args) -> None:
     domain = session.domain(args, by_id=False)
     if domain.id != -1:
         raise CommandError("Domain is already active")
+    files = _files(args)
     with failing(f"Failed to start domain '{domain.name}'"):
-        domain = session.hypervisor.domain_create(domain, _start_flags(args))
+        if files:
+            driver = offered(session.hypervisor, FilesDriver, "virDomainCreateWithFiles")
+            domain = driver.domain_create_with_files(domain, files, _start_flags(args))
+        else:
+            domain = session.hypervisor.domain_create(domain, _start_flags(args))
     session.output.note(f"Domain '{domain.name}' started")
     _attach(session, domain, args)
 
@@ -183,7 +207,7 @@ COMMANDS = (
             CONSOLE,
             PAUSED,
             later(flag("autodestroy", "")),
-            later(value("pass-fds", "")),
+            value("pass-fds", "descriptors N,M,... that the domain gets"),
             VALIDATE,
             flag("reset-nvram", "and make UEFI's variables anew"),
         ),
@@ -246,7 +270,7 @@ COMMANDS = (
             later(flag("autodestroy", "")),
             later(flag("bypass-cache", "")),
             flag("force-boot", "boot it, and drop memory that was kept"),
-            later(value("pass-fds", "")),
+            value("pass-fds", "descriptors N,M,... that the domain gets"),
             flag("reset-nvram", "and make UEFI's variables anew"),
         ),
         _start,

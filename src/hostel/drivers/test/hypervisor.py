@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from hostel.drivers.base import (
     ConsoleStream,
@@ -141,6 +141,18 @@ class TestDriver(CheckpointCalls, CountingCalls, DumpCalls, MetadataCalls, Snaps
             self._start_paused(found, flags)
             tell(self._host, found, Lifecycle.STARTED, Started.BOOTED)
             return ref_of(found)
+
+    def domain_create_with_files(
+        self, domain: DomainRef, files: Sequence[int], flags: StartFlag = StartFlag.NONE
+    ) -> DomainRef:
+        """Start a defined domain; it has no use for files."""
+        return self.domain_create(domain, flags)
+
+    def domain_create_xml_with_files(
+        self, xml: str, files: Sequence[int], flags: StartFlag = StartFlag.NONE
+    ) -> DomainRef:
+        """Start a transient domain; it has no use for files."""
+        return self.domain_create_xml(xml, flags)
 
     def domain_shutdown(self, domain: DomainRef, flags: ShutdownFlag = ShutdownFlag.NONE) -> None:
         """Shut down; this guest always obeys, and at once."""

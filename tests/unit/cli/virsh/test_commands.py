@@ -88,6 +88,13 @@ def test_test_domains_can_be_started_paused_which_libvirts_cannot(test_virsh: Vi
     assert test_virsh.out.endswith("paused (user)\n\n")
 
 
+def test_files_are_passed_by_their_numbers(test_virsh: Virsh) -> None:
+    assert test_virsh("destroy test; start test --pass-fds 0,x") == 1
+    assert test_virsh.err.endswith("error: Unable to parse FD number 'x'\n")
+    assert test_virsh("destroy test; start test --pass-fds 0,1; domstate test") == 0
+    assert "running" in test_virsh.out
+
+
 def test_test_domains_are_shut_down_in_no_special_way(test_virsh: Virsh) -> None:
     assert test_virsh("shutdown test --mode acpi,agent; domstate test") == 0
     assert "unsupported flags (0x3) in function testDomainShutdownFlags" in test_virsh.err
