@@ -265,7 +265,9 @@ class SysfsNodeDeviceDriver:
         found = {COMPUTER: _Found(NodeDevice(name=COMPUTER, capabilities=[bus.system(self._tree)]))}
         names: dict[Path, str] = {}
         addresses: dict[str, str] = {}
-        for device in self._tree.devices():
+        devices = list(self._tree.devices())
+        self._names.load(pair for device in devices if (pair := pci.numbers(device)) is not None)
+        for device in devices:
             described = self._describe(device)
             if described is not None and described.name is not None:
                 names[device.path] = described.name

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Final
 
@@ -20,20 +20,18 @@ class PciNames:
     def __init__(self, root: Path) -> None:
         self._root = root
         self._lock = threading.Lock()
-        self._vendors: dict[int, str] | None = None
+        self._vendors: dict[int, str] = {}
         self._products: dict[tuple[int, int], str] = {}
 
     def load(self, wanted: Iterable[tuple[int, int]]) -> None:
-        """Read the names of these vendors and products."""
-        pairs = set(wanted)
+        """Read the names of these vendors and their products, as far as they are not known: all of them at once."""
         with self._lock:
-            if self._vendors is not None and all(pair[0] in self._vendors for pair in pairs):
-                return
-            self._vendors = dict.fromkeys((vendor for vendor, _ in pairs), "")
-            self._read()
+            new = {vendor for vendor, _ in wanted if vendor not in self._vendors}
+            if new:
+                self._vendors.update(dict.fromkeys(new, ""))
+                self._read(new)
 
-    def _read(self) -> None:
-        assert self._vendors is not None
+    def _read(self, wanted: Collection[int]) -> None:
         for place in _PLACES:
             try:
                 lines = (self._root / place).read_text(errors="replace").splitlines()
@@ -46,16 +44,16 @@ class PciNames:
                 if line[:1] not in ("", "#", "\t"):
                     number, _, name = line.partition("  ")
                     vendor = int(number, 16) if len(number) == 4 else -1
-                    if vendor in self._vendors:
+                    if vendor in wanted:
                         self._vendors[vendor] = name
-                elif vendor in self._vendors and line[:1] == "\t" and line[1:2] != "\t":
+                elif vendor in wanted and line[:1] == "\t" and line[1:2] != "\t":
                     number, _, name = line[1:].partition("  ")
                     self._products[vendor, int(number, 16)] = name
             return
 
     def vendor(self, number: int) -> str | None:
         """The vendor's name."""
-        return (self._vendors or {}).get(number) or None
+        return self._vendors.get(number) or None
 
     def product(self, vendor: int, number: int) -> str | None:
         """The product's name."""

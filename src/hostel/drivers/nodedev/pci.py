@@ -47,6 +47,14 @@ def address_of(path: Path) -> PciFunction | None:
     return PciFunction(domain=domain, bus=bus, slot=slot, function=function)
 
 
+def numbers(device: SysDevice) -> tuple[int, int] | None:
+    """The numbers of a PCI function's vendor and product; None where it is no function."""
+    if device.subsystem != "pci":
+        return None
+    vendor, product = device.number("vendor", 16), device.number("device", 16)
+    return None if vendor is None or product is None else (vendor, product)
+
+
 def describe(device: SysDevice, names: PciNames, *, privileged: bool) -> PciCapability | None:
     """What a PCI function is; None where it has no address or number.
 
@@ -55,12 +63,12 @@ def describe(device: SysDevice, names: PciNames, *, privileged: bool) -> PciCapa
         names: of vendors and products.
         privileged: tell what only root can read, too.
     """
-    where = address_of(device.path)
-    vendor, product = device.number("vendor", 16), device.number("device", 16)
-    if where is None or vendor is None or product is None:
+    where, pair = address_of(device.path), numbers(device)
+    if where is None or pair is None:
         return None
+    vendor, product = pair
     number = device.fact("PCI_CLASS")
-    names.load([(vendor, product)])
+    names.load([pair])
     found = PciCapability(
         device_class=None if number is None else int(number, 16),
         domain=where.domain,

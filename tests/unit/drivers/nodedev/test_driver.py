@@ -16,6 +16,7 @@ from hostel.drivers import tool
 from hostel.drivers.base.nodedev import ACTIVE, CAPABILITIES, INACTIVE, NodeDeviceRef
 from hostel.drivers.events import EventBus
 from hostel.drivers.nodedev.driver import SysfsNodeDeviceDriver
+from hostel.drivers.nodedev.names import PciNames
 from hostel.drivers.nodedev.sysfs import Sysfs
 from hostel.drivers.nodedev.watch import Seen, differences
 from hostel.drivers.readonly import read_only
@@ -103,6 +104,20 @@ def test_names_come_from_the_hosts_list(driver: SysfsNodeDeviceDriver) -> None:
     assert "<product id='0x10fb'>82599ES</product>" in document(driver, CARD.name)
     assert "<product id='0x10ed'/>" in document(driver, "pci_0000_01_10_0")
     assert "<vendor id='0x0781'>SanDisk Corp.</vendor>" in document(driver, "usb_1_1")
+
+
+def test_names_are_read_once_for_each_vendor(tmp_path: Path) -> None:
+    place = tmp_path / "usr/share/misc/pci.ids"
+    place.parent.mkdir(parents=True)
+    place.write_text("1af4  Red Hat\n\t1000  network device\n8086  Intel\n\t10fb  82599ES\n")
+    names = PciNames(tmp_path)
+    names.load([(0x1AF4, 0x1000), (0x8086, 0x10FB)])
+    place.write_text("10de  NVIDIA\n\t0001  card\n")
+    names.load([(0x8086, 0x10FB)])
+    names.load([(0x10DE, 1), (0x1AF4, 0x1000)])
+    assert [names.vendor(number) for number in (0x1AF4, 0x8086, 0x10DE)] == ["Red Hat", "Intel", "NVIDIA"]
+    assert names.product(0x8086, 0x10FB) == "82599ES"
+    assert names.product(0x10DE, 1) == "card"
 
 
 def test_a_medium_is_told_when_it_is_there(driver: SysfsNodeDeviceDriver) -> None:
