@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import tempfile
@@ -249,6 +250,43 @@ def test_a_bridge_is_as_the_document_says(driver: SystemNetworkDriver) -> None:
     classes = output("tc", "class", "show", "dev", "bbr")
     assert "rate 8Mbit ceil 16Mbit" in classes
     assert "limit rate over 500 kbytes/second" in output("nft", "list", "table", "netdev", "hostel_bbr")
+
+
+def test_a_guest_has_the_rate_that_it_is_promised(driver: SystemNetworkDriver, parties: list[Party]) -> None:
+    network = driver.network_create_xml(
+        "<network><name>b</name><bridge name='bbr' stp='off'/><ip address='10.9.0.1' prefix='24'/>"
+        "<bandwidth><inbound average='1000' peak='2000'/></bandwidth></network>"
+    )
+    uuid = "d6fc0c9f-8a0c-4b0f-8b57-0c5f3ffe3d1{}"
+    ports = [
+        driver.network_port_create_xml(
+            network,
+            f"<networkport><uuid>{uuid.format(number)}</uuid><owner><name>g</name><uuid>{uuid.format(9)}</uuid></owner>"
+            f"<mac address='52:54:00:00:00:0{number}'/><bandwidth><inbound average='500' floor='{floor}'/></bandwidth>"
+            "</networkport>",
+        )
+        for number, floor in ((1, 600), (2, 800))
+    ]
+
+    def rates() -> dict[str, str]:
+        lines = (line.split() for line in output("tc", "class", "show", "dev", "bbr").splitlines())
+        return {line[2]: line[line.index("rate") + 1] for line in lines}
+
+    assert rates() == {"1:1": "8Mbit", "1:2": "4800Kbit", "1:3": "4800Kbit", "1:4": "6400Kbit"}
+    parties.append(one := Party("cable1", mac="52:54:00:00:00:01", bridge="bbr"))
+    one.run("ip address add 10.9.0.2/24 dev eth0")
+    assert one.reaches("10.9.0.1")
+    sent = re.findall(r"class htb (\S+) .*\n Sent (\d+) bytes", output("tc", "-s", "class", "show", "dev", "bbr"))
+    assert int(dict(sent)["1:3"]) > 0  # by the hardware address that a packet is for
+    assert int(dict(sent)["1:4"]) == 0
+    driver.network_port_set_parameters(ports[0], {"inbound.average": 500, "inbound.floor": 100})
+    assert rates() == {"1:1": "8Mbit", "1:2": "8800Kbit", "1:3": "800Kbit", "1:4": "6400Kbit"}
+    with pytest.raises(VirtError, match="would overcommit peak=2000"):
+        driver.network_port_set_parameters(ports[0], {"inbound.average": 500, "inbound.floor": 1300})
+    for port in ports:
+        driver.network_port_delete(port)
+    assert rates() == {"1:1": "8Mbit", "1:2": "16Mbit"}
+    assert "match" not in output("tc", "filter", "show", "dev", "bbr")
 
 
 @pytest.mark.parametrize(

@@ -144,9 +144,12 @@ def wait_for(home: Path, name: str, words: str, *, timeout: float = 90) -> str:
     return said
 
 
+def output(*command: str) -> str:
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
 def links() -> set[str]:
-    found = subprocess.run(["ip", "-json", "link"], capture_output=True, text=True, check=True).stdout
-    return {link["ifname"] for link in json.loads(found)}
+    return {link["ifname"] for link in json.loads(output("ip", "-json", "link"))}
 
 
 def ports(home: Path) -> int:
@@ -172,6 +175,11 @@ def test_guests_get_addresses_and_reach_each_other_and_the_world(
         assert found.addresses == [GuestAddress(AddressType.IPV4, "192.168.77.11", prefix)]
     ref = hypervisor.domain_lookup_by_name("two")
     assert hypervisor.domain_get_hostname(ref, HostnameSource.LEASE) == "b"
+    limits = {"inbound.average": 300, "inbound.peak": 400, "outbound.average": 200}
+    hypervisor.domain_set_interface_parameters(hypervisor.domain_lookup_by_name("two"), "vnet1", limits, Affect.LIVE)
+    assert "rate 2400Kbit ceil 3200Kbit" in output("tc", "class", "show", "dev", "vnet1")
+    assert "limit rate over 200 kbytes/second" in output("nft", "list", "table", "netdev", "hostel_vnet1")
+    assert "<inbound average='300' peak='400'/>" in two.xml()
     hypervisor.domain_detach_device_flags(hypervisor.domain_lookup_by_name("one"), interface("0a"), Affect.LIVE)
     wait_for(home, "one", "unplugged")
     assert "vnet0" not in links()
@@ -181,6 +189,7 @@ def test_guests_get_addresses_and_reach_each_other_and_the_world(
     os.kill(pid, signal.SIGKILL)
     two.wait(DomainState.SHUTOFF, 10)
     assert links() == {"lo", "uplink", "hbr0"}
+    assert "netdev" not in output("nft", "list", "tables")
     assert ports(home) == 0
 
 
@@ -211,8 +220,7 @@ def test_macvtaps_come_and_go_with_the_guest(system: Connection, home: Path, out
     for mode in ("vepa", "bridge", "private", "passthrough"):
         domain = system.create_domain(domain_xml(home, direct.format(mode)))
         assert "macvtap0" in links()
-        command = ["ip", "-d", "link", "show", "macvtap0"]
-        shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        shown = output("ip", "-d", "link", "show", "macvtap0")
         assert f"mode {'passthru' if mode == 'passthrough' else mode}" in shown
         domain.destroy()
         assert links() == {"lo", "uplink"}

@@ -118,6 +118,27 @@ class Wiring:
             self.release(domain, interface)
             raise
 
+    def reshape(self, interface: Interface) -> None:
+        """Shape what passes an interface of a running machine as its live document says.
+
+        Raises:
+            VirtError: the host, or the network, refused.
+        """
+        name = interface.target.dev if interface.target is not None else None
+        source, bandwidth = interface.source, interface.bandwidth or Bandwidth()
+        if interface.type == InterfaceType.NETWORK and source is not None and source.portid is not None:
+            rates = {"inbound": bandwidth.inbound, "outbound": bandwidth.outbound}
+            given = {
+                f"{way}.{kind}": getattr(rate, kind) or 0
+                for way, rate in rates.items()
+                for kind in ("average", "peak", "floor", "burst")
+                if rate is not None
+            }
+            ref = NetworkPortRef(self._find(source.network or ""), source.portid)
+            self._ports().network_port_set_parameters(ref, given)
+        shaping.clear(name or "")
+        shaping.shape(name or "", interface.bandwidth, seen_from_host=_is_direct(interface))
+
     def release(self, domain: Domain, interface: Interface) -> None:
         """Let go of an interface's end, whatever there is of it; what cannot be taken away is left."""
         if interface.type not in _OURS or not self._is_allowed():

@@ -5,6 +5,7 @@ Machines are in no control group of their own. What only a control group could d
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Mapping
 from typing import Any, Final
@@ -14,7 +15,7 @@ from hostel.drivers.base.domain import Affect
 from hostel.drivers.base.tuning import SchedulerType
 from hostel.drivers.counting import check_one
 from hostel.drivers.fault import fault
-from hostel.drivers.qemu.running import Calls
+from hostel.drivers.qemu.running import Calls, Running
 from hostel.drivers.tuning import limits
 from hostel.drivers.tuning.parameter import PERF, SCHEDULER, check
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
@@ -98,19 +99,35 @@ class LimitsCalls(Calls):
     def domain_set_interface_parameters(
         self, domain: DomainRef, device: str, parameters: Mapping[str, Any], affect: Affect
     ) -> None:
-        """Change the definition's."""
+        """Change those of the running machine's interface, where this process may, and of the definition's."""
         with self._both(domain, affect) as both:
             for document in (both.running.domain if both.running is not None else None, both.definition):
                 interface = limits.find_interface(document, device) if document is not None else None
                 if interface is not None and interface.type not in _SHAPED:
                     what = f"setting bandwidth on interfaces of type '{interface.type}' is not implemented yet"
                     raise fault(ErrorCode.CONFIG_UNSUPPORTED, what, ErrorDomain.QEMU)
+            if both.definition is not None:
+                limits.set_bandwidth(limits.find_interface(both.definition, device), parameters)
             if both.running is not None:
-                what = f"the traffic of '{device}' is not shaped while the machine runs; use --config"
-                raise fault(ErrorCode.OPERATION_UNSUPPORTED, what, ErrorDomain.QEMU)
-            assert both.definition is not None
-            limits.set_bandwidth(limits.find_interface(both.definition, device), parameters)
-            self._define(both.definition)
+                self._reshape(both.running, device, parameters)
+            if both.definition is not None:
+                self._define(both.definition)
+
+    def _reshape(self, machine: Running, device: str, parameters: Mapping[str, Any]) -> None:
+        interface, wiring = limits.find_interface(machine.domain, device), self._launcher.wiring
+        if not wiring.makes(interface):
+            what = f"the traffic of '{device}' is shaped by who has the privilege to; use --config, or qemu:///system"
+            raise fault(ErrorCode.OPERATION_UNSUPPORTED, what, ErrorDomain.QEMU)
+        before = interface.bandwidth
+        limits.set_bandwidth(interface, parameters)
+        try:
+            wiring.reshape(interface)
+        except VirtError:
+            interface.bandwidth = before
+            with contextlib.suppress(VirtError):  # what failed first is told
+                wiring.reshape(interface)
+            raise
+        machine.save()
 
     def domain_get_perf_events(self, domain: DomainRef, affect: Affect) -> Mapping[str, bool]:
         """What the definition has; of a running machine nothing is counted."""
