@@ -190,6 +190,22 @@ def waiting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Two, Dom
         yield opened, opened.start(mode=guest.Mode.STAY)
 
 
+@pytest.mark.parametrize(
+    ("uri", "words"),
+    [
+        ("qemu+ssh://host/session?command=/bin/true", "'command' is not taken from the URI"),
+        ("qemu+unix:///session?socket=/nosuch", "Failed to connect to remote libvirt URI"),
+        ("test:///default", "does not support peer-to-peer migration"),
+        (None, "needs the destination's URI"),
+    ],
+)
+def test_peer_that_is_none_is_refused(waiting: tuple[Two, DomainRef], uri: str | None, words: str) -> None:
+    both, ref = waiting
+    with pytest.raises(VirtError, match=words):
+        both.one.domain_migrate_perform3_params(ref, uri, {}, b"", LIVE | MigrateFlag.PEER2PEER)
+    assert both.one.domain_get_state(ref).state is DomainState.RUNNING
+
+
 def test_document_for_the_destination_must_be_the_same_machine(waiting: tuple[Two, DomainRef]) -> None:
     both, ref = waiting
     xml = both.one.domain_get_xml_desc(ref)

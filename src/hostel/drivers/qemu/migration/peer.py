@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from urllib.parse import parse_qsl, urlsplit
 
 from hostel.drivers.base import DomainRef
 from hostel.drivers.base.migration import DEST_NAME, Feature, MigrateFlag, MigrationDriver, Parameters, Tunnel
@@ -42,6 +43,7 @@ def lead(
 
 
 def _connect(machines: Machines, uri: str) -> Drivers:
+    _check(uri)
     try:
         drivers = open_drivers(uri, machines.directories)
     except VirtError as error:
@@ -54,6 +56,21 @@ def _connect(machines: Machines, uri: str) -> Drivers:
         what = "Destination libvirt does not support peer-to-peer migration protocol"
         raise fault(ErrorCode.OPERATION_FAILED, what, ErrorDomain.QEMU)
     return drivers
+
+
+def _check(uri: str) -> None:
+    """Refuse what would have this host run a program that whoever may move a domain chooses.
+
+    Raises:
+        VirtError: ``INVALID_ARG``.
+    """
+    try:
+        told = {name for name, _ in parse_qsl(urlsplit(uri).query, keep_blank_values=True)}
+    except ValueError as error:
+        raise fault(ErrorCode.INVALID_ARG, f"URI '{uri}' is malformed: {error}", ErrorDomain.QEMU) from None
+    if "command" in told:
+        what = "'command' is not taken from the URI of a destination that the source connects to"
+        raise fault(ErrorCode.INVALID_ARG, what, ErrorDomain.QEMU)
 
 
 def _lead(
