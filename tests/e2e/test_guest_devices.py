@@ -102,6 +102,8 @@ XML = """<domain type='qemu'><name>g</name><memory unit='MiB'>32</memory>{body}<
         ("<memoryBacking><source type='memfd'/><access mode='shared'/></memoryBacking>", virtiofs(Path("/nonexistent")),
          "the directory '/nonexistent' is not there|virtiofs is not supported in session mode"),
         ("<numatune><memory mode='strict' placement='auto'/></numatune>", "", "nobody here chooses nodes"),
+        ("", "<hostdev type='pci'><source><address bus='0xfe' slot='1' function='0'/></source></hostdev>",
+         "Device 0000:fe:01.0 not found"),
     ],
 )  # fmt: skip
 def test_what_this_host_cannot_give_is_refused(driver: QemuDriver, body: str, devices: str, message: str) -> None:
@@ -182,3 +184,13 @@ def test_modules_come_and_go_while_linux_runs(
     guest.wait_for("unplugged")
     guest.wait(domain)
     assert "memory model" not in driver.domain_get_xml_desc(domain)
+
+
+def test_a_usb_device_that_need_not_be_there_is_missing_in_the_live_document(driver: QemuDriver) -> None:
+    source = "<source startupPolicy='optional'><vendor id='0xfffe'/><product id='0xfffe'/></source>"
+    hostdev = f"<hostdev mode='subsystem' type='usb'>{source}</hostdev>"
+    domain = driver.domain_create_xml(XML.format(body="", devices=hostdev), StartFlag.PAUSED)
+    assert "missing='yes'" in driver.domain_get_xml_desc(domain)
+    assert "usb-host" in driver.domain_qemu_monitor_command(domain, "info qtree", human=True)
+    with pytest.raises(VirtError, match="Did not find USB device fffd:fffd"):
+        driver.domain_attach_device_flags(domain, hostdev.replace("0xfffe", "0xfffd").replace("optional", "mandatory"))

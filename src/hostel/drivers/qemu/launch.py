@@ -15,9 +15,21 @@ from hostel.drivers.base import NetworkDriver, PausedReason, RunningReason, Shut
 from hostel.drivers.events import Lifecycle, Started, Suspended
 from hostel.drivers.fault import system_fault
 from hostel.drivers.link import tap
-from hostel.drivers.qemu import actions, document, features, keeper, monitor, probe, process, source, taint, vsock
+from hostel.drivers.qemu import (
+    actions,
+    document,
+    features,
+    hostdevs,
+    keeper,
+    monitor,
+    probe,
+    process,
+    source,
+    taint,
+    vsock,
+)
 from hostel.drivers.qemu.alias import assign_aliases
-from hostel.drivers.qemu.command import firmware, memory
+from hostel.drivers.qemu.command import firmware, hostdev, memory
 from hostel.drivers.qemu.command.context import Context, Wire, alias_of
 from hostel.drivers.qemu.command.disk import drive_id, throttle
 from hostel.drivers.qemu.command.display import VNC_ID
@@ -36,6 +48,7 @@ from hostel.errors import ErrorCode, ErrorDomain, QmpError, VirtError
 from hostel.model.authentication import SecretReference
 from hostel.model.domain.devices.character import CharacterBackend, CharacterSource, CharacterType
 from hostel.model.domain.devices.disk import Disk
+from hostel.model.domain.devices.hostdev import Hostdev
 from hostel.model.domain.devices.source import BackingStore, DiskSource
 from hostel.model.domain.domain import Domain, DomainType
 from hostel.model.domain.implicit import mirror_consoles
@@ -135,6 +148,7 @@ class Launcher:
             nvram.prepare(live.os, reset=origin.reset_nvram)
         memory.align(live)
         vsock.choose(live)
+        notes += hostdevs.check(live, self._machines.others(live.name) if live.devices.hostdevs else {})
         return self._run(live, emulator, notes, paused=paused, origin=origin)
 
     def _prepare_disks(self, live: Domain) -> list[str]:
@@ -164,7 +178,9 @@ class Launcher:
                 argv = build(live, context)
                 if origin.memory is not None or origin.migration is not None:
                     argv += ["-incoming", "defer"]
-                values += self.give_secrets([*firmware.secrets(live), *_needed(live.devices.disks)], context)
+                values += self.give_secrets(
+                    [*firmware.secrets(live), *hostdev.secrets(live), *_needed(live.devices.disks)], context
+                )
                 last = max((source.index or 0 for source in _images(live)), default=0)
                 status = status._replace(log_start=process.write_log(log, notes, argv), nodes=last)
                 helpers = self._helpers(live, run, values)
@@ -385,6 +401,16 @@ class Launcher:
             VirtError: it cannot be used.
         """
         source.prepare_disk(disk, self._storage)
+
+    def check_hostdev(self, device: Hostdev, live: Domain) -> None:
+        """Hold a device of the host that is about to be plugged in against the host, and find it there.
+
+        Raises:
+            VirtError: it is not there, a machine has it already, or it cannot be given to one.
+        """
+        alone = live.copy()
+        alone.devices.hostdevs = [device]
+        hostdevs.check(alone, {**self._machines.others(live.name), live.name: live})
 
     def bridge(self, name: str) -> str | None:
         """The host bridge of a virtual network that is active; None where it is user-mode."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, Final
 
 from hostel.drivers.qemu.command import objects
@@ -9,6 +10,7 @@ from hostel.drivers.qemu.command.context import Context, alias_of, option
 from hostel.drivers.qemu.command.place import place, rom, scsi_place, virtio_name, zpci
 from hostel.drivers.qemu.command.protocol import protocol
 from hostel.drivers.qemu.document import unsupported
+from hostel.errors import ErrorCode, VirtError
 from hostel.model.domain.devices.address import DriveAddress, UnassignedAddress
 from hostel.model.domain.devices.disk import Disk, DiskTarget
 from hostel.model.domain.devices.hostdev import (
@@ -37,11 +39,12 @@ def arguments(domain: Domain, context: Context, bootindex: dict[int, int]) -> li
     argv: list[str] = []
     for device in domain.devices.hostdevs:
         if not isinstance(device.address, UnassignedAddress):
-            argv += _one(domain, device, context, bootindex.get(id(device)))
+            argv += one(domain, device, context, bootindex.get(id(device)))
     return argv
 
 
-def _one(domain: Domain, device: Hostdev, context: Context, bootindex: int | None) -> list[str]:
+def one(domain: Domain, device: Hostdev, context: Context, bootindex: int | None) -> list[str]:
+    """One device of the host."""
     common = {"id": alias_of(device), "bootindex": bootindex}
     match device:
         case UsbHostdev():
@@ -55,12 +58,28 @@ def _one(domain: Domain, device: Hostdev, context: Context, bootindex: int | Non
             return _scsi(domain, device, context, common)
         case ScsiHostHostdev():
             name = virtio_name("vhost-scsi", device, device.model)
-            spec = {"driver": name, "wwpn": device.source.wwpn, "vhostfd": "3", "id": alias_of(device)}
+            spec = {"driver": name, "wwpn": device.source.wwpn, "id": alias_of(device)}
+            spec["vhostfd"] = "3" if context.hands_over else None
             return [*zpci(device), *option("-device", {**spec, **place(domain, device)})]
         case MdevHostdev():
             return option("-device", {**_mdev(device), **common, **place(domain, device)})
         case _:
             raise unsupported(f"hostdev mode='{device.mode}' type='{device.type}'; write usb, pci, scsi or mdev")
+
+
+def secrets(domain: Domain) -> Iterator[objects.Needed]:
+    """The secrets of SCSI devices that are on servers.
+
+    Raises:
+        VirtError: ``XML_ERROR``: a server is guarded, and no secret is named.
+    """
+    for device in domain.devices.hostdevs:
+        if isinstance(device, ScsiHostdev) and device.source.auth is not None:
+            if device.source.auth.secret is None:
+                why = "<secret> is missing; write its uuid or its usage"
+                raise VirtError(ErrorCode.XML_ERROR, f"XML error: hostdev '{alias_of(device)}': {why}")
+            name = f"libvirt-{_number(domain, device)}-backend-secret0"
+            yield objects.Needed(name, device.source.auth.secret, "iscsi")
 
 
 def card(domain: Domain, interface: Interface, bootindex: int | None) -> list[str]:

@@ -58,7 +58,7 @@ _ACTED_ON: Final[dict[type[Element], str]] = {
     domain.Devices: (
         "emulator disks controllers interfaces serials parallels consoles channels inputs graphics sounds audios "
         "videos hubs watchdogs memballoon rngs panics tpms memories filesystems "
-        "smartcards redirdevs redirfilter shmems vsock iommu"
+        "smartcards redirdevs redirfilter shmems vsock iommu hostdevs"
     ),
     memory.Memory: "dump_core unit value",
     memory.MaxMemory: "slots unit value",
@@ -119,6 +119,21 @@ _ACTED_ON: Final[dict[type[Element], str]] = {
     cpu.CellBandwidth: "initiator target cache type value unit",
     clock.Clock: "offset adjustment basis start timers",
     clock.Timer: "name present tickpolicy track frequency",
+    hostdev.PciHostdev: f"{_HOSTDEV} driver source teaming rom",
+    hostdev.UsbHostdev: f"{_HOSTDEV} source",
+    hostdev.ScsiHostdev: f"{_HOSTDEV} source rawio readonly shareable",
+    hostdev.ScsiHostHostdev: f"{_HOSTDEV} source",
+    hostdev.MdevHostdev: f"{_HOSTDEV} source display ramfb",
+    hostdev.PciHostSource: "address",
+    hostdev.PciHostAddress: "type domain bus slot function",
+    hostdev.UsbHostSource: "startup_policy missing guest_reset vendor product address",
+    hostdev.UsbHostAddress: "type bus device",
+    hostdev.ScsiSource: "protocol name host auth initiator adapter address",
+    hostdev.ScsiHostAddress: "type bus target unit",
+    hostdev.ScsiHostSource: "protocol wwpn",
+    hostdev.MdevSource: "address",
+    hostdev.MdevAddress: "uuid",
+    address.UnassignedAddress: "",
     address.PciAddress: "domain bus slot function multifunction",
     address.DriveAddress: "controller bus target unit",
     address.VirtioSerialAddress: "controller bus port",
@@ -243,9 +258,9 @@ _ACTED_ON: Final[dict[type[Element], str]] = {
 # What only a command line has.
 _SAID_TOO: Final[dict[type[Element], str]] = {
     domain.Domain: "default_iothread",
-    domain.Devices: "hostdevs",
     tune.DefaultIoThread: "thread_pool_min thread_pool_max",
     disk.Disk: "rawio sgio transient",
+    hostdev.ScsiHostdev: "sgio",
     disk.DiskDriver: "copy_on_read metadata_cache",
     disk.Transient: "share_backing",
     disk.BlockIo: "discard_granularity",
@@ -273,21 +288,6 @@ _SAID_TOO: Final[dict[type[Element], str]] = {
     ),
     interface.HostOffloads: "csum gso tso4 tso6 ecn ufo mrg_rxbuf",
     interface.GuestOffloads: "csum tso4 tso6 ecn ufo",
-    hostdev.PciHostdev: f"{_HOSTDEV} driver source teaming rom",
-    hostdev.UsbHostdev: f"{_HOSTDEV} source",
-    hostdev.ScsiHostdev: f"{_HOSTDEV} source sgio rawio readonly shareable",
-    hostdev.ScsiHostHostdev: f"{_HOSTDEV} source",
-    hostdev.MdevHostdev: f"{_HOSTDEV} source display ramfb",
-    hostdev.PciHostSource: "address",
-    hostdev.PciHostAddress: "type domain bus slot function",
-    hostdev.UsbHostSource: "startup_policy missing guest_reset vendor product address",
-    hostdev.UsbHostAddress: "type bus device",
-    hostdev.ScsiSource: "protocol name host auth initiator adapter address",
-    hostdev.ScsiHostAddress: "type bus target unit",
-    hostdev.ScsiHostSource: "protocol wwpn",
-    hostdev.MdevSource: "address",
-    hostdev.MdevAddress: "uuid",
-    address.UnassignedAddress: "",
 }
 FIELDS: Final = {cls: frozenset(names.split()) for cls, names in _ACTED_ON.items()}
 SAID: Final = {

@@ -15,7 +15,7 @@ from hostel.drivers.document import reading
 from hostel.drivers.fault import fault
 from hostel.drivers.link import tap
 from hostel.drivers.qemu.alias import assign_aliases
-from hostel.drivers.qemu.command import controller, disk, memory, network, peripheral
+from hostel.drivers.qemu.command import controller, disk, hostdev, memory, network, peripheral
 from hostel.drivers.qemu.command.context import Context, Wire, alias_of
 from hostel.drivers.qemu.command.objects import secrets
 from hostel.drivers.qemu.document import unsupported
@@ -31,7 +31,7 @@ from hostel.model.domain.devices.address import DriveAddress, PciAddress
 from hostel.model.domain.devices.controller import Controller, ControllerType
 from hostel.model.domain.devices.device import Device
 from hostel.model.domain.devices.disk import Disk, DiskBus, DiskDevice
-from hostel.model.domain.devices.hostdev import Hostdev
+from hostel.model.domain.devices.hostdev import Hostdev, ScsiHostdev, ScsiHostHostdev
 from hostel.model.domain.devices.input import Input
 from hostel.model.domain.devices.interface import Interface
 from hostel.model.domain.devices.paravirtual import Rng
@@ -65,6 +65,8 @@ def plug_in(machine: Running, given: Given, launcher: Launcher) -> Device:
         launcher.prepare(device)
         last = disk.number_images([device], machine.status.nodes)
         machine.status = machine.status._replace(nodes=last)
+    if isinstance(device, Hostdev):
+        launcher.check_hostdev(device, before)
     assign_aliases(after)
     wired = device if isinstance(device, Interface) and launcher.wiring.makes(device) else None
     if wired is not None:
@@ -126,6 +128,8 @@ def _check_hot(domain: Domain, device: Device) -> None:
             raise _not_hot("hotplug is not supported for this type of memory device")
         case Interface() if is_passt(device):
             raise _not_hot("an interface with backend passt cannot be hot plugged; add it with --config")
+        case ScsiHostdev() | ScsiHostHostdev():
+            raise _not_hot(f"live attach of <hostdev type='{device.type}'> is not supported; add it with --config")
         case Interface() | Rng() | Input() | Watchdog() | Hostdev() | MemoryDevice():
             pass
         case _:
@@ -194,6 +198,8 @@ def _options(domain: Domain, device: Device, context: Context, wire: Wire | None
             argv = network.card_arguments(domain, device, context._replace(wires=wires), order.get(id(device)))
         case Controller():
             argv = controller.one(domain, device, order)
+        case Hostdev():
+            argv = hostdev.one(domain, device, context, order.get(id(device)))
         case MemoryDevice():
             argv = memory.device_arguments(domain, device, context)
         case _:
