@@ -39,11 +39,11 @@ class ProcessorCalls(Calls):
             raise fault(ErrorCode.INVALID_ARG, f"cannot find architecture {arch}", ErrorDomain.QEMU)
         if arch not in GUESTS:
             return []
-        return list(self._known(choose(self._cache, arch=arch)).models)[::-1]
+        return list(self._plain(arch))[::-1]
 
     def connect_compare_cpu(self, xml: str, flags: CompareFlag = CompareFlag.NONE) -> int:
         """How the host is to a processor."""
-        models = self._known(choose(self._cache)).models
+        models = self._plain()
         host = host_processor(self._cache)
         return _compared(document.request_of(host), document.read(xml), models, flags)
 
@@ -69,7 +69,7 @@ class ProcessorCalls(Calls):
     def connect_baseline_cpu(self, xml_cpus: Sequence[str], flags: BaselineFlag = BaselineFlag.NONE) -> str:
         """The processor that hosts have in common."""
         cpus = _read(xml_cpus, for_host=True)
-        return _common(cpus, self._known(choose(self._cache)).models, flags, left_out=feature.HOST_ALONE)
+        return _common(cpus, self._plain(), flags, left_out=feature.HOST_ALONE)
 
     def connect_baseline_hypervisor_cpu(
         self,
@@ -91,6 +91,10 @@ class ProcessorCalls(Calls):
         if knows.whole is not None:
             limit = knows.whole.migratable if flags & BaselineFlag.MIGRATABLE else knows.whole.features
         return _common(cpus, knows.models, flags, allowed=knows.models, limit=limit, fallback="forbid")
+
+    def _plain(self, arch: str | None = None) -> Models:
+        """What models are by themselves, without what KVM gives to every guest: capabilities name the host by these."""
+        return known(choose(self._cache, arch=arch).path, self._cache, kvm=False).models
 
     def _known(self, chosen: Chosen) -> Known:
         return known(chosen.path, self._cache, kvm=chosen.is_kvm)
