@@ -261,3 +261,28 @@ def test_what_the_host_does_not_have_is_refused_before_anything_is_made(
     assert said.err.splitlines()[-1].startswith(f"ERROR    {message}")
     assert connection.pools() == []
     assert connection.domains() == []
+
+
+def test_a_machine_is_cloned_and_the_copy_boots(connection: Connection, capsys: pytest.CaptureFixture[str]) -> None:
+    write_disk(Path("disk.img"))
+    assert install("--import", "--disk", "disk.img", "--osinfo", "generic", "--network", "user") == 0
+    wait_until_off(connection)
+    assert main(["virt-clone", "--original", "g1", "--name", "g2", "--auto-clone"]) == 0
+    assert "Clone 'g2' created successfully." in capsys.readouterr().out
+    assert Path("disk-clone.img").read_bytes() == Path("disk.img").read_bytes()
+    log = ["--serial", f"clearxml=yes,type=pty,log.file={Path('clone.log').absolute()}"]
+    assert main(["virt-xml", "g2", "--edit", *log, "--start"]) == 0
+    wait_until_off(connection, "g2")
+    (report,) = guest.parse_reports(Path("clone.log").read_text(errors="replace"))
+    assert (report.label, report.failures) == ("disk", 0)
+
+
+def test_a_volume_of_a_pool_is_cloned_in_its_format(connection: Connection, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["virt-install", "--name", "g1", "--memory", "32", "--disk", "size=0.01", "--osinfo", "generic",
+                 "--boot", "hd", "--noreboot", "--noautoconsole"]) == 0  # fmt: skip
+    assert main(["virt-clone", "--original", "g1", "--auto-clone"]) == 0
+    (pool,) = connection.pools()
+    assert {volume.name for volume in pool.volumes()} == {"g1.qcow2", "g1-clone.qcow2"}
+    xml = connection.domain("g1-clone").xml()
+    assert "type='qcow2'" in xml
+    assert "g1-clone.qcow2" in xml

@@ -49,6 +49,9 @@ class Ended(NamedTuple):
 
 def judge(command: Command, tree: Path, hypervisors: Hypervisors, home: Path) -> Ended:
     """Run a command line; whatever it raises that is no error of its own counts against us."""
+    for path in Path("/tmp").glob(f"{Path(_PREFIX).name}*"):
+        if path.name.removeprefix(Path(_PREFIX).name) not in _EXISTING:
+            path.unlink()
     try:
         code, printed = run(command, hypervisors, home)
     except Exception:

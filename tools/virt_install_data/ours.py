@@ -13,6 +13,8 @@ from pathlib import Path
 from unittest import mock
 
 from hostel.cli.output import Output
+from hostel.cli.virt_clone import arguments as virt_clone_arguments
+from hostel.cli.virt_clone import main as virt_clone
 from hostel.cli.virt_install import arguments, legacy
 from hostel.cli.virt_install import main as virt_install
 from hostel.cli.virt_install.guest import Guest
@@ -61,14 +63,14 @@ def run(command: Command, hypervisors: Hypervisors, home: Path) -> tuple[int, st
 def _surroundings(command: Command, printed: io.StringIO) -> Iterator[None]:
     """What is random is the same each time, and what is printed past the streams is caught, too."""
     with contextlib.ExitStack() as stack:
-        stack.enter_context(mock.patch("hostel.cli.virt_install.defaults.uuid.uuid4", lambda: _UUID))
+        stack.enter_context(mock.patch("uuid.uuid4", lambda: _UUID))
         stack.enter_context(mock.patch("hostel.cli.virt_install.network.free_address", _free_address()))
         stack.enter_context(mock.patch("hostel.cli.virt_install.network.default_bridge", lambda: "testsuitebr0"))
         # The tests' pools know nothing of the files of this machine, and the user's images are where libvirt has them.
         stack.enter_context(
             mock.patch("hostel.cli.virt_install.storage.Storage._format_of", lambda storage, path: None)
         )
-        for module in ("virt_install", "virt_xml"):
+        for module in ("virt_install", "virt_xml", "virt_clone"):
             stack.enter_context(mock.patch(f"hostel.cli.{module}.main.images", _images))
         # Who waits for a machine waits for nothing here, and the minutes pass at once.
         stack.enter_context(mock.patch("hostel.cli.virt_install.install.time", _Hasty()))
@@ -142,7 +144,17 @@ def _virt_xml(command: Command, hypervisors: Hypervisors, home: Path, output: Ou
         return virt_xml.run(opened, options, output, given, io.StringIO(command.answers or ""))
 
 
+def _virt_clone(command: Command, hypervisors: Hypervisors, home: Path, output: Output) -> int:
+    words = [word for word in command.words if word != "--__test-nodry"]
+    options = virt_clone_arguments.parser().parse_args(words)
+    output.quiet = options.quiet or options.print_xml
+    virt_clone.check(options)
+    with hypervisors.connection(_uri(options), home) as opened:
+        return virt_clone.run(opened, options, output)
+
+
 _RUN: dict[str, Callable[[Command, Hypervisors, Path, Output], int]] = {
     "virt-install": _virt_install,
     "virt-xml": _virt_xml,
+    "virt-clone": _virt_clone,
 }

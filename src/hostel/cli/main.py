@@ -38,6 +38,7 @@ TOOLS: Final = {
     "virt-xml": Tool(
         "hostel.cli.virt_xml.main", "change a machine's XML with the options of virt-install", "ERROR    "
     ),
+    "virt-clone": Tool("hostel.cli.virt_clone.main", "copy a machine and its disks", "ERROR    "),
     "daemon": Tool("hostel.cli.daemon", "serve machines, pools and networks to libvirt's clients", "hosteld: error: "),
     "virt-ssh-helper": Tool("hostel.cli.ssh_helper", "connect a client that came by ssh with the daemon", "error: "),
     "inspect": Tool("hostel.cli.inspect", "say whether a disk image is safe to accept", "error: "),

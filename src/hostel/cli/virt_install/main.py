@@ -87,16 +87,21 @@ def _explained(options: Namespace, output: Output) -> bool:
     return found
 
 
-def _checks(texts: list[str]) -> dict[str, bool]:
-    checks: dict[str, bool] = {}
+def checks(texts: list[str]) -> dict[str, bool]:
+    """Read ``--check``: which checks are made.
+
+    Raises:
+        UsageError: there is no such check, or its value is none.
+    """
+    found: dict[str, bool] = {}
     for text in texts:
         for name, value in CHECK.read(text).items():
             if CHECK.find(name) is None:
                 raise Refusal(f"Unknown --check options: ['{name}']")
             if value is None:
                 raise UsageError(f"Error: --check {text}: Option '{name}' had no value set.")
-            checks[name] = on_off(name, value)
-    return checks
+            found[name] = on_off(name, value)
+    return found
 
 
 class _Command:
@@ -105,7 +110,7 @@ class _Command:
     def __init__(self, connection: Connection, options: Namespace, output: Output) -> None:
         self.options = options
         self.output = output
-        self.checks = _checks(options.check or [])
+        self.checks = checks(options.check or [])
         self.host = Host(connection)
         self.storage = Storage(connection, images(self.host))
         self._doubts: list[str] = []

@@ -119,9 +119,19 @@ _lookups: Final[dict[str, Lookup]] = dict.fromkeys(("network", "bridge", "source
 OPTIONS: Final = (Option(NETWORK, _fill, lookups=_lookups),)
 
 
+def check_address(address: str) -> None:
+    """Refuse what is no MAC address.
+
+    Raises:
+        UsageError: it is none.
+    """
+    if not _MAC.fullmatch(address):
+        raise UsageError(f"unable to parse mac address '{address}'; write six bytes as 52:54:00:12:34:56")
+
+
 def _address(guest: Guest, part: Part, value: str | None) -> None:
-    if value is not None and not _MAC.fullmatch(value):
-        raise UsageError(f"unable to parse mac address '{value}'; write six bytes as 52:54:00:12:34:56")
+    if value is not None:
+        check_address(value)
     part.put("mac/@address", value)
 
 

@@ -9,6 +9,7 @@ import os
 import re
 import stat
 from typing import Final, NamedTuple
+from urllib.parse import urlsplit
 from xml.etree import ElementTree
 
 from hostel.block import registry
@@ -120,6 +121,7 @@ class Storage:
     def __init__(self, connection: Connection, images: str) -> None:
         self.connection = connection
         self._images = images
+        self._is_remote = bool(urlsplit(connection.uri).hostname)
         self._volumes: list[StorageVolume] = []
         self._pools: list[tuple[StoragePool, bool]] = []
 
@@ -133,9 +135,12 @@ class Storage:
         if is_url(path):
             return Medium("network", path, exists=True)
         path = os.path.abspath(path)
-        volume = self._volume_at(path)
+        volume = self.volume_at(path)
         if volume is not None:
             return self.medium_of(volume)
+        if self._is_remote:  # the files of this machine are not that one's, and its devices are taken on trust
+            is_device = any(path.startswith(f"{place}/") for place in _UNMANAGED)
+            return Medium("block" if is_device else "file", path, exists=is_device)
         try:
             status = os.stat(path)
         except (FileNotFoundError, NotADirectoryError):
@@ -156,7 +161,12 @@ class Storage:
         except OSError as error:
             raise UsageError(f"{path}: {error.strerror}") from None
 
-    def _volume_at(self, path: str) -> StorageVolume | None:
+    def volume_at(self, path: str) -> StorageVolume | None:
+        """The volume of a pool that is at a path; None where none is.
+
+        Raises:
+            VirtError: its pool cannot be started.
+        """
         try:
             return self.connection.volume(path)
         except VirtError as error:
@@ -334,8 +344,23 @@ class Storage:
         found = os.statvfs(directory)
         return found.f_bavail * found.f_frsize
 
-    def build(self, new: NewVolume) -> None:
-        """Make a volume, and first its pool where that is missing.
+    def plan_copy(self, path: str, capacity: int, allocation: int, format: str | None) -> NewVolume:
+        """Describe the volume that another one is copied to; sizes in bytes.
+
+        Raises:
+            UsageError: there is no room for it, or no pool can be made there.
+        """
+        place, name = self.place_of(path), os.path.basename(path)
+        available = self._available(place)
+        if allocation > available:
+            raise UsageError(
+                "There is not enough free space on the storage pool to create the volume. "
+                f"({allocation // MiB} M requested allocation > {available // MiB} M available)"
+            )
+        return NewVolume(place, name, capacity, allocation, format)
+
+    def build(self, new: NewVolume, *, source: StorageVolume | None = None, reflink: bool = False) -> None:
+        """Make a volume, and first its pool where that is missing; with the content of ``source``.
 
         Raises:
             UsageError: it cannot be made; what was made is left to :meth:`undo`.
@@ -346,7 +371,11 @@ class Storage:
             flags = VolumeCreateFlag.NONE
             if new.format == "qcow2" and new.backing is None and self.connection.uri.startswith("qemu"):
                 flags = VolumeCreateFlag.PREALLOC_METADATA
-            made = self.connection.storage.storage_vol_create_xml(ref, new.xml(), flags)
+            if source is not None:
+                flags = VolumeCreateFlag.REFLINK if reflink else VolumeCreateFlag.NONE
+                made = self.connection.storage.storage_vol_create_xml_from(ref, new.xml(), source.ref, flags)
+            else:
+                made = self.connection.storage.storage_vol_create_xml(ref, new.xml(), flags)
         except HostelError as error:
             raise UsageError(f"Couldn't create storage volume '{new.name}': '{error}'") from error
         self._volumes.append(StorageVolume(self.connection, made))

@@ -1,0 +1,1 @@
+"""``hostel virt-clone``: a machine and its disks copied."""
