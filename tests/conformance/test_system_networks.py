@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from hostel import libvirt
+from hostel.drivers import tool
 from hostel.drivers.base import NetworkRef
 from hostel.drivers.base.domain import Affect
 from hostel.drivers.network import host, server, system
@@ -317,6 +318,40 @@ def test_what_dnsmasq_does_not_take_is_said_in_its_words(driver: SystemNetworkDr
         )
     assert "bad option at line" in str(caught.value)
     assert left(home) == NOTHING
+
+
+@pytest.mark.parametrize("name", ["nft", "dnsmasq"])
+def test_what_is_not_installed_is_named_by_its_package(
+    driver: SystemNetworkDriver, home: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    network = driver.network_create_xml(NAT)
+    before = left(home)
+    find = tool.find
+    monkeypatch.setattr(tool, "find", lambda wanted: None if wanted == name else find(wanted))
+    package = {"nft": "nftables", "dnsmasq": "dnsmasq-base"}[name]
+    with pytest.raises(VirtError, match=f"install the package {package}"):
+        driver.network_create_xml("<network><name>other</name><ip address='10.9.0.1' prefix='24'/></network>")
+    if name == "dnsmasq":
+        # The one that runs goes on with what it has.
+        with pytest.raises(VirtError, match=f"install the package {package}"):
+            driver.network_update(
+                network, Command.ADD_LAST.value, Section.DNS_TXT.value, -1, "<txt name='a' value='b'/>", Affect.LIVE
+            )
+        assert "name='a'" not in driver.network_get_xml_desc(network)
+    assert left(home) == before
+    monkeypatch.undo()
+
+
+def test_a_guest_that_is_plugged_in_finds_what_it_relies_on(driver: SystemNetworkDriver, home: Path) -> None:
+    network = driver.network_create_xml(NAT)
+    (pid,) = servers(home)
+    os.kill(pid, signal.SIGKILL)
+    while servers(home):
+        time.sleep(0.01)
+    uuid = "d6fc0c9f-8a0c-4b0f-8b57-0c5f3ffe3d11"
+    owner = f"<owner><name>g</name><uuid>{uuid}</uuid></owner><mac address='{GUEST}'/>"
+    driver.network_port_create_xml(network, f"<networkport><uuid>{uuid}</uuid>{owner}</networkport>")
+    assert servers(home)
 
 
 def test_libvirts_module_knows_ports_and_leases(

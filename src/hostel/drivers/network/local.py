@@ -96,11 +96,21 @@ class LocalNetworkDriver(ABC):
             affect = checked_affect(affect, active=self._is_active(found), persistent=found.defined is not None)
             change = read_change(command, section)
             live = updated(found.current, *change, parent, xml) if affect & Affect.LIVE else None
-            if affect & Affect.CONFIG and found.defined is not None:
-                self._networks.save_definition(updated(found.defined, *change, parent, xml))
+            config = updated(found.defined, *change, parent, xml) if affect & Affect.CONFIG and found.defined else None
             if live is not None:
-                self._networks.save_started(live)
-                self._renew(found.current, live)
+                self._change_live(found.current, live)
+            if config is not None:
+                self._networks.save_definition(config)
+
+    def _change_live(self, before: NetworkDefinition, after: NetworkDefinition) -> None:
+        self._networks.save_started(after)
+        try:
+            self._renew(before, after)
+        except VirtError:
+            self._networks.save_started(before)
+            with contextlib.suppress(VirtError):  # what failed first is told
+                self._renew(after, before)
+            raise
 
     def network_undefine(self, network: NetworkRef) -> None:
         """Drop the definition; an active network becomes transient, and the host's bridge stays."""

@@ -62,6 +62,8 @@ class DnsmasqServer:
             return
         with _reporting(f"cannot write the configuration of network '{network.name}' into '{self._folder}'"):
             self._prepare()
+            if pid is not None and not same:
+                self._test(bridge, settings)
             untold.touch()
             for path, text in {**hosts, self._path(bridge, "conf"): settings}.items():
                 _replace(path, text)
@@ -79,7 +81,7 @@ class DnsmasqServer:
             VirtError: it does not end.
         """
         self._end(bridge)
-        for kind in ("conf", "hostsfile", "addnhosts", "untold"):
+        for kind in ("conf", "hostsfile", "addnhosts", "untold", "test"):
             self._path(bridge, kind).unlink(missing_ok=True)
         self._pid_file(bridge).unlink(missing_ok=True)
 
@@ -111,6 +113,19 @@ class DnsmasqServer:
         if self._pid(bridge) is None:
             reason = f"dnsmasq for '{bridge}' ended as soon as it was started; see what it told the system's log"
             raise fault(ErrorCode.INTERNAL_ERROR, reason, ErrorDomain.NETWORK)
+
+    def _test(self, bridge: str, settings: str) -> None:
+        """Have dnsmasq say what it has against a configuration, while the one with the old still serves.
+
+        Raises:
+            VirtError: what it says.
+        """
+        path = self._path(bridge, "test")
+        _replace(path, settings)
+        try:
+            tool.run(["dnsmasq", "--test", f"--conf-file={path}"], ErrorDomain.NETWORK, timeout=_SECONDS)
+        finally:
+            path.unlink(missing_ok=True)
 
     def _prepare(self) -> None:
         # Everybody may look for files of a known name, for dnsmasq reads some again when it is no longer root.

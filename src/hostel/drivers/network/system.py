@@ -8,9 +8,10 @@ dnsmasq is started again, where they are gone.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
-from hostel.drivers.base.network import DhcpLease, NetworkRef
+from hostel.drivers import tool
+from hostel.drivers.base.network import DhcpLease, NetworkPortRef, NetworkRef, PortCreateFlag
 from hostel.drivers.document import reading
 from hostel.drivers.link import device, nft, shaping
 from hostel.drivers.network import host, nftables
@@ -19,7 +20,7 @@ from hostel.drivers.network.leases import read_leases
 from hostel.drivers.network.local import network_fault
 from hostel.drivers.network.networks import Network
 from hostel.drivers.network.ports import PortedNetworkDriver, check_floor, checked_mac, floor_of, free_class
-from hostel.drivers.network.server import DnsmasqServer
+from hostel.drivers.network.server import DnsmasqServer, is_needed
 from hostel.drivers.store import Directories
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
 from hostel.model.address import prefix_of, read_address
@@ -57,6 +58,16 @@ class SystemNetworkDriver(PortedNetworkDriver):
         leases = read_leases(self._server.leases(found.bridge), found.bridge, prefixes)
         return [lease for lease in leases if wanted in (None, lease.mac)]
 
+    def network_port_create_xml(
+        self, network: NetworkRef, xml: str, flags: PortCreateFlag = PortCreateFlag.NONE
+    ) -> NetworkPortRef:
+        """Make a port of a network, whose rules and addresses a guest may rely on."""
+        with self._networks.locked(), reading(ErrorDomain.NETWORK):
+            found = self._active(network).current
+            if found.is_managed:
+                self._look_after(found, _rules())
+        return super().network_port_create_xml(network, xml, flags)
+
     def _recover(self) -> None:
         """Take away what others left half done, and look after the networks that are up.
 
@@ -66,19 +77,28 @@ class SystemNetworkDriver(PortedNetworkDriver):
             for network in self._networks.unfinished():
                 with contextlib.suppress(VirtError):
                     self._take_down(network)
-            rules = {family: nft.chains(family) for family in ("ip", "ip6")} if self._networks.any_started() else {}
+            rules = _rules() if self._networks.any_started() else {}
             for found in self._networks.all():
                 if found.started is None or not found.started.is_managed:
                     continue
                 with contextlib.suppress(VirtError), reading(ErrorDomain.NETWORK):
-                    if not self._is_active(found):
+                    if self._is_active(found):
+                        self._look_after(found.started, rules)
+                    else:
                         self._take_down(found.started)
-                        continue
-                    document = read_network(found.started.xml)
-                    script, chain = nftables.ruleset(document), f"forward_{found.started.bridge}"
-                    if any(chain not in rules[family] for family in nftables.families(script)):
-                        nft.apply(script)
-                    self._server.bring_up(document)
+
+    def _look_after(self, network: NetworkDefinition, rules: Mapping[str, set[str]]) -> None:
+        """Set the rules of an active network again, and start dnsmasq again, where they are gone.
+
+        Raises:
+            VirtError: they cannot be had.
+            ModelError: the document has been changed by others.
+        """
+        document = read_network(network.xml)
+        script, chain = nftables.ruleset(document), f"forward_{network.bridge}"
+        if any(chain not in rules[family] for family in nftables.families(script)):
+            nft.apply(script)
+        self._server.bring_up(document)
 
     def _exists(self, bridge: str) -> bool:
         return device.exists(bridge)
@@ -117,6 +137,9 @@ class SystemNetworkDriver(PortedNetworkDriver):
         """Refuse what must fail, before anything is made."""
         bridge, document = network.bridge or "", read_network(network.xml)
         device.check_plain(bridge)
+        tool.require("nft", ErrorDomain.NETWORK)
+        if is_needed(document):
+            tool.require("dnsmasq", ErrorDomain.NETWORK)
         others = (other for other in self._networks.all() if other.current.name != network.name)
         if other := next((other for other in others if other.started and other.started.bridge == bridge), None):
             raise network_fault(
@@ -213,3 +236,8 @@ class SystemNetworkDriver(PortedNetworkDriver):
             return
         total = sum(floor_of(other) for other in others if other.uuid != port.uuid)
         shaping.unplug(network.bridge.name or "", network.bandwidth.inbound, number, total)
+
+
+def _rules() -> dict[str, set[str]]:
+    """The chains that there are, by the family."""
+    return {family: nft.chains(family) for family in ("ip", "ip6")}
