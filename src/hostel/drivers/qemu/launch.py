@@ -39,7 +39,7 @@ from hostel.drivers.qemu.command.objects import Needed, secrets
 from hostel.drivers.qemu.cpu.guest import name_host_model
 from hostel.drivers.qemu.firmware import choice, nvram
 from hostel.drivers.qemu.firmware.descriptor import Firmware, installed
-from hostel.drivers.qemu.helper import passt, tpm, virtiofs
+from hostel.drivers.qemu.helper import passt, reservations, tpm, virtiofs
 from hostel.drivers.qemu.machines import Machines
 from hostel.drivers.qemu.status import Ending, Migration, Status
 from hostel.drivers.qemu.tuning import threads
@@ -271,6 +271,7 @@ class Launcher:
         if (module := tpm.emulated(live)) is not None:
             state, log = self._machines.tpm_state(live.uuid or ""), self._machines.logs / f"{live.name}-swtpm.log"
             found.append(tpm.EmulatedTpm(module, live, state, run, log, self._secrets).prepare(given))
+        found += reservations.helpers(live, run)
         return [*found, *virtiofs.helpers(live, run), *passt.helpers(live, run)]
 
     def _launch(

@@ -17,6 +17,7 @@ from hostel.drivers.qemu.command.protocol import (
     reservation_manager,
 )
 from hostel.drivers.qemu.document import unsupported
+from hostel.drivers.qemu.helper.reservations import SOCKET, are_managed
 from hostel.errors import ErrorCode, VirtError
 from hostel.model.authentication import SecretReference
 from hostel.model.domain.devices.disk import Disk
@@ -82,10 +83,9 @@ def _named(disk: Disk, secret: SecretReference | None) -> SecretReference:
 
 def shared(domain: Domain, context: Context) -> list[str]:
     """What several images have together: the helper that this driver starts for them."""
-    sources = (disk.source for disk in domain.devices.disks if disk.source is not None)
-    if not any(source.reservations is not None and source.reservations.managed for source in sources):
+    if not are_managed(domain):
         return []
-    path = str(context.monitor.with_name("pr-helper0.sock"))
+    path = str(context.monitor.with_name(SOCKET))
     return option("-object", {"qom-type": "pr-manager-helper", "id": "pr-helper0", "path": path})
 
 

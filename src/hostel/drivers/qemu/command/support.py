@@ -49,9 +49,8 @@ _MEMORY_SIZES: Final = (
 _ACTED_ON: Final[dict[type[Element], str]] = {
     domain.Domain: (
         "type id name uuid genid title description metadata memory max_memory memory_backing current_memory "
-        "numatune vcpu iothreads iothread_ids cputune resource os features cpu clock on_poweroff on_reboot on_crash "
-        "on_lockfailure pm devices seclabels "
-        "qemu_commandline"
+        "numatune vcpu iothreads iothread_ids default_iothread cputune resource os features cpu clock on_poweroff "
+        "on_reboot on_crash on_lockfailure pm devices seclabels qemu_commandline"
     ),
     domain.GenerationId: "value",
     domain.PowerManagement: "suspend_to_mem suspend_to_disk",
@@ -71,6 +70,7 @@ _ACTED_ON: Final[dict[type[Element], str]] = {
     memory.Allocation: "mode threads",
     memory.CurrentMemory: "unit value",
     tune.IoThreadIds: "iothreads",
+    tune.DefaultIoThread: "thread_pool_min thread_pool_max",
     tune.IoThread: "id thread_pool_min thread_pool_max",
     tune.Cputune: "vcpupins emulatorpin iothreadpins emulatorsched vcpuscheds iothreadscheds",
     tune.VcpuPin: "vcpu cpuset",
@@ -147,7 +147,7 @@ _ACTED_ON: Final[dict[type[Element], str]] = {
     ),
     disk.DiskDriver: (
         "name type cache error_policy rerror_policy io ioeventfd event_idx discard iothread detect_zeroes queues "
-        f"queue_size {_VIRTIO}"
+        f"queue_size metadata_cache {_VIRTIO}"
     ),
     disk.DiskTarget: "dev bus tray removable rotation_rate",
     disk.IoTune: (
@@ -157,10 +157,10 @@ _ACTED_ON: Final[dict[type[Element], str]] = {
         "write_bytes_sec_max_length total_iops_sec_max_length read_iops_sec_max_length write_iops_sec_max_length"
     ),
     disk.Geometry: "cyls heads secs trans",
-    disk.BlockIo: "logical_block_size physical_block_size",
+    disk.BlockIo: "logical_block_size physical_block_size discard_granularity",
     source.DiskSource: (
         "file dev protocol name query pool volume mode startup_policy index hosts readahead timeout identity snapshot "
-        "config initiator ssl_verify cookies auth encryption"
+        "config initiator ssl_verify cookies auth encryption dir type path reconnect reservations"
     ),
     source.Host: "name port transport socket",
     source.Identity: "user group",
@@ -171,10 +171,17 @@ _ACTED_ON: Final[dict[type[Element], str]] = {
     authentication.SecretReference: "type uuid usage",
     encryption.Encryption: "format_name engine secrets",
     source.BackingStore: "type index image_format source backing_store",
-    source.ImageFormat: "type",
+    source.ImageFormat: "type metadata_cache",
+    source.MetadataCache: "max_size",
+    source.MaxSize: "unit value",
+    source.Reservations: "managed source",
+    source.ReservationsSource: "type path mode",
     source.Reconnect: "enabled timeout",
-    controller.Controller: (f"type index model ports vectors model_name target driver master_startport {_DEVICE}"),
-    controller.ControllerTarget: "chassis_nr chassis port bus_nr hotplug",
+    controller.Controller: (
+        f"type index model ports vectors model_name target driver master_startport pci_hole {_DEVICE}"
+    ),
+    controller.PciHole64: "unit value",
+    controller.ControllerTarget: "chassis_nr chassis port bus_nr hotplug index node",
     controller.ControllerDriver: f"queues cmd_per_lun max_sectors ioeventfd iothread {_VIRTIO}",
     interface.Interface: (
         "type trust_guest_rx_filters mac source bandwidth isolation ips port_forwards backend script downscript "
@@ -257,25 +264,14 @@ _ACTED_ON: Final[dict[type[Element], str]] = {
 }
 # What only a command line has.
 _SAID_TOO: Final[dict[type[Element], str]] = {
-    domain.Domain: "default_iothread",
-    tune.DefaultIoThread: "thread_pool_min thread_pool_max",
     disk.Disk: "rawio sgio transient",
     hostdev.ScsiHostdev: "sgio",
-    disk.DiskDriver: "copy_on_read metadata_cache",
+    disk.DiskDriver: "copy_on_read",
     disk.Transient: "share_backing",
-    disk.BlockIo: "discard_granularity",
-    source.DiskSource: ("dir tls tls_hostname type path managed namespace address reconnect slices reservations"),
+    source.DiskSource: "tls tls_hostname managed namespace address slices",
     source.NvmeAddress: "domain bus slot function",
     source.Slices: "slices",
     source.Slice: "type offset size",
-    source.Reservations: "managed source",
-    source.ReservationsSource: "type path mode",
-    source.ImageFormat: "metadata_cache",
-    source.MetadataCache: "max_size",
-    source.MaxSize: "unit value",
-    controller.Controller: "pci_hole",
-    controller.PciHole64: "unit value",
-    controller.ControllerTarget: "index node",
     interface.Interface: "managed tune teaming",
     interface.HostdevInterface: f"type managed mac source target model driver boot rom teaming {_DEVICE}",
     interface.InterfaceSource: "type path address port local host_address reconnect",

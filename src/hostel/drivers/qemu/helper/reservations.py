@@ -1,0 +1,39 @@
+"""qemu-pr-helper: persistent reservations on SCSI units, for which QEMU itself has not the rights."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import Final
+
+from hostel.drivers.qemu.document import unsupported
+from hostel.drivers.qemu.process import Helper
+from hostel.model.domain.domain import Domain
+
+SOCKET: Final = "pr-helper0.sock"
+_PROGRAM: Final = "qemu-pr-helper"
+
+
+def are_managed(domain: Domain) -> bool:
+    """Whether a helper of ours serves a disk of a document."""
+    sources = (disk.source for disk in domain.devices.disks if disk.source is not None)
+    return any(source.reservations is not None and bool(source.reservations.managed) for source in sources)
+
+
+def helpers(domain: Domain, run: Path) -> list[Helper]:
+    """The one helper that serves all disks, where one is asked for.
+
+    Raises:
+        VirtError: ``CONFIG_UNSUPPORTED``: it is not there, or we may not run it.
+    """
+    if not are_managed(domain):
+        return []
+    if os.geteuid() != 0:
+        raise unsupported("<reservations managed='yes'>: the helper needs root; write managed='no' and its <source>")
+    found = shutil.which(_PROGRAM)
+    if found is None:
+        raise unsupported(
+            f"<reservations managed='yes'> needs {_PROGRAM}, which is not there; install qemu-system-common"
+        )
+    return [Helper(_PROGRAM, [found, "-k", str(run / SOCKET)], run / SOCKET)]
