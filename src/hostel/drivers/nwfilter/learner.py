@@ -27,6 +27,7 @@ from hostel.model.nwfilter.binding import FilterBinding
 _OUTGOING: Final = 4  # PACKET_OUTGOING: from the host to the guest
 _LONGEST: Final = 2048  # bytes of a frame that are looked at
 _LOOK: Final = 1.0  # seconds between two looks at whether anybody wants to know
+_PAUSE: Final = 1.0  # seconds at least between two changes of the rules
 _MOST: Final = 64  # addresses of one interface
 
 
@@ -40,6 +41,7 @@ class Learner:
         self._mark = mark
         self._is_any = mark.startswith("any ")
         self._known: dict[str, float] = self._bindings.addresses(name)
+        self._changed = 0.0
 
     def run(self, binding: FilterBinding, listening: socket.socket) -> None:
         """Listen until all is known that is wanted, or nobody wants to know."""
@@ -56,7 +58,8 @@ class Learner:
                     continue  # it is not up yet, or not now
                 if self._heard(frame, mac, to_guest=kind == _OUTGOING):
                     return
-            elif self._forget_old():
+            # A guest that never stops asking keeps nothing for longer.
+            if self._forget_old():
                 return
 
     def _is_wanted(self, index: int) -> bool:
@@ -91,10 +94,12 @@ class Learner:
 
     def _tell(self, addresses: dict[str, float], *, done: bool = False) -> bool:
         """Have rules for the addresses; whether to end."""
-        is_wanted = self._driver.learned(
-            self._name, self._mark, addresses, changed=set(addresses) != set(self._known), done=done
-        )
-        self._known = addresses
+        changed = set(addresses) != set(self._known)
+        if changed:
+            # However often a guest gets and gives back addresses, rules are made for others meanwhile.
+            time.sleep(max(0.0, self._changed + _PAUSE - time.monotonic()))
+        is_wanted = self._driver.learned(self._name, self._mark, addresses, changed=changed, done=done)
+        self._known, self._changed = addresses, time.monotonic() if changed else self._changed
         return done or not is_wanted
 
 

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import struct
+import time
+from collections.abc import Mapping
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hostel.drivers.nwfilter.bindings import Bindings
+from hostel.drivers.nwfilter.learner import Learner
 from hostel.drivers.nwfilter.learning import FOREVER, Lease, lease, source_address
+from hostel.drivers.store import Directories
+from hostel.model.nwfilter.binding import FilterBinding
 
 MAC = bytes.fromhex("525400112233")
 OTHER = bytes.fromhex("525400998877")
@@ -95,6 +103,47 @@ def test_a_guest_sends_from_its_address() -> None:
     for source in ("0.0.0.0", "224.0.0.1", "255.255.255.255"):
         assert source_address(ethernet(ipv4(b"data", source=source), source=MAC), MAC) is None
     assert source_address(ethernet(ipv4(b"data"), source=OTHER), MAC) is None
+
+
+class Flood:
+    """A socket by which a guest's questions never end; after two seconds it fails."""
+
+    def __init__(self) -> None:
+        self._pipe, self._end = os.pipe()
+        os.write(self._end, b"x")
+        self._until = time.monotonic() + 2
+
+    def fileno(self) -> int:
+        return self._pipe
+
+    def recvfrom(self, length: int) -> tuple[bytes, tuple[object, ...]]:
+        assert time.monotonic() < self._until, "nobody looked at the clock"
+        asked = ethernet(ipv4(message(1, ports=(68, 67), operation=1)), source=MAC)
+        return asked, ("lo", 0, 0, 0, b"")
+
+    def close(self) -> None:
+        os.close(self._pipe)
+        os.close(self._end)
+
+
+def test_a_guest_that_never_stops_asking_keeps_no_address_for_longer(tmp_path: Path) -> None:
+    directories = Directories.under(tmp_path)
+    bindings = Bindings(directories)
+    bindings.begin_learning("lo", "dhcp mark")
+    bindings.save_addresses("lo", {"10.0.0.2": time.time() + 0.2})
+    learner = Learner(directories, "lo", "dhcp mark")
+    told: list[Mapping[str, float]] = []
+
+    class Driver:
+        def learned(self, name: str, mark: str, addresses: Mapping[str, float], **how: bool) -> bool:
+            told.append(addresses)
+            return False
+
+    learner._driver = Driver()  # type: ignore[assignment]
+    flood = Flood()
+    learner.run(FilterBinding(port_device="lo", mac="52:54:00:11:22:33"), flood)  # type: ignore[arg-type]
+    flood.close()
+    assert told == [{}]
 
 
 @given(st.binary(max_size=80), st.booleans(), st.binary(max_size=320))
