@@ -67,6 +67,32 @@ def test_processors_are_plugged_in_and_the_documents_follow(driver: QemuDriver, 
     assert (found.value, found.current) == (8, 3)
 
 
+def test_processors_are_plugged_in_one_by_one(driver: QemuDriver, ref: DomainRef) -> None:
+    driver.domain_set_vcpu(ref, "2", 1, Affect.LIVE)
+    query = '{"execute": "query-hotpluggable-cpus"}'
+    answer = json.loads(driver.domain_qemu_monitor_command(ref, query))["return"]
+    assert sorted(slot["props"]["socket-id"] for slot in answer if "qom-path" in slot) == [0, 2]
+    assert driver.domain_get_info(ref).vcpus == 2
+    driver.domain_set_vcpu(ref, "1", 1, Affect.CONFIG)
+    found = stored(driver, ref).vcpu
+    assert found is not None
+    assert (found.value, found.current) == (3, 2)
+    for which, state, affect, words in (
+        ("2", 1, Affect.LIVE, "vcpu '2' is already in requested state"),
+        ("0", 0, Affect.LIVE, "vcpu '0' can't be unplugged"),
+        ("3", 1, Affect.LIVE, "vcpu 3 is not present in live config"),
+        ("3", 1, Affect.CONFIG, "vcpu 3 is not present in persistent config"),
+        ("0", 0, Affect.CONFIG, "vCPU '0' can't be modified"),
+        ("x", 0, Affect.CONFIG, "Failed to parse bitmap 'x'"),
+        ("1", 2, Affect.CONFIG, "unsupported state value"),
+    ):
+        with pytest.raises(VirtError, match=words):
+            driver.domain_set_vcpu(ref, which, state, affect)
+    driver.domain_set_vcpu(ref, "1", 0, Affect.CONFIG)
+    with pytest.raises(VirtError, match="a machine begins with its first processors"):
+        driver.domain_set_vcpu(ref, "2", 1, Affect.CONFIG)
+
+
 def test_memory_is_asked_of_the_balloon_and_written_down(driver: QemuDriver, ref: DomainRef) -> None:
     driver.domain_set_memory_flags(ref, 16 << 10, Affect.CONFIG)
     found = stored(driver, ref)

@@ -243,6 +243,7 @@ _ROWS: Final[dict[str, Adapter]] = {
     "domain_set_memory_flags": _domain(flags=(Affect, MemoryFlag)),
     "domain_get_vcpus_flags": _domain(flags=(Affect, VcpuFlag)),
     "domain_get_control_info": _domain(make=ControlInfo),
+    "domain_set_vcpu": _domain(flags=Affect),
     "domain_set_vcpus_flags": _domain(flags=(Affect, VcpuFlag)),
     "domain_core_dump_with_format": _domain(flags=DumpFlag),
     "domain_start_dirty_rate_calc": _domain(flags=DirtyRateMode),

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Final
 
-from hostel.cli.options import Args, Command, flag
-from hostel.cli.virsh.affect import CONFIG, CURRENT, LIVE
+from hostel.cli.options import Args, Command, data, flag
+from hostel.cli.virsh.affect import CONFIG, CURRENT, LIVE, affected
 from hostel.cli.virsh.session import DOMAIN, CommandError, Session
 from hostel.drivers.base.counting import ControlState, CountingDriver
 from hostel.drivers.base.domain import Affect
-from hostel.drivers.base.machine import VcpuFlag
+from hostel.drivers.base.machine import VcpuDriver, VcpuFlag
 from hostel.drivers.base.offered import offered
 from hostel.errors import ErrorCode, VirtError
 
@@ -54,6 +54,17 @@ def _vcpucount(session: Session, args: Args) -> None:
                 session.output.line(f"{word:<12} {name:<12} {calls.domain_get_vcpus_flags(domain, affect, which):3}")
 
 
+def _setvcpu(session: Session, args: Args) -> None:
+    args.exclude("enable", "disable")
+    args.exclude("current", "live")
+    args.exclude("current", "config")
+    if not (args.has("enable") or args.has("disable")):
+        raise CommandError("one of --enable, --disable is required")
+    domain = session.domain(args)
+    driver = offered(session.hypervisor, VcpuDriver, "virDomainSetVcpu")
+    driver.domain_set_vcpu(domain, args["vcpulist"], int(args.has("enable")), affected(args))
+
+
 def _domcontrol(session: Session, args: Args) -> None:
     info = _calls(session, "virDomainGetControlInfo").domain_get_control_info(session.domain(args))
     word = _STATES[info.state]
@@ -65,6 +76,20 @@ def _domcontrol(session: Session, args: Args) -> None:
 
 
 COMMANDS = (
+    Command(
+        "setvcpu",
+        "give a domain processors, or take them",
+        (
+            DOMAIN,
+            data("vcpulist", "ids of vcpus to manipulate"),
+            flag("enable", "give them"),
+            flag("disable", "take them"),
+            CONFIG,
+            LIVE,
+            CURRENT,
+        ),
+        _setvcpu,
+    ),
     Command("domcontrol", "whether a running domain can be told anything", (DOMAIN,), _domcontrol),
     Command(
         "vcpucount",

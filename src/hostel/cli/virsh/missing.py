@@ -8,7 +8,7 @@ _TEXT: Final = """
 dom-fd-associate
 domsetlaunchsecstate
 iface-bridge iface-unbridge
-setvcpu
+
 update-memory-device
 """
 NAMES: Final = frozenset(_TEXT.split())

@@ -49,10 +49,10 @@ GROUPS: Final = (
         "lxc-enter-namespace managedsave managedsave-remove managedsave-edit managedsave-dumpxml managedsave-define "
         "memtune perf metadata migrate migrate-setmaxdowntime migrate-getmaxdowntime migrate-compcache "
         "migrate-setspeed migrate-getspeed migrate-postcopy numatune qemu-attach qemu-monitor-command "
-        "qemu-monitor-event qemu-agent-command guest-agent-timeout reboot reset restore resume save "
-        "save-image-define save-image-dumpxml save-image-edit schedinfo screenshot set-lifecycle-action "
-        "set-user-sshkeys set-user-password setmaxmem setmem setvcpus shutdown start suspend ttyconsole undefine "
-        "update-device vcpucount vcpuinfo vcpupin emulatorpin vncdisplay guestvcpus domblkthreshold guestinfo "
+        "qemu-monitor-event qemu-agent-command guest-agent-timeout reboot reset restore resume save save-image-define "
+        "save-image-dumpxml save-image-edit schedinfo screenshot set-lifecycle-action set-user-sshkeys "
+        "set-user-password setmaxmem setmem setvcpus shutdown start suspend ttyconsole undefine update-device "
+        "vcpucount vcpuinfo vcpupin emulatorpin vncdisplay guestvcpus setvcpu domblkthreshold guestinfo "
         "domdirtyrate-calc",
         {
             "device": (
@@ -74,7 +74,7 @@ GROUPS: Final = (
                 "guestvcpus set-user-password set-user-sshkeys"
             ),
             "machine": "domrename inject-nmi qemu-monitor-command screenshot send-key setmaxmem setmem setvcpus",
-            "counting": "vcpucount",
+            "counting": "setvcpu vcpucount",
             "object_event": "qemu-monitor-event",
             "editing": "edit managedsave-edit save-image-edit",
             "dumping": (

@@ -55,6 +55,14 @@ class Screenshot(NamedTuple):
 
 
 @runtime_checkable
+class VcpuDriver(Protocol):
+    """Processors one by one."""
+
+    def domain_set_vcpu(self, domain: DomainRef, cpumap: str, state: int, affect: Affect = Affect.CURRENT) -> None:
+        """Give a domain processors by their numbers (``state`` 1), or take them (0)."""
+
+
+@runtime_checkable
 class MachineDriver(Protocol):
     """Running machines. Names of statistics are libvirt's."""
 

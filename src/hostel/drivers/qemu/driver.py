@@ -65,6 +65,7 @@ from hostel.drivers.qemu.status import Ending, Status
 from hostel.drivers.qemu.tuning.iothread import IoThreadCalls
 from hostel.drivers.qemu.tuning.limits import LimitsCalls
 from hostel.drivers.qemu.tuning.pinning import PinningCalls
+from hostel.drivers.qemu.vcpu import VcpuCalls
 from hostel.drivers.qemu.wiring import Wiring
 from hostel.drivers.storage.secret import secrets_of
 from hostel.drivers.store import Directories
@@ -108,6 +109,7 @@ class QemuDriver(
     AgentCalls,
     InsideCalls,
     PowerCalls,
+    VcpuCalls,
     MessageCalls,
     AddressCalls,
     DomainJobCalls,

@@ -14,17 +14,16 @@ from hostel.drivers.qemu.agent import open_agent
 from hostel.drivers.qemu.guestinfo import chosen
 from hostel.drivers.qemu.inside import online, set_online
 from hostel.drivers.qemu.keyboard import numbers
-from hostel.drivers.qemu.machines import failed, invalid
+from hostel.drivers.qemu.machines import invalid
 from hostel.drivers.qemu.running import Calls, Running
 from hostel.drivers.qemu.taint import Taint
-from hostel.drivers.qemu.tuning import threads
+from hostel.drivers.qemu.vcpu import set_count
 from hostel.errors import ErrorCode, ErrorDomain, QmpError
 from hostel.model.domain.cpu import Vcpu
 from hostel.model.domain.devices.video import Video
 from hostel.model.domain.domain import Domain
 from hostel.model.domain.memory import CurrentMemory, Memory
 
-_UNPLUG_SECONDS: Final = 5.0
 _MOST_KEYS: Final = 16
 
 
@@ -84,7 +83,7 @@ class GuestCalls(Calls):
                     )
                     raise fault(ErrorCode.INVALID_ARG, what, ErrorDomain.QEMU)
             if both.running is not None:
-                _plug_vcpus(both.running, count)
+                set_count(both.running, count)
             if both.definition is not None and both.definition.vcpu is not None:
                 vcpu = both.definition.vcpu
                 vcpu.current = count if count != vcpu.value else None
@@ -177,35 +176,3 @@ def _use_vcpus(machine: Running | None, count: int) -> None:
         raise fault(ErrorCode.INVALID_ARG, what, ErrorDomain.QEMU)
     with open_agent(machine) as agent:
         set_online(agent, chosen(online(agent), count))
-
-
-def _plug_vcpus(machine: Running, count: int) -> None:
-    """Plug processors in or out until there are ``count``; what could not be done is undone by nobody, and told."""
-    slots = sorted(machine.ask("query-hotpluggable-cpus"), key=lambda slot: sorted(slot["props"].items()))
-    used = [slot for slot in slots if "qom-path" in slot]
-    free = [slot for slot in slots if "qom-path" not in slot]
-    per_slot = int(slots[0]["vcpus-count"]) if slots else 1
-    wanted = count // per_slot
-    try:
-        for slot in free[: max(0, wanted - len(used))]:
-            name = f"vcpu{slots.index(slot)}"
-            machine.ask("device_add", driver=slot["type"], id=name, **slot["props"])
-        if wanted > len(used):
-            threads.settle(machine.domain, machine.qmp, machine.status.pid)
-        for slot in reversed(used[wanted:]):
-            _unplug_vcpu(machine, str(slot["qom-path"]).rpartition("/")[2])
-    finally:
-        now = sum("qom-path" in slot for slot in machine.ask("query-hotpluggable-cpus")) * per_slot
-        vcpu = machine.domain.vcpu
-        if vcpu is not None:
-            vcpu.current = now if now != vcpu.value else None
-        machine.save()
-
-
-def _unplug_vcpu(machine: Running, name: str) -> None:
-    if not name.startswith("vcpu"):
-        raise invalid("a processor that the machine was started with cannot be taken out")
-    machine.ask("device_del", id=name)
-    event = machine.qmp.wait(_UNPLUG_SECONDS, "DEVICE_DELETED", "ACPI_DEVICE_OST")
-    if event is None or event["event"] != "DEVICE_DELETED":
-        raise failed("vcpu unplug request timed out. Unplug result must be manually inspected in the domain")
