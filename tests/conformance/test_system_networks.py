@@ -402,6 +402,16 @@ def test_who_comes_next_looks_after_what_is_up(driver: SystemNetworkDriver, home
     assert left(home) == NOTHING
 
 
+def test_another_bridge_of_the_same_name_is_left_alone(driver: SystemNetworkDriver, home: Path) -> None:
+    network = driver.network_define_xml(NAT)
+    driver.network_create(network)
+    subprocess.run(["ip", "link", "delete", "hbr0"], check=True)
+    subprocess.run(["ip", "link", "add", "hbr0", "type", "bridge"], check=True)
+    again = SystemNetworkDriver(Directories.under(home))
+    assert not again.network_is_active(network)
+    assert left(home) == {**NOTHING, "links": ["lo", "hbr0"]}
+
+
 @pytest.mark.parametrize("stops", [False, True], ids=["start", "stop"])
 def test_a_kill_at_any_step_leaves_all_or_nothing(namespace: None, home: Path, stops: bool) -> None:
     files = tuple(Path(str(module.__file__)) for module in (system, server, host))

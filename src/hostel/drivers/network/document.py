@@ -26,6 +26,7 @@ class NetworkDefinition(NamedTuple):
     Attributes:
         mode: of forwarding; None for an isolated network.
         bridge: the host bridge's name; None where the document names none.
+        mac: the hardware address that it is to have; None where the document has none.
         xml: the whole document.
     """
 
@@ -33,6 +34,7 @@ class NetworkDefinition(NamedTuple):
     uuid: str
     mode: ForwardMode | None
     bridge: str | None
+    mac: str | None
     xml: str
 
     @property
@@ -109,7 +111,7 @@ def _definition(network: model.Network) -> NetworkDefinition:
         network.bridge = network.bridge or model.Bridge()
         network.bridge.stp = True if network.bridge.stp is None else network.bridge.stp
         network.bridge.delay = network.bridge.delay or 0
-    return NetworkDefinition(network.name or "", network.uuid or "", mode, name or None, network.format())
+    return NetworkDefinition(network.name or "", network.uuid or "", mode, name or None, network.mac, network.format())
 
 
 def _is_interface_name(name: str) -> bool:

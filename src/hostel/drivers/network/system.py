@@ -106,7 +106,17 @@ class SystemNetworkDriver(PortedNetworkDriver):
     def _is_active(self, network: Network) -> bool:
         if network.started is None or self._networks.is_changing(network.current.name):
             return False
-        return network.started.bridge is None or self._exists(network.started.bridge)
+        return network.started.bridge is None or self._has_bridge(network.started)
+
+    def _has_bridge(self, network: NetworkDefinition) -> bool:
+        """Whether a network's bridge is there, and is no other of the same name."""
+        bridge = network.bridge or ""
+        if not network.is_managed or network.mac is None:
+            return self._exists(bridge)
+        try:
+            return device.mac(bridge) == network.mac
+        except OSError:
+            return False
 
     def _start(self, network: NetworkDefinition) -> None:
         self._settle(network)
@@ -178,10 +188,10 @@ class SystemNetworkDriver(PortedNetworkDriver):
         if found.is_managed:
             self._networks.begin_change(found)
             self._take_down(found)
-        elif found.bridge is not None and read_network(found.xml).bandwidth is not None:
-            shaping.clear(found.bridge)
-        self._networks.drop_started(network)
-        self._networks.end_change(found.name)
+        else:
+            if found.bridge is not None and read_network(found.xml).bandwidth is not None:
+                shaping.clear(found.bridge)
+            self._networks.drop_started(network)
         if network.defined is None and found.bridge is not None:
             self._server.forget_leases(found.bridge)
 
@@ -196,7 +206,7 @@ class SystemNetworkDriver(PortedNetworkDriver):
             lambda: self._server.end(bridge),
             lambda: shaping.clear(bridge) if document.bandwidth is not None else None,
             lambda: nft.apply(nftables.withdrawal(document)),
-            lambda: device.remove(bridge),
+            lambda: device.remove(bridge) if self._has_bridge(network) else None,
         ]
         failure: VirtError | None = None
         for step in steps:
