@@ -226,6 +226,31 @@ def test_macvtaps_come_and_go_with_the_guest(system: Connection, home: Path, out
         assert links() == {"lo", "uplink"}
 
 
+def test_networks_give_what_they_have_of_the_hosts(system: Connection, home: Path, outside: Party) -> None:
+    subprocess.run(["ip", "link", "add", "own", "type", "bridge"], check=True)
+    before = links()
+    system.create_network(
+        "<network><name>lan</name><forward mode='bridge'/><bridge name='own'/><port isolated='yes'/>"
+        "<portgroup name='slow'><bandwidth><inbound average='100'/></bandwidth></portgroup></network>"
+    )
+    plain = interface("0a").replace("network='lan'", "network='lan' portgroup='slow'")
+    domain = system.create_domain(domain_xml(home, plain))
+    assert "rate 800Kbit" in output("tc", "class", "show", "dev", "vnet0")
+    shown = output("bridge", "-d", "link", "show", "dev", "vnet0")
+    assert "master own" in shown
+    assert "isolated on" in shown
+    domain.destroy()
+    system.find_network("lan").destroy()
+    pool = "<forward mode='passthrough'><interface dev='uplink'/></forward>"
+    system.create_network(f"<network><name>lan</name>{pool}</network>")
+    domain = system.create_domain(domain_xml(home, interface("0a")))
+    assert "macvtap0" in links()
+    with pytest.raises(VirtError, match="requires exclusive access to interfaces, but none are available"):
+        system.create_domain(domain_xml(home, interface("0b"), name="second"))
+    domain.destroy()
+    assert links() == before
+
+
 def test_a_kill_at_any_step_of_a_start_leaves_nothing(system: Connection, home: Path) -> None:
     from hostel.drivers.link import tap
     from hostel.drivers.qemu import launch, wiring

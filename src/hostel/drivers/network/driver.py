@@ -38,14 +38,14 @@ class SessionNetworkDriver(PortedNetworkDriver):
         return (self._interfaces / bridge).exists()
 
     def _start(self, network: NetworkDefinition) -> None:
-        """Refuse what needs privileges, saying why and what to do instead."""
+        """Take into use what the host has; what needs privileges is refused, with what to do instead."""
         instead = "use '--network user', or '--network bridge=NAME' with a bridge of the host"
         if network.mode not in (ForwardMode.BRIDGE, None) and not (network.bridge and self._exists(network.bridge)):
             raise network_fault(
                 ErrorCode.OPERATION_UNSUPPORTED,
                 f"network '{network.name}' forwards by {network.mode} over a bridge of its own"
                 f"{f' ({network.bridge})' if network.bridge else ''}, which only the system's administrator "
-                f"can make; {instead}",
+                f"can make (qemu:///system); {instead}",
             )
         if network.bridge is None:
             raise network_fault(
