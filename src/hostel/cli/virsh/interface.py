@@ -17,9 +17,11 @@ INTERFACE: Final = data("interface", "interface name or MAC address")
 _MAC: Final = re.compile(r"[0-9a-fA-F]{1,2}(:[0-9a-fA-F]{1,2}){5}")
 
 
-def find(session: Session, args: Args, *, by_name: bool = True, by_mac: bool = True) -> InterfaceRef:
-    """The interface that is named, by its name or its hardware address."""
-    word = args["interface"]
+def find(
+    session: Session, args: Args, *, by_name: bool = True, by_mac: bool = True, option: str = "interface"
+) -> InterfaceRef:
+    """The interface that an option names, by its name or its hardware address."""
+    word = args[option]
     failed = f"failed to get interface '{word}'"
     try:
         if _MAC.fullmatch(word):

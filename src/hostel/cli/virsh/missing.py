@@ -7,8 +7,6 @@ from typing import Final
 _TEXT: Final = """
 dom-fd-associate
 domsetlaunchsecstate
-iface-bridge iface-unbridge
-
 update-memory-device
 """
 NAMES: Final = frozenset(_TEXT.split())

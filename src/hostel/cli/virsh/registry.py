@@ -49,11 +49,11 @@ GROUPS: Final = (
         "lxc-enter-namespace managedsave managedsave-remove managedsave-edit managedsave-dumpxml managedsave-define "
         "memtune perf metadata migrate migrate-setmaxdowntime migrate-getmaxdowntime migrate-compcache "
         "migrate-setspeed migrate-getspeed migrate-postcopy numatune qemu-attach qemu-monitor-command "
-        "qemu-monitor-event qemu-agent-command guest-agent-timeout reboot reset restore resume save save-image-define "
-        "save-image-dumpxml save-image-edit schedinfo screenshot set-lifecycle-action set-user-sshkeys "
-        "set-user-password setmaxmem setmem setvcpus shutdown start suspend ttyconsole undefine update-device "
-        "vcpucount vcpuinfo vcpupin emulatorpin vncdisplay guestvcpus setvcpu domblkthreshold guestinfo "
-        "domdirtyrate-calc",
+        "qemu-monitor-event qemu-agent-command guest-agent-timeout reboot reset restore resume save "
+        "save-image-define save-image-dumpxml save-image-edit schedinfo screenshot set-lifecycle-action "
+        "set-user-sshkeys set-user-password setmaxmem setmem setvcpus shutdown start suspend ttyconsole undefine "
+        "update-device vcpucount vcpuinfo vcpupin emulatorpin vncdisplay guestvcpus setvcpu domblkthreshold "
+        "guestinfo domdirtyrate-calc",
         {
             "device": (
                 "attach-device attach-disk attach-interface change-media detach-device detach-device-alias detach-disk "
@@ -133,10 +133,11 @@ GROUPS: Final = (
         "Interface",
         "interface",
         "interface",
-        "iface-begin iface-commit iface-define iface-destroy iface-dumpxml iface-edit iface-list iface-mac "
-        "iface-name iface-rollback iface-start iface-undefine",
+        "iface-begin iface-bridge iface-commit iface-define iface-destroy iface-dumpxml iface-edit iface-list "
+        "iface-mac iface-name iface-rollback iface-start iface-unbridge iface-undefine",
         {
             "editing": "iface-edit",
+            "bridging": "iface-bridge iface-unbridge",
         },
     ),
     Group(
