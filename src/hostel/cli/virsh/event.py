@@ -107,6 +107,11 @@ _SHOWN: Final[Mapping[str, Callable[[Detail], str]]] = {
     "block-threshold": lambda detail: (
         f": dev: {detail['dev']}({_null(detail['path'])}) {detail['threshold']} {detail['excess']}"
     ),
+    "memory-failure": lambda detail: (
+        f":\nrecipient: {_word(('hypervisor', 'guest'), detail['recipient'])}\n"
+        f"action: {_word(('ignore', 'inject', 'fatal', 'reset'), detail['action'])}\n"
+        f"flags:\n\taction required: {detail['flags'] & 1}\n\trecursive: {detail['flags'] >> 1 & 1}"
+    ),
     "memory-device-size-change": lambda detail: f":\nalias: {detail['alias']}\nsize: {detail['size']}",
 }
 

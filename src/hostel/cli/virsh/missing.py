@@ -7,6 +7,5 @@ from typing import Final
 _TEXT: Final = """
 dom-fd-associate
 domsetlaunchsecstate
-update-memory-device
 """
 NAMES: Final = frozenset(_TEXT.split())

@@ -52,8 +52,8 @@ GROUPS: Final = (
         "qemu-monitor-event qemu-agent-command guest-agent-timeout reboot reset restore resume save "
         "save-image-define save-image-dumpxml save-image-edit schedinfo screenshot set-lifecycle-action "
         "set-user-sshkeys set-user-password setmaxmem setmem setvcpus shutdown start suspend ttyconsole undefine "
-        "update-device vcpucount vcpuinfo vcpupin emulatorpin vncdisplay guestvcpus setvcpu domblkthreshold "
-        "guestinfo domdirtyrate-calc",
+        "update-device update-memory-device vcpucount vcpuinfo vcpupin emulatorpin vncdisplay guestvcpus setvcpu "
+        "domblkthreshold guestinfo domdirtyrate-calc",
         {
             "device": (
                 "attach-device attach-disk attach-interface change-media detach-device detach-device-alias detach-disk "
@@ -75,6 +75,7 @@ GROUPS: Final = (
             ),
             "machine": "domrename inject-nmi qemu-monitor-command screenshot send-key setmaxmem setmem setvcpus",
             "counting": "setvcpu vcpucount",
+            "memory_device": "update-memory-device",
             "object_event": "qemu-monitor-event",
             "editing": "edit managedsave-edit save-image-edit",
             "dumping": (

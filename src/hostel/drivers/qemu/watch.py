@@ -35,6 +35,8 @@ _SUSPENDED: Final = {
 }
 _MOVED: Final = (RunningReason.MIGRATED, RunningReason.MIGRATION_CANCELED)
 _WATCHDOG: Final = ("none", "pause", "reset", "poweroff", "shutdown", "debug", "inject-nmi")
+_RECIPIENTS: Final = ("hypervisor", "guest")
+_FAILURES: Final = ("ignore", "inject", "fatal", "reset")
 _FAMILIES: Final = {"ipv4": 0, "ipv6": 1, "unix": 2}
 _PHASES: Final = {"VNC_CONNECTED": 0, "VNC_INITIALIZED": 1, "VNC_DISCONNECTED": 2}
 _AGENT: Final = "org.qemu.guest_agent.0"
@@ -216,6 +218,12 @@ def translate(name: str, data: Mapping[str, Any], status: Status) -> list[tuple[
             return [("watchdog", {"action": _WATCHDOG.index(action) if action in _WATCHDOG else 0})]
         case "BALLOON_CHANGE":
             return [("balloon-change", {"actual": int(data["actual"]) >> 10})]
+        case "GUEST_CRASHLOADED":
+            return [_lifecycle(Lifecycle.CRASHED, 1)]
+        case "MEMORY_DEVICE_SIZE_CHANGE":
+            return [("memory-device-size-change", {"alias": str(data.get("id", "")), "size": int(data["size"])})]
+        case "MEMORY_FAILURE":
+            return [("memory-failure", _memory_failure(data))]
         case "DEVICE_TRAY_MOVED":
             return [("tray-change", {"alias": _last(data.get("id")), "reason": 0 if data["tray-open"] else 1})]
         case "DEVICE_UNPLUG_GUEST_ERROR" | "MEM_UNPLUG_ERROR":
@@ -230,6 +238,15 @@ def translate(name: str, data: Mapping[str, Any], status: Status) -> list[tuple[
             return [("graphics", _graphics(_PHASES[name], data))]
         case _:
             return []
+
+
+def _memory_failure(data: Mapping[str, Any]) -> dict[str, Any]:
+    told = data.get("flags", {})
+    return {
+        "recipient": _RECIPIENTS.index(str(data["recipient"])) if data["recipient"] in _RECIPIENTS else 0,
+        "action": _FAILURES.index(str(data["action"])) if data["action"] in _FAILURES else 0,
+        "flags": int(bool(told.get("action-required"))) | int(bool(told.get("recursive"))) << 1,
+    }
 
 
 def _lifecycle(event: Lifecycle, detail: int) -> tuple[str, dict[str, Any]]:

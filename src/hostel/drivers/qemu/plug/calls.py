@@ -14,12 +14,14 @@ from hostel.drivers.qemu.plug.element import Given, by_alias, find, read_device
 from hostel.drivers.qemu.plug.inward import plug_in
 from hostel.drivers.qemu.plug.medium import change_medium, place_of
 from hostel.drivers.qemu.plug.outward import plug_out
+from hostel.drivers.qemu.plug.requested import request_memory
 from hostel.drivers.qemu.running import Calls, Running
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
 from hostel.model.domain.devices.device import Device
 from hostel.model.domain.devices.disk import Disk
 from hostel.model.domain.devices.graphics import Graphics
 from hostel.model.domain.devices.interface import FilterReference, Interface, InterfaceType
+from hostel.model.domain.devices.platform import MemoryDevice
 from hostel.model.domain.domain import Domain
 
 
@@ -94,6 +96,8 @@ class DeviceCalls(Calls):
                 _update_interface(machine, held, wanted, self._launcher)
             case Graphics() as wanted:
                 _update_graphics(machine, wanted)
+            case MemoryDevice() as wanted:
+                request_memory(machine, wanted)
             case device:
                 what = f"live update of device '{device.TAG}' is not supported"
                 raise fault(ErrorCode.CONFIG_UNSUPPORTED, what, ErrorDomain.QEMU)

@@ -6,12 +6,14 @@ from collections.abc import Callable
 
 from hostel.drivers.fault import fault
 from hostel.drivers.qemu.plug.element import Given, find, insert, remove
+from hostel.drivers.qemu.plug.requested import checked_request, find_memory
 from hostel.errors import ErrorCode, ErrorDomain
 from hostel.model.domain.devices.controller import Controller
 from hostel.model.domain.devices.disk import Disk
 from hostel.model.domain.devices.graphics import Graphics
 from hostel.model.domain.devices.hostdev import Hostdev
 from hostel.model.domain.devices.interface import Interface
+from hostel.model.domain.devices.platform import MemoryDevice
 from hostel.model.domain.domain import Domain
 
 Change = Callable[[Domain, Given], None]
@@ -77,6 +79,10 @@ def update(domain: Domain, given: Given) -> None:
             wanted.address = wanted.address or found.address
         case Graphics():
             pass
+        case MemoryDevice():
+            module = find_memory(domain, wanted)
+            module.target.requested = checked_request(module, wanted)
+            return
         case _:
             what = f"persistent update of device '{wanted.TAG}' is not supported"
             raise fault(ErrorCode.OPERATION_UNSUPPORTED, what, ErrorDomain.QEMU)
