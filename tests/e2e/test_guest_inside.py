@@ -179,6 +179,16 @@ def test_what_the_guest_cannot_is_refused(driver: QemuDriver, ref: DomainRef, vi
             assert caught.value.code is code, what
 
 
+def test_halves_of_characters_are_no_text(
+    driver: QemuDriver, ref: DomainRef, via: Via, tmp_path: Path, home: Path
+) -> None:
+    answers = {"guest-get-host-name": {"return": {"host-name": "a\ud800b\U0001f600"}}}
+    with agent.Remembering(tmp_path / "socket", answers) as other:
+        via(other.path)
+        assert driver.domain_get_hostname(ref) == "a\ufffdb\U0001f600"
+        assert Ours(home).run("domhostname guest")[0] == 0
+
+
 def test_guest_suspends_itself_or_says_why_not(driver: QemuDriver, ref: DomainRef, via: Via, tmp_path: Path) -> None:
     refused = {"error": {"class": "GenericError", "desc": "the guest does not want to"}}
     with agent.Remembering(tmp_path / "socket", {"guest-suspend-ram": refused}) as other:

@@ -170,7 +170,20 @@ def _parsed(line: bytes) -> dict[str, Any] | None:
         reply = json.loads(line.lstrip(_DELIMITER))
     except (ValueError, RecursionError):
         return None
-    return reply if isinstance(reply, dict) else None
+    if not isinstance(reply, dict):
+        return None
+    return _whole(reply) if b"\\ud" in line.lower() else reply
+
+
+def _whole(value: Any) -> Any:
+    """An answer with a mark in place of each half of a character: it is no text, and nobody can print it."""
+    if isinstance(value, str):
+        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    if isinstance(value, list):
+        return [_whole(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _whole(item) for key, item in value.items()}
+    return value
 
 
 def _unresponsive(why: str) -> VirtError:

@@ -17,6 +17,8 @@ from hostel.model.domain.devices.address import DriveAddress, PciAddress
 from hostel.model.domain.devices.disk import Disk
 from hostel.model.domain.domain import Domain
 
+_U64: Final = 2**64 - 1
+_I32: Final = 2**31
 Params = dict[str, int | bool | str]
 _SYSTEM: Final = (
     "id", "name", "pretty-name", "version", "version-id", "machine", "variant", "variant-id", "kernel-release",
@@ -38,9 +40,9 @@ def users(answer: Any) -> Params:
         if isinstance(user.get("domain"), str):
             params[f"user.{index}.domain"] = user["domain"]
         since = user.get("login-time")
-        if not isinstance(since, int | float) or isinstance(since, bool):
+        if not isinstance(since, int | float) or isinstance(since, bool) or not 0 <= since * 1000 <= _U64:
             raise _missing("login-time", "guest-get-users")
-        params[f"user.{index}.login-time"] = max(0, int(since * 1000))
+        params[f"user.{index}.login-time"] = int(since * 1000)
     return params
 
 
@@ -54,7 +56,7 @@ def timezone(answer: Any) -> Params:
     """Of ``guest-get-timezone``."""
     found = _object(answer, "guest-get-timezone")
     params: Params = {"timezone.name": found["zone"]} if isinstance(found.get("zone"), str) else {}
-    return params | {"timezone.offset": _number(found, "offset", "guest-get-timezone")}
+    return params | {"timezone.offset": _number(found, "offset", "guest-get-timezone", range(-_I32, _I32))}
 
 
 def filesystems(answer: Any, domain: Domain) -> Params:
@@ -99,7 +101,8 @@ def disks(answer: Any, domain: Domain) -> Params:
         start = f"disk.{index}."
         params[f"{start}name"] = _text(disk, "name", "guest-get-disks")
         params[f"{start}partition"] = bool(disk.get("partition"))
-        needed = [name for name in disk.get("dependencies") or () if isinstance(name, str)]
+        listed = disk.get("dependencies")
+        needed = [name for name in listed if isinstance(name, str)] if isinstance(listed, list) else []
         if needed:
             params[f"{start}dependency.count"] = len(needed)
             params |= {f"{start}dependency.{number}.name": name for number, name in enumerate(needed)}
@@ -223,9 +226,9 @@ def _text(found: Mapping[str, Any], name: str, command: str) -> str:
     return value
 
 
-def _number(found: Mapping[str, Any], name: str, command: str) -> int:
+def _number(found: Mapping[str, Any], name: str, command: str, allowed: range = range(_U64 + 1)) -> int:
     value = found.get(name)
-    if not isinstance(value, int) or isinstance(value, bool):
+    if not isinstance(value, int) or isinstance(value, bool) or value not in allowed:
         raise _missing(name, command)
     return value
 

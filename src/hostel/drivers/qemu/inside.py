@@ -98,7 +98,7 @@ class InsideCalls(Calls):
         """The guest's clock."""
         with self._running(domain) as machine, open_agent(machine) as agent:
             found = agent.execute("guest-get-time")
-        if not isinstance(found, int):
+        if not isinstance(found, int) or not 0 <= found <= _LONGEST:
             raise fault(ErrorCode.INTERNAL_ERROR, "malformed return value", ErrorDomain.QEMU)
         return divmod(found, _NANO)
 

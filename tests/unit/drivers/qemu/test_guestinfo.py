@@ -105,6 +105,10 @@ def test_disks_users_and_interfaces() -> None:
         (guestinfo.hostname, {}, "'host-name' missing"),
         (guestinfo.hostname, [], "missing return data"),
         (guestinfo.users, [{"user": "a"}], "'login-time' missing"),
+        (guestinfo.users, [{"user": "a", "login-time": float("inf")}], "'login-time' missing"),
+        (guestinfo.users, [{"user": "a", "login-time": float("nan")}], "'login-time' missing"),
+        (guestinfo.timezone, {"offset": 1 << 40}, "'offset' missing"),
+        (lambda answer: guestinfo.filesystems(answer, DOMAIN), [{**ROOT, "total-bytes": -1}], "'total-bytes' missing"),
         (guestinfo.users, {"user": "a"}, "Malformed guest-get-users"),
         (guestinfo.timezone, {"zone": "UTC"}, "'offset' missing"),
         (lambda answer: guestinfo.mounted(answer, DOMAIN), [{"name": "a", "mountpoint": "/"}], "'type' missing"),
@@ -125,6 +129,12 @@ def test_what_is_not_of_the_protocols_shape_is_refused(
     with pytest.raises(VirtError, match=what) as caught:
         convert(answer)
     assert caught.value.code is ErrorCode.INTERNAL_ERROR
+
+
+def test_needed_disks_that_are_no_list_are_none() -> None:
+    assert guestinfo.disks([{"name": "a", "dependencies": 7}], DOMAIN) == {
+        "disk.count": 1, "disk.0.name": "a", "disk.0.partition": False,
+    }  # fmt: skip
 
 
 def test_processors_are_chosen_and_the_first_one_stays() -> None:
