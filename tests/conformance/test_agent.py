@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from hostel.drivers.base.address import GuestAddress
+from hostel.drivers.base.network import AddressType
+from hostel.drivers.qemu.addresses import from_agent
 from hostel.drivers.qemu.agent import Agent
 from hostel.errors import ErrorCode, VirtError
 from support import agent as agents
@@ -30,6 +33,13 @@ def test_commands_are_answered_and_refusals_are_told(channel: Path) -> None:
             agent.execute("no-such-command")
         assert caught.value.code == ErrorCode.INTERNAL_ERROR
         assert agent.ask({"execute": "guest-ping"}) == {"return": {}}
+
+
+def test_addresses_are_told_as_the_host_has_them(channel: Path) -> None:
+    with found_again(channel) as agent:
+        found = from_agent(agent.execute("guest-network-get-interfaces"))
+    (loopback,) = [one for one in found if one.name == "lo"]
+    assert GuestAddress(AddressType.IPV4, "127.0.0.1", 8) in loopback.addresses
 
 
 def test_what_another_conversation_left_is_skipped(channel: Path) -> None:

@@ -80,7 +80,7 @@ def _leases(session: Session, args: Args) -> None:
         leases = driver.network_get_dhcp_leases(network, args.get("mac"))
     rows = [
         [
-            datetime.datetime.fromtimestamp(lease.expiry).strftime("%Y-%m-%d %H:%M:%S"),
+            _local(lease.expiry),
             lease.mac or "-",
             "ipv6" if lease.type is AddressType.IPV6 else "ipv4",
             f"{lease.address}/{lease.prefix}",
@@ -91,6 +91,14 @@ def _leases(session: Session, args: Args) -> None:
     ]
     names = ["Expiry Time", "MAC address", "Protocol", "IP address", "Hostname", "Client ID or DUID"]
     session.output.table(names, rows)
+
+
+def _local(seconds: int) -> str:
+    """A moment as a clock here shows it; a daemon may say what no clock does."""
+    try:
+        return datetime.datetime.fromtimestamp(seconds).strftime("%Y-%m-%d %H:%M:%S")
+    except (OverflowError, ValueError, OSError):
+        return "-"
 
 
 def describe(event: Event) -> str:

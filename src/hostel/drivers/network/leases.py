@@ -43,7 +43,7 @@ def read_leases(text: str, interface: str, prefixes: dict[int, int], *, now: flo
 
 def _lease(words: list[str], interface: str, prefixes: dict[int, int], *, is_ipv6: bool) -> DhcpLease | None:
     """A line's lease; None for a line that is none, such as one that is being written."""
-    if len(words) < 5 or not words[0].isdigit():
+    if len(words) < 5 or not words[0].isdecimal():
         return None
     expiry, hardware, address, name, identity = words[:5]
     try:
