@@ -36,7 +36,6 @@ from hostel.drivers.qemu.command.display import VNC_ID
 from hostel.drivers.qemu.command.host import large_pages
 from hostel.drivers.qemu.command.machine import build
 from hostel.drivers.qemu.command.objects import Needed, secrets
-from hostel.drivers.qemu.cpu.guest import name_host_model
 from hostel.drivers.qemu.firmware import choice, nvram
 from hostel.drivers.qemu.firmware.descriptor import Firmware, installed
 from hostel.drivers.qemu.helper import passt, reservations, tpm, virtiofs
@@ -141,7 +140,10 @@ class Launcher:
                 f"domain '{live.name}' is type='kvm', and KVM runs no guest on this host; "
                 "write <domain type='qemu'>, or --virt-type qemu"
             )
-        name_host_model(live, emulator, self._cache)
+        if live.cpu is not None and live.cpu.mode == "host-model":
+            from hostel.drivers.qemu.cpu.guest import name_host_model
+
+            name_host_model(live, live.cpu, emulator, self._cache)
         assign_aliases(live)
         notes = self._prepare_disks(live)
         if live.os is not None:

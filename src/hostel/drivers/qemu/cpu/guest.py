@@ -6,18 +6,15 @@ from pathlib import Path
 
 from hostel.drivers.qemu.cpu.decode import host_model
 from hostel.drivers.qemu.cpu.known import known
-from hostel.model.domain.cpu import CpuFeature, CpuModel
+from hostel.model.domain.cpu import Cpu, CpuFeature, CpuModel
 from hostel.model.domain.domain import Domain, DomainType
 
 
-def name_host_model(domain: Domain, emulator: str, cache: Path) -> None:
-    """Write into a live document what ``host-model`` means here, as libvirt does (``virCPUUpdate``).
+def name_host_model(domain: Domain, cpu: Cpu, emulator: str, cache: Path) -> None:
+    """Write into the ``<cpu>`` of a live document what ``host-model`` means here, as libvirt does (``virCPUUpdate``).
 
     What the document itself says of features stays. Where QEMU knows no models, so does the mode.
     """
-    cpu = domain.cpu
-    if cpu is None or cpu.mode != "host-model":
-        return
     named = host_model(known(emulator, cache, kvm=domain.type == DomainType.KVM))
     if named is None:
         return
