@@ -175,6 +175,9 @@ def test_guests_get_addresses_and_reach_each_other_and_the_world(
         assert found.addresses == [GuestAddress(AddressType.IPV4, "192.168.77.11", prefix)]
     ref = hypervisor.domain_lookup_by_name("two")
     assert hypervisor.domain_get_hostname(ref, HostnameSource.LEASE) == "b"
+    stats = hypervisor.domain_interface_stats(hypervisor.domain_lookup_by_name("two"), "vnet1")
+    assert stats.rx_packets > 3
+    assert stats.tx_packets > 3
     limits = {"inbound.average": 300, "inbound.peak": 400, "outbound.average": 200}
     hypervisor.domain_set_interface_parameters(hypervisor.domain_lookup_by_name("two"), "vnet1", limits, Affect.LIVE)
     assert "rate 2400Kbit ceil 3200Kbit" in output("tc", "class", "show", "dev", "vnet1")

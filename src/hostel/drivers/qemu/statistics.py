@@ -45,7 +45,7 @@ _BLOCK: Final = {
 
 
 # Of the host's own counters of a device, its receiving ones first.
-_HOST: Final = tuple(f"{way}_{what}" for way in ("rx", "tx") for what in ("bytes", "packets", "errors", "dropped"))
+_COUNTERS: Final = Path("/proc/thread-self/net/dev")  # of the network that this process is in
 _NET: Final = ("bytes", "pkts", "errs", "drop")
 
 
@@ -198,12 +198,14 @@ def _name(interface: Interface) -> str | None:
 
 def _traffic(interface: Interface, name: str) -> InterfaceStats | None:
     """The guest's side: what it receives is what the host sends, but where they share one device."""
-    directory = Path("/sys/class/net", name, "statistics")
     try:
-        numbers = [int((directory / word).read_text()) for word in _HOST]
-    except (OSError, ValueError):
+        lines = (line.partition(":") for line in _COUNTERS.read_text().splitlines())
+        numbers = next(list(map(int, rest.split())) for label, _, rest in lines if label.strip() == name)
+    except (OSError, ValueError, StopIteration):
         return None
-    return InterfaceStats(*(numbers if interface.type == InterfaceType.DIRECT else numbers[4:] + numbers[:4]))
+    received, sent = numbers[:4], numbers[8:12]
+    is_shared = interface.type == InterfaceType.DIRECT or (interface.source is not None and interface.source.dev)
+    return InterfaceStats(*(received + sent if is_shared else sent + received))
 
 
 def _interfaces(document: Domain) -> dict[str, int | str]:
