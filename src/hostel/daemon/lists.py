@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from xml.etree import ElementTree
 
 from hostel.daemon.access import Access, api_name
-from hostel.drivers.adapters import check_flags, to_wire
+from hostel.drivers.adapters import check_flags, to_wire, uuid_bytes
 from hostel.drivers.base import DomainRef, DomainState, PoolRef, VolumeRef
 from hostel.drivers.base.nodedev import CAPABILITIES, LIST_FLAGS, NodeDeviceRef
 from hostel.drivers.base.nwfilter import NwfilterBindings
 from hostel.drivers.base.offered import offered
 from hostel.drivers.base.secret import SecretRef
+from hostel.drivers.fault import fault
 from hostel.drivers.registry import Drivers
-from hostel.errors import ErrorCode, VirtError
+from hostel.errors import ErrorCode, ErrorDomain, VirtError
 from hostel.wire.rpc.connection import Call
 
 if TYPE_CHECKING:
@@ -341,6 +344,25 @@ def _list_all_secrets(client: Client, call: Call) -> Sequence[Any]:
     return _on_the_wire(call, refs), len(refs)
 
 
+def _by_target(client: Client, call: Call) -> Sequence[Any]:
+    """The active pool whose volumes lie in a directory."""
+    (path,) = call.arguments
+    storage = _drivers(client).storage
+    clean = re.sub("/+", "/", path).rstrip("/") or "/"
+    for pool in storage.connect_list_all_storage_pools():
+        try:
+            xml = storage.storage_pool_get_xml_desc(pool) if storage.storage_pool_is_active(pool) else None
+        except VirtError as error:
+            if error.code is not ErrorCode.NO_STORAGE_POOL:  # it went away meanwhile
+                raise
+            continue
+        if xml is not None and ElementTree.fromstring(xml).findtext("target/path") == clean:
+            return ((pool.name, uuid_bytes(pool.uuid)),)
+    shown = "" if path == clean else f" ({clean})"
+    what = f"no storage pool with matching target path '{path}'{shown}"
+    raise fault(ErrorCode.NO_STORAGE_POOL, what, ErrorDomain.STORAGE)
+
+
 def _legacy() -> dict[str, Callable[[Client, Call], Sequence[Any]]]:
     found: dict[str, Callable[[Client, Call], Sequence[Any]]] = {}
     for plural, kind in _KINDS.items():
@@ -355,6 +377,7 @@ def _legacy() -> dict[str, Callable[[Client, Call], Sequence[Any]]]:
 ANSWERS: Final[dict[str, Callable[[Client, Call], Sequence[Any]]]] = {
     **_legacy(),
     "connect_list_domains": _ids,
+    "storage_pool_lookup_by_target_path": _by_target,
     "storage_pool_list_all_volumes": _list_all_volumes,
     "connect_list_all_node_devices": _devices,
     "node_num_of_devices": lambda client, call: (len(_devices_of(client, call)),),

@@ -11,7 +11,9 @@ from hostel.drivers.base import DomainRef, DomainState, StartFlag
 from hostel.drivers.base.domain import Affect
 from hostel.drivers.base.dumping import DumpFlag, DumpFormat
 from hostel.drivers.base.machine import MEMORY_STATS, MachineDriver, MemoryFlag, StatsFlag, VcpuFlag
+from hostel.drivers.base.saving import SaveFlag
 from hostel.drivers.fault import fault
+from hostel.drivers.tuning.parameter import ParameterType, check
 from hostel.errors import ErrorCode, VirtError
 from hostel.wire.rpc.connection import Call
 
@@ -23,6 +25,7 @@ _HUMAN: Final = 1  # of virDomainQemuMonitorCommandFlags
 _ACTIVE, _INACTIVE, _PERSISTENT, _TRANSIENT, _RUNNING, _PAUSED, _SHUTOFF, _OTHER = (1 << bit for bit in range(8))
 _NOWAIT, _BACKING, _ENFORCE = 1 << 29, 1 << 30, 1 << 31
 _DOMAINS: Final = 255
+_SAVED: Final = dict.fromkeys(("file", "dxml"), ParameterType.STRING)
 _INT, _ULLONG = 1, 4  # of virTypedParameterType
 # virDomainJobInfo's members after the first, by the names that they have as parameters.
 _JOB_NUMBERS: Final = (
@@ -169,6 +172,37 @@ def _started(ref: DomainRef) -> tuple[str, bytes, int]:
     return ref.name, uuid_bytes(ref.uuid), ref.id
 
 
+def _saved_where(call: Call) -> tuple[str | None, str | None, SaveFlag]:
+    """The file and the document of a save, which are parameters; and how the machine goes on."""
+    parameters, flags = call.arguments[-2:]
+    given = {name: value for name, (_, value) in parameters}
+    check(given, _SAVED)
+    check_flags(flags, sum(SaveFlag), api_name(call.procedure.name))
+    return given.get("file"), given.get("dxml"), SaveFlag(flags)
+
+
+def _save_params(client: Client, call: Call) -> Sequence[Any]:
+    file, xml, flags = _saved_where(call)
+    driver: Any = driver_of(client, call, "domain_save_flags")
+    domain = domain_of(call.arguments[0])
+    if file is not None:
+        driver.domain_save_flags(domain, file, xml, flags)
+        return ()
+    driver.domain_managed_save(domain, flags)
+    if xml is not None:
+        driver.domain_managed_save_define_xml(domain, xml, flags)
+    return ()
+
+
+def _restore_params(client: Client, call: Call) -> Sequence[Any]:
+    file, xml, flags = _saved_where(call)
+    if file is None:
+        raise fault(ErrorCode.INVALID_ARG, "missing path to restore from")
+    driver: Any = driver_of(client, call, "domain_restore_flags")
+    driver.domain_restore_flags(file, xml, flags)
+    return ()
+
+
 def _rename(client: Client, call: Call) -> Sequence[Any]:
     domain, new_name, flags = call.arguments
     check_flags(flags, 0, "virDomainRename")
@@ -198,6 +232,8 @@ ANSWERS: Final[dict[str, Callable[[Client, Call], Sequence[Any]]]] = {
     "domain_core_dump": _core_dump,
     "domain_create_with_files": _create_with_files,
     "domain_create_xml_with_files": _create_xml_with_files,
+    "domain_save_params": _save_params,
+    "domain_restore_params": _restore_params,
     "domain_rename": _rename,
     "domain_get_job_stats": _job_stats,
     "domain_get_job_info": _job_info,

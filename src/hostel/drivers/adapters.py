@@ -62,6 +62,7 @@ from hostel.drivers.base.messages import MessageFlag
 from hostel.drivers.base.network import NetworkPortRef, PortCreateFlag
 from hostel.drivers.base.nodedev import NodeDeviceRef
 from hostel.drivers.base.nwfilter import NwfilterBindingRef, NwfilterRef
+from hostel.drivers.base.peeking import PeekFlag
 from hostel.drivers.base.saving import SaveFlag
 from hostel.drivers.base.secret import SecretRef, SecretUsageType
 from hostel.drivers.base.snapshot import (
@@ -249,6 +250,8 @@ _ROWS: Final[dict[str, Adapter]] = {
     "domain_start_dirty_rate_calc": _domain(flags=DirtyRateMode),
     "domain_set_lifecycle_action": _domain(flags=Affect),
     "domain_send_process_signal": _domain(),
+    "domain_memory_peek": _domain(flags=PeekFlag),
+    "domain_block_peek": _domain(),
     "domain_pin_vcpu": _domain(),
     "domain_pin_vcpu_flags": _domain(flags=Affect),
     "domain_get_vcpu_pin_info": _domain(flags=Affect, make=PinInfo),

@@ -53,6 +53,7 @@ from hostel.drivers.qemu.message import MessageCalls
 from hostel.drivers.qemu.metadata import MetadataCalls
 from hostel.drivers.qemu.migration.settling import sweep, take_back
 from hostel.drivers.qemu.native import ArgumentCalls
+from hostel.drivers.qemu.peeking import PeekCalls
 from hostel.drivers.qemu.plug.calls import DeviceCalls
 from hostel.drivers.qemu.power import PowerCalls
 from hostel.drivers.qemu.rename import RenameCalls, settle_renames
@@ -99,6 +100,7 @@ class QemuDriver(
     GuestCalls,
     CountingCalls,
     DumpCalls,
+    PeekCalls,
     LifecycleCalls,
     PinningCalls,
     IoThreadCalls,

@@ -9,6 +9,7 @@ from hostel.drivers.adapters import check_flags
 from hostel.drivers.base import DomainRef, ShutoffReason
 from hostel.drivers.base.domain import Affect
 from hostel.drivers.base.dumping import DumpFlag, DumpFormat
+from hostel.drivers.base.peeking import PeekFlag, check_peek
 from hostel.drivers.base.storage import Progress
 from hostel.drivers.events import Stopped
 from hostel.drivers.fault import fault, system_fault
@@ -53,6 +54,13 @@ class DumpCalls:
                 raise fault(ErrorCode.OPERATION_UNSUPPORTED, what, ErrorDomain.TEST)
             if flags & DumpFlag.CRASH:
                 stop(self._host, found, ShutoffReason.CRASHED, Stopped.CRASHED)
+
+    def domain_memory_peek(self, domain: DomainRef, offset: int, size: int, flags: PeekFlag) -> bytes:
+        """Each byte is its address, as in libvirt's test driver."""
+        check_peek(size, flags, ErrorDomain.TEST)
+        with self._host.lock:
+            settled_impact(self._host.domain(domain), Affect.LIVE)
+        return bytes((offset + place) & 0xFF for place in range(size))
 
     def domain_send_process_signal(self, domain: DomainRef, pid: int, signal: int) -> None:
         """There is only the first process, and it does nothing about it."""
