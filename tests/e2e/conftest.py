@@ -9,6 +9,7 @@ import pytest
 
 from hostel.drivers.qemu.driver import QemuDriver
 from hostel.objects import Connection
+from support.linux import Linux
 from support.session import session
 
 
@@ -16,6 +17,11 @@ from support.session import session
 def connection(tmp_path: Path) -> Iterator[Connection]:
     with session(tmp_path) as opened:
         yield opened
+
+
+@pytest.fixture(scope="session")
+def linux(tmp_path_factory: pytest.TempPathFactory) -> Linux:
+    return Linux(tmp_path_factory.mktemp("linux"))
 
 
 @pytest.fixture

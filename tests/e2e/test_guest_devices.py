@@ -49,12 +49,10 @@ def virtiofs(directory: Path, tag: str = "host") -> str:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="virtiofsd needs root")
-def test_linux_finds_directories_cells_and_modules(
-    driver: QemuDriver, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
-) -> None:
+def test_linux_finds_directories_cells_and_modules(driver: QemuDriver, tmp_path: Path, linux: Linux) -> None:
     (tmp_path / "shared").mkdir()
     (tmp_path / "shared/hello").write_text("hello from the host\n")
-    guest = LinuxGuest(driver, Linux(tmp_path_factory.mktemp("linux")), tmp_path)
+    guest = LinuxGuest(driver, linux, tmp_path)
     plan9 = (
         f"<filesystem accessmode='mapped'><source dir='{tmp_path}/shared'/><target dir='nine'/><readonly/></filesystem>"
     )
@@ -162,10 +160,8 @@ echo unplugged
 """
 
 
-def test_modules_come_and_go_while_linux_runs(
-    driver: QemuDriver, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    guest = LinuxGuest(driver, Linux(tmp_path_factory.mktemp("linux")), tmp_path)
+def test_modules_come_and_go_while_linux_runs(driver: QemuDriver, tmp_path: Path, linux: Linux) -> None:
+    guest = LinuxGuest(driver, linux, tmp_path)
     body = (
         "<maxMemory slots='2' unit='MiB'>512</maxMemory><vcpu>1</vcpu>"
         "<cpu mode='maximum'><numa><cell id='0' cpus='0' memory='192' unit='MiB'/></numa></cpu>"

@@ -51,11 +51,6 @@ done
 """
 
 
-@pytest.fixture(scope="module")
-def linux(tmp_path_factory: pytest.TempPathFactory) -> Linux:
-    return Linux(tmp_path_factory.mktemp("linux"))
-
-
 def write_tree(root: Path) -> dict[str, str]:
     """Write files with known content; returns the SHA-256 of each by its name."""
     rng = random.Random(42)

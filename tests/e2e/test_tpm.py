@@ -50,9 +50,9 @@ def emulators(home: Path) -> list[int]:
 
 
 def test_linux_finds_a_tpm_that_remembers(
-    connection: Connection, driver: QemuDriver, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+    connection: Connection, driver: QemuDriver, tmp_path: Path, linux: Linux
 ) -> None:
-    guest = LinuxGuest(driver, Linux(tmp_path_factory.mktemp("linux")), tmp_path)
+    guest = LinuxGuest(driver, linux, tmp_path)
     script = "cat /sys/class/tpm/tpm0/tpm_version_major; cat /sys/class/tpm/tpm0/device/description || :"
     script += "; ls -d /sys/class/tpm/tpm0/pcr-*"
     tpm = "<tpm model='tpm-crb'><backend type='emulator' version='2.0'><active_pcr_banks><sha384/></active_pcr_banks>"

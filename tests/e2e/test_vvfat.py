@@ -49,11 +49,6 @@ done
 """
 
 
-@pytest.fixture(scope="module")
-def linux(tmp_path_factory: pytest.TempPathFactory) -> Linux:
-    return Linux(tmp_path_factory.mktemp("linux"))
-
-
 def disk(path: Path, node: str) -> list[str]:
     """The arguments for a disk on our server."""
     server = {"type": "unix", "path": str(path)}
