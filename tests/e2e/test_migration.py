@@ -16,6 +16,7 @@ from hostel.drivers.base import DomainRef, DomainState, DomainXmlFlag, PausedRea
 from hostel.drivers.base.backup import JobType
 from hostel.drivers.base.migration import MigrateFlag
 from hostel.drivers.migrating import migrate
+from hostel.drivers.qemu import lease
 from hostel.errors import ErrorCode, VirtError
 from support import image
 from support.machines import machine
@@ -276,6 +277,20 @@ def test_what_was_expected_and_ended_keeps_nothing_out(both: Two) -> None:
     there = migrate(both.one, both.other, ref, {}, LIVE)
     assert both.other.domain_get_state(there).state is DomainState.RUNNING
     both.goes_on(both.other)
+
+
+def test_list_settles_what_was_left(both: Two) -> None:
+    ref = both.start()
+    cookie, xml = both.one.domain_migrate_begin3_params(ref, {}, LIVE | MigrateFlag.CHANGE_PROTECTION)
+    both.other.domain_migrate_prepare3_params({"destination_xml": xml}, cookie, LIVE)
+    assert both.other.connect_list_all_domains() == [DomainRef("guest", ref.uuid, 1)]
+    for driver in (both.one, both.other):  # as if their daemons were killed
+        lease.let_go(driver._machines.lease("guest"))
+    assert both.other.connect_list_all_domains() == []
+    assert both.one.connect_list_all_domains() == [ref]
+    status = (both.home / "one" / "run" / "qemu" / "guest.xml").read_text()
+    assert "<migration" not in status
+    both.goes_on(both.one)
 
 
 def pid_at(home: Path) -> int:

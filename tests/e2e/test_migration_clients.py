@@ -107,7 +107,7 @@ def test_our_virsh_moves_it_too(started: Daemons) -> None:
     ours(one, "migrate-setmaxdowntime", "guest", "555")
     for name, value in (("migrate-getspeed", "77"), ("migrate-getmaxdowntime", "555")):
         assert ours(one, name, "guest") == started.virsh(one, name, "guest") == value
-    assert ours(one, "migrate-compcache", "guest", "1048576") == "Compression cache: 1.000 MiB"
+    assert ours(one, "migrate-compcache", "guest", "--size", "1048576") == "Compression cache: 1.000 MiB"
 
 
 def ours(daemon: hosteld.Hosteld, *words: str) -> str:

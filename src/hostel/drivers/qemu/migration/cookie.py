@@ -26,9 +26,11 @@ _I64: Final = integer(minimum=-(2**63), maximum=2**63 - 1)
 _AUTOMATIC: Final = ("pause-before-switchover", "late-block-activate")
 _NO_LOCKS: Final = "nop"
 # What can be wanted of us that we do as a matter of course.
-_UNDERSTOOD: Final = frozenset({"persistent", "nbd", "statistics", "capabilities", "allowReboot", "lockstate"})
+_UNDERSTOOD: Final = frozenset(
+    {"persistent", "nbd", "statistics", "capabilities", "allowReboot", "lockstate", "memory-hotplug"}
+)
 # What libvirt knows besides, and we cannot do.
-_KNOWN: Final = frozenset({"graphics", "memory-hotplug", "network", "cpu-hotplug", "cpu", "block-dirty-bitmaps"})
+_KNOWN: Final = frozenset({"graphics", "network", "cpu-hotplug", "cpu", "block-dirty-bitmaps"})
 
 
 class CopiedDisk(Element, tag="disk"):

@@ -36,6 +36,8 @@ _CANCEL_SECONDS: Final = 20.0
 _POLL: Final = 0.02  # seconds
 _ASK_AGAIN: Final = 30  # seconds after which a destination that did not answer is asked again
 _MOVING: Final = ("setup", "active", "cancelling", "device", "pre-switchover", "wait-unplug")
+_SWEEP_SECONDS: Final = 1.0  # that one domain is waited for
+_MARK: Final = "<migration "
 POSTCOPY: Final = ("postcopy-active", "postcopy-paused", "postcopy-recover")
 
 
@@ -248,14 +250,32 @@ def pending(machines: Machines, name: str) -> Pending | None:
 
 
 def sweep(machines: Machines) -> None:
-    """Forget what was expected by processes that died since."""
+    """Settle what processes have left that died since: of what was expected, and of what runs."""
     for name in machines.incoming.names():
-        if lease.is_leased(machines.lease(name)):
-            continue
-        with contextlib.suppress(VirtError), machines.locked(name, 1):
-            found = pending(machines, name)
-            if lease.is_leased(machines.lease(name)):
-                continue
-            if found is not None and machines.statuses.read(name) is None:
-                machines.undo_arrival(name, found.migration)
-            machines.incoming.remove(name)
+        if not lease.is_leased(machines.lease(name)):
+            with contextlib.suppress(VirtError), machines.locked(name, _SWEEP_SECONDS):
+                _forget_expected(machines, name)
+    for name in machines.statuses.names():
+        if _MARK in (machines.statuses.read(name) or "") and not lease.is_leased(machines.lease(name)):
+            with contextlib.suppress(VirtError), machines.locked(name, _SWEEP_SECONDS):
+                _settle_left(machines, name)
+
+
+def _forget_expected(machines: Machines, name: str) -> None:
+    found = pending(machines, name)
+    if lease.is_leased(machines.lease(name)):
+        return
+    if found is not None and machines.statuses.read(name) is None:
+        machines.undo_arrival(name, found.migration)
+    machines.incoming.remove(name)
+
+
+def _settle_left(machines: Machines, name: str) -> None:
+    status = machines.live(name)
+    if status is None or status.migration is None or lease.is_leased(machines.lease(name)):
+        return
+    machine = Running(machines, status)
+    try:
+        settle_migration(machine)
+    finally:
+        machine.close()
