@@ -13,6 +13,7 @@ from hostel import guest
 from hostel.drivers.base import DomainRef, DomainState, ShutoffReason, StateInfo
 from hostel.drivers.base.domain import Affect
 from hostel.drivers.base.dumping import ACTIONS, LIFECYCLES, DumpFlag, DumpFormat
+from hostel.drivers.qemu import keeper
 from hostel.drivers.qemu.driver import QemuDriver
 from hostel.errors import VirtError
 from hostel.objects import Connection
@@ -121,6 +122,19 @@ def test_guests_that_end_are_restarted_dumped_or_kept(driver: QemuDriver, tmp_pa
         set_action(driver, ref, "poweroff", "preserve", Affect.CONFIG)
     with pytest.raises(VirtError, match="doesn't support 'coredump-destroy'"):
         set_action(driver, ref, "reboot", "coredump-destroy", Affect.CONFIG)
+
+
+def test_whoever_asks_does_what_a_keeper_that_is_gone_would_have_done(
+    driver: QemuDriver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keeper, "start", lambda *given: None)
+    ref = start(driver, tmp_path, "<on_poweroff>restart</on_poweroff><on_crash>coredump-destroy</on_crash>")
+    driver.domain_qemu_monitor_command(ref, POWER_OFF, human=True)
+    until(driver, ref, lambda state: state.state == DomainState.RUNNING)
+    wait_for_report(tmp_path, 2)
+    driver.domain_qemu_monitor_command(ref, PANIC, human=True)
+    assert until(driver, ref, is_off).reason == ShutoffReason.CRASHED
+    assert len(list((tmp_path / "config").rglob("dump/*"))) == 1
 
 
 def set_action(
