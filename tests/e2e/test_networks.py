@@ -276,6 +276,36 @@ def test_a_kill_at_any_step_of_a_start_leaves_nothing(system: Connection, home: 
     assert links() == before
 
 
+def test_a_kill_while_an_interface_is_plugged_in_leaves_it_whole_or_nothing(system: Connection, home: Path) -> None:
+    from hostel.drivers.link import tap
+    from hostel.drivers.qemu import wiring
+    from hostel.drivers.qemu.plug import inward
+
+    system.define_network(NETWORK).start()
+    domain = system.create_domain(domain_xml(home, machine="pc"))
+    hypervisor: Any = system.hypervisor
+    ref = hypervisor.domain_lookup_by_name(domain.name)
+    files = tuple(Path(str(module.__file__)) for module in (wiring, tap, inward))
+
+    def attach() -> None:
+        hypervisor.domain_attach_device_flags(ref, interface("0a"), Affect.LIVE)
+
+    step, outcomes = 10, set()
+    while killed_at(step, files, attach):
+        hypervisor.domain_get_state(ref)  # whoever comes next puts it right
+        is_in = "<interface" in domain.xml()
+        outcomes.add(is_in)
+        assert ("vnet0" in links()) is is_in, step
+        assert ports(home) == is_in, step
+        if is_in:  # the guest does not listen, so that it cannot be taken out again
+            domain.destroy()
+            assert links() == {"lo", "hbr0"}
+            domain = system.create_domain(domain_xml(home, machine="pc"))
+            ref = hypervisor.domain_lookup_by_name(domain.name)
+        step += 13
+    assert outcomes == {False, True}
+
+
 @pytest.mark.parametrize(
     ("device", "words"),
     [("<interface type='network'><source network='lan'/></interface>", "network 'lan' is not active"),

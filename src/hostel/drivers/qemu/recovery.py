@@ -8,6 +8,7 @@ from hostel.drivers.qemu.lease import is_leased
 from hostel.drivers.qemu.migration.settling import settle_migration
 from hostel.drivers.qemu.plug.element import by_alias, remove
 from hostel.drivers.qemu.plug.graph import sweep_nodes
+from hostel.drivers.qemu.plug.inward import let_go
 from hostel.drivers.qemu.plug.medium import settle
 from hostel.drivers.qemu.plug.outward import gone
 from hostel.drivers.qemu.running import Running
@@ -62,7 +63,7 @@ def _settle_plugs(machine: Running) -> None:
                 machine.attempt("object-del", id=f"obj{plug.alias}")
                 machine.attempt("object-del", id=f"mem{plug.alias}")
                 if isinstance(device, Interface):
-                    machine.release(device)
+                    let_go(machine, device)
                 remove(machine.domain, device)
             sweep_nodes(machine)
             machine.save(plugs=tuple(item for item in machine.status.plugs if item.alias != plug.alias))

@@ -91,7 +91,7 @@ def plug_in(machine: Running, given: Given, launcher: Launcher) -> Device:
             if option in _UNDO:
                 machine.attempt(_UNDO[option], id=name)
         if isinstance(device, Interface):
-            machine.release(device)
+            let_go(machine, device)
         machine.status = machine.status._replace(domain=before)
         sweep_nodes(machine)
         machine.save(plugs=_without(machine, added))
@@ -168,6 +168,19 @@ def _check_place(domain: Domain, device: Device) -> None:
             raise _not_hot(f"'{item.type}' controller cannot be hot plugged.")
 
 
+def _file_names(interface: Interface) -> list[str]:
+    """What QEMU knows the files of an interface by: at most a tap's and the kernel's back end for each queue."""
+    queues = (interface.driver.queues if interface.driver is not None else None) or 1
+    return [f"{alias_of(interface)}-{number}" for number in range(2 * queues)]
+
+
+def let_go(machine: Running, interface: Interface) -> None:
+    """Let go of the host's end of an interface that did not come into the machine."""
+    for name in _file_names(interface):
+        machine.attempt("closefd", fdname=name)  # one that nothing has taken
+    machine.release(interface)
+
+
 def _connect(machine: Running, interface: Interface, launcher: Launcher) -> Wire:
     """Make the host's end of an interface, and give it to QEMU under names.
 
@@ -176,7 +189,7 @@ def _connect(machine: Running, interface: Interface, launcher: Launcher) -> Wire
     """
     made = launcher.wiring.connect(machine.domain, interface)
     files = [int(file) for file in (*made.taps, *made.vhosts)]
-    names = [f"{alias_of(interface)}-{number}" for number in range(len(files))]
+    names = _file_names(interface)[: len(files)]
     try:
         for name, file in zip(names, files, strict=True):
             machine.qmp.pass_file(name, file)
