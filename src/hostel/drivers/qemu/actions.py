@@ -35,8 +35,10 @@ def apply(domain: Domain, qmp: Monitor) -> None:
         return
     try:
         qmp.execute("set-action", panic="exit-failure", **actions)
-    except QmpError:  # before 7.1 it ends as if the guest had powered off
-        qmp.execute("set-action", panic="shutdown", **actions)
+    except QmpError as error:
+        # Before 7.1 it ends as if the guest had powered off; before 6.0 it cannot be told, and does so too.
+        if error.error_class != "CommandNotFound" or needs_keeper(domain):
+            qmp.execute("set-action", panic="shutdown", **actions)
 
 
 def needs_keeper(domain: Domain) -> bool:
