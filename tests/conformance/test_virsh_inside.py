@@ -27,7 +27,8 @@ LINES = (
     "dompmsuspend {} x", "dompmwakeup {}", "vcpucount {} --guest", "setvcpus {} 1 --guest",
     "setvcpus {} 1 --guest --config", "setvcpu {} 1", "setvcpu {} 1 --enable --disable", "setvcpu {} x --enable",
     "setvcpu {} 5 --enable", "setvcpu {} 1 --enable", "setvcpu {} 0 --disable", "setvcpu {} 0-1 --disable",
-    "setvcpu {} --enable", "setvcpu {} 1 --disable --live",
+    "domsetlaunchsecstate {}", "domsetlaunchsecstate {} --secret /dev/null --secrethdr /dev/null",
+    "domlaunchsecinfo {}", "setvcpu {} --enable", "setvcpu {} 1 --disable --live",
 )  # fmt: skip
 ADVICE = "; start qemu-guest-agent in the guest"
 

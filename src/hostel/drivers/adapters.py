@@ -179,6 +179,7 @@ _ROWS: Final[dict[str, Adapter]] = {
     "node_suspend_for_duration": _host(),
     "connect_get_sysinfo": _domain(),
     "domain_get_launch_security_info": _domain(),
+    "domain_set_launch_security_state": _domain(),
     "node_get_cells_free_memory": _host(),
     "connect_get_max_vcpus": _host(),
     "domain_lookup_by_name": _domain(),

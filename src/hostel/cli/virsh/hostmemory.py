@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any, Final
 from xml.etree.ElementTree import Element
 
-from hostel.cli.options import Args, Command, Option, data, flag, number
+from hostel.cli.options import Args, Command, Option, data, flag, number, value
 from hostel.cli.virsh import document
 from hostel.cli.virsh.scaled import integer, scaled
-from hostel.cli.virsh.session import DOMAIN, CommandError, Session, failing
+from hostel.cli.virsh.session import DOMAIN, CommandError, Session, failing, read_document
 from hostel.drivers.base.hostmemory import ANY_CELL, HostMemoryDriver
 from hostel.drivers.base.offered import offered
 from hostel.drivers.fault import fault, printable
@@ -118,16 +118,29 @@ def _asked(session: Session, method: str, api: str, *arguments: Any) -> Any:
 def _sev(session: Session, _args: Args) -> None:
     with failing("Unable to get host SEV information"):
         found = _asked(session, "node_get_sev_info", "virNodeGetSEVInfo")
-    for name, value in found.items():
-        session.output.line(f"{name:<18}: {printable(str(value))}")
+    for name, text in found.items():
+        session.output.line(f"{name:<18}: {printable(str(text))}")
 
 
 def _launch(session: Session, args: Args) -> None:
     domain = session.domain(args)
     with failing("Unable to get launch security parameters"):
         found = _asked(session, "domain_get_launch_security_info", "virDomainGetLaunchSecurityInfo", domain)
-    for name, value in found.items():
-        session.output.line(f"{name:<15}: {printable(str(value))}")
+    for name, text in found.items():
+        session.output.line(f"{name:<15}: {printable(str(text))}")
+
+
+def _give_secret(session: Session, args: Args) -> None:
+    domain = session.domain(args)
+    params: dict[str, int | str] = {}
+    if not (args.has("secrethdr") and args.has("secret")):
+        raise CommandError("Both secret and the secret header are required")
+    for option, name in (("secrethdr", "sev-secret-header"), ("secret", "sev-secret")):
+        params[name] = read_document(args[option])
+    address = args.number("set-address")
+    params |= {} if address is None else {"sev-secret-set-address": address}
+    with failing("Unable to set launch security state"):
+        _asked(session, "domain_set_launch_security_state", "virDomainSetLaunchSecurityState", domain, params)
 
 
 def _sysinfo(session: Session, _args: Args) -> None:
@@ -172,5 +185,16 @@ COMMANDS: Final = (
     ),
     Command("nodesevinfo", "what AMD's SEV can do on the host", (), _sev),
     Command("domlaunchsecinfo", "how a domain's launch is secured", (DOMAIN,), _launch),
+    Command(
+        "domsetlaunchsecstate",
+        "give a domain whose launch is secured a secret",
+        (
+            DOMAIN,
+            value("secrethdr", "path to file containing the secret header", positional=False),
+            value("secret", "path to file containing the secret", positional=False),
+            number("set-address", "where in the guest's memory it goes")._replace(positional=False),
+        ),
+        _give_secret,
+    ),
     Command("sysinfo", "the host's SMBIOS", (), _sysinfo),
 )

@@ -6,6 +6,6 @@ from typing import Final
 
 _TEXT: Final = """
 dom-fd-associate
-domsetlaunchsecstate
+
 """
 NAMES: Final = frozenset(_TEXT.split())

@@ -19,3 +19,6 @@ class HostInfoDriver(Protocol):
 
     def domain_get_launch_security_info(self, domain: DomainRef) -> Mapping[str, int | str]:
         """How the memory of a running domain was secured at its start."""
+
+    def domain_set_launch_security_state(self, domain: DomainRef, params: Mapping[str, int | str]) -> None:
+        """Give a domain that has just been started a secret: ``sev-secret`` and ``sev-secret-header``."""

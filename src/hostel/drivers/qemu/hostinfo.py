@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NoReturn
 
 from hostel.drivers.base import DomainRef
@@ -37,7 +38,20 @@ class HostInfoCalls(Calls):
 
     def domain_get_launch_security_info(self, domain: DomainRef) -> dict[str, int | str]:
         """How a domain is kept from the host: not at all."""
+        self._check_there(domain)
+        return {}
+
+    def domain_set_launch_security_state(self, domain: DomainRef, params: Mapping[str, int | str]) -> NoReturn:
+        """Give a domain a secret, which none takes.
+
+        Raises:
+            VirtError: ``OPERATION_UNSUPPORTED``, always.
+        """
+        self._check_there(domain)
+        what = "setting a launch secret is only supported in SEV-enabled domains"
+        raise fault(ErrorCode.OPERATION_UNSUPPORTED, what, ErrorDomain.QEMU)
+
+    def _check_there(self, domain: DomainRef) -> None:
         with self._machines.locked(domain.name):
             if self._machines.live(domain.name) is None and self._machines.definition(domain.name) is None:
                 raise no_domain(f"name '{domain.name}'")
-        return {}
