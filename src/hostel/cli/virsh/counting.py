@@ -14,7 +14,7 @@ from hostel.drivers.base.offered import offered
 from hostel.errors import ErrorCode, VirtError
 
 _STATES: Final = ("ok", "background job", "occupied", "error")
-_REASONS: Final = ("no error", "unspecified error", "monitor failure", "internal (locking) error")
+_REASONS: Final = ("no error", "unknown", "monitor failure", "internal (locking) error")
 
 
 def _calls(session: Session, api: str) -> CountingDriver:

@@ -36,7 +36,8 @@ _ERRORS: Final = ("no error", "unspecified error", "no space")
 
 def _stat(session: Session, args: Args) -> None:
     domain, device = session.domain(args), args.get("device") or ""
-    found = blocks(session, "virDomainBlockStatsFlags").domain_block_stats_flags(domain, device)
+    with failing(f"Failed to get block stats {domain.name} {device}"):
+        found = blocks(session, "virDomainBlockStatsFlags").domain_block_stats_flags(domain, device)
     human = args.has("human")
     if human:
         session.output.line(f"Device: {device}")

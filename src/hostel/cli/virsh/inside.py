@@ -86,9 +86,9 @@ def _time(session: Session, args: Args) -> None:
     seconds, _ = _inside(session, "virDomainGetTime").domain_get_time(domain)
     if args.has("pretty"):
         then = datetime.datetime.fromtimestamp(seconds, datetime.UTC)
-        session.output.line(f"Time: {then:%Y-%m-%d %H:%M:%S}")
+        session.output.text(f"Time: {then:%Y-%m-%d %H:%M:%S}")
     else:
-        session.output.line(f"Time: {seconds}")
+        session.output.text(f"Time: {seconds}")
 
 
 def _keys(session: Session, args: Args) -> None:
@@ -119,7 +119,7 @@ def _password(session: Session, args: Args) -> None:
     driver = _inside(session, "virDomainSetUserPassword")
     options = {"encrypted": True} if args.has("encrypted") else {}
     driver.domain_set_user_password(domain, args["user"], args["password"], **options)
-    session.output.note(f"Password set successfully for {args['user']} in {args['domain']}")
+    session.output.note(f"Password set successfully for {args['user']} in {args['domain']}", end="")
 
 
 def _timeout(session: Session, args: Args) -> None:
@@ -184,7 +184,7 @@ COMMANDS: Final = (
             flag("now", "set it to the time of this host"),
             flag("pretty", "print it as people write it"),
             flag("sync", "set it to the time of the guest's hardware"),
-            number("time", "set it, in seconds since 1970")._replace(positional=False),
+            number("time", "set it, in seconds since 1970"),
         ),
         _time,
     ),

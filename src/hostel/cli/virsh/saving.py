@@ -74,10 +74,10 @@ def _managed_remove(session: Session, args: Args) -> None:
     driver = saves(session, "virDomainManagedSaveRemove")
     with failing(f"Failed to remove managed save image for domain '{domain.name}'"):
         if not driver.domain_has_managed_save_image(domain):
-            session.output.note(f"Domain '{domain.name}' has no manage save image; removal skipped")
+            session.output.note(f"Domain '{domain.name}' has no manage save image; removal skipped", end="")
             return
         driver.domain_managed_save_remove(domain)
-    session.output.note(f"Removed managedsave image for domain '{domain.name}'")
+    session.output.note(f"Removed managedsave image for domain '{domain.name}'", end="")
 
 
 def _managed_dumpxml(session: Session, args: Args) -> None:

@@ -78,6 +78,15 @@ def parse_domain(xml: str) -> DomainDefinition:
     return DomainDefinition(domain)
 
 
+def recomplete(domain: Domain) -> None:
+    """Complete a document that was changed.
+
+    Raises:
+        ModelError: a rule is broken.
+    """
+    complete(domain, _PLATFORM)
+
+
 def _check(domain: Domain) -> None:
     if not domain.name:
         raise VirtError(ErrorCode.NO_NAME, "missing name information", domain=ErrorDomain.DOMAIN)

@@ -11,6 +11,7 @@ from hostel.drivers.fault import fault
 from hostel.drivers.network.document import NetworkDefinition, parse_network
 from hostel.drivers.secret.vault import MemoryVault
 from hostel.drivers.storage.document import PoolDefinition, PoolSizes, VolumeFacts, parse_pool
+from hostel.drivers.test.blockjob import Job
 from hostel.drivers.test.document import DomainDefinition, parse_domain
 from hostel.drivers.test.moments import Moments
 from hostel.errors import ErrorCode, ErrorDomain
@@ -94,6 +95,11 @@ class TestDomain:
         self.persistent = persistent
         self.autostart = False
         self.state = StateInfo(DomainState.SHUTOFF, 0)
+        self.saved = False  # the next start would go on from saved memory
+        self.frozen: set[str] = set()  # mount points of stopped file systems
+        self.clock = (627319920, 0)  # the guest's: seconds and nanoseconds
+        self.sizes: dict[str, int] = {}  # bytes that disks were resized to
+        self.jobs: dict[str, Job] = {}  # of disks, by their targets
         self.snapshots: Moments[Snapshot] = Moments("snapshot", ErrorCode.NO_DOMAIN_SNAPSHOT)
         self.checkpoints: Moments[Checkpoint] = Moments("checkpoint", ErrorCode.NO_DOMAIN_CHECKPOINT)
 
@@ -206,7 +212,24 @@ class Host:
         domain.id = self._next_id
         self._next_id += 1
         domain.live = domain.definition
+        domain.saved = False
         domain.state = StateInfo(DomainState.RUNNING, RunningReason.BOOTED)
+
+    def same(self, definition: DomainDefinition) -> TestDomain | None:
+        """The domain that a document is about; refuses one that takes another's UUID or name.
+
+        Raises:
+            VirtError: ``OPERATION_FAILED``.
+        """
+        for domain in self.domains.values():
+            known = domain.definition
+            if known.uuid == definition.uuid and known.name != definition.name:
+                what = f"domain '{known.name}' is already defined with uuid {known.uuid}"
+                raise fault(ErrorCode.OPERATION_FAILED, what, ErrorDomain.TEST)
+            if known.name == definition.name and known.uuid != definition.uuid:
+                what = f"domain '{known.name}' already exists with uuid {known.uuid}"
+                raise fault(ErrorCode.OPERATION_FAILED, what, ErrorDomain.TEST)
+        return self.domains.get(definition.name)
 
 
 class _Shared:

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
+from hostel.drivers.adapters import check_flags
 from hostel.drivers.base import (
     ConsoleStream,
     DestroyFlag,
@@ -26,20 +27,38 @@ from hostel.drivers.base import (
 from hostel.drivers.document import canonical_uuid
 from hostel.drivers.events import Defined, Lifecycle, Started, Stopped, Suspended
 from hostel.drivers.native import NativeCalls
+from hostel.drivers.test.block import BlockCalls
 from hostel.drivers.test.capabilities import format_capabilities
 from hostel.drivers.test.checkpoint import CheckpointCalls
 from hostel.drivers.test.counting import CountingCalls
-from hostel.drivers.test.document import DomainDefinition, parse_domain
+from hostel.drivers.test.device import DeviceCalls
+from hostel.drivers.test.document import parse_domain
 from hostel.drivers.test.dumping import DumpCalls
 from hostel.drivers.test.host import Host, TestDomain
+from hostel.drivers.test.inside import InsideCalls
 from hostel.drivers.test.lifecycle import ref_of, refused, running, stop, tell
+from hostel.drivers.test.machine import MachineCalls
 from hostel.drivers.test.metadata import MetadataCalls
+from hostel.drivers.test.saving import SaveCalls
 from hostel.drivers.test.snapshot import SnapshotCalls
 from hostel.drivers.test.tuning import TuningCalls
 from hostel.errors import ErrorCode
 
 
-class TestDriver(CheckpointCalls, CountingCalls, DumpCalls, MetadataCalls, SnapshotCalls, TuningCalls, NativeCalls):
+class TestDriver(
+    BlockCalls,
+    CheckpointCalls,
+    CountingCalls,
+    DeviceCalls,
+    DumpCalls,
+    InsideCalls,
+    MachineCalls,
+    MetadataCalls,
+    SaveCalls,
+    SnapshotCalls,
+    TuningCalls,
+    NativeCalls,
+):
     """Implements :class:`hostel.drivers.base.HypervisorDriver` in memory."""
 
     __test__ = False  # not a test case, whatever its name says
@@ -105,7 +124,7 @@ class TestDriver(CheckpointCalls, CountingCalls, DumpCalls, MetadataCalls, Snaps
         """Make or replace a persistent definition."""
         definition = parse_domain(xml)
         with self._host.lock:
-            domain = self._same(definition)
+            domain = self._host.same(definition)
             detail = Defined.ADDED if domain is None else Defined.UPDATED
             if domain is None:
                 domain = TestDomain(definition, persistent=True)
@@ -119,7 +138,7 @@ class TestDriver(CheckpointCalls, CountingCalls, DumpCalls, MetadataCalls, Snaps
         """Start a transient domain."""
         definition = parse_domain(xml)
         with self._host.lock:
-            domain = self._same(definition)
+            domain = self._host.same(definition)
             if domain is not None and domain.live is not None:
                 raise refused(ErrorCode.OPERATION_INVALID, f"domain '{definition.name}' is already active")
             if domain is None:
@@ -202,12 +221,16 @@ class TestDriver(CheckpointCalls, CountingCalls, DumpCalls, MetadataCalls, Snaps
     def domain_undefine(self, domain: DomainRef, flags: UndefineFlag = UndefineFlag.NONE) -> None:
         """Drop the definition; a running domain becomes transient."""
         with self._host.lock:
+            check_flags(flags, ~(UndefineFlag.NVRAM | UndefineFlag.KEEP_NVRAM), "testDomainUndefineFlags")
             found = self._find(domain)
+            if found.saved and not flags & UndefineFlag.MANAGED_SAVE:
+                what = "Refusing to undefine while domain managed save image exists"
+                raise refused(ErrorCode.OPERATION_INVALID, what)
             kept = len(found.snapshots.documents)
             if found.live is None and kept and not flags & UndefineFlag.SNAPSHOTS_METADATA:
                 what = f"cannot delete inactive domain with {kept} snapshots"
                 raise refused(ErrorCode.OPERATION_INVALID, what)
-            found.persistent = False
+            found.persistent = found.saved = False
             if found.live is None:
                 del self._host.domains[found.definition.name]
             tell(self._host, found, Lifecycle.UNDEFINED, 0)
@@ -286,20 +309,6 @@ class TestDriver(CheckpointCalls, CountingCalls, DumpCalls, MetadataCalls, Snaps
 
     def _find(self, ref: DomainRef) -> TestDomain:
         return self._host.domain(ref)
-
-    def _same(self, definition: DomainDefinition) -> TestDomain | None:
-        """The domain that a document is about; refuses one that takes another's UUID or name."""
-        for domain in self._host.domains.values():
-            known = domain.definition
-            if known.uuid == definition.uuid and known.name != definition.name:
-                raise refused(
-                    ErrorCode.OPERATION_FAILED, f"domain '{known.name}' is already defined with uuid {known.uuid}"
-                )
-            if known.name == definition.name and known.uuid != definition.uuid:
-                raise refused(
-                    ErrorCode.OPERATION_FAILED, f"domain '{known.name}' already exists with uuid {known.uuid}"
-                )
-        return self._host.domains.get(definition.name)
 
     @staticmethod
     def _start_paused(domain: TestDomain, flags: StartFlag) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from hostel.drivers.base.domain import Affect
 from hostel.drivers.counting import check_one
 from hostel.drivers.fault import fault
 from hostel.drivers.test.document import DomainDefinition
 from hostel.drivers.test.host import TestDomain
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
+from hostel.model.domain.domain import Domain
 
 
 def settled_impact(found: TestDomain, affect: Affect) -> Affect:
@@ -35,6 +38,28 @@ def one_document(found: TestDomain, affect: Affect) -> DomainDefinition:
     document = found.live if settled_impact(found, affect) & Affect.LIVE else found.definition
     assert document is not None
     return document
+
+
+def change_documents(found: TestDomain, settled: Affect, change: Callable[[Domain], None]) -> None:
+    """Change what runs, the definition, or both: all of it, or where ``change`` refuses nothing.
+
+    Args:
+        found: the domain; documents are replaced.
+        settled: as :func:`settled_impact` answers.
+        change: changes a document.
+    """
+    live, definition = found.live, found.definition
+    if settled & Affect.LIVE and live is not None:
+        live = _changed(live, change)
+    if settled & Affect.CONFIG:
+        definition = _changed(definition, change)
+    found.live, found.definition = live, definition if found.persistent or live is None else live
+
+
+def _changed(document: DomainDefinition, change: Callable[[Domain], None]) -> DomainDefinition:
+    copy = document.domain.copy()
+    change(copy)
+    return DomainDefinition(copy)
 
 
 def _fault(code: ErrorCode, detail: str) -> VirtError:
