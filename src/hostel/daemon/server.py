@@ -162,11 +162,15 @@ class Daemon:
             path.chmod(0o770 if self.config.group else 0o700)
 
     def start_machines(self) -> None:
-        """Open the machines of this host in the background, which starts those that are marked for it."""
+        """Open the machines of this host in the background, which starts those that are marked for it.
+
+        Looking at all of them settles what a daemon that was killed has left half moved.
+        """
 
         def work() -> None:
             try:
-                self.hosts.acquire(local_uri())
+                _, host = self.hosts.acquire(local_uri())
+                host.drivers.hypervisor.connect_list_all_domains()
             except Exception as error:
                 self.log("cannot open the machines", uri=local_uri(), reason=str(error))
 
