@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from hostel.drivers.base.block import BlockJobInfo
@@ -48,6 +49,19 @@ class Job:
         self.ready = False
         self._done = 0.0
         self._since = time.monotonic()
+        self._alarm: threading.Timer | None = None
+
+    def call_when_done(self, look: Callable[[], None]) -> None:
+        """Have something called when all is done at the present speed; what was to be called before is not."""
+        self.cancel()
+        self._alarm = threading.Timer(self.left + 0.01, look)
+        self._alarm.daemon = True
+        self._alarm.start()
+
+    def cancel(self) -> None:
+        """Nobody waits for the end any more."""
+        if self._alarm is not None:
+            self._alarm.cancel()
 
     @property
     def progress(self) -> int:
@@ -133,15 +147,11 @@ class Jobs:
                     if domain.jobs.get(disk) is job and not job.ready:
                         Jobs(host, domain)._watch(disk, job)
 
-        timer = threading.Timer(job.left + 0.01, look)
-        timer.daemon = True
-        timer.start()
+        job.call_when_done(look)
 
     def _settle(self, disk: str) -> None:
         job = self._domain.jobs[disk]
-        if self._domain.live is None:
-            del self._domain.jobs[disk]
-        elif job.progress >= LENGTH and not job.ready:
+        if job.progress >= LENGTH and not job.ready:
             if job.kind in _WAITING:
                 job.ready = True
                 self._tell(disk, job, BlockJobStatus.READY)
@@ -150,7 +160,9 @@ class Jobs:
                 self._over(disk, BlockJobStatus.COMPLETED)
 
     def _over(self, disk: str, status: BlockJobStatus) -> None:
-        self._tell(disk, self._domain.jobs.pop(disk), status)
+        job = self._domain.jobs.pop(disk)
+        job.cancel()
+        self._tell(disk, job, status)
 
     def _tell(self, disk: str, job: Job, status: BlockJobStatus) -> None:
         from hostel.drivers.test.lifecycle import tell_of

@@ -215,6 +215,13 @@ class Host:
         domain.saved = False
         domain.state = StateInfo(DomainState.RUNNING, RunningReason.BOOTED)
 
+    def close(self) -> None:
+        """Nobody has it open any more: what its machines were about goes no further."""
+        with self.lock:
+            for domain in self.domains.values():
+                for job in domain.jobs.values():
+                    job.cancel()
+
     def same(self, definition: DomainDefinition) -> TestDomain | None:
         """The domain that a document is about; refuses one that takes another's UUID or name.
 
@@ -252,7 +259,8 @@ class _Shared:
         """Give it back; the last one to do so ends it."""
         with self._lock:
             self._users -= 1
-            if not self._users:
+            if not self._users and self._host is not None:
+                self._host.close()
                 self._host = None
 
 

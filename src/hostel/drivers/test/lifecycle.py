@@ -29,6 +29,8 @@ def running(host: Host, ref: DomainRef) -> TestDomain:
 def end(domain: TestDomain, reason: ShutoffReason) -> None:
     """A domain runs no more; nothing is told, and a transient one stays."""
     domain.live = None
+    for job in domain.jobs.values():
+        job.cancel()
     domain.jobs.clear()
     domain.frozen.clear()
     domain.id = -1

@@ -47,7 +47,7 @@ def open_test(uri: SplitResult, directories: Directories) -> Drivers | None:
     from hostel.drivers.test.described import read_host
 
     host, info = read_host(unquote(uri.path))
-    return _drivers(written(uri), host, lambda: None, info)
+    return _drivers(written(uri), host, host.close, info)
 
 
 def _drivers(uri: str, host: Host, release: Callable[[], None], info: NodeInfo) -> Drivers:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
 
@@ -83,6 +84,19 @@ def test_a_pull_ends_by_itself(driver: TestDriver, listener: Listener) -> None:
     driver.domain_block_rebase(domain(driver), "vda", bandwidth=LENGTH >> 16)
     assert heard(listener, "block-job")["status"] == BlockJobStatus.COMPLETED
     assert driver.domain_get_block_job_info(domain(driver), "vda") is None
+
+
+def test_nobody_waits_for_a_job_that_is_over(driver: TestDriver) -> None:
+    before = set(threading.enumerate())
+    for speed in (1, 2, 3):
+        driver.domain_block_copy(domain(driver), "vda", COPY, bandwidth=speed)
+        driver.domain_block_job_set_speed(domain(driver), "vda", speed + 1)
+        driver.domain_block_job_abort(domain(driver), "vda")
+    driver.domain_block_copy(domain(driver), "vda", COPY, bandwidth=1)
+    driver.domain_destroy(domain(driver))
+    for thread in set(threading.enumerate()) - before:
+        thread.join(5)
+        assert not thread.is_alive()
 
 
 def test_jobs_end_with_the_machine(driver: TestDriver) -> None:
