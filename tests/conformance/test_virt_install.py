@@ -106,11 +106,6 @@ OUR_ERRORS = [
         "* --disk none --network foo",
         "ERROR    /domain/devices/interface/@type: Invalid value for attribute 'type' in element 'interface': 'foo'.",
     ),
-    (
-        "* --disk none --location {dir}",
-        "ERROR    --location: installation trees are not supported yet; "
-        "use --cdrom, or --import with --boot kernel=,initrd=,cmdline=",
-    ),
 ]
 
 
@@ -194,6 +189,42 @@ def test_xml_for_qemu_is_that_of_virt_install(
         f"{home}/data/images", f"{directory}/.local/share/libvirt/images"
     )
     assert (code, out, err) == real(f"__virtinst_test__{TEST},{stand_in}", words, directory)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        "--location {dir}/tree --extra-args a=b --extra-args c",
+        "--location {dir}/tree,kernel=other/k,initrd=other/i --initrd-inject cd.iso",
+        "--install kernel={dir}/tree/other/k,initrd={dir}/tree/other/i,kernel_args='x y'",
+        "--install bootdev=network",
+        "--install no_install=yes",
+        "--disk {dir}/disk.img --cloud-init user-data={dir}/cd.iso",
+        "--disk {dir}/disk.img --cloud-init user-data={dir}/cd.iso --sysinfo system.serial=a",
+    ],
+)
+def test_an_installation_starts_as_virt_installs_does(
+    options: str, directory: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tree = directory / "tree"
+    for name in ("images/pxeboot/vmlinuz", "images/pxeboot/initrd.img", "other/k", "other/i"):
+        (tree / name).parent.mkdir(parents=True, exist_ok=True)
+        (tree / name).write_bytes(b"")
+    (tree / ".treeinfo").write_text(
+        "[general]\nfamily = Fedora\nversion = 20\narch = x86_64\n[images-x86_64]\n"
+        "kernel = images/pxeboot/vmlinuz\ninitrd = images/pxeboot/initrd.img\n"
+    )
+    (directory / ".cache").mkdir()
+    words = ["--name", "x", "--memory", "64", "--osinfo", "generic", *words_of(options, directory), "--print-xml"]
+    words += [] if "--disk" in words else ["--disk", "none"]
+    expected, got = real(TEST, words, directory), ours(TEST, words, capsys)
+    assert got[0] == 0, got
+    assert (got[0], _without_scratch(got[1])) == (expected[0], _without_scratch(expected[1]))
+
+
+def _without_scratch(text: str) -> str:
+    """Without where the files were fetched to, and what was made of their names there."""
+    return re.sub(r"/[^<>\"]*/boot/virtinst-(?:\w+/|\w+-)", "/", text)
 
 
 @pytest.mark.parametrize("difference", XML_DIFFERENCES, ids=lambda difference: difference.why)

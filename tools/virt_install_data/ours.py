@@ -6,6 +6,7 @@ import contextlib
 import io
 import itertools
 import os
+import re
 import signal
 from argparse import Namespace
 from collections.abc import Callable, Iterator
@@ -19,6 +20,8 @@ from hostel.cli.virt_install import arguments, legacy
 from hostel.cli.virt_install import main as virt_install
 from hostel.cli.virt_install.guest import Guest
 from hostel.cli.virt_install.host import Host
+from hostel.cli.virt_install.location import DirectoryTree
+from hostel.cli.virt_install.seed import Seed
 from hostel.cli.virt_xml import arguments as virt_xml_arguments
 from hostel.cli.virt_xml import main as virt_xml
 from hostel.errors import HostelError
@@ -72,6 +75,10 @@ def _surroundings(command: Command, printed: io.StringIO) -> Iterator[None]:
         )
         for module in ("virt_install", "virt_xml", "virt_clone"):
             stack.enter_context(mock.patch(f"hostel.cli.{module}.main.images", _images))
+        stack.enter_context(mock.patch("hostel.cli.virt_install.network.check", lambda guest: None))
+        stack.enter_context(mock.patch("hostel.cli.virt_install.location.UrlTree", _FakeTree))
+        if "VIRTINST_TEST_SUITE_PRINT_CLOUDINIT" in command.environment:
+            stack.enter_context(mock.patch("hostel.cli.virt_install.seed.Seed.user_data", _printed(Seed.user_data)))
         # Who waits for a machine waits for nothing here, and the minutes pass at once.
         stack.enter_context(mock.patch("hostel.cli.virt_install.install.time", _Hasty()))
         stack.enter_context(mock.patch("hostel.cli.virt_install.console._text", lambda domain, output: None))
@@ -83,6 +90,33 @@ def _surroundings(command: Command, printed: io.StringIO) -> Iterator[None]:
 
 def _images(host: Host) -> str:
     return "/var/lib/libvirt/images" if host.is_privileged or host.is_test else "/tmp/.local/share/libvirt/images"
+
+
+class _FakeTree(DirectoryTree):
+    """Every server has the one tree that the tests have, but for one that has none."""
+
+    def __init__(self, url: str) -> None:
+        root = "/nosuch" if "testsuitefail" in url else "tests/data/fakemedia/fakerhel6tree"
+        super().__init__(root)
+
+    def fetch(self, path: str, target: Path) -> None:
+        """A file that no tree has is there, too."""
+        if self.has(path):
+            super().fetch(path, target)
+        else:
+            target.touch()
+
+
+def _printed(user_data: Callable[[Seed], str]) -> Callable[[Seed], str]:
+    """What cloud-init is told is printed first, without the password."""
+
+    def told(seed: Seed) -> str:
+        text = user_data(seed)
+        if "user-data" not in seed._values:
+            print(re.sub(r"root:(.*)", "root:[SCRUBBLED]", text))
+        return text
+
+    return told
 
 
 class _Hasty:

@@ -49,6 +49,11 @@ _INSTALLATION: Final = (
     _one("--cdrom", help="install from this CD-ROM image or drive"),
     _flag("--livecd"),
     _flag("--pxe", help="boot from the network"),
+    _one("-l", "--location", help="install from a tree: --location https://host/path, a directory or a CD-ROM image"),
+    _many("-x", "--extra-args", help="what the kernel of --location is told"),
+    _many("--initrd-inject", help="a file to put into its initial RAM disk"),
+    _one("--install", help="how it is installed: --install kernel=,initrd=,kernel_args=, --install bootdev=network"),
+    _one("--cloud-init", nargs="?", const="", help="what cloud-init does at the first boot: --cloud-init ssh-key=FILE"),
     _flag("--import", help="there is a system on the disk already", dest="import_install"),
     _many("--boot", help="what is booted: --boot hd,cdrom,menu=on, --boot kernel=/vmlinuz,cmdline='console=ttyS0'"),
 )
@@ -169,26 +174,20 @@ GROUPS: Final = (
     ("Other options", _OTHER),
 )
 
-_TREES: Final = (
-    "installation trees are not supported yet; use --cdrom, or --import with --boot kernel=,initrd=,cmdline="
-)
 _UNATTENDED: Final = "unattended installations are not supported yet; use --import with a prepared image"
 # What virt-install has and this does not, with what to do instead.
 REFUSED: Final[dict[tuple[str, ...], str]] = {
-    ("-l", "--location"): _TREES,
-    ("-x", "--extra-args"): _TREES,
-    ("--initrd-inject",): _TREES,
-    ("--install",): _TREES,
     ("--reinstall",): "a machine that exists is not installed again yet; undefine it and install it anew",
     ("--unattended",): _UNATTENDED,
-    ("--cloud-init",): "it is not supported yet; give a seed image with --disk seed.iso,device=cdrom",
 }
 
 
 class _Refuse(argparse.Action):
-    """Ends with the reason that an option is not taken."""
+    """Ends with the reason that an option is not taken; ``none`` says the same as leaving it out."""
 
     def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        if values == "none":
+            return
         raise UsageError(f"{option_string}: {self.const}")
 
 

@@ -337,8 +337,8 @@ def disks(guest: Guest) -> list[Disk]:
     return [part for part in guest.devices["disk"] if isinstance(part, Disk)]
 
 
-def cdrom(medium: Medium) -> Disk:
-    """A CD-ROM drive with a medium."""
+def cdrom(medium: Medium | None) -> Disk:
+    """A CD-ROM drive with a medium, or empty."""
     disk = Disk()
     disk.put("@device", "cdrom")
     disk.insert(medium)

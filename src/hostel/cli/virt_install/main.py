@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import select
+import sys
 from argparse import Namespace
 from typing import Final
 
@@ -15,8 +17,11 @@ from hostel.cli.virt_install.guest import Guest
 from hostel.cli.virt_install.host import Host
 from hostel.cli.virt_install.install import Installation
 from hostel.cli.virt_install.legacy import convert
+from hostel.cli.virt_install.location import LOCATION
+from hostel.cli.virt_install.media import INSTALL, Media, Start
 from hostel.cli.virt_install.option import Option
 from hostel.cli.virt_install.plan import Method, Plan, cdrom_medium
+from hostel.cli.virt_install.seed import CLOUD_INIT, Seed
 from hostel.cli.virt_install.storage import Storage
 from hostel.cli.virt_install.suboption import Kind, Refusal, Sub, SubOptions, on_off
 from hostel.drivers.document import canonical_uuid
@@ -27,6 +32,7 @@ from hostel.objects import Connection
 URI_VARIABLES: Final = ("LIBVIRT_DEFAULT_URI", "HOSTEL_URI")
 DEFAULT_URI: Final = "qemu:///session"
 METHODS: Final = "--location URL, --cdrom CD/ISO, --pxe, --import, --boot hd|cdrom|..."
+_PASSWORD_TIME: Final = 10  # seconds to read a generated password in
 _CONTAINER_MEMORY: Final = 1024  # MiB
 _LOW_MEMORY: Final = 17  # MiB: less than this was meant to be GiB
 
@@ -40,7 +46,14 @@ OSINFO: Final = SubOptions(
     (Sub("name"), Sub("short-id"), Sub("id"), Sub("detect", kind=Kind.YES_NO), Sub("require", kind=Kind.YES_NO)),
     clears=False,
 )
-_LISTINGS: Final[dict[str, SubOptions]] = {**registry.tables(), "check": CHECK, "os_variant": OSINFO}
+_LISTINGS: Final[dict[str, SubOptions]] = {
+    **registry.tables(),
+    "check": CHECK,
+    "os_variant": OSINFO,
+    "location": LOCATION,
+    "install": INSTALL,
+    "cloud-init": CLOUD_INIT,
+}
 
 
 def main(words: list[str]) -> int:
@@ -65,10 +78,12 @@ def main(words: list[str]) -> int:
 def run(connection: Connection, options: Namespace, output: Output) -> int:
     """Make the machine that the options describe, or print its XML; returns the exit code."""
     command = _Command(connection, options, output)
-    plan = command.plan()
-    if options.xmlonly or options.dry:
-        return command.show(plan)
-    return Installation(connection, command.storage, plan, options, output).run()
+    with command.media:
+        plan = command.plan()
+        if options.xmlonly or options.dry:
+            return command.show(plan)
+        command.tell_password()
+        return Installation(connection, command.storage, plan, options, output).run()
 
 
 def _explained(options: Namespace, output: Output) -> bool:
@@ -113,6 +128,9 @@ class _Command:
         self.checks = checks(options.check or [])
         self.host = Host(connection)
         self.storage = Storage(connection, images(self.host))
+        scratch = Directories.from_environment(os.environ).cache / "boot"
+        self.media = Media(scratch, self.storage, options, is_remote=self.host.is_remote)
+        self._seed: Seed | None = None
         self._doubts: list[str] = []
         self._readers: dict[str, Option] = {}
 
@@ -124,7 +142,7 @@ class _Command:
         """
         options, output = self.options, self.output
         guest = self._guest()
-        plan = Plan(guest, self._method())
+        plan = Plan(guest, self._method(guest))
         self._choose_system(plan)
         if not guest.name:
             guest.domain.put("name", self._free_name(guest))
@@ -192,13 +210,42 @@ class _Command:
     def _has_storage(self, guest: Guest) -> bool:
         return guest.is_container or bool(self.options.disk or self.options.filesystem)
 
-    def _method(self) -> Method:
+    def tell_password(self) -> None:
+        """Say the password that was generated, and give the user time to read it."""
+        if self._seed is None or self._seed.password is None:
+            return
+        self.output.line(f"Password for first root login is: {self._seed.password}")
+        if sys.stdin is not None and sys.stdin.isatty():
+            self.output.line(f"Installation will continue in {_PASSWORD_TIME} seconds (press Enter to skip)...")
+            self.output.out.flush()
+            select.select([sys.stdin], [], [], _PASSWORD_TIME)
+
+    def _method(self, guest: Guest) -> Method:
+        """How the system gets onto the machine, with what it starts from fetched."""
         options = self.options
+        start = self.media.start(guest.arch)
+        made = self.media.seed()
+        seed: str | None = None
+        if made is not None:
+            self._seed, seed = made
+            if self._seed.password and options.cloud_init == "":
+                warn(self.output, "Defaulting to --cloud-init root-password-generate=yes,disable=yes")
+        method = self._medium_of(start)
+        return method if seed is None else method._replace(seed=seed, installs=True, is_chosen=True)
+
+    def _medium_of(self, start: Start | None) -> Method:
+        options = self.options
+        if start is not None:
+            return Method(installs=True, is_chosen=True, start=start)
+        given = self.media.install() if options.install else {}
+        no_install = on_off("no_install", given.get("no_install") or "no")
         if options.cdrom:
             medium = cdrom_medium(self.storage, options.cdrom)
-            return Method(medium, "cdrom", installs=not options.livecd, is_chosen=True)
+            return Method(medium, "cdrom", installs=not options.livecd and not no_install, is_chosen=True)
         if options.pxe:
             return Method(boot="network", installs=True, is_chosen=True)
+        if given:
+            return Method(boot=given.get("bootdev"), installs=not no_install, is_chosen=True)
         chosen = bool(options.import_install or options.xmlonly or options.boot)
         return Method(is_chosen=chosen)
 
@@ -224,6 +271,9 @@ class _Command:
             guest.set_system(system)
         medium = plan.method.cdrom
         found = osinfo.detect(medium.path) if detects and medium is not None and medium.type == "file" else None
+        start = plan.method.start
+        if detects and start is not None and start.system is not None and osinfo.find(start.system).is_known:
+            found = start.system
         if found is not None:
             guest.set_system(osinfo.find(found))
         if name is not None or found is not None or not guest.is_hvm or not guest.system.is_generic:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import copy
 from typing import NamedTuple
 
-from hostel.cli.virt_install import defaults, disk, general, graphics, network
+from hostel.cli.virt_install import defaults, disk, general, graphics, network, tree
 from hostel.cli.virt_install.guest import Guest
+from hostel.cli.virt_install.media import Start
 from hostel.cli.virt_install.storage import Medium, Storage
 from hostel.cli.virt_install.tree import Node, write
 from hostel.errors import HostelError, UsageError
@@ -20,12 +21,21 @@ class Method(NamedTuple):
         boot: the kind of device that the installation boots from.
         installs: whether there is an installation at all, and not just a machine to boot.
         is_chosen: whether the user said so.
+        start: the kernel that the installation boots.
+        seed: the CD-ROM of cloud-init, for the first boot alone.
     """
 
     cdrom: Medium | None = None
     boot: str | None = None
     installs: bool = False
     is_chosen: bool = False
+    start: Start | None = None
+    seed: str | None = None
+
+    @property
+    def medium(self) -> Medium | None:
+        """The CD-ROM that the machine is given."""
+        return self.cdrom or (self.start.medium if self.start is not None else None)
 
 
 def cdrom_medium(storage: Storage, path: str) -> Medium:
@@ -60,8 +70,8 @@ class Plan:
     def complete(self) -> list[str]:
         """Add the installation medium, the boot order, and all that virt-install adds; returns warnings."""
         guest = self.guest
-        if self.method.cdrom is not None:
-            drive = disk.cdrom(self.method.cdrom)
+        if self.method.medium is not None:
+            drive = disk.cdrom(self.method.medium)
             drives = guest.devices["disk"]
             # Before any other drive, which a boot from "cdrom" would take first.
             first = next((index for index, other in enumerate(disk.disks(guest)) if other.device == "cdrom"), None)
@@ -87,6 +97,8 @@ class Plan:
             return None, write(root)
         first = copy.deepcopy(root)
         self._for_installation(first)
+        if self.method.seed is not None:
+            _add_drive(self.guest, root, None)
         if self.method.cdrom is not None and not self.guest.hardware.windows:  # Windows reads it again and again
             _eject(root, self.method.cdrom.path)
         return write(first), write(root)
@@ -111,17 +123,39 @@ class Plan:
         """Boot from the medium, and stop at the guest's reboot: then the installation is over."""
         from lxml import etree
 
-        element = root.find("on_reboot")
-        if element is None:
-            element = etree.SubElement(root, "on_reboot")
-        element.text = "destroy"
         system = root.find("os")
         assert system is not None
         for boot in system.findall("boot"):
             system.remove(boot)
-        if self.method.boot is not None and _may_order(self.guest):
+        start = self.method.start
+        if start is not None:
+            for name, value in (("kernel", start.kernel), ("initrd", start.initrd), ("cmdline", start.arguments)):
+                if value:
+                    tree.set_value(root, f"os/{name}", value)
+        if self.method.seed is not None:
+            _add_drive(self.guest, root, self.method.seed)
+            _tell_of_seed(self.guest, root)
+        if self.method.boot is not None and start is None and _may_order(self.guest):
             for device in _order(self.guest, self.method.boot):
                 etree.SubElement(system, "boot").set("dev", device)
+        tree.set_value(root, "on_reboot", "destroy")
+
+
+def _add_drive(guest: Guest, root: Node, path: str | None) -> None:
+    """Add a CD-ROM drive, with the seed of cloud-init or empty."""
+    drive = disk.cdrom(None if path is None else Medium("file", path, exists=True, format="raw"))
+    disk.complete(guest, drive)
+    tree.append(tree.make(root, ["devices"]), tree.indent(drive.element(), 2))
+
+
+def _tell_of_seed(guest: Guest, root: Node) -> None:
+    """Say by the machine's serial number that there is a seed for cloud-init, which looks for its label in any case."""
+    mode = tree.value_at(root, "os/smbios/@mode")
+    told = root.xpath("sysinfo[@type='smbios']/system/entry[@name='serial']")
+    takes = guest.host.names_filesystems and (guest.is_x86 or guest.is_arm_virt)
+    if takes and not guest.host.is_ours and mode in (None, "sysinfo") and not told:
+        tree.set_value(root, "os/smbios/@mode", "sysinfo")
+        tree.set_value(root, "sysinfo[@type='smbios']/system/entry[@name='serial']", "ds=nocloud")
 
 
 def _may_order(guest: Guest) -> bool:
