@@ -52,6 +52,12 @@ def domain_of(wire: Any) -> DomainRef:
     return DomainRef(wire.name, uuid_text(wire.uuid), wire.id)
 
 
+def _security_labels(client: Client, call: Call) -> Sequence[Any]:
+    driver: Any = driver_of(client, call, "domain_get_security_label_list")
+    labels = driver.domain_get_security_label_list(domain_of(call.arguments[0]))
+    return [(label.label.encode() + b"\0", int(label.enforcing)) for label in labels], len(labels)
+
+
 def _memory_stats(client: Client, call: Call) -> Sequence[Any]:
     domain, wanted, flags = call.arguments
     check_flags(flags, 0, "virDomainMemoryStats")
@@ -237,6 +243,7 @@ ANSWERS: Final[dict[str, Callable[[Client, Call], Sequence[Any]]]] = {
     "domain_rename": _rename,
     "domain_get_job_stats": _job_stats,
     "domain_get_job_info": _job_info,
+    "domain_get_security_label_list": _security_labels,
     "domain_memory_stats": _memory_stats,
     "domain_set_memory": _set_memory,
     "domain_set_max_memory": _set_max_memory,

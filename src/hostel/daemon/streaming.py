@@ -9,17 +9,15 @@ from typing import TYPE_CHECKING, Any, Final
 from hostel.daemon.access import api_name
 from hostel.daemon.machine import domain_of, driver_of
 from hostel.daemon.stream import Console, Download, Upload
-from hostel.drivers.adapters import check_flags, uuid_text
-from hostel.drivers.base import DomainRef, Hole, VolumeRef
-from hostel.drivers.fault import fault
-from hostel.errors import ErrorCode
+from hostel.drivers.adapters import check_flags
+from hostel.drivers.base import Hole, VolumeRef
 from hostel.wire.rpc.connection import Call
 
 if TYPE_CHECKING:
     from hostel.daemon.client import Client
 
 _SPARSE: Final = 1
-_FORCE, _SAFE = 1, 2  # virDomainConsoleFlags
+_FORCE, _SAFE = 1, 2  # virDomainConsoleFlags; the first is also virDomainChannelFlags'
 
 
 def _download(client: Client, call: Call) -> Sequence[Any] | None:
@@ -72,27 +70,27 @@ def _screenshot(client: Client, call: Call) -> Sequence[Any] | None:
     return None
 
 
-def _console(client: Client, call: Call) -> Sequence[Any] | None:
-    domain, device, flags = call.arguments
-    check_flags(flags, _FORCE | _SAFE, "virDomainOpenConsole")
-    assert client.host is not None
-    driver = client.host.drivers.hypervisor
-    if not hasattr(driver, "domain_open_console"):
-        raise fault(ErrorCode.NO_SUPPORT, api_name(call.procedure.name))
-    ref = DomainRef(domain.name, uuid_text(domain.uuid), domain.id)
-    attached = driver.domain_open_console(ref, device, force=bool(flags & _FORCE))
-    stream = Console(client, client.frames(call), attached)
-    try:
-        _begin(client, call, stream, stream.run)
-    except BaseException:
-        attached.close()
-        raise
-    return None
+def _character(method: str, flags_known: int) -> Callable[[Client, Call], Sequence[Any] | None]:
+    def attach(client: Client, call: Call) -> Sequence[Any] | None:
+        domain, device, flags = call.arguments
+        check_flags(flags, flags_known, api_name(method))
+        driver = driver_of(client, call, method)
+        attached = getattr(driver, method)(domain_of(domain), device, force=bool(flags & _FORCE))
+        stream = Console(client, client.frames(call), attached)
+        try:
+            _begin(client, call, stream, stream.run)
+        except BaseException:
+            attached.close()
+            raise
+        return None
+
+    return attach
 
 
 ANSWERS: Final[dict[str, Callable[[Client, Call], Sequence[Any] | None]]] = {
     "storage_vol_download": _download,
     "storage_vol_upload": _upload,
-    "domain_open_console": _console,
+    "domain_open_console": _character("domain_open_console", _FORCE | _SAFE),
+    "domain_open_channel": _character("domain_open_channel", _FORCE),
     "domain_screenshot": _screenshot,
 }

@@ -30,6 +30,8 @@ from hostel.wire.rpc.programs import PROGRAMS, REMOTE
 _SPARSE: Final = 1
 _AHEAD: Final = 8  # pieces of an upload that may wait for the disk
 _FORCE, _SAFE = 1, 2  # VIR_DOMAIN_CONSOLE_
+# What attaches to a character device, and the flags that it takes.
+_ATTACHING: Final = {"domain_open_console": _FORCE | _SAFE, "domain_open_channel": _FORCE}
 _PATIENCE: Final = 600.0  # seconds that an upload waits for either side
 
 
@@ -102,12 +104,12 @@ class LocalCaller:
                 check_flags(flags, _SPARSE, api_name(procedure.name))
                 ref, storage = VolumeRef(*volume), drivers.storage
                 return (), Upload(lambda pieces: storage.storage_vol_upload(ref, pieces, offset, length))
-            if procedure.name == "domain_open_console":
+            if (known := _ATTACHING.get(procedure.name)) and hasattr(drivers.hypervisor, procedure.name):
                 domain, device, flags = call.arguments
-                check_flags(flags, _FORCE | _SAFE, api_name(procedure.name))
+                check_flags(flags, known, api_name(procedure.name))
                 where = DomainRef(domain.name, uuid_text(domain.uuid), domain.id)
-                console = drivers.hypervisor.domain_open_console(where, device, force=bool(flags & _FORCE))
-                return (), Console(console)
+                attach = getattr(drivers.hypervisor, procedure.name)
+                return (), Console(attach(where, device, force=bool(flags & _FORCE)))
         except (HostelError, OSError) as error:
             raise describe(error) from error
         raise fault(ErrorCode.NO_SUPPORT, api_name(procedure.name))

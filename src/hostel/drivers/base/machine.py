@@ -6,7 +6,7 @@ import enum
 from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple, Protocol, runtime_checkable
 
-from hostel.drivers.base.domain import Affect, DomainRef
+from hostel.drivers.base.domain import Affect, ConsoleStream, DomainRef
 
 # The names of the numbers about memory, in the order of ``virDomainMemoryStatTags``.
 MEMORY_STATS: Final = (
@@ -52,6 +52,14 @@ class Screenshot(NamedTuple):
 
     mime: str
     content: bytes
+
+
+@runtime_checkable
+class ChannelDriver(Protocol):
+    """Channels between programs of a guest and of the host."""
+
+    def domain_open_channel(self, domain: DomainRef, name: str | None = None, *, force: bool = False) -> ConsoleStream:
+        """Attach to a channel by its alias or the name of its port; the first one when None."""
 
 
 @runtime_checkable

@@ -1,4 +1,4 @@
-"""A guest's pseudo terminal as a stream; one at a time unless forced."""
+"""A guest's character devices as streams: pseudo terminals and channels; one client at a time unless forced."""
 
 from __future__ import annotations
 
@@ -7,25 +7,39 @@ import errno
 import fcntl
 import os
 import select
+import socket
 import termios
 import time
 import tty
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Final
 
+from hostel.drivers.base import DomainRef
+from hostel.drivers.fault import fault
+from hostel.drivers.qemu.machines import invalid
+from hostel.drivers.qemu.running import Calls, Running
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
+from hostel.model.domain.devices.character import CharacterBackend, CharacterType
 
 _WRITE_SECONDS: Final = 30.0
+_CONNECT_SECONDS: Final = 5.0  # QEMU takes one client of a channel at a time
 
 
-class PtyStream:
-    """An open pseudo terminal; holds a lock file for as long as it is attached."""
+class CharacterStream(ABC):
+    """What holds a character device of a guest, and a lock file for as long as it is attached."""
 
-    def __init__(self, path: str, lock: Path, *, force: bool) -> None:
+    def __init__(self, path: str, lock: Path, *, force: bool, kind: str) -> None:
         """Attach.
 
+        Args:
+            path: of the device on this host.
+            lock: a file for this device alone.
+            force: attach beside whoever is attached already.
+            kind: of the device, in libvirt's words.
+
         Raises:
-            VirtError: somebody else is attached and ``force`` is false, or the terminal cannot be opened.
+            VirtError: somebody else is attached and ``force`` is false, or the device cannot be opened.
         """
         self._lock = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
@@ -33,26 +47,32 @@ class PtyStream:
                 fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 if not force:
-                    message = "operation failed: Active console session exists for this domain"
+                    message = f"operation failed: Active {kind} exists for this domain"
                     raise VirtError(ErrorCode.OPERATION_FAILED, message, domain=ErrorDomain.QEMU) from None
             try:
-                self._terminal = os.open(path, os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK | os.O_CLOEXEC)
+                self._device = self._open(path)
             except OSError as error:
-                message = f"cannot open console '{path}': {error.strerror}"
+                message = f"cannot open {kind.partition(' ')[0]} '{path}': {error.strerror}"
                 raise VirtError(ErrorCode.SYSTEM_ERROR, message, domain=ErrorDomain.QEMU) from error
         except BaseException:
             os.close(self._lock)
             raise
-        with contextlib.suppress(termios.error):
-            tty.setraw(self._terminal)
+
+    @abstractmethod
+    def _open(self, path: str) -> int:
+        """A descriptor that does not block.
+
+        Raises:
+            OSError: it cannot be opened.
+        """
 
     def read(self, length: int, timeout: float) -> bytes | None:
         """Read up to ``length`` bytes; ``b""`` at the end, None when nothing came in ``timeout`` seconds."""
-        ready, _, _ = select.select([self._terminal], [], [], timeout)
+        ready, _, _ = select.select([self._device], [], [], timeout)
         if not ready:
             return None
         try:
-            return os.read(self._terminal, length)
+            return os.read(self._device, length)
         except BlockingIOError:
             return None
         except OSError as error:
@@ -68,14 +88,71 @@ class PtyStream:
         """
         deadline = time.monotonic() + _WRITE_SECONDS
         while data:
-            _, ready, _ = select.select([], [self._terminal], [], max(0.0, deadline - time.monotonic()))
+            _, ready, _ = select.select([], [self._device], [], max(0.0, deadline - time.monotonic()))
             if not ready:
                 raise TimeoutError(errno.ETIMEDOUT, "the guest does not read its console")
-            data = data[os.write(self._terminal, data) :]
+            data = data[os.write(self._device, data) :]
 
     def close(self) -> None:
         """Detach; may be called twice."""
-        if self._terminal >= 0:
-            os.close(self._terminal)
+        if self._device >= 0:
+            os.close(self._device)
             os.close(self._lock)
-            self._terminal = self._lock = -1
+            self._device = self._lock = -1
+
+
+class PtyStream(CharacterStream):
+    """An open pseudo terminal."""
+
+    def _open(self, path: str) -> int:
+        terminal = os.open(path, os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with contextlib.suppress(termios.error):
+            tty.setraw(terminal)
+        return terminal
+
+
+class ChannelStream(CharacterStream):
+    """A channel's socket, on which QEMU listens."""
+
+    def _open(self, path: str) -> int:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as channel:
+            channel.settimeout(_CONNECT_SECONDS)
+            channel.connect(path)
+            channel.setblocking(False)
+            return channel.detach()
+
+
+class CharacterCalls(Calls):
+    """Consoles and channels; see :class:`hostel.drivers.base.HypervisorDriver` and :class:`ChannelDriver`."""
+
+    def domain_open_console(self, domain: DomainRef, device: str | None = None, *, force: bool = False) -> PtyStream:
+        """Attach to a serial port or console by alias; the first one when None."""
+        with self._running(domain, moving=True) as machine:
+            devices = machine.domain.devices
+            ends: list[CharacterBackend] = [*devices.consoles, *devices.serials]
+            for end in ends:
+                if device in (None, end.alias):
+                    path = end.source.path if end.source is not None else None
+                    if end.type != CharacterType.PTY or not path:
+                        raise invalid(f"character device {end.alias} is not using a PTY")
+                    return PtyStream(path, _lock(machine, path), force=force, kind="console session")
+        raise _missing(f"cannot find character device {device or '(null)'}")
+
+    def domain_open_channel(self, domain: DomainRef, name: str | None = None, *, force: bool = False) -> ChannelStream:
+        """Attach to a channel by alias or the name of its port; the first one when None."""
+        with self._running(domain, moving=True) as machine:
+            for channel in machine.domain.devices.channels:
+                if name in (None, channel.alias, channel.target.name if channel.target is not None else None):
+                    path = channel.source.path if channel.source is not None else None
+                    if channel.type != CharacterType.UNIX or not path:
+                        raise _missing(f"channel {name or channel.alias} is not using a UNIX socket")
+                    return ChannelStream(path, _lock(machine, path), force=force, kind="channel stream")
+        raise _missing(f"cannot find channel {name or '(null)'}")
+
+
+def _lock(machine: Running, path: str) -> Path:
+    return machine.run / f"console-{path.replace('/', '-')}"
+
+
+def _missing(what: str) -> VirtError:
+    return fault(ErrorCode.INTERNAL_ERROR, what, ErrorDomain.QEMU)

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Final
 
 from hostel.drivers.base import (
-    ConsoleStream,
     DestroyFlag,
     DomainInfo,
     DomainRef,
+    DomainState,
     DomainXmlFlag,
     NetworkDriver,
     PausedReason,
@@ -34,7 +34,7 @@ from hostel.drivers.qemu.backup.checkpoints import Checkpoints
 from hostel.drivers.qemu.block.copy import CopyCalls
 from hostel.drivers.qemu.block.jobs import JobCalls
 from hostel.drivers.qemu.block.sizes import SizeCalls
-from hostel.drivers.qemu.console import PtyStream
+from hostel.drivers.qemu.console import CharacterCalls
 from hostel.drivers.qemu.counting import CountingCalls
 from hostel.drivers.qemu.cpu.calls import ProcessorCalls
 from hostel.drivers.qemu.dumping import DumpCalls
@@ -71,7 +71,6 @@ from hostel.drivers.qemu.wiring import Wiring
 from hostel.drivers.storage.secret import secrets_of
 from hostel.drivers.store import Directories
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
-from hostel.model.domain.devices.character import CharacterBackend, CharacterType
 from hostel.model.domain.domain import Domain
 from hostel.model.domain.inactive import forget_run
 from hostel.model.domain.secure import hide_passwords
@@ -106,6 +105,7 @@ class QemuDriver(
     IoThreadCalls,
     LimitsCalls,
     GraphicsCalls,
+    CharacterCalls,
     MetadataCalls,
     StatisticsCalls,
     AgentCalls,
@@ -372,6 +372,11 @@ class QemuDriver(
         """None: see :meth:`node_get_security_model`."""
         return SecurityLabel("", enforcing=False)
 
+    def domain_get_security_label_list(self, domain: DomainRef) -> list[SecurityLabel]:
+        """That label, while the domain runs."""
+        is_running = self.domain_get_state(domain).state is not DomainState.SHUTOFF
+        return [self.domain_get_security_label(domain)] if is_running else []
+
     def domain_get_info(self, domain: DomainRef) -> DomainInfo:
         """State, memory, CPUs, CPU time."""
         state = self.domain_get_state(domain).state
@@ -405,23 +410,6 @@ class QemuDriver(
                 self._machines.autostarts.write(domain.name, "")
             else:
                 self._machines.autostarts.remove(domain.name)
-
-    def domain_open_console(
-        self, domain: DomainRef, device: str | None = None, *, force: bool = False
-    ) -> ConsoleStream:
-        """Attach to a serial port or console by alias; the first one when None."""
-        with self._running(domain, moving=True) as machine:
-            devices = machine.domain.devices
-            ends: list[CharacterBackend] = [*devices.consoles, *devices.serials]
-            for end in ends:
-                if device in (None, end.alias):
-                    path = end.source.path if end.source is not None else None
-                    if end.type != CharacterType.PTY or not path:
-                        raise invalid(f"character device {end.alias} is not using a PTY")
-                    lock = machine.run / f"console-{path.replace('/', '-')}"
-                    return PtyStream(path, lock, force=force)
-        message = f"internal error: cannot find character device {device or '(null)'}"
-        raise VirtError(ErrorCode.INTERNAL_ERROR, message, domain=ErrorDomain.QEMU)
 
     def connect_autostart(self) -> list[DomainRef]:
         """Start every domain marked for it that is not running; one that fails does not keep the others."""

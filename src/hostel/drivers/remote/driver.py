@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from hostel.codec.xdr import split_type
 from hostel.drivers.adapters import ADAPTERS, PROCEDURE_OF, Adapter, Options, from_wire, to_wire, uuid_text
-from hostel.drivers.base import DomainRef, Hole, NetworkRef, PoolRef, VolumeRef, VolumeRow
+from hostel.drivers.base import DomainRef, Hole, NetworkRef, PoolRef, SecurityLabel, VolumeRef, VolumeRow
 from hostel.drivers.base.interface import InterfaceRef
 from hostel.drivers.base.network import AddressType, DhcpLease, NetworkPortRef
 from hostel.drivers.base.nodedev import NodeDeviceRef
@@ -164,6 +164,16 @@ class RemoteHypervisor(RemoteMachines, RemoteMigration, RemoteDriver):
         """Attach to a console."""
         flags = _FORCE if force else 0
         return RemoteConsole(self._client.open_stream("domain_open_console", wire("domain", domain), device, flags))
+
+    def domain_open_channel(self, domain: DomainRef, name: str | None = None, *, force: bool = False) -> RemoteConsole:
+        """Attach to a channel."""
+        flags = _FORCE if force else 0
+        return RemoteConsole(self._client.open_stream("domain_open_channel", wire("domain", domain), name, flags))
+
+    def domain_get_security_label_list(self, domain: DomainRef) -> list[SecurityLabel]:
+        """The labels of a running domain."""
+        (labels, _) = self._client.call("domain_get_security_label_list", wire("domain", domain))
+        return [SecurityLabel(label.split(b"\0")[0].decode(), bool(enforcing)) for label, enforcing in labels]
 
     def connect_autostart(self) -> list[DomainRef]:
         """Nothing: the daemon has done so."""
