@@ -108,6 +108,24 @@ def test_what_the_driver_says_is_read_again() -> None:
     ]
 
 
+def test_memory_of_its_own_is_said_where_it_is_not_what_qemu_takes_anyway() -> None:
+    line = "qemu -m 64 -machine pc,memory-backend=pc.ram -object {}"
+    assert read_qemu(line.format("memory-backend-ram,id=pc.ram,size=64M")).memory_backing is None
+    shared = read_qemu(line.format("memory-backend-memfd,id=pc.ram,size=64M,share=on")).memory_backing
+    assert shared is not None
+    assert (shared.source, shared.access) == ("memfd", "shared")
+    for other in (
+        "memory-backend-file,id=pc.ram,mem-path=/a",
+        "memory-backend-ram,id=pc.ram,dump=off",
+        "rng-random,id=r",
+    ):
+        with pytest.raises(ModelError):
+            read_qemu(line.format(other))
+    past = read_qemu("qemu -object memory-backend-ram,id=m,size=64M -numa node,memdev=m").qemu_commandline
+    assert past is not None
+    assert [argument.value for argument in past.arguments][:2] == ["-numa", "node,memdev=m"]
+
+
 def test_words_are_those_of_a_shell() -> None:
     line = parse_command_line("A=1 LC_ALL=C \\\n qemu -name 'a b' --m 1  # why\n -S /disk.img")
     assert (line.program, line.environment) == ("qemu", {"A": "1", "LC_ALL": "C"})

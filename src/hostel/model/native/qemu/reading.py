@@ -27,6 +27,7 @@ from hostel.model.domain.passthrough import QemuArgument, QemuCommandline, QemuV
 from hostel.model.native.qemu.boot import read_boot, read_firmware
 from hostel.model.native.qemu.commandline import CommandLine, Option, Properties, parse_command_line
 from hostel.model.native.qemu.drive import SHORT, Drives
+from hostel.model.native.qemu.memory import MemoryObjects
 from hostel.model.native.qemu.network import Networks
 from hostel.model.native.qemu.place import pci_place
 from hostel.model.native.settings import refused, whole_number
@@ -72,6 +73,8 @@ class _Reader:
         self._features = Features(acpi=True)
         self._past: list[str] = []
         self._kvm = False
+        self._memories = MemoryObjects()
+        self._own_memory: str | None = None
         program = PurePosixPath(line.program).name
         self._read_program(program)
         machine = next((option.value for option in line.options if option.name in ("machine", "M")), "")
@@ -94,6 +97,9 @@ class _Reader:
         domain = self._domain
         for option in self._line.options:
             self._read_option(option)
+        if self._own_memory is not None:
+            domain.memory_backing = self._memories.take(self._own_memory)
+        self._past += self._memories.others()
         self._drives.finish()
         self._networks.finish()
         self._add_defaults()
@@ -135,7 +141,7 @@ class _Reader:
             "kernel": self._kernel, "initrd": self._kernel, "append": self._kernel, "dtb": self._kernel,
             "bios": self._bios, "drive": self._drive, "blockdev": self._node, "device": self._device,
             "netdev": self._netdev, "nic": self._nic, "net": self._net, "no-acpi": self._no_acpi,
-            "no-reboot": self._no_reboot, "pflash": self._flash, "usbdevice": self._usb_device,
+            "object": self._object, "no-reboot": self._no_reboot, "pflash": self._flash, "usbdevice": self._usb_device,
         }  # fmt: skip
         if option.name in SHORT:
             self._drives.add_short(option.name, option.value)
@@ -175,10 +181,15 @@ class _Reader:
         smm = found.flag("smm")
         self._features.smm = SystemManagement(state=smm) if smm is not None else None
         self._features.acpi = found.flag("acpi") is not False
+        self._own_memory = found.take("memory-backend") or self._own_memory
         chip = found.take("kernel_irqchip", "kernel-irqchip")
         self._features.ioapic = {"split": "qemu", "on": "kvm"}.get(chip or "")
         found.ignore(*_MACHINE_ANYWAY)
         found.end()
+
+    def _object(self, option: Option) -> None:
+        if not self._memories.add(option):
+            self._past += option.words
 
     def _accel(self, option: Option) -> None:
         found = Properties("accel", option.value, "accel")
