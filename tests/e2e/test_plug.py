@@ -82,6 +82,16 @@ def test_disk_is_plugged_in_with_an_alias_and_an_address(
         driver.domain_attach_device_flags(ref, disk(tmp_path / "b.qcow2", "qcow2", dev=dev, bus=bus), Affect.LIVE)
 
 
+def test_disk_is_plugged_in_beside_controllers_that_share_an_alias(tmp_path: Path, driver: QemuDriver) -> None:
+    models = {"ich9-ehci1": "", "ich9-uhci1": "<master startport='0'/>", "ich9-uhci2": "<master startport='2'/>"}
+    usb = [
+        f"<controller type='usb' index='0' model='{model}'>{master}</controller>" for model, master in models.items()
+    ]
+    ref = driver.domain_create(driver.domain_define_xml(domain_xml(tmp_path, disk(tmp_path / "disk.img"), *usb)))
+    driver.domain_attach_device_flags(ref, disk(tmp_path / "a.qcow2", "qcow2", dev="vdb", bus="virtio"), Affect.LIVE)
+    assert of_target(live(driver, ref), "vdb") is not None
+
+
 @pytest.mark.parametrize(("dev", "bus"), [("sdb", "scsi"), ("sdc", "usb")])
 def test_unplugged_disk_leaves_nothing_behind(tmp_path: Path, driver: QemuDriver, dev: str, bus: str) -> None:
     ref = start(driver, tmp_path)

@@ -302,10 +302,13 @@ def _check_addresses(machine: Machine) -> None:
 
 
 def _check_aliases(domain: Domain) -> None:
-    """A user's alias names one device; a console that is a serial port shares that one's."""
+    """A user's alias names one device; a console that is a serial port shares that one's.
+
+    Of the aliases that a driver gives some are shared: a USB 2 controller's is its companions' too.
+    """
     seen: set[str] = set()
     for device in domain.devices.all():
-        if device.alias is None or device in domain.devices.consoles[:1]:
+        if device.alias is None or not device.alias.startswith("ua-") or device in domain.devices.consoles[:1]:
             continue
         if device.alias in seen:
             path = f"{domain.devices.path(device)}/alias/@name"
