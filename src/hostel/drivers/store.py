@@ -230,3 +230,18 @@ def _lock(descriptor: int, directory: Path, timeout: float) -> None:
                 f"'{directory}' has been locked by another hostel process for {timeout:.0f} seconds",
             )
         time.sleep(_LOCK_POLL)
+
+
+def is_locked(path: Path) -> bool:
+    """Whether a process, this one or another, holds a file's lock; a file that is not there has none."""
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False

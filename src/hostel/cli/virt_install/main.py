@@ -6,6 +6,7 @@ import os
 import select
 import sys
 from argparse import Namespace
+from collections.abc import Mapping
 from typing import Final
 
 import hostel
@@ -65,7 +66,7 @@ def main(words: list[str]) -> int:
     if options.xmlstep:
         options.xmlonly = options.xmlstep
     output = Output(quiet=bool(options.xmlonly) or options.quiet)
-    if _explained(options, output):
+    if explained(options, _LISTINGS, output):
         return 0
     for message in convert(options):
         warn(output, message)
@@ -86,10 +87,10 @@ def run(connection: Connection, options: Namespace, output: Output) -> int:
         return Installation(connection, command.storage, plan, options, output).run()
 
 
-def _explained(options: Namespace, output: Output) -> bool:
+def explained(options: Namespace, listings: Mapping[str, SubOptions], output: Output) -> bool:
     """Whether only an explanation was asked for: ``--disk=?``, ``--osinfo list``."""
     found = False
-    for name, table in _LISTINGS.items():
+    for name, table in listings.items():
         given = getattr(options, name.replace("-", "_"))
         for text in [given] if isinstance(given, str) else given or []:
             if text in ("?", "help"):

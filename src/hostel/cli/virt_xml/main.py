@@ -14,7 +14,7 @@ from hostel.cli.virt_install import osinfo, registry
 from hostel.cli.virt_install.console import warn
 from hostel.cli.virt_install.guest import Guest
 from hostel.cli.virt_install.host import Host
-from hostel.cli.virt_install.main import DEFAULT_URI, OSINFO, URI_VARIABLES, images, read_osinfo
+from hostel.cli.virt_install.main import DEFAULT_URI, OSINFO, URI_VARIABLES, explained, images, read_osinfo
 from hostel.cli.virt_install.option import Option
 from hostel.cli.virt_install.storage import Storage
 from hostel.cli.virt_xml.arguments import NO_EDIT, parser
@@ -35,7 +35,7 @@ def main(words: list[str]) -> int:
         return error.code if isinstance(error.code, int) else 1
     shows = options.confirm or options.print_xml or options.print_diff or options.build_xml
     output = Output(quiet=options.quiet and not shows)
-    if _explained(options, output):
+    if explained(options, {**registry.tables(), "os-variant": OSINFO}, output):
         return 0
     given = None
     if not options.domain and not options.build_xml:
@@ -55,22 +55,6 @@ def _document(options: Namespace, stream: TextIO | None) -> str:
         if getattr(options, name):
             raise UsageError(f"Can't use --{name} with stdin input.")
     return stream.read()
-
-
-def _explained(options: Namespace, output: Output) -> bool:
-    """Whether only an explanation was asked for: ``--disk=?``, ``--osinfo list``."""
-    found = False
-    for name, table in {**registry.tables(), "os-variant": OSINFO}.items():
-        given = getattr(options, name.replace("-", "_"))
-        for text in [given] if isinstance(given, str) else given or []:
-            if text in ("?", "help"):
-                output.line(table.listing())
-                found = True
-    if options.os_variant == "list" and not found:
-        for line in osinfo.listing():
-            output.line(line)
-        found = True
-    return found
 
 
 def check(options: Namespace) -> str:

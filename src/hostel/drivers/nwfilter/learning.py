@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import fcntl
 import os
 import socket
 import struct
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from hostel.drivers.fault import system_fault
-from hostel.drivers.store import Directories
+from hostel.drivers.store import Directories, is_locked
 from hostel.errors import ErrorDomain
 from hostel.model.nwfilter.binding import FilterBinding
 
@@ -124,17 +123,7 @@ def _dotted(raw: bytes) -> str:
 
 def is_running(lock: Path) -> bool:
     """Whether the process that finds out addresses holds its lock."""
-    try:
-        descriptor = os.open(lock, os.O_RDWR | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(descriptor)
-    return False
+    return is_locked(lock)
 
 
 def listen(device: str, *, dhcp: bool) -> socket.socket:

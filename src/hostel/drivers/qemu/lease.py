@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from hostel.drivers.fault import fault
+from hostel.drivers.store import is_locked
 from hostel.errors import ErrorCode, ErrorDomain
 
 _held: Final[dict[Path, int]] = {}
@@ -44,16 +45,4 @@ def let_go(path: Path) -> None:
 
 def is_leased(path: Path) -> bool:
     """Whether somebody has it, in this process or in another."""
-    if path in _held:
-        return True
-    try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(descriptor)
-    return False
+    return path in _held or is_locked(path)

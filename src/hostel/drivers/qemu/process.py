@@ -22,6 +22,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from hostel.drivers.store import is_locked
+
 _POLL: Final = 0.02  # seconds
 _OURS: Final = " is tainted: "  # of lines that we write into a log while QEMU does, too
 _TICKS: Final = os.sysconf("SC_CLK_TCK")
@@ -161,17 +163,7 @@ def wait_for_pid(run: Path, timeout: float) -> int | None:
 
 def supervised(run: Path) -> bool:
     """Whether a supervisor (or the process that is starting one) holds this directory."""
-    try:
-        lock = os.open(run / "alive", os.O_RDWR | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return False
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(lock)
-    return False
+    return is_locked(run / "alive")
 
 
 def exit_status(run: Path, timeout: float = 0) -> int | None:
