@@ -170,6 +170,8 @@ def _fill_rng(guest: Guest, part: Part, given: Given) -> None:
     if (given.get("backend.model") or "").startswith("/"):
         given["backend"] = given.pop("backend.model")
         given["backend.model"] = "random"
+    if part.base is None and given.get("backend"):
+        given.setdefault("backend.model", "random")
     RNG.apply(given, part, _endpoints("backend."), guest)
 
 

@@ -60,7 +60,7 @@ DISK: Final = SubOptions(
         *(at(f"source.address.{name}", NUMBER) for name in ("domain", "bus", "slot", "function")),
         *(
             at(f"source.host[0-9]*.{name}", NUMBER if name == "port" else TEXT, f"source_host_{name}")
-            for name in ("name", "port", "socket", "transport")
+            for name in ("name", "port", "transport", "socket")
         ),
         at("source.seclabel[0-9]*.model", TEXT, "seclabel[0-9]*.model"),
         at("source.seclabel[0-9]*.relabel", YES_NO, "seclabel[0-9]*.relabel"),
@@ -369,7 +369,7 @@ def _type(disk: Disk) -> str:
 def _driver(guest: Guest, disk: Disk) -> None:
     if guest.host.driver not in ("qemu", "xen"):
         return
-    if disk.medium is not None or disk.has("source"):
+    if disk.medium is not None or (disk.has("source") and disk.get("@type") != "nvme"):
         is_phy = guest.host.driver == "xen" and disk.get("@type") == "block"
         disk.default("driver/@name", "phy" if is_phy else "qemu")
     medium = disk.medium

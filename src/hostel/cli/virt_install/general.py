@@ -70,7 +70,7 @@ VCPUS: Final = SubOptions(
     (("cpuset", "vcpu.cpuset"), ("vcpus", "vcpu")),
 )
 _CELL: Final = "cpu/numa/cell[{}]"
-_INTERCONNECTS: Final = ("initiator", "target", "type", "cache", "value", "unit")
+_INTERCONNECTS: Final = ("initiator", "target", "cache", "type", "value", "unit")
 
 
 def _cell(name: str, kind: Kind = TEXT, *, comma: bool = False, is_old: bool = True) -> Sub:

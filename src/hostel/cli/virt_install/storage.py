@@ -188,8 +188,8 @@ class Storage:
         """A volume as the content of a disk."""
         root = ElementTree.fromstring(volume.xml())
         format = root.find("target/format")
-        told = format.get("type") if format is not None else None
         type, path = root.get("type") or "file", root.findtext("target/path") or volume.path
+        told = format.get("type") if format is not None else "raw" if type in ("block", "network") else None
         source = _network_source(volume.pool, volume.name, path) if type == "network" else ()
         return Medium(type, path, exists=True, format=told, source=source)
 
@@ -495,13 +495,24 @@ def users_of(connection: Connection, path: str, *, shareable: bool, read_only: b
             continue
         for disk in root.iterfind("devices/disk"):
             source = disk.find("source")
-            used = None if source is None else source.get("file") or source.get("dev") or source.get("dir")
+            used = None if source is None else _path_of(connection, source)
             both_share = shareable and disk.find("shareable") is not None
             both_read = read_only and disk.find("readonly") is not None
             if used in above or (used == path and not both_share and not both_read):
                 users.append(domain.name)
                 break
     return users
+
+
+def _path_of(connection: Connection, source: ElementTree.Element) -> str | None:
+    """Where the content of a disk is, as a path; None where that cannot be told."""
+    pool = source.get("pool")
+    if pool is None:
+        return source.get("file") or source.get("dev") or source.get("dir")
+    try:
+        return connection.pool(pool).volume(source.get("volume") or "").path
+    except VirtError:
+        return None  # the pool is not there, or not active
 
 
 def _overlays(connection: Connection, path: str) -> set[str]:

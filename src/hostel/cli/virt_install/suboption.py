@@ -178,6 +178,8 @@ class SubOptions(NamedTuple):
                     hooks[sub.name](owner, part, value)
                 elif sub.path and sub.kind is Kind.FLAG and value is None and text:
                     part.remove(sub.place(name))
+                elif sub.path and sub.kind is Kind.FLAG and value is not None and part.get(sub.place(name)):
+                    continue  # the element is there, and has a value besides
                 elif sub.path:
                     part.put(sub.place(name), value)
         self.refuse(left)

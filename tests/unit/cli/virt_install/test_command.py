@@ -123,6 +123,15 @@ def test_a_disk_in_use_is_refused_unless_it_is_shared_or_the_check_is_off(connec
     assert "Disk" in ran.err.getvalue()
 
 
+def test_a_disk_that_a_machine_names_by_its_pool_is_in_use(connection: Connection) -> None:
+    volume = connection.pool("default-pool").create_volume(name="v", capacity=1 << 20)
+    by_pool = "source.pool=default-pool,source.volume=v"
+    assert Ran(connection, "--import", "--disk", by_pool).code == 0
+    for disk in (by_pool, volume.path):
+        with pytest.raises(HostelError, match=r"is already in use by other guests \['x'\]"):
+            Ran(connection, "--import", "--disk", disk, "--name", "y")
+
+
 def test_an_address_in_use_is_refused(connection: Connection) -> None:
     words = ["--import", "--disk", "none", "--network", "user,mac=00:16:3e:00:00:01"]
     assert Ran(connection, *words).code == 0
