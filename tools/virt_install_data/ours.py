@@ -16,7 +16,7 @@ from unittest import mock
 from hostel.cli.output import Output
 from hostel.cli.virt_clone import arguments as virt_clone_arguments
 from hostel.cli.virt_clone import main as virt_clone
-from hostel.cli.virt_install import arguments, legacy
+from hostel.cli.virt_install import arguments, legacy, registry
 from hostel.cli.virt_install import main as virt_install
 from hostel.cli.virt_install.guest import Guest
 from hostel.cli.virt_install.host import Host
@@ -156,7 +156,7 @@ def _virt_install(command: Command, hypervisors: Hypervisors, home: Path, output
     if options.xmlstep:
         options.xmlonly = options.xmlstep
     output.quiet = bool(options.xmlonly) or options.quiet
-    if virt_install._explained(options, output):
+    if virt_install.explained(options, virt_install._LISTINGS, output):
         return 0
     for message in legacy.convert(options):
         output.err.write(f"WARNING  {message}\n")
@@ -168,11 +168,11 @@ def _virt_xml(command: Command, hypervisors: Hypervisors, home: Path, output: Ou
     options = virt_xml_arguments.parser().parse_args(command.words)
     shows = options.confirm or options.print_xml or options.print_diff or options.build_xml
     output.quiet = options.quiet and not shows
-    if virt_xml._explained(options, output):
+    if virt_install.explained(options, {**registry.tables(), "os-variant": virt_install.OSINFO}, output):
         return 0
     given = None
     if not options.domain and not options.build_xml:
-        given = virt_xml._document(options, command.given.open() if command.given else None)
+        given = virt_xml.document(options, command.given.open() if command.given else None)
     virt_xml.check(options)
     with hypervisors.connection(_uri(options), home) as opened:
         return virt_xml.run(opened, options, output, given, io.StringIO(command.answers or ""))

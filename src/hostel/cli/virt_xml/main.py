@@ -39,7 +39,7 @@ def main(words: list[str]) -> int:
         return 0
     given = None
     if not options.domain and not options.build_xml:
-        given = _document(options, sys.stdin)
+        given = document(options, sys.stdin)
     defaults = (os.environ.get(name) for name in URI_VARIABLES)
     uri = options.connect or next(filter(None, defaults), DEFAULT_URI)
     check(options)
@@ -47,8 +47,12 @@ def main(words: list[str]) -> int:
         return run(connection, options, output, given, sys.stdin)
 
 
-def _document(options: Namespace, stream: TextIO | None) -> str:
-    """The document that standard input brings where no machine is named."""
+def document(options: Namespace, stream: TextIO | None) -> str:
+    """The document that standard input brings where no machine is named.
+
+    Raises:
+        UsageError: it brings none, or what was asked for needs a machine.
+    """
     if stream is None or stream.closed or stream.isatty():
         raise UsageError("A domain must be specified")
     for name in ("confirm", "update"):
