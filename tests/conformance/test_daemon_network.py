@@ -15,7 +15,7 @@ import pytest
 import hostel
 from hostel.errors import ErrorCode, VirtError
 from hostel.wire.rpc.scram import Verifier
-from support import hosteld
+from support import hosteld, without_posix
 from support.hosteld import Hosteld
 from support.pki import Authority
 from support.ssh import ssh_server
@@ -173,6 +173,38 @@ def test_clients_come_in_over_ssh(tmp_path: Path) -> None:
         assert told.stdout.split() == ["test"]
         with pytest.raises(VirtError, match=r"nosuch|No such file"):
             hostel.open(where.replace(str(daemon.socket), "/nosuch"))
+
+
+@pytest.mark.requires_tool("sshd")
+@pytest.mark.requires_tool("nc")
+def test_clients_need_nothing_that_only_posix_has(tmp_path: Path) -> None:
+    program = Path(without_posix.__file__)
+    data = tmp_path / "data"
+    data.write_bytes(bytes(range(256)) * 1024)
+    lines = {
+        "list --all --name": "test\n\n",
+        "dominfo test": "Max memory:     8388608 KiB",
+        f"vol-create-as default-pool v 1M; vol-upload v {data} default-pool; vol-info v default-pool": "1.00 MiB",
+        "suspend test; domstate test --reason": "paused (user)",
+        "event --all --timeout 1": "event loop timed out",
+        "help": "migrate",
+    }
+    with hosteld.process() as daemon, ssh_server(tmp_path) as server:
+        where = (
+            f"test+ssh://{server.user}@127.0.0.1:{server.port}/default?socket={daemon.socket}"
+            f"&keyfile={server.home}/.ssh/id_ed25519&no_verify=1&no_tty=1"
+        )
+        for line, expected in lines.items():
+            done = subprocess.run(
+                [sys.executable, program, "virsh", "-c", where, line],
+                capture_output=True, text=True, timeout=60, check=False, stdin=subprocess.DEVNULL,
+            )  # fmt: skip
+            assert expected in done.stdout, (line, done.stdout, done.stderr)
+        done = subprocess.run(
+            [sys.executable, program, "virsh", "-c", daemon.uri(), "list"],
+            capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+        assert "this system has no Unix sockets" in done.stderr
 
 
 def test_ssh_helper_connects_with_the_daemon_of_the_session(tmp_path: Path) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import os
 import time
 from collections.abc import Iterator, Mapping
@@ -215,6 +214,8 @@ def _translated(doing: str) -> Iterator[None]:
 
 
 def _lock(descriptor: int, directory: Path, timeout: float) -> None:
+    import fcntl  # here, since clients of other hosts run where there is none
+
     deadline = time.monotonic() + timeout
     while True:
         try:
@@ -234,6 +235,8 @@ def _lock(descriptor: int, directory: Path, timeout: float) -> None:
 
 def is_locked(path: Path) -> bool:
     """Whether a process, this one or another, holds a file's lock; a file that is not there has none."""
+    import fcntl
+
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:

@@ -15,6 +15,7 @@ from hostel.units import MiB
 _MAX_PATH: Final = 108  # bytes of sockaddr_un.sun_path, its NUL included
 _SEND_BUFFER: Final = 2 * MiB
 _MAX_PORT: Final = 65535
+_UNIX: Final[int | None] = getattr(socket, "AF_UNIX", None)  # Windows' Python has none
 
 
 class TcpAddress(NamedTuple):
@@ -51,7 +52,9 @@ def connect(address: Address, timeout: float | None = None) -> socket.socket:
     """
     if isinstance(address, UnixAddress):
         check_path(address.path)
-        candidates: list[tuple[int, Any]] = [(socket.AF_UNIX, address.path)]
+        if _UNIX is None:
+            raise NetworkError(f"Failed to connect to '{address}': this system has no Unix sockets", errno=errno.ENOSYS)
+        candidates: list[tuple[int, Any]] = [(_UNIX, address.path)]
     else:
         candidates = _resolve(address, passive=False)
     failure: OSError | None = None
@@ -101,7 +104,7 @@ def listen(address: Address, backlog: int) -> list[socket.socket]:
 
 def tune(sock: socket.socket) -> None:
     """Send small messages at once, let large ones be under way, and notice a peer that has vanished."""
-    if sock.family == socket.AF_UNIX:
+    if sock.family == _UNIX:
         # TCP finds its own size; this one is what the kernel allows of it.
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
     if sock.family in (socket.AF_INET, socket.AF_INET6):

@@ -7,9 +7,7 @@ import os
 import select
 import signal
 import sys
-import termios
 import threading
-import tty
 from collections.abc import Iterator
 from types import FrameType
 from typing import Final, NoReturn
@@ -21,7 +19,7 @@ _CHUNK: Final = 4096  # bytes
 _TICK: Final = 0.1  # seconds between looks at whether the other direction has ended
 _ALLOWED_CONTROLS: Final = "@[\\]^_"
 # What would leave the terminal raw if it ended us.
-_SIGNALS: Final = (signal.SIGQUIT, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+_SIGNALS: Final = ("SIGQUIT", "SIGTERM", "SIGINT", "SIGHUP")
 
 
 def is_escape(text: str) -> bool:
@@ -61,9 +59,18 @@ def _escape_byte(text: str) -> bytes:
 
 @contextlib.contextmanager
 def _raw(terminal: int) -> Iterator[None]:
-    """Make a terminal raw; whatever ends us, it is as it was afterwards."""
+    """Make a terminal raw; whatever ends us, it is as it was afterwards.
+
+    Raises:
+        CommandError: terminals of this system cannot be made raw.
+    """
+    try:
+        import termios
+        import tty
+    except ImportError:
+        raise CommandError("Consoles need a terminal of a POSIX system; use WSL, or ssh to the host") from None
     before = termios.tcgetattr(terminal)
-    handlers = {number: signal.signal(number, _interrupt) for number in _SIGNALS}
+    handlers = {number: signal.signal(number, _interrupt) for number in map(signal.Signals.__getitem__, _SIGNALS)}
     try:
         tty.setraw(terminal)
         yield

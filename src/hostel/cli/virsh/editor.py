@@ -8,8 +8,6 @@ import re
 import subprocess
 import sys
 import tempfile
-import termios
-import tty
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final, TypeVar
@@ -20,7 +18,8 @@ from hostel.errors import ErrorCode, HostelError
 
 Made = TypeVar("Made")
 _PLAIN: Final = re.compile(r"[-A-Za-z0-9/_.:@]+", re.ASCII)  # what no shell is needed for
-_DEFAULT: Final = "vi"
+_DEFAULT: Final = "vi" if os.name == "posix" else "notepad"
+_FOLDER: Final = "/tmp" if os.name == "posix" else None  # None: where this system keeps temporary files
 _CHANGED: Final = "The XML configuration was changed by another user."
 _FAILED: Final = "Failed."
 _HELP: Final = (
@@ -95,7 +94,7 @@ def edit_text(text: str) -> str:
 def _file(text: str) -> Iterator[Path]:
     """A file with a text, of its user's alone; it is gone afterwards."""
     try:
-        descriptor, name = tempfile.mkstemp(".xml", "virsh", os.environ.get("TMPDIR") or "/tmp")
+        descriptor, name = tempfile.mkstemp(".xml", "virsh", os.environ.get("TMPDIR") or _FOLDER)
     except OSError as error:
         raise CommandError(f"g_mkstemp_full: failed to create temporary file: {error.strerror}") from error
     path = Path(name)
@@ -168,7 +167,13 @@ def _ask(session: Session, tried: str, cause: HostelError | None, *, validates: 
 
 @contextlib.contextmanager
 def _single_keys() -> Iterator[None]:
-    """Have the terminal give each key at once; keys that were pressed before are kept."""
+    """Have the terminal give each key at once, where it can; keys that were pressed before are kept."""
+    try:
+        import termios
+        import tty
+    except ImportError:
+        yield
+        return
     descriptor = sys.stdin.fileno()
     before = termios.tcgetattr(descriptor)
     try:

@@ -14,6 +14,7 @@ from hostel.drivers.storage import content
 from hostel.errors import ErrorCode, VirtError
 
 _CHUNK: Final = 1024 * 1024  # bytes
+_BINARY: Final[int] = getattr(os, "O_BINARY", 0)  # Windows' alone, whose files are text otherwise
 
 
 def upload(session: Session, args: Args) -> None:
@@ -22,7 +23,7 @@ def upload(session: Session, args: Args) -> None:
     volume = session.volume(args)
     path = args["file"]
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = os.open(path, os.O_RDONLY | _BINARY)
     except OSError as error:
         raise CommandError(f"cannot read {path}", _reason(path, error)) from error
     try:
@@ -67,7 +68,7 @@ def _range(args: Args) -> tuple[int, int]:
 
 
 def _open_target(path: str) -> tuple[int, bool]:
-    flags = os.O_WRONLY | os.O_CLOEXEC
+    flags = os.O_WRONLY | _BINARY
     try:
         return os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o666), True
     except OSError as error:
@@ -86,13 +87,14 @@ def _reason(path: str, error: OSError) -> OSError:
 
 
 def _read(descriptor: int) -> Iterator[memoryview | Hole]:
-    buffer = memoryview(bytearray(_CHUNK))
-    while done := os.readv(descriptor, [buffer]):
-        yield buffer[:done]
+    while data := os.read(descriptor, _CHUNK):
+        yield memoryview(data)
 
 
 def _has_end(descriptor: int) -> bool:
-    """Whether a file can be sought in, and so has holes; a pipe cannot."""
+    """Whether a file can be sought in, and its holes found; a pipe cannot."""
+    if not hasattr(os, "SEEK_DATA"):
+        return False
     try:
         os.lseek(descriptor, 0, os.SEEK_CUR)
     except OSError:

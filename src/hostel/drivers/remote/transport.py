@@ -5,10 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import shlex
+import shutil
 import socket
 import subprocess
+import tempfile
+import threading
 from pathlib import Path
-from typing import Final
+from typing import IO, Final
 
 from hostel.drivers.fault import fault
 from hostel.drivers.remote.uri import RemoteUri
@@ -19,6 +22,8 @@ from hostel.net.transport import SocketTransport, Transport
 
 _CONNECT_SECONDS: Final = 60.0
 _END_SECONDS: Final = 10.0
+_CHUNK: Final = 1 << 16  # bytes
+_MAX_COMPLAINT: Final = 1 << 16  # bytes
 _ALLOWED: Final = b"\1"  # what a daemon says inside TLS once it has let the client in
 _PKI: Final = ("ca-cert.pem", "client-cert.pem", "client-key.pem")
 _DEFAULT_SOCKET: Final = "/var/run/libvirt/libvirt-sock"
@@ -32,6 +37,9 @@ def reach(uri: RemoteUri, *, read_only: bool) -> Transport:
     """
     try:
         if uri.transport == "unix":
+            if not hasattr(socket, "AF_UNIX"):
+                reason = "this system has no Unix sockets; reach a daemon of another host by +ssh, +tls or +tcp"
+                raise fault(ErrorCode.ARGUMENT_UNSUPPORTED, reason, ErrorDomain.RPC)
             path = uri.socket_path(read_only=read_only, environment=dict(os.environ))
             return SocketTransport(_connect_unix(path))
         if uri.transport == "ssh":
@@ -56,7 +64,6 @@ def _connect_unix(path: str) -> socket.socket:
 
 
 def _secured(uri: RemoteUri, sock: socket.socket) -> Transport:
-    import tempfile
     import time
 
     verify = uri.settings.get("no_verify", "0") in ("", "0")
@@ -93,8 +100,10 @@ def _gather(uri: RemoteUri, directory: Path) -> str:
     for target, candidates in zip(_PKI, known, strict=True):
         found = next((root / name for root in roots for name in candidates if (root / name).exists()), None)
         if found is not None:
-            with contextlib.suppress(FileExistsError):
+            try:
                 (directory / target).symlink_to(found.absolute())
+            except OSError:  # Windows lets only administrators make links
+                shutil.copyfile(found, directory / target)
     return str(directory)
 
 
@@ -102,25 +111,23 @@ class SshTransport(SocketTransport):
     """The standard input and output of a command on another host, as one socket."""
 
     def __init__(self, uri: RemoteUri, *, read_only: bool) -> None:
+        self._complaint = tempfile.TemporaryFile()  # noqa: SIM115 (closed by close)
         ours, theirs = socket.socketpair()
-        with theirs:
-            try:
-                self._process = subprocess.Popen(
-                    ssh_command(uri, read_only=read_only),
-                    stdin=theirs.fileno(),
-                    stdout=theirs.fileno(),
-                    stderr=subprocess.PIPE,
-                )
-            except OSError as error:
-                ours.close()
-                raise fault(ErrorCode.SYSTEM_ERROR, f"cannot run ssh: {error.strerror}", ErrorDomain.RPC) from None
+        try:
+            start = _start if hasattr(os, "fork") else _start_with_pipes
+            self._process = start(ssh_command(uri, read_only=read_only), theirs, self._complaint)
+        except OSError as error:
+            for each in (ours, theirs, self._complaint):
+                each.close()
+            raise fault(ErrorCode.SYSTEM_ERROR, f"cannot run ssh: {error.strerror}", ErrorDomain.RPC) from None
         super().__init__(ours)
 
     def said(self) -> str:
         """What the command complained about, once it has ended."""
         with contextlib.suppress(subprocess.TimeoutExpired, ValueError):
-            _, complaint = self._process.communicate(timeout=_END_SECONDS)
-            return complaint.decode(errors="replace").strip()
+            self._process.wait(_END_SECONDS)
+            self._complaint.seek(0)
+            return self._complaint.read(_MAX_COMPLAINT).decode(errors="replace").strip()
         return ""
 
     def close(self) -> None:
@@ -133,8 +140,39 @@ class SshTransport(SocketTransport):
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()
-        if self._process.stderr is not None:
-            self._process.stderr.close()
+        self._complaint.close()
+
+
+def _start(command: list[str], end: socket.socket, complaint: IO[bytes]) -> subprocess.Popen[bytes]:
+    """Start a command whose input and output are a socket."""
+    with end:
+        return subprocess.Popen(command, stdin=end.fileno(), stdout=end.fileno(), stderr=complaint)
+
+
+def _start_with_pipes(command: list[str], end: socket.socket, complaint: IO[bytes]) -> subprocess.Popen[bytes]:
+    """The same where a socket is no file: threads carry between it and pipes until the command has ended."""
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=complaint, bufsize=0)
+    threading.Thread(target=_carry_out, args=(process, end), daemon=True).start()
+    threading.Thread(target=_carry_in, args=(process, end), daemon=True).start()
+    return process
+
+
+def _carry_in(process: subprocess.Popen[bytes], end: socket.socket) -> None:
+    assert process.stdin is not None
+    with end, contextlib.suppress(OSError), process.stdin as pipe:
+        while data := end.recv(_CHUNK):
+            view = memoryview(data)
+            while view:
+                view = view[pipe.write(view) :]
+
+
+def _carry_out(process: subprocess.Popen[bytes], end: socket.socket) -> None:
+    assert process.stdout is not None
+    with contextlib.suppress(OSError), process.stdout as pipe:
+        while data := pipe.read(_CHUNK):
+            end.sendall(data)
+    with contextlib.suppress(OSError):
+        end.shutdown(socket.SHUT_RDWR)  # which also ends who carries the other way
 
 
 def ssh_command(uri: RemoteUri, *, read_only: bool) -> list[str]:
