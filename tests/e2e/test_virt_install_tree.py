@@ -20,6 +20,7 @@ kernel = images/pxeboot/vmlinuz
 initrd = images/pxeboot/initrd.img
 """
 SCRIPT = """cat /proc/cmdline
+cat /sys/class/dmi/id/product_serial
 dd if=/dev/sr0 bs=1 skip=32808 count=6 2>/dev/null
 mkdir /cd
 mount -t iso9660 -o ro /dev/sr0 /cd
@@ -52,7 +53,7 @@ def test_a_tree_is_booted_with_what_was_put_into_it(
     told = Path("serial").read_text(errors="replace").replace("\r\n", "\n")
     printed = told.partition(f"{BEGIN}\n")[2]
     assert f"{END}0" in printed, told
-    for expected in ("a=b", "cidata", "meta-data", "hostname: web"):
+    for expected in ("a=b", "ds=nocloud", "cidata", "meta-data", "hostname: web"):
         assert expected in printed
     assert "not mine" not in printed
     assert not list((tmp_path / "home").rglob("virtinst-*"))

@@ -57,7 +57,7 @@ _FIRST = {
     "-net": "type",
     "-chardev": "backend",
 }
-_WHOLE = ("-tpmdev", "-fsdev", "-usb", "-boot", "-bios", "-drive", "-blockdev", "-netdev", "-net")
+_WHOLE = ("-tpmdev", "-fsdev", "-usb", "-boot", "-bios", "-drive", "-blockdev", "-netdev", "-net", "-smbios", "-fw_cfg")
 _MODULES = ("pc-dimm", "nvdimm", "virtio-pmem-pci", "virtio-mem-pci")
 # Directories in which each run has files or directories of its own.
 _OF_RUNS = re.compile(r"(/dev/hugepages[^/]*|/var/lib/libvirt/qemu/ram)(/|$)")

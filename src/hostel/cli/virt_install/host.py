@@ -34,7 +34,6 @@ class Host:
     Attributes:
         connection: the open connection.
         driver: the hypervisor: ``qemu``, ``test`` and others.
-        is_ours: whether it is our own driver for QEMU, which has no SMBIOS tables yet.
         is_remote: whether it is on another machine.
         arch: the host's architecture.
     """
@@ -43,7 +42,6 @@ class Host:
         self.connection = connection
         parts = urlsplit(connection.uri)
         self.driver, _, transport = parts.scheme.partition("+")
-        self.is_ours = self.driver == "qemu" and not transport
         self.is_remote = bool(parts.hostname) or transport not in ("", "unix")
         self._root = xmltext.parse(connection.capabilities(), "capabilities")
         self.arch: str = self._root.findtext("host/cpu/arch") or "x86_64"

@@ -153,7 +153,7 @@ def _tell_of_seed(guest: Guest, root: Node) -> None:
     mode = tree.value_at(root, "os/smbios/@mode")
     told = root.xpath("sysinfo[@type='smbios']/system/entry[@name='serial']")
     takes = guest.host.names_filesystems and (guest.is_x86 or guest.is_arm_virt)
-    if takes and not guest.host.is_ours and mode in (None, "sysinfo") and not told:
+    if takes and mode in (None, "sysinfo") and not told:
         tree.set_value(root, "os/smbios/@mode", "sysinfo")
         tree.set_value(root, "sysinfo[@type='smbios']/system/entry[@name='serial']", "ds=nocloud")
 

@@ -43,8 +43,8 @@ _NAMES: Final[dict[str, dict[str, str]]] = {
 _EMPTY: Final = "No Module Installed"
 
 
-def host_sysinfo() -> str | None:
-    """The document; None where the host has no SMBIOS, or we may not read it, or there is no dmidecode."""
+def host_sysinfo() -> HostSysinfo | None:
+    """What it says; None where the host has no SMBIOS, or we may not read it, or there is no dmidecode."""
     program = shutil.which("dmidecode") or shutil.which("dmidecode", path="/usr/sbin:/sbin")
     if program is None:
         return None
@@ -55,8 +55,7 @@ def host_sysinfo() -> str | None:
         )  # fmt: skip
     except (OSError, subprocess.TimeoutExpired):
         return None
-    found = described(answer.stdout) if answer.returncode == 0 else None
-    return None if found is None else found.format()
+    return described(answer.stdout) if answer.returncode == 0 else None
 
 
 def described(text: str) -> HostSysinfo | None:

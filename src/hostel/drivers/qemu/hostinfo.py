@@ -26,7 +26,7 @@ class HostInfoCalls(Calls):
         if found is None:
             what = "Host SMBIOS information is not available"
             raise fault(ErrorCode.CONFIG_UNSUPPORTED, what, ErrorDomain.QEMU)
-        return found
+        return found.format()
 
     def node_get_sev_info(self) -> NoReturn:
         """What SEV can do: nothing, since this driver starts no such guests.

@@ -242,8 +242,13 @@ class Launcher:
 
     def context(self, live: Domain, run: Path) -> Context:
         """What building command lines of a run needs besides the document."""
+        from hostel.drivers.host.smbios import host_sysinfo
+
         files = str(self._memory_files(live))
-        return Context(find_emulator(live), run / "monitor", self.bridge, memory_files=files, pages=large_pages())
+        return Context(
+            find_emulator(live), run / "monitor", self.bridge,
+            memory_files=files, pages=large_pages(), smbios=host_sysinfo,
+        )  # fmt: skip
 
     def give_secrets(self, wanted: Iterable[Needed], context: Context) -> list[Path]:
         """Write the values that QEMU reads, each into a file of its owner's alone; returns the files.

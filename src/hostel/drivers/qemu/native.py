@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from typing import Final
 
+from hostel.drivers.host.smbios import host_sysinfo
 from hostel.drivers.native import NativeCalls
 from hostel.drivers.qemu import document
 from hostel.drivers.qemu.alias import assign_aliases
@@ -45,8 +46,9 @@ class ArgumentCalls(Calls, NativeCalls):
         assign_aliases(domain)
         run = self._machines.log(domain.name).with_suffix("")
         context = Context(
-            find_emulator(domain), run / "monitor", self._launcher.bridge, pages=large_pages(), is_confined=True
-        )
+            find_emulator(domain), run / "monitor", self._launcher.bridge,
+            pages=large_pages(), is_confined=True, smbios=host_sysinfo,
+        )  # fmt: skip
         return shlex.join(build(domain, context, SAID))
 
     def _connect(self, domain: Domain) -> None:

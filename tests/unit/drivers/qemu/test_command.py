@@ -14,6 +14,8 @@ from hostel.drivers.qemu.alias import assign_aliases
 from hostel.drivers.qemu.command.context import Context
 from hostel.drivers.qemu.command.machine import build
 from hostel.errors import ErrorCode, VirtError
+from hostel.model.domain.sysinfo import Entry, SysinfoSystem
+from hostel.model.host_sysinfo import HostSysinfo
 from support.domain import QEMU
 
 HEAD = "<domain type='qemu'><name>{name}</name><memory unit='MiB'>64</memory><os><type{machine}>hvm</type>{os}</os>"
@@ -173,3 +175,41 @@ def test_qemu_is_confined_unless_it_runs_the_helper_for_bridges() -> None:
     tune = "<memoryBacking><allocation mode='immediate'/></memoryBacking><numatune><memory nodeset='0'/></numatune>"
     argv = confined("", tune)
     assert argv[argv.index("-sandbox") + 1] == "on,obsolete=deny,elevateprivileges=deny,spawn=deny"
+
+
+SMBIOS = """<sysinfo type='smbios'><bios><entry name='vendor'>A, B</entry></bios><system>{}</system><chassis>
+<entry name='sku'>s</entry><entry name='manufacturer'>c</entry></chassis>
+<oemStrings><entry>one</entry><entry>a,b</entry></oemStrings></sysinfo>
+<sysinfo type='fwcfg'><entry name='opt/x'>v,w</entry><entry name='opt/y' file='/f'/></sysinfo>"""
+
+
+def told(system: str, mode: str = "sysinfo", hosts: HostSysinfo | None = None) -> list[str]:
+    os = f"<smbios mode='{mode}'/>"
+    domain = document.parse(f"{HEAD.format(os=os, name='g', machine='')}{SMBIOS.format(system)}</domain>", QEMU)
+    assign_aliases(domain)
+    context = Context("/usr/bin/qemu", Path("/run/monitor"), lambda _: None, smbios=lambda: hosts)
+    argv = build(domain, context)
+    return [value for option, value in itertools.pairwise(argv) if option in ("-smbios", "-fw_cfg")]
+
+
+def test_firmware_tells_the_guest_what_the_document_says() -> None:
+    serial = "<entry name='serial'>ds=nocloud</entry><entry name='product'>p</entry>"
+    files = ["name=opt/x,string=v,,w", "name=opt/y,file=/f"]
+    assert told(serial) == [
+        "type=0,vendor=A,, B",
+        "type=1,product=p,serial=ds=nocloud",
+        "type=3,manufacturer=c,sku=s",
+        "type=11,value=one,value=a,,b",
+        *files,
+    ]
+    assert told(serial, "emulate") == files
+    with pytest.raises(VirtError, match="QEMU has no 'colour' in SMBIOS block 1"):
+        told("<entry name='colour'>red</entry>")
+
+
+def test_firmware_tells_what_the_hosts_does_but_for_its_identity() -> None:
+    entries = [Entry(name="uuid", value="4c4c4544-0000-0000-0000-000000000000"), Entry(name="family", value="f")]
+    hosts = HostSysinfo(type="smbios", system=SysinfoSystem(entries=entries))
+    assert told("", "host", hosts)[0] == "type=1,family=f"
+    with pytest.raises(VirtError, match="Host SMBIOS information is not available"):
+        told("", "host")

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from hostel.drivers.qemu.command.host import HostDevices, LargePages, Sysfs
 from hostel.model.domain.devices.device import Device
 from hostel.model.domain.platform import Platform
+from hostel.model.host_sysinfo import HostSysinfo
 
 
 class Wire(NamedTuple):
@@ -39,6 +40,7 @@ class Context(NamedTuple):
         memory_files: the directory for files that are the guest's memory.
         pages: the host's large pages.
         is_confined: whether QEMU has the kernel refuse it what it does not need.
+        smbios: reads what the host's firmware tells of it; None where that is not known.
     """
 
     emulator: str
@@ -52,6 +54,7 @@ class Context(NamedTuple):
     memory_files: str = "/tmp"
     pages: LargePages = LargePages()
     is_confined: bool = False
+    smbios: Callable[[], HostSysinfo | None] = lambda: None
 
     def has(self, feature: str) -> bool:
         """Whether the emulator has a feature; the host's own QEMU is taken to have it."""

@@ -22,6 +22,7 @@ from hostel.drivers.qemu.command import (
     passage,
     peripheral,
     processor,
+    sysinfo,
     tpm,
 )
 from hostel.drivers.qemu.command.context import Context, escape, option
@@ -64,7 +65,7 @@ def build(domain: Domain, context: Context, fields: Mapping[type[Element], froze
     argv += ["-machine", _machine(domain), "-accel", "kvm" if domain.type == DomainType.KVM else "tcg"]
     argv += [*processor.arguments(domain), *firmware.arguments(domain)]
     argv += [*memory.arguments(domain, context), *memory.cells(domain), *_iothreads(domain)]
-    argv += ["-uuid", domain.uuid or "", *_generation(domain)]
+    argv += ["-uuid", domain.uuid or "", *_generation(domain), *sysinfo.arguments(domain, context)]
     argv += ["-display", "none", "-no-user-config", "-nodefaults"]
     argv += ["-chardev", f"socket,id=charmonitor,path={escape(str(context.monitor))},server=on,wait=off"]
     argv += ["-mon", "chardev=charmonitor,id=monitor,mode=control"]
@@ -100,7 +101,7 @@ def devices(domain: Domain, context: Context) -> list[str]:
     board = [*memory.machine_properties(domain), *firmware.machine_properties(domain)]
     argv = [*firmware.flash(domain, context), "-machine", ",".join(board)]
     argv += [*memory.arguments(domain, context), *memory.cells(domain), *memory.devices(domain, context)]
-    argv += [*firmware.arguments(domain), *_iothreads(domain), *_boot(domain.os)]
+    argv += [*firmware.arguments(domain), *_iothreads(domain), *_boot(domain.os), *sysinfo.arguments(domain, context)]
     argv += [*peripheral.iommu(domain), *controller.arguments(domain, order, context)]
     argv += [*peripheral.hubs(domain), *peripheral.panics(domain), *passage.arguments(domain, context, order)]
     argv += [*disk.arguments(domain, context, order), *filesystem.arguments(domain, context, order)]

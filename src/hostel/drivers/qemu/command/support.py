@@ -15,7 +15,7 @@ from typing import Final
 from hostel.codec.xml import Element
 from hostel.drivers.qemu.document import unsupported
 from hostel.model import authentication, encryption, port
-from hostel.model.domain import clock, cpu, domain, features, memory, os, passthrough, tune
+from hostel.model.domain import clock, cpu, domain, features, memory, os, passthrough, sysinfo, tune
 from hostel.model.domain.devices import (
     address,
     character,
@@ -46,11 +46,15 @@ _MEMORY_SIZES: Final = (
     platform.MemoryCurrent, platform.MemoryPageSize, platform.MemoryAlignSize,
 )  # fmt: skip
 
+_SMBIOS_BLOCKS: Final = (
+    sysinfo.SysinfoBios, sysinfo.SysinfoSystem, sysinfo.BaseBoard, sysinfo.Chassis, sysinfo.OemStrings,
+)  # fmt: skip
+
 _ACTED_ON: Final[dict[type[Element], str]] = {
     domain.Domain: (
         "type id name uuid genid title description metadata memory max_memory memory_backing current_memory "
         "numatune vcpu iothreads iothread_ids default_iothread cputune resource os features cpu clock on_poweroff "
-        "on_reboot on_crash on_lockfailure pm devices seclabels qemu_commandline"
+        "on_reboot on_crash on_lockfailure pm sysinfos devices seclabels qemu_commandline"
     ),
     domain.GenerationId: "value",
     domain.PowerManagement: "suspend_to_mem suspend_to_disk",
@@ -82,7 +86,10 @@ _ACTED_ON: Final[dict[type[Element], str]] = {
     seclabel.SecurityLabel: "type model relabel",
     passthrough.QemuCommandline: "arguments",
     passthrough.QemuArgument: "value",
-    os.Os: "firmware type firmware_features loader nvram kernel initrd cmdline dtb boot bootmenu bios",
+    os.Os: "firmware type firmware_features loader nvram kernel initrd cmdline dtb boot bootmenu bios smbios",
+    sysinfo.Sysinfo: "type bios system base_boards chassis oem_strings entries",
+    **dict.fromkeys(_SMBIOS_BLOCKS, "entries"),
+    sysinfo.Entry: "name file value",
     os.Firmware: "features",
     os.FirmwareFeature: "enabled name",
     os.Loader: "readonly secure type format_name stateless path",
