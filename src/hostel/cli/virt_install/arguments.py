@@ -54,6 +54,7 @@ _INSTALLATION: Final = (
     _many("--initrd-inject", help="a file to put into its initial RAM disk"),
     _one("--install", help="how it is installed: --install kernel=,initrd=,kernel_args=, --install bootdev=network"),
     _one("--cloud-init", nargs="?", const="", help="what cloud-init does at the first boot: --cloud-init ssh-key=FILE"),
+    _one("--reinstall", metavar="DOMAIN", help="install into this machine again, which keeps its disks and devices"),
     _flag("--import", help="there is a system on the disk already", dest="import_install"),
     _many("--boot", help="what is booted: --boot hd,cdrom,menu=on, --boot kernel=/vmlinuz,cmdline='console=ttyS0'"),
 )
@@ -177,7 +178,6 @@ GROUPS: Final = (
 _UNATTENDED: Final = "unattended installations are not supported yet; use --import with a prepared image"
 # What virt-install has and this does not, with what to do instead.
 REFUSED: Final[dict[tuple[str, ...], str]] = {
-    ("--reinstall",): "a machine that exists is not installed again yet; undefine it and install it anew",
     ("--unattended",): _UNATTENDED,
 }
 

@@ -45,7 +45,8 @@ class Installation:
             The exit code.
         """
         name = self._plan.guest.name
-        check_name(self._connection, name)
+        if not self._plan.is_again:
+            check_name(self._connection, name)
         self._plan.check()
         if self._plan.method.cdrom is not None and self._console.kind == "text":
             console.warn(

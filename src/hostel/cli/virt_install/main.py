@@ -11,7 +11,7 @@ from typing import Final
 
 import hostel
 from hostel.cli.output import Output
-from hostel.cli.virt_install import disk, general, network, osinfo, registry, storage
+from hostel.cli.virt_install import disk, existing, general, network, osinfo, registry, storage
 from hostel.cli.virt_install.arguments import parser
 from hostel.cli.virt_install.console import warn
 from hostel.cli.virt_install.guest import Guest
@@ -142,6 +142,8 @@ class _Command:
             UsageError: it is wrong or says too little.
         """
         options, output = self.options, self.output
+        if options.reinstall:
+            return self._plan_again()
         guest = self._guest()
         plan = Plan(guest, self._method(guest))
         self._choose_system(plan)
@@ -159,6 +161,22 @@ class _Command:
         self._require(plan)
         for message in [*self._doubts, *guest.warnings, *self._doubts_about(guest), *warnings]:
             warn(output, message)
+        return plan
+
+    def _plan_again(self) -> Plan:
+        """The plan of ``--reinstall``: the machine stays as it is, but for how it boots this once."""
+        options = self.options
+        domain = existing.find(self.host.connection, options.reinstall)
+        for flag in existing.needless(options):
+            warn(self.output, f"{flag} is not looked at with --reinstall: virt-xml changes machines")
+        guest = existing.read(self.host, self.storage, domain)
+        plan = Plan(guest, self._method(guest), is_again=True)
+        self._choose_system(plan)
+        self._require(plan)
+        if not options.xmlonly and not options.dry:
+            existing.check_stopped(domain)
+        for message in [*self._doubts_about(guest), *plan.complete()]:
+            warn(self.output, message)
         return plan
 
     def _guest(self) -> Guest:
@@ -284,7 +302,7 @@ class _Command:
                 "--os-variant/--osinfo OS name is required, but no value was set or detected; "
                 "--osinfo list lists the names"
             )
-        if requires is None and self.host.is_qemu:
+        if requires is None and self.host.is_qemu and not plan.is_again:
             guest.set_system(osinfo.find(osinfo.ASSUMED))
             self._doubts.append(
                 f"No --osinfo given: assuming {osinfo.ASSUMED}, with virtio devices. "
@@ -340,9 +358,11 @@ class _Command:
 
     def _require(self, plan: Plan) -> None:
         guest, missing = plan.guest, ""
-        if not any(guest.domain.has(path) for path in ("memory", "currentMemory", "cpu/numa/cell")):
+        if not plan.is_again and not any(
+            guest.domain.has(path) for path in ("memory", "currentMemory", "cpu/numa/cell")
+        ):
             missing += "\n--memory amount in MiB is required"
-        if not self._has_storage(guest):
+        if not plan.is_again and not self._has_storage(guest):
             missing += "\n--disk storage must be specified (override with --disk none)"
         if not plan.method.is_chosen and not guest.is_container:
             missing += f"\nAn install method must be specified\n({METHODS})"

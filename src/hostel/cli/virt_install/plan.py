@@ -9,7 +9,7 @@ from hostel.cli.virt_install import defaults, disk, general, graphics, network, 
 from hostel.cli.virt_install.guest import Guest
 from hostel.cli.virt_install.media import Start
 from hostel.cli.virt_install.storage import Medium, Storage
-from hostel.cli.virt_install.tree import Node, write
+from hostel.cli.virt_install.tree import Node
 from hostel.errors import HostelError, UsageError
 
 
@@ -56,11 +56,18 @@ def cdrom_medium(storage: Storage, path: str) -> Medium:
 
 
 class Plan:
-    """A guest, the way it is installed, and the documents of both phases."""
+    """A guest, the way it is installed, and the documents of both phases.
 
-    def __init__(self, guest: Guest, method: Method) -> None:
+    Attributes:
+        guest: the machine.
+        method: how it is installed.
+        is_again: whether the machine exists, and keeps all that it has.
+    """
+
+    def __init__(self, guest: Guest, method: Method, *, is_again: bool = False) -> None:
         self.guest = guest
         self.method = method
+        self.is_again = is_again
 
     @property
     def installs(self) -> bool:
@@ -71,14 +78,26 @@ class Plan:
         """Add the installation medium, the boot order, and all that virt-install adds; returns warnings."""
         guest = self.guest
         if self.method.medium is not None:
-            drive = disk.cdrom(self.method.medium)
-            drives = guest.devices["disk"]
-            # Before any other drive, which a boot from "cdrom" would take first.
-            first = next((index for index, other in enumerate(disk.disks(guest)) if other.device == "cdrom"), None)
-            drives.insert(len(drives) if first is None else first, drive)
+            self._insert(self.method.medium)
         if not general.boot_devices(guest) and _may_order(guest):
             general.set_boot_devices(guest, _order(guest, self._last_boot()))
-        return defaults.complete(guest)
+        return [] if self.is_again else defaults.complete(guest)
+
+    def _insert(self, medium: Medium) -> None:
+        """Put the medium into the machine: a drive of its own, or the first of one that exists."""
+        guest = self.guest
+        drives = guest.devices["disk"]
+        first = next((index for index, other in enumerate(disk.disks(guest)) if other.device == "cdrom"), None)
+        if self.is_again and first is not None:
+            drive = disk.disks(guest)[first]
+            drive.put("@type", medium.type)
+            drive.insert(medium)
+            return
+        drive = disk.cdrom(medium)
+        # Before any other drive, which a boot from "cdrom" would take first.
+        drives.insert(len(drives) if first is None else first, drive)
+        if self.is_again:
+            disk.complete(guest, drive)
 
     def _last_boot(self) -> str:
         """What the machine boots from once it is installed."""
@@ -93,13 +112,15 @@ class Plan:
     def documents(self) -> tuple[str | None, str]:
         """The document to install with, where there is an installation, and the one to keep."""
         root = self.guest.element()
+        write = tree.write if self.guest.domain.base is None else tree.text_of
         if not self.installs:
             return None, write(root)
         first = copy.deepcopy(root)
         self._for_installation(first)
-        if self.method.seed is not None:
+        if self.method.seed is not None and not self.is_again:
             _add_drive(self.guest, root, None)
-        if self.method.cdrom is not None and not self.guest.hardware.windows:  # Windows reads it again and again
+        # Windows reads it again and again; and virt-install leaves it in a machine that it installs again.
+        if self.method.cdrom is not None and not self.guest.hardware.windows and not self.is_again:
             _eject(root, self.method.cdrom.path)
         return write(first), write(root)
 
@@ -121,12 +142,12 @@ class Plan:
 
     def _for_installation(self, root: Node) -> None:
         """Boot from the medium, and stop at the guest's reboot: then the installation is over."""
-        from lxml import etree
-
         system = root.find("os")
         assert system is not None
         for boot in system.findall("boot"):
-            system.remove(boot)
+            tree.remove(boot)
+        if self.is_again:
+            self._give_way(root)
         start = self.method.start
         if start is not None:
             for name, value in (("kernel", start.kernel), ("initrd", start.initrd), ("cmdline", start.arguments)):
@@ -135,10 +156,20 @@ class Plan:
         if self.method.seed is not None:
             _add_drive(self.guest, root, self.method.seed)
             _tell_of_seed(self.guest, root)
-        if self.method.boot is not None and start is None and _may_order(self.guest):
-            for device in _order(self.guest, self.method.boot):
-                etree.SubElement(system, "boot").set("dev", device)
+        may_order = (self.is_again and not self.guest.is_container) or _may_order(self.guest)
+        if self.method.boot is not None and start is None and may_order:
+            for index, device in enumerate(_order(self.guest, self.method.boot)):
+                tree.set_value(root, f"os/boot[{index}]/@dev", device)
         tree.set_value(root, "on_reboot", "destroy")
+
+    def _give_way(self, root: Node) -> None:
+        """Take out what the machine boots otherwise, which would come before the installation."""
+        if self.method.boot is None and self.method.start is None:
+            return
+        for name in ("kernel", "initrd", "cmdline"):
+            tree.unset(root, f"os/{name}")
+        for boot in root.findall("devices/*/boot"):
+            tree.remove(boot)
 
 
 def _add_drive(guest: Guest, root: Node, path: str | None) -> None:

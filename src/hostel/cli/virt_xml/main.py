@@ -10,7 +10,7 @@ from typing import Final, TextIO
 
 import hostel
 from hostel.cli.output import Output
-from hostel.cli.virt_install import osinfo, registry
+from hostel.cli.virt_install import existing, osinfo, registry
 from hostel.cli.virt_install.console import warn
 from hostel.cli.virt_install.guest import Guest
 from hostel.cli.virt_install.host import Host
@@ -21,8 +21,8 @@ from hostel.cli.virt_xml.arguments import NO_EDIT, parser
 from hostel.cli.virt_xml.change import Change, built
 from hostel.cli.virt_xml.live import Live
 from hostel.drivers.base import DomainState
-from hostel.errors import ErrorCode, UsageError, VirtError
-from hostel.objects import Connection, Domain
+from hostel.errors import UsageError, VirtError
+from hostel.objects import Connection
 
 _ACTIONS: Final = ("edit", "add-device", "remove-device", "build-xml")
 
@@ -111,7 +111,7 @@ class _Command:
         self._answers = answers
         self._host = Host(connection)
         self._storage = Storage(connection, images(self._host))
-        self._domain = self._find(options.domain) if options.domain else None
+        self._domain = existing.find(connection, options.domain) if options.domain else None
         self._given = given
         prints = options.print_xml or options.print_diff
         self._defines = options.define if options.define is not None else given is None and not prints
@@ -204,17 +204,6 @@ class _Command:
         except VirtError as error:
             raise UsageError(f"Failed starting domain '{name}': {error}") from error
         self.output.note(f"Domain '{name}' started successfully.")
-
-    def _find(self, key: str) -> Domain:
-        try:
-            return self._connection.domain(key)
-        except VirtError as error:
-            if error.code is ErrorCode.NO_DOMAIN and key.isdigit():
-                try:
-                    return self._connection.domain(int(key))
-                except VirtError as by_id:
-                    error = by_id
-            raise UsageError(f"Could not find domain '{key}': {error}") from error
 
     def _parse(self, xml: str) -> Guest:
         return Guest.parse(self._host, self._storage, xml)

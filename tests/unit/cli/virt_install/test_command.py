@@ -16,6 +16,7 @@ from hostel.cli.output import Output
 from hostel.cli.virt_install.arguments import REFUSED, parser
 from hostel.cli.virt_install.legacy import convert
 from hostel.cli.virt_install.main import main, run
+from hostel.drivers.base.saving import SaveDriver
 from hostel.drivers.store import Directories
 from hostel.errors import HostelError
 from hostel.objects import Connection
@@ -276,3 +277,43 @@ def test_an_imported_image_that_names_strange_files_is_refused_unless_said_other
             with pytest.raises(HostelError, match=r"is not taken as it is.*--check trust=off"):
                 Ran(connection, *words)
         assert Ran(connection, *words, "--check", "trust=off").code == 0
+
+
+EXISTING = """<domain type='test'><name>old</name><uuid>12345678-1234-4234-8234-123456789abc</uuid>
+<memory>65536</memory><os><type arch='i686'>hvm</type><kernel>/old</kernel></os><devices>
+<disk type='file' device='disk'><source file='/a'/><target dev='hda' bus='ide'/><boot order='1'/></disk>
+<disk type='block' device='cdrom'><source dev='/dev/sr0'/><target dev='hdc' bus='ide'/></disk></devices></domain>"""
+AGAIN = ["--osinfo", "generic", "--noautoconsole", "--reinstall", "old"]
+
+
+def test_a_machine_is_installed_again_and_keeps_what_it_has(connection: Connection) -> None:
+    connection.define_domain(EXISTING)
+    Path("cd.iso").write_bytes(bytes(2048))
+    first = Ran(connection, "--cdrom", "cd.iso", "--print-xml", "1", base=AGAIN).domain
+    assert [boot.get("dev") for boot in first.findall("os/boot")] == ["cdrom", "hd"]
+    assert first.find("os/kernel") is None and first.find("devices/*/boot") is None
+    assert [disk.get("type") for disk in first.findall("devices/disk")] == ["file", "file"]
+    assert first.findtext("on_reboot") == "destroy"
+    ran = Ran(connection, "--cdrom", "cd.iso", "--noreboot", "--disk", "none", "--wait", "0", base=AGAIN)
+    assert "--disk is not looked at with --reinstall" in ran.err.getvalue()
+    domain = connection.domain("old")
+    assert domain.is_active and domain.is_persistent and domain.uuid == "12345678-1234-4234-8234-123456789abc"
+    last = ElementTree.fromstring(domain.xml(inactive=True))
+    assert (last.findtext("os/kernel"), last.findtext("on_reboot", "restart")) == ("/old", "restart")
+    assert last.find("devices/disk/boot") is not None
+    with pytest.raises(HostelError, match="'old' is already active"):
+        Ran(connection, "--pxe", base=AGAIN)
+
+
+def test_what_cannot_be_installed_again_is_refused(connection: Connection) -> None:
+    connection.define_domain(EXISTING)
+    with pytest.raises(HostelError, match="Could not find domain 'none'"):
+        Ran(connection, "--pxe", base=["--reinstall", "none"])
+    with pytest.raises(HostelError, match="An install method must be specified"):
+        Ran(connection, base=AGAIN)
+    connection.domain("old").start()
+    hypervisor = connection.hypervisor
+    assert isinstance(hypervisor, SaveDriver)
+    hypervisor.domain_managed_save(hypervisor.domain_lookup_by_name("old"))
+    with pytest.raises(HostelError, match="has a saved state"):
+        Ran(connection, "--pxe", base=AGAIN)
