@@ -57,7 +57,7 @@ LINES = (
 )  # fmt: skip
 MACHINES = ("", "--machine q35", "--machine isapc", "--machine microvm", "--arch i686")
 # What stands in for the host is made of QEMU's own models; of screens this driver starts some.
-LESS = ("cpu/mode[@name='host-model']", "devices/graphics", "devices/channel")
+LESS = ("cpu/mode[@name='host-model']", "devices/graphics")
 # What it does not start, it says so of, and of what it starts, what libvirt says.
 ALL_OR_NOTHING = (
     "os/loader", "memoryBacking", "devices/hostdev", "devices/filesystem", "devices/tpm", "devices/redirdev",

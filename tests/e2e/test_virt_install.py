@@ -19,6 +19,7 @@ import hostel
 from hostel import guest
 from hostel.cli.main import main
 from hostel.drivers.base import DomainState
+from hostel.drivers.qemu import probe
 from hostel.objects import Connection
 from support.guest import write_iso
 
@@ -241,7 +242,6 @@ def test_kvm_is_refused_where_it_runs_no_guest_and_qemu_is_named(
     [
         (["--network", "network=nosuch"], "Network not found: no network with matching name 'nosuch'"),
         (["--network", "bridge=nosuch"], "this host has no bridge 'nosuch'; make it, or use --network user"),
-        (["--graphics", "spice"], "--graphics spice is not supported by this connection yet; use --graphics vnc"),
         (
             ["--disk", "disk.img,cache=fast"],
             "/domain/devices/disk[2]/driver/@cache: Invalid value for attribute 'cache'",
@@ -261,6 +261,16 @@ def test_what_the_host_does_not_have_is_refused_before_anything_is_made(
     assert said.err.splitlines()[-1].startswith(f"ERROR    {message}")
     assert connection.pools() == []
     assert connection.domains() == []
+
+
+def test_spice_that_this_qemu_lacks_is_refused_before_anything_is_made(
+    connection: Connection, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(probe, "has_spice", lambda emulator, cache: False)
+    assert install("--import", "--disk", "size=0.01", "--osinfo", "generic", "--graphics", "spice") == 1
+    message = "--graphics spice is not supported by this connection yet; use --graphics vnc"
+    assert capsys.readouterr().err.splitlines()[-1] == f"ERROR    {message}"
+    assert connection.pools() == []
 
 
 def test_a_machine_is_cloned_and_the_copy_boots(connection: Connection, capsys: pytest.CaptureFixture[str]) -> None:

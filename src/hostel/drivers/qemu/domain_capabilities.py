@@ -15,7 +15,7 @@ from hostel.codec.xml import Element
 from hostel.drivers.host.driver import LinuxHostDriver
 from hostel.drivers.qemu import features as qemu_features
 from hostel.drivers.qemu import probe
-from hostel.drivers.qemu.command.display import GRAPHICS, VIDEO
+from hostel.drivers.qemu.command.display import VIDEO
 from hostel.drivers.qemu.command.support import FIELDS
 from hostel.drivers.qemu.cpu.decode import host_model
 from hostel.drivers.qemu.cpu.known import Known, known
@@ -158,8 +158,9 @@ def _memory_backing(version: int) -> MemoryBackingSupport:
 def _devices(chosen: Chosen, has: Collection[str], cache: Path) -> DeviceSupport:
     transitional = _TRANSITIONAL if "virtio-pci-non-transitional" in has else ("virtio",)
     listed = probe.devices(chosen.path, cache)
-    screens = [kind.value for kind in GraphicsType if kind in GRAPHICS]
-    channels = ["pty", "unix", *(["spicevmc"] if GraphicsType.SPICE in GRAPHICS else [])]
+    has_spice = probe.has_spice(chosen.path, cache)
+    screens = [kind.value for kind in (GraphicsType.VNC, *([GraphicsType.SPICE] if has_spice else []))]
+    channels = ["pty", "unix", *(["spicevmc"] if has_spice else [])]
     videos = [name for name in _VIDEO_ORDER if name == "none" or f'name "{VIDEO.get(name, ("",))[0]}"' in listed]
     return DeviceSupport(
         disk=_disk(chosen, has, listed, transitional),

@@ -24,6 +24,7 @@ from hostel.drivers.qemu import (
     monitor,
     probe,
     process,
+    screens,
     source,
     taint,
     vsock,
@@ -32,7 +33,6 @@ from hostel.drivers.qemu.alias import assign_aliases
 from hostel.drivers.qemu.command import firmware, hostdev, memory
 from hostel.drivers.qemu.command.context import Context, Wire, alias_of
 from hostel.drivers.qemu.command.disk import drive_id, throttle
-from hostel.drivers.qemu.command.display import VNC_ID
 from hostel.drivers.qemu.command.host import large_pages
 from hostel.drivers.qemu.command.machine import build
 from hostel.drivers.qemu.command.objects import Needed, secrets
@@ -165,7 +165,9 @@ class Launcher:
         """Run a document that is ready to be run."""
         machines, name = self._machines, live.name
         run, log = machines.run_directory(name), machines.log(name)
-        context = self.context(live, run)._replace(is_confined=probe.sandboxes(emulator, self._cache))
+        context = self.context(live, run)._replace(
+            is_confined=probe.sandboxes(emulator, self._cache), has_spice=probe.has_spice(emulator, self._cache)
+        )
         status = Status(live, machines.next_id(), 0, 0, str(run), 0)
         live.id = status.id
         privileged, moved = os.geteuid() == 0, origin.migration is not None
@@ -176,6 +178,7 @@ class Launcher:
         with contextlib.ExitStack() as given:
             given.callback(_unlink, values)
             try:
+                screens.reserve(live, given)
                 context = context._replace(wires=self._connect(status, given))
                 argv = build(live, context)
                 if origin.memory is not None or origin.migration is not None:
@@ -380,12 +383,7 @@ class Launcher:
         mirror_consoles(domain)
         for console in devices.consoles:
             console.tty = console.source.path if console.type == CharacterType.PTY and console.source else None
-        servers = {server["id"]: server.get("server") for server in qmp.execute("query-vnc-servers")}
-        for index, graphics in enumerate(devices.graphics):
-            if graphics.listens and graphics.listens[0].type == "address" and (place := servers[f"{VNC_ID}{index}"]):
-                graphics.port = int(place[0]["service"])
-            if graphics.passwd:
-                qmp.execute("set_password", protocol="vnc", password=graphics.passwd)
+        screens.complete(domain, qmp)
         for disk in devices.disks:
             if disk.iotune is not None:
                 qmp.execute("block_set_io_throttle", **throttle(disk))

@@ -103,6 +103,11 @@ def devices(emulator: str, cache: Path) -> str:
     return _remembered(cache, "devices", emulator, [], lambda: _help(emulator, "-device"))
 
 
+def has_spice(emulator: str, cache: Path) -> bool:
+    """Whether it has SPICE; remembered once it has, since the module may be installed later."""
+    return bool(_remembered(cache, "spice", emulator, [], lambda: _help(emulator, "-spice")))
+
+
 def sandboxes(emulator: str, cache: Path) -> bool:
     """Whether it can have the kernel refuse it what it does not need; asked once per QEMU, then remembered."""
 

@@ -38,7 +38,7 @@ _WATCHDOG: Final = ("none", "pause", "reset", "poweroff", "shutdown", "debug", "
 _RECIPIENTS: Final = ("hypervisor", "guest")
 _FAILURES: Final = ("ignore", "inject", "fatal", "reset")
 _FAMILIES: Final = {"ipv4": 0, "ipv6": 1, "unix": 2}
-_PHASES: Final = {"VNC_CONNECTED": 0, "VNC_INITIALIZED": 1, "VNC_DISCONNECTED": 2}
+_PHASES: Final = {"CONNECTED": 0, "INITIALIZED": 1, "DISCONNECTED": 2}
 _AGENT: Final = "org.qemu.guest_agent.0"
 
 
@@ -235,7 +235,9 @@ def translate(name: str, data: Mapping[str, Any], status: Status) -> list[tuple[
         case "VSERPORT_CHANGE":
             return _port(data, status)
         case "VNC_CONNECTED" | "VNC_INITIALIZED" | "VNC_DISCONNECTED":
-            return [("graphics", _graphics(_PHASES[name], data))]
+            return [("graphics", _graphics(_PHASES[name.removeprefix("VNC_")], data))]
+        case "SPICE_CONNECTED" | "SPICE_INITIALIZED" | "SPICE_DISCONNECTED":
+            return [("graphics", _graphics(_PHASES[name.removeprefix("SPICE_")], data))]
         case _:
             return []
 
@@ -300,7 +302,8 @@ def _graphics(phase: int, data: Mapping[str, Any]) -> dict[str, Any]:
     told: dict[str, Any] = {"phase": phase, "authScheme": str(server.get("auth", ""))}
     for word, end in (("local", server), ("remote", client)):
         family = _FAMILIES.get(str(end.get("family")), 0)
-        told[word] = {"family": family, "node": str(end.get("host", "")), "service": str(end.get("service", ""))}
+        service = end.get("service", end.get("port", ""))  # as VNC calls it, and SPICE
+        told[word] = {"family": family, "node": str(end.get("host", "")), "service": str(service)}
     names = (("x509dname", client.get("x509_dname")), ("saslUsername", client.get("sasl_username")))
     told["subject"] = [{"type": kind, "name": str(name)} for kind, name in names if name]
     return told

@@ -108,6 +108,58 @@ def test_vnc_has_its_port_or_leaves_it_to_qemu(attributes: str, expected: str) -
     assert after(argv_of(f"<graphics type='vnc' {attributes}/>"), "-vnc") == [expected]
 
 
+@pytest.mark.parametrize(
+    ("attributes", "inside", "expected"),
+    [
+        ("port='5907' passwd='x'", "", "port=5907,addr=127.0.0.1,seamless-migration=on"),
+        ("autoport='yes' listen='::1'", "", "port=5901,addr=::1,disable-ticketing=on,seamless-migration=on"),
+        ("", "<listen type='none'/>", "port=0,disable-ticketing=on,seamless-migration=on"),
+        (
+            "",
+            "<listen type='socket' socket='/a,b'/>",
+            "unix=on,addr=/a,,b,disable-ticketing=on,seamless-migration=on",
+        ),
+        (
+            "port='5901' defaultMode='insecure'",
+            "<channel name='main' mode='insecure'/><image compression='quic'/><jpeg compression='never'/>"
+            "<zlib compression='always'/><playback compression='off'/><streaming mode='all'/>"
+            "<clipboard copypaste='no'/><mouse mode='server'/><filetransfer enable='no'/>",
+            "port=5901,addr=127.0.0.1,agent-mouse=off,disable-ticketing=on,plaintext-channel=default,"
+            "plaintext-channel=main,image-compression=quic,jpeg-wan-compression=never,"
+            "zlib-glz-wan-compression=always,playback-compression=off,streaming-video=all,disable-copy-paste=on,"
+            "disable-agent-file-xfer=on,seamless-migration=on",
+        ),
+    ],
+)
+def test_spice_is_said_as_libvirt_says_it(attributes: str, inside: str, expected: str) -> None:
+    assert after(argv_of(f"<graphics type='spice' {attributes}>{inside}</graphics>"), "-spice") == [expected]
+
+
+@pytest.mark.parametrize(
+    ("attributes", "inside", "message"),
+    [
+        ("port='5901' tlsPort='5902'", "", "TLS of SPICE is not supported; drop tlsPort"),
+        ("port='5901' tlsPort='-1'", "", "TLS of SPICE is not supported; drop tlsPort"),
+        ("port='5901' defaultMode='secure'", "", "defaultMode secure requested"),
+        ("port='5901'", "<channel name='main' mode='secure'/>", "secure channels set"),
+        ("port='5901'", "<gl enable='yes'/>", "write <gl enable='no'/>"),
+    ],
+)
+def test_spice_without_what_it_needs_is_refused(attributes: str, inside: str, message: str) -> None:
+    with pytest.raises(VirtError, match=message):
+        argv_of(f"<graphics type='spice' {attributes}>{inside}</graphics>")
+
+
+def test_spice_that_this_qemu_lacks_is_refused() -> None:
+    domain = document.parse(
+        HEAD.format(os="", name="g", machine="") + "<devices><graphics type='spice'/></devices></domain>", QEMU
+    )
+    assign_aliases(domain)
+    context = Context("/usr/bin/qemu", Path("/run/monitor"), {}.get, has_spice=False)
+    with pytest.raises(VirtError, match=r"graphics type='spice'; write vnc$"):
+        build(domain, context)
+
+
 def test_vnc_port_below_the_first_is_refused() -> None:
     with pytest.raises(VirtError, match="VNC ports are 5900 to 65535"):
         argv_of("<graphics type='vnc' port='80'/>")

@@ -109,6 +109,8 @@ def chardev(device: CharacterBackend) -> str:
             return f"{kind},{name}{logging}"
         case CharacterType.SPICEVMC:
             return f"spicevmc,{name},name={_SPICE_PORTS.get(device.TAG, 'vdagent')}{logging}"
+        case CharacterType.SPICEPORT:
+            return f"spiceport,{name},name={escape(source.channel or '')}{logging}"
         case CharacterType.FILE:
             return f"file,{name},path={path},append={'on' if source.append else 'off'}{logging}"
         case CharacterType.DEV:
@@ -126,7 +128,9 @@ def chardev(device: CharacterBackend) -> str:
         case CharacterType.UDP:
             return f"udp,{name}{_udp(device)}{logging}"
         case _:
-            raise unsupported(f"{device.TAG} type='{kind}'; write pty, null, file, dev, pipe, unix, tcp or udp")
+            raise unsupported(
+                f"{device.TAG} type='{kind}'; write pty, null, file, dev, pipe, unix, tcp, udp, spicevmc or spiceport"
+            )
 
 
 def _udp(device: CharacterBackend) -> str:

@@ -41,6 +41,7 @@ class Context(NamedTuple):
         pages: the host's large pages.
         is_confined: whether QEMU has the kernel refuse it what it does not need.
         smbios: reads what the host's firmware tells of it; None where that is not known.
+        has_spice: whether it has SPICE, which may be a module that is not installed.
     """
 
     emulator: str
@@ -55,6 +56,7 @@ class Context(NamedTuple):
     pages: LargePages = LargePages()
     is_confined: bool = False
     smbios: Callable[[], HostSysinfo | None] = lambda: None
+    has_spice: bool = True
 
     def has(self, feature: str) -> bool:
         """Whether the emulator has a feature; the host's own QEMU is taken to have it."""

@@ -1,4 +1,4 @@
-"""Screens: VNC servers and graphics cards; sound cards and what they play on."""
+"""Screens: VNC and SPICE servers, and graphics cards; sound cards and what they play on."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from hostel.drivers.qemu.command.context import Context, alias_of, escape, option
 from hostel.drivers.qemu.command.place import place, virtio
+from hostel.drivers.qemu.command.spice import spice
 from hostel.drivers.qemu.document import unsupported
 from hostel.model.domain.devices.graphics import Graphics, GraphicsType, Listen
 from hostel.model.domain.devices.sound import Audio, Sound
@@ -13,7 +14,6 @@ from hostel.model.domain.devices.video import VideoModel
 from hostel.model.domain.domain import Domain
 
 VNC_ID: Final = "vnc"
-GRAPHICS: Final = (GraphicsType.VNC,)  # what this driver starts
 _VNC_FIRST: Final = 5900
 _VNC_LAST: Final = 65535
 # A card with VGA inside for the first screen, and the one for further screens.
@@ -38,14 +38,18 @@ _CODECS: Final = {"duplex": "hda-duplex", "micro": "hda-micro", "output": "hda-o
 
 
 def graphics(domain: Domain, context: Context) -> list[str]:
-    """VNC servers. QEMU itself takes the first free port where it is automatic: nobody can come in between.
+    """VNC servers, and those of SPICE. Where a port of VNC is automatic, QEMU itself takes the first that is free.
 
-    The live document gets the port once QEMU runs; it asks by the server's id, which is its place in the document.
+    It begins with the one that :func:`hostel.drivers.qemu.screens.reserve` found. The live document gets the port once
+    QEMU runs; it asks by the server's id, which is its place in the document. SPICE has no such choice.
     """
     argv: list[str] = []
     for index, device in enumerate(domain.devices.graphics):
-        if device.type not in GRAPHICS:
-            raise unsupported(f"graphics type='{device.type}'; write vnc")
+        if device.type == GraphicsType.SPICE and context.has_spice:
+            argv += ["-spice", spice(device, context)]
+            continue
+        if device.type != GraphicsType.VNC:
+            raise unsupported(f"graphics type='{device.type}'; write vnc{' or spice' if context.has_spice else ''}")
         argv += ["-vnc", f"{_vnc(device, context)},id={VNC_ID}{index}{_vnc_options(domain, device)}"]
     return argv
 
@@ -65,7 +69,8 @@ def _vnc(device: Graphics, context: Context) -> str:
     address = device.listen = listen.address = listen.address or device.listen or "127.0.0.1"
     host = escape(f"[{address}]" if ":" in address else address)
     if device.is_automatic or device.port is None:
-        return f"{host}:0,to={_VNC_LAST - _VNC_FIRST}"
+        first = max(device.port or 0, _VNC_FIRST)
+        return f"{host}:{first - _VNC_FIRST},to={_VNC_LAST - _VNC_FIRST}"
     if not _VNC_FIRST <= device.port <= _VNC_LAST:
         raise unsupported(f"graphics port='{device.port}': VNC ports are {_VNC_FIRST} to {_VNC_LAST}")
     return f"{host}:{device.port - _VNC_FIRST}"
@@ -101,11 +106,11 @@ def audio(domain: Domain) -> list[str]:
 
 
 def _audio(backend: Audio) -> dict[str, Any]:
-    if backend.type not in ("none", "file"):
-        raise unsupported(f"audio type='{backend.type}'; write none or file")
+    if backend.type not in ("none", "file", "spice"):
+        raise unsupported(f"audio type='{backend.type}'; write none, file or spice")
     if backend.type == "file":
         return {"driver": "wav", "path": backend.path}
-    return {"driver": "none"}
+    return {"driver": backend.type}
 
 
 def sounds(domain: Domain) -> list[str]:

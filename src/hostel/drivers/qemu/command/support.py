@@ -216,15 +216,19 @@ _ACTED_ON: Final[dict[type[Element], str]] = {
     character.ConsoleTarget: "type port",
     character.Channel: _CHARACTER,
     character.ChannelTarget: "type name state",
-    character.CharacterSource: "mode path append host service reconnect",
+    character.CharacterSource: "mode path append host service channel reconnect",
     character.Log: "file append",
     input.Input: f"type bus driver source {_DEVICE}",
     input.InputSource: "evdev",
     input.Hub: f"type {_DEVICE}",
     graphics.Graphics: (
-        "type socket port autoport websocket listen keymap share_policy power_control passwd listens audio"
+        "type socket port tls_port autoport websocket listen keymap share_policy power_control passwd listens audio "
+        "default_mode channels image_compression jpeg_compression zlib_compression playback_compression streaming "
+        "mouse clipboard file_transfer gl"
     ),
     graphics.Listen: "type address socket",
+    graphics.SpiceChannel: "name mode",
+    graphics.Gl: "enable",
     sound.Sound: f"model codecs audio {_DEVICE}",
     sound.Audio: "id type path",
     video.Video: f"driver model {_DEVICE}",

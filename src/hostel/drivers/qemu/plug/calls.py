@@ -161,12 +161,14 @@ def _update_graphics(machine: Running, wanted: Graphics) -> None:
         what = f"cannot find existing graphics device to modify of type '{wanted.type}'"
         raise fault(ErrorCode.DEVICE_MISSING, f"device not found: {what}", ErrorDomain.QEMU)
     if wanted.port not in (None, -1, held.port):
-        raise fault(ErrorCode.CONFIG_UNSUPPORTED, "cannot change port settings on vnc graphics", ErrorDomain.QEMU)
+        raise fault(
+            ErrorCode.CONFIG_UNSUPPORTED, f"cannot change port settings on {wanted.type} graphics", ErrorDomain.QEMU
+        )
     if wanted.passwd != held.passwd:
         if held.passwd is None:
             raise invalid("a screen that was started without a password takes none; restart the domain")
         if wanted.passwd is None:
             raise failed("a password cannot be taken off a screen that is in use")
-        machine.ask("set_password", protocol="vnc", password=wanted.passwd)
+        machine.ask("set_password", protocol=str(wanted.type), password=wanted.passwd)
         held.passwd = wanted.passwd
         machine.save()
