@@ -31,6 +31,7 @@ from hostel.drivers.qemu import (
 )
 from hostel.drivers.qemu.alias import assign_aliases
 from hostel.drivers.qemu.command import firmware, hostdev, memory
+from hostel.drivers.qemu.command.character import CERTIFICATES
 from hostel.drivers.qemu.command.context import Context, Wire, alias_of
 from hostel.drivers.qemu.command.disk import drive_id, throttle
 from hostel.drivers.qemu.command.host import large_pages
@@ -56,6 +57,7 @@ from hostel.model.domain.platform import Platform
 if TYPE_CHECKING:
     from hostel.drivers.qemu.running import Running
 
+_CERTIFICATES: Final = (Path("/etc/pki/libvirt-chardev"), Path("/etc/pki/qemu"))  # libvirt's, in its order
 _EMULATOR: Final = "qemu-system-x86_64"
 _POLL: Final = 0.05  # seconds
 _MEMORY_SECONDS: Final = 600.0
@@ -243,6 +245,12 @@ class Launcher:
         """
         choice.choose(live, self._descriptors, self._machines.variables(live.name), reset=reset_nvram)
 
+    def certificates(self) -> dict[str, str]:
+        """The folder of certificates of character devices; the connection's own goes before the host's."""
+        folders = (self._machines.directories.config / "pki/qemu", *_CERTIFICATES)
+        found = next((str(folder) for folder in folders if folder.is_dir()), None)
+        return {} if found is None else {CERTIFICATES: found}
+
     def context(self, live: Domain, run: Path) -> Context:
         """What building command lines of a run needs besides the document."""
         from hostel.drivers.host.smbios import host_sysinfo
@@ -250,7 +258,7 @@ class Launcher:
         files = str(self._memory_files(live))
         return Context(
             find_emulator(live), run / "monitor", self.bridge,
-            memory_files=files, pages=large_pages(), smbios=host_sysinfo,
+            memory_files=files, pages=large_pages(), smbios=host_sysinfo, certificates=self.certificates(),
         )  # fmt: skip
 
     def give_secrets(self, wanted: Iterable[Needed], context: Context) -> list[Path]:

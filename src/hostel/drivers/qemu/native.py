@@ -47,7 +47,7 @@ class ArgumentCalls(Calls, NativeCalls):
         run = self._machines.log(domain.name).with_suffix("")
         context = Context(
             find_emulator(domain), run / "monitor", self._launcher.bridge,
-            pages=large_pages(), is_confined=True, smbios=host_sysinfo,
+            pages=large_pages(), is_confined=True, smbios=host_sysinfo, certificates=self._launcher.certificates(),
         )  # fmt: skip
         return shlex.join(build(domain, context, SAID))
 

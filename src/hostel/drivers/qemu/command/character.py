@@ -22,6 +22,7 @@ from hostel.model.domain.implicit import find_controller
 
 _SERIALS: Final = {"isa-serial": "isa-serial", "pci-serial": "pci-serial", "usb-serial": "usb-serial"}
 
+CERTIFICATES: Final = "chardev"  # what the context calls their folder
 # What SPICE calls the channels of devices.
 _SPICE_PORTS: Final = {"redirdev": "usbredir", "smartcard": "smartcard"}
 
@@ -30,15 +31,15 @@ def arguments(domain: Domain, context: Context) -> list[str]:
     """Serial and parallel ports, consoles and channels; a console on a serial port is that port."""
     argv: list[str] = []
     for serial in domain.devices.serials:
-        argv += [*_chardev(serial), *_serial(domain, serial)]
+        argv += [*chardev(serial, context), *_serial(domain, serial)]
     for parallel in domain.devices.parallels:
         port = parallel.target.port if parallel.target is not None else None
         spec = {"driver": "isa-parallel", "chardev": f"char{alias_of(parallel)}", "id": alias_of(parallel)}
-        argv += [*_chardev(parallel), *option("-device", {**spec, "index": port})]
+        argv += [*chardev(parallel, context), *option("-device", {**spec, "index": port})]
     for channel in domain.devices.channels:
         argv += _channel(domain, channel, context)
     for console in domain.devices.consoles:
-        argv += _console(domain, console)
+        argv += _console(domain, console, context)
     return argv
 
 
@@ -65,7 +66,7 @@ def _virtio_port(domain: Domain, device: Channel | Console) -> dict[str, object]
     return {"bus": f"{alias_of(controller)}.{address.bus}", "nr": address.port}
 
 
-def _console(domain: Domain, console: Console) -> list[str]:
+def _console(domain: Domain, console: Console, context: Context) -> list[str]:
     kind = console.target.type if console.target is not None else None
     if kind == "serial":
         return []
@@ -73,7 +74,7 @@ def _console(domain: Domain, console: Console) -> list[str]:
         raise unsupported(f"console '{alias_of(console)}': target type '{kind}'; write serial or virtio")
     spec = {"driver": "virtconsole", **_virtio_port(domain, console)}
     rest = {"chardev": f"char{alias_of(console)}", "id": alias_of(console)}
-    return [*_chardev(console), *option("-device", {**spec, **rest})]
+    return [*chardev(console, context), *option("-device", {**spec, **rest})]
 
 
 def _channel(domain: Domain, channel: Channel, context: Context) -> list[str]:
@@ -85,15 +86,34 @@ def _channel(domain: Domain, channel: Channel, context: Context) -> list[str]:
         channel.sources = [CharacterSource(mode="bind", path=path)]
     spec = {"driver": "virtserialport", **_virtio_port(domain, channel)}
     rest = {"chardev": f"char{alias_of(channel)}", "id": alias_of(channel), "name": target.name}
-    return [*_chardev(channel), *option("-device", {**spec, **rest})]
+    return [*chardev(channel, context), *option("-device", {**spec, **rest})]
 
 
-def _chardev(device: CharacterBackend) -> list[str]:
-    return ["-chardev", chardev(device)]
+def chardev(device: CharacterBackend, context: Context) -> list[str]:
+    """The ``-chardev`` of a character device, after the certificates that it needs.
+
+    Raises:
+        VirtError: ``CONFIG_UNSUPPORTED``: QEMU, or this driver, has no such end, or there are no certificates.
+    """
+    source = device.source
+    if source is None or not source.tls:
+        return ["-chardev", _chardev(device)]
+    if device.type != CharacterType.TCP:
+        raise unsupported(f"{device.TAG} type='{device.type}': tls='yes' is for type='tcp' only")
+    folder = context.certificates.get(CERTIFICATES)
+    if folder is None:
+        raise unsupported(
+            f"{device.TAG} '{alias_of(device)}': tls='yes', and there are no certificates; QEMU reads ca-cert.pem and "
+            "server-cert.pem, server-key.pem (mode='bind') or client-cert.pem, client-key.pem (mode='connect') in "
+            "pki/qemu of this connection's configuration, /etc/pki/libvirt-chardev or /etc/pki/qemu"
+        )
+    name = f"objchar{alias_of(device)}_tls0"
+    end = "server" if source.mode == "bind" else "client"
+    spec = {"qom-type": "tls-creds-x509", "id": name, "dir": folder, "endpoint": end, "verify-peer": True}
+    return [*option("-object", spec), "-chardev", f"{_chardev(device)},tls-creds={name}"]
 
 
-def chardev(device: CharacterBackend) -> str:
-    """The ``-chardev`` of a character device."""
+def _chardev(device: CharacterBackend) -> str:
     kind, source = device.type, device.source or CharacterSource()
     name = f"id=char{alias_of(device)}"
     path = escape(source.path or "")

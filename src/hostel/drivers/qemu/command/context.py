@@ -34,7 +34,7 @@ class Context(NamedTuple):
         bridge: the host bridge of a virtual network, or None where it is user-mode.
         platform: what the emulator brings; None where the host's own QEMU is meant.
         hands_over: whether QEMU is given open descriptors of taps and of vhost, and does not open them itself.
-        certificates: the folders of X.509 credentials for clients, by protocol.
+        certificates: the folders of X.509 credentials for clients, by protocol, and of those of character devices.
         host: finds devices of the host.
         wires: the host's ends of interfaces that are open, by the alias.
         memory_files: the directory for files that are the guest's memory.

@@ -85,7 +85,7 @@ def build(domain: Domain, context: Context, fields: Mapping[type[Element], froze
     argv += [*passage.arguments(domain, context, order), *hostdev.arguments(domain, context, order)]
     argv += peripheral.watchdogs(domain)
     argv += peripheral.balloon(domain)
-    argv += peripheral.rngs(domain)
+    argv += peripheral.rngs(domain, context)
     argv += peripheral.panics(domain)
     if domain.features is not None and domain.features.vmcoreinfo:
         argv += option("-device", {"driver": "vmcoreinfo"})

@@ -23,12 +23,12 @@ _ROLES: Final = {"master": "on", "peer": "off"}
 
 def arguments(domain: Domain, context: Context, bootindex: dict[int, int]) -> list[str]:
     """All of them."""
-    argv = smartcards(domain)
+    argv = smartcards(domain, context)
     for device in domain.devices.redirdevs:
         name = alias_of(device)
         spec = {"driver": "usb-redir", "chardev": f"char{name}", "id": name, "bootindex": bootindex.get(id(device))}
         spec["filter"] = _filter(domain.devices.redirfilter)
-        argv += ["-chardev", chardev(device), *option("-device", {**spec, **place(domain, device)})]
+        argv += [*chardev(device, context), *option("-device", {**spec, **place(domain, device)})]
     for shared in domain.devices.shmems:
         argv += _shared_memory(domain, shared)
     return argv + vsock(domain, context)
@@ -68,7 +68,7 @@ def _bcd(version: str | None) -> int | None:
         raise unsupported(f"<usbdev version='{version}'>; write a number such as 1.10") from None
 
 
-def smartcards(domain: Domain) -> list[str]:
+def smartcards(domain: Domain, context: Context) -> list[str]:
     """The one smartcard that there may be."""
     argv: list[str] = []
     for card in domain.devices.smartcards[:1]:
@@ -76,12 +76,12 @@ def smartcards(domain: Domain) -> list[str]:
         reader = find_controller(domain, ControllerType.CCID, address.controller)
         if reader is None:
             raise unsupported("<smartcard>: there is no CCID controller for it")
-        spec, before = _card(card)
+        spec, before = _card(card, context)
         argv += [*before, *option("-device", {**spec, "id": alias_of(card), "bus": f"{alias_of(reader)}.0"})]
     return argv
 
 
-def _card(card: Smartcard) -> tuple[dict[str, Any], list[str]]:
+def _card(card: Smartcard, context: Context) -> tuple[dict[str, Any], list[str]]:
     if card.mode == "host":
         return {"driver": "ccid-card-emulated", "backend": "nss-emulated"}, []
     if card.mode == "host-certificates":
@@ -92,7 +92,7 @@ def _card(card: Smartcard) -> tuple[dict[str, Any], list[str]]:
     line = _Line(
         type=card.type or CharacterType.PTY, sources=card.sources, protocol=card.protocol, alias=alias_of(card)
     )
-    return {"driver": "ccid-card-passthru", "chardev": f"char{alias_of(card)}"}, ["-chardev", chardev(line)]
+    return {"driver": "ccid-card-passthru", "chardev": f"char{alias_of(card)}"}, chardev(line, context)
 
 
 class _Line(CharacterBackend, tag="smartcard"):

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from hostel.drivers.qemu.command.character import chardev
-from hostel.drivers.qemu.command.context import alias_of, option
+from hostel.drivers.qemu.command.context import Context, alias_of, option
 from hostel.drivers.qemu.command.place import place, virtio
 from hostel.drivers.qemu.document import unsupported
 from hostel.model.domain.devices.address import IsaAddress
@@ -37,7 +37,7 @@ _RNGS: Final = {
 _ACTIONS: Final = {"dump": "pause"}
 
 
-def one(domain: Domain, device: Device) -> list[str]:
+def one(domain: Domain, device: Device, context: Context) -> list[str]:
     """One small device, for a machine that runs.
 
     Raises:
@@ -45,7 +45,7 @@ def one(domain: Domain, device: Device) -> list[str]:
     """
     makers: dict[type[Device], tuple[str, Callable[[Domain], list[str]]]] = {
         Input: ("inputs", inputs),
-        Rng: ("rngs", rngs),
+        Rng: ("rngs", lambda alone: rngs(alone, context)),
         Watchdog: ("watchdogs", watchdogs),
     }
     if type(device) not in makers:
@@ -97,12 +97,12 @@ def balloon(domain: Domain) -> list[str]:
     )
 
 
-def rngs(domain: Domain) -> list[str]:
+def rngs(domain: Domain, context: Context) -> list[str]:
     """Sources of random numbers."""
     argv: list[str] = []
     for device in domain.devices.rngs:
         name = f"obj{alias_of(device)}"
-        argv += [*_rng_backend(device, name)]
+        argv += [*_rng_backend(device, name, context)]
         rate = device.rate
         limits = {} if rate is None else {"max-bytes": rate.bytes, "period": rate.period or 1000}
         spec = {"driver": _RNGS[device.model], "rng": name, "id": alias_of(device), **limits, **virtio(device.driver)}
@@ -110,7 +110,7 @@ def rngs(domain: Domain) -> list[str]:
     return argv
 
 
-def _rng_backend(device: Rng, name: str) -> list[str]:
+def _rng_backend(device: Rng, name: str, context: Context) -> list[str]:
     backend = device.backend
     if backend.model == "random":
         return option("-object", {"qom-type": "rng-random", "id": name, "filename": backend.path or "/dev/random"})
@@ -119,7 +119,9 @@ def _rng_backend(device: Rng, name: str) -> list[str]:
     kind = backend.type or CharacterType.PTY
     line = Serial(type=kind, sources=backend.sources, protocol=backend.protocol, alias=alias_of(device))
     character = f"char{alias_of(device)}"
-    return ["-chardev", chardev(line), *option("-object", {"qom-type": "rng-egd", "id": name, "chardev": character})]
+    return [
+        *chardev(line, context), *option("-object", {"qom-type": "rng-egd", "id": name, "chardev": character}),
+    ]  # fmt: skip
 
 
 def watchdogs(domain: Domain) -> list[str]:

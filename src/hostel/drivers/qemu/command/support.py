@@ -216,7 +216,7 @@ _ACTED_ON: Final[dict[type[Element], str]] = {
     character.ConsoleTarget: "type port",
     character.Channel: _CHARACTER,
     character.ChannelTarget: "type name state",
-    character.CharacterSource: "mode path append host service channel reconnect",
+    character.CharacterSource: "mode path append host service tls channel reconnect",
     character.Log: "file append",
     input.Input: f"type bus driver source {_DEVICE}",
     input.InputSource: "evdev",

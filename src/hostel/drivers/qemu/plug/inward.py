@@ -216,7 +216,7 @@ def _options(domain: Domain, device: Device, context: Context, wire: Wire | None
         case MemoryDevice():
             argv = memory.device_arguments(domain, device, context)
         case _:
-            argv = peripheral.one(domain, device)
+            argv = peripheral.one(domain, device, context)
     if len(argv) % 2 or any(option not in _COMMANDS for option in argv[::2]):
         raise _not_hot(f"live attach of this <{device.TAG}> is not supported; add it with --config")
     pairs = zip(argv[::2], argv[1::2], strict=True)
