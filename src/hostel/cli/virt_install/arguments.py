@@ -1,11 +1,9 @@
-"""The command line of virt-install: its options in their groups, and those that are refused by name."""
+"""The command line of virt-install: its options in their groups."""
 
 from __future__ import annotations
 
 import argparse
 from typing import Any, Final, NamedTuple
-
-from hostel.errors import UsageError
 
 VERSION: Final = "4.1.0"  # the virt-install whose command line this is
 USAGE: Final = "%(prog)s --name NAME --memory MB STORAGE INSTALL [options]"
@@ -55,6 +53,7 @@ _INSTALLATION: Final = (
     _one("--install", help="how it is installed: --install kernel=,initrd=,kernel_args=, --install bootdev=network"),
     _one("--cloud-init", nargs="?", const="", help="what cloud-init does at the first boot: --cloud-init ssh-key=FILE"),
     _one("--reinstall", metavar="DOMAIN", help="install into this machine again, which keeps its disks and devices"),
+    _one("--unattended", nargs="?", const="", help=argparse.SUPPRESS),
     _flag("--import", help="there is a system on the disk already", dest="import_install"),
     _many("--boot", help="what is booted: --boot hd,cdrom,menu=on, --boot kernel=/vmlinuz,cmdline='console=ttyS0'"),
 )
@@ -175,21 +174,6 @@ GROUPS: Final = (
     ("Other options", _OTHER),
 )
 
-_UNATTENDED: Final = "unattended installations are not supported yet; use --import with a prepared image"
-# What virt-install has and this does not, with what to do instead.
-REFUSED: Final[dict[tuple[str, ...], str]] = {
-    ("--unattended",): _UNATTENDED,
-}
-
-
-class _Refuse(argparse.Action):
-    """Ends with the reason that an option is not taken; ``none`` says the same as leaving it out."""
-
-    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
-        if values == "none":
-            return
-        raise UsageError(f"{option_string}: {self.const}")
-
 
 def parser() -> argparse.ArgumentParser:
     """The parser of the command line."""
@@ -207,6 +191,4 @@ def parser() -> argparse.ArgumentParser:
         for option in options:
             # Old spellings are taken, and not shown.
             group.add_argument(*option.flags, help=option.help or argparse.SUPPRESS, **option.settings)
-    for flags, why in REFUSED.items():
-        made.add_argument(*flags, action=_Refuse, nargs="?", const=why, help=argparse.SUPPRESS)
     return made

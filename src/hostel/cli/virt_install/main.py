@@ -25,6 +25,7 @@ from hostel.cli.virt_install.plan import Method, Plan, cdrom_medium
 from hostel.cli.virt_install.seed import CLOUD_INIT, Seed
 from hostel.cli.virt_install.storage import Storage
 from hostel.cli.virt_install.suboption import Kind, Refusal, Sub, SubOptions, on_off
+from hostel.cli.virt_install.unattended import UNATTENDED, refuse
 from hostel.drivers.document import canonical_uuid
 from hostel.drivers.store import Directories
 from hostel.errors import HostelError, UsageError
@@ -54,6 +55,7 @@ _LISTINGS: Final[dict[str, SubOptions]] = {
     "location": LOCATION,
     "install": INSTALL,
     "cloud-init": CLOUD_INIT,
+    "unattended": UNATTENDED,
 }
 
 
@@ -142,6 +144,7 @@ class _Command:
             UsageError: it is wrong or says too little.
         """
         options, output = self.options, self.output
+        refuse(options, read_osinfo(options.os_variant)[0] or osinfo.GENERIC)
         if options.reinstall:
             return self._plan_again()
         guest = self._guest()
