@@ -134,7 +134,7 @@ MACHINES = [
     "managedsave test; domstate test --reason; list --all --managed-save; managedsave-remove test; "
     "managedsave-remove test; undefine test; list --all",
     "managedsave test; start test; dominfo test; domstate test --reason; list --managed-save",
-    "managedsave test; undefine test --managed-save; list --all",
+    "managedsave test; undefine test; list --all; undefine test --managed-save; list --all",
     "domblkstat test nosuch; destroy test; domblkstat test vda",
     "blkdeviotune test vda; blkdeviotune test vda --total-bytes-sec 100 --total-bytes-sec-max 200; "
     "blkdeviotune test vda; dumpxml test; blkdeviotune test vda 1000; "

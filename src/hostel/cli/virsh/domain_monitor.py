@@ -79,7 +79,8 @@ def _has_checkpoints(session: Session, domain: DomainRef) -> bool:
     return isinstance(driver, CheckpointDriver) and bool(driver.domain_list_all_checkpoints(domain))
 
 
-def _is_saved(session: Session, domain: DomainRef) -> bool:
+def is_saved(session: Session, domain: DomainRef) -> bool:
+    """Whether a domain's next start goes on from saved memory."""
     driver = session.hypervisor
     return isinstance(driver, SaveDriver) and driver.domain_has_managed_save_image(domain)
 
@@ -90,7 +91,7 @@ _FILTERS: tuple[tuple[str, str, Callable[[Session, DomainRef], bool]], ...] = (
     ("autostart", "no-autostart", lambda session, domain: session.hypervisor.domain_get_autostart(domain)),
     ("with-snapshot", "without-snapshot", _has_snapshots),
     ("with-checkpoint", "without-checkpoint", _has_checkpoints),
-    ("with-managed-save", "without-managed-save", _is_saved),
+    ("with-managed-save", "without-managed-save", is_saved),
 )
 _STATE_FILTERS = {
     "state-running": {DomainState.RUNNING},
@@ -128,7 +129,7 @@ def _list(session: Session, args: Args) -> None:
     for domain in domains:
         try:
             state = STATES[session.hypervisor.domain_get_state(domain).state]
-            if args.has("managed-save") and domain.id == -1 and _is_saved(session, domain):
+            if args.has("managed-save") and domain.id == -1 and is_saved(session, domain):
                 state = "saved"
             row = [_id(domain), domain.name, state]
             if args.has("title"):
@@ -185,7 +186,7 @@ def _dominfo(session: Session, args: Args) -> None:
         ("Used memory:", f"{info.memory} KiB"),
         ("Persistent:", yes_no(hypervisor.domain_is_persistent(domain))),
         ("Autostart:", "enable" if hypervisor.domain_get_autostart(domain) else "disable"),
-        ("Managed save:", yes_no(_is_saved(session, domain))),
+        ("Managed save:", yes_no(is_saved(session, domain))),
     ]
     security = hypervisor.node_get_security_model()
     if security.model:

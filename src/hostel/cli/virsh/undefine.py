@@ -7,6 +7,7 @@ from xml.etree.ElementTree import Element
 
 from hostel.cli.options import Args, split_list
 from hostel.cli.virsh import document
+from hostel.cli.virsh.domain_monitor import is_saved
 from hostel.cli.virsh.session import CommandError, Session, failing
 from hostel.drivers.base import DomainRef, UndefineFlag, VolumeRef
 from hostel.errors import HostelError, UsageError, VirtError
@@ -37,6 +38,8 @@ def undefine(session: Session, args: Args) -> None:
     domain = session.domain(args)
     volumes = _volumes(session, domain, args) if takes_storage else []
     word = args["domain"]
+    if not (args.has("managed-save") or args.has("nvram")) and is_saved(session, domain):
+        raise CommandError("Refusing to undefine while domain managed save image exists")
     with failing(f"Failed to undefine domain '{word}'"):
         session.hypervisor.domain_undefine(domain, _flags(args))
     session.output.note(f"Domain '{word}' has been undefined")
