@@ -27,6 +27,19 @@ FILES = {
     <test:runstate xmlns:test='http://libvirt.org/schemas/domain/test/1.0'>3</test:runstate>
     <test:transient xmlns:test='http://libvirt.org/schemas/domain/test/1.0'/>
   </domain>
+  <domain type='test' xmlns:test='http://libvirt.org/schemas/domain/test/1.0'>
+    <name>saved</name><uuid>00000000-0000-4000-8000-000000000007</uuid><memory>4096</memory>
+    <os><type arch='i686'>hvm</type></os><test:runstate>5</test:runstate><test:hasmanagedsave/>
+  </domain>
+  <domain type='test' xmlns:test='http://libvirt.org/schemas/domain/test/1.0'>
+    <name>past</name><uuid>00000000-0000-4000-8000-000000000008</uuid><memory>4096</memory>
+    <os><type arch='i686'>hvm</type></os><test:runstate>7</test:runstate>
+    <test:domainsnapshot><name>two</name><parent><name>one</name></parent><creationTime>1300000001</creationTime>
+      <state>running</state><active>1</active></test:domainsnapshot>
+    <test:domainsnapshot><name>one</name><creationTime>1300000000</creationTime><state>shutoff</state>
+      <active>0</active></test:domainsnapshot>
+  </domain>
+  <device file="device.xml"/>
   <network><name>net</name><uuid>00000000-0000-4000-8000-000000000003</uuid><bridge name='b'/></network>
   <pool file="folder/pool.xml"/>
   <pool type='logical'>
@@ -44,6 +57,8 @@ FILES = {
 <domain type='test'><name>running</name><uuid>00000000-0000-4000-8000-000000000005</uuid><memory>8192</memory>
   <os><type arch='i686'>hvm</type></os></domain>
 """,
+    "device.xml": "<device><name>computer</name><capability type='system'><hardware><vendor>V</vendor>"
+    "<serial>1</serial><uuid>11111111-2222-3333-4444-555555555555</uuid></hardware></capability></device>",
     "folder/pool.xml": """
 <pool type='dir'><name>p</name><uuid>00000000-0000-4000-8000-000000000006</uuid><target><path>/p</path></target>
   <volume><name>inside</name><capacity>1000</capacity><allocation>50</allocation></volume></pool>
@@ -53,6 +68,11 @@ FILES = {
     "wrong.xml": "<nodes/>",
     "twice.xml": "<node><pool type='dir'><name>p</name><target><path>/p</path></target>"
     "<volume><name>a</name><capacity>1</capacity></volume></pool></node>",
+    "moments.xml": "<node><domain type='test' xmlns:test='http://libvirt.org/schemas/domain/test/1.0'><name>d</name>"
+    "<memory>1</memory><os><type>hvm</type></os><test:domainsnapshot><name>a</name><parent><name>b</name></parent>"
+    "<creationTime>1</creationTime><state>running</state></test:domainsnapshot></domain></node>",
+    "saved.xml": "<node><domain type='test' xmlns:test='http://libvirt.org/schemas/domain/test/1.0'><name>d</name>"
+    "<memory>1</memory><os><type>hvm</type></os><test:hasmanagedsave/></domain></node>",
     "number.xml": "<node><memory>x</memory></node>",
     "state.xml": "<node><domain type='test'><name>d</name><memory>1</memory><os><type>hvm</type></os>"
     "<test:runstate xmlns:test='http://libvirt.org/schemas/domain/test/1.0'>77</test:runstate></domain></node>",
@@ -60,6 +80,15 @@ FILES = {
 LINES = [
     "node.xml list --all",
     "node.xml dominfo still",
+    "node.xml list --all --managed-save",
+    "node.xml domstate running --reason",
+    "node.xml domstate past --reason",
+    "node.xml snapshot-list past --tree",
+    "node.xml snapshot-current past --name",
+    "node.xml snapshot-dumpxml past two",
+    "node.xml undefine saved",
+    "node.xml undefine saved --managed-save",
+    "node.xml nodedev-dumpxml computer",
     "node.xml net-list --all",
     "node.xml pool-list --all --details",
     "node.xml vol-list p",
@@ -74,7 +103,7 @@ LINES = [
     "empty.xml nodeinfo",
 ]
 CPU_TIME = re.compile(r"(?<=CPU time:)\s+[0-9.]+s")
-REFUSED = ["wrong.xml", "number.xml", "state.xml", "nosuch.xml"]
+REFUSED = ["moments.xml", "saved.xml", "wrong.xml", "number.xml", "state.xml", "nosuch.xml"]
 
 
 @pytest.fixture

@@ -20,11 +20,12 @@ from hostel.drivers.test.nodeinfo import INFO
 from hostel.drivers.test.storage import add_volume
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
 from hostel.model.interface import read_interface
+from hostel.model.node_device import read_node_device
+from hostel.model.snapshot import read_snapshot
 
 _MAX: Final = 10 * 1024 * 1024  # bytes of a file
 _MODEL_LENGTH: Final = 31  # bytes of a processor's model
 _NAMESPACE: Final = "{http://libvirt.org/schemas/domain/test/1.0}"
-_STATES: Final = {1: DomainState.RUNNING, 3: DomainState.PAUSED, 5: DomainState.SHUTOFF, 6: DomainState.CRASHED}
 
 
 def read_host(path: str) -> tuple[Host, NodeInfo]:
@@ -37,7 +38,7 @@ def read_host(path: str) -> tuple[Host, NodeInfo]:
     host = Host(furnished=False)
     info = _node_info(root)
     for node in root.iterfind("domain"):
-        _add_domain(host, _resolved(node, path))
+        _add_domain(host, _resolved(node, path), path)
     for node in root.iterfind("network"):
         network = TestNetwork(parse_network(_written(_resolved(node, path))), persistent=True)
         network.live = network.definition
@@ -49,26 +50,66 @@ def read_host(path: str) -> tuple[Host, NodeInfo]:
         with reading(ErrorDomain.INTERFACE):
             interface = read_interface(_written(_resolved(node, path)))
         host.interfaces[interface.name] = InterfaceEntry(interface, active=True)
+    host.node_devices = {}
+    for node in root.iterfind("device"):
+        with reading(ErrorDomain.NODEDEV):
+            device = read_node_device(_written(_resolved(node, path)))
+        host.node_devices[device.name or ""] = device
     return host, info
 
 
-def _add_domain(host: Host, node: Any) -> None:
-    """Add a domain, which runs unless the file says otherwise."""
-    said = {child.tag.removeprefix(_NAMESPACE): child for child in node if str(child.tag).startswith(_NAMESPACE)}
-    for child in said.values():
+def _add_domain(host: Host, node: Any, path: str) -> None:
+    """Add a domain, which runs unless the file says otherwise, with its snapshots."""
+    extras = [child for child in node if str(child.tag).startswith(_NAMESPACE)]
+    for child in extras:
         node.remove(child)
+        child.tag = child.tag.removeprefix(_NAMESPACE)
+    said = {child.tag: child for child in extras}
+    snapshots = [child for child in extras if child.tag == "domainsnapshot"]
     domain = TestDomain(parse_domain(_written(node)), persistent="transient" not in said)
-    state = _STATES.get(_number(said["runstate"], "invalid runstate")) if "runstate" in said else DomainState.RUNNING
-    if state is None:
-        raise _wrong(f"runstate '{said['runstate'].text}' out of range")
+    domain.saved = "hasmanagedsave" in said
+    state = _run_state(domain, said.get("runstate"))
     if domain.definition.name in host.domains:
         raise fault(ErrorCode.OPERATION_FAILED, f"domain '{domain.definition.name}' is there twice", ErrorDomain.TEST)
     host.domains[domain.definition.name] = domain
+    _add_snapshots(domain, [_resolved(child, path) for child in snapshots])
     if state is not DomainState.SHUTOFF:
         host.boot(domain)
-        domain.state = StateInfo(state, domain.state.reason if state is DomainState.RUNNING else 0)
-    elif not domain.persistent:
+        domain.state = StateInfo(state, 0)
+
+
+def _run_state(domain: TestDomain, node: Any) -> DomainState:
+    """The state that a file says, which has to fit what else it says of a domain."""
+    number = int(DomainState.RUNNING) if node is None else _number(node, "invalid runstate")
+    if number > DomainState.PMSUSPENDED:
+        raise _wrong(f"runstate '{number}' out of range'")  # with the quote that libvirt has there, too
+    state = DomainState(number)
+    if not domain.persistent and state is DomainState.SHUTOFF:
         raise _wrong("transient domain cannot have runstate 'shutoff'")
+    if domain.saved and state is not DomainState.SHUTOFF:
+        raise _wrong("domain with managedsave data can only have runstate 'shutoff'")
+    return state
+
+
+def _add_snapshots(domain: TestDomain, nodes: list[Any]) -> None:
+    """Add a domain's snapshots, in any order; one of them may be the current one."""
+    known = domain.snapshots
+    for node in nodes:
+        with reading(ErrorDomain.DOMAIN_SNAPSHOT):
+            snapshot = read_snapshot(_written(node), now=None, redefine=True)
+        name = snapshot.name or ""
+        if name in known.documents:
+            raise fault(ErrorCode.OPERATION_FAILED, f"domain moment {name} already exists", ErrorDomain.TEST)
+        known.documents[name] = snapshot
+        if snapshot.active:
+            if known.current is not None:
+                detail = "more than one snapshot claims to be active"
+                raise fault(ErrorCode.INTERNAL_ERROR, detail, ErrorDomain.TEST)
+            known.current = name
+        snapshot.active = None
+    if not known.is_consistent():
+        detail = f"Snapshots have inconsistent relations for domain {domain.definition.name}"
+        raise fault(ErrorCode.INTERNAL_ERROR, detail, ErrorDomain.TEST)
 
 
 def _add_pool(host: Host, node: Any, path: str) -> None:

@@ -174,7 +174,7 @@ class Host:
         self.networks: dict[str, TestNetwork] = {}
         self.pools: dict[str, TestPool] = {}
         self.nwfilters: dict[str, Filter] = {}
-        self.node_devices: dict[str, NodeDevice] = {}  # made when they are first asked for
+        self.node_devices: dict[str, NodeDevice] | None = None  # the default host's, until they are asked for
         self.interfaces: dict[str, InterfaceEntry] = {}
         self.interfaces_before: dict[str, InterfaceEntry] | None = None  # while a transaction runs
         if furnished:

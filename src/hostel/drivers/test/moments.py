@@ -80,6 +80,12 @@ class Moments(Generic[Kind]):
         if current:
             self.current = name
 
+    def is_consistent(self) -> bool:
+        """Whether each comes after one that there is, or none, and none after itself."""
+        roots = self.names(roots=True)
+        reached = len(roots) + sum(len(list(self.descendants(root))) for root in roots)
+        return reached == len(self.documents)
+
     def parent_of(self, name: str) -> str:
         """The name of the one before.
 

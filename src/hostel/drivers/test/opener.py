@@ -69,7 +69,8 @@ def _node_device(host: Host) -> TestNodeDeviceDriver:
     from hostel.drivers.test.nodedev import TestNodeDeviceDriver, default_devices
 
     with host.lock:
-        host.node_devices = host.node_devices or default_devices()
+        if host.node_devices is None:
+            host.node_devices = default_devices()
         return TestNodeDeviceDriver(host.node_devices, host.lock, host.bus)
 
 

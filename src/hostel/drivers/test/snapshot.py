@@ -26,6 +26,7 @@ from hostel.errors import ErrorCode, ErrorDomain
 from hostel.model.domain.domain import Domain
 from hostel.model.domain.inactive import forget_run
 from hostel.model.domain.secure import hide_passwords
+from hostel.model.moment import DomainReference
 from hostel.model.snapshot import Snapshot, SnapshotMemory, read_snapshot
 
 _STATES: Final = {
@@ -148,6 +149,8 @@ class SnapshotCalls:
         found = self._get(snapshot).copy()
         if not flags & DomainXmlFlag.SECURE and isinstance(found.domain, Domain):
             hide_passwords(found.domain)
+        if found.domain is None:
+            found.domain = DomainReference(uuid=snapshot.domain.uuid)
         return found.format()
 
     def domain_revert_to_snapshot(

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from hostel.drivers.base.snapshot import SnapshotDriver
 from hostel.drivers.registry import open_drivers
 from hostel.drivers.store import Directories
 from hostel.errors import ErrorCode, VirtError
@@ -55,3 +56,20 @@ def test_a_wrong_file_is_refused_by_name(
     with pytest.raises(VirtError) as caught:
         open_drivers(write(tmp_path, text), directories)
     assert (caught.value.code, message in str(caught.value)) == (code, True), str(caught.value)
+
+
+def test_a_snapshot_may_have_a_file_of_its_own(tmp_path: Path, directories: Directories) -> None:
+    (tmp_path / "snapshot.xml").write_text(
+        "<domainsnapshot><name>s</name><creationTime>1</creationTime><state>running</state></domainsnapshot>"
+    )
+    uri = write(
+        tmp_path,
+        "<node><domain type='test' xmlns:test='http://libvirt.org/schemas/domain/test/1.0'><name>d</name>"
+        "<memory>1</memory><os><type>hvm</type></os><test:domainsnapshot file='snapshot.xml'/></domain></node>",
+    )
+    drivers = open_drivers(uri, directories)
+    driver = drivers.hypervisor
+    assert isinstance(driver, SnapshotDriver)
+    domain = driver.domain_lookup_by_name("d")
+    assert [snapshot.name for snapshot in driver.domain_list_all_snapshots(domain)] == ["s"]
+    drivers.close()
