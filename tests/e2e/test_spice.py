@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from hostel.drivers.base import DomainRef, DomainXmlFlag, StartFlag
+from hostel.drivers.base.domain import Affect
 from hostel.drivers.qemu import probe
 from hostel.drivers.qemu.driver import QemuDriver
 from hostel.drivers.store import Directories
@@ -64,9 +65,23 @@ def test_only_who_knows_the_password_gets_in(driver: QemuDriver, tmp_path: Path)
     assert _link(screen, "wrong") == spice.DENIED
     assert _link(screen, "let,me=in") == spice.OK
     assert "let,me=in" not in (tmp_path / "cache/qemu/log/g.log").read_text()
+    driver.domain_update_device_flags(ref, screen.format().replace("let,me=in", "other"))
+    assert _link(screen, "let,me=in") == spice.DENIED
+    assert _link(_screen(driver, ref), "other") == spice.OK
+    with pytest.raises(VirtError, match="attach of device 'graphics' is not supported"):
+        driver.domain_attach_device_flags(ref, screen.format())
     with socket.socket(fileno=driver.domain_open_graphics_fd(ref, 0, skip_auth=True)) as client:
         client.settimeout(10)
         assert spice.link(client, "whatever") == spice.OK
+
+
+def test_a_definition_gets_another_password(driver: QemuDriver) -> None:
+    ref = driver.domain_define_xml(_XML.format(name="g", devices="<graphics type='spice' autoport='yes' passwd='a'/>"))
+    changed = "<graphics type='spice' autoport='yes' passwd='b'/>"
+    driver.domain_update_device_flags(ref, changed, Affect.CONFIG)
+    assert _screen(driver, ref).passwd == "b"
+    with pytest.raises(VirtError, match="cannot find existing graphics type 'vnc' device to modify"):
+        driver.domain_update_device_flags(ref, "<graphics type='vnc'/>", Affect.CONFIG)
 
 
 def test_machines_that_start_at_once_get_ports_of_their_own(driver: QemuDriver) -> None:

@@ -8,7 +8,7 @@ from hostel.drivers.base import DomainRef
 from hostel.drivers.base.domain import Affect
 from hostel.drivers.document import reading
 from hostel.drivers.qemu.plug.definition import attach, detach, update
-from hostel.drivers.qemu.plug.element import Given, by_alias, find, read_device
+from hostel.drivers.qemu.plug.element import Given, by_alias, find, read_device, read_wanted
 from hostel.drivers.test.document import recomplete
 from hostel.drivers.test.host import Host, TestDomain
 from hostel.drivers.test.impact import change_documents, settled_impact
@@ -56,8 +56,8 @@ def detach_alias(host: Host, domain: DomainRef, alias: str, affect: Affect) -> N
 
 
 def update_device(host: Host, domain: DomainRef, xml: str, affect: Affect) -> None:
-    """Replace a device."""
-    given = read_device(xml)
+    """Replace a device, or a screen."""
+    given = read_wanted(xml)
     with host.lock:
         _change(host.domain(domain), affect, lambda document: update(document, given))
 

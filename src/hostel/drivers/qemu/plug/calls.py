@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from hostel.drivers.base import DomainRef
 from hostel.drivers.base.device import DeviceModify
 from hostel.drivers.base.domain import Affect
@@ -9,8 +11,8 @@ from hostel.drivers.fault import fault
 from hostel.drivers.qemu import document
 from hostel.drivers.qemu.launch import Launcher
 from hostel.drivers.qemu.machines import failed, invalid
-from hostel.drivers.qemu.plug.definition import Change, attach, detach, update
-from hostel.drivers.qemu.plug.element import Given, by_alias, find, read_device
+from hostel.drivers.qemu.plug.definition import attach, detach, update
+from hostel.drivers.qemu.plug.element import Given, Wanted, by_alias, find, read_device, read_wanted
 from hostel.drivers.qemu.plug.inward import plug_in
 from hostel.drivers.qemu.plug.medium import change_medium, place_of
 from hostel.drivers.qemu.plug.outward import plug_out
@@ -32,7 +34,7 @@ class DeviceCalls(Calls):
         """Attach a device."""
         given = read_device(xml)
         with self._both(domain, affect) as both:
-            changed = self._changed(both.definition, given, attach)
+            changed = self._changed(both.definition, lambda definition: attach(definition, given))
             if both.running is not None:
                 plug_in(both.running, given, self._launcher)
             if changed is not None:
@@ -42,7 +44,7 @@ class DeviceCalls(Calls):
         """Detach a device; the guest has five seconds to let go of it, and may do so later."""
         given = read_device(xml)
         with self._both(domain, affect) as both:
-            changed = self._changed(both.definition, given, detach)
+            changed = self._changed(both.definition, lambda definition: detach(definition, given))
             if both.running is not None:
                 plug_out(both.running, find(both.running.domain, given))
             if changed is not None:
@@ -69,29 +71,29 @@ class DeviceCalls(Calls):
         flags: DeviceModify = DeviceModify.NONE,
     ) -> None:
         """Change a device: the medium of a drive, the link of an interface, the password of a screen."""
-        given = read_device(xml)
+        given = read_wanted(xml)
         with self._both(domain, affect) as both:
-            changed = self._changed(both.definition, given, update)
+            changed = self._changed(both.definition, lambda definition: update(definition, given))
             if both.running is not None:
                 self._update(both.running, given, force=bool(flags & DeviceModify.FORCE))
             if changed is not None:
                 self._define(changed)
 
-    def _changed(self, definition: Domain | None, given: Given, change: Change) -> Domain | None:
+    def _changed(self, definition: Domain | None, change: Callable[[Domain], None]) -> Domain | None:
         """The definition as it will be; None where it is not to be changed."""
         if definition is None:
             return None
         changed = definition.copy()
-        change(changed, given)
+        change(changed)
         document.finish(changed, self._launcher.platform())
         return changed
 
-    def _update(self, machine: Running, given: Given, *, force: bool) -> None:
+    def _update(self, machine: Running, given: Wanted, *, force: bool) -> None:
         match given.device:
             case Disk() as wanted:
                 self._update_disk(machine, wanted, force=force)
             case Interface() as wanted:
-                held = find(machine.domain, given)
+                held = find(machine.domain, Given(wanted, given.place))
                 assert isinstance(held, Interface)
                 _update_interface(machine, held, wanted, self._launcher)
             case Graphics() as wanted:

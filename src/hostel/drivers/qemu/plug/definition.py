@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from hostel.drivers.fault import fault
-from hostel.drivers.qemu.plug.element import Given, find, insert, remove
+from hostel.drivers.qemu.plug.element import Given, Wanted, find, insert, remove
 from hostel.drivers.qemu.plug.requested import checked_request, find_memory
 from hostel.errors import ErrorCode, ErrorDomain
 from hostel.model.domain.devices.controller import Controller
@@ -15,8 +13,6 @@ from hostel.model.domain.devices.hostdev import Hostdev
 from hostel.model.domain.devices.interface import Interface
 from hostel.model.domain.devices.platform import MemoryDevice
 from hostel.model.domain.domain import Domain
-
-Change = Callable[[Domain, Given], None]
 
 
 def attach(domain: Domain, given: Given) -> None:
@@ -60,7 +56,7 @@ def detach(domain: Domain, given: Given) -> None:
     remove(domain, find(domain, given))
 
 
-def update(domain: Domain, given: Given) -> None:
+def update(domain: Domain, given: Wanted) -> None:
     """Replace a device by what is given; alias, address and place in the boot order stay where nothing else is said.
 
     Raises:
@@ -75,7 +71,7 @@ def update(domain: Domain, given: Given) -> None:
             if wanted.target.bus in (None, held.target.bus):
                 wanted.address = wanted.address or held.address
         case Interface():
-            found = find(domain, given)
+            found = find(domain, Given(wanted, given.place))
             wanted.address = wanted.address or found.address
         case Graphics():
             pass
@@ -93,7 +89,7 @@ def update(domain: Domain, given: Given) -> None:
     place[next(index for index, item in enumerate(place) if item is old)] = wanted
 
 
-def _held(domain: Domain, given: Given) -> Interface | Graphics:
+def _held(domain: Domain, given: Wanted) -> Interface | Graphics:
     if isinstance(given.device, Graphics):
         kind = given.device.type
         for item in domain.devices.graphics:
@@ -101,6 +97,6 @@ def _held(domain: Domain, given: Given) -> Interface | Graphics:
                 return item
         what = f"cannot find existing graphics type '{kind}' device to modify"
         raise fault(ErrorCode.INVALID_ARG, what, ErrorDomain.QEMU)
-    found = find(domain, given)
+    found = find(domain, Given(given.device, given.place))
     assert isinstance(found, Interface)
     return found

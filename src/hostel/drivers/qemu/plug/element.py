@@ -14,6 +14,7 @@ from hostel.model.domain.devices.address import PciAddress
 from hostel.model.domain.devices.controller import Controller
 from hostel.model.domain.devices.device import Device
 from hostel.model.domain.devices.disk import Disk
+from hostel.model.domain.devices.graphics import Graphics
 from hostel.model.domain.devices.hostdev import Hostdev
 from hostel.model.domain.devices.input import Input
 from hostel.model.domain.devices.interface import Interface
@@ -43,11 +44,30 @@ class Given(NamedTuple):
     place: str
 
 
+class Wanted(NamedTuple):
+    """What something is to become: a device, or a screen, which does not come and go."""
+
+    device: Device | Graphics
+    place: str
+
+
 def read_device(xml: str) -> Given:
     """Read the document of one device.
 
     Raises:
         VirtError: ``XML_ERROR`` when it is none, ``OPERATION_UNSUPPORTED`` when it is of a kind that stays.
+    """
+    found = read_wanted(xml)
+    if isinstance(found.device, Graphics):
+        raise _stays("graphics")
+    return Given(found.device, found.place)
+
+
+def read_wanted(xml: str) -> Wanted:
+    """Read what a device is to become, or a screen.
+
+    Raises:
+        VirtError: as :func:`read_device`.
     """
     with reading(ErrorDomain.DOMAIN):
         node = parse(xml, "device_definition")
@@ -59,14 +79,15 @@ def read_device(xml: str) -> Given:
     found = next(devices.elements(), None)
     if found is None and devices.unknown:
         raise fault(ErrorCode.XML_ERROR, f"unknown device type '{tag}'", ErrorDomain.DOMAIN)
-    if place is None or not isinstance(found, Device):
-        kinds = ", ".join(_LISTS)
-        raise VirtError(
-            ErrorCode.OPERATION_UNSUPPORTED,
-            f"Operation not supported: attach of device '{tag}' is not supported; known are {kinds}",
-            domain=ErrorDomain.QEMU,
-        )
-    return Given(found, place)
+    if place is None or not isinstance(found, Device | Graphics):
+        raise _stays(tag)
+    return Wanted(found, place)
+
+
+def _stays(tag: str) -> VirtError:
+    kinds = ", ".join(name for name in _LISTS if name != "graphics")
+    what = f"Operation not supported: attach of device '{tag}' is not supported; known are {kinds}"
+    return VirtError(ErrorCode.OPERATION_UNSUPPORTED, what, domain=ErrorDomain.QEMU)
 
 
 def insert(domain: Domain, given: Given) -> Device:
