@@ -134,6 +134,8 @@ MACHINES = [
     "managedsave test; domstate test --reason; list --all --managed-save; managedsave-remove test; "
     "managedsave-remove test; undefine test; list --all",
     "managedsave test; start test; dominfo test; domstate test --reason; list --managed-save",
+    "domifaddr test; domifaddr test --source agent; domifaddr test --full testnet0; domifaddr test --full nosuch; "
+    "destroy test; domifaddr test; start test; domifaddr test --source arp; sysinfo",
     "managedsave test; undefine test; list --all; undefine test --managed-save; list --all",
     "domblkstat test nosuch; destroy test; domblkstat test vda",
     "blkdeviotune test vda; blkdeviotune test vda --total-bytes-sec 100 --total-bytes-sec-max 200; "

@@ -27,6 +27,7 @@ from hostel.drivers.base import (
 from hostel.drivers.document import canonical_uuid
 from hostel.drivers.events import Defined, Lifecycle, Started, Stopped, Suspended
 from hostel.drivers.native import NativeCalls
+from hostel.drivers.test.addresses import AddressCalls
 from hostel.drivers.test.block import BlockCalls
 from hostel.drivers.test.capabilities import format_capabilities
 from hostel.drivers.test.checkpoint import CheckpointCalls
@@ -46,6 +47,7 @@ from hostel.errors import ErrorCode
 
 
 class TestDriver(
+    AddressCalls,
     BlockCalls,
     CheckpointCalls,
     CountingCalls,
