@@ -52,6 +52,17 @@ def snapshots(data: bytes) -> int:
     return int.from_bytes(data[60:64], "big")
 
 
+def l1_tables(data: bytes) -> list[int]:
+    """Where the snapshots' L1 tables are, as far as the table of snapshots is in the file."""
+    found, place = [], int.from_bytes(data[64:72], "big")
+    for _ in range(snapshots(data)):
+        entry = data[place : place + 40].ljust(40, b"\0")
+        found.append(int.from_bytes(entry[:8], "big"))
+        lengths = int.from_bytes(entry[36:40], "big"), *(int.from_bytes(entry[at : at + 2], "big") for at in (12, 14))
+        place += -(-(40 + sum(lengths)) // 8) * 8
+    return found
+
+
 @pytest.mark.parametrize("seed", range(2 * SOAK))
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_qemu_img_repairs_is_repaired_and_reads_the_same(
@@ -67,8 +78,7 @@ def test_what_qemu_img_repairs_is_repaired_and_reads_the_same(
             continue
         qemu_img("check", "-q", "-r", "all", "-f", "qcow2", str(theirs))
         is_sound = qemu_img("check", "-q", "-f", "qcow2", str(theirs)) == 0
-        with theirs.open("rb") as file:
-            kept = snapshots(file.read(64))
+        told = theirs.read_bytes()
         tried["damaged images repaired by both"] += 1
         try:
             repaired = qcow2.check(damaged, Repair.ALL)[2]
@@ -76,9 +86,10 @@ def test_what_qemu_img_repairs_is_repaired_and_reads_the_same(
             repaired = damaged
         if "nb_snapshots" not in history:
             assert snapshots(repaired) == SNAPSHOTS, history
-        if not is_sound or kept != snapshots(repaired):
+        if not is_sound or snapshots(told) != snapshots(repaired) or 0 in l1_tables(told):
             continue
-        # As far as QEMU keeps the snapshots, we keep up with it.
+        # As far as QEMU keeps the snapshots, we keep up with it. It makes one of the zeroes beyond the file's end where
+        # an entry claims all that follows, and frees what the real one had; we refuse that image, and touch nothing.
         ours.write_bytes(repaired)
         assert qemu_img("check", "-q", "-f", "qcow2", str(ours)) == 0, history
         compare = ("compare", "-q", "-s", "-f", "qcow2", "-F", "qcow2", str(theirs))
