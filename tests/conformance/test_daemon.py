@@ -113,8 +113,11 @@ def test_networks_and_pools_answer(daemon: Hosteld) -> None:
         ("domstate nosuch", "failed to get domain 'nosuch'"),
         ("vol-info nosuch default-pool", "failed to get vol 'nosuch'"),
         ("start test", "Domain is already active"),
-        ("snapshot-list test", "this function is not supported by the connection driver: virDomainSnapshotNum"),
-        ("attach-disk test /x vdb", "this function is not supported by the connection driver: virDomainAttachDevice"),
+        (
+            "dompmsuspend test mem",
+            "this function is not supported by the connection driver: virDomainPMSuspendForDuration",
+        ),
+        ("guestinfo test", "this function is not supported by the connection driver: virDomainGetGuestInfo"),
     ],
 )
 def test_virsh_prints_the_errors_that_it_prints_of_libvirt(daemon: Hosteld, command: str, error: str) -> None:

@@ -61,6 +61,8 @@ def editor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path.write_text(EDITOR)
     path.chmod(0o755)
     monkeypatch.setenv("VISUAL", str(path))
+    (tmp_path / "edited").mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "edited"))
     return path
 
 
@@ -106,7 +108,7 @@ def talk(program: list[str], keys: str, line: str = "edit test") -> tuple[int, s
     finally:
         process.wait(30)
         os.close(ours)
-    assert not list(Path("/tmp").glob("virsh??????.xml"))
+    assert not os.listdir(os.environ["TMPDIR"])
     return process.returncode, shown.decode()
 
 

@@ -301,4 +301,5 @@ def _short_base() -> Path:
 
 
 def _digest(name: str) -> str:
-    return hashlib.sha256(name.encode()).hexdigest()[:16]
+    # A client may send any bytes for a name, and is told that there is no such domain.
+    return hashlib.sha256(name.encode(errors="surrogatepass")).hexdigest()[:16]
