@@ -167,7 +167,8 @@ def test_a_qemu_that_does_not_start_is_quoted(tmp_path: Path, place: Path, envir
 
 @pytest.fixture
 def running(place: Path, environment: dict[str, str]) -> Iterator[subprocess.Popen[str]]:
-    argv = [*HOSTEL, "quickstart", "--dir", str(place)]
+    # Who runs the tests may have been told to ignore that signal, as by nohup; it would be, too.
+    argv = ["env", "--default-signal=HUP", *HOSTEL, "quickstart", "--dir", str(place)]
     pipe = subprocess.PIPE
     with subprocess.Popen(argv, env=environment, stdout=pipe, stderr=pipe, text=True) as child:
         yield child
