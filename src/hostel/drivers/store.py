@@ -233,6 +233,26 @@ def _lock(descriptor: int, directory: Path, timeout: float) -> None:
         time.sleep(_LOCK_POLL)
 
 
+def take_lock(path: Path) -> int | None:
+    """A descriptor that holds a file's lock until it is closed; None where a process, this one or another, has it.
+
+    Raises:
+        OSError: the file cannot be made.
+    """
+    import fcntl
+
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
 def is_locked(path: Path) -> bool:
     """Whether a process, this one or another, holds a file's lock; a file that is not there has none."""
     import fcntl

@@ -7,7 +7,6 @@ DHCP, for as long as they are its own; it ends with the interface.
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import select
 import socket
@@ -20,7 +19,7 @@ from typing import Final
 from hostel.drivers.nwfilter.bindings import Bindings
 from hostel.drivers.nwfilter.learning import FOREVER, lease, source_address
 from hostel.drivers.nwfilter.system import SystemNwfilterDriver
-from hostel.drivers.store import Directories
+from hostel.drivers.store import Directories, take_lock
 from hostel.errors import HostelError
 from hostel.model.nwfilter.binding import FilterBinding
 
@@ -107,15 +106,14 @@ def main(words: Sequence[str]) -> int:
     """Find out the addresses of an interface: four directories, its name, the mark, and the socket to listen on."""
     directories, (name, mark, number) = Directories(*map(Path, words[:4])), words[4:]
     bindings = Bindings(directories)
-    lock = os.open(bindings.lock_of_learner(name), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    lock = take_lock(bindings.lock_of_learner(name))
+    if lock is None:
+        return 0  # another one listens
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         binding = bindings.find(name)
         with socket.socket(fileno=int(number)) as listening:
             if binding is not None:
                 Learner(directories, name, mark).run(binding, listening)
-    except BlockingIOError:
-        return 0  # another one listens
     except (OSError, HostelError) as error:
         sys.stderr.write(f"{time.strftime('%F %T')} {name}: {error}\n")
         return 1

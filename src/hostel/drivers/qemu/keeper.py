@@ -6,8 +6,6 @@ document wants it (:mod:`hostel.drivers.qemu.watch`). There is one for each run 
 
 from __future__ import annotations
 
-import fcntl
-import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -15,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from hostel.drivers.base import DomainRef
-from hostel.drivers.store import Directories
+from hostel.drivers.store import Directories, take_lock
 from hostel.errors import VirtError
 
 _LOOK: Final = 5.0  # seconds
@@ -42,10 +40,11 @@ def start(directories: Directories, name: str, run: Path, log: Path) -> None:
 def keep(directories: Directories, name: str, run: Path) -> None:
     """Listen until the machine of this run is gone."""
     try:
-        lock = os.open(run / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        lock = take_lock(run / _LOCK)
     except OSError:
-        return  # it is gone, or it has a keeper
+        return  # it is gone
+    if lock is None:
+        return  # it has a keeper
     from hostel.drivers.qemu.driver import QemuDriver
 
     driver = QemuDriver(directories)

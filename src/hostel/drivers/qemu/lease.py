@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import threading
 from pathlib import Path
 from typing import Final
 
 from hostel.drivers.fault import fault
-from hostel.drivers.store import is_locked
+from hostel.drivers.store import is_locked, take_lock
 from hostel.errors import ErrorCode, ErrorDomain
 
 _held: Final[dict[Path, int]] = {}
@@ -25,13 +24,10 @@ def take(path: Path) -> None:
     with _lock:
         if path in _held:
             return
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(descriptor)
+        descriptor = take_lock(path)
+        if descriptor is None:
             what = "cannot acquire state change lock: the domain is held by another migration"
-            raise fault(ErrorCode.OPERATION_TIMEOUT, what, ErrorDomain.QEMU) from None
+            raise fault(ErrorCode.OPERATION_TIMEOUT, what, ErrorDomain.QEMU)
         _held[path] = descriptor
 
 

@@ -8,7 +8,6 @@ the state is put right at once.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import threading
@@ -22,6 +21,7 @@ from hostel.drivers.qemu.actions import needs_keeper
 from hostel.drivers.qemu.machines import Machines
 from hostel.drivers.qemu.monitor import Monitor
 from hostel.drivers.qemu.status import Status
+from hostel.drivers.store import take_lock
 from hostel.errors import QmpError, VirtError
 
 _LOOK_SECONDS: Final = 1.0
@@ -177,15 +177,9 @@ class Watch:
 def _hold(run: Path) -> int | None:
     """Take the watch of a machine; None when somebody has it."""
     try:
-        descriptor = os.open(run / "watch", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        return take_lock(run / "watch")
     except OSError:
         return None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(descriptor)
-        return None
-    return descriptor
 
 
 def translate(name: str, data: Mapping[str, Any], status: Status) -> list[tuple[str, dict[str, Any]]]:
