@@ -13,6 +13,7 @@ import shutil
 import stat
 import time
 import urllib.request
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, BinaryIO, Final, NamedTuple, Protocol
@@ -62,7 +63,34 @@ class Tree(Protocol):
         """Copy a file to ``target``."""
 
 
-class DirectoryTree:
+class _OpenedTree(ABC):
+    """A tree whose files can be read from an open stream."""
+
+    @abstractmethod
+    def _open(self, path: str) -> IO[bytes] | None:
+        """The file; None where there is none.
+
+        Raises:
+            UsageError: it cannot be told, or is outside the tree.
+        """
+
+    def read(self, path: str) -> bytes | None:
+        """See :class:`Tree`."""
+        stream = self._open(path)
+        if stream is None:
+            return None
+        with stream:
+            return stream.read(_LARGEST_NOTE)
+
+    def has(self, path: str) -> bool:
+        """See :class:`Tree`."""
+        stream = self._open(path)
+        if stream is not None:
+            stream.close()
+        return stream is not None
+
+
+class DirectoryTree(_OpenedTree):
     """A directory of this host."""
 
     def __init__(self, root: str) -> None:
@@ -81,21 +109,6 @@ class DirectoryTree:
             return None
         return stream
 
-    def read(self, path: str) -> bytes | None:
-        """See :class:`Tree`."""
-        stream = self._open(path)
-        if stream is None:
-            return None
-        with stream:
-            return stream.read(_LARGEST_NOTE)
-
-    def has(self, path: str) -> bool:
-        """See :class:`Tree`."""
-        stream = self._open(path)
-        if stream is not None:
-            stream.close()
-        return stream is not None
-
     def fetch(self, path: str, target: Path) -> None:
         """See :class:`Tree`."""
         stream = self._open(path)
@@ -105,13 +118,13 @@ class DirectoryTree:
             shutil.copyfileobj(stream, copy)
 
 
-class UrlTree:
+class UrlTree(_OpenedTree):
     """A tree on a web or FTP server."""
 
     def __init__(self, url: str) -> None:
         self._url = url.rstrip("/")
 
-    def _get(self, path: str) -> IO[bytes] | None:
+    def _open(self, path: str) -> IO[bytes] | None:
         try:
             response: IO[bytes] = urllib.request.urlopen(f"{self._url}/{path}", timeout=_TIMEOUT)
         except (URLError, OSError, ValueError) as error:
@@ -121,24 +134,9 @@ class UrlTree:
             raise UsageError(f"{self._url}/{path}: {getattr(error, 'reason', None) or error}") from None
         return response
 
-    def read(self, path: str) -> bytes | None:
-        """See :class:`Tree`."""
-        response = self._get(path)
-        if response is None:
-            return None
-        with response:
-            return response.read(_LARGEST_NOTE)
-
-    def has(self, path: str) -> bool:
-        """See :class:`Tree`."""
-        response = self._get(path)
-        if response is not None:
-            response.close()
-        return response is not None
-
     def fetch(self, path: str, target: Path) -> None:
         """See :class:`Tree`."""
-        response = self._get(path)
+        response = self._open(path)
         if response is None:
             raise UsageError(f"{self._url} has no '{path}'")
         deadline, written = time.monotonic() + _LONGEST, 0
