@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from hostel.daemon.client import Client
 
 _SPARSE: Final = 1
-_FORCE, _SAFE = 1, 2  # virDomainConsoleFlags; the first is also virDomainChannelFlags'
+FORCE, _SAFE = 1, 2  # virDomainConsoleFlags; the first is also virDomainChannelFlags'
+# What attaches to a character device, and the flags that it takes.
+ATTACHING: Final = {"domain_open_console": FORCE | _SAFE, "domain_open_channel": FORCE}
 
 
 def _download(client: Client, call: Call) -> Sequence[Any] | None:
@@ -70,12 +72,12 @@ def _screenshot(client: Client, call: Call) -> Sequence[Any] | None:
     return None
 
 
-def _character(method: str, flags_known: int) -> Callable[[Client, Call], Sequence[Any] | None]:
+def _character(method: str) -> Callable[[Client, Call], Sequence[Any] | None]:
     def attach(client: Client, call: Call) -> Sequence[Any] | None:
         domain, device, flags = call.arguments
-        check_flags(flags, flags_known, api_name(method))
+        check_flags(flags, ATTACHING[method], api_name(method))
         driver = driver_of(client, call, method)
-        attached = getattr(driver, method)(domain_of(domain), device, force=bool(flags & _FORCE))
+        attached = getattr(driver, method)(domain_of(domain), device, force=bool(flags & FORCE))
         stream = Console(client, client.frames(call), attached)
         try:
             _begin(client, call, stream, stream.run)
@@ -90,7 +92,6 @@ def _character(method: str, flags_known: int) -> Callable[[Client, Call], Sequen
 ANSWERS: Final[dict[str, Callable[[Client, Call], Sequence[Any] | None]]] = {
     "storage_vol_download": _download,
     "storage_vol_upload": _upload,
-    "domain_open_console": _character("domain_open_console", _FORCE | _SAFE),
-    "domain_open_channel": _character("domain_open_channel", _FORCE),
+    **{method: _character(method) for method in ATTACHING},
     "domain_screenshot": _screenshot,
 }

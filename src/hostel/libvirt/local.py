@@ -17,6 +17,7 @@ from hostel.daemon.calls import CALLS
 from hostel.daemon.events import Events
 from hostel.daemon.fault import describe
 from hostel.daemon.hosts import Host
+from hostel.daemon.streaming import ATTACHING, FORCE
 from hostel.drivers.adapters import check_flags, uuid_text
 from hostel.drivers.base import ConsoleStream, DomainRef, Hole, VolumeRef
 from hostel.drivers.fault import fault
@@ -29,9 +30,6 @@ from hostel.wire.rpc.programs import PROGRAMS, REMOTE
 
 _SPARSE: Final = 1
 _AHEAD: Final = 8  # pieces of an upload that may wait for the disk
-_FORCE, _SAFE = 1, 2  # VIR_DOMAIN_CONSOLE_
-# What attaches to a character device, and the flags that it takes.
-_ATTACHING: Final = {"domain_open_console": _FORCE | _SAFE, "domain_open_channel": _FORCE}
 _PATIENCE: Final = 600.0  # seconds that an upload waits for either side
 
 
@@ -104,12 +102,12 @@ class LocalCaller:
                 check_flags(flags, _SPARSE, api_name(procedure.name))
                 ref, storage = VolumeRef(*volume), drivers.storage
                 return (), Upload(lambda pieces: storage.storage_vol_upload(ref, pieces, offset, length))
-            if (known := _ATTACHING.get(procedure.name)) and hasattr(drivers.hypervisor, procedure.name):
+            if (known := ATTACHING.get(procedure.name)) and hasattr(drivers.hypervisor, procedure.name):
                 domain, device, flags = call.arguments
                 check_flags(flags, known, api_name(procedure.name))
                 where = DomainRef(domain.name, uuid_text(domain.uuid), domain.id)
                 attach = getattr(drivers.hypervisor, procedure.name)
-                return (), Console(attach(where, device, force=bool(flags & _FORCE)))
+                return (), Console(attach(where, device, force=bool(flags & FORCE)))
         except (HostelError, OSError) as error:
             raise describe(error) from error
         raise fault(ErrorCode.NO_SUPPORT, api_name(procedure.name))
