@@ -68,9 +68,8 @@ def forsake(client: Client) -> None:
     if client.host is None:
         return
     driver: Any = client.host.drivers.hypervisor
-    if hasattr(driver, "domain_migrate_forsake"):  # the others have begun nothing
-        for name in names:
-            driver.domain_migrate_forsake(name)
+    for name in names:
+        driver.domain_migrate_forsake(name)
 
 
 # The steps, whatever the form of the call.
@@ -105,9 +104,9 @@ def _perform(
     client: Client, call: Call, domain: Any, peer: str | None, params: dict[str, Any], cookie: bytes, flags: int
 ) -> Sequence[Any]:
     wanted = _flags(call, flags)
+    driver = _driver(client, call)
     if not wanted & MigrateFlag.PEER2PEER:
         _started(client, domain.name)
-    driver = _driver(client, call)
     return (driver.domain_migrate_perform3_params(domain_of(domain), peer, params, bytes(cookie), wanted),)
 
 
