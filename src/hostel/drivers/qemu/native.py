@@ -5,7 +5,6 @@ from __future__ import annotations
 import shlex
 from typing import Final
 
-from hostel.drivers.host.smbios import host_sysinfo
 from hostel.drivers.native import NativeCalls
 from hostel.drivers.qemu import document
 from hostel.drivers.qemu.alias import assign_aliases
@@ -44,6 +43,8 @@ class ArgumentCalls(Calls, NativeCalls):
                 translate(disk, disk.source, self._storage)
         self._connect(domain)
         assign_aliases(domain)
+        from hostel.drivers.host.smbios import host_sysinfo
+
         run = self._machines.log(domain.name).with_suffix("")
         context = Context(
             find_emulator(domain), run / "monitor", self._launcher.bridge,

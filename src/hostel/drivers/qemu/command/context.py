@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hostel.drivers.qemu.command.host import HostDevices, LargePages, Sysfs
 from hostel.model.domain.devices.device import Device
 from hostel.model.domain.platform import Platform
-from hostel.model.host_sysinfo import HostSysinfo
+
+if TYPE_CHECKING:
+    from hostel.model.host_sysinfo import HostSysinfo
 
 
 class Wire(NamedTuple):

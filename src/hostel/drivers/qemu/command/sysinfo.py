@@ -6,7 +6,7 @@ The orders of blocks and values are libvirt's (``qemuBuildSmbiosCommandLine``).
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from hostel.drivers.fault import fault
 from hostel.drivers.qemu.command.context import Context, escape
@@ -14,7 +14,9 @@ from hostel.drivers.qemu.document import unsupported
 from hostel.errors import ErrorCode, ErrorDomain
 from hostel.model.domain.domain import Domain
 from hostel.model.domain.sysinfo import Entry, Sysinfo
-from hostel.model.host_sysinfo import HostSysinfo
+
+if TYPE_CHECKING:
+    from hostel.model.host_sysinfo import HostSysinfo
 
 _BIOS: Final = ("vendor", "version", "date", "release")
 _SYSTEM: Final = ("manufacturer", "product", "version", "serial", "uuid", "sku", "family")
@@ -32,7 +34,7 @@ def arguments(domain: Domain, context: Context) -> list[str]:
     argv: list[str] = []
     source = _source(domain, context)
     if source is not None:
-        is_hosts = isinstance(source, HostSysinfo)
+        is_hosts = domain.os is not None and domain.os.smbios == "host"
         for block in _blocks(source, is_hosts=is_hosts):
             argv += ["-smbios", block]
     for info in domain.sysinfos:
