@@ -8,6 +8,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,6 +18,7 @@ from hostel.drivers.base.backup import JobType
 from hostel.drivers.base.migration import MigrateFlag
 from hostel.drivers.migrating import migrate
 from hostel.drivers.qemu import lease
+from hostel.drivers.qemu.running import Running
 from hostel.errors import ErrorCode, VirtError
 from support import image
 from support.machines import machine
@@ -260,6 +262,24 @@ def test_destination_whose_qemu_dies_leaves_the_guest_where_it_was(both: Two) ->
     assert both.other.connect_list_all_domains() == []
     assert not (both.home / "copy.qcow2").exists()
     both.goes_on(both.one)
+
+
+def test_guest_that_runs_there_has_come_though_the_answer_was_lost(both: Two, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has written to its disk by then: the source must not go on with what it knew before."""
+    ref = both.start()
+    ask = Running.ask
+
+    def hard_of_hearing(machine: Running, command: str, **arguments: Any) -> Any:
+        answer = ask(machine, command, **arguments)
+        if command == "cont":
+            raise VirtError(ErrorCode.OPERATION_TIMEOUT, "QEMU does not answer")
+        return answer
+
+    monkeypatch.setattr(Running, "ask", hard_of_hearing)
+    there = migrate(both.one, both.other, ref, {}, LIVE)
+    assert both.other.domain_get_state(there).state is DomainState.RUNNING
+    assert state_of(both.one) is DomainState.SHUTOFF
+    both.goes_on(both.other)
 
 
 def test_what_was_expected_and_ended_keeps_nothing_out(both: Two) -> None:

@@ -274,7 +274,7 @@ def finish(machine: Running, launcher: Launcher, cookie_in: bytes, flags: Migrat
         if flags & MigrateFlag.PERSIST_DEST:
             _define(machine, launcher, mark, said.domain if said is not None else None)
         if not flags & MigrateFlag.PAUSED:
-            machine.ask("cont")
+            _let_run(machine)
     except BaseException as error:
         drop(machine, str(error))
         raise
@@ -325,6 +325,19 @@ def _wait(machine: Running) -> bool:
         if time.monotonic() >= deadline:
             raise failed("migration in job: not all of the machine has come")
         time.sleep(_POLL)
+
+
+def _let_run(machine: Running) -> None:
+    """Start the CPUs. An answer that got lost is no refusal: a guest that runs has come, whatever was heard.
+
+    Raises:
+        VirtError: it does not run.
+    """
+    try:
+        machine.ask("cont")
+    except VirtError:
+        if not (machine.attempt("query-status") or {}).get("running"):
+            raise
 
 
 def _define(machine: Running, launcher: Launcher, mark: Migration, wanted: Domain | None) -> None:
