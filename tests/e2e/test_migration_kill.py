@@ -24,7 +24,7 @@ from support.session import reports, wait_for_report
 
 pytestmark = [pytest.mark.qemu, pytest.mark.requires_tool("qemu-img")]
 SOURCE = Path(__file__).parents[2] / "src/hostel/drivers"
-STEPS = ("source", "destination", "calls", "settling", "copying")
+STEPS = ("source", "destination", "calls", "settling", "sweeping", "copying")
 FILES = (
     *(SOURCE / "qemu/migration" / f"{name}.py" for name in STEPS), SOURCE / "migrating.py", SOURCE / "qemu/launch.py"
 )  # fmt: skip

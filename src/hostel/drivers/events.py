@@ -16,7 +16,6 @@ import errno
 import json
 import os
 import queue
-import secrets
 import select
 import socket
 import threading
@@ -280,7 +279,7 @@ class _Inbox:
     """A listener's socket and the thread that empties it."""
 
     def __init__(self, directory: Path, listener: Listener) -> None:
-        self._path = directory / f"{os.getpid()}-{secrets.token_hex(4)}{_SUFFIX}"
+        self._path = directory / f"{os.getpid()}-{os.urandom(4).hex()}{_SUFFIX}"
         self._listener = listener
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
         self._wake, self._waker = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)

@@ -12,7 +12,7 @@ from urllib.parse import SplitResult
 from hostel.drivers.announcing import announcing
 from hostel.drivers.boot import Start, claim_start
 from hostel.drivers.deferred import deferred
-from hostel.drivers.events import EventBus, Subject
+from hostel.drivers.events import EventBus, EventSource, Subject
 from hostel.drivers.fault import fault
 from hostel.drivers.registry import Drivers
 from hostel.drivers.store import Directories
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from hostel.drivers.nodedev.driver import SysfsNodeDeviceDriver
     from hostel.drivers.nwfilter.session import SessionNwfilterDriver
     from hostel.drivers.nwfilter.system import SystemNwfilterDriver
+    from hostel.drivers.qemu.driver import QemuDriver
     from hostel.drivers.secret.driver import VaultSecretDriver
     from hostel.drivers.storage.driver import SessionStorageDriver
 
@@ -43,7 +44,6 @@ def open_session(uri: SplitResult, directories: Directories) -> Drivers | None:
     if uri.path not in _PATHS:
         known = "qemu:///system" if os.geteuid() == 0 else "qemu:///session"
         raise fault(ErrorCode.INTERNAL_ERROR, f"unexpected QEMU URI path '{uri.path}', try {known}", ErrorDomain.QEMU)
-    from hostel.drivers.nodedev.watch import WatchedDevices
     from hostel.drivers.qemu.driver import QemuDriver
 
     bus = EventBus(directories.state / "events")
@@ -65,8 +65,14 @@ def open_session(uri: SplitResult, directories: Directories) -> Drivers | None:
         hypervisor.connect_autostart()
     node_device = deferred(_node_device)
     host = (node_device, deferred(_interface), nwfilter, deferred(_host))
-    events = WatchedDevices(hypervisor.events, lambda: node_device.look())
+    events = deferred(lambda: _events(hypervisor, node_device))
     return Drivers(f"qemu://{uri.path}", hypervisor, storage, network, secret, *host, events)
+
+
+def _events(hypervisor: QemuDriver, node_device: SysfsNodeDeviceDriver) -> EventSource:
+    from hostel.drivers.nodedev.watch import WatchedDevices
+
+    return WatchedDevices(hypervisor.events, lambda: node_device.look())
 
 
 def _storage(directories: Directories) -> SessionStorageDriver:

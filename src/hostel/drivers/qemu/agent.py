@@ -7,7 +7,7 @@ after that number is an answer to us (``guest-sync-delimited``).
 from __future__ import annotations
 
 import json
-import secrets
+import os
 import socket
 import time
 from collections.abc import Sequence
@@ -65,7 +65,7 @@ class Agent:
         self._socket.close()
 
     def _synchronise(self) -> None:
-        number = secrets.randbits(31)
+        number = int.from_bytes(os.urandom(4)) >> 1
         self._send(_DELIMITER + _line("guest-sync-delimited", {"id": number}))
         deadline = time.monotonic() + _SECONDS
         while True:

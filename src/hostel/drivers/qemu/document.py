@@ -6,12 +6,9 @@ from typing import Final
 
 from hostel.drivers.document import Words, reading
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
-from hostel.model.domain.defaults import complete
 from hostel.model.domain.domain import Domain, DomainType
 from hostel.model.domain.inactive import forget_run
 from hostel.model.domain.platform import X86, Platform
-from hostel.model.domain.rules.start import check_start
-from hostel.model.domain.validate import validate
 
 # libvirt's words for some elements, in place of the general ones.
 _WORDS: Final[Words] = {
@@ -43,6 +40,9 @@ def finish(domain: Domain, platform: Platform) -> None:
     Raises:
         VirtError: in libvirt's words.
     """
+    from hostel.model.domain.defaults import complete
+    from hostel.model.domain.validate import validate
+
     with reading(ErrorDomain.DOMAIN):
         if domain.type not in TYPES:
             raise unsupported(f"domain type '{domain.type}' is not run by QEMU; write type='qemu' or type='kvm'")
@@ -61,6 +61,8 @@ def check_startable(domain: Domain, platform: Platform) -> None:
     Raises:
         VirtError: in libvirt's words.
     """
+    from hostel.model.domain.rules.start import check_start
+
     with reading(ErrorDomain.QEMU):
         check_start(domain, platform)
 

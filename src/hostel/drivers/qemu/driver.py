@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from hostel.drivers.base import (
     DestroyFlag,
@@ -25,12 +25,12 @@ from hostel.drivers.base import (
 )
 from hostel.drivers.base.nwfilter import NwfilterDriver
 from hostel.drivers.base.saving import SaveFlag
+from hostel.drivers.deferred import deferred
 from hostel.drivers.events import Defined, Event, EventSource, Lifecycle, Subject
 from hostel.drivers.fault import system_fault
 from hostel.drivers.qemu import document, probe, process, savefile
 from hostel.drivers.qemu.addresses import AddressCalls
 from hostel.drivers.qemu.agent import AgentCalls
-from hostel.drivers.qemu.backup.checkpoints import Checkpoints
 from hostel.drivers.qemu.block.copy import CopyCalls
 from hostel.drivers.qemu.block.jobs import JobCalls
 from hostel.drivers.qemu.block.sizes import SizeCalls
@@ -38,21 +38,18 @@ from hostel.drivers.qemu.console import CharacterCalls
 from hostel.drivers.qemu.counting import CountingCalls
 from hostel.drivers.qemu.cpu.calls import ProcessorCalls
 from hostel.drivers.qemu.dumping import DumpCalls
-from hostel.drivers.qemu.firmware import nvram
-from hostel.drivers.qemu.firmware.descriptor import DIRECTORIES
 from hostel.drivers.qemu.graphics import GraphicsCalls
 from hostel.drivers.qemu.guest import GuestCalls
-from hostel.drivers.qemu.helper import tpm
 from hostel.drivers.qemu.hostinfo import HostInfoCalls
 from hostel.drivers.qemu.inside import InsideCalls
 from hostel.drivers.qemu.jobinfo import DomainJobCalls
-from hostel.drivers.qemu.launch import BOOT, Launcher, Origin, find_emulator
 from hostel.drivers.qemu.lifecycle import LifecycleCalls
 from hostel.drivers.qemu.machines import Machines, failed, invalid
 from hostel.drivers.qemu.message import MessageCalls
 from hostel.drivers.qemu.metadata import MetadataCalls
-from hostel.drivers.qemu.migration.settling import sweep, take_back
+from hostel.drivers.qemu.migration.sweeping import sweep
 from hostel.drivers.qemu.native import ArgumentCalls
+from hostel.drivers.qemu.origin import BOOT, Origin
 from hostel.drivers.qemu.peeking import PeekCalls
 from hostel.drivers.qemu.plug.calls import DeviceCalls
 from hostel.drivers.qemu.power import PowerCalls
@@ -60,26 +57,49 @@ from hostel.drivers.qemu.rename import RenameCalls, settle_renames
 from hostel.drivers.qemu.running import no_domain
 from hostel.drivers.qemu.saving import SaveCalls
 from hostel.drivers.qemu.snapshot.calls import SnapshotCalls
-from hostel.drivers.qemu.snapshot.catalog import Catalog
 from hostel.drivers.qemu.statistics import StatisticsCalls
 from hostel.drivers.qemu.status import Ending, Status
 from hostel.drivers.qemu.tuning.iothread import IoThreadCalls
 from hostel.drivers.qemu.tuning.limits import LimitsCalls
 from hostel.drivers.qemu.tuning.pinning import PinningCalls
 from hostel.drivers.qemu.vcpu import VcpuCalls
-from hostel.drivers.qemu.wiring import Wiring
-from hostel.drivers.storage.secret import secrets_of
 from hostel.drivers.store import Directories
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
 from hostel.model.domain.domain import Domain
 from hostel.model.domain.inactive import forget_run
 from hostel.model.domain.secure import hide_passwords
 
+if TYPE_CHECKING:
+    from hostel.drivers.qemu.launch import Launcher
+    from hostel.drivers.qemu.wiring import Wiring
+
 _REMOVED: Final = {"event": int(Lifecycle.UNDEFINED), "detail": 0}
 
 
 def _origin(flags: StartFlag) -> Origin:
     return BOOT._replace(reset_nvram=bool(flags & StartFlag.RESET_NVRAM))
+
+
+def _wiring(network: NetworkDriver | None, nwfilter: NwfilterDriver | None) -> Wiring:
+    from hostel.drivers.qemu.wiring import Wiring
+
+    return Wiring(network, nwfilter)
+
+
+def _launcher(
+    machines: Machines,
+    directories: Directories,
+    storage: StorageDriver | None,
+    network: NetworkDriver | None,
+    wiring: Wiring,
+) -> Launcher:
+    from hostel.drivers.qemu.firmware.descriptor import DIRECTORIES
+    from hostel.drivers.qemu.launch import Launcher
+    from hostel.drivers.storage.secret import secrets_of
+
+    own = directories.config.parent / "qemu" / "firmware"
+    firmware = DIRECTORIES if directories == Directories.system() else (*DIRECTORIES, own)
+    return Launcher(machines, directories.cache / "qemu", storage, network, secrets_of(directories), firmware, wiring)
 
 
 def _remove_variables(path: Path) -> None:
@@ -132,11 +152,9 @@ class QemuDriver(
     ) -> None:
         self._cache = directories.cache / "qemu"
         machines = Machines(directories)
-        own = directories.config.parent / "qemu" / "firmware"
-        firmware = DIRECTORIES if directories == Directories.system() else (*DIRECTORIES, own)
-        wiring = Wiring(network, nwfilter)
-        machines.release = wiring.release_all
-        launcher = Launcher(machines, self._cache, storage, network, secrets_of(directories), firmware, wiring)
+        wiring = deferred(lambda: _wiring(network, nwfilter))
+        machines.release = lambda domain: wiring.release_all(domain)
+        launcher = deferred(lambda: _launcher(machines, directories, storage, network, wiring))
         super().__init__(machines, launcher, storage, network)
 
     @property
@@ -152,6 +170,8 @@ class QemuDriver(
 
     def connect_get_version(self) -> int:
         """QEMU's version."""
+        from hostel.drivers.qemu.launch import find_emulator
+
         return probe.version(find_emulator())
 
     def connect_get_hostname(self) -> str:
@@ -274,6 +294,8 @@ class QemuDriver(
 
     def domain_resume(self, domain: DomainRef) -> None:
         """Let the virtual CPUs run on."""
+        from hostel.drivers.qemu.migration.settling import take_back
+
         with self._running(domain) as machine:
             if machine.ask("query-status").get("running"):
                 raise invalid("domain is already running")
@@ -297,6 +319,11 @@ class QemuDriver(
 
     def domain_undefine(self, domain: DomainRef, flags: UndefineFlag = UndefineFlag.NONE) -> None:
         """Drop the definition; a running domain becomes transient."""
+        from hostel.drivers.qemu.backup.checkpoints import Checkpoints
+        from hostel.drivers.qemu.firmware import nvram
+        from hostel.drivers.qemu.helper import tpm
+        from hostel.drivers.qemu.snapshot.catalog import Catalog
+
         if flags & UndefineFlag.NVRAM and flags & UndefineFlag.KEEP_NVRAM:
             raise invalid("cannot both keep and delete nvram")
         if flags & UndefineFlag.TPM and flags & UndefineFlag.KEEP_TPM:

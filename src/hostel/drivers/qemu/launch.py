@@ -9,10 +9,10 @@ import subprocess
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import Final
 
-from hostel.drivers.base import NetworkDriver, PausedReason, RunningReason, ShutoffReason, StorageDriver
-from hostel.drivers.events import Lifecycle, Started, Suspended
+from hostel.drivers.base import NetworkDriver, ShutoffReason, StorageDriver
+from hostel.drivers.events import Lifecycle
 from hostel.drivers.fault import system_fault
 from hostel.drivers.link import tap
 from hostel.drivers.qemu import (
@@ -41,7 +41,8 @@ from hostel.drivers.qemu.firmware import choice, nvram
 from hostel.drivers.qemu.firmware.descriptor import Firmware, installed
 from hostel.drivers.qemu.helper import passt, reservations, tpm, virtiofs
 from hostel.drivers.qemu.machines import Machines
-from hostel.drivers.qemu.status import Ending, Migration, Status
+from hostel.drivers.qemu.origin import BOOT, Origin
+from hostel.drivers.qemu.status import Ending, Status
 from hostel.drivers.qemu.tuning import threads
 from hostel.drivers.qemu.wiring import Wiring
 from hostel.errors import ErrorCode, ErrorDomain, QmpError, VirtError
@@ -54,44 +55,10 @@ from hostel.model.domain.domain import Domain, DomainType
 from hostel.model.domain.implicit import mirror_consoles
 from hostel.model.domain.platform import Platform
 
-if TYPE_CHECKING:
-    from hostel.drivers.qemu.running import Running
-
 _CERTIFICATES: Final = (Path("/etc/pki/libvirt-chardev"), Path("/etc/pki/qemu"))  # libvirt's, in its order
 _EMULATOR: Final = "qemu-system-x86_64"
 _POLL: Final = 0.05  # seconds
 _MEMORY_SECONDS: Final = 600.0
-
-
-class Origin(NamedTuple):
-    """Where a machine goes on from.
-
-    Attributes:
-        reason: why it runs.
-        event: what is told of its start.
-        memory: a file with its memory; None where it boots.
-        offset: where in the file the memory begins.
-        paused: why it is paused, where it is.
-        suspended: what is told of that.
-        prepare: what is done to the machine before its CPUs run.
-        ending: what it is started for, where that is its end.
-        reset_nvram: whether UEFI's variables are made anew before.
-        migration: the migration that brings its memory, which ``prepare`` lets in.
-    """
-
-    reason: RunningReason = RunningReason.BOOTED
-    event: Started = Started.BOOTED
-    memory: Path | None = None
-    offset: int = 0
-    paused: PausedReason = PausedReason.USER
-    suspended: Suspended = Suspended.PAUSED
-    prepare: Callable[[Running], None] | None = None
-    ending: str = ""
-    reset_nvram: bool = False
-    migration: Migration | None = None
-
-
-BOOT: Final = Origin()
 
 
 class Launcher:

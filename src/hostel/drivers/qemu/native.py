@@ -6,15 +6,7 @@ import shlex
 from typing import Final
 
 from hostel.drivers.native import NativeCalls
-from hostel.drivers.qemu import document
-from hostel.drivers.qemu.alias import assign_aliases
-from hostel.drivers.qemu.command.context import Context
-from hostel.drivers.qemu.command.host import large_pages
-from hostel.drivers.qemu.command.machine import build
-from hostel.drivers.qemu.command.support import SAID
-from hostel.drivers.qemu.launch import find_emulator
 from hostel.drivers.qemu.running import Calls
-from hostel.drivers.qemu.source import translate
 from hostel.errors import VirtError
 from hostel.model.domain.devices.interface import InterfaceType
 from hostel.model.domain.domain import Domain
@@ -31,6 +23,15 @@ class ArgumentCalls(Calls, NativeCalls):
         Raises:
             VirtError: in libvirt's words, with what in the document is wrong, or cannot be said.
         """
+        from hostel.drivers.qemu import document
+        from hostel.drivers.qemu.alias import assign_aliases
+        from hostel.drivers.qemu.command.context import Context
+        from hostel.drivers.qemu.command.host import large_pages
+        from hostel.drivers.qemu.command.machine import build
+        from hostel.drivers.qemu.command.support import SAID
+        from hostel.drivers.qemu.launch import find_emulator
+        from hostel.drivers.qemu.source import translate
+
         if native_format != ARGUMENTS:
             return super().connect_domain_xml_to_native(native_format, domain_xml)
         domain = document.parse_stored(domain_xml)

@@ -14,11 +14,8 @@ from hostel.drivers.base import DomainRef
 from hostel.drivers.events import Defined, Event, Lifecycle, Subject, Undefined
 from hostel.drivers.fault import fault
 from hostel.drivers.qemu import savefile
-from hostel.drivers.qemu.backup.checkpoints import Checkpoints
-from hostel.drivers.qemu.firmware.nvram import file_of
 from hostel.drivers.qemu.machines import Machines, invalid
 from hostel.drivers.qemu.running import Calls, no_domain
-from hostel.drivers.qemu.snapshot.catalog import Catalog
 from hostel.errors import ErrorCode, ErrorDomain
 from hostel.model.domain.domain import Domain
 from hostel.model.domain.os import Nvram
@@ -29,6 +26,9 @@ class RenameCalls(Calls):
 
     def domain_rename(self, domain: DomainRef, new_name: str) -> None:
         """Give a domain another name."""
+        from hostel.drivers.qemu.backup.checkpoints import Checkpoints
+        from hostel.drivers.qemu.snapshot.catalog import Catalog
+
         machines, old = self._machines, domain.name
         if "/" in new_name:
             raise fault(ErrorCode.XML_ERROR, f"name {new_name} cannot contain '/'", ErrorDomain.QEMU)
@@ -79,6 +79,9 @@ def settle_renames(machines: Machines) -> None:
 
 def finish(machines: Machines, old: str, new: str, uuid: str) -> None:
     """Do what is left to do; the caller holds both domains."""
+    from hostel.drivers.qemu.backup.checkpoints import Checkpoints
+    from hostel.drivers.qemu.snapshot.catalog import Catalog
+
     for kind in ("snapshot", "checkpoint"):
         directory = machines.definitions.directory / kind
         with contextlib.suppress(FileNotFoundError):
@@ -113,6 +116,8 @@ def finish(machines: Machines, old: str, new: str, uuid: str) -> None:
 
 def _keep_variables(machines: Machines, definition: Domain) -> None:
     """Have a domain whose UEFI variables are where its old name puts them say so."""
+    from hostel.drivers.qemu.firmware.nvram import file_of
+
     path, found = file_of(definition.os, machines.variables(definition.name)), definition.os
     if found is None or path is None or not path.exists():
         return

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hostel.drivers.base import DomainRef, DomainState, NetworkDriver, PausedReason, StateInfo, StorageDriver
 from hostel.drivers.base.domain import Affect
@@ -17,7 +17,6 @@ from hostel.drivers.events import Event, EventBus, Subject
 from hostel.drivers.fault import fault
 from hostel.drivers.qemu import process
 from hostel.drivers.qemu.actions import PANICKED, POWERED_OFF
-from hostel.drivers.qemu.launch import Launcher
 from hostel.drivers.qemu.lease import is_leased
 from hostel.drivers.qemu.machines import Machines, failed, invalid
 from hostel.drivers.qemu.monitor import Monitor
@@ -27,6 +26,9 @@ from hostel.errors import ErrorCode, ErrorDomain, QmpError, VirtError
 from hostel.model.domain.devices.disk import Disk
 from hostel.model.domain.devices.interface import Interface
 from hostel.model.domain.domain import Domain
+
+if TYPE_CHECKING:
+    from hostel.drivers.qemu.launch import Launcher
 
 _PAUSED = {"io-error": PausedReason.IOERROR, "watchdog": PausedReason.WATCHDOG, "shutdown": PausedReason.SHUTTING_DOWN}
 

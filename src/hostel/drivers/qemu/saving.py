@@ -17,8 +17,8 @@ from hostel.drivers.base.saving import SaveFlag
 from hostel.drivers.events import Started
 from hostel.drivers.fault import fault, system_fault
 from hostel.drivers.qemu import document, process, savefile
-from hostel.drivers.qemu.launch import Origin
 from hostel.drivers.qemu.machines import failed, invalid
+from hostel.drivers.qemu.origin import Origin
 from hostel.drivers.qemu.running import Calls, Running, no_domain
 from hostel.drivers.qemu.status import Ending
 from hostel.errors import ErrorCode, ErrorDomain, QmpError

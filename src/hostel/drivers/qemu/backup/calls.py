@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hostel.drivers.base import DomainRef
 from hostel.drivers.base.backup import (
@@ -24,20 +24,18 @@ from hostel.drivers.base.backup import (
 )
 from hostel.drivers.document import reading
 from hostel.drivers.fault import fault
-from hostel.drivers.qemu.agent import freeze, thaw
-from hostel.drivers.qemu.backup.checkpoints import Checkpoints
-from hostel.drivers.qemu.backup.job import abort, begin, progress
 from hostel.drivers.qemu.block.chain import images
-from hostel.drivers.qemu.command.disk import format_node
 from hostel.drivers.qemu.machines import invalid
 from hostel.drivers.qemu.running import Calls, Running, no_domain
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
-from hostel.model.backup import read_backup
 from hostel.model.checkpoint import Checkpoint, CheckpointDisk, read_checkpoint
 from hostel.model.domain.domain import Domain
 from hostel.model.domain.inactive import forget_run
 from hostel.model.domain.secure import hide_passwords
 from hostel.model.moment import MomentParent
+
+if TYPE_CHECKING:
+    from hostel.drivers.qemu.backup.checkpoints import Checkpoints
 
 
 class BackupCalls(Calls):
@@ -45,6 +43,8 @@ class BackupCalls(Calls):
 
     @contextlib.contextmanager
     def _checkpoints(self, domain: DomainRef) -> Iterator[tuple[Checkpoints, Running | None]]:
+        from hostel.drivers.qemu.backup.checkpoints import Checkpoints
+
         with self._machines.locked(domain.name), self._held(domain) as machine:
             if machine is None and self._machines.definition(domain.name) is None:
                 raise no_domain(f"name '{domain.name}'")
@@ -58,6 +58,8 @@ class BackupCalls(Calls):
         self, domain: DomainRef, xml: str, flags: CheckpointCreateFlag = CheckpointCreateFlag.NONE
     ) -> CheckpointRef:
         """From now on write down what changes."""
+        from hostel.drivers.qemu.agent import freeze, thaw
+
         with self._checkpoints(domain) as (found, machine):
             redefine = bool(flags & CheckpointCreateFlag.REDEFINE)
             with reading(ErrorDomain.DOMAIN_CHECKPOINT):
@@ -163,6 +165,9 @@ class BackupCalls(Calls):
         flags: BackupBeginFlag = BackupBeginFlag.NONE,
     ) -> None:
         """Begin a backup."""
+        from hostel.drivers.qemu.backup.job import begin
+        from hostel.model.backup import read_backup
+
         with reading(ErrorDomain.DOMAIN):
             backup = read_backup(backup_xml)
         checkpoint = None
@@ -197,6 +202,8 @@ class BackupCalls(Calls):
 
     def backup_stats(self, domain: DomainRef) -> tuple[JobType, Mapping[str, int]]:
         """How far the backup is."""
+        from hostel.drivers.qemu.backup.job import progress
+
         with self._machines.locked(domain.name), self._held(domain) as machine:
             if machine is None:
                 raise invalid("domain is not running")
@@ -206,6 +213,8 @@ class BackupCalls(Calls):
 
     def abort_backup(self, domain: DomainRef) -> None:
         """End the backup."""
+        from hostel.drivers.qemu.backup.job import abort
+
         with self._running(domain) as machine:
             if machine.status.backup is None:
                 raise invalid("no job is active on the domain")
@@ -243,6 +252,8 @@ def prepare_checkpoint(found: Checkpoints, machine: Running, checkpoint: Checkpo
 
 
 def _tracked(machine: Running, checkpoint: Checkpoint) -> list[str]:
+    from hostel.drivers.qemu.command.disk import format_node
+
     names = {disk.name for disk in checkpoint.disks.disks if disk.checkpoint == "bitmap"}
     disks = [disk for disk in machine.domain.devices.disks if disk.target.dev in names]
     return [format_node(top.number) for disk in disks if (top := next(images(disk), None)) is not None]
@@ -273,6 +284,8 @@ def _has_bitmaps(machine: Running, checkpoint: Checkpoint) -> bool:
 
 def bitmap_sizes(machine: Running, name: str) -> dict[str, int]:
     """How many bytes of each disk have changed since a checkpoint."""
+    from hostel.drivers.qemu.command.disk import format_node
+
     nodes = {node["node-name"]: node for node in machine.ask("query-named-block-nodes", flat=True)}
     sizes = {}
     for disk in machine.domain.devices.disks:

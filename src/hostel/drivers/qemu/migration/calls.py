@@ -5,35 +5,21 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Mapping
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from hostel.drivers.base import DomainRef, PausedReason
 from hostel.drivers.base.backup import JobType
 from hostel.drivers.base.migration import DEST_NAME, DEST_XML, MigrateFlag, Parameters, Tunnel
 from hostel.drivers.fault import fault
-from hostel.drivers.qemu import document, lease
+from hostel.drivers.qemu import lease
 from hostel.drivers.qemu.machines import failed, invalid
-from hostel.drivers.qemu.migration import statistics
-from hostel.drivers.qemu.migration.cookie import read as read_cookie
-from hostel.drivers.qemu.migration.destination import Incoming, Prepared, conclude, finish, finish_offline
-from hostel.drivers.qemu.migration.peer import lead
-from hostel.drivers.qemu.migration.settling import (
-    POSTCOPY,
-    ask_destination,
-    drop,
-    leave,
-    pending,
-    resume,
-    settle_migration,
-    take_back,
-    undefine,
-)
-from hostel.drivers.qemu.migration.source import Outgoing, Progress, begin, now
-from hostel.drivers.qemu.migration.tuning import UNLIMITED, text
-from hostel.drivers.qemu.migration.tunnel import PipeTunnel
+from hostel.drivers.qemu.migration.tuning import UNLIMITED
 from hostel.drivers.qemu.running import Calls, Running, check_still, no_domain
 from hostel.drivers.qemu.status import read_ending
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
+
+if TYPE_CHECKING:
+    from hostel.drivers.qemu.migration.destination import Prepared
 
 _MIB: Final = 1 << 20
 _POLL: Final = 0.05  # seconds
@@ -48,6 +34,8 @@ class MigrationCalls(Calls):
         self, domain: DomainRef, params: Parameters, flags: MigrateFlag
     ) -> tuple[bytes, str]:
         """Begin."""
+        from hostel.drivers.qemu.migration.source import begin
+
         with self._machines.locked(domain.name), self._held(domain) as machine:
             stored = self._machines.definition(domain.name)
             if machine is None and stored is None:
@@ -67,10 +55,17 @@ class MigrationCalls(Calls):
         self, params: Parameters, cookie_in: bytes, flags: MigrateFlag
     ) -> tuple[bytes, Tunnel]:
         """Prepare, where the machine comes through a stream."""
+        from hostel.drivers.qemu.migration.tunnel import PipeTunnel
+
         prepared = self._expect(params, cookie_in, flags, tunnelled=True)
         return prepared.cookie, PipeTunnel(prepared.descriptor)
 
     def _expect(self, params: Parameters, cookie_in: bytes, flags: MigrateFlag, *, tunnelled: bool = False) -> Prepared:
+        from hostel.drivers.qemu import document
+        from hostel.drivers.qemu.migration.destination import Incoming
+        from hostel.drivers.qemu.migration.settling import pending
+        from hostel.drivers.qemu.migration.tuning import text
+
         name = text(params, DEST_NAME) or document.parse_stored(text(params, DEST_XML) or "").name
         with self._machines.locked(name):
             coming = Incoming(self._machines, self._launcher, params, cookie_in, flags)
@@ -86,6 +81,9 @@ class MigrationCalls(Calls):
         self, domain: DomainRef, dconnuri: str | None, params: Parameters, cookie_in: bytes, flags: MigrateFlag
     ) -> bytes:
         """Perform, or all steps."""
+        from hostel.drivers.qemu.migration.peer import lead
+        from hostel.drivers.qemu.migration.source import Outgoing
+
         domain = self._whole(domain)
         if flags & MigrateFlag.PEER2PEER:
             lead(self, self._machines, self._launcher, domain, dconnuri, params, flags)
@@ -105,6 +103,10 @@ class MigrationCalls(Calls):
         self, params: Parameters, cookie_in: bytes, flags: MigrateFlag, cancelled: bool
     ) -> tuple[DomainRef, bytes]:
         """Finish."""
+        from hostel.drivers.qemu.migration.destination import conclude, finish
+        from hostel.drivers.qemu.migration.settling import drop, pending
+        from hostel.drivers.qemu.migration.tuning import text
+
         name = text(params, DEST_NAME)
         if name is None:
             raise fault(ErrorCode.INTERNAL_ERROR, "missing domain name", ErrorDomain.QEMU)
@@ -142,6 +144,8 @@ class MigrationCalls(Calls):
         Raises:
             VirtError: ``OPERATION_FAILED``: one of both has ended, or nothing follows any more.
         """
+        from hostel.drivers.qemu.migration.source import Progress
+
         progress = Progress(f"migration {way} job")
         while True:
             with self._machines.locked(name):
@@ -162,6 +166,8 @@ class MigrationCalls(Calls):
             time.sleep(_POLL)
 
     def _finish_offline(self, name: str, *, cancelled: bool) -> tuple[DomainRef, bytes]:
+        from hostel.drivers.qemu.migration.destination import finish_offline
+
         if not cancelled:
             return finish_offline(self._machines, self._launcher, name)
         self._machines.incoming.remove(name)
@@ -179,6 +185,8 @@ class MigrationCalls(Calls):
         self, domain: DomainRef, params: Parameters, cookie_in: bytes, flags: MigrateFlag, cancelled: bool
     ) -> None:
         """Confirm."""
+        from hostel.drivers.qemu.migration.settling import undefine
+
         if not cancelled and self._is_following(domain):
             self._await_rest(domain.name, "out")
         with self._machines.locked(domain.name):
@@ -206,6 +214,8 @@ class MigrationCalls(Calls):
         return status is not None and status.migration is not None and status.paused == PausedReason.POSTCOPY
 
     def _confirm(self, machine: Running, cookie_in: bytes, *, cancelled: bool) -> None:
+        from hostel.drivers.qemu.migration.settling import ask_destination, resume, take_back
+
         mark = machine.status.migration
         assert mark is not None
         is_there: bool | None = not cancelled
@@ -227,6 +237,10 @@ class MigrationCalls(Calls):
 
     def _gone(self, machine: Running, cookie_in: bytes) -> None:
         """It runs there: end what is left here, and tell how it went."""
+        from hostel.drivers.qemu.migration import statistics
+        from hostel.drivers.qemu.migration.cookie import read as read_cookie
+        from hostel.drivers.qemu.migration.settling import leave
+
         said = None
         with contextlib.suppress(VirtError):  # it has only numbers
             said = read_cookie(cookie_in, self._machines.directories, machine.name, machine.domain.uuid or "")
@@ -239,6 +253,8 @@ class MigrationCalls(Calls):
 
     def domain_migrate_forsake(self, name: str) -> None:
         """Settle what a client has begun that is gone, as far as it goes without it."""
+        from hostel.drivers.qemu.migration.settling import settle_migration
+
         with contextlib.suppress(VirtError), self._machines.locked(name):
             status = self._machines.live(name)
             mark = status.migration if status is not None else None
@@ -260,6 +276,9 @@ class MigrationCalls(Calls):
 
     def migration_stats(self, domain: DomainRef, flags: int = 0) -> tuple[JobType, Mapping[str, int]] | None:
         """How far the migration is, or how the last one went; None where none is under way."""
+        from hostel.drivers.qemu.migration import statistics
+        from hostel.drivers.qemu.migration.source import now
+
         if flags & _COMPLETED:
             with self._machines.locked(domain.name):
                 found = statistics.completed(self._machines, domain.name, stays=bool(flags & _KEPT))
@@ -279,6 +298,8 @@ class MigrationCalls(Calls):
         Raises:
             VirtError: ``OPERATION_INVALID``: it cannot be ended any more, or by its source only.
         """
+        from hostel.drivers.qemu.migration.settling import POSTCOPY
+
         with self._running(domain, moving=True) as machine:
             mark = machine.status.migration
             if mark is None:

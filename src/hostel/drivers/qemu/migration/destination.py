@@ -31,7 +31,7 @@ from hostel.drivers.qemu import document, lease
 from hostel.drivers.qemu.block.chain import images
 from hostel.drivers.qemu.block.create import create_image
 from hostel.drivers.qemu.command.disk import format_node
-from hostel.drivers.qemu.launch import Launcher, Origin
+from hostel.drivers.qemu.launch import Launcher
 from hostel.drivers.qemu.machines import Machines, failed, invalid
 from hostel.drivers.qemu.migration import cookie as cookies
 from hostel.drivers.qemu.migration import copying, statistics
@@ -39,6 +39,7 @@ from hostel.drivers.qemu.migration.rules import check_flags, copied_disks
 from hostel.drivers.qemu.migration.settling import arrive, drop, pending
 from hostel.drivers.qemu.migration.source import now, where_from
 from hostel.drivers.qemu.migration.tuning import Tuning, apply, number, text, texts, tuning
+from hostel.drivers.qemu.origin import Origin
 from hostel.drivers.qemu.running import Running
 from hostel.drivers.qemu.status import Migration, Pending
 from hostel.errors import ErrorCode, ErrorDomain, QmpError, VirtError

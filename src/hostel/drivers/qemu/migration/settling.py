@@ -36,8 +36,6 @@ _CANCEL_SECONDS: Final = 20.0
 _POLL: Final = 0.02  # seconds
 _ASK_AGAIN: Final = 30  # seconds after which a destination that did not answer is asked again
 _MOVING: Final = ("setup", "active", "cancelling", "device", "pre-switchover", "wait-unplug")
-_SWEEP_SECONDS: Final = 1.0  # that one domain is waited for
-_MARK: Final = "<migration "
 POSTCOPY: Final = ("postcopy-active", "postcopy-paused", "postcopy-recover")
 
 
@@ -249,19 +247,8 @@ def pending(machines: Machines, name: str) -> Pending | None:
         return None
 
 
-def sweep(machines: Machines) -> None:
-    """Settle what processes have left that died since: of what was expected, and of what runs."""
-    for name in machines.incoming.names():
-        if not lease.is_leased(machines.lease(name)):
-            with contextlib.suppress(VirtError), machines.locked(name, _SWEEP_SECONDS):
-                _forget_expected(machines, name)
-    for name in machines.statuses.names():
-        if _MARK in (machines.statuses.read(name) or "") and not lease.is_leased(machines.lease(name)):
-            with contextlib.suppress(VirtError), machines.locked(name, _SWEEP_SECONDS):
-                _settle_left(machines, name)
-
-
-def _forget_expected(machines: Machines, name: str) -> None:
+def forget_expected(machines: Machines, name: str) -> None:
+    """Drop a domain that was expected, unless its migration goes on; the caller holds the domain's lock."""
     found = pending(machines, name)
     if lease.is_leased(machines.lease(name)):
         return
@@ -270,7 +257,8 @@ def _forget_expected(machines: Machines, name: str) -> None:
     machines.incoming.remove(name)
 
 
-def _settle_left(machines: Machines, name: str) -> None:
+def settle_left(machines: Machines, name: str) -> None:
+    """Settle what a process that died has left of a domain's migration; the caller holds the domain's lock."""
     status = machines.live(name)
     if status is None or status.migration is None or lease.is_leased(machines.lease(name)):
         return

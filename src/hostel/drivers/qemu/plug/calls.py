@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from hostel.drivers.base import DomainRef
 from hostel.drivers.base.device import DeviceModify
 from hostel.drivers.base.domain import Affect
 from hostel.drivers.fault import fault
 from hostel.drivers.qemu import document
-from hostel.drivers.qemu.launch import Launcher
 from hostel.drivers.qemu.machines import failed, invalid
-from hostel.drivers.qemu.plug.definition import attach, detach, update
-from hostel.drivers.qemu.plug.element import Given, Wanted, by_alias, find, read_device, read_wanted
-from hostel.drivers.qemu.plug.inward import plug_in
-from hostel.drivers.qemu.plug.medium import change_medium, place_of
-from hostel.drivers.qemu.plug.outward import plug_out
-from hostel.drivers.qemu.plug.requested import request_memory
 from hostel.drivers.qemu.running import Calls, Running
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
 from hostel.model.domain.devices.device import Device
@@ -26,12 +20,20 @@ from hostel.model.domain.devices.interface import FilterReference, Interface, In
 from hostel.model.domain.devices.platform import MemoryDevice
 from hostel.model.domain.domain import Domain
 
+if TYPE_CHECKING:
+    from hostel.drivers.qemu.launch import Launcher
+    from hostel.drivers.qemu.plug.element import Wanted
+
 
 class DeviceCalls(Calls):
     """Devices that come and go; see :class:`hostel.drivers.base.device.DeviceDriver`."""
 
     def domain_attach_device_flags(self, domain: DomainRef, xml: str, affect: Affect = Affect.CURRENT) -> None:
         """Attach a device."""
+        from hostel.drivers.qemu.plug.definition import attach
+        from hostel.drivers.qemu.plug.element import read_device
+        from hostel.drivers.qemu.plug.inward import plug_in
+
         given = read_device(xml)
         with self._both(domain, affect) as both:
             changed = self._changed(both.definition, lambda definition: attach(definition, given))
@@ -42,6 +44,10 @@ class DeviceCalls(Calls):
 
     def domain_detach_device_flags(self, domain: DomainRef, xml: str, affect: Affect = Affect.CURRENT) -> None:
         """Detach a device; the guest has five seconds to let go of it, and may do so later."""
+        from hostel.drivers.qemu.plug.definition import detach
+        from hostel.drivers.qemu.plug.element import find, read_device
+        from hostel.drivers.qemu.plug.outward import plug_out
+
         given = read_device(xml)
         with self._both(domain, affect) as both:
             changed = self._changed(both.definition, lambda definition: detach(definition, given))
@@ -52,6 +58,10 @@ class DeviceCalls(Calls):
 
     def domain_detach_device_alias(self, domain: DomainRef, alias: str, affect: Affect = Affect.CURRENT) -> None:
         """Ask the guest to let go of the device of an alias; returns at once."""
+        from hostel.drivers.qemu.plug.definition import detach
+        from hostel.drivers.qemu.plug.element import Given
+        from hostel.drivers.qemu.plug.outward import plug_out
+
         with self._both(domain, affect) as both:
             changed = None
             if both.definition is not None:
@@ -71,6 +81,9 @@ class DeviceCalls(Calls):
         flags: DeviceModify = DeviceModify.NONE,
     ) -> None:
         """Change a device: the medium of a drive, the link of an interface, the password of a screen."""
+        from hostel.drivers.qemu.plug.definition import update
+        from hostel.drivers.qemu.plug.element import read_wanted
+
         given = read_wanted(xml)
         with self._both(domain, affect) as both:
             changed = self._changed(both.definition, lambda definition: update(definition, given))
@@ -89,6 +102,9 @@ class DeviceCalls(Calls):
         return changed
 
     def _update(self, machine: Running, given: Wanted, *, force: bool) -> None:
+        from hostel.drivers.qemu.plug.element import Given, find
+        from hostel.drivers.qemu.plug.requested import request_memory
+
         match given.device:
             case Disk() as wanted:
                 self._update_disk(machine, wanted, force=force)
@@ -105,6 +121,8 @@ class DeviceCalls(Calls):
                 raise fault(ErrorCode.CONFIG_UNSUPPORTED, what, ErrorDomain.QEMU)
 
     def _update_disk(self, machine: Running, wanted: Disk, *, force: bool) -> None:
+        from hostel.drivers.qemu.plug.medium import change_medium, place_of
+
         dev = wanted.target.dev
         disk = next((item for item in machine.domain.devices.disks if item.target.dev == dev), None)
         if disk is None:
@@ -123,6 +141,8 @@ class DeviceCalls(Calls):
 
 
 def _named(domain: Domain, alias: str) -> Device:
+    from hostel.drivers.qemu.plug.element import by_alias
+
     device = by_alias(domain, alias)
     if device is None:
         message = f"device not found: no device found with alias {alias}"

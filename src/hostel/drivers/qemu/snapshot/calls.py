@@ -6,6 +6,7 @@ import contextlib
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hostel.drivers.base import DomainRef, DomainXmlFlag, PausedReason
 from hostel.drivers.base.snapshot import (
@@ -17,18 +18,11 @@ from hostel.drivers.base.snapshot import (
 )
 from hostel.drivers.document import reading
 from hostel.drivers.fault import fault
-from hostel.drivers.qemu.agent import freeze
 from hostel.drivers.qemu.backup.checkpoints import Checkpoints
 from hostel.drivers.qemu.machines import invalid
 from hostel.drivers.qemu.running import Calls, Running, no_domain
-from hostel.drivers.qemu.saving import write_memory
-from hostel.drivers.qemu.snapshot import inside
 from hostel.drivers.qemu.snapshot.catalog import Catalog, Intent, as_kind
-from hostel.drivers.qemu.snapshot.overlay import make_stored, take
-from hostel.drivers.qemu.snapshot.plan import check
-from hostel.drivers.qemu.snapshot.settle import settle
 from hostel.drivers.qemu.status import Status
-from hostel.drivers.snapshot_alignment import Plan, align
 from hostel.drivers.snapshot_listing import select
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
 from hostel.model.domain.devices.disk import Disk
@@ -38,6 +32,10 @@ from hostel.model.domain.secure import hide_passwords
 from hostel.model.moment import InactiveDomain, MomentParent
 from hostel.model.snapshot import Snapshot, SnapshotMemory, read_snapshot
 
+if TYPE_CHECKING:
+    from hostel.drivers.qemu.snapshot import inside
+    from hostel.drivers.snapshot_alignment import Plan
+
 
 class SnapshotCalls(Calls):
     """Snapshots; see :class:`hostel.drivers.base.snapshot.SnapshotDriver`."""
@@ -45,6 +43,8 @@ class SnapshotCalls(Calls):
     @contextlib.contextmanager
     def _snapshots(self, domain: DomainRef) -> Iterator[tuple[Catalog, Running | None]]:
         """Hold a domain and what is known of its snapshots; what another process began is ended first."""
+        from hostel.drivers.qemu.snapshot.settle import settle
+
         with self._machines.locked(domain.name), self._held(domain) as machine:
             if machine is None and self._machines.definition(domain.name) is None:
                 raise no_domain(f"name '{domain.name}'")
@@ -62,6 +62,8 @@ class SnapshotCalls(Calls):
 
     def kept(self, document: Domain, disks: Iterable[Disk]) -> list[inside.Kept]:
         """The images that keep a snapshot inside them, of these disks of a document."""
+        from hostel.drivers.qemu.snapshot import inside
+
         return inside.kept(document, disks, self._machines.variables(document.name))
 
     def resolved_disks(self, document: Domain) -> list[Disk]:
@@ -111,6 +113,9 @@ class SnapshotCalls(Calls):
 
     def _plan(self, snapshot: Snapshot, domain: DomainRef, machine: Running | None, flags: SnapshotCreateFlag) -> Plan:
         """Complete the snapshot's document, and say what becomes of each disk."""
+        from hostel.drivers.qemu.snapshot.plan import check
+        from hostel.drivers.snapshot_alignment import align
+
         definition = self._machines.definition(domain.name)
         if machine is not None:
             held = machine.domain.copy()
@@ -151,6 +156,11 @@ class SnapshotCalls(Calls):
         self, catalog: Catalog, snapshot: Snapshot, plan: Plan, machine: Running | None, flags: SnapshotCreateFlag
     ) -> None:
         """Do it; whatever fails or dies in between is settled by the record that is written first."""
+        from hostel.drivers.qemu.agent import freeze
+        from hostel.drivers.qemu.snapshot import inside
+        from hostel.drivers.qemu.snapshot.overlay import make_stored
+        from hostel.drivers.qemu.snapshot.settle import settle
+
         name = snapshot.name or ""
         kind = "create-without-metadata" if flags & SnapshotCreateFlag.NO_METADATA else "create"
         quiesce = bool(flags & SnapshotCreateFlag.QUIESCE)
@@ -191,6 +201,10 @@ class SnapshotCalls(Calls):
         return snapshot.domain.name
 
     def _make_live(self, machine: Running, snapshot: Snapshot, plan: Plan, *, reuse: bool) -> None:
+        from hostel.drivers.qemu.saving import write_memory
+        from hostel.drivers.qemu.snapshot import inside
+        from hostel.drivers.qemu.snapshot.overlay import take
+
         memory = snapshot.memory.file if snapshot.memory is not None else None
         runs = snapshot.state == "running"
         if plan.of("internal"):

@@ -19,8 +19,9 @@ from hostel.drivers.fault import fault
 from hostel.drivers.qemu.block.chain import Image, defined_path, go_over, images
 from hostel.drivers.qemu.block.jobs import commit, end
 from hostel.drivers.qemu.blockjob import job_of, settle_jobs
-from hostel.drivers.qemu.launch import Launcher, Origin
+from hostel.drivers.qemu.launch import Launcher
 from hostel.drivers.qemu.machines import failed
+from hostel.drivers.qemu.origin import Origin
 from hostel.drivers.qemu.running import Running
 from hostel.drivers.qemu.snapshot import inside
 from hostel.drivers.qemu.snapshot.catalog import Catalog, Intent, uses

@@ -16,8 +16,9 @@ from hostel.drivers.events import Started, Suspended
 from hostel.drivers.fault import fault
 from hostel.drivers.qemu import process, savefile
 from hostel.drivers.qemu.block.chain import Image, go_over, images
-from hostel.drivers.qemu.launch import Launcher, Origin
+from hostel.drivers.qemu.launch import Launcher
 from hostel.drivers.qemu.machines import failed, invalid
+from hostel.drivers.qemu.origin import Origin
 from hostel.drivers.qemu.running import Running
 from hostel.drivers.qemu.snapshot import inside
 from hostel.drivers.qemu.snapshot.catalog import Catalog, Intent, as_kind
