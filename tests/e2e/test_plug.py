@@ -12,9 +12,6 @@ from hostel import guest
 from hostel.drivers.base import DomainRef, DomainXmlFlag
 from hostel.drivers.base.domain import Affect
 from hostel.drivers.qemu.driver import QemuDriver
-from hostel.drivers.qemu.machines import Machines
-from hostel.drivers.qemu.running import Running
-from hostel.drivers.qemu.status import Status
 from hostel.drivers.store import Directories
 from hostel.errors import ErrorCode, VirtError
 from hostel.model.domain.devices.disk import Disk
@@ -22,7 +19,7 @@ from hostel.model.domain.domain import Domain
 from hostel.objects import Connection
 from support import image
 from support.kill_step import MAX_STEPS, killed_at
-from support.session import cdrom, disk, domain_xml, session, wait_for_report
+from support.session import cdrom, disk, domain_xml, held, session, wait_for_report
 
 pytestmark = [pytest.mark.qemu, pytest.mark.requires_tool("qemu-img")]
 MIB = 1 << 20
@@ -50,17 +47,11 @@ def live(driver: QemuDriver, ref: DomainRef) -> Domain:
     return Domain.parse(driver.domain_get_xml_desc(ref))
 
 
-def held(home: Path, name: str = "guest") -> Running:
-    machines = Machines(Directories.under(home))
-    return Running(machines, Status.parse(machines.statuses.read(name) or ""))
-
-
 def in_qemu(home: Path) -> tuple[set[str], set[str]]:
     """What QEMU has: devices with names of ours, and block nodes."""
-    machine = held(home)
-    devices = {str(item["name"]) for item in machine.ask("qom-list", path="/machine/peripheral")} - {"type"}
-    nodes = {node["node-name"] for node in machine.ask("query-named-block-nodes", flat=True)}
-    machine.close()
+    with held(home) as machine:
+        devices = {str(item["name"]) for item in machine.ask("qom-list", path="/machine/peripheral")} - {"type"}
+        nodes = {node["node-name"] for node in machine.ask("query-named-block-nodes", flat=True)}
     return devices, nodes
 
 
@@ -162,9 +153,8 @@ def test_medium_is_changed_ejected_and_put_in(tmp_path: Path, driver: QemuDriver
     def inside() -> str | None:
         found = of_target(live(driver, ref), "hdc")
         assert found is not None
-        machine = held(tmp_path)
-        drive = next(item for item in machine.ask("query-block") if found.alias in item.get("qdev", ""))
-        machine.close()
+        with held(tmp_path) as machine:
+            drive = next(item for item in machine.ask("query-block") if found.alias in item.get("qdev", ""))
         said = found.source.file if found.source is not None else None
         assert (drive["inserted"]["image"]["filename"] if "inserted" in drive else None) == said
         assert not drive["tray_open"]

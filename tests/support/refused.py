@@ -113,6 +113,17 @@ REFUSED: Final[dict[str, str]] = {
     "unknown cache": document(disk(driver=" cache='frob'")),
     "native io with a cache": document(disk(driver=" io='native' cache='writeback'")),
     "copy on read of what is read-only": document(disk(driver=" copy_on_read='on'", more="<readonly/>")),
+    "copy on read of a floppy": document(disk("fda", "fdc", driver=" copy_on_read='on'", device="floppy")),
+    "transient floppy": document(disk("fda", "fdc", "<transient/>", device="floppy")),
+    "transient and read-only": document(disk(more="<transient/><readonly/>")),
+    "transient device": document(disk(more="<transient/>", type="block").replace("file='/d'", "dev='/d'")),
+    "transient ide that shares": document(disk("hda", "ide", "<transient shareBacking='yes'/>")),
+    "slice of a lun": document(
+        disk("sda", "scsi", type="block", device="lun").replace(
+            "<source file='/d'/>",
+            "<source dev='/d'><slices><slice type='storage' offset='0' size='1'/></slices></source>",
+        )
+    ),
     "read-only ide": document(disk("hda", "ide", "<readonly/>")),
     "read-only sata": document(disk("sda", "sata", "<readonly/>"), machine="q35"),
     "removable virtio": document(disk(target=" removable='on'")),

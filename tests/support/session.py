@@ -10,6 +10,9 @@ from pathlib import Path
 import hostel
 from hostel import guest
 from hostel.drivers.base import DomainState
+from hostel.drivers.qemu.machines import Machines
+from hostel.drivers.qemu.running import Running
+from hostel.drivers.qemu.status import Status
 from hostel.drivers.store import Directories
 from hostel.guest import Report
 from hostel.objects import Connection, Domain
@@ -26,10 +29,12 @@ def session(home: Path) -> Iterator[Connection]:
                 domain.destroy()
 
 
-def disk(path: Path, fmt: str = "raw", *, dev: str = "vda", bus: str = "virtio", more: str = "") -> str:
-    """The element of a disk in a file."""
+def disk(
+    path: Path, fmt: str = "raw", *, dev: str = "vda", bus: str = "virtio", more: str = "", words: str = ""
+) -> str:
+    """The element of a disk in a file; ``words`` are attributes of its driver, with a blank before each."""
     return (
-        f"<disk type='file' device='disk'><driver name='qemu' type='{fmt}'/><source file='{path}'/>"
+        f"<disk type='file' device='disk'><driver name='qemu' type='{fmt}'{words}/><source file='{path}'/>"
         f"<target dev='{dev}' bus='{bus}'/>{more}</disk>"
     )
 
@@ -57,6 +62,17 @@ def domain_xml(home: Path, *devices: str, name: str = "guest", system: str = "",
 def log_of(home: Path, name: str = "guest") -> Path:
     """Where the domain's serial port is logged."""
     return home / f"{name}.log"
+
+
+@contextlib.contextmanager
+def held(home: Path, name: str = "guest") -> Iterator[Running]:
+    """A machine of the session under ``home``, as an operation of the driver has it, but without its lock."""
+    machines = Machines(Directories.under(home))
+    machine = Running(machines, Status.parse(machines.statuses.read(name) or ""))
+    try:
+        yield machine
+    finally:
+        machine.close()
 
 
 def reports(home: Path, name: str = "guest") -> list[Report]:

@@ -24,7 +24,7 @@ from typing import Any, Final
 from hostel.drivers.events import BlockJobStatus, BlockJobType
 from hostel.drivers.qemu.block.chain import Image, drop_below, go_over, images, replace_source
 from hostel.drivers.qemu.command.disk import format_node
-from hostel.drivers.qemu.plug.graph import device_of, sweep_nodes
+from hostel.drivers.qemu.plug.graph import images_inside, sweep_nodes
 from hostel.drivers.qemu.running import Running
 from hostel.drivers.qemu.status import BlockJob
 from hostel.model.domain.devices.disk import Disk
@@ -138,10 +138,7 @@ def _has_moved(machine: Running, job: BlockJob, disk: Disk) -> bool:
     if job.kind not in ("copy", "active-commit"):
         return False
     target = job.base if job.kind == "active-commit" else _mirror_number(disk)
-    for found in machine.ask("query-block"):
-        if device_of(found) == disk.alias:
-            return bool(found.get("inserted", {}).get("node-name") == format_node(target))
-    return False
+    return images_inside(machine).get(disk.alias or "") == format_node(target)
 
 
 def _mirror_number(disk: Disk) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import struct
 from pathlib import Path
@@ -12,13 +13,24 @@ from hostel.drivers.qemu.document import unsupported
 from hostel.drivers.storage.provenance import refuse_unvouched
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
 from hostel.model.domain.devices.disk import Disk, DiskDevice
-from hostel.model.domain.devices.source import FORMATS, BackingStore, DiskSource, Host, ImageFormat, SourceType
+from hostel.model.domain.devices.source import (
+    FORMATS,
+    BackingStore,
+    DiskSource,
+    Host,
+    ImageFormat,
+    Slice,
+    Slices,
+    SourceType,
+)
 from hostel.model.domain.domain import Domain
 from hostel.model.pool import read_pool
 
 _CHAIN_LIMIT: Final = 200
 _QCOW2: Final = b"QFI\xfb"
 _BACKING_FORMAT: Final = 0xE2792ACA
+_HEAD: Final = 1 << 16
+_FAR: Final = 2**63 - 1
 _HEADER_V2: Final = 72
 _HEADER_V3: Final = 104
 
@@ -145,9 +157,10 @@ def _check_files(disk: Disk, source: DiskSource) -> None:
         if path:
             _check_image(path, target, write=False)
         fmt = backing.image_format.type if backing.image_format is not None else "raw"
+        source = backing.source
         last, backing = backing, backing.backing_store
     if path is not None:
-        last.backing_store = chain_behind(Path(path), fmt, target)
+        last.backing_store = chain_behind(Path(path), fmt, target, source.slice)
 
 
 def _path(kind: SourceType, source: DiskSource) -> str | None:
@@ -169,8 +182,8 @@ def _check_access(path: Path, target: str, *, write: bool) -> None:
             raise _failure(path, target, f"the directory '{parent}' lacks x permission for you: chmod a+x '{parent}'")
     try:
         path.stat()
-    except OSError as error:
-        raise _failure(path, target, error.strerror or str(error)) from error
+    except (OSError, ValueError) as error:  # an image may name a file with a zero byte in it
+        raise _failure(path, target, getattr(error, "strerror", None) or str(error)) from error
     needed = os.R_OK | (os.W_OK if write else 0)
     if not os.access(path, needed):
         letters = "read and write" if write else "read"
@@ -182,8 +195,14 @@ def _failure(path: Path, target: str, why: str) -> VirtError:
     return VirtError(ErrorCode.SYSTEM_ERROR, message, domain=ErrorDomain.QEMU)
 
 
-def chain_behind(path: Path, fmt: str, target: str) -> BackingStore | None:
+def chain_behind(path: Path, fmt: str, target: str, part: Slice | None = None) -> BackingStore | None:
     """The images behind one, as its metadata names them; without a type where it ends.
+
+    Args:
+        path: the image's file or device.
+        fmt: its format.
+        target: the disk's name, for messages.
+        part: which part of the file is the image; None where all of it is.
 
     None where only QEMU can tell: behind other formats than qcow2, and behind what is no file of the host.
 
@@ -192,23 +211,25 @@ def chain_behind(path: Path, fmt: str, target: str) -> BackingStore | None:
             may have written.
     """
     first = last = BackingStore()
-    seen: set[tuple[int, int]] = set()
+    seen: set[tuple[int, int, int]] = set()
     for _ in range(_CHAIN_LIMIT):
         if fmt == "raw":
             return first
         if fmt != "qcow2":
             return None if first is last else _open_end(first, last)
         status = path.stat()
-        if (status.st_dev, status.st_ino) in seen:
+        place = (status.st_dev, status.st_ino, part.offset if part is not None else 0)
+        if place in seen:
             raise unsupported(f"disk '{target}': the backing chain of '{path}' loops")
-        seen.add((status.st_dev, status.st_ino))
-        found = _backing(path)
+        seen.add(place)
+        found = _backing(path, part)
         if found is None:
             return first
         name, recorded = found
         if recorded is None:
             fix = f"qemu-img rebase -u -b '{name}' -F FORMAT '{path}'"
             raise unsupported(f"disk '{target}': '{path}' does not record the format of its backing file; run {fix}")
+        name, part = _part_of_file(name) or (name, None)
         if name.startswith("json:") or "://" in name or recorded not in FORMATS:
             return None if first is last else _open_end(first, last)
         path, fmt = path.parent / name.removeprefix("file:"), recorded
@@ -216,6 +237,7 @@ def chain_behind(path: Path, fmt: str, target: str) -> BackingStore | None:
         last.type, last.source = SourceType.FILE, DiskSource(file=str(path))
         if path.is_block_device():
             last.type, last.source = SourceType.BLOCK, DiskSource(dev=str(path))
+        last.source.slices = Slices(slices=[part]) if part is not None else None
         last.image_format, last.backing_store = ImageFormat(type=fmt), BackingStore()
         last = last.backing_store
     raise unsupported(f"disk '{target}': the backing chain is longer than {_CHAIN_LIMIT} images")
@@ -230,9 +252,29 @@ def _open_end(first: BackingStore, end: BackingStore) -> BackingStore:
     return first
 
 
-def _backing(path: Path) -> tuple[str, str | None] | None:
+def _part_of_file(name: str) -> tuple[str, Slice] | None:
+    """The file and the part of it that QEMU's ``json:`` names, as overlays on such an image do; None for all else."""
+    try:
+        outer = json.loads(name.removeprefix("json:")) if name.startswith("json:") else None
+        window = outer["file"] if outer is not None and set(outer) == {"file"} else None
+        if window is None or window["driver"] != "raw" or set(window) != {"driver", "offset", "size", "file"}:
+            return None
+        inner = window["file"]
+        if set(inner) != {"driver", "filename"} or inner["driver"] not in ("file", "host_device"):
+            return None
+        offset, size, path = window["offset"], window["size"], inner["filename"]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None
+    if type(offset) is not int or type(size) is not int or not (0 <= offset < 2**63 and 0 <= size < 2**63):
+        return None
+    return (path, Slice(type="storage", offset=offset, size=size)) if isinstance(path, str) else None
+
+
+def _backing(path: Path, part: Slice | None) -> tuple[str, str | None] | None:
     with path.open("rb") as stream:
-        head = stream.read(1 << 16)
+        if part is not None:
+            stream.seek(min(part.offset, _FAR))
+        head = stream.read(_HEAD if part is None else min(part.size, _HEAD))
     if len(head) < _HEADER_V2 or head[:4] != _QCOW2:
         return None
     version, offset, size = struct.unpack_from(">IQI", head, 4)

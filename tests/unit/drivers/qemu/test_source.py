@@ -113,6 +113,47 @@ def test_loop_in_the_backing_chain_is_refused(tmp_path: Path) -> None:
         source.prepare(domain(disk(top)), None)
 
 
+def test_part_of_a_file_is_found_behind_an_overlay(tmp_path: Path) -> None:
+    box = tmp_path / "box"
+    qcow2(tmp_path / "inner", "base", "raw")
+    box.write_bytes(bytes(512) + (tmp_path / "inner").read_bytes())
+    (tmp_path / "base").touch()
+    window = f'"driver":"raw","offset":512,"size":65536,"file":{{"driver":"file","filename":"{box}"}}'
+    top = qcow2(tmp_path / "top", f'json:{{"file":{{{window}}}}}', "qcow2")
+    document = domain(disk(top))
+    assert source.prepare(document, None) == []
+    below = document.devices.disks[0].backing_store
+    assert below is not None
+    assert below.source is not None
+    assert below.source.slice is not None
+    assert (below.source.file, below.source.slice.offset, below.source.slice.size) == (str(box), 512, 65536)
+    assert below.backing_store is not None
+    assert below.backing_store.source is not None
+    assert below.backing_store.source.file == str(tmp_path / "base")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "json:" + "[" * 20000,
+        'json:{"file":{"driver":"raw","offset":-1,"size":1,"file":{"driver":"file","filename":"/f"}}}',
+        'json:{"file":{"driver":"raw","offset":true,"size":1,"file":{"driver":"file","filename":"/f"}}}',
+        'json:{"file":{"driver":"raw","offset":0,"size":1,"file":{"driver":"file","filename":["/f"]}}}',
+        'json:{"file":{"driver":"raw","offset":0,"size":1,"file":{"driver":"nbd","filename":"/f"}}}',
+        'json:{"file":3}',
+    ],
+)
+def test_what_else_qemu_reads_of_a_backing_file_is_left_to_it(tmp_path: Path, name: str) -> None:
+    document = domain(disk(qcow2(tmp_path / "top", name, "raw")))
+    assert source.prepare(document, None) == []
+    assert document.devices.disks[0].backing_store is None
+
+
+def test_backing_file_with_a_zero_byte_in_its_name_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(VirtError, match="Cannot access storage file"):
+        source.prepare(domain(disk(qcow2(tmp_path / "top", "a\0b", "raw"))), None)
+
+
 def test_truncated_header_is_left_to_qemu(tmp_path: Path) -> None:
     top = qcow2(tmp_path / "top", "base", "raw")
     top.write_bytes(top.read_bytes()[:80])

@@ -40,8 +40,8 @@ class Image(NamedTuple):
 
     @property
     def file(self) -> str | None:
-        """The file's path on this host; None where the image is no file."""
-        return self.source.file if self.type == SourceType.FILE else None
+        """The file's path on this host; None where the image is no file, or is only a part of one."""
+        return self.source.file if self.type == SourceType.FILE and self.source.slice is None else None
 
 
 def images(disk: Disk) -> Iterator[Image]:

@@ -14,7 +14,7 @@ from hostel.drivers.qemu.block.chain import Image, find_disk, images
 from hostel.drivers.qemu.block.create import create_image
 from hostel.drivers.qemu.block.jobs import check_free
 from hostel.drivers.qemu.blockjob import start, withdraw
-from hostel.drivers.qemu.command.disk import format_node, image_nodes
+from hostel.drivers.qemu.command.disk import format_node, image_node, image_nodes, top_node
 from hostel.drivers.qemu.machines import invalid
 from hostel.drivers.qemu.plug.graph import add_nodes
 from hostel.drivers.qemu.running import Calls, Running
@@ -58,7 +58,8 @@ class CopyCalls(Calls):
                 machine,
                 job,
                 "blockdev-mirror",
-                device=format_node(next(images(found)).number),
+                device=top_node(found),
+                replaces=image_node(found),  # and not what is on top of it
                 target=format_node(target.number),
                 sync="top" if overlay else "full",
                 speed=bandwidth,
@@ -114,7 +115,7 @@ def _prepare(machine: Running, disk: Disk, target: Image, flags: BlockCopyFlag) 
     mirror.source.index = target.number
     if is_shallow:
         mirror.backing_store = disk.backing_store.copy() if disk.backing_store is not None else None
-        if is_reused and target.file is not None:
+        if is_reused and target.type == SourceType.FILE:
             mirror.backing_store = _own_chain(machine, disk, target)
     elif target.format == "qcow2":
         mirror.backing_store = BackingStore()
@@ -161,7 +162,7 @@ def _check_target(target: Image, disk: Disk, *, is_reused: bool) -> bool:
 
 def _own_chain(machine: Running, disk: Disk, target: Image) -> BackingStore | None:
     """What a target that was there before stands on, with numbers of its own."""
-    chain = chain_behind(Path(target.path), target.format, disk.target.dev)
+    chain = chain_behind(Path(target.path), target.format, disk.target.dev, target.source.slice)
     place = chain
     while place is not None and place.source is not None:
         place.index = machine.next_node()
@@ -181,17 +182,17 @@ def _open(machine: Running, disk: Disk, target: Image, below: BackingStore | Non
     there = {node["node-name"] for node in machine.ask("query-named-block-nodes", flat=True)}
     specs = image_nodes(disk, target.type, target.source, target.format, target.number)
     if target.format == "qcow2":
-        specs[1]["backing"] = format_node(below.index) if below is not None and below.source is not None else None
+        specs[-1]["backing"] = format_node(below.index) if below is not None and below.source is not None else None
     place = below
     lower: list[dict[str, Any]] = []
     while place is not None and place.source is not None and place.type is not None:
         fmt = place.image_format.type if place.image_format is not None else "raw"
         if format_node(place.index) not in there:
             nodes = image_nodes(disk, place.type, place.source, fmt, place.index)
-            nodes[1]["read-only"] = True
+            nodes[-1]["read-only"] = True
             behind = place.backing_store
             if fmt == "qcow2":
-                nodes[1]["backing"] = format_node(behind.index) if behind is not None and behind.source else None
+                nodes[-1]["backing"] = format_node(behind.index) if behind is not None and behind.source else None
             lower = nodes + lower
         place = place.backing_store
     add_nodes(machine, [*lower, *specs])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from hostel.drivers.fault import fault
 from hostel.drivers.qemu.block.chain import Image
+from hostel.drivers.qemu.block.naming import backing_name
 from hostel.errors import BlockError, ErrorCode, ErrorDomain, VirtError
 
 
@@ -13,11 +14,14 @@ def create_image(image: Image, size: int, *, backing: Image | None = None) -> No
     Args:
         image: where, and of which format; a file that is there and empty is taken.
         size: its virtual size in bytes.
-        backing: what it stands on; the metadata names it by its path.
+        backing: what it stands on.
 
     Raises:
         VirtError: the host or the format refused; the file is not there then.
     """
+    if image.source.slice is not None:
+        what = "creation of images with slice type='storage' is not supported"
+        raise fault(ErrorCode.OPERATION_UNSUPPORTED, what, ErrorDomain.QEMU)
     # Imported here: only what makes images needs the block layer.
     from hostel.img import create
 
@@ -26,7 +30,7 @@ def create_image(image: Image, size: int, *, backing: Image | None = None) -> No
             image.path,
             image.format,
             size,
-            backing=backing.path if backing is not None else None,
+            backing=backing_name(backing) if backing is not None else None,
             backing_format=backing.format if backing is not None else None,
             open_backing=False,
         )

@@ -9,8 +9,9 @@ from hostel.drivers.base import DomainRef
 from hostel.drivers.base.block import BlockCommitFlag, BlockJobAbortFlag, BlockJobInfo, BlockRebaseFlag
 from hostel.drivers.fault import fault
 from hostel.drivers.qemu.block.chain import Image, find_disk, find_image, images
+from hostel.drivers.qemu.block.naming import backing_name
 from hostel.drivers.qemu.blockjob import TYPES, job_of, start, wait
-from hostel.drivers.qemu.command.disk import format_node
+from hostel.drivers.qemu.command.disk import format_node, top_node
 from hostel.drivers.qemu.machines import failed, invalid
 from hostel.drivers.qemu.running import Calls, Running
 from hostel.drivers.qemu.status import BlockJob
@@ -171,14 +172,14 @@ def commit(
     else:
         relative = bool(flags & BlockCommitFlag.RELATIVE)
         arguments["backing_file"] = _name(chain[position - 1], target, relative=relative)
-    start(machine, job, "block-commit", device=format_node(chain[0].number), speed=speed, **arguments)
+    start(machine, job, "block-commit", device=top_node(disk), speed=speed, **arguments)
     return job
 
 
 def _name(over: Image, base: Image, *, relative: bool) -> str:
     """What the metadata of the image that will stand on ``base`` is to say of it."""
     if not relative:
-        return base.path
+        return backing_name(base)
     if over.file is None or base.file is None:
         raise invalid("can't keep relative backing relationship")
     return os.path.relpath(base.file, os.path.dirname(over.file))

@@ -13,7 +13,7 @@ from hostel.drivers.base.domain import Affect
 from hostel.drivers.fault import fault, system_fault
 from hostel.drivers.qemu.block.chain import find_disk, find_image, images
 from hostel.drivers.qemu.command.context import alias_of
-from hostel.drivers.qemu.command.disk import format_node, storage_node, throttle
+from hostel.drivers.qemu.command.disk import format_node, storage_node, throttle, top_node
 from hostel.drivers.qemu.machines import failed
 from hostel.drivers.qemu.plug.graph import device_of
 from hostel.drivers.qemu.running import Calls, Running
@@ -49,7 +49,8 @@ class SizeCalls(Calls):
             wanted = size if flags & BlockResizeFlag.BYTES else size * KiB
             if top.format in ("qcow2", "qed"):  # whole sectors, as libvirt rounds
                 wanted = -(-wanted // _SECTOR) * _SECTOR
-            machine.ask("block_resize", **{"node-name": format_node(top.number), "size": wanted})
+            # The device's own node, even where it is a filter: only then is the guest told.
+            machine.ask("block_resize", **{"node-name": top_node(found), "size": wanted})
 
     def domain_block_stats_flags(self, domain: DomainRef, disk: str) -> Mapping[str, int]:
         """Counters of one disk, or of all."""

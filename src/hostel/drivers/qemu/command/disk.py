@@ -8,7 +8,7 @@ from typing import Any, Final
 from hostel.drivers.qemu.command import objects
 from hostel.drivers.qemu.command.context import Context, alias_of, escape, option
 from hostel.drivers.qemu.command.place import place, scsi_place, virtio, virtio_name, zpci
-from hostel.drivers.qemu.command.protocol import encryption_secret, protocol
+from hostel.drivers.qemu.command.protocol import encryption_secret, protocol, slice_node
 from hostel.drivers.qemu.command.protocol import format_node as format_node
 from hostel.drivers.qemu.command.protocol import storage_node as storage_node
 from hostel.drivers.qemu.document import unsupported
@@ -21,6 +21,7 @@ from hostel.model.domain.implicit import find_controller
 from hostel.model.domain.platform import Board, board_of, has_built_in_ide
 from hostel.model.domain.rules.disk import is_empty
 
+FILTER: Final = "libvirt-CoR-"  # how the nodes are called that copy what is read; the disk's target follows
 _DIRECT: Final = ("none", "directsync")
 _WRITE_THROUGH: Final = ("writethrough", "directsync")
 # Image formats, and QEMU's drivers for them.
@@ -126,11 +127,17 @@ def _copies(disk: Disk) -> bool:
     return disk.driver is not None and bool(disk.driver.copy_on_read)
 
 
-def top_node(disk: Disk) -> str | None:
-    """The node that the disk's device is on; None while it is empty, and where QEMU has no nodes for it."""
+def image_node(disk: Disk) -> str | None:
+    """The node of the disk's own image; None while it is empty, and where QEMU has no nodes for it."""
     if is_empty(disk) or disk.source is None or disk.type == SourceType.VHOSTUSER:
         return None
-    return f"libvirt-CoR-{disk.target.dev}" if _copies(disk) else format_node(disk.source.index)
+    return format_node(disk.source.index)
+
+
+def top_node(disk: Disk) -> str | None:
+    """The node that the disk's device is on: of its image, or of what copies on top of that what is read."""
+    image = image_node(disk)
+    return f"{FILTER}{disk.target.dev}" if image is not None and _copies(disk) else image
 
 
 def nodes(disk: Disk) -> list[dict[str, Any]]:
@@ -190,13 +197,13 @@ def image_nodes(disk: Disk, kind: SourceType, source: DiskSource, fmt: str, inde
     where = {**protocol(disk, kind, source, index), "node-name": storage_node(index), **opened}
     image = {"node-name": format_node(index), "driver": _FORMATS[fmt], **cache, "file": storage_node(index)}
     image |= _encryption(disk, source, fmt, index)
-    part = next(iter(source.slices.slices), None) if source.slices is not None else None
+    part = source.slice
     if part is None:
         return [where, image]
     window = {"offset": part.offset, "size": part.size}
     if image["driver"] == "raw":
         return [where, {**image, **window}]
-    name = f"libvirt-{index}-slice-sto"
+    name = slice_node(index)
     middle = {"driver": "raw", "node-name": name, **window, "file": storage_node(index), **opened}
     return [where, middle, {**image, "file": name}]
 

@@ -30,6 +30,11 @@ def storage_node(index: Index) -> str:
     return f"libvirt-{index}-storage"
 
 
+def slice_node(index: Index) -> str:
+    """The name of the node of that part of a storage which is an image, where the format's own node is no such."""
+    return f"libvirt-{index}-slice-sto"
+
+
 def format_node(index: Index) -> str:
     """The name of the node of an image's format, by the image's number; programs know it from libvirt."""
     return f"libvirt-{index}-format"

@@ -153,8 +153,8 @@ _ACTED_ON: Final[dict[type[Element], str]] = {
         f"serial wwn vendor product encryption boot {_DEVICE}"
     ),
     disk.DiskDriver: (
-        "name type cache error_policy rerror_policy io ioeventfd event_idx discard iothread detect_zeroes queues "
-        f"queue_size metadata_cache {_VIRTIO}"
+        "name type cache error_policy rerror_policy io ioeventfd event_idx copy_on_read discard iothread detect_zeroes "
+        f"queues queue_size metadata_cache {_VIRTIO}"
     ),
     disk.DiskTarget: "dev bus tray removable rotation_rate",
     disk.IoTune: (
@@ -167,8 +167,10 @@ _ACTED_ON: Final[dict[type[Element], str]] = {
     disk.BlockIo: "logical_block_size physical_block_size discard_granularity",
     source.DiskSource: (
         "file dev protocol name query pool volume mode startup_policy index hosts readahead timeout identity snapshot "
-        "config initiator ssl_verify cookies auth encryption dir type path reconnect reservations"
+        "config initiator ssl_verify cookies auth encryption dir type path reconnect reservations slices"
     ),
+    source.Slices: "slices",
+    source.Slice: "type offset size",
     source.Host: "name port transport socket",
     source.Identity: "user group",
     source.Initiator: "iqn",
@@ -277,12 +279,9 @@ _ACTED_ON: Final[dict[type[Element], str]] = {
 _SAID_TOO: Final[dict[type[Element], str]] = {
     disk.Disk: "rawio sgio transient",
     hostdev.ScsiHostdev: "sgio",
-    disk.DiskDriver: "copy_on_read",
     disk.Transient: "share_backing",
-    source.DiskSource: "tls tls_hostname managed namespace address slices",
+    source.DiskSource: "tls tls_hostname managed namespace address",
     source.NvmeAddress: "domain bus slot function",
-    source.Slices: "slices",
-    source.Slice: "type offset size",
     interface.Interface: "managed tune teaming",
     interface.HostdevInterface: f"type managed mac source target model driver boot rom teaming {_DEVICE}",
     interface.InterfaceSource: "type path address port local host_address reconnect",

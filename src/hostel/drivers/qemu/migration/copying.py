@@ -9,8 +9,7 @@ from urllib.parse import urlsplit
 
 from hostel.drivers.base.migration import MigrateFlag
 from hostel.drivers.fault import fault
-from hostel.drivers.qemu.block.chain import images
-from hostel.drivers.qemu.command.disk import format_node
+from hostel.drivers.qemu.command.disk import top_node
 from hostel.drivers.qemu.machines import failed
 from hostel.drivers.qemu.running import Running
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
@@ -59,11 +58,10 @@ def begin(machine: Running, disks: Sequence[Disk], where: dict[str, Any], flags:
     """
     for disk in disks:
         name = f"{PREFIX}{disk.target.dev}"
-        top = next(images(disk))
         nbd = {"driver": "nbd", "node-name": f"{name}-storage", "server": where, "export": export_of(disk)}
         machine.ask("blockdev-add", **nbd, cache={"direct": True, "no-flush": False}, **{"auto-read-only": False})
         machine.ask("blockdev-add", driver="raw", file=f"{name}-storage", **{"node-name": f"{name}-format"})
-        job = {"job-id": name, "device": format_node(top.number), "target": f"{name}-format", "auto-dismiss": False}
+        job = {"job-id": name, "device": top_node(disk), "target": f"{name}-format", "auto-dismiss": False}
         job["sync"] = "top" if flags & MigrateFlag.NON_SHARED_INC else "full"
         if flags & MigrateFlag.NON_SHARED_SYNCHRONOUS_WRITES:
             job["copy-mode"] = "write-blocking"

@@ -7,13 +7,13 @@ import time
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any, Final
 
+from hostel.drivers.qemu.command.disk import FILTER, top_node
 from hostel.drivers.qemu.running import Running
 from hostel.model.domain.devices.disk import Disk
 from hostel.model.domain.devices.source import BackingStore
-from hostel.model.domain.domain import Domain
 
 _POLL: Final = 0.02  # seconds
-_NODE: Final = re.compile(r"libvirt-([0-9]+)-(format|storage)")
+_NODE: Final = re.compile(r"libvirt-([0-9]+)-(format|slice-sto|storage)")
 
 
 def without_none(properties: dict[str, Any]) -> dict[str, Any]:
@@ -36,6 +36,18 @@ def add_nodes(machine: Running, specs: Iterable[dict[str, Any]]) -> None:
     """
     for spec in specs:
         machine.ask("blockdev-add", **without_none(spec))
+
+
+def images_inside(machine: Running) -> dict[str, str]:
+    """The node of the image that each device has, by the device's alias; of an empty drive there is none."""
+    found = {}
+    for entry in machine.ask("query-blockstats"):
+        name = entry.get("node-name", "")
+        if name.startswith(FILTER):  # it is on top of the image
+            name = entry["parent"]["node-name"]
+        if name:
+            found[device_of(entry)] = str(name)
+    return found
 
 
 def numbers_of(disk: Disk) -> Iterator[int]:
@@ -68,18 +80,21 @@ def sweep_nodes(machine: Running, *, patience: float = 0, settled: Collection[st
         patience: seconds to wait for QEMU to let go of a node, which it does a moment after a device is gone.
         settled: aliases of disks whose images are no longer being exchanged.
     """
-    kept = {number for disk in _disks(machine.domain) for number in numbers_of(disk)}
+    disks = list(machine.domain.devices.disks)
+    disks += [it.disk for it in machine.status.plugs if it.disk is not None and it.alias not in settled]
+    kept = {number for disk in disks for number in numbers_of(disk)}
     kept |= {job.base for job in machine.status.jobs if job.kind == "backup" and not job.ended}
-    for plug in machine.status.plugs:
-        if plug.disk is not None and plug.alias not in settled:
-            kept |= set(numbers_of(plug.disk))
+    filters = {top_node(disk) for disk in disks}
     nodes = machine.attempt("query-named-block-nodes", flat=True) or []
     left = []
     for node in nodes:
-        found = _NODE.fullmatch(node["node-name"])
+        name = node["node-name"]
+        found = _NODE.fullmatch(name)
         if found is not None and int(found[1]) not in kept:
-            left.append((found[2], node["node-name"]))
-    left.sort()  # formats before what they are stored on
+            left.append((found[2], name))
+        if name.startswith(FILTER) and name not in filters:
+            left.append(("", name))
+    left.sort()  # what is on an image before it, and formats before what they are stored on
     deadline = time.monotonic() + patience
     while left:
         refused = [item for item in left if machine.attempt("blockdev-del", **{"node-name": item[1]}) is None]
@@ -88,7 +103,3 @@ def sweep_nodes(machine: Running, *, patience: float = 0, settled: Collection[st
                 return
             time.sleep(_POLL)
         left = refused
-
-
-def _disks(domain: Domain) -> Iterable[Disk]:
-    return domain.devices.disks

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from hostel.drivers.qemu.block.chain import images
+from hostel.drivers.qemu.block.naming import backing_name
 from hostel.drivers.qemu.command.disk import format_node
 from hostel.drivers.qemu.command.firmware import VARIABLES
 from hostel.drivers.qemu.firmware.nvram import file_of
@@ -46,7 +47,7 @@ def kept(domain: Domain, disks: Iterable[Disk], usual: Path) -> list[Kept]:
         usual: where its variables are when it does not say.
     """
     tops = (next(images(disk), None) for disk in disks)
-    found = [Kept(format_node(top.number), top.path, top.format) for top in tops if top is not None]
+    found = [Kept(format_node(top.number), backing_name(top), top.format) for top in tops if top is not None]
     path = file_of(domain.os, usual)
     nvram = domain.os.nvram if domain.os is not None else None
     if found and path is not None and nvram is not None and nvram.format_name == "qcow2":

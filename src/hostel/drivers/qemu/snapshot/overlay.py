@@ -12,10 +12,11 @@ from collections.abc import Iterable
 
 from hostel.drivers.qemu.block.chain import Image, images, replace_source
 from hostel.drivers.qemu.block.create import create_image
+from hostel.drivers.qemu.block.naming import backing_name
 from hostel.drivers.qemu.command.context import alias_of
-from hostel.drivers.qemu.command.disk import image_nodes, top_node
+from hostel.drivers.qemu.command.disk import image_node, image_nodes
 from hostel.drivers.qemu.machines import failed
-from hostel.drivers.qemu.plug.graph import add_nodes, device_of, sweep_nodes
+from hostel.drivers.qemu.plug.graph import add_nodes, images_inside, sweep_nodes
 from hostel.drivers.qemu.running import Running
 from hostel.drivers.qemu.status import Plug
 from hostel.model.domain.devices.disk import Disk, DiskDriver
@@ -62,23 +63,23 @@ def take(machine: Running, external: list[tuple[Disk, SnapshotDisk]], *, reuse: 
     actions = []
     for (disk, _), mark in zip(external, marks, strict=True):
         assert mark.disk is not None
-        below, top = top_node(disk), next(images(mark.disk))
+        below, top = image_node(disk), next(images(mark.disk))
         if below is None:
             raise failed(f"disk '{disk.target.dev}' has no image")
         if not reuse:
             create_image(top, sizes[below], backing=next(images(disk)))
         specs = image_nodes(mark.disk, top.type, top.source, top.format, top.number)
-        specs[1]["backing"] = None  # the exchange puts it on what the disk was
+        specs[-1]["backing"] = None  # the exchange puts it on what the disk was
         add_nodes(machine, specs)
-        actions.append({"type": "blockdev-snapshot", "data": {"node": below, "overlay": top_node(mark.disk)}})
+        actions.append({"type": "blockdev-snapshot", "data": {"node": below, "overlay": image_node(mark.disk)}})
     machine.ask("transaction", actions=actions)
 
 
 def settle_overlays(machine: Running) -> bool:
     """Bring document, definition and files into line with what QEMU has; whether the disks are on the overlays."""
     marks = [plug for plug in machine.status.plugs if plug.way == "overlay" and plug.disk is not None]
-    tops = {device_of(item): item.get("inserted", {}).get("node-name") for item in machine.ask("query-block")}
-    taken = all(plug.disk is not None and tops.get(plug.alias) == top_node(plug.disk) for plug in marks)
+    tops = images_inside(machine)
+    taken = all(plug.disk is not None and tops.get(plug.alias) == image_node(plug.disk) for plug in marks)
     if taken:
         after = {plug.alias: plug.disk for plug in marks}
         before = {disk.alias: disk for disk in machine.domain.devices.disks}
@@ -142,7 +143,7 @@ def make_stored(disk: Disk, wanted: SnapshotDisk) -> None:
 
     below = next(images(disk))
     try:
-        with graph.open(below.path, below.format, no_io=True, force_share=True) as node:
+        with graph.open(backing_name(below), below.format, no_io=True, force_share=True) as node:
             size = node.length
     except (BlockError, OSError) as error:
         raise failed(f"cannot open '{below.path}': {error}") from error

@@ -103,7 +103,7 @@ class Slice(Element, tag="slice"):
     """A part of a storage, in bytes."""
 
     type: str | None = attr(choice("storage"), default=None)
-    offset: int = attr(integer(maximum=_U64), default=0)
+    offset: int = attr(integer(maximum=_U64))
     size: int = attr(integer(maximum=_U64))
 
 
@@ -167,6 +167,11 @@ class DiskSource(Element, tag="source", drop_empty=True):
     auth: Authentication | None = child(Authentication, default=None)
     encryption: Encryption | None = child(Encryption, default=None)
     reservations: Reservations | None = child(Reservations, default=None)
+
+    @property
+    def slice(self) -> Slice | None:
+        """The part of the storage that is the image; None where all of it is."""
+        return next((item for item in self.slices.slices if item.type), None) if self.slices is not None else None
 
 
 class MaxSize(Scaled, tag="max_size"):

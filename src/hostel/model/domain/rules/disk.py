@@ -66,8 +66,8 @@ def _is_lun_source_wrong(disk: Disk) -> bool:
     return disk.type not in (SourceType.BLOCK, SourceType.VOLUME, SourceType.NETWORK)
 
 
-def _is_transient_with_readonly(disk: Disk) -> bool:
-    return disk.transient is not None and disk.readonly
+def _shares_backing(disk: Disk) -> bool:
+    return disk.transient is not None and disk.transient.share_backing is True
 
 
 DISK_RULES: Final[tuple[Rule[Disk], ...]] = (
@@ -88,6 +88,10 @@ DISK_RULES: Final[tuple[Rule[Disk], ...]] = (
     Rule(
         lambda disk: disk.device == DiskDevice.LUN and disk.image_format != "raw",
         lambda _: "disk device 'lun' must use 'raw' format",
+    ),
+    Rule(
+        lambda disk: disk.device == DiskDevice.LUN and _source(disk).slice is not None,
+        lambda _: "disk device 'lun' doesn't support storage slice",
     ),
     Rule(
         lambda disk: disk.device != DiskDevice.LUN and _source(disk).reservations is not None,
@@ -244,6 +248,11 @@ QEMU_DISK_RULES: Final[tuple[Rule[Disk], ...]] = (
         below="/driver/@copy_on_read",
     ),
     Rule(
+        lambda disk: _driver(disk).copy_on_read and disk.device in _REMOVABLE,
+        lambda disk: f"copy_on_read is not supported with removable disk '{disk.target.dev}'",
+        below="/driver/@copy_on_read",
+    ),
+    Rule(
         lambda disk: disk.wwn is not None and disk.target.bus not in (DiskBus.IDE, DiskBus.SCSI),
         lambda _: "Only ide and scsi disk support wwn",
         below="/wwn",
@@ -257,6 +266,11 @@ QEMU_DISK_RULES: Final[tuple[Rule[Disk], ...]] = (
         lambda disk: disk.device == DiskDevice.LUN and disk.target.bus not in (DiskBus.VIRTIO, DiskBus.SCSI),
         lambda disk: f"disk device='lun' is not supported for bus='{disk.target.bus}'",
         below="/@device",
+    ),
+    Rule(
+        lambda disk: _driver(disk).copy_on_read and disk.device == DiskDevice.LUN,
+        lambda disk: f"copy_on_read is not compatible with 'lun' disk '{disk.target.dev}'",
+        below="/driver/@copy_on_read",
     ),
     Rule(
         lambda disk: disk.readonly and disk.device == DiskDevice.DISK and disk.target.bus == DiskBus.IDE,
@@ -313,8 +327,28 @@ QEMU_DISK_RULES: Final[tuple[Rule[Disk], ...]] = (
         below="/shareable",
     ),
     Rule(
-        _is_transient_with_readonly,
-        lambda disk: f"transient is not supported with readonly disk '{disk.target.dev}'",
+        lambda disk: disk.transient is not None and is_empty(disk),
+        lambda disk: f"transient disk '{disk.target.dev}' must not be empty",
         below="/transient",
+    ),
+    Rule(
+        lambda disk: disk.transient is not None and disk.readonly,
+        lambda disk: f"transient disk '{disk.target.dev}' must not be read-only",
+        below="/transient",
+    ),
+    Rule(
+        lambda disk: disk.transient is not None and disk.type != SourceType.FILE,
+        lambda disk: f"transient disk supported only with 'file' type ({disk.target.dev})",
+        below="/transient",
+    ),
+    Rule(
+        lambda disk: disk.transient is not None and disk.device != DiskDevice.DISK,
+        lambda disk: f"transient disk supported only with 'disk' device ({disk.target.dev})",
+        below="/transient",
+    ),
+    Rule(
+        lambda disk: _shares_backing(disk) and disk.target.bus not in (DiskBus.USB, DiskBus.VIRTIO, DiskBus.SCSI),
+        lambda disk: f"disk bus '{disk.target.bus}' doesn't support transiend disk backing image sharing",
+        below="/transient/@shareBacking",
     ),
 )

@@ -118,6 +118,13 @@ def test_a_part_of_a_storage_is_a_window_of_raw_or_under_another_format() -> Non
     assert (window["file"], image["file"]) == (below["node-name"], window["node-name"])
 
 
+def test_a_part_of_what_is_on_a_server_is_a_window_too() -> None:
+    window = "<slices><slice type='storage' offset='512' size='1024'/></slices>"
+    source = f"<source protocol='https' name='i'><host name='h'/>{window}</source>"
+    below, image = specs(said(disk(source)), "-blockdev")
+    assert (below["driver"], image["driver"], image["offset"], image["size"]) == ("https", "raw", 512, 1024)
+
+
 def test_copy_on_read_is_a_filter_that_the_device_is_on() -> None:
     argv = said(disk("<source file='/i'/>", kind="file", driver="type='qcow2' copy_on_read='on'"))
     node = spec(argv, "-blockdev", driver="copy-on-read")
