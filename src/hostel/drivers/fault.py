@@ -21,6 +21,7 @@ _BEGINNINGS: Final[dict[ErrorCode, str]] = {
     ErrorCode.OPERATION_INVALID: "Requested operation is not valid: %s",
     ErrorCode.OPERATION_UNSUPPORTED: "Operation not supported: %s",
     ErrorCode.OPERATION_TIMEOUT: "Timed out during operation: %s",
+    ErrorCode.CONF_SYNTAX: "configuration file syntax error: %s",
     ErrorCode.PARSE_FAILED: "failed to parse configuration file %s",
     ErrorCode.XML_ERROR: "XML error: %s",
     ErrorCode.XML_INVALID_SCHEMA: "XML document failed to validate against schema: %s",

@@ -30,7 +30,7 @@ from hostel.drivers.qemu import (
     vsock,
 )
 from hostel.drivers.qemu.alias import assign_aliases
-from hostel.drivers.qemu.command import firmware, hostdev, memory
+from hostel.drivers.qemu.command import display, firmware, hostdev, memory
 from hostel.drivers.qemu.command.character import CERTIFICATES
 from hostel.drivers.qemu.command.context import Context, Wire, alias_of
 from hostel.drivers.qemu.command.disk import drive_id, throttle
@@ -42,6 +42,8 @@ from hostel.drivers.qemu.firmware.descriptor import Firmware, installed
 from hostel.drivers.qemu.helper import passt, reservations, tpm, virtiofs
 from hostel.drivers.qemu.machines import Machines
 from hostel.drivers.qemu.origin import BOOT, Origin
+from hostel.drivers.qemu.settings import Settings
+from hostel.drivers.qemu.settings import read as read_settings
 from hostel.drivers.qemu.status import Ending, Status
 from hostel.drivers.qemu.tuning import threads
 from hostel.drivers.qemu.wiring import Wiring
@@ -54,6 +56,7 @@ from hostel.model.domain.devices.source import BackingStore, DiskSource
 from hostel.model.domain.domain import Domain, DomainType
 from hostel.model.domain.implicit import mirror_consoles
 from hostel.model.domain.platform import Platform
+from hostel.model.network import Network
 
 _CERTIFICATES: Final = (Path("/etc/pki/libvirt-chardev"), Path("/etc/pki/qemu"))  # libvirt's, in its order
 _EMULATOR: Final = "qemu-system-x86_64"
@@ -142,19 +145,19 @@ class Launcher:
         privileged, moved = os.geteuid() == 0, origin.migration is not None
         found = taint.findings(live, emulator, self._cache, privileged=privileged, moved=moved)
         notes = [*notes, *(taint.note(status.id, finding) for finding in found)]
+        notes += [f"qemu.conf: '{name}' is not acted on" for name in context.settings.unknown]
         status = status._replace(**taint.kept(found))
         values: list[Path] = []
         with contextlib.ExitStack() as given:
             given.callback(_unlink, values)
             try:
-                screens.reserve(live, given)
+                screens.choose_listeners(live, run, context.settings, self._host_address)
+                screens.reserve(live, context.settings, given)
                 context = context._replace(wires=self._connect(status, given))
                 argv = build(live, context)
                 if origin.memory is not None or origin.migration is not None:
                     argv += ["-incoming", "defer"]
-                values += self.give_secrets(
-                    [*firmware.secrets(live), *hostdev.secrets(live), *_needed(live.devices.disks)], context
-                )
+                values += self.give_secrets(_needed(live, context.settings), context)
                 last = max((source.index or 0 for source in _images(live)), default=0)
                 status = status._replace(log_start=process.write_log(log, notes, argv), nodes=last)
                 helpers = self._helpers(live, run, values)
@@ -218,6 +221,21 @@ class Launcher:
         found = next((str(folder) for folder in folders if folder.is_dir()), None)
         return {} if found is None else {CERTIFICATES: found}
 
+    def settings(self) -> Settings:
+        """What the host says for all machines.
+
+        Raises:
+            VirtError: the file with it cannot be read as one.
+        """
+        return read_settings(self._machines.directories)
+
+    def _host_address(self, name: str) -> str:
+        """The host's address in a network."""
+        if self._network is None:
+            raise document.unsupported("network-based listen isn't possible, network driver isn't present")
+        found = self._network.network_get_xml_desc(self._network.network_lookup_by_name(name))
+        return screens.host_address(Network.parse(found))
+
     def context(self, live: Domain, run: Path) -> Context:
         """What building command lines of a run needs besides the document."""
         from hostel.drivers.host.smbios import host_sysinfo
@@ -226,6 +244,7 @@ class Launcher:
         return Context(
             find_emulator(live), run / "monitor", self.bridge,
             memory_files=files, pages=large_pages(), smbios=host_sysinfo, certificates=self.certificates(),
+            settings=self.settings(),
         )  # fmt: skip
 
     def give_secrets(self, wanted: Iterable[Needed], context: Context) -> list[Path]:
@@ -272,7 +291,8 @@ class Launcher:
     ) -> Status:
         name, run = status.domain.name, Path(status.run)
         try:
-            pid = process.spawn(argv, run, log, helpers=helpers, files=files)
+            environment = screens.environment(status.domain, self.settings())
+            pid = process.spawn(argv, run, log, helpers=helpers, files=files, environment=environment)
         except OSError as error:
             raise _no_start(name, str(error)) from error
         started = process.start_time(pid)
@@ -358,7 +378,7 @@ class Launcher:
         mirror_consoles(domain)
         for console in devices.consoles:
             console.tty = console.source.path if console.type == CharacterType.PTY and console.source else None
-        screens.complete(domain, qmp)
+        screens.complete(domain, qmp, self.settings())
         for disk in devices.disks:
             if disk.iotune is not None:
                 qmp.execute("block_set_io_throttle", **throttle(disk))
@@ -459,9 +479,12 @@ def find_emulator(domain: Domain | None = None) -> str:
     return found
 
 
-def _needed(disks: Iterable[Disk]) -> Iterator[Needed]:
-    for disk in disks:
+def _needed(domain: Domain, settings: Settings) -> Iterator[Needed]:
+    yield from firmware.secrets(domain)
+    yield from hostdev.secrets(domain)
+    for disk in domain.devices.disks:
         yield from secrets(disk)
+    yield from display.secrets(domain, settings)
 
 
 def _unlink(paths: list[Path]) -> None:

@@ -50,6 +50,7 @@ class ArgumentCalls(Calls, NativeCalls):
         context = Context(
             find_emulator(domain), run / "monitor", self._launcher.bridge,
             pages=large_pages(), is_confined=True, smbios=host_sysinfo, certificates=self._launcher.certificates(),
+            settings=self._launcher.settings(),
         )  # fmt: skip
         return shlex.join(build(domain, context, SAID))
 

@@ -18,7 +18,7 @@ import shlex
 import signal
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -96,6 +96,7 @@ def spawn(
     *,
     helpers: Sequence[Helper] = (),
     files: Sequence[int] = (),
+    environment: Mapping[str, str] = {},
     timeout: float = 10,
 ) -> int:
     """Run ``argv`` under a supervisor and return QEMU's process id.
@@ -106,6 +107,7 @@ def spawn(
         log: where QEMU's standard error is appended, and that of the helpers.
         helpers: what has to be ready before.
         files: open files that QEMU gets, with numbers of at least 20.
+        environment: what QEMU's has besides ours.
         timeout: seconds to wait for the process id.
 
     Raises:
@@ -133,6 +135,7 @@ def spawn(
             cwd="/",
             start_new_session=True,
             pass_fds=files,
+            env={**os.environ, **environment},
         )
         launcher.wait(timeout)
     finally:

@@ -138,8 +138,8 @@ def test_spice_is_said_as_libvirt_says_it(attributes: str, inside: str, expected
 @pytest.mark.parametrize(
     ("attributes", "inside", "message"),
     [
-        ("port='5901' tlsPort='5902'", "", "TLS of SPICE is not supported; drop tlsPort"),
-        ("port='5901' tlsPort='-1'", "", "TLS of SPICE is not supported; drop tlsPort"),
+        ("port='5901' tlsPort='5902'", "", "but TLS is disabled in qemu.conf"),
+        ("port='5901' tlsPort='-1'", "", "but spice TLS is disabled in qemu.conf"),
         ("port='5901' defaultMode='secure'", "", "defaultMode secure requested"),
         ("port='5901'", "<channel name='main' mode='secure'/>", "secure channels set"),
         ("port='5901'", "<gl enable='yes'/>", "write <gl enable='no'/>"),

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hostel.drivers.qemu.command.host import HostDevices, LargePages, Sysfs
+from hostel.drivers.qemu.settings import Settings
 from hostel.model.domain.devices.device import Device
 from hostel.model.domain.platform import Platform
 
@@ -44,6 +45,7 @@ class Context(NamedTuple):
         is_confined: whether QEMU has the kernel refuse it what it does not need.
         smbios: reads what the host's firmware tells of it; None where that is not known.
         has_spice: whether it has SPICE, which may be a module that is not installed.
+        settings: what the host says for all machines.
     """
 
     emulator: str
@@ -59,6 +61,7 @@ class Context(NamedTuple):
     is_confined: bool = False
     smbios: Callable[[], HostSysinfo | None] = lambda: None
     has_spice: bool = True
+    settings: Settings = Settings()
 
     def has(self, feature: str) -> bool:
         """Whether the emulator has a feature; the host's own QEMU is taken to have it."""

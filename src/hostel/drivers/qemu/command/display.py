@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, Final
 
 from hostel.drivers.qemu.command.context import Context, alias_of, escape, option
+from hostel.drivers.qemu.command.objects import Needed, secret
 from hostel.drivers.qemu.command.place import place, virtio
 from hostel.drivers.qemu.command.spice import spice
 from hostel.drivers.qemu.document import unsupported
+from hostel.drivers.qemu.settings import ScreenSettings, Settings
+from hostel.model.authentication import SecretReference
 from hostel.model.domain.devices.graphics import Graphics, GraphicsType, Listen
 from hostel.model.domain.devices.sound import Audio, Sound
 from hostel.model.domain.devices.video import VideoModel
 from hostel.model.domain.domain import Domain
 
 VNC_ID: Final = "vnc"
+_VNC_CREDENTIALS: Final = "vnc-tls-creds0"
+_VNC_PASSPHRASE: Final = f"{_VNC_CREDENTIALS}-secret0"
 _VNC_FIRST: Final = 5900
 _VNC_LAST: Final = 65535
 # A card with VGA inside for the first screen, and the one for further screens.
@@ -44,14 +50,36 @@ def graphics(domain: Domain, context: Context) -> list[str]:
     QEMU runs; it asks by the server's id, which is its place in the document. SPICE has no such choice.
     """
     argv: list[str] = []
+    if any(device.type == GraphicsType.VNC for device in domain.devices.graphics):
+        argv += _vnc_credentials(context)
     for index, device in enumerate(domain.devices.graphics):
+        keys = ["-k", device.keymap] if device.keymap is not None else []
         if device.type == GraphicsType.SPICE and context.has_spice:
-            argv += ["-spice", spice(device, context)]
+            argv += ["-spice", spice(device, context), *keys]
             continue
         if device.type != GraphicsType.VNC:
             raise unsupported(f"graphics type='{device.type}'; write vnc{' or spice' if context.has_spice else ''}")
-        argv += ["-vnc", f"{_vnc(device, context)},id={VNC_ID}{index}{_vnc_options(domain, device)}"]
+        words = f"{_vnc(device, context)},id={VNC_ID}{index}{_vnc_options(domain, device, context.settings.vnc)}"
+        argv += ["-vnc", words, *keys]
     return argv
+
+
+def secrets(domain: Domain, settings: Settings) -> Iterator[Needed]:
+    """The passphrase of the key that VNC servers have."""
+    has_vnc = any(device.type == GraphicsType.VNC for device in domain.devices.graphics)
+    if has_vnc and settings.vnc.tls and settings.vnc.secret:
+        yield Needed(_VNC_PASSPHRASE, SecretReference(uuid=settings.vnc.secret), "tls")
+
+
+def _vnc_credentials(context: Context) -> list[str]:
+    """What all VNC servers of a machine have for TLS."""
+    settings = context.settings.vnc
+    if not settings.tls:
+        return []
+    spec = {"qom-type": "tls-creds-x509", "id": _VNC_CREDENTIALS, "dir": settings.certificates, "endpoint": "server"}
+    passphrase = _VNC_PASSPHRASE if settings.secret else None
+    found = option("-object", {**spec, "verify-peer": settings.verify, "passwordid": passphrase})
+    return [*(secret(_VNC_PASSPHRASE, context) if passphrase else []), *found]
 
 
 def _vnc(device: Graphics, context: Context) -> str:
@@ -64,9 +92,7 @@ def _vnc(device: Graphics, context: Context) -> str:
         return f"unix:{escape(listen.socket)}"
     if listen.type == "none":
         return "none"
-    if listen.type != "address":
-        raise unsupported(f"<listen type='{listen.type}'>; write type='address' or type='socket'")
-    address = device.listen = listen.address = listen.address or device.listen or "127.0.0.1"
+    address = device.listen = listen.address = listen.address or device.listen or context.settings.vnc.listen
     host = escape(f"[{address}]" if ":" in address else address)
     if device.is_automatic or device.port is None:
         first = max(device.port or 0, _VNC_FIRST)
@@ -76,12 +102,16 @@ def _vnc(device: Graphics, context: Context) -> str:
     return f"{host}:{device.port - _VNC_FIRST}"
 
 
-def _vnc_options(domain: Domain, device: Graphics) -> str:
+def _vnc_options(domain: Domain, device: Graphics, settings: ScreenSettings) -> str:
     text = ""
-    if device.websocket is not None:
+    if device.websocket:
         text += f",websocket={'on' if device.websocket == -1 else device.websocket}"
-    if device.passwd:
+    if device.passwd is not None or settings.password is not None:
         text += ",password=on"
+    if settings.tls:
+        text += f",tls-creds={_VNC_CREDENTIALS}"
+    if settings.sasl:
+        text += ",sasl=on"
     if device.share_policy is not None:
         text += f",share={device.share_policy}"
     if device.power_control is not None:

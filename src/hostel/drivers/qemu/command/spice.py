@@ -6,28 +6,36 @@ from typing import Final
 
 from hostel.drivers.qemu.command.context import Context, escape
 from hostel.drivers.qemu.document import unsupported
+from hostel.drivers.qemu.settings import ScreenSettings
 from hostel.model.domain.devices.graphics import Graphics, Listen
 
 _PORT: Final = 5901  # where a command line that nobody starts listens, and libvirt's does
+_TLS_PORT: Final = 5902
+_MODES: Final = {"secure": "tls-channel", "insecure": "plaintext-channel"}
 
 
 def spice(device: Graphics, context: Context) -> str:
     """The ``-spice`` of a screen; its password is told to QEMU once it runs, and nobody gets in before.
 
     Raises:
-        VirtError: ``CONFIG_UNSUPPORTED``: it asks for TLS, OpenGL, or to listen in another way.
+        VirtError: ``CONFIG_UNSUPPORTED``: it asks for OpenGL, or for a way to connect that there is not.
     """
-    _refuse_tls(device)
     if device.gl is not None and device.gl.enable:
         raise unsupported("<gl enable='yes'/> of SPICE; write <gl enable='no'/>")
+    settings = context.settings.spice
     words = _listen(device, context)
+    is_secure = any(word.startswith("tls-port=") for word in words)
+    _check_modes(device, is_secure=is_secure, is_plain=any(word.startswith(("unix=", "port=")) for word in words))
+    if settings.sasl:
+        words.append("sasl=on")
     if device.mouse is not None:
         words.append(f"agent-mouse={'on' if device.mouse == 'client' else 'off'}")
-    if not device.passwd:
+    if device.passwd is None and settings.password is None:
         words.append("disable-ticketing=on")
-    if device.default_mode == "insecure":
-        words.append("plaintext-channel=default")
-    words += [f"plaintext-channel={channel.name}" for channel in device.channels if channel.mode == "insecure"]
+    if is_secure:
+        words.append(f"x509-dir={escape(settings.certificates)}")
+    modes = [("default", device.default_mode), *((channel.name, channel.mode) for channel in device.channels)]
+    words += [f"{_MODES[mode]}={name}" for name, mode in modes if mode in _MODES]
     playback = device.playback_compression
     given = (
         ("image-compression", device.image_compression),
@@ -51,20 +59,43 @@ def _listen(device: Graphics, context: Context) -> list[str]:
         return ["unix=on", f"addr={escape(listen.socket)}"]
     if listen.type == "none":
         return ["port=0"]
-    if listen.type != "address":
-        raise unsupported(f"<listen type='{listen.type}'>; write type='address' or type='socket'")
-    address = device.listen = listen.address = listen.address or device.listen or "127.0.0.1"
-    port = device.port if device.port is not None and device.port > 0 else _PORT
-    return [f"port={port}", f"addr={escape(address)}"]
+    address = device.listen = listen.address = listen.address or device.listen or context.settings.spice.listen
+    plain, encrypted = needed_ports(device, context.settings.spice)
+    ports = (("port", plain, device.port, _PORT), ("tls-port", encrypted, device.tls_port, _TLS_PORT))
+    words = []
+    for name, is_chosen, port, usual in ports:
+        if (number := port if port is not None and port > 0 else usual if is_chosen else 0) > 0:
+            words.append(f"{name}={number}")
+    return [*words, f"addr={escape(address)}"] if words else []
 
 
-def _refuse_tls(device: Graphics) -> None:
-    """Refuse what nobody could connect to: this driver configures no certificates for SPICE."""
-    if (device.tls_port or 0) > 0 or (device.tls_port == -1 and not device.autoport):
-        raise unsupported("spice TLS port set in XML configuration, but TLS of SPICE is not supported; drop tlsPort")
-    if device.default_mode == "secure":
-        raise unsupported(
-            "spice defaultMode secure requested in XML configuration, but TLS connection is not available"
-        )
-    if any(channel.mode == "secure" for channel in device.channels):
-        raise unsupported("spice secure channels set in XML configuration, but TLS connection is not available")
+def needed_ports(device: Graphics, settings: ScreenSettings) -> tuple[bool, bool]:
+    """Whether a port is chosen when the machine starts: one for who speaks plainly, and one for TLS.
+
+    Raises:
+        VirtError: ``CONFIG_UNSUPPORTED``: it is to have one for TLS, and TLS is not configured.
+    """
+    plain, encrypted = device.port == -1, device.tls_port == -1
+    if device.autoport:
+        mode = device.default_mode or "any"
+        modes = {mode, *(channel.mode for channel in device.channels if channel.mode != "any")}
+        plain = "insecure" in modes or mode == "any"
+        encrypted = "secure" in modes or (mode == "any" and settings.tls)
+    elif (device.tls_port or 0) > 0 and not settings.tls:
+        raise unsupported("spice TLS port set in XML configuration, but TLS is disabled in qemu.conf")
+    if encrypted and not settings.tls:
+        raise unsupported("Auto allocation of spice TLS port requested but spice TLS is disabled in qemu.conf")
+    return plain, encrypted
+
+
+def _check_modes(device: Graphics, *, is_secure: bool, is_plain: bool) -> None:
+    """Refuse what nobody could connect to."""
+    for mode, is_there, way in (("secure", is_secure, "TLS"), ("insecure", is_plain, "plaintext")):
+        if is_there:
+            continue
+        if device.default_mode == mode:
+            asked = f"spice defaultMode {mode} requested in XML configuration"
+            raise unsupported(f"{asked}, but {way} connection is not available")
+        if any(channel.mode == mode for channel in device.channels):
+            asked = f"spice {mode} channels set in XML configuration"
+            raise unsupported(f"{asked}, but {way} connection is not available")

@@ -224,11 +224,11 @@ _ACTED_ON: Final[dict[type[Element], str]] = {
     input.InputSource: "evdev",
     input.Hub: f"type {_DEVICE}",
     graphics.Graphics: (
-        "type socket port tls_port autoport websocket listen keymap share_policy power_control passwd listens audio "
-        "default_mode channels image_compression jpeg_compression zlib_compression playback_compression streaming "
-        "mouse clipboard file_transfer gl"
+        "type socket port tls_port autoport websocket listen keymap share_policy power_control passwd passwd_valid_to "
+        "connected listens audio default_mode channels image_compression jpeg_compression zlib_compression "
+        "playback_compression streaming mouse clipboard file_transfer gl"
     ),
-    graphics.Listen: "type address socket",
+    graphics.Listen: "type address network socket",
     graphics.SpiceChannel: "name mode",
     graphics.Gl: "enable",
     sound.Sound: f"model codecs audio {_DEVICE}",

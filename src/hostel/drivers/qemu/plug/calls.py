@@ -10,7 +10,6 @@ from hostel.drivers.base.device import DeviceModify
 from hostel.drivers.base.domain import Affect
 from hostel.drivers.fault import fault
 from hostel.drivers.qemu import document
-from hostel.drivers.qemu.machines import failed, invalid
 from hostel.drivers.qemu.running import Calls, Running
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
 from hostel.model.domain.devices.device import Device
@@ -104,6 +103,7 @@ class DeviceCalls(Calls):
     def _update(self, machine: Running, given: Wanted, *, force: bool) -> None:
         from hostel.drivers.qemu.plug.element import Given, find
         from hostel.drivers.qemu.plug.requested import request_memory
+        from hostel.drivers.qemu.plug.screen import update_screen
 
         match given.device:
             case Disk() as wanted:
@@ -113,7 +113,7 @@ class DeviceCalls(Calls):
                 assert isinstance(held, Interface)
                 _update_interface(machine, held, wanted, self._launcher)
             case Graphics() as wanted:
-                _update_graphics(machine, wanted)
+                update_screen(machine, wanted, self._launcher.settings())
             case MemoryDevice() as wanted:
                 request_memory(machine, wanted)
             case device:
@@ -175,22 +175,3 @@ def _update_interface(machine: Running, held: Interface, wanted: Interface, laun
 
 def _shown(reference: FilterReference | None) -> str:
     return "" if reference is None else reference.format()
-
-
-def _update_graphics(machine: Running, wanted: Graphics) -> None:
-    held = next((item for item in machine.domain.devices.graphics if item.type == wanted.type), None)
-    if held is None:
-        what = f"cannot find existing graphics device to modify of type '{wanted.type}'"
-        raise fault(ErrorCode.DEVICE_MISSING, f"device not found: {what}", ErrorDomain.QEMU)
-    if wanted.port not in (None, -1, held.port):
-        raise fault(
-            ErrorCode.CONFIG_UNSUPPORTED, f"cannot change port settings on {wanted.type} graphics", ErrorDomain.QEMU
-        )
-    if wanted.passwd != held.passwd:
-        if held.passwd is None:
-            raise invalid("a screen that was started without a password takes none; restart the domain")
-        if wanted.passwd is None:
-            raise failed("a password cannot be taken off a screen that is in use")
-        machine.ask("set_password", protocol=str(wanted.type), password=wanted.passwd)
-        held.passwd = wanted.passwd
-        machine.save()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import datetime
+import re
 from typing import Final
 
 from hostel.errors import ErrorCode, ModelError
@@ -9,6 +12,8 @@ from hostel.model.domain.devices.graphics import Graphics, GraphicsType, Listen
 from hostel.model.domain.devices.video import Video, VideoModel
 from hostel.model.domain.domain import Domain, DomainType
 from hostel.model.domain.platform import PPC64, S390, Board, Platform, arch_of, board_of
+
+_MOMENT: Final = re.compile(r"([0-9]{1,4})-([0-9]{1,2})-([0-9]{1,2})T([0-9]{1,2}):([0-9]{1,2}):([0-9]{1,2})", re.ASCII)
 
 _VIDEO_MEMORY: Final = {"vga": 16384, "cirrus": 16384, "vmvga": 16384, "bochs": 16384, "xen": 4096, "qxl": 65536}
 
@@ -29,6 +34,7 @@ def complete_graphics(domain: Domain, graphics: Graphics, *, is_live: bool) -> N
     """Say where a screen listens, and at which ports; one that is seen now keeps those that it got."""
     if graphics.type not in (GraphicsType.VNC, GraphicsType.SPICE, GraphicsType.RDP):
         return
+    complete_password(graphics)
     listens, kind = graphics.listens, graphics.type
     named = next((listen.address for listen in listens if listen.type == "address" and listen.address), None)
     if named is not None and graphics.listen and named != graphics.listen:
@@ -68,6 +74,36 @@ def complete_graphics(domain: Domain, graphics: Graphics, *, is_live: bool) -> N
             graphics.websocket = None
     graphics.socket = first.socket if kind == GraphicsType.VNC else None
     graphics.listen = first.address
+
+
+def complete_password(graphics: Graphics) -> None:
+    """Read until when the password holds; without one nothing of it is kept (``virDomainGraphicsAuthDefParseXML``)."""
+    if graphics.passwd is None or graphics.type == GraphicsType.RDP:
+        graphics.passwd_valid_to = graphics.connected = None
+    if graphics.passwd_valid_to is not None:
+        moment = datetime.datetime.fromtimestamp(valid_until(graphics) or 0, datetime.UTC)
+        graphics.passwd_valid_to = moment.strftime("%Y-%m-%dT%H:%M:%S")
+    if graphics.type == GraphicsType.VNC and graphics.connected not in (None, "keep"):
+        reason = "VNC supports connected='keep' only"
+        raise ModelError("/domain/devices/graphics/@connected", reason, code=ErrorCode.CONFIG_UNSUPPORTED)
+
+
+def valid_until(graphics: Graphics) -> int | None:
+    """When the password ends, in seconds since 1970; None where it does not.
+
+    Raises:
+        ModelError: it is no time.
+    """
+    written = graphics.passwd_valid_to
+    if written is None:
+        return None
+    fields = _MOMENT.fullmatch(written)
+    with contextlib.suppress(ValueError):
+        if fields is not None:
+            year, month, day, hour, minute, second = (int(field) for field in fields.groups())
+            return int(datetime.datetime(year, month, day, hour, minute, second, tzinfo=datetime.UTC).timestamp())
+    reason = f"cannot parse password validity time '{written}', expect YYYY-MM-DDTHH:MM:SS"
+    raise ModelError("/domain/devices/graphics/@passwdValidTo", reason, code=ErrorCode.INTERNAL_ERROR)
 
 
 def _complete_spice(graphics: Graphics, first: Listen, *, is_live: bool) -> None:
