@@ -56,11 +56,11 @@ class Checkpoints:
         """Refuse a name that is taken.
 
         Raises:
-            VirtError: ``OPERATION_INVALID``.
+            VirtError: ``OPERATION_FAILED``.
         """
         if self._documents.read(name) is not None:
             what = f"domain moment {name} already exists"
-            raise fault(ErrorCode.OPERATION_INVALID, what, ErrorDomain.DOMAIN_CHECKPOINT)
+            raise fault(ErrorCode.OPERATION_FAILED, what, ErrorDomain.DOMAIN_CHECKPOINT)
 
     def put(self, checkpoint: Checkpoint) -> None:
         """Add or replace a document."""

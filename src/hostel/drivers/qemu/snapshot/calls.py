@@ -33,6 +33,7 @@ from hostel.model.moment import InactiveDomain, MomentParent
 from hostel.model.snapshot import Snapshot, SnapshotMemory, read_snapshot
 
 if TYPE_CHECKING:
+    from hostel.drivers.qemu.block.standing import Standing
     from hostel.drivers.qemu.snapshot import inside
     from hostel.drivers.snapshot_alignment import Plan
 
@@ -83,18 +84,31 @@ class SnapshotCalls(Calls):
             found.append(copy)
         return found
 
+    def standing(self, catalog: Catalog, machine: Running | None, name: str) -> Standing:
+        """What the domain and its snapshots are made of; the caller holds the domain's lock."""
+        from hostel.drivers.qemu.block.standing import Standing
+
+        documents = [document for document in (self.definition_of(name), machine and machine.domain) if document]
+        return Standing(documents, catalog.all(), self._launcher.prepare)
+
     def domain_snapshot_create_xml(
         self, domain: DomainRef, xml: str, flags: SnapshotCreateFlag = SnapshotCreateFlag.NONE
     ) -> SnapshotRef:
         """Keep the state of a domain."""
         if flags & SnapshotCreateFlag.QUIESCE and not flags & SnapshotCreateFlag.DISK_ONLY:
-            what = "flag VIR_DOMAIN_SNAPSHOT_CREATE_QUIESCE requires VIR_DOMAIN_SNAPSHOT_CREATE_DISK_ONLY"
+            what = (
+                "Flag 'VIR_DOMAIN_SNAPSHOT_CREATE_DISK_ONLY' is required by flag 'VIR_DOMAIN_SNAPSHOT_CREATE_QUIESCE'"
+            )
             raise fault(ErrorCode.INVALID_ARG, what, ErrorDomain.QEMU)
         with self._snapshots(domain) as (catalog, machine):
             is_offline = bool(flags & SnapshotCreateFlag.DISK_ONLY) or machine is None
             redefine = bool(flags & SnapshotCreateFlag.REDEFINE)
             with reading(ErrorDomain.DOMAIN_SNAPSHOT):
                 snapshot = read_snapshot(xml, now=int(time.time()), redefine=redefine, offline=is_offline)
+            memory = snapshot.memory.snapshot if snapshot.memory is not None else None
+            if flags & SnapshotCreateFlag.LIVE and (machine is None or memory != "external"):
+                what = "live snapshot creation is supported only during full system snapshots"
+                raise fault(ErrorCode.OPERATION_UNSUPPORTED, what, ErrorDomain.QEMU)
             if redefine:
                 return self._redefine_snapshot(catalog, domain, snapshot, flags)
             name = snapshot.name or ""
@@ -173,6 +187,8 @@ class SnapshotCalls(Calls):
             what = f"the file '{memory}' of the snapshot's memory exists; remove it, or name another"
             raise fault(ErrorCode.CONFIG_UNSUPPORTED, what, ErrorDomain.QEMU)
         made = [*files, *([memory] if memory is not None else [])]
+        if files and kind == "create":
+            catalog.set_own(catalog.own().union(files))
         catalog.begin(Intent(kind, name, tuple(made), frozen=quiesce), snapshot)
         failure: BaseException | None = None
         try:
@@ -201,7 +217,7 @@ class SnapshotCalls(Calls):
         return snapshot.domain.name
 
     def _make_live(self, machine: Running, snapshot: Snapshot, plan: Plan, *, reuse: bool) -> None:
-        from hostel.drivers.qemu.saving import write_memory
+        from hostel.drivers.qemu.saving import lasting, write_memory
         from hostel.drivers.qemu.snapshot import inside
         from hostel.drivers.qemu.snapshot.overlay import take
 
@@ -212,7 +228,7 @@ class SnapshotCalls(Calls):
             return
         if memory is not None:
             machine.save(paused=int(PausedReason.SNAPSHOT), resumes=runs)
-            write_memory(machine, Path(memory), machine.domain.format(), runs=runs)
+            write_memory(machine, Path(memory), lasting(machine.domain), runs=runs)
         take(machine, plan.of("external"), reuse=reuse)
 
     def _stop(self, machine: Running) -> None:

@@ -6,7 +6,7 @@ A snapshot that is being made has its document under another name until all of i
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, Final, NamedTuple, TypeVar, cast
 
 from hostel.drivers.document import reading
@@ -21,13 +21,15 @@ from hostel.model.snapshot import Snapshot
 Kind = TypeVar("Kind", bound=Domain)
 _CURRENT: Final = "current"
 _INTENT: Final = "intent"
+_OWN: Final = "own"  # overlays and copies that were made here
+_LEFT: Final = "left"  # snapshots inside images that are given up, and could not be dropped yet
 
 
 class Intent(NamedTuple):
     """What was begun, for whoever finds it after a crash.
 
     Attributes:
-        kind: ``create``, ``revert``, ``apply`` or ``drop``.
+        kind: ``create``, ``revert``, ``apply``, ``drop`` or ``sweep``.
         snapshot: the snapshot's name.
         files: those that were not there before.
         merges: disk, overlay, and what that is merged into.
@@ -80,12 +82,10 @@ class Catalog:
         """Refuse a name that is taken, or cannot be one.
 
         Raises:
-            VirtError: ``OPERATION_INVALID`` or ``XML_ERROR``.
+            VirtError: ``OPERATION_FAILED`` or ``XML_ERROR``.
         """
         if self._documents.read(name) is not None:
-            raise fault(
-                ErrorCode.OPERATION_INVALID, f"domain moment {name} already exists", ErrorDomain.DOMAIN_SNAPSHOT
-            )
+            raise fault(ErrorCode.OPERATION_FAILED, f"domain moment {name} already exists", ErrorDomain.DOMAIN_SNAPSHOT)
 
     def all(self) -> dict[str, Snapshot]:
         """Every snapshot, by name."""
@@ -160,6 +160,26 @@ class Catalog:
         except (ValueError, KeyError, TypeError) as error:
             message = f"internal error: '{self._marks.path(_INTENT)}' is broken; remove it"
             raise VirtError(ErrorCode.INTERNAL_ERROR, message) from error
+
+    def own(self) -> frozenset[str]:
+        """The images that were made here for snapshots, and may be removed when nothing is made of them any more."""
+        return frozenset(self._list(_OWN))
+
+    def set_own(self, paths: Iterable[str]) -> None:
+        """Say which images were made here."""
+        self._marks.write(_OWN, json.dumps(sorted(paths)))
+
+    def left(self) -> list[tuple[str, str, str]]:
+        """Path and format of images, and the name of a snapshot inside each that is given up."""
+        return [(path, fmt, name) for path, fmt, name in self._list(_LEFT)]
+
+    def set_left(self, found: Iterable[tuple[str, str, str]]) -> None:
+        """Say what is still to be dropped."""
+        self._marks.write(_LEFT, json.dumps(list(found)))
+
+    def _list(self, mark: str) -> list[Any]:
+        found = json.loads(self._marks.read(mark) or "[]")
+        return found if isinstance(found, list) else []
 
     def pending(self, name: str) -> Snapshot | None:
         """The document of a snapshot that is being made."""

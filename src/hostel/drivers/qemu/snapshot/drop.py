@@ -1,7 +1,8 @@
 """Dropping a snapshot: what it keeps apart is merged, and what comes after it stays as it is.
 
 The state of an external snapshot is the image below; what the guest wrote since is in the overlay. Merging the overlay
-into that image ends the snapshot. While that goes on the snapshot's document says so for each disk: it cannot be gone
+into that image ends the snapshot. Where other snapshots need the one or the other as it is, both stay, and the snapshot
+is dropped all the same. While that goes on the snapshot's document says so for each disk: it cannot be gone
 back to any more, and dropping it again does what is left.
 """
 
@@ -15,7 +16,6 @@ from typing import TYPE_CHECKING, Final
 from hostel.drivers.base import DomainRef
 from hostel.drivers.base.block import BlockCommitFlag
 from hostel.drivers.base.snapshot import SnapshotDeleteFlag
-from hostel.drivers.fault import fault
 from hostel.drivers.qemu.block.chain import Image, defined_path, go_over, images
 from hostel.drivers.qemu.block.jobs import commit, end
 from hostel.drivers.qemu.blockjob import job_of, settle_jobs
@@ -24,12 +24,13 @@ from hostel.drivers.qemu.machines import failed
 from hostel.drivers.qemu.origin import Origin
 from hostel.drivers.qemu.running import Running
 from hostel.drivers.qemu.snapshot import inside
-from hostel.drivers.qemu.snapshot.catalog import Catalog, Intent, uses
+from hostel.drivers.qemu.snapshot.catalog import Catalog, Intent
 from hostel.drivers.qemu.snapshot.overlay import remove
 from hostel.drivers.qemu.snapshot.revert import stop
+from hostel.drivers.qemu.snapshot.settle import spare, sweep
 from hostel.drivers.snapshot_listing import is_external
-from hostel.errors import ErrorCode, ErrorDomain, VirtError
 from hostel.model.domain.devices.disk import Disk
+from hostel.model.domain.devices.source import BackingStore
 from hostel.model.domain.domain import Domain
 from hostel.model.snapshot import Snapshot
 
@@ -61,29 +62,48 @@ def delete(
         if flags & SnapshotDeleteFlag.CHILDREN:
             names.append(name)
     for item in names:
-        if not flags & SnapshotDeleteFlag.METADATA_ONLY:
-            snapshot = catalog.get(item)
-            if is_external(snapshot):
-                _merge(calls, launcher, catalog, machine, snapshot, domain)
-            _drop_inside(calls, machine, snapshot)
-            if snapshot.memory is not None and snapshot.memory.file is not None:
-                remove([snapshot.memory.file])
+        snapshot = catalog.get(item)
+        if flags & SnapshotDeleteFlag.METADATA_ONLY:
+            _disown(calls, catalog, machine, domain.name, item)
+            catalog.remove(item)
+            continue
+        files = spare(calls, catalog, machine, domain.name)
+        if is_external(snapshot):
+            _merge(calls, launcher, catalog, machine, snapshot, domain)
+        _drop_inside(calls, catalog, machine, snapshot)
+        catalog.begin(Intent("sweep", item, files))
+        if snapshot.memory is not None and snapshot.memory.file is not None:
+            remove([snapshot.memory.file])
         catalog.remove(item)
+        sweep(calls, catalog, machine, domain.name, files)
 
 
-def _drop_inside(calls: SnapshotCalls, machine: Running | None, snapshot: Snapshot) -> None:
+def _disown(calls: SnapshotCalls, catalog: Catalog, machine: Running | None, domain: str, name: str) -> None:
+    """What a snapshot is made of is its owner's from now on."""
+    own = catalog.own()
+    if own:
+        states = calls.standing(catalog, machine, domain).kept
+        catalog.set_own(own.difference(path for state in states if state.snapshot == name for path in state.chain))
+
+
+def _drop_inside(calls: SnapshotCalls, catalog: Catalog, machine: Running | None, snapshot: Snapshot) -> None:
+    """Drop what images keep of it inside; later, where a machine has one open below an overlay."""
     names = {disk.name for disk in snapshot.disks.disks if disk.snapshot == "internal"}
-    if not names:
+    if not names or not isinstance(snapshot.domain, Domain):
         return
-    document = machine.domain if machine is not None else snapshot.domain
-    if not isinstance(document, Domain):
-        return
-    disks = document.devices.disks if machine is not None else calls.resolved_disks(document)
-    tops = calls.kept(document, [disk for disk in disks if disk.target.dev in names])
+    disks = calls.resolved_paths(snapshot.domain)
+    tops = calls.kept(snapshot.domain, [disk for disk in disks if disk.target.dev in names])
+    tops = [top for top in tops if Path(top.path).exists()]
     if machine is not None:
-        inside.drop(machine, tops, snapshot.name or "")
-    else:
-        inside.drop_stored(tops, snapshot.name or "")
+        live = calls.kept(machine.domain, machine.domain.devices.disks)
+        inside.drop(machine, [top for top in live if top.path in {item.path for item in tops}], snapshot.name or "")
+        below = {item.path for disk in machine.domain.devices.disks for item in images(disk)}
+        below -= {top.path for top in live}
+        left = [(top.path, top.format, snapshot.name or "") for top in tops if top.path in below]
+        if left:
+            catalog.set_left([*catalog.left(), *left])
+        tops = [top for top in tops if top.path not in below and top.path not in {item.path for item in live}]
+    inside.drop_stored(tops, snapshot.name or "")
 
 
 def _merge(
@@ -94,7 +114,7 @@ def _merge(
     snapshot: Snapshot,
     domain: DomainRef,
 ) -> None:
-    """Merge every overlay of a snapshot into what it stands on."""
+    """Merge the overlays of a snapshot into what they stand on; where that would change others, they stay apart."""
     definition = calls.definition_of(domain.name)
     document = machine.domain if machine is not None else definition
     if document is None:
@@ -102,18 +122,16 @@ def _merge(
     disks = document.devices.disks if machine is not None else calls.resolved_disks(document)
     assert isinstance(snapshot.domain, Domain)
     states = {disk.target.dev: defined_path(disk) for disk in calls.resolved_paths(snapshot.domain)}
+    standing = calls.standing(catalog, machine, domain.name)
     work = []
     for wanted in snapshot.disks.disks:
-        if wanted.snapshot != "external":
-            continue
         disk = next((item for item in disks if item.target.dev == wanted.name), None)
         base = states.get(wanted.name, "")
-        overlay = _standing_on(disk, base) if disk is not None else None
+        overlay = _standing_on(disk, base) if disk is not None and wanted.snapshot == "external" else None
         if disk is None or overlay is None:
-            _check_gone(catalog, snapshot, wanted.source.file if wanted.source is not None else None)
-            continue
-        _check_alone(calls, catalog, snapshot, disk, base)
-        work.append((disk.target.dev, overlay, base))
+            continue  # merged before, or on a branch that the domain is not on: what needs its images keeps them
+        if not standing.who_holds_back(overlay, base, snapshot.name or "") and not _keeps_inside(overlay):
+            work.append((disk.target.dev, overlay, base))
     if not work:
         return
     for wanted in snapshot.disks.disks:
@@ -149,37 +167,9 @@ def _standing_on(disk: Disk, base: str) -> str | None:
     return None
 
 
-def _check_gone(catalog: Catalog, snapshot: Snapshot, overlay: str | None) -> None:
-    """An overlay that the domain is not on may be needed by other snapshots."""
-    if overlay is None or any(disk.delete_in_progress for disk in snapshot.disks.disks):
-        return  # it was merged before
-    for name, other in catalog.all().items():
-        if name != snapshot.name and isinstance(other.domain, Domain) and uses(other.domain, overlay):
-            raise _unsupported(
-                f"snapshot '{snapshot.name}' is on another branch than the domain: its disk '{overlay}' is what "
-                f"snapshot '{name}' kept; delete that first, or only what is known of it with --metadata"
-            )
-
-
-def _check_alone(calls: SnapshotCalls, catalog: Catalog, snapshot: Snapshot, disk: Disk, base: str) -> None:
-    """Refuse to write into an image that another snapshot, or another branch, stands on."""
-    active = {item.path for item in images(disk)}
-    for name, other in catalog.all().items():
-        if name == snapshot.name or not isinstance(other.domain, Domain) or not is_external(other):
-            continue
-        try:
-            chains = [[item.path for item in images(held)] for held in calls.resolved_disks(other.domain)]
-        except VirtError:
-            continue  # what it kept is not there any more
-        for chain in chains:
-            if base in chain and (chain[0] == base or chain[0] not in active):
-                raise _unsupported(
-                    f"snapshot '{name}' stands on '{base}' as well, which merging would change; delete it first"
-                )
-
-
-def _unsupported(message: str) -> VirtError:
-    return fault(ErrorCode.OPERATION_UNSUPPORTED, message, ErrorDomain.QEMU)
+def _keeps_inside(overlay: str) -> bool:
+    """Whether an overlay has snapshots inside, which would end with it."""
+    return inside.has_any(inside.Kept("", overlay, _format(overlay)))
 
 
 def _merge_live(machine: Running, work: list[tuple[str, str, str]]) -> None:
@@ -211,7 +201,9 @@ def _rewrite(catalog: Catalog, dev: str, overlay: str, base: str) -> None:
             if not isinstance(document, Domain):
                 continue
             for disk in document.devices.disks:
-                if disk.target.dev == dev and disk.source is not None and disk.source.file == overlay:
+                if disk.target.dev == dev and _leave_out(disk, overlay):
+                    changed = True
+                elif disk.target.dev == dev and disk.source is not None and disk.source.file == overlay:
                     source = disk.source.copy()
                     source.file = base
                     go_over(disk, Image(0, disk.type, source, _format(base), None))
@@ -220,6 +212,17 @@ def _rewrite(catalog: Catalog, dev: str, overlay: str, base: str) -> None:
                     changed = True
         if changed:
             catalog.put(snapshot)
+
+
+def _leave_out(disk: Disk, overlay: str) -> bool:
+    """Take an image out of what a disk's document says that its top stands on; False where it is not there."""
+    place: Disk | BackingStore = disk
+    while (below := place.backing_store) is not None:
+        if below.source is not None and below.source.file == overlay:
+            place.backing_store = below.backing_store
+            return True
+        place = below
+    return False
 
 
 def _format(path: str) -> str:

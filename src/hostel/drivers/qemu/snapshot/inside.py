@@ -139,6 +139,22 @@ def has_stored(top: Kept, name: str) -> bool:
     return bool(_each([top], lambda node: _has(node, name), read_only=True)[0])
 
 
+def has_any(top: Kept) -> bool:
+    """Whether an image, which QEMU may have open, has snapshots inside.
+
+    Raises:
+        VirtError: it cannot be opened.
+    """
+    from hostel.block import graph
+    from hostel.img import snapshot
+
+    try:
+        with graph.open(top.path, top.format, no_io=True, force_share=True) as node:
+            return bool(snapshot.snapshots(node))
+    except (BlockError, OSError) as error:
+        raise failed(f"cannot open '{top.path}': {error}") from error
+
+
 def create_stored(tops: list[Kept], name: str) -> None:
     """Keep the disks of a machine that does not run; none of them where one fails.
 
@@ -165,7 +181,11 @@ def apply_stored(tops: list[Kept], name: str) -> None:
     """
     from hostel.img import snapshot
 
-    _each(tops, lambda node: snapshot.apply(node, name))
+    def go_back(node: BlockNode) -> None:
+        found = next((item.id for item in snapshot.snapshots(node) if item.name == name), name)
+        snapshot.apply(node, found)  # an id is looked for before a name
+
+    _each(tops, go_back)
 
 
 def drop_stored(tops: Iterable[Kept], name: str) -> None:
@@ -181,6 +201,25 @@ def drop_stored(tops: Iterable[Kept], name: str) -> None:
             snapshot.delete(node, name)
 
     _each(tops, drop_from)
+
+
+def keep_only(top: Kept, name: str, *, applied: bool) -> None:
+    """Drop what a copy of an image has inside, but for one snapshot; that one too once it is ``applied``.
+
+    Raises:
+        VirtError: ``OPERATION_FAILED``.
+    """
+    from hostel.img import snapshot
+
+    if applied:
+        apply_stored([top], name)
+
+    def drop_others(node: BlockNode) -> None:
+        for item in snapshot.snapshots(node):
+            if applied or item.name != name:
+                snapshot.delete(node, item.name)
+
+    _each([top], drop_others)
 
 
 def _has(node: BlockNode, name: str) -> bool:

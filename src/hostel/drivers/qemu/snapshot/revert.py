@@ -1,7 +1,8 @@
 """Going back to a snapshot.
 
 Disks that were kept inside their images go back in place. Disks that were left on files of their own go on in new
-overlays on these, so that the snapshot, and whatever else stands on it, stays as it is.
+overlays on these, so that the snapshot, and whatever else stands on it, stays as it is. Where other snapshots stand on
+an image, it does not go back in place either: the domain goes on in a copy.
 """
 
 from __future__ import annotations
@@ -16,19 +17,22 @@ from hostel.drivers.events import Started, Suspended
 from hostel.drivers.fault import fault
 from hostel.drivers.qemu import process, savefile
 from hostel.drivers.qemu.block.chain import Image, go_over, images
+from hostel.drivers.qemu.block.standing import Standing
 from hostel.drivers.qemu.launch import Launcher
 from hostel.drivers.qemu.machines import failed, invalid
 from hostel.drivers.qemu.origin import Origin
 from hostel.drivers.qemu.running import Running
 from hostel.drivers.qemu.snapshot import inside
-from hostel.drivers.qemu.snapshot.catalog import Catalog, Intent, as_kind
+from hostel.drivers.qemu.snapshot.catalog import Catalog, Intent
+from hostel.drivers.qemu.snapshot.copies import define, free, onto, onto_copies
 from hostel.drivers.qemu.snapshot.overlay import make_stored
-from hostel.drivers.qemu.snapshot.settle import remove_unused
+from hostel.drivers.qemu.snapshot.settle import drop_left, spare, sweep
 from hostel.drivers.qemu.status import Ending
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
 from hostel.model.domain.devices.disk import Disk
 from hostel.model.domain.devices.source import DiskSource, SourceType
 from hostel.model.domain.domain import Domain
+from hostel.model.domain.rules.disk import is_empty
 from hostel.model.snapshot import Snapshot, SnapshotDisk, SnapshotDriver
 
 if TYPE_CHECKING:
@@ -59,38 +63,48 @@ def revert(
     saved = None
     if memory == "external" and snapshot.memory is not None:
         saved = savefile.read(Path(snapshot.memory.file or ""))
-    if memory == "internal" and machine is not None and not inside.tags(machine, name):
+    if not external and (machine is None or not inside.tags(machine, name)):
         _check_stored(calls, document, snapshot)
+    files = spare(calls, catalog, machine, document.name)
+    standing = calls.standing(catalog, machine, document.name)
+    before = machine.domain if machine is not None else calls.definition_of(document.name)
     if machine is not None:
         stop(machine)
-    abandoned = _overlays_of(calls.definition_of(document.name), catalog) if external else []
+        drop_left(catalog)
+    copies: list[str] = []
     if external:
-        document = _onto_overlays(calls, catalog, snapshot, document, abandoned)
+        document = _onto_overlays(calls, catalog, snapshot, _with_excluded(document, snapshot, before), files)
+    elif copied := _shared(calls, document, snapshot, standing):
+        copies = onto_copies(calls, catalog, snapshot, document, copied, files)
     elif memory == "internal":
-        _define(calls, snapshot, document)
+        define(calls, snapshot, document)
+        catalog.begin(Intent("sweep", name, files))
     else:
         catalog.begin(Intent("apply", name))
         apply_internal(calls, catalog, snapshot)
-        catalog.over(name)
+        catalog.begin(Intent("sweep", name, files))
     catalog.set_current(name)
     if starts:
-        origin = Origin(
-            RunningReason.FROM_SNAPSHOT,
-            Started.FROM_SNAPSHOT,
-            None,
-            0,
-            PausedReason.FROM_SNAPSHOT,
-            Suspended.FROM_SNAPSHOT,
-        )
-        if saved is not None and snapshot.memory is not None:
-            origin = origin._replace(memory=Path(snapshot.memory.file or ""), offset=saved.start)
+        origin = _from_snapshot(snapshot, saved)
         if memory == "internal":
-            origin = origin._replace(prepare=_loading(calls, snapshot))
+            origin = origin._replace(prepare=Load(calls, snapshot, copies))
         origin = origin._replace(reset_nvram=bool(flags & SnapshotRevertFlag.RESET_NVRAM))
         launcher.start(document, paused=not runs, origin=origin)
-    if external:
-        remove_unused(calls, catalog, document.name, abandoned)
-        catalog.over(name)
+    sweep(calls, catalog, None, document.name, files)
+
+
+def _from_snapshot(snapshot: Snapshot, saved: savefile.Saved | None) -> Origin:
+    origin = Origin(
+        RunningReason.FROM_SNAPSHOT,
+        Started.FROM_SNAPSHOT,
+        None,
+        0,
+        PausedReason.FROM_SNAPSHOT,
+        Suspended.FROM_SNAPSHOT,
+    )
+    if saved is None or snapshot.memory is None:
+        return origin
+    return origin._replace(memory=Path(snapshot.memory.file or ""), offset=saved.start, unpack=saved.unpack)
 
 
 def _check(snapshot: Snapshot, machine: Running | None, flags: SnapshotRevertFlag) -> Domain:
@@ -157,108 +171,79 @@ def apply_internal(calls: SnapshotCalls, catalog: Catalog, snapshot: Snapshot) -
     """
     assert isinstance(snapshot.domain, Domain)
     inside.apply_stored(_internal(calls, snapshot.domain, snapshot), snapshot.name or "")
-    _define(calls, snapshot, snapshot.domain)
+    define(calls, snapshot, snapshot.domain)
     catalog.set_current(snapshot.name)
 
 
-def _define(calls: SnapshotCalls, snapshot: Snapshot, document: Domain) -> None:
-    """The domain's definition is what it was then."""
-    if calls.definition_of(document.name) is None:
-        return
-    kept = snapshot.inactive_domain
-    if kept is not None:
-        calls.define(as_kind(Domain, kept))
-    else:
-        calls.define(document)
+def _with_excluded(document: Domain, snapshot: Snapshot, before: Domain | None) -> Domain:
+    """The snapshot's document with the disks that it leaves out as they are now: what it was may be others' by now."""
+    chosen = {disk.name for disk in snapshot.disks.disks if disk.snapshot in ("external", "internal")}
+    now = {disk.target.dev: disk for disk in before.devices.disks} if before is not None else {}
+    for found in (document, snapshot.inactive_domain):
+        for disk in found.devices.disks if found is not None else []:
+            held = now.get(disk.target.dev)
+            if disk.target.dev in chosen or disk.readonly or is_empty(disk) or held is None:
+                continue
+            top = next(images(held), None)
+            if top is not None:
+                go_over(disk, top._replace(number=0, below=None))
+                if disk.source is not None:
+                    disk.source.index = None
+    return document
 
 
 def _onto_overlays(
-    calls: SnapshotCalls, catalog: Catalog, snapshot: Snapshot, document: Domain, abandoned: list[str]
+    calls: SnapshotCalls, catalog: Catalog, snapshot: Snapshot, document: Domain, abandoned: tuple[str, ...]
 ) -> Domain:
     """The snapshot's document with new overlays on its disks; they are made, and the definition starts from them."""
     names = {disk.name for disk in snapshot.disks.disks if disk.snapshot == "external"}
     stamp = int(time.time())
-    wanted: dict[str, tuple[Disk, SnapshotDisk]] = {}
+    wanted: dict[str, Image] = {}
+    below: dict[str, Disk] = {}
     for disk in calls.resolved_disks(document):
         top = next(images(disk), None)
         if disk.target.dev in names and top is not None:
-            path = _free(top, f"{snapshot.name}-{stamp}")
-            source = DiskSource(file=path)
+            source = DiskSource(file=free(top, f"{snapshot.name}-{stamp}"))
+            wanted[disk.target.dev] = Image(0, SourceType.FILE, source, "qcow2", None)
+            below[disk.target.dev] = disk
+    with onto(calls, catalog, snapshot, document, wanted, abandoned):
+        for name, disk in below.items():
             overlay = SnapshotDisk(
-                name=disk.target.dev, type=SourceType.FILE, driver=SnapshotDriver(type="qcow2"), source=source
+                name=name, type=SourceType.FILE, driver=SnapshotDriver(type="qcow2"), source=wanted[name].source
             )
-            wanted[disk.target.dev] = (disk, overlay)
-    files = [item.source.file or "" for _, item in wanted.values() if item.source is not None]
-    catalog.begin(Intent("revert", snapshot.name or "", (*files, *abandoned)))
-    try:
-        for disk, overlay in wanted.values():
             make_stored(disk, overlay)
-        _put(document, wanted)
-        kept = snapshot.inactive_domain.copy() if snapshot.inactive_domain is not None else None
-        if kept is not None:
-            _put(kept, wanted)
-        changed = Snapshot(name=snapshot.name, inactive_domain=kept)
-        _define(calls, changed, document)
-    except BaseException:
-        remove_unused(calls, catalog, document.name, files)
-        catalog.over(snapshot.name or "")
-        raise
     return document
 
 
-def _free(top: Image, suffix: str) -> str:
-    """A name for an overlay beside the image, that no file has."""
-    path = Path(top.path)
-    stem = path.name[: path.name.rindex(".")] if "." in path.name[1:] else path.name
-    found, number = path.with_name(f"{stem}.{suffix}"), 0
-    while found.exists():
-        number += 1
-        found = path.with_name(f"{stem}.{suffix}-{number}")
-    return str(found)
-
-
-def _put(document: Domain, wanted: dict[str, tuple[Disk, SnapshotDisk]]) -> None:
-    for disk in document.devices.disks:
-        found = wanted.get(disk.target.dev)
-        if found is not None and found[1].source is not None:
-            go_over(disk, Image(0, SourceType.FILE, found[1].source, "qcow2", None))
-            if disk.source is not None:
-                disk.source.index = None
-
-
-def _loading(calls: SnapshotCalls, snapshot: Snapshot) -> Load:
-    """What takes disks and memory from the snapshot once QEMU is there."""
-    return Load(calls, snapshot.name or "", frozenset(d.name for d in snapshot.disks.disks if d.snapshot == "internal"))
+def _shared(
+    calls: SnapshotCalls, document: Domain, snapshot: Snapshot, standing: Standing
+) -> list[tuple[Disk, Image, list[str]]]:
+    """The disks of a snapshot inside images, where other snapshots need one of these as it is; with who needs it."""
+    names = {disk.name for disk in snapshot.disks.disks if disk.snapshot == "internal"}
+    found = []
+    for disk in calls.resolved_disks(document):
+        top = next(images(disk), None)
+        if disk.target.dev in names and top is not None:
+            found.append((disk, top, standing.who_needs(top.path, snapshot.name or "")))
+    return found if any(who for _, _, who in found) else []
 
 
 class Load:
     """Loads an internal snapshot into a machine that was just started for it."""
 
-    def __init__(self, calls: SnapshotCalls, name: str, disks: frozenset[str]) -> None:
+    def __init__(self, calls: SnapshotCalls, snapshot: Snapshot, copies: list[str]) -> None:
         self._calls = calls
-        self._name = name
-        self._disks = disks
+        self._name = snapshot.name or ""
+        self._disks = {disk.name for disk in snapshot.disks.disks if disk.snapshot == "internal"}
+        self._copies = copies
 
     def __call__(self, machine: Running) -> None:
-        """Load it.
+        """Load it; copies need it no more.
 
         Raises:
             VirtError: ``OPERATION_FAILED``.
         """
         disks = [disk for disk in machine.domain.devices.disks if disk.target.dev in self._disks]
-        inside.load(machine, self._calls.kept(machine.domain, disks), self._name)
-
-
-def _overlays_of(definition: Domain | None, catalog: Catalog) -> list[str]:
-    """The overlays that a definition is on: made by a snapshot, or by going back to one."""
-    if definition is None:
-        return []
-    found = catalog.all()
-    made = {
-        disk.source.file
-        for snapshot in found.values()
-        for disk in snapshot.disks.disks
-        if disk.snapshot == "external" and disk.source is not None
-    }
-    tops = [disk.source.file for disk in definition.devices.disks if disk.source is not None]
-    return [path for path in tops if path and (path in made or any(f".{name}-" in Path(path).name for name in found))]
+        tops = self._calls.kept(machine.domain, disks)
+        inside.load(machine, tops, self._name)
+        inside.drop(machine, [top for top in tops if top.path in self._copies], self._name)

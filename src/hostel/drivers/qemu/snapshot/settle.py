@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hostel.drivers.base import PausedReason
@@ -11,6 +12,7 @@ from hostel.drivers.qemu.agent import thaw
 from hostel.drivers.qemu.block.chain import Image, go_over, images
 from hostel.drivers.qemu.snapshot.catalog import Catalog, Intent, uses
 from hostel.drivers.qemu.snapshot.inside import (
+    Kept,
     drop,
     drop_stored,
     finish_jobs,
@@ -20,7 +22,6 @@ from hostel.drivers.qemu.snapshot.inside import (
 from hostel.drivers.qemu.snapshot.overlay import drop_marks, is_image, remove, settle_overlays
 from hostel.errors import VirtError
 from hostel.model.domain.devices.source import SourceType
-from hostel.model.domain.domain import Domain
 from hostel.model.snapshot import Snapshot, SnapshotDisk
 
 if TYPE_CHECKING:
@@ -35,6 +36,8 @@ def settle(calls: SnapshotCalls, catalog: Catalog, machine: Running | None, name
         VirtError: an image cannot be opened, or QEMU does not answer.
     """
     intent = catalog.intent()
+    if machine is None:
+        drop_left(catalog)
     if intent is None:
         if machine is not None and any(plug.way == "overlay" for plug in machine.status.plugs):
             settle_overlays(machine)
@@ -57,18 +60,52 @@ def settle(calls: SnapshotCalls, catalog: Catalog, machine: Running | None, name
     elif intent.kind == "drop":
         _settle_merges(calls, catalog, machine, name, intent)
     else:
-        remove_unused(calls, catalog, name, intent.files)
+        remove_unused(calls, catalog, machine, name, intent.files)
         catalog.over(intent.snapshot)
     if machine is not None:
         resume(machine)
 
 
-def remove_unused(calls: SnapshotCalls, catalog: Catalog, name: str, files: Iterable[str]) -> None:
-    """Remove those of the files that neither the definition nor a snapshot is on."""
-    documents: list[Domain | None] = [calls.definition_of(name)]
-    for snapshot in catalog.all().values():
-        documents += [snapshot.domain if isinstance(snapshot.domain, Domain) else None, snapshot.inactive_domain]
-    remove(path for path in files if not any(uses(document, path) for document in documents))
+def remove_unused(
+    calls: SnapshotCalls, catalog: Catalog, machine: Running | None, name: str, files: Iterable[str]
+) -> None:
+    """Remove those of the files that neither the domain nor a snapshot is made of; none where that cannot be told."""
+    files = list(files)
+    reached = calls.standing(catalog, machine, name).reached() if files else None
+    if reached is not None:
+        gone = [path for path in files if path not in reached]
+        remove(gone)
+        catalog.set_own(catalog.own().difference(gone))
+
+
+def spare(calls: SnapshotCalls, catalog: Catalog, machine: Running | None, name: str) -> tuple[str, ...]:
+    """The images made here that something is made of now: what is about to be done may leave some to nobody."""
+    own = catalog.own()
+    reached = calls.standing(catalog, machine, name).reached() if own else None
+    return tuple(sorted(own & reached)) if reached is not None else ()
+
+
+def sweep(calls: SnapshotCalls, catalog: Catalog, machine: Running | None, domain: str, files: tuple[str, ...]) -> None:
+    """Remove what is left to nobody, as the end of what was done; what else was begun is over."""
+    remove_unused(calls, catalog, machine, domain, files)
+    intent = catalog.intent()
+    if intent is not None:
+        catalog.over(intent.snapshot)
+
+
+def drop_left(catalog: Catalog) -> None:
+    """Drop what could not be dropped inside images while a machine ran on them."""
+    left = catalog.left()
+    if not left:
+        return
+    remaining = []
+    for path, fmt, tag in left:
+        try:
+            if Path(path).exists():
+                drop_stored([Kept("", path, fmt)], tag)
+        except VirtError:  # somebody has it open
+            remaining.append((path, fmt, tag))
+    catalog.set_left(remaining)
 
 
 def _settle_merges(calls: SnapshotCalls, catalog: Catalog, machine: Running | None, name: str, intent: Intent) -> None:

@@ -1,0 +1,240 @@
+"""Snapshots that stand on each other: inside images below overlays, on branches, with disks left out.
+
+What a snapshot keeps stays, whatever is done to others: gone back to, dropped, in any order.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from hostel.drivers.base import DomainRef, DomainState
+from hostel.drivers.base.snapshot import SnapshotCreateFlag, SnapshotDeleteFlag, SnapshotRef
+from hostel.drivers.qemu.block.chain import images
+from hostel.drivers.qemu.driver import QemuDriver
+from hostel.errors import ErrorCode, VirtError
+from hostel.model.domain.domain import Domain
+from support import image
+from support.session import disk, domain_xml
+
+pytestmark = [pytest.mark.qemu, pytest.mark.requires_tool("qemu-img")]
+MIB = 1 << 20
+DISK_ONLY = SnapshotCreateFlag.DISK_ONLY
+WITHOUT_VDB = "<disks><disk name='vdb' snapshot='no'/></disks>"
+
+
+class Still:
+    """A machine whose guest does nothing: the test writes into its disks while it is off."""
+
+    def __init__(self, home: Path, driver: QemuDriver) -> None:
+        self.home, self.driver = home, driver
+        for name in ("vda", "vdb"):
+            image.qemu_img("create", "-q", "-f", "qcow2", home / f"{name}.qcow2", MIB)
+        disks = [disk(home / f"{name}.qcow2", "qcow2", dev=name) for name in ("vda", "vdb")]
+        self.ref: DomainRef = driver.domain_define_xml(domain_xml(home, *disks))
+
+    def file(self, dev: str = "vda") -> Path:
+        document = Domain.parse(self.driver.domain_get_xml_desc(self.ref))
+        found = next(item for item in document.devices.disks if item.target.dev == dev)
+        return Path(next(images(found)).path)
+
+    def write(self, byte: int, dev: str = "vda") -> None:
+        image.write(self.file(dev), "qcow2", (0, bytes([byte]) * 4096))
+
+    def read(self, dev: str = "vda") -> int:
+        return image.content(self.file(dev), "qcow2")[0]
+
+    def start(self) -> None:
+        self.ref = self.driver.domain_create(self.ref)
+
+    def stop(self) -> None:
+        if self.driver.domain_get_state(self.ref).state != DomainState.SHUTOFF:
+            self.driver.domain_destroy(self.ref)
+
+    def create(self, name: str, flags: SnapshotCreateFlag = SnapshotCreateFlag.NONE, more: str = "") -> SnapshotRef:
+        xml = f"<domainsnapshot><name>{name}</name>{more}</domainsnapshot>"
+        return self.driver.domain_snapshot_create_xml(self.ref, xml, flags)
+
+    def revert(self, snapshot: SnapshotRef) -> None:
+        """Go back to it, and switch off what runs then."""
+        self.driver.domain_revert_to_snapshot(snapshot)
+        self.stop()
+
+    def delete(self, snapshot: SnapshotRef, flags: SnapshotDeleteFlag = SnapshotDeleteFlag.NONE) -> None:
+        self.driver.domain_snapshot_delete(snapshot, flags)
+
+    def names(self) -> list[str]:
+        return [snapshot.name for snapshot in self.driver.domain_list_all_snapshots(self.ref)]
+
+    def check(self) -> None:
+        """No image is broken, and none lies about that the domain is not on."""
+        chains = [
+            json.loads(image.real_qemu_img("info", "--backing-chain", "--output=json", self.file(dev)))
+            for dev in ("vda", "vdb")
+        ]
+        known = {Path(item["filename"]).name for chain in chains for item in chain}
+        assert {path.name for path in self.home.iterdir() if path.name.startswith(("vda", "vdb"))} == known
+        for dev in ("vda", "vdb"):
+            image.assert_clean(self.file(dev), "qcow2")
+
+
+@pytest.fixture
+def machine(tmp_path: Path, driver: QemuDriver) -> Still:
+    return Still(tmp_path, driver)
+
+
+@pytest.mark.parametrize("live", [True, False])
+def test_going_back_inside_an_image_leaves_what_stands_on_it(machine: Still, live: bool) -> None:
+    machine.write(1)
+    if live:
+        machine.start()
+    inner = machine.create("inner")
+    machine.stop()
+    machine.write(2)
+    outer = machine.create("outer", DISK_ONLY)
+    machine.write(3)
+    last = machine.create("last")  # inside the overlay, with all that is below it
+    for _ in range(2):
+        for snapshot, byte in ((inner, 1), (last, 3), (outer, 2)):
+            machine.revert(snapshot)
+            assert machine.read() == byte, snapshot.name
+            machine.write(9)
+    for snapshot in (last, outer, inner):
+        machine.delete(snapshot)
+    assert machine.read() == 9
+    machine.check()
+
+
+def test_disk_that_a_snapshot_leaves_out_is_not_touched_by_going_back(machine: Still) -> None:
+    machine.write(1, "vda")
+    machine.write(1, "vdb")
+    part = machine.create("part", DISK_ONLY, WITHOUT_VDB)
+    machine.write(2, "vdb")
+    whole = machine.create("whole", DISK_ONLY)
+    machine.write(3, "vda")
+    machine.write(3, "vdb")
+    machine.revert(part)
+    assert (machine.read("vda"), machine.read("vdb")) == (1, 3)
+    machine.write(4, "vdb")
+    machine.revert(whole)
+    assert (machine.read("vda"), machine.read("vdb")) == (1, 2)
+    machine.delete(whole)
+    machine.delete(part)
+    machine.check()
+
+
+def test_overlay_that_keeps_a_snapshot_inside_is_not_merged(machine: Still) -> None:
+    outer = machine.create("outer", DISK_ONLY)
+    machine.write(1)
+    inner = machine.create("inner")
+    machine.write(2)
+    machine.delete(outer)
+    assert machine.names() == ["inner"] and machine.read() == 2
+    machine.revert(inner)
+    assert machine.read() == 1
+    machine.delete(inner)
+    machine.check()
+
+
+@pytest.mark.parametrize("order", [("one", "two", "three"), ("three", "two", "one"), ("two", "three", "one")])
+def test_branches_are_dropped_in_any_order(machine: Still, order: tuple[str, ...]) -> None:
+    machine.write(1)
+    kept = {"one": machine.create("one", DISK_ONLY)}
+    machine.write(2)
+    kept["two"] = machine.create("two", DISK_ONLY)
+    machine.write(3)
+    machine.revert(kept["one"])
+    machine.write(4)
+    kept["three"] = machine.create("three", DISK_ONLY)
+    machine.write(5)
+    bytes_of = {"one": 1, "two": 2, "three": 4}
+    for name in order[:-1]:
+        machine.delete(kept.pop(name))
+        assert machine.read() == 5
+        machine.create("mark")
+        for other, snapshot in kept.items():
+            machine.revert(snapshot)
+            assert machine.read() == bytes_of[other], f"{other} after {name}"
+        machine.revert(SnapshotRef("mark", machine.ref))
+        machine.delete(SnapshotRef("mark", machine.ref))
+        assert machine.read() == 5
+    machine.delete(kept[order[-1]])
+    assert machine.read() == 5 and machine.names() == []
+    machine.check()
+
+
+@pytest.mark.parametrize("live", [True, False])
+def test_overlay_below_others_is_merged_and_they_stand_on_what_is_left(machine: Still, live: bool) -> None:
+    kept = []
+    for byte in range(1, 5):
+        if live:
+            machine.start()
+        kept.append(machine.create(f"s{byte}", DISK_ONLY))
+        machine.stop()
+        machine.write(byte)
+    machine.delete(kept[1])
+    machine.delete(kept[0])
+    machine.revert(kept[3])
+    assert machine.read() == 3
+    machine.revert(kept[2])
+    assert machine.read() == 2
+    machine.delete(kept[2])
+    machine.delete(kept[3])
+    machine.check()
+
+
+def test_images_of_a_snapshot_whose_metadata_alone_is_dropped_stay(machine: Still) -> None:
+    one = machine.create("one", DISK_ONLY)
+    machine.write(1)
+    two = machine.create("two", DISK_ONLY)
+    kept = machine.home / "vda.one"
+    machine.revert(one)
+    machine.delete(two, SnapshotDeleteFlag.METADATA_ONLY)
+    machine.delete(one)
+    assert image.content(kept, "qcow2")[0] == 1
+
+
+def test_names_that_are_numbers_are_not_taken_for_ids(machine: Still) -> None:
+    machine.write(1)
+    machine.create("2")
+    machine.write(2)
+    second = machine.create("1")
+    machine.write(3)
+    machine.revert(second)
+    assert machine.read() == 2
+
+
+def test_snapshot_that_is_gone_from_its_image_changes_nothing(machine: Still) -> None:
+    inner = machine.create("inner")
+    machine.write(1)
+    image.qemu_img("snapshot", "-d", "inner", machine.file("vdb"))
+    with pytest.raises(VirtError, match="has no snapshot 'inner'"):
+        machine.driver.domain_revert_to_snapshot(inner)
+    assert machine.read() == 1
+    machine.delete(inner)
+    assert machine.names() == []
+
+
+def test_snapshot_inside_an_image_below_a_running_machine_is_dropped_when_it_ends(machine: Still) -> None:
+    base = machine.file()
+    inner = machine.create("inner")
+    machine.create("outer", DISK_ONLY)
+    machine.start()
+    machine.delete(inner)
+    assert machine.names() == ["outer"]
+    machine.stop()
+    assert machine.names() == ["outer"]
+    assert "snapshots" not in json.loads(image.real_qemu_img("info", "--output=json", base))
+
+
+def test_a_name_is_taken_once_and_live_needs_memory(machine: Still) -> None:
+    machine.create("one")
+    with pytest.raises(VirtError, match="domain moment one already exists") as caught:
+        machine.create("one")
+    assert caught.value.code == ErrorCode.OPERATION_FAILED
+    machine.start()
+    with pytest.raises(VirtError, match="only during full system snapshots") as caught:
+        machine.create("two", DISK_ONLY | SnapshotCreateFlag.LIVE)
+    assert caught.value.code == ErrorCode.OPERATION_UNSUPPORTED
