@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import struct
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -73,7 +75,7 @@ def test_how_it_goes_on_can_be_said_when_it_is_saved_changed_or_restored(tmp_pat
     driver.domain_save_flags(ref, file, flags=SaveFlag.RUNNING)
     xml = driver.domain_save_image_get_xml_desc(file).replace("</name>", "</name><title>changed</title>")
     driver.domain_save_image_define_xml(file, xml, SaveFlag.PAUSED)
-    with pytest.raises(VirtError, match="doesn't match"):
+    with pytest.raises(VirtError, match="does not match source 'guest'"):
         driver.domain_save_image_define_xml(file, xml.replace("<name>guest", "<name>other"))
     ref = driver.domain_restore_flags(file)
     assert driver.domain_get_state(ref).state == DomainState.PAUSED
@@ -157,4 +159,68 @@ def test_killed_at_any_step_it_is_saved_or_runs_and_never_both(tmp_path: Path, d
             break
         step += 3
     assert outcomes == {True, False}
+    goes_on(driver, ref, tmp_path)
+
+
+OTHERS = [
+    ("<memory unit='KiB'>32768", "<memory unit='KiB'>65536", "domain max memory 65536 does not match source 32768"),
+    ("dev='vda'", "dev='vdb'", "disk dev vdb does not match source vda"),
+    ("<uuid>", "<uuid>0", "malformed uuid element"),
+]
+
+
+@pytest.mark.parametrize(("old", "new", "words"), OTHERS)
+def test_document_of_another_machine_is_refused(
+    tmp_path: Path, driver: QemuDriver, old: str, new: str, words: str
+) -> None:
+    ref = start(driver, tmp_path)
+    xml = driver.domain_get_xml_desc(ref)
+    assert old in xml
+    with pytest.raises(VirtError, match=words):
+        driver.domain_save_flags(ref, str(tmp_path / "memory"), xml.replace(old, new))
+    driver.domain_managed_save(ref)
+    with pytest.raises(VirtError, match=words):
+        driver.domain_managed_save_define_xml(ref, xml.replace(old, new))
+    goes_on(driver, driver.domain_create(ref), tmp_path)
+
+
+def test_document_given_anew_is_completed(tmp_path: Path, driver: QemuDriver) -> None:
+    ref = start(driver, tmp_path)
+    uuid = f"<uuid>{ref.uuid}</uuid>"
+    short = domain_xml(tmp_path, disk(tmp_path / "disk.img")).replace("<memory", f"<title>again</title>{uuid}<memory")
+    driver.domain_managed_save(ref)
+    driver.domain_managed_save_define_xml(ref, short)
+    kept = driver.domain_managed_save_get_xml_desc(ref)
+    assert "<title>again</title>" in kept and uuid in kept and "<alias" not in kept and "<domain type='qemu'>" in kept
+    goes_on(driver, driver.domain_create(ref), tmp_path)
+
+
+@pytest.mark.parametrize(("kind", "tool"), [(1, "gzip"), (2, "bzip2"), (3, "xz")])
+def test_file_that_libvirt_has_compressed_is_restored(tmp_path: Path, driver: QemuDriver, kind: int, tool: str) -> None:
+    ref = start(driver, tmp_path)
+    file = tmp_path / "memory"
+    driver.domain_save_flags(ref, str(file))
+    data, begin = file.read_bytes(), savefile.read(file).start
+    packed = subprocess.run([tool, "-c"], input=data[begin:], capture_output=True, check=True, timeout=60).stdout
+    file.write_bytes(data[:28] + struct.pack("=I", kind) + data[32:begin] + packed)
+    driver.domain_save_image_define_xml(str(file), driver.domain_save_image_get_xml_desc(str(file)))
+    goes_on(driver, driver.domain_restore_flags(str(file)), tmp_path)
+
+
+def test_killed_while_it_is_restored_saved_memory_is_not_used_twice(tmp_path: Path, driver: QemuDriver) -> None:
+    ref = start(driver, tmp_path)
+    for step in range(1, MAX_STEPS):
+        driver.domain_managed_save(ref)
+        steps = (DRIVER / "driver.py", DRIVER / "saving.py")
+        killed = killed_at(
+            step, steps, lambda: QemuDriver(Directories.under(tmp_path)).domain_create(ref), may_fail=False
+        )
+        if driver.domain_get_state(ref).state == DomainState.SHUTOFF:
+            assert driver.domain_has_managed_save_image(ref), step
+            driver.domain_create(ref)
+        elif driver.domain_get_state(ref).state == DomainState.PAUSED:
+            driver.domain_resume(ref)
+        assert not driver.domain_has_managed_save_image(ref), step
+        if not killed:
+            break
     goes_on(driver, ref, tmp_path)

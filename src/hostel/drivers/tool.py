@@ -14,12 +14,15 @@ from hostel.errors import ErrorCode, ErrorDomain, VirtError
 PACKAGES: Final = {
     "blkid": "util-linux",
     "bridge": "iproute2",
+    "bzip2": "bzip2",
     "dmsetup": "dmsetup",
     "dnsmasq": "dnsmasq-base",
     "gluster": "glusterfs-cli",
+    "gzip": "gzip",
     "ip": "iproute2",
     "ip6tables": "iptables",
     "iscsiadm": "open-iscsi",
+    "lzop": "lzop",
     "mkfs": "util-linux",
     "mount": "mount",
     "nft": "nftables",
@@ -30,6 +33,7 @@ PACKAGES: Final = {
     "udevadm": "udev",
     "umount": "mount",
     "vstorage-mount": "vstorage-client (of Virtuozzo)",
+    "xz": "xz-utils",
     "zfs": "zfsutils-linux",
     "zpool": "zfsutils-linux",
     **dict.fromkeys(

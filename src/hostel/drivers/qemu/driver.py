@@ -282,9 +282,7 @@ class QemuDriver(
         saved = savefile.read(path)
         how = SaveFlag.PAUSED if flags & StartFlag.PAUSED else SaveFlag.NONE
         how |= SaveFlag.RESET_NVRAM if flags & StartFlag.RESET_NVRAM else SaveFlag.NONE
-        started = self._restore(document.parse_stored(saved.xml), path, saved, how)
-        path.unlink(missing_ok=True)
-        return started
+        return self._restore(document.parse_stored(saved.xml), path, saved, how, use_up=True)
 
     def domain_suspend(self, domain: DomainRef) -> None:
         """Stop the virtual CPUs."""
@@ -299,6 +297,7 @@ class QemuDriver(
         with self._running(domain) as machine:
             if machine.ask("query-status").get("running"):
                 raise invalid("domain is already running")
+            self._machines.saved(domain.name).unlink(missing_ok=True)  # who restored it may have died before
             machine.save(running=int(RunningReason.UNPAUSED))  # which those who watch it tell as it runs
             if machine.status.migration is not None:  # whose end its owner decides now
                 take_back(machine)

@@ -47,6 +47,7 @@ from hostel.drivers.qemu.settings import read as read_settings
 from hostel.drivers.qemu.status import Ending, Status
 from hostel.drivers.qemu.tuning import threads
 from hostel.drivers.qemu.wiring import Wiring
+from hostel.drivers.tool import require
 from hostel.errors import ErrorCode, ErrorDomain, QmpError, VirtError
 from hostel.model.authentication import SecretReference
 from hostel.model.domain.devices.character import CharacterBackend, CharacterSource, CharacterType
@@ -308,7 +309,7 @@ class Launcher:
                 actions.apply(status.domain, qmp)
                 threads.settle(status.domain, qmp, pid)
                 if origin.memory is not None:
-                    take_memory(qmp, origin.memory, origin.offset)
+                    take_memory(qmp, origin.memory, origin.offset, origin.unpack)
                 reason = int(origin.paused) if paused else 0
                 status = status._replace(
                     pid=pid, started=started or 0, paused=reason, running=int(origin.reason), ending=origin.ending,
@@ -429,7 +430,7 @@ class Launcher:
             raise
 
 
-def take_memory(qmp: monitor.Monitor, path: Path, offset: int) -> None:
+def take_memory(qmp: monitor.Monitor, path: Path, offset: int, unpack: Sequence[str]) -> None:
     """Have a QEMU that waits for it take its memory from a file.
 
     Raises:
@@ -439,19 +440,35 @@ def take_memory(qmp: monitor.Monitor, path: Path, offset: int) -> None:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:
         raise QmpError("GenericError", f"cannot open '{path}': {error.strerror}") from error
-    try:
+    with contextlib.ExitStack() as stack:
+        stack.callback(os.close, descriptor)
         os.lseek(descriptor, offset, os.SEEK_SET)
+        if unpack:
+            descriptor = stack.enter_context(_unpacked(descriptor, unpack))
         qmp.pass_file("hostel-memory", descriptor)
-    finally:
-        os.close(descriptor)
-    qmp.execute("migrate-incoming", uri="fd:hostel-memory")
-    deadline = time.monotonic() + _MEMORY_SECONDS
-    while (found := qmp.execute("query-migrate")).get("status") != "completed":
-        if found.get("status") == "failed":
-            raise QmpError("GenericError", f"the memory in '{path}' does not fit: {found.get('error-desc', '')}")
-        if time.monotonic() >= deadline:
-            raise QmpError("Timeout", f"QEMU does not take the memory in '{path}'")
-        time.sleep(_POLL)
+        qmp.execute("migrate-incoming", uri="fd:hostel-memory")
+        deadline = time.monotonic() + _MEMORY_SECONDS
+        while (found := qmp.execute("query-migrate")).get("status") != "completed":
+            if found.get("status") == "failed":
+                raise QmpError("GenericError", f"the memory in '{path}' does not fit: {found.get('error-desc', '')}")
+            if time.monotonic() >= deadline:
+                raise QmpError("Timeout", f"QEMU does not take the memory in '{path}'")
+            time.sleep(_POLL)
+
+
+@contextlib.contextmanager
+def _unpacked(descriptor: int, command: Sequence[str]) -> Iterator[int]:
+    """The end of a pipe, into which a tool unpacks what it reads; the tool does not outlive it."""
+    try:
+        words = [require(command[0], ErrorDomain.QEMU), *command[1:]]
+    except VirtError as error:
+        raise QmpError("GenericError", error.message) from error
+    with subprocess.Popen(words, stdin=descriptor, stdout=subprocess.PIPE) as tool:
+        assert tool.stdout is not None
+        try:
+            yield tool.stdout.fileno()
+        finally:
+            tool.kill()
 
 
 def _images(domain: Domain) -> Iterator[DiskSource | BackingStore]:

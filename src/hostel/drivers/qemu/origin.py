@@ -28,6 +28,7 @@ class Origin(NamedTuple):
         ending: what it is started for, where that is its end.
         reset_nvram: whether UEFI's variables are made anew before.
         migration: the migration that brings its memory, which ``prepare`` lets in.
+        unpack: the command that unpacks memory in a file, where it is compressed.
     """
 
     reason: RunningReason = RunningReason.BOOTED
@@ -40,6 +41,7 @@ class Origin(NamedTuple):
     ending: str = ""
     reset_nvram: bool = False
     migration: Migration | None = None
+    unpack: tuple[str, ...] = ()
 
 
 BOOT: Final = Origin()

@@ -22,6 +22,7 @@ _VERSION: Final = 2
 _HEADER: Final = struct.Struct("=16s5I56x")
 _ROOM: Final = 64 << 10
 _LARGEST: Final = 64 << 20  # bytes of a document
+_COMPRESSIONS: Final = {1: "gzip", 2: "bzip2", 3: "xz", 4: "lzop"}  # virQEMUSaveFormat
 
 
 class Saved(NamedTuple):
@@ -31,11 +32,13 @@ class Saved(NamedTuple):
         xml: the live document of the machine.
         running: whether it ran when it was saved.
         start: where the memory begins, in bytes.
+        unpack: the command that unpacks the memory, where it is compressed.
     """
 
     xml: str
     running: bool
     start: int
+    unpack: tuple[str, ...] = ()
 
 
 def begin(file: BinaryIO, xml: str, *, running: bool) -> None:
@@ -97,8 +100,8 @@ def read(path: Path) -> Saved:
                 raise _failed(f"image version of '{path}' is not supported ({version} > {_VERSION})")
             if not 0 < length <= _LARGEST:
                 raise _failed(f"invalid XML length in '{path}': {length}")
-            if compressed:
-                raise _failed(f"'{path}' is compressed, which is not supported; save without save_image_format")
+            if compressed and compressed not in _COMPRESSIONS:
+                raise _failed(f"Invalid compressed save format {compressed} of '{path}'")
             document = file.read(length)
     except OSError as error:
         raise system_fault(error, f"Failed to open file '{path}'", ErrorDomain.QEMU) from error
@@ -106,7 +109,8 @@ def read(path: Path) -> Saved:
     if not end:
         raise _failed(f"the document in '{path}' does not end")
     try:
-        return Saved(text.decode(), bool(running), _HEADER.size + length)
+        unpack = (_COMPRESSIONS[compressed], "-dc") if compressed else ()
+        return Saved(text.decode(), bool(running), _HEADER.size + length, unpack)
     except UnicodeDecodeError as error:
         raise _failed(f"the document in '{path}' is not UTF-8 at byte {error.start}") from error
 
@@ -122,7 +126,8 @@ def rewrite(path: Path, xml: str, *, running: bool) -> None:
     length = saved.start - _HEADER.size
     if len(document) > length:
         raise _failed("new xml too large to fit in file")
-    data = _HEADER.pack(_WHOLE, _VERSION, length, int(running), 0, 0) + document.ljust(length, b"\0")
+    kind = next((number for number, name in _COMPRESSIONS.items() if saved.unpack[:1] == (name,)), 0)
+    data = _HEADER.pack(_WHOLE, _VERSION, length, int(running), kind, 0) + document.ljust(length, b"\0")
     try:
         with path.open("r+b") as file:
             file.write(data)

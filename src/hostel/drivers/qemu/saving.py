@@ -23,6 +23,7 @@ from hostel.drivers.qemu.running import Calls, Running, no_domain
 from hostel.drivers.qemu.status import Ending
 from hostel.errors import ErrorCode, ErrorDomain, QmpError
 from hostel.model.domain.domain import Domain
+from hostel.model.domain.inactive import forget_run
 from hostel.model.domain.secure import hide_passwords
 
 SAVING: Final = "saved:"  # what a state's ending begins with while a save is under way
@@ -66,7 +67,7 @@ class SaveCalls(Calls):
         if flags & SaveFlag.RUNNING and flags & SaveFlag.PAUSED:
             raise fault(ErrorCode.INVALID_ARG, "running and paused flags are mutually exclusive", ErrorDomain.QEMU)
         was_running = bool(machine.ask("query-status").get("running"))
-        text = self._checked(machine.domain, xml) if xml is not None else machine.domain.format()
+        text = self._checked(machine.domain, xml) if xml is not None else lasting(machine.domain)
         runs = was_running
         if flags & (SaveFlag.RUNNING | SaveFlag.PAUSED):
             runs = bool(flags & SaveFlag.RUNNING)
@@ -79,11 +80,13 @@ class SaveCalls(Calls):
         settle_save(machine)
 
     def _checked(self, held: Domain, xml: str) -> str:
-        """Another document for a saved machine, which must be the same machine."""
-        wanted = document.parse_stored(xml)
-        if wanted.name != held.name or (wanted.uuid or held.uuid) != held.uuid:
-            what = f"Target domain name or uuid doesn't match source '{held.name}' {held.uuid}"
-            raise fault(ErrorCode.CONFIG_UNSUPPORTED, what, ErrorDomain.QEMU)
+        """Another document for a saved machine, complete; it must be the same machine to the guest."""
+        from hostel.drivers.qemu.migration.same import check_same
+
+        platform = self._launcher.platform()
+        wanted, known = document.parse(xml, platform), held.copy()
+        document.finish(known, platform)
+        check_same(known, wanted)
         return wanted.format()
 
     def domain_restore_flags(self, source: str, xml: str | None = None, flags: SaveFlag = SaveFlag.NONE) -> DomainRef:
@@ -99,13 +102,17 @@ class SaveCalls(Calls):
             self._check_clash(domain)
             return self._restore(domain, path, saved, flags)
 
-    def _restore(self, domain: Domain, path: Path, saved: savefile.Saved, flags: SaveFlag) -> DomainRef:
-        """Start from a file; the caller holds the domain's lock and has found it not running."""
+    def _restore(
+        self, domain: Domain, path: Path, saved: savefile.Saved, flags: SaveFlag, *, use_up: bool = False
+    ) -> DomainRef:
+        """Start from a file, which ``use_up`` removes before the guest runs on; the caller holds the domain's lock."""
         runs = saved.running
         if flags & (SaveFlag.RUNNING | SaveFlag.PAUSED):
             runs = bool(flags & SaveFlag.RUNNING)
-        origin = Origin(RunningReason.RESTORED, Started.RESTORED, path, saved.start)
+        origin = Origin(RunningReason.RESTORED, Started.RESTORED, path, saved.start, unpack=saved.unpack)
         origin = origin._replace(reset_nvram=bool(flags & SaveFlag.RESET_NVRAM))
+        if use_up:
+            origin = origin._replace(prepare=lambda _: path.unlink(missing_ok=True))
         status = self._launcher.start(domain, paused=not runs, origin=origin)
         return DomainRef(domain.name, domain.uuid or "", status.id)
 
@@ -155,6 +162,13 @@ def _shown(xml: str, flags: DomainXmlFlag) -> str:
     if not flags & DomainXmlFlag.SECURE:
         hide_passwords(domain)
     return domain.format()
+
+
+def lasting(domain: Domain) -> str:
+    """The document of a machine that runs, as it is written beside its memory: without what only this run has."""
+    kept = domain.copy()
+    forget_run(kept)
+    return kept.format()
 
 
 def write_memory(machine: Running, path: Path, xml: str, *, runs: bool, progress: Progress | None = None) -> None:
