@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import time
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -12,11 +13,12 @@ from hostel.drivers.base.migration import MigrateFlag
 from hostel.drivers.parameters import read_parameters, write_parameters
 from hostel.drivers.qemu import lease
 from hostel.drivers.qemu.migration import cookie as cookies
-from hostel.drivers.qemu.migration import copying
+from hostel.drivers.qemu.migration import copying, settling
 from hostel.drivers.qemu.migration.rules import check_flags, file_system
 from hostel.drivers.qemu.migration.same import check_same
 from hostel.drivers.qemu.migration.source import where_from
 from hostel.drivers.qemu.migration.tuning import tuning
+from hostel.drivers.qemu.running import Running
 from hostel.drivers.qemu.status import Migration, Status
 from hostel.drivers.store import Directories
 from hostel.errors import ErrorCode, VirtError
@@ -251,3 +253,29 @@ def test_lease_goes_with_the_process_that_has_it(tmp_path: Path) -> None:
     other.kill()
     other.join(20)
     assert not lease.is_leased(path)
+
+
+class Deaf:
+    """A machine whose QEMU was cancelled in the moment before it pauses: it waits until it is told to go on."""
+
+    def __init__(self) -> None:
+        self.state = "active"
+
+    def attempt(self, command: str, **arguments: str) -> object:
+        match command:
+            case "query-migrate":
+                return {"status": self.state}
+            case "migrate_cancel":
+                self.state = "cancelling" if self.state == "active" else self.state
+            case "migrate-continue" if arguments["state"] == self.state:
+                self.state = "cancelled"
+        return {}
+
+    def ask(self, command: str, **arguments: str) -> object:
+        return self.attempt(command, **arguments) or []
+
+
+def test_cancellation_that_qemu_has_missed_ends() -> None:
+    machine = Deaf()
+    settling.take_back(cast(Running, machine))
+    assert machine.state == "cancelled"

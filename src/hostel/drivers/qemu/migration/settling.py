@@ -146,12 +146,23 @@ def take_back(machine: Running) -> None:
     deadline = time.monotonic() + _CANCEL_SECONDS
     while (found := machine.attempt("query-migrate") or {}).get("status") in _MOVING:
         machine.attempt("migrate_cancel")
+        if found["status"] == "cancelling":
+            wake(machine)
         if time.monotonic() >= deadline:
             raise failed("QEMU does not end its migration")
         time.sleep(_POLL)
     copying.drop(machine)
     if found.get("status") not in POSTCOPY:
         reset(machine)
+
+
+def wake(machine: Running) -> None:
+    """Have a migration end that is being cancelled.
+
+    QEMU misses it in the moment between stopping the guest and pausing for the switch-over, and then waits for
+    ``migrate-continue`` for ever. Where it does not wait, this does nothing.
+    """
+    machine.attempt("migrate-continue", state="cancelling")
 
 
 def resume(machine: Running) -> None:

@@ -37,7 +37,7 @@ from hostel.drivers.qemu.migration import copying, statistics
 from hostel.drivers.qemu.migration.carrying import Carrier
 from hostel.drivers.qemu.migration.rules import check_allowed, check_flags, check_safe, copied_disks
 from hostel.drivers.qemu.migration.same import check_same
-from hostel.drivers.qemu.migration.settling import resume, take_back
+from hostel.drivers.qemu.migration.settling import resume, take_back, wake
 from hostel.drivers.qemu.migration.tuning import UNLIMITED, Tuning, apply, number, text, texts, tuning
 from hostel.drivers.qemu.running import Running
 from hostel.drivers.qemu.snapshot.catalog import Catalog
@@ -371,6 +371,8 @@ class Outgoing:
                         raise failed(f"job 'migration out' failed: {found.get('error-desc', found['status'])}")
                     case "pre-switchover":
                         self._switch_over(machine)
+                    case "cancelling":
+                        wake(machine)
                     case _:
                         self._check_errors(machine)
                         if self._copied:
