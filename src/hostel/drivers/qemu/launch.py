@@ -27,6 +27,7 @@ from hostel.drivers.qemu import (
     screens,
     source,
     taint,
+    transient,
     vsock,
 )
 from hostel.drivers.qemu.alias import assign_aliases
@@ -129,6 +130,7 @@ class Launcher:
     def _prepare_disks(self, live: Domain) -> list[str]:
         """Resolve and check every disk, and tell of what is left out; returns notes on that."""
         dropped = source.prepare(live, self._storage)
+        live.devices.disks = [transient.put_over(disk, live.name) for disk in live.devices.disks]
         for each in dropped:
             detail = {"alias": each.alias, "old": each.path, "new": None, "reason": int(each.whole)}
             self._machines.publish(live, "disk-change", **detail)
@@ -152,6 +154,7 @@ class Launcher:
         with contextlib.ExitStack() as given:
             given.callback(_unlink, values)
             try:
+                status = self._make_overlays(status)
                 screens.choose_listeners(live, run, context.settings, self._host_address)
                 screens.reserve(live, context.settings, given)
                 context = context._replace(wires=self._connect(status, given))
@@ -165,6 +168,7 @@ class Launcher:
                 machines.statuses.write(name, status.format())
             except BaseException:
                 self.wiring.release_all(live)
+                transient.discard(status.overlays)
                 machines.statuses.remove(name)
                 shutil.rmtree(run, ignore_errors=True)
                 raise
@@ -174,6 +178,20 @@ class Launcher:
             except BaseException as error:
                 self._undo(name, run, error)
                 raise
+
+    def _make_overlays(self, status: Status) -> Status:
+        """Make what transient disks are on; written down before, so that it is removed whatever happens here.
+
+        Raises:
+            VirtError: an overlay cannot be made; none is there then.
+        """
+        paths = tuple(transient.overlays(status.domain))
+        if not paths:
+            return status
+        found = status._replace(overlays=paths)
+        self._machines.statuses.write(status.domain.name, found.format())
+        transient.make_all(status.domain)
+        return found
 
     def _connect(self, status: Status, given: contextlib.ExitStack) -> dict[str, Wire]:
         """Make the host's ends of those interfaces whose ends are not made by QEMU; the files are closed in the end.

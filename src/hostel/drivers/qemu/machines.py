@@ -15,7 +15,7 @@ from typing import Any, Final
 from hostel.drivers.base import DomainRef, ShutoffReason
 from hostel.drivers.base.agent import AgentTimeout
 from hostel.drivers.events import Event, EventBus, Lifecycle, Stopped, Subject
-from hostel.drivers.qemu import document, process, savefile
+from hostel.drivers.qemu import document, process, savefile, transient
 from hostel.drivers.qemu.helper import tpm
 from hostel.drivers.qemu.status import Ending, Migration, Status, write_ending
 from hostel.drivers.store import Directories, Store
@@ -245,7 +245,9 @@ class Machines:
         write_ending(self.endings, name, ending)
         shutil.rmtree(run, ignore_errors=True)
         with contextlib.suppress(ValueError):
-            self.release(Status.parse(text or "").domain)
+            gone = Status.parse(text or "")
+            self.release(gone.domain)
+            transient.discard(gone.overlays)
         self.statuses.remove(name)
         with contextlib.suppress(ValueError):
             status = Status.parse(text or "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hostel.drivers.qemu import transient
 from hostel.drivers.qemu.blockjob import settle_jobs
 from hostel.drivers.qemu.dumping import settle_dump
 from hostel.drivers.qemu.lease import is_leased
@@ -66,6 +67,7 @@ def _settle_plugs(machine: Running) -> None:
                     let_go(machine, device)
                 remove(machine.domain, device)
             sweep_nodes(machine)
+            transient.sweep(machine)
             machine.save(plugs=tuple(item for item in machine.status.plugs if item.alias != plug.alias))
             if plug.alias in there:
                 machine.publish("device-added", alias=plug.alias)

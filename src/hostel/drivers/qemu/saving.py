@@ -21,6 +21,7 @@ from hostel.drivers.qemu.machines import failed, invalid
 from hostel.drivers.qemu.origin import Origin
 from hostel.drivers.qemu.running import Calls, Running, no_domain
 from hostel.drivers.qemu.status import Ending
+from hostel.drivers.qemu.transient import check_can_be_saved
 from hostel.errors import ErrorCode, ErrorDomain, QmpError
 from hostel.model.domain.domain import Domain
 from hostel.model.domain.inactive import forget_run
@@ -66,6 +67,7 @@ class SaveCalls(Calls):
             raise invalid("domain has active block job; end it with blockjob --abort or --pivot")
         if flags & SaveFlag.RUNNING and flags & SaveFlag.PAUSED:
             raise fault(ErrorCode.INVALID_ARG, "running and paused flags are mutually exclusive", ErrorDomain.QEMU)
+        check_can_be_saved(machine.domain)
         was_running = bool(machine.ask("query-status").get("running"))
         text = self._checked(machine.domain, xml) if xml is not None else lasting(machine.domain)
         runs = was_running

@@ -145,7 +145,7 @@ def _check_files(disk: Disk, source: DiskSource) -> None:
         disk.source = None
         return
     if path is not None:
-        _check_image(path, target, write=not disk.readonly)
+        _check_image(path, target, write=not disk.readonly and disk.transient is None)
         if fmt != "raw":
             refuse_unvouched(path, f"disk '{target}': '{path}'")
     last: Disk | BackingStore = disk

@@ -14,7 +14,7 @@ from hostel.model.domain.devices.disk import Disk
 from hostel.model.domain.domain import Domain
 
 _I64 = 2**63 - 1
-_LISTS = ("jobs", "plugs", "deprecations")
+_LISTS = ("jobs", "plugs", "deprecations", "overlays")
 
 
 class BlockJob(Element, tag="blockjob"):
@@ -138,6 +138,7 @@ class StatusDocument(Element, tag="domstatus"):
     speed: int = attr(integer(maximum=_I64), default=0)
     taints: str = attr(default="")
     deprecations: list[str] = texts(STRING, tag="deprecation", factory=list)
+    overlays: list[str] = texts(STRING, tag="overlay", factory=list)
     jobs: list[BlockJob] = children(BlockJob, factory=list)
     plugs: list[Plug] = children(Plug, factory=list)
     backup: Backup | None = child(Backup, default=None)
@@ -169,6 +170,7 @@ class Status(NamedTuple):
         speed: how much a migration may send, in MiB a second; 0 is as much as goes.
         taints: why it is beyond what is supported, each a ``Taint``, with blanks between.
         deprecations: what of it will be given up.
+        overlays: files of transient disks, which go with the machine.
     """
 
     domain: Domain
@@ -191,6 +193,7 @@ class Status(NamedTuple):
     speed: int = 0
     taints: str = ""
     deprecations: tuple[str, ...] = ()
+    overlays: tuple[str, ...] = ()
 
     def format(self) -> str:
         """The document's text."""

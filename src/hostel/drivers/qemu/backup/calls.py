@@ -24,7 +24,7 @@ from hostel.drivers.base.backup import (
 )
 from hostel.drivers.document import reading
 from hostel.drivers.fault import fault
-from hostel.drivers.qemu.block.chain import images
+from hostel.drivers.qemu.block.chain import check_jobs_supported, images
 from hostel.drivers.qemu.machines import invalid
 from hostel.drivers.qemu.running import Calls, Running, no_domain
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
@@ -238,6 +238,7 @@ def prepare_checkpoint(found: Checkpoints, machine: Running, checkpoint: Checkpo
         usable = next(images(disk), None) is not None and not disk.readonly
         wanted = asked.get(name) or CheckpointDisk(name=name, checkpoint="bitmap" if usable and not asked else "no")
         if wanted.checkpoint == "bitmap":
+            check_jobs_supported(disk)
             wanted.bitmap = checkpoint.name
             if disk.image_format != "qcow2":
                 what = f"checkpoint for disk {name} unsupported for storage type {disk.image_format}"

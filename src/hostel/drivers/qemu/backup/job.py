@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from hostel.drivers.fault import fault
-from hostel.drivers.qemu.block.chain import Image, find_disk, images
+from hostel.drivers.qemu.block.chain import Image, check_jobs_supported, find_disk, images
 from hostel.drivers.qemu.block.create import create_image
 from hostel.drivers.qemu.block.jobs import check_free
 from hostel.drivers.qemu.blockjob import settle_jobs, withdraw
@@ -94,6 +94,7 @@ def _align(machine: Running, backup: Backup, suffix: str) -> None:
             if top is None:
                 what = f"disk '{disk.target.dev}' has no medium to back up"
                 raise fault(ErrorCode.INVALID_ARG, what, ErrorDomain.QEMU)
+            check_jobs_supported(disk)
             _name(backup, item, top, suffix)
         result.append(item)
     for name in asked:
@@ -163,7 +164,7 @@ def _disk_actions(
         create_image(target, int(nodes[node]["image"]["virtual-size"]), backing=top if is_pull else None)
     specs = image_nodes(disk, target.type, target.source, target.format, target.number)
     if target.format == "qcow2":
-        specs[1]["backing"] = node if is_pull else None
+        specs[-1]["backing"] = node if is_pull else None
     add_nodes(machine, specs)
     bitmap = f"backup-{item.name}"
     actions: list[dict[str, Any]] = []

@@ -9,8 +9,8 @@ from typing import Final, NamedTuple
 
 from hostel.drivers.fault import fault
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
-from hostel.model.domain.devices.disk import Disk, DiskDriver
-from hostel.model.domain.devices.source import BackingStore, DiskSource, SourceType
+from hostel.model.domain.devices.disk import Disk, DiskBus, DiskDriver
+from hostel.model.domain.devices.source import BackingStore, DiskSource, ImageFormat, SourceType
 from hostel.model.domain.domain import Domain
 
 _NUMBERED: Final = re.compile(r"([a-z]+)\[([0-9]+)\]")
@@ -102,6 +102,23 @@ def find_image(disk: Disk, name: str | None, *, beneath: Image | None = None) ->
     raise _invalid(f"could not find image '{name}' {where}")
 
 
+def check_jobs_supported(disk: Disk) -> None:
+    """Refuse a disk whose images cannot be changed while its guest runs (``qemuDomainDiskBlockJobIsSupported``).
+
+    Raises:
+        VirtError: ``OPERATION_UNSUPPORTED``.
+    """
+    if disk.target.bus == DiskBus.SD:
+        what = f"disk '{disk.target.dev}' using bus 'sd'"
+    elif disk.transient is not None:
+        what = f"transient disk '{disk.target.dev}'"
+    elif disk.type == SourceType.VHOSTUSER:
+        what = f"vhostuser disk '{disk.target.dev}'"
+    else:
+        return
+    raise fault(ErrorCode.OPERATION_UNSUPPORTED, f"block jobs are not supported on {what}", ErrorDomain.QEMU)
+
+
 def _invalid(message: str) -> VirtError:
     return fault(ErrorCode.INVALID_ARG, message, ErrorDomain.STORAGE)
 
@@ -131,6 +148,28 @@ def go_over(disk: Disk, image: Image) -> None:
     disk.source.index = image.number
     disk.source.startup_policy = policy
     disk.backing_store = image.below.copy() if image.below is not None else None
+
+
+def over(disk: Disk, image: Image) -> Disk:
+    """A disk as it is with an image on what it was; what opened its own image opens that still."""
+    top = next(images(disk))
+    after = disk.copy()
+    below = top.source.copy()
+    below.index = below.startup_policy = None
+    below.auth, below.encryption = below.auth or disk.auth, below.encryption or disk.encryption
+    after.auth = after.encryption = None
+    after.backing_store = BackingStore(
+        type=top.type,
+        index=top.number or None,
+        image_format=ImageFormat(type=top.format),
+        source=below,
+        backing_store=disk.backing_store.copy() if disk.backing_store is not None else None,
+    )
+    after.type, after.source = image.type, image.source.copy()
+    after.source.index = image.number or None
+    after.driver = after.driver or DiskDriver()
+    after.driver.type = image.format
+    return after
 
 
 def replace_source(definition: Domain, target: str, old: str, image: Image, resolved: Callable[[Disk], Disk]) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from hostel.drivers.fault import fault
 from hostel.drivers.qemu.block.chain import Image
 from hostel.drivers.qemu.block.naming import backing_name
+from hostel.drivers.qemu.machines import failed
 from hostel.errors import BlockError, ErrorCode, ErrorDomain, VirtError
 
 
@@ -37,6 +38,22 @@ def create_image(image: Image, size: int, *, backing: Image | None = None) -> No
         create.create(plan)
     except (BlockError, OSError) as error:
         raise _failed(image.path, error) from error
+
+
+def create_over(below: Image, image: Image) -> None:
+    """Make an image on one that nothing runs on, or that is only read.
+
+    Raises:
+        VirtError: what is below cannot be opened, or the host refused; the file is not there then.
+    """
+    from hostel.block import graph
+
+    try:
+        with graph.open(backing_name(below), below.format, no_io=True, force_share=True) as node:
+            size = node.length
+    except (BlockError, OSError) as error:
+        raise failed(f"cannot open '{below.path}': {error}") from error
+    create_image(image, size, backing=below)
 
 
 def _failed(path: str, error: Exception) -> VirtError:

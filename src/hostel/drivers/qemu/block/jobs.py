@@ -8,7 +8,7 @@ from typing import Any, Final
 from hostel.drivers.base import DomainRef
 from hostel.drivers.base.block import BlockCommitFlag, BlockJobAbortFlag, BlockJobInfo, BlockRebaseFlag
 from hostel.drivers.fault import fault
-from hostel.drivers.qemu.block.chain import Image, find_disk, find_image, images
+from hostel.drivers.qemu.block.chain import Image, check_jobs_supported, find_disk, find_image, images
 from hostel.drivers.qemu.block.naming import backing_name
 from hostel.drivers.qemu.blockjob import TYPES, job_of, start, wait
 from hostel.drivers.qemu.command.disk import format_node, top_node
@@ -125,6 +125,7 @@ def check_free(machine: Running, disk: Disk) -> None:
     Raises:
         VirtError: with what to do first.
     """
+    check_jobs_supported(disk)
     if job_of(machine, disk) is not None:
         what = f"disk '{disk.target.dev}' already in active block job; end it with blockjob --abort or --pivot"
         raise fault(ErrorCode.BLOCK_COPY_ACTIVE, f"block copy still active: {what}", ErrorDomain.QEMU)

@@ -12,6 +12,7 @@ from hostel.drivers.qemu.command.protocol import encryption_secret, protocol, sl
 from hostel.drivers.qemu.command.protocol import format_node as format_node
 from hostel.drivers.qemu.command.protocol import storage_node as storage_node
 from hostel.drivers.qemu.document import unsupported
+from hostel.drivers.qemu.transient import overlay_of
 from hostel.model.domain.devices.address import DriveAddress
 from hostel.model.domain.devices.controller import ControllerType
 from hostel.model.domain.devices.disk import BlockIo, Disk, DiskBus, DiskDevice, DiskDriver, Geometry, IoTune
@@ -58,7 +59,9 @@ def arguments(domain: Domain, context: Context, bootindex: dict[int, int]) -> li
     argv = objects.shared(domain, context)
     number_images(domain.devices.disks)
     for disk in domain.devices.disks:
-        if disk.transient is None or not disk.transient.share_backing:  # that one is plugged in when the guest runs
+        # libvirt plugs in what shares its image when the guest's CPUs are about to run; ours are on overlays before.
+        is_late = disk.transient is not None and disk.transient.share_backing
+        if not is_late or overlay_of(disk, domain.name) is not None:
             argv += disk_arguments(domain, disk, bootindex.get(id(disk)), context)
     return argv
 

@@ -150,12 +150,13 @@ _ACTED_ON: Final[dict[type[Element], str]] = {
     device.VirtioDriver: _VIRTIO,
     disk.Disk: (
         "type device model snapshot driver auth source backing_store geometry blockio target iotune readonly shareable "
-        f"serial wwn vendor product encryption boot {_DEVICE}"
+        f"transient serial wwn vendor product encryption boot {_DEVICE}"
     ),
     disk.DiskDriver: (
         "name type cache error_policy rerror_policy io ioeventfd event_idx copy_on_read discard iothread detect_zeroes "
         f"queues queue_size metadata_cache {_VIRTIO}"
     ),
+    disk.Transient: "share_backing",
     disk.DiskTarget: "dev bus tray removable rotation_rate",
     disk.IoTune: (
         "total_bytes_sec read_bytes_sec write_bytes_sec total_iops_sec read_iops_sec write_iops_sec "
@@ -277,9 +278,8 @@ _ACTED_ON: Final[dict[type[Element], str]] = {
 }
 # What only a command line has.
 _SAID_TOO: Final[dict[type[Element], str]] = {
-    disk.Disk: "rawio sgio transient",
+    disk.Disk: "rawio sgio",
     hostdev.ScsiHostdev: "sgio",
-    disk.Transient: "share_backing",
     source.DiskSource: "tls tls_hostname managed namespace address",
     source.NvmeAddress: "domain bus slot function",
     interface.Interface: "managed tune teaming",

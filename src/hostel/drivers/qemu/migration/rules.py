@@ -11,6 +11,7 @@ from hostel.drivers.fault import fault
 from hostel.drivers.qemu.block.chain import Image, images
 from hostel.drivers.qemu.machines import invalid
 from hostel.drivers.qemu.running import Running
+from hostel.drivers.qemu.transient import check_can_be_saved
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
 from hostel.model.domain.devices.disk import Disk
 from hostel.model.domain.devices.source import SourceType
@@ -77,8 +78,7 @@ def check_allowed(machine: Running, flags: MigrateFlag) -> None:
         raise invalid("domain has active block job; end it with blockjob --abort or --pivot, or domjobabort")
     if machine.status.plugs:
         raise invalid("a device is on its way into the domain or out of it")
-    if any(disk.transient is not None for disk in machine.domain.devices.disks):
-        raise invalid("migration with transient disk is not supported")
+    check_can_be_saved(machine.domain)
 
 
 def copied_disks(domain: Domain, chosen: Sequence[str]) -> list[Disk]:

@@ -14,6 +14,7 @@ from typing import Any, Final
 from hostel.drivers.document import reading
 from hostel.drivers.fault import fault
 from hostel.drivers.link import tap
+from hostel.drivers.qemu import transient
 from hostel.drivers.qemu.alias import assign_aliases
 from hostel.drivers.qemu.command import controller, disk, hostdev, memory, network, peripheral
 from hostel.drivers.qemu.command.context import Context, Wire, alias_of
@@ -63,6 +64,8 @@ def plug_in(machine: Running, given: Given, launcher: Launcher) -> Device:
         validate(after, launcher.platform())
     if isinstance(device, Disk):
         launcher.prepare(device)
+        disks = after.devices.disks
+        disks[disks.index(device)] = device = transient.put_over(device, after.name)
         last = disk.number_images([device], machine.status.nodes)
         machine.status = machine.status._replace(nodes=last)
     if isinstance(device, Hostdev):
@@ -79,6 +82,7 @@ def plug_in(machine: Running, given: Given, launcher: Launcher) -> Device:
     given_secrets: list[Path] = []
     try:
         if isinstance(device, Disk):
+            transient.make_for(machine, device)
             given_secrets += launcher.give_secrets(secrets(device), context)
         for item in sorted(added, key=lambda it: it is device):
             wire = _connect(machine, wired, launcher) if wired is not None and item is wired else None
@@ -94,6 +98,7 @@ def plug_in(machine: Running, given: Given, launcher: Launcher) -> Device:
             let_go(machine, device)
         machine.status = machine.status._replace(domain=before)
         sweep_nodes(machine)
+        transient.sweep(machine)
         machine.save(plugs=_without(machine, added))
         raise
     finally:

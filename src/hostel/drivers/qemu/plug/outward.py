@@ -10,6 +10,7 @@ import time
 from typing import Final
 
 from hostel.drivers.fault import fault
+from hostel.drivers.qemu import transient
 from hostel.drivers.qemu.command.context import alias_of
 from hostel.drivers.qemu.command.objects import secrets
 from hostel.drivers.qemu.machines import failed
@@ -99,6 +100,7 @@ def gone(machine: Running, alias: str) -> None:
         machine.attempt("object-del", id=f"mem{alias}")
     if device is None or isinstance(device, Disk):
         sweep_nodes(machine, patience=_NODE_SECONDS)
+        transient.sweep(machine)
     if isinstance(device, Disk):
         for needed in secrets(device):
             machine.attempt("object-del", id=needed.name)

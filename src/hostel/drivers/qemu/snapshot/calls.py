@@ -19,10 +19,13 @@ from hostel.drivers.base.snapshot import (
 from hostel.drivers.document import reading
 from hostel.drivers.fault import fault
 from hostel.drivers.qemu.backup.checkpoints import Checkpoints
+from hostel.drivers.qemu.block.chain import images
+from hostel.drivers.qemu.block.create import create_over
 from hostel.drivers.qemu.machines import invalid
 from hostel.drivers.qemu.running import Calls, Running, no_domain
 from hostel.drivers.qemu.snapshot.catalog import Catalog, Intent, as_kind
 from hostel.drivers.qemu.status import Status
+from hostel.drivers.qemu.transient import check_can_be_saved, take_off
 from hostel.drivers.snapshot_listing import select
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
 from hostel.model.domain.devices.disk import Disk
@@ -133,6 +136,7 @@ class SnapshotCalls(Calls):
         definition = self._machines.definition(domain.name)
         if machine is not None:
             held = machine.domain.copy()
+            take_off(held)
             forget_run(held)
             if definition is not None:
                 snapshot.inactive_domain = as_kind(InactiveDomain, definition)
@@ -151,6 +155,8 @@ class SnapshotCalls(Calls):
             snapshot.state = "disk-snapshot" if machine is not None else "shutoff"
         elif place == "external":
             default = "external"
+            if machine is not None:
+                check_can_be_saved(machine.domain)
         elif machine is not None and place == "no":
             what = "internal snapshot of a running VM must include the memory state"
             raise fault(ErrorCode.OPERATION_UNSUPPORTED, what, ErrorDomain.QEMU)
@@ -172,7 +178,7 @@ class SnapshotCalls(Calls):
         """Do it; whatever fails or dies in between is settled by the record that is written first."""
         from hostel.drivers.qemu.agent import freeze
         from hostel.drivers.qemu.snapshot import inside
-        from hostel.drivers.qemu.snapshot.overlay import make_stored
+        from hostel.drivers.qemu.snapshot.overlay import image_of
         from hostel.drivers.qemu.snapshot.settle import settle
 
         name = snapshot.name or ""
@@ -202,7 +208,7 @@ class SnapshotCalls(Calls):
             else:
                 for disk, wanted in plan.of("external"):
                     if not reuse:
-                        make_stored(disk, wanted)
+                        create_over(next(images(disk)), image_of(wanted))
         except Exception as error:
             failure = error
             if machine is None:

@@ -10,39 +10,24 @@ import contextlib
 import os
 from collections.abc import Iterable
 
-from hostel.drivers.qemu.block.chain import Image, images, replace_source
+from hostel.drivers.qemu.block.chain import Image, images, over, replace_source
 from hostel.drivers.qemu.block.create import create_image
-from hostel.drivers.qemu.block.naming import backing_name
 from hostel.drivers.qemu.command.context import alias_of
 from hostel.drivers.qemu.command.disk import image_node, image_nodes
 from hostel.drivers.qemu.machines import failed
 from hostel.drivers.qemu.plug.graph import add_nodes, images_inside, sweep_nodes
 from hostel.drivers.qemu.running import Running
 from hostel.drivers.qemu.status import Plug
-from hostel.model.domain.devices.disk import Disk, DiskDriver
-from hostel.model.domain.devices.source import BackingStore, DiskSource, ImageFormat, SourceType
+from hostel.model.domain.devices.disk import Disk
+from hostel.model.domain.devices.source import DiskSource, SourceType
 from hostel.model.snapshot import SnapshotDisk
 
 
-def over(disk: Disk, wanted: SnapshotDisk, number: int | None = None) -> Disk:
-    """A disk as it is with an overlay on what it was."""
-    top = next(images(disk))
-    after = disk.copy()
-    below = top.source.copy()
-    below.index = below.startup_policy = None
-    after.backing_store = BackingStore(
-        type=top.type,
-        index=top.number or None,
-        image_format=ImageFormat(type=top.format),
-        source=below,
-        backing_store=disk.backing_store.copy() if disk.backing_store is not None else None,
-    )
-    after.type = wanted.type or SourceType.FILE
-    after.source = wanted.source.copy() if wanted.source is not None else DiskSource()
-    after.source.index = number
-    after.driver = after.driver or DiskDriver()
-    after.driver.type = (wanted.driver.type if wanted.driver is not None else None) or "qcow2"
-    return after
+def image_of(wanted: SnapshotDisk, number: int = 0) -> Image:
+    """The overlay that a snapshot's document asks for."""
+    fmt = (wanted.driver.type if wanted.driver is not None else None) or "qcow2"
+    source = wanted.source.copy() if wanted.source is not None else DiskSource()
+    return Image(number, wanted.type or SourceType.FILE, source, fmt, None)
 
 
 def take(machine: Running, external: list[tuple[Disk, SnapshotDisk]], *, reuse: bool) -> None:
@@ -53,7 +38,7 @@ def take(machine: Running, external: list[tuple[Disk, SnapshotDisk]], *, reuse: 
     """
     marks = []
     for disk, wanted in external:
-        after = over(disk, wanted, machine.next_node())
+        after = over(disk, image_of(wanted, machine.next_node()))
         marks.append(Plug(way="overlay", alias=alias_of(disk), disk=after, made=not reuse))
     machine.save(plugs=(*machine.status.plugs, *marks))
     sizes = {
@@ -130,23 +115,3 @@ def is_image(path: str, fmt: str) -> bool:
             return True
     except (BlockError, OSError):
         return False
-
-
-def make_stored(disk: Disk, wanted: SnapshotDisk) -> None:
-    """Make the overlay of a disk that nothing runs on.
-
-    Raises:
-        VirtError: the host refused; the file is not there then.
-    """
-    from hostel.block import graph
-    from hostel.errors import BlockError
-
-    below = next(images(disk))
-    try:
-        with graph.open(backing_name(below), below.format, no_io=True, force_share=True) as node:
-            size = node.length
-    except (BlockError, OSError) as error:
-        raise failed(f"cannot open '{below.path}': {error}") from error
-    source = wanted.source or DiskSource()
-    fmt = (wanted.driver.type if wanted.driver is not None else None) or "qcow2"
-    create_image(Image(0, wanted.type or SourceType.FILE, source, fmt, None), size, backing=below)

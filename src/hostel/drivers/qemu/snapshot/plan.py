@@ -8,6 +8,7 @@ from pathlib import Path
 
 from hostel.drivers.base.snapshot import SnapshotCreateFlag
 from hostel.drivers.fault import fault
+from hostel.drivers.qemu.block.chain import check_jobs_supported
 from hostel.drivers.snapshot_alignment import Plan
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
 from hostel.model.domain.domain import Domain
@@ -28,6 +29,8 @@ def check(snapshot: Snapshot, plan: Plan, *, is_active: bool, flags: SnapshotCre
     internal, external = plan.of("internal"), plan.of("external")
     memory = (snapshot.memory or SnapshotMemory()).snapshot
     is_disk_only = snapshot.state == "disk-snapshot"
+    for disk, _ in (*internal, *external):
+        check_jobs_supported(disk)
     for disk, wanted in internal:
         if is_disk_only and is_active:
             raise _unsupported(

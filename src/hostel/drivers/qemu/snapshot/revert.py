@@ -17,6 +17,7 @@ from hostel.drivers.events import Started, Suspended
 from hostel.drivers.fault import fault
 from hostel.drivers.qemu import process, savefile
 from hostel.drivers.qemu.block.chain import Image, go_over, images
+from hostel.drivers.qemu.block.create import create_over
 from hostel.drivers.qemu.block.standing import Standing
 from hostel.drivers.qemu.launch import Launcher
 from hostel.drivers.qemu.machines import failed, invalid
@@ -25,7 +26,6 @@ from hostel.drivers.qemu.running import Running
 from hostel.drivers.qemu.snapshot import inside
 from hostel.drivers.qemu.snapshot.catalog import Catalog, Intent
 from hostel.drivers.qemu.snapshot.copies import define, free, onto, onto_copies
-from hostel.drivers.qemu.snapshot.overlay import make_stored
 from hostel.drivers.qemu.snapshot.settle import drop_left, spare, sweep
 from hostel.drivers.qemu.status import Ending
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
@@ -33,7 +33,7 @@ from hostel.model.domain.devices.disk import Disk
 from hostel.model.domain.devices.source import DiskSource, SourceType
 from hostel.model.domain.domain import Domain
 from hostel.model.domain.rules.disk import is_empty
-from hostel.model.snapshot import Snapshot, SnapshotDisk, SnapshotDriver
+from hostel.model.snapshot import Snapshot
 
 if TYPE_CHECKING:
     from hostel.drivers.qemu.snapshot.calls import SnapshotCalls
@@ -208,10 +208,7 @@ def _onto_overlays(
             below[disk.target.dev] = disk
     with onto(calls, catalog, snapshot, document, wanted, abandoned):
         for name, disk in below.items():
-            overlay = SnapshotDisk(
-                name=name, type=SourceType.FILE, driver=SnapshotDriver(type="qcow2"), source=wanted[name].source
-            )
-            make_stored(disk, overlay)
+            create_over(next(images(disk)), wanted[name])
     return document
 
 
