@@ -254,10 +254,24 @@ def progress(machine: Running) -> dict[str, int]:
     return found
 
 
+def _serve_rest(machine: Running, backup: Backup) -> None:
+    """Serve what the process that began a backup has not come to."""
+    served = {str(export["id"]) for export in machine.ask("query-block-exports")}
+    jobs = {job.disk: job for job in machine.status.jobs if job.kind == "backup" and not job.ended}
+    for item in backup.disks.disks:
+        if item.name in jobs and jobs[item.name].name not in served:
+            with contextlib.suppress(VirtError):
+                _export(machine, item, jobs[item.name])
+
+
 def end(machine: Running) -> None:
-    """No job of the backup is left: it is over."""
+    """Of a backup that goes on see that all is served; where no job of it is left, it is over."""
     backup = machine.status.backup
-    if backup is None or any(job.kind == "backup" for job in machine.status.jobs):
+    if backup is None:
+        return
+    if any(job.kind == "backup" for job in machine.status.jobs):
+        if backup.mode == "pull":
+            _serve_rest(machine, backup)
         return
     if backup.mode == "pull":
         machine.attempt("nbd-server-stop")
