@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import functools
+import os
 import struct
 import subprocess
 import time
@@ -224,3 +226,15 @@ def test_killed_while_it_is_restored_saved_memory_is_not_used_twice(tmp_path: Pa
         if not killed:
             break
     goes_on(driver, ref, tmp_path)
+
+
+def test_saved_memory_is_kept_where_its_machine_cannot_go_on(tmp_path: Path, driver: QemuDriver) -> None:
+    ref = start(driver, tmp_path)
+    driver.domain_managed_save(ref)
+    with (tmp_path / "disk.img").open("rb") as other:  # who shares no writing, in QEMU's way
+        fcntl.fcntl(other, fcntl.F_OFD_SETLK, struct.pack("hhqqi4x", fcntl.F_RDLCK, os.SEEK_SET, 201, 1, 0))
+        with pytest.raises(VirtError, match="lock"):
+            driver.domain_create(ref)
+    assert driver.domain_has_managed_save_image(ref)
+    goes_on(driver, driver.domain_create(ref), tmp_path)
+    assert not list(tmp_path.rglob("*.used"))

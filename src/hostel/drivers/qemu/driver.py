@@ -271,7 +271,7 @@ class QemuDriver(
                 raise no_domain(f"name '{domain.name}'")
             saved = self._machines.saved(domain.name)
             if flags & StartFlag.FORCE_BOOT:
-                saved.unlink(missing_ok=True)
+                savefile.remove(saved)
             if savefile.is_whole(saved):
                 return self._start_saved(saved, flags)
             status = self._launcher.start(stored, paused=bool(flags & StartFlag.PAUSED), origin=_origin(flags))
@@ -297,7 +297,7 @@ class QemuDriver(
         with self._running(domain) as machine:
             if machine.ask("query-status").get("running"):
                 raise invalid("domain is already running")
-            self._machines.saved(domain.name).unlink(missing_ok=True)  # who restored it may have died before
+            savefile.remove(self._machines.saved(domain.name))  # who restored it may have died before
             machine.save(running=int(RunningReason.UNPAUSED))  # which those who watch it tell as it runs
             if machine.status.migration is not None:  # whose end its owner decides now
                 take_back(machine)
@@ -350,7 +350,7 @@ class QemuDriver(
             if variables is not None and not flags & (UndefineFlag.NVRAM | UndefineFlag.KEEP_NVRAM):
                 raise invalid("cannot undefine domain with nvram; say --nvram to remove it, or --keep-nvram")
             self._machines.definitions.remove(domain.name)
-            saved.unlink(missing_ok=True)
+            savefile.remove(saved)
             if live is None:
                 catalog.clear()
                 checkpoints.clear()

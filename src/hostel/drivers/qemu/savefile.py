@@ -80,6 +80,21 @@ def discard(path: Path) -> None:
             path.unlink()
 
 
+def aside(path: Path) -> Path:
+    """Where a managed file is while its machine goes on from it: not there for another start, and not lost yet."""
+    return path.with_suffix(".used")
+
+
+def remove(path: Path) -> None:
+    """Remove a managed file.
+
+    Raises:
+        OSError: the host does not let us.
+    """
+    path.unlink(missing_ok=True)
+    aside(path).unlink(missing_ok=True)
+
+
 def read(path: Path) -> Saved:
     """Read what a file says.
 

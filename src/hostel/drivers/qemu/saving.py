@@ -7,8 +7,10 @@ is not, it is removed and the machine goes on.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -22,7 +24,7 @@ from hostel.drivers.qemu.origin import Origin
 from hostel.drivers.qemu.running import Calls, Running, no_domain
 from hostel.drivers.qemu.status import Ending
 from hostel.drivers.qemu.transient import check_can_be_saved
-from hostel.errors import ErrorCode, ErrorDomain, QmpError
+from hostel.errors import ErrorCode, ErrorDomain, QmpError, VirtError
 from hostel.model.domain.domain import Domain
 from hostel.model.domain.inactive import forget_run
 from hostel.model.domain.secure import hide_passwords
@@ -107,15 +109,25 @@ class SaveCalls(Calls):
     def _restore(
         self, domain: Domain, path: Path, saved: savefile.Saved, flags: SaveFlag, *, use_up: bool = False
     ) -> DomainRef:
-        """Start from a file, which ``use_up`` removes before the guest runs on; the caller holds the domain's lock."""
+        """Start from a file; the caller holds the domain's lock and has found it not running.
+
+        Args:
+            domain: the document.
+            path: the file.
+            saved: what it says.
+            flags: whether the guest runs then.
+            use_up: whether the file serves once. It is set aside before the guest can run, since its memory fits no
+                disk that was written to since; where the guest has not run it is put back.
+        """
         runs = saved.running
         if flags & (SaveFlag.RUNNING | SaveFlag.PAUSED):
             runs = bool(flags & SaveFlag.RUNNING)
         origin = Origin(RunningReason.RESTORED, Started.RESTORED, path, saved.start, unpack=saved.unpack)
         origin = origin._replace(reset_nvram=bool(flags & SaveFlag.RESET_NVRAM))
-        if use_up:
-            origin = origin._replace(prepare=lambda _: path.unlink(missing_ok=True))
-        status = self._launcher.start(domain, paused=not runs, origin=origin)
+        with contextlib.ExitStack() as stack:
+            if use_up:
+                origin = origin._replace(prepare=stack.enter_context(_used_up(path)))
+            status = self._launcher.start(domain, paused=not runs, origin=origin)
         return DomainRef(domain.name, domain.uuid or "", status.id)
 
     def domain_save_image_get_xml_desc(self, file: str, flags: DomainXmlFlag = DomainXmlFlag.NONE) -> str:
@@ -139,7 +151,7 @@ class SaveCalls(Calls):
         """Remove the saved memory."""
         with self._machines.locked(domain.name), self._held(domain):
             try:
-                self._machines.saved(domain.name).unlink(missing_ok=True)
+                savefile.remove(self._machines.saved(domain.name))
             except OSError as error:
                 raise system_fault(error, "Failed to remove managed save file", ErrorDomain.QEMU) from error
 
@@ -164,6 +176,30 @@ def _shown(xml: str, flags: DomainXmlFlag) -> str:
     if not flags & DomainXmlFlag.SECURE:
         hide_passwords(domain)
     return domain.format()
+
+
+@contextlib.contextmanager
+def _used_up(path: Path) -> Iterator[Callable[[Running], None]]:
+    """Start a machine from a managed file; gives what is to be done before its CPUs run."""
+    aside = savefile.aside(path)
+    aside.unlink(missing_ok=True)  # of one who was killed; its guest may have run
+
+    def set_aside(_: Running) -> None:
+        path.replace(aside)
+
+    try:
+        yield set_aside
+    except VirtError as error:
+        if aside.exists() and not _may_have_run(error):
+            aside.replace(path)
+        raise
+    savefile.remove(path)
+
+
+def _may_have_run(error: VirtError) -> bool:
+    """Whether a start failed without QEMU saying that the guest does not run."""
+    cause = error.__cause__
+    return isinstance(cause, QmpError) and cause.error_class in ("Disconnected", "Timeout")
 
 
 def lasting(domain: Domain) -> str:
