@@ -6,7 +6,7 @@ from typing import Final
 
 from hostel.errors import ErrorCode, ModelError
 from hostel.model.address import format_address, is_network, prefix_of, read_address
-from hostel.model.port import Bandwidth, Rate, Route, VirtualPort, Vlan
+from hostel.model.port import Bandwidth, Rate, Route, VirtualPort, VirtualPortParameters, Vlan
 
 _QBG: Final = ("managerid", "typeid", "typeidversion", "instanceid")
 # Which parameters a type of virtual ports cannot have (virNetDevVPortProfileCheckNoExtras), and which it shows.
@@ -19,6 +19,12 @@ _SHOWN: Final = {
     "802.1Qbg": _QBG,
     "802.1Qbh": ("profileid",),
     "openvswitch": ("interfaceid", "profileid"),
+    "midonet": ("interfaceid",),
+}
+# What one cannot do without (virNetDevVPortProfileCheckComplete); what is not here is made up.
+_NEEDED: Final = {
+    "802.1Qbg": ("managerid", "typeid", "typeidversion"),
+    "802.1Qbh": ("profileid",),
     "midonet": ("interfaceid",),
 }
 _PARAMETERS: Final = (*_QBG, "interfaceid", "profileid")
@@ -90,6 +96,51 @@ def check_virtual_port(port: VirtualPort | None, path: str, *, needs_type: bool 
         raise ModelError(f"{path}/parameters/@profileid", "profileid parameter too long")
 
 
+def check_complete(port: VirtualPort | None, path: str) -> None:
+    """A port that is to be used has all parameters that its type needs.
+
+    Raises:
+        ModelError: one is missing; the words are libvirt's.
+    """
+    given = port.parameters if port is not None else None
+    for name in _NEEDED.get((port.type if port is not None else None) or "", ()):
+        if given is None or getattr(given, name) is None:
+            kind = port.type if port is not None else None
+            raise ModelError(f"{path}/parameters/@{name}", f"missing {name} in <virtualport type='{kind}'>")
+
+
+def merged_virtual_port(*ports: VirtualPort | None) -> VirtualPort | None:
+    """The port that an interface, its network and its group of ports say together (``virNetDevVPortProfileMerge3``).
+
+    Raises:
+        ModelError: two say different things of the same; the words are libvirt's.
+    """
+    if all(port is None or port.type in (None, "none") for port in ports):
+        return None
+    merged = VirtualPort(parameters=VirtualPortParameters())
+    assert merged.parameters is not None
+    for port in ports:
+        if port is None:
+            continue
+        if port.type not in (None, "none", merged.type):
+            if merged.type is not None:
+                raise _mismatch("types", merged.type, port.type)
+            merged.type = port.type
+        for name in _PARAMETERS if port.parameters is not None else ():
+            value, held = getattr(port.parameters, name), getattr(merged.parameters, name)
+            if value is None or name not in _SHOWN.get(merged.type or "", _PARAMETERS):
+                continue
+            if held not in (None, value):
+                raise _mismatch(f"{name}s", held, value)
+            setattr(merged.parameters, name, value)
+    return merged
+
+
+def _mismatch(what: str, one: object, other: object) -> ModelError:
+    shown = f"'{one}' and '{other}'" if what in ("instanceids", "interfaceids", "profileids") else f"{one} and {other}"
+    return ModelError("", f"attempt to merge virtualports with mismatched {what} ({shown})")
+
+
 def completed_bandwidth(bandwidth: Bandwidth | None) -> Bandwidth | None:
     """The bandwidth without what is 0, which is no limit; none where nothing is left."""
     if bandwidth is None:
@@ -107,8 +158,8 @@ def _limits(rate: Rate | None) -> bool:
     return rate is not None and (rate.average is not None or rate.floor is not None)
 
 
-def check_bandwidth(bandwidth: Bandwidth | None, path: str, *, is_port: bool = False) -> None:
-    """Peaks and bursts stand on an average; only a port has a class and promises a floor.
+def check_bandwidth(bandwidth: Bandwidth | None, path: str, *, is_port: bool = False, has_floor: bool = False) -> None:
+    """Peaks and bursts stand on an average; only a port has a class, and it or an interface of a network a floor.
 
     Raises:
         ModelError: a rule is broken; the words are libvirt's.
@@ -128,7 +179,7 @@ def check_bandwidth(bandwidth: Bandwidth | None, path: str, *, is_port: bool = F
         if rate.average is None and (rate.peak is not None or rate.burst is not None):
             reason = "'peak' and 'burst' require 'average' attribute"
             raise ModelError(here, reason, code=ErrorCode.CONFIG_UNSUPPORTED)
-        if rate.floor and (name == "outbound" or not is_port):
+        if rate.floor and (name == "outbound" or not (is_port or has_floor)):
             reason = (
                 "'floor' attribute allowed only in <inbound> element"
                 if name == "outbound"

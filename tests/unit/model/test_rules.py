@@ -252,6 +252,33 @@ REFUSED: dict[str, Refused] = {
         card("user", "<mac address='01:00:00:00:00:01'/>"), "/domain/devices/interface[1]/mac/@address",
         "expected unicast mac address", XML,
     ),
+    "virtual port of user": Refused(
+        card("user", "<virtualport type='openvswitch'/>"), "/domain/devices/interface[1]/virtualport",
+        "<virtualport> element unsupported for <interface type='user'>",
+    ),
+    "virtual port without a type": Refused(
+        card("bridge", "<virtualport/>"), "/domain/devices/interface[1]/virtualport/@type",
+        "missing required virtualport type", XML,
+    ),
+    "virtual port without what it needs": Refused(
+        card("bridge", "<virtualport type='802.1Qbg'><parameters managerid='1'/></virtualport>"),
+        "/domain/devices/interface[1]/virtualport/parameters/@typeid",
+        "missing typeid in <virtualport type='802.1Qbg'>", XML,
+    ),
+    "two native vlans": Refused(
+        card("bridge", "<vlan><tag id='1' nativeMode='tagged'/><tag id='2' nativeMode='tagged'/></vlan>"),
+        "/domain/devices/interface[1]/vlan", "duplicate native vlan setting", XML,
+    ),
+    "floor of a bridge": Refused(
+        card("bridge", "<bandwidth><inbound average='5' floor='2'/></bandwidth>"),
+        "/domain/devices/interface[1]/bandwidth/inbound/@floor",
+        "floor attribute is not supported for this config",
+    ),
+    "user kept from others": Refused(
+        card("user", "<mac address='52:54:00:00:00:01'/><port isolated='yes'/>"),
+        "/domain/devices/interface[1]/port/@isolated",
+        "interface 52:54:00:00:00:01 - <port isolated='yes'/> is not supported for network interfaces with type='user'",
+    ),
     "passt of a bridge": Refused(
         card("bridge", "<backend type='passt'/>"), "/domain/devices/interface[1]/backend/@type",
         "The 'passt' backend can only be used with interface type='user'",

@@ -36,7 +36,12 @@ from hostel.model.domain.rules.disk import DISK_RULES, QEMU_DISK_RULES
 from hostel.model.domain.rules.disk_source import check_sources
 from hostel.model.domain.rules.display import GRAPHICS_RULES, QEMU_GRAPHICS_RULES, QEMU_VIDEO_RULES, VIDEO_RULES
 from hostel.model.domain.rules.hostdev import check_hostdevs
-from hostel.model.domain.rules.interface import INTERFACE_RULES, QEMU_INTERFACE_RULES
+from hostel.model.domain.rules.interface import (
+    INTERFACE_RULES,
+    ISOLATION_RULES,
+    QEMU_INTERFACE_RULES,
+    check_shared_parts,
+)
 from hostel.model.domain.rules.label import check_labels
 from hostel.model.domain.rules.machine import (
     CPU_RULES,
@@ -225,6 +230,7 @@ def _check_devices(machine: Machine) -> None:
     devices = machine.domain.devices
     for interface in devices.interfaces:
         check(interface, devices.path(interface), INTERFACE_RULES)
+        check_shared_parts(interface, devices.path(interface))
     for character in devices.characters():
         check(character, devices.path(character), SOURCE_RULES)
     for graphics in devices.graphics:
@@ -245,6 +251,7 @@ def _check_qemu_devices(machine: Machine) -> None:
     """What QEMU's devices can do, and where they can be (``qemuValidateDomainDeviceDef``)."""
     devices, path = machine.domain.devices, machine.domain.devices.path
     for interface in devices.interfaces:
+        check(interface, path(interface), ISOLATION_RULES)
         check_on(interface, path(interface), machine, QEMU_INTERFACE_RULES)
     for character in devices.characters():
         check_on(character, path(character), machine, QEMU_SOURCE_RULES)

@@ -8,6 +8,7 @@ from hostel.model.domain.devices.interface import Interface, InterfaceType, Mac
 from hostel.model.domain.domain import Domain
 from hostel.model.domain.platform import ARM, S390, Board, Platform, arch_of, board_of
 from hostel.model.port import VirtualPort, VirtualPortParameters
+from hostel.model.port_rules import complete_vlan
 
 # virDomainNetModel: QEMU's other models are kept as they are written.
 _CARDS: Final = (
@@ -24,6 +25,7 @@ def complete_interface(domain: Domain, interface: Interface, platform: Platform)
         tail = ":".join(f"{byte:02x}" for byte in platform.random_bytes(3))
         interface.mac = Mac(address=f"52:54:00:{tail}")
     interface.mac.address = interface.mac.address.lower()
+    complete_vlan(interface.vlan)
     if interface.virtualport is not None:
         _complete_virtual_port(interface.virtualport, platform)
     if interface.coalesce is not None and not (interface.coalesce.rx is not None and interface.coalesce.rx.frames):

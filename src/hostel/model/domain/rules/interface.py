@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from hostel.errors import ErrorCode
+from hostel.errors import ErrorCode, ModelError
 from hostel.model.domain.devices.interface import Interface, InterfaceDriver, InterfaceSource, InterfaceType
 from hostel.model.domain.rules.rule import MachineRule, Rule, needs
+from hostel.model.port_rules import check_bandwidth, check_complete, check_virtual_port, check_vlan
 
 MAC: Final = re.compile("[0-9a-fA-F]{1,2}(:[0-9a-fA-F]{1,2}){5}")
 _NEEDED: Final = {
@@ -24,6 +25,10 @@ _IFNAME: Final = re.compile(r"[^/:\s]{1,15}")
 
 def _source(interface: Interface) -> InterfaceSource:
     return interface.source or InterfaceSource()
+
+
+def _named(interface: Interface) -> str:
+    return f"interface {interface.mac.address if interface.mac is not None else ''} -"
 
 
 def _lacks_source(interface: Interface) -> bool:
@@ -89,6 +94,67 @@ INTERFACE_RULES: Final[tuple[Rule[Interface], ...]] = (
 )
 
 
+_WITH_VIRTUAL_PORT: Final = (
+    InterfaceType.NETWORK, InterfaceType.BRIDGE, InterfaceType.DIRECT, InterfaceType.HOSTDEV,
+)  # fmt: skip
+
+
+def check_shared_parts(interface: Interface, path: str) -> None:
+    """What networks have too: VLANs, rates, and a virtual port where the type can have one.
+
+    Raises:
+        ModelError: a rule is broken; the words are libvirt's.
+    """
+    check_vlan(interface.vlan, f"{path}/vlan")
+    check_bandwidth(interface.bandwidth, f"{path}/bandwidth", has_floor=interface.type == InterfaceType.NETWORK)
+    port = interface.virtualport
+    if port is None:
+        return
+    if interface.type not in _WITH_VIRTUAL_PORT:
+        reason = f"<virtualport> element unsupported for <interface type='{interface.type}'>"
+        raise ModelError(f"{path}/virtualport", reason, code=ErrorCode.CONFIG_UNSUPPORTED)
+    is_whole = interface.type != InterfaceType.NETWORK  # which may say the rest
+    check_virtual_port(port, f"{path}/virtualport", needs_type=is_whole)
+    if is_whole:
+        check_complete(port, f"{path}/virtualport")
+
+
+def _can_have_vlans(interface: Interface) -> bool:
+    """Whether a card of the host or a switch separates VLANs for the guest; a bridge of Linux's does not here."""
+    switched = interface.virtualport is not None and interface.virtualport.type == "openvswitch"
+    direct = interface.type == InterfaceType.DIRECT and _source(interface).mode == "passthrough"
+    return interface.type == InterfaceType.HOSTDEV or direct or (interface.type == InterfaceType.BRIDGE and switched)
+
+
+def _is_isolated(interface: Interface) -> bool:
+    return interface.isolation is not None and bool(interface.isolation.isolated)
+
+
+_ISOLATION: Final = "<port isolated='yes'/> is not supported for network interfaces with"
+ISOLATION_RULES: Final[tuple[Rule[Interface], ...]] = (
+    Rule(
+        lambda item: _is_isolated(item) and item.type not in (InterfaceType.NETWORK, InterfaceType.BRIDGE),
+        lambda item: f"{_named(item)} {_ISOLATION} type='{item.type}'",
+        below="/port/@isolated",
+    ),
+    Rule(
+        lambda item: _is_isolated(item) and item.virtualport is not None and item.virtualport.type is not None,
+        lambda item: (
+            f"{_named(item)} {_ISOLATION} virtualport type='{item.virtualport.type if item.virtualport else ''}'"
+        ),
+        below="/port/@isolated",
+    ),
+)
+# Held against what an interface turned out to be, when a machine starts (virDomainActualNetDefValidate).
+ACTUAL_INTERFACE_RULES: Final[tuple[Rule[Interface], ...]] = (
+    Rule(
+        lambda item: item.vlan is not None and item.vlan.tags and not _can_have_vlans(item),
+        lambda item: f"{_named(item)} vlan tag not supported for this connection type",
+        below="/vlan",
+    ),
+    *ISOLATION_RULES,
+)
+
 _VIRTIO_CARDS: Final = ("virtio", "virtio-transitional", "virtio-non-transitional")
 _TAPS: Final = (InterfaceType.NETWORK, InterfaceType.BRIDGE, InterfaceType.ETHERNET)
 _MANY_QUEUES: Final = (*_TAPS, InterfaceType.DIRECT, InterfaceType.VHOSTUSER, InterfaceType.VDPA)
@@ -97,10 +163,6 @@ _WITH_MTU: Final = (*_TAPS, InterfaceType.DIRECT, InterfaceType.VHOSTUSER)
 
 def _driver(interface: Interface) -> InterfaceDriver:
     return interface.driver or InterfaceDriver()
-
-
-def _named(interface: Interface) -> str:
-    return f"interface {interface.mac.address if interface.mac is not None else ''} -"
 
 
 def _is_odd_size(interface: Interface, name: str) -> bool:

@@ -13,13 +13,14 @@ from hostel.model.domain.cpu import Cpu
 from hostel.model.domain.devices.address import UsbAddress
 from hostel.model.domain.devices.controller import ControllerType
 from hostel.model.domain.devices.disk import Disk, DiskBus
+from hostel.model.domain.devices.interface import InterfaceType
 from hostel.model.domain.domain import Domain, DomainType
 from hostel.model.domain.placing.virtio import in_libvirt_order
 from hostel.model.domain.platform import ARM, PPC64, S390, Board, Platform
 from hostel.model.domain.rules.controller import START_CONTROLLER_RULES
-from hostel.model.domain.rules.interface import START_INTERFACE_RULES
+from hostel.model.domain.rules.interface import ACTUAL_INTERFACE_RULES, START_INTERFACE_RULES
 from hostel.model.domain.rules.memory import START_SHMEM_RULES, cells_of
-from hostel.model.domain.rules.rule import Machine, MachineRule, check_on
+from hostel.model.domain.rules.rule import Machine, MachineRule, check, check_on
 from hostel.model.numberset import parse_numbers
 from hostel.units import KiB
 
@@ -102,6 +103,8 @@ def check_start(domain: Domain, platform: Platform) -> None:
         check_on(controller, devices.path(controller), machine, START_CONTROLLER_RULES)
     for interface in devices.interfaces:
         check_on(interface, devices.path(interface), machine, START_INTERFACE_RULES)
+        if interface.type != InterfaceType.NETWORK:
+            check(interface, devices.path(interface), ACTUAL_INTERFACE_RULES)
     for shared in devices.shmems:
         check_on(shared, devices.path(shared), machine, START_SHMEM_RULES)
     _check_usb(machine)
