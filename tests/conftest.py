@@ -44,6 +44,8 @@ PACKAGES = {
     "nft": "nftables",
     "passt": "passt",
     "dnsmasq": "dnsmasq-base",
+    "ovs-vswitchd": "openvswitch-switch",
+    "ovsdb-server": "openvswitch-common",
     "ganesha.nfsd": "nfs-ganesha nfs-ganesha-vfs",
     "nfs-ls": "libnfs-utils",
     "tgtd": "tgt",

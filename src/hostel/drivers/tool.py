@@ -26,6 +26,7 @@ PACKAGES: Final = {
     "mkfs": "util-linux",
     "mount": "mount",
     "nft": "nftables",
+    "ovs-vsctl": "openvswitch-switch",
     "parted": "parted",
     "passt": "passt",
     "showmount": "nfs-common",

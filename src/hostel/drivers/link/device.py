@@ -5,6 +5,7 @@ Everything is about the network namespace of the caller, which ``/sys/class/net`
 
 from __future__ import annotations
 
+import ctypes
 import fcntl
 import json
 import re
@@ -14,11 +15,16 @@ from pathlib import Path
 from typing import Any, Final
 
 from hostel.drivers import tool
-from hostel.drivers.fault import fault
+from hostel.drivers.fault import fault, system_fault
 from hostel.errors import ErrorCode, ErrorDomain
 
 _SIOCGIFMTU: Final = 0x8921
 _SIOCGIFHWADDR: Final = 0x8927
+_SIOCETHTOOL: Final = 0x8946
+_ETHTOOL_GCOALESCE, _ETHTOOL_SCOALESCE = 0xE, 0xF
+_COALESCE: Final = struct.Struct("23I")  # struct ethtool_coalesce
+_RX_FRAMES: Final = 2  # its field rx_max_coalesced_frames
+_POINTER: Final = struct.Struct("16sP16x")  # struct ifreq with ifr_data
 _REQUEST: Final = struct.Struct("16s24x")  # struct ifreq
 _CAP_NET_ADMIN: Final = 12
 _SECONDS: Final = 30.0
@@ -97,6 +103,39 @@ def mac(name: str) -> str:
         OSError: there is none of this name.
     """
     return ":".join(f"{byte:02x}" for byte in _ask(_SIOCGIFHWADDR, name)[18:24])
+
+
+def coalescing(name: str) -> int:
+    """How many received frames an interface tells of at once (``ethtool -c``).
+
+    Raises:
+        VirtError: ``SYSTEM_ERROR``: the kernel does not say.
+    """
+    return _coalesce(name, [_ETHTOOL_GCOALESCE])[_RX_FRAMES]
+
+
+def set_coalescing(name: str, frames: int) -> None:
+    """Have an interface tell of received frames when there are so many of them (``ethtool -C``).
+
+    Raises:
+        VirtError: ``SYSTEM_ERROR``: the kernel refused.
+    """
+    numbers = _coalesce(name, [_ETHTOOL_GCOALESCE])
+    numbers[0], numbers[_RX_FRAMES] = _ETHTOOL_SCOALESCE, frames
+    _coalesce(name, numbers)
+
+
+def _coalesce(name: str, numbers: list[int]) -> list[int]:
+    """Have the kernel read the numbers, of which the first says what to do, and write them."""
+    given = _COALESCE.pack(*numbers, *[0] * (_COALESCE.size // 4 - len(numbers)))
+    settings = ctypes.create_string_buffer(given, _COALESCE.size)
+    request = _POINTER.pack(name.encode(), ctypes.addressof(settings))
+    try:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as asking:
+            fcntl.ioctl(asking, _SIOCETHTOOL, request)
+    except OSError as error:
+        raise system_fault(error, f"Cannot set coalesce info on '{name}'", ErrorDomain.NETWORK) from error
+    return list(_COALESCE.unpack(settings.raw))
 
 
 def _ask(request: int, name: str) -> bytes:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Final
+from uuid import uuid4
 
 from hostel.drivers.base.network import DhcpLease, NetworkPortRef, NetworkRef, PortCreateFlag
 from hostel.drivers.document import canonical_uuid, reading
@@ -19,9 +20,11 @@ from hostel.model.network import ForwardMode, PortGroup
 from hostel.model.network import Network as NetworkDocument
 from hostel.model.network_defaults import read_network
 from hostel.model.network_port import NetworkPort, Plug, ReceiveFilters, read_network_port
-from hostel.model.port import Bandwidth, Inbound, Isolation, Outbound
+from hostel.model.port import Bandwidth, Inbound, Isolation, Outbound, VirtualPortParameters
+from hostel.model.port_rules import check_complete, merged_virtual_port
 
 _DIRECT: Final = (ForwardMode.BRIDGE, ForwardMode.PRIVATE, ForwardMode.VEPA, ForwardMode.PASSTHROUGH)
+_EDGE: Final = ("802.1Qbg", "802.1Qbh")  # virtual ports of external switches
 _FIRST_CLASS: Final = 3  # of those with a floor
 _INBOUND: Final = ("average", "peak", "floor", "burst")
 _OUTBOUND: Final = ("average", "peak", "burst")
@@ -63,6 +66,7 @@ class PortedNetworkDriver(LocalNetworkDriver):
             if not reclaims:
                 _complete(port, document, _group(document, port.group))
                 port.plug = _plug(port, document, others)
+                _complete_virtual_port(port)
             self._reserve(document, port, others)
             known.write(port.uuid, port.format())
         return NetworkPortRef(network, port.uuid)
@@ -212,7 +216,8 @@ def _complete(port: NetworkPort, network: NetworkDocument, group: PortGroup) -> 
     """What a port does not say itself its group says, or the network."""
     port.bandwidth = port.bandwidth or group.bandwidth
     port.vlan = port.vlan or group.vlan or network.vlan
-    port.virtualport = port.virtualport or group.virtualport or network.virtualport
+    with reading(ErrorDomain.NETWORK):
+        port.virtualport = merged_virtual_port(port.virtualport, network.virtualport, group.virtualport)
     trusts = port.receive_filters is not None and port.receive_filters.trust_guest
     if not trusts and (known := group.trust_guest_rx_filters or network.trust_guest_rx_filters) is not None:
         port.receive_filters = ReceiveFilters(trust_guest=known)
@@ -226,15 +231,27 @@ def _plug(port: NetworkPort, network: NetworkDocument, others: list[NetworkPort]
     bridge = network.bridge
     if mode is ForwardMode.HOSTDEV:
         raise _unsupported(f"network '{network.name}' gives guests devices of the host; use <interface type='hostdev'>")
-    if port.virtualport is not None and port.virtualport.type not in (None, "none"):
-        what = f"<virtualport type='{port.virtualport.type}'> not supported for network '{network.name}'"
-        raise _unsupported(f"{what} which uses {'a bridge device' if bridge else 'a macvtap device'}")
-    if port.vlan is not None and port.vlan.tags:
-        raise _unsupported(f"vlan tags of network '{network.name}': a bridge or a macvtap of Linux is given none here")
-    if mode not in _DIRECT or (bridge is not None and bridge.name is not None):
-        assert bridge is not None
-        kind = "bridge" if mode is ForwardMode.BRIDGE else "network"
-        return Plug(type=kind, bridge=bridge.name, mac_table_manager=bridge.mac_table_manager)
+    if mode not in _DIRECT:
+        _check_kind(port, network, (), "IP forwarding")
+    elif mode is ForwardMode.BRIDGE and bridge is not None and bridge.name is not None:
+        _check_kind(port, network, ("openvswitch",), "a bridge device")
+    else:
+        _check_kind(port, network, _EDGE, "a macvtap device")
+        return _direct(port, network, others, mode)
+    assert bridge is not None
+    kind = "bridge" if mode is ForwardMode.BRIDGE else "network"
+    return Plug(type=kind, bridge=bridge.name, mac_table_manager=bridge.mac_table_manager)
+
+
+def _check_kind(port: NetworkPort, network: NetworkDocument, kinds: tuple[str, ...], what: str) -> None:
+    """Refuse a virtual port that what a network is made of cannot have."""
+    if port.virtualport is not None and port.virtualport.type not in (None, *kinds):
+        kind = port.virtualport.type
+        raise _unsupported(f"<virtualport type='{kind}'> not supported for network '{network.name}' which uses {what}")
+
+
+def _direct(port: NetworkPort, network: NetworkDocument, others: list[NetworkPort], mode: ForwardMode) -> Plug:
+    """An interface of the host that is used least, or by nobody where it cannot be shared."""
     assert network.forward is not None
     devices = [item.dev for item in network.forward.interfaces]
     devices = devices or ([network.forward.dev] if network.forward.dev is not None else [])
@@ -243,10 +260,26 @@ def _plug(port: NetworkPort, network: NetworkDocument, others: list[NetworkPort]
         raise network_fault(ErrorCode.INTERNAL_ERROR, reason)
     used = [other.plug.dev for other in others if other.plug is not None]
     least = min(devices, key=used.count)
-    if mode is ForwardMode.PASSTHROUGH and least in used:
+    is_edge = port.virtualport is not None and port.virtualport.type == "802.1Qbh"
+    is_alone = mode is ForwardMode.PASSTHROUGH or (mode is ForwardMode.PRIVATE and is_edge)
+    if is_alone and least in used:
         reason = f"network '{network.name}' requires exclusive access to interfaces, but none are available"
         raise network_fault(ErrorCode.INTERNAL_ERROR, reason)
     return Plug(type="direct", dev=least, mode=str(mode))
+
+
+def _complete_virtual_port(port: NetworkPort) -> None:
+    """Give a virtual port the identifiers that the switch needs, where nobody has said them."""
+    made = port.virtualport
+    if made is None:
+        return
+    given = made.parameters = made.parameters or VirtualPortParameters()
+    if made.type == "openvswitch":
+        given.interfaceid = given.interfaceid or str(uuid4())
+    if made.type == "802.1Qbg":
+        given.instanceid = given.instanceid or str(uuid4())
+    with reading(ErrorDomain.NETWORK):
+        check_complete(made, "/networkport/virtualport")
 
 
 def _unsupported(reason: str) -> Exception:

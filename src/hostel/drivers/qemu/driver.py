@@ -65,6 +65,7 @@ from hostel.drivers.qemu.tuning.pinning import PinningCalls
 from hostel.drivers.qemu.vcpu import VcpuCalls
 from hostel.drivers.store import Directories
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
+from hostel.model.domain.actual import actual
 from hostel.model.domain.domain import Domain
 from hostel.model.domain.inactive import forget_run
 from hostel.model.domain.secure import hide_passwords
@@ -385,6 +386,11 @@ class QemuDriver(
             raise no_domain(f"name '{domain.name}'")
         if not flags & (DomainXmlFlag.SECURE | DomainXmlFlag.MIGRATABLE):
             hide_passwords(found)
+        interfaces = found.devices.interfaces
+        if flags & DomainXmlFlag.MIGRATABLE:
+            for interface in interfaces:
+                interface.actual = None
+        interfaces[:] = map(actual, interfaces)
         return found.format()
 
     def domain_get_os_type(self, domain: DomainRef) -> str:

@@ -18,6 +18,7 @@ from hostel.drivers.qemu.block.sizes import counters, live_info
 from hostel.drivers.qemu.machines import invalid
 from hostel.drivers.qemu.running import Calls, Running
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
+from hostel.model.domain.actual import actual
 from hostel.model.domain.devices.interface import Interface, InterfaceType
 from hostel.model.domain.domain import Domain
 
@@ -204,7 +205,7 @@ def _traffic(interface: Interface, name: str) -> InterfaceStats | None:
     except (OSError, ValueError, StopIteration):
         return None
     received, sent = numbers[:4], numbers[8:12]
-    is_shared = interface.type == InterfaceType.DIRECT or (interface.source is not None and interface.source.dev)
+    is_shared = actual(interface).type == InterfaceType.DIRECT
     return InterfaceStats(*(received + sent if is_shared else sent + received))
 
 

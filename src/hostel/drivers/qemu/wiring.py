@@ -8,18 +8,21 @@ from __future__ import annotations
 
 import contextlib
 import uuid
-from collections.abc import Callable
-from typing import Final, NamedTuple
+from collections.abc import Callable, Iterator
+from typing import Final
 
 from hostel.drivers.base import NetworkDriver
 from hostel.drivers.base.network import NetworkPortDriver, NetworkPortRef, NetworkRef
 from hostel.drivers.base.nwfilter import NwfilterDriver, NwfilterEnforcer
 from hostel.drivers.base.offered import offered
+from hostel.drivers.document import reading
 from hostel.drivers.fault import fault
-from hostel.drivers.link import device, shaping, tap
+from hostel.drivers.link import device, openvswitch, shaping, tap
 from hostel.drivers.qemu.command.context import Wire, alias_of
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
+from hostel.model.domain.actual import actual
 from hostel.model.domain.devices.interface import (
+    ActualInterface,
     FilterReference,
     Interface,
     InterfaceSource,
@@ -27,6 +30,8 @@ from hostel.model.domain.devices.interface import (
     InterfaceType,
 )
 from hostel.model.domain.domain import Domain
+from hostel.model.domain.rules.interface import ACTUAL_INTERFACE_RULES
+from hostel.model.domain.rules.rule import check
 from hostel.model.network_port import NetworkPort, PortOwner, ReceiveFilters
 from hostel.model.port import Bandwidth
 
@@ -34,15 +39,6 @@ _OURS: Final = (InterfaceType.NETWORK, InterfaceType.BRIDGE, InterfaceType.DIREC
 _TAPS: Final = "vnet%d"
 _VIRTIO: Final = ("virtio", "virtio-transitional", "virtio-non-transitional")
 _GONE: Final = (ErrorCode.NO_NETWORK, ErrorCode.NO_NETWORK_PORT, ErrorCode.OPERATION_INVALID)
-
-
-class Plugged(NamedTuple):
-    """What an interface is plugged into: a bridge, or another interface in a mode."""
-
-    bridge: str | None
-    dev: str | None = None
-    mode: str = "vepa"
-    learns: bool = True
 
 
 class Wiring:
@@ -83,6 +79,9 @@ class Wiring:
         if interface.isolation is not None and interface.isolation.isolated:
             reason = "a port is kept from others where this process makes it; use qemu:///system, and a bridge"
             raise fault(ErrorCode.CONFIG_UNSUPPORTED, reason, ErrorDomain.QEMU)
+        if interface.type in _OURS and interface.virtualport is not None and interface.virtualport.type is not None:
+            reason = f"only the system's administrator may make ports of type '{interface.virtualport.type}'"
+            raise fault(ErrorCode.OPERATION_UNSUPPORTED, f"{reason}; use qemu:///system", ErrorDomain.QEMU)
         return False
 
     def _is_user_mode(self, interface: Interface) -> bool:
@@ -111,42 +110,144 @@ class Wiring:
         Raises:
             VirtError: the host, or the network, refused; nothing is left.
         """
-        plugged = self._plug(domain, interface)
+        if interface.type == InterfaceType.NETWORK:
+            self._plug(domain, interface)
         try:
-            return self._open(domain, interface, plugged)
+            with reading(ErrorDomain.QEMU):
+                check(actual(interface), domain.devices.path(interface), ACTUAL_INTERFACE_RULES)
+            return self._open(domain, interface, actual(interface))
         except BaseException:
             self.release(domain, interface)
             raise
 
-    def reshape(self, interface: Interface) -> None:
-        """Shape what passes an interface of a running machine as its live document says.
+    def reshape(self, domain: Domain, interface: Interface, bandwidth: Bandwidth | None) -> None:
+        """Shape what passes an interface of a running machine, and write that into its live document.
 
         Raises:
-            VirtError: the host, or the network, refused.
+            VirtError: the host, or the network, refused; it is shaped as before then, where that can be had.
         """
-        name = interface.target.dev if interface.target is not None else None
-        source, bandwidth = interface.source, interface.bandwidth or Bandwidth()
+        before = actual(interface).bandwidth
+        try:
+            self._reshape(domain, interface, bandwidth)
+        except VirtError:
+            with contextlib.suppress(VirtError):  # what failed first is told
+                self._reshape(domain, interface, before)
+            raise
+        interface.bandwidth = bandwidth
+        if interface.actual is not None:
+            interface.actual.bandwidth = bandwidth
+
+    def _reshape(self, domain: Domain, interface: Interface, bandwidth: Bandwidth | None) -> None:
+        source, given = interface.source, bandwidth or Bandwidth()
         if interface.type == InterfaceType.NETWORK and source is not None and source.portid is not None:
-            rates = {"inbound": bandwidth.inbound, "outbound": bandwidth.outbound}
-            given = {
+            rates = {"inbound": given.inbound, "outbound": given.outbound}
+            numbers = {
                 f"{way}.{kind}": getattr(rate, kind) or 0
                 for way, rate in rates.items()
                 for kind in ("average", "peak", "floor", "burst")
                 if rate is not None
             }
             ref = NetworkPortRef(self._find(source.network or ""), source.portid)
-            self._ports().network_port_set_parameters(ref, given)
-        shaping.clear(name or "")
-        shaping.shape(name or "", interface.bandwidth, seen_from_host=_is_direct(interface))
+            self._ports().network_port_set_parameters(ref, numbers)
+        self.shape(domain, interface, bandwidth)
+
+    @staticmethod
+    def shape(domain: Domain, interface: Interface, bandwidth: Bandwidth | None) -> None:
+        """Set the rates of what passes an interface that is there, and of nothing else.
+
+        Raises:
+            VirtError: the host refused.
+        """
+        real, name = actual(interface), _tap(interface)
+        if openvswitch.is_switched(real.virtualport):
+            openvswitch.shape(name, bandwidth, domain.uuid or "", _mac(interface))
+            return
+        shaping.clear(name)
+        shaping.shape(name, bandwidth, seen_from_host=real.type == InterfaceType.DIRECT)
+
+    @contextlib.contextmanager
+    def replugged(self, domain: Domain, held: Interface, wanted: Interface) -> Iterator[None]:
+        """Have the port of a network that a changed interface asks for; the one before again, where the block fails.
+
+        There is never a port too many: what the one before had reserved counts as free.
+
+        Raises:
+            VirtError: the network refused.
+        """
+        self._unplug(held)
+        try:
+            if wanted.type == InterfaceType.NETWORK and not self._is_user_mode(wanted) and self._is_allowed():
+                if wanted.source is None or wanted.source.portid is None:
+                    self.reserve(wanted)
+                self._plug(domain, wanted)
+            yield
+        except BaseException:
+            self._unplug(wanted)
+            if held.actual is not None:
+                with contextlib.suppress(VirtError):  # what failed first is told
+                    self._plug(domain, held.copy())
+            raise
+
+    @staticmethod
+    def rejoin(domain: Domain, interface: Interface, wanted: Interface) -> None:
+        """Put the tap of a running machine into another bridge.
+
+        Raises:
+            VirtError: it cannot be there; it is in the one before then.
+        """
+        bridge = (wanted.source.bridge if wanted.source is not None else None) or ""
+        if not device.exists(bridge):
+            raise fault(ErrorCode.OPERATION_FAILED, f"bridge {bridge} doesn't exist", ErrorDomain.QEMU)
+        try:
+            _enslave(_tap(interface), wanted)
+        except VirtError:
+            with contextlib.suppress(VirtError):  # what failed first is told
+                _enslave(_tap(interface), actual(interface))
+            raise
+
+    @staticmethod
+    def isolate(interface: Interface, wanted: Interface) -> None:
+        """Keep the tap of a running machine from others, or no longer.
+
+        Raises:
+            VirtError: the host refused.
+        """
+        state = "on" if wanted.isolation is not None and wanted.isolation.isolated else "off"
+        device.bridge("link", "set", "dev", _tap(interface), "isolated", state)
+
+    @staticmethod
+    def set_vlan(interface: Interface, wanted: Interface) -> None:
+        """Have the port of a running machine in other VLANs.
+
+        Raises:
+            VirtError: the switch refused.
+        """
+        openvswitch.set_vlan(_tap(interface), wanted.vlan)
+
+    @staticmethod
+    def coalesce(interface: Interface, wanted: Interface) -> None:
+        """Have the host look for frames more or less often.
+
+        Raises:
+            VirtError: the host refused.
+        """
+        device.set_coalescing(_tap(interface), _frames(wanted))
 
     def release(self, domain: Domain, interface: Interface) -> None:
         """Let go of an interface's end, whatever there is of it; what cannot be taken away is left."""
         if interface.type not in _OURS or not self._is_allowed():
             return
+        source = interface.source
+        if interface.actual is None and source is not None and source.portid is not None:
+            with contextlib.suppress(VirtError):  # its starter may have been killed before there was a port
+                self._learn(interface)
         with contextlib.suppress(VirtError, OSError):
             self._remove(domain, interface)
         with contextlib.suppress(VirtError):
             self._unfilter(domain, interface)
+        self._unplug(interface)
+
+    def _unplug(self, interface: Interface) -> None:
         source = interface.source
         if interface.type == InterfaceType.NETWORK and source is not None and source.portid is not None:
             with contextlib.suppress(VirtError):
@@ -175,54 +276,80 @@ class Wiring:
             self.release(domain, interface)
 
     def _remove(self, domain: Domain, interface: Interface) -> None:
-        name = interface.target.dev if interface.target is not None else None
-        if _is_direct(interface):
+        name, real = _tap(interface), actual(interface)
+        if openvswitch.is_switched(real.virtualport):
+            openvswitch.remove_ports(domain.uuid or "", _mac(interface))
+        if real.type == InterfaceType.DIRECT:
             tap.remove_macvtaps(_purpose(domain, interface))
-        elif name is not None and device.exists(name) and device.mac(name) == _mac_of_tap(interface):
+        elif name and device.exists(name) and device.mac(name) == _mac_of_tap(interface):
             device.remove(name)
-        if name is not None and interface.bandwidth is not None:
+        if name and real.bandwidth is not None and not openvswitch.is_switched(real.virtualport):
             shaping.clear(name)
 
-    def _plug(self, domain: Domain, interface: Interface) -> Plugged:
+    def _plug(self, domain: Domain, interface: Interface) -> None:
+        """Have a network make a port, and write into the live document what that is."""
         source = interface.source or InterfaceSource()
-        learns = source.mac_table_manager != "libvirt"
-        if interface.type == InterfaceType.BRIDGE:
-            return Plugged(source.bridge, learns=learns)
-        if interface.type == InterfaceType.DIRECT:
-            return Plugged(None, source.dev, source.mode or "vepa")
-        ports = self._ports()
-        made = ports.network_port_create_xml(self._find(source.network or ""), _port(domain, interface).format())
-        port = NetworkPort.parse(ports.network_port_get_xml_desc(made))
-        assert port.plug is not None
-        source.bridge, source.dev, source.mode = port.plug.bridge, port.plug.dev, port.plug.mode
-        if port.bandwidth is not None:
-            interface.bandwidth = Bandwidth(inbound=port.bandwidth.inbound, outbound=port.bandwidth.outbound)
-        interface.isolation = port.isolation
-        learns = port.plug.mac_table_manager != "libvirt"
-        return Plugged(port.plug.bridge, port.plug.dev, port.plug.mode or "vepa", learns=learns)
+        self._ports().network_port_create_xml(self._find(source.network or ""), _port(domain, interface).format())
+        self._learn(interface)
 
-    def _open(self, domain: Domain, interface: Interface, plugged: Plugged) -> Wire:
+    def _learn(self, interface: Interface) -> None:
+        """Write into the live document what a network's port is plugged into."""
+        source = interface.source or InterfaceSource()
+        ref = NetworkPortRef(self._find(source.network or ""), source.portid or "")
+        port = NetworkPort.parse(self._ports().network_port_get_xml_desc(ref))
+        assert port.plug is not None
+        plug, shaped = port.plug, port.bandwidth
+        interface.actual = ActualInterface(
+            type=InterfaceType(plug.type),
+            source=InterfaceSource(
+                bridge=plug.bridge, dev=plug.dev, mode=plug.mode, mac_table_manager=plug.mac_table_manager
+            ),
+            vlan=port.vlan,
+            virtualport=port.virtualport,
+            bandwidth=Bandwidth(inbound=shaped.inbound, outbound=shaped.outbound) if shaped is not None else None,
+            isolation=port.isolation,
+        )
+
+    def _open(self, domain: Domain, interface: Interface, real: Interface) -> Wire:
+        """Make the tap of an interface, of which it is known what it is plugged into."""
         queues = (interface.driver.queues if interface.driver is not None else None) or 1
         files: list[int] = []
+        interface.target = interface.target or InterfaceTarget()
         try:
-            if plugged.dev is not None:
-                mac = interface.mac.address if interface.mac is not None else ""
-                name = tap.make_macvtap(plugged.dev, plugged.mode, mac, _purpose(domain, interface))
-                files = tap.open_macvtap(name, queues=queues)
-                if interface.mtu:
-                    device.ip("link", "set", "dev", name, "mtu", str(interface.mtu))
+            if real.type == InterfaceType.DIRECT:
+                files = self._open_direct(domain, interface, real, queues)
             else:
-                wanted = interface.target.dev if interface.target is not None else None
-                name, files = tap.open_tap(wanted or _TAPS, queues=queues)
+                name, files = tap.open_tap(interface.target.dev or _TAPS, queues=queues)
+                interface.target.dev = name
                 self._filter(domain, interface, name)
-                _join(name, interface, plugged)
-            interface.target = interface.target or InterfaceTarget()
-            interface.target.dev = name
-            shaping.shape(name, interface.bandwidth, seen_from_host=plugged.dev is not None)
+                _join(domain, name, real)
+            if real.bandwidth is not None:
+                self.shape(domain, interface, real.bandwidth)
             return Wire(files, self._vhosts(interface, queues))
         except BaseException:
             tap.close(files)
             raise
+
+    @staticmethod
+    def _open_direct(domain: Domain, interface: Interface, real: Interface, queues: int) -> list[int]:
+        assert interface.target is not None
+        source = real.source or InterfaceSource()
+        if real.virtualport is not None and real.virtualport.type is not None:
+            reason = f"virtualport type '{real.virtualport.type}' of a macvtap is not supported: nobody asks the switch"
+            raise fault(ErrorCode.CONFIG_UNSUPPORTED, reason, ErrorDomain.QEMU)
+        if real.vlan is not None and real.vlan.tags:
+            reason = f"vlan can only be set for SR-IOV VFs, which no interface is made of here; '{source.dev}' is none"
+            raise fault(ErrorCode.CONFIG_UNSUPPORTED, reason, ErrorDomain.QEMU)
+        name = tap.make_macvtap(source.dev or "", source.mode or "vepa", _mac(interface), _purpose(domain, interface))
+        interface.target.dev = name
+        files = tap.open_macvtap(name, queues=queues)
+        try:
+            if interface.mtu:
+                device.ip("link", "set", "dev", name, "mtu", str(interface.mtu))
+        except BaseException:
+            tap.close(files)
+            raise
+        return files
 
     def _filter(self, domain: Domain, interface: Interface, name: str, *, is_in_use: bool = False) -> None:
         """Put the interface's filter in force on a tap, to which nothing is connected yet where it is not in use."""
@@ -258,9 +385,13 @@ class Wiring:
         return self._network  # type: ignore[return-value]
 
 
-def _is_direct(interface: Interface) -> bool:
-    source = interface.source
-    return interface.type == InterfaceType.DIRECT or (source is not None and source.dev is not None)
+def _tap(interface: Interface) -> str:
+    """The name of the host's end; empty where there is none yet."""
+    return (interface.target.dev if interface.target is not None else None) or ""
+
+
+def _mac(interface: Interface) -> str:
+    return interface.mac.address if interface.mac is not None else ""
 
 
 def _purpose(domain: Domain, interface: Interface) -> str:
@@ -269,7 +400,7 @@ def _purpose(domain: Domain, interface: Interface) -> str:
 
 def _mac_of_tap(interface: Interface) -> str:
     """The guest's, but high, so that the bridge does not take it for its own."""
-    return "fe" + (interface.mac.address if interface.mac is not None else "")[2:]
+    return "fe" + _mac(interface)[2:]
 
 
 def _port(domain: Domain, interface: Interface) -> NetworkPort:
@@ -289,22 +420,46 @@ def _port(domain: Domain, interface: Interface) -> NetworkPort:
     )
 
 
-def _join(name: str, interface: Interface, plugged: Plugged) -> None:
+def _join(domain: Domain, name: str, interface: Interface) -> None:
     """Put a tap into its bridge, and set it up."""
-    bridge = plugged.bridge or ""
+    source, port = interface.source or InterfaceSource(), interface.virtualport
+    bridge = source.bridge or ""
     try:
         size = interface.mtu or device.mtu(bridge)
     except OSError as error:
         reason = f"Unable to add bridge {bridge} port {name}: {error.strerror}"
         raise fault(ErrorCode.SYSTEM_ERROR, reason, ErrorDomain.NETWORK) from error
-    device.ip("link", "set", "dev", name, "address", _mac_of_tap(interface), "mtu", str(size), "master", bridge)
+    device.ip("link", "set", "dev", name, "address", _mac_of_tap(interface), "mtu", str(size))
+    if port is not None and openvswitch.is_switched(port):
+        openvswitch.add_port(bridge, name, _mac(interface), domain.uuid or "", port, interface.vlan)
+        device.ip("link", "set", "dev", name, "up")
+        return
+    if port is not None and port.type is not None:
+        reason = f"virtualport type '{port.type}' of a bridge is not supported; known is openvswitch"
+        raise fault(ErrorCode.CONFIG_UNSUPPORTED, reason, ErrorDomain.QEMU)
+    _enslave(name, interface)
+    if interface.coalesce is not None:
+        device.set_coalescing(name, _frames(interface))
+
+
+def _enslave(name: str, interface: Interface) -> None:
+    """Make a tap a port of a bridge of Linux's."""
+    source = interface.source or InterfaceSource()
+    learns = source.mac_table_manager != "libvirt"
+    device.ip("link", "set", "dev", name, "master", source.bridge or "")
     settings: list[str] = []
     if interface.isolation is not None and interface.isolation.isolated:
         settings += ["isolated", "on"]
-    if not plugged.learns:
+    if not learns:
         settings += ["learning", "off", "flood", "off"]
     if settings:
         device.bridge("link", "set", "dev", name, *settings)
     device.ip("link", "set", "dev", name, "up")
-    if not plugged.learns and interface.mac is not None:
+    if not learns and interface.mac is not None:
         device.bridge("fdb", "replace", interface.mac.address, "dev", name, "master", "static")
+
+
+def _frames(interface: Interface) -> int:
+    """How many frames the host takes for one look."""
+    coalesce = interface.coalesce
+    return (coalesce.rx.frames if coalesce is not None and coalesce.rx is not None else None) or 0

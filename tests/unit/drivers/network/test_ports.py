@@ -97,6 +97,26 @@ def test_rates_are_told_and_changed(driver: SessionNetworkDriver) -> None:
     }  # fmt: skip
 
 
+SWITCHED = f"{BRIDGED}<virtualport type='openvswitch'><parameters profileid='web'/></virtualport>"
+KNOWN = f"<virtualport><parameters interfaceid='{UUID.format(9)}'/></virtualport>"
+OTHER = "<virtualport type='openvswitch'><parameters profileid='other'/></virtualport>"
+
+
+def test_a_virtual_port_is_what_interface_network_and_group_say_together(driver: SessionNetworkDriver) -> None:
+    net = network(driver, SWITCHED + "<portgroup name='g'><vlan><tag id='5'/></vlan></portgroup>")
+    found = made(driver, net, port(1, KNOWN + "<group>g</group>"))
+    assert found.virtualport is not None
+    assert found.virtualport.parameters is not None
+    assert found.virtualport.type == "openvswitch"
+    assert (found.virtualport.parameters.interfaceid, found.virtualport.parameters.profileid) == (UUID.format(9), "web")
+    assert found.vlan is not None
+    assert [tag.id for tag in found.vlan.tags] == [5]
+    invented = made(driver, net, port(2)).virtualport
+    assert invented is not None
+    assert invented.parameters is not None
+    assert invented.parameters.interfaceid not in (None, UUID.format(9))
+
+
 FLOOR = "<bandwidth><inbound average='10' floor='{}'/></bandwidth>"
 
 
@@ -108,7 +128,13 @@ FLOOR = "<bandwidth><inbound average='10' floor='{}'/></bandwidth>"
      (BRIDGED, port(body=FLOOR.format(5)), 0, ErrorCode.OPERATION_UNSUPPORTED, "'floor' is only supported for"),
      (ISOLATED + "<bandwidth><inbound average='10'/></bandwidth>", port(body=FLOOR.format(11)), 0,
       ErrorCode.OPERATION_INVALID, "new combined inbound floor=11 would overcommit average=10"),
-     (ISOLATED, port(body="<virtualport type='openvswitch'/>"), 0, ErrorCode.CONFIG_UNSUPPORTED, "not supported for"),
+     (ISOLATED, port(body="<virtualport type='openvswitch'/>"), 0, ErrorCode.CONFIG_UNSUPPORTED,
+      "<virtualport type='openvswitch'> not supported for network 'lan' which uses IP forwarding"),
+     (BRIDGED, port(body="<virtualport type='802.1Qbh'/>"), 0, ErrorCode.CONFIG_UNSUPPORTED, "which uses a bridge dev"),
+     (SWITCHED, port(body=OTHER), 0, ErrorCode.XML_ERROR,
+      "attempt to merge virtualports with mismatched profileids ('other' and 'web')"),
+     (SWITCHED, port(body="<virtualport type='802.1Qbh'/>"), 0, ErrorCode.XML_ERROR,
+      "attempt to merge virtualports with mismatched types (802.1Qbh and openvswitch)"),
      (ISOLATED, "<networkport/>", 0, ErrorCode.INTERNAL_ERROR, "network port has no uuid")],
 )  # fmt: skip
 def test_what_no_port_can_be_is_refused(

@@ -194,8 +194,8 @@ _ACTED_ON: Final[dict[type[Element], str]] = {
     controller.ControllerTarget: "chassis_nr chassis port bus_nr hotplug index node",
     controller.ControllerDriver: f"queues cmd_per_lun max_sectors ioeventfd iothread {_VIRTIO}",
     interface.Interface: (
-        "type trust_guest_rx_filters mac source bandwidth isolation ips port_forwards backend script downscript "
-        f"target model driver filterref link_state mtu boot rom {_DEVICE}"
+        "type trust_guest_rx_filters mac source vlan virtualport bandwidth isolation ips port_forwards backend script "
+        f"downscript target model driver filterref link_state mtu coalesce tune boot rom {_DEVICE} actual"
     ),
     interface.FilterReference: "filter parameters",
     interface.FilterParameter: "name value",
@@ -205,12 +205,24 @@ _ACTED_ON: Final[dict[type[Element], str]] = {
     port.Inbound: "average peak floor burst",
     port.Outbound: "average peak burst",
     port.Isolation: "isolated",
+    port.Vlan: "trunk tags",
+    port.VlanTag: "id native_mode",
+    port.VirtualPort: "type parameters",
+    port.VirtualPortParameters: "managerid typeid typeidversion instanceid interfaceid profileid",
     interface.InterfaceIp: "address family prefix",
     interface.PortForward: "proto address dev ranges",
     interface.PortRange: "start end to exclude",
     interface.InterfaceBackend: "type log_file",
     interface.InterfaceTarget: "dev managed",
-    interface.InterfaceDriver: f"name queues {_VIRTIO}",
+    interface.InterfaceDriver: (
+        f"name queues txmode ioeventfd event_idx rx_queue_size tx_queue_size rss rss_hash_report host guest {_VIRTIO}"
+    ),
+    interface.HostOffloads: "csum gso tso4 tso6 ecn ufo mrg_rxbuf",
+    interface.GuestOffloads: "csum tso4 tso6 ecn ufo",
+    interface.Coalesce: "rx",
+    interface.CoalesceRx: "frames",
+    interface.InterfaceTune: "sndbuf",
+    interface.ActualInterface: "type managed source class_id vlan virtualport bandwidth isolation",
     character.Serial: _CHARACTER,
     character.SerialTarget: "type port model",
     character.Parallel: _CHARACTER,
@@ -282,18 +294,12 @@ _SAID_TOO: Final[dict[type[Element], str]] = {
     hostdev.ScsiHostdev: "sgio",
     source.DiskSource: "tls tls_hostname managed namespace address",
     source.NvmeAddress: "domain bus slot function",
-    interface.Interface: "managed tune teaming",
+    interface.Interface: "managed teaming",
     interface.HostdevInterface: f"type managed mac source target model driver boot rom teaming {_DEVICE}",
     interface.InterfaceSource: "type path address port local host_address reconnect",
     interface.LocalAddress: "address port",
     interface.HostdevAddress: "type domain bus slot function",
-    interface.InterfaceTune: "sndbuf",
     interface.Teaming: "type persistent",
-    interface.InterfaceDriver: (
-        "txmode ioeventfd event_idx rx_queue_size tx_queue_size rss rss_hash_report host guest"
-    ),
-    interface.HostOffloads: "csum gso tso4 tso6 ecn ufo mrg_rxbuf",
-    interface.GuestOffloads: "csum tso4 tso6 ecn ufo",
 }
 FIELDS: Final = {cls: frozenset(names.split()) for cls, names in _ACTED_ON.items()}
 SAID: Final = {

@@ -153,6 +153,8 @@ def _wanted(machines: Machines, held: Domain, platform: Platform, params: Parame
 def _movable(held: Domain, machines: Machines) -> Domain:
     """A document without the files that are this host's own: the destination has its own for them."""
     copy = held.copy()
+    for interface in copy.devices.interfaces:
+        interface.actual = None  # the destination's network says what it is there
     for channel in copy.devices.channels:
         if channel.type == CharacterType.UNIX and channel.source is not None:
             path = channel.source.path or ""

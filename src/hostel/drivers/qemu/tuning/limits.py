@@ -5,7 +5,6 @@ Machines are in no control group of their own. What only a control group could d
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Callable, Mapping
 from typing import Any, Final
@@ -19,6 +18,7 @@ from hostel.drivers.qemu.running import Calls, Running
 from hostel.drivers.tuning import limits
 from hostel.drivers.tuning.parameter import PERF, SCHEDULER, check
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
+from hostel.model.domain.actual import actual
 from hostel.model.domain.devices.interface import InterfaceType
 from hostel.model.domain.domain import Domain
 
@@ -94,7 +94,7 @@ class LimitsCalls(Calls):
         """Those of the running machine's interface, or of the definition's."""
         check_one(affect, ErrorDomain.QEMU)
         with self._both(domain, affect) as both:
-            return limits.bandwidth(limits.find_interface(both.current, device))
+            return limits.bandwidth(actual(limits.find_interface(both.current, device)))
 
     def domain_set_interface_parameters(
         self, domain: DomainRef, device: str, parameters: Mapping[str, Any], affect: Affect
@@ -118,15 +118,9 @@ class LimitsCalls(Calls):
         if not wiring.makes(interface):
             what = f"the traffic of '{device}' is shaped by who has the privilege to; use --config, or qemu:///system"
             raise fault(ErrorCode.OPERATION_UNSUPPORTED, what, ErrorDomain.QEMU)
-        before = interface.bandwidth
-        limits.set_bandwidth(interface, parameters)
-        try:
-            wiring.reshape(interface)
-        except VirtError:
-            interface.bandwidth = before
-            with contextlib.suppress(VirtError):  # what failed first is told
-                wiring.reshape(interface)
-            raise
+        shown = actual(interface).copy()
+        limits.set_bandwidth(shown, parameters)
+        wiring.reshape(machine.domain, interface, shown.bandwidth)
         machine.save()
 
     def domain_get_perf_events(self, domain: DomainRef, affect: Affect) -> Mapping[str, bool]:

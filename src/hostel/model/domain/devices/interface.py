@@ -18,7 +18,6 @@ from hostel.codec.xml import (
     integer,
     setting,
     text,
-    verbatim,
 )
 from hostel.errors import ErrorCode
 from hostel.model.domain.devices.device import RomDevice, VirtioOptions
@@ -229,6 +228,20 @@ class Coalesce(Element, tag="coalesce", drop_empty=True):
     rx: CoalesceRx | None = child(CoalesceRx, default=None)
 
 
+class ActualInterface(Element, tag="actual"):
+    """What an interface of a network turned out to be, of a domain that runs (``virDomainActualNetDefFormat``)."""
+
+    type: InterfaceType = attr(enumeration(InterfaceType))
+    managed: bool | None = attr(YES_NO, default=None)
+    trust_guest_rx_filters: bool | None = attr(YES_NO, name="trustGuestRxFilters", default=None)
+    source: InterfaceSource | None = child(InterfaceSource, default=None)
+    class_id: int | None = setting(integer(), tag="class", name="id", default=None)
+    vlan: Vlan | None = child(Vlan, default=None)
+    virtualport: VirtualPort | None = child(VirtualPort, default=None)
+    bandwidth: Bandwidth | None = child(Bandwidth, default=None)
+    isolation: Isolation | None = child(Isolation, default=None)
+
+
 class Interface(RomDevice, tag="interface"):
     """A network card and what it is connected to."""
 
@@ -241,7 +254,7 @@ class Interface(RomDevice, tag="interface"):
     virtualport: VirtualPort | None = child(VirtualPort, default=None)
     bandwidth: Bandwidth | None = child(Bandwidth, default=None)
     isolation: Isolation | None = child(Isolation, default=None)
-    actual: str | None = verbatim(default=None)
+    actual: ActualInterface | None = child(ActualInterface, default=None)
     ips: list[InterfaceIp] = children(InterfaceIp, factory=list)
     routes: list[Route] = children(Route, factory=list)
     port_forwards: list[PortForward] = children(PortForward, factory=list)
