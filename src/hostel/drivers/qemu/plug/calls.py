@@ -15,12 +15,11 @@ from hostel.errors import ErrorCode, ErrorDomain, VirtError
 from hostel.model.domain.devices.device import Device
 from hostel.model.domain.devices.disk import Disk
 from hostel.model.domain.devices.graphics import Graphics
-from hostel.model.domain.devices.interface import FilterReference, Interface, InterfaceType
+from hostel.model.domain.devices.interface import Interface
 from hostel.model.domain.devices.platform import MemoryDevice
 from hostel.model.domain.domain import Domain
 
 if TYPE_CHECKING:
-    from hostel.drivers.qemu.launch import Launcher
     from hostel.drivers.qemu.plug.element import Wanted
 
 
@@ -102,6 +101,7 @@ class DeviceCalls(Calls):
 
     def _update(self, machine: Running, given: Wanted, *, force: bool) -> None:
         from hostel.drivers.qemu.plug.element import Given, find
+        from hostel.drivers.qemu.plug.interface import change_interface
         from hostel.drivers.qemu.plug.requested import request_memory
         from hostel.drivers.qemu.plug.screen import update_screen
 
@@ -111,7 +111,7 @@ class DeviceCalls(Calls):
             case Interface() as wanted:
                 held = find(machine.domain, Given(wanted, given.place))
                 assert isinstance(held, Interface)
-                _update_interface(machine, held, wanted, self._launcher)
+                change_interface(machine, held, wanted, self._launcher)
             case Graphics() as wanted:
                 update_screen(machine, wanted, self._launcher.settings())
             case MemoryDevice() as wanted:
@@ -148,30 +148,3 @@ def _named(domain: Domain, alias: str) -> Device:
         message = f"device not found: no device found with alias {alias}"
         raise VirtError(ErrorCode.DEVICE_MISSING, message, domain=ErrorDomain.QEMU)
     return device
-
-
-def _update_interface(machine: Running, held: Interface, wanted: Interface, launcher: Launcher) -> None:
-    """Only the link and the filter can be changed while the machine runs."""
-    same = held.copy()
-    for name in ("link_state", "alias", "address"):
-        setattr(same, name, getattr(wanted, name) or (None if name == "link_state" else getattr(held, name)))
-    asked = same.copy()  # as it was asked for, before it was known what of the host's it is plugged into
-    if asked.type == InterfaceType.NETWORK and asked.source is not None:
-        asked.source.portid = asked.source.bridge = asked.source.dev = asked.source.mode = None
-    for field in wanted.FIELDS:
-        value = getattr(wanted, field.name)
-        held_as = (getattr(same, field.name), getattr(asked, field.name))
-        if field.name in ("mac", "filterref") or field.is_absent(value) or value in held_as:
-            continue
-        what = f"cannot modify <{field.tag}> of a network device that is in use"
-        raise fault(ErrorCode.OPERATION_UNSUPPORTED, what, ErrorDomain.QEMU)
-    if _shown(wanted.filterref) != _shown(held.filterref):
-        launcher.wiring.change_filter(machine.domain, held, wanted.filterref)
-        machine.save()
-    machine.ask("set_link", name=held.alias, up=wanted.link_state != "down")
-    held.link_state = None if wanted.link_state == "default" else wanted.link_state
-    machine.save()
-
-
-def _shown(reference: FilterReference | None) -> str:
-    return "" if reference is None else reference.format()
