@@ -7,6 +7,7 @@ import functools
 import json
 import os
 import signal
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +22,7 @@ from hostel.drivers.base.backup import (
     CheckpointListFlag,
     CheckpointRef,
     CheckpointXmlFlag,
+    JobType,
 )
 from hostel.drivers.qemu import blockjob
 from hostel.drivers.qemu.driver import QemuDriver
@@ -340,3 +342,50 @@ def test_killed_at_any_step_a_written_backup_is_whole_or_gone(tmp_path: Path) ->
             break
         step += 1 + step // 6
     assert written == {0, 1}
+
+
+SERVED = "<server transport='unix' socket='{home}/nbd'/>"
+
+
+@pytest.mark.parametrize(
+    ("head", "more", "mode"),
+    [
+        ("<incremental>one</incremental>", "", "incremental"),
+        ("<incremental>one</incremental>", " backupmode='full'", "full"),
+        ("", " backupmode='incremental' incremental='one'", "incremental"),
+        ("", " incremental='one'", "incremental"),
+        ("<incremental>one</incremental>", " backupmode='incremental' incremental='two'", "incremental"),
+    ],
+)
+def test_each_disk_is_backed_up_as_it_says(tmp_path: Path, machine: Machine, head: str, more: str, mode: str) -> None:
+    machine.boot(start=True)
+    for name in ("one", "two"):
+        machine.checkpoint(name)
+    item = f"<disk name='vda' type='file' exportbitmap='mine'{more}><scratch file='{tmp_path}/scratch'/></disk>"
+    xml = f"<domainbackup mode='pull'>{head}{SERVED.format(home=tmp_path)}<disks>{item}</disks></domainbackup>"
+    machine.driver.domain_backup_begin(machine.ref, xml)
+    document = machine.document() or ""
+    assert f"backupmode='{mode}'" in document
+    exports = machine.ask("query-block-exports")
+    assert isinstance(exports, list) and len(exports) == 1
+    said = subprocess.run(
+        ["nbdinfo", "--json", f"nbd+unix:///vda?socket={tmp_path}/nbd"],
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=30,
+    ).stdout
+    assert ("qemu:dirty-bitmap:mine" in said) == (mode == "incremental")
+    machine.driver.domain_abort_job(machine.ref)
+    machine.check("one", "two")
+    stats = machine.driver.domain_get_job_stats(machine.ref, 1)
+    assert stats[0] == JobType.COMPLETED and stats[1]["operation"] == 9
+
+
+def test_how_a_written_backup_went_is_told_later(tmp_path: Path, machine: Machine) -> None:
+    machine.boot(start=True)
+    machine.push(tmp_path / "whole")
+    kind, told = machine.driver.domain_get_job_stats(machine.ref, 1)
+    assert kind == JobType.COMPLETED
+    assert (told["disk_total"], told["disk_processed"], told["success"]) == (SIZE, SIZE, 1)
+    assert machine.driver.domain_get_job_stats(machine.ref, 1) == (JobType.NONE, {})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
+from xml.sax.saxutils import quoteattr
 
 from hostel.drivers.adapters import check_flags, uuid_text
 from hostel.drivers.base import DomainRef
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from hostel.daemon.client import Client
 
 _IN_BYTES: Final = 1  # of virDomainBlockJobInfoFlags and virDomainBlockJobSetSpeedFlags
+# Of virDomainBlockRebaseFlags, those about copies; the first two are as in virDomainBlockCopyFlags.
+_COPY_RAW, _COPY, _COPY_DEVICE = 4, 8, 32
+_COPY_FLAGS: Final = 1 | 2 | _COPY_RAW | _COPY | _COPY_DEVICE
 _MAX: Final = 2**64 - 1
 _COUNTERS: Final = ("rd_operations", "rd_bytes", "wr_operations", "wr_bytes")
 _UNKNOWN: Final = -1
@@ -70,6 +74,30 @@ def _copy(client: Client, call: Call) -> Sequence[Any]:
     return ()
 
 
+def _rebase(client: Client, call: Call) -> Sequence[Any]:
+    """Pull; or copy to the file that ``base`` is then, which is the older way to say so."""
+    _, disk, base, bandwidth, flags = call.arguments
+    check_flags(flags, _COPY_FLAGS | sum(BlockRebaseFlag), "virDomainBlockRebase")
+    driver, domain = _driver(client, call)
+    if not flags & _COPY:
+        check_flags(flags, sum(BlockRebaseFlag), "virDomainBlockRebase")
+        driver.domain_block_rebase(domain, disk, base, bandwidth, BlockRebaseFlag(flags))
+        return ()
+    if flags & BlockRebaseFlag.RELATIVE:
+        raise fault(ErrorCode.CONFIG_UNSUPPORTED, "Relative backing during copy not supported yet")
+    if base is None:
+        raise fault(ErrorCode.INVALID_ARG, "base in virDomainBlockRebase must not be NULL")
+    kind, attribute = ("block", "dev") if flags & _COPY_DEVICE else ("file", "file")
+    xml = f"<disk type='{kind}'><source {attribute}={quoteattr(base)}/>"
+    xml += "<driver type='raw'/></disk>" if flags & _COPY_RAW else "</disk>"
+    speed = bandwidth if flags & BlockRebaseFlag.BANDWIDTH_BYTES else bandwidth * MiB
+    if speed > _MAX:
+        raise fault(ErrorCode.OVERFLOW, f"bandwidth must be less than {_MAX // MiB + 1}")
+    same = BlockCopyFlag(flags & (BlockCopyFlag.SHALLOW | BlockCopyFlag.REUSE_EXT))  # equal in both
+    driver.domain_block_copy(domain, disk, xml, speed, 0, 0, same)
+    return ()
+
+
 def _job_info(client: Client, call: Call) -> Sequence[Any]:
     _, disk, flags = call.arguments
     check_flags(flags, _IN_BYTES, "virDomainGetBlockJobInfo")
@@ -98,6 +126,7 @@ ANSWERS: Final[dict[str, Callable[[Client, Call], Sequence[Any]]]] = {
     "domain_get_disk_errors": _disk_errors,
     "domain_block_pull": _pull,
     "domain_block_copy": _copy,
+    "domain_block_rebase": _rebase,
     "domain_get_block_job_info": _job_info,
     "domain_block_job_set_speed": _job_speed,
 }

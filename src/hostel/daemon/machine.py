@@ -13,6 +13,7 @@ from hostel.drivers.base.dumping import DumpFlag, DumpFormat
 from hostel.drivers.base.machine import MEMORY_STATS, MachineDriver, MemoryFlag, StatsFlag, VcpuFlag
 from hostel.drivers.base.saving import SaveFlag
 from hostel.drivers.fault import fault
+from hostel.drivers.messages import JOB_TYPES
 from hostel.drivers.tuning.parameter import ParameterType, check
 from hostel.errors import ErrorCode, VirtError
 from hostel.wire.rpc.connection import Call
@@ -26,7 +27,7 @@ _ACTIVE, _INACTIVE, _PERSISTENT, _TRANSIENT, _RUNNING, _PAUSED, _SHUTOFF, _OTHER
 _NOWAIT, _BACKING, _ENFORCE = 1 << 29, 1 << 30, 1 << 31
 _DOMAINS: Final = 255
 _SAVED: Final = dict.fromkeys(("file", "dxml"), ParameterType.STRING)
-_INT, _ULLONG = 1, 4  # of virTypedParameterType
+_ULLONG = 4  # of virTypedParameterType
 # virDomainJobInfo's members after the first, by the names that they have as parameters.
 _JOB_NUMBERS: Final = (
     "time_elapsed", "time_remaining", "data_total", "data_processed", "data_remaining", "memory_total",
@@ -221,8 +222,7 @@ def _job_stats(client: Client, call: Call) -> Sequence[Any]:
     domain, flags = call.arguments
     driver: Any = driver_of(client, call, "domain_get_job_stats")
     kind, stats = driver.domain_get_job_stats(domain_of(domain), flags)
-    # What a job does is an int for libvirt, and all that it counts an unsigned long long.
-    params = [(name, (_INT if name == "operation" else _ULLONG, value)) for name, value in stats.items()]
+    params = [(name, (JOB_TYPES.get(name, _ULLONG), value)) for name, value in stats.items()]
     return int(kind), params
 
 

@@ -29,7 +29,10 @@ _DETAILS: Final = {
     "offset": ("utcoffset",),
     "path": ("disk",),
     "dst": ("disk",),
+    "nsuri": ("uri",),
 }
+# What a job tells that is no unsigned long long, by virTypedParameterType.
+JOB_TYPES: Final = {"operation": 1, "success": 6}
 # Messages whose members are called as in C.
 _AS_IN_C: Final = frozenset({"io-error", "io-error-reason"})
 _EMPTY: Final[dict[str, Any]] = {"str": "", "str?": None, "domain_event_graphics_address": (0, "", "")}
@@ -88,7 +91,8 @@ def _member(field: Field, number: int, event: Event) -> Any:
     if field.type == "secret":
         return (uuid_bytes(event.uuid), event.detail.get("usage_type", 0), event.name)
     if field.type.startswith("param<"):
-        return [(name, typed_value(value)) for name, value in event.detail.items()]
+        kinds = JOB_TYPES if event.kind == "job-completed" else {}
+        return [(name, typed_value(value, kinds.get(name))) for name, value in event.detail.items()]
     if event.subject is Subject.MONITOR and field.name == "event":
         return event.kind
     for name in (field.name, *_DETAILS.get(field.name, ())):

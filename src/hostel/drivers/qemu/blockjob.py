@@ -100,7 +100,7 @@ def settle_jobs(machine: Running) -> None:
                 if job.name in ready and not job.announced:
                     _announce(machine, job)
                 continue
-            _end(machine, job, found.get("error"))
+            _end(machine, job, found.get("error"), int(found.get("current-progress", 0)))
         _follow(machine, job, is_known=found is not None)
     if machine.status.backup is not None:
         from hostel.drivers.qemu.backup.job import end
@@ -118,7 +118,7 @@ def _announce(machine: Running, job: BlockJob) -> None:
     _tell(machine, job, BlockJobStatus.READY)
 
 
-def _end(machine: Running, job: BlockJob, error: str | None) -> None:
+def _end(machine: Running, job: BlockJob, error: str | None, done: int) -> None:
     """Record how a job ended, and what the disk's chain is now; in one write."""
     disk = disk_of(machine, job)
     has_moved = disk is not None and _has_moved(machine, job, disk)
@@ -130,7 +130,13 @@ def _end(machine: Running, job: BlockJob, error: str | None) -> None:
         if job.ended == "completed":
             _change_chain(job, disk)
         disk.mirror = None
-    machine.save()
+    status = machine.status
+    if job.kind == "backup":
+        is_pull = status.backup is not None and status.backup.mode == "pull"
+        why = "" if is_pull and error == _CANCELED else error or ""  # it is how that one ends
+        machine.save(backup_done=status.backup_done + done, backup_error=status.backup_error or why)
+    else:
+        machine.save()
 
 
 def _has_moved(machine: Running, job: BlockJob, disk: Disk) -> bool:
@@ -199,8 +205,12 @@ def _after_backup(machine: Running, job: BlockJob, disk: Disk | None) -> None:
     """Drop what only the backup needed; where one disk fails the others are given up."""
     machine.attempt("block-export-del", id=job.name, mode="hard")
     top = next(images(disk), None) if disk is not None else None
-    if top is not None:
-        machine.attempt("block-dirty-bitmap-remove", node=format_node(top.number), name=f"backup-{job.disk}")
+    backup = machine.status.backup
+    items = [item for item in backup.disks.disks if item.name == job.disk] if backup is not None else []
+    if top is not None and items:
+        from hostel.drivers.qemu.backup.job import bitmap_of
+
+        machine.attempt("block-dirty-bitmap-remove", node=format_node(top.number), name=bitmap_of(items[0]))
     if job.ended == "failed":
         for other in machine.status.jobs:
             if other.kind == "backup" and not other.ended:
@@ -215,7 +225,9 @@ def _remove(paths: list[str]) -> None:
 
 def _tell(machine: Running, job: BlockJob, status: BlockJobStatus) -> None:
     kind = int(TYPES[job.kind])
-    machine.publish("block-job", disk=job.old, type=kind, status=int(status))
+    disk = disk_of(machine, job)
+    top = next(images(disk), None) if disk is not None else None  # where it is now, as libvirt has it
+    machine.publish("block-job", disk=top.path if top is not None else job.old, type=kind, status=int(status))
     machine.publish("block-job-2", disk=job.disk, type=kind, status=int(status))
 
 

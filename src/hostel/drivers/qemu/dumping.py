@@ -17,7 +17,7 @@ from hostel.drivers.fault import fault, system_fault
 from hostel.drivers.qemu import process, savefile
 from hostel.drivers.qemu.machines import failed, invalid
 from hostel.drivers.qemu.running import Calls, Running
-from hostel.drivers.qemu.saving import migrate, wait_for_migration
+from hostel.drivers.qemu.saving import DUMP, migrate, wait_for_migration
 from hostel.drivers.qemu.status import Ending
 from hostel.errors import ErrorCode, ErrorDomain, QmpError
 
@@ -133,7 +133,7 @@ def write_dump(machine: Running, path: Path, format: str, flags: DumpFlag, progr
             if flags & DumpFlag.MEMORY_ONLY:
                 _dump_memory(machine, file.fileno(), format, progress)
             else:
-                migrate(machine, file.fileno(), progress)
+                migrate(machine, file.fileno(), DUMP, progress)
             os.fsync(file.fileno())
             if flags & DumpFlag.BYPASS_CACHE:
                 os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)

@@ -10,15 +10,16 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from hostel.drivers.base import DomainRef, DomainXmlFlag, PausedReason, Progress, RunningReason, ShutoffReason
 from hostel.drivers.base.saving import SaveFlag
 from hostel.drivers.events import Started
 from hostel.drivers.fault import fault, system_fault
 from hostel.drivers.qemu import document, process, savefile
+from hostel.drivers.qemu.jobstats import keep
 from hostel.drivers.qemu.machines import failed, invalid
 from hostel.drivers.qemu.origin import Origin
 from hostel.drivers.qemu.running import Calls, Running, no_domain
@@ -33,6 +34,10 @@ SAVING: Final = "saved:"  # what a state's ending begins with while a save is un
 _POLL: Final = 0.05  # seconds
 _STALLED: Final = 120.0  # seconds without a byte of progress
 _UNLIMITED: Final = 2**63 - 1  # bytes a second
+# virDomainJobOperation
+SAVE: Final = 2
+SNAPSHOT: Final = 6
+DUMP: Final = 8
 
 
 class SaveCalls(Calls):
@@ -209,7 +214,9 @@ def lasting(domain: Domain) -> str:
     return kept.format()
 
 
-def write_memory(machine: Running, path: Path, xml: str, *, runs: bool, progress: Progress | None = None) -> None:
+def write_memory(
+    machine: Running, path: Path, xml: str, *, runs: bool, operation: int = SAVE, progress: Progress | None = None
+) -> None:
     """Stop the guest, and write its memory to a file with a document before it; the file is whole afterwards.
 
     Raises:
@@ -220,14 +227,20 @@ def write_memory(machine: Running, path: Path, xml: str, *, runs: bool, progress
         with open(descriptor, "r+b") as file:
             savefile.begin(file, xml, running=runs)
             machine.ask("stop")
-            migrate(machine, file.fileno(), progress)
+            migrate(machine, file.fileno(), operation, progress)
             savefile.finish(file)
     except OSError as error:
         raise system_fault(error, f"Failed to create file '{path}'", ErrorDomain.QEMU) from error
 
 
-def migrate(machine: Running, descriptor: int, progress: Progress | None = None) -> None:
+def migrate(machine: Running, descriptor: int, operation: int, progress: Progress | None = None) -> None:
     """Have QEMU write its state to an open file, from where that stands; returns when all of it is written.
+
+    Args:
+        machine: whose state.
+        descriptor: the file's.
+        operation: what it is written for, as ``virDomainJobOperation`` has it.
+        progress: is told how far it is.
 
     Raises:
         VirtError: ``OPERATION_FAILED`` with QEMU's reason.
@@ -238,7 +251,8 @@ def migrate(machine: Running, descriptor: int, progress: Progress | None = None)
     except QmpError as error:
         raise machine.translated(error, "getfd") from error
     machine.ask("migrate", uri="fd:hostel-migrate")
-    done, deadline = -1, time.monotonic() + _STALLED
+    began = time.monotonic()
+    done, deadline = -1, began + _STALLED
     while True:
         found = machine.ask("query-migrate")
         ram = found.get("ram", {})
@@ -246,6 +260,7 @@ def migrate(machine: Running, descriptor: int, progress: Progress | None = None)
             progress(int(ram["total"]) - int(ram.get("remaining", 0)), int(ram["total"]))
         match found.get("status"):
             case "completed":
+                _tell(machine, operation, found, int((time.monotonic() - began) * 1000))
                 return
             case "failed" | "cancelled":
                 raise failed(f"QEMU did not write its memory: {found.get('error-desc', found['status'])}")
@@ -255,6 +270,16 @@ def migrate(machine: Running, descriptor: int, progress: Progress | None = None)
             machine.attempt("migrate_cancel")
             raise fault(ErrorCode.OPERATION_TIMEOUT, "QEMU writes no more of its memory", ErrorDomain.QEMU)
         time.sleep(_POLL)
+
+
+def _tell(machine: Running, operation: int, found: Mapping[str, Any], elapsed: int) -> None:
+    """Say, now and later, how it went."""
+    from hostel.drivers.qemu.migration.statistics import numbers
+
+    told = numbers(found, [], elapsed) | {"operation": operation}
+    told = {name: value for name, value in told.items() if not name.startswith("disk_")}
+    keep(machine, told)
+    machine.publish("job-completed", **told)
 
 
 def settle_save(machine: Running) -> None:

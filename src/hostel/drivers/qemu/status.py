@@ -135,6 +135,8 @@ class StatusDocument(Element, tag="domstatus"):
     dump: str = attr(default="")
     nodes: int = attr(integer(), default=0)
     backup_began: int = attr(integer(maximum=_I64), default=0)
+    backup_done: int = attr(integer(maximum=_I64), default=0)
+    backup_error: str = attr(default="")
     speed: int = attr(integer(maximum=_I64), default=0)
     taints: str = attr(default="")
     deprecations: list[str] = texts(STRING, tag="deprecation", factory=list)
@@ -166,6 +168,8 @@ class Status(NamedTuple):
         plugs: devices on their way in or out.
         backup: the backup that is under way.
         backup_began: when it began, in milliseconds since 1970.
+        backup_done: bytes that those of its jobs have copied which are over.
+        backup_error: why one of them failed.
         migration: the migration that is under way.
         speed: how much a migration may send, in MiB a second; 0 is as much as goes.
         taints: why it is beyond what is supported, each a ``Taint``, with blanks between.
@@ -189,6 +193,8 @@ class Status(NamedTuple):
     plugs: tuple[Plug, ...] = ()
     backup: Backup | None = None
     backup_began: int = 0
+    backup_done: int = 0
+    backup_error: str = ""
     migration: Migration | None = None
     speed: int = 0
     taints: str = ""

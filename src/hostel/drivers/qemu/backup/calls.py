@@ -239,6 +239,9 @@ def prepare_checkpoint(found: Checkpoints, machine: Running, checkpoint: Checkpo
         wanted = asked.get(name) or CheckpointDisk(name=name, checkpoint="bitmap" if usable and not asked else "no")
         if wanted.checkpoint == "bitmap":
             check_jobs_supported(disk)
+            if wanted.bitmap not in (None, checkpoint.name):
+                what = f"bitmap for disk '{name}' must match checkpoint name '{checkpoint.name}'"
+                raise fault(ErrorCode.CONFIG_UNSUPPORTED, what, ErrorDomain.DOMAIN_CHECKPOINT)
             wanted.bitmap = checkpoint.name
             if disk.image_format != "qcow2":
                 what = f"checkpoint for disk {name} unsupported for storage type {disk.image_format}"

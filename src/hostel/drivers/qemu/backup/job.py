@@ -12,18 +12,20 @@ import time
 from pathlib import Path
 from typing import Any, Final
 
+from hostel.drivers.document import reading
 from hostel.drivers.fault import fault
 from hostel.drivers.qemu.block.chain import Image, check_jobs_supported, find_disk, images
 from hostel.drivers.qemu.block.create import create_image
 from hostel.drivers.qemu.block.jobs import check_free
 from hostel.drivers.qemu.blockjob import settle_jobs, withdraw
 from hostel.drivers.qemu.command.disk import format_node, image_nodes
+from hostel.drivers.qemu.jobstats import keep
 from hostel.drivers.qemu.machines import invalid
 from hostel.drivers.qemu.plug.graph import add_nodes
 from hostel.drivers.qemu.running import Running
 from hostel.drivers.qemu.status import BlockJob
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
-from hostel.model.backup import Backup, BackupDisk, BackupScratch, BackupServer, BackupTarget
+from hostel.model.backup import Backup, BackupDisk, BackupServer, align
 from hostel.model.domain.devices.disk import Disk
 from hostel.model.domain.devices.source import DiskSource, SourceType
 
@@ -82,44 +84,25 @@ def _take_back(machine: Running, jobs: list[BlockJob]) -> None:
 
 def _align(machine: Running, backup: Backup, suffix: str) -> None:
     """Say of every disk what becomes of it."""
-    asked = {item.name: item for item in backup.disks.disks}
-    result = []
-    for disk in machine.domain.devices.disks:
-        top = next(images(disk), None)
-        item = asked.pop(disk.target.dev, None)
-        if item is None:
-            wanted = not backup.disks.disks and top is not None and not disk.readonly
-            item = BackupDisk(name=disk.target.dev, backup=wanted)
-        if item.backup:
-            if top is None:
-                what = f"disk '{disk.target.dev}' has no medium to back up"
-                raise fault(ErrorCode.INVALID_ARG, what, ErrorDomain.QEMU)
-            check_jobs_supported(disk)
-            _name(backup, item, top, suffix)
-        result.append(item)
-    for name in asked:
-        raise fault(ErrorCode.INVALID_ARG, f"no disk named '{name}'", ErrorDomain.QEMU)
-    backup.disks.disks = result
+    disks = machine.domain.devices.disks
+    with reading(ErrorDomain.DOMAIN):
+        align(backup, disks, suffix)
+    for item in backup.disks.disks:
+        if not item.backup:
+            continue
+        check_jobs_supported(find_disk(machine.domain, item.name))
+        item.format_type = item.format_type or "qcow2"
+        if item.mode != "incremental":
+            item.incremental = item.export_bitmap = None
+        if backup.mode == "pull":
+            item.export_name = item.export_name or item.name
+            if item.incremental is not None:
+                item.export_bitmap = item.export_bitmap or f"backup-{item.name}"
 
 
-def _name(backup: Backup, item: BackupDisk, top: Image, suffix: str) -> None:
-    item.type = item.type or SourceType.FILE
-    item.format_type = item.format_type or "qcow2"
-    item.incremental = item.incremental or backup.incremental
-    if backup.mode == "pull":
-        item.export_name = item.export_name or item.name
-        if item.incremental is not None:
-            item.export_bitmap = item.export_bitmap or f"backup-{item.name}"
-    store = item.store
-    if store is not None and (store.file or store.dev):
-        return
-    if top.file is None:
-        what = f"disk '{item.name}' is in no file; name its target in the backup's document"
-        raise fault(ErrorCode.CONFIG_UNSUPPORTED, what, ErrorDomain.QEMU)
-    if backup.mode == "pull":
-        item.scratch = BackupScratch(file=f"{top.file}.{suffix}")
-    else:
-        item.target = BackupTarget(file=f"{top.file}.{suffix}")
+def bitmap_of(item: BackupDisk) -> str:
+    """The bitmap that says what changed, while the backup goes on; it is served under the same name."""
+    return item.export_bitmap or f"backup-{item.name}"
 
 
 def _record(machine: Running, disk: Disk, item: BackupDisk, *, reuse: bool) -> BlockJob:
@@ -159,14 +142,14 @@ def _disk_actions(
     target = Image(item.index or 0, item.type or SourceType.FILE, store, item.format_type or "qcow2", None)
     if not reuse and target.type == SourceType.FILE:
         if Path(target.path).exists() and os.path.getsize(target.path):
-            what = f"target '{target.path}' of disk {item.name} exists; remove it, or give --reuse-external"
-            raise fault(ErrorCode.CONFIG_UNSUPPORTED, what, ErrorDomain.QEMU)
+            what = f"store '{target.path}' for backup of '{item.name}' exists; remove it, or give --reuse-external"
+            raise fault(ErrorCode.INVALID_ARG, what, ErrorDomain.QEMU)
         create_image(target, int(nodes[node]["image"]["virtual-size"]), backing=top if is_pull else None)
     specs = image_nodes(disk, target.type, target.source, target.format, target.number)
     if target.format == "qcow2":
         specs[-1]["backing"] = node if is_pull else None
     add_nodes(machine, specs)
-    bitmap = f"backup-{item.name}"
+    bitmap = bitmap_of(item)
     actions: list[dict[str, Any]] = []
     usable = item.incremental is not None and _is_sound(nodes[node], item.incremental)
     item.mode = "incremental" if usable else "full"
@@ -214,7 +197,7 @@ def _export(machine: Running, item: BackupDisk, job: BlockJob) -> None:
     export: dict[str, Any] = {"type": "nbd", "id": job.name, "node-name": format_node(item.index), "writable": False}
     export["name"] = item.export_name or item.name
     if item.mode == "incremental":
-        export["bitmaps"] = [{"node": _node_of(machine, item), "name": f"backup-{item.name}"}]
+        export["bitmaps"] = [{"node": _node_of(machine, item), "name": bitmap_of(item)}]
     machine.ask("block-export-add", **export)
 
 
@@ -247,8 +230,8 @@ def progress(machine: Running) -> dict[str, int]:
     jobs = [known[job.name] for job in machine.status.jobs if job.kind == "backup" and job.name in known]
     total = sum(int(job["total-progress"]) for job in jobs)
     done = sum(int(job["current-progress"]) for job in jobs)
-    elapsed = max(0, int(time.time() * 1000) - machine.status.backup_began)
-    found = {"operation": OPERATION, "time_elapsed": elapsed}
+    done, total = done + machine.status.backup_done, total + machine.status.backup_done
+    found = _told(machine)
     if total or done:
         found |= {"disk_total": total, "disk_processed": done, "disk_remaining": total - done}
     return found
@@ -262,6 +245,14 @@ def _serve_rest(machine: Running, backup: Backup) -> None:
         if item.name in jobs and jobs[item.name].name not in served:
             with contextlib.suppress(VirtError):
                 _export(machine, item, jobs[item.name])
+
+
+def _told(machine: Running) -> dict[str, int]:
+    """What is known of a backup whose jobs are over."""
+    done = machine.status.backup_done
+    elapsed = max(0, int(time.time() * 1000) - machine.status.backup_began)
+    disks = {"disk_total": done, "disk_processed": done, "disk_remaining": 0} if done else {}
+    return {"operation": OPERATION, "time_elapsed": elapsed, **disks}
 
 
 def end(machine: Running) -> None:
@@ -279,5 +270,8 @@ def end(machine: Running) -> None:
             if item.backup and item.scratch is not None and item.scratch.file:
                 with contextlib.suppress(OSError):
                     os.unlink(item.scratch.file)
-    machine.save(backup=None)
-    machine.publish("job-completed", operation=OPERATION)
+    told = {**_told(machine), "success": int(not machine.status.backup_error)}
+    keep(machine, told)
+    detail = {"errmsg": machine.status.backup_error} if machine.status.backup_error else {}
+    machine.save(backup=None, backup_done=0, backup_error="")
+    machine.publish("job-completed", **told, **detail)

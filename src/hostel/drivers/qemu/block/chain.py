@@ -84,21 +84,23 @@ def find_image(disk: Disk, name: str | None, *, beneath: Image | None = None) ->
     if beneath is not None:
         start = next(position for position, item in enumerate(chain, 1) if item.number == beneath.number)
     candidates = chain[start:]
+    target = disk.target.dev
     if not chain:
-        raise _invalid(f"disk '{disk.target.dev}' has no image")
-    top = chain[0].path
+        raise _invalid(f"disk '{target}' has no image")
     if name is None:
         if not candidates:
-            raise _invalid(f"could not find base image in chain for '{top}'")
+            raise _invalid(f"could not find base image in chain for '{target}'")
         return candidates[-1]
     numbered = _NUMBERED.fullmatch(name)
     for item in candidates:
         if numbered is not None:
-            if numbered[1] == disk.target.dev and int(numbered[2]) == item.number:
+            if numbered[1] == target and int(numbered[2]) == item.number:
                 return item
         elif item.path == name or (item.file is not None and os.path.realpath(item.file) == os.path.realpath(name)):
             return item
-    where = f"beneath '{beneath.path}' in chain for '{top}'" if beneath is not None else f"in chain for '{top}'"
+    if numbered is not None:
+        raise _invalid(f"could not find backing store index '{numbered[2]}' in chain for '{target}'")
+    where = f"beneath '{beneath.path}' in chain for '{target}'" if beneath is not None else f"in chain for '{target}'"
     raise _invalid(f"could not find image '{name}' {where}")
 
 

@@ -20,6 +20,7 @@ from hostel.drivers.qemu.plug.graph import add_nodes
 from hostel.drivers.qemu.running import Calls, Running
 from hostel.drivers.qemu.source import chain_behind
 from hostel.drivers.qemu.status import BlockJob
+from hostel.drivers.storage.inspect import detect_format
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
 from hostel.model.domain.devices.disk import Disk
 from hostel.model.domain.devices.source import BackingStore, ImageFormat, Mirror, SourceType
@@ -93,10 +94,7 @@ def _target(machine: Running, disk: Disk, wanted: Disk, flags: BlockCopyFlag) ->
     is_reused = bool(flags & BlockCopyFlag.REUSE_EXT)
     fmt = wanted.driver.type if wanted.driver is not None else None
     if fmt is None:
-        if is_reused:
-            what = "reused mirror destination format must be specified"
-            raise fault(ErrorCode.CONFIG_UNSUPPORTED, what, ErrorDomain.QEMU)
-        fmt = top.format
+        fmt = _format_of(path) if is_reused and wanted.type in (SourceType.FILE, SourceType.BLOCK) else top.format
     return Image(machine.next_node(), wanted.type, source.copy(), fmt, None)
 
 
@@ -158,6 +156,14 @@ def _check_target(target: Image, disk: Disk, *, is_reused: bool) -> bool:
         what = f"external destination file for disk {disk.target.dev} already exists and is not a block device: {path}"
         raise fault(ErrorCode.CONFIG_UNSUPPORTED, f"{what}; give --reuse-external to write over it", ErrorDomain.QEMU)
     return not is_reused
+
+
+def _format_of(path: str) -> str:
+    """The format of an image that somebody made for the copy; no guest has written to it."""
+    try:
+        return detect_format(path) if Path(path).exists() else "raw"  # that it is missing is said below
+    except OSError as error:
+        raise system_fault(error, f"unable to access copy target '{path}'", ErrorDomain.QEMU) from error
 
 
 def _own_chain(machine: Running, disk: Disk, target: Image) -> BackingStore | None:

@@ -144,18 +144,19 @@ def commit(
     check_free(machine, disk)
     chain = list(images(disk))
     source = chain[0] if top in (None, disk.target.dev) else find_image(disk, top)
+    position = next(index for index, item in enumerate(chain) if item.number == source.number)
+    has_backing = position + 1 < len(chain)
+    is_shallow = base is None and bool(flags & BlockCommitFlag.SHALLOW)
+    target = chain[position + 1] if is_shallow and has_backing else None
+    if not is_shallow:
+        target = find_image(disk, base, beneath=source)
     is_active = source.number == chain[0].number
     if is_active and not flags & BlockCommitFlag.ACTIVE:
         raise _invalid_arg(f"commit of '{disk.target.dev}' active layer requires active flag")
     if not is_active and flags & BlockCommitFlag.ACTIVE:
         raise _invalid_arg(f"active commit requested but '{source.path}' is not active")
-    position = next(index for index, item in enumerate(chain) if item.number == source.number)
-    if position + 1 >= len(chain):
+    if target is None:
         raise _invalid_arg(f"top '{source.path}' in chain for '{chain[0].path}' has no backing file")
-    if base is None and flags & BlockCommitFlag.SHALLOW:
-        target = chain[position + 1]
-    else:
-        target = find_image(disk, base, beneath=source)
     if flags & BlockCommitFlag.SHALLOW and target.number != chain[position + 1].number:
         raise _invalid_arg(
             f"base '{target.path}' is not immediately below '{source.path}' in chain for '{chain[0].path}'"

@@ -11,7 +11,7 @@ from hostel.drivers.base import DomainRef, PausedReason
 from hostel.drivers.base.backup import JobType
 from hostel.drivers.base.migration import DEST_NAME, DEST_XML, MigrateFlag, Parameters, Tunnel
 from hostel.drivers.fault import fault
-from hostel.drivers.qemu import lease
+from hostel.drivers.qemu import jobstats, lease
 from hostel.drivers.qemu.machines import failed, invalid
 from hostel.drivers.qemu.migration.tuning import UNLIMITED
 from hostel.drivers.qemu.running import Calls, Running, check_still, no_domain
@@ -237,17 +237,16 @@ class MigrationCalls(Calls):
 
     def _gone(self, machine: Running, cookie_in: bytes) -> None:
         """It runs there: end what is left here, and tell how it went."""
-        from hostel.drivers.qemu.migration import statistics
         from hostel.drivers.qemu.migration.cookie import read as read_cookie
         from hostel.drivers.qemu.migration.settling import leave
 
         said = None
         with contextlib.suppress(VirtError):  # it has only numbers
             said = read_cookie(cookie_in, self._machines.directories, machine.name, machine.domain.uuid or "")
-        told = statistics.completed(self._machines, machine.name, stays=True)
+        told = jobstats.completed(self._machines, machine.name, stays=True)
         if said is not None and said.statistics is not None and said.statistics.downtime is not None:
             told["downtime"] = said.statistics.downtime
-        statistics.keep(self._machines, machine.name, told)
+        jobstats.keep(machine, told)
         machine.publish("job-completed", **told)
         leave(machine)
 
@@ -281,8 +280,9 @@ class MigrationCalls(Calls):
 
         if flags & _COMPLETED:
             with self._machines.locked(domain.name):
-                found = statistics.completed(self._machines, domain.name, stays=bool(flags & _KEPT))
-            return (JobType.COMPLETED if found else JobType.NONE), found
+                found = jobstats.completed(self._machines, domain.name, stays=bool(flags & _KEPT))
+            kind = JobType.COMPLETED if found.get("success", 1) else JobType.FAILED
+            return (kind if found else JobType.NONE), found
         with self._machines.locked(domain.name), self._held(domain) as machine:
             mark = machine.status.migration if machine is not None else None
             if machine is None or mark is None or not lease.is_leased(machine.lease):

@@ -27,7 +27,7 @@ from hostel.drivers.base.migration import (
 )
 from hostel.drivers.events import Defined, Lifecycle, Started
 from hostel.drivers.fault import fault
-from hostel.drivers.qemu import document, lease
+from hostel.drivers.qemu import document, jobstats, lease
 from hostel.drivers.qemu.block.chain import images
 from hostel.drivers.qemu.block.create import create_image
 from hostel.drivers.qemu.command.disk import format_node
@@ -298,7 +298,7 @@ def conclude(machine: Running, come: Come, flags: MigrateFlag) -> tuple[DomainRe
     if machine.status.migration is not None:
         arrive(machine)
     found = statistics.from_cookie(told, statistics.MIGRATION_IN)
-    statistics.keep(machine.machines, machine.name, found)
+    jobstats.keep(machine, found)
     if flags & MigrateFlag.PAUSED:
         machine.publish("lifecycle", event=int(Lifecycle.SUSPENDED), detail=0)
     machine.publish("job-completed", **found)

@@ -28,7 +28,7 @@ from hostel.drivers.base.migration import (
     Tunnel,
 )
 from hostel.drivers.fault import fault
-from hostel.drivers.qemu import document, lease
+from hostel.drivers.qemu import document, jobstats, lease
 from hostel.drivers.qemu.firmware.nvram import usual_file
 from hostel.drivers.qemu.launch import Launcher
 from hostel.drivers.qemu.machines import Machines, failed, invalid
@@ -416,7 +416,7 @@ class Outgoing:
         self._told = statistics.numbers(found, [], self._stopped - self._began) | copied
         for name in ("total", "processed", "remaining"):
             self._told[f"data_{name}"] += copied.get(f"disk_{name}", 0)
-        statistics.keep(self._machines, machine.name, self._told)
+        jobstats.keep(machine, self._told)
 
     def _cookie(self) -> bytes:
         cookie = cookies.new(self._machines.directories, self._domain.name, self._domain.uuid)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-from hostel.drivers.qemu.machines import Machines
 from hostel.drivers.qemu.migration.cookie import Numbers
 from hostel.drivers.qemu.running import Running
 
@@ -80,20 +78,3 @@ def from_cookie(cookie: Numbers | None, operation: int) -> dict[str, int]:
     told["data_processed"] = told.get("memory_processed", 0) + told.get("disk_processed", 0)
     told["data_remaining"] = told.get("memory_remaining", 0) + told.get("disk_remaining", 0)
     return {"operation": operation, **told}
-
-
-def keep(machines: Machines, name: str, told: Mapping[str, int]) -> None:
-    """Remember how a migration went."""
-    machines.completed.write(name, json.dumps(dict(told)))
-
-
-def completed(machines: Machines, name: str, *, stays: bool) -> dict[str, int]:
-    """How the last migration of a domain went, which is told once unless it ``stays``; empty where nobody knows."""
-    try:
-        told = json.loads(machines.completed.read(name) or "{}")
-        found = {str(key): int(value) for key, value in told.items()}
-    except (ValueError, TypeError, AttributeError):
-        found = {}
-    if not stays:
-        machines.completed.remove(name)
-    return found

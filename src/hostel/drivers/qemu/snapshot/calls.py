@@ -223,7 +223,7 @@ class SnapshotCalls(Calls):
         return snapshot.domain.name
 
     def _make_live(self, machine: Running, snapshot: Snapshot, plan: Plan, *, reuse: bool) -> None:
-        from hostel.drivers.qemu.saving import lasting, write_memory
+        from hostel.drivers.qemu.saving import SNAPSHOT, lasting, write_memory
         from hostel.drivers.qemu.snapshot import inside
         from hostel.drivers.qemu.snapshot.overlay import take
 
@@ -234,7 +234,7 @@ class SnapshotCalls(Calls):
             return
         if memory is not None:
             machine.save(paused=int(PausedReason.SNAPSHOT), resumes=runs)
-            write_memory(machine, Path(memory), lasting(machine.domain), runs=runs)
+            write_memory(machine, Path(memory), lasting(machine.domain), runs=runs, operation=SNAPSHOT)
         take(machine, plan.of("external"), reuse=reuse)
 
     def _stop(self, machine: Running) -> None:
