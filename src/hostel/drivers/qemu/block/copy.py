@@ -20,7 +20,6 @@ from hostel.drivers.qemu.plug.graph import add_nodes
 from hostel.drivers.qemu.running import Calls, Running
 from hostel.drivers.qemu.source import chain_behind
 from hostel.drivers.qemu.status import BlockJob
-from hostel.drivers.storage.inspect import detect_format
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
 from hostel.model.domain.devices.disk import Disk
 from hostel.model.domain.devices.source import BackingStore, ImageFormat, Mirror, SourceType
@@ -160,6 +159,8 @@ def _check_target(target: Image, disk: Disk, *, is_reused: bool) -> bool:
 
 def _format_of(path: str) -> str:
     """The format of an image that somebody made for the copy; no guest has written to it."""
+    from hostel.drivers.storage.inspect import detect_format
+
     try:
         return detect_format(path) if Path(path).exists() else "raw"  # that it is missing is said below
     except OSError as error:
