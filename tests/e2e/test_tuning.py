@@ -137,14 +137,20 @@ def test_limits_are_of_definitions_and_refused_while_it_runs(driver: QemuDriver,
     assert driver.domain_get_memory_parameters(ref, Affect.CONFIG)["hard_limit"] == 4096
     assert driver.domain_get_scheduler_parameters_flags(ref, Affect.CONFIG)["vcpu_period"] == 5000
     assert driver.domain_get_perf_events(ref, Affect.CONFIG)["cpu_cycles"]
-    for call in (
-        lambda: driver.domain_set_memory_parameters(ref, {"hard_limit": 1 << 20}, Affect.LIVE),
-        lambda: driver.domain_get_scheduler_type(ref),
-        lambda: driver.domain_set_blkio_parameters(ref, {"weight": 300}, BOTH),
-        lambda: driver.domain_set_numa_parameters(ref, {"numa_nodeset": "0"}, BOTH),
-        lambda: driver.domain_set_perf_events(ref, {"cmt": True}, BOTH),
+    for call, message in (
+        (
+            lambda: driver.domain_set_memory_parameters(ref, {"hard_limit": 1 << 20}, Affect.LIVE),
+            "cgroup memory controller is not mounted",
+        ),
+        (lambda: driver.domain_get_scheduler_type(ref), "cgroup CPU controller is not mounted"),
+        (lambda: driver.domain_set_blkio_parameters(ref, {"weight": 300}, BOTH), "blkio cgroup isn't mounted"),
+        (
+            lambda: driver.domain_set_numa_parameters(ref, {"numa_nodeset": "0"}, BOTH),
+            "cgroup cpuset controller is not mounted",
+        ),
+        (lambda: driver.domain_set_perf_events(ref, {"cmt": True}, BOTH), "--config"),
     ):
-        with pytest.raises(VirtError, match="--config") as caught:
+        with pytest.raises(VirtError, match=message) as caught:
             call()
         assert caught.value.code in (ErrorCode.OPERATION_INVALID, ErrorCode.OPERATION_UNSUPPORTED)
     assert not driver.domain_get_perf_events(ref, Affect.CONFIG)["cmt"]

@@ -46,7 +46,7 @@ from hostel.drivers.qemu.origin import BOOT, Origin
 from hostel.drivers.qemu.settings import Settings
 from hostel.drivers.qemu.settings import read as read_settings
 from hostel.drivers.qemu.status import Ending, Status
-from hostel.drivers.qemu.tuning import threads
+from hostel.drivers.qemu.tuning import groups, threads
 from hostel.drivers.qemu.wiring import Wiring
 from hostel.drivers.tool import require
 from hostel.errors import ErrorCode, ErrorDomain, QmpError, VirtError
@@ -155,6 +155,7 @@ class Launcher:
             given.callback(_unlink, values)
             try:
                 status = self._make_overlays(status)
+                group = groups.choose(live, status.id, context.settings, machines.directories)
                 screens.choose_listeners(live, run, context.settings, self._host_address)
                 screens.reserve(live, context.settings, given)
                 context = context._replace(wires=self._connect(status, given))
@@ -163,7 +164,7 @@ class Launcher:
                     argv += ["-incoming", "defer"]
                 values += self.give_secrets(_needed(live, context.settings), context)
                 last = max((source.index or 0 for source in _images(live)), default=0)
-                status = status._replace(log_start=process.write_log(log, notes, argv), nodes=last)
+                status = status._replace(log_start=process.write_log(log, notes, argv), nodes=last, group=group)
                 helpers = self._helpers(live, run, values)
                 machines.statuses.write(name, status.format())
             except BaseException:
@@ -310,8 +311,12 @@ class Launcher:
     ) -> Status:
         name, run = status.domain.name, Path(status.run)
         try:
-            environment = screens.environment(status.domain, self.settings())
-            pid = process.spawn(argv, run, log, helpers=helpers, files=files, environment=environment)
+            settings = self.settings()
+            group = groups.make(status.domain, status.group, settings) if status.group else None
+            pid = process.spawn(
+                argv, run, log, helpers=helpers, files=files, environment=screens.environment(status.domain, settings),
+                entrances=group.entrances() if group is not None else (),
+            )  # fmt: skip
         except OSError as error:
             raise _no_start(name, str(error)) from error
         started = process.start_time(pid)
@@ -325,7 +330,7 @@ class Launcher:
             with monitor.connect(socket_path) as qmp:
                 self._complete(status.domain, qmp)
                 actions.apply(status.domain, qmp)
-                threads.settle(status.domain, qmp, pid)
+                threads.settle(status.domain, qmp, pid, group)
                 if origin.memory is not None:
                     take_memory(qmp, origin.memory, origin.offset, origin.unpack)
                 reason = int(origin.paused) if paused else 0

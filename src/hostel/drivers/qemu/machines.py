@@ -248,6 +248,10 @@ class Machines:
             gone = Status.parse(text or "")
             self.release(gone.domain)
             transient.discard(gone.overlays)
+            if gone.group:
+                from hostel.drivers.qemu.tuning.groups import remove
+
+                remove(gone)
         self.statuses.remove(name)
         with contextlib.suppress(ValueError):
             status = Status.parse(text or "")

@@ -60,6 +60,14 @@ wait $!; status=$?
 end_helpers
 echo $status > "$run/exit.new" && mv -f "$run/exit.new" "$run/exit"
 """
+# Arguments: files, an empty word, a command. Who writes 0 into such a file is put into its group.
+_ENTER: Final = """
+while [ -n "$1" ]; do echo 0 > "$1" || exit 1; shift; done
+shift; exec "$@"
+"""
+# The outer shell ends at once, so that the supervisor is nobody's zombie here.
+# The lock comes as standard input: dash knows no descriptor above 9 by number.
+_OUTER: Final = 'umask 077; exec 9<&0 0</dev/null; body=$1; shift; (exec sh -c "$body" supervisor "$@") & exit 0'
 _HELPER_SECONDS: Final = 12.0
 
 
@@ -97,6 +105,7 @@ def spawn(
     helpers: Sequence[Helper] = (),
     files: Sequence[int] = (),
     environment: Mapping[str, str] = {},
+    entrances: Sequence[Path] = (),
     timeout: float = 10,
 ) -> int:
     """Run ``argv`` under a supervisor and return QEMU's process id.
@@ -108,6 +117,7 @@ def spawn(
         helpers: what has to be ready before.
         files: open files that QEMU gets, with numbers of at least 20.
         environment: what QEMU's has besides ours.
+        entrances: files of control groups, which QEMU enters before it is anything else than a shell.
         timeout: seconds to wait for the process id.
 
     Raises:
@@ -115,7 +125,7 @@ def spawn(
         OSError: the shell could not be started, or did not start QEMU in time.
     """
     timeout += _HELPER_SECONDS * len(helpers)
-    calls = "".join(f"helper {shlex.join([item.name, str(item.socket), *item.argv])}\n" for item in helpers)
+    body, argv = _supervisor(helpers), _entering(entrances, argv)
     for name in ("pid", "exit", "failed"):
         (run / name).unlink(missing_ok=True)
     lock = os.open(run / "alive", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -124,11 +134,8 @@ def spawn(
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-        # The outer shell ends at once, so that the supervisor is nobody's zombie here.
-        # The lock comes as standard input: dash knows no descriptor above 9 by number.
-        outer = 'umask 077; exec 9<&0 0</dev/null; body=$1; shift; (exec sh -c "$body" supervisor "$@") & exit 0'
         launcher = subprocess.Popen(
-            ["sh", "-c", outer, "start", _FUNCTIONS + calls + _SUPERVISOR, str(run), *argv],
+            ["sh", "-c", _OUTER, "start", body, str(run), *argv],
             stdin=lock,
             stdout=output,
             stderr=output,
@@ -149,6 +156,15 @@ def spawn(
             raise HelperFailed(name, next(iter(last_lines(log, 1, since=before)), "it said nothing"))
         raise OSError(errno.ETIMEDOUT, f"QEMU was not started within {timeout:.0f} seconds", str(run))
     return pid
+
+
+def _supervisor(helpers: Sequence[Helper]) -> str:
+    calls = "".join(f"helper {shlex.join([item.name, str(item.socket), *item.argv])}\n" for item in helpers)
+    return _FUNCTIONS + calls + _SUPERVISOR
+
+
+def _entering(entrances: Sequence[Path], argv: Sequence[str]) -> Sequence[str]:
+    return ["sh", "-c", _ENTER, "enter", *map(str, entrances), "", *argv] if entrances else argv
 
 
 def wait_for_pid(run: Path, timeout: float) -> int | None:

@@ -139,6 +139,7 @@ class StatusDocument(Element, tag="domstatus"):
     backup_error: str = attr(default="")
     speed: int = attr(integer(maximum=_I64), default=0)
     taints: str = attr(default="")
+    group: str = attr(default="")
     deprecations: list[str] = texts(STRING, tag="deprecation", factory=list)
     overlays: list[str] = texts(STRING, tag="overlay", factory=list)
     jobs: list[BlockJob] = children(BlockJob, factory=list)
@@ -175,6 +176,7 @@ class Status(NamedTuple):
         taints: why it is beyond what is supported, each a ``Taint``, with blanks between.
         deprecations: what of it will be given up.
         overlays: files of transient disks, which go with the machine.
+        group: the path of its control group; empty where it has none.
     """
 
     domain: Domain
@@ -200,6 +202,7 @@ class Status(NamedTuple):
     taints: str = ""
     deprecations: tuple[str, ...] = ()
     overlays: tuple[str, ...] = ()
+    group: str = ""
 
     def format(self) -> str:
         """The document's text."""

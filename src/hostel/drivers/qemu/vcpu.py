@@ -13,6 +13,7 @@ from hostel.drivers.qemu.document import unsupported
 from hostel.drivers.qemu.machines import failed, invalid
 from hostel.drivers.qemu.running import Calls, Running
 from hostel.drivers.qemu.tuning import threads
+from hostel.drivers.qemu.tuning.groups import of_status
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
 from hostel.model.domain.cpu import Vcpu
 from hostel.model.domain.domain import Domain
@@ -89,7 +90,7 @@ def _set(machine: Running, index: int, *, is_on: bool) -> None:
     try:
         if is_on:
             _plug(machine, index, slot)
-            threads.settle(machine.domain, machine.qmp, machine.status.pid)
+            threads.settle(machine.domain, machine.qmp, machine.status.pid, of_status(machine.status))
         else:
             _unplug(machine, slot)
     finally:
@@ -110,7 +111,7 @@ def set_count(machine: Running, count: int) -> None:
         for slot in free[: max(0, wanted - len(used))]:
             _plug(machine, known.index(slot), slot)
         if wanted > len(used):
-            threads.settle(machine.domain, machine.qmp, machine.status.pid)
+            threads.settle(machine.domain, machine.qmp, machine.status.pid, of_status(machine.status))
         for slot in reversed(used[wanted:]):
             _unplug(machine, slot)
     finally:

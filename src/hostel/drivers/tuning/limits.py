@@ -24,7 +24,7 @@ MODES: Final = ("strict", "preferred", "interleave", "restrictive")  # virDomain
 _PERIOD: Final = (1000, 1_000_000)  # microseconds
 _QUOTA: Final = (1000, 17_592_186_044_415)
 _LIMITS: Final = {"hard_limit": HardLimit, "soft_limit": SoftLimit, "swap_hard_limit": SwapHardLimit}
-_DEVICE: Final = {
+DEVICES: Final = {
     "device_weight": "weight",
     "device_read_iops_sec": "read_iops_sec",
     "device_write_iops_sec": "write_iops_sec",
@@ -88,7 +88,7 @@ def blkio(domain: Domain) -> dict[str, Any]:
     """Shares of disk traffic; those of devices as ``PATH,NUMBER`` with commas between."""
     tune = domain.blkiotune or Blkiotune()
     found: dict[str, Any] = {"weight": tune.weight or 0}
-    for name, field in _DEVICE.items():
+    for name, field in DEVICES.items():
         numbers = ((device.path, getattr(device, field)) for device in tune.devices)
         found[name] = ",".join(f"{path},{number}" for path, number in numbers if number)
     return found
@@ -101,7 +101,7 @@ def set_blkio(domain: Domain, given: Mapping[str, Any]) -> None:
         VirtError: ``INVALID_ARG``: a list of devices cannot be read.
     """
     check(given, BLKIO)
-    parsed = {name: _devices(name, given[name]) for name in _DEVICE if name in given}
+    parsed = {name: devices(name, given[name]) for name in DEVICES if name in given}
     tune = domain.blkiotune = domain.blkiotune or Blkiotune()
     if "weight" in given:
         tune.weight = given["weight"] or None
@@ -112,11 +112,16 @@ def set_blkio(domain: Domain, given: Mapping[str, Any]) -> None:
                 device = BlkioDevice(path=path)
                 tune.devices.append(device)
             if device is not None:
-                setattr(device, _DEVICE[name], number or None)
-    tune.devices = [device for device in tune.devices if any(getattr(device, field) for field in _DEVICE.values())]
+                setattr(device, DEVICES[name], number or None)
+    tune.devices = [device for device in tune.devices if any(getattr(device, field) for field in DEVICES.values())]
 
 
-def _devices(name: str, text: str) -> list[tuple[str, int]]:
+def devices(name: str, text: str) -> list[tuple[str, int]]:
+    """Read a list of devices with numbers, ``PATH,NUMBER`` with commas between.
+
+    Raises:
+        VirtError: ``INVALID_ARG``: it is none.
+    """
     if not text:
         return []
     words = text.split(",")

@@ -55,8 +55,8 @@ def test_what_libvirt_opens_itself_is_a_tap(driver: QemuDriver, emulator: str, i
 
 
 def test_what_is_not_said_is_refused_by_its_path(driver: QemuDriver, emulator: str) -> None:
-    head = "<memtune><hard_limit>1</hard_limit></memtune>"
-    with pytest.raises(VirtError, match="/domain/memtune") as caught:
+    head = "<keywrap><cipher name='aes' state='on'/></keywrap>"
+    with pytest.raises(VirtError, match="/domain/keywrap") as caught:
         driver.connect_domain_xml_to_native("qemu-argv", text(emulator, head=head))
     assert caught.value.code == ErrorCode.CONFIG_UNSUPPORTED
 

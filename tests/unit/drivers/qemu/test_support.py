@@ -25,7 +25,7 @@ def test_the_table_names_declarations(cls: type[Element]) -> None:
     [
         (refused.document(body="<frob/>"), "/domain/frob"),
         (refused.document(body="<features><frob/></features>"), "/domain/features/frob"),
-        (refused.document(body="<memtune><hard_limit>1</hard_limit></memtune>"), "/domain/memtune"),
+        (refused.document(body="<keywrap><cipher name='aes' state='on'/></keywrap>"), "/domain/keywrap"),
         (refused.document(refused.disk(driver=" frob='1'")), "/domain/devices/disk/driver/@frob"),
         (refused.document(refused.disk(more="<serial frob='1'>s</serial>")), "/domain/devices/disk/serial/@frob"),
         (refused.document(os="<acpi><table type='slic'>/t</table></acpi>"), "/domain/os/acpi"),

@@ -53,8 +53,8 @@ _SMBIOS_BLOCKS: Final = (
 _ACTED_ON: Final[dict[type[Element], str]] = {
     domain.Domain: (
         "type id name uuid genid title description metadata memory max_memory memory_backing current_memory "
-        "numatune vcpu iothreads iothread_ids default_iothread cputune resource os features cpu clock on_poweroff "
-        "on_reboot on_crash on_lockfailure pm sysinfos devices seclabels qemu_commandline"
+        "memtune blkiotune numatune vcpu iothreads iothread_ids default_iothread cputune resource os features cpu "
+        "clock on_poweroff on_reboot on_crash on_lockfailure pm sysinfos devices seclabels qemu_commandline"
     ),
     domain.GenerationId: "value",
     domain.PowerManagement: "suspend_to_mem suspend_to_disk",
@@ -76,7 +76,14 @@ _ACTED_ON: Final[dict[type[Element], str]] = {
     tune.IoThreadIds: "iothreads",
     tune.DefaultIoThread: "thread_pool_min thread_pool_max",
     tune.IoThread: "id thread_pool_min thread_pool_max",
-    tune.Cputune: "vcpupins emulatorpin iothreadpins emulatorsched vcpuscheds iothreadscheds",
+    tune.Cputune: (
+        "shares period quota global_period global_quota emulator_period emulator_quota iothread_period iothread_quota "
+        "vcpupins emulatorpin iothreadpins emulatorsched vcpuscheds iothreadscheds"
+    ),
+    tune.Blkiotune: "weight devices",
+    tune.BlkioDevice: "path weight read_iops_sec write_iops_sec read_bytes_sec write_bytes_sec",
+    memory.Memtune: "hard_limit soft_limit swap_hard_limit",
+    **dict.fromkeys((memory.HardLimit, memory.SoftLimit, memory.SwapHardLimit), "unit value"),
     tune.VcpuPin: "vcpu cpuset",
     tune.IoThreadPin: "iothread cpuset",
     tune.EmulatorScheduler: "scheduler priority",

@@ -12,6 +12,7 @@ from hostel.drivers.base.tuning import IoThreadInfo, IoThreads
 from hostel.drivers.counting import check_one
 from hostel.drivers.fault import fault
 from hostel.drivers.qemu.running import Calls, Running
+from hostel.drivers.qemu.tuning.groups import of_status, place_thread
 from hostel.drivers.qemu.tuning.threads import (
     IOTHREAD,
     iothread_threads,
@@ -131,7 +132,10 @@ def _create(machine: Running, number: int) -> None:
         machine.ask("object-add", **{"qom-type": "iothread", "id": name})
     try:
         iothreads.add(machine.domain, number)
-        settle_iothread(machine.domain, number, _threads(machine)[number])
+        thread = _threads(machine)[number]
+        settle_iothread(machine.domain, number, thread)
+        if (group := of_status(machine.status)) is not None:
+            place_thread(group, machine.domain, "iothread", number, thread)
         machine.save()
     except BaseException:
         with contextlib.suppress(QmpError):

@@ -1,20 +1,22 @@
 """The driver's calls about shares and limits: of definitions, and of what runs as far as the host lets this driver.
 
-Machines are in no control group of their own. What only a control group could do to a running one is refused.
+Machines of the host's own connection are in control groups; of others, what only such a group could do is refused.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
 from hostel.drivers.base import DomainRef
 from hostel.drivers.base.domain import Affect
 from hostel.drivers.base.tuning import SchedulerType
+from hostel.drivers.cgroup.limits import weight
 from hostel.drivers.counting import check_one
 from hostel.drivers.fault import fault
-from hostel.drivers.qemu.running import Calls, Running
+from hostel.drivers.qemu.running import Both, Calls, Running
+from hostel.drivers.qemu.tuning import groups
 from hostel.drivers.tuning import limits
 from hostel.drivers.tuning.parameter import PERF, SCHEDULER, check
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
@@ -25,7 +27,6 @@ from hostel.model.domain.domain import Domain
 # virNetDevSupportsBandwidth
 _SHAPED: Final = (InterfaceType.BRIDGE, InterfaceType.NETWORK, InterfaceType.DIRECT, InterfaceType.ETHERNET)
 _POSIX: Final = "posix"
-_NO_GROUP: Final = "is not mounted for this domain: machines are in no control group; use --config"
 
 
 class LimitsCalls(Calls):
@@ -36,42 +37,78 @@ class LimitsCalls(Calls):
         _check_privileged("CPU", ErrorCode.OPERATION_UNSUPPORTED)
         with self._both(domain, Affect.CURRENT) as both:
             if both.running is not None:
-                raise _no_group("cgroup CPU controller")
+                groups.needed(both.running.status, "cpu")
         return SchedulerType(_POSIX, len(SCHEDULER))
 
     def domain_get_scheduler_parameters_flags(
         self, domain: DomainRef, affect: Affect = Affect.CURRENT
     ) -> Mapping[str, Any]:
-        """Those of the definition."""
+        """Those that the running machine's group has, or those of the definition."""
         _check_privileged("CPU", ErrorCode.CONFIG_UNSUPPORTED)
-        return self._look(domain, affect, "cgroup CPU controller", limits.scheduler)
+        with self._one(domain, affect) as both:
+            if both.running is None:
+                return limits.scheduler(both.current)
+            return groups.scheduler(groups.needed(both.running.status, "cpu"), both.running.domain)
 
     def domain_set_scheduler_parameters_flags(
         self, domain: DomainRef, parameters: Mapping[str, Any], affect: Affect = Affect.CURRENT
     ) -> None:
-        """Change the definition's."""
+        """Change those of the running machine, and of the definition."""
         _check_privileged("CPU", ErrorCode.CONFIG_UNSUPPORTED)
-        self._change(domain, parameters, affect, "cgroup CPU controller", limits.set_scheduler)
+        with self._both(domain, affect) as both:
+            group = None if both.running is None else groups.needed(both.running.status, "cpu")
+            self._change_definition(both, parameters, limits.set_scheduler)
+            if both.running is not None and group is not None:
+                after = both.running.domain.copy()
+                given = {name: value for name, value in parameters.items() if value or name == "cpu_shares"}
+                limits.set_scheduler(after, given)
+                groups.set_scheduler(group, after, given)
+                self._keep(both.running, after)
+                both.running.publish("tunable", **{f"cputune.{name}": value for name, value in given.items()})
+            self._keep_definition(both)
 
     def domain_get_memory_parameters(self, domain: DomainRef, affect: Affect) -> Mapping[str, Any]:
-        """Those of the definition."""
+        """Those that the running machine's group has, or those of the definition."""
         _check_privileged("Memory", ErrorCode.OPERATION_UNSUPPORTED)
-        return self._look(domain, affect, "cgroup memory controller", limits.memory)
+        with self._one(domain, affect) as both:
+            if both.running is None:
+                return limits.memory(both.current)
+            return groups.memory(groups.needed(both.running.status, "memory"))
 
     def domain_set_memory_parameters(self, domain: DomainRef, parameters: Mapping[str, Any], affect: Affect) -> None:
-        """Change the definition's."""
+        """Change those of the running machine, and of the definition."""
         _check_privileged("Memory", ErrorCode.OPERATION_UNSUPPORTED)
-        self._change(domain, parameters, affect, "cgroup memory controller", limits.set_memory)
+        with self._both(domain, affect) as both:
+            group = None if both.running is None else groups.needed(both.running.status, "memory")
+            self._change_definition(both, parameters, limits.set_memory)
+            if both.running is not None and group is not None:
+                after = both.running.domain.copy()
+                limits.set_memory(after, parameters)
+                groups.set_memory(group, both.running.domain, parameters)
+                self._keep(both.running, after)
+            self._keep_definition(both)
 
     def domain_get_blkio_parameters(self, domain: DomainRef, affect: Affect) -> Mapping[str, Any]:
-        """Those of the definition."""
+        """Those of the running machine, with the weight that its group has, or those of the definition."""
         _check_privileged("Block I/O", ErrorCode.CONFIG_UNSUPPORTED)
-        return self._look(domain, affect, "blkio cgroup", limits.blkio)
+        with self._one(domain, affect) as both:
+            found = limits.blkio(both.current)
+            if both.running is not None:
+                found["weight"] = weight(groups.needed(both.running.status, "blkio"))
+            return found
 
     def domain_set_blkio_parameters(self, domain: DomainRef, parameters: Mapping[str, Any], affect: Affect) -> None:
-        """Change the definition's."""
+        """Change those of the running machine, and of the definition."""
         _check_privileged("Block I/O", ErrorCode.CONFIG_UNSUPPORTED)
-        self._change(domain, parameters, affect, "blkio cgroup", limits.set_blkio)
+        with self._both(domain, affect) as both:
+            group = None if both.running is None else groups.needed(both.running.status, "blkio")
+            self._change_definition(both, parameters, limits.set_blkio)
+            if both.running is not None and group is not None:
+                after = both.running.domain.copy()
+                limits.set_blkio(after, parameters)
+                groups.set_blkio(group, parameters)
+                self._keep(both.running, after)
+            self._keep_definition(both)
 
     def domain_get_numa_parameters(self, domain: DomainRef, affect: Affect) -> Mapping[str, Any]:
         """Those of the running machine, or of the definition."""
@@ -80,15 +117,33 @@ class LimitsCalls(Calls):
             return limits.numa(both.current)
 
     def domain_set_numa_parameters(self, domain: DomainRef, parameters: Mapping[str, Any], affect: Affect) -> None:
-        """Change the definition's."""
+        """Change those of the running machine, whose memory moves, and of the definition."""
         limits.check_numa(parameters, ErrorDomain.QEMU)
         with self._both(domain, affect) as both:
             if both.running is not None:
                 _check_privileged("NUMA", ErrorCode.OPERATION_UNSUPPORTED)
-                raise _no_group("cgroup cpuset controller")
-            assert both.definition is not None
-            limits.set_numa(both.definition, parameters)
-            self._define(both.definition)
+                self._move_memory(both.running, parameters)
+            self._change_definition(both, parameters, limits.set_numa)
+            self._keep_definition(both)
+
+    def _move_memory(self, machine: Running, parameters: Mapping[str, Any]) -> None:
+        group = groups.needed(machine.status, "cpuset")
+        now = machine.domain.numatune.memory if machine.domain.numatune is not None else None
+        mode = parameters.get("numa_mode")
+        why = None
+        if mode is not None and now is not None and now.mode != limits.MODES[mode]:
+            why = "can't change numatune mode for running domain"
+        elif mode == limits.MODES.index("strict") and parameters.get("numa_nodeset") != (now.nodeset if now else None):
+            why = "can't change nodeset for strict mode for running domain"
+        elif "numa_nodeset" in parameters and now is not None and now.mode != "restrictive":
+            why = "change of nodeset for running domain requires restrictive numa mode"
+        if why is not None:
+            raise fault(ErrorCode.OPERATION_INVALID, why, ErrorDomain.QEMU)
+        after = machine.domain.copy()
+        limits.set_numa(after, parameters)
+        if "numa_nodeset" in parameters:
+            groups.set_nodes(group, machine.domain, parameters["numa_nodeset"])
+        self._keep(machine, after)
 
     def domain_get_interface_parameters(self, domain: DomainRef, device: str, affect: Affect) -> Mapping[str, Any]:
         """Those of the running machine's interface, or of the definition's."""
@@ -140,36 +195,35 @@ class LimitsCalls(Calls):
             if both.definition is not None:
                 self._define(both.definition)
 
-    def _look(
-        self, domain: DomainRef, affect: Affect, controller: str, look: Callable[[Domain], Mapping[str, Any]]
-    ) -> Mapping[str, Any]:
+    @contextlib.contextmanager
+    def _one(self, domain: DomainRef, affect: Affect) -> Iterator[Both]:
+        """Hold what a question is about."""
         check_one(affect, ErrorDomain.QEMU)
         with self._both(domain, affect) as both:
-            if both.running is not None:
-                raise _no_group(controller)
-            return look(both.current)
+            yield both
 
-    def _change(
-        self,
-        domain: DomainRef,
-        parameters: Mapping[str, Any],
-        affect: Affect,
-        controller: str,
-        change: Callable[[Domain, Mapping[str, Any]], None],
+    @staticmethod
+    def _change_definition(
+        both: Both, parameters: Mapping[str, Any], change: Callable[[Domain, Mapping[str, Any]], None]
     ) -> None:
-        with self._both(domain, affect) as both:
-            if both.running is not None:
-                raise _no_group(controller)
-            assert both.definition is not None
+        if both.definition is not None:
             change(both.definition, parameters)
+
+    def _keep_definition(self, both: Both) -> None:
+        if both.definition is not None:
             self._define(both.definition)
+
+    @staticmethod
+    def _keep(machine: Running, after: Domain) -> None:
+        """Have the live document say what its machine's group was just told."""
+        live = machine.domain
+        live.cputune, live.memtune, live.blkiotune, live.numatune = (
+            after.cputune, after.memtune, after.blkiotune, after.numatune,
+        )  # fmt: skip
+        machine.save()
 
 
 def _check_privileged(what: str, code: ErrorCode) -> None:
     """Refuse what libvirt's sessions refuse, to those who are not root."""
     if os.geteuid() != 0:
         raise fault(code, f"{what} tuning is not available in session mode", ErrorDomain.QEMU)
-
-
-def _no_group(controller: str) -> VirtError:
-    return fault(ErrorCode.OPERATION_INVALID, f"{controller} {_NO_GROUP}", ErrorDomain.QEMU)

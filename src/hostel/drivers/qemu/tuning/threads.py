@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from hostel.drivers.fault import fault, system_fault
+from hostel.drivers.qemu.tuning.groups import place_thread
 from hostel.drivers.tuning.iothread import entries
 from hostel.drivers.tuning.pinning import emulator_pin, iothread_pin, vcpu_pin
 from hostel.errors import ErrorCode, ErrorDomain
@@ -17,6 +18,7 @@ from hostel.model.domain.tune import Cputune, EmulatorScheduler, IoThreadSchedul
 from hostel.model.numberset import parse_numbers
 
 if TYPE_CHECKING:
+    from hostel.drivers.cgroup.group import Group
     from hostel.drivers.qemu.monitor import Monitor
 
 _TICK: Final = 1_000_000_000 // os.sysconf("SC_CLK_TCK")  # nanoseconds
@@ -110,14 +112,22 @@ def placement(thread: int) -> frozenset[int]:
         raise system_fault(error, f"cannot get CPU affinity of process {thread}", ErrorDomain.QEMU) from error
 
 
-def settle(domain: Domain, qmp: Monitor, pid: int) -> None:
-    """Place and schedule every thread of a machine that has just been started, as its document says.
+def settle(domain: Domain, qmp: Monitor, pid: int, group: Group | None = None) -> None:
+    """Place and schedule every thread of a machine, as its document says.
+
+    Args:
+        domain: the machine's document.
+        qmp: its QEMU.
+        pid: QEMU's process id.
+        group: its control group, in which threads have groups of their own.
 
     Raises:
         QmpError: QEMU does not say which its threads are.
         VirtError: the host refuses.
     """
     tune = domain.cputune or Cputune()
+    if group is not None:
+        _group_threads(domain, qmp, pid, group)
     if domain.cputune is None and (domain.vcpu is None or domain.vcpu.cpuset is None):
         return
     if (cpus := emulator_pin(domain)) is not None:
@@ -132,6 +142,17 @@ def settle(domain: Domain, qmp: Monitor, pid: int) -> None:
     if entries(domain):
         for number, thread in iothread_threads(qmp).items():
             settle_iothread(domain, number, thread)
+
+
+def _group_threads(domain: Domain, qmp: Monitor, pid: int, group: Group) -> None:
+    """Give the threads that are there groups of their own, where they have none yet."""
+    place_thread(group, domain, "emulator", 0, pid)
+    found = {int(each["cpu-index"]): int(each["thread-id"]) for each in qmp.execute("query-cpus-fast")}
+    if len(set(found.values())) == len(found):
+        for number, thread in found.items():
+            place_thread(group, domain, "vcpu", number, thread)
+    for number, thread in iothread_threads(qmp).items():
+        place_thread(group, domain, "iothread", number, thread)
 
 
 def settle_vcpu(domain: Domain, number: int, thread: int) -> None:
