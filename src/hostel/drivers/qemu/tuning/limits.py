@@ -5,6 +5,7 @@ Machines of the host's own connection are in control groups; of others, what onl
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
@@ -19,7 +20,7 @@ from hostel.drivers.qemu.running import Both, Calls, Running
 from hostel.drivers.qemu.tuning import groups
 from hostel.drivers.tuning import limits
 from hostel.drivers.tuning.parameter import PERF, SCHEDULER, check
-from hostel.errors import ErrorCode, ErrorDomain, VirtError
+from hostel.errors import ErrorCode, ErrorDomain
 from hostel.model.domain.actual import actual
 from hostel.model.domain.devices.interface import InterfaceType
 from hostel.model.domain.domain import Domain
