@@ -24,6 +24,7 @@ PACKAGES: Final = {
     "iscsiadm": "open-iscsi",
     "lzop": "lzop",
     "mkfs": "util-linux",
+    "modprobe": "kmod",
     "mount": "mount",
     "nft": "nftables",
     "ovs-vsctl": "openvswitch-switch",

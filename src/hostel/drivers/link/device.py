@@ -11,11 +11,11 @@ import json
 import re
 import socket
 import struct
-from pathlib import Path
 from typing import Any, Final
 
 from hostel.drivers import tool
 from hostel.drivers.fault import fault, system_fault
+from hostel.drivers.privilege import Capability, may
 from hostel.errors import ErrorCode, ErrorDomain
 
 _SIOCGIFMTU: Final = 0x8921
@@ -26,7 +26,6 @@ _COALESCE: Final = struct.Struct("23I")  # struct ethtool_coalesce
 _RX_FRAMES: Final = 2  # its field rx_max_coalesced_frames
 _POINTER: Final = struct.Struct("16sP16x")  # struct ifreq with ifr_data
 _REQUEST: Final = struct.Struct("16s24x")  # struct ifreq
-_CAP_NET_ADMIN: Final = 12
 _SECONDS: Final = 30.0
 # What can be written into files of nft and dnsmasq, and means nothing to either.
 _PLAIN: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]*")
@@ -34,9 +33,7 @@ _PLAIN: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]*")
 
 def may_administer() -> bool:
     """Whether this process may change the host's network (``CAP_NET_ADMIN``)."""
-    status = Path("/proc/self/status").read_text()
-    effective = next((line for line in status.splitlines() if line.startswith("CapEff:")), "CapEff: 0")
-    return bool(int(effective.split()[1], 16) >> _CAP_NET_ADMIN & 1)
+    return may(Capability.NET_ADMIN)
 
 
 def check_plain(name: str) -> None:

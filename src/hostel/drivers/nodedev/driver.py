@@ -18,12 +18,13 @@ from hostel.codec.xml import Element
 from hostel.drivers import tool
 from hostel.drivers.base.nodedev import NodeDeviceRef, is_listed
 from hostel.drivers.document import reading
-from hostel.drivers.fault import fault, system_fault
+from hostel.drivers.fault import fault
 from hostel.drivers.nodedev import bus, net, pci, storage, vport
 from hostel.drivers.nodedev.mdevctl import Kept, Mdevctl, mediated, mediated_name
 from hostel.drivers.nodedev.names import PciNames
 from hostel.drivers.nodedev.sysfs import SysDevice, Sysfs
 from hostel.drivers.nodedev.watch import Seen
+from hostel.drivers.passthrough.pci import PciFunctions
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
 from hostel.model.node_device import NodeDevice, read_node_device
 from hostel.model.node_device_capability import (
@@ -41,7 +42,6 @@ from hostel.model.node_device_capability import (
 
 COMPUTER: Final = "computer"
 _ROOT: Final = Path("/")
-_DEVICE_DRIVER: Final = "vfio-pci"
 _MEDIATED_DRIVER: Final = "vfio_mdev"
 _APPEARS: Final = 60.0  # seconds in which the kernel, and then udev, make a device of one that was asked for
 _VANISHES: Final = 5.0  # seconds in which it takes one away
@@ -79,10 +79,20 @@ class SysfsNodeDeviceDriver:
         root: where the host's files lie.
         privileged: tell what only root can find out, too; None: as we are.
         mdevctl: keeps and makes mediated devices.
+        user_of: which running machine has a PCI function, by its name such as ``0000:01:00.0``.
     """
 
-    def __init__(self, root: Path = _ROOT, *, privileged: bool | None = None, mdevctl: Mdevctl | None = None) -> None:
+    def __init__(
+        self,
+        root: Path = _ROOT,
+        *,
+        privileged: bool | None = None,
+        mdevctl: Mdevctl | None = None,
+        user_of: Callable[[str], str | None] = lambda _: None,
+    ) -> None:
         self._tree = Sysfs(root)
+        self._functions = PciFunctions(root, ErrorDomain.NODEDEV)
+        self._user_of = user_of
         self._names = PciNames(root)
         self._asks_kernel = root == _ROOT
         self._privileged = os.geteuid() == 0 if privileged is None else privileged
@@ -222,31 +232,43 @@ class SysfsNodeDeviceDriver:
         """Take a PCI device from the host's driver, for a guest.
 
         Raises:
-            VirtError: ``CONFIG_UNSUPPORTED`` for another driver than VFIO, ``SYSTEM_ERROR`` where the host refuses.
+            VirtError: ``INVALID_ARG`` for another driver than VFIO, ``ARGUMENT_UNSUPPORTED`` where the host has no
+                VFIO, ``OPERATION_INVALID``: a machine has it; ``SYSTEM_ERROR`` where the host refuses.
         """
+        if driver == "kvm":
+            reason = "KVM device assignment is no longer supported on this system"
+            raise _fault(ErrorCode.ARGUMENT_UNSUPPORTED, reason)
         if driver not in (None, "vfio"):
+            raise _fault(ErrorCode.INVALID_ARG, f"unknown driver name '{driver}'; write 'vfio', or nothing")
+        name = self._function(device)
+        self._check_free(name)
+        if not self._functions.has_iommu():
+            reason = "VFIO device assignment is currently not supported on this system"
             raise _fault(
-                ErrorCode.CONFIG_UNSUPPORTED, f"driver type '{driver}' not supported; write 'vfio', or nothing"
+                ErrorCode.ARGUMENT_UNSUPPORTED, f"{reason}: it has no IOMMU; boot with intel_iommu=on or amd_iommu=on"
             )
-        path = self._function(device)
-        if not (self._tree.root / "sys/bus/pci/drivers" / _DEVICE_DRIVER).is_dir():
-            raise _fault(
-                ErrorCode.CONFIG_UNSUPPORTED,
-                "VFIO PCI device assignment is not supported by this version of Linux: load its module by "
-                f"'modprobe {_DEVICE_DRIVER}'",
-            )
-        self._rebind(path, _DEVICE_DRIVER)
+        self._functions.take(name)
 
     def node_device_re_attach(self, device: NodeDeviceRef) -> None:
-        """Give a PCI device back to the host's driver."""
-        self._rebind(self._function(device), "\n")
+        """Give a PCI device back to the host's driver.
+
+        Raises:
+            VirtError: ``OPERATION_INVALID``: a machine has it; ``SYSTEM_ERROR`` where the host refuses.
+        """
+        name = self._function(device)
+        self._check_free(name)
+        self._functions.give_back(name)
 
     def node_device_reset(self, device: NodeDeviceRef) -> None:
-        """Reset a PCI device."""
-        path = self._function(device)
-        if not (path / "reset").exists():
-            raise _fault(ErrorCode.INTERNAL_ERROR, f"Unable to reset PCI device {path.name}: it has no way to be reset")
-        self._write(path / "reset", "1")
+        """Reset a PCI device.
+
+        Raises:
+            VirtError: ``INTERNAL_ERROR``: a machine has it, or it cannot be reset.
+        """
+        name = self._function(device)
+        if self._user_of(name) is not None:
+            raise _fault(ErrorCode.INTERNAL_ERROR, f"Not resetting active device {name}")
+        self._functions.reset(name)
 
     def close(self) -> None:
         """Nothing is held."""
@@ -420,25 +442,18 @@ class SysfsNodeDeviceDriver:
 
     # Changing.
 
-    def _function(self, ref: NodeDeviceRef) -> Path:
+    def _function(self, ref: NodeDeviceRef) -> str:
+        """The name of a PCI function among its kind."""
         found = self._find(ref)
         if found.place is None or not isinstance(found.device.capabilities[0], PciCapability):
             raise _fault(ErrorCode.INVALID_ARG, f"device {ref.name} is not a PCI device")
-        return found.place.path
+        return found.place.name
 
-    def _rebind(self, path: Path, driver: str) -> None:
-        """Let another driver have a function: say which one, take it from the present one, and let it be found."""
-        self._write(path / "driver_override", driver)
-        if (path / "driver").is_symlink():
-            self._write(path / "driver" / "unbind", path.name)
-        self._write(self._tree.root / "sys/bus/pci/drivers_probe", path.name)
-
-    @staticmethod
-    def _write(path: Path, text: str) -> None:
-        try:
-            path.write_text(text)
-        except OSError as error:
-            raise system_fault(error, f"cannot write '{text.strip()}' to '{path}'", ErrorDomain.NODEDEV) from error
+    def _check_free(self, name: str) -> None:
+        user = self._user_of(name)
+        if user is not None:
+            reason = f"PCI device {name} is in use by driver QEMU, domain {user}"
+            raise _fault(ErrorCode.OPERATION_INVALID, reason)
 
 
 def capabilities_of(device: NodeDevice) -> list[str]:

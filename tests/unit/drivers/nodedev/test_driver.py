@@ -168,25 +168,31 @@ def test_a_configuration_that_leads_in_circles_is_no_link(host: Host, driver: Sy
 
 def test_a_function_goes_to_vfio_and_back(host: Host, driver: SysfsNodeDeviceDriver) -> None:
     place = host.root / "sys/devices/pci0000:00/0000:00:01.0/0000:01:00.0"
-    with pytest.raises(VirtError, match="modprobe vfio-pci"):
+    with pytest.raises(VirtError, match=r"Failed to load PCI stub module vfio-pci: .* modprobe vfio-pci"):
         driver.node_device_detach_flags(CARD)
-    host.file("sys/bus/pci/drivers/vfio-pci/bind", b"")
+    host.file("sys/bus/pci/drivers/vfio-pci/unbind", b"")
     host.file("sys/bus/pci/drivers/ixgbe/unbind", b"")
     host.link("pci0000:00/0000:00:01.0/0000:01:00.0", "driver", "bus/pci/drivers/ixgbe")
-    driver.node_device_detach_flags(CARD, "vfio")
+    with pytest.raises(VirtError, match="vfio-pci did not take it"):  # there is no kernel below this tree
+        driver.node_device_detach_flags(CARD, "vfio")
     assert (place / "driver_override").read_text() == "vfio-pci"
     assert (place / "driver" / "unbind").read_text() == "0000:01:00.0"
     assert (host.root / "sys/bus/pci/drivers_probe").read_text() == "0000:01:00.0"
-    driver.node_device_re_attach(CARD)
-    assert (place / "driver_override").read_text() == "\n"
     driver.node_device_reset(CARD)
     assert (place / "reset").read_text() == "1"
+    (place / "driver").unlink()
+    host.link("pci0000:00/0000:00:01.0/0000:01:00.0", "driver", "bus/pci/drivers/vfio-pci")
+    driver.node_device_detach_flags(CARD)  # it is
+    driver.node_device_re_attach(CARD)
+    assert (place / "driver_override").read_text() == "\n"
+    assert (place / "driver" / "unbind").read_text() == "0000:01:00.0"
 
 
 @pytest.mark.parametrize(
     ("name", "driver_name", "code"),
     [
-        (CARD.name, "kvm", ErrorCode.CONFIG_UNSUPPORTED),
+        (CARD.name, "kvm", ErrorCode.ARGUMENT_UNSUPPORTED),
+        (CARD.name, "xen", ErrorCode.INVALID_ARG),
         ("usb_1_1", None, ErrorCode.INVALID_ARG),
         ("nothing", None, ErrorCode.NO_NODE_DEVICE),
     ],
@@ -197,6 +203,18 @@ def test_what_cannot_be_given_to_a_guest_is_refused(
     with pytest.raises(VirtError) as error:
         driver.node_device_detach_flags(NodeDeviceRef(name), driver_name)
     assert error.value.code is code
+
+
+def test_what_a_machine_has_stays_as_it_is(host: Host) -> None:
+    driver = SysfsNodeDeviceDriver(host.root, user_of={"0000:01:00.0": "web"}.get)
+    why = "PCI device 0000:01:00.0 is in use by driver QEMU, domain web"
+    for call in (driver.node_device_detach_flags, driver.node_device_re_attach):
+        with pytest.raises(VirtError, match=why) as error:
+            call(CARD)
+        assert error.value.code is ErrorCode.OPERATION_INVALID
+    with pytest.raises(VirtError, match=r"Not resetting active device 0000:01:00\.0") as error:
+        driver.node_device_reset(CARD)
+    assert error.value.code is ErrorCode.INTERNAL_ERROR
 
 
 def test_who_may_only_look_changes_nothing(driver: SysfsNodeDeviceDriver) -> None:
