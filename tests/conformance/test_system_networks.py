@@ -19,6 +19,7 @@ from hostel import libvirt
 from hostel.drivers import tool
 from hostel.drivers.base import NetworkRef
 from hostel.drivers.base.domain import Affect
+from hostel.drivers.base.network import NetworkPortRef
 from hostel.drivers.network import host, server, system
 from hostel.drivers.network.system import SystemNetworkDriver
 from hostel.drivers.store import Directories
@@ -354,6 +355,35 @@ def test_a_guest_that_is_plugged_in_finds_what_it_relies_on(driver: SystemNetwor
     owner = f"<owner><name>g</name><uuid>{uuid}</uuid></owner><mac address='{GUEST}'/>"
     driver.network_port_create_xml(network, f"<networkport><uuid>{uuid}</uuid>{owner}</networkport>")
     assert servers(home)
+
+
+def test_a_guest_gets_a_card_that_no_other_has(driver: SystemNetworkDriver) -> None:
+    places = "".join(f"<address type='pci' domain='0' bus='3' slot='0x10' function='{number}'/>" for number in (0, 2))
+    pool = f"<network><name>p</name><forward mode='hostdev' managed='yes'>{places}</forward><vlan><tag id='7'/></vlan>"
+    network = driver.network_create_xml(f"{pool}</network>")
+    uuid = "d6fc0c9f-8a0c-4b0f-8b57-0c5f3ffe3d1{}"
+
+    def plug(number: int, more: str = "") -> NetworkPortRef:
+        owner = f"<owner><name>g</name><uuid>{uuid.format(9)}</uuid></owner><mac address='{GUEST}'/>{more}"
+        return driver.network_port_create_xml(
+            network, f"<networkport><uuid>{uuid.format(number)}</uuid>{owner}</networkport>"
+        )
+
+    first, second = plug(1), plug(2)
+    for port, function in ((first, 0), (second, 2)):
+        document = driver.network_port_get_xml_desc(port)
+        assert "<plug type='hostdev-pci' managed='yes'>" in document and "<tag id='7'/>" in document
+        assert f"<address domain='0x0000' bus='0x03' slot='0x10' function='0x{function}'/>" in document
+    with pytest.raises(VirtError, match="network 'p' requires exclusive access to interfaces, but none are available"):
+        plug(3)
+    driver.network_port_delete(first)
+    why = "<virtualport type='openvswitch'> not supported for network 'p' which uses an SR-IOV Virtual Function"
+    with pytest.raises(VirtError, match=why):
+        plug(3, "<virtualport type='openvswitch'/>")
+    assert "function='0x0'" in driver.network_port_get_xml_desc(plug(3))
+    pool = "<forward mode='hostdev' managed='yes'><pf dev='none'/></forward>"
+    with pytest.raises(VirtError, match="Could not get Virtual functions on none"):
+        driver.network_create_xml(f"<network><name>q</name>{pool}</network>")
 
 
 def test_libvirts_module_knows_ports_and_leases(

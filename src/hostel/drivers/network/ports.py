@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Final
 from uuid import uuid4
 
@@ -14,18 +16,23 @@ from hostel.drivers.document import canonical_uuid, reading
 from hostel.drivers.fault import fault
 from hostel.drivers.network.local import LocalNetworkDriver, network_fault
 from hostel.drivers.network.networks import Network
+from hostel.drivers.nodedev.pci import address_of
+from hostel.drivers.passthrough.pci import PciFunctions
 from hostel.errors import ErrorCode, ErrorDomain
 from hostel.model.address import read_mac
+from hostel.model.domain.placing.bus import spoken
 from hostel.model.network import ForwardMode, PortGroup
 from hostel.model.network import Network as NetworkDocument
 from hostel.model.network_defaults import read_network
 from hostel.model.network_port import NetworkPort, Plug, ReceiveFilters, read_network_port
+from hostel.model.pci_address import PciFunction
 from hostel.model.port import Bandwidth, Inbound, Isolation, Outbound, VirtualPortParameters
 from hostel.model.port_rules import check_complete, merged_virtual_port
 
 _DIRECT: Final = (ForwardMode.BRIDGE, ForwardMode.PRIVATE, ForwardMode.VEPA, ForwardMode.PASSTHROUGH)
 _EDGE: Final = ("802.1Qbg", "802.1Qbh")  # virtual ports of external switches
 _FIRST_CLASS: Final = 3  # of those with a floor
+_LINKS: Final = Path("/sys/class/net")
 _INBOUND: Final = ("average", "peak", "floor", "burst")
 _OUTBOUND: Final = ("average", "peak", "burst")
 
@@ -230,7 +237,8 @@ def _plug(port: NetworkPort, network: NetworkDocument, others: list[NetworkPort]
     mode = network.forward.mode if network.forward is not None else None
     bridge = network.bridge
     if mode is ForwardMode.HOSTDEV:
-        raise _unsupported(f"network '{network.name}' gives guests devices of the host; use <interface type='hostdev'>")
+        _check_kind(port, network, ("802.1Qbh",), "an SR-IOV Virtual Function via PCI passthrough")
+        return _card(network, others)
     if mode not in _DIRECT:
         _check_kind(port, network, (), "IP forwarding")
     elif mode is ForwardMode.BRIDGE and bridge is not None and bridge.name is not None:
@@ -280,6 +288,43 @@ def _complete_virtual_port(port: NetworkPort) -> None:
         given.instanceid = given.instanceid or str(uuid4())
     with reading(ErrorDomain.NETWORK):
         check_complete(made, "/networkport/virtualport")
+
+
+def _card(network: NetworkDocument, others: list[NetworkPort]) -> Plug:
+    """The first card of a network's that no guest has."""
+    assert network.forward is not None
+    used = {spoken(other.plug.address) for other in others if other.plug is not None and other.plug.address is not None}
+    for place in pool(network):
+        if spoken(place) not in used:
+            forward = network.forward
+            return Plug(type="hostdev-pci", managed=forward.managed, driver=forward.driver, address=place)
+    reason = f"network '{network.name}' requires exclusive access to interfaces, but none are available"
+    raise network_fault(ErrorCode.INTERNAL_ERROR, reason)
+
+
+def pool(network: NetworkDocument) -> list[PciFunction]:
+    """The cards of a network of the host's: those it names, or the virtual functions of the one that it names.
+
+    Raises:
+        VirtError: ``INTERNAL_ERROR``: there are none.
+    """
+    assert network.forward is not None
+    named = [
+        PciFunction(domain=place.domain, bus=place.bus, slot=place.slot, function=place.function)
+        for place in network.forward.addresses
+    ]
+    if named or not network.forward.pfs:
+        return named
+    link = network.forward.pfs[0]
+    folder = _LINKS / link / "device"
+    if "/" in link or not folder.exists():
+        raise network_fault(ErrorCode.INTERNAL_ERROR, f"Could not get Virtual functions on {link}")
+    names = PciFunctions(domain=ErrorDomain.NETWORK).virtual(Path(os.path.realpath(folder)).name)
+    found = [place for name in names if (place := address_of(Path(name))) is not None]
+    if not found:
+        reason = f"No usable Vf's present on SRIOV PF {link}; write their number to {folder}/sriov_numvfs"
+        raise network_fault(ErrorCode.INTERNAL_ERROR, reason)
+    return found
 
 
 def _unsupported(reason: str) -> Exception:

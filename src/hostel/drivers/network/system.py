@@ -19,11 +19,12 @@ from hostel.drivers.network.document import NetworkDefinition, with_ports
 from hostel.drivers.network.leases import read_leases
 from hostel.drivers.network.local import network_fault
 from hostel.drivers.network.networks import Network
-from hostel.drivers.network.ports import PortedNetworkDriver, check_floor, checked_mac, floor_of, free_class
+from hostel.drivers.network.ports import PortedNetworkDriver, check_floor, checked_mac, floor_of, free_class, pool
 from hostel.drivers.network.server import DnsmasqServer, is_needed
 from hostel.drivers.store import Directories
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
 from hostel.model.address import prefix_of, read_address
+from hostel.model.network import ForwardMode
 from hostel.model.network import Network as NetworkDocument
 from hostel.model.network_defaults import read_network
 from hostel.model.network_port import NetworkPort
@@ -177,6 +178,8 @@ class SystemNetworkDriver(PortedNetworkDriver):
         """Take into use what the host has."""
         document = read_network(network.xml)
         if network.bridge is None:
+            if document.forward is not None and document.forward.mode is ForwardMode.HOSTDEV:
+                pool(document)
             return  # its devices are looked at when they are needed
         if not self._exists(network.bridge):
             reason = f"network '{network.name}': the host has no bridge '{network.bridge}'; make it first"

@@ -24,6 +24,7 @@ from hostel.model.domain.actual import actual
 from hostel.model.domain.devices.interface import (
     ActualInterface,
     FilterReference,
+    HostdevAddress,
     Interface,
     InterfaceSource,
     InterfaceTarget,
@@ -32,7 +33,7 @@ from hostel.model.domain.devices.interface import (
 from hostel.model.domain.domain import Domain
 from hostel.model.domain.rules.interface import ACTUAL_INTERFACE_RULES
 from hostel.model.domain.rules.rule import check
-from hostel.model.network_port import NetworkPort, PortOwner, ReceiveFilters
+from hostel.model.network_port import NetworkPort, Plug, PortOwner, ReceiveFilters
 from hostel.model.port import Bandwidth
 
 _OURS: Final = (InterfaceType.NETWORK, InterfaceType.BRIDGE, InterfaceType.DIRECT)
@@ -300,9 +301,14 @@ class Wiring:
         assert port.plug is not None
         plug, shaped = port.plug, port.bandwidth
         interface.actual = ActualInterface(
-            type=InterfaceType(plug.type),
+            type=InterfaceType.HOSTDEV if plug.address is not None else InterfaceType(plug.type),
+            managed=plug.managed,
             source=InterfaceSource(
-                bridge=plug.bridge, dev=plug.dev, mode=plug.mode, mac_table_manager=plug.mac_table_manager
+                bridge=plug.bridge,
+                dev=plug.dev,
+                mode=plug.mode,
+                mac_table_manager=plug.mac_table_manager,
+                host_address=_card(plug),
             ),
             vlan=port.vlan,
             virtualport=port.virtualport,
@@ -312,6 +318,8 @@ class Wiring:
 
     def _open(self, domain: Domain, interface: Interface, real: Interface) -> Wire:
         """Make the tap of an interface, of which it is known what it is plugged into."""
+        if real.type == InterfaceType.HOSTDEV:
+            return Wire((), ())  # a card of the host, which is taken as other devices are
         queues = (interface.driver.queues if interface.driver is not None else None) or 1
         files: list[int] = []
         interface.target = interface.target or InterfaceTarget()
@@ -383,6 +391,14 @@ class Wiring:
 
     def _ports(self) -> NetworkPortDriver:
         return self._network  # type: ignore[return-value]
+
+
+def _card(plug: Plug) -> HostdevAddress | None:
+    """Which card of the host a port is, where it is one."""
+    place = plug.address
+    if place is None:
+        return None
+    return HostdevAddress(type="pci", domain=place.domain, bus=place.bus, slot=place.slot, function=place.function)
 
 
 def _tap(interface: Interface) -> str:

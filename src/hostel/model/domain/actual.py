@@ -14,13 +14,13 @@ def actual(interface: Interface) -> Interface:
     if found is None:
         return interface
     shown = interface.copy()
-    shown.actual, shown.type = None, found.type
+    shown.actual, shown.type, shown.managed = None, found.type, found.managed
     shown.vlan, shown.virtualport, shown.bandwidth, shown.isolation = (
         found.vlan, found.virtualport, found.bandwidth, found.isolation,
     )  # fmt: skip
     asked, said = interface.source or InterfaceSource(), found.source or InterfaceSource()
     shown.source = InterfaceSource(
         network=asked.network, portgroup=asked.portgroup, portid=asked.portid, bridge=said.bridge,
-        mac_table_manager=said.mac_table_manager, dev=said.dev, mode=said.mode,
+        mac_table_manager=said.mac_table_manager, dev=said.dev, mode=said.mode, host_address=said.host_address,
     )  # fmt: skip
     return shown
