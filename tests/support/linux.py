@@ -56,6 +56,17 @@ def cpio(entries: Sequence[tuple[str, int, bytes]]) -> bytes:
     return out.getvalue()
 
 
+def package(kind: str) -> Path:
+    """The package of a kernel of a kind, ``cloud`` or ``generic``; without one the test is skipped, or fails in CI."""
+    packages = [
+        path for path in sorted(CACHE.glob("linux-image-*.deb")) if ("-cloud-" in path.name) == (kind == "cloud")
+    ]
+    if not packages:
+        missing = f"needs a {kind} Linux kernel in {CACHE} (./test downloads it)"
+        pytest.fail(missing) if "HOSTEL_TESTS_IN_CI" in os.environ else pytest.skip(missing)
+    return packages[-1]
+
+
 class Kernel:
     """The kernel and its modules, unpacked from the package."""
 
@@ -89,11 +100,7 @@ class Linux:
     """Boots the kernel with a script; one for all tests of a session."""
 
     def __init__(self, work: Path) -> None:
-        packages = sorted(CACHE.glob("linux-image-*.deb"))
-        if not packages:
-            missing = f"needs a Linux kernel in {CACHE} (./test downloads it)"
-            pytest.fail(missing) if "HOSTEL_TESTS_IN_CI" in os.environ else pytest.skip(missing)
-        self.kernel = Kernel(packages[-1], work / "kernel")
+        self.kernel = Kernel(package("cloud"), work / "kernel")
         self.work = work
 
     def initramfs(self, script: str, files: dict[str, bytes], modules: Sequence[str] = ()) -> bytes:

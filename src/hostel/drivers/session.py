@@ -63,7 +63,7 @@ def open_session(uri: SplitResult, directories: Directories) -> Drivers | None:
         storage.connect_autostart()
         network.connect_autostart()
         hypervisor.connect_autostart()
-    node_device = deferred(_node_device)
+    node_device = deferred(lambda: _node_device(hypervisor))
     host = (node_device, deferred(_interface), nwfilter, deferred(_host))
     events = deferred(lambda: _events(hypervisor, node_device))
     return Drivers(f"qemu://{uri.path}", hypervisor, storage, network, secret, *host, events)
@@ -111,10 +111,10 @@ def _host() -> LinuxHostDriver:
     return LinuxHostDriver()
 
 
-def _node_device() -> SysfsNodeDeviceDriver:
+def _node_device(hypervisor: QemuDriver) -> SysfsNodeDeviceDriver:
     from hostel.drivers.nodedev.driver import SysfsNodeDeviceDriver
 
-    return SysfsNodeDeviceDriver()
+    return SysfsNodeDeviceDriver(user_of=hypervisor.user_of_function)
 
 
 def _interface() -> SysfsInterfaceDriver:

@@ -67,7 +67,7 @@ from hostel.drivers.store import Directories
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
 from hostel.model.domain.actual import actual
 from hostel.model.domain.domain import Domain
-from hostel.model.domain.inactive import forget_run
+from hostel.model.domain.inactive import forget_run, hide_finding
 from hostel.model.domain.secure import hide_passwords
 
 if TYPE_CHECKING:
@@ -154,9 +154,13 @@ class QemuDriver(
         self._cache = directories.cache / "qemu"
         machines = Machines(directories)
         wiring = deferred(lambda: _wiring(network, nwfilter))
-        machines.release = lambda domain: wiring.release_all(domain)
         launcher = deferred(lambda: _launcher(machines, directories, storage, network, wiring))
+        machines.release = lambda domain: launcher.release(domain)
         super().__init__(machines, launcher, storage, network)
+
+    def user_of_function(self, name: str) -> str | None:
+        """The running machine that has a PCI function of the host, by the function's name; None where none has."""
+        return self._launcher.assignment.user_of(name)
 
     @property
     def events(self) -> EventSource:
@@ -391,6 +395,8 @@ class QemuDriver(
             for interface in interfaces:
                 interface.actual = None
         interfaces[:] = map(actual, interfaces)
+        if not flags & DomainXmlFlag.MIGRATABLE:
+            hide_finding(found)
         return found.format()
 
     def domain_get_os_type(self, domain: DomainRef) -> str:

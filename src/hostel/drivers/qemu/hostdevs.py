@@ -1,136 +1,266 @@
-"""Devices of the host before a machine gets them: whether they are there, free, and ours to give."""
+"""Devices of the host before a machine gets them: whether they are there, free, and ours to give (``virhostdev.c``)."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from hostel.drivers.fault import fault
+from hostel.drivers.passthrough.pci import DRIVER, PciFunctions
 from hostel.drivers.qemu.command.host import Sysfs
+from hostel.drivers.qemu.command.hostdev import is_card
 from hostel.drivers.qemu.document import unsupported
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
+from hostel.model.domain.actual import actual
+from hostel.model.domain.devices.device import Device
 from hostel.model.domain.devices.hostdev import (
     Hostdev,
     MdevHostdev,
     PciHostdev,
     ScsiHostdev,
+    ScsiHostHostdev,
     UsbHostAddress,
     UsbHostdev,
 )
+from hostel.model.domain.devices.interface import Interface
 from hostel.model.domain.domain import Domain
+from hostel.model.domain.placing.bus import spoken
 
-_SYS: Final = Path("/sys")
-_DEV: Final = Path("/dev")
+_ROOT: Final = Path("/")
+_MEDIATED: Final = "sys/bus/mdev/devices"
 
 
-def check(live: Domain, others: Mapping[str, Domain], sys: Path = _SYS, dev: Path = _DEV) -> list[str]:
-    """Hold the devices of the host that a document names against the host; returns notes on what was left out.
+class Function(NamedTuple):
+    """A PCI function of the host that a document gives a guest.
 
-    Args:
-        live: the document; USB devices have the place where they are afterwards, or are marked as missing.
-        others: the live documents of the machines that run, by name.
-        sys: sysfs.
-        dev: where device nodes are.
+    Attributes:
+        name: such as ``0000:01:00.0``.
+        is_managed: whether it is taken from the host, and given back, by us.
+        driver: what the document wants it to be driven by.
+        interface: the network interface that it is, where it is one, as it turned out to be.
+    """
+
+    name: str
+    is_managed: bool
+    driver: str | None
+    interface: Interface | None = None
+
+
+def of_host(domain: Domain) -> list[Device]:
+    """The devices of a document that are the host's."""
+    cards = [item for item in domain.devices.interfaces if is_card(item)]
+    return [*cards, *domain.devices.hostdevs]
+
+
+def functions(devices: Iterable[Device]) -> Iterator[Function]:
+    """The PCI functions among devices."""
+    for device in devices:
+        if isinstance(device, PciHostdev):
+            yield Function(spoken(device.source.address), bool(device.managed), device.driver)
+        elif isinstance(device, Interface) and is_card(device):
+            real = actual(device)
+            found = real.source.host_address if real.source is not None else None
+            if found is not None and found.type in (None, "pci"):
+                driver = device.driver.name if device.driver is not None else None
+                yield Function(spoken(found), bool(real.managed), driver, real)
+
+
+def needs_vfio(devices: Iterable[Device]) -> bool:
+    """Whether there are devices that QEMU reaches by VFIO."""
+    found = list(devices)
+    return any(isinstance(item, MdevHostdev) for item in found) or any(True for _ in functions(found))
+
+
+def check_movable(domain: Domain) -> None:
+    """Refuse to take a machine's state elsewhere of which a device has a part (``qemuMigrationSrcIsAllowedHostdev``).
 
     Raises:
-        VirtError: ``CONFIG_UNSUPPORTED``: a device is not there, or cannot be given to a guest; ``OPERATION_INVALID``:
-            another machine has it.
+        VirtError: ``OPERATION_UNSUPPORTED``; only USB devices may stay behind, and PCI ones for which another card
+            stands in meanwhile.
+    """
+    for device in of_host(domain):
+        if isinstance(device, UsbHostdev):
+            continue
+        if isinstance(device, Interface | PciHostdev) and device.teaming and device.teaming.type == "transient":
+            continue
+        what = "interface type='hostdev'"
+        if isinstance(device, Hostdev):
+            what = f"hostdev mode='subsystem' type='{device.type}'"
+        reason = f"cannot migrate a domain with <{what}>"
+        raise fault(ErrorCode.OPERATION_UNSUPPORTED, reason, ErrorDomain.QEMU)
+
+
+def check(
+    name: str,
+    devices: Iterable[Device],
+    held: Mapping[str, Sequence[Device]],
+    root: Path = _ROOT,
+    *,
+    is_cold: bool = True,
+) -> list[str]:
+    """Hold devices against the host; returns notes on what was left out.
+
+    Args:
+        name: the machine's that is to have them.
+        devices: of a live document; USB devices have the place where they are afterwards, or are marked as missing.
+        held: the devices of the host that machines have already, this one too.
+        root: where the host's files lie.
+        is_cold: whether the guest boots, and does not go on from what another run left.
+
+    Raises:
+        VirtError: as libvirt's, with what to do: a device is not there, cannot be given to a guest, or another machine
+            has it (``OPERATION_INVALID``).
     """
     notes: list[str] = []
-    taken = {key: name for name, domain in others.items() for item in domain.devices.hostdevs if (key := _key(item))}
-    for device in live.devices.hostdevs:
+    wanted = list(devices)
+    for device in wanted:
         match device:
             case UsbHostdev():
-                notes += _check_usb(device, Sysfs(sys), sys, dev)
-            case PciHostdev():
-                _check_pci(device, sys)
+                notes += _find_usb(device, root, is_cold=is_cold)
             case MdevHostdev():
-                uuid = device.source.address.uuid
-                if not (sys / "bus/mdev/devices" / uuid).exists():
-                    raise unsupported(
-                        f"mediated device '{uuid}' not found; virsh nodedev-list --cap mdev has those there are"
-                    )
+                _check_mediated(device, root)
             case ScsiHostdev() if device.source.protocol != "iscsi" and device.source.address is not None:
-                unit = device.source.address
-                path = Sysfs(sys).scsi_generic(device.source.adapter or "", unit.bus, unit.target, unit.unit)
-                _check_access(dev / path.removeprefix("/dev/"))
+                _check_scsi(device, root)
             case _:
                 pass
-        if (key := _key(device)) in taken:
-            what = f"{key} is in use by driver QEMU, domain {taken[key]}"
-            raise fault(ErrorCode.OPERATION_INVALID, what, ErrorDomain.QEMU)
+        _check_unused(device, held)
+    found = list(functions(wanted))
+    if found:
+        _check_functions(name, found, held, PciFunctions(root, ErrorDomain.QEMU))
+    for device in wanted:
+        if isinstance(device, PciHostdev):
+            device.driver = "vfio"  # as live documents say it
     return notes
 
 
-def _key(device: Hostdev) -> str:
-    """What a device of the host is called where it is in use; empty where several machines may have it."""
+def _check_functions(
+    machine: str, wanted: list[Function], held: Mapping[str, Sequence[Device]], host: PciFunctions
+) -> None:
+    if any(function.driver == "kvm" for function in wanted):
+        raise unsupported("host doesn't support legacy PCI passthrough; write <driver name='vfio'/>")
+    users = {item.name: user for user, devices in held.items() for item in functions(devices)}
+    for function in wanted:
+        name = function.name
+        if not host.exists(name):
+            raise unsupported(f"Device {name} not found; virsh nodedev-list --cap pci has those there are")
+        if not host.is_endpoint(name):
+            reason = "Non-endpoint PCI devices cannot be assigned to guests"
+            raise fault(ErrorCode.INTERNAL_ERROR, f"{reason}: {name} is a bridge", ErrorDomain.QEMU)
+        if host.group(name) is None:
+            what = "VFIO PCI passthrough" if function.driver == "vfio" else "passthrough of host PCI devices"
+            reason = f"{name} is in no IOMMU group; boot with intel_iommu=on or amd_iommu=on"
+            raise unsupported(f"host doesn't support {what}: {reason}")
+        for other in (name, *host.companions(name)):
+            if other in users and (other == name or users[other] != machine):
+                raise _in_use(f"PCI device {other} is in use by driver QEMU, domain {users[other]}")
+        if not function.is_managed and host.driver(name) != DRIVER:
+            node = "pci_" + name.replace(":", "_").replace(".", "_")
+            what = f"Unmanaged PCI device {name} must be manually detached from the host"
+            raise _in_use(f"{what}: virsh nodedev-detach {node}, or managed='yes'")
+
+
+def _in_use(what: str) -> VirtError:
+    return fault(ErrorCode.OPERATION_INVALID, what, ErrorDomain.QEMU)
+
+
+def _identity(device: Device) -> str:
+    """What a device of the host is called where it is in use; empty where nobody can be told apart by it."""
     match device:
         case UsbHostdev() if device.source.address is not None and not device.source.missing:
             return f"USB device {device.source.address.bus:03}:{device.source.address.device:03}"
-        case PciHostdev():
-            return f"PCI device {_pci(device)}"
         case MdevHostdev():
-            return f"mediated device {device.source.address.uuid}"
-        case ScsiHostdev() if device.source.address is not None and not device.shareable:
-            unit = device.source.address
-            return f"SCSI device {device.source.adapter}:{unit.bus}:{unit.target}:{unit.unit}"
+            return f"mediated device /{_MEDIATED}/{device.source.address.uuid}"
+        case ScsiHostdev() if device.source.protocol != "iscsi" and device.source.address is not None:
+            unit, adapter = device.source.address, (device.source.adapter or "").removeprefix("scsi_host")
+            return f"SCSI device {adapter}:{unit.bus}:{unit.target}:{unit.unit}"
+        case ScsiHostHostdev():
+            return f"vhost SCSI device {device.source.wwpn}"
         case _:
             return ""
 
 
-def _pci(device: PciHostdev) -> str:
-    place = device.source.address
-    return f"{place.domain:04x}:{place.bus:02x}:{place.slot:02x}.{place.function:x}"
+def _check_unused(device: Device, held: Mapping[str, Sequence[Device]]) -> None:
+    identity = _identity(device)
+    if not identity:
+        return
+    for name, devices in held.items():
+        same = next((item for item in devices if _identity(item) == identity), None)
+        if same is None:
+            continue
+        if not isinstance(same, ScsiHostdev) or not isinstance(device, ScsiHostdev):
+            raise _in_use(f"{identity} is in use by driver QEMU, domain {name}")
+        if not (same.shareable and device.shareable):
+            how = "shareable" if same.shareable else "non-shareable"
+            raise _in_use(f"{identity} is already in use by other domain(s) as '{how}': {name}; write <shareable/>")
 
 
-def _check_usb(device: UsbHostdev, host: Sysfs, sys: Path, dev: Path) -> list[str]:
+def _find_usb(device: UsbHostdev, root: Path, *, is_cold: bool) -> list[str]:
     """Find a USB device; one that need not be there is marked as missing, and comes when it is plugged in by hand."""
     source = device.source
     source.missing = None
     try:
-        if source.vendor is not None and source.product is not None:
-            bus, number = host.usb(source.vendor, source.product)
-        else:
-            bus, number = _usb_place(source.address, sys)
+        bus, number = _usb_place(device, Sysfs(root / "sys"))
     except VirtError as error:
-        if source.startup_policy != "optional":
+        policy = source.startup_policy
+        is_needed = policy != "optional" and (policy != "requisite" or is_cold)
+        if is_needed or error.code == ErrorCode.OPERATION_FAILED:
             raise
         source.missing = True
-        return [f"left out: {error.message} (startupPolicy='optional')"]
-    source.address = UsbHostAddress(bus=bus, device=number)
-    _check_access(dev / f"bus/usb/{bus:03}/{number:03}")
+        return [f"left out: {error.message} (startupPolicy='{policy}')"]
+    if source.address is None or (source.address.bus, source.address.device) != (bus, number):
+        source.address = UsbHostAddress(bus=bus, device=number)
+        source.auto_address = True
+    _check_access(root / f"dev/bus/usb/{bus:03}/{number:03}")
     return []
 
 
-def _usb_place(address: UsbHostAddress | None, sys: Path) -> tuple[int, int]:
-    bus, number = (address.bus, address.device) if address is not None else (0, 0)
-    for folder in sys.glob("bus/usb/devices/*"):
+def _usb_place(device: UsbHostdev, host: Sysfs) -> tuple[int, int]:
+    """Where a USB device is: at its place, where it has one that was not found by us; else where one of its kind is."""
+    source = device.source
+    vendor, product, place = source.vendor, source.product, source.address
+    where = (place.bus, place.device) if place is not None and (place.bus or place.device) else None
+    if vendor is None or product is None:
+        bus, number = where or (0, 0)
+        return host.usb_at(bus, number)
+    if where is not None:
         try:
-            found = (int((folder / "busnum").read_text()), int((folder / "devnum").read_text()))
-        except (OSError, ValueError):
-            continue
-        if found == (bus, number):
-            return found
-    raise unsupported(
-        f"Did not find USB device bus:{bus} device:{number}; plug it in, or write its <vendor> and <product>"
-    )
+            return host.usb_at(*where, kind=(vendor, product))
+        except VirtError:
+            if not source.auto_address:
+                raise
+    return host.usb(vendor, product)
 
 
-def _check_pci(device: PciHostdev, sys: Path) -> None:
-    name = _pci(device)
-    folder = sys / "bus/pci/devices" / name
+def _check_mediated(device: MdevHostdev, root: Path) -> None:
+    uuid = device.source.address.uuid
+    folder = root / _MEDIATED / uuid
+    if not (root / "dev/vfio/vfio").exists():
+        raise unsupported("Mediated host device assignment requires VFIO support; modprobe vfio")
     if not folder.exists():
-        raise unsupported(f"Device {name} not found; virsh nodedev-list --cap pci has those there are")
-    if not (folder / "iommu_group").exists():
-        reason = "host doesn't support passthrough of host PCI devices"
-        raise unsupported(f"{reason}: {name} is in no IOMMU group; boot with intel_iommu=on or amd_iommu=on")
-    node = "pci_" + name.replace(":", "_").replace(".", "_")
-    bound = (folder / "driver").resolve().name if (folder / "driver").exists() else None
-    if bound != "vfio-pci":
-        what = "is not taken from the host by itself" if device.managed else "must be manually detached from the host"
-        raise unsupported(f"PCI device {name} {what}; virsh nodedev-detach {node}")
+        what = f"mediated device '{uuid}' not found"
+        raise fault(
+            ErrorCode.DEVICE_MISSING,
+            f"device not found: {what}; virsh nodedev-list --cap mdev has those there are",
+            ErrorDomain.QEMU,
+        )
+    try:
+        offered = (folder / "mdev_type/device_api").read_text().strip()
+    except OSError:
+        return  # QEMU says what is wrong with it
+    if device.model is not None and offered != device.model:
+        reason = f"invalid device API '{device.model}' for device /{_MEDIATED}/{uuid}: "
+        raise fault(ErrorCode.INTERNAL_ERROR, f"{reason}device only supports '{offered}'", ErrorDomain.QEMU)
+
+
+def _check_scsi(device: ScsiHostdev, root: Path) -> None:
+    if device.managed:
+        raise fault(ErrorCode.XML_ERROR, "SCSI host device doesn't support managed mode", ErrorDomain.QEMU)
+    unit = device.source.address
+    assert unit is not None
+    path = Sysfs(root / "sys").scsi_generic(device.source.adapter or "", unit.bus, unit.target, unit.unit)
+    _check_access(root / path.removeprefix("/"))
 
 
 def _check_access(path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import shutil
 import subprocess
@@ -21,6 +22,7 @@ from hostel.drivers.qemu import (
     features,
     hostdevs,
     keeper,
+    locking,
     monitor,
     probe,
     process,
@@ -31,6 +33,7 @@ from hostel.drivers.qemu import (
     vsock,
 )
 from hostel.drivers.qemu.alias import assign_aliases
+from hostel.drivers.qemu.assignment import Assignment
 from hostel.drivers.qemu.command import display, firmware, hostdev, memory
 from hostel.drivers.qemu.command.character import CERTIFICATES
 from hostel.drivers.qemu.command.context import Context, Wire, alias_of
@@ -53,7 +56,6 @@ from hostel.errors import ErrorCode, ErrorDomain, QmpError, VirtError
 from hostel.model.authentication import SecretReference
 from hostel.model.domain.devices.character import CharacterBackend, CharacterSource, CharacterType
 from hostel.model.domain.devices.disk import Disk
-from hostel.model.domain.devices.hostdev import Hostdev
 from hostel.model.domain.devices.source import BackingStore, DiskSource
 from hostel.model.domain.domain import Domain, DomainType
 from hostel.model.domain.implicit import mirror_consoles
@@ -86,6 +88,7 @@ class Launcher:
         self._secrets = secrets
         self._descriptors = descriptors
         self.wiring = wiring
+        self.assignment = Assignment(machines)
 
     def platform(self) -> Platform:
         """What this host's QEMU brings to documents; without its machine types where it is not installed."""
@@ -124,7 +127,6 @@ class Launcher:
             nvram.prepare(live.os, reset=origin.reset_nvram)
         memory.align(live)
         vsock.choose(live)
-        notes += hostdevs.check(live, self._machines.others(live.name) if live.devices.hostdevs else {})
         return self._run(live, emulator, notes, paused=paused, origin=origin)
 
     def _prepare_disks(self, live: Domain) -> list[str]:
@@ -159,6 +161,7 @@ class Launcher:
                 screens.choose_listeners(live, run, context.settings, self._host_address)
                 screens.reserve(live, context.settings, given)
                 context = context._replace(wires=self._connect(status, given))
+                notes += self._assign(status, origin)
                 argv = build(live, context)
                 if origin.memory is not None or origin.migration is not None:
                     argv += ["-incoming", "defer"]
@@ -168,7 +171,7 @@ class Launcher:
                 helpers = self._helpers(live, run, values)
                 machines.statuses.write(name, status.format())
             except BaseException:
-                self.wiring.release_all(live)
+                self.release(live)
                 transient.discard(status.overlays)
                 machines.statuses.remove(name)
                 shutil.rmtree(run, ignore_errors=True)
@@ -211,6 +214,21 @@ class Launcher:
             wire = wires[alias_of(interface)] = self.wiring.connect(domain, interface)
             given.callback(tap.close, [int(file) for file in (*wire.taps, *wire.vhosts)])
         return wires
+
+    def _assign(self, status: Status, origin: Origin) -> list[str]:
+        """Take the devices of the host that a machine is given; returns notes on what was left out.
+
+        Raises:
+            VirtError: one cannot be had.
+        """
+        domain, is_cold = status.domain, origin.memory is None and origin.migration is None
+        write = functools.partial(self._machines.statuses.write, domain.name)
+        return self.assignment.take(domain, hostdevs.of_host(domain), lambda: write(status.format()), is_cold=is_cold)
+
+    def release(self, domain: Domain) -> None:
+        """Let go of what of the host's a machine had."""
+        self.wiring.release_all(domain)
+        self.assignment.release(domain)
 
     def firmware(self) -> list[Firmware]:
         """The firmware that machines may be given.
@@ -314,7 +332,8 @@ class Launcher:
             settings = self.settings()
             group = groups.make(status.domain, status.group, settings) if status.group else None
             pid = process.spawn(
-                argv, run, log, helpers=helpers, files=files, environment=screens.environment(status.domain, settings),
+                locking.limited(argv, status.domain), run, log, helpers=helpers, files=files,
+                environment=screens.environment(status.domain, settings),
                 entrances=group.entrances() if group is not None else (),
             )  # fmt: skip
         except OSError as error:
@@ -426,16 +445,6 @@ class Launcher:
             VirtError: it cannot be used.
         """
         source.prepare_disk(disk, self._storage)
-
-    def check_hostdev(self, device: Hostdev, live: Domain) -> None:
-        """Hold a device of the host that is about to be plugged in against the host, and find it there.
-
-        Raises:
-            VirtError: it is not there, a machine has it already, or it cannot be given to one.
-        """
-        alone = live.copy()
-        alone.devices.hostdevs = [device]
-        hostdevs.check(alone, {**self._machines.others(live.name), live.name: live})
 
     def bridge(self, name: str) -> str | None:
         """The host bridge of a virtual network that is active; None where it is user-mode."""

@@ -265,18 +265,6 @@ class Machines:
         number = -1 if domain.id is None else domain.id
         self.bus.publish(Event(Subject.DOMAIN, kind, domain.name, domain.uuid or "", number, detail))
 
-    def others(self, name: str) -> dict[str, Domain]:
-        """The live documents of all machines but one, as they were last written down."""
-        found: dict[str, Domain] = {}
-        for other in self.statuses.names():
-            with contextlib.suppress(ValueError, VirtError):
-                text = self.statuses.read(other)
-                if other != name and text is not None:
-                    status = Status.parse(text)
-                    if process.runs(status.pid, status.started):
-                        found[other] = status.domain
-        return found
-
     def names(self) -> list[str]:
         """Every name that is defined or has state."""
         return sorted({*self.definitions.names(), *self.statuses.names()})

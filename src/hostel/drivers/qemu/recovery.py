@@ -8,7 +8,7 @@ from hostel.drivers.qemu.dumping import settle_dump
 from hostel.drivers.qemu.lease import is_leased
 from hostel.drivers.qemu.migration.settling import settle_migration
 from hostel.drivers.qemu.plug.element import by_alias, remove
-from hostel.drivers.qemu.plug.graph import sweep_nodes
+from hostel.drivers.qemu.plug.graph import sweep_backends, sweep_nodes
 from hostel.drivers.qemu.plug.inward import let_go
 from hostel.drivers.qemu.plug.medium import settle
 from hostel.drivers.qemu.plug.outward import gone
@@ -68,6 +68,8 @@ def _settle_plugs(machine: Running) -> None:
                 remove(machine.domain, device)
             sweep_nodes(machine)
             transient.sweep(machine)
+            sweep_backends(machine)
+            machine.give_back()
             machine.save(plugs=tuple(item for item in machine.status.plugs if item.alias != plug.alias))
             if plug.alias in there:
                 machine.publish("device-added", alias=plug.alias)

@@ -158,6 +158,11 @@ class Running:
         if self._launcher is not None:
             self._launcher.wiring.release(self.domain, interface)
 
+    def give_back(self) -> None:
+        """Give back the devices of the host that the document no longer names."""
+        if self._launcher is not None:
+            self._launcher.assignment.settle(self.domain)
+
     def forget(self, ending: Ending) -> None:
         """Drop the state of the machine, which is no more."""
         self._machines.forget(self.name, self.run, ending)

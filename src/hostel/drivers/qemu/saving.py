@@ -70,11 +70,14 @@ class SaveCalls(Calls):
             self._save(machine, path, None, flags, progress)
 
     def _save(self, machine: Running, path: Path, xml: str | None, flags: SaveFlag, progress: Progress | None) -> None:
+        from hostel.drivers.qemu.hostdevs import check_movable
+
         if machine.status.jobs:
             raise invalid("domain has active block job; end it with blockjob --abort or --pivot")
         if flags & SaveFlag.RUNNING and flags & SaveFlag.PAUSED:
             raise fault(ErrorCode.INVALID_ARG, "running and paused flags are mutually exclusive", ErrorDomain.QEMU)
         check_can_be_saved(machine.domain)
+        check_movable(machine.domain)
         was_running = bool(machine.ask("query-status").get("running"))
         text = self._checked(machine.domain, xml) if xml is not None else lasting(machine.domain)
         runs = was_running

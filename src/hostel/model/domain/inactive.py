@@ -11,6 +11,7 @@ from typing import Final
 
 from hostel.model.domain.devices.character import CharacterType
 from hostel.model.domain.devices.graphics import Graphics
+from hostel.model.domain.devices.hostdev import UsbHostdev
 from hostel.model.domain.devices.interface import InterfaceType
 from hostel.model.domain.devices.seclabel import DeviceSecurityLabel
 from hostel.model.domain.domain import Domain
@@ -18,6 +19,13 @@ from hostel.model.domain.domain import Domain
 _USER_ALIAS: Final = re.compile(r"ua-[A-Za-z0-9_-]*", re.ASCII)
 # Names that are given to taps while a domain runs; a definition cannot ask for them.
 _GENERATED: Final = ("vnet", "macvtap", "macvlan")
+
+
+def hide_finding(domain: Domain) -> None:
+    """Leave out of a document that is shown how devices of the host were found, which only another run asks."""
+    for hostdev in domain.devices.hostdevs:
+        if isinstance(hostdev, UsbHostdev):
+            hostdev.source.auto_address = None
 
 
 def forget_run(domain: Domain) -> None:
@@ -45,6 +53,11 @@ def forget_run(domain: Domain) -> None:
         target = interface.target
         if target is not None and target.managed is not False and (target.dev or "").startswith(_GENERATED):
             target.dev = None
+    for hostdev in devices.hostdevs:
+        if isinstance(hostdev, UsbHostdev):
+            hostdev.source.missing = None
+            if hostdev.source.auto_address:  # it was found by what it is
+                hostdev.source.address = hostdev.source.auto_address = None
     for character in devices.characters():
         if getattr(character, "type", None) == CharacterType.PTY:
             character.sources = []

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final, NamedTuple, Protocol
 
+from hostel.drivers.fault import fault
 from hostel.drivers.qemu.document import unsupported
+from hostel.errors import ErrorCode, ErrorDomain, VirtError
 
 _SYS = Path("/sys")
 _PROC: Final = Path("/proc")
@@ -23,7 +25,7 @@ class HostDevices(Protocol):
         """The bus and the number of a USB device.
 
         Raises:
-            VirtError: ``CONFIG_UNSUPPORTED``: there is none, or more than one.
+            VirtError: ``INTERNAL_ERROR``: there is none; ``OPERATION_FAILED``: there is more than one.
         """
 
     def scsi_generic(self, adapter: str, bus: int, target: int, unit: int) -> str:
@@ -87,20 +89,37 @@ class Sysfs:
         """The bus and the number of a USB device.
 
         Raises:
-            VirtError: ``CONFIG_UNSUPPORTED``: there is none, or more than one.
+            VirtError: ``INTERNAL_ERROR``: there is none; ``OPERATION_FAILED``: there is more than one.
         """
-        wanted = [f"{vendor:04x}", f"{product:04x}"]
-        found = [
-            (int(_line(folder / "busnum") or 0), int(_line(folder / "devnum") or 0))
-            for folder in sorted(self._root.glob("bus/usb/devices/*"))
-            if [_line(folder / "idVendor"), _line(folder / "idProduct")] == wanted
-        ]
-        name = f"{wanted[0]}:{wanted[1]}"
+        found = [place for place, kind in self._usb() if kind == (vendor, product)]
+        name = f"{vendor:04x}:{product:04x}"
         if not found:
-            raise unsupported(f"Did not find USB device {name}; plug it in, or write its <address bus=… device=…>")
+            raise _not_found(f"{name}; plug it in, or write its <address bus=… device=…>")
         if len(found) > 1:
-            raise unsupported(f"Multiple USB devices for {name}; write the <address bus=… device=…> of one")
+            places = ", ".join(f"bus='{bus}' device='{number}'" for bus, number in found)
+            reason = f"Multiple USB devices for {vendor:x}:{product:x}, use <address> to specify one of {places}"
+            raise fault(ErrorCode.OPERATION_FAILED, reason, ErrorDomain.QEMU)
         return found[0]
+
+    def usb_at(self, bus: int, number: int, *, kind: tuple[int, int] | None = None) -> tuple[int, int]:
+        """The same, of the device at a place, which may have to be of a vendor and a product.
+
+        Raises:
+            VirtError: ``INTERNAL_ERROR``: there is none.
+        """
+        if any(place == (bus, number) and kind in (None, found) for place, found in self._usb()):
+            return bus, number
+        which = f"{kind[0]:04x}:{kind[1]:04x} " if kind is not None else ""
+        raise _not_found(f"{which}bus:{bus} device:{number}; plug it in, or write its <vendor> and <product>")
+
+    def _usb(self) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:
+        """Every USB device: its bus and number there, its vendor and product."""
+        for folder in sorted(self._root.glob("bus/usb/devices/*")):
+            try:
+                place = (int(_line(folder / "busnum")), int(_line(folder / "devnum")))
+                yield place, (int(_line(folder / "idVendor"), 16), int(_line(folder / "idProduct"), 16))
+            except ValueError:
+                continue  # an interface of a device, or one that is going
 
     def scsi_generic(self, adapter: str, bus: int, target: int, unit: int) -> str:
         """The node that speaks SCSI to a device of an adapter, such as ``scsi_host0``.
@@ -117,6 +136,10 @@ class Sysfs:
         except (OSError, ValueError):
             raise unsupported(f"there is no SCSI device {int(number)}:{bus}:{target}:{unit} on this host") from None
         return f"/dev/{name}"
+
+
+def _not_found(what: str) -> VirtError:
+    return fault(ErrorCode.INTERNAL_ERROR, f"Did not find USB device {what}", ErrorDomain.QEMU)
 
 
 def _line(path: Path) -> str:

@@ -11,21 +11,22 @@ from hostel.drivers.qemu.command.place import place, rom, scsi_place, virtio_nam
 from hostel.drivers.qemu.command.protocol import protocol
 from hostel.drivers.qemu.document import unsupported
 from hostel.errors import ErrorCode, VirtError
+from hostel.model.domain.actual import actual
 from hostel.model.domain.devices.address import DriveAddress, UnassignedAddress
 from hostel.model.domain.devices.disk import Disk, DiskTarget
 from hostel.model.domain.devices.hostdev import (
     Hostdev,
     MdevHostdev,
-    PciHostAddress,
     PciHostdev,
     ScsiHostAddress,
     ScsiHostdev,
     ScsiHostHostdev,
     UsbHostdev,
 )
-from hostel.model.domain.devices.interface import Interface, InterfaceSource, Teaming
+from hostel.model.domain.devices.interface import Interface, InterfaceSource, InterfaceType, Teaming
 from hostel.model.domain.devices.source import DiskSource, SourceType
 from hostel.model.domain.domain import Domain
+from hostel.model.domain.placing.bus import spoken
 
 _RESETS: Final = {
     "off": {"guest-reset": False},
@@ -43,8 +44,10 @@ def arguments(domain: Domain, context: Context, bootindex: dict[int, int]) -> li
     return argv
 
 
-def one(domain: Domain, device: Hostdev, context: Context, bootindex: int | None) -> list[str]:
-    """One device of the host."""
+def one(
+    domain: Domain, device: Hostdev, context: Context, bootindex: int | None, *, number: int | None = None
+) -> list[str]:
+    """One device of the host; ``number`` is a SCSI device's node's, where it is not its place in the document."""
     common = {"id": alias_of(device), "bootindex": bootindex}
     match device:
         case UsbHostdev():
@@ -52,10 +55,10 @@ def one(domain: Domain, device: Hostdev, context: Context, bootindex: int | None
             return option("-device", {**spec, **place(domain, device)})
         case PciHostdev():
             pair = _failover(device.teaming)
-            spec = {"driver": "vfio-pci", "host": _pci(device.source.address), **common, **pair, **rom(device)}
+            spec = {"driver": "vfio-pci", "host": spoken(device.source.address), **common, **pair, **rom(device)}
             return [*zpci(device), *option("-device", {**spec, **place(domain, device)})]
         case ScsiHostdev():
-            return _scsi(domain, device, context, common)
+            return _scsi(domain, device, context, common, _number(domain, device) if number is None else number)
         case ScsiHostHostdev():
             name = virtio_name("vhost-scsi", device, device.model)
             spec = {"driver": name, "wwpn": device.source.wwpn, "id": alias_of(device)}
@@ -74,30 +77,44 @@ def secrets(domain: Domain) -> Iterator[objects.Needed]:
         VirtError: ``XML_ERROR``: a server is guarded, and no secret is named.
     """
     for device in domain.devices.hostdevs:
-        if isinstance(device, ScsiHostdev) and device.source.auth is not None:
-            if device.source.auth.secret is None:
-                why = "<secret> is missing; write its uuid or its usage"
-                raise VirtError(ErrorCode.XML_ERROR, f"XML error: hostdev '{alias_of(device)}': {why}")
-            name = f"libvirt-{_number(domain, device)}-backend-secret0"
-            yield objects.Needed(name, device.source.auth.secret, "iscsi")
+        if isinstance(device, ScsiHostdev):
+            yield from secrets_of(device, _number(domain, device))
+
+
+def secrets_of(device: ScsiHostdev, number: int) -> Iterator[objects.Needed]:
+    """Those of one, by the number of its node.
+
+    Raises:
+        VirtError: as :func:`secrets`.
+    """
+    if device.source.auth is None:
+        return
+    if device.source.auth.secret is None:
+        why = "<secret> is missing; write its uuid or its usage"
+        raise VirtError(ErrorCode.XML_ERROR, f"XML error: hostdev '{alias_of(device)}': {why}")
+    yield objects.Needed(f"{backend(number)}-secret0", device.source.auth.secret, "iscsi")
+
+
+def backend(number: int) -> str:
+    """The name of the node on which a guest speaks to a SCSI device."""
+    return f"libvirt-{number}-backend"
+
+
+def is_card(interface: Interface) -> bool:
+    """Whether an interface is a network card of the host, its own or one of a network's."""
+    kind = interface.actual.type if interface.actual is not None else interface.type
+    return kind == InterfaceType.HOSTDEV
 
 
 def card(domain: Domain, interface: Interface, bootindex: int | None) -> list[str]:
     """A network card of the host itself."""
-    source = interface.source or InterfaceSource()
+    source = actual(interface).source or InterfaceSource()
     found = source.host_address
-    if found is None or found.type != "pci":
+    if found is None or found.type not in (None, "pci"):
         raise unsupported(f"interface '{alias_of(interface)}': write <source><address type='pci' .../></source>")
-    host = PciHostAddress(
-        domain=found.domain or 0, bus=found.bus or 0, slot=found.slot or 0, function=found.function or 0
-    )
-    spec = {"driver": "vfio-pci", "host": _pci(host), "id": alias_of(interface), "bootindex": bootindex}
+    spec = {"driver": "vfio-pci", "host": spoken(found), "id": alias_of(interface), "bootindex": bootindex}
     spec |= {**_failover(interface.teaming), **rom(interface), **place(domain, interface)}
     return [*zpci(interface), *option("-device", spec)]
-
-
-def _pci(address: PciHostAddress) -> str:
-    return f"{address.domain:04x}:{address.bus:02x}:{address.slot:02x}.{address.function:x}"
 
 
 def _failover(teaming: Teaming | None) -> dict[str, Any]:
@@ -140,13 +157,13 @@ def _number(domain: Domain, device: ScsiHostdev) -> int:
     return last + next(place for place, item in enumerate(same, 1) if item is device)
 
 
-def _scsi(domain: Domain, device: ScsiHostdev, context: Context, common: dict[str, Any]) -> list[str]:
+def _scsi(domain: Domain, device: ScsiHostdev, context: Context, common: dict[str, Any], number: int) -> list[str]:
     """A SCSI device: a node on which the guest speaks to it."""
     address = device.address
     if not isinstance(address, DriveAddress):
         raise unsupported(f"hostdev '{alias_of(device)}': a SCSI device without a drive address")
     source = device.source
-    name = f"libvirt-{_number(domain, device)}-backend"
+    name = backend(number)
     argv: list[str] = []
     if source.protocol == "iscsi":
         hosts = [source.host] if source.host is not None else []
@@ -164,4 +181,6 @@ def _scsi(domain: Domain, device: ScsiHostdev, context: Context, common: dict[st
         where = {"driver": "host_device", "filename": path}
     argv += option("-blockdev", {**where, "node-name": name, "read-only": device.readonly})
     spec = {"driver": "scsi-generic", "drive": name, **common, **scsi_place(domain, device, address)}
+    if device.shareable and not context.hands_over:
+        spec["share-rw"] = True  # without which QEMU's locks keep the others out; libvirt leaves it out
     return [*argv, *option("-device", spec)]

@@ -46,7 +46,7 @@ def card_arguments(domain: Domain, interface: Interface, context: Context, booti
         VirtError: ``CONFIG_UNSUPPORTED`` for what QEMU, or this driver, cannot connect.
     """
     name, model = alias_of(interface), interface.model or "rtl8139"
-    if interface.type == InterfaceType.HOSTDEV:
+    if hostdev.is_card(interface):
         return hostdev.card(domain, interface, bootindex)
     argv: list[str] = []
     if interface.type == InterfaceType.VHOSTUSER:

@@ -140,7 +140,7 @@ _ACTED_ON: Final[dict[type[Element], str]] = {
     hostdev.MdevHostdev: f"{_HOSTDEV} source display ramfb",
     hostdev.PciHostSource: "address",
     hostdev.PciHostAddress: "type domain bus slot function",
-    hostdev.UsbHostSource: "startup_policy missing guest_reset vendor product address",
+    hostdev.UsbHostSource: "startup_policy auto_address missing guest_reset vendor product address",
     hostdev.UsbHostAddress: "type bus device",
     hostdev.ScsiSource: "protocol name host auth initiator adapter address",
     hostdev.ScsiHostAddress: "type bus target unit",
@@ -204,10 +204,15 @@ _ACTED_ON: Final[dict[type[Element], str]] = {
         "type trust_guest_rx_filters mac source vlan virtualport bandwidth isolation ips port_forwards backend script "
         f"downscript target model driver filterref link_state mtu coalesce tune boot rom {_DEVICE} actual"
     ),
+    interface.HostdevInterface: (
+        f"type managed mac source target model driver boot rom teaming vlan virtualport {_DEVICE}"
+    ),
+    interface.HostdevAddress: "type domain bus slot function",
+    interface.Teaming: "type persistent",
     interface.FilterReference: "filter parameters",
     interface.FilterParameter: "name value",
     interface.Mac: "address type check",
-    interface.InterfaceSource: "network portgroup portid bridge mac_table_manager dev mode",
+    interface.InterfaceSource: "network portgroup portid bridge mac_table_manager dev mode host_address",
     port.Bandwidth: "inbound outbound",
     port.Inbound: "average peak floor burst",
     port.Outbound: "average peak burst",
@@ -302,11 +307,8 @@ _SAID_TOO: Final[dict[type[Element], str]] = {
     source.DiskSource: "tls tls_hostname managed namespace address",
     source.NvmeAddress: "domain bus slot function",
     interface.Interface: "managed teaming",
-    interface.HostdevInterface: f"type managed mac source target model driver boot rom teaming {_DEVICE}",
-    interface.InterfaceSource: "type path address port local host_address reconnect",
+    interface.InterfaceSource: "type path address port local reconnect",
     interface.LocalAddress: "address port",
-    interface.HostdevAddress: "type domain bus slot function",
-    interface.Teaming: "type persistent",
 }
 FIELDS: Final = {cls: frozenset(names.split()) for cls, names in _ACTED_ON.items()}
 SAID: Final = {

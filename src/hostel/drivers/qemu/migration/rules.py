@@ -9,6 +9,7 @@ from typing import Final
 from hostel.drivers.base.migration import COPIES_DISKS, MigrateFlag
 from hostel.drivers.fault import fault
 from hostel.drivers.qemu.block.chain import Image, images
+from hostel.drivers.qemu.hostdevs import check_movable
 from hostel.drivers.qemu.machines import invalid
 from hostel.drivers.qemu.running import Running
 from hostel.drivers.qemu.transient import check_can_be_saved
@@ -69,6 +70,7 @@ def check_allowed(machine: Running, flags: MigrateFlag) -> None:
     """
     if machine.status.ending:
         raise invalid("domain is being ended")
+    check_movable(machine.domain)
     blockers = machine.ask("query-migrate").get("blocked-reasons", [])
     if blockers:
         raise invalid(f"cannot migrate domain: {'; '.join(map(str, blockers))}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hostel.drivers.fault import fault
-from hostel.drivers.qemu.plug.element import Given, Wanted, find, insert, remove
+from hostel.drivers.qemu.plug.element import Given, Wanted, find, insert, remove, same_hostdev
 from hostel.drivers.qemu.plug.requested import checked_request, find_memory
 from hostel.errors import ErrorCode, ErrorDomain
 from hostel.model.domain.devices.controller import Controller
@@ -29,10 +29,7 @@ def attach(domain: Domain, given: Given) -> None:
             item.type == device.type and item.index == device.index for item in domain.devices.controllers
         ):
             what = f"controller index='{device.index}' already exists"
-        case Hostdev() if any(
-            type(item) is type(device) and getattr(item, "source", None) == getattr(device, "source", None)
-            for item in domain.devices.hostdevs
-        ):
+        case Hostdev() if same_hostdev(domain, device) is not None:
             what = "device is already in the domain configuration"
         case _:
             insert(domain, given)

@@ -15,12 +15,13 @@ from hostel.model.domain.devices.controller import Controller
 from hostel.model.domain.devices.device import Device
 from hostel.model.domain.devices.disk import Disk
 from hostel.model.domain.devices.graphics import Graphics
-from hostel.model.domain.devices.hostdev import Hostdev
+from hostel.model.domain.devices.hostdev import Hostdev, MdevHostdev, PciHostdev, ScsiHostdev, UsbHostdev
 from hostel.model.domain.devices.input import Input
 from hostel.model.domain.devices.interface import Interface
 from hostel.model.domain.devices.paravirtual import Rng
 from hostel.model.domain.devices.platform import MemoryDevice
 from hostel.model.domain.domain import Devices, Domain
+from hostel.model.domain.placing.bus import spoken
 
 # Which list of the devices an element goes into; what is missing here does not come and go.
 _LISTS: Final[dict[str, str]] = {
@@ -212,8 +213,50 @@ def _interface(domain: Domain, wanted: Interface) -> Interface:
     return found[0]
 
 
+def same_hostdev(domain: Domain, wanted: Hostdev) -> Hostdev | None:
+    """The device of a document that is the same one of the host (``virDomainHostdevMatch``); None where none is."""
+    return next((item for item in domain.devices.hostdevs if _is_same(wanted, item)), None)
+
+
+def _is_same(wanted: Hostdev, held: Hostdev) -> bool:
+    if type(wanted) is not type(held):
+        return False
+    if isinstance(wanted, UsbHostdev) and isinstance(held, UsbHostdev):
+        mine, its = wanted.source, held.source
+        if mine.address is not None and mine.address.bus and mine.address.device:
+            return mine.address == its.address
+        return (mine.vendor, mine.product) == (its.vendor, its.product)
+    if isinstance(wanted, PciHostdev) and isinstance(held, PciHostdev):
+        return spoken(wanted.source.address) == spoken(held.source.address)
+    if isinstance(wanted, ScsiHostdev) and isinstance(held, ScsiHostdev):
+        fields = ("protocol", "name", "host", "adapter", "address")
+        return all(getattr(wanted.source, field) == getattr(held.source, field) for field in fields)
+    return bool(getattr(wanted, "source", None) == getattr(held, "source", None))
+
+
+def _missing(wanted: Hostdev) -> str:
+    """What is said of a device of the host that is not there."""
+    match wanted:
+        case PciHostdev():
+            return f"host pci device {spoken(wanted.source.address)} not found"
+        case UsbHostdev() if wanted.source.address is not None:
+            return f"host usb device {wanted.source.address.bus:03}.{wanted.source.address.device:03} not found"
+        case UsbHostdev():
+            vendor, product = wanted.source.vendor or 0, wanted.source.product or 0
+            return f"host usb device vendor=0x{vendor:04x} product=0x{product:04x} not found"
+        case ScsiHostdev() if wanted.source.protocol == "iscsi":
+            return f"host scsi iSCSI path {wanted.source.name} not found"
+        case ScsiHostdev() if wanted.source.address is not None:
+            unit = wanted.source.address
+            return f"host scsi device {wanted.source.adapter}:{unit.bus}:{unit.target}.{unit.unit} not found"
+        case MdevHostdev():
+            return f"mediated device {wanted.source.address.uuid} not found"
+        case _:
+            return "host device is not attached"
+
+
 def _hostdev(domain: Domain, wanted: Hostdev) -> Device:
-    for item in domain.devices.hostdevs:
-        if type(item) is type(wanted) and getattr(item, "source", None) == getattr(wanted, "source", None):
-            return item
-    raise fault(ErrorCode.DEVICE_MISSING, "device not found: host device is not attached", ErrorDomain.QEMU)
+    found = same_hostdev(domain, wanted)
+    if found is None:
+        raise fault(ErrorCode.DEVICE_MISSING, f"device not found: {_missing(wanted)}", ErrorDomain.QEMU)
+    return found

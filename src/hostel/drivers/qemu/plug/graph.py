@@ -14,6 +14,7 @@ from hostel.model.domain.devices.source import BackingStore
 
 _POLL: Final = 0.02  # seconds
 _NODE: Final = re.compile(r"libvirt-([0-9]+)-(format|slice-sto|storage)")
+_BACKEND: Final = re.compile(r"libvirt-([0-9]+)-backend")
 
 
 def without_none(properties: dict[str, Any]) -> dict[str, Any]:
@@ -103,3 +104,34 @@ def sweep_nodes(machine: Running, *, patience: float = 0, settled: Collection[st
                 return
             time.sleep(_POLL)
         left = refused
+
+
+def free_backend(machine: Running) -> int:
+    """A number for the node of a SCSI device of the host that is about to be plugged in."""
+    used = (int(found[1]) for name in _node_names(machine) if (found := _BACKEND.fullmatch(name)) is not None)
+    return max((*used, machine.status.nodes)) + 1
+
+
+def sweep_backends(machine: Running, *, patience: float = 0) -> None:
+    """Remove the nodes of SCSI devices of the host that no device of QEMU is on, with their secrets.
+
+    Args:
+        machine: the machine.
+        patience: seconds to wait for QEMU to let go of a node, which it does a moment after a device is gone.
+    """
+    deadline = time.monotonic() + patience
+    used = {item.get("inserted", {}).get("node-name") for item in machine.attempt("query-block") or []}
+    left = [name for name in _node_names(machine) if _BACKEND.fullmatch(name) and name not in used]
+    while left:
+        for name in list(left):
+            if machine.attempt("blockdev-del", **{"node-name": name}) is not None:
+                machine.attempt("object-del", id=f"{name}-secret0")
+                left.remove(name)
+        if time.monotonic() >= deadline:
+            return
+        if left:
+            time.sleep(_POLL)
+
+
+def _node_names(machine: Running) -> list[str]:
+    return [str(node["node-name"]) for node in machine.attempt("query-named-block-nodes", flat=True) or []]

@@ -7,23 +7,25 @@ it (:mod:`hostel.drivers.qemu.recovery`).
 
 from __future__ import annotations
 
+import functools
 import json
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
 from hostel.drivers.document import reading
 from hostel.drivers.fault import fault
 from hostel.drivers.link import tap
-from hostel.drivers.qemu import transient
+from hostel.drivers.qemu import locking, transient
 from hostel.drivers.qemu.alias import assign_aliases
 from hostel.drivers.qemu.command import controller, disk, hostdev, memory, network, peripheral
 from hostel.drivers.qemu.command.context import Context, Wire, alias_of
-from hostel.drivers.qemu.command.objects import secrets
+from hostel.drivers.qemu.command.objects import Needed, secrets
 from hostel.drivers.qemu.document import unsupported
 from hostel.drivers.qemu.helper.passt import is_passt
 from hostel.drivers.qemu.launch import Launcher
 from hostel.drivers.qemu.plug.element import Given, by_alias, insert
-from hostel.drivers.qemu.plug.graph import sweep_nodes
+from hostel.drivers.qemu.plug.graph import free_backend, sweep_backends, sweep_nodes
 from hostel.drivers.qemu.running import Running
 from hostel.drivers.qemu.status import Plug
 from hostel.errors import ErrorCode, ErrorDomain, QmpError, VirtError
@@ -32,7 +34,7 @@ from hostel.model.domain.devices.address import DriveAddress, PciAddress
 from hostel.model.domain.devices.controller import Controller, ControllerType
 from hostel.model.domain.devices.device import Device
 from hostel.model.domain.devices.disk import Disk, DiskBus, DiskDevice
-from hostel.model.domain.devices.hostdev import Hostdev, ScsiHostdev, ScsiHostHostdev
+from hostel.model.domain.devices.hostdev import Hostdev, ScsiHostdev
 from hostel.model.domain.devices.input import Input
 from hostel.model.domain.devices.interface import Interface
 from hostel.model.domain.devices.paravirtual import Rng
@@ -68,25 +70,22 @@ def plug_in(machine: Running, given: Given, launcher: Launcher) -> Device:
         disks[disks.index(device)] = device = transient.put_over(device, after.name)
         last = disk.number_images([device], machine.status.nodes)
         machine.status = machine.status._replace(nodes=last)
-    if isinstance(device, Hostdev):
-        launcher.check_hostdev(device, before)
     assign_aliases(after)
-    wired = device if isinstance(device, Interface) and launcher.wiring.makes(device) else None
-    if wired is not None:
-        launcher.wiring.reserve(wired)
+    if isinstance(device, Interface) and launcher.wiring.makes(device):
+        launcher.wiring.reserve(device)
     known = {item.alias for item in before.devices.all()}
     added = [item for item in after.devices.all() if item.alias not in known]
-    machine.save(domain=after, plugs=(*machine.status.plugs, *(Plug(way="in", alias=alias_of(it)) for it in added)))
+    marks = (*machine.status.plugs, *(Plug(way="in", alias=alias_of(it)) for it in added))
+    write = functools.partial(machine.save, domain=after, plugs=marks)
     done: list[tuple[str, str]] = []
     context = launcher.context(after, machine.run)
     given_secrets: list[Path] = []
     try:
-        if isinstance(device, Disk):
-            transient.make_for(machine, device)
-            given_secrets += launcher.give_secrets(secrets(device), context)
+        wire = _reach(machine, after, device, launcher, write)
+        node = free_backend(machine) if isinstance(device, ScsiHostdev) else None
+        given_secrets += launcher.give_secrets(_needed(device, node), context)
         for item in sorted(added, key=lambda it: it is device):
-            wire = _connect(machine, wired, launcher) if wired is not None and item is wired else None
-            for option, properties in _options(after, item, context, wire):
+            for option, properties in _options(after, item, context, wire if item is device else None, node):
                 machine.ask(_COMMANDS[option], **properties)
                 done.append((option, str(properties.get("id", ""))))
         _finish(machine, device)
@@ -99,6 +98,8 @@ def plug_in(machine: Running, given: Given, launcher: Launcher) -> Device:
         machine.status = machine.status._replace(domain=before)
         sweep_nodes(machine)
         transient.sweep(machine)
+        sweep_backends(machine)
+        machine.give_back()
         machine.save(plugs=_without(machine, added))
         raise
     finally:
@@ -108,6 +109,40 @@ def plug_in(machine: Running, given: Given, launcher: Launcher) -> Device:
     for item in added:
         machine.publish("device-added", alias=alias_of(item))
     return device
+
+
+def _reach(
+    machine: Running, after: Domain, device: Device, launcher: Launcher, write: Callable[[], None]
+) -> Wire | None:
+    """Have what is at a device's end on the host; ``write`` puts the document with the device on disk before.
+
+    Raises:
+        VirtError: the host, a network or QEMU refused.
+    """
+    wire = None
+    if not _is_of_host(device):
+        write()
+    if isinstance(device, Disk):
+        transient.make_for(machine, device)
+    if isinstance(device, Interface) and launcher.wiring.makes(device):
+        wire = _connect(machine, device, launcher)
+    if _is_of_host(device):
+        launcher.assignment.take(after, [device], write)
+    if _is_of_host(device) or isinstance(device, MemoryDevice):
+        locking.allow(after, machine.status.pid)
+    return wire
+
+
+def _is_of_host(device: Device) -> bool:
+    return isinstance(device, Hostdev) or (isinstance(device, Interface) and hostdev.is_card(device))
+
+
+def _needed(device: Device, node: int | None) -> Iterator[Needed]:
+    """The secrets that QEMU is given for a device; ``node`` is the number of a SCSI device's."""
+    if isinstance(device, Disk):
+        yield from secrets(device)
+    if isinstance(device, ScsiHostdev) and node is not None:
+        yield from hostdev.secrets_of(device, node)
 
 
 def _without(machine: Running, devices: list[Device]) -> tuple[Plug, ...]:
@@ -133,8 +168,6 @@ def _check_hot(domain: Domain, device: Device) -> None:
             raise _not_hot("hotplug is not supported for this type of memory device")
         case Interface() if is_passt(device):
             raise _not_hot("an interface with backend passt cannot be hot plugged; add it with --config")
-        case ScsiHostdev() | ScsiHostHostdev():
-            raise _not_hot(f"live attach of <hostdev type='{device.type}'> is not supported; add it with --config")
         case Interface() | Rng() | Input() | Watchdog() | Hostdev() | MemoryDevice():
             pass
         case _:
@@ -205,7 +238,9 @@ def _connect(machine: Running, interface: Interface, launcher: Launcher) -> Wire
     return Wire(names[: len(made.taps)], names[len(made.taps) :])
 
 
-def _options(domain: Domain, device: Device, context: Context, wire: Wire | None) -> list[tuple[str, dict[str, Any]]]:
+def _options(
+    domain: Domain, device: Device, context: Context, wire: Wire | None, node: int | None
+) -> list[tuple[str, dict[str, Any]]]:
     """What brings a device into the machine: options of the command line, in order."""
     order = {id(device): device.boot.order} if getattr(device, "boot", None) is not None else {}  # type: ignore[attr-defined]
     match device:
@@ -217,7 +252,7 @@ def _options(domain: Domain, device: Device, context: Context, wire: Wire | None
         case Controller():
             argv = controller.one(domain, device, order)
         case Hostdev():
-            argv = hostdev.one(domain, device, context, order.get(id(device)))
+            argv = hostdev.one(domain, device, context, order.get(id(device)), number=node)
         case MemoryDevice():
             argv = memory.device_arguments(domain, device, context)
         case _:

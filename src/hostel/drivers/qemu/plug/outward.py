@@ -15,7 +15,7 @@ from hostel.drivers.qemu.command.context import alias_of
 from hostel.drivers.qemu.command.objects import secrets
 from hostel.drivers.qemu.machines import failed
 from hostel.drivers.qemu.plug.element import by_alias, remove
-from hostel.drivers.qemu.plug.graph import sweep_nodes
+from hostel.drivers.qemu.plug.graph import sweep_backends, sweep_nodes
 from hostel.drivers.qemu.running import Running
 from hostel.drivers.qemu.status import Plug
 from hostel.errors import ErrorCode, ErrorDomain, QmpError, VirtError
@@ -104,6 +104,10 @@ def gone(machine: Running, alias: str) -> None:
     if isinstance(device, Disk):
         for needed in secrets(device):
             machine.attempt("object-del", id=needed.name)
+    if device is None or isinstance(device, ScsiHostdev):
+        sweep_backends(machine, patience=_NODE_SECONDS)
+    if device is None or isinstance(device, Hostdev | Interface):
+        machine.give_back()
     machine.save(plugs=_others(machine, alias))
     machine.publish("device-removed", alias=alias)
 

@@ -162,6 +162,10 @@ class SnapshotCalls(Calls):
             raise fault(ErrorCode.OPERATION_UNSUPPORTED, what, ErrorDomain.QEMU)
         else:
             place = "internal" if machine is not None else "no"
+        if machine is not None and place != "no":
+            from hostel.drivers.qemu.hostdevs import check_movable
+
+            check_movable(machine.domain)
         file = snapshot.memory.file if snapshot.memory is not None else None
         snapshot.memory = SnapshotMemory(snapshot=place, file=file if place == "external" else None)
         plan = align(snapshot, disks, default)

@@ -165,8 +165,8 @@ def _identity(hostdev: Hostdev) -> tuple[Any, ...] | None:
     if isinstance(hostdev, UsbHostdev):
         place = hostdev.source.address
         if place is not None and (place.bus or place.device):
-            return "usb", place.bus, place.device
-        return "usb", hostdev.source.vendor, hostdev.source.product
+            return "usb place", place.bus, place.device
+        return "usb kind", hostdev.source.vendor, hostdev.source.product
     if isinstance(hostdev, ScsiHostdev):
         source = hostdev.source
         if source.protocol == "iscsi":
