@@ -14,11 +14,12 @@ import stat
 import time
 import urllib.request
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, BinaryIO, Final, NamedTuple, Protocol
 from urllib.error import URLError
 
+from hostel.cli.virt_install.database import TreeNote
 from hostel.cli.virt_install.storage import is_url
 from hostel.cli.virt_install.suboption import Sub, SubOptions
 from hostel.errors import UsageError
@@ -48,6 +49,7 @@ class Kernel(NamedTuple):
     initrd: str
     repository: str = ""  # such as "inst.repo="
     system: str | None = None  # the name of the system, where the tree tells
+    note: TreeNote | None = None  # what else it tells
 
 
 class Tree(Protocol):
@@ -270,7 +272,9 @@ def _by_note(tree: Tree, arch: str) -> Kernel | None:
     for section in sections:
         if note.has_option(section, "kernel") and note.has_option(section, "initrd"):
             system = _system(family, version)
-            return Kernel(note[section]["kernel"], note[section]["initrd"], _repository(family, version), system)
+            own = TreeNote(family, told.get("variant", ""), version, told.get("arch", ""))
+            kernel, initrd = note[section]["kernel"], note[section]["initrd"]
+            return Kernel(kernel, initrd, _repository(family, version), system, own)
     return None
 
 
@@ -316,21 +320,29 @@ def _by_place(tree: Tree, arch: str) -> Kernel | None:
     return next((found for found in candidates if tree.has(found.kernel) and tree.has(found.initrd)), None)
 
 
-def inject(initrd: Path, files: list[str]) -> None:
+def contents(paths: list[str]) -> dict[str, bytes]:
+    """The content of files that are to be injected, by their names.
+
+    Raises:
+        UsageError: one cannot be read.
+    """
+    found: dict[str, bytes] = {}
+    for path in paths:
+        try:
+            found[os.path.basename(path)] = Path(path).read_bytes()
+        except OSError as error:
+            raise UsageError(f"--initrd-inject {path}: {error.strerror}") from None
+    return found
+
+
+def inject(initrd: Path, files: Mapping[str, bytes]) -> None:
     """Put files into the root of an initial RAM disk: one more archive behind those that it has.
 
     The kernel unpacks them in turn (its documentation, ``driver-api/early-userspace/buffer-format.rst``).
-
-    Raises:
-        UsageError: a file cannot be read.
     """
     with initrd.open("ab") as target, gzip.GzipFile(fileobj=target, mode="wb", mtime=0) as archive:
-        for number, path in enumerate(files, 1):
-            try:
-                content = Path(path).read_bytes()
-            except OSError as error:
-                raise UsageError(f"--initrd-inject {path}: {error.strerror}") from None
-            _add(archive.write, number, os.path.basename(path), content, 0o100644)
+        for number, (name, content) in enumerate(files.items(), 1):
+            _add(archive.write, number, name, content, 0o100644)
         _add(archive.write, 0, "TRAILER!!!", b"", 0)
 
 

@@ -14,6 +14,7 @@ from hostel.cli.output import Output
 from hostel.cli.virt_install import disk, existing, general, network, osinfo, registry, storage
 from hostel.cli.virt_install.arguments import parser
 from hostel.cli.virt_install.console import warn
+from hostel.cli.virt_install.database import Database, name_of
 from hostel.cli.virt_install.guest import Guest
 from hostel.cli.virt_install.host import Host
 from hostel.cli.virt_install.install import Installation
@@ -25,7 +26,7 @@ from hostel.cli.virt_install.plan import Method, Plan, cdrom_medium
 from hostel.cli.virt_install.seed import CLOUD_INIT, Seed
 from hostel.cli.virt_install.storage import Storage
 from hostel.cli.virt_install.suboption import Kind, Refusal, Sub, SubOptions, on_off
-from hostel.cli.virt_install.unattended import UNATTENDED, refuse
+from hostel.cli.virt_install.unattended import UNATTENDED, Source, Unattended
 from hostel.drivers.document import canonical_uuid
 from hostel.drivers.store import Directories
 from hostel.errors import HostelError, UsageError
@@ -132,7 +133,12 @@ class _Command:
         self.host = Host(connection)
         self.storage = Storage(connection, images(self.host))
         scratch = Directories.from_environment(os.environ).cache / "boot"
-        self.media = Media(scratch, self.storage, options, is_remote=self.host.is_remote)
+        self._database = Database.of_host(os.environ)
+        wants_answers = options.unattended is not None and options.unattended != "none"
+        self._unattended = Unattended(options.unattended, self._database) if wants_answers else None
+        self.media = Media(
+            scratch, self.storage, options, self._database, self._unattended, output, is_remote=self.host.is_remote
+        )
         self._seed: Seed | None = None
         self._doubts: list[str] = []
         self._readers: dict[str, Option] = {}
@@ -144,7 +150,6 @@ class _Command:
             UsageError: it is wrong or says too little.
         """
         options, output = self.options, self.output
-        refuse(options, read_osinfo(options.os_variant)[0] or osinfo.GENERIC)
         if options.reinstall:
             return self._plan_again()
         guest = self._guest()
@@ -162,6 +167,8 @@ class _Command:
         self._check_disks(guest)
         self._check_addresses(guest)
         self._require(plan)
+        self._answer(plan)
+        self._want_memory(plan)
         for message in [*self._doubts, *guest.warnings, *self._doubts_about(guest), *warnings]:
             warn(output, message)
         return plan
@@ -178,7 +185,9 @@ class _Command:
         self._require(plan)
         if not options.xmlonly and not options.dry:
             existing.check_stopped(domain)
-        for message in [*self._doubts_about(guest), *plan.complete()]:
+        warnings = plan.complete()
+        self._answer(plan)
+        for message in [*self._doubts_about(guest), *warnings]:
             warn(self.output, message)
         return plan
 
@@ -215,6 +224,8 @@ class _Command:
                 self.output.note(f"Using container default --memory {_CONTAINER_MEMORY}")
                 self._give(guest, "memory", str(_CONTAINER_MEMORY))
             return
+        if self._unattended is not None:
+            self._unattended.add_drivers(guest)
         hardware = guest.hardware
         if hardware.memory and not has_memory:
             self.output.note(f"Using {guest.system.name} default --memory {hardware.memory}")
@@ -255,6 +266,44 @@ class _Command:
         method = self._medium_of(start)
         return method if seed is None else method._replace(seed=seed, installs=True, is_chosen=True)
 
+    def _answer(self, plan: Plan) -> None:
+        """Make what answers the installer, and put it where that looks for it."""
+        if self._unattended is None:
+            return
+        guest, method = plan.guest, plan.method
+        if method.start is not None:
+            start = method.start
+            source = Source("initrd", start.tree, start.medium.path if start.medium is not None else None, start.note)
+            made = self._unattended.answers(guest, source)
+            plan.method = method._replace(start=self.media.answered(start, made))
+        else:
+            medium = method.cdrom
+            is_file = medium is not None and medium.type == "file"
+            made = self._unattended.answers(guest, Source("cdrom", medium=medium.path if medium and is_file else None))
+            path = self.media.disc(made.files, self._unattended.drivers(guest))
+            plan.method = method._replace(answers=path)
+        self._doubts += made.warnings
+
+    def _want_memory(self, plan: Plan) -> None:
+        """Give the installation the memory that it needs over a network, where the machine has less."""
+        start, guest = plan.method.start, plan.guest
+        if start is None or not self._needs_network(start):
+            return
+        system = self._database.system(guest.system.name)
+        needed = system.network_memory(guest.arch) if system is not None else 0
+        if needed > int(guest.domain.get("currentMemory") or guest.domain.get("memory") or 0):
+            self._doubts.append(
+                f"Overriding memory to {needed // 1024} MiB needed for {guest.system.name} network install."
+            )
+            plan.method = plan.method._replace(memory=needed)
+
+    def _needs_network(self, start: Start) -> bool:
+        if start.medium is None:
+            return start.tree is not None
+        told = osinfo.describe(start.medium.path)
+        medium = self._database.identify(told) if told is not None else None
+        return medium is not None and any("netinst" in each.get("id", "") for each in medium.iterfind("variant"))
+
     def _medium_of(self, start: Start | None) -> Method:
         options = self.options
         if start is not None:
@@ -268,7 +317,7 @@ class _Command:
             return Method(boot="network", installs=True, is_chosen=True)
         if given:
             return Method(boot=given.get("bootdev"), installs=not no_install, is_chosen=True)
-        chosen = bool(options.import_install or options.xmlonly or options.boot)
+        chosen = bool(options.import_install or options.xmlonly or options.boot or self._unattended)
         return Method(is_chosen=chosen)
 
     def _read(self, name: str, guest: Guest, option: Option) -> None:
@@ -284,7 +333,7 @@ class _Command:
 
     def _choose_system(self, plan: Plan) -> None:
         """Take the operating system that was named, or the medium's, or assume one; and say so."""
-        name, detects, requires = read_osinfo(self.options.os_variant)
+        name, detects, requires = read_osinfo(self.options.os_variant or self.media.install().get("os"))
         guest = plan.guest
         if name is not None:
             system = osinfo.find(name)
@@ -292,7 +341,7 @@ class _Command:
                 self._doubts.append(f"OS name '{name}' is not in the list of --osinfo list: using generic devices.")
             guest.set_system(system)
         medium = plan.method.cdrom
-        found = osinfo.detect(medium.path) if detects and medium is not None and medium.type == "file" else None
+        found = self._told_by(medium.path) if detects and medium is not None and medium.type == "file" else None
         start = plan.method.start
         if detects and start is not None and start.system is not None and osinfo.find(start.system).is_known:
             found = start.system
@@ -311,6 +360,13 @@ class _Command:
                 f"No --osinfo given: assuming {osinfo.ASSUMED}, with virtio devices. "
                 "Name the system if that is wrong: --osinfo win10, or --osinfo generic for what every system knows.",
             )
+
+    def _told_by(self, path: str) -> str | None:
+        """The name of the system on a CD-ROM, which libosinfo's database knows best."""
+        told = osinfo.describe(path)
+        medium = self._database.identify(told) if told is not None else None
+        name = name_of(medium) if medium is not None else None
+        return name if name is not None and osinfo.find(name).is_known else osinfo.detect(path)
 
     def _free_name(self, guest: Guest) -> str:
         is_generic = guest.system.is_generic
@@ -381,7 +437,13 @@ class _Command:
                 "Using --osinfo generic, VM performance may suffer. Specify an accurate OS for optimal results."
             )
         mebibytes = int(guest.domain.get("currentMemory") or guest.domain.get("memory") or 0) // 1024
-        if 0 < mebibytes < _LOW_MEMORY and guest.domain.get("currentMemory") is not None:
+        system = self._database.system(guest.system.name) if mebibytes and not guest.system.is_generic else None
+        least = system.least_memory(guest.arch) // 1024 if system is not None else 0
+        if 0 < mebibytes < least:
+            doubts.append(
+                f"Requested memory {mebibytes} MiB is less than the recommended {least} MiB for OS {guest.system.name}"
+            )
+        elif 0 < mebibytes < _LOW_MEMORY and guest.domain.get("currentMemory") is not None:
             doubts.append(f"Requested memory {mebibytes} MiB is abnormally low. Were you trying to specify GiB?")
         return doubts
 

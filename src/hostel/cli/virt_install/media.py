@@ -6,13 +6,18 @@ import os
 import shutil
 import tempfile
 from argparse import Namespace
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from hostel.cli.output import Output
 from hostel.cli.virt_install import location
-from hostel.cli.virt_install.seed import Seed
+from hostel.cli.virt_install.console import warn
+from hostel.cli.virt_install.database import Database, TreeNote
+from hostel.cli.virt_install.seed import Seed, write_disc
 from hostel.cli.virt_install.storage import Medium, Storage, is_url
 from hostel.cli.virt_install.suboption import Given, Refusal, Sub, SubOptions, on_off
+from hostel.cli.virt_install.unattended import Answers, Unattended
 from hostel.errors import UsageError
 
 INSTALL: Final = SubOptions(
@@ -27,6 +32,7 @@ INSTALL: Final = SubOptions(
     clears=False,
 )
 _PREFIX: Final = "virtinst-"
+_ANSWERS: Final = "CDROM"  # the label of a CD-ROM with answers, of which nobody asks
 
 
 class Start(NamedTuple):
@@ -37,15 +43,31 @@ class Start(NamedTuple):
     arguments: str
     system: str | None = None
     medium: Medium | None = None  # the CD-ROM that it came from, which it goes on reading
+    tree: str | None = None  # the address or directory that it came from
+    note: TreeNote | None = None  # what that says of itself
+    overwrites: bool = False  # whether what it is told is the user's alone
 
 
 class Media:
     """The files of one installation; :meth:`close` removes them."""
 
-    def __init__(self, scratch: Path, storage: Storage, options: Namespace, *, is_remote: bool) -> None:
+    def __init__(
+        self,
+        scratch: Path,
+        storage: Storage,
+        options: Namespace,
+        database: Database,
+        unattended: Unattended | None,
+        output: Output,
+        *,
+        is_remote: bool,
+    ) -> None:
+        self._output = output
         self._parent = scratch
         self._storage = storage
         self._options = options
+        self._database = database
+        self._unattended = unattended
         self._is_remote = is_remote
         self._directory: Path | None = None
 
@@ -73,9 +95,21 @@ class Media:
         unknown = [name for name in given if INSTALL.find(name) is None]
         if unknown:
             raise Refusal(f"Unknown --install options: {unknown}")
-        if (system := given.get("os")) is not None:
-            raise UsageError(f"OS '{system}' does not have a URL location: name its tree with --location URL")
         return given
+
+    def location_of(self, name: str, arch: str) -> str:
+        """Where the tree of a system is.
+
+        Raises:
+            UsageError: that is not known.
+        """
+        system = self._database.system(name)
+        if system is None or not system.has_trees:
+            raise UsageError(f"OS '{name}' does not have a URL location: name its tree with --location URL")
+        found = system.location(arch, self._unattended.profile if self._unattended is not None else None)
+        if found is None:
+            raise UsageError(f"OS '{name}' does not have a URL location for the architecture '{arch}'")
+        return found
 
     def start(self, arch: str) -> Start | None:
         """The kernel of ``--location`` or ``--install``; None where there is none.
@@ -88,14 +122,18 @@ class Media:
         overwrites = on_off("kernel_args_overwrite", given.get("kernel_args_overwrite") or "no")
         if arguments and not overwrites:
             extra = [arguments]
-        if self._options.location:
-            start = self._from_tree(arch, extra)
+        if name := given.get("os"):
+            place = self.location_of(name, arch)
+            self._output.note(f"Using {name} --location {place}")
+            start = self._from_tree(arch, extra, {"location": place})
+        elif self._options.location:
+            start = self._from_tree(arch, extra, location.LOCATION.read(self._options.location))
         elif given.get("kernel"):
             start = self._from_files(given, extra)
         else:
             self._refuse_needless(extra)
             return None
-        return start._replace(arguments=arguments) if arguments and overwrites else start
+        return start._replace(arguments=arguments, overwrites=True) if arguments and overwrites else start
 
     def _refuse_needless(self, extra: list[str]) -> None:
         if extra:
@@ -103,8 +141,7 @@ class Media:
         if self._options.initrd_inject:
             raise UsageError("Install method does not support initrd injection.")
 
-    def _from_tree(self, arch: str, extra: list[str]) -> Start:
-        given = location.LOCATION.read(self._options.location)
+    def _from_tree(self, arch: str, extra: list[str], given: Given) -> Start:
         unknown = [name for name in given if location.LOCATION.find(name) is None]
         if unknown:
             raise Refusal(f"Unknown --location options: {unknown}")
@@ -127,11 +164,19 @@ class Media:
             if isinstance(tree, location.IsoTree):
                 tree.close()
         if self._options.initrd_inject:
-            location.inject(paths[1], self._options.initrd_inject)
-        if found.repository and is_url(place):
+            location.inject(paths[1], location.contents(self._options.initrd_inject))
+        if found.repository and is_url(place) and self._unattended is None:
             extra.append(f"{found.repository}{place}")
         medium = self._storage.locate(place) if isinstance(tree, location.IsoTree) else None
-        return Start(str(paths[0]), str(paths[1]), " ".join(extra), found.system, medium)
+        tells = " ".join(extra)
+        if isinstance(tree, location.DirectoryTree) and not tells and self._unattended is None:
+            warn(
+                self._output,
+                "Directory tree installs typically do not work unless extra kernel args are passed to point the "
+                "installer at a network accessible install tree.",
+            )
+        origin = None if medium else place
+        return Start(str(paths[0]), str(paths[1]), tells, found.system, medium, origin, found.note)
 
     def _fetch(self, tree: location.Tree, path: str) -> Path:
         target = self._place(os.path.basename(path))
@@ -153,8 +198,42 @@ class Media:
         if self._options.initrd_inject:
             if initrd is None:
                 raise UsageError("Install method does not support initrd injection.")
-            location.inject(Path(initrd), self._options.initrd_inject)
+            location.inject(Path(initrd), location.contents(self._options.initrd_inject))
         return Start(kernel, initrd, " ".join(extra))
+
+    def answered(self, start: Start, answers: Answers) -> Start:
+        """Put what answers the installer where it starts from, and tell it.
+
+        Raises:
+            UsageError: there is nothing to put it into.
+        """
+        if start.initrd is None:
+            raise UsageError("Install method does not support initrd injection.")
+        location.inject(Path(start.initrd), answers.files)
+        if start.overwrites:
+            return start
+        return start._replace(arguments=" ".join(filter(None, (start.arguments, answers.arguments))))
+
+    def disc(self, files: Mapping[str, bytes], drivers: list[tuple[str, str]]) -> str:
+        """A CD-ROM with what answers the installer, and drivers for it.
+
+        Args:
+            files: the answers.
+            drivers: the address of a directory and the name of a file in it, for each.
+
+        Raises:
+            UsageError: a driver cannot be fetched.
+        """
+        fetched: dict[str, bytes] = {}
+        for place, name in drivers:
+            base = os.path.basename(name)
+            target = self._place(f"driver-{len(fetched)}")
+            location.UrlTree(place).fetch(name, target)
+            fetched[base] = target.read_bytes()
+            target.unlink()
+        path = self._place("unattended.iso")
+        write_disc(path, _ANSWERS, {**fetched, **files}, "--unattended")
+        return str(path)
 
     def seed(self) -> tuple[Seed, str] | None:
         """What ``--cloud-init`` says, and the CD-ROM with it; None where it is not given.

@@ -12,6 +12,8 @@ import os
 import re
 from typing import Final, NamedTuple
 
+from hostel.cli.virt_install.database import Descriptor
+
 ASSUMED: Final = "linux2022"
 GENERIC: Final = "generic"
 _SECTOR: Final = 2048
@@ -201,6 +203,18 @@ def detect(path: str) -> str | None:
 
     Only one sector is read; what cannot be read tells nothing.
     """
+    told = describe(path)
+    if told is None:
+        return None
+    for pattern, name in MEDIA:
+        if match := re.fullmatch(pattern, told.volume):
+            found = find(name.format(*match.groups()))
+            return found.name if found.is_known else None
+    return "win10" if told.publisher.startswith(_MICROSOFT) else None
+
+
+def describe(path: str) -> Descriptor | None:
+    """What an installation medium says of itself; None where it is no CD-ROM, or cannot be read."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError:
@@ -213,12 +227,10 @@ def detect(path: str) -> str | None:
         os.close(descriptor)
     if sector[:6] != b"\x01CD001":
         return None
-    volume, publisher = _field(sector, 40, 32), _field(sector, 318, 128)
-    for pattern, name in MEDIA:
-        if match := re.fullmatch(pattern, volume):
-            found = find(name.format(*match.groups()))
-            return found.name if found.is_known else None
-    return "win10" if publisher.startswith(_MICROSOFT) else None
+    fields = ((40, 32), (8, 32), (318, 128), (574, 128))  # of the volume, the system, who published it, what made it
+    size = int.from_bytes(sector[80:84], "little") * int.from_bytes(sector[128:130], "little")
+    volume, system, publisher, application = (_field(sector, offset, length) for offset, length in fields)
+    return Descriptor(volume, system, publisher, application, size)
 
 
 def _field(sector: bytes, offset: int, length: int) -> str:

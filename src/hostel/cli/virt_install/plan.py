@@ -23,6 +23,8 @@ class Method(NamedTuple):
         is_chosen: whether the user said so.
         start: the kernel that the installation boots.
         seed: the CD-ROM of cloud-init, for the first boot alone.
+        answers: the CD-ROM with what answers the installer.
+        memory: what the installation needs of it, in KiB, where that is more than the machine has.
     """
 
     cdrom: Medium | None = None
@@ -31,6 +33,8 @@ class Method(NamedTuple):
     is_chosen: bool = False
     start: Start | None = None
     seed: str | None = None
+    answers: str | None = None
+    memory: int = 0
 
     @property
     def medium(self) -> Medium | None:
@@ -72,7 +76,7 @@ class Plan:
     @property
     def installs(self) -> bool:
         """Whether the machine is started with one document and kept with another."""
-        return self.method.installs
+        return self.method.installs or self.method.answers is not None
 
     def complete(self) -> list[str]:
         """Add the installation medium, the boot order, and all that virt-install adds; returns warnings."""
@@ -117,7 +121,7 @@ class Plan:
             return None, write(root)
         first = copy.deepcopy(root)
         self._for_installation(first)
-        if self.method.seed is not None and not self.is_again:
+        if (self.method.seed or self.method.answers) and not self.is_again:
             _add_drive(self.guest, root, None)
         # Windows reads it again and again; and virt-install leaves it in a machine that it installs again.
         if self.method.cdrom is not None and not self.guest.hardware.windows and not self.is_again:
@@ -156,6 +160,13 @@ class Plan:
         if self.method.seed is not None:
             _add_drive(self.guest, root, self.method.seed)
             _tell_of_seed(self.guest, root)
+        elif self.method.answers is not None:
+            _add_drive(self.guest, root, self.method.answers)
+        if self.method.memory:
+            tree.set_value(root, "currentMemory", str(self.method.memory))
+            most = tree.value_at(root, "memory")
+            if most is not None and int(most) < self.method.memory:
+                tree.set_value(root, "memory", str(self.method.memory))
         may_order = (self.is_again and not self.guest.is_container) or _may_order(self.guest)
         if self.method.boot is not None and start is None and may_order:
             for index, device in enumerate(_order(self.guest, self.method.boot)):

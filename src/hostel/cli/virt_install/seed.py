@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import secrets
 import string
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -102,15 +103,29 @@ class Seed:
         files = {"meta-data": self._read("meta-data") or "", "user-data": self.user_data()}
         if (network := self._read("network-config")) is not None:
             files["network-config"] = network
-        try:
-            import pycdlib
-        except ImportError:
-            raise UsageError("--cloud-init writes a CD-ROM by pycdlib: pip install 'hostel[iso]'") from None
-        iso = pycdlib.PyCdlib()
-        iso.new(interchange_level=3, vol_ident=_LABEL, joliet=3, rock_ridge="1.09")
-        for number, (name, content) in enumerate(files.items()):
-            data = content.encode()
-            iso.add_fp(io.BytesIO(data), len(data), f"/FILE{number}.;1", rr_name=name, joliet_path=f"/{name}")
-        path.touch(0o600, exist_ok=False)
-        iso.write(str(path))
-        iso.close()
+        write_disc(path, _LABEL, {name: content.encode() for name, content in files.items()}, "--cloud-init")
+
+
+def write_disc(path: Path, label: str, files: Mapping[str, bytes], option: str) -> None:
+    """Write a CD-ROM's image, a new file that only its owner reads.
+
+    Args:
+        path: the image.
+        label: the name of its volume.
+        files: what is in its root.
+        option: the option of the command line that wants it.
+
+    Raises:
+        UsageError: what writes images is not installed.
+    """
+    try:
+        import pycdlib
+    except ImportError:
+        raise UsageError(f"{option} writes a CD-ROM by pycdlib: pip install 'hostel[iso]'") from None
+    iso = pycdlib.PyCdlib()
+    iso.new(interchange_level=3, vol_ident=label, joliet=3, rock_ridge="1.09")
+    for number, (name, data) in enumerate(files.items()):
+        iso.add_fp(io.BytesIO(data), len(data), f"/FILE{number}.;1", rr_name=name, joliet_path=f"/{name}")
+    path.touch(0o600, exist_ok=False)
+    iso.write(str(path))
+    iso.close()

@@ -14,7 +14,8 @@ import pycdlib
 import pytest
 
 from hostel.cli.virt_install import location
-from hostel.cli.virt_install.location import DirectoryTree, IsoTree, Kernel, detect, inject, open_tree
+from hostel.cli.virt_install.database import TreeNote
+from hostel.cli.virt_install.location import DirectoryTree, IsoTree, Kernel, contents, detect, inject, open_tree
 from hostel.errors import UsageError
 
 NETBOOT = "current/images/netboot/debian-installer/amd64"
@@ -50,7 +51,7 @@ def test_a_tree_that_says_what_it_is_is_believed(
     tmp_path: Path, family: str, version: str, repository: str, system: str | None
 ) -> None:
     found = detect(tree(tmp_path, {".treeinfo": NOTE.format(family=family, version=version)}), "t", "x86_64")
-    assert found == Kernel("k/vmlinuz", "k/initrd", repository, system)
+    assert found == Kernel("k/vmlinuz", "k/initrd", repository, system, TreeNote(family, "", version, "x86_64"))
 
 
 @pytest.mark.parametrize(
@@ -111,7 +112,7 @@ def test_a_cdrom_image_is_a_tree(tmp_path: Path) -> None:
 def test_a_file_is_injected_as_one_more_archive(tmp_path: Path) -> None:
     (tmp_path / "initrd").write_bytes(b"0123")
     (tmp_path / "ks.cfg").write_text("install\n")
-    inject(tmp_path / "initrd", [str(tmp_path / "ks.cfg")])
+    inject(tmp_path / "initrd", contents([str(tmp_path / "ks.cfg")]))
     whole = (tmp_path / "initrd").read_bytes()
     archive = gzip.decompress(whole[4:])
     assert whole[:4] == b"0123"
