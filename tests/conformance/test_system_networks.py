@@ -20,7 +20,7 @@ from hostel.drivers import tool
 from hostel.drivers.base import NetworkRef
 from hostel.drivers.base.domain import Affect
 from hostel.drivers.base.network import NetworkPortRef
-from hostel.drivers.network import host, server, system
+from hostel.drivers.network import functions, host, server, system
 from hostel.drivers.network.system import SystemNetworkDriver
 from hostel.drivers.store import Directories
 from hostel.errors import ErrorCode, VirtError
@@ -357,7 +357,12 @@ def test_a_guest_that_is_plugged_in_finds_what_it_relies_on(driver: SystemNetwor
     assert servers(home)
 
 
-def test_a_guest_gets_a_card_that_no_other_has(driver: SystemNetworkDriver) -> None:
+def test_a_guest_gets_a_card_that_no_other_has(
+    driver: SystemNetworkDriver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(functions, "_PCI", tmp_path)
+    for number in (0, 2):
+        (tmp_path / f"0000:03:10.{number}/physfn").mkdir(parents=True)
     places = "".join(f"<address type='pci' domain='0' bus='3' slot='0x10' function='{number}'/>" for number in (0, 2))
     pool = f"<network><name>p</name><forward mode='hostdev' managed='yes'>{places}</forward><vlan><tag id='7'/></vlan>"
     network = driver.network_create_xml(f"{pool}</network>")
@@ -382,7 +387,7 @@ def test_a_guest_gets_a_card_that_no_other_has(driver: SystemNetworkDriver) -> N
         plug(3, "<virtualport type='openvswitch'/>")
     assert "function='0x0'" in driver.network_port_get_xml_desc(plug(3))
     pool = "<forward mode='hostdev' managed='yes'><pf dev='none'/></forward>"
-    with pytest.raises(VirtError, match="Could not get Virtual functions on none"):
+    with pytest.raises(VirtError, match="No usable Vf's present on SRIOV PF none"):
         driver.network_create_xml(f"<network><name>q</name>{pool}</network>")
 
 

@@ -308,11 +308,12 @@ def _change_dns_text(network: Network, command: Command, parent: int, xml: str) 
 def _change_record(
     network: Network, command: Command, records: list[E], record: E, matches: Callable[[E], bool], what: str, said: str
 ) -> None:
-    found = [known for known in records if matches(known)]
+    found = [item for item in records if matches(item)]
     path = f"/network/dns/{record.TAG}"
     if command.adds:
         if found:
-            raise _wrong(path, f"there is already at least one {what} {said} in network {network.name}")
+            known = "a" if isinstance(record, DnsText) else "at least one"
+            raise _wrong(path, f"there is already {known} {what} {said} in network {network.name}")
         _add(records, record, command)
         return
     if not found:

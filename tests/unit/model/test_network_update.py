@@ -130,7 +130,7 @@ REFUSED = [
     (LAST, GROUP, -1, "<portgroup name='p'/>", INVALID, "there is an existing portgroup entry"),
     (LAST, GROUP, -1, "<portgroup name='q' default='yes'/>", INVALID, "already set as the default"),
     (MODIFY, GROUP, -1, "<portgroup name='q'/>", INVALID, "couldn't find a portgroup entry"),
-    (LAST, Section.DNS_TXT, -1, "<txt name='a' value='y'/>", INVALID, "there is already at least one DNS TXT record"),
+    (LAST, Section.DNS_TXT, -1, "<txt name='a' value='y'/>", INVALID, "there is already a DNS TXT record with"),
     (MODIFY, Section.DNS_TXT, -1, "<txt name='a' value='y'/>", UNSUPPORTED, "cannot be modified"),
     (DELETE, Section.DNS_TXT, -1, "<txt name='b'/>", INVALID, "couldn't locate a matching DNS TXT record"),
     (MODIFY, Section.DNS_SRV, -1, "<srv service='s' protocol='tcp'/>", UNSUPPORTED, "cannot be modified"),

@@ -6,10 +6,12 @@ from typing import Final, NamedTuple
 
 from hostel.drivers.document import Words, reading
 from hostel.drivers.fault import fault
+from hostel.drivers.network.functions import check_functions
 from hostel.errors import ErrorCode, ErrorDomain
 from hostel.model import network as model
 from hostel.model.network import ForwardMode
 from hostel.model.network_defaults import read_network
+from hostel.model.network_support import check_supported
 from hostel.model.network_update import Command, Section, update
 
 # Modes in which libvirt itself makes and feeds the bridge.
@@ -51,6 +53,20 @@ def parse_network(xml: str) -> NetworkDefinition:
     """
     with reading(ErrorDomain.NETWORK, _WORDS):
         return _definition(read_network(xml))
+
+
+def parse_new_network(xml: str) -> NetworkDefinition:
+    """Parse the document of a network that is to be defined or started, and hold it against what there is.
+
+    Raises:
+        VirtError: in libvirt's words.
+    """
+    with reading(ErrorDomain.NETWORK, _WORDS):
+        network = read_network(xml)
+        check_supported(network)
+        if network.forward is not None:
+            check_functions(network.forward, network.name or "")
+        return _definition(network)
 
 
 def updated(network: NetworkDefinition, command: Command, section: Section, parent: int, xml: str) -> NetworkDefinition:

@@ -18,7 +18,13 @@ from hostel.drivers.base import NetworkRef
 from hostel.drivers.base.domain import Affect
 from hostel.drivers.document import canonical_uuid
 from hostel.drivers.fault import fault
-from hostel.drivers.network.document import NetworkDefinition, parse_network, updated, with_bridge, with_connections
+from hostel.drivers.network.document import (
+    NetworkDefinition,
+    parse_new_network,
+    updated,
+    with_bridge,
+    with_connections,
+)
 from hostel.drivers.network.networks import Network, Networks
 from hostel.drivers.store import Directories
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
@@ -70,20 +76,22 @@ class LocalNetworkDriver(ABC):
 
     def network_define_xml(self, xml: str) -> NetworkRef:
         """Make or replace a persistent definition."""
-        network = parse_network(xml)
+        network = parse_new_network(xml)
         with self._networks.locked():
             check_duplicate(network, self._known())
+            check_bridge(network, self._known())
             self._networks.save_definition(self._completed(network))
         return _ref(network)
 
     def network_create_xml(self, xml: str) -> NetworkRef:
         """Activate a transient network, where the host has the bridge."""
-        network = parse_network(xml)
+        network = parse_new_network(xml)
         with self._networks.locked():
             check_duplicate(network, self._known())
             same = self._networks.find(network.name)
             if same is not None and self._is_active(same):
                 raise network_fault(ErrorCode.OPERATION_INVALID, f"network is already active as '{network.name}'")
+            check_bridge(network, self._known())
             self._start(network)
         return _ref(network)
 
@@ -268,6 +276,17 @@ def check_duplicate(network: NetworkDefinition, others: Iterable[NetworkDefiniti
             raise network_fault(
                 ErrorCode.OPERATION_FAILED, f"network '{network.name}' already exists with uuid {other.uuid}"
             )
+
+
+def check_bridge(network: NetworkDefinition, others: Iterable[NetworkDefinition]) -> None:
+    """Refuse a managed network the bridge of another one.
+
+    Raises:
+        VirtError: ``INTERNAL_ERROR``; the words are libvirt's.
+    """
+    taken = {other.bridge for other in others if other.name != network.name}
+    if network.is_managed and network.bridge is not None and network.bridge in taken:
+        raise network_fault(ErrorCode.INTERNAL_ERROR, f"bridge name '{network.bridge}' already in use.")
 
 
 def _ref(network: NetworkDefinition) -> NetworkRef:

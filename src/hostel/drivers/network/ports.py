@@ -14,6 +14,7 @@ from uuid import uuid4
 from hostel.drivers.base.network import DhcpLease, NetworkPortRef, NetworkRef, PortCreateFlag
 from hostel.drivers.document import canonical_uuid, reading
 from hostel.drivers.fault import fault
+from hostel.drivers.network.functions import interfaces_of
 from hostel.drivers.network.local import LocalNetworkDriver, network_fault
 from hostel.drivers.network.networks import Network
 from hostel.drivers.nodedev.pci import address_of
@@ -261,8 +262,7 @@ def _check_kind(port: NetworkPort, network: NetworkDocument, kinds: tuple[str, .
 def _direct(port: NetworkPort, network: NetworkDocument, others: list[NetworkPort], mode: ForwardMode) -> Plug:
     """An interface of the host that is used least, or by nobody where it cannot be shared."""
     assert network.forward is not None
-    devices = [item.dev for item in network.forward.interfaces]
-    devices = devices or ([network.forward.dev] if network.forward.dev is not None else [])
+    devices = interfaces_of(network.forward)
     if not devices:
         reason = f"network '{network.name}' uses a direct mode, but has no forward dev and no interface pool"
         raise network_fault(ErrorCode.INTERNAL_ERROR, reason)
@@ -318,7 +318,7 @@ def pool(network: NetworkDocument) -> list[PciFunction]:
     link = network.forward.pfs[0]
     folder = _LINKS / link / "device"
     if "/" in link or not folder.exists():
-        raise network_fault(ErrorCode.INTERNAL_ERROR, f"Could not get Virtual functions on {link}")
+        raise network_fault(ErrorCode.INTERNAL_ERROR, f"No usable Vf's present on SRIOV PF {link}")
     names = PciFunctions(domain=ErrorDomain.NETWORK).virtual(Path(os.path.realpath(folder)).name)
     found = [place for name in names if (place := address_of(Path(name))) is not None]
     if not found:

@@ -16,6 +16,7 @@ from hostel.drivers.document import reading
 from hostel.drivers.link import device, nft, shaping
 from hostel.drivers.network import host, nftables
 from hostel.drivers.network.document import NetworkDefinition, with_ports
+from hostel.drivers.network.functions import interfaces_of
 from hostel.drivers.network.leases import read_leases
 from hostel.drivers.network.local import network_fault
 from hostel.drivers.network.networks import Network
@@ -107,7 +108,7 @@ class SystemNetworkDriver(PortedNetworkDriver):
     def _is_active(self, network: Network) -> bool:
         if network.started is None or self._networks.is_changing(network.current.name):
             return False
-        return network.started.bridge is None or self._has_bridge(network.started)
+        return not network.started.is_managed or self._has_bridge(network.started)
 
     def _has_bridge(self, network: NetworkDefinition) -> bool:
         """Whether a network's bridge is there, and is no other of the same name."""
@@ -180,10 +181,10 @@ class SystemNetworkDriver(PortedNetworkDriver):
         if network.bridge is None:
             if document.forward is not None and document.forward.mode is ForwardMode.HOSTDEV:
                 pool(document)
-            return  # its devices are looked at when they are needed
-        if not self._exists(network.bridge):
-            reason = f"network '{network.name}': the host has no bridge '{network.bridge}'; make it first"
-            raise network_fault(ErrorCode.OPERATION_UNSUPPORTED, reason)
+            elif document.forward is not None:
+                interfaces_of(document.forward)
+            return
+        # A bridge may come later, and is looked at when it is needed; one that is to be shaped must be there.
         shaping.shape(network.bridge, document.bandwidth, has_floors=True)
 
     def _stop(self, network: Network) -> None:
