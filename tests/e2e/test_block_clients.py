@@ -85,3 +85,13 @@ print(*told)
         uri=URI,
     )
     assert said.split() == ["uri:x", f"{tmp_path}/a.qcow2", f"{tmp_path}/new", "2"]
+
+
+def test_snapshots_inside_an_image_keep_what_is_below_it(tmp_path: Path, daemon: Hosteld) -> None:
+    daemon.virsh("snapshot-create-as", "m", "outer", "--disk-only", "--no-metadata", uri=URI)
+    daemon.virsh("snapshot-create-as", "m", "inner", uri=URI)
+    words = f"error: Operation not supported: '{tmp_path}/a.outer' has snapshots inside (inner)"
+    assert refusal(daemon, "blockpull", "m", "vda").startswith(words)
+    assert refusal(daemon, "blockcommit", "m", "vda", "--active").startswith(words)
+    daemon.virsh("snapshot-delete", "m", "inner", uri=URI)
+    daemon.virsh("blockpull", "m", "vda", "--wait", uri=URI)

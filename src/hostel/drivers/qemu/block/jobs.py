@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import Any, Final
 
 from hostel.drivers.base import DomainRef
@@ -44,6 +45,7 @@ class JobCalls(Calls):
             check_free(machine, found)
             top = next(images(found))
             target = find_image(found, base, beneath=top) if base is not None else None
+            _check_inside(machine, [top])
             backing: dict[str, Any] = {}
             if target is not None:
                 relative = bool(flags & BlockRebaseFlag.RELATIVE)
@@ -161,6 +163,8 @@ def commit(
         raise _invalid_arg(
             f"base '{target.path}' is not immediately below '{source.path}' in chain for '{chain[0].path}'"
         )
+    end_position = next(index for index, item in enumerate(chain) if item.number == target.number)
+    _check_inside(machine, chain[:end_position])
     kind = "active-commit" if is_active else "commit"
     delete = bool(flags & BlockCommitFlag.DELETE)
     job = _record(disk, kind, "commit", top=0 if is_active else source.number, base=target.number, delete=delete)
@@ -176,6 +180,17 @@ def commit(
         arguments["backing_file"] = _name(chain[position - 1], target, relative=relative)
     start(machine, job, "block-commit", device=top_node(disk), speed=speed, **arguments)
     return job
+
+
+def _check_inside(machine: Running, standing: Sequence[Image]) -> None:
+    """Refuse a job that changes what is below images with snapshots inside: these show it too."""
+    wanted = {format_node(item.number): item for item in standing}
+    for node in machine.ask("query-named-block-nodes", flat=True):
+        names = [str(item["name"]) for item in node["image"].get("snapshots", [])]
+        if names and node["node-name"] in wanted:
+            what = f"'{wanted[node['node-name']].path}' has snapshots inside ({', '.join(names)}), "
+            what += "which need what is below it; delete them first"
+            raise fault(ErrorCode.OPERATION_UNSUPPORTED, what, ErrorDomain.QEMU)
 
 
 def _name(over: Image, base: Image, *, relative: bool) -> str:
