@@ -229,6 +229,13 @@ def test_what_a_document_has_no_element_for_goes_past_it() -> None:
     assert words == ["-device", "edu,addr=4", "-global", "a.b=c"]
 
 
+def test_flash_chips_of_other_boards_go_past_the_document() -> None:
+    domain = read("-drive file=/a.raw,format=raw,if=mtd -mtdblock /b.raw")
+    assert domain.qemu_commandline is not None and domain.devices.disks == []
+    words = [argument.value for argument in domain.qemu_commandline.arguments]
+    assert words == ["-drive", "file=/a.raw,format=raw,if=mtd", "-mtdblock", "/b.raw"]
+
+
 @pytest.mark.parametrize(
     ("line", "why"),
     [

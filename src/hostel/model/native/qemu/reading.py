@@ -328,6 +328,9 @@ class _Reader:
         self._os.loader = Loader(type="rom", path=option.value)
 
     def _drive(self, option: Option) -> None:
+        if Properties("drive", option.value, "file").all().get("if") == "mtd":
+            self._past += option.words  # a document has no such disks
+            return
         self._drives.add(Properties("drive", option.value, "file"))
 
     def _flash(self, option: Option) -> None:
