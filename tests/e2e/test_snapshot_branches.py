@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from hostel.drivers.base import DomainRef, DomainState
-from hostel.drivers.base.snapshot import SnapshotCreateFlag, SnapshotDeleteFlag, SnapshotRef
+from hostel.drivers.base.snapshot import SnapshotCreateFlag, SnapshotDeleteFlag, SnapshotRef, SnapshotRevertFlag
 from hostel.drivers.qemu.block.chain import images
 from hostel.drivers.qemu.driver import QemuDriver
 from hostel.errors import ErrorCode, VirtError
@@ -238,3 +238,34 @@ def test_a_name_is_taken_once_and_live_needs_memory(machine: Still) -> None:
     with pytest.raises(VirtError, match="only during full system snapshots") as caught:
         machine.create("two", DISK_ONLY | SnapshotCreateFlag.LIVE)
     assert caught.value.code == ErrorCode.OPERATION_UNSUPPORTED
+
+
+@pytest.mark.parametrize("live", [True, False])
+def test_saved_memory_does_not_outlive_the_disks_that_it_fits(machine: Still, live: bool) -> None:
+    if live:
+        machine.start()
+    one = machine.create("one")
+    if not live:
+        machine.start()
+    machine.driver.domain_managed_save(machine.ref)
+    if not live:
+        with pytest.raises(VirtError, match="existing managed saved state") as caught:
+            machine.driver.domain_revert_to_snapshot(one)
+        assert caught.value.code == ErrorCode.SNAPSHOT_REVERT_RISKY
+        assert machine.driver.domain_has_managed_save_image(machine.ref)
+    machine.driver.domain_revert_to_snapshot(one, SnapshotRevertFlag.FORCE)
+    assert not machine.driver.domain_has_managed_save_image(machine.ref)
+
+
+def test_transient_machine_is_not_reverted_away(machine: Still) -> None:
+    machine.write(1)
+    machine.start()
+    machine.driver.domain_undefine(machine.ref)
+    one = machine.create("one", DISK_ONLY)
+    with pytest.raises(VirtError, match="transient domain needs to request run or pause"):
+        machine.driver.domain_revert_to_snapshot(one)
+    assert machine.names() == ["one"]
+    machine.driver.domain_revert_to_snapshot(one, SnapshotRevertFlag.PAUSED)
+    assert machine.driver.domain_get_state(machine.ref).state == DomainState.PAUSED
+    assert image.content(machine.home / "vda.qcow2", "qcow2")[0] == 1
+    machine.stop()

@@ -60,6 +60,10 @@ class SnapshotCalls(Calls):
         """The definition of a domain."""
         return self._machines.definition(name)
 
+    def saved_memory_of(self, name: str) -> Path:
+        """Where a domain's memory is, where it is saved."""
+        return self._machines.saved(name)
+
     def define(self, definition: Domain) -> None:
         """Replace a definition; the caller holds the domain's lock."""
         self._define(definition)
@@ -103,6 +107,9 @@ class SnapshotCalls(Calls):
                 "Flag 'VIR_DOMAIN_SNAPSHOT_CREATE_DISK_ONLY' is required by flag 'VIR_DOMAIN_SNAPSHOT_CREATE_QUIESCE'"
             )
             raise fault(ErrorCode.INVALID_ARG, what, ErrorDomain.QEMU)
+        if flags & SnapshotCreateFlag.LIVE and flags & SnapshotCreateFlag.REDEFINE:
+            what = "Flags 'VIR_DOMAIN_SNAPSHOT_CREATE_LIVE' and 'VIR_DOMAIN_SNAPSHOT_CREATE_REDEFINE' are mutually "
+            raise fault(ErrorCode.INVALID_ARG, f"{what}exclusive", ErrorDomain.QEMU)
         with self._snapshots(domain) as (catalog, machine):
             is_offline = bool(flags & SnapshotCreateFlag.DISK_ONLY) or machine is None
             redefine = bool(flags & SnapshotCreateFlag.REDEFINE)

@@ -54,6 +54,7 @@ def revert(
     """
     snapshot = catalog.get(name)
     document = _check(snapshot, machine, flags)
+    saved_memory = _check_start(calls, snapshot, document.name, flags)
     external = [disk for disk in snapshot.disks.disks if disk.snapshot == "external"]
     memory = snapshot.memory.snapshot if snapshot.memory is not None else "no"
     runs = bool(flags & SnapshotRevertFlag.RUNNING) or (
@@ -84,6 +85,7 @@ def revert(
         apply_internal(calls, catalog, snapshot)
         catalog.begin(Intent("sweep", name, files))
     catalog.set_current(name)
+    saved_memory.unlink(missing_ok=True)  # it fits the disks no more
     if starts:
         origin = _from_snapshot(snapshot, saved)
         if memory == "internal":
@@ -122,6 +124,24 @@ def _check(snapshot: Snapshot, machine: Running | None, flags: SnapshotRevertFla
     if machine is not None and machine.status.jobs:
         raise invalid("domain has active block job")
     return snapshot.domain.copy()
+
+
+def _check_start(calls: SnapshotCalls, snapshot: Snapshot, name: str, flags: SnapshotRevertFlag) -> Path:
+    """Refuse what would leave no domain, or memory of other disks; gives where saved memory would be.
+
+    Raises:
+        VirtError: in libvirt's words.
+    """
+    is_off = snapshot.state not in ("running", "paused")
+    starts = flags & (SnapshotRevertFlag.RUNNING | SnapshotRevertFlag.PAUSED)
+    if is_off and not starts and calls.definition_of(name) is None:
+        raise invalid("transient domain needs to request run or pause to revert to inactive snapshot")
+    path = calls.saved_memory_of(name)
+    if is_off and path.exists() and not flags & SnapshotRevertFlag.FORCE:
+        what = "revert requires force: snapshot without memory state, removal of existing managed saved state strongly "
+        what += "recommended to avoid corruption; with --force it is removed"
+        raise VirtError(ErrorCode.SNAPSHOT_REVERT_RISKY, what, domain=ErrorDomain.QEMU)
+    return path
 
 
 def _check_stored(calls: SnapshotCalls, document: Domain, snapshot: Snapshot) -> None:
