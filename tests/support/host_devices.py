@@ -153,6 +153,9 @@ def functions_are_taken_and_given_back() -> None:
         refused(functools.partial(call, node), used, ErrorCode.OPERATION_INVALID)
     reset = DRIVERS.node_device.node_device_reset
     refused(lambda: reset(node), f"Not resetting active device {CARD}", ErrorCode.INTERNAL_ERROR)
+    save = functools.partial(QEMU.domain_managed_save, QEMU.domain_lookup_by_name("a"))
+    why = "cannot migrate a domain with <hostdev mode='subsystem' type='pci'>"
+    refused(save, why, ErrorCode.OPERATION_UNSUPPORTED)
     stop("a")
     assert driver_of(CARD) == "e1000e"
     reset(node)
