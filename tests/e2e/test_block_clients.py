@@ -56,6 +56,15 @@ def test_images_that_a_chain_has_not_are_named_as_libvirt_does(tmp_path: Path, d
     }
     for (command, *options), words in wrong.items():
         assert refusal(daemon, command, "m", "vda", *options) == f"error: invalid argument: {words}"
+    said = refusal(daemon, "domblkthreshold", "m", "vda[9]", "5")
+    assert said == "error: invalid argument: failed to find disk 'vda[9]'"
+    assert refusal(daemon, "domblkstat", "m", "vdz").endswith("error: invalid argument: invalid path: vdz")
+    said = refusal(daemon, "blkdeviotune", "m", "vda", "--total-bytes-sec", "10", "--read-bytes-sec", "10")
+    words = "total and read/write of bytes_sec cannot be set at the same time"
+    assert said.endswith(f"error: invalid argument: {words}")
+    assert refusal(daemon, "screenshot", "m", "/dev/null", "--screen", "9").endswith(
+        "no screens to take screenshot from"
+    )
 
 
 def test_events_name_what_a_disk_is_on_then(tmp_path: Path, daemon: Hosteld) -> None:

@@ -96,7 +96,7 @@ class GuestCalls(Calls):
             if not heads:
                 raise fault(ErrorCode.INTERNAL_ERROR, "no screens to take screenshot from", ErrorDomain.QEMU)
             if screen >= len(heads):
-                raise fault(ErrorCode.INVALID_ARG, f"no such screen: {screen}", ErrorDomain.QEMU)
+                raise invalid("no such screen ID")
             path = machine.run / "screen.ppm"
             try:
                 device = {"device": heads[screen].alias} if screen else {}

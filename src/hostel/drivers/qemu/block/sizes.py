@@ -11,7 +11,7 @@ from hostel.drivers.base import DomainRef
 from hostel.drivers.base.block import BlockInfo, BlockResizeFlag, DiskError
 from hostel.drivers.base.domain import Affect
 from hostel.drivers.fault import fault, system_fault
-from hostel.drivers.qemu.block.chain import find_disk, find_image, images
+from hostel.drivers.qemu.block.chain import find_disk, images
 from hostel.drivers.qemu.command.context import alias_of
 from hostel.drivers.qemu.command.disk import format_node, storage_node, throttle, top_node
 from hostel.drivers.qemu.machines import failed
@@ -55,7 +55,7 @@ class SizeCalls(Calls):
     def domain_block_stats_flags(self, domain: DomainRef, disk: str) -> Mapping[str, int]:
         """Counters of one disk, or of all."""
         with self._running(domain, moving=True) as machine:
-            disks = [find_disk(machine.domain, disk)] if disk else machine.domain.devices.disks
+            disks = [_named(machine.domain, disk, "invalid path: {}")] if disk else machine.domain.devices.disks
             found = counters(machine)
         total = dict.fromkeys(_COUNTERS, 0)
         for item in disks:
@@ -143,12 +143,24 @@ class SizeCalls(Calls):
         """Have an event told when an image is written past a mark."""
         with self._running(domain) as machine:
             target = device.partition("[")[0]
-            disk = find_disk(machine.domain, target)
-            image = find_image(disk, device) if "[" in device else next(images(disk), None)
+            disk = _named(machine.domain, target, "failed to find disk '{}'", device)
+            image = next(images(disk), None)
+            if "[" in device:
+                image = next((item for item in images(disk) if device == f"{target}[{item.number}]"), None)
+                if image is None:
+                    raise fault(ErrorCode.INVALID_ARG, f"failed to find disk '{device}'", ErrorDomain.QEMU)
             if image is None:
                 raise fault(ErrorCode.INVALID_ARG, f"disk '{device}' has no medium", ErrorDomain.QEMU)
             name = storage_node(image.number)
             machine.ask("block-set-write-threshold", **{"node-name": name, "write-threshold": threshold})
+
+
+def _named(domain: Domain, name: str, words: str, shown: str | None = None) -> Disk:
+    """A disk, or libvirt's words for there being none, which differ from call to call."""
+    try:
+        return find_disk(domain, name)
+    except VirtError:
+        raise fault(ErrorCode.INVALID_ARG, words.format(shown or name), ErrorDomain.QEMU) from None
 
 
 def _disk(domain: Domain, name: str) -> Disk:
@@ -235,7 +247,7 @@ def merged(disk: Disk, limits: Mapping[str, int | str]) -> IoTune | None:
         parts = [f"{direction}_{what}" for direction in ("read", "write")]
         if any(limits.get(part) for part in parts) and limits.get(f"total_{what}"):
             word = "total and read/write of " + what
-            raise _invalid(f"{word} cannot be set at the same time")
+            raise fault(ErrorCode.INVALID_ARG, f"{word} cannot be set at the same time", ErrorDomain.QEMU)
         if any(limits.get(part) for part in parts):
             setattr(tune, f"total_{what}", None)
         elif limits.get(f"total_{what}"):
