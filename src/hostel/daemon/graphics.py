@@ -1,4 +1,4 @@
-"""Calls that hand over descriptors: ways to the screens of machines."""
+"""Calls that hand over descriptors: ways to the screens of machines, and open files for their disks."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from hostel.wire.rpc.connection import Call, Handed
 if TYPE_CHECKING:
     from hostel.daemon.client import Client
 
+_LABELS: Final = 1 | 2  # VIR_DOMAIN_FD_ASSOCIATE_SECLABEL_RESTORE, _WRITABLE: there are no labels here
 _SKIP_AUTH: Final = 1  # VIR_DOMAIN_OPEN_GRAPHICS_SKIPAUTH
 
 
@@ -36,7 +37,16 @@ def _open_fd(client: Client, call: Call) -> Sequence[Any]:
     return Handed((), (descriptor,))
 
 
+def _associate(client: Client, call: Call) -> Sequence[Any]:
+    domain, name, flags = call.arguments
+    check_flags(flags, _LABELS, api_name(call.procedure.name))
+    driver: Any = driver_of(client, call, "domain_fd_associate")
+    driver.domain_fd_associate(domain_of(domain), name, call.fds)
+    return ()
+
+
 ANSWERS: Final[dict[str, Callable[[Client, Call], Sequence[Any]]]] = {
+    "domain_fd_associate": _associate,
     "domain_open_graphics": _open,
     "domain_open_graphics_fd": _open_fd,
 }

@@ -54,11 +54,13 @@ class SocketTransport:
 
     Attributes:
         recv_into: the socket's own.
+        passes_files: whether open files can be sent.
     """
 
     def __init__(self, sock: socket.socket) -> None:
         self.socket = sock
         self.recv_into = sock.recv_into
+        self.passes_files = sock.family == getattr(socket, "AF_UNIX", None)
 
     def send(self, parts: Sequence[Bytes]) -> None:
         """Send all of the parts, in few system calls."""
@@ -75,6 +77,11 @@ class SocketTransport:
             del left[:done]
             if sent:
                 left[0] = left[0][sent:]
+
+    def send_files(self, files: Sequence[int]) -> None:
+        """Send open files, each with a byte of its own."""
+        for file in files:
+            socket.send_fds(self.socket, [b"\0"], [file])
 
     def settimeout(self, seconds: float | None) -> None:
         """See :class:`Transport`."""

@@ -9,7 +9,7 @@ from hostel.cli.options import Args, Command, data, flag, later, value
 from hostel.cli.virsh import document
 from hostel.cli.virsh.session import DOMAIN, VALIDATE, CommandError, Session, failing, read_document, validated
 from hostel.drivers.base import DestroyFlag, DomainRef, DomainXmlFlag, ShutdownFlag, StartFlag
-from hostel.drivers.base.files import FilesDriver
+from hostel.drivers.base.files import AssociationDriver, FilesDriver
 from hostel.drivers.base.offered import offered
 from hostel.errors import UsageError
 
@@ -51,6 +51,13 @@ def _files(args: Args) -> list[int]:
             raise CommandError(f"Unable to parse FD number '{text}'")
         files.append(int(text))
     return files
+
+
+def _associate(session: Session, args: Args) -> None:
+    domain = session.domain(args)
+    files = _files(args)
+    driver = offered(session.hypervisor, AssociationDriver, "virDomainFDAssociate")
+    driver.domain_fd_associate(domain, args["name"], files)
 
 
 def _start_flags(args: Args) -> StartFlag:
@@ -259,6 +266,18 @@ COMMANDS = (
         "ask a domain to shut down",
         (DOMAIN, value("mode", "how to ask: acpi, agent, or both with a comma between")),
         _shutdown,
+    ),
+    Command(
+        "dom-fd-associate",
+        "let open files stand for a disk's",
+        (
+            DOMAIN,
+            data("name", "the group's name, as <source fdgroup='…'/> has it"),
+            data("pass-fds", "descriptors N,M,..."),
+            flag("seclabel-writable", "give them labels for writing"),
+            flag("seclabel-restore", "give them their labels back afterwards"),
+        ),
+        _associate,
     ),
     Command(
         "start",

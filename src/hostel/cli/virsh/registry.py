@@ -53,7 +53,7 @@ GROUPS: Final = (
         "save save-image-define save-image-dumpxml save-image-edit schedinfo screenshot set-lifecycle-action "
         "set-user-sshkeys set-user-password setmaxmem setmem setvcpus shutdown start suspend ttyconsole undefine "
         "update-device update-memory-device vcpucount vcpuinfo vcpupin emulatorpin vncdisplay guestvcpus setvcpu "
-        "domblkthreshold guestinfo domdirtyrate-calc",
+        "domblkthreshold guestinfo domdirtyrate-calc dom-fd-associate",
         {
             "device": (
                 "attach-device attach-disk attach-interface change-media detach-device detach-device-alias detach-disk "
@@ -239,17 +239,13 @@ def find(name: str, *, for_help: bool = False) -> Command:
     """The command of this name.
 
     Raises:
-        UsageError: virsh has no such command, or we do not have it yet; the message says which.
+        UsageError: virsh has no such command.
         CommandError: the same, when ``help`` asks.
     """
     group = COMMANDS.get(name)
     if group is not None:
         found = next(command for command in _commands_in(group.modules()[name]) if command.name == name)
         return found._replace(aliases=ALIASES[name]) if name in ALIASES else found
-    from hostel.cli.virsh.missing import NAMES
-
-    if name in NAMES:
-        raise UsageError(f"command '{name}' is not implemented yet; docs/compatibility/virsh.md lists what is")
     if for_help:
         raise CommandError(f"command or command group '{name}' doesn't exist")
     raise UsageError(f"unknown command: '{name}'")

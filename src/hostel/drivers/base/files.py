@@ -21,3 +21,11 @@ class FilesDriver(Protocol):
         self, xml: str, files: Sequence[int], flags: StartFlag = StartFlag.NONE
     ) -> DomainRef:
         """Start a transient domain, which gets these descriptors."""
+
+
+@runtime_checkable
+class AssociationDriver(Protocol):
+    """Keeps open files that stand for images."""
+
+    def domain_fd_associate(self, domain: DomainRef, name: str, files: Sequence[int]) -> None:
+        """Keep copies of open files for the images of a domain that name the group; the files are the caller's."""

@@ -38,6 +38,7 @@ from hostel.drivers.qemu.console import CharacterCalls
 from hostel.drivers.qemu.counting import CountingCalls
 from hostel.drivers.qemu.cpu.calls import ProcessorCalls
 from hostel.drivers.qemu.dumping import DumpCalls
+from hostel.drivers.qemu.files import DescriptorCalls
 from hostel.drivers.qemu.graphics import GraphicsCalls
 from hostel.drivers.qemu.guest import GuestCalls
 from hostel.drivers.qemu.hostinfo import HostInfoCalls
@@ -140,6 +141,7 @@ class QemuDriver(
     ArgumentCalls,
     ProcessorCalls,
     HostInfoCalls,
+    DescriptorCalls,
 ):
     """Domains under real QEMU; see :class:`hostel.drivers.base.HypervisorDriver` for each call."""
 
@@ -459,4 +461,5 @@ class QemuDriver(
         return started
 
     def close(self) -> None:
-        """Nothing is held: machines run on."""
+        """Let go of files that were given for disks; machines run on."""
+        self._machines.descriptors.close()

@@ -162,6 +162,8 @@ class Launcher:
                 screens.reserve(live, context.settings, given)
                 context = context._replace(wires=self._connect(status, given))
                 notes += self._assign(status, origin)
+                named = [image.fdgroup for image in _sources(live) if image.fdgroup is not None]
+                context = context._replace(descriptors=machines.descriptors.take(live.uuid or "", named, given))
                 argv = build(live, context)
                 if origin.memory is not None or origin.migration is not None:
                     argv += ["-incoming", "defer"]
@@ -177,6 +179,7 @@ class Launcher:
                 shutil.rmtree(run, ignore_errors=True)
                 raise
             files = [int(file) for wire in context.wires.values() for file in (*wire.taps, *wire.vhosts)]
+            files += [file for group in context.descriptors.values() for file in group]
             try:
                 return self._launch(argv, status, log, helpers, files=files, paused=paused, origin=origin)
             except BaseException as error:
@@ -444,6 +447,8 @@ class Launcher:
         Raises:
             VirtError: it cannot be used.
         """
+        if disk.source is not None and disk.source.fdgroup is not None:
+            raise document.unsupported(f"disk '{disk.target.dev}': open files are taken when the machine starts only")
         source.prepare_disk(disk, self._storage)
 
     def bridge(self, name: str) -> str | None:
@@ -512,6 +517,15 @@ def _images(domain: Domain) -> Iterator[DiskSource | BackingStore]:
         while backing is not None:
             yield backing
             backing = backing.backing_store
+
+
+def _sources(domain: Domain) -> Iterator[DiskSource]:
+    """What every image of every disk is opened by."""
+    for image in _images(domain):
+        if isinstance(image, DiskSource):
+            yield image
+        elif image.source is not None:
+            yield image.source
 
 
 def find_emulator(domain: Domain | None = None) -> str:

@@ -16,6 +16,7 @@ from hostel.drivers.base import DomainRef, ShutoffReason
 from hostel.drivers.base.agent import AgentTimeout
 from hostel.drivers.events import Event, EventBus, Lifecycle, Stopped, Subject
 from hostel.drivers.qemu import document, process, savefile, transient
+from hostel.drivers.qemu.descriptors import Descriptors
 from hostel.drivers.qemu.helper import tpm
 from hostel.drivers.qemu.status import Ending, Migration, Status, write_ending
 from hostel.drivers.store import Directories, Store
@@ -71,6 +72,7 @@ class Machines:
         self.dumps = directories.config / "qemu" / "dump"
         self.directories = directories
         self._state = directories.state / "qemu"
+        self.descriptors = Descriptors()
         self.bus = EventBus(directories.state / "events")
         self.release: Callable[[Domain], None] = lambda domain: None  # lets go of what of the host's a machine had
 

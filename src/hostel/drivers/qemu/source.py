@@ -144,6 +144,10 @@ def _check_files(disk: Disk, source: DiskSource) -> None:
     if path == "":
         disk.source = None
         return
+    if source.fdgroup is not None:
+        # Nobody looks into what is given open: where the document ends the chain, it ends.
+        disk.backing_store = disk.backing_store or BackingStore()
+        path = None
     if path is not None:
         _check_image(path, target, write=not disk.readonly and disk.transient is None)
         if fmt != "raw":
@@ -153,7 +157,7 @@ def _check_files(disk: Disk, source: DiskSource) -> None:
     while backing is not None:
         if backing.type is None or backing.source is None:
             return  # the document says that the chain ends
-        path = _path(backing.type, backing.source)
+        path = _path(backing.type, backing.source) if backing.source.fdgroup is None else None
         if path:
             _check_image(path, target, write=False)
         fmt = backing.image_format.type if backing.image_format is not None else "raw"

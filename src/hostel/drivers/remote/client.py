@@ -10,8 +10,9 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
+from hostel.drivers.fault import fault
 from hostel.errors import ErrorCode, ErrorDomain, HostelError, VirtError
-from hostel.net.transport import Transport
+from hostel.net.transport import SocketTransport, Transport
 from hostel.units import KiB
 from hostel.wire.rpc import keepalive
 from hostel.wire.rpc.connection import (
@@ -177,6 +178,16 @@ class RpcClient:
         """
         return self._call(name, arguments, program)[1]
 
+    def call_with_files(self, name: str, files: Sequence[int], *arguments: Any) -> tuple[Any, ...]:
+        """Call a procedure that open files go with, which stay the caller's.
+
+        Raises:
+            VirtError: likewise; ``ARGUMENT_UNSUPPORTED``: nothing but bytes goes through the connection.
+        """
+        if not (isinstance(self._transport, SocketTransport) and self._transport.passes_files):
+            raise fault(ErrorCode.ARGUMENT_UNSUPPORTED, "fd passing is not supported by this connection")
+        return self._call(name, arguments, REMOTE, files=files)[1]
+
     def open_stream(self, name: str, *arguments: Any) -> RpcStream:
         """Call a procedure that has a stream.
 
@@ -189,19 +200,19 @@ class RpcClient:
         return stream
 
     def _call(
-        self, name: str, arguments: Sequence[Any], program: Program, *, streams: bool = False
+        self, name: str, arguments: Sequence[Any], program: Program, *, streams: bool = False, files: Sequence[int] = ()
     ) -> tuple[RpcStream | None, tuple[Any, ...]]:
         waiting = _Waiting()
         with self._lock:
             self._check()
-            call, data = self._machine.call(program, program.by_name[name], arguments)
+            call, data = self._machine.call(program, program.by_name[name], arguments, len(files))
             self._waiting[call.serial] = waiting
             stream = RpcStream(self, call) if streams else None
             if stream is not None:
                 # What it brings may come with the answer.
                 self._streams[call.serial] = stream
         try:
-            self.send(data)
+            self.send(data, files=files)
             waiting.done.wait()
         except BaseException:
             self.forget(call.serial)
@@ -216,8 +227,8 @@ class RpcClient:
             raise reply.error
         return stream, reply.result
 
-    def send(self, *parts: bytes | memoryview) -> None:
-        """Send; from any thread.
+    def send(self, *parts: bytes | memoryview, files: Sequence[int] = ()) -> None:
+        """Send, and open files after it; from any thread.
 
         Raises:
             VirtError: the connection is over.
@@ -226,6 +237,8 @@ class RpcClient:
             with self._sending:
                 self._check()
                 self._transport.send(parts)
+                if files and isinstance(self._transport, SocketTransport):
+                    self._transport.send_files(files)
         except OSError as error:
             raise self._end(_gone(f"Cannot write data: {error.strerror or error}")) from None
 

@@ -37,6 +37,10 @@ class RemoteMachines:
         (stats,) = self._client.call("domain_memory_stats", wire("domain", domain), _MOST, 0)
         return {MEMORY_STATS[tag]: value for tag, value in stats if tag < len(MEMORY_STATS)}
 
+    def domain_fd_associate(self, domain: DomainRef, name: str, files: Sequence[int]) -> None:
+        """Give open files for the images of a domain."""
+        self._client.call_with_files("domain_fd_associate", files, wire("domain", domain), name, 0)
+
     def connect_get_all_domain_stats(
         self, domains: Sequence[DomainRef], stats: StatsFlag = StatsFlag.ALL, *, backing: bool = False
     ) -> list[tuple[DomainRef, Mapping[str, int | str]]]:

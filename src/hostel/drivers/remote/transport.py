@@ -121,6 +121,7 @@ class SshTransport(SocketTransport):
                 each.close()
             raise fault(ErrorCode.SYSTEM_ERROR, f"cannot run ssh: {error.strerror}", ErrorDomain.RPC) from None
         super().__init__(ours)
+        self.passes_files = False
 
     def said(self) -> str:
         """What the command complained about, once it has ended."""

@@ -209,8 +209,10 @@ class ClientConnection:
         self._serial = 0
         self._waiting: dict[int, Procedure] = {}
 
-    def call(self, program: Program, procedure: Procedure, arguments: Sequence[Any]) -> tuple[Call, bytes]:
-        """A call, and the bytes that make it.
+    def call(
+        self, program: Program, procedure: Procedure, arguments: Sequence[Any], fds: int = 0
+    ) -> tuple[Call, bytes]:
+        """A call, and the bytes that make it; ``fds`` descriptors follow it.
 
         Raises:
             LocalProtocolError: the arguments do not fit.
@@ -219,7 +221,8 @@ class ClientConnection:
         self._serial = self._serial % 0x7FFFFFFF + 1
         call = Call(program, procedure, self._serial, tuple(arguments))
         self._waiting[call.serial] = procedure
-        return call, frame(program.number, procedure.number, Type.CALL, call.serial, Status.OK, body)
+        kind = Type.CALL_WITH_FDS if fds else Type.CALL
+        return call, frame(program.number, procedure.number, kind, call.serial, Status.OK, body, fds)
 
     def receive(self, packets: Sequence[Packet]) -> list[ClientEvent]:
         """What packets mean.

@@ -46,6 +46,7 @@ class Context(NamedTuple):
         smbios: reads what the host's firmware tells of it; None where that is not known.
         has_spice: whether it has SPICE, which may be a module that is not installed.
         settings: what the host says for all machines.
+        descriptors: open files that stand for images, by the group that a document names.
     """
 
     emulator: str
@@ -62,6 +63,7 @@ class Context(NamedTuple):
     smbios: Callable[[], HostSysinfo | None] = lambda: None
     has_spice: bool = True
     settings: Settings = Settings()
+    descriptors: Mapping[str, Sequence[int]] = {}
 
     def has(self, feature: str) -> bool:
         """Whether the emulator has a feature; the host's own QEMU is taken to have it."""

@@ -196,7 +196,10 @@ def image_nodes(disk: Disk, kind: SourceType, source: DiskSource, fmt: str, inde
     cache: dict[str, Any] = {}
     if (mode := _cache(disk)) is not None:
         cache = {"cache": {"direct": mode in _DIRECT, "no-flush": mode == "unsafe"}}
-    opened = {"auto-read-only": True, "discard": "unmap", **cache}
+    opened: dict[str, Any] = {"auto-read-only": True, "discard": "unmap", **cache}
+    if source.fdgroup is not None:
+        # Of descriptors QEMU takes one that is open for just what it wants, and it would look before it writes.
+        opened = {"discard": "unmap", "read-only": disk.readonly or disk.source is not source, **cache}
     where = {**protocol(disk, kind, source, index), "node-name": storage_node(index), **opened}
     image = {"node-name": format_node(index), "driver": _FORMATS[fmt], **cache, "file": storage_node(index)}
     image |= _encryption(disk, source, fmt, index)

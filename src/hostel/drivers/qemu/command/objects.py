@@ -8,17 +8,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from hostel.drivers.fault import fault
 from hostel.drivers.qemu.command.context import Context, option
 from hostel.drivers.qemu.command.protocol import (
     authentication_secret,
     cookie_secret,
     credentials,
     encryption_secret,
+    file_set,
     reservation_manager,
 )
 from hostel.drivers.qemu.document import unsupported
 from hostel.drivers.qemu.helper.reservations import SOCKET, are_managed
-from hostel.errors import ErrorCode, VirtError
+from hostel.errors import ErrorCode, ErrorDomain, VirtError
 from hostel.model.authentication import SecretReference
 from hostel.model.domain.devices.disk import Disk
 from hostel.model.domain.devices.source import DiskSource, SourceType
@@ -101,6 +103,8 @@ def disk_objects(disk: Disk, context: Context) -> list[str]:
         if reservations is not None and not reservations.managed and reservations.source is not None:
             name = reservation_manager(source, index)
             argv += option("-object", {"qom-type": "pr-manager-helper", "id": name, "path": reservations.source.path})
+        if source.fdgroup is not None:
+            argv += _descriptors(source.fdgroup, index, context)
         if source.tls:
             folder = context.certificates.get(source.protocol or "")
             if folder is None:
@@ -110,6 +114,19 @@ def disk_objects(disk: Disk, context: Context) -> list[str]:
             argv += option("-object", {**spec, "verify-peer": True})
     for needed in secrets(disk):
         argv += secret(needed.name, context)
+    return argv
+
+
+def _descriptors(group: str, index: int | None, context: Context) -> list[str]:
+    """The descriptors that QEMU opens an image by, instead of by a path."""
+    files = context.descriptors.get(group)
+    if files is None:
+        what = f"file descriptor group '{group}' was not associated with the domain"
+        raise fault(ErrorCode.INVALID_ARG, what, ErrorDomain.QEMU)
+    argv: list[str] = []
+    for number, file in enumerate(files):
+        name = f"libvirt-{index}-storage{number}"
+        argv += ["-add-fd", f"set={file_set(index)},fd={file},opaque={name}"]
     return argv
 
 

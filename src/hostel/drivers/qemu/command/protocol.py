@@ -73,16 +73,18 @@ def protocol(disk: Disk, kind: SourceType, source: DiskSource, index: Index) -> 
     Raises:
         VirtError: ``CONFIG_UNSUPPORTED`` or ``XML_ERROR`` for what QEMU cannot open.
     """
-    if source.fdgroup is not None:
-        raise unsupported(f"disk '{disk.target.dev}': <source fdgroup='{source.fdgroup}'>: no descriptors were given")
     io = disk.driver.io if disk.driver is not None else None
     own = {"aio": None if io == "default" else io, "pr-manager": reservation_manager(source, index)}
     match kind:
         case SourceType.FILE:
-            return {"driver": "file", "filename": source.file, **own}
+            return {"driver": "file", "filename": _given(source, index) or source.file, **own}
         case SourceType.BLOCK:
             is_optical = disk.device == DiskDevice.CDROM and _is_optical(source.dev or "")
-            return {"driver": "host_cdrom" if is_optical else "host_device", "filename": source.dev, **own}
+            return {
+                "driver": "host_cdrom" if is_optical else "host_device",
+                "filename": _given(source, index) or source.dev,
+                **own,
+            }
         case SourceType.DIR:
             is_floppy = disk.device == DiskDevice.FLOPPY
             return {"driver": "vvfat", "dir": source.dir, "floppy": is_floppy, "rw": not disk.readonly}
@@ -94,6 +96,16 @@ def protocol(disk: Disk, kind: SourceType, source: DiskSource, index: Index) -> 
             return _network(disk, source, index)
         case _:
             raise unsupported(f"disk '{disk.target.dev}': type='{kind}'")
+
+
+def file_set(index: Index) -> int:
+    """The number of the set of descriptors that stands for an image."""
+    return int(index or 0)
+
+
+def _given(source: DiskSource, index: Index) -> str | None:
+    """The name by which QEMU opens one of the descriptors that stand for an image."""
+    return None if source.fdgroup is None else f"/dev/fdset/{file_set(index)}"
 
 
 def _is_optical(path: str) -> bool:

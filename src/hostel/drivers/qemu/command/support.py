@@ -175,7 +175,7 @@ _ACTED_ON: Final[dict[type[Element], str]] = {
     disk.BlockIo: "logical_block_size physical_block_size discard_granularity",
     source.DiskSource: (
         "file dev protocol name query pool volume mode startup_policy index hosts readahead timeout identity snapshot "
-        "config initiator ssl_verify cookies auth encryption dir type path reconnect reservations slices"
+        "config initiator ssl_verify cookies auth encryption dir type path reconnect reservations slices fdgroup"
     ),
     source.Slices: "slices",
     source.Slice: "type offset size",

@@ -1,0 +1,96 @@
+"""Disks by open files: given to a connection, in process and over a daemon's socket, and opened by QEMU alone."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from hostel import guest
+from hostel.drivers.base import DomainRef
+from hostel.drivers.qemu.driver import QemuDriver
+from hostel.drivers.store import Directories
+from hostel.errors import ErrorCode, VirtError
+from support import hosteld
+
+pytestmark = [pytest.mark.qemu, pytest.mark.requires_tool("qemu-system-x86_64")]
+_XML = """<domain type='qemu'><name>g</name><memory unit='MiB'>32</memory>
+<os><type arch='x86_64' machine='q35'>hvm</type></os><devices><disk type='file' device='disk'>
+<driver name='qemu' type='raw'/><source file='/nowhere/disk.img' fdgroup='image'/><target dev='vda' bus='virtio'/>
+</disk>
+<serial type='file'><source path='{said}'/></serial></devices></domain>"""
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Path:
+    path = tmp_path / "disk.img"
+    path.write_bytes(guest.image(label="given", mode=guest.Mode.WAIT).ljust(1 << 20, b"\0"))
+    return path
+
+
+@pytest.fixture
+def driver(tmp_path: Path) -> Iterator[QemuDriver]:
+    driver = QemuDriver(Directories.under(tmp_path))
+    yield driver
+    for ref in driver.connect_list_all_domains():
+        if ref.id >= 0:
+            driver.domain_destroy(ref)
+    driver.close()
+
+
+def _associate(driver: QemuDriver, ref: DomainRef, disk: Path) -> None:
+    file = os.open(disk, os.O_RDWR)
+    try:
+        driver.domain_fd_associate(ref, "image", [file])
+    finally:
+        os.close(file)
+
+
+def test_a_guest_boots_from_a_file_that_has_no_path(driver: QemuDriver, tmp_path: Path, disk: Path) -> None:
+    ref = driver.domain_define_xml(_XML.format(said=tmp_path / "said"))
+    with pytest.raises(VirtError, match="file descriptor group 'image' was not associated with the domain") as caught:
+        driver.domain_create(ref)
+    assert caught.value.code == ErrorCode.INVALID_ARG
+    before = set(os.listdir("/proc/self/fd"))
+    _associate(driver, ref, disk)
+    disk.unlink()
+    for _ in range(2):  # what was given stays for another start
+        running = driver.domain_create(ref)
+        deadline = 200
+        while b"given" not in (tmp_path / "said").read_bytes() and deadline:
+            deadline -= 1
+            subprocess.run(["sleep", "0.05"], check=True)
+        assert deadline, (tmp_path / "said").read_bytes()
+        driver.domain_destroy(running)
+    driver.close()
+    assert set(os.listdir("/proc/self/fd")) <= before
+    with pytest.raises(VirtError, match="was not associated"):
+        driver.domain_create(ref)
+
+
+def test_what_is_no_file_is_refused(driver: QemuDriver, tmp_path: Path) -> None:
+    ref = driver.domain_define_xml(_XML.format(said=tmp_path / "said"))
+    with pytest.raises(VirtError, match="failed to duplicate passed fd with index '0': Bad file descriptor"):
+        driver.domain_fd_associate(ref, "image", [987654])
+    with pytest.raises(VirtError, match="nfds in virDomainFDAssociate must not be zero"):
+        driver.domain_fd_associate(ref, "image", [])
+
+
+@pytest.mark.requires_tool("virsh")
+@pytest.mark.parametrize("program", ["virsh", "hostel"])
+def test_virsh_gives_files_to_a_daemon(tmp_path: Path, disk: Path, program: str) -> None:
+    said = tmp_path / "said"
+    (tmp_path / "g.xml").write_text(_XML.format(said=said))
+    words = ["virsh"] if program == "virsh" else [str(Path(sys.executable).with_name("hostel")), "virsh"]
+    with hosteld.process() as daemon, disk.open("r+b") as file:
+        commands = f"define {tmp_path}/g.xml; dom-fd-associate g image {file.fileno()}; start --paused g; destroy g"
+        done = subprocess.run(
+            [*words, "-c", daemon.uri("qemu:///session"), commands],
+            capture_output=True, text=True, timeout=60, check=False, pass_fds=[file.fileno()],
+        )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "started" in done.stdout
