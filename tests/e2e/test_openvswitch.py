@@ -15,12 +15,15 @@ import pytest
 import hostel
 from hostel.drivers.base import DomainState
 from hostel.drivers.base.domain import Affect
+from hostel.drivers.base.migration import MigrateFlag
+from hostel.drivers.migrating import migrate
 from hostel.drivers.store import Directories
 from hostel.errors import VirtError
 from hostel.objects import Connection
 from support import netns, openvswitch
 from support.kill_step import killed_at
 from support.linux import Linux
+from support.moving import two
 from support.netns import Party
 from support.openvswitch import column, vsctl
 from support.session import domain_xml, log_of
@@ -161,6 +164,17 @@ def test_a_port_of_a_network_goes_also_where_qemu_is_killed(system: Connection, 
     assert ports() == {"vnet0"}
     os.kill(int(next((home / "run/qemu/run").glob("*/pid")).read_text()), signal.SIGKILL)
     domain.wait(DomainState.SHUTOFF, 10)
+    assert left() == NOTHING
+
+
+def test_what_a_controller_wrote_on_a_port_goes_along_to_another_host(switch: object, home: Path) -> None:
+    with two(home) as both:
+        ref = both.one.domain_create_xml(domain_xml(home, interface(PORT + RATES)))
+        vsctl("set", "Interface", "vnet0", 'external_ids:PortData="a \\"b\\", c"')
+        there = migrate(both.one, both.other, ref, {}, MigrateFlag.LIVE)
+        assert "<target dev='vnet1'/>" in both.other.domain_get_xml_desc(there)
+        assert (ports(), column("Interface", "vnet1", "external_ids:PortData")) == ({"vnet1"}, '"a \\"b\\", c"')
+        assert column("Port", "vnet1", "qos") != "[]"
     assert left() == NOTHING
 
 

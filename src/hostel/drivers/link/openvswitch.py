@@ -63,16 +63,21 @@ def add_port(bridge: str, name: str, mac: str, owner: str, port: VirtualPort, vl
         )
 
 
-def remove_ports(owner: str, mac: str) -> None:
+def remove_ports(owner: str, mac: str, name: str = "") -> None:
     """Remove the ports of a guest's interface, and their shaping, whatever there is of them.
+
+    Args:
+        owner: the guest's UUID.
+        mac: the interface's hardware address.
+        name: the port's; empty where it is not known. Where a guest moves within a host it has two for a while.
 
     Raises:
         VirtError: ``INTERNAL_ERROR``: the switch refused, or is not there.
     """
     with _explained(f"Unable to delete port of {mac} from OVS"):
-        names = _ports(*_identified(owner, mac))
+        names = _ports(*_identified(owner, mac), *([f"name={json.dumps(name)}"] if name else []))
         _change(*_removal(names))
-        _change(*_unshaping(owner, mac))  # which is not removed as long as a port refers to it
+        _change(*_unshaping(owner, mac, name))  # which is not removed as long as a port refers to it
 
 
 def set_vlan(name: str, vlan: Vlan | None) -> None:
@@ -108,7 +113,7 @@ def shape(name: str, bandwidth: Bandwidth | None, owner: str, mac: str) -> None:
         before = ["--if-exists", "clear", "Port", name, "qos"]
         mine = {"vm-id": owner, "attached-mac": mac, "ifname": name}
         queueing = _queueing(name, given.inbound, _identifiers(mine))
-        _change(before, *_unshaping(owner, mac), *queueing, _policing(name, given.outbound))
+        _change(before, *_unshaping(owner, mac, name), *queueing, _policing(name, given.outbound))
 
 
 def statistics(name: str) -> tuple[int, ...]:
@@ -192,10 +197,11 @@ def _removal(names: Iterable[str]) -> Iterator[list[str]]:
         yield ["--if-exists", "del-port", name]
 
 
-def _unshaping(owner: str, mac: str) -> Iterator[list[str]]:
+def _unshaping(owner: str, mac: str, name: str) -> Iterator[list[str]]:
     """What removes the shaping that no port refers to any more in the same change."""
+    named = [f"external_ids:ifname={json.dumps(name)}"] if name else []
     for table in ("QoS", "Queue"):
-        for row in _rows("--columns=_uuid", "find", table, *_identified(owner, mac)):
+        for row in _rows("--columns=_uuid", "find", table, *_identified(owner, mac), *named):
             yield ["--if-exists", "destroy", table, str(row["_uuid"][1])]
 
 

@@ -279,7 +279,7 @@ class Wiring:
     def _remove(self, domain: Domain, interface: Interface) -> None:
         name, real = _tap(interface), actual(interface)
         if openvswitch.is_switched(real.virtualport):
-            openvswitch.remove_ports(domain.uuid or "", _mac(interface))
+            openvswitch.remove_ports(domain.uuid or "", _mac(interface), name)
         if real.type == InterfaceType.DIRECT:
             tap.remove_macvtaps(_purpose(domain, interface))
         elif name and device.exists(name) and device.mac(name) == _mac_of_tap(interface):

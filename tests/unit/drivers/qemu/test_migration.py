@@ -83,7 +83,7 @@ def test_cookie_of_libvirts_is_read_and_what_is_not_for_us_is_passed_over(here: 
         (THEIRS.replace("<name>guest", "<name>wrong"), "unexpected name wrong vs guest"),
         (THEIRS.replace(UUID, UUID.replace("6", "7")), "unexpected UUID"),
         (THEIRS.replace("'lockstate'/>", "'teleport'/>"), "Unknown migration cookie feature teleport"),
-        (THEIRS.replace("'lockstate'/>", "'network'/>"), "Unsupported migration cookie feature network"),
+        (THEIRS.replace("'lockstate'/>", "'graphics'/>"), "Unsupported migration cookie feature graphics"),
         (THEIRS.replace("driver='nop'", "driver='sanlock'"), "lock driver sanlock different from target nop"),
         (THEIRS.replace("49153", "70000"), "migration cookie"),
         (THEIRS.replace("</qemu-migration>", ""), "migration cookie"),

@@ -5,6 +5,7 @@ What a cookie has beyond this is not for us, and passed over, unless it says tha
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import socket
@@ -15,10 +16,12 @@ from typing import Final
 
 from hostel.codec.xml import STRING, YES_NO, Element, attr, child, children, integer, settings, text
 from hostel.drivers.fault import fault
+from hostel.drivers.link import openvswitch
 from hostel.drivers.qemu.running import Running
 from hostel.drivers.qemu.status import Place
 from hostel.drivers.store import Directories
 from hostel.errors import ErrorCode, ErrorDomain, ModelError, VirtError
+from hostel.model.domain.actual import actual
 from hostel.model.domain.domain import Domain
 
 _U64: Final = integer(maximum=2**64 - 1)
@@ -27,10 +30,10 @@ _AUTOMATIC: Final = ("pause-before-switchover", "late-block-activate")
 _NO_LOCKS: Final = "nop"
 # What can be wanted of us that we do as a matter of course.
 _UNDERSTOOD: Final = frozenset(
-    {"persistent", "nbd", "statistics", "capabilities", "allowReboot", "lockstate", "memory-hotplug"}
+    {"persistent", "network", "nbd", "statistics", "capabilities", "allowReboot", "lockstate", "memory-hotplug"}
 )
 # What libvirt knows besides, and we cannot do.
-_KNOWN: Final = frozenset({"graphics", "network", "cpu-hotplug", "cpu", "block-dirty-bitmaps"})
+_KNOWN: Final = frozenset({"graphics", "cpu-hotplug", "cpu", "block-dirty-bitmaps"})
 
 
 class CopiedDisk(Element, tag="disk"):
@@ -86,6 +89,20 @@ class Numbers(Element, tag="statistics"):
     disk_bps: int | None = text(_U64, default=None)
 
 
+class PortData(Element, tag="interface"):
+    """What a switch's controller has written on the port of an interface, by its place in the document."""
+
+    index: int = attr(integer())
+    kind: str = attr(name="vporttype")
+    data: str | None = text(tag="portdata", default=None)
+
+
+class Ports(Element, tag="network", drop_empty=True):
+    """What goes along with the ports of interfaces."""
+
+    interfaces: list[PortData] = children(PortData, factory=list)
+
+
 class LockState(Element, tag="lockstate"):
     """The leases of disks, by which a lock manager of libvirt's keeps hosts apart; ``nop`` has none."""
 
@@ -102,6 +119,7 @@ class Cookie(Element, tag="qemu-migration"):
     features: list[str] = settings(STRING, tag="feature", name="name", factory=list)
     lock_state: LockState | None = child(LockState, default=None)
     domain: Domain | None = child(Domain, default=None)
+    network: Ports | None = child(Ports, default=None)
     nbd: Nbd | None = child(Nbd, default=None)
     statistics: Numbers | None = child(Numbers, default=None)
     capabilities: Capabilities | None = child(Capabilities, default=None)
@@ -165,6 +183,31 @@ def capabilities(machine: Running) -> Capabilities:
     """
     names = [str(item["capability"]) for item in machine.ask("query-migrate-capabilities")]
     return Capabilities(caps=[Capability(name=name, auto=name in _AUTOMATIC) for name in names])
+
+
+def ports_of(domain: Domain) -> Ports:
+    """What goes along with the ports of a machine that moves away.
+
+    Raises:
+        VirtError: a switch does not answer.
+    """
+    found = []
+    for number, interface in enumerate(map(actual, domain.devices.interfaces)):
+        name = interface.target.dev if interface.target is not None else None
+        if openvswitch.is_switched(interface.virtualport) and name is not None:
+            data = openvswitch.port_data(name) or None
+            found.append(PortData(index=number, kind="openvswitch", data=data))
+    return Ports(interfaces=found)
+
+
+def take_ports(domain: Domain, ports: Ports) -> None:
+    """Write on the ports of a machine that has come what went along; as libvirt, go on where a switch refuses it."""
+    interfaces = domain.devices.interfaces
+    for item in ports.interfaces:
+        target = interfaces[item.index].target if item.index < len(interfaces) else None
+        if item.kind == "openvswitch" and item.data and target is not None and target.dev is not None:
+            with contextlib.suppress(VirtError):
+                openvswitch.set_port_data(target.dev, item.data)
 
 
 def place_of(directories: Directories) -> Place:

@@ -272,6 +272,8 @@ def finish(machine: Running, launcher: Launcher, cookie_in: bytes, flags: Migrat
         machine.save(migration=mark)
         is_postcopy = _wait(machine)
         machine.attempt("nbd-server-stop")
+        if said is not None and said.network is not None:
+            cookies.take_ports(machine.domain, said.network)
         if flags & MigrateFlag.PERSIST_DEST:
             _define(machine, launcher, mark, said.domain if said is not None else None)
         if not flags & MigrateFlag.PAUSED:

@@ -219,6 +219,7 @@ class Outgoing:
         self._where = where_from(text(params, URI)) if tunnel is None else Where("fd:hostel-migrate")
         self._persistent: Domain | None = None
         self._copied: list[str] = []
+        self._ports = cookies.Ports()
         self._step = _Step.SENDING
         self._stopped = self._sent = 0
         self._told: dict[str, int] = {}
@@ -340,6 +341,7 @@ class Outgoing:
 
     def _start(self, machine: Running) -> Carrier | None:
         """Let QEMU send."""
+        self._ports = cookies.ports_of(machine.domain)
         if not self._flags & MigrateFlag.LIVE and machine.ask("query-status").get("running"):
             machine.ask("stop")
         carrier: Carrier | None = None
@@ -420,7 +422,7 @@ class Outgoing:
 
     def _cookie(self) -> bytes:
         cookie = cookies.new(self._machines.directories, self._domain.name, self._domain.uuid)
-        cookie.domain = self._persistent
+        cookie.domain, cookie.network = self._persistent, self._ports
         if self._flags & COPIES_DISKS:
             cookie.nbd = cookies.Nbd()  # so that libvirt ends its server, without which it could not move on
         cookie.statistics = statistics.as_cookie(self._told, self._began, self._stopped, self._sent)
