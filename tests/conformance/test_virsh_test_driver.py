@@ -101,6 +101,9 @@ MACHINES = [
     "dommemstat test; dommemstat test --period 3; dommemstat test --period 3 --live; "
     "dommemstat test --period 4 --config; dumpxml test; destroy test; dommemstat test",
     "destroy test; domstats",
+    "domstats --enforce; domstats --state --enforce test; domstats --vcpu --enforce test; "
+    "domstats --vm --balloon --state --enforce; shutdown test --mode agent; vcpucount test --guest; "
+    "setvcpus test 2 --guest",
     "setmem test 1024M; dominfo test; setmem test 100G; setmem test 1G --config; setmem test 512M --current; "
     "dominfo test; setmem test 5000 --live --config; setmaxmem test 16G; setmaxmem test 16G --config; "
     "setmaxmem test 16G --live; destroy test; setmem test 1G; setmaxmem test 16G; setmaxmem test 1G; "

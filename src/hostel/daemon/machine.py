@@ -94,7 +94,9 @@ def _all_stats(client: Client, call: Call) -> Sequence[Any]:
     known = StatsFlag(stats & sum(StatsFlag))
     if stats and not known:
         return ([],)
-    records = driver.connect_get_all_domain_stats(refs, known, backing=bool(flags & _BACKING))
+    records = driver.connect_get_all_domain_stats(
+        refs, known, backing=bool(flags & _BACKING), enforce=bool(flags & _ENFORCE)
+    )
     chosen = [record for record in records if _is_wanted(client, record[0], flags & _DOMAINS)]
     return (
         [

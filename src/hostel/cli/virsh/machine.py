@@ -182,7 +182,9 @@ def _statistics(session: Session, args: Args) -> None:
     if not domains:
         return
     machines = _machines(session, "virConnectGetAllDomainStats")
-    found = machines.connect_get_all_domain_stats(domains, stats, backing=args.has("backing"))
+    found = machines.connect_get_all_domain_stats(
+        domains, stats, backing=args.has("backing"), enforce=args.has("enforce")
+    )
     for position, (domain, numbers) in enumerate(found):
         if position:
             session.output.line()
@@ -288,7 +290,7 @@ COMMANDS = (
             flag("list-shutoff", "of domains that are shut off"),
             flag("list-other", "of domains in any other state"),
             flag("raw", "as they are, which is always so here"),
-            later(flag("enforce", "")),
+            flag("enforce", "none where one that is asked for is not known to the hypervisor"),
             flag("backing", "of the images that disks stand on too"),
             flag("nowait", "do not wait for a domain that is held, which nobody does for long here"),
             rest("domain", "only of these"),

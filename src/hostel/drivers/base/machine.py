@@ -91,9 +91,14 @@ class MachineDriver(Protocol):
         """How often, in seconds, the guest is asked for these; 0: never."""
 
     def connect_get_all_domain_stats(
-        self, domains: Sequence[DomainRef], stats: StatsFlag = StatsFlag.ALL, *, backing: bool = False
+        self,
+        domains: Sequence[DomainRef],
+        stats: StatsFlag = StatsFlag.ALL,
+        *,
+        backing: bool = False,
+        enforce: bool = False,
     ) -> list[tuple[DomainRef, Mapping[str, int | str]]]:
-        """Statistics of domains; of all of them where none is given."""
+        """Statistics of domains; of all of them where none is given; ``enforce``: refused where some are not known."""
 
     def domain_screenshot(self, domain: DomainRef, screen: int = 0) -> Screenshot:
         """A picture of the guest's screen."""

@@ -92,7 +92,12 @@ class StatisticsCalls(Calls):
                 self._define(both.definition)
 
     def connect_get_all_domain_stats(
-        self, domains: Sequence[DomainRef], stats: StatsFlag = StatsFlag.ALL, *, backing: bool = False
+        self,
+        domains: Sequence[DomainRef],
+        stats: StatsFlag = StatsFlag.ALL,
+        *,
+        backing: bool = False,
+        enforce: bool = False,
     ) -> list[tuple[DomainRef, Mapping[str, int | str]]]:
         """Statistics of domains; those that are gone when it is their turn are left out."""
         found = []

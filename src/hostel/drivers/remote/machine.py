@@ -23,6 +23,7 @@ _NEEDED: Final = 1  # of a list: the objects, and not only how many
 _IN_BYTES: Final = 1
 _MOST: Final = 1024  # of the numbers about memory
 _BACKING: Final = 1 << 30
+_ENFORCE: Final = 1 << 31
 _HUMAN: Final = 1
 _BOOLEAN: Final = 6  # of virTypedParameterType
 
@@ -42,11 +43,17 @@ class RemoteMachines:
         self._client.call_with_files("domain_fd_associate", files, wire("domain", domain), name, 0)
 
     def connect_get_all_domain_stats(
-        self, domains: Sequence[DomainRef], stats: StatsFlag = StatsFlag.ALL, *, backing: bool = False
+        self,
+        domains: Sequence[DomainRef],
+        stats: StatsFlag = StatsFlag.ALL,
+        *,
+        backing: bool = False,
+        enforce: bool = False,
     ) -> list[tuple[DomainRef, Mapping[str, int | str]]]:
         """Statistics of domains; of all of them where none is given."""
         given = [wire("domain", domain) for domain in domains]
-        (records,) = self._client.call("connect_get_all_domain_stats", given, int(stats), _BACKING if backing else 0)
+        flags = (_BACKING if backing else 0) | (_ENFORCE if enforce else 0)
+        (records,) = self._client.call("connect_get_all_domain_stats", given, int(stats), flags)
         return [
             (
                 DomainRef(record.dom.name, uuid_text(record.dom.uuid), record.dom.id),

@@ -9,11 +9,9 @@ from hostel.drivers.base.counting import ControlInfo, ControlState
 from hostel.drivers.base.domain import Affect
 from hostel.drivers.base.machine import VcpuFlag
 from hostel.drivers.counting import vcpus
-from hostel.drivers.fault import fault
 from hostel.drivers.test.host import Host
 from hostel.drivers.test.impact import one_document
-from hostel.drivers.test.lifecycle import running
-from hostel.errors import ErrorCode
+from hostel.drivers.test.lifecycle import no_flags, running
 
 # Seconds up to and from which the guest's clock means another state, and how many reasons an error may have.
 _CONTROLLED: Final = (
@@ -32,8 +30,7 @@ class CountingCalls:
     def domain_get_vcpus_flags(self, domain: DomainRef, affect: Affect, flags: VcpuFlag = VcpuFlag.NONE) -> int:
         """How many processors the running domain has, or its definition."""
         if flags & VcpuFlag.GUEST:
-            what = f"unsupported flags ({int(VcpuFlag.GUEST):#x}) in function testDomainGetVcpusFlags"
-            raise fault(ErrorCode.INVALID_ARG, what)
+            raise no_flags(VcpuFlag.GUEST, "testDomainGetVcpusFlags")
         with self._host.lock:
             return vcpus(one_document(self._host.domain(domain), affect).domain, flags)
 

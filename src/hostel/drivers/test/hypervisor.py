@@ -37,7 +37,7 @@ from hostel.drivers.test.document import parse_domain
 from hostel.drivers.test.dumping import DumpCalls
 from hostel.drivers.test.host import Host, TestDomain
 from hostel.drivers.test.inside import InsideCalls
-from hostel.drivers.test.lifecycle import ref_of, refused, running, stop, tell
+from hostel.drivers.test.lifecycle import no_flags, ref_of, refused, running, stop, tell
 from hostel.drivers.test.machine import MachineCalls
 from hostel.drivers.test.metadata import MetadataCalls
 from hostel.drivers.test.saving import SaveCalls
@@ -178,8 +178,7 @@ class TestDriver(
     def domain_shutdown(self, domain: DomainRef, flags: ShutdownFlag = ShutdownFlag.NONE) -> None:
         """Shut down; this guest always obeys, and at once."""
         if flags:
-            what = f"unsupported flags ({int(flags):#x}) in function testDomainShutdownFlags"
-            raise refused(ErrorCode.INVALID_ARG, what)
+            raise no_flags(flags, "testDomainShutdownFlags")
         with self._host.lock:
             found = self._find(domain)
             if found.state.state is DomainState.SHUTOFF:

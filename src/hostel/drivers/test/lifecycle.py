@@ -59,3 +59,9 @@ def tell_of(host: Host, domain: TestDomain, kind: str, **given: object) -> None:
 def refused(code: ErrorCode, detail: str) -> VirtError:
     """An error of the test driver's."""
     return fault(code, detail, ErrorDomain.TEST)
+
+
+def no_flags(flags: int, function: str) -> VirtError:
+    """Flags that one of libvirt's functions does not take; its words come without what ``INVALID_ARG`` begins with."""
+    what = f"unsupported flags ({int(flags):#x}) in function {function}"
+    return VirtError(ErrorCode.INVALID_ARG, what, domain=ErrorDomain.TEST)

@@ -17,13 +17,14 @@ from hostel.drivers.fault import fault
 from hostel.drivers.test.document import DomainDefinition
 from hostel.drivers.test.host import Host, TestDomain
 from hostel.drivers.test.impact import change_documents, settled_impact
-from hostel.drivers.test.lifecycle import ref_of, refused, running
+from hostel.drivers.test.lifecycle import no_flags, ref_of, refused, running
 from hostel.errors import ErrorCode, ErrorDomain
 from hostel.model.domain.cpu import Vcpu
 from hostel.model.domain.domain import Domain
 from hostel.model.domain.memory import CurrentMemory, Memory
 
 _MOST_VCPUS: Final = 32
+_KNOWN_STATS: Final = StatsFlag.STATE | StatsFlag.IOTHREAD
 _UPDATED: Final = 627319920  # seconds since 1970
 # virKeycodeSet: its names, and the number after a set's last key.
 _CODESETS: Final = ("linux", "xt", "atset1", "atset2", "atset3", "os_x", "xt_kbd", "usb", "win32", "qnum")
@@ -64,6 +65,8 @@ class MachineCalls:
         self, domain: DomainRef, count: int, affect: Affect, flags: VcpuFlag = VcpuFlag.NONE
     ) -> None:
         """Change how many processors there are, or in the definition may be."""
+        if flags & VcpuFlag.GUEST:
+            raise no_flags(VcpuFlag.GUEST, "testDomainSetVcpusFlags")
         if count > _MOST_VCPUS:
             what = f"requested cpu amount exceeds maximum supported amount ({count} > {_MOST_VCPUS})"
             raise refused(ErrorCode.INVALID_ARG, what)
@@ -113,10 +116,19 @@ class MachineCalls:
             change_documents(found, settled_impact(found, affect), change)
 
     def connect_get_all_domain_stats(
-        self, domains: Sequence[DomainRef], stats: StatsFlag = StatsFlag.ALL, *, backing: bool = False
+        self,
+        domains: Sequence[DomainRef],
+        stats: StatsFlag = StatsFlag.ALL,
+        *,
+        backing: bool = False,
+        enforce: bool = False,
     ) -> list[tuple[DomainRef, Mapping[str, int | str]]]:
         """The state, and I/O threads of what runs: libvirt's test driver knows no more."""
-        wanted = stats or StatsFlag.STATE | StatsFlag.IOTHREAD
+        unknown = stats & ~_KNOWN_STATS
+        if enforce and unknown:
+            what = f"Stats types bits {int(unknown):#x} are not supported by this daemon"
+            raise refused(ErrorCode.ARGUMENT_UNSUPPORTED, what)
+        wanted = stats or _KNOWN_STATS
         with self._host.lock:
             found = [self._host.domain(ref) for ref in domains] or list(self._host.domains.values())
             return [(ref_of(each), _statistics(each, wanted)) for each in found]
