@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 import pytest
 
 from hostel.drivers.base import StartFlag
+from hostel.drivers.base.domain import Affect
 from hostel.drivers.qemu.driver import QemuDriver
 from hostel.errors import VirtError
 from hostel.model.domain.domain import Domain
@@ -90,6 +92,31 @@ def _serves(path: Path, directory: Path) -> bool:
 
 XML = """<domain type='qemu'><name>g</name><memory unit='MiB'>32</memory>{body}<os><type>hvm</type></os>
 <devices>{devices}</devices></domain>"""
+
+
+def _served(directory: Path, *, until: bool) -> bool:
+    """Whether a program serves a directory, once it does or does not, or after some seconds."""
+    deadline = time.monotonic() + 10
+    while True:
+        found = any(_serves(path, directory) for path in Path("/proc").glob("[0-9]*/cmdline"))
+        if found == until or time.monotonic() >= deadline:
+            return found
+        time.sleep(0.05)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="virtiofsd needs root")
+def test_directory_comes_into_a_running_machine(driver: QemuDriver, tmp_path: Path) -> None:
+    (tmp_path / "shared").mkdir()
+    shared = "<memoryBacking><source type='memfd'/><access mode='shared'/></memoryBacking><features><acpi/></features>"
+    domain = driver.domain_create_xml(XML.format(body=shared, devices=""), StartFlag.PAUSED)
+    with pytest.raises(VirtError, match="the directory '/nonexistent' is not there"):
+        driver.domain_attach_device_flags(domain, virtiofs(Path("/nonexistent")), Affect.LIVE)
+    for number in (0, 1):
+        driver.domain_attach_device_flags(domain, virtiofs(tmp_path / "shared", f"t{number}"), Affect.LIVE)
+    assert driver.domain_get_xml_desc(domain).count("<filesystem") == 2
+    assert _served(tmp_path / "shared", until=True)
+    driver.domain_destroy(domain)
+    assert not _served(tmp_path / "shared", until=False)
 
 
 @pytest.mark.parametrize(

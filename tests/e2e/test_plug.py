@@ -12,6 +12,7 @@ from hostel import guest
 from hostel.drivers.base import DomainRef, DomainXmlFlag
 from hostel.drivers.base.domain import Affect
 from hostel.drivers.qemu.driver import QemuDriver
+from hostel.drivers.qemu.running import Running
 from hostel.drivers.store import Directories
 from hostel.errors import ErrorCode, VirtError
 from hostel.model.domain.devices.disk import Disk
@@ -53,6 +54,18 @@ def in_qemu(home: Path) -> tuple[set[str], set[str]]:
         devices = {str(item["name"]) for item in machine.ask("qom-list", path="/machine/peripheral")} - {"type"}
         nodes = {node["node-name"] for node in machine.ask("query-named-block-nodes", flat=True)}
     return devices, nodes
+
+
+def beside(home: Path) -> tuple[set[str], ...]:
+    """What QEMU has for devices besides them: ends of character devices, and objects."""
+    with held(home) as machine:
+        ends = {str(item["label"]) for item in machine.ask("query-chardev")} - {"compat_monitor0"}
+        objects = {str(item["name"]) for item in machine.ask("qom-list", path="/objects")}
+        return {end for end in ends if end.startswith("char")}, objects, in_qemu_devices(machine)
+
+
+def in_qemu_devices(machine: Running) -> set[str]:
+    return {str(item["name"]) for item in machine.ask("qom-list", path="/machine/peripheral")}
 
 
 def of_target(domain: Domain, dev: str) -> Disk | None:
@@ -145,6 +158,73 @@ def test_interface_comes_with_the_next_free_name_and_goes(tmp_path: Path, driver
     assert "net1" not in in_qemu(tmp_path)[0]
 
 
+SMALL = {
+    "channel": "<channel type='pty'><target type='virtio' name='org.example.0'/></channel>",
+    "channel on a socket": (
+        "<channel type='unix'><source mode='bind' path='{home}/c'/><target type='virtio' name='org.example.1'/>"
+        "</channel>"
+    ),
+    "console": "<console type='file'><source path='{home}/f,g'/><target type='virtio' port='1'/></console>",
+    "serial port on USB": "<serial type='udp'><source mode='connect' host='127.0.0.1' service='9'/>"
+    "<target type='usb-serial' port='1'/></serial>",
+    "redirected device": "<redirdev bus='usb' type='unix'><source mode='bind' path='{home}/r'/></redirdev>",
+    "input": "<input type='mouse' bus='usb'/>",
+}
+
+
+@pytest.mark.parametrize("kind", SMALL)
+def test_small_device_comes_and_leaves_nothing_behind(tmp_path: Path, driver: QemuDriver, kind: str) -> None:
+    ref = start(driver, tmp_path, "<controller type='virtio-serial' index='0'/>")
+    before = beside(tmp_path)
+    xml = SMALL[kind].format(home=tmp_path)
+    document = driver.domain_get_xml_desc(ref)
+    for _ in range(2):
+        driver.domain_attach_device_flags(ref, xml, Affect.LIVE)
+        assert beside(tmp_path) != before
+        shown = driver.domain_get_xml_desc(ref)
+        given = re.search(r"<source path='(/dev/pts/[0-9]+)'/>\s*<target type='virtio'", shown)
+        if given is not None:
+            assert Path(given[1]).is_char_device()
+        end = xml if given is None else xml.replace("<target", f"<source path='{given[1]}'/><target")
+        driver.domain_detach_device_flags(ref, end, Affect.LIVE)
+        assert beside(tmp_path) == before
+    assert driver.domain_get_xml_desc(ref) == document
+
+
+def test_reservations_whose_helper_does_not_run_are_refused(tmp_path: Path, driver: QemuDriver) -> None:
+    ref = start(driver, tmp_path)
+    xml = (
+        "<disk type='block' device='lun'><driver name='qemu' type='raw'/><source dev='/dev/null'>"
+        "<reservations managed='yes'/></source><target dev='sdb' bus='scsi'/></disk>"
+    )
+    with pytest.raises(VirtError, match="the helper for persistent reservations starts with the domain"):
+        driver.domain_attach_device_flags(ref, xml, Affect.LIVE)
+
+
+def test_watchdog_comes_with_what_it_does(tmp_path: Path, driver: QemuDriver) -> None:
+    ref = start(driver, tmp_path)
+    driver.domain_attach_device_flags(ref, "<watchdog model='i6300esb' action='none'/>", Affect.LIVE)
+    with pytest.raises(VirtError, match="domain already has a watchdog"):
+        driver.domain_attach_device_flags(ref, "<watchdog model='i6300esb' action='reset'/>", Affect.LIVE)
+    assert "watchdog0" in in_qemu(tmp_path)[0]
+
+
+def test_shared_memory_is_gone_with_its_device(tmp_path: Path, driver: QemuDriver) -> None:
+    ref = start(driver, tmp_path)
+    before = beside(tmp_path)
+    name = f"hostel-{tmp_path.name}"
+    xml = f"<shmem name='{name}'><model type='ivshmem-plain'/><size unit='M'>1</size></shmem>"
+    try:
+        driver.domain_attach_device_flags(ref, xml, Affect.LIVE)
+        driver.domain_detach_device_flags(ref, xml, Affect.LIVE)  # this guest lets go when it starts over
+        driver.domain_reset(ref)
+        wait_for_report(tmp_path, 2)
+        assert "<shmem" not in driver.domain_get_xml_desc(ref)
+        assert beside(tmp_path) == before
+    finally:
+        Path(f"/dev/shm/{name}").unlink(missing_ok=True)
+
+
 def test_medium_is_changed_ejected_and_put_in(tmp_path: Path, driver: QemuDriver) -> None:
     for name in ("one", "two"):
         (tmp_path / f"{name}.iso").write_bytes(name.encode().ljust(65536, b"\0"))
@@ -191,9 +271,9 @@ def test_what_qemu_refuses_leaves_everything_as_it_was(tmp_path: Path, driver: Q
 @pytest.mark.parametrize(
     ("xml", "code", "words"),
     [
-        ("<frob/>", ErrorCode.XML_ERROR, "unknown device type 'frob'"),
+        ("<frob/>", ErrorCode.CONFIG_UNSUPPORTED, "unknown device type 'frob'"),
         ("<disk", ErrorCode.XML_DETAIL, "device_definition"),
-        ("<disk type='file'><target dev='sdz' bus='ide'/></disk>", ErrorCode.OPERATION_UNSUPPORTED, "hotplug"),
+        ("<disk type='file'><target dev='sdz' bus='ide'/></disk>", ErrorCode.OPERATION_UNSUPPORTED, "hot plugged"),
         ("<video><model type='vga'/></video>", ErrorCode.OPERATION_UNSUPPORTED, "video"),
         ("<controller type='usb' index='3'/>", ErrorCode.OPERATION_UNSUPPORTED, "cannot be hot plugged"),
     ],

@@ -14,7 +14,7 @@ from typing import Final
 
 from hostel.drivers.base import NetworkDriver, ShutoffReason, StorageDriver
 from hostel.drivers.events import Lifecycle
-from hostel.drivers.fault import system_fault
+from hostel.drivers.fault import fault, system_fault
 from hostel.drivers.link import tap
 from hostel.drivers.qemu import (
     actions,
@@ -43,7 +43,7 @@ from hostel.drivers.qemu.command.machine import build
 from hostel.drivers.qemu.command.objects import Needed, secrets
 from hostel.drivers.qemu.firmware import choice, nvram
 from hostel.drivers.qemu.firmware.descriptor import Firmware, installed
-from hostel.drivers.qemu.helper import passt, reservations, tpm, virtiofs
+from hostel.drivers.qemu.helper import attached, passt, reservations, tpm, virtiofs
 from hostel.drivers.qemu.machines import Machines
 from hostel.drivers.qemu.origin import BOOT, Origin
 from hostel.drivers.qemu.settings import Settings
@@ -56,13 +56,16 @@ from hostel.errors import ErrorCode, ErrorDomain, QmpError, VirtError
 from hostel.model.authentication import SecretReference
 from hostel.model.domain.devices.character import CharacterBackend, CharacterSource, CharacterType
 from hostel.model.domain.devices.disk import Disk
+from hostel.model.domain.devices.filesystem import Filesystem
 from hostel.model.domain.devices.source import BackingStore, DiskSource
 from hostel.model.domain.domain import Domain, DomainType
 from hostel.model.domain.implicit import mirror_consoles
 from hostel.model.domain.platform import Platform
 from hostel.model.network import Network
 
-_CERTIFICATES: Final = (Path("/etc/pki/libvirt-chardev"), Path("/etc/pki/qemu"))  # libvirt's, in its order
+# Where libvirt has them, for each use and for all of them.
+_CERTIFICATES: Final = {CERTIFICATES: Path("/etc/pki/libvirt-chardev"), "nbd": Path("/etc/pki/libvirt-nbd")}
+_ALL_CERTIFICATES: Final = Path("/etc/pki/qemu")
 _EMULATOR: Final = "qemu-system-x86_64"
 _POLL: Final = 0.05  # seconds
 _MEMORY_SECONDS: Final = 600.0
@@ -257,10 +260,14 @@ class Launcher:
         choice.choose(live, self._descriptors, self._machines.variables(live.name), reset=reset_nvram)
 
     def certificates(self) -> dict[str, str]:
-        """The folder of certificates of character devices; the connection's own goes before the host's."""
-        folders = (self._machines.directories.config / "pki/qemu", *_CERTIFICATES)
-        found = next((str(folder) for folder in folders if folder.is_dir()), None)
-        return {} if found is None else {CERTIFICATES: found}
+        """The folders of certificates, by what they are for; the connection's own goes before the host's."""
+        found: dict[str, str] = {}
+        for use, folder in _CERTIFICATES.items():
+            places = (self._machines.directories.config / "pki/qemu", folder, _ALL_CERTIFICATES)
+            place = next((path for path in places if path.is_dir()), None)
+            if place is not None:
+                found[use] = str(place)
+        return found
 
     def settings(self) -> Settings:
         """What the host says for all machines.
@@ -318,6 +325,24 @@ class Launcher:
             found.append(tpm.EmulatedTpm(module, live, state, run, log, self._secrets).prepare(given))
         found += reservations.helpers(live, run)
         return [*found, *virtiofs.helpers(live, run), *passt.helpers(live, run)]
+
+    def serve(self, item: Filesystem, live: Domain, run: Path) -> Path | None:
+        """Have a directory served that is about to be plugged in; returns the file to make once QEMU has it.
+
+        Returns None where others serve it already.
+
+        Raises:
+            VirtError: there is no such directory or program, or it does not get ready.
+        """
+        alone = live.copy()
+        alone.devices.filesystems = [item]
+        wanted = virtiofs.helpers(alone, run)
+        if not wanted:
+            return None
+        try:
+            return attached.start(wanted[0], self._machines.log(live.name))
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise fault(ErrorCode.INTERNAL_ERROR, str(error), ErrorDomain.QEMU) from error
 
     def _launch(
         self,

@@ -11,7 +11,7 @@ from hostel.drivers.qemu.plug.element import by_alias, remove
 from hostel.drivers.qemu.plug.graph import sweep_backends, sweep_nodes
 from hostel.drivers.qemu.plug.inward import let_go
 from hostel.drivers.qemu.plug.medium import settle
-from hostel.drivers.qemu.plug.outward import gone
+from hostel.drivers.qemu.plug.outward import gone, take_away
 from hostel.drivers.qemu.running import Running
 from hostel.drivers.qemu.saving import SAVING, settle_save
 from hostel.drivers.qemu.snapshot.drop import MERGING
@@ -60,9 +60,7 @@ def _settle_plugs(machine: Running) -> None:
         elif plug.way == "in":
             device = by_alias(machine.domain, plug.alias)
             if plug.alias not in there and device is not None:
-                machine.attempt("netdev_del", id=f"host{plug.alias}")
-                machine.attempt("object-del", id=f"obj{plug.alias}")
-                machine.attempt("object-del", id=f"mem{plug.alias}")
+                take_away(machine, plug.alias, None)
                 if isinstance(device, Interface):
                     let_go(machine, device)
                 remove(machine.domain, device)

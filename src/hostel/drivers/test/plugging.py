@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from hostel.codec.xml import Element
 from hostel.drivers.base import DomainRef
 from hostel.drivers.base.domain import Affect
 from hostel.drivers.document import reading
 from hostel.drivers.qemu.plug.definition import attach, detach, update
-from hostel.drivers.qemu.plug.element import Given, by_alias, find, read_device, read_wanted
+from hostel.drivers.qemu.plug.element import Given, by_alias, find, read_device
 from hostel.drivers.test.document import recomplete
 from hostel.drivers.test.host import Host, TestDomain
 from hostel.drivers.test.impact import change_documents, settled_impact
@@ -57,7 +58,7 @@ def detach_alias(host: Host, domain: DomainRef, alias: str, affect: Affect) -> N
 
 def update_device(host: Host, domain: DomainRef, xml: str, affect: Affect) -> None:
     """Replace a device, or a screen."""
-    given = read_wanted(xml)
+    given = read_device(xml)
     with host.lock:
         _change(host.domain(domain), affect, lambda document: update(document, given))
 
@@ -75,9 +76,9 @@ def _change(found: TestDomain, affect: Affect, change: Callable[[Domain], None])
     return settled
 
 
-def _name(device: Device) -> str:
+def _name(device: Element) -> str:
     """What an event names: the alias, or of a device without one what it is known by in the document."""
-    if device.alias is not None:
+    if isinstance(device, Device) and device.alias is not None:
         return device.alias
     if isinstance(device, Disk):
         return device.target.dev

@@ -14,6 +14,7 @@ from hostel.model.domain.devices.character import (
     CharacterSource,
     CharacterType,
     Console,
+    Parallel,
     Serial,
 )
 from hostel.model.domain.devices.controller import ControllerType
@@ -29,18 +30,32 @@ _SPICE_PORTS: Final = {"redirdev": "usbredir", "smartcard": "smartcard"}
 
 def arguments(domain: Domain, context: Context) -> list[str]:
     """Serial and parallel ports, consoles and channels; a console on a serial port is that port."""
-    argv: list[str] = []
-    for serial in domain.devices.serials:
-        argv += [*chardev(serial, context), *_serial(domain, serial)]
-    for parallel in domain.devices.parallels:
-        port = parallel.target.port if parallel.target is not None else None
-        spec = {"driver": "isa-parallel", "chardev": f"char{alias_of(parallel)}", "id": alias_of(parallel)}
-        argv += [*chardev(parallel, context), *option("-device", {**spec, "index": port})]
-    for channel in domain.devices.channels:
-        argv += _channel(domain, channel, context)
-    for console in domain.devices.consoles:
-        argv += _console(domain, console, context)
-    return argv
+    devices = domain.devices
+    groups = (devices.serials, devices.parallels, devices.channels, devices.consoles)
+    return [word for group in groups for device in group for word in one(domain, device, context)]
+
+
+def one(domain: Domain, device: Serial | Parallel | Channel | Console, context: Context) -> list[str]:
+    """A port, a console or a channel.
+
+    Raises:
+        VirtError: ``CONFIG_UNSUPPORTED``: QEMU, or this driver, has no such thing.
+    """
+    match device:
+        case Serial():
+            return [*chardev(device, context), *_serial(domain, device)]
+        case Parallel():
+            return [*chardev(device, context), *_parallel(device)]
+        case Channel():
+            return _channel(domain, device, context)
+        case Console():
+            return _console(domain, device, context)
+
+
+def _parallel(parallel: Parallel) -> list[str]:
+    port = parallel.target.port if parallel.target is not None else None
+    spec = {"driver": "isa-parallel", "chardev": f"char{alias_of(parallel)}", "id": alias_of(parallel)}
+    return option("-device", {**spec, "index": port})
 
 
 def _serial(domain: Domain, serial: Serial) -> list[str]:

@@ -17,7 +17,10 @@ def arguments(domain: Domain, context: Context, bootindex: dict[int, int]) -> li
     """Every directory of the document."""
     argv: list[str] = []
     for item in domain.devices.filesystems:
-        argv += _vhost_user(domain, item, context, bootindex) if is_virtiofs(item) else _plan9(domain, item)
+        if is_virtiofs(item):
+            argv += vhost_user(domain, item, context, bootindex.get(id(item)))
+        else:
+            argv += _plan9(domain, item)
     return argv
 
 
@@ -36,12 +39,13 @@ def _plan9(domain: Domain, item: Filesystem) -> list[str]:
     return ["-fsdev", ",".join(words), *zpci(item), *option("-device", spec)]
 
 
-def _vhost_user(domain: Domain, item: Filesystem, context: Context, bootindex: dict[int, int]) -> list[str]:
+def vhost_user(domain: Domain, item: Filesystem, context: Context, bootindex: int | None) -> list[str]:
+    """A directory that a program serves."""
     name = alias_of(item)
     path = (item.source or FilesystemSource()).socket or str(context.monitor.with_name(socket_name(item)))
     spec: dict[str, Any] = {"driver": virtio_name("vhost-user-fs", item, item.model), "id": name}
     spec |= {**virtio(item.driver), "chardev": f"chr-vu-{name}", "tag": item.target}
-    spec |= {"queue-size": item.driver.queue if item.driver is not None else None, "bootindex": bootindex.get(id(item))}
+    spec |= {"queue-size": item.driver.queue if item.driver is not None else None, "bootindex": bootindex}
     return [
         "-chardev", f"socket,id=chr-vu-{name},path={escape(path)}",
         *zpci(item), *option("-device", {**spec, **place(domain, item)}),

@@ -12,7 +12,7 @@ from hostel.model.domain.devices.address import CcidAddress
 from hostel.model.domain.devices.character import CharacterBackend, CharacterType
 from hostel.model.domain.devices.controller import ControllerType
 from hostel.model.domain.devices.paravirtual import SharedMemory, ShmemMsi, VsockCid
-from hostel.model.domain.devices.redirection import RedirectionFilter, Smartcard, UsbRule
+from hostel.model.domain.devices.redirection import Redirdev, RedirectionFilter, Smartcard, UsbRule
 from hostel.model.domain.domain import Domain
 from hostel.model.domain.implicit import find_controller
 
@@ -25,13 +25,18 @@ def arguments(domain: Domain, context: Context, bootindex: dict[int, int]) -> li
     """All of them."""
     argv = smartcards(domain, context)
     for device in domain.devices.redirdevs:
-        name = alias_of(device)
-        spec = {"driver": "usb-redir", "chardev": f"char{name}", "id": name, "bootindex": bootindex.get(id(device))}
-        spec["filter"] = _filter(domain.devices.redirfilter)
-        argv += [*chardev(device, context), *option("-device", {**spec, **place(domain, device)})]
+        argv += redirection(domain, device, context, bootindex.get(id(device)))
     for shared in domain.devices.shmems:
-        argv += _shared_memory(domain, shared)
+        argv += shared_memory(domain, shared)
     return argv + vsock(domain, context)
+
+
+def redirection(domain: Domain, device: Redirdev, context: Context, bootindex: int | None) -> list[str]:
+    """A USB device that comes over a channel."""
+    name = alias_of(device)
+    spec = {"driver": "usb-redir", "chardev": f"char{name}", "id": name, "bootindex": bootindex}
+    spec["filter"] = _filter(domain.devices.redirfilter)
+    return [*chardev(device, context), *option("-device", {**spec, **place(domain, device)})]
 
 
 def vsock(domain: Domain, context: Context) -> list[str]:
@@ -99,7 +104,8 @@ class _Line(CharacterBackend, tag="smartcard"):
     """What a smartcard is at the end of."""
 
 
-def _shared_memory(domain: Domain, shared: SharedMemory) -> list[str]:
+def shared_memory(domain: Domain, shared: SharedMemory) -> list[str]:
+    """Memory that several guests have."""
     name, msi = alias_of(shared), shared.msi or ShmemMsi()
     spec: dict[str, Any] = {"driver": shared.model, "id": name}
     argv: list[str] = []

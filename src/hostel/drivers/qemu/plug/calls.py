@@ -3,24 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from hostel.drivers.base import DomainRef
 from hostel.drivers.base.device import DeviceModify
 from hostel.drivers.base.domain import Affect
-from hostel.drivers.fault import fault
 from hostel.drivers.qemu import document
-from hostel.drivers.qemu.running import Calls, Running
+from hostel.drivers.qemu.running import Calls
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
 from hostel.model.domain.devices.device import Device
-from hostel.model.domain.devices.disk import Disk
-from hostel.model.domain.devices.graphics import Graphics
-from hostel.model.domain.devices.interface import Interface
-from hostel.model.domain.devices.platform import MemoryDevice
 from hostel.model.domain.domain import Domain
-
-if TYPE_CHECKING:
-    from hostel.drivers.qemu.plug.element import Wanted
 
 
 class DeviceCalls(Calls):
@@ -43,14 +34,14 @@ class DeviceCalls(Calls):
     def domain_detach_device_flags(self, domain: DomainRef, xml: str, affect: Affect = Affect.CURRENT) -> None:
         """Detach a device; the guest has five seconds to let go of it, and may do so later."""
         from hostel.drivers.qemu.plug.definition import detach
-        from hostel.drivers.qemu.plug.element import find, read_device
-        from hostel.drivers.qemu.plug.outward import plug_out
+        from hostel.drivers.qemu.plug.element import read_device
+        from hostel.drivers.qemu.plug.outward import meant, plug_out
 
         given = read_device(xml)
         with self._both(domain, affect) as both:
             changed = self._changed(both.definition, lambda definition: detach(definition, given))
             if both.running is not None:
-                plug_out(both.running, find(both.running.domain, given))
+                plug_out(both.running, meant(both.running.domain, given))
             if changed is not None:
                 self._define(changed)
 
@@ -79,14 +70,17 @@ class DeviceCalls(Calls):
         flags: DeviceModify = DeviceModify.NONE,
     ) -> None:
         """Change a device: the medium of a drive, the link of an interface, the password of a screen."""
+        from hostel.drivers.qemu.plug.change import change
         from hostel.drivers.qemu.plug.definition import update
-        from hostel.drivers.qemu.plug.element import read_wanted
+        from hostel.drivers.qemu.plug.element import not_done, read_device
 
-        given = read_wanted(xml)
+        given = read_device(xml)
         with self._both(domain, affect) as both:
             changed = self._changed(both.definition, lambda definition: update(definition, given))
             if both.running is not None:
-                self._update(both.running, given, force=bool(flags & DeviceModify.FORCE))
+                force = bool(flags & DeviceModify.FORCE)
+                if not change(both.running, given, self._launcher, force=force):
+                    raise not_done("live update", given, ErrorCode.CONFIG_UNSUPPORTED)
             if changed is not None:
                 self._define(changed)
 
@@ -98,46 +92,6 @@ class DeviceCalls(Calls):
         change(changed)
         document.finish(changed, self._launcher.platform())
         return changed
-
-    def _update(self, machine: Running, given: Wanted, *, force: bool) -> None:
-        from hostel.drivers.qemu.plug.element import Given, find
-        from hostel.drivers.qemu.plug.interface import change_interface
-        from hostel.drivers.qemu.plug.requested import request_memory
-        from hostel.drivers.qemu.plug.screen import update_screen
-
-        match given.device:
-            case Disk() as wanted:
-                self._update_disk(machine, wanted, force=force)
-            case Interface() as wanted:
-                held = find(machine.domain, Given(wanted, given.place))
-                assert isinstance(held, Interface)
-                change_interface(machine, held, wanted, self._launcher)
-            case Graphics() as wanted:
-                update_screen(machine, wanted, self._launcher.settings())
-            case MemoryDevice() as wanted:
-                request_memory(machine, wanted)
-            case device:
-                what = f"live update of device '{device.TAG}' is not supported"
-                raise fault(ErrorCode.CONFIG_UNSUPPORTED, what, ErrorDomain.QEMU)
-
-    def _update_disk(self, machine: Running, wanted: Disk, *, force: bool) -> None:
-        from hostel.drivers.qemu.plug.medium import change_medium, place_of
-
-        dev = wanted.target.dev
-        disk = next((item for item in machine.domain.devices.disks if item.target.dev == dev), None)
-        if disk is None:
-            raise fault(ErrorCode.INTERNAL_ERROR, f"disk '{dev}' not found", ErrorDomain.QEMU)
-        for what, old, new in (("device", disk.device, wanted.device), ("bus", disk.target.bus, wanted.target.bus)):
-            if new is not None and old != new:
-                text = f"cannot modify field '{what}' of the disk"
-                raise fault(ErrorCode.OPERATION_UNSUPPORTED, text, ErrorDomain.QEMU)
-        if place_of(wanted) != place_of(disk):
-            change_medium(machine, disk, wanted, self._launcher, force=force)
-            disk = next(item for item in machine.domain.devices.disks if item.target.dev == dev)
-        if wanted.source is not None and disk.source is not None:
-            disk.source.startup_policy = wanted.source.startup_policy
-        disk.snapshot = wanted.snapshot
-        machine.save()
 
 
 def _named(domain: Domain, alias: str) -> Device:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from hostel.drivers.fault import fault
-from hostel.drivers.qemu.plug.element import Given, Wanted, find, insert, remove, same_hostdev
+from hostel.drivers.qemu.plug.element import LASTING, Given, find, insert, not_done, remove
+from hostel.drivers.qemu.plug.matching import matching, same_hostdev
 from hostel.drivers.qemu.plug.requested import checked_request, find_memory
 from hostel.errors import ErrorCode, ErrorDomain
+from hostel.model.domain.devices.character import Channel, Console, Parallel, Serial
 from hostel.model.domain.devices.controller import Controller
 from hostel.model.domain.devices.disk import Disk
+from hostel.model.domain.devices.filesystem import Filesystem
 from hostel.model.domain.devices.graphics import Graphics
 from hostel.model.domain.devices.hostdev import Hostdev
 from hostel.model.domain.devices.interface import Interface
-from hostel.model.domain.devices.platform import MemoryDevice
+from hostel.model.domain.devices.paravirtual import SharedMemory, Vsock
+from hostel.model.domain.devices.platform import MemoryDevice, Watchdog
 from hostel.model.domain.domain import Domain
 
 
@@ -19,41 +23,74 @@ def attach(domain: Domain, given: Given) -> None:
     """Add a device.
 
     Raises:
-        VirtError: there is one already in its place.
+        VirtError: there is one already in its place, or one of its kind does not come and go.
     """
-    device = given.device
+    device, devices = given.device, domain.devices
+    if given.kind in LASTING:
+        raise not_done("persistent attach", given)
+    if isinstance(device, Console) and device.target is not None and device.target.type == "serial":
+        raise fault(ErrorCode.OPERATION_UNSUPPORTED, "attaching serial console is not supported", ErrorDomain.QEMU)
     match device:
-        case Disk() if any(item.target.dev == device.target.dev for item in domain.devices.disks):
+        case Disk() if any(item.target.dev == device.target.dev for item in devices.disks):
             what = f"target {device.target.dev} already exists"
-        case Controller() if device.index is not None and any(
-            item.type == device.type and item.index == device.index for item in domain.devices.controllers
-        ):
+        case Controller() if device.index is not None and matching(domain, given):
             what = f"controller index='{device.index}' already exists"
         case Hostdev() if same_hostdev(domain, device) is not None:
             what = "device is already in the domain configuration"
+        case SharedMemory() if matching(domain, given):
+            what = "device is already in the domain configuration"
+        case Serial() | Parallel() | Console() | Channel() if is_taken(domain, given):
+            what = "chardev already exists"
+        case Filesystem() if matching(domain, given):
+            what = "Target already exists"
+        case Watchdog() if devices.watchdogs:
+            what = "domain already has a watchdog"
+        case Vsock() if devices.vsock is not None:
+            what = "domain already has a vsock device"
         case _:
             insert(domain, given)
             return
     raise fault(ErrorCode.OPERATION_INVALID, what, ErrorDomain.QEMU)
 
 
+def is_taken(domain: Domain, given: Given) -> bool:
+    """Whether a character device is there already; one whose port is to be chosen is not."""
+    target = getattr(given.device, "target", None)
+    return (isinstance(given.device, Channel) or getattr(target, "port", None) is not None) and bool(
+        matching(domain, given)
+    )
+
+
 def detach(domain: Domain, given: Given) -> None:
     """Take a device out; ``given`` may be one of the document's own.
 
     Raises:
-        VirtError: ``DEVICE_MISSING``.
+        VirtError: it is not there, or one of its kind does not come and go.
     """
     device = given.device
-    if any(item is device for item in domain.devices.all()):
-        remove(domain, device)
-        return
-    if isinstance(device, Disk) and all(item.target.dev != device.target.dev for item in domain.devices.disks):
-        what = f"device not found: no target device {device.target.dev}"
-        raise fault(ErrorCode.DEVICE_MISSING, what, ErrorDomain.QEMU)
-    remove(domain, find(domain, given))
+    own = next((item for item in domain.devices.all() if item is device), None)
+    if own is None:
+        if given.kind in LASTING:
+            raise not_done("persistent detach", given)
+        if isinstance(device, Console) and device.target is not None and device.target.type == "serial":
+            raise fault(ErrorCode.OPERATION_INVALID, "detaching serial console is not supported", ErrorDomain.QEMU)
+        if isinstance(device, Watchdog):  # there is one, and it is meant
+            own = next(iter(domain.devices.watchdogs), None)
+    own = own or find(domain, given, live=False)
+    remove(domain, own)
+    if isinstance(own, Serial):
+        consoles = domain.devices.consoles
+        consoles[:] = [item for item in consoles if not is_console_of(item, own)]
 
 
-def update(domain: Domain, given: Wanted) -> None:
+def is_console_of(console: Console, serial: Serial) -> bool:
+    """Whether a console is a serial port by another name."""
+    target = console.target
+    port = serial.target.port if serial.target is not None else None
+    return target is not None and target.type == "serial" and target.port == port
+
+
+def update(domain: Domain, given: Given) -> None:
     """Replace a device by what is given; alias, address and place in the boot order stay where nothing else is said.
 
     Raises:
@@ -68,7 +105,7 @@ def update(domain: Domain, given: Wanted) -> None:
             if wanted.target.bus in (None, held.target.bus):
                 wanted.address = wanted.address or held.address
         case Interface():
-            found = find(domain, Given(wanted, given.place))
+            found = find(domain, given)
             wanted.address = wanted.address or found.address
         case Graphics():
             pass
@@ -77,8 +114,7 @@ def update(domain: Domain, given: Wanted) -> None:
             module.target.requested = checked_request(module, wanted)
             return
         case _:
-            what = f"persistent update of device '{wanted.TAG}' is not supported"
-            raise fault(ErrorCode.OPERATION_UNSUPPORTED, what, ErrorDomain.QEMU)
+            raise not_done("persistent update", given)
     place = getattr(domain.devices, given.place)
     old = held if isinstance(wanted, Disk) else _held(domain, given)
     if isinstance(wanted, Disk | Interface) and isinstance(old, Disk | Interface):
@@ -86,7 +122,7 @@ def update(domain: Domain, given: Wanted) -> None:
     place[next(index for index, item in enumerate(place) if item is old)] = wanted
 
 
-def _held(domain: Domain, given: Wanted) -> Interface | Graphics:
+def _held(domain: Domain, given: Given) -> Interface | Graphics:
     if isinstance(given.device, Graphics):
         kind = given.device.type
         for item in domain.devices.graphics:
@@ -94,6 +130,6 @@ def _held(domain: Domain, given: Wanted) -> Interface | Graphics:
                 return item
         what = f"cannot find existing graphics type '{kind}' device to modify"
         raise fault(ErrorCode.INVALID_ARG, what, ErrorDomain.QEMU)
-    found = find(domain, Given(given.device, given.place))
+    found = find(domain, given)
     assert isinstance(found, Interface)
     return found

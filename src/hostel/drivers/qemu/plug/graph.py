@@ -15,6 +15,8 @@ from hostel.model.domain.devices.source import BackingStore
 _POLL: Final = 0.02  # seconds
 _NODE: Final = re.compile(r"libvirt-([0-9]+)-(format|slice-sto|storage)")
 _BACKEND: Final = re.compile(r"libvirt-([0-9]+)-backend")
+# Secrets, credentials and helpers for reservations have their names from nodes.
+_OBJECT: Final = re.compile(r"(?:obj|pr-helper-)?libvirt-([0-9]+)-(?:format|storage).*")
 
 
 def without_none(properties: dict[str, Any]) -> dict[str, Any]:
@@ -72,7 +74,9 @@ def _numbers_below(backing: BackingStore | None) -> Iterator[int]:
 
 
 def sweep_nodes(machine: Running, *, patience: float = 0, settled: Collection[str] = ()) -> None:
-    """Remove the nodes of images that the document does not have; what QEMU still needs stays for the next time.
+    """Remove the nodes of images that the document does not have, and what opened these.
+
+    What QEMU still needs stays for the next time.
 
     Whoever leaves a mark takes it away after this, not before: else nobody would come back for what is left.
 
@@ -101,9 +105,13 @@ def sweep_nodes(machine: Running, *, patience: float = 0, settled: Collection[st
         refused = [item for item in left if machine.attempt("blockdev-del", **{"node-name": item[1]}) is None]
         if len(refused) == len(left):
             if time.monotonic() >= deadline:
-                return
+                break
             time.sleep(_POLL)
         left = refused
+    for item in machine.attempt("qom-list", path="/objects") or []:
+        found = _OBJECT.fullmatch(item["name"])
+        if found is not None and int(found[1]) not in kept:
+            machine.attempt("object-del", id=item["name"])
 
 
 def free_backend(machine: Running) -> int:

@@ -16,38 +16,66 @@ from typing import Any, Final
 from hostel.drivers.document import reading
 from hostel.drivers.fault import fault
 from hostel.drivers.link import tap
-from hostel.drivers.qemu import locking, transient
+from hostel.drivers.qemu import locking, transient, vsock
 from hostel.drivers.qemu.alias import assign_aliases
-from hostel.drivers.qemu.command import controller, disk, hostdev, memory, network, peripheral
+from hostel.drivers.qemu.command import (
+    character,
+    controller,
+    disk,
+    filesystem,
+    hostdev,
+    memory,
+    network,
+    passage,
+    peripheral,
+)
 from hostel.drivers.qemu.command.context import Context, Wire, alias_of
 from hostel.drivers.qemu.command.objects import Needed, secrets
 from hostel.drivers.qemu.document import unsupported
 from hostel.drivers.qemu.helper.passt import is_passt
+from hostel.drivers.qemu.helper.reservations import SOCKET
+from hostel.drivers.qemu.helper.virtiofs import is_virtiofs
 from hostel.drivers.qemu.launch import Launcher
-from hostel.drivers.qemu.plug.element import Given, by_alias, insert
+from hostel.drivers.qemu.plug.chardev import backend
+from hostel.drivers.qemu.plug.definition import is_taken
+from hostel.drivers.qemu.plug.element import LASTING_LIVE, Given, by_alias, insert, not_done
 from hostel.drivers.qemu.plug.graph import free_backend, sweep_backends, sweep_nodes
 from hostel.drivers.qemu.running import Running
 from hostel.drivers.qemu.status import Plug
 from hostel.errors import ErrorCode, ErrorDomain, QmpError, VirtError
 from hostel.model.domain.defaults import complete
 from hostel.model.domain.devices.address import DriveAddress, PciAddress
+from hostel.model.domain.devices.character import (
+    Channel,
+    CharacterBackend,
+    CharacterSource,
+    Console,
+    Parallel,
+    Serial,
+)
 from hostel.model.domain.devices.controller import Controller, ControllerType
 from hostel.model.domain.devices.device import Device
 from hostel.model.domain.devices.disk import Disk, DiskBus, DiskDevice
+from hostel.model.domain.devices.filesystem import Filesystem
 from hostel.model.domain.devices.hostdev import Hostdev, ScsiHostdev
 from hostel.model.domain.devices.input import Input
 from hostel.model.domain.devices.interface import Interface
-from hostel.model.domain.devices.paravirtual import Rng
+from hostel.model.domain.devices.paravirtual import SharedMemory, Vsock
 from hostel.model.domain.devices.platform import MemoryDevice, Watchdog
+from hostel.model.domain.devices.redirection import Redirdev
 from hostel.model.domain.domain import Domain
 from hostel.model.domain.validate import validate
 
-_HOT: Final = (DiskBus.VIRTIO, DiskBus.SCSI, DiskBus.USB)
+# Whether IDE takes disks while a guest runs is QEMU's to say.
+_TAKEN: Final = (DiskBus.VIRTIO, DiskBus.SCSI, DiskBus.USB, DiskBus.IDE, DiskBus.SATA)
 # Options of the command line, and the commands that do the same to a running machine.
 _COMMANDS: Final = {
     "-blockdev": "blockdev-add", "-device": "device_add", "-netdev": "netdev_add", "-object": "object-add",
+    "-chardev": "chardev-add", "-watchdog-action": "set-action",
 }  # fmt: skip
-_UNDO: Final = {"-device": "device_del", "-netdev": "netdev_del", "-object": "object-del"}
+_UNDO: Final = {
+    "-device": "device_del", "-netdev": "netdev_del", "-object": "object-del", "-chardev": "chardev-remove",
+}  # fmt: skip
 
 
 def plug_in(machine: Running, given: Given, launcher: Launcher) -> Device:
@@ -56,38 +84,32 @@ def plug_in(machine: Running, given: Given, launcher: Launcher) -> Device:
     Raises:
         VirtError: it cannot be there, or QEMU refused it; nothing is changed then.
     """
-    _check_hot(machine.domain, given.device)
     before = machine.domain
-    after = before.copy()
-    device = insert(after, given)
-    with reading(ErrorDomain.DOMAIN):
-        complete(after, launcher.platform(), is_live=True)
-        _check_place(after, device)
-        validate(after, launcher.platform())
-    if isinstance(device, Disk):
-        launcher.prepare(device)
-        disks = after.devices.disks
-        disks[disks.index(device)] = device = transient.put_over(device, after.name)
-        last = disk.number_images([device], machine.status.nodes)
-        machine.status = machine.status._replace(nodes=last)
-    assign_aliases(after)
+    after, device = _with_device(machine, given, launcher)
     if isinstance(device, Interface) and launcher.wiring.makes(device):
         launcher.wiring.reserve(device)
     known = {item.alias for item in before.devices.all()}
-    added = [item for item in after.devices.all() if item.alias not in known]
+    added = list({item.alias: item for item in after.devices.all() if item.alias not in known}.values())
     marks = (*machine.status.plugs, *(Plug(way="in", alias=alias_of(it)) for it in added))
     write = functools.partial(machine.save, domain=after, plugs=marks)
     done: list[tuple[str, str]] = []
+    taken: Path | None = None
     context = launcher.context(after, machine.run)
     given_secrets: list[Path] = []
     try:
         wire = _reach(machine, after, device, launcher, write)
         node = free_backend(machine) if isinstance(device, ScsiHostdev) else None
         given_secrets += launcher.give_secrets(_needed(device, node), context)
+        if isinstance(device, Filesystem):
+            taken = launcher.serve(device, after, machine.run)
         for item in sorted(added, key=lambda it: it is device):
             for option, properties in _options(after, item, context, wire if item is device else None, node):
-                machine.ask(_COMMANDS[option], **properties)
+                answer = machine.ask(_COMMANDS[option], **properties)
                 done.append((option, str(properties.get("id", ""))))
+                if option == "-chardev":
+                    _note_terminal(item, answer)
+                if option == "-chardev" and taken is not None:
+                    taken.touch()  # from now on the program ends when QEMU lets go of it
         _finish(machine, device)
     except BaseException:
         for option, name in reversed(done):
@@ -145,13 +167,58 @@ def _needed(device: Device, node: int | None) -> Iterator[Needed]:
         yield from hostdev.secrets_of(device, node)
 
 
+def _with_device(machine: Running, given: Given, launcher: Launcher) -> tuple[Domain, Device]:
+    """The document of a machine with one device more, which is ready to be plugged in.
+
+    Raises:
+        VirtError: it cannot be there.
+    """
+    _check_hot(machine.domain, given)
+    after = machine.domain.copy()
+    device = insert(after, given)
+    with reading(ErrorDomain.DOMAIN):
+        complete(after, launcher.platform(), is_live=True)
+        _check_place(after, device)
+        validate(after, launcher.platform())
+    if isinstance(device, Disk):
+        _check_helper(machine, device)
+        launcher.prepare(device)
+        disks = after.devices.disks
+        disks[disks.index(device)] = device = transient.put_over(device, after.name)
+        last = disk.number_images([device], machine.status.nodes)
+        machine.status = machine.status._replace(nodes=last)
+    if isinstance(device, Vsock):
+        vsock.choose(after)
+    assign_aliases(after)
+    return after, device
+
+
+def _check_helper(machine: Running, device: Disk) -> None:
+    """Refuse persistent reservations by a helper that runs beside QEMU from the start, where it does not."""
+    reservations = device.source.reservations if device.source is not None else None
+    if reservations is not None and reservations.managed and not (machine.run / SOCKET).exists():
+        what = "the helper for persistent reservations starts with the domain"
+        raise _not_hot(f"disk '{device.target.dev}': {what}; add the disk with --config")
+
+
+def _note_terminal(device: Device, answer: Any) -> None:
+    """Write down which terminal QEMU has made for a character device."""
+    if isinstance(device, CharacterBackend) and isinstance(answer, dict) and answer.get("pty"):
+        device.sources = [CharacterSource(path=str(answer["pty"]))]
+        if isinstance(device, Console):
+            device.tty = str(answer["pty"])
+
+
 def _without(machine: Running, devices: list[Device]) -> tuple[Plug, ...]:
     aliases = {device.alias for device in devices}
     return tuple(plug for plug in machine.status.plugs if plug.alias not in aliases)
 
 
-def _check_hot(domain: Domain, device: Device) -> None:
+def _check_hot(domain: Domain, given: Given) -> None:
     """Refuse what no machine takes while it runs."""
+    device = given.device
+    if given.kind in LASTING_LIVE:
+        raise not_done("live attach", given)
     match device:
         case Disk():
             if any(item.target.dev == device.target.dev for item in domain.devices.disks):
@@ -168,12 +235,37 @@ def _check_hot(domain: Domain, device: Device) -> None:
             raise _not_hot("hotplug is not supported for this type of memory device")
         case Interface() if is_passt(device):
             raise _not_hot("an interface with backend passt cannot be hot plugged; add it with --config")
-        case Interface() | Rng() | Input() | Watchdog() | Hostdev() | MemoryDevice():
-            pass
         case _:
-            raise _not_hot(f"live attach of device '{device.TAG}' is not supported")
-    if device.alias is not None and by_alias(domain, device.alias) is not None:
-        raise unsupported(f"non unique alias detected: {device.alias}")
+            _check_small(domain, given)
+    alias = getattr(device, "alias", None)
+    if alias is not None and by_alias(domain, alias) is not None:
+        raise unsupported(f"non unique alias detected: {alias}")
+
+
+def _check_small(domain: Domain, given: Given) -> None:
+    match given.device:
+        case Console() as console if console.target is not None and console.target.type == "serial":
+            raise unsupported("unsupported console target type serial")
+        case Serial() | Parallel() | Console() | Channel():
+            if is_taken(domain, given):
+                raise fault(ErrorCode.OPERATION_INVALID, "chardev already exists", ErrorDomain.QEMU)
+        case Filesystem() as directory:
+            if not is_virtiofs(directory):
+                raise _not_hot("only virtiofs filesystems can be hotplugged")
+        case Input(bus="ps2"):
+            raise _not_hot("input device on bus 'ps2' cannot be hot plugged.")
+        case SharedMemory(model="ivshmem"):
+            raise _not_hot("live attach of shmem model 'ivshmem' is not supported")
+        case Watchdog() as watchdog:
+            if domain.devices.watchdogs:
+                raise fault(ErrorCode.OPERATION_INVALID, "domain already has a watchdog", ErrorDomain.QEMU)
+            if watchdog.model != "i6300esb":
+                raise _not_hot(f"hotplug of watchdog of model {watchdog.model} is not supported")
+        case Vsock():
+            if domain.devices.vsock is not None:
+                raise _not_hot("the domain already has a vsock device")
+        case _:
+            pass
 
 
 def _not_hot(message: str) -> VirtError:
@@ -184,7 +276,11 @@ def _check_place(domain: Domain, device: Device) -> None:
     """Refuse a bus that takes nothing while the machine runs, and a place that only a new bus would have."""
     if isinstance(device, Disk):
         bus = device.target.bus
-        if bus not in _HOT:
+        has_sata = any(it.type == ControllerType.SATA and it.alias is not None for it in domain.devices.controllers)
+        if bus == DiskBus.SATA and not has_sata:
+            what = "Could not find sata controller with index 0 required for device"
+            raise fault(ErrorCode.INTERNAL_ERROR, what, ErrorDomain.QEMU)
+        if bus not in _TAKEN:
             raise _not_hot(f"disk bus '{bus}' cannot be hotplugged.")
         if bus == DiskBus.VIRTIO and device.device == DiskDevice.CDROM:
             raise _not_hot("cdrom device with virtio bus isn't supported")
@@ -255,12 +351,32 @@ def _options(
             argv = hostdev.one(domain, device, context, order.get(id(device)), number=node)
         case MemoryDevice():
             argv = memory.device_arguments(domain, device, context)
+        case Serial() | Parallel() | Console() | Channel():
+            argv = character.one(domain, device, context)
+        case Redirdev():
+            argv = passage.redirection(domain, device, context, order.get(id(device)))
+        case SharedMemory():
+            argv = passage.shared_memory(domain, device)
+        case Vsock():
+            argv = passage.vsock(domain, context)
+        case Filesystem():
+            argv = filesystem.vhost_user(domain, device, context, order.get(id(device)))
         case _:
             argv = peripheral.one(domain, device, context)
     if len(argv) % 2 or any(option not in _COMMANDS for option in argv[::2]):
         raise _not_hot(f"live attach of this <{device.TAG}> is not supported; add it with --config")
-    pairs = zip(argv[::2], argv[1::2], strict=True)
-    return [(option, json.loads(value)) for option, value in pairs]
+    return [(option, _properties(option, value)) for option, value in zip(argv[::2], argv[1::2], strict=True)]
+
+
+def _properties(option: str, value: str) -> dict[str, Any]:
+    """What a command takes for what an option of the command line takes."""
+    match option:
+        case "-chardev":
+            return backend(value)
+        case "-watchdog-action":
+            return {"watchdog": value}
+        case _:
+            return dict(json.loads(value))
 
 
 def _finish(machine: Running, device: Device) -> None:

@@ -7,12 +7,14 @@ in the drive.
 
 from __future__ import annotations
 
+import json
 import time
 from typing import Any, Final
 
 from hostel.drivers.fault import fault
 from hostel.drivers.qemu.command import disk as block
 from hostel.drivers.qemu.command.context import alias_of
+from hostel.drivers.qemu.command.objects import disk_objects, secrets
 from hostel.drivers.qemu.launch import Launcher
 from hostel.drivers.qemu.machines import failed
 from hostel.drivers.qemu.plug.graph import add_nodes, device_of, sweep_nodes
@@ -56,13 +58,26 @@ def change_medium(machine: Running, disk: Disk, wanted: Disk, launcher: Launcher
     last = block.number_images([after], machine.status.nodes)
     machine.save(plugs=(*machine.status.plugs, Plug(way="medium", alias=alias_of(disk), disk=after)), nodes=last)
     try:
-        add_nodes(machine, block.nodes(after))
+        _open(machine, after, launcher)
         _open_tray(machine, disk, force=force)
         _exchange(machine, disk, after)
     except BaseException:
         settle(machine, alias_of(disk))
         raise
     settle(machine, alias_of(disk))
+
+
+def _open(machine: Running, after: Disk, launcher: Launcher) -> None:
+    """Add what opens the new medium, and its nodes."""
+    context = launcher.context(machine.domain, machine.run)
+    given = launcher.give_secrets(secrets(after), context)
+    try:
+        for value in disk_objects(after, context)[1::2]:
+            machine.ask("object-add", **json.loads(value))
+        add_nodes(machine, block.nodes(after))
+    finally:
+        for path in given:
+            path.unlink(missing_ok=True)
 
 
 def _copy(disk: Disk) -> Any:

@@ -12,21 +12,24 @@ from typing import Final
 from hostel.drivers.fault import fault
 from hostel.drivers.qemu import transient
 from hostel.drivers.qemu.command.context import alias_of
-from hostel.drivers.qemu.command.objects import secrets
+from hostel.drivers.qemu.helper.virtiofs import is_virtiofs
 from hostel.drivers.qemu.machines import failed
-from hostel.drivers.qemu.plug.element import by_alias, remove
+from hostel.drivers.qemu.plug.element import LASTING_LIVE, Given, by_alias, find, not_done, remove
 from hostel.drivers.qemu.plug.graph import sweep_backends, sweep_nodes
+from hostel.drivers.qemu.plug.matching import matching
 from hostel.drivers.qemu.running import Running
 from hostel.drivers.qemu.status import Plug
 from hostel.errors import ErrorCode, ErrorDomain, QmpError, VirtError
 from hostel.model.domain.devices.address import DriveAddress, PciAddress
+from hostel.model.domain.devices.character import CharacterBackend
 from hostel.model.domain.devices.controller import Controller, ControllerType
 from hostel.model.domain.devices.device import Device
 from hostel.model.domain.devices.disk import Disk, DiskBus, DiskDevice
+from hostel.model.domain.devices.filesystem import Filesystem
 from hostel.model.domain.devices.hostdev import Hostdev, ScsiHostdev
 from hostel.model.domain.devices.input import Input
 from hostel.model.domain.devices.interface import Interface
-from hostel.model.domain.devices.paravirtual import Rng
+from hostel.model.domain.devices.paravirtual import Rng, SharedMemory
 from hostel.model.domain.devices.platform import MemoryDevice, Watchdog
 from hostel.model.domain.domain import Domain
 from hostel.model.domain.implicit import find_controller
@@ -34,6 +37,21 @@ from hostel.model.domain.implicit import find_controller
 _GUEST_SECONDS: Final = 5.0
 _NODE_SECONDS: Final = 2.0
 _HOT: Final = (DiskBus.VIRTIO, DiskBus.SCSI, DiskBus.USB)
+
+
+def meant(domain: Domain, given: Given) -> Device:
+    """Which device of a running machine is to go.
+
+    Raises:
+        VirtError: it is not there, or none of its kind goes.
+    """
+    if given.kind in LASTING_LIVE:
+        raise not_done("live detach", given)
+    device = given.device
+    if isinstance(device, Watchdog) and domain.devices.watchdogs and not matching(domain, given):
+        what = f"model '{domain.devices.watchdogs[0].model}' watchdog device not present in domain configuration"
+        raise fault(ErrorCode.DEVICE_MISSING, f"device not found: {what}", ErrorDomain.QEMU)
+    return find(domain, given)
 
 
 def plug_out(machine: Running, device: Device, *, wait: bool = True) -> bool:
@@ -92,24 +110,36 @@ def gone(machine: Running, alias: str) -> None:
         remove(machine.domain, device)
     # What is left to do after this is done by whoever finds the mark, and cannot tell what kind of device it was.
     machine.save()
-    if device is None:
-        machine.attempt("netdev_del", id=f"host{alias}")
-    if device is None or isinstance(device, Rng):
-        machine.attempt("object-del", id=f"obj{alias}")
-    if device is None or isinstance(device, MemoryDevice):
-        machine.attempt("object-del", id=f"mem{alias}")
+    take_away(machine, alias, device)
     if device is None or isinstance(device, Disk):
         sweep_nodes(machine, patience=_NODE_SECONDS)
         transient.sweep(machine)
-    if isinstance(device, Disk):
-        for needed in secrets(device):
-            machine.attempt("object-del", id=needed.name)
     if device is None or isinstance(device, ScsiHostdev):
         sweep_backends(machine, patience=_NODE_SECONDS)
     if device is None or isinstance(device, Hostdev | Interface):
         machine.give_back()
     machine.save(plugs=_others(machine, alias))
     machine.publish("device-removed", alias=alias)
+
+
+# What QEMU has for a device besides it, by the commands that take it away; each is one kind's own.
+_BESIDE: Final[tuple[tuple[str, str, tuple[type[Device], ...]], ...]] = (
+    ("object-del", "obj{}", (Rng,)),
+    ("object-del", "mem{}", (MemoryDevice,)),
+    ("chardev-remove", "char{}", (CharacterBackend, SharedMemory, Rng)),
+    ("object-del", "objchar{}_tls0", (CharacterBackend, Rng)),
+    ("object-del", "shmmem-{}", (SharedMemory,)),
+    ("chardev-remove", "chr-vu-{}", (Filesystem,)),
+)
+
+
+def take_away(machine: Running, alias: str, device: Device | None) -> None:
+    """Remove what served a device that QEMU does not have any more, or never had; None stands for any kind."""
+    if device is None:
+        machine.attempt("netdev_del", id=f"host{alias}")
+    for command, name, kinds in _BESIDE:
+        if device is None or isinstance(device, kinds):
+            machine.attempt(command, id=name.format(alias))
 
 
 def _others(machine: Running, alias: str) -> tuple[Plug, ...]:
@@ -129,10 +159,16 @@ def _check(machine: Running, device: Device) -> None:
         case Input():
             if device.bus not in ("usb", "virtio"):
                 raise _not_hot(f"input device on bus '{device.bus}' cannot be detached")
-        case Interface() | Rng() | Watchdog() | Hostdev() | MemoryDevice():
-            pass
-        case _:
+        case Watchdog() if device.model != "i6300esb":
+            raise _not_hot(f"hot unplug of watchdog of model {device.model} is not supported")
+        case SharedMemory() if device.model == "ivshmem":
+            raise _not_hot(f"live detach of shmem model '{device.model}' is not supported")
+        case Filesystem() if not is_virtiofs(device):
+            raise _not_hot("only virtiofs filesystems can be hotplugged")
+        case _ if device.TAG in LASTING_LIVE:
             raise _not_hot(f"live detach of device '{device.TAG}' is not supported")
+        case _:
+            pass
     address = device.address
     if not isinstance(address, PciAddress):
         return

@@ -15,11 +15,11 @@ def find_memory(domain: Domain, wanted: MemoryDevice) -> MemoryDevice:
     """The device that another one describes: by its alias or address, or else by its model and cell.
 
     Raises:
-        VirtError: ``DEVICE_MISSING``, or ``OPERATION_FAILED`` where it may be several.
+        VirtError: ``INVALID_ARG``, or ``OPERATION_FAILED`` where it may be several.
     """
     found = [held for held in domain.devices.memories if _describes(wanted, held)]
     if not found:
-        raise fault(ErrorCode.DEVICE_MISSING, "memory device not present in domain configuration", ErrorDomain.QEMU)
+        raise fault(ErrorCode.INVALID_ARG, "memory not found", ErrorDomain.QEMU)
     if len(found) > 1:
         what = "several memory devices match; give the alias or the address"
         raise fault(ErrorCode.OPERATION_FAILED, what, ErrorDomain.QEMU)

@@ -47,6 +47,8 @@ def update_screen(machine: Running, wanted: Graphics, settings: Settings) -> Non
 def _changed(held: Graphics, wanted: Graphics) -> str | None:
     """What a screen that is in use would have otherwise."""
     kind = wanted.type
+    if wanted.listen not in (None, held.listen, *(item.address for item in held.listens)):
+        return f"cannot change listen address setting on '{kind}' graphics"
     if wanted.listens and len(wanted.listens) != len(held.listens):
         return f"cannot change the number of listen addresses on '{kind}' graphics"
     for now, then in zip(held.listens, wanted.listens, strict=False):
