@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from hostel.drivers.base import StartFlag
 from hostel.drivers.base.block import (
     BlockCommitFlag,
     BlockCopyFlag,
@@ -20,7 +21,7 @@ from hostel.drivers.store import Directories
 from hostel.errors import ErrorCode, VirtError
 from support.chains import Chain
 from support.kill_step import MAX_STEPS, killed_at
-from support.session import session
+from support.session import disk, domain_xml, session
 
 pytestmark = [pytest.mark.qemu, pytest.mark.requires_tool("qemu-img")]
 MIB = 1 << 20
@@ -205,3 +206,33 @@ def test_counters_limits_and_errors_are_told(tmp_path: Path, driver: QemuDriver)
     driver.domain_create(chain.ref)
     assert driver.domain_get_block_io_tune(chain.ref, "vda", Affect.LIVE)["total_bytes_sec"] == MIB
     assert driver.domain_get_disk_errors(chain.ref) == []
+
+
+def test_disks_of_a_group_are_limited_together(tmp_path: Path, driver: QemuDriver) -> None:
+    group = "<iotune><total_iops_sec>100</total_iops_sec><group_name>g</group_name></iotune>"
+    for name in ("a", "b", "c"):
+        (tmp_path / f"{name}.raw").write_bytes(bytes(MIB))
+    first = disk(tmp_path / "a.raw", more=group)
+    second = disk(tmp_path / "b.raw", dev="vdb", more="<iotune><group_name>g</group_name></iotune>")
+    third = disk(tmp_path / "c.raw", dev="vdc")
+    ref = driver.domain_define_xml(domain_xml(tmp_path, first, second, third))
+    driver.domain_create(ref, StartFlag.PAUSED)
+
+    def limits(affect: Affect) -> list[tuple[int | str, int | str]]:
+        said = (driver.domain_get_block_io_tune(ref, dev, affect) for dev in ("vda", "vdb", "vdc"))
+        return [(item["total_iops_sec"], item["group_name"]) for item in said]
+
+    assert [item[0] for item in limits(Affect.LIVE)] == [100, 100, 0]
+    both = Affect.LIVE | Affect.CONFIG
+    driver.domain_set_block_io_tune(ref, "vdb", {"total_iops_sec": 200}, both)
+    assert [item[0] for item in limits(Affect.LIVE)] == [200, 200, 0]
+    assert limits(Affect.CONFIG) == [(200, "g"), (200, "g"), (0, "")]
+    driver.domain_set_block_io_tune(ref, "vdc", {"group_name": "g", "read_bytes_sec": MIB}, both)
+    assert limits(Affect.CONFIG) == [(200, "g")] * 3
+    assert driver.domain_get_block_io_tune(ref, "vda", Affect.LIVE)["read_bytes_sec"] == MIB
+    with pytest.raises(VirtError, match="with all tune parameters zero is not supported"):
+        none = {"group_name": "other", "total_iops_sec": 0, "read_bytes_sec": 0}
+        driver.domain_set_block_io_tune(ref, "vda", none, both)
+    driver.domain_destroy(ref)
+    driver.domain_create(ref, StartFlag.PAUSED)
+    assert limits(Affect.LIVE) == [(200, "g")] * 3

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from hostel.drivers.base.domain import Affect
 from hostel.drivers.base.snapshot import SnapshotCreateFlag, SnapshotDeleteFlag, SnapshotRevertFlag
 from hostel.drivers.qemu.driver import QemuDriver
 from hostel.drivers.qemu.plug.graph import images_inside
+from hostel.errors import VirtError
 from support import image
 from support.chains import SIZE, Chain
 from support.session import disk, domain_xml, held, wait_for_report
@@ -88,6 +90,19 @@ def test_snapshots_put_overlays_beneath_the_filter(tmp_path: Path, driver: QemuD
     driver.domain_snapshot_delete(one, SnapshotDeleteFlag.NONE)
     check_filter(tmp_path, "libvirt-1-format")
     chain.check("over1.qcow2", ["base.qcow2"])
+
+
+def test_backup_is_of_what_is_beneath_the_filter(tmp_path: Path, driver: QemuDriver) -> None:
+    chain = Chain(tmp_path, driver, 1, words=WORDS)
+    target = f"<disk name='vda' type='file'><driver type='raw'/><target file='{tmp_path}/backup.raw'/></disk>"
+    driver.domain_backup_begin(chain.ref, f"<domainbackup><disks>{target}</disks></domainbackup>")
+    deadline = time.monotonic() + 60
+    with pytest.raises(VirtError, match="no domain backup job present"):
+        while driver.domain_backup_get_xml_desc(chain.ref):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+    assert (tmp_path / "backup.raw").read_bytes() == chain.oracle.after(chain.before, 1)
+    check_filter(tmp_path, "libvirt-1-format")
 
 
 def test_internal_snapshot_is_gone_back_to(tmp_path: Path, driver: QemuDriver) -> None:

@@ -58,8 +58,9 @@ def test_guest_on_a_shared_disk_goes_there_and_back(both: Two) -> None:
     both.goes_on(both.one)
 
 
-def test_guest_takes_its_disk_along(both: Two) -> None:
-    ref = both.start(size=64 * MIB)
+@pytest.mark.parametrize("words", ["", " copy_on_read='on'"])
+def test_guest_takes_its_disk_along(both: Two, words: str) -> None:
+    ref = both.start(size=64 * MIB, words=words)
     where = {"disks_uri": f"unix://{both.home}/nbd", "migrate_uri": f"unix://{both.home}/memory"}
     flags = MigrateFlag.LIVE | MigrateFlag.NON_SHARED_DISK | MigrateFlag.UNDEFINE_SOURCE | MigrateFlag.PERSIST_DEST
     migrate(both.one, both.other, ref, {**copied(both, ref), **where, "migrate_disks": ("vda",)}, flags)

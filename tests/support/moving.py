@@ -26,12 +26,13 @@ class Two(NamedTuple):
     one: QemuDriver
     other: QemuDriver
 
-    def start(self, *more: str, size: int = MIB, mode: guest.Mode = guest.Mode.REBOOT) -> DomainRef:
+    def start(self, *more: str, size: int = MIB, mode: guest.Mode = guest.Mode.REBOOT, words: str = "") -> DomainRef:
         """Start a guest at the first one, with ``more`` devices: it boots for ever, and counts that on its disk."""
         path = self.home / "disk.qcow2"
         image.qemu_img("create", "-q", "-f", "qcow2", path, size)
         image.write(path, "qcow2", (0, guest.image(label="moving", mode=mode)))
-        ref = self.one.domain_create(self.one.domain_define_xml(domain_xml(self.home, disk(path, "qcow2"), *more)))
+        xml = domain_xml(self.home, disk(path, "qcow2", words=words), *more)
+        ref = self.one.domain_create(self.one.domain_define_xml(xml))
         wait_for_report(self.home, 1)
         return ref
 

@@ -49,6 +49,22 @@ def disk(
     return f"<disk{words}>{driver}<source file='/d'/><target dev='{dev}' bus='{bus}'{target}/>{more}</disk>"
 
 
+_ENCRYPTION: Final = (
+    "<encryption format='luks'><secret type='passphrase' uuid='c7a5fdbd-edaf-9455-926a-d65c16db1809'/></encryption>"
+)
+_SHARED: Final = "<memoryBacking><source type='memfd'/><access mode='shared'/></memoryBacking>"
+
+
+def _lun(more: str) -> str:
+    return disk("sda", "scsi", more, type="block", device="lun").replace("file='/d'", "dev='/d'")
+
+
+def _served(dev: str = "vda", bus: str = "virtio", more: str = "", driver: str = "", snapshot: str = "no") -> str:
+    """A disk that another program serves."""
+    found = disk(dev, bus, more, driver, type="vhostuser", snapshot=snapshot)
+    return found.replace("<source file='/d'/>", "<source type='unix' path='/s'/>")
+
+
 REFUSED: Final[dict[str, str]] = {
     "no XML": "<domain",
     "another root": "<network/>",
@@ -124,6 +140,43 @@ REFUSED: Final[dict[str, str]] = {
             "<source dev='/d'><slices><slice type='storage' offset='0' size='1'/></slices></source>",
         )
     ),
+    "encrypted lun": document(
+        disk("sda", "scsi", type="block", device="lun").replace(
+            "<source file='/d'/>", f"<source dev='/d'>{_ENCRYPTION}</source>"
+        )
+    ),
+    "tray of a disk": document(disk(target=" tray='open'")),
+    "startup policy of what is on a server": document(
+        disk(type="network").replace(
+            "<source file='/d'/>", "<source protocol='nbd' startupPolicy='optional'><host name='h'/></source>"
+        )
+    ),
+    "wwn of a lun": document(_lun("<wwn>0123456789abcdef</wwn>")),
+    "vendor of a lun": document(_lun("<vendor>V</vendor>")),
+    "serial number of a lun": document(_lun("<serial>S</serial>")),
+    "rotating virtio disk": document(disk(target=" rotation_rate='7200'")),
+    "rotating cdrom": document(disk("sda", "scsi", target=" rotation_rate='7200'", device="cdrom")),
+    "group without limits": document(disk(more="<iotune><group_name>g</group_name></iotune>")),
+    "group of different limits": document(
+        disk(more="<iotune><total_bytes_sec>1</total_bytes_sec><group_name>g</group_name></iotune>")
+        + disk("vdb", more="<iotune><total_bytes_sec>2</total_bytes_sec><group_name>g</group_name></iotune>")
+    ),
+    "limit beyond QEMU's": document(disk(more="<iotune><read_iops_sec>1000000000000001</read_iops_sec></iotune>")),
+    **{
+        f"{name} of a served disk": document(_served(**words)).replace("<devices>", f"{_SHARED}<devices>")
+        for name, words in {
+            "bus": {"bus": "scsi", "dev": "sda"},
+            "snapshot": {"snapshot": "external"},
+            "cache": {"driver": " cache='none'"},
+            "error policy": {"driver": " error_policy='stop'"},
+            "discard": {"driver": " discard='unmap'"},
+            "serial number": {"more": "<serial>S</serial>"},
+            "read-only": {"more": "<readonly/>"},
+            "transient": {"more": "<transient/>"},
+            "iotune": {"more": "<iotune><read_iops_sec>1</read_iops_sec></iotune>"},
+            "blockio": {"more": "<blockio logical_block_size='512'/>"},
+        }.items()
+    },
     "read-only ide": document(disk("hda", "ide", "<readonly/>")),
     "read-only sata": document(disk("sda", "sata", "<readonly/>"), machine="q35"),
     "removable virtio": document(disk(target=" removable='on'")),

@@ -84,6 +84,8 @@ def prepare_disk(disk: Disk, storage: StorageDriver | None) -> None:
     Raises:
         VirtError: it cannot be used; the message names its target and file.
     """
+    if disk.rawio and os.geteuid() != 0:
+        raise unsupported(f"disk '{disk.target.dev}': rawio='yes' takes CAP_SYS_RAWIO, which only root gives QEMU")
     if disk.source is not None:
         translate(disk, disk.source, storage)
         _check_files(disk, disk.source)

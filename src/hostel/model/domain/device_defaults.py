@@ -12,7 +12,7 @@ from hostel.model.domain.completing.character import (
     number_isa_serials,
 )
 from hostel.model.domain.completing.controller import complete_controller
-from hostel.model.domain.completing.disk import complete_disk, sorted_disks
+from hostel.model.domain.completing.disk import complete_disk, share_limits, sorted_disks
 from hostel.model.domain.completing.display import complete_graphics, complete_video, forget_socket, order_videos
 from hostel.model.domain.completing.hostdev import complete_hostdev
 from hostel.model.domain.completing.interface import complete_interface
@@ -53,6 +53,7 @@ def complete_devices(domain: Domain, platform: Platform, *, is_new: bool, is_liv
     number_isa_serials(domain)
     for disk in devices.disks:
         complete_disk(domain, disk, platform)
+    share_limits(devices.disks)
     for interface in devices.interfaces:
         complete_interface(domain, interface, platform)
     for hostdev in devices.hostdevs:

@@ -32,7 +32,7 @@ from hostel.model.domain.rules.board import (
 from hostel.model.domain.rules.character import QEMU_SOURCE_RULES, SERIAL_RULES, SOURCE_RULES
 from hostel.model.domain.rules.controller import CONTROLLER_RULES, QEMU_CONTROLLER_RULES, check_threads
 from hostel.model.domain.rules.device import INPUT_RULES, TIMER_RULES
-from hostel.model.domain.rules.disk import DISK_RULES, QEMU_DISK_RULES
+from hostel.model.domain.rules.disk import DISK_RULES, QEMU_DISK_RULES, differing_limits
 from hostel.model.domain.rules.disk_source import check_sources
 from hostel.model.domain.rules.display import GRAPHICS_RULES, QEMU_GRAPHICS_RULES, QEMU_VIDEO_RULES, VIDEO_RULES
 from hostel.model.domain.rules.hostdev import check_hostdevs
@@ -171,6 +171,9 @@ def _check_disks(machine: Machine) -> None:
         if machine.platform.is_qemu:
             check(disk, path, QEMU_DISK_RULES)
         check_sources(disk, path, machine)
+    if machine.platform.is_qemu and (pair := differing_limits(devices.disks)) is not None:
+        reason = f"different iotunes for disks {pair[0].target.dev} and {pair[1].target.dev}"
+        raise ModelError(f"{devices.path(pair[0])}/iotune", reason, code=ErrorCode.CONFIG_UNSUPPORTED)
     for disk in devices.disks:
         path = devices.path(disk)
         other = targets.setdefault(disk.target.dev, disk)

@@ -120,13 +120,14 @@ class SizeCalls(Calls):
                 self._limit_running(both.running, find_disk(both.running.domain, disk), limits)
             if both.definition is not None:
                 found = find_disk(both.definition, disk)
-                found.iotune = merged(found, limits)
+                found.iotune = merged(both.definition, found, limits)
+                _spread(both.definition, found)
                 self._define(both.definition)
 
     def _limit_running(self, machine: Running, disk: Disk, limits: Mapping[str, int | str]) -> None:
         old = disk.iotune
         group = (old.group_name if old is not None else None) or limits.get("group_name")
-        disk.iotune = merged(disk, limits)
+        disk.iotune = merged(machine.domain, disk, limits)
         try:
             words = throttle(disk)
             if group is None:
@@ -135,6 +136,7 @@ class SizeCalls(Calls):
         except BaseException:
             disk.iotune = old
             raise
+        _spread(machine.domain, disk)
         machine.save()
         told = {f"blkdeviotune.{name}": value for name, value in limits.items()}
         machine.publish("tunable", **{"blkdeviotune.disk": disk.target.dev, **told})
@@ -232,13 +234,29 @@ def _live_limits(machine: Running, disk: Disk) -> dict[str, int | str]:
     return limits
 
 
-def merged(disk: Disk, limits: Mapping[str, int | str]) -> IoTune | None:
+def _group(disk: Disk) -> str | None:
+    return disk.iotune.group_name if disk.iotune is not None else None
+
+
+def _spread(domain: Domain, disk: Disk) -> None:
+    """Say of all disks of a group what was changed of one: they have their limits together."""
+    for other in domain.devices.disks:
+        if other is not disk and disk.iotune is not None and _group(other) == _group(disk) is not None:
+            other.iotune = disk.iotune.copy()
+
+
+def merged(domain: Domain, disk: Disk, limits: Mapping[str, int | str]) -> IoTune | None:
     """A disk's limits with some changed; a total takes the place of its parts, and they its place.
 
+    Of a disk that comes into a group they are the group's, changed.
+
     Raises:
-        VirtError: they contradict each other, or a length has no burst.
+        VirtError: they contradict each other, a length has no burst, or a group would be without limits.
     """
-    tune = disk.iotune.copy() if disk.iotune is not None else IoTune()
+    wanted = limits.get("group_name")
+    group = [it.iotune for it in domain.devices.disks if it.iotune is not None and _group(it) == wanted]
+    before = group[0] if wanted and wanted != _group(disk) and group else disk.iotune
+    tune = before.copy() if before is not None else IoTune()
     for name, value in limits.items():
         if name in _NUMBERS and int(value) > _MOST:
             raise _invalid(f"block I/O throttle limit value of '{name}' must be no more than {_MOST}")
@@ -262,7 +280,12 @@ def merged(disk: Disk, limits: Mapping[str, int | str]) -> IoTune | None:
             raise _invalid(f"value '{name}' must be greater than '{limit}'")
         if name.endswith("_max") and getattr(tune, name) and not getattr(tune, limit):
             raise _invalid(f"value '{limit}' cannot be 0 if '{name}' is set")
-    return None if tune.is_empty() else tune
+    if any(getattr(tune, name) for name in _NUMBERS):
+        return tune
+    if wanted and wanted != _group(disk):
+        what = "creating a new group/updating existing with all tune parameters zero is not supported"
+        raise _invalid(what)
+    return None
 
 
 def _invalid(message: str) -> VirtError:

@@ -156,8 +156,8 @@ _ACTED_ON: Final[dict[type[Element], str]] = {
     device.Rom: "enabled bar file",
     device.VirtioDriver: _VIRTIO,
     disk.Disk: (
-        "type device model snapshot driver auth source backing_store geometry blockio target iotune readonly shareable "
-        f"transient serial wwn vendor product encryption boot {_DEVICE}"
+        "type device model rawio sgio snapshot driver auth source backing_store geometry blockio target iotune "
+        f"readonly shareable transient serial wwn vendor product encryption boot {_DEVICE}"
     ),
     disk.DiskDriver: (
         "name type cache error_policy rerror_policy io ioeventfd event_idx copy_on_read discard iothread detect_zeroes "
@@ -175,7 +175,8 @@ _ACTED_ON: Final[dict[type[Element], str]] = {
     disk.BlockIo: "logical_block_size physical_block_size discard_granularity",
     source.DiskSource: (
         "file dev protocol name query pool volume mode startup_policy index hosts readahead timeout identity snapshot "
-        "config initiator ssl_verify cookies auth encryption dir type path reconnect reservations slices fdgroup"
+        "config initiator ssl_verify cookies auth encryption dir type path reconnect reservations slices fdgroup "
+        "tls tls_hostname"
     ),
     source.Slices: "slices",
     source.Slice: "type offset size",
@@ -302,10 +303,9 @@ _ACTED_ON: Final[dict[type[Element], str]] = {
 }
 # What only a command line has.
 _SAID_TOO: Final[dict[type[Element], str]] = {
-    disk.Disk: "rawio sgio",
-    hostdev.ScsiHostdev: "sgio",
-    source.DiskSource: "tls tls_hostname managed namespace address",
+    source.DiskSource: "managed namespace address",
     source.NvmeAddress: "domain bus slot function",
+    hostdev.ScsiHostdev: "sgio",
     interface.Interface: "managed teaming",
     interface.InterfaceSource: "type path address port local reconnect",
     interface.LocalAddress: "address port",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Final
 
 from hostel.errors import ErrorCode, ModelError
@@ -49,7 +50,7 @@ def complete_disk(domain: Domain, disk: Disk, platform: Platform) -> None:
         disk.readonly = True
     if disk.target.bus is None:
         disk.target.bus = guess_bus(disk)
-    if disk.target.tray == "closed" or disk.device not in (DiskDevice.CDROM, DiskDevice.FLOPPY):
+    if disk.target.tray == "closed":
         disk.target.tray = None
     if disk.readonly and disk.snapshot == "no":
         disk.snapshot = None
@@ -58,7 +59,7 @@ def complete_disk(domain: Domain, disk: Disk, platform: Platform) -> None:
     source = disk.source
     if source is not None:
         complete_network_source(source)
-        if source.startup_policy == "default" or disk.type == SourceType.NETWORK:
+        if source.startup_policy == "default":
             source.startup_policy = None
         if disk.type == SourceType.NVME and source.managed is None:
             source.managed = True
@@ -158,3 +159,18 @@ def _place_disk(domain: Domain, disk: Disk, platform: Platform) -> None:
             disk.address = DriveAddress(controller=position // 2, unit=position % 2)
         case _:
             pass
+
+
+def share_limits(disks: Sequence[Disk]) -> None:
+    """Give a disk that only names a group of limits what another disk of the group says."""
+    tunes = [disk.iotune for disk in reversed(disks) if disk.iotune is not None and _limits(disk)]
+    said = {tune.group_name: tune for tune in tunes}
+    for disk in disks:
+        group = disk.iotune.group_name if disk.iotune is not None else None
+        if group is not None and not _limits(disk) and group in said:
+            disk.iotune = said[group].copy()
+
+
+def _limits(disk: Disk) -> bool:
+    tune = disk.iotune
+    return tune is not None and any(getattr(tune, field.name) for field in tune.FIELDS if field.name != "group_name")

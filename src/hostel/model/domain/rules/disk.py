@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Final
 
 from hostel.errors import ErrorCode
@@ -10,8 +11,11 @@ from hostel.model.domain.devices.address import DriveAddress, UsbAddress
 from hostel.model.domain.devices.disk import Disk, DiskBus, DiskDevice, DiskDriver, IoTune
 from hostel.model.domain.devices.source import FORMATS, DiskSource, SourceType
 from hostel.model.domain.rules.rule import Rule
+from hostel.model.domain.rules.vhost_user_disk import VHOST_USER_DISK_RULES
 
 _REMOVABLE: Final = (DiskDevice.CDROM, DiskDevice.FLOPPY)
+# The host's own storage, and what may turn out to be so.
+_HAS_POLICY: Final = (SourceType.FILE, SourceType.BLOCK, SourceType.DIR, SourceType.VOLUME)
 _DRIVES: Final = (DiskBus.IDE, DiskBus.SCSI, DiskBus.SATA, DiskBus.FDC)
 _WWN: Final = re.compile("(0x)?[0-9a-fA-F]{16}")
 _SOURCES: Final = {
@@ -50,6 +54,26 @@ def _tune(disk: Disk) -> IoTune:
     return disk.iotune or IoTune()
 
 
+_LIMITS: Final = tuple(
+    name for field in IoTune.FIELDS if (name := field.name) != "group_name" and not name.endswith("_length")
+)
+_MOST: Final = 10**15  # QEMU's own bound for a limit
+
+
+def _is_limited(disk: Disk) -> bool:
+    return any(getattr(_tune(disk), name) for name in _LIMITS)
+
+
+def differing_limits(disks: Sequence[Disk]) -> tuple[Disk, Disk] | None:
+    """Two disks of one group that are not limited alike."""
+    for disk in disks:
+        for other in disks:
+            group = _tune(disk).group_name
+            if group is not None and group == _tune(other).group_name and disk.iotune != other.iotune:
+                return disk, other
+    return None
+
+
 def _mixes(total: str, parts: str) -> Rule[Disk]:
     """A total and a part of it cannot both be limited."""
 
@@ -71,6 +95,7 @@ def _shares_backing(disk: Disk) -> bool:
 
 
 DISK_RULES: Final[tuple[Rule[Disk], ...]] = (
+    *VHOST_USER_DISK_RULES,
     Rule(
         lambda disk: disk.sgio == "unfiltered",
         lambda _: "unfiltered sgio is no longer supported",
@@ -92,6 +117,10 @@ DISK_RULES: Final[tuple[Rule[Disk], ...]] = (
     Rule(
         lambda disk: disk.device == DiskDevice.LUN and _source(disk).slice is not None,
         lambda _: "disk device 'lun' doesn't support storage slice",
+    ),
+    Rule(
+        lambda disk: disk.device == DiskDevice.LUN and (_source(disk).encryption or disk.encryption),
+        lambda _: "disk device 'lun' doesn't support encryption",
     ),
     Rule(
         lambda disk: disk.device != DiskDevice.LUN and _source(disk).reservations is not None,
@@ -174,6 +203,19 @@ DISK_RULES: Final[tuple[Rule[Disk], ...]] = (
         lambda _: "removable is only valid for usb disks",
         ErrorCode.XML_ERROR,
         "/target/@removable",
+    ),
+    Rule(
+        lambda disk: disk.target.tray is not None and disk.device not in _REMOVABLE,
+        lambda _: "tray is only valid for cdrom and floppy",
+        below="/target/@tray",
+    ),
+    Rule(
+        lambda disk: _source(disk).startup_policy not in (None, "default") and disk.type not in _HAS_POLICY,
+        lambda disk: (
+            f"disk startupPolicy '{_source(disk).startup_policy}' is not allowed for disk of '{disk.type}' type"
+        ),
+        ErrorCode.XML_ERROR,
+        "/source/@startupPolicy",
     ),
     Rule(
         lambda disk: _source(disk).startup_policy == "requisite" and disk.device not in _REMOVABLE,
@@ -266,6 +308,44 @@ QEMU_DISK_RULES: Final[tuple[Rule[Disk], ...]] = (
         lambda disk: disk.device == DiskDevice.LUN and disk.target.bus not in (DiskBus.VIRTIO, DiskBus.SCSI),
         lambda disk: f"disk device='lun' is not supported for bus='{disk.target.bus}'",
         below="/@device",
+    ),
+    Rule(
+        lambda disk: disk.wwn is not None and disk.device == DiskDevice.LUN,
+        lambda _: "Setting wwn is not supported for lun device",
+        below="/wwn",
+    ),
+    Rule(
+        lambda disk: (disk.vendor or disk.product) and disk.device == DiskDevice.LUN,
+        lambda _: "Setting vendor or product is not supported for lun device",
+        below="/vendor",
+    ),
+    Rule(
+        lambda disk: disk.target.rotation_rate and disk.target.bus not in (DiskBus.SCSI, DiskBus.IDE, DiskBus.SATA),
+        lambda _: "rotation rate is only valid for SCSI/IDE/SATA bus",
+        ErrorCode.INTERNAL_ERROR,
+        "/target/@rotation_rate",
+    ),
+    Rule(
+        lambda disk: disk.target.rotation_rate and disk.device != DiskDevice.DISK,
+        lambda _: "rotation rate is only valid for disk device",
+        ErrorCode.INTERNAL_ERROR,
+        "/target/@rotation_rate",
+    ),
+    Rule(
+        lambda disk: disk.serial is not None and disk.device == DiskDevice.LUN and disk.target.bus == DiskBus.SCSI,
+        lambda _: "scsi-block 'lun' devices do not support the serial property",
+        below="/serial",
+    ),
+    Rule(
+        lambda disk: _tune(disk).group_name is not None and not _is_limited(disk),
+        lambda _: "group_name can be configured only together with settings",
+        below="/iotune/group_name",
+    ),
+    Rule(
+        lambda disk: any((getattr(_tune(disk), name) or 0) > _MOST for name in _LIMITS),
+        lambda _: f"block I/O throttle limit must be no more than {_MOST} using QEMU",
+        ErrorCode.ARGUMENT_UNSUPPORTED,
+        "/iotune",
     ),
     Rule(
         lambda disk: _driver(disk).copy_on_read and disk.device == DiskDevice.LUN,
