@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
-import select
+import socket
 import time
 from collections.abc import Callable
 from typing import Final
@@ -17,6 +17,7 @@ from typing import Final
 from hostel.block.gate import BYPASS
 from hostel.errors import RemoteProtocolError
 from hostel.export.host_file import HostFile
+from hostel.export.lookout import Lookout
 from hostel.export.nbd.export import NbdExport
 from hostel.export.nbd.outbox import PIECE, Outbox
 from hostel.export.nbd.splice import CAPACITY, Splice
@@ -33,7 +34,7 @@ _DONE: Final = 64  # bytes, and more than a reply without data has
 _SPARSE: Final = 64 * KiB  # bytes from which on it is worth knowing which parts of a read are zeroes
 
 _AHEAD: Final = 1024 * KiB  # bytes of a read that the disk is told of before it is waited for
-_SPIN: Final = 20e-6  # seconds for which a request is looked out for before sleeping
+_LOOK: Final = 50e-6  # seconds for which a request is looked out for before sleeping
 _LIVELY: Final = 100e-6  # seconds; a client whose last request came sooner is expected to send another soon
 
 # Plain numbers: an operation on an enum's member takes longer than the rest of a request.
@@ -86,11 +87,11 @@ class Transmission:
         self._file = export.host_file()
         self._splice: Splice | None = None
         self._nowait = 0
-        self._spins: Callable[[], bool] = lambda: False
-        self._poll = select.poll()
-        if isinstance(transport, SocketTransport):
-            self._spins = alone
-            self._poll.register(transport.socket, select.POLLIN)
+        self._alone = alone
+        self._lookout = Lookout()
+        self._socket = transport.socket if isinstance(transport, SocketTransport) else None
+        self._lively = False
+        self._answered = 0  # requests since the last wait
         self._deferred: list[Request] = []
         self._scratch = memoryview(b"")
         # With extended headers a write says that its payload follows.
@@ -104,15 +105,16 @@ class Transmission:
             RemoteProtocolError: the client broke the protocol.
             OSError: the connection broke.
         """
-        reader, receive = self._reader, self._transport.recv_into
-        clock, lively = time.perf_counter, False
+        reader, lookout = self._reader, self._lookout
+        receive = self._transport.recv_into
         try:
             while self._answer_all():
-                if lively and self._spins():
-                    self._spin()
-                before = clock()
-                count = receive(reader.room())
-                lively = clock() - before < _LIVELY
+                lookout.ended(self._answered)
+                self._answered = 0
+                if lookout.looks and self._socket is not None and self._alone():
+                    count = self._look(self._socket, reader.room())
+                else:
+                    count = receive(reader.room())
                 if not count:
                     reader.receive_eof()
                     return
@@ -124,12 +126,18 @@ class Transmission:
             if self._splice is not None:
                 self._splice.close()
 
-    def _spin(self) -> None:
-        """Look for the next request for a moment before sleeping: being woken takes longer than it does to come."""
-        ready, clock = self._poll.poll, time.perf_counter
-        until = clock() + _SPIN
-        while not ready(0) and clock() < until:
-            pass
+    def _look(self, sock: socket.socket, room: memoryview) -> int:
+        """Receive, and look for the next request for a moment before sleeping where the last one came soon."""
+        receive, clock = sock.recv_into, time.perf_counter
+        start = clock()
+        while self._lively and clock() - start < _LOOK:
+            try:
+                return receive(room, 0, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                pass
+        count = receive(room)
+        self._lively = clock() - start < _LIVELY
+        return count
 
     def _answer_all(self) -> bool:
         """Answer what has arrived; False when the client has disconnected."""
@@ -154,6 +162,7 @@ class Transmission:
         write_flag = self._write_flag
         for request in self._reader.requests():
             kind, flags, cookie, offset, length, payload = request
+            self._answered += 1
             if kind == _WRITE and flags == write_flag:
                 flags = 0
             if kind == _DISC:
@@ -236,6 +245,7 @@ class Transmission:
         size = self._size if self._generation == BYPASS.generation else 0
         for request in self._reader.requests():
             kind, flags, cookie, offset, length, payload = request
+            self._answered += 1
             if kind == _WRITE and flags == write_flag:
                 flags = 0
             if flags or kind > _WRITE or offset + length > size or not 0 < length <= _SMALL:

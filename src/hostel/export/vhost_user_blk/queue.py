@@ -11,12 +11,13 @@ from collections.abc import Callable
 from typing import Final
 
 from hostel.errors import NetworkError, RemoteProtocolError
+from hostel.export.lookout import Lookout
 from hostel.export.vhost_user_blk.device import BlkDevice
 from hostel.wire.virtio.memory import GuestMemory
 from hostel.wire.virtio.ring import Addresses, SplitRing, check_size
 
 _BATCH: Final = 16  # requests that are answered before the guest hears of them
-_SPIN: Final = 40e-6  # seconds for which more is looked out for before sleeping
+_LOOK: Final = 40e-6  # seconds for which more is looked out for before sleeping
 _END_TIMEOUT: Final = 60.0  # seconds for the thread to end
 _BLIND: Final = 1  # milliseconds between looks at a queue without kicks
 _ONE: Final = (1).to_bytes(8, "little")
@@ -173,21 +174,26 @@ class Queue:
             RemoteProtocolError: the driver broke the rules.
         """
         answer, take, put, poll = self._device.answer_all, ring.take, ring.put, self._poll()
+        lookout, answered = Lookout(), 0
         ring.refuse_kicks()
         while not self._stopping:
             chains = take(_BATCH)
             if chains:
                 put(answer(ring, chains))
+                answered += len(chains)
                 if ring.must_call():
                     self._wake_guest()
-            elif not self._spin(ring) and ring.want_kicks():
+                continue
+            lookout.ended(answered)
+            answered = 0
+            if not (lookout.looks and self._look(ring)) and ring.want_kicks():
                 self._sleep(poll)
                 ring.refuse_kicks()
 
-    def _spin(self, ring: SplitRing) -> bool:
-        """Look out for a request for a moment: being woken takes longer than the next one takes to come."""
+    def _look(self, ring: SplitRing) -> bool:
+        """Look out for a request for a moment; whether one has come."""
         has_more, clock = ring.has_more, time.perf_counter
-        until = clock() + _SPIN
+        until = clock() + _LOOK
         while clock() < until:
             if has_more():
                 return True

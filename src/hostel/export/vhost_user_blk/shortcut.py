@@ -1,6 +1,6 @@
 """The short way of a request: between a file that holds the disk as it is, and the guest's memory, and past all else.
 
-A request costs two microseconds there, half of which are the host's; see ``docs/vhost-user-blk.md`` for what was
+A request costs two microseconds there, half of which are the host's; see ``docs/exports.md`` for what was
 measured.
 """
 
