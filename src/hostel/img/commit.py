@@ -59,7 +59,7 @@ def commit(node: BlockNode, depth: int, *, rate: int = 0, empty: bool = True, fe
     try:
         if base.length < node.length:
             base.resize(node.length)
-        settings = CopySettings(min_sparse=None, base=base, rate=rate)
+        settings = CopySettings(min_sparse=None, base=base, rate=rate, in_order=False)
         CopyJob([node], base, settings, feedback).run()
         base.flush()
     except CopyError as error:

@@ -118,19 +118,21 @@ class CopyJob:
         """
         if self._feedback.count_data:
             self._total = sum(segment.length for segment in self._segments() if self._is_data(segment.kind))
-        team = Team(self._portions(), self._sources, self._buffer, self._worker)
         if self._settings.in_order:
-            team.run(self._workers(), self._write)
+            Team(self._portions(), self._sources, self._buffer, self._reading).run(self._workers(), self._write)
         else:
-            team.run(self._workers(), lambda pieces: None)
+            Team(self._portions(), self._sources, self._buffer, self._copying).run_unordered(self._workers())
 
     def _workers(self) -> int:
-        """How many threads read ahead of the one that writes: one is enough where nothing is to be computed."""
+        """How many threads read ahead of the one that writes, or read and write in no order.
+
+        Ahead of one that writes, one is enough where nothing is to be computed.
+        """
         if self._settings.threads == 1 or self._length <= self._size:
             return 0
         if self._salvage is not None:  # its lines come in the image's order
             return 1
-        if self._settings.compress or self._is_computed():
+        if self._settings.compress or not self._settings.in_order or self._is_computed():
             return worker_count(self._settings.threads)
         return 1
 
@@ -175,17 +177,15 @@ class CopyJob:
             elif window.kind is Kind.ZERO and not self._settings.reads_as_zeroes:
                 yield from window.steps(_ZERO_STEP)
 
-    def _worker(self) -> Callable[[list[Window], memoryview], list[Piece]]:
-        """What one thread does with a portion."""
+    def _reading(self) -> Callable[[list[Window], memoryview], list[Piece]]:
+        """What one thread does with a portion that another writes."""
         prepare = self._writer.preparer()
-        if self._settings.in_order:
-            return lambda portion, buffer: self._read(portion, buffer, prepare)
+        return lambda portion, buffer: self._read(portion, buffer, prepare)
 
-        def read_and_write(portion: list[Window], buffer: memoryview) -> list[Piece]:
-            self._write(self._read(portion, buffer, prepare))
-            return []
-
-        return read_and_write
+    def _copying(self) -> Callable[[list[Window], memoryview], None]:
+        """What one thread does with a portion, to the end."""
+        prepare = self._writer.preparer()
+        return lambda portion, buffer: self._write(self._read(portion, buffer, prepare))
 
     def _report(self, portion: list[Window]) -> None:
         if self._feedback.progress is None:

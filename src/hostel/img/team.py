@@ -1,4 +1,4 @@
-"""A few threads that work ahead on the parts of a plan, and one that finishes the parts in order."""
+"""A few threads that work on the parts of a plan: ahead of one that finishes the parts in order, or each to the end."""
 
 from __future__ import annotations
 
@@ -60,7 +60,8 @@ class Team(Generic[Part, Slot, Result]):
     """Workers that go ahead through a plan until all slots are full, and the caller's thread, which finishes the parts.
 
     The caller's thread finds its next part ready while the workers are fast enough, so that it need not be woken for
-    each. Of several failures the earliest part's is the one reported: a run fails alike every time. A team runs once.
+    each. Where nothing is left to finish, it is a worker itself. Of several failures the earliest part's is the one
+    reported: a run fails alike every time. A team runs once.
 
     Args:
         plan: the parts; advanced by one thread at a time, with the nodes' locks held.
@@ -82,6 +83,7 @@ class Team(Generic[Part, Slot, Result]):
         self._worker = worker
         self._plan_lock = threading.Lock()
         self._stopped = False
+        self._taken = 0
 
     def run(self, workers: int, finish: Callable[[Result], None]) -> None:
         """Work off the plan.
@@ -116,6 +118,47 @@ class Team(Generic[Part, Slot, Result]):
             for thread in threads:
                 thread.join()
 
+    def run_unordered(self, workers: int) -> None:
+        """Work off the plan, where a part is done once it was worked on.
+
+        Args:
+            workers: how many threads, with the caller's; 0 as 1.
+
+        Raises:
+            Exception: what working on a part or the plan raised first.
+        """
+        failures: list[tuple[int, BaseException]] = []
+        threads = [threading.Thread(target=self._labour, args=(failures,), daemon=True) for _ in range(1, workers)]
+        for thread in threads:
+            thread.start()
+        try:
+            self._labour(failures)
+            for thread in threads:
+                thread.join()
+        finally:
+            self._stopped = True
+            for thread in threads:
+                thread.join()
+        if failures:
+            raise min(failures, key=lambda failure: failure[0])[1]
+
+    def _labour(self, failures: list[tuple[int, BaseException]]) -> None:
+        """What each worker does that finishes its parts; it says what failed, and where in the plan."""
+        index = -1
+        try:
+            work, slot = self._worker(), self._slot()
+            while True:
+                with self._plan_lock:
+                    self._taken += 1
+                    index = self._taken
+                    part = self._advance()
+                if part is None:
+                    return
+                work(part, slot)
+        except BaseException as error:
+            self._stopped = True
+            failures.append((index, error))
+
     def _finish(self, free: Any, order: Any, workers: int, finish: Callable[[Result], None]) -> None:
         """Finish the parts in order, until every worker has said that it found no more."""
         while workers:
@@ -149,14 +192,19 @@ class Team(Generic[Part, Slot, Result]):
 
     def _take(self, slot: Slot, order: Any) -> tuple[Part, _Task] | None:
         """The next part, which gets its place in the order; None at the end of the plan."""
-        with self._plan_lock, ExitStack() as stack:
-            if self._stopped:
-                return None
-            for node in self._nodes:
-                stack.enter_context(node.lock())
-            part = next(self._plan, None)
+        with self._plan_lock:
+            part = self._advance()
             if part is None:
                 return None
             task = _Task(slot)
             order.put(task)
             return part, task
+
+    def _advance(self) -> Part | None:
+        """The next part, for who holds the plan's lock; None at its end, or once the team was stopped."""
+        if self._stopped:
+            return None
+        with ExitStack() as stack:
+            for node in self._nodes:
+                stack.enter_context(node.lock())
+            return next(self._plan, None)

@@ -8,6 +8,7 @@ import pytest
 from hostel.block import graph
 from hostel.block.extent import Status
 from hostel.errors import BlockError
+from hostel.img import copy
 from hostel.img.commit import commit, find_base
 from hostel.units import MiB
 from support.images import content, make, write
@@ -64,6 +65,30 @@ def test_raw_base_is_written_and_grown(tmp_path: Path) -> None:
     expected = content(top, "qcow2")
     committed(top, 1)
     assert base.read_bytes() == expected == content(top, "qcow2")
+
+
+@pytest.mark.parametrize("kind", ["raw", "qcow2"])
+@pytest.mark.parametrize("seed", range(8))
+def test_many_windows_are_committed_by_threads_whatever_clusters_they_share(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, seed: int
+) -> None:
+    monkeypatch.setattr(copy, "WINDOW", 4096)
+    monkeypatch.setattr(copy, "worker_count", lambda wanted: 4)
+    rng = random.Random(f"threads {seed}")
+    base, top = tmp_path / "base", tmp_path / "top.qcow2"
+    if kind == "raw":
+        base.write_bytes(rng.randbytes(MiB))
+    else:
+        make(base, MiB, options=f"cluster_size={rng.choice((4096, 65536))}")
+        write(base, "qcow2", {rng.randrange(MiB - 70000): rng.randbytes(70000) for _ in range(4)})
+    make(top, SIZE, backing=base, backing_format=kind, options="cluster_size=512")
+    write(top, "qcow2", {rng.randrange(SIZE // 512) * 512: rng.randbytes(rng.randrange(1, 512)) for _ in range(200)})
+    write(top, "qcow2", {rng.randrange(SIZE - 70000): rng.randbytes(70000) for _ in range(8)})
+    expected = content(top, "qcow2")
+    committed(top, 1)
+    assert content(base, kind) == content(top, "qcow2") == expected
+    if kind == "qcow2":
+        assert check_file(base)[1] == []
 
 
 def test_snapshots_keep_what_the_overlay_forgets(chain: tuple[Path, Path, Path]) -> None:

@@ -112,6 +112,60 @@ def test_interrupt_anywhere_ends_all_threads() -> None:
     assert threading.active_count() == before
 
 
+@pytest.mark.parametrize("workers", [0, 1, 4])
+def test_each_part_is_worked_on_once_in_a_slot_that_nobody_shares(workers: int) -> None:
+    done: list[int] = []
+
+    def work(part: int, slot: list[int]) -> int:
+        assert not slot
+        slot.append(part)
+        time.sleep(0.002 if part % 3 == 0 else 0)
+        done.append(slot.pop())
+        return part
+
+    team(iter(range(1, 50)), work).run_unordered(workers)
+    assert sorted(done) == list(range(1, 50))
+
+
+def test_earliest_failure_is_reported_by_workers_in_no_order() -> None:
+    before, second_failed = threading.active_count(), threading.Event()
+
+    def work(part: int, slot: list[int]) -> int:
+        if part == 2:
+            second_failed.set()
+            raise OSError(5, "the second")
+        assert second_failed.wait(10)
+        raise OSError(28, "the first")
+
+    with pytest.raises(OSError, match="the first"):
+        team(iter(range(1, 10**9)), work).run_unordered(2)
+    assert threading.active_count() == before
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_workers_in_no_order_report_the_plan_themselves_and_an_interrupt(workers: int) -> None:
+    def plan() -> Iterator[int]:
+        yield 1
+        raise OSError(5, "metadata")
+
+    def broken() -> Work:
+        raise OSError(95, "no codec")
+
+    def interrupt(part: int, slot: list[int]) -> int:
+        if part == 7:
+            raise KeyboardInterrupt
+        return part
+
+    before = threading.active_count()
+    with pytest.raises(OSError, match="metadata"):
+        team(plan(), lambda part, slot: part).run_unordered(workers)
+    with pytest.raises(OSError, match="no codec"):
+        Team(iter(range(1, 10)), (), list, broken).run_unordered(workers)
+    with pytest.raises(KeyboardInterrupt):
+        team(iter(range(1, 10**9)), interrupt).run_unordered(workers)
+    assert threading.active_count() == before
+
+
 def test_portions_are_bounded_by_cost_and_number() -> None:
     found = list(portions([3, 3, 3, 9, 1, *[0] * 200], 6, lambda part: part))
     assert found[:4] == [[3, 3], [3], [9], [1, *[0] * 63]]
