@@ -11,7 +11,6 @@ from collections.abc import Callable
 from typing import Final
 
 from hostel.errors import NetworkError, RemoteProtocolError
-from hostel.export.lookout import Lookout
 from hostel.export.vhost_user_blk.device import BlkDevice
 from hostel.wire.virtio.memory import GuestMemory
 from hostel.wire.virtio.ring import Addresses, SplitRing, check_size
@@ -174,24 +173,19 @@ class Queue:
             RemoteProtocolError: the driver broke the rules.
         """
         answer, take, put, poll = self._device.answer_all, ring.take, ring.put, self._poll()
-        lookout, answered = Lookout(), 0
         ring.refuse_kicks()
         while not self._stopping:
             chains = take(_BATCH)
             if chains:
                 put(answer(ring, chains))
-                answered += len(chains)
                 if ring.must_call():
                     self._wake_guest()
-                continue
-            lookout.ended(answered)
-            answered = 0
-            if not (lookout.looks and self._look(ring)) and ring.want_kicks():
+            elif not self._look(ring) and ring.want_kicks():
                 self._sleep(poll)
                 ring.refuse_kicks()
 
     def _look(self, ring: SplitRing) -> bool:
-        """Look out for a request for a moment; whether one has come."""
+        """Look out for a request for a moment: being woken takes longer than the next one takes to come."""
         has_more, clock = ring.has_more, time.perf_counter
         until = clock() + _LOOK
         while clock() < until:
