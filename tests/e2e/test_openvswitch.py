@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 
 import hostel
+from hostel.block import graph
 from hostel.drivers.base import DomainState
 from hostel.drivers.base.domain import Affect
 from hostel.drivers.base.migration import MigrateFlag
@@ -20,7 +22,7 @@ from hostel.drivers.migrating import migrate
 from hostel.drivers.store import Directories
 from hostel.errors import VirtError
 from hostel.objects import Connection
-from support import netns, openvswitch
+from support import netns, openvswitch, vhost
 from support.kill_step import killed_at
 from support.linux import Linux
 from support.moving import two
@@ -146,6 +148,30 @@ def test_a_switch_is_told_who_is_plugged_in_and_how_fast_they_are(system: Connec
         hypervisor.domain_update_device_flags(ref, interface(PORT.replace("web", "other")), Affect.LIVE)
     domain.destroy()
     assert left() == NOTHING
+
+
+def test_a_port_that_the_switch_serves_itself_is_found_and_counted(system: Connection, home: Path) -> None:
+    (home / "disk").write_bytes(bytes(512))
+    vsctl("add-port", "ovs", "vhost.sock", "--", "set", "Interface", "vhost.sock", "type=internal")
+    source = "<source type='unix' path='PATH' mode='client'/><model type='virtio'/>"
+    # Any back end will do: what is shown is what the switch says of the name.
+    with graph.open(str(home / "disk"), "raw", read_only=False) as node, vhost.serving(home, node) as served:
+        card = f"<interface type='vhostuser'>{source}</interface>".replace("PATH", str(served.path))
+        shared = "<memoryBacking><source type='memfd'/><access mode='shared'/></memoryBacking>"
+        xml = domain_xml(home, card).replace("<os>", f"{shared}<os>")
+        domain = system.create_domain(xml)
+        assert "<target dev='vhost.sock'/>" in domain.xml()
+        hypervisor: Any = system.hypervisor
+        ref = hypervisor.domain_lookup_by_name("guest")
+        deadline = time.monotonic() + 20
+        while column("Interface", "vhost.sock", "statistics") == "{}":
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        assert hypervisor.domain_interface_stats(ref, "vhost.sock").rx_drop >= 0
+        ((_, told),) = hypervisor.connect_get_all_domain_stats([ref])
+        assert told["net.0.name"] == "vhost.sock"
+        assert told["net.0.tx.bytes"] >= 0
+        domain.destroy()
 
 
 def test_a_port_of_a_network_goes_also_where_qemu_is_killed(system: Connection, home: Path) -> None:

@@ -12,7 +12,6 @@ from hostel.block.node import BlockNode
 from hostel.export.lookout import Lookout
 from hostel.export.nbd import transmission
 from hostel.export.nbd.export import NbdExport
-from hostel.export.vhost_user_blk import queue
 from support import nbd, vhost
 
 LENGTH = 1 << 20
@@ -29,8 +28,7 @@ class Looking(Lookout):
 
 @pytest.fixture(autouse=True)
 def looking(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (transmission, queue):
-        monkeypatch.setattr(module, "Lookout", Looking)
+    monkeypatch.setattr(transmission, "Lookout", Looking)
 
 
 @pytest.fixture

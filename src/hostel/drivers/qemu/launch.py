@@ -210,6 +210,8 @@ class Launcher:
             VirtError: one cannot be had.
         """
         domain = status.domain
+        for interface in domain.devices.interfaces:
+            self.wiring.look_up(interface)
         interfaces = [interface for interface in domain.devices.interfaces if self.wiring.makes(interface)]
         for interface in interfaces:
             self.wiring.reserve(interface)

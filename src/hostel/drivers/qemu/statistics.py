@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -70,6 +71,8 @@ class StatisticsCalls(Calls):
                 raise fault(ErrorCode.INVALID_ARG, f"'{device}' is not a known interface", ErrorDomain.NONE)
         if name is None:
             raise fault(ErrorCode.INTERNAL_ERROR, "Interface name not provided", ErrorDomain.NONE)
+        if interface.type == InterfaceType.VHOSTUSER:
+            return _switched(name)
         found = _traffic(interface, name)
         if found is None:
             raise fault(ErrorCode.INTERNAL_ERROR, "/proc/net/dev: Interface not found", ErrorDomain.NONE)
@@ -214,13 +217,33 @@ def _traffic(interface: Interface, name: str) -> InterfaceStats | None:
     return InterfaceStats(*(received + sent if is_shared else sent + received))
 
 
+def _switched(name: str) -> InterfaceStats:
+    """What the switch has counted that serves an interface.
+
+    Raises:
+        VirtError: ``INTERNAL_ERROR``: it knows of none, or is not there.
+    """
+    from hostel.drivers.link import openvswitch
+
+    return InterfaceStats(*openvswitch.statistics(name))
+
+
+def _counted(interface: Interface, name: str) -> InterfaceStats | None:
+    """Counters of either kind; None where nobody counts."""
+    if interface.type == InterfaceType.VHOSTUSER:
+        with contextlib.suppress(VirtError):
+            return _switched(name)
+        return None
+    return _traffic(interface, name)
+
+
 def _interfaces(document: Domain) -> dict[str, int | str]:
     found: dict[str, int | str] = {"net.count": len(document.devices.interfaces)}
     for number, interface in enumerate(document.devices.interfaces):
         if (name := _name(interface)) is None:
             continue
         found[f"net.{number}.name"] = name
-        told = _traffic(interface, name)
+        told = _counted(interface, name)
         words = [f"{way}.{what}" for way in ("rx", "tx") for what in _NET]
         found |= {f"net.{number}.{word}": value for word, value in zip(words, told or (), strict=told is not None)}
     return found

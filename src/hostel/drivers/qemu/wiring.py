@@ -99,6 +99,15 @@ class Wiring:
     def _filters(self) -> NwfilterEnforcer | None:
         return self._nwfilter if isinstance(self._nwfilter, NwfilterEnforcer) else None
 
+    @staticmethod
+    def look_up(interface: Interface) -> None:
+        """Write into a live document by which name a switch knows an interface that it serves itself."""
+        source = interface.source
+        if interface.type == InterfaceType.VHOSTUSER and source is not None and source.path is not None:
+            interface.target = interface.target or InterfaceTarget()
+            found = openvswitch.vhost_user_port(source.path, is_served=source.mode == "server")
+            interface.target.dev = interface.target.dev or found
+
     def reserve(self, interface: Interface) -> None:
         """Write into a live document by what is found again that which is about to be made."""
         if interface.type == InterfaceType.NETWORK:

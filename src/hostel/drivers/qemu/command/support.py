@@ -213,7 +213,10 @@ _ACTED_ON: Final[dict[type[Element], str]] = {
     interface.FilterReference: "filter parameters",
     interface.FilterParameter: "name value",
     interface.Mac: "address type check",
-    interface.InterfaceSource: "network portgroup portid bridge mac_table_manager dev mode host_address",
+    interface.InterfaceSource: (
+        "network portgroup portid bridge mac_table_manager dev mode host_address type path address port local reconnect"
+    ),
+    interface.LocalAddress: "address port",
     port.Bandwidth: "inbound outbound",
     port.Inbound: "average peak floor burst",
     port.Outbound: "average peak burst",
@@ -307,8 +310,6 @@ _SAID_TOO: Final[dict[type[Element], str]] = {
     source.NvmeAddress: "domain bus slot function",
     hostdev.ScsiHostdev: "sgio",
     interface.Interface: "managed teaming",
-    interface.InterfaceSource: "type path address port local reconnect",
-    interface.LocalAddress: "address port",
 }
 FIELDS: Final = {cls: frozenset(names.split()) for cls, names in _ACTED_ON.items()}
 SAID: Final = {

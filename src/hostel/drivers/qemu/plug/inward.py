@@ -59,7 +59,7 @@ from hostel.model.domain.devices.disk import Disk, DiskBus, DiskDevice
 from hostel.model.domain.devices.filesystem import Filesystem
 from hostel.model.domain.devices.hostdev import Hostdev, ScsiHostdev
 from hostel.model.domain.devices.input import Input
-from hostel.model.domain.devices.interface import Interface
+from hostel.model.domain.devices.interface import Interface, InterfaceType
 from hostel.model.domain.devices.paravirtual import SharedMemory, Vsock
 from hostel.model.domain.devices.platform import MemoryDevice, Watchdog
 from hostel.model.domain.devices.redirection import Redirdev
@@ -67,6 +67,11 @@ from hostel.model.domain.domain import Domain
 from hostel.model.domain.validate import validate
 
 # Whether IDE takes disks while a guest runs is QEMU's to say.
+# Interfaces whose other end is another QEMU, or nothing.
+_JOINED: Final = (
+    InterfaceType.SERVER, InterfaceType.CLIENT, InterfaceType.MCAST, InterfaceType.UDP, InterfaceType.INTERNAL,
+    InterfaceType.NULL, InterfaceType.VDS,
+)  # fmt: skip
 _TAKEN: Final = (DiskBus.VIRTIO, DiskBus.SCSI, DiskBus.USB, DiskBus.IDE, DiskBus.SATA)
 # Options of the command line, and the commands that do the same to a running machine.
 _COMMANDS: Final = {
@@ -86,8 +91,10 @@ def plug_in(machine: Running, given: Given, launcher: Launcher) -> Device:
     """
     before = machine.domain
     after, device = _with_device(machine, given, launcher)
-    if isinstance(device, Interface) and launcher.wiring.makes(device):
-        launcher.wiring.reserve(device)
+    if isinstance(device, Interface):
+        launcher.wiring.look_up(device)
+        if launcher.wiring.makes(device):
+            launcher.wiring.reserve(device)
     known = {item.alias for item in before.devices.all()}
     added = list({item.alias: item for item in after.devices.all() if item.alias not in known}.values())
     marks = (*machine.status.plugs, *(Plug(way="in", alias=alias_of(it)) for it in added))
@@ -235,6 +242,8 @@ def _check_hot(domain: Domain, given: Given) -> None:
             raise _not_hot("hotplug is not supported for this type of memory device")
         case Interface() if is_passt(device):
             raise _not_hot("an interface with backend passt cannot be hot plugged; add it with --config")
+        case Interface(type=kind) if kind in _JOINED:
+            raise _not_hot(f"hotplug of interface type of {kind} is not implemented yet")
         case _:
             _check_small(domain, given)
     alias = getattr(device, "alias", None)

@@ -126,7 +126,7 @@ def gone(machine: Running, alias: str) -> None:
 _BESIDE: Final[tuple[tuple[str, str, tuple[type[Device], ...]], ...]] = (
     ("object-del", "obj{}", (Rng,)),
     ("object-del", "mem{}", (MemoryDevice,)),
-    ("chardev-remove", "char{}", (CharacterBackend, SharedMemory, Rng)),
+    ("chardev-remove", "char{}", (CharacterBackend, SharedMemory, Rng, Interface)),
     ("object-del", "objchar{}_tls0", (CharacterBackend, Rng)),
     ("object-del", "shmmem-{}", (SharedMemory,)),
     ("chardev-remove", "chr-vu-{}", (Filesystem,)),
