@@ -94,3 +94,45 @@ def test_virsh_gives_files_to_a_daemon(tmp_path: Path, disk: Path, program: str)
         )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "started" in done.stdout
+
+
+_PROGRAM = """
+import os, sys
+import hostel.libvirt as libvirt
+uri, mock, xml, image = sys.argv[1:]
+c = libvirt.open(uri)
+d = c.defineXML(open(xml).read())
+with open(image, "r+b") as file:
+    print(d.FDAssociate("image", [file.fileno()]))
+d.createWithFlags(libvirt.VIR_DOMAIN_START_PAUSED)
+screen = d.openGraphicsFD(0)
+print(os.read(screen, 12).decode().strip())
+os.close(screen)
+d.destroy()
+try:
+    d.createWithFiles([0])
+except libvirt.libvirtError as error:
+    print(error.get_error_code() == libvirt.VIR_ERR_NO_SUPPORT)
+d.undefine()
+c = libvirt.open(mock)
+d = c.createXMLWithFiles("<domain type='test'><name>b</name><memory>1</memory><os><type>hvm</type></os></domain>", [0])
+print(d.name(), d.ID() > 0)
+d = c.defineXML("<domain type='test'><name>a</name><memory>1</memory><os><type>hvm</type></os></domain>")
+print(d.createWithFiles([0]), d.ID() > 0)
+"""
+
+
+@pytest.mark.parametrize("where", ["here", "daemon"])
+def test_programs_give_files_and_are_given_some(tmp_path: Path, disk: Path, where: str) -> None:
+    screen = "<graphics type='vnc' autoport='yes'/><video><model type='vga'/></video></devices>"
+    (tmp_path / "g.xml").write_text(_XML.format(said=tmp_path / "said").replace("</devices>", screen))
+    names = ("HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME", "XDG_RUNTIME_DIR", "XDG_STATE_HOME", "XDG_DATA_HOME")
+    with hosteld.process() as daemon:
+        uris = [daemon.uri(uri) if where == "daemon" else uri for uri in ("qemu:///session", "test:///default")]
+        done = subprocess.run(
+            [sys.executable, "-c", _PROGRAM, *uris, str(tmp_path / "g.xml"), str(disk)],
+            capture_output=True, text=True, timeout=60, check=False,
+            env={**os.environ, **{name: str(tmp_path / name) for name in names}},
+        )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == ["0", "RFB 003.008", "True", "b True", "0 True"]

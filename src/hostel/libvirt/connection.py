@@ -11,7 +11,7 @@ from hostel.errors import VirtError
 from hostel.libvirt import shape
 from hostel.libvirt.callback import Callbacks
 from hostel.libvirt.error import Details, failed, virGetLastError, virResetLastError
-from hostel.libvirt.method import Caller, Handle, call, install, made, unsupported
+from hostel.libvirt.method import Caller, Handle, call, call_with_files, install, made, unsupported
 from hostel.libvirt.stream import virStream
 
 
@@ -216,7 +216,8 @@ class virConnect(Handle):
 
     def createXMLWithFiles(self, xmlDesc: str, files: Sequence[int], flags: int = 0) -> Any:
         """Start a transient domain that is given open files."""
-        unsupported("virDomainCreateXMLWithFiles")
+        (found,) = call_with_files(self, "domain_create_xml_with_files", files, xmlDesc, flags)
+        return made(self, "domain", found)
 
 
 _MOST = 16384

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Sequence
 from typing import Any
 
 from hostel.drivers.adapters import uuid_text
 from hostel.libvirt import shape
 from hostel.libvirt.constants.domain_job import VIR_MIGRATE_PEER2PEER
-from hostel.libvirt.method import Handle, call, install, kind, unsupported
+from hostel.libvirt.method import Handle, call, call_with_files, install, kind
 from hostel.libvirt.stream import virStream
 
 _PARAMETERS = 16  # asked for of each CPU
@@ -125,23 +126,27 @@ class virDomain(Handle):
             found += [shape.typed(params[at : at + width]) for at in range(0, width * count, width)]
         return found
 
-    # Descriptors: nothing here passes them yet.
-
-    def createWithFiles(self, files: Sequence[int], flags: int = 0) -> Any:
+    def createWithFiles(self, files: Sequence[int], flags: int = 0) -> int:
         """Start a domain that is given open files."""
-        unsupported("virDomainCreateWithFiles")
+        (self._wire,) = call_with_files(self, "domain_create_with_files", files, self._wire, flags)
+        return 0
 
     def FDAssociate(self, name: str, files: Sequence[int], flags: int = 0) -> int:
         """Let open files stand for a disk's."""
-        unsupported("virDomainFDAssociate")
+        call_with_files(self, "domain_fd_associate", files, self._wire, name, flags)
+        return 0
 
     def openGraphics(self, idx: int, fd: int, flags: int = 0) -> int:
         """Connect a descriptor to a screen."""
-        unsupported("virDomainOpenGraphics")
+        call_with_files(self, "domain_open_graphics", [fd], self._wire, idx, flags)
+        return 0
 
     def openGraphicsFD(self, idx: int, flags: int = 0) -> int:
-        """A descriptor that is connected to a screen."""
-        unsupported("virDomainOpenGraphicsFD")
+        """A descriptor that is connected to a screen, and the caller's to close."""
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            self.openGraphics(idx, theirs.fileno(), flags)
+            return ours.detach()
 
     def migrate(
         self, dconn: Any, flags: int = 0, dname: str | None = None, uri: str | None = None, bandwidth: int = 0

@@ -65,7 +65,14 @@ class LocalCaller:
 
     def call(self, procedure: Procedure, arguments: Sequence[Any]) -> Sequence[Any]:
         """Make a call; see :class:`hostel.libvirt.method.Caller`."""
-        call = self._checked(procedure, arguments)
+        return self._answer(self._checked(procedure, arguments))
+
+    def call_with_files(self, procedure: Procedure, arguments: Sequence[Any], files: Sequence[int]) -> Sequence[Any]:
+        """Likewise, with open files."""
+        return self._answer(self._checked(procedure, arguments)._replace(fds=tuple(files)))
+
+    def _answer(self, call: Call) -> Sequence[Any]:
+        procedure = call.procedure
         known = CALLS.get(procedure.name)
         if known is None or known.streams:
             raise fault(ErrorCode.NO_SUPPORT, api_name(procedure.name))

@@ -54,6 +54,9 @@ class Caller(Protocol):
             VirtError: the call failed.
         """
 
+    def call_with_files(self, procedure: Procedure, arguments: Sequence[Any], files: Sequence[int]) -> Sequence[Any]:
+        """Likewise, with open files, which stay the caller's."""
+
     def open_stream(self, procedure: Procedure, arguments: Sequence[Any]) -> tuple[Sequence[Any], Peer]:
         """Call a procedure that opens a stream; the members of the answer, and the stream."""
 
@@ -139,6 +142,17 @@ def invoke(handle: Handle, procedure: Procedure, arguments: Sequence[Any]) -> Se
 def call(handle: Handle, procedure: str, *arguments: Any) -> Sequence[Any]:
     """Call a procedure by its name; see :func:`invoke`."""
     return invoke(handle, REMOTE.by_name[procedure], arguments)
+
+
+def call_with_files(handle: Handle, procedure: str, files: Sequence[int], *arguments: Any) -> Sequence[Any]:
+    """Call a procedure by its name, with open files that stay the caller's; see :func:`invoke`."""
+    found = REMOTE.by_name[procedure]
+    try:
+        return handle._caller.call_with_files(found, arguments, [int(file) for file in files])
+    except LocalProtocolError as error:
+        raise TypeError(f"{api_name(procedure)}(): {error}") from None
+    except VirtError as error:
+        failed(error, api_name(procedure))
 
 
 def unsupported(what: str) -> NoReturn:

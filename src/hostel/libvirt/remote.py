@@ -32,6 +32,10 @@ class RemoteCaller:
         """Make a call; see :class:`hostel.libvirt.method.Caller`."""
         return self._client.call(procedure.name, *arguments)
 
+    def call_with_files(self, procedure: Procedure, arguments: Sequence[Any], files: Sequence[int]) -> Sequence[Any]:
+        """Likewise, with open files."""
+        return self._client.call_with_files(procedure.name, files, *arguments)
+
     def open_stream(self, procedure: Procedure, arguments: Sequence[Any]) -> tuple[Sequence[Any], Peer]:
         """Make a call that opens a stream."""
         stream = self._client.open_stream(procedure.name, *arguments)
