@@ -68,6 +68,8 @@ def system(home: Path) -> Iterator[Connection]:
             finally:
                 for domain in connection.domains(active=True):
                     domain.destroy()
+                for network in connection.networks(active=True):
+                    network.destroy()
 
 
 def interface(mac: str, parameters: str = IP, filter: str = "clean-traffic") -> str:

@@ -55,7 +55,7 @@ def test_the_request_is_changed_and_nothing_else(driver: QemuDriver, tmp_path: P
         assert reason in complaint
     with pytest.raises(VirtError, match="nothing but the requested size"):
         driver.domain_update_device_flags(ref, out.replace(">131072<", ">65536<"), BOTH)
-    with pytest.raises(VirtError, match="not present"):
+    with pytest.raises(VirtError, match="memory not found"):
         elsewhere = re.sub("<(address|alias)[^>]*>", "", out).replace("<node>0<", "<node>1<")
         driver.domain_update_device_flags(ref, elsewhere, BOTH)
     assert requested(driver, ref) == 32 << 10
