@@ -166,7 +166,7 @@ def ours(line: str) -> tuple[int, str, str]:
 
 
 def theirs(line: str) -> tuple[int, str, str]:
-    """Run the real one, again where it does not end: a migration that fails at once may be over before it is waited for."""
+    """Run the real one, again where it does not end: what fails at once may have done so before it is waited for."""
     argv = ["virsh", "-c", URI, line]
     for _ in range(12):
         with contextlib.suppress(subprocess.TimeoutExpired):
