@@ -9,26 +9,11 @@ from pathlib import Path
 import pytest
 
 from hostel.block.node import BlockNode
-from hostel.export.lookout import Lookout
-from hostel.export.nbd import transmission
 from hostel.export.nbd.export import NbdExport
 from support import nbd, vhost
 
 LENGTH = 1 << 20
 SECONDS = 0.5
-
-
-class Looking(Lookout):
-    """One that has found that looking pays."""
-
-    def ended(self, requests: int) -> None:
-        super().ended(requests)
-        self.looks = True
-
-
-@pytest.fixture(autouse=True)
-def looking(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transmission, "Lookout", Looking)
 
 
 @pytest.fixture

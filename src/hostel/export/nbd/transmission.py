@@ -17,7 +17,6 @@ from typing import Final
 from hostel.block.gate import BYPASS
 from hostel.errors import RemoteProtocolError
 from hostel.export.host_file import HostFile
-from hostel.export.lookout import Lookout
 from hostel.export.nbd.export import NbdExport
 from hostel.export.nbd.outbox import PIECE, Outbox
 from hostel.export.nbd.splice import CAPACITY, Splice
@@ -88,10 +87,8 @@ class Transmission:
         self._splice: Splice | None = None
         self._nowait = 0
         self._alone = alone
-        self._lookout = Lookout()
         self._socket = transport.socket if isinstance(transport, SocketTransport) else None
         self._lively = False
-        self._answered = 0  # requests since the last wait
         self._deferred: list[Request] = []
         self._scratch = memoryview(b"")
         # With extended headers a write says that its payload follows.
@@ -105,13 +102,10 @@ class Transmission:
             RemoteProtocolError: the client broke the protocol.
             OSError: the connection broke.
         """
-        reader, lookout = self._reader, self._lookout
-        receive = self._transport.recv_into
+        reader, receive = self._reader, self._transport.recv_into
         try:
             while self._answer_all():
-                lookout.ended(self._answered)
-                self._answered = 0
-                if lookout.looks and self._socket is not None and self._alone():
+                if self._socket is not None and self._alone():
                     count = self._look(self._socket, reader.room())
                 else:
                     count = receive(reader.room())
@@ -127,7 +121,7 @@ class Transmission:
                 self._splice.close()
 
     def _look(self, sock: socket.socket, room: memoryview) -> int:
-        """Receive, and look for the next request for a moment before sleeping where the last one came soon."""
+        """Receive. Where the last request came soon, look for the next one for a moment: being woken takes longer."""
         receive, clock = sock.recv_into, time.perf_counter
         start = clock()
         while self._lively and clock() - start < _LOOK:
@@ -162,7 +156,6 @@ class Transmission:
         write_flag = self._write_flag
         for request in self._reader.requests():
             kind, flags, cookie, offset, length, payload = request
-            self._answered += 1
             if kind == _WRITE and flags == write_flag:
                 flags = 0
             if kind == _DISC:
@@ -245,7 +238,6 @@ class Transmission:
         size = self._size if self._generation == BYPASS.generation else 0
         for request in self._reader.requests():
             kind, flags, cookie, offset, length, payload = request
-            self._answered += 1
             if kind == _WRITE and flags == write_flag:
                 flags = 0
             if flags or kind > _WRITE or offset + length > size or not 0 < length <= _SMALL:
