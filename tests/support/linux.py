@@ -23,7 +23,8 @@ CACHE = Path(os.environ.get("HOSTEL_TEST_CACHE") or Path(__file__).parents[2] / 
 MODULES = ("virtio_pci", "virtio_blk", "virtio_scsi", "sd_mod", "ata_piix")
 BEGIN = "HOSTEL-LINUX begin"
 END = "HOSTEL-LINUX end status="
-INIT = """#!/bin/busybox sh
+# What an init begins with: the tools, the kernel's file systems, the modules that are named.
+PREPARE = """#!/bin/busybox sh
 /bin/busybox --install -s /bin
 mount -t proc proc /proc
 mount -t sysfs sys /sys
@@ -31,12 +32,16 @@ mount -t devtmpfs dev /dev
 for module in $(cat /modules); do
     insmod "$module" || echo "insmod $module failed"
 done
-mkdir -p /mnt /tmp
+"""
+INIT = (
+    PREPARE
+    + """mkdir -p /mnt /tmp
 echo; echo "BEGIN"
 sh -eu /script 2>&1
 echo "END$?"
 poweroff -f
 """.replace("BEGIN", BEGIN).replace("END", END)
+)
 
 
 def cpio(entries: Sequence[tuple[str, int, bytes]]) -> bytes:

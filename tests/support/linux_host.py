@@ -14,22 +14,14 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from support.linux import BEGIN, END, Kernel, cpio, package
+from support.linux import BEGIN, END, PREPARE, Kernel, cpio, package
 from support.qemu import PROGRAM
 
 TIMEOUT = 300.0  # seconds for its whole life
 _ROOT = Path(__file__).parents[2]
 _BOOT = ("virtio_pci", "9pnet_virtio", "9p", "overlay")  # modules until there is a root
 _COMMAND = "console=ttyS0 quiet panic=-1 mitigations=off no_timer_check tsc=reliable intel_iommu=on"
-_INIT = """#!/bin/busybox sh
-/bin/busybox --install -s /bin
-mount -t proc proc /proc
-mount -t sysfs sys /sys
-mount -t devtmpfs dev /dev
-for module in $(cat /modules); do
-    insmod "$module" || echo "insmod $module failed"
-done
-mkdir -p /lower /layer /new
+_INIT = """mkdir -p /lower /layer /new
 mount -t 9p -o trans=virtio,version=9p2000.L,msize=512000,ro,cache=loose root /lower
 mount -t tmpfs -o size=70% layer /layer
 mkdir /layer/upper /layer/work
@@ -65,7 +57,7 @@ def run(work: Path, module: str, words: Sequence[str], devices: Sequence[str], m
     """
     kernel = Kernel(package("generic"), work / "kernel")
     values = {"begin": BEGIN, "end": END, "root": _ROOT, "python": sys.executable, "module": module}
-    script = _INIT
+    script = PREPARE + _INIT
     for word, value in {**values, "words": shlex.join(words), "timeout": int(TIMEOUT) - 30}.items():
         script = script.replace(f"{{{word}}}", str(value))
     initrd = work / "initrd"

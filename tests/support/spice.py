@@ -9,6 +9,8 @@ from typing import Final
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
+from support.receiving import receive
+
 OK: Final = 0
 NEED_SECURED: Final = 5  # SPICE_LINK_ERR_NEED_SECURED
 DENIED: Final = 7  # SPICE_LINK_ERR_PERMISSION_DENIED
@@ -17,23 +19,13 @@ _MAIN: Final = 1  # SPICE_CHANNEL_MAIN
 _KEY: Final = 162  # bytes of a public key, DER
 
 
-def _receive(connection: socket.socket, size: int) -> bytes:
-    data = b""
-    while len(data) < size:
-        part = connection.recv(size - len(data))
-        if not part:
-            raise EOFError(f"the server went away after {len(data)} of {size} bytes")
-        data += part
-    return data
-
-
 def _greet(connection: socket.socket) -> bytes:
     """Ask for the main channel; returns the server's reply."""
     message = struct.pack("<IBBIII", 0, _MAIN, 0, 0, 0, 18)
     connection.sendall(_MAGIC + struct.pack("<III", 2, 2, len(message)) + message)
-    magic, _, _, size = struct.unpack("<4sIII", _receive(connection, 16))
+    magic, _, _, size = struct.unpack("<4sIII", receive(connection, 16))
     assert magic == _MAGIC
-    return _receive(connection, size)
+    return receive(connection, size)
 
 
 def refusal(connection: socket.socket) -> int:
@@ -53,4 +45,4 @@ def link(connection: socket.socket, password: str = "") -> int:
     assert isinstance(key, rsa.RSAPublicKey)
     oaep = padding.OAEP(padding.MGF1(hashes.SHA1()), hashes.SHA1(), None)
     connection.sendall(key.encrypt(password.encode() + b"\0", oaep))
-    return int(struct.unpack("<I", _receive(connection, 4))[0])
+    return int(struct.unpack("<I", receive(connection, 4))[0])

@@ -10,6 +10,8 @@ from typing import Final, NamedTuple
 from cryptography.hazmat.decrepit.ciphers.algorithms import TripleDES
 from cryptography.hazmat.primitives.ciphers import Cipher, modes
 
+from support.receiving import receive
+
 NONE: Final = 1
 PASSWORD: Final = 2
 VENCRYPT: Final = 19
@@ -26,29 +28,19 @@ class Offer(NamedTuple):
     subtypes: list[int]
 
 
-def _receive(connection: socket.socket, size: int) -> bytes:
-    data = b""
-    while len(data) < size:
-        part = connection.recv(size - len(data))
-        if not part:
-            raise EOFError(f"the server went away after {len(data)} of {size} bytes")
-        data += part
-    return data
-
-
 def offered(connection: socket.socket) -> Offer:
     """Begin, and hear how one may get in; VeNCrypt is entered where it is offered."""
-    assert _receive(connection, 12) == b"RFB 003.008\n"
+    assert receive(connection, 12) == b"RFB 003.008\n"
     connection.sendall(b"RFB 003.008\n")
-    types = [*_receive(connection, _receive(connection, 1)[0])]
+    types = [*receive(connection, receive(connection, 1)[0])]
     if VENCRYPT not in types:
         return Offer(types, [])
     connection.sendall(bytes([VENCRYPT]))
-    assert _receive(connection, 2) == b"\0\2"
+    assert receive(connection, 2) == b"\0\2"
     connection.sendall(b"\0\2")
-    assert _receive(connection, 1) == b"\0"
-    count = _receive(connection, 1)[0]
-    return Offer(types, [*struct.unpack(f">{count}I", _receive(connection, 4 * count))])
+    assert receive(connection, 1) == b"\0"
+    count = receive(connection, 1)[0]
+    return Offer(types, [*struct.unpack(f">{count}I", receive(connection, 4 * count))])
 
 
 def encrypted(connection: socket.socket, subtype: int, context: ssl.SSLContext) -> ssl.SSLSocket:
@@ -58,7 +50,7 @@ def encrypted(connection: socket.socket, subtype: int, context: ssl.SSLContext) 
         ssl.SSLError: one does not trust the other.
     """
     connection.sendall(struct.pack(">I", subtype))
-    assert _receive(connection, 1) == b"\1"
+    assert receive(connection, 1) == b"\1"
     return context.wrap_socket(connection, server_hostname="localhost")
 
 
@@ -67,9 +59,9 @@ def is_let_in(connection: socket.socket, password: str | None = None) -> bool:
     if password is not None:
         # VNC's bits of a key are the other way round.
         key = bytes(int(f"{byte:08b}"[::-1], 2) for byte in password.encode()[:8].ljust(8, b"\0"))
-        challenge = _receive(connection, 16)
+        challenge = receive(connection, 16)
         connection.sendall(Cipher(TripleDES(key * 3), modes.ECB()).encryptor().update(challenge))
-    return _receive(connection, 4) == b"\0\0\0\0"
+    return receive(connection, 4) == b"\0\0\0\0"
 
 
 def enter(connection: socket.socket, password: str) -> bool:
