@@ -162,7 +162,7 @@ def test_lines_say_the_same(uri: str, tmp_path: Path) -> None:
         for line, mine, real in zip(lines, ours, theirs, strict=True)
         if [normal(text) for text in mine] != [normal(text) for text in real]
     ]
-    assert not differences, differences
+    assert not differences, "\n".join(map(str, differences))  # whole: an assertion shortens what it shows
 
 
 def test_events_are_those_that_the_real_one_hears(uri: str, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import subprocess
 import tempfile
@@ -28,7 +29,10 @@ group = "root"
 security_driver = "none"
 namespaces = []
 stdio_handler = "file"
+remote_display_port_min = $1
+remote_display_port_max = $(($1 + 99))
 END
+shift
 # The driver of machines looks for a user and a group that only Debian's package for a whole system makes.
 { cat /etc/passwd; echo libvirt-qemu:x:64055:64055::/:/bin/false; } >"$0/passwd"
 { cat /etc/group; echo libvirt-qemu:x:64055:; } >"$0/group"
@@ -41,6 +45,16 @@ done
 LIBVIRT_DRIVER_DIR="$0/drivers" libvirtd --pid-file "$0/pid" &
 wait $!  # the first of these processes is the one that buries them: libvirtd waits for those of QEMU to be gone
 """
+
+
+def _first_port() -> int:
+    """Where a daemon looks for ports of screens, away from daemons of other workers of the test run.
+
+    libvirtd tries whether a port is free and lets it go until QEMU takes it: of two that start a machine at the same
+    time, one finds its QEMU ended.
+    """
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")
+    return 20_000 + 100 * int(worker)
 
 
 @contextlib.contextmanager
@@ -62,8 +76,8 @@ def running(
         (directory / f"etc/nwfilter/{name}.xml").write_text(xml)
     command = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
     daemon = subprocess.Popen(
-        [*inside, *command, "sh", "-c", _PRIVATE, str(directory), *drivers], cwd="/", stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        [*inside, *command, "sh", "-c", _PRIVATE, str(directory), str(_first_port()), *drivers],
+        cwd="/", stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": str(directory), "LC_ALL": "C"},
     )  # fmt: skip
     scheme = "qemu" if "qemu" in drivers else drivers[0]
