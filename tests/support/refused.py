@@ -237,6 +237,11 @@ REFUSED: Final[dict[str, str]] = {
         "<devices>",
         "<qemu:commandline xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0'><qemu:arg/></qemu:commandline><devices>",
     ),
+    "memory by SEV where there is none": document(
+        body="<launchSecurity type='sev'><policy>1</policy></launchSecurity>"
+    ),
+    "memory by SEV without a policy": document(body="<launchSecurity type='sev'/>"),
+    "memory kept from the host on another board": document(body="<launchSecurity type='s390-pv'/>"),
 }
 
 

@@ -20,6 +20,7 @@ from hostel.drivers.qemu.command import machine
 from hostel.drivers.qemu.command.context import Context
 from hostel.drivers.qemu.command.host import LargePages
 from hostel.drivers.qemu.command.memory import align
+from hostel.drivers.qemu.command.security import settle
 from hostel.drivers.qemu.firmware.choice import choose
 from hostel.drivers.qemu.source import translate
 from hostel.model.domain.defaults import complete
@@ -36,7 +37,16 @@ _DEVICES = re.compile(
     r"|floppy|isa-fdc|.*-usb-[uoex]|pci-ohci|usb-ehci|.*-xhci|lsi$|spapr-vscsi|mptsas|megasas|pvscsi|am53c974|dc-390"
     r"|usb-ccid|ahci|pci-bridge|.*-bridge|pcie-|ioh3420|x3130|xio3130|pxb|vfio-|usb-host|zpci|virtio-9p|vhost-user-fs|ivshmem|vhost-vsock|usb-redir|ccid-card|.*-iommu|pvpanic|.*tpm-"
 )
-_OBJECTS = ("iothread", "main-loop", "secret", "throttle-group", "pr-manager-helper", "tls-creds-x509")
+_OBJECTS = (
+    "iothread",
+    "main-loop",
+    "secret",
+    "throttle-group",
+    "pr-manager-helper",
+    "tls-creds-x509",
+    "sev-guest",
+    "s390-pv-guest",
+)
 # Secrets and certificates of images, and not of screens, serial ports or firmware; sockets of cards and disks.
 _OF_IMAGES = re.compile(r"(obj)?libvirt-\d+-(?!.*_tls0-secret0$)")
 _SOCKETS = re.compile(r"char(net|ua-)|chr-vu-(virtio-disk|ua-)|chrtpm|chr-vu-fs|charredir|charshmem|charsmartcard")
@@ -62,8 +72,9 @@ _MODULES = ("pc-dimm", "nvdimm", "virtio-pmem-pci", "virtio-mem-pci")
 # Directories in which each run has files or directories of its own.
 _OF_RUNS = re.compile(r"(/dev/hugepages[^/]*|/var/lib/libvirt/qemu/ram)(/|$)")
 _PAGES = LargePages(2048, {2048: "/dev/hugepages2M", 1048576: "/dev/hugepages1G"})
-# What of -machine is compared.
-_BOARD = ("pflash0", "pflash1", "memory-backend", "nvdimm", "mem-merge", "hmat")
+# What of -machine is compared; the rest where QEMU knows what machines call their memory.
+_ALWAYS = ("pflash0", "pflash1", "confidential-guest-support", "memory-encryption")
+_BOARD = (*_ALWAYS, "memory-backend", "nvdimm", "mem-merge", "hmat")
 # Where libvirt's test keeps the certificates of its clients.
 _CERTIFICATES = {"nbd": "/etc/pki/libvirt-nbd/dummy,path", "vxhs": "/etc/pki/libvirt-vxhs/dummy,path"}
 
@@ -184,7 +195,7 @@ def _is_compared(option: str, properties: dict[str, str]) -> bool:
     if option == "-netdev":
         return properties["id"].startswith("host")  # the others belong to channels
     if option == "-machine":
-        return any(key in properties for key in _BOARD[:2])
+        return any(key in properties for key in _ALWAYS)
     return option in _WHOLE
 
 
@@ -198,7 +209,7 @@ def _is_memory(option: str, properties: dict[str, str]) -> bool:
 def _own(option: str, properties: dict[str, str], *, memory: bool) -> dict[str, str]:
     """Properties without what each program chooses for itself."""
     if option == "-machine":
-        return {key: properties[key] for key in (_BOARD if memory else _BOARD[:2]) if key in properties}
+        return {key: properties[key] for key in (_BOARD if memory else _ALWAYS) if key in properties}
     if option == "-object" and properties["qom-type"] == "secret":
         return {key: properties[key] for key in ("qom-type", "id")}
     if option == "-tpmdev" and properties["type"] == "passthrough":
@@ -253,6 +264,7 @@ def build(case: Case) -> str:
             translate(disk, disk.source, cast("StorageDriver", Volumes(tests)))
     choose(domain, [tests / "qemufirmwaredata" / place / "qemu/firmware" for place in _FIRMWARE], _variables(domain))
     align(domain)
+    settle(domain, platform.sev)
     if (vsock := domain.devices.vsock) is not None and vsock.cid is not None and vsock.cid.auto:
         vsock.cid.address = 42
     assign_aliases(domain)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from lxml import etree
 
-from hostel.model.domain.platform import ARM, X86, HostAudio, HostDevice, Platform
+from hostel.model.domain.platform import ARM, X86, HostAudio, HostDevice, Platform, Sev
 from libvirt_data.case import Tree
 
 _NAMES = {"i686": "i386", "armv7l": "arm", "armv6l": "arm", "ppc64le": "ppc64"}
@@ -160,8 +160,18 @@ def _real(capabilities: etree._Element, common: Platform, kind: str, flags: froz
         features=flags | {flag.get("name") or "" for flag in capabilities.iterfind("flag")},
         shares_memory=sharing,
         gic_versions=tuple(gic),
+        sev=_sev(capabilities.find("sev")),
         has_host_model=capabilities.find(f"hostCPU[@type='{kind}']") is not None,
     )
+
+
+def _sev(found: etree._Element | None) -> Sev | None:
+    """What a capabilities file says of SEV."""
+    if found is None:
+        return None
+    told = {item.tag: item.text or "" for item in found}
+    bits = int(told["cbitpos"]), int(told["reducedPhysBits"])
+    return Sev(told["pdh"], told["certChain"], told.get("cpu0Id"), *bits, 0, 0)
 
 
 def _machine_of(document: str) -> tuple[str | None, str]:

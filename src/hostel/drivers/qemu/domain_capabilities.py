@@ -13,8 +13,8 @@ from typing import Final
 
 from hostel.codec.xml import Element
 from hostel.drivers.host.driver import LinuxHostDriver
+from hostel.drivers.qemu import confidential, probe
 from hostel.drivers.qemu import features as qemu_features
-from hostel.drivers.qemu import probe
 from hostel.drivers.qemu.command.display import VIDEO
 from hostel.drivers.qemu.command.support import FIELDS
 from hostel.drivers.qemu.cpu.decode import host_model
@@ -25,7 +25,7 @@ from hostel.model.domain import domain, features, memory, os
 from hostel.model.domain.cpu import CpuFeature
 from hostel.model.domain.devices import filesystem, hostdev, platform
 from hostel.model.domain.devices.graphics import GraphicsType
-from hostel.model.domain.platform import Board, x86_board
+from hostel.model.domain.platform import Board, Sev, x86_board
 from hostel.model.domain_capabilities import (
     ChannelSupport,
     Choices,
@@ -89,7 +89,7 @@ def domain_capabilities(chosen: Chosen, cache: Path, firmwares: Sequence[Firmwar
         cpu=_cpu(chosen, knows),
         memory_backing=_memory_backing(version),
         devices=_devices(chosen, has, cache),
-        features=_features(has, knows),
+        features=_features(has, knows, confidential.sev(chosen.path, cache)),
     )
 
 
@@ -240,7 +240,20 @@ def _redirdev(has: Collection[str]) -> RedirdevSupport:
     return RedirdevSupport(supported=True, choices=[_choices("bus", ("usb",))])
 
 
-def _features(has: Collection[str], knows: Known) -> FeatureSupport:
+def _sev(sev: Sev | None) -> SevSupport:
+    if sev is None:
+        return SevSupport(supported=False)
+    return SevSupport(
+        supported=True,
+        cbitpos=sev.cbitpos,
+        reduced_phys_bits=sev.reduced_phys_bits,
+        max_guests=sev.max_guests,
+        max_es_guests=sev.max_es_guests,
+        cpu0_id=sev.cpu0_id,
+    )
+
+
+def _features(has: Collection[str], knows: Known, sev: Sev | None) -> FeatureSupport:
     told = {name.replace("-", "_") for name in knows.whole.hyperv} if knows.whole is not None else set()
     hyperv = [name for name in _HYPERV if name in told and acts_on(features.Hyperv, name)]
     return FeatureSupport(
@@ -249,7 +262,7 @@ def _features(has: Collection[str], knows: Known) -> FeatureSupport:
         genid="vmgenid" in has,
         backing_store_input=True,
         backup=True,
-        sev=SevSupport(supported=False),
+        sev=_sev(sev),
         sgx=SgxSupport(supported=False),
         hyperv=HypervSupport(supported=True, choices=[_choices("features", hyperv)]) if hyperv else None,
     )

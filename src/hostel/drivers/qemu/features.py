@@ -11,7 +11,7 @@ import shutil
 from pathlib import Path
 from typing import Final
 
-from hostel.drivers.qemu import probe
+from hostel.drivers.qemu import confidential, probe
 from hostel.model.domain.platform import Platform
 from hostel.model.numberset import parse_numbers
 
@@ -40,8 +40,11 @@ _SINCE: Final = {
     5_001_000: ("netdev.vhost-vdpa", "virtio-balloon.free-page-reporting", "virtio-net.rss"),
     5_002_000: ("piix4.acpi-root-pci-hotplug",),
     6_001_000: ("rbd-encryption",),
+    6_000_000: ("confidential-guest-support",),
     7_000_000: ("blockdev.nbd.tls-hostname", "virtio-iommu.boot-bypass"),
 }  # fmt: skip
+# What of a host's SEV, by the first version that has it; 2.12 is the first that starts such guests.
+_SEV_SINCE: Final = {0: "sev-guest", 6_000_000: "sev-inject-launch-secret", 6_002_000: "sev-guest-kernel-hashes"}
 # What Debian's QEMU has of what documents ask for, for a host that has none yet.
 USUAL: Final = frozenset(flag for flags in _SINCE.values() for flag in flags) | {
     "VGA", "am53c974", "ccid-emulated", "ccid-passthru", "cirrus-vga", "dc390", "dmi-to-pci-bridge", "e1000", "i8042",
@@ -68,6 +71,7 @@ def platform(cache: Path) -> Platform:
         cpus={"isapc": "486"},
         host_nodes=host_nodes(),
         features=features(emulator, cache) if emulator is not None else USUAL,
+        sev=confidential.sev(emulator, cache) if emulator is not None else None,
     )
 
 
@@ -86,4 +90,6 @@ def features(emulator: str, cache: Path) -> frozenset[str]:
         return USUAL
     version = probe.known_version(emulator, cache)
     renamed = {flag for device, flag in _OTHER_NAMES.items() if device in devices}
+    if confidential.sev(emulator, cache) is not None:
+        renamed |= {flag for since, flag in _SEV_SINCE.items() if version >= since}
     return frozenset(devices | renamed).union(*(flags for since, flags in _SINCE.items() if version >= since))

@@ -34,7 +34,7 @@ from hostel.drivers.qemu import (
 )
 from hostel.drivers.qemu.alias import assign_aliases
 from hostel.drivers.qemu.assignment import Assignment
-from hostel.drivers.qemu.command import display, firmware, hostdev, memory
+from hostel.drivers.qemu.command import display, firmware, hostdev, memory, security
 from hostel.drivers.qemu.command.character import CERTIFICATES
 from hostel.drivers.qemu.command.context import Context, Wire, alias_of
 from hostel.drivers.qemu.command.disk import drive_id, throttle
@@ -129,6 +129,7 @@ class Launcher:
         if live.os is not None:
             nvram.prepare(live.os, reset=origin.reset_nvram)
         memory.align(live)
+        security.settle(live, platform.sev)
         vsock.choose(live)
         return self._run(live, emulator, notes, paused=paused, origin=origin)
 
@@ -171,6 +172,7 @@ class Launcher:
                 if origin.memory is not None or origin.migration is not None:
                     argv += ["-incoming", "defer"]
                 values += self.give_secrets(_needed(live, context.settings), context)
+                values += [_write_private(path, text.encode()) for path, text in security.files(live, context)]
                 last = max((source.index or 0 for source in _images(live)), default=0)
                 status = status._replace(log_start=process.write_log(log, notes, argv), nodes=last, group=group)
                 helpers = self._helpers(live, run, values)
@@ -308,11 +310,7 @@ class Launcher:
             value = needed.value.encode()
             if needed.reference is not None:
                 value = self._secrets(needed.reference, needed.usage)
-            path = Path(context.secret(needed.name))
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-            with open(descriptor, "wb") as stream:
-                given.append(path)
-                stream.write(value)
+            given.append(_write_private(Path(context.secret(needed.name)), value))
         return given
 
     def _helpers(self, live: Domain, run: Path, given: list[Path]) -> list[process.Helper]:
@@ -575,6 +573,18 @@ def _needed(domain: Domain, settings: Settings) -> Iterator[Needed]:
     for disk in domain.devices.disks:
         yield from secrets(disk)
     yield from display.secrets(domain, settings)
+
+
+def _write_private(path: Path, content: bytes) -> Path:
+    """Write a new file that is its owner's alone; returns its path."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        with open(descriptor, "wb") as stream:
+            stream.write(content)
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
+    return path
 
 
 def _unlink(paths: list[Path]) -> None:

@@ -103,6 +103,13 @@ def devices(emulator: str, cache: Path) -> str:
     return _remembered(cache, "devices", emulator, [], lambda: _help(emulator, "-device"))
 
 
+def sev_capabilities(emulator: str, cache: Path) -> str:
+    """Its answer to ``query-sev-capabilities``, JSON; empty where the host has none. Remembered for this boot."""
+    return _remembered(
+        cache, "sev", emulator, _host_facts("kvm"), lambda: _query(emulator, "query-sev-capabilities", "kvm")
+    )
+
+
 def has_spice(emulator: str, cache: Path) -> bool:
     """Whether it has SPICE; remembered once it has, since the module may be installed later."""
     return bool(_remembered(cache, "spice", emulator, [], lambda: _help(emulator, "-spice")))

@@ -58,6 +58,28 @@ class HostAudio(NamedTuple):
     without_graphics: bool = False
 
 
+class Sev(NamedTuple):
+    """What AMD's SEV, memory that the processor encrypts, is like on a host.
+
+    Attributes:
+        pdh: the platform's key (Diffie-Hellman), base64.
+        cert_chain: the certificates that it is proved by, base64.
+        cpu0_id: the first processor's own number, base64; None where QEMU does not tell it.
+        cbitpos: which bit of an address says that its page is encrypted.
+        reduced_phys_bits: how many bits addresses lose by that.
+        max_guests: how many guests there may be at a time whose registers are not encrypted.
+        max_es_guests: how many whose registers are.
+    """
+
+    pdh: str
+    cert_chain: str
+    cpu0_id: str | None
+    cbitpos: int
+    reduced_phys_bits: int
+    max_guests: int
+    max_es_guests: int
+
+
 class Platform(NamedTuple):
     """What one emulator brings, for one architecture and one way of running guests.
 
@@ -85,6 +107,7 @@ class Platform(NamedTuple):
         tpm_versions: versions of TPMs that can be emulated.
         audio: how guests are heard on the host.
         host_devices: the host's PCI devices, by address: ``0000:06:12.5``.
+        sev: what SEV is like on the host; None where it has none.
         wide_scsi: whether a SCSI bus has fifteen disks by their names, and not seven.
         random_bytes: what identifiers and hardware addresses are made of.
     """
@@ -112,6 +135,7 @@ class Platform(NamedTuple):
     tpm_versions: frozenset[str] = frozenset({"1.2", "2.0"})
     audio: HostAudio = HostAudio()
     host_devices: Mapping[str, HostDevice] = {}
+    sev: Sev | None = None
     wide_scsi: bool = False
     random_bytes: Callable[[int], bytes] = os.urandom
 

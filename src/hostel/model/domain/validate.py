@@ -53,6 +53,7 @@ from hostel.model.domain.rules.machine import (
 )
 from hostel.model.domain.rules.memory import check_memory, check_numatune, check_pages, check_shares
 from hostel.model.domain.rules.rule import Machine, check, check_on
+from hostel.model.domain.rules.security import LAUNCH_RULES, QEMU_LAUNCH_RULES
 from hostel.model.domain.rules.sysinfo import check_sysinfo
 
 _MAX_NAME: Final = 250  # bytes: with ``.xml`` it is to be a file's name
@@ -100,6 +101,8 @@ def validate(domain: Domain, platform: Platform) -> None:
     _check_os(domain)
     check_labels(domain)
     check_sysinfo(domain)
+    if domain.launch_security is not None:
+        check(domain.launch_security, "/domain/launchSecurity", LAUNCH_RULES)
     _check_processors(domain, platform)
     check_shares(domain)
     check_numatune(domain)
@@ -224,6 +227,8 @@ def _check_machine(machine: Machine) -> None:
         check_on(domain.cpu, "/domain/cpu", machine, CPU_RULES)
     if domain.features is not None:
         check_on(domain.features, "/domain/features", machine, FEATURE_RULES)
+    if domain.launch_security is not None:
+        check_on(domain.launch_security, "/domain/launchSecurity", machine, QEMU_LAUNCH_RULES)
     for controller in domain.devices.controllers:
         check_on(controller, domain.devices.path(controller), machine, QEMU_CONTROLLER_RULES)
     check_threads(machine)

@@ -22,6 +22,7 @@ from hostel.drivers.qemu.command import (
     passage,
     peripheral,
     processor,
+    security,
     sysinfo,
     tpm,
 )
@@ -62,7 +63,7 @@ def build(domain: Domain, context: Context, fields: Mapping[type[Element], froze
     order = bootindexes(domain)
     argv = [context.emulator, "-name", f"guest={escape(domain.name)},debug-threads=on", "-S"]
     argv += firmware.flash(domain, context)
-    argv += ["-machine", _machine(domain), "-accel", "kvm" if domain.type == DomainType.KVM else "tcg"]
+    argv += ["-machine", _machine(domain, context), "-accel", "kvm" if domain.type == DomainType.KVM else "tcg"]
     argv += [*processor.arguments(domain), *firmware.arguments(domain)]
     argv += [*memory.arguments(domain, context), *memory.cells(domain), *_iothreads(domain)]
     argv += ["-uuid", domain.uuid or "", *_generation(domain), *sysinfo.arguments(domain, context)]
@@ -89,6 +90,7 @@ def build(domain: Domain, context: Context, fields: Mapping[type[Element], froze
     argv += peripheral.panics(domain)
     if domain.features is not None and domain.features.vmcoreinfo:
         argv += option("-device", {"driver": "vmcoreinfo"})
+    argv += security.arguments(domain, context)
     argv += [*(_sandbox(argv) if context.is_confined else []), "-msg", "timestamp=on"]
     if domain.qemu_commandline is not None:
         argv += [argument.value for argument in domain.qemu_commandline.arguments]
@@ -98,7 +100,8 @@ def build(domain: Domain, context: Context, fields: Mapping[type[Element], froze
 def devices(domain: Domain, context: Context) -> list[str]:
     """What the command line has of firmware, memory, boot order, storage, controllers, network and host devices."""
     order = bootindexes(domain)
-    board = [*memory.machine_properties(domain), *firmware.machine_properties(domain)]
+    board = [*memory.machine_properties(domain), *security.machine_properties(domain, context)]
+    board += firmware.machine_properties(domain)
     argv = [*firmware.flash(domain, context), "-machine", ",".join(board)]
     argv += [*memory.arguments(domain, context), *memory.cells(domain), *memory.devices(domain, context)]
     argv += [*firmware.arguments(domain), *_iothreads(domain), *_boot(domain.os), *sysinfo.arguments(domain, context)]
@@ -106,6 +109,7 @@ def devices(domain: Domain, context: Context) -> list[str]:
     argv += [*peripheral.hubs(domain), *peripheral.panics(domain), *passage.arguments(domain, context, order)]
     argv += [*disk.arguments(domain, context, order), *filesystem.arguments(domain, context, order)]
     argv += network.arguments(domain, context, order)
+    argv += security.arguments(domain, context)
     return [*argv, *tpm.arguments(domain, context), *hostdev.arguments(domain, context, order)]
 
 
@@ -126,7 +130,7 @@ def _sandbox(argv: list[str]) -> list[str]:
     return ["-sandbox", words if places_threads else f"{words},resourcecontrol=deny"]
 
 
-def _machine(domain: Domain) -> str:
+def _machine(domain: Domain, context: Context) -> str:
     features = domain.features or Features()
     machine = domain.os.type.machine if domain.os is not None else None
     options = [escape(machine or "pc"), "usb=off"]
@@ -140,7 +144,8 @@ def _machine(domain: Domain) -> str:
     options.append(f"dump-guest-core={'on' if dump else 'off'}")
     if not features.acpi:
         options.append("acpi=off")
-    options += [*memory.machine_properties(domain), *firmware.machine_properties(domain)]
+    options += memory.machine_properties(domain)
+    options += [*security.machine_properties(domain, context), *firmware.machine_properties(domain)]
     hpet = next((timer.present for timer in _timers(domain) if timer.name == "hpet"), None)
     if hpet is not None:
         options.append(f"hpet={'on' if hpet else 'off'}")

@@ -15,7 +15,7 @@ from typing import Final
 from hostel.codec.xml import Element
 from hostel.drivers.qemu.document import unsupported
 from hostel.model import authentication, encryption, port
-from hostel.model.domain import clock, cpu, domain, features, memory, os, passthrough, sysinfo, tune
+from hostel.model.domain import clock, cpu, domain, features, memory, os, passthrough, security, sysinfo, tune
 from hostel.model.domain.devices import (
     address,
     character,
@@ -54,7 +54,8 @@ _ACTED_ON: Final[dict[type[Element], str]] = {
     domain.Domain: (
         "type id name uuid genid title description metadata memory max_memory memory_backing current_memory "
         "memtune blkiotune numatune vcpu iothreads iothread_ids default_iothread cputune resource os features cpu "
-        "clock on_poweroff on_reboot on_crash on_lockfailure pm sysinfos devices seclabels qemu_commandline"
+        "clock on_poweroff on_reboot on_crash on_lockfailure pm sysinfos devices seclabels launch_security "
+        "qemu_commandline"
     ),
     domain.GenerationId: "value",
     domain.PowerManagement: "suspend_to_mem suspend_to_disk",
@@ -91,6 +92,7 @@ _ACTED_ON: Final[dict[type[Element], str]] = {
     tune.IoThreadScheduler: "iothreads scheduler priority",
     tune.Resource: "partition",
     seclabel.SecurityLabel: "type model relabel",
+    security.LaunchSecurity: "type kernel_hashes cbitpos reduced_phys_bits policy dh_cert session",
     passthrough.QemuCommandline: "arguments",
     passthrough.QemuArgument: "value",
     os.Os: "firmware type firmware_features loader nvram kernel initrd cmdline dtb boot bootmenu bios smbios",

@@ -46,6 +46,14 @@ def host_cpu(cpuinfo: str = "") -> HostCpu | None:
         return _told(cpuid) if cpuid is not None else kernel_cpu(cpuinfo)
 
 
+def registers(leaf: int) -> Registers | None:
+    """What the instruction answers for a leaf; None where there is none, or it may not be executed."""
+    if platform.machine() != "x86_64":
+        return None
+    with _instruction() as cpuid:
+        return cpuid(leaf, 0) if cpuid is not None and leaf <= cpuid(leaf & _EXTENDED, 0)[0] else None
+
+
 def _told(cpuid: Cpuid) -> HostCpu:
     most, *words = cpuid(0, 0)
     ebx, ecx, edx = words
