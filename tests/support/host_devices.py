@@ -300,6 +300,49 @@ def scsi_devices() -> None:
     stop("a")
 
 
+def nvme_disks() -> None:
+    """QEMU itself drives the controller, and the host has its disk back afterwards, with what was written."""
+    node = Path("/dev/nvme0n1")
+    wait(node.is_block_device)
+    bus = DISK.split(":")[1]
+    source = f"<source type='pci' namespace='1'><address domain='0' bus='0x{bus}' slot='0' function='0'/></source>"
+    disk = f"<disk type='nvme' device='disk'><driver type='raw'/>{source}<target dev='vda' bus='virtio'/></disk>"
+
+    def write(name: str, request: str) -> None:
+        """What QEMU says of it comes to its log when it ends: what it wrote is looked at by the host."""
+        assert not told(name, f'qemu-io -d /machine/peripheral/virtio-disk0/virtio-backend "{request}"')
+
+    def is_host_again() -> bool:
+        return driver_of(DISK) == "nvme" and node.is_block_device()
+
+    tool("mkswap", str(node))
+    tool("swapon", str(node))
+    why = f"PCI device {DISK} is in use by the host: it swaps to nvme0n1; swapoff /dev/nvme0n1"
+    for device in (disk, pci(DISK)):
+        refused(functools.partial(start, "a", device), why, ErrorCode.OPERATION_INVALID)
+    tool("swapoff", str(node))
+    start("a", disk)
+    assert driver_of(DISK) == "vfio-pci"
+    used = f"NVMe device {DISK} already in use by driver QEMU domain a"
+    refused(lambda: start("b", disk), used, ErrorCode.OPERATION_INVALID)
+    used = f"PCI device {DISK} is in use by driver QEMU, domain a"
+    refused(lambda: start("b", pci(DISK)), used, ErrorCode.OPERATION_INVALID)
+    write("a", "write -P 0x67 0 4096")
+    stop("a")
+    wait(is_host_again)
+    assert node.read_bytes()[4000:4100] == b"g" * 96 + bytes(4)
+
+    ref = start("b")
+    QEMU.domain_attach_device_flags(ref, disk, Affect.LIVE)
+    assert driver_of(DISK) == "vfio-pci"
+    write("b", "write -P 0x68 4096 4096")
+    QEMU.domain_detach_device_flags(ref, disk, Affect.LIVE)
+    ask("b", "system_reset")  # which ends what a guest that runs nothing does not answer
+    wait(lambda: QEMU.domain_get_state(ref) and is_host_again())
+    assert node.read_bytes()[4000:8200] == b"g" * 96 + b"h" * 4096 + bytes(8)
+    stop("b")
+
+
 def network_cards() -> None:
     """Virtual functions of a network card, which QEMU has from 8.0 on."""
     physical = next((path for path in FUNCTIONS.iterdir() if driver_of(path.name) == "igb"), None)
@@ -364,6 +407,7 @@ TRIALS = (
     virtual_functions,
     usb_devices,
     scsi_devices,
+    nvme_disks,
     network_cards,
     mediated_devices,
 )

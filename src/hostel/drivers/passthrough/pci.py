@@ -30,12 +30,14 @@ class PciFunctions:
     """The PCI functions of a host, by names such as ``0000:01:00.0``.
 
     Args:
-        root: where the host's files lie.
         domain: what errors are about.
+
+    Attributes:
+        root: where the host's files lie.
     """
 
     def __init__(self, root: Path = _ROOT, domain: ErrorDomain = ErrorDomain.NONE) -> None:
-        self._root = root
+        self.root = root
         self._sys = root / "sys/bus/pci"
         self._domain = domain
 
@@ -77,13 +79,13 @@ class PciFunctions:
     def has_iommu(self) -> bool:
         """Whether the host keeps the memory of devices apart at all."""
         try:
-            return bool(os.listdir(self._root / "sys/kernel/iommu_groups"))
+            return bool(os.listdir(self.root / "sys/kernel/iommu_groups"))
         except OSError:
             return False
 
     def has_vfio(self) -> bool:
         """Whether VFIO is there for programs."""
-        return (self._root / "dev/vfio/vfio").exists()
+        return (self.root / "dev/vfio/vfio").exists()
 
     def physical(self, name: str) -> str | None:
         """The function whose virtual one it is; None where it is none (Single Root I/O Virtualization)."""
@@ -109,7 +111,7 @@ class PciFunctions:
             VirtError: ``INTERNAL_ERROR``: it cannot, or is forbidden to.
         """
         folder, said = self._sys / "drivers" / DRIVER, ""
-        if not folder.is_dir() and self._root == _ROOT:
+        if not folder.is_dir() and self.root == _ROOT:
             done = tool.run(["modprobe", "-b", DRIVER], self._domain, expected=range(256), timeout=_MODPROBE_SECONDS)
             said = done.err.strip().replace("\n", "; ")
         if not folder.is_dir():
@@ -173,7 +175,7 @@ class PciFunctions:
         deadline = time.monotonic() + _FREE_SECONDS
         while True:
             try:
-                os.close(os.open(self._root / f"dev/vfio/{group}", os.O_RDWR | os.O_CLOEXEC))
+                os.close(os.open(self.root / f"dev/vfio/{group}", os.O_RDWR | os.O_CLOEXEC))
                 return
             except OSError as error:
                 if error.errno != errno.EBUSY:

@@ -8,13 +8,16 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from hostel.drivers.fault import fault
+from hostel.drivers.passthrough import storage
 from hostel.drivers.passthrough.pci import DRIVER, PciFunctions
 from hostel.drivers.qemu.command.host import Sysfs
 from hostel.drivers.qemu.command.hostdev import is_card
+from hostel.drivers.qemu.command.objects import images
 from hostel.drivers.qemu.document import unsupported
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
 from hostel.model.domain.actual import actual
 from hostel.model.domain.devices.device import Device
+from hostel.model.domain.devices.disk import Disk
 from hostel.model.domain.devices.hostdev import (
     Hostdev,
     MdevHostdev,
@@ -25,6 +28,7 @@ from hostel.model.domain.devices.hostdev import (
     UsbHostdev,
 )
 from hostel.model.domain.devices.interface import Interface
+from hostel.model.domain.devices.source import SourceType
 from hostel.model.domain.domain import Domain
 from hostel.model.domain.placing.bus import spoken
 
@@ -40,18 +44,26 @@ class Function(NamedTuple):
         is_managed: whether it is taken from the host, and given back, by us.
         driver: what the document wants it to be driven by.
         interface: the network interface that it is, where it is one, as it turned out to be.
+        namespace: the part of an NVMe controller that is a disk of the guest's, where QEMU itself drives it.
     """
 
     name: str
     is_managed: bool
     driver: str | None
     interface: Interface | None = None
+    namespace: int | None = None
 
 
 def of_host(domain: Domain) -> list[Device]:
     """The devices of a document that are the host's."""
     cards = [item for item in domain.devices.interfaces if is_card(item)]
-    return [*cards, *domain.devices.hostdevs]
+    controllers = [item for item in domain.devices.disks if is_nvme(item)]
+    return [*cards, *domain.devices.hostdevs, *controllers]
+
+
+def is_nvme(disk: Disk) -> bool:
+    """Whether an image of a disk is in an NVMe controller of the host's."""
+    return any(kind == SourceType.NVME for kind, _, _ in images(disk))
 
 
 def functions(devices: Iterable[Device]) -> Iterator[Function]:
@@ -65,6 +77,10 @@ def functions(devices: Iterable[Device]) -> Iterator[Function]:
             if found is not None and found.type in (None, "pci"):
                 driver = device.driver.name if device.driver is not None else None
                 yield Function(spoken(found), bool(real.managed), driver, real)
+        elif isinstance(device, Disk):
+            for kind, source, _ in images(device):
+                if kind == SourceType.NVME and source.address is not None:
+                    yield Function(spoken(source.address), bool(source.managed), None, None, source.namespace)
 
 
 def needs_vfio(devices: Iterable[Device]) -> bool:
@@ -81,8 +97,8 @@ def check_movable(domain: Domain) -> None:
             stands in meanwhile.
     """
     for device in of_host(domain):
-        if isinstance(device, UsbHostdev):
-            continue
+        if isinstance(device, UsbHostdev | Disk):
+            continue  # what is on a disk is looked at apart
         if isinstance(device, Interface | PciHostdev) and device.teaming and device.teaming.type == "transient":
             continue
         what = "interface type='hostdev'"
@@ -128,7 +144,13 @@ def check(
         _check_unused(device, held)
     found = list(functions(wanted))
     if found:
-        _check_functions(name, found, held, PciFunctions(root, ErrorDomain.QEMU))
+        host = PciFunctions(root, ErrorDomain.QEMU)
+        _check_functions(name, found, held, host)
+        notes += [
+            f"PCI device {item.name} is driven by {driver}: is it an NVMe disk?"
+            for item in found
+            if item.namespace is not None and (driver := host.driver(item.name)) not in ("nvme", DRIVER)
+        ]
     for device in wanted:
         if isinstance(device, PciHostdev):
             device.driver = "vfio"  # as live documents say it
@@ -140,7 +162,7 @@ def _check_functions(
 ) -> None:
     if any(function.driver == "kvm" for function in wanted):
         raise unsupported("host doesn't support legacy PCI passthrough; write <driver name='vfio'/>")
-    users = {item.name: user for user, devices in held.items() for item in functions(devices)}
+    users = {item.name: (user, item) for user, devices in held.items() for item in functions(devices)}
     for function in wanted:
         name = function.name
         if not host.exists(name):
@@ -153,12 +175,17 @@ def _check_functions(
             reason = f"{name} is in no IOMMU group; boot with intel_iommu=on or amd_iommu=on"
             raise unsupported(f"host doesn't support {what}: {reason}")
         for other in (name, *host.companions(name)):
-            if other in users and (other == name or users[other] != machine):
-                raise _in_use(f"PCI device {other} is in use by driver QEMU, domain {users[other]}")
+            user, its = users.get(other, (machine, None))
+            if its is not None and (its.name, its.namespace) == (name, function.namespace or 0):
+                raise _in_use(f"NVMe device {other} already in use by driver QEMU domain {user}")
+            if its is not None and (other == name or user != machine):
+                raise _in_use(f"PCI device {other} is in use by driver QEMU, domain {user}")
         if not function.is_managed and host.driver(name) != DRIVER:
             node = "pci_" + name.replace(":", "_").replace(".", "_")
             what = f"Unmanaged PCI device {name} must be manually detached from the host"
             raise _in_use(f"{what}: virsh nodedev-detach {node}, or managed='yes'")
+        if host.driver(name) != DRIVER and (use := storage.use_of(name, host)) is not None:
+            raise _in_use(f"PCI device {name} is in use by the host: {use}")
 
 
 def _in_use(what: str) -> VirtError:

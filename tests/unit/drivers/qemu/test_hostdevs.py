@@ -68,6 +68,12 @@ def scsi(unit: int, more: str = "") -> str:
     return f"<hostdev mode='subsystem' type='scsi'><source>{source}</source>{more}</hostdev>"
 
 
+def nvme(bus: int, namespace: int = 1, managed: str = "yes") -> str:
+    place = f"<address domain='0' bus='{bus}' slot='0' function='0'/>"
+    source = f"<source type='pci' managed='{managed}' namespace='{namespace}'>{place}</source>"
+    return f"<disk type='nvme'><driver type='raw'/>{source}<target dev='vda' bus='virtio'/></disk>"
+
+
 def machine(device: str, more: str = "") -> Domain:
     head = "<domain type='qemu'><name>g</name><memory unit='GiB'>2</memory><os><type>hvm</type></os>"
     return document.parse(f"{head}<devices>{device}{more}</devices></domain>", QEMU)
@@ -187,3 +193,43 @@ def test_memory_is_locked_for_what_writes_into_it() -> None:
     head = "<domain type='qemu'><name>g</name><memory unit='GiB'>2</memory><os><type machine='q35'>hvm</type></os>"
     body = f"<devices>{pci(1)}{pci(2)}{own}</devices></domain>"
     assert locking.limit_of(document.parse(head + body, QEMU)) == 2 * two + one
+
+
+def test_an_nvme_disk_is_a_function_that_qemu_drives(host: Path) -> None:
+    live, notes = check(nvme(1), host)
+    assert [item[:3] for item in hostdevs.functions(live.devices.disks)] == [("0000:01:00.0", True, None)]
+    assert notes == []
+    hostdevs.check_movable(live)
+    assert locking.limit_of(live) == (3 << 30)
+    _, notes = check(nvme(2), host)
+    assert notes == ["PCI device 0000:02:00.0 is driven by e1000e: is it an NVMe disk?"]
+
+
+@pytest.mark.parametrize(
+    ("held", "wanted", "why"),
+    [
+        (nvme(1), nvme(1), "NVMe device 0000:01:00.0 already in use by driver QEMU domain a"),
+        (nvme(1, 2), nvme(1), "PCI device 0000:01:00.0 is in use by driver QEMU, domain a"),
+        (pci(1), nvme(1), "PCI device 0000:01:00.0 is in use by driver QEMU, domain a"),
+        (nvme(1), pci(1), "PCI device 0000:01:00.0 is in use by driver QEMU, domain a"),
+        ("", nvme(2, managed="no"), "Unmanaged PCI device 0000:02:00.0 must be manually detached"),
+    ],
+)
+def test_an_nvme_controller_is_of_one_machine(host: Path, held: str, wanted: str, why: str) -> None:
+    with pytest.raises(VirtError, match=why) as caught:
+        check(wanted, host, {"a": hostdevs.of_host(machine(held))})
+    assert caught.value.code == ErrorCode.OPERATION_INVALID
+
+
+def test_a_disk_that_the_host_uses_is_not_taken_away(host: Path) -> None:
+    disk = host / "sys/devices/0000:02:00.0/nvme/nvme0/nvme0n1/nvme0n1p1"
+    disk.mkdir(parents=True)
+    (disk / "dev").write_text("259:1\n")
+    (host / "sys/class/block").mkdir(parents=True)
+    (host / "sys/class/block/nvme0n1p1").symlink_to(disk)
+    (host / "proc/self").mkdir(parents=True)
+    (host / "proc/self/mountinfo").write_text("36 35 259:1 / /data rw shared:1 - ext4 /dev/nvme0n1p1 rw\n")
+    why = "PCI device 0000:02:00.0 is in use by the host: nvme0n1p1 is mounted at /data; unmount it"
+    for device in (nvme(2), pci(2, "yes")):
+        with pytest.raises(VirtError, match=why):
+            check(device, host)

@@ -178,8 +178,9 @@ _ACTED_ON: Final[dict[type[Element], str]] = {
     source.DiskSource: (
         "file dev protocol name query pool volume mode startup_policy index hosts readahead timeout identity snapshot "
         "config initiator ssl_verify cookies auth encryption dir type path reconnect reservations slices fdgroup "
-        "tls tls_hostname"
+        "tls tls_hostname managed namespace address"
     ),
+    source.NvmeAddress: "domain bus slot function",
     source.Slices: "slices",
     source.Slice: "type offset size",
     source.Host: "name port transport socket",
@@ -308,8 +309,6 @@ _ACTED_ON: Final[dict[type[Element], str]] = {
 }
 # What only a command line has.
 _SAID_TOO: Final[dict[type[Element], str]] = {
-    source.DiskSource: "managed namespace address",
-    source.NvmeAddress: "domain bus slot function",
     hostdev.ScsiHostdev: "sgio",
     interface.Interface: "managed teaming",
 }

@@ -110,16 +110,20 @@ def check_safe(domain: Domain, copied: Iterable[Disk]) -> None:
     moving = {disk.target.dev for disk in copied}
     for disk in domain.devices.disks:
         top = _top(disk)
-        if top is None or disk.readonly or disk.target.dev in moving or top.type != SourceType.FILE:
+        if top is None or disk.readonly or disk.target.dev in moving:
             continue
-        kind = file_system(Path(top.path))
-        if kind not in _SHARED:
-            raise VirtError(
-                ErrorCode.MIGRATE_UNSAFE,
-                f"Unsafe migration: Migration without shared storage is unsafe: disk '{disk.target.dev}' is on "
-                f"{kind or 'an unknown file system'}; give --copy-storage-all, or --unsafe if the destination has it",
-                domain=ErrorDomain.QEMU,
-            )
+        if top.type == SourceType.NVME:
+            where = "in this host"
+        elif top.type == SourceType.FILE and (kind := file_system(Path(top.path))) not in _SHARED:
+            where = f"on {kind or 'an unknown file system'}"
+        else:
+            continue
+        raise VirtError(
+            ErrorCode.MIGRATE_UNSAFE,
+            f"Unsafe migration: Migration without shared storage is unsafe: disk '{disk.target.dev}' is {where}; "
+            "give --copy-storage-all, or --unsafe if the destination has it",
+            domain=ErrorDomain.QEMU,
+        )
 
 
 def file_system(path: Path) -> str:

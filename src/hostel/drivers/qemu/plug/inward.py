@@ -35,6 +35,7 @@ from hostel.drivers.qemu.document import unsupported
 from hostel.drivers.qemu.helper.passt import is_passt
 from hostel.drivers.qemu.helper.reservations import SOCKET
 from hostel.drivers.qemu.helper.virtiofs import is_virtiofs
+from hostel.drivers.qemu.hostdevs import is_nvme
 from hostel.drivers.qemu.launch import Launcher
 from hostel.drivers.qemu.plug.chardev import backend
 from hostel.drivers.qemu.plug.definition import is_taken
@@ -149,20 +150,22 @@ def _reach(
         VirtError: the host, a network or QEMU refused.
     """
     wire = None
-    if not _is_of_host(device):
+    if _is_of_host(device):
+        launcher.assignment.take(after, [device], write)
+    else:
         write()
     if isinstance(device, Disk):
         transient.make_for(machine, device)
     if isinstance(device, Interface) and launcher.wiring.makes(device):
         wire = _connect(machine, device, launcher)
-    if _is_of_host(device):
-        launcher.assignment.take(after, [device], write)
     if _is_of_host(device) or isinstance(device, MemoryDevice):
         locking.allow(after, machine.status.pid)
     return wire
 
 
 def _is_of_host(device: Device) -> bool:
+    if isinstance(device, Disk):
+        return is_nvme(device)
     return isinstance(device, Hostdev) or (isinstance(device, Interface) and hostdev.is_card(device))
 
 

@@ -15,6 +15,8 @@ from hostel.drivers.fault import fault
 from hostel.drivers.qemu.command import disk as block
 from hostel.drivers.qemu.command.context import alias_of
 from hostel.drivers.qemu.command.objects import disk_objects, secrets
+from hostel.drivers.qemu.document import unsupported
+from hostel.drivers.qemu.hostdevs import is_nvme
 from hostel.drivers.qemu.launch import Launcher
 from hostel.drivers.qemu.machines import failed
 from hostel.drivers.qemu.plug.graph import add_nodes, device_of, sweep_nodes
@@ -33,7 +35,8 @@ def place_of(disk: Disk) -> tuple[Any, ...] | None:
         return None
     source = disk.source
     hosts = tuple((host.name, host.port, host.socket) for host in source.hosts)
-    return disk.type, source.file, source.dev, source.protocol, source.name, source.pool, source.volume, hosts
+    where = source.file, source.dev, source.protocol, source.name, source.pool, source.volume, hosts
+    return disk.type, *where, source.address, source.namespace
 
 
 def change_medium(machine: Running, disk: Disk, wanted: Disk, launcher: Launcher, *, force: bool) -> None:
@@ -48,6 +51,8 @@ def change_medium(machine: Running, disk: Disk, wanted: Disk, launcher: Launcher
     if any(job.disk == disk.target.dev for job in machine.status.jobs):
         what = "can't change media while a block job is running on the device"
         raise fault(ErrorCode.OPERATION_UNSUPPORTED, what, ErrorDomain.QEMU)
+    if is_nvme(wanted):
+        raise unsupported(f"disk '{disk.target.dev}': an NVMe disk of the host is no medium; plug it in as a disk")
     after = disk.copy()
     after.type, after.source, after.backing_store = wanted.type, _copy(wanted), None
     after.target.tray = None

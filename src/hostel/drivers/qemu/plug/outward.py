@@ -116,7 +116,7 @@ def gone(machine: Running, alias: str) -> None:
         transient.sweep(machine)
     if device is None or isinstance(device, ScsiHostdev):
         sweep_backends(machine, patience=_NODE_SECONDS)
-    if device is None or isinstance(device, Hostdev | Interface):
+    if device is None or isinstance(device, Hostdev | Interface | Disk):
         machine.give_back()
     machine.save(plugs=_others(machine, alias))
     machine.publish("device-removed", alias=alias)
