@@ -36,17 +36,13 @@ _DEVICES = re.compile(
     r"virtio-blk|vhost-user-blk|virtio-scsi|vhost-scsi|virtio-serial|virtio-net|scsi-|ide-|usb-storage|usb-hub"
     r"|floppy|isa-fdc|.*-usb-[uoex]|pci-ohci|usb-ehci|.*-xhci|lsi$|spapr-vscsi|mptsas|megasas|pvscsi|am53c974|dc-390"
     r"|usb-ccid|ahci|pci-bridge|.*-bridge|pcie-|ioh3420|x3130|xio3130|pxb|vfio-|usb-host|zpci|virtio-9p|vhost-user-fs|ivshmem|vhost-vsock|usb-redir|ccid-card|.*-iommu|pvpanic|.*tpm-"
+    r"|VGA|.*-vga|qxl|virtio-gpu|vhost-user-gpu|bochs-display|ramfb|vmware-svga|AC97|ES1370|sb16|usb-audio|.*intel-hda|hda-"
+    r"|virtio-tablet|virtio-keyboard|virtio-mouse|virtio-input|usb-tablet|usb-kbd|usb-mouse|i6300esb|ib700|virtio-balloon|virtio-rng"
 )
 _OBJECTS = (
-    "iothread",
-    "main-loop",
-    "secret",
-    "throttle-group",
-    "pr-manager-helper",
-    "tls-creds-x509",
-    "sev-guest",
-    "s390-pv-guest",
-)
+    "iothread", "main-loop", "secret", "throttle-group", "pr-manager-helper", "tls-creds-x509", "input-linux",
+    "rng-random", "rng-builtin", "rng-egd", "sev-guest", "s390-pv-guest",
+)  # fmt: skip
 # Secrets and certificates of images, and not of screens, serial ports or firmware; sockets of cards and disks.
 _OF_IMAGES = re.compile(r"(obj)?libvirt-\d+-(?!.*_tls0-secret0$)")
 _SOCKETS = re.compile(r"char(net|ua-)|chr-vu-(virtio-disk|ua-)|chrtpm|chr-vu-fs|charredir|charshmem|charsmartcard")
@@ -67,7 +63,10 @@ _FIRST = {
     "-net": "type",
     "-chardev": "backend",
 }
-_WHOLE = ("-tpmdev", "-fsdev", "-usb", "-boot", "-bios", "-drive", "-blockdev", "-netdev", "-net", "-smbios", "-fw_cfg")
+_WHOLE = (
+    "-tpmdev", "-fsdev", "-usb", "-boot", "-bios", "-drive", "-blockdev", "-netdev", "-net", "-smbios", "-fw_cfg",
+    "-audiodev", "-acpitable",
+)  # fmt: skip
 _MODULES = ("pc-dimm", "nvdimm", "virtio-pmem-pci", "virtio-mem-pci")
 # Directories in which each run has files or directories of its own.
 _OF_RUNS = re.compile(r"(/dev/hugepages[^/]*|/var/lib/libvirt/qemu/ram)(/|$)")
@@ -212,6 +211,9 @@ def _own(option: str, properties: dict[str, str], *, memory: bool) -> dict[str, 
         return {key: properties[key] for key in (_BOARD if memory else _ALWAYS) if key in properties}
     if option == "-object" and properties["qom-type"] == "secret":
         return {key: properties[key] for key in ("qom-type", "id")}
+    if option == "-device" and not memory:
+        # QEMUs of long ago did not have these, which ours takes every one to have.
+        properties = {key: value for key, value in properties.items() if key not in ("vgamem_mb", "vram64_size_mb")}
     if option == "-tpmdev" and properties["type"] == "passthrough":
         return {key: properties[key] for key in ("type", "id")}
     counted = {key: str(value.count(":") + 1) for key, value in properties.items() if key in _DESCRIPTORS}

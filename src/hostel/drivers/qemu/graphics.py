@@ -10,7 +10,7 @@ from hostel.drivers.fault import fault
 from hostel.drivers.qemu.running import Calls, Running
 from hostel.errors import ErrorCode, ErrorDomain, QmpError
 
-_PROTOCOLS: Final = ("vnc", "spice")
+_PROTOCOLS: Final = {"vnc": "vnc", "spice": "spice", "dbus": "@dbus-display"}
 _NAME: Final = "graphicsfd"
 
 
@@ -34,9 +34,9 @@ def _give(machine: Running, number: int, descriptor: int, skip_auth: bool) -> No
     screens = machine.domain.devices.graphics
     if number >= len(screens):
         raise fault(ErrorCode.INTERNAL_ERROR, f"No graphics backend with index {number}", ErrorDomain.QEMU)
-    protocol = str(screens[number].type)
-    if protocol not in _PROTOCOLS:
-        detail = f"Can only open VNC or SPICE graphics backends, not {protocol}"
+    protocol = _PROTOCOLS.get(screens[number].type)
+    if protocol is None:
+        detail = f"Can only open VNC, SPICE or D-Bus p2p graphics backends, not {screens[number].type}"
         raise fault(ErrorCode.CONFIG_UNSUPPORTED, detail, ErrorDomain.QEMU)
     try:
         machine.qmp.pass_file(_NAME, descriptor)

@@ -41,9 +41,10 @@ from hostel.drivers.qemu.command.disk import drive_id, throttle
 from hostel.drivers.qemu.command.host import large_pages
 from hostel.drivers.qemu.command.machine import build
 from hostel.drivers.qemu.command.objects import Needed, secrets
+from hostel.drivers.qemu.environment import environment
 from hostel.drivers.qemu.firmware import choice, nvram
 from hostel.drivers.qemu.firmware.descriptor import Firmware, installed
-from hostel.drivers.qemu.helper import attached, passt, reservations, tpm, virtiofs
+from hostel.drivers.qemu.helper import attached, gpu, passt, reservations, tpm, virtiofs
 from hostel.drivers.qemu.machines import Machines
 from hostel.drivers.qemu.origin import BOOT, Origin
 from hostel.drivers.qemu.settings import Settings
@@ -163,6 +164,7 @@ class Launcher:
                 status = self._make_overlays(status)
                 group = groups.choose(live, status.id, context.settings, machines.directories)
                 screens.choose_listeners(live, run, context.settings, self._host_address)
+                screens.choose_render_nodes(live)
                 screens.reserve(live, context.settings, given)
                 context = context._replace(wires=self._connect(status, given))
                 notes += self._assign(status, origin)
@@ -324,7 +326,7 @@ class Launcher:
             state, log = self._machines.tpm_state(live.uuid or ""), self._machines.logs / f"{live.name}-swtpm.log"
             found.append(tpm.EmulatedTpm(module, live, state, run, log, self._secrets).prepare(given))
         found += reservations.helpers(live, run)
-        return [*found, *virtiofs.helpers(live, run), *passt.helpers(live, run)]
+        return [*found, *virtiofs.helpers(live, run), *gpu.helpers(live, run), *passt.helpers(live, run)]
 
     def serve(self, item: Filesystem, live: Domain, run: Path) -> Path | None:
         """Have a directory served that is about to be plugged in; returns the file to make once QEMU has it.
@@ -361,7 +363,7 @@ class Launcher:
             group = groups.make(status.domain, status.group, settings) if status.group else None
             pid = process.spawn(
                 locking.limited(argv, status.domain), run, log, helpers=helpers, files=files,
-                environment=screens.environment(status.domain, settings),
+                environment=environment(status.domain, settings),
                 entrances=group.entrances() if group is not None else (),
             )  # fmt: skip
         except OSError as error:

@@ -104,7 +104,7 @@ def spawn(
     *,
     helpers: Sequence[Helper] = (),
     files: Sequence[int] = (),
-    environment: Mapping[str, str] = {},
+    environment: Mapping[str, str] | None = None,
     entrances: Sequence[Path] = (),
     timeout: float = 10,
 ) -> int:
@@ -116,7 +116,7 @@ def spawn(
         log: where QEMU's standard error is appended, and that of the helpers.
         helpers: what has to be ready before.
         files: open files that QEMU gets, with numbers of at least 20.
-        environment: what QEMU's has besides ours.
+        environment: QEMU's, and that of the helpers; None where it is ours.
         entrances: files of control groups, which QEMU enters before it is anything else than a shell.
         timeout: seconds to wait for the process id.
 
@@ -142,7 +142,7 @@ def spawn(
             cwd="/",
             start_new_session=True,
             pass_fds=files,
-            env={**os.environ, **environment},
+            env=environment,
         )
         launcher.wait(timeout)
     finally:

@@ -18,7 +18,7 @@ from hostel.drivers.qemu.monitor import Monitor
 from hostel.drivers.qemu.settings import ScreenSettings, Settings
 from hostel.errors import ErrorCode, ErrorDomain
 from hostel.model.domain.completing.display import valid_until
-from hostel.model.domain.devices.graphics import Graphics, GraphicsType
+from hostel.model.domain.devices.graphics import Gl, Graphics, GraphicsType
 from hostel.model.domain.domain import Domain
 from hostel.model.network import Network
 
@@ -52,6 +52,25 @@ def choose_listeners(domain: Domain, run: Path, settings: Settings, address_of: 
                 screen.socket = listen.socket if screen.type == GraphicsType.VNC else None
             elif usual is not None and listen.type == "address" and not listen.address:
                 screen.listen = listen.address = usual.listen
+
+
+def choose_render_nodes(domain: Domain, folder: Path = Path("/dev/dri")) -> None:
+    """Choose a device of the host for what draws by OpenGL and names none (``virHostGetDRMRenderNode``).
+
+    Raises:
+        VirtError: ``INTERNAL_ERROR``: the host has none.
+    """
+    for screen in domain.devices.graphics:
+        uses = screen.gl is not None and screen.gl.enable and screen.type in (GraphicsType.SPICE, GraphicsType.DBUS)
+        if not (uses or screen.type == GraphicsType.EGL_HEADLESS):
+            continue
+        gl = screen.gl = screen.gl or Gl()
+        if gl.rendernode is None:
+            node = next(iter(sorted(folder.glob("renderD*"))), None)
+            if node is None:
+                what = f"No DRM render nodes available: there is no {folder}/renderD*; this host has no driver for one"
+                raise fault(ErrorCode.INTERNAL_ERROR, what, ErrorDomain.QEMU)
+            gl.rendernode = str(node)
 
 
 def host_address(network: Network) -> str:

@@ -129,6 +129,11 @@ def test_vnc_has_its_port_or_leaves_it_to_qemu(attributes: str, expected: str) -
             "zlib-glz-wan-compression=always,playback-compression=off,streaming-video=all,disable-copy-paste=on,"
             "disable-agent-file-xfer=on,seamless-migration=on",
         ),
+        (
+            "",
+            "<listen type='none'/><gl enable='yes' rendernode='/r,1'/>",
+            "port=0,disable-ticketing=on,gl=on,rendernode=/r,,1,seamless-migration=on",
+        ),
     ],
 )
 def test_spice_is_said_as_libvirt_says_it(attributes: str, inside: str, expected: str) -> None:
@@ -142,7 +147,6 @@ def test_spice_is_said_as_libvirt_says_it(attributes: str, inside: str, expected
         ("port='5901' tlsPort='-1'", "", "but spice TLS is disabled in qemu.conf"),
         ("port='5901' defaultMode='secure'", "", "defaultMode secure requested"),
         ("port='5901'", "<channel name='main' mode='secure'/>", "secure channels set"),
-        ("port='5901'", "<gl enable='yes'/>", "write <gl enable='no'/>"),
     ],
 )
 def test_spice_without_what_it_needs_is_refused(attributes: str, inside: str, message: str) -> None:
@@ -156,7 +160,7 @@ def test_spice_that_this_qemu_lacks_is_refused() -> None:
     )
     assign_aliases(domain)
     context = Context("/usr/bin/qemu", Path("/run/monitor"), {}.get, has_spice=False)
-    with pytest.raises(VirtError, match=r"graphics type='spice'; write vnc$"):
+    with pytest.raises(VirtError, match=r"graphics type='spice'; write one of vnc, sdl, egl-headless, dbus$"):
         build(domain, context)
 
 

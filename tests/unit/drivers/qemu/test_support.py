@@ -28,7 +28,6 @@ def test_the_table_names_declarations(cls: type[Element]) -> None:
         (refused.document(body="<keywrap><cipher name='aes' state='on'/></keywrap>"), "/domain/keywrap"),
         (refused.document(refused.disk(driver=" frob='1'")), "/domain/devices/disk/driver/@frob"),
         (refused.document(refused.disk(more="<serial frob='1'>s</serial>")), "/domain/devices/disk/serial/@frob"),
-        (refused.document(os="<acpi><table type='slic'>/t</table></acpi>"), "/domain/os/acpi"),
         (refused.document("<interface type='user'><backenddomain name='d'/></interface>"),
          "/domain/devices/interface/backenddomain"),
         (refused.document(_LEASE), "/domain/devices/lease"),

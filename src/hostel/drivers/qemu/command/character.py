@@ -16,12 +16,19 @@ from hostel.model.domain.devices.character import (
     Console,
     Parallel,
     Serial,
+    SerialTarget,
 )
 from hostel.model.domain.devices.controller import ControllerType
 from hostel.model.domain.domain import Domain
 from hostel.model.domain.implicit import find_controller
 
-_SERIALS: Final = {"isa-serial": "isa-serial", "pci-serial": "pci-serial", "usb-serial": "usb-serial"}
+# What a kind of port is where no model is named, and the models that are devices; others are parts of the board.
+_SERIALS: Final = {
+    "isa-serial": "isa-serial", "pci-serial": "pci-serial", "usb-serial": "usb-serial", "spapr-vio-serial": "spapr-vty",
+    "sclp-serial": "sclpconsole", "isa-debug": "isa-debugcon",
+}  # fmt: skip
+_SERIAL_DEVICES: Final = (*_SERIALS.values(), "sclplmconsole")
+_SERIAL_PARTS: Final = ("pl011", "16550a")
 
 CERTIFICATES: Final = "chardev"  # what the context calls their folder
 # What SPICE calls the channels of devices.
@@ -53,20 +60,19 @@ def one(domain: Domain, device: Serial | Parallel | Channel | Console, context: 
 
 
 def _parallel(parallel: Parallel) -> list[str]:
-    port = parallel.target.port if parallel.target is not None else None
     spec = {"driver": "isa-parallel", "chardev": f"char{alias_of(parallel)}", "id": alias_of(parallel)}
-    return option("-device", {**spec, "index": port})
+    return option("-device", spec)
 
 
 def _serial(domain: Domain, serial: Serial) -> list[str]:
-    target = serial.target
-    kind = target.type if target is not None else None
-    driver = _SERIALS.get(kind or "isa-serial")
-    if driver is None:
-        raise unsupported(
-            f"serial '{alias_of(serial)}': target type '{kind}'; write isa-serial, pci-serial or usb-serial"
-        )
-    index = target.port if target is not None and driver == "isa-serial" else None
+    target = serial.target or SerialTarget()
+    driver = target.model or _SERIALS.get(target.type or "isa-serial")
+    if driver in _SERIAL_PARTS or (driver is None and target.type == "system-serial"):
+        return ["-serial", f"chardev:char{alias_of(serial)}"]
+    if driver not in _SERIAL_DEVICES:
+        kinds = ", ".join(_SERIALS)
+        raise unsupported(f"serial '{alias_of(serial)}': target type '{target.type}'; write one of {kinds}")
+    index = target.port if driver == "isa-serial" else None
     spec = {"driver": driver, "chardev": f"char{alias_of(serial)}", "id": alias_of(serial), "index": index}
     return option("-device", {**spec, **place(domain, serial)})
 
@@ -94,6 +100,10 @@ def _console(domain: Domain, console: Console, context: Context) -> list[str]:
 
 def _channel(domain: Domain, channel: Channel, context: Context) -> list[str]:
     target = channel.target
+    if target is not None and target.type == "guestfwd":
+        forward = {"str": f"tcp:{target.address}:{target.port}-chardev:char{alias_of(channel)}"}
+        spec: dict[str, object] = {"type": "user", "guestfwd": [forward], "id": alias_of(channel)}
+        return [*chardev(channel, context), *option("-netdev", spec)]
     if target is None or target.type != "virtio":
         raise unsupported(f"channel '{alias_of(channel)}': write <target type='virtio' name='…'/>")
     if channel.type == CharacterType.UNIX and channel.source is None:
@@ -140,10 +150,19 @@ def _chardev(device: CharacterBackend) -> str:
     if source.reconnect is not None and source.reconnect.enabled:
         waiting += f",reconnect={source.reconnect.timeout or 0}"
     match kind:
-        case CharacterType.PTY | CharacterType.NULL:
+        case CharacterType.PTY | CharacterType.NULL | CharacterType.VC | CharacterType.STDIO:
             return f"{kind},{name}{logging}"
         case CharacterType.SPICEVMC:
             return f"spicevmc,{name},name={_SPICE_PORTS.get(device.TAG, 'vdagent')}{logging}"
+        case CharacterType.QEMU_VDAGENT:
+            given = (
+                ("clipboard", source.clipboard),
+                ("mouse", None if source.mouse is None else source.mouse == "client"),
+            )
+            words = "".join(f",{key}={'on' if value else 'off'}" for key, value in given if value is not None)
+            return f"qemu-vdagent,{name},name=vdagent{words}{logging}"
+        case CharacterType.DBUS:
+            return f"dbus,{name},name={escape(source.channel or '')}{logging}"
         case CharacterType.SPICEPORT:
             return f"spiceport,{name},name={escape(source.channel or '')}{logging}"
         case CharacterType.FILE:
@@ -164,12 +183,13 @@ def _chardev(device: CharacterBackend) -> str:
             return f"udp,{name}{_udp(device)}{logging}"
         case _:
             raise unsupported(
-                f"{device.TAG} type='{kind}'; write pty, null, file, dev, pipe, unix, tcp, udp, spicevmc or spiceport"
+                f"{device.TAG} type='{kind}'; write pty, null, file, dev, pipe, unix, tcp, udp, vc, stdio, dbus, "
+                "qemu-vdagent, spicevmc or spiceport"
             )
 
 
 def _udp(device: CharacterBackend) -> str:
     ends = {source.mode: source for source in device.sources}
     there, here = ends.get("connect", CharacterSource()), ends.get("bind", CharacterSource())
-    text = f",host={escape(there.host or '127.0.0.1')},port={escape(there.service or '0')}"
+    text = f",host={escape(there.host or '')},port={escape(there.service or '0')}"
     return f"{text},localaddr={escape(here.host or '')},localport={escape(here.service or '0')}"

@@ -1,21 +1,22 @@
-"""Screens: VNC and SPICE servers, and graphics cards; sound cards and what they play on."""
+"""Screens: servers of VNC and SPICE, windows, what only draws; and graphics cards."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Any, Final
 
+from hostel.drivers.qemu.command import audio
 from hostel.drivers.qemu.command.context import Context, alias_of, escape, option
 from hostel.drivers.qemu.command.objects import Needed, secret
-from hostel.drivers.qemu.command.place import place, virtio
+from hostel.drivers.qemu.command.place import place, virtio, virtio_name, zpci
 from hostel.drivers.qemu.command.spice import spice
 from hostel.drivers.qemu.document import unsupported
 from hostel.drivers.qemu.settings import ScreenSettings, Settings
 from hostel.model.authentication import SecretReference
-from hostel.model.domain.devices.graphics import Graphics, GraphicsType, Listen
-from hostel.model.domain.devices.sound import Audio, Sound
-from hostel.model.domain.devices.video import VideoModel
+from hostel.model.domain.devices.graphics import Gl, Graphics, GraphicsType, Listen
+from hostel.model.domain.devices.video import Video, VideoModel
 from hostel.model.domain.domain import Domain
+from hostel.model.domain.platform import PPC64, X86, arch_of
 
 VNC_ID: Final = "vnc"
 _VNC_CREDENTIALS: Final = "vnc-tls-creds0"
@@ -23,7 +24,7 @@ _VNC_PASSPHRASE: Final = f"{_VNC_CREDENTIALS}-secret0"
 _VNC_FIRST: Final = 5900
 _VNC_LAST: Final = 65535
 # A card with VGA inside for the first screen, and the one for further screens.
-VIDEO: Final = {
+VIDEO: Final[dict[str, tuple[str, str | None]]] = {
     "vga": ("VGA", "secondary-vga"),
     "cirrus": ("cirrus-vga", None),
     "vmvga": ("vmware-svga", None),
@@ -32,15 +33,8 @@ VIDEO: Final = {
     "bochs": ("bochs-display", "bochs-display"),
     "ramfb": ("ramfb", None),
 }
-_SOUND: Final = {
-    "ac97": "AC97",
-    "es1370": "ES1370",
-    "sb16": "sb16",
-    "usb": "usb-audio",
-    "ich6": "intel-hda",
-    "ich9": "ich9-intel-hda",
-}
-_CODECS: Final = {"duplex": "hda-duplex", "micro": "hda-micro", "output": "hda-output"}
+_WITH_VGA: Final = (*X86, *PPC64)
+_DISPLAYS: Final = (GraphicsType.SDL, GraphicsType.EGL_HEADLESS, GraphicsType.DBUS)
 
 
 def graphics(domain: Domain, context: Context) -> list[str]:
@@ -49,19 +43,38 @@ def graphics(domain: Domain, context: Context) -> list[str]:
     It begins with the one that :func:`hostel.drivers.qemu.screens.reserve` found. The live document gets the port once
     QEMU runs; it asks by the server's id, which is its place in the document. SPICE has no such choice.
     """
-    argv: list[str] = []
-    if any(device.type == GraphicsType.VNC for device in domain.devices.graphics):
+    devices = domain.devices.graphics
+    argv = [] if any(device.type in _DISPLAYS for device in devices) else ["-display", "none"]
+    if any(device.type == GraphicsType.VNC for device in devices):
         argv += _vnc_credentials(context)
-    for index, device in enumerate(domain.devices.graphics):
+    for index, device in enumerate(devices):
         keys = ["-k", device.keymap] if device.keymap is not None else []
-        if device.type == GraphicsType.SPICE and context.has_spice:
+        if device.type in _DISPLAYS:
+            argv += [*(["-full-screen"] if device.fullscreen else []), "-display", _display(domain, device)]
+        elif device.type == GraphicsType.SPICE and context.has_spice:
             argv += ["-spice", spice(device, context), *keys]
-            continue
-        if device.type != GraphicsType.VNC:
-            raise unsupported(f"graphics type='{device.type}'; write vnc{' or spice' if context.has_spice else ''}")
-        words = f"{_vnc(device, context)},id={VNC_ID}{index}{_vnc_options(domain, device, context.settings.vnc)}"
-        argv += ["-vnc", words, *keys]
+        elif device.type == GraphicsType.VNC:
+            words = f"{_vnc(device, context)},id={VNC_ID}{index}{_vnc_options(domain, device, context.settings.vnc)}"
+            argv += ["-vnc", words, *keys]
+        else:
+            there = ["vnc", *(["spice"] if context.has_spice else []), *map(str, _DISPLAYS)]
+            raise unsupported(f"graphics type='{device.type}'; write one of {', '.join(there)}")
     return argv
+
+
+def _display(domain: Domain, device: Graphics) -> str:
+    """What QEMU draws with, for a window, for programs on D-Bus, or for other servers of the machine's."""
+    words = [str(device.type)]
+    gl = device.gl or Gl()
+    if device.type == GraphicsType.DBUS:
+        words.append("p2p=on" if device.p2p else f"addr={escape(device.address or '')}")
+    if device.type != GraphicsType.EGL_HEADLESS and gl.enable is not None:
+        words.append(f"gl={'on' if gl.enable else 'off'}")
+    if gl.rendernode is not None:
+        words.append(f"rendernode={escape(gl.rendernode)}")
+    if device.type == GraphicsType.DBUS and device.audio is not None:
+        words.append(f"audiodev=audio{device.audio}")
+    return ",".join(words)
 
 
 def secrets(domain: Domain, settings: Settings) -> Iterator[Needed]:
@@ -116,74 +129,61 @@ def _vnc_options(domain: Domain, device: Graphics, settings: ScreenSettings) -> 
         text += f",share={device.share_policy}"
     if device.power_control is not None:
         text += f",power-control={'on' if device.power_control else 'off'}"
-    audio = audio_of(domain, device.audio)
-    return f"{text},audiodev=audio{audio}" if audio is not None else text
+    number = audio.number_of(domain, device.audio)
+    return f"{text},audiodev=audio{number}" if number is not None else text
 
 
-def audio_of(domain: Domain, wanted: int | None) -> int | None:
-    """The number of the audio back end that a device uses; None when the document has none."""
-    if wanted is not None:
-        return wanted
-    return domain.devices.audios[0].id if domain.devices.audios else None
-
-
-def audio(domain: Domain) -> list[str]:
-    """Audio back ends, before what plays on them."""
-    argv: list[str] = []
-    for backend in domain.devices.audios:
-        argv += option("-audiodev", {"id": f"audio{backend.id}", **_audio(backend)})
-    return argv
-
-
-def _audio(backend: Audio) -> dict[str, Any]:
-    if backend.type not in ("none", "file", "spice"):
-        raise unsupported(f"audio type='{backend.type}'; write none, file or spice")
-    if backend.type == "file":
-        return {"driver": "wav", "path": backend.path}
-    return {"driver": backend.type}
-
-
-def sounds(domain: Domain) -> list[str]:
-    """Sound cards, with the codecs of those that have them."""
-    argv: list[str] = []
-    for sound in domain.devices.sounds:
-        name, number = alias_of(sound), audio_of(domain, sound.audio)
-        driver = _SOUND.get(sound.model)
-        if driver is None:
-            raise unsupported(f"sound model='{sound.model}'; write one of {', '.join(_SOUND)}")
-        has_codecs = sound.model in ("ich6", "ich9")
-        audiodev = None if has_codecs or number is None else f"audio{number}"
-        argv += option("-device", {"driver": driver, "id": name, "audiodev": audiodev, **place(domain, sound)})
-        if has_codecs:
-            argv += _codecs(sound, name, number)
-    return argv
-
-
-def _codecs(sound: Sound, name: str, number: int | None) -> list[str]:
-    argv: list[str] = []
-    for index, codec in enumerate(sound.codecs or ["duplex"]):
-        spec = {"driver": _CODECS[codec], "id": f"{name}-codec{index}", "bus": f"{name}.0", "cad": index}
-        argv += option("-device", {**spec, "audiodev": None if number is None else f"audio{number}"})
-    return argv
-
-
-def videos(domain: Domain) -> list[str]:
-    """Graphics cards."""
+def videos(domain: Domain, context: Context) -> list[str]:
+    """Graphics cards, after the sockets of programs that draw for them."""
     argv: list[str] = []
     for video in domain.devices.videos:
         model = video.model or VideoModel(type="vga")
         if model.type == "none":
             continue
-        drivers = VIDEO.get(model.type, (None, None))
-        driver = drivers[0] if model.primary else drivers[1]
+        driver = _driver(domain, video, model)
         if driver is None:
             use = "" if model.primary else "for a second screen "
             raise unsupported(f"video model type='{model.type}' {use}is not QEMU's; write one of {', '.join(VIDEO)}")
-        argv += option(
-            "-device",
-            {"driver": driver, "id": alias_of(video), **virtio(video.driver), **_memory(model), **place(domain, video)},
-        )
+        argv += _served(video, context)
+        ends = {"chardev": served_by(video)} if is_served(video) else {}
+        own = virtio(video.driver) if driver != "vhost-user-vga" else {}
+        spec = {"driver": driver, "id": alias_of(video), **own, **_memory(model), **ends}
+        argv += [*zpci(video), *option("-device", {**spec, **place(domain, video)})]
     return argv
+
+
+def is_served(video: Video) -> bool:
+    """Whether a program of its own draws for a card, and not QEMU."""
+    return video.driver is not None and video.driver.name == "vhostuser"
+
+
+def served_by(video: Video) -> str:
+    """What the end of that program's socket is called."""
+    return f"chr-vu-{alias_of(video)}"
+
+
+def socket_name(video: Video) -> str:
+    """What that program's socket is called in the run's directory."""
+    return f"{alias_of(video)}-gpu.sock"
+
+
+def _served(video: Video, context: Context) -> list[str]:
+    if not is_served(video):
+        return []
+    path = context.monitor.with_name(socket_name(video))
+    return ["-chardev", f"socket,id={served_by(video)},path={escape(str(path))}"]
+
+
+def _driver(domain: Domain, video: Video, model: VideoModel) -> str | None:
+    """What QEMU calls a card: one with VGA inside for the first screen, where the architecture has such a thing."""
+    if model.type != "virtio":
+        first, further = VIDEO.get(model.type, (None, None))
+        return first if model.primary else further
+    is_accelerated = model.acceleration is not None and model.acceleration.accel3d
+    if model.primary and arch_of(domain) in _WITH_VGA:
+        return "vhost-user-vga" if is_served(video) else "virtio-vga-gl" if is_accelerated else "virtio-vga"
+    base = "vhost-user-gpu" if is_served(video) else "virtio-gpu-gl" if is_accelerated else "virtio-gpu"
+    return virtio_name(base, video, None)
 
 
 def _memory(model: VideoModel) -> dict[str, Any]:
@@ -195,9 +195,10 @@ def _memory(model: VideoModel) -> dict[str, Any]:
             "vram_size": None if model.vram is None else model.vram * 1024,
             "vram64_size_mb": (model.vram64 or 0) // 1024,
             "vgamem_mb": None if model.vgamem is None else model.vgamem // 1024,
+            **_resolution(model),
         }
     if model.type == "virtio":
-        return {"max_outputs": model.heads, **_resolution(model)}
+        return {"max_outputs": model.heads, "blob": model.blob, **_resolution(model)}
     if model.vram and model.type in ("vga", "vmvga"):
         return {"vgamem_mb": model.vram // 1024, **_resolution(model)}
     if model.vram and model.type == "bochs":

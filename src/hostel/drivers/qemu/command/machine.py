@@ -10,6 +10,7 @@ from typing import Final
 
 from hostel.codec.xml import Element
 from hostel.drivers.qemu.command import (
+    audio,
     character,
     controller,
     disk,
@@ -27,6 +28,7 @@ from hostel.drivers.qemu.command import (
     tpm,
 )
 from hostel.drivers.qemu.command.context import Context, escape, option
+from hostel.drivers.qemu.command.override import compatibility, overridden
 from hostel.drivers.qemu.command.support import FIELDS, refuse_unknown
 from hostel.drivers.qemu.document import unsupported
 from hostel.drivers.tuning.iothread import entries
@@ -36,6 +38,7 @@ from hostel.model.domain.domain import Domain, DomainType
 from hostel.model.domain.features import Features
 from hostel.model.domain.os import BootDevice, Os
 from hostel.model.domain.platform import Board, board_of
+from hostel.units import MiB
 
 _KINDS: Final = {
     BootDevice.HD: (DiskDevice.DISK, DiskDevice.LUN),
@@ -61,28 +64,30 @@ def build(domain: Domain, context: Context, fields: Mapping[type[Element], froze
     """
     refuse_unknown(domain, fields)
     order = bootindexes(domain)
-    argv = [context.emulator, "-name", f"guest={escape(domain.name)},debug-threads=on", "-S"]
+    argv = [context.emulator, "-name", f"guest={escape(domain.name)},debug-threads=on"]
+    argv += [*compatibility(domain), "-S"]
     argv += firmware.flash(domain, context)
-    argv += ["-machine", _machine(domain, context), "-accel", "kvm" if domain.type == DomainType.KVM else "tcg"]
+    argv += ["-machine", _machine(domain, context), "-accel", _accelerator(domain)]
     argv += [*processor.arguments(domain), *firmware.arguments(domain)]
     argv += [*memory.arguments(domain, context), *memory.cells(domain), *_iothreads(domain)]
     argv += ["-uuid", domain.uuid or "", *_generation(domain), *sysinfo.arguments(domain, context)]
-    argv += ["-display", "none", "-no-user-config", "-nodefaults"]
+    argv += ["-no-user-config", "-nodefaults"]
     argv += ["-chardev", f"socket,id=charmonitor,path={escape(str(context.monitor))},server=on,wait=off"]
     argv += ["-mon", "chardev=charmonitor,id=monitor,mode=control"]
     argv += ["-chardev", f"socket,id=charevents,path={escape(str(context.events))},server=on,wait=off"]
     argv += ["-mon", "chardev=charevents,id=events,mode=control"]
-    argv += [*_clock(domain.clock or Clock()), *_actions(domain), *_sleep(domain), *_boot(domain.os)]
+    argv += [*_clock(domain.clock or Clock()), *_actions(domain), *_sleep(domain), *_management(domain)]
+    argv += _boot(domain.os)
     argv += [*peripheral.iommu(domain), *controller.arguments(domain, order, context)]
     argv += [*memory.devices(domain, context), *peripheral.hubs(domain)]
     argv += [*disk.arguments(domain, context, order), *filesystem.arguments(domain, context, order)]
     argv += network.arguments(domain, context, order)
     argv += character.arguments(domain, context)
     argv += [*tpm.arguments(domain, context), *peripheral.inputs(domain)]
-    argv += display.audio(domain)
+    argv += audio.backends(domain)
     argv += display.graphics(domain, context)
-    argv += display.videos(domain)
-    argv += display.sounds(domain)
+    argv += display.videos(domain, context)
+    argv += audio.cards(domain)
     argv += [*passage.arguments(domain, context, order), *hostdev.arguments(domain, context, order)]
     argv += peripheral.watchdogs(domain)
     argv += peripheral.balloon(domain)
@@ -94,11 +99,11 @@ def build(domain: Domain, context: Context, fields: Mapping[type[Element], froze
     argv += [*(_sandbox(argv) if context.is_confined else []), "-msg", "timestamp=on"]
     if domain.qemu_commandline is not None:
         argv += [argument.value for argument in domain.qemu_commandline.arguments]
-    return argv
+    return overridden(argv, domain)
 
 
 def devices(domain: Domain, context: Context) -> list[str]:
-    """What the command line has of firmware, memory, boot order, storage, controllers, network and host devices."""
+    """What the command line has of firmware, memory and boot order, and of devices but for ports and screens."""
     order = bootindexes(domain)
     board = [*memory.machine_properties(domain), *security.machine_properties(domain, context)]
     board += firmware.machine_properties(domain)
@@ -110,7 +115,10 @@ def devices(domain: Domain, context: Context) -> list[str]:
     argv += [*disk.arguments(domain, context, order), *filesystem.arguments(domain, context, order)]
     argv += network.arguments(domain, context, order)
     argv += security.arguments(domain, context)
-    return [*argv, *tpm.arguments(domain, context), *hostdev.arguments(domain, context, order)]
+    argv += [*audio.backends(domain), *display.videos(domain, context), *audio.cards(domain)]
+    argv += [*peripheral.inputs(domain), *peripheral.watchdogs(domain), *peripheral.balloon(domain)]
+    argv += [*peripheral.rngs(domain, context), *tpm.arguments(domain, context)]
+    return overridden([*argv, *hostdev.arguments(domain, context, order)], domain)
 
 
 def _sandbox(argv: list[str]) -> list[str]:
@@ -144,12 +152,30 @@ def _machine(domain: Domain, context: Context) -> str:
     options.append(f"dump-guest-core={'on' if dump else 'off'}")
     if not features.acpi:
         options.append("acpi=off")
+    if (speaker := audio.speaker(domain)) is not None:
+        options.append(f"pcspk-audiodev={speaker}")
     options += memory.machine_properties(domain)
     options += [*security.machine_properties(domain, context), *firmware.machine_properties(domain)]
     hpet = next((timer.present for timer in _timers(domain) if timer.name == "hpet"), None)
     if hpet is not None:
         options.append(f"hpet={'on' if hpet else 'off'}")
     return ",".join(options)
+
+
+def _accelerator(domain: Domain) -> str:
+    if domain.type == DomainType.KVM:
+        return "kvm"
+    tcg = domain.features.tcg if domain.features is not None else None
+    size = tcg.tb_cache.to_bytes() if tcg is not None and tcg.tb_cache is not None else None
+    return "tcg" if size is None else f"tcg,tb-size={size // MiB}"
+
+
+def _management(domain: Domain) -> list[str]:
+    """Memory of the system management mode."""
+    management = domain.features.smm if domain.features is not None else None
+    if management is None or management.tseg is None:
+        return []
+    return ["-global", f"mch.extended-tseg-mbytes={management.tseg.to_bytes() // MiB}"]
 
 
 def _timers(domain: Domain) -> list[Timer]:
@@ -183,10 +209,9 @@ def _clock(clock: Clock) -> list[str]:
         base = (now + datetime.timedelta(seconds=seconds)).strftime("%Y-%m-%dT%H:%M:%S")
     elif clock.offset == "absolute":
         base = datetime.datetime.fromtimestamp(clock.start or 0, datetime.UTC).strftime("%Y-%m-%dT%H:%M:%S")
-    elif clock.offset in ("utc", "localtime"):
-        base = clock.offset
     else:
-        raise unsupported(f"<clock offset='{clock.offset}'>; write utc, localtime, variable or absolute")
+        # A time zone is told by the environment.
+        base = "localtime" if clock.offset == "timezone" else clock.offset
     words, globals_ = f"base={base}", []
     for timer in clock.timers:
         if timer.name == "rtc":
@@ -235,6 +260,8 @@ def _boot(os: Os | None) -> list[str]:
     for name, value in (("-kernel", os.kernel), ("-initrd", os.initrd), ("-append", os.cmdline), ("-dtb", os.dtb)):
         if value:
             argv += [name, value]
+    for table in os.acpi.tables if os.acpi is not None else []:
+        argv += ["-acpitable", f"sig={table.type.upper()},file={escape(table.path or '')}"]
     return argv
 
 

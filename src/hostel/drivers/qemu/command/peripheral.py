@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from hostel.drivers.qemu.command.character import chardev
 from hostel.drivers.qemu.command.context import Context, alias_of, option
-from hostel.drivers.qemu.command.place import place, virtio
+from hostel.drivers.qemu.command.place import place, virtio, virtio_name, zpci
 from hostel.drivers.qemu.document import unsupported
 from hostel.model.domain.devices.address import IsaAddress
 from hostel.model.domain.devices.character import CharacterType, Serial
@@ -19,21 +19,12 @@ from hostel.model.domain.domain import Domain
 
 _USB_INPUTS: Final = {"tablet": "usb-tablet", "keyboard": "usb-kbd", "mouse": "usb-mouse"}
 _VIRTIO_INPUTS: Final = {
-    "tablet": "virtio-tablet-pci",
-    "keyboard": "virtio-keyboard-pci",
-    "mouse": "virtio-mouse-pci",
-    "passthrough": "virtio-input-host-pci",
+    "tablet": "virtio-tablet",
+    "keyboard": "virtio-keyboard",
+    "mouse": "virtio-mouse",
+    "passthrough": "virtio-input-host",
 }
-_BALLOONS: Final = {
-    "virtio": "virtio-balloon-pci",
-    "virtio-transitional": "virtio-balloon-pci-transitional",
-    "virtio-non-transitional": "virtio-balloon-pci-non-transitional",
-}
-_RNGS: Final = {
-    "virtio": "virtio-rng-pci",
-    "virtio-transitional": "virtio-rng-pci-transitional",
-    "virtio-non-transitional": "virtio-rng-pci-non-transitional",
-}
+_WATCHDOGS: Final = ("i6300esb", "ib700", "diag288")
 _ACTIONS: Final = {"dump": "pause"}
 
 
@@ -68,14 +59,26 @@ def inputs(domain: Domain) -> list[str]:
     """Input devices; those on PS/2 are the machine's own."""
     argv: list[str] = []
     for device in domain.devices.inputs:
-        if device.bus != "ps2":
-            argv += option("-device", {**_input(device), **place(domain, device)})
+        if device.type == "evdev":
+            argv += _evdev(device)
+        elif device.bus != "ps2":
+            argv += [*zpci(device), *option("-device", {**_input(device), **place(domain, device)})]
     return argv
+
+
+def _evdev(device: Input) -> list[str]:
+    """Events of one of the host's devices, given to the machine's own ones."""
+    source = device.source or InputSource()
+    grab = {"grab_all": True if source.grab == "all" else None, "grab-toggle": source.grab_toggle}
+    spec = {"qom-type": "input-linux", "id": alias_of(device), "evdev": source.dev, "repeat": source.repeat}
+    return option("-object", {**spec, **grab})
 
 
 def _input(device: Input) -> dict[str, Any]:
     kinds = {"usb": _USB_INPUTS, "virtio": _VIRTIO_INPUTS}.get(device.bus or "", {})
     driver = kinds.get(device.type)
+    if driver is not None and device.bus == "virtio":
+        driver = virtio_name(driver, device, device.model)
     if driver is None:
         raise unsupported(f"input type='{device.type}' bus='{device.bus}'; write bus='usb', 'virtio' or 'ps2'")
     source = device.source or InputSource()
@@ -87,14 +90,12 @@ def balloon(domain: Domain) -> list[str]:
     device = domain.devices.memballoon
     if device is None or device.model == "none":
         return []
-    driver = _BALLOONS.get(device.model)
-    if driver is None:
+    if not device.model.startswith("virtio"):
         raise unsupported(f"memballoon model='{device.model}'; write virtio or none")
+    driver = virtio_name("virtio-balloon", device, device.model)
     options = {"deflate-on-oom": device.autodeflate, "free-page-reporting": device.free_page_reporting}
-    return option(
-        "-device",
-        {"driver": driver, "id": alias_of(device), **options, **virtio(device.driver), **place(domain, device)},
-    )
+    spec = {"driver": driver, "id": alias_of(device), **options, **virtio(device.driver), **place(domain, device)}
+    return [*zpci(device), *option("-device", spec)]
 
 
 def rngs(domain: Domain, context: Context) -> list[str]:
@@ -105,8 +106,9 @@ def rngs(domain: Domain, context: Context) -> list[str]:
         argv += [*_rng_backend(device, name, context)]
         rate = device.rate
         limits = {} if rate is None else {"max-bytes": rate.bytes, "period": rate.period or 1000}
-        spec = {"driver": _RNGS[device.model], "rng": name, "id": alias_of(device), **limits, **virtio(device.driver)}
-        argv += option("-device", {**spec, **place(domain, device)})
+        driver = virtio_name("virtio-rng", device, device.model)
+        spec = {"driver": driver, "rng": name, "id": alias_of(device), **limits, **virtio(device.driver)}
+        argv += [*zpci(device), *option("-device", {**spec, **place(domain, device)})]
     return argv
 
 
@@ -128,8 +130,8 @@ def watchdogs(domain: Domain) -> list[str]:
     """Watchdogs; QEMU knows one action for all."""
     argv: list[str] = []
     for device in domain.devices.watchdogs:
-        if device.model not in ("i6300esb", "ib700"):
-            raise unsupported(f"watchdog model='{device.model}'; write i6300esb or ib700")
+        if device.model not in _WATCHDOGS:
+            raise unsupported(f"watchdog model='{device.model}'; write one of {', '.join(_WATCHDOGS)}")
         argv += option("-device", {"driver": device.model, "id": alias_of(device), **place(domain, device)})
         argv += ["-watchdog-action", _ACTIONS.get(device.action, device.action)]
     return argv

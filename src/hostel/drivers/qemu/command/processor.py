@@ -46,7 +46,18 @@ def _features(cpu: Cpu) -> list[str]:
     if cpu.maxphysaddr is not None:
         bits = cpu.maxphysaddr.bits
         words.append("host-phys-bits=on" if cpu.maxphysaddr.mode == "passthrough" else f"phys-bits={bits or 0}")
-    return words
+    return [*words, *_cache(cpu)]
+
+
+def _cache(cpu: Cpu) -> list[str]:
+    """The cache that the guest is told of: the host's, one that QEMU invents, or none."""
+    if cpu.cache is None:
+        return []
+    mode = cpu.cache.mode
+    words = {"emulate": ["l3-cache=on"], "passthrough": ["host-cache-info=on"]}.get(mode, [])
+    if mode != "passthrough" and cpu.mode in ("host-passthrough", "maximum"):
+        words.append("host-cache-info=off")
+    return [*words, "l3-cache=off"] if mode != "emulate" else words
 
 
 def _timers(domain: Domain) -> list[str]:

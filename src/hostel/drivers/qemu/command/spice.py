@@ -18,10 +18,8 @@ def spice(device: Graphics, context: Context) -> str:
     """The ``-spice`` of a screen; its password is told to QEMU once it runs, and nobody gets in before.
 
     Raises:
-        VirtError: ``CONFIG_UNSUPPORTED``: it asks for OpenGL, or for a way to connect that there is not.
+        VirtError: ``CONFIG_UNSUPPORTED``: it asks for a way to connect that there is not.
     """
-    if device.gl is not None and device.gl.enable:
-        raise unsupported("<gl enable='yes'/> of SPICE; write <gl enable='no'/>")
     settings = context.settings.spice
     words = _listen(device, context)
     is_secure = any(word.startswith("tls-port=") for word in words)
@@ -47,6 +45,9 @@ def spice(device: Graphics, context: Context) -> str:
         ("disable-agent-file-xfer", "on" if device.file_transfer is False else None),
     )
     words += [f"{name}={value}" for name, value in given if value is not None]
+    if device.gl is not None and device.gl.enable:
+        words.append("gl=on")
+        words += [f"rendernode={escape(device.gl.rendernode)}"] if device.gl.rendernode is not None else []
     return ",".join([*words, "seamless-migration=on"])
 
 

@@ -54,8 +54,8 @@ _ACTED_ON: Final[dict[type[Element], str]] = {
     domain.Domain: (
         "type id name uuid genid title description metadata memory max_memory memory_backing current_memory "
         "memtune blkiotune numatune vcpu iothreads iothread_ids default_iothread cputune resource os features cpu "
-        "clock on_poweroff on_reboot on_crash on_lockfailure pm sysinfos devices seclabels launch_security "
-        "qemu_commandline"
+        "clock on_poweroff on_reboot on_crash on_lockfailure pm sysinfos devices seclabels idmap launch_security "
+        "qemu_commandline qemu_override qemu_deprecation"
     ),
     domain.GenerationId: "value",
     domain.PowerManagement: "suspend_to_mem suspend_to_disk",
@@ -93,9 +93,19 @@ _ACTED_ON: Final[dict[type[Element], str]] = {
     tune.Resource: "partition",
     seclabel.SecurityLabel: "type model relabel",
     security.LaunchSecurity: "type kernel_hashes cbitpos reduced_phys_bits policy dh_cert session",
-    passthrough.QemuCommandline: "arguments",
+    tune.IdMap: "uids gids",
+    **dict.fromkeys((tune.UserMap, tune.GroupMap), "start target count"),
+    passthrough.QemuCommandline: "arguments environment",
     passthrough.QemuArgument: "value",
-    os.Os: "firmware type firmware_features loader nvram kernel initrd cmdline dtb boot bootmenu bios smbios",
+    passthrough.QemuVariable: "name value",
+    passthrough.QemuOverride: "devices",
+    passthrough.QemuDevice: "alias frontend",
+    passthrough.QemuFrontend: "properties",
+    passthrough.QemuProperty: "name type value",
+    passthrough.QemuDeprecation: "behavior",
+    os.Os: "firmware type firmware_features loader nvram kernel initrd cmdline dtb acpi boot bootmenu bios smbios",
+    os.OsAcpi: "tables",
+    os.AcpiTable: "type path",
     sysinfo.Sysinfo: "type bios system base_boards chassis oem_strings entries",
     **dict.fromkeys(_SMBIOS_BLOCKS, "entries"),
     sysinfo.Entry: "name file value",
@@ -106,7 +116,9 @@ _ACTED_ON: Final[dict[type[Element], str]] = {
     os.OsType: "arch machine value",
     os.BootMenu: "enable timeout",
     os.Bios: "reboot_timeout",
-    features.Features: "acpi apic pae hap hyperv kvm pvspinlock pmu vmport smm ioapic vmcoreinfo",
+    features.Features: "acpi apic pae hap hyperv kvm pvspinlock pmu vmport smm ioapic vmcoreinfo tcg",
+    features.Tcg: "tb_cache",
+    **dict.fromkeys((features.TranslationCache, features.TopSegment), "unit value"),
     features.Apic: "eoi",
     features.Hyperv: (
         "mode relaxed vapic spinlocks vpindex runtime synic stimer reset vendor_id frequencies reenlightenment "
@@ -116,9 +128,10 @@ _ACTED_ON: Final[dict[type[Element], str]] = {
     features.SyntheticTimer: "state direct",
     features.VendorId: "state value",
     features.Kvm: "hidden hint_dedicated poll_control pv_ipi",
-    features.SystemManagement: "state",
+    features.SystemManagement: "state tseg",
     cpu.Vcpu: "placement cpuset value current",
-    cpu.Cpu: "mode match check migratable model vendor topology maxphysaddr features numa",
+    cpu.Cpu: "mode match check migratable model vendor topology cache maxphysaddr features numa",
+    cpu.CpuCache: "level mode",
     cpu.CpuModel: "fallback vendor_id name",
     cpu.Topology: "sockets dies cores threads",
     cpu.MaxPhysicalAddress: "mode bits",
@@ -133,8 +146,9 @@ _ACTED_ON: Final[dict[type[Element], str]] = {
     cpu.Interconnects: "latencies bandwidths",
     cpu.Latency: "initiator target cache type value",
     cpu.CellBandwidth: "initiator target cache type value unit",
-    clock.Clock: "offset adjustment basis start timers",
-    clock.Timer: "name present tickpolicy track frequency",
+    clock.Clock: "offset adjustment basis timezone start timers",
+    clock.Timer: "name present tickpolicy track frequency catchup",
+    clock.Catchup: "threshold slew limit",
     hostdev.PciHostdev: f"{_HOSTDEV} driver source teaming rom",
     hostdev.UsbHostdev: f"{_HOSTDEV} source",
     hostdev.ScsiHostdev: f"{_HOSTDEV} source rawio readonly shareable",
@@ -249,25 +263,32 @@ _ACTED_ON: Final[dict[type[Element], str]] = {
     character.Console: f"tty {_CHARACTER}",
     character.ConsoleTarget: "type port",
     character.Channel: _CHARACTER,
-    character.ChannelTarget: "type name state",
-    character.CharacterSource: "mode path append host service tls channel reconnect",
+    character.ChannelTarget: "type address port name state",
+    character.CharacterSource: "mode path append host service tls channel reconnect clipboard mouse",
     character.Log: "file append",
     input.Input: f"type bus driver source {_DEVICE}",
-    input.InputSource: "evdev",
+    input.InputSource: "dev evdev grab grab_toggle repeat",
     input.Hub: f"type {_DEVICE}",
     graphics.Graphics: (
-        "type socket port tls_port autoport websocket listen keymap share_policy power_control passwd passwd_valid_to "
-        "connected listens audio default_mode channels image_compression jpeg_compression zlib_compression "
-        "playback_compression streaming mouse clipboard file_transfer gl"
+        "type socket port tls_port autoport websocket listen keymap share_policy power_control display xauth p2p "
+        "address fullscreen passwd passwd_valid_to connected listens audio default_mode channels image_compression "
+        "jpeg_compression zlib_compression playback_compression streaming mouse clipboard file_transfer gl"
     ),
     graphics.Listen: "type address network socket",
     graphics.SpiceChannel: "name mode",
-    graphics.Gl: "enable",
-    sound.Sound: f"model codecs audio {_DEVICE}",
-    sound.Audio: "id type path",
+    graphics.Gl: "enable rendernode",
+    sound.Sound: f"model multichannel codecs audio {_DEVICE}",
+    sound.Audio: "id type timer_period driver path server_name try_mmap exclusive dsp_policy input output",
+    **dict.fromkeys(
+        (sound.AudioInput, sound.AudioOutput),
+        "mixing_engine fixed_settings voices buffer_length server_name client_name connect_ports exact_name dev "
+        "buffer_count try_poll name stream_name latency settings",
+    ),
+    sound.AudioSettings: "frequency channels sample_format",
     video.Video: f"driver model {_DEVICE}",
     video.VideoDriver: f"name {_VIRTIO}",
-    video.VideoModel: "type ram vram vram64 vgamem heads primary resolution",
+    video.VideoModel: "type ram vram vram64 vgamem heads primary blob acceleration resolution",
+    video.Acceleration: "accel2d accel3d rendernode",
     video.Resolution: "x y",
     paravirtual.MemoryBalloon: f"model autodeflate free_page_reporting stats_period driver {_DEVICE}",
     paravirtual.Rng: f"model rate backend driver {_DEVICE}",

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 from hostel.drivers.qemu.document import unsupported
+from hostel.drivers.qemu.helper import vhost_user
 from hostel.drivers.qemu.process import Helper
 from hostel.model.domain.devices.filesystem import Filesystem, FilesystemBinary, FilesystemLock, FilesystemSource
 from hostel.model.domain.domain import Domain
 
-# Descriptors of programs that speak vhost-user (QEMU, docs/interop/vhost-user.json); the later override the former.
-DIRECTORIES: Final = (Path("/usr/share/qemu/vhost-user"), Path("/etc/qemu/vhost-user"))
 _BINARIES: Final = ("/usr/libexec/virtiofsd", "/usr/lib/qemu/virtiofsd")
 
 
@@ -63,25 +60,13 @@ def _helper(item: Filesystem, run: Path) -> Helper:
     return Helper(f"virtiofsd of '{item.target}'", argv, socket)
 
 
-def find(directories: Sequence[Path] = DIRECTORIES) -> str:
+def find() -> str:
     """The program that this host has for it.
 
     Raises:
         VirtError: ``CONFIG_UNSUPPORTED``: it has none.
     """
-    found: dict[str, Path] = {}
-    for directory in directories:
-        if directory.is_dir():
-            found |= {path.name: path for path in directory.iterdir() if path.suffix == ".json"}
-    for _, path in sorted(found.items()):
-        try:
-            text = path.read_text(encoding="utf-8")
-            descriptor = json.loads(text) if text else {}
-            if descriptor.get("type") == "fs":
-                return str(descriptor["binary"])
-        except (OSError, ValueError, KeyError, AttributeError) as error:
-            raise unsupported(f"descriptor '{path}' is broken: {error}; mend it, or make it empty") from error
-    binary = next((path for path in _BINARIES if os.access(path, os.X_OK)), None)
+    binary = vhost_user.find("fs") or next((path for path in _BINARIES if os.access(path, os.X_OK)), None)
     if binary is None:
         raise unsupported("<driver type='virtiofs'/> needs virtiofsd, which is not there; install it")
     return binary

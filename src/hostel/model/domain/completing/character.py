@@ -14,6 +14,7 @@ from hostel.model.domain.devices.character import (
     SerialTarget,
 )
 from hostel.model.domain.devices.paravirtual import RngBackend
+from hostel.model.domain.devices.redirection import Redirdev
 from hostel.model.domain.domain import Domain
 from hostel.model.domain.platform import S390, X86, Board, Platform, arch_of, board_of
 
@@ -31,6 +32,7 @@ _BOARD_PORTS: Final = {
     Board.ARM_VIRT: "system-serial",
     Board.RISCV_VIRT: "system-serial",
 }
+_USB_CHANNEL: Final = "org.qemu.usbredir"  # on D-Bus
 _BOARD_MODELS: Final = {Board.ARM_VIRT: "pl011", Board.RISCV_VIRT: "16550a"}
 
 
@@ -46,6 +48,12 @@ def complete_source(character: CharacterEnd | RngBackend) -> None:
         character.sources = [item for item in character.sources if item.path is not None]
     if kind in (CharacterType.NULL, CharacterType.VC, CharacterType.STDIO, CharacterType.SPICEVMC):
         character.sources = []
+    if (
+        kind == CharacterType.DBUS
+        and isinstance(character, Redirdev)
+        and not any(item.channel for item in character.sources)
+    ):
+        character.sources = [CharacterSource(channel=_USB_CHANNEL)]
     if kind == CharacterType.UDP:
         character.sources.sort(key=_is_connecting)
 
