@@ -11,16 +11,21 @@ from pathlib import Path
 import pytest
 
 from hostel.drivers.base import DomainRef, DomainState
+from hostel.drivers.base.block import BlockCommitFlag, BlockJobAbortFlag
 from hostel.drivers.base.snapshot import SnapshotCreateFlag, SnapshotDeleteFlag, SnapshotRef, SnapshotRevertFlag
 from hostel.drivers.qemu.block.chain import images
 from hostel.drivers.qemu.driver import QemuDriver
+from hostel.drivers.store import Directories
 from hostel.errors import ErrorCode, VirtError
 from hostel.model.domain.domain import Domain
 from support import image
+from support.chains import wait_for_job
+from support.kill_step import MAX_STEPS, killed_at
 from support.session import disk, domain_xml
 
 pytestmark = [pytest.mark.qemu, pytest.mark.requires_tool("qemu-img")]
 MIB = 1 << 20
+REVERT = Path(__file__).parents[2] / "src/hostel/drivers/qemu/snapshot/revert.py"
 DISK_ONLY = SnapshotCreateFlag.DISK_ONLY
 WITHOUT_VDB = "<disks><disk name='vdb' snapshot='no'/></disks>"
 
@@ -255,6 +260,107 @@ def test_saved_memory_does_not_outlive_the_disks_that_it_fits(machine: Still, li
         assert machine.driver.domain_has_managed_save_image(machine.ref)
     machine.driver.domain_revert_to_snapshot(one, SnapshotRevertFlag.FORCE)
     assert not machine.driver.domain_has_managed_save_image(machine.ref)
+
+
+def test_disks_are_not_taken_from_saved_memory_that_goes_on_with_them(machine: Still) -> None:
+    one = machine.create("one", DISK_ONLY)
+    machine.start()
+    machine.driver.domain_managed_save(machine.ref)
+    for act in (lambda: machine.create("two", DISK_ONLY), lambda: machine.delete(one)):
+        with pytest.raises(VirtError, match=r"managed save image, .* start it, or remove the image") as caught:
+            act()
+        assert caught.value.code == ErrorCode.OPERATION_INVALID
+    assert machine.names() == ["one"]
+    top = machine.file()
+    machine.start()
+    assert machine.file() == top
+    machine.stop()
+    machine.delete(one)
+    machine.check()
+
+
+def test_state_whose_overlay_was_committed_is_not_gone_back_to(machine: Still) -> None:
+    machine.write(1)
+    one = machine.create("one", DISK_ONLY)
+    machine.write(2)
+    machine.start()
+    driver, vda = machine.driver, "vda"
+    machine.create("two", DISK_ONLY, WITHOUT_VDB)
+    driver.domain_block_commit(machine.ref, vda, flags=BlockCommitFlag.ACTIVE | BlockCommitFlag.SHALLOW)
+    wait_for_job(driver, machine.ref, ready=True)
+    driver.domain_block_job_abort(machine.ref, vda, BlockJobAbortFlag.PIVOT)
+    with pytest.raises(VirtError, match="'two' is being deleted, or its overlays were committed") as caught:
+        driver.domain_revert_to_snapshot(SnapshotRef("two", machine.ref), SnapshotRevertFlag.FORCE)
+    assert caught.value.code == ErrorCode.OPERATION_INVALID
+    machine.delete(SnapshotRef("two", machine.ref))
+    machine.revert(one)  # which is not touched by it
+    assert machine.read() == 1
+    machine.delete(one)
+    (machine.home / "vda.two").unlink()  # which who has it committed removes
+    machine.check()
+
+
+def test_overlay_below_one_that_keeps_a_snapshot_inside_is_merged(machine: Still) -> None:
+    outer = machine.create("outer", DISK_ONLY)
+    machine.write(1)
+    middle = machine.create("middle", DISK_ONLY)
+    inner = machine.create("inner")
+    machine.write(2)
+    machine.delete(outer)
+    assert machine.names() == ["inner", "middle"] and machine.read() == 2
+    assert not (machine.home / "vda.outer").exists()
+    machine.revert(inner)
+    assert machine.read() == 1
+    machine.delete(inner)
+    machine.delete(middle)
+    assert machine.read() == 1
+    machine.check()
+
+
+def test_a_guest_paused_since_its_memory_was_saved_is_resumed_first(machine: Still) -> None:
+    machine.start()
+    driver = machine.driver
+    driver.domain_suspend(machine.ref)
+    memory = f"<memory snapshot='external' file='{machine.home}/memory'/>"
+    one = machine.create("one", more=memory)
+    for act in (
+        lambda: machine.delete(one),
+        lambda: machine.create("two", more=memory.replace("memory'", "more'")),
+        lambda: driver.domain_managed_save(machine.ref),
+    ):
+        with pytest.raises(VirtError, match=r"paused since its memory was saved, .* resume it first") as caught:
+            act()
+        assert caught.value.code == ErrorCode.OPERATION_INVALID
+    assert machine.names() == ["one"]
+    machine.revert(one)
+    machine.start()
+    machine.delete(one)
+    machine.stop()
+    machine.check()
+
+
+def test_killed_while_disks_go_back_saved_memory_does_not_meet_them(machine: Still) -> None:
+    machine.write(1)
+    one = machine.create("one")
+    step, outcomes = 1, set()
+    while step < MAX_STEPS:
+        machine.write(2)
+        machine.start()
+        machine.driver.domain_managed_save(machine.ref)
+
+        def act() -> None:
+            QemuDriver(Directories.under(machine.home)).domain_revert_to_snapshot(one, SnapshotRevertFlag.FORCE)
+
+        killed = killed_at(step, (REVERT,), act)
+        machine.names()  # what was begun is ended
+        outcome = (machine.read(), machine.driver.domain_has_managed_save_image(machine.ref))
+        assert outcome != (1, True), f"step {step}"
+        outcomes.add(outcome)
+        machine.driver.domain_managed_save_remove(machine.ref)
+        if not killed:
+            break
+        step += 7
+    assert {(1, False), (2, True)} <= outcomes
 
 
 def test_transient_machine_is_not_reverted_away(machine: Still) -> None:

@@ -116,6 +116,19 @@ class Running:
             return self.qmp.execute(command, **arguments)
         return None
 
+    def check_disks_held(self) -> None:
+        """Refuse what QEMU does not do for a guest that is paused since its memory was written.
+
+        It has let go of the images that it had, and takes them again when the guest goes on.
+
+        Raises:
+            VirtError: ``OPERATION_INVALID``.
+        """
+        if self.ask("query-status").get("status") == "postmigrate":
+            raise invalid(
+                "domain is paused since its memory was saved, and QEMU holds its disks no more; resume it first"
+            )
+
     def save(self, **changes: Any) -> None:
         """Write the state down, with these fields changed."""
         self.status = self.status._replace(**changes)

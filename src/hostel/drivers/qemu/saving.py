@@ -225,6 +225,7 @@ def write_memory(
     Raises:
         VirtError: the host or QEMU refused; the guest is stopped then.
     """
+    machine.check_disks_held()
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         with open(descriptor, "r+b") as file:

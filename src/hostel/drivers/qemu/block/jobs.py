@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Final
 
 from hostel.drivers.base import DomainRef
@@ -19,6 +21,7 @@ from hostel.drivers.qemu.status import BlockJob
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
 from hostel.model.domain.devices.disk import Disk
 from hostel.model.domain.devices.source import ImageFormat, Mirror
+from hostel.model.snapshot import Snapshot
 
 _MIB: Final = 1 << 20
 _END_SECONDS: Final = 120.0
@@ -69,7 +72,29 @@ class JobCalls(Calls):
         speed = _bytes(bandwidth, in_bytes=bool(flags & BlockCommitFlag.BANDWIDTH_BYTES))
         with self._running(domain) as machine:
             found = find_disk(machine.domain, disk)
-            commit(machine, found, base, top, speed, flags)
+            commit(machine, found, base, top, speed, flags, self._without_snapshots)
+
+    @contextlib.contextmanager
+    def _without_snapshots(self, machine: Running, merged: Sequence[str], base: str, removed: bool) -> Iterator[None]:
+        """What begins within ends the states of external snapshots: their documents say so before, unless it fails."""
+        from hostel.drivers.qemu.block.standing import Standing
+        from hostel.drivers.qemu.snapshot.catalog import Catalog
+
+        catalog = Catalog(self._machines, machine.name)
+        known = catalog.all()
+        lost = Standing([], known, self._launcher.prepare).who_loses(merged, base, removed=removed)
+        before = {name: known[name].format() for name, _ in lost}
+        for name in before:
+            for wanted in known[name].disks.disks:
+                wanted.delete_in_progress = wanted.delete_in_progress or (name, wanted.name) in lost
+            catalog.put(known[name])
+        try:
+            yield
+        except VirtError as error:
+            if error.code is ErrorCode.INTERNAL_ERROR:  # QEMU refused, and has not begun
+                for text in before.values():
+                    catalog.put(Snapshot.parse(text, "domain_snapshot"))
+            raise
 
     def domain_get_block_job_info(self, domain: DomainRef, disk: str) -> BlockJobInfo | None:
         """How far the disk's job is."""
@@ -136,35 +161,38 @@ def check_free(machine: Running, disk: Disk) -> None:
 
 
 def commit(
-    machine: Running, disk: Disk, base: str | None, top: str | None, speed: int, flags: BlockCommitFlag
+    machine: Running,
+    disk: Disk,
+    base: str | None,
+    top: str | None,
+    speed: int,
+    flags: BlockCommitFlag,
+    prepared: Callable[[Running, Sequence[str], str, bool], AbstractContextManager[None]] | None = None,
 ) -> BlockJob:
     """Start to merge ``top`` into ``base``.
+
+    Args:
+        machine: whose.
+        disk: whose chain.
+        base: the image that is merged into, as ``virDomainBlockCommit`` names it.
+        top: the first image that is merged.
+        speed: bytes a second.
+        flags: how.
+        prepared: within what QEMU is asked; is told of the images merged, top first, the one below, and whether they
+            are removed.
 
     Raises:
         VirtError: the chain does not have them in this order, or QEMU refused.
     """
     check_free(machine, disk)
+    machine.check_disks_held()
     chain = list(images(disk))
     source = chain[0] if top in (None, disk.target.dev) else find_image(disk, top)
     position = next(index for index, item in enumerate(chain) if item.number == source.number)
-    has_backing = position + 1 < len(chain)
-    is_shallow = base is None and bool(flags & BlockCommitFlag.SHALLOW)
-    target = chain[position + 1] if is_shallow and has_backing else None
-    if not is_shallow:
-        target = find_image(disk, base, beneath=source)
     is_active = source.number == chain[0].number
-    if is_active and not flags & BlockCommitFlag.ACTIVE:
-        raise _invalid_arg(f"commit of '{disk.target.dev}' active layer requires active flag")
-    if not is_active and flags & BlockCommitFlag.ACTIVE:
-        raise _invalid_arg(f"active commit requested but '{source.path}' is not active")
-    if target is None:
-        raise _invalid_arg(f"top '{source.path}' in chain for '{chain[0].path}' has no backing file")
-    if flags & BlockCommitFlag.SHALLOW and target.number != chain[position + 1].number:
-        raise _invalid_arg(
-            f"base '{target.path}' is not immediately below '{source.path}' in chain for '{chain[0].path}'"
-        )
+    target = _committed_to(disk, chain[position:], base, flags, is_active=is_active)
     end_position = next(index for index, item in enumerate(chain) if item.number == target.number)
-    _check_inside(machine, chain[:end_position])
+    _check_inside(machine, chain[position:end_position])  # those above show the same as before
     kind = "active-commit" if is_active else "commit"
     delete = bool(flags & BlockCommitFlag.DELETE)
     job = _record(disk, kind, "commit", top=0 if is_active else source.number, base=target.number, delete=delete)
@@ -178,8 +206,33 @@ def commit(
     else:
         relative = bool(flags & BlockCommitFlag.RELATIVE)
         arguments["backing_file"] = _name(chain[position - 1], target, relative=relative)
-    start(machine, job, "block-commit", device=top_node(disk), speed=speed, **arguments)
+    with contextlib.ExitStack() as stack:
+        if prepared is not None:
+            merged = [item.path for item in chain[position:end_position]]
+            stack.enter_context(prepared(machine, merged, target.path, delete))
+        start(machine, job, "block-commit", device=top_node(disk), speed=speed, **arguments)
     return job
+
+
+def _committed_to(
+    disk: Disk, chain: Sequence[Image], base: str | None, flags: BlockCommitFlag, *, is_active: bool
+) -> Image:
+    """What the first of these images of a disk is merged into."""
+    source, named = chain[0], f"'{chain[0].path}'"
+    is_shallow = base is None and bool(flags & BlockCommitFlag.SHALLOW)
+    target = chain[1] if is_shallow and len(chain) > 1 else None
+    if not is_shallow:
+        target = find_image(disk, base, beneath=source)
+    if is_active and not flags & BlockCommitFlag.ACTIVE:
+        raise _invalid_arg(f"commit of '{disk.target.dev}' active layer requires active flag")
+    if not is_active and flags & BlockCommitFlag.ACTIVE:
+        raise _invalid_arg(f"active commit requested but {named} is not active")
+    path = next(images(disk)).path
+    if target is None:
+        raise _invalid_arg(f"top {named} in chain for '{path}' has no backing file")
+    if flags & BlockCommitFlag.SHALLOW and target.number != chain[1].number:
+        raise _invalid_arg(f"base '{target.path}' is not immediately below {named} in chain for '{path}'")
+    return target
 
 
 def _check_inside(machine: Running, standing: Sequence[Image]) -> None:

@@ -6,7 +6,7 @@ removes it asks here first whose state that would change.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from hostel.drivers.qemu.block.chain import images
@@ -97,3 +97,18 @@ class Standing:
             if holds and state.snapshot != but:
                 found.add(state.snapshot)
         return sorted(found)
+
+    def who_loses(self, merged: Sequence[str], base: str, *, removed: bool) -> list[tuple[str, str]]:
+        """The snapshots, and of each the disk, whose state ends when images are merged into one below.
+
+        Args:
+            merged: the paths of the images, top first.
+            base: what they are merged into.
+            removed: whether they are removed then.
+        """
+        found = []
+        for state in self.kept:
+            is_changed = state.needs(base) and merged[0] not in state.chain
+            if is_changed or (removed and not set(merged).isdisjoint(state.chain)):
+                found.append((state.snapshot, state.disk))
+        return found

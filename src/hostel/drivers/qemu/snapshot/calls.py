@@ -18,6 +18,7 @@ from hostel.drivers.base.snapshot import (
 )
 from hostel.drivers.document import reading
 from hostel.drivers.fault import fault
+from hostel.drivers.qemu import savefile
 from hostel.drivers.qemu.backup.checkpoints import Checkpoints
 from hostel.drivers.qemu.block.chain import images
 from hostel.drivers.qemu.block.create import create_over
@@ -63,6 +64,16 @@ class SnapshotCalls(Calls):
     def saved_memory_of(self, name: str) -> Path:
         """Where a domain's memory is, where it is saved."""
         return self._machines.saved(name)
+
+    def check_no_saved_memory(self, name: str) -> None:
+        """Refuse what would take a disk from saved memory, whose own document says what the next start is on.
+
+        Raises:
+            VirtError: ``OPERATION_INVALID``.
+        """
+        if savefile.is_whole(self._machines.saved(name)):
+            what = "domain has a managed save image, whose memory fits its disks as they are; "
+            raise invalid(f"{what}start it, or remove the image with managedsave-remove")
 
     def define(self, definition: Domain) -> None:
         """Replace a definition; the caller holds the domain's lock."""
@@ -180,6 +191,8 @@ class SnapshotCalls(Calls):
             busy = {job.disk for job in machine.status.jobs}
             if any(wanted.snapshot != "no" and wanted.name in busy for _, wanted in plan.disks):
                 raise invalid("domain has active block job; end it with blockjob --abort or --pivot")
+        if machine is None and plan.of("external"):
+            self.check_no_saved_memory(domain.name)
         check(snapshot, plan, is_active=machine is not None, flags=flags)
         return plan
 

@@ -134,6 +134,10 @@ def _merge(
             work.append((disk.target.dev, overlay, base))
     if not work:
         return
+    if machine is None:
+        calls.check_no_saved_memory(domain.name)
+    else:
+        machine.check_disks_held()
     for wanted in snapshot.disks.disks:
         wanted.delete_in_progress = wanted.delete_in_progress or any(dev == wanted.name for dev, _, _ in work)
     catalog.put(snapshot)

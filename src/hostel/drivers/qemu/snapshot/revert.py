@@ -7,7 +7,9 @@ an image, it does not go back in place either: the domain goes on in a copy.
 
 from __future__ import annotations
 
+import contextlib
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -73,19 +75,19 @@ def revert(
         stop(machine)
         drop_left(catalog)
     copies: list[str] = []
-    if external:
-        document = _onto_overlays(calls, catalog, snapshot, _with_excluded(document, snapshot, before), files)
-    elif copied := _shared(calls, document, snapshot, standing):
-        copies = onto_copies(calls, catalog, snapshot, document, copied, files)
-    elif memory == "internal":
-        define(calls, snapshot, document)
-        catalog.begin(Intent("sweep", name, files))
-    else:
-        catalog.begin(Intent("apply", name))
-        apply_internal(calls, catalog, snapshot)
-        catalog.begin(Intent("sweep", name, files))
+    with _given_up(saved_memory, catalog):
+        if external:
+            document = _onto_overlays(calls, catalog, snapshot, _with_excluded(document, snapshot, before), files)
+        elif copied := _shared(calls, document, snapshot, standing):
+            copies = onto_copies(calls, catalog, snapshot, document, copied, files)
+        elif memory == "internal":
+            define(calls, snapshot, document)
+            catalog.begin(Intent("sweep", name, files))
+        else:
+            catalog.begin(Intent("apply", name))
+            apply_internal(calls, catalog, snapshot)
+            catalog.begin(Intent("sweep", name, files))
     catalog.set_current(name)
-    saved_memory.unlink(missing_ok=True)  # it fits the disks no more
     if starts:
         origin = _from_snapshot(snapshot, saved)
         if memory == "internal":
@@ -93,6 +95,22 @@ def revert(
         origin = origin._replace(reset_nvram=bool(flags & SnapshotRevertFlag.RESET_NVRAM))
         launcher.start(document, paused=not runs, origin=origin)
     sweep(calls, catalog, None, document.name, files)
+
+
+@contextlib.contextmanager
+def _given_up(path: Path, catalog: Catalog) -> Iterator[None]:
+    """Saved memory fits no disk that has gone back: it is out of the way before, and lost unless nothing was done."""
+    aside = savefile.aside(path)
+    with contextlib.suppress(FileNotFoundError):
+        path.replace(aside)
+    try:
+        yield
+    except BaseException:
+        if catalog.intent() is None:
+            with contextlib.suppress(FileNotFoundError):
+                aside.replace(path)
+        raise
+    savefile.remove(path)
 
 
 def _from_snapshot(snapshot: Snapshot, saved: savefile.Saved | None) -> Origin:
@@ -117,7 +135,8 @@ def _check(snapshot: Snapshot, machine: Running | None, flags: SnapshotRevertFla
             raise VirtError(ErrorCode.SNAPSHOT_REVERT_RISKY, message, domain=ErrorDomain.QEMU)
         raise invalid(f"snapshot '{name}' does not say what the domain was; define it again with its domain")
     if any(disk.delete_in_progress for disk in snapshot.disks.disks):
-        raise invalid(f"snapshot '{name}' is being deleted: what it kept may be merged already; delete it again")
+        what = f"snapshot '{name}' is being deleted, or its overlays were committed"
+        raise invalid(f"{what}: what it kept may be merged already; delete it")
     if snapshot.state == "pmsuspended":
         what = "qemu doesn't support reversion of snapshot taken in PMSUSPENDED state"
         raise fault(ErrorCode.OPERATION_UNSUPPORTED, what, ErrorDomain.QEMU)
