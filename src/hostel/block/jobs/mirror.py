@@ -280,18 +280,18 @@ class MirrorJob(Job):
     # ---- the end
 
     def _prepare(self) -> None:
-        try:
-            flush(self._target)
-        except SourceError as failure:
-            raise failure.cause from None
+        self._flush_target()  # so that little is left to be synced while the guest waits
         mirror = self._filter
         assert mirror is not None
         with drained(self._source):
             if mirror.failure is not None:
                 raise mirror.failure
+            if self._pivot:
+                self._settle_discards(mirror)
+            # What the guest has written since may have been synced in the source, on which it then relies.
+            self._flush_target()
             if not self._pivot:
                 return
-            self._settle_discards(mirror)
             stands_on_source = self._stands_on_source
             self._take_out()
             place = self._how.replaces or self._source
@@ -299,6 +299,12 @@ class MirrorJob(Job):
             if stands_on_source:
                 replace_backing(self._target, former.share())
         retire(former, lambda: self._how.replaced(place, former))
+
+    def _flush_target(self) -> None:
+        try:
+            flush(self._target)
+        except SourceError as failure:
+            raise failure.cause from None
 
     def _settle_discards(self, mirror: MirrorFilter) -> None:
         """Copy what was discarded since both were equal, with nobody in the source."""
