@@ -90,6 +90,10 @@ class DirectFile:
             except _Misaligned:
                 self._write_around(offset, data)
 
+    def changing(self, offset: int, length: int) -> contextlib.AbstractContextManager[None]:
+        """Change a range otherwise than by writing: meanwhile nobody writes blocks again that were read before."""
+        return self._writes.alone() if (offset | length) % self.alignment else self._writes.together()
+
     def _write_around(self, offset: int, data: memoryview) -> None:
         with self._bounce() as bounce:
             done = 0

@@ -375,7 +375,12 @@ class FileDriver(BlockDriver):
             return offset if whence == os.SEEK_DATA else end
 
     def _fallocate(self, mode: int, offset: int, length: int) -> bool:
-        return fallocate(self._fd, self._path, mode, offset, length)
+        with self.changing(offset, length):
+            return fallocate(self._fd, self._path, mode, offset, length)
+
+    def changing(self, offset: int, length: int) -> contextlib.AbstractContextManager[None]:
+        """To be held while the host changes a range in other ways than by a write: see :class:`DirectFile`."""
+        return self._direct_file().changing(offset, length) if self.is_direct else contextlib.nullcontext()
 
     def _fail(self, error: OSError) -> NoReturn:
         raise OSError(error.errno, error.strerror, self._path) from None

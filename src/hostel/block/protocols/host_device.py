@@ -17,7 +17,7 @@ from typing import Final, Self
 
 from hostel.block.driver import OpenMode, Preallocation, Supports
 from hostel.block.extent import Extent, Status
-from hostel.block.protocols.file import UNSUPPORTED, FileDriver, fallocate
+from hostel.block.protocols.file import UNSUPPORTED, FileDriver
 from hostel.errors import BlockError
 
 _PUNCH_HOLE: Final = 2 | 1  # keeping the size
@@ -146,7 +146,8 @@ class HostDeviceDriver(FileDriver):
     def _range(self, request: int, offset: int, length: int) -> bool:
         """An ioctl on a range of bytes; False where the device does not know it."""
         try:
-            fcntl.ioctl(self._fd, request, struct.pack("QQ", offset, length))
+            with self.changing(offset, length):
+                fcntl.ioctl(self._fd, request, struct.pack("QQ", offset, length))
         except OSError as error:
             if error.errno in UNSUPPORTED:
                 return False
@@ -154,7 +155,7 @@ class HostDeviceDriver(FileDriver):
         return True
 
     def _try_fallocate(self, mode: int, offset: int, length: int) -> bool:
-        return self._is_block and fallocate(self._fd, self._path, mode, offset, length)
+        return self._is_block and self._fallocate(mode, offset, length)
 
 
 class HostCdromDriver(HostDeviceDriver):

@@ -146,3 +146,37 @@ def test_native_aio_needs_direct_input_and_output(tmp_path: Path) -> None:
     options = {"driver": "raw", "file.filename": str(tmp_path / "disk"), "file.aio": "native"}
     with pytest.raises(BlockError, match=r"^aio=native was specified, but it requires cache\.direct=on"):
         graph.open(blockdev.from_options(options))
+
+
+@pytest.mark.parametrize("act", ["zero", "unmap", "discard"])
+def test_zeroes_are_not_undone_by_who_writes_into_the_same_block(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, act: str
+) -> None:
+    path = tmp_path / "disk"
+    path.write_bytes(b"o" * SIZE)
+    half = 256  # bytes: less than any block
+    has_read, has_acted = threading.Event(), threading.Event()
+
+    def read_block(self: DirectFile, offset: int, block: memoryview) -> None:
+        found = self._read_blocks(offset, block)
+        block[found:] = bytes(len(block) - found)
+        has_read.set()
+        has_acted.wait(0.2)  # who may act now does; who must wait for us is not waited for
+
+    monkeypatch.setattr(DirectFile, "_read_block", read_block)
+    with open_direct(path) as node:
+        writer = threading.Thread(target=node.pwrite, args=(0, b"n" * half))
+        writer.start()
+        assert has_read.wait(10)
+        if act == "discard":
+            node.discard(half, half)
+            reads_as = bytes(node.read(half, half))
+        else:
+            node.write_zeroes(half, half, unmap=act == "unmap")
+            reads_as = bytes(half)
+        has_acted.set()
+        writer.join(10)
+        assert not writer.is_alive()
+        assert node.read(0, half) == b"n" * half
+        assert node.read(half, half) == reads_as
+    assert path.read_bytes()[2 * half :] == b"o" * (SIZE - 2 * half)
