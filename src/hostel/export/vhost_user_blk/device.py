@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from hostel.block.gate import BYPASS
@@ -27,6 +27,7 @@ from hostel.wire.virtio.blk import (
 from hostel.wire.virtio.ring import Chain, SplitRing
 
 SERIAL: Final = b"vhost_user_blk"
+_MOST: Final = 2**31 - SECTOR  # bytes of a request, as QEMU has it: buffers may name the same memory again and again
 _WINDOW: Final = MiB  # bytes that are copied at once where a request's buffers are many
 # Plain numbers: an operation on an enum's member takes longer than the rest of a request.
 _IN, _OUT = int(RequestType.IN), int(RequestType.OUT)
@@ -168,8 +169,9 @@ class BlkDevice:
         return written + 1
 
     def _fits(self, offset: int, length: int) -> bool:
-        """Whether a range is whole sectors of the disk, and begins with a block."""
-        return not (length % SECTOR or offset % self.block_size) and offset + length <= self._length
+        """Whether a range is whole sectors of the disk, not too many at once, and begins with a block."""
+        whole = not (length % SECTOR or offset % self.block_size)
+        return whole and length <= _MOST and offset + length <= self._length
 
     def _read(self, offset: int, buffers: list[memoryview], length: int) -> int:
         if not self._fits(offset, length):
@@ -267,19 +269,17 @@ def _scatter(data: bytes, buffers: list[memoryview]) -> int:
     return done
 
 
-def _windows(buffers: list[memoryview]) -> list[bytes]:
-    """What buffers hold, copied: the guest may change them while formats look at what they write."""
-    found: list[bytes] = []
+def _windows(buffers: list[memoryview]) -> Iterator[bytes]:
+    """What buffers hold, copied piece by piece: the guest may change them while formats look at what they write."""
     waiting: list[memoryview] = []
     size = 0
     for buffer in buffers:
         for start in range(0, len(buffer), _WINDOW):
             part = buffer[start : start + _WINDOW]
             if size + len(part) > _WINDOW:
-                found.append(b"".join(waiting))
+                yield b"".join(waiting)
                 waiting, size = [], 0
             waiting.append(part)
             size += len(part)
     if waiting:
-        found.append(b"".join(waiting))
-    return found
+        yield b"".join(waiting)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import random
 import struct
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from hostel.block import graph
+from hostel.block import blockdev, graph
 from hostel.block.node import BlockNode
 from hostel.img import create
 from support.vhost import (
@@ -342,6 +343,47 @@ def test_a_read_into_all_of_memory_ends_and_harms_nobody(raw: BlockNode, tmp_pat
             queue.offer(0)
         with driver(served.path) as (_, queue):
             assert queue.request(IN, 0, read=512)[0] == OK
+
+
+def offer_repeated(queue: Queue, kind: int, times: int, length: int) -> int:
+    """Offer a request whose buffers are all the same memory; where its status goes."""
+    table, head, body = queue.data + MIB, queue.data, queue.data + 4 * MIB
+    status = head + 16
+    queue.bytes[status] = 0xFF
+    queue.bytes[head : head + 16] = struct.pack("<IIQ", kind, 0, 0)
+    chain = [(head, 16, 0), *[(body, length, WRITE if kind == IN else 0)] * times, (status, 1, WRITE)]
+    queue.describe(0, chain, table=queue.bytes[table : table + 16 * len(chain)].cast("Q"))
+    queue.descriptors[0] = GUEST + table
+    queue.descriptors[1] = 16 * len(chain) | INDIRECT << 32
+    queue.offer(0)
+    return status
+
+
+@pytest.fixture
+def endless() -> Iterator[BlockNode]:
+    with graph.open(blockdev.from_options({"driver": "null-co", "size": "16G"}), read_only=False) as opened:
+        yield opened
+
+
+def test_a_large_write_takes_little_memory(endless: BlockNode, tmp_path: Path) -> None:
+    with serving(tmp_path, endless) as served, driver(served.path) as (_, queue):
+        tracemalloc.start()
+        try:
+            status = offer_repeated(queue, OUT, 100, 4 * MIB)
+            queue.wait()
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert queue.bytes[status] == OK
+        assert peak < 32 * MIB
+
+
+@pytest.mark.parametrize("kind", [IN, OUT])
+def test_a_request_of_2_gib_is_refused(endless: BlockNode, tmp_path: Path, kind: int) -> None:
+    with serving(tmp_path, endless) as served, driver(served.path) as (_, queue):
+        status = offer_repeated(queue, kind, 64, 32 * MIB)
+        queue.wait()
+        assert queue.bytes[status] == FAILED
 
 
 BAD_MESSAGES = [
