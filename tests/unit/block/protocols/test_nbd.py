@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -23,10 +24,12 @@ from hostel.block.node import BlockNode
 from hostel.block.options import OptionError
 from hostel.block.protocols.nbd import address
 from hostel.block.protocols.nbd import driver as nbd
+from hostel.block.protocols.nbd.connection import Connection, ConnectionLost
 from hostel.errors import BlockError, NoSpace
 from hostel.export.nbd.export import NbdExport
 from hostel.img import convert, create
 from hostel.wire.nbd import protocol
+from hostel.wire.nbd.client import Connected, Export
 from hostel.wire.nbd.protocol import Answer, Chunk, Command, ExportFlag, Info, Option
 from hostel.wire.nbd.request import ReplyFormat, RequestReader
 from support.nbd import MIB, answer, played, raw_disk, serving
@@ -430,6 +433,54 @@ def test_a_flush_that_loses_the_server_does_not_succeed_on_the_next(tmp_path: Pa
         node.pwrite(0, b"x")
         with pytest.raises(BlockError, match="writes that were not flushed"):
             node.flush()
+
+
+def test_nothing_is_received_for_those_who_know_that_the_connection_is_lost(tmp_path: Path) -> None:
+    """A buffer may hold something else by then."""
+
+    class Halved:
+        """A server that still sends, and takes nothing any more."""
+
+        def __init__(self) -> None:
+            self.waits, self.ended = threading.Event(), threading.Event()
+            self.refuses, self.received = False, False
+
+        def recv_into(self, buffer: memoryview, /) -> int:
+            self.waits.set()
+            assert self.ended.wait(20)
+            time.sleep(0.1)
+            self.received = True
+            return 0
+
+        def send(self, parts: object) -> None:
+            if self.refuses:
+                raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+        def settimeout(self, seconds: float | None) -> None:
+            pass
+
+        def shutdown(self) -> None:
+            self.ended.set()
+
+        def close(self) -> None:
+            pass
+
+    server = Halved()
+    connection = Connection(server, Connected(Export(""), structured=False, extended=False), b"")
+    first = connection.start(Command.READ, 0, 512, target=memoryview(bytearray(512)))
+
+    def wait() -> None:
+        with contextlib.suppress(ConnectionLost):
+            connection.finish(first)
+
+    others = threading.Thread(target=wait)
+    others.start()
+    assert server.waits.wait(20)
+    server.refuses = True
+    with pytest.raises(ConnectionLost, match="Failed to send"):
+        connection.start(Command.READ, 0, 512, target=memoryview(bytearray(512)))
+    assert server.received
+    others.join(20)
 
 
 def test_a_server_that_comes_back_as_another_is_refused(tmp_path: Path) -> None:

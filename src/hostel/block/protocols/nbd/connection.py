@@ -25,10 +25,14 @@ if TYPE_CHECKING:  # OpenSSL is loaded when TLS is wanted
 
 TIMEOUT: Final = 30.0  # seconds to connect, and again to shake hands
 _PORTION: Final = 4 * KiB  # bytes of the handshake taken at once
+_SETTLED: Final = 30.0  # seconds for the one who receives to notice that the connection is lost
 
 
 class ConnectionLost(HostelError):
-    """The server is gone, or cannot be trusted to be understood any more; what was asked may or may not be done."""
+    """The server is gone, or cannot be trusted to be understood any more; what was asked may or may not be done.
+
+    Nothing more is received into the buffers of those to whom this is raised.
+    """
 
 
 class Security(NamedTuple):
@@ -144,7 +148,7 @@ class Connection:
         """
         with self._changed:
             if self._failure:
-                raise ConnectionLost(self._failure)
+                raise self._lost()
             cookie = self._next_cookie
             self._next_cookie += 1
             self._reader.expect(cookie, command, offset, length, target)
@@ -153,7 +157,9 @@ class Connection:
             with self._sending:
                 self._transport.send([header, payload] if payload else [header])
         except OSError as error:
-            raise self._lose(f"Failed to send a request: {error.strerror or error}") from None
+            self._lose(f"Failed to send a request: {error.strerror or error}")
+            with self._changed:
+                raise self._lost() from None
         return cookie
 
     def finish(self, cookie: int) -> Reply:
@@ -168,7 +174,7 @@ class Connection:
                 if reply is not None:
                     return reply
                 if self._failure:
-                    raise ConnectionLost(self._failure)
+                    raise self._lost()
                 if not self._receiving:
                     self._receiving = True
                     break
@@ -217,6 +223,11 @@ class Connection:
                 self._failure = reason
             self._changed.notify_all()
         self._transport.shutdown()
+        return ConnectionLost(self._failure)
+
+    def _lost(self) -> ConnectionLost:
+        """What is raised to others than the one who receives, once that one has stopped: with the lock held."""
+        self._changed.wait_for(lambda: not self._receiving, _SETTLED)
         return ConnectionLost(self._failure)
 
     def close(self) -> None:
