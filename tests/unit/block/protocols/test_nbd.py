@@ -384,6 +384,21 @@ def test_a_hole_that_may_hold_anything_must_be_read(tmp_path: Path, context: boo
     assert found == [Status.UNALLOCATED if context else data, Status.ZERO, Status.ZERO | data, data]
 
 
+@pytest.mark.parametrize("size", [1, 100, 5000])
+def test_a_status_of_parts_of_blocks_tells_of_whole_ones_at_most(tmp_path: Path, size: int) -> None:
+    class Fine(Scripted):
+        def serve(self, sock: socket.socket, kind: int, flags: int, cookie: int, *rest: object) -> None:
+            if len(self.requests) > 4:
+                sock.shutdown(socket.SHUT_RDWR)
+                return
+            sock.sendall(self.format.status(cookie, rest[0], 5, [(size, 3)], last=True))
+
+    script = Fine(16384, 0, structured=True, contexts=True, blocks=(4096, 4096, 8192))
+    with played(tmp_path, script) as path, opened(path) as node:
+        found = [extent.status for extent in node.extents(512, 8192)]
+    assert found == [Status.ALLOCATED | (Status.ZERO if size > 4096 else Status.DATA)]
+
+
 class Deaf(Scripted):
     """Goes away instead of answering, ``times`` times."""
 

@@ -316,8 +316,15 @@ class NbdDriver(ProtocolDriver):
         return self._run(run)
 
     def _status(self, offset: int, length: int) -> list[tuple[int, int]]:
+        """Lengths and flags from a block's start on, of whole blocks."""
         extents = self._simple(Command.BLOCK_STATUS, offset, length, CommandFlag.NONE).extents
-        return next(iter(extents.values()))
+        block, found = self._minimum, list[tuple[int, int]]()
+        for size, flags in next(iter(extents.values())):
+            whole = size - size % block
+            found.append((whole, flags) if whole else (block, 0))
+            if whole != size:  # the server keeps no account of its own blocks; of a part of one nothing is known
+                break
+        return found
 
     def _pieces(self, what: str, length: int, piece: int, start: Callable[[Connection, int, int], int]) -> None:
         """Run a request in pieces, some of them at the same time; a failure is raised when none is under way."""
