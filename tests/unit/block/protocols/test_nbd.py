@@ -437,13 +437,25 @@ def test_writes_that_a_lost_server_may_have_forgotten_are_an_error_of_the_flush(
         node.pwrite(0, b"x")
         node.read(0, 1)
         node.read(0, 1)  # on a new connection
-        with pytest.raises(BlockError, match="writes that were not flushed"):
-            node.flush()
+        for _ in range(2):
+            with pytest.raises(BlockError, match="writes that were not flushed"):
+                node.flush()
+            node.pwrite(0, b"y")
+
+
+def test_a_write_that_is_done_again_is_not_lost(tmp_path: Path) -> None:
+    script = Deaf(MIB, ExportFlag.SEND_FLUSH, 1, after=2)
+    with played(tmp_path, script) as path, opened(path, options=",reconnect-delay=10") as node:
+        node.pwrite(0, b"x" * 512)
         node.flush()
+        node.pwrite(512, b"y" * 512)  # the server goes away meanwhile
+        assert not script.times
+        node.flush()
+        assert node.read(0, 1024) == b"x" * 512 + b"y" * 512
 
 
 def test_a_flush_that_loses_the_server_does_not_succeed_on_the_next(tmp_path: Path) -> None:
-    script = Deaf(MIB, ExportFlag.SEND_FLUSH, 1, after=1)
+    script = Deaf(MIB, ExportFlag.SEND_FLUSH, 1, after=2)
     with played(tmp_path, script) as path, opened(path, options=",reconnect-delay=10") as node:
         node.pwrite(0, b"x")
         with pytest.raises(BlockError, match="writes that were not flushed"):

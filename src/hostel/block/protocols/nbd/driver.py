@@ -60,9 +60,9 @@ class NbdDriver(ProtocolDriver):
         self._creating = creating
         self._lock = threading.Lock()
         self._edges = threading.Lock()  # writes that must read what is beside them
-        self._written = 0  # writes that have begun
+        self._written = 0  # writes that the server has said are done
         self._flushed = 0  # how many of them a flush has covered
-        self._lost_writes = False
+        self._lost_writes = False  # it was lost before it had flushed one of them
         self._closed = False
         self._export = Export("")
         self._connection = self._connect(time.monotonic() + int(options.get("open-timeout", "0")))
@@ -194,21 +194,24 @@ class NbdDriver(ProtocolDriver):
         """Make the server flush.
 
         Raises:
-            BlockError: it failed; also where the connection was lost after writes that were never flushed.
+            BlockError: it failed; also, and for ever, where the connection was lost after writes that were done and
+                never flushed. A write under way at that moment is done again, and not lost.
         """
         if not self._export.flags & ExportFlag.SEND_FLUSH or self._no_flush:
             return
-        written = self._written
+        with self._lock:
+            written = self._written
         if not self._lost_writes:
             self._simple(Command.FLUSH, 0, 0, CommandFlag.NONE)
         with self._lock:
-            lost, self._lost_writes = self._lost_writes, False
             self._flushed = max(self._flushed, written)
-        if lost:
-            raise BlockError(
-                f"the connection to '{self.filename}' was lost with writes that were not flushed: they may be gone",
-                errno=errno.EIO,
-            )
+            if not self._lost_writes:
+                return
+        raise BlockError(
+            f"the connection to '{self.filename}' was lost with writes that were not flushed: they may be gone",
+            errno=errno.EIO,
+            hint="Open the image again, once it is known what it holds.",
+        )
 
     def extents(self, offset: int, length: int) -> Iterator[Extent]:
         """What the server says of the range; all of it is data where it says nothing."""
@@ -286,8 +289,7 @@ class NbdDriver(ProtocolDriver):
             payload = data[position : position + size]
             return connection.start(Command.WRITE, offset + position, size, payload=payload)
 
-        self._begin_write()
-        self._pieces("write", len(data), self._piece(_WRITE), start)
+        self._pieces("write", len(data), self._piece(_WRITE), start, writes=True)
 
     def _piece(self, wanted: int) -> int:
         """Bytes of one request with data: whole blocks, and no more than the server takes."""
@@ -299,12 +301,7 @@ class NbdDriver(ProtocolDriver):
             return connection.start(command, low + position, size, flags=flags)
 
         if low < high:
-            self._begin_write()
-            self._pieces(protocol.command_text(command), high - low, _RANGE, start)
-
-    def _begin_write(self) -> None:
-        with self._lock:
-            self._written += 1
+            self._pieces(protocol.command_text(command), high - low, _RANGE, start, writes=True)
 
     def _simple(self, command: Command, offset: int, length: int, flags: CommandFlag) -> Reply:
         def run(connection: Connection) -> Reply:
@@ -326,7 +323,15 @@ class NbdDriver(ProtocolDriver):
                 break
         return found
 
-    def _pieces(self, what: str, length: int, piece: int, start: Callable[[Connection, int, int], int]) -> None:
+    def _pieces(
+        self,
+        what: str,
+        length: int,
+        piece: int,
+        start: Callable[[Connection, int, int], int],
+        *,
+        writes: bool = False,
+    ) -> None:
         """Run a request in pieces, some of them at the same time; a failure is raised when none is under way."""
 
         def run(connection: Connection) -> None:
@@ -353,7 +358,7 @@ class NbdDriver(ProtocolDriver):
             if failure is not None:
                 raise failure
 
-        self._run(run)
+        self._run(run, writes=writes)
 
     def _checked(self, what: str, reply: Reply) -> Reply:
         if reply.error:
@@ -361,14 +366,21 @@ class NbdDriver(ProtocolDriver):
             raise BlockError(f"the server of '{self.filename}' failed to {what}{said}", errno=reply.error)
         return reply
 
-    def _run(self, action: Callable[[Connection], Result]) -> Result:
+    def _run(self, action: Callable[[Connection], Result], *, writes: bool = False) -> Result:
         """Run an action; after a lost connection again on a new one, as long as that is wanted."""
         while True:
             connection = self._connection
             try:
-                return action(connection)
+                result = action(connection)
             except ConnectionLost as error:
                 self._reconnect(connection, str(error))
+                continue
+            if writes:
+                with self._lock:
+                    self._written += 1
+                    # By now another thread may have another connection, to a server that may know nothing of it.
+                    self._lost_writes |= connection is not self._connection
+            return result
 
     def _reconnect(self, lost: Connection, reason: str) -> None:
         """Replace a lost connection, once for all threads.
@@ -379,8 +391,7 @@ class NbdDriver(ProtocolDriver):
         with self._lock:
             if self._connection is not lost:
                 return
-            if self._written > self._flushed:
-                self._lost_writes, self._flushed = True, self._written
+            self._lost_writes |= self._written > self._flushed
             if not self._reconnect_delay or self._closed:
                 raise BlockError(f"the connection to '{self.filename}' was lost: {reason}", errno=errno.EIO)
             try:
