@@ -14,21 +14,24 @@ from hostel.errors import UnsupportedFeature
 
 
 def write_compressed(node: BlockNode, offset: int, data: bytes | bytearray | memoryview) -> None:
-    """Write whole clusters compressed, the image's last one filled with zeroes; plainly where it would not get smaller.
+    """Write whole clusters compressed, the image's last one filled with zeroes; the range lies inside the node.
 
-    The node's driver is :class:`Compressing`, and the range lies inside the node.
+    What would not get smaller is written as it is, and so is all where a job has put a filter into the node.
     """
     driver = node.driver
-    assert isinstance(driver, Compressing)
+    if not isinstance(driver, Compressing):
+        node.pwrite(offset, data)
+        return
     compress, size = driver.compressor(), driver.cluster_size
     for start in range(0, len(data), size):
         part = data[start : start + size]
         payload = compress(bytes(part).ljust(size, b"\0"))
-        if payload is None:
-            node.pwrite(offset + start, part)
-            continue
-        with node.lock():
-            driver.pwrite_compressed(offset + start, payload)
+        if payload is not None:
+            with node.lock():
+                if node.driver is driver:
+                    driver.pwrite_compressed(offset + start, payload)
+                    continue
+        node.pwrite(offset + start, part)
 
 
 class CompressDriver(FilterDriver):

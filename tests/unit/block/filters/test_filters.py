@@ -12,9 +12,12 @@ import pytest
 from hostel.block import graph, objects
 from hostel.block.blockdev import from_options
 from hostel.block.extent import Status
+from hostel.block.filters.compress import write_compressed
+from hostel.block.filters.forward import ForwardDriver
 from hostel.block.filters.throttle import ThrottleGroup
 from hostel.block.formats.qcow2.driver import Qcow2Driver
 from hostel.block.options import OptionError
+from hostel.block.rewiring import insert_filter
 from hostel.errors import ReadOnly, UnsupportedFeature
 
 KiB = 1024
@@ -85,6 +88,45 @@ def test_writes_are_compressed(tmp_path: Path) -> None:
         data = [each for each in node.extents() if each.status & Status.DATA]
         assert data
         assert all(each.status & Status.COMPRESSED for each in data)
+
+
+def test_what_a_job_puts_between_is_not_passed_by(tmp_path: Path) -> None:
+    path = create(tmp_path / "disk", 1 << 20)
+    with graph.open(from_options({"driver": "compress", "file.filename": path}), read_only=False) as node:
+        assert node.file is not None
+        seen: list[int] = []
+
+        class Watching(ForwardDriver):
+            def pwrite(self, offset: int, data: memoryview) -> None:
+                seen.append(offset)
+                super().pwrite(offset, data)
+
+        insert_filter(node.file, Watching)
+        node.pwrite(0, b"a" * CLUSTER)
+        assert node.read(0, CLUSTER) == b"a" * CLUSTER
+        assert seen == [0]
+
+
+def test_what_a_job_puts_between_meanwhile_is_not_passed_by(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = create(tmp_path / "disk", 1 << 20)
+    with graph.open(path, "qcow2", read_only=False) as node:
+        driver = node.driver
+        assert isinstance(driver, Qcow2Driver)
+        seen: list[int] = []
+
+        class Watching(ForwardDriver):
+            def pwrite(self, offset: int, data: memoryview) -> None:
+                seen.append(offset)
+                super().pwrite(offset, data)
+
+        def compress(data: bytes | bytearray | memoryview) -> bytes:
+            insert_filter(node, Watching)
+            return b"not what was to be written"
+
+        monkeypatch.setattr(driver, "compressor", lambda: compress)
+        write_compressed(node, 0, b"a" * CLUSTER)
+        assert node.read(0, CLUSTER) == b"a" * CLUSTER
+        assert seen == [0]
 
 
 def test_a_format_without_compression_is_refused(tmp_path: Path) -> None:
