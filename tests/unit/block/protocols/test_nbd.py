@@ -18,7 +18,7 @@ import pytest
 
 from hostel.block import graph, objects
 from hostel.block.blockdev import from_json, from_options
-from hostel.block.driver import CACHE_MODES
+from hostel.block.driver import CACHE_MODES, Emptying
 from hostel.block.extent import Extent, Status
 from hostel.block.node import BlockNode
 from hostel.block.options import OptionError
@@ -204,6 +204,19 @@ def test_qcow2_lies_on_a_server_and_does_not_grow_beyond_it(tmp_path: Path) -> N
             assert node.read(40 * MIB, 5) == b"hello"
         with graph.open(server.uri, "qcow2", read_only=False) as node, pytest.raises(NoSpace, match="cannot grow"):
             node.pwrite(0, b"x" * 3 * MIB)
+
+
+def test_qcow2_shrinks_and_is_emptied_on_a_server_that_keeps_its_size(tmp_path: Path) -> None:
+    with raw_disk(tmp_path, bytes(4 * MIB)) as disk, serving(tmp_path, NbdExport(disk)) as server:
+        create.create(create.plan(server.uri, "qcow2", 2 * MIB))
+        with graph.open(server.uri, "qcow2", read_only=False) as node:
+            node.pwrite(0, b"x" * 2 * MIB)
+            node.resize(MIB)
+            assert node.read(0, node.length) == b"x" * MIB
+            assert isinstance(node.driver, Emptying)
+            node.driver.make_empty()
+        with graph.open(server.uri, "qcow2") as node:
+            assert node.read(0, node.length) == bytes(MIB)
 
 
 def test_a_server_is_not_resized(served: str) -> None:

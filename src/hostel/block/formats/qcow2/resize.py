@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 from array import array
 from collections.abc import Callable
@@ -243,7 +244,8 @@ def _truncate_file(image: Qcow2Image) -> None:
     except CorruptImage:
         return
     if 0 < end < image.file.length:
-        image.file.resize(end)
+        with contextlib.suppress(UnsupportedFeature):  # what has the size it has keeps it
+            image.file.resize(end)
 
 
 def preallocate(guest: Guest, offset: int, length: int, mode: Preallocation) -> None:
