@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final, Self
 
 from hostel.block.bitmap import DirtyBitmap
-from hostel.block.driver import BitmapStore, BlockDriver, FilterDriver, OpenMode
+from hostel.block.driver import BitmapStore, BlockDriver, FilterDriver, OpenMode, Preallocation
 from hostel.block.node import BlockNode
 from hostel.block.rewiring import bottom_of_filters, drained, insert_filter, remove_filter
 from hostel.errors import BlockError, UnsupportedFeature
@@ -162,6 +162,10 @@ class TransientBitmap(RecordingBitmap):
         if self._recording:
             self._bits.mark(offset, min(length, self._bits.size - offset))
 
+    def resize(self, size: int) -> None:
+        """The node has another size now; with the lock held."""
+        self._bits.resize(size)
+
 
 class PersistentBitmap(RecordingBitmap):
     """A bitmap that an image keeps."""
@@ -253,6 +257,7 @@ class TrackingDriver(FilterDriver):
         super().__init__({"file": child})
         self.lock = threading.Lock()
         self.bitmaps: dict[str, TransientBitmap] = {}
+        self._size = child.length
 
     @classmethod
     def open(cls, children: Mapping[str, BlockNode], mode: OpenMode) -> Self:
@@ -280,10 +285,28 @@ class TrackingDriver(FilterDriver):
         finally:
             self._mark(offset, length)
 
+    def resize(self, size: int, preallocation: Preallocation) -> None:
+        """Resize the child, and the bitmaps with it."""
+        try:
+            super().resize(size, preallocation)
+        finally:
+            with self.lock:
+                self._follow()
+
     def _mark(self, offset: int, length: int) -> None:
         with self.lock:
+            if offset + length > self._size:  # files grow by being written, and nodes while they are
+                self._follow()
             for bitmap in self.bitmaps.values():
                 bitmap.mark(offset, length)
+
+    def _follow(self) -> None:
+        """Let the bitmaps have the child's present size; with the lock held."""
+        size = self.child.length
+        if size != self._size:
+            self._size = size
+            for bitmap in self.bitmaps.values():
+                bitmap.resize(size)
 
 
 def all_bitmaps(node: BlockNode) -> list[RecordingBitmap]:
