@@ -18,7 +18,8 @@ from hostel.drivers.base import DomainRef, DomainState, ShutoffReason, StartFlag
 from hostel.drivers.base.saving import SaveFlag
 from hostel.drivers.qemu import savefile
 from hostel.drivers.qemu.driver import QemuDriver
-from hostel.drivers.store import Directories
+from hostel.drivers.qemu.status import Status
+from hostel.drivers.store import Directories, Store
 from hostel.errors import VirtError
 from hostel.objects import Connection
 from support.kill_step import MAX_STEPS, killed_at
@@ -238,3 +239,51 @@ def test_saved_memory_is_kept_where_its_machine_cannot_go_on(tmp_path: Path, dri
     assert driver.domain_has_managed_save_image(ref)
     goes_on(driver, driver.domain_create(ref), tmp_path)
     assert not list(tmp_path.rglob("*.used"))
+
+
+def configure(home: Path, text: str) -> None:
+    (home / "config").mkdir(exist_ok=True)
+    (home / "config/qemu.conf").write_text(text)
+
+
+@pytest.mark.parametrize(("name", "magic"), [("gzip", b"\x1f\x8b"), ("xz", b"\xfd7zXZ")])
+def test_memory_is_packed_as_the_host_wants_it(tmp_path: Path, driver: QemuDriver, name: str, magic: bytes) -> None:
+    configure(tmp_path, f'save_image_format = "{name}"\n')
+    ref = start(driver, tmp_path)
+    driver.domain_managed_save(ref)
+    (path,) = (tmp_path / "config").glob("**/guest.save")
+    saved = savefile.read(path)
+    assert saved.unpack[0] == name
+    assert path.read_bytes()[saved.start :].startswith(magic)
+    goes_on(driver, driver.domain_create(ref), tmp_path)
+
+
+def test_what_cannot_be_packed_is_not_saved_and_goes_on(tmp_path: Path, driver: QemuDriver) -> None:
+    ref = start(driver, tmp_path)
+    program = tmp_path / "bin/lzop"
+    for format, message in (
+        ("frob", "Invalid save image format specified in configuration file: 'frob'; write one of raw, gzip"),
+        ("lzop", "lzop failed: no more room"),
+    ):
+        configure(tmp_path, f'save_image_format = "{format}"\n')
+        with pytest.MonkeyPatch.context() as patched:
+            program.parent.mkdir(exist_ok=True)
+            program.write_text("#!/bin/sh\ncat >/dev/null; echo 'no more room' >&2; exit 1\n")
+            program.chmod(0o755)
+            patched.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+            with pytest.raises(VirtError, match=message):
+                driver.domain_save_flags(ref, str(tmp_path / "memory"))
+        assert not (tmp_path / "memory").exists()
+        assert driver.domain_get_state(ref).state == DomainState.RUNNING
+    goes_on(driver, ref, tmp_path)
+
+
+def test_qemu_has_the_name_and_the_limits_that_the_host_wants(tmp_path: Path, driver: QemuDriver) -> None:
+    configure(tmp_path, "set_process_name = 1\nmax_files = 777\nmax_core = 0\n")
+    ref = start(driver, tmp_path)
+    pid = Status.parse(Store(driver._machines.directories.state / "qemu").read("guest") or "").pid
+    assert Path(f"/proc/{pid}/comm").read_text() == "qemu:guest\n"
+    limits = Path(f"/proc/{pid}/limits").read_text().splitlines()
+    told = {line[:26].strip(): line[26:].split()[:2] for line in limits}
+    assert told["Max open files"] == ["777", "777"] and told["Max core file size"] == ["0", "0"]
+    goes_on(driver, ref, tmp_path)

@@ -19,7 +19,7 @@ from hostel.drivers.qemu.machines import failed, invalid
 from hostel.drivers.qemu.running import Calls, Running
 from hostel.drivers.qemu.saving import DUMP, migrate, wait_for_migration
 from hostel.drivers.qemu.status import Ending
-from hostel.errors import ErrorCode, ErrorDomain, QmpError
+from hostel.errors import ErrorCode, ErrorDomain, QmpError, VirtError
 
 _FORMATS: Final = {
     DumpFormat.RAW: "elf", DumpFormat.KDUMP_ZLIB: "kdump-zlib", DumpFormat.KDUMP_LZO: "kdump-lzo",
@@ -133,12 +133,22 @@ def write_dump(machine: Running, path: Path, format: str, flags: DumpFlag, progr
             if flags & DumpFlag.MEMORY_ONLY:
                 _dump_memory(machine, file.fileno(), format, progress)
             else:
-                migrate(machine, file.fileno(), DUMP, progress)
+                with savefile.packed(file, _way(machine)) as target:
+                    migrate(machine, target, DUMP, progress)
             os.fsync(file.fileno())
             if flags & DumpFlag.BYPASS_CACHE:
                 os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
     except OSError as error:
         raise system_fault(error, f"Failed to create file '{path}'", ErrorDomain.QEMU) from error
+
+
+def _way(machine: Running) -> savefile.Packing:
+    """How a dump is packed; one that is not packed is better than none."""
+    try:
+        return savefile.packing(machine.settings.formats.dump, "dump")
+    except VirtError as error:
+        process.write_log(machine.machines.log(machine.name), [f"a dump is not packed: {error.message}"])
+        return savefile.UNPACKED
 
 
 def _dump_memory(machine: Running, descriptor: int, format: str, progress: Progress | None) -> None:

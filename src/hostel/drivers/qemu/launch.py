@@ -7,7 +7,6 @@ import functools
 import os
 import shutil
 import subprocess
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
@@ -45,6 +44,7 @@ from hostel.drivers.qemu.environment import environment
 from hostel.drivers.qemu.firmware import choice, nvram
 from hostel.drivers.qemu.firmware.descriptor import Firmware, installed
 from hostel.drivers.qemu.helper import attached, gpu, passt, reservations, tpm, virtiofs
+from hostel.drivers.qemu.loading import take_memory
 from hostel.drivers.qemu.machines import Machines
 from hostel.drivers.qemu.origin import BOOT, Origin
 from hostel.drivers.qemu.settings import Settings
@@ -52,7 +52,6 @@ from hostel.drivers.qemu.settings import read as read_settings
 from hostel.drivers.qemu.status import Ending, Status
 from hostel.drivers.qemu.tuning import groups, threads
 from hostel.drivers.qemu.wiring import Wiring
-from hostel.drivers.tool import require
 from hostel.errors import ErrorCode, ErrorDomain, QmpError, VirtError
 from hostel.model.authentication import SecretReference
 from hostel.model.domain.devices.character import CharacterBackend, CharacterSource, CharacterType
@@ -68,8 +67,6 @@ from hostel.model.network import Network
 _CERTIFICATES: Final = {CERTIFICATES: Path("/etc/pki/libvirt-chardev"), "nbd": Path("/etc/pki/libvirt-nbd")}
 _ALL_CERTIFICATES: Final = Path("/etc/pki/qemu")
 _EMULATOR: Final = "qemu-system-x86_64"
-_POLL: Final = 0.05  # seconds
-_MEMORY_SECONDS: Final = 600.0
 
 
 class Launcher:
@@ -110,6 +107,8 @@ class Launcher:
         Raises:
             VirtError: it does not run; nothing is left but the log.
         """
+        if refused := self.settings().refused:
+            raise document.unsupported(refused)
         live = domain.copy()
         platform = self.platform()
         document.finish(live, platform)
@@ -137,6 +136,8 @@ class Launcher:
     def _prepare_disks(self, live: Domain) -> list[str]:
         """Resolve and check every disk, and tell of what is left out; returns notes on that."""
         dropped = source.prepare(live, self._storage)
+        for disk in live.devices.disks:
+            source.encrypt_by_default(disk, self.settings())
         live.devices.disks = [transient.put_over(disk, live.name) for disk in live.devices.disks]
         for each in dropped:
             detail = {"alias": each.alias, "old": each.path, "new": None, "reason": int(each.whole)}
@@ -252,7 +253,7 @@ class Launcher:
 
     def _memory_files(self, live: Domain) -> Path:
         """Where files are made that are a guest's memory; QEMU gives them no names."""
-        path = self._cache / "ram"
+        path = Path(self.settings().memory_folder or self._cache / "ram")
         if live.memory_backing is not None:
             path.mkdir(parents=True, exist_ok=True, mode=0o700)
         return path
@@ -266,10 +267,13 @@ class Launcher:
         choice.choose(live, self._descriptors, self._machines.variables(live.name), reset=reset_nvram)
 
     def certificates(self) -> dict[str, str]:
-        """The folders of certificates, by what they are for; the connection's own goes before the host's."""
+        """The folders of certificates, by what they are for: as ``qemu.conf`` has it, the connection's, the host's."""
         found: dict[str, str] = {}
+        settings = self.settings()
+        named = {CERTIFICATES: settings.character.folder, "nbd": settings.nbd.folder}
         for use, folder in _CERTIFICATES.items():
-            places = (self._machines.directories.config / "pki/qemu", folder, _ALL_CERTIFICATES)
+            own = self._machines.directories.config / "pki/qemu"
+            places = (Path(named[use]),) if named[use] else (own, folder, _ALL_CERTIFICATES)
             place = next((path for path in places if path.is_dir()), None)
             if place is not None:
                 found[use] = str(place)
@@ -294,11 +298,11 @@ class Launcher:
         """What building command lines of a run needs besides the document."""
         from hostel.drivers.host.smbios import host_sysinfo
 
-        files = str(self._memory_files(live))
+        files, settings = str(self._memory_files(live)), self.settings()
         return Context(
             find_emulator(live), run / "monitor", self.bridge,
-            memory_files=files, pages=large_pages(), smbios=host_sysinfo, certificates=self.certificates(),
-            settings=self.settings(),
+            memory_files=files, pages=large_pages(only=settings.hugetlbfs), smbios=host_sysinfo,
+            certificates=self.certificates(), settings=settings,
         )  # fmt: skip
 
     def give_secrets(self, wanted: Iterable[Needed], context: Context) -> list[Path]:
@@ -325,7 +329,7 @@ class Launcher:
         if (module := tpm.emulated(live)) is not None:
             state, log = self._machines.tpm_state(live.uuid or ""), self._machines.logs / f"{live.name}-swtpm.log"
             found.append(tpm.EmulatedTpm(module, live, state, run, log, self._secrets).prepare(given))
-        found += reservations.helpers(live, run)
+        found += reservations.helpers(live, run, self.settings().pr_helper)
         return [*found, *virtiofs.helpers(live, run), *gpu.helpers(live, run), *passt.helpers(live, run)]
 
     def serve(self, item: Filesystem, live: Domain, run: Path) -> Path | None:
@@ -362,7 +366,7 @@ class Launcher:
             settings = self.settings()
             group = groups.make(status.domain, status.group, settings) if status.group else None
             pid = process.spawn(
-                locking.limited(argv, status.domain), run, log, helpers=helpers, files=files,
+                locking.limited(argv, status.domain, settings.limits), run, log, helpers=helpers, files=files,
                 environment=environment(status.domain, settings),
                 entrances=group.entrances() if group is not None else (),
             )  # fmt: skip
@@ -477,6 +481,7 @@ class Launcher:
         if disk.source is not None and disk.source.fdgroup is not None:
             raise document.unsupported(f"disk '{disk.target.dev}': open files are taken when the machine starts only")
         source.prepare_disk(disk, self._storage)
+        source.encrypt_by_default(disk, self.settings())
 
     def bridge(self, name: str) -> str | None:
         """The host bridge of a virtual network that is active; None where it is user-mode."""
@@ -492,47 +497,6 @@ class Launcher:
             if error.code == ErrorCode.INTERNAL_ERROR:
                 return None
             raise
-
-
-def take_memory(qmp: monitor.Monitor, path: Path, offset: int, unpack: Sequence[str]) -> None:
-    """Have a QEMU that waits for it take its memory from a file.
-
-    Raises:
-        QmpError: it does not fit the machine, or does not come to an end.
-    """
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError as error:
-        raise QmpError("GenericError", f"cannot open '{path}': {error.strerror}") from error
-    with contextlib.ExitStack() as stack:
-        stack.callback(os.close, descriptor)
-        os.lseek(descriptor, offset, os.SEEK_SET)
-        if unpack:
-            descriptor = stack.enter_context(_unpacked(descriptor, unpack))
-        qmp.pass_file("hostel-memory", descriptor)
-        qmp.execute("migrate-incoming", uri="fd:hostel-memory")
-        deadline = time.monotonic() + _MEMORY_SECONDS
-        while (found := qmp.execute("query-migrate")).get("status") != "completed":
-            if found.get("status") == "failed":
-                raise QmpError("GenericError", f"the memory in '{path}' does not fit: {found.get('error-desc', '')}")
-            if time.monotonic() >= deadline:
-                raise QmpError("Timeout", f"QEMU does not take the memory in '{path}'")
-            time.sleep(_POLL)
-
-
-@contextlib.contextmanager
-def _unpacked(descriptor: int, command: Sequence[str]) -> Iterator[int]:
-    """The end of a pipe, into which a tool unpacks what it reads; the tool does not outlive it."""
-    try:
-        words = [require(command[0], ErrorDomain.QEMU), *command[1:]]
-    except VirtError as error:
-        raise QmpError("GenericError", error.message) from error
-    with subprocess.Popen(words, stdin=descriptor, stdout=subprocess.PIPE) as tool:
-        assert tool.stdout is not None
-        try:
-            yield tool.stdout.fileno()
-        finally:
-            tool.kill()
 
 
 def _images(domain: Domain) -> Iterator[DiskSource | BackingStore]:

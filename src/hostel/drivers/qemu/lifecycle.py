@@ -85,7 +85,8 @@ def _dump(machine: Running) -> None:
     path = machine.dumps / f"{machine.status.id}-{machine.name}-{datetime.datetime.now():%Y-%m-%d-%H:%M:%S}"
     machine.save(dump=str(path), resumes=False)
     try:
-        write_dump(machine, path, _ELF, DumpFlag.MEMORY_ONLY)
+        sparing = DumpFlag.BYPASS_CACHE if machine.settings.crashes.bypass_cache else DumpFlag.NONE
+        write_dump(machine, path, _ELF, DumpFlag.MEMORY_ONLY | sparing)
     except BaseException:
         settle_dump(machine)
         raise

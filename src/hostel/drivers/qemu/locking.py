@@ -8,6 +8,8 @@ from typing import Final
 from hostel.drivers.fault import fault
 from hostel.drivers.privilege import Capability, may
 from hostel.drivers.qemu.hostdevs import needs_vfio, of_host
+from hostel.drivers.qemu.settings import NO_LIMITS, Limits
+from hostel.drivers.tool import require
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
 from hostel.model.domain.domain import Domain
 
@@ -47,12 +49,15 @@ def allow(domain: Domain, pid: int) -> None:
             raise _refused(wanted) from error
 
 
-def limited(argv: list[str], domain: Domain) -> list[str]:
-    """The command that runs QEMU's with as much memory to lock as its devices need.
+def limited(argv: list[str], domain: Domain, limits: Limits = NO_LIMITS) -> list[str]:
+    """The command that runs QEMU's with as much memory to lock as its devices need, and what the host says besides.
 
     Raises:
         VirtError: ``SYSTEM_ERROR``: it needs more than we may allow it.
     """
+    words = [f"--{name}={value}:{value}" for name, value in limits._asdict().items() if value]
+    if words:
+        argv = [require("prlimit", ErrorDomain.QEMU), *words, *argv]
     wanted = limit_of(domain)
     soft, hard = resource.getrlimit(resource.RLIMIT_MEMLOCK)
     if wanted is None or soft == resource.RLIM_INFINITY or soft >= wanted:

@@ -46,11 +46,12 @@ class ArgumentCalls(Calls, NativeCalls):
         assign_aliases(domain)
         from hostel.drivers.host.smbios import host_sysinfo
 
+        settings = self._launcher.settings()
         run = self._machines.log(domain.name).with_suffix("")
         context = Context(
             find_emulator(domain), run / "monitor", self._launcher.bridge,
-            pages=large_pages(), is_confined=True, smbios=host_sysinfo, certificates=self._launcher.certificates(),
-            settings=self._launcher.settings(),
+            pages=large_pages(only=settings.hugetlbfs), is_confined=True, smbios=host_sysinfo,
+            certificates=self._launcher.certificates(), settings=settings,
         )  # fmt: skip
         return shlex.join(build(domain, context, SAID))
 

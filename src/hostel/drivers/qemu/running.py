@@ -20,6 +20,8 @@ from hostel.drivers.qemu.actions import PANICKED, POWERED_OFF
 from hostel.drivers.qemu.lease import is_leased
 from hostel.drivers.qemu.machines import Machines, failed, invalid
 from hostel.drivers.qemu.monitor import Monitor
+from hostel.drivers.qemu.settings import Settings
+from hostel.drivers.qemu.settings import read as read_settings
 from hostel.drivers.qemu.status import Ending, Status, read_ending
 from hostel.drivers.qemu.taint import Finding, Taint, note
 from hostel.errors import ErrorCode, ErrorDomain, QmpError, VirtError
@@ -74,10 +76,20 @@ class Running:
         return self._machines.agent_timeout(self.name)
 
     @property
+    def settings(self) -> Settings:
+        """What the host says for all machines.
+
+        Raises:
+            VirtError: the file with it cannot be read as one.
+        """
+        return read_settings(self._machines.directories)
+
+    @property
     def dumps(self) -> Path:
         """Where the memory of guests that have crashed is kept."""
-        self._machines.dumps.mkdir(parents=True, exist_ok=True, mode=0o700)
-        return self._machines.dumps
+        folder = Path(self.settings.crashes.folder or self._machines.dumps)
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        return folder
 
     @property
     def qmp(self) -> Monitor:

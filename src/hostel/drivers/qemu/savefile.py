@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import stat
 import struct
+import subprocess
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO, Final, NamedTuple
 
@@ -23,6 +26,8 @@ _HEADER: Final = struct.Struct("=16s5I56x")
 _ROOM: Final = 64 << 10
 _LARGEST: Final = 64 << 20  # bytes of a document
 _COMPRESSIONS: Final = {1: "gzip", 2: "bzip2", 3: "xz", 4: "lzop"}  # virQEMUSaveFormat
+_EFFORT: Final[Mapping[str, tuple[str, ...]]] = {"xz": ("-3",)}
+_PACK_SECONDS: Final = 120.0  # for what a program has not written yet when it has read all
 
 
 class Saved(NamedTuple):
@@ -41,14 +46,83 @@ class Saved(NamedTuple):
     unpack: tuple[str, ...] = ()
 
 
-def begin(file: BinaryIO, xml: str, *, running: bool) -> None:
+class Packing(NamedTuple):
+    """How memory is packed on its way into a file.
+
+    Attributes:
+        number: the file's for it (``virQEMUSaveFormat``).
+        command: the program that does it; empty where the memory is written as it comes.
+    """
+
+    number: int = 0
+    command: tuple[str, ...] = ()
+
+
+UNPACKED: Final = Packing()
+
+
+def packing(name: str, kind: str) -> Packing:
+    """The way of a name: ``raw``, or a program's.
+
+    Args:
+        name: as ``qemu.conf`` has it.
+        kind: what is packed: ``save``, ``dump`` or ``snapshot``.
+
+    Raises:
+        VirtError: ``OPERATION_FAILED``: there is no such way, or the program is not there.
+    """
+    if name == "raw":
+        return UNPACKED
+    number = next((number for number, known in _COMPRESSIONS.items() if known == name), None)
+    if number is None:
+        ways = f"raw, {', '.join(_COMPRESSIONS.values())}"
+        raise _failed(f"Invalid {kind} image format specified in configuration file: '{name}'; write one of {ways}")
+    program = shutil.which(name)
+    if program is None:
+        what = f"Compression program for {kind} image format in configuration file isn't available"
+        raise _failed(f"{what}; install {name}")
+    return Packing(number, (program, "-c", *_EFFORT.get(name, ())))
+
+
+@contextlib.contextmanager
+def packed(file: BinaryIO, way: Packing) -> Iterator[int]:
+    """What memory is written to that goes into a file: the file, or a pipe to what packs it.
+
+    The file has all of it when the block is left.
+
+    Raises:
+        VirtError: ``OPERATION_FAILED``: the program failed.
+        OSError: it cannot be run.
+    """
+    if not way.command:
+        yield file.fileno()
+        return
+    end, ours = os.pipe()
+    with contextlib.ExitStack() as stack:
+        ours_closed = stack.enter_context(contextlib.ExitStack())
+        ours_closed.callback(os.close, ours)
+        with contextlib.closing(os.fdopen(end, "rb")) as pipe:
+            tool = subprocess.Popen(way.command, stdin=pipe, stdout=file, stderr=subprocess.PIPE, text=True)
+        stack.enter_context(tool)
+        stack.callback(tool.kill)
+        yield ours
+        ours_closed.close()
+        try:
+            _, said = tool.communicate(timeout=_PACK_SECONDS)
+        except subprocess.TimeoutExpired:
+            raise _failed(f"{way.command[0]} does not come to its end") from None
+        if tool.returncode:
+            raise _failed(f"{way.command[0]} failed: {said.strip() or tool.returncode}")
+
+
+def begin(file: BinaryIO, xml: str, *, running: bool, way: Packing = UNPACKED) -> None:
     """Write what comes before the memory; the file is not whole yet.
 
     Raises:
         OSError: the host refused.
     """
     document = xml.encode() + b"\0"
-    file.write(_HEADER.pack(_PART, _VERSION, len(document) + _ROOM, int(running), 0, 0))
+    file.write(_HEADER.pack(_PART, _VERSION, len(document) + _ROOM, int(running), way.number, 0))
     file.write(document + bytes(_ROOM))
     file.flush()
 

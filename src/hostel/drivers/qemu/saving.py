@@ -83,9 +83,10 @@ class SaveCalls(Calls):
         runs = was_running
         if flags & (SaveFlag.RUNNING | SaveFlag.PAUSED):
             runs = bool(flags & SaveFlag.RUNNING)
+        way = savefile.packing(machine.settings.formats.save, "save")
         machine.save(ending=f"{SAVING}{path}", paused=int(PausedReason.SAVE), resumes=was_running)
         try:
-            write_memory(machine, path, text, runs=runs, progress=progress)
+            write_memory(machine, path, text, runs=runs, way=way, progress=progress)
         except BaseException:
             settle_save(machine)
             raise
@@ -218,7 +219,14 @@ def lasting(domain: Domain) -> str:
 
 
 def write_memory(
-    machine: Running, path: Path, xml: str, *, runs: bool, operation: int = SAVE, progress: Progress | None = None
+    machine: Running,
+    path: Path,
+    xml: str,
+    *,
+    runs: bool,
+    way: savefile.Packing = savefile.UNPACKED,
+    operation: int = SAVE,
+    progress: Progress | None = None,
 ) -> None:
     """Stop the guest, and write its memory to a file with a document before it; the file is whole afterwards.
 
@@ -229,9 +237,10 @@ def write_memory(
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         with open(descriptor, "r+b") as file:
-            savefile.begin(file, xml, running=runs)
+            savefile.begin(file, xml, running=runs, way=way)
             machine.ask("stop")
-            migrate(machine, file.fileno(), operation, progress)
+            with savefile.packed(file, way) as target:
+                migrate(machine, target, operation, progress)
             savefile.finish(file)
     except OSError as error:
         raise system_fault(error, f"Failed to create file '{path}'", ErrorDomain.QEMU) from error

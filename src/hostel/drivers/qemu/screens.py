@@ -22,9 +22,6 @@ from hostel.model.domain.devices.graphics import Gl, Graphics, GraphicsType
 from hostel.model.domain.domain import Domain
 from hostel.model.network import Network
 
-_FIRST: Final = 5900
-_FIRST_WEBSOCKET: Final = 5700
-_LAST: Final = 65535
 _ROUTED: Final = ("nat", "route", "open")
 _PASSING: Final = (errno.EADDRINUSE, errno.EACCES)
 
@@ -135,17 +132,18 @@ def reserve(domain: Domain, settings: Settings, held: contextlib.ExitStack) -> N
             plain, encrypted = needed_ports(screen, settings.spice)
             if screen.autoport:
                 screen.port = screen.tls_port = None
-            screen.port = _reserve(address, held) if plain else screen.port
-            screen.tls_port = _reserve(address, held) if encrypted else screen.tls_port
+            screen.port = _reserve(address, held, settings.ports) if plain else screen.port
+            screen.tls_port = _reserve(address, held, settings.ports) if encrypted else screen.tls_port
         elif screen.type == GraphicsType.VNC:
             if screen.is_automatic:
-                screen.port = _reserve(address, held)
+                screen.port = _reserve(address, held, settings.ports)
             if screen.websocket == -1:
-                screen.websocket = _reserve(address, held, _FIRST_WEBSOCKET)
+                screen.websocket = _reserve(address, held, settings.websockets, "webSocket")
 
 
-def _reserve(address: str, held: contextlib.ExitStack, first: int = _FIRST) -> int:
-    for port in range(first, _LAST + 1):
+def _reserve(address: str, held: contextlib.ExitStack, ports: tuple[int, int], name: str = "display") -> int:
+    first, last = ports
+    for port in range(first, last + 1):
         try:
             found = socket.getaddrinfo(address, port, type=socket.SOCK_STREAM)[0]
             end = socket.socket(found[0], found[1])
@@ -161,8 +159,7 @@ def _reserve(address: str, held: contextlib.ExitStack, first: int = _FIRST) -> i
             raise fault(ErrorCode.INTERNAL_ERROR, reason, ErrorDomain.QEMU) from error
         held.callback(end.close)
         return port
-    name = "display" if first == _FIRST else "webSocket"
-    reason = f"Unable to find an unused port in range '{name}' ({first}-{_LAST})"
+    reason = f"Unable to find an unused port in range '{name}' ({first}-{last})"
     raise fault(ErrorCode.INTERNAL_ERROR, reason, ErrorDomain.QEMU)
 
 

@@ -1,6 +1,6 @@
 """What the host says for all machines: ``qemu.conf``, as libvirt's driver has it (``qemu_conf.c``).
 
-It is read when a machine starts; nothing has to be restarted for a change of it.
+It is read when a machine starts, and when something of it is needed; nothing has to be restarted for a change of it.
 """
 
 from __future__ import annotations
@@ -18,14 +18,40 @@ _FILE: Final = "qemu.conf"
 _LIBVIRT: Final = Path("/etc/libvirt")
 _PKI: Final = Path("/etc/pki")
 _VNC_PASSWORD: Final = 8  # characters that VNC looks at
+_LAST_PORT: Final = 65535
 CONTROLLERS: Final = ("cpu", "devices", "memory", "blkio", "cpuset", "cpuacct")  # virCgroupController, by default
 _SCREEN: Final = frozenset({"listen", "password", "tls", "tls_x509_cert_dir", "sasl", "sasl_dir", "auto_unix_socket"})
 _KNOWN: Final = frozenset(
     {f"{kind}_{name}" for kind in ("vnc", "spice") for name in _SCREEN}
     | {"vnc_tls_x509_verify", "vnc_tls_x509_secret_uuid"}
     | {f"default_tls_x509_{name}" for name in ("cert_dir", "verify", "secret_uuid")}
-    | {"cgroup_controllers"}
+    | {"chardev_tls", "chardev_tls_x509_cert_dir", "chardev_tls_x509_verify", "nbd_tls", "nbd_tls_x509_cert_dir"}
+    | {f"{kind}_image_format" for kind in ("save", "dump", "snapshot")}
+    | {f"{kind}_port_{end}" for kind in ("remote_display", "remote_websocket", "migration") for end in ("min", "max")}
+    | {"auto_dump_path", "auto_dump_bypass_cache", "memory_backing_dir"}
+    | {"set_process_name", "max_processes", "max_files", "max_core", "dump_guest_core", "seccomp_sandbox"}
+    | {"hugetlbfs_mount", "bridge_helper", "pr_helper", "log_timestamp", "deprecation_behavior", "cgroup_controllers"}
+    | {"migration_address", "migration_host", "migrate_tls_force", "lock_manager", "security_driver"}
+    | {"security_require_confined"}
 )
+# What is so here anyway, and needs no word where it is said. QEMU has the owner, and images the owners, that they have.
+_SO_ANYWAY: Final[Mapping[str, tuple[Value, ...]]] = {
+    "dynamic_ownership": (0,),
+    "remember_owner": (0,),
+    "security_default_confined": (0, 1),  # where nothing confines, a default does not matter
+    "stdio_handler": ("file",),
+    "namespaces": ([],),
+    "mac_filter": (0,),
+    "relaxed_acs_check": (0, 1),  # nobody looks at ACS; the kernel's groups count
+    "vnc_allow_host_audio": (0,),
+    "nographics_allow_host_audio": (0,),
+    "virtiofsd_debug": (0,),
+    "max_threads_per_process": (0,),
+    "max_queued": (0,),
+    "sched_core": ("none",),
+    "gluster_debug_level": (4,),
+}
+_DEPRECATION: Final = ("none", "omit", "reject", "crash")
 
 
 class ScreenSettings(NamedTuple):
@@ -54,6 +80,73 @@ class ScreenSettings(NamedTuple):
     unix: bool = False
 
 
+class TlsSettings(NamedTuple):
+    """TLS of what is no screen.
+
+    Attributes:
+        default: whether those have it whose document does not say.
+        folder: where certificates are; empty where it is not said.
+        verify: whether clients must have certificates, too.
+    """
+
+    default: bool = False
+    folder: str = ""
+    verify: bool = True
+
+
+class Limits(NamedTuple):
+    """What a QEMU may have at most, in words of prlimit(1); empty for as much as we have.
+
+    Attributes:
+        nproc: processes and threads of its user.
+        nofile: open files.
+        core: bytes of a dump of QEMU itself, or ``unlimited``.
+    """
+
+    nproc: str = ""
+    nofile: str = ""
+    core: str = ""
+
+
+NO_LIMITS: Final = Limits()
+
+
+class Formats(NamedTuple):
+    """How memory is packed that is written to files: ``raw``, or the name of a program."""
+
+    save: str = "raw"
+    dump: str = "raw"
+    snapshot: str = "raw"
+
+
+class Crashes(NamedTuple):
+    """Dumps of guests that have crashed.
+
+    Attributes:
+        folder: where they go; empty for the driver's place.
+        bypass_cache: whether the host's cache is spared.
+    """
+
+    folder: str = ""
+    bypass_cache: bool = False
+
+
+class Migration(NamedTuple):
+    """What comes from other hosts.
+
+    Attributes:
+        address: where QEMU listens for it; empty for everywhere.
+        host: what others reach this host by; empty for its name.
+        ports: the first and the last port.
+        tls_only: whether nothing moves without TLS.
+    """
+
+    address: str = ""
+    host: str = ""
+    ports: tuple[int, int] = (49152, 49215)
+    tls_only: bool = False
+
+
 class Settings(NamedTuple):
     """The file, as far as this driver acts on it.
 
@@ -62,12 +155,48 @@ class Settings(NamedTuple):
         spice: screens over SPICE.
         controllers: the control groups' controllers that machines are put under.
         unknown: names of settings that are not acted on.
+        character: TLS of character devices.
+        nbd: TLS of disks over NBD.
+        ports: the first and the last port of screens.
+        websockets: those of their websockets.
+        formats: how memory is packed.
+        crashes: dumps of guests that have crashed.
+        limits: what a QEMU may have.
+        process_names: whether a QEMU is called after its machine.
+        dump_guest_core: whether a dump of QEMU has the guest's memory, where the document does not say.
+        sandbox: whether the kernel refuses QEMU what it does not need; None for where QEMU knows how.
+        hugetlbfs: where large pages are mounted; None for where the kernel says.
+        bridge_helper: the program that connects to bridges; empty for QEMU's own.
+        pr_helper: the one for persistent reservations; empty for the one on the path.
+        memory_folder: where files of guests' memory are made; empty for the driver's place.
+        timestamps: whether QEMU's messages have the time.
+        deprecation: what QEMU does with what it is going to drop, where the document does not say.
+        migration: what comes from other hosts.
+        refused: why no machine starts, by what is asked for here and is not done.
     """
 
     vnc: ScreenSettings = ScreenSettings()
     spice: ScreenSettings = ScreenSettings()
     controllers: tuple[str, ...] = CONTROLLERS
     unknown: tuple[str, ...] = ()
+    character: TlsSettings = TlsSettings()
+    nbd: TlsSettings = TlsSettings()
+    ports: tuple[int, int] = (5900, _LAST_PORT)
+    websockets: tuple[int, int] = (5700, _LAST_PORT)
+    formats: Formats = Formats()
+    crashes: Crashes = Crashes()
+    limits: Limits = Limits()
+    process_names: bool = False
+    dump_guest_core: bool = False
+    sandbox: bool | None = None
+    hugetlbfs: tuple[str, ...] | None = None
+    bridge_helper: str = ""
+    pr_helper: str = ""
+    memory_folder: str = ""
+    timestamps: bool = True
+    deprecation: str = "none"
+    migration: Migration = Migration()
+    refused: str = ""
 
 
 def read(directories: Directories) -> Settings:
@@ -107,11 +236,62 @@ class _Reading:
         wrong = next((name for name in controllers if name not in CONTROLLERS), None)
         if wrong is not None:
             raise self._wrong(f"Unknown cgroup controller '{wrong}'", ErrorCode.CONF_SYNTAX)
+        deprecation = self._text("deprecation_behavior", "none")
+        if deprecation not in _DEPRECATION:
+            raise self._wrong(f"{self._path}: deprecation_behavior '{deprecation}'; write none, omit, reject or crash")
         return Settings(
-            self._screen("vnc"),
-            self._screen("spice"),
-            controllers,
-            tuple(sorted(name for name in self._found if name not in _KNOWN)),
+            vnc=self._screen("vnc"),
+            spice=self._screen("spice"),
+            controllers=controllers,
+            unknown=tuple(sorted(name for name, value in self._found.items() if not _is_heeded(name, value))),
+            character=self._tls("chardev"),
+            nbd=self._tls("nbd"),
+            ports=self._ports("remote_display", 5900, 5900),
+            websockets=self._ports("remote_websocket", 5700, 1),
+            formats=Formats(*(self._text(f"{kind}_image_format", "raw") for kind in Formats._fields)),
+            crashes=Crashes(self._text("auto_dump_path", ""), self._flag("auto_dump_bypass_cache")),
+            limits=Limits(self._limit("max_processes"), self._limit("max_files"), self._core()),
+            process_names=self._flag("set_process_name"),
+            dump_guest_core=self._flag("dump_guest_core"),
+            sandbox=self._switch("seccomp_sandbox"),
+            hugetlbfs=self._mounts(),
+            bridge_helper=self._text("bridge_helper", ""),
+            pr_helper=self._text("pr_helper", ""),
+            memory_folder=self._text("memory_backing_dir", ""),
+            timestamps=self._flag("log_timestamp", default=True),
+            deprecation=deprecation,
+            migration=self._migration(),
+            refused=self._refused(),
+        )
+
+    def _refused(self) -> str:
+        """What must not be passed over: who asks for it relies on it."""
+        manager = self._text("lock_manager", "")
+        if manager not in ("", "nop"):
+            return f"lock_manager = \"{manager}\": this driver's disks are kept apart by QEMU's own locks; write nop"
+        for driver in self._texts("security_driver", ()):
+            if driver not in ("none", "dac"):
+                return f'Security driver {driver} not enabled; write security_driver = "none"'
+        if self._flag("security_require_confined"):
+            return "Unconfined guests are not allowed on this host (security_require_confined); nothing confines them"
+        return ""
+
+    def _migration(self) -> Migration:
+        return Migration(
+            self._text("migration_address", ""),
+            self._text("migration_host", ""),
+            self._ports("migration", Migration().ports[0], 1, Migration().ports[1]),
+            self._flag("migrate_tls_force"),
+        )
+
+    def _tls(self, kind: str) -> TlsSettings:
+        folder = self._checked(f"{kind}_tls_x509_cert_dir")
+        default = self._checked("default_tls_x509_cert_dir")
+        if not folder and not (_PKI / f"libvirt-{kind}").is_dir():
+            folder = default
+        verify = self._flag("default_tls_x509_verify", default=True)
+        return TlsSettings(
+            self._flag(f"{kind}_tls"), folder, kind != "chardev" or self._flag("chardev_tls_x509_verify", verify)
         )
 
     def _screen(self, kind: str) -> ScreenSettings:
@@ -122,7 +302,7 @@ class _Reading:
             listen=self._text(f"{kind}_listen", "127.0.0.1"),
             password=password if password is None or kind != "vnc" else password[:_VNC_PASSWORD],
             tls=self._flag(f"{kind}_tls"),
-            certificates=self._folder(kind, folder),
+            certificates=self._folder(kind),
             verify=self._flag(f"{kind}_tls_x509_verify", self._flag("default_tls_x509_verify")),
             secret=secret or ("" if folder else self._text("default_tls_x509_secret_uuid", "")),
             sasl=self._flag(f"{kind}_sasl"),
@@ -130,18 +310,57 @@ class _Reading:
             unix=self._flag(f"{kind}_auto_unix_socket"),
         )
 
-    def _folder(self, kind: str, named: str) -> str:
+    def _folder(self, kind: str) -> str:
         """Where certificates are: as it is said of the kind, where the kind has its place, or where all have theirs."""
-        default = self._text("default_tls_x509_cert_dir", "")
-        for name, folder in ((f"{kind}_tls_x509_cert_dir", named), ("default_tls_x509_cert_dir", default)):
-            if folder and not Path(folder).is_dir():
-                raise self._wrong(f"{name} directory '{folder}' does not exist", ErrorCode.CONF_SYNTAX)
+        named, default = self._checked(f"{kind}_tls_x509_cert_dir"), self._checked("default_tls_x509_cert_dir")
         if named:
             return named
         own = _PKI / f"libvirt-{kind}"
         if own.is_dir():
             return str(own)
         return default or str(self._own if self._own.is_dir() else _PKI / "qemu")
+
+    def _checked(self, name: str) -> str:
+        """A folder that has to be there where it is named."""
+        folder = self._text(name, "")
+        if folder and not Path(folder).is_dir():
+            raise self._wrong(f"{name} directory '{folder}' does not exist", ErrorCode.CONF_SYNTAX)
+        return folder
+
+    def _ports(self, kind: str, first: int, least: int, last: int = _LAST_PORT) -> tuple[int, int]:
+        low, high = self._number(f"{kind}_port_min", first), self._number(f"{kind}_port_max", last)
+        if low < least:
+            raise self._wrong(f"{self._path}: {kind}_port_min: port must be greater than or equal to {least}")
+        if not low <= high <= _LAST_PORT:
+            what = f"{kind}_port_max: port must be between the minimal port and {_LAST_PORT}"
+            raise self._wrong(f"{self._path}: {what}")
+        return low, high
+
+    def _limit(self, name: str) -> str:
+        return str(self._number(name, 0) or "")
+
+    def _core(self) -> str:
+        value = self._found.get("max_core", "")
+        if isinstance(value, str) and value not in ("", "unlimited"):
+            raise self._wrong(f"Unknown core size '{value}'", ErrorCode.CONF_SYNTAX)
+        return str(value) if isinstance(value, str) else str(self._number("max_core", 0))
+
+    def _mounts(self) -> tuple[str, ...] | None:
+        if "hugetlbfs_mount" not in self._found:
+            return None
+        return tuple(mount for mount in self._texts("hugetlbfs_mount", ()) if mount)
+
+    def _switch(self, name: str) -> bool | None:
+        value = self._found.get(name, -1)
+        if not isinstance(value, int):
+            raise self._wrong(f"{self._path}: expected an integer for '{name}' parameter")
+        return None if value < 0 else bool(value)
+
+    def _number(self, name: str, default: int) -> int:
+        value = self._found.get(name, default)
+        if not isinstance(value, int) or value < 0:
+            raise self._wrong(f"{self._path}: expected an unsigned integer for '{name}' parameter")
+        return value
 
     def _flag(self, name: str, default: bool = False) -> bool:
         value = self._found.get(name, int(default))
@@ -169,3 +388,7 @@ class _Reading:
     @staticmethod
     def _wrong(what: str, code: ErrorCode = ErrorCode.INTERNAL_ERROR) -> VirtError:
         return fault(code, what, ErrorDomain.QEMU)
+
+
+def _is_heeded(name: str, value: Value) -> bool:
+    return name in _KNOWN or value in _SO_ANYWAY.get(name, ())

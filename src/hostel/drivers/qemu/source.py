@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from hostel.drivers.base import StorageDriver, VolumeType
+from hostel.drivers.qemu.command.objects import images
 from hostel.drivers.qemu.document import unsupported
+from hostel.drivers.qemu.settings import Settings
 from hostel.drivers.storage.provenance import refuse_unvouched
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
 from hostel.model.domain.devices.disk import Disk, DiskDevice
@@ -89,6 +91,14 @@ def prepare_disk(disk: Disk, storage: StorageDriver | None) -> None:
     if disk.source is not None:
         translate(disk, disk.source, storage)
         _check_files(disk, disk.source)
+
+
+def encrypt_by_default(disk: Disk, settings: Settings) -> None:
+    """Have those images of a disk opened by TLS that are on NBD servers, where the host wants it (``nbd_tls``)."""
+    if settings.nbd.default:
+        for kind, found, _ in images(disk):
+            if kind == SourceType.NETWORK and found.protocol == "nbd" and found.tls is None:
+                found.tls = True
 
 
 def translate(disk: Disk, source: DiskSource, storage: StorageDriver | None) -> None:

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
 from pathlib import Path
 
 import pytest
 
-from hostel.drivers.qemu import screens
+from hostel.drivers.qemu import screens, source
+from hostel.drivers.qemu.command.host import large_pages
+from hostel.drivers.qemu.document import parse
+from hostel.drivers.qemu.driver import QemuDriver
 from hostel.drivers.qemu.settings import Settings, read
 from hostel.drivers.store import Directories
-from hostel.errors import VirtError
+from hostel.errors import ErrorCode, VirtError
 from hostel.model.network import Network
+from support import refused
+from support.arguments import CONTEXT, said, spec, text
+from support.domain import QEMU
 
 
 def _settings(tmp_path: Path, text: str, place: str = "config") -> Settings:
@@ -43,7 +51,94 @@ def test_certificates_are_those_of_the_kind_or_those_of_all(tmp_path: Path) -> N
 
 
 def test_what_is_not_acted_on_is_known_by_name(tmp_path: Path) -> None:
-    assert _settings(tmp_path, 'user = "root"\nvnc_tls = 0\nmax_files = 1').unknown == ("max_files", "user")
+    assert _settings(tmp_path, 'user = "root"\nvnc_tls = 0\nmac_filter = 1').unknown == ("mac_filter", "user")
+
+
+def test_what_is_so_anyway_needs_no_word(tmp_path: Path) -> None:
+    text = 'dynamic_ownership = 0\nstdio_handler = "file"\nnamespaces = [ ]\nsecurity_default_confined = 1\n'
+    assert _settings(tmp_path, text).unknown == ()
+    assert _settings(tmp_path, text.replace("= 0", "= 1").replace("file", "logd")).unknown == (
+        "dynamic_ownership", "stdio_handler",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ('lock_manager = "lockd"', "kept apart by QEMU's own locks"),
+        ('security_driver = [ "none", "apparmor" ]', "Security driver apparmor not enabled"),
+        ("security_require_confined = 1", "Unconfined guests are not allowed on this host"),
+    ],
+)
+def test_who_relies_on_what_is_not_here_starts_no_machine(tmp_path: Path, text: str, why: str) -> None:
+    assert why in _settings(tmp_path, text).refused
+    driver = QemuDriver(Directories.under(tmp_path))
+    ref = driver.domain_define_xml(refused.document())
+    with pytest.raises(VirtError, match=why) as caught:
+        driver.domain_create(ref)
+    assert caught.value.code == ErrorCode.CONFIG_UNSUPPORTED
+
+
+def test_what_machines_are_started_with(tmp_path: Path) -> None:
+    found = _settings(
+        tmp_path,
+        "set_process_name = 1\ndump_guest_core = 1\nseccomp_sandbox = 0\nlog_timestamp = 0\nmax_files = 512\n"
+        'deprecation_behavior = "reject"\nbridge_helper = "/h"\nmax_core = "unlimited"\nhugetlbfs_mount = ""\n',
+    )
+    assert found.limits == ("", "512", "unlimited")
+    assert found.hugetlbfs == ()
+    bridge = "<interface type='bridge'><source bridge='br0'/></interface>"
+    argv = said(bridge, context=CONTEXT._replace(settings=found, is_confined=True))
+    assert argv[argv.index("-name") + 1] == "guest=g,process=qemu:g,debug-threads=on"
+    assert "dump-guest-core=on" in argv[argv.index("-machine") + 1]
+    assert argv[argv.index("-sandbox") + 1] == "off" and "-msg" not in argv
+    assert spec(argv, "-netdev")["helper"] == "/h"
+    assert spec(argv, "-compat") == {"deprecated-output": "hide", "deprecated-input": "reject"}
+    usual = said(bridge, context=CONTEXT._replace(is_confined=False))
+    assert "-compat" not in usual and "-sandbox" not in usual and "helper" not in spec(usual, "-netdev")
+    with pytest.raises(VirtError, match="this QEMU has no seccomp"):
+        said("", context=CONTEXT._replace(settings=_settings(tmp_path, "seccomp_sandbox = 1")))
+
+
+def test_character_devices_and_nbd_have_tls_by_default_where_the_host_wants_it(tmp_path: Path) -> None:
+    (tmp_path / "keys").mkdir()
+    found = _settings(
+        tmp_path,
+        f'chardev_tls = 1\nchardev_tls_x509_cert_dir = "{tmp_path}/keys"\nchardev_tls_x509_verify = 0\nnbd_tls = 1',
+    )
+    assert (found.character.folder, found.nbd.folder, found.nbd.verify) == (f"{tmp_path}/keys", "", True)
+    context = CONTEXT._replace(settings=found, certificates={"chardev": found.character.folder})
+    serial = "<serial type='tcp'><source mode='bind' host='h' service='1'{}/></serial>"
+    argv = said(serial.format(""), context=context)
+    assert spec(argv, "-object", id="objcharserial0_tls0")["verify-peer"] is False
+    assert "objcharserial0_tls0" not in " ".join(said(serial.format(" tls='no'"), context=context))
+    disk = "<disk type='network'><source protocol='nbd' name='e'{}><host name='h'/></source><target dev='vda'/></disk>"
+    for more, tls in (("", True), (" tls='no'", False)):
+        (wanted,) = parse(text(disk.format(more)), QEMU).devices.disks
+        source.encrypt_by_default(wanted, found)
+        assert wanted.source is not None and wanted.source.tls is tls
+
+
+def test_ports_are_those_that_the_host_wants(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+        found = _settings(tmp_path, f"remote_display_port_min = {port}\nremote_display_port_max = {port}\n")
+        with contextlib.ExitStack() as held, pytest.raises(VirtError, match=rf"range 'display' \({port}-{port}\)"):
+            screens.reserve(parse(text("<graphics type='vnc'/>"), QEMU), found, held)
+    assert _settings(tmp_path, "migration_port_min = 50000\nmigration_port_max = 50001").migration.ports == (
+        50000,
+        50001,
+    )
+
+
+def test_large_pages_are_those_that_are_mounted_for_guests(tmp_path: Path) -> None:
+    pages = tmp_path / "pages"
+    pages.mkdir()
+    (tmp_path / "meminfo").write_text("Hugepagesize:    2048 kB\n")
+    (tmp_path / "mounts").write_text(f"none {pages} hugetlbfs rw,pagesize=2M 0 0\n")
+    assert large_pages(tmp_path).mounts == large_pages(tmp_path, [str(pages)]).mounts == {2048: str(pages)}
+    assert large_pages(tmp_path, []).mounts == {}
 
 
 def test_a_password_of_vnc_is_as_long_as_vnc_looks_at(tmp_path: Path) -> None:
@@ -60,6 +155,13 @@ def test_a_password_of_vnc_is_as_long_as_vnc_looks_at(tmp_path: Path) -> None:
         ("\nvnc_listen", r"configuration file syntax error: .*/qemu\.conf:2: expecting an assignment"),
         ("spice_tls_x509_cert_dir = '/not/there'", "spice_tls_x509_cert_dir directory '/not/there' does not exist"),
         ("cgroup_controllers = [ 'cpu', 'net' ]", "Unknown cgroup controller 'net'"),
+        ("deprecation_behavior = 'frob'", "deprecation_behavior 'frob'; write none, omit, reject or crash"),
+        ("max_core = 'much'", "Unknown core size 'much'"),
+        ("max_files = 'many'", "expected an unsigned integer for 'max_files' parameter"),
+        ("seccomp_sandbox = 'on'", "expected an integer for 'seccomp_sandbox' parameter"),
+        ("remote_display_port_min = 1", "port must be greater than or equal to 5900"),
+        ("migration_port_min = 9\nmigration_port_max = 8", "port must be between the minimal port and 65535"),
+        ("chardev_tls_x509_cert_dir = '/not/there'", "chardev_tls_x509_cert_dir directory '/not/there' does not exist"),
         ("cgroup_controllers = [ 1 ]", "expected a string list for 'cgroup_controllers' parameter"),
     ],
 )

@@ -121,7 +121,9 @@ def chardev(device: CharacterBackend, context: Context) -> list[str]:
         VirtError: ``CONFIG_UNSUPPORTED``: QEMU, or this driver, has no such end, or there are no certificates.
     """
     source = device.source
-    if source is None or not source.tls:
+    settings = context.settings.character
+    by_default = settings.default and device.type == CharacterType.TCP
+    if source is None or not (by_default if source.tls is None else source.tls):
         return ["-chardev", _chardev(device)]
     if device.type != CharacterType.TCP:
         raise unsupported(f"{device.TAG} type='{device.type}': tls='yes' is for type='tcp' only")
@@ -134,7 +136,8 @@ def chardev(device: CharacterBackend, context: Context) -> list[str]:
         )
     name = f"objchar{alias_of(device)}_tls0"
     end = "server" if source.mode == "bind" else "client"
-    spec = {"qom-type": "tls-creds-x509", "id": name, "dir": folder, "endpoint": end, "verify-peer": True}
+    verify = settings.verify or end == "client"
+    spec = {"qom-type": "tls-creds-x509", "id": name, "dir": folder, "endpoint": end, "verify-peer": verify}
     return [*option("-object", spec), "-chardev", f"{_chardev(device)},tls-creds={name}"]
 
 

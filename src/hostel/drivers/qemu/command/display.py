@@ -109,7 +109,7 @@ def _vnc(device: Graphics, context: Context) -> str:
     host = escape(f"[{address}]" if ":" in address else address)
     if device.is_automatic or device.port is None:
         first = max(device.port or 0, _VNC_FIRST)
-        return f"{host}:{first - _VNC_FIRST},to={_VNC_LAST - _VNC_FIRST}"
+        return f"{host}:{first - _VNC_FIRST},to={context.settings.ports[1] - _VNC_FIRST}"
     if not _VNC_FIRST <= device.port <= _VNC_LAST:
         raise unsupported(f"graphics port='{device.port}': VNC ports are {_VNC_FIRST} to {_VNC_LAST}")
     return f"{host}:{device.port - _VNC_FIRST}"

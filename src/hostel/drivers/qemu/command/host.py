@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Final, NamedTuple, Protocol
 
@@ -60,14 +60,20 @@ class LargePages(NamedTuple):
         return self.mounts[size]
 
 
-def large_pages(proc: Path = _PROC) -> LargePages:
-    """Those of this host that we may use."""
+def large_pages(proc: Path = _PROC, only: Collection[str] | None = None) -> LargePages:
+    """Those of this host that we may use.
+
+    Args:
+        proc: where the kernel tells of them.
+        only: the places where they are mounted for guests; None for all.
+    """
     default = next((line.split()[1] for line in _lines(proc / "meminfo") if line.startswith("Hugepagesize:")), "0")
     mounts: dict[int, str] = {}
     for line in _lines(proc / "mounts"):
         _, place, kind, settings, *_ = [*line.split(), "", "", "", ""]
         size = _PAGE_SIZE.search(f",{settings},")
-        if kind == "hugetlbfs" and size is not None and os.access(place, os.W_OK):
+        is_meant = only is None or place in only
+        if kind == "hugetlbfs" and is_meant and size is not None and os.access(place, os.W_OK):
             mounts.setdefault(int(size[1]) * _UNITS[size[2]], place)
     return LargePages(int(default), mounts)
 

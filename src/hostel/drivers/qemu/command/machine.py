@@ -64,8 +64,8 @@ def build(domain: Domain, context: Context, fields: Mapping[type[Element], froze
     """
     refuse_unknown(domain, fields)
     order = bootindexes(domain)
-    argv = [context.emulator, "-name", f"guest={escape(domain.name)},debug-threads=on"]
-    argv += [*compatibility(domain), "-S"]
+    argv = [context.emulator, "-name", _name(domain, context)]
+    argv += [*compatibility(domain, context.settings), "-S"]
     argv += firmware.flash(domain, context)
     argv += ["-machine", _machine(domain, context), "-accel", _accelerator(domain)]
     argv += [*processor.arguments(domain), *firmware.arguments(domain)]
@@ -96,7 +96,8 @@ def build(domain: Domain, context: Context, fields: Mapping[type[Element], froze
     if domain.features is not None and domain.features.vmcoreinfo:
         argv += option("-device", {"driver": "vmcoreinfo"})
     argv += security.arguments(domain, context)
-    argv += [*(_sandbox(argv) if context.is_confined else []), "-msg", "timestamp=on"]
+    argv += _confinement(argv, context)
+    argv += ["-msg", "timestamp=on"] if context.settings.timestamps else []
     if domain.qemu_commandline is not None:
         argv += [argument.value for argument in domain.qemu_commandline.arguments]
     return overridden(argv, domain)
@@ -119,6 +120,20 @@ def devices(domain: Domain, context: Context) -> list[str]:
     argv += [*peripheral.inputs(domain), *peripheral.watchdogs(domain), *peripheral.balloon(domain)]
     argv += [*peripheral.rngs(domain, context), *tpm.arguments(domain, context)]
     return overridden([*argv, *hostdev.arguments(domain, context, order)], domain)
+
+
+def _name(domain: Domain, context: Context) -> str:
+    process = f",process=qemu:{escape(domain.name)}" if context.settings.process_names else ""
+    return f"guest={escape(domain.name)}{process},debug-threads=on"
+
+
+def _confinement(argv: list[str], context: Context) -> list[str]:
+    """What QEMU has the kernel refuse it, as far as it can and the host wants it."""
+    if context.settings.sandbox is False:
+        return ["-sandbox", "off"]
+    if context.settings.sandbox and not context.is_confined:
+        raise unsupported("seccomp_sandbox = 1 in qemu.conf, and this QEMU has no seccomp")
+    return _sandbox(argv) if context.is_confined else []
 
 
 def _sandbox(argv: list[str]) -> list[str]:
@@ -149,6 +164,7 @@ def _machine(domain: Domain, context: Context) -> str:
     if features.ioapic is not None:
         options.append(f"kernel_irqchip={'split' if features.ioapic == 'qemu' else 'on'}")
     dump = domain.memory.dump_core if domain.memory is not None else None
+    dump = context.settings.dump_guest_core if dump is None else dump
     options.append(f"dump-guest-core={'on' if dump else 'off'}")
     if not features.acpi:
         options.append("acpi=off")

@@ -107,10 +107,11 @@ def _backend(interface: Interface, context: Context) -> dict[str, Any]:
         case InterfaceType.INTERNAL:
             return {"type": "user"}
         case InterfaceType.BRIDGE:
-            return {"type": "bridge", "br": source.bridge}
+            return {"type": "bridge", "br": source.bridge, "helper": context.settings.bridge_helper or None}
         case InterfaceType.NETWORK:
             bridge = context.bridge(source.network or "")
-            return {"type": "user"} if bridge is None else {"type": "bridge", "br": bridge}
+            helper = context.settings.bridge_helper or None
+            return {"type": "user"} if bridge is None else {"type": "bridge", "br": bridge, "helper": helper}
         case InterfaceType.ETHERNET:
             target = interface.target.dev if interface.target is not None else None
             scripts = {"script": interface.script or "no", "downscript": interface.downscript or "no"}

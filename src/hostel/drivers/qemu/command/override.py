@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from hostel.drivers.qemu.command.context import option
 from hostel.drivers.qemu.document import unsupported
+from hostel.drivers.qemu.settings import Settings
 from hostel.model.domain.domain import Domain
 from hostel.model.domain.passthrough import QemuDevice, QemuProperty
 
@@ -14,9 +15,9 @@ from hostel.model.domain.passthrough import QemuDevice, QemuProperty
 _INPUT: Final = {"reject": "reject", "crash": "crash"}
 
 
-def compatibility(domain: Domain) -> list[str]:
+def compatibility(domain: Domain, settings: Settings) -> list[str]:
     """``-compat``: what becomes of what QEMU gives up (``qemuBuildCompatDeprecatedCommandLine``)."""
-    behavior = domain.qemu_deprecation.behavior if domain.qemu_deprecation is not None else "none"
+    behavior = domain.qemu_deprecation.behavior if domain.qemu_deprecation is not None else settings.deprecation
     if behavior == "none":
         return []
     return option("-compat", {"deprecated-output": "hide", "deprecated-input": _INPUT.get(behavior)})

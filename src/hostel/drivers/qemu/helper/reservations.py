@@ -21,8 +21,8 @@ def are_managed(domain: Domain) -> bool:
     return any(source.reservations is not None and bool(source.reservations.managed) for source in sources)
 
 
-def helpers(domain: Domain, run: Path) -> list[Helper]:
-    """The one helper that serves all disks, where one is asked for.
+def helpers(domain: Domain, run: Path, program: str = "") -> list[Helper]:
+    """The one helper that serves all disks, where one is asked for; ``program`` is another than the usual one.
 
     Raises:
         VirtError: ``CONFIG_UNSUPPORTED``: it is not there, or we may not run it.
@@ -31,9 +31,9 @@ def helpers(domain: Domain, run: Path) -> list[Helper]:
         return []
     if os.geteuid() != 0:
         raise unsupported("<reservations managed='yes'>: the helper needs root; write managed='no' and its <source>")
-    found = shutil.which(_PROGRAM)
+    found = shutil.which(program or _PROGRAM)
     if found is None:
         raise unsupported(
-            f"<reservations managed='yes'> needs {_PROGRAM}, which is not there; install qemu-system-common"
+            f"<reservations managed='yes'> needs {program or _PROGRAM}, which is not there; install qemu-system-common"
         )
     return [Helper(_PROGRAM, [found, "-k", str(run / SOCKET)], run / SOCKET)]

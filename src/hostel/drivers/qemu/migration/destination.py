@@ -35,7 +35,7 @@ from hostel.drivers.qemu.launch import Launcher
 from hostel.drivers.qemu.machines import Machines, failed, invalid
 from hostel.drivers.qemu.migration import cookie as cookies
 from hostel.drivers.qemu.migration import copying, statistics
-from hostel.drivers.qemu.migration.rules import check_flags, copied_disks
+from hostel.drivers.qemu.migration.rules import check_encrypted, check_flags, copied_disks
 from hostel.drivers.qemu.migration.settling import arrive, drop, pending
 from hostel.drivers.qemu.migration.source import now, where_from
 from hostel.drivers.qemu.migration.tuning import Tuning, apply, number, text, texts, tuning
@@ -48,7 +48,6 @@ from hostel.model.domain.devices.source import BackingStore
 from hostel.model.domain.domain import Domain
 from hostel.model.domain.inactive import forget_run
 
-_PORTS: Final = range(49152, 49216)  # libvirt's, for what comes from other hosts
 _POLL: Final = 0.02  # seconds
 _ARRIVAL_SECONDS: Final = 300.0
 
@@ -89,6 +88,8 @@ class Incoming:
         self._launcher = launcher
         self._params = params
         self._flags = flags
+        self._settings = launcher.settings().migration
+        check_encrypted(flags, self._settings)
         self._told: Tuning = tuning(params, flags, is_source=False)
         self.domain = document.parse_stored(xml)
         self._original = self.domain.name
@@ -127,7 +128,7 @@ class Incoming:
                 self._machines.incoming.remove(name)
             else:
                 self._check_offline()
-                uri = self._uri or f"tcp:{socket.gethostname()}:{_PORTS.start}"
+                uri = self._uri or f"tcp:{socket.gethostname()}:{self._settings.ports[0]}"
         except BaseException:
             self._machines.undo_arrival(name, mark)
             self._machines.incoming.remove(name)
@@ -193,7 +194,7 @@ class Incoming:
     def _let_in(self, machine: Running) -> None:
         """Have QEMU listen: for disks first, since they come first."""
         self._tune(machine)
-        address = text(self._params, LISTEN_ADDRESS) or _any_address()
+        address = text(self._params, LISTEN_ADDRESS) or self._settings.address or _any_address()
         if self._copied:
             self._serve_disks(machine, address)
         uri = self._uri
@@ -202,9 +203,13 @@ class Incoming:
             machine.ask("migrate-incoming", uri=where.uri)
             return
         given = int(where.uri.rpartition(":")[2]) if where is not None else 0
-        port = _listening(lambda port: machine.ask("migrate-incoming", uri=f"tcp:{_in_uri(address)}:{port}"), given)
+        port = _listening(
+            lambda port: machine.ask("migrate-incoming", uri=f"tcp:{_in_uri(address)}:{port}"),
+            given,
+            self._settings.ports,
+        )
         if uri is None:
-            self._uri = f"tcp:{_in_uri(_host_name())}:{port}"
+            self._uri = f"tcp:{_in_uri(self._settings.host or _host_name())}:{port}"
         elif not given:
             self._uri = f"{uri.rstrip('/')}:{port}"
 
@@ -223,7 +228,7 @@ class Incoming:
         if where["type"] == "unix":
             start(0)
         else:
-            self._port = _listening(start, int(where["port"]))
+            self._port = _listening(start, int(where["port"]), self._settings.ports)
         live = {disk.target.dev: disk for disk in machine.domain.devices.disks}
         for disk in self._copied:
             found = live[disk.target.dev]
@@ -414,8 +419,8 @@ def _host_name() -> str:
     return name
 
 
-def _listening(listen: Callable[[int], object], given: int) -> int:
-    """Have QEMU listen on a port: what was given, or the first of libvirt's that is free.
+def _listening(listen: Callable[[int], object], given: int, ports: tuple[int, int]) -> int:
+    """Have QEMU listen on a port: what was given, or the first that is free of those for it.
 
     Raises:
         VirtError: it cannot.
@@ -424,7 +429,7 @@ def _listening(listen: Callable[[int], object], given: int) -> int:
         listen(given)
         return given
     failure: VirtError | None = None
-    for port in _free_ports():
+    for port in _free_ports(ports):
         try:
             listen(port)
             return port
@@ -432,11 +437,11 @@ def _listening(listen: Callable[[int], object], given: int) -> int:
             failure = error
             if "in use" not in error.message:
                 raise
-    raise failure or failed(f"no port from {_PORTS.start} to {_PORTS.stop - 1} is free")
+    raise failure or failed(f"no port from {ports[0]} to {ports[1]} is free")
 
 
-def _free_ports() -> Iterator[int]:
-    for port in _PORTS:
+def _free_ports(ports: tuple[int, int]) -> Iterator[int]:
+    for port in range(ports[0], ports[1] + 1):
         with contextlib.closing(socket.socket()) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:

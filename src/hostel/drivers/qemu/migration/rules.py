@@ -12,6 +12,7 @@ from hostel.drivers.qemu.block.chain import Image, images
 from hostel.drivers.qemu.hostdevs import check_movable
 from hostel.drivers.qemu.machines import invalid
 from hostel.drivers.qemu.running import Running
+from hostel.drivers.qemu.settings import Migration
 from hostel.drivers.qemu.transient import check_can_be_saved
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
 from hostel.model.domain.devices.disk import Disk
@@ -60,6 +61,16 @@ def check_flags(flags: MigrateFlag) -> None:
             raise invalid("offline migration must be specified with the persistent flag set")
         if flags & MigrateFlag.TUNNELLED:
             raise invalid("tunnelled offline migration does not make sense")
+
+
+def check_encrypted(flags: MigrateFlag, settings: Migration) -> None:
+    """Refuse what would go without TLS where the host wants it (``migrate_tls_force``); a tunnel is the daemons'.
+
+    Raises:
+        VirtError: ``OPERATION_INVALID``.
+    """
+    if settings.tls_only and not flags & MigrateFlag.TUNNELLED:
+        raise invalid("migrate_tls_force in qemu.conf allows migration only with TLS; move through --p2p --tunnelled")
 
 
 def check_allowed(machine: Running, flags: MigrateFlag) -> None:

@@ -35,7 +35,7 @@ from hostel.drivers.qemu.machines import Machines, failed, invalid
 from hostel.drivers.qemu.migration import cookie as cookies
 from hostel.drivers.qemu.migration import copying, statistics
 from hostel.drivers.qemu.migration.carrying import Carrier
-from hostel.drivers.qemu.migration.rules import check_allowed, check_flags, check_safe, copied_disks
+from hostel.drivers.qemu.migration.rules import check_allowed, check_encrypted, check_flags, check_safe, copied_disks
 from hostel.drivers.qemu.migration.same import check_same
 from hostel.drivers.qemu.migration.settling import resume, take_back, wake
 from hostel.drivers.qemu.migration.tuning import UNLIMITED, Tuning, apply, number, text, texts, tuning
@@ -280,6 +280,7 @@ class Outgoing:
     def _prepare(self, machine: Running) -> None:
         """Say what is about to happen, and set QEMU up for it."""
         check_flags(self._flags)
+        check_encrypted(self._flags, machine.settings.migration)
         told = tuning(self._params, self._flags, is_source=True)
         runs = bool(machine.ask("query-status").get("running"))
         mark = Migration(way="out", phase="perform", flags=int(self._flags), resumes=runs, began=self._began)

@@ -247,6 +247,7 @@ class SnapshotCalls(Calls):
         return snapshot.domain.name
 
     def _make_live(self, machine: Running, snapshot: Snapshot, plan: Plan, *, reuse: bool) -> None:
+        from hostel.drivers.qemu import savefile
         from hostel.drivers.qemu.saving import SNAPSHOT, lasting, write_memory
         from hostel.drivers.qemu.snapshot import inside
         from hostel.drivers.qemu.snapshot.overlay import take
@@ -257,8 +258,9 @@ class SnapshotCalls(Calls):
             inside.save(machine, self.kept(machine.domain, plan.disks_of("internal")), snapshot.name or "")
             return
         if memory is not None:
+            way = savefile.packing(machine.settings.formats.snapshot, "snapshot")
             machine.save(paused=int(PausedReason.SNAPSHOT), resumes=runs)
-            write_memory(machine, Path(memory), lasting(machine.domain), runs=runs, operation=SNAPSHOT)
+            write_memory(machine, Path(memory), lasting(machine.domain), runs=runs, way=way, operation=SNAPSHOT)
         take(machine, plan.of("external"), reuse=reuse)
 
     def _stop(self, machine: Running) -> None:
