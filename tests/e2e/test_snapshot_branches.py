@@ -25,7 +25,9 @@ from support.session import disk, domain_xml
 
 pytestmark = [pytest.mark.qemu, pytest.mark.requires_tool("qemu-img")]
 MIB = 1 << 20
-REVERT = Path(__file__).parents[2] / "src/hostel/drivers/qemu/snapshot/revert.py"
+DRIVER = Path(__file__).parents[2] / "src/hostel/drivers/qemu"
+REVERT = DRIVER / "snapshot/revert.py"
+QCOW2 = tuple(DRIVER.parents[1] / f"block/formats/qcow2/{name}.py" for name in ("create", "resize"))
 DISK_ONLY = SnapshotCreateFlag.DISK_ONLY
 WITHOUT_VDB = "<disks><disk name='vdb' snapshot='no'/></disks>"
 
@@ -337,6 +339,29 @@ def test_a_guest_paused_since_its_memory_was_saved_is_resumed_first(machine: Sti
     machine.delete(one)
     machine.stop()
     machine.check()
+
+
+def test_killed_while_overlays_are_made_they_are_whole_or_gone(machine: Still) -> None:
+    machine.write(1)
+    step, outcomes = 1, set()
+    while step < MAX_STEPS:
+
+        def act() -> None:
+            own = QemuDriver(Directories.under(machine.home))
+            xml = f"<domainsnapshot><name>one</name>{WITHOUT_VDB}</domainsnapshot>"
+            own.domain_snapshot_create_xml(machine.ref, xml, DISK_ONLY)
+
+        killed = killed_at(step, QCOW2, act)
+        names = machine.names()
+        outcomes.add(len(names))
+        assert machine.read() == 1, f"step {step}"
+        if names:
+            machine.delete(SnapshotRef("one", machine.ref))
+        machine.check()
+        if not killed:
+            break
+        step += 11
+    assert outcomes == {0, 1}
 
 
 def test_killed_while_disks_go_back_saved_memory_does_not_meet_them(machine: Still) -> None:

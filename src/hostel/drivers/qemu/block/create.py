@@ -46,14 +46,22 @@ def create_over(below: Image, image: Image) -> None:
     Raises:
         VirtError: what is below cannot be opened, or the host refused; the file is not there then.
     """
+    create_image(image, length_of(below), backing=below)
+
+
+def length_of(image: Image) -> int:
+    """The virtual size of an image, in bytes.
+
+    Raises:
+        VirtError: it cannot be opened.
+    """
     from hostel.block import graph
 
     try:
-        with graph.open(backing_name(below), below.format, no_io=True, force_share=True) as node:
-            size = node.length
+        with graph.open(backing_name(image), image.format, no_io=True, force_share=True) as node:
+            return node.length
     except (BlockError, OSError) as error:
-        raise failed(f"cannot open '{below.path}': {error}") from error
-    create_image(image, size, backing=below)
+        raise failed(f"cannot open '{image.path}': {error}") from error
 
 
 def _failed(path: str, error: Exception) -> VirtError:

@@ -11,13 +11,14 @@ import os
 from collections.abc import Iterable
 
 from hostel.drivers.qemu.block.chain import Image, images, over, replace_source
-from hostel.drivers.qemu.block.create import create_image
+from hostel.drivers.qemu.block.create import create_image, length_of
 from hostel.drivers.qemu.command.context import alias_of
 from hostel.drivers.qemu.command.disk import image_node, image_nodes
 from hostel.drivers.qemu.machines import failed
 from hostel.drivers.qemu.plug.graph import add_nodes, images_inside, sweep_nodes
 from hostel.drivers.qemu.running import Running
 from hostel.drivers.qemu.status import Plug
+from hostel.errors import VirtError
 from hostel.model.domain.devices.disk import Disk
 from hostel.model.domain.devices.source import DiskSource, SourceType
 from hostel.model.snapshot import SnapshotDisk
@@ -105,13 +106,15 @@ def remove(paths: Iterable[str | None]) -> None:
                 os.unlink(path)
 
 
-def is_image(path: str, fmt: str) -> bool:
-    """Whether a file is there and a whole image: one whose maker died is not."""
-    from hostel.block import graph
-    from hostel.errors import BlockError
+def is_overlay(image: Image, below: Image | None) -> bool:
+    """Whether an image is there and whole.
 
+    Args:
+        image: the overlay.
+        below: what it was made on, where it was made here: one whose maker died is not as large yet.
+    """
     try:
-        with graph.open(path, fmt, no_io=True, force_share=True):
-            return True
-    except (BlockError, OSError):
+        length = length_of(image)
+        return below is None or length == length_of(below)
+    except VirtError:
         return False

@@ -19,9 +19,10 @@ from hostel.drivers.qemu.snapshot.inside import (
     has_stored,
     tags,
 )
-from hostel.drivers.qemu.snapshot.overlay import drop_marks, is_image, remove, settle_overlays
+from hostel.drivers.qemu.snapshot.overlay import drop_marks, image_of, is_overlay, remove, settle_overlays
 from hostel.errors import VirtError
 from hostel.model.domain.devices.source import SourceType
+from hostel.model.domain.domain import Domain
 from hostel.model.snapshot import Snapshot, SnapshotDisk
 
 if TYPE_CHECKING:
@@ -149,7 +150,7 @@ def _is_there(calls: SnapshotCalls, snapshot: Snapshot, machine: Running | None,
         drop(machine, tops, intent.snapshot)
         return False
     if external:
-        return _adopt(calls, external, name)
+        return _are_whole(calls, snapshot, external, intent) and _adopt(calls, external, name)
     stored = calls.definition_of(name)
     disks = calls.resolved_disks(stored) if stored is not None else []
     chosen = [disk for disk in disks if disk.target.dev in internal]
@@ -160,10 +161,18 @@ def _is_there(calls: SnapshotCalls, snapshot: Snapshot, machine: Running | None,
     return False
 
 
+def _are_whole(calls: SnapshotCalls, snapshot: Snapshot, external: list[SnapshotDisk], intent: Intent) -> bool:
+    """Whether all overlays of a snapshot are there, and no maker died in the middle of one."""
+    document = snapshot.domain
+    disks = calls.resolved_paths(document) if isinstance(document, Domain) else []
+    below = {disk.target.dev: next(images(disk), None) for disk in disks}
+    return all(
+        is_overlay(image_of(disk), below.get(disk.name) if _file(disk) in intent.files else None) for disk in external
+    )
+
+
 def _adopt(calls: SnapshotCalls, external: list[SnapshotDisk], name: str) -> bool:
     """Have a definition start from overlays that are there: a guest may have written to them before it died."""
-    if not all(is_image(_file(disk), _format(disk)) for disk in external):
-        return False
     definition = calls.definition_of(name)
     if definition is None:
         return True
