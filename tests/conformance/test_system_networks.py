@@ -37,6 +37,8 @@ pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="a bridge is made by root"),
 ]
 GUEST = "52:54:00:00:00:0a"
+PORT = """<networkport><uuid>00000000-0000-4000-8000-000000000001</uuid><owner><name>g</name>
+<uuid>00000000-0000-4000-8000-000000000009</uuid></owner><mac address='52:54:00:00:00:01'/></networkport>"""
 NAT = """<network xmlns:dnsmasq='http://libvirt.org/schemas/network/dnsmasq/1.0'><name>lan</name>
 <forward mode='nat'><nat><port start='40000' end='40009'/></nat></forward>
 <bridge name='hbr0' stp='off'/><domain name='lan.test' localOnly='yes'/>
@@ -153,6 +155,33 @@ def test_guests_of_a_network_get_addresses_names_and_the_world(
     assert driver.network_get_dhcp_leases(network, GUEST.upper()) == [lease]
     assert address in one.run("busybox nslookup two.lan.test 192.168.77.1; busybox nslookup one.lan.test 192.168.77.1")
     assert "192.168.77.9" in one.run("busybox nslookup printer.lan.test 192.168.77.1")
+
+
+@pytest.mark.requires_tool("iptables")
+@pytest.mark.parametrize("chain", ["DOCKER-USER", "FORWARD"])
+def test_guests_reach_the_world_beside_a_policy_that_drops(
+    driver: SystemNetworkDriver, outside: Party, home: Path, parties: list[Party], chain: str
+) -> None:
+    network = driver.network_create_xml(NAT)
+    subprocess.run(["iptables", "-P", "FORWARD", "DROP"], check=True)
+    if chain != "FORWARD":  # as Docker does, which may come later
+        subprocess.run(["iptables", "-N", chain], check=True)
+        subprocess.run(["iptables", "-A", "FORWARD", "-j", chain], check=True)
+    before = output("iptables", "-S")
+    parties.append(one := Party("cable1", mac=GUEST, bridge="hbr0"))
+    address, _, _ = one.lease(home, name="one")
+    assert not one.reaches("198.51.100.2")
+    for _ in range(2):  # as the first guest of the network does, and the next
+        port = driver.network_port_create_xml(network, PORT)
+        driver.network_port_delete(port)
+        assert one.reaches("198.51.100.2")
+    outside.run("ip route add 192.168.77.0/24 via 198.51.100.1")
+    assert not outside.reaches(address)
+    assert output("iptables", "-S", chain).count("hbr0") == 2
+    driver.network_destroy(network)
+    assert output("iptables", "-S") == before
+    network = driver.network_create_xml(NAT)
+    assert output("iptables", "-S", chain).count("hbr0") == 2
 
 
 def test_a_stop_leaves_nothing_of_ours_and_all_of_others(driver: SystemNetworkDriver, home: Path) -> None:

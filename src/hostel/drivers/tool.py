@@ -21,6 +21,7 @@ PACKAGES: Final = {
     "gzip": "gzip",
     "ip": "iproute2",
     "ip6tables": "iptables",
+    "iptables": "iptables",
     "iscsiadm": "open-iscsi",
     "lzop": "lzop",
     "mkfs": "util-linux",

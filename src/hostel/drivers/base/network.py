@@ -125,6 +125,14 @@ class NetworkDriver(Protocol):
 
 
 @runtime_checkable
+class OnDemandNetworkDriver(Protocol):
+    """Where the first guest that wants the network that is there from the beginning has it started."""
+
+    def network_is_as_installed(self, network: NetworkRef) -> bool:
+        """Whether nobody has defined, started or stopped it since the host was started."""
+
+
+@runtime_checkable
 class NetworkPortDriver(Protocol):
     """Ports of networks and leases, where a driver has them. Lookups raise ``NO_NETWORK`` and ``NO_NETWORK_PORT``."""
 

@@ -169,18 +169,20 @@ class Networks:
 
     def autostart(self, name: str) -> bool:
         """Whether a network is activated with the driver."""
-        return self._autostarts.read(name) is not None or (
-            self._starts_default and self._is_built_in(name) and self._definitions.read(name) is None
-        )
+        return self._autostarts.read(name) is not None or (self._starts_default and self.is_as_installed(name))
 
     def set_autostart(self, network: NetworkDefinition, value: bool) -> None:
         """Set whether a network is activated with the driver; the caller holds the lock."""
         if value:
             self._autostarts.write(network.name, "")
             return
-        if self._is_built_in(network.name) and self._definitions.read(network.name) is None:
+        if self.is_as_installed(network.name):
             self.save_definition(network)  # a definition of its own is no longer marked by itself
         self._autostarts.remove(network.name)
+
+    def is_as_installed(self, name: str) -> bool:
+        """Whether it is the network ``default`` as it is from the beginning."""
+        return self._is_built_in(name) and self._definitions.read(name) is None
 
     def _is_built_in(self, name: str) -> bool:
         return name == DEFAULT_NAME and self._undefined.read(name) is None

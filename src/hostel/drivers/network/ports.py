@@ -126,7 +126,8 @@ class PortedNetworkDriver(LocalNetworkDriver):
     def _active(self, network: NetworkRef) -> Network:
         found = self._by_ref(network)
         if not self._is_active(found):
-            raise network_fault(ErrorCode.OPERATION_INVALID, f"network '{found.current.name}' is not active")
+            reason = f"network '{found.current.name}' is not active; start it with net-start"
+            raise network_fault(ErrorCode.OPERATION_INVALID, reason)
         return found
 
     def _port(self, ref: NetworkPortRef) -> NetworkPort:

@@ -14,7 +14,7 @@ from hostel.drivers import tool
 from hostel.drivers.base.network import DhcpLease, NetworkPortRef, NetworkRef, PortCreateFlag
 from hostel.drivers.document import reading
 from hostel.drivers.link import device, nft, shaping
-from hostel.drivers.network import host, nftables
+from hostel.drivers.network import host, nftables, policy
 from hostel.drivers.network.document import NetworkDefinition, with_ports
 from hostel.drivers.network.functions import interfaces_of
 from hostel.drivers.network.leases import read_leases
@@ -60,6 +60,11 @@ class SystemNetworkDriver(PortedNetworkDriver):
         leases = read_leases(self._server.leases(found.bridge), found.bridge, prefixes)
         return [lease for lease in leases if wanted in (None, lease.mac)]
 
+    def network_is_as_installed(self, network: NetworkRef) -> bool:
+        """Whether nobody has defined, started or stopped it since the host was started."""
+        found = self._by_ref(network)
+        return found.started is None and not found.is_stopped and self._networks.is_as_installed(network.name)
+
     def network_port_create_xml(
         self, network: NetworkRef, xml: str, flags: PortCreateFlag = PortCreateFlag.NONE
     ) -> NetworkPortRef:
@@ -100,6 +105,7 @@ class SystemNetworkDriver(PortedNetworkDriver):
         script, chain = nftables.ruleset(document), f"forward_{network.bridge}"
         if any(chain not in rules[family] for family in nftables.families(script)):
             nft.apply(script)
+        policy.let_through(network.bridge or "", nftables.families(script))
         self._server.bring_up(document)
 
     def _exists(self, bridge: str) -> bool:
@@ -168,7 +174,9 @@ class SystemNetworkDriver(PortedNetworkDriver):
     def _make(self, network: NetworkDocument) -> None:
         assert network.bridge is not None
         host.make_bridge(network)
-        nft.apply(nftables.ruleset(network))
+        script = nftables.ruleset(network)
+        nft.apply(script)
+        policy.let_through(network.bridge.name or "", nftables.families(script))
         host.add_routes(network)
         if network.forward is not None:
             host.let_through(network)
@@ -210,6 +218,7 @@ class SystemNetworkDriver(PortedNetworkDriver):
             lambda: self._server.end(bridge),
             lambda: shaping.clear(bridge) if document.bandwidth is not None else None,
             lambda: nft.apply(nftables.withdrawal(document)),
+            lambda: policy.forget(bridge),
             lambda: device.remove(bridge) if self._has_bridge(network) else None,
         ]
         failure: VirtError | None = None

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from hostel.drivers.base import NetworkDriver
-from hostel.drivers.base.network import NetworkPortDriver, NetworkPortRef, NetworkRef
+from hostel.drivers.base.network import NetworkPortDriver, NetworkPortRef, NetworkRef, OnDemandNetworkDriver
 from hostel.drivers.base.nwfilter import NwfilterDriver, NwfilterEnforcer
 from hostel.drivers.base.offered import offered
 from hostel.drivers.document import reading
@@ -299,8 +299,21 @@ class Wiring:
     def _plug(self, domain: Domain, interface: Interface) -> None:
         """Have a network make a port, and write into the live document what that is."""
         source = interface.source or InterfaceSource()
-        self._ports().network_port_create_xml(self._find(source.network or ""), _port(domain, interface).format())
+        network = self._find(source.network or "")
+        self._start_on_demand(network)
+        self._ports().network_port_create_xml(network, _port(domain, interface).format())
         self._learn(interface)
+
+    def _start_on_demand(self, network: NetworkRef) -> None:
+        driver = self._network
+        if driver is None or not isinstance(driver, OnDemandNetworkDriver):
+            return
+        if driver.network_is_as_installed(network):
+            try:
+                driver.network_create(network)
+            except VirtError:
+                if not driver.network_is_active(network):  # another guest was not faster
+                    raise
 
     def _learn(self, interface: Interface) -> None:
         """Write into the live document what a network's port is plugged into."""

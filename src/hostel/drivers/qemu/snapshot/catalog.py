@@ -113,6 +113,7 @@ class Catalog:
             self._documents.remove(name)
         for mark in self._marks.names():
             self._marks.remove(mark)
+        self._documents.sweep()
 
     def current(self) -> str | None:
         """The name of the snapshot that the domain goes on from."""
