@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import uuid as uuids
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from hostel.drivers.host.driver import LinuxHostDriver
 from hostel.drivers.qemu import probe
+from hostel.drivers.qemu.architecture import GUESTS, Architecture, host_architecture, program, runs_natively
 from hostel.drivers.qemu.cpu.cpuid import host_cpu, kernel_cpu
 from hostel.drivers.qemu.cpu.decode import Subject, decode
 from hostel.drivers.qemu.cpu.known import known, vendor_of
@@ -38,22 +37,16 @@ from hostel.model.capabilities import (
     Transports,
 )
 from hostel.model.domain.cpu import CpuFeature, Topology
-
-# By architecture of guests: its width, and the programs that run it, of which the first that is there is taken.
-GUESTS: Final = {
-    "i686": (32, ("qemu-system-i386", "qemu-system-x86_64")),
-    "x86_64": (64, ("qemu-system-x86_64",)),
-}
-_PREFERRED: Final = "pc"
+from hostel.model.domain.platform import X86
 
 
 def capabilities(cache: Path, root: Path = Path("/")) -> Capabilities:
     """The host below ``root``, and what guests its QEMU runs; what was asked of QEMU is remembered in ``cache``."""
     guests = []
-    for arch, (width, names) in GUESTS.items():
-        emulator = _emulator(names)
+    for arch, row in GUESTS.items():
+        emulator = program(arch)
         if emulator is not None:
-            guests.append(_guest(arch, width, emulator, cache))
+            guests.append(_guest(arch, row, emulator, cache))
     return Capabilities(host=_host(root, cache), guests=guests)
 
 
@@ -125,17 +118,12 @@ def host_processor(cache: Path, root: Path = Path("/"), topology: HostTopology |
 
 def _named(cache: Path, cpuinfo: str, *, is_here: bool) -> tuple[str | None, list[str]]:
     """The model that the processor is nearest to, as QEMU knows models, and what it has besides."""
-    emulator = _emulator(GUESTS["x86_64"][1])
+    emulator = program(host_architecture())
     found = host_cpu(cpuinfo) if is_here else kernel_cpu(cpuinfo)
     if emulator is None or found is None:
         return None, []
     named = decode(Subject(*found), known(emulator, cache, kvm=False).models, for_host=True)
     return (None, []) if named is None else (named.model, named.more)
-
-
-def _emulator(names: Iterable[str]) -> str | None:
-    """The first program of these that is installed."""
-    return next(filter(None, map(shutil.which, names)), None)
 
 
 def _number(text: str | None, base: int = 10) -> int | None:
@@ -145,23 +133,23 @@ def _number(text: str | None, base: int = 10) -> int | None:
         return None
 
 
-def _guest(arch: str, width: int, emulator: str, cache: Path) -> Guest:
-    kinds = ["qemu", *(["kvm"] if probe.kvm_runs(emulator, cache) else [])]
-    is_narrow = width == 32
+def _guest(arch: str, row: Architecture, emulator: str, cache: Path) -> Guest:
+    kinds = ["qemu", *(["kvm"] if runs_natively(arch) and probe.kvm_runs(emulator, cache) else [])]
+    is_x86, is_narrow = arch in X86, arch == "i686"
     return Guest(
         os_type="hvm",
         arch=GuestArchitecture(
             name=arch,
-            wordsize=width,
+            wordsize=row.bits,
             emulator=emulator,
-            machines=machines(probe.machine_types(emulator, cache)),
+            machines=machines(probe.machine_types(emulator, cache), row.machine),
             domains=[GuestDomain(type=kind) for kind in kinds],
         ),
         features=GuestFeatures(
             pae=is_narrow,
             nonpae=is_narrow,
-            acpi=GuestAcpi(default=True, toggle=True),
-            apic=GuestApic(default=True, toggle=False),
+            acpi=GuestAcpi(default=True, toggle=True) if is_x86 or arch == "aarch64" else None,
+            apic=GuestApic(default=True, toggle=False) if is_x86 else None,
             cpuselection=True,
             deviceboot=True,
             disksnapshot=GuestSnapshots(default=True, toggle=False),
@@ -169,10 +157,12 @@ def _guest(arch: str, width: int, emulator: str, cache: Path) -> Guest:
     )
 
 
-def machines(answer: str) -> list[GuestMachine]:
+def machines(answer: str, preferred: str | None) -> list[GuestMachine]:
     """Machine types of QEMU's answer to ``query-machines``: the one that is taken where none is named comes first."""
     found: list[dict[str, Any]] = [item for item in json.loads(answer or "[]") if item["name"] != "none"]
-    found.sort(key=lambda item: item.get("alias") != _PREFERRED)
+    first = next((item for item in found if preferred in (item.get("alias"), item["name"])), None)
+    first = first or next((item for item in found if item.get("is-default")), None)
+    found.sort(key=lambda item: item is not first)
     types: list[GuestMachine] = []
     for item in found:
         name, most = str(item["name"]), int(item["cpu-max"])

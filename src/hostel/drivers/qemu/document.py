@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from hostel.drivers.document import Words, reading
+from hostel.drivers.qemu.architecture import GUESTS
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
 from hostel.model.domain.domain import Domain, DomainType
 from hostel.model.domain.inactive import forget_run
@@ -48,8 +49,12 @@ def finish(domain: Domain, platform: Platform) -> None:
             raise unsupported(f"domain type '{domain.type}' is not run by QEMU; write type='qemu' or type='kvm'")
         if domain.os is not None and domain.os.type.value != "hvm":
             raise unsupported(f"os type '{domain.os.type.value}'; write hvm")
-        if domain.os is not None and domain.os.type.arch not in (None, *X86):
-            raise unsupported(f"architecture '{domain.os.type.arch}'; this driver runs x86_64 and i686")
+        if platform.emulator is None and (arch := domain.os.type.arch if domain.os is not None else None) not in (
+            None,
+            *X86,
+        ):
+            package = f"; install {GUESTS[arch].package}" if arch in GUESTS else ""
+            raise unsupported(f"No emulator found for arch '{arch}'{package}")
         forget_run(domain)
         complete(domain, platform)
         validate(domain, platform)

@@ -25,7 +25,7 @@ from hostel.model.domain import domain, features, memory, os
 from hostel.model.domain.cpu import CpuFeature
 from hostel.model.domain.devices import filesystem, hostdev, platform
 from hostel.model.domain.devices.graphics import GraphicsType
-from hostel.model.domain.platform import Board, Sev, x86_board
+from hostel.model.domain.platform import X86, Board, Sev, x86_board
 from hostel.model.domain_capabilities import (
     ChannelSupport,
     Choices,
@@ -63,7 +63,14 @@ _USB_CONTROLLERS: Final = frozenset(
      "nec-usb-xhci", "qemu-xhci"}
 )  # fmt: skip
 _TRANSITIONAL: Final = ("virtio", "virtio-transitional", "virtio-non-transitional")
-_USUAL_LOADERS: Final = ["/usr/share/OVMF/OVMF_CODE.fd", "/usr/share/OVMF/OVMF_CODE.secboot.fd"]
+_USUAL_LOADERS: Final = [
+    "/usr/share/OVMF/OVMF_CODE.fd", "/usr/share/OVMF/OVMF_CODE.secboot.fd", "/usr/share/AAVMF/AAVMF_CODE.fd",
+    "/usr/share/AAVMF/AAVMF32_CODE.fd",
+]  # fmt: skip
+# In libvirt's order.
+_SCREENS: Final = (
+    GraphicsType.SDL, GraphicsType.VNC, GraphicsType.SPICE, GraphicsType.EGL_HEADLESS, GraphicsType.DBUS,
+)  # fmt: skip
 _VFIO: Final = Path("/dev/vfio/vfio")
 
 
@@ -139,7 +146,7 @@ def _cpu(chosen: Chosen, knows: Known) -> CpuModes:
 
 def _host_model(chosen: Chosen, knows: Known) -> CpuMode:
     """What stands in for the host's processor."""
-    named = host_model(knows)
+    named = host_model(knows) if chosen.arch in X86 else None
     if named is None:
         return CpuMode(name="host-model", supported=False)
     changes = [CpuFeature(policy="require", name=name) for name in named.more]
@@ -159,9 +166,10 @@ def _devices(chosen: Chosen, has: Collection[str], cache: Path) -> DeviceSupport
     transitional = _TRANSITIONAL if "virtio-pci-non-transitional" in has else ("virtio",)
     listed = probe.devices(chosen.path, cache)
     has_spice = probe.has_spice(chosen.path, cache)
-    screens = [kind.value for kind in (GraphicsType.VNC, *([GraphicsType.SPICE] if has_spice else []))]
+    has_screens = {"vnc", *(["spice"] if has_spice else []), *probe.displays(chosen.path, cache)}
+    screens = [kind.value for kind in _SCREENS if kind.value in has_screens]
     channels = ["pty", "unix", *(["spicevmc"] if has_spice else [])]
-    videos = [name for name in _VIDEO_ORDER if name == "none" or f'name "{VIDEO.get(name, ("",))[0]}"' in listed]
+    videos = [name for name in _VIDEO_ORDER if name == "none" or _is_listed(listed, *VIDEO.get(name, ()))]
     return DeviceSupport(
         disk=_disk(chosen, has, listed, transitional),
         graphics=GraphicsSupport(supported=True, choices=[_choices("type", screens)]),
@@ -176,6 +184,10 @@ def _devices(chosen: Chosen, has: Collection[str], cache: Path) -> DeviceSupport
         redirdev=_redirdev(has),
         channel=ChannelSupport(supported=True, choices=[_choices("type", channels)]),
     )
+
+
+def _is_listed(listed: str, *names: str | None) -> bool:
+    return any(f'name "{name}"' in listed for name in names)
 
 
 def _disk(chosen: Chosen, has: Collection[str], listed: str, models: Sequence[str]) -> DiskSupport:
@@ -224,7 +236,7 @@ def _filesystem(listed: str) -> FilesystemSupport:
 
 
 def _tpm(listed: str) -> TpmSupport:
-    models = [name for name in ("tpm-tis", "tpm-crb") if f'name "{name}"' in listed]
+    models = [name for name in ("tpm-tis", "tpm-crb", "tpm-spapr") if _is_listed(listed, name, f"{name}-device")]
     if not acts_on(domain.Devices, "tpms") or not models:
         return TpmSupport(supported=False)
     choices = [_choices("model", models), _choices("backendModel", ("passthrough",))]

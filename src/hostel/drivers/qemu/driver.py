@@ -177,7 +177,7 @@ class QemuDriver(
 
     def connect_get_version(self) -> int:
         """QEMU's version."""
-        from hostel.drivers.qemu.launch import find_emulator
+        from hostel.drivers.qemu.architecture import find_emulator
 
         return probe.version(find_emulator())
 
@@ -239,7 +239,7 @@ class QemuDriver(
         """Make or replace a persistent definition."""
         domain = document.parse_stored(xml)
         name, had_uuid = domain.name, domain.uuid is not None
-        document.finish(domain, self._launcher.platform())
+        document.finish(domain, self._launcher.platform(domain))
         with self._machines.locked(name):
             live = self._machines.live(name)
             with self._machines.definitions.locked():
@@ -260,7 +260,8 @@ class QemuDriver(
 
     def domain_create_xml(self, xml: str, flags: StartFlag = StartFlag.NONE) -> DomainRef:
         """Start a transient domain."""
-        found = document.parse(xml, self._launcher.platform())
+        found = document.parse_stored(xml)
+        document.finish(found, self._launcher.platform(found))
         with self._machines.locked(found.name):
             if self._machines.live(found.name) is not None:
                 raise invalid(f"domain is already active as '{found.name}'")

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import shutil
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from hostel.drivers.fault import fault
 from hostel.drivers.qemu import probe
-from hostel.drivers.qemu.capabilities import GUESTS, machines
+from hostel.drivers.qemu.architecture import GUESTS, host_architecture, program, runs_natively
+from hostel.drivers.qemu.capabilities import machines
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
 from hostel.model.capabilities import GuestMachine
 from hostel.model.domain.domain import DomainType
@@ -20,7 +20,13 @@ ARCHITECTURES: Final = frozenset(
      "ppc64", "ppc64le", "ppcemb", "riscv32", "riscv64", "s390", "s390x", "sh4", "sh4eb", "sparc", "sparc64",
      "unicore32", "x86_64", "xtensa", "xtensaeb"}
 )  # fmt: skip
-_TARGETS: Final = frozenset({"i386", "x86_64"})
+# What an emulator's target runs besides guests of the same name.
+_TARGETS: Final[dict[str, tuple[str, ...]]] = {
+    "i386": ("i686",),
+    "x86_64": ("x86_64", "i686"),
+    "arm": ("armv6l", "armv7l"),
+    "ppc64": ("ppc64", "ppc64le"),
+}
 
 
 class Chosen(NamedTuple):
@@ -65,18 +71,18 @@ def choose(
     if arch is not None and arch not in ARCHITECTURES:
         raise _wrong(f"unknown architecture: {arch}")
     path = _program(path, arch)
-    arch = arch or "x86_64"
     target = probe.target(path, cache)
     if target is None:
         raise fault(ErrorCode.INTERNAL_ERROR, f"Failed to start QEMU binary {path} for probing", ErrorDomain.QEMU)
-    if arch not in GUESTS or target not in _TARGETS or (arch == "x86_64") > (target == "x86_64"):
+    arch = arch or host_architecture()
+    if arch not in _TARGETS.get(target, (target,)):
         raise _wrong(f"Emulator '{path}' does not support arch '{arch}'")
-    runs_kvm = probe.kvm_runs(path, cache)
+    runs_kvm = runs_natively(arch) and probe.kvm_runs(path, cache)
     if wanted not in (None, DomainType.QEMU) and not (wanted == DomainType.KVM and runs_kvm):
         accelerator = "kvm" if wanted == DomainType.KVM else "tcg"
         raise _wrong(f"the accel '{accelerator}' is not supported by '{path}' on this host")
     chosen = wanted or (DomainType.KVM if runs_kvm else DomainType.QEMU)
-    found = _machine(machines(probe.machine_types(path, cache)), machine)
+    found = _machine(machines(probe.machine_types(path, cache), GUESTS[arch].machine), machine)
     if found is None:
         raise _wrong(f"the machine '{machine}' is not supported by emulator '{path}'")
     return Chosen(path, arch, chosen, found.canonical or found.name, found.max_cpus or 0)
@@ -95,10 +101,11 @@ def _program(path: str | None, arch: str | None) -> str:
             what = "Permission denied" if Path(path).exists() else "No such file or directory"
             raise VirtError(ErrorCode.SYSTEM_ERROR, f"Cannot check QEMU binary {path}: {what}", domain=ErrorDomain.QEMU)
         return path
-    _, names = GUESTS.get(arch or "x86_64", (0, ()))
-    found = next(filter(None, map(shutil.which, names)), None)
+    arch = arch or host_architecture()
+    found = program(arch)
     if found is None:
-        what = f"unable to find any emulator to serve '{arch or 'x86_64'}' architecture"
+        package = f"; install {GUESTS[arch].package}" if arch in GUESTS else ""
+        what = f"unable to find any emulator to serve '{arch}' architecture{package}"
         raise fault(ErrorCode.CONFIG_UNSUPPORTED, what, ErrorDomain.QEMU)
     return found
 

@@ -6,16 +6,17 @@ devices and machines can do beyond being there goes by QEMU's version.
 
 from __future__ import annotations
 
+import json
 import re
-import shutil
 from pathlib import Path
 from typing import Final
 
 from hostel.drivers.qemu import confidential, probe
-from hostel.model.domain.platform import Platform
+from hostel.drivers.qemu.architecture import GUESTS, host_architecture, program, runs_natively
+from hostel.drivers.qemu.capabilities import machines
+from hostel.model.domain.platform import X86, Platform
 from hostel.model.numberset import parse_numbers
 
-_EMULATOR: Final = "qemu-system-x86_64"
 _NODES: Final = Path("/sys/devices/system/node/online")
 _DEVICE: Final = re.compile(r'^name "([^"]+)"', re.MULTILINE)
 _OTHER_NAMES: Final = {
@@ -57,21 +58,48 @@ USUAL: Final = frozenset(flag for flags in _SINCE.values() for flag in flags) | 
 }  # fmt: skip
 
 
-def platform(cache: Path) -> Platform:
-    """What this host's QEMU brings; where it is not installed, what Debian's does, and no program."""
-    emulator = shutil.which(_EMULATOR)
-    aliases = probe.machine_aliases(emulator, cache) if emulator is not None else {}
-    return Platform(
+def platform(cache: Path, arch: str | None = None) -> Platform:
+    """What this host's QEMU brings to guests of an architecture, which is the host's where none is named.
+
+    Where it is not installed, what Debian's does, and no program.
+    """
+    host = host_architecture()
+    arch = arch or host
+    emulator = program(arch)
+    is_x86 = arch in X86
+    common = Platform(
         is_qemu=True,
-        arch="x86_64",
+        arch=arch,
+        host_arch=host,
         emulator=emulator,
-        machine="pc",
-        aliases=aliases,
-        cpu="qemu64",
-        cpus={"isapc": "486"},
+        machine="pc" if is_x86 else None,
+        cpu=("qemu32" if arch == "i686" and emulator != program("x86_64") else "qemu64") if is_x86 else None,
+        cpus={"isapc": "486"} if is_x86 else {},
         host_nodes=host_nodes(),
-        features=features(emulator, cache) if emulator is not None else USUAL,
-        sev=confidential.sev(emulator, cache) if emulator is not None else None,
+        features=USUAL if is_x86 else frozenset(),
+    )
+    if emulator is None:
+        return common
+    aliases, has = probe.machine_aliases(emulator, cache), features(emulator, cache)
+    common = common._replace(aliases=aliases, features=has, sev=confidential.sev(emulator, cache) if is_x86 else None)
+    return common if is_x86 else _foreign(common, emulator, cache)
+
+
+def _foreign(common: Platform, emulator: str, cache: Path) -> Platform:
+    """What QEMU itself says of machines that are not of x86: which of them is the usual one, and their processors."""
+    kinds = json.loads(probe.machine_types(emulator, cache) or "[]")
+    models = json.loads(probe.cpu_definitions(emulator, cache, "tcg") or "[]")
+    names = {str(model.get("typename")): str(model["name"]) for model in models}
+    cpus = {str(kind["name"]): kind["default-cpu-type"] for kind in kinds if "default-cpu-type" in kind}
+    first = next(iter(machines(json.dumps(kinds), GUESTS[common.arch or ""].machine)), None)
+    gic = json.loads(probe.gic_capabilities(emulator, cache) or "[]")
+    way = "kernel" if runs_natively(common.arch or "") and probe.kvm_runs(emulator, cache) else "emulated"
+    types = {str(item["name"]) for item in json.loads(probe.object_types(emulator, cache) or "[]")}
+    return common._replace(
+        features=common.features | types,
+        machine=first.name if first is not None else None,
+        cpus={name: names.get(cpu, cpu) for name, cpu in cpus.items()},
+        gic_versions=tuple(sorted(int(item["version"]) for item in gic if item[way])),
     )
 
 

@@ -32,6 +32,7 @@ from hostel.drivers.qemu import (
     vsock,
 )
 from hostel.drivers.qemu.alias import assign_aliases
+from hostel.drivers.qemu.architecture import find_emulator
 from hostel.drivers.qemu.assignment import Assignment
 from hostel.drivers.qemu.command import display, firmware, hostdev, memory, security
 from hostel.drivers.qemu.command.character import CERTIFICATES
@@ -60,13 +61,12 @@ from hostel.model.domain.devices.filesystem import Filesystem
 from hostel.model.domain.devices.source import BackingStore, DiskSource
 from hostel.model.domain.domain import Domain, DomainType
 from hostel.model.domain.implicit import mirror_consoles
-from hostel.model.domain.platform import Platform
+from hostel.model.domain.platform import Platform, arch_of
 from hostel.model.network import Network
 
 # Where libvirt has them, for each use and for all of them.
 _CERTIFICATES: Final = {CERTIFICATES: Path("/etc/pki/libvirt-chardev"), "nbd": Path("/etc/pki/libvirt-nbd")}
 _ALL_CERTIFICATES: Final = Path("/etc/pki/qemu")
-_EMULATOR: Final = "qemu-system-x86_64"
 
 
 class Launcher:
@@ -91,9 +91,9 @@ class Launcher:
         self.wiring = wiring
         self.assignment = Assignment(machines)
 
-    def platform(self) -> Platform:
-        """What this host's QEMU brings to documents; without its machine types where it is not installed."""
-        found = features.platform(self._cache)
+    def platform(self, domain: Domain | None = None) -> Platform:
+        """What this host's QEMU brings to a document; without its machine types where it is not installed."""
+        found = features.platform(self._cache, arch_of(domain) or None if domain is not None else None)
         return found._replace(nvram_directory=str(self._machines.variables_directory))
 
     def start(self, domain: Domain, *, paused: bool, origin: Origin = BOOT) -> Status:
@@ -110,7 +110,7 @@ class Launcher:
         if refused := self.settings().refused:
             raise document.unsupported(refused)
         live = domain.copy()
-        platform = self.platform()
+        platform = self.platform(live)
         document.finish(live, platform)
         document.check_startable(live, platform)
         self.choose_firmware(live, reset_nvram=origin.reset_nvram)
@@ -517,20 +517,6 @@ def _sources(domain: Domain) -> Iterator[DiskSource]:
             yield image
         elif image.source is not None:
             yield image.source
-
-
-def find_emulator(domain: Domain | None = None) -> str:
-    """The path of QEMU: the document's, or ``qemu-system-x86_64`` on the path.
-
-    Raises:
-        VirtError: it is not installed.
-    """
-    name = (domain.devices.emulator if domain is not None else None) or _EMULATOR
-    found = shutil.which(name)
-    if found is None:
-        message = f"unsupported configuration: '{name}' is not there or not executable; install qemu-system-x86"
-        raise VirtError(ErrorCode.CONFIG_UNSUPPORTED, message, domain=ErrorDomain.QEMU)
-    return found
 
 
 def _needed(domain: Domain, settings: Settings) -> Iterator[Needed]:

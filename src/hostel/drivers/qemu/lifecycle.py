@@ -33,7 +33,7 @@ class LifecycleCalls(Calls):
                 if document is not None:
                     changed = document.copy()
                     set_action(changed, type, action)
-                    finish(changed, self._launcher.platform())
+                    finish(changed, self._launcher.platform(changed))
             if (machine := both.running) is not None:
                 changed = machine.domain.copy()
                 set_action(changed, type, action)

@@ -25,17 +25,17 @@ class ArgumentCalls(Calls, NativeCalls):
         """
         from hostel.drivers.qemu import document
         from hostel.drivers.qemu.alias import assign_aliases
+        from hostel.drivers.qemu.architecture import find_emulator
         from hostel.drivers.qemu.command.context import Context
         from hostel.drivers.qemu.command.host import large_pages
         from hostel.drivers.qemu.command.machine import build
         from hostel.drivers.qemu.command.support import SAID
-        from hostel.drivers.qemu.launch import find_emulator
         from hostel.drivers.qemu.source import translate
 
         if native_format != ARGUMENTS:
             return super().connect_domain_xml_to_native(native_format, domain_xml)
         domain = document.parse_stored(domain_xml)
-        platform = self._launcher.platform()
+        platform = self._launcher.platform(domain)
         document.finish(domain, platform)
         document.check_startable(domain, platform)
         self._launcher.choose_firmware(domain)

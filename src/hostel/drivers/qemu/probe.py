@@ -47,10 +47,16 @@ def kvm_runs(emulator: str, cache: Path) -> bool:
     """Whether KVM runs a guest here; asked once per boot, kernel and QEMU, and remembered in ``cache``."""
     if not os.access("/dev/kvm", os.R_OK | os.W_OK):
         return False
-    return (
-        _remembered(cache, "kvm", emulator, _host_facts("kvm"), lambda: "yes\n" if _try_kvm(emulator) else "no\n")
-        == "yes\n"
-    )
+
+    def ask() -> str:
+        return "yes\n" if (_try_kvm(emulator) if is_x86 else _begins_kvm(emulator)) else "no\n"
+
+    here = os.uname().machine
+    is_x86 = here in ("x86_64", "i686")
+    targets = ("x86_64", "i386") if is_x86 else (here, "arm") if here == "aarch64" else (here,)
+    if target(emulator, cache) not in targets:
+        return False
+    return _remembered(cache, "kvm", emulator, _host_facts("kvm"), ask) == "yes\n"
 
 
 def machine_aliases(emulator: str, cache: Path) -> dict[str, str]:
@@ -84,7 +90,7 @@ def cpu_models(emulator: str, cache: Path, accelerator: str, models: Mapping[str
     def ask() -> str:
         arguments = {key: {"type": "full", "model": model} for key, model in models.items()}
         answers = _answers(emulator, "query-cpu-model-expansion", arguments, accelerator)
-        return json.dumps({key: answer["model"]["props"] for key, answer in answers.items()}) if answers else ""
+        return json.dumps({key: answer["model"].get("props", {}) for key, answer in answers.items()}) if answers else ""
 
     return _remembered(cache, f"cpu-models-{accelerator}", emulator, _host_facts(accelerator), ask)
 
@@ -108,6 +114,21 @@ def sev_capabilities(emulator: str, cache: Path) -> str:
     return _remembered(
         cache, "sev", emulator, _host_facts("kvm"), lambda: _query(emulator, "query-sev-capabilities", "kvm")
     )
+
+
+def object_types(emulator: str, cache: Path) -> str:
+    """Its answer to ``qom-list-types``, JSON: also what no user makes. Asked once per QEMU, then remembered."""
+    return _remembered(cache, "types", emulator, [], lambda: _query(emulator, "qom-list-types"))
+
+
+def gic_capabilities(emulator: str, cache: Path) -> str:
+    """Its answer to ``query-gic-capabilities``, JSON; empty where its guests have no such controller. Remembered."""
+    return _remembered(cache, "gic", emulator, _host_facts("kvm"), lambda: _query(emulator, "query-gic-capabilities"))
+
+
+def displays(emulator: str, cache: Path) -> frozenset[str]:
+    """What it draws with, of what is installed; remembered once it has more than nothing."""
+    return frozenset(_remembered(cache, "displays", emulator, [], lambda: _help(emulator, "-display")).split())
 
 
 def has_spice(emulator: str, cache: Path) -> bool:
@@ -198,6 +219,11 @@ def _answers(
             if "return" in answer and "id" in answer:
                 answers[answer["id"]] = answer["return"]
     return answers
+
+
+def _begins_kvm(emulator: str) -> bool:
+    """Whether KVM makes a machine; there is no guest of ours for other architectures, which would say more."""
+    return bool(_answers(emulator, "query-kvm", {"": {}}, "kvm"))
 
 
 def _try_kvm(emulator: str) -> bool:

@@ -96,7 +96,7 @@ class SaveCalls(Calls):
         """Another document for a saved machine, complete; it must be the same machine to the guest."""
         from hostel.drivers.qemu.migration.same import check_same
 
-        platform = self._launcher.platform()
+        platform = self._launcher.platform(held)
         wanted, known = document.parse(xml, platform), held.copy()
         document.finish(known, platform)
         check_same(known, wanted)

@@ -19,14 +19,15 @@ CPU = "processor\t: 0\nvendor_id\t: GenuineIntel\ncpu family\t: 6\nmodel\t\t: 85
 
 
 def test_the_usual_machine_comes_first_and_aliases_follow_what_they_stand_for() -> None:
-    assert [(item.name, item.canonical, item.max_cpus, item.deprecated) for item in capabilities.machines(ANSWER)] == [
+    found = capabilities.machines(ANSWER, "pc")
+    assert [(item.name, item.canonical, item.max_cpus, item.deprecated) for item in found] == [
         ("pc-i440fx-9.0", None, 255, None),
         ("pc", "pc-i440fx-9.0", 255, None),
         ("pc-q35-9.0", None, 288, None),
         ("q35", "pc-q35-9.0", 288, None),
         ("pc-i440fx-1.4", None, 255, True),
     ]
-    assert capabilities.machines("") == []
+    assert capabilities.machines("", "pc") == []
 
 
 def test_a_host_without_qemu_has_no_guests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,6 +28,7 @@ _SERIALS: Final = {
     "sclp-serial": "sclpconsole", "isa-debug": "isa-debugcon",
 }  # fmt: skip
 _SERIAL_DEVICES: Final = (*_SERIALS.values(), "sclplmconsole")
+_SYSTEM_CONSOLES: Final = {"sclp": "sclpconsole", "sclplm": "sclplmconsole"}  # of s390x
 _SERIAL_PARTS: Final = ("pl011", "16550a")
 
 CERTIFICATES: Final = "chardev"  # what the context calls their folder
@@ -91,6 +92,9 @@ def _console(domain: Domain, console: Console, context: Context) -> list[str]:
     kind = console.target.type if console.target is not None else None
     if kind == "serial":
         return []
+    if kind in _SYSTEM_CONSOLES:
+        end = {"chardev": f"char{alias_of(console)}", "id": alias_of(console)}
+        return [*chardev(console, context), *option("-device", {"driver": _SYSTEM_CONSOLES[kind], **end})]
     if kind != "virtio":
         raise unsupported(f"console '{alias_of(console)}': target type '{kind}'; write serial or virtio")
     spec = {"driver": "virtconsole", **_virtio_port(domain, console)}

@@ -33,11 +33,12 @@ from hostel.drivers.qemu.command.support import FIELDS, refuse_unknown
 from hostel.drivers.qemu.document import unsupported
 from hostel.drivers.tuning.iothread import entries
 from hostel.model.domain.clock import Clock, Timer
+from hostel.model.domain.devices.address import SpaprVioAddress
 from hostel.model.domain.devices.disk import DiskDevice
 from hostel.model.domain.domain import Domain, DomainType
 from hostel.model.domain.features import Features
 from hostel.model.domain.os import BootDevice, Os
-from hostel.model.domain.platform import Board, board_of
+from hostel.model.domain.platform import X86, Board, arch_of, board_of
 from hostel.units import MiB
 
 _KINDS: Final = {
@@ -92,7 +93,7 @@ def build(domain: Domain, context: Context, fields: Mapping[type[Element], froze
     argv += peripheral.watchdogs(domain)
     argv += peripheral.balloon(domain)
     argv += peripheral.rngs(domain, context)
-    argv += peripheral.panics(domain)
+    argv += [*peripheral.panics(domain), *_memory_of_firmware(domain)]
     if domain.features is not None and domain.features.vmcoreinfo:
         argv += option("-device", {"driver": "vmcoreinfo"})
     argv += security.arguments(domain, context)
@@ -166,8 +167,13 @@ def _machine(domain: Domain, context: Context) -> str:
     dump = domain.memory.dump_core if domain.memory is not None else None
     dump = context.settings.dump_guest_core if dump is None else dump
     options.append(f"dump-guest-core={'on' if dump else 'off'}")
-    if not features.acpi:
+    if not features.acpi and (arch_of(domain) in X86 or board_of(domain) == Board.ARM_VIRT):
         options.append("acpi=off")
+    options += _power(features)
+    if features.gic is not None and features.gic.version is not None:
+        options.append(f"gic-version={features.gic.version}")
+    if domain.devices.iommu is not None and domain.devices.iommu.model == "smmuv3":
+        options.append("iommu=smmuv3")
     if (speaker := audio.speaker(domain)) is not None:
         options.append(f"pcspk-audiodev={speaker}")
     options += memory.machine_properties(domain)
@@ -176,6 +182,26 @@ def _machine(domain: Domain, context: Context) -> str:
     if hpet is not None:
         options.append(f"hpet={'on' if hpet else 'off'}")
     return ",".join(options)
+
+
+def _power(features: Features) -> list[str]:
+    """What machines of POWER can be told."""
+    table = features.hpt
+    words = [f"resize-hpt={table.resizing}"] if table is not None and table.resizing is not None else []
+    if table is not None and table.max_page_size is not None:
+        words.append(f"cap-hpt-max-page-size={table.max_page_size.to_kib()}k")
+    switches = (("htm", features.htm), ("nested-hv", features.nested_hv), ("ccf-assist", features.ccf_assist))
+    words += [f"cap-{name}={'on' if value else 'off'}" for name, value in switches if value is not None]
+    mended = (("cfpc", features.cfpc), ("sbbc", features.sbbc), ("ibs", features.ibs))
+    return [*words, *(f"cap-{name}={value}" for name, value in mended if value is not None)]
+
+
+def _memory_of_firmware(domain: Domain) -> list[str]:
+    """Where the memory is in which firmware of POWER keeps its settings."""
+    device = domain.devices.nvram
+    if device is None or not isinstance(device.address, SpaprVioAddress) or device.address.reg is None:
+        return []
+    return ["-global", f"spapr-nvram.reg=0x{device.address.reg:x}"]
 
 
 def _accelerator(domain: Domain) -> str:

@@ -13,13 +13,20 @@ from hostel.model.domain.devices.address import DimmAddress
 from hostel.model.domain.devices.platform import MemoryDevice, MemoryDeviceSource
 from hostel.model.domain.domain import Domain
 from hostel.model.domain.memory import MemoryBacking
+from hostel.model.domain.platform import PPC64, X86, Board, arch_of, board_of
 from hostel.model.domain.rules.memory import cells_of
 from hostel.model.numberset import parse_numbers
 from hostel.units import KiB
 
-RAM: Final = "pc.ram"  # what machines of x86 call their memory, which a saved machine knows it by
+# What boards call their memory, which a saved machine knows it by.
+_RAM: Final = {
+    Board.I440FX: "pc.ram", Board.Q35: "pc.ram", Board.ISA: "pc.ram", Board.ARM_VIRT: "mach-virt.ram",
+    Board.RISCV_VIRT: "riscv_virt_board.ram", Board.PSERIES: "ppc_spapr.ram", Board.S390_CCW: "s390.ram",
+    Board.MALTA: "mips_malta.ram",
+}  # fmt: skip
 _SYSTEM_PAGE: Final = resource.getpagesize() // KiB
 _BLOCK: Final = 1024  # KiB
+_POWER_BLOCK: Final = 256 * _BLOCK
 MODULE: Final = 2048  # KiB
 _DEVICES: Final = {
     "dimm": "pc-dimm", "nvdimm": "nvdimm", "virtio-pmem": "virtio-pmem-pci", "virtio-mem": "virtio-mem-pci",
@@ -70,7 +77,7 @@ def arguments(domain: Domain, context: Context) -> list[str]:
         words += f",slots={domain.max_memory.slots},maxmem={domain.max_memory.to_kib()}k"
     argv = ["-m", words]
     if not cells:
-        argv += _object(domain, context, _Piece(RAM, size, is_system=True))
+        argv += _object(domain, context, _Piece(_ram(domain), size, is_system=True))
     argv += ["-overcommit", f"mem-lock={'on' if backing.locked else 'off'}"]
     for number, cell in enumerate(cells):
         piece = _Piece(f"ram-node{number}", cell.memory, number, cell.mem_access, cell.discard)
@@ -86,8 +93,13 @@ def machine_properties(domain: Domain) -> list[str]:
     enclaves = [item for item in domain.devices.memories if item.model == _ENCLAVE]
     for number, item in enumerate(enclaves):
         words += [f"sgx-epc.{number}.memdev=mem{alias_of(item)},sgx-epc.{number}.node={item.target.node or 0}"]
-    words += [] if cells_of(domain) else [f"memory-backend={RAM}"]
+    words += [] if cells_of(domain) else [f"memory-backend={_ram(domain)}"]
     return [*words, *(["hmat=on"] if _has_attributes(domain) else [])]
+
+
+def _ram(domain: Domain) -> str:
+    board = board_of(domain)
+    return _RAM.get(board, "pc.ram" if arch_of(domain) in X86 else "ram")
 
 
 def align(domain: Domain) -> None:
@@ -95,15 +107,16 @@ def align(domain: Domain) -> None:
     if domain.memory is None:
         return
     initial, cells = initial_size(domain), cells_of(domain)
+    block = _POWER_BLOCK if arch_of(domain) in PPC64 else _BLOCK
     modules = [item.target.size for item in domain.devices.memories]
     for size in modules:
-        size.value, size.unit = up(size.to_kib(), MODULE), "KiB"
+        size.value, size.unit = up(size.to_kib(), max(MODULE, block)), "KiB"
     for cell in cells:
-        cell.memory = up(cell.memory)
-    total = sum(cell.memory for cell in cells) if cells else up(initial)
+        cell.memory = up(cell.memory, block)
+    total = sum(cell.memory for cell in cells) if cells else up(initial, block)
     domain.memory.value, domain.memory.unit = total + sum(size.to_kib() for size in modules), "KiB"
     if domain.max_memory is not None:
-        domain.max_memory.value, domain.max_memory.unit = up(domain.max_memory.to_kib()), "KiB"
+        domain.max_memory.value, domain.max_memory.unit = up(domain.max_memory.to_kib(), block), "KiB"
 
 
 def up(size: int, block: int = _BLOCK) -> int:

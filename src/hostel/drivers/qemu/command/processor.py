@@ -9,6 +9,7 @@ from hostel.drivers.qemu.document import unsupported
 from hostel.model.domain.cpu import Cpu
 from hostel.model.domain.domain import Domain, DomainType
 from hostel.model.domain.features import Features, Hyperv
+from hostel.model.domain.platform import X86, arch_of
 
 _WHOLE: Final = ("host-passthrough", "host-model", "maximum")
 _HYPERV: Final = (
@@ -22,15 +23,17 @@ def arguments(domain: Domain) -> list[str]:
     """``-cpu`` and ``-smp``."""
     words = [_model(domain), *_features(domain.cpu or Cpu()), *_timers(domain), *_hypervisor(domain.features)]
     words += ["hv-crash"] if any(panic.model == "hyperv" for panic in domain.devices.panics) else []
-    return ["-cpu", ",".join(words), *_smp(domain)]
+    model, *changes = words
+    return [*(["-cpu", ",".join([model, *changes])] if model else []), *_smp(domain)]
 
 
 def _model(domain: Domain) -> str:
+    """The model; empty where the board has its own."""
     cpu = domain.cpu or Cpu()
     if cpu.mode in _WHOLE:
         return "host" if domain.type == DomainType.KVM and cpu.mode != "maximum" else "max"
     model = cpu.model.name if cpu.model is not None else None
-    return escape(model or "qemu64")
+    return escape(model or ("qemu64" if arch_of(domain) in X86 else ""))
 
 
 def _features(cpu: Cpu) -> list[str]:
@@ -67,6 +70,8 @@ def _timers(domain: Domain) -> list[str]:
             words.append(f"kvmclock={'on' if timer.present else 'off'}")
         elif timer.name == "hypervclock" and timer.present:
             words.append("hv-time=on")
+        elif timer.name == "armvtimer" and timer.tickpolicy in ("delay", "discard"):
+            words.append(f"kvm-no-adjvtime={'on' if timer.tickpolicy == 'discard' else 'off'}")
         elif timer.name == "tsc" and timer.frequency:
             words.append(f"tsc-frequency={timer.frequency}")
     return words

@@ -62,7 +62,7 @@ _ACTED_ON: Final[dict[type[Element], str]] = {
     domain.Devices: (
         "emulator disks controllers interfaces serials parallels consoles channels inputs graphics sounds audios "
         "videos hubs watchdogs memballoon rngs panics tpms memories filesystems "
-        "smartcards redirdevs redirfilter shmems vsock iommu hostdevs"
+        "smartcards redirdevs redirfilter shmems vsock iommu hostdevs nvram"
     ),
     memory.Memory: "dump_core unit value",
     memory.MaxMemory: "slots unit value",
@@ -116,9 +116,12 @@ _ACTED_ON: Final[dict[type[Element], str]] = {
     os.OsType: "arch machine value",
     os.BootMenu: "enable timeout",
     os.Bios: "reboot_timeout",
-    features.Features: "acpi apic pae hap hyperv kvm pvspinlock pmu vmport smm ioapic vmcoreinfo tcg",
+    features.Features: "acpi apic pae hap hyperv kvm pvspinlock pmu vmport gic smm ioapic vmcoreinfo tcg hpt htm "
+    "nested_hv ccf_assist cfpc sbbc ibs",
+    features.HashPageTable: "resizing max_page_size",
+    features.Gic: "version",
     features.Tcg: "tb_cache",
-    **dict.fromkeys((features.TranslationCache, features.TopSegment), "unit value"),
+    **dict.fromkeys((features.TranslationCache, features.TopSegment, features.MaxPageSize), "unit value"),
     features.Apic: "eoi",
     features.Hyperv: (
         "mode relaxed vapic spinlocks vpindex runtime synic stimer reset vendor_id frequencies reenlightenment "
@@ -164,7 +167,11 @@ _ACTED_ON: Final[dict[type[Element], str]] = {
     hostdev.MdevSource: "address",
     hostdev.MdevAddress: "uuid",
     address.UnassignedAddress: "",
-    address.PciAddress: "domain bus slot function multifunction",
+    address.PciAddress: "domain bus slot function multifunction zpci",
+    address.ZpciAddress: "uid fid",
+    address.CcwAddress: "cssid ssid devno",
+    address.SpaprVioAddress: "reg",
+    address.VirtioMmioAddress: "",
     address.DriveAddress: "controller bus target unit",
     address.VirtioSerialAddress: "controller bus port",
     address.UsbAddress: "bus port",
@@ -303,6 +310,7 @@ _ACTED_ON: Final[dict[type[Element], str]] = {
     filesystem.FilesystemBinary: "path xattr cache sandbox lock thread_pool",
     filesystem.FilesystemLock: "posix flock",
     filesystem.FilesystemSource: "dir socket",
+    platform.DeviceNvram: _DEVICE,
     platform.Iommu: f"model driver {_DEVICE}",
     platform.IommuDriver: "intremap caching_mode eim iotlb aw_bits",
     redirection.Smartcard: f"mode type sources protocol log certificates database {_DEVICE}",

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from hostel.drivers.base.capabilities import BaselineFlag, CompareFlag, CpuComparison
 from hostel.drivers.fault import fault
-from hostel.drivers.qemu.capabilities import GUESTS, host_processor
+from hostel.drivers.qemu.capabilities import host_processor
 from hostel.drivers.qemu.cpu import decode, document, feature
 from hostel.drivers.qemu.cpu.decode import Models, Request
 from hostel.drivers.qemu.cpu.known import Known, known
@@ -15,6 +15,7 @@ from hostel.drivers.qemu.domain_capabilities import domain_capabilities
 from hostel.drivers.qemu.emulator import ARCHITECTURES, Chosen, choose
 from hostel.drivers.qemu.firmware.descriptor import Firmware
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
+from hostel.model.domain.platform import X86
 
 
 class Answers:
@@ -44,7 +45,7 @@ class Answers:
         """The models of an architecture; none where any may be, since nobody here runs it."""
         if arch not in ARCHITECTURES:
             raise fault(ErrorCode.INVALID_ARG, f"cannot find architecture {arch}", ErrorDomain.QEMU)
-        if arch not in GUESTS:
+        if arch not in X86:
             return []
         return list(self._plain(arch))[::-1]
 

@@ -15,6 +15,8 @@ VENDORS: Final = frozenset(_VENDORS.values())
 # QEMU writes some vendor for these, and they are anybody's.
 _GENERIC: Final = frozenset({"486", "kvm32", "kvm64", "pentium", "pentium2", "pentium3", "qemu32", "qemu64"})
 _NOBODY: Final = (0, 0)
+# Where the best that there is counts as a model, as with libvirt.
+_WITH_BEST: Final = ("arm", "aarch64")
 _NO_MODELS: Final = frozenset({"base", "host", "max"})
 # Every guest sees this one, whatever its model is.
 _ALWAYS: Final = "hypervisor"
@@ -72,7 +74,8 @@ def known(emulator: str, cache: Path, *, kvm: bool) -> Known:
     accelerator = "kvm" if kvm else "tcg"
     definitions = json.loads(probe.cpu_definitions(emulator, cache, accelerator) or "[]")
     definitions = [item for item in definitions if "alias-of" in item or not _is_version(item["name"])]
-    names = [str(item["name"]) for item in definitions if item["name"] not in _NO_MODELS]
+    others = _NO_MODELS - {"max"} if probe.target(emulator, cache) in _WITH_BEST else _NO_MODELS
+    names = [str(item["name"]) for item in definitions if item["name"] not in others]
     best = "host" if kvm else "max"
     asked: dict[str, dict[str, Any]] = {name: {"name": name} for name in names}
     asked |= {best: {"name": best}, "movable": {"name": best, "props": {"migratable": True}}}

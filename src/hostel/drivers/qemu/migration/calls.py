@@ -42,7 +42,8 @@ class MigrationCalls(Calls):
                 raise no_domain(f"name '{domain.name}'")
             if machine is not None:
                 check_still(machine)
-            return begin(self._machines, self._launcher.platform(), machine, stored, params, flags)
+            platform = self._launcher.platform(machine.domain if machine is not None else stored)
+            return begin(self._machines, platform, machine, stored, params, flags)
 
     def domain_migrate_prepare3_params(
         self, params: Parameters, cookie_in: bytes, flags: MigrateFlag

@@ -138,7 +138,7 @@ class Incoming:
 
     def _check_offline(self) -> None:
         wanted = self.domain.copy()
-        document.finish(wanted, self._launcher.platform())
+        document.finish(wanted, self._launcher.platform(wanted))
 
     def _make_images(self, mark: Migration) -> None:
         """Make the files of disks that are copied, where they are not there."""
@@ -354,7 +354,7 @@ def _define(machine: Running, launcher: Launcher, mark: Migration, wanted: Domai
     definition = wanted if wanted is not None else machine.domain.copy()
     forget_run(definition)
     definition.name, definition.uuid = machine.name, machine.domain.uuid
-    document.finish(definition, launcher.platform())
+    document.finish(definition, launcher.platform(definition))
     with machines.definitions.locked():
         before = machines.definitions.read(machine.name)
         mark.definition = before or ""
@@ -374,7 +374,7 @@ def finish_offline(machines: Machines, launcher: Launcher, name: str) -> tuple[D
     if found is None:
         raise fault(ErrorCode.NO_DOMAIN, f"no domain with matching name '{name}'", ErrorDomain.QEMU)
     domain = found.domain
-    document.finish(domain, launcher.platform())
+    document.finish(domain, launcher.platform(domain))
     with machines.definitions.locked():
         is_new = machines.definitions.read(name) is None
         machines.definitions.write(name, domain.format())

@@ -90,7 +90,7 @@ class DeviceCalls(Calls):
             return None
         changed = definition.copy()
         change(changed)
-        document.finish(changed, self._launcher.platform())
+        document.finish(changed, self._launcher.platform(changed))
         return changed
 
 

@@ -187,9 +187,9 @@ def _with_device(machine: Running, given: Given, launcher: Launcher) -> tuple[Do
     after = machine.domain.copy()
     device = insert(after, given)
     with reading(ErrorDomain.DOMAIN):
-        complete(after, launcher.platform(), is_live=True)
+        complete(after, launcher.platform(after), is_live=True)
         _check_place(after, device)
-        validate(after, launcher.platform())
+        validate(after, launcher.platform(after))
     if isinstance(device, Disk):
         _check_helper(machine, device)
         launcher.prepare(device)
