@@ -62,3 +62,74 @@ print(tried(connection.storagePoolLookupByName, "none"))
 
 reader = libvirt.openReadOnly(uri)
 print(tried(reader.lookupByName("test").destroy))
+
+# What arguments become, and what is refused before anybody is asked.
+
+
+def outcome(call, *arguments):
+    """What a call answers, or by what and how it is refused."""
+    try:
+        return call(*arguments)
+    except libvirt.libvirtError as error:
+        return type(error).__name__, error.get_error_code(), error.get_error_domain()
+    except (TypeError, LookupError, OverflowError) as error:
+        return type(error).__name__
+
+
+domain = connection.lookupByName("test")
+tried(domain.create)
+print(outcome(domain.XMLDesc, -1), outcome(domain.XMLDesc, "x"), outcome(domain.setAutostart, 1 << 40))
+print(outcome(domain.blockInfo, None), outcome(domain.blockInfo, 5), outcome(connection.lookupByName, None))
+print(outcome(connection.lookupByUUIDString, None), outcome(connection.networkLookupByUUIDString, "no"))
+print(outcome(network.portLookupByUUIDString, "no"), outcome(network.portLookupByUUIDString, None))
+for call in (domain.setMemory, domain.setMemoryFlags, domain.setMaxMemory, domain.setVcpus, domain.setVcpusFlags):
+    print(outcome(call, 0))
+print(outcome(connection.domainListGetStats, []), outcome(connection.domainListGetStats, [domain])[0][1])
+print(outcome(domain.setMemoryParameters, {}), outcome(domain.setMemoryParameters, {"nosuch": 1}))
+print(outcome(domain.setBlockIoTune, "vda", {"read_bytes_sec": 5}), domain.blockIoTune("vda")["read_bytes_sec"])
+print(
+    outcome(domain.setInterfaceParameters, "testnet0", {"inbound.average": 7}), domain.interfaceParameters("testnet0")
+)
+print(outcome(domain.setTime), outcome(domain.setTime, {}), outcome(domain.setTime, {"seconds": 1, "nseconds": 2}))
+print(outcome(domain.abortJob), outcome(network.DHCPLeases), outcome(domain.openConsole, None, None))
+print(outcome(connection.defineXML, "<domain"), outcome(connection.networkDefineXML, "<network"))
+print(outcome(connection.storagePoolDefineXML, "<pool"), outcome(domain.snapshotCreateXML, "<domainsnapshot"))
+
+# The forms of answers that are not those of the wire.
+print(connection.getInfo(), connection.getCPUMap(), domain.securityLabel())
+print(domain.blockInfo("vda"), domain.fsInfo(), domain.messages())
+clone = pool.createXML("<volume><name>b.img</name><capacity unit='MiB'>1</capacity><allocation/></volume>", 0)
+print(clone.info())
+second = pool.createXMLFrom("<volume><name>c.img</name><capacity unit='MiB'>1</capacity></volume>", clone, 0)
+print(second.name(), second.info(), second.delete(), clone.delete())
+picture = connection.newStream()
+print(domain.screenshot(picture, 0), picture.recv(8), picture.abort())
+unopened = connection.newStream()
+print(outcome(unopened.recv, 1), outcome(unopened.finish), outcome(unopened.abort), outcome(connection.newStream, "x"))
+
+# Objects, and how long a connection is there.
+snapshot = domain.snapshotCreateXML("<domainsnapshot><name>one</name></domainsnapshot>")
+print(snapshot.domain() is domain, snapshot.getConnect() is connection, domain.connect() is connection)
+print([each.domain() is domain for each in domain.listAllSnapshots()], snapshot.delete())
+print(outcome(connection.getHostname) != "", libvirt.libvirtError("plain").err, str(libvirt.libvirtError("plain")))
+print(
+    outcome(connection.domainEventRegisterAny, None, 0, print, None), outcome(libvirt.virEventAddHandle, 0, 1, print, 0)
+)
+libvirt.virEventRegisterDefaultImpl()
+first, other = (
+    connection.domainEventRegisterAny(None, 0, print, None),
+    connection.networkEventRegisterAny(None, 0, print, 0),
+)
+print(
+    other - first,
+    outcome(connection.domainEventDeregisterAny, first),
+    outcome(connection.domainEventDeregisterAny, first),
+)
+print(outcome(connection.networkEventDeregisterAny, other))
+print(libvirt.virEventAddTimeout(-1, print, None) > 0, outcome(libvirt.virEventRemoveHandle, 77))
+held = libvirt.open(uri)
+kept = held.lookupByName("test")
+print(held.close(), kept.name(), kept.state(), outcome(kept.connect().getURI), outcome(held.isAlive)[:2])
+print(outcome(held.close)[:2], outcome(held.listAllDomains), outcome(kept.connect().lookupByName, "test"))
+del kept
+print(libvirt.open(uri).close())

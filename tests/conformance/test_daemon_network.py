@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -117,6 +117,33 @@ def test_tcp_lets_nobody_else_in(reachable: Reachable, tmp_path: Path) -> None:
     empty.write_text("")
     with pytest.raises(VirtError, match="the daemon asks for a password"):
         hostel.open(f"test+tcp://127.0.0.1:{reachable.tcp}/default?authfile={empty}")
+
+
+def test_tcp_asks_the_program_that_connects(reachable: Reachable, tmp_path: Path) -> None:
+    from hostel import libvirt
+
+    asked: list[tuple[int, str]] = []
+
+    def answering(password: str, end: int = 0) -> libvirt.virConnect:
+        def answer(credentials: list[list[Any]], opaque: Any) -> int:
+            assert opaque == "opaque"
+            for each in credentials:
+                asked.append((each[0], each[1]))
+                each[4] = "ann" if each[0] == libvirt.VIR_CRED_AUTHNAME else password
+            return end
+
+        empty = tmp_path / "empty"
+        empty.write_text("")
+        uri = f"test+tcp://127.0.0.1:{reachable.tcp}/default?authfile={empty}"
+        return libvirt.openAuth(uri, [[libvirt.VIR_CRED_AUTHNAME, libvirt.VIR_CRED_PASSPHRASE], answer, "opaque"], 0)
+
+    with answering("pencil") as connection:
+        assert connection.getType() == "TEST"
+    assert asked == [(2, "Please enter your authentication name"), (5, "Please enter your password")]
+    for password, end, reason in (("pen", 0, "authentication failed"), ("pencil", -1, "Failed to collect auth")):
+        with pytest.raises(libvirt.libvirtError, match=reason) as caught:
+            answering(password, end)
+        assert caught.value.get_error_code() == libvirt.VIR_ERR_AUTH_FAILED
 
 
 def test_call_without_the_password_is_refused(reachable: Reachable) -> None:

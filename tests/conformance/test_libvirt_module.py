@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import io
 import json
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -87,6 +88,28 @@ def test_an_error_has_the_same_methods(theirs: Any) -> None:
     assert wanted <= set(dir(ours.libvirtError))
 
 
+DESCRIBE_MORE = """
+import inspect, json, importlib, sys
+found = {}
+for name in ("libvirt_qemu", "libvirt_lxc"):
+    values = vars(importlib.import_module(name))
+    known = {key: inspect.signature(each) for key, each in values.items() if inspect.isfunction(each) and key[0] != "_"}
+    found[name] = {key: value for key, value in values.items() if key.startswith("VIR_")} | {
+        key: [[each.name, repr(each.default)] for each in signature.parameters.values()]
+        for key, signature in known.items()
+    }
+print(json.dumps(found))
+"""
+
+
+def test_modules_of_one_hypervisor_have_the_same_names() -> None:
+    wanted = subprocess.run([SYSTEM_PYTHON, "-c", DESCRIBE_MORE], capture_output=True, check=True, timeout=60).stdout
+    replaced = f"from hostel.libvirt.replace import replace_libvirt\nreplace_libvirt()\n{DESCRIBE_MORE}"
+    found = json.loads(subprocess.run([sys.executable, "-c", replaced], capture_output=True, check=True).stdout)
+    for name, values in json.loads(wanted).items():
+        assert {key: found[name][key] for key in values} == values
+
+
 PROGRAM = Path(__file__).with_name("libvirt_program.py")
 
 
@@ -114,6 +137,36 @@ def test_a_program_gets_the_same_answers_from_a_real_daemon(daemon: str) -> None
     found = run(sys.executable, "hostel.libvirt", daemon)
     assert found == run(SYSTEM_PYTHON, "libvirt", daemon)
     assert len(found) > 30
+
+
+AUTH = """
+import importlib, sys
+libvirt = importlib.import_module(sys.argv[1])
+libvirt.registerErrorHandler(lambda context, error: None, None)
+def tried(answers, kinds, *more):
+    def ask(asked, opaque):
+        for each in asked:
+            print(each[0], each[1], each[2], each[3], opaque)
+            each[4] = answers.get(each[0])
+        return answers.get("answer", 0)
+    try:
+        return libvirt.openAuth(sys.argv[2], [kinds, ask, "opaque"], 0).getURI() == sys.argv[2]
+    except libvirt.libvirtError as error:
+        return error.get_error_code(), error.get_error_domain(), str(error)
+user, password, hidden = libvirt.VIR_CRED_AUTHNAME, libvirt.VIR_CRED_PASSPHRASE, libvirt.VIR_CRED_NOECHOPROMPT
+print(tried({user: "ann", password: "x"}, [user, password]))
+print(tried({user: "ann", hidden: "x"}, [libvirt.VIR_CRED_REALM, user, hidden]))
+print(tried({user: "ann", password: "y"}, [user, password]))
+print(tried({user: "bob"}, [user]))
+print(tried({user: "eve", password: "x"}, [user, password]))
+print(tried({user: "ann"}, [user]))
+print(tried({password: "x"}, [password]))
+print(tried({"answer": -1}, [user, password]))
+try:
+    libvirt.open(sys.argv[2])
+except libvirt.libvirtError as error:
+    print(error.get_error_code(), error.get_error_domain(), error)
+"""
 
 
 ASYNC = """
@@ -150,9 +203,21 @@ def test_libvirts_own_asyncio_loop_runs_it(daemon: str, here: bool) -> None:
 @pytest.mark.requires_tool("libvirtd")
 def test_a_stream_of_a_real_daemon_brings_what_was_sent(daemon: str) -> None:
     content = bytes(range(256)) * 5000
-    folder = tempfile.mkdtemp()
-    os.chmod(folder, 0o777)
-    with ours.open(daemon.replace("test+unix:///default", "qemu+unix:///session")) as connection:
+    uri = daemon.replace("test+unix:///default", "qemu+unix:///session")
+    with ours.open(uri) as connection, volume_of(connection, content) as volume:
+        stream = connection.newStream()
+        volume.download(stream, 0, 0)
+        got: list[bytes] = []
+        stream.recvAll(lambda stream, data, kept: kept.append(data), got)
+        stream.finish()
+    assert b"".join(got) == content
+
+
+@contextlib.contextmanager
+def volume_of(connection: Any, content: bytes) -> Iterator[Any]:
+    """A volume with this content, in a pool of its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o777)
         document = f"<pool type='dir'><name>p</name><target><path>{folder}</path></target></pool>"
         pool = connection.storagePoolCreateXML(document)
         try:
@@ -161,12 +226,50 @@ def test_a_stream_of_a_real_daemon_brings_what_was_sent(daemon: str) -> None:
             volume.upload(stream, 0, 0)
             stream.sendAll(lambda stream, length, source: source.read(length), io.BytesIO(content))
             stream.finish()
-            stream = connection.newStream()
-            volume.download(stream, 0, 0)
-            got: list[bytes] = []
-            stream.recvAll(lambda stream, data, kept: kept.append(data), got)
-            stream.finish()
+            yield volume
         finally:
             pool.destroy()
-            shutil.rmtree(folder)
+
+
+@pytest.mark.requires_tool("libvirtd")
+@pytest.mark.parametrize("here", [True, False], ids=["in process", "real daemon"])
+def test_a_stream_calls_back_while_there_is_something_to_read(
+    daemon: str, here: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOSTEL_HOME", str(tmp_path))
+    content = bytes(range(256)) * 3000
+    ours.virEventRegisterDefaultImpl()
+    uri = "qemu:///session" if here else daemon.replace("test+unix:///default", "qemu+unix:///session")
+    with ours.open(uri) as connection, volume_of(connection, content) as volume:
+        stream = connection.newStream(ours.VIR_STREAM_NONBLOCK)
+        volume.download(stream, 0, 0)
+        got: list[bytes] = []
+
+        def told(stream: Any, events: int, opaque: Any) -> None:
+            assert (events, opaque) == (ours.VIR_STREAM_EVENT_READABLE, "x")
+            data = stream.recv(50_000)
+            if data != -2:
+                got.append(data)
+
+        stream.eventAddCallback(ours.VIR_STREAM_EVENT_READABLE, told, "x")
+        with pytest.raises(ours.libvirtError, match="multiple stream callbacks not supported"):
+            stream.eventAddCallback(ours.VIR_STREAM_EVENT_READABLE, told, "x")
+        deadline = time.monotonic() + 60
+        while (not got or got[-1]) and time.monotonic() < deadline:
+            ours.virEventRunDefaultImpl()
+        assert stream.eventRemoveCallback() == 0
+        stream.finish()
     assert b"".join(got) == content
+
+
+def test_a_host_with_users_opens_for_those_who_know_the_password(tmp_path: Path) -> None:
+    host = tmp_path / "host.xml"
+    host.write_text("<node><auth><user password='x'>ann</user><user>bob</user></auth></node>")
+    assert run_auth(sys.executable, "hostel.libvirt", host) == run_auth(SYSTEM_PYTHON, "libvirt", host)
+
+
+def run_auth(interpreter: str, module: str, host: Path) -> list[str]:
+    command = [interpreter, "-c", AUTH, module, f"test://{host}"]
+    answer = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert answer.returncode == 0, answer.stderr
+    return answer.stdout.splitlines()

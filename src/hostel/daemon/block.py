@@ -22,7 +22,7 @@ _IN_BYTES: Final = 1  # of virDomainBlockJobInfoFlags and virDomainBlockJobSetSp
 _COPY_RAW, _COPY, _COPY_DEVICE = 4, 8, 32
 _COPY_FLAGS: Final = 1 | 2 | _COPY_RAW | _COPY | _COPY_DEVICE
 _MAX: Final = 2**64 - 1
-_COUNTERS: Final = ("rd_operations", "rd_bytes", "wr_operations", "wr_bytes")
+_COUNTERS: Final = ("rd_operations", "rd_bytes", "wr_operations", "wr_bytes", "errs")
 _UNKNOWN: Final = -1
 _COPY_SETTINGS: Final = ("bandwidth", "granularity", "buf-size")
 
@@ -41,7 +41,7 @@ def _driver(client: Client, call: Call) -> tuple[BlockDriver, DomainRef]:
 def _stats(client: Client, call: Call) -> Sequence[Any]:
     driver, domain = _driver(client, call)
     counters = driver.domain_block_stats_flags(domain, call.arguments[1])
-    return *(counters.get(name, _UNKNOWN) for name in _COUNTERS), _UNKNOWN
+    return tuple(counters.get(name, _UNKNOWN) for name in _COUNTERS)
 
 
 def _disk_errors(client: Client, call: Call) -> Sequence[Any]:

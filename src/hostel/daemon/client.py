@@ -11,9 +11,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from hostel.daemon import auth
-from hostel.daemon.access import Identity, check_looking
+from hostel.daemon.access import Identity, api_name, check_looking
 from hostel.daemon.calls import OPENING, Handling, find
-from hostel.daemon.fault import describe
+from hostel.daemon.fault import describe, located, speaker
+from hostel.daemon.given import check_given
 from hostel.daemon.hosts import Host
 from hostel.daemon.stream import Stream
 from hostel.drivers.adapters import uuid_text
@@ -278,6 +279,7 @@ class Client:
         try:
             if not access.is_open:
                 access.check(self.identity, call.procedure, call.arguments, self._name_of)
+            check_given(call.procedure, call.arguments)
             result = handling.answer(self, call)
             if result is None:
                 return  # a stream, which answers by itself
@@ -319,7 +321,11 @@ class Client:
         return name
 
     def _refuse(self, call: Call, error: Exception) -> None:
-        self.channel.send(self._machine.error(call, self.described(error)))
+        described = self.described(error)
+        if self.host is not None:
+            name = call.procedure.name
+            described = located(described, api_name(name), speaker(name, self.host.drivers.uri))
+        self.channel.send(self._machine.error(call, described))
 
     def described(self, error: Exception) -> VirtError:
         """An exception as the client is told it; one that is our mistake is logged."""
@@ -410,6 +416,4 @@ class Client:
 
 
 def _unsupported(call: Call) -> VirtError:
-    from hostel.daemon.access import api_name
-
     return fault(ErrorCode.NO_SUPPORT, api_name(call.procedure.name))

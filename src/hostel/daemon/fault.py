@@ -2,8 +2,34 @@
 
 from __future__ import annotations
 
+import re
+from typing import Final
+
+from hostel.daemon.access import api_name
 from hostel.drivers.fault import fault, system_fault
 from hostel.errors import ErrorCode, ErrorDomain, HostelError, VirtError
+
+# What is done with events speaks for no part.
+_EVENTS: Final = re.compile(r"virConnect\w*Event(Der|R)egister")
+_BY_WORD: Final = {
+    "DomainSnapshot": ErrorDomain.DOMAIN_SNAPSHOT,
+    "DomainCheckpoint": ErrorDomain.DOMAIN_CHECKPOINT,
+    "Domain": ErrorDomain.DOMAIN,
+    "DefinedDomains": ErrorDomain.DOMAIN,
+    "NodeDevice": ErrorDomain.NODEDEV,
+    "Devices": ErrorDomain.NODEDEV,
+    "Network": ErrorDomain.NETWORK,
+    "Storage": ErrorDomain.STORAGE,
+    "Interface": ErrorDomain.INTERFACE,
+    "Secret": ErrorDomain.SECRET,
+    "NWFilter": ErrorDomain.NWFILTER,
+    "Stream": ErrorDomain.STREAMS,
+}
+_PARTS: Final = re.compile(
+    rf"vir(?:Connect|Node(?=List|NumOf))?(?:ListAll|ListDefined|List|NumOfDefined|NumOf|Find|Get)?({'|'.join(_BY_WORD)})"
+)
+
+_MACHINES: Final = (ErrorDomain.DOMAIN, ErrorDomain.DOMAIN_SNAPSHOT, ErrorDomain.DOMAIN_CHECKPOINT)
 
 
 def describe(error: Exception) -> VirtError:
@@ -20,3 +46,34 @@ def describe(error: Exception) -> VirtError:
     if isinstance(error, MemoryError):
         return VirtError(ErrorCode.NO_MEMORY, "out of memory")
     return fault(ErrorCode.INTERNAL_ERROR, f"{type(error).__name__}; the daemon's log says more", ErrorDomain.RPC)
+
+
+def located(error: VirtError, function: str, driver: ErrorDomain = ErrorDomain.NONE) -> VirtError:
+    """An error with the part of libvirt that speaks where it does not say: that of the function, or the driver.
+
+    Args:
+        error: is changed.
+        function: C's name of the function that failed.
+        driver: the part that answers for the function's objects; none where no driver was asked.
+    """
+    if _EVENTS.match(function):
+        return error
+    if error.domain == ErrorDomain.NONE:
+        is_ours = error.code in (ErrorCode.NO_SUPPORT, ErrorCode.OPERATION_DENIED, ErrorCode.INVALID_CONN)
+        error.domain = _part(function) if is_ours or driver == ErrorDomain.NONE else driver
+    elif error.domain == ErrorDomain.XML and error.code == ErrorCode.XML_DETAIL:
+        error.domain = _part(function)
+    return error
+
+
+def _part(function: str) -> ErrorDomain:
+    match = _PARTS.match(function)
+    return _BY_WORD[match[1]] if match else ErrorDomain.DOMAIN
+
+
+def speaker(procedure: str, uri: str) -> ErrorDomain:
+    """The part of libvirt whose driver answers for the objects of a procedure, in a connection of a URI."""
+    if uri.startswith("test"):
+        return ErrorDomain.TEST
+    part = _part(api_name(procedure))
+    return ErrorDomain.QEMU if part in _MACHINES else part

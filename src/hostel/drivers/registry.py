@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 from urllib.parse import SplitResult, urlsplit
 
 from hostel.drivers.base import HypervisorDriver, NetworkDriver, StorageDriver
@@ -22,6 +22,9 @@ from hostel.drivers.fault import fault
 from hostel.drivers.readonly import read_only
 from hostel.drivers.store import Directories
 from hostel.errors import ErrorCode
+
+if TYPE_CHECKING:
+    from hostel.drivers.asking import Asking
 
 
 class Drivers(NamedTuple):
@@ -70,7 +73,7 @@ class Drivers(NamedTuple):
             raise failure
 
 
-Opener = Callable[[SplitResult, Directories], "Drivers | None"]
+Opener = Callable[[SplitResult, Directories, "Asking | None"], "Drivers | None"]
 
 # "module:function" of each opener, imported when it is asked.
 OPENERS: Final[dict[str, str]] = {
@@ -87,8 +90,10 @@ def written(uri: SplitResult) -> str:
     return f"{uri.scheme}://{uri.netloc}{uri.path}{f'?{uri.query}' if uri.query else ''}"
 
 
-def open_drivers(uri: str | None, directories: Directories) -> Drivers:
+def open_drivers(uri: str | None, directories: Directories, asking: Asking | None = None) -> Drivers:
     """Find and open the drivers of a URI; ``qemu:///session`` when it is None or empty.
+
+    ``asking`` is asked where the other side wants to know who one is.
 
     Raises:
         VirtError: ``NO_CONNECT`` when no driver knows it; what the driver says when it does and cannot.
@@ -103,7 +108,7 @@ def open_drivers(uri: str | None, directories: Directories) -> Drivers:
     for target in OPENERS.values():
         module, _, name = target.partition(":")
         opener: Opener = getattr(importlib.import_module(module), name)
-        drivers = opener(parts, directories)
+        drivers = opener(parts, directories, asking)
         if drivers is not None:
             return drivers
     raise fault(ErrorCode.NO_CONNECT, f"'{uri}'; known are {_KNOWN}")

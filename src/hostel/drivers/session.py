@@ -19,6 +19,7 @@ from hostel.drivers.store import Directories
 from hostel.errors import ErrorCode, ErrorDomain
 
 if TYPE_CHECKING:
+    from hostel.drivers.asking import Asking
     from hostel.drivers.host.driver import LinuxHostDriver
     from hostel.drivers.interface.driver import SysfsInterfaceDriver
     from hostel.drivers.network.driver import SessionNetworkDriver
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 _PATHS = ("/session", "/system")
 
 
-def open_session(uri: SplitResult, directories: Directories) -> Drivers | None:
+def open_session(uri: SplitResult, directories: Directories, asking: Asking | None = None) -> Drivers | None:
     """Open the drivers of this process; None for another scheme.
 
     Raises:

@@ -8,6 +8,7 @@ made of calls of libvirt's remote procedures (:mod:`hostel.wire.rpc`); what need
 
 from __future__ import annotations
 
+from hostel.libvirt.annotation import _T as _T
 from hostel.libvirt.annotation import _BlkioParameter as _BlkioParameter
 from hostel.libvirt.annotation import _DomainCB as _DomainCB
 from hostel.libvirt.annotation import _EventAddHandleFunc as _EventAddHandleFunc

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
+from hostel.codec.xdr import Field, split_type
+from hostel.daemon.access import api_name
+from hostel.errors import ErrorCode, VirtError
 from hostel.libvirt.constants import host
+from hostel.libvirt.error import failed
+from hostel.wire.rpc.procedure import Procedure
+from hostel.wire.rpc.programs import REMOTE
 
 if TYPE_CHECKING:
     from hostel.libvirt.method import Handle
@@ -33,13 +40,15 @@ _GETTERS: Final[dict[str, tuple[str, int]]] = {
     "domain_set_blkio_parameters": ("domain_get_blkio_parameters", 0),
     "domain_set_memory_parameters": ("domain_get_memory_parameters", 0),
     "domain_set_numa_parameters": ("domain_get_numa_parameters", 0),
+    "domain_set_perf_events": ("domain_get_perf_events", 0),
     "domain_set_scheduler_parameters": ("domain_get_scheduler_parameters_flags", 0),
     "domain_set_scheduler_parameters_flags": ("domain_get_scheduler_parameters_flags", 0),
     "domain_set_block_io_tune": ("domain_get_block_io_tune", 1),
     "domain_set_interface_parameters": ("domain_get_interface_parameters", 1),
     "node_set_memory_parameters": ("node_get_memory_parameters", 0),
 }
-_PARAMETERS: Final = 16  # asked for
+_OPTIONAL: Final = frozenset({"domain_block_copy"})  # may do without any
+_UNSIGNED: Final = {"u8": 0xFF, "u16": 0xFFFF, "u32": 0xFFFF_FFFF, "u64": 0xFFFF_FFFF_FFFF_FFFF}
 
 
 def texts(values: Sequence[str] | None) -> list[str]:
@@ -59,22 +68,37 @@ def parameters(
     """Typed parameters; where a type is not to be seen, it is the one that they have now.
 
     Raises:
-        TypeError: a value is of no type that a parameter can have.
+        LookupError: there is none, or one that the object does not have, where it tells what it has.
+        TypeError: they are no dictionary, or a value is of no type that a parameter can have.
     """
+    if not isinstance(values, Mapping) and (values is not None or procedure not in _OPTIONAL):
+        raise TypeError(f"{api_name(procedure)}(): params must be a dictionary")
     known: dict[str, int] = {}
-    if values and procedure in _GETTERS:
-        from hostel.libvirt.method import call
-
-        getter, arguments = _GETTERS[procedure]
-        own = () if handle._wire is None else (handle._wire,)
-        answer = call(handle, getter, *own, *before[:arguments], _PARAMETERS, 0)
-        known = {name: kind for name, (kind, _) in answer[0]}
+    if procedure in _GETTERS:
+        if not values:
+            raise LookupError("Need non-empty dictionary to set attributes")
+        known = _known(handle, *_GETTERS[procedure], before)
+        for name in values:
+            if name not in known:
+                raise LookupError(f'Attribute name "{name}" could not be recognized')
     found: list[tuple[str, tuple[int, Any]]] = []
     for name, value in (values or {}).items():
         for item in value if isinstance(value, list) else [value]:
             kind = known.get(name, _TYPES.get(name)) or _kind(name, item)
             found.append((name, (kind, float(item) if kind == _DOUBLE else item)))
     return found
+
+
+def _known(handle: Handle, getter: str, taken: int, before: Sequence[Any]) -> dict[str, int]:
+    """The parameters that an object has, and their types."""
+    from hostel.libvirt.method import bound, call
+
+    procedure = REMOTE.by_name[getter]
+    own = () if handle._wire is None else (handle._wire,)
+    # How many are wanted; a daemon refuses a number that is greater than any it has room for.
+    counts = [bound(procedure) for field in procedure.arguments.fields if field.name == "nparams"]
+    answer = call(handle, getter, *own, *before[:taken], *counts, 0)
+    return {name: kind for name, (kind, _) in answer[0]}
 
 
 def _kind(name: str, value: Any) -> int:
@@ -84,3 +108,42 @@ def _kind(name: str, value: Any) -> int:
     if isinstance(value, int):
         return _ULLONG if value >= 0 else _LLONG
     raise TypeError(f"{name}: a parameter is a number, a truth value or a text, not {type(value).__name__}")
+
+
+def fitted(procedure: Procedure, arguments: Sequence[Any], names: Sequence[str]) -> list[Any]:
+    """Arguments that their types did not take, as C's types would: an unsigned number keeps the bits that fit.
+
+    Args:
+        procedure: the procedure.
+        arguments: its arguments.
+        names: what the caller calls them; empty where the caller does not give it.
+
+    Raises:
+        libvirtError: None in place of a text.
+        OverflowError: a number that does not fit.
+        TypeError: a value of another type.
+    """
+    return [
+        _fitted(procedure, field, value, name or field.name)
+        for field, value, name in zip(procedure.arguments.fields, arguments, names, strict=True)
+    ]
+
+
+def _fitted(procedure: Procedure, field: Field, value: Any, name: str) -> Any:
+    function = api_name(procedure.name)
+    item, mark, _ = split_type(field.type)
+    if mark not in ("", "?") or (mark == "?" and value is None):
+        return value
+    if item == "str":
+        if value is None:
+            failed(VirtError(ErrorCode.INVALID_ARG, f"{name} in {function} must not be NULL"), function)
+        if not isinstance(value, str):
+            raise TypeError(f"{function}() argument {name} must be str or None, not {type(value).__name__}")
+    if item in _UNSIGNED:
+        return operator.index(value) & _UNSIGNED[item]
+    if item in ("i8", "i16", "i32", "i64"):
+        bits = 64 if item == "i64" else 32  # C has no smaller ones here
+        number = operator.index(value)
+        if not -(1 << bits - 1) <= number < 1 << bits - 1:
+            raise OverflowError(f"{function}() argument {name} is out of range")
+    return value

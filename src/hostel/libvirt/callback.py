@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
+import threading
+import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from hostel.codec.xdr import Field
+from hostel.daemon.access import api_name
+from hostel.drivers.fault import fault
+from hostel.errors import ErrorCode
 from hostel.libvirt import event
-from hostel.libvirt.method import Handle, call, made
+from hostel.libvirt.error import failed
+from hostel.libvirt.method import Handle, call, invoke, made, wired
 from hostel.libvirt.shape import typed
 from hostel.wire.rpc.procedure import Procedure
+from hostel.wire.rpc.programs import QEMU, REMOTE
 
 # By the kind of object: how one registers, and what its structure is called.
 _REGISTER: Final = {
@@ -22,51 +30,110 @@ _REGISTER: Final = {
     "node_device": ("connect_node_device_event", "node_device"),
     "secret": ("connect_secret_event", "secret"),
 }
+_MONITOR: Final = "monitor"  # the kind of QEMU's own events, which have procedures of their own
+_ADD_MONITOR: Final = QEMU.by_name["connect_domain_monitor_event_register"]
+_DROP_MONITOR: Final = QEMU.by_name["connect_domain_monitor_event_deregister"]
 _LIFECYCLE: Final = 0
 
 
-class Callbacks:
-    """Those of a connection. They are called from the event loop, which a descriptor wakes."""
+class _Known(NamedTuple):
+    """Who is called, about what connection."""
 
-    def __init__(self, conn: Any) -> None:
-        self._conn = conn
-        self._known: dict[tuple[str, int], tuple[Callable[..., Any], Any]] = {}
+    conn: Handle
+    cb: Callable[..., Any]
+    opaque: Any
+
+
+class Callbacks:
+    """Those of a connection. They are called from the event loop, which a descriptor wakes.
+
+    They keep the connection while there are any; without, it is gone with its last use.
+    """
+
+    def __init__(self, conn: Handle) -> None:
+        self._weak = weakref.ref(conn)
+        self._caller = conn._caller
+        self._known: dict[tuple[str, int], _Known] = {}  # by the other side's numbers
+        self._numbers = itertools.count()
+        self._given: dict[int, tuple[str, int]] = {}  # by ours, which count from 0 in each connection
         self._legacy: dict[Any, tuple[int, Any]] = {}
-        self._close: tuple[Callable[..., Any], Any] | None = None
+        self._close: _Known | None = None
         self._waiting: deque[Callable[[], None]] = deque()
-        self._wake = -1
+        self._lock = threading.Lock()
+        self._wake = -1  # with the lock held; others would write into a file that has its number next
         self._watch = -1
 
-    def _listen(self) -> None:
+    @property
+    def _conn(self) -> Handle:
+        conn = self._weak()
+        assert conn is not None  # whose method this is about
+        return conn
+
+    def _listen(self, what: str) -> None:
         if self._wake >= 0:
             return
+        if not event.is_registered():
+            failed(fault(ErrorCode.INTERNAL_ERROR, "could not initialize domain event timer"), what)
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._watch = event.virEventAddHandle(self._wake, 1, self._due, None)
-        self._conn._caller.listen(self._heard, self._ended)
+        self._caller.listen(self._heard, self._ended)
 
-    def close(self) -> None:
-        """Call nobody any more."""
-        if self._wake >= 0:
-            if self._watch >= 0:
-                event.virEventRemoveHandle(self._watch)
+    def close(self) -> int:
+        """Call nobody any more; how many were."""
+        count = len(self._known)
+        self._known.clear()
+        self._close = None
+        self._rest()
+        return count
+
+    def _rest(self) -> None:
+        """Leave the loop where nobody is to be called."""
+        if self._known or self._close is not None or self._wake < 0:
+            return
+        event.virEventRemoveHandle(self._watch)
+        with self._lock:
             os.close(self._wake)
             self._wake = -1
-        self._known.clear()
 
     def add(self, kind: str, subject: Handle | None, number: int, cb: Callable[..., Any], opaque: Any) -> int:
         """Register for an event; the number of the registration."""
-        self._listen()
-        prefix, _ = _REGISTER[kind]
-        wire = None if subject is None else subject._wire
-        (callback,) = call(self._conn, f"{prefix}_register_any", number, wire)
-        self._known[kind, callback] = (cb, opaque)
-        return int(callback)
+        wire = None if subject is None else wired(subject, _REGISTER[kind][1], "the subject")
+        return self._add(kind, REMOTE.by_name[f"{_REGISTER[kind][0]}_register_any"], (number, wire), cb, opaque)
+
+    def add_monitor(
+        self, domain: Handle | None, name: str | None, flags: int, cb: Callable[..., Any], opaque: Any
+    ) -> int:
+        """Register for what QEMU itself says; the number of the registration."""
+        wire = None if domain is None else wired(domain, "domain", "dom")
+        return self._add(_MONITOR, _ADD_MONITOR, (wire, name, flags), cb, opaque)
+
+    def _add(
+        self, kind: str, procedure: Procedure, arguments: Sequence[Any], cb: Callable[..., Any], opaque: Any
+    ) -> int:
+        if not callable(cb):
+            raise TypeError("the callback must be callable")
+        self._listen(api_name(procedure.name))
+        try:
+            (callback,) = invoke(self._conn, procedure, arguments)
+        except BaseException:
+            self._rest()
+            raise
+        self._known[kind, callback] = _Known(self._conn, cb, opaque)
+        given = next(self._numbers)
+        self._given[given] = (kind, callback)
+        return given
 
     def drop(self, kind: str, number: int) -> None:
         """Take a registration back."""
-        prefix, _ = _REGISTER[kind]
-        call(self._conn, f"{prefix}_deregister_any", number)
-        self._known.pop((kind, number), None)
+        procedure = _DROP_MONITOR if kind == _MONITOR else REMOTE.by_name[f"{_REGISTER[kind][0]}_deregister_any"]
+        known = self._given.get(number)
+        if known is None or known[0] != kind:
+            error = fault(ErrorCode.INVALID_ARG, f"could not find event callback {number} for deletion")
+            failed(error, api_name(procedure.name))
+        invoke(self._conn, procedure, (known[1],))
+        del self._given[number]
+        self._known.pop(known, None)
+        self._rest()
 
     def add_legacy(self, cb: Callable[..., Any], opaque: Any) -> None:
         """Register for what becomes of domains."""
@@ -83,10 +150,12 @@ class Callbacks:
         if cb is None:
             call(self._conn, "connect_unregister_close_callback")
             self._close = None
+            self._rest()
             return
-        self._listen()
+        if event.is_registered():  # without a loop there is nobody who could be called
+            self._listen("virConnectRegisterCloseCallback")
         call(self._conn, "connect_register_close_callback")
-        self._close = (cb, opaque)
+        self._close = _Known(self._conn, cb, opaque)
 
     # From the thread that reads.
 
@@ -94,7 +163,8 @@ class Callbacks:
         fields = procedure.arguments.fields
         if not fields or fields[0].name != "callback_id":
             return
-        kind = next((kind for kind in _REGISTER if procedure.name.startswith(f"{kind}_event")), "domain")
+        kinds = (kind for kind in (*_REGISTER, f"domain_{_MONITOR}") if procedure.name.startswith(f"{kind}_event"))
+        kind = next(kinds, "domain").removeprefix("domain_")
         self._put(lambda: self._tell(kind, fields, values))
 
     def _ended(self, reason: int) -> None:
@@ -102,13 +172,14 @@ class Callbacks:
 
     def _put(self, action: Callable[[], None]) -> None:
         self._waiting.append(action)
-        with contextlib.suppress(OSError):
-            os.eventfd_write(self._wake, 1)
+        with self._lock, contextlib.suppress(BlockingIOError):
+            if self._wake >= 0:
+                os.eventfd_write(self._wake, 1)
 
     # From the event loop.
 
     def _due(self, watch: int, fd: int, events: int, opaque: Any) -> None:
-        with contextlib.suppress(BlockingIOError, OSError):
+        with contextlib.suppress(BlockingIOError):
             os.eventfd_read(fd)
         while self._waiting:
             self._waiting.popleft()()
@@ -117,14 +188,13 @@ class Callbacks:
         known = self._known.get((kind, values[0]))
         if known is None:
             return
-        cb, opaque = known
-        subject = made(self._conn, _REGISTER[kind][1], values[1])
-        cb(self._conn, subject, *(_told(*pair) for pair in zip(fields[2:], values[2:], strict=True)), opaque)
+        subject = made(known.conn, "domain" if kind == _MONITOR else _REGISTER[kind][1], values[1])
+        told = (_told(*pair) for pair in zip(fields[2:], values[2:], strict=True))
+        known.cb(known.conn, subject, *told, known.opaque)
 
     def _tell_end(self, reason: int) -> None:
         if self._close is not None:
-            cb, opaque = self._close
-            cb(self._conn, reason, opaque)
+            self._close.cb(self._close.conn, reason, self._close.opaque)
 
 
 def _told(field: Field, value: Any) -> Any:

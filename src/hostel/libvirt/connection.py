@@ -6,12 +6,24 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from hostel.drivers.adapters import uuid_bytes
-from hostel.errors import VirtError
+from hostel.drivers.fault import fault
+from hostel.errors import ErrorCode, VirtError
 from hostel.libvirt import shape
 from hostel.libvirt.callback import Callbacks
+from hostel.libvirt.closed import Closed, closed
 from hostel.libvirt.error import Details, failed, virGetLastError, virResetLastError
-from hostel.libvirt.method import Caller, Handle, call, call_with_files, install, made, unsupported
+from hostel.libvirt.method import (
+    Caller,
+    Handle,
+    Lease,
+    by_uuid_text,
+    call,
+    call_with_files,
+    install,
+    made,
+    unsupported,
+    wired,
+)
 from hostel.libvirt.stream import virStream
 
 
@@ -19,11 +31,16 @@ class virConnect(Handle):
     """A connection; :func:`hostel.libvirt.open` makes one. It is closed with its last use."""
 
     def __init__(self, _obj: Any = None) -> None:
-        self._conn = self
         self._wire = None
         self._caller: Caller = _obj
+        self._lease = Lease(_obj)
         self._callbacks = Callbacks(self)
         self._closed = False
+
+    @property
+    def _conn(self) -> virConnect:
+        # What held itself would not be gone with its last use.
+        return self
 
     def __enter__(self) -> virConnect:
         return self
@@ -32,24 +49,39 @@ class virConnect(Handle):
         self.close()
 
     def __del__(self) -> None:
-        # A program that ends has no threads any more that would hear an answer.
         if not getattr(self, "_closed", True) and not sys.is_finalizing():
-            self.close()
+            self._callbacks.close()
 
     def close(self) -> int:
-        """Close the connection; 0: nothing of it is left."""
-        if not self._closed:
-            self._closed = True
-            self._callbacks.close()
-            self._caller.close()
-        return 0
+        """Close the connection; 1 where there are handles of it left, or callbacks, and else 0.
+
+        With handles left it stays open for them until the last is gone; the connection itself makes no calls any more.
+
+        Raises:
+            libvirtError: it is closed already.
+        """
+        if self._closed:
+            failed(closed("virConnectClose"), "virConnectClose")
+        virResetLastError()
+        self._closed = True
+        lease, self._lease = self._lease, Lease(Closed())
+        self._caller = self._lease.caller
+        left = len(lease.handles)
+        called = self._callbacks.close()
+        if not left:
+            lease.close()
+        return int(left + called > 0)
 
     def isAlive(self) -> int:
         """Whether the other side still answers."""
-        return int(not self._closed and self._caller.is_alive())
+        if self._closed:
+            failed(closed("virConnectIsAlive"), "virConnectIsAlive")
+        return int(self._caller.is_alive())
 
     def isEncrypted(self) -> int:
         """Whether nobody on the way can listen."""
+        if self._closed:
+            failed(closed("virConnectIsEncrypted"), "virConnectIsEncrypted")
         return int(self._caller.is_encrypted())
 
     def setKeepAlive(self, interval: int, count: int) -> int:
@@ -78,30 +110,23 @@ class virConnect(Handle):
 
     def lookupByUUIDString(self, uuidstr: str) -> Any:
         """The domain of a UUID as it is written."""
-        return self._by_uuid("domain", "domain_lookup_by_uuid", uuidstr)
+        return by_uuid_text(self, "domain", "domain_lookup_by_uuid", uuidstr)
 
     def networkLookupByUUIDString(self, uuidstr: str) -> Any:
         """The network of a UUID as it is written."""
-        return self._by_uuid("network", "network_lookup_by_uuid", uuidstr)
+        return by_uuid_text(self, "network", "network_lookup_by_uuid", uuidstr)
 
     def nwfilterLookupByUUIDString(self, uuidstr: str) -> Any:
         """The filter of a UUID as it is written."""
-        return self._by_uuid("nwfilter", "nwfilter_lookup_by_uuid", uuidstr)
+        return by_uuid_text(self, "nwfilter", "nwfilter_lookup_by_uuid", uuidstr)
 
     def secretLookupByUUIDString(self, uuidstr: str) -> Any:
         """The secret of a UUID as it is written."""
-        return self._by_uuid("secret", "secret_lookup_by_uuid", uuidstr)
+        return by_uuid_text(self, "secret", "secret_lookup_by_uuid", uuidstr)
 
     def storagePoolLookupByUUIDString(self, uuidstr: str) -> Any:
         """The pool of a UUID as it is written."""
-        return self._by_uuid("pool", "storage_pool_lookup_by_uuid", uuidstr)
-
-    def _by_uuid(self, kind: str, procedure: str, text: str) -> Any:
-        try:
-            raw = uuid_bytes(text)
-        except VirtError as error:
-            failed(error, procedure)
-        return made(self, kind, call(self, procedure, raw)[0])
+        return by_uuid_text(self, "pool", "storage_pool_lookup_by_uuid", uuidstr)
 
     def createLinux(self, xmlDesc: str, flags: int = 0) -> Any:
         """The old name of :meth:`createXML`."""
@@ -115,7 +140,10 @@ class virConnect(Handle):
         self, doms: Sequence[Any], stats: int = 0, flags: int = 0
     ) -> list[tuple[Any, dict[str, Any]]]:
         """Statistics of some domains."""
-        return self._stats([domain._wire for domain in doms], stats, flags)
+        if not doms:
+            what = "doms array in virDomainListGetStats must contain at least one domain"
+            failed(fault(ErrorCode.INVALID_ARG, what), "virDomainListGetStats")
+        return self._stats([wired(domain, "domain", "doms") for domain in doms], stats, flags)
 
     def _stats(self, domains: list[Any], stats: int, flags: int) -> list[tuple[Any, dict[str, Any]]]:
         records = call(self, "connect_get_all_domain_stats", domains, stats, flags)[0]
@@ -125,7 +153,11 @@ class virConnect(Handle):
         self, pages: Sequence[int], startCell: int, maxCells: int, flags: int = 0
     ) -> dict[int, dict[int, int]]:
         """By NUMA cell and size of page in KiB, how many are free."""
-        (counts,) = call(self, "node_get_free_pages", list(pages), startCell, maxCells, flags)
+        if not isinstance(pages, list):
+            raise TypeError("pagesize must be list")
+        if not maxCells:
+            raise LookupError("cellCount must not be zero")
+        (counts,) = call(self, "node_get_free_pages", pages, startCell, maxCells, flags)
         width = len(pages)
         return {
             startCell + cell: dict(zip(pages, counts[cell * width : (cell + 1) * width], strict=True))
@@ -134,6 +166,10 @@ class virConnect(Handle):
 
     def allocPages(self, pages: dict[int, int], startCell: int = 0, cellCount: int = 0, flags: int = 0) -> int:
         """Set aside pages of the host: by their size in KiB, how many; how many were."""
+        if not isinstance(pages, dict):
+            raise TypeError("pages must be a dictionary")
+        if not pages:
+            raise LookupError("Need non-empty dictionary to pages attribute")
         sizes, counts = list(pages), list(pages.values())
         return int(call(self, "node_alloc_pages", sizes, counts, startCell, cellCount, flags)[0])
 
@@ -147,10 +183,15 @@ class virConnect(Handle):
         _, count = call(self, "node_get_cpu_stats", cpuNum, 0, flags)
         return dict(call(self, "node_get_cpu_stats", cpuNum, count, flags)[0])
 
-    def getCPUMap(self, flags: int = 0) -> tuple[int, tuple[bool, ...], int]:
+    def getCPUMap(self, flags: int = 0) -> tuple[int, list[bool], int]:
         """How many CPUs there are, which of them are online, and how many are."""
         raw, online, total = call(self, "node_get_cpu_map", 1, 1, flags)
-        return total, shape.bits(raw, total), online
+        return total, list(shape.bits(raw, total)), online
+
+    def getInfo(self) -> list[Any]:
+        """The host's model, memory in MiB, CPUs, their MHz, NUMA cells, sockets, cores of each, threads of each."""
+        model, memory, *rest = call(self, "node_get_info")
+        return [shape.text(model), memory >> 10, *rest]
 
     def setIdentity(self, params: dict[str, Any], flags: int = 0) -> int:
         """Say on whose behalf calls are made."""
@@ -204,15 +245,13 @@ class virConnect(Handle):
         """Call back no more."""
         self._callbacks.drop("secret", callbackID)
 
-    def registerCloseCallback(self, cb: Callable[..., Any], opaque: Any) -> int:
+    def registerCloseCallback(self, cb: Callable[..., Any], opaque: Any) -> None:
         """Call ``cb(conn, reason, opaque)`` when the connection ends by itself."""
         self._callbacks.on_close(cb, opaque)
-        return 0
 
-    def unregisterCloseCallback(self) -> int:
+    def unregisterCloseCallback(self) -> None:
         """Call no more."""
         self._callbacks.on_close(None, None)
-        return 0
 
     def createXMLWithFiles(self, xmlDesc: str, files: Sequence[int], flags: int = 0) -> Any:
         """Start a transient domain that is given open files."""
@@ -245,7 +284,6 @@ getCPUModelNames(arch, flags=0) connect_get_cpu_model_names
 getDomainCapabilities(emulatorbin=None, arch=None, machine=None, virttype=None, flags=0) connect_get_domain_capabilities
 getFreeMemory() node_get_free_memory
 getHostname() connect_get_hostname
-getInfo() node_get_info list
 getLibVersion() connect_get_lib_version
 getMaxVcpus(type) connect_get_max_vcpus
 getMemoryParameters(flags=0) node_get_memory_parameters

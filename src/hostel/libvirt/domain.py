@@ -9,8 +9,8 @@ from typing import Any
 from hostel.drivers.adapters import uuid_text
 from hostel.libvirt import shape
 from hostel.libvirt.constants.domain_job import VIR_MIGRATE_PEER2PEER
-from hostel.libvirt.method import Handle, call, call_with_files, install, kind
-from hostel.libvirt.stream import virStream
+from hostel.libvirt.method import Handle, call, call_with_files, install, kind, wired
+from hostel.libvirt.stream import begin, virStream
 
 _PARAMETERS = 16  # asked for of each CPU
 _CPUS = 128  # asked for in one call; libvirt's bound
@@ -40,17 +40,17 @@ class virDomain(Handle):
 
     def openConsole(self, dev_name: str | None, st: virStream, flags: int = 0) -> int:
         """Let ``st`` be a serial port or console: the first, or the one with this alias."""
-        st._begin("domain_open_console", self._wire, dev_name, flags)
+        begin(st, "domain_open_console", self._wire, dev_name, flags)
         return 0
 
     def openChannel(self, name: str | None, st: virStream, flags: int = 0) -> int:
         """Let ``st`` be a channel: the first, or the one with this name."""
-        st._begin("domain_open_channel", self._wire, name, flags)
+        begin(st, "domain_open_channel", self._wire, name, flags)
         return 0
 
     def screenshot(self, stream: virStream, screen: int, flags: int = 0) -> str | None:
         """Let ``stream`` receive a picture of a screen; its media type."""
-        (media,) = stream._begin("domain_screenshot", self._wire, screen, flags)
+        (media,) = begin(stream, "domain_screenshot", self._wire, screen, flags)
         return None if media is None else str(media)
 
     def sendKey(self, codeset: int, holdtime: int, keycodes: Sequence[int], nkeycodes: int, flags: int = 0) -> int:
@@ -59,14 +59,23 @@ class virDomain(Handle):
         return 0
 
     def setTime(self, time: dict[str, int] | None = None, flags: int = 0) -> int:
-        """Set the guest's clock to ``seconds`` and ``nseconds``."""
+        """Set the guest's clock to ``seconds`` and ``nseconds``; with flags it may take the time from elsewhere.
+
+        Raises:
+            TypeError: ``time`` is no dictionary, and left out without flags.
+            LookupError: ``seconds`` are missing, or there is more.
+        """
+        if not isinstance(time, dict) and (time is not None or not flags):
+            raise TypeError("time must be a dictionary or None with flags set")
         given = time or {}
+        if time is not None and "seconds" not in time:
+            raise LookupError("Dictionary must contains 'seconds'")
         call(self, "domain_set_time", self._wire, given.get("seconds", 0), given.get("nseconds", 0), flags)
         return 0
 
     def revertToSnapshot(self, snap: Any, flags: int = 0) -> int:
         """Go back to a snapshot."""
-        call(self, "domain_revert_to_snapshot", snap._wire, flags)
+        call(self, "domain_revert_to_snapshot", wired(snap, "snapshot", "snap"), flags)
         return 0
 
     def fsFreeze(self, mountpoints: Sequence[str] | None = None, flags: int = 0) -> int:
@@ -82,9 +91,9 @@ class virDomain(Handle):
         call(self, "domain_fstrim", self._wire, mountPoint, minimum, flags)
         return 0
 
-    def fsInfo(self, flags: int = 0) -> list[list[Any]]:
+    def fsInfo(self, flags: int = 0) -> list[tuple[Any, ...]]:
         """The guest's file systems: mount point, device, type, and the disks' targets."""
-        return [list(each) for each in call(self, "domain_get_fsinfo", self._wire, flags)[0]]
+        return [tuple(each) for each in call(self, "domain_get_fsinfo", self._wire, flags)[0]]
 
     def injectNMI(self, flags: int = 0) -> int:
         """Send the guest an interrupt that it cannot mask."""
@@ -220,7 +229,7 @@ backupGetXMLDesc(flags=0) domain_backup_get_xml_desc
 blkioParameters(flags=0) domain_get_blkio_parameters
 blockCommit(disk, base, top, bandwidth=0, flags=0) domain_block_commit
 blockCopy(disk, destxml, params=None, flags=0) domain_block_copy
-blockInfo(path, flags=0) domain_get_block_info list
+blockInfo(path, flags=0) domain_get_block_info block_info
 blockIoTune(disk, flags=0) domain_get_block_io_tune
 blockJobAbort(disk, flags=0) domain_block_job_abort
 blockJobInfo(path, flags=0) domain_get_block_job_info block_job
@@ -301,7 +310,7 @@ saveParams(params, flags=0) domain_save_params
 schedulerParameters() domain_get_scheduler_parameters
 schedulerParametersFlags(flags=0) domain_get_scheduler_parameters_flags
 schedulerType() domain_get_scheduler_type tuple
-securityLabel() domain_get_security_label list
+securityLabel() domain_get_security_label label
 securityLabelList() domain_get_security_label_list labels
 sendProcessSignal(pid_value, signum, flags=0) domain_send_process_signal
 setAutostart(autostart) domain_set_autostart

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 from typing import Any, NamedTuple, NoReturn
 
+from hostel.daemon.fault import located
 from hostel.errors import VirtError
 from hostel.wire.rpc.connection import pack_error
 from hostel.wire.rpc.programs import ERROR
@@ -23,6 +24,10 @@ class Details(NamedTuple):
     str3: str | None
     int1: int
     int2: int
+
+    def __repr__(self) -> str:
+        # What libvirt-python has, and programs print, is a plain tuple.
+        return repr(tuple(self))
 
 
 class _Thread(threading.local):
@@ -95,6 +100,7 @@ def failed(error: VirtError, what: str) -> NoReturn:
     Raises:
         libvirtError: always.
     """
+    error = located(error, what)
     code, domain, message, level, _, str1, str2, str3, int1, int2, _ = ERROR.unpack(pack_error(error))
     _thread.last = Details(code, domain, message, level, str1, str2, str3, int1, int2)
     if _handler is not None:

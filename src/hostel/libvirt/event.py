@@ -28,14 +28,14 @@ class _Default:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._numbers = itertools.count(1)
+        self._watches, self._timers = itertools.count(1), itertools.count(1)
         self._handles: dict[int, tuple[int, int, HandleCallback, Any]] = {}
         self._timeouts: dict[int, tuple[int, float, TimeoutCallback, Any]] = {}
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
 
     def add_handle(self, fd: int, events: int, cb: HandleCallback, opaque: Any) -> int:
         with self._lock:
-            number = next(self._numbers)
+            number = next(self._watches)
             self._handles[number] = (fd, events, cb, opaque)
         self._changed()
         return number
@@ -55,7 +55,7 @@ class _Default:
 
     def add_timeout(self, timeout: int, cb: TimeoutCallback, opaque: Any) -> int:
         with self._lock:
-            number = next(self._numbers)
+            number = next(self._timers)
             self._timeouts[number] = (timeout, time.monotonic() + timeout / 1000, cb, opaque)
         self._changed()
         return number
@@ -167,9 +167,10 @@ def virEventRegisterImpl(
     updateTimeout: Callable[..., Any],
     removeTimeout: Callable[..., Any],
 ) -> None:
-    """Use a loop of the program's own, by its functions."""
+    """Use a loop of the program's own, by its functions; a loop that is there already stays."""
     global _loop
-    _loop = _Own(addHandle, updateHandle, removeHandle, addTimeout, updateTimeout, removeTimeout)
+    if _loop is None:
+        _loop = _Own(addHandle, updateHandle, removeHandle, addTimeout, updateTimeout, removeTimeout)
 
 
 def virEventRunDefaultImpl() -> int:
@@ -187,8 +188,12 @@ def virEventRunDefaultImpl() -> int:
 
 
 def virEventAddHandle(fd: int, events: int, cb: HandleCallback, opaque: Any) -> int:
-    """Call ``cb(watch, fd, events, opaque)`` when a descriptor is ready; the watch, -1 where there is no loop."""
-    return -1 if _loop is None else _loop.add_handle(fd, events, cb, opaque)
+    """Call ``cb(watch, fd, events, opaque)`` when a descriptor is ready; the watch.
+
+    Raises:
+        libvirtError: there is no loop.
+    """
+    return _known(-1 if _loop is None else _loop.add_handle(fd, events, cb, opaque), "virEventAddHandle")
 
 
 def virEventUpdateHandle(watch: int, events: int) -> None:
@@ -198,13 +203,21 @@ def virEventUpdateHandle(watch: int, events: int) -> None:
 
 
 def virEventRemoveHandle(watch: int) -> int:
-    """Wait no more; -1 where there is no such watch."""
-    return -1 if _loop is None else _loop.remove_handle(watch)
+    """Wait no more.
+
+    Raises:
+        libvirtError: there is no such watch.
+    """
+    return _known(-1 if _loop is None else _loop.remove_handle(watch), "virEventRemoveHandle")
 
 
 def virEventAddTimeout(timeout: int, cb: TimeoutCallback, opaque: Any) -> int:
-    """Call ``cb(timer, opaque)`` every ``timeout`` milliseconds; -1: never, until it is updated."""
-    return -1 if _loop is None else _loop.add_timeout(timeout, cb, opaque)
+    """Call ``cb(timer, opaque)`` every ``timeout`` milliseconds, -1: never, until it is updated; the timer.
+
+    Raises:
+        libvirtError: there is no loop.
+    """
+    return _known(-1 if _loop is None else _loop.add_timeout(timeout, cb, opaque), "virEventAddTimeout")
 
 
 def virEventUpdateTimeout(timer: int, timeout: int) -> None:
@@ -214,8 +227,20 @@ def virEventUpdateTimeout(timer: int, timeout: int) -> None:
 
 
 def virEventRemoveTimeout(timer: int) -> int:
-    """Call no more; -1 where there is no such timer."""
-    return -1 if _loop is None else _loop.remove_timeout(timer)
+    """Call no more.
+
+    Raises:
+        libvirtError: there is no such timer.
+    """
+    return _known(-1 if _loop is None else _loop.remove_timeout(timer), "virEventRemoveTimeout")
+
+
+def _known(answer: int, what: str) -> int:
+    if answer < 0:
+        from hostel.libvirt.error import libvirtError
+
+        raise libvirtError(f"{what}() failed")
+    return answer
 
 
 def virEventInvokeFreeCallback(opaque: Any) -> None:

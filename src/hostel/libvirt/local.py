@@ -13,9 +13,10 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, cast
 
 from hostel.daemon.access import Access, Identity, api_name, check_looking
-from hostel.daemon.calls import CALLS
+from hostel.daemon.calls import find
 from hostel.daemon.events import Events
-from hostel.daemon.fault import describe
+from hostel.daemon.fault import describe, located, speaker
+from hostel.daemon.given import check_given
 from hostel.daemon.hosts import Host
 from hostel.daemon.streaming import ATTACHING, FORCE
 from hostel.drivers.adapters import check_flags, uuid_text
@@ -26,9 +27,10 @@ from hostel.errors import ErrorCode, ErrorDomain, HostelError, VirtError
 from hostel.libvirt.method import Peer
 from hostel.wire.rpc.connection import Call, ClientConnection, Message
 from hostel.wire.rpc.procedure import Procedure
-from hostel.wire.rpc.programs import PROGRAMS, REMOTE
+from hostel.wire.rpc.programs import PROGRAMS, program_of
 
 _SPARSE: Final = 1
+_SERIAL: Final = 64 << 10  # bytes that are read of a serial port at once
 _AHEAD: Final = 8  # pieces of an upload that may wait for the disk
 _PATIENCE: Final = 600.0  # seconds that an upload waits for either side
 
@@ -73,13 +75,13 @@ class LocalCaller:
 
     def _answer(self, call: Call) -> Sequence[Any]:
         procedure = call.procedure
-        known = CALLS.get(procedure.name)
+        known = find(call)
         if known is None or known.streams:
             raise fault(ErrorCode.NO_SUPPORT, api_name(procedure.name))
         try:
             result = known.answer(cast("Any", self), call)
         except (HostelError, OSError) as error:
-            raise describe(error) from error
+            raise self._described(error, procedure) from None
         if not procedure.result.fields:
             return ()
         return procedure.result.unpack(procedure.result.pack(result or ()))
@@ -90,7 +92,8 @@ class LocalCaller:
         given = procedure.arguments.unpack(procedure.arguments.pack(arguments))
         if self.read_only:
             check_looking(procedure, given)
-        return Call(REMOTE, procedure, 0, given)
+        check_given(procedure, given)
+        return Call(program_of(procedure), procedure, 0, given)
 
     def open_stream(self, procedure: Procedure, arguments: Sequence[Any]) -> tuple[Sequence[Any], Peer]:
         """Make a call that opens a stream."""
@@ -109,6 +112,13 @@ class LocalCaller:
                 check_flags(flags, _SPARSE, api_name(procedure.name))
                 ref, storage = VolumeRef(*volume), drivers.storage
                 return (), Upload(lambda pieces: storage.storage_vol_upload(ref, pieces, offset, length))
+            if procedure.name == "domain_screenshot" and hasattr(drivers.hypervisor, procedure.name):
+                domain, screen, flags = call.arguments
+                check_flags(flags, 0, api_name(procedure.name))
+                where = DomainRef(domain.name, uuid_text(domain.uuid), domain.id)
+                screens: Any = drivers.hypervisor
+                picture = screens.domain_screenshot(where, screen)
+                return (picture.mime,), Download(iter((memoryview(picture.content),)))
             if (known := ATTACHING.get(procedure.name)) and hasattr(drivers.hypervisor, procedure.name):
                 domain, device, flags = call.arguments
                 check_flags(flags, known, api_name(procedure.name))
@@ -116,8 +126,16 @@ class LocalCaller:
                 attach = getattr(drivers.hypervisor, procedure.name)
                 return (), Console(attach(where, device, force=bool(flags & FORCE)))
         except (HostelError, OSError) as error:
-            raise describe(error) from error
+            raise self._described(error, procedure) from None
         raise fault(ErrorCode.NO_SUPPORT, api_name(procedure.name))
+
+    def _described(self, error: Exception, procedure: Procedure) -> VirtError:
+        """An error as a daemon would send it.
+
+        Mostly it is the same one. Raised "from" itself it would keep handles, and with them the connection, until
+        somebody collects garbage.
+        """
+        return located(describe(error), api_name(procedure.name), speaker(procedure.name, self.uri))
 
     def listen(self, heard: Callable[[Procedure, Sequence[Any]], None], ended: Callable[[int], None]) -> None:
         """Tell messages; a connection within one process does not end by itself."""
@@ -168,7 +186,7 @@ class Download:
             try:
                 piece = next(self._pieces, None)
             except (HostelError, OSError) as error:
-                raise describe(error) from error
+                raise describe(error) from None
             if piece is None:
                 return b""
             if isinstance(piece, Hole):
@@ -176,6 +194,10 @@ class Download:
             self._rest = piece
         data, self._rest = bytes(self._rest[:length]), self._rest[length:]
         return data
+
+    def wait(self, timeout: float) -> bool:
+        """There is always something: it is read when it is asked for."""
+        return True
 
     def send(self, data: bytes) -> None:
         """A download takes nothing."""
@@ -245,11 +267,15 @@ class Upload:
 
     def _check(self) -> None:
         if self._done.is_set() and self._error is not None:
-            raise describe(self._error) from self._error
+            raise describe(self._error)
 
     def receive(self, length: int, *, block: bool) -> bytes | int | None:
         """An upload gives nothing."""
         raise _wrong_way()
+
+    def wait(self, timeout: float) -> bool:
+        """Nothing but a failure is to be heard."""
+        return self._done.wait(timeout) and self._error is not None
 
     def send(self, data: bytes) -> None:
         """Send bytes."""
@@ -278,13 +304,28 @@ class Console:
 
     def __init__(self, console: ConsoleStream) -> None:
         self._console = console
+        self._seen: bytes | None = None  # read, and not asked for yet
+        self._lock = threading.Lock()
 
     def receive(self, length: int, *, block: bool) -> bytes | int | None:
         """What the guest has written."""
         while True:
-            data = self._console.read(length, 0.5 if block else 0.0)
-            if data is not None or not block:
-                return data
+            self.wait(0.5 if block else 0.0)
+            with self._lock:
+                seen = self._seen
+                if seen is not None:
+                    # The end stays the end.
+                    self._seen = seen[length:] or (None if seen else b"")
+                    return seen[:length]
+            if not block:
+                return None
+
+    def wait(self, timeout: float) -> bool:
+        """Whether the guest has written, or is gone."""
+        with self._lock:
+            if self._seen is None:
+                self._seen = self._console.read(_SERIAL, timeout)
+            return self._seen is not None
 
     def send(self, data: bytes) -> None:
         """Write to the guest."""

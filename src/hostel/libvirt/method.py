@@ -8,16 +8,19 @@ is made of the answer where the answer's own form does not say it (:mod:`hostel.
 from __future__ import annotations
 
 import re
+import sys
+import weakref
 from collections.abc import Callable, Sequence
-from typing import Any, Final, NamedTuple, NoReturn, Protocol
+from typing import Any, Final, NamedTuple, NoReturn, Protocol, TypeVar
 
 from hostel.codec.xdr import Field, split_type
 from hostel.daemon.access import api_name
+from hostel.drivers.adapters import uuid_bytes
 from hostel.drivers.fault import fault
 from hostel.errors import ErrorCode, LocalProtocolError, VirtError
 from hostel.libvirt import shape
-from hostel.libvirt.argument import bitmap, parameters, texts
-from hostel.libvirt.error import failed
+from hostel.libvirt.argument import bitmap, fitted, parameters, texts
+from hostel.libvirt.error import failed, virResetLastError
 from hostel.wire.rpc.procedure import Procedure
 from hostel.wire.rpc.programs import REMOTE
 
@@ -25,11 +28,18 @@ _ROW: Final = re.compile(r"(?P<name>\w+)\((?P<parameters>.*)\) (?P<procedure>\w+
 _COUNTS: Final = re.compile(r"n\w*params|max\w+")
 
 
+_STRUCTURES: Final = frozenset(REMOTE.types.names())
+_Result = TypeVar("_Result")
+
+
 class Peer(Protocol):
     """What is on the other side of a stream."""
 
     def receive(self, length: int, *, block: bool) -> bytes | int | None:
         """At most ``length`` bytes, none at the end; the length of a hole; None where there is nothing yet."""
+
+    def wait(self, timeout: float) -> bool:
+        """Whether :meth:`receive` would give something, its end and its failure too, within ``timeout`` seconds."""
 
     def send(self, data: bytes) -> None:
         """Send all of ``data``."""
@@ -76,14 +86,41 @@ class Caller(Protocol):
         """Release what the connection takes."""
 
 
+class Lease:
+    """What a connection and its handles hold together: the caller, which is closed when the last of them is gone.
+
+    Attributes:
+        caller: makes the calls.
+        handles: those that are there.
+    """
+
+    def __init__(self, caller: Caller) -> None:
+        self.caller = caller
+        self.handles: weakref.WeakSet[Handle] = weakref.WeakSet()
+        self._is_over = False
+
+    def close(self) -> None:
+        """Close the caller, once."""
+        if not self._is_over:
+            self._is_over = True
+            self.caller.close()
+
+    def __del__(self) -> None:
+        # A program that ends has no threads any more that would hear an answer.
+        if not sys.is_finalizing():
+            self.close()
+
+
 class Handle:
-    """An object of a connection.
+    """An object of a connection, which stays open as long as there is one.
 
     Attributes:
         KIND: the wire's name of the structure; empty for a connection.
+        KEEPS_MAKER: made with the handle whose method found it, where other classes are with the connection.
     """
 
     KIND = ""
+    KEEPS_MAKER = False
     _conn: Any
     _wire: Any
     _caller: Caller
@@ -91,11 +128,21 @@ class Handle:
     def __init__(self, conn: Any, _obj: Any = None) -> None:
         self._conn = conn
         self._wire = _obj
-        self._caller = conn._caller
+        self._lease: Lease = conn._lease
+        self._caller = self._lease.caller
+        self._lease.handles.add(self)
 
     def connect(self) -> Any:
         """The connection; nothing is opened or closed."""
         return self._conn
+
+    def c_pointer(self) -> int:
+        """The address of the C library's object, of which there is none here.
+
+        Raises:
+            libvirtError: always, with ``VIR_ERR_NO_SUPPORT``: C would follow any number.
+        """
+        unsupported(f"{type(self).__name__}.c_pointer")
 
 
 class Row(NamedTuple):
@@ -105,6 +152,11 @@ class Row(NamedTuple):
     parameters: str
     procedure: Procedure
     shape: str
+
+    @property
+    def names(self) -> list[str]:
+        """The parameters without their defaults."""
+        return [word.split("=")[0].strip() for word in self.parameters.split(",") if word.strip()]
 
 
 def rows(text: str) -> list[Row]:
@@ -124,15 +176,33 @@ def install(cls: type[Handle], text: str) -> None:
         setattr(cls, row.name, _compiled(cls, row))
 
 
-def invoke(handle: Handle, procedure: Procedure, arguments: Sequence[Any]) -> Sequence[Any]:
+def invoke(handle: Handle, procedure: Procedure, arguments: Sequence[Any], names: Sequence[str] = ()) -> Sequence[Any]:
     """Call a procedure.
+
+    Args:
+        handle: of the object that it is about.
+        procedure: what is called.
+        arguments: as they go over the wire.
+        names: what the caller calls them, for errors about them.
 
     Raises:
         libvirtError: it failed.
         TypeError: the arguments are not what it takes.
+        OverflowError: likewise.
     """
+    return performed(procedure, arguments, names, lambda given: handle._caller.call(procedure, given))
+
+
+def performed(
+    procedure: Procedure, arguments: Sequence[Any], names: Sequence[str], make: Callable[[Sequence[Any]], _Result]
+) -> _Result:
+    """Make a call by ``make``, once more with arguments that fit where these do not; see :func:`invoke`."""
+    virResetLastError()
     try:
-        return handle._caller.call(procedure, arguments)
+        try:
+            return make(arguments)
+        except LocalProtocolError:
+            return make(fitted(procedure, arguments, names or [""] * len(arguments)))
     except LocalProtocolError as error:
         raise TypeError(f"{api_name(procedure.name)}(): {error}") from None
     except VirtError as error:
@@ -147,12 +217,8 @@ def call(handle: Handle, procedure: str, *arguments: Any) -> Sequence[Any]:
 def call_with_files(handle: Handle, procedure: str, files: Sequence[int], *arguments: Any) -> Sequence[Any]:
     """Call a procedure by its name, with open files that stay the caller's; see :func:`invoke`."""
     found = REMOTE.by_name[procedure]
-    try:
-        return handle._caller.call_with_files(found, arguments, [int(file) for file in files])
-    except LocalProtocolError as error:
-        raise TypeError(f"{api_name(procedure)}(): {error}") from None
-    except VirtError as error:
-        failed(error, api_name(procedure))
+    numbers = [int(file) for file in files]
+    return performed(found, arguments, (), lambda given: handle._caller.call_with_files(found, given, numbers))
 
 
 def unsupported(what: str) -> NoReturn:
@@ -166,7 +232,7 @@ def unsupported(what: str) -> NoReturn:
 
 def _compiled(cls: type[Handle], row: Row) -> Callable[..., Any]:
     """The method of a row, with the row's own parameters."""
-    names = [word.split("=")[0].strip() for word in row.parameters.split(",") if word.strip()]
+    names = row.names
     remaining = iter(names)
     fields = list(row.procedure.arguments.fields)
     values = []
@@ -174,16 +240,17 @@ def _compiled(cls: type[Handle], row: Row) -> Callable[..., Any]:
         values.append("self._wire")
         fields = fields[1:]
     values += [_expression(field, remaining, row) for field in fields]
+    called = tuple(value if value in names else "" for value in values)
     left = list(remaining)
     assert not left, f"{row.name}: {left} go nowhere"
     namespace: dict[str, Any] = {
         "invoke": invoke, "procedure": row.procedure, "shaped": shape.of(row.procedure, row.shape),
-        "bitmap": bitmap, "parameters": parameters, "texts": texts,
+        "bitmap": bitmap, "parameters": parameters, "texts": texts, "wired": wired, "names": called,
     }  # fmt: skip
     given = f", {row.parameters}" if row.parameters else ""
     source = (
         f"def {row.name}(self{given}):\n"
-        f"    return shaped(self, invoke(self, procedure, ({''.join(f'{value}, ' for value in values)})))\n"
+        f"    return shaped(self, invoke(self, procedure, ({''.join(f'{value}, ' for value in values)}), names))\n"
     )
     exec(source, namespace)
     method: Callable[..., Any] = namespace[row.name]
@@ -199,23 +266,24 @@ def _expression(field: Field, remaining: Any, row: Row) -> str:
     if field.name.startswith("need_"):
         return "1"
     if _COUNTS.fullmatch(field.name) and field.name not in row.parameters.lower():
-        return str(_bound(row.procedure))
+        return str(bound(row.procedure))
     name = next(remaining, None)
     if name is None:
         assert field.name == "flags", f"{row.name}: nothing is given for {field.name}"
         return "0"
     if item == "param":
-        return f"parameters(self, {row.procedure.name!r}, {name})"
+        before = ", ".join(row.names[: row.names.index(name)])
+        return f"parameters(self, {row.procedure.name!r}, {name}, {before})"
     if item == "bytes" and field.name == "cpumap":
         return f"bitmap(self, {name})"
     if item == "str" and mark == "<":
         return f"texts({name})"
-    if item in KINDS:
-        return f"{name}._wire"
+    if item in _STRUCTURES:
+        return f"wired({name}, {item!r}, {name!r})"
     return str(name)
 
 
-def _bound(procedure: Procedure) -> int:
+def bound(procedure: Procedure) -> int:
     """How many members the answer may have."""
     for field in procedure.result.fields:
         _, mark, bound = split_type(field.type)
@@ -234,6 +302,38 @@ def kind(cls: type[Handle]) -> type[Handle]:
     return cls
 
 
+def wired(given: Any, kind: str, name: str) -> Any:
+    """What stands for a handle on the wire.
+
+    Raises:
+        TypeError: it is no handle of the kind.
+    """
+    if not isinstance(given, KINDS[kind]):
+        raise TypeError(f"{name} must be a {KINDS[kind].__name__}, not {type(given).__name__}")
+    return given._wire
+
+
+def by_uuid_text(handle: Handle, kind: str, procedure: str, text: str) -> Any:
+    """The object of a UUID as it is written.
+
+    Raises:
+        libvirtError: the text is no UUID, or there is no such object.
+        TypeError: it is no text.
+    """
+    function = f"{api_name(procedure)}String"
+    if text is None:
+        failed(VirtError(ErrorCode.INVALID_ARG, f"uuidstr in {function} must not be NULL"), function)
+    if not isinstance(text, str):
+        raise TypeError(f"{function}() argument uuidstr must be str or None, not {type(text).__name__}")
+    try:
+        raw = uuid_bytes(text)
+    except VirtError:
+        failed(VirtError(ErrorCode.INVALID_ARG, f"uuidstr in {function} must be a valid UUID"), function)
+    own = () if handle._wire is None else (handle._wire,)
+    return made(handle, kind, call(handle, procedure, *own, raw)[0])
+
+
 def made(handle: Handle, kind: str, wire: Any) -> Any:
     """A handle of a structure that came in an answer to ``handle``."""
-    return KINDS[kind](getattr(handle, "_conn", None) or handle, wire)
+    cls = KINDS[kind]
+    return cls(handle if cls.KEEPS_MAKER else handle._conn, wire)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from hostel.drivers.adapters import uuid_bytes, uuid_text
-from hostel.libvirt.method import Handle, install, kind
+from hostel.drivers.adapters import uuid_text
+from hostel.libvirt.method import Handle, by_uuid_text, install, kind
 
 
 @kind
@@ -28,7 +28,7 @@ class virNetwork(Handle):
 
     def portLookupByUUIDString(self, uuidstr: str) -> Any:
         """The port of a UUID as it is written."""
-        return self.portLookupByUUID(uuid_bytes(uuidstr))  # type: ignore[attr-defined]
+        return by_uuid_text(self, "network_port", "network_port_lookup_by_uuid", uuidstr)
 
 
 install(
@@ -57,9 +57,10 @@ class virNetworkPort(Handle):
     """What is plugged into a network."""
 
     KIND = "network_port"
+    KEEPS_MAKER = True
 
     def __init__(self, net: Any, _obj: Any = None) -> None:
-        super().__init__(getattr(net, "_conn", None) or net, _obj)
+        super().__init__(net._conn, _obj)
         self._net = net
 
     def network(self) -> Any:

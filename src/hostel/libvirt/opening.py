@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
+from hostel.drivers.asking import Asking, Question
 from hostel.drivers.fault import fault
 from hostel.errors import ErrorCode, VirtError
 from hostel.libvirt.connection import virConnect
@@ -26,11 +27,30 @@ def openReadOnly(name: str | None = None) -> virConnect:
 
 
 def openAuth(uri: str, auth: Sequence[Any] | None, flags: int = 0) -> virConnect:
-    """Open a connection whose daemon may ask who one is; ``VIR_CONNECT_RO`` in ``flags``: one that only looks."""
-    return _opened(uri, "virConnectOpenAuth", read_only=bool(flags & _READ_ONLY))
+    """Open a connection whose other side may ask who one is; ``VIR_CONNECT_RO`` in ``flags``: one that only looks.
+
+    Args:
+        uri: what is opened.
+        auth: those of ``VIR_CRED_`` that are answered, ``callback(credentials, opaque)``, and ``opaque``. Each
+            credential is a list: its kind, a prompt, a challenge, what is meant where nothing is said, and the place of
+            the answer. The callback returns 0, or -1 where it will not answer.
+        flags: see above.
+    """
+    asking = None if auth is None else _asking(*auth)
+    return _opened(uri, "virConnectOpenAuth", read_only=bool(flags & _READ_ONLY), asking=asking)
 
 
-def _opened(name: str | None, what: str, *, read_only: bool = False) -> virConnect:
+def _asking(kinds: Sequence[int], callback: Callable[[list[list[Any]], Any], int], opaque: Any) -> Asking:
+    def ask(questions: Sequence[Question]) -> list[str | None] | None:
+        credentials: list[list[Any]] = [[*question, None] for question in questions]
+        if callback(credentials, opaque) < 0:
+            return None
+        return [credential[4] for credential in credentials]
+
+    return Asking(kinds, ask)
+
+
+def _opened(name: str | None, what: str, *, read_only: bool = False, asking: Asking | None = None) -> virConnect:
     from urllib.parse import urlsplit
 
     from hostel.drivers.registry import DEFAULT_URI, open_drivers
@@ -45,20 +65,20 @@ def _opened(name: str | None, what: str, *, read_only: bool = False) -> virConne
             from hostel.drivers.remote.connect import open_client
             from hostel.libvirt.remote import RemoteCaller
 
-            client = open_client(remote, read_only=read_only)
+            client = open_client(remote, read_only=read_only, asking=asking)
             return virConnect(RemoteCaller(client, encrypted=remote.transport in ("tls", "ssh")))
         from hostel.libvirt.local import LocalCaller
 
-        return virConnect(LocalCaller(open_drivers(uri, directories), read_only=read_only))
+        return virConnect(LocalCaller(open_drivers(uri, directories, asking), read_only=read_only))
     except ValueError as error:
         failed(fault(ErrorCode.INVALID_ARG, f"URI '{uri}' is malformed: {error}"), what)
     except VirtError as error:
         failed(error, what)
 
 
-def getVersion(name: str | None = None) -> int:
-    """Which libvirt this is: 1,000,000 * major + 1,000 * minor + release."""
-    return VERSION
+def getVersion(name: str | None = None) -> int | tuple[int, int]:
+    """Which libvirt this is: 1,000,000 * major + 1,000 * minor + release; with a driver's name, twice."""
+    return VERSION if name is None else (VERSION, VERSION)
 
 
 def virInitialize() -> int:

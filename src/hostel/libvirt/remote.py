@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from hostel.drivers.remote.client import RpcClient, RpcStream
 from hostel.errors import VirtError
 from hostel.libvirt.method import Peer
-from hostel.wire.rpc.connection import Message, StreamData, StreamHole
+from hostel.wire.rpc.connection import Message, StreamData, StreamEnd, StreamHole
 from hostel.wire.rpc.packet import STREAM_MAX
 from hostel.wire.rpc.procedure import Procedure
+from hostel.wire.rpc.programs import program_of
 
+_PATIENCE: Final = 60.0  # seconds of one wait of those for what comes
+_LOOK: Final = 0.001  # seconds that a look at what has come may take
 _CLOSED_BY_PEER: Final = 1  # VIR_CONNECT_CLOSE_REASON_EOF
 
 
@@ -30,7 +34,7 @@ class RemoteCaller:
 
     def call(self, procedure: Procedure, arguments: Sequence[Any]) -> Sequence[Any]:
         """Make a call; see :class:`hostel.libvirt.method.Caller`."""
-        return self._client.call(procedure.name, *arguments)
+        return self._client.call(procedure.name, *arguments, program=program_of(procedure))
 
     def call_with_files(self, procedure: Procedure, arguments: Sequence[Any], files: Sequence[int]) -> Sequence[Any]:
         """Likewise, with open files."""
@@ -39,7 +43,7 @@ class RemoteCaller:
     def open_stream(self, procedure: Procedure, arguments: Sequence[Any]) -> tuple[Sequence[Any], Peer]:
         """Make a call that opens a stream."""
         stream = self._client.open_stream(procedure.name, *arguments)
-        return tuple(None for _ in procedure.result.fields), Stream(stream)
+        return stream.result, Stream(stream)
 
     def listen(self, heard: Callable[[Procedure, Sequence[Any]], None], ended: Callable[[int], None]) -> None:
         """Tell messages, and when the daemon is gone."""
@@ -77,13 +81,18 @@ class Stream:
         self._stream = stream
         self._rest: bytes | memoryview = b""
         self._is_over = False
+        self._next: StreamData | StreamHole | StreamEnd | VirtError | None = None  # has come, and was not asked for
+        self._lock = threading.Lock()
 
     def receive(self, length: int, *, block: bool) -> bytes | int | None:
         """The next bytes, or the next hole."""
-        if not self._rest and not self._is_over:
-            event = self._stream.receive(None if block else 0.001)
-            if event is None:
+        while not self.wait(_PATIENCE if block else 0):
+            if not block:
                 return None
+        if not self._rest and not self._is_over:
+            event, self._next = self._next, None
+            if isinstance(event, VirtError):
+                raise event
             if isinstance(event, StreamHole):
                 return event.length
             if isinstance(event, StreamData) and event.data:
@@ -92,6 +101,17 @@ class Stream:
                 self._is_over = True
         data, self._rest = self._rest[:length], self._rest[length:]
         return bytes(data)
+
+    def wait(self, timeout: float) -> bool:
+        """Whether something has come."""
+        with self._lock:
+            if self._rest or self._is_over or self._next is not None:
+                return True
+            try:
+                self._next = self._stream.receive(max(timeout, _LOOK))
+            except VirtError as error:
+                self._next = error
+            return self._next is not None
 
     def send(self, data: bytes) -> None:
         """Send bytes."""

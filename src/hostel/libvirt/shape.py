@@ -70,6 +70,17 @@ def _list(handle: Any, result: Sequence[Any]) -> list[Any]:
     return [text(value) if isinstance(value, bytes) else value for value in result]
 
 
+def _label(handle: Any, result: Sequence[Any]) -> list[Any]:
+    label, enforcing = result
+    return [text(label), bool(enforcing)]
+
+
+def _block_info(handle: Any, result: Sequence[Any]) -> list[int]:
+    """In the order of C's structure, which is not the wire's."""
+    allocation, capacity, physical = result
+    return [capacity, allocation, physical]
+
+
 def _stats(handle: Any, result: Sequence[Any]) -> dict[str, int]:
     return dict(result[0])
 
@@ -144,6 +155,7 @@ _NAMED: Final[dict[str, Shape]] = {
     "tuple": lambda handle, result: tuple(result),
     "stats": _stats,
     "cpu_map": _cpu_map,
+    "block_info": _block_info,
     "block_job": _block_job,
     "job_stats": _job_stats,
     "time": _time,
@@ -151,7 +163,8 @@ _NAMED: Final[dict[str, Shape]] = {
     "memory_stats": _memory,
     "interface_addresses": _addresses,
     "iothreads": _iothreads,
-    "labels": lambda handle, result: [_list(handle, each) for each in result[0]],
+    "label": _label,
+    "labels": lambda handle, result: [_label(handle, each) for each in result[0]],
     "leases": _leases,
     "started": _started,
     "stopped": _stopped,

@@ -4,23 +4,25 @@ from __future__ import annotations
 
 from typing import Any
 
-from hostel.libvirt.method import Handle, install, kind, made
+from hostel.libvirt.method import Handle, install, kind
 
 
 class _OfDomain(Handle):
-    """Something that belongs to a domain."""
+    """Something that belongs to a domain, and is found by it or by another such thing of its."""
+
+    KEEPS_MAKER = True
 
     def __init__(self, dom: Any, _obj: Any = None) -> None:
-        super().__init__(getattr(dom, "_conn", None) or dom, _obj)
-        self._dom = dom
+        super().__init__(dom._conn, _obj)
+        self._dom: Any = dom._dom if isinstance(dom, _OfDomain) else dom
 
     def domain(self) -> Any:
         """The domain."""
-        return self.getDomain()
+        return self._dom
 
     def getDomain(self) -> Any:
         """The domain."""
-        return made(self, "domain", self._wire.dom)
+        return self._dom
 
     def getConnect(self) -> Any:
         """The connection."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hostel.drivers.adapters import uuid_text
 from hostel.libvirt.method import Handle, install, kind
-from hostel.libvirt.stream import virStream
+from hostel.libvirt.stream import begin, virStream
 
 
 @kind
@@ -67,12 +67,12 @@ class virStorageVol(Handle):
 
     def download(self, stream: virStream, offset: int, length: int, flags: int = 0) -> int:
         """Let ``stream`` receive the volume's bytes: ``length`` of them, 0 for all, from ``offset`` on."""
-        stream._begin("storage_vol_download", self._wire, offset, length, flags)
+        begin(stream, "storage_vol_download", self._wire, offset, length, flags)
         return 0
 
     def upload(self, stream: virStream, offset: int, length: int, flags: int = 0) -> int:
         """Let what ``stream`` sends replace bytes from ``offset`` on: ``length`` at most, 0 for any number."""
-        stream._begin("storage_vol_upload", self._wire, offset, length, flags)
+        begin(stream, "storage_vol_upload", self._wire, offset, length, flags)
         return 0
 
 

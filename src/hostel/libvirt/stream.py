@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from hostel.daemon.access import api_name
-from hostel.errors import VirtError
-from hostel.libvirt.error import failed
-from hostel.libvirt.method import Handle, Peer
+from hostel.drivers.fault import fault
+from hostel.errors import ErrorCode, ErrorDomain, VirtError
+from hostel.libvirt import event
+from hostel.libvirt.error import failed, libvirtError, virResetLastError
+from hostel.libvirt.method import Handle, Peer, performed, unsupported
+from hostel.libvirt.watching import Watching
 from hostel.wire.rpc.programs import REMOTE
 
 _AGAIN, _IN_HOLE = -2, -3  # what sending and receiving answer instead of a number of bytes
@@ -22,25 +26,25 @@ class virStream(Handle):
     def __init__(self, conn: Any, _obj: Any = None) -> None:
         super().__init__(conn, _obj)
         self._peer: Peer | None = None
-        self._procedure = "stream"
+        self._watching: Watching | None = None
         self._hole = 0  # bytes of one that was met and not asked for
-        self._block = not (int(_obj or 0) & _NONBLOCK)
-
-    def _begin(self, procedure: str, *arguments: Any) -> Sequence[Any]:
-        row = REMOTE.by_name[procedure]
-        try:
-            result, self._peer = self._caller.open_stream(row, arguments)
-        except VirtError as error:
-            failed(error, api_name(procedure))
-        return result
+        self._block = not (operator.index(_obj or 0) & _NONBLOCK)
 
     def _opened(self, what: str) -> Peer:
         if self._peer is None:
-            from hostel.drivers.fault import fault
-            from hostel.errors import ErrorCode, ErrorDomain
-
-            failed(fault(ErrorCode.OPERATION_INVALID, "stream is not open", ErrorDomain.STREAMS), what)
+            unsupported(what)
+        virResetLastError()
         return self._peer
+
+    def _unwatch(self) -> None:
+        if self._watching is not None:
+            self._watching.close()
+            self._watching = None
+
+    def _ended(self) -> None:
+        """Nothing more comes or goes."""
+        self._unwatch()
+        self._peer = None
 
     def recv(self, nbytes: int) -> Any:
         """At most ``nbytes`` bytes; none at the end; -2 where none are there yet and the stream does not wait."""
@@ -56,7 +60,7 @@ class virStream(Handle):
             try:
                 got = peer.receive(nbytes, block=self._block)
             except VirtError as error:
-                self._peer = None
+                self._ended()
                 failed(error, what)
             if got is None:
                 return _AGAIN
@@ -87,14 +91,17 @@ class virStream(Handle):
 
     def finish(self) -> int:
         """End in order."""
+        self._unwatch()
         self._try("virStreamFinish", lambda peer: peer.finish())
-        self._peer = None
+        self._ended()
         return 0
 
     def abort(self) -> int:
-        """End at once."""
-        self._try("virStreamAbort", lambda peer: peer.abort())
-        self._peer = None
+        """End at once, where it has begun."""
+        self._unwatch()
+        if self._peer is not None:
+            self._try("virStreamAbort", lambda peer: peer.abort())
+            self._ended()
         return 0
 
     def _try(self, what: str, action: Callable[[Peer], None]) -> None:
@@ -102,7 +109,7 @@ class virStream(Handle):
         try:
             action(peer)
         except VirtError as error:
-            self._peer = None
+            self._ended()
             failed(error, what)
 
     def recvAll(self, handler: Callable[[virStream, bytes, Any], int | None], opaque: Any) -> None:
@@ -169,40 +176,67 @@ class virStream(Handle):
     def _handled(self, answer: Any, what: str) -> None:
         if isinstance(answer, int) and answer < 0:
             self.abort()
-            from hostel.libvirt.error import libvirtError
-
             raise libvirtError(f"virStream.{what}: the handler gave up")
 
     def _refuse_nonblocking(self, what: str) -> None:
         if not self._block:
-            from hostel.drivers.fault import fault
-            from hostel.errors import ErrorCode, ErrorDomain
-
             error = fault(
                 ErrorCode.OPERATION_INVALID, "data sources cannot be used for non-blocking streams", ErrorDomain.STREAMS
             )
             failed(error, f"virStream.{what}")
 
     def eventAddCallback(self, events: int, cb: Callable[[virStream, int, Any], None], opaque: Any) -> None:
-        """Call back when the stream can be used.
+        """Call ``cb(stream, events, opaque)`` from the event loop when the stream can be used.
+
+        Args:
+            events: those of ``VIR_STREAM_EVENT_`` that are waited for; how a stream ends is told as readable.
+            cb: who is called.
+            opaque: given to it.
 
         Raises:
-            libvirtError: the stream has no descriptor to wait for.
+            libvirtError: nothing has opened the stream, there is no event loop, or it has a callback.
         """
-        self._no_events("virStreamEventAddCallback")
+        peer = self._opened("virStreamEventAddCallback")
+        if self._watching is not None:
+            self._refuse("multiple stream callbacks not supported", "virStreamEventAddCallback")
+        if not event.is_registered():
+            self._refuse("there is no event loop", "virStreamEventAddCallback")
+        self._watching = Watching(peer, events, lambda ready: cb(self, ready, opaque))
 
     def eventUpdateCallback(self, events: int) -> int:
         """Wait for other events; see :meth:`eventAddCallback`."""
-        self._no_events("virStreamEventUpdateCallback")
-        return -1
+        self._watched("virStreamEventUpdateCallback").update(events)
+        return 0
 
     def eventRemoveCallback(self) -> int:
         """Wait no more; see :meth:`eventAddCallback`."""
-        self._no_events("virStreamEventRemoveCallback")
-        return -1
+        self._watched("virStreamEventRemoveCallback").close()
+        self._watching = None
+        return 0
 
-    def _no_events(self, what: str) -> None:
-        from hostel.drivers.fault import fault
-        from hostel.errors import ErrorCode
+    def _watched(self, what: str) -> Watching:
+        self._opened(what)
+        if self._watching is None:
+            self._refuse("no stream callback registered", what)
+        return self._watching
 
-        failed(fault(ErrorCode.NO_SUPPORT, what), what)
+    def _refuse(self, reason: str, what: str) -> NoReturn:
+        failed(fault(ErrorCode.INTERNAL_ERROR, reason, ErrorDomain.STREAMS), what)
+
+
+def begin(stream: Any, procedure: str, *arguments: Any) -> Sequence[Any]:
+    """Call a procedure that opens a stream; the members of its answer.
+
+    Raises:
+        libvirtError: it failed, or ``stream`` is None.
+        TypeError: ``stream`` is no stream, or the arguments are not what the procedure takes.
+    """
+    row = REMOTE.by_name[procedure]
+    function = api_name(procedure)
+    if stream is None:
+        error = VirtError(ErrorCode.INVALID_STREAM, f"invalid stream pointer in {function}", domain=ErrorDomain.STREAMS)
+        failed(error, function)
+    if not isinstance(stream, virStream):
+        raise TypeError(f"{function}() takes a virStream, not {type(stream).__name__}")
+    result, stream._peer = performed(row, arguments, (), lambda given: stream._caller.open_stream(row, given))
+    return result

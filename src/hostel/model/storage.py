@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from typing import Final
+from typing import Any, Final, Self
 
 from hostel.codec.xml import (
     UUID,
@@ -293,3 +293,11 @@ class Volume(Element, tag="volume"):
     physical: Physical | None = child(Physical, default=None)
     target: VolumeTarget | None = child(VolumeTarget, default=None)
     backing_store: VolumeBacking | None = child(VolumeBacking, default=None)
+
+    @classmethod
+    def from_node(cls, node: Any) -> Self:
+        """Read the element that a parser made; a size with nothing in it is none, as in libvirt."""
+        for below in list(node):
+            if below.tag in (Capacity.TAG, Allocation.TAG) and not below.text and not len(below):
+                node.remove(below)
+        return super().from_node(node)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
+from hostel.drivers.asking import AUTHNAME, PASSPHRASE, Asking, Credentials, Question, find_credentials
 from hostel.drivers.remote.client import RpcClient
 from hostel.drivers.remote.uri import RemoteUri
 from hostel.errors import ErrorCode, ErrorDomain, RemoteProtocolError, VirtError
@@ -16,14 +15,7 @@ _SASL: Final = 1
 _POLKIT: Final = 2
 
 
-class Credentials(NamedTuple):
-    """A user and a password."""
-
-    user: str
-    password: str
-
-
-def authenticate(client: RpcClient, uri: RemoteUri) -> None:
+def authenticate(client: RpcClient, uri: RemoteUri, asking: Asking | None = None) -> None:
     """Do what the daemon asks for.
 
     Raises:
@@ -35,7 +27,7 @@ def authenticate(client: RpcClient, uri: RemoteUri) -> None:
     if _POLKIT in kinds:
         client.call("auth_polkit")
     elif _SASL in kinds:
-        _scram(client, find_credentials(uri))
+        _scram(client, _credentials(uri, asking))
     else:
         raise _failed(f"unsupported authentication type {kinds[0]}")
 
@@ -49,7 +41,7 @@ def _scram(client: RpcClient, credentials: Credentials | None) -> None:
             "the daemon asks for a password: put it into an auth.conf "
             "(https://libvirt.org/auth.html), or name one with ?authfile=PATH"
         )
-    scram = ScramClient(credentials.user, credentials.password)
+    scram = ScramClient(credentials.user or "", credentials.password or "")
     try:
         complete, _, answer = client.call("auth_sasl_start", MECHANISM, 0, scram.start() + b"\0")
         if not complete:
@@ -62,35 +54,26 @@ def _scram(client: RpcClient, credentials: Credentials | None) -> None:
         client.call("auth_sasl_step", 0, b"\0")
 
 
-def find_credentials(uri: RemoteUri) -> Credentials | None:
-    """The credentials that libvirt's ``auth.conf`` has for a daemon; None where it has none.
-
-    Raises:
-        VirtError: the file is none.
-    """
-    import configparser
-
-    path = _file(uri)
-    if path is None:
-        return None
-    parser = configparser.ConfigParser(interpolation=None, strict=False)
-    try:
-        parser.read(path, encoding="utf-8")
-        for section in (f"auth-libvirt-{uri.host or 'localhost'}", "auth-libvirt-default"):
-            if parser.has_section(section):
-                found = parser[f"credentials-{parser[section]['credentials']}"]
-                return Credentials(found.get("authname") or found["username"], found["password"])
-    except (configparser.Error, KeyError, UnicodeDecodeError) as error:
-        raise _failed(f"'{path}' is not usable: {error}") from None
-    return None
-
-
-def _file(uri: RemoteUri) -> Path | None:
-    if "authfile" in uri.settings:
-        return Path(uri.settings["authfile"])
-    home = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
-    candidates = (os.environ.get("LIBVIRT_AUTH_FILE"), home / "libvirt" / "auth.conf", "/etc/libvirt/auth.conf")
-    return next((Path(path) for path in candidates if path and Path(path).is_file()), None)
+def _credentials(uri: RemoteUri, asking: Asking | None) -> Credentials | None:
+    """The user and the password that a file has, or the program says; None where neither does."""
+    found = find_credentials("libvirt", uri.host or "localhost", uri.settings) or Credentials(None, None)
+    missing = [
+        Question(kind, f"Please enter your {what}")
+        for kind, what, known in (
+            (AUTHNAME, "authentication name", found.user),
+            (PASSPHRASE, "password", found.password),
+        )
+        if known is None
+    ]
+    if missing:
+        if asking is None or not {question.kind for question in missing} <= set(asking.kinds):
+            return None
+        answers = asking.ask(missing)
+        if answers is None:
+            raise _failed("Failed to collect auth credentials")
+        given = {question.kind: answer for question, answer in zip(missing, answers, strict=True)}
+        found = Credentials(found.user or given.get(AUTHNAME), found.password or given.get(PASSPHRASE))
+    return found
 
 
 def _failed(reason: str) -> VirtError:

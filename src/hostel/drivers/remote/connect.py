@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from hostel.drivers.asking import Asking
 from hostel.drivers.registry import Drivers
 from hostel.drivers.remote.auth import authenticate
 from hostel.drivers.remote.client import RpcClient
@@ -25,13 +26,13 @@ _READ_ONLY: Final = 1  # VIR_CONNECT_RO
 _FEATURE_KEEPALIVE: Final = 10
 
 
-def connect(remote: RemoteUri, *, read_only: bool = False) -> Drivers:
+def connect(remote: RemoteUri, *, read_only: bool = False, asking: Asking | None = None) -> Drivers:
     """Connect and open.
 
     Raises:
         VirtError: nobody is there, or lets us in, or knows what the URI asks for.
     """
-    client = open_client(remote, read_only=read_only)
+    client = open_client(remote, read_only=read_only, asking=asking)
     # They have the methods of the drivers' protocols, made when they are used.
     hypervisor: Any = RemoteHypervisor(client)
     storage: Any = RemoteStorage(client)
@@ -46,7 +47,7 @@ def connect(remote: RemoteUri, *, read_only: bool = False) -> Drivers:
     return Drivers(remote.written, hypervisor, storage, network, secret, *ours, events)
 
 
-def open_client(remote: RemoteUri, *, read_only: bool = False) -> RpcClient:
+def open_client(remote: RemoteUri, *, read_only: bool = False, asking: Asking | None = None) -> RpcClient:
     """Connect and open, for who makes the calls.
 
     Raises:
@@ -55,7 +56,7 @@ def open_client(remote: RemoteUri, *, read_only: bool = False) -> RpcClient:
     transport = reach(remote, read_only=read_only)
     client = RpcClient(transport, transport.said if isinstance(transport, SshTransport) else str)
     try:
-        authenticate(client, remote)
+        authenticate(client, remote, asking)
         client.call("connect_open", remote.name, _READ_ONLY if read_only else 0)
         if client.call("connect_supports_feature", _FEATURE_KEEPALIVE)[0]:
             client.start_keepalive()

@@ -7,6 +7,7 @@ import os
 from typing import Final
 from urllib.parse import SplitResult
 
+from hostel.drivers.asking import Asking
 from hostel.drivers.registry import Drivers, written
 from hostel.drivers.remote.uri import RemoteUri, parse
 from hostel.drivers.store import SYSTEM_URI, Directories
@@ -16,7 +17,7 @@ from hostel.net.address import UnixAddress, connect
 _ANSWER_SECONDS: Final = 5.0
 
 
-def open_remote(uri: SplitResult, directories: Directories) -> Drivers | None:
+def open_remote(uri: SplitResult, directories: Directories, asking: Asking | None = None) -> Drivers | None:
     """Connect to the daemon of a URI; None where it names no other host and no transport.
 
     The host's machines are its daemon's, libvirt's or ours, where one answers; without one they are root's to manage,
@@ -31,7 +32,7 @@ def open_remote(uri: SplitResult, directories: Directories) -> Drivers | None:
     # Imported here: opening one's own machines is asked this first, and needs none of it.
     from hostel.drivers.remote.connect import connect
 
-    return connect(remote)
+    return connect(remote, asking=asking)
 
 
 def remote_uri(uri: SplitResult, directories: Directories) -> RemoteUri | None:

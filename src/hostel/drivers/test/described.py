@@ -37,6 +37,11 @@ def read_host(path: str) -> tuple[Host, NodeInfo]:
     root = _read(path, "node")
     host = Host(furnished=False)
     info = _node_info(root)
+    for node in root.iterfind("auth/user"):
+        name = (node.text or "").strip()
+        if not name:
+            raise fault(ErrorCode.XML_ERROR, "missing username in /node/auth/user field", ErrorDomain.TEST)
+        host.users[name] = node.get("password")
     for node in root.iterfind("domain"):
         _add_domain(host, _resolved(node, path), path)
     for node in root.iterfind("network"):

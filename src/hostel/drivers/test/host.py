@@ -167,6 +167,7 @@ class Host:
 
     def __init__(self, *, furnished: bool = True) -> None:
         self.lock = threading.RLock()
+        self.users: dict[str, str | None] = {}  # who may open it, and with which password; everybody where empty
         self.bus = EventBus(None)
         self.secrets = MemoryVault()
         self._next_id = 1

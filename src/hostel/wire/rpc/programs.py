@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from hostel.codec.xdr import Codec
-from hostel.wire.rpc.procedure import Program
+from hostel.wire.rpc.procedure import Procedure, Program
 from hostel.wire.rpc.table import (
     connect,
     domain,
@@ -38,3 +38,8 @@ LXC: Final = Program("lxc", 0x00068000, TYPES, hypervisor.LXC_ROWS)
 PROGRAMS: Final = {program.number: program for program in (REMOTE, QEMU, LXC)}
 
 ERROR: Final[Codec] = TYPES.codec(TYPES.fields("error"))
+
+
+def program_of(procedure: Procedure) -> Program:
+    """The program that a procedure is one of."""
+    return next(program for program in PROGRAMS.values() if program.by_name.get(procedure.name) is procedure)

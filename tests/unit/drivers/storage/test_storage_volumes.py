@@ -69,6 +69,14 @@ def test_raw_volume_without_allocation_is_allocated_whole(driver: Storage, start
     assert driver.storage_vol_get_info(volume).allocation >= MiB
 
 
+def test_size_with_nothing_in_it_is_as_if_it_was_not_there(driver: Storage, started: PoolRef) -> None:
+    document = xml("a", allocation=None).replace("<target>", "<allocation></allocation><target>")
+    volume = driver.storage_vol_create_xml(started, document)
+    assert driver.storage_vol_get_info(volume).allocation == MiB
+    with refused(ErrorCode.XML_ERROR, "XML error: missing capacity element"):
+        driver.storage_vol_create_xml(started, "<volume><name>b</name><capacity unit='B'/></volume>")
+
+
 def test_qcow2_volume_is_of_the_oldest_version_unless_said_otherwise(driver: Storage, started: PoolRef) -> None:
     old = driver.storage_vol_create_xml(started, xml("old", format="qcow2"))
     new = driver.storage_vol_create_xml(started, xml("new", format="qcow2", target="<compat>1.1</compat>"))
