@@ -253,6 +253,28 @@ COMMANDS = [
     "connect test:///default --readonly; list; destroy test; pool-destroy default-pool; net-destroy default",
     "exit; list",
     "list; quit; list",
+    "echo a --str b",
+    "echo --hi",
+    "echo --hi=3",
+    "version --daemon",
+    "nodedev-dettach nosuch",
+    "complete",
+    "complete --xx",
+    # options of what only QEMU does
+    "dumpxml test --update-cpu",
+    "destroy test --remove-logs",
+    "destroy test --graceful; list --all",
+    "setvcpus test 1 --hotpluggable",
+    "domjobabort test --postcopy",
+    "undefine test --delete-storage-volume-snapshots",
+    "destroy test; undefine test --remove-all-storage --delete-snapshots",
+    "qemu-monitor-command test --pass-fds 3 query-version",
+    "qemu-monitor-command test --pass-fds x query-version",
+    "restore /nosuch --bypass-cache",
+    "destroy test; start test --reset-nvram",
+    "destroy test; start test --autodestroy",
+    "destroy test; start test --bypass-cache",
+    "destroy test; start test --force-boot",
 ]
 
 
@@ -323,6 +345,27 @@ def test_quiet_drops_what_virsh_drops(line: str) -> None:
         ["-e"],
         ["-e", "^"],
         ["-e", "ab", "list"],
+        ["-k", "5", "-c", URI, "uri"],
+        ["-K5", "-c", URI, "uri"],
+        ["-k", "0", "-c", URI, "uri"],
+        ["-k", "-1"],
+        ["--keepalive-interval=z"],
+        ["--keepalive-count", "-3"],
+        ["-k", "08"],
+        ["--k", "5"],
+        ["-d", "9", "-c", URI, "uri"],
+        ["-d", "x"],
+        ["--debug=x"],
+        ["-d0", "-c", URI, "domid test; list --all"],
+        ["-d1", "-c", URI, "dominfo", "--domain", "nosuch"],
+        ["-d2", "-c", URI, "domid", "test"],
+        ["--vers"],
+        ["--version=foo"],
+        ["--re", "--conn", URI, "uri"],
+        ["--readonly=1"],
+        ["-vV"],
+        ["-c", URI, "nosuch"],
+        ["-d", "4", "-rq", "-t", "-x"],
         ["--escape", "^é"],
     ],
     ids=str,
@@ -332,6 +375,28 @@ def test_options_before_the_command_are_virshs(argv: list[str], capsys: pytest.C
     seen = capsys.readouterr()
     done = subprocess.run(["virsh", *argv], capture_output=True, text=True, timeout=20, check=False)
     assert (code, seen.out, seen.err) == (done.returncode, done.stdout, done.stderr)
+
+
+LINES = [
+    [""], ["dump"], ["nosuch", "x"], ["list", ""], ["list", "--a"], ["list", "--all"], ["list;dominfo", "te"],
+    ["dominfo", ""], ["dominfo", "te"], ["dominfo", "--domain", ""], ["dominfo", "--domain=t"], ["dominfo", "test", ""],
+    ["undefine", "--storage", "v"], ["undefine", "test", "--storage", ""], ["start", "te"],
+    ["shutdown", "test", "--mode", "acpi,a"], ["echo", "a", ""], ["help", "do"], ["cd", "/"], ["setvcpu", "test", "1,"],
+    ["vol-info", "--vol", "", "--pool", "default-pool"], ["domname", "6"], ["net-name", "d"],
+    ["domifstat", "test", "te"], ["resume", "--domain", ""],
+    ["snapshot-revert", "--domain", ""], ["blockcommit", "test", "vda", "--base", ""], ["maxvcpus", "q"],
+    ["send-process-signal", "test", "1", ""], ["send-process-signal", "test", "1", "p"], ["nodecpustats", "--cpu", ""],
+    ["vcpupin", "test", "--cpulist", "1,"], ["domif-setlink", "test", "testnet0", "d"],
+    ["allocpages", "--pagesize", ""], ["freepages", "--cellno", ""], ["iface-start", "--interface", ""],
+    ["iface-name", "--interface", ""],
+    ["pool-define-as", "p", "di"], ["perf", "test", "--enable", "cmt,m"], ["event", "--event", "de"],
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("words", LINES, ids=" ".join)
+def test_what_may_follow_is_what_virsh_offers(words: list[str]) -> None:
+    line = ["complete", "--", *words]
+    assert ours(line) == theirs(line)
 
 
 def test_read_only_connections_refuse_what_virshs_refuse(capsys: pytest.CaptureFixture[str]) -> None:

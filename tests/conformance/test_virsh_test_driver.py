@@ -117,6 +117,9 @@ MACHINES = [
     "destroy test; save test saved",
     "undefine test; save test saved; list --all; restore saved; list --all; dominfo test",
     "restore /etc/passwd",
+    "dump test dumped --bypass-cache",
+    "save test saved --bypass-cache",
+    "managedsave test --bypass-cache; start test --force-boot; domstate test --reason",
     "save-image-dumpxml /etc/passwd",
     "destroy test; blkdeviotune test vda --total-bytes-sec 100 --total-bytes-sec-max 200 --config; "
     "blkdeviotune test vda --live; blkdeviotune test vda",

@@ -38,7 +38,6 @@ class Option(NamedTuple):
     kind: Kind
     required: bool = False
     positional: bool = True
-    implemented: bool = True
 
 
 def flag(name: str, help: str) -> Option:
@@ -66,11 +65,6 @@ def rest(name: str, help: str) -> Option:
     return Option(name, help, Kind.REST)
 
 
-def later(option: Option) -> Option:
-    """Declare an option that is not implemented yet: it takes its place, and is refused by name."""
-    return option._replace(implemented=False, help="not implemented yet")
-
-
 class Args:
     """The options that one command was given."""
 
@@ -94,6 +88,10 @@ class Args:
         if found == "":
             raise UsageError(f"Failed to get option '{name}': Option argument is empty")
         return found
+
+    def written(self, name: str) -> str:
+        """The option's value as it was given, which may be nothing."""
+        return self._values.get(name) or ""
 
     def __getitem__(self, name: str) -> str:
         found = self.get(name)
@@ -238,9 +236,6 @@ class _Parse:
         missing = [option for option in self.command.options if option.required and option.name not in self.values]
         if missing and "help" not in self.values:
             raise UsageError("\n".join(_missing(self.command, option) for option in missing))
-        for option in self.command.options:
-            if option.name in self.values and not option.implemented:
-                raise UsageError(f"option --{option.name} of command '{self.command.name}' is not implemented yet")
         return Args(self.values, self.rest)
 
     def _option(self, text: str, stream: Iterator[str]) -> None:
@@ -301,6 +296,20 @@ def split_list(text: str) -> list[str]:
     return [*parts, ""] if joins else parts
 
 
+class Word(NamedTuple):
+    """A part of a line of commands.
+
+    Attributes:
+        text: the word as a command sees it; None ends a command.
+        start: where it begins in the line.
+        end: where what follows it begins.
+    """
+
+    text: str | None
+    start: int
+    end: int
+
+
 def split_line(line: str) -> list[list[str]]:
     """Split one line into commands and their words, by virsh's quoting; a comment ends the line.
 
@@ -308,25 +317,43 @@ def split_line(line: str) -> list[list[str]]:
         UsageError: an open double quote or a backslash at the end.
     """
     commands: list[list[str]] = [[]]
+    for word in read_line(line):
+        if word.text is None:
+            commands.append([])
+        else:
+            commands[-1].append(word.text)
+    return [words for words in commands if words]
+
+
+def read_line(line: str, *, unfinished: bool = False) -> Iterator[Word]:
+    """Go through the words of a line, and the ends of its commands.
+
+    Args:
+        line: what was written.
+        unfinished: somebody still writes it: its last word may lack what would end it.
+
+    Raises:
+        UsageError: an open double quote or a backslash at the end.
+    """
     pos = 0
     while True:
         while line[pos : pos + 1] and (line[pos] in _BLANK or line.startswith("\\\n", pos)):
             pos += 1 + (line[pos] == "\\")
         if pos >= len(line):
-            break
+            return
+        start = pos
         if line[pos] in ";\n":
-            commands.append([])
             pos += 1
+            yield Word(None, start, pos)
         elif line[pos] == "#":
             end = line.find("\n", pos)
             pos = len(line) if end < 0 else end
         else:
-            word, pos = _word(line, pos)
-            commands[-1].append(word)
-    return [words for words in commands if words]
+            text, pos = _word(line, pos, unfinished=unfinished)
+            yield Word(text, start, pos)
 
 
-def _word(line: str, pos: int) -> tuple[str, int]:
+def _word(line: str, pos: int, *, unfinished: bool) -> tuple[str, int]:
     """Read one word from ``pos``; returns it with the position after it."""
     out: list[str] = []
     quote = ""
@@ -339,12 +366,14 @@ def _word(line: str, pos: int) -> tuple[str, int]:
         elif char == "\\" and quote != "'":
             pos += 1
             if pos == len(line):
+                if unfinished:
+                    break
                 raise UsageError("dangling \\")
             if line[pos] != "\n":
                 out.append(line[pos])
         else:
             out.append(char)
         pos += 1
-    if quote == '"':
+    if quote == '"' and not unfinished:
         raise UsageError('missing "')
     return "".join(out), pos

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from hostel.daemon import (
     auth,
+    autodestroy,
     block,
     connect,
     events,
@@ -25,6 +26,7 @@ from hostel.daemon import (
     snapshots,
     streaming,
 )
+from hostel.daemon.autodestroy import STARTING
 from hostel.drivers.adapters import ADAPTERS
 from hostel.drivers.answering import Answering
 from hostel.drivers.fault import fault
@@ -99,6 +101,7 @@ CALLS: Final[dict[str, Handling]] = {
     **{name: Handling(answer) for name, answer in nodeinfo.ANSWERS.items()},
     **{name: Handling(answer, streams=True) for name, answer in streaming.ANSWERS.items()},
 }
+CALLS.update({name: CALLS[name]._replace(answer=autodestroy.remembering(CALLS[name].answer)) for name in STARTING})
 _PROGRAMS: Final = {
     REMOTE.number: CALLS,
     QEMU.number: {name: Handling(answer) for name, answer in {**machine.QEMU_ANSWERS, **events.QEMU_ANSWERS}.items()},

@@ -18,6 +18,8 @@ from hostel.daemon.given import check_given
 from hostel.daemon.hosts import Host
 from hostel.daemon.stream import Stream
 from hostel.drivers.adapters import uuid_text
+from hostel.drivers.autodestroy import end_all
+from hostel.drivers.base import DomainRef
 from hostel.drivers.fault import fault
 from hostel.errors import ErrorCode, ErrorDomain, HostelError, ProtocolError, VirtError
 from hostel.net.channel import Channel, close_all
@@ -65,6 +67,7 @@ class Client:
         scram: the attempt that is under way.
         since: when it came, by the monotonic clock.
         migrating: the domains of whose migration it leads the steps.
+        autodestroys: the domains that end with it.
     """
 
     def __init__(
@@ -89,6 +92,7 @@ class Client:
         self.scram: ScramServer | None = None
         self.callbacks: dict[int, Any] = {}
         self.migrating: set[str] = set()
+        self.autodestroys: list[DomainRef] = []
         self._machine = ServerConnection(PROGRAMS, min(_UNOPENED_MESSAGE, daemon.config.limits.message))
         self._working = 0  # calls that workers have
         self._waiting: deque[Call] = deque()
@@ -120,6 +124,8 @@ class Client:
             from hostel.daemon.migration import forsake
 
             forsake(self)
+        if self.autodestroys and self.host is not None:
+            end_all(self.host.drivers.hypervisor, self.autodestroys)
         host, self.host = self.host, None
         if host is not None:
             self.daemon.events.forget(self)

@@ -15,7 +15,6 @@ from hostel.wire.rpc.connection import Call
 if TYPE_CHECKING:
     from hostel.daemon.client import Client
 
-LIBRARY_VERSION: Final = 9_000_000  # the libvirt that we answer as
 _READ_ONLY: Final = 1  # VIR_CONNECT_RO
 
 # virDrvFeature: those that a daemon has whatever its drivers are.
@@ -100,7 +99,6 @@ ANSWERS: Final[dict[str, Callable[[Client, Call], Sequence[Any] | None]]] = {
     "connect_close": _close,
     "connect_supports_feature": _supports_feature,
     "connect_get_uri": lambda client, call: (client.uri,),
-    "connect_get_lib_version": lambda client, call: (LIBRARY_VERSION,),
     "connect_is_secure": lambda client, call: (int(client.daemon.is_local(client)),),
     "connect_register_close_callback": lambda client, call: (),
     "connect_unregister_close_callback": lambda client, call: (),

@@ -131,7 +131,8 @@ def _monitor_command(client: Client, call: Call) -> Sequence[Any]:
     domain, command, flags = call.arguments
     check_flags(flags, _HUMAN, "virDomainQemuMonitorCommand")
     driver = driver_of(client, call, "domain_qemu_monitor_command")
-    return (driver.domain_qemu_monitor_command(domain_of(domain), command, human=bool(flags & _HUMAN)),)
+    human = bool(flags & _HUMAN)
+    return (driver.domain_qemu_monitor_command(domain_of(domain), command, human=human, files=call.fds),)
 
 
 def _agent_command(client: Client, call: Call) -> Sequence[Any]:
@@ -255,5 +256,6 @@ ANSWERS: Final[dict[str, Callable[[Client, Call], Sequence[Any]]]] = {
 # Those of the program QEMU.
 QEMU_ANSWERS: Final[dict[str, Callable[[Client, Call], Sequence[Any]]]] = {
     "domain_monitor_command": _monitor_command,
+    "domain_monitor_command_with_files": _monitor_command,
     "domain_agent_command": _agent_command,
 }

@@ -37,6 +37,7 @@ from hostel.drivers.base import (
 )
 from hostel.drivers.base.agent import HostnameSource, SshKeysFlag
 from hostel.drivers.base.backup import (
+    AbortFlag,
     BackupBeginFlag,
     CheckpointCreateFlag,
     CheckpointDeleteFlag,
@@ -170,6 +171,7 @@ _ROWS: Final[dict[str, Adapter]] = {
     "connect_domain_xml_from_native": _domain(),
     "connect_domain_xml_to_native": _domain(),
     "node_get_security_model": _domain(make=lambda model, doi: SecurityModel(_text(model), _text(doi))),
+    "connect_get_lib_version": _host(),
     "node_get_info": _host(make=lambda model, *rest: NodeInfo(_text(model), *rest)),
     "node_get_free_memory": _host(),
     "node_get_free_pages": _host(),
@@ -240,7 +242,7 @@ _ROWS: Final[dict[str, Adapter]] = {
     "domain_interface_stats": _domain(make=InterfaceStats),
     "domain_backup_begin": _domain(flags=BackupBeginFlag),
     "domain_backup_get_xml_desc": _domain(),
-    "domain_abort_job_flags": _domain("domain_abort_job"),  # post-copy, which a flag is about, cannot be ended
+    "domain_abort_job_flags": _domain("domain_abort_job", AbortFlag),
     "domain_abort_job": _domain(),
     "domain_set_memory_flags": _domain(flags=(Affect, MemoryFlag)),
     "domain_get_vcpus_flags": _domain(flags=(Affect, VcpuFlag)),

@@ -28,7 +28,11 @@ if TYPE_CHECKING:
 
 
 class Drivers(NamedTuple):
-    """What answers for one URI."""
+    """What answers for one URI.
+
+    Attributes:
+        keepalive: has a silent daemon asked every so many seconds, so many times; None where there is no daemon.
+    """
 
     uri: str
     hypervisor: HypervisorDriver
@@ -40,6 +44,7 @@ class Drivers(NamedTuple):
     nwfilter: NwfilterDriver
     host: HostDriver
     events: EventSource | None = None
+    keepalive: Callable[[int, int], bool] | None = None
 
     def read_only(self) -> Drivers:
         """The same drivers, refusing every change."""

@@ -87,10 +87,9 @@ class virConnect(Handle):
     def setKeepAlive(self, interval: int, count: int) -> int:
         """Ask the other side every ``interval`` seconds whether it is there, ``count`` times before it is given up."""
         try:
-            self._caller.set_keepalive(interval, count)
+            return int(not self._caller.set_keepalive(interval, count))
         except VirtError as error:
             failed(error, "virConnectSetKeepAlive")
-        return 0
 
     def newStream(self, flags: int = 0) -> virStream:
         """A stream, for a call to open."""

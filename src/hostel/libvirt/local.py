@@ -20,6 +20,7 @@ from hostel.daemon.given import check_given
 from hostel.daemon.hosts import Host
 from hostel.daemon.streaming import ATTACHING, FORCE
 from hostel.drivers.adapters import check_flags, uuid_text
+from hostel.drivers.autodestroy import end_all
 from hostel.drivers.base import ConsoleStream, DomainRef, Hole, VolumeRef
 from hostel.drivers.fault import fault
 from hostel.drivers.registry import Drivers
@@ -60,6 +61,7 @@ class LocalCaller:
         self.read_only = read_only
         self.identity = Identity("")
         self.daemon = _Daemon()
+        self.autodestroys: list[DomainRef] = []
         self.migrating: set[str] = set()  # domains, which a client of a daemon's may leave half moved
         self._machine = ClientConnection(PROGRAMS)
         self._heard: Callable[[Procedure, Sequence[Any]], None] | None = None
@@ -157,7 +159,7 @@ class LocalCaller:
         """There is no way to listen on."""
         return False
 
-    def set_keepalive(self, interval: int, count: int) -> None:
+    def set_keepalive(self, interval: int, count: int) -> bool:
         """There is nobody to ask.
 
         Raises:
@@ -170,6 +172,7 @@ class LocalCaller:
         host, self.host = self.host, None
         if host is not None:
             self.daemon.events.close()
+            end_all(host.drivers.hypervisor, self.autodestroys)
             host.drivers.close()
 
 

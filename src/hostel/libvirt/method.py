@@ -79,8 +79,8 @@ class Caller(Protocol):
     def is_encrypted(self) -> bool:
         """Whether nobody on the way can listen."""
 
-    def set_keepalive(self, interval: int, count: int) -> None:
-        """Ask every ``interval`` seconds whether the other side is there."""
+    def set_keepalive(self, interval: int, count: int) -> bool:
+        """Ask every ``interval`` seconds whether the other side is there; returns whether it answers that."""
 
     def close(self) -> None:
         """Release what the connection takes."""

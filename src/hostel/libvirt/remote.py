@@ -65,8 +65,9 @@ class RemoteCaller:
         """Whether nobody on the way can listen."""
         return self._encrypted
 
-    def set_keepalive(self, interval: int, count: int) -> None:
-        """The daemon is asked already, every five seconds that it is silent."""
+    def set_keepalive(self, interval: int, count: int) -> bool:
+        """Ask the daemon every ``interval`` seconds that it is silent; 0 does not ask."""
+        return self._client.set_keepalive(interval, count)
 
     def close(self) -> None:
         """End the connection."""

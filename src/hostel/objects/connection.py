@@ -71,6 +71,23 @@ class Connection:
             self._is_closed = True
             self._drivers.close()
 
+    def set_keepalive(self, interval: int, count: int) -> bool:
+        """Ask a silent daemon every ``interval`` seconds; after ``count`` questions without an answer it is gone.
+
+        Args:
+            interval: seconds; 0 does not ask.
+            count: questions.
+
+        Returns:
+            Whether the daemon answers such questions.
+
+        Raises:
+            VirtError: ``NO_SUPPORT``: there is no daemon.
+        """
+        if self._drivers.keepalive is None:
+            raise fault(ErrorCode.NO_SUPPORT, "virConnectSetKeepAlive")
+        return self._drivers.keepalive(interval, count)
+
     @property
     def type(self) -> str:
         """The hypervisor's name: ``QEMU`` or ``TEST``."""

@@ -35,12 +35,6 @@ def test_every_missing_value_is_named() -> None:
         command(data("a", ""), data("b", "")).parse([])
 
 
-def test_an_option_that_is_not_implemented_is_refused_by_name() -> None:
-    later = flag("console", "")._replace(implemented=False)
-    with pytest.raises(UsageError, match=r"--console of command 'cmd' is not implemented yet"):
-        command(later).parse(["--console"])
-
-
 @pytest.mark.parametrize("text", ["-1", "x", "1.5", "", "0x10", "1_0", "٣", "18446744073709551616", "1 "])
 def test_a_malformed_number_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match="malformed or out of range"):

@@ -17,6 +17,7 @@ ALIASES: Final[Mapping[str, Mapping[str, str]]] = {
     "blockcopy": {"raw": "format=raw"},
     "domif-getlink": {"persistent": "config"},
     "domif-setlink": {"persistent": "config"},
+    "echo": {"hi": "string=hello", "str": "string"},
     "migrate": {"tunneled": "tunnelled"},
     "nodedev-destroy": {"name": "device"},
     "setmaxmem": {"kilobytes": "size"},

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 
-from hostel.cli.options import Args, Command, data, flag, later, value
+from hostel.cli.options import Args, Command, data, flag, value
 from hostel.cli.virsh import document
+from hostel.cli.virsh.descriptors import descriptors
+from hostel.cli.virsh.domain_monitor import is_saved
 from hostel.cli.virsh.session import DOMAIN, VALIDATE, CommandError, Session, failing, read_document, validated
 from hostel.drivers.base import DestroyFlag, DomainRef, DomainXmlFlag, ShutdownFlag, StartFlag
 from hostel.drivers.base.files import AssociationDriver, FilesDriver
 from hostel.drivers.base.offered import offered
-from hostel.errors import UsageError
+from hostel.drivers.base.saving import SaveDriver
+from hostel.errors import ErrorCode, UsageError, VirtError
 
 FILE = data("file", "file with the XML document")
 CONSOLE = flag("console", "connect to its console")
 PAUSED = flag("paused", "leave it paused")
-_DESCRIPTOR = re.compile(r"[ \t\n]*[+-]?[0-9]{1,9}", re.ASCII)
+AUTODESTROY = flag("autodestroy", "end it when this virsh ends")
 _MODES = {
     "acpi": ShutdownFlag.ACPI, "agent": ShutdownFlag.AGENT, "initctl": ShutdownFlag.INITCTL,
     "signal": ShutdownFlag.SIGNAL, "paravirt": ShutdownFlag.PARAVIRT,
@@ -31,7 +33,7 @@ def _define(session: Session, args: Args) -> None:
 
 
 def _create(session: Session, args: Args) -> None:
-    xml, files = read_document(args["file"]), _files(args)
+    xml, files = read_document(args["file"]), descriptors(args)
     with failing(f"Failed to create domain from {args['file']}"):
         xml = validated(args, xml, "domain")
         if files:
@@ -39,29 +41,23 @@ def _create(session: Session, args: Args) -> None:
             domain = driver.domain_create_xml_with_files(xml, files, _start_flags(args))
         else:
             domain = session.hypervisor.domain_create_xml(xml, _start_flags(args))
+    _look_after(session, domain, args)
     session.output.note(f"Domain '{domain.name}' created from {args['file']}")
     _attach(session, domain, args)
 
 
-def _files(args: Args) -> list[int]:
-    """The descriptors that ``--pass-fds`` names."""
-    files: list[int] = []
-    for text in (args.get("pass-fds") or "").split(",") if args.has("pass-fds") else ():
-        if not _DESCRIPTOR.fullmatch(text):
-            raise CommandError(f"Unable to parse FD number '{text}'")
-        files.append(int(text))
-    return files
-
-
 def _associate(session: Session, args: Args) -> None:
     domain = session.domain(args)
-    files = _files(args)
+    files = descriptors(args)
     driver = offered(session.hypervisor, AssociationDriver, "virDomainFDAssociate")
     driver.domain_fd_associate(domain, args["name"], files)
 
 
 def _start_flags(args: Args) -> StartFlag:
-    bits = {"paused": StartFlag.PAUSED, "force-boot": StartFlag.FORCE_BOOT, "reset-nvram": StartFlag.RESET_NVRAM}
+    bits = {
+        "paused": StartFlag.PAUSED, "autodestroy": StartFlag.AUTODESTROY, "bypass-cache": StartFlag.BYPASS_CACHE,
+        "force-boot": StartFlag.FORCE_BOOT, "reset-nvram": StartFlag.RESET_NVRAM,
+    }  # fmt: skip
     return args.flags(StartFlag.NONE, bits)
 
 
@@ -69,15 +65,32 @@ def _start(session: Session, args: Args) -> None:
     domain = session.domain(args, by_id=False)
     if domain.id != -1:
         raise CommandError("Domain is already active")
-    files = _files(args)
+    files = descriptors(args)
     with failing(f"Failed to start domain '{domain.name}'"):
-        if files:
-            driver = offered(session.hypervisor, FilesDriver, "virDomainCreateWithFiles")
-            domain = driver.domain_create_with_files(domain, files, _start_flags(args))
-        else:
-            domain = session.hypervisor.domain_create(domain, _start_flags(args))
+        try:
+            domain = _started(session, domain, files, _start_flags(args))
+        except VirtError as error:
+            if not args.has("force-boot") or error.code not in (ErrorCode.NO_SUPPORT, ErrorCode.INVALID_ARG):
+                raise
+            # A driver that does not know the flag: it is done by hand.
+            if is_saved(session, domain):
+                offered(session.hypervisor, SaveDriver, "virDomainManagedSaveRemove").domain_managed_save_remove(domain)
+            domain = _started(session, domain, files, _start_flags(args) & ~StartFlag.FORCE_BOOT)
+    _look_after(session, domain, args)
     session.output.note(f"Domain '{domain.name}' started")
     _attach(session, domain, args)
+
+
+def _started(session: Session, domain: DomainRef, files: list[int], flags: StartFlag) -> DomainRef:
+    if not files:
+        return session.hypervisor.domain_create(domain, flags)
+    driver = offered(session.hypervisor, FilesDriver, "virDomainCreateWithFiles")
+    return driver.domain_create_with_files(domain, files, flags)
+
+
+def _look_after(session: Session, domain: DomainRef, args: Args) -> None:
+    if args.has("autodestroy"):
+        session.autodestroys.append(domain)
 
 
 def _attach(session: Session, domain: DomainRef, args: Args) -> None:
@@ -131,7 +144,8 @@ def _how(args: Args, known: str) -> tuple[ShutdownFlag, ...]:
 
 
 def _destroy(session: Session, domain: DomainRef, args: Args) -> None:
-    flags = DestroyFlag.GRACEFUL if args.has("graceful") else DestroyFlag.DEFAULT
+    bits = {"graceful": DestroyFlag.GRACEFUL, "remove-logs": DestroyFlag.REMOVE_LOGS}
+    flags = args.flags(DestroyFlag.DEFAULT, bits)
     session.hypervisor.domain_destroy(domain, flags)
 
 
@@ -144,13 +158,11 @@ def _autostart(session: Session, args: Args) -> None:
 
 
 def _dumpxml(session: Session, args: Args) -> None:
-    flags = DomainXmlFlag.NONE
-    if args.has("inactive"):
-        flags |= DomainXmlFlag.INACTIVE
-    if args.has("security-info"):
-        flags |= DomainXmlFlag.SECURE
-    if args.has("migratable"):
-        flags |= DomainXmlFlag.MIGRATABLE
+    bits = {
+        "inactive": DomainXmlFlag.INACTIVE, "security-info": DomainXmlFlag.SECURE,
+        "update-cpu": DomainXmlFlag.UPDATE_CPU, "migratable": DomainXmlFlag.MIGRATABLE,
+    }  # fmt: skip
+    flags = args.flags(DomainXmlFlag.NONE, bits)
     document.show(session, session.hypervisor.domain_get_xml_desc(session.domain(args), flags), args)
 
 
@@ -213,7 +225,7 @@ COMMANDS = (
             FILE,
             CONSOLE,
             PAUSED,
-            later(flag("autodestroy", "")),
+            AUTODESTROY,
             value("pass-fds", "descriptors N,M,... that the domain gets"),
             VALIDATE,
             flag("reset-nvram", "and make UEFI's variables anew"),
@@ -224,7 +236,11 @@ COMMANDS = (
     Command(
         "destroy",
         "end a domain now",
-        (DOMAIN, flag("graceful", "only if it ends without force"), later(flag("remove-logs", ""))),
+        (
+            DOMAIN,
+            flag("graceful", "only if it ends without force"),
+            flag("remove-logs", "and remove its logs"),
+        ),
         _acting(_destroy, "destroyed", "destroy"),
     ),
     Command("domid", "the id of a domain", (data("domain", "domain name or uuid"),), _domid),
@@ -237,7 +253,7 @@ COMMANDS = (
             DOMAIN,
             flag("inactive", "of the definition"),
             flag("security-info", "with passwords"),
-            later(flag("update-cpu", "")),
+            flag("update-cpu", "with the processor that the host would give it"),
             flag("migratable", "as another host's migrate --xml takes it"),
             *document.PARTS,
         ),
@@ -286,8 +302,8 @@ COMMANDS = (
             DOMAIN,
             CONSOLE,
             PAUSED,
-            later(flag("autodestroy", "")),
-            later(flag("bypass-cache", "")),
+            AUTODESTROY,
+            flag("bypass-cache", "go on from kept memory past the host's cache"),
             flag("force-boot", "boot it, and drop memory that was kept"),
             value("pass-fds", "descriptors N,M,... that the domain gets"),
             flag("reset-nvram", "and make UEFI's variables anew"),
@@ -309,7 +325,7 @@ COMMANDS = (
             flag("managed-save", "and its saved state"),
             value("storage", "remove these volumes too: targets or paths, with commas"),
             flag("remove-all-storage", "remove all volumes of its disks too"),
-            later(flag("delete-storage-volume-snapshots", "")),
+            flag("delete-storage-volume-snapshots", "and the snapshots of the volumes that are removed"),
             flag("wipe-storage", "overwrite the volumes before they are removed"),
             flag("snapshots-metadata", "and what is known of its snapshots"),
             flag("checkpoints-metadata", "and what is known of its checkpoints"),

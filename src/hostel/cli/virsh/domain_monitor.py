@@ -69,12 +69,14 @@ REASONS = {
 _OTHER_STATES = frozenset(DomainState) - {DomainState.RUNNING, DomainState.PAUSED, DomainState.SHUTOFF}
 
 
-def _has_snapshots(session: Session, domain: DomainRef) -> bool:
+def has_snapshots(session: Session, domain: DomainRef) -> bool:
+    """Whether there are snapshots of a domain."""
     driver = session.hypervisor
     return isinstance(driver, SnapshotDriver) and bool(driver.domain_list_all_snapshots(domain))
 
 
-def _has_checkpoints(session: Session, domain: DomainRef) -> bool:
+def has_checkpoints(session: Session, domain: DomainRef) -> bool:
+    """Whether there are checkpoints of a domain."""
     driver = session.hypervisor
     return isinstance(driver, CheckpointDriver) and bool(driver.domain_list_all_checkpoints(domain))
 
@@ -89,8 +91,8 @@ def is_saved(session: Session, domain: DomainRef) -> bool:
 _FILTERS: tuple[tuple[str, str, Callable[[Session, DomainRef], bool]], ...] = (
     ("persistent", "transient", lambda session, domain: session.hypervisor.domain_is_persistent(domain)),
     ("autostart", "no-autostart", lambda session, domain: session.hypervisor.domain_get_autostart(domain)),
-    ("with-snapshot", "without-snapshot", _has_snapshots),
-    ("with-checkpoint", "without-checkpoint", _has_checkpoints),
+    ("with-snapshot", "without-snapshot", has_snapshots),
+    ("with-checkpoint", "without-checkpoint", has_checkpoints),
     ("with-managed-save", "without-managed-save", is_saved),
 )
 _STATE_FILTERS = {

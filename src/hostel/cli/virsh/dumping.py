@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import signal
 from typing import Final
 
 from hostel.cli.options import Args, Command, Option, data, flag, number, rest, value
@@ -26,7 +25,7 @@ from hostel.drivers.base.offered import offered
 from hostel.drivers.fault import fault
 from hostel.errors import ErrorCode, UsageError
 
-_FORMATS: Final = {
+FORMATS: Final = {
     "elf": DumpFormat.RAW, "kdump-zlib": DumpFormat.KDUMP_ZLIB, "kdump-lzo": DumpFormat.KDUMP_LZO,
     "kdump-snappy": DumpFormat.KDUMP_SNAPPY, "win-dmp": DumpFormat.WIN_DMP,
 }  # fmt: skip
@@ -34,15 +33,17 @@ _FLAGS: Final = {
     "live": DumpFlag.LIVE, "crash": DumpFlag.CRASH, "bypass-cache": DumpFlag.BYPASS_CACHE, "reset": DumpFlag.RESET,
     "memory-only": DumpFlag.MEMORY_ONLY,
 }  # fmt: skip
-_MODES: Final = {
+MODES: Final = {
     "page-sampling": DirtyRateMode.PAGE_SAMPLING, "dirty-bitmap": DirtyRateMode.DIRTY_BITMAP,
     "dirty-ring": DirtyRateMode.DIRTY_RING,
 }  # fmt: skip
 # virDomainProcessSignal: Linux's numbers, and those for real time from 32 on.
-_SIGNALS: Final = {
-    "nop": 0,
-    **{each.name.removeprefix("SIG").lower(): int(each) for each in signal.Signals if each < signal.SIGRTMIN - 2},
-    "stkflt": 16,
+_NAMES: Final = (
+    "nop hup int quit ill trap abrt bus fpe kill usr1 segv usr2 pipe alrm term stkflt chld cont stop tstp ttin ttou "
+    "urg xcpu xfsz vtalrm prof winch poll pwr sys"
+)
+SIGNALS: Final = {
+    **{name: number for number, name in enumerate(_NAMES.split())},
     **{f"rt{place}": 32 + place for place in range(33)},
 }
 _NUMBER: Final = re.compile(r"[ \t\n]*[+-]?[0-9]{1,19}", re.ASCII)
@@ -54,12 +55,12 @@ def _dump(session: Session, args: Args) -> None:
     name = args.get("format") or "elf"
     if args.has("format") and not args.has("memory-only"):
         raise CommandError("--format only works with --memory-only")
-    if name not in _FORMATS:
+    if name not in FORMATS:
         known = "'kdump-zlib', 'kdump-lzo', 'kdump-snappy', 'win-dmp' or 'elf'"
         raise CommandError(f"format '{name}' is not supported, expecting {known}")
     with failing(f"Failed to core dump domain '{domain.name}' to {file}"):
         driver = offered(session.hypervisor, DumpDriver, "virDomainCoreDump")
-        driver.domain_core_dump_with_format(domain, absolute(file), _FORMATS[name], flags, verbose(args, "Dump"))
+        driver.domain_core_dump_with_format(domain, absolute(file), FORMATS[name], flags, verbose(args, "Dump"))
     session.output.note(f"\nDomain '{domain.name}' dumped to {file}")
 
 
@@ -69,7 +70,7 @@ def _send_signal(session: Session, args: Args) -> None:
     if not _NUMBER.fullmatch(text):
         raise UsageError(f"Numeric value '{text}' for <pid> option is malformed or out of range")
     name = args["signame"].lower()
-    signum = int(name) if name.isdecimal() else _SIGNALS.get(name.removeprefix("sig_").removeprefix("sig"))
+    signum = int(name) if name.isdecimal() else SIGNALS.get(name.removeprefix("sig_").removeprefix("sig"))
     if signum is None:
         raise CommandError(f"malformed signal name: {args['signame']}")
     driver = offered(session.hypervisor, SignalDriver, "virDomainSendProcessSignal")
@@ -92,10 +93,10 @@ def _dirty_rate(session: Session, args: Args) -> None:
     domain = session.domain(args)
     seconds = integer(args, "seconds")
     name = args.get("mode") or "page-sampling"
-    if name not in _MODES:
+    if name not in MODES:
         raise CommandError(f"Unknown calculation mode '{name}'")
     driver = offered(session.hypervisor, DirtyRateDriver, "virDomainStartDirtyRateCalc")
-    driver.domain_start_dirty_rate_calc(domain, 1 if seconds is None else seconds, _MODES[name])
+    driver.domain_start_dirty_rate_calc(domain, 1 if seconds is None else seconds, MODES[name])
     session.output.note("Start to calculate domain's memory dirty rate successfully.")
 
 

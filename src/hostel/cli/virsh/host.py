@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Final
 
-from hostel.cli.options import Args, Command, flag, later, number, value
+from hostel.cli.options import Args, Command, flag, number, value
 from hostel.cli.virsh.session import Session, failing
 from hostel.drivers.base.host import ALL
 from hostel.model.numberset import format_numbers
@@ -15,15 +15,22 @@ _CPU_STATS: Final = (("user:", "user"), ("system:", "kernel"), ("idle:", "idle")
 LIBRARY: Final = "libvirt 9.0.0"  # the one whose behaviour this is
 
 
-def _version(session: Session, _args: Args) -> None:
+def _version(session: Session, args: Args) -> None:
     with failing("failed to get the hypervisor version"):
         kind = session.hypervisor.connect_get_type()
         number = session.hypervisor.connect_get_version()
-    version = f"{number // 1_000_000}.{number // 1000 % 1000}.{number % 1000}"
     session.output.line(f"Compiled against library: {LIBRARY}")
     session.output.line(f"Using library: {LIBRARY}")
     session.output.line(f"Using API: {kind} {LIBRARY.split()[1]}")
-    session.output.line(f"Running hypervisor: {kind} {version}")
+    session.output.line(f"Running hypervisor: {kind} {_dotted(number)}")
+    if args.has("daemon"):
+        with failing("failed to get the daemon version"):
+            found = session.host.connect_get_lib_version()
+        session.output.line(f"Running against daemon: {_dotted(found)}")
+
+
+def _dotted(number: int) -> str:
+    return f"{number // 1_000_000}.{number // 1000 % 1000}.{number % 1000}"
 
 
 def _nodeinfo(session: Session, _args: Args) -> None:
@@ -128,5 +135,10 @@ COMMANDS = (
         (),
         lambda s, _: s.output.line(s.connection.uri),
     ),
-    Command("version", "whose behaviour this is, and what runs the machines", (later(flag("daemon", "")),), _version),
+    Command(
+        "version",
+        "whose behaviour this is, and what runs the machines",
+        (flag("daemon", "and of the daemon that is asked"),),
+        _version,
+    ),
 )

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Final
 
-from hostel.cli.options import Args, Command, flag, later
+from hostel.cli.options import Args, Command, flag
 from hostel.cli.virsh.block import pretty
 from hostel.cli.virsh.session import DOMAIN, Session
-from hostel.drivers.base.backup import BackupDriver, JobStatsDriver, JobType
+from hostel.drivers.base.backup import AbortFlag, BackupDriver, JobStatsDriver, JobType
 from hostel.drivers.base.offered import offered
 from hostel.errors import UsageError
 
@@ -38,7 +38,9 @@ _LAST: Final = (
 
 def _abort(session: Session, args: Args) -> None:
     domain = session.domain(args)
-    offered(session.hypervisor, BackupDriver, "virDomainAbortJob").domain_abort_job(domain)
+    flags = args.flags(AbortFlag.NONE, {"postcopy": AbortFlag.POSTCOPY})
+    api = "virDomainAbortJobFlags" if flags else "virDomainAbortJob"
+    offered(session.hypervisor, BackupDriver, api).domain_abort_job(domain, flags)
 
 
 def _info(session: Session, args: Args) -> None:
@@ -106,7 +108,7 @@ COMMANDS = (
     Command(
         "domjobabort",
         "end what the domain is about",
-        (DOMAIN, later(flag("postcopy", ""))),
+        (DOMAIN, flag("postcopy", "a migration whose guest runs at both ends: it may go on later")),
         _abort,
     ),
     Command(

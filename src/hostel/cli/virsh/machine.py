@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from hostel.cli.options import Args, Command, Option, data, flag, later, number, rest, value
+from hostel.cli.options import Args, Command, Option, data, flag, number, rest, value
 from hostel.cli.virsh.affect import THREE, affected, check
+from hostel.cli.virsh.descriptors import descriptors
 from hostel.cli.virsh.scaled import scaled
 from hostel.cli.virsh.session import DOMAIN, CommandError, Session, failing
 from hostel.drivers.base import DomainRef
@@ -73,7 +74,9 @@ def _set_vcpus(session: Session, args: Args) -> None:
     count = args.number("count") or 0
     if not count:
         raise CommandError("Can't set 0 processors for a VM")
-    flags = args.flags(VcpuFlag.NONE, {"maximum": VcpuFlag.MAXIMUM, "guest": VcpuFlag.GUEST})
+    flags = args.flags(
+        VcpuFlag.NONE, {"maximum": VcpuFlag.MAXIMUM, "guest": VcpuFlag.GUEST, "hotpluggable": VcpuFlag.HOTPLUGGABLE}
+    )
     affect = affected(args) if flags else _live(args)
     _machines(session, "virDomainSetVcpusFlags").domain_set_vcpus_flags(domain, count, affect, flags)
 
@@ -129,7 +132,8 @@ def _monitor(session: Session, args: Args) -> None:
     human = args.has("hmp")
     command = " ".join(args.rest) if human else _wrapped(args.rest)
     machines = _machines(session, "virDomainQemuMonitorCommand")
-    answer = machines.domain_qemu_monitor_command(domain, command, human=human)
+    files = descriptors(args)
+    answer = machines.domain_qemu_monitor_command(domain, command, human=human, files=files)
     if not args.has("pretty") and not args.has("return-value"):
         session.output.line(answer)
         return
@@ -233,7 +237,7 @@ COMMANDS = (
             flag("hmp", "the command is one for people"),
             flag("pretty", "print the answer on several lines"),
             flag("return-value", "print only what is returned"),
-            later(value("pass-fds", "", positional=False)),
+            value("pass-fds", "descriptors N,M,... that go along with it", positional=False),
             _required(rest("cmd", "the command")),
         ),
         _monitor,
@@ -266,7 +270,7 @@ COMMANDS = (
             flag("maximum", "how many it may have, from the next start on"),
             *THREE,
             flag("guest", "how many of them the guest uses"),
-            later(flag("hotpluggable", "")),
+            flag("hotpluggable", "they can be taken out again"),
         ),
         _set_vcpus,
     ),

@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Mapping
-from typing import Final, NamedTuple
+from pathlib import Path
+from typing import Final
 
 from hostel.cli.main import describe
-from hostel.cli.options import Args, Command, split_line
+from hostel.cli.options import Args, Command, Kind, Option, split_line
 from hostel.cli.output import Output
 from hostel.cli.virsh import registry
-from hostel.cli.virsh.session import DEFAULT_ESCAPE, CommandError, Connection, Session
+from hostel.cli.virsh.globals import Globals, debug_level, parse_globals
+from hostel.cli.virsh.session import CommandError, Connection, KeepAlive, Session
+from hostel.cli.virsh.trace import Level, Trace, TracedOutput
 from hostel.errors import ErrorCode, HostelError, UsageError, VirtError
 
 VERSION: Final = "9.0.0"  # the virsh whose command line this is
@@ -24,76 +26,32 @@ virsh [options]... <command> [args...]
 
   options:
     -c | --connect=URI      connect to this hypervisor
+    -d | --debug=NUM        say what virsh itself does, from this level on: 0 is everything, 4 is errors
     -e | --escape <char>    leave a console by this character, such as ^]
     -h | --help             this page
+    -k | --keepalive-interval=NUM
+                            ask a silent daemon after so many seconds; 0 does not ask
+    -K | --keepalive-count=NUM
+                            take it for gone after so many questions without an answer
+    -l | --log=FILE         keep errors, and what -d shows, in a file
     -q | --quiet            print only what programs read
     -r | --readonly         refuse every change
     -t | --timing           say how long each command took
     -v                      the version
     -V                      the version, at length
-  'virsh help' lists the commands, 'virsh help COMMAND' explains one.
+         --version[=TYPE]   one of the two: short or long
+  commands, where one is given:
+
 """
-_TAKES_VALUE: Final = {"c": "connect", "e": "escape"}
-_FLAGS: Final = {"h": "help", "q": "quiet", "r": "readonly", "t": "timing", "v": "version", "V": "long-version"}
-_KNOWN: Final = ("debug", "keepalive-interval", "keepalive-count", "log")
+LONG_VERSION: Final = f"""Virsh command line tool of libvirt {VERSION}
+See web site at https://libvirt.org/
 
-
-class Globals(NamedTuple):
-    """What stands before the command."""
-
-    options: Mapping[str, str]
-    words: list[str]
-
-
-def parse_globals(argv: list[str]) -> Globals:
-    """Split the options of virsh itself from the command.
-
-    Raises:
-        UsageError: with virsh's message.
-    """
-    options: dict[str, str] = {}
-    words = list(argv)
-    while words and words[0].startswith("-") and words[0] != "-":
-        word = words.pop(0)
-        if word == "--":
-            break
-        if word.startswith("--"):
-            _long(word, words, options)
-        else:
-            _short(word[1:], words, options)
-    return Globals(options, words)
-
-
-def _long(word: str, words: list[str], options: dict[str, str]) -> None:
-    name, equals, attached = word[2:].partition("=")
-    short = next((letter for letter, long in _TAKES_VALUE.items() if long == name), None)
-    if short is not None:
-        if not equals and not words:
-            raise UsageError(f"option '-{short}'/'--{name}' requires an argument")
-        options[name] = attached if equals else words.pop(0)
-    elif name in ("help", "quiet", "readonly", "timing") and not equals:
-        options[name] = ""
-    elif name == "version" and attached in ("", "short", "long"):
-        options["long-version" if attached == "long" else "version"] = ""
-    elif name in _KNOWN:
-        raise UsageError(f"option --{name} is not implemented yet; docs/compatibility/virsh.md lists what is")
-    else:
-        raise UsageError(f"unsupported option '{word}'. See --help.")
-
-
-def _short(letters: str, words: list[str], options: dict[str, str]) -> None:
-    while letters:
-        letter, letters = letters[0], letters[1:]
-        if letter in _TAKES_VALUE:
-            if not letters and not words:
-                raise UsageError(f"option '-{letter}'/'--{_TAKES_VALUE[letter]}' requires an argument")
-            options[_TAKES_VALUE[letter]] = letters or words.pop(0)
-            return
-        if letter in "dkKl":
-            raise UsageError(f"option -{letter} is not implemented yet; docs/compatibility/virsh.md lists what is")
-        if letter not in _FLAGS:
-            raise UsageError(f"unsupported option '-{letter}'. See --help.")
-        options[_FLAGS[letter]] = ""
+Compiled with support for:
+ Hypervisors: QEMU/KVM Test
+ Networking: Remote Network Bridging Interface udev Nwfilter
+ Storage: Dir Disk Filesystem SCSI Multipath iSCSI iSCSI-direct LVM RBD Gluster
+ Miscellaneous: Daemon Nodedev Secrets Debug Readline
+"""
 
 
 def open_uri(uri: str, *, read_only: bool = False) -> Connection:
@@ -119,49 +77,82 @@ def main(argv: list[str]) -> int:
     output = Output()
     try:
         given = parse_globals(argv)
-        escape = _escape(given.options)
+        trace = _trace(given)
     except UsageError as error:
         output.error(str(error))
         return 1
-    if "help" in given.options:
-        output.text(USAGE)
+    for complaint in given.complaints:
+        output.error(complaint)
+    if given.shows:
+        output.text({"help": usage(), "version": f"{VERSION}\n"}.get(given.shows, LONG_VERSION))
         return 0
-    if "version" in given.options or "long-version" in given.options:
-        output.line(VERSION if "version" in given.options else f"Virsh command line tool of libvirt {VERSION}")
-        return 0
-    output.quiet = "quiet" in given.options
+    output = TracedOutput(trace)
+    output.quiet = given.quiet
     defaults = (os.environ.get(name) for name in URI_VARIABLES)
-    uri = given.options.get("connect") or next(filter(None, defaults), DEFAULT_URI)
-    session = Session(output, uri, open_uri, read_only="readonly" in given.options, escape=escape)
-    session.timing = "timing" in given.options
+    uri = given.uri or next(filter(None, defaults), DEFAULT_URI)
+    session = Session(output, uri, open_uri, read_only=given.read_only, escape=given.escape)
+    session.timing = given.timing
+    session.trace = trace
+    session.keepalive = KeepAlive(given.interval, given.count)
+    session.is_named = given.uri is not None
     try:
-        return run_words(session, given.words) if given.words else interact(session)
+        if given.words:
+            return run_words(session, given.words)
+        from hostel.cli.virsh.interactive import interact
+
+        return interact(session, lambda line: run_line(session, line))
+    except CommandError as error:
+        output.error(str(error))
+        return 1
     finally:
         session.close()
+        trace.close()
 
 
-def _escape(options: Mapping[str, str]) -> str:
-    text = options.get("escape")
-    if text is None:
-        return DEFAULT_ESCAPE
-    from hostel.cli.virsh.console import is_escape
+def usage() -> str:
+    """The page that ``--help`` prints."""
+    lines = []
+    for group in registry.GROUPS:
+        lines.append(f" {group.title} (help keyword '{group.keyword}')")
+        lines += [f"    {command.name:<30} {command.summary}" for command in registry.commands_of(group)]
+        lines.append("")
+    ends = ("\n  (specify help <group> for the commands of a group)", "\n  (specify help <command> for a command)\n")
+    return USAGE + "\n".join((*lines, *ends)) + "\n"
 
-    if not is_escape(text):
-        raise UsageError(f"Invalid string '{text}' for escape sequence")
-    return text
+
+def _trace(given: Globals) -> Trace:
+    """Where virsh says what it does: as the command line has it, or else the environment.
+
+    Raises:
+        UsageError: the file cannot be written.
+    """
+    level = given.debug
+    text = os.environ.get("VIRSH_DEBUG")
+    if level in (None, Level.ERROR) and text is not None:
+        level = debug_level(text)
+        if level is None:
+            given.complaints.append("VIRSH_DEBUG not set with a valid numeric value")
+    path = given.log or os.environ.get("VIRSH_LOG_FILE")
+    try:
+        return Trace(sys.stdout, Level.ERROR if level is None else level, Path(path) if path else None)
+    except OSError as error:
+        raise UsageError(f"failed to open the log file. check the log file path\n{path}: {error.strerror}") from error
 
 
 def run_words(session: Session, words: list[str]) -> int:
     """Run what stands on the command line: one word is a line of commands, several are one command."""
+    if len(words) == 1:
+        session.trace.say(Level.INFO, f'commands: "{words[0]}"')
     try:
-        commands = [parse(part) for part in (split_line(words[0]) if len(words) == 1 else [words])]
+        commands = [parse(session, part) for part in (split_line(words[0]) if len(words) == 1 else [words])]
     except UsageError as error:
         session.output.error(str(error))
         return 1
+    session.greet()
     return 0 if run_all(session, commands) else 1
 
 
-def parse(words: list[str]) -> tuple[Command, Args]:
+def parse(session: Session, words: list[str]) -> tuple[Command, Args]:
     """Find the command and assign its options; ``--help`` asks for its page instead.
 
     Raises:
@@ -169,9 +160,18 @@ def parse(words: list[str]) -> tuple[Command, Args]:
     """
     command = registry.find(words[0])
     args = command.parse(words[1:])
+    for option in command.options:
+        if args.has(option.name):
+            _trace_option(session, command, option, args)
     if args.has("help"):
         return registry.find("help"), Args({"command": command.name})
     return command, args
+
+
+def _trace_option(session: Session, command: Command, option: Option, args: Args) -> None:
+    kind = "bool" if option.kind is Kind.FLAG else "optdata"
+    for text in args.rest if option.kind is Kind.REST else ("(none)" if kind == "bool" else args.written(option.name),):
+        session.trace.say(Level.INFO, f"{command.name}: {option.name}({kind}): {text}")
 
 
 def run_all(session: Session, commands: list[tuple[Command, Args]]) -> bool:
@@ -190,6 +190,7 @@ def run_all(session: Session, commands: list[tuple[Command, Args]]) -> bool:
 
 
 def _run(session: Session, command: Command, args: Args) -> bool:
+    session.command = command.name
     try:
         if command.connects:
             _ = session.connection
@@ -203,41 +204,11 @@ def _run(session: Session, command: Command, args: Args) -> bool:
     return True
 
 
-def interact(session: Session) -> int:
-    """Read lines and run them, until ``quit`` or the end of input."""
-    session.interactive = True
-    output = session.output
-    output.note("Welcome to virsh, the virtualization interactive terminal.\n")
-    output.note("Type:  'help' for help with commands\n       'quit' to quit\n")
-    prompt = "virsh > " if session.read_only else "virsh # "
-    terminal = sys.stdin.isatty()
-    if terminal:
-        import readline  # noqa: F401  (gives input() its editing and history)
-    while not session.finished:
-        try:
-            line = input(prompt) if terminal else _read_line(session, prompt)
-        except EOFError:
-            break
-        except KeyboardInterrupt:
-            output.line()
-            continue
-        try:
-            commands = [parse(part) for part in split_line(line)]
-        except (UsageError, CommandError) as error:
-            output.error(str(error))
-            continue
-        run_all(session, commands)
-    output.line()
-    return 0
-
-
-def _read_line(session: Session, prompt: str) -> str:
-    """Read a line from what is no terminal, and show it as if it had been typed, as virsh's line editor does."""
-    session.output.text(prompt)
-    session.output.out.flush()
-    line = sys.stdin.readline()
-    if not line:
-        raise EOFError
-    line = line.removesuffix("\n")
-    session.output.line(line)
-    return line
+def run_line(session: Session, line: str) -> None:
+    """Run a line of the shell."""
+    try:
+        commands = [parse(session, part) for part in split_line(line)]
+    except (UsageError, CommandError) as error:
+        session.output.error(str(error))
+        return
+    run_all(session, commands)

@@ -116,7 +116,7 @@ def _update(session: Session, args: Args) -> None:
     command = _UPDATES.get(args["command"])
     if command is None:
         raise CommandError(f"unrecognized command name '{args['command']}'")
-    section = _SECTIONS.index(args["section"]) + 1 if args["section"] in _SECTIONS else 0
+    section = SECTIONS.index(args["section"]) + 1 if args["section"] in SECTIONS else 0
     if not section:
         raise CommandError(f"unrecognized section name '{args['section']}'")
     parent = args.number("parent-index", wraps=True)
@@ -136,7 +136,7 @@ def _update(session: Session, args: Args) -> None:
 
 # virNetworkUpdateCommand, and virNetworkUpdateSection from 1 on, by virsh's names.
 _UPDATES: Final = {"modify": 1, "delete": 2, "add-last": 3, "add": 3, "add-first": 4}
-_SECTIONS: Final = (
+SECTIONS: Final = (
     "bridge", "domain", "ip", "ip-dhcp-host", "ip-dhcp-range", "forward", "forward-interface", "forward-pf",
     "portgroup", "dns-host", "dns-txt", "dns-srv",
 )  # fmt: skip

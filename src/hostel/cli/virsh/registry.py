@@ -216,6 +216,9 @@ GROUPS: Final = (
     ),
     Group("Virsh itself", "virsh", "shell", "cd echo exit help pwd quit connect"),
 )
+# What no list names: where it is, and what is another name of which command.
+_HIDDEN: Final = {"complete": "shell"}
+_OTHER_NAMES: Final = {"nodedev-dettach": "nodedev-detach"}
 COMMANDS: Final = {name: group for group in GROUPS for name in group.modules()}
 
 
@@ -242,9 +245,11 @@ def find(name: str, *, for_help: bool = False) -> Command:
         UsageError: virsh has no such command.
         CommandError: the same, when ``help`` asks.
     """
+    name = _OTHER_NAMES.get(name, name)
     group = COMMANDS.get(name)
-    if group is not None:
-        found = next(command for command in _commands_in(group.modules()[name]) if command.name == name)
+    module = group.modules()[name] if group is not None else _HIDDEN.get(name)
+    if module is not None:
+        found = next(command for command in _commands_in(module) if command.name == name)
         return found._replace(aliases=ALIASES[name]) if name in ALIASES else found
     if for_help:
         raise CommandError(f"command or command group '{name}' doesn't exist")

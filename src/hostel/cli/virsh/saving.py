@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from hostel.cli.options import Args, Command, data, flag, later, value
+from hostel.cli.options import Args, Command, data, flag, value
 from hostel.cli.virsh import document
 from hostel.cli.virsh.block import progress
 from hostel.cli.virsh.session import DOMAIN, CommandError, Session, failing, read_document
@@ -18,7 +18,7 @@ FILE = data("file", "the file with the saved memory")
 XML = data("xml", "file with the new document")
 RUNNING = flag("running", "it runs when it goes on")
 PAUSED = flag("paused", "it is paused when it goes on")
-BYPASS = later(flag("bypass-cache", ""))
+BYPASS = flag("bypass-cache", "past the host's cache")
 
 
 def saves(session: Session, api: str) -> SaveDriver:
@@ -28,7 +28,10 @@ def saves(session: Session, api: str) -> SaveDriver:
 
 def flags(args: Args) -> SaveFlag:
     """How the machine goes on, as the options say."""
-    bits = {"running": SaveFlag.RUNNING, "paused": SaveFlag.PAUSED, "reset-nvram": SaveFlag.RESET_NVRAM}
+    bits = {
+        "bypass-cache": SaveFlag.BYPASS_CACHE, "running": SaveFlag.RUNNING, "paused": SaveFlag.PAUSED,
+        "reset-nvram": SaveFlag.RESET_NVRAM,
+    }  # fmt: skip
     return args.flags(SaveFlag.NONE, bits)
 
 

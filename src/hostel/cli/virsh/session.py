@@ -6,10 +6,12 @@ import contextlib
 import errno
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Final, Protocol, TypeVar
+from typing import Final, NamedTuple, Protocol, TypeVar
 
 from hostel.cli.options import Args, data, flag
 from hostel.cli.output import Output
+from hostel.cli.virsh.trace import Level, Trace
+from hostel.drivers.autodestroy import end_all
 from hostel.drivers.base import (
     DomainRef,
     HypervisorDriver,
@@ -27,6 +29,8 @@ from hostel.drivers.base.secret import SecretDriver
 from hostel.errors import HostelError, VirtError
 
 Ref = TypeVar("Ref")
+_INTERVAL: Final = 5  # seconds, and questions, where only the other one is named
+_QUESTIONS: Final = 6
 _UUID_LENGTH: Final = 36  # characters: what virsh takes for a UUID
 _MAX_ID: Final = 2**31 - 1
 MAX_DOCUMENT: Final = 10 * 1024 * 1024  # bytes: virsh's VSH_MAX_XML_FILE
@@ -47,8 +51,23 @@ class Connection(Protocol):
     nwfilter: NwfilterDriver
     host: HostDriver
 
+    def set_keepalive(self, interval: int, count: int) -> bool:
+        """Ask a silent daemon every ``interval`` seconds, ``count`` times; ``NO_SUPPORT`` where there is none."""
+
     def close(self) -> None:
         """Release the drivers."""
+
+
+class KeepAlive(NamedTuple):
+    """How a silent daemon is asked whether it is there.
+
+    Attributes:
+        interval: seconds of silence before a question; 0: it is not asked, None: as usual.
+        questions: how many remain without an answer until it counts as gone; None: as usual.
+    """
+
+    interval: int | None = None
+    questions: int | None = None
 
 
 class Opener(Protocol):
@@ -72,6 +91,11 @@ class Session:
     Attributes:
         escape: the console's escape sequence, as ``-e`` takes it.
         timing: whether to say how long each command took.
+        trace: where virsh says what it does itself.
+        keepalive: how connections are to be looked after.
+        is_named: whether its user has named the URI, and so wants it whatever the command is.
+        command: the name of the command that runs.
+        autodestroys: machines that end with the connection; a daemon ends them by itself.
     """
 
     def __init__(
@@ -82,6 +106,11 @@ class Session:
         self.read_only = read_only
         self.escape = escape
         self.timing = False
+        self.trace = Trace()
+        self.keepalive = KeepAlive()
+        self.is_named = False
+        self.command = ""
+        self.autodestroys: list[DomainRef] = []
         self.interactive = False
         self.finished = False
         self._opener = opener
@@ -96,8 +125,35 @@ class Session:
         """
         if self._connection is None:
             with failing("failed to connect to the hypervisor"):
-                self._connection = self._opener(self.uri, read_only=self.read_only)
+                self._connection = self._open(self.uri, read_only=self.read_only)
         return self._connection
+
+    def _open(self, uri: str, *, read_only: bool) -> Connection:
+        opened = self._opener(uri, read_only=read_only)
+        interval = _INTERVAL if self.keepalive.interval is None else self.keepalive.interval
+        questions = _QUESTIONS if self.keepalive.questions is None else self.keepalive.questions
+        cause: VirtError | None = None
+        try:
+            is_kept = opened.set_keepalive(interval, questions)
+        except VirtError as error:
+            is_kept, cause = False, error
+        if is_kept or interval == 0:
+            return opened
+        if self.keepalive == KeepAlive():
+            self.trace.say(Level.INFO, "Failed to setup keepalive on connection")
+            return opened
+        opened.close()
+        self.output.error("Cannot setup keepalive on connection as requested, disconnecting")
+        raise cause or CommandError("")
+
+    def greet(self) -> None:
+        """Open the connection where that is wanted whatever is done.
+
+        Raises:
+            CommandError: it cannot be opened.
+        """
+        if self.is_named:
+            _ = self.connection
 
     @property
     def hypervisor(self) -> HypervisorDriver:
@@ -146,7 +202,7 @@ class Session:
             CommandError: it cannot be opened.
         """
         with failing("failed to connect to the hypervisor"):
-            return self._opener(uri, read_only=False)
+            return self._open(uri, read_only=False)
 
     def reconnect(self, uri: str | None, *, read_only: bool) -> None:
         """Close, and open again: the same URI, or another."""
@@ -158,22 +214,35 @@ class Session:
     def close(self) -> None:
         """Close the connection, if there is one."""
         if self._connection is not None:
+            if self.autodestroys:
+                end_all(self._connection.hypervisor, self.autodestroys)
+                self.autodestroys.clear()
             self._connection.close()
             self._connection = None
 
     def domain(self, args: Args, *, by_id: bool = True, by_uuid: bool = True, by_name: bool = True) -> DomainRef:
         """The domain that ``--domain`` names: by id, then UUID, then name."""
         word = args["domain"]
+        self._found_option("domain", word)
         if by_id and word.isascii() and word.isdecimal() and int(word) <= _MAX_ID:
+            self._trying("<domain> looks like ID")
             with contextlib.suppress(VirtError):
                 return self.hypervisor.domain_lookup_by_id(int(word))
         if by_uuid and len(word) == _UUID_LENGTH:
+            self._trying("<domain> trying as domain UUID")
             with contextlib.suppress(VirtError):
                 return self.hypervisor.domain_lookup_by_uuid(word)
         if by_name:
+            self._trying("<domain> trying as domain NAME")
             with contextlib.suppress(VirtError):
                 return self.hypervisor.domain_lookup_by_name(word)
         raise CommandError(f"failed to get domain '{word}'")
+
+    def _found_option(self, option: str, word: str) -> None:
+        self.trace.say(Level.INFO, f"{self.command}: found option <{option}>: {word}")
+
+    def _trying(self, what: str) -> None:
+        self.trace.say(Level.DEBUG, f"{self.command}: {what}")
 
     def pool(self, word: str, *, by_uuid: bool = True, by_name: bool = True) -> PoolRef:
         """The pool that a word names: by UUID, then name."""

@@ -79,6 +79,20 @@ def _cd(session: Session, args: Args) -> None:
         raise CommandError(f"cd: {error.strerror}: {place}") from error
 
 
+def _complete(session: Session, args: Args) -> None:
+    from hostel.cli.virsh.completion.offer import offers
+
+    if not args.rest:
+        raise CommandError("")
+    found = offers(
+        session, " ".join(filter(None, args.rest[:-1])) + " " * (len(args.rest) > 1) + args.rest[-1], args.rest[-1]
+    )
+    for text in found:
+        session.output.line(text)
+    if not found:
+        raise CommandError("")
+
+
 def _quit(session: Session, _args: Args) -> None:
     session.finished = True
 
@@ -98,6 +112,7 @@ COMMANDS = (
         _echo,
         connects=False,
     ),
+    Command("complete", "what a line may become", (rest("string", "its words"),), _complete),
     Command("exit", "leave", (), _quit, connects=False),
     Command("help", "these pages", (value("command", "a command, or a group's keyword"),), _help, connects=False),
     Command("pwd", "the working directory", (), lambda s, _: s.output.line(str(Path.cwd())), connects=False),

@@ -32,6 +32,8 @@ def undefine(session: Session, args: Args) -> None:
     """
     args.exclude("nvram", "keep-nvram")
     args.exclude("tpm", "keep-tpm")
+    if args.has("delete-storage-volume-snapshots") and not args.has("remove-all-storage"):
+        raise UsageError("Option --remove-all-storage is required by option --delete-storage-volume-snapshots")
     takes_storage = args.has("storage") or args.has("remove-all-storage")
     if args.has("wipe-storage") and not takes_storage:
         raise UsageError("'--wipe-storage' requires '--storage <string>' or '--remove-all-storage'")
@@ -44,7 +46,8 @@ def undefine(session: Session, args: Args) -> None:
         session.hypervisor.domain_undefine(domain, _flags(args))
     session.output.note(f"Domain '{word}' has been undefined")
     # Every volume is tried, whatever happens to the others.
-    removed = [_remove(session, volume, wipe=args.has("wipe-storage")) for volume in volumes]
+    takes_snapshots = args.has("delete-storage-volume-snapshots")
+    removed = [_remove(session, volume, wipe=args.has("wipe-storage"), snapshots=takes_snapshots) for volume in volumes]
     if not all(removed):
         raise CommandError("")  # said already, volume by volume
 
@@ -112,7 +115,7 @@ def _look_up(session: Session, target: str, source: str, pool: str) -> VolumeRef
         return None
 
 
-def _remove(session: Session, disk: DiskVolume, *, wipe: bool) -> bool:
+def _remove(session: Session, disk: DiskVolume, *, wipe: bool, snapshots: bool) -> bool:
     output = session.output
     if wipe:
         if not output.quiet:
@@ -125,7 +128,7 @@ def _remove(session: Session, disk: DiskVolume, *, wipe: bool) -> bool:
             return False
         output.note("Done.")
     try:
-        session.storage.storage_vol_delete(disk.volume)
+        session.storage.storage_vol_delete(disk.volume, snapshots=snapshots)
     except HostelError as error:
         output.error(f"Failed to remove storage volume '{disk.target}'({disk.source})\n{error}")
         return False

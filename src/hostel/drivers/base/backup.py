@@ -34,6 +34,13 @@ class CheckpointXmlFlag(enum.IntFlag):
     SIZE = 4
 
 
+class AbortFlag(enum.IntFlag):
+    """``virDomainAbortJobFlagsValues``."""
+
+    NONE = 0
+    POSTCOPY = 1
+
+
 class CheckpointListFlag(enum.IntFlag):
     """``virDomainCheckpointListFlags``; the first two are one bit, which means the one or the other."""
 
@@ -113,7 +120,7 @@ class BackupDriver(Protocol):
     def domain_backup_get_xml_desc(self, domain: DomainRef) -> str:
         """The document of the backup that is under way; ``NO_DOMAIN_BACKUP``."""
 
-    def domain_abort_job(self, domain: DomainRef) -> None:
+    def domain_abort_job(self, domain: DomainRef, flags: AbortFlag = AbortFlag.NONE) -> None:
         """End the backup: what was being written is not whole, and what was served is no more."""
 
 

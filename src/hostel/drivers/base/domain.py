@@ -132,6 +132,7 @@ class DomainXmlFlag(enum.IntFlag):
     NONE = 0
     SECURE = 1
     INACTIVE = 2
+    UPDATE_CPU = 4
     MIGRATABLE = 8
 
 
@@ -151,6 +152,7 @@ class DestroyFlag(enum.IntFlag):
 
     DEFAULT = 0
     GRACEFUL = 1
+    REMOVE_LOGS = 2
 
 
 class ShutdownFlag(enum.IntFlag):

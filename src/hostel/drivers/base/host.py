@@ -20,8 +20,14 @@ class NodeInfo(NamedTuple):
     threads: int
 
 
+LIBRARY_VERSION: Final = 9_000_000  # the libvirt whose behaviour ours is
+
+
 class HostDriver(Protocol):
     """What a hypervisor's host has."""
+
+    def connect_get_lib_version(self) -> int:
+        """The libvirt that is answered as: 1,000,000 * major + 1,000 * minor + release."""
 
     def node_get_info(self) -> NodeInfo:
         """Processors and memory."""

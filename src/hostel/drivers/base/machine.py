@@ -28,6 +28,7 @@ class VcpuFlag(enum.IntFlag):
     NONE = 0
     MAXIMUM = 4
     GUEST = 8
+    HOTPLUGGABLE = 16
 
 
 class StatsFlag(enum.IntFlag):
@@ -109,5 +110,7 @@ class MachineDriver(Protocol):
     def domain_inject_nmi(self, domain: DomainRef) -> None:
         """Send a non-maskable interrupt."""
 
-    def domain_qemu_monitor_command(self, domain: DomainRef, command: str, *, human: bool = False) -> str:
-        """Give QEMU a command as it is: JSON, or ``human`` words; returns its answer."""
+    def domain_qemu_monitor_command(
+        self, domain: DomainRef, command: str, *, human: bool = False, files: Sequence[int] = ()
+    ) -> str:
+        """Give QEMU a command as it is, with open files: JSON, or ``human`` words; returns its answer."""

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from hostel.drivers.base.host import ALL, NodeInfo
+from hostel.drivers.base.host import ALL, LIBRARY_VERSION, NodeInfo
 from hostel.drivers.fault import fault
 from hostel.drivers.host.memory import HostMemory
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
@@ -34,6 +34,10 @@ class LinuxHostDriver(HostMemory):
         super().__init__(root)
         self._proc = root / "proc"
         self._system = root / "sys/devices/system"
+
+    def connect_get_lib_version(self) -> int:
+        """The libvirt that is answered as."""
+        return LIBRARY_VERSION
 
     def node_get_info(self) -> NodeInfo:
         """Processors and memory."""

@@ -290,6 +290,7 @@ class QemuDriver(
         saved = savefile.read(path)
         how = SaveFlag.PAUSED if flags & StartFlag.PAUSED else SaveFlag.NONE
         how |= SaveFlag.RESET_NVRAM if flags & StartFlag.RESET_NVRAM else SaveFlag.NONE
+        how |= SaveFlag.BYPASS_CACHE if flags & StartFlag.BYPASS_CACHE else SaveFlag.NONE
         return self._restore(document.parse_stored(saved.xml), path, saved, how, use_up=True)
 
     def domain_suspend(self, domain: DomainRef) -> None:
@@ -323,6 +324,8 @@ class QemuDriver(
             process.exit_status(Path(status.run), 2)
             machine.publish("lifecycle", event=int(Lifecycle.SHUTDOWN), detail=2)
             self._machines.forget(domain.name, Path(status.run), Ending(ShutoffReason.DESTROYED, ""))
+            if flags & DestroyFlag.REMOVE_LOGS:
+                self._machines.remove_logs(domain.name)
 
     def domain_undefine(self, domain: DomainRef, flags: UndefineFlag = UndefineFlag.NONE) -> None:
         """Drop the definition; a running domain becomes transient."""
@@ -391,6 +394,8 @@ class QemuDriver(
             forget_run(found)
         if found is None:
             raise no_domain(f"name '{domain.name}'")
+        if flags & DomainXmlFlag.UPDATE_CPU and (live is None or flags & DomainXmlFlag.INACTIVE):
+            self._launcher.name_processor(found)
         if not flags & (DomainXmlFlag.SECURE | DomainXmlFlag.MIGRATABLE):
             hide_passwords(found)
         interfaces = found.devices.interfaces

@@ -11,6 +11,7 @@ from hostel.drivers.base.domain import Affect
 from hostel.drivers.base.machine import MemoryFlag, Screenshot, VcpuFlag
 from hostel.drivers.fault import fault, system_fault
 from hostel.drivers.qemu.agent import open_agent
+from hostel.drivers.qemu.document import unsupported
 from hostel.drivers.qemu.guestinfo import chosen
 from hostel.drivers.qemu.inside import online, set_online
 from hostel.drivers.qemu.keyboard import numbers
@@ -60,6 +61,8 @@ class GuestCalls(Calls):
         self, domain: DomainRef, count: int, affect: Affect, flags: VcpuFlag = VcpuFlag.NONE
     ) -> None:
         """Change how many processors the guest has, or may have, or uses."""
+        if flags & VcpuFlag.HOTPLUGGABLE:
+            raise unsupported("definitions do not say which processors can be taken out; leave --hotpluggable out")
         with self._both(domain, affect) as both:
             if flags & VcpuFlag.GUEST:
                 _use_vcpus(both.running, count)
@@ -120,12 +123,14 @@ class GuestCalls(Calls):
         with self._running(domain) as machine:
             machine.ask("inject-nmi")
 
-    def domain_qemu_monitor_command(self, domain: DomainRef, command: str, *, human: bool = False) -> str:
+    def domain_qemu_monitor_command(
+        self, domain: DomainRef, command: str, *, human: bool = False, files: Sequence[int] = ()
+    ) -> str:
         """Give QEMU a command as it is; what it changes is not in the document."""
         with self._running(domain) as machine:
             machine.taint(Taint.CUSTOM_MONITOR)
             if human:
-                return str(machine.ask("human-monitor-command", **{"command-line": command}))
+                return str(machine.ask("human-monitor-command", files, **{"command-line": command}))
             try:
                 request = json.loads(command)
                 name, arguments = str(request["execute"]), dict(request.get("arguments", {}))
@@ -133,7 +138,7 @@ class GuestCalls(Calls):
                 what = f'\'{command}\' is no QMP command; write {{"execute": NAME, "arguments": {{...}}}}'
                 raise fault(ErrorCode.INVALID_ARG, what, ErrorDomain.QEMU) from error
             try:
-                answer: dict[str, Any] = {"return": machine.qmp.execute(name, **arguments)}
+                answer: dict[str, Any] = {"return": machine.qmp.execute(name, files, **arguments)}
             except QmpError as error:
                 if error.error_class in ("Disconnected", "Timeout"):
                     raise machine.translated(error, name) from error

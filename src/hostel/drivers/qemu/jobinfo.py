@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from hostel.drivers.base import DomainRef
-from hostel.drivers.base.backup import JobType
+from hostel.drivers.base.backup import AbortFlag, JobType
 from hostel.drivers.qemu.backup.calls import BackupCalls
 from hostel.drivers.qemu.migration.calls import MigrationCalls
 
@@ -18,7 +18,7 @@ class DomainJobCalls(BackupCalls, MigrationCalls):
         found = self.migration_stats(domain, flags)
         return found if found is not None else self.backup_stats(domain)
 
-    def domain_abort_job(self, domain: DomainRef) -> None:
+    def domain_abort_job(self, domain: DomainRef, flags: AbortFlag = AbortFlag.NONE) -> None:
         """End the job."""
-        if not self.abort_migration(domain):
+        if not self.abort_migration(domain, postcopy=bool(flags & AbortFlag.POSTCOPY)):
             self.abort_backup(domain)

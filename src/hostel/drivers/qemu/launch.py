@@ -120,10 +120,7 @@ class Launcher:
                 f"domain '{live.name}' is type='kvm', and KVM runs no guest on this host; "
                 "write <domain type='qemu'>, or --virt-type qemu"
             )
-        if live.cpu is not None and live.cpu.mode == "host-model":
-            from hostel.drivers.qemu.cpu.guest import name_host_model
-
-            name_host_model(live, live.cpu, emulator, self._cache)
+        self.name_processor(live)
         assign_aliases(live)
         notes = self._prepare_disks(live)
         if live.os is not None:
@@ -132,6 +129,17 @@ class Launcher:
         security.settle(live, platform.sev)
         vsock.choose(live)
         return self._run(live, emulator, notes, paused=paused, origin=origin)
+
+    def name_processor(self, domain: Domain) -> None:
+        """Write into a document what a processor as the host's is here; others stay.
+
+        Raises:
+            VirtError: the document's emulator is not there.
+        """
+        if domain.cpu is not None and domain.cpu.mode == "host-model":
+            from hostel.drivers.qemu.cpu.guest import name_host_model
+
+            name_host_model(domain, domain.cpu, find_emulator(domain), self._cache)
 
     def _prepare_disks(self, live: Domain) -> list[str]:
         """Resolve and check every disk, and tell of what is left out; returns notes on that."""

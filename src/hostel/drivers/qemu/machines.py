@@ -15,6 +15,7 @@ from typing import Any, Final
 from hostel.drivers.base import DomainRef, ShutoffReason
 from hostel.drivers.base.agent import AgentTimeout
 from hostel.drivers.events import Event, EventBus, Lifecycle, Stopped, Subject
+from hostel.drivers.fault import system_fault
 from hostel.drivers.qemu import document, process, savefile, transient
 from hostel.drivers.qemu.descriptors import Descriptors
 from hostel.drivers.qemu.helper import tpm
@@ -113,6 +114,19 @@ class Machines:
             return int(self.agent_timeouts.read(name) or AgentTimeout.DEFAULT)
         except ValueError:
             return AgentTimeout.DEFAULT
+
+    def remove_logs(self, name: str) -> None:
+        """Remove what a machine's processes have said, also of earlier runs.
+
+        Raises:
+            VirtError: the host refused.
+        """
+        said = [path for path in self.logs.glob("*.log*") if path.name.startswith((f"{name}.log", f"{name}-swtpm.log"))]
+        try:
+            for path in said:
+                path.unlink(missing_ok=True)
+        except OSError as error:
+            raise system_fault(error, f"Failed to remove the logs of '{name}'", ErrorDomain.QEMU) from error
 
     def log(self, name: str) -> Path:
         """The domain's log file."""

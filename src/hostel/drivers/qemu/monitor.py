@@ -10,7 +10,7 @@ import contextlib
 import json
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -91,8 +91,13 @@ class Monitor:
         except OSError as error:
             raise QmpError("Disconnected", error.strerror or str(error)) from error
 
-    def execute(self, command: str, **arguments: Any) -> Any:
+    def execute(self, command: str, files: Sequence[int] = (), /, **arguments: Any) -> Any:
         """Run a command and return its result.
+
+        Args:
+            command: its name.
+            files: open files that go along with it.
+            arguments: the command's own.
 
         Raises:
             QmpError: QEMU refused, did not answer in time, or went away.
@@ -103,7 +108,9 @@ class Monitor:
             request["arguments"] = arguments
         with self._translated():
             self._socket.settimeout(self._left())
-            self._socket.sendall(json.dumps(request).encode() + b"\n")
+            line = json.dumps(request).encode() + b"\n"
+            sent = socket.send_fds(self._socket, [line], files) if files else 0
+            self._socket.sendall(line[sent:])
         return self._answer()
 
     def _answer(self) -> Any:
@@ -147,12 +154,7 @@ class Monitor:
         Raises:
             QmpError: QEMU refused, or went away.
         """
-        request = json.dumps({"execute": "getfd", "arguments": {"fdname": name}}).encode() + b"\n"
-        self._deadline = time.monotonic() + self._timeout
-        with self._translated():
-            self._socket.settimeout(self._left())
-            socket.send_fds(self._socket, [request], [descriptor])
-        self._answer()
+        self.execute("getfd", [descriptor], fdname=name)
 
     def _receive(self) -> dict[str, Any]:
         """Read one object."""

@@ -7,7 +7,7 @@ that dies in between would leave something behind; :mod:`hostel.drivers.qemu.blo
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -102,14 +102,14 @@ class Running:
             self._monitor = Monitor(self.run / "monitor")
         return self._monitor
 
-    def ask(self, command: str, **arguments: Any) -> Any:
-        """Run a command of QEMU's.
+    def ask(self, command: str, files: Sequence[int] = (), /, **arguments: Any) -> Any:
+        """Run a command of QEMU's; ``files`` go along with it.
 
         Raises:
             VirtError: QEMU refused it, does not answer, or has ended.
         """
         try:
-            return self.qmp.execute(command, **arguments)
+            return self.qmp.execute(command, files, **arguments)
         except QmpError as error:
             raise self.translated(error, command) from error
 

@@ -138,6 +138,12 @@ def finish(file: BinaryIO) -> None:
     os.fsync(file.fileno())
 
 
+def drop_cached(path: Path) -> None:
+    """Give back the host's memory that holds a file's bytes: nobody reads them again soon."""
+    with contextlib.suppress(OSError), path.open("rb") as file:
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
 def is_whole(path: Path) -> bool:
     """Whether a file is there that was written to its end."""
     try:

@@ -91,6 +91,8 @@ class SaveCalls(Calls):
             settle_save(machine)
             raise
         settle_save(machine)
+        if flags & SaveFlag.BYPASS_CACHE:
+            savefile.drop_cached(path)
 
     def _checked(self, held: Domain, xml: str) -> str:
         """Another document for a saved machine, complete; it must be the same machine to the guest."""
@@ -137,6 +139,8 @@ class SaveCalls(Calls):
             if use_up:
                 origin = origin._replace(prepare=stack.enter_context(_used_up(path)))
             status = self._launcher.start(domain, paused=not runs, origin=origin)
+        if flags & SaveFlag.BYPASS_CACHE and not use_up:
+            savefile.drop_cached(path)
         return DomainRef(domain.name, domain.uuid or "", status.id)
 
     def domain_save_image_get_xml_desc(self, file: str, flags: DomainXmlFlag = DomainXmlFlag.NONE) -> str:

@@ -31,7 +31,7 @@ from hostel.wire.rpc.programs import PROGRAMS, REMOTE
 
 _PORTION: Final = 256 * KiB
 _AHEAD: Final = 32  # pieces of a download that may wait for who reads them
-_INTERVAL: Final = 5.0  # seconds of silence after which the daemon is asked
+_INTERVAL: Final = 5  # seconds of silence after which the daemon is asked
 _COUNT: Final = 5  # questions without an answer after which it is dead
 _NO_CALLBACK: Final[Callable[[Message], None]] = lambda message: None  # noqa: E731
 
@@ -162,6 +162,7 @@ class RpcClient:
         self._streams: dict[int, RpcStream] = {}
         self._over: VirtError | None = None
         self._alive: keepalive.KeepAlive | None = None
+        self._knows_keepalive = False
         self._reader = threading.Thread(target=self._read, name="rpc", daemon=True)
         self._reader.start()
 
@@ -178,7 +179,9 @@ class RpcClient:
         """
         return self._call(name, arguments, program)[1]
 
-    def call_with_files(self, name: str, files: Sequence[int], *arguments: Any) -> tuple[Any, ...]:
+    def call_with_files(
+        self, name: str, files: Sequence[int], *arguments: Any, program: Program = REMOTE
+    ) -> tuple[Any, ...]:
         """Call a procedure that open files go with, which stay the caller's.
 
         Raises:
@@ -186,7 +189,7 @@ class RpcClient:
         """
         if not (isinstance(self._transport, SocketTransport) and self._transport.passes_files):
             raise fault(ErrorCode.ARGUMENT_UNSUPPORTED, "fd passing is not supported by this connection")
-        return self._call(name, arguments, REMOTE, files=files)[1]
+        return self._call(name, arguments, program, files=files)[1]
 
     def open_stream(self, name: str, *arguments: Any) -> RpcStream:
         """Call a procedure that has a stream.
@@ -249,8 +252,21 @@ class RpcClient:
 
     def start_keepalive(self) -> None:
         """Ask the daemon when it is silent, from now on."""
-        self._alive = keepalive.KeepAlive(_INTERVAL, _COUNT, time.monotonic())
-        threading.Thread(target=self._ask, name="keepalive", daemon=True).start()
+        self._knows_keepalive = True
+        self.set_keepalive(_INTERVAL, _COUNT)
+
+    def set_keepalive(self, interval: int, count: int) -> bool:
+        """Ask a silent daemon every so many seconds, and so many times; an interval of 0 or less asks no more.
+
+        Returns:
+            Whether the daemon answers such questions.
+        """
+        if not self._knows_keepalive:
+            return False
+        self._alive = keepalive.KeepAlive(interval, count, time.monotonic()) if interval > 0 else None
+        if self._alive is not None:
+            threading.Thread(target=self._ask, args=(self._alive,), name="keepalive", daemon=True).start()
+        return True
 
     def take_leave(self) -> None:
         """Tell the daemon, if it is still there, and end the connection."""
@@ -312,13 +328,11 @@ class RpcClient:
             if stream is not None:
                 stream.arrived(event)
 
-    def _ask(self) -> None:
-        alive = self._alive
-        assert alive is not None
-        while not self.is_closed:
+    def _ask(self, alive: keepalive.KeepAlive) -> None:
+        while not self.is_closed and self._alive is alive:
             time.sleep(max(0.05, min(_INTERVAL, alive.deadline - time.monotonic())))
             try:
-                if alive.due(time.monotonic()):
+                if self._alive is alive and alive.due(time.monotonic()):
                     self.send(keepalive.ping)
             except TimeoutError as error:
                 self._end(_gone(f"received hangup event on socket: {error}"))

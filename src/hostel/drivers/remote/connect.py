@@ -44,7 +44,7 @@ def connect(remote: RemoteUri, *, read_only: bool = False, asking: Asking | None
     host: Any = RemoteHost(client)
     events = RemoteEvents(client)
     ours = (node_device, interface, nwfilter, host)
-    return Drivers(remote.written, hypervisor, storage, network, secret, *ours, events)
+    return Drivers(remote.written, hypervisor, storage, network, secret, *ours, events, client.set_keepalive)
 
 
 def open_client(remote: RemoteUri, *, read_only: bool = False, asking: Asking | None = None) -> RpcClient:

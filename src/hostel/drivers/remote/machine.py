@@ -109,11 +109,15 @@ class RemoteMachines:
         stream.finish()
         return Screenshot(str(stream.result[0] or ""), bytes(content))
 
-    def domain_qemu_monitor_command(self, domain: DomainRef, command: str, *, human: bool = False) -> str:
+    def domain_qemu_monitor_command(
+        self, domain: DomainRef, command: str, *, human: bool = False, files: Sequence[int] = ()
+    ) -> str:
         """Give QEMU a command as it is."""
-        flags = _HUMAN if human else 0
-        (answer,) = self._client.call("domain_monitor_command", wire("domain", domain), command, flags, program=QEMU)
-        return str(answer)
+        called = wire("domain", domain), command, _HUMAN if human else 0
+        if files:
+            name = "domain_monitor_command_with_files"
+            return str(self._client.call_with_files(name, files, *called, program=QEMU)[0])
+        return str(self._client.call("domain_monitor_command", *called, program=QEMU)[0])
 
     def domain_qemu_agent_command(self, domain: DomainRef, command: str, timeout: int = -1) -> str | None:
         """Give the guest's agent a command as it is."""

@@ -138,6 +138,7 @@ class TestDriver(
 
     def domain_create_xml(self, xml: str, flags: StartFlag = StartFlag.NONE) -> DomainRef:
         """Start a transient domain."""
+        _check_start(flags, "testDomainCreateXML")
         definition = parse_domain(xml)
         with self._host.lock:
             domain = self._host.same(definition)
@@ -154,6 +155,7 @@ class TestDriver(
 
     def domain_create(self, domain: DomainRef, flags: StartFlag = StartFlag.NONE) -> DomainRef:
         """Start a defined domain."""
+        _check_start(flags, "testDomainCreateWithFlags")
         with self._host.lock:
             found = self._find(domain)
             if found.state.state is not DomainState.SHUTOFF:
@@ -216,6 +218,7 @@ class TestDriver(
 
     def domain_destroy(self, domain: DomainRef, flags: DestroyFlag = DestroyFlag.DEFAULT) -> None:
         """End the domain; a transient one is gone afterwards."""
+        check_flags(flags, DestroyFlag.GRACEFUL, "testDomainDestroyFlags")
         with self._host.lock:
             stop(self._host, running(self._host, domain), ShutoffReason.DESTROYED, Stopped.DESTROYED)
 
@@ -238,6 +241,7 @@ class TestDriver(
 
     def domain_get_xml_desc(self, domain: DomainRef, flags: DomainXmlFlag = DomainXmlFlag.NONE) -> str:
         """The live document, or with ``INACTIVE`` the definition."""
+        check_flags(flags, ~DomainXmlFlag.UPDATE_CPU, "testDomainGetXMLDesc")
         with self._host.lock:
             found = self._find(domain)
             if found.live is None or (flags & DomainXmlFlag.INACTIVE and found.persistent):
@@ -321,3 +325,8 @@ class TestDriver(
             stop(self._host, domain, ShutoffReason.SHUTDOWN, Stopped.SHUTDOWN)
         else:
             domain.state = StateInfo(DomainState.RUNNING, RunningReason.BOOTED)
+
+
+def _check_start(flags: StartFlag, function: str) -> None:
+    """Refuse what libvirt's test driver refuses, but for ``PAUSED``."""
+    check_flags(flags, StartFlag.PAUSED, function)

@@ -66,8 +66,9 @@ class MachineCalls:
         self, domain: DomainRef, count: int, affect: Affect, flags: VcpuFlag = VcpuFlag.NONE
     ) -> None:
         """Change how many processors there are, or in the definition may be."""
-        if flags & VcpuFlag.GUEST:
-            raise no_flags(VcpuFlag.GUEST, "testDomainSetVcpusFlags")
+        refused_flags = flags & (VcpuFlag.GUEST | VcpuFlag.HOTPLUGGABLE)
+        if refused_flags:
+            raise no_flags(refused_flags, "testDomainSetVcpusFlags")
         if count > _MOST_VCPUS:
             what = f"requested cpu amount exceeds maximum supported amount ({count} > {_MOST_VCPUS})"
             raise refused(ErrorCode.INVALID_ARG, what)
@@ -160,9 +161,11 @@ class MachineCalls:
         with self._host.lock:
             running(self._host, domain)
 
-    def domain_qemu_monitor_command(self, domain: DomainRef, command: str, *, human: bool = False) -> str:
+    def domain_qemu_monitor_command(
+        self, domain: DomainRef, command: str, *, human: bool = False, files: Sequence[int] = ()
+    ) -> str:
         """Refused: there is no QEMU."""
-        raise refused(ErrorCode.NO_SUPPORT, "virDomainQemuMonitorCommand")
+        raise refused(ErrorCode.NO_SUPPORT, f"virDomainQemuMonitorCommand{'WithFiles' if files else ''}")
 
     def domain_interface_stats(self, domain: DomainRef, device: str) -> InterfaceStats:
         """Numbers made from the time of day, as libvirt's are."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from hostel.drivers.base.host import ALL, NodeInfo
+from hostel.drivers.base.host import ALL, LIBRARY_VERSION, NodeInfo
 from hostel.drivers.fault import fault
 from hostel.errors import ErrorCode, ErrorDomain
 
@@ -18,6 +18,10 @@ class TestHostDriver:
 
     def __init__(self, info: NodeInfo = INFO) -> None:
         self._info = info
+
+    def connect_get_lib_version(self) -> int:
+        """The libvirt that is answered as."""
+        return LIBRARY_VERSION
 
     def node_get_info(self) -> NodeInfo:
         """Sixteen CPUs in two cells, or what a file says."""

@@ -59,7 +59,6 @@ def test_every_command_has_a_page_that_explains_every_option(name: str, test_vir
     assert test_virsh.out.startswith(f"  NAME\n    {name} - ")
     for option in find(name).options:
         assert option.help, option.name
-        assert option.implemented is (option.help != "not implemented yet")
 
 
 def test_help_lists_the_commands_of_a_group(test_virsh: Virsh) -> None:
@@ -72,11 +71,6 @@ def test_what_is_not_there_is_refused_by_name(test_virsh: Virsh) -> None:
     assert test_virsh("list --nosuch") == 1
     assert test_virsh.err.startswith("error: command '")
     assert test_virsh.err.count("\n") == 1
-
-
-def test_options_that_are_not_there_yet_are_refused_by_name(test_virsh: Virsh) -> None:
-    assert test_virsh("create --autodestroy x") == 1
-    assert test_virsh.err == "error: option --autodestroy of command 'create' is not implemented yet\n"
 
 
 def test_test_domains_can_be_started_paused_which_libvirts_cannot(test_virsh: Virsh) -> None:

@@ -12,6 +12,7 @@ from hostel.drivers.base.backup import JobType
 from hostel.drivers.base.migration import DEST_NAME, DEST_XML, MigrateFlag, Parameters, Tunnel
 from hostel.drivers.fault import fault
 from hostel.drivers.qemu import jobstats, lease
+from hostel.drivers.qemu.document import unsupported
 from hostel.drivers.qemu.machines import failed, invalid
 from hostel.drivers.qemu.migration.tuning import UNLIMITED
 from hostel.drivers.qemu.running import Calls, Running, check_still, no_domain
@@ -293,8 +294,12 @@ class MigrationCalls(Calls):
             told = {"operation": statistics.MIGRATION_OUT if mark.way == "out" else statistics.MIGRATION_IN}
             return JobType.UNBOUNDED, {**told, "time_elapsed": now() - mark.began}
 
-    def abort_migration(self, domain: DomainRef) -> bool:
+    def abort_migration(self, domain: DomainRef, *, postcopy: bool = False) -> bool:
         """End a migration that is under way here; False where there is none.
+
+        Args:
+            domain: the machine.
+            postcopy: one whose guest runs at the destination already, and needs what is still here.
 
         Raises:
             VirtError: ``OPERATION_INVALID``: it cannot be ended any more, or by its source only.
@@ -303,11 +308,16 @@ class MigrationCalls(Calls):
 
         with self._running(domain, moving=True) as machine:
             mark = machine.status.migration
+            is_there = mark is not None and mark.way != "in" and machine.ask("query-migrate").get("status") in POSTCOPY
+            if postcopy and not is_there:
+                raise invalid("current job is not outgoing migration in post-copy mode")
             if mark is None:
                 return False
             if mark.way == "in":
                 raise invalid("cannot abort incoming migration; use virDomainDestroy instead")
-            if (machine.ask("query-migrate").get("status")) in POSTCOPY:
+            if postcopy:
+                raise unsupported("a migration in post-copy mode cannot be interrupted, for it could not be resumed")
+            if is_there:
                 raise invalid("cannot abort migration in post-copy mode")
             if mark.phase != "perform":
                 raise invalid("the migration cannot be aborted now")

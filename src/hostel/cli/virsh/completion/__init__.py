@@ -1,0 +1,1 @@
+"""What may follow what somebody has written so far: commands, options and their values, as virsh offers them."""
