@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from hostel.drivers.base import DomainRef, DomainState
+from hostel.drivers.base import DomainRef, DomainState, UndefineFlag
 from hostel.drivers.base.block import BlockCommitFlag, BlockJobAbortFlag
 from hostel.drivers.base.snapshot import SnapshotCreateFlag, SnapshotDeleteFlag, SnapshotRef, SnapshotRevertFlag
 from hostel.drivers.qemu.block.chain import images
@@ -27,6 +27,7 @@ pytestmark = [pytest.mark.qemu, pytest.mark.requires_tool("qemu-img")]
 MIB = 1 << 20
 DRIVER = Path(__file__).parents[2] / "src/hostel/drivers/qemu"
 REVERT = DRIVER / "snapshot/revert.py"
+UNDEFINING = tuple(DRIVER / name for name in ("driver.py", "machines.py", "savefile.py", "snapshot/catalog.py"))
 QCOW2 = tuple(DRIVER.parents[1] / f"block/formats/qcow2/{name}.py" for name in ("create", "resize"))
 DISK_ONLY = SnapshotCreateFlag.DISK_ONLY
 WITHOUT_VDB = "<disks><disk name='vdb' snapshot='no'/></disks>"
@@ -360,7 +361,7 @@ def test_killed_while_overlays_are_made_they_are_whole_or_gone(machine: Still) -
         machine.check()
         if not killed:
             break
-        step += 11
+        step += 17
     assert outcomes == {0, 1}
 
 
@@ -384,7 +385,7 @@ def test_killed_while_disks_go_back_saved_memory_does_not_meet_them(machine: Sti
         machine.driver.domain_managed_save_remove(machine.ref)
         if not killed:
             break
-        step += 7
+        step += 13
     assert {(1, False), (2, True)} <= outcomes
 
 
@@ -399,4 +400,36 @@ def test_transient_machine_is_not_reverted_away(machine: Still) -> None:
     machine.driver.domain_revert_to_snapshot(one, SnapshotRevertFlag.PAUSED)
     assert machine.driver.domain_get_state(machine.ref).state == DomainState.PAUSED
     assert image.content(machine.home / "vda.qcow2", "qcow2")[0] == 1
-    machine.stop()
+    xml = machine.driver.domain_get_xml_desc(machine.ref)
+    machine.driver.domain_destroy(machine.ref)
+    machine.ref = machine.driver.domain_define_xml(xml)
+    assert machine.names() == []  # they have ended with their machine
+
+
+def test_killed_while_it_is_undefined_nothing_is_left_to_another_of_its_name(machine: Still) -> None:
+    xml = machine.driver.domain_get_xml_desc(machine.ref)
+    step, outcomes = 1, set()
+    while step < MAX_STEPS:
+        machine.create("one")
+        machine.start()
+        machine.driver.domain_managed_save(machine.ref)
+
+        def act() -> None:
+            flags = UndefineFlag.SNAPSHOTS_METADATA | UndefineFlag.MANAGED_SAVE
+            QemuDriver(Directories.under(machine.home)).domain_undefine(machine.ref, flags)
+
+        killed = killed_at(step, UNDEFINING, act)
+        is_gone = machine.driver.connect_list_all_domains() == []
+        machine.ref = machine.driver.domain_define_xml(xml)
+        left = (len(machine.names()), machine.driver.domain_has_managed_save_image(machine.ref))
+        assert not is_gone or left == (0, False), f"step {step}"
+        outcomes.add((is_gone, *left))
+        for name in machine.names():
+            machine.delete(SnapshotRef(name, machine.ref), SnapshotDeleteFlag.METADATA_ONLY)
+        image.qemu_img("snapshot", "-d", "one", machine.home / "vda.qcow2")
+        image.qemu_img("snapshot", "-d", "one", machine.home / "vdb.qcow2")
+        machine.driver.domain_managed_save_remove(machine.ref)
+        if not killed:
+            break
+        step += 13
+    assert {(True, 0, False), (False, 1, True), (False, 0, False)} <= outcomes

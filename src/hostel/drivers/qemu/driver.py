@@ -343,11 +343,11 @@ class QemuDriver(
             saved = self._machines.saved(domain.name)
             if live is None and savefile.is_whole(saved) and not flags & UndefineFlag.MANAGED_SAVE:
                 raise invalid("Refusing to undefine while domain managed save image exists")
-            catalog = Catalog(self._machines, domain.name)
-            if live is None and (count := len(catalog.names())) and not flags & UndefineFlag.SNAPSHOTS_METADATA:
+            snapshots = Catalog(self._machines, domain.name).names()
+            if live is None and (count := len(snapshots)) and not flags & UndefineFlag.SNAPSHOTS_METADATA:
                 raise invalid(f"cannot delete inactive domain with {count} snapshots")
-            checkpoints = Checkpoints(self._machines, domain.name)
-            if live is None and (count := len(checkpoints.all())) and not flags & UndefineFlag.CHECKPOINTS_METADATA:
+            checkpoints = Checkpoints(self._machines, domain.name).all()
+            if live is None and (count := len(checkpoints)) and not flags & UndefineFlag.CHECKPOINTS_METADATA:
                 raise invalid(f"cannot delete inactive domain with {count} checkpoints")
             stored = self._machines.definitions.read(domain.name)
             if stored is None:
@@ -360,21 +360,22 @@ class QemuDriver(
                 variables = None
             if variables is not None and not flags & (UndefineFlag.NVRAM | UndefineFlag.KEEP_NVRAM):
                 raise invalid("cannot undefine domain with nvram; say --nvram to remove it, or --keep-nvram")
-            self._machines.definitions.remove(domain.name)
+            # The definition goes last: who is killed before leaves nothing that another domain would take for its own.
             savefile.remove(saved)
             if live is None:
-                catalog.clear()
-                checkpoints.clear()
+                self._machines.forget_moments(domain.name)
             self._machines.autostarts.remove(domain.name)
             self._machines.endings.remove(domain.name)
+            self._machines.completed.remove(domain.name)
             self._machines.agent_timeouts.remove(domain.name)
-            event = Event(Subject.DOMAIN, "lifecycle", domain.name, domain.uuid, live.id if live else -1, _REMOVED)
-            self._bus.publish(event)
             if variables is not None and flags & UndefineFlag.NVRAM:
                 _remove_variables(variables)
             if readable is not None and live is None:
                 keeps, removes = bool(flags & UndefineFlag.KEEP_TPM), bool(flags & UndefineFlag.TPM)
                 tpm.drop(readable, self._machines.tpm_state(readable.uuid or ""), remove=removes, keep=keeps)
+            self._machines.definitions.remove(domain.name)
+            event = Event(Subject.DOMAIN, "lifecycle", domain.name, domain.uuid, live.id if live else -1, _REMOVED)
+            self._bus.publish(event)
 
     def _readable(self, name: str) -> Domain | None:
         """A domain's definition; None where it cannot be read, as what is to be dropped need not be."""

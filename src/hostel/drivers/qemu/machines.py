@@ -37,6 +37,7 @@ _STOPPED: Final = {
     ShutoffReason.FROM_SNAPSHOT: Stopped.FROM_SNAPSHOT,
     ShutoffReason.DAEMON: Stopped.FAILED,
 }
+_GOES_ON: Final = (ShutoffReason.FROM_SNAPSHOT, ShutoffReason.FAILED)  # a transient machine may: from a snapshot
 _SOCKET_ROOM: Final = 80  # of the 108 bytes that a unix socket's path may have
 
 
@@ -274,7 +275,17 @@ class Machines:
             if self.definitions.read(name) is None:
                 with contextlib.suppress(VirtError):
                     tpm.drop(status.domain, self.tpm_state(status.domain.uuid or ""))
+                if ending.reason not in _GOES_ON:
+                    self.forget_moments(name)
             self.publish(status.domain, "lifecycle", event=int(Lifecycle.STOPPED), detail=_STOPPED[ending.reason])
+
+    def forget_moments(self, name: str) -> None:
+        """Drop what is known of a domain's snapshots and checkpoints; the caller holds its lock."""
+        from hostel.drivers.qemu.backup.checkpoints import Checkpoints
+        from hostel.drivers.qemu.snapshot.catalog import Catalog
+
+        Catalog(self, name).clear()
+        Checkpoints(self, name).clear()
 
     def publish(self, domain: Domain, kind: str, **detail: Any) -> None:
         """Tell of an event of a domain."""

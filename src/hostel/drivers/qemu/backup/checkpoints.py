@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from typing import Final
 
@@ -77,8 +78,12 @@ class Checkpoints:
 
     def clear(self) -> None:
         """Drop every document."""
-        for name in self._documents.names():
-            self._documents.remove(name)
+        for store in (self._documents, self._pending):
+            for name in store.names():
+                store.remove(name)
+        self._documents.sweep()
+        with contextlib.suppress(OSError):
+            self._documents.directory.rmdir()
 
     def children(self, name: str) -> list[str]:
         """The checkpoints right after one."""

@@ -5,6 +5,7 @@ A snapshot that is being made has its document under another name until all of i
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterable, Iterator
 from typing import Any, Final, NamedTuple, TypeVar, cast
@@ -109,11 +110,12 @@ class Catalog:
 
     def clear(self) -> None:
         """Drop every document."""
-        for name in self.names():
-            self._documents.remove(name)
-        for mark in self._marks.names():
-            self._marks.remove(mark)
+        for store in (self._documents, self._pending, self._marks):
+            for name in store.names():
+                store.remove(name)
         self._documents.sweep()
+        with contextlib.suppress(OSError):
+            self._documents.directory.rmdir()
 
     def current(self) -> str | None:
         """The name of the snapshot that the domain goes on from."""
