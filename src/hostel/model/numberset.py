@@ -46,9 +46,17 @@ def format_numbers(numbers: frozenset[int]) -> str:
     return ",".join(parts)
 
 
-def _canonical(text: str) -> str:
+def _some(text: str) -> str:
+    numbers = parse_numbers(text)
+    if not numbers:
+        raise ValueError("Write at least one number")
+    return format_numbers(numbers)
+
+
+def _any(text: str) -> str:
     return format_numbers(parse_numbers(text))
 
 
-# A set, always in its shortest spelling.
-NUMBERS: Final = Kind(_canonical, str)
+# A set, always in its shortest spelling; one of no number is refused, or is an empty text.
+NUMBERS: Final = Kind(_some, str)
+NUMBERS_OR_NONE: Final = Kind(_any, str)

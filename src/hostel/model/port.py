@@ -16,11 +16,11 @@ class Rate(Element):
     burst: int | None = attr(integer(maximum=_U64), default=None)
 
 
-class Inbound(Rate, tag="inbound", drop_empty=True):
+class Inbound(Rate, tag="inbound"):
     """What the guest receives."""
 
 
-class Outbound(Rate, tag="outbound", drop_empty=True):
+class Outbound(Rate, tag="outbound"):
     """What the guest sends."""
 
 

@@ -32,10 +32,9 @@ _LONGEST_PROFILE: Final = 39  # LIBVIRT_IFLA_VF_PORT_PROFILE_MAX, less its end
 
 
 def complete_vlan(vlan: Vlan | None) -> None:
-    """More than one tag, or a native one, is a trunk; a port that is none does not say so."""
+    """More than one tag is a trunk; a port that is none does not say so."""
     if vlan is not None:
-        native = any(tag.native_mode is not None for tag in vlan.tags)
-        vlan.trunk = True if len(vlan.tags) > 1 or native or vlan.trunk else None
+        vlan.trunk = True if len(vlan.tags) > 1 or vlan.trunk else None
 
 
 def check_vlan(vlan: Vlan | None, path: str) -> None:

@@ -26,6 +26,7 @@ POWER = Platform(
     is_qemu=True, arch="ppc64", machine="pseries", features=frozenset({"spapr-pci-host-bridge", "pc-dimm"})
 )
 ARM = Platform(is_qemu=True, arch="aarch64", machine="virt", features=frozenset({"gpex-pcihost", "virtio-mmio"}))
+ANYBODY = Platform(arch="x86_64")
 BARE = Platform(is_qemu=True, arch="x86_64", machine="pc")
 CELL = "<cpu><numa><cell id='0' cpus='0' memory='64' unit='MiB'/></numa></cpu>"
 ROOM = "<maxMemory slots='1' unit='GiB'>1</maxMemory>"
@@ -85,6 +86,22 @@ def scsi(unit: int, more: str = "", words: str = "") -> str:
     return f"<hostdev mode='subsystem' type='scsi'{words}>{source}{more}</hostdev>"
 
 
+CACHE = (
+    "<cache level='{}' associativity='none' policy='none'>"
+    "<size value='1' unit='KiB'/><line value='8' unit='B'/></cache>"
+)
+
+
+def linked(words: str) -> str:
+    links = f"<interconnects><latency {words} type='read' value='5'/></interconnects>"
+    return document(body=CELL.replace("</numa>", f"{links}</numa>"))
+
+
+def lun(more: str) -> str:
+    unit = disk("sda", "scsi", type="block", device="lun")
+    return document(unit.replace("<source file='/d'/>", f"<source dev='/d'>{more}</source>"))
+
+
 DRIVE = "<address type='drive' controller='0' bus='0' target='0' unit='3'/>"
 PLACE = "<address type='pci' domain='0' bus='0' slot='9' function='0'/>"
 AUTH = "<auth username='u'><secret type='{}' usage='s'/></auth>"
@@ -93,6 +110,193 @@ PAGES = "<memoryBacking><hugepages><page size='2' unit='MiB'{}/>{}</hugepages></
 
 # One a family at least; the 201 documents that libvirt refuses are tools/libvirt_data's.
 REFUSED: dict[str, Refused] = {
+    "source without a name": Refused(
+        net("protocol='rbd'><host name='h'/>"), "/domain/devices/disk[1]/source/@name",
+        "missing name for disk source", XML,
+    ),
+    "pool without an image": Refused(
+        net("protocol='gluster' name='a'><host name='h'/>"), "/domain/devices/disk[1]/source/@name",
+        "can't split path 'a' into pool name and image name", XML,
+    ),
+    "cookie that is a header": Refused(
+        net("protocol='http' name='a'><host name='h'/><cookies><cookie name='c'>v&#10;X: y</cookie></cookies>"),
+        "/domain/devices/disk[1]/source/cookies/cookie[1]", "value of cookie 'c' contains invalid characters", XML,
+    ),
+    "cookie of a bad name": Refused(
+        net("protocol='http' name='a'><host name='h'/><cookies><cookie name='c=d'>v</cookie></cookies>"),
+        "/domain/devices/disk[1]/source/cookies/cookie[1]/@name", "cookie name 'c=d' contains invalid characters", XML,
+    ),
+    "cookie of a half quote": Refused(
+        net("protocol='http' name='a'><host name='h'/><cookies><cookie name='c'>\"v</cookie></cookies>"),
+        "/domain/devices/disk[1]/source/cookies/cookie[1]", "value of cookie 'c' contains invalid characters", XML,
+    ),
+    "cookie without a name": Refused(
+        net("protocol='http' name='a'><host name='h'/><cookies><cookie name=''>v</cookie></cookies>"),
+        "/domain/devices/disk[1]/source/cookies/cookie[1]/@name", "cookie name must not be empty", XML,
+    ),
+    "reservations of nobody": Refused(
+        lun("<reservations/>"), "/domain/devices/disk[1]/source/reservations/@managed",
+        "Missing required attribute 'managed' in element 'reservations'", XML,
+    ),
+    "reservations without a socket": Refused(
+        lun("<reservations managed='no'><source type='unix'/></reservations>"),
+        "/domain/devices/disk[1]/source/reservations/source/@path", "missing path for <reservations/>", XML,
+    ),
+    "iommu of an IDE disk": Refused(
+        document(disk("hda", "ide", driver=" iommu='on'")), "/domain/devices/disk[1]/driver/@iommu",
+        "iommu driver option is only supported for virtio devices",
+    ),
+    "packed ring of a VGA": Refused(
+        document("<video><driver packed='on'/><model type='vga'/></video>"), "/domain/devices/video[1]/driver/@packed",
+        "packed driver option is only supported for virtio devices",
+    ),
+    "pages of an e1000": Refused(
+        document("<interface type='user'><model type='e1000'/><driver page_per_vq='on'/></interface>"),
+        "/domain/devices/interface[1]/driver/@page_per_vq", "page_per_vq option is only supported for virtio devices",
+    ),
+    "host's route of no network": Refused(
+        document(
+            "<interface type='ethernet'><source><route address='6.1.1.1' gateway='6.1.1.2'/></source></interface>"
+        ),
+        "/domain/devices/interface/source/route/@address",
+        "interface host IP: Address '6.1.1.1' in route definition is not a network address", XML,
+    ),
+    "address that is none": Refused(
+        document("<interface type='user'><ip address='10.1.1.999'/></interface>"),
+        "/domain/devices/interface/ip/@address", "Invalid address '10.1.1.999' in <ip>", XML,
+    ),
+    "address of the other family": Refused(
+        document("<interface type='user'><ip family='ipv6' address='10.1.1.9'/></interface>"),
+        "/domain/devices/interface/ip/@address", "Invalid address '10.1.1.9' in <ip>", XML,
+    ),
+    "prefix beyond an address": Refused(
+        document("<interface type='user'><ip address='10.1.1.9' prefix='33'/></interface>"),
+        "/domain/devices/interface/ip/@prefix", "Invalid prefix value '33' in <ip>", XML,
+    ),
+    "peer of the other family": Refused(
+        document("<interface type='user'><ip address='10.1.1.9' peer='::1'/></interface>"),
+        "/domain/devices/interface/ip/@peer", "Invalid peer '::1' in <ip>", ARGUMENT,
+    ),
+    "rate of nothing": Refused(
+        document("<interface type='user'><bandwidth><inbound/></bandwidth></interface>"),
+        "/domain/devices/interface[1]/bandwidth/inbound", "Missing mandatory average or floor attributes", DETAIL,
+    ),
+    "interface that is unassigned": Refused(
+        document("<interface type='user'><address type='unassigned'/></interface>"),
+        "/domain/devices/interface[1]/address/@type", "address of type 'unassigned' is supported only for hostdevs",
+    ),
+    "host's card elsewhere": Refused(
+        document(
+            "<interface type='hostdev'><source><address type='pci' bus='1'/></source><address type='isa'/></interface>"
+        ),
+        "/domain/devices/interface[1]/address/@type", "PCI host devices must use 'pci' or 'unassigned' address type",
+        INTERNAL,
+    ),
+    "input at no port": Refused(
+        document("<input type='tablet' bus='usb'><address type='isa'/></input>"),
+        "/domain/devices/input[1]/address/@type", "Invalid address for a USB device", XML,
+    ),
+    "smartcard elsewhere": Refused(
+        document("<smartcard mode='host'><address type='isa'/></smartcard>"),
+        "/domain/devices/smartcard[1]/address/@type", "Controllers must use the 'ccid' address type",
+    ),
+    "redirection without USB": Refused(
+        document("<controller type='usb' model='none'/><redirdev bus='usb' type='pty'/>"),
+        "/domain/devices/redirdev[1]", "cannot add redirected USB device: USB is disabled for this domain",
+        platform=ANYBODY,
+    ),
+    "interrupts of memory without a server": Refused(
+        document("<shmem name='s'><msi/></shmem>"), "/domain/devices/shmem[1]/msi",
+        "msi option is only supported with a server", XML,
+    ),
+    "spicevmc of a serial port": Refused(
+        document(f"{SPICE}<serial type='spicevmc'/>"), "/domain/devices/serial[1]/@type",
+        "spicevmc device type only supports virtio",
+    ),
+    "D-Bus without a channel": Refused(
+        document("<serial type='dbus'/>"), "/domain/devices/serial[1]/source",
+        "Missing source channel attribute for char device",
+    ),
+    "random numbers of no port": Refused(
+        document("<rng model='virtio'><backend model='egd' type='udp'/></rng>"),
+        "/domain/devices/rng[1]/backend/source", "Missing source service attribute for char device", INTERNAL,
+    ),
+    "sound settings that are not fixed": Refused(
+        document("<audio id='1' type='none'><input><settings frequency='8000'/></input></audio>"),
+        "/domain/devices/audio[1]/input/settings", "audio settings specified without fixed settings flag",
+    ),
+    "fixed sound without a mixer": Refused(
+        document("<audio id='1' type='none'><output fixedSettings='yes'/></audio>"),
+        "/domain/devices/audio[1]/output/@fixedSettings", "fixed audio settings requires mixing engine",
+    ),
+    "iSCSI unit with Ceph's secret": Refused(
+        document(
+            "<hostdev mode='subsystem' type='scsi'><source protocol='iscsi' name='a/0'><host name='h'/>"
+            f"{AUTH.format('ceph')}</source></hostdev>"
+        ),
+        "/domain/devices/hostdev[1]/source/auth/secret/@type", "hostdev invalid secret type 'ceph'", INTERNAL,
+    ),
+    "slot of memory that is not said": Refused(
+        roomy(dimm().replace("</memory>", "<address type='dimm'/></memory>")),
+        "/domain/devices/memory/address", "Missing required attribute 'slot' in element 'address'", XML,
+    ),
+    "disk that implies too many controllers": Refused(
+        document(disk("sdzzzz", "scsi")), "/domain/devices",
+        "controller 67893 of type 'scsi' has too large an index: what hangs on it implies all before it",
+    ),
+    "address that implies too many controllers": Refused(
+        document(disk("sda", "scsi", "<address type='drive' controller='4294967295'/>")), "/domain/devices",
+        "controller 4294967295 of type 'scsi' has too large an index: what hangs on it implies all before it",
+    ),
+    "processors that are none": Refused(
+        document(body="<cputune><emulatorpin cpuset='^3'/></cputune>"), "/domain/cputune/emulatorpin/@cpuset",
+        "Invalid value for attribute 'cpuset' in element 'emulatorpin': '^3'. Write at least one number", XML,
+    ),
+    "processor that is not there": Refused(
+        document(head="<vcpus><vcpu id='9' enabled='yes'/></vcpus>"), "/domain/vcpus/vcpu[1]/@id",
+        "vcpu id '9' is out of range of maximum vcpu count", XML,
+    ),
+    "migratable without the host's": Refused(
+        document(body="<cpu mode='custom' migratable='on'><model>qemu64</model></cpu>"), "/domain/cpu/@migratable",
+        "Attribute migratable is only allowed for 'host-passthrough' / 'maximum' CPU mode",
+    ),
+    "cache of a high level": Refused(
+        document(body=CELL.replace("/></numa>", f">{CACHE.format(4)}</cell></numa>")),
+        "/domain/cpu/numa/cell[1]/cache[1]/@level", "Ain't nobody heard of that much cache level", XML,
+    ),
+    "cache twice": Refused(
+        document(body=CELL.replace("/></numa>", f">{CACHE.format(1) * 2}</cell></numa>")),
+        "/domain/cpu/numa/cell[1]/cache[2]/@level", "Cache level '1' already defined", XML,
+    ),
+    "link to no node": Refused(
+        linked("initiator='0' target='3'"), "/domain/cpu/numa/interconnects/latency/@target",
+        "'target' refers to a non-existent NUMA node", XML,
+    ),
+    "link to no cache": Refused(
+        linked("initiator='0' target='0' cache='2'"), "/domain/cpu/numa/interconnects/latency/@cache",
+        "'cache' refers to a non-existent NUMA node cache", XML,
+    ),
+    "spinlocks of no number": Refused(
+        document(body="<features><hyperv><spinlocks state='on'/></hyperv></features>"),
+        "/domain/features/hyperv/spinlocks/@retries",
+        "Missing required attribute 'retries' in element 'spinlocks'", XML,
+    ),
+    "vendor of no name": Refused(
+        document(body="<features><hyperv><vendor_id state='on'/></hyperv></features>"),
+        "/domain/features/hyperv/vendor_id/@value", "missing 'value' attribute for HyperV feature 'vendor_id'", XML,
+    ),
+    "ring of no size": Refused(
+        document(body="<features><kvm><dirty-ring state='on'/></kvm></features>"),
+        "/domain/features/kvm/dirty-ring/@size", "Missing required attribute 'size' in element 'dirty-ring'", XML,
+    ),
+    "timezone that is not said": Refused(
+        document(body="<clock offset='timezone'/>"), "/domain/clock/@timezone",
+        "missing 'timezone' attribute for clock with offset='timezone'", INTERNAL,
+    ),
+    "users without groups": Refused(
+        document(body="<idmap><uid start='0' target='1000' count='1'/></idmap>"), "/domain/idmap",
+        "uid and gid should be mapped both",
+    ),
     "auth twice": Refused(
         net(f"protocol='rbd' name='a/b'><host name='h'/>{AUTH.format('ceph')}", AUTH.format("ceph")),
         "/domain/devices/disk[1]/source/auth", "an <auth> definition already found for disk source",

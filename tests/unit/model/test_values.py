@@ -9,7 +9,11 @@ from hypothesis import strategies as st
 from hostel.errors import ErrorCode, ModelError
 from hostel.model.domain.devices.paravirtual import ShmemSize
 from hostel.model.domain.memory import Memory
+from hostel.model.domain.security import LaunchSecurity
+from hostel.model.domain.tune import Cputune
 from hostel.model.numberset import format_numbers, parse_numbers
+from support.domain import defined
+from support.refused import document
 
 
 @pytest.mark.parametrize(
@@ -63,6 +67,18 @@ def test_numbers_are_read_as_libvirt_reads_them(text: str, numbers: set[int]) ->
 def test_what_is_no_set_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="Write"):
         parse_numbers(text)
+
+
+def test_policies_are_hexadecimal_without_saying_so() -> None:
+    """``virXPathULongHex``: what a guest's memory is kept from is no matter of taste."""
+    security = LaunchSecurity.parse("<launchSecurity type='sev'><policy>10</policy></launchSecurity>")
+    assert security.policy == 0x10
+
+
+def test_shares_of_no_processor_are_left_out() -> None:
+    """Whoever excludes what was not named has named nothing (``virDomainCachetuneDefParse``)."""
+    tune = "<cputune><cachetune vcpus='^21'><cache id='0' level='3' type='both' size='1'/></cachetune></cputune>"
+    assert (defined(document(body=tune)).cputune or Cputune()).cachetunes == []
 
 
 @given(st.frozensets(st.integers(0, 16383), min_size=1))

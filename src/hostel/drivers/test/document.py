@@ -10,6 +10,7 @@ from hostel.errors import ErrorCode, ErrorDomain, VirtError
 from hostel.model.domain.defaults import complete
 from hostel.model.domain.domain import Domain
 from hostel.model.domain.platform import Platform
+from hostel.model.domain.validate import validate
 
 _PLATFORM: Final = Platform(arch="i686")
 _WORDS: Final[Words] = {"uuid": (ErrorCode.INTERNAL_ERROR, "malformed uuid element")}
@@ -75,6 +76,7 @@ def parse_domain(xml: str) -> DomainDefinition:
         _check(domain)
         domain.id = None
         complete(domain, _PLATFORM)
+        validate(domain, _PLATFORM)
     return DomainDefinition(domain)
 
 
@@ -85,6 +87,7 @@ def recomplete(domain: Domain) -> None:
         ModelError: a rule is broken.
     """
     complete(domain, _PLATFORM)
+    validate(domain, _PLATFORM)
 
 
 def _check(domain: Domain) -> None:

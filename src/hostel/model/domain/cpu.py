@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hostel.codec.xml import ON_OFF, YES_NO, Element, attr, child, children, choice, content, integer, text
 from hostel.errors import ErrorCode
-from hostel.model.numberset import NUMBERS
+from hostel.model.numberset import NUMBERS, NUMBERS_OR_NONE
 
 _U64 = 2**64 - 1
 
@@ -112,7 +112,7 @@ class Cell(Element, tag="cell"):
     """A NUMA cell."""
 
     id: int | None = attr(integer(), default=None)
-    cpus: str | None = attr(NUMBERS, default=None)
+    cpus: str | None = attr(NUMBERS_OR_NONE, default=None)
     memory: int = attr(integer(maximum=_U64))
     unit: str | None = attr(default=None)
     mem_access: str | None = attr(choice("shared", "private"), name="memAccess", default=None)

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from hostel.codec.xml import Element
+from hostel.codec.xmlvalue import read_integer
 from hostel.errors import ErrorCode, ModelError
 from hostel.model.domain.clock import Clock
 from hostel.model.domain.completing.character import complete_serials
@@ -193,6 +194,13 @@ def _complete_small(domain: Domain) -> None:
     domain.on_reboot = domain.on_reboot or "restart"
     domain.on_crash = domain.on_crash or "destroy"
     clock = domain.clock = domain.clock or Clock()
+    if clock.offset in ("utc", "localtime") and clock.adjustment not in (None, "reset"):
+        try:
+            read_integer(clock.adjustment or "")
+        except ValueError:
+            reason = f"unknown clock adjustment '{clock.adjustment}'"
+            raise ModelError("/domain/clock/@adjustment", reason) from None
+        clock.basis, clock.offset = clock.offset, "variable"
     if clock.offset == "variable":
         clock.adjustment = clock.adjustment or "0"
         clock.basis = clock.basis or "utc"
@@ -277,7 +285,7 @@ def _complete_shares(tune: Cputune, count: int) -> None:
     there = frozenset(range(count))
     shares: list[Cachetune | Memorytune] = [*tune.cachetunes, *tune.memorytunes]
     for item in shares:
-        item.vcpus = format_numbers(parse_numbers(item.vcpus) & there)
+        item.vcpus = format_numbers(parse_numbers(item.vcpus) & there) if item.vcpus else ""
     tune.cachetunes = [item for item in tune.cachetunes if item.vcpus and (item.caches or item.monitors)]
     tune.memorytunes = [item for item in tune.memorytunes if item.vcpus and (item.nodes or item.monitors)]
 

@@ -23,6 +23,8 @@ _COMPANIONS: Final = ("ich9-ehci1", "ich9-uhci1", "ich9-uhci2", "ich9-uhci3")
 _MASTER_PORTS: Final = {"ich9-uhci1": 0, "ich9-uhci2": 2, "ich9-uhci3": 4}
 _MIRRORED: Final = ("isa-serial", "spapr-vio-serial", "system-serial", "sclp-serial", None)
 _USB_MODELS: Final = {"qemu-xhci": "qemu-xhci", "nec-usb-xhci": "nec-xhci", "ich9-usb-ehci1": "ich9-ehci1"}
+# A board holds far fewer; without a bound, a disk of a long name would ask for millions.
+_MOST_CONTROLLERS: Final = 1024
 _WITH_PCI: Final = ("alpha", "ppc", "ppcemb", "sh4", "sh4eb", "sparc64")
 
 
@@ -98,6 +100,17 @@ def find_controller(domain: Domain, kind: ControllerType, index: int) -> Control
 def _ensure_controller(domain: Domain, kind: ControllerType, index: int, model: str | None = None) -> None:
     if find_controller(domain, kind, index) is None:
         domain.devices.controllers.append(Controller(type=kind, index=index, model=model))
+
+
+def _ensure_controllers(domain: Domain, kind: ControllerType, last: int, model: str | None = None) -> None:
+    """Add what there is not of the controllers up to the last that something hangs on; -1 where nothing does."""
+    if last >= _MOST_CONTROLLERS:
+        reason = f"controller {last} of type '{kind}' has too large an index: what hangs on it implies all before it"
+        raise ModelError("/domain/devices", reason, code=ErrorCode.CONFIG_UNSUPPORTED)
+    there = {item.index for item in domain.devices.controllers if item.type == kind}
+    domain.devices.controllers += [
+        Controller(type=kind, index=index, model=model) for index in range(last + 1) if index not in there
+    ]
 
 
 def add_qemu_devices(domain: Domain, platform: Platform) -> None:
@@ -207,7 +220,7 @@ def add_implicit_devices(domain: Domain) -> None:
     """Add the controllers that disks and channels hang on, and a screen for graphics.
 
     Raises:
-        ModelError: more than one console is a serial port.
+        ModelError: more than one console is a serial port, or the controllers would be too many.
     """
     _add_consoles(domain)
     _add_controllers(domain)
@@ -278,8 +291,7 @@ def _add_controllers(domain: Domain) -> None:
             for item in devices.disks
             if item.target.bus == bus and isinstance(item.address, DriveAddress)
         ]
-        for index in range(max(used, default=-1) + 1):
-            _ensure_controller(domain, kind, index)
+        _ensure_controllers(domain, kind, max(used, default=-1))
     ends: list[Channel | Console] = [*devices.channels, *devices.consoles]
     for device in ends:
         if device.target is not None and device.target.type == "virtio":
@@ -300,5 +312,4 @@ def _add_scsi_controllers(domain: Domain) -> None:
             last = item.address.controller
             known = find_controller(domain, ControllerType.SCSI, last)
             model = known.model if known is not None and known.model is not None else model
-    for index in range(last + 1):
-        _ensure_controller(domain, ControllerType.SCSI, index, model)
+    _ensure_controllers(domain, ControllerType.SCSI, last, model)

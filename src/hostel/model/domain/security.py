@@ -25,6 +25,6 @@ class LaunchSecurity(Element, tag="launchSecurity"):
     kernel_hashes: bool | None = attr(YES_NO, name="kernelHashes", default=None)
     cbitpos: int | None = text(integer(), default=None)
     reduced_phys_bits: int | None = text(integer(), tag="reducedPhysBits", default=None)
-    policy: int | None = text(hexadecimal(4, maximum=0xFFFFFFFF), default=None)
+    policy: int | None = text(hexadecimal(4, base=16, maximum=0xFFFFFFFF), default=None)
     dh_cert: str | None = text(tag="dhCert", default=None)
     session: str | None = text(default=None)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hostel.codec.xml import YES_NO, Element, attr, child, children, choice, integer, setting, text
-from hostel.model.numberset import NUMBERS
+from hostel.model.numberset import NUMBERS, NUMBERS_OR_NONE
 
 _U64 = 2**64 - 1
 _SCHEDULERS = ("batch", "idle", "fifo", "rr")
@@ -84,7 +84,7 @@ class CacheMonitor(Element, tag="monitor"):
 class Cachetune(Element, tag="cachetune"):
     """Shares of caches for some virtual CPUs."""
 
-    vcpus: str = attr(NUMBERS)
+    vcpus: str = attr(NUMBERS_OR_NONE)
     id: str | None = attr(default=None)
     caches: list[TunedCache] = children(TunedCache, factory=list)
     monitors: list[CacheMonitor] = children(CacheMonitor, factory=list)
@@ -106,7 +106,7 @@ class MemoryMonitor(Element, tag="monitor"):
 class Memorytune(Element, tag="memorytune"):
     """Shares of memory bandwidth for some virtual CPUs."""
 
-    vcpus: str = attr(NUMBERS)
+    vcpus: str = attr(NUMBERS_OR_NONE)
     nodes: list[TunedNode] = children(TunedNode, factory=list)
     monitors: list[MemoryMonitor] = children(MemoryMonitor, factory=list)
 

@@ -34,7 +34,13 @@ from hostel.model.domain.rules.controller import CONTROLLER_RULES, QEMU_CONTROLL
 from hostel.model.domain.rules.device import INPUT_RULES, TIMER_RULES
 from hostel.model.domain.rules.disk import DISK_RULES, QEMU_DISK_RULES, differing_limits
 from hostel.model.domain.rules.disk_source import check_sources
-from hostel.model.domain.rules.display import GRAPHICS_RULES, QEMU_GRAPHICS_RULES, QEMU_VIDEO_RULES, VIDEO_RULES
+from hostel.model.domain.rules.display import (
+    GRAPHICS_RULES,
+    QEMU_GRAPHICS_RULES,
+    QEMU_VIDEO_RULES,
+    VIDEO_OPTION_RULES,
+    VIDEO_RULES,
+)
 from hostel.model.domain.rules.hostdev import check_hostdevs
 from hostel.model.domain.rules.interface import (
     INTERFACE_RULES,
@@ -52,6 +58,8 @@ from hostel.model.domain.rules.machine import (
     QEMU_TIMER_RULES,
 )
 from hostel.model.domain.rules.memory import check_memory, check_numatune, check_pages, check_shares
+from hostel.model.domain.rules.peripheral import check_peripherals
+from hostel.model.domain.rules.processor import check_processor
 from hostel.model.domain.rules.rule import Machine, check, check_on
 from hostel.model.domain.rules.security import LAUNCH_RULES, QEMU_LAUNCH_RULES
 from hostel.model.domain.rules.sysinfo import check_sysinfo
@@ -104,6 +112,7 @@ def validate(domain: Domain, platform: Platform) -> None:
     if domain.launch_security is not None:
         check(domain.launch_security, "/domain/launchSecurity", LAUNCH_RULES)
     _check_processors(domain, platform)
+    check_processor(domain)
     check_shares(domain)
     check_numatune(domain)
     check_pages(domain)
@@ -238,15 +247,18 @@ def _check_devices(machine: Machine) -> None:
     devices = machine.domain.devices
     for interface in devices.interfaces:
         check(interface, devices.path(interface), INTERFACE_RULES)
+        check(interface, devices.path(interface), ISOLATION_RULES)
         check_shared_parts(interface, devices.path(interface))
     for character in devices.characters():
         check(character, devices.path(character), SOURCE_RULES)
+    check_peripherals(machine)
     for graphics in devices.graphics:
         check(graphics, devices.path(graphics), GRAPHICS_RULES)
     for item in devices.inputs:
         check(item, devices.path(item), INPUT_RULES)
     for video in devices.videos:
         check_on(video, devices.path(video), machine, VIDEO_RULES)
+        check(video, devices.path(video), VIDEO_OPTION_RULES)
     for tpm in devices.tpms:
         check_on(tpm, devices.path(tpm), machine, TPM_RULES)
     for rng in devices.rngs:
@@ -259,7 +271,6 @@ def _check_qemu_devices(machine: Machine) -> None:
     """What QEMU's devices can do, and where they can be (``qemuValidateDomainDeviceDef``)."""
     devices, path = machine.domain.devices, machine.domain.devices.path
     for interface in devices.interfaces:
-        check(interface, path(interface), ISOLATION_RULES)
         check_on(interface, path(interface), machine, QEMU_INTERFACE_RULES)
     for character in devices.characters():
         check_on(character, path(character), machine, QEMU_SOURCE_RULES)

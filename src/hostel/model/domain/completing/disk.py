@@ -63,7 +63,7 @@ def complete_disk(domain: Domain, disk: Disk, platform: Platform) -> None:
             source.startup_policy = None
         if disk.type == SourceType.NVME and source.managed is None:
             source.managed = True
-    elif disk.type in (SourceType.NETWORK, SourceType.VOLUME):
+    else:
         disk.type = SourceType.FILE  # an empty drive is of no other type
     if disk.mirror is not None:
         _complete_mirror(disk.mirror, platform)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from hostel.model.domain.completing.interface import complete_addresses
 from hostel.model.domain.devices.address import DriveAddress
 from hostel.model.domain.devices.disk import Disk, DiskBus
-from hostel.model.domain.devices.hostdev import Hostdev, MdevHostdev, ScsiHostdev
+from hostel.model.domain.devices.hostdev import Hostdev, MdevHostdev, NetHostdev, ScsiHostdev
 from hostel.model.domain.domain import Domain
 from hostel.model.domain.platform import Platform
 
@@ -19,6 +20,8 @@ def complete_hostdev(domain: Domain, hostdev: Hostdev, platform: Platform) -> No
             source.name += "/0"
         if hostdev.address is None:
             hostdev.address = _free_scsi_place(domain)
+    if isinstance(hostdev, NetHostdev):
+        complete_addresses(hostdev.ips, hostdev.routes, domain.devices.path(hostdev), "Domain hostdev device")
     if isinstance(hostdev, MdevHostdev) and hostdev.model == "vfio-pci" and platform.has("vfio-pci.display"):
         hostdev.display = bool(hostdev.display)
 

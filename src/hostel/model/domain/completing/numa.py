@@ -38,6 +38,12 @@ def _number_cells(cells: list[Cell]) -> None:
         if any(other.id == cell.id for other in cells[:index]):
             raise ModelError(f"{path}[{index + 1}]/@id", f"Duplicate NUMA cell info for cell id '{cell.id}'")
         cell.memory, cell.unit = Scaled(unit=cell.unit, value=cell.memory).to_kib(), "KiB"
+        for cache in cell.caches:
+            size, line = cache.size, cache.line
+            if size is not None:
+                size.value, size.unit = Scaled(unit=size.unit, value=size.value).to_kib(), "KiB"
+            if line is not None:
+                line.value, line.unit = Scaled(unit=line.unit or "bytes", value=line.value).to_bytes(), "B"
     cells.sort(key=lambda cell: cell.id or 0)
     for number, cell in enumerate(cells):
         for other in range(number):

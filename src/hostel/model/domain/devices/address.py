@@ -17,7 +17,7 @@ class ZpciAddress(Element, tag="zpci"):
 
 
 class PciAddress(Address, when={"type": "pci"}):
-    """Domain, bus, slot and function; all zero means that it is still to be chosen."""
+    """Domain, bus, slot and function; it is still to be chosen where the first three are zero."""
 
     domain: int = attr(hexadecimal(4, maximum=0xFFFFFFFF), default=0)
     bus: int = attr(hexadecimal(2), default=0)
@@ -29,7 +29,7 @@ class PciAddress(Address, when={"type": "pci"}):
     @property
     def is_chosen(self) -> bool:
         """Whether it names a place."""
-        return bool(self.domain or self.bus or self.slot or self.function)
+        return bool(self.domain or self.bus or self.slot)
 
     @property
     def place(self) -> tuple[int, int, int, int]:
@@ -105,7 +105,7 @@ class IsaAddress(Address, when={"type": "isa"}):
 class DimmAddress(Address, when={"type": "dimm"}):
     """A slot for memory, and where it begins."""
 
-    slot: int = attr(integer(), default=0)
+    slot: int = attr(integer())
     base: int | None = attr(hexadecimal(1, base=16, maximum=2**64 - 1), default=None)
 
 

@@ -62,7 +62,7 @@ class ControllerTarget(Element, tag="target", drop_empty=True):
     chassis_nr: int | None = attr(integer(1, 255), name="chassisNr", default=None)
     chassis: int | None = attr(integer(0, 255), default=None)
     port: int | None = attr(hexadecimal(1, maximum=255), default=None)
-    bus_nr: int | None = attr(integer(1, 254), name="busNr", default=None)
+    bus_nr: int | None = attr(integer(1, 254, base=0), name="busNr", default=None)
     index: int | None = attr(integer(0, 30, code=ErrorCode.CONFIG_UNSUPPORTED), default=None)
     hotplug: bool | None = attr(ON_OFF, default=None)
     node: int | None = text(integer(), default=None)

@@ -63,7 +63,7 @@ class HostdevAddress(Element, tag="address"):
     bus: int | None = attr(hexadecimal(2), default=None)
     slot: int | None = attr(hexadecimal(2, maximum=0x1F), default=None)
     function: int | None = attr(hexadecimal(1, maximum=7), default=None)
-    device: int | None = attr(hexadecimal(1), default=None)
+    device: int | None = attr(hexadecimal(1, maximum=0xFFFFFFFF), default=None)
 
 
 class LocalAddress(Element, tag="local"):

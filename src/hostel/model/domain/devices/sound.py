@@ -18,8 +18,8 @@ class Sound(Device, tag="sound"):
 class AudioSettings(Element, tag="settings"):
     """Sample rate, channels and sample format."""
 
-    frequency: int | None = attr(integer(), default=None)
-    channels: int | None = attr(integer(), default=None)
+    frequency: int | None = attr(integer(1), default=None)
+    channels: int | None = attr(integer(1), default=None)
     sample_format: str | None = attr(choice("u8", "s8", "u16", "s16", "u32", "s32", "f32"), name="format", default=None)
 
 
@@ -28,8 +28,8 @@ class AudioDirection(Element, drop_empty=True):
 
     mixing_engine: bool | None = attr(YES_NO, name="mixingEngine", default=None)
     fixed_settings: bool | None = attr(YES_NO, name="fixedSettings", default=None)
-    voices: int | None = attr(integer(), default=None)
-    buffer_length: int | None = attr(integer(), name="bufferLength", default=None)
+    voices: int | None = attr(integer(1), default=None)
+    buffer_length: int | None = attr(integer(1), name="bufferLength", default=None)
     server_name: str | None = attr(name="serverName", default=None)
     client_name: str | None = attr(name="clientName", default=None)
     connect_ports: str | None = attr(name="connectPorts", default=None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from hostel.model.domain.completing.interface import CARDS
 from hostel.model.domain.devices.address import PciAddress
 from hostel.model.domain.devices.character import Serial
 from hostel.model.domain.devices.controller import Controller, ControllerType
@@ -118,7 +119,7 @@ class Slots:
             return Connect.NOTHING
         if interface.model in ("virtio", "virtio-non-transitional"):
             return self.virtio
-        return self.express if interface.model in (None, "e1000e") else PCI
+        return PCI if interface.model in CARDS and interface.model != "e1000e" else self.express
 
     def _controller(self, controller: Controller) -> Connect:
         match controller.type:

@@ -258,6 +258,25 @@ RNG_RULES: Final[tuple[MachineRule[Rng], ...]] = (
         "/backend/source",
         ErrorCode.INTERNAL_ERROR,
     ),
+    MachineRule(
+        lambda item, _: (
+            item.backend.model == "egd"
+            and item.backend.type in ("tcp", "udp")
+            and not any(source.service for source in item.backend.sources)
+        ),
+        "Missing source service attribute for char device",
+        "/backend/source",
+        ErrorCode.INTERNAL_ERROR,
+    ),
+    MachineRule(
+        lambda item, _: (
+            item.backend.model == "egd"
+            and item.backend.type in ("spiceport", "dbus")
+            and not (item.backend.sources and item.backend.sources[0].channel)
+        ),
+        "Missing source channel attribute for char device",
+        "/backend/source",
+    ),
 )
 
 NVRAM_RULES: Final[tuple[MachineRule[DeviceNvram], ...]] = (
@@ -316,11 +335,6 @@ FILESYSTEM_RULES: Final[tuple[MachineRule[Filesystem], ...]] = (
         lambda item, _: (item.fmode is not None or item.dmode is not None) and item.accessmode != "mapped",
         "fmode and dmode must be used with accessmode=mapped",
         "/@fmode",
-    ),
-    MachineRule(
-        lambda item, _: item.boot is not None and not _is_virtiofs(item),
-        "boot order is only supported for virtiofs",
-        "/boot",
     ),
     MachineRule(
         lambda item, _: item.driver is not None and item.driver.type in ("loop", "nbd", "ploop"),

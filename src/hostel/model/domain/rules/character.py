@@ -63,13 +63,16 @@ CHARACTER_RULES: Final[tuple[Rule[CharacterEnd], ...]] = (
         "/source",
     ),
     Rule(
-        lambda item: _kind(item) == CharacterType.NMDM and not (_first(item).master and _first(item).slave),
-        lambda _: "Should define both master and slave path attributes for nmdm",
+        lambda item: _kind(item) == CharacterType.NMDM and bool(_first(item).master) != bool(_first(item).slave),
+        lambda _: "Should define both master and slave path attributes for nmdm device",
         ErrorCode.INTERNAL_ERROR,
         "/source",
     ),
     Rule(
-        lambda item: _kind(item) == CharacterType.SPICEPORT and not _first(item).channel,
+        lambda item: (
+            (_kind(item) == CharacterType.SPICEPORT or (_kind(item) == CharacterType.DBUS and item.TAG != "redirdev"))
+            and not _first(item).channel
+        ),
         lambda _: "Missing source channel attribute for char device",
         below="/source",
     ),

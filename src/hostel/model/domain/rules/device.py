@@ -6,10 +6,17 @@ from typing import Final
 
 from hostel.errors import ErrorCode
 from hostel.model.domain.clock import Timer
+from hostel.model.domain.devices.address import UsbAddress
 from hostel.model.domain.devices.input import Input
 from hostel.model.domain.rules.rule import Rule
 
 INPUT_RULES: Final[tuple[Rule[Input], ...]] = (
+    Rule(
+        lambda item: item.bus == "usb" and not isinstance(item.address, UsbAddress | None),
+        lambda _: "Invalid address for a USB device",
+        ErrorCode.XML_ERROR,
+        "/address/@type",
+    ),
     Rule(
         lambda item: item.bus == "ps2" and item.type not in ("mouse", "keyboard"),
         lambda item: f"ps2 bus does not support {item.type} input device",

@@ -10,7 +10,7 @@ from hostel.errors import ErrorCode
 from hostel.model.domain.devices.address import DriveAddress, UsbAddress
 from hostel.model.domain.devices.disk import Disk, DiskBus, DiskDevice, DiskDriver, IoTune
 from hostel.model.domain.devices.source import FORMATS, DiskSource, SourceType
-from hostel.model.domain.rules.rule import Rule
+from hostel.model.domain.rules.rule import Rule, without_virtio_options
 from hostel.model.domain.rules.vhost_user_disk import VHOST_USER_DISK_RULES
 
 _REMOVABLE: Final = (DiskDevice.CDROM, DiskDevice.FLOPPY)
@@ -40,6 +40,10 @@ def is_empty(disk: Disk) -> bool:
 
 def _driver(disk: Disk) -> DiskDriver:
     return disk.driver or DiskDriver()
+
+
+def _is_virtio(disk: Disk) -> bool:
+    return disk.target.bus == DiskBus.VIRTIO
 
 
 def _source(disk: Disk) -> DiskSource:
@@ -119,7 +123,13 @@ DISK_RULES: Final[tuple[Rule[Disk], ...]] = (
         lambda _: "disk device 'lun' doesn't support storage slice",
     ),
     Rule(
-        lambda disk: disk.device == DiskDevice.LUN and (_source(disk).encryption or disk.encryption),
+        lambda disk: (
+            disk.device == DiskDevice.LUN
+            and any(
+                item is not None and item.format_name != "default"
+                for item in (_source(disk).encryption, disk.encryption)
+            )
+        ),
         lambda _: "disk device 'lun' doesn't support encryption",
     ),
     Rule(
@@ -176,6 +186,7 @@ DISK_RULES: Final[tuple[Rule[Disk], ...]] = (
         lambda _: "disk ioeventfd mode supported only for virtio bus",
         below="/driver/@ioeventfd",
     ),
+    *without_virtio_options(_driver, _is_virtio),
     Rule(
         lambda disk: disk.vendor is not None and len(disk.vendor) > 8,
         lambda _: "disk vendor is more than 8 characters",

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 from hostel.errors import ErrorCode, ModelError
 from hostel.model.authentication import Authentication
 from hostel.model.domain.devices.disk import Disk
-from hostel.model.domain.devices.source import DiskSource, MetadataCache, SourceType
+from hostel.model.domain.devices.source import (
+    Cookie,
+    DiskSource,
+    MetadataCache,
+    Reservations,
+    ReservationsSource,
+    SourceType,
+)
 from hostel.model.domain.rules.board import shares_memory
 from hostel.model.domain.rules.rule import Machine
 from hostel.model.encryption import Encryption
@@ -16,6 +24,10 @@ from hostel.model.encryption import Encryption
 _UNSUPPORTED: Final = ErrorCode.CONFIG_UNSUPPORTED
 _WITH_SECRETS: Final = ("iscsi", "http", "https", "ftp", "ftps", "ssh", "rbd")
 _USES: Final = {"iscsi": "iscsi", "rbd": "ceph"}
+_POOLED: Final = {"gluster": "VOLUME/PATH", "rbd": "POOL/IMAGE"}
+_POOL_AND_IMAGE: Final = re.compile("[^/]+/")
+_NOT_IN_COOKIE: Final = re.compile(r'[\x01-\x20",;\\]')
+_NOT_IN_COOKIE_NAME: Final = re.compile(r"[()<>@:/\[\]?={}]")
 _TRANSFERS: Final = ("http", "https", "ftp", "ftps")
 # What a URL may say, and the protocols of which it may say so.
 _URL_OPTIONS: Final = (
@@ -92,6 +104,7 @@ def check_sources(disk: Disk, path: str, machine: Machine) -> None:
         reason = "an <encryption> definition already found for disk source"
         raise ModelError(f"{path}/source/encryption", reason, code=_UNSUPPORTED)
     for layer in _layers(disk, path):
+        check_source(layer.type, layer.source, f"{layer.path}/source")
         _check_auth(layer)
         encryption = layer.encryption
         if encryption is not None and encryption.format_name == "luks" and encryption.cipher is not None:
@@ -105,6 +118,50 @@ def check_sources(disk: Disk, path: str, machine: Machine) -> None:
             _check_qemu(layer, machine)
     if machine.platform.is_qemu and disk.type == SourceType.VHOSTUSER and not shares_memory(machine):
         raise ModelError(f"{path}/@type", "'vhostuser' requires shared memory", code=_UNSUPPORTED)
+
+
+def check_source(type: SourceType | None, source: DiskSource, path: str) -> None:
+    """Refuse a source on a network that has no name, or cookies that would be more than cookies.
+
+    Raises:
+        ModelError: it does not say where the data is; the words are libvirt's.
+    """
+    reservations = source.reservations
+    if reservations is not None:
+        _check_reservations(reservations, f"{path}/reservations")
+    if type != SourceType.NETWORK or source.protocol is None:
+        return
+    if source.name is None and source.protocol != "nbd":
+        raise ModelError(f"{path}/@name", "missing name for disk source")
+    if source.protocol in _POOLED and not _POOL_AND_IMAGE.match(source.name or ""):
+        wanted = _POOLED[source.protocol]
+        reason = f"can't split path '{source.name}' into pool name and image name: write {wanted}"
+        raise ModelError(f"{path}/@name", reason)
+    for number, cookie in enumerate(source.cookies.cookies if source.cookies is not None else [], 1):
+        _check_cookie(cookie, f"{path}/cookies/cookie[{number}]")
+
+
+def _check_reservations(reservations: Reservations, path: str) -> None:
+    if reservations.managed is None:
+        raise ModelError(f"{path}/@managed", "Missing required attribute 'managed' in element 'reservations'")
+    if not reservations.managed:
+        named = reservations.source or ReservationsSource()
+        for name, what in (("type", "connection type"), ("path", "path"), ("mode", "connection mode")):
+            if getattr(named, name) is None:
+                raise ModelError(f"{path}/source/@{name}", f"missing {what} for <reservations/>")
+
+
+def _check_cookie(cookie: Cookie, path: str) -> None:
+    """Names and values are what RFC 6265, section 4.1.1, has; others could be headers of their own."""
+    if not cookie.name:
+        raise ModelError(f"{path}/@name", "cookie name must not be empty")
+    if _NOT_IN_COOKIE.search(cookie.name) or _NOT_IN_COOKIE_NAME.search(cookie.name):
+        raise ModelError(f"{path}/@name", f"cookie name '{cookie.name}' contains invalid characters")
+    value = cookie.value or ""
+    if len(value) > 1 and value.startswith('"') and value.endswith('"'):
+        value = value[1:-1]
+    if _NOT_IN_COOKIE.search(value):
+        raise ModelError(path, f"value of cookie '{cookie.name}' contains invalid characters")
 
 
 def _check_auth(layer: _Layer) -> None:

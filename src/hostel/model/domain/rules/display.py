@@ -7,7 +7,7 @@ from typing import Final
 from hostel.errors import ErrorCode
 from hostel.model.domain.devices.graphics import Graphics, GraphicsType
 from hostel.model.domain.devices.video import Video, VideoDriver, VideoModel
-from hostel.model.domain.rules.rule import MachineRule, Rule
+from hostel.model.domain.rules.rule import MachineRule, Rule, without_virtio_options
 
 GRAPHICS_RULES: Final[tuple[Rule[Graphics], ...]] = (
     Rule(
@@ -77,6 +77,9 @@ VIDEO_RULES: Final[tuple[MachineRule[Video], ...]] = (
         "address not supported for video type ramfb",
         "/address",
     ),
+)
+VIDEO_OPTION_RULES: Final[tuple[Rule[Video], ...]] = without_virtio_options(
+    _driver, lambda video: _model(video).type == "virtio"
 )
 
 _ANYWHERE: Final = ("qxl", "virtio")

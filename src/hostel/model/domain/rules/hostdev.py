@@ -39,7 +39,18 @@ def _kind(hostdev: Hostdev) -> str:
     return hostdev.address.WHEN["type"] or "" if hostdev.address is not None else ""
 
 
+def _secret_type(hostdev: Hostdev) -> str | None:
+    auth = hostdev.source.auth if isinstance(hostdev, ScsiHostdev) else None
+    return auth.secret.type if auth is not None and auth.secret is not None else None
+
+
 HOSTDEV_RULES: Final[tuple[MachineRule[Hostdev], ...]] = (
+    MachineRule(
+        lambda item, _: isinstance(item, ScsiHostdev) and _secret_type(item) not in (None, "iscsi"),
+        lambda item, _: f"hostdev invalid secret type '{_secret_type(item)}'",
+        "/source/auth/secret/@type",
+        ErrorCode.INTERNAL_ERROR,
+    ),
     MachineRule(
         lambda item, _: (
             isinstance(item, PciHostdev) and not isinstance(item.address, PciAddress | UnassignedAddress | None)

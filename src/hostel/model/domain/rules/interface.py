@@ -6,8 +6,9 @@ import re
 from typing import Final
 
 from hostel.errors import ErrorCode, ModelError
+from hostel.model.domain.devices.address import PciAddress, UnassignedAddress
 from hostel.model.domain.devices.interface import Interface, InterfaceDriver, InterfaceSource, InterfaceType
-from hostel.model.domain.rules.rule import MachineRule, Rule, needs
+from hostel.model.domain.rules.rule import MachineRule, Rule, needs, without_virtio_options
 from hostel.model.port_rules import check_bandwidth, check_complete, check_virtual_port, check_vlan
 
 MAC: Final = re.compile("[0-9a-fA-F]{1,2}(:[0-9a-fA-F]{1,2}){5}")
@@ -27,6 +28,20 @@ def _source(interface: Interface) -> InterfaceSource:
     return interface.source or InterfaceSource()
 
 
+def _driver(interface: Interface) -> InterfaceDriver:
+    return interface.driver or InterfaceDriver()
+
+
+def _is_virtio(interface: Interface) -> bool:
+    return interface.model in _VIRTIO_CARDS
+
+
+def _is_pci_host(interface: Interface) -> bool:
+    """Whether it is a PCI function of the host, as all are that are not said to be USB devices."""
+    address = _source(interface).host_address
+    return interface.type == InterfaceType.HOSTDEV and (address is None or address.type != "usb")
+
+
 def _named(interface: Interface) -> str:
     return f"interface {interface.mac.address if interface.mac is not None else ''} -"
 
@@ -40,6 +55,7 @@ def _bridge(interface: Interface) -> str | None:
     return _source(interface).bridge if interface.type == InterfaceType.BRIDGE else None
 
 
+_VIRTIO_CARDS: Final = ("virtio", "virtio-transitional", "virtio-non-transitional")
 INTERFACE_RULES: Final[tuple[Rule[Interface], ...]] = (
     Rule(
         lambda item: item.mac is not None and not MAC.fullmatch(item.mac.address),
@@ -90,6 +106,42 @@ INTERFACE_RULES: Final[tuple[Rule[Interface], ...]] = (
         ),
         lambda _: "The 'range' of a 'portForward' requires 'start' attribute if 'end', 'to', or 'exclude' is specified",
         below="/portForward/range",
+    ),
+    Rule(
+        lambda item: (
+            item.source is not None and (item.source.ips or item.source.routes) and item.type != InterfaceType.ETHERNET
+        ),
+        lambda item: (
+            "Invalid attempt to set network interface host-side IP route and/or address info on interface of type "
+            f"'{item.type}'. This is only supported on interfaces of type 'ethernet'"
+        ),
+        below="/source",
+    ),
+    Rule(
+        lambda item: item.target is not None and item.target.managed is False and item.type != InterfaceType.ETHERNET,
+        lambda item: f"unmanaged target dev is not supported on interfaces of type '{item.type}'",
+        below="/target/@managed",
+    ),
+    Rule(
+        lambda item: item.teaming is not None and item.teaming.type == "persistent" and item.teaming.persistent,
+        lambda _: "teaming persistent attribute not allowed if teaming type is 'persistent'",
+        below="/teaming/@persistent",
+    ),
+    *without_virtio_options(_driver, _is_virtio),
+    Rule(
+        lambda item: item.type == InterfaceType.VHOSTUSER and item.model not in _VIRTIO_CARDS,
+        lambda _: (
+            "Wrong or no <model> 'type' attribute specified with <interface type='vhostuser'/>. vhostuser requires "
+            "the virtio-net* frontend"
+        ),
+        ErrorCode.INTERNAL_ERROR,
+        "/model/@type",
+    ),
+    Rule(
+        lambda item: _is_pci_host(item) and not isinstance(item.address, PciAddress | UnassignedAddress | None),
+        lambda _: "PCI host devices must use 'pci' or 'unassigned' address type",
+        ErrorCode.INTERNAL_ERROR,
+        "/address/@type",
     ),
 )
 
@@ -155,14 +207,9 @@ ACTUAL_INTERFACE_RULES: Final[tuple[Rule[Interface], ...]] = (
     *ISOLATION_RULES,
 )
 
-_VIRTIO_CARDS: Final = ("virtio", "virtio-transitional", "virtio-non-transitional")
 _TAPS: Final = (InterfaceType.NETWORK, InterfaceType.BRIDGE, InterfaceType.ETHERNET)
 _MANY_QUEUES: Final = (*_TAPS, InterfaceType.DIRECT, InterfaceType.VHOSTUSER, InterfaceType.VDPA)
 _WITH_MTU: Final = (*_TAPS, InterfaceType.DIRECT, InterfaceType.VHOSTUSER)
-
-
-def _driver(interface: Interface) -> InterfaceDriver:
-    return interface.driver or InterfaceDriver()
 
 
 def _is_odd_size(interface: Interface, name: str) -> bool:
@@ -171,35 +218,6 @@ def _is_odd_size(interface: Interface, name: str) -> bool:
 
 
 QEMU_INTERFACE_RULES: Final[tuple[MachineRule[Interface], ...]] = (
-    MachineRule(
-        lambda item, _: (
-            item.source is not None and (item.source.ips or item.source.routes) and item.type != InterfaceType.ETHERNET
-        ),
-        lambda item, _: (
-            "Invalid attempt to set network interface host-side IP route and/or address info on interface of type "
-            f"'{item.type}'. This is only supported on interfaces of type 'ethernet'"
-        ),
-        "/source",
-    ),
-    MachineRule(
-        lambda item, _: (
-            item.target is not None and item.target.managed is False and item.type != InterfaceType.ETHERNET
-        ),
-        lambda item, _: f"unmanaged target dev is not supported on interfaces of type '{item.type}'",
-        "/target/@managed",
-    ),
-    MachineRule(
-        lambda item, _: item.teaming is not None and item.teaming.type == "persistent" and item.teaming.persistent,
-        "teaming persistent attribute not allowed if teaming type is 'persistent'",
-        "/teaming/@persistent",
-    ),
-    MachineRule(
-        lambda item, _: item.type == InterfaceType.VHOSTUSER and item.model not in _VIRTIO_CARDS,
-        "Wrong or no <model> 'type' attribute specified with <interface type='vhostuser'/>. vhostuser requires the "
-        "virtio-net* frontend",
-        "/model/@type",
-        ErrorCode.INTERNAL_ERROR,
-    ),
     MachineRule(
         lambda item, _: _is_odd_size(item, "rx_queue_size"),
         "rx_queue_size has to be a power of two",

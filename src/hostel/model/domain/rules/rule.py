@@ -7,6 +7,7 @@ from typing import Generic, NamedTuple, TypeVar
 
 from hostel.codec.xml import Element
 from hostel.errors import ErrorCode, ModelError
+from hostel.model.domain.devices.device import VirtioOptions
 from hostel.model.domain.domain import Domain
 from hostel.model.domain.platform import Board, Platform, arch_of, board_of
 
@@ -74,6 +75,24 @@ def needs(
 ) -> MachineRule[E]:
     """The rule that what an element asks for is something the emulator has."""
     return MachineRule(lambda element, machine: is_used(element) and not machine.has(feature), say, below)
+
+
+def without_virtio_options(
+    options: Callable[[E], VirtioOptions | None], is_virtio: Callable[[E], object]
+) -> tuple[Rule[E], ...]:
+    """The rules that what is not virtio has none of its options (``virDomainCheckVirtioOptionsAreAbsent``)."""
+    return tuple(
+        Rule(
+            lambda element, name=field.name: (  # type: ignore[misc]
+                not is_virtio(element) and getattr(options(element), name, None) is not None
+            ),
+            lambda _, name=field.name: (  # type: ignore[misc]
+                f"{name} {'option' if name == 'page_per_vq' else 'driver option'} is only supported for virtio devices"
+            ),
+            below=f"/driver/@{field.name}",
+        )
+        for field in VirtioOptions.FIELDS
+    )
 
 
 def check(element: E, path: str, rules: Iterable[Rule[E]]) -> None:
