@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
+from tests.support.additions import without_additions
 
 from hostel.cli.main import main
 from support.nbd import MIB, Peer
@@ -61,7 +62,7 @@ def both(command: str) -> tuple[tuple[int, str, str], tuple[int, str, str]]:
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         code = main(["qemu-nbd", *words])
-    return (real.returncode, real.stdout, real.stderr), (code, out.getvalue(), err.getvalue())
+    return (real.returncode, real.stdout, real.stderr), (code, out.getvalue(), without_additions(err.getvalue()))
 
 
 @contextlib.contextmanager

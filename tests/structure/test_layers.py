@@ -13,6 +13,7 @@ SOURCE = Path(__file__).parents[2] / "src" / "hostel"
 # From the bottom up; what shares a row are siblings.
 LAYERS = [
     {"errors", "units"},
+    {"cause"},
     {"codec"},
     {"guest"},
     {"wire"},

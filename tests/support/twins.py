@@ -12,6 +12,8 @@ import subprocess
 from pathlib import Path
 from typing import NamedTuple
 
+from tests.support.additions import without_additions
+
 from hostel.cli.main import main
 
 # Both tools must see the same locale and time zone.
@@ -83,7 +85,7 @@ class Twins:
         out, err = io.StringIO(), io.StringIO()
         with contextlib.chdir(self.ours), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             code = main(["qemu-img", *words])
-        return Result(code, self._neutral(out.getvalue()), self._neutral(err.getvalue()))
+        return Result(code, self._neutral(out.getvalue()), self._neutral(without_additions(err.getvalue())))
 
     def virtual_sizes(self, name: str, format: str) -> tuple[int, int]:
         """The virtual size in bytes of an image in both folders, as the real tool has it."""

@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
+from tests.support.additions import without_additions
+
 from hostel.cli.output import Output
 from hostel.cli.virsh.main import run_words
 from hostel.cli.virsh.session import Connection, Opener, Session
@@ -23,13 +25,17 @@ _PROMPT: Final = "virsh # "
 def run_lines(
     uri: str, opener: Opener, lines: Iterable[Sequence[str]], *, quiet: bool = False
 ) -> list[tuple[int, str, str]]:
-    """Run lines with our virsh on one connection; of each its exit code, and what it printed and complained of."""
+    """Run lines with our virsh on one connection; of each its exit code, and what it printed and complained of.
+
+    What our errors say beyond virsh's is left out.
+    """
     out, err = io.StringIO(), io.StringIO()
     session = Session(Output(out, err, quiet=quiet), uri, opener)
     answers = []
     try:
         for words in lines:
-            answers.append((run_words(session, list(words)), out.getvalue(), err.getvalue()))
+            code = run_words(session, list(words))
+            answers.append((code, out.getvalue(), without_additions(err.getvalue())))
             for stream in (out, err):
                 stream.seek(0)
                 stream.truncate()

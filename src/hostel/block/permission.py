@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import enum
 import fcntl
-import itertools
 import os
 import struct
 
@@ -84,51 +83,6 @@ def _held(fd: int, start: int) -> bool:
 
 
 def _locked(path: str, message: str) -> ImageLocked:
-    hint = f"Is another process using the image [{path}]?"
-    if holders := find_holders(path):
-        hint += f"\nIt is open in {', '.join(holders)}."
-    return ImageLocked(message, hint=hint)
+    from hostel.cause.holder import lock_hint
 
-
-def find_holders(path: str) -> list[str]:
-    """Name the other processes that have ``path`` open: ``process 812 (qemu-system-x86_64, machine web1)``.
-
-    Looks through ``/proc``, so processes of other users are found only by root.
-    """
-    try:
-        wanted = os.stat(path)
-        pids = [int(name) for name in os.listdir("/proc") if name.isdigit()]
-    except OSError:
-        return []
-    return [
-        _describe(pid) for pid in sorted(pids) if pid != os.getpid() and _has_open(pid, wanted.st_dev, wanted.st_ino)
-    ]
-
-
-def _has_open(pid: int, device: int, inode: int) -> bool:
-    directory = f"/proc/{pid}/fd"
-    try:
-        descriptors = os.listdir(directory)
-    except OSError:
-        return False
-    for descriptor in descriptors:
-        try:
-            status = os.stat(f"{directory}/{descriptor}")
-        except OSError:
-            continue
-        if (status.st_dev, status.st_ino) == (device, inode):
-            return True
-    return False
-
-
-def _describe(pid: int) -> str:
-    try:
-        with open(f"/proc/{pid}/cmdline", "rb") as stream:
-            arguments = stream.read(65536).decode(errors="replace").split("\0")
-    except OSError:
-        return f"process {pid}"
-    what = os.path.basename(arguments[0]) or "unknown"
-    for flag, value in itertools.pairwise(arguments):
-        if flag == "-name":
-            what += f", machine {value.split(',')[0].removeprefix('guest=')}"
-    return f"process {pid} ({what})"
+    return ImageLocked(message, hint=f"Is another process using the image [{path}]?\n{lock_hint(path)}")

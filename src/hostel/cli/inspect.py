@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, NoReturn
 
+from hostel.cause import sentence
 from hostel.codec.qobject import pretty_json
 from hostel.drivers.fault import printable
 from hostel.errors import BlockError, HostelError, UsageError
@@ -34,10 +35,9 @@ def main(words: list[str]) -> int:
         found = inspect(
             arguments.image, expected=arguments.format, max_virtual_size=limit, check_digests=arguments.check_digests
         )
-    except BlockError as error:
-        raise HostelError(printable(str(error))) from None
     except OSError as error:
-        raise HostelError(printable(f"{arguments.image}: {error.strerror or error}")) from None
+        named = "" if isinstance(error, BlockError) else f"{arguments.image}: "
+        raise HostelError(printable(named + sentence(error))) from None
     print(pretty_json(found.to_json()) if arguments.output == "json" else describe(found))
     return EXIT[found.verdict]
 

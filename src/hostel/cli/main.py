@@ -206,10 +206,13 @@ def guarded(prefix: str, call: Callable[[], int]) -> int:
 
 def describe(error: Exception) -> str:
     """An exception as one line that says what to do."""
+    if isinstance(error, OSError) and (error.strerror or isinstance(error, HostelError)):
+        from hostel.cause import sentence
+
+        is_named = error.filename is not None and not isinstance(error, HostelError)
+        return f"{error.filename}: {sentence(error)}" if is_named else sentence(error)
     if isinstance(error, HostelError):
         return str(error)
-    if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename}: {error.strerror}" if error.filename is not None else error.strerror
     if isinstance(error, MemoryError):
         return "out of memory"
     return f"internal error: {type(error).__name__}: {error} (HOSTEL_DEBUG=1 shows where)"

@@ -6,9 +6,9 @@ libvirt's ``virErrorMsg()`` puts it together (``src/util/virerror.c``).
 
 from __future__ import annotations
 
-import os
 from typing import Final
 
+from hostel.cause import sentence
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
 
 _BEGINNINGS: Final[dict[ErrorCode, str]] = {
@@ -67,8 +67,16 @@ def printable(text: str) -> str:
     )
 
 
-def system_fault(error: OSError, doing: str, domain: ErrorDomain = ErrorDomain.NONE) -> VirtError:
-    """The host refused: ``doing`` (``cannot create path '/x'``) and the host's reason."""
-    # A block error's own text is complete; the host's errors only have a number.
-    reason = os.strerror(error.errno) if type(error).__module__ == "builtins" and error.errno else str(error)
+def system_fault(
+    error: OSError, doing: str, domain: ErrorDomain = ErrorDomain.NONE, *, removing: bool = False
+) -> VirtError:
+    """The host refused: ``doing`` (``cannot create path '/x'``), the host's reason and what is behind it.
+
+    Args:
+        error: the refusal.
+        doing: what was tried.
+        domain: which part of the system speaks.
+        removing: a file was to be removed or renamed, about which its directory decides.
+    """
+    reason = printable(sentence(error, removing=removing))
     return VirtError(ErrorCode.SYSTEM_ERROR, f"{doing}: {reason}", domain=domain)

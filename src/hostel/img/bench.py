@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from hostel.block.node import BlockNode
+from hostel.cause import beyond_errno
 from hostel.errors import BlockError, OutOfRange
 
 _MAX_THREADS: Final = 16
@@ -116,5 +117,5 @@ def _failed(what: str, error: OSError) -> BlockError:
         # For QEMU, what lies beyond the image's end is an input/output error.
         return BlockError(f"Failed {what}: {os.strerror(errno.EIO)}", errno=errno.EIO)
     code = error.errno or errno.EIO
-    hint = error.message if isinstance(error, BlockError) else None
+    hint = beyond_errno(error)
     return BlockError(f"Failed {what}: {os.strerror(code)}", errno=code, hint=hint)

@@ -10,6 +10,7 @@ from typing import Final, NamedTuple
 from hostel.block.chain import ChainExtent, block_status, paired
 from hostel.block.extent import Status
 from hostel.block.node import BlockNode
+from hostel.cause import beyond_errno
 from hostel.errors import BlockError
 from hostel.img.segments import rounded_length
 from hostel.img.sparse import ZeroFinder
@@ -32,7 +33,7 @@ class CompareError(BlockError):
     """
 
     def __init__(self, message: str, cause: OSError, *, reading: bool) -> None:
-        super().__init__(message, errno=cause.errno, hint=cause.message if isinstance(cause, BlockError) else None)
+        super().__init__(message, errno=cause.errno, hint=beyond_errno(cause))
         self.reading = reading
 
 

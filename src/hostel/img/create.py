@@ -244,7 +244,7 @@ def create(plan: Plan, *, cache: Cache = WRITEBACK, refuse: Callable[[str], None
             _attach_data_file(plan, size, values)
     except BlockError as error:
         if error.errno == errno.EFBIG:
-            raise _too_large(plan) from None
+            raise _too_large(plan, error.hint) from None
         raise
     return around.made
 
@@ -342,6 +342,7 @@ def _attach_data_file(plan: Plan, size: int, values: Mapping[str, Value]) -> Non
         node.resize(size, mode)
 
 
-def _too_large(plan: Plan) -> BlockError:
-    hint = " (try using a larger cluster size)" if plan.values().get("cluster_size") else ""
-    return BlockError(f"The image size is too large for file format '{plan.format}'{hint}", errno=errno.EFBIG)
+def _too_large(plan: Plan, hint: str | None) -> BlockError:
+    fix = " (try using a larger cluster size)" if plan.values().get("cluster_size") else ""
+    message = f"The image size is too large for file format '{plan.format}'{fix}"
+    return BlockError(message, errno=errno.EFBIG, hint=hint)

@@ -18,6 +18,7 @@ from hostel.block.chain import ChainExtent, block_status, paired
 from hostel.block.driver import BackingStore, Compressing
 from hostel.block.extent import Status
 from hostel.block.node import BlockNode
+from hostel.cause import beyond_errno
 from hostel.errors import BlockError, UnsupportedFeature
 from hostel.img.segments import rounded_length
 from hostel.img.target import failed
@@ -86,7 +87,7 @@ def change_backing(node: BlockNode, filename: str | None, format: str | None) ->
     except OSError as error:
         code = error.errno or errno.EIO
         reason = "No space left in the file header" if code == errno.ENOSPC else os.strerror(code)
-        hint = error.message if isinstance(error, BlockError) else None
+        hint = beyond_errno(error)
         message = f"Could not change the backing file to '{filename or ''}': {reason}"
         raise BlockError(message, errno=code, hint=hint) from None
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from hostel.block import graph
 from hostel.block.driver import Cache
 from hostel.block.node import BlockNode
+from hostel.cause import beyond_errno, hint_of
 from hostel.errors import BlockError, ImageLocked
 from hostel.img import create
 from hostel.img.files import Identity, files, identity
@@ -95,7 +96,8 @@ def closing(node: BlockNode) -> Iterator[None]:
             node.close()
     except OSError as error:
         reason = error.message if isinstance(error, BlockError) else error.strerror
-        raise BlockError(f"error while writing the target's metadata: {reason}", errno=error.errno) from None
+        message = f"error while writing the target's metadata: {reason}"
+        raise BlockError(message, errno=error.errno, hint=hint_of(error)) from None
 
 
 @contextlib.contextmanager
@@ -107,11 +109,12 @@ def reported(prefix: str) -> Iterator[None]:
         error.message = prefix + error.message
         raise
     except OSError as error:
-        raise BlockError(f"{prefix}{error.strerror}", errno=error.errno) from None
+        hint = hint_of(error)
+        raise BlockError(f"{prefix}{error.strerror}", errno=error.errno, hint=hint) from None
 
 
 def failed(what: str, error: OSError) -> BlockError:
     """QEMU's error, which says no more than the errno; what the driver found out becomes the hint."""
     code = error.errno or errno.EIO
-    hint = error.message if isinstance(error, BlockError) else None
+    hint = beyond_errno(error)
     return BlockError(f"{what}: {os.strerror(code)}", errno=code, hint=hint)

@@ -13,6 +13,7 @@ from typing import Final, NamedTuple
 from hostel.block.driver import Compressing, Deferring
 from hostel.block.node import BlockNode, fill_zeroes
 from hostel.block.protocols.file import FileDriver
+from hostel.cause import beyond_errno
 from hostel.errors import BlockError, UnsupportedFeature
 from hostel.img.segments import Segment, Window
 from hostel.img.sparse import ZeroFinder
@@ -29,7 +30,7 @@ class CopyError(BlockError):
         super().__init__(
             f"error while {doing} {offset}: {os.strerror(code)}",
             errno=code,
-            hint=cause.message if isinstance(cause, BlockError) else None,
+            hint=beyond_errno(cause),
         )
 
 

@@ -9,6 +9,8 @@ import socket
 import stat
 from typing import Any, Final, NamedTuple
 
+from hostel.cause import explain
+from hostel.cause.holder import port_hint
 from hostel.errors import NetworkError
 from hostel.units import MiB
 
@@ -69,7 +71,7 @@ def connect(address: Address, timeout: float | None = None) -> socket.socket:
         except OSError as error:
             sock.close()
             failure = error
-    raise _failed(f"Failed to connect to '{address}'", failure)
+    raise _failed(f"Failed to connect to '{address}'", failure, _why_unreached(address, failure))
 
 
 def listen(address: Address, backlog: int) -> list[socket.socket]:
@@ -84,6 +86,7 @@ def listen(address: Address, backlog: int) -> list[socket.socket]:
         return [_listen_unix(address.path, backlog)]
     listeners: list[socket.socket] = []
     failure: OSError | None = None
+    hint: str | None = None
     for family, target in _resolve(address, passive=True):
         sock = socket.socket(family, socket.SOCK_STREAM)
         try:
@@ -95,10 +98,10 @@ def listen(address: Address, backlog: int) -> list[socket.socket]:
             listeners.append(sock)
         except OSError as error:
             sock.close()
-            failure = error
+            failure, hint = error, _why_not_bound(target, error)
     if not listeners:
         in_use = failure is not None and failure.errno == errno.EADDRINUSE
-        raise _failed("Failed to find an available port" if in_use else "Failed to bind socket", failure)
+        raise _failed("Failed to find an available port" if in_use else "Failed to bind socket", failure, hint)
     return listeners
 
 
@@ -129,7 +132,8 @@ def _listen_unix(path: str, backlog: int) -> socket.socket:
         sock.close()
         if isinstance(error, NetworkError):
             raise
-        raise _failed(f"Failed to bind socket to {path}", error) from None
+        hint = explain(error.errno, path)
+        raise _failed(f"Failed to bind socket to {path}", error, hint) from None
 
 
 def remove_unix(path: str) -> None:
@@ -166,6 +170,26 @@ def _resolve(address: TcpAddress, *, passive: bool) -> list[tuple[int, Any]]:
     return [(family, target) for family, _, _, _, target in found]
 
 
-def _failed(what: str, error: OSError | None) -> NetworkError:
+def _failed(what: str, error: OSError | None, hint: str | None = None) -> NetworkError:
     code = errno.ETIMEDOUT if isinstance(error, TimeoutError) else error.errno if error is not None else None
-    return NetworkError(f"{what}: {os.strerror(code) if code else error}", errno=code)
+    return NetworkError(f"{what}: {os.strerror(code) if code else error}", errno=code, hint=hint)
+
+
+def _why_unreached(address: Address, error: OSError | None) -> str | None:
+    """What is behind a failed connection to a socket of this host."""
+    if error is None or not isinstance(address, UnixAddress):
+        return None
+    if error.errno == errno.ECONNREFUSED:
+        return f"Nobody listens on '{address}' any more: the server that made it has ended."
+    return explain(error.errno, address.path, write=True)
+
+
+def _why_not_bound(target: Any, error: OSError | None) -> str | None:
+    """Who has an address, or why it cannot be had."""
+    if error is None or not isinstance(target, tuple):
+        return None
+    if error.errno == errno.EADDRINUSE:
+        return port_hint(target[1])
+    if error.errno == errno.EACCES:
+        return "Ports below net.ipv4.ip_unprivileged_port_start (1024) take CAP_NET_BIND_SERVICE."
+    return None

@@ -13,8 +13,9 @@ from hostel.block import graph
 from hostel.block.driver import CACHE_MODES, WRITEBACK, Cache, OpenMode, Preallocation
 from hostel.block.extent import Extent, Status
 from hostel.block.node import BlockNode
-from hostel.block.permission import Permission, find_holders, lock
+from hostel.block.permission import Permission, lock
 from hostel.block.protocols.file import FileDriver
+from hostel.cause.holder import find_holders
 from hostel.errors import BlockError, ImageLocked, OutOfRange, ReadOnly
 
 MODE = OpenMode(read_only=False)

@@ -17,6 +17,7 @@ from hostel.block.node import BlockNode
 from hostel.block.options import Kind, Option, Options
 from hostel.block.permission import Permission
 from hostel.block.protocols.direct import DirectFile, probe_alignment
+from hostel.cause import explain
 from hostel.errors import BlockError
 from hostel.units import SECTOR, MiB
 
@@ -92,7 +93,7 @@ class FileDriver(BlockDriver):
         except (OSError, ValueError) as error:
             if cache.direct and _errno(error) == errno.EINVAL:
                 raise _no_direct(path) from None
-            raise _open_error(path, error) from None
+            raise _open_error(path, error, write=not mode.read_only) from None
         try:
             cls._require(path, os.fstat(fd).st_mode)
             os.set_blocking(fd, True)
@@ -124,7 +125,8 @@ class FileDriver(BlockDriver):
         try:
             fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK, 0o644)
         except (OSError, ValueError) as error:
-            raise BlockError(f"Could not create '{path}': {_reason(error)}", errno=_errno(error)) from None
+            hint = explain(_errno(error), path, write=True)
+            raise BlockError(f"Could not create '{path}': {_reason(error)}", errno=_errno(error), hint=hint) from None
         try:
             if not stat.S_ISREG(os.fstat(fd).st_mode):
                 raise BlockError(f"Could not create '{path}': It exists and is no regular file", errno=errno.EINVAL)
@@ -160,7 +162,7 @@ class FileDriver(BlockDriver):
         try:
             fd = os.open(f"/proc/self/fd/{self._fd}", self._flags(read_only=read_only))
         except OSError as error:
-            raise _open_error(self._path, error) from None
+            raise _open_error(self._path, error, write=not read_only) from None
         driver = type(self)(fd, self._path, no_flush=self._no_flush, direct=self.is_direct, locking=self._locking)
         driver._sync_error = self._sync_error
         if self._locked is not None:
@@ -343,7 +345,9 @@ class FileDriver(BlockDriver):
                 self._allocate_first_block(size)
         except OSError as error:
             os.ftruncate(self._fd, old)
-            raise BlockError(f"Could not resize file: {os.strerror(error.errno or 0)}", errno=error.errno) from None
+            message = f"Could not resize file: {os.strerror(error.errno or 0)}"
+            hint = explain(error.errno, self._path, write=True, needed=size - old)
+            raise BlockError(message, errno=error.errno, hint=hint) from None
 
     def _allocate_first_block(self, size: int) -> None:
         """Give a new file its first block, as QEMU does: some hosts tell the alignment of direct I/O by it."""
@@ -455,8 +459,9 @@ def _set_direct(fd: int, path: str) -> None:
         raise _no_direct(path) from None
 
 
-def _open_error(path: str, error: OSError | ValueError) -> BlockError:
-    return BlockError(f"Could not open '{path}': {_reason(error)}", errno=_errno(error))
+def _open_error(path: str, error: OSError | ValueError, *, write: bool) -> BlockError:
+    hint = explain(_errno(error), path, write=write)
+    return BlockError(f"Could not open '{path}': {_reason(error)}", errno=_errno(error), hint=hint)
 
 
 def open_file(path: str, mode: OpenMode, name: str = "") -> FileDriver:

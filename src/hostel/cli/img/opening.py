@@ -6,6 +6,7 @@ from hostel.block import blockdev, graph
 from hostel.block.driver import CACHE_MODES, WRITEBACK, Cache
 from hostel.block.node import BlockNode
 from hostel.block.options import Given, given_options
+from hostel.cause import hint_of
 from hostel.cli.img.arguments import Arguments, Failure
 from hostel.cli.img.output import Output, reason
 from hostel.errors import BlockError, ReadOnly
@@ -65,7 +66,7 @@ def _described(output: Output, text: str, *, force_share: bool) -> blockdev.Desc
 
 def could_not_open(name: str, error: OSError) -> BlockError:
     """QEMU's error for an image that cannot be opened, from the error that says why."""
-    hint = error.hint if isinstance(error, BlockError) else None
+    hint = hint_of(error)
     return BlockError(f"Could not open '{name}': {reason(error)}", errno=error.errno, hint=hint)
 
 

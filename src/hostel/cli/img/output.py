@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any, TextIO
 
 from hostel.block.filename import without_secrets
+from hostel.cause import hint_of
 from hostel.codec.qobject import hash_order
 from hostel.errors import BlockError
 
@@ -61,7 +62,7 @@ class Output:
 
     def failed(self, error: OSError, prefix: str = "") -> None:
         """Report an error of the block layer or of the host."""
-        self.error(prefix + reason(error), error.hint if isinstance(error, BlockError) else None)
+        self.error(prefix + reason(error), hint_of(error))
 
     def warning(self, message: str) -> None:
         """Report what deserves attention and stops nothing."""

@@ -9,6 +9,7 @@ from hostel.block import filename as names
 from hostel.block import graph
 from hostel.block.driver import Cache
 from hostel.block.node import BlockNode
+from hostel.cause import hint_of
 from hostel.cli.img.arguments import (
     FORCE_SHARE,
     FORMAT,
@@ -96,6 +97,6 @@ def _new_backing(
     try:
         return graph.open(resolved, format, force_share=force_share, cache=cache)
     except OSError as error:
-        hint = error.hint if isinstance(error, BlockError) else None
+        hint = hint_of(error)
         message = f"Could not open new backing file '{backing}': {reason(error)}"
         raise BlockError(message, errno=error.errno, hint=hint) from None

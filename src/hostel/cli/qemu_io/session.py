@@ -12,6 +12,7 @@ from hostel.block import blockdev, graph
 from hostel.block import reopen as reopening
 from hostel.block.driver import Cache
 from hostel.block.node import BlockNode
+from hostel.cause import hint_of
 from hostel.cli.img.opening import warn_of_guesses
 from hostel.cli.img.output import Output
 from hostel.cli.img.output import reason as full_reason
@@ -98,7 +99,7 @@ class Session:
             self._adopt(opening)
         except OSError as error:
             device = f" device {opening.filename}" if opening.filename is not None else ""
-            hint = error.hint if isinstance(error, BlockError) else None
+            hint = hint_of(error)
             self.output.error(f"can't open{device}: {full_reason(error)}", hint)
             raise CommandError("") from None
 

@@ -10,6 +10,7 @@ from hostel.block.bitmap import DirtyBitmap
 from hostel.block.driver import BitmapStore, OpenMode
 from hostel.block.formats.raw import RawDriver
 from hostel.block.node import BlockNode
+from hostel.cause import hint_of
 from hostel.cli.img.arguments import Failure
 from hostel.cli.img.opening import image_options, warn_of_guess
 from hostel.cli.img.output import Output, reason
@@ -42,7 +43,7 @@ def open_image(settings: Settings, output: Output) -> BlockNode:
         else:
             node = graph.open(described, settings.get("format"), read_only=settings.read_only, cache=settings.cache)
     except OSError as error:
-        hint = error.hint if isinstance(error, BlockError) else None
+        hint = hint_of(error)
         raise BlockError(f"Failed to blk_new_open '{name}': {reason(error)}", errno=error.errno, hint=hint) from None
     try:
         if node.probed and node.format == "raw" and not node.read_only:

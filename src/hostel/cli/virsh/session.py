@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final, NamedTuple, Protocol, TypeVar
 
+from hostel.cause import sentence
 from hostel.cli.options import Args, data, flag
 from hostel.cli.output import Output
 from hostel.cli.virsh.trace import Level, Trace
@@ -311,7 +312,7 @@ def failing(tried: str) -> Iterator[None]:
     except BrokenPipeError:
         raise
     except OSError as error:
-        raise CommandError(tried, OSError(f"{error.filename or ''}: {error.strerror}".lstrip(": "))) from error
+        raise CommandError(tried, OSError(f"{error.filename or ''}: {sentence(error)}".lstrip(": "))) from error
 
 
 def read_document(path: str, *, errors: str = "strict") -> str:
@@ -328,7 +329,7 @@ def read_document(path: str, *, errors: str = "strict") -> str:
         return data.decode(errors=errors)
     except OSError as error:
         verb = "read" if error.filename is None or error.errno == errno.EISDIR else "open"
-        raise CommandError(f"Failed to {verb} file '{path}': {error.strerror}") from error
+        raise CommandError(f"Failed to {verb} file '{path}': {sentence(error)}") from error
     except UnicodeDecodeError as error:
         raise CommandError(f"Failed to read file '{path}': byte {error.start} is not UTF-8") from error
 

@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from typing import Final
 
+from hostel.cause import sentence
 from hostel.cli.options import Args
 from hostel.cli.virsh.session import CommandError, Session, failing
 from hostel.drivers.base import Hole
@@ -83,7 +84,7 @@ def _open_target(path: str) -> tuple[int, bool]:
 
 def _reason(path: str, error: OSError) -> OSError:
     # virsh leaves its user guessing here.
-    return OSError(f"{path}: {error.strerror}")
+    return OSError(f"{path}: {sentence(error)}")
 
 
 def _read(descriptor: int) -> Iterator[memoryview | Hole]:

@@ -13,11 +13,12 @@ from typing import Final
 
 from hostel.drivers.base import NetworkDriver, ShutoffReason, StorageDriver
 from hostel.drivers.events import Lifecycle
-from hostel.drivers.fault import fault, system_fault
+from hostel.drivers.fault import fault, printable, system_fault
 from hostel.drivers.link import tap
 from hostel.drivers.qemu import (
     actions,
     document,
+    failure,
     features,
     hostdevs,
     keeper,
@@ -40,7 +41,7 @@ from hostel.drivers.qemu.command.context import Context, Wire, alias_of
 from hostel.drivers.qemu.command.disk import drive_id, throttle
 from hostel.drivers.qemu.command.host import large_pages
 from hostel.drivers.qemu.command.machine import build
-from hostel.drivers.qemu.command.objects import Needed, secrets
+from hostel.drivers.qemu.command.objects import Needed, secrets, value_of
 from hostel.drivers.qemu.environment import environment
 from hostel.drivers.qemu.firmware import choice, nvram
 from hostel.drivers.qemu.firmware.descriptor import Firmware, installed
@@ -67,6 +68,7 @@ from hostel.model.network import Network
 # Where libvirt has them, for each use and for all of them.
 _CERTIFICATES: Final = {CERTIFICATES: Path("/etc/pki/libvirt-chardev"), "nbd": Path("/etc/pki/libvirt-nbd")}
 _ALL_CERTIFICATES: Final = Path("/etc/pki/qemu")
+_LINES: Final = 20  # of a log, in which the reason is
 
 
 class Launcher:
@@ -117,8 +119,8 @@ class Launcher:
         emulator = find_emulator(live)
         if live.type == DomainType.KVM and not probe.kvm_runs(emulator, self._cache):
             raise document.unsupported(
-                f"domain '{live.name}' is type='kvm', and KVM runs no guest on this host; "
-                "write <domain type='qemu'>, or --virt-type qemu"
+                f"domain '{live.name}' is type='kvm', and KVM runs no guest on this host "
+                f"({probe.why_no_kvm()}); write <domain type='qemu'>, or --virt-type qemu"
             )
         self.name_processor(live)
         assign_aliases(live)
@@ -321,9 +323,7 @@ class Launcher:
         """
         given: list[Path] = []
         for needed in wanted:
-            value = needed.value.encode()
-            if needed.reference is not None:
-                value = self._secrets(needed.reference, needed.usage)
+            value = value_of(needed, self._secrets)
             given.append(_write_private(Path(context.secret(needed.name)), value))
         return given
 
@@ -409,11 +409,11 @@ class Launcher:
             self._tell(status, paused=paused, origin=origin)
         except QmpError as error:
             code = process.exit_status(run, 2 if started is None or not process.runs(pid, started) else 0)
-            lines = process.last_lines(log, 5, since=status.log_start)
-            words = [line for line in lines if "qemu-system" in line or "Could not" in line] or lines[-1:]
             if code is not None and code > 128:  # then the last line is the supervising shell's
-                words = [process.describe(code)]
-            raise _no_start(name, words[-1] if words else str(error)) from error
+                raise _no_start(name, process.describe(code)) from error
+            lines = process.last_lines(log, _LINES, since=status.log_start)
+            why = failure.explained(lines, argv, status.domain) or (lines[-1] if lines else str(error))
+            raise _no_start(name, printable(why)) from error
         return status
 
     def keep(self, domain: Domain, run: Path) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from hostel.cause import sentence
 from hostel.drivers.store import write_atomically
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
 
@@ -57,6 +58,17 @@ def kvm_runs(emulator: str, cache: Path) -> bool:
     if target(emulator, cache) not in targets:
         return False
     return _remembered(cache, "kvm", emulator, _host_facts("kvm"), ask) == "yes\n"
+
+
+def why_no_kvm() -> str:
+    """What keeps KVM from running guests here, for the end of a message about that."""
+    try:
+        os.close(os.open("/dev/kvm", os.O_RDWR | os.O_CLOEXEC))
+    except FileNotFoundError:
+        return "there is no /dev/kvm: turn on the processor's virtualisation, and load kvm_intel or kvm_amd"
+    except OSError as error:
+        return f"/dev/kvm: {sentence(error)}"
+    return "a guest that was tried does not get on with /dev/kvm, as where the host is itself a guest"
 
 
 def machine_aliases(emulator: str, cache: Path) -> dict[str, str]:

@@ -7,7 +7,7 @@ that dies in between would leave something behind; :mod:`hostel.drivers.qemu.blo
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -15,7 +15,7 @@ from hostel.drivers.base import DomainRef, DomainState, NetworkDriver, PausedRea
 from hostel.drivers.base.domain import Affect
 from hostel.drivers.events import Event, EventBus, Subject
 from hostel.drivers.fault import fault
-from hostel.drivers.qemu import process
+from hostel.drivers.qemu import failure, process
 from hostel.drivers.qemu.actions import PANICKED, POWERED_OFF
 from hostel.drivers.qemu.lease import is_leased
 from hostel.drivers.qemu.machines import Machines, failed, invalid
@@ -111,15 +111,16 @@ class Running:
         try:
             return self.qmp.execute(command, files, **arguments)
         except QmpError as error:
-            raise self.translated(error, command) from error
+            raise self.translated(error, command, arguments) from error
 
-    def translated(self, error: QmpError, command: str) -> VirtError:
-        """QEMU's refusal of a command as libvirt's error."""
+    def translated(self, error: QmpError, command: str, arguments: Mapping[str, Any] = {}) -> VirtError:
+        """QEMU's refusal of a command as libvirt's error, with what is behind it."""
         if error.error_class == "Disconnected" and process.ended(self.status.pid, self.status.started, 2):
             return invalid("domain is not running")
         if error.error_class == "Timeout":
             return fault(ErrorCode.OPERATION_TIMEOUT, error.desc, ErrorDomain.QEMU)
-        message = f"internal error: unable to execute QEMU command '{command}': {error.desc}"
+        why = error.desc + failure.behind(error.desc, arguments, self.domain)
+        message = f"internal error: unable to execute QEMU command '{command}': {why}"
         return VirtError(ErrorCode.INTERNAL_ERROR, message, domain=ErrorDomain.QEMU)
 
     def attempt(self, command: str, **arguments: Any) -> Any:

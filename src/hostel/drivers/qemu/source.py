@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import struct
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from hostel.cause import explain, in_line
 from hostel.drivers.base import StorageDriver, VolumeType
+from hostel.drivers.fault import printable
 from hostel.drivers.qemu.command.objects import images
 from hostel.drivers.qemu.document import unsupported
 from hostel.drivers.qemu.settings import Settings
@@ -193,21 +196,20 @@ def _check_image(path: str, target: str, *, write: bool) -> None:
 
 
 def _check_access(path: Path, target: str, *, write: bool) -> None:
-    for parent in reversed(path.parents):
-        if parent.exists() and not os.access(parent, os.X_OK):
-            raise _failure(path, target, f"the directory '{parent}' lacks x permission for you: chmod a+x '{parent}'")
     try:
         path.stat()
-    except (OSError, ValueError) as error:  # an image may name a file with a zero byte in it
-        raise _failure(path, target, getattr(error, "strerror", None) or str(error)) from error
-    needed = os.R_OK | (os.W_OK if write else 0)
-    if not os.access(path, needed):
-        letters = "read and write" if write else "read"
-        raise _failure(path, target, f"you may not {letters} it")
+        if not os.access(path, os.R_OK | (os.W_OK if write else 0)):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+    except ValueError as error:  # an image may name a file with a zero byte in it
+        raise _failure(path, target, str(error)) from error
+    except OSError as error:
+        hint = explain(error.errno, str(path), write=write)
+        why = f"{error.strerror}; {in_line(hint)}" if hint else str(error.strerror)
+        raise _failure(path, target, why) from error
 
 
 def _failure(path: Path, target: str, why: str) -> VirtError:
-    message = f"Cannot access storage file '{path}' of disk '{target}': {why}"
+    message = f"Cannot access storage file '{path}' of disk '{target}': {printable(why)}"
     return VirtError(ErrorCode.SYSTEM_ERROR, message, domain=ErrorDomain.QEMU)
 
 

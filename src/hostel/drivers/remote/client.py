@@ -243,7 +243,7 @@ class RpcClient:
                 if files and isinstance(self._transport, SocketTransport):
                     self._transport.send_files(files)
         except OSError as error:
-            raise self._end(_gone(f"Cannot write data: {error.strerror or error}")) from None
+            raise self._end(_gone(self._reason() or f"Cannot write data: {error.strerror or error}")) from None
 
     def forget(self, serial: int) -> None:
         """A stream is over."""
@@ -309,7 +309,8 @@ class RpcClient:
                     self._machine.out.clear()
                     self.send(*answers)
         except OSError as error:
-            self._end(_gone(f"Cannot recv data: {error.strerror or error}"))
+            # A command that ends with what we sent unread resets the connection, where one that read it just ends it.
+            self._end(_gone(self._reason() or f"Cannot recv data: {error.strerror or error}"))
         except HostelError as error:
             self._end(error if isinstance(error, VirtError) else _gone(str(error)))
 

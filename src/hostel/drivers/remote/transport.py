@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shlex
 import shutil
 import socket
 import subprocess
+import sys
 import tempfile
 import threading
 from pathlib import Path
 from typing import IO, Final
 
+from hostel.cause import in_line
 from hostel.drivers.fault import fault
 from hostel.drivers.remote.uri import RemoteUri
 from hostel.errors import ErrorCode, ErrorDomain, NetworkError, VirtError
@@ -26,6 +29,13 @@ _CHUNK: Final = 1 << 16  # bytes
 _MAX_COMPLAINT: Final = 1 << 16  # bytes
 _ALLOWED: Final = b"\1"  # what a daemon says inside TLS once it has let the client in
 _PKI: Final = ("ca-cert.pem", "client-cert.pem", "client-key.pem")
+# Where daemons have theirs: libvirtd's and the modular ones of Linux, and Homebrew's on macOS.
+_USUAL_SOCKETS: Final = (
+    "/run/libvirt/libvirt-sock",
+    "/run/libvirt/virtqemud-sock",
+    "/opt/homebrew/var/run/libvirt/libvirt-sock",
+    "/usr/local/var/run/libvirt/libvirt-sock",
+)
 _DEFAULT_SOCKET: Final = "/var/run/libvirt/libvirt-sock"
 
 
@@ -47,10 +57,11 @@ def reach(uri: RemoteUri, *, read_only: bool) -> Transport:
         sock = connect(TcpAddress(uri.host, str(uri.port)), _CONNECT_SECONDS)
         return SocketTransport(sock) if uri.transport == "tcp" else _secured(uri, sock)
     except NetworkError as error:
-        raise VirtError(
-            ErrorCode.SYSTEM_ERROR, f"unable to connect to server at '{uri.host}:{uri.port}': {error}",
-            domain=ErrorDomain.RPC,
-        ) from None  # fmt: skip
+        text = f"unable to connect to server at '{uri.host}:{uri.port}': {error}"
+        if error.errno == errno.ECONNREFUSED:
+            text += f"; no daemon listens there: systemctl start libvirtd-{uri.transport}.socket, or hosteld with "
+            text += f"[{uri.transport}] in its configuration, on {uri.host}"
+        raise VirtError(ErrorCode.SYSTEM_ERROR, text, domain=ErrorDomain.RPC) from None
 
 
 def _connect_unix(path: str) -> socket.socket:
@@ -58,9 +69,24 @@ def _connect_unix(path: str) -> socket.socket:
         return connect(UnixAddress(path), _CONNECT_SECONDS)
     except NetworkError as error:
         reason = os.strerror(error.errno) if error.errno else str(error)
-        raise VirtError(
-            ErrorCode.SYSTEM_ERROR, f"Failed to connect socket to '{path}': {reason}", domain=ErrorDomain.RPC
-        ) from None
+        text = f"Failed to connect socket to '{path}': {reason}; {_remedy(path, error)}"
+        raise VirtError(ErrorCode.SYSTEM_ERROR, text, domain=ErrorDomain.RPC) from None
+
+
+def _remedy(path: str, error: NetworkError) -> str:
+    """What to do where a daemon's socket does not let us in, or is not there."""
+    if error.errno not in (errno.ENOENT, errno.ECONNREFUSED):
+        return in_line(error.hint or "is this the socket of a daemon?")
+    why = "no daemon has made it"
+    if error.errno == errno.ECONNREFUSED:
+        why = "nobody listens on it any more, since the daemon that made it has ended"
+    others = [place for place in _USUAL_SOCKETS if place != path and os.path.exists(place)]
+    if others:
+        return f"{why}; there is one at {others[0]}: add ?socket={others[0]} to the URI"
+    start = f"hosteld --socket {shlex.quote(path)}, or systemctl start libvirtd or virtqemud"
+    if sys.platform == "darwin":
+        start = "brew services start libvirt, or +ssh:// and a host to reach that of a Linux host"
+    return f"{why}; to start one: {start}"
 
 
 def _secured(uri: RemoteUri, sock: socket.socket) -> Transport:

@@ -10,52 +10,31 @@ from collections.abc import Iterator
 
 from hostel.block import permission
 from hostel.block.permission import Permission
+from hostel.cause import sentence
+from hostel.cause.holder import find_holders, kernel_holders
 from hostel.drivers.fault import fault, printable, system_fault
 from hostel.errors import BlockError, ErrorCode, ErrorDomain, ImageLocked, VirtError
 
 
 @contextlib.contextmanager
-def translating(doing: str, name: str, path: str) -> Iterator[None]:
+def translating(doing: str, name: str, path: str, *, removing: bool = False) -> Iterator[None]:
     """Turn the host's and the block layer's errors into libvirt's; ``doing`` says what failed."""
     try:
         yield
     except ImageLocked:
         raise in_use(name, path) from None
     except BlockError as error:
-        message = f"{doing}: {error}" + (f" ({error.hint})" if error.hint else "")
-        raise fault(ErrorCode.OPERATION_FAILED, printable(" ".join(message.split())), ErrorDomain.STORAGE) from error
+        message = " ".join(f"{doing}: {sentence(error)}".split())
+        raise fault(ErrorCode.OPERATION_FAILED, printable(message), ErrorDomain.STORAGE) from error
     except OSError as error:
-        raise system_fault(error, doing, ErrorDomain.STORAGE) from error
+        raise system_fault(error, doing, ErrorDomain.STORAGE, removing=removing) from error
 
 
 def in_use(name: str, path: str) -> VirtError:
     """The refusal to change a volume that somebody uses; names who."""
-    holders = ", ".join([*permission.find_holders(path), *_kernel_holders(path)])
+    holders = ", ".join([*find_holders(path), *kernel_holders(path)])
     holders = holders or "another process or a running operation"
     return fault(ErrorCode.OPERATION_INVALID, f"volume '{name}' is still in use by {holders}", ErrorDomain.STORAGE)
-
-
-def _kernel_holders(path: str) -> list[str]:
-    """What of this host's kernel uses a device or one of its partitions: mounts, and devices made of it."""
-    found: list[str] = []
-    with contextlib.suppress(OSError):
-        status = os.stat(path)
-        if not stat.S_ISBLK(status.st_mode):
-            return []
-        entry = os.path.realpath(f"/sys/dev/block/{os.major(status.st_rdev)}:{os.minor(status.st_rdev)}")
-        places = [
-            entry,
-            *(os.path.join(entry, name) for name in os.listdir(entry) if name.startswith(os.path.basename(entry))),
-        ]
-        for place in places:
-            with open(f"{place}/dev", encoding="ascii") as file:
-                number = file.read().strip()
-            with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as table:
-                rows = [line.split(" ") for line in table]
-            found += [f"the mount on {row[4]}" for row in rows if row[2] == number]
-            if os.path.isdir(f"{place}/holders"):
-                found += [f"/dev/{holder}" for holder in sorted(os.listdir(f"{place}/holders"))]
-    return found
 
 
 @contextlib.contextmanager

@@ -83,10 +83,29 @@ class TestNetworkFileSystem:
         with refused(
             ErrorCode.INTERNAL_ERROR,
             f"internal error: Child process ({tmp_path}/tools/mount {words}) unexpected exit status 32: "
-            "mount.nfs: access denied by server\n\\x1b[2J",
+            "mount.nfs: access denied by server\n\\x1b[2J\nshowmount -e h lists what it exports, and to whom",
         ):
             driver.storage_pool_create(found)
         assert not driver.storage_pool_is_active(found)
+
+    @pytest.mark.parametrize(
+        ("format", "said", "remedy"),
+        [
+            ("nfs", "mount: /m: bad option; you might need a helper", "install the package nfs-common"),
+            ("cifs", "mount: /m: unknown filesystem type 'cifs'", "install the package cifs-utils"),
+            ("nfs", "mount.nfs: mount point /m does not exist", "virsh pool-build p makes the directory"),
+            ("nfs", "mount.nfs: mounting h:/d failed, reason given by server: No such file", "showmount -e h"),
+        ],
+    )
+    def test_failure_comes_with_what_to_do(
+        self, driver: SessionStorageDriver, tools: Tools, tmp_path: Path, format: str, said: str, remedy: str
+    ) -> None:
+        source = f"<host name='h'/><dir path='/d'/><format type='{format}'/>"
+        found = driver.storage_pool_define_xml(pool("netfs", source, f"{tmp_path}/m"))
+        tools.answer("mount", code=32, err=f"{said}\n")
+        with pytest.raises(VirtError, match=remedy) as caught:
+            driver.storage_pool_create(found)
+        assert f"unexpected exit status 32: {said}\n" in str(caught.value)
 
     def test_sources_are_what_the_server_exports_and_its_volumes(
         self, driver: SessionStorageDriver, tools: Tools

@@ -99,7 +99,7 @@ class NbdDriver(ProtocolDriver):
                 if left > 0:
                     time.sleep(min(_RETRY, left))
                     continue
-                raise BlockError(error.message, errno=error.errno) from None
+                raise BlockError(error.message, errno=error.errno, hint=error.hint) from None
             except RemoteProtocolError as error:
                 hint = error.hint if isinstance(error, OptionRefused) else None
                 raise BlockError(str(error), errno=errno.EINVAL, hint=hint) from None

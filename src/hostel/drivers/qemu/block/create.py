@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from hostel.drivers.fault import fault
+from hostel.cause import sentence
+from hostel.drivers.fault import fault, printable
 from hostel.drivers.qemu.block.chain import Image
 from hostel.drivers.qemu.block.naming import backing_name
 from hostel.drivers.qemu.machines import failed
-from hostel.errors import BlockError, ErrorCode, ErrorDomain, VirtError
+from hostel.errors import ErrorCode, ErrorDomain, VirtError
 
 
 def create_image(image: Image, size: int, *, backing: Image | None = None) -> None:
@@ -36,7 +37,7 @@ def create_image(image: Image, size: int, *, backing: Image | None = None) -> No
             open_backing=False,
         )
         create.create(plan)
-    except (BlockError, OSError) as error:
+    except OSError as error:
         raise _failed(image.path, error) from error
 
 
@@ -60,10 +61,10 @@ def length_of(image: Image) -> int:
     try:
         with graph.open(backing_name(image), image.format, no_io=True, force_share=True) as node:
             return node.length
-    except (BlockError, OSError) as error:
-        raise failed(f"cannot open '{image.path}': {error}") from error
+    except OSError as error:
+        raise failed(f"cannot open '{image.path}': {printable(sentence(error))}") from error
 
 
-def _failed(path: str, error: Exception) -> VirtError:
-    reason = error.strerror if isinstance(error, OSError) and not isinstance(error, BlockError) else str(error)
-    return fault(ErrorCode.OPERATION_FAILED, f"cannot create image '{path}': {reason}", ErrorDomain.QEMU)
+def _failed(path: str, error: OSError) -> VirtError:
+    message = f"cannot create image '{path}': {printable(sentence(error))}"
+    return fault(ErrorCode.OPERATION_FAILED, message, ErrorDomain.QEMU)

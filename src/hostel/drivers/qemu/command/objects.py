@@ -5,7 +5,7 @@ A secret's value is in a file that only its owner reads, and never on the comman
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from hostel.drivers.fault import fault
@@ -42,6 +42,27 @@ class Needed(NamedTuple):
     reference: SecretReference | None
     usage: str = ""
     value: str = ""
+
+
+def value_of(needed: Needed, find: Callable[[SecretReference, str], bytes]) -> bytes:
+    """The value of a secret.
+
+    Args:
+        needed: what QEMU has to be given.
+        find: looks up what a document names, for a use.
+
+    Raises:
+        VirtError: there is no such secret, it has no value, or it is for something else.
+    """
+    if needed.reference is None:
+        return needed.value.encode()
+    try:
+        return find(needed.reference, needed.usage)
+    except VirtError as error:
+        if error.code is not ErrorCode.NO_SECRET:
+            raise
+        fix = "the machine needs it to start: virsh secret-define and virsh secret-set-value"
+        raise VirtError(error.code, f"{error.message}; {fix}", domain=error.domain) from error
 
 
 def images(disk: Disk) -> Iterator[tuple[SourceType, DiskSource, int | None]]:

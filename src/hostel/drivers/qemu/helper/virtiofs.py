@@ -68,5 +68,8 @@ def find() -> str:
     """
     binary = vhost_user.find("fs") or next((path for path in _BINARIES if os.access(path, os.X_OK)), None)
     if binary is None:
-        raise unsupported("<driver type='virtiofs'/> needs virtiofsd, which is not there; install it")
+        raise unsupported(
+            "<driver type='virtiofs'/> needs virtiofsd, which is not there; install the package virtiofsd "
+            "(in Debian 12, qemu-system-common)"
+        )
     return binary

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from hostel.block.permission import find_holders
+from hostel.cause.holder import find_holders
 from hostel.drivers.base import DomainRef, PausedReason, RunningReason
 from hostel.drivers.base.migration import (
     COPIES_DISKS,

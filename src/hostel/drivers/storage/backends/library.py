@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
-from hostel.drivers.fault import fault
+from hostel.cause import sentence
+from hostel.drivers.fault import fault, printable
 from hostel.errors import BlockError, ErrorCode, ErrorDomain
 
 
@@ -15,5 +16,4 @@ def translating_library(doing: str, code: ErrorCode = ErrorCode.SYSTEM_ERROR) ->
     try:
         yield
     except BlockError as error:
-        hint = f" ({error.hint})" if error.hint else ""
-        raise fault(code, f"{doing}: {error}{hint}", ErrorDomain.STORAGE) from error
+        raise fault(code, f"{doing}: {printable(sentence(error))}", ErrorDomain.STORAGE) from error

@@ -203,11 +203,12 @@ class LocalVolumes(HostVolumes):
         """Remove a file, or an empty directory; one that is gone already is no error."""
         refuse_snapshots(pool, snapshots)
         if volume.type is VolumeType.DIR and not os.path.islink(volume.path):
-            with translating(f"cannot remove directory '{volume.path}'", volume.name, volume.path):
+            doing = f"cannot remove directory '{volume.path}'"
+            with translating(doing, volume.name, volume.path, removing=True):
                 os.rmdir(volume.path)
             return
         with (
-            translating(f"cannot unlink file '{volume.path}'", volume.name, volume.path),
+            translating(f"cannot unlink file '{volume.path}'", volume.name, volume.path, removing=True),
             held_for_removal(volume.name, volume.path),
             suppress(FileNotFoundError),
         ):

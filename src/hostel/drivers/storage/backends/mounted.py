@@ -29,6 +29,8 @@ _MAKERS: Final = {
     "ext2": "e2fsprogs", "ext3": "e2fsprogs", "ext4": "e2fsprogs", "xfs": "xfsprogs", "vfat": "dosfstools",
     "gfs2": "gfs2-utils", "ocfs2": "ocfs2-tools", "hfs+": "hfsprogs", "udf": "udftools",
 }  # fmt: skip
+# What mount calls for file systems of servers, by the package that has it.
+_HELPERS: Final = {"nfs": "nfs-common", "cifs": "cifs-utils", "glusterfs": "glusterfs-client"}
 _AT_ONCE: Final = 8  # files of a server that are opened at a time
 _ESCAPED: Final = re.compile(r"\\([0-7]{3})")
 _EXPORT: Final = re.compile(r"(/.*\S) +\S+")  # a directory, in which there may be blanks, and who may mount it
@@ -68,12 +70,33 @@ class _MountedBackend(DirBackend):
         """Mount it; what is mounted already stays so."""
         if self.is_running(pool):
             return
-        tool.run(self.command(pool))
+        try:
+            tool.run(self.command(pool))
+        except VirtError as error:
+            fix = _remedy(pool, error.message) if error.code is ErrorCode.INTERNAL_ERROR else None
+            if fix is None:
+                raise
+            raise VirtError(error.code, f"{error.message}\n{fix}", domain=error.domain) from error
 
     def stop(self, pool: PoolDefinition) -> None:
         """Unmount it; what is not mounted is no error."""
         if self.is_running(pool):
             tool.run(["umount", pool.path])
+
+
+def _remedy(pool: PoolDefinition, said: str) -> str | None:
+    """What to do where ``mount`` failed with these words; None where they say it."""
+    format = pool.source.format_type or "auto"
+    helper = "nfs" if format == "auto" and pool.source.hosts else format
+    if "mount point" in said and not os.path.isdir(pool.path):
+        return f"virsh pool-build {pool.name} makes the directory"
+    if helper in _HELPERS and ("bad option" in said or "unknown filesystem" in said):
+        return f"there is no mount.{helper}: install the package {_HELPERS[helper]}"
+    if pool.source.hosts and any(words in said for words in ("access denied by server", "given by server")):
+        return f"showmount -e {pool.source.hosts[0].name} lists what it exports, and to whom"
+    if os.geteuid() != 0:
+        return "only root mounts: have the pool in qemu:///system, or mount it and have a pool of type dir there"
+    return None
 
 
 class FileSystemBackend(_MountedBackend):

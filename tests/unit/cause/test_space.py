@@ -1,0 +1,60 @@
+"""Full, read-only and limited: what of this host is in the way."""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from hostel.block import graph
+from hostel.cause import explain
+from hostel.cause.mount import mount_of
+from hostel.errors import BlockError
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Iterator[Path]:
+    """A file system of one MiB."""
+    folder = tmp_path / "a b"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder]
+    if os.geteuid() != 0 or subprocess.run(command, check=False, capture_output=True).returncode:
+        pytest.skip("nothing can be mounted here")
+    yield folder
+    subprocess.run(["umount", folder], check=True)
+
+
+def test_full_file_system_is_named_and_what_is_missing(small: Path) -> None:
+    with graph.create(str(small / "disk")) as node, pytest.raises(BlockError, match="Could not resize file") as caught:
+        from hostel.block.driver import Preallocation
+
+        node.resize(5 << 20, Preallocation.FALLOC)
+    assert caught.value.hint == (
+        f"The file system of '{small}/disk' (tmpfs on '{small}') has 1 MiB, of which 1 MiB are free: "
+        "at least 4 MiB more are needed."
+    )
+
+
+def test_read_only_mount_is_named(small: Path) -> None:
+    subprocess.run(["mount", "-o", "remount,ro", small], check=True)
+    with pytest.raises(BlockError, match="Read-only file system") as caught:
+        graph.create(str(small / "disk"))
+    assert "which is mounted read-only" in str(caught.value.hint)
+    assert f"tmpfs on '{small}'" in str(caught.value.hint)
+
+
+def test_mount_of_a_file_that_is_not_there_is_its_directorys(small: Path) -> None:
+    found = mount_of(f"{small}/no/such/file")
+    assert found is not None
+    assert (found.point, found.kind) == (str(small), "tmpfs")
+    assert mount_of("/proc/self/status") is not None
+
+
+def test_limit_on_open_files_is_told() -> None:
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    assert str(explain(errno.EMFILE, "/disk")).startswith(f"This process may have {soft} files open")
