@@ -377,12 +377,56 @@ def test_encrypted_volumes_open_with_their_passphrase_and_copies_of_them_too(
     must(ours, twin, "vol-clone raw copy e")
     assert "<encryption format='luks'>" in must(ours, twin, "vol-dumpxml copy e")
     assert (twin.folder / "enc" / "copy").read_bytes() == (twin.folder / "enc" / "raw").read_bytes()
-    (twin.folder / "big.xml").write_text("<volume><name>big</name><capacity unit='M'>9</capacity></volume>")
-    must(ours, twin, "vol-create-from e {W}/big.xml raw --inputpool e")
-    qemu_io(secret, raw.format("big"), "read -P 7 1M 64k")
-    for line in ("vol-resize raw 3M e", "vol-resize raw 1M e --shrink", "vol-clone qcow2 other e"):
+    (twin.folder / "plain.xml").write_text("<volume><name>plain</name><capacity unit='M'>9</capacity></volume>")
+    for line in (
+        "vol-resize raw 3M e", "vol-clone qcow2 other e", "vol-create-from e {W}/plain.xml raw --inputpool e",
+    ):  # fmt: skip
         code, _, said = ours.run(twin.line(line))
-        assert code == 1 and ("with its passphrase" in said or "can't shrink" in said), (line, said)
+        assert code == 1 and f"define a secret with <usage type='volume'><volume>{twin.folder}/enc/" in said, (
+            line,
+            said,
+        )
+    own = {name: f"{SECRET[:-2]}{number:02}" for number, name in enumerate(("raw", "qcow2"))}
+    for name, uuid in own.items():
+        usage = f"<usage type='volume'><volume>{twin.folder}/enc/{name}</volume></usage>"
+        (twin.folder / "own.xml").write_text(f"<secret><uuid>{uuid}</uuid>{usage}</secret>")
+        must(ours, twin, "secret-define {W}/own.xml")
+        must(ours, twin, f"secret-set-value {uuid} cGFzc3BocmFzZQ==")
+    for name, node in (("raw", raw.format("raw")), ("qcow2", image)):
+        must(ours, twin, f"vol-resize {name} 3M e")
+        qemu_io(secret, node, "read -P 7 1M 64k")
+        qemu_io(secret, node, "write -P 8 2944k 128k")
+    must(ours, twin, "vol-resize raw 2M e --shrink")
+    must(ours, twin, "vol-clone qcow2 other e")
+    qemu_io(secret, image.replace("enc/qcow2", "enc/other"), "read -P 7 1M 64k")
+    assert "Can't shrink capacity" in must_fail(ours, twin, "vol-resize raw 1M e")
+    assert "unencrypted raw volume" in must_fail(ours, twin, "vol-resize raw 4M e --allocate")
+    for name in own:
+        (twin.folder / "plain.xml").write_text(
+            f"<volume><name>plain-{name}</name><capacity unit='M'>9</capacity></volume>"
+        )
+        must(ours, twin, f"vol-create-from e {{W}}/plain.xml {name} --inputpool e")
+        assert (twin.folder / f"enc/plain-{name}").stat().st_size == 9 << 20
+        qemu_io(secret, f"driver=raw,file.filename={twin.folder}/enc/plain-{name}", "read -P 7 1M 64k")
+        key = f"<secret type='passphrase' uuid='{own['raw']}'/>"
+        for format in ("raw", "qcow2"):
+            (twin.folder / "anew.xml").write_text(
+                f"<volume><name>{name}-{format}</name><capacity unit='M'>4</capacity><target><format type='{format}'/>"
+                f"<encryption format='luks'>{key}</encryption></target></volume>"
+            )
+            must(
+                ours, twin, f"vol-create-from e {{W}}/anew.xml {'plain-raw' if format == 'raw' else name} --inputpool e"
+            )
+            assert "<encryption format='luks'>" in must(ours, twin, f"vol-dumpxml {name}-{format} e")
+            prefix, file = ("", "luks") if format == "raw" else ("encrypt.", "qcow2")
+            node = f"driver={file},{prefix}key-secret=s,file.filename={twin.folder}/enc/{name}-{format}"
+            qemu_io(secret, node, "read -P 7 1M 64k")
+
+
+def must_fail(ours: Ours, twin: Twin, line: str) -> str:
+    code, _, said = ours.run(twin.line(line))
+    assert code == 1, line
+    return said
 
 
 def qemu_io(secret: str, options: str, command: str) -> None:

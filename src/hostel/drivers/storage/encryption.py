@@ -1,4 +1,4 @@
-"""New volumes that are encrypted with LUKS, by a passphrase that the session keeps as a secret."""
+"""Volumes that are encrypted with LUKS, by a passphrase that the session keeps as a secret."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Final
 
 from hostel.block import objects
 from hostel.drivers.fault import fault
+from hostel.drivers.storage import content
 from hostel.drivers.storage.document import VolumeDefinition, VolumeFacts
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
 from hostel.model.authentication import SecretReference
@@ -51,8 +52,7 @@ def options_of(
     """
     wanted = volume.encryption
     assert wanted is not None
-    key = f"volume-{os.getpid()}-{next(_numbers)}"
-    found = {"key-secret": key}
+    found: dict[str, str] = {}
     if wanted.cipher is not None:
         found["cipher-alg"] = f"{wanted.cipher.name}-{wanted.cipher.size}"
         found |= {"cipher-mode": wanted.cipher.mode} if wanted.cipher.mode else {}
@@ -60,21 +60,67 @@ def options_of(
     if wanted.ivgen is not None:
         found["ivgen-alg"] = wanted.ivgen.name
         found |= {"ivgen-hash-alg": wanted.ivgen.hash} if wanted.ivgen.hash else {}
-    objects.add(key, objects.Secret(lookup(wanted.secrets[0], "volume")))
-    try:
-        yield {f"{prefix}{name}": value for name, value in found.items()}
-    finally:
-        objects.remove(key)
+    with _known(lookup(wanted.secrets[0], "volume")) as key:
+        yield {f"{prefix}{name}": value for name, value in {"key-secret": key, **found}.items()}
 
 
-def refuse(volume: VolumeFacts, verb: str, instead: str) -> None:
-    """Refuse for an encrypted volume what would want its passphrase.
+@contextlib.contextmanager
+def opening(
+    volume: VolumeFacts, lookup: Callable[[SecretReference, str], bytes], *, is_wanted: bool = True
+) -> Iterator[dict[str, str]]:
+    """The options by which an encrypted volume is opened, with the secret that is for it by its path.
+
+    Args:
+        volume: what is there; one that is not encrypted takes none.
+        lookup: finds a secret by what names it and its use.
+        is_wanted: whether it is opened with its passphrase at all.
 
     Raises:
-        VirtError: ``CONFIG_UNSUPPORTED``.
+        VirtError: ``INVALID_ARG``: there is no such secret; ``CONFIG_UNSUPPORTED``: it is encrypted in the old way.
     """
-    if volume.encryption:
-        raise _unsupported(f"volume '{volume.name}' is encrypted and cannot be {verb} here: {instead}")
+    if not volume.encryption or not is_wanted:
+        yield {}
+        return
+    if volume.encryption != "luks":
+        raise _unsupported(f"volume '{volume.name}': {volume.format} encrypted in the old way is not supported")
+    try:
+        value = lookup(SecretReference(usage=volume.path), "volume")
+    except VirtError as error:
+        if error.code != ErrorCode.NO_SECRET:
+            raise
+        what = "A single <secret type='passphrase'...> element is expected in encryption description"
+        fix = f"define a secret with <usage type='volume'><volume>{volume.path}</volume></usage>"
+        raise fault(ErrorCode.INVALID_ARG, f"{what}: {fix}", ErrorDomain.STORAGE) from error
+    with _known(value) as key:
+        yield {"key-secret" if driver_of(volume, opened=True) == "luks" else "encrypt.key-secret": key}
+
+
+def inherited(volume: VolumeDefinition, source: VolumeFacts) -> VolumeDefinition:
+    """A clone's document that names no secret, with its source's where its bytes cannot be the same."""
+    wanted = volume.encryption
+    is_same = content.format_of(source) == volume.format == "raw"
+    if wanted is None or wanted.secrets or not source.encryption or is_same:
+        return volume
+    found = wanted.copy()
+    found.secrets = [SecretReference(type="passphrase", usage=source.path)]
+    return volume._replace(encryption=found)
+
+
+def driver_of(volume: VolumeFacts, *, opened: bool) -> str:
+    """The format by which a volume is read; ``opened`` says whether it is with its passphrase."""
+    found = content.format_of(volume)
+    return "luks" if opened and found == "raw" and volume.encryption else found
+
+
+@contextlib.contextmanager
+def _known(passphrase: bytes) -> Iterator[str]:
+    """The name by which this process knows a passphrase, as long as needed."""
+    key = f"volume-{os.getpid()}-{next(_numbers)}"
+    objects.add(key, objects.Secret(passphrase))
+    try:
+        yield key
+    finally:
+        objects.remove(key)
 
 
 def _unsupported(detail: str) -> VirtError:

@@ -7,11 +7,12 @@ import os
 import re
 import stat
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import Final
 
 from hostel.block import filename, graph, registry
 from hostel.block.driver import Creatable
+from hostel.block.node import BlockNode
 from hostel.block.options import Value
 from hostel.block.trust import Trust
 from hostel.drivers.base import Progress, VolumeCreateFlag, VolumeResizeFlag, VolumeType
@@ -179,25 +180,53 @@ class LocalVolumes(HostVolumes):
         if volume.format == "dir" or facts.type is VolumeType.DIR:
             raise fault(ErrorCode.INTERNAL_ERROR, "cannot copy from volume to a directory volume", ErrorDomain.STORAGE)
         origin = content.format_of(facts)
-        volume = _cloned_encryption(_flattened(volume, facts), facts)
-        capacity = max(volume.capacity or 0, facts.length)
+        volume = encryption.inherited(_flattened(volume, facts), facts)
+        anew = volume.encryption is not None and bool(volume.encryption.secrets)
+        opened = bool(facts.encryption) and (anew or volume.encryption is None)
+        if volume.encryption is not None and (anew or not facts.encryption):
+            encryption.check(volume)
+        elif not opened:
+            volume = volume._replace(encryption=None)  # its bytes are copied, and it opens as its source does
+        if (anew or opened) and flags & VolumeCreateFlag.REFLINK:
+            raise _unsupported("reflink copies are for volumes whose bytes stay the same")
+        capacity = max(volume.capacity or 0, facts.capacity if opened else facts.length)
         with translating(f"cannot copy volume '{facts.name}' to '{path}'", facts.name, facts.path):
             if origin != "raw":
                 provenance.refuse_unvouched(facts.path, f"volume '{facts.name}'")
                 lineage.check(facts.name, facts.path, origin, source.directories)
-            with new_file(path, volume.permissions) as temporary:
+            with (
+                encryption.opening(facts, self.host.secret, is_wanted=opened) as how,
+                new_file(path, volume.permissions) as temporary,
+            ):
                 _refuse_copies(volume, temporary, path)
                 if flags & VolumeCreateFlag.REFLINK:
                     _reflink(facts, temporary, volume, origin)
                     return
-                _fill_clone(temporary, volume, capacity, facts, origin, flags)
-                with graph.open(facts.path, origin, trust=Trust.TRUSTED) as reader:
+                if anew:
+                    prealloc = bool(flags & VolumeCreateFlag.PREALLOC_METADATA)
+                    self._fill_encrypted(temporary, volume, _round_up(capacity, SECTOR), prealloc=prealloc)
+                else:
+                    _fill_clone(temporary, volume, capacity, facts, origin, flags)
+                with _opened(facts.path, encryption.driver_of(facts, opened=opened), how) as reader:
                     if origin != "raw":
                         lineage.confirm(facts.name, reader, source.directories)
-                    with graph.open(temporary, volume.format, read_only=False) as writer:
+                    with self._written(temporary, volume) as writer:
                         content.copy(reader, writer, progress)
-                if volume.format == "raw":
+                if volume.format == "raw" and not anew:
                     os.truncate(temporary, capacity)
+
+    @contextmanager
+    def _written(self, path: str, volume: VolumeDefinition) -> Iterator[BlockNode]:
+        """A new volume's image, opened to be filled."""
+        if volume.encryption is None:
+            with _opened(path, volume.format, _NOTHING, read_only=False) as node:
+                yield node
+            return
+        driver, prefix = ("luks", "") if volume.format == "raw" else (volume.format, "encrypt.")
+        with encryption.options_of(volume, self.host.secret, prefix) as options:
+            name = f"{prefix}key-secret"
+            with _opened(path, driver, {name: options[name]}, read_only=False) as node:
+                yield node
 
     def remove(self, pool: PoolDefinition, volume: VolumeFacts, *, snapshots: bool) -> None:
         """Remove a file, or an empty directory; one that is gone already is no error."""
@@ -224,9 +253,15 @@ class LocalVolumes(HostVolumes):
     ) -> None:
         """Change a volume's capacity."""
         check_content(volume, "resized")
-        encryption.refuse(volume, "resized", "use 'qemu-img resize' with its passphrase")
         allocate = bool(flags & VolumeResizeFlag.ALLOCATE)
         doing = f"cannot resize volume '{volume.name}' at '{volume.path}'"
+        if volume.encryption and content.format_of(volume) == "raw":
+            if allocate:
+                what = "preallocate is only supported for an unencrypted raw volume"
+                raise fault(ErrorCode.OPERATION_UNSUPPORTED, what, ErrorDomain.STORAGE)
+            with translating(doing, volume.name, volume.path):
+                self._resize_image(volume, capacity, directories)
+            return
         if content.format_of(volume) == "raw":
             with translating(doing, volume.name, volume.path), held(volume.name, volume.path) as descriptor:
                 _resize_raw(descriptor, capacity, allocate=allocate)
@@ -242,10 +277,17 @@ class LocalVolumes(HostVolumes):
         with translating(doing, volume.name, volume.path):
             provenance.refuse_unvouched(volume.path, f"volume '{volume.name}'")
             lineage.check(volume.name, volume.path, volume.format, directories)
-            with graph.open(volume.path, volume.format, read_only=False, trust=Trust.TRUSTED) as node:
-                lineage.confirm(volume.name, node, directories)
-                node.resize(_round_up(capacity, SECTOR))
-                node.flush()
+            self._resize_image(volume, capacity, directories)
+
+    def _resize_image(self, volume: VolumeFacts, capacity: int, directories: Collection[str]) -> None:
+        driver = encryption.driver_of(volume, opened=True)
+        with (
+            encryption.opening(volume, self.host.secret) as options,
+            _opened(volume.path, driver, options, read_only=False) as node,
+        ):
+            lineage.confirm(volume.name, node, directories)
+            node.resize(_round_up(capacity, SECTOR))
+            node.flush()
 
     def _new_path(self, pool: PoolDefinition, volume: VolumeDefinition) -> str:
         name = volume.name
@@ -422,16 +464,9 @@ def _fill_image(
         file.flush()
 
 
-def _cloned_encryption(volume: VolumeDefinition, source: VolumeFacts) -> VolumeDefinition:
-    """A clone's document without encryption: an encrypted volume is copied as it is, and opens as it does."""
-    instead = "use 'qemu-img convert' with its passphrase"
-    if source.encryption and (content.format_of(source) != "raw" or volume.format != "raw"):
-        encryption.refuse(source, "converted", instead)
-    if volume.encryption is None:
-        return volume
-    if not source.encryption or volume.encryption.secrets:
-        raise _unsupported(f"volume '{volume.name}': what is copied is not encrypted anew here: {instead}")
-    return volume._replace(encryption=None)
+def _opened(path: str, driver: str, options: Mapping[str, str], *, read_only: bool = True) -> BlockNode:
+    converted = registry.format_driver(driver).options.convert(dict(options)) if options else None
+    return graph.open(path, driver, read_only=read_only, trust=Trust.TRUSTED, options=converted)
 
 
 def _reflink(facts: VolumeFacts, temporary: str, volume: VolumeDefinition, origin: str) -> None:
