@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import os
@@ -300,6 +301,41 @@ def scsi_devices() -> None:
     stop("a")
 
 
+def reservations_of_disks_that_come_later() -> None:
+    """The helper is there from the first disk that needs it to the last, and ends with QEMU."""
+    units = sorted(Path("/sys/bus/scsi/devices").glob("*:0:0:[01]/block/sd*"))
+    first, second = (Path("/dev") / path.name for path in units[:2])
+    ref = start("a", "<controller type='scsi' model='virtio-scsi'/>")
+    socket = Path(status_of("a").run) / "pr-helper0.sock"
+
+    def lun(path: Path, target: str) -> str:
+        source = f"<source dev='{path}'><reservations managed='yes'/></source><target dev='{target}' bus='scsi'/>"
+        return f"<disk type='block' device='lun'><driver type='raw'/>{source}</disk>"
+
+    for _ in range(2):
+        QEMU.domain_attach_device_flags(ref, lun(first, "sda"), Affect.LIVE)
+        assert socket.is_socket()
+        (manager,) = ask("a", "query-pr-managers")
+        assert manager == {"id": "pr-helper0", "connected": True}
+        QEMU.domain_attach_device_flags(ref, lun(second, "sdb"), Affect.LIVE)
+        QEMU.domain_detach_device_flags(ref, lun(first, "sda"), Affect.LIVE)
+        assert socket.is_socket() and len(ask("a", "query-pr-managers")) == 1
+        QEMU.domain_detach_device_flags(ref, lun(second, "sdb"), Affect.LIVE)
+        assert not socket.exists() and ask("a", "query-pr-managers") == []
+    QEMU.domain_attach_device_flags(ref, lun(first, "sda"), Affect.LIVE)
+    stop("a")
+    wait(lambda: not any("qemu-pr-helper" in found for found in commands()))
+
+
+def commands() -> list[str]:
+    """The command lines of all processes."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            found.append(path.read_text(errors="replace"))
+    return found
+
+
 def nvme_disks() -> None:
     """QEMU itself drives the controller, and the host has its disk back afterwards, with what was written."""
     node = Path("/dev/nvme0n1")
@@ -407,6 +443,7 @@ TRIALS = (
     virtual_functions,
     usb_devices,
     scsi_devices,
+    reservations_of_disks_that_come_later,
     nvme_disks,
     network_cards,
     mediated_devices,

@@ -351,10 +351,20 @@ class Launcher:
         alone = live.copy()
         alone.devices.filesystems = [item]
         wanted = virtiofs.helpers(alone, run)
-        if not wanted:
-            return None
+        return self._attach(wanted[0], live) if wanted else None
+
+    def serve_reservations(self, live: Domain, run: Path, pid: int) -> Path:
+        """Have the helper for persistent reservations beside a QEMU that runs; returns as :meth:`serve`.
+
+        Raises:
+            VirtError: there is no such program, we may not run it, or it does not get ready.
+        """
+        (wanted,) = reservations.helpers(live, run, self.settings().pr_helper)
+        return self._attach(wanted, live, beside=pid)
+
+    def _attach(self, helper: process.Helper, live: Domain, *, beside: int = 0) -> Path:
         try:
-            return attached.start(wanted[0], self._machines.log(live.name))
+            return attached.start(helper, self._machines.log(live.name), beside=beside)
         except (OSError, subprocess.TimeoutExpired) as error:
             raise fault(ErrorCode.INTERNAL_ERROR, str(error), ErrorDomain.QEMU) from error
 

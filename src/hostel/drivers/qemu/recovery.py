@@ -7,6 +7,7 @@ from hostel.drivers.qemu.blockjob import settle_jobs
 from hostel.drivers.qemu.dumping import settle_dump
 from hostel.drivers.qemu.lease import is_leased
 from hostel.drivers.qemu.migration.settling import settle_migration
+from hostel.drivers.qemu.plug import reservations
 from hostel.drivers.qemu.plug.element import by_alias, remove
 from hostel.drivers.qemu.plug.graph import sweep_backends, sweep_nodes
 from hostel.drivers.qemu.plug.inward import let_go
@@ -65,6 +66,7 @@ def _settle_plugs(machine: Running) -> None:
                     let_go(machine, device)
                 remove(machine.domain, device)
             sweep_nodes(machine)
+            reservations.sweep(machine)
             transient.sweep(machine)
             sweep_backends(machine)
             machine.give_back()

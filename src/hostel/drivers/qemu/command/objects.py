@@ -6,11 +6,13 @@ A secret's value is in a file that only its owner reads, and never on the comman
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from hostel.drivers.fault import fault
 from hostel.drivers.qemu.command.context import Context, option
 from hostel.drivers.qemu.command.protocol import (
+    SHARED_HELPER,
     authentication_secret,
     cookie_secret,
     credentials,
@@ -106,10 +108,12 @@ def _named(disk: Disk, secret: SecretReference | None) -> SecretReference:
 
 def shared(domain: Domain, context: Context) -> list[str]:
     """What several images have together: the helper that this driver starts for them."""
-    if not are_managed(domain):
-        return []
-    path = str(context.monitor.with_name(SOCKET))
-    return option("-object", {"qom-type": "pr-manager-helper", "id": "pr-helper0", "path": path})
+    return option("-object", reservation_helper(context.monitor.parent)) if are_managed(domain) else []
+
+
+def reservation_helper(run: Path) -> dict[str, Any]:
+    """What speaks to the helper for persistent reservations that serves all disks; ``run`` has its socket."""
+    return {"qom-type": "pr-manager-helper", "id": SHARED_HELPER, "path": str(run / SOCKET)}
 
 
 def disk_objects(disk: Disk, context: Context) -> list[str]:

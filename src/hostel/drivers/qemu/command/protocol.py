@@ -15,6 +15,7 @@ from hostel.errors import ErrorCode, VirtError
 from hostel.model.domain.devices.disk import Disk, DiskDevice
 from hostel.model.domain.devices.source import DiskSource, Host, Identity, NvmeAddress, SourceType
 
+SHARED_HELPER: Final = "pr-helper0"  # the object that speaks to the helper of disks whose reservations are managed
 _CURL: Final = ("http", "https", "ftp", "ftps", "tftp")
 _PORTS: Final = {
     "nbd": "10809", "rbd": "0", "sheepdog": "7000", "gluster": "24007", "iscsi": "3260", "http": "80", "https": "443",
@@ -64,7 +65,7 @@ def reservation_manager(source: DiskSource, index: Index) -> str | None:
     """The name of the object that speaks to the helper for persistent reservations; None where there is none."""
     if source.reservations is None:
         return None
-    return "pr-helper0" if source.reservations.managed else f"pr-helper-{storage_node(index)}"
+    return SHARED_HELPER if source.reservations.managed else f"pr-helper-{storage_node(index)}"
 
 
 def protocol(disk: Disk, kind: SourceType, source: DiskSource, index: Index) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """A program that serves a device which comes into a machine that runs already.
 
-It ends by itself when QEMU lets go of its socket. Until QEMU has taken it, somebody waits who ends it: the process that
-plugs the device in may be killed.
+It ends by itself when QEMU lets go of its socket, or is ended: by us (:func:`end`), and with QEMU. Until QEMU has taken
+it, somebody waits who ends it: the process that plugs the device in may be killed.
 """
 
 from __future__ import annotations
@@ -24,23 +24,64 @@ while [ ! -e "$taken" ] && kill -0 $pid 2>/dev/null && [ $turn -lt 60 ]; do slee
 [ -e "$taken" ] || { kill $pid 2>/dev/null; : > "$taken.failed"; }
 wait $pid
 """
+# The same for what serves many, and does not end by itself; $1 is QEMU.
+_LASTING: Final = """
+qemu=$1 taken=$2; shift 2
+"$@" & pid=$!
+turn=0
+is_wanted() { [ ! -e "$taken.end" ] && kill -0 $qemu 2>/dev/null && kill -0 $pid 2>/dev/null; }
+while [ ! -e "$taken" ] && is_wanted && [ $turn -lt 120 ]; do sleep 0.5; turn=$((turn + 1)); done
+[ -e "$taken" ] || : > "$taken.failed"
+while [ -e "$taken" ] && is_wanted; do sleep 0.5; done
+kill $pid 2>/dev/null
+wait $pid
+"""
 _APART: Final = '(exec sh -c "$0" "$@") & exit 0'  # so that it is nobody's zombie here
 
 
-def start(helper: Helper, log: Path) -> Path:
+def end(socket: Path) -> None:
+    """End a program that was started to stay with QEMU, by its socket, which is gone then; others are left alone."""
+    taken = _taken_by(socket)
+    if not taken.exists():
+        return
+    _end_of(taken).touch()
+    deadline = time.monotonic() + _SECONDS
+    while socket.exists() and time.monotonic() < deadline:  # the program removes it, and must not remove the next one's
+        time.sleep(_POLL)
+    taken.unlink()
+    if not socket.exists():
+        _end_of(taken).unlink()
+
+
+def _taken_by(socket: Path) -> Path:
+    """The file that says that QEMU has a program."""
+    return Path(f"{socket}.taken")
+
+
+def _end_of(taken: Path) -> Path:
+    return Path(f"{taken}.end")
+
+
+def start(helper: Helper, log: Path, *, beside: int = 0) -> Path:
     """Run a program, and wait until it is ready; returns the file to make when QEMU has it.
+
+    Args:
+        helper: the program.
+        log: where its words go.
+        beside: the process of the QEMU that it stays with, where it does not end by itself.
 
     Raises:
         HelperFailed: it does not get ready.
         OSError: it cannot be started.
     """
-    taken = Path(f"{helper.socket}.taken")
+    taken = _taken_by(helper.socket)
     failed = Path(f"{taken}.failed")
-    for path in (taken, failed, helper.socket):
+    for path in (taken, failed, _end_of(taken), helper.socket):
         path.unlink(missing_ok=True)
     before = log.stat().st_size if log.exists() else 0
     with log.open("ab") as output:
-        words = ["sh", "-c", _APART, _SCRIPT, "helper", str(taken), *helper.argv]
+        script = [_LASTING, "helper", str(beside)] if beside else [_SCRIPT, "helper"]
+        words = ["sh", "-c", _APART, *script, str(taken), *helper.argv]
         outer = subprocess.Popen(
             words, stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd="/", start_new_session=True
         )

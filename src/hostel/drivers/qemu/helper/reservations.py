@@ -9,16 +9,22 @@ from typing import Final
 
 from hostel.drivers.qemu.document import unsupported
 from hostel.drivers.qemu.process import Helper
+from hostel.model.domain.devices.disk import Disk
 from hostel.model.domain.domain import Domain
 
 SOCKET: Final = "pr-helper0.sock"
 _PROGRAM: Final = "qemu-pr-helper"
 
 
+def is_managed(disk: Disk) -> bool:
+    """Whether a helper of ours serves a disk."""
+    reservations = disk.source.reservations if disk.source is not None else None
+    return reservations is not None and bool(reservations.managed)
+
+
 def are_managed(domain: Domain) -> bool:
     """Whether a helper of ours serves a disk of a document."""
-    sources = (disk.source for disk in domain.devices.disks if disk.source is not None)
-    return any(source.reservations is not None and bool(source.reservations.managed) for source in sources)
+    return any(map(is_managed, domain.devices.disks))
 
 
 def helpers(domain: Domain, run: Path, program: str = "") -> list[Helper]:

@@ -33,10 +33,10 @@ from hostel.drivers.qemu.command.context import Context, Wire, alias_of
 from hostel.drivers.qemu.command.objects import Needed, secrets
 from hostel.drivers.qemu.document import unsupported
 from hostel.drivers.qemu.helper.passt import is_passt
-from hostel.drivers.qemu.helper.reservations import SOCKET
 from hostel.drivers.qemu.helper.virtiofs import is_virtiofs
 from hostel.drivers.qemu.hostdevs import is_nvme
 from hostel.drivers.qemu.launch import Launcher
+from hostel.drivers.qemu.plug import reservations
 from hostel.drivers.qemu.plug.chardev import backend
 from hostel.drivers.qemu.plug.definition import is_taken
 from hostel.drivers.qemu.plug.element import LASTING_LIVE, Given, by_alias, insert, not_done
@@ -108,6 +108,8 @@ def plug_in(machine: Running, given: Given, launcher: Launcher) -> Device:
         wire = _reach(machine, after, device, launcher, write)
         node = free_backend(machine) if isinstance(device, ScsiHostdev) else None
         given_secrets += launcher.give_secrets(_needed(device, node), context)
+        if isinstance(device, Disk):
+            reservations.serve(machine, after, device, launcher)
         if isinstance(device, Filesystem):
             taken = launcher.serve(device, after, machine.run)
         for item in sorted(added, key=lambda it: it is device):
@@ -127,6 +129,7 @@ def plug_in(machine: Running, given: Given, launcher: Launcher) -> Device:
             let_go(machine, device)
         machine.status = machine.status._replace(domain=before)
         sweep_nodes(machine)
+        reservations.sweep(machine)
         transient.sweep(machine)
         sweep_backends(machine)
         machine.give_back()
@@ -191,7 +194,6 @@ def _with_device(machine: Running, given: Given, launcher: Launcher) -> tuple[Do
         _check_place(after, device)
         validate(after, launcher.platform(after))
     if isinstance(device, Disk):
-        _check_helper(machine, device)
         launcher.prepare(device)
         disks = after.devices.disks
         disks[disks.index(device)] = device = transient.put_over(device, after.name)
@@ -201,14 +203,6 @@ def _with_device(machine: Running, given: Given, launcher: Launcher) -> tuple[Do
         vsock.choose(after)
     assign_aliases(after)
     return after, device
-
-
-def _check_helper(machine: Running, device: Disk) -> None:
-    """Refuse persistent reservations by a helper that runs beside QEMU from the start, where it does not."""
-    reservations = device.source.reservations if device.source is not None else None
-    if reservations is not None and reservations.managed and not (machine.run / SOCKET).exists():
-        what = "the helper for persistent reservations starts with the domain"
-        raise _not_hot(f"disk '{device.target.dev}': {what}; add the disk with --config")
 
 
 def _note_terminal(device: Device, answer: Any) -> None:

@@ -14,6 +14,7 @@ from hostel.drivers.qemu import transient
 from hostel.drivers.qemu.command.context import alias_of
 from hostel.drivers.qemu.helper.virtiofs import is_virtiofs
 from hostel.drivers.qemu.machines import failed
+from hostel.drivers.qemu.plug import reservations
 from hostel.drivers.qemu.plug.element import LASTING_LIVE, Given, by_alias, find, not_done, remove
 from hostel.drivers.qemu.plug.graph import sweep_backends, sweep_nodes
 from hostel.drivers.qemu.plug.matching import matching
@@ -113,6 +114,7 @@ def gone(machine: Running, alias: str) -> None:
     take_away(machine, alias, device)
     if device is None or isinstance(device, Disk):
         sweep_nodes(machine, patience=_NODE_SECONDS)
+        reservations.sweep(machine)
         transient.sweep(machine)
     if device is None or isinstance(device, ScsiHostdev):
         sweep_backends(machine, patience=_NODE_SECONDS)
