@@ -141,6 +141,24 @@ def test_a_sync_that_failed_once_keeps_failing(node: BlockNode, monkeypatch: pyt
         node.flush()
 
 
+def test_a_sync_that_failed_while_the_file_grew_keeps_failing(node: BlockNode, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The host tells of what it has lost once, whoever asks first."""
+    lost = [OSError(errno.EIO, "Input/output error")]
+
+    def sync(fd: int) -> None:
+        if lost:
+            raise lost.pop()
+
+    monkeypatch.setattr(os, "fsync", sync)
+    monkeypatch.setattr(os, "fdatasync", sync)
+    node.pwrite(0, b"written before")
+    with pytest.raises(BlockError, match="Could not resize file: Input/output error"):
+        node.resize(1 << 20, Preallocation.FULL)
+    for _ in range(2):
+        with pytest.raises(OSError, match="Input/output error"):
+            node.flush()
+
+
 @pytest.mark.parametrize("mode", [Preallocation.FALLOC, Preallocation.FULL])
 def test_preallocated_growth_occupies_space_and_reads_as_zeroes(node: BlockNode, mode: Preallocation) -> None:
     node.pwrite(0, b"x")

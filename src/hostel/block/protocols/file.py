@@ -7,12 +7,13 @@ import errno
 import os
 import stat
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Final, NoReturn, Self
 
 from hostel.block import permission
 from hostel.block.driver import BlockDriver, OpenMode, Preallocation, Supports, Threading
 from hostel.block.extent import Extent, Status
+from hostel.block.lasting import LastingSync
 from hostel.block.node import BlockNode
 from hostel.block.options import Kind, Option, Options
 from hostel.block.permission import Permission
@@ -42,8 +43,7 @@ class FileDriver(BlockDriver):
     """Bytes of a host file.
 
     Reads beyond the end are zeroes and writes beyond it extend the file. Errors of the host are
-    :class:`OSError` with the path; a failed sync is never forgotten, since the host may have dropped the data it could
-    not write.
+    :class:`OSError` with the path; a failed sync is never forgotten (:class:`hostel.block.lasting.LastingSync`).
     """
 
     name = "file"
@@ -67,7 +67,7 @@ class FileDriver(BlockDriver):
         self._locking = locking
         self._locked: tuple[Permission, Permission] | None = None
         self._shared_reading = ~(Permission.WRITE | Permission.RESIZE) & Permission.ALL  # once it is only read
-        self._sync_error: OSError | None = None
+        self._sync = LastingSync()
         self._can_zero = True
         self._can_punch = True
         # Where extents() last found data. Finding its end takes a file system as long as the data is large; and what
@@ -164,7 +164,7 @@ class FileDriver(BlockDriver):
         except OSError as error:
             raise _open_error(self._path, error, write=not read_only) from None
         driver = type(self)(fd, self._path, no_flush=self._no_flush, direct=self.is_direct, locking=self._locking)
-        driver._sync_error = self._sync_error
+        driver._sync = self._sync
         if self._locked is not None:
             self._pass_locks_to(driver, read_only=read_only)
         os.close(self._fd)
@@ -283,15 +283,14 @@ class FileDriver(BlockDriver):
 
     def flush(self) -> None:
         """Sync the file's data."""
-        if self._sync_error is not None:
-            raise self._sync_error
-        if self._no_flush:
-            return
+        if not self._no_flush:
+            self._sync(lambda: self._store(os.fdatasync))
+
+    def _store(self, sync: Callable[[int], None]) -> None:
         try:
-            os.fdatasync(self._fd)
+            sync(self._fd)
         except OSError as error:
-            self._sync_error = OSError(error.errno, error.strerror, self._path)
-            raise self._sync_error from None
+            self._fail(error)
 
     @property
     def alignment(self) -> int:
@@ -340,7 +339,7 @@ class FileDriver(BlockDriver):
             elif size > old and preallocation is Preallocation.FULL:
                 for start in range(old, size, len(_ZEROES)):
                     self.pwrite(start, _ZEROES[: min(len(_ZEROES), size - start)])
-                os.fsync(self._fd)
+                self._sync(lambda: self._store(os.fsync))
             if not old and preallocation is not Preallocation.FULL:
                 self._allocate_first_block(size)
         except OSError as error:

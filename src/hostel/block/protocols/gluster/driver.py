@@ -12,6 +12,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from hostel.block import notice
 from hostel.block.driver import FormatInfo, OpenMode, Preallocation, Supports, Threading
 from hostel.block.extent import Extent, Status
+from hostel.block.lasting import LastingSync
 from hostel.block.options import Kind, Option, OptionError, Options
 from hostel.block.protocol import SIZE, Creation, ProtocolDriver, items
 from hostel.block.protocols.gluster.library import Log, Server, VolumeFile
@@ -75,6 +76,7 @@ class GlusterDriver(ProtocolDriver):
         self.filename = filename
         self._file = file
         self._no_flush = no_flush
+        self._sync = LastingSync()
         self._size = file.size()
         self._growing = threading.Lock()
         self._tells_holes = self._finds_end()
@@ -193,7 +195,7 @@ class GlusterDriver(ProtocolDriver):
     def flush(self) -> None:
         """Have the servers store what was written."""
         if not self._no_flush:
-            self._file.sync()
+            self._sync(self._file.sync)
 
     def extents(self, offset: int, length: int) -> Iterator[Extent]:
         """Data and holes, where the volume tells them; else everything is data."""

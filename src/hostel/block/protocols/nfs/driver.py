@@ -9,6 +9,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from hostel.block import notice
 from hostel.block.driver import FormatInfo, OpenMode, Preallocation, Supports
+from hostel.block.lasting import LastingSync
 from hostel.block.options import Kind, Option, OptionError, Options
 from hostel.block.protocol import SIZE, Creation, ProtocolDriver
 from hostel.block.protocols.nfs.library import Session
@@ -61,6 +62,7 @@ class NfsDriver(ProtocolDriver):
         self.filename = filename
         self._session = session
         self._no_flush = no_flush
+        self._sync = LastingSync()
         self._size = session.status().size
 
     @classmethod
@@ -154,7 +156,7 @@ class NfsDriver(ProtocolDriver):
     def flush(self) -> None:
         """Have the server store what was written."""
         if not self._no_flush:
-            self._session.sync()
+            self._sync(self._session.sync)
 
     def info(self) -> FormatInfo:
         """Nothing beyond the sizes."""

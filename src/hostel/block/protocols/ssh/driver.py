@@ -9,6 +9,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from hostel.block import notice
 from hostel.block.driver import FormatInfo, OpenMode, Preallocation, Supports
+from hostel.block.lasting import LastingSync
 from hostel.block.options import Kind, Option, OptionError, Options
 from hostel.block.protocol import SIZE, Creation, ProtocolDriver
 from hostel.block.protocols.ssh.connection import USUAL_PORT, HostKeyCheck, Place, RemoteFile
@@ -49,6 +50,7 @@ class SshDriver(ProtocolDriver):
         self.filename = filename
         self._file = file
         self._no_flush = no_flush
+        self._sync = LastingSync()
 
     @classmethod
     def parse_filename(cls, name: str) -> dict[str, str]:
@@ -110,7 +112,11 @@ class SshDriver(ProtocolDriver):
 
     def flush(self) -> None:
         """Have the host store what was written; a host that has no way to be asked for that is told of once."""
-        if not self._no_flush and self._file.can_sync and not self._file.sync():
+        if not self._no_flush:
+            self._sync(self._store)
+
+    def _store(self) -> None:
+        if self._file.can_sync and not self._file.sync():
             notice.tell(f"warning: ssh server of '{self.filename}' does not support fsync: a flush is not safe there")
 
     def info(self) -> FormatInfo:
