@@ -7,7 +7,6 @@ The header may lie in a file of its own, the child ``header``: it is read and wr
 from __future__ import annotations
 
 import errno
-import threading
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final, Self
 
@@ -18,6 +17,7 @@ from hostel.block.crypto.sector import SectorCipher
 from hostel.block.driver import FormatDriver, FormatInfo, Measured, OpenMode, Preallocation, Supports, Threading
 from hostel.block.node import BlockNode
 from hostel.block.options import Kind, Option, Options, Value
+from hostel.block.write_lock import WriteLock
 from hostel.errors import BlockError, InvalidImage
 from hostel.units import INT64_MAX, SECTOR, MiB
 
@@ -60,7 +60,7 @@ class LuksDriver(FormatDriver):
         self._volume = volume
         self._cipher = cipher
         self._secret = secret
-        self._lock = threading.Lock()
+        self._writes = WriteLock()
 
     @classmethod
     def open(cls, file: BlockNode, mode: OpenMode) -> Self:
@@ -144,9 +144,10 @@ class LuksDriver(FormatDriver):
         """Encrypt and write; what shares a sector with it is read, and written again."""
         head, tail = offset % SECTOR, -(offset + len(data)) % SECTOR
         if not head and not tail:
-            self._write(offset, data)
+            with self._writes.together():
+                self._write(offset, data)
             return
-        with self._lock:
+        with self._writes.alone():
             whole = memoryview(bytearray(head + len(data) + tail))
             start, last = offset - head, offset + len(data) + tail - SECTOR
             if head:

@@ -9,11 +9,11 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import threading
 from collections.abc import Callable, Iterator
 from mmap import mmap
 from typing import Final
 
+from hostel.block.write_lock import WriteLock
 from hostel.errors import BlockError
 from hostel.units import MiB
 
@@ -57,7 +57,7 @@ class DirectFile:
         self._fd = fd
         self.alignment = alignment
         self._bounces: list[mmap] = []
-        self._writes = _WriteLock()
+        self._writes = WriteLock()
 
     def pread(self, offset: int, buf: memoryview) -> int:
         """Fill ``buf`` up to the file's end; returns the number of bytes."""
@@ -155,35 +155,3 @@ class DirectFile:
 
 class _Misaligned(OSError):
     """The host refuses the memory that it was given, which may not be aligned."""
-
-
-class _WriteLock:
-    """Writes go on together, or one alone."""
-
-    def __init__(self) -> None:
-        self._changed = threading.Condition()
-        self._together = 0
-        self._waiting = 0
-
-    @contextlib.contextmanager
-    def together(self) -> Iterator[None]:
-        with self._changed:
-            self._changed.wait_for(lambda: not self._waiting)
-            self._together += 1
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._together -= 1
-                self._changed.notify_all()
-
-    @contextlib.contextmanager
-    def alone(self) -> Iterator[None]:
-        with self._changed:
-            self._waiting += 1
-            try:
-                self._changed.wait_for(lambda: not self._together)
-                yield
-            finally:
-                self._waiting -= 1
-                self._changed.notify_all()

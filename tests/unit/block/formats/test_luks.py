@@ -6,6 +6,7 @@ import os
 import random
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -189,3 +190,25 @@ def test_plain_images_are_opened_without_a_thought_of_encryption(tmp_path: os.Pa
         "assert not loaded, loaded\n"
     )
     subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
+
+
+def test_a_write_to_a_part_of_a_sector_does_not_undo_another(
+    disk: MemoryDriver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    has_read, has_written = threading.Event(), threading.Event()
+    read = LuksDriver._read
+
+    def slowly(self: LuksDriver, offset: int, buf: memoryview) -> None:
+        read(self, offset, buf)
+        has_read.set()
+        has_written.wait(0.2)  # who may write now does; who must wait for us is not waited for
+
+    with luks.opened(disk) as node:
+        monkeypatch.setattr(LuksDriver, "_read", slowly)
+        first = threading.Thread(target=node.pwrite, args=(0, b"a" * 100))
+        first.start()
+        assert has_read.wait(10)
+        node.pwrite(0, b"b" * 512)
+        has_written.set()
+        first.join(10)
+        assert node.read(100, 412) == b"b" * 412

@@ -335,6 +335,8 @@ class Scripted:
             return
         if kind == Command.WRITE:
             self.disk[offset : offset + length] = payload
+        elif kind == Command.WRITE_ZEROES:
+            self.disk[offset : offset + length] = bytes(length)
         sock.sendall(self.format.done(cookie, offset))
 
 
@@ -369,6 +371,34 @@ def test_requests_keep_to_the_servers_blocks(tmp_path: Path) -> None:
         assert offset % 4096 == length % 4096 == 0
         assert kind not in (Command.READ, Command.WRITE) or length <= 8192
     assert (Command.TRIM, 4096, 4096) in [(kind, offset, length) for kind, _, _, offset, length in script.requests]
+
+
+@pytest.mark.parametrize("zero", [True, False])
+def test_a_write_to_a_part_of_a_block_does_not_undo_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, zero: bool
+) -> None:
+    has_read, has_written = threading.Event(), threading.Event()
+    read = nbd.NbdDriver._read
+
+    def slowly(self: nbd.NbdDriver, offset: int, buf: memoryview) -> None:
+        read(self, offset, buf)
+        has_read.set()
+        has_written.wait(0.2)  # who may write now does; who must wait for us is not waited for
+
+    script = Scripted(MIB, ExportFlag.SEND_WRITE_ZEROES, blocks=(4096, 4096, 8192))
+    script.disk[:4096] = b"o" * 4096
+    with played(tmp_path, script) as path, opened(path) as node:
+        monkeypatch.setattr(nbd.NbdDriver, "_read", slowly)
+        first = threading.Thread(target=node.pwrite, args=(0, b"a" * 512))
+        first.start()
+        assert has_read.wait(10)
+        if zero:
+            node.write_zeroes(0, 4096)
+        else:
+            node.pwrite(0, b"b" * 4096)
+        has_written.set()
+        first.join(10)
+        assert node.read(512, 3584) == (b"\0" if zero else b"b") * 3584
 
 
 def test_a_size_that_is_no_whole_sector_reads_on_in_zeroes(tmp_path: Path) -> None:

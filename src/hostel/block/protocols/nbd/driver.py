@@ -17,6 +17,7 @@ from hostel.block.extent import Extent, Status
 from hostel.block.protocol import ProtocolDriver
 from hostel.block.protocols.nbd import address
 from hostel.block.protocols.nbd.connection import Connection, ConnectionLost, Security, negotiate
+from hostel.block.write_lock import WriteLock
 from hostel.errors import BlockError, NetworkError, NoSpace, RemoteProtocolError, UnsupportedFeature
 from hostel.net.address import Address, TcpAddress
 from hostel.units import SECTOR, GiB, KiB, MiB
@@ -59,7 +60,7 @@ class NbdDriver(ProtocolDriver):
         self._no_flush = mode.cache.no_flush
         self._creating = creating
         self._lock = threading.Lock()
-        self._edges = threading.Lock()  # writes that must read what is beside them
+        self._writes = WriteLock()
         self._written = 0  # writes that the server has said are done
         self._flushed = 0  # how many of them a flush has covered
         self._lost_writes = False  # it was lost before it had flushed one of them
@@ -154,9 +155,10 @@ class NbdDriver(ProtocolDriver):
             raise NoSpace(f"'{self.filename}' ends at {self._export.size} bytes, and cannot grow")
         low, high = self._enclose(offset, len(data))
         if (low, high) == (offset, offset + len(data)):
-            self._write(offset, data)
+            with self._writes.together():
+                self._write(offset, data)
             return
-        with self._edges:
+        with self._writes.alone():
             whole = memoryview(bytearray(high - low))
             self._read(low, whole)
             whole[offset - low :][: len(data)] = data
@@ -301,7 +303,8 @@ class NbdDriver(ProtocolDriver):
             return connection.start(command, low + position, size, flags=flags)
 
         if low < high:
-            self._pieces(protocol.command_text(command), high - low, _RANGE, start, writes=True)
+            with self._writes.together():
+                self._pieces(protocol.command_text(command), high - low, _RANGE, start, writes=True)
 
     def _simple(self, command: Command, offset: int, length: int, flags: CommandFlag) -> Reply:
         def run(connection: Connection) -> Reply:
