@@ -56,6 +56,7 @@ class IscsiDriver(ProtocolDriver):
         self.filename = filename
         self._unit = unit
         self._no_flush = no_flush
+        self._can_zero = True
         self._creating = creating
 
     @classmethod
@@ -135,20 +136,33 @@ class IscsiDriver(ProtocolDriver):
             offset, data = offset + count, data[count:]
 
     def write_zeroes(self, offset: int, length: int, *, unmap: bool) -> None:
-        """Zero a range, by giving it back where that is allowed and the unit promises zeroes for it."""
-        end = offset + length
-        low, high = self._inside(offset, length)
-        if not (unmap and self._unit.unmaps and self._unit.thin) or low >= high:
+        """Zero a range, by the target where it can.
+
+        UNMAP would not do: a target need not give back what it is told to, and then keeps what was there.
+        """
+        size, end = self._unit.block_size, offset + length
+        low, high = -(-offset // size) * size, end // size * size
+        if low >= high or not self._zero(low, high, unmap=unmap):
             low = high = offset
-        else:
-            self._unit.unmap(low // self._unit.block_size, (high - low) // self._unit.block_size)
         for start, stop in ((offset, low), (high, end)):
             for position in range(start, stop, len(_ZEROES)):
                 self.pwrite(position, _ZEROES[: min(len(_ZEROES), stop - position)])
 
+    def _zero(self, low: int, high: int, *, unmap: bool) -> bool:
+        """Have the target zero whole blocks; False where it does not know how, which is remembered."""
+        size = self._unit.block_size
+        if self._can_zero:
+            try:
+                self._unit.zero(low // size, (high - low) // size, unmap=unmap)
+            except BlockError as error:
+                if error.errno != errno.EINVAL:
+                    raise
+                self._can_zero = False
+        return self._can_zero
+
     def zeroes_fast(self, *, unmap: bool) -> bool:
         """Whether zeroing gives space back."""
-        return unmap and self._unit.unmaps and self._unit.thin
+        return unmap and self._can_zero and self._unit.zeroes_thin
 
     def discard(self, offset: int, length: int) -> None:
         """Give whole blocks of a range back, where the unit takes them."""

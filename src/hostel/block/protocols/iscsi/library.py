@@ -27,6 +27,7 @@ _UNIT_ATTENTION: Final = 0x06
 _DATA_PROTECT: Final = 0x07
 _ILLEGAL_REQUEST: Final = 0x05
 _SPACE_ALLOCATION_FAILED: Final = 0x2707
+_ZEROED_AT_ONCE: Final = 64 << 20  # bytes that a command zeroes: it has a minute
 _PROVISIONING_PAGE: Final = 0xB2
 _LIMITS_PAGE: Final = 0xB0
 _MODE_ALL_PAGES: Final = 0x3F
@@ -102,6 +103,10 @@ _SIGNATURES: Final[dict[str, tuple[Any, ...]]] = {
     "iscsi_synchronizecache10_sync": (_task, _pointer, _int, _int, _int, _int, _int),
     "iscsi_get_lba_status_sync": (_task, _pointer, _int, ctypes.c_uint64, ctypes.c_uint32),
     "iscsi_unmap_sync": (_task, _pointer, _int, _int, _int, ctypes.POINTER(_Unmap), _int),
+    "iscsi_writesame16_sync": (
+        *(_task, _pointer, _int, ctypes.c_uint64, _pointer, ctypes.c_uint32, ctypes.c_uint32),
+        *(_int, _int, _int, _int),
+    ),
 }
 
 
@@ -139,6 +144,7 @@ class Unit:
         is_protected: it cannot be written.
         thin: space can be given back, and what was given back reads as zeroes.
         unmaps: it takes UNMAP.
+        zeroes_thin: zeroing may give space back.
     """
 
     def __init__(self, login: Login) -> None:
@@ -184,8 +190,10 @@ class Unit:
         provisioning = self._page(_PROVISIONING_PAGE) if manages else b""
         self.unmaps = len(provisioning) > 5 and bool(provisioning[5] & 0x80)
         self.thin = manages and zeroes
-        limits = self._page(_LIMITS_PAGE) if self.unmaps else b""
+        self.zeroes_thin = self.thin and len(provisioning) > 5 and bool(provisioning[5] & 0x40)
+        limits = self._page(_LIMITS_PAGE)
         self.max_unmap, self.unmap_granule = struct.unpack_from(">I4xI", limits, 20) if len(limits) >= 32 else (0, 0)
+        self.max_zeroes = struct.unpack_from(">Q", limits, 36)[0] if len(limits) >= 44 else 0
 
     def _is_protected(self) -> bool:
         with contextlib.suppress(BlockError):
@@ -234,6 +242,21 @@ class Unit:
             part = min(count, step)
             ranges = (_Unmap * 1)(_Unmap(block, part))
             with self._run("UNMAP", self._iscsi.iscsi_unmap_sync, self._context, self._lun, 0, 0, ranges, 1):
+                pass
+            block, count = block + part, count - part
+
+    def zero(self, block: int, count: int, *, unmap: bool) -> None:
+        """Make blocks zeroes (WRITE SAME); with ``unmap``, where that may give space back, it does if the target likes.
+
+        Raises:
+            BlockError: it failed; EINVAL where the target has no such command, or not for as many blocks.
+        """
+        step = min(self.max_zeroes or _ZEROED_AT_ONCE, max(1, _ZEROED_AT_ONCE // self.block_size))
+        zeroes = ctypes.create_string_buffer(self.block_size)
+        while count:
+            part = min(count, step)
+            words = (block, zeroes, self.block_size, part, 0, int(unmap and self.zeroes_thin), 0, 0)
+            with self._run("WRITE SAME", self._iscsi.iscsi_writesame16_sync, self._context, self._lun, *words):
                 pass
             block, count = block + part, count - part
 
