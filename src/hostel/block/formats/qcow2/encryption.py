@@ -193,19 +193,22 @@ class Plan:
         from hostel.block.crypto.qcow import qcow_cipher
         from hostel.block.objects import password
 
-        preamble = image.preamble._replace(header=image.header.replace(crypt_method=self.method))
         image.begin_write()
         if self.luks is None:
-            image.write_preamble(preamble)
+            image.write_preamble(self._marked(image))
             return Encryption(AES, None, qcow_cipher(password(self._secret)), self._secret)
         length = image.geometry.align(self.header_length)
         offset = image.allocate(length)
         image.file.write_zeroes(offset, length)
         volume = luks.create(luks.HeaderArea(image.file, offset, self.header_length), self.luks)
         image.flush_metadata()
-        image.write_preamble(_with_pointer(preamble, offset, self.header_length))
+        image.write_preamble(_with_pointer(self._marked(image), offset, self.header_length))
         cipher = volume.cipher(volume.unlock(self.luks.password))
         return Encryption(LUKS, volume, cipher, self._secret)
+
+    def _marked(self, image: Qcow2Image) -> Preamble:
+        """The present header, which allocating may have changed, saying how the data is encrypted."""
+        return image.preamble._replace(header=image.header.replace(crypt_method=self.method))
 
 
 def read_plan(options: Mapping[str, Value]) -> Plan | None:

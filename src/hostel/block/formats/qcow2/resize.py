@@ -117,7 +117,7 @@ def grow_l1(image: Qcow2Image, entries: int) -> None:
     if entries <= len(image.l1):
         return
     image.flush_metadata()
-    header = image.header
+    old, old_length = image.header.l1_table_offset, len(image.l1) * 8
     image.file.debug_event("l1_grow_alloc_table")
     offset = image.allocate(entries * 8)
     l1 = array("Q", image.l1)
@@ -126,18 +126,18 @@ def grow_l1(image: Qcow2Image, entries: int) -> None:
         image.file.debug_event("l1_grow_write_table")
         image.file.pwrite(offset, pack_table(l1))
         image.flush_metadata()
+        image.file.debug_event("l1_grow_activate_table")
+        # The header as it is now: allocating may have moved the refcount table.
+        header = image.header.replace(l1_size=entries, l1_table_offset=offset)
+        image.write_header_fields(header, "l1_size", "refcount_table_offset")
     except BaseException:
-        image.refcounts.free(offset, entries * 8)
+        if image.broken is None:  # else the header may be the new one
+            image.refcounts.free(offset, entries * 8)
         raise
-    old = len(image.l1) * 8
-    image.file.debug_event("l1_grow_activate_table")
-    image.write_header_fields(
-        header.replace(l1_size=entries, l1_table_offset=offset), "l1_size", "refcount_table_offset"
-    )
     image.l1 = l1
     image.map.place("active L1 table", offset, entries * 8)
-    if old:
-        image.release(header.l1_table_offset, old)
+    if old_length:
+        image.release(old, old_length)
 
 
 def _shrink(guest: Guest, size: int) -> None:

@@ -319,3 +319,12 @@ def test_passphrase_is_missing_or_wrong() -> None:
     objects.clear()
     with pytest.raises(BlockError, match="No secret with id 'first'"):
         opened(disk)
+
+
+def test_a_new_image_whose_refcount_table_grows_for_the_header_is_sound() -> None:
+    driver = new(LUKS | {"cluster_size": 512, "refcount_bits": 64})
+    lines: list[str] = []
+    image = Qcow2Driver.open(memory_node(driver, read_only=True), OpenMode(check=True, no_io=True))
+    result = image.check(Repair.NOTHING, lines.append)
+    assert lines == []
+    assert not result.leaks

@@ -6,6 +6,7 @@ import contextlib
 import functools
 import random
 
+from hostel.block.formats.qcow2.driver import Qcow2Driver
 from support import qcow2
 from support.crash import crash_states
 from support.memory import FaultyDriver, LoggedDriver, MemoryDriver
@@ -79,3 +80,19 @@ def test_after_a_fault_while_the_table_moves_nothing_is_lost() -> None:
         fail_at += 1
     assert fail_at > 20
     assert content(driver.data) == OLD + b"new." * (WRITE // 4)
+
+
+def test_the_header_that_is_written_later_names_the_table_that_has_moved() -> None:
+    """The L1 table's new place is what makes the refcount table move; the bitmap, that all of the header is written."""
+    driver = MemoryDriver(nearly_full())
+    with qcow2.attach(driver) as node:
+        assert isinstance(node.driver, Qcow2Driver)
+        node.driver.bitmap_add("all", 65536)
+        node.resize(1 << 30)
+    after = qcow2.header(driver.data)
+    assert after.refcount_table_clusters > 1
+    assert qcow2.check(driver.data)[1] == []
+    with qcow2.attach(driver) as node:
+        node.pwrite(FULL, b"new." * (WRITE // 4))
+    assert content(driver.data) == OLD + b"new." * (WRITE // 4)
+    assert qcow2.check(driver.data)[1] == []
