@@ -63,10 +63,12 @@ class _Change:
             old = self._old_clusters()
             self._write(old)
             self._image.file.flush()
+            self._write_header()
         except BaseException:
-            self._refcounts.roll_back(before)
+            if self._image.broken is None:  # else the header may be the new one
+                self._refcounts.roll_back(before)
             raise
-        self._switch()
+        self._adopt()
         bits = self._geometry.cluster_bits
         for cluster in old:
             # It is done; space that the host does not take back is no failure.
@@ -143,12 +145,14 @@ class _Change:
             table[index] = offset
         image.file.pwrite(self._table_offset, pack_table(table))
 
-    def _switch(self) -> None:
-        image = self._image
+    def _write_header(self) -> None:
         header = self._header.replace(
             refcount_table_offset=self._table_offset, refcount_table_clusters=self._table_clusters
         )
-        image.write_header_fields(header, "refcount_table_offset", "header_length")
+        self._image.write_header_fields(header, "refcount_table_offset", "header_length")
+
+    def _adopt(self) -> None:
+        image = self._image
         image.geometry = self._geometry
         image.map = MetadataMap(self._geometry)
         try:

@@ -102,11 +102,16 @@ class Transaction:
             image.file.pwrite(offset, pack_table(refcounts.table).ljust(size, b"\0"))
             fields |= {"refcount_table_offset": offset, "refcount_table_clusters": clusters}
         image.file.flush()
-        self._committed = True
         try:
             image.write_header_fields(image.header.replace(**fields), "size", "incompatible_features")
-        finally:
-            freed = refcounts.commit(offset, clusters)
+        except BaseException:
+            # Where only the sync before it failed the header is what it was, and all is rolled back.
+            self._committed = image.broken is not None
+            if self._committed:
+                refcounts.commit(offset, clusters)
+            raise
+        self._committed = True
+        freed = refcounts.commit(offset, clusters)
         image.place_metadata()
         if self._start:
             return  # what was freed is about to be written again
