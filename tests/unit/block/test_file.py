@@ -311,3 +311,22 @@ def test_a_small_new_file_gets_no_larger_by_that(tmp_path: Path, size: int) -> N
     with graph.create(str(path)) as node:
         node.resize(size)
     assert path.stat().st_size == size
+
+
+def test_locks_end_with_the_node_though_a_program_that_starts_has_the_file_open(tmp_path: Path) -> None:
+    path = tmp_path / "f"
+    path.write_bytes(bytes(512))
+    node = graph.open(str(path), "raw", read_only=False)
+    held = [os.dup(int(fd)) for fd in os.listdir("/proc/self/fd") if _opens(fd, path)]  # as after a fork
+    assert held
+    node.close()
+    graph.open(str(path), "raw", read_only=False).close()
+    for fd in held:
+        os.close(fd)
+
+
+def _opens(fd: str, path: Path) -> bool:
+    try:
+        return Path(f"/proc/self/fd/{fd}").readlink() == path
+    except OSError:
+        return False

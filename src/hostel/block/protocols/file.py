@@ -366,7 +366,11 @@ class FileDriver(BlockDriver):
             self._fail(error)
 
     def close(self) -> None:
-        """Close the file, which ends its locks."""
+        """Close the file, and end its locks."""
+        if self._locked is not None:
+            # A program that another thread is starting has the file open until it is one, and the locks with it.
+            with contextlib.suppress(OSError):
+                permission.unlock(self._fd)
         os.close(self._fd)
 
     def _seek(self, offset: int, whence: int, end: int) -> int:

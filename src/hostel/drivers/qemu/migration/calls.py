@@ -281,7 +281,7 @@ class MigrationCalls(Calls):
         from hostel.drivers.qemu.migration.source import now
 
         if flags & _COMPLETED:
-            with self._machines.locked(domain.name):
+            with self._machines.locked(domain.name), self._held(domain):  # a job that has just ended is told of then
                 found = jobstats.completed(self._machines, domain.name, stays=bool(flags & _KEPT))
             kind = JobType.COMPLETED if found.get("success", 1) else JobType.FAILED
             return (kind if found else JobType.NONE), found

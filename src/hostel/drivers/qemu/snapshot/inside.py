@@ -135,8 +135,12 @@ def tags(machine: Running, name: str) -> set[str]:
 
 
 def has_stored(top: Kept, name: str) -> bool:
-    """Whether an image that no QEMU has open has a snapshot of this name."""
-    return bool(_each([top], lambda node: _has(node, name), read_only=True)[0])
+    """Whether an image, which others may read meanwhile, has a snapshot of this name.
+
+    Raises:
+        VirtError: it cannot be opened.
+    """
+    return name in _names(top)
 
 
 def has_any(top: Kept) -> bool:
@@ -145,12 +149,16 @@ def has_any(top: Kept) -> bool:
     Raises:
         VirtError: it cannot be opened.
     """
+    return bool(_names(top))
+
+
+def _names(top: Kept) -> list[str]:
     from hostel.block import graph
     from hostel.img import snapshot
 
     try:
         with graph.open(top.path, top.format, no_io=True, force_share=True) as node:
-            return bool(snapshot.snapshots(node))
+            return [item.name for item in snapshot.snapshots(node)]
     except (BlockError, OSError) as error:
         raise failed(f"cannot open '{top.path}': {error}") from error
 
@@ -228,14 +236,12 @@ def _has(node: BlockNode, name: str) -> bool:
     return any(item.name == name for item in snapshot.snapshots(node))
 
 
-def _each(tops: Iterable[Kept], act: Callable[[BlockNode], object], *, read_only: bool = False) -> list[object]:
+def _each(tops: Iterable[Kept], act: Callable[[BlockNode], object]) -> None:
     from hostel.block import graph
 
-    results = []
     for top in tops:
         try:
-            with graph.open(top.path, top.format, read_only=read_only) as node:
-                results.append(act(node))
+            with graph.open(top.path, top.format, read_only=False) as node:
+                act(node)
         except (BlockError, OSError) as error:
             raise failed(f"snapshot of '{top.path}': {error}") from error
-    return results

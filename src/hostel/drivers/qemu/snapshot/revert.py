@@ -166,20 +166,8 @@ def _check_start(calls: SnapshotCalls, snapshot: Snapshot, name: str, flags: Sna
 def _check_stored(calls: SnapshotCalls, document: Domain, snapshot: Snapshot) -> None:
     """Make sure before the machine is stopped that there is something to go back to."""
     for top in _internal(calls, document, snapshot):
-        if not _has(top, snapshot.name or ""):
+        if not inside.has_stored(top, snapshot.name or ""):
             raise failed(f"'{top.path}' has no snapshot '{snapshot.name}': it was made anew, or the snapshot removed")
-
-
-def _has(top: inside.Kept, name: str) -> bool:
-    from hostel.block import graph
-    from hostel.errors import BlockError
-    from hostel.img import snapshot
-
-    try:
-        with graph.open(top.path, top.format, force_share=True) as node:
-            return any(item.name == name for item in snapshot.snapshots(node))
-    except (BlockError, OSError) as error:
-        raise failed(f"cannot open '{top.path}': {error}") from error
 
 
 def stop(machine: Running) -> None:
