@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from hostel.drivers.base import NetworkRef
+from hostel.drivers.base.network import OnDemandNetworkDriver
 
 if TYPE_CHECKING:
     from hostel.objects.connection import Connection
@@ -35,6 +36,12 @@ class Network:
     def uuid(self) -> str:
         """The network's UUID, in its canonical text form."""
         return self._ref.uuid
+
+    @property
+    def starts_on_demand(self) -> bool:
+        """Whether the first guest that wants it has it started."""
+        driver = self.connection.network
+        return isinstance(driver, OnDemandNetworkDriver) and driver.network_is_as_installed(self._ref)
 
     def start(self) -> None:
         """Activate it, so that guests can be attached."""

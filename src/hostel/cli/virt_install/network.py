@@ -187,7 +187,7 @@ def check(guest: Guest) -> None:
     for part in guest.devices["interface"]:
         if (name := part.get("source/@network")) is not None:
             found = guest.host.connection.find_network(name)
-            if not found.is_active:
+            if not found.is_active and not found.starts_on_demand:
                 raise UsageError(
                     f"network '{name}' is not active; start it with 'virsh net-start {name}', or use --network user"
                 )

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Final, NamedTuple, Protocol, runtime_checkable
 
 from hostel.drivers.base.domain import Affect
+
+DEFAULT_NETWORK: Final = "default"  # the network that is there from the beginning
 
 
 class NetworkRef(NamedTuple):

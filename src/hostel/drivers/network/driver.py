@@ -9,9 +9,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
+from hostel.drivers.base.network import DEFAULT_NETWORK
 from hostel.drivers.network.document import NetworkDefinition
 from hostel.drivers.network.local import network_fault
-from hostel.drivers.network.networks import DEFAULT_NAME, Network
+from hostel.drivers.network.networks import Network
 from hostel.drivers.network.ports import PortedNetworkDriver
 from hostel.drivers.store import Directories
 from hostel.errors import ErrorCode
@@ -32,7 +33,7 @@ class SessionNetworkDriver(PortedNetworkDriver):
         if bridge is None or not self._exists(bridge):
             return False
         # The default network's bridge is made by the system's libvirt; where it is, the network is up.
-        return network.started is not None or (network.current.name == DEFAULT_NAME and not network.is_stopped)
+        return network.started is not None or (network.current.name == DEFAULT_NETWORK and not network.is_stopped)
 
     def _exists(self, bridge: str) -> bool:
         return (self._interfaces / bridge).exists()

@@ -13,16 +13,16 @@ import uuid
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
+from hostel.drivers.base.network import DEFAULT_NETWORK
 from hostel.drivers.fault import fault
 from hostel.drivers.network.document import NetworkDefinition, parse_network
 from hostel.drivers.store import Directories, Store, is_usable_name
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
 
-DEFAULT_NAME: Final = "default"
 # What libvirt installs; the UUID is ours, and the same for everybody.
-DEFAULT_NETWORK: Final = f"""
+_DEFAULT_XML: Final = f"""
 <network>
-  <name>{DEFAULT_NAME}</name>
+  <name>{DEFAULT_NETWORK}</name>
   <uuid>{uuid.uuid5(uuid.NAMESPACE_DNS, "default.network.hostel")}</uuid>
   <forward mode='nat'/>
   <bridge name='virbr0' stp='on' delay='0'/>
@@ -81,7 +81,7 @@ class Networks:
     def all(self) -> list[Network]:
         """Every network, by name; one whose file cannot be read is left out, and refused when it is asked for."""
         networks = []
-        for name in sorted({*self._definitions.names(), *self._started.names(), DEFAULT_NAME}):
+        for name in sorted({*self._definitions.names(), *self._started.names(), DEFAULT_NETWORK}):
             with contextlib.suppress(VirtError):
                 if (network := self.find(name)) is not None:
                     networks.append(network)
@@ -97,7 +97,7 @@ class Networks:
             return None
         defined = self._read(self._definitions, name)
         if defined is None and self._is_built_in(name):
-            defined = parse_network(DEFAULT_NETWORK)
+            defined = parse_network(_DEFAULT_XML)
         started = self._read(self._started, name)
         if defined is None and started is None:
             return None
@@ -110,7 +110,7 @@ class Networks:
 
     def drop_definition(self, name: str) -> None:
         """Remove a definition and its mark; the caller holds the lock."""
-        if name == DEFAULT_NAME:
+        if name == DEFAULT_NETWORK:
             self._undefined.write(name, "")
         self._autostarts.remove(name)
         self._definitions.remove(name)
@@ -185,7 +185,7 @@ class Networks:
         return self._is_built_in(name) and self._definitions.read(name) is None
 
     def _is_built_in(self, name: str) -> bool:
-        return name == DEFAULT_NAME and self._undefined.read(name) is None
+        return name == DEFAULT_NETWORK and self._undefined.read(name) is None
 
     def _read(self, store: Store, name: str) -> NetworkDefinition | None:
         try:

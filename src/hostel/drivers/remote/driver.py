@@ -9,7 +9,7 @@ from hostel.codec.xdr import split_type
 from hostel.drivers.adapters import ADAPTERS, PROCEDURE_OF, Adapter, Options, from_wire, to_wire, uuid_text
 from hostel.drivers.base import DomainRef, Hole, NetworkRef, PoolRef, SecurityLabel, VolumeRef, VolumeRow
 from hostel.drivers.base.interface import InterfaceRef
-from hostel.drivers.base.network import AddressType, DhcpLease, NetworkPortRef
+from hostel.drivers.base.network import DEFAULT_NETWORK, AddressType, DhcpLease, NetworkPortRef
 from hostel.drivers.base.nodedev import NodeDeviceRef
 from hostel.drivers.base.nwfilter import NwfilterBindingRef, NwfilterRef
 from hostel.drivers.base.secret import SecretRef
@@ -193,6 +193,10 @@ class RemoteNetwork(RemoteDriver):
     def connect_list_all_networks(self) -> list[NetworkRef]:
         """Every network."""
         return self._list("connect_list_all_networks", "network")
+
+    def network_is_as_installed(self, network: NetworkRef) -> bool:
+        """Perhaps, where it has the name: the other side does not say, and starts it or refuses the guest."""
+        return network.name == DEFAULT_NETWORK
 
     def network_list_all_ports(self, network: NetworkRef) -> list[NetworkPortRef]:
         """What guests are plugged into."""

@@ -24,6 +24,7 @@ from hostel.model.domain.domain import Domain
 SOCKET: Final = "swtpm.sock"
 _DIRECTORIES: Final = {"1.2": "tpm1.2", "2.0": "tpm2"}
 _SETUP_SECONDS: Final = 120.0
+_LOGGED: Final = 5  # lines, of which the first tells most
 _PASSPHRASE_LIMIT: Final = 4096  # bytes that a pipe takes before anybody reads (POSIX, PIPE_BUF)
 _CIPHER: Final = "aes-256-cbc"
 _BANKS: Final = ("sha1", "sha256", "sha384", "sha512")
@@ -113,14 +114,14 @@ class EmulatedTpm:
             _run([setup, "--create-config-files", "skip-if-exist"])
         argv = [setup, *(["--tpm2"] if self._backend.version == "2.0" else []), *words]
         if self._passphrase is None:
-            _run(argv)
+            _run(argv, log=self._log)
             return
         reader, writer = os.pipe()
         try:
             os.write(writer, self._passphrase)  # a passphrase fits a pipe
             os.close(writer)
             writer = -1
-            _run([*argv, "--pwdfile-fd", str(reader), "--cipher", _CIPHER], pass_fds=(reader,))
+            _run([*argv, "--pwdfile-fd", str(reader), "--cipher", _CIPHER], pass_fds=(reader,), log=self._log)
         finally:
             for descriptor in (reader, writer):
                 if descriptor >= 0:
@@ -143,7 +144,9 @@ def _program(name: str) -> str:
     return found
 
 
-def _run(argv: list[str], pass_fds: tuple[int, ...] = ()) -> None:
+def _run(argv: list[str], *, pass_fds: tuple[int, ...] = (), log: Path | None = None) -> None:
+    """Run a program, which may say what went wrong in a log alone."""
+    before = log.stat().st_size if log is not None and log.exists() else 0
     try:
         done = subprocess.run(
             argv, capture_output=True, text=True, timeout=_SETUP_SECONDS, check=False, cwd="/", umask=0o077,
@@ -153,8 +156,14 @@ def _run(argv: list[str], pass_fds: tuple[int, ...] = ()) -> None:
         what = f"'{argv[0]}' has not ended after {_SETUP_SECONDS:.0f} seconds"
         raise fault(ErrorCode.OPERATION_TIMEOUT, what, ErrorDomain.QEMU) from error
     if done.returncode:
-        said = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
-        what = f"Could not run '{argv[0]}'. exitstatus: {done.returncode}; it said: {said[-1] if said else 'nothing'}"
+        said = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()][-1:]
+        where = ""
+        if log is not None and log.exists():
+            logged = log.read_text(errors="replace")[before:].splitlines()
+            said, where = said or logged[-_LOGGED:], f" ({log})"
+        what = (
+            f"Could not run '{argv[0]}'. exitstatus: {done.returncode}; it said{where}: {'; '.join(said) or 'nothing'}"
+        )
         raise fault(ErrorCode.INTERNAL_ERROR, what, ErrorDomain.QEMU)
 
 
