@@ -222,6 +222,6 @@ def test_a_broken_directory_is_refused_before_anything_is_written(tmp_path: Path
     offset = int.from_bytes(data[place + 16 : place + 24], "big")
     data[offset + 18 : offset + 20] = bytes(2)  # a name of no bytes
     path.write_bytes(data)
-    with opened(path) as node, pytest.raises(CorruptImage, match=r"Broken bitmap directory"):
-        node.pwrite(0, b"x")
+    with pytest.raises(CorruptImage, match=r"Broken bitmap directory|Bitmap '' doesn't satisfy"), opened(path):
+        pass
     assert path.read_bytes() == data

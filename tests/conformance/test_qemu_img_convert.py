@@ -187,6 +187,8 @@ def test_bitmaps_are_copied(sources: Twins) -> None:
     sources.refused("convert --bitmaps -O raw plain other")
     sources.refused("convert --bitmaps -O qcow2 -f raw raw other")
     sources.refused("convert --bitmaps -O qcow2 plain plain other")
+    sources.prepare("qemu-img create -q -f qcow2 -o compat=0.10 old 1M")
+    sources.refused("convert --bitmaps -O qcow2 old other")
 
 
 REFUSED = [

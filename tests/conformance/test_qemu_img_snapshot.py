@@ -50,6 +50,13 @@ def test_a_snapshot_that_is_not_there_is_an_error(twins: Twins, action: str) -> 
     twins.refused(f"snapshot {action} a")
 
 
+def test_no_snapshot_is_applied_to_an_image_with_bitmaps(twins: Twins) -> None:
+    twins.prepare("qemu-img create -q -f qcow2 a 1M")
+    twins.same("snapshot -c one a")
+    twins.prepare("qemu-img bitmap --add a b")
+    twins.refused("snapshot -a one a")
+
+
 @pytest.mark.parametrize("action", ["-c x", "-d x"])
 def test_raw_images_have_none(twins: Twins, action: str) -> None:
     twins.truncate("a", 1 << 20)

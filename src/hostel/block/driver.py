@@ -531,6 +531,10 @@ class VmStateStore(Protocol):
 class BitmapStore(Protocol):
     """Has persistent dirty bitmaps; granularities are bytes. All but :meth:`bitmaps` raise ENOENT for a wrong name."""
 
+    @property
+    def keeps_bitmaps(self) -> bool:
+        """Whether this image can have any: not every version of a format knows of them."""
+
     def bitmaps(self) -> list[BitmapInfo]:
         """All of them, in the image's order."""
 

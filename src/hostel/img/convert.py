@@ -180,7 +180,7 @@ def check_bitmaps(sources: Sequence[BlockNode], target: object, format: str, bit
     if len(sources) > 1:
         raise BlockError("Copying bitmaps only possible with single source", errno=errno.EINVAL)
     driver = sources[0].driver
-    if not isinstance(driver, BitmapStore):
+    if not isinstance(driver, BitmapStore) or not driver.keeps_bitmaps:
         raise UnsupportedFeature("Source lacks bitmap support")
     for bitmap in reversed(driver.bitmaps()):  # QEMU's list has the last one first
         if bitmaps is Bitmaps.ALL and _INCONSISTENT in bitmap.flags:

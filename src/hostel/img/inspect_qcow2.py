@@ -104,7 +104,7 @@ def look_at_tables(look: Look) -> bool:
     """Find tables that are not where the image says; of one that the driver has opened.
 
     Returns:
-        Whether the L1 table is small enough to read some of the guest's data.
+        Whether all tables are small enough to read some of the guest's data.
 
     Raises:
         BlockError: a table makes no sense.
@@ -114,8 +114,7 @@ def look_at_tables(look: Look) -> bool:
     if header.refcount_table_offset >= look.length:
         _beyond(look, "refcount table", header.refcount_table_offset)
     _look_at_snapshots(look, header, geometry)
-    _look_at_bitmaps(look, preamble, geometry)
-    return _look_at_l1(look, header, geometry)
+    return _look_at_bitmaps(look, preamble, geometry) and _look_at_l1(look, header, geometry)
 
 
 def _beyond(look: Look, what: str, offset: int) -> None:
@@ -154,23 +153,21 @@ def _look_at_snapshots(look: Look, header: Header, geometry: Geometry) -> None:
             _beyond(look, f"L1 table of snapshot '{text(snapshot.name)}'", snapshot.l1_table_offset)
 
 
-def _look_at_bitmaps(look: Look, preamble: Preamble, geometry: Geometry) -> None:
+def _look_at_bitmaps(look: Look, preamble: Preamble, geometry: Geometry) -> bool:
     extension = preamble.extension(ExtensionType.BITMAPS)
     if extension is None or not preamble.header.autoclear_features & Autoclear.BITMAPS:
-        return
-    if len(extension) != bitmap_directory.Extension.SIZE:
-        raise InvalidImage(f"The bitmaps extension has {len(extension)} bytes")
-    directory = bitmap_directory.Extension.unpack(extension)
+        return True
+    directory = bitmap_directory.parse_extension(extension)
     if directory.directory_size > _MAX_TABLE:
         look.add(
             Level.WARNING,
             "large-table",
             f"The bitmap directory has {directory.directory_size} bytes, and was not looked at",
         )
-        return
-    entries = bitmap_directory.read_entries(look.file, extension)
+        return False
+    entries = bitmap_directory.read_entries(look.file, directory, geometry, preamble.header.size)
     for entry, _ in entries:
-        bitmap_directory.validate(entry, geometry, preamble.header.size)
         if entry.table_offset + entry.table_size * 8 > look.length:
             _beyond(look, "table of a bitmap", entry.table_offset)
     look.add(Level.NOTE, "bitmaps", f"The image has {len(entries)} persistent bitmaps")
+    return True

@@ -204,6 +204,11 @@ class ParallelsDriver(ClusteredDriver):
             )
         return load_bitmap(self.file, self.header, found)
 
+    @property
+    def keeps_bitmaps(self) -> bool:
+        """Those that another program has put there."""
+        return True
+
     def bitmap_add(self, name: str, granularity: int | None = None, *, enabled: bool = True) -> None:
         """Refused: bitmaps are read only."""
         raise UnsupportedFeature(

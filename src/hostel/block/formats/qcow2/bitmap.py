@@ -11,22 +11,35 @@ import errno
 from array import array
 from typing import TYPE_CHECKING, Final
 
+from hostel.block import notice
 from hostel.block.bitmap import DirtyBitmap
 from hostel.block.driver import BitmapInfo
 from hostel.block.formats.qcow2 import bitmap_directory, layout
 from hostel.block.formats.qcow2 import header as headers
-from hostel.block.formats.qcow2.bitmap_directory import MAX_BITMAP, MAX_DIRECTORY, MAX_NAME, Entry, Extension
+from hostel.block.formats.qcow2.bitmap_directory import (
+    MAX_BITMAP,
+    MAX_BITMAPS,
+    MAX_DIRECTORY,
+    MAX_NAME,
+    Entry,
+    Extension,
+)
 from hostel.block.formats.qcow2.layout import Autoclear, ExtensionType
-from hostel.codec.table import pack_table, unpack_table
-from hostel.errors import BlockError, InvalidImage
+from hostel.block.trust import Trust
+from hostel.codec.table import pack_table
+from hostel.errors import BlockError, CorruptImage
 from hostel.units import SECTOR
 
 if TYPE_CHECKING:
     from hostel.block.formats.qcow2.image import Qcow2Image
 
-MAX_BITMAPS: Final = 65535
 _MIN_GRANULARITY_BITS: Final = 9
 _MAX_GRANULARITY_BITS: Final = 31
+_STALE: Final = "a program lacking bitmap support modified this file, so all bitmaps are now considered inconsistent"
+_STALE_IN_VERSION_2: Final = (
+    "This qcow2 v2 image contains bitmaps, but they may have been modified by a program without persistent bitmap "
+    "support; so now they must all be considered inconsistent"
+)
 _DIRTY_BITMAPS: Final = 1  # the only type there is
 
 
@@ -69,7 +82,43 @@ class Bitmaps:
         """Whether the image has bitmaps that may be trusted."""
         header = self._image.header
         has = header.autoclear_features & Autoclear.BITMAPS and header.version >= 3
-        return bool(has) and bool(self._image.preamble.extension(ExtensionType.BITMAPS))
+        return bool(has) and self._image.preamble.extension(ExtensionType.BITMAPS) is not None
+
+    def _stale(self) -> bool:
+        """Whether the image has bitmaps that somebody who knows of none has written past."""
+        return self._image.preamble.extension(ExtensionType.BITMAPS) is not None and not self.present()
+
+    def inspect(self) -> None:
+        """Look at the directory as the image is opened; bitmaps that are of no use any more are told of.
+
+        Raises:
+            CorruptImage: the directory makes no sense.
+        """
+        mode = self._image.mode
+        if mode.no_io and mode.trust is Trust.UNTRUSTED:
+            return  # nobody has asked for more than what the image is
+        if self._stale():
+            notice.tell(f"warning: {_STALE if self._image.header.version >= 3 else _STALE_IN_VERSION_2}")
+            notice.tell("Some clusters may be leaked, run 'qemu-img check -r' on the image file to fix.")
+        self.all()
+
+    def give_up_broken(self) -> str | None:
+        """Drop all bitmaps where they cannot be read, so that the rest of the image can be used again.
+
+        Returns:
+            what was wrong; None where nothing was, and nothing was changed.
+        """
+        image = self._image
+        extension = image.preamble.extension(ExtensionType.BITMAPS)
+        if extension is None or not self.present():
+            return None
+        try:
+            for entry, name in self._entries():
+                bitmap_directory.read_table(image.file, image.geometry, image.size, entry, name)
+        except CorruptImage as error:
+            self._switch(0, 0, 0)
+            return error.message
+        return None
 
     def all(self) -> list[Bitmap]:
         """The bitmaps, in the order of the directory.
@@ -102,7 +151,7 @@ class Bitmaps:
 
         Raises:
             BlockError: it is inconsistent.
-            InvalidImage: its table makes no sense.
+            CorruptImage: its table makes no sense.
         """
         if bitmap.inconsistent:
             name = bitmap.name.decode(errors="replace")
@@ -118,7 +167,9 @@ class Bitmaps:
     # ---- recording
 
     def begin(self) -> None:
-        """Before the first write: load what records writes, and mark all bitmaps IN_USE on disk."""
+        """Before the first write: load what records writes, and mark all bitmaps IN_USE on disk; stale ones go."""
+        if self._stale():
+            self._switch(0, 0, 0)
         if self._begun or not self.present():
             return
         for bitmap in self.all():
@@ -234,27 +285,20 @@ class Bitmaps:
     # ---- reading
 
     def _extension(self) -> Extension:
-        data = self._image.preamble.extension(ExtensionType.BITMAPS) or b""
-        if len(data) != Extension.SIZE:
-            raise InvalidImage("bitmaps_ext: Invalid extension length")
-        return Extension.unpack(data)
+        return bitmap_directory.parse_extension(self._image.preamble.extension(ExtensionType.BITMAPS) or b"")
+
+    def _entries(self) -> list[tuple[Entry, bytes]]:
+        image = self._image
+        return bitmap_directory.read_entries(image.file, self._extension(), image.geometry, image.size)
 
     def _read_directory(self) -> list[Bitmap]:
         found = []
-        extension = self._image.preamble.extension(ExtensionType.BITMAPS)
-        for entry, name in bitmap_directory.read_entries(self._image.file, extension):
-            bitmap_directory.validate(entry, self._image.geometry, self._image.size)
+        for entry, name in self._entries():
             in_use, auto = bool(entry.flags & bitmap_directory.IN_USE), bool(entry.flags & bitmap_directory.AUTO)
             bitmap = Bitmap(name, 1 << entry.granularity_bits, enabled=auto, inconsistent=in_use)
             bitmap.entry = entry
             found.append(bitmap)
         return found
-
-    def _table(self, entry: Entry) -> array[int]:
-        length = entry.table_size * 8
-        if entry.table_offset + length > self._image.file.length:
-            raise InvalidImage("A bitmap's table lies beyond the end of the file")
-        return unpack_table(self._image.file.read(entry.table_offset, length))
 
     def _read_bits(self, bitmap: Bitmap) -> DirtyBitmap:
         image, entry = self._image, bitmap.entry
@@ -262,16 +306,10 @@ class Bitmaps:
         dirty = DirtyBitmap(image.size, bitmap.granularity)
         needed = len(dirty.bits)
         size = image.geometry.cluster_size
-        table = self._table(entry)
-        if len(table) != image.geometry.clusters(needed):
-            name = bitmap.name.decode(errors="replace")
-            raise InvalidImage(f"Could not read bitmap '{name}' from image: its table has {len(table)} entries")
-        for index in range(image.geometry.clusters(needed)):
-            item = table[index]
+        table = bitmap_directory.read_table(image.file, image.geometry, image.size, entry, bitmap.name)
+        for index, item in enumerate(table):
             offset = item & layout.OFFSET_MASK
             part = min(size, needed - index * size)
-            if item & bitmap_directory.TABLE_RESERVED or image.geometry.in_cluster(offset) or (offset and item & 1):
-                raise InvalidImage(f"A bitmap's table has the bad entry {item:#x}")
             if offset:
                 dirty.bits[index * size : index * size + part] = image.file.read(offset, part)
             elif item & 1:
@@ -289,7 +327,7 @@ class Bitmaps:
             for bitmap, entry in entries
         )
         if len(data) != extension.directory_size:
-            raise InvalidImage("Broken bitmap directory")
+            raise CorruptImage("Broken bitmap directory")
         # Of an entry only a flag changes, and no sector border lies in it: cut off, some are marked and some are not.
         self._image.file.pwrite(extension.directory_offset, data)
         self._image.file.flush()
@@ -339,15 +377,15 @@ class Bitmaps:
     def _occupied(self) -> list[tuple[int, int]]:
         """What the stored bitmaps occupy: host offsets and lengths, bytes."""
         image = self._image
-        data = image.preamble.extension(ExtensionType.BITMAPS)
-        if not data or not self.present():
+        if not self.present():
             return []
         extension = self._extension()
-        found = [(extension.directory_offset, extension.directory_size)] if extension.directory_size else []
-        for entry, _ in bitmap_directory.read_entries(image.file, data):
+        found = [(extension.directory_offset, extension.directory_size)]
+        for entry, name in self._entries():
             if entry.table_size:
                 found.append((entry.table_offset, entry.table_size * 8))
-            clusters = (item & layout.OFFSET_MASK for item in self._table(entry))
+            table = bitmap_directory.read_table(image.file, image.geometry, image.size, entry, name)
+            clusters = (item & layout.OFFSET_MASK for item in table)
             found.extend((cluster, image.geometry.cluster_size) for cluster in clusters if cluster)
         return found
 

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import errno
+from array import array
 from collections.abc import Iterator
 from typing import Annotated, Final
 
+from hostel.block.formats.qcow2 import layout
 from hostel.block.formats.qcow2.geometry import Geometry
 from hostel.block.node import BlockNode
 from hostel.codec.record import Record, u8, u16, u32, u64
+from hostel.codec.table import unpack_table
 from hostel.errors import CorruptImage
 from hostel.units import MiB
 
-MAX_DIRECTORY: Final = 64 * MiB  # bytes
+MAX_BITMAPS: Final = 65535
+MAX_DIRECTORY: Final = MAX_BITMAPS * 1024  # bytes
 MAX_TABLE_ENTRIES: Final = 0x8000000
 MAX_BITMAP: Final = 512 * MiB  # bytes of one bitmap
 MAX_NAME: Final = 1023  # bytes
@@ -47,21 +51,55 @@ def entry_length(name_length: int, extra_data_size: int = 0) -> int:
     return -(-(Entry.SIZE + extra_data_size + name_length) // 8) * 8
 
 
-def read_entries(file: BlockNode, extension: bytes | None) -> list[tuple[Entry, bytes]]:
-    """The entries of an image's directory and their bitmaps' names.
+def parse_extension(data: bytes) -> Extension:
+    """Where the directory is, from the header extension.
 
     Raises:
-        CorruptImage: the directory makes no sense.
+        CorruptImage: a number is out of its limits.
     """
-    if extension is None or len(extension) != Extension.SIZE:
-        return []
-    header = Extension.unpack(extension)
-    if not header.count:
-        return []
-    size, offset = header.directory_size, header.directory_offset
-    if not 0 < size <= MAX_DIRECTORY or offset + size > file.length:
-        raise broken("The bitmap directory is out of its limits")
-    return list(_entries(bytes(file.read(offset, size)), header.count))
+    if len(data) != Extension.SIZE:
+        raise broken("bitmaps_ext: Invalid extension length")
+    extension = Extension.unpack(data)
+    if any(extension.reserved):
+        raise broken("bitmaps_ext: Reserved field is not zero")
+    if extension.count > MAX_BITMAPS:
+        raise broken(
+            f"bitmaps_ext: Image has {extension.count} bitmaps, exceeding the QEMU supported maximum of {MAX_BITMAPS}"
+        )
+    if not extension.count:
+        raise broken("found bitmaps extension with zero bitmaps")
+    if extension.directory_size > MAX_DIRECTORY:
+        raise broken(
+            f"bitmaps_ext: bitmap directory size ({extension.directory_size}) exceeds the maximum supported size "
+            f"({MAX_DIRECTORY})"
+        )
+    return extension
+
+
+def read_entries(file: BlockNode, extension: Extension, geometry: Geometry, size: int) -> list[tuple[Entry, bytes]]:
+    """The entries of the directory of an image of ``size`` bytes, and their bitmaps' names.
+
+    Raises:
+        CorruptImage: the directory makes no sense, or a bitmap is out of its limits.
+    """
+    if geometry.in_cluster(extension.directory_offset):
+        raise broken("bitmaps_ext: invalid bitmap directory offset")
+    if not extension.directory_size:
+        raise broken("Requested bitmap directory size is zero")
+    if extension.directory_offset + extension.directory_size > file.length:
+        raise broken("Failed to read bitmap directory: it lies beyond the end of the file")
+    directory = bytes(file.read(extension.directory_offset, extension.directory_size))
+    found: list[tuple[Entry, bytes]] = []
+    names: set[bytes] = set()
+    for entry, name in _entries(directory, extension.count):
+        shown = name.decode(errors="replace")
+        if not is_valid(entry, geometry, size):
+            raise broken(f"Bitmap '{shown}' doesn't satisfy the constraints")
+        if name in names:
+            raise broken(f"Bitmap already exists: {shown}")
+        names.add(name)
+        found.append((entry, name))
+    return found
 
 
 def _entries(directory: bytes, count: int) -> Iterator[tuple[Entry, bytes]]:
@@ -69,28 +107,26 @@ def _entries(directory: bytes, count: int) -> Iterator[tuple[Entry, bytes]]:
     while position < len(directory):
         if position + Entry.SIZE > len(directory):
             raise broken("Broken bitmap directory")
-        entry = Entry.unpack(directory, position)
-        name = position + Entry.SIZE + entry.extra_data_size
-        position += entry_length(entry.name_length, entry.extra_data_size)
         seen += 1
-        if position > len(directory):
-            raise broken("Broken bitmap directory")
         if seen > count:
             raise broken("More bitmaps found than specified in header extension")
+        entry = Entry.unpack(directory, position)
+        name = position + Entry.SIZE
+        position += entry_length(entry.name_length, entry.extra_data_size)
+        if position > len(directory):
+            raise broken("Broken bitmap directory")
+        if entry.extra_data_size:
+            raise broken("Bitmap extra data is not supported")
         yield entry, directory[name : name + entry.name_length]
     if seen != count:
         raise broken("Less bitmaps found than specified in header extension")
 
 
-def validate(entry: Entry, geometry: Geometry, size: int) -> None:
-    """Check the limits of a bitmap of an image of ``size`` bytes.
-
-    Raises:
-        CorruptImage: one is exceeded, or there is extra data, which nobody knows.
-    """
+def is_valid(entry: Entry, geometry: Geometry, size: int) -> bool:
+    """Whether a bitmap of an image of ``size`` bytes is within the limits."""
     covered = entry.table_size * geometry.cluster_size
     empty = not size and not entry.table_size and not entry.table_offset
-    if (
+    return not (
         not (empty or (entry.table_size and entry.table_offset))
         or geometry.in_cluster(entry.table_offset)
         or entry.table_size > MAX_TABLE_ENTRIES
@@ -99,10 +135,29 @@ def validate(entry: Entry, geometry: Geometry, size: int) -> None:
         or entry.flags & 0xFFFFFFFC
         or not 0 < entry.name_length <= MAX_NAME
         or entry.type != 1
-        or entry.extra_data_size
         or (not entry.flags & IN_USE and size > covered * 8 << entry.granularity_bits)
-    ):
-        raise broken("a bitmap doesn't satisfy the constraints")
+    )
+
+
+def read_table(file: BlockNode, geometry: Geometry, size: int, entry: Entry, name: bytes) -> array[int]:
+    """The table of a bitmap of an image of ``size`` bytes.
+
+    Raises:
+        CorruptImage: it lies beyond the end of the file, is not as long as it must be, or has a bad entry.
+    """
+    shown = name.decode(errors="replace")
+    needed = table_entries(entry, geometry, size)
+    if not entry.flags & IN_USE and entry.table_size != needed:
+        raise broken(f"the table of bitmap '{shown}' has {entry.table_size} entries instead of {needed}")
+    length = entry.table_size * 8
+    if entry.table_offset + length > file.length:
+        raise broken(f"the table of bitmap '{shown}' lies beyond the end of the file")
+    table = unpack_table(file.read(entry.table_offset, length))
+    for item in table:
+        offset = item & layout.OFFSET_MASK
+        if item & TABLE_RESERVED or (offset and (item & 1 or geometry.in_cluster(offset))):
+            raise broken(f"the table of bitmap '{shown}' has the bad entry {item:#x}")
+    return table
 
 
 def table_entries(entry: Entry, geometry: Geometry, size: int) -> int:

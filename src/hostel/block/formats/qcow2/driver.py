@@ -253,7 +253,11 @@ class Qcow2Driver(FormatDriver):
 
         if not self._image.mode.read_only and not self._image.mode.check:
             self._image.flush_metadata()
+        given_up = self._image.bitmaps.give_up_broken() if repair & Repair.ERRORS else None
+        if given_up is not None:
+            report(f"Giving all bitmaps up: {given_up}")
         result = check_image(self._image, repair, report)
+        result.corruptions_fixed += given_up is not None
         if repair:
             self._image.reload()
         return result
@@ -303,6 +307,11 @@ class Qcow2Driver(FormatDriver):
 
         self._below()
         save_vm_state(self._guest, offset, data)
+
+    @property
+    def keeps_bitmaps(self) -> bool:
+        """From version 3 on."""
+        return self._image.header.version >= 3
 
     def bitmaps(self) -> list[BitmapInfo]:
         """All persistent bitmaps, in the order of the directory.

@@ -81,6 +81,7 @@ class Qcow2Image:
             self.load_tables()
         if not mode.check:
             self._place_snapshots()
+            self.bitmaps.inspect()
 
     @property
     def header(self) -> Header:
