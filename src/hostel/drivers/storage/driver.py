@@ -309,6 +309,11 @@ class SessionStorageDriver:
         backend, pool, facts = self._volume(volume)
         if capacity < 0:
             raise _fault(ErrorCode.INVALID_ARG, f"capacity {capacity} of volume '{volume.name}' is negative")
+        if not capacity and not flags & (VolumeResizeFlag.DELTA | VolumeResizeFlag.SHRINK):
+            raise _fault(
+                ErrorCode.INVALID_ARG,
+                "capacity in virStorageVolResize cannot be zero without 'delta' or 'shrink' flags set",
+            )
         if flags & VolumeResizeFlag.DELTA:
             if flags & VolumeResizeFlag.SHRINK:
                 capacity = facts.capacity - min(capacity, facts.capacity)

@@ -124,6 +124,17 @@ def test_overlay_over_what_looks_like_an_image_needs_its_format(driver: Storage,
     assert not (place / "over").exists()
 
 
+@pytest.mark.parametrize("format", ["bochs", "cloop", "cow", "dmg"])
+def test_formats_that_can_only_be_read_are_refused(driver: Storage, started: PoolRef, place: Path, format: str) -> None:
+    source = driver.storage_vol_create_xml(started, xml("raw"))
+    message = f"unsupported configuration: volume 'v': format '{format}' can only be read"
+    with refused(ErrorCode.CONFIG_UNSUPPORTED, message):
+        driver.storage_vol_create_xml(started, xml("v", format=format))
+    with refused(ErrorCode.CONFIG_UNSUPPORTED, message):
+        driver.storage_vol_create_xml_from(started, xml("v", format=format), source)
+    assert [path.name for path in place.iterdir()] == ["raw"]
+
+
 def test_directory_volume_is_a_directory(driver: Storage, started: PoolRef, place: Path) -> None:
     volume = driver.storage_vol_create_xml(started, xml("folder", 0, format="dir"))
     assert (place / "folder").is_dir()
@@ -150,9 +161,9 @@ def test_permissions_are_the_documents(driver: Storage, started: PoolRef, place:
             "unsupported configuration: unknown volume format type foo",
         ),
         (
-            xml("x", format="iso"),
+            xml("x", format="fat"),
             ErrorCode.CONFIG_UNSUPPORTED,
-            "unsupported configuration: volume 'x': creating iso volumes is not supported yet",
+            "unsupported configuration: volume 'x': creating fat volumes is not supported yet",
         ),
         (
             xml("x", format="vmdk", target="<compat>1.1</compat>"),

@@ -130,14 +130,11 @@ class LocalVolumes(HostVolumes):
     def create(self, pool: PoolDefinition, volume: VolumeDefinition, flags: VolumeCreateFlag) -> None:
         """Create an empty volume, whole or not at all."""
         path = self._new_path(pool, volume)
-        _check_makeable(volume, flags)
+        volume = _makeable(volume, flags)
         encryption.check(volume)
         prealloc = bool(flags & VolumeCreateFlag.PREALLOC_METADATA)
-        if volume.format == "raw":
-            if prealloc:
-                raise _unsupported("metadata preallocation is not supported for raw volumes")
-            if volume.backing is not None:
-                raise _no_support("backing storage not supported for raw volumes")
+        if volume.format == "raw" and volume.backing is not None:
+            raise _no_support("backing storage not supported for raw volumes")
         if volume.format == "dir":
             _create_directory(path, volume)
             return
@@ -175,7 +172,7 @@ class LocalVolumes(HostVolumes):
     ) -> None:
         """Create a volume with another's content, whole or not at all."""
         path = self._new_path(pool, volume)
-        _check_makeable(volume, flags)
+        volume = _makeable(volume, flags)
         facts = source.facts
         if volume.format == "dir" or facts.type is VolumeType.DIR:
             raise fault(ErrorCode.INTERNAL_ERROR, "cannot copy from volume to a directory volume", ErrorDomain.STORAGE)
@@ -313,9 +310,14 @@ def _is_volume(entry: os.DirEntry[str]) -> bool:
         return False  # a link that leads nowhere or in circles
 
 
-def _check_makeable(volume: VolumeDefinition, flags: VolumeCreateFlag) -> None:
+def _makeable(volume: VolumeDefinition, flags: VolumeCreateFlag) -> VolumeDefinition:
+    """The document of a volume that can be made: what is called a CD's image is made of bytes alone."""
+    if volume.format == "iso":
+        volume = volume._replace(format="raw")
+    if volume.format == "raw" and flags & VolumeCreateFlag.PREALLOC_METADATA:
+        raise _unsupported("metadata preallocation is not supported for raw volumes")
     if volume.format in ("raw", "dir"):
-        return  # what only qcow2 has is left unread, as libvirt does
+        return volume  # what only qcow2 has is left unread, as libvirt does
     if volume.format != "qcow2":
         for wanted, what in (
             (flags & VolumeCreateFlag.PREALLOC_METADATA, "metadata preallocation"),
@@ -326,6 +328,9 @@ def _check_makeable(volume: VolumeDefinition, flags: VolumeCreateFlag) -> None:
                 raise _unsupported(f"{what} only available with qcow2")
     if volume.format not in registry.FORMATS:
         raise _unsupported(f"volume '{volume.name}': creating {volume.format} volumes is not supported yet")
+    if not isinstance(registry.format_driver(volume.format), Creatable):
+        raise _unsupported(f"volume '{volume.name}': format '{volume.format}' can only be read")
+    return volume
 
 
 def _fill_clone(
@@ -429,7 +434,12 @@ def _fill_raw(path: str, capacity: int, allocation: int) -> None:
 
 def _resize_raw(descriptor: int, capacity: int, *, allocate: bool) -> None:
     if allocate and capacity:
-        os.posix_fallocate(descriptor, 0, capacity)  # all of it, as libvirt does, and not only what is new
+        before = os.fstat(descriptor).st_size
+        try:
+            os.posix_fallocate(descriptor, 0, capacity)  # all of it, as libvirt does, and not only what is new
+        except OSError:
+            os.ftruncate(descriptor, before)  # a file system may have made the file longer before it was full
+            raise
     os.ftruncate(descriptor, capacity)
     os.fsync(descriptor)
 
