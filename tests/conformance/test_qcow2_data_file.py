@@ -48,6 +48,21 @@ def judge(path: Path, oracle: bytes, *, raw: bool) -> None:
 
 
 @pytest.mark.parametrize("options", [(), ("data_file_raw=on",), ("extended_l2=on",), ("cluster_size=4096",)])
+def test_a_disk_that_ends_within_a_cluster_is_written_to_its_end(tmp_path: Path, options: tuple[str, ...]) -> None:
+    path, size = tmp_path / "disk.qcow2", 1000 * 1024 + 512
+    make(path, *options, size=size)
+    with graph.open(str(path), "qcow2", read_only=False) as node:
+        node.pwrite(size - 700, b"x" * 700)
+    oracle = bytearray(bytes(size - 700) + b"x" * 700)
+    judge(path, oracle, raw="data_file_raw=on" in options)
+    with graph.open(str(path), "qcow2", read_only=False) as node:
+        node.resize(size + 100 * 512)
+        node.pwrite(size - 100, b"y" * 200)
+    oracle[size - 100 :] = b"y" * 200 + bytes(100 * 512 - 100)
+    judge(path, oracle, raw="data_file_raw=on" in options)
+
+
+@pytest.mark.parametrize("options", [(), ("data_file_raw=on",), ("extended_l2=on",), ("cluster_size=4096",)])
 def test_random_changes_are_read_by_qemu_as_by_us(tmp_path: Path, options: tuple[str, ...]) -> None:
     chance = random.Random(len(options))
     path = tmp_path / "disk.qcow2"

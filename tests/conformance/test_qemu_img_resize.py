@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+from collections.abc import Iterator
+
 import pytest
 
 from support.twins import Twins
@@ -80,3 +84,47 @@ def test_a_guessed_raw_image_brings_a_warning(twins: Twins) -> None:
 def test_a_window_keeps_its_size(twins: Twins) -> None:
     twins.truncate("a", 1 << 20)
     twins.refused("resize --image-opts driver=raw,file.filename=a,size=512 2M")
+
+
+@pytest.fixture
+def small(twins: Twins) -> Iterator[Twins]:
+    """Twin folders that are file systems of 16 MiB each."""
+    if os.geteuid():
+        pytest.skip("only root may mount file systems")
+    folders = (twins.real, twins.ours)
+    for folder in folders:
+        image = folder.with_suffix(".img")
+        with image.open("wb") as file:
+            file.truncate(16 << 20)
+        subprocess.run(["mkfs.ext4", "-q", "-F", image], check=True, timeout=60)
+        if subprocess.run(
+            ["mount", "-o", "loop", image, folder], capture_output=True, timeout=60, check=False
+        ).returncode:
+            pytest.skip("this host mounts no file systems")
+    try:
+        yield twins
+    finally:
+        for folder in folders:
+            subprocess.run(["umount", folder], check=False, timeout=60)
+
+
+@pytest.mark.requires_tool("mkfs.ext4")
+@pytest.mark.parametrize("mode", ["falloc", "full"])
+@pytest.mark.requires_tool("qemu-io")
+@pytest.mark.parametrize(
+    ("format", "options"),
+    [("raw", ""), ("qcow2", ""), ("qcow2", "-o cluster_size=512"), ("qcow2", "-o data_file=data")],
+)
+def test_where_there_is_no_room_for_preallocation_the_image_is_as_before(
+    small: Twins, format: str, options: str, mode: str
+) -> None:
+    small.prepare(f"qemu-img create -q -f {format} {options} a 1M")
+    small.prepare(f"qemu-io -f {format} -c 'write -q -P 1 0 1M' a")
+    command = ["resize", "-f", format, f"--preallocation={mode}", "a", "60M"]
+    expected, found = small.run_real(command), small.run_ours(command)
+    assert (expected.code, found.code) == (1, 1)
+    assert "No space left on device" in expected.err
+    assert found.err.startswith(expected.err)  # ours says what is full as well
+    assert small.virtual_sizes("a", format) == (1 << 20, 1 << 20)
+    small.same(f"check -q -f {format} a")
+    assert os.statvfs(small.ours).f_bavail * 10 > os.statvfs(small.real).f_bavail * 9

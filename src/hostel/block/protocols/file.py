@@ -29,6 +29,12 @@ _FALLOC_ZERO_RANGE: Final = 16
 UNSUPPORTED: Final = frozenset({errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.ENODEV, errno.ENOTTY})
 _ZEROES: Final = memoryview(bytes(MiB))
 _FIRST_BLOCK: Final = 4096  # bytes
+RESIZE_FAILURES: Final = {  # what could not be done where a file does not get its size
+    Preallocation.OFF: "Could not resize file",
+    Preallocation.METADATA: "Could not resize file",
+    Preallocation.FALLOC: "Could not preallocate new data",
+    Preallocation.FULL: "Could not write zeros for preallocation",
+}
 # Linux's ioctls for a file's flags and extended attributes, and struct fsxattr.
 _GET_FLAGS: Final = 0x80086601
 _SET_FLAGS: Final = 0x40086602
@@ -344,7 +350,7 @@ class FileDriver(BlockDriver):
                 self._allocate_first_block(size)
         except OSError as error:
             os.ftruncate(self._fd, old)
-            message = f"Could not resize file: {os.strerror(error.errno or 0)}"
+            message = f"{RESIZE_FAILURES[preallocation]}: {os.strerror(error.errno or 0)}"
             hint = explain(error.errno, self._path, write=True, needed=size - old)
             raise BlockError(message, errno=error.errno, hint=hint) from None
 

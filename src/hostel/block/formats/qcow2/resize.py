@@ -6,11 +6,13 @@ import contextlib
 import errno
 from array import array
 from collections.abc import Callable
+from contextlib import suppress
 
-from hostel.block.driver import Preallocation
+from hostel.block.driver import Preallocating, Preallocation, Supports
 from hostel.block.formats.qcow2 import layout
 from hostel.block.formats.qcow2.image import Qcow2Image
 from hostel.block.formats.qcow2.write import Guest, has_place
+from hostel.block.protocols.file import RESIZE_FAILURES
 from hostel.codec.table import pack_table
 from hostel.errors import BlockError, CorruptImage, NoSpace, UnsupportedFeature
 from hostel.units import INT64_MAX
@@ -43,6 +45,7 @@ def resize(guest: Guest, size: int, preallocation: Preallocation) -> None:
 def _grow(guest: Guest, size: int, preallocation: Preallocation) -> None:
     image = guest.image
     old = image.size
+    data_length = image.data.length
     entries = image.geometry.l1_entries(size)
     if entries > layout.MAX_L1_SIZE // 8 or size > INT64_MAX:
         raise NoSpace(
@@ -50,6 +53,8 @@ def _grow(guest: Guest, size: int, preallocation: Preallocation) -> None:
             errno=errno.EFBIG,
             hint="The cluster size limits the image's size.",
         )
+    if preallocation in (Preallocation.FALLOC, Preallocation.FULL):
+        _require_room(image, size - old, preallocation)
     image.begin_write()
     # An interrupted shrink leaves data beyond the end, which must not come back.
     _drop_beyond(guest, old)
@@ -62,8 +67,51 @@ def _grow(guest: Guest, size: int, preallocation: Preallocation) -> None:
     image.write_header_fields(image.header.replace(size=size), "size", "crypt_method")
     image.bitmaps.resize(size)
     if preallocation is not Preallocation.OFF:
-        start = image.geometry.align(old)
-        preallocate(guest, start, size - start, preallocation)
+        _preallocate_or_shrink(guest, old, preallocation, data_length)
+
+
+def _require_room(image: Qcow2Image, length: int, mode: Preallocation) -> None:
+    """See that the host has room for ``length`` more bytes and their metadata, before anything is changed.
+
+    Raises:
+        BlockError: it has not.
+    """
+    data, geometry = image.data, image.geometry
+    if not isinstance(data.driver, Preallocating) or Supports.GROWS not in data.driver.supports:
+        return
+    per_cluster = geometry.entry_size + (1 << image.header.refcount_order) // 8
+    needed = geometry.align(length) + geometry.align(geometry.clusters(length) * per_cluster)
+    before = data.length
+    try:
+        data.preallocate(before, needed)
+    except OSError as error:
+        raise _not_preallocated(image, error, mode) from None
+    finally:
+        data.resize(before)
+
+
+def _not_preallocated(image: Qcow2Image, error: OSError, mode: Preallocation) -> BlockError:
+    where = "" if image.external else "Failed to resize underlying file: "
+    hint = getattr(error, "hint", None)
+    return BlockError(f"{where}{RESIZE_FAILURES[mode]}: {error.strerror}", errno=error.errno, hint=hint)
+
+
+def _preallocate_or_shrink(guest: Guest, old: int, mode: Preallocation, data_length: int) -> None:
+    """Preallocate what was added to an image of ``old`` bytes; where there is no room it has its old size again.
+
+    What was reserved until then must not stay: it is the last space of the host's file system. ``data_length`` is what
+    an external data file had.
+    """
+    image = guest.image
+    start = image.geometry.align(old)
+    try:
+        preallocate(guest, start, image.size - start, mode)
+    except OSError as error:
+        with suppress(OSError):  # sound in either size, and what went wrong first is told
+            _shrink(guest, old)
+            if image.external and data_length < image.data.length:
+                image.data.resize(data_length)
+        raise _not_preallocated(image, error, mode) from None
 
 
 def _grow_data_file(image: Qcow2Image, size: int) -> None:
@@ -79,7 +127,9 @@ def _zero_tail(guest: Guest, size: int, *, allocate: bool = False) -> None:
     """
     image = guest.image
     length = -size % image.geometry.cluster_size
-    if not length or not image.l1:
+    if image.external and not allocate:
+        length = min(length, image.data.length - size)  # what is not there will be zeroes
+    if length <= 0 or not image.l1:
         return
     table = image.l2_table(size // image.geometry.l2_reach)
     entry = 0 if table is None else table.entries[(size % image.geometry.l2_reach) >> image.geometry.cluster_bits]

@@ -124,10 +124,20 @@ class Guest:
 
     def _put(self, offset: int, host: int, data: memoryview | bytes) -> None:
         """Write what guest ``offset`` shall have at host offset ``host``."""
+        if self.image.external:  # of the last cluster only what belongs to the disk
+            data = memoryview(data)[: max(0, self.image.size - offset)]
+            self._lengthen_data_file(host + len(data))
+        if not data:
+            return
         if self.encryption is None:
             self.image.data.pwrite(host, data)
         else:
             self.encryption.write(self.image.data, offset, host, data)
+
+    def _lengthen_data_file(self, end: int) -> None:
+        """Make an external data file reach to ``end``: somebody may have cut it off."""
+        if end > self.image.data.length:
+            self.image.data.resize(end)
 
     def begin(self, offset: int, length: int) -> None:
         """Before a guest range is changed: the image may have to be marked, and its bitmaps record it."""
@@ -249,7 +259,7 @@ class Guest:
         if zero_head and zero_tail and host >= image.data.length and self.encryption is None:
             # Beyond the end of the file there is a hole, which reads as zeroes by itself.
             image.file.debug_event("write_aio")
-            image.data.pwrite(host + head, data)
+            self._put(offset, host + head, data)
             return
         before, after = bytearray(head), bytearray(tail)
         if not zero_head:
