@@ -310,9 +310,10 @@ class SessionStorageDriver:
         if capacity < 0:
             raise _fault(ErrorCode.INVALID_ARG, f"capacity {capacity} of volume '{volume.name}' is negative")
         if not capacity and not flags & (VolumeResizeFlag.DELTA | VolumeResizeFlag.SHRINK):
-            raise _fault(
+            raise VirtError(  # libvirt's library says so, without the beginning that its daemon's words have
                 ErrorCode.INVALID_ARG,
                 "capacity in virStorageVolResize cannot be zero without 'delta' or 'shrink' flags set",
+                domain=ErrorDomain.STORAGE,
             )
         if flags & VolumeResizeFlag.DELTA:
             if flags & VolumeResizeFlag.SHRINK:
