@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from hostel.drivers.base.machine import StatsFlag
 from hostel.drivers.qemu.driver import QemuDriver
 from hostel.drivers.qemu.status import Status
 
 pytestmark = pytest.mark.qemu
 
 MACHINE = """<domain type='qemu' xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0'><name>given</name>
-<memory unit='MiB'>64</memory><os><type machine='q35'>hvm</type></os>
+<memory unit='MiB'>64</memory><iothreads>1</iothreads><os><type machine='q35'>hvm</type></os>
 <features><acpi/><smm state='on'><tseg unit='MiB'>8</tseg></smm><tcg><tb-cache unit='MiB'>64</tb-cache></tcg></features>
 <cpu mode='maximum'><cache mode='emulate' level='3'/></cpu>
 <clock offset='timezone' timezone='Asia/Tokyo'><timer name='rtc' tickpolicy='catchup'>
@@ -46,6 +47,9 @@ def test_qemu_gets_what_the_document_says(driver: QemuDriver, tmp_path: Path, mo
     asked = {"path": "/machine/peripheral/rng0", "property": "max-bytes"}
     answer = driver.domain_qemu_monitor_command(ref, json.dumps({"execute": "qom-get", "arguments": asked}))
     assert json.loads(answer)["return"] == 1024
+    ((_, numbers),) = driver.connect_get_all_domain_stats([ref], StatsFlag.IOTHREAD | StatsFlag.DIRTYRATE)
+    assert (numbers["iothread.count"], numbers["iothread.1.poll-max-ns"]) == (1, 32768)
+    assert (numbers["dirtyrate.calc_status"], numbers["dirtyrate.calc_mode"]) == (0, "page-sampling")
     with socket.socket(fileno=driver.domain_open_graphics_fd(ref, 0)) as client:
         client.settimeout(20)
         client.sendall(b"\0AUTH EXTERNAL 30\r\n")

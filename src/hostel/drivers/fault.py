@@ -20,6 +20,7 @@ _BEGINNINGS: Final[dict[ErrorCode, str]] = {
     ErrorCode.OPERATION_DENIED: "operation forbidden: %s",
     ErrorCode.OPERATION_INVALID: "Requested operation is not valid: %s",
     ErrorCode.OPERATION_UNSUPPORTED: "Operation not supported: %s",
+    ErrorCode.OPERATION_ABORTED: "operation aborted: %s",
     ErrorCode.OPERATION_TIMEOUT: "Timed out during operation: %s",
     ErrorCode.CONF_SYNTAX: "configuration file syntax error: %s",
     ErrorCode.PARSE_FAILED: "failed to parse configuration file %s",

@@ -386,9 +386,12 @@ class QemuDriver(
 
     def domain_get_xml_desc(self, domain: DomainRef, flags: DomainXmlFlag = DomainXmlFlag.NONE) -> str:
         """The live document, or the persistent one; without passwords unless ``SECURE`` or ``MIGRATABLE``."""
-        with self._machines.locked(domain.name), self._held(domain) as machine:
-            live = machine.domain if machine is not None else None
-            stored = self._machines.definition(domain.name)
+        live = self._look(
+            domain,
+            lambda machine: machine.domain if machine is not None else None,
+            lambda known: known.domain if known is not None else None,
+        )
+        stored = self._machines.definition(domain.name)
         found = stored if flags & DomainXmlFlag.INACTIVE or live is None else live
         if found is None and live is not None:
             found = live
@@ -410,9 +413,8 @@ class QemuDriver(
 
     def domain_get_os_type(self, domain: DomainRef) -> str:
         """``hvm``: whole machines are all that QEMU runs."""
-        with self._machines.locked(domain.name):
-            if self._machines.live(domain.name) is None and self._machines.definition(domain.name) is None:
-                raise no_domain(f"name '{domain.name}'")
+        if self._machines.seen(domain.name) is None and self._machines.definition(domain.name) is None:
+            raise no_domain(f"name '{domain.name}'")
         return "hvm"
 
     def domain_get_security_label(self, domain: DomainRef) -> SecurityLabel:
@@ -427,9 +429,8 @@ class QemuDriver(
     def domain_get_info(self, domain: DomainRef) -> DomainInfo:
         """State, memory, CPUs, CPU time."""
         state = self.domain_get_state(domain).state
-        with self._machines.locked(domain.name):
-            live = self._machines.live(domain.name)
-            found = live.domain if live else self._machines.definition(domain.name)
+        live = self._machines.seen(domain.name)
+        found = live.domain if live else self._machines.definition(domain.name)
         if found is None:
             raise no_domain(f"name '{domain.name}'")
         most = found.memory.to_kib() if found.memory is not None else 0

@@ -76,9 +76,8 @@ class HostInfoCalls(Calls):
 
     def _document(self, domain: DomainRef) -> Domain:
         """What it runs with, or else its definition."""
-        with self._machines.locked(domain.name):
-            status = self._machines.live(domain.name)
-            found = status.domain if status is not None else self._machines.definition(domain.name)
+        status = self._machines.seen(domain.name)
+        found = status.domain if status is not None else self._machines.definition(domain.name)
         if found is None:
             raise no_domain(f"name '{domain.name}'")
         return found

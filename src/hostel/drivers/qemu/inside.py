@@ -144,10 +144,9 @@ class InsideCalls(Calls):
         if timeout < AgentTimeout.BLOCK:
             what = f"guest agent timeout '{timeout}' is less than the minimum '{int(AgentTimeout.BLOCK)}'"
             raise fault(ErrorCode.INVALID_ARG, what, ErrorDomain.QEMU)
-        with self._machines.locked(domain.name):
-            if self._machines.live(domain.name) is None and self._machines.definition(domain.name) is None:
-                raise no_domain(f"name '{domain.name}'")
-            self._machines.agent_timeouts.write(domain.name, str(timeout))
+        if self._machines.seen(domain.name) is None and self._machines.definition(domain.name) is None:
+            raise no_domain(f"name '{domain.name}'")
+        self._machines.agent_timeouts.write(domain.name, str(timeout))
         return 0
 
     def domain_pm_suspend_for_duration(self, domain: DomainRef, target: int, duration: int = 0) -> None:

@@ -25,6 +25,7 @@ from hostel.errors import ErrorCode, ErrorDomain, VirtError
 from hostel.model.domain.domain import Domain
 
 _LOCK_SECONDS: Final = 60.0
+GLANCE: Final = 1.0  # seconds that who only looks waits for who works, and for QEMU
 _LOCK_POLL: Final = 0.01
 _STOPPED: Final = {
     ShutoffReason.UNKNOWN: Stopped.SHUTDOWN,
@@ -52,6 +53,10 @@ def failed(message: str) -> VirtError:
     return VirtError(ErrorCode.OPERATION_FAILED, f"operation failed: {message}", domain=ErrorDomain.QEMU)
 
 
+class DomainHeld(VirtError):
+    """Another operation has a domain's lock (``OPERATION_TIMEOUT``)."""
+
+
 class Machines:
     """The files of one session, shared by all its processes.
 
@@ -75,6 +80,7 @@ class Machines:
         self.directories = directories
         self._state = directories.state / "qemu"
         self.descriptors = Descriptors()
+        self.silent: dict[str, float] = {}  # until when QEMUs that hang are not asked by who only looks
         self.bus = EventBus(directories.state / "events")
         self.release: Callable[[Domain], None] = lambda domain: None  # lets go of what of the host's a machine had
 
@@ -83,7 +89,7 @@ class Machines:
         """Hold one domain against all other threads and processes.
 
         Raises:
-            VirtError: ``OPERATION_TIMEOUT`` when it stays held for ``timeout`` seconds.
+            DomainHeld: it stays held for ``timeout`` seconds.
         """
         directory = self._state / "lock"
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -97,7 +103,7 @@ class Machines:
                 except BlockingIOError:
                     if time.monotonic() >= deadline:
                         message = f"Timed out during operation: domain '{name}' is held by another operation"
-                        raise VirtError(ErrorCode.OPERATION_TIMEOUT, message, domain=ErrorDomain.QEMU) from None
+                        raise DomainHeld(ErrorCode.OPERATION_TIMEOUT, message, domain=ErrorDomain.QEMU) from None
                     time.sleep(_LOCK_POLL)
             yield
         finally:
@@ -217,6 +223,14 @@ class Machines:
         self.forget(name, run, ending)
         return None
 
+    def seen(self, name: str) -> Status | None:
+        """The running machine as it was last written down: nobody is waited for, and what died is not reaped."""
+        try:
+            status = Status.parse(self.statuses.read(name) or "")
+        except ValueError:
+            return None
+        return status if status.pid and process.runs(status.pid, status.started) else None
+
     def undo_arrival(self, name: str, mark: Migration) -> None:
         """Take back what was made for a domain that did not come. The caller holds the domain's lock."""
         for path in mark.made:
@@ -306,10 +320,15 @@ class Machines:
         return found
 
     def ref(self, name: str) -> DomainRef | None:
-        """The reference of a domain; None when there is none of that name. Takes the domain's lock if it has state."""
+        """The reference of a domain; None when there is none of that name.
+
+        What has died since it was last looked at is reaped, unless an operation has the domain's lock.
+        """
         if self.statuses.read(name) is not None:
-            with self.locked(name):
-                status = self.live(name)
+            status = self.seen(name)
+            if status is None:
+                with contextlib.suppress(DomainHeld), self.locked(name, GLANCE):
+                    status = self.live(name)
             if status is not None:
                 return DomainRef(name, status.domain.uuid or "", status.id)
         domain = self.definition(name)

@@ -13,8 +13,7 @@ class MessageCalls(Calls):
 
     def domain_get_messages(self, domain: DomainRef, flags: MessageFlag = MessageFlag.NONE) -> list[str]:
         """What is to be said of a domain."""
-        with self._machines.locked(domain.name):
-            live = self._machines.live(domain.name)
-            if live is None and self._machines.definition(domain.name) is None:
-                raise no_domain(f"name '{domain.name}'")
+        live = self._machines.seen(domain.name)
+        if live is None and self._machines.definition(domain.name) is None:
+            raise no_domain(f"name '{domain.name}'")
         return messages(live.taints, live.deprecations, flags) if live is not None else []

@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from hostel.errors import QmpError
 
+ANSWER_SECONDS: Final = 10.0  # that QEMU has for each answer, unless somebody waits less
 _POLL: Final = 0.02  # seconds
 _LISTEN_SECONDS: Final = 1.0
 _CHUNK: Final = 65536
@@ -27,7 +28,7 @@ _MAX_LINE: Final = 64 << 20  # bytes: more is no answer of QEMU's
 class Monitor:
     """A connection to one QEMU's monitor; the caller holds the domain's lock."""
 
-    def __init__(self, path: Path, *, timeout: float = 10) -> None:
+    def __init__(self, path: Path, *, timeout: float = ANSWER_SECONDS) -> None:
         """Connect and negotiate.
 
         Args:
@@ -182,7 +183,7 @@ class Monitor:
 
 
 @contextlib.contextmanager
-def connect(path: Path, *, timeout: float = 10) -> Iterator[Monitor]:
+def connect(path: Path, *, timeout: float = ANSWER_SECONDS) -> Iterator[Monitor]:
     """Connect for the length of a ``with`` block."""
     monitor = Monitor(path, timeout=timeout)
     try:

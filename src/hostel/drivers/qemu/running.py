@@ -7,9 +7,10 @@ that dies in between would leave something behind; :mod:`hostel.drivers.qemu.blo
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 from hostel.drivers.base import DomainRef, DomainState, NetworkDriver, PausedReason, StateInfo, StorageDriver
 from hostel.drivers.base.domain import Affect
@@ -18,8 +19,8 @@ from hostel.drivers.fault import fault
 from hostel.drivers.qemu import failure, process
 from hostel.drivers.qemu.actions import PANICKED, POWERED_OFF
 from hostel.drivers.qemu.lease import is_leased
-from hostel.drivers.qemu.machines import Machines, failed, invalid
-from hostel.drivers.qemu.monitor import Monitor
+from hostel.drivers.qemu.machines import GLANCE, DomainHeld, Machines, failed, invalid
+from hostel.drivers.qemu.monitor import ANSWER_SECONDS, Monitor
 from hostel.drivers.qemu.settings import Settings
 from hostel.drivers.qemu.settings import read as read_settings
 from hostel.drivers.qemu.status import Ending, Status, read_ending
@@ -32,13 +33,18 @@ from hostel.model.domain.domain import Domain
 if TYPE_CHECKING:
     from hostel.drivers.qemu.launch import Launcher
 
+T = TypeVar("T")
+_SILENT_SECONDS: Final = 15.0  # for which a QEMU that did not answer who only looked is not asked again
 _PAUSED = {"io-error": PausedReason.IOERROR, "watchdog": PausedReason.WATCHDOG, "shutdown": PausedReason.SHUTTING_DOWN}
 
 
 class Running:
     """One running machine; its monitor is connected to when it is first needed, and let go by :meth:`close`."""
 
-    def __init__(self, machines: Machines, status: Status, launcher: Launcher | None = None) -> None:
+    def __init__(
+        self, machines: Machines, status: Status, launcher: Launcher | None = None, *, timeout: float = ANSWER_SECONDS
+    ) -> None:
+        self._timeout = timeout
         self._machines = machines
         self._launcher = launcher
         self._monitor: Monitor | None = None
@@ -91,6 +97,10 @@ class Running:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         return folder
 
+    def patient(self) -> None:
+        """Give QEMU the usual time for its answers."""
+        self._timeout = ANSWER_SECONDS
+
     @property
     def qmp(self) -> Monitor:
         """The monitor, which answers errors as they are.
@@ -99,7 +109,7 @@ class Running:
             QmpError: nobody answers.
         """
         if self._monitor is None:
-            self._monitor = Monitor(self.run / "monitor")
+            self._monitor = Monitor(self.run / "monitor", timeout=self._timeout)
         return self._monitor
 
     def ask(self, command: str, files: Sequence[int] = (), /, **arguments: Any) -> Any:
@@ -256,13 +266,18 @@ class Calls:
             yield machine
 
     @contextlib.contextmanager
-    def _held(self, domain: DomainRef) -> Iterator[Running | None]:
-        """The machine, or None while it does not run; the caller holds the domain's lock."""
+    def _held(self, domain: DomainRef, *, timeout: float = ANSWER_SECONDS) -> Iterator[Running | None]:
+        """The machine, or None while it does not run; the caller holds the domain's lock.
+
+        Args:
+            domain: which.
+            timeout: how many seconds QEMU has for each answer; what is to be put right has more.
+        """
         status = self._machines.live(domain.name)
         if status is None:
             yield None
             return
-        machine = Running(self._machines, status, self._launcher)
+        machine = Running(self._machines, status, self._launcher, timeout=timeout)
         try:
             if (
                 status.jobs
@@ -275,6 +290,7 @@ class Calls:
             ):
                 from hostel.drivers.qemu.recovery import recover
 
+                machine.patient()
                 recover(machine)
             yield None if machine.is_gone else machine
         finally:
@@ -316,36 +332,75 @@ class Calls:
             if other != domain.name and known.uuid == domain.uuid:
                 raise failed(f"domain '{other}' is already defined with uuid {known.uuid}")
 
-    def domain_get_state(self, domain: DomainRef) -> StateInfo:
-        """State with its reason."""
-        with self._machines.locked(domain.name), self._held(domain) as machine:
-            if machine is None:
-                if self._machines.definition(domain.name) is None:
-                    raise no_domain(f"name '{domain.name}'")
-                ending = read_ending(self._machines.endings, domain.name)
-                return StateInfo(DomainState.SHUTOFF, int(ending.reason), ending.detail)
-            try:
-                answer = machine.ask("query-status")
-            except VirtError as error:
-                if error.code != ErrorCode.OPERATION_INVALID:
-                    raise
-                answer = {}
-            if answer.get("status") in (POWERED_OFF, PANICKED):
-                from hostel.drivers.qemu.lifecycle import follow
+    def _look(
+        self, domain: DomainRef, look: Callable[[Running | None], T], recorded: Callable[[Status | None], T]
+    ) -> T:
+        """Look at a domain without waiting for long: an operation has its lock, or its QEMU hangs.
 
-                if follow(machine, answer["status"]):
-                    answer = {}
-            live = machine.status
-        if not answer:  # it ended between the two looks, or goes on now
-            return self.domain_get_state(domain)
+        Args:
+            domain: which.
+            look: looks at the machine, which is held; None where it does not run.
+            recorded: what else can be said, by what was last written down.
+        """
+        machines, name = self._machines, domain.name
+        if time.monotonic() >= machines.silent.get(name, 0.0):
+            try:
+                with machines.locked(name, GLANCE), self._held(domain, timeout=2 * GLANCE) as machine:
+                    return look(machine)
+            except DomainHeld:
+                pass
+            except VirtError as error:
+                if error.code != ErrorCode.OPERATION_TIMEOUT:
+                    raise
+                machines.silent[name] = time.monotonic() + _SILENT_SECONDS
+        return recorded(machines.seen(name))
+
+    def domain_get_state(self, domain: DomainRef) -> StateInfo:
+        """State with its reason; what was last known where QEMU does not answer or an operation has the domain."""
+        found = self._look(
+            domain, lambda machine: self._state(domain, machine), lambda known: self._known(domain, known)
+        )
+        # It ended between two looks, or goes on now.
+        return found if found is not None else self.domain_get_state(domain)
+
+    def _ended(self, domain: DomainRef) -> StateInfo:
+        if self._machines.definition(domain.name) is None:
+            raise no_domain(f"name '{domain.name}'")
+        ending = read_ending(self._machines.endings, domain.name)
+        return StateInfo(DomainState.SHUTOFF, int(ending.reason), ending.detail)
+
+    def _known(self, domain: DomainRef, status: Status | None) -> StateInfo:
+        """The state as it was last written down."""
+        if status is None:
+            return self._ended(domain)
+        if status.paused:
+            return StateInfo(DomainState.PAUSED, status.paused)
+        return StateInfo(DomainState.RUNNING, status.running)
+
+    def _state(self, domain: DomainRef, machine: Running | None) -> StateInfo | None:
+        """The state as QEMU says it; None where it has just changed."""
+        if machine is None:
+            return self._ended(domain)
+        try:
+            answer = machine.ask("query-status")
+        except VirtError as error:
+            if error.code != ErrorCode.OPERATION_INVALID:
+                raise
+            return None
+        if answer.get("status") in (POWERED_OFF, PANICKED):
+            from hostel.drivers.qemu.lifecycle import follow
+
+            machine.patient()
+            if follow(machine, answer["status"]):
+                return None
         if answer.get("running"):
-            return StateInfo(DomainState.RUNNING, live.running)
+            return StateInfo(DomainState.RUNNING, machine.status.running)
         said = str(answer.get("status"))
         if said == "suspended":
             return StateInfo(DomainState.PMSUSPENDED, 0)
         if said == "guest-panicked":
             return StateInfo(DomainState.CRASHED, 1)
-        return StateInfo(DomainState.PAUSED, int(_PAUSED.get(said, live.paused)))
+        return StateInfo(DomainState.PAUSED, int(_PAUSED.get(said, machine.status.paused)))
 
     def _define(self, definition: Domain) -> None:
         """Replace a definition; the caller holds the domain's lock."""

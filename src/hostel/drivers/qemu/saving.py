@@ -12,13 +12,13 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from hostel.drivers.base import DomainRef, DomainXmlFlag, PausedReason, Progress, RunningReason, ShutoffReason
 from hostel.drivers.base.saving import SaveFlag
 from hostel.drivers.events import Started
 from hostel.drivers.fault import fault, system_fault
-from hostel.drivers.qemu import document, process, savefile
+from hostel.drivers.qemu import document, process, savefile, underway
 from hostel.drivers.qemu.jobstats import keep
 from hostel.drivers.qemu.machines import failed, invalid
 from hostel.drivers.qemu.origin import Origin
@@ -38,6 +38,7 @@ _UNLIMITED: Final = 2**63 - 1  # bytes a second
 SAVE: Final = 2
 SNAPSHOT: Final = 6
 DUMP: Final = 8
+_NAMES: Final = {SAVE: "domain save", SNAPSHOT: "snapshot", DUMP: "domain core dump"}
 
 
 class SaveCalls(Calls):
@@ -267,20 +268,42 @@ def migrate(machine: Running, descriptor: int, operation: int, progress: Progres
         machine.qmp.pass_file("hostel-migrate", descriptor)
     except QmpError as error:
         raise machine.translated(error, "getfd") from error
-    machine.ask("migrate", uri="fd:hostel-migrate")
+    with underway.job(machine.run, _NAMES[operation]) as job:
+        machine.ask("migrate", uri="fd:hostel-migrate")
+        _follow(machine, job, operation, progress)
+
+
+def _follow(machine: Running, job: underway.Underway, operation: int, progress: Progress | None) -> None:
+    """Wait until QEMU's state is written.
+
+    Raises:
+        VirtError: ``OPERATION_FAILED`` with QEMU's reason; ``OPERATION_ABORTED``: somebody wanted it to end.
+    """
+    from hostel.drivers.qemu.migration.statistics import numbers
+
     began = time.monotonic()
     done, deadline = -1, began + _STALLED
     while True:
         found = machine.ask("query-migrate")
+        elapsed = int((time.monotonic() - began) * 1000)
+        job.tell(_of_memory(numbers(found, [], elapsed), operation))
         ram = found.get("ram", {})
         if progress is not None and ram.get("total"):
             progress(int(ram["total"]) - int(ram.get("remaining", 0)), int(ram["total"]))
         match found.get("status"):
             case "completed":
-                _tell(machine, operation, found, int((time.monotonic() - began) * 1000))
+                told = _of_memory(numbers(found, [], elapsed), operation)
+                keep(machine, told)
+                machine.publish("job-completed", **told)
                 return
             case "failed" | "cancelled":
                 raise failed(f"QEMU did not write its memory: {found.get('error-desc', found['status'])}")
+        try:
+            job.check()
+        except VirtError:
+            machine.attempt("migrate_cancel")
+            wait_for_migration(machine)
+            raise
         if ram.get("transferred", 0) != done:
             done, deadline = ram.get("transferred", 0), time.monotonic() + _STALLED
         if time.monotonic() >= deadline:
@@ -289,14 +312,9 @@ def migrate(machine: Running, descriptor: int, operation: int, progress: Progres
         time.sleep(_POLL)
 
 
-def _tell(machine: Running, operation: int, found: Mapping[str, Any], elapsed: int) -> None:
-    """Say, now and later, how it went."""
-    from hostel.drivers.qemu.migration.statistics import numbers
-
-    told = numbers(found, [], elapsed) | {"operation": operation}
-    told = {name: value for name, value in told.items() if not name.startswith("disk_")}
-    keep(machine, told)
-    machine.publish("job-completed", **told)
+def _of_memory(told: Mapping[str, int], operation: int) -> dict[str, int]:
+    """What is said of a job that copies no disks."""
+    return {name: value for name, value in told.items() if not name.startswith("disk_")} | {"operation": operation}
 
 
 def settle_save(machine: Running) -> None:

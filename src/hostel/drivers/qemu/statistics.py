@@ -17,7 +17,8 @@ from hostel.drivers.qemu import process
 from hostel.drivers.qemu.block.chain import images
 from hostel.drivers.qemu.block.sizes import counters, live_info
 from hostel.drivers.qemu.machines import invalid
-from hostel.drivers.qemu.running import Calls, Running
+from hostel.drivers.qemu.running import Calls, Running, no_domain
+from hostel.drivers.qemu.status import Status
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
 from hostel.model.domain.actual import actual
 from hostel.model.domain.devices.interface import Interface, InterfaceType
@@ -49,6 +50,9 @@ _BLOCK: Final = {
 # Of the host's own counters of a device, its receiving ones first.
 _COUNTERS: Final = Path("/proc/thread-self/net/dev")  # of the network that this process is in
 _NET: Final = ("bytes", "pkts", "errs", "drop")
+
+_POLLING: Final = ("poll-max-ns", "poll-grow", "poll-shrink")
+_MEASURING: Final = ("unstarted", "measuring", "measured")  # in the order of virDomainDirtyRateStatus
 
 
 class StatisticsCalls(Calls):
@@ -113,24 +117,47 @@ class StatisticsCalls(Calls):
         return found
 
     def _statistics(self, ref: DomainRef, stats: StatsFlag, *, backing: bool) -> Mapping[str, int | str]:
+        """Statistics of a domain; what QEMU would have to say is left out where it says nothing for long."""
         state = self.domain_get_state(ref)
-        wants_all = stats == StatsFlag.ALL
         found: dict[str, int | str] = {}
-        if wants_all or stats & StatsFlag.STATE:
+        if _wants(stats, StatsFlag.STATE):
             found |= {"state.state": int(state.state), "state.reason": state.reason}
-        with self._both(ref, Affect.CURRENT, moving=True) as both:
-            machine, document = both.running, both.current
-            if machine is not None and (wants_all or stats & StatsFlag.CPU_TOTAL):
-                found |= _processor_time(machine.status.pid)
-            if wants_all or stats & StatsFlag.BALLOON:
-                found |= _balloon(machine, document)
-            if wants_all or stats & StatsFlag.VCPU:
-                found |= _vcpus(machine, document)
-            if machine is not None and (wants_all or stats & StatsFlag.INTERFACE):
-                found |= _interfaces(document)
-            if wants_all or stats & StatsFlag.BLOCK:
-                found |= _blocks(machine, document, backing=backing)
-        return found
+        known = self._machines.seen(ref.name)
+        if known is not None and _wants(stats, StatsFlag.CPU_TOTAL):
+            found |= _processor_time(known.pid)
+
+        def look(machine: Running | None) -> dict[str, int | str]:
+            document = machine.domain if machine is not None else self._machines.definition(ref.name)
+            if document is None:
+                raise no_domain(f"name '{ref.name}'")
+            return _counted_by(machine, document, stats, backing=backing)
+
+        def recorded(known: Status | None) -> dict[str, int | str]:
+            return _interfaces(known.domain) if known is not None and _wants(stats, StatsFlag.INTERFACE) else {}
+
+        return found | self._look(ref, look, recorded)
+
+
+def _wants(stats: StatsFlag, flag: StatsFlag) -> bool:
+    return stats == StatsFlag.ALL or bool(stats & flag)
+
+
+def _counted_by(machine: Running | None, document: Domain, stats: StatsFlag, *, backing: bool) -> dict[str, int | str]:
+    """What QEMU says, of a machine that runs, and what a document does."""
+    found: dict[str, int | str] = {}
+    if _wants(stats, StatsFlag.BALLOON):
+        found |= _balloon(machine, document)
+    if _wants(stats, StatsFlag.VCPU):
+        found |= _vcpus(machine, document)
+    if machine is not None and _wants(stats, StatsFlag.INTERFACE):
+        found |= _interfaces(document)
+    if _wants(stats, StatsFlag.BLOCK):
+        found |= _blocks(machine, document, backing=backing)
+    if machine is not None and _wants(stats, StatsFlag.IOTHREAD):
+        found |= _iothreads(machine)
+    if machine is not None and _wants(stats, StatsFlag.DIRTYRATE):
+        found |= _dirty_rate(machine)
+    return found
 
 
 def memory(machine: Running) -> dict[str, int]:
@@ -191,6 +218,32 @@ def _vcpus(machine: Running | None, document: Domain) -> dict[str, int]:
         found[f"vcpu.{number}.state"] = 1
         found[f"vcpu.{number}.time"] = _thread_time(machine.status.pid, thread)
         found[f"vcpu.{number}.wait"] = 0
+    return found
+
+
+def _iothreads(machine: Running) -> dict[str, int]:
+    """How each thread for I/O looks for work (``qemuDomainGetStatsIOThread``); nothing where there is none."""
+    threads = machine.ask("query-iothreads")
+    found = {"iothread.count": len(threads)} if threads else {}
+    for thread in threads:
+        number = str(thread["id"]).removeprefix("iothread")
+        found |= {f"iothread.{number}.{name}": int(thread[name]) for name in _POLLING if name in thread}
+    return found
+
+
+def _dirty_rate(machine: Running) -> dict[str, int | str]:
+    """How fast memory was changed when that was last measured (``qemuDomainGetStatsDirtyRate``)."""
+    said = machine.ask("query-dirty-rate")
+    found: dict[str, int | str] = {
+        "dirtyrate.calc_status": _MEASURING.index(said["status"]),
+        "dirtyrate.calc_start_time": int(said["start-time"]),
+        "dirtyrate.calc_period": int(said["calc-time"]),
+        "dirtyrate.calc_mode": str(said.get("mode", "page-sampling")),
+    }
+    if said["status"] == "measured":
+        found["dirtyrate.megabytes_per_second"] = int(said["dirty-rate"])
+        for vcpu in said.get("vcpu-dirty-rate", ()):
+            found[f"dirtyrate.vcpu.{vcpu['id']}.megabytes_per_second"] = int(vcpu["dirty-rate"])
     return found
 
 

@@ -25,7 +25,7 @@ from hostel.drivers.base.backup import (
 from hostel.drivers.document import reading
 from hostel.drivers.fault import fault
 from hostel.drivers.qemu.block.chain import check_jobs_supported, images
-from hostel.drivers.qemu.machines import invalid
+from hostel.drivers.qemu.machines import GLANCE, invalid
 from hostel.drivers.qemu.running import Calls, Running, no_domain
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
 from hostel.model.checkpoint import Checkpoint, CheckpointDisk, read_checkpoint
@@ -201,10 +201,14 @@ class BackupCalls(Calls):
             return machine.status.backup.format()
 
     def backup_stats(self, domain: DomainRef) -> tuple[JobType, Mapping[str, int]]:
-        """How far the backup is."""
+        """How far the backup is.
+
+        Raises:
+            DomainHeld: an operation has the domain.
+        """
         from hostel.drivers.qemu.backup.job import progress
 
-        with self._machines.locked(domain.name), self._held(domain) as machine:
+        with self._machines.locked(domain.name, GLANCE), self._held(domain) as machine:
             if machine is None:
                 raise invalid("domain is not running")
             if machine.status.backup is None:

@@ -13,7 +13,7 @@ from hostel.drivers.base.migration import DEST_NAME, DEST_XML, MigrateFlag, Para
 from hostel.drivers.fault import fault
 from hostel.drivers.qemu import jobstats, lease
 from hostel.drivers.qemu.document import unsupported
-from hostel.drivers.qemu.machines import failed, invalid
+from hostel.drivers.qemu.machines import GLANCE, failed, invalid
 from hostel.drivers.qemu.migration.tuning import UNLIMITED
 from hostel.drivers.qemu.running import Calls, Running, check_still, no_domain
 from hostel.drivers.qemu.status import read_ending
@@ -276,7 +276,11 @@ class MigrationCalls(Calls):
                 lease.let_go(self._machines.lease(name))
 
     def migration_stats(self, domain: DomainRef, flags: int = 0) -> tuple[JobType, Mapping[str, int]] | None:
-        """How far the migration is, or how the last one went; None where none is under way."""
+        """How far the migration is, or how the last one went; None where none is under way.
+
+        Raises:
+            DomainHeld: an operation has the domain.
+        """
         from hostel.drivers.qemu.migration import statistics
         from hostel.drivers.qemu.migration.source import now
 
@@ -285,7 +289,7 @@ class MigrationCalls(Calls):
                 found = jobstats.completed(self._machines, domain.name, stays=bool(flags & _KEPT))
             kind = JobType.COMPLETED if found.get("success", 1) else JobType.FAILED
             return (kind if found else JobType.NONE), found
-        with self._machines.locked(domain.name), self._held(domain) as machine:
+        with self._machines.locked(domain.name, GLANCE), self._held(domain) as machine:
             mark = machine.status.migration if machine is not None else None
             if machine is None or mark is None or not lease.is_leased(machine.lease):
                 return None
