@@ -95,6 +95,14 @@ class Started(enum.IntEnum):
     WAKEUP = 4
 
 
+class Resumed(enum.IntEnum):
+    """``virDomainEventResumedDetailType``."""
+
+    UNPAUSED = 0
+    MIGRATED = 1
+    FROM_SNAPSHOT = 2
+
+
 class Suspended(enum.IntEnum):
     """``virDomainEventSuspendedDetailType``."""
 

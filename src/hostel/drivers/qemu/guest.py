@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Sequence
 from typing import Any, Final
@@ -26,6 +27,7 @@ from hostel.model.domain.domain import Domain
 from hostel.model.domain.memory import CurrentMemory, Memory
 
 _MOST_KEYS: Final = 16
+_COMMANDS: Final = itertools.count(1)  # the numbers of commands that programs give QEMU
 
 
 class GuestCalls(Calls):
@@ -143,9 +145,9 @@ class GuestCalls(Calls):
                 if error.error_class in ("Disconnected", "Timeout"):
                     raise machine.translated(error, name) from error
                 answer = {"error": {"class": error.error_class, "desc": error.desc}}
-            if "id" in request:
-                answer["id"] = request["id"]
-            return json.dumps(answer, separators=(",", ":"))
+            given = {"id": request.get("id", f"libvirt-{next(_COMMANDS)}")}  # libvirt numbers them, and takes no own
+            told = {**given, **answer} if "error" in answer else {**answer, **given}  # in QEMU's order
+            return json.dumps(told, separators=(",", ":"))
 
 
 def _has_screen(video: Video) -> bool:

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-from hostel.drivers.base import NetworkDriver, ShutoffReason, StorageDriver
-from hostel.drivers.events import Lifecycle
+from hostel.drivers.base import NetworkDriver, RunningReason, ShutoffReason, StorageDriver
+from hostel.drivers.events import Lifecycle, Resumed
 from hostel.drivers.fault import fault, printable, system_fault
 from hostel.drivers.link import tap
 from hostel.drivers.qemu import (
@@ -67,6 +67,7 @@ from hostel.model.network import Network
 
 # Where libvirt has them, for each use and for all of them.
 _CERTIFICATES: Final = {CERTIFICATES: Path("/etc/pki/libvirt-chardev"), "nbd": Path("/etc/pki/libvirt-nbd")}
+_GOES_ON: Final = (RunningReason.RESTORED, RunningReason.FROM_SNAPSHOT)
 _ALL_CERTIFICATES: Final = Path("/etc/pki/qemu")
 _LINES: Final = 20  # of a log, in which the reason is
 
@@ -400,6 +401,8 @@ class Launcher:
                 raise QmpError("Disconnected", "QEMU did not come up")
             with monitor.connect(socket_path) as qmp:
                 self._complete(status.domain, qmp)
+                # As libvirt has it: whoever listens is told of each pass over the memory, by snapshots too.
+                qmp.execute("migrate-set-capabilities", capabilities=[{"capability": "events", "state": True}])
                 actions.apply(status.domain, qmp)
                 threads.settle(status.domain, qmp, pid, group)
                 if origin.memory is not None:
@@ -450,13 +453,17 @@ class Launcher:
                 machine.close()
 
     def _tell(self, status: Status, *, paused: bool, origin: Origin) -> None:
-        """In libvirt's order: it runs before it was started."""
-        publish, domain = self._machines.publish, status.domain
+        """In libvirt's order: it runs before it was started, but where it goes on from saved memory or a snapshot."""
+        started, goes_on = (Lifecycle.STARTED, int(origin.event)), origin.reason in _GOES_ON
         if not paused:
-            publish(domain, "lifecycle", event=int(Lifecycle.RESUMED), detail=0)
-        publish(domain, "lifecycle", event=int(Lifecycle.STARTED), detail=int(origin.event))
-        if paused and origin.migration is None:
-            publish(domain, "lifecycle", event=int(Lifecycle.SUSPENDED), detail=int(origin.suspended))
+            resumed = (Lifecycle.RESUMED, int(Resumed.FROM_SNAPSHOT if goes_on else Resumed.UNPAUSED))
+            told = [started, resumed] if goes_on else [resumed, started]
+        elif origin.migration is None:
+            told = [started, (Lifecycle.SUSPENDED, int(origin.suspended))]
+        else:
+            told = [started]
+        for event, detail in told:
+            self._machines.publish(status.domain, "lifecycle", event=int(event), detail=detail)
 
     def _complete(self, domain: Domain, qmp: monitor.Monitor) -> None:
         """Write what QEMU chose into the live document, and set what must not be, or cannot be, on a command line."""

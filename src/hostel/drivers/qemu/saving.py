@@ -16,7 +16,7 @@ from typing import Final
 
 from hostel.drivers.base import DomainRef, DomainXmlFlag, PausedReason, Progress, RunningReason, ShutoffReason
 from hostel.drivers.base.saving import SaveFlag
-from hostel.drivers.events import Started
+from hostel.drivers.events import Started, Suspended
 from hostel.drivers.fault import fault, system_fault
 from hostel.drivers.qemu import document, process, savefile, underway
 from hostel.drivers.qemu.jobstats import keep
@@ -135,7 +135,13 @@ class SaveCalls(Calls):
         if flags & (SaveFlag.RUNNING | SaveFlag.PAUSED):
             runs = bool(flags & SaveFlag.RUNNING)
         origin = Origin(RunningReason.RESTORED, Started.RESTORED, path, saved.start, unpack=saved.unpack)
-        origin = origin._replace(reset_nvram=bool(flags & SaveFlag.RESET_NVRAM))
+        # As libvirt has it: what brought its memory is a migration.
+        asked = use_up and flags & SaveFlag.PAUSED
+        origin = origin._replace(
+            paused=PausedReason.MIGRATION,
+            suspended=Suspended.PAUSED if asked else Suspended.RESTORED,
+            reset_nvram=bool(flags & SaveFlag.RESET_NVRAM),
+        )
         with contextlib.ExitStack() as stack:
             if use_up:
                 origin = origin._replace(prepare=stack.enter_context(_used_up(path)))

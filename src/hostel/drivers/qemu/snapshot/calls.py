@@ -17,6 +17,7 @@ from hostel.drivers.base.snapshot import (
     SnapshotRevertFlag,
 )
 from hostel.drivers.document import reading
+from hostel.drivers.events import Defined, Lifecycle
 from hostel.drivers.fault import fault
 from hostel.drivers.qemu import savefile
 from hostel.drivers.qemu.backup.checkpoints import Checkpoints
@@ -60,6 +61,12 @@ class SnapshotCalls(Calls):
     def definition_of(self, name: str) -> Domain | None:
         """The definition of a domain."""
         return self._machines.definition(name)
+
+    def tell_defined(self, domain: Domain) -> None:
+        """Say that a domain's definition is that of a snapshot again."""
+        if self.definition_of(domain.name) is not None:
+            detail = {"event": int(Lifecycle.DEFINED), "detail": int(Defined.FROM_SNAPSHOT)}
+            self._machines.publish(domain, "lifecycle", **detail)
 
     def saved_memory_of(self, name: str) -> Path:
         """Where a domain's memory is, where it is saved."""

@@ -94,6 +94,7 @@ def revert(
             origin = origin._replace(prepare=Load(calls, snapshot, copies))
         origin = origin._replace(reset_nvram=bool(flags & SnapshotRevertFlag.RESET_NVRAM))
         launcher.start(document, paused=not runs, origin=origin)
+    calls.tell_defined(document)
     sweep(calls, catalog, None, document.name, files)
 
 
