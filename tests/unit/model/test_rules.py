@@ -293,6 +293,49 @@ REFUSED: dict[str, Refused] = {
         document(body="<clock offset='timezone'/>"), "/domain/clock/@timezone",
         "missing 'timezone' attribute for clock with offset='timezone'", INTERNAL,
     ),
+    "vendor without a model": Refused(
+        document(body="<cpu mode='host-model'><vendor>Intel</vendor></cpu>"), "/domain/cpu/vendor",
+        "CPU vendor specified without CPU model", XML,
+    ),
+    "pool of more threads than its most": Refused(
+        document(body="<defaultiothread thread_pool_min='8' thread_pool_max='4'/>"),
+        "/domain/defaultiothread/@thread_pool_min",
+        "thread_pool_min must be smaller or equal to thread_pool_max",
+    ),
+    "pool of no thread": Refused(
+        document(body="<iothreadids><iothread id='1' thread_pool_max='0'/></iothreadids>"),
+        "/domain/iothreadids/iothread[1]/@thread_pool_max", "thread_pool_max must be a positive integer",
+    ),
+    "container without its root": Refused(
+        document(
+            body="<idmap><uid start='1' target='1000' count='1'/><gid start='0' target='1000' count='1'/></idmap>"
+        ),
+        "/domain/idmap", "You must map the root user of container",
+    ),
+    "RDP": Refused(
+        document("<graphics type='rdp'/>"), "/domain/devices/graphics[1]/@type",
+        "rdp graphics are not supported with this QEMU",
+    ),
+    "console of containers": Refused(
+        document("<console type='pty'><target type='lxc'/></console>"), "/domain/devices/console[1]/target/@type",
+        "unsupported console target type lxc",
+    ),
+    "console of mainframes": Refused(
+        document("<console type='pty'><target type='sclplm'/></console>"), "/domain/devices/console[1]/target/@type",
+        "sclplmconsole is not supported in this QEMU binary",
+    ),
+    "sound that QEMU has not": Refused(
+        document("<sound model='ich7'><address type='pci' slot='9'/></sound>"), "/domain/devices/sound[1]/@model",
+        "sound card model 'ich7' is not supported by qemu",
+    ),
+    "sound over SPICE without it": Refused(
+        document("<audio id='1' type='spice'/>"), "/domain/devices/audio[1]/@type",
+        "Spice audio is not supported without spice graphics",
+    ),
+    "place of SGX memory": Refused(
+        roomy(dimm(model="sgx-epc").replace("</memory>", "<address type='dimm' slot='0'/></memory>")),
+        "/domain/devices/memory[1]/address", "memory device address is not supported for model 'sgx-epc'",
+    ),
     "users without groups": Refused(
         document(body="<idmap><uid start='0' target='1000' count='1'/></idmap>"), "/domain/idmap",
         "uid and gid should be mapped both",

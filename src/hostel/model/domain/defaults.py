@@ -32,6 +32,7 @@ from hostel.model.domain.features import Features, Gic, TopSegment
 from hostel.model.domain.implicit import (
     add_implicit_devices,
     add_qemu_devices,
+    add_scsi_controllers,
     mirror_consoles,
     number_controllers,
 )
@@ -68,6 +69,7 @@ def complete(domain: Domain, platform: Platform, *, is_new: bool = True, is_live
     _complete_labels(domain, platform, is_live=is_live)
     number_controllers(domain)
     arrange_devices(domain)
+    add_scsi_controllers(domain)
     if domain.cpu is not None:
         complete_cpu(domain.cpu)
     complete_numa(domain)

@@ -17,11 +17,13 @@ from hostel.model.domain.completing.display import complete_graphics, complete_v
 from hostel.model.domain.completing.hostdev import complete_hostdev
 from hostel.model.domain.completing.interface import complete_interface
 from hostel.model.domain.devices.character import ConsoleTarget, ParallelTarget
+from hostel.model.domain.devices.filesystem import Filesystem
 from hostel.model.domain.devices.input import Input
 from hostel.model.domain.devices.paravirtual import SharedMemory, ShmemMsi, ShmemSize, Vsock, VsockCid
 from hostel.model.domain.devices.platform import MemoryDevice, Panic, Tpm
 from hostel.model.domain.domain import Domain
 from hostel.model.domain.platform import PPC64, S390, X86, Board, Platform, arch_of, board_of
+from hostel.model.scaled import Scaled
 
 _POWER_BLOCK: Final = 256 * 1024  # KiB: POWER's memory comes and goes in such blocks
 
@@ -77,6 +79,10 @@ def complete_devices(domain: Domain, platform: Platform, *, is_new: bool, is_liv
     for filesystem in devices.filesystems:
         if filesystem.accessmode is None and (filesystem.source is None or filesystem.source.socket is None):
             filesystem.accessmode = "passthrough"
+        _complete_memory_filesystem(filesystem)
+    for tpm in devices.tpms:
+        if tpm.backend.type == "passthrough" and tpm.backend.device is None:
+            tpm.backend.device = "/dev/tpm0"
     for rng in devices.rngs:
         complete_source(rng.backend)
         if rng.backend.model == "random" and rng.backend.path is None:
@@ -84,6 +90,13 @@ def complete_devices(domain: Domain, platform: Platform, *, is_new: bool, is_liv
     for sound in devices.sounds:
         sound.codecs = sound.codecs if sound.model in ("ich6", "ich9", "ich7") else []
     _complete_others(domain, platform, is_new=is_new)
+
+
+def _complete_memory_filesystem(filesystem: Filesystem) -> None:
+    """Say the size of one in memory, a container's, in KiB."""
+    source = filesystem.source
+    if filesystem.type == "ram" and source is not None and source.usage is not None:
+        source.usage, source.units = Scaled(unit=source.units, value=source.usage).to_kib(), "KiB"
 
 
 def _complete_others(domain: Domain, platform: Platform, *, is_new: bool) -> None:

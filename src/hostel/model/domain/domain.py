@@ -93,8 +93,8 @@ class DomainType(enum.StrEnum):
 class PowerManagement(Element, tag="pm", drop_empty=True):
     """Which ways of sleeping the guest is told of."""
 
-    suspend_to_mem: bool | None = setting(YES_NO, tag="suspend-to-mem", name="enabled", default=None)
-    suspend_to_disk: bool | None = setting(YES_NO, tag="suspend-to-disk", name="enabled", default=None)
+    suspend_to_mem: bool | None = setting(YES_NO, tag="suspend-to-mem", name="enabled", default=None, implied=None)
+    suspend_to_disk: bool | None = setting(YES_NO, tag="suspend-to-disk", name="enabled", default=None, implied=None)
 
 
 class Devices(Element, tag="devices", keep_open=True):

@@ -16,7 +16,7 @@ class Spinlocks(Element, tag="spinlocks"):
     """Tell the hypervisor of a lock after so many attempts."""
 
     state: bool = attr(ON_OFF)
-    retries: int | None = attr(integer(0xFFF), default=None)
+    retries: int | None = attr(integer(0xFFF, base=0), default=None)
 
 
 class SyntheticTimer(Element, tag="stimer"):
@@ -58,7 +58,7 @@ class DirtyRing(Element, tag="dirty-ring"):
     """Dirty pages in a ring of so many entries."""
 
     state: bool = attr(ON_OFF)
-    size: int | None = attr(integer(), default=None)
+    size: int | None = attr(integer(base=0), default=None)
 
 
 class Kvm(Element, tag="kvm", keep_open=True):
@@ -185,7 +185,7 @@ class Features(Element, tag="features", drop_empty=True):
     vmport: bool | None = setting(ON_OFF, name="state", default=None, implied=True)
     gic: Gic | None = child(Gic, default=None)
     smm: SystemManagement | None = child(SystemManagement, default=None)
-    ioapic: str | None = setting(choice("qemu", "kvm"), name="driver", default=None)
+    ioapic: str | None = setting(choice("qemu", "kvm"), name="driver", default=None, implied=None)
     hpt: HashPageTable | None = child(HashPageTable, default=None)
     vmcoreinfo: bool | None = setting(ON_OFF, name="state", default=None, implied=True)
     htm: bool | None = setting(ON_OFF, name="state", default=None)

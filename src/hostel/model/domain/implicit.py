@@ -301,15 +301,20 @@ def _add_controllers(domain: Domain) -> None:
     for card in devices.smartcards:
         if isinstance(card.address, CcidAddress):
             _ensure_controller(domain, ControllerType.CCID, card.address.controller)
-    _add_scsi_controllers(domain)
+    add_scsi_controllers(domain)
 
 
-def _add_scsi_controllers(domain: Domain) -> None:
-    """Controllers for SCSI devices of the host, of the kind that there is already."""
+def add_scsi_controllers(domain: Domain) -> None:
+    """Add controllers for SCSI devices of the host, of the kind that there is already; without a place that is one.
+
+    Raises:
+        ModelError: they would be too many.
+    """
     last, model = -1, None
     for item in domain.devices.hostdevs:
-        if isinstance(item, ScsiHostdev) and isinstance(item.address, DriveAddress) and item.address.controller > last:
-            last = item.address.controller
+        place = item.address.controller if isinstance(item.address, DriveAddress) else 0
+        if isinstance(item, ScsiHostdev) and place > last:
+            last = place
             known = find_controller(domain, ControllerType.SCSI, last)
             model = known.model if known is not None and known.model is not None else model
     _ensure_controllers(domain, ControllerType.SCSI, last, model)

@@ -77,8 +77,8 @@ class MemoryBacking(Element, tag="memoryBacking", drop_empty=True):
     hugepages: HugePages | None = child(HugePages, default=None)
     nosharepages: bool = flag(default=False)
     locked: bool = flag(default=False)
-    source: str | None = setting(choice("file", "anonymous", "memfd"), name="type", default=None)
-    access: str | None = setting(choice("shared", "private"), name="mode", default=None)
+    source: str | None = setting(choice("file", "anonymous", "memfd"), name="type", default=None, implied=None)
+    access: str | None = setting(choice("shared", "private"), name="mode", default=None, implied=None)
     allocation: Allocation | None = child(Allocation, default=None)
     discard: bool = flag(default=False)
 

@@ -14,7 +14,9 @@ from hostel.model.domain.domain import Domain
 from hostel.model.domain.placing.virtio import in_libvirt_order
 from hostel.model.domain.platform import Board, Platform
 from hostel.model.domain.rules.board import (
+    AUDIO_RULES,
     BALLOON_RULES,
+    CONSOLE_RULES,
     FILESYSTEM_RULES,
     IOMMU_RULES,
     NVRAM_RULES,
@@ -25,6 +27,7 @@ from hostel.model.domain.rules.board import (
     REDIRDEV_RULES,
     RNG_RULES,
     SMARTCARD_RULES,
+    SOUND_RULES,
     TPM_RULES,
     VSOCK_RULES,
     WATCHDOG_RULES,
@@ -274,6 +277,12 @@ def _check_qemu_devices(machine: Machine) -> None:
         check_on(interface, path(interface), machine, QEMU_INTERFACE_RULES)
     for character in devices.characters():
         check_on(character, path(character), machine, QEMU_SOURCE_RULES)
+    for console in devices.consoles:
+        check_on(console, path(console), machine, CONSOLE_RULES)
+    for sound in devices.sounds:
+        check_on(sound, path(sound), machine, SOUND_RULES)
+    for audio in devices.audios:
+        check_on(audio, path(audio), machine, AUDIO_RULES)
     for serial in devices.serials:
         check_on(serial, path(serial), machine, SERIAL_RULES)
     for graphics in devices.graphics:

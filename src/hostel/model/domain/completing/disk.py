@@ -59,6 +59,8 @@ def complete_disk(domain: Domain, disk: Disk, platform: Platform) -> None:
     source = disk.source
     if source is not None:
         complete_network_source(source)
+        for label in source.seclabels:
+            label.relabel = True if label.label is not None and label.relabel is None else label.relabel
         if source.startup_policy == "default":
             source.startup_policy = None
         if disk.type == SourceType.NVME and source.managed is None:

@@ -151,6 +151,8 @@ def complete_video(domain: Domain, video: Video, platform: Platform, *, is_first
         return
     if model.type == "default" and platform.is_qemu:
         model.type = _default_model(domain, platform) or "default"
+    elif model.type == "default" and domain.type == DomainType.TEST:
+        model.type = "cirrus"
     if model.heads is None:
         model.heads = 1
     memory = _VIDEO_MEMORY.get(model.type)

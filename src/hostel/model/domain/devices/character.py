@@ -63,7 +63,7 @@ class CharacterEnd(Device, leads=True):
     """A device with an end on the host: sources (two for UDP), protocol, log."""
 
     sources: list[CharacterSource] = children(CharacterSource, factory=list)
-    protocol: str | None = setting(choice("raw", "telnet", "telnets", "tls"), name="type", default=None)
+    protocol: str | None = setting(choice("raw", "telnet", "telnets", "tls"), name="type", default=None, implied="raw")
     log: Log | None = child(Log, default=None)
 
     @property

@@ -59,11 +59,11 @@ class ControllerDriver(VirtioOptions, tag="driver", drop_empty=True):
 class ControllerTarget(Element, tag="target", drop_empty=True):
     """What a PCI controller is to QEMU."""
 
-    chassis_nr: int | None = attr(integer(1, 255), name="chassisNr", default=None)
-    chassis: int | None = attr(integer(0, 255), default=None)
+    chassis_nr: int | None = attr(integer(1, 255, base=0), name="chassisNr", default=None)
+    chassis: int | None = attr(integer(0, 255, base=0), default=None)
     port: int | None = attr(hexadecimal(1, maximum=255), default=None)
     bus_nr: int | None = attr(integer(1, 254, base=0), name="busNr", default=None)
-    index: int | None = attr(integer(0, 30, code=ErrorCode.CONFIG_UNSUPPORTED), default=None)
+    index: int | None = attr(integer(0, 30, base=0, code=ErrorCode.CONFIG_UNSUPPORTED), default=None)
     hotplug: bool | None = attr(ON_OFF, default=None)
     node: int | None = text(integer(), default=None)
 
@@ -93,6 +93,6 @@ class Controller(Device, tag="controller", last=("pci_hole",)):
     )  # fmt: skip
     target: ControllerTarget | None = child(ControllerTarget, default=None)
     driver: ControllerDriver | None = child(ControllerDriver, default=None)
-    alias: str | None = setting(name="name", default=None)
+    alias: str | None = setting(name="name", default=None, implied=None)
     master_startport: int | None = setting(integer(), tag="master", name="startport", default=None)
     pci_hole: PciHole64 | None = child(PciHole64, default=None)

@@ -65,8 +65,8 @@ class VirtioDriver(VirtioOptions, tag="driver", drop_empty=True):
 class Device(Element):
     """A device: alias, ACPI index, address."""
 
-    alias: str | None = setting(name="name", default=None)
-    acpi_index: int | None = setting(integer(1, 16 * 1024 - 1), tag="acpi", name="index", default=None)
+    alias: str | None = setting(name="name", default=None, implied=None)
+    acpi_index: int | None = setting(integer(1, 16 * 1024 - 1), tag="acpi", name="index", default=None, implied=None)
     address: Address | None = child(
         PciAddress,
         DriveAddress,
@@ -94,5 +94,5 @@ class RomDevice(BootableDevice):
     """A bootable device that may have an option ROM."""
 
     boot: Boot | None = child(Boot, default=None)
-    alias: str | None = setting(name="name", default=None)
+    alias: str | None = setting(name="name", default=None, implied=None)
     rom: Rom | None = child(Rom, default=None)

@@ -31,10 +31,10 @@ class FilesystemBinary(Element, tag="binary", drop_empty=True):
 
     path: str | None = attr(default=None)
     xattr: bool | None = attr(ON_OFF, default=None)
-    cache: str | None = setting(choice("default", "none", "always"), name="mode", default=None)
-    sandbox: str | None = setting(choice("default", "namespace", "chroot"), name="mode", default=None)
+    cache: str | None = setting(choice("default", "none", "always"), name="mode", default=None, implied=None)
+    sandbox: str | None = setting(choice("default", "namespace", "chroot"), name="mode", default=None, implied=None)
     lock: FilesystemLock | None = child(FilesystemLock, default=None)
-    thread_pool: int | None = setting(integer(), name="size", default=None)
+    thread_pool: int | None = setting(integer(), name="size", default=None, implied=None)
 
 
 class FilesystemSource(Element, tag="source", drop_empty=True):

@@ -49,9 +49,9 @@ class ScsiHostAddress(Element, tag="address"):
     """A SCSI device on a host adapter."""
 
     type: str | None = attr(choice("scsi"), default=None)
-    bus: int = attr(integer())
-    target: int = attr(integer())
-    unit: int = attr(integer(maximum=_U64))
+    bus: int = attr(integer(base=0))
+    target: int = attr(integer(base=0))
+    unit: int = attr(integer(maximum=_U64, base=0))
 
 
 class MdevAddress(Element, tag="address"):
@@ -134,7 +134,7 @@ class Hostdev(HostdevEnd, tag="hostdev", leads=True):
     model: str | None = attr(default=None)
     display: bool | None = attr(ON_OFF, default=None)
     ramfb: bool | None = attr(ON_OFF, default=None)
-    driver: str | None = setting(choice("default", "kvm", "vfio", "xen"), name="name", default=None)
+    driver: str | None = setting(choice("default", "kvm", "vfio", "xen"), name="name", default=None, implied=None)
 
 
 class PciHostdev(Hostdev, when={"type": "pci"}):

@@ -263,16 +263,20 @@ class Interface(RomDevice, tag="interface"):
     backend_domain: str | None = setting(tag="backenddomain", name="name", default=None)
     target: InterfaceTarget | None = child(InterfaceTarget, default=None)
     guest: InterfaceGuest | None = child(InterfaceGuest, default=None)
-    model: str | None = setting(name="type", default=None)
+    model: str | None = setting(name="type", default=None, implied=None)
     driver: InterfaceDriver | None = child(InterfaceDriver, default=None)
     backend: InterfaceBackend | None = child(InterfaceBackend, default=None)
     filterref: FilterReference | None = child(FilterReference, default=None)
     tune: InterfaceTune | None = child(InterfaceTune, default=None)
     teaming: Teaming | None = child(Teaming, default=None)
     link_state: str | None = setting(
-        choice("default", "up", "down", code=ErrorCode.CONFIG_UNSUPPORTED), tag="link", name="state", default=None
+        choice("default", "up", "down", code=ErrorCode.CONFIG_UNSUPPORTED),
+        tag="link",
+        name="state",
+        default=None,
+        implied=None,
     )
-    mtu: int | None = setting(integer(), name="size", default=None)
+    mtu: int | None = setting(integer(), name="size", default=None, implied=None)
     coalesce: Coalesce | None = child(Coalesce, default=None)
 
 

@@ -28,7 +28,7 @@ class MemoryBalloon(Device, tag="memballoon", last=("driver",)):
     model: str = attr(choice("virtio", "xen", "none", "virtio-transitional", "virtio-non-transitional"))
     autodeflate: bool | None = attr(ON_OFF, default=None)
     free_page_reporting: bool | None = attr(ON_OFF, name="freePageReporting", default=None)
-    stats_period: int | None = setting(integer(), tag="stats", name="period", default=None)
+    stats_period: int | None = setting(integer(base=0), tag="stats", name="period", default=None, implied=None)
     driver: VirtioDriver | None = child(VirtioDriver, default=None)
 
 
@@ -46,7 +46,7 @@ class RngBackend(Element, tag="backend"):
     type: CharacterType | None = attr(enumeration(CharacterType), default=None)
     path: str | None = content(default=None)
     sources: list[CharacterSource] = children(CharacterSource, factory=list)
-    protocol: str | None = setting(choice("raw", "telnet", "telnets", "tls"), name="type", default=None)
+    protocol: str | None = setting(choice("raw", "telnet", "telnets", "tls"), name="type", default=None, implied="raw")
     log: Log | None = child(Log, default=None)
 
 
@@ -89,7 +89,7 @@ class ShmemServer(Element, tag="server"):
 class ShmemMsi(Element, tag="msi"):
     """Interrupts between guests."""
 
-    vectors: int | None = attr(integer(), default=None)
+    vectors: int | None = attr(integer(base=0), default=None)
     ioeventfd: bool | None = attr(ON_OFF, default=None)
 
 
@@ -98,7 +98,9 @@ class SharedMemory(Device, tag="shmem"):
 
     name: str = attr()
     role: str | None = attr(choice("master", "peer"), default=None)
-    model: str | None = setting(choice("ivshmem", "ivshmem-plain", "ivshmem-doorbell"), name="type", default=None)
+    model: str | None = setting(
+        choice("ivshmem", "ivshmem-plain", "ivshmem-doorbell"), name="type", default=None, implied=None
+    )
     size: ShmemSize | None = child(ShmemSize, default=None)
     server: ShmemServer | None = child(ShmemServer, default=None)
     msi: ShmemMsi | None = child(ShmemMsi, default=None)

@@ -46,8 +46,8 @@ class TpmBackend(Element, tag="backend"):
     type: str = attr(choice("passthrough", "emulator", "external"))
     version: str | None = attr(choice("1.2", "2.0"), default=None)
     persistent_state: bool | None = attr(YES_NO, default=None)
-    device: str | None = setting(name="path", default=None)
-    encryption: str | None = setting(UUID, name="secret", default=None)
+    device: str | None = setting(name="path", default=None, implied=None)
+    encryption: str | None = setting(UUID, name="secret", default=None, implied=None)
     banks: TpmBanks | None = child(TpmBanks, default=None)
     source: TpmSource | None = child(TpmSource, default=None)
 

@@ -6,12 +6,15 @@ from typing import Final
 
 from hostel.errors import ErrorCode
 from hostel.model.domain.devices.address import IsaAddress, PciAddress
+from hostel.model.domain.devices.character import Console
 from hostel.model.domain.devices.filesystem import Filesystem
 from hostel.model.domain.devices.input import Input
 from hostel.model.domain.devices.paravirtual import MemoryBalloon, Rng, Vsock
 from hostel.model.domain.devices.platform import DeviceNvram, Iommu, IommuDriver, Panic, Tpm, Watchdog
 from hostel.model.domain.devices.redirection import Redirdev, Smartcard
+from hostel.model.domain.devices.sound import Audio, Sound
 from hostel.model.domain.platform import PPC64, S390, X86, Board
+from hostel.model.domain.rules.character import has_spice
 from hostel.model.domain.rules.memory import cells_of
 from hostel.model.domain.rules.rule import Machine, MachineRule, needs
 
@@ -276,6 +279,39 @@ RNG_RULES: Final[tuple[MachineRule[Rng], ...]] = (
         ),
         "Missing source channel attribute for char device",
         "/backend/source",
+    ),
+)
+
+CONSOLE_RULES: Final[tuple[MachineRule[Console], ...]] = (
+    MachineRule(
+        lambda item, _: _console_type(item) not in (None, "none", "serial", "virtio", "sclp", "sclplm"),
+        lambda item, _: f"unsupported console target type {_console_type(item)}",
+        "/target/@type",
+    ),
+    MachineRule(
+        lambda item, machine: _console_type(item) in ("sclp", "sclplm") and machine.arch not in S390,
+        lambda item, _: f"{_console_type(item)}console is not supported in this QEMU binary",
+        "/target/@type",
+    ),
+)
+
+
+def _console_type(console: Console) -> str | None:
+    return console.target.type if console.target is not None else None
+
+
+SOUND_RULES: Final[tuple[MachineRule[Sound], ...]] = (
+    MachineRule(
+        lambda item, _: item.model == "ich7",
+        lambda item, _: f"sound card model '{item.model}' is not supported by qemu",
+        "/@model",
+    ),
+)
+AUDIO_RULES: Final[tuple[MachineRule[Audio], ...]] = (
+    MachineRule(
+        lambda item, machine: item.type == "spice" and not has_spice(machine),
+        "Spice audio is not supported without spice graphics",
+        "/@type",
     ),
 )
 

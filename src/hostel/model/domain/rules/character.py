@@ -138,7 +138,7 @@ QEMU_SOURCE_RULES: Final[tuple[MachineRule[CharacterEnd], ...]] = (
     ),
     MachineRule(
         lambda item, machine: (
-            _kind(item) in (CharacterType.SPICEVMC, CharacterType.SPICEPORT) and not _has_spice(machine)
+            _kind(item) in (CharacterType.SPICEVMC, CharacterType.SPICEPORT) and not has_spice(machine)
         ),
         lambda item, _: f"chardev '{_kind(item)}' not supported without spice graphics",
         "/@type",
@@ -146,7 +146,8 @@ QEMU_SOURCE_RULES: Final[tuple[MachineRule[CharacterEnd], ...]] = (
 )
 
 
-def _has_spice(machine: Machine) -> bool:
+def has_spice(machine: Machine) -> bool:
+    """Whether the guest can be looked at over SPICE."""
     return any(item.type == GraphicsType.SPICE for item in machine.domain.devices.graphics)
 
 

@@ -160,6 +160,11 @@ QEMU_GRAPHICS_RULES: Final[tuple[MachineRule[Graphics], ...]] = (
         "/gl/@enable",
     ),
     MachineRule(
+        lambda item, _: item.type in (GraphicsType.RDP, GraphicsType.DESKTOP),
+        lambda item, _: f"{item.type} graphics are not supported with this QEMU",
+        "/@type",
+    ),
+    MachineRule(
         lambda item, _: item.type == GraphicsType.VNC and len(item.passwd or "") > 8,
         lambda item, _: f"VNC password is {len(item.passwd or '')} characters long, only 8 permitted",
         "/@passwd",

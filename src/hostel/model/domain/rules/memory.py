@@ -123,6 +123,11 @@ def _node(memory: MemoryDevice) -> int | None:
 
 MEMORY_RULES: Final[tuple[MachineRule[MemoryDevice], ...]] = (
     MachineRule(
+        lambda memory, _: memory.model == "sgx-epc" and memory.address is not None,
+        "memory device address is not supported for model 'sgx-epc'",
+        "/address",
+    ),
+    MachineRule(
         lambda memory, machine: _node(memory) is not None and not cells_of(machine.domain),
         "can't add memory backend as guest has no NUMA nodes configured",
         "/target/node",

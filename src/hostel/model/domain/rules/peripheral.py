@@ -6,9 +6,9 @@ from typing import Final
 
 from hostel.errors import ErrorCode, ModelError
 from hostel.model.domain.devices.address import CcidAddress, UnassignedAddress, UsbAddress
-from hostel.model.domain.devices.character import CharacterType, Console, Parallel, Serial
+from hostel.model.domain.devices.character import Channel, CharacterType, Console, Parallel, Serial
 from hostel.model.domain.devices.controller import ControllerType
-from hostel.model.domain.devices.filesystem import Filesystem
+from hostel.model.domain.devices.filesystem import Filesystem, FilesystemSource
 from hostel.model.domain.devices.hostdev import Hostdev
 from hostel.model.domain.devices.paravirtual import SharedMemory, Vsock
 from hostel.model.domain.devices.redirection import Redirdev, Smartcard
@@ -25,7 +25,18 @@ def _has_usb(domain: Domain) -> bool:
     return any(item.type == ControllerType.USB and item.model != "none" for item in domain.devices.controllers)
 
 
+def _shown(filesystem: Filesystem) -> str:
+    source = filesystem.source or FilesystemSource()
+    return source.dir or source.dev or source.file or source.name or source.volume or source.socket or ""
+
+
 _FILESYSTEM_RULES: Final[tuple[Rule[Filesystem], ...]] = (
+    Rule(
+        lambda item: not item.target,
+        lambda item: f"missing target information for device {_shown(item)}".strip(),
+        ErrorCode.NO_TARGET,
+        "/target/@dir",
+    ),
     Rule(
         lambda item: item.boot is not None and (item.driver is None or item.driver.type != "virtiofs"),
         lambda _: "boot order is only supported for virtiofs",
@@ -62,11 +73,11 @@ _SHMEM_RULES: Final[tuple[Rule[SharedMemory], ...]] = (
 _VSOCK_RULES: Final[tuple[Rule[Vsock], ...]] = without_virtio_options(
     lambda vsock: vsock.driver, lambda vsock: vsock.model not in (None, "default")
 )
-_PORT_RULES: Final[tuple[Rule[Serial | Parallel | Console], ...]] = (
+_PORT_RULES: Final[tuple[Rule[Serial | Parallel | Console | Channel], ...]] = (
     Rule(
         lambda item: (
             item.type == CharacterType.SPICEVMC
-            and not (isinstance(item, Console) and item.target is not None and item.target.type == "virtio")
+            and not (isinstance(item, Console | Channel) and item.target is not None and item.target.type == "virtio")
         ),
         lambda _: "spicevmc device type only supports virtio",
         below="/@type",
@@ -91,7 +102,9 @@ def check_peripherals(machine: Machine) -> None:
         check_on(redirdev, path(redirdev), machine, _REDIRDEV_RULES)
     for shmem in devices.shmems:
         check(shmem, path(shmem), _SHMEM_RULES)
-    ports: list[Serial | Parallel | Console] = [*devices.serials, *devices.parallels, *devices.consoles]
+    ports: list[Serial | Parallel | Console | Channel] = [
+        *devices.serials, *devices.parallels, *devices.consoles, *devices.channels,
+    ]  # fmt: skip
     for port in ports:
         check(port, path(port), _PORT_RULES)
     for audio in devices.audios:

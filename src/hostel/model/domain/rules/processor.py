@@ -8,9 +8,11 @@ from hostel.errors import ErrorCode, ModelError
 from hostel.model.domain.cpu import Cell, CellBandwidth, Cpu, Interconnects, Latency
 from hostel.model.domain.domain import Domain
 from hostel.model.domain.features import Features
+from hostel.model.domain.tune import DefaultIoThread, IdMap, IoThread
 
 _UNSUPPORTED: Final = ErrorCode.CONFIG_UNSUPPORTED
 _HIGHEST_CACHE: Final = 3
+_LEAST_RING, _MOST_RING = 1024, 65536
 
 
 def check_processor(domain: Domain) -> None:
@@ -32,8 +34,35 @@ def check_processor(domain: Domain) -> None:
     if clock is not None and clock.offset == "timezone" and clock.timezone is None:
         reason = "missing 'timezone' attribute for clock with offset='timezone'"
         raise ModelError("/domain/clock/@timezone", reason, code=ErrorCode.INTERNAL_ERROR)
-    if domain.idmap is not None and bool(domain.idmap.uids) != bool(domain.idmap.gids):
+    if domain.idmap is not None:
+        _check_maps(domain.idmap)
+    _check_pools(domain)
+
+
+def _check_maps(maps: IdMap) -> None:
+    """Users and groups of a container are mapped both, and root is among them."""
+    if bool(maps.uids) != bool(maps.gids):
         raise ModelError("/domain/idmap", "uid and gid should be mapped both", code=_UNSUPPORTED)
+    if maps.uids and any(min(item.start for item in items) for items in (maps.uids, maps.gids)):
+        raise ModelError("/domain/idmap", "You must map the root user of container", code=_UNSUPPORTED)
+
+
+def _check_pools(domain: Domain) -> None:
+    """A pool of threads has no fewer at most than at least."""
+    threads = domain.iothread_ids.iothreads if domain.iothread_ids is not None else []
+    pools: list[tuple[IoThread | DefaultIoThread | None, str]] = [
+        *((item, f"/domain/iothreadids/iothread[{number}]") for number, item in enumerate(threads, 1)),
+        (domain.default_iothread, "/domain/defaultiothread"),
+    ]
+    for pool, path in pools:
+        if pool is None or pool.thread_pool_max is None:
+            continue
+        if pool.thread_pool_max == 0:
+            reason = "thread_pool_max must be a positive integer"
+            raise ModelError(f"{path}/@thread_pool_max", reason, code=_UNSUPPORTED)
+        if (pool.thread_pool_min or 0) > pool.thread_pool_max:
+            reason = "thread_pool_min must be smaller or equal to thread_pool_max"
+            raise ModelError(f"{path}/@thread_pool_min", reason, code=_UNSUPPORTED)
 
 
 def _check_cpu(cpu: Cpu) -> None:
@@ -43,6 +72,8 @@ def _check_cpu(cpu: Cpu) -> None:
     if cpu.check is not None and cpu.model is None and cpu.mode in (None, "custom"):
         reason = "check attribute specified for CPU with no model"
         raise ModelError("/domain/cpu/@check", reason, code=_UNSUPPORTED)
+    if cpu.vendor is not None and cpu.model is None:
+        raise ModelError("/domain/cpu/vendor", "CPU vendor specified without CPU model")
     if cpu.numa is None:
         return
     for number, cell in enumerate(cpu.numa.cells, 1):
@@ -83,6 +114,10 @@ def _check_features(features: Features) -> None:
     if vendor is not None and vendor.state and vendor.value is None:
         reason = "missing 'value' attribute for HyperV feature 'vendor_id'"
         raise ModelError("/domain/features/hyperv/vendor_id/@value", reason)
-    if ring is not None and ring.state and ring.size is None:
+    if ring is not None and ring.state and ring.size is not None:
+        if ring.size.bit_count() != 1 or not _LEAST_RING <= ring.size <= _MOST_RING:
+            reason = f"dirty ring must be power of 2 and ranges [{_LEAST_RING}, {_MOST_RING}]"
+            raise ModelError("/domain/features/kvm/dirty-ring/@size", reason)
+    elif ring is not None and ring.state:
         reason = "Missing required attribute 'size' in element 'dirty-ring'"
         raise ModelError("/domain/features/kvm/dirty-ring/@size", reason)
