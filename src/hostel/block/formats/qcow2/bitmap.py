@@ -199,12 +199,21 @@ class Bitmaps:
         """Refuse a new size that a bitmap could not follow.
 
         Raises:
-            BlockError: one is inconsistent, or would have no bytes to tell of, which nobody could read.
+            BlockError: one is inconsistent, would have no bytes to tell of, or be larger than a bitmap may be, which
+                nobody could read.
         """
         if not size and self.all():
             raise BlockError("Cannot resize qcow2 with persistent bitmaps to 0 bytes", errno=95)
         if any(bitmap.inconsistent for bitmap in self.all()):
             raise BlockError("Cannot resize qcow2 with persistent bitmaps that were not properly stored", errno=95)
+        for bitmap in self.all():
+            if size > MAX_BITMAP * 8 * bitmap.granularity:
+                name = bitmap.name.decode(errors="replace")
+                raise BlockError(
+                    f"Too much space will be occupied by the bitmap '{name}' of a disk of {size} bytes",
+                    errno=errno.EFBIG,
+                    hint="Remove it, and add one with a larger granularity.",
+                )
 
     # ---- changing
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 
 import pytest
@@ -134,3 +135,22 @@ def test_bitmaps_that_somebody_wrote_past_are_told_of_and_go_with_the_next_write
     with notice.listening(told.append):
         qcow2.attach(driver).close()
     assert len(told) == 2
+
+
+def test_a_disk_does_not_outgrow_its_bitmap_which_nobody_could_read_then() -> None:
+    most = 2 << 40  # bytes that a bitmap of 512 MiB tells of, a sector a bit
+    driver = MemoryDriver(qcow2.create(1 << 20))
+    with qcow2.attach(driver) as node:
+        node.driver.bitmap_add("fine", 512)
+        with pytest.raises(BlockError, match="Too much space will be occupied by the bitmap 'fine'") as caught:
+            node.resize(most + 512)
+        assert caught.value.errno == errno.EFBIG
+        node.pwrite(0, b"x")
+    with qcow2.attach(driver) as node:
+        assert node.length == 1 << 20
+        assert node.driver.bitmap("fine").is_dirty(0)
+        node.driver.bitmap_remove("fine")
+        node.driver.bitmap_add("coarse", 1 << 20)
+        node.resize(most + 512)
+    with qcow2.attach(driver, read_only=True) as node:
+        assert node.driver.bitmap("coarse").size == most + 512
