@@ -458,10 +458,11 @@ class Qcow2Image:
         self.preamble = headers.parse(headers.serialise(preamble))
 
     def write_header_fields(self, header: Header, first: str, end: str) -> None:
-        """Write the header's fields from ``first`` up to ``end`` with one write between two syncs."""
+        """Write the header's fields from ``first`` up to ``end``, and no others, with one write between two syncs."""
         start, stop = Header.OFFSET[first], Header.OFFSET[end]
-        self._write_header((start, header.pack()[start:stop]))
-        self.preamble = self.preamble._replace(header=header)
+        data, present = header.pack()[start:stop], self.header.pack()
+        self._write_header((start, data))
+        self.preamble = self.preamble._replace(header=Header.unpack(present[:start] + data + present[stop:]))
 
     def _write_header(self, *writes: tuple[int, bytes]) -> None:
         self.file.flush()

@@ -133,3 +133,17 @@ def test_tables_that_are_read_make_room_behind_tables_that_wait_to_be_written(tm
             assert node.read(index * reach, 512) == bytes(512)
         assert isinstance(node.driver, Qcow2Driver)
         assert len(node.driver._image.tables) <= 16
+
+
+def test_only_the_fields_that_are_written_change_in_memory_too() -> None:
+    """A header may have been read before another part of the image changed it."""
+    driver = MemoryDriver(qcow2.create(SIZE, {"cluster_size": CLUSTER}))
+    with qcow2.attach(driver) as node:
+        assert isinstance(node.driver, Qcow2Driver)
+        image = node.driver._image
+        before = image.header
+        image.write_header_fields(before.replace(compatible_features=1 << 40), "compatible_features", "refcount_order")
+        image.write_header_fields(before.replace(size=2 * SIZE), "size", "crypt_method")
+        image.write_preamble(image.preamble)
+    after = qcow2.header(driver.data)
+    assert (after.compatible_features, after.size) == (1 << 40, 2 * SIZE)
