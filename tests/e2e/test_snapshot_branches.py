@@ -5,6 +5,7 @@ What a snapshot keeps stays, whatever is done to others: gone back to, dropped, 
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 
 from hostel.drivers.base import DomainRef, DomainState, UndefineFlag
 from hostel.drivers.base.block import BlockCommitFlag, BlockJobAbortFlag
+from hostel.drivers.base.domain import Affect
 from hostel.drivers.base.snapshot import SnapshotCreateFlag, SnapshotDeleteFlag, SnapshotRef, SnapshotRevertFlag
 from hostel.drivers.qemu.block.chain import images
 from hostel.drivers.qemu.driver import QemuDriver
@@ -387,6 +389,32 @@ def test_killed_while_disks_go_back_saved_memory_does_not_meet_them(machine: Sti
             break
         step += 13
     assert {(1, False), (2, True)} <= outcomes
+
+
+@pytest.mark.parametrize("how", ["start", "change"])
+def test_killed_while_disks_go_back_they_have_before_anything_else_is_done(machine: Still, how: str) -> None:
+    machine.write(1)
+    one = machine.create("one")
+    machine.write(2)
+    intents = machine.home / "config/qemu/snapshot/guest"
+    for step in itertools.count(60, 4):
+
+        def act() -> None:
+            QemuDriver(Directories.under(machine.home)).domain_revert_to_snapshot(one)
+
+        assert killed_at(step, (REVERT,), act), "no kill left something to be done"
+        if any('"apply"' in mark.read_text() for mark in intents.glob("*.mark")):
+            break
+    if how == "start":
+        machine.start()
+        machine.stop()
+    else:
+        machine.driver.domain_set_memory_flags(machine.ref, 16 << 10, Affect.CONFIG)
+    assert machine.read() == 1
+    machine.write(3)
+    assert machine.names() == ["one"]
+    assert machine.read() == 3
+    assert how == "start" or "<currentMemory unit='KiB'>16384<" in machine.driver.domain_get_xml_desc(machine.ref)
 
 
 def test_transient_machine_is_not_reverted_away(machine: Still) -> None:

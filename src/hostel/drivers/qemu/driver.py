@@ -242,6 +242,8 @@ class QemuDriver(
         document.finish(domain, self._launcher.platform(domain))
         with self._machines.locked(name):
             live = self._machines.live(name)
+            if live is None:
+                self._settle_snapshots(name)
             with self._machines.definitions.locked():
                 self._machines.definitions.sweep()
                 if not had_uuid:
@@ -265,6 +267,7 @@ class QemuDriver(
         with self._machines.locked(found.name):
             if self._machines.live(found.name) is not None:
                 raise invalid(f"domain is already active as '{found.name}'")
+            self._settle_snapshots(found.name)
             self._check_clash(found)
             status = self._launcher.start(found, paused=bool(flags & StartFlag.PAUSED), origin=_origin(flags))
         return DomainRef(found.name, found.uuid or "", status.id)
@@ -274,6 +277,7 @@ class QemuDriver(
         with self._machines.locked(domain.name):
             if self._machines.live(domain.name) is not None:
                 raise invalid("domain is already running")
+            self._settle_snapshots(domain.name)
             stored = self._machines.definition(domain.name)
             if stored is None:
                 raise no_domain(f"name '{domain.name}'")

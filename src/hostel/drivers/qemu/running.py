@@ -304,6 +304,8 @@ class Calls:
             VirtError: ``OPERATION_INVALID`` when it asks for what is not there.
         """
         with self._machines.locked(domain.name), self._held(domain) as machine:
+            if machine is None:
+                self._settle_snapshots(domain.name)
             definition = self._machines.definition(domain.name)
             if machine is None and definition is None:
                 raise no_domain(f"name '{domain.name}'")
@@ -316,6 +318,23 @@ class Calls:
             if machine is not None and not moving:
                 check_still(machine)
             yield Both(machine if affect & Affect.LIVE else None, definition if affect & Affect.CONFIG else None)
+
+    def _settle_snapshots(self, name: str) -> None:
+        """End what was begun with the snapshots of a domain that does not run; the caller holds its lock.
+
+        It comes before anything that would make it another domain's past: a start, a change of the definition.
+
+        Raises:
+            VirtError: an image cannot be opened.
+        """
+        from hostel.drivers.qemu.snapshot.calls import SnapshotCalls
+        from hostel.drivers.qemu.snapshot.catalog import Catalog
+
+        catalog = Catalog(self._machines, name)
+        if catalog.intent() is not None and isinstance(self, SnapshotCalls):
+            from hostel.drivers.qemu.snapshot.settle import settle
+
+            settle(self, catalog, None, name)
 
     def _check_clash(self, domain: Domain) -> None:
         """Refuse a name or a UUID that another domain has. Reads without locks: stale state only refuses more."""

@@ -115,6 +115,7 @@ class SaveCalls(Calls):
         with self._machines.locked(domain.name):
             if self._machines.live(domain.name) is not None:
                 raise invalid(f"domain '{domain.name}' is already active")
+            self._settle_snapshots(domain.name)
             self._check_clash(domain)
             return self._restore(domain, path, saved, flags)
 
