@@ -7,8 +7,11 @@ machine gone, or its starter killed, lets go of it. A tap needs no letting go, f
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
 import uuid
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Final
 
 from hostel.drivers.base import NetworkDriver
@@ -16,7 +19,7 @@ from hostel.drivers.base.network import NetworkPortDriver, NetworkPortRef, Netwo
 from hostel.drivers.base.nwfilter import NwfilterDriver, NwfilterEnforcer
 from hostel.drivers.base.offered import offered
 from hostel.drivers.document import reading
-from hostel.drivers.fault import fault
+from hostel.drivers.fault import fault, system_fault
 from hostel.drivers.link import device, openvswitch, shaping, tap
 from hostel.drivers.qemu.command.context import Wire, alias_of
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
@@ -37,6 +40,7 @@ from hostel.model.network_port import NetworkPort, Plug, PortOwner, ReceiveFilte
 from hostel.model.port import Bandwidth
 
 _OURS: Final = (InterfaceType.NETWORK, InterfaceType.BRIDGE, InterfaceType.DIRECT)
+_LLDPAD: Final = Path("/var/run/lldpad.pid")
 _TAPS: Final = "vnet%d"
 _VIRTIO: Final = ("virtio", "virtio-transitional", "virtio-non-transitional")
 _GONE: Final = (ErrorCode.NO_NETWORK, ErrorCode.NO_NETWORK_PORT, ErrorCode.OPERATION_INVALID)
@@ -365,8 +369,7 @@ class Wiring:
         assert interface.target is not None
         source = real.source or InterfaceSource()
         if real.virtualport is not None and real.virtualport.type is not None:
-            reason = f"virtualport type '{real.virtualport.type}' of a macvtap is not supported: nobody asks the switch"
-            raise fault(ErrorCode.CONFIG_UNSUPPORTED, reason, ErrorDomain.QEMU)
+            raise _no_port(real.virtualport.type, source.dev or "")
         if real.vlan is not None and real.vlan.tags:
             reason = f"vlan can only be set for SR-IOV VFs, which no interface is made of here; '{source.dev}' is none"
             raise fault(ErrorCode.CONFIG_UNSUPPORTED, reason, ErrorDomain.QEMU)
@@ -426,6 +429,16 @@ def _card(plug: Plug) -> HostdevAddress | None:
 def _tap(interface: Interface) -> str:
     """The name of the host's end; empty where there is none yet."""
     return (interface.target.dev if interface.target is not None else None) or ""
+
+
+def _no_port(kind: str, dev: str) -> VirtError:
+    """Why no switch is asked for a macvtap's port: lldpad speaks 802.1Qbg with it, a card's firmware 802.1Qbh."""
+    if kind == "802.1Qbg" and not _LLDPAD.exists():
+        reason = "lldpad, which speaks 802.1Qbg with the switch, does not run"
+        error = FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+        return system_fault(error, f"Error opening file {_LLDPAD}: {reason}", ErrorDomain.QEMU)
+    reason = f"virtualport type '{kind}' of a macvtap on '{dev}' is not supported: nobody asks the switch"
+    return fault(ErrorCode.CONFIG_UNSUPPORTED, f"{reason}; leave <virtualport> out", ErrorDomain.QEMU)
 
 
 def _mac(interface: Interface) -> str:

@@ -226,8 +226,8 @@ _ACTED_ON: Final[dict[type[Element], str]] = {
     controller.ControllerTarget: "chassis_nr chassis port bus_nr hotplug index node",
     controller.ControllerDriver: f"queues cmd_per_lun max_sectors ioeventfd iothread {_VIRTIO}",
     interface.Interface: (
-        "type trust_guest_rx_filters mac source vlan virtualport bandwidth isolation ips port_forwards backend script "
-        f"downscript target model driver filterref link_state mtu coalesce tune boot rom {_DEVICE} actual"
+        "type trust_guest_rx_filters teaming mac source vlan virtualport bandwidth isolation ips port_forwards backend "
+        f"script downscript target model driver filterref link_state mtu coalesce tune boot rom {_DEVICE} actual"
     ),
     interface.HostdevInterface: (
         f"type managed mac source target model driver boot rom teaming vlan virtualport {_DEVICE}"
@@ -339,7 +339,7 @@ _ACTED_ON: Final[dict[type[Element], str]] = {
 # What only a command line has.
 _SAID_TOO: Final[dict[type[Element], str]] = {
     hostdev.ScsiHostdev: "sgio",
-    interface.Interface: "managed teaming",
+    interface.Interface: "managed",
 }
 FIELDS: Final = {cls: frozenset(names.split()) for cls, names in _ACTED_ON.items()}
 SAID: Final = {
