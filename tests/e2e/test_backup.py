@@ -7,6 +7,7 @@ import functools
 import json
 import os
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -31,6 +32,7 @@ from hostel.drivers.store import Directories
 from hostel.errors import ErrorCode, VirtError
 from support import image
 from support.kill_step import MAX_STEPS, killed_at
+from support.nbd import Certificates
 from support.session import disk, domain_xml, reports, session, wait_for_report
 from support.virsh import Ours
 
@@ -157,6 +159,34 @@ def test_changes_are_known_over_a_restart_and_not_after_a_kill(tmp_path: Path, m
         time.sleep(0.02)
     machine.boot(start=True)
     assert machine.push(tmp_path / "all", since="one") == whole
+
+
+@pytest.mark.requires_tool("openssl")
+def test_disk_is_served_by_tls(tmp_path: Path, machine: Machine) -> None:
+    machine.boot(start=True)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = int(probe.getsockname()[1])
+    xml = f"<domainbackup mode='pull'><server transport='tcp' tls='yes' name='127.0.0.1' port='{port}'/></domainbackup>"
+    with pytest.raises(VirtError, match="backup TLS directory not configured"):
+        machine.driver.domain_backup_begin(machine.ref, xml)
+    authority = Certificates(tmp_path, "authority")
+    folder, client = authority.make("server", server=True), authority.make("client", server=False)
+    (tmp_path / "config/pki").mkdir(parents=True)
+    folder.rename(tmp_path / "config/pki/qemu")
+    for _ in range(2):  # what was made for one is gone for the next
+        machine.driver.domain_suspend(machine.ref)
+        was = str(tmp_path / "was")
+        image.real_qemu_img("convert", "-U", "-f", "qcow2", "-O", "raw", str(tmp_path / "vda.qcow2"), was)
+        machine.driver.domain_backup_begin(machine.ref, xml)
+        machine.driver.domain_resume(machine.ref)
+        words = ["--object", f"tls-creds-x509,id=t,dir={client},endpoint=client", "--image-opts"]
+        export = f"driver=nbd,host=localhost,port={port},export=vda"
+        plain = subprocess.run(["qemu-img", "info", *words, export], capture_output=True, timeout=60, check=False)
+        assert plain.returncode == 1 and b"TLS" in plain.stderr
+        image.real_qemu_img("convert", *words, "-O", "raw", f"{export},tls-creds=t", str(tmp_path / "copy"))
+        assert (tmp_path / "copy").read_bytes() == (tmp_path / "was").read_bytes()
+        machine.driver.domain_abort_job(machine.ref)
 
 
 def test_disk_is_served_as_it_was_until_the_job_is_ended(tmp_path: Path, machine: Machine) -> None:

@@ -26,6 +26,7 @@ _KNOWN: Final = frozenset(
     | {"vnc_tls_x509_verify", "vnc_tls_x509_secret_uuid"}
     | {f"default_tls_x509_{name}" for name in ("cert_dir", "verify", "secret_uuid")}
     | {"chardev_tls", "chardev_tls_x509_cert_dir", "chardev_tls_x509_verify", "nbd_tls", "nbd_tls_x509_cert_dir"}
+    | {"backup_tls_x509_cert_dir", "backup_tls_x509_verify"}
     | {f"{kind}_image_format" for kind in ("save", "dump", "snapshot")}
     | {f"{kind}_port_{end}" for kind in ("remote_display", "remote_websocket", "migration") for end in ("min", "max")}
     | {"auto_dump_path", "auto_dump_bypass_cache", "memory_backing_dir"}
@@ -157,6 +158,7 @@ class Settings(NamedTuple):
         unknown: names of settings that are not acted on.
         character: TLS of character devices.
         nbd: TLS of disks over NBD.
+        backup: that of servers of backups, which have it where their document says so.
         ports: the first and the last port of screens.
         websockets: those of their websockets.
         formats: how memory is packed.
@@ -181,6 +183,7 @@ class Settings(NamedTuple):
     unknown: tuple[str, ...] = ()
     character: TlsSettings = TlsSettings()
     nbd: TlsSettings = TlsSettings()
+    backup: TlsSettings = TlsSettings()
     ports: tuple[int, int] = (5900, _LAST_PORT)
     websockets: tuple[int, int] = (5700, _LAST_PORT)
     formats: Formats = Formats()
@@ -246,6 +249,7 @@ class _Reading:
             unknown=tuple(sorted(name for name, value in self._found.items() if not _is_heeded(name, value))),
             character=self._tls("chardev"),
             nbd=self._tls("nbd"),
+            backup=TlsSettings(folder=self._folder("backup"), verify=self._verify("backup")),
             ports=self._ports("remote_display", 5900, 5900),
             websockets=self._ports("remote_websocket", 5700, 1),
             formats=Formats(*(self._text(f"{kind}_image_format", "raw") for kind in Formats._fields)),
@@ -289,10 +293,11 @@ class _Reading:
         default = self._checked("default_tls_x509_cert_dir")
         if not folder and not (_PKI / f"libvirt-{kind}").is_dir():
             folder = default
-        verify = self._flag("default_tls_x509_verify", default=True)
-        return TlsSettings(
-            self._flag(f"{kind}_tls"), folder, kind != "chardev" or self._flag("chardev_tls_x509_verify", verify)
-        )
+        return TlsSettings(self._flag(f"{kind}_tls"), folder, kind != "chardev" or self._verify(kind))
+
+    def _verify(self, kind: str) -> bool:
+        """Whether clients of what is no screen must have certificates."""
+        return self._flag(f"{kind}_tls_x509_verify", self._flag("default_tls_x509_verify", default=True))
 
     def _screen(self, kind: str) -> ScreenSettings:
         password = self._text(f"{kind}_password", "") if f"{kind}_password" in self._found else None

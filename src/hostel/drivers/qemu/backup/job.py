@@ -32,6 +32,7 @@ from hostel.model.domain.devices.source import DiskSource, SourceType
 _SECONDS: Final = 60.0
 OPERATION: Final = 9  # VIR_DOMAIN_JOB_OPERATION_BACKUP
 _PORT: Final = "10809"
+_TLS: Final = "objlibvirt_backup_tls0"
 
 
 def begin(machine: Running, backup: Backup, checkpoint: list[dict[str, Any]], suffix: str, *, reuse: bool) -> None:
@@ -180,9 +181,6 @@ def _is_sound(node: dict[str, Any], name: str | None) -> bool:
 
 
 def _serve(machine: Running, server: BackupServer) -> None:
-    if server.tls:
-        what = "a backup served with TLS; leave tls='yes' out, and use a unix socket"
-        raise fault(ErrorCode.CONFIG_UNSUPPORTED, what, ErrorDomain.QEMU)
     if server.transport == "unix":
         if not server.socket:
             raise fault(ErrorCode.XML_ERROR, "a server on a unix socket needs <server socket='…'>", ErrorDomain.DOMAIN)
@@ -190,7 +188,23 @@ def _serve(machine: Running, server: BackupServer) -> None:
     else:
         host = server.name or "localhost"
         address = {"type": "inet", "data": {"host": host, "port": str(server.port or _PORT)}}
-    machine.ask("nbd-server-start", addr=address)
+    credentials = {"tls-creds": _credentials(machine)} if server.tls else {}
+    machine.ask("nbd-server-start", addr=address, **credentials)
+
+
+def _credentials(machine: Running) -> str:
+    """Give QEMU certificates for a server of a backup (``qemuBackupBeginPrepareTLS``); returns their name."""
+    settings = machine.settings.backup
+    if not Path(settings.folder).is_dir():
+        what = (
+            f"backup TLS directory not configured: there is no '{settings.folder}'; put ca-cert.pem, server-cert.pem "
+            "and server-key.pem there, or name another one in qemu.conf: backup_tls_x509_cert_dir"
+        )
+        raise invalid(what)
+    given = {"dir": settings.folder, "endpoint": "server", "verify-peer": settings.verify}
+    machine.attempt("object-del", id=_TLS)  # of one that ended without us
+    machine.ask("object-add", id=_TLS, **{"qom-type": "tls-creds-x509", **given})
+    return _TLS
 
 
 def _export(machine: Running, item: BackupDisk, job: BlockJob) -> None:
@@ -266,6 +280,8 @@ def end(machine: Running) -> None:
         return
     if backup.mode == "pull":
         machine.attempt("nbd-server-stop")
+        if backup.server is not None and backup.server.tls:
+            machine.attempt("object-del", id=_TLS)
         for item in backup.disks.disks:
             if item.backup and item.scratch is not None and item.scratch.file:
                 with contextlib.suppress(OSError):
