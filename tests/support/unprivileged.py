@@ -7,8 +7,11 @@ import pickle
 from collections.abc import Callable
 from typing import TypeVar
 
+from hostel.cause import access, holder
+
 T = TypeVar("T")
 NOBODY = 65534
+LOADED = (access, holder)  # before a child wants them, who may not be let to where Python is
 
 
 def as_nobody(call: Callable[[], T]) -> T:

@@ -8,6 +8,7 @@ to say. They only look: nothing is opened for writing, locked or waited for, and
 from __future__ import annotations
 
 import errno
+from typing import Any
 
 from hostel.errors import BlockError, NetworkError
 
@@ -60,9 +61,15 @@ def hint_of(error: Exception, *, removing: bool = False) -> str | None:
     """
     if isinstance(error, BlockError | NetworkError):
         return error.hint
-    if isinstance(error, OSError) and isinstance(error.filename, str):
-        return explain(error.errno, error.filename, removing=removing)
+    if isinstance(error, OSError) and isinstance(name_of(error), str):
+        is_entry = removing or error.filename2 is not None
+        return explain(error.errno, name_of(error), removing=is_entry)
     return None
+
+
+def name_of(error: OSError) -> Any:
+    """The file that an error of the host's is about: of a link or a renaming, the new one."""
+    return error.filename if error.filename2 is None else error.filename2
 
 
 def beyond_errno(error: OSError) -> str | None:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from hostel.cli.main import describe
 from hostel.errors import HostelError, NetworkError, UsageError
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def main(words: list[str]) -> int:
             return _check(config, _directories(arguments))
         return _serve(arguments, config)
     except (UsageError, NetworkError) as error:
-        print(f"hosteld: error: {error}", file=sys.stderr)
+        print(f"hosteld: error: {describe(error)}", file=sys.stderr)
         return 1
 
 

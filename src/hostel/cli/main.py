@@ -207,10 +207,10 @@ def guarded(prefix: str, call: Callable[[], int]) -> int:
 def describe(error: Exception) -> str:
     """An exception as one line that says what to do."""
     if isinstance(error, OSError) and (error.strerror or isinstance(error, HostelError)):
-        from hostel.cause import sentence
+        from hostel.cause import name_of, sentence
 
         is_named = error.filename is not None and not isinstance(error, HostelError)
-        return f"{error.filename}: {sentence(error)}" if is_named else sentence(error)
+        return f"{name_of(error)}: {sentence(error)}" if is_named else sentence(error)
     if isinstance(error, HostelError):
         return str(error)
     if isinstance(error, MemoryError):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import fcntl
 import os
 
+from hostel.cause import sentence
+from hostel.cause.holder import find_holders
 from hostel.cli.img.arguments import Failure
 
 
@@ -20,12 +22,14 @@ def write(path: str) -> int:
     try:
         fd = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
     except OSError as error:
-        raise Failure(f"Could not create '{path}': {error.strerror}") from None
+        raise Failure(f"Could not create '{path}': {sentence(error)}") from None
     try:
         fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         os.ftruncate(fd, 0)
         os.write(fd, f"{os.getpid()}\n".encode())
     except OSError as error:
         os.close(fd)
-        raise Failure(f"Cannot lock pid file '{path}': {error.strerror}") from None
+        holders = ", ".join(find_holders(path))
+        who = f"; it is that of {holders}" if holders else ""
+        raise Failure(f"Cannot lock pid file '{path}': {error.strerror}{who}") from None
     return fd

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from hostel.cause import sentence
 from hostel.errors import ErrorCode, ErrorDomain, RemoteProtocolError, UsageError, VirtError
 from hostel.wire.rpc.connection import Call
 from hostel.wire.rpc.scram import MECHANISM, ScramServer, Verifier
@@ -27,7 +28,9 @@ def read_passwords(path: Path) -> dict[str, Verifier]:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"cannot read '{path}': {getattr(error, 'strerror', None) or 'it is no text'}") from None
+        raise UsageError(
+            f"cannot read '{path}': {sentence(error) if isinstance(error, OSError) else 'it is no text'}"
+        ) from None
     found = {}
     for number, line in enumerate(lines, 1):
         if not line.strip() or line.startswith("#"):

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from hostel.cause import sentence
 from hostel.errors import UsageError
 from hostel.net.address import TcpAddress
 from hostel.units import MiB
@@ -110,7 +111,7 @@ def read_config(path: Path, config: Config) -> Config:
     try:
         found = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise UsageError(f"cannot read '{path}': {error.strerror}") from None
+        raise UsageError(f"cannot read '{path}': {sentence(error)}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: {error}") from None
     unknown = [name for name in found if name not in _SECTIONS]

@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from hostel.cause.holder import find_unix_listeners
 from hostel.daemon.access import Access, Identity
 from hostel.daemon.client import Client
 from hostel.daemon.config import Config, Port
@@ -353,4 +354,6 @@ def _refuse_living(path: Path) -> None:
             probe.connect(str(path))
         except OSError:
             return
-    raise NetworkError(f"another daemon listens on '{path}'", errno=errno.EADDRINUSE)
+    who = ", ".join(find_unix_listeners(str(path)))
+    hint = f"It is {who}." if who else None
+    raise NetworkError(f"another daemon listens on '{path}'", errno=errno.EADDRINUSE, hint=hint)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 from hostel.cause import sentence
-from hostel.errors import ErrorCode, ErrorDomain, VirtError
+from hostel.errors import ErrorCode, ErrorDomain, HostelError, VirtError
 
 _BEGINNINGS: Final[dict[ErrorCode, str]] = {
     ErrorCode.INTERNAL_ERROR: "internal error: %s",
@@ -69,7 +69,12 @@ def printable(text: str) -> str:
 
 
 def system_fault(
-    error: OSError, doing: str, domain: ErrorDomain = ErrorDomain.NONE, *, removing: bool = False
+    error: OSError,
+    doing: str,
+    domain: ErrorDomain = ErrorDomain.NONE,
+    *,
+    path: str | None = None,
+    removing: bool = False,
 ) -> VirtError:
     """The host refused: ``doing`` (``cannot create path '/x'``), the host's reason and what is behind it.
 
@@ -77,7 +82,10 @@ def system_fault(
         error: the refusal.
         doing: what was tried.
         domain: which part of the system speaks.
+        path: the file it is about, where the error does not say: one that is open.
         removing: a file was to be removed or renamed, about which its directory decides.
     """
+    if error.filename is None and path is not None and not isinstance(error, HostelError):
+        error = OSError(error.errno, error.strerror, path)
     reason = printable(sentence(error, removing=removing))
     return VirtError(ErrorCode.SYSTEM_ERROR, f"{doing}: {reason}", domain=domain)

@@ -179,9 +179,18 @@ def _why_unreached(address: Address, error: OSError | None) -> str | None:
     """What is behind a failed connection to a socket of this host."""
     if error is None or not isinstance(address, UnixAddress):
         return None
+    if error.errno == errno.ECONNREFUSED and not _is_socket(address.path):
+        return f"'{address}' is no socket."
     if error.errno == errno.ECONNREFUSED:
         return f"Nobody listens on '{address}' any more: the server that made it has ended."
     return explain(error.errno, address.path, write=True)
+
+
+def _is_socket(path: str) -> bool:
+    try:
+        return stat.S_ISSOCK(os.stat(path).st_mode)
+    except OSError:  # it is gone meanwhile
+        return True
 
 
 def _why_not_bound(target: Any, error: OSError | None) -> str | None:

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
+from hostel.cause import explain
 from hostel.errors import NetworkError
 from hostel.net.transport import Bytes, set_deadline
 from hostel.units import KiB
@@ -51,6 +52,8 @@ _VERIFY_REASONS: Final = {
     9: "The certificate is not yet activated",
     23: "The certificate is revoked",
 }
+_NOT_YET: Final = 9
+_EXPIRED: Final = 10
 _MISMATCHES: Final = frozenset({62, 64})  # host name, IP address
 
 
@@ -85,6 +88,7 @@ class TlsCredentials:
         context.verify_mode = ssl.CERT_REQUIRED if verify_peer else ssl.CERT_NONE
         side = "server" if server else "client"
         authority = _path(directory, "ca-cert.pem", required=verify_peer or not server)
+        self._authority = os.path.realpath(authority) if authority is not None else None
         revoked = _path(directory, "ca-crl.pem", required=False)
         certificate = _path(directory, f"{side}-cert.pem", required=server)
         key = _path(directory, f"{side}-key.pem", required=server)
@@ -111,6 +115,17 @@ class TlsCredentials:
         session = self._context.wrap_bio(incoming, outgoing, server_side=self.server, server_hostname=name)
         return session, incoming, outgoing
 
+    def _remedy(self, code: int) -> str | None:
+        """What to look at where a certificate is refused for the reason of this number."""
+        if code in (_NOT_YET, _EXPIRED):
+            import datetime
+
+            now = datetime.datetime.now(datetime.UTC)
+            return f"The clock of this host says {now:%Y-%m-%d %H:%M} UTC."
+        if self._authority is not None and _VERIFY_REASONS.get(code) == _VERIFY_REASONS[20]:
+            return f"It is not signed by an authority in {self._authority}."
+        return None
+
     def wrap(self, sock: socket.socket, *, hostname: str | None = None, deadline: float | None = None) -> TlsTransport:
         """Shake hands on a connected socket.
 
@@ -131,9 +146,13 @@ class TlsCredentials:
         except ssl.SSLCertVerificationError as error:
             if error.verify_code in _MISMATCHES:
                 reason = f"Certificate does not match the hostname {hostname}"
+                hint: str | None = (
+                    "'openssl x509 -noout -ext subjectAltName -in FILE' shows, at the server, for which names it is."
+                )
             else:
                 reason = _VERIFY_REASONS.get(error.verify_code, f"TLS handshake failed: {error.verify_message}")
-            raise NetworkError(reason, errno=errno.EACCES) from None
+                hint = self._remedy(error.verify_code)
+            raise NetworkError(reason, errno=errno.EACCES, hint=hint) from None
         except ssl.SSLError as error:
             raise NetworkError(f"TLS handshake failed: {_reason(error)}", errno=errno.EPROTO) from None
         return transport
@@ -284,7 +303,8 @@ def _path(directory: str, name: str, *, required: bool) -> str | None:
     except OSError as error:
         if not required and error.errno == errno.ENOENT:
             return None
-        raise NetworkError(f"Unable to access credentials {path}: {error.strerror}", errno=error.errno) from None
+        message = f"Unable to access credentials {path}: {error.strerror}"
+        raise NetworkError(message, errno=error.errno, hint=explain(error.errno, path, write=False)) from None
 
 
 def _load(what: str, load: Callable[..., object], *arguments: object) -> None:

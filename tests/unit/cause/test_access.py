@@ -11,10 +11,8 @@ from pathlib import Path
 import pytest
 from tests.support.unprivileged import as_nobody
 
-from hostel.cause import access, beyond_errno, explain, holder, sentence
+from hostel.cause import access, beyond_errno, explain, sentence
 from hostel.errors import BlockError
-
-assert holder  # imported before a child of another user needs it
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root has files that are another user's")
 

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from xml.etree import ElementTree
 
 from hostel.block import registry
+from hostel.cause import sentence
 from hostel.drivers.base import VolumeCreateFlag
 from hostel.drivers.storage import lineage, provenance
 from hostel.drivers.storage.inspect import detect_format
@@ -146,7 +147,8 @@ class Storage:
         except (FileNotFoundError, NotADirectoryError):
             return Medium("file", path, exists=False)
         except (OSError, ValueError) as error:
-            raise UsageError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
+            why = sentence(error) if isinstance(error, OSError) else error
+            raise UsageError(f"{path}: {why}") from None
         if stat.S_ISDIR(status.st_mode):
             return Medium("dir", path, exists=True)
         if stat.S_ISBLK(status.st_mode):
@@ -159,7 +161,7 @@ class Storage:
         try:
             return detect_format(path)
         except OSError as error:
-            raise UsageError(f"{path}: {error.strerror}") from None
+            raise UsageError(f"{path}: {sentence(error)}") from None
 
     def volume_at(self, path: str) -> StorageVolume | None:
         """The volume of a pool that is at a path; None where none is.

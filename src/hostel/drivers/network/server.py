@@ -7,6 +7,7 @@ configuration is said by the command. Its files are named for the network's brid
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
 import time
@@ -14,15 +15,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from hostel.cause import in_line
+from hostel.cause.holder import port_hint
 from hostel.drivers import tool
 from hostel.drivers.fault import fault, system_fault
 from hostel.drivers.network.dnsmasq import configuration, hosts_file, names_file
-from hostel.errors import ErrorCode, ErrorDomain
+from hostel.errors import ErrorCode, ErrorDomain, VirtError
 from hostel.model.network import Network
 
 _SECONDS: Final = 30.0
 _GRACE: Final = 5.0  # seconds until it is killed
 _POLL: Final = 0.02
+_DNS_PORT: Final = 53
+_DHCP_PORT: Final = 67
 _MAX_LEASES: Final = 32 << 20  # bytes, as libvirt reads of its own file
 
 
@@ -109,7 +114,11 @@ class DnsmasqServer:
         if not _is_open(self._folder):
             # It reads the files of hosts again as whoever it runs as, and they lie where only root may look.
             command += ["--user=root", "--group=root"]
-        tool.run(command, ErrorDomain.NETWORK, timeout=_SECONDS)
+        try:
+            tool.run(command, ErrorDomain.NETWORK, timeout=_SECONDS)
+        except VirtError as error:
+            who = _taken(error.message)
+            raise VirtError(error.code, f"{error.message}{who}", domain=error.domain) from error
         if self._pid(bridge) is None:
             reason = f"dnsmasq for '{bridge}' ended as soon as it was started; see what it told the system's log"
             raise fault(ErrorCode.INTERNAL_ERROR, reason, ErrorDomain.NETWORK)
@@ -215,3 +224,15 @@ def _reporting(doing: str) -> Iterator[None]:
         yield
     except OSError as error:
         raise system_fault(error, doing, ErrorDomain.NETWORK) from error
+
+
+def _taken(said: str) -> str:
+    """Who has the port that dnsmasq was to serve, for the end of its own words; empty where it says nothing of that."""
+    if not said.endswith(os.strerror(errno.EADDRINUSE)):
+        return ""
+    if "DHCP" in said:
+        hints, fix = [port_hint(_DHCP_PORT, udp=True)], ""
+    else:
+        hints = [port_hint(_DNS_PORT, udp=True), port_hint(_DNS_PORT)]
+        fix = "; <dns enable='no'/> leaves out the name server"
+    return "".join(f"; {in_line(hint)}" for hint in dict.fromkeys(hints) if hint) + fix

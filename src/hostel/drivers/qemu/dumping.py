@@ -14,7 +14,7 @@ from typing import Final
 from hostel.drivers.base import DomainRef, PausedReason, Progress, RunningReason, ShutoffReason
 from hostel.drivers.base.dumping import DirtyRateMode, DumpFlag, DumpFormat
 from hostel.drivers.fault import fault, system_fault
-from hostel.drivers.qemu import process, savefile
+from hostel.drivers.qemu import failure, process, savefile
 from hostel.drivers.qemu.machines import failed, invalid
 from hostel.drivers.qemu.running import Calls, Running
 from hostel.drivers.qemu.saving import DUMP, migrate, wait_for_migration
@@ -139,7 +139,7 @@ def write_dump(machine: Running, path: Path, format: str, flags: DumpFlag, progr
             if flags & DumpFlag.BYPASS_CACHE:
                 os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
     except OSError as error:
-        raise system_fault(error, f"Failed to create file '{path}'", ErrorDomain.QEMU) from error
+        raise system_fault(error, f"Failed to create file '{path}'", ErrorDomain.QEMU, path=str(path)) from error
 
 
 def _way(machine: Running) -> savefile.Packing:
@@ -170,8 +170,8 @@ def _dump_memory(machine: Running, descriptor: int, format: str, progress: Progr
         time.sleep(_POLL)
     if found["status"] != "completed":
         event = machine.qmp.wait(_TOLD, "DUMP_COMPLETED")
-        why = event["data"].get("error", "") if event is not None else ""
-        raise failed(f"QEMU did not write its memory: {why or 'it does not say why'}")
+        why = (event["data"].get("error") if event is not None else None) or "it does not say why"
+        raise failed(f"QEMU did not write its memory: {why}{failure.behind_writing(why, descriptor)}")
 
 
 def settle_dump(machine: Running) -> None:

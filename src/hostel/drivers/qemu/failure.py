@@ -24,7 +24,9 @@ from hostel.units import format_size
 
 _STAMP: Final = re.compile(r"^\d{4}-\d\d-\d\dT[\d:.]+Z ")
 _QUOTED: Final = re.compile(r"'(/[^']*)'")
-_PORT: Final = re.compile(r"(?:^|,)(?:port|tls-port|websocket)=(\d+)")
+# Of options, and of the arguments of commands, which are JSON.
+_PORT: Final = re.compile(r'(?:(?:^|,)(?:port|tls-port|websocket)=|"port": "?)(\d+)')
+_PATH: Final = re.compile(r'(?:(?:^|,)(?:path|mem-path)=|"path": ")([^,"]+)')
 _VNC: Final = re.compile(r"^[^,]*:(\d+)(?:,|$)")
 _FIRST_VNC: Final = 5900
 _NODE: Final = re.compile(r"libvirt-(\d+)-(?:format|storage|slice)")
@@ -77,6 +79,17 @@ def behind(desc: str, arguments: Mapping[str, Any], domain: Domain) -> str:
         domain: the live document, with the device that the command is about.
     """
     hint = _hint(_Said(desc, "-blockdev", json.dumps(arguments, default=str)), domain)
+    return f"; {printable(in_line(hint))}" if hint else ""
+
+
+def behind_writing(why: str, descriptor: int) -> str:
+    """The same for QEMU's writing into a file that we have open."""
+    try:
+        path = os.readlink(f"/proc/self/fd/{descriptor}")
+    except OSError:
+        return ""
+    code = next((code for code in _EXPLAINED if why.endswith(os.strerror(code))), None)
+    hint = explain(code, path, write=True) if path.startswith("/") else None
     return f"; {printable(in_line(hint))}" if hint else ""
 
 
@@ -147,8 +160,9 @@ def _path(said: _Said, domain: Domain) -> str:
     if said.option == "-blockdev":
         if (node := _NODE.search(said.value)) is not None and (path := _image(domain, int(node[1]))[1]):
             return path
-        return str(_json(said.value).get("filename", ""))
-    found = re.search(r"(?:^|,)(?:path|mem-path)=([^,]+)", said.value)
+        if filename := _json(said.value).get("filename"):
+            return str(filename)
+    found = _PATH.search(said.value)
     return found[1] if found is not None else ""
 
 
@@ -167,7 +181,7 @@ def _taken(said: _Said) -> str | None:
     if said.option == "-vnc" and (display := _VNC.match(said.value)) is not None:
         ports.append(_FIRST_VNC + int(display[1]))
     holders += [in_line(found) for port in ports if (found := port_hint(port)) is not None]
-    if (path := re.search(r"(?:^|,)path=([^,]+)", said.value)) is not None:
+    if (path := _PATH.search(said.value)) is not None:
         holders += [f"'{path[1]}' is in use by {name}" for name in find_unix_listeners(path[1])]
     return ", and ".join(holders) or None
 

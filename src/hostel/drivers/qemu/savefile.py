@@ -229,7 +229,7 @@ def rewrite(path: Path, xml: str, *, running: bool) -> None:
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
-        raise system_fault(error, f"cannot write '{path}'", ErrorDomain.QEMU) from error
+        raise system_fault(error, f"cannot write '{path}'", ErrorDomain.QEMU, path=str(path)) from error
 
 
 def _failed(message: str) -> VirtError:

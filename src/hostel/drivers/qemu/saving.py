@@ -18,7 +18,7 @@ from hostel.drivers.base import DomainRef, DomainXmlFlag, PausedReason, Progress
 from hostel.drivers.base.saving import SaveFlag
 from hostel.drivers.events import Started, Suspended
 from hostel.drivers.fault import fault, system_fault
-from hostel.drivers.qemu import document, process, savefile, underway
+from hostel.drivers.qemu import document, failure, process, savefile, underway
 from hostel.drivers.qemu.jobstats import keep
 from hostel.drivers.qemu.machines import failed, invalid
 from hostel.drivers.qemu.origin import Origin
@@ -255,7 +255,7 @@ def write_memory(
                 migrate(machine, target, operation, progress)
             savefile.finish(file)
     except OSError as error:
-        raise system_fault(error, f"Failed to create file '{path}'", ErrorDomain.QEMU) from error
+        raise system_fault(error, f"Failed to create file '{path}'", ErrorDomain.QEMU, path=str(path)) from error
 
 
 def migrate(machine: Running, descriptor: int, operation: int, progress: Progress | None = None) -> None:
@@ -304,7 +304,8 @@ def _follow(machine: Running, job: underway.Underway, operation: int, progress: 
                 machine.publish("job-completed", **told)
                 return
             case "failed" | "cancelled":
-                raise failed(f"QEMU did not write its memory: {found.get('error-desc', found['status'])}")
+                why = found.get("error-desc", found["status"])
+                raise failed(f"QEMU did not write its memory: {why}{failure.behind_writing(why, descriptor)}")
         try:
             job.check()
         except VirtError:

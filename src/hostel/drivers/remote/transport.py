@@ -15,7 +15,7 @@ import threading
 from pathlib import Path
 from typing import IO, Final
 
-from hostel.cause import in_line
+from hostel.cause import in_line, sentence
 from hostel.drivers.fault import fault
 from hostel.drivers.remote.uri import RemoteUri
 from hostel.errors import ErrorCode, ErrorDomain, NetworkError, VirtError
@@ -57,7 +57,7 @@ def reach(uri: RemoteUri, *, read_only: bool) -> Transport:
         sock = connect(TcpAddress(uri.host, str(uri.port)), _CONNECT_SECONDS)
         return SocketTransport(sock) if uri.transport == "tcp" else _secured(uri, sock)
     except NetworkError as error:
-        text = f"unable to connect to server at '{uri.host}:{uri.port}': {error}"
+        text = f"unable to connect to server at '{uri.host}:{uri.port}': {sentence(error)}"
         if error.errno == errno.ECONNREFUSED:
             text += f"; no daemon listens there: systemctl start libvirtd-{uri.transport}.socket, or hosteld with "
             text += f"[{uri.transport}] in its configuration, on {uri.host}"
@@ -78,6 +78,8 @@ def _remedy(path: str, error: NetworkError) -> str:
     if error.errno not in (errno.ENOENT, errno.ECONNREFUSED):
         return in_line(error.hint or "is this the socket of a daemon?")
     why = "no daemon has made it"
+    if error.errno == errno.ECONNREFUSED and os.path.exists(path) and not Path(path).is_socket():
+        return "it is no socket"
     if error.errno == errno.ECONNREFUSED:
         why = "nobody listens on it any more, since the daemon that made it has ended"
     others = [place for place in _USUAL_SOCKETS if place != path and os.path.exists(place)]
@@ -93,10 +95,10 @@ def _secured(uri: RemoteUri, sock: socket.socket) -> Transport:
     import time
 
     verify = uri.settings.get("no_verify", "0") in ("", "0")
-    with tempfile.TemporaryDirectory(prefix="hostel-pki-") as gathered:
-        credentials = TlsCredentials(_gather(uri, Path(gathered)), server=False, verify_peer=verify)
     deadline = time.monotonic() + _CONNECT_SECONDS
     try:
+        with tempfile.TemporaryDirectory(prefix="hostel-pki-") as gathered:
+            credentials = TlsCredentials(_gather(uri, Path(gathered), verify=verify), server=False, verify_peer=verify)
         transport = credentials.wrap(sock, hostname=uri.host, deadline=deadline)
         transport.settimeout(_CONNECT_SECONDS)
         answer = bytearray(1)
@@ -110,8 +112,12 @@ def _secured(uri: RemoteUri, sock: socket.socket) -> Transport:
         raise
 
 
-def _gather(uri: RemoteUri, directory: Path) -> str:
-    """One directory with the certificates, which libvirt keeps in several places under several names."""
+def _gather(uri: RemoteUri, directory: Path, *, verify: bool) -> str:
+    """One directory with the certificates, which libvirt keeps in several places under several names.
+
+    Raises:
+        VirtError: there is no authority's, by which to know the server.
+    """
     given = uri.settings.get("pkipath")
     if given:
         known: list[tuple[str, ...]] = [("cacert.pem",), ("clientcert.pem",), ("clientkey.pem",)]
@@ -124,7 +130,13 @@ def _gather(uri: RemoteUri, directory: Path) -> str:
         ]
         roots = [Path.home() / ".pki" / "libvirt", Path("/etc/pki")]
     for target, candidates in zip(_PKI, known, strict=True):
-        found = next((root / name for root in roots for name in candidates if (root / name).exists()), None)
+        places = [root / name for root in roots for name in candidates]
+        found = next((place for place in places if os.path.lexists(place)), None)
+        if found is None and target == _PKI[0] and verify:
+            usual = roots[-1] / candidates[0]  # where libvirt looks
+            others = "".join(f"; nor is there '{place}'" for place in places if place != usual)
+            text = f"Cannot read CA certificate '{usual}': No such file or directory{others}"
+            raise VirtError(ErrorCode.SYSTEM_ERROR, text, domain=ErrorDomain.RPC)
         if found is not None:
             try:
                 (directory / target).symlink_to(found.absolute())
@@ -145,7 +157,8 @@ class SshTransport(SocketTransport):
         except OSError as error:
             for each in (ours, theirs, self._complaint):
                 each.close()
-            raise fault(ErrorCode.SYSTEM_ERROR, f"cannot run ssh: {error.strerror}", ErrorDomain.RPC) from None
+            fix = "; install the package openssh-client" if error.errno == errno.ENOENT else ""
+            raise fault(ErrorCode.SYSTEM_ERROR, f"cannot run ssh: {error.strerror}{fix}", ErrorDomain.RPC) from None
         super().__init__(ours)
         self.passes_files = False
 

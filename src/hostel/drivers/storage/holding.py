@@ -27,7 +27,7 @@ def translating(doing: str, name: str, path: str, *, removing: bool = False) -> 
         message = " ".join(f"{doing}: {sentence(error)}".split())
         raise fault(ErrorCode.OPERATION_FAILED, printable(message), ErrorDomain.STORAGE) from error
     except OSError as error:
-        raise system_fault(error, doing, ErrorDomain.STORAGE, removing=removing) from error
+        raise system_fault(error, doing, ErrorDomain.STORAGE, path=path, removing=removing) from error
 
 
 def in_use(name: str, path: str) -> VirtError:
