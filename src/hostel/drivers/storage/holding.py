@@ -10,8 +10,8 @@ from collections.abc import Iterator
 
 from hostel.block import permission
 from hostel.block.permission import Permission
-from hostel.cause import sentence
-from hostel.cause.holder import find_holders, kernel_holders
+from hostel.cause import in_line, sentence
+from hostel.cause.holder import find_holders, kernel_holders, lock_hint
 from hostel.drivers.fault import fault, printable, system_fault
 from hostel.errors import BlockError, ErrorCode, ErrorDomain, ImageLocked, VirtError
 
@@ -33,7 +33,7 @@ def translating(doing: str, name: str, path: str, *, removing: bool = False) -> 
 def in_use(name: str, path: str) -> VirtError:
     """The refusal to change a volume that somebody uses; names who."""
     holders = ", ".join([*find_holders(path), *kernel_holders(path)])
-    holders = holders or "another process or a running operation"
+    holders = holders or f"another process or a running operation; {in_line(lock_hint(path))}"
     return fault(ErrorCode.OPERATION_INVALID, f"volume '{name}' is still in use by {holders}", ErrorDomain.STORAGE)
 
 
