@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from hostel.block import graph
+from hostel.block.driver import Preallocation
 from hostel.cause import explain
 from hostel.cause.mount import mount_of
 from hostel.errors import BlockError
@@ -30,9 +31,10 @@ def small(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_full_file_system_is_named_and_what_is_missing(small: Path) -> None:
-    with graph.create(str(small / "disk")) as node, pytest.raises(BlockError, match="Could not resize file") as caught:
-        from hostel.block.driver import Preallocation
-
+    with (
+        graph.create(str(small / "disk")) as node,
+        pytest.raises(BlockError, match="Could not preallocate new data") as caught,
+    ):
         node.resize(5 << 20, Preallocation.FALLOC)
     assert caught.value.hint == (
         f"The file system of '{small}/disk' (tmpfs on '{small}') has 1 MiB, of which 1 MiB are free: "

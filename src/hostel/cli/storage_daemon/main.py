@@ -8,13 +8,14 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Final
 
+from hostel.cause import hint_of
 from hostel.cli import pidfile
 from hostel.cli.getopt import GetOpt
 from hostel.cli.img.arguments import Failure, Flag
 from hostel.cli.img.main import QEMU_VERSION
 from hostel.cli.img.output import Output
 from hostel.cli.storage_daemon import usage
-from hostel.errors import HostelError, UsageError
+from hostel.errors import BlockError, HostelError, UsageError
 
 if TYPE_CHECKING:
     from hostel.cli.qemu_nbd.background import Background
@@ -133,8 +134,8 @@ def _make(daemon: Daemon, name: str, value: str, output: Output) -> None:
         raise
     except (HostelError, OSError) as error:
         message = error.strerror if isinstance(error, OSError) and not isinstance(error, HostelError) else str(error)
-        hint = getattr(error, "hint", None)
-        raise Failure(f"--{name} {value}: {message}" + (f"\n{hint}" if hint else "")) from None
+        hint = getattr(error, "hint", None) or hint_of(error)
+        raise BlockError(f"--{name} {value}: {message}", hint=hint) from None
 
 
 def _blockdev(daemon: Daemon, value: str, output: Output) -> None:

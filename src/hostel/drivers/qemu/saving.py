@@ -277,10 +277,12 @@ def migrate(machine: Running, descriptor: int, operation: int, progress: Progres
         raise machine.translated(error, "getfd") from error
     with underway.job(machine.run, _NAMES[operation]) as job:
         machine.ask("migrate", uri="fd:hostel-migrate")
-        _follow(machine, job, operation, progress)
+        _follow(machine, job, descriptor, operation, progress)
 
 
-def _follow(machine: Running, job: underway.Underway, operation: int, progress: Progress | None) -> None:
+def _follow(
+    machine: Running, job: underway.Underway, descriptor: int, operation: int, progress: Progress | None
+) -> None:
     """Wait until QEMU's state is written.
 
     Raises:
