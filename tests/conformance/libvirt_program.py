@@ -107,6 +107,9 @@ print(domain.screenshot(picture, 0), picture.recv(8), picture.abort())
 unopened = connection.newStream()
 print(outcome(unopened.recv, 1), outcome(unopened.finish), outcome(unopened.abort), outcome(connection.newStream, "x"))
 
+for arch in ("x86_64", "i686", "ppc64le", "aarch64", "s390x", "riscv64", "armv7b", "nosuch"):
+    print(outcome(connection.getCPUModelNames, arch))
+
 # Objects, and how long a connection is there.
 snapshot = domain.snapshotCreateXML("<domainsnapshot><name>one</name></domainsnapshot>")
 print(snapshot.domain() is domain, snapshot.getConnect() is connection, domain.connect() is connection)

@@ -13,6 +13,7 @@ from hostel.drivers.base.capabilities import (
     CompareFlag,
     CpuComparison,
     DomainCapabilitiesDriver,
+    ModelNamesDriver,
     ProcessorDriver,
 )
 from hostel.drivers.base.offered import offered
@@ -51,7 +52,8 @@ def _processors(session: Session, api: str) -> ProcessorDriver:
 
 def _models(session: Session, args: Args) -> None:
     with failing("failed to get CPU model names"):
-        names = _processors(session, "virConnectGetCPUModelNames").connect_get_cpu_model_names(args["arch"])
+        driver = offered(session.hypervisor, ModelNamesDriver, "virConnectGetCPUModelNames")
+        names = driver.connect_get_cpu_model_names(args["arch"])
     for name in names:
         session.output.line(name)
     if not names:

@@ -46,11 +46,16 @@ class DomainCapabilitiesDriver(Protocol):
 
 
 @runtime_checkable
-class ProcessorDriver(Protocol):
-    """Processors; ``INTERNAL_ERROR`` where a document names a model or a feature that nobody knows."""
+class ModelNamesDriver(Protocol):
+    """Names of processors."""
 
     def connect_get_cpu_model_names(self, arch: str) -> list[str]:
         """The models of an architecture."""
+
+
+@runtime_checkable
+class ProcessorDriver(ModelNamesDriver, Protocol):
+    """Processors; ``INTERNAL_ERROR`` where a document names a model or a feature that nobody knows."""
 
     def connect_compare_cpu(self, xml: str, flags: CompareFlag = CompareFlag.NONE) -> int:
         """How the host is to a processor, as :class:`CpuComparison`; ``CPU_INCOMPATIBLE`` where that is asked for."""

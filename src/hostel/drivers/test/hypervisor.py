@@ -40,6 +40,7 @@ from hostel.drivers.test.inside import InsideCalls
 from hostel.drivers.test.lifecycle import no_flags, ref_of, refused, running, stop, tell
 from hostel.drivers.test.machine import MachineCalls
 from hostel.drivers.test.metadata import MetadataCalls
+from hostel.drivers.test.processors import ProcessorCalls
 from hostel.drivers.test.saving import SaveCalls
 from hostel.drivers.test.snapshot import SnapshotCalls
 from hostel.drivers.test.tuning import TuningCalls
@@ -56,6 +57,7 @@ class TestDriver(
     InsideCalls,
     MachineCalls,
     MetadataCalls,
+    ProcessorCalls,
     SaveCalls,
     SnapshotCalls,
     TuningCalls,

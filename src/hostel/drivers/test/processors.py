@@ -1,0 +1,47 @@
+"""Processors that the invented host knows by name: those of libvirt's own map (``src/cpu_map``)."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from hostel.drivers.fault import fault
+from hostel.errors import ErrorCode, ErrorDomain
+from hostel.model.domain.platform import X86
+
+_X86: Final = """
+    486 pentium pentium2 pentium3 pentiumpro coreduo n270 core2duo qemu32 kvm32 cpu64-rhel5 cpu64-rhel6 qemu64 kvm64
+    Conroe Penryn Nehalem Nehalem-IBRS Westmere Westmere-IBRS SandyBridge SandyBridge-IBRS IvyBridge IvyBridge-IBRS
+    Haswell-noTSX Haswell-noTSX-IBRS Haswell Haswell-IBRS Broadwell-noTSX Broadwell-noTSX-IBRS Broadwell Broadwell-IBRS
+    Skylake-Client Skylake-Client-IBRS Skylake-Client-noTSX-IBRS Skylake-Server Skylake-Server-IBRS
+    Skylake-Server-noTSX-IBRS Cascadelake-Server Cascadelake-Server-noTSX Icelake-Client Icelake-Client-noTSX
+    Icelake-Server Icelake-Server-noTSX Cooperlake Snowridge athlon phenom Opteron_G1 Opteron_G2 Opteron_G3 Opteron_G4
+    Opteron_G5 EPYC EPYC-IBPB EPYC-Rome EPYC-Milan Dhyana
+"""
+_PPC64: Final = "POWER6 POWER7 POWER8 POWER9 POWER10 POWERPC_e5500 POWERPC_e6500"
+_ANY: Final = ("aarch64", "armv6l", "armv7b", "armv7l", "s390", "s390x")
+# Those of libvirt's architectures whose processors have no names.
+_NAMELESS: Final = """
+    alpha cris ia64 lm32 m68k microblaze microblazeel mips mips64 mips64el mipsel openrisc parisc parisc64
+    ppc ppcemb ppcle riscv32 riscv64 sh4 sh4eb sparc sparc64 unicore32 xtensa xtensaeb
+"""
+
+
+class ProcessorCalls:
+    """Which models there are."""
+
+    def connect_get_cpu_model_names(self, arch: str) -> list[str]:
+        """The models of an architecture; none where any may be.
+
+        Raises:
+            VirtError: ``INVALID_ARG``: there is no such architecture; ``NO_SUPPORT``: its processors have no names.
+        """
+        if arch in X86:
+            return _X86.split()
+        if arch in ("ppc64", "ppc64le"):
+            return _PPC64.split()
+        if arch in _ANY:
+            return []
+        if arch in _NAMELESS.split():
+            what = f"'{arch}' architecture is not supported by CPU driver"
+            raise fault(ErrorCode.NO_SUPPORT, what, ErrorDomain.CPU)
+        raise fault(ErrorCode.INVALID_ARG, f"cannot find architecture {arch}", ErrorDomain.TEST)
