@@ -5,10 +5,11 @@
 # make iotests       QEMU's own suite on our tools; TESTS="qcow2 061" picks some
 # make libvirt-data  libvirt's own test data through our model; TESTS="networkxml2xml" picks some
 # make virt-install-data  virt-manager's own tests of virt-install, virt-xml and virt-clone on ours
+# make client-suites tests of libvirt's clients on ours; TESTS="libvirt-python DIR" names one, and a copy of its source
 # make bench         timings beside qemu-img
 # make soak          the random tests with twenty times their seeds: most of an hour (SOAK=100 for more)
 .POSIX:
-.PHONY: check test conformance formats iotests libvirt-data virt-install-data bench soak
+.PHONY: check test conformance formats iotests libvirt-data virt-install-data client-suites bench soak
 
 BIN = .venv/bin
 
@@ -36,6 +37,9 @@ libvirt-data:
 
 virt-install-data:
 	PYTHONPATH=tools:tests $(BIN)/python -m virt_install_data $(TESTS)
+
+client-suites:
+	PYTHONPATH=tools:tests $(BIN)/python -m client_suites $(TESTS)
 
 bench:
 	./test -s tests/bench

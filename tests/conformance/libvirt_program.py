@@ -86,7 +86,7 @@ for call in (domain.setMemory, domain.setMemoryFlags, domain.setMaxMemory, domai
     print(outcome(call, 0))
 print(outcome(connection.domainListGetStats, []), outcome(connection.domainListGetStats, [domain])[0][1])
 print(outcome(domain.setMemoryParameters, {}), outcome(domain.setMemoryParameters, {"nosuch": 1}))
-print(outcome(domain.setBlockIoTune, "vda", {"read_bytes_sec": 5}), domain.blockIoTune("vda")["read_bytes_sec"])
+print(outcome(domain.setBlockIoTune, "vda", {"read_bytes_sec": 5}), sorted(domain.blockIoTune("vda").items()))
 print(
     outcome(domain.setInterfaceParameters, "testnet0", {"inbound.average": 7}), domain.interfaceParameters("testnet0")
 )

@@ -29,6 +29,9 @@ _PARTS: Final = re.compile(
     rf"vir(?:Connect|Node(?=List|NumOf))?(?:ListAll|ListDefined|List|NumOfDefined|NumOf|Find|Get)?({'|'.join(_BY_WORD)})"
 )
 
+# Errors that functions raise before they ask a driver, and those that both do.
+_OF_FUNCTIONS: Final = (ErrorCode.NO_SUPPORT, ErrorCode.OPERATION_DENIED, ErrorCode.INVALID_CONN)
+_OF_BOTH: Final = (ErrorCode.INVALID_ARG, ErrorCode.ARGUMENT_UNSUPPORTED)
 _MACHINES: Final = (ErrorDomain.DOMAIN, ErrorDomain.DOMAIN_SNAPSHOT, ErrorDomain.DOMAIN_CHECKPOINT)
 
 
@@ -59,8 +62,10 @@ def located(error: VirtError, function: str, driver: ErrorDomain = ErrorDomain.N
     if _EVENTS.match(function):
         return error
     if error.domain == ErrorDomain.NONE:
-        is_ours = error.code in (ErrorCode.NO_SUPPORT, ErrorCode.OPERATION_DENIED, ErrorCode.INVALID_CONN)
-        error.domain = _part(function) if is_ours or driver == ErrorDomain.NONE else driver
+        if error.code in _OF_FUNCTIONS or (error.code in _OF_BOTH and driver == ErrorDomain.NONE):
+            error.domain = _part(function)
+        else:
+            error.domain = driver
     elif error.domain == ErrorDomain.XML and error.code == ErrorCode.XML_DETAIL:
         error.domain = _part(function)
     return error

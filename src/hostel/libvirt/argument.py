@@ -47,6 +47,7 @@ _GETTERS: Final[dict[str, tuple[str, int]]] = {
     "domain_set_interface_parameters": ("domain_get_interface_parameters", 1),
     "node_set_memory_parameters": ("node_get_memory_parameters", 0),
 }
+TEXT_OKAY: Final = 4  # VIR_TYPED_PARAM_STRING_OKAY: we know parameters that are texts
 _OPTIONAL: Final = frozenset({"domain_block_copy"})  # may do without any
 _UNSIGNED: Final = {"u8": 0xFF, "u16": 0xFFFF, "u32": 0xFFFF_FFFF, "u64": 0xFFFF_FFFF_FFFF_FFFF}
 
@@ -96,8 +97,9 @@ def _known(handle: Handle, getter: str, taken: int, before: Sequence[Any]) -> di
     procedure = REMOTE.by_name[getter]
     own = () if handle._wire is None else (handle._wire,)
     # How many are wanted; a daemon refuses a number that is greater than any it has room for.
-    counts = [bound(procedure) for field in procedure.arguments.fields if field.name == "nparams"]
-    answer = call(handle, getter, *own, *before[:taken], *counts, 0)
+    known = tells_parameters(procedure)
+    counts = [bound(procedure)] if known else []
+    answer = call(handle, getter, *own, *before[:taken], *counts, TEXT_OKAY if known else 0)
     return {name: kind for name, (kind, _) in answer[0]}
 
 
@@ -108,6 +110,13 @@ def _kind(name: str, value: Any) -> int:
     if isinstance(value, int):
         return _ULLONG if value >= 0 else _LLONG
     raise TypeError(f"{name}: a parameter is a number, a truth value or a text, not {type(value).__name__}")
+
+
+def tells_parameters(procedure: Procedure) -> bool:
+    """Whether a procedure gives as many parameters as it is asked for; such take :data:`TEXT_OKAY`."""
+    return any(field.name == "nparams" for field in procedure.arguments.fields) and bool(
+        procedure.result.fields and split_type(procedure.result.fields[0].type)[0] == "param"
+    )
 
 
 def fitted(procedure: Procedure, arguments: Sequence[Any], names: Sequence[str]) -> list[Any]:

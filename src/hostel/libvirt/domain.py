@@ -8,6 +8,7 @@ from typing import Any
 
 from hostel.drivers.adapters import uuid_text
 from hostel.libvirt import shape
+from hostel.libvirt.argument import TEXT_OKAY
 from hostel.libvirt.constants.domain_job import VIR_MIGRATE_PEER2PEER
 from hostel.libvirt.method import Handle, call, call_with_files, install, kind, wired
 from hostel.libvirt.stream import begin, virStream
@@ -124,14 +125,14 @@ class virDomain(Handle):
     def getCPUStats(self, total: bool, flags: int = 0) -> list[dict[str, Any]]:
         """Times that CPUs have worked for the domain, in nanoseconds: of all together, or one by one."""
         if total:
-            params, _ = call(self, "domain_get_cpu_stats", self._wire, _PARAMETERS, -1, 1, flags)
+            params, _ = call(self, "domain_get_cpu_stats", self._wire, _PARAMETERS, -1, 1, flags | TEXT_OKAY)
             return [shape.typed(params)]
-        _, cpus = call(self, "domain_get_cpu_stats", self._wire, 0, 0, 0, flags)
-        _, width = call(self, "domain_get_cpu_stats", self._wire, 0, 0, 1, flags)
+        _, cpus = call(self, "domain_get_cpu_stats", self._wire, 0, 0, 0, flags | TEXT_OKAY)
+        _, width = call(self, "domain_get_cpu_stats", self._wire, 0, 0, 1, flags | TEXT_OKAY)
         found: list[dict[str, Any]] = []
         for first in range(0, cpus, _CPUS):
             count = min(_CPUS, cpus - first)
-            params, _ = call(self, "domain_get_cpu_stats", self._wire, width, first, count, flags)
+            params, _ = call(self, "domain_get_cpu_stats", self._wire, width, first, count, flags | TEXT_OKAY)
             found += [shape.typed(params[at : at + width]) for at in range(0, width * count, width)]
         return found
 

@@ -19,7 +19,7 @@ from hostel.drivers.adapters import uuid_bytes
 from hostel.drivers.fault import fault
 from hostel.errors import ErrorCode, LocalProtocolError, VirtError
 from hostel.libvirt import shape
-from hostel.libvirt.argument import bitmap, fitted, parameters, texts
+from hostel.libvirt.argument import TEXT_OKAY, bitmap, fitted, parameters, tells_parameters, texts
 from hostel.libvirt.error import failed, virResetLastError
 from hostel.wire.rpc.procedure import Procedure
 from hostel.wire.rpc.programs import REMOTE
@@ -271,6 +271,8 @@ def _expression(field: Field, remaining: Any, row: Row) -> str:
     if name is None:
         assert field.name == "flags", f"{row.name}: nothing is given for {field.name}"
         return "0"
+    if field.name == "flags" and tells_parameters(row.procedure):
+        return f"{name} | {TEXT_OKAY}"
     if item == "param":
         before = ", ".join(row.names[: row.names.index(name)])
         return f"parameters(self, {row.procedure.name!r}, {name}, {before})"
