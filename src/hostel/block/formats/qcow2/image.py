@@ -448,8 +448,7 @@ class Qcow2Image:
     def set_features(self, incompatible: int) -> None:
         """Write the incompatible features and sync."""
         header = self.header.replace(incompatible_features=int(incompatible))
-        self._write_header((Header.OFFSET["incompatible_features"], header.incompatible_features.to_bytes(8, "big")))
-        self.preamble = self.preamble._replace(header=header)
+        self.write_header_fields(header, "incompatible_features", "compatible_features")
 
     def write_preamble(self, preamble: Preamble) -> None:
         """Replace the header cluster's content; see :mod:`hostel.block.formats.qcow2.header_update`."""
