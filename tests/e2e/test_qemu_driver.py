@@ -175,6 +175,29 @@ def test_qemus_own_last_words_are_the_error(driver: QemuDriver, home: Path) -> N
     assert driver.domain_get_state(ref).reason == ShutoffReason.FAILED
 
 
+def test_disk_that_somebody_writes_is_told_with_who_that_is(driver: QemuDriver, home: Path) -> None:
+    ref = driver.domain_define_xml(xml(home))
+    command = ["qemu-storage-daemon", "--blockdev", f"driver=file,node-name=f,filename={home}/disk.img"]
+    export = ["--nbd-server", f"addr.type=unix,addr.path={home}/nbd", "--export", "nbd,id=e,node-name=f,writable=on"]
+    with subprocess.Popen([*command, *export]) as other:
+        deadline = time.monotonic() + 20
+        while not (home / "nbd").exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        try:
+            with pytest.raises(VirtError) as caught:
+                driver.domain_create(ref)
+        finally:
+            other.terminate()
+            other.wait(20)
+    assert caught.value.code is ErrorCode.INTERNAL_ERROR
+    assert caught.value.message.startswith(
+        "internal error: domain 'g1' could not be started: Failed to get shared \"write\" lock (disk 'vda', "
+    )
+    assert caught.value.message.endswith(f"; it is open in process {other.pid} (qemu-storage-daemon)")
+    assert "-blockdev" not in caught.value.message
+
+
 def test_autostart_starts_what_is_marked(driver: QemuDriver, home: Path) -> None:
     ref = driver.domain_define_xml(xml(home))
     assert driver.connect_autostart() == []

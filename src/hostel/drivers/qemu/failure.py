@@ -157,11 +157,11 @@ def _path(said: _Said, domain: Domain) -> str:
     """The host's file that an error is about."""
     if quoted := _QUOTED.findall(said.message):
         return str(quoted[-1])
-    if said.option == "-blockdev":
-        if (node := _NODE.search(said.value)) is not None and (path := _image(domain, int(node[1]))[1]):
-            return path
-        if filename := _json(said.value).get("filename"):
-            return str(filename)
+    # QEMU takes a raw image's locks only for the device that has its node.
+    if (node := _NODE.search(said.value)) is not None and (path := _image(domain, int(node[1]))[1]):
+        return path
+    if said.option == "-blockdev" and (filename := _json(said.value).get("filename")):
+        return str(filename)
     found = _PATH.search(said.value)
     return found[1] if found is not None else ""
 
