@@ -62,6 +62,10 @@ MOMENTS = [
     "snapshot-list test --metadata --name; snapshot-list test --no-metadata --name; "
     "snapshot-list test --disk-only --name",
     "snapshot-create-as test s1; snapshot-delete test s1 --metadata; snapshot-list test --name",
+    "snapshot-create-as test s1; snapshot-revert test s1 --running --paused; "
+    "snapshot-delete test s1 --children --children-only; snapshot-create test moment.xml --current",
+    "checkpoint-create test --redefine-validate; checkpoint-create-as test c1; "
+    "checkpoint-delete test c1 --children --children-only",
     "checkpoint-list test",
     "checkpoint-create-as test c1; checkpoint-list test; checkpoint-dumpxml test c1; checkpoint-info test c1; "
     "checkpoint-parent test c1",
@@ -149,9 +153,28 @@ MACHINES = [
     "blkdeviotune test vda --read-bytes-sec 10 --read-bytes-sec-max 20; blkdeviotune test nosuch; "
     "blkdeviotune test vda --config; "
     "blkdeviotune test vda --group-name foo --total-iops-sec 5 --total-iops-sec-max 50",
+    "cpu-models x86_64; cpu-models ppc64; cpu-models s390x; cpu-models alpha; cpu-models nosuch",
+    "cpu-compare /etc/hostname; domcapabilities; hypervisor-cpu-compare /nosuch",
+    "freepages --all; freepages; freepages 0; freepages --cellno 9 --pagesize 4; freepages --all --pagesize 2M",
+    "allocpages 4 1; node-memory-tune; node-memory-tune 1; nodesuspend mem 60",
+    "domlaunchsecinfo test; schedinfo test --live; schedinfo test --config; schedinfo test --weight -1; "
+    "schedinfo test --weight 4294967296; perf test --enable cmt --disable cmt; perf test --enable cmt,cmt",
+    "setmem test 0; setmem test ''; setmem test 1.5G; setmem test 18446744073709551615; setmem test 17E; "
+    "setmaxmem test 0 --config; setvcpus test 4294967296; vcpupin test 4294967296; dommemstat test --period -1",
+    "event --event lifecycle --timeout 99999999999; event --event lifecycle --timeout 0; domtime test -- -3",
+    "domjobinfo test; domjobinfo test --completed; domjobinfo test --rawstats; domjobinfo test --keep-completed",
+    "create drawn.xml; dumpxml drawn; domiflist drawn; domifaddr drawn",
     "domstats; domstats --state; domstats test; domstats --iothread; domstats --vcpu; domstats --raw; "
     "destroy test; domstats",
 ]
+
+
+DRAWN = """<domain type='test'><name>drawn</name><uuid>11111111-2222-3333-4444-555555555555</uuid>
+<memory>65536</memory><os><type>hvm</type></os><devices>
+<interface type='network'><mac address='52:54:00:11:22:33'/><source network='default'/></interface>
+<interface type='network'><mac address='52:54:00:11:22:34'/><source network='default'/>
+<target dev='testnet0'/></interface>
+<graphics type='vnc' port='5901'/></devices></domain>"""
 
 
 def normal(answer: tuple[int, str, str]) -> tuple[int, str, str]:
@@ -175,4 +198,6 @@ def theirs(line: str) -> tuple[int, str, str]:
 @pytest.mark.parametrize("line", MOMENTS + MACHINES)
 def test_a_line_gives_what_virsh_gives(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "drawn.xml").write_text(DRAWN)
+    (tmp_path / "moment.xml").write_text("<domainsnapshot><name>m</name></domainsnapshot>")
     assert normal(run_lines(URI, open_uri, [[line]])[0]) == normal(theirs(line))

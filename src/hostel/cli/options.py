@@ -18,6 +18,7 @@ Flag = TypeVar("Flag", bound=enum.IntFlag)
 _BLANK: Final = " \t"
 _NUMBER: Final = re.compile(r"[ \t\n]*([+-]?)([0-9]{1,20})", re.ASCII)
 _MAX: Final = 2**64 - 1  # unsigned long long
+UINT: Final = 2**32 - 1  # the greatest that a C unsigned int takes
 
 
 class Kind(enum.Enum):
@@ -98,8 +99,13 @@ class Args:
         assert found is not None, name
         return found
 
-    def number(self, name: str, *, wraps: bool = False) -> int | None:
-        """The option's value as an integer of at least 0; with ``wraps`` -1 is the greatest there is.
+    def number(self, name: str, *, wraps: bool = False, most: int = _MAX) -> int | None:
+        """The option's value as an integer of at least 0.
+
+        Args:
+            name: the option's.
+            wraps: whether -1 is the greatest there is.
+            most: the greatest that is taken.
 
         Raises:
             UsageError: not such a number.
@@ -111,7 +117,7 @@ class Args:
         value = int(match[1] + match[2]) if match else _MAX + 1
         if value < 0 and wraps:
             value += _MAX + 1
-        if not 0 <= value <= _MAX:
+        if not 0 <= value <= most:
             raise UsageError(f"Numeric value '{text}' for <{name}> option is malformed or out of range")
         return value
 

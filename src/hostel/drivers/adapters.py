@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import enum
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from hostel.codec.xdr import Field, split_type
@@ -454,6 +454,15 @@ def _text(raw: bytes) -> str:
     return raw.split(b"\0")[0].decode("utf-8", "surrogateescape")
 
 
+def _parameters(wire: Sequence[tuple[str, tuple[int, Any]]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, (_, value) in wire:
+        if name in found:
+            raise fault(ErrorCode.INVALID_ARG, f"parameter '{name}' occurs multiple times")
+        found[name] = value
+    return found
+
+
 _FROM_WIRE: Final[dict[str, Callable[[Any], Any]]] = {
     "domain": lambda wire: DomainRef(wire[0], uuid_text(wire[1]), wire[2]),
     "network": lambda wire: NetworkRef(wire[0], uuid_text(wire[1])),
@@ -468,7 +477,7 @@ _FROM_WIRE: Final[dict[str, Callable[[Any], Any]]] = {
     "nwfilter_binding": lambda wire: NwfilterBindingRef(*wire),
     "secret": lambda wire: SecretRef(uuid_text(wire[0]), _usage_type(wire[1]), wire[2]),
     "uuid": uuid_text,
-    "param": lambda wire: {name: value for name, (_, value) in wire},
+    "param": _parameters,
 }
 _TO_WIRE: Final[dict[str, Callable[[Any], Any]]] = {
     "domain": lambda ref: (ref[0], uuid_bytes(ref[1]), ref[2]),

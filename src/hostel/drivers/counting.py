@@ -24,3 +24,13 @@ def check_one(affect: Affect, domain: ErrorDomain) -> None:
     if affect == Affect.LIVE | Affect.CONFIG:
         what = "Flags 'VIR_DOMAIN_AFFECT_LIVE' and 'VIR_DOMAIN_AFFECT_CONFIG' are mutually exclusive"
         raise VirtError(ErrorCode.INVALID_ARG, what, domain=domain)
+
+
+def not_zero(memory: int) -> None:
+    """Refuse a guest without memory.
+
+    Raises:
+        VirtError: ``INVALID_ARG``.
+    """
+    if memory <= 0:
+        raise VirtError(ErrorCode.INVALID_ARG, "memory in virDomainSetMemoryFlags must not be zero")

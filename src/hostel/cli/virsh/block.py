@@ -6,7 +6,7 @@ import sys
 import time
 from typing import Final
 
-from hostel.cli.options import Args, Command, data, flag, number, value
+from hostel.cli.options import UINT, Args, Command, data, flag, number, value
 from hostel.cli.virsh import document
 from hostel.cli.virsh.affect import THREE, affected, check
 from hostel.cli.virsh.scaled import scaled
@@ -195,7 +195,7 @@ def _end(session: Session, domain: DomainRef, args: Args, verb: str, done: str) 
 
 def _copy(session: Session, args: Args) -> None:
     bandwidth = _bandwidth(args) * (1 if args.has("bytes") else _MIB)
-    granularity, buffer = args.number("granularity") or 0, args.number("buf-size") or 0
+    granularity, buffer = args.number("granularity", most=UINT) or 0, args.number("buf-size") or 0
     ends = args.has("pivot") or args.has("finish")
     waits = args.has("wait") or ends or bool(_timeout(args))
     for one, other in (("dest", "xml"), ("format", "xml"), ("blockdev", "xml"), ("pivot", "finish")):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from typing import Any, Final, NamedTuple
 
-from hostel.cli.options import Args, Command, data, flag, number
+from hostel.cli.options import UINT, Args, Command, data, flag, number
 from hostel.cli.virsh.interface import find
 from hostel.cli.virsh.session import CommandError, Session, failing
 from hostel.errors import UsageError, VirtError
@@ -103,7 +103,7 @@ def _bridge(session: Session, args: Args) -> None:
     with contextlib.suppress(VirtError):
         driver.interface_lookup_by_name(bridge)
         raise CommandError(f"Network device {bridge} already exists")
-    delay = args.number("delay") or 0
+    delay = args.number("delay", most=UINT) or 0
     if delay > _MOST:
         raise UsageError(f"Numeric value '{delay}' for <delay> option is malformed or out of range")
     xml = driver.interface_get_xml_desc(found, inactive=True)

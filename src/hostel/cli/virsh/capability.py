@@ -38,8 +38,8 @@ _COMPARE: Final = (
 
 
 def _capabilities(session: Session, args: Args) -> None:
-    drivers = offered(session.hypervisor, DomainCapabilitiesDriver, "virConnectGetDomainCapabilities")
     with failing("failed to get emulator capabilities"):
+        drivers = offered(session.hypervisor, DomainCapabilitiesDriver, "virConnectGetDomainCapabilities")
         text = drivers.connect_get_domain_capabilities(
             args.get("emulatorbin"), args.get("arch"), args.get("machine"), args.get("virttype")
         )

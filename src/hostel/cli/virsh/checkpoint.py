@@ -19,7 +19,7 @@ from hostel.drivers.base.backup import (
     CheckpointXmlFlag,
 )
 from hostel.drivers.base.offered import offered
-from hostel.errors import ErrorCode, VirtError
+from hostel.errors import ErrorCode, UsageError, VirtError
 
 NAME = value("checkpointname", "the checkpoint's name")
 QUIESCE = flag("quiesce", "have the guest agent freeze file systems first")
@@ -51,6 +51,8 @@ def _checkpoints(session: Session, api: str) -> CheckpointDriver:
 
 
 def _create(session: Session, args: Args) -> None:
+    if args.has("redefine-validate") and not args.has("redefine"):
+        raise UsageError("Option --redefine is required by option --redefine-validate")
     domain = session.domain(args)
     file = args.get("xmlfile")
     xml = read_document(file) if file is not None else "<domaincheckpoint/>"

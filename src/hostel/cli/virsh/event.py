@@ -38,6 +38,7 @@ _PHASES: Final = ("connect", "initialize", "disconnect")
 _FAMILIES: Final = ("IPv4", "IPv6", "unix")
 _AGENT_STATES: Final = ("unknown", "connected", "disconnected")
 _AGENT_REASONS: Final = ("unknown", "domain started", "channel event")
+_LONGEST: Final = (2**31 - 1) // 1000  # seconds
 _METADATA: Final = ("description", "title", "element")
 
 Detail = Mapping[str, Any]
@@ -153,7 +154,7 @@ def timeout(args: Args) -> int | None:
     Raises:
         UsageError: it is no number above 0.
     """
-    seconds = args.number("timeout")
+    seconds = args.number("timeout", most=_LONGEST)
     if args.has("timeout") and not seconds:
         raise UsageError(f"Numeric value '{args.get('timeout')}' for <timeout> option is malformed or out of range")
     return seconds

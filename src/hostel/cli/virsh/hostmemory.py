@@ -74,14 +74,14 @@ def _allocate(session: Session, args: Args) -> None:
 
 
 def _tune(session: Session, args: Args) -> None:
-    given = {name.replace("-", "_"): args.number(name) for name in _TUNABLE if args.has(name)}
-    driver = _memory(session, "virNodeSetMemoryParameters" if given else "virNodeGetMemoryParameters")
+    given = {name.replace("-", "_"): args.number(name, most=_LARGEST) for name in _TUNABLE if args.has(name)}
     if given:
         with failing("Unable to change memory parameters"):
+            driver = _memory(session, "virNodeSetMemoryParameters")
             driver.node_set_memory_parameters({name: value or 0 for name, value in given.items()})
         return
     with failing("Unable to get number of memory parameters"):
-        found = driver.node_get_memory_parameters()
+        found = _memory(session, "virNodeGetMemoryParameters").node_get_memory_parameters()
     session.output.text("Shared memory:\n" + "".join(f"\t{name:<15} {value}\n" for name, value in found.items()))
 
 

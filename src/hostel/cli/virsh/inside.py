@@ -7,6 +7,7 @@ import time
 from typing import Final
 
 from hostel.cli.options import Args, Command, data, flag, number, value
+from hostel.cli.virsh.scaled import integer
 from hostel.cli.virsh.session import DOMAIN, CommandError, Session, failing, read_document
 from hostel.drivers.base.agent import AgentTimeout, GuestInfo, HostnameSource, InsideDriver, SshKeysFlag
 from hostel.drivers.base.offered import offered
@@ -77,7 +78,7 @@ def _time(session: Session, args: Args) -> None:
     for one, other in (("time", "now"), ("time", "sync"), ("now", "sync")):
         args.exclude(one, other)
     domain = session.domain(args)
-    seconds = args.number("time")
+    seconds = integer(args, "time", most=2**63 - 1)
     if seconds is not None or args.has("now") or args.has("sync"):
         seconds = int(time.time()) if args.has("now") else seconds or 0
         driver = _inside(session, "virDomainSetTime")

@@ -7,10 +7,10 @@ from typing import Final
 
 from hostel.cli.options import Args, Command, flag
 from hostel.cli.virsh.block import pretty
-from hostel.cli.virsh.session import DOMAIN, Session
+from hostel.cli.virsh.session import DOMAIN, CommandError, Session
 from hostel.drivers.base.backup import AbortFlag, BackupDriver, JobStatsDriver, JobType
 from hostel.drivers.base.offered import offered
-from hostel.errors import UsageError
+from hostel.errors import ErrorCode, UsageError, VirtError
 
 _KINDS: Final = ("None", "Bounded", "Unbounded", "Completed", "Failed", "Cancelled")
 _OPERATIONS: Final = (
@@ -47,9 +47,17 @@ def _info(session: Session, args: Args) -> None:
     if args.has("keep-completed") and not args.has("completed"):
         raise UsageError("Option --completed is required by option --keep-completed")
     domain = session.domain(args)
-    driver = offered(session.hypervisor, JobStatsDriver, "virDomainGetJobInfo")
     flags = int(args.has("completed")) | 2 * args.has("keep-completed")
-    kind, found = driver.domain_get_job_stats(domain, flags)
+    is_detailed = bool(flags) or args.has("rawstats")
+    try:
+        driver = offered(
+            session.hypervisor, JobStatsDriver, "virDomainGetJobStats" if is_detailed else "virDomainGetJobInfo"
+        )
+        kind, found = driver.domain_get_job_stats(domain, flags)
+    except VirtError as error:
+        if error.code is ErrorCode.NO_SUPPORT and is_detailed:
+            raise CommandError("Optional flags or --rawstats are not supported by the daemon", error) from error
+        raise
     if args.has("rawstats"):
         session.output.line(f"Job type: {int(kind)}\n")
         for name, number in found.items():

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
-from hostel.cli.options import Args, Command, data, number, rest, value
+from hostel.cli.options import UINT, Args, Command, data, number, rest, value
 from hostel.cli.virsh import affect
 from hostel.cli.virsh.scaled import integer
 from hostel.cli.virsh.session import DOMAIN, CommandError, Session, failing
@@ -23,7 +23,7 @@ _SIZE: Final = re.compile(r"[ \t\n]*([+-]?[0-9]{1,19})([A-Za-z]*)", re.ASCII)
 _INTEGER: Final = re.compile(r"[ \t\n]*[+-]?([0-9]{1,20}|0[xX][0-9a-fA-F]{1,16})", re.ASCII)
 _MOST: Final = 2**63 - 1
 _RATES: Final = ("average", "peak", "burst", "floor")
-_UINT: Final = 2**32 - 1
+_ULLONG: Final = 2**64 - 1
 _LIMITS: Final = {
     "hard-limit": "hard_limit", "soft-limit": "soft_limit", "swap-hard-limit": "swap_hard_limit",
     "min-guarantee": "min_guarantee",
@@ -84,8 +84,11 @@ def _scheduled(name: str, text: str, known: Mapping[str, Any]) -> int:
         raise CommandError(f"invalid scheduler option: {name}")
     kind = TYPES.get(name, ParameterType.ULLONG)
     is_signed = kind in (ParameterType.INT, ParameterType.LLONG)
-    found = int(text) if re.fullmatch("[+-]?[0-9]{1,20}", text, re.ASCII) else None
-    if found is None or (found < 0 and not is_signed):
+    most = UINT if kind is ParameterType.UINT else _ULLONG
+    found = int(text) if re.fullmatch(r"[ \t\n]*[+-]?[0-9]{1,20}", text, re.ASCII) else None
+    if found is not None and found < 0 and not is_signed and -found <= most:
+        found += most + 1  # as C reads it
+    if found is None or (found < 0 and not is_signed) or found > most:
         raise fault(ErrorCode.INVALID_ARG, f"Invalid value for field '{name}': expected {_WORDS[kind]}")
     return found
 
@@ -203,18 +206,25 @@ def _rates(text: str, way: str) -> dict[str, int]:
         if word and not re.fullmatch(r"[ \t\n]*\+?[0-9]{1,20}", word, re.ASCII):
             raise CommandError(f"field '{name}' is malformed")
         found[name] = int(word or "0")
-    if any(rate > _UINT for rate in found.values()):
-        raise CommandError(f"{way} rate larger than maximum {_UINT}")
+    if any(rate > UINT for rate in found.values()):
+        raise CommandError(f"{way} rate larger than maximum {UINT}")
     return found
+
+
+def _events(args: Args, option: str) -> list[str]:
+    return [name for name in (args.get(option) or "").split(",") if name]
 
 
 def _perf(session: Session, args: Args) -> None:
     affect.check(args)
     which = affect.affected(args)
-    given: dict[str, bool] = {}
-    for option in ("enable", "disable"):
-        given |= {name: option == "enable" for name in (args.get(option) or "").split(",") if name}
+    named = [(name, option == "enable") for option in ("enable", "disable") for name in _events(args, option)]
+    given = dict(named)
     domain = session.domain(args)
+    if len(given) < len(named):
+        names = [name for name, _ in named]
+        what = f"parameter '{next(name for name in names if names.count(name) > 1)}' occurs multiple times"
+        raise CommandError("Unable to enable/disable perf events", fault(ErrorCode.INVALID_ARG, what))
     found: Mapping[str, bool] = given
     if given:
         with failing("Unable to enable/disable perf events"):

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from hostel.cli.options import Args, Command, Option, data, flag, number, rest, value
+from hostel.cli.options import UINT, Args, Command, Option, data, flag, number, rest, value
 from hostel.cli.virsh.affect import THREE, affected, check
 from hostel.cli.virsh.descriptors import descriptors
-from hostel.cli.virsh.scaled import scaled
+from hostel.cli.virsh.scaled import integer, scaled
 from hostel.cli.virsh.session import DOMAIN, CommandError, Session, failing
 from hostel.drivers.base import DomainRef
 from hostel.drivers.base.domain import Affect
@@ -71,7 +71,7 @@ def _set_vcpus(session: Session, args: Args) -> None:
     if args.has("maximum") and not args.has("config"):
         raise UsageError("Option --config is required by option --maximum")
     domain = session.domain(args)
-    count = args.number("count") or 0
+    count = args.number("count", most=UINT) or 0
     if not count:
         raise CommandError("Can't set 0 processors for a VM")
     flags = args.flags(
@@ -84,7 +84,7 @@ def _set_vcpus(session: Session, args: Args) -> None:
 def _send_key(session: Session, args: Args) -> None:
     domain = session.domain(args)
     name = args.get("codeset") or "linux"
-    hold = args.number("holdtime") or 0
+    hold = args.number("holdtime", most=UINT) or 0
     if name not in _CODESETS:
         raise CommandError(f"unknown codeset: '{name}'")
     if len(args.rest) > _MOST_KEYS:
@@ -108,7 +108,7 @@ def _key(word: str, codeset: str) -> int:
 
 def _screenshot(session: Session, args: Args) -> None:
     domain = session.domain(args)
-    screen = args.number("screen") or 0
+    screen = args.number("screen", most=UINT) or 0
     with failing(f"could not take a screenshot of {domain.name}"):
         picture = _machines(session, "virDomainScreenshot").domain_screenshot(domain, screen)
     file = args.get("file")
@@ -169,9 +169,12 @@ def _memory(session: Session, args: Args) -> None:
     check(args)
     domain = session.domain(args)
     machines = _machines(session, "virDomainMemoryStats")
-    if args.has("period"):
+    period = integer(args, "period")
+    if period is not None:
+        if period < 0:
+            raise CommandError(f"Invalid collection period value '{period}'")
         with failing("Unable to change balloon collection period."):
-            machines.domain_set_memory_stats_period(domain, args.number("period") or 0, affected(args))
+            machines.domain_set_memory_stats_period(domain, period, affected(args))
         return
     with failing(f"Failed to get memory statistics for domain {domain.name}"):
         found = machines.domain_memory_stats(domain)

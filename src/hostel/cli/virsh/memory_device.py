@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from xml.etree import ElementTree
 
-from hostel.cli.options import Args, Command, flag, number, value
+from hostel.cli.options import UINT, Args, Command, flag, number, value
 from hostel.cli.virsh import affect, document
 from hostel.cli.virsh.scaled import scaled
 from hostel.cli.virsh.session import DOMAIN, CommandError, Session
@@ -16,7 +16,7 @@ from hostel.drivers.base.offered import offered
 
 def _chosen(root: ElementTree.Element, args: Args) -> ElementTree.Element:
     """The one device that the options name."""
-    node, alias = args.number("node"), args.get("alias")
+    node, alias = args.number("node", most=UINT), args.get("alias")
     found = []
     for device in root.iterfind("devices/memory"):
         has = device.find("alias")

@@ -7,7 +7,7 @@ import threading
 import time
 from typing import Any, Final
 
-from hostel.cli.options import Args, Command, data, flag, number, value
+from hostel.cli.options import UINT, Args, Command, data, flag, number, value
 from hostel.cli.virsh.block import pretty, progress
 from hostel.cli.virsh.session import DOMAIN, CommandError, Connection, Session, read_document
 from hostel.drivers.base import DomainRef
@@ -97,7 +97,7 @@ def _migrate(session: Session, args: Args) -> None:
         if args.has(option) and not args.has(needed):
             raise UsageError(f"Option --{needed} is required by option --{option}")
     domain = session.domain(args)
-    timeout = args.number("timeout") or 0
+    timeout = args.number("timeout", most=UINT) or 0
     if timeout and not args.has("live"):
         raise CommandError("migrate: Unexpected timeout for offline migration")
     if not timeout and (args.has("timeout-suspend") or args.has("timeout-postcopy")):

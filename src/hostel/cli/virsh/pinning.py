@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Final
 
-from hostel.cli.options import Args, Command, data, flag, number, value
+from hostel.cli.options import UINT, Args, Command, data, flag, number, value
 from hostel.cli.virsh import affect
 from hostel.cli.virsh.scaled import integer
 from hostel.cli.virsh.session import DOMAIN, CommandError, Session, failing
@@ -69,7 +69,7 @@ def _vcpupin(session: Session, args: Args) -> None:
     text = args.get("cpulist")
     if text is None:
         args.exclude("live", "config")
-    vcpu = args.number("vcpu")
+    vcpu = args.number("vcpu", most=UINT)
     if text is not None and vcpu is None:
         raise CommandError("vcpupin: Missing vCPU number in pin mode.")
     domain = session.domain(args)
@@ -238,7 +238,7 @@ def _iothreadinfo(session: Session, args: Args) -> None:
 def _iothreadpin(session: Session, args: Args) -> None:
     affect.check(args)
     domain = session.domain(args)
-    thread = args.number("iothread") or 0
+    thread = args.number("iothread", most=UINT) or 0
     cpus = _cpulist(session, args["cpulist"])
     _iothreads(session, "virDomainPinIOThread").domain_pin_iothread(domain, thread, cpus, affect.affected(args))
 

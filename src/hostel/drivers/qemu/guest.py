@@ -10,6 +10,7 @@ from typing import Any, Final
 from hostel.drivers.base import DomainRef
 from hostel.drivers.base.domain import Affect
 from hostel.drivers.base.machine import MemoryFlag, Screenshot, VcpuFlag
+from hostel.drivers.counting import not_zero
 from hostel.drivers.fault import fault, system_fault
 from hostel.drivers.qemu.agent import open_agent
 from hostel.drivers.qemu.document import unsupported
@@ -37,8 +38,7 @@ class GuestCalls(Calls):
         self, domain: DomainRef, memory: int, affect: Affect, flags: MemoryFlag = MemoryFlag.NONE
     ) -> None:
         """Change the guest's memory, or the most that it may have."""
-        if memory <= 0:
-            raise fault(ErrorCode.INVALID_ARG, f"memory in KiB must be greater than 0, not {memory}", ErrorDomain.QEMU)
+        not_zero(memory)
         with self._both(domain, affect) as both:
             if flags & MemoryFlag.MAXIMUM:
                 if both.running is not None:
@@ -99,7 +99,7 @@ class GuestCalls(Calls):
         with self._running(domain, moving=True) as machine:
             heads = [video for video in machine.domain.devices.videos if _has_screen(video)]
             if not heads:
-                raise fault(ErrorCode.INTERNAL_ERROR, "no screens to take screenshot from", ErrorDomain.QEMU)
+                raise invalid("no screens to take screenshot from")
             if screen >= len(heads):
                 raise invalid("no such screen ID")
             path = machine.run / "screen.ppm"

@@ -17,6 +17,7 @@ from hostel.drivers.document import reading
 from hostel.drivers.test.host import Host, TestDomain
 from hostel.drivers.test.lifecycle import refused, running
 from hostel.drivers.test.moments import Moments
+from hostel.drivers.together import check_together
 from hostel.errors import ErrorCode, ErrorDomain
 from hostel.model.checkpoint import Checkpoint, CheckpointDisk, read_checkpoint
 from hostel.model.domain.devices.disk import Disk
@@ -35,6 +36,7 @@ class CheckpointCalls:
         self, domain: DomainRef, xml: str, flags: CheckpointCreateFlag = CheckpointCreateFlag.NONE
     ) -> CheckpointRef:
         """Remember the domain's document."""
+        check_together(flags)
         allowed = CheckpointCreateFlag.REDEFINE | CheckpointCreateFlag.QUIESCE
         check_flags(flags, allowed, "testDomainCheckpointCreateXML")
         redefine = bool(flags & CheckpointCreateFlag.REDEFINE)
@@ -103,6 +105,7 @@ class CheckpointCalls:
         self, checkpoint: CheckpointRef, flags: CheckpointDeleteFlag = CheckpointDeleteFlag.NONE
     ) -> None:
         """Forget one."""
+        check_together(flags)
         with self._host.lock:
             self._known(checkpoint).delete(
                 checkpoint.name,

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Final
 
 from hostel.drivers.document import Words, reading
 from hostel.drivers.fault import fault
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
 from hostel.model.domain.defaults import complete
+from hostel.model.domain.devices.interface import InterfaceTarget
 from hostel.model.domain.domain import Domain
 from hostel.model.domain.platform import Platform
 from hostel.model.domain.validate import validate
+from hostel.units import KiB
 
 _PLATFORM: Final = Platform(arch="i686")
 _WORDS: Final[Words] = {"uuid": (ErrorCode.INTERNAL_ERROR, "malformed uuid element")}
@@ -77,7 +80,31 @@ def parse_domain(xml: str) -> DomainDefinition:
         domain.id = None
         complete(domain, _PLATFORM)
         validate(domain, _PLATFORM)
+    _name_interfaces(domain)
+    _choose_cards(domain)
     return DomainDefinition(domain)
+
+
+def _name_interfaces(domain: Domain) -> None:
+    """Give interfaces without a name on the host the first ones that the document does not have."""
+    known = {interface.target.dev for interface in domain.devices.interfaces if interface.target is not None}
+    free = (name for number in itertools.count() if (name := f"testnet{number}") not in known)
+    for interface in domain.devices.interfaces:
+        if interface.target is None or not interface.target.dev:
+            interface.target = InterfaceTarget(dev=next(free))
+
+
+def _choose_cards(domain: Domain) -> None:
+    """Say which graphics card is the usual one (``testDomainDevicesDefPostParse``)."""
+    system = domain.os.type if domain.os is not None else None
+    card, memory = "cirrus", 16 * KiB
+    if system is not None and system.value in ("xen", "linux"):
+        card, memory = "xen", 4 * KiB
+    elif system is not None and system.arch in ("ppc64", "ppc64le"):
+        card = "vga"
+    for video in domain.devices.videos:
+        if video.model is not None and video.model.type == "default":
+            video.model.type, video.model.vram = card, video.model.vram or memory
 
 
 def recomplete(domain: Domain) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from hostel.drivers.base import DomainRef, DomainState, ShutoffReason, StateInfo
 from hostel.drivers.events import Event, Lifecycle, Subject
 from hostel.drivers.fault import fault
@@ -54,6 +56,9 @@ def tell_of(host: Host, domain: TestDomain, kind: str, **given: object) -> None:
     """Tell of something else that happened to a domain."""
     ref = ref_of(domain)
     host.bus.publish(Event(Subject.DOMAIN, kind, ref.name, ref.uuid, ref.id, given))
+
+
+TEXT_OKAY: Final = 4  # VIR_TYPED_PARAM_STRING_OKAY, which whoever asks with flags gives
 
 
 def refused(code: ErrorCode, detail: str) -> VirtError:

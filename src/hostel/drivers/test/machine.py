@@ -6,19 +6,19 @@ import struct
 import time
 import zlib
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import Any, Final
 
 from hostel.drivers.base import DomainRef
 from hostel.drivers.base.device import InterfaceStats
 from hostel.drivers.base.domain import Affect
 from hostel.drivers.base.machine import MEMORY_STATS, MemoryFlag, Screenshot, StatsFlag, VcpuFlag
 from hostel.drivers.base.messages import MessageFlag
-from hostel.drivers.counting import check_one
+from hostel.drivers.counting import check_one, not_zero
 from hostel.drivers.fault import fault
 from hostel.drivers.test.document import DomainDefinition
 from hostel.drivers.test.host import Host, TestDomain
 from hostel.drivers.test.impact import change_documents, settled_impact
-from hostel.drivers.test.lifecycle import no_flags, ref_of, refused, running
+from hostel.drivers.test.lifecycle import TEXT_OKAY, no_flags, ref_of, refused, running
 from hostel.errors import ErrorCode, ErrorDomain
 from hostel.model.domain.cpu import Vcpu
 from hostel.model.domain.domain import Domain
@@ -42,6 +42,7 @@ class MachineCalls:
         self, domain: DomainRef, memory: int, affect: Affect, flags: MemoryFlag = MemoryFlag.NONE
     ) -> None:
         """Change the memory; the most that there may be only while the domain is off."""
+        not_zero(memory)
         check_one(affect, ErrorDomain.TEST)
         with self._host.lock:
             found = self._host.domain(domain)
@@ -160,6 +161,10 @@ class MachineCalls:
         """Nothing happens."""
         with self._host.lock:
             running(self._host, domain)
+
+    def domain_get_launch_security_info(self, domain: DomainRef) -> dict[str, Any]:
+        """Refused, as by libvirt's: for the flag that everybody who asks gives."""
+        raise no_flags(TEXT_OKAY, "testDomainGetLaunchSecurityInfo")
 
     def domain_qemu_monitor_command(
         self, domain: DomainRef, command: str, *, human: bool = False, files: Sequence[int] = ()

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from hostel.drivers.base.host import ALL, LIBRARY_VERSION, NodeInfo
 from hostel.drivers.fault import fault
-from hostel.errors import ErrorCode, ErrorDomain
+from hostel.errors import ErrorCode, ErrorDomain, VirtError
 
 INFO: Final = NodeInfo("i686", 3 << 20, 16, 1400, 2, 2, 2, 2)
+
+
+def _unsupported(function: str) -> VirtError:
+    return fault(ErrorCode.NO_SUPPORT, function, ErrorDomain.NONE)
 
 
 class TestHostDriver:
@@ -27,6 +32,37 @@ class TestHostDriver:
         """Sixteen CPUs in two cells, or what a file says."""
         return self._info
 
+    def node_get_free_pages(self, pages: Sequence[int], start_cell: int, cell_count: int) -> list[int]:
+        """Invented numbers, as libvirt's."""
+        found = [6]
+        for _ in range(cell_count * len(pages)):
+            found.append(found[-1] * 2 + 7)
+        return found[1:]
+
+    def node_alloc_pages(
+        self,
+        page_sizes: Sequence[int],
+        page_counts: Sequence[int],
+        start_cell: int,
+        cell_count: int,
+        *,
+        exactly: bool = False,
+    ) -> int:
+        """Refused, as by libvirt's."""
+        raise _unsupported("virNodeAllocPages")
+
+    def node_get_memory_parameters(self) -> dict[str, int]:
+        """Refused, as by libvirt's."""
+        raise _unsupported("virNodeGetMemoryParameters")
+
+    def node_set_memory_parameters(self, params: Mapping[str, int]) -> None:
+        """Refused, as by libvirt's."""
+        raise _unsupported("virNodeSetMemoryParameters")
+
+    def node_suspend_for_duration(self, target: int, duration: int) -> None:
+        """Refused, as by libvirt's."""
+        raise _unsupported("virNodeSuspendForDuration")
+
     def node_get_cpu_map(self) -> list[bool]:
         """Eight CPUs, three of which are online: they are not those of the other call."""
         return [cpu in (0, 2, 4) for cpu in range(8)]
@@ -37,7 +73,7 @@ class TestHostDriver:
 
     def node_get_memory_stats(self, cell: int = ALL) -> dict[str, int]:
         """Refused, as by libvirt's test driver."""
-        raise fault(ErrorCode.NO_SUPPORT, "virNodeGetMemoryStats", ErrorDomain.NONE)
+        raise _unsupported("virNodeGetMemoryStats")
 
     def node_get_free_memory(self) -> int:
         """All of what is said in KiB, in bytes: libvirt's test driver mixes them up."""

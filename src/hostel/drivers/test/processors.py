@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
+from hostel.drivers.base.capabilities import BaselineFlag, CompareFlag
 from hostel.drivers.fault import fault
-from hostel.errors import ErrorCode, ErrorDomain
+from hostel.drivers.test.lifecycle import refused
+from hostel.errors import ErrorCode, ErrorDomain, VirtError
 from hostel.model.domain.platform import X86
 
 _X86: Final = """
@@ -27,7 +30,7 @@ _NAMELESS: Final = """
 
 
 class ProcessorCalls:
-    """Which models there are."""
+    """See :class:`hostel.drivers.base.capabilities.ProcessorDriver`."""
 
     def connect_get_cpu_model_names(self, arch: str) -> list[str]:
         """The models of an architecture; none where any may be.
@@ -45,3 +48,39 @@ class ProcessorCalls:
             what = f"'{arch}' architecture is not supported by CPU driver"
             raise fault(ErrorCode.NO_SUPPORT, what, ErrorDomain.CPU)
         raise fault(ErrorCode.INVALID_ARG, f"cannot find architecture {arch}", ErrorDomain.TEST)
+
+    def connect_compare_cpu(self, xml: str, flags: CompareFlag = CompareFlag.NONE) -> int:
+        """Refused, as by libvirt's."""
+        raise _unsupported("virConnectCompareCPU")
+
+    def connect_baseline_cpu(self, xml_cpus: Sequence[str], flags: BaselineFlag = BaselineFlag.NONE) -> str:
+        """Refused: what the features of models are is not known here."""
+        raise _unsupported("virConnectBaselineCPU")
+
+    def connect_compare_hypervisor_cpu(
+        self,
+        emulator: str | None,
+        arch: str | None,
+        machine: str | None,
+        type: str | None,
+        xml: str,
+        flags: CompareFlag = CompareFlag.NONE,
+    ) -> int:
+        """Refused, as by libvirt's."""
+        raise _unsupported("virConnectCompareHypervisorCPU")
+
+    def connect_baseline_hypervisor_cpu(
+        self,
+        emulator: str | None,
+        arch: str | None,
+        machine: str | None,
+        type: str | None,
+        xml_cpus: Sequence[str],
+        flags: BaselineFlag = BaselineFlag.NONE,
+    ) -> str:
+        """Refused, as by libvirt's."""
+        raise _unsupported("virConnectBaselineHypervisorCPU")
+
+
+def _unsupported(function: str) -> VirtError:
+    return refused(ErrorCode.NO_SUPPORT, function)

@@ -17,11 +17,13 @@ from hostel.drivers.base.snapshot import (
 )
 from hostel.drivers.document import reading
 from hostel.drivers.events import Lifecycle, Started, Stopped, Suspended
+from hostel.drivers.fault import fault
 from hostel.drivers.snapshot_alignment import align
 from hostel.drivers.snapshot_listing import select
 from hostel.drivers.test.document import DomainDefinition
 from hostel.drivers.test.host import Host, TestDomain
 from hostel.drivers.test.lifecycle import end, refused, tell
+from hostel.drivers.together import check_together
 from hostel.errors import ErrorCode, ErrorDomain
 from hostel.model.domain.domain import Domain
 from hostel.model.domain.inactive import forget_run
@@ -56,6 +58,7 @@ class SnapshotCalls:
         self, domain: DomainRef, xml: str, flags: SnapshotCreateFlag = SnapshotCreateFlag.NONE
     ) -> SnapshotRef:
         """Remember the domain's document and state."""
+        check_together(flags)
         check_flags(flags, _CREATE, "testDomainSnapshotCreateXML")
         with self._host.lock:
             found = self._host.domain(domain)
@@ -83,6 +86,8 @@ class SnapshotCalls:
             raise refused(ErrorCode.INVALID_ARG, f"definition for snapshot {name} must use uuid {uuid}")
         if snapshot.domain is None and name in found.snapshots.documents:
             snapshot.domain = found.snapshots.documents[name].domain
+        if snapshot.domain is None:
+            raise fault(ErrorCode.INTERNAL_ERROR, "missing domain in snapshot", ErrorDomain.DOMAIN_SNAPSHOT)
         found.snapshots.redefine(snapshot, current=current)
 
     def domain_list_all_snapshots(
@@ -157,6 +162,7 @@ class SnapshotCalls:
         self, snapshot: SnapshotRef, flags: SnapshotRevertFlag = SnapshotRevertFlag.NONE
     ) -> None:
         """Go back to the document and the state; a snapshot without memory leaves the domain off, as in libvirt's."""
+        check_together(flags)
         allowed = SnapshotRevertFlag.RUNNING | SnapshotRevertFlag.PAUSED | SnapshotRevertFlag.FORCE
         check_flags(flags, allowed, "testDomainRevertToSnapshot")
         chosen = flags & (SnapshotRevertFlag.RUNNING | SnapshotRevertFlag.PAUSED)
@@ -193,6 +199,7 @@ class SnapshotCalls:
         self, snapshot: SnapshotRef, flags: SnapshotDeleteFlag = SnapshotDeleteFlag.NONE
     ) -> None:
         """Forget one."""
+        check_together(flags)
         allowed = SnapshotDeleteFlag.CHILDREN | SnapshotDeleteFlag.CHILDREN_ONLY
         check_flags(flags, allowed, "testDomainSnapshotDelete")
         with self._host.lock:

@@ -27,6 +27,7 @@ from hostel.drivers.fault import fault
 from hostel.drivers.qemu.block.chain import check_jobs_supported, images
 from hostel.drivers.qemu.machines import GLANCE, invalid
 from hostel.drivers.qemu.running import Calls, Running, no_domain
+from hostel.drivers.together import check_together
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
 from hostel.model.checkpoint import Checkpoint, CheckpointDisk, read_checkpoint
 from hostel.model.domain.domain import Domain
@@ -58,6 +59,7 @@ class BackupCalls(Calls):
         self, domain: DomainRef, xml: str, flags: CheckpointCreateFlag = CheckpointCreateFlag.NONE
     ) -> CheckpointRef:
         """From now on write down what changes."""
+        check_together(flags)
         from hostel.drivers.qemu.agent import freeze, thaw
 
         with self._checkpoints(domain) as (found, machine):
@@ -142,6 +144,7 @@ class BackupCalls(Calls):
         self, checkpoint: CheckpointRef, flags: CheckpointDeleteFlag = CheckpointDeleteFlag.NONE
     ) -> None:
         """Forget what has changed since; children before their parents."""
+        check_together(flags)
         with self._checkpoints(checkpoint.domain) as (found, machine):
             found.get(checkpoint.name)
             names = [checkpoint.name]

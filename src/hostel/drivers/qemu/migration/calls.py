@@ -341,7 +341,11 @@ class MigrationCalls(Calls):
             machine.ask("migrate-set-parameters", **{"downtime-limit": downtime})
 
     def domain_migrate_get_max_speed(self, domain: DomainRef, *, postcopy: bool = False) -> int:
-        """How much may be sent."""
+        """How much may be sent; of a machine that does not run what its next run begins with."""
+        with self._machines.locked(domain.name):
+            is_off = self._machines.live(domain.name) is None and self._machines.definition(domain.name) is not None
+        if is_off and not postcopy:
+            return _MOST_MIB
         with self._running(domain, moving=True) as machine:
             if postcopy:
                 return int(machine.ask("query-migrate-parameters")["max-postcopy-bandwidth"]) // _MIB

@@ -29,6 +29,7 @@ from hostel.drivers.qemu.snapshot.catalog import Catalog, Intent, as_kind
 from hostel.drivers.qemu.status import Status
 from hostel.drivers.qemu.transient import check_can_be_saved, take_off
 from hostel.drivers.snapshot_listing import select
+from hostel.drivers.together import check_together
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
 from hostel.model.domain.devices.disk import Disk
 from hostel.model.domain.domain import Domain
@@ -120,6 +121,7 @@ class SnapshotCalls(Calls):
         self, domain: DomainRef, xml: str, flags: SnapshotCreateFlag = SnapshotCreateFlag.NONE
     ) -> SnapshotRef:
         """Keep the state of a domain."""
+        check_together(flags)
         if flags & SnapshotCreateFlag.QUIESCE and not flags & SnapshotCreateFlag.DISK_ONLY:
             what = (
                 "Flag 'VIR_DOMAIN_SNAPSHOT_CREATE_DISK_ONLY' is required by flag 'VIR_DOMAIN_SNAPSHOT_CREATE_QUIESCE'"
@@ -378,6 +380,7 @@ class SnapshotCalls(Calls):
         self, snapshot: SnapshotRef, flags: SnapshotRevertFlag = SnapshotRevertFlag.NONE
     ) -> None:
         """Go back to a snapshot."""
+        check_together(flags)
         from hostel.drivers.qemu.snapshot.revert import revert
 
         with self._snapshots(snapshot.domain) as (catalog, machine):
@@ -399,6 +402,7 @@ class SnapshotCalls(Calls):
         self, snapshot: SnapshotRef, flags: SnapshotDeleteFlag = SnapshotDeleteFlag.NONE
     ) -> None:
         """Drop a snapshot."""
+        check_together(flags)
         from hostel.drivers.qemu.snapshot.drop import delete
 
         with self._snapshots(snapshot.domain) as (catalog, machine):
