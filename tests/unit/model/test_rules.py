@@ -293,6 +293,78 @@ REFUSED: dict[str, Refused] = {
         document(body="<clock offset='timezone'/>"), "/domain/clock/@timezone",
         "missing 'timezone' attribute for clock with offset='timezone'", INTERNAL,
     ),
+    "server without a name": Refused(
+        net("protocol='nbd'><host port='1'/>"), "/domain/devices/disk[1]/source/host[1]/@name",
+        "missing name for host", XML,
+    ),
+    "server without a socket": Refused(
+        net("protocol='nbd'><host transport='unix'/>"), "/domain/devices/disk[1]/source/host[1]/@socket",
+        "missing socket for unix transport", XML,
+    ),
+    "socket of another transport": Refused(
+        net("protocol='nbd'><host socket='/s'/>"), "/domain/devices/disk[1]/source/host[1]/@socket",
+        "transport '(null)' does not support socket attribute", XML,
+    ),
+    "server with a bad port": Refused(
+        net("protocol='nbd'><host name='h' port='x!'/>"), "/domain/devices/disk[1]/source/host[1]/@port",
+        "failed to parse port number 'x!'", ARGUMENT,
+    ),
+    "pool without its volume": Refused(
+        document("<disk type='volume'><source pool='p'/><target dev='vda'/></disk>"), "/domain/devices/disk[1]/source",
+        "'pool' and 'volume' must be specified together for 'pool' type source", XML,
+    ),
+    "directory of nothing": Refused(
+        document("<filesystem type='mount'><target dir='t'/></filesystem>"), "/domain/devices/filesystem[1]/source",
+        "missing source information for device t", ErrorCode.NO_SOURCE,
+    ),
+    "directory for nothing": Refused(
+        document("<filesystem type='mount'><source dir='/d'/></filesystem>"),
+        "/domain/devices/filesystem[1]/target/@dir",
+        "missing target information for device /d", ErrorCode.NO_TARGET,
+    ),
+    "channel by half": Refused(
+        document("<input type='tablet' bus='virtio'><address type='ccw' cssid='0xfe' devno='1'/></input>"),
+        "/domain/devices/input[1]/address", "Invalid partial specification for virtio ccw address", INTERNAL,
+    ),
+    "mediated device of no model": Refused(
+        document(f"<hostdev mode='subsystem' type='mdev'><source><address uuid='{UUID}'/></source></hostdev>"),
+        "/domain/devices/hostdev[1]/@model", "Missing required attribute 'model' in element 'hostdev'", XML,
+    ),
+    "vhost adapter of a bad name": Refused(
+        document("<hostdev mode='subsystem' type='scsi_host'><source protocol='vhost' wwpn='x'/></hostdev>"),
+        "/domain/devices/hostdev[1]/source/@wwpn", "malformed 'wwpn' value", XML,
+    ),
+    "iSCSI unit without a name": Refused(
+        document(
+            "<hostdev mode='subsystem' type='scsi'><source protocol='iscsi'><host name='h'/></source></hostdev>"
+        ),
+        "/domain/devices/hostdev[1]/source/@name", "missing iSCSI hostdev source path name", XML,
+    ),
+    "smartcard at the end of nothing": Refused(
+        document("<smartcard mode='passthrough'/>"), "/domain/devices/smartcard[1]/@type",
+        "passthrough mode requires a character device type attribute", XML,
+    ),
+    "daemon for random numbers that is none": Refused(
+        document("<rng model='virtio'><backend model='egd'/></rng>"), "/domain/devices/rng[1]/backend/@type",
+        "missing EGD backend type", XML,
+    ),
+    "ring of an odd size": Refused(
+        document(body="<features><kvm><dirty-ring state='on' size='3000'/></kvm></features>"),
+        "/domain/features/kvm/dirty-ring/@size", "dirty ring must be power of 2 and ranges [1024, 65536]", XML,
+    ),
+    "time that is not said": Refused(
+        document(body="<clock offset='absolute'/>"), "/domain/clock/@start",
+        "missing 'start' attribute for clock with offset='absolute'", INTERNAL,
+    ),
+    "real time without a priority": Refused(
+        document(body="<cputune><emulatorsched scheduler='fifo'/></cputune>"),
+        "/domain/cputune/emulatorsched/@priority",
+        "Missing required attribute 'priority' in element 'emulatorsched'", XML,
+    ),
+    "vendor of a bad length": Refused(
+        document(body="<cpu mode='custom'><model vendor_id='short'>qemu64</model></cpu>"),
+        "/domain/cpu/model/@vendor_id", "vendor_id must be exactly 12 characters long", XML,
+    ),
     "vendor without a model": Refused(
         document(body="<cpu mode='host-model'><vendor>Intel</vendor></cpu>"), "/domain/cpu/vendor",
         "CPU vendor specified without CPU model", XML,

@@ -242,6 +242,12 @@ VSOCK_RULES: Final[tuple[MachineRule[Vsock], ...]] = (
 
 RNG_RULES: Final[tuple[MachineRule[Rng], ...]] = (
     MachineRule(
+        lambda item, _: item.backend.model == "egd" and item.backend.type is None,
+        "missing EGD backend type",
+        "/backend/@type",
+        _XML,
+    ),
+    MachineRule(
         lambda item, _: (
             item.backend.model == "egd"
             and item.backend.type in ("unix", "dev", "file", "pipe")

@@ -12,6 +12,7 @@ from hostel.model.domain.devices.disk import Disk
 from hostel.model.domain.devices.source import (
     Cookie,
     DiskSource,
+    Host,
     MetadataCache,
     Reservations,
     ReservationsSource,
@@ -25,6 +26,7 @@ _UNSUPPORTED: Final = ErrorCode.CONFIG_UNSUPPORTED
 _WITH_SECRETS: Final = ("iscsi", "http", "https", "ftp", "ftps", "ssh", "rbd")
 _USES: Final = {"iscsi": "iscsi", "rbd": "ceph"}
 _POOLED: Final = {"gluster": "VOLUME/PATH", "rbd": "POOL/IMAGE"}
+_PORT: Final = re.compile(r"\d{1,5}", re.ASCII)
 _POOL_AND_IMAGE: Final = re.compile("[^/]+/")
 _NOT_IN_COOKIE: Final = re.compile(r'[\x01-\x20",;\\]')
 _NOT_IN_COOKIE_NAME: Final = re.compile(r"[()<>@:/\[\]?={}]")
@@ -129,8 +131,13 @@ def check_source(type: SourceType | None, source: DiskSource, path: str) -> None
     reservations = source.reservations
     if reservations is not None:
         _check_reservations(reservations, f"{path}/reservations")
+    if type == SourceType.VOLUME and (source.pool is None) != (source.volume is None):
+        reason = "'pool' and 'volume' must be specified together for 'pool' type source"
+        raise ModelError(path, reason)
     if type != SourceType.NETWORK or source.protocol is None:
         return
+    for number, host in enumerate(source.hosts, 1):
+        check_host(host, f"{path}/host[{number}]")
     if source.name is None and source.protocol != "nbd":
         raise ModelError(f"{path}/@name", "missing name for disk source")
     if source.protocol in _POOLED and not _POOL_AND_IMAGE.match(source.name or ""):
@@ -139,6 +146,26 @@ def check_source(type: SourceType | None, source: DiskSource, path: str) -> None
         raise ModelError(f"{path}/@name", reason)
     for number, cookie in enumerate(source.cookies.cookies if source.cookies is not None else [], 1):
         _check_cookie(cookie, f"{path}/cookies/cookie[{number}]")
+
+
+def check_host(host: Host, path: str) -> None:
+    """Refuse a server that cannot be reached (``virDomainStorageNetworkParseHost``).
+
+    Raises:
+        ModelError: it has no name or no socket, or its port is none; the words are libvirt's.
+    """
+    if host.transport == "unix":
+        if host.socket is None:
+            raise ModelError(f"{path}/@socket", "missing socket for unix transport")
+        return
+    if host.socket is not None:
+        transport = host.transport or "(null)"
+        raise ModelError(f"{path}/@socket", f"transport '{transport}' does not support socket attribute")
+    if host.name is None:
+        raise ModelError(f"{path}/@name", "missing name for host")
+    if host.port is not None and not _PORT.fullmatch(host.port):
+        reason = f"failed to parse port number '{host.port}'"
+        raise ModelError(f"{path}/@port", reason, code=ErrorCode.INVALID_ARG)
 
 
 def _check_reservations(reservations: Reservations, path: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, Final
 
 from hostel.errors import ErrorCode, ModelError
@@ -27,6 +28,7 @@ from hostel.model.domain.placing.bus import spoken
 from hostel.model.domain.rules.rule import Machine, MachineRule, check_on, needs
 
 _XML: Final = ErrorCode.XML_ERROR
+_WWPN: Final = re.compile("naa\\.[0-9a-fA-F]{16}")
 _MDEV_FEATURES: Final = {
     "vfio-pci": ("vfio-pci", "VFIO PCI device assignment is not supported by this version of QEMU"),
     "vfio-ap": ("vfio-ap", "VFIO AP device assignment is not supported by this version of QEMU"),
@@ -45,6 +47,30 @@ def _secret_type(hostdev: Hostdev) -> str | None:
 
 
 HOSTDEV_RULES: Final[tuple[MachineRule[Hostdev], ...]] = (
+    MachineRule(
+        lambda item, _: isinstance(item, MdevHostdev) and item.model is None,
+        "Missing required attribute 'model' in element 'hostdev'",
+        "/@model",
+        ErrorCode.XML_ERROR,
+    ),
+    MachineRule(
+        lambda item, _: isinstance(item, ScsiHostHostdev) and item.source.wwpn is None,
+        "missing vhost-scsi hostdev source wwpn",
+        "/source/@wwpn",
+        ErrorCode.XML_ERROR,
+    ),
+    MachineRule(
+        lambda item, _: isinstance(item, ScsiHostHostdev) and not _WWPN.fullmatch(item.source.wwpn or ""),
+        "malformed 'wwpn' value",
+        "/source/@wwpn",
+        ErrorCode.XML_ERROR,
+    ),
+    MachineRule(
+        lambda item, _: isinstance(item, ScsiHostdev) and item.source.protocol == "iscsi" and item.source.name is None,
+        "missing iSCSI hostdev source path name",
+        "/source/@name",
+        ErrorCode.XML_ERROR,
+    ),
     MachineRule(
         lambda item, _: isinstance(item, ScsiHostdev) and _secret_type(item) not in (None, "iscsi"),
         lambda item, _: f"hostdev invalid secret type '{_secret_type(item)}'",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from hostel.errors import ErrorCode, ModelError
-from hostel.model.domain.devices.address import CcidAddress, UnassignedAddress, UsbAddress
+from hostel.model.domain.devices.address import CcidAddress, CcwAddress, UnassignedAddress, UsbAddress
 from hostel.model.domain.devices.character import Channel, CharacterType, Console, Parallel, Serial
 from hostel.model.domain.devices.controller import ControllerType
 from hostel.model.domain.devices.filesystem import Filesystem, FilesystemSource
@@ -38,6 +38,18 @@ _FILESYSTEM_RULES: Final[tuple[Rule[Filesystem], ...]] = (
         "/target/@dir",
     ),
     Rule(
+        lambda item: item.type != "ram" and not _shown(item),
+        lambda item: f"missing source information for device {item.target}",
+        ErrorCode.NO_SOURCE,
+        "/source",
+    ),
+    Rule(
+        lambda item: item.type == "ram" and (item.source is None or item.source.usage is None),
+        lambda _: "missing 'usage' attribute for RAM filesystem",
+        _XML,
+        "/source/@usage",
+    ),
+    Rule(
         lambda item: item.boot is not None and (item.driver is None or item.driver.type != "virtiofs"),
         lambda _: "boot order is only supported for virtiofs",
         below="/boot",
@@ -48,6 +60,18 @@ _SMARTCARD_RULES: Final[tuple[Rule[Smartcard], ...]] = (
         lambda item: not isinstance(item.address, CcidAddress | None),
         lambda _: "Controllers must use the 'ccid' address type",
         below="/address/@type",
+    ),
+    Rule(
+        lambda item: item.mode == "passthrough" and item.type is None,
+        lambda _: "passthrough mode requires a character device type attribute",
+        _XML,
+        "/@type",
+    ),
+    Rule(
+        lambda item: item.database is not None and not item.database.startswith("/"),
+        lambda item: f"expecting absolute path: {item.database}",
+        _XML,
+        "/database",
     ),
 )
 _REDIRDEV_RULES: Final[tuple[MachineRule[Redirdev], ...]] = (
@@ -110,7 +134,11 @@ def check_peripherals(machine: Machine) -> None:
     for audio in devices.audios:
         _check_audio(audio, path(audio))
     for device in in_libvirt_order(machine.domain):
-        if isinstance(device.address, UnassignedAddress) and not isinstance(device, Hostdev):
+        place = device.address
+        if isinstance(place, CcwAddress) and len({place.cssid is None, place.ssid is None, place.devno is None}) > 1:
+            reason = "Invalid partial specification for virtio ccw address"
+            raise ModelError(f"{path(device)}/address", reason, code=ErrorCode.INTERNAL_ERROR)
+        if isinstance(place, UnassignedAddress) and not isinstance(device, Hostdev):
             reason = "address of type 'unassigned' is supported only for hostdevs"
             raise ModelError(f"{path(device)}/address/@type", reason, code=_UNSUPPORTED)
 

@@ -8,10 +8,19 @@ from hostel.errors import ErrorCode, ModelError
 from hostel.model.domain.cpu import Cell, CellBandwidth, Cpu, Interconnects, Latency
 from hostel.model.domain.domain import Domain
 from hostel.model.domain.features import Features
-from hostel.model.domain.tune import DefaultIoThread, IdMap, IoThread
+from hostel.model.domain.tune import (
+    Cputune,
+    DefaultIoThread,
+    EmulatorScheduler,
+    IdMap,
+    IoThread,
+    IoThreadScheduler,
+    VcpuScheduler,
+)
 
 _UNSUPPORTED: Final = ErrorCode.CONFIG_UNSUPPORTED
 _HIGHEST_CACHE: Final = 3
+_VENDOR_LENGTH: Final = 12
 _LEAST_RING, _MOST_RING = 1024, 65536
 
 
@@ -34,9 +43,24 @@ def check_processor(domain: Domain) -> None:
     if clock is not None and clock.offset == "timezone" and clock.timezone is None:
         reason = "missing 'timezone' attribute for clock with offset='timezone'"
         raise ModelError("/domain/clock/@timezone", reason, code=ErrorCode.INTERNAL_ERROR)
+    if clock is not None and clock.offset == "absolute" and clock.start is None:
+        reason = "missing 'start' attribute for clock with offset='absolute'"
+        raise ModelError("/domain/clock/@start", reason, code=ErrorCode.INTERNAL_ERROR)
+    if domain.cputune is not None:
+        _check_schedulers(domain.cputune)
     if domain.idmap is not None:
         _check_maps(domain.idmap)
     _check_pools(domain)
+
+
+def _check_schedulers(tune: Cputune) -> None:
+    """Who is scheduled in real time has a priority."""
+    schedulers: list[EmulatorScheduler | VcpuScheduler | IoThreadScheduler] = [*tune.vcpuscheds, *tune.iothreadscheds]
+    schedulers += [tune.emulatorsched] if tune.emulatorsched is not None else []
+    for item in schedulers:
+        if item.scheduler in ("fifo", "rr") and item.priority is None:
+            reason = f"Missing required attribute 'priority' in element '{item.TAG}'"
+            raise ModelError(f"/domain/cputune/{item.TAG}/@priority", reason)
 
 
 def _check_maps(maps: IdMap) -> None:
@@ -72,6 +96,10 @@ def _check_cpu(cpu: Cpu) -> None:
     if cpu.check is not None and cpu.model is None and cpu.mode in (None, "custom"):
         reason = "check attribute specified for CPU with no model"
         raise ModelError("/domain/cpu/@check", reason, code=_UNSUPPORTED)
+    vendor = cpu.model.vendor_id if cpu.model is not None else None
+    if vendor is not None and len(vendor) != _VENDOR_LENGTH:
+        reason = f"vendor_id must be exactly {_VENDOR_LENGTH} characters long"
+        raise ModelError("/domain/cpu/model/@vendor_id", reason)
     if cpu.vendor is not None and cpu.model is None:
         raise ModelError("/domain/cpu/vendor", "CPU vendor specified without CPU model")
     if cpu.numa is None:
