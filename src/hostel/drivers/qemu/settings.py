@@ -183,7 +183,7 @@ class Settings(NamedTuple):
     unknown: tuple[str, ...] = ()
     character: TlsSettings = TlsSettings()
     nbd: TlsSettings = TlsSettings()
-    backup: TlsSettings = TlsSettings()
+    backup: TlsSettings = TlsSettings(folder="/etc/pki/qemu")
     ports: tuple[int, int] = (5900, _LAST_PORT)
     websockets: tuple[int, int] = (5700, _LAST_PORT)
     formats: Formats = Formats()
