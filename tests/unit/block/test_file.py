@@ -152,7 +152,7 @@ def test_a_sync_that_failed_while_the_file_grew_keeps_failing(node: BlockNode, m
     monkeypatch.setattr(os, "fsync", sync)
     monkeypatch.setattr(os, "fdatasync", sync)
     node.pwrite(0, b"written before")
-    with pytest.raises(BlockError, match="Could not resize file: Input/output error"):
+    with pytest.raises(BlockError, match="Could not write zeros for preallocation: Input/output error"):
         node.resize(1 << 20, Preallocation.FULL)
     for _ in range(2):
         with pytest.raises(OSError, match="Input/output error"):
