@@ -60,6 +60,15 @@ def test_a_disk_that_ends_within_a_cluster_is_written_to_its_end(tmp_path: Path,
         node.pwrite(size - 100, b"y" * 200)
     oracle[size - 100 :] = b"y" * 200 + bytes(100 * 512 - 100)
     judge(path, oracle, raw="data_file_raw=on" in options)
+    start = 960 * 1024
+    with graph.open(str(path), "qcow2", read_only=False) as node:
+        node.discard(start, node.length - start)
+        node.pwrite(start, b"z" * (node.length - start))
+        node.write_zeroes(start, node.length - start, unmap=True)
+        node.pwrite(start, b"z" * (node.length - start))
+        node.resize(size)
+    oracle[start:] = b"z" * (size - start)
+    judge(path, oracle, raw="data_file_raw=on" in options)
 
 
 @pytest.mark.parametrize("options", [(), ("data_file_raw=on",), ("extended_l2=on",), ("cluster_size=4096",)])

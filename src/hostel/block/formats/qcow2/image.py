@@ -343,8 +343,8 @@ class Qcow2Image:
         """Give a guest cluster's place up; see :meth:`release`."""
         if not self.external:
             self.release(offset, self.geometry.cluster_size, discard=discard)
-        elif discard:
-            self.data.discard(offset, self.geometry.cluster_size)
+        elif discard and offset < self.data.length:  # which need not end with a cluster
+            self.data.discard(offset, min(self.geometry.cluster_size, self.data.length - offset))
 
     def release(self, offset: int, length: int, *, discard: bool = False) -> None:
         """Give a host range up once the disk refers to it no more; with ``discard`` its space goes back to the host."""
