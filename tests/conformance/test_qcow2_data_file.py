@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from hostel.block import graph
-from hostel.block.driver import Repair
+from hostel.block.driver import Preallocation, Repair
 from hostel.errors import BlockError, InvalidImage, UnsupportedFeature, UntrustedReference
 from hostel.img import create
 
@@ -69,6 +69,18 @@ def test_a_disk_that_ends_within_a_cluster_is_written_to_its_end(tmp_path: Path,
         node.resize(size)
     oracle[start:] = b"z" * (size - start)
     judge(path, oracle, raw="data_file_raw=on" in options)
+
+
+@pytest.mark.parametrize("mode", ["metadata", "falloc", "full"])
+def test_what_a_disk_grows_by_is_preallocated_to_its_end_within_a_cluster(tmp_path: Path, mode: str) -> None:
+    path, size = tmp_path / "disk.qcow2", 1000 * 1024 + 512
+    make(path, size=size)
+    with graph.open(str(path), "qcow2", read_only=False) as node:
+        node.pwrite(size - 100, b"x" * 100)
+        node.resize(size + 512 * 301, Preallocation(mode))
+    judge(path, bytes(size - 100) + b"x" * 100 + bytes(512 * 301), raw=False)
+    if mode != "metadata":
+        assert path.with_suffix(".data").stat().st_blocks >= 301
 
 
 @pytest.mark.parametrize("options", [(), ("data_file_raw=on",), ("extended_l2=on",), ("cluster_size=4096",)])

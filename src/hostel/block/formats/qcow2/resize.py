@@ -314,4 +314,5 @@ def preallocate(guest: Guest, offset: int, length: int, mode: Preallocation) -> 
     image.flush_metadata()
     if mode is Preallocation.FALLOC:
         for host, size in new:
-            image.data.preallocate(host, size)
+            # An external data file need not end with a cluster.
+            image.data.preallocate(host, min(size, image.data.length - host) if image.external else size)
