@@ -10,6 +10,7 @@ import pytest
 
 from hostel.block import graph
 from hostel.block.driver import Preallocation, Repair
+from hostel.cli.main import main
 from hostel.errors import BlockError, InvalidImage, UnsupportedFeature, UntrustedReference
 from hostel.img import create
 
@@ -69,6 +70,20 @@ def test_a_disk_that_ends_within_a_cluster_is_written_to_its_end(tmp_path: Path,
         node.resize(size)
     oracle[start:] = b"z" * (size - start)
     judge(path, oracle, raw="data_file_raw=on" in options)
+
+
+def test_data_is_there_though_the_metadata_file_has_more_holes_than_clusters(tmp_path: Path) -> None:
+    path = tmp_path / "disk.qcow2"
+    make(path, "cluster_size=2M", size=16 << 20)
+    run("qemu-io", "-f", "qcow2", "-c", "write -P 7 0 3M", "-c", "write -P 8 8M 1M", str(path))
+    # As a backup brings it back: of each cluster of metadata only a part is there.
+    run("cp", "--sparse=always", str(path), "thin")
+    Path("thin").replace(path)
+    assert path.stat().st_blocks * 512 * 10 < path.stat().st_size
+    for number, format in enumerate(("raw", "qcow2")):
+        copy = tmp_path / f"copy-{number}"
+        assert main(["qemu-img", "convert", "-O", format, str(path), str(copy)]) == 0
+        run("qemu-img", "compare", "-f", "qcow2", "-F", format, str(path), str(copy))
 
 
 @pytest.mark.parametrize("mode", ["metadata", "falloc", "full"])

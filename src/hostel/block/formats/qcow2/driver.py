@@ -172,9 +172,13 @@ class Qcow2Driver(FormatDriver):
         found = self._extents(offset, length)
         if self._guest.encryption is not None:  # what the host's file has there is not what the guest reads
             return (extent._replace(host_offset=None) for extent in found)
+        return with_holes(self._image, found) if self._is_preallocated() else found
+
+    def _is_preallocated(self) -> bool:
         if self._preallocated is None:
+            self._below()  # the holes are those of an external data file, where there is one
             self._preallocated = is_preallocated(self._image)
-        return with_holes(self._image, found) if self._preallocated else found
+        return self._preallocated
 
     def _extents(self, offset: int, length: int) -> Iterator[Extent]:
         for run in runs(self._image, offset, length):
@@ -184,9 +188,7 @@ class Qcow2Driver(FormatDriver):
 
     def columns(self) -> Iterator[Columns] | None:
         """All runs by columns; see :func:`hostel.block.formats.qcow2.columns.columns`."""
-        if self._preallocated is None:
-            self._preallocated = is_preallocated(self._image)
-        return None if self._preallocated else columns(self._image)
+        return None if self._is_preallocated() else columns(self._image)
 
     def references(self) -> Sequence[Reference]:
         """The backing file, where one is recorded, and the external data file, whose name may be empty."""
@@ -241,6 +243,7 @@ class Qcow2Driver(FormatDriver):
         """Drop all data of this layer."""
         from hostel.block.formats.qcow2.resize import make_empty
 
+        self._below()
         make_empty(self._guest)
 
     def check(self, repair: Repair, report: Report) -> CheckResult:

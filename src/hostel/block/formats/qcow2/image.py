@@ -159,8 +159,7 @@ class Qcow2Image:
         self.preamble = read_preamble(self.file)
         self.bitmaps.forget()
         self.map = MetadataMap(self.geometry)
-        self.end_of_bytes = 0
-        self.last_cluster = None
+        self.end_of_bytes, self.last_cluster = 0, None
         self._writing = False
         if not self.mode.check:
             self.load_tables()
