@@ -10,9 +10,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from tests.support.unprivileged import NOBODY, as_nobody
 
 from hostel.cli.main import main
+from support.unprivileged import NOBODY, as_nobody
 
 pytestmark = [
     pytest.mark.requires_tool("qemu-img"),

@@ -16,9 +16,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
-from tests.support.additions import without_additions
 
 from hostel.cli.main import main
+from support.additions import without_additions
 from support.nbd import MIB, Peer
 
 pytestmark = [pytest.mark.requires_tool("qemu-nbd"), pytest.mark.requires_tool("qemu-img")]

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support.additions import without_additions
 
 from hostel.cli.main import main
+from support.additions import without_additions
 from support.daemon import OURS, THEIRS, daemon
 from support.nbd import Certificates
 

@@ -12,9 +12,8 @@ import subprocess
 from pathlib import Path
 from typing import NamedTuple
 
-from tests.support.additions import without_additions
-
 from hostel.cli.main import main
+from support.additions import without_additions
 
 # Both tools must see the same locale and time zone.
 _ENVIRONMENT = {**os.environ, "LC_ALL": "C.UTF-8", "TZ": "UTC"}

@@ -11,12 +11,11 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
-from tests.support.additions import without_additions
-
 from hostel.cli.output import Output
 from hostel.cli.virsh.main import run_words
 from hostel.cli.virsh.session import Connection, Opener, Session
 from hostel.drivers.store import Directories
+from support.additions import without_additions
 
 _MARK: Final = "hostel-mark"  # between the answers of lines
 _PROMPT: Final = "virsh # "

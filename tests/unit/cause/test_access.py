@@ -9,10 +9,10 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from tests.support.unprivileged import as_nobody
 
 from hostel.cause import access, beyond_errno, explain, sentence
 from hostel.errors import BlockError
+from support.unprivileged import as_nobody
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root has files that are another user's")
 

@@ -11,13 +11,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from tests.support.unprivileged import as_nobody
 
 from hostel.block.permission import Permission, lock
 from hostel.cause import holder
 from hostel.cause.holder import find_holders, find_unix_listeners, lock_hint, port_hint
 from hostel.errors import ImageLocked, NetworkError
 from hostel.net.address import TcpAddress, UnixAddress, connect, listen
+from support.unprivileged import as_nobody
 
 _OPEN = "import sys; f = open(sys.argv[1], 'r+b'); print('open', flush=True); sys.stdin.read()"
 _LOCKED = """

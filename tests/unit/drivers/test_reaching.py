@@ -11,12 +11,12 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from tests.support.pki import Authority
-from tests.support.unprivileged import as_nobody
 
 from hostel.drivers.remote import transport, uri
 from hostel.errors import ErrorCode, NetworkError, VirtError
 from hostel.net.tls import TlsCredentials
+from support.pki import Authority
+from support.unprivileged import as_nobody
 
 
 def _refused(written: str) -> str:
