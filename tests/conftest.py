@@ -5,6 +5,8 @@ from __future__ import annotations
 import glob
 import os
 import shutil
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -83,6 +85,14 @@ IN_CI = "HOSTEL_TESTS_IN_CI" in os.environ
 # Examples take as long as a busy machine needs for them; CI judges a change by the same ones each time.
 settings.register_profile("hostel", deadline=None, derandomize=IN_CI)
 settings.load_profile("hostel")
+
+
+@pytest.fixture
+def reachable() -> Iterator[Path]:
+    """A directory that every user of the host reaches, wherever the run's own ones are."""
+    with tempfile.TemporaryDirectory(prefix="hostel-test-") as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:

@@ -141,7 +141,7 @@ def test_binding_sees_codes_and_domains_of_errors(daemon: Hosteld) -> None:
         "    except libvirt.libvirtError as e: return e.get_error_code()\n"
         "print(code(c.lookupByName, 'x'), code(c.storagePoolLookupByName, 'x'), code(c.networkLookupByName, 'x'),\n"
         "      code(c.storageVolLookupByPath, '/x'), code(c.lookupByName('test').create),\n"
-        "      code(c.getFreePages, [4], 0, 1), code(c.defineXML, '<domain'))\n"
+        "      code(c.lookupByName('test').migrateGetMaxSpeed), code(c.defineXML, '<domain'))\n"
     )
     assert told.split() == ["42", "49", "43", "50", "1", "3", "35"]
 

@@ -28,20 +28,18 @@ def _ours(words: list[str]) -> tuple[int, str, str]:
 
 
 @pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def place(reachable: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Images of root's: one in a closed directory, one that only root reads, one that only root writes."""
-    for folder in (tmp_path, *tmp_path.parents[:2]):
-        folder.chmod(0o755)
-    (tmp_path / "vault").mkdir()
+    (reachable / "vault").mkdir()
     for name in ("vault/a", "secret", "kept"):
-        subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", name, "1M"], cwd=tmp_path, check=True)
+        subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", name, "1M"], cwd=reachable, check=True)
     subprocess.run(
-        ["qemu-img", "create", "-q", "-f", "qcow2", "-b", "vault/a", "-F", "qcow2", "top"], cwd=tmp_path, check=True
+        ["qemu-img", "create", "-q", "-f", "qcow2", "-b", "vault/a", "-F", "qcow2", "top"], cwd=reachable, check=True
     )
-    (tmp_path / "vault").chmod(0o700)
-    (tmp_path / "secret").chmod(0o600)
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+    (reachable / "vault").chmod(0o700)
+    (reachable / "secret").chmod(0o600)
+    monkeypatch.chdir(reachable)
+    return reachable
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,10 @@ _ADDED: Final = re.compile(
     rf"; there is no (?:directory )?'[^']*'{_LINK}"
     rf"|(?<=\n)There is no (?:directory )?'[^']*'{_LINK}\.\n"
     r"|\n(?:error: )?virsh pool-build \S+ makes the directory"
+    r"|(?<= is not active); start it with net-start"
 )
 
 
 def without_additions(text: str) -> str:
-    """The errors of ours, without what they say of directories that are missing."""
+    """The errors of ours, without what they say of directories that are missing and of networks to be started."""
     return _ADDED.sub("", text)

@@ -63,10 +63,8 @@ def test_lock_of_our_own_is_told_as_such(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="another user's process is needed")
-def test_process_of_another_user_is_known_by_its_command(tmp_path: Path) -> None:
-    for folder in (tmp_path, *tmp_path.parents[:2]):
-        folder.chmod(0o755)
-    path = tmp_path / "disk"
+def test_process_of_another_user_is_known_by_its_command(reachable: Path) -> None:
+    path = reachable / "disk"
     path.write_bytes(bytes(512))
     with _other(_OPEN, path, "-name", "guest=db") as pid:
         said = as_nobody(lambda: lock_hint(str(path)))

@@ -53,17 +53,15 @@ def test_socket_that_nobody_listens_on_is_told_from_what_is_none(tmp_path: Path)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root has files that are another user's")
-def test_socket_of_a_group_says_which(tmp_path: Path) -> None:
-    for folder in (tmp_path, *tmp_path.parents[:2]):
-        folder.chmod(0o755)
+def test_socket_of_a_group_says_which(reachable: Path) -> None:
     with socket.socket(socket.AF_UNIX) as server:
-        server.bind(str(tmp_path / "sock"))
+        server.bind(str(reachable / "sock"))
         server.listen()
-        os.chown(tmp_path / "sock", 0, 6)
-        (tmp_path / "sock").chmod(0o770)
-        said = as_nobody(lambda: _refused(f"qemu+unix:///system?socket={tmp_path}/sock"))
+        os.chown(reachable / "sock", 0, 6)
+        (reachable / "sock").chmod(0o770)
+        said = as_nobody(lambda: _refused(f"qemu+unix:///system?socket={reachable}/sock"))
     assert said == (
-        f"Failed to connect socket to '{tmp_path}/sock': Permission denied; '{tmp_path}/sock' (root:disk, mode 0770) "
+        f"Failed to connect socket to '{reachable}/sock': Permission denied; '{reachable}/sock' (root:disk, mode 0770) "
         "does not let user 'nobody' (uid 65534) read it or write it; "
         "to allow it: usermod -aG disk nobody, and log in again"
     )
