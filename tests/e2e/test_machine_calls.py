@@ -67,7 +67,7 @@ def test_processors_are_plugged_in_and_the_documents_follow(driver: QemuDriver, 
     assert (found.value, found.current) == (8, 3)
 
 
-def test_processors_are_plugged_in_one_by_one(driver: QemuDriver, ref: DomainRef) -> None:
+def test_processors_are_plugged_in_one_by_one(driver: QemuDriver, ref: DomainRef, tmp_path: Path) -> None:
     driver.domain_set_vcpu(ref, "2", 1, Affect.LIVE)
     query = '{"execute": "query-hotpluggable-cpus"}'
     answer = json.loads(driver.domain_qemu_monitor_command(ref, query))["return"]
@@ -89,8 +89,19 @@ def test_processors_are_plugged_in_one_by_one(driver: QemuDriver, ref: DomainRef
         with pytest.raises(VirtError, match=words):
             driver.domain_set_vcpu(ref, which, state, affect)
     driver.domain_set_vcpu(ref, "1", 0, Affect.CONFIG)
-    with pytest.raises(VirtError, match="a machine begins with its first processors"):
-        driver.domain_set_vcpu(ref, "2", 1, Affect.CONFIG)
+    driver.domain_set_vcpu(ref, "2", 1, Affect.CONFIG)
+    driver.domain_destroy(ref)
+    ref = driver.domain_create(ref)
+    answer = json.loads(driver.domain_qemu_monitor_command(ref, query))["return"]
+    names = {slot["props"]["socket-id"]: slot["qom-path"].rpartition("/")[2] for slot in answer if "qom-path" in slot}
+    assert names.keys() == {0, 2} and names[2] == "vcpu2"  # what is plugged in can be taken out
+    found = Domain.parse(driver.domain_get_xml_desc(ref)).vcpus
+    assert found is not None and [entry.enabled for entry in found.vcpus] == [True, False, True]
+    image = tmp_path / "memory"
+    driver.domain_save_flags(ref, str(image))
+    ref = driver.domain_restore_flags(str(image))
+    answer = json.loads(driver.domain_qemu_monitor_command(ref, query))["return"]
+    assert sorted(slot["props"]["socket-id"] for slot in answer if "qom-path" in slot) == [0, 2]
 
 
 def test_memory_is_asked_of_the_balloon_and_written_down(driver: QemuDriver, ref: DomainRef) -> None:

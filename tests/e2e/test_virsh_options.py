@@ -52,7 +52,8 @@ def test_options_of_machines_do_what_they_say(
     assert virsh("domjobabort", "o", "--postcopy").stderr == (
         "error: Requested operation is not valid: current job is not outgoing migration in post-copy mode\n"
     )
-    assert "leave --hotpluggable out" in virsh("setvcpus", "o", "2", "--hotpluggable").stderr
+    assert virsh("setvcpus", "o", "2", "--hotpluggable", "--config").returncode == 0
+    assert "<vcpu id='1' enabled='yes' hotpluggable='yes'/>" in virsh("dumpxml", "o", "--inactive").stdout
     # The definition has the mode, and what it is here.
     assert "mode='host-model'" in virsh("dumpxml", "o", "--inactive").stdout
     assert "<model fallback='forbid'>" in virsh("dumpxml", "o", "--inactive", "--update-cpu").stdout

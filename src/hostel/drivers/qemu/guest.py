@@ -13,7 +13,6 @@ from hostel.drivers.base.machine import MemoryFlag, Screenshot, VcpuFlag
 from hostel.drivers.counting import not_zero
 from hostel.drivers.fault import fault, system_fault
 from hostel.drivers.qemu.agent import open_agent
-from hostel.drivers.qemu.document import unsupported
 from hostel.drivers.qemu.guestinfo import chosen
 from hostel.drivers.qemu.inside import online, set_online
 from hostel.drivers.qemu.keyboard import numbers
@@ -22,6 +21,7 @@ from hostel.drivers.qemu.running import Calls, Running
 from hostel.drivers.qemu.taint import Taint
 from hostel.drivers.qemu.vcpu import set_count
 from hostel.errors import ErrorCode, ErrorDomain, QmpError
+from hostel.model.domain import vcpus as vcpu_states
 from hostel.model.domain.cpu import Vcpu
 from hostel.model.domain.devices.video import Video
 from hostel.model.domain.domain import Domain
@@ -63,8 +63,6 @@ class GuestCalls(Calls):
         self, domain: DomainRef, count: int, affect: Affect, flags: VcpuFlag = VcpuFlag.NONE
     ) -> None:
         """Change how many processors the guest has, or may have, or uses."""
-        if flags & VcpuFlag.HOTPLUGGABLE:
-            raise unsupported("definitions do not say which processors can be taken out; leave --hotpluggable out")
         with self._both(domain, affect) as both:
             if flags & VcpuFlag.GUEST:
                 _use_vcpus(both.running, count)
@@ -77,6 +75,8 @@ class GuestCalls(Calls):
                 now = min(vcpu.current or vcpu.value, count)
                 vcpu.value, vcpu.current = count, now if now != count else None
                 both.definition.vcpu = vcpu
+                if both.definition.vcpus is not None:
+                    vcpu_states.write(both.definition, vcpu_states.states(both.definition))
                 self._define(both.definition)
                 return
             for document in (both.running.domain if both.running is not None else None, both.definition):
@@ -89,9 +89,8 @@ class GuestCalls(Calls):
                     raise fault(ErrorCode.INVALID_ARG, what, ErrorDomain.QEMU)
             if both.running is not None:
                 set_count(both.running, count)
-            if both.definition is not None and both.definition.vcpu is not None:
-                vcpu = both.definition.vcpu
-                vcpu.current = count if count != vcpu.value else None
+            if both.definition is not None:
+                vcpu_states.set_count(both.definition, count, hotpluggable=bool(flags & VcpuFlag.HOTPLUGGABLE))
                 self._define(both.definition)
 
     def domain_screenshot(self, domain: DomainRef, screen: int = 0) -> Screenshot:

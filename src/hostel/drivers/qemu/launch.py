@@ -53,6 +53,7 @@ from hostel.drivers.qemu.settings import Settings
 from hostel.drivers.qemu.settings import read as read_settings
 from hostel.drivers.qemu.status import Ending, Status
 from hostel.drivers.qemu.tuning import groups, threads
+from hostel.drivers.qemu.vcpu import plug_in
 from hostel.drivers.qemu.wiring import Wiring
 from hostel.errors import ErrorCode, ErrorDomain, QmpError, VirtError
 from hostel.model.authentication import SecretReference
@@ -404,6 +405,7 @@ class Launcher:
                 # As libvirt has it: whoever listens is told of each pass over the memory, by snapshots too.
                 qmp.execute("migrate-set-capabilities", capabilities=[{"capability": "events", "state": True}])
                 actions.apply(status.domain, qmp)
+                plug_in(status.domain, qmp)
                 threads.settle(status.domain, qmp, pid, group)
                 if origin.memory is not None:
                     take_memory(qmp, origin.memory, origin.offset, origin.unpack)

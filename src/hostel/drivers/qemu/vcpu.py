@@ -9,13 +9,14 @@ from hostel.drivers.base.domain import Affect
 from hostel.drivers.base.machine import VcpuFlag
 from hostel.drivers.counting import vcpus
 from hostel.drivers.fault import fault
-from hostel.drivers.qemu.document import unsupported
 from hostel.drivers.qemu.machines import failed, invalid
+from hostel.drivers.qemu.monitor import Monitor
 from hostel.drivers.qemu.running import Calls, Running
 from hostel.drivers.qemu.tuning import threads
 from hostel.drivers.qemu.tuning.groups import of_status
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
-from hostel.model.domain.cpu import Vcpu
+from hostel.model.domain import vcpus as vcpu_states
+from hostel.model.domain.cpu import VcpuEntry
 from hostel.model.domain.domain import Domain
 from hostel.model.numberset import parse_numbers
 
@@ -43,7 +44,8 @@ class VcpuCalls(Calls):
                     raise _wrong(f"vcpu {max(numbers)} is not present in {name} config")
             slot = None if both.running is None else _chosen(both.running, numbers, is_on=bool(state))
             if both.definition is not None:
-                _change(both.definition, numbers, is_on=bool(state))
+                _check_change(both.definition, numbers)
+                vcpu_states.change(both.definition, numbers, is_on=bool(state))
             if both.running is not None and slot is not None:
                 _set(both.running, slot, is_on=bool(state))
             if both.definition is not None:
@@ -73,16 +75,14 @@ def _chosen(machine: Running, numbers: frozenset[int], *, is_on: bool) -> int:
     return index
 
 
-def _change(definition: Domain, numbers: frozenset[int], *, is_on: bool) -> None:
-    """Change which processors a machine begins with: with us always the first ones."""
+def _check_change(definition: Domain, numbers: frozenset[int]) -> None:
+    """Those that stay in a machine are its first ones (``qemuDomainVcpuValidateConfig``)."""
     if 0 in numbers:
         raise _wrong("vCPU '0' can't be modified")
-    vcpu = definition.vcpu = definition.vcpu or Vcpu(value=1)
-    now = set(range(vcpu.current or vcpu.value))
-    online = now | numbers if is_on else now - numbers
-    if online != set(range(len(online))):
-        raise unsupported("a machine begins with its first processors; choose the next ones, or the last that it has")
-    vcpu.current = len(online) if len(online) != vcpu.value else None
+    first = min(numbers)
+    for entry in vcpu_states.states(definition):
+        if entry.id > first and entry.id not in numbers and vcpu_states.is_at_start(entry):
+            raise _wrong(f"vcpu '{first}' can't be modified as it is followed by non-hotpluggable online vcpus")
 
 
 def _set(machine: Running, index: int, *, is_on: bool) -> None:
@@ -118,9 +118,26 @@ def set_count(machine: Running, count: int) -> None:
         _count(machine)
 
 
+def plug_in(domain: Domain, qmp: Monitor) -> None:
+    """Plug in what a machine begins with and may lose again, before it runs (``qemuProcessSetupHotpluggableVcpus``).
+
+    Raises:
+        QmpError: QEMU refuses.
+    """
+    wanted = vcpu_states.plugged_in(domain)
+    known = _sorted(qmp.execute("query-hotpluggable-cpus")) if wanted else []
+    per_slot = int(known[0]["vcpus-count"]) if known else 1
+    for index in dict.fromkeys(entry.id // per_slot for entry in wanted):
+        slot = known[index]
+        qmp.execute("device_add", driver=slot["type"], id=f"vcpu{index}", **slot["props"])
+
+
 def slots(machine: Running) -> list[Slot]:
     """Where processors are or can be, in the order of their numbers."""
-    found: list[Slot] = machine.ask("query-hotpluggable-cpus")
+    return _sorted(machine.ask("query-hotpluggable-cpus"))
+
+
+def _sorted(found: list[Slot]) -> list[Slot]:
     return sorted(found, key=lambda slot: sorted(slot["props"].items()))
 
 
@@ -143,9 +160,20 @@ def _unplug(machine: Running, slot: Slot) -> None:
 
 
 def _count(machine: Running) -> None:
-    """Write down how many there are now."""
-    now = sum(int(slot["vcpus-count"]) for slot in slots(machine) if "qom-path" in slot)
-    vcpu = machine.domain.vcpu
-    if vcpu is not None:
-        vcpu.current = now if now != vcpu.value else None
+    """Write down which there are now, and in which order they came."""
+    known = slots(machine)
+    before = {entry.id: entry.order for entry in vcpu_states.states(machine.domain) if entry.enabled}
+    most = vcpus(machine.domain, VcpuFlag.MAXIMUM)
+    entries = [VcpuEntry(id=number, enabled=False, hotpluggable=True) for number in range(most)]
+    for index, slot in enumerate(known):
+        width = int(slot["vcpus-count"])
+        for entry in entries[index * width : (index + 1) * width] if "qom-path" in slot else []:
+            entry.enabled, entry.hotpluggable = True, _name(slot).startswith("vcpu")
+            entry.order = before.get(entry.id)
+    last = max((entry.order or 0 for entry in entries), default=0)
+    for entry in entries:
+        if entry.enabled and entry.order is None:
+            last += 1
+            entry.order = last
+    vcpu_states.write(machine.domain, entries)
     machine.save()

@@ -16,6 +16,7 @@ from typing import Final
 from hostel.codec.xml import Element
 from hostel.codec.xmlvalue import read_integer
 from hostel.errors import ErrorCode, ModelError
+from hostel.model.domain import vcpus
 from hostel.model.domain.clock import Clock
 from hostel.model.domain.completing.character import complete_serials
 from hostel.model.domain.completing.controller import complete_controller
@@ -215,10 +216,7 @@ def _complete_small(domain: Domain) -> None:
     _complete_threads(domain)
     if domain.devices.redirfilter is not None:
         _complete_redirection(domain.devices.redirfilter)
-    if domain.vcpus is not None:
-        for entry in domain.vcpus.vcpus:
-            if entry.hotpluggable is None:
-                entry.hotpluggable = not entry.enabled
+    vcpus.complete(domain)
 
 
 def _complete_pages(pages: list[HugePage], *, has_cells: bool) -> None:

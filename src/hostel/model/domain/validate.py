@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from hostel.errors import ErrorCode, ModelError
+from hostel.model.domain import vcpus
 from hostel.model.domain.devices.address import CcwAddress, DriveAddress, PciAddress
 from hostel.model.domain.devices.controller import ControllerType
 from hostel.model.domain.devices.disk import Disk
@@ -123,6 +124,7 @@ def validate(domain: Domain, platform: Platform) -> None:
     _check_controllers(domain)
     if platform.is_qemu:
         _check_machine(machine)
+        vcpus.check(domain)
     devices = domain.devices
     for second in devices.unknown:
         if second.name in _SINGLE:

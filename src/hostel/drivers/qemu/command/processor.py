@@ -10,6 +10,7 @@ from hostel.model.domain.cpu import Cpu
 from hostel.model.domain.domain import Domain, DomainType
 from hostel.model.domain.features import Features, Hyperv
 from hostel.model.domain.platform import X86, arch_of
+from hostel.model.domain.vcpus import is_at_start, states
 
 _WHOLE: Final = ("host-passthrough", "host-model", "maximum")
 _HYPERV: Final = (
@@ -119,7 +120,7 @@ def _hyperv(hyperv: Hyperv) -> list[str]:
 def _smp(domain: Domain) -> list[str]:
     vcpu = domain.vcpu
     most = vcpu.value if vcpu is not None else 1
-    now = (vcpu.current if vcpu is not None else None) or most
+    now = sum(map(is_at_start, states(domain)))
     count = str(now) if now == most else f"{now},maxcpus={most}"
     topology = domain.cpu.topology if domain.cpu is not None else None
     if topology is None:

@@ -53,8 +53,8 @@ _SMBIOS_BLOCKS: Final = (
 _ACTED_ON: Final[dict[type[Element], str]] = {
     domain.Domain: (
         "type id name uuid genid title description metadata memory max_memory memory_backing current_memory "
-        "memtune blkiotune numatune vcpu iothreads iothread_ids default_iothread cputune resource os features cpu "
-        "clock on_poweroff on_reboot on_crash on_lockfailure pm sysinfos devices seclabels idmap launch_security "
+        "memtune blkiotune numatune vcpu vcpus iothreads iothread_ids default_iothread cputune resource os features "
+        "cpu clock on_poweroff on_reboot on_crash on_lockfailure pm sysinfos devices seclabels idmap launch_security "
         "qemu_commandline qemu_override qemu_deprecation"
     ),
     domain.GenerationId: "value",
@@ -132,6 +132,8 @@ _ACTED_ON: Final[dict[type[Element], str]] = {
     features.VendorId: "state value",
     features.Kvm: "hidden hint_dedicated poll_control pv_ipi",
     features.SystemManagement: "state tseg",
+    cpu.Vcpus: "vcpus",
+    cpu.VcpuEntry: "id enabled hotpluggable order",
     cpu.Vcpu: "placement cpuset value current",
     cpu.Cpu: "mode match check migratable model vendor topology cache maxphysaddr features numa",
     cpu.CpuCache: "level mode",

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 from hostel.errors import ErrorCode, ModelError
+from hostel.model.domain import vcpus
 from hostel.model.domain.cpu import Cpu
 from hostel.model.domain.devices.address import UsbAddress
 from hostel.model.domain.devices.controller import ControllerType
@@ -95,6 +96,7 @@ def check_start(domain: Domain, platform: Platform) -> None:
     """
     machine, devices = Machine(domain, platform), domain.devices
     check_on(domain, "/domain", machine, _DOMAIN_RULES)
+    vcpus.check_orders(domain)
     if domain.cpu is not None:
         check_on(domain.cpu, "/domain/cpu", machine, _CPU_RULES)
     for disk in devices.disks:
