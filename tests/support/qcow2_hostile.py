@@ -8,6 +8,7 @@ from typing import Final, NamedTuple
 
 from hostel.block.formats.qcow2 import bitmap_directory
 from hostel.block.formats.qcow2 import header as headers
+from hostel.block.formats.qcow2.geometry import Geometry
 from hostel.block.formats.qcow2.layout import OFFSET_MASK, ExtensionType, Header
 from hostel.block.options import Value
 from support import qcow2
@@ -97,7 +98,9 @@ def bitmap_places(data: bytes) -> Iterator[Place]:
     extension = bitmap_directory.Extension.unpack(found)
     for offset in range(0, extension.directory_size, 4):
         yield Place("bitmap directory", extension.directory_offset + offset, 4)
-    for entry, _ in bitmap_directory.read_entries(memory_node(MemoryDriver(data)), found):
+    header = headers.parse(data[:65536]).header
+    geometry = Geometry.of(header)
+    for entry, _ in bitmap_directory.read_entries(memory_node(MemoryDriver(data)), extension, geometry, header.size):
         for index in range(entry.table_size):
             yield Place("bitmap table entry", entry.table_offset + 8 * index, 8)
 
