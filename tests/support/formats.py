@@ -21,6 +21,7 @@ from hostel.block.blockdev import from_options
 from hostel.block.node import BlockNode
 from hostel.cli.main import main
 from support import dmg
+from support.additions import without_additions
 from support.old_images import bochs, cloop
 
 KIB: Final = 1 << 10
@@ -126,7 +127,7 @@ def ours(*words: object, tool: str = "qemu-img") -> Result:
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         code = main([tool, *map(str, words)])
-    return Result(code, out.getvalue(), err.getvalue())
+    return Result(code, out.getvalue(), without_additions(err.getvalue()))
 
 
 def good(result: Result) -> Result:
