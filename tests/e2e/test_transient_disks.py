@@ -193,7 +193,7 @@ def test_killed_at_any_step_of_the_start_nothing_is_left(tmp_path: Path) -> None
                 step, files, lambda home=home, ref=ref: QemuDriver(Directories.under(home)).domain_create(ref)
             )
             seen.add(base.overlay().exists())
-            if driver.domain_get_state(ref).state == DomainState.RUNNING:
+            if driver.domain_get_state(ref).state != DomainState.SHUTOFF:
                 driver.domain_destroy(ref)
             base.check()
             driver.domain_create(ref)

@@ -15,13 +15,13 @@ from hostel.drivers.qemu.process import Helper, HelperFailed, last_lines
 
 _POLL: Final = 0.02  # seconds
 _SECONDS: Final = 10.0
-# $1 is the file that says that QEMU has it.
+# $1 is the file that says that QEMU has it. Its directory may be gone: ":", a special command, would end the shell then.
 _SCRIPT: Final = """
 taken=$1; shift
 "$@" & pid=$!
 turn=0
 while [ ! -e "$taken" ] && kill -0 $pid 2>/dev/null && [ $turn -lt 60 ]; do sleep 1; turn=$((turn + 1)); done
-[ -e "$taken" ] || { kill $pid 2>/dev/null; : > "$taken.failed"; }
+[ -e "$taken" ] || { kill $pid 2>/dev/null; true > "$taken.failed"; }
 wait $pid
 """
 # The same for what serves many, and does not end by itself; $1 is QEMU.
@@ -31,7 +31,7 @@ qemu=$1 taken=$2; shift 2
 turn=0
 is_wanted() { [ ! -e "$taken.end" ] && kill -0 $qemu 2>/dev/null && kill -0 $pid 2>/dev/null; }
 while [ ! -e "$taken" ] && is_wanted && [ $turn -lt 120 ]; do sleep 0.5; turn=$((turn + 1)); done
-[ -e "$taken" ] || : > "$taken.failed"
+[ -e "$taken" ] || true > "$taken.failed"
 while [ -e "$taken" ] && is_wanted; do sleep 0.5; done
 kill $pid 2>/dev/null
 wait $pid
