@@ -15,7 +15,7 @@ from hostel.drivers.qemu.process import Helper, HelperFailed, last_lines
 
 _POLL: Final = 0.02  # seconds
 _SECONDS: Final = 10.0
-# $1 is the file that says that QEMU has it. Its directory may be gone: ":", a special command, would end the shell then.
+# $1 is the file that says that QEMU has it. Where its directory is gone, ":" would end the shell, as a special command.
 _SCRIPT: Final = """
 taken=$1; shift
 "$@" & pid=$!
