@@ -9,7 +9,7 @@ import pytest
 from hostel.drivers.base import DomainXmlFlag, HypervisorDriver, NetworkDriver, StorageDriver
 from hostel.drivers.base.agent import InsideDriver
 from hostel.drivers.base.backup import BackupDriver, CheckpointDriver
-from hostel.drivers.base.capabilities import DomainCapabilitiesDriver, ProcessorDriver
+from hostel.drivers.base.capabilities import DomainCapabilitiesDriver, ModelNamesDriver, ProcessorDriver
 from hostel.drivers.base.snapshot import SnapshotDriver
 from hostel.drivers.readonly import read_only
 from hostel.drivers.registry import open_drivers
@@ -39,7 +39,8 @@ CHANGING = {
 LOOKING = {
     DomainCapabilitiesDriver: "",
     InsideDriver: "",
-    ProcessorDriver: "connect_get_cpu_model_names connect_compare_cpu connect_baseline_cpu",
+    ModelNamesDriver: "connect_get_cpu_model_names",
+    ProcessorDriver: "connect_compare_cpu connect_baseline_cpu",
     BackupDriver: "domain_backup_get_xml_desc",
     CheckpointDriver: (
         "domain_list_all_checkpoints domain_checkpoint_list_all_children domain_checkpoint_lookup_by_name "

@@ -360,8 +360,10 @@ def test_bitmaps_are_counted_and_a_directory_that_lies_is_unsafe(tmp_path: Path)
     assert (found.verdict, codes(found, Level.NOTE)) == (Level.NOTE, ["bitmaps"])
     place = data.index(struct.pack(">II", BITMAPS, 24)) + 8
     assert codes(look(tmp_path, over(data, place, struct.pack(">I", 7)))) == ["malformed"]
-    huge = over(data, place + 8, struct.pack(">Q", 64 * MIB))
-    assert codes(look(tmp_path, huge), Level.WARNING) == ["large-table"]
+    large = over(data, place + 8, struct.pack(">Q", 32 * MIB))
+    assert codes(look(tmp_path, large), Level.WARNING) == ["large-table"]
+    beyond = over(data, place + 8, struct.pack(">Q", 64 * MIB))  # more than bitmaps may take
+    assert codes(look(tmp_path, beyond)) == ["malformed"]
 
 
 @pytest.mark.parametrize("expected", [None, "raw", "qcow2"])
