@@ -9,6 +9,8 @@ from hostel.drivers.base.host import ALL, LIBRARY_VERSION, NodeInfo
 from hostel.drivers.fault import fault
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
 
+_MOST_COUNTS: Final = 1024
+_WHOLE: Final = 2**64
 INFO: Final = NodeInfo("i686", 3 << 20, 16, 1400, 2, 2, 2, 2)
 
 
@@ -33,10 +35,12 @@ class TestHostDriver:
         return self._info
 
     def node_get_free_pages(self, pages: Sequence[int], start_cell: int, cell_count: int) -> list[int]:
-        """Invented numbers, as libvirt's."""
+        """Invented numbers, as libvirt's, and no more of them than go over its protocol."""
+        if cell_count * len(pages) > _MOST_COUNTS:
+            raise fault(ErrorCode.INTERNAL_ERROR, "the result won't fit into REMOTE_NODE_MAX_CELLS")
         found = [6]
         for _ in range(cell_count * len(pages)):
-            found.append(found[-1] * 2 + 7)
+            found.append((found[-1] * 2 + 7) % _WHOLE)
         return found[1:]
 
     def node_alloc_pages(
