@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -21,7 +21,7 @@ XML = """<domain type='qemu'><name>o</name><memory unit='MiB'>32</memory><vcpu c
 
 
 @pytest.fixture
-def virsh(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+def virsh(tmp_path: Path) -> Iterator[Callable[..., subprocess.CompletedProcess[str]]]:
     (tmp_path / "o.xml").write_text(XML)
     argv = [sys.executable, "-m", "hostel", "virsh", "-c", URI]
 
@@ -31,7 +31,8 @@ def virsh(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
             env={**os.environ, "HOSTEL_HOME": str(tmp_path / "home")},
         )  # fmt: skip
 
-    return run
+    yield run
+    run("destroy", "o")  # where a test has failed
 
 
 def test_options_of_machines_do_what_they_say(
