@@ -10,6 +10,7 @@ import pytest
 
 from hostel import guest
 from hostel.drivers.events import Event, Lifecycle, Subject
+from hostel.drivers.qemu.status import Status
 from hostel.objects import Connection
 from hostel.objects.event import EventStream
 from support.session import cdrom, disk, domain_xml, session, wait_for_report
@@ -32,6 +33,19 @@ def until(stream: EventStream, kind: str, seconds: float = 20) -> Event:
         if event.kind == kind:
             return event
     raise AssertionError(f"no {kind} within {seconds} s")
+
+
+def wait_for_watcher(run: str) -> None:
+    """Wait until somebody is connected to QEMU's second monitor, and has greeted it."""
+    deadline = time.monotonic() + 30
+    connected = "03"  # its state, in Linux's include/uapi/linux/net.h
+    while not any(
+        line.endswith(f"{run}/events") and line.split()[5] == connected
+        for line in Path("/proc/net/unix").read_text().splitlines()
+    ):
+        assert time.monotonic() < deadline, "nobody watches"
+        time.sleep(0.05)
+    time.sleep(1)
 
 
 def test_listeners_hear_a_guest_that_switches_itself_off(tmp_path: Path, connection: Connection) -> None:
@@ -59,7 +73,8 @@ def test_another_listener_goes_on_where_the_one_that_watched_has_left(tmp_path: 
         domain.suspend()
         assert until(first, "lifecycle").detail["event"] == Lifecycle.SUSPENDED
         first.close()
-        time.sleep(2)  # the second looks each second for what nobody watches
+        run = Status.parse((tmp_path / "run/qemu/guest.xml").read_text()).run
+        wait_for_watcher(run)  # the second looks each second for what nobody watches
         domain.resume()
         assert until(second, "lifecycle").detail["event"] == Lifecycle.SUSPENDED
         assert until(second, "lifecycle").detail["event"] == Lifecycle.RESUMED
