@@ -1,7 +1,7 @@
 """What the holder of a domain's lock is about, for others, who need not wait for it: how far it is, and to end it.
 
 Two files in the run's directory: ``job`` is the holder's, replaced as it gets on; who wants it to end makes
-``job-abort``. They say nothing once the lock is free.
+``job-abort``. A lease goes with the holder's process: what one who was killed has left says nothing.
 """
 
 from __future__ import annotations
@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import Final
 
 from hostel.drivers.fault import fault
+from hostel.drivers.qemu import lease
 from hostel.drivers.store import write_atomically
-from hostel.errors import ErrorCode, ErrorDomain, VirtError
+from hostel.errors import ErrorCode, ErrorDomain
 
 _JOB: Final = "job"
 _ABORT: Final = "job-abort"
+_LEASE: Final = "job-lease"
 _POLL: Final = 0.05  # seconds
 _END_SECONDS: Final = 30.0
 _TOLD_SECONDS: Final = 0.2
@@ -59,10 +61,11 @@ def job(run: Path, name: str) -> Iterator[Underway]:
     """Begin a job; when it is left, nothing of it stays."""
     for file in (_ABORT, _JOB):
         (run / file).unlink(missing_ok=True)
-    found = Underway(run, name)
+    lease.take(run / _LEASE)
     try:
-        yield found
+        yield Underway(run, name)
     finally:
+        lease.let_go(run / _LEASE)
         for file in (_JOB, _ABORT):
             with contextlib.suppress(OSError):  # a saved machine's directory is gone
                 (run / file).unlink(missing_ok=True)
@@ -70,6 +73,8 @@ def job(run: Path, name: str) -> Iterator[Underway]:
 
 def progress(run: Path) -> dict[str, int] | None:
     """How far the job of the lock's holder is; None where it is about nothing of this kind."""
+    if not lease.is_leased(run / _LEASE):
+        return None
     try:
         found = json.loads((run / _JOB).read_text())
         return {str(name): int(value) for name, value in found.items()}
@@ -90,8 +95,6 @@ def end(run: Path) -> bool:
         (run / _ABORT).touch(mode=0o600)
     while progress(run) is not None:
         if time.monotonic() >= deadline:
-            raise VirtError(
-                ErrorCode.OPERATION_TIMEOUT, "Timed out during operation: the job does not end", domain=ErrorDomain.QEMU
-            )
+            raise fault(ErrorCode.OPERATION_TIMEOUT, "the job does not end", ErrorDomain.QEMU)
         time.sleep(_POLL)
     return True
