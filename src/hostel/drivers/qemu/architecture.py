@@ -77,6 +77,11 @@ def program(arch: str) -> str | None:
     return next(filter(None, map(shutil.which, row.programs)), None) if row is not None else None
 
 
+def to_install(arch: str) -> str:
+    """The end of a message that nothing runs guests of an architecture: what to install; empty where nothing helps."""
+    return f"; install {GUESTS[arch].package}" if arch in GUESTS else ""
+
+
 def runs_natively(arch: str, host: str | None = None) -> bool:
     """Whether a host's processors can be guests of an architecture, by KVM."""
     host = host or host_architecture()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from hostel.drivers.document import Words, reading
-from hostel.drivers.qemu.architecture import GUESTS
+from hostel.drivers.qemu.architecture import to_install
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
 from hostel.model.domain.domain import Domain, DomainType
 from hostel.model.domain.inactive import forget_run
@@ -53,8 +53,7 @@ def finish(domain: Domain, platform: Platform) -> None:
             None,
             *X86,
         ):
-            package = f"; install {GUESTS[arch].package}" if arch in GUESTS else ""
-            raise unsupported(f"No emulator found for arch '{arch}'{package}")
+            raise unsupported(f"No emulator found for arch '{arch}'{to_install(arch or '')}")
         forget_run(domain)
         complete(domain, platform)
         validate(domain, platform)

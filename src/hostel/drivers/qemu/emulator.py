@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 
 from hostel.drivers.fault import fault
 from hostel.drivers.qemu import probe
-from hostel.drivers.qemu.architecture import GUESTS, host_architecture, program, runs_natively
+from hostel.drivers.qemu.architecture import GUESTS, host_architecture, program, runs_natively, to_install
 from hostel.drivers.qemu.capabilities import machines
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
 from hostel.model.capabilities import GuestMachine
@@ -104,8 +104,7 @@ def _program(path: str | None, arch: str | None) -> str:
     arch = arch or host_architecture()
     found = program(arch)
     if found is None:
-        package = f"; install {GUESTS[arch].package}" if arch in GUESTS else ""
-        what = f"unable to find any emulator to serve '{arch}' architecture{package}"
+        what = f"unable to find any emulator to serve '{arch}' architecture{to_install(arch)}"
         raise fault(ErrorCode.CONFIG_UNSUPPORTED, what, ErrorDomain.QEMU)
     return found
 

@@ -18,11 +18,10 @@ from hostel.model.domain.rules.memory import cells_of
 from hostel.model.numberset import parse_numbers
 from hostel.units import KiB
 
-# What boards call their memory, which a saved machine knows it by.
+# What boards call their memory, which a saved machine knows it by; those of x86 have one name for it.
 _RAM: Final = {
-    Board.I440FX: "pc.ram", Board.Q35: "pc.ram", Board.ISA: "pc.ram", Board.ARM_VIRT: "mach-virt.ram",
-    Board.RISCV_VIRT: "riscv_virt_board.ram", Board.PSERIES: "ppc_spapr.ram", Board.S390_CCW: "s390.ram",
-    Board.MALTA: "mips_malta.ram",
+    Board.ARM_VIRT: "mach-virt.ram", Board.RISCV_VIRT: "riscv_virt_board.ram", Board.PSERIES: "ppc_spapr.ram",
+    Board.S390_CCW: "s390.ram", Board.MALTA: "mips_malta.ram",
 }  # fmt: skip
 _SYSTEM_PAGE: Final = resource.getpagesize() // KiB
 _BLOCK: Final = 1024  # KiB
@@ -98,8 +97,7 @@ def machine_properties(domain: Domain) -> list[str]:
 
 
 def _ram(domain: Domain) -> str:
-    board = board_of(domain)
-    return _RAM.get(board, "pc.ram" if arch_of(domain) in X86 else "ram")
+    return _RAM.get(board_of(domain), "pc.ram" if arch_of(domain) in X86 else "ram")
 
 
 def align(domain: Domain) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any, Final
+from typing import Any
 
 from hostel.drivers.qemu.command.context import option
 from hostel.drivers.qemu.document import unsupported
@@ -11,16 +11,15 @@ from hostel.drivers.qemu.settings import Settings
 from hostel.model.domain.domain import Domain
 from hostel.model.domain.passthrough import QemuDevice, QemuProperty
 
-# What QEMU does where something that it gives up is said to it.
-_INPUT: Final = {"reject": "reject", "crash": "crash"}
-
 
 def compatibility(domain: Domain, settings: Settings) -> list[str]:
     """``-compat``: what becomes of what QEMU gives up (``qemuBuildCompatDeprecatedCommandLine``)."""
     behavior = domain.qemu_deprecation.behavior if domain.qemu_deprecation is not None else settings.deprecation
     if behavior == "none":
         return []
-    return option("-compat", {"deprecated-output": "hide", "deprecated-input": _INPUT.get(behavior)})
+    return option(
+        "-compat", {"deprecated-output": "hide", "deprecated-input": behavior if behavior != "omit" else None}
+    )
 
 
 def overridden(argv: list[str], domain: Domain) -> list[str]:
