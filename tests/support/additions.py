@@ -11,6 +11,9 @@ _ADDED: Final = re.compile(
     rf"|(?<=\n)There is no (?:directory )?'[^']*'{_LINK}\.\n"
     r"|\n(?:error: )?virsh pool-build \S+ makes the directory"
     r"|(?<= is not active); start it with net-start"
+    r"|; install qemu-system-\S+"
+    r"|; write (?:hvm|type='qemu' or type='kvm')"
+    r"|(?<= support virt type 'kvm'): KVM runs no guest[^\n]*"
 )
 
 

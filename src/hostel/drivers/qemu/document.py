@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import Final
 
 from hostel.drivers.document import Words, reading
-from hostel.drivers.qemu.architecture import to_install
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
 from hostel.model.domain.domain import Domain, DomainType
 from hostel.model.domain.inactive import forget_run
-from hostel.model.domain.platform import X86, Platform
+from hostel.model.domain.platform import Platform
 
 # libvirt's words for some elements, in place of the general ones.
 _WORDS: Final[Words] = {
@@ -45,15 +44,13 @@ def finish(domain: Domain, platform: Platform) -> None:
     from hostel.model.domain.validate import validate
 
     with reading(ErrorDomain.DOMAIN):
+        named = domain.devices.emulator or platform.emulator or "qemu"
         if domain.type not in TYPES:
-            raise unsupported(f"domain type '{domain.type}' is not run by QEMU; write type='qemu' or type='kvm'")
+            raise unsupported(
+                f"Emulator '{named}' does not support virt type '{domain.type}'; write type='qemu' or type='kvm'"
+            )
         if domain.os is not None and domain.os.type.value != "hvm":
-            raise unsupported(f"os type '{domain.os.type.value}'; write hvm")
-        if platform.emulator is None and (arch := domain.os.type.arch if domain.os is not None else None) not in (
-            None,
-            *X86,
-        ):
-            raise unsupported(f"No emulator found for arch '{arch}'{to_install(arch or '')}")
+            raise unsupported(f"Emulator '{named}' does not support os type '{domain.os.type.value}'; write hvm")
         forget_run(domain)
         complete(domain, platform)
         validate(domain, platform)

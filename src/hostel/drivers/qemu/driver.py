@@ -239,7 +239,7 @@ class QemuDriver(
         """Make or replace a persistent definition."""
         domain = document.parse_stored(xml)
         name, had_uuid = domain.name, domain.uuid is not None
-        document.finish(domain, self._launcher.platform(domain))
+        self._launcher.finish(domain)
         with self._machines.locked(name):
             live = self._machines.live(name)
             if live is None:
@@ -263,7 +263,7 @@ class QemuDriver(
     def domain_create_xml(self, xml: str, flags: StartFlag = StartFlag.NONE) -> DomainRef:
         """Start a transient domain."""
         found = document.parse_stored(xml)
-        document.finish(found, self._launcher.platform(found))
+        self._launcher.finish(found)
         with self._machines.locked(found.name):
             if self._machines.live(found.name) is not None:
                 raise invalid(f"domain is already active as '{found.name}'")

@@ -1,8 +1,13 @@
-"""Which QEMU is meant by a question, and whether it can do what is asked for (``virQEMUCapsCacheLookupDefault``)."""
+"""Which QEMU is meant by a question or a document, and whether it can do what is asked for.
+
+By ``virQEMUCapsCacheLookupDefault`` for questions, ``qemuValidateDomainDef`` for documents.
+"""
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -10,9 +15,11 @@ from hostel.drivers.fault import fault
 from hostel.drivers.qemu import probe
 from hostel.drivers.qemu.architecture import GUESTS, host_architecture, program, runs_natively, to_install
 from hostel.drivers.qemu.capabilities import machines
+from hostel.drivers.qemu.document import unsupported
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
 from hostel.model.capabilities import GuestMachine
-from hostel.model.domain.domain import DomainType
+from hostel.model.domain.domain import Domain, DomainType
+from hostel.model.domain.platform import X86, arch_of
 
 ARCHITECTURES: Final = frozenset(
     {"alpha", "armv6l", "armv7l", "armv7b", "aarch64", "cris", "i686", "ia64", "lm32", "loongarch64", "m68k",
@@ -25,6 +32,7 @@ _TARGETS: Final[dict[str, tuple[str, ...]]] = {
     "i386": ("i686",),
     "x86_64": ("x86_64", "i686"),
     "arm": ("armv6l", "armv7l"),
+    "aarch64": ("aarch64", "armv7l"),
     "ppc64": ("ppc64", "ppc64le"),
 }
 
@@ -71,11 +79,8 @@ def choose(
     if arch is not None and arch not in ARCHITECTURES:
         raise _wrong(f"unknown architecture: {arch}")
     path = _program(path, arch)
-    target = probe.target(path, cache)
-    if target is None:
-        raise fault(ErrorCode.INTERNAL_ERROR, f"Failed to start QEMU binary {path} for probing", ErrorDomain.QEMU)
     arch = arch or host_architecture()
-    if arch not in _TARGETS.get(target, (target,)):
+    if not _runs(path, arch, cache):
         raise _wrong(f"Emulator '{path}' does not support arch '{arch}'")
     runs_kvm = runs_natively(arch) and probe.kvm_runs(path, cache)
     if wanted not in (None, DomainType.QEMU) and not (wanted == DomainType.KVM and runs_kvm):
@@ -95,11 +100,66 @@ def _type(kind: str | None) -> DomainType | None:
         raise _wrong(f"unknown virttype: {kind}") from None
 
 
+def check(domain: Domain, cache: Path) -> None:
+    """Hold a document that is read against the emulator that is to run it: one that it names has to be there.
+
+    Where none is named and none is installed, documents of x86 are taken: they can be started once it is.
+
+    Raises:
+        VirtError: in libvirt's words.
+    """
+    arch, named = arch_of(domain) or host_architecture(), domain.devices.emulator
+    if arch not in ARCHITECTURES:
+        raise unsupported(f"Unknown architecture {arch}")
+    if named:
+        _check_program(named)
+    path = named or program(arch)
+    if path is None:
+        if arch not in X86:
+            raise unsupported(f"No emulator found for arch '{arch}'{to_install(arch)}")
+        return
+    if not _runs(path, arch, cache):
+        raise unsupported(f"Emulator '{path}' does not support arch '{arch}'")
+    if domain.type == DomainType.KVM and not (runs_natively(arch) and probe.kvm_runs(path, cache)):
+        why = probe.why_no_kvm() if runs_natively(arch) else f"it is not {arch}"
+        raise unsupported(
+            f"Emulator '{path}' does not support virt type 'kvm': KVM runs no guest on this host ({why}); "
+            "write <domain type='qemu'>, or --virt-type qemu"
+        )
+    machine = domain.os.type.machine if domain.os is not None else None
+    if machine is not None and _machine(machines(probe.machine_types(path, cache), None), machine) is None:
+        raise unsupported(f"Emulator '{path}' does not support machine type '{machine}'")
+
+
+def _check_program(path: str) -> None:
+    try:
+        is_directory = stat.S_ISDIR(os.stat(path).st_mode)
+    except OSError as error:
+        archs = (arch for arch, row in GUESTS.items() if Path(path).name in row.programs)
+        what = f"Cannot check QEMU binary {path}: {error.strerror}{to_install(next(archs, ''))}"
+    else:
+        if not is_directory and os.access(path, os.X_OK):
+            return
+        what = f"QEMU binary {path} is not executable: {os.strerror(errno.EISDIR if is_directory else errno.EACCES)}"
+    raise fault(ErrorCode.SYSTEM_ERROR, what, ErrorDomain.QEMU)
+
+
+def _runs(path: str, arch: str, cache: Path) -> bool:
+    """Whether a program is a QEMU for guests of an architecture.
+
+    Raises:
+        VirtError: it is no QEMU, or does not run.
+    """
+    target = probe.target(path, cache)
+    if target is None:
+        what = f"Failed to start QEMU binary {path} for probing: {probe.complaint(path)}"
+        raise fault(ErrorCode.INTERNAL_ERROR, what, ErrorDomain.QEMU)
+    return arch in _TARGETS.get(target, (target,))
+
+
 def _program(path: str | None, arch: str | None) -> str:
     if path is not None:
-        if not os.access(path, os.X_OK):
-            what = "Permission denied" if Path(path).exists() else "No such file or directory"
-            raise VirtError(ErrorCode.SYSTEM_ERROR, f"Cannot check QEMU binary {path}: {what}", domain=ErrorDomain.QEMU)
+        _check_program(path)
         return path
     arch = arch or host_architecture()
     found = program(arch)

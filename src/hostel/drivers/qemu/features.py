@@ -58,22 +58,23 @@ USUAL: Final = frozenset(flag for flags in _SINCE.values() for flag in flags) | 
 }  # fmt: skip
 
 
-def platform(cache: Path, arch: str | None = None) -> Platform:
-    """What this host's QEMU brings to guests of an architecture, which is the host's where none is named.
+def platform(cache: Path, arch: str | None = None, named: str | None = None) -> Platform:
+    """What QEMU brings to guests of an architecture, which is the host's where none is named.
 
-    Where it is not installed, what Debian's does, and no program.
+    It is the QEMU that is ``named``, where that is there; else the host's. Where it is not installed, what Debian's
+    does, and no program.
     """
     host = host_architecture()
     arch = arch or host
-    emulator = program(arch)
-    is_x86 = arch in X86
+    emulator = named if named and probe.target(named, cache) is not None else program(arch)
+    is_x86, is_narrow = arch in X86, emulator is not None and probe.target(emulator, cache) == "i386"
     common = Platform(
         is_qemu=True,
         arch=arch,
         host_arch=host,
         emulator=emulator,
         machine="pc" if is_x86 else None,
-        cpu=("qemu32" if arch == "i686" and emulator != program("x86_64") else "qemu64") if is_x86 else None,
+        cpu=("qemu32" if is_narrow else "qemu64") if is_x86 else None,
         cpus={"isapc": "486"} if is_x86 else {},
         host_nodes=host_nodes(),
         features=USUAL if is_x86 else frozenset(),
@@ -91,7 +92,8 @@ def _foreign(common: Platform, emulator: str, cache: Path) -> Platform:
     models = json.loads(probe.cpu_definitions(emulator, cache, "tcg") or "[]")
     names = {str(model.get("typename")): str(model["name"]) for model in models}
     cpus = {str(kind["name"]): kind["default-cpu-type"] for kind in kinds if "default-cpu-type" in kind}
-    first = next(iter(machines(json.dumps(kinds), GUESTS[common.arch or ""].machine)), None)
+    row = GUESTS.get(common.arch or "")
+    first = next(iter(machines(json.dumps(kinds), row.machine if row is not None else None)), None)
     gic = json.loads(probe.gic_capabilities(emulator, cache) or "[]")
     way = "kernel" if runs_natively(common.arch or "") and probe.kvm_runs(emulator, cache) else "emulated"
     types = {str(item["name"]) for item in json.loads(probe.object_types(emulator, cache) or "[]")}

@@ -18,6 +18,7 @@ from hostel.drivers.link import tap
 from hostel.drivers.qemu import (
     actions,
     document,
+    emulator,
     failure,
     features,
     hostdevs,
@@ -61,7 +62,7 @@ from hostel.model.domain.devices.character import CharacterBackend, CharacterSou
 from hostel.model.domain.devices.disk import Disk
 from hostel.model.domain.devices.filesystem import Filesystem
 from hostel.model.domain.devices.source import BackingStore, DiskSource
-from hostel.model.domain.domain import Domain, DomainType
+from hostel.model.domain.domain import Domain
 from hostel.model.domain.implicit import mirror_consoles
 from hostel.model.domain.platform import Platform, arch_of
 from hostel.model.network import Network
@@ -96,9 +97,21 @@ class Launcher:
         self.assignment = Assignment(machines)
 
     def platform(self, domain: Domain | None = None) -> Platform:
-        """What this host's QEMU brings to a document; without its machine types where it is not installed."""
-        found = features.platform(self._cache, arch_of(domain) or None if domain is not None else None)
+        """What a document's QEMU brings to it; without its machine types where it is not installed."""
+        arch, named = (arch_of(domain) or None, domain.devices.emulator) if domain is not None else (None, None)
+        found = features.platform(self._cache, arch, named)
         return found._replace(nvram_directory=str(self._machines.variables_directory))
+
+    def finish(self, domain: Domain) -> Platform:
+        """Complete a document that was read, and hold it against the rules and its emulator; what QEMU brought to it.
+
+        Raises:
+            VirtError: in libvirt's words.
+        """
+        emulator.check(domain, self._cache)
+        platform = self.platform(domain)
+        document.finish(domain, platform)
+        return platform
 
     def start(self, domain: Domain, *, paused: bool, origin: Origin = BOOT) -> Status:
         """Run a document's machine; the caller holds the domain's lock and has found it not running.
@@ -114,16 +127,10 @@ class Launcher:
         if refused := self.settings().refused:
             raise document.unsupported(refused)
         live = domain.copy()
-        platform = self.platform(live)
-        document.finish(live, platform)
+        platform = self.finish(live)
         document.check_startable(live, platform)
         self.choose_firmware(live, reset_nvram=origin.reset_nvram)
-        emulator = find_emulator(live)
-        if live.type == DomainType.KVM and not probe.kvm_runs(emulator, self._cache):
-            raise document.unsupported(
-                f"domain '{live.name}' is type='kvm', and KVM runs no guest on this host "
-                f"({probe.why_no_kvm()}); write <domain type='qemu'>, or --virt-type qemu"
-            )
+        program = find_emulator(live)
         self.name_processor(live)
         assign_aliases(live)
         notes = self._prepare_disks(live)
@@ -132,7 +139,7 @@ class Launcher:
         memory.align(live)
         security.settle(live, platform.sev)
         vsock.choose(live)
-        return self._run(live, emulator, notes, paused=paused, origin=origin)
+        return self._run(live, program, notes, paused=paused, origin=origin)
 
     def name_processor(self, domain: Domain) -> None:
         """Write into a document what a processor as the host's is here; others stay.
@@ -156,17 +163,17 @@ class Launcher:
             self._machines.publish(live, "disk-change", **detail)
         return [f"dropped: {each.why} (startupPolicy='optional')" for each in dropped]
 
-    def _run(self, live: Domain, emulator: str, notes: list[str], *, paused: bool, origin: Origin) -> Status:
+    def _run(self, live: Domain, program: str, notes: list[str], *, paused: bool, origin: Origin) -> Status:
         """Run a document that is ready to be run."""
         machines, name = self._machines, live.name
         run, log = machines.run_directory(name), machines.log(name)
         context = self.context(live, run)._replace(
-            is_confined=probe.sandboxes(emulator, self._cache), has_spice=probe.has_spice(emulator, self._cache)
+            is_confined=probe.sandboxes(program, self._cache), has_spice=probe.has_spice(program, self._cache)
         )
         status = Status(live, machines.next_id(), 0, 0, str(run), 0)
         live.id = status.id
         privileged, moved = os.geteuid() == 0, origin.migration is not None
-        found = taint.findings(live, emulator, self._cache, privileged=privileged, moved=moved)
+        found = taint.findings(live, program, self._cache, privileged=privileged, moved=moved)
         notes = [*notes, *(taint.note(status.id, finding) for finding in found)]
         notes += [f"qemu.conf: '{name}' is not acted on" for name in context.settings.unknown]
         status = status._replace(**taint.kept(found))

@@ -35,8 +35,7 @@ class ArgumentCalls(Calls, NativeCalls):
         if native_format != ARGUMENTS:
             return super().connect_domain_xml_to_native(native_format, domain_xml)
         domain = document.parse_stored(domain_xml)
-        platform = self._launcher.platform(domain)
-        document.finish(domain, platform)
+        platform = self._launcher.finish(domain)
         document.check_startable(domain, platform)
         self._launcher.choose_firmware(domain)
         for disk in domain.devices.disks:

@@ -88,6 +88,17 @@ def target(emulator: str, cache: Path) -> str | None:
     return str(json.loads(answer)["arch"]) if answer else None
 
 
+def complaint(emulator: str) -> str:
+    """Why a program that has no :func:`target` cannot be asked anything: its own words, where it has some."""
+    try:
+        said = _converse(emulator, [{"execute": "qmp_capabilities"}, {"execute": "quit"}], "").stderr.strip()
+    except subprocess.TimeoutExpired:
+        return "it does not end"
+    except OSError as error:
+        return sentence(error)
+    return said or "it does not speak as QEMU does"
+
+
 def cpu_definitions(emulator: str, cache: Path, accelerator: str) -> str:
     """Its answer to ``query-cpu-definitions``, JSON; empty where it gives none. Asked once, then remembered."""
     return _remembered(
@@ -210,18 +221,13 @@ def _answers(
     emulator: str, command: str, arguments: Mapping[str, Mapping[str, Any]], accelerator: str
 ) -> dict[str, Any]:
     """Ask a QEMU that runs no machine the same thing about several; what it answers, without what it refuses."""
-    machine = f"none,accel={accelerator}" if accelerator else "none"
-    argv = [emulator, "-S", "-nodefaults", "-no-user-config", "-display", "none", "-machine", machine, "-qmp", "stdio"]
     words: list[dict[str, Any]] = [{"execute": "qmp_capabilities"}]
     words += [
         {"execute": command, "id": key, **({"arguments": given} if given else {})} for key, given in arguments.items()
     ]
     words.append({"execute": "quit"})
     try:
-        said = subprocess.run(
-            argv, input="".join(f"{json.dumps(word)}\n" for word in words), capture_output=True, text=True, timeout=20,
-            check=False, errors="replace",
-        )  # fmt: skip
+        said = _converse(emulator, words, accelerator)
     except (OSError, subprocess.TimeoutExpired):
         return {}
     answers: dict[str, Any] = {}
@@ -231,6 +237,15 @@ def _answers(
             if "return" in answer and "id" in answer:
                 answers[answer["id"]] = answer["return"]
     return answers
+
+
+def _converse(emulator: str, words: list[dict[str, Any]], accelerator: str) -> subprocess.CompletedProcess[str]:
+    machine = f"none,accel={accelerator}" if accelerator else "none"
+    argv = [emulator, "-S", "-nodefaults", "-no-user-config", "-display", "none", "-machine", machine, "-qmp", "stdio"]
+    return subprocess.run(
+        argv, input="".join(f"{json.dumps(word)}\n" for word in words), capture_output=True, text=True, timeout=20,
+        check=False, errors="replace",
+    )  # fmt: skip
 
 
 def _begins_kvm(emulator: str) -> bool:

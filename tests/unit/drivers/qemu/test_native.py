@@ -12,6 +12,16 @@ from hostel.drivers.store import Directories
 from hostel.errors import ErrorCode, VirtError
 from support.arguments import spec, text
 
+# What is asked before a document is taken: which guests it runs, on which machines.
+QEMU = """#!/bin/sh
+while read -r line; do
+    case "$line" in
+        *query-target*) echo '{"return": {"arch": "x86_64"}, "id": ""}' ;;
+        *query-machines*) echo '{"return": [{"name": "pc", "cpu-max": 255}], "id": ""}' ;;
+    esac
+done
+"""
+
 
 @pytest.fixture
 def driver(tmp_path: Path) -> QemuDriver:
@@ -21,7 +31,7 @@ def driver(tmp_path: Path) -> QemuDriver:
 @pytest.fixture
 def emulator(tmp_path: Path) -> str:
     path = tmp_path / "qemu"
-    path.write_text("#!/bin/sh\nexit 1\n")
+    path.write_text(QEMU)
     path.chmod(0o755)
     return f"<emulator>{path}</emulator>"
 

@@ -138,7 +138,7 @@ class Incoming:
 
     def _check_offline(self) -> None:
         wanted = self.domain.copy()
-        document.finish(wanted, self._launcher.platform(wanted))
+        self._launcher.finish(wanted)
 
     def _make_images(self, mark: Migration) -> None:
         """Make the files of disks that are copied, where they are not there."""

@@ -306,7 +306,7 @@ class Outgoing:
         xml = text(self._params, PERSIST_XML)
         if xml is not None:
             wanted = document.parse_stored(xml)
-            document.finish(wanted, self._launcher.platform(wanted))
+            self._launcher.finish(wanted)
             return wanted
         stored = self._machines.definition(machine.name) or machine.domain
         kept = _movable(stored, self._machines)

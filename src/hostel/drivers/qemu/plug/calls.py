@@ -7,7 +7,6 @@ from collections.abc import Callable
 from hostel.drivers.base import DomainRef
 from hostel.drivers.base.device import DeviceModify
 from hostel.drivers.base.domain import Affect
-from hostel.drivers.qemu import document
 from hostel.drivers.qemu.running import Calls
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
 from hostel.model.domain.devices.device import Device
@@ -90,7 +89,7 @@ class DeviceCalls(Calls):
             return None
         changed = definition.copy()
         change(changed)
-        document.finish(changed, self._launcher.platform(changed))
+        self._launcher.finish(changed)
         return changed
 
 

@@ -1,0 +1,115 @@
+"""Which emulators documents may name, and for what: the real virsh on libvirt's daemon and on ours."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from support import hosteld, libvirtd
+from support.additions import without_additions
+from support.virsh import real_lines
+
+pytestmark = [
+    pytest.mark.qemu,
+    pytest.mark.requires_tool("libvirtd"),
+    pytest.mark.requires_tool("virsh"),
+    pytest.mark.requires_tool("qemu-system-x86_64"),
+]
+QEMU = "/usr/bin/qemu-system-x86_64"
+XML = """<domain type='{kind}'><name>{name}</name><memory unit='MiB'>16</memory><os><type {os}>hvm</type></os>
+<devices><emulator>{emulator}</emulator></devices></domain>"""
+PROGRAMS = {"broken": "#!/bin/sh\necho broken >&2\nexit 3\n", "plain": "", "wrapper": f'#!/bin/sh\nexec {QEMU} "$@"\n'}
+# The domain's type, what <type> says, and the emulator; {} is the folder of the programs.
+REFUSED = {
+    "gone": ("qemu", "", "/nowhere/qemu"),
+    "gone of an architecture": ("qemu", "arch='sparc'", "{}/qemu-system-sparc"),
+    "relative": ("qemu", "", "qemu-kvm"),
+    "directory": ("qemu", "", "{}"),
+    "not executable": ("qemu", "", "{}/plain"),
+    "broken": ("qemu", "", "{}/broken"),
+    "another program": ("qemu", "", "/usr/bin/qemu-img"),
+    "other architecture": ("qemu", "arch='aarch64' machine='virt'", QEMU),
+    "no architecture": ("qemu", "arch='nosuch'", QEMU),
+    "other machine": ("qemu", "machine='pc-i440fx-99.9'", QEMU),
+    "other hypervisor": ("xen", "machine='pc'", QEMU),
+    "kvm without kvm": ("kvm", "machine='pc'", QEMU),
+}
+TAKEN = {"none": "", "wrapper": "{}/wrapper"}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = tmp_path_factory.mktemp("emulators")
+    for parent in (made, *made.parents[:-2]):
+        parent.chmod(parent.stat().st_mode | 0o055)  # libvirt's daemon is another user
+    for name, text in PROGRAMS.items():
+        (made / name).write_text(text)
+        (made / name).chmod(0o644 if name == "plain" else 0o755)
+    for name, (kind, os, emulator) in REFUSED.items():
+        write(made / f"{name}.xml", kind, os, emulator.format(made))
+    for name, emulator in TAKEN.items():
+        write(made / f"{name}.xml", "qemu", "", emulator.format(made))
+    return made
+
+
+def write(path: Path, kind: str, os: str, emulator: str) -> None:
+    path.write_text(XML.format(name=path.stem.replace(" ", "-"), kind=kind, os=os, emulator=emulator))
+
+
+@pytest.fixture(scope="module")
+def uris() -> Iterator[tuple[str, str]]:
+    with hosteld.process() as ours, libvirtd.running() as theirs:
+        theirs.skip_unless_recorded()
+        if "type='kvm'" in theirs.virsh("capabilities").stdout:
+            pytest.skip("KVM runs guests here")
+        yield ours.uri("qemu:///session"), theirs.uri
+
+
+def test_document_is_refused_as_by_libvirt(uris: tuple[str, str], folder: Path) -> None:
+    lines = [
+        f"{command} '{folder}/{name}.xml'"
+        for name in REFUSED
+        for command in ("define", "create", "domxml-to-native qemu-argv")
+    ]
+    ours, theirs = (real_lines(uri, lines) for uri in uris)
+    assert len(theirs) == len(lines)
+    for line, mine, real in zip(lines, ours, theirs, strict=True):
+        # libvirt keeps the line's end of what the program said.
+        assert (mine[0], without_additions(mine[1]).rstrip()) == (real[0], real[1].rstrip()), line
+    assert all(complaint for _, complaint in theirs)
+
+
+def test_document_is_taken_as_by_libvirt(uris: tuple[str, str], folder: Path) -> None:
+    for uri in uris:
+        for name in TAKEN:
+            answers = real_lines(uri, [f"define {folder}/{name}.xml", f"start {name}", f"destroy {name}"])
+            assert [complaint for _, complaint in answers] == ["", "", ""]
+
+
+def test_domain_stays_when_its_emulator_has_gone(folder: Path) -> None:
+    program = folder / "vanishing"
+    program.write_text(PROGRAMS["wrapper"])
+    program.chmod(0o755)
+    write(folder / "left.xml", "qemu", "", str(program))
+    directory = folder / "daemon"
+    directory.mkdir()
+    with hosteld.process(directory=directory) as served:
+        uri = served.uri("qemu:///session")
+        assert real_lines(uri, [f"define {folder}/left.xml", "start left"])[1][1] == ""
+        before = served.virsh("dumpxml", "--inactive", "left", uri="qemu:///session").stdout
+        program.unlink()
+        missing = f"error: Cannot check QEMU binary {program}: No such file or directory\n"
+        # What runs is not bothered; what is to be started or defined anew is.
+        answers = real_lines(uri, ["domstate left", "qemu-monitor-command left --hmp info status", "destroy left"])
+        assert [complaint for _, complaint in answers] == ["", "", ""]
+        started = served.virsh("start", "left", uri="qemu:///session", check=False)
+        assert missing in started.stderr
+    with hosteld.process(directory=directory) as served:
+        assert "left" in served.virsh("list", "--all", "--name", uri="qemu:///session").stdout
+        assert served.virsh("dumpxml", "--inactive", "left", uri="qemu:///session").stdout == before
+        assert missing in served.virsh("start", "left", uri="qemu:///session", check=False).stderr
+        program.write_text(PROGRAMS["wrapper"])
+        program.chmod(0o755)
+        assert real_lines(served.uri("qemu:///session"), ["start left", "destroy left", "undefine left"])[0][1] == ""
