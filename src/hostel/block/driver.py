@@ -30,6 +30,7 @@ class Supports(enum.IntFlag):
     DISCARD = 4  # discard(); else the node does nothing
     BACKING = 8  # overlays
     GROWS = 16  # a write beyond the end extends it, and reads beyond the end are zeroes: protocol drivers
+    ENDS = 64  # has a size of its own: reads beyond it are zeroes, and a write finds no space: protocol drivers
     COMPUTES = 32  # reading takes the processor's time, so that several threads are worth having
 
 

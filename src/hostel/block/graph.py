@@ -19,7 +19,7 @@ from hostel.block.driver import WRITEBACK, BlockDriver, Cache, Creatable, Filter
 from hostel.block.node import BlockNode
 from hostel.block.options import OptionError, Options, Value
 from hostel.block.permission import Permission
-from hostel.block.protocol import Creation
+from hostel.block.protocol import Creation, ProtocolDriver
 from hostel.block.protocols.file import FileDriver, create_file, open_file
 from hostel.block.trust import Trust
 from hostel.errors import (
@@ -186,8 +186,10 @@ def creation_options(driver: Creatable, filename: str = "") -> Options:
     if filename:
         creation(filename)
     protocol = protocol_name(filename) if filename else "file"
-    if protocol == "file":
+    if protocol == FileDriver.name:
         return driver.create_options + FileDriver.create_options
+    if protocol in registry.FILES:
+        return driver.create_options + ProtocolDriver.create_options
     return driver.create_options + registry.protocol_driver(protocol).create_options
 
 
@@ -198,8 +200,8 @@ def creation(filename: str) -> Creation:
         BlockError: the name is empty, or of a protocol that we do not have, or of one that only reads.
     """
     protocol = registry.filter_of(names.protocol(filename) or "") or protocol_name(filename)
-    if protocol == "file":
-        return Creation.NEW
+    if protocol in registry.FILES:
+        return Creation.NEW if protocol == FileDriver.name else Creation.IN_PLACE
     found = registry.protocol_driver(protocol).creation if protocol in registry.PROTOCOLS else Creation.NONE
     if found is Creation.NONE:
         raise UnsupportedFeature(f"Protocol driver '{protocol}' does not support image creation")
@@ -222,11 +224,12 @@ def create(path: str, *, cache: Cache = WRITEBACK, options: Mapping[str, Value] 
     """
     mode = OpenMode(read_only=False, cache=cache, options=options or {})
     protocol = protocol_name(path)
-    if protocol == "file":
-        return create_file(path.removeprefix("file:"), mode=mode)
     how = creation(path)
-    driver_class = registry.protocol_driver(protocol)
     try:
+        if protocol in registry.FILES:
+            scheme = names.protocol(path)
+            return create_file(path.removeprefix(f"{scheme}:"), mode=mode, name=scheme or "")
+        driver_class = registry.protocol_driver(protocol)
         driver = driver_class.open(driver_class.parse_filename(path), mode, creating=True)
     except BlockError as error:
         if how is Creation.IN_PLACE:

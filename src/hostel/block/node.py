@@ -25,7 +25,7 @@ from hostel.block.driver import (
 )
 from hostel.block.extent import Extent, Status, merge
 from hostel.block.gate import Gate
-from hostel.errors import BlockError, OutOfRange, ReadOnly, UnsupportedFeature
+from hostel.errors import BlockError, NoSpace, OutOfRange, ReadOnly, UnsupportedFeature
 from hostel.units import INT64_MAX, MiB
 
 _ZEROES: Final = memoryview(bytes(MiB))
@@ -50,6 +50,7 @@ class BlockNode:
         discards: what the guest gives back is given back; else discarding does nothing.
         detect_zeroes: whether zeroes that are written become a zero write: ``off``, ``on``, or ``unmap``, which gives
             their space back.
+        bounded: nothing is beyond the end, not even zeroes.
         blockers: why nothing but I/O may be done to the node now; empty where everything may.
     """
 
@@ -72,7 +73,9 @@ class BlockNode:
         self.discards = True
         self.detect_zeroes = "off"
         # A protocol's node without a format above it has nobody else to keep its bounds.
+        self.bounded = bounded
         self._grows = bool(driver.supports & Supports.GROWS) and not bounded
+        self._ends = bool(driver.supports & Supports.ENDS) and not bounded
         self.blockers: list[str] = []
         self._on_event = driver.on_event
         # Whoever waited for it looks whether it is the node's lock still: with another driver comes another lock.
@@ -210,10 +213,14 @@ class BlockNode:
     def pread(self, offset: int, buf: memoryview) -> None:
         """Fill ``buf`` from ``offset``."""
         length = len(buf)
-        if not self._grows:
+        if self._grows:
+            if offset < 0 or offset > INT64_MAX - length:
+                raise _outside(offset)
+        elif not self._ends:
             self._check(offset, length)
-        elif offset < 0 or offset > INT64_MAX - length:
-            raise OutOfRange(f"offset {offset} is outside every file")
+        elif not self._reaches(offset, length):
+            self.pread_padded(offset, buf)
+            return
         if not length:
             return
         gate = self._lock
@@ -321,11 +328,20 @@ class BlockNode:
         """
         if length is None:
             length = self.length - offset
+        if self._ends and not self._reaches(offset, length):
+            return merge(self._padded_extents(offset, length))
         if not self._grows:
             self._check(offset, length)
         if not length:
             return iter(())
         return merge(self.driver.extents(offset, length))
+
+    def _padded_extents(self, offset: int, length: int) -> Iterator[Extent]:
+        inside = max(0, min(length, self.length - offset))
+        if inside:
+            yield from self.driver.extents(offset, inside)
+        if inside < length:
+            yield Extent(offset + inside, length - inside, Status.ZERO | Status.ALLOCATED)
 
     def resize(self, size: int, preallocation: Preallocation = Preallocation.OFF) -> None:
         """Change the virtual size.
@@ -397,10 +413,19 @@ class BlockNode:
     def _check_write(self, offset: int, length: int) -> None:
         if self.read_only:
             raise ReadOnly(f"'{self.filename}' is open for reading only")
-        if not self._grows:
+        if self._grows:
+            if offset < 0 or length < 0 or offset > INT64_MAX - length:
+                raise _outside(offset)
+        elif not self._ends:
             self._check(offset, length)
-        elif offset < 0 or length < 0 or offset > INT64_MAX - length:
-            raise OutOfRange(f"offset {offset} is outside every file")
+        elif not self._reaches(offset, length):
+            raise NoSpace(f"'{self.filename}' ends at {self.length} bytes, and cannot grow")
+
+    def _reaches(self, offset: int, length: int) -> bool:
+        """Whether a node of a fixed size has a range; a range that no file can have is an error."""
+        if offset < 0 or length < 0 or offset > INT64_MAX - length:
+            raise _outside(offset)
+        return offset + length <= self.driver.length
 
 
 class _Entry:
@@ -423,6 +448,10 @@ class _Entry:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._lock.__exit__(kind, error, trace)
+
+
+def _outside(offset: int) -> OutOfRange:
+    return OutOfRange(f"offset {offset} is outside every file")
 
 
 def _is_resizable(driver: BlockDriver) -> TypeGuard[Resizable]:

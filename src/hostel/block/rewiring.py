@@ -144,7 +144,7 @@ def _move_out(node: BlockNode) -> BlockNode:
         read_only=node.read_only,
         cache=node.cache._replace(writethrough=False),
         probed=node.probed,
-        bounded=not node.grows,
+        bounded=node.bounded,
     )
     inner.discards, inner.detect_zeroes = node.discards, "off"
     return inner

@@ -74,4 +74,6 @@ class Unformatted:
                     f"{error.message}"
                 )
             raise
+        if self.protocol == FileDriver.name and graph.protocol_name(filename) == FileDriver.name:
+            filename = f"file:{filename.removeprefix('file:')}"
         return graph.create(filename, cache=cache, options=options)

@@ -8,7 +8,7 @@ from hostel.block import filename
 from hostel.block.driver import CACHE_MODES, BlockDriver, Supports
 from hostel.block.extent import Extent, Status, merge
 from hostel.block.node import BlockNode, fill_zeroes
-from hostel.errors import BlockError, HostelError, OutOfRange, ReadOnly, UnsupportedFeature
+from hostel.errors import BlockError, HostelError, NoSpace, OutOfRange, ReadOnly, UnsupportedFeature
 
 
 class Plain(BlockDriver):
@@ -41,6 +41,32 @@ class Plain(BlockDriver):
         self.closes += 1
         if self.fail_close:
             raise OSError(5, "metadata lost")
+
+
+class Fixed(Plain):
+    """What has a size of its own, as a device has."""
+
+    supports = Supports.WRITE | Supports.ENDS
+
+
+def test_node_of_a_fixed_size_has_zeroes_and_no_space_beyond_its_end() -> None:
+    node = BlockNode(Fixed(1000), "x", read_only=False)
+    node.pwrite(0, b"d" * 1000)
+    assert node.read(990, 20) == b"d" * 10 + bytes(10)
+    assert node.read(5000, 20) == bytes(20)
+    assert list(node.extents(500, 1000)) == [
+        Extent(500, 500, Status.DATA | Status.ALLOCATED),
+        Extent(1000, 500, Status.ZERO | Status.ALLOCATED),
+    ]
+    for write in (lambda: node.pwrite(990, b"x" * 20), lambda: node.write_zeroes(990, 20)):
+        with pytest.raises(NoSpace, match=r"^'x' ends at 1000 bytes, and cannot grow$"):
+            write()
+    assert node.read(990, 10) == b"d" * 10
+    with pytest.raises(OutOfRange):
+        node.read(-1, 5)
+    bounded = BlockNode(Fixed(1000), "x", read_only=False, bounded=True)
+    with pytest.raises(OutOfRange):
+        bounded.read(990, 20)
 
 
 def test_node_emulates_zeroes_by_writing() -> None:

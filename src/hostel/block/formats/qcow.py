@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final, Self
 
 from hostel.block.driver import FormatInfo, OpenMode, Reference
@@ -202,7 +203,8 @@ class QcowDriver(ClusteredDriver):
         self._broken = None
         self.tables.forget()
         self._end = self.header.l1_table_offset + length
-        self.file.resize(self._end)
+        with suppress(UnsupportedFeature):  # a device has the size it has
+            self.file.resize(self._end)
 
     # ---- compressed clusters
 

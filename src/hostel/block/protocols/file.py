@@ -29,6 +29,11 @@ _FALLOC_ZERO_RANGE: Final = 16
 UNSUPPORTED: Final = frozenset({errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.ENODEV, errno.ENOTTY})
 _ZEROES: Final = memoryview(bytes(MiB))
 _FIRST_BLOCK: Final = 4096  # bytes
+# What is used and shared of a file in which an image is laid out.
+CREATING: Final = (
+    Permission.CONSISTENT_READ | Permission.WRITE | Permission.RESIZE,
+    Permission.CONSISTENT_READ | Permission.WRITE_UNCHANGED,
+)
 RESIZE_FAILURES: Final = {  # what could not be done where a file does not get its size
     Preallocation.OFF: "Could not resize file",
     Preallocation.METADATA: "Could not resize file",
@@ -137,8 +142,7 @@ class FileDriver(BlockDriver):
             if not stat.S_ISREG(os.fstat(fd).st_mode):
                 raise BlockError(f"Could not create '{path}': It exists and is no regular file", errno=errno.EINVAL)
             os.set_blocking(fd, True)
-            used = Permission.CONSISTENT_READ | Permission.WRITE | Permission.RESIZE
-            permission.lock(fd, path, used, Permission.CONSISTENT_READ | Permission.WRITE_UNCHANGED)
+            permission.lock(fd, path, *CREATING)
             os.ftruncate(fd, 0)
             _set_hints(fd, no_copy_on_write=mode.options.get("nocow") is True, extent_size=extent_size)
             if mode.cache.direct:
@@ -494,6 +498,21 @@ def _is_block_device(path: str) -> bool:
         return False
 
 
-def create_file(path: str, *, mode: OpenMode) -> BlockNode:
-    """Create or empty a file and return its node."""
-    return BlockNode(FileDriver.create(path, mode), path, read_only=False, cache=mode.cache)
+def create_file(path: str, *, mode: OpenMode, name: str = "") -> BlockNode:
+    """Create or empty a file and return its node; what a device's driver is for is opened.
+
+    Args:
+        path: the file's name.
+        mode: how it is opened, with the options for a new file.
+        name: the driver; where none is named, the one that the path is for.
+
+    Raises:
+        BlockError: the host refuses.
+        ImageLocked: another process uses the file or the device.
+    """
+    driver_class: type[FileDriver] = FileDriver
+    if name not in ("", FileDriver.name) or (not name and _is_block_device(path)):
+        from hostel.block.protocols.host_device import driver_for
+
+        driver_class = driver_for(path, name)
+    return BlockNode(driver_class.create(path, mode), path, read_only=False, cache=mode.cache)

@@ -17,8 +17,9 @@ from typing import Final, Self
 
 from hostel.block.driver import OpenMode, Preallocation, Supports
 from hostel.block.extent import Extent, Status
-from hostel.block.protocols.file import UNSUPPORTED, FileDriver
-from hostel.errors import BlockError
+from hostel.block.protocols.file import CREATING, UNSUPPORTED, FileDriver
+from hostel.errors import BlockError, UnsupportedFeature
+from hostel.units import SECTOR
 
 _PUNCH_HOLE: Final = 2 | 1  # keeping the size
 _IS_READ_ONLY: Final = 0x125E  # BLKROGET
@@ -35,7 +36,9 @@ class HostDeviceDriver(FileDriver):
     """A block device, or a character device that can be read as one."""
 
     name = "host_device"
-    supports = Supports.WRITE | Supports.ZEROES | Supports.DISCARD
+    supports = Supports.WRITE | Supports.ZEROES | Supports.DISCARD | Supports.ENDS
+    starts_as_zeroes = False
+    _creating = False
 
     def __init__(self, fd: int, path: str, *, no_flush: bool, direct: bool = False, locking: bool = True) -> None:
         super().__init__(fd, path, no_flush=no_flush, direct=direct, locking=locking)
@@ -61,6 +64,23 @@ class HostDeviceDriver(FileDriver):
         except BaseException:
             driver.close()
             raise
+        return driver
+
+    @classmethod
+    def create(cls, path: str, mode: OpenMode) -> Self:
+        """Open a device in which an image is laid out, once nobody else is found to use it; it keeps its size.
+
+        Raises:
+            BlockError: it cannot be opened, or written.
+            ImageLocked: another process uses it.
+        """
+        driver = cls.open(path, mode)
+        try:
+            driver.lock(*CREATING)
+        except BaseException:
+            driver.close()
+            raise
+        driver._creating = True
         return driver
 
     @classmethod
@@ -120,19 +140,26 @@ class HostDeviceDriver(FileDriver):
             self._can_punch = self._range(_DISCARD, first, end - first)
 
     def resize(self, size: int, preallocation: Preallocation = Preallocation.OFF) -> None:
-        """Check that a device has room: it cannot be resized.
+        """Refuse: a device has the size it has. An image may be laid out in more room than it needs.
 
         Raises:
-            BlockError: it is too small, or preallocation was asked for.
+            UnsupportedFeature: always, but for that (ENOSPC where it is too small).
+            BlockError: it is too small for the image, or preallocation was asked for.
         """
         if preallocation is not Preallocation.OFF:
             raise BlockError(
                 f"Preallocation mode '{preallocation.value}' unsupported for this non-regular file", errno=errno.ENOTSUP
             )
+        if not self._creating and size != self.length:
+            code = errno.ENOSPC if size > self.length else errno.ENOTSUP
+            raise UnsupportedFeature("Cannot resize device files", errno=code)
         if size > self.length:
             raise BlockError(
                 "Cannot grow device files", errno=errno.EINVAL, hint=f"'{self._path}' has {self.length} bytes."
             )
+        if self._creating:
+            # What was there must not be taken for the new image.
+            self.write_zeroes(0, min(SECTOR, self.length), unmap=False)
 
     def preallocate(self, offset: int, length: int) -> None:
         """Nothing: a device has all its blocks."""

@@ -14,7 +14,7 @@ from hostel.block.driver import OpenMode, Preallocation
 from hostel.block.extent import Status
 from hostel.block.node import BlockNode
 from hostel.block.protocols.file import open_file
-from hostel.errors import BlockError, OutOfRange
+from hostel.errors import BlockError, ImageLocked, NoSpace, OutOfRange, UnsupportedFeature
 from hostel.img import create
 from support.image import qemu_img
 
@@ -82,8 +82,9 @@ def test_nothing_is_beyond_the_end_of_a_device(loop: str) -> None:
     with graph.open(loop, "raw", read_only=False) as node:
         with pytest.raises(OutOfRange):
             node.pwrite(SIZE - 1, b"xy")
-        with pytest.raises(BlockError, match=r"^Cannot grow device files$"):
-            node.resize(SIZE + 512)
+        for size in (SIZE - 512, SIZE + 512):
+            with pytest.raises(UnsupportedFeature, match=r"^Cannot resize device files$"):
+                node.resize(size)
         with pytest.raises(BlockError, match="unsupported for this non-regular file"):
             node.resize(SIZE, Preallocation.FULL)
         node.resize(SIZE)
@@ -118,3 +119,43 @@ def test_a_device_is_made_an_image_by_its_drivers_name(loop: str, tmp_path: Path
         assert node.read(0, 1024) == bytes(512) + b"d" * 512
     with pytest.raises(BlockError, match=r"^Cannot grow device files$"):
         create.create(create.plan(loop, "host_device", SIZE + 512))
+
+
+@pytest.mark.parametrize("format", ["qcow2", "vdi", "vpc", "vhdx", "parallels", "vmdk", "qcow"])
+def test_an_image_is_laid_out_on_a_device(loop: str, format: str) -> None:
+    size = 2 * SIZE
+    try:
+        create.create(create.plan(loop, format, size))
+    except NoSpace:  # 8 MiB for a log and tables, 1 MiB before the first cluster
+        assert format in ("vhdx", "parallels")
+        return
+    with graph.open(loop, format, read_only=False) as node:
+        assert node.read(0, size) == bytes(size)
+        with pytest.raises(NoSpace, match="cannot grow"):
+            for offset in range(0, size, SIZE // 4):
+                node.pwrite(offset, b"x" * (SIZE // 4))
+    with graph.open(loop, format) as node:
+        assert set(node.read(0, size)) <= set(b"\0x")
+
+
+def test_what_needs_a_file_that_is_cut_is_not_laid_out_on_a_device(loop: str) -> None:
+    with pytest.raises(UnsupportedFeature, match=r"^Cannot resize"):
+        create.create(create.plan(loop, "qed", SIZE))
+    with graph.open(loop, "raw") as node:
+        assert node.read(0, 1024) == b"l" * 1024
+
+
+def test_a_device_in_use_is_made_no_image(loop: str) -> None:
+    with (
+        graph.open(loop, "raw", read_only=False, exclusive=True),
+        pytest.raises(ImageLocked),
+    ):
+        create.create(create.plan(loop, "qcow2", SIZE))
+
+
+def test_a_device_is_found_by_its_drivers_prefix(loop: str) -> None:
+    create.create(create.plan(f"host_device:{loop}", "qcow2", SIZE))
+    with graph.open(loop, "qcow2") as node:
+        assert node.length == SIZE
+    with pytest.raises(BlockError, match="It exists and is no regular file"):
+        create.create(create.plan(f"file:{loop}", "qcow2", SIZE))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 from array import array
 from collections.abc import Callable
@@ -207,7 +206,8 @@ def _shrink(guest: Guest, size: int) -> None:
         image.place_metadata()
     _truncate_file(image)
     if image.raw_external:
-        image.data.resize(size)
+        with suppress(UnsupportedFeature):  # likewise
+            image.data.resize(size)
 
 
 def _require_droppable(guest: Guest, size: int) -> None:
@@ -294,7 +294,7 @@ def _truncate_file(image: Qcow2Image) -> None:
     except CorruptImage:
         return
     if 0 < end < image.file.length:
-        with contextlib.suppress(UnsupportedFeature):  # what has the size it has keeps it
+        with suppress(UnsupportedFeature):  # what has the size it has keeps it
             image.file.resize(end)
 
 

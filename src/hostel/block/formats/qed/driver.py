@@ -95,6 +95,8 @@ class QedDriver(ClusteredDriver):
             OSError: the host's own errors.
         """
         header, name = _plan(size, options)
+        if not file.grows:
+            raise UnsupportedFeature(f"Cannot resize '{file.filename}': a QED image is as long as its file")
         # What lies in the file tells what is in use: it must start from nothing.
         file.resize(0)
         file.write_zeroes(header.l1_table_offset, header.table_bytes, unmap=True)

@@ -10,6 +10,7 @@ from typing import Final, NamedTuple
 
 from hostel.block.composing import Surroundings
 from hostel.block.driver import Preallocation
+from hostel.block.formats.block_table import make_room
 from hostel.block.formats.vmdk import descriptor as descriptors
 from hostel.block.formats.vmdk import layout
 from hostel.block.formats.vmdk.creation import ADAPTERS, SUBFORMATS
@@ -215,7 +216,7 @@ def _lay_out(file: BlockNode, size: int, settled: _Settled) -> None:
     header = _header(size, settled)
     tables = _tables(header.capacity)
     directory = -(-tables * 4 // SECTOR)
-    file.resize(header.grain_offset * SECTOR)
+    make_room(file, header.grain_offset * SECTOR, Preallocation.OFF)
     for place in (header.rgd_offset, header.gd_offset):
         _write_directory(file, place, place + directory, tables)
     file.pwrite(0, header.pack())

@@ -10,7 +10,7 @@ from typing import IO, Any, Final, Self
 from urllib.parse import urlsplit, urlunsplit
 
 from hostel.block import objects
-from hostel.block.driver import FormatInfo, OpenMode, Threading
+from hostel.block.driver import FormatInfo, OpenMode, Supports, Threading
 from hostel.block.options import Kind, Option, OptionError, Options
 from hostel.block.protocol import Creation, ProtocolDriver
 from hostel.block.protocols.curl.transfer import Access, RemoteFile
@@ -52,6 +52,7 @@ class CurlDriver(ProtocolDriver):
     server while it is open is noticed where the server tells versions apart, and is an error.
     """
 
+    supports = Supports.ENDS
     threading = Threading.PARALLEL
     creation = Creation.NONE
     options: Final = _OPTIONS  # type: ignore[misc]

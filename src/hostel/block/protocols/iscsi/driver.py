@@ -47,7 +47,7 @@ class IscsiDriver(ProtocolDriver):
     """
 
     name = "iscsi"
-    supports = Supports.WRITE | Supports.ZEROES | Supports.DISCARD
+    supports = Supports.WRITE | Supports.ZEROES | Supports.DISCARD | Supports.ENDS
     options: Final = _OPTIONS  # type: ignore[misc]
     starts_as_zeroes = False
 
@@ -205,12 +205,13 @@ class IscsiDriver(ProtocolDriver):
         """Refuse: the unit's size is the target's affair. An image may be laid out in more room than it needs.
 
         Raises:
-            UnsupportedFeature: always, but for that.
+            UnsupportedFeature: always, but for that (ENOSPC where it is too small).
         """
         if preallocation is not Preallocation.OFF:
             raise UnsupportedFeature(f"Unsupported preallocation mode '{preallocation.value}'")
         if not self._creating and size != self.length:
-            raise UnsupportedFeature("Cannot resize iSCSI devices")
+            code = errno.ENOSPC if size > self.length else errno.ENOTSUP
+            raise UnsupportedFeature("Cannot resize iSCSI devices", errno=code)
         if size > self.length:
             raise NoSpace("Cannot grow iSCSI devices")
         if self._creating:

@@ -45,7 +45,7 @@ class NbdDriver(ProtocolDriver):
     """
 
     name = "nbd"
-    supports = Supports.WRITE | Supports.ZEROES | Supports.DISCARD | Supports.GROWS
+    supports = Supports.WRITE | Supports.ZEROES | Supports.DISCARD | Supports.ENDS
     threading = Threading.PARALLEL
     options: Final = address.OPTIONS  # type: ignore[misc]
 
@@ -253,10 +253,11 @@ class NbdDriver(ProtocolDriver):
         """Refuse: the server's size is its own. An image may be laid out in more room than it needs.
 
         Raises:
-            UnsupportedFeature: always, but for that.
+            UnsupportedFeature: always, but for that (ENOSPC where it is too small).
         """
         if not self._creating and size != self.length:
-            raise UnsupportedFeature("Cannot resize NBD nodes")
+            code = errno.ENOSPC if size > self.length else errno.ENOTSUP
+            raise UnsupportedFeature("Cannot resize NBD nodes", errno=code)
         if size > self.length:
             raise UnsupportedFeature("Cannot grow NBD nodes")
         if self._creating:
