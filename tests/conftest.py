@@ -34,6 +34,7 @@ PACKAGES = {
     "qemu-ga": "qemu-guest-agent",
     "busybox": "busybox-static",
     "mke2fs": "e2fsprogs",
+    "setfacl": "acl",
     "cryptsetup": "cryptsetup-bin",
     "mcopy": "mtools",
     "mdir": "mtools",
@@ -102,11 +103,10 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give all machines to one worker: they would share ports and processors."""
+    """What boots a guest needs QEMU."""
     for item in items:
         if item.get_closest_marker("qemu"):
             item.add_marker(pytest.mark.requires_tool("qemu-system-x86_64"))
-            item.add_marker(pytest.mark.xdist_group("machines"))
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

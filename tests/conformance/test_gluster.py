@@ -20,7 +20,6 @@ pytestmark = [
     pytest.mark.requires_tool("glusterd"),
     pytest.mark.requires_tool("block-gluster.so"),
     pytest.mark.skipif(not may_serve(), reason="the server's network takes root"),
-    pytest.mark.xdist_group("gluster"),
 ]
 
 OURS = [sys.executable, "-m", "hostel"]

@@ -12,7 +12,6 @@ pytestmark = [
     pytest.mark.requires_tool("linux.uml"),
     pytest.mark.requires_tool("qemu-system-x86_64"),
     pytest.mark.skipif(not uml.may_boot(), reason="the kernel's root is the host's: root only"),
-    pytest.mark.xdist_group("kernel"),
 ]
 
 

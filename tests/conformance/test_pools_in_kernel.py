@@ -13,7 +13,6 @@ MIB = 1 << 20
 pytestmark = [
     pytest.mark.requires_tool("linux.uml"),
     pytest.mark.skipif(not uml.may_boot(), reason="the kernel's root is the host's: root only"),
-    pytest.mark.xdist_group("kernel"),
 ]
 
 

@@ -26,7 +26,6 @@ pytestmark = [
     pytest.mark.requires_tool("rbd"),
     pytest.mark.requires_tool("block-rbd.so"),
     pytest.mark.skipif(not may_run(), reason="a cluster takes root"),
-    pytest.mark.xdist_group("ceph"),
 ]
 
 OURS = [sys.executable, "-m", "hostel", "qemu-img"]

@@ -30,7 +30,6 @@ needs_ceph = [
     pytest.mark.requires_tool("ceph-osd"),
     pytest.mark.requires_tool("rbd"),
     pytest.mark.skipif(not cephs.may_run(), reason="a cluster takes root"),
-    pytest.mark.xdist_group("ceph"),
 ]
 needs_tgt = [
     pytest.mark.requires_tool("tgtd"),
@@ -39,7 +38,6 @@ needs_tgt = [
 needs_gluster = [
     pytest.mark.requires_tool("glusterd"),
     pytest.mark.skipif(not gluster.may_serve(), reason="the server's network takes root"),
-    pytest.mark.xdist_group("gluster"),
 ]
 
 CEPH_LINES = [

@@ -19,7 +19,6 @@ pytestmark = [
     pytest.mark.requires_tool("modprobe"),
     pytest.mark.requires_tool("qemu-pr-helper"),
     pytest.mark.skipif(os.geteuid() != 0, reason="the machine's root is the host's: root only"),
-    pytest.mark.xdist_group("kernel"),
 ]
 
 _BRIDGES = [

@@ -37,7 +37,8 @@ exec switch_root . /bin/bash -c '
     ip link set lo up
     cd {root}
     echo; echo "{begin}"
-    PYTHONDONTWRITEBYTECODE=1 PYTHONPATH={root}/src:{root}/tests timeout {timeout} {python} -m {module} {words} 2>&1
+    export PYTHONPYCACHEPREFIX={bytecode} PYTHONPATH={root}/src:{root}/tests
+    timeout {timeout} {python} -m {module} {words} 2>&1
     echo "{end}$?"
     echo o >/proc/sysrq-trigger
     sleep 60
@@ -56,7 +57,10 @@ def run(work: Path, module: str, words: Sequence[str], devices: Sequence[str], m
         modules: the kernel's that may be asked for with ``modprobe``.
     """
     kernel = Kernel(package("generic"), work / "kernel")
-    values = {"begin": BEGIN, "end": END, "root": _ROOT, "python": sys.executable, "module": module}
+    values = {
+        "begin": BEGIN, "end": END, "root": _ROOT, "python": sys.executable, "module": module,
+        "bytecode": sys.pycache_prefix or "",
+    }  # fmt: skip
     script = PREPARE + _INIT
     for word, value in {**values, "words": shlex.join(words), "timeout": int(TIMEOUT) - 30}.items():
         script = script.replace(f"{{{word}}}", str(value))

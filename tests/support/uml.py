@@ -33,7 +33,8 @@ mount -t hostfs none srv/out -o {work}
 exec chroot . /bin/bash -c '
     ip link set lo up
     cd {root}
-    PYTHONPATH={root}/src:{root}/tests timeout {timeout} {python} -m {module} {name} >/srv/out/said 2>&1
+    export PYTHONPYCACHEPREFIX={bytecode} PYTHONPATH={root}/src:{root}/tests
+    timeout {timeout} {python} -m {module} {name} >/srv/out/said 2>&1
     echo $? >/srv/out/code
     sync
     echo o >/proc/sysrq-trigger
@@ -52,7 +53,10 @@ def run(work: Path, module: str, name: str, *disks: int) -> None:
         disks: sizes in bytes of the disks ``/dev/ubda``, ``/dev/ubdb``, ...
     """
     script = work / "init"
-    values = {"work": work, "root": _ROOT, "python": sys.executable, "module": module, "name": name}
+    values = {
+        "work": work, "root": _ROOT, "python": sys.executable, "module": module, "name": name,
+        "bytecode": sys.pycache_prefix or "",
+    }  # fmt: skip
     text = _INIT
     for word, value in {**values, "timeout": int(TIMEOUT) - 20}.items():
         text = text.replace(f"{{{word}}}", str(value))

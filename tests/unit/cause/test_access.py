@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -35,9 +34,8 @@ def test_directory_that_is_closed_is_named_with_its_owner_and_the_remedy(place: 
 
 
 @needs_root
+@pytest.mark.requires_tool("setfacl")
 def test_remedy_allows_what_was_denied(place: Path) -> None:
-    if shutil.which("setfacl") is None:
-        pytest.skip("setfacl is not installed")
     disk = place / "it's a disk"
     disk.write_bytes(b"x")
     disk.chmod(0o604)
