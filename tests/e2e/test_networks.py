@@ -322,6 +322,8 @@ def test_the_first_guest_starts_the_network_that_is_there_from_the_beginning(sys
     ("device", "words"),
     [("<interface type='network'><source network='lan'/></interface>", "network 'lan' is not active"),
      ("<interface type='bridge'><source bridge='nowhere'/></interface>", "Unable to add bridge nowhere"),
+     ("<interface type='bridge'><source bridge='lo'/><backend tap='/dev/no-tun'/></interface>",
+      "Unable to create tap device vnet%d: .*No such file or directory"),
      ("<interface type='direct'><source dev='nowhere'/></interface>", "Unable to get index for interface nowhere")],
 )  # fmt: skip
 def test_what_is_not_there_is_said_and_nothing_is_left(system: Connection, home: Path, device: str, words: str) -> None:

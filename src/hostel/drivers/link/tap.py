@@ -22,6 +22,7 @@ from hostel.drivers.link import device
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
 
 _TUN: Final = "/dev/net/tun"
+_VHOST_NET: Final = "/dev/vhost-net"
 _TUNSETIFF: Final = 0x400454CA
 _TAP, _NO_PI, _VNET_HDR, _MULTI_QUEUE = 0x2, 0x1000, 0x4000, 0x100
 _REQUEST: Final = struct.Struct("16sH22x")  # struct ifreq
@@ -32,12 +33,13 @@ _DEVICE_SECONDS: Final = 5.0
 _POLL: Final = 0.02
 
 
-def open_tap(name: str, *, queues: int = 1) -> tuple[str, list[int]]:
+def open_tap(name: str, *, queues: int = 1, path: str | None = None) -> tuple[str, list[int]]:
     """Make a tap; its name and its open files, one for each queue.
 
     Args:
         name: its name, in which ``%d`` is the first number that is free.
         queues: how many pairs of queues it has.
+        path: the device that taps are made with, where it is another than the kernel's.
 
     Raises:
         VirtError: the host refused.
@@ -45,7 +47,7 @@ def open_tap(name: str, *, queues: int = 1) -> tuple[str, list[int]]:
     files: list[int] = []
     try:
         for _ in range(queues):
-            files.append(_open(_TUN))
+            files.append(_open(path or _TUN))
             name = _attach(files[-1], name, _MULTI_QUEUE if queues > 1 else 0)
     except BaseException as error:
         close(files)
@@ -74,19 +76,19 @@ def close(files: list[int]) -> None:
         os.close(files.pop())
 
 
-def open_vhosts(count: int) -> list[int]:
-    """The kernel's own virtio back end, once for each queue; nothing where the host has none.
+def open_vhosts(count: int, path: str | None = None) -> list[int]:
+    """The kernel's own virtio back end, or another at ``path``, once for each queue; nothing where the host has none.
 
     Raises:
         VirtError: the host refused.
     """
     files: list[int] = []
     try:
-        files.extend(_open("/dev/vhost-net") for _ in range(count))
+        files.extend(_open(path or _VHOST_NET) for _ in range(count))
     except OSError as error:
         close(files)
         if error.errno not in (errno.ENOENT, errno.ENODEV, errno.ENXIO):
-            raise system_fault(error, "cannot open '/dev/vhost-net'", ErrorDomain.NETWORK) from error
+            raise system_fault(error, f"cannot open '{path or _VHOST_NET}'", ErrorDomain.NETWORK) from error
     return files
 
 

@@ -20,6 +20,7 @@ from hostel.drivers.qemu.running import Calls, Running
 from hostel.drivers.qemu.saving import DUMP, migrate, wait_for_migration
 from hostel.drivers.qemu.status import Ending
 from hostel.errors import ErrorCode, ErrorDomain, QmpError, VirtError
+from hostel.model.domain.domain import Domain
 
 _FORMATS: Final = {
     DumpFormat.RAW: "elf", DumpFormat.KDUMP_ZLIB: "kdump-zlib", DumpFormat.KDUMP_LZO: "kdump-lzo",
@@ -97,10 +98,16 @@ class DumpCalls(Calls):
             what = f"seconds={seconds} is invalid, please choose value within [{least}, {most}]."
             raise fault(ErrorCode.CONFIG_UNSUPPORTED, what, ErrorDomain.QEMU)
         with self._running(domain) as machine:
-            if flags & DirtyRateMode.DIRTY_RING and not flags & DirtyRateMode.DIRTY_BITMAP:
+            mode = flags & DirtyRateMode.DIRTY_BITMAP or flags & DirtyRateMode.DIRTY_RING
+            if mode == DirtyRateMode.DIRTY_RING and not _has_ring(machine.domain):
                 what = "dirty-ring calculation mode requires dirty-ring feature enabled."
                 raise fault(ErrorCode.OPERATION_UNSUPPORTED, what, ErrorDomain.QEMU)
-            machine.ask("calc-dirty-rate", **{"calc-time": seconds, "mode": _MODES[flags & DirtyRateMode.DIRTY_BITMAP]})
+            machine.ask("calc-dirty-rate", **{"calc-time": seconds, "mode": _MODES[mode]})
+
+
+def _has_ring(domain: Domain) -> bool:
+    ring = domain.features.kvm.dirty_ring if domain.features is not None and domain.features.kvm is not None else None
+    return ring is not None and ring.state
 
 
 def _check(path: Path, format: int, flags: DumpFlag) -> None:

@@ -29,6 +29,7 @@ from hostel.model.domain.devices.interface import (
     FilterReference,
     HostdevAddress,
     Interface,
+    InterfaceBackend,
     InterfaceSource,
     InterfaceTarget,
     InterfaceType,
@@ -83,6 +84,10 @@ class Wiring:
             raise fault(ErrorCode.OPERATION_UNSUPPORTED, reason, ErrorDomain.QEMU)
         if interface.isolation is not None and interface.isolation.isolated:
             reason = "a port is kept from others where this process makes it; use qemu:///system, and a bridge"
+            raise fault(ErrorCode.CONFIG_UNSUPPORTED, reason, ErrorDomain.QEMU)
+        if _backend(interface).tap is not None:
+            reason = f"QEMU makes the taps of interfaces of type '{interface.type}' itself; leave <backend tap=…> out"
+            reason = reason if may else "cannot use custom tap device in session mode"
             raise fault(ErrorCode.CONFIG_UNSUPPORTED, reason, ErrorDomain.QEMU)
         if interface.type in _OURS and interface.virtualport is not None and interface.virtualport.type is not None:
             reason = f"only the system's administrator may make ports of type '{interface.virtualport.type}'"
@@ -353,7 +358,7 @@ class Wiring:
             if real.type == InterfaceType.DIRECT:
                 files = self._open_direct(domain, interface, real, queues)
             else:
-                name, files = tap.open_tap(interface.target.dev or _TAPS, queues=queues)
+                name, files = tap.open_tap(interface.target.dev or _TAPS, queues=queues, path=_backend(interface).tap)
                 interface.target.dev = name
                 self._filter(domain, interface, name)
                 _join(domain, name, real)
@@ -404,7 +409,7 @@ class Wiring:
         driver = interface.driver.name if interface.driver is not None else None
         if interface.model not in _VIRTIO or driver == "qemu":
             return []
-        files = tap.open_vhosts(queues)
+        files = tap.open_vhosts(queues, _backend(interface).vhost)
         if driver == "vhost" and not files:
             reason = "vhost-net was requested for an interface, but is unavailable"
             raise fault(ErrorCode.CONFIG_UNSUPPORTED, reason, ErrorDomain.QEMU)
@@ -416,6 +421,10 @@ class Wiring:
 
     def _ports(self) -> NetworkPortDriver:
         return self._network  # type: ignore[return-value]
+
+
+def _backend(interface: Interface) -> InterfaceBackend:
+    return interface.backend or InterfaceBackend()
 
 
 def _card(plug: Plug) -> HostdevAddress | None:

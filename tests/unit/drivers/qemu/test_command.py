@@ -18,12 +18,14 @@ from hostel.model.domain.sysinfo import Entry, SysinfoSystem
 from hostel.model.host_sysinfo import HostSysinfo
 from support.domain import QEMU
 
-HEAD = "<domain type='qemu'><name>{name}</name><memory unit='MiB'>64</memory><os><type{machine}>hvm</type>{os}</os>"
+HEAD = "<domain type='{kind}'><name>{name}</name><memory unit='MiB'>64</memory><os><type{machine}>hvm</type>{os}</os>"
 DISK = "<disk type='file' device='{kind}'><driver type='raw'/><source file='{path}'/><target dev='{dev}'/>{more}</disk>"
 
 
-def argv_of(devices: str, *, os: str = "", name: str = "g", machine: str = "", body: str = "") -> list[str]:
-    head = HEAD.format(os=os, name=name, machine=machine and f" machine='{machine}'")
+def argv_of(
+    devices: str, *, os: str = "", name: str = "g", machine: str = "", body: str = "", kind: str = "qemu"
+) -> list[str]:
+    head = HEAD.format(kind=kind, os=os, name=name, machine=machine and f" machine='{machine}'")
     domain = document.parse(f"{head}{body}<devices>{devices}</devices></domain>", QEMU)
     assign_aliases(domain)
     return build(domain, Context("/usr/bin/qemu", Path("/run/monitor"), {"default": "virbr0", "nat": None}.get))
@@ -156,7 +158,8 @@ def test_spice_without_what_it_needs_is_refused(attributes: str, inside: str, me
 
 def test_spice_that_this_qemu_lacks_is_refused() -> None:
     domain = document.parse(
-        HEAD.format(os="", name="g", machine="") + "<devices><graphics type='spice'/></devices></domain>", QEMU
+        HEAD.format(kind="qemu", os="", name="g", machine="") + "<devices><graphics type='spice'/></devices></domain>",
+        QEMU,
     )
     assign_aliases(domain)
     context = Context("/usr/bin/qemu", Path("/run/monitor"), {}.get, has_spice=False)
@@ -216,9 +219,25 @@ def test_firmware_is_in_flash_or_in_rom_and_never_left_out() -> None:
     assert "driver=cfi.pflash01,property=secure,value=on" in argv
 
 
+def test_bios_speaks_on_the_serial_port_where_the_document_wants_it() -> None:
+    serial = "<serial type='null'/>"
+    argv = argv_of(serial, os="<bios useserial='yes'/>", body="<clock><timer name='hpet' present='no'/></clock>")
+    assert ",graphics=off,hpet=off" in argv[argv.index("-machine") + 1]
+    assert not any("graphics" in word for word in argv_of(serial, os="<bios useserial='no'/>"))
+    with pytest.raises(VirtError, match="need at least one serial port to use BIOS serial output"):
+        argv_of("", os="<bios useserial='yes'/>")
+
+
+def test_ring_of_dirty_pages_is_a_property_of_kvm() -> None:
+    body = "<features><kvm><dirty-ring state='{}' size='4096'/></kvm></features>"
+    assert "kvm,dirty-ring-size=4096" in argv_of("", body=body.format("on"), kind="kvm")
+    assert "kvm" in argv_of("", body=body.format("off"), kind="kvm")
+    assert "tcg" in argv_of("", body=body.format("on"))
+
+
 def confined(devices: str, body: str = "") -> list[str]:
     domain = document.parse(
-        f"{HEAD.format(os='', name='g', machine='')}{body}<devices>{devices}</devices></domain>", QEMU
+        f"{HEAD.format(kind='qemu', os='', name='g', machine='')}{body}<devices>{devices}</devices></domain>", QEMU
     )
     assign_aliases(domain)
     return build(domain, Context("/usr/bin/qemu", Path("/run/monitor"), lambda _: "virbr0", is_confined=True))
@@ -241,7 +260,9 @@ SMBIOS = """<sysinfo type='smbios'><bios><entry name='vendor'>A, B</entry></bios
 
 def told(system: str, mode: str = "sysinfo", hosts: HostSysinfo | None = None) -> list[str]:
     os = f"<smbios mode='{mode}'/>"
-    domain = document.parse(f"{HEAD.format(os=os, name='g', machine='')}{SMBIOS.format(system)}</domain>", QEMU)
+    domain = document.parse(
+        f"{HEAD.format(kind='qemu', os=os, name='g', machine='')}{SMBIOS.format(system)}</domain>", QEMU
+    )
     assign_aliases(domain)
     context = Context("/usr/bin/qemu", Path("/run/monitor"), lambda _: None, smbios=lambda: hosts)
     argv = build(domain, context)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
+from hostel.drivers.link import tap
 from hostel.drivers.qemu import document
 from hostel.drivers.qemu.alias import assign_aliases
 from hostel.drivers.qemu.command.machine import build
@@ -34,7 +36,8 @@ def test_who_may_makes_what_is_behind_a_bridge_or_a_macvtap(kind: str, is_ours: 
 @pytest.mark.parametrize(
     ("kind", "body", "code", "words"),
     [("bridge", "<bandwidth><inbound average='1'/></bandwidth>", ErrorCode.OPERATION_UNSUPPORTED, "in session mode"),
-     ("bridge", "<port isolated='yes'/>", ErrorCode.CONFIG_UNSUPPORTED, "use qemu:///system")],
+     ("bridge", "<port isolated='yes'/>", ErrorCode.CONFIG_UNSUPPORTED, "use qemu:///system"),
+     ("bridge", "<backend tap='/dev/tun2'/>", ErrorCode.CONFIG_UNSUPPORTED, "cannot use custom tap device in session")],
 )  # fmt: skip
 def test_who_may_not_is_told_what_needs_privileges(kind: str, body: str, code: ErrorCode, words: str) -> None:
     with pytest.raises(VirtError, match=words) as caught:
@@ -42,7 +45,9 @@ def test_who_may_not_is_told_what_needs_privileges(kind: str, body: str, code: E
     assert caught.value.code == code
 
 
-@pytest.mark.parametrize("body", ["<bandwidth><inbound average='1'/></bandwidth>", "<port isolated='yes'/>"])
+@pytest.mark.parametrize(
+    "body", ["<bandwidth><inbound average='1'/></bandwidth>", "<port isolated='yes'/>", "<backend tap='/t'/>"]
+)
 def test_what_cannot_be_kept_is_not_promised(body: str) -> None:
     with pytest.raises(VirtError):
         Wiring(None, is_allowed=lambda: True).makes(interface("user", body))
@@ -64,6 +69,17 @@ def test_a_port_that_no_switch_is_asked_for_is_refused(kind: str, more: str, cod
     with pytest.raises(VirtError, match=words) as caught:
         Wiring._open_direct(domain, wanted, wanted, 1)
     assert caught.value.code == code
+
+
+def test_vhost_of_another_name_is_opened_and_one_that_is_demanded_is_missed() -> None:
+    backend = "<model type='virtio'/><driver name='{}'/><backend vhost='{}'/>"
+    opened = Wiring._vhosts(interface("bridge", backend.format("vhost", "/dev/null")), 2)
+    try:
+        assert [os.readlink(f"/proc/self/fd/{file}") for file in opened] == ["/dev/null", "/dev/null"]
+    finally:
+        tap.close(opened)
+    with pytest.raises(VirtError, match="vhost-net was requested for an interface, but is unavailable"):
+        Wiring._vhosts(interface("bridge", backend.format("vhost", "/dev/no-vhost")), 1)
 
 
 def test_a_card_that_stands_in_for_another_says_so() -> None:

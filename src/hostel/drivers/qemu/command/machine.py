@@ -178,6 +178,8 @@ def _machine(domain: Domain, context: Context) -> str:
         options.append(f"pcspk-audiodev={speaker}")
     options += memory.machine_properties(domain)
     options += [*security.machine_properties(domain, context), *firmware.machine_properties(domain)]
+    if domain.os is not None and domain.os.bios is not None and domain.os.bios.use_serial:
+        options.append("graphics=off")  # the BIOS and its boot menu are on the serial port
     hpet = next((timer.present for timer in _timers(domain) if timer.name == "hpet"), None)
     if hpet is not None:
         options.append(f"hpet={'on' if hpet else 'off'}")
@@ -206,7 +208,10 @@ def _memory_of_firmware(domain: Domain) -> list[str]:
 
 def _accelerator(domain: Domain) -> str:
     if domain.type == DomainType.KVM:
-        return "kvm"
+        ring = (
+            domain.features.kvm.dirty_ring if domain.features is not None and domain.features.kvm is not None else None
+        )
+        return f"kvm,dirty-ring-size={ring.size}" if ring is not None and ring.state else "kvm"
     tcg = domain.features.tcg if domain.features is not None else None
     size = tcg.tb_cache.to_bytes() if tcg is not None and tcg.tb_cache is not None else None
     return "tcg" if size is None else f"tcg,tb-size={size // MiB}"

@@ -115,7 +115,7 @@ _ACTED_ON: Final[dict[type[Element], str]] = {
     os.Nvram: "template type format_name path source",
     os.OsType: "arch machine value",
     os.BootMenu: "enable timeout",
-    os.Bios: "reboot_timeout",
+    os.Bios: "use_serial reboot_timeout",
     features.Features: "acpi apic pae hap hyperv kvm pvspinlock pmu vmport gic smm ioapic vmcoreinfo tcg hpt htm "
     "nested_hv ccf_assist cfpc sbbc ibs",
     features.HashPageTable: "resizing max_page_size",
@@ -130,7 +130,8 @@ _ACTED_ON: Final[dict[type[Element], str]] = {
     features.Spinlocks: "state retries",
     features.SyntheticTimer: "state direct",
     features.VendorId: "state value",
-    features.Kvm: "hidden hint_dedicated poll_control pv_ipi",
+    features.Kvm: "hidden hint_dedicated poll_control pv_ipi dirty_ring",
+    features.DirtyRing: "state size",
     features.SystemManagement: "state tseg",
     cpu.Vcpus: "vcpus",
     cpu.VcpuEntry: "id enabled hotpluggable order",
@@ -254,7 +255,7 @@ _ACTED_ON: Final[dict[type[Element], str]] = {
     interface.InterfaceIp: "address family prefix",
     interface.PortForward: "proto address dev ranges",
     interface.PortRange: "start end to exclude",
-    interface.InterfaceBackend: "type log_file",
+    interface.InterfaceBackend: "type tap vhost log_file",
     interface.InterfaceTarget: "dev managed",
     interface.InterfaceDriver: (
         f"name queues txmode ioeventfd event_idx rx_queue_size tx_queue_size rss rss_hash_report host guest {_VIRTIO}"
