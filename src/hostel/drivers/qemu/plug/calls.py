@@ -20,12 +20,12 @@ class DeviceCalls(Calls):
         """Attach a device."""
         from hostel.drivers.qemu.plug.definition import attach
         from hostel.drivers.qemu.plug.element import read_device
-        from hostel.drivers.qemu.plug.inward import plug_in
+        from hostel.drivers.qemu.plug.inward import plug_in, put_in
 
         given = read_device(xml)
         with self._both(domain, affect) as both:
             changed = self._changed(both.definition, lambda definition: attach(definition, given))
-            if both.running is not None:
+            if both.running is not None and not put_in(both.running, given, self._launcher):
                 plug_in(both.running, given, self._launcher)
             if changed is not None:
                 self._define(changed)
