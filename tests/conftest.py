@@ -20,6 +20,7 @@ PACKAGES = {
     "qemu-system-x86_64": "qemu-system-x86",
     "virsh": "libvirt-clients",
     "libvirtd": "libvirt-daemon libvirt-daemon-driver-qemu",
+    "virtlockd": "libvirt-daemon",
     "virt-install": "virtinst",
     "virt-manager": "virt-manager",
     "Xvfb": "xvfb",

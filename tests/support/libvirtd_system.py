@@ -10,6 +10,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 # A system's daemon keeps its files where a host has them: each place is one of ours, for this daemon alone.
 _PRIVATE = """
@@ -42,6 +43,14 @@ mkdir "$0/drivers"
 for driver; do
     ln -s /usr/lib/*/libvirt/connection-driver/libvirt_driver_$driver.so "$0/drivers/"
 done
+if [ -n "$LOCK_MANAGER" ]; then
+    printf 'lock_manager = "%s"\\n' "$LOCK_MANAGER" >>/etc/libvirt/qemu.conf
+    cat >"/etc/libvirt/qemu-$LOCK_MANAGER.conf"
+fi
+if [ "$LOCK_MANAGER" = lockd ]; then
+    virtlockd --pid-file "$0/virtlockd.pid" &
+    until [ -S /run/libvirt/virtlockd-sock ]; do sleep 0.05; done  # libvirtd looks for it once
+fi
 LIBVIRT_DRIVER_DIR="$0/drivers" libvirtd --pid-file "$0/pid" &
 wait $!  # the first of these processes is the one that buries them: libvirtd waits for those of QEMU to be gone
 """
@@ -57,29 +66,66 @@ def _first_port() -> int:
     return 20_000 + 100 * int(worker)
 
 
+class Libvirtd(NamedTuple):
+    """A daemon that runs.
+
+    Attributes:
+        uri: of it, of the first of its drivers where it has no machines.
+        inside: what runs a command where it sees the same processes and files as the daemon.
+    """
+
+    uri: str
+    inside: tuple[str, ...]
+
+
 @contextlib.contextmanager
 def running(
     inside: Sequence[str] = (),
     drivers: Sequence[str] = ("storage", "secret"),
     filters: Mapping[str, str] | None = None,
 ) -> Iterator[str]:
-    """Run a daemon; gives a URI of it, of the first of its drivers where it has no machines.
+    """Run a daemon; gives a URI of it.
 
     Args:
         inside: what runs a command in another network.
         drivers: the drivers that it loads; "qemu" runs machines, as root.
         filters: documents of filters that are there when it starts, by name.
     """
+    with apart(inside, drivers, filters) as daemon:
+        yield daemon.uri
+
+
+@contextlib.contextmanager
+def apart(
+    inside: Sequence[str] = (),
+    drivers: Sequence[str] = ("storage", "secret"),
+    filters: Mapping[str, str] | None = None,
+    lock_manager: tuple[str, str] = ("", ""),
+) -> Iterator[Libvirtd]:
+    """Run a daemon beside which other programs can be run; see :func:`running`.
+
+    Args:
+        inside: likewise.
+        drivers: likewise.
+        filters: likewise.
+        lock_manager: who keeps locks of machines, and its settings.
+    """
     directory = Path(tempfile.mkdtemp(prefix="lv-"))
     (directory / "etc/nwfilter").mkdir(parents=True)
     for name, xml in (filters or {}).items():
         (directory / f"etc/nwfilter/{name}.xml").write_text(xml)
     command = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
+    name, settings = lock_manager
     daemon = subprocess.Popen(
         [*inside, *command, "sh", "-c", _PRIVATE, str(directory), str(_first_port()), *drivers],
-        cwd="/", stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": str(directory), "LC_ALL": "C"},
+        cwd="/", stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, text=True,
+        env={
+            "PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": str(directory), "LC_ALL": "C", "LOCK_MANAGER": name,
+        },
     )  # fmt: skip
+    assert daemon.stdin is not None
+    with daemon.stdin as stream:
+        stream.write(settings)
     scheme = "qemu" if "qemu" in drivers else drivers[0]
     uri = f"{scheme}+unix:///system?socket={directory}/run/libvirt-sock"
     try:
@@ -87,7 +133,8 @@ def running(
         while subprocess.run(["virsh", "-c", uri, "uri"], capture_output=True, timeout=60, check=False).returncode:
             assert time.monotonic() < deadline and daemon.poll() is None, "libvirtd does not answer"
             time.sleep(0.1)
-        yield uri
+        first = Path(f"/proc/{daemon.pid}/task/{daemon.pid}/children").read_text().split()[0]
+        yield Libvirtd(uri, ("nsenter", f"--target={first}", "--mount", "--pid"))
     finally:
         daemon.kill()
         daemon.wait(20)

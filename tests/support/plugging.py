@@ -60,6 +60,7 @@ DEVICES: Final[dict[str, str]] = {
     "disk on SATA": "<disk type='file'><source file='{home}/more.raw'/><target dev='sdb' bus='sata'/></disk>",
     "cdrom on USB": "<disk type='file' device='cdrom'><target dev='sdd' bus='usb'/><readonly/></disk>",
     "disk": "<disk type='file'><source file='{home}/more.raw'/><target dev='sdc' bus='scsi'/></disk>",
+    "lease": "<lease><lockspace>space</lockspace><key>key</key><target path='{home}/leases'/></lease>",
     "unknown": "<frob/>",
 }
 _CARD: Final = "type='user'><mac address='52:54:00:00:00:01'/>"
@@ -104,7 +105,7 @@ UPDATES: Final[dict[str, str]] = {
 # Which is taken out of a running machine at once, where the guest has no word in it.
 AT_ONCE: Final = frozenset({
     "serial on USB", "console on virtio", "channel", "channel on a socket", "redirdev", "input on USB", "disk",
-    "cdrom on USB",
+    "cdrom on USB", "lease",
 })  # fmt: skip
 
 

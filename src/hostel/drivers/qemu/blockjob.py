@@ -22,8 +22,9 @@ import time
 from typing import Any, Final
 
 from hostel.drivers.events import BlockJobStatus, BlockJobType
-from hostel.drivers.qemu.block.chain import Image, drop_below, go_over, images, replace_source
+from hostel.drivers.qemu.block.chain import drop_below, go_over, images, mirror_image, replace_source
 from hostel.drivers.qemu.command.disk import format_node
+from hostel.drivers.qemu.lockmanager import holding
 from hostel.drivers.qemu.plug.graph import images_inside, sweep_nodes
 from hostel.drivers.qemu.running import Running
 from hostel.drivers.qemu.status import BlockJob
@@ -63,6 +64,7 @@ def start(machine: Running, job: BlockJob, command: str, **arguments: Any) -> No
     others = tuple(item for item in machine.status.jobs if item.name != job.name)
     machine.save(jobs=(*others, job))
     try:
+        holding.hold_if_running(machine)
         given = {"job-id": job.name, "auto-dismiss": False, **arguments}
         machine.ask(command, **{key.replace("_", "-"): value for key, value in given.items() if value is not None})
     except BaseException:
@@ -80,6 +82,7 @@ def withdraw(machine: Running, job: BlockJob) -> None:
     if job.kind in ("copy", "backup") and not job.reuse:
         _remove(job.stale)
     machine.save(jobs=tuple(item for item in machine.status.jobs if item.name != job.name))
+    holding.settle(machine)
 
 
 def settle_jobs(machine: Running) -> None:
@@ -152,15 +155,6 @@ def _mirror_number(disk: Disk) -> int:
     return 0 if source is None else source.index or 0
 
 
-def mirror_image(disk: Disk) -> Image | None:
-    """The target of the disk's copy."""
-    mirror = disk.mirror
-    if mirror is None or mirror.source is None or mirror.type is None:
-        return None
-    fmt = mirror.image_format.type if mirror.image_format is not None else "raw"
-    return Image(mirror.source.index or 0, mirror.type, mirror.source, fmt, mirror.backing_store)
-
-
 def _change_chain(job: BlockJob, disk: Disk) -> None:
     """What the job has done, in the document."""
     chain = list(images(disk))
@@ -198,6 +192,7 @@ def _follow(machine: Running, job: BlockJob, *, is_known: bool) -> None:
     if (job.ended == "completed") != (job.kind == "backup"):
         _remove(job.stale)
     machine.save(jobs=tuple(item for item in machine.status.jobs if item.name != job.name))
+    holding.settle(machine)
     _tell(machine, job, _STATUSES[job.ended])
 
 

@@ -45,6 +45,7 @@ from hostel.drivers.qemu.hostinfo import HostInfoCalls
 from hostel.drivers.qemu.inside import InsideCalls
 from hostel.drivers.qemu.jobinfo import DomainJobCalls
 from hostel.drivers.qemu.lifecycle import LifecycleCalls
+from hostel.drivers.qemu.lockmanager import holding
 from hostel.drivers.qemu.machines import Machines, failed, invalid
 from hostel.drivers.qemu.message import MessageCalls
 from hostel.drivers.qemu.metadata import MetadataCalls
@@ -301,7 +302,7 @@ class QemuDriver(
         """Stop the virtual CPUs."""
         with self._running(domain, moving=True) as machine:
             machine.save(paused=int(PausedReason.USER))
-            machine.ask("stop")
+            holding.stop(machine)
 
     def domain_resume(self, domain: DomainRef) -> None:
         """Let the virtual CPUs run on."""
@@ -314,7 +315,7 @@ class QemuDriver(
             machine.save(running=int(RunningReason.UNPAUSED))  # which those who watch it tell as it runs
             if machine.status.migration is not None:  # whose end its owner decides now
                 take_back(machine)
-            machine.ask("cont")
+            holding.run(machine)
             machine.save(paused=0, migration=None)
 
     def domain_destroy(self, domain: DomainRef, flags: DestroyFlag = DestroyFlag.DEFAULT) -> None:

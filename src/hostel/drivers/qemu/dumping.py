@@ -15,6 +15,7 @@ from hostel.drivers.base import DomainRef, PausedReason, Progress, RunningReason
 from hostel.drivers.base.dumping import DirtyRateMode, DumpFlag, DumpFormat
 from hostel.drivers.fault import fault, system_fault
 from hostel.drivers.qemu import failure, process, savefile
+from hostel.drivers.qemu.lockmanager import holding
 from hostel.drivers.qemu.machines import failed, invalid
 from hostel.drivers.qemu.running import Calls, Running
 from hostel.drivers.qemu.saving import DUMP, migrate, wait_for_migration
@@ -66,7 +67,7 @@ class DumpCalls(Calls):
         try:
             if was_running and not flags & DumpFlag.LIVE:
                 machine.save(paused=int(PausedReason.DUMP))
-                machine.ask("stop")
+                holding.stop(machine)
             write_dump(machine, path, format, flags, progress)
         except BaseException:
             settle_dump(machine)
@@ -203,5 +204,7 @@ def _go_on(machine: Running) -> None:
     if not machine.status.resumes:
         machine.save(dump="")
         return
-    machine.ask("cont")
+    if not holding.go_on(machine):
+        machine.save(dump="")
+        return
     machine.save(dump="", paused=0, running=int(RunningReason.UNPAUSED))

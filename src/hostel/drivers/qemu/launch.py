@@ -9,7 +9,7 @@ import shutil
 import subprocess
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from hostel.drivers.base import NetworkDriver, RunningReason, ShutoffReason, StorageDriver
 from hostel.drivers.events import Lifecycle, Resumed
@@ -48,8 +48,11 @@ from hostel.drivers.qemu.firmware import choice, nvram
 from hostel.drivers.qemu.firmware.descriptor import Firmware, installed
 from hostel.drivers.qemu.helper import attached, gpu, passt, reservations, tpm, virtiofs
 from hostel.drivers.qemu.loading import take_memory
+from hostel.drivers.qemu.lockmanager import holding
+from hostel.drivers.qemu.lockmanager.entry import registered
 from hostel.drivers.qemu.machines import Machines
 from hostel.drivers.qemu.origin import BOOT, Origin
+from hostel.drivers.qemu.private import unlink, write_private
 from hostel.drivers.qemu.settings import Settings
 from hostel.drivers.qemu.settings import read as read_settings
 from hostel.drivers.qemu.status import Ending, Status
@@ -66,6 +69,9 @@ from hostel.model.domain.domain import Domain
 from hostel.model.domain.implicit import mirror_consoles
 from hostel.model.domain.platform import Platform, arch_of
 from hostel.model.network import Network
+
+if TYPE_CHECKING:
+    from hostel.drivers.qemu.running import Running
 
 # Where libvirt has them, for each use and for all of them.
 _CERTIFICATES: Final = {CERTIFICATES: Path("/etc/pki/libvirt-chardev"), "nbd": Path("/etc/pki/libvirt-nbd")}
@@ -179,8 +185,10 @@ class Launcher:
         status = status._replace(**taint.kept(found))
         values: list[Path] = []
         with contextlib.ExitStack() as given:
-            given.callback(_unlink, values)
+            given.callback(unlink, values)
             try:
+                manager = holding.manager_for(context.settings.lock_manager, machines.directories, live)
+                status = status._replace(lock_manager=manager.name if manager is not None else "")
                 status = self._make_overlays(status)
                 group = groups.choose(live, status.id, context.settings, machines.directories)
                 screens.choose_listeners(live, run, context.settings, self._host_address)
@@ -194,7 +202,7 @@ class Launcher:
                 if origin.memory is not None or origin.migration is not None:
                     argv += ["-incoming", "defer"]
                 values += self.give_secrets(_needed(live, context.settings), context)
-                values += [_write_private(path, text.encode()) for path, text in security.files(live, context)]
+                values += [write_private(path, text.encode()) for path, text in security.files(live, context)]
                 last = max((source.index or 0 for source in _images(live)), default=0)
                 status = status._replace(log_start=process.write_log(log, notes, argv), nodes=last, group=group)
                 helpers = self._helpers(live, run, values)
@@ -208,6 +216,7 @@ class Launcher:
             files = [int(file) for wire in context.wires.values() for file in (*wire.taps, *wire.vhosts)]
             files += [file for group in context.descriptors.values() for file in group]
             try:
+                argv = registered(argv, manager, machines.directories, status)
                 return self._launch(argv, status, log, helpers, files=files, paused=paused, origin=origin)
             except BaseException as error:
                 self._undo(name, run, error)
@@ -333,7 +342,7 @@ class Launcher:
         given: list[Path] = []
         for needed in wanted:
             value = value_of(needed, self._secrets)
-            given.append(_write_private(Path(context.secret(needed.name)), value))
+            given.append(write_private(Path(context.secret(needed.name)), value))
         return given
 
     def _helpers(self, live: Domain, run: Path, given: list[Path]) -> list[process.Helper]:
@@ -422,12 +431,11 @@ class Launcher:
                     migration=origin.migration,
                 )  # fmt: skip
                 self._machines.statuses.write(name, status.format())
-            self._prepare(status, origin)
+            status = self._prepare(status, origin)
             if not origin.ending:
                 self.keep(status.domain, run)
-            with monitor.connect(socket_path) as qmp:
-                if not paused:
-                    qmp.execute("cont")
+            if not paused:
+                status = self._let_run(status)
             self._tell(status, paused=paused, origin=origin)
         except QmpError as error:
             code = process.exit_status(run, 2 if started is None or not process.runs(pid, started) else 0)
@@ -451,15 +459,26 @@ class Launcher:
                 reason = error if isinstance(error, OSError) else OSError(str(error))
                 raise system_fault(reason, "cannot start what restarts the machine", ErrorDomain.QEMU) from error
 
-    def _prepare(self, status: Status, origin: Origin) -> None:
+    def _prepare(self, status: Status, origin: Origin) -> Status:
+        return self._handed(status, origin.prepare) if origin.prepare is not None else status
+
+    def _let_run(self, status: Status) -> Status:
+        """Have its locks, and let the guest run."""
+        status = self._handed(status, holding.hold)
+        with monitor.connect(Path(status.run) / "monitor") as qmp:
+            qmp.execute("cont")
+        return status
+
+    def _handed(self, status: Status, do: Callable[[Running], None]) -> Status:
+        """Have something done to a machine; its state then."""
         from hostel.drivers.qemu.running import Running
 
-        if origin.prepare is not None:
-            machine = Running(self._machines, status, self)
-            try:
-                origin.prepare(machine)
-            finally:
-                machine.close()
+        machine = Running(self._machines, status, self)
+        try:
+            do(machine)
+            return machine.status
+        finally:
+            machine.close()
 
     def _tell(self, status: Status, *, paused: bool, origin: Origin) -> None:
         """In libvirt's order: it runs before it was started, but where it goes on from saved memory or a snapshot."""
@@ -559,23 +578,6 @@ def _needed(domain: Domain, settings: Settings) -> Iterator[Needed]:
     for disk in domain.devices.disks:
         yield from secrets(disk)
     yield from display.secrets(domain, settings)
-
-
-def _write_private(path: Path, content: bytes) -> Path:
-    """Write a new file that is its owner's alone; returns its path."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    try:
-        with open(descriptor, "wb") as stream:
-            stream.write(content)
-    except BaseException:
-        path.unlink(missing_ok=True)
-        raise
-    return path
-
-
-def _unlink(paths: list[Path]) -> None:
-    for path in paths:
-        path.unlink(missing_ok=True)
 
 
 def _no_start(name: str, why: str) -> VirtError:

@@ -14,6 +14,7 @@ from hostel.drivers.qemu import process
 from hostel.drivers.qemu.actions import KEPT, PANICKED, POWERED_OFF, apply
 from hostel.drivers.qemu.document import finish
 from hostel.drivers.qemu.dumping import settle_dump, write_dump
+from hostel.drivers.qemu.lockmanager import holding
 from hostel.drivers.qemu.machines import failed
 from hostel.drivers.qemu.running import Calls, Running
 from hostel.drivers.qemu.status import Ending
@@ -76,7 +77,7 @@ def follow(machine: Running, said: str) -> bool:
 
 def _restart(machine: Running, reason: RunningReason) -> None:
     machine.ask("system_reset")
-    machine.ask("cont")
+    holding.run(machine)
     machine.save(paused=0, running=int(reason))
 
 

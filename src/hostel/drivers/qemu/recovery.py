@@ -6,6 +6,7 @@ from hostel.drivers.qemu import transient
 from hostel.drivers.qemu.blockjob import settle_jobs
 from hostel.drivers.qemu.dumping import settle_dump
 from hostel.drivers.qemu.lease import is_leased
+from hostel.drivers.qemu.lockmanager import holding
 from hostel.drivers.qemu.migration.settling import settle_migration
 from hostel.drivers.qemu.plug import reservations
 from hostel.drivers.qemu.plug.element import by_alias, remove
@@ -46,6 +47,7 @@ def recover(machine: Running) -> None:
         settle_overlays(machine)  # the marks stay for the snapshot that they are part of
     if machine.status.jobs or machine.status.backup is not None:
         settle_jobs(machine)
+    holding.settle(machine)
 
 
 def _settle_plugs(machine: Running) -> None:

@@ -284,6 +284,7 @@ class Calls:
                 or status.plugs
                 or status.backup is not None
                 or status.dump
+                or not all(lock.sure for lock in status.locks)
                 or status.ending in ("merging",)
                 or status.ending.startswith("saved:")
                 or (status.migration is not None and not is_leased(self._machines.lease(domain.name)))
@@ -414,6 +415,10 @@ class Calls:
                 return None
         if answer.get("running"):
             return StateInfo(DomainState.RUNNING, machine.status.running)
+        if machine.status.locks:  # QEMU has stopped it by itself
+            from hostel.drivers.qemu.lockmanager.holding import settle
+
+            settle(machine)
         said = str(answer.get("status"))
         if said == "suspended":
             return StateInfo(DomainState.PMSUSPENDED, 0)

@@ -20,6 +20,7 @@ from hostel.drivers.events import Started, Suspended
 from hostel.drivers.fault import fault, system_fault
 from hostel.drivers.qemu import document, failure, process, savefile, underway
 from hostel.drivers.qemu.jobstats import keep
+from hostel.drivers.qemu.lockmanager import holding
 from hostel.drivers.qemu.machines import failed, invalid
 from hostel.drivers.qemu.origin import Origin
 from hostel.drivers.qemu.running import Calls, Running, no_domain
@@ -185,7 +186,7 @@ class SaveCalls(Calls):
         self.domain_save_image_define_xml(str(self._managed(domain)), xml, flags)
 
     def _managed(self, domain: DomainRef) -> Path:
-        if self._machines.definitions.read(domain.name) is None and self._machines.seen(domain.name) is None:
+        if self._machines.definitions.read(domain.name) is None:
             raise no_domain(f"name '{domain.name}'")
         if not self.domain_has_managed_save_image(domain):
             raise invalid("domain does not have managed save image")
@@ -250,7 +251,7 @@ def write_memory(
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         with open(descriptor, "r+b") as file:
             savefile.begin(file, xml, running=runs, way=way)
-            machine.ask("stop")
+            holding.stop(machine)
             with savefile.packed(file, way) as target:
                 migrate(machine, target, operation, progress)
             savefile.finish(file)
@@ -345,9 +346,8 @@ def settle_save(machine: Running) -> None:
     machine.attempt("migrate_cancel")
     wait_for_migration(machine)
     savefile.discard(path)
-    if machine.status.resumes:
-        machine.ask("cont")
-    machine.save(ending="", paused=0 if machine.status.resumes else int(PausedReason.USER))
+    runs = machine.status.resumes and holding.go_on(machine)
+    machine.save(ending="", paused=0 if runs else int(PausedReason.USER))
 
 
 def wait_for_migration(machine: Running) -> None:

@@ -9,13 +9,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from hostel.codec.assignments import Dialect, Value, parse
-from hostel.drivers.fault import fault
+from hostel.codec.assignments import Value
+from hostel.drivers.qemu.conffile import ConfFile, load
 from hostel.drivers.store import Directories
-from hostel.errors import ErrorCode, ErrorDomain, ModelError, VirtError
+from hostel.errors import ErrorCode
 
 _FILE: Final = "qemu.conf"
-_LIBVIRT: Final = Path("/etc/libvirt")
 _PKI: Final = Path("/etc/pki")
 _VNC_PASSWORD: Final = 8  # characters that VNC looks at
 _LAST_PORT: Final = 65535
@@ -52,6 +51,7 @@ _SO_ANYWAY: Final[Mapping[str, tuple[Value, ...]]] = {
     "sched_core": ("none",),
     "gluster_debug_level": (4,),
 }
+LOCK_MANAGERS: Final = ("nop", "lockd")
 _DEPRECATION: Final = ("none", "omit", "reject", "crash")
 
 
@@ -174,6 +174,7 @@ class Settings(NamedTuple):
         timestamps: whether QEMU's messages have the time.
         deprecation: what QEMU does with what it is going to drop, where the document does not say.
         migration: what comes from other hosts.
+        lock_manager: who keeps machines apart that would use the same disks, besides QEMU's own locks.
         refused: why no machine starts, by what is asked for here and is not done.
     """
 
@@ -199,6 +200,7 @@ class Settings(NamedTuple):
     timestamps: bool = True
     deprecation: str = "none"
     migration: Migration = Migration()
+    lock_manager: str = "nop"
     refused: str = ""
 
 
@@ -208,84 +210,68 @@ def read(directories: Directories) -> Settings:
     Raises:
         VirtError: ``CONF_SYNTAX`` or ``INTERNAL_ERROR``: the file is not one, or a value of it is of no use.
     """
-    is_system = directories == Directories.system()
-    libvirt = _LIBVIRT if is_system else directories.config.parent / "libvirt"
-    found: dict[str, Value] = {}
-    path = directories.config / _FILE
-    for path in (directories.config / _FILE, libvirt / _FILE):
-        try:
-            text = path.read_text()
-        except FileNotFoundError:
-            continue
-        except (OSError, UnicodeDecodeError) as error:
-            raise fault(ErrorCode.INTERNAL_ERROR, f"cannot read '{path}': {error}", ErrorDomain.QEMU) from error
-        try:
-            found = {item.name: item.value for item in parse(text, Dialect.XEN)}
-        except ModelError as error:
-            place = f"{path}:{error.path.removeprefix('line ')}"
-            raise fault(ErrorCode.CONF_SYNTAX, f"{place}: {error.reason}", ErrorDomain.QEMU) from error
-        break
-    return _Reading(path, found, directories.config / "pki/qemu").settings()
+    file = load(directories, _FILE)
+    return _Reading(file, directories.config / "pki/qemu").settings()
 
 
-class _Reading:
-    def __init__(self, path: Path, found: Mapping[str, Value], own: Path) -> None:
-        self._path = path
-        self._found = found
+class _Reading(ConfFile):
+    def __init__(self, file: ConfFile, own: Path) -> None:
+        super().__init__(file.path, file.found)
         self._own = own
 
     def settings(self) -> Settings:
         controllers = self._texts("cgroup_controllers", CONTROLLERS)
         wrong = next((name for name in controllers if name not in CONTROLLERS), None)
         if wrong is not None:
-            raise self._wrong(f"Unknown cgroup controller '{wrong}'", ErrorCode.CONF_SYNTAX)
-        deprecation = self._text("deprecation_behavior", "none")
+            raise self.wrong(f"Unknown cgroup controller '{wrong}'", ErrorCode.CONF_SYNTAX)
+        deprecation = self.text("deprecation_behavior", "none")
         if deprecation not in _DEPRECATION:
-            raise self._wrong(f"{self._path}: deprecation_behavior '{deprecation}'; write none, omit, reject or crash")
+            raise self.wrong(f"{self.path}: deprecation_behavior '{deprecation}'; write none, omit, reject or crash")
         return Settings(
             vnc=self._screen("vnc"),
             spice=self._screen("spice"),
             controllers=controllers,
-            unknown=tuple(sorted(name for name, value in self._found.items() if not _is_heeded(name, value))),
+            unknown=tuple(sorted(name for name, value in self.found.items() if not _is_heeded(name, value))),
             character=self._tls("chardev"),
             nbd=self._tls("nbd"),
             backup=TlsSettings(folder=self._folder("backup"), verify=self._verify("backup")),
             ports=self._ports("remote_display", 5900, 5900),
             websockets=self._ports("remote_websocket", 5700, 1),
-            formats=Formats(*(self._text(f"{kind}_image_format", "raw") for kind in Formats._fields)),
-            crashes=Crashes(self._text("auto_dump_path", ""), self._flag("auto_dump_bypass_cache")),
+            formats=Formats(*(self.text(f"{kind}_image_format", "raw") for kind in Formats._fields)),
+            crashes=Crashes(self.text("auto_dump_path", ""), self.flag("auto_dump_bypass_cache")),
             limits=Limits(self._limit("max_processes"), self._limit("max_files"), self._core()),
-            process_names=self._flag("set_process_name"),
-            dump_guest_core=self._flag("dump_guest_core"),
+            process_names=self.flag("set_process_name"),
+            dump_guest_core=self.flag("dump_guest_core"),
             sandbox=self._switch("seccomp_sandbox"),
             hugetlbfs=self._mounts(),
-            bridge_helper=self._text("bridge_helper", ""),
-            pr_helper=self._text("pr_helper", ""),
-            memory_folder=self._text("memory_backing_dir", ""),
-            timestamps=self._flag("log_timestamp", default=True),
+            bridge_helper=self.text("bridge_helper", ""),
+            pr_helper=self.text("pr_helper", ""),
+            memory_folder=self.text("memory_backing_dir", ""),
+            timestamps=self.flag("log_timestamp", default=True),
             deprecation=deprecation,
             migration=self._migration(),
+            lock_manager=self.text("lock_manager", "") or "nop",
             refused=self._refused(),
         )
 
     def _refused(self) -> str:
         """What must not be passed over: who asks for it relies on it."""
-        manager = self._text("lock_manager", "")
-        if manager not in ("", "nop"):
-            return f"lock_manager = \"{manager}\": this driver's disks are kept apart by QEMU's own locks; write nop"
+        manager = self.text("lock_manager", "")
+        if manager not in ("", *LOCK_MANAGERS):
+            return f'lock_manager = "{manager}": there is no such lock manager; write nop or lockd'
         for driver in self._texts("security_driver", ()):
             if driver not in ("none", "dac"):
                 return f'Security driver {driver} not enabled; write security_driver = "none"'
-        if self._flag("security_require_confined"):
+        if self.flag("security_require_confined"):
             return "Unconfined guests are not allowed on this host (security_require_confined); nothing confines them"
         return ""
 
     def _migration(self) -> Migration:
         return Migration(
-            self._text("migration_address", ""),
-            self._text("migration_host", ""),
+            self.text("migration_address", ""),
+            self.text("migration_host", ""),
             self._ports("migration", Migration().ports[0], 1, Migration().ports[1]),
-            self._flag("migrate_tls_force"),
+            self.flag("migrate_tls_force"),
         )
 
     def _tls(self, kind: str) -> TlsSettings:
@@ -293,26 +279,26 @@ class _Reading:
         default = self._checked("default_tls_x509_cert_dir")
         if not folder and not (_PKI / f"libvirt-{kind}").is_dir():
             folder = default
-        return TlsSettings(self._flag(f"{kind}_tls"), folder, kind != "chardev" or self._verify(kind))
+        return TlsSettings(self.flag(f"{kind}_tls"), folder, kind != "chardev" or self._verify(kind))
 
     def _verify(self, kind: str) -> bool:
         """Whether clients of what is no screen must have certificates."""
-        return self._flag(f"{kind}_tls_x509_verify", self._flag("default_tls_x509_verify", default=True))
+        return self.flag(f"{kind}_tls_x509_verify", self.flag("default_tls_x509_verify", default=True))
 
     def _screen(self, kind: str) -> ScreenSettings:
-        password = self._text(f"{kind}_password", "") if f"{kind}_password" in self._found else None
-        folder = self._text(f"{kind}_tls_x509_cert_dir", "")
-        secret = self._text(f"{kind}_tls_x509_secret_uuid", "")
+        password = self.text(f"{kind}_password", "") if f"{kind}_password" in self.found else None
+        folder = self.text(f"{kind}_tls_x509_cert_dir", "")
+        secret = self.text(f"{kind}_tls_x509_secret_uuid", "")
         return ScreenSettings(
-            listen=self._text(f"{kind}_listen", "127.0.0.1"),
+            listen=self.text(f"{kind}_listen", "127.0.0.1"),
             password=password if password is None or kind != "vnc" else password[:_VNC_PASSWORD],
-            tls=self._flag(f"{kind}_tls"),
+            tls=self.flag(f"{kind}_tls"),
             certificates=self._folder(kind),
-            verify=self._flag(f"{kind}_tls_x509_verify", self._flag("default_tls_x509_verify")),
-            secret=secret or ("" if folder else self._text("default_tls_x509_secret_uuid", "")),
-            sasl=self._flag(f"{kind}_sasl"),
-            sasl_folder=self._text(f"{kind}_sasl_dir", ""),
-            unix=self._flag(f"{kind}_auto_unix_socket"),
+            verify=self.flag(f"{kind}_tls_x509_verify", self.flag("default_tls_x509_verify")),
+            secret=secret or ("" if folder else self.text("default_tls_x509_secret_uuid", "")),
+            sasl=self.flag(f"{kind}_sasl"),
+            sasl_folder=self.text(f"{kind}_sasl_dir", ""),
+            unix=self.flag(f"{kind}_auto_unix_socket"),
         )
 
     def _folder(self, kind: str) -> str:
@@ -327,72 +313,48 @@ class _Reading:
 
     def _checked(self, name: str) -> str:
         """A folder that has to be there where it is named."""
-        folder = self._text(name, "")
+        folder = self.text(name, "")
         if folder and not Path(folder).is_dir():
-            raise self._wrong(f"{name} directory '{folder}' does not exist", ErrorCode.CONF_SYNTAX)
+            raise self.wrong(f"{name} directory '{folder}' does not exist", ErrorCode.CONF_SYNTAX)
         return folder
 
     def _ports(self, kind: str, first: int, least: int, last: int = _LAST_PORT) -> tuple[int, int]:
-        low, high = self._number(f"{kind}_port_min", first), self._number(f"{kind}_port_max", last)
+        low, high = self.number(f"{kind}_port_min", first), self.number(f"{kind}_port_max", last)
         if low < least:
-            raise self._wrong(f"{self._path}: {kind}_port_min: port must be greater than or equal to {least}")
+            raise self.wrong(f"{self.path}: {kind}_port_min: port must be greater than or equal to {least}")
         if not low <= high <= _LAST_PORT:
             what = f"{kind}_port_max: port must be between the minimal port and {_LAST_PORT}"
-            raise self._wrong(f"{self._path}: {what}")
+            raise self.wrong(f"{self.path}: {what}")
         return low, high
 
     def _limit(self, name: str) -> str:
-        return str(self._number(name, 0) or "")
+        return str(self.number(name, 0) or "")
 
     def _core(self) -> str:
-        value = self._found.get("max_core", "")
+        value = self.found.get("max_core", "")
         if isinstance(value, str) and value not in ("", "unlimited"):
-            raise self._wrong(f"Unknown core size '{value}'", ErrorCode.CONF_SYNTAX)
-        return str(value) if isinstance(value, str) else str(self._number("max_core", 0))
+            raise self.wrong(f"Unknown core size '{value}'", ErrorCode.CONF_SYNTAX)
+        return str(value) if isinstance(value, str) else str(self.number("max_core", 0))
 
     def _mounts(self) -> tuple[str, ...] | None:
-        if "hugetlbfs_mount" not in self._found:
+        if "hugetlbfs_mount" not in self.found:
             return None
         return tuple(mount for mount in self._texts("hugetlbfs_mount", ()) if mount)
 
     def _switch(self, name: str) -> bool | None:
-        value = self._found.get(name, -1)
+        value = self.found.get(name, -1)
         if not isinstance(value, int):
-            raise self._wrong(f"{self._path}: expected an integer for '{name}' parameter")
+            raise self.wrong(f"{self.path}: expected an integer for '{name}' parameter")
         return None if value < 0 else bool(value)
 
-    def _number(self, name: str, default: int) -> int:
-        value = self._found.get(name, default)
-        if not isinstance(value, int) or value < 0:
-            raise self._wrong(f"{self._path}: expected an unsigned integer for '{name}' parameter")
-        return value
-
-    def _flag(self, name: str, default: bool = False) -> bool:
-        value = self._found.get(name, int(default))
-        if not isinstance(value, int):
-            raise self._wrong(f"{self._path}: expected a bool for '{name}' parameter")
-        if value not in (0, 1):
-            raise self._wrong(f"{self._path}: value for '{name}' parameter must be 0 or 1")
-        return bool(value)
-
-    def _text(self, name: str, default: str) -> str:
-        value = self._found.get(name, default)
-        if not isinstance(value, str):
-            raise self._wrong(f"{self._path}: expected a string for '{name}' parameter")
-        return value
-
     def _texts(self, name: str, default: tuple[str, ...]) -> tuple[str, ...]:
-        value = self._found.get(name)
+        value = self.found.get(name)
         if value is None:
             return default
         items = value if isinstance(value, list) else [value]
         if not all(isinstance(item, str) for item in items):
-            raise self._wrong(f"{self._path}: expected a string list for '{name}' parameter")
+            raise self.wrong(f"{self.path}: expected a string list for '{name}' parameter")
         return tuple(str(item) for item in items)
-
-    @staticmethod
-    def _wrong(what: str, code: ErrorCode = ErrorCode.INTERNAL_ERROR) -> VirtError:
-        return fault(code, what, ErrorDomain.QEMU)
 
 
 def _is_heeded(name: str, value: Value) -> bool:

@@ -14,7 +14,7 @@ from hostel.model.domain.devices.disk import Disk
 from hostel.model.domain.domain import Domain
 
 _I64 = 2**63 - 1
-_LISTS = ("jobs", "plugs", "deprecations", "overlays")
+_LISTS = ("jobs", "plugs", "deprecations", "overlays", "locks")
 
 
 class BlockJob(Element, tag="blockjob"):
@@ -66,6 +66,26 @@ class Plug(Element, tag="plug"):
     alias: str = attr()
     made: bool = attr(YES_NO, default=False)
     disk: Disk | None = child(Disk, default=None)
+
+
+class Lock(Element, tag="lock"):
+    """A lock that a lock manager has for the machine, from before it is asked for it until it has let go of it.
+
+    Attributes:
+        space: the lockspace that it is in; empty for where files are locked themselves.
+        name: what it is called there.
+        path: the file of a lease; empty where the lockspace says.
+        offset: where in that file, in bytes.
+        shared: whether others may have it, too.
+        sure: whether the lock manager has said that it has it.
+    """
+
+    space: str = attr(default="")
+    name: str = attr()
+    path: str = attr(default="")
+    offset: int = attr(integer(maximum=2**64 - 1), default=0)
+    shared: bool = attr(YES_NO, default=False)
+    sure: bool = attr(YES_NO, default=False)
 
 
 class Place(Element, tag="hostel"):
@@ -140,8 +160,11 @@ class StatusDocument(Element, tag="domstatus"):
     speed: int = attr(integer(maximum=_I64), default=0)
     taints: str = attr(default="")
     group: str = attr(default="")
+    lock_manager: str = attr(default="")
+    lock_state: str = attr(default="")
     deprecations: list[str] = texts(STRING, tag="deprecation", factory=list)
     overlays: list[str] = texts(STRING, tag="overlay", factory=list)
+    locks: list[Lock] = children(Lock, factory=list)
     jobs: list[BlockJob] = children(BlockJob, factory=list)
     plugs: list[Plug] = children(Plug, factory=list)
     backup: Backup | None = child(Backup, default=None)
@@ -177,6 +200,9 @@ class Status(NamedTuple):
         deprecations: what of it will be given up.
         overlays: files of transient disks, which go with the machine.
         group: the path of its control group; empty where it has none.
+        lock_manager: who keeps its locks, as it was when it was started; empty for nobody.
+        lock_state: what the lock manager said of them when it let go of them, for whoever takes them next.
+        locks: those that it has, or may have.
     """
 
     domain: Domain
@@ -203,6 +229,9 @@ class Status(NamedTuple):
     deprecations: tuple[str, ...] = ()
     overlays: tuple[str, ...] = ()
     group: str = ""
+    lock_manager: str = ""
+    lock_state: str = ""
+    locks: tuple[Lock, ...] = ()
 
     def format(self) -> str:
         """The document's text."""

@@ -170,7 +170,7 @@ class Watch:
             return
         for kind, detail in translate(name, data, status):
             self._machines.bus.publish(Event(Subject.DOMAIN, kind, ref.name, ref.uuid, ref.id, detail))
-        if name in _ENDED and needs_keeper(status.domain):
+        if name in _ENDED and (needs_keeper(status.domain) or status.locks):
             self._after(ref)
 
 

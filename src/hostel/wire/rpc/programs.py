@@ -1,4 +1,4 @@
-"""The programs that a libvirt daemon answers."""
+"""The programs that libvirt's daemons answer."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from hostel.wire.rpc.table import (
     filtering,
     hypervisor,
     interface,
+    locking,
     migration,
     network,
     node,
@@ -35,6 +36,9 @@ REMOTE: Final = Program(
 )  # fmt: skip
 QEMU: Final = Program("qemu", 0x20008087, TYPES, hypervisor.QEMU_ROWS)
 LXC: Final = Program("lxc", 0x00068000, TYPES, hypervisor.LXC_ROWS)
+LOCK_SPACE: Final = Program(
+    "lock_space", 0x0EA7BEEF, locking.TYPES, locking.ROWS
+)  # virtlockd's, no daemon's of machines
 PROGRAMS: Final = {program.number: program for program in (REMOTE, QEMU, LXC)}
 
 ERROR: Final[Codec] = TYPES.codec(TYPES.fields("error"))

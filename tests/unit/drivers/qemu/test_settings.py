@@ -65,7 +65,7 @@ def test_what_is_so_anyway_needs_no_word(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ('lock_manager = "lockd"', "kept apart by QEMU's own locks"),
+        ('lock_manager = "dlm"', "there is no such lock manager; write nop or lockd"),
         ('security_driver = [ "none", "apparmor" ]', "Security driver apparmor not enabled"),
         ("security_require_confined = 1", "Unconfined guests are not allowed on this host"),
     ],

@@ -12,8 +12,6 @@ from support import refused
 from support.domain import QEMU
 from support.elements import name_of
 
-_LEASE = "<lease><lockspace>s</lockspace><key>k</key><target path='/p'/></lease>"
-
 
 @pytest.mark.parametrize("cls", FIELDS, ids=name_of)
 def test_the_table_names_declarations(cls: type[Element]) -> None:
@@ -30,7 +28,6 @@ def test_the_table_names_declarations(cls: type[Element]) -> None:
         (refused.document(refused.disk(more="<serial frob='1'>s</serial>")), "/domain/devices/disk/serial/@frob"),
         (refused.document("<interface type='user'><backenddomain name='d'/></interface>"),
          "/domain/devices/interface/backenddomain"),
-        (refused.document(_LEASE), "/domain/devices/lease"),
     ],
 )  # fmt: skip
 def test_what_the_guest_would_miss_is_refused_by_its_path(xml: str, path: str) -> None:

@@ -56,6 +56,15 @@ def images(disk: Disk) -> Iterator[Image]:
         below = below.backing_store
 
 
+def mirror_image(disk: Disk) -> Image | None:
+    """The target of the disk's copy."""
+    mirror = disk.mirror
+    if mirror is None or mirror.source is None or mirror.type is None:
+        return None
+    fmt = mirror.image_format.type if mirror.image_format is not None else "raw"
+    return Image(mirror.source.index or 0, mirror.type, mirror.source, fmt, mirror.backing_store)
+
+
 def find_disk(domain: Domain, name: str) -> Disk:
     """The disk with a target, or else with a source.
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-import os
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,6 +15,7 @@ from hostel.drivers.qemu.block.create import create_image
 from hostel.drivers.qemu.block.jobs import check_free
 from hostel.drivers.qemu.blockjob import start, withdraw
 from hostel.drivers.qemu.command.disk import format_node, image_node, image_nodes, top_node
+from hostel.drivers.qemu.lockmanager import holding
 from hostel.drivers.qemu.machines import invalid
 from hostel.drivers.qemu.plug.graph import add_nodes
 from hostel.drivers.qemu.running import Calls, Running
@@ -110,8 +109,6 @@ def _prepare(machine: Running, disk: Disk, target: Image, flags: BlockCopyFlag) 
         raise fault(ErrorCode.CONFIG_UNSUPPORTED, what, ErrorDomain.QEMU)
     is_made = _check_target(target, disk, is_reused=is_reused)
     mirror = Mirror(type=target.type, job="copy", image_format=ImageFormat(type=target.format), source=target.source)
-    if target.type == SourceType.FILE:  # as older clients look for it
-        mirror.file, mirror.format_name = target.path, target.format
     assert mirror.source is not None
     mirror.source.index = target.number
     if is_shallow:
@@ -129,6 +126,7 @@ def _prepare(machine: Running, disk: Disk, target: Image, flags: BlockCopyFlag) 
         if is_made:
             size = _size(machine, top.number)
             create_image(target, size, backing=below[0] if is_shallow else None)
+        holding.hold_if_running(machine)
         _open(machine, disk, target, mirror.backing_store)
     except BaseException:
         withdraw(machine, job)
@@ -151,9 +149,9 @@ def _check_target(target: Image, disk: Disk, *, is_reused: bool) -> bool:
     except OSError as error:
         raise system_fault(error, f"unable to access copy target '{path}'", ErrorDomain.QEMU) from error
     if not there and is_reused:
-        missing = FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
-        raise system_fault(missing, f"missing destination file for disk {disk.target.dev}: {path}", ErrorDomain.QEMU)
-    if target.type == SourceType.BLOCK and there and (is_reused or not size):
+        what = f"missing destination file for disk {disk.target.dev}: {path}"
+        raise fault(ErrorCode.INVALID_ARG, what, ErrorDomain.QEMU)
+    if target.type == SourceType.BLOCK and there:
         return False
     if there and not is_reused and size:
         what = f"external destination file for disk {disk.target.dev} already exists and is not a block device: {path}"

@@ -62,7 +62,7 @@ _ACTED_ON: Final[dict[type[Element], str]] = {
     domain.Devices: (
         "emulator disks controllers interfaces serials parallels consoles channels inputs graphics sounds audios "
         "videos hubs watchdogs memballoon rngs panics tpms memories filesystems "
-        "smartcards redirdevs redirfilter shmems vsock iommu hostdevs nvram"
+        "smartcards redirdevs redirfilter shmems vsock iommu hostdevs nvram leases"
     ),
     memory.Memory: "dump_core unit value",
     memory.MaxMemory: "slots unit value",
@@ -305,6 +305,8 @@ _ACTED_ON: Final[dict[type[Element], str]] = {
     paravirtual.RngRate: "bytes period",
     paravirtual.RngBackend: "model type path sources protocol",
     platform.Watchdog: f"model action {_DEVICE}",
+    platform.Lease: "lockspace key target",
+    platform.LeaseTarget: "path offset",
     platform.Panic: f"model {_DEVICE}",
     filesystem.Filesystem: (
         f"type accessmode model multidevs fmode dmode driver binary source target readonly boot {_DEVICE}"

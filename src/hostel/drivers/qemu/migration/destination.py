@@ -32,6 +32,7 @@ from hostel.drivers.qemu.block.chain import images
 from hostel.drivers.qemu.block.create import create_image
 from hostel.drivers.qemu.command.disk import format_node
 from hostel.drivers.qemu.launch import Launcher
+from hostel.drivers.qemu.lockmanager import holding
 from hostel.drivers.qemu.machines import Machines, failed, invalid
 from hostel.drivers.qemu.migration import cookie as cookies
 from hostel.drivers.qemu.migration import copying, statistics
@@ -342,7 +343,7 @@ def _let_run(machine: Running) -> None:
         VirtError: it does not run.
     """
     try:
-        machine.ask("cont")
+        holding.run(machine)
     except VirtError:
         if not (machine.attempt("query-status") or {}).get("running"):
             raise

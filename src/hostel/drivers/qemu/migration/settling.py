@@ -24,6 +24,7 @@ from hostel.drivers.base.migration import DEST_NAME, MigrateFlag, MigrationDrive
 from hostel.drivers.events import Lifecycle
 from hostel.drivers.qemu import lease, process
 from hostel.drivers.qemu.backup.checkpoints import Checkpoints
+from hostel.drivers.qemu.lockmanager import holding
 from hostel.drivers.qemu.machines import Machines, failed
 from hostel.drivers.qemu.migration import copying
 from hostel.drivers.qemu.migration.cookie import directories_of
@@ -177,10 +178,17 @@ def resume(machine: Running) -> None:
         return
     if not machine.ask("query-status").get("running"):
         machine.save(running=int(RunningReason.MIGRATION_CANCELED))
-        if machine.attempt("cont") is None:
+        if not _goes_on(machine):
             machine.save(migration=None, paused=int(PausedReason.MIGRATION))
             return
     machine.save(migration=None, paused=0)
+
+
+def _goes_on(machine: Running) -> bool:
+    """Whether the guest runs again; where it cannot somebody else has its disks, or its locks."""
+    with contextlib.suppress(VirtError):
+        return holding.go_on(machine)
+    return False
 
 
 def leave(machine: Running) -> None:

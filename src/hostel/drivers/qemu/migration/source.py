@@ -31,6 +31,7 @@ from hostel.drivers.fault import fault
 from hostel.drivers.qemu import document, jobstats, lease
 from hostel.drivers.qemu.firmware.nvram import usual_file
 from hostel.drivers.qemu.launch import Launcher
+from hostel.drivers.qemu.lockmanager import holding
 from hostel.drivers.qemu.machines import Machines, failed, invalid
 from hostel.drivers.qemu.migration import cookie as cookies
 from hostel.drivers.qemu.migration import copying, statistics
@@ -344,7 +345,7 @@ class Outgoing:
         """Let QEMU send."""
         self._ports = cookies.ports_of(machine.domain)
         if not self._flags & MigrateFlag.LIVE and machine.ask("query-status").get("running"):
-            machine.ask("stop")
+            holding.stop(machine)
         carrier: Carrier | None = None
         if self._tunnel is not None:
             carrier = Carrier(self._tunnel)
@@ -414,6 +415,7 @@ class Outgoing:
         mark.phase = "performed"
         is_postcopy = found["status"] == "postcopy-active"
         machine.save(paused=int(PausedReason.POSTCOPY if is_postcopy else PausedReason.MIGRATION), migration=mark)
+        holding.settle(machine, gone=True)
         self._stopped = self._sent = now()
         copied = self._told
         self._told = statistics.numbers(found, [], self._stopped - self._began) | copied

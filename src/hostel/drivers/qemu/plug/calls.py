@@ -10,6 +10,7 @@ from hostel.drivers.base.domain import Affect
 from hostel.drivers.qemu.running import Calls
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
 from hostel.model.domain.devices.device import Device
+from hostel.model.domain.devices.platform import Lease
 from hostel.model.domain.domain import Domain
 
 
@@ -20,12 +21,15 @@ class DeviceCalls(Calls):
         """Attach a device."""
         from hostel.drivers.qemu.plug.definition import attach
         from hostel.drivers.qemu.plug.element import read_device
-        from hostel.drivers.qemu.plug.inward import plug_in, put_in
+        from hostel.drivers.qemu.plug.inward import plug_in
+        from hostel.drivers.qemu.plug.leases import attach_lease
 
         given = read_device(xml)
         with self._both(domain, affect) as both:
             changed = self._changed(both.definition, lambda definition: attach(definition, given))
-            if both.running is not None and not put_in(both.running, given, self._launcher):
+            if both.running is not None and isinstance(given.device, Lease):
+                attach_lease(both.running, given.device)
+            elif both.running is not None:
                 plug_in(both.running, given, self._launcher)
             if changed is not None:
                 self._define(changed)
@@ -34,12 +38,15 @@ class DeviceCalls(Calls):
         """Detach a device; the guest has five seconds to let go of it, and may do so later."""
         from hostel.drivers.qemu.plug.definition import detach
         from hostel.drivers.qemu.plug.element import read_device
+        from hostel.drivers.qemu.plug.leases import detach_lease
         from hostel.drivers.qemu.plug.outward import meant, plug_out
 
         given = read_device(xml)
         with self._both(domain, affect) as both:
             changed = self._changed(both.definition, lambda definition: detach(definition, given))
-            if both.running is not None:
+            if both.running is not None and isinstance(given.device, Lease):
+                detach_lease(both.running, given.device)
+            elif both.running is not None:
                 plug_out(both.running, meant(both.running.domain, given))
             if changed is not None:
                 self._define(changed)

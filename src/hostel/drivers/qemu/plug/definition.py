@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from hostel.drivers.fault import fault
 from hostel.drivers.qemu.plug.element import LASTING, Given, find, insert, not_done, remove
+from hostel.drivers.qemu.plug.leases import define_lease, undefine_lease
 from hostel.drivers.qemu.plug.matching import matching, same_hostdev
 from hostel.drivers.qemu.plug.requested import checked_request, find_memory
 from hostel.errors import ErrorCode, ErrorDomain
@@ -15,7 +16,7 @@ from hostel.model.domain.devices.graphics import Graphics
 from hostel.model.domain.devices.hostdev import Hostdev
 from hostel.model.domain.devices.interface import Interface
 from hostel.model.domain.devices.paravirtual import SharedMemory, Vsock
-from hostel.model.domain.devices.platform import MemoryDevice, Watchdog
+from hostel.model.domain.devices.platform import Lease, MemoryDevice, Watchdog
 from hostel.model.domain.domain import Domain
 
 
@@ -31,6 +32,9 @@ def attach(domain: Domain, given: Given) -> None:
     if isinstance(device, Console) and device.target is not None and device.target.type == "serial":
         raise fault(ErrorCode.OPERATION_UNSUPPORTED, "attaching serial console is not supported", ErrorDomain.QEMU)
     match device:
+        case Lease():
+            define_lease(domain, device)
+            return
         case Disk() if any(item.target.dev == device.target.dev for item in devices.disks):
             what = f"target {device.target.dev} already exists"
         case Controller() if device.index is not None and matching(domain, given):
@@ -68,6 +72,9 @@ def detach(domain: Domain, given: Given) -> None:
         VirtError: it is not there, or one of its kind does not come and go.
     """
     device = given.device
+    if isinstance(device, Lease):
+        undefine_lease(domain, device)
+        return
     own = next((item for item in domain.devices.all() if item is device), None)
     if own is None:
         if given.kind in LASTING:

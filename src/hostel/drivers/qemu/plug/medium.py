@@ -18,6 +18,7 @@ from hostel.drivers.qemu.command.objects import disk_objects, secrets
 from hostel.drivers.qemu.document import unsupported
 from hostel.drivers.qemu.hostdevs import is_nvme
 from hostel.drivers.qemu.launch import Launcher
+from hostel.drivers.qemu.lockmanager import holding
 from hostel.drivers.qemu.machines import failed
 from hostel.drivers.qemu.plug.graph import add_nodes, device_of, sweep_nodes
 from hostel.drivers.qemu.running import Running
@@ -77,6 +78,7 @@ def _open(machine: Running, after: Disk, launcher: Launcher) -> None:
     context = launcher.context(machine.domain, machine.run)
     given = launcher.give_secrets(secrets(after), context)
     try:
+        holding.hold_if_running(machine)
         for value in disk_objects(after, context)[1::2]:
             machine.ask("object-add", **json.loads(value))
         add_nodes(machine, block.nodes(after))
@@ -141,3 +143,4 @@ def settle(machine: Running, alias: str) -> None:
             machine.save()
     sweep_nodes(machine, settled=[alias])
     machine.save(plugs=tuple(item for item in machine.status.plugs if item.alias != alias))
+    holding.settle(machine)

@@ -11,9 +11,9 @@ from typing import Final
 
 from hostel.drivers.fault import fault
 from hostel.drivers.qemu import transient
-from hostel.drivers.qemu.block.jobs import check_without_job
 from hostel.drivers.qemu.command.context import alias_of
 from hostel.drivers.qemu.helper.virtiofs import is_virtiofs
+from hostel.drivers.qemu.lockmanager import holding
 from hostel.drivers.qemu.machines import failed
 from hostel.drivers.qemu.plug import reservations
 from hostel.drivers.qemu.plug.element import LASTING_LIVE, Given, by_alias, find, not_done, remove
@@ -117,6 +117,7 @@ def gone(machine: Running, alias: str) -> None:
         sweep_nodes(machine, patience=_NODE_SECONDS)
         reservations.sweep(machine)
         transient.sweep(machine)
+        holding.settle(machine)
     if device is None or isinstance(device, ScsiHostdev):
         sweep_backends(machine, patience=_NODE_SECONDS)
     if device is None or isinstance(device, Hostdev | Interface | Disk):
@@ -196,7 +197,9 @@ def _check_disk(machine: Running, disk: Disk) -> None:
         raise _not_hot(f"disk device type '{disk.device}' cannot be detached")
     if disk.target.bus not in _HOT:
         raise _not_hot("This type of disk cannot be hot unplugged")
-    check_without_job(machine, disk)
+    if any(job.disk == disk.target.dev for job in machine.status.jobs):
+        what = f"disk '{disk.target.dev}' already in active block job; end it with blockjob --abort or --pivot"
+        raise fault(ErrorCode.BLOCK_COPY_ACTIVE, f"block copy still active: {what}", ErrorDomain.QEMU)
 
 
 def _is_busy(domain: Domain, controller: Controller) -> bool:

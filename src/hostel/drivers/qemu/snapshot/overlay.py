@@ -14,6 +14,7 @@ from hostel.drivers.qemu.block.chain import Image, images, over, replace_source
 from hostel.drivers.qemu.block.create import create_image, length_of
 from hostel.drivers.qemu.command.context import alias_of
 from hostel.drivers.qemu.command.disk import image_node, image_nodes
+from hostel.drivers.qemu.lockmanager import holding
 from hostel.drivers.qemu.machines import failed
 from hostel.drivers.qemu.plug.graph import add_nodes, images_inside, sweep_nodes
 from hostel.drivers.qemu.running import Running
@@ -58,6 +59,7 @@ def take(machine: Running, external: list[tuple[Disk, SnapshotDisk]], *, reuse: 
         specs[-1]["backing"] = None  # the exchange puts it on what the disk was
         add_nodes(machine, specs)
         actions.append({"type": "blockdev-snapshot", "data": {"node": below, "overlay": image_node(mark.disk)}})
+    holding.hold_if_running(machine)
     machine.ask("transaction", actions=actions)
 
 
@@ -96,6 +98,7 @@ def _redefine(machine: Running, disk: Disk, old: str) -> None:
 def drop_marks(machine: Running) -> None:
     """The last step: nothing more follows from the overlays."""
     machine.save(plugs=tuple(plug for plug in machine.status.plugs if plug.way != "overlay"))
+    holding.settle(machine)
 
 
 def remove(paths: Iterable[str | None]) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from hostel.drivers.base import PausedReason
 from hostel.drivers.qemu.agent import thaw
 from hostel.drivers.qemu.block.chain import Image, go_over, images
+from hostel.drivers.qemu.lockmanager import holding
 from hostel.drivers.qemu.snapshot.catalog import Catalog, Intent, uses
 from hostel.drivers.qemu.snapshot.inside import (
     Kept,
@@ -128,9 +129,8 @@ def resume(machine: Running) -> None:
     """Let a guest run on that was stopped for a snapshot, and take away the marks of overlays."""
     drop_marks(machine)
     if machine.status.paused == PausedReason.SNAPSHOT:
-        if machine.status.resumes:
-            machine.ask("cont")
-        machine.save(paused=0 if machine.status.resumes else int(PausedReason.USER), resumes=False)
+        runs = machine.status.resumes and holding.go_on(machine)
+        machine.save(paused=0 if runs else int(PausedReason.USER), resumes=False)
 
 
 def _is_there(calls: SnapshotCalls, snapshot: Snapshot, machine: Running | None, name: str, intent: Intent) -> bool:

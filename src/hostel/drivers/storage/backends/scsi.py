@@ -54,7 +54,7 @@ class LogicalUnits(DeviceVolumes):
                 continue  # its name would not stay
             facts = device_facts("unit:" + ":".join(match.groups()), path)
             if facts is not None:
-                found.append(facts._replace(key=_serial(path)))
+                found.append(facts._replace(key=unit_key(path) or path))
         return found
 
 
@@ -197,14 +197,14 @@ def _block_device(unit: str) -> str | None:
     return next(iter(_names(f"{unit}/block")), None)
 
 
-def _serial(path: str) -> str:
-    """What a unit says that it is called; its path where it says nothing."""
+def unit_key(path: str) -> str:
+    """What a unit says that it is called; empty where it says nothing."""
     program = next((name for name in _SERIAL_TOOLS if os.path.exists(name)), None)
     if program is None:
-        return path
+        return ""
     command = [program, "--replace-whitespace", "--whitelisted", "--device", path]
     said = tool.run(command, expected=range(256)).out.splitlines()
-    return said[0] if said and said[0] else path
+    return said[0] if said else ""
 
 
 def _names(folder: str) -> list[str]:
