@@ -99,4 +99,4 @@ def wait_for_report(home: Path, count: int, name: str = "guest", *, timeout: flo
         if len(found) >= count and found[-1].complete:
             return found[-1]
         assert time.monotonic() < deadline, f"{len(found)} of {count} boots were reported after {timeout} s"
-        time.sleep(0.05)
+        time.sleep(0.01)

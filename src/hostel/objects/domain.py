@@ -23,7 +23,7 @@ from hostel.errors import ErrorCode, ErrorDomain, VirtError
 if TYPE_CHECKING:
     from hostel.objects.connection import Connection
 
-_POLL: Final = 0.1  # seconds between looks at a domain that is waited for
+_POLLS: Final = (0.01, 0.1)  # seconds between looks at a domain that is waited for, at first and at most
 
 
 class Domain:
@@ -165,7 +165,7 @@ class Domain:
         Raises:
             VirtError: ``OPERATION_TIMEOUT`` after ``timeout`` seconds.
         """
-        deadline = time.monotonic() + timeout
+        deadline, (pause, longest) = time.monotonic() + timeout, _POLLS
         while (current := self._state_or_gone()) is not state:
             left = deadline - time.monotonic()
             if left <= 0:
@@ -174,7 +174,8 @@ class Domain:
                     f"domain '{self.name}' is {current.name.lower()}, not {state.name.lower()}, after {timeout:g} s",
                     ErrorDomain.DOMAIN,
                 )
-            time.sleep(min(_POLL, left))
+            time.sleep(min(pause, left))
+            pause = min(2 * pause, longest)
 
     def _state_or_gone(self) -> DomainState:
         try:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from hostel.drivers.qemu import monitor
+from hostel.drivers.qemu.pause import Pause
 from hostel.drivers.tool import require
 from hostel.errors import ErrorDomain, QmpError, VirtError
 
@@ -35,13 +36,13 @@ def take_memory(qmp: monitor.Monitor, path: Path, offset: int, unpack: Sequence[
             descriptor = stack.enter_context(_unpacked(descriptor, unpack))
         qmp.pass_file("hostel-memory", descriptor)
         qmp.execute("migrate-incoming", uri="fd:hostel-memory")
-        deadline = time.monotonic() + _MEMORY_SECONDS
+        deadline, pause = time.monotonic() + _MEMORY_SECONDS, Pause(_POLL)
         while (found := qmp.execute("query-migrate")).get("status") != "completed":
             if found.get("status") == "failed":
                 raise QmpError("GenericError", f"the memory in '{path}' does not fit: {found.get('error-desc', '')}")
             if time.monotonic() >= deadline:
                 raise QmpError("Timeout", f"QEMU does not take the memory in '{path}'")
-            time.sleep(_POLL)
+            pause()
 
 
 @contextlib.contextmanager

@@ -14,10 +14,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from hostel.drivers.qemu.pause import Pause
 from hostel.errors import QmpError
 
 ANSWER_SECONDS: Final = 10.0  # that QEMU has for each answer, unless somebody waits less
-_POLL: Final = 0.02  # seconds
 _LISTEN_SECONDS: Final = 1.0
 _CHUNK: Final = 65536
 _EVENTS: Final = 1000  # that are kept for whoever waits
@@ -53,7 +53,7 @@ class Monitor:
             raise
 
     def _connect(self, path: str) -> None:
-        refused_until = time.monotonic() + _LISTEN_SECONDS
+        refused_until, pause = time.monotonic() + _LISTEN_SECONDS, Pause()
         while True:
             self._socket.settimeout(self._left())
             try:
@@ -64,7 +64,7 @@ class Monitor:
                     raise
             except BlockingIOError:  # others wait to be served already
                 pass
-            time.sleep(_POLL)
+            pause()
 
     def _await_greeting(self, path: Path) -> None:
         """Read the greeting; what comes before it QEMU had still to say to the client that we come after."""
@@ -194,11 +194,11 @@ def connect(path: Path, *, timeout: float = ANSWER_SECONDS) -> Iterator[Monitor]
 
 def wait_for_socket(path: Path, gone: object, *, timeout: float = 30) -> bool:
     """Wait until QEMU has made its socket; False when ``gone()`` says that it ended, or in vain."""
-    deadline = time.monotonic() + timeout
+    deadline, pause = time.monotonic() + timeout, Pause()
     while time.monotonic() < deadline:
         if path.exists():
             return True
         if callable(gone) and gone():
             return False
-        time.sleep(_POLL)
+        pause()
     return False

@@ -21,6 +21,8 @@ _ANSWER: Final = 85  # isa-debug-exit: 2 * 2Ah + 1, see hostel.guest's probe
 # TCG needs 0.1 s for this sector; a KVM slower than this is emulated itself, and a real guest would seem to hang.
 _SECONDS: Final = 1.5
 _ALIAS: Final = re.compile(r"^(\S+) .*\(alias of (\S+)\)", re.MULTILINE)
+_KEPT: Final = 256  # answers in memory: one program has about ten
+_answered: Final[dict[tuple[str, str], str]] = {}  # by question and circumstances, whatever the directory
 
 
 def version(emulator: str) -> int:
@@ -179,15 +181,21 @@ def _remembered(cache: Path, what: str, emulator: str, facts: list[str], ask: Ca
         binary = os.stat(emulator)
         facts = [*facts, f"{binary.st_mtime_ns} {binary.st_size}"]
     fingerprint = hashlib.sha256("\n".join([emulator, *facts]).encode()).hexdigest()[:20]
+    if answer := _answered.get((what, fingerprint)):
+        return answer
     remembered = cache / f"{what}-{fingerprint}"
     with contextlib.suppress(OSError):
-        return remembered.read_text()
-    answer = ask()
+        answer = remembered.read_text()
     if not answer:
-        return answer  # it could not be asked this time
-    with contextlib.suppress(OSError):
-        cache.mkdir(parents=True, exist_ok=True, mode=0o700)
-        write_atomically(remembered, answer)
+        answer = ask()
+        if not answer:
+            return ""  # it could not be asked this time
+        with contextlib.suppress(OSError):
+            cache.mkdir(parents=True, exist_ok=True, mode=0o700)
+            write_atomically(remembered, answer)
+    if len(_answered) >= _KEPT:
+        _answered.clear()
+    _answered[what, fingerprint] = answer
     return answer
 
 

@@ -22,9 +22,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from hostel.drivers.qemu.pause import Pause
 from hostel.drivers.store import is_locked
 
-_POLL: Final = 0.02  # seconds
 _OURS: Final = " is tainted: "  # of lines that we write into a log while QEMU does, too
 _TICKS: Final = os.sysconf("SC_CLK_TCK")
 
@@ -169,7 +169,7 @@ def _entering(entrances: Sequence[Path], argv: Sequence[str]) -> Sequence[str]:
 
 def wait_for_pid(run: Path, timeout: float) -> int | None:
     """The process id that the supervisor wrote; None when it is not there, or not in time."""
-    deadline = time.monotonic() + timeout
+    deadline, pause = time.monotonic() + timeout, Pause()
     while True:
         with contextlib.suppress(OSError, ValueError):
             return int((run / "pid").read_text())
@@ -177,7 +177,7 @@ def wait_for_pid(run: Path, timeout: float) -> int | None:
             with contextlib.suppress(OSError, ValueError):
                 return int((run / "pid").read_text())
             return None
-        time.sleep(_POLL)
+        pause()
 
 
 def supervised(run: Path) -> bool:
@@ -187,7 +187,7 @@ def supervised(run: Path) -> bool:
 
 def exit_status(run: Path, timeout: float = 0) -> int | None:
     """QEMU's status as the shell has it; None while it runs, or when nobody could record it."""
-    deadline = time.monotonic() + timeout
+    deadline, pause = time.monotonic() + timeout, Pause()
     while True:
         with contextlib.suppress(OSError, ValueError):
             return int((run / "exit").read_text())
@@ -195,7 +195,7 @@ def exit_status(run: Path, timeout: float = 0) -> int | None:
             with contextlib.suppress(OSError, ValueError):
                 return int((run / "exit").read_text())
             return None
-        time.sleep(_POLL)
+        pause()
 
 
 def _stat(pid: int) -> list[str]:
@@ -233,11 +233,11 @@ def runs(pid: int, started: int) -> bool:
 
 def ended(pid: int, started: int, timeout: float) -> bool:
     """Whether the process ends within ``timeout`` seconds: a dying one closes its sockets before it is gone."""
-    deadline = time.monotonic() + timeout
+    deadline, pause = time.monotonic() + timeout, Pause()
     while runs(pid, started):
         if time.monotonic() >= deadline:
             return False
-        time.sleep(_POLL)
+        pause()
     return True
 
 
@@ -250,11 +250,11 @@ def end(pid: int, started: int, *, grace: float = 5, kill: bool = True) -> bool:
             return True
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, number)
-        deadline = time.monotonic() + seconds
+        deadline, pause = time.monotonic() + seconds, Pause()
         while time.monotonic() < deadline:
             if not runs(pid, started):
                 return True
-            time.sleep(_POLL)
+            pause()
     return not runs(pid, started)
 
 

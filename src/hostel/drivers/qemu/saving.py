@@ -23,6 +23,7 @@ from hostel.drivers.qemu.jobstats import keep
 from hostel.drivers.qemu.lockmanager import holding
 from hostel.drivers.qemu.machines import failed, invalid
 from hostel.drivers.qemu.origin import Origin
+from hostel.drivers.qemu.pause import Pause
 from hostel.drivers.qemu.running import Calls, Running, no_domain
 from hostel.drivers.qemu.status import Ending
 from hostel.drivers.qemu.transient import check_can_be_saved
@@ -291,7 +292,7 @@ def _follow(
     """
     from hostel.drivers.qemu.migration.statistics import numbers
 
-    began = time.monotonic()
+    began, pause = time.monotonic(), Pause(_POLL)
     done, deadline = -1, began + _STALLED
     while True:
         found = machine.ask("query-migrate")
@@ -320,7 +321,7 @@ def _follow(
         if time.monotonic() >= deadline:
             machine.attempt("migrate_cancel")
             raise fault(ErrorCode.OPERATION_TIMEOUT, "QEMU writes no more of its memory", ErrorDomain.QEMU)
-        time.sleep(_POLL)
+        pause()
 
 
 def _of_memory(told: Mapping[str, int], operation: int) -> dict[str, int]:
@@ -352,9 +353,9 @@ def settle_save(machine: Running) -> None:
 
 def wait_for_migration(machine: Running) -> None:
     """Wait until no migration is under way, for a short while."""
-    deadline = time.monotonic() + 10
+    deadline, pause = time.monotonic() + 10, Pause(_POLL)
     while time.monotonic() < deadline:
         found = machine.attempt("query-migrate") or {}
         if found.get("status") not in ("setup", "active", "cancelling", "device", "pre-switchover", "postcopy-active"):
             return
-        time.sleep(_POLL)
+        pause()

@@ -31,6 +31,13 @@ def test_machine_types_are_asked_for_once_per_qemu(tmp_path: Path) -> None:
     assert probe.machine_aliases(str(path), cache)["pc"] == "pc-i440fx-9.0"
 
 
+def test_a_process_asks_once_whatever_directory_it_keeps_answers_in(tmp_path: Path) -> None:
+    path = emulator(tmp_path)
+    for name in ("one", "other"):
+        assert probe.machine_aliases(str(path), tmp_path / name) == {"pc": "pc-i440fx-8.1", "q35": "pc-q35-8.1"}
+    assert (tmp_path / "log").read_text() == "asked\n"
+
+
 def test_qemu_that_does_not_run_has_no_aliases(tmp_path: Path) -> None:
     (tmp_path / "qemu").write_text("not a program")
     assert probe.machine_aliases(str(tmp_path / "qemu"), tmp_path / "cache") == {}

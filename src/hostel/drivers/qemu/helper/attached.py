@@ -11,9 +11,9 @@ import time
 from pathlib import Path
 from typing import Final
 
+from hostel.drivers.qemu.pause import Pause
 from hostel.drivers.qemu.process import Helper, HelperFailed, last_lines
 
-_POLL: Final = 0.02  # seconds
 _SECONDS: Final = 10.0
 # $1 is the file that says that QEMU has it. Where its directory is gone, ":" would end the shell, as a special command.
 _SCRIPT: Final = """
@@ -45,9 +45,9 @@ def end(socket: Path) -> None:
     if not taken.exists():
         return
     _end_of(taken).touch()
-    deadline = time.monotonic() + _SECONDS
+    deadline, pause = time.monotonic() + _SECONDS, Pause()
     while socket.exists() and time.monotonic() < deadline:  # the program removes it, and must not remove the next one's
-        time.sleep(_POLL)
+        pause()
     taken.unlink()
     if not socket.exists():
         _end_of(taken).unlink()
@@ -86,9 +86,9 @@ def start(helper: Helper, log: Path, *, beside: int = 0) -> Path:
             words, stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd="/", start_new_session=True
         )
         outer.wait(_SECONDS)
-    deadline = time.monotonic() + _SECONDS
+    deadline, pause = time.monotonic() + _SECONDS, Pause()
     while not helper.socket.is_socket():
         if failed.exists() or time.monotonic() >= deadline:
             raise HelperFailed(helper.name, next(iter(last_lines(log, 1, since=before)), "it said nothing"))
-        time.sleep(_POLL)
+        pause()
     return taken

@@ -8,11 +8,11 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any, Final
 
 from hostel.drivers.qemu.command.disk import FILTER, top_node
+from hostel.drivers.qemu.pause import Pause
 from hostel.drivers.qemu.running import Running
 from hostel.model.domain.devices.disk import Disk
 from hostel.model.domain.devices.source import BackingStore
 
-_POLL: Final = 0.02  # seconds
 _NODE: Final = re.compile(r"libvirt-([0-9]+)-(format|slice-sto|storage)")
 _BACKEND: Final = re.compile(r"libvirt-([0-9]+)-backend")
 # Secrets, credentials and helpers for reservations have their names from nodes.
@@ -100,13 +100,13 @@ def sweep_nodes(machine: Running, *, patience: float = 0, settled: Collection[st
         if name.startswith(FILTER) and name not in filters:
             left.append(("", name))
     left.sort()  # what is on an image before it, and formats before what they are stored on
-    deadline = time.monotonic() + patience
+    deadline, pause = time.monotonic() + patience, Pause()
     while left:
         refused = [item for item in left if machine.attempt("blockdev-del", **{"node-name": item[1]}) is None]
         if len(refused) == len(left):
             if time.monotonic() >= deadline:
                 break
-            time.sleep(_POLL)
+            pause()
         left = refused
     for item in machine.attempt("qom-list", path="/objects") or []:
         found = _OBJECT.fullmatch(item["name"])
@@ -127,7 +127,7 @@ def sweep_backends(machine: Running, *, patience: float = 0) -> None:
         machine: the machine.
         patience: seconds to wait for QEMU to let go of a node, which it does a moment after a device is gone.
     """
-    deadline = time.monotonic() + patience
+    deadline, pause = time.monotonic() + patience, Pause()
     used = {item.get("inserted", {}).get("node-name") for item in machine.attempt("query-block") or []}
     left = [name for name in _node_names(machine) if _BACKEND.fullmatch(name) and name not in used]
     while left:
@@ -138,7 +138,7 @@ def sweep_backends(machine: Running, *, patience: float = 0) -> None:
         if time.monotonic() >= deadline:
             return
         if left:
-            time.sleep(_POLL)
+            pause()
 
 
 def _node_names(machine: Running) -> list[str]:
