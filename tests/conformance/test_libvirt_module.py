@@ -124,6 +124,54 @@ def test_a_program_gets_the_same_answers() -> None:
     assert run(sys.executable, "hostel.libvirt") == run(SYSTEM_PYTHON, "libvirt")
 
 
+WRONG = """
+import importlib, sys
+libvirt = importlib.import_module(sys.argv[1])
+libvirt.registerErrorHandler(lambda context, error: None, None)
+c = libvirt.open("test:///default")
+d = c.lookupByName("test")
+for line in sys.argv[2].strip().splitlines():
+    try:
+        found = eval(line)
+    except libvirt.libvirtError as error:
+        found = error.get_error_code(), error.get_error_domain(), str(error)
+    except Exception as error:
+        found = type(error).__name__, str(error)
+    print(line, found)
+print(d.name(), d.maxMemory(), d.info()[:3])
+"""
+# What is no argument: types, numbers that fit nowhere, texts that C would cut off, and nothing where something must be.
+CALLS = """
+d.rename(None); d.rename(''); d.rename('a\\0b'); d.rename(1); d.rename('x', None)
+c.lookupByName(None); c.lookupByName(1); c.lookupByName('te\\0st'); c.lookupByName(b'test')
+c.lookupByID('1'); c.lookupByID(2**31); c.lookupByID(-2**31 - 1); c.lookupByID(2**63); c.lookupByID(-1)
+c.defineXML(None); c.defineXML('<domain/>\\0'); c.createXML(5); c.domainXMLToNative(None, None)
+d.setMaxMemory(-1); d.setMaxMemory(0); d.setMaxMemory(None); d.setMaxMemory(1.5); d.setMemory(-1); d.setMemory(2**64)
+d.blockInfo(None); d.blockInfo(''); d.blockInfo('vda', None); d.blockStats(None); d.blockStatsFlags(None)
+d.blockJobInfo(None); d.blockIoTune(None); d.blockIoTune('vda', 'x'); d.interfaceStats(None); d.interfaceStats(7)
+d.blockCommit(1, None, None); d.blockPull(None); d.blockResize('vda', None); d.blockResize(None, 'x')
+d.delIOThread(0); d.setVcpus(0); d.setVcpus(None); d.memoryParameters(None); d.memoryParameters('x')
+d.schedulerParametersFlags(None); d.pinVcpu(0, None); d.pinVcpu(0, 5); d.pinVcpu(None, ()); d.pinEmulator(1)
+d.createWithFiles(None); d.createWithFiles(3); d.createWithFiles([None]); d.authorizedSSHKeysGet(None)
+d.snapshotCreateXML(None); d.snapshotLookupByName(3); d.sendProcessSignal(0, 9); d.setUserPassword(None, 'x')
+d.attachDevice(None); d.undefineFlags('x'); d.XMLDesc(None); d.metadata(None, None); d.setAutostart(None)
+c.storagePoolLookupByName(None); c.storageVolLookupByPath(None); c.networkLookupByName('a\\0'); c.getMaxVcpus(1)
+"""
+
+
+def test_what_is_no_argument_is_refused_alike() -> None:
+    lines = CALLS.replace("\n", ";").split(";")
+    script = "\n".join(line.strip() for line in lines if line.strip())
+    answers = [
+        subprocess.run(
+            [interpreter, "-c", WRONG, module, script], capture_output=True, text=True, timeout=60, check=True
+        ).stdout.splitlines()
+        for interpreter, module in ((sys.executable, "hostel.libvirt"), (SYSTEM_PYTHON, "libvirt"))
+    ]
+    assert len(answers[0]) == len(answers[1]) > 60
+    assert [pair for pair in zip(*answers, strict=True) if pair[0] != pair[1]] == []
+
+
 @pytest.fixture(scope="module")
 def daemon() -> Iterator[str]:
     """The URI of the invented host of a real libvirtd."""
@@ -137,6 +185,30 @@ def test_a_program_gets_the_same_answers_from_a_real_daemon(daemon: str) -> None
     found = run(sys.executable, "hostel.libvirt", daemon)
     assert found == run(SYSTEM_PYTHON, "libvirt", daemon)
     assert len(found) > 30
+
+
+IDENTITY = """
+import importlib, sys
+libvirt = importlib.import_module(sys.argv[1])
+libvirt.registerErrorHandler(lambda context, error: None, None)
+c = libvirt.open(sys.argv[2])
+for given in ({"user-name": "ann", "unix-user-id": 1, "process-id": 5}, {"bogus": "x"}, {}):
+    try:
+        print(c.setIdentity(given), c.getType())
+    except libvirt.libvirtError as error:
+        print(error.get_error_code(), error)
+"""
+
+
+@pytest.mark.requires_tool("libvirtd")
+def test_calls_are_made_on_somebodys_behalf(daemon: str) -> None:
+    uri = daemon.replace("test+unix:///default", "qemu+unix:///session")
+    answers = [
+        subprocess.run([interpreter, "-c", IDENTITY, module, uri], capture_output=True, text=True, timeout=60).stdout
+        for interpreter, module in ((sys.executable, "hostel.libvirt"), (SYSTEM_PYTHON, "libvirt"))
+    ]
+    assert answers[0] == answers[1]
+    assert answers[0].startswith("0 QEMU\n74 argument unsupported")
 
 
 AUTH = """

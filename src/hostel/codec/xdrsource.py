@@ -26,7 +26,13 @@ class Source:
         self._count = 0
         self._codes = ""  # of the fixed part that is being gathered
         self._parts: list[str] = []  # what it is read into, or packed from
-        self._names: dict[str, Any] = {"PADDING": _PADDING, "WIDE": _WIDE, "fail": _fail, "refuse": _refuse}
+        self._names: dict[str, Any] = {
+            "PADDING": _PADDING,
+            "WIDE": _WIDE,
+            "fail": _fail,
+            "refuse": _refuse,
+            "nul": _nul,
+        }
 
     def constant(self, name: str, value: Any) -> str:
         """Let what is written name a value."""
@@ -226,8 +232,9 @@ class Source:
         self._line(f"put(b''.join([WIDE[byte] for byte in {value}.ljust({length}, b'\\0')]))")
 
     def write_text(self, value: str, bound: int) -> None:
-        """Counted UTF-8."""
+        """Counted UTF-8; without a NUL, which the other side would not take."""
         encoded = self._new()
+        self._line(f"if '\\0' in {value}: nul()")
         self._line(f"{encoded} = {value}.encode('utf-8', 'surrogateescape')")
         self.write_bytes(encoded, bound, 1)
 
@@ -271,6 +278,10 @@ class Source:
 
 def _fail(reason: str) -> NoReturn:
     raise OverflowError(reason)
+
+
+def _nul() -> NoReturn:
+    raise ValueError("embedded null character")
 
 
 def _refuse(length: int, bound: int) -> NoReturn:

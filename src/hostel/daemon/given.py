@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from hostel.daemon.access import api_name
+from hostel.drivers.fault import fault
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
 from hostel.wire.rpc.procedure import Procedure
 
@@ -18,16 +19,46 @@ _NONZERO: Final = {
     "domain_set_vcpus_flags": 1,
     "domain_set_iothread_params": 1,
     "domain_send_process_signal": 1,
+    "domain_del_iothread": 1,
 }
+# Which must be a text, and which one that is not empty.
+_TEXT: Final = {
+    "domain_get_block_io_tune": (1,),
+    "domain_set_user_password": (1, 2),
+}
+_NONEMPTY: Final = {
+    "domain_get_block_info": 1,
+    "domain_rename": 1,
+}
+_NAMES: Final = {("domain_get_block_info", "path"): "disk"}  # where libvirt's function calls it something else
+_MEMORY: Final = ("domain_set_max_memory", "domain_set_memory", "domain_set_memory_flags")
+_MOST_MEMORY: Final = ((1 << 63) - 1) // 1024  # KiB
 
 
 def check_given(procedure: Procedure, arguments: Sequence[Any]) -> None:
     """Let a call with such arguments pass, or not.
 
     Raises:
-        VirtError: ``INVALID_ARG``.
+        VirtError: ``INVALID_ARG``; ``OVERFLOW``: that much memory nothing has.
     """
-    place = _NONZERO.get(procedure.name)
+    name = procedure.name
+    place = _NONZERO.get(name)
     if place is not None and not arguments[place]:
-        what = f"{procedure.arguments.fields[place].name} in {api_name(procedure.name)} must not be zero"
-        raise VirtError(ErrorCode.INVALID_ARG, what, domain=ErrorDomain.DOMAIN)
+        raise _wrong(procedure, place, "{} must not be zero")
+    place = _NONEMPTY.get(name)
+    for needed in _TEXT.get(name, () if place is None else (place,)):
+        if arguments[needed] is None:
+            raise _wrong(procedure, needed, "{} must not be NULL")
+    if place is not None and not arguments[place]:
+        raise _wrong(procedure, place, "string {} must not be empty")
+    if name in _MEMORY and arguments[1] >= _MOST_MEMORY:
+        raise fault(ErrorCode.OVERFLOW, f"input too large: {arguments[1]}", ErrorDomain.DOMAIN)
+    if name == "domain_lookup_by_id" and arguments[0] < 0:
+        raise _wrong(procedure, 0, "{} must be zero or greater")
+
+
+def _wrong(procedure: Procedure, place: int, pattern: str) -> VirtError:
+    field = procedure.arguments.fields[place].name
+    named = _NAMES.get((procedure.name, field), field)
+    what = pattern.format(f"{named} in {api_name(procedure.name)}")
+    return VirtError(ErrorCode.INVALID_ARG, what, domain=ErrorDomain.DOMAIN)

@@ -34,6 +34,7 @@ _TYPES: Final[dict[str, int]] = {
     "thread_pool_min": _INT,
     "thread_pool_max": _INT,
     "sev-secret-set-address": _ULLONG,
+    "process-id": _LLONG,
 }
 # What tells the types of the parameters that a procedure sets: a procedure, and how many of the arguments it takes.
 _GETTERS: Final[dict[str, tuple[str, int]]] = {
@@ -49,6 +50,17 @@ _GETTERS: Final[dict[str, tuple[str, int]]] = {
 }
 TEXT_OKAY: Final = 4  # VIR_TYPED_PARAM_STRING_OKAY: we know parameters that are texts
 _OPTIONAL: Final = frozenset({"domain_block_copy"})  # may do without any
+_STRUCTURES: Final = frozenset(REMOTE.types.names())
+# Texts that libvirt's functions call something else than libvirt-python's do.
+_CALLED: Final = {
+    "domain_block_stats": "disk",
+    "domain_block_stats_flags": "disk",
+    "domain_get_block_info": "disk",
+    "domain_get_block_job_info": "disk",
+    "domain_interface_stats": "device",
+}
+_NEVER_NONE: Final = ("domain_authorized_ssh_keys_get", "domain_authorized_ssh_keys_set", "domain_fd_associate")
+_SIGNED: Final = dict.fromkeys(("i8", "i16", "i32"), 0x7FFF_FFFF) | {"i64": 0x7FFF_FFFF_FFFF_FFFF}
 _UNSIGNED: Final = {"u8": 0xFF, "u16": 0xFFFF, "u32": 0xFFFF_FFFF, "u64": 0xFFFF_FFFF_FFFF_FFFF}
 
 
@@ -58,7 +70,13 @@ def texts(values: Sequence[str] | None) -> list[str]:
 
 
 def bitmap(handle: Handle, places: Iterable[Any]) -> bytes:
-    """Truth values, one a CPU, as bits; the lowest bit of the first byte is CPU 0."""
+    """Truth values, one a CPU, as bits; the lowest bit of the first byte is CPU 0.
+
+    Raises:
+        TypeError: they are no tuple, and no list.
+    """
+    if not isinstance(places, list | tuple):
+        raise TypeError("Unexpected type, tuple is required")
     value = sum(1 << index for index, wanted in enumerate(places) if wanted)
     return value.to_bytes(max(1, -(-value.bit_length() // 8)), "little")
 
@@ -131,28 +149,47 @@ def fitted(procedure: Procedure, arguments: Sequence[Any], names: Sequence[str])
         libvirtError: None in place of a text.
         OverflowError: a number that does not fit.
         TypeError: a value of another type.
+        ValueError: a text with a NUL.
     """
-    return [
-        _fitted(procedure, field, value, name or field.name)
-        for field, value, name in zip(procedure.arguments.fields, arguments, names, strict=True)
+    fields = procedure.arguments.fields
+    offset = 1 if fields and fields[0].type in _STRUCTURES else 2  # libvirt-python counts the object, too
+    given = [
+        _fitted(procedure, field, value, number)
+        for number, (field, value) in enumerate(zip(fields, arguments, strict=True), offset)
     ]
+    for field, value, name in zip(fields, given, names, strict=True):
+        if field.type == "str" and value is None:
+            function, called = api_name(procedure.name), _CALLED.get(procedure.name, name or field.name)
+            failed(VirtError(ErrorCode.INVALID_ARG, f"{called} in {function} must not be NULL"), function)
+    return given
 
 
-def _fitted(procedure: Procedure, field: Field, value: Any, name: str) -> Any:
-    function = api_name(procedure.name)
+def _fitted(procedure: Procedure, field: Field, value: Any, number: int) -> Any:
     item, mark, _ = split_type(field.type)
     if mark not in ("", "?") or (mark == "?" and value is None):
         return value
     if item == "str":
-        if value is None:
-            failed(VirtError(ErrorCode.INVALID_ARG, f"{name} in {function} must not be NULL"), function)
-        if not isinstance(value, str):
-            raise TypeError(f"{function}() argument {name} must be str or None, not {type(value).__name__}")
+        _check_text(procedure.name, value, number)
     if item in _UNSIGNED:
-        return operator.index(value) & _UNSIGNED[item]
-    if item in ("i8", "i16", "i32", "i64"):
-        bits = 64 if item == "i64" else 32  # C has no smaller ones here
-        number = operator.index(value)
-        if not -(1 << bits - 1) <= number < 1 << bits - 1:
-            raise OverflowError(f"{function}() argument {name} is out of range")
+        found = operator.index(value)
+        if item == "u64" and not -(1 << 63) <= found < 1 << 64:
+            raise OverflowError("Python int too large to convert to C long")
+        return found & _UNSIGNED[item]
+    if item in _SIGNED:
+        found, most = operator.index(value), _SIGNED[item]
+        if not -(1 << 63) <= found < 1 << 63:
+            raise OverflowError("Python int too large to convert to C long")
+        if not -most - 1 <= found <= most:
+            raise OverflowError(f"signed integer is {'greater than maximum' if found > 0 else 'less than minimum'}")
     return value
+
+
+def _check_text(procedure: str, value: Any, number: int) -> None:
+    if isinstance(value, str):
+        if "\0" in value:
+            raise ValueError("embedded null character")
+        return
+    if value is not None or procedure in _NEVER_NONE:
+        wanted = "str" if procedure in _NEVER_NONE else "str or None"
+        what = "None" if value is None else type(value).__name__
+        raise TypeError(f"{api_name(procedure)}() argument {number} must be {wanted}, not {what}")

@@ -21,7 +21,6 @@ from hostel.libvirt.method import (
     call_with_files,
     install,
     made,
-    unsupported,
     wired,
 )
 from hostel.libvirt.stream import virStream
@@ -192,10 +191,6 @@ class virConnect(Handle):
         model, memory, *rest = call(self, "node_get_info")
         return [shape.text(model), memory >> 10, *rest]
 
-    def setIdentity(self, params: dict[str, Any], flags: int = 0) -> int:
-        """Say on whose behalf calls are made."""
-        unsupported("virConnectSetIdentity")
-
     def domainEventRegister(self, cb: Callable[..., Any], opaque: Any) -> None:
         """Call ``cb(conn, domain, event, detail, opaque)`` when a domain is defined, started, stopped and so on."""
         self._callbacks.add_legacy(cb, opaque)
@@ -353,6 +348,7 @@ saveImageGetXMLDesc(file, flags=0) domain_save_image_get_xml_desc
 secretDefineXML(xml, flags=0) secret_define_xml
 secretLookupByUsage(usageType, usageID) secret_lookup_by_usage
 secretLookupByUUID(uuid) secret_lookup_by_uuid
+setIdentity(params, flags=0) connect_set_identity
 setMemoryParameters(params, flags=0) node_set_memory_parameters
 storagePoolCreateXML(xmlDesc, flags=0) storage_pool_create_xml
 storagePoolDefineXML(xml, flags=0) storage_pool_define_xml

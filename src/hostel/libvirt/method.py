@@ -7,6 +7,7 @@ is made of the answer where the answer's own form does not say it (:mod:`hostel.
 
 from __future__ import annotations
 
+import operator
 import re
 import sys
 import weakref
@@ -217,7 +218,9 @@ def call(handle: Handle, procedure: str, *arguments: Any) -> Sequence[Any]:
 def call_with_files(handle: Handle, procedure: str, files: Sequence[int], *arguments: Any) -> Sequence[Any]:
     """Call a procedure by its name, with open files that stay the caller's; see :func:`invoke`."""
     found = REMOTE.by_name[procedure]
-    numbers = [int(file) for file in files]
+    if not isinstance(files, list | tuple):
+        raise TypeError("unexpected type")
+    numbers = [operator.index(file) for file in files]
     return performed(found, arguments, (), lambda given: handle._caller.call_with_files(found, given, numbers))
 
 
@@ -233,19 +236,22 @@ def unsupported(what: str) -> NoReturn:
 def _compiled(cls: type[Handle], row: Row) -> Callable[..., Any]:
     """The method of a row, with the row's own parameters."""
     names = row.names
-    remaining = iter(names)
+    remaining = list(names)
     fields = list(row.procedure.arguments.fields)
     values = []
     if fields and cls.KIND and fields[0].type == cls.KIND:
         values.append("self._wire")
         fields = fields[1:]
-    values += [_expression(field, remaining, row) for field in fields]
-    called = tuple(value if value in names else "" for value in values)
-    left = list(remaining)
-    assert not left, f"{row.name}: {left} go nowhere"
+    called = [""] * len(values)
+    for field in fields:
+        following = remaining[:1]
+        values.append(_expression(field, remaining, row))
+        called += following if following != remaining[:1] else [""]
+    assert not remaining, f"{row.name}: {remaining} go nowhere"
     namespace: dict[str, Any] = {
         "invoke": invoke, "procedure": row.procedure, "shaped": shape.of(row.procedure, row.shape),
-        "bitmap": bitmap, "parameters": parameters, "texts": texts, "wired": wired, "names": called,
+        "bitmap": bitmap, "parameters": parameters, "texts": texts, "wired": wired, "index": operator.index,
+        "names": tuple(called),
     }  # fmt: skip
     given = f", {row.parameters}" if row.parameters else ""
     source = (
@@ -260,19 +266,19 @@ def _compiled(cls: type[Handle], row: Row) -> Callable[..., Any]:
     return method
 
 
-def _expression(field: Field, remaining: Any, row: Row) -> str:
-    """What an argument of the procedure is given."""
+def _expression(field: Field, remaining: list[str], row: Row) -> str:
+    """What an argument of the procedure is given; the first name that remains is taken away where it is that."""
     item, mark, _ = split_type(field.type)
     if field.name.startswith("need_"):
         return "1"
     if _COUNTS.fullmatch(field.name) and field.name not in row.parameters.lower():
         return str(bound(row.procedure))
-    name = next(remaining, None)
+    name = remaining.pop(0) if remaining else None
     if name is None:
         assert field.name == "flags", f"{row.name}: nothing is given for {field.name}"
         return "0"
     if field.name == "flags" and tells_parameters(row.procedure):
-        return f"{name} | {TEXT_OKAY}"
+        return f"index({name}) | {TEXT_OKAY}"
     if item == "param":
         before = ", ".join(row.names[: row.names.index(name)])
         return f"parameters(self, {row.procedure.name!r}, {name}, {before})"

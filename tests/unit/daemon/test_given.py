@@ -23,6 +23,7 @@ from support.refusal import refused
         ("domain_set_vcpus_flags", "nvcpus in virDomainSetVcpusFlags", (0, 1)),
         ("domain_set_iothread_params", "iothread_id in virDomainSetIOThreadParams", (0, [], 0)),
         ("domain_send_process_signal", "pid_value in virDomainSendProcessSignal", (0, 9, 0)),
+        ("domain_del_iothread", "iothread_id in virDomainDelIOThread", (0, 0)),
     ],
 )
 def test_nothing_is_set_to_zero(procedure: str, name: str, arguments: tuple[Any, ...]) -> None:
@@ -30,6 +31,30 @@ def test_nothing_is_set_to_zero(procedure: str, name: str, arguments: tuple[Any,
     with refused(ErrorCode.INVALID_ARG, f"{name} must not be zero"):
         check_given(row, (None, *arguments))
     check_given(row, (None, 1, *arguments[1:]))
+
+
+@pytest.mark.parametrize(
+    ("procedure", "arguments", "refusal"),
+    [
+        ("domain_rename", (None, None, 0), "new_name in virDomainRename must not be NULL"),
+        ("domain_rename", (None, "", 0), "string new_name in virDomainRename must not be empty"),
+        ("domain_get_block_info", (None, "", 0), "string disk in virDomainGetBlockInfo must not be empty"),
+        ("domain_get_block_io_tune", (None, None, 0, 0), "disk in virDomainGetBlockIoTune must not be NULL"),
+        ("domain_set_user_password", (None, "a", None, 0), "password in virDomainSetUserPassword must not be NULL"),
+        ("domain_lookup_by_id", (-1,), "id in virDomainLookupByID must be zero or greater"),
+    ],
+)
+def test_what_must_be_said_is_asked_for(procedure: str, arguments: tuple[Any, ...], refusal: str) -> None:
+    with refused(ErrorCode.INVALID_ARG, refusal):
+        check_given(REMOTE.by_name[procedure], arguments)
+
+
+@pytest.mark.parametrize("procedure", ["domain_set_max_memory", "domain_set_memory", "domain_set_memory_flags"])
+def test_memory_has_a_bound(procedure: str) -> None:
+    most = (1 << 63) // 1024 - 1
+    with refused(ErrorCode.OVERFLOW, f"numerical overflow: input too large: {most}"):
+        check_given(REMOTE.by_name[procedure], (None, most, 0))
+    check_given(REMOTE.by_name[procedure], (None, most - 1, 0))
 
 
 @pytest.mark.parametrize(
