@@ -12,6 +12,7 @@ from hostel.model.domain.defaults import complete
 from hostel.model.domain.devices.interface import InterfaceTarget
 from hostel.model.domain.domain import Domain
 from hostel.model.domain.platform import Platform
+from hostel.model.domain.secure import hide_passwords
 from hostel.model.domain.validate import validate
 from hostel.units import KiB
 
@@ -59,13 +60,15 @@ class DomainDefinition:
         """Whether it is off after the guest has rebooted."""
         return self.domain.on_reboot not in _RESTARTING
 
-    def format(self, id: int = -1) -> str:
-        """Write the document; with an ``id`` that of a running domain."""
-        if id == -1:
+    def format(self, id: int = -1, *, secure: bool = True) -> str:
+        """Write the document; with an ``id`` that of a running domain, and passwords only if ``secure``."""
+        if id == -1 and secure:
             return self.domain.format()
-        running = self.domain.copy()
-        running.id = id
-        return running.format()
+        shown = self.domain.copy()
+        shown.id = None if id == -1 else id
+        if not secure:
+            hide_passwords(shown)
+        return shown.format()
 
 
 def parse_domain(xml: str) -> DomainDefinition:

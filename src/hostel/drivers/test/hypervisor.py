@@ -242,13 +242,14 @@ class TestDriver(
             tell(self._host, found, Lifecycle.UNDEFINED, 0)
 
     def domain_get_xml_desc(self, domain: DomainRef, flags: DomainXmlFlag = DomainXmlFlag.NONE) -> str:
-        """The live document, or with ``INACTIVE`` the definition."""
+        """The live document, or with ``INACTIVE`` the definition; without passwords unless ``SECURE``."""
         check_flags(flags, ~DomainXmlFlag.UPDATE_CPU, "testDomainGetXMLDesc")
+        secure = bool(flags & DomainXmlFlag.SECURE)
         with self._host.lock:
             found = self._find(domain)
             if found.live is None or (flags & DomainXmlFlag.INACTIVE and found.persistent):
-                return found.definition.format()
-            return found.live.format(-1 if flags & DomainXmlFlag.INACTIVE else found.id)
+                return found.definition.format(secure=secure)
+            return found.live.format(-1 if flags & DomainXmlFlag.INACTIVE else found.id, secure=secure)
 
     def domain_get_os_type(self, domain: DomainRef) -> str:
         """``linux``, whatever the document says: libvirt's test driver answers so."""

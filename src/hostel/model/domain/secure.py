@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from hostel.model.domain.domain import Domain
+from hostel.codec.xml import Element
+from hostel.model.domain.devices.graphics import Graphics
+from hostel.model.domain.devices.source import DiskSource
 
 
-def hide_passwords(domain: Domain) -> None:
-    """Take the passwords out."""
-    for graphics in domain.devices.graphics:
-        graphics.passwd = None
+def hide_passwords(element: Element) -> None:
+    """Take passwords of screens and cookies of disks out of a document, and of all documents in it."""
+    if isinstance(element, Graphics):
+        element.passwd = None
+    elif isinstance(element, DiskSource):
+        element.cookies = None
+    for below in element.elements():
+        hide_passwords(below)
