@@ -11,10 +11,11 @@ from hostel.drivers.fault import fault
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
 from hostel.model.domain.devices.disk import Disk
 from hostel.model.domain.devices.source import DiskSource, SourceType
+from hostel.model.domain.domain import Domain
 from hostel.model.domain.rules.disk import is_empty
-from hostel.model.snapshot import Snapshot, SnapshotDisk, SnapshotDriver
+from hostel.model.snapshot import Snapshot, SnapshotDisk
 
-_OVERLAYS = ("qcow2", "qed")
+_WITH_MEMORY = ("running", "paused")
 
 
 class Plan(NamedTuple):
@@ -65,12 +66,55 @@ def align(snapshot: Snapshot, disks: list[Disk], default: str) -> Plan:
     for disk, wanted in plan:
         if wanted.snapshot == "external":
             _name_overlay(snapshot, disk, wanted)
+        else:
+            wanted.type = wanted.driver = wanted.source = None
     _check_names(snapshot)
     return Plan(plan)
 
 
+def prepare_again(snapshot: Snapshot, known: Snapshot | None, uuid: str, *, disk_only: bool = False) -> None:
+    """Complete a snapshot that is defined again (``virDomainSnapshotRedefinePrep``).
+
+    Args:
+        snapshot: the document.
+        known: what is known of the snapshot, where something is.
+        uuid: the domain's.
+        disk_only: whether it has to be one of disks alone.
+
+    Raises:
+        VirtError: it is another domain's, becomes a snapshot of another kind, or says of its disks what cannot be.
+    """
+    name = snapshot.name or ""
+    snapshot.active = None
+    if disk_only and snapshot.state != "disk-snapshot":
+        raise _wrong(f"disk-only flag for snapshot {name} requires disk-snapshot state")
+    if isinstance(snapshot.domain, Domain) and snapshot.domain.uuid not in (None, uuid):
+        raise _wrong(f"definition for snapshot {name} must use uuid {uuid}")
+    if known is not None:
+        if (known.state in _WITH_MEMORY) != (snapshot.state in _WITH_MEMORY):
+            raise _wrong(f"cannot change between online and offline snapshot state in snapshot {name}")
+        if (known.state == "disk-snapshot") != (snapshot.state == "disk-snapshot"):
+            raise _wrong(f"cannot change between disk only and full system in snapshot {name}")
+        snapshot.domain = snapshot.domain or known.domain
+    if not isinstance(snapshot.domain, Domain):
+        raise fault(ErrorCode.INTERNAL_ERROR, "missing domain in snapshot", ErrorDomain.DOMAIN_SNAPSHOT)
+    is_external = snapshot.state == "disk-snapshot" or (
+        snapshot.memory is not None and snapshot.memory.snapshot == "external"
+    )
+    is_external = is_external or any(disk.snapshot == "external" for disk in snapshot.disks.disks)
+    align(snapshot, snapshot.domain.devices.disks, "external" if is_external else "internal")
+
+
+def _wrong(message: str) -> VirtError:
+    return fault(ErrorCode.INVALID_ARG, message, ErrorDomain.DOMAIN_SNAPSHOT)
+
+
 def _paths(disk: Disk) -> list[str | None]:
     return [disk.source.file, disk.source.dev] if disk.source is not None else []
+
+
+def _all_paths(source: DiskSource) -> list[str | None]:
+    return [source.file, source.dev, source.name, source.path, source.volume]
 
 
 def _settle(wanted: SnapshotDisk, disk: Disk, default: str) -> None:
@@ -81,19 +125,20 @@ def _settle(wanted: SnapshotDisk, disk: Disk, default: str) -> None:
             wanted.snapshot = disk.snapshot
     elif is_uniform and wanted.snapshot != default and not (wanted.snapshot == "no" and disk.snapshot == "no"):
         raise _unsupported(f"disk '{wanted.name}' must use snapshot mode '{default}'")
-    file = wanted.source.file if wanted.source is not None else None
-    if file is not None and wanted.snapshot != "external":
-        raise _unsupported(f"file '{file}' for disk '{wanted.name}' requires use of external snapshot mode")
+    paths = _all_paths(wanted.source) if wanted.source is not None else []
+    path = next(filter(None, paths), None)
+    if path is not None and wanted.snapshot != "external":
+        raise _unsupported(f"file '{path}' for disk '{wanted.name}' requires use of external snapshot mode")
 
 
 def _name_overlay(snapshot: Snapshot, disk: Disk, wanted: SnapshotDisk) -> None:
     wanted.type = wanted.type or SourceType.FILE
-    wanted.driver = wanted.driver or SnapshotDriver()
-    wanted.driver.type = wanted.driver.type or "qcow2"
-    if wanted.driver.type not in _OVERLAYS:
-        raise _unsupported(f"external snapshot format for disk {wanted.name} is unsupported: {wanted.driver.type}")
-    if wanted.source is not None and (wanted.source.file or wanted.source.dev):
+    if wanted.source is not None and any(_all_paths(wanted.source)):
         return
+    if wanted.type is not SourceType.FILE:
+        raise _unsupported(
+            f"cannot generate external snapshot name for disk '{wanted.name}' on a '{wanted.type}' device"
+        )
     if disk.source is None:
         raise _unsupported(f"cannot generate external snapshot name for disk '{wanted.name}' without source")
     path = disk.source.file or disk.source.dev
@@ -107,7 +152,8 @@ def _name_overlay(snapshot: Snapshot, disk: Disk, wanted: SnapshotDisk) -> None:
         )
     name = Path(path).name
     stem = name[: name.rindex(".")] if "." in name[1:] else name
-    wanted.source = DiskSource(file=str(Path(path).with_name(f"{stem}.{snapshot.name}")))
+    wanted.source = wanted.source or DiskSource()
+    wanted.source.file = str(Path(path).with_name(f"{stem}.{snapshot.name}"))
 
 
 def _check_names(snapshot: Snapshot) -> None:

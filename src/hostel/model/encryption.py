@@ -30,3 +30,8 @@ class Encryption(Element, tag="encryption", keep_open=True):
     secrets: list[SecretReference] = children(SecretReference, factory=list)
     cipher: Cipher | None = child(Cipher, default=None)
     ivgen: InitialisationVector | None = child(InitialisationVector, default=None)
+
+    def settle(self) -> None:
+        """Leave out what is only said of LUKS, of other formats."""
+        if self.format_name != "luks":
+            self.cipher = self.ivgen = None

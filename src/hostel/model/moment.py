@@ -4,11 +4,22 @@ from __future__ import annotations
 
 from typing import Final
 
-from hostel.codec.xml import UUID, Element, child, flag, text
+from hostel.codec.xml import UUID, Element, Kind, child, flag, integer, text
 from hostel.model.domain.cpu import Cpu
 from hostel.model.domain.domain import Domain
 
-INTEGER_64: Final = 2**63 - 1
+_INTEGER_64: Final = integer(-(2**63 - 1), 2**63 - 1)
+
+
+def _read_time(text: str) -> int | None:
+    try:
+        return _INTEGER_64.parse(text)
+    except ValueError:
+        return None
+
+
+# Seconds since 1970. A new moment has its own, whatever its document says: libvirt does not look at it.
+CREATION_TIME: Final[Kind[int | None]] = Kind(_read_time, str)
 
 
 class MomentParent(Element, tag="parent"):

@@ -6,9 +6,11 @@ from typing import Final
 
 from hostel.codec.xml import Element, attr, child, children, choice, enumeration, flag, integer, text
 from hostel.errors import ErrorCode, ModelError
+from hostel.model.domain.completing.disk import complete_hosts, complete_labels
 from hostel.model.domain.devices.source import FORMATS, DiskSource, MetadataCache, SourceType
 from hostel.model.domain.domain import Domain
-from hostel.model.moment import INTEGER_64, DomainReference, InactiveDomain, MomentParent, SaveCookie
+from hostel.model.domain.rules.disk_source import check_source
+from hostel.model.moment import CREATION_TIME, DomainReference, InactiveDomain, MomentParent, SaveCookie
 
 _STATES: Final = (
     "running", "blocked", "paused", "shutdown", "shutoff", "crashed", "pmsuspended", "disk-snapshot", "nostate",
@@ -55,7 +57,7 @@ class Snapshot(Element, tag="domainsnapshot"):
     description: str | None = text(default=None)
     state: str | None = text(choice(*_STATES, code=ErrorCode.CONFIG_UNSUPPORTED), default=None)
     parent: MomentParent | None = child(MomentParent, default=None)
-    creation_time: int | None = text(integer(-INTEGER_64, INTEGER_64), tag="creationTime", default=None)
+    creation_time: int | None = text(CREATION_TIME, tag="creationTime", default=None)
     memory: SnapshotMemory | None = child(SnapshotMemory, default=None)
     disks: SnapshotDisks = child(SnapshotDisks, factory=SnapshotDisks)
     domain: Element | None = child(DomainReference, Domain, default=None)
@@ -73,32 +75,37 @@ def read_snapshot(xml: str, *, now: int | None, redefine: bool = False, offline:
         ModelError: it is none, or breaks a rule; the path says where.
     """
     snapshot = Snapshot.parse(xml, "domain_snapshot")
-    complete(snapshot, now=now, redefine=redefine)
+    for number, disk in enumerate(snapshot.disks.disks, 1):
+        if disk.source is not None:
+            check_source(disk.type, disk.source, f"/domainsnapshot/disks/disk[{number}]/source")
+    complete(snapshot, now=now, redefine=redefine, offline=offline)
     validate(snapshot, redefine=redefine, offline=offline)
     return snapshot
 
 
-def complete(snapshot: Snapshot, *, now: int | None, redefine: bool = False) -> None:
+def complete(snapshot: Snapshot, *, now: int | None, redefine: bool = False, offline: bool = False) -> None:
     """Say what was left out; what a new snapshot cannot know yet is left out."""
     if not redefine:
         snapshot.creation_time = now
         snapshot.name = snapshot.name or (None if now is None else str(now))
         snapshot.state = snapshot.parent = snapshot.domain = snapshot.inactive_domain = None
+        snapshot.cookie = snapshot.active = None
     elif isinstance(snapshot.domain, DomainReference):
         snapshot.domain = None
-    _complete_memory(snapshot, redefine=redefine)
-    if snapshot.state in _OFFLINE:
+    offline = offline or snapshot.state in _OFFLINE
+    _complete_memory(snapshot, redefine=redefine, offline=offline)
+    if offline:
         snapshot.cookie = None
     for disk in snapshot.disks.disks:
         _complete_disk(disk, redefine=redefine)
 
 
-def _complete_memory(snapshot: Snapshot, *, redefine: bool) -> None:
+def _complete_memory(snapshot: Snapshot, *, redefine: bool, offline: bool) -> None:
     memory = snapshot.memory or SnapshotMemory()
     if memory.snapshot is None and memory.file is not None:
         memory.snapshot = "external"
     elif memory.snapshot is None and redefine:
-        memory.snapshot = "no" if snapshot.state in _OFFLINE else "internal"
+        memory.snapshot = "no" if offline else "internal"
     snapshot.memory = memory if memory.snapshot is not None else None
 
 
@@ -107,6 +114,12 @@ def _complete_disk(disk: SnapshotDisk, *, redefine: bool) -> None:
     has_path = source is not None and any(
         value is not None for value in (source.file, source.dev, source.name, source.path, source.volume)
     )
+    if source is not None:
+        complete_hosts(source)
+        complete_labels(source)
+        source.index = None
+        if source.encryption is not None:
+            source.encryption.settle()
     has_format = disk.driver is not None and disk.driver.type is not None
     if disk.driver is not None and disk.driver.metadata_cache is not None:
         cache = disk.driver.metadata_cache
@@ -118,8 +131,6 @@ def _complete_disk(disk: SnapshotDisk, *, redefine: bool) -> None:
         disk.delete_in_progress = False
     if has_path or has_format:
         disk.type = disk.type or SourceType.FILE
-    else:
-        disk.type = disk.driver = disk.source = None
 
 
 def validate(snapshot: Snapshot, *, redefine: bool = False, offline: bool = False) -> None:
@@ -158,6 +169,7 @@ def _check_memory(memory: SnapshotMemory, path: str, *, offline: bool) -> None:
 def _check_disk(disk: SnapshotDisk, path: str) -> None:
     if disk.type in (SourceType.VOLUME, SourceType.DIR):
         raise ModelError(f"{path}/@type", f"unsupported disk snapshot type '{disk.type}'")
-    file = disk.source.file if disk.source is not None else None
-    if file is not None and not file.startswith("/"):
-        raise ModelError(f"{path}/source/@file", f"disk snapshot image path '{file}' must be absolute")
+    for name in ("file", "dev"):
+        place = getattr(disk.source, name, None)
+        if place is not None and not place.startswith("/"):
+            raise ModelError(f"{path}/source/@{name}", f"disk snapshot image path '{place}' must be absolute")

@@ -23,11 +23,22 @@ def read_volume(xml: str, pool: PoolType, *, needs_capacity: bool = True) -> Vol
         ModelError: it is none, or breaks a rule; the path says where.
     """
     volume = Volume.parse(xml, "storage_volume_definition")
+    settle(volume, pool, needs_capacity=needs_capacity)
+    return volume
+
+
+def settle(volume: Volume, pool: PoolType, *, needs_capacity: bool = True) -> None:
+    """Complete the document of a new volume of a pool, and hold it against the rules.
+
+    Raises:
+        ModelError: it breaks one; the path says where.
+    """
+    if volume.name is None:
+        raise ModelError("/volume/name", "missing volume name element")
     if needs_capacity and volume.capacity is None:
         raise ModelError("/volume/capacity", "missing capacity element")
     complete(volume, pool)
     validate(volume, pool)
-    return volume
 
 
 def complete(volume: Volume, pool: PoolType) -> None:
@@ -56,8 +67,8 @@ def complete(volume: Volume, pool: PoolType) -> None:
         target.cluster_size = target.cluster_size if target.cluster_size.value else None
     if target.features is not None:
         target.compat = target.compat or _FEATURES_SINCE
-    if target.encryption is not None and target.encryption.format_name != "luks":
-        target.encryption.cipher = target.encryption.ivgen = None
+    if target.encryption is not None:
+        target.encryption.settle()
 
 
 def _normalise(size: Scaled, path: str) -> None:
@@ -73,8 +84,6 @@ def validate(volume: Volume, pool: PoolType) -> None:
     Raises:
         ModelError: a rule is broken; the words are libvirt's.
     """
-    if volume.name is None:
-        raise ModelError("/volume/name", "missing volume name element")
     if volume.target is not None:
         _check_target(volume.target, pool, "/volume/target")
     if volume.backing_store is not None:

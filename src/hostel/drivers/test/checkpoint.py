@@ -14,16 +14,14 @@ from hostel.drivers.base.backup import (
     CheckpointXmlFlag,
 )
 from hostel.drivers.document import reading
+from hostel.drivers.moment import check_parent
 from hostel.drivers.test.host import Host, TestDomain
 from hostel.drivers.test.lifecycle import refused, running
 from hostel.drivers.test.moments import Moments
 from hostel.drivers.together import check_together
 from hostel.errors import ErrorCode, ErrorDomain
-from hostel.model.checkpoint import Checkpoint, CheckpointDisk, read_checkpoint
-from hostel.model.domain.devices.disk import Disk
-from hostel.model.domain.domain import Domain
+from hostel.model.checkpoint import Checkpoint, align, prepare_again, read_checkpoint
 from hostel.model.domain.inactive import forget_run
-from hostel.model.domain.rules.disk import is_empty
 from hostel.model.domain.secure import hide_passwords
 
 
@@ -51,8 +49,12 @@ class CheckpointCalls:
             with reading(ErrorDomain.DOMAIN_CHECKPOINT):
                 checkpoint = read_checkpoint(xml, now=int(time.time()), redefine=redefine)
             if redefine:
+                known = found.checkpoints
+                check_parent(checkpoint.name or "", checkpoint.parent, known.documents, known.descendants)
+                with reading(ErrorDomain.DOMAIN_CHECKPOINT):
+                    prepare_again(checkpoint, found.definition.uuid)
                 parent = checkpoint.parent.name if checkpoint.parent is not None else None
-                found.checkpoints.redefine(checkpoint, current=found.checkpoints.current == parent)
+                known.redefine(checkpoint, current=known.current is None or known.current == parent)
             else:
                 _complete(found, checkpoint)
                 found.checkpoints.add(checkpoint)
@@ -97,8 +99,8 @@ class CheckpointCalls:
                 running(self._host, checkpoint.domain)
         if flags & CheckpointXmlFlag.NO_DOMAIN:
             found.domain = None
-        elif not flags & CheckpointXmlFlag.SECURE and isinstance(found.domain, Domain):
-            hide_passwords(found.domain)
+        elif not flags & CheckpointXmlFlag.SECURE:
+            hide_passwords(found)
         return found.format()
 
     def domain_checkpoint_delete(
@@ -132,41 +134,9 @@ def _select(known: Moments[Checkpoint], names: list[str], flags: CheckpointListF
 
 
 def _complete(found: TestDomain, checkpoint: Checkpoint) -> None:
-    """Say of every disk whether it is part of a new checkpoint (``virDomainCheckpointAlignDisks``)."""
+    """Say in a new checkpoint's document what it keeps of the domain."""
     document = found.current.domain.copy()
     forget_run(document)
-    disks = document.devices.disks
-    if len(checkpoint.disks.disks) > len(disks):
-        raise _unsupported("too many disk checkpoint requests for domain")
-    if not disks:
-        raise _unsupported("domain must have at least one disk to perform checkpoints")
-    asked: dict[str, CheckpointDisk] = {}
-    for wanted in checkpoint.disks.disks:
-        disk = next((each for each in disks if wanted.name in _names(each)), None)
-        if disk is None:
-            raise _unsupported(f"no disk named '{wanted.name}'")
-        if disk.target.dev in asked:
-            raise _unsupported(f"disk '{wanted.name}' specified twice")
-        if (is_empty(disk) or disk.readonly) and wanted.checkpoint != "no":
-            raise _unsupported(f"disk '{wanted.name}' is empty or readonly")
-        wanted.name = disk.target.dev
-        asked[disk.target.dev] = wanted
-    default = "no" if asked else "bitmap"
-    checkpoint.disks.disks = [
-        asked.get(disk.target.dev)
-        or CheckpointDisk(name=disk.target.dev, checkpoint="no" if is_empty(disk) or disk.readonly else default)
-        for disk in disks
-    ]
-    for each in checkpoint.disks.disks:
-        if each.checkpoint == "bitmap":
-            each.bitmap = each.bitmap or checkpoint.name
+    with reading(ErrorDomain.DOMAIN_CHECKPOINT):
+        align(checkpoint, document.devices.disks)
     checkpoint.domain = document
-
-
-def _names(disk: Disk) -> tuple[str | None, ...]:
-    source = disk.source
-    return (disk.target.dev,) if source is None else (disk.target.dev, source.file, source.dev)
-
-
-def _unsupported(what: str) -> Exception:
-    return refused(ErrorCode.CONFIG_UNSUPPORTED, what)

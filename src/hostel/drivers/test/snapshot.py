@@ -17,8 +17,8 @@ from hostel.drivers.base.snapshot import (
 )
 from hostel.drivers.document import reading
 from hostel.drivers.events import Lifecycle, Started, Stopped, Suspended
-from hostel.drivers.fault import fault
-from hostel.drivers.snapshot_alignment import align
+from hostel.drivers.moment import check_parent
+from hostel.drivers.snapshot_alignment import align, prepare_again
 from hostel.drivers.snapshot_listing import select
 from hostel.drivers.test.document import DomainDefinition
 from hostel.drivers.test.host import Host, TestDomain
@@ -81,14 +81,11 @@ class SnapshotCalls:
             return SnapshotRef(snapshot.name or "", domain)
 
     def _redefine(self, found: TestDomain, snapshot: Snapshot, *, current: bool) -> None:
-        name, uuid = snapshot.name or "", found.definition.uuid
-        if isinstance(snapshot.domain, Domain) and snapshot.domain.uuid not in (None, uuid):
-            raise refused(ErrorCode.INVALID_ARG, f"definition for snapshot {name} must use uuid {uuid}")
-        if snapshot.domain is None and name in found.snapshots.documents:
-            snapshot.domain = found.snapshots.documents[name].domain
-        if snapshot.domain is None:
-            raise fault(ErrorCode.INTERNAL_ERROR, "missing domain in snapshot", ErrorDomain.DOMAIN_SNAPSHOT)
-        found.snapshots.redefine(snapshot, current=current)
+        known, name = found.snapshots, snapshot.name or ""
+        check_parent(name, snapshot.parent, known.documents, known.descendants)
+        prepare_again(snapshot, known.documents.get(name), found.definition.uuid)
+        snapshot.cookie = None  # of which libvirt's test driver knows none
+        known.redefine(snapshot, current=current)
 
     def domain_list_all_snapshots(
         self, domain: DomainRef, flags: SnapshotListFlag = SnapshotListFlag.NONE
@@ -152,8 +149,8 @@ class SnapshotCalls:
     def domain_snapshot_get_xml_desc(self, snapshot: SnapshotRef, flags: DomainXmlFlag = DomainXmlFlag.NONE) -> str:
         """The document, without passwords unless ``SECURE``."""
         found = self._get(snapshot).copy()
-        if not flags & DomainXmlFlag.SECURE and isinstance(found.domain, Domain):
-            hide_passwords(found.domain)
+        if not flags & DomainXmlFlag.SECURE:
+            hide_passwords(found)
         if found.domain is None:
             found.domain = DomainReference(uuid=snapshot.domain.uuid)
         return found.format()

@@ -24,13 +24,13 @@ from hostel.drivers.base.backup import (
 )
 from hostel.drivers.document import reading
 from hostel.drivers.fault import fault
+from hostel.drivers.moment import check_parent
 from hostel.drivers.qemu.block.chain import check_jobs_supported, images
 from hostel.drivers.qemu.machines import GLANCE, invalid
 from hostel.drivers.qemu.running import Calls, Running, no_domain
 from hostel.drivers.together import check_together
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
-from hostel.model.checkpoint import Checkpoint, CheckpointDisk, read_checkpoint
-from hostel.model.domain.domain import Domain
+from hostel.model.checkpoint import Checkpoint, align, prepare_again, read_checkpoint
 from hostel.model.domain.inactive import forget_run
 from hostel.model.domain.secure import hide_passwords
 from hostel.model.moment import MomentParent
@@ -67,9 +67,9 @@ class BackupCalls(Calls):
             with reading(ErrorDomain.DOMAIN_CHECKPOINT):
                 checkpoint = read_checkpoint(xml, now=int(time.time()), redefine=redefine)
             if redefine:
-                parent = checkpoint.parent.name if checkpoint.parent is not None else None
-                if parent is not None:
-                    found.get(parent)
+                check_parent(checkpoint.name or "", checkpoint.parent, found.all(), found.descendants)
+                with reading(ErrorDomain.DOMAIN_CHECKPOINT):
+                    prepare_again(checkpoint, domain.uuid)
                 found.put(checkpoint)
                 return CheckpointRef(checkpoint.name or "", domain)
             if machine is None:
@@ -136,8 +136,8 @@ class BackupCalls(Calls):
                     disk.size = sizes.get(disk.name)
         if flags & CheckpointXmlFlag.NO_DOMAIN:
             document.domain = None
-        elif isinstance(document.domain, Domain) and not flags & CheckpointXmlFlag.SECURE:
-            hide_passwords(document.domain)
+        elif not flags & CheckpointXmlFlag.SECURE:
+            hide_passwords(document)
         return document.format()
 
     def domain_checkpoint_delete(
@@ -236,25 +236,18 @@ def prepare_checkpoint(found: Checkpoints, machine: Running, checkpoint: Checkpo
     """
     found.check_name(checkpoint.name or "")
     disks = {disk.target.dev: disk for disk in machine.domain.devices.disks}
-    asked = {disk.name: disk for disk in checkpoint.disks.disks}
-    for name in asked:
-        if name not in disks:
-            raise fault(ErrorCode.CONFIG_UNSUPPORTED, f"no disk named '{name}'", ErrorDomain.QEMU)
-    result = []
-    for name, disk in disks.items():
-        usable = next(images(disk), None) is not None and not disk.readonly
-        wanted = asked.get(name) or CheckpointDisk(name=name, checkpoint="bitmap" if usable and not asked else "no")
+    with reading(ErrorDomain.DOMAIN_CHECKPOINT):
+        align(checkpoint, machine.domain.devices.disks)
+    for wanted in checkpoint.disks.disks:
         if wanted.checkpoint == "bitmap":
+            disk = disks[wanted.name]
             check_jobs_supported(disk)
-            if wanted.bitmap not in (None, checkpoint.name):
-                what = f"bitmap for disk '{name}' must match checkpoint name '{checkpoint.name}'"
+            if wanted.bitmap != checkpoint.name:
+                what = f"bitmap for disk '{wanted.name}' must match checkpoint name '{checkpoint.name}'"
                 raise fault(ErrorCode.CONFIG_UNSUPPORTED, what, ErrorDomain.DOMAIN_CHECKPOINT)
-            wanted.bitmap = checkpoint.name
             if disk.image_format != "qcow2":
-                what = f"checkpoint for disk {name} unsupported for storage type {disk.image_format}"
+                what = f"checkpoint for disk {wanted.name} unsupported for storage type {disk.image_format}"
                 raise fault(ErrorCode.CONFIG_UNSUPPORTED, what, ErrorDomain.QEMU)
-        result.append(wanted)
-    checkpoint.disks.disks = result
     newest = found.newest()
     checkpoint.parent = MomentParent(name=newest) if newest is not None else None
     held = machine.domain.copy()

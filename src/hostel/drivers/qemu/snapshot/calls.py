@@ -19,6 +19,7 @@ from hostel.drivers.base.snapshot import (
 from hostel.drivers.document import reading
 from hostel.drivers.events import Defined, Lifecycle
 from hostel.drivers.fault import fault
+from hostel.drivers.moment import check_parent
 from hostel.drivers.qemu import savefile
 from hostel.drivers.qemu.backup.checkpoints import Checkpoints
 from hostel.drivers.qemu.block.chain import images
@@ -281,22 +282,13 @@ class SnapshotCalls(Calls):
         self, catalog: Catalog, domain: DomainRef, snapshot: Snapshot, flags: SnapshotCreateFlag
     ) -> SnapshotRef:
         """Take a document as what is known of a snapshot."""
+        from hostel.drivers.snapshot_alignment import prepare_again
+
         name = snapshot.name or ""
-        parent = snapshot.parent.name if snapshot.parent is not None else None
-        if parent is not None:
-            if parent == name:
-                raise fault(ErrorCode.INVALID_ARG, f"cannot set snapshot {name} as its own parent", ErrorDomain.QEMU)
-            if parent not in catalog.names():
-                what = f"parent {parent} for snapshot {name} not found"
-                raise fault(ErrorCode.INVALID_ARG, what, ErrorDomain.QEMU)
-            if parent in catalog.descendants(name):
-                what = f"parent {parent} would create cycle to {name}"
-                raise fault(ErrorCode.INVALID_ARG, what, ErrorDomain.QEMU)
-        if isinstance(snapshot.domain, Domain) and snapshot.domain.uuid not in (None, domain.uuid):
-            what = f"definition for snapshot {name} must use uuid {domain.uuid}"
-            raise fault(ErrorCode.INVALID_ARG, what, ErrorDomain.QEMU)
-        if snapshot.domain is None and name in catalog.names():
-            snapshot.domain = catalog.get(name).domain
+        check_parent(name, snapshot.parent, catalog.names(), catalog.descendants)
+        known = catalog.get(name) if name in catalog.names() else None
+        disk_only = bool(flags & SnapshotCreateFlag.DISK_ONLY)
+        prepare_again(snapshot, known, domain.uuid, disk_only=disk_only)
         catalog.put(snapshot)
         if flags & SnapshotCreateFlag.CURRENT:
             catalog.set_current(name)
@@ -365,9 +357,7 @@ class SnapshotCalls(Calls):
         with self._snapshots(snapshot.domain) as (catalog, _):
             found = catalog.get(snapshot.name)
         if not flags & DomainXmlFlag.SECURE:
-            for document in (found.domain, found.inactive_domain):
-                if isinstance(document, Domain):
-                    hide_passwords(document)
+            hide_passwords(found)
         return found.format()
 
     def domain_snapshot_is_current(self, snapshot: SnapshotRef) -> bool:

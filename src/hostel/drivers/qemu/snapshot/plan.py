@@ -15,13 +15,14 @@ from hostel.model.domain.domain import Domain
 from hostel.model.domain.os import Nvram, Os
 from hostel.model.domain.rules.disk import is_empty
 from hostel.model.domain.rules.machine import has_uefi
-from hostel.model.snapshot import Snapshot, SnapshotDisk, SnapshotMemory
+from hostel.model.snapshot import Snapshot, SnapshotDisk, SnapshotDriver, SnapshotMemory
 
 _INTERNAL_FORMATS = ("qcow2",)
+_OVERLAYS = ("qcow2", "qed")
 
 
 def check(snapshot: Snapshot, plan: Plan, *, is_active: bool, flags: SnapshotCreateFlag) -> None:
-    """Refuse what cannot be kept together.
+    """Refuse what cannot be kept together, and say of what format overlays are.
 
     Raises:
         VirtError: ``CONFIG_UNSUPPORTED``, in libvirt's words.
@@ -68,6 +69,10 @@ def _check_variables(found: Os | None) -> None:
 
 
 def _check_overlay(wanted: SnapshotDisk, *, reuse: bool) -> None:
+    wanted.driver = wanted.driver or SnapshotDriver()
+    wanted.driver.type = wanted.driver.type or "qcow2"
+    if wanted.driver.type not in _OVERLAYS:
+        raise _unsupported(f"external snapshot format for disk {wanted.name} is unsupported: {wanted.driver.type}")
     path = Path((wanted.source.file or wanted.source.dev or "") if wanted.source is not None else "")
     try:
         status: os.stat_result | None = path.stat()

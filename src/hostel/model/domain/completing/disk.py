@@ -59,8 +59,7 @@ def complete_disk(domain: Domain, disk: Disk, platform: Platform) -> None:
     source = disk.source
     if source is not None:
         complete_network_source(source)
-        for label in source.seclabels:
-            label.relabel = True if label.label is not None and label.relabel is None else label.relabel
+        complete_labels(source)
         if source.startup_policy == "default":
             source.startup_policy = None
         if disk.type == SourceType.NVME and source.managed is None:
@@ -117,11 +116,22 @@ def complete_network_source(source: DiskSource) -> None:
     """Write the port that a protocol means, and which unit of an iSCSI target."""
     if source.protocol == "iscsi" and source.name is not None and "/" not in source.name:
         source.name += "/0"
+    complete_hosts(source)
+
+
+def complete_hosts(source: DiskSource) -> None:
+    """Write the port that a protocol means."""
     for host in source.hosts:
         if host.transport == "tcp":
             host.transport = None
         if host.transport is None and host.port is None:
             host.port = _PORTS.get(source.protocol or "")
+
+
+def complete_labels(source: DiskSource) -> None:
+    """Say that what has a label gets it."""
+    for label in source.seclabels:
+        label.relabel = True if label.label is not None and label.relabel is None else label.relabel
 
 
 def _check_hosts(domain: Domain, disk: Disk, address: DriveAddress) -> None:
