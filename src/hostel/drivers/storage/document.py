@@ -19,7 +19,7 @@ from hostel.model.encryption import Encryption
 from hostel.model.pool import read_pool
 from hostel.model.pool_type import TRAITS, Formats
 from hostel.model.scaled import Scaled
-from hostel.model.volume import check_encryption
+from hostel.model.volume import check_encryption, settle
 from hostel.units import scale_libvirt
 
 # virStoragePoolType: every name libvirt knows.
@@ -240,6 +240,19 @@ def model_of(pool: PoolDefinition, sizes: PoolSizes = NO_SIZES) -> model.Pool:
 def format_pool(pool: PoolDefinition, sizes: PoolSizes = NO_SIZES) -> str:
     """Write a pool's document."""
     return model_of(pool, sizes).format()
+
+
+def complete_volume(xml: str, type: str) -> model.Volume:
+    """The document of a new volume of a pool of ``type``, completed.
+
+    Raises:
+        VirtError: in libvirt's words.
+    """
+    with reading(ErrorDomain.STORAGE, _WORDS):
+        volume = model.Volume.parse(xml, "storage_volume_definition")
+    with reading(ErrorDomain.STORAGE):
+        settle(volume, model.PoolType(type))
+    return volume
 
 
 def parse_volume(xml: str, *, type: str = "dir", capacity_optional: bool = False) -> VolumeDefinition:

@@ -10,12 +10,13 @@ from hostel.drivers.events import EventBus
 from hostel.drivers.fault import fault
 from hostel.drivers.network.document import NetworkDefinition, parse_network
 from hostel.drivers.secret.vault import MemoryVault
-from hostel.drivers.storage.document import PoolDefinition, PoolSizes, VolumeFacts, parse_pool
+from hostel.drivers.storage.document import PoolDefinition, PoolSizes, parse_pool
 from hostel.drivers.test.blockjob import Job
 from hostel.drivers.test.document import DomainDefinition, parse_domain
 from hostel.drivers.test.moments import Moments
 from hostel.errors import ErrorCode, ErrorDomain
 from hostel.model.interface import HostInterface, read_interface
+from hostel.model.storage import Volume, VolumeTarget
 from hostel.units import GiB
 
 if TYPE_CHECKING:
@@ -127,6 +128,27 @@ class TestNetwork:
         return self.live or self.definition
 
 
+class TestVolume:
+    """A volume: its completed document, in which its path is written.
+
+    Attributes:
+        capacity: bytes.
+        allocation: bytes.
+    """
+
+    __test__ = False
+
+    def __init__(self, document: Volume, path: str) -> None:
+        self.document = document
+        self.name = document.name or ""
+        self.path = path
+        self.capacity = document.capacity.value if document.capacity else 0
+        self.allocation = document.allocation.value if document.allocation else 0
+        document.key = path
+        document.target = document.target or VolumeTarget()
+        document.target.path = path
+
+
 class TestPool:
     """A pool with invented space; volumes by name.
 
@@ -142,7 +164,7 @@ class TestPool:
         self.persistent = persistent
         self.active = False
         self.autostart = False
-        self.volumes: dict[str, VolumeFacts] = {}
+        self.volumes: dict[str, TestVolume] = {}
 
     @property
     def sizes(self) -> PoolSizes:

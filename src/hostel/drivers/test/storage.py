@@ -25,20 +25,17 @@ from hostel.drivers.storage.conflict import conflicts
 from hostel.drivers.storage.document import (
     POOL_TYPES,
     PoolDefinition,
-    VolumeDefinition,
-    VolumeFacts,
+    complete_volume,
     format_pool,
-    format_volume,
     parse_pool,
     parse_source,
-    parse_volume,
 )
 from hostel.drivers.test.host import Host as TestHost
-from hostel.drivers.test.host import TestPool
+from hostel.drivers.test.host import TestPool, TestVolume
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
 from hostel.model.domain.devices.source import Host
 from hostel.model.pool_sources import PoolSources
-from hostel.model.storage import PoolDevice, PoolSource
+from hostel.model.storage import PoolDevice, PoolSource, Volume
 
 # What volumes of a type of pools are; devices where it is not said.
 _TYPES: Final = {
@@ -279,7 +276,7 @@ class TestStorageDriver:
     def storage_vol_get_xml_desc(self, volume: VolumeRef) -> str:
         """The volume's document."""
         with self._host.lock:
-            return format_volume(_volume(self._active(volume.pool), volume.name))
+            return _volume(self._active(volume.pool), volume.name).document.format()
 
     def storage_vol_get_path(self, volume: VolumeRef) -> str:
         """The path that it would have."""
@@ -308,7 +305,7 @@ class TestStorageDriver:
         """Nothing is held."""
 
     def _create(self, pool: TestPool, xml: str, source: VolumeRef | None = None) -> VolumeRef:
-        volume = parse_volume(xml, type=pool.definition.type)
+        volume = complete_volume(xml, pool.definition.type)
         if volume.name in pool.volumes:
             raise _fault(ErrorCode.OPERATION_FAILED, "storage vol already exists")
         if source is not None:
@@ -356,57 +353,39 @@ class TestStorageDriver:
     def _search(self, path: str) -> VolumeRef | None:
         with self._host.lock:
             for pool in self._host.pools.values():
-                for facts in pool.volumes.values():
-                    if pool.active and facts.path == path:
-                        return _volume_ref(pool, facts)
+                for volume in pool.volumes.values():
+                    if pool.active and volume.path == path:
+                        return _volume_ref(pool, volume)
         return None
 
 
-def _info(pool: TestPool, facts: VolumeFacts) -> VolumeInfo:
+def _info(pool: TestPool, volume: TestVolume) -> VolumeInfo:
     """What a volume is; its type is the pool's affair, whatever its document says."""
     kind = _TYPES.get(pool.definition.type, VolumeType.BLOCK)
-    return VolumeInfo(kind, facts.capacity, facts.allocation)
+    return VolumeInfo(kind, volume.capacity, volume.allocation)
 
 
 def add_volume(pool: TestPool, xml: str, *, place: str | None) -> None:
     """Put a volume into a pool of a host that a file describes; ``place`` is its path, where the file says it."""
-    volume = parse_volume(xml, type=pool.definition.type)
+    volume = complete_volume(xml, pool.definition.type)
     if volume.name in pool.volumes:
         raise _fault(ErrorCode.OPERATION_FAILED, f"storage vol '{volume.name}' is there twice")
     _add(pool, volume, place)
 
 
-def _add(pool: TestPool, volume: VolumeDefinition, place: str | None = None) -> VolumeFacts:
-    capacity = volume.capacity
-    if capacity is None:
-        raise _fault(ErrorCode.XML_ERROR, "missing capacity element")
-    allocation = capacity if volume.allocation is None else volume.allocation
-    if allocation > pool.sizes.available:
+def _add(pool: TestPool, document: Volume, place: str | None = None) -> TestVolume:
+    volume = TestVolume(document, place or f"{pool.definition.path}/{document.name}")
+    if volume.allocation > pool.sizes.available:
         raise _fault(ErrorCode.INTERNAL_ERROR, f"Not enough free space in pool for volume '{volume.name}'")
-    facts = VolumeFacts(
-        name=volume.name,
-        path=place or f"{pool.definition.path}/{volume.name}",
-        type=VolumeType.FILE,
-        format=volume.format,
-        capacity=capacity,
-        allocation=allocation,
-        physical=0,
-        permissions=volume.permissions,
-        times=None,
-        backing=volume.backing,
-        compat=volume.compat,
-        cluster_size=volume.cluster_size,
-        features=volume.features or None,
-    )
-    pool.volumes[volume.name] = facts
-    return facts
+    pool.volumes[volume.name] = volume
+    return volume
 
 
-def _volume(pool: TestPool, name: str) -> VolumeFacts:
-    facts = pool.volumes.get(name)
-    if facts is None:
+def _volume(pool: TestPool, name: str) -> TestVolume:
+    volume = pool.volumes.get(name)
+    if volume is None:
         raise _fault(ErrorCode.NO_STORAGE_VOL, f"no storage vol with matching name '{name}'")
-    return facts
+    return volume
 
 
 def _group(number: int) -> PoolSource:
@@ -418,8 +397,8 @@ def _ref(pool: TestPool) -> PoolRef:
     return PoolRef(pool.definition.name, pool.definition.uuid)
 
 
-def _volume_ref(pool: TestPool, facts: VolumeFacts) -> VolumeRef:
-    return VolumeRef(pool.definition.name, facts.name, facts.path)
+def _volume_ref(pool: TestPool, volume: TestVolume) -> VolumeRef:
+    return VolumeRef(pool.definition.name, volume.name, volume.path)
 
 
 def _unsupported(call: str) -> VirtError:

@@ -251,3 +251,28 @@ def test_redefined_pool_counts_once_it_is_stopped(host: Drivers) -> None:
     assert "<path>/new</path>" in host.storage.storage_pool_get_xml_desc(pool, inactive=True)
     host.storage.storage_pool_destroy(pool)
     assert "<path>/new</path>" in host.storage.storage_pool_get_xml_desc(pool)
+
+
+def test_passwords_are_told_only_those_who_ask_for_them(host: Drivers) -> None:
+    screen = "<devices><graphics type='vnc' passwd='s3cr3t'/></devices></domain>"
+    driver = host.hypervisor
+    ref = driver.domain_define_xml(GUEST.replace("</domain>", screen))
+    assert "s3cr3t" not in driver.domain_get_xml_desc(ref)
+    assert "passwd='s3cr3t'" in driver.domain_get_xml_desc(ref, DomainXmlFlag.SECURE)
+    ref = driver.domain_create(ref)
+    assert "s3cr3t" not in driver.domain_get_xml_desc(ref)
+    assert "passwd='s3cr3t'" in driver.domain_get_xml_desc(ref, DomainXmlFlag.SECURE)
+
+
+def test_a_volume_is_what_its_document_says(host: Drivers) -> None:
+    pool = host.storage.storage_pool_lookup_by_name("default-pool")
+    xml = (
+        "<volume type='block'><name>v</name><capacity>1</capacity><target><encryption format='luks'>"
+        "<secret type='passphrase' usage='u'/></encryption></target><backingStore><path>/b</path>"
+        "<permissions><owner>5</owner></permissions></backingStore></volume>"
+    )
+    shown = host.storage.storage_vol_get_xml_desc(host.storage.storage_vol_create_xml(pool, xml))
+    for part in ("<volume type='block'>", "<secret type='passphrase' usage='u'/>", "<owner>5</owner>"):
+        assert part in shown
+    with refused(ErrorCode.OVERFLOW, "numerical overflow: value too large: 9EiB"):
+        host.storage.storage_vol_create_xml(pool, xml.replace("<capacity>1", "<capacity unit='EiB'>9"))
