@@ -62,11 +62,15 @@ class Schema:
         self._costs: dict[Node, int] = {}
         self._load(f"{name}.rng", set())
 
-    def documents(self) -> Iterator[tuple[str, Any]]:
-        """Every path with the first valid document that has it: ``/network/ip/@family=ipv6``."""
+    def documents(self, *, every_route: bool = False) -> Iterator[tuple[str, Any]]:
+        """Every path with the first valid document that has it: ``/network/ip/@family=ipv6``.
+
+        Args:
+            every_route: give a document for each way to a path, such as for each kind of value of an attribute.
+        """
         seen: set[str] = set()
         for route, path in self._routes(self._starts[0], (), ""):
-            if path not in seen:
+            if every_route or path not in seen:
                 parent = etree.Element("parent")
                 self._write(self._starts[0], route, parent)
                 if self.rules.validate(parent[0]):

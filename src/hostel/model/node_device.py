@@ -95,6 +95,7 @@ def complete(device: NodeDevice) -> None:
             capability.features = [name for name in FEATURE_ORDER if name in capability.features]
         elif isinstance(capability, MediatedCapability):
             capability.iommu_group = capability.iommu_group or 0
+            capability.parent_address = None  # it follows from the parent
         elif isinstance(capability, ScsiHostCapability):
             capability.capabilities.sort(key=lambda each: isinstance(each, VirtualPorts))
             for each in capability.capabilities:

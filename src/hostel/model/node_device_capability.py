@@ -113,7 +113,7 @@ class SystemField(Element, tag="system_field"):
     value: str = content()
 
 
-class VitalFields(Element, tag="fields"):
+class VitalFields(Element, tag="fields", keep_open=True):
     """Vital product data, fixed or not."""
 
     access: str = attr(choice("readonly", "readwrite"))

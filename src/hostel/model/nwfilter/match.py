@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from hostel.codec.xml import Element, attr, choice
+from hostel.codec.xml import Element, attr
 from hostel.model.nwfilter.value import (
     BYTE,
     COMMENT,
@@ -20,6 +20,7 @@ from hostel.model.nwfilter.value import (
     IPV4_MASK,
     IPV6,
     IPV6_MASK,
+    NEGATION,
     OPCODE,
     PROTOCOL,
     SET_FLAGS,
@@ -43,7 +44,7 @@ class Commented(Element):
 class Match(Commented, leads=True):
     """What every match begins with."""
 
-    match: str | None = attr(choice("yes", "no"), default=None)
+    match: str | None = attr(NEGATION, default=None)
 
 
 class EthernetMatch(Match, leads=True):

@@ -188,6 +188,8 @@ def _read_truth(text: str) -> str:
     return "true" if text in ("true", "1", "yes") else "false"
 
 
+# Whatever is not "no" is "yes" to libvirt.
+NEGATION: Final = Kind(lambda text: "no" if text == "no" else "yes", str, ("yes", "no"))
 BYTE: Final = number(8)
 SHORT: Final = number(16)
 WORD: Final = number(32)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
+from typing import Final
 
 from hostel.drivers.base.capabilities import BaselineFlag, CompareFlag, CpuComparison
 from hostel.drivers.fault import fault
@@ -16,6 +17,9 @@ from hostel.drivers.qemu.emulator import ARCHITECTURES, Chosen, choose
 from hostel.drivers.qemu.firmware.descriptor import Firmware
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
 from hostel.model.domain.platform import X86
+
+# What libvirt compares the processors of; of others it says that it knows none.
+_WITH_MODELS: Final = (*X86, "ppc64", "ppc64le", "s390", "s390x", "armv6l", "armv7b", "armv7l", "aarch64")
 
 
 class Answers:
@@ -77,6 +81,9 @@ class Answers:
     def connect_baseline_cpu(self, xml_cpus: Sequence[str], flags: BaselineFlag = BaselineFlag.NONE) -> str:
         """The processor that hosts have in common."""
         cpus = _read(xml_cpus, for_host=True)
+        if cpus[0].arch not in _WITH_MODELS:
+            what = f"'{cpus[0].arch}' architecture is not supported by CPU driver"
+            raise fault(ErrorCode.NO_SUPPORT, what, ErrorDomain.CPU)
         return _common(cpus, self._plain(), flags, left_out=feature.HOST_ALONE)
 
     def connect_baseline_hypervisor_cpu(

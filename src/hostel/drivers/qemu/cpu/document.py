@@ -32,6 +32,11 @@ def read(xml: str, *, for_host: bool | None = None) -> Request:
     if has_arch and guest.match is not None and for_host is None:
         raise _wrong("'arch' element cannot be used inside 'cpu' element with 'match' attribute'")
     is_host = has_arch if for_host is None else for_host
+    if is_host and guest.mode is not None:
+        raise fault(ErrorCode.CONFIG_UNSUPPORTED, "Attribute mode is only allowed for guest CPU", ErrorDomain.CPU)
+    if guest.migratable is not None and (is_host or guest.mode not in ("host-passthrough", "maximum")):
+        what = "Attribute migratable is only allowed for 'host-passthrough' / 'maximum' CPU mode"
+        raise fault(ErrorCode.CONFIG_UNSUPPORTED, what, ErrorDomain.CPU)
     if is_host:
         return _host(root, has_arch=has_arch)
     model = guest.model.name if guest.model is not None else None
