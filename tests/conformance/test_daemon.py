@@ -204,6 +204,26 @@ def test_streams_carry_every_byte_both_ways(daemon: Hosteld) -> None:
     assert "longer than the 4 bytes announced" in lines[2]
 
 
+def test_a_volume_that_was_sent_whole_is_ready_for_the_next_call(daemon: Hosteld) -> None:
+    """As some clients have it, which never end the stream: vagrant-libvirt starts a machine on the volume."""
+    pool = daemon.directory / "whole"
+    pool.mkdir()
+    document = f"<pool type='dir'><name>w</name><target><path>{pool}</path></target></pool>"
+    told = daemon.python(
+        f"p = c.storagePoolCreateXML({document!r}, 0)\n"
+        "v = p.createXML('<volume><name>v</name><capacity>33554432</capacity></volume>', 0)\n"
+        "for turn in range(3):\n"
+        "    s = c.newStream(); v.upload(s, 0, 32 << 20)\n"
+        "    for part in range(128): s.send(b'x' * (256 << 10))\n"
+        "    print(v.wipe(0), open(v.path(), 'rb').read().count(0))\n"
+        "try: s.finish()\n"
+        "except libvirt.libvirtError as e: print(e)\n"
+        "v.delete(); p.destroy()\n",
+        uri="qemu:///session",
+    )
+    assert told.splitlines() == [f"0 {32 << 20}"] * 3
+
+
 def test_sparse_streams_keep_holes(daemon: Hosteld) -> None:
     pool = daemon.directory / "sparse"
     source, back = daemon.directory / "source", daemon.directory / "back"

@@ -285,6 +285,21 @@ def test_a_stream_of_a_real_daemon_brings_what_was_sent(daemon: str) -> None:
     assert b"".join(got) == content
 
 
+def test_a_volume_that_was_sent_whole_is_ready_before_its_stream_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOSTEL_HOME", str(tmp_path))
+    with ours.open("qemu:///session") as connection, volume_of(connection, bytes(1 << 20)) as volume:
+        stream = connection.newStream()
+        volume.upload(stream, 0, 2 << 20)
+        for _ in range(8):
+            stream.send(b"x" * (256 << 10))
+        assert Path(volume.path()).read_bytes() == b"x" * (2 << 20)
+        volume.wipe()
+        stream.finish()
+        assert Path(volume.path()).read_bytes() == bytes(2 << 20)
+
+
 @contextlib.contextmanager
 def volume_of(connection: Any, content: bytes) -> Iterator[Any]:
     """A volume with this content, in a pool of its own."""

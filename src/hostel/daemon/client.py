@@ -16,7 +16,7 @@ from hostel.daemon.calls import OPENING, Handling, find
 from hostel.daemon.fault import describe, located, speaker
 from hostel.daemon.given import check_given
 from hostel.daemon.hosts import Host
-from hostel.daemon.stream import Stream
+from hostel.daemon.stream import Stream, Upload
 from hostel.drivers.adapters import uuid_text
 from hostel.drivers.autodestroy import end_all
 from hostel.drivers.base import DomainRef
@@ -239,7 +239,7 @@ class Client:
         )
         if at_once:
             self._answer(call, handling)
-        elif self._working >= self.daemon.config.limits.requests:
+        elif not self._may_begin():
             self._waiting.append(call)
             self._waiting_size += call.size
             if len(self._waiting) >= self.daemon.config.limits.waiting or self._waiting_size > _WAITING:
@@ -264,9 +264,19 @@ class Client:
 
         self.daemon.workers.submit(work, urgent=call.procedure.high)
 
-    def _worked(self) -> None:
-        self._working -= 1
-        if self._waiting:
+    def _may_begin(self) -> bool:
+        """Whether a call may be worked on: not while a volume that was sent whole is still being stored."""
+        if self._working >= self.daemon.config.limits.requests:
+            return False
+        with self._lock:
+            return not any(isinstance(stream, Upload) and stream.is_settling for stream in self._streams.values())
+
+    def settled(self) -> None:
+        """What a stream has brought is ready; from any thread."""
+        self.daemon.reactor.call_soon(self._begin_waiting)
+
+    def _begin_waiting(self) -> None:
+        while self._waiting and self._may_begin():
             call = self._waiting.popleft()
             self._waiting_size -= call.size
             handling = find(call)
@@ -274,6 +284,10 @@ class Client:
             self._submit(call, handling)
             if len(self._waiting) < self.daemon.config.limits.waiting // 2 and self._waiting_size <= _WAITING // 2:
                 self.pause(self._waiting_reason, False)
+
+    def _worked(self) -> None:
+        self._working -= 1
+        self._begin_waiting()
         if self.channel.is_closed:
             self._drop_waiting()
             self._let_go()

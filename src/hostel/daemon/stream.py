@@ -34,6 +34,10 @@ class Stream(Protocol):
         """The connection is gone."""
 
 
+def _size(piece: bytes | memoryview | Hole) -> int:
+    return piece.length if isinstance(piece, Hole) else len(piece)
+
+
 class Inflow:
     """What a client has sent and nobody has taken yet; ends with an error, or in order.
 
@@ -104,6 +108,11 @@ class Upload:
         take: called in the stream's thread with what comes; returns when all of it is where it belongs.
         accepted: called when ``take`` asks for the first piece: the call is answered then.
         refused: called in place of that with the error of ``take``.
+        length: bytes that the client has announced; 0 where it has not.
+
+    Attributes:
+        is_settling: all that was announced is here, and the driver has not asked for more: what it has made of it is
+            not ready to be used.
     """
 
     def __init__(
@@ -113,9 +122,13 @@ class Upload:
         take: Callable[[Iterator[bytes | memoryview | Hole]], None],
         accepted: Callable[[], None],
         refused: Callable[[Exception], None],
+        length: int = 0,
     ) -> None:
+        self.is_settling = False
         self._client = client
         self._frames = frames
+        self._length = length
+        self._coming = length  # bytes of what was announced that are still to come
         self._take = take
         self._accepted = accepted
         self._refused = refused
@@ -126,12 +139,18 @@ class Upload:
     def receive(self, event: StreamData | StreamHole | StreamEnd) -> None:
         """See :class:`Stream`."""
         if isinstance(event, StreamData):
-            self._inflow.put(event.data)
+            self._put(event.data)
         elif isinstance(event, StreamHole):
-            self._inflow.put(Hole(event.length))
+            self._put(Hole(event.length))
         else:
             self._client_aborted = event.error is not None
             self._inflow.end(event.error)
+
+    def _put(self, piece: bytes | memoryview | Hole) -> None:
+        if self._coming > 0:
+            self._coming -= _size(piece)
+            self.is_settling = self._coming <= 0
+        self._inflow.put(piece)
 
     def cut(self) -> None:
         """See :class:`Stream`."""
@@ -139,6 +158,12 @@ class Upload:
 
     def run(self) -> None:
         """Bring it all to the driver; called in the stream's thread."""
+        try:
+            self._carry()
+        finally:
+            self._settle()
+
+    def _carry(self) -> None:
         try:
             self._take(self._pieces())
         except Exception as error:
@@ -157,8 +182,19 @@ class Upload:
 
     def _pieces(self) -> Iterator[bytes | memoryview | Hole]:
         self._accept()
-        while (piece := self._inflow.get(_STALLED)) is not None:
+        given = 0
+        while True:
+            if self._length and given >= self._length:
+                self._settle()
+            piece = self._inflow.get(_STALLED)
+            if piece is None:
+                return
+            given += _size(piece)
             yield piece
+
+    def _settle(self) -> None:
+        self.is_settling = False
+        self._client.settled()
 
     def _accept(self) -> None:
         self._asked = True

@@ -58,6 +58,7 @@ def _upload(client: Client, call: Call) -> Sequence[Any] | None:
         take,
         functools.partial(client.accepted, call),
         functools.partial(client.refused, call),
+        length,
     )
     client.open_stream(call, stream, stream.run)
     return None

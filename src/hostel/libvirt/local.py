@@ -113,7 +113,7 @@ class LocalCaller:
                 volume, offset, length, flags = call.arguments
                 check_flags(flags, _SPARSE, api_name(procedure.name))
                 ref, storage = VolumeRef(*volume), drivers.storage
-                return (), Upload(lambda pieces: storage.storage_vol_upload(ref, pieces, offset, length))
+                return (), Upload(lambda pieces: storage.storage_vol_upload(ref, pieces, offset, length), length)
             if procedure.name == "domain_screenshot" and hasattr(drivers.hypervisor, procedure.name):
                 domain, screen, flags = call.arguments
                 check_flags(flags, 0, api_name(procedure.name))
@@ -224,17 +224,29 @@ class Download:
             close()
 
 
+def _size(piece: bytes | Hole) -> int:
+    return piece.length if isinstance(piece, Hole) else len(piece)
+
+
 class _GaveUp(Exception):
     """The one who sends has aborted."""
 
 
 class Upload:
-    """What a volume's bytes become, as a stream; a thread writes."""
+    """What a volume's bytes become, as a stream; a thread writes.
 
-    def __init__(self, take: Callable[[Iterator[bytes | Hole]], None]) -> None:
+    Args:
+        take: stores them; it asks for more than ``length`` bytes when the volume may be used.
+        length: bytes that are announced; 0 where they are not.
+    """
+
+    def __init__(self, take: Callable[[Iterator[bytes | Hole]], None], length: int) -> None:
         self._queue: queue.Queue[bytes | Hole | _GaveUp | None] = queue.Queue(_AHEAD)
         self._error: Exception | None = None
         self._done = threading.Event()
+        self._settled = threading.Event()
+        self._length = length
+        self._coming = length  # bytes of it that are still to be sent
         self._take = take
         self._thread = threading.Thread(target=self._run, name="upload", daemon=True)
         self._thread.start()
@@ -248,9 +260,13 @@ class Upload:
             self._error = error
         finally:
             self._done.set()
+            self._settled.set()
 
     def _pieces(self) -> Iterator[bytes | Hole]:
+        given = 0
         while True:
+            if self._length and given >= self._length:
+                self._settled.set()
             try:
                 piece = self._queue.get(timeout=_PATIENCE)
             except queue.Empty:
@@ -259,7 +275,17 @@ class Upload:
                 return
             if isinstance(piece, _GaveUp):
                 raise piece
+            given += _size(piece)
             yield piece
+
+    def _add(self, piece: bytes | Hole) -> None:
+        """Hand over a piece; with the last one of what was announced, wait until the volume may be used."""
+        self._check()
+        self._put(piece)
+        if self._coming > 0:
+            self._coming -= _size(piece)
+            if self._coming <= 0:
+                self._settled.wait()
 
     def _put(self, piece: bytes | Hole | _GaveUp | None) -> None:
         """Hand a piece to the thread, which may have ended."""
@@ -284,13 +310,11 @@ class Upload:
 
     def send(self, data: bytes) -> None:
         """Send bytes."""
-        self._check()
-        self._put(bytes(data))
+        self._add(bytes(data))
 
     def send_hole(self, length: int) -> None:
         """Send a hole."""
-        self._check()
-        self._put(Hole(length))
+        self._add(Hole(length))
 
     def finish(self) -> None:
         """Wait until all of it is where it belongs."""

@@ -250,6 +250,7 @@ class StorageDriver(Protocol):
     ) -> None:
         """Overwrite the file's bytes; ``OPERATION_FAILED`` when there are more than ``length`` (0: no bound).
 
+        When ``source`` is asked for more than ``length`` bytes, the volume is ready to be used.
         An image that names other files is stored, and these are not followed, unless it is ``trusted``.
         """
 

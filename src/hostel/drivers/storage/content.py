@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Final
 
 from hostel.block.node import BlockNode
 from hostel.drivers.base import Hole, Progress
 from hostel.drivers.fault import fault
 from hostel.drivers.storage.document import VOLUME_FORMATS, VolumeFacts
-from hostel.errors import ErrorCode, ErrorDomain
+from hostel.errors import ErrorCode, ErrorDomain, VirtError
 from hostel.units import MiB
 
 CHUNK: Final = MiB
@@ -75,15 +75,20 @@ def download(descriptor: int, offset: int, length: int, *, sparse: bool) -> Iter
         yield Hole(end - offset)
 
 
-def upload(descriptor: int, name: str, source: Iterable[bytes | memoryview | Hole], offset: int, length: int) -> None:
+def upload(descriptor: int, name: str, source: Iterator[bytes | memoryview | Hole], offset: int, length: int) -> None:
     """Write ``source`` into an open file from ``offset``; its holes read as zeroes afterwards.
+
+    What remains of ``source`` when ``length`` bytes are written is left for :func:`expect_end`.
 
     Raises:
         VirtError: ``OPERATION_FAILED`` when there are more than ``length`` bytes; the first ``length`` are written.
     """
     written = 0
-    for piece in source:
-        size = piece.length if isinstance(piece, Hole) else len(piece)
+    while not length or written < length:
+        piece = next(source, None)
+        if piece is None:
+            break
+        size = _size(piece)
         fitting = min(size, length - written) if length else size
         if isinstance(piece, Hole):
             _zero(descriptor, offset + written, fitting)
@@ -92,12 +97,27 @@ def upload(descriptor: int, name: str, source: Iterable[bytes | memoryview | Hol
         written += fitting
         if fitting < size:
             os.fsync(descriptor)
-            raise fault(
-                ErrorCode.OPERATION_FAILED,
-                f"upload to volume '{name}': the data is longer than the {length} bytes announced",
-                ErrorDomain.STORAGE,
-            )
+            raise _too_long(name, length)
     os.fsync(descriptor)
+
+
+def expect_end(name: str, source: Iterator[bytes | memoryview | Hole], length: int) -> None:
+    """Wait for the end of a source of which ``length`` bytes were taken.
+
+    Raises:
+        VirtError: ``OPERATION_FAILED`` when there are more.
+    """
+    if any(map(_size, source)):
+        raise _too_long(name, length)
+
+
+def _size(piece: bytes | memoryview | Hole) -> int:
+    return piece.length if isinstance(piece, Hole) else len(piece)
+
+
+def _too_long(name: str, length: int) -> VirtError:
+    reason = f"upload to volume '{name}': the data is longer than the {length} bytes announced"
+    return fault(ErrorCode.OPERATION_FAILED, reason, ErrorDomain.STORAGE)
 
 
 def write_all(descriptor: int, data: memoryview, offset: int) -> None:

@@ -6,6 +6,7 @@ import os
 import random
 import stat
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -534,6 +535,28 @@ def test_upload_of_more_than_was_announced_is_refused_after_so_much(
     ):
         driver.storage_vol_upload(volume, [b"abcdef"], length=3)
     assert (place / "disk").read_bytes()[:6] == b"abc\0\0\0"
+
+
+def test_volume_that_is_there_whole_may_be_used_before_the_upload_ends(
+    driver: Storage, started: PoolRef, place: Path
+) -> None:
+    volume = driver.storage_vol_create_xml(started, xml("disk", 4096))
+
+    def send(last: bytes) -> Iterator[bytes]:
+        yield b"abc"
+        with pytest.raises(VirtError, match="still in use"):
+            driver.storage_vol_wipe_pattern(volume)
+        yield b"def"
+        assert (place / "disk").read_bytes()[:7] == b"abcdef\0"
+        driver.storage_vol_wipe_pattern(volume)
+        yield last
+
+    driver.storage_vol_upload(volume, send(b""), length=6)
+    with refused(
+        ErrorCode.OPERATION_FAILED,
+        "operation failed: upload to volume 'disk': the data is longer than the 6 bytes announced",
+    ):
+        driver.storage_vol_upload(volume, send(b"g"), length=6)
 
 
 @pytest.mark.parametrize(("offset", "length"), [(-1, 0), (0, -1), (2**63, 0), (1, 2**63 - 1)])

@@ -55,18 +55,21 @@ class HostVolumes(Backend):
     ) -> None:
         """Overwrite a volume's bytes; what names other files is not followed later, unless it is ``trusted``."""
         check_content(volume, "uploaded to")
+        pieces = iter(source)
         with (
             translating(f"cannot write volume '{volume.name}' at '{volume.path}'", volume.name, volume.path),
             held(volume.name, volume.path) as descriptor,
         ):
             # Before the first byte: an upload that is cut off may have brought the header.
             marked = not trusted and provenance.mark(descriptor)
-            content.upload(descriptor, volume.name, source, offset, length)
+            content.upload(descriptor, volume.name, pieces, offset, length)
             name = None if trusted else provenance.named(volume.path)
             if name is None:
                 provenance.clear(descriptor)
             elif not marked:
                 raise provenance.unmarkable(f"volume '{volume.name}'", name)
+        # Who has sent all that was announced may use the volume, and some never end their stream.
+        content.expect_end(volume.name, pieces, length)
 
 
 def check_content(volume: VolumeFacts, verb: str) -> None:
