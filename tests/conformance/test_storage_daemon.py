@@ -129,6 +129,27 @@ SESSION = [
     run("object-add", qom_type="iothread", id="io"),
     run("object-del", id="s"),
     run("object-del", id="s"),
+    run("object-add", qom_type="throttle-group", id="g", limits={"iops-total": -1}),
+    run("object-add", qom_type="throttle-group", id="g", limits={"iops-total": 5}),
+    run("qom-get", path="/objects/g", property="limits"),
+    run("qom-get", path="g", property="x-iops-total"),
+    run("qom-get", path="g", property="type"),
+    run("qom-get", path="g", property="nosuch"),
+    run("qom-get", path="/objects/nosuch", property="limits"),
+    run("qom-get", path="g"),
+    run("qom-set", path="g", property="limits"),
+    run("qom-set", path="g", property="limits", value=7),
+    run("qom-set", path="g", property="limits", value={"nosuch": 7}),
+    run("qom-set", path="g", property="limits", value={"bps-read": "7"}),
+    run("qom-set", path="g", property="limits", value={"bps-read": 7, "bps-total": 7}),
+    run("qom-set", path="g", property="limits", value={"bps-read-max": 7}),
+    run("qom-set", path="g", property="limits", value={"iops-size": 512, "iops-total": 0}),
+    run("qom-set", path="g", property="limits", value={"bps-read": 7, "iops-total": 0}),
+    run("qom-set", path="g", property="x-bps-read", value=7),
+    run("qom-set", path="g", property="type", value="x"),
+    run("qom-set", path="g", property="nosuch", value="x"),
+    run("qom-get", path="/objects/g", property="limits"),
+    run("object-del", id="g"),
     run("block-export-add", type="nbd", id="io", node_name="r", name="io", iothread="io"),
     run("block-export-del", id="io"),
     run("block-export-del", id="e"),
@@ -416,3 +437,48 @@ def test_a_throttled_node_is_served_at_its_groups_pace(folder: Path) -> None:
         uri = f"nbd+unix:///x?socket={folder / 'nbd.sock'}"
         subprocess.run(["qemu-io", "-f", "raw", *reads, uri], check=True, timeout=60)
         assert time.monotonic() - start > 1
+
+
+SNAPSHOT = {"node_name": "q", "snapshot_file": "top.qcow2", "snapshot_node_name": "top"}
+FREE = {"path": "/objects/g", "property": "limits", "value": {"bps-write": 0}}
+
+
+@pytest.mark.parametrize(
+    "ending",
+    [
+        run("quit"),
+        run("block-export-del", id="e", mode="hard"),
+        run("nbd-server-stop"),
+        run("blockdev-snapshot-sync", **SNAPSHOT),
+        run("qom-set", **FREE),
+    ],
+    ids=["quit", "export", "server", "snapshot", "limits"],
+)
+def test_what_a_limit_holds_up_is_done_where_somebody_waits_for_it(folder: Path, ending: str) -> None:
+    with daemon(
+        folder,
+        *("--object", "throttle-group,id=g"),
+        *("--blockdev", "file,node-name=f,filename=a.qcow2"),
+        *("--blockdev", "throttle,node-name=t,throttle-group=g,file=f", "--blockdev", "qcow2,node-name=q,file=t"),
+        *("--nbd-server", "addr.type=unix,addr.path=nbd.sock", "--export", "nbd,id=e,node-name=q,name=x,writable=on"),
+    ) as running:
+        running.monitor.command("qom-set", path="g", property="limits", value={"bps-write": 1000})
+        uri = f"nbd+unix:///x?socket={folder / 'nbd.sock'}"
+        # The first takes all that there is for minutes; the others wait.
+        writes = [word for at in range(4) for word in ("-c", f"aio_write -P 7 {at}M 512k")]
+        client = subprocess.Popen(["qemu-io", "-f", "raw", *writes, "-c", "aio_flush", uri], stdout=subprocess.DEVNULL)
+        try:
+            time.sleep(0.5)
+            start = time.monotonic()
+            assert "error" not in running.monitor.send(ending)
+            if "quit" in ending:
+                assert running.process.wait(30) == 0
+            else:
+                running.monitor.command("query-version")
+            if "limits" in ending:
+                client.wait(30)
+            assert time.monotonic() - start < 20
+        finally:
+            client.kill()
+            client.wait(30)
+    subprocess.run(["qemu-img", "check", "a.qcow2"], check=True, stdout=subprocess.DEVNULL, timeout=30)

@@ -16,7 +16,7 @@ import contextlib
 import errno
 import time
 from collections.abc import Callable, Iterator
-from typing import Final
+from typing import Final, Protocol, runtime_checkable
 
 from hostel.block import notice
 from hostel.block.driver import BlockDriver, FilterDriver, Reopenable
@@ -31,6 +31,17 @@ _ATTEMPT: Final = 0.25  # seconds that everybody is kept out while waiting for t
 _PAUSE: Final = 0.005  # seconds
 
 
+@runtime_checkable
+class Restraining(Protocol):
+    """A driver that makes requests wait that could be done at once. Calls nest, and any thread may make them."""
+
+    def relax(self) -> None:
+        """Let requests through, those that wait too, until :meth:`tighten`."""
+
+    def tighten(self) -> None:
+        """Take one :meth:`relax` back."""
+
+
 @contextlib.contextmanager
 def drained(*nodes: BlockNode, timeout: float = DRAIN_TIMEOUT) -> Iterator[None]:
     """Have no request of another thread in any of the nodes; theirs wait until the block is left.
@@ -43,15 +54,32 @@ def drained(*nodes: BlockNode, timeout: float = DRAIN_TIMEOUT) -> Iterator[None]
         BlockError: requests did not come to an end in time.
     """
     until = time.monotonic() + timeout
-    while not _drain_all(nodes):
-        if time.monotonic() >= until:
-            names = ", ".join(f"'{node.name}'" for node in nodes)
-            raise BlockError(f"Requests to {names} do not come to an end", errno=errno.EBUSY)
-        time.sleep(_PAUSE)
+    with unrestrained(*nodes):
+        while not _drain_all(nodes):
+            if time.monotonic() >= until:
+                names = ", ".join(f"'{node.name}'" for node in nodes)
+                raise BlockError(f"Requests to {names} do not come to an end", errno=errno.EBUSY)
+            time.sleep(_PAUSE)
+        try:
+            yield
+        finally:
+            _resume(nodes)
+
+
+@contextlib.contextmanager
+def unrestrained(*nodes: BlockNode) -> Iterator[None]:
+    """Have no request to the nodes, nor below them, held up by a limit: who waits for its end waits for the disk."""
+    below = list(nodes)
+    for node in below:  # which grows meanwhile; the target of a job may stand on its source again
+        below += [child for child in list(node.driver.children.values()) if child not in below]
+    found = [driver for driver in {node.driver for node in below} if isinstance(driver, Restraining)]
+    for driver in found:
+        driver.relax()
     try:
         yield
     finally:
-        _resume(nodes)
+        for driver in found:
+            driver.tighten()
 
 
 def _drain_all(nodes: tuple[BlockNode, ...]) -> bool:

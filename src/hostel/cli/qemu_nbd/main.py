@@ -10,6 +10,7 @@ from contextlib import ExitStack
 from typing import Final
 
 from hostel.block import notice, objects
+from hostel.block.rewiring import unrestrained
 from hostel.cli import pidfile
 from hostel.cli.img.arguments import Failure, HelpAsked
 from hostel.cli.img.main import QEMU_VERSION, VersionAsked
@@ -182,8 +183,13 @@ def _serve(
         )
         service = NbdService([export], security=security, report=output.error)
         server = Server(listeners, service.serve, limit=settings.shared, once=not settings.has("persistent"))
+
+        def end(*_: object) -> None:
+            stack.enter_context(unrestrained(node))  # what is under way is done at once
+            server.stop()
+
         for number in _ENDING:
-            signal.signal(number, lambda *_: server.stop())
+            signal.signal(number, end)
         pid_file = settings.get("pid-file")
         if pid_file is not None:
             stack.callback(os.close, pidfile.write(pid_file))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from hostel.block.jobs.table import JobTable
 from hostel.block.nodes import NodeTable
+from hostel.block.rewiring import unrestrained
 
 if TYPE_CHECKING:
     from hostel.cli.storage_daemon.chardev import CharacterDevice
@@ -84,6 +85,7 @@ class Daemon:
         with self.lock:
             self.closed = True
         with contextlib.ExitStack() as stack:
+            stack.enter_context(unrestrained(*self.nodes.values()))
             for device in self.devices.values():
                 stack.callback(device.close)
             for monitor in self.monitors:

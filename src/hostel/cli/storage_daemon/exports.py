@@ -13,6 +13,7 @@ from hostel.block.driver import Cache, FilterDriver, OpenMode
 from hostel.block.node import BlockNode
 from hostel.block.nodes import NodeTable, Use
 from hostel.block.permission import Permission
+from hostel.block.rewiring import unrestrained
 from hostel.cli.storage_daemon.monitor.parameter import Kind, Parameter, check, generic, needed
 
 if TYPE_CHECKING:
@@ -138,7 +139,8 @@ class Export:
         with contextlib.ExitStack() as stack:
             stack.callback(self._nodes.release, self.node, self._use)
             stack.callback(self.root.close)
-            self.stop()
+            with unrestrained(self.root):
+                self.stop()
 
 
 class _Writethrough(FilterDriver):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,8 +17,9 @@ from hostel.block.filters.compress import write_compressed
 from hostel.block.filters.forward import ForwardDriver
 from hostel.block.filters.throttle import ThrottleGroup
 from hostel.block.formats.qcow2.driver import Qcow2Driver
+from hostel.block.node import BlockNode
 from hostel.block.options import OptionError
-from hostel.block.rewiring import insert_filter
+from hostel.block.rewiring import drained, insert_filter, unrestrained
 from hostel.errors import ReadOnly, UnsupportedFeature
 
 KiB = 1024
@@ -205,6 +207,63 @@ def test_requests_above_the_limit_wait(tmp_path: Path, limit: str) -> None:
     assert 0.3 < took < 30
 
 
+@pytest.fixture
+def slow(tmp_path: Path, no_objects: None) -> Iterator[tuple[ThrottleGroup, BlockNode, list[threading.Thread]]]:
+    """A group that lets a request through in 100 seconds, a node in it, and three writes that wait."""
+    (tmp_path / "disk").write_bytes(bytes(CLUSTER))
+    group = ThrottleGroup.from_properties({"limits.bps-write": 100})
+    objects.add("group", group)
+    options = {
+        "driver": "raw", "file.driver": "throttle", "file.throttle-group": "group", "file.file.driver": "file",
+        "file.file.filename": str(tmp_path / "disk"),
+    }  # fmt: skip
+    with graph.open(from_options(options), read_only=False) as node:
+        node.pwrite(0, b"\1" * 10_000)
+        writes = [threading.Thread(target=node.pwrite, args=(at * 512, b"\2" * 512)) for at in range(3)]
+        for each in writes:
+            each.start()
+        writes[0].join(0.2)
+        assert all(each.is_alive() for each in writes)
+        yield group, node, writes
+        for each in writes:
+            each.join(20)
+            assert not each.is_alive()
+        assert node.read(0, 3 * 512) == b"\2" * (3 * 512)
+
+
+Slow = tuple[ThrottleGroup, BlockNode, list[threading.Thread]]
+
+
+def test_who_drains_a_node_waits_for_no_limit(slow: Slow) -> None:
+    _, node, writes = slow
+    start = time.monotonic()
+    with drained(node):
+        for each in writes:
+            each.join(20)
+        assert not any(each.is_alive() for each in writes)
+    assert time.monotonic() - start < 20
+    late = threading.Thread(target=node.pwrite, args=(0, b"\2" * 512))
+    late.start()
+    late.join(0.2)
+    assert late.is_alive(), "the limit is there again"
+    with unrestrained(node):
+        late.join(20)
+    assert not late.is_alive()
+
+
+def test_what_waits_does_so_by_new_limits(slow: Slow) -> None:
+    group, node, writes = slow
+    assert node.read(512, 512) != b"\3" * 512, "what is read does not wait behind what is written"
+    with pytest.raises(OptionError, match="cannot be used at the same time"):
+        group.change({"bps-total": 5})
+    assert group.properties["bps-write"] == 100
+    assert group.properties["bps-total"] == 0
+    group.change({"bps-write": 10**9})
+    for each in writes:
+        each.join(20)
+    assert not any(each.is_alive() for each in writes)
+
+
 @pytest.mark.usefixtures("no_objects")
 def test_a_group_must_be_there(tmp_path: Path) -> None:
     (tmp_path / "disk").write_bytes(bytes(512))
@@ -225,6 +284,10 @@ def test_a_group_must_be_there(tmp_path: Path) -> None:
         ({"limits.bps-total": 2, "limits.bps-total-max": 1}, "cannot be lower than bps/iops"),
         ({"limits.bps-total": 2, "limits.bps-total-max-length": 2}, "burst length set without burst rate"),
         ({"limits.bps-total-max-length": 0}, "the burst length cannot be 0"),
+        ({"limits.bps-total": 10**15 + 1}, r"must be within \[0, 1000000000000000\]"),
+        ({"limits.bps-total": -1}, r"must be within \[0, 1000000000000000\]"),
+        ({"limits.iops-total": 9, "limits.iops-total-max": 10**9, "limits.iops-total-max-length": 10**7}, "too high"),
+        ({"limits.bps-total": 9, "limits.iops-size": 512}, "iops size requires an iops value to be set"),
     ],
 )
 def test_limits_that_make_no_sense_are_refused(given: dict[str, str | int], message: str) -> None:

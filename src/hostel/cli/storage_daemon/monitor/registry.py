@@ -12,6 +12,7 @@ from hostel.cli.storage_daemon.monitor.command import Command
 # Modules of this package with a tuple COMMANDS, in the order in which query-commands lists them.
 GROUPS: Final = (
     "object",
+    "qom",
     "control",
     "chardev",
     "export",
