@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from support import hosteld, libvirtd
+from support import hosteld, libvirtd, libvirtd_system
 from support.additions import without_additions
 from support.virsh import real_lines
 
@@ -18,7 +19,7 @@ pytestmark = [
     pytest.mark.requires_tool("qemu-system-x86_64"),
 ]
 QEMU = "/usr/bin/qemu-system-x86_64"
-XML = """<domain type='{kind}'><name>{name}</name><memory unit='MiB'>16</memory><os><type {os}>hvm</type></os>
+XML = """<domain type='{kind}'><name>{name}</name><memory unit='MiB'>16</memory><os><type {guest}>hvm</type></os>
 <devices><emulator>{emulator}</emulator></devices></domain>"""
 PROGRAMS = {"broken": "#!/bin/sh\necho broken >&2\nexit 3\n", "plain": "", "wrapper": f'#!/bin/sh\nexec {QEMU} "$@"\n'}
 # The domain's type, what <type> says, and the emulator; {} is the folder of the programs.
@@ -34,7 +35,6 @@ REFUSED = {
     "no architecture": ("qemu", "arch='nosuch'", QEMU),
     "other machine": ("qemu", "machine='pc-i440fx-99.9'", QEMU),
     "other hypervisor": ("xen", "machine='pc'", QEMU),
-    "kvm without kvm": ("kvm", "machine='pc'", QEMU),
 }
 TAKEN = {"none": "", "wrapper": "{}/wrapper"}
 
@@ -47,23 +47,21 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, text in PROGRAMS.items():
         (made / name).write_text(text)
         (made / name).chmod(0o644 if name == "plain" else 0o755)
-    for name, (kind, os, emulator) in REFUSED.items():
-        write(made / f"{name}.xml", kind, os, emulator.format(made))
+    for name, (kind, guest, emulator) in REFUSED.items():
+        write(made / f"{name}.xml", kind, guest, emulator.format(made))
     for name, emulator in TAKEN.items():
         write(made / f"{name}.xml", "qemu", "", emulator.format(made))
     return made
 
 
-def write(path: Path, kind: str, os: str, emulator: str) -> None:
-    path.write_text(XML.format(name=path.stem.replace(" ", "-"), kind=kind, os=os, emulator=emulator))
+def write(path: Path, kind: str, guest: str, emulator: str) -> None:
+    path.write_text(XML.format(name=path.stem.replace(" ", "-"), kind=kind, guest=guest, emulator=emulator))
 
 
 @pytest.fixture(scope="module")
 def uris() -> Iterator[tuple[str, str]]:
     with hosteld.process() as ours, libvirtd.running() as theirs:
         theirs.skip_unless_recorded()
-        if "type='kvm'" in theirs.virsh("capabilities").stdout:
-            pytest.skip("KVM runs guests here")
         yield ours.uri("qemu:///session"), theirs.uri
 
 
@@ -86,6 +84,22 @@ def test_document_is_taken_as_by_libvirt(uris: tuple[str, str], folder: Path) ->
         for name in TAKEN:
             answers = real_lines(uri, [f"define {folder}/{name}.xml", f"start {name}", f"destroy {name}"])
             assert [complaint for _, complaint in answers] == ["", "", ""]
+
+
+@pytest.mark.requires_tool("unshare")
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root has a daemon beside the system's")
+def test_kvm_is_taken_where_it_may_be_opened_and_has_to_run_a_guest_at_the_start(folder: Path) -> None:
+    write(folder / "with-kvm.xml", "kvm", "machine='pc'", QEMU)
+    lines = [f"define {folder}/with-kvm.xml", f"domxml-to-native qemu-argv {folder}/with-kvm.xml"]
+    with hosteld.process() as served, libvirtd_system.running(drivers=("qemu",)) as theirs:
+        refused = [bool(complaint) for _, complaint in real_lines(theirs, lines)]
+        assert [bool(complaint) for _, complaint in real_lines(served.uri("qemu:///session"), lines)] == refused
+        if any(refused):
+            return
+        started = served.virsh("start", "with-kvm", uri="qemu:///session", check=False)
+        runs = "type='kvm'" in served.virsh("capabilities", uri="qemu:///session").stdout
+        assert (started.returncode == 0) is runs
+        assert runs or f"Emulator '{QEMU}' does not support virt type 'kvm': KVM runs no guest" in started.stderr
 
 
 def test_domain_stays_when_its_emulator_has_gone(folder: Path) -> None:

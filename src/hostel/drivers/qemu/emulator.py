@@ -120,15 +120,28 @@ def check(domain: Domain, cache: Path) -> None:
         return
     if not _runs(path, arch, cache):
         raise unsupported(f"Emulator '{path}' does not support arch '{arch}'")
-    if domain.type == DomainType.KVM and not (runs_natively(arch) and probe.kvm_runs(path, cache)):
-        why = probe.why_no_kvm() if runs_natively(arch) else f"it is not {arch}"
-        raise unsupported(
-            f"Emulator '{path}' does not support virt type 'kvm': KVM runs no guest on this host ({why}); "
-            "write <domain type='qemu'>, or --virt-type qemu"
-        )
+    if domain.type == DomainType.KVM and not (runs_natively(arch) and probe.kvm_opens()):
+        raise _no_kvm(path, probe.why_no_kvm() if runs_natively(arch) else f"it is not {arch}")
     machine = domain.os.type.machine if domain.os is not None else None
     if machine is not None and _machine(machines(probe.machine_types(path, cache), None), machine) is None:
         raise unsupported(f"Emulator '{path}' does not support machine type '{machine}'")
+
+
+def check_kvm(path: str, cache: Path) -> None:
+    """Refuse to start under a KVM that runs no guest, though it may be opened.
+
+    Raises:
+        VirtError: ``CONFIG_UNSUPPORTED``, with what to do.
+    """
+    if not probe.kvm_runs(path, cache):
+        raise _no_kvm(path, probe.why_no_kvm())
+
+
+def _no_kvm(path: str, why: str) -> VirtError:
+    return unsupported(
+        f"Emulator '{path}' does not support virt type 'kvm': KVM runs no guest on this host ({why}); "
+        "write <domain type='qemu'>, or --virt-type qemu"
+    )
 
 
 def _check_program(path: str) -> None:

@@ -65,7 +65,7 @@ from hostel.model.domain.devices.character import CharacterBackend, CharacterSou
 from hostel.model.domain.devices.disk import Disk
 from hostel.model.domain.devices.filesystem import Filesystem
 from hostel.model.domain.devices.source import BackingStore, DiskSource
-from hostel.model.domain.domain import Domain
+from hostel.model.domain.domain import Domain, DomainType
 from hostel.model.domain.implicit import mirror_consoles
 from hostel.model.domain.platform import Platform, arch_of
 from hostel.model.network import Network
@@ -137,6 +137,8 @@ class Launcher:
         document.check_startable(live, platform)
         self.choose_firmware(live, reset_nvram=origin.reset_nvram)
         program = find_emulator(live)
+        if live.type == DomainType.KVM:
+            emulator.check_kvm(program, self._cache)
         self.name_processor(live)
         assign_aliases(live)
         notes = self._prepare_disks(live)

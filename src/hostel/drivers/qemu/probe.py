@@ -46,9 +46,14 @@ def version(emulator: str) -> int:
     return 1_000_000 * major + 1_000 * minor + release
 
 
+def kvm_opens() -> bool:
+    """Whether this user may use KVM, which is all that libvirt asks for; a guest may still not run under it."""
+    return os.access("/dev/kvm", os.R_OK | os.W_OK)
+
+
 def kvm_runs(emulator: str, cache: Path) -> bool:
     """Whether KVM runs a guest here; asked once per boot, kernel and QEMU, and remembered in ``cache``."""
-    if not os.access("/dev/kvm", os.R_OK | os.W_OK):
+    if not kvm_opens():
         return False
 
     def ask() -> str:
