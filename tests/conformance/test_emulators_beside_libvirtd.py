@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -40,10 +41,13 @@ TAKEN = {"none": "", "wrapper": "{}/wrapper"}
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    made = tmp_path_factory.mktemp("emulators")
-    for parent in (made, *made.parents[:-2]):
-        parent.chmod(parent.stat().st_mode | 0o055)  # libvirt's daemon is another user
+def folder() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="hostel-emulators-") as path:
+        os.chmod(path, 0o755)  # libvirt's daemon is another user
+        yield filled(Path(path))
+
+
+def filled(made: Path) -> Path:
     for name, text in PROGRAMS.items():
         (made / name).write_text(text)
         (made / name).chmod(0o644 if name == "plain" else 0o755)
