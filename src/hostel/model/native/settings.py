@@ -14,14 +14,14 @@ def refused(name: str, reason: str, *, code: ErrorCode = ErrorCode.INTERNAL_ERRO
     return ModelError(name, reason, code=code)
 
 
-def whole_number(name: str, text: str, low: int = -(2**63), high: int = 2**63 - 1) -> int:
-    """Read a number that a setting has in its text.
+def whole_number(name: str, text: str, low: int = -(2**63), high: int = 2**63 - 1, *, base: int = 10) -> int:
+    """Read a number that a setting has in its text; with ``base`` 0 as C writes numbers.
 
     Raises:
         ModelError: it is none, or not between ``low`` and ``high``.
     """
     try:
-        number = read_integer(text) if len(text) <= 32 else None
+        number = read_integer(text, base) if len(text) <= 32 else None
     except ValueError:
         number = None
     if number is None or not low <= number <= high:

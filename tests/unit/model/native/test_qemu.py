@@ -69,6 +69,12 @@ def test_a_whole_command_line_is_a_document() -> None:
     assert [argument.value for argument in domain.qemu_commandline.arguments] == ["-boot", "splash=/s.jpg"]
 
 
+def said(domain: Domain) -> list[str]:
+    """What a machine of the document would be started with."""
+    assign_aliases(domain)
+    return build(domain, Context("/usr/bin/qemu-system-x86_64", Path("/run/monitor"), lambda name: None), SAID)
+
+
 @pytest.mark.parametrize(
     "line",
     [
@@ -79,9 +85,7 @@ def test_a_whole_command_line_is_a_document() -> None:
     ],
 )
 def test_the_document_makes_a_command_line_again(line: str) -> None:
-    domain = document.parse(read_qemu(line).format(), QEMU)
-    assign_aliases(domain)
-    argv = build(domain, Context("/usr/bin/qemu", Path("/run/monitor"), lambda name: None), SAID)
+    argv = said(document.parse(read_qemu(line).format(), QEMU))
     files = [json.loads(word).get("filename") for word in argv if word.startswith('{"driver": "file"')]
     assert sorted(files) == sorted(item.source.file for item in read_qemu(line).devices.disks if item.source)
 
@@ -94,18 +98,59 @@ def test_what_the_driver_says_is_read_again() -> None:
     <disk type='block'><driver type='raw' cache='none'/><source dev='/dev/x'/><target dev='sda' bus='scsi'/></disk>
     <interface type='user'><mac address='52:54:00:00:00:01'/><model type='virtio'/></interface>
     </devices></domain>"""
-    context = Context("/usr/bin/qemu-system-x86_64", Path("/run/monitor"), lambda name: None)
-
-    def said(domain: Domain) -> list[str]:
-        assign_aliases(domain)
-        return build(domain, context, SAID)
-
     once = said(document.parse(text, QEMU))
     again = said(document.parse(read_qemu(shlex.join(once)).format(), QEMU))
     kept = ("-blockdev", "-netdev", "-device", "-m", "-smp", "-machine")
     assert [pair for pair in itertools.pairwise(again) if pair[0] in kept] == [
         pair for pair in itertools.pairwise(once) if pair[0] in kept
     ]
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("host,hv_relaxed,hv_spinlocks=0x1fff,hv_vapic,hv_time,kvm=off",
+         "host,hv-time=on,hv-relaxed=on,hv-vapic=on,hv-spinlocks=0x1fff,kvm=off"),
+        ("host,migratable=off,+invtsc,host-phys-bits=on,-x2apic,topoext",
+         "host,invtsc=on,x2apic=off,topoext=on,migratable=off,host-phys-bits=on"),
+        ("host,hv-passthrough,l3-cache=on,host-cache-info=off",
+         "host,l3-cache=on,host-cache-info=off,hv-passthrough=on"),
+        ("host,hv_vendor_id=1234567890ab,hv-vpindex,hv-synic,hv-stimer,hv-stimer-direct=on",
+         "host,hv-vpindex=on,hv-synic=on,hv-stimer=on,hv-stimer-direct=on,hv-vendor-id=1234567890ab"),
+        ("qemu64,vendor=AuthenticAMD,lahf_lm,phys-bits=40,pmu=off,kvm_pv_eoi=on,tsc-frequency=2000000000",
+         "qemu64,lahf_lm=on,vendor=AuthenticAMD,phys-bits=40,tsc-frequency=2000000000,kvm-pv-eoi=on,pmu=off"),
+        ("max,hv-crash", "max,hv-crash"),
+    ],
+)  # fmt: skip
+def test_what_the_guest_is_told_of_the_hypervisor_is_said_in_the_document(words: str, expected: str) -> None:
+    domain = document.parse(read_qemu(f"{RUN}-accel kvm -cpu {words} -m 64 -rtc base=localtime").format(), QEMU)
+    argv = said(domain)
+    assert argv[argv.index("-cpu") + 1] == expected
+    assert domain.clock is not None
+    assert domain.clock.offset == "localtime"
+    assert domain.qemu_commandline is None
+
+
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [("host,hv-spinlocks=5", "'5'"), ("qemu64,host-cache-info=perhaps", "'host-cache-info'"),
+     ("qemu64,family=6", "'family'"), ("qemu64,migratable=7", "'migratable'")],
+)  # fmt: skip
+def test_what_no_document_says_of_a_processor_is_refused_by_name(words: str, name: str) -> None:
+    with pytest.raises(ModelError, match=name) as caught:
+        read_qemu(f"{RUN}-cpu {words}")
+    assert caught.value.path == "-cpu"
+
+
+def test_accelerator_and_board_are_read_with_their_properties() -> None:
+    line = f"{RUN}-machine pc,graphics=off -accel kvm,dirty-ring-size=4096 -cpu host,kvm=off -serial null -m 64"
+    argv = said(document.parse(read_qemu(line).format(), QEMU))
+    assert "kvm,dirty-ring-size=4096" in argv
+    assert "graphics=off" in argv[argv.index("-machine") + 1].split(",")
+    assert argv[argv.index("-cpu") + 1] == "host,kvm=off"
+    again = read_qemu(f"{RUN}-accel tcg,tb-size=64 -machine pc,graphics=off").format()
+    assert "<tb-cache unit='MiB'>64</tb-cache>" in again
+    assert "useserial" not in again
 
 
 def test_memory_of_its_own_is_said_where_it_is_not_what_qemu_takes_anyway() -> None:

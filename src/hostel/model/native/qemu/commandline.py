@@ -168,7 +168,7 @@ class Properties:
     def number(self, *names: str, low: int = 0, high: int = 2**63 - 1) -> int | None:
         """A number."""
         found = self.take(*names)
-        return None if found is None else whole_number(self.option, found, low, high)
+        return None if found is None else whole_number(self.option, found, low, high, base=0)
 
     def flag(self, *names: str) -> bool | None:
         """A property that is on or off."""

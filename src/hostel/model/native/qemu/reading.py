@@ -12,7 +12,7 @@ from pathlib import PurePosixPath
 from typing import Final
 
 from hostel.model.domain.clock import Clock
-from hostel.model.domain.cpu import Cpu, CpuFeature, CpuModel, Topology, Vcpu
+from hostel.model.domain.cpu import Vcpu
 from hostel.model.domain.devices.character import CharacterSource, CharacterType, Serial
 from hostel.model.domain.devices.controller import Controller, ControllerType
 from hostel.model.domain.devices.graphics import Graphics, GraphicsType, Listen
@@ -20,9 +20,9 @@ from hostel.model.domain.devices.input import Input
 from hostel.model.domain.devices.paravirtual import MemoryBalloon
 from hostel.model.domain.devices.video import Video, VideoModel
 from hostel.model.domain.domain import Domain, DomainType
-from hostel.model.domain.features import Features, SystemManagement
+from hostel.model.domain.features import DirtyRing, Features, Kvm, SystemManagement, Tcg, TranslationCache
 from hostel.model.domain.memory import Memory
-from hostel.model.domain.os import Loader, Os, OsType
+from hostel.model.domain.os import Bios, Loader, Os, OsType
 from hostel.model.domain.passthrough import QemuArgument, QemuCommandline, QemuVariable
 from hostel.model.native.qemu.boot import read_boot, read_firmware
 from hostel.model.native.qemu.commandline import CommandLine, Option, Properties, parse_command_line
@@ -30,6 +30,7 @@ from hostel.model.native.qemu.drive import SHORT, Drives
 from hostel.model.native.qemu.memory import MemoryObjects
 from hostel.model.native.qemu.network import Networks
 from hostel.model.native.qemu.place import pci_place
+from hostel.model.native.qemu.processor import read_cpu, read_smp
 from hostel.model.native.settings import refused, whole_number
 from hostel.units import parse_size
 
@@ -50,7 +51,7 @@ _NOT_OURS: Final = frozenset(("LC_ALL", "PATH", "HOME", "USER", "LOGNAME"))
 # Back ends of libvirt's own, which a machine gets anyway.
 _OWN_SOCKETS: Final = ("charmonitor", "charevents")
 _USB: Final = {"piix3-usb-uhci": "piix3-uhci", "qemu-xhci": "qemu-xhci", "nec-usb-xhci": "nec-xhci"}
-_MACHINE_ANYWAY: Final = ("usb", "dump-guest-core", "mem-merge", "graphics")
+_MACHINE_ANYWAY: Final = ("usb", "dump-guest-core", "mem-merge")
 
 
 def read_qemu(text: str) -> Domain:
@@ -75,6 +76,7 @@ class _Reader:
         self._kvm = False
         self._memories = MemoryObjects()
         self._own_memory: str | None = None
+        self._is_on_serial = False
         program = PurePosixPath(line.program).name
         self._read_program(program)
         machine = next((option.value for option in line.options if option.name in ("machine", "M")), "")
@@ -112,6 +114,9 @@ class _Reader:
         devices.disks, devices.interfaces = self._drives.disks, self._networks.interfaces
         devices.controllers = self._drives.controllers
         self._count_orders()
+        if self._is_on_serial and devices.serials:
+            self._os.bios = self._os.bios or Bios()
+            self._os.bios.use_serial = True
         variables = [
             QemuVariable(name=name, value=value)
             for name, value in self._line.environment.items()
@@ -184,6 +189,7 @@ class _Reader:
         self._own_memory = found.take("memory-backend") or self._own_memory
         chip = found.take("kernel_irqchip", "kernel-irqchip")
         self._features.ioapic = {"split": "qemu", "on": "kvm"}.get(chip or "")
+        self._is_on_serial = found.flag("graphics") is False
         found.ignore(*_MACHINE_ANYWAY)
         found.end()
 
@@ -194,6 +200,12 @@ class _Reader:
     def _accel(self, option: Option) -> None:
         found = Properties("accel", option.value, "accel")
         self._use(found.take("accel"))
+        ring, cache = found.number("dirty-ring-size"), found.number("tb-size", low=1)
+        if ring:
+            self._features.kvm = self._features.kvm or Kvm()
+            self._features.kvm.dirty_ring = DirtyRing(state=True, size=ring)
+        if cache is not None:
+            self._features.tcg = Tcg(tb_cache=TranslationCache(unit="MiB", value=cache))
         found.end()
 
     def _use(self, name: str | None) -> None:
@@ -205,44 +217,10 @@ class _Reader:
         self._kvm = self._kvm or ways[0] == "kvm"
 
     def _cpu(self, option: Option) -> None:
-        model, *words = option.value.split(",")
-        features = []
-        for word in words:
-            name, equals, state = word.partition("=")
-            if word[:1] in ("+", "-"):
-                name, state = word[1:], "on" if word[0] == "+" else "off"
-            elif not equals:
-                name, state = word, "on"
-            if state not in ("on", "off"):
-                raise refused("-cpu", f"'{word}' cannot be said in a document; write +feature or -feature")
-            features.append(CpuFeature(policy="require" if state == "on" else "disable", name=name))
-        topology = self._domain.cpu.topology if self._domain.cpu is not None else None
-        if model in ("host", "max"):
-            self._domain.cpu = Cpu(mode="host-passthrough" if model == "host" else "maximum", features=features)
-        else:
-            named = CpuModel(fallback="forbid", name=model)
-            self._domain.cpu = Cpu(mode="custom", match="exact", check="none", model=named, features=features)
-        self._domain.cpu.topology = topology
+        read_cpu(self._domain, self._features, option)
 
     def _smp(self, option: Option) -> None:
-        found = Properties("smp", option.value, "cpus")
-        count, most = found.number("cpus", low=1, high=65535), found.number("maxcpus", low=1, high=65535)
-        parts = {name: found.number(name, low=1, high=65535) for name in ("sockets", "dies", "cores", "threads")}
-        found.end()
-        total = 1
-        for part in parts.values():
-            total *= part or 1
-        most = most or (total if any(parts.values()) and count is None else count) or 1
-        if any(parts.values()):
-            missing, _ = divmod(most, total)
-            sockets = parts["sockets"] or max(missing, 1)
-            shape = {name: parts[name] or 1 for name in ("dies", "cores", "threads")}
-            if sockets * shape["dies"] * shape["cores"] * shape["threads"] != most:
-                raise refused("-smp", f"sockets, dies, cores and threads do not make {most} processors")
-            self._domain.cpu = self._domain.cpu or Cpu()
-            self._domain.cpu.topology = Topology(sockets=sockets, **shape)
-        now = count or most
-        self._domain.vcpu = Vcpu(value=most, current=now if now != most else None)
+        read_smp(self._domain, option)
 
     def _memory(self, option: Option) -> None:
         found = Properties("m", option.value, "size")
@@ -265,13 +243,17 @@ class _Reader:
         base = found.take("base") or "utc"
         if base not in ("utc", "localtime"):
             raise refused("-rtc", f"base='{base}': write utc or localtime")
-        self._domain.clock = Clock(offset=base)
+        self._set_clock(base)
         if found.take("clock") not in (None, "host") or found.take("driftfix") not in (None, "none"):
             self._past += option.words
         found.end()
 
     def _local_time(self, option: Option) -> None:
-        self._domain.clock = Clock(offset="localtime")
+        self._set_clock("localtime")
+
+    def _set_clock(self, offset: str) -> None:
+        timers = self._domain.clock.timers if self._domain.clock is not None else []
+        self._domain.clock = Clock(offset=offset, timers=timers)
 
     def _vnc(self, option: Option) -> None:
         found = Properties("vnc", option.value, "vnc")
