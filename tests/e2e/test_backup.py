@@ -25,6 +25,7 @@ from hostel.drivers.base.backup import (
     CheckpointXmlFlag,
     JobType,
 )
+from hostel.drivers.base.snapshot import SnapshotCreateFlag
 from hostel.drivers.qemu import blockjob
 from hostel.drivers.qemu.driver import QemuDriver
 from hostel.drivers.qemu.machines import Machines
@@ -39,6 +40,7 @@ from support.virsh import Ours
 pytestmark = [pytest.mark.qemu, pytest.mark.requires_tool("qemu-img")]
 MIB = 1 << 20
 SIZE = 4 * MIB
+DISK_ONLY = SnapshotCreateFlag.DISK_ONLY
 STEPS = tuple((Path(__file__).parents[2] / "src/hostel/drivers/qemu/backup").glob("*.py"))
 
 
@@ -117,6 +119,12 @@ def allocated(path: Path) -> int:
     """How many bytes of an image are its own."""
     said = json.loads(image.real_qemu_img("map", "--output=json", "-f", "qcow2", str(path)))
     return sum(item["length"] for item in said if item["data"] and item["depth"] == 0)
+
+
+def bitmaps(path: Path) -> set[str]:
+    """The names of an image's bitmaps, be it in use."""
+    said = json.loads(image.real_qemu_img("info", "-U", "--output=json", "-f", "qcow2", str(path)))
+    return {item["name"] for item in said["format-specific"]["data"].get("bitmaps", [])}
 
 
 def boots_of(home: Path, name: str, path: Path) -> int:
@@ -253,6 +261,34 @@ def test_checkpoints_say_what_changed_and_are_forgotten(machine: Machine) -> Non
         driver.domain_undefine(machine.ref)
     driver.domain_checkpoint_delete(one, CheckpointDeleteFlag.CHILDREN | CheckpointDeleteFlag.METADATA_ONLY)
     driver.domain_undefine(machine.ref, UndefineFlag.NONE)
+
+
+def test_checkpoint_from_before_an_overlay_is_forgotten_below_it(machine: Machine) -> None:
+    driver = machine.driver
+    machine.boot(start=True)
+    one, two = machine.checkpoint("one"), machine.checkpoint("two")
+    driver.domain_snapshot_create_xml(machine.ref, "<domainsnapshot><name>s</name></domainsnapshot>", DISK_ONLY)
+    three = machine.checkpoint("three")
+    driver.domain_checkpoint_delete(one)
+    assert bitmaps(machine.home / "vda.qcow2") == {"two"}
+    driver.domain_checkpoint_delete(three)
+    nodes = machine.ask("query-named-block-nodes")
+    assert isinstance(nodes, list)
+    formats = {node["node-name"]: node["ro"] for node in nodes if node["drv"] == "qcow2"}
+    assert formats == {"libvirt-1-format": True, "libvirt-2-format": False}
+    driver.domain_checkpoint_delete(two)
+    assert bitmaps(machine.home / "vda.qcow2") == set()
+    assert driver.domain_list_all_checkpoints(machine.ref) == []
+
+
+def test_checkpoint_of_no_disk_is_there_all_the_same(machine: Machine) -> None:
+    machine.boot(start=True)
+    none = "<disks><disk name='vda' checkpoint='no'/></disks>"
+    xml = f"<domaincheckpoint><name>none</name>{none}</domaincheckpoint>"
+    found = machine.driver.domain_checkpoint_create_xml(machine.ref, xml)
+    assert machine.driver.domain_list_all_checkpoints(machine.ref) == [found]
+    machine.driver.domain_checkpoint_delete(found)
+    assert machine.driver.domain_list_all_checkpoints(machine.ref) == []
 
 
 @pytest.mark.parametrize(

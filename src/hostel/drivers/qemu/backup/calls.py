@@ -77,15 +77,17 @@ class BackupCalls(Calls):
                 raise fault(ErrorCode.OPERATION_UNSUPPORTED, what, ErrorDomain.QEMU)
             prepare_checkpoint(found, machine, checkpoint)
             found.begin(checkpoint)
+            is_made = False
             try:
                 if flags & CheckpointCreateFlag.QUIESCE:
                     freeze(machine)
                 machine.ask("transaction", actions=bitmap_actions(machine, checkpoint))
+                is_made = True
             finally:
                 if flags & CheckpointCreateFlag.QUIESCE:
                     with contextlib.suppress(VirtError):
                         thaw(machine)
-                found.over(keep=_has_bitmaps(machine, checkpoint))
+                found.over(keep=is_made or _has_bitmaps(machine, checkpoint))
         return CheckpointRef(checkpoint.name or "", domain)
 
     def domain_list_all_checkpoints(
@@ -145,6 +147,8 @@ class BackupCalls(Calls):
     ) -> None:
         """Forget what has changed since; children before their parents."""
         check_together(flags)
+        from hostel.drivers.qemu.backup.bitmap import remove
+
         with self._checkpoints(checkpoint.domain) as (found, machine):
             found.get(checkpoint.name)
             names = [checkpoint.name]
@@ -156,8 +160,7 @@ class BackupCalls(Calls):
                     if machine is None:
                         what = "cannot delete checkpoint for inactive domain; start it, or give --metadata"
                         raise fault(ErrorCode.OPERATION_UNSUPPORTED, what, ErrorDomain.QEMU)
-                    for node in nodes_with(machine, name):
-                        machine.ask("block-dirty-bitmap-remove", node=node, name=name)
+                    remove(machine, found.get(name))
                 found.remove(name)
 
     def domain_backup_begin(
@@ -188,12 +191,14 @@ class BackupCalls(Calls):
             for name in {backup.incremental, *(disk.incremental for disk in backup.disks.disks)} - {None}:
                 found.get(name or "")
             suffix = checkpoint.name if checkpoint is not None else None
+            is_begun = False
             try:
                 reuse = bool(flags & BackupBeginFlag.REUSE_EXTERNAL)
                 begin(machine, backup, actions, suffix or str(int(time.time())), reuse=reuse)
+                is_begun = True
             finally:
                 if checkpoint is not None:
-                    found.over(keep=_has_bitmaps(machine, checkpoint))
+                    found.over(keep=is_begun or _has_bitmaps(machine, checkpoint))
 
     def domain_backup_get_xml_desc(self, domain: DomainRef) -> str:
         """The document of the backup that is under way."""
@@ -272,16 +277,9 @@ def bitmap_actions(machine: Running, checkpoint: Checkpoint) -> list[dict[str, A
     ]
 
 
-def nodes_with(machine: Running, name: str) -> list[str]:
-    """The nodes that have a bitmap of this name."""
-    return [
-        node["node-name"]
-        for node in machine.ask("query-named-block-nodes", flat=True)
-        if any(item.get("name") == name for item in node.get("dirty-bitmaps", []))
-    ]
-
-
 def _has_bitmaps(machine: Running, checkpoint: Checkpoint) -> bool:
+    from hostel.drivers.qemu.backup.bitmap import nodes_with
+
     wanted = set(_tracked(machine, checkpoint))
     return bool(wanted) and wanted <= set(nodes_with(machine, checkpoint.name or ""))
 
