@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from hostel.drivers.base import DomainRef, DomainState, UndefineFlag
-from hostel.drivers.base.block import BlockCommitFlag, BlockJobAbortFlag
+from hostel.drivers.base.block import BlockCommitFlag, BlockCopyFlag, BlockJobAbortFlag
 from hostel.drivers.base.domain import Affect
 from hostel.drivers.base.snapshot import SnapshotCreateFlag, SnapshotDeleteFlag, SnapshotRef, SnapshotRevertFlag
 from hostel.drivers.qemu.block.chain import images
@@ -133,6 +133,53 @@ def test_disk_that_a_snapshot_leaves_out_is_not_touched_by_going_back(machine: S
     machine.delete(whole)
     machine.delete(part)
     machine.check()
+
+
+def test_guest_waits_for_whoever_keeps_a_disk_by_hand(machine: Still) -> None:
+    by_hand = "<disk name='vdb' snapshot='manual'/>"
+    machine.start()
+    nowhere = f"<disk name='vda' snapshot='external'><source file='{machine.home}/none/vda'/></disk>"
+    with pytest.raises(VirtError, match="No such file"):
+        machine.create("none", DISK_ONLY, f"<disks>{nowhere}{by_hand}</disks>")
+    assert machine.driver.domain_get_state(machine.ref).state == DomainState.RUNNING
+    machine.create("part", DISK_ONLY, f"<disks>{by_hand}</disks>")
+    assert machine.driver.domain_get_state(machine.ref).state == DomainState.PAUSED
+    machine.driver.domain_resume(machine.ref)
+    memory = f"<memory snapshot='external' file='{machine.home}/memory'/>"
+    machine.create("whole", SnapshotCreateFlag.LIVE, f"{memory}<disks>{by_hand}</disks>")
+    assert machine.driver.domain_get_state(machine.ref).state == DomainState.RUNNING
+    machine.create("halted", more=f"<memory snapshot='external' file='{machine.home}/more'/><disks>{by_hand}</disks>")
+    assert machine.driver.domain_get_state(machine.ref).state == DomainState.PAUSED
+    assert Path(machine.file("vdb")).name == "vdb.qcow2"
+    assert Path(machine.file("vda")).name == "vda.halted"
+
+
+def test_disk_that_other_guests_write_is_put_on_no_overlay(tmp_path: Path, driver: QemuDriver) -> None:
+    (tmp_path / "shared.raw").write_bytes(bytes(MIB))
+    shared = disk(tmp_path / "shared.raw", more="<shareable/>")
+    ref = driver.domain_define_xml(domain_xml(tmp_path, shared))
+    xml = "<domainsnapshot><name>s</name></domainsnapshot>"
+    for is_running in (False, True):
+        if is_running:
+            ref = driver.domain_create(ref)
+        with pytest.raises(VirtError, match="shared access for disk 'vda' requires") as caught:
+            driver.domain_snapshot_create_xml(ref, xml, DISK_ONLY)
+        assert caught.value.code is ErrorCode.CONFIG_UNSUPPORTED
+    assert sorted(path.name for path in tmp_path.glob("shared*")) == ["shared.raw"]
+
+
+def test_memory_is_not_kept_while_a_disk_is_copied(machine: Still) -> None:
+    machine.start()
+    copy = f"<disk type='file'><source file='{machine.home}/copy'/><driver type='qcow2'/></disk>"
+    machine.driver.domain_block_copy(machine.ref, "vdb", copy, flags=BlockCopyFlag.TRANSIENT_JOB)
+    with pytest.raises(VirtError, match="disk 'vdb' already in active block job") as caught:
+        machine.create("s", DISK_ONLY)
+    assert caught.value.code is ErrorCode.BLOCK_COPY_ACTIVE
+    memory = f"<memory snapshot='external' file='{machine.home}/memory'/>"
+    with pytest.raises(VirtError, match="domain has active block job"):
+        machine.create("s", more=f"{memory}{WITHOUT_VDB}")
+    machine.create("s", DISK_ONLY, WITHOUT_VDB)
+    machine.driver.domain_block_job_abort(machine.ref, "vdb")
 
 
 def test_overlay_that_keeps_a_snapshot_inside_is_not_merged(machine: Still) -> None:

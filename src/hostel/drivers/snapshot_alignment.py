@@ -24,7 +24,7 @@ class Plan(NamedTuple):
     disks: list[tuple[Disk, SnapshotDisk]]
 
     def of(self, place: str) -> list[tuple[Disk, SnapshotDisk]]:
-        """Those that are kept ``internal`` or ``external``."""
+        """Those that are kept ``internal`` or ``external``, or by somebody else: ``manual``."""
         return [(disk, wanted) for disk, wanted in self.disks if wanted.snapshot == place]
 
     def disks_of(self, place: str) -> list[Disk]:

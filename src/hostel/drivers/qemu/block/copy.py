@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 from typing import Any, Final
 
@@ -109,6 +111,8 @@ def _prepare(machine: Running, disk: Disk, target: Image, flags: BlockCopyFlag) 
         raise fault(ErrorCode.CONFIG_UNSUPPORTED, what, ErrorDomain.QEMU)
     is_made = _check_target(target, disk, is_reused=is_reused)
     mirror = Mirror(type=target.type, job="copy", image_format=ImageFormat(type=target.format), source=target.source)
+    if target.type == SourceType.FILE:  # as older clients look for it
+        mirror.file, mirror.format_name = target.path, target.format
     assert mirror.source is not None
     mirror.source.index = target.number
     if is_shallow:
@@ -149,9 +153,9 @@ def _check_target(target: Image, disk: Disk, *, is_reused: bool) -> bool:
     except OSError as error:
         raise system_fault(error, f"unable to access copy target '{path}'", ErrorDomain.QEMU) from error
     if not there and is_reused:
-        what = f"missing destination file for disk {disk.target.dev}: {path}"
-        raise fault(ErrorCode.INVALID_ARG, what, ErrorDomain.QEMU)
-    if target.type == SourceType.BLOCK and there:
+        missing = FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
+        raise system_fault(missing, f"missing destination file for disk {disk.target.dev}: {path}", ErrorDomain.QEMU)
+    if target.type == SourceType.BLOCK and there and (is_reused or not size):
         return False
     if there and not is_reused and size:
         what = f"external destination file for disk {disk.target.dev} already exists and is not a block device: {path}"

@@ -146,6 +146,17 @@ def _record(disk: Disk, kind: str, word: str, *, top: int = 0, base: int = 0, de
     return BlockJob(name=name, kind=kind, disk=disk.target.dev, top=top, base=base, delete=delete, old=first.path)
 
 
+def check_without_job(machine: Running, disk: Disk) -> None:
+    """Refuse a disk that has a job already.
+
+    Raises:
+        VirtError: ``BLOCK_COPY_ACTIVE``, with what to do first.
+    """
+    if job_of(machine, disk) is not None:
+        what = f"disk '{disk.target.dev}' already in active block job; end it with blockjob --abort or --pivot"
+        raise fault(ErrorCode.BLOCK_COPY_ACTIVE, f"block copy still active: {what}", ErrorDomain.QEMU)
+
+
 def check_free(machine: Running, disk: Disk) -> None:
     """Refuse a disk that has a job already, or no image.
 
@@ -153,9 +164,7 @@ def check_free(machine: Running, disk: Disk) -> None:
         VirtError: with what to do first.
     """
     check_jobs_supported(disk)
-    if job_of(machine, disk) is not None:
-        what = f"disk '{disk.target.dev}' already in active block job; end it with blockjob --abort or --pivot"
-        raise fault(ErrorCode.BLOCK_COPY_ACTIVE, f"block copy still active: {what}", ErrorDomain.QEMU)
+    check_without_job(machine, disk)
     if next(images(disk), None) is None:
         raise fault(ErrorCode.CONFIG_UNSUPPORTED, f"disk {disk.target.dev} has no source file", ErrorDomain.QEMU)
 

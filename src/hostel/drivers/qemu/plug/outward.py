@@ -11,6 +11,7 @@ from typing import Final
 
 from hostel.drivers.fault import fault
 from hostel.drivers.qemu import transient
+from hostel.drivers.qemu.block.jobs import check_without_job
 from hostel.drivers.qemu.command.context import alias_of
 from hostel.drivers.qemu.helper.virtiofs import is_virtiofs
 from hostel.drivers.qemu.lockmanager import holding
@@ -197,9 +198,7 @@ def _check_disk(machine: Running, disk: Disk) -> None:
         raise _not_hot(f"disk device type '{disk.device}' cannot be detached")
     if disk.target.bus not in _HOT:
         raise _not_hot("This type of disk cannot be hot unplugged")
-    if any(job.disk == disk.target.dev for job in machine.status.jobs):
-        what = f"disk '{disk.target.dev}' already in active block job; end it with blockjob --abort or --pivot"
-        raise fault(ErrorCode.BLOCK_COPY_ACTIVE, f"block copy still active: {what}", ErrorDomain.QEMU)
+    check_without_job(machine, disk)
 
 
 def _is_busy(domain: Domain, controller: Controller) -> bool:

@@ -24,6 +24,7 @@ from hostel.drivers.qemu import savefile
 from hostel.drivers.qemu.backup.checkpoints import Checkpoints
 from hostel.drivers.qemu.block.chain import images
 from hostel.drivers.qemu.block.create import create_over
+from hostel.drivers.qemu.block.jobs import check_without_job
 from hostel.drivers.qemu.machines import invalid
 from hostel.drivers.qemu.running import Calls, Running, no_domain
 from hostel.drivers.qemu.snapshot.catalog import Catalog, Intent, as_kind
@@ -197,9 +198,11 @@ class SnapshotCalls(Calls):
         file = snapshot.memory.file if snapshot.memory is not None else None
         snapshot.memory = SnapshotMemory(snapshot=place, file=file if place == "external" else None)
         plan = align(snapshot, disks, default)
-        if machine is not None and machine.status.jobs:
-            busy = {job.disk for job in machine.status.jobs}
-            if any(wanted.snapshot != "no" and wanted.name in busy for _, wanted in plan.disks):
+        if machine is not None:
+            for disk, wanted in plan.disks:
+                if wanted.snapshot != "no":
+                    check_without_job(machine, disk)
+            if place != "no" and machine.status.jobs:
                 raise invalid("domain has active block job; end it with blockjob --abort or --pivot")
         if machine is None and plan.of("external"):
             self.check_no_saved_memory(domain.name)
@@ -235,7 +238,7 @@ class SnapshotCalls(Calls):
             if machine is not None:
                 if quiesce:
                     freeze(machine)
-                self._make_live(machine, snapshot, plan, reuse=reuse)
+                self._make_live(machine, snapshot, plan, flags)
             elif plan.of("internal"):
                 assert isinstance(snapshot.domain, Domain)
                 inside.create_stored(self.kept(snapshot.domain, plan.disks_of("internal")), name)
@@ -256,14 +259,16 @@ class SnapshotCalls(Calls):
         assert isinstance(snapshot.domain, Domain)
         return snapshot.domain.name
 
-    def _make_live(self, machine: Running, snapshot: Snapshot, plan: Plan, *, reuse: bool) -> None:
+    def _make_live(self, machine: Running, snapshot: Snapshot, plan: Plan, flags: SnapshotCreateFlag) -> None:
+        """Make it of a machine that runs; where a disk is ``manual`` the guest waits for whoever keeps that one."""
         from hostel.drivers.qemu import savefile
         from hostel.drivers.qemu.saving import SNAPSHOT, lasting, write_memory
         from hostel.drivers.qemu.snapshot import inside
         from hostel.drivers.qemu.snapshot.overlay import take
 
         memory = snapshot.memory.file if snapshot.memory is not None else None
-        runs = snapshot.state == "running"
+        runs = bool(machine.ask("query-status").get("running"))
+        waits = runs and bool(plan.of("manual")) and not flags & SnapshotCreateFlag.LIVE
         if plan.of("internal"):
             inside.save(machine, self.kept(machine.domain, plan.disks_of("internal")), snapshot.name or "")
             return
@@ -271,7 +276,12 @@ class SnapshotCalls(Calls):
             way = savefile.packing(machine.settings.formats.snapshot, "snapshot")
             machine.save(paused=int(PausedReason.SNAPSHOT), resumes=runs)
             write_memory(machine, Path(memory), lasting(machine.domain), runs=runs, way=way, operation=SNAPSHOT)
-        take(machine, plan.of("external"), reuse=reuse)
+        elif waits:
+            machine.save(paused=int(PausedReason.SNAPSHOT), resumes=True)
+            machine.ask("stop")
+        take(machine, plan.of("external"), reuse=bool(flags & SnapshotCreateFlag.REUSE_EXT))
+        if waits:
+            machine.save(resumes=False)
 
     def _stop(self, machine: Running) -> None:
         from hostel.drivers.qemu.snapshot.revert import stop

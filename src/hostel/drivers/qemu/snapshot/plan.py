@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from pathlib import Path
 
 from hostel.drivers.base.snapshot import SnapshotCreateFlag
-from hostel.drivers.fault import fault
+from hostel.drivers.fault import fault, system_fault
 from hostel.drivers.qemu.block.chain import check_jobs_supported
 from hostel.drivers.snapshot_alignment import Plan
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
@@ -42,7 +43,9 @@ def check(snapshot: Snapshot, plan: Plan, *, is_active: bool, flags: SnapshotCre
             raise _unsupported(f"internal snapshot for disk {wanted.name} unsupported for storage type {fmt}")
     if internal and isinstance(snapshot.domain, Domain):
         _check_variables(snapshot.domain.os)
-    for _, wanted in external:
+    for disk, wanted in external:
+        if disk.shareable and not disk.readonly:  # an overlay is one guest's alone; the others write on below it
+            raise _unsupported(f"shared access for disk '{wanted.name}' requires use of supported storage format")
         _check_overlay(wanted, reuse=bool(flags & SnapshotCreateFlag.REUSE_EXT))
     if not internal and not external and memory in (None, "no"):
         raise _unsupported("nothing selected for snapshot")
@@ -79,7 +82,8 @@ def _check_overlay(wanted: SnapshotDisk, *, reuse: bool) -> None:
     except OSError:
         status = None
     if status is None and reuse:
-        raise _unsupported(f"missing existing file for disk {wanted.name}: {path}")
+        missing = FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
+        raise system_fault(missing, f"missing existing file for disk {wanted.name}: {path}", ErrorDomain.QEMU)
     if status is not None and not reuse and stat.S_ISREG(status.st_mode) and status.st_size:
         raise _unsupported(
             f"external snapshot file for disk {wanted.name} already exists and is not a block device: {path}"
