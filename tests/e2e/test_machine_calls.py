@@ -138,6 +138,11 @@ def test_statistics_of_running_and_other_domains(driver: QemuDriver, ref: Domain
     assert found["guest"]["block.0.name"] == "vda"
     assert int(found["guest"]["block.0.rd.bytes"]) > 0
     assert found["guest"]["block.0.capacity"] == MIB
+    # The end of what was written, and what the host gives for it.
+    assert 0 < int(found["guest"]["block.0.allocation"]) <= MIB
+    assert found["guest"]["block.0.physical"] == (tmp_path / "disk.img").stat().st_blocks * 512
+    assert found["guest"]["block.0.backingIndex"] == 1
+    assert found["other"]["block.0.capacity"] == found["other"]["block.0.physical"] == MIB
     assert int(found["guest"]["cpu.time"]) > 0
     assert found["other"]["state.state"] == 5
     [(_, only)] = driver.connect_get_all_domain_stats([ref], StatsFlag.STATE)

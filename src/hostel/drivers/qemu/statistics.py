@@ -14,8 +14,7 @@ from hostel.drivers.base.domain import Affect
 from hostel.drivers.base.machine import StatsFlag
 from hostel.drivers.fault import fault
 from hostel.drivers.qemu import process
-from hostel.drivers.qemu.block.chain import images
-from hostel.drivers.qemu.block.sizes import counters, live_info
+from hostel.drivers.qemu.block.statistics import block_statistics
 from hostel.drivers.qemu.machines import invalid
 from hostel.drivers.qemu.running import Calls, Running, no_domain
 from hostel.drivers.qemu.status import Status
@@ -39,11 +38,6 @@ _BALLOON: Final = {
     "unused": "unused", "available": "available", "usable": "usable", "last_update": "last-update",
     "disk_caches": "disk_caches", "hugetlb_pgalloc": "hugetlb_pgalloc", "hugetlb_pgfail": "hugetlb_pgfail",
     "rss": "rss",
-}  # fmt: skip
-_BLOCK: Final = {
-    "rd_operations": "rd.reqs", "rd_bytes": "rd.bytes", "rd_total_times": "rd.times", "wr_operations": "wr.reqs",
-    "wr_bytes": "wr.bytes", "wr_total_times": "wr.times", "flush_operations": "fl.reqs",
-    "flush_total_times": "fl.times",
 }  # fmt: skip
 
 
@@ -152,7 +146,7 @@ def _counted_by(machine: Running | None, document: Domain, stats: StatsFlag, *, 
     if machine is not None and _wants(stats, StatsFlag.INTERFACE):
         found |= _interfaces(document)
     if _wants(stats, StatsFlag.BLOCK):
-        found |= _blocks(machine, document, backing=backing)
+        found |= block_statistics(machine, document, backing=backing)
     if machine is not None and _wants(stats, StatsFlag.IOTHREAD):
         found |= _iothreads(machine)
     if machine is not None and _wants(stats, StatsFlag.DIRTYRATE):
@@ -299,30 +293,4 @@ def _interfaces(document: Domain) -> dict[str, int | str]:
         told = _counted(interface, name)
         words = [f"{way}.{what}" for way in ("rx", "tx") for what in _NET]
         found |= {f"net.{number}.{word}": value for word, value in zip(words, told or (), strict=told is not None)}
-    return found
-
-
-def _blocks(machine: Running | None, document: Domain, *, backing: bool) -> dict[str, int | str]:
-    disks = document.devices.disks
-    found: dict[str, int | str] = {"block.count": len(disks)}
-    told = counters(machine) if machine is not None else {}
-    rows = 0
-    for disk in disks:
-        for depth, top in enumerate(images(disk) if backing else list(images(disk))[:1]):
-            prefix = f"block.{rows}"
-            found[f"{prefix}.name"] = disk.target.dev
-            if backing:
-                found[f"{prefix}.backingIndex"] = top.number
-            found[f"{prefix}.path"] = top.path
-            if machine is not None and depth == 0:
-                for word, number in told.get(disk.alias or "", {}).items():
-                    found[f"{prefix}.{_BLOCK[word]}"] = number
-                sizes = live_info(machine, disk)
-                found[f"{prefix}.allocation"], found[f"{prefix}.capacity"] = sizes.allocation, sizes.capacity
-                found[f"{prefix}.physical"] = sizes.physical
-            rows += 1
-        if disk.source is None:
-            found[f"block.{rows}.name"] = disk.target.dev
-            rows += 1
-    found["block.count"] = rows
     return found

@@ -11,7 +11,7 @@ from hostel.drivers.base import DomainRef
 from hostel.drivers.base.block import BlockInfo, BlockResizeFlag, DiskError
 from hostel.drivers.base.domain import Affect
 from hostel.drivers.fault import fault, system_fault
-from hostel.drivers.qemu.block.chain import find_disk, images
+from hostel.drivers.qemu.block.chain import Image, find_disk, images
 from hostel.drivers.qemu.command.context import alias_of
 from hostel.drivers.qemu.command.disk import format_node, storage_node, throttle, top_node
 from hostel.drivers.qemu.machines import failed
@@ -72,19 +72,10 @@ class SizeCalls(Calls):
             return self._stored_info(found)
 
     def _stored_info(self, disk: Disk) -> BlockInfo:
-        """Sizes of a disk that no QEMU has open: what its file says of itself."""
-        from hostel.drivers.storage.inspect import inspect
-
+        """Sizes of a disk that no QEMU has open."""
         copy = disk.copy()
         self._launcher.prepare(copy)
-        top = next(images(copy))
-        try:
-            facts = inspect(os.path.basename(top.path), top.path)
-        except OSError as error:
-            raise system_fault(error, f"cannot look at '{top.path}'", ErrorDomain.QEMU) from error
-        if facts is None:
-            raise failed(f"'{top.path}' is no file or device")
-        return BlockInfo(facts.capacity if top.format != "raw" else facts.physical, facts.allocation, facts.physical)
+        return stored_info(next(images(copy)))
 
     def domain_get_disk_errors(self, domain: DomainRef) -> list[DiskError]:
         """Disks that an error has stopped."""
@@ -175,6 +166,23 @@ def _disk(domain: Domain, name: str) -> Disk:
         what = f"disk '{name}' does not currently have a source assigned"
         raise fault(ErrorCode.INVALID_ARG, what, ErrorDomain.QEMU)
     return disk
+
+
+def stored_info(image: Image) -> BlockInfo:
+    """Sizes of an image that no QEMU has open: what its file says of itself.
+
+    Raises:
+        VirtError: there is none, or it cannot be read.
+    """
+    from hostel.drivers.storage.inspect import inspect
+
+    try:
+        facts = inspect(os.path.basename(image.path), image.path)
+    except OSError as error:
+        raise system_fault(error, f"cannot look at '{image.path}'", ErrorDomain.QEMU) from error
+    if facts is None:
+        raise failed(f"'{image.path}' is no file or device")
+    return BlockInfo(facts.capacity if image.format != "raw" else facts.physical, facts.allocation, facts.physical)
 
 
 def counters(machine: Running) -> dict[str, dict[str, int]]:

@@ -37,10 +37,12 @@ _ENCRYPTIONS: Final = {"qcow": "aes", "luks": "luks"}
 def number_images(disks: Iterable[Disk], last: int = 0) -> int:
     """Give each image of these disks that has none a number, from ``last`` on; returns the last one given.
 
-    As libvirt does: from the last disk to the first, and in a disk from the top of its chain down.
+    As libvirt does: from the last disk to the first, in a disk from the top of its chain down, and with a number for
+    the medium that an empty drive has not.
     """
     for disk in reversed(list(disks)):
         if is_empty(disk):
+            last += 1
             continue
         images: list[DiskSource | BackingStore] = [disk.source or DiskSource()]
         backing = disk.backing_store
