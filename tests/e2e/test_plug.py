@@ -83,7 +83,7 @@ def test_disk_is_plugged_in_with_an_alias_and_an_address(
     assert found is not None
     assert found.address is not None
     assert found.alias in in_qemu(tmp_path)[0]
-    with pytest.raises(VirtError, match=f"target {dev} already exists"):
+    with pytest.raises(VirtError, match=f"target '{dev}' duplicated for disk sources '.*a.qcow2' and '.*b.qcow2'"):
         driver.domain_attach_device_flags(ref, disk(tmp_path / "b.qcow2", "qcow2", dev=dev, bus=bus), Affect.LIVE)
 
 
@@ -258,6 +258,22 @@ def test_medium_is_changed_ejected_and_put_in(tmp_path: Path, driver: QemuDriver
     driver.domain_update_device_flags(ref, cdrom(tmp_path / "one.iso"), Affect.LIVE | Affect.CONFIG)
     assert inside() == "one.iso"
     assert "two.iso" not in driver.domain_get_xml_desc(ref)
+    driver.domain_attach_device_flags(ref, cdrom(tmp_path / "two.iso"), Affect.LIVE)
+    assert inside() == "two.iso"
+    with pytest.raises(VirtError, match="target hdc already exists"):
+        driver.domain_attach_device_flags(ref, cdrom(tmp_path / "two.iso"), Affect.CONFIG)
+    with pytest.raises(VirtError, match="disk type of 'vda' does not support ejectable media"):
+        driver.domain_attach_device_flags(ref, cdrom(tmp_path / "two.iso", dev="vda"), Affect.LIVE)
+
+
+def test_disk_comes_among_those_of_its_bus(tmp_path: Path, driver: QemuDriver) -> None:
+    ref = start(driver, tmp_path, cdrom(None))
+    more = disk(tmp_path / "a.qcow2", "qcow2", dev="vdb").replace(" bus='virtio'", "")
+    driver.domain_attach_device_flags(ref, more, Affect.LIVE | Affect.CONFIG)
+    for flags in (DomainXmlFlag.NONE, DomainXmlFlag.INACTIVE):
+        document = Domain.parse(driver.domain_get_xml_desc(ref, flags))
+        names = [item.target.dev for item in document.devices.disks]
+        assert names.index("vdb") == names.index("vda") + 1 < names.index("hdc")
 
 
 def test_what_qemu_refuses_leaves_everything_as_it_was(tmp_path: Path, driver: QemuDriver) -> None:

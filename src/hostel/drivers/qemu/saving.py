@@ -187,7 +187,7 @@ class SaveCalls(Calls):
         self.domain_save_image_define_xml(str(self._managed(domain)), xml, flags)
 
     def _managed(self, domain: DomainRef) -> Path:
-        if self._machines.definitions.read(domain.name) is None:
+        if self._machines.definitions.read(domain.name) is None and self._machines.seen(domain.name) is None:
             raise no_domain(f"name '{domain.name}'")
         if not self.domain_has_managed_save_image(domain):
             raise invalid("domain does not have managed save image")

@@ -21,7 +21,7 @@ class DeviceCalls(Calls):
         """Attach a device."""
         from hostel.drivers.qemu.plug.definition import attach
         from hostel.drivers.qemu.plug.element import read_device
-        from hostel.drivers.qemu.plug.inward import plug_in
+        from hostel.drivers.qemu.plug.inward import plug_in, put_in
         from hostel.drivers.qemu.plug.leases import attach_lease
 
         given = read_device(xml)
@@ -29,7 +29,7 @@ class DeviceCalls(Calls):
             changed = self._changed(both.definition, lambda definition: attach(definition, given))
             if both.running is not None and isinstance(given.device, Lease):
                 attach_lease(both.running, given.device)
-            elif both.running is not None:
+            elif both.running is not None and not put_in(both.running, given, self._launcher):
                 plug_in(both.running, given, self._launcher)
             if changed is not None:
                 self._define(changed)

@@ -12,8 +12,10 @@ from hostel.drivers.qemu.command.memory import MODULE, up
 from hostel.drivers.qemu.machines import failed
 from hostel.drivers.qemu.plug.matching import matching, missing
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
+from hostel.model.domain.completing.disk import guess_bus, sorted_disks
 from hostel.model.domain.devices.address import PciAddress
 from hostel.model.domain.devices.device import Device
+from hostel.model.domain.devices.disk import Disk
 from hostel.model.domain.devices.interface import Interface
 from hostel.model.domain.devices.platform import MemoryDevice
 from hostel.model.domain.domain import Devices, Domain
@@ -69,7 +71,10 @@ def not_done(what: str, given: Given, code: ErrorCode = ErrorCode.OPERATION_UNSU
 
 
 def insert(domain: Domain, given: Given) -> Device:
-    """Put a copy of the device into a document; returns it. Memory makes the machine's more."""
+    """Put a copy of the device into a document; returns it.
+
+    A disk comes among those of its bus, memory makes the machine's more.
+    """
     device = given.device.copy()
     assert isinstance(device, Device)
     place = getattr(domain.devices, given.place)
@@ -77,6 +82,9 @@ def insert(domain: Domain, given: Given) -> Device:
         place.append(device)
     else:
         setattr(domain.devices, given.place, device)
+    if isinstance(device, Disk):
+        device.target.bus = device.target.bus or guess_bus(device)
+        domain.devices.disks = sorted_disks(domain.devices.disks)
     if isinstance(device, MemoryDevice):
         size = device.target.size
         size.value, size.unit = up(size.to_kib(), MODULE), "KiB"

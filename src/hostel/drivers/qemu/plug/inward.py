@@ -18,6 +18,7 @@ from hostel.drivers.fault import fault
 from hostel.drivers.link import tap
 from hostel.drivers.qemu import locking, transient, vsock
 from hostel.drivers.qemu.alias import assign_aliases
+from hostel.drivers.qemu.block.chain import images
 from hostel.drivers.qemu.command import (
     character,
     controller,
@@ -42,6 +43,7 @@ from hostel.drivers.qemu.plug.chardev import backend
 from hostel.drivers.qemu.plug.definition import is_taken
 from hostel.drivers.qemu.plug.element import LASTING_LIVE, Given, by_alias, insert, not_done
 from hostel.drivers.qemu.plug.graph import free_backend, sweep_backends, sweep_nodes
+from hostel.drivers.qemu.plug.medium import change_medium
 from hostel.drivers.qemu.running import Running
 from hostel.drivers.qemu.status import Plug
 from hostel.errors import ErrorCode, ErrorDomain, QmpError, VirtError
@@ -75,6 +77,7 @@ _JOINED: Final = (
     InterfaceType.NULL, InterfaceType.VDS,
 )  # fmt: skip
 _TAKEN: Final = (DiskBus.VIRTIO, DiskBus.SCSI, DiskBus.USB, DiskBus.IDE, DiskBus.SATA)
+_DRIVES: Final = (DiskDevice.CDROM, DiskDevice.FLOPPY)
 # Options of the command line, and the commands that do the same to a running machine.
 _COMMANDS: Final = {
     "-blockdev": "blockdev-add", "-device": "device_add", "-netdev": "netdev_add", "-object": "object-add",
@@ -83,6 +86,26 @@ _COMMANDS: Final = {
 _UNDO: Final = {
     "-device": "device_del", "-netdev": "netdev_del", "-object": "object-del", "-chardev": "chardev-remove",
 }  # fmt: skip
+
+
+def put_in(machine: Running, given: Given, launcher: Launcher) -> bool:
+    """Put what is in a given drive for media into the one that is there already, as ``attach-disk`` is used too.
+
+    Returns:
+        Whether there is one.
+
+    Raises:
+        VirtError: what is there takes no media, or not this one.
+    """
+    if not (isinstance(given.device, Disk) and given.device.device in _DRIVES):
+        return False
+    drive = _of_target(machine.domain, given.device)
+    if drive is None:
+        return False
+    if drive.device not in _DRIVES:
+        raise unsupported(f"disk type of '{drive.target.dev}' does not support ejectable media")
+    change_medium(machine, drive, given.device, launcher, force=False)
+    return True
 
 
 def plug_in(machine: Running, given: Given, launcher: Launcher) -> Device:
@@ -228,8 +251,10 @@ def _check_hot(domain: Domain, given: Given) -> None:
         raise not_done("live attach", given)
     match device:
         case Disk():
-            if any(item.target.dev == device.target.dev for item in domain.devices.disks):
-                raise fault(ErrorCode.OPERATION_FAILED, f"target {device.target.dev} already exists", ErrorDomain.QEMU)
+            if (held := _of_target(domain, device)) is not None:
+                paths = " and ".join(f"'{_path(item) or '<null>'}'" for item in (held, device))
+                what = f"target '{device.target.dev}' duplicated for disk sources {paths}"
+                raise fault(ErrorCode.XML_ERROR, what, ErrorDomain.DOMAIN)
             if device.device == DiskDevice.FLOPPY:
                 raise _not_hot("floppy device hotplug isn't supported")
         case Controller():
@@ -249,6 +274,15 @@ def _check_hot(domain: Domain, given: Given) -> None:
     alias = getattr(device, "alias", None)
     if alias is not None and by_alias(domain, alias) is not None:
         raise unsupported(f"non unique alias detected: {alias}")
+
+
+def _of_target(domain: Domain, disk: Disk) -> Disk | None:
+    return next((item for item in domain.devices.disks if item.target.dev == disk.target.dev), None)
+
+
+def _path(disk: Disk) -> str | None:
+    top = next(images(disk), None)
+    return top.path if top is not None else None
 
 
 def _check_small(domain: Domain, given: Given) -> None:
