@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import shlex
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from lxml import etree
 
 from hostel.drivers.registry import open_drivers
-from hostel.drivers.schema import VALIDATED
+from hostel.drivers.schema import VALIDATED, check_schema
 from hostel.drivers.store import Directories
+from hostel.errors import ErrorCode, VirtError
 from hostel.objects import Connection
 from hostel.wire.rpc.programs import REMOTE
 from support import hosteld
+from support.relaxng import SCHEMAS, Schema
 from support.virsh import run_lines
 
 DOMAIN = (
@@ -94,3 +99,83 @@ def test_every_procedure_that_validates_has_a_document_and_flags(name: str) -> N
     fields = REMOTE.by_name[name].arguments.fields
     assert any("xml" in field.name for field in fields)
     assert fields[-1].name == "flags"
+
+
+# By kind: its schema, and what of it we refuse: of which libvirt makes nothing, or refuses beyond its schema.
+SCHEMAS_OF = {
+    "secret": ("secret", ()),
+    "network filter": ("nwfilter", ("Write an IPv4 address", "The bits of a mask", "Write a variable")),
+    "network filter binding": ("nwfilterbinding", ()),
+    "node device": (
+        "nodedev",
+        ("element 'address'", "The most is 7", "Write 2.5, 5, 8, 16", "attribute 'name' in element 'feature'"),
+    ),
+    "volume": ("storagevol", ()),
+    "snapshot": ("domainsnapshot", ("/domainsnapshot/cookie/anything",)),
+    "network port": ("networkport", ("/@multifunction",)),
+    "processor": ("cpu", ("Write ranges that go up", "Write B, KiB, MiB", "/cpu/pages: Missing")),
+}
+OTHERS = ("/domainsnapshot/domain/", "/domainsnapshot/inactiveDomain/")  # documents of other kinds
+
+
+def _spoilt(root: Any) -> Iterator[tuple[str, str]]:
+    """The document with something too much, too little or wrong, in each place; each with what that is."""
+
+    def text() -> str:
+        return etree.tostring(root, encoding="unicode")
+
+    for element in list(root.iter()):
+        path = root.getroottree().getpath(element).removeprefix("/parent")
+        for name, value in list(element.attrib.items()):
+            element.set(name, "fr ob:x")
+            yield f"{path}/@{name} is wrong", text()
+            del element.attrib[name]
+            yield f"{path}/@{name} is missing", text()
+            element.set(name, value)
+        element.set("frob", "x")
+        yield f"{path}/@frob is too much", text()
+        del element.attrib["frob"]
+        if not len(element) and (value := (element.text or "").strip()):
+            for wrong in ("fr /ob:x", ""):
+                element.text = wrong
+                yield f"{path} is '{wrong}'", text()
+            element.text = value
+        if element is not root:
+            above, place = element.getparent(), element.getparent().index(element)
+            above.remove(element)
+            yield f"{path} is missing", text()
+            above.insert(place, element)
+
+
+@pytest.mark.skipif(not SCHEMAS.is_dir(), reason="needs libvirt's schemas (package libvirt0)")
+@pytest.mark.parametrize("kind", SCHEMAS_OF)
+def test_what_a_schema_refuses_is_refused_by_its_place_and_nothing_else(kind: str) -> None:
+    name, known = SCHEMAS_OF[kind]
+    schema = Schema(name)
+    refused, taken = [], []
+    seen: set[str] = set()
+    for path, document in schema.documents():
+        if path.startswith(OTHERS):
+            continue
+        if (complaint := _complaint(etree.tostring(document, encoding="unicode"), kind)) is not None:
+            refused.append(complaint)
+        for what, xml in _spoilt(document):
+            if what in seen or schema.rules.validate(etree.fromstring(xml)):
+                continue
+            seen.add(what)
+            if (complaint := _complaint(xml, kind)) is None:
+                taken.append(f"{what}: {xml}")
+            else:
+                assert complaint.startswith("/"), complaint
+    assert taken == []
+    assert [complaint for complaint in refused if not any(each in complaint for each in known)] == []
+    assert len(seen) > 15
+
+
+def _complaint(xml: str, kind: str) -> str | None:
+    try:
+        check_schema(xml, kind)
+    except VirtError as error:
+        assert error.code is ErrorCode.XML_INVALID_SCHEMA
+        return str(error).removeprefix("XML document failed to validate against schema: ")
+    return None

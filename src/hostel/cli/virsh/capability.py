@@ -7,7 +7,7 @@ from typing import Final
 from xml.etree import ElementTree
 
 from hostel.cli.options import Args, Command, data, flag, value
-from hostel.cli.virsh.session import CommandError, Session, failing, read_document
+from hostel.cli.virsh.session import CommandError, Session, failing, read_document, validated
 from hostel.drivers.base.capabilities import (
     BaselineFlag,
     CompareFlag,
@@ -81,7 +81,7 @@ def _cpus(file: str) -> list[str]:
 
 
 def _compare_flags(args: Args) -> CompareFlag:
-    return args.flags(CompareFlag.NONE, {"error": CompareFlag.FAIL_INCOMPATIBLE, "validate": CompareFlag.VALIDATE})
+    return args.flags(CompareFlag.NONE, {"error": CompareFlag.FAIL_INCOMPATIBLE})
 
 
 def _baseline_flags(args: Args) -> BaselineFlag:
@@ -91,8 +91,8 @@ def _baseline_flags(args: Args) -> BaselineFlag:
 
 def _compare(session: Session, args: Args) -> None:
     file = args["file"]
-    cpu = _cpus(file)[0]
     with failing(f"Failed to compare host CPU with {file}"):
+        cpu = validated(args, _cpus(file)[0], "processor")
         drivers = _processors(session, "virConnectCompareCPU")
         result = drivers.connect_compare_cpu(cpu, _compare_flags(args))
     _tell(session, result, file, "host CPU", "Host CPU")
@@ -100,8 +100,8 @@ def _compare(session: Session, args: Args) -> None:
 
 def _compare_hypervisor(session: Session, args: Args) -> None:
     file = args["file"]
-    cpu = _cpus(file)[0]
     with failing(f"Failed to compare hypervisor CPU with {file}"):
+        cpu = validated(args, _cpus(file)[0], "processor")
         drivers = _processors(session, "virConnectCompareHypervisorCPU")
         result = drivers.connect_compare_hypervisor_cpu(*_emulator(args), cpu, _compare_flags(args))
     whose = "the CPU provided by hypervisor on the host"
