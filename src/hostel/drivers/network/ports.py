@@ -255,8 +255,8 @@ def _plug(port: NetworkPort, network: NetworkDocument, others: list[NetworkPort]
 
 def _check_kind(port: NetworkPort, network: NetworkDocument, kinds: tuple[str, ...], what: str) -> None:
     """Refuse a virtual port that what a network is made of cannot have."""
-    if port.virtualport is not None and port.virtualport.type not in (None, *kinds):
-        kind = port.virtualport.type
+    if port.virtualport is not None and port.virtualport.type not in kinds:
+        kind = port.virtualport.type or "none"
         raise _unsupported(f"<virtualport type='{kind}'> not supported for network '{network.name}' which uses {what}")
 
 

@@ -131,6 +131,8 @@ FLOOR = "<bandwidth><inbound average='10' floor='{}'/></bandwidth>"
      (ISOLATED, port(body="<virtualport type='openvswitch'/>"), 0, ErrorCode.CONFIG_UNSUPPORTED,
       "<virtualport type='openvswitch'> not supported for network 'lan' which uses IP forwarding"),
      (BRIDGED, port(body="<virtualport type='802.1Qbh'/>"), 0, ErrorCode.CONFIG_UNSUPPORTED, "which uses a bridge dev"),
+     (BRIDGED, port(body="<virtualport><parameters typeid='1'/></virtualport>"), 0, ErrorCode.CONFIG_UNSUPPORTED,
+      "<virtualport type='none'> not supported for network 'lan' which uses a bridge device"),
      (SWITCHED, port(body=OTHER), 0, ErrorCode.XML_ERROR,
       "attempt to merge virtualports with mismatched profileids ('other' and 'web')"),
      (SWITCHED, port(body="<virtualport type='802.1Qbh'/>"), 0, ErrorCode.XML_ERROR,
