@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from urllib.parse import SplitResult, urlsplit
 
 from hostel.drivers.base import HypervisorDriver, NetworkDriver, StorageDriver
+from hostel.drivers.base.closing import CloseReason
 from hostel.drivers.base.host import HostDriver
 from hostel.drivers.base.interface import InterfaceDriver
 from hostel.drivers.base.nodedev import NodeDeviceDriver
@@ -32,6 +33,7 @@ class Drivers(NamedTuple):
 
     Attributes:
         keepalive: has a silent daemon asked every so many seconds, so many times; None where there is no daemon.
+        on_close: has somebody told, by another thread, why the connection to the daemon is over; None likewise.
     """
 
     uri: str
@@ -45,6 +47,7 @@ class Drivers(NamedTuple):
     host: HostDriver
     events: EventSource | None = None
     keepalive: Callable[[int, int], bool] | None = None
+    on_close: Callable[[Callable[[CloseReason], None]], None] | None = None
 
     def read_only(self) -> Drivers:
         """The same drivers, refusing every change."""

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
+from hostel.drivers.base.closing import CloseReason
 from hostel.drivers.remote.client import RpcClient, RpcStream
 from hostel.errors import VirtError
 from hostel.libvirt.method import Peer
@@ -16,7 +17,6 @@ from hostel.wire.rpc.programs import program_of
 
 _PATIENCE: Final = 60.0  # seconds of one wait of those for what comes
 _LOOK: Final = 0.001  # seconds that a look at what has come may take
-_CLOSED_BY_PEER: Final = 1  # VIR_CONNECT_CLOSE_REASON_EOF
 
 
 class RemoteCaller:
@@ -51,9 +51,9 @@ class RemoteCaller:
         def message(message: Message) -> None:
             heard(message.procedure, message.values)
 
-        def closed(error: VirtError) -> None:
+        def closed(reason: CloseReason) -> None:
             if not self._closing:
-                ended(_CLOSED_BY_PEER)
+                ended(int(reason))
 
         self._client.message, self._client.closed = message, closed
 

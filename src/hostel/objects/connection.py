@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from types import TracebackType
 from typing import Self
 
 from hostel.drivers.base import DomainRef, StartFlag
+from hostel.drivers.base.closing import CloseReason
 from hostel.drivers.events import Event, Subject
 from hostel.drivers.fault import fault
 from hostel.drivers.registry import Drivers
@@ -87,6 +88,14 @@ class Connection:
         if self._drivers.keepalive is None:
             raise fault(ErrorCode.NO_SUPPORT, "virConnectSetKeepAlive")
         return self._drivers.keepalive(interval, count)
+
+    def on_close(self, closed: Callable[[CloseReason], None]) -> None:
+        """Have ``closed`` called with the reason when the connection to a daemon is over; in another thread.
+
+        What drives machines in this process ends with the process, and tells nobody.
+        """
+        if self._drivers.on_close is not None:
+            self._drivers.on_close(closed)
 
     @property
     def type(self) -> str:

@@ -193,7 +193,7 @@ def _run(session: Session, command: Command, args: Args) -> bool:
     session.command = command.name
     try:
         if command.connects:
-            _ = session.connection
+            session.revive()
         command.run(session, args)
     except BrokenPipeError:
         raise

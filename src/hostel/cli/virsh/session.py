@@ -22,6 +22,7 @@ from hostel.drivers.base import (
     StorageDriver,
     VolumeRef,
 )
+from hostel.drivers.base.closing import CloseReason
 from hostel.drivers.base.host import HostDriver
 from hostel.drivers.base.interface import InterfaceDriver
 from hostel.drivers.base.nodedev import NodeDeviceDriver
@@ -30,6 +31,11 @@ from hostel.drivers.base.secret import SecretDriver
 from hostel.errors import HostelError, VirtError
 
 Ref = TypeVar("Ref")
+_LOST: Final = {
+    CloseReason.ERROR: "I/O error",
+    CloseReason.EOF: "end of file",
+    CloseReason.KEEPALIVE: "keepalive timeout",
+}
 _INTERVAL: Final = 5  # seconds, and questions, where only the other one is named
 _QUESTIONS: Final = 6
 _UUID_LENGTH: Final = 36  # characters: what virsh takes for a UUID
@@ -54,6 +60,9 @@ class Connection(Protocol):
 
     def set_keepalive(self, interval: int, count: int) -> bool:
         """Ask a silent daemon every ``interval`` seconds, ``count`` times; ``NO_SUPPORT`` where there is none."""
+
+    def on_close(self, closed: Callable[[CloseReason], None]) -> None:
+        """Have ``closed`` told why the connection to a daemon is over."""
 
     def close(self) -> None:
         """Release the drivers."""
@@ -116,6 +125,7 @@ class Session:
         self.finished = False
         self._opener = opener
         self._connection: Connection | None = None
+        self._is_lost = False
 
     @property
     def connection(self) -> Connection:
@@ -125,9 +135,31 @@ class Session:
             CommandError: it cannot be opened.
         """
         if self._connection is None:
-            with failing("failed to connect to the hypervisor"):
-                self._connection = self._open(self.uri, read_only=self.read_only)
+            with failing(f"{'Failed to reconnect' if self._is_lost else 'failed to connect'} to the hypervisor"):
+                opened = self._open(self.uri, read_only=self.read_only)
+            self._is_lost = False
+            self._connection = opened
+            opened.on_close(self._closed)
         return self._connection
+
+    def _closed(self, reason: CloseReason) -> None:
+        """Say that a daemon has gone; the next command connects again."""
+        if reason in _LOST and self._connection is not None and not self._is_lost:
+            self._is_lost = True
+            self.output.error(f"Disconnected from {self._connection.uri} due to {_LOST[reason]}")
+
+    def revive(self) -> None:
+        """Open the connection, and open it again where the daemon has gone.
+
+        Raises:
+            CommandError: it cannot be opened.
+        """
+        had_one = self._connection is not None and self._is_lost
+        if had_one:
+            self._forget()
+        _ = self.connection
+        if had_one:
+            self.output.error("Reconnected to the hypervisor")
 
     def _open(self, uri: str, *, read_only: bool) -> Connection:
         opened = self._opener(uri, read_only=read_only)
@@ -206,20 +238,24 @@ class Session:
             return self._open(uri, read_only=False)
 
     def reconnect(self, uri: str | None, *, read_only: bool) -> None:
-        """Close, and open again: the same URI, or another."""
+        """Close, and open again: the same URI, which stays read-only, or another."""
         self.close()
+        self.read_only = read_only or (uri is None and self.read_only)
         self.uri = uri or self.uri
-        self.read_only = read_only
         _ = self.connection
 
     def close(self) -> None:
         """Close the connection, if there is one."""
+        if self._connection is not None and self.autodestroys:
+            end_all(self._connection.hypervisor, self.autodestroys)
+        self._forget()
+
+    def _forget(self) -> None:
+        """Let go of the connection, and of what ends with it anyway."""
+        self.autodestroys.clear()
         if self._connection is not None:
-            if self.autodestroys:
-                end_all(self._connection.hypervisor, self.autodestroys)
-                self.autodestroys.clear()
-            self._connection.close()
-            self._connection = None
+            connection, self._connection = self._connection, None
+            connection.close()
 
     def domain(self, args: Args, *, by_id: bool = True, by_uuid: bool = True, by_name: bool = True) -> DomainRef:
         """The domain that ``--domain`` names: by id, then UUID, then name."""

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
+from hostel.drivers.base.closing import CloseReason
 from hostel.drivers.fault import fault
 from hostel.errors import ErrorCode, ErrorDomain, HostelError, VirtError
 from hostel.net.transport import SocketTransport, Transport
@@ -147,12 +148,12 @@ class RpcClient:
 
     Attributes:
         message: called by the thread that reads with each event.
-        closed: called by it with the reason, once, when the connection is over.
+        closed: called by it with the reason, once, when the connection is over, before those who wait are told.
     """
 
     def __init__(self, transport: Transport, reason: Callable[[], str] = str) -> None:
         self.message: Callable[[Message], None] = _NO_CALLBACK
-        self.closed: Callable[[VirtError], None] = lambda error: None
+        self.closed: Callable[[CloseReason], None] = lambda reason: None
         self._transport = transport
         self._reason = reason
         self._machine = ClientConnection(PROGRAMS)
@@ -280,7 +281,7 @@ class RpcClient:
 
     def close(self) -> None:
         """End the connection. Once is enough."""
-        self._end(_gone("connection closed"))
+        self._end(_gone("connection closed"), CloseReason.CLIENT)
         if threading.current_thread() is not self._reader:
             self._reader.join(10)
         self._transport.close()
@@ -297,7 +298,8 @@ class RpcClient:
                 room = splitter.room()
                 count = self._transport.recv_into(buffer if room is None else room)
                 if not count:
-                    self._end(_gone(self._reason() or "End of file while reading data: Input/output error"))
+                    ended = _gone(self._reason() or "End of file while reading data: Input/output error")
+                    self._end(ended, CloseReason.EOF)
                     return
                 if self._alive is not None:
                     self._alive.heard(time.monotonic())
@@ -336,11 +338,11 @@ class RpcClient:
                 if self._alive is alive and alive.due(time.monotonic()):
                     self.send(keepalive.ping)
             except TimeoutError as error:
-                self._end(_gone(f"received hangup event on socket: {error}"))
+                self._end(_gone(f"received hangup event on socket: {error}"), CloseReason.KEEPALIVE)
             except VirtError:
                 return
 
-    def _end(self, error: VirtError) -> VirtError:
+    def _end(self, error: VirtError, reason: CloseReason = CloseReason.ERROR) -> VirtError:
         """The connection is over: everybody who waits is told; the reason that was the first."""
         with self._lock:
             if self._over is not None:
@@ -351,11 +353,13 @@ class RpcClient:
             streams = list(self._streams.values())
             self._streams.clear()
         self._transport.shutdown()
-        for one in waiting:
-            one.done.set()
-        for stream in streams:
-            stream.failed(error)
-        self.closed(error)
+        try:
+            self.closed(reason)
+        finally:
+            for one in waiting:
+                one.done.set()
+            for stream in streams:
+                stream.failed(error)
         return error
 
 

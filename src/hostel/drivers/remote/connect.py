@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final
 
 from hostel.drivers.asking import Asking
+from hostel.drivers.base.closing import CloseReason
 from hostel.drivers.registry import Drivers
 from hostel.drivers.remote.auth import authenticate
 from hostel.drivers.remote.client import RpcClient
@@ -44,7 +46,14 @@ def connect(remote: RemoteUri, *, read_only: bool = False, asking: Asking | None
     host: Any = RemoteHost(client)
     events = RemoteEvents(client)
     ours = (node_device, interface, nwfilter, host)
-    return Drivers(remote.written, hypervisor, storage, network, secret, *ours, events, client.set_keepalive)
+    drivers = (hypervisor, storage, network, secret, *ours)
+
+    def watch(closed: Callable[[CloseReason], None]) -> None:
+        client.closed = closed
+        if client.is_closed:
+            closed(CloseReason.ERROR)
+
+    return Drivers(remote.written, *drivers, events, client.set_keepalive, watch)
 
 
 def open_client(remote: RemoteUri, *, read_only: bool = False, asking: Asking | None = None) -> RpcClient:
