@@ -226,7 +226,8 @@ def _complete(port: NetworkPort, network: NetworkDocument, group: PortGroup) -> 
     port.bandwidth = port.bandwidth or group.bandwidth
     port.vlan = port.vlan or group.vlan or network.vlan
     with reading(ErrorDomain.NETWORK):
-        port.virtualport = merged_virtual_port(port.virtualport, network.virtualport, group.virtualport)
+        merged = merged_virtual_port(port.virtualport, network.virtualport, group.virtualport)
+        port.virtualport = merged or port.virtualport
     trusts = port.receive_filters is not None and port.receive_filters.trust_guest
     if not trusts and (known := group.trust_guest_rx_filters or network.trust_guest_rx_filters) is not None:
         port.receive_filters = ReceiveFilters(trust_guest=known)
