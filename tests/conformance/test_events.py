@@ -14,7 +14,7 @@ import pytest
 from support import libvirtd
 from support.libvirtd import Libvirtd
 from support.session import session
-from support.virsh import listened
+from support.virsh import MARKED, listened
 
 pytestmark = [pytest.mark.qemu, pytest.mark.requires_tool("virsh"), pytest.mark.requires_tool("libvirtd")]
 XML = """<domain type='qemu'><name>lived</name><memory unit='MiB'>32</memory><os><type machine='pc'>hvm</type></os>
@@ -110,8 +110,15 @@ def test_events_of_a_machines_life_are_those_that_libvirt_tells(
             assert done.returncode == 0, (line, done.stderr)
             states["theirs"] += [done.stdout.strip()] if "domstate" in line else []
 
+    marked = tmp_path / "marked.xml"
+    marked.write_text(MARKED)
     command = ["virsh", "-c", daemon.uri, "event", "--all", "--loop"]
-    expected = normal(listened(command, tmp_path / "theirs", {**os.environ, "LC_ALL": "C"}, theirs))
+    expected = normal(
+        listened(
+            command, tmp_path / "theirs", {**os.environ, "LC_ALL": "C"}, theirs,
+            lambda: daemon.virsh(f"define {marked}; undefine hostel-mark"),
+        )
+    )  # fmt: skip
     environment = {**os.environ, "HOSTEL_HOME": str(tmp_path / "home"), "PYTHONUNBUFFERED": "1"}
     mine = [sys.executable, "-m", "hostel", "virsh"]
 
@@ -124,7 +131,12 @@ def test_events_of_a_machines_life_are_those_that_libvirt_tells(
             states["ours"] += [done.stdout.strip()] if "domstate" in line else []
 
     (tmp_path / "home").mkdir()
-    with session(tmp_path / "home"):
-        found = normal(listened([*mine, "event", "--all", "--loop"], tmp_path / "ours", environment, ours))
+    with session(tmp_path / "home") as connection:
+        found = normal(
+            listened(
+                [*mine, "event", "--all", "--loop"], tmp_path / "ours", environment, ours,
+                lambda: connection.define_domain(MARKED).undefine(),
+            )
+        )  # fmt: skip
     assert found == expected
     assert states["ours"] == states["theirs"]

@@ -14,7 +14,7 @@ import pytest
 from hostel import guest
 from hostel.cli.virsh.main import open_uri
 from support import libvirtd_system
-from support.virsh import listened, real_lines, run_lines
+from support.virsh import MARKED, listened, real_lines, run_lines
 
 pytestmark = [
     pytest.mark.qemu,
@@ -177,16 +177,21 @@ def test_events_are_those_that_the_real_one_hears(uri: str, tmp_path: Path) -> N
         "undefine far",
     ]
     heard: list[list[str]] = []
+    marked = tmp_path / "marked.xml"
+    marked.write_text(MARKED)
 
     def live() -> None:
         real_lines(uri, [line.format(**places) for line in life])
 
+    def mark() -> None:
+        real_lines(uri, [f"define {marked}", "undefine hostel-mark"])
+
     def hear_with_the_real_one() -> None:
-        heard.append(listened(["virsh", *words], tmp_path / "theirs", environment, live))
+        heard.append(listened(["virsh", *words], tmp_path / "theirs", environment, live, mark))
 
     words = ["-c", uri, "event", "--all", "--loop"]
     environment = {**os.environ, "PYTHONUNBUFFERED": "1", "LC_ALL": "C"}
     mine = [sys.executable, "-m", "hostel", "virsh", *words]
-    ours = listened(mine, tmp_path / "ours", environment, hear_with_the_real_one)
+    ours = listened(mine, tmp_path / "ours", environment, hear_with_the_real_one, mark)
     assert ours == heard[0]
     assert any("Resumed" in line for line in ours)

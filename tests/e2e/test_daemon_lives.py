@@ -116,7 +116,9 @@ def test_lives_leave_nothing_behind(tmp_path: Path, uri: str, kind: str, lives: 
     document.write_text(
         f"<domain type='{kind}'><name>NAME</name><memory unit='MiB'>16</memory><os><type>hvm</type></os></domain>"
     )
-    with hosteld.process(directory=tmp_path) as daemon:
+    # As few workers as are busy from the first life on: more of them would be waited for until they end.
+    (tmp_path / "hosteld.toml").write_text(f"[limits]\nworkers = {CLIENTS // 2}\n")
+    with hosteld.process("--config", str(tmp_path / "hosteld.toml"), directory=tmp_path) as daemon:
         # The first lives start threads, and fill what is kept: locks, the counter, remembered answers.
         live(daemon, uri, document, CLIENTS * 3)
         before, there, memory = rested(daemon), files(daemon), resident(daemon)

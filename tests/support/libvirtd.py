@@ -18,6 +18,29 @@ NOBODY = 65534
 RECORDED = "9.0"
 
 
+_probed: dict[str, dict[str, bytes]] = {}  # by kind of daemon, then by name of the file
+
+
+@contextlib.contextmanager
+def probed(folder: Path, kind: str) -> Iterator[None]:
+    """Give a daemon what one before it has found out about QEMU, which takes libvirt two seconds a program.
+
+    It holds that against the programs and itself, and asks again where they are others.
+
+    Args:
+        folder: where it keeps what it found.
+        kind: of daemon: what one of root's finds is not what one of another user's does.
+    """
+    known = _probed.setdefault(kind, {})
+    folder.mkdir(parents=True)
+    for name, content in known.items():
+        (folder / name).write_bytes(content)
+    try:
+        yield
+    finally:
+        known.update((path.name, path.read_bytes()) for path in folder.glob("*.xml"))
+
+
 class Libvirtd:
     """A running daemon; :meth:`virsh` talks to it."""
 
@@ -64,6 +87,15 @@ def running() -> Iterator[Libvirtd]:
     """A daemon; as root it runs as nobody, since a session is not root's."""
     directory = Path(tempfile.mkdtemp(prefix="lv-"))
     directory.chmod(0o755)
+    try:
+        with probed(directory / "cache/libvirt/qemu/cache/capabilities", "session"), _running(directory) as served:
+            yield served
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _running(directory: Path) -> Iterator[Libvirtd]:
     environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": str(directory), "LC_ALL": "C"}
     for name, folder in (
         ("RUNTIME_DIR", "run"),
@@ -71,11 +103,11 @@ def running() -> Iterator[Libvirtd]:
         ("CACHE_HOME", "cache"),
         ("DATA_HOME", "d"),
     ):
-        (directory / folder).mkdir()
+        (directory / folder).mkdir(exist_ok=True)
         environment[f"XDG_{name}"] = str(directory / folder)
     command = ["libvirtd"]
     if os.getuid() == 0:
-        for path in (directory, *directory.iterdir()):
+        for path in (directory, *directory.rglob("*")):
             os.chown(path, NOBODY, NOBODY)
         command = ["setpriv", "--reuid", str(NOBODY), "--regid", str(NOBODY), "--clear-groups", *command]
     program = shutil.which("libvirtd", path=environment["PATH"])
@@ -98,46 +130,3 @@ def running() -> Iterator[Libvirtd]:
         except subprocess.TimeoutExpired:
             daemon.kill()
             daemon.wait(20)
-        shutil.rmtree(directory, ignore_errors=True)
-
-
-# A daemon of the system's looks at these folders alone, and wants a user that only Debian's package makes.
-_APART = """
-set -e
-files=$(mktemp -d)
-cp /etc/passwd /etc/group "$files"
-echo 'libvirt-qemu:x:64055:64055::/:/bin/false' >> "$files/passwd"
-printf 'libvirt-qemu:x:64055:\\nkvm:x:64056:\\n' >> "$files/group"
-mount --bind "$files/passwd" /etc/passwd
-mount --bind "$files/group" /etc/group
-for folder in /etc/libvirt /var/lib/libvirt /var/cache/libvirt /run; do
-    mkdir -p "$folder"
-    mount -t tmpfs none "$folder"
-done
-mkdir /run/libvirt
-libvirtd > /dev/null 2>&1 &
-for attempt in $(seq 200); do
-    virsh -q -c "$1" version > /dev/null 2>&1 && break
-    sleep 0.1
-done
-uri=$1
-shift
-for command; do
-    virsh -q -c "$uri" "$command" 2>&1 || true
-    echo --
-done
-rm -r "$files"
-"""
-
-
-def apart(uri: str, *scripts: str) -> list[str]:
-    """What virsh prints for each script to a daemon of the system's, as root, with folders of its own.
-
-    They are virsh's commands, with semicolons between.
-    """
-    command = ["unshare", "--mount", "--net", "--pid", "--fork", "--mount-proc", "--kill-child", "sh", "-c", _APART]
-    environment = {**os.environ, "LC_ALL": "C"}
-    answer = subprocess.run(
-        [*command, "sh", uri, *scripts], check=True, capture_output=True, text=True, timeout=120, env=environment
-    )
-    return answer.stdout.split("--\n")[:-1]

@@ -12,6 +12,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from support.libvirtd import probed
+
 # A system's daemon keeps its files where a host has them: each place is one of ours, for this daemon alone.
 _PRIVATE = """
 set -e
@@ -111,9 +113,21 @@ def apart(
         lock_manager: who keeps locks of machines, and its settings.
     """
     directory = Path(tempfile.mkdtemp(prefix="lv-"))
-    (directory / "etc/nwfilter").mkdir(parents=True)
-    for name, xml in (filters or {}).items():
-        (directory / f"etc/nwfilter/{name}.xml").write_text(xml)
+    try:
+        with probed(directory / "cache/libvirt/qemu/capabilities", "system"):
+            (directory / "etc/nwfilter").mkdir(parents=True)
+            for name, xml in (filters or {}).items():
+                (directory / f"etc/nwfilter/{name}.xml").write_text(xml)
+            with _served(directory, inside, drivers, lock_manager) as daemon:
+                yield daemon
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _served(
+    directory: Path, inside: Sequence[str], drivers: Sequence[str], lock_manager: tuple[str, str]
+) -> Iterator[Libvirtd]:
     command = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
     name, settings = lock_manager
     daemon = subprocess.Popen(
@@ -138,4 +152,3 @@ def apart(
     finally:
         daemon.kill()
         daemon.wait(20)
-        shutil.rmtree(directory, ignore_errors=True)

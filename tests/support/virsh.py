@@ -17,7 +17,8 @@ from hostel.cli.virsh.session import Connection, Opener, Session
 from hostel.drivers.store import Directories
 from support.additions import without_additions
 
-_MARK: Final = "hostel-mark"  # between the answers of lines
+_MARK: Final = "hostel-mark"  # between the answers of lines, and of an event that tells where a listener is
+MARKED: Final = f"<domain type='qemu'><name>{_MARK}</name><memory>1024</memory><os><type>hvm</type></os></domain>"
 _PROMPT: Final = "virsh # "
 
 
@@ -96,17 +97,42 @@ def real_lines(uri: str, lines: Sequence[str], *, quiet: bool = True) -> list[tu
     return [(text.rpartition(f"{_PROMPT}{line}\n")[2], complaint) for line, text, complaint in answers]
 
 
-def listened(argv: list[str], log: Path, environment: dict[str, str], act: Callable[[], None]) -> list[str]:
-    """The lines that a listener prints while ``act`` runs, but for how many there were."""
+def listened(
+    argv: list[str],
+    log: Path,
+    environment: dict[str, str],
+    act: Callable[[], None],
+    mark: Callable[[], object] | None = None,
+) -> list[str]:
+    """The lines that a listener prints while ``act`` runs, but for how many there were.
+
+    Args:
+        argv: the listener.
+        log: where it prints to.
+        environment: the listener's.
+        act: what happens.
+        mark: makes events of something called ``hostel-mark``, which tell that the listener hears; without it, it has
+            two seconds to begin.
+    """
+
+    def hear() -> None:
+        assert mark is not None
+        before, deadline = log.read_text().count(_MARK), time.monotonic() + 60
+        while log.read_text().count(_MARK) == before:
+            assert time.monotonic() < deadline, f"{argv} hears nothing"
+            mark()
+            time.sleep(0.2)
+
     with log.open("w") as said:
         listener = subprocess.Popen(argv, stdout=said, stderr=subprocess.STDOUT, env=environment)
         try:
-            time.sleep(2)
+            hear() if mark else time.sleep(2)
             act()
-            time.sleep(1.5)
+            hear() if mark else time.sleep(1)
+            time.sleep(0.5)  # what came another way than the mark may come later
         finally:
             listener.send_signal(2)
             listener.wait(20)
-    lines = log.read_text().splitlines()
+    lines = [line for line in log.read_text().splitlines() if _MARK not in line]
     assert "event loop interrupted" in lines, lines
     return lines[: lines.index("event loop interrupted")]
