@@ -61,3 +61,49 @@ def test_root_the_daemon_and_real_virsh_have_the_same_machines(tmp_path: Path) -
         "in process: shut off",
         "of the session: ",
     ]
+
+
+# A host with the user that Debian's package of libvirt makes, and an image where images are.
+OWNED = """
+set -e
+mount --make-rprivate /
+for place in /var/lib /var/cache /run; do mount -t tmpfs none $place; done
+{ cat /etc/passwd; echo libvirt-qemu:x:64055:64055::/:/bin/false; } >/run/passwd
+{ cat /etc/group; echo libvirt-qemu:x:64055:; } >/run/group
+mount --bind /run/passwd /etc/passwd
+mount --bind /run/group /etc/group
+ours() { "$PYTHON" -m hostel virsh -q -c qemu:///system "$@"; }
+end() { ours destroy guest >/dev/null 2>&1 || :; }
+trap end EXIT
+mkdir -p /var/lib/hostel/images
+install -o 1000 -g 1000 "$1/disk.img" /var/lib/hostel/images/disk.img
+ours define "$1/guest.xml" >/dev/null
+ours start guest >/dev/null
+echo "$(ours domstate guest): $(stat -c %u:%g /proc/$(cat /run/hostel/qemu/run/*/pid))"
+stat -c "%n %u:%g" /var/lib/hostel/images/disk.img
+stat -c "%n %a" /run/hostel /run/hostel/qemu /run/hostel/qemu/run /run/hostel/qemu/*.xml
+ours destroy guest
+stat -c "%n %u:%g" /var/lib/hostel/images/disk.img
+ls /run/hostel/qemu/given
+"""
+
+
+def test_machines_of_the_host_are_a_user_of_their_own(tmp_path: Path) -> None:
+    (tmp_path / "disk.img").write_bytes(guest.image(label="system", mode=guest.Mode.WAIT).ljust(1 << 20, b"\0"))
+    image = Path("/var/lib/hostel/images/disk.img")
+    (tmp_path / "guest.xml").write_text(domain_xml(Path("/run"), disk(image)))
+    usual = {name: value for name, value in os.environ.items() if not name.startswith(("HOSTEL_", "XDG_"))}
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", OWNED, "sh", str(tmp_path)],
+        capture_output=True, text=True, timeout=120, check=False, env={**usual, "PYTHON": sys.executable},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.splitlines() == [
+        "running: 64055:64055",
+        f"{image} 64055:64055",
+        "/run/hostel 711",
+        "/run/hostel/qemu 711",
+        "/run/hostel/qemu/run 711",
+        "/run/hostel/qemu/guest.xml 600",
+        f"{image} 1000:1000",
+    ]

@@ -27,13 +27,13 @@ mount --bind "$0/run" /run/libvirt
 mount --bind "$0/etc" /etc/libvirt
 printf 'auth_unix_rw = "none"\\n' >/etc/libvirt/libvirtd.conf
 cat >/etc/libvirt/qemu.conf <<END
-user = "root"
-group = "root"
 security_driver = "none"
 namespaces = []
 stdio_handler = "file"
 remote_display_port_min = $1
 remote_display_port_max = $(($1 + 99))
+user = "$USER_OF_QEMU"
+group = "$GROUP_OF_QEMU"
 END
 shift
 # The driver of machines looks for a user and a group that only Debian's package for a whole system makes.
@@ -85,6 +85,7 @@ def running(
     inside: Sequence[str] = (),
     drivers: Sequence[str] = ("storage", "secret"),
     filters: Mapping[str, str] | None = None,
+    owner: str = "root:root",
 ) -> Iterator[str]:
     """Run a daemon; gives a URI of it.
 
@@ -92,8 +93,9 @@ def running(
         inside: what runs a command in another network.
         drivers: the drivers that it loads; "qemu" runs machines, as root.
         filters: documents of filters that are there when it starts, by name.
+        owner: the user and the group that machines run as.
     """
-    with apart(inside, drivers, filters) as daemon:
+    with apart(inside, drivers, filters, owner=owner) as daemon:
         yield daemon.uri
 
 
@@ -103,6 +105,7 @@ def apart(
     drivers: Sequence[str] = ("storage", "secret"),
     filters: Mapping[str, str] | None = None,
     lock_manager: tuple[str, str] = ("", ""),
+    owner: str = "root:root",
 ) -> Iterator[Libvirtd]:
     """Run a daemon beside which other programs can be run; see :func:`running`.
 
@@ -111,7 +114,9 @@ def apart(
         drivers: likewise.
         filters: likewise.
         lock_manager: who keeps locks of machines, and its settings.
+        owner: likewise.
     """
+    user, group = owner.split(":")
     directory = Path(tempfile.mkdtemp(prefix="lv-"))
     try:
         with probed(directory / "cache/libvirt/qemu/capabilities", "system"):
@@ -134,6 +139,7 @@ def _served(
         [*inside, *command, "sh", "-c", _PRIVATE, str(directory), str(_first_port()), *drivers],
         cwd="/", stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, text=True,
         env={
+            "USER_OF_QEMU": user, "GROUP_OF_QEMU": group,
             "PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": str(directory), "LC_ALL": "C", "LOCK_MANAGER": name,
         },
     )  # fmt: skip

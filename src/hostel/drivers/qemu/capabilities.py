@@ -14,8 +14,11 @@ from hostel.drivers.qemu.architecture import GUESTS, Architecture, host_architec
 from hostel.drivers.qemu.cpu.cpuid import host_cpu, kernel_cpu
 from hostel.drivers.qemu.cpu.decode import Subject, decode
 from hostel.drivers.qemu.cpu.known import known, vendor_of
+from hostel.drivers.qemu.ownership.label import DAC
+from hostel.drivers.qemu.ownership.user import Owner
 from hostel.drivers.topology import host_bandwidth, host_cache, host_topology
 from hostel.model.capabilities import (
+    BaseLabel,
     Capabilities,
     CpuSignature,
     Guest,
@@ -40,17 +43,23 @@ from hostel.model.domain.cpu import CpuFeature, Topology
 from hostel.model.domain.platform import X86
 
 
-def capabilities(cache: Path, root: Path = Path("/")) -> Capabilities:
-    """The host below ``root``, and what guests its QEMU runs; what was asked of QEMU is remembered in ``cache``."""
+def capabilities(cache: Path, root: Path = Path("/"), owner: Owner | None = None) -> Capabilities:
+    """The host, and what guests its QEMU runs.
+
+    Args:
+        cache: where it is remembered what was asked of QEMU.
+        root: where the host's files lie.
+        owner: who QEMU runs as, where that is another than who starts it.
+    """
     guests = []
     for arch, row in GUESTS.items():
         emulator = program(arch)
         if emulator is not None:
             guests.append(_guest(arch, row, emulator, cache))
-    return Capabilities(host=_host(root, cache), guests=guests)
+    return Capabilities(host=_host(root, cache, owner), guests=guests)
 
 
-def _host(root: Path, emulators: Path) -> Host:
+def _host(root: Path, emulators: Path, owner: Owner | None) -> Host:
     topology = host_topology(root / "sys/devices/system")
     cache = host_cache(root / "sys/devices/system", root / "sys/fs/resctrl")
     groups = root / "sys/kernel/iommu_groups"
@@ -63,8 +72,17 @@ def _host(root: Path, emulators: Path) -> Host:
         topology=topology,
         cache=cache,
         bandwidth=host_bandwidth(cache, root / "sys/fs/resctrl"),
-        security=[SecurityModel(model="none", doi="0")],
+        security=_security(owner),
     )
+
+
+def _security(owner: Owner | None) -> list[SecurityModel]:
+    """What keeps guests apart: nothing, and owners where they have any."""
+    found = [SecurityModel(model="none", doi="0")]
+    if owner is not None:
+        labels = [BaseLabel(type=kind, label=owner.label) for kind in ("kvm", "qemu")]
+        found.append(SecurityModel(model=DAC, doi="0", labels=labels))
+    return found
 
 
 def _host_uuid(root: Path) -> str:

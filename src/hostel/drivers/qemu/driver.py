@@ -189,11 +189,13 @@ class QemuDriver(
     def connect_get_capabilities(self) -> str:
         """The host and what guests it runs."""
         from hostel.drivers.qemu.capabilities import capabilities
+        from hostel.drivers.qemu.ownership.files import identity_of
 
-        return capabilities(self._cache).format()
+        identity = identity_of(self._machines)
+        return capabilities(self._cache, owner=identity.owner if identity is not None else None).format()
 
     def node_get_security_model(self) -> SecurityModel:
-        """Nothing but the user's own permissions keeps the machines of a session apart."""
+        """The first that there is: nothing; owners come beside it."""
         return SecurityModel("none", "0")
 
     def connect_list_all_domains(self) -> list[DomainRef]:
@@ -391,6 +393,8 @@ class QemuDriver(
 
     def domain_get_xml_desc(self, domain: DomainRef, flags: DomainXmlFlag = DomainXmlFlag.NONE) -> str:
         """The live document, or the persistent one; without passwords unless ``SECURE`` or ``MIGRATABLE``."""
+        from hostel.drivers.qemu.ownership.label import drop_made
+
         live = self._look(
             domain,
             lambda machine: machine.domain if machine is not None else None,
@@ -400,6 +404,7 @@ class QemuDriver(
         found = stored if flags & DomainXmlFlag.INACTIVE or live is None else live
         if found is None and live is not None:
             found = live
+            drop_made(found)
             forget_run(found)
         if found is None:
             raise no_domain(f"name '{domain.name}'")
@@ -427,9 +432,16 @@ class QemuDriver(
         return SecurityLabel("", enforcing=False)
 
     def domain_get_security_label_list(self, domain: DomainRef) -> list[SecurityLabel]:
-        """That label, while the domain runs."""
+        """That label and the owner, while the domain runs."""
+        from hostel.drivers.qemu.ownership import files
+
         is_running = self.domain_get_state(domain).state is not DomainState.SHUTOFF
-        return [self.domain_get_security_label(domain)] if is_running else []
+        live = self._machines.seen(domain.name) if is_running else None
+        if live is None:
+            return []
+        owner = files.label_of_running(self._machines, live)
+        labels = [self.domain_get_security_label(domain)]
+        return labels if owner is None else [*labels, SecurityLabel(owner, enforcing=False)]
 
     def domain_get_info(self, domain: DomainRef) -> DomainInfo:
         """State, memory, CPUs, CPU time."""

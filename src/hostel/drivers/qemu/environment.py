@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Final
 
 from hostel.drivers.qemu import screens
@@ -18,13 +19,20 @@ _PASSED: Final = (
     "WAYLAND_DISPLAY", "XAUTHORITY", "SANLOCK_RUN_DIR",
 )  # fmt: skip
 
+# Of those, what is about one user; and where another one's are (``virCommandAddEnvXDG``).
+_PERSONAL: Final = frozenset(_PASSED) - {"PATH", "LD_PRELOAD", "LD_LIBRARY_PATH", "TMPDIR"}
+_PLACES: Final = {"XDG_DATA_HOME": ".local/share", "XDG_CACHE_HOME": ".cache", "XDG_CONFIG_HOME": ".config"}
 
-def environment(domain: Domain, settings: Settings) -> dict[str, str]:
-    """All variables that QEMU has, and nothing else.
+
+def environment(domain: Domain, settings: Settings, home: Path | None = None) -> dict[str, str]:
+    """All variables that QEMU has, and nothing else; ``home`` is a directory for one that is another user than we.
 
     A document's own (``<qemu:env>``) come last. Of several windows the last decides on which screen they are.
     """
     found = {name: os.environ[name] for name in _PASSED if name in os.environ} | {"LC_ALL": "C"}
+    if home is not None:
+        found = {name: value for name, value in found.items() if name not in _PERSONAL}
+        found |= {"HOME": str(home)} | {name: str(home / place) for name, place in _PLACES.items()}
     clock = domain.clock
     if clock is not None and clock.offset == "timezone" and clock.timezone is not None:
         found["TZ"] = clock.timezone

@@ -101,15 +101,13 @@ class GuestCalls(Calls):
                 raise invalid("no screens to take screenshot from")
             if screen >= len(heads):
                 raise invalid("no such screen ID")
-            path = machine.run / "screen.ppm"
+            device = {"device": heads[screen].alias} if screen else {}
             try:
-                device = {"device": heads[screen].alias} if screen else {}
-                machine.ask("screendump", filename=str(path), **device)
-                return Screenshot("image/x-portable-pixmap", path.read_bytes())
+                with machine.written_by_qemu("screen.ppm") as path:
+                    machine.ask("screendump", filename=str(path), **device)
+                    return Screenshot("image/x-portable-pixmap", path.read_bytes())
             except OSError as error:
                 raise system_fault(error, "unable to open picture", ErrorDomain.QEMU) from error
-            finally:
-                path.unlink(missing_ok=True)
 
     def domain_send_key(self, domain: DomainRef, codeset: int, holdtime: int, keycodes: Sequence[int]) -> None:
         """Press keys together."""

@@ -52,6 +52,8 @@ from hostel.drivers.qemu.lockmanager import holding
 from hostel.drivers.qemu.lockmanager.entry import registered
 from hostel.drivers.qemu.machines import Machines
 from hostel.drivers.qemu.origin import BOOT, Origin
+from hostel.drivers.qemu.ownership import files, label
+from hostel.drivers.qemu.ownership import run as owned_run
 from hostel.drivers.qemu.private import unlink, write_private
 from hostel.drivers.qemu.settings import Settings
 from hostel.drivers.qemu.settings import read as read_settings
@@ -174,13 +176,16 @@ class Launcher:
     def _run(self, live: Domain, program: str, notes: list[str], *, paused: bool, origin: Origin) -> Status:
         """Run a document that is ready to be run."""
         machines, name = self._machines, live.name
+        identity = files.settled_identity(machines, live)
+        label.generate(live, identity)
         run, log = machines.run_directory(name), machines.log(name)
+        notes = [*notes, *owned_run.make_ground(machines, live, run, identity)]
         context = self.context(live, run)._replace(
             is_confined=probe.sandboxes(program, self._cache), has_spice=probe.has_spice(program, self._cache)
         )
         status = Status(live, machines.next_id(), 0, 0, str(run), 0)
         live.id = status.id
-        privileged, moved = os.geteuid() == 0, origin.migration is not None
+        privileged, moved = 0 in (process.user_of(run) or (os.geteuid(),)), origin.migration is not None
         found = taint.findings(live, program, self._cache, privileged=privileged, moved=moved)
         notes = [*notes, *(taint.note(status.id, finding) for finding in found)]
         notes += [f"qemu.conf: '{name}' is not acted on" for name in context.settings.unknown]
@@ -193,7 +198,7 @@ class Launcher:
                 status = status._replace(lock_manager=manager.name if manager is not None else "")
                 status = self._make_overlays(status)
                 group = groups.choose(live, status.id, context.settings, machines.directories)
-                screens.choose_listeners(live, run, context.settings, self._host_address)
+                screens.choose_listeners(live, process.ground(run), context.settings, self._host_address)
                 screens.choose_render_nodes(live)
                 screens.reserve(live, context.settings, given)
                 context = context._replace(wires=self._connect(status, given))
@@ -204,22 +209,24 @@ class Launcher:
                 if origin.memory is not None or origin.migration is not None:
                     argv += ["-incoming", "defer"]
                 values += self.give_secrets(_needed(live, context.settings), context)
-                values += [write_private(path, text.encode()) for path, text in security.files(live, context)]
+                values += [write_private(path, text.encode(), run) for path, text in security.files(live, context)]
                 last = max((source.index or 0 for source in _images(live)), default=0)
                 status = status._replace(log_start=process.write_log(log, notes, argv), nodes=last, group=group)
                 helpers = self._helpers(live, run, values)
                 machines.statuses.write(name, status.format())
+                files.give(machines, status)
             except BaseException:
+                files.take_all_back(machines, name)
                 self.release(live)
                 transient.discard(status.overlays)
                 machines.statuses.remove(name)
                 shutil.rmtree(run, ignore_errors=True)
                 raise
-            files = [int(file) for wire in context.wires.values() for file in (*wire.taps, *wire.vhosts)]
-            files += [file for group in context.descriptors.values() for file in group]
+            passed = [int(file) for wire in context.wires.values() for file in (*wire.taps, *wire.vhosts)]
+            passed += [file for group in context.descriptors.values() for file in group]
             try:
-                argv = registered(argv, manager, machines.directories, status)
-                return self._launch(argv, status, log, helpers, files=files, paused=paused, origin=origin)
+                entered = registered(owned_run.command(argv, live, run), manager, machines.directories, status)
+                return self._launch(argv, entered, status, log, helpers, files=passed, paused=paused, origin=origin)
             except BaseException as error:
                 self._undo(name, run, error)
                 raise
@@ -281,13 +288,6 @@ class Launcher:
         """
         return installed(self._descriptors)
 
-    def _memory_files(self, live: Domain) -> Path:
-        """Where files are made that are a guest's memory; QEMU gives them no names."""
-        path = Path(self.settings().memory_folder or self._cache / "ram")
-        if live.memory_backing is not None:
-            path.mkdir(parents=True, exist_ok=True, mode=0o700)
-        return path
-
     def choose_firmware(self, live: Domain, *, reset_nvram: bool = False) -> None:
         """Write into a complete document which firmware it gets, where it asks for a kind of it.
 
@@ -328,10 +328,14 @@ class Launcher:
         """What building command lines of a run needs besides the document."""
         from hostel.drivers.host.smbios import host_sysinfo
 
-        files, settings = str(self._memory_files(live)), self.settings()
+        settings = self.settings()
+        pages = owned_run.large_pages(self._machines, large_pages(only=settings.hugetlbfs), live, run)
+        memory_folder = owned_run.memory_files(
+            self._machines, Path(settings.memory_folder or self._cache / "ram"), live, run
+        )
         return Context(
-            find_emulator(live), run / "monitor", self.bridge,
-            memory_files=files, pages=large_pages(only=settings.hugetlbfs), smbios=host_sysinfo,
+            find_emulator(live), process.ground(run) / "monitor", self.bridge,
+            memory_files=str(memory_folder), pages=pages, smbios=host_sysinfo,
             certificates=self.certificates(), settings=settings,
         )  # fmt: skip
 
@@ -344,7 +348,7 @@ class Launcher:
         given: list[Path] = []
         for needed in wanted:
             value = value_of(needed, self._secrets)
-            given.append(write_private(Path(context.secret(needed.name)), value))
+            given.append(write_private(Path(context.secret(needed.name)), value, context.run))
         return given
 
     def _helpers(self, live: Domain, run: Path, given: list[Path]) -> list[process.Helper]:
@@ -358,7 +362,8 @@ class Launcher:
             state, log = self._machines.tpm_state(live.uuid or ""), self._machines.logs / f"{live.name}-swtpm.log"
             found.append(tpm.EmulatedTpm(module, live, state, run, log, self._secrets).prepare(given))
         found += reservations.helpers(live, run, self.settings().pr_helper)
-        return [*found, *virtiofs.helpers(live, run), *gpu.helpers(live, run), *passt.helpers(live, run)]
+        found += [*virtiofs.helpers(live, run), *gpu.helpers(live, run), *passt.helpers(live, run)]
+        return [owned_run.for_qemu(helper, run) for helper in found]
 
     def serve(self, item: Filesystem, live: Domain, run: Path) -> Path | None:
         """Have a directory served that is about to be plugged in; returns the file to make once QEMU has it.
@@ -371,7 +376,7 @@ class Launcher:
         alone = live.copy()
         alone.devices.filesystems = [item]
         wanted = virtiofs.helpers(alone, run)
-        return self._attach(wanted[0], live) if wanted else None
+        return self._attach(owned_run.for_qemu(wanted[0], run), live) if wanted else None
 
     def serve_reservations(self, live: Domain, run: Path, pid: int) -> Path:
         """Have the helper for persistent reservations beside a QEMU that runs; returns as :meth:`serve`.
@@ -380,7 +385,7 @@ class Launcher:
             VirtError: there is no such program, we may not run it, or it does not get ready.
         """
         (wanted,) = reservations.helpers(live, run, self.settings().pr_helper)
-        return self._attach(wanted, live, beside=pid)
+        return self._attach(owned_run.for_qemu(wanted, run), live, beside=pid)
 
     def _attach(self, helper: process.Helper, live: Domain, *, beside: int = 0) -> Path:
         try:
@@ -391,6 +396,7 @@ class Launcher:
     def _launch(
         self,
         argv: list[str],
+        entered: list[str],
         status: Status,
         log: Path,
         helpers: list[process.Helper],
@@ -404,14 +410,14 @@ class Launcher:
             settings = self.settings()
             group = groups.make(status.domain, status.group, settings) if status.group else None
             pid = process.spawn(
-                locking.limited(argv, status.domain, settings.limits), run, log, helpers=helpers, files=files,
-                environment=environment(status.domain, settings),
+                locking.limited(entered, status.domain, settings.limits), run, log, helpers=helpers, files=files,
+                environment=environment(status.domain, settings, process.home(run)),
                 entrances=group.entrances() if group is not None else (),
             )  # fmt: skip
         except OSError as error:
             raise _no_start(name, str(error)) from error
         started = process.start_time(pid)
-        socket_path = run / "monitor"
+        socket_path = process.ground(run) / "monitor"
         ready = started is not None and monitor.wait_for_socket(
             socket_path, lambda: process.exit_status(run) is not None
         )
@@ -467,7 +473,7 @@ class Launcher:
     def _let_run(self, status: Status) -> Status:
         """Have its locks, and let the guest run."""
         status = self._handed(status, holding.hold)
-        with monitor.connect(Path(status.run) / "monitor") as qmp:
+        with monitor.connect(process.ground(Path(status.run)) / "monitor") as qmp:
             qmp.execute("cont")
         return status
 

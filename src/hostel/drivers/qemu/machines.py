@@ -115,6 +115,10 @@ class Machines:
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         return directory / _digest(name)
 
+    def ledger(self, name: str) -> Path:
+        """Where it is written down which files a running machine was given."""
+        return self._state / "given" / _digest(name)
+
     def agent_timeout(self, name: str) -> int:
         """How long the agent in a domain is waited for, as it was last set."""
         try:
@@ -167,7 +171,7 @@ class Machines:
 
     def is_of_a_run(self, path: str) -> bool:
         """Whether a file is in the directory of some run's sockets."""
-        return bool(path) and Path(path).parent.parent in (self._state / "run", _short_base())
+        return bool(path) and process.run_of(Path(path).parent).parent in (self._state / "run", _short_base())
 
     def next_id(self) -> int:
         """A number that no machine of this session had since the host booted."""
@@ -275,6 +279,10 @@ class Machines:
         text = self.statuses.read(name)
         write_ending(self.endings, name, ending)
         shutil.rmtree(run, ignore_errors=True)
+        if self.ledger(name).exists():
+            from hostel.drivers.qemu.ownership.files import take_all_back
+
+            take_all_back(self, name, keeps_remote=ending.reason is ShutoffReason.MIGRATED)
         with contextlib.suppress(ValueError):
             gone = Status.parse(text or "")
             self.release(gone.domain)

@@ -20,15 +20,13 @@ class PeekCalls(Calls):
         """What QEMU says is there."""
         check_peek(size, flags, ErrorDomain.QEMU)
         with self._running(domain) as machine:
-            path = machine.run / "memory"
             command = "memsave" if flags == PeekFlag.VIRTUAL else "pmemsave"
             try:
-                machine.ask(command, val=offset, size=size, filename=str(path))
-                return path.read_bytes()
+                with machine.written_by_qemu("memory") as path:
+                    machine.ask(command, val=offset, size=size, filename=str(path))
+                    return path.read_bytes()
             except OSError as error:
                 raise system_fault(error, "failed to read what QEMU wrote", ErrorDomain.QEMU) from error
-            finally:
-                path.unlink(missing_ok=True)
 
     def domain_block_peek(self, domain: DomainRef, path: str, offset: int, size: int) -> bytes:
         """What is in the file or device of a raw disk."""

@@ -35,13 +35,14 @@ run=$1; shift
 helpers=
 ours() { read -r one name state parent rest 2>/dev/null < "/proc/$1/stat" && [ "$parent" = $$ ]; }
 helper() {
-    failed=$1 socket=$2 turn=0; shift 2
+    failed=$1 socket=$2 owner=$3 turn=0; shift 3
     "$@" 9>&- & pid=$!
     helpers="$helpers $pid"
     until [ -S "$socket" ]; do
         ours $pid && [ $turn -lt 200 ] || { echo "$failed" > "$run/failed"; end_helpers; exit 1; }
         sleep 0.05; turn=$((turn + 1))
     done
+    [ -z "$owner" ] || chown -h "$owner" "$socket" || { echo "$failed" > "$run/failed"; end_helpers; exit 1; }
 }
 end_helpers() {
     for signal in TERM KILL; do
@@ -69,6 +70,7 @@ shift; exec "$@"
 # The lock comes as standard input: dash knows no descriptor above 9 by number.
 _OUTER: Final = 'umask 077; exec 9<&0 0</dev/null; body=$1; shift; (exec sh -c "$body" supervisor "$@") & exit 0'
 _HELPER_SECONDS: Final = 12.0
+_GROUND: Final = "qemu"
 
 
 class Helper(NamedTuple):
@@ -78,11 +80,13 @@ class Helper(NamedTuple):
         name: what it is called where it fails.
         argv: the command; it stays in the foreground.
         socket: what it makes once it is ready.
+        owner: who the socket is given to then, as chown(1) has it; empty where it stays as it is.
     """
 
     name: str
     argv: Sequence[str]
     socket: Path
+    owner: str = ""
 
 
 class HelperFailed(OSError):
@@ -95,6 +99,59 @@ class HelperFailed(OSError):
 
     def __str__(self) -> str:
         return f"{self.name} did not come up: {self.said}"
+
+
+def ground(run: Path) -> Path:
+    """Where QEMU makes its sockets and files: a directory of its own where it is another user, else the run's.
+
+    What is written here by us, and read, is in the run's, where that user cannot put anything in its place.
+    """
+    own = run / _GROUND
+    return own if own.is_dir() else run
+
+
+def give_ground(run: Path, uid: int, gid: int) -> None:
+    """Make that directory for a QEMU that is to be another user.
+
+    Raises:
+        OSError: the host refused.
+    """
+    own = run / _GROUND
+    own.mkdir(mode=0o700)
+    os.chown(own, uid, gid)
+    run.chmod(0o711)
+
+
+def user_of(run: Path) -> tuple[int, int] | None:
+    """The numbers of the user and the group that a run's QEMU is; None where it is who started it."""
+    own = run / _GROUND
+    try:
+        status = own.stat()
+    except FileNotFoundError:
+        return None
+    return status.st_uid, status.st_gid
+
+
+def home(run: Path) -> Path | None:
+    """What is a home to a QEMU that is another user; None where it has ours."""
+    own = ground(run)
+    return None if own == run else own
+
+
+def hand_over(run: Path, path: Path) -> None:
+    """Give a run's QEMU a file that it is to read or write.
+
+    Raises:
+        OSError: the host refused.
+    """
+    user = user_of(run)
+    if user is not None:
+        os.chown(path, *user, follow_symlinks=False)
+
+
+def run_of(ground: Path) -> Path:
+    """The run's directory, of the one where QEMU makes its sockets."""
+    return ground.parent if ground.name == _GROUND else ground
 
 
 def spawn(
@@ -159,7 +216,7 @@ def spawn(
 
 
 def _supervisor(helpers: Sequence[Helper]) -> str:
-    calls = "".join(f"helper {shlex.join([item.name, str(item.socket), *item.argv])}\n" for item in helpers)
+    calls = "".join(f"helper {shlex.join([item.name, str(item.socket), item.owner, *item.argv])}\n" for item in helpers)
     return _FUNCTIONS + calls + _SUPERVISOR
 
 

@@ -7,6 +7,7 @@ that dies in between would leave something behind; :mod:`hostel.drivers.qemu.blo
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -50,6 +51,7 @@ class Running:
         self._monitor: Monitor | None = None
         self.status = status
         self.is_gone = False
+        self._is_changed = False
 
     @property
     def domain(self) -> Domain:
@@ -109,7 +111,7 @@ class Running:
             QmpError: nobody answers.
         """
         if self._monitor is None:
-            self._monitor = Monitor(self.run / "monitor", timeout=self._timeout)
+            self._monitor = Monitor(process.ground(self.run) / "monitor", timeout=self._timeout)
         return self._monitor
 
     def ask(self, command: str, files: Sequence[int] = (), /, **arguments: Any) -> Any:
@@ -156,6 +158,23 @@ class Running:
         """Write the state down, with these fields changed."""
         self.status = self.status._replace(**changes)
         self._machines.statuses.write(self.name, self.status.format())
+        self._is_changed = True
+
+    @contextlib.contextmanager
+    def written_by_qemu(self, name: str) -> Iterator[Path]:
+        """A new and empty file that QEMU may write, as long as it is read; nobody else can put another in its place.
+
+        Raises:
+            OSError: the host refused.
+        """
+        path = self.run / name
+        path.unlink(missing_ok=True)
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        try:
+            process.hand_over(self.run, path)
+            yield path
+        finally:
+            path.unlink(missing_ok=True)
 
     def taint(self, why: Taint) -> None:
         """Remember that the machine is beyond what is supported, and write it into its log."""
@@ -199,13 +218,33 @@ class Running:
         if self._launcher is not None:
             self._launcher.assignment.settle(self.domain)
 
+    def give_files(self) -> None:
+        """Give QEMU the files that the state names, with its marks, before it is asked to open them.
+
+        Raises:
+            VirtError: the host refused, or another machine has one as another user.
+        """
+        from hostel.drivers.qemu.ownership import files
+
+        files.give(self._machines, self.status)
+
+    def give_files_back(self) -> None:
+        """Give back the files that the state no longer names."""
+        if self._machines.ledger(self.name).exists():
+            from hostel.drivers.qemu.ownership import files
+
+            files.settle(self._machines, self.status)
+
     def forget(self, ending: Ending) -> None:
         """Drop the state of the machine, which is no more."""
         self._machines.forget(self.name, self.run, ending)
         self.is_gone = True
 
     def close(self) -> None:
-        """Let the monitor go."""
+        """Let the monitor go, and files of the host that QEMU no longer needs."""
+        if self._is_changed and not self.is_gone:
+            self._is_changed = False
+            self.give_files_back()
         if self._monitor is not None:
             self._monitor.close()
             self._monitor = None

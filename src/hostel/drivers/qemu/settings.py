@@ -32,13 +32,11 @@ _KNOWN: Final = frozenset(
     | {"set_process_name", "max_processes", "max_files", "max_core", "dump_guest_core", "seccomp_sandbox"}
     | {"hugetlbfs_mount", "bridge_helper", "pr_helper", "log_timestamp", "deprecation_behavior", "cgroup_controllers"}
     | {"migration_address", "migration_host", "migrate_tls_force", "lock_manager", "security_driver"}
-    | {"security_require_confined"}
+    | {"security_require_confined", "security_default_confined", "user", "group"}
+    | {"dynamic_ownership", "remember_owner"}
 )
-# What is so here anyway, and needs no word where it is said. QEMU has the owner, and images the owners, that they have.
+# What is so here anyway, and needs no word where it is said.
 _SO_ANYWAY: Final[Mapping[str, tuple[Value, ...]]] = {
-    "dynamic_ownership": (0,),
-    "remember_owner": (0,),
-    "security_default_confined": (0, 1),  # where nothing confines, a default does not matter
     "stdio_handler": ("file",),
     "namespaces": ([],),
     "mac_filter": (0,),
@@ -176,6 +174,11 @@ class Settings(NamedTuple):
         migration: what comes from other hosts.
         lock_manager: who keeps machines apart that would use the same disks, besides QEMU's own locks.
         refused: why no machine starts, by what is asked for here and is not done.
+        user: who QEMU runs as; None where that is not said.
+        group: its group.
+        dynamic_ownership: whether machines get the files that they need.
+        remember_owner: whether it is kept with them whose they were.
+        is_confined_by_default: whether a machine whose document has no label gets one.
     """
 
     vnc: ScreenSettings = ScreenSettings()
@@ -202,6 +205,11 @@ class Settings(NamedTuple):
     migration: Migration = Migration()
     lock_manager: str = "nop"
     refused: str = ""
+    user: str | None = None
+    group: str | None = None
+    dynamic_ownership: bool = True
+    remember_owner: bool = True
+    is_confined_by_default: bool = True
 
 
 def read(directories: Directories) -> Settings:
@@ -252,7 +260,16 @@ class _Reading(ConfFile):
             migration=self._migration(),
             lock_manager=self.text("lock_manager", "") or "nop",
             refused=self._refused(),
+            user=self._named("user"),
+            group=self._named("group"),
+            dynamic_ownership=self.flag("dynamic_ownership", default=True),
+            remember_owner=self.flag("remember_owner", default=True),
+            is_confined_by_default=self.flag("security_default_confined", default=True),
         )
+
+    def _named(self, name: str) -> str | None:
+        """A text that may also not be said."""
+        return self.text(name, "") if name in self.found else None
 
     def _refused(self) -> str:
         """What must not be passed over: who asks for it relies on it."""

@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from hostel.drivers.base import DomainRef, PausedReason, RunningReason
 from hostel.drivers.events import Event, EventBus, Lifecycle, Listener, Subject, Suspended
+from hostel.drivers.qemu import process
 from hostel.drivers.qemu.actions import needs_keeper
 from hostel.drivers.qemu.machines import Machines
 from hostel.drivers.qemu.monitor import Monitor
@@ -135,7 +136,7 @@ class Watch:
         domain = status.domain
         ref = DomainRef(domain.name, domain.uuid or "", status.id)
         try:
-            monitor = Monitor(Path(status.run) / "events", timeout=5)
+            monitor = Monitor(process.ground(Path(status.run)) / "events", timeout=5)
             try:
                 while not self._stopping.is_set():
                     event = monitor.wait(0.5)

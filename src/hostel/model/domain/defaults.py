@@ -249,6 +249,9 @@ def _complete_labels(domain: Domain, platform: Platform, *, is_live: bool) -> No
             label.model = "none"
         if label.model == "none" and not is_live:
             label.type, label.relabel = "none", None
+        if label.type in (None, "dynamic", "static"):
+            label.type = label.type or "dynamic"
+            label.relabel = label.type == "dynamic" if label.relabel is None else label.relabel
 
 
 def _complete_threads(domain: Domain) -> None:

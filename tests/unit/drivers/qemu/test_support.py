@@ -49,9 +49,3 @@ def test_what_the_guest_would_miss_is_refused_by_its_path(xml: str, path: str) -
 )
 def test_what_no_guest_sees_is_taken(xml: str) -> None:
     refuse_unknown(document.parse(xml, QEMU))
-
-
-def test_security_label_is_refused() -> None:
-    label = "<seclabel type='static' model='selinux' relabel='yes'><label>x</label></seclabel>"
-    with pytest.raises(VirtError, match="label"):
-        refuse_unknown(document.parse(refused.document(body=label), QEMU))

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hostel.drivers.qemu.command.host import HostDevices, LargePages, Sysfs
+from hostel.drivers.qemu.process import run_of
 from hostel.drivers.qemu.settings import Settings
 from hostel.model.domain.devices.device import Device
 from hostel.model.domain.platform import Platform
@@ -33,7 +34,7 @@ class Context(NamedTuple):
 
     Attributes:
         emulator: QEMU's path.
-        monitor: where QEMU makes its QMP socket; other sockets of the run go beside it.
+        monitor: where QEMU makes its QMP socket; other sockets that it makes go beside it.
         bridge: the host bridge of a virtual network, or None where it is user-mode.
         platform: what the emulator brings; None where the host's own QEMU is meant.
         hands_over: whether QEMU is given open descriptors of taps and of vhost, and does not open them itself.
@@ -71,7 +72,12 @@ class Context(NamedTuple):
 
     def secret(self, name: str) -> str:
         """The file in which QEMU finds the value of a secret object; only its owner reads it."""
-        return str(self.monitor.with_name(f"{name}.secret"))
+        return str(self.run / f"{name}.secret")
+
+    @property
+    def run(self) -> Path:
+        """Where that is which others than QEMU make for it in this run."""
+        return run_of(self.monitor.parent)
 
     @property
     def events(self) -> Path:

@@ -170,7 +170,7 @@ def socket_name(video: Video) -> str:
 def _served(video: Video, context: Context) -> list[str]:
     if not is_served(video):
         return []
-    path = context.monitor.with_name(socket_name(video))
+    path = context.run / socket_name(video)
     return ["-chardev", f"socket,id={served_by(video)},path={escape(str(path))}"]
 
 

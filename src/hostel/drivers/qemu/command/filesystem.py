@@ -42,7 +42,7 @@ def _plan9(domain: Domain, item: Filesystem) -> list[str]:
 def vhost_user(domain: Domain, item: Filesystem, context: Context, bootindex: int | None) -> list[str]:
     """A directory that a program serves."""
     name = alias_of(item)
-    path = (item.source or FilesystemSource()).socket or str(context.monitor.with_name(socket_name(item)))
+    path = (item.source or FilesystemSource()).socket or str(context.run / socket_name(item))
     spec: dict[str, Any] = {"driver": virtio_name("vhost-user-fs", item, item.model), "id": name}
     spec |= {**virtio(item.driver), "chardev": f"chr-vu-{name}", "tag": item.target}
     spec |= {"queue-size": item.driver.queue if item.driver is not None else None, "bootindex": bootindex}

@@ -108,7 +108,7 @@ def _named(disk: Disk, secret: SecretReference | None) -> SecretReference:
 
 def shared(domain: Domain, context: Context) -> list[str]:
     """What several images have together: the helper that this driver starts for them."""
-    return option("-object", reservation_helper(context.monitor.parent)) if are_managed(domain) else []
+    return option("-object", reservation_helper(context.run)) if are_managed(domain) else []
 
 
 def reservation_helper(run: Path) -> dict[str, Any]:

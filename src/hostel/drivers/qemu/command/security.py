@@ -75,4 +75,4 @@ def _given(security: LaunchSecurity, context: Context) -> Iterator[tuple[str, Pa
         ("session-file", "session.base64", security.session),
     ):
         if text is not None:
-            yield name, context.monitor.with_name(file), text
+            yield name, context.run / file, text

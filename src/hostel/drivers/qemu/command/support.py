@@ -91,7 +91,8 @@ _ACTED_ON: Final[dict[type[Element], str]] = {
     tune.VcpuScheduler: "vcpus scheduler priority",
     tune.IoThreadScheduler: "iothreads scheduler priority",
     tune.Resource: "partition",
-    seclabel.SecurityLabel: "type model relabel",
+    seclabel.SecurityLabel: "type model relabel label image_label base_label",
+    seclabel.DeviceSecurityLabel: "model label_skip relabel label",
     security.LaunchSecurity: "type kernel_hashes cbitpos reduced_phys_bits policy dh_cert session",
     tune.IdMap: "uids gids",
     **dict.fromkeys((tune.UserMap, tune.GroupMap), "start target count"),
@@ -202,7 +203,7 @@ _ACTED_ON: Final[dict[type[Element], str]] = {
     source.DiskSource: (
         "file dev protocol name query pool volume mode startup_policy index hosts readahead timeout identity snapshot "
         "config initiator ssl_verify cookies auth encryption dir type path reconnect reservations slices fdgroup "
-        "tls tls_hostname managed namespace address"
+        "tls tls_hostname managed namespace address seclabels"
     ),
     source.NvmeAddress: "domain bus slot function",
     source.Slices: "slices",
@@ -274,7 +275,7 @@ _ACTED_ON: Final[dict[type[Element], str]] = {
     character.ConsoleTarget: "type port",
     character.Channel: _CHARACTER,
     character.ChannelTarget: "type address port name state",
-    character.CharacterSource: "mode path append host service tls channel reconnect clipboard mouse",
+    character.CharacterSource: "mode path append host service tls channel seclabels reconnect clipboard mouse",
     character.Log: "file append",
     input.Input: f"type bus driver source {_DEVICE}",
     input.InputSource: "dev evdev grab grab_toggle repeat",
@@ -367,9 +368,6 @@ def refuse_unknown(document: domain.Domain, fields: Mapping[type[Element], froze
     placement = document.numatune.memory.placement if document.numatune and document.numatune.memory else None
     if placement == "auto" and fields is FIELDS:
         raise unsupported("<numatune><memory placement='auto'>: nobody here chooses nodes; write nodeset='…'")
-    for label in document.seclabels:
-        if label.type == "static" or label.model not in (None, "none", "dac"):
-            raise unsupported(f"Security driver {label.model or label.type} not enabled; remove <seclabel>")
 
 
 def _not_acted_on(

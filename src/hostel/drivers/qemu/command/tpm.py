@@ -23,7 +23,7 @@ def arguments(domain: Domain, context: Context) -> list[str]:
         if backend.type == "passthrough":
             argv += ["-tpmdev", f"passthrough,id=tpm-{name},{_passed(tpm)}"]
         else:
-            path = (backend.source or TpmSource()).path or str(context.monitor.with_name(SOCKET))
+            path = (backend.source or TpmSource()).path or str(context.run / SOCKET)
             argv += ["-chardev", f"socket,id=chrtpm,path={escape(path)}"]
             argv += ["-tpmdev", f"emulator,id=tpm-{name},chardev=chrtpm"]
         is_sysbus = tpm.model == "tpm-tis" and arch_of(domain) == "aarch64"

@@ -6,6 +6,7 @@ it, somebody waits who ends it: the process that plugs the device in may be kill
 
 from __future__ import annotations
 
+import os
 import subprocess
 import time
 from pathlib import Path
@@ -91,4 +92,6 @@ def start(helper: Helper, log: Path, *, beside: int = 0) -> Path:
         if failed.exists() or time.monotonic() >= deadline:
             raise HelperFailed(helper.name, next(iter(last_lines(log, 1, since=before)), "it said nothing"))
         pause()
+    if helper.owner:
+        os.chown(helper.socket, *map(int, helper.owner.split(":")), follow_symlinks=False)
     return taken

@@ -32,11 +32,12 @@ def device_of(entry: Mapping[str, Any]) -> str:
 
 
 def add_nodes(machine: Running, specs: Iterable[dict[str, Any]]) -> None:
-    """Add block nodes, bottom first.
+    """Add block nodes of images that the machine's state names, bottom first.
 
     Raises:
         VirtError: QEMU refused one; those before it are there.
     """
+    machine.give_files()
     for spec in specs:
         machine.ask("blockdev-add", **without_none(spec))
 

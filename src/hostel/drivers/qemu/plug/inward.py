@@ -185,6 +185,7 @@ def _reach(
     if isinstance(device, Disk):
         transient.make_for(machine, device)
         holding.hold_if_running(machine)
+    machine.give_files()
     if isinstance(device, Interface) and launcher.wiring.makes(device):
         wire = _connect(machine, device, launcher)
     if _is_of_host(device) or isinstance(device, MemoryDevice):

@@ -1,0 +1,95 @@
+"""A run whose QEMU is another user than who starts it: where it makes its files, and how it becomes that user."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hostel.drivers.fault import system_fault
+from hostel.drivers.qemu import process
+from hostel.drivers.qemu.command.host import LargePages
+from hostel.drivers.qemu.machines import Machines
+from hostel.drivers.qemu.ownership import files, label
+from hostel.drivers.qemu.ownership.user import ROOT, Identity, Owner, as_user
+from hostel.errors import ErrorDomain
+from hostel.model.domain.domain import Domain
+
+
+def make_ground(machines: Machines, live: Domain, run: Path, identity: Identity | None) -> list[str]:
+    """Make room for a QEMU that is to be another user; returns notes for the machine's log.
+
+    Raises:
+        VirtError: ``SYSTEM_ERROR``: the host refused.
+    """
+    if identity is None:
+        return []
+    owner = label.owner_of(live, identity)
+    if owner != ROOT:
+        try:
+            process.give_ground(run, *owner)
+        except OSError as error:
+            raise system_fault(error, f"cannot make '{process.ground(run)}'", ErrorDomain.QEMU) from error
+        files.open_way(machines, process.ground(run), owner)
+    return [identity.note] if identity.note else []
+
+
+def place_in(machines: Machines, folder: Path, run: Path) -> Path:
+    """A place in a directory for files of a run: one of its own where QEMU is another user.
+
+    Raises:
+        VirtError: ``SYSTEM_ERROR``: the host refused.
+    """
+    found = process.user_of(run)
+    if found is None:
+        return folder
+    place = folder / run.name
+    try:
+        place.mkdir(parents=True, exist_ok=True, mode=0o700)
+        process.hand_over(run, place)
+    except OSError as error:
+        raise system_fault(error, f"cannot make '{place}'", ErrorDomain.QEMU) from error
+    files.open_way(machines, place, Owner(*found))
+    return place
+
+
+def memory_files(machines: Machines, folder: Path, live: Domain, run: Path) -> Path:
+    """Where in a directory files are made that are a guest's memory; QEMU gives them no names.
+
+    Raises:
+        VirtError: as :func:`place_in`.
+    """
+    if live.memory_backing is None:
+        return folder
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return place_in(machines, folder, run)
+
+
+def large_pages(machines: Machines, found: LargePages, live: Domain, run: Path) -> LargePages:
+    """The host's large pages, where a machine may make files of them.
+
+    Raises:
+        VirtError: as :func:`place_in`.
+    """
+    backing = live.memory_backing
+    if backing is None or backing.hugepages is None or process.user_of(run) is None:
+        return found
+    places = {size: place_in(machines, Path(mount), run) for size, mount in found.mounts.items()}
+    return found._replace(mounts={size: str(place) for size, place in places.items()})
+
+
+def command(argv: list[str], domain: Domain, run: Path) -> list[str]:
+    """The command that runs QEMU's as who it is to be.
+
+    Raises:
+        VirtError: the host has no program for it.
+    """
+    found = process.user_of(run)
+    if found is None:
+        return argv
+    is_raw = any(it.rawio for it in domain.devices.disks) or any(it.rawio for it in domain.devices.hostdevs)
+    return [*as_user(Owner(*found), "sys_rawio" if is_raw else ""), *argv]
+
+
+def for_qemu(helper: process.Helper, run: Path) -> process.Helper:
+    """A helper whose socket is for the QEMU of a run."""
+    found = process.user_of(run)
+    return helper if found is None else helper._replace(owner=":".join(map(str, found)))
