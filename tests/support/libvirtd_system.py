@@ -116,14 +116,13 @@ def apart(
         lock_manager: who keeps locks of machines, and its settings.
         owner: likewise.
     """
-    user, group = owner.split(":")
     directory = Path(tempfile.mkdtemp(prefix="lv-"))
     try:
         with probed(directory / "cache/libvirt/qemu/capabilities", "system"):
             (directory / "etc/nwfilter").mkdir(parents=True)
             for name, xml in (filters or {}).items():
                 (directory / f"etc/nwfilter/{name}.xml").write_text(xml)
-            with _served(directory, inside, drivers, lock_manager) as daemon:
+            with _served(directory, inside, drivers, lock_manager, owner) as daemon:
                 yield daemon
     finally:
         shutil.rmtree(directory, ignore_errors=True)
@@ -131,8 +130,9 @@ def apart(
 
 @contextlib.contextmanager
 def _served(
-    directory: Path, inside: Sequence[str], drivers: Sequence[str], lock_manager: tuple[str, str]
+    directory: Path, inside: Sequence[str], drivers: Sequence[str], lock_manager: tuple[str, str], owner: str
 ) -> Iterator[Libvirtd]:
+    user, group = owner.split(":")
     command = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
     name, settings = lock_manager
     daemon = subprocess.Popen(
