@@ -23,7 +23,7 @@ from hostel.model.domain.domain import Domain
 from support import image
 from support.chains import wait_for_job
 from support.kill_step import MAX_STEPS, killed_at
-from support.session import disk, domain_xml
+from support.session import cdrom, disk, domain_xml
 
 pytestmark = [pytest.mark.qemu, pytest.mark.requires_tool("qemu-img")]
 MIB = 1 << 20
@@ -166,6 +166,26 @@ def test_disk_that_other_guests_write_is_put_on_no_overlay(tmp_path: Path, drive
             driver.domain_snapshot_create_xml(ref, xml, DISK_ONLY)
         assert caught.value.code is ErrorCode.CONFIG_UNSUPPORTED
     assert sorted(path.name for path in tmp_path.glob("shared*")) == ["shared.raw"]
+
+
+def test_disk_that_is_only_read_may_be_named_as_left_out(tmp_path: Path, driver: QemuDriver) -> None:
+    image.qemu_img("create", "-q", "-f", "qcow2", tmp_path / "vda.qcow2", MIB)
+    (tmp_path / "vdb.raw").write_bytes(bytes(MIB))
+    read = disk(tmp_path / "vdb.raw", dev="vdb", more="<readonly/>")
+    ref = driver.domain_define_xml(domain_xml(tmp_path, disk(tmp_path / "vda.qcow2", "qcow2"), read, cdrom(None)))
+    names = "".join(f"<disk name='{name}' snapshot='no'/>" for name in ("vdb", "hdc"))
+    driver.domain_snapshot_create_xml(ref, f"<domainsnapshot><name>s</name><disks>{names}</disks></domainsnapshot>")
+    said = json.loads(image.real_qemu_img("info", "--output=json", tmp_path / "vda.qcow2"))
+    assert [item["name"] for item in said["snapshots"]] == ["s"]
+
+
+def test_guest_that_is_off_needs_no_quiescing(machine: Still) -> None:
+    machine.create("s", DISK_ONLY | SnapshotCreateFlag.QUIESCE)
+    files = "".join(f"<disk name='{dev}'><source file='{machine.home}/{dev}.again'/></disk>" for dev in ("vda", "vdb"))
+    machine.create("s", DISK_ONLY | SnapshotCreateFlag.NO_METADATA, f"<disks>{files}</disks>")
+    assert machine.names() == ["s"] and machine.file().name == "vda.again"
+    with pytest.raises(VirtError, match="domain moment s already exists"):
+        machine.create("s", SnapshotCreateFlag.NO_METADATA)
 
 
 def test_memory_is_not_kept_while_a_disk_is_copied(machine: Still) -> None:

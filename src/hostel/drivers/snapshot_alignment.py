@@ -59,7 +59,7 @@ def align(snapshot: Snapshot, disks: list[Disk], default: str) -> Plan:
     for disk in disks:
         found = asked.get(disk.target.dev)
         if found is None:
-            place = "no" if is_empty(disk) or disk.readonly else disk.snapshot or default
+            place = "no" if is_empty(disk) else _own_place(disk) or default
             found = SnapshotDisk(name=disk.target.dev, snapshot=place)
         plan.append((disk, found))
     snapshot.disks.disks = [wanted for _, wanted in plan]
@@ -117,13 +117,17 @@ def _all_paths(source: DiskSource) -> list[str | None]:
     return [source.file, source.dev, source.name, source.path, source.volume]
 
 
+def _own_place(disk: Disk) -> str | None:
+    """Where a disk is kept where nothing else is said; None where it is like others."""
+    return disk.snapshot or ("no" if disk.readonly else None)
+
+
 def _settle(wanted: SnapshotDisk, disk: Disk, default: str) -> None:
     is_uniform = default == "internal"
+    own = _own_place(disk)
     if wanted.snapshot is None:
-        wanted.snapshot = default
-        if disk.snapshot is not None and (not is_uniform or disk.snapshot == "no"):
-            wanted.snapshot = disk.snapshot
-    elif is_uniform and wanted.snapshot != default and not (wanted.snapshot == "no" and disk.snapshot == "no"):
+        wanted.snapshot = own if own is not None and (not is_uniform or own == "no") else default
+    elif is_uniform and wanted.snapshot != default and not (wanted.snapshot == "no" and own == "no"):
         raise _unsupported(f"disk '{wanted.name}' must use snapshot mode '{default}'")
     paths = _all_paths(wanted.source) if wanted.source is not None else []
     path = next(filter(None, paths), None)

@@ -144,9 +144,8 @@ class SnapshotCalls(Calls):
             if redefine:
                 return self._redefine_snapshot(catalog, domain, snapshot, flags)
             name = snapshot.name or ""
-            catalog.check_name(name)
-            if flags & SnapshotCreateFlag.QUIESCE and machine is None:
-                raise invalid("domain is not running")
+            if not (flags & SnapshotCreateFlag.NO_METADATA and flags & SnapshotCreateFlag.DISK_ONLY):
+                catalog.check_name(name)  # which images keep inside them too
             if flags & SnapshotCreateFlag.HALT and self._machines.definition(domain.name) is None:
                 raise invalid("cannot halt after transient domain snapshot")
             plan = self._plan(snapshot, domain, machine, flags)
@@ -220,7 +219,7 @@ class SnapshotCalls(Calls):
 
         name = snapshot.name or ""
         kind = "create-without-metadata" if flags & SnapshotCreateFlag.NO_METADATA else "create"
-        quiesce = bool(flags & SnapshotCreateFlag.QUIESCE)
+        quiesce = bool(flags & SnapshotCreateFlag.QUIESCE) and machine is not None
         reuse = bool(flags & SnapshotCreateFlag.REUSE_EXT)
         files = (
             [] if reuse else [w.source.file for _, w in plan.of("external") if w.source is not None and w.source.file]
