@@ -44,8 +44,9 @@ class SizeCalls(Calls):
         with self._running(domain) as machine:
             found = find_disk(machine.domain, disk)
             top = next(images(found), None)
-            if top is None:
-                raise fault(ErrorCode.INVALID_ARG, f"disk '{disk}' has no medium", ErrorDomain.QEMU)
+            if top is None or found.readonly:
+                what = f"can't resize empty or readonly disk '{found.target.dev}'"
+                raise fault(ErrorCode.OPERATION_UNSUPPORTED, what, ErrorDomain.QEMU)
             wanted = size if flags & BlockResizeFlag.BYTES else size * KiB
             if top.format in ("qcow2", "qed"):  # whole sectors, as libvirt rounds
                 wanted = -(-wanted // _SECTOR) * _SECTOR
