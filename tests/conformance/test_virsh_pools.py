@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import pytest
 
+from hostel.block.crypto import luks
 from support import libvirtd_system, loop
 from support.virsh import Ours, Real
 
@@ -358,8 +359,10 @@ def test_a_mounted_pool_runs_for_the_next_process_and_not_once_somebody_unmounts
 
 @pytest.mark.requires_tool("qemu-io")
 def test_encrypted_volumes_open_with_their_passphrase_and_copies_of_them_too(
-    twins: tuple[Twin, Twin], tmp_path: Path
+    twins: tuple[Twin, Twin], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # Each of the two dozen times that a volume is opened would take as long.
+    monkeypatch.setattr(luks, "DEFAULT_ITER_TIME", 20)
     twin, ours = twins[0], Ours(tmp_path / "home")
     for line in (
         "pool-create-as e dir --target {W}/enc --build",
