@@ -68,7 +68,7 @@ def _play(folder: Path, tool: Sequence[str], kind: str, event: str, code: int, p
     with daemon(folder, *words, tool=tool) as running:
         monitor = running.monitor
         monitor.command(command, job_id="j", device="top", **arguments, **dict.fromkeys(sides, policy))
-        until = time.monotonic() + 20
+        until = time.monotonic() + 60
         while time.monotonic() < until:
             [*found] = monitor.command("query-block-jobs")
             if not found:

@@ -39,7 +39,7 @@ def export(folder: Path, content: bytes) -> Iterator[str]:
     words = ["qemu-nbd", "-t", "-e", "5", "-f", "raw", "-k", str(socket), str(disk)]
     with subprocess.Popen(words) as server:
         try:
-            until = time.monotonic() + 20
+            until = time.monotonic() + 60
             while not socket.exists():
                 assert server.poll() is None
                 assert time.monotonic() < until

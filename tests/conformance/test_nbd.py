@@ -241,7 +241,7 @@ def other(folder: Path, *words: object) -> Iterator[str]:
     arguments = [str(word).format(socket=path) for word in words]
     with subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True) as process:
         try:
-            deadline = time.monotonic() + 20
+            deadline = time.monotonic() + 60
             while True:
                 try:
                     with Peer(path) as peer:

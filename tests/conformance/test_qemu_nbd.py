@@ -72,7 +72,7 @@ def server(*words: object, sock: str = "nbd.sock", tool: Sequence[str] = OURS) -
     arguments = [*tool, *(() if "-p" in words else ("-k", str(path))), *map(str, words)]
     with subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True) as process:
         try:
-            deadline = time.monotonic() + 20
+            deadline = time.monotonic() + 60
             while "-p" not in words and not can_connect(path):
                 assert process.poll() is None, process.stderr and process.stderr.read()
                 assert time.monotonic() < deadline
@@ -235,7 +235,7 @@ def test_fork_returns_when_the_server_listens(folder: Path) -> None:
             peer.use()
     finally:
         os.kill(pid, signal.SIGTERM)
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while Path("nbd.sock").exists():
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -292,7 +292,7 @@ def test_tcp_is_served_where_it_is_bound(folder: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     with server("-f", "raw", "-p", port, "-b", "localhost", "a.raw"):
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while subprocess.run(["qemu-nbd", "-L", "-p", str(port)], capture_output=True, check=False).returncode:
             assert time.monotonic() < deadline
             time.sleep(0.1)

@@ -72,7 +72,7 @@ def test_reservations_are_made_by_a_helper_that_is_there_before_qemu(tmp_path: P
     started = process.start_time(pid)
     assert started is not None
     with socket.socket(socket.AF_UNIX) as client:
-        client.settimeout(10)
+        client.settimeout(60)
         client.connect(str(helper.socket))
         assert client.recv(4) == bytes(4)  # the features that it offers: none
     assert process.end(pid, started)

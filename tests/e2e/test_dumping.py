@@ -40,7 +40,7 @@ def start(driver: QemuDriver, home: Path, actions: str = "") -> DomainRef:
 
 
 def until(driver: QemuDriver, ref: DomainRef, wanted: Callable[[StateInfo], bool]) -> StateInfo:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while not wanted(found := driver.domain_get_state(ref)):
         assert time.monotonic() < deadline, found
         time.sleep(0.05)

@@ -87,8 +87,8 @@ def test_pools_and_networks_tell_of_themselves(tmp_path: Path, connection: Conne
         pool.start(build=True)
         for number in (0, 2):
             expected = Event(Subject.POOL, "lifecycle", "p", pool.uuid, -1, {"event": number, "detail": 0})
-            assert events.wait(5) == expected
+            assert events.wait(30) == expected
         network = connection.define_network("<network><name>n</name></network>")
-        found = events.wait(5)
+        found = events.wait(30)
         assert found is not None
         assert (found.subject, found.name, found.uuid) == ("network", "n", network.uuid)

@@ -96,7 +96,7 @@ XML = """<domain type='qemu'><name>g</name><memory unit='MiB'>32</memory>{body}<
 
 def _served(directory: Path, *, until: bool) -> bool:
     """Whether a program serves a directory, once it does or does not, or after some seconds."""
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while True:
         found = any(_serves(path, directory) for path in Path("/proc").glob("[0-9]*/cmdline"))
         if found == until or time.monotonic() >= deadline:

@@ -60,7 +60,7 @@ def via(monkeypatch: pytest.MonkeyPatch) -> Via:
 
     def put(path: Path) -> None:
         def open_agent(machine: Running) -> Agent:
-            deadline = time.monotonic() + 10
+            deadline = time.monotonic() + 60
             while True:
                 try:
                     return Agent(path, seconds_of(machine.agent_timeout))

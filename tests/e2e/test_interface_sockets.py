@@ -81,7 +81,7 @@ def test_a_card_of_a_switch_outside_comes_and_goes_with_its_connection(tmp_path:
         assert "type=vhost-user" in network_of(connection, "guest")
         hypervisor.domain_detach_device_flags(ref, given, Affect.LIVE)
         hypervisor.domain_reset(ref)  # nobody is in the guest to let go of it
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while hypervisor.domain_qemu_monitor_command(ref, "info chardev", human=True) != before:
             assert time.monotonic() < deadline
             time.sleep(0.1)

@@ -163,7 +163,7 @@ def test_a_port_that_the_switch_serves_itself_is_found_and_counted(system: Conne
         assert "<target dev='vhost.sock'/>" in domain.xml()
         hypervisor: Any = system.hypervisor
         ref = hypervisor.domain_lookup_by_name("guest")
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while column("Interface", "vhost.sock", "statistics") == "{}":
             assert time.monotonic() < deadline
             time.sleep(0.1)

@@ -180,7 +180,7 @@ def test_disk_that_somebody_writes_is_told_with_who_that_is(driver: QemuDriver, 
     command = ["qemu-storage-daemon", "--blockdev", f"driver=file,node-name=f,filename={home}/disk.img"]
     export = ["--nbd-server", f"addr.type=unix,addr.path={home}/nbd", "--export", "nbd,id=e,node-name=f,writable=on"]
     with subprocess.Popen([*command, *export]) as other:
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while not (home / "nbd").exists():
             assert time.monotonic() < deadline
             time.sleep(0.05)
@@ -257,7 +257,7 @@ def test_machines_that_start_at_the_same_time_get_ports_of_their_own(driver: Qem
     code = (
         "import sys; from pathlib import Path; from hostel.drivers.qemu.driver import QemuDriver\n"
         "from hostel.drivers.store import Directories; d = QemuDriver(Directories.under(Path(sys.argv[1])))\n"
-        "sys.stdin.read(); d.domain_create(d.domain_lookup_by_name(sys.argv[2]))"
+        "print(flush=True); sys.stdin.read(); d.domain_create(d.domain_lookup_by_name(sys.argv[2]))"
     )
     names = [f"g{index}" for index in range(4)]
     for name in names:
@@ -265,10 +265,16 @@ def test_machines_that_start_at_the_same_time_get_ports_of_their_own(driver: Qem
         disk.write_bytes((home / "disk.img").read_bytes())
         driver.domain_define_xml(xml(home, name).replace("disk.img", disk.name))
     starters = [
-        subprocess.Popen([sys.executable, "-c", code, str(home), name], stdin=subprocess.PIPE, stderr=subprocess.PIPE)
+        subprocess.Popen(
+            [sys.executable, "-c", code, str(home), name],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )
         for name in names
-    ]
-    time.sleep(1)  # all of them wait for their input to end
+    ]  # fmt: skip
+    for starter in starters:
+        assert starter.stdout is not None
+        with starter.stdout as said:
+            assert said.readline() == b"\n"
     for starter in starters:
         assert starter.stdin is not None
         starter.stdin.close()

@@ -41,7 +41,7 @@ def port(tmp_path: Path) -> Iterator[int]:
          str(tmp_path / "disk.img")]
     )  # fmt: skip
     try:
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while socket.socket().connect_ex(("127.0.0.1", number)):
             assert server.poll() is None and time.monotonic() < deadline
             time.sleep(0.05)

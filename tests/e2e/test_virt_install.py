@@ -218,7 +218,7 @@ def test_the_text_console_is_connected_until_the_guest_ends(connection: Connecti
             except OSError:
                 break
     os.close(ours)
-    assert process.wait(10) == 0, said
+    assert process.wait(60) == 0, said
     assert b"Running text console command: virsh --connect qemu:///session console g1" in said
     assert b"HOSTEL-GUEST" in said
     assert b"Domain creation completed." in said

@@ -20,7 +20,7 @@ def real(directory: Path) -> Iterator[Path]:
     argv = ["qemu-ga", "-m", "unix-listen", "-p", str(path), "-f", str(directory / "pid"), "-t", str(directory)]
     agent = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while not path.exists():
             assert agent.poll() is None, "qemu-ga ended"
             assert time.monotonic() < deadline

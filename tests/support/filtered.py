@@ -131,7 +131,7 @@ class Network:
         return "".join(name for name, frame in frames.items() if self.sent(frame))
 
     def wait_for(self, passing: str) -> None:
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while (now := self.passes()) != passing:
             assert time.monotonic() < deadline, now
 
@@ -246,7 +246,7 @@ def holder(lock: Path) -> int:
 
 
 def wait_until(done: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while not done():
         assert time.monotonic() < deadline
         time.sleep(0.02)

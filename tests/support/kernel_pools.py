@@ -98,7 +98,7 @@ def scsi() -> None:
     Path(f"/sys/block/{Path(device).name}/device/delete").write_text("1")
     assert "unit:0:1:0" not in must("vol-list s"), "a list is never stale"
     must("pool-refresh s")
-    until = time.monotonic() + 20
+    until = time.monotonic() + 60
     while "unit:0:1:0" not in must("vol-list s"):
         assert time.monotonic() < until
         time.sleep(0.2)
@@ -109,7 +109,7 @@ def multipath() -> None:
     """Two ways to one disk."""
     tool("modprobe", "-a", "dm_mod", "dm_multipath", "dm_round_robin", "sd_mod")
     tool("modprobe", "scsi_debug", "dev_size_mb=16")
-    until = time.monotonic() + 20
+    until = time.monotonic() + 60
     while not os.path.exists("/dev/sda"):
         assert time.monotonic() < until
         time.sleep(0.1)

@@ -33,7 +33,7 @@ def running() -> Iterator[subprocess.Popen[bytes]]:
                 ["ovs-vswitchd", f"unix:{socket}", "--disable-system"],
             ):
                 started.append(subprocess.Popen([*command, "-vconsole:off"], stdin=subprocess.DEVNULL))
-                deadline = time.monotonic() + 10
+                deadline = time.monotonic() + 60
                 while not socket.exists():
                     assert time.monotonic() < deadline and started[-1].poll() is None
                     time.sleep(0.01)

@@ -171,7 +171,7 @@ def test_client_that_reads_nothing_is_not_read_on(tmp_path: Path) -> None:
                 slow.socket.sendall(call * 1000)
                 sent += 1
         assert sent < 1000
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while not (queued := [client.channel.queued for client in daemon._clients.values() if client.channel.queued]):
             assert time.monotonic() < deadline
             time.sleep(0.01)
@@ -227,7 +227,7 @@ def test_state_of_the_test_driver_lasts_as_long_as_somebody_is_there(tmp_path: P
         with RawClient(tmp_path / "s") as two:
             assert len(two.open().call("connect_list_all_domains", 1, 0)[0]) == 2
         one.socket.close()
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while True:
             with RawClient(tmp_path / "s") as three:
                 if len(three.open().call("connect_list_all_domains", 1, 0)[0]) == 1:
@@ -284,7 +284,7 @@ def test_thousand_lives_of_a_domain_leave_nothing_behind(tmp_path: Path) -> None
         for thread in threads:
             thread.join(120)
         assert client.call("connect_num_of_defined_domains") == (0,)
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while (len(os.listdir("/proc/self/fd")), threading.active_count() - 1) > before and time.monotonic() < deadline:
             time.sleep(0.05)
         assert len(os.listdir("/proc/self/fd")) <= before[0]

@@ -64,7 +64,7 @@ class Relay:
 
     def screen(self, length: int) -> bytes:
         found = b""
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 60
         while len(found) < length and time.monotonic() < deadline:
             if select.select([self.keyboard], [], [], 0.1)[0]:
                 found += os.read(self.keyboard, length - len(found))

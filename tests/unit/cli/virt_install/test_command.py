@@ -152,7 +152,7 @@ def test_a_volume_is_found_by_its_path_in_a_pool(connection: Connection) -> None
 
 def later(action: object, connection: Connection) -> threading.Thread:
     def act() -> None:
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
             if any(domain.name == "x" and domain.is_active for domain in connection.domains()):
                 break

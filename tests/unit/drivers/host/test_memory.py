@@ -85,7 +85,7 @@ def test_host_sleeps_only_as_it_can(root: Path, monkeypatch: pytest.MonkeyPatch)
     with refused(ErrorCode.INVALID_ARG, "invalid argument: Suspend duration is too short"):
         host.node_suspend_for_duration(0, 59)
     host.node_suspend_for_duration(0, 61)
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while not heard.exists():
         assert time.monotonic() < deadline
         time.sleep(0.02)

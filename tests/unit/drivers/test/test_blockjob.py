@@ -41,7 +41,7 @@ def domain(driver: TestDriver) -> DomainRef:
 
 def heard(listener: Listener, kind: str) -> dict[str, object]:
     """What the next event of a kind tells."""
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         event = listener.get(0.1)
         if event is not None and event.kind == kind:
