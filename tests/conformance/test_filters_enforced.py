@@ -8,6 +8,8 @@ import sys
 
 import pytest
 
+from support.relaxng import SCHEMAS
+
 pytestmark = [
     *(pytest.mark.requires_tool(name) for name in ("unshare", "ip", "ebtables", "iptables")),
     pytest.mark.skipif(os.geteuid() != 0, reason="rules are root's"),
@@ -43,6 +45,11 @@ def test_a_filter_is_changed_for_all_who_have_it_or_for_none() -> None:
 
 def test_what_is_left_by_who_is_killed_is_put_right() -> None:
     run("kills")
+
+
+@pytest.mark.skipif(not SCHEMAS.is_dir(), reason="needs libvirt's schemas (package libvirt0)")
+def test_every_rule_that_is_taken_is_one_that_the_kernel_takes() -> None:
+    run("every_rule")
 
 
 @pytest.mark.requires_tool("libvirtd")

@@ -9,6 +9,7 @@ from hostel.drivers.nwfilter.instance import Packet
 from hostel.errors import ErrorCode, ModelError
 from hostel.model.nwfilter.filter import Rule
 
+_ICMPV6: Final = "58"
 GROUP_ADDRESS: Final = "01:80:c2:00:00:00"  # of bridges that speak the spanning tree protocol
 
 
@@ -106,6 +107,8 @@ def _matches(rule: Rule, packet: Packet, *, reverse: bool) -> Iterator[str]:
     if "gratuitous" in packet and packet.value("gratuitous") == "true":
         yield from (*packet.sign("gratuitous"), "--arp-gratuitous")
     if protocol == "ipv6" and any(name in packet for name in ("type", "typeend", "code", "codeend")):
+        if "protocol" not in packet:
+            yield from ("--ip6-protocol", _ICMPV6)  # without which the kernel takes no type
         sign = packet.sign("type") if "type" in packet else []
         yield from ("--ip6-icmp-type", *sign, f"{_range(packet, 'type')}/{_range(packet, 'code')}")
 

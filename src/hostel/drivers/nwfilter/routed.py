@@ -83,6 +83,8 @@ def _rule(rule: Rule, packet: Packet, place: _Place, *, follows: bool) -> list[s
         if follows and not has_type and rule.direction != "inout":
             found += ["-m", "conntrack", "--ctdir", "Reply" if place.inward else "Original"]
     found += _last(packet, place)
+    if rule.action == "continue":
+        return found  # what has no target is only counted: iptables has no word for it
     return [*found, "-j", place.accept if accepts else (rule.action or "").upper()]
 
 

@@ -47,9 +47,9 @@ MAC = "52:54:00:00:00:01"
      ("<ip protocol='udp' srcportstart='1' srcportend='2' dscp='5'/>",
       "-p ipv4 --ip-protocol 17 --ip-source-port 1:2 --ip-tos 0x5"),
      ("<ipv6 srcipaddr='::ffff:a01:203'/>", "-p ipv6 --ip6-source ::ffff:10.1.2.3"),
-     ("<ipv6 type='1'/>", "-p ipv6 --ip6-icmp-type 1:1/0:255"),
-     ("<ipv6 match='no' type='1' typeend='3' code='2'/>", "-p ipv6 --ip6-icmp-type ! 1:3/2:2"),
-     ("<ipv6 codeend='9'/>", "-p ipv6 --ip6-icmp-type 0:255/0:9"),
+     ("<ipv6 type='1'/>", "-p ipv6 --ip6-protocol 58 --ip6-icmp-type 1:1/0:255"),
+     ("<ipv6 match='no' type='1' typeend='3' code='2'/>", "-p ipv6 --ip6-protocol 58 --ip6-icmp-type ! 1:3/2:2"),
+     ("<ipv6 codeend='9'/>", "-p ipv6 --ip6-protocol 58 --ip6-icmp-type 0:255/0:9"),
      ("", "")],
 )  # fmt: skip
 def test_frames_are_matched(body: str, expected: str) -> None:
