@@ -17,6 +17,7 @@ from typing import Any, Final, NamedTuple
 
 from hostel.cause import explain, in_line
 from hostel.cause.holder import find_unix_listeners, lock_hint, port_hint
+from hostel.cause.user import User, denied_to
 from hostel.drivers.fault import printable
 from hostel.model.domain.devices.source import BackingStore, DiskSource
 from hostel.model.domain.domain import Domain
@@ -51,13 +52,14 @@ class _Said(NamedTuple):
     value: str = ""
 
 
-def explained(lines: Iterable[str], argv: Sequence[str], domain: Domain) -> str | None:
+def explained(lines: Iterable[str], argv: Sequence[str], domain: Domain, user: User | None = None) -> str | None:
     """What QEMU wrote before it ended, as one line that says why and what to do; None where it gave no reason.
 
     Args:
         lines: what it wrote.
         argv: how it was started.
         domain: its live document.
+        user: who it was, where that is another than we.
     """
     found: _Said | None = None
     for line in lines:
@@ -66,19 +68,20 @@ def explained(lines: Iterable[str], argv: Sequence[str], domain: Domain) -> str 
             found = said
     if found is None:
         return None
-    about, hint = _about(found, domain), _hint(found, domain)
+    about, hint = _about(found, domain), _hint(found, domain, user)
     return found.message + (f" ({about})" if about else "") + (f"; {in_line(hint)}" if hint else "")
 
 
-def behind(desc: str, arguments: Mapping[str, Any], domain: Domain) -> str:
+def behind(desc: str, arguments: Mapping[str, Any], domain: Domain, user: User | None = None) -> str:
     """What is behind a command's refusal, for the end of a message; empty where nothing is known.
 
     Args:
         desc: QEMU's words.
         arguments: those of the command.
         domain: the live document, with the device that the command is about.
+        user: who QEMU is, where that is another than we.
     """
-    hint = _hint(_Said(desc, "-blockdev", json.dumps(arguments, default=str)), domain)
+    hint = _hint(_Said(desc, "-blockdev", json.dumps(arguments, default=str)), domain, user)
     return f"; {printable(in_line(hint))}" if hint else ""
 
 
@@ -137,7 +140,7 @@ def _image(domain: Domain, index: int) -> tuple[str, str]:
     return "", ""
 
 
-def _hint(said: _Said, domain: Domain) -> str | None:
+def _hint(said: _Said, domain: Domain, user: User | None) -> str | None:
     message = said.message
     if message.endswith(" lock") and "Failed to get" in message:
         path = _path(said, domain)
@@ -149,6 +152,8 @@ def _hint(said: _Said, domain: Domain) -> str | None:
     for code in _EXPLAINED:
         if message.endswith(os.strerror(code)):
             path = _path(said, domain)
+            if path and user is not None and code in (errno.EACCES, errno.EPERM):
+                return denied_to(path, user) or explain(code, path)
             return explain(code, path) if path else None
     return None
 

@@ -417,14 +417,12 @@ class Launcher:
         except OSError as error:
             raise _no_start(name, str(error)) from error
         started = process.start_time(pid)
-        socket_path = process.ground(run) / "monitor"
-        ready = started is not None and monitor.wait_for_socket(
-            socket_path, lambda: process.exit_status(run) is not None
-        )
+        path = process.ground(run) / "monitor"
+        ready = started is not None and monitor.wait_for_socket(path, lambda: process.exit_status(run) is not None)
         try:
             if not ready:
                 raise QmpError("Disconnected", "QEMU did not come up")
-            with monitor.connect(socket_path) as qmp:
+            with monitor.connect(path) as qmp:
                 self._complete(status.domain, qmp)
                 # As libvirt has it: whoever listens is told of each pass over the memory, by snapshots too.
                 qmp.execute("migrate-set-capabilities", capabilities=[{"capability": "events", "state": True}])
@@ -450,7 +448,8 @@ class Launcher:
             if code is not None and code > 128:  # then the last line is the supervising shell's
                 raise _no_start(name, process.describe(code)) from error
             lines = process.last_lines(log, _LINES, since=status.log_start)
-            why = failure.explained(lines, argv, status.domain) or (lines[-1] if lines else str(error))
+            last = lines[-1] if lines else str(error)
+            why = failure.explained(lines, argv, status.domain, owned_run.user_of(run)) or last
             raise _no_start(name, printable(why)) from error
         return status
 

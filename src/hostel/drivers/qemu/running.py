@@ -131,7 +131,9 @@ class Running:
             return invalid("domain is not running")
         if error.error_class == "Timeout":
             return fault(ErrorCode.OPERATION_TIMEOUT, error.desc, ErrorDomain.QEMU)
-        why = error.desc + failure.behind(error.desc, arguments, self.domain)
+        from hostel.drivers.qemu.ownership.run import user_of
+
+        why = error.desc + failure.behind(error.desc, arguments, self.domain, user_of(self.run))
         message = f"internal error: unable to execute QEMU command '{command}': {why}"
         return VirtError(ErrorCode.INTERNAL_ERROR, message, domain=ErrorDomain.QEMU)
 

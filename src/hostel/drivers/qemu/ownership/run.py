@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from hostel.cause.user import User
 from hostel.drivers.fault import system_fault
 from hostel.drivers.qemu import process
 from hostel.drivers.qemu.command.host import LargePages
 from hostel.drivers.qemu.machines import Machines
 from hostel.drivers.qemu.ownership import files, label
-from hostel.drivers.qemu.ownership.user import ROOT, Identity, Owner, as_user
+from hostel.drivers.qemu.ownership.user import ROOT, Identity, Owner, as_user, groups_of
 from hostel.errors import ErrorDomain
 from hostel.model.domain.domain import Domain
 
@@ -87,6 +88,12 @@ def command(argv: list[str], domain: Domain, run: Path) -> list[str]:
         return argv
     is_raw = any(it.rawio for it in domain.devices.disks) or any(it.rawio for it in domain.devices.hostdevs)
     return [*as_user(Owner(*found), "sys_rawio" if is_raw else ""), *argv]
+
+
+def user_of(run: Path) -> User | None:
+    """The user that a run's QEMU is; None where it is who started it."""
+    found = process.user_of(run)
+    return None if found is None else User(found[0], groups_of(Owner(*found)))
 
 
 def for_qemu(helper: process.Helper, run: Path) -> process.Helper:
