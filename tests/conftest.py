@@ -21,6 +21,7 @@ PACKAGES = {
     "virsh": "libvirt-clients",
     "libvirtd": "libvirt-daemon libvirt-daemon-driver-qemu",
     "virtlockd": "libvirt-daemon",
+    "/usr/lib/libvirt/libvirt_sanlock_helper": "libvirt-sanlock",
     "virt-install": "virtinst",
     "virt-manager": "virt-manager",
     "Xvfb": "xvfb",

@@ -1,4 +1,4 @@
-"""Machines that are kept apart by virtlockd: ours and libvirt's own, under one virtlockd."""
+"""Machines that are kept apart by virtlockd and by sanlock: ours and libvirt's own, under one of them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,10 +14,11 @@ import pytest
 
 from hostel.drivers.qemu.lockmanager.lockd import Lockd
 from hostel.drivers.qemu.lockmanager.manager import Claim, Owner
+from hostel.drivers.qemu.lockmanager.sanlock import Sanlock
 from hostel.drivers.store import Directories
 from hostel.errors import VirtError
 from support import image, locks
-from support.locks import Peers, is_locked, virsh
+from support.locks import Peers, UnderLockd, UnderSanlock, is_locked, virsh
 from support.unprivileged import as_nobody
 
 pytestmark = [
@@ -24,18 +26,12 @@ pytestmark = [
     pytest.mark.requires_tool("virsh"),
     pytest.mark.requires_tool("libvirtd"),
     pytest.mark.requires_tool("virtlockd"),
+    pytest.mark.requires_tool("sanlock"),
+    pytest.mark.requires_tool("/usr/lib/libvirt/libvirt_sanlock_helper"),
     pytest.mark.requires_tool("qemu-img"),
     pytest.mark.skipif(os.getuid() != 0, reason="libvirtd of the system is root's"),
 ]
 NOBODY_IS_SEEN = "no machine of this host is seen to hold it: another host may, or a program that is none"
-BUSY = "resource busy: Lockspace resource '{}' is locked"
-
-
-def lease(folder: Path, key: str) -> str:
-    path = folder / "spaces"
-    (path / "files").mkdir(parents=True, exist_ok=True)
-    (path / "files" / key).touch()
-    return f"<lease><lockspace>files</lockspace><key>{key}</key><target path='{path}'/></lease>"
 
 
 def disk(path: Path, dev: str = "vda", fmt: str = "raw") -> str:
@@ -45,33 +41,32 @@ def disk(path: Path, dev: str = "vda", fmt: str = "raw") -> str:
     )
 
 
-@pytest.fixture(scope="module")
-def peers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Peers]:
-    folder = tmp_path_factory.mktemp("locks")
-    with locks.peers(folder, "lockd", f'file_lockspace_dir = "{folder}/spaces/files"\n') as found:
+@pytest.fixture(scope="module", params=list(locks.KINDS))
+def peers(request: pytest.FixtureRequest) -> Iterator[Peers]:
+    with locks.peers(request.param) as found:
         yield found
 
 
 def test_machines_with_one_lease_do_not_run_at_once(peers: Peers) -> None:
-    one = lease(peers.folder, "one")
+    one, busy = peers.lease("one"), peers.busy.format("one")
     for first, second in ((peers.ours, peers.theirs), (peers.theirs, peers.ours)):
         assert peers.create(first, "first", one) == ""
-        assert peers.create(second, "second", one).startswith(BUSY.format("one"))
+        assert peers.create(second, "second", one).startswith(busy)
         assert virsh(first, "suspend", "first") == ""
         assert peers.create(second, "second", one) == ""
-        assert virsh(first, "resume", "first").startswith(BUSY.format("one"))
+        assert virsh(first, "resume", "first").startswith(busy)
         assert virsh(second, "destroy", "second") == ""
         assert virsh(first, "resume", "first") == ""
-        assert peers.create(second, "second", one).startswith(BUSY.format("one"))
+        assert peers.create(second, "second", one).startswith(busy)
         assert virsh(first, "destroy", "first") == ""
 
 
 def test_who_is_refused_is_told_who_has_it(peers: Peers) -> None:
-    held = lease(peers.folder, "held")
+    held = peers.lease("held")
     for uri in (peers.ours, peers.theirs):
         assert peers.create(uri, "holder", held) == ""
         why = peers.create(peers.ours, "other", held)
-        assert why.startswith(f"{BUSY.format('held')}; it is held by process ")
+        assert why.startswith(f"{peers.busy.format('held')}; it is held by process ")
         assert why.endswith(" (qemu-system-x86_64, machine holder)")
         assert virsh(uri, "destroy", "holder") == ""
 
@@ -82,25 +77,22 @@ def test_images_are_locked_while_they_are_written_to(peers: Peers) -> None:
     other.write_bytes(bytes(1 << 20))
     (peers.folder / "disk.xml").write_text(disk(other, "vdb"))
     over, copy = peers.folder / "over.qcow2", peers.folder / "copy.qcow2"
-    files = base, over, copy, other
 
     def locked(uri: str, *words: str) -> list[str]:
         assert virsh(uri, *words) == ""
-        return [path.stem for path in files if is_locked(peers.lock_of(path))]
+        return [path.stem for path in (base, over, copy, other) if peers.has_image(path)]
 
+    snapshot = ("snapshot-create-as", "disks", "--disk-only", "--no-metadata", "--diskspec", "vdb,snapshot=no")
     for uri in (peers.ours, peers.theirs):
         assert peers.create(uri, "disks", disk(base, fmt="qcow2")) == ""
         assert locked(uri, "uri") == ["base"]
-        # libvirt asks a guest to let go, and this one has nobody who would.
         assert locked(uri, "attach-device", "disks", str(peers.folder / "disk.xml")) == ["base", "other"]
-        snapshot = ("snapshot-create-as", "disks", "--disk-only", "--no-metadata", "--diskspec")
-        words = ("--diskspec", "vdb,snapshot=no")
-        assert locked(uri, *snapshot, f"vda,snapshot=external,file={over}", *words) == ["over", "other"]
+        taken = ("--diskspec", f"vda,snapshot=external,file={over}")
+        assert locked(uri, *snapshot, *taken) == ["over", "other"]
         assert locked(uri, "blockcommit", "disks", "vda", "--active", "--wait") == ["base", "over", "other"]
         assert locked(uri, "blockjob", "disks", "vda", "--pivot") == ["base", "other"]
-        assert locked(uri, "blockcopy", "disks", "vda", str(copy), "--wait", "--transient-job") == [
-            "base", "copy", "other",
-        ]  # fmt: skip
+        copied = ("blockcopy", "disks", "vda", str(copy), "--wait", "--transient-job")
+        assert locked(uri, *copied) == ["base", "copy", "other"]
         assert locked(uri, "blockjob", "disks", "vda", "--abort") == ["base", "other"]
         assert locked(uri, "suspend", "disks") == []
         assert locked(uri, "resume", "disks") == ["base", "other"]
@@ -110,8 +102,8 @@ def test_images_are_locked_while_they_are_written_to(peers: Peers) -> None:
 
 
 def test_leases_come_and_go_with_a_machine_that_runs(peers: Peers) -> None:
-    plugged, lines = lease(peers.folder, "plugged"), []
-    file, path = peers.folder / "spaces/files/plugged", peers.folder / "lease.xml"
+    plugged, lines = peers.lease("plugged"), []
+    path = peers.folder / "lease.xml"
     for uri in (peers.ours, peers.theirs):
         said: list[object] = [peers.create(uri, "plain", "")]
 
@@ -120,9 +112,9 @@ def test_leases_come_and_go_with_a_machine_that_runs(peers: Peers) -> None:
 
         path.write_text(plugged)
         of_machine("plain", "attach-device", "update-device")
-        said.append(is_locked(file))
+        said.append(peers.has("plugged"))
         of_machine("plain", "detach-device", "detach-device")
-        said.append(is_locked(file))
+        said.append(peers.has("plugged"))
         path.write_text(plugged.replace("<target", "<target offset='512'"))
         of_machine("plain", "attach-device")
         path.write_text(locks.XML.format(name="stored", devices="", more=""))
@@ -140,18 +132,72 @@ def test_leases_come_and_go_with_a_machine_that_runs(peers: Peers) -> None:
 def test_locks_go_with_a_machine_that_moves(peers: Peers) -> None:
     path = peers.folder / "moving.raw"
     path.write_bytes(bytes(1 << 20))
-    moved = lease(peers.folder, "moved")
+    moved = peers.lease("moved")
     where = [peers.ours, peers.theirs]
     assert peers.create(where[0], "moving", disk(path) + moved) == ""
     for _ in range(2):
         source, destination = where
         assert virsh(source, "migrate", "moving", destination, "--live", "--unsafe") == ""
         for uri in where:
-            assert peers.create(uri, "late", moved).startswith(BUSY.format("moved"))
-        assert is_locked(peers.lock_of(path))
+            assert peers.create(uri, "late", moved).startswith(peers.busy.format("moved"))
+        assert peers.has_image(path)
         where.reverse()
     assert virsh(where[0], "destroy", "moving") == ""
-    assert not is_locked(peers.lock_of(path))
+    assert not peers.has_image(path)
+
+
+def test_machine_whose_lock_is_taken_meanwhile_does_not_move(peers: Peers) -> None:
+    wanted, other = peers.lease("wanted"), peers.lease("other")
+    assert peers.create(peers.ours, "stays", wanted) == ""
+    assert peers.create(peers.theirs, "thief", other) == ""
+    # What the destination would lock, another machine has there.
+    xml = peers.folder / "stays.xml"
+    xml.write_text(locks.dumped(peers.ours, "stays").replace("wanted", "other"))
+    why = virsh(peers.ours, "migrate", "stays", peers.theirs, "--live", "--unsafe", "--xml", str(xml))
+    assert why.startswith(peers.busy.format("other"))
+    assert peers.has("wanted")
+    assert virsh(peers.ours, "suspend", "stays") == ""  # which runs on
+    for uri, name in ((peers.ours, "stays"), (peers.theirs, "thief")):
+        assert virsh(uri, "destroy", name) == ""
+
+
+def test_sanlock_that_cannot_be_asked_is_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SANLOCK_RUN_DIR", str(tmp_path))
+    (tmp_path / "config").mkdir()
+    settings = f'auto_disk_leases = 1\nhost_id = 1\ndisk_lease_dir = "{tmp_path}"\n'
+    (tmp_path / "config/qemu-sanlock.conf").write_text(settings)
+    manager = Sanlock(Directories.under(tmp_path))
+    with pytest.raises(VirtError, match="No such file or directory; sanlock does not run: systemctl start sanlock"):
+        manager.prepare()
+    assert not (tmp_path / "__LIBVIRT__DISKS__").exists()
+    with pytest.raises(VirtError, match="Failed to open socket to sanlock daemon: No such file or directory"):
+        manager.register(Owner("", "m", 1, os.getpid()), "", tmp_path)
+
+
+@pytest.mark.parametrize("peers", ["sanlock"], indirect=True)
+def test_what_follows_when_leases_are_lost(peers: UnderSanlock) -> None:
+    why = peers.create(peers.ours, "never", "", "<on_lockfailure>restart</on_lockfailure>")
+    assert why.startswith("unsupported configuration: Failure action restart is not supported by sanlock")
+    space = peers.folder / "lost"
+    space.write_bytes(bytes(1 << 20))
+    peers.sanlock("init", "-s", f"lost:0:{space}:0", "-o", "1")
+    peers.sanlock("add_lockspace", "-s", f"lost:1:{space}:0", "-o", "1")
+    for name, action in (("paused", "pause"), ("ended", "poweroff")):
+        path = peers.folder / f"{name}.lease"
+        path.write_bytes(bytes(1 << 20))
+        peers.sanlock("init", "-r", f"lost:{name}:{path}:0")
+        lease = f"<lease><lockspace>lost</lockspace><key>{name}</key><target path='{path}'/></lease>"
+        assert peers.create(peers.ours, name, lease, f"<on_lockfailure>{action}</on_lockfailure>") == ""
+    os.truncate(space, 0)  # and this host can no longer say that it lives
+    deadline = time.monotonic() + 60
+    while [locks.state(peers.ours, name) for name in ("paused", "ended")] != ["paused", ""]:
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    why = virsh(peers.ours, "resume", "paused")
+    assert why.startswith(
+        "Failed to acquire lock: No space left on device; this host takes no part in lockspace 'lost'"
+    )
+    assert virsh(peers.ours, "destroy", "paused") == ""
 
 
 def test_users_have_a_virtlockd_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -178,7 +224,7 @@ def test_users_have_a_virtlockd_of_their_own(monkeypatch: pytest.MonkeyPatch) ->
         return was_locked, why, is_locked(image)
 
     try:
-        assert as_nobody(lock) == (True, f"{BUSY.format(image)}; {NOBODY_IS_SEEN}", False)
+        assert as_nobody(lock) == (True, f"{UnderLockd.busy.format(image)}; {NOBODY_IS_SEEN}", False)
     finally:
         os.kill(int((folder / "libvirt/virtlockd.pid").read_text()), signal.SIGTERM)
         shutil.rmtree(folder, ignore_errors=True)

@@ -48,10 +48,8 @@ done
 if [ -n "$LOCK_MANAGER" ]; then
     printf 'lock_manager = "%s"\\n' "$LOCK_MANAGER" >>/etc/libvirt/qemu.conf
     cat >"/etc/libvirt/qemu-$LOCK_MANAGER.conf"
-fi
-if [ "$LOCK_MANAGER" = lockd ]; then
-    virtlockd --pid-file "$0/virtlockd.pid" &
-    until [ -S /run/libvirt/virtlockd-sock ]; do sleep 0.05; done  # libvirtd looks for it once
+    eval "$LOCK_DAEMON" &
+    until [ -S "$LOCK_SOCKET" ]; do sleep 0.05; done  # libvirtd looks for it once
 fi
 LIBVIRT_DRIVER_DIR="$0/drivers" libvirtd --pid-file "$0/pid" &
 wait $!  # the first of these processes is the one that buries them: libvirtd waits for those of QEMU to be gone
@@ -66,6 +64,27 @@ def _first_port() -> int:
     """
     worker = os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")
     return 20_000 + 100 * int(worker)
+
+
+class LockManager(NamedTuple):
+    """Who keeps locks of machines.
+
+    Attributes:
+        name: as libvirt has it.
+        settings: its file.
+        daemon: the command that runs it.
+        socket: where it is asked.
+        environment: what those who ask it have to know.
+    """
+
+    name: str
+    settings: str
+    daemon: str
+    socket: str
+    environment: Mapping[str, str] = {}
+
+
+_NONE = LockManager("", "", "", "")
 
 
 class Libvirtd(NamedTuple):
@@ -104,7 +123,7 @@ def apart(
     inside: Sequence[str] = (),
     drivers: Sequence[str] = ("storage", "secret"),
     filters: Mapping[str, str] | None = None,
-    lock_manager: tuple[str, str] = ("", ""),
+    lock_manager: LockManager = _NONE,
     owner: str = "root:root",
 ) -> Iterator[Libvirtd]:
     """Run a daemon beside which other programs can be run; see :func:`running`.
@@ -113,7 +132,7 @@ def apart(
         inside: likewise.
         drivers: likewise.
         filters: likewise.
-        lock_manager: who keeps locks of machines, and its settings.
+        lock_manager: who keeps locks of machines.
         owner: likewise.
     """
     directory = Path(tempfile.mkdtemp(prefix="lv-"))
@@ -130,22 +149,23 @@ def apart(
 
 @contextlib.contextmanager
 def _served(
-    directory: Path, inside: Sequence[str], drivers: Sequence[str], lock_manager: tuple[str, str], owner: str
+    directory: Path, inside: Sequence[str], drivers: Sequence[str], lock_manager: LockManager, owner: str
 ) -> Iterator[Libvirtd]:
     user, group = owner.split(":")
     command = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
-    name, settings = lock_manager
     daemon = subprocess.Popen(
         [*inside, *command, "sh", "-c", _PRIVATE, str(directory), str(_first_port()), *drivers],
         cwd="/", stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, text=True,
         env={
             "USER_OF_QEMU": user, "GROUP_OF_QEMU": group,
-            "PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": str(directory), "LC_ALL": "C", "LOCK_MANAGER": name,
+            "PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": str(directory), "LC_ALL": "C",
+            "LOCK_MANAGER": lock_manager.name, "LOCK_DAEMON": lock_manager.daemon, "LOCK_SOCKET": lock_manager.socket,
+            **lock_manager.environment,
         },
     )  # fmt: skip
     assert daemon.stdin is not None
     with daemon.stdin as stream:
-        stream.write(settings)
+        stream.write(lock_manager.settings)
     scheme = "qemu" if "qemu" in drivers else drivers[0]
     uri = f"{scheme}+unix:///system?socket={directory}/run/libvirt-sock"
     try:

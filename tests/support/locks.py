@@ -6,25 +6,34 @@ import contextlib
 import fcntl
 import hashlib
 import os
+import shlex
 import subprocess
+import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import ClassVar, Final
 
 from support import hosteld, libvirtd_system
+from support.libvirtd_system import LockManager
 
-XML = """<domain type='qemu'><name>{name}</name><memory unit='MiB'>16</memory>{more}
-<os><type arch='x86_64' machine='pc'>hvm</type></os><features><acpi/></features>
+XML = """<domain type='qemu'><name>{name}</name><memory unit='MiB'>16</memory>
+<os><type arch='x86_64' machine='pc'>hvm</type></os><features><acpi/></features>{more}
 <devices><emulator>/usr/bin/qemu-system-x86_64</emulator>
 {devices}<controller type='usb' model='none'/><memballoon model='none'/></devices></domain>"""
+DISKS = "__LIBVIRT__DISKS__"  # sanlock's lockspace of libvirt's
+IO_TIMEOUT = 1  # seconds
 
 
-class Peers(NamedTuple):
+class Peers:
     """Our daemon and libvirt's under one lock manager, by their URIs, and a folder for files."""
 
-    ours: str
-    theirs: str
-    folder: Path
+    busy: ClassVar[str]
+
+    def __init__(self, ours: str, theirs: str, folder: Path) -> None:
+        self.ours = ours
+        self.theirs = theirs
+        self.folder = folder
 
     def create(self, uri: str, name: str, devices: str, more: str = "") -> str:
         """Run a machine; why it does not, or nothing."""
@@ -32,17 +41,102 @@ class Peers(NamedTuple):
         path.write_text(XML.format(name=name, devices=devices, more=more))
         return virsh(uri, "create", str(path))
 
-    def lock_of(self, path: Path) -> Path:
-        """The file whose lock stands for an image."""
-        return self.folder / "spaces/files" / hashlib.sha256(os.fsencode(path)).hexdigest()
+    def lease(self, key: str) -> str:
+        """A lease that is there."""
+        raise NotImplementedError
+
+    def has(self, key: str) -> bool:
+        """Whether some machine has a lease."""
+        raise NotImplementedError
+
+    def has_image(self, path: Path) -> bool:
+        """Whether some machine has the lock of an image."""
+        raise NotImplementedError
+
+
+class UnderLockd(Peers):
+    """Under virtlockd, which locks files that stand for images."""
+
+    busy = "resource busy: Lockspace resource '{}' is locked"
+
+    def lease(self, key: str) -> str:
+        self._file(key).touch()
+        space = self.folder / "spaces"
+        return f"<lease><lockspace>files</lockspace><key>{key}</key><target path='{space}'/></lease>"
+
+    def has(self, key: str) -> bool:
+        return is_locked(self._file(key))
+
+    def has_image(self, path: Path) -> bool:
+        return is_locked(self._file(hashlib.sha256(os.fsencode(path)).hexdigest()))
+
+    def _file(self, name: str) -> Path:
+        return self.folder / "spaces/files" / name
+
+    @staticmethod
+    def manager(folder: Path) -> LockManager:
+        """The lock manager, with its files in a folder."""
+        settings = f'file_lockspace_dir = "{folder}/spaces/files"\n'
+        return LockManager("lockd", settings, 'virtlockd --pid-file "$0/lockd.pid"', "/run/libvirt/virtlockd-sock")
+
+
+class UnderSanlock(Peers):
+    """Under sanlock, which has leases on storage."""
+
+    busy = "Failed to acquire lock: File exists"
+
+    def lease(self, key: str) -> str:
+        path = self.folder / "spaces" / key
+        if not path.exists():
+            path.write_bytes(bytes(1 << 20))
+            self.sanlock("init", "-r", f"{DISKS}:{key}:{path}:0")
+        return f"<lease><lockspace>{DISKS}</lockspace><key>{key}</key><target path='{path}'/></lease>"
+
+    def has(self, key: str) -> bool:
+        return f"r {DISKS}:{key}:" in self.sanlock("status")
+
+    def has_image(self, path: Path) -> bool:
+        return self.has(hashlib.md5(os.fsencode(path)).hexdigest())
+
+    def sanlock(self, *words: str) -> str:
+        """What sanlock's own tool says."""
+        run = {**os.environ, **self.manager(self.folder).environment}
+        command = ["sanlock", "client", *words]
+        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True, env=run).stdout
+
+    @staticmethod
+    def manager(folder: Path) -> LockManager:
+        """The lock manager, with its files in a folder."""
+        settings = f'auto_disk_leases = 1\ndisk_lease_dir = "{folder}/spaces"\nhost_id = 1\nio_timeout = {IO_TIMEOUT}\n'
+        run = str(folder / "sanlock")
+        options = ("-D", "-w", "0", "-h", "0", "-l", "0", "-U", "root", "-G", "root")
+        words = [sys.executable, str(Path(__file__).with_name("limits.py")), "sanlock", "daemon", *options]
+        return LockManager("sanlock", settings, shlex.join(words), f"{run}/sanlock.sock", {"SANLOCK_RUN_DIR": run})
+
+
+KINDS: Final[dict[str, type[UnderLockd] | type[UnderSanlock]]] = {"virtlockd": UnderLockd, "sanlock": UnderSanlock}
+
+
+def _run(uri: str, *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["virsh", "-q", "-c", uri, *words],
+        capture_output=True, text=True, timeout=90, check=False, env={**os.environ, "LC_ALL": "C"},
+    )  # fmt: skip
+
+
+def state(uri: str, name: str) -> str:
+    """What a machine does; empty where there is none."""
+    return _run(uri, "domstate", name).stdout.strip()
+
+
+def dumped(uri: str, name: str) -> str:
+    """The document of a machine, for another host."""
+    return _run(uri, "dumpxml", name, "--migratable").stdout
 
 
 def virsh(uri: str, *words: str) -> str:
     """Run the real virsh; what it complains of in one line, after its own beginning."""
-    done = subprocess.run(
-        ["virsh", "-q", "-c", uri, *words],
-        capture_output=True, text=True, timeout=90, check=False, env={**os.environ, "LC_ALL": "C"},
-    )  # fmt: skip
+    done = _run(uri, *words)
     lines = [line.removeprefix("error: ") for line in done.stderr.splitlines()]
     return lines[-1] if lines and done.returncode else ""
 
@@ -60,13 +154,19 @@ def is_locked(path: Path) -> bool:
 
 
 @contextlib.contextmanager
-def peers(folder: Path, name: str, settings: str) -> Iterator[Peers]:
+def peers(kind: str) -> Iterator[UnderLockd | UnderSanlock]:
     """Run both daemons; their machines end with them."""
-    with libvirtd_system.apart(drivers=("qemu", "storage", "secret"), lock_manager=(name, settings)) as theirs:
-        home = folder / "home"
-        config = home / "state/config"
-        config.mkdir(parents=True)
-        (config / "qemu.conf").write_text(f'lock_manager = "{name}"\n')
-        (config / f"qemu-{name}.conf").write_text(settings)
-        with hosteld.process(directory=home, wrapper=theirs.inside) as ours:
-            yield Peers(ours.uri("qemu:///session"), theirs.uri, folder)
+    with tempfile.TemporaryDirectory(prefix="lk-", ignore_cleanup_errors=True) as name:  # short, for sockets
+        folder = Path(name)
+        (folder / "spaces/files").mkdir(parents=True)
+        (folder / "sanlock").mkdir()
+        manager = KINDS[kind].manager(folder)
+        with libvirtd_system.apart(drivers=("qemu", "storage", "secret"), lock_manager=manager) as theirs:
+            home = folder / "home"
+            config = home / "state/config"
+            config.mkdir(parents=True)
+            (config / "qemu.conf").write_text(f'lock_manager = "{manager.name}"\n')
+            (config / f"qemu-{manager.name}.conf").write_text(manager.settings)
+            run = dict(manager.environment)
+            with hosteld.process(directory=home, wrapper=theirs.inside, environment=run) as ours:
+                yield KINDS[kind](ours.uri("qemu:///session"), theirs.uri, folder)

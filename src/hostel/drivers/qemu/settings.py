@@ -49,7 +49,7 @@ _SO_ANYWAY: Final[Mapping[str, tuple[Value, ...]]] = {
     "sched_core": ("none",),
     "gluster_debug_level": (4,),
 }
-LOCK_MANAGERS: Final = ("nop", "lockd")
+LOCK_MANAGERS: Final = ("nop", "lockd", "sanlock")
 _DEPRECATION: Final = ("none", "omit", "reject", "crash")
 
 
@@ -275,7 +275,7 @@ class _Reading(ConfFile):
         """What must not be passed over: who asks for it relies on it."""
         manager = self.text("lock_manager", "")
         if manager not in ("", *LOCK_MANAGERS):
-            return f'lock_manager = "{manager}": there is no such lock manager; write nop or lockd'
+            return f'lock_manager = "{manager}": there is no such lock manager; write nop, lockd or sanlock'
         for driver in self._texts("security_driver", ()):
             if driver not in ("none", "dac"):
                 return f'Security driver {driver} not enabled; write security_driver = "none"'

@@ -1,4 +1,4 @@
-"""Which locks a machine needs, and how virtlockd is asked for them."""
+"""Which locks a machine needs, by virtlockd and by sanlock, and what of their settings is refused."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from hostel.drivers.qemu.lockmanager.claims import claims_of, has_disks_of_its_o
 from hostel.drivers.qemu.lockmanager.holding import manager_for
 from hostel.drivers.qemu.lockmanager.lockd import Lockd, runtime_folder
 from hostel.drivers.qemu.lockmanager.manager import Claim
+from hostel.drivers.qemu.lockmanager.sanlock import Sanlock, SanlockSettings
 from hostel.drivers.qemu.status import BlockJob
 from hostel.drivers.store import Directories
 from hostel.errors import ErrorCode, VirtError
@@ -133,3 +134,62 @@ def test_a_users_sockets_are_where_libvirt_has_them(tmp_path: Path) -> None:
     assert runtime_folder(Directories.from_environment(environment)) == Path("/run/user/7")
     assert runtime_folder(Directories.from_environment({"HOME": "/h"})) == Path("/h/.cache")
     assert runtime_folder(Directories.under(tmp_path)) == tmp_path
+
+
+def sanlock(home: Path, settings: str = "") -> Sanlock:
+    (home / "config").mkdir(exist_ok=True)
+    (home / "config/qemu-sanlock.conf").write_text(settings)
+    return Sanlock(Directories.under(home))
+
+
+def test_sanlock_has_leases_of_images_in_a_folder(tmp_path: Path) -> None:
+    assert list(claims_of(sanlock(tmp_path), domain(disk()))) == []
+    assert sanlock(tmp_path).needs_leases
+    manager = sanlock(tmp_path, 'auto_disk_leases = 1\ndisk_lease_dir = "/leases"\n')
+    name = hashlib.md5(b"/image").hexdigest()
+    assert list(claims_of(manager, domain(disk()))) == [Claim("__LIBVIRT__DISKS__", name, f"/leases/{name}")]
+    assert not manager.needs_leases
+    lease = LEASE.format(more=" offset='1048576'")
+    assert list(claims_of(manager, domain(lease))) == [Claim("s", "k", "/p", 1 << 20)]
+
+
+@pytest.mark.parametrize(
+    ("lease", "why"),
+    [
+        (LEASE.format(more="").replace("<key>k", "<key>" + 48 * "k"), "Resource name 'k+' exceeds 48 characters"),
+        (LEASE.format(more="").replace("<lockspace>s", "<lockspace>" + 48 * "s"), "Resource lockspace 's+' exceeds 48"),
+        (LEASE.format(more="").replace("/p'", "/" + 1023 * "p" + "'"), "Lease path '/p+' exceeds 1024 characters"),
+    ],
+)
+def test_leases_that_sanlock_cannot_name_are_refused(tmp_path: Path, lease: str, why: str) -> None:
+    with pytest.raises(VirtError, match=why):
+        list(claims_of(sanlock(tmp_path), domain(lease)))
+
+
+@pytest.mark.parametrize(
+    ("settings", "why"),
+    [
+        ("auto_disk_leases = 1\n", "Automatic disk lease mode enabled, but no host ID is set; set host_id in"),
+        ('auto_disk_leases = 1\nhost_id = 1\ndisk_lease_dir = "/nowhere"\n', "parent directory does not exist"),
+    ],
+)
+def test_sanlock_that_has_no_place_for_leases_is_refused(tmp_path: Path, settings: str, why: str) -> None:
+    with pytest.raises(VirtError, match=why):
+        sanlock(tmp_path, settings).prepare()
+
+
+def test_who_runs_sanlock_is_a_name_or_a_number(tmp_path: Path) -> None:
+    sanlock(tmp_path, 'user = "root"\ngroup = "+7"\n')
+    found = SanlockSettings.read(Directories.under(tmp_path))
+    assert (found.user, found.group) == (0, 7)
+    with pytest.raises(VirtError, match="there is no user 'nobody at all'"):
+        sanlock(tmp_path, 'user = "nobody at all"\n')
+
+
+@pytest.mark.parametrize("action", ["restart", "ignore"])
+def test_what_sanlock_does_not_do_is_refused(tmp_path: Path, action: str) -> None:
+    manager = sanlock(tmp_path)
+    manager.check_action("poweroff")
+    manager.check_action(None)
+    with pytest.raises(VirtError, match=f"Failure action {action} is not supported by sanlock"):
+        manager.check_action(action)

@@ -64,7 +64,7 @@ def test_what_is_so_anyway_needs_no_word(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ('lock_manager = "dlm"', "there is no such lock manager; write nop or lockd"),
+        ('lock_manager = "dlm"', "there is no such lock manager; write nop, lockd or sanlock"),
         ('security_driver = [ "none", "apparmor" ]', "Security driver apparmor not enabled"),
         ("security_require_confined = 1", "Unconfined guests are not allowed on this host"),
     ],

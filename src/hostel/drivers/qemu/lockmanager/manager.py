@@ -86,4 +86,8 @@ def open_manager(name: str, directories: Directories) -> LockManager:
         from hostel.drivers.qemu.lockmanager.lockd import Lockd
 
         return Lockd(directories, is_privileged=os.geteuid() == 0)
+    if name == "sanlock":
+        from hostel.drivers.qemu.lockmanager.sanlock import Sanlock
+
+        return Sanlock(directories)
     raise fault(ErrorCode.CONFIG_UNSUPPORTED, f"there is no lock manager '{name}'", ErrorDomain.QEMU)

@@ -17,7 +17,9 @@ from typing import Final
 from hostel.codec.xml import STRING, YES_NO, Element, attr, child, children, integer, settings, text
 from hostel.drivers.fault import fault
 from hostel.drivers.link import openvswitch
+from hostel.drivers.qemu.lockmanager import holding
 from hostel.drivers.qemu.running import Running
+from hostel.drivers.qemu.settings import read as read_settings
 from hostel.drivers.qemu.status import Place
 from hostel.drivers.store import Directories
 from hostel.errors import ErrorCode, ErrorDomain, ModelError, VirtError
@@ -27,7 +29,6 @@ from hostel.model.domain.domain import Domain
 _U64: Final = integer(maximum=2**64 - 1)
 _I64: Final = integer(minimum=-(2**63), maximum=2**63 - 1)
 _AUTOMATIC: Final = ("pause-before-switchover", "late-block-activate")
-_NO_LOCKS: Final = "nop"
 # What can be wanted of us that we do as a matter of course.
 _UNDERSTOOD: Final = frozenset(
     {"persistent", "network", "nbd", "statistics", "capabilities", "allowReboot", "lockstate", "memory-hotplug"}
@@ -104,9 +105,10 @@ class Ports(Element, tag="network", drop_empty=True):
 
 
 class LockState(Element, tag="lockstate"):
-    """The leases of disks, by which a lock manager of libvirt's keeps hosts apart; ``nop`` has none."""
+    """What a lock manager says of the machine's locks; only one has something to say that says it."""
 
     driver: str = attr()
+    leases: str | None = text(default=None)
 
 
 class Cookie(Element, tag="qemu-migration"):
@@ -170,9 +172,21 @@ def read(data: bytes, directories: Directories, name: str, uuid: str) -> Cookie 
             raise _wrong(f"Unknown migration cookie feature {feature}")
         if feature not in _UNDERSTOOD:
             raise _wrong(f"Unsupported migration cookie feature {feature}")
-    if cookie.lock_state is not None and cookie.lock_state.driver != _NO_LOCKS:
-        raise _wrong(f"Source host lock driver {cookie.lock_state.driver} different from target {_NO_LOCKS}")
+    locks = cookie.lock_state
+    if locks is not None and locks.driver != (ours := read_settings(directories).lock_manager):
+        raise _wrong(f"Source host lock driver {locks.driver} different from target {ours}")
     return cookie
+
+
+def add_locks(cookie: Cookie, machine: Running) -> None:
+    """Tell of a machine's locks, where its lock manager has something to say.
+
+    Raises:
+        VirtError: it does not answer.
+    """
+    if state := holding.state_of(machine):
+        cookie.lock_state = LockState(driver=machine.status.lock_manager, leases=state)
+        cookie.features.append("lockstate")
 
 
 def capabilities(machine: Running) -> Capabilities:

@@ -130,6 +130,7 @@ def begin(
     cookie = cookies.new(machines.directories, held.name, held.uuid or "")
     if machine is not None:
         cookie.capabilities = cookies.capabilities(machine)
+        cookies.add_locks(cookie, machine)
         if flags & COPIES_DISKS:
             cookie.nbd = cookies.Nbd(disks=[_copied(machine, disk) for disk in copied])
     wanted = _wanted(machines, held, platform, params)
