@@ -161,6 +161,23 @@ def test_machine_whose_lock_is_taken_meanwhile_does_not_move(peers: Peers) -> No
         assert virsh(uri, "destroy", name) == ""
 
 
+def test_lock_of_which_a_killed_process_was_not_sure_is_settled(peers: Peers) -> None:
+    assert peers.create(peers.ours, "killed", peers.lease("left")) == ""
+    state = peers.folder / "home/state/run/qemu/killed.xml"
+    lock = next(line for line in state.read_text().splitlines() if "<lock " in line).replace("sure='yes'", "sure='no'")
+    for words, is_held in (("domstate",), True), (("suspend",), False):
+        # As it is written down before the lock manager is asked for it, and before it is asked to let go.
+        state.write_text(state.read_text().replace("sure='yes'", "sure='no'"))
+        assert virsh(peers.ours, *words, "killed") == ""
+        assert peers.has("left") is is_held
+        assert state.read_text().count("<lock ") == state.read_text().count("sure='yes'") == int(is_held)
+    head, rest = state.read_text().split("\n", 1)
+    state.write_text(f"{head}\n{lock}\n{rest}")  # which nobody had given it yet
+    assert virsh(peers.ours, "resume", "killed") == ""
+    assert peers.has("left")
+    assert virsh(peers.ours, "destroy", "killed") == ""
+
+
 def test_sanlock_that_cannot_be_asked_is_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SANLOCK_RUN_DIR", str(tmp_path))
     (tmp_path / "config").mkdir()
