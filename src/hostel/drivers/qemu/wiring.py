@@ -42,6 +42,11 @@ from hostel.model.port import Bandwidth
 
 _OURS: Final = (InterfaceType.NETWORK, InterfaceType.BRIDGE, InterfaceType.DIRECT)
 _LLDPAD: Final = Path("/var/run/lldpad.pid")
+# What libvirt does for ports of external switches and is not done here, both by RTM_SETLINK (rtnetlink(7)).
+_MISSING: Final = {
+    "802.1Qbg": "lldpad, which runs, is not told of the port's manager, type and instance (IFLA_PORT_VSI_TYPE)",
+    "802.1Qbh": "the card's driver is not given the port's profile (IFLA_PORT_PROFILE)",
+}
 _TAPS: Final = "vnet%d"
 _VIRTIO: Final = ("virtio", "virtio-transitional", "virtio-non-transitional")
 _GONE: Final = (ErrorCode.NO_NETWORK, ErrorCode.NO_NETWORK_PORT, ErrorCode.OPERATION_INVALID)
@@ -446,7 +451,8 @@ def _no_port(kind: str, dev: str) -> VirtError:
         reason = "lldpad, which speaks 802.1Qbg with the switch, does not run"
         error = FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
         return system_fault(error, f"Error opening file {_LLDPAD}: {reason}", ErrorDomain.QEMU)
-    reason = f"virtualport type '{kind}' of a macvtap on '{dev}' is not supported: nobody asks the switch"
+    missing = _MISSING.get(kind, "no other switch is known")
+    reason = f"virtualport type '{kind}' of a macvtap on '{dev}' is not supported: {missing}"
     return fault(ErrorCode.CONFIG_UNSUPPORTED, f"{reason}; leave <virtualport> out", ErrorDomain.QEMU)
 
 
