@@ -7,14 +7,13 @@ import json
 import re
 import shutil
 import subprocess
-from collections import Counter
 from typing import Any, NamedTuple
 
 import pytest
 from lxml import etree
 
 import hostel.libvirt as libvirt
-from support.relaxng import SCHEMAS, Schema
+from support.relaxng import SCHEMAS, Schema, places
 
 PYTHON = "/usr/bin/python3"  # which Debian's python3-libvirt is for
 URI = "test:///default"
@@ -169,20 +168,6 @@ def theirs(define: str, documents: list[str]) -> list[tuple[str, str]]:
     if version // 1000 != 9000:
         pytest.skip(f"compares with libvirt 9.0; here is {version}")
     return [tuple(answer) for answer in answers]
-
-
-def places(document: str) -> Counter[str]:
-    """The elements and attributes of a document, each with how often it is there."""
-    found: Counter[str] = Counter()
-
-    def walk(element: Any, path: str) -> None:
-        path += f"/{element.tag}"
-        found.update([path, *(f"{path}/@{name}" for name in element.attrib)])
-        for below in element.iterchildren("*"):
-            walk(below, path)
-
-    walk(etree.fromstring(document), "")
-    return found
 
 
 def plain(message: str) -> str:

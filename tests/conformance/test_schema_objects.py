@@ -19,9 +19,13 @@ from typing import Any, NamedTuple
 import pytest
 from lxml import etree
 
+from hostel.codec.xml import Element
+from hostel.model.capabilities import Capabilities
+from hostel.model.domain_capabilities import DomainCapabilities
+from hostel.model.storage_capabilities import StoragePoolCapabilities
 from support import given_documents, libvirtd, libvirtd_system
 from support.given_documents import Answer
-from support.relaxng import SCHEMAS, Schema
+from support.relaxng import SCHEMAS, Schema, places
 
 TEST = "test:///default"
 Settle = Callable[[str, Any], None]
@@ -50,6 +54,29 @@ class Kind(NamedTuple):
 
 def _nothing(path: str, document: Any) -> None:
     """Documents that need nothing more."""
+
+
+def _settle_processor(path: str, document: Any) -> None:
+    """Of a model and with features that there are."""
+    arch, model = document.find("arch"), document.find("model")
+    if arch is not None and "/arch" not in path:
+        arch.text = "x86_64"
+    if model is not None:
+        model.text = "qemu64"
+    for feature in document.iterfind("feature"):
+        feature.set("name", "sse2")
+
+
+def _settle_told(path: str, document: Any) -> None:
+    """Sets of processors that go up, and kinds that there are."""
+    for element in document.iter():
+        for name, value in (("cpus", "0-1"), ("siblings", "0-1"), ("unit", "KiB")):
+            if name in element.attrib:
+                element.set(name, value)
+        if element.tag in ("pages", "memory"):
+            element.set("unit", "KiB")
+        if document.tag == "storagepoolCapabilities" and element.tag == "pool":
+            element.set("type", "dir")
 
 
 def _put(document: Any, tag: str, text: str, at: int) -> None:
@@ -148,10 +175,10 @@ KINDS = {
     ),
     "checkpoint": Kind("domaincheckpoint", "checkpoint", _settle_moment),
     "checkpoint again": Kind("domaincheckpoint", "checkpoint_again", _settle_again),
-    "processor": Kind("cpu", "compared", _nothing, _SETS, "session"),
-    "processor for the emulator": Kind("cpu", "compared_with_emulator", _nothing, _SETS, "session"),
-    "processor in common": Kind("cpu", "baseline", _nothing, _SETS, "session"),
-    "processor in common for the emulator": Kind("cpu", "baseline_of_emulator", _nothing, _SETS, "session"),
+    "processor": Kind("cpu", "compared", _settle_processor, _SETS, "session"),
+    "processor for the emulator": Kind("cpu", "compared_with_emulator", _settle_processor, _SETS, "session"),
+    "processor in common": Kind("cpu", "baseline", _settle_processor, _SETS, "session"),
+    "processor in common for the emulator": Kind("cpu", "baseline_of_emulator", _settle_processor, _SETS, "session"),
 }
 
 
@@ -232,3 +259,21 @@ def _plain(text: str, xml: str) -> str:
     text = re.sub("(?s)\n  <domain type=.*</domain>", "", text)
     text = _UUID.sub(lambda found: found[0] if found[0] in known else "UUID", text)
     return _TIME.sub("TIME", text)
+
+
+@pytest.mark.skipif(not SCHEMAS.is_dir(), reason="needs libvirt's schemas (package libvirt0)")
+@pytest.mark.parametrize(
+    ("name", "cls"),
+    [("capability", Capabilities), ("domaincaps", DomainCapabilities), ("storagepoolcaps", StoragePoolCapabilities)],
+)
+def test_nothing_is_lost_of_what_hosts_tell_of_themselves(name: str, cls: type[Element]) -> None:
+    schema = Schema(name)
+    for path, document in schema.documents(every_route=True):
+        _settle_told(path, document)
+        assert schema.rules.validate(document), path
+        xml = etree.tostring(document, encoding="unicode")
+        found = cls.parse(xml)
+        assert list(found.unknown_paths()) == []
+        written = found.format()
+        assert schema.rules.validate(etree.fromstring(written)), (path, schema.rules.error_log.last_error)
+        assert not places(xml) - places(written), path

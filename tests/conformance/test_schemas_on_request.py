@@ -113,7 +113,7 @@ SCHEMAS_OF = {
     "volume": ("storagevol", ()),
     "snapshot": ("domainsnapshot", ("/domainsnapshot/cookie/anything",)),
     "network port": ("networkport", ("/@multifunction",)),
-    "processor": ("cpu", ("Write ranges that go up", "Write B, KiB, MiB", "/cpu/pages: Missing")),
+    "processor": ("cpu", ("Write ranges that go up",)),
 }
 OTHERS = ("/domainsnapshot/domain/", "/domainsnapshot/inactiveDomain/")  # documents of other kinds
 

@@ -6,6 +6,7 @@ import random
 import re
 import re._parser as parser  # type: ignore[import-not-found]  # how Python itself reads a pattern
 import string
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -178,6 +179,20 @@ class Schema:
                 case _:
                     text += "a"
         return text
+
+
+def places(document: str) -> Counter[str]:
+    """The elements and attributes of a document, each with how often it is there."""
+    found: Counter[str] = Counter()
+
+    def walk(element: Any, path: str) -> None:
+        path += f"/{element.tag}"
+        found.update([path, *(f"{path}/@{name}" for name in element.attrib)])
+        for below in element.iterchildren("*"):
+            walk(below, path)
+
+    walk(etree.fromstring(document), "")
+    return found
 
 
 def _namespace(node: Any) -> str | None:

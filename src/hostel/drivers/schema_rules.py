@@ -229,6 +229,7 @@ RULES: Final[dict[str, tuple[_Rule, ...]]] = {
         _Value("//cell/cache/*/@unit", _UNIT),
         _Needs("//interconnects/bandwidth", "@unit"),
         _Value("//interconnects/bandwidth/@unit", _UNIT),
+        _Value("/cpu/pages/@unit", _UNIT),
         _Needs("/cpu/signature", "@model @stepping"),
         _Needs("/cpu/counter", "@scaling"),
     ),

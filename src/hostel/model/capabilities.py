@@ -32,9 +32,9 @@ _PARAGRAPHS: Final = ("<capabilities>", "  </host>", "  </guest>", "  </pool>")
 
 
 class PageSize(Element, tag="pages"):
-    """A size of pages that the host has."""
+    """A size of pages that the host has; libvirt writes the unit, and asks for none."""
 
-    unit: str = attr(_UNITS)
+    unit: str | None = attr(default=None)
     size: int = attr(integer())
 
 
