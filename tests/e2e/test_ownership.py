@@ -101,3 +101,14 @@ def test_who_is_killed_while_a_machine_starts_leaves_no_file_of_another_s(home: 
     assert virsh(home, "domstate guest").strip() == "shut off"
     assert owner(home / "disk.img") == MINE
     assert not [name for name in os.listxattr(home / "disk.img") if name.startswith("trusted.libvirt")]
+
+
+def test_files_that_are_not_given_are_left_to_who_may_write_them(home: Path) -> None:
+    with (home / "config/qemu.conf").open("a") as settings:
+        settings.write("dynamic_ownership = 0\n")
+    (home / "disk.img").chmod(0o666)
+    home.chmod(0o777)
+    virsh(home, "start guest")
+    assert (owner(home / "disk.img"), owner(home / "guest.log")) == (MINE, QEMU)
+    virsh(home, "destroy guest")
+    assert (owner(home / "disk.img"), owner(home / "guest.log")) == (MINE, QEMU)

@@ -235,7 +235,7 @@ class Running:
         if self._machines.ledger(self.name).exists():
             from hostel.drivers.qemu.ownership import files
 
-            files.settle(self._machines, self.status)
+            files.settle(self._machines, self.name)
 
     def forget(self, ending: Ending) -> None:
         """Drop the state of the machine, which is no more."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -110,19 +110,19 @@ def give(machines: Machines, status: Status) -> None:
         return
     if not found.is_named and owner_of(status.domain, found) == ROOT:
         return  # it does without
-    _make(status.domain)
     wanted = claims(status, found)
+    _make(status.domain, wanted)
     for claim in wanted.values():
         open_way(machines, Path(claim.path), claim.owner)
     lending.give(ledger, wanted.values(), remembers=found.remembers)
 
 
-def settle(machines: Machines, status: Status) -> None:
-    """Give back what a machine has and its state does not name."""
-    ledger = lending.Ledger(machines.ledger(status.domain.name))
-    if ledger.exists:
+def settle(machines: Machines, name: str) -> None:
+    """Give back what a machine has and its state, as it is written down, does not name."""
+    ledger, text = lending.Ledger(machines.ledger(name)), machines.statuses.read(name)
+    if ledger.exists and text is not None:
         # Whether files are given has no say here: what it has it has, whatever qemu.conf says by now.
-        _tell(machines, status.domain.name, lending.settle(ledger, claims(status, Identity(ROOT))))
+        _tell(machines, name, lending.settle(ledger, claims(Status.parse(text), Identity(ROOT))))
 
 
 def take_all_back(machines: Machines, name: str, *, keeps_remote: bool = False) -> None:
@@ -137,8 +137,8 @@ def _tell(machines: Machines, name: str, failed: list[str]) -> None:
         process.write_log(machines.log(name), failed)
 
 
-def _make(domain: Domain) -> None:
-    """Make the files that QEMU writes what a guest says into: in their directories it may make none itself.
+def _make(domain: Domain, wanted: Container[str]) -> None:
+    """Make those of these files that QEMU writes what a guest says into: in their directories it may make none itself.
 
     Raises:
         VirtError: ``SYSTEM_ERROR``: the host refused.
@@ -147,7 +147,7 @@ def _make(domain: Domain) -> None:
         names = [end.log.file] if end.log is not None else []
         if getattr(end, "type", None) == CharacterType.FILE and end.source is not None and end.source.path:
             names.append(end.source.path)
-        for name in names:
+        for name in filter(wanted.__contains__, names):
             try:
                 os.close(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
             except FileExistsError:

@@ -119,13 +119,18 @@ def give(ledger: Ledger, claims: Iterable[Claim], *, remembers: bool) -> None:
         if known is not None and (known.back is not Return.NEVER or claim.back is Return.NEVER):
             continue
         try:
-            with OpenFile(claim.path) as file, file.locked():
+            with OpenFile(claim.path) as file, _held(file, claim.back):
                 _give(ledger, file, claim, known, remembers=remembers)
         except FileNotFoundError:
             continue
         except OSError as error:
             what = f"unable to set user and group to '{claim.owner.uid}:{claim.owner.gid}' on '{claim.path}'"
             raise system_fault(error, what, ErrorDomain.QEMU, path=claim.path) from error
+
+
+def _held(file: OpenFile, back: Return) -> contextlib.AbstractContextManager[object]:
+    """Hold a file with which something is kept against others who change that."""
+    return file.locked() if back is Return.REMEMBERED else contextlib.nullcontext()
 
 
 def _give(ledger: Ledger, file: OpenFile, claim: Claim, known: Loan | None, *, remembers: bool) -> None:
@@ -172,7 +177,7 @@ def take_back(ledger: Ledger, paths: Iterable[str], *, keeps_remote: bool = Fals
             continue
         try:
             if loan.back is not Return.NEVER and not (keeps_remote and _is_remote(path)):
-                with OpenFile(path) as file, file.locked():
+                with OpenFile(path) as file, _held(file, loan.back):
                     _take_back(file, loan)
         except (FileNotFoundError, NotADirectoryError):
             pass  # nobody has it any more
