@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import glob
 import os
 import shutil
@@ -109,6 +110,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("qemu"):
             item.add_marker(pytest.mark.requires_tool("qemu-system-x86_64"))
+
+
+def pytest_collection_finish() -> None:
+    """Have the collector of garbage pass over the tests, which it would go through, and copy in each fork."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
