@@ -11,13 +11,14 @@ import random
 import shutil
 import signal
 import stat
+import struct
 import subprocess
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
-from support import image
+from support import image, vhost
 from support.daemon import OURS, THEIRS, Daemon, daemon
 
 MIB = 1 << 20
@@ -268,3 +269,41 @@ def test_every_way_of_ending_it_unmounts(folder: Path, number: signal.Signals) -
         running.process.send_signal(number)
         assert running.process.wait(20) == 0
         assert path.stat().st_size == 0
+
+
+def test_a_machine_hears_of_every_other_size(folder: Path) -> None:
+    """QMP, a truncated file, one that grows while it is written: whoever changes the size, the front end is told."""
+    with (folder / "disk.raw").open("wb") as file:
+        file.truncate(SIZE)
+    node = "driver=raw,node-name=disk,file.driver=file,file.node-name=bytes,file.filename=disk.raw"
+    with (
+        daemon(
+            folder,
+            *("--blockdev", node, "--export", "fuse,id=f,node-name=disk,mountpoint=file,writable=on,growable=on"),
+            *("--export", "vhost-user-blk,id=v,node-name=disk,writable=on,addr.type=unix,addr.path=vhost.sock"),
+        ) as running,
+        vhost.driver(folder / "vhost.sock") as (front, queue),
+    ):
+        channel = front.open_channel()
+        assert struct.unpack_from("<Q", front.config())[0] == SIZE // 512
+        assert queue.request(vhost.OUT, 0, b"a" * 512)[0] == 0  # past the nodes, from now on
+        for change, size in (
+            (lambda size: running.monitor.command("block_resize", node_name="disk", size=size), SIZE + MIB),
+            (lambda size: os.truncate(folder / "file", size), SIZE + 2 * MIB),
+            (lambda size: os.truncate(folder / "file", size), SIZE - MIB),
+            (lambda size: _write(folder / "file", size - 512, b"w" * 512), SIZE),
+        ):
+            change(size)
+            assert struct.unpack("<III", channel.recv(12)) == (2, 1, 0)
+            assert struct.unpack_from("<Q", front.config())[0] == size // 512
+            assert queue.request(vhost.OUT, size // 512 - 1, b"b" * 512)[0] == 0
+            assert queue.request(vhost.OUT, size // 512, b"c" * 512)[0] == 1
+            assert (folder / "disk.raw").stat().st_size == size
+
+
+def _write(path: Path, offset: int, data: bytes) -> None:
+    fd = os.open(path, os.O_WRONLY)
+    try:
+        os.pwrite(fd, data, offset)
+    finally:
+        os.close(fd)

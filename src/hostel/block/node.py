@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import Final, Self, TypeGuard, Union
 
+from hostel.block import sizes
 from hostel.block.driver import (
     WRITEBACK,
     BlockDriver,
@@ -358,6 +359,7 @@ class BlockNode:
             raise OutOfRange(f"{size} bytes is no size for an image")
         with _Entry(self):
             self.driver.resize(size, preallocation)
+        sizes.tell()
 
     def preallocate(self, offset: int, length: int) -> None:
         """Reserve space for a range on the host; what it reads as does not change.

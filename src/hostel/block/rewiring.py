@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Final, Protocol, runtime_checkable
 
-from hostel.block import notice
+from hostel.block import notice, sizes
 from hostel.block.driver import BlockDriver, FilterDriver, Reopenable
 from hostel.block.filters.forward import ForwardDriver
 from hostel.block.gate import BYPASS
@@ -100,6 +100,25 @@ def _resume(nodes: tuple[BlockNode, ...]) -> None:
     BYPASS.gate.open()
 
 
+@contextlib.contextmanager
+def bypass_closed(timeout: float = DRAIN_TIMEOUT) -> Iterator[None]:
+    """Have no request go past the nodes meanwhile: one that was let through would make a file long again that is cut.
+
+    Args:
+        timeout: seconds.
+
+    Raises:
+        BlockError: requests did not come to an end in time.
+    """
+    if not BYPASS.gate.close(timeout):
+        raise BlockError("Requests do not come to an end", errno=errno.EBUSY)
+    try:
+        yield
+    finally:
+        BYPASS.generation += 1
+        BYPASS.gate.open()
+
+
 def insert_filter(node: BlockNode, make: Callable[[BlockNode], FilterDriver]) -> BlockNode:
     """Put a filter into a node.
 
@@ -149,6 +168,7 @@ def redirect(node: BlockNode, target: BlockNode) -> BlockNode:
         node.read_only = target.read_only
         # What becomes of discards and of zeroes is the target's choice now.
         node.discards, node.detect_zeroes = True, "off"
+    sizes.tell()
     return inner
 
 
@@ -160,6 +180,7 @@ def restore(node: BlockNode, former: BlockNode) -> None:
         node.read_only = former.read_only
         node.discards, node.detect_zeroes = former.discards, former.detect_zeroes
         former.exchange(ForwardDriver(node))
+    sizes.tell()
     for child in forward.children.values():
         child.close()
 

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from hostel.block import sizes
 from hostel.block.jobs.table import JobTable
 from hostel.block.nodes import NodeTable
 from hostel.block.rewiring import unrestrained
@@ -52,6 +53,8 @@ class Daemon:
         self.closers: list[Callable[[], None]] = []
         self.stopping = False
         self.closed = False
+        self._hearing = contextlib.ExitStack()
+        self._hearing.enter_context(sizes.listening(self._resized))
         self._woken, self._wake = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
 
     def emit(self, *events: tuple[str, Mapping[str, Any]]) -> None:
@@ -85,6 +88,7 @@ class Daemon:
         with self.lock:
             self.closed = True
         with contextlib.ExitStack() as stack:
+            stack.callback(self._hearing.close)
             stack.enter_context(unrestrained(*self.nodes.values()))
             for device in self.devices.values():
                 stack.callback(device.close)
@@ -98,6 +102,10 @@ class Daemon:
             stack.callback(self.jobs.close)
             for closer in self.closers:
                 stack.callback(closer)
+
+    def _resized(self) -> None:
+        for export in list(self.exports.values()):
+            export.resized()
 
     def remove_export(self, export: Export) -> None:
         """End an export and its clients, and say so.

@@ -127,7 +127,7 @@ class Export:
         return False
 
     def resized(self) -> None:
-        """Tell clients that the node has another size, where they can be told."""
+        """Tell clients where the node has another size than they know, if they can be told; any thread may call it."""
 
     def close(self) -> None:
         """End the export.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
@@ -14,6 +15,7 @@ from hostel.block.chain import block_status
 from hostel.block.driver import Preallocation
 from hostel.block.extent import Status
 from hostel.block.node import BlockNode
+from hostel.block.rewiring import bypass_closed
 from hostel.errors import BlockError, InvalidImage
 from hostel.units import INT64_MAX, SECTOR, MiB
 from hostel.wire.fuse import protocol
@@ -258,6 +260,10 @@ class ExportedFile:
     def _resize(self, size: int, preallocation: Preallocation = Preallocation.OFF) -> None:
         if size > INT64_MAX:
             raise Failed(errno.EFBIG)
+        with bypass_closed() if size < self._node.length else contextlib.nullcontext():
+            self._resize_node(size, preallocation)
+
+    def _resize_node(self, size: int, preallocation: Preallocation) -> None:
         try:
             self._node.resize(size, preallocation)
         except BlockError as error:

@@ -75,7 +75,8 @@ class Connection:
         channel = self._channel
         if channel is not None and self._protocol_features & ProtocolFeature.CONFIG:
             with contextlib.suppress(OSError):
-                channel.sendall(message.send(BackendRequest.CONFIG_CHANGE_MSG))
+                # Where there is no room, what is there already says the same.
+                channel.send(message.send(BackendRequest.CONFIG_CHANGE_MSG))
 
     def _receive(self) -> Message | None:
         """Wait for a message; None at the connection's end."""
@@ -239,7 +240,7 @@ class Connection:
             channel = socket.socket(fileno=os.dup(received.descriptors[0]))
         except OSError as error:
             raise RemoteProtocolError(f"the channel for our requests is no socket: {error.strerror}") from None
-        channel.settimeout(_TIMEOUT)
+        channel.setblocking(False)
         old, self._channel = self._channel, channel
         if old is not None:
             old.close()

@@ -59,6 +59,7 @@ class BlkDevice:
         self.queues = queues
         self.flushes = False
         self._writeback = True
+        self._length = -1
         self.resized()
 
     def features(self) -> int:
@@ -74,10 +75,13 @@ class BlkDevice:
         self.flushes = not features & Feature.FLUSH
         self._take_shortcut()
 
-    def resized(self) -> None:
-        """Take the node's size anew."""
-        self._length = self.node.length // SECTOR * SECTOR
+    def resized(self) -> bool:
+        """Take the node's size anew; whether it is another one."""
+        before, self._length = self._length, self.node.length // SECTOR * SECTOR
+        if self._length == before:
+            return False
         self._take_shortcut()
+        return True
 
     def config(self) -> bytes:
         """The configuration space."""

@@ -61,8 +61,7 @@ class VhostUserBlk:
         return True
 
     def resized(self) -> None:
-        """Take the node's size anew, and let the guest see it."""
-        self.device.resized()
+        """Take the node's size anew, and let the guest see it where it is another one; any thread may call it."""
         with self._lock:
-            if self._connection is not None:
+            if self.device.resized() and self._connection is not None:
                 self._connection.config_changed()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import struct
+import time
 import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
@@ -254,6 +255,23 @@ def test_the_guest_hears_of_another_size(served: Served, node: BlockNode) -> Non
         assert struct.unpack("<III", channel.recv(12)) == (2, 1, 0)
         assert struct.unpack_from("<Q", front.config())[0] == 2 * SIZE // 512
         assert queue.request(IN, SIZE // 512, read=512) == (OK, bytes(512))
+        served.back_end.resized()
+        channel.settimeout(0.2)
+        with pytest.raises(TimeoutError):
+            channel.recv(1)  # it has the size that was told
+
+
+def test_nobody_waits_for_a_front_end_that_does_not_listen(raw: BlockNode, tmp_path: Path) -> None:
+    with serving(tmp_path, raw) as served, driver(served.path) as (front, _):
+        channel = front.open_channel()
+        front.config()
+        start = time.monotonic()
+        for number in range(600):  # more than a socket holds
+            raw.resize(SIZE + 512 * number)
+            served.back_end.resized()
+        assert time.monotonic() - start < 9
+        assert struct.unpack("<III", channel.recv(12)) == (2, 1, 0)
+        assert struct.unpack_from("<Q", front.config())[0] == SIZE // 512 + 599
 
 
 def test_a_queue_without_kicks_is_looked_at(served: Served) -> None:

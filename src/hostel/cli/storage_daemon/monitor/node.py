@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from hostel.block.driver import BackingStore
 from hostel.block.filters.forward import ForwardDriver
-from hostel.block.gate import BYPASS
 from hostel.block.node import BlockNode
 from hostel.block.nodes import JobFilter, Use
 from hostel.block.permission import Permission
-from hostel.block.rewiring import unfiltered, writable
+from hostel.block.rewiring import bypass_closed, unfiltered, writable
 from hostel.cli.storage_daemon.monitor.command import Command
 from hostel.cli.storage_daemon.monitor.parameter import Kind, Parameter, generic, needed
 
@@ -108,15 +107,8 @@ def _resize(daemon: Daemon, given: Mapping[str, Any]) -> None:
     use = Use("an unnamed block device", "root", Permission.RESIZE)
     daemon.nodes.hold(node, use)
     try:
-        # A write past the nodes that was let through before would make a file long again that has become shorter.
-        if not BYPASS.gate.close(_PATIENCE):
-            raise generic(f"Requests of '{node.name}' do not end")
-        try:
+        with bypass_closed(_PATIENCE):
             resize(node, size)
-            for export in daemon.exports.values():
-                export.resized()
-        finally:
-            BYPASS.gate.open()
     finally:
         daemon.nodes.release(node, use)
 

@@ -20,24 +20,10 @@ if TYPE_CHECKING:
 _Make = Callable[["Daemon", Mapping[str, Any]], atomic.Action]
 
 
-class _Served(Overlay):
-    """An overlay below exports, whose clients have to learn that the disk's size is another one, where it is."""
-
-    def __init__(self, daemon: Daemon, node: BlockNode, make: Callable[[BlockNode], BlockNode], *, owned: bool) -> None:
-        super().__init__(daemon.nodes, node, make, owned=owned)
-        self._daemon, self._length = daemon, node.length
-
-    def commit(self) -> None:
-        """Do the rest, and tell the exports."""
-        super().commit()
-        for export in self._daemon.exports.values():
-            export.resized()
-
-
 def _append(daemon: Daemon, given: Mapping[str, Any]) -> atomic.Action:
     node = daemon.nodes.find(given["node"], given["node"])
     overlay = given["overlay"]
-    return _Served(daemon, node, lambda _: daemon.nodes.find(overlay, overlay), owned=False)
+    return Overlay(daemon.nodes, node, lambda _: daemon.nodes.find(overlay, overlay), owned=False)
 
 
 def _make_overlay(daemon: Daemon, given: Mapping[str, Any]) -> atomic.Action:
@@ -56,7 +42,7 @@ def _make_overlay(daemon: Daemon, given: Mapping[str, Any]) -> atomic.Action:
             _create(given["snapshot-file"], given.get("format", "qcow2"), unfiltered(below))
         return _open(daemon, given["snapshot-file"], given.get("format", "qcow2"), name)
 
-    return _Served(daemon, node, make, owned=True)
+    return Overlay(daemon.nodes, node, make, owned=True)
 
 
 def _create(filename: str, format: str, below: BlockNode) -> None:
