@@ -132,12 +132,6 @@ class Calls:
     def baseline_of_emulator(self, xml: str) -> str:
         return str(self._connection.baselineHypervisorCPU(None, None, None, None, [xml]))
 
-    def port(self, xml: str) -> str:
-        found = self._connection.networkLookupByName("ports").portCreateXML(xml)
-        text: str = found.XMLDesc()
-        found.delete()
-        return text
-
     def _guest(self) -> Any:
         if self._domain is None:
             for name in ("vda", "vdb"):
