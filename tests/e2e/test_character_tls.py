@@ -11,10 +11,13 @@ from pathlib import Path
 import pytest
 
 from hostel import guest
+from hostel.drivers.base.domain import Affect
 from hostel.drivers.qemu.driver import QemuDriver
 from hostel.drivers.store import Directories
 from hostel.errors import ErrorCode, VirtError
-from support.pki import Authority
+from hostel.objects import Connection
+from support.pki import Authority, lock
+from support.session import held
 
 pytestmark = [pytest.mark.qemu, pytest.mark.requires_tool("qemu-system-x86_64")]
 _XML = """<domain type='qemu'><name>g</name><memory unit='MiB'>32</memory><os><type arch='x86_64'>hvm</type></os>
@@ -83,3 +86,35 @@ def test_a_machine_without_certificates_is_refused(driver: QemuDriver, document:
     with pytest.raises(VirtError, match=r"Unable to access credentials .*/pki/qemu/ca-cert.pem"):
         driver.domain_create_xml(document)
     assert driver.connect_list_all_domains() == []
+
+
+SECRET = """<secret ephemeral='no' private='yes'><uuid>5f0c5c9e-97f9-4bd4-a9f5-2c1e2a0d5f11</uuid>
+<usage type='tls'><name>keys</name></usage></secret>"""
+CHANNEL = """<channel type='tcp'><source mode='bind' host='127.0.0.1' service='{}' tls='yes'/>
+<target type='virtio' name='org.example'/></channel>"""
+
+
+def test_key_with_a_passphrase_is_opened_by_a_secret(
+    connection: Connection, document: str, port: int, tmp_path: Path
+) -> None:
+    authority = Authority()
+    ours = authority.server(tmp_path / "config/pki/qemu")
+    known = _client(authority.client(tmp_path / "known", "known"), ours)
+    lock(ours / "server-key.pem", "open sesame")
+    uuid = connection.secret.secret_define_xml(SECRET).uuid
+    connection.secret.secret_set_value(connection.secret.secret_lookup_by_uuid(uuid), b"open sesame")
+    (tmp_path / "config/qemu.conf").write_text(f'default_tls_x509_secret_uuid = "{uuid}"\n')
+    driver = connection.hypervisor
+    assert isinstance(driver, QemuDriver)
+    ref = driver.domain_create_xml(document.replace("<serial", "<controller type='virtio-serial'/><serial"))
+    assert _said(port, known) != b""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        channel = CHANNEL.format(probe.getsockname()[1])
+    with held(tmp_path, "g") as machine:
+        before = {str(item["name"]) for item in machine.ask("qom-list", path="/objects")}
+    driver.domain_attach_device_flags(ref, channel, Affect.LIVE)
+    driver.domain_detach_device_flags(ref, channel, Affect.LIVE)
+    with held(tmp_path, "g") as machine:
+        assert {str(item["name"]) for item in machine.ask("qom-list", path="/objects")} == before
+    assert not [*tmp_path.rglob("*.secret")]

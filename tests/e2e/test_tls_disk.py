@@ -14,7 +14,9 @@ from hostel import guest
 from hostel.drivers.base.domain import Affect
 from hostel.drivers.qemu.driver import QemuDriver
 from hostel.errors import VirtError
+from hostel.objects import Connection
 from support.nbd import Certificates
+from support.pki import lock
 from support.session import disk, domain_xml, held, wait_for_report
 
 pytestmark = [pytest.mark.qemu, pytest.mark.requires_tool("qemu-nbd"), pytest.mark.requires_tool("openssl")]
@@ -82,3 +84,32 @@ def test_credentials_come_and_go_with_the_disk(tmp_path: Path, driver: QemuDrive
         assert [name.endswith("-storage_tls0") for name in objects(tmp_path) - before] == [True]
         driver.domain_detach_device_flags(ref, xml, Affect.LIVE)
         assert objects(tmp_path) == before
+
+
+SECRET = """<secret ephemeral='no' private='yes'><uuid>5f0c5c9e-97f9-4bd4-a9f5-2c1e2a0d5f11</uuid>
+<usage type='tls'><name>keys</name></usage></secret>"""
+
+
+def test_key_with_a_passphrase_is_opened_by_a_secret(
+    tmp_path: Path, driver: QemuDriver, connection: Connection, port: int
+) -> None:
+    lock(tmp_path / "config/pki/qemu/client-key.pem", "open sesame")
+    (tmp_path / "config/qemu.conf").write_text('nbd_tls_x509_secret_uuid = "5f0c5c9e-97f9-4bd4-a9f5-2c1e2a0d5f11"\n')
+    with pytest.raises(VirtError, match="no secret with matching uuid"):
+        driver.domain_create_xml(domain_xml(tmp_path, on_server(port)))
+    secret = connection.secret.secret_define_xml(SECRET)
+    connection.secret.secret_set_value(secret, b"close sesame")
+    with pytest.raises(VirtError, match=r"key.pem|[Dd]ecryption"):
+        driver.domain_create_xml(domain_xml(tmp_path, on_server(port)))
+    connection.secret.secret_set_value(secret, b"open sesame")
+    scsi = "<controller type='scsi' index='0' model='virtio-scsi'/>"
+    ref = driver.domain_create_xml(domain_xml(tmp_path, on_server(port), scsi))
+    assert wait_for_report(tmp_path, 1).ok
+    before = objects(tmp_path)
+    xml = on_server(port, dev="sda", bus="scsi").replace("<target", "<shareable/><target")
+    driver.domain_attach_device_flags(ref, xml, Affect.LIVE)
+    added = objects(tmp_path) - before
+    assert sorted(name.partition("_tls0")[2] for name in added) == ["", "-secret0"]
+    driver.domain_detach_device_flags(ref, xml, Affect.LIVE)
+    assert objects(tmp_path) == before
+    assert not [*tmp_path.rglob("*.secret")]

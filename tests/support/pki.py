@@ -15,6 +15,13 @@ _FIRST = datetime.datetime(2020, 1, 1)
 _LAST = datetime.datetime(2099, 1, 1)
 
 
+def lock(key: Path, passphrase: str) -> None:
+    """Encrypt a key where it lies."""
+    found = serialization.load_pem_private_key(key.read_bytes(), None)
+    locked = serialization.BestAvailableEncryption(passphrase.encode())
+    key.write_bytes(found.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, locked))
+
+
 class Authority:
     """Signs certificates."""
 

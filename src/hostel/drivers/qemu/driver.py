@@ -482,7 +482,8 @@ class QemuDriver(
         for ref in self._machines.refs():
             if ref.id < 0 and self.domain_get_autostart(ref):
                 with contextlib.suppress(VirtError):
-                    started.append(self.domain_create(ref))
+                    bypasses = self._launcher.settings().autostart_bypass_cache
+                    started.append(self.domain_create(ref, StartFlag.BYPASS_CACHE if bypasses else StartFlag.NONE))
         return started
 
     def close(self) -> None:

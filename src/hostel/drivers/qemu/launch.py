@@ -36,13 +36,13 @@ from hostel.drivers.qemu import (
 from hostel.drivers.qemu.alias import assign_aliases
 from hostel.drivers.qemu.architecture import find_emulator
 from hostel.drivers.qemu.assignment import Assignment
-from hostel.drivers.qemu.command import display, firmware, hostdev, memory, security
+from hostel.drivers.qemu.command import firmware, hostdev, memory, security
 from hostel.drivers.qemu.command.character import CERTIFICATES
 from hostel.drivers.qemu.command.context import Context, Wire, alias_of
 from hostel.drivers.qemu.command.disk import drive_id, throttle
 from hostel.drivers.qemu.command.host import large_pages
 from hostel.drivers.qemu.command.machine import build
-from hostel.drivers.qemu.command.objects import Needed, secrets, value_of
+from hostel.drivers.qemu.command.objects import Needed, passphrases, secrets, specs, value_of
 from hostel.drivers.qemu.environment import environment
 from hostel.drivers.qemu.firmware import choice, nvram
 from hostel.drivers.qemu.firmware.descriptor import Firmware, installed
@@ -108,7 +108,8 @@ class Launcher:
         """What a document's QEMU brings to it; without its machine types where it is not installed."""
         arch, named = (arch_of(domain) or None, domain.devices.emulator) if domain is not None else (None, None)
         found = features.platform(self._cache, arch, named)
-        return found._replace(nvram_directory=str(self._machines.variables_directory))
+        has = found.features - self.settings().filtered
+        return found._replace(features=has, nvram_directory=str(self._machines.variables_directory))
 
     def finish(self, domain: Domain) -> Platform:
         """Complete a document that was read, and hold it against the rules and its emulator; what QEMU brought to it.
@@ -145,7 +146,8 @@ class Launcher:
         assign_aliases(live)
         notes = self._prepare_disks(live)
         if live.os is not None:
-            nvram.prepare(live.os, reset=origin.reset_nvram)
+            known = {} if installed(self._descriptors) else self.settings().variables
+            nvram.prepare(live.os, reset=origin.reset_nvram, known=known)
         memory.align(live)
         security.settle(live, platform.sev)
         vsock.choose(live)
@@ -208,7 +210,8 @@ class Launcher:
                 argv = build(live, context)
                 if origin.memory is not None or origin.migration is not None:
                     argv += ["-incoming", "defer"]
-                values += self.give_secrets(_needed(live, context.settings), context)
+                wanted = (*_needed(live), *passphrases(specs(argv), context.settings))
+                values += self.give_secrets(wanted, context)
                 values += [write_private(path, text.encode(), run) for path, text in security.files(live, context)]
                 last = max((source.index or 0 for source in _images(live)), default=0)
                 status = status._replace(log_start=process.write_log(log, notes, argv), nodes=last, group=group)
@@ -579,12 +582,11 @@ def _sources(domain: Domain) -> Iterator[DiskSource]:
             yield image.source
 
 
-def _needed(domain: Domain, settings: Settings) -> Iterator[Needed]:
+def _needed(domain: Domain) -> Iterator[Needed]:
     yield from firmware.secrets(domain)
     yield from hostdev.secrets(domain)
     for disk in domain.devices.disks:
         yield from secrets(disk)
-    yield from display.secrets(domain, settings)
 
 
 def _no_start(name: str, why: str) -> VirtError:

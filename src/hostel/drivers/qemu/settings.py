@@ -26,6 +26,8 @@ _KNOWN: Final = frozenset(
     | {f"default_tls_x509_{name}" for name in ("cert_dir", "verify", "secret_uuid")}
     | {"chardev_tls", "chardev_tls_x509_cert_dir", "chardev_tls_x509_verify", "nbd_tls", "nbd_tls_x509_cert_dir"}
     | {"backup_tls_x509_cert_dir", "backup_tls_x509_verify"}
+    | {f"{kind}_tls_x509_secret_uuid" for kind in ("chardev", "nbd")}
+    | {"auto_start_bypass_cache", "capability_filters", "keepalive_interval", "keepalive_count", "nvram"}
     | {f"{kind}_image_format" for kind in ("save", "dump", "snapshot")}
     | {f"{kind}_port_{end}" for kind in ("remote_display", "remote_websocket", "migration") for end in ("min", "max")}
     | {"auto_dump_path", "auto_dump_bypass_cache", "memory_backing_dir"}
@@ -86,11 +88,13 @@ class TlsSettings(NamedTuple):
         default: whether those have it whose document does not say.
         folder: where certificates are; empty where it is not said.
         verify: whether clients must have certificates, too.
+        secret: the UUID of the secret with the passphrase of the key; empty where it has none.
     """
 
     default: bool = False
     folder: str = ""
     verify: bool = True
+    secret: str = ""
 
 
 class Limits(NamedTuple):
@@ -131,19 +135,21 @@ class Crashes(NamedTuple):
 
 
 class Migration(NamedTuple):
-    """What comes from other hosts.
+    """What comes from other hosts, and goes to them.
 
     Attributes:
         address: where QEMU listens for it; empty for everywhere.
         host: what others reach this host by; empty for its name.
         ports: the first and the last port.
         tls_only: whether nothing moves without TLS.
+        keepalive: after how many seconds of silence the daemon there is asked, and how often; 0 and less: not at all.
     """
 
     address: str = ""
     host: str = ""
     ports: tuple[int, int] = (49152, 49215)
     tls_only: bool = False
+    keepalive: tuple[int, int] = (5, 5)
 
 
 class Settings(NamedTuple):
@@ -171,7 +177,10 @@ class Settings(NamedTuple):
         memory_folder: where files of guests' memory are made; empty for the driver's place.
         timestamps: whether QEMU's messages have the time.
         deprecation: what QEMU does with what it is going to drop, where the document does not say.
-        migration: what comes from other hosts.
+        migration: what comes from other hosts, and goes to them.
+        autostart_bypass_cache: whether the host's cache is spared where saved memory is started by itself.
+        filtered: what QEMU is taken not to have, by libvirt's names.
+        variables: of firmware that nothing describes, the template for variables, by the program's path.
         lock_manager: who keeps machines apart that would use the same disks, besides QEMU's own locks.
         refused: why no machine starts, by what is asked for here and is not done.
         user: who QEMU runs as; None where that is not said.
@@ -203,6 +212,9 @@ class Settings(NamedTuple):
     timestamps: bool = True
     deprecation: str = "none"
     migration: Migration = Migration()
+    autostart_bypass_cache: bool = False
+    filtered: frozenset[str] = frozenset()
+    variables: Mapping[str, str] = {}
     lock_manager: str = "nop"
     refused: str = ""
     user: str | None = None
@@ -258,6 +270,9 @@ class _Reading(ConfFile):
             timestamps=self.flag("log_timestamp", default=True),
             deprecation=deprecation,
             migration=self._migration(),
+            autostart_bypass_cache=self.flag("auto_start_bypass_cache"),
+            filtered=frozenset(self._texts("capability_filters", ())),
+            variables=self._variables(),
             lock_manager=self.text("lock_manager", "") or "nop",
             refused=self._refused(),
             user=self._named("user"),
@@ -289,14 +304,31 @@ class _Reading(ConfFile):
             self.text("migration_host", ""),
             self._ports("migration", Migration().ports[0], 1, Migration().ports[1]),
             self.flag("migrate_tls_force"),
+            (self._integer("keepalive_interval", 5), self.number("keepalive_count", 5)),
         )
+
+    def _variables(self) -> dict[str, str]:
+        found: dict[str, str] = {}
+        for text in self._texts("nvram", ()):
+            program, _, template = text.partition(":")
+            if not program or not template or ":" in template:
+                raise self.wrong(f"Invalid nvram format: '{text}'", ErrorCode.CONF_SYNTAX)
+            found[program.strip()] = template.strip()
+        return found
 
     def _tls(self, kind: str) -> TlsSettings:
         folder = self._checked(f"{kind}_tls_x509_cert_dir")
         default = self._checked("default_tls_x509_cert_dir")
         if not folder and not (_PKI / f"libvirt-{kind}").is_dir():
             folder = default
-        return TlsSettings(self.flag(f"{kind}_tls"), folder, kind != "chardev" or self._verify(kind))
+        verify = kind != "chardev" or self._verify(kind)
+        return TlsSettings(self.flag(f"{kind}_tls"), folder, verify, self._key(kind))
+
+    def _key(self, kind: str) -> str:
+        """The secret of a kind's key; certificates in a folder of their own do not have that of all."""
+        folder = self.text(f"{kind}_tls_x509_cert_dir", "")
+        default = "" if folder else self.text("default_tls_x509_secret_uuid", "")
+        return self.text(f"{kind}_tls_x509_secret_uuid", "") or default
 
     def _verify(self, kind: str) -> bool:
         """Whether clients of what is no screen must have certificates."""
@@ -304,15 +336,13 @@ class _Reading(ConfFile):
 
     def _screen(self, kind: str) -> ScreenSettings:
         password = self.text(f"{kind}_password", "") if f"{kind}_password" in self.found else None
-        folder = self.text(f"{kind}_tls_x509_cert_dir", "")
-        secret = self.text(f"{kind}_tls_x509_secret_uuid", "")
         return ScreenSettings(
             listen=self.text(f"{kind}_listen", "127.0.0.1"),
             password=password if password is None or kind != "vnc" else password[:_VNC_PASSWORD],
             tls=self.flag(f"{kind}_tls"),
             certificates=self._folder(kind),
             verify=self.flag(f"{kind}_tls_x509_verify", self.flag("default_tls_x509_verify")),
-            secret=secret or ("" if folder else self.text("default_tls_x509_secret_uuid", "")),
+            secret=self._key(kind),
             sasl=self.flag(f"{kind}_sasl"),
             sasl_folder=self.text(f"{kind}_sasl_dir", ""),
             unix=self.flag(f"{kind}_auto_unix_socket"),
@@ -359,10 +389,14 @@ class _Reading(ConfFile):
         return tuple(mount for mount in self._texts("hugetlbfs_mount", ()) if mount)
 
     def _switch(self, name: str) -> bool | None:
-        value = self.found.get(name, -1)
+        value = self._integer(name, -1)
+        return None if value < 0 else bool(value)
+
+    def _integer(self, name: str, default: int) -> int:
+        value = self.found.get(name, default)
         if not isinstance(value, int):
             raise self.wrong(f"{self.path}: expected an integer for '{name}' parameter")
-        return None if value < 0 else bool(value)
+        return value
 
     def _texts(self, name: str, default: tuple[str, ...]) -> tuple[str, ...]:
         value = self.found.get(name)

@@ -176,3 +176,9 @@ def test_variables_are_made_once_whole_or_not_at_all(tmp_path: Path) -> None:
 def test_variables_that_nobody_knows_how_to_make_are_refused(tmp_path: Path) -> None:
     with pytest.raises(VirtError, match="unable to find any master var store for loader: "):
         nvram.prepare(variables(tmp_path), reset=False)
+
+
+def test_variables_of_firmware_that_the_host_names_have_its_template(tmp_path: Path) -> None:
+    (tmp_path / "template.fd").write_bytes(b"variables")
+    nvram.prepare(variables(tmp_path), reset=False, known={f"{tmp_path}/CODE.fd": f"{tmp_path}/template.fd"})
+    assert (tmp_path / "new/VARS.fd").read_bytes() == b"variables"

@@ -5,18 +5,22 @@ from __future__ import annotations
 import contextlib
 import socket
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from hostel.drivers.base import StartFlag
+from hostel.drivers.base.migration import MigrateFlag
 from hostel.drivers.qemu import screens, source
 from hostel.drivers.qemu.command.host import large_pages
 from hostel.drivers.qemu.document import parse
 from hostel.drivers.qemu.driver import QemuDriver
+from hostel.drivers.qemu.migration import peer
 from hostel.drivers.qemu.settings import Settings, read
 from hostel.drivers.store import Directories
 from hostel.errors import ErrorCode, VirtError
 from hostel.model.network import Network
-from support import refused
+from support import hosteld, refused
 from support.arguments import CONTEXT, said, spec, text
 from support.domain import QEMU
 
@@ -48,6 +52,79 @@ def test_certificates_are_those_of_the_kind_or_those_of_all(tmp_path: Path) -> N
     assert (found.vnc.certificates, found.spice.certificates) == (f"{tmp_path}/all", f"{tmp_path}/own")
     assert (found.vnc.verify, found.spice.tls, found.vnc.tls) == (True, True, False)
     assert found.vnc.secret == "0a81f5b2-8403-7b23-c8d6-21ccc2f80d6f" and found.spice.secret == ""
+
+
+def test_keys_have_the_passphrase_of_the_kind_or_that_of_all(tmp_path: Path) -> None:
+    (tmp_path / "own").mkdir()
+    found = _settings(
+        tmp_path,
+        f'default_tls_x509_secret_uuid = "a"\nnbd_tls_x509_secret_uuid = "b"\n'
+        f'chardev_tls_x509_cert_dir = "{tmp_path}/own"\n',
+    )
+    assert (found.nbd.secret, found.character.secret) == ("b", "")
+    assert _settings(tmp_path, 'default_tls_x509_secret_uuid = "a"').character.secret == "a"
+
+
+def test_what_qemu_is_taken_not_to_have_is_refused(tmp_path: Path) -> None:
+    _settings(tmp_path, 'capability_filters = [ "virtio-net", "vmcoreinfo" ]')
+    driver = QemuDriver(Directories.under(tmp_path))
+    wanted = text("", head="<features><vmcoreinfo state='on'/></features>")
+    with pytest.raises(VirtError, match="vmcoreinfo is not available with this QEMU binary"):
+        driver.domain_create_xml(wanted)
+    _settings(tmp_path, "")
+    assert driver.domain_define_xml(wanted)
+
+
+def test_a_daemon_that_machines_go_to_is_looked_after_as_it_is_said(tmp_path: Path) -> None:
+    assert _settings(tmp_path, "").migration.keepalive == (5, 5)
+    assert _settings(tmp_path, "keepalive_interval = -1\nkeepalive_count = 2").migration.keepalive == (-1, 2)
+    with pytest.raises(VirtError, match="expected an unsigned integer for 'keepalive_count'"):
+        _settings(tmp_path, "keepalive_count = -1")
+
+
+@pytest.mark.parametrize(
+    ("conf", "interval"), [("", 5), ("keepalive_interval = 2", 2), ("keepalive_interval = -1", None)]
+)
+def test_the_daemon_that_a_machine_goes_to_is_asked_when_it_is_silent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, conf: str, interval: int | None
+) -> None:
+    _settings(tmp_path, conf)
+    (tmp_path / "there").mkdir()
+    found: list[float | None] = []
+
+    def lead(source: Any, drivers: Any, *rest: Any) -> None:
+        alive = drivers.hypervisor._client._alive
+        found.append(None if alive is None else alive.interval)
+
+    monkeypatch.setattr(peer, "_lead", lead)
+    driver = QemuDriver(Directories.under(tmp_path))
+    ref = driver.domain_define_xml(text(""))
+    with hosteld.thread(tmp_path / "there") as daemon:
+        uri = f"qemu+unix:///session?socket={daemon.config.socket}"
+        peer.lead(driver, driver._machines, driver._launcher, ref, uri, {}, MigrateFlag.PEER2PEER)
+    assert found == [interval]
+
+
+@pytest.mark.parametrize(
+    ("conf", "flag"), [("", StartFlag.NONE), ("auto_start_bypass_cache = 1", StartFlag.BYPASS_CACHE)]
+)
+def test_saved_memory_that_starts_by_itself_spares_the_cache_where_that_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, conf: str, flag: StartFlag
+) -> None:
+    _settings(tmp_path, conf)
+    driver = QemuDriver(Directories.under(tmp_path))
+    driver.domain_set_autostart(driver.domain_define_xml(text("")), True)
+    started: list[StartFlag] = []
+    monkeypatch.setattr(driver, "domain_create", lambda ref, flags: started.append(flags))
+    driver.connect_autostart()
+    assert started == [flag]
+
+
+@pytest.mark.parametrize("wrong", ["/a", ":/b", "/a:", "/a:/b:/c"])
+def test_templates_of_variables_are_pairs(tmp_path: Path, wrong: str) -> None:
+    assert _settings(tmp_path, 'nvram = [ "/a:/b" ]').variables == {"/a": "/b"}
+    with pytest.raises(VirtError, match=f"Invalid nvram format: '{wrong}'"):
+        _settings(tmp_path, f'nvram = [ "/a:/b", "{wrong}" ]')
 
 
 def test_what_is_not_acted_on_is_known_by_name(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from hostel.drivers.qemu.command.context import Context, alias_of, escape, option
+from hostel.drivers.qemu.command.objects import with_passphrase
 from hostel.drivers.qemu.command.place import place
 from hostel.drivers.qemu.document import unsupported
 from hostel.model.domain.devices.address import VirtioSerialAddress
@@ -142,7 +143,7 @@ def chardev(device: CharacterBackend, context: Context) -> list[str]:
     end = "server" if source.mode == "bind" else "client"
     verify = settings.verify or end == "client"
     spec = {"qom-type": "tls-creds-x509", "id": name, "dir": folder, "endpoint": end, "verify-peer": verify}
-    return [*option("-object", spec), "-chardev", f"{_chardev(device)},tls-creds={name}"]
+    return [*with_passphrase(spec, settings.secret, context), "-chardev", f"{_chardev(device)},tls-creds={name}"]
 
 
 def _chardev(device: CharacterBackend) -> str:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any, Final
 
 from hostel.drivers.qemu.command import audio
 from hostel.drivers.qemu.command.context import Context, alias_of, escape, option
-from hostel.drivers.qemu.command.objects import Needed, secret
+from hostel.drivers.qemu.command.objects import with_passphrase
 from hostel.drivers.qemu.command.place import place, virtio, virtio_name, zpci
 from hostel.drivers.qemu.command.spice import spice
 from hostel.drivers.qemu.document import unsupported
-from hostel.drivers.qemu.settings import ScreenSettings, Settings
-from hostel.model.authentication import SecretReference
+from hostel.drivers.qemu.settings import ScreenSettings
 from hostel.model.domain.devices.graphics import Gl, Graphics, GraphicsType, Listen
 from hostel.model.domain.devices.video import Video, VideoModel
 from hostel.model.domain.domain import Domain
@@ -20,7 +18,6 @@ from hostel.model.domain.platform import PPC64, X86, arch_of
 
 VNC_ID: Final = "vnc"
 _VNC_CREDENTIALS: Final = "vnc-tls-creds0"
-_VNC_PASSPHRASE: Final = f"{_VNC_CREDENTIALS}-secret0"
 _VNC_FIRST: Final = 5900
 _VNC_LAST: Final = 65535
 # A card with VGA inside for the first screen, and the one for further screens.
@@ -77,22 +74,13 @@ def _display(domain: Domain, device: Graphics) -> str:
     return ",".join(words)
 
 
-def secrets(domain: Domain, settings: Settings) -> Iterator[Needed]:
-    """The passphrase of the key that VNC servers have."""
-    has_vnc = any(device.type == GraphicsType.VNC for device in domain.devices.graphics)
-    if has_vnc and settings.vnc.tls and settings.vnc.secret:
-        yield Needed(_VNC_PASSPHRASE, SecretReference(uuid=settings.vnc.secret), "tls")
-
-
 def _vnc_credentials(context: Context) -> list[str]:
     """What all VNC servers of a machine have for TLS."""
     settings = context.settings.vnc
     if not settings.tls:
         return []
     spec = {"qom-type": "tls-creds-x509", "id": _VNC_CREDENTIALS, "dir": settings.certificates, "endpoint": "server"}
-    passphrase = _VNC_PASSPHRASE if settings.secret else None
-    found = option("-object", {**spec, "verify-peer": settings.verify, "passwordid": passphrase})
-    return [*(secret(_VNC_PASSPHRASE, context) if passphrase else []), *found]
+    return with_passphrase({**spec, "verify-peer": settings.verify}, settings.secret, context)
 
 
 def _vnc(device: Graphics, context: Context) -> str:

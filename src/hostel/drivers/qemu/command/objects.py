@@ -5,9 +5,11 @@ A secret's value is in a file that only its owner reads, and never on the comman
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import itertools
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from hostel.drivers.fault import fault
 from hostel.drivers.qemu.command.context import Context, option
@@ -22,12 +24,16 @@ from hostel.drivers.qemu.command.protocol import (
 )
 from hostel.drivers.qemu.document import unsupported
 from hostel.drivers.qemu.helper.reservations import SOCKET, are_managed
+from hostel.drivers.qemu.settings import Settings
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
 from hostel.model.authentication import SecretReference
 from hostel.model.domain.devices.disk import Disk
 from hostel.model.domain.devices.source import DiskSource, SourceType
 from hostel.model.domain.domain import Domain
 from hostel.model.domain.rules.disk import is_empty
+
+# What certificates are for that are not for disks, by how their names begin.
+_KEYS: Final = {"vnc-": "vnc", "objchar": "character"}
 
 
 class Needed(NamedTuple):
@@ -106,6 +112,29 @@ def _named(disk: Disk, secret: SecretReference | None) -> SecretReference:
     return secret
 
 
+def specs(argv: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """The objects that options of a command line make."""
+    for name, value in itertools.pairwise(argv):
+        if name == "-object":
+            yield json.loads(value)
+
+
+def passphrases(objects: Iterable[Mapping[str, Any]], settings: Settings) -> Iterator[Needed]:
+    """The passphrases of the keys of all certificates among objects."""
+    for item in objects:
+        if item["qom-type"] == "tls-creds-x509" and "passwordid" in item:
+            use = next((use for start, use in _KEYS.items() if item["id"].startswith(start)), "nbd")
+            yield Needed(item["passwordid"], SecretReference(uuid=getattr(settings, use).secret), "tls")
+
+
+def with_passphrase(spec: dict[str, Any], secret_uuid: str, context: Context) -> list[str]:
+    """Certificates, after the secret with the passphrase of their key, where that has one."""
+    if not secret_uuid:
+        return option("-object", spec)
+    name = f"{spec['id']}-secret0"
+    return [*secret(name, context), *option("-object", {**spec, "passwordid": name})]
+
+
 def shared(domain: Domain, context: Context) -> list[str]:
     """What several images have together: the helper that this driver starts for them."""
     return option("-object", reservation_helper(context.run)) if are_managed(domain) else []
@@ -136,7 +165,7 @@ def disk_objects(disk: Disk, context: Context) -> list[str]:
                 why = f"tls='yes', and no certificates for {source.protocol} are set"
                 raise unsupported(f"disk '{disk.target.dev}': {why}")
             spec = {"qom-type": "tls-creds-x509", "id": credentials(index), "dir": folder, "endpoint": "client"}
-            argv += option("-object", {**spec, "verify-peer": True})
+            argv += with_passphrase({**spec, "verify-peer": True}, context.settings.nbd.secret, context)
     for needed in secrets(disk):
         argv += secret(needed.name, context)
     return argv

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -57,12 +58,13 @@ def usual_file(found: Os, usual: Path) -> Path:
     return usual.with_suffix(".qcow2") if found.nvram is not None and found.nvram.format_name == "qcow2" else usual
 
 
-def prepare(found: Os, *, reset: bool) -> None:
+def prepare(found: Os, *, reset: bool, known: Mapping[str, str] = {}) -> None:
     """Make the variables of a machine that is about to start, where they are not there, or are to be made anew.
 
     Args:
         found: of a live document, with its firmware chosen.
         reset: whether what the guest kept is thrown away.
+        known: templates that the host names, by the firmware's path.
 
     Raises:
         VirtError: ``OPERATION_UNSUPPORTED``: they are on a server, and to be made anew; ``OPERATION_FAILED``: nobody
@@ -79,7 +81,7 @@ def prepare(found: Os, *, reset: bool) -> None:
         return
     if os.path.exists(path) and not reset:
         return
-    template = nvram.template or _TEMPLATES.get(loader.path or "")
+    template = nvram.template or {**_TEMPLATES, **known}.get(loader.path or "")
     if template is None:
         what = f"unable to find any master var store for loader: {loader.path}; write <nvram template='…'>"
         raise fault(ErrorCode.OPERATION_FAILED, what, ErrorDomain.QEMU)

@@ -37,6 +37,8 @@ def lead(
         raise fault(ErrorCode.INVALID_ARG, "peer to peer migration needs the destination's URI", ErrorDomain.QEMU)
     drivers = _connect(machines, uri)
     try:
+        if drivers.keepalive is not None:
+            drivers.keepalive(*launcher.settings().migration.keepalive)
         return _lead(source, drivers, machines, launcher, domain, uri, params, flags)
     finally:
         drivers.close()

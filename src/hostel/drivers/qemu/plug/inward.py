@@ -31,7 +31,7 @@ from hostel.drivers.qemu.command import (
     peripheral,
 )
 from hostel.drivers.qemu.command.context import Context, Wire, alias_of
-from hostel.drivers.qemu.command.objects import Needed, secrets
+from hostel.drivers.qemu.command.objects import Needed, passphrases, secrets
 from hostel.drivers.qemu.document import unsupported
 from hostel.drivers.qemu.helper.passt import is_passt
 from hostel.drivers.qemu.helper.virtiofs import is_virtiofs
@@ -132,18 +132,24 @@ def plug_in(machine: Running, given: Given, launcher: Launcher) -> Device:
         wire = _reach(machine, after, device, launcher, write)
         node = free_backend(machine) if isinstance(device, ScsiHostdev) else None
         given_secrets += launcher.give_secrets(_needed(device, node), context)
+        made = [
+            (item, option, properties)
+            for item in sorted(added, key=lambda it: it is device)
+            for option, properties in _options(after, item, context, wire if item is device else None, node)
+        ]
+        certificates = passphrases((each for _, option, each in made if option == "-object"), context.settings)
+        given_secrets += launcher.give_secrets(certificates, context)
         if isinstance(device, Disk):
             reservations.serve(machine, after, device, launcher)
         if isinstance(device, Filesystem):
             taken = launcher.serve(device, after, machine.run)
-        for item in sorted(added, key=lambda it: it is device):
-            for option, properties in _options(after, item, context, wire if item is device else None, node):
-                answer = machine.ask(_COMMANDS[option], **properties)
-                done.append((option, str(properties.get("id", ""))))
-                if option == "-chardev":
-                    _note_terminal(item, answer)
-                if option == "-chardev" and taken is not None:
-                    taken.touch()  # from now on the program ends when QEMU lets go of it
+        for item, option, properties in made:
+            answer = machine.ask(_COMMANDS[option], **properties)
+            done.append((option, str(properties.get("id", ""))))
+            if option == "-chardev":
+                _note_terminal(item, answer)
+            if option == "-chardev" and taken is not None:
+                taken.touch()  # from now on the program ends when QEMU lets go of it
         _finish(machine, device)
     except BaseException:
         for option, name in reversed(done):

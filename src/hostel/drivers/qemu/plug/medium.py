@@ -7,14 +7,13 @@ in the drive.
 
 from __future__ import annotations
 
-import json
 import time
 from typing import Any, Final
 
 from hostel.drivers.fault import fault
 from hostel.drivers.qemu.command import disk as block
 from hostel.drivers.qemu.command.context import alias_of
-from hostel.drivers.qemu.command.objects import disk_objects, secrets
+from hostel.drivers.qemu.command.objects import disk_objects, passphrases, secrets, specs
 from hostel.drivers.qemu.document import unsupported
 from hostel.drivers.qemu.hostdevs import is_nvme
 from hostel.drivers.qemu.launch import Launcher
@@ -76,11 +75,12 @@ def change_medium(machine: Running, disk: Disk, wanted: Disk, launcher: Launcher
 def _open(machine: Running, after: Disk, launcher: Launcher) -> None:
     """Add what opens the new medium, and its nodes."""
     context = launcher.context(machine.domain, machine.run)
-    given = launcher.give_secrets(secrets(after), context)
+    objects = list(specs(disk_objects(after, context)))
+    given = launcher.give_secrets((*secrets(after), *passphrases(objects, context.settings)), context)
     try:
         holding.hold_if_running(machine)
-        for value in disk_objects(after, context)[1::2]:
-            machine.ask("object-add", **json.loads(value))
+        for properties in objects:
+            machine.ask("object-add", **properties)
         add_nodes(machine, block.nodes(after))
     finally:
         for path in given:

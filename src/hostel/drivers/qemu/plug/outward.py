@@ -133,6 +133,7 @@ _BESIDE: Final[tuple[tuple[str, str, tuple[type[Device], ...]], ...]] = (
     ("object-del", "mem{}", (MemoryDevice,)),
     ("chardev-remove", "char{}", (CharacterBackend, SharedMemory, Rng, Interface)),
     ("object-del", "objchar{}_tls0", (CharacterBackend, Rng)),
+    ("object-del", "objchar{}_tls0-secret0", (CharacterBackend, Rng)),
     ("object-del", "shmmem-{}", (SharedMemory,)),
     ("chardev-remove", "chr-vu-{}", (Filesystem,)),
 )
