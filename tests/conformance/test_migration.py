@@ -12,6 +12,7 @@ import pytest
 
 from hostel import guest
 from support import hosteld, image, libvirtd_system
+from support.pki import Authority
 from support.session import disk, domain_xml, reports, wait_for_report
 
 pytestmark = [
@@ -23,6 +24,7 @@ pytestmark = [
 ]
 MIB = 1 << 20
 LIVE = ("--live", "--unsafe")
+TLS = ("--tls", "--tls-destination", "localhost")
 
 
 class Peers(NamedTuple):
@@ -64,7 +66,17 @@ def peers(tmp_path: Path) -> Iterator[Peers]:
     image.qemu_img("create", "-q", "-f", "qcow2", path, MIB)
     image.write(path, "qcow2", (0, guest.image(label="moving", mode=guest.Mode.REBOOT)))
     (tmp_path / "guest.xml").write_text(domain_xml(tmp_path, disk(path, "qcow2")))
-    with hosteld.process() as daemon, libvirtd_system.running(drivers=("qemu", "storage", "secret")) as theirs:
+    authority = Authority()
+    authority.peer(authority.server(tmp_path / "pki"))
+    conf = f'migrate_tls_x509_cert_dir = "{tmp_path}/pki"\n'
+    place = tmp_path / "daemon"
+    (place / "state/config").mkdir(parents=True)
+    (place / "state/config/qemu.conf").write_text(conf)
+    drivers = ("qemu", "storage", "secret")
+    with (
+        hosteld.process(directory=place) as daemon,
+        libvirtd_system.running(drivers=drivers, qemu_conf=conf) as theirs,
+    ):
         found = Peers(tmp_path, daemon.uri("qemu:///session"), theirs)
         virsh(found.ours, "create", str(tmp_path / "guest.xml"))
         try:
@@ -81,7 +93,9 @@ def test_guest_moves_to_libvirts_daemon_and_back_in_every_way(peers: Peers) -> N
     peers.moves(theirs, ours, *LIVE)
     peers.moves(ours, theirs, *LIVE, "--p2p")
     peers.moves(theirs, ours, *LIVE, "--p2p", "--tunnelled", "--persistent")
-    peers.moves(ours, theirs, *peers.to_another_disk(ours, "disk.qcow2", "there.qcow2"), "--undefinesource")
+    peers.moves(ours, theirs, *LIVE, *TLS)
+    peers.moves(theirs, ours, *LIVE, *TLS, "--p2p", "--persistent")
+    peers.moves(ours, theirs, *peers.to_another_disk(ours, "disk.qcow2", "there.qcow2"), *TLS, "--undefinesource")
     assert "guest" not in virsh(ours, "list", "--all")
     assert "Incoming migration" in virsh(theirs, "domjobinfo", "guest", "--completed")
     peers.moves(theirs, ours, *peers.to_another_disk(theirs, "there.qcow2", "back.qcow2"))

@@ -26,14 +26,18 @@ from hostel.drivers.base.backup import (
     JobType,
 )
 from hostel.drivers.base.snapshot import SnapshotCreateFlag
+from hostel.drivers.events import EventBus
 from hostel.drivers.qemu import blockjob
 from hostel.drivers.qemu.driver import QemuDriver
 from hostel.drivers.qemu.machines import Machines
+from hostel.drivers.secret.driver import VaultSecretDriver
+from hostel.drivers.secret.vault import DiskVault
 from hostel.drivers.store import Directories
 from hostel.errors import ErrorCode, VirtError
 from support import image
 from support.kill_step import MAX_STEPS, killed_at
 from support.nbd import Certificates
+from support.pki import lock
 from support.session import disk, domain_xml, reports, session, wait_for_report
 from support.virsh import Ours
 
@@ -182,7 +186,16 @@ def test_disk_is_served_by_tls(tmp_path: Path, machine: Machine) -> None:
     folder, client = authority.make("server", server=True), authority.make("client", server=False)
     (tmp_path / "config/pki").mkdir(parents=True)
     folder.rename(tmp_path / "config/pki/qemu")
-    for _ in range(2):  # what was made for one is gone for the next
+    for passphrase in ("", "", "open sesame"):  # what was made for one is gone for the next
+        if passphrase:
+            lock(tmp_path / "config/pki/qemu/server-key.pem", passphrase)
+            directories = Directories.under(tmp_path)
+            secrets = VaultSecretDriver(DiskVault(directories), EventBus(directories.state / "events"))
+            secret = secrets.secret_define_xml("<secret><usage type='tls'><name>key</name></usage></secret>")
+            (tmp_path / "config/qemu.conf").write_text(f'backup_tls_x509_secret_uuid = "{secret.uuid}"')
+            with pytest.raises(VirtError, match="does not have a value"):
+                machine.driver.domain_backup_begin(machine.ref, xml)
+            secrets.secret_set_value(secret, passphrase.encode())
         machine.driver.domain_suspend(machine.ref)
         was = str(tmp_path / "was")
         image.real_qemu_img("convert", "-U", "-f", "qcow2", "-O", "raw", str(tmp_path / "vda.qcow2"), was)

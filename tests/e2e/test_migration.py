@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import threading
 from collections.abc import Iterator
@@ -16,14 +17,19 @@ from hostel import guest
 from hostel.drivers.base import DomainRef, DomainState, DomainXmlFlag, PausedReason, RunningReason, ShutoffReason
 from hostel.drivers.base.backup import JobType
 from hostel.drivers.base.migration import MigrateFlag
+from hostel.drivers.events import EventBus
 from hostel.drivers.migrating import migrate
 from hostel.drivers.qemu import lease
 from hostel.drivers.qemu.running import Running
+from hostel.drivers.secret.driver import VaultSecretDriver
+from hostel.drivers.secret.vault import DiskVault
+from hostel.drivers.store import Directories
 from hostel.errors import ErrorCode, VirtError
 from support import image
 from support.machines import machine
 from support.moving import MIB, Two, eventually, state_of, two
-from support.session import disk, domain_xml, reports, session, wait_for_report
+from support.pki import Authority, lock
+from support.session import disk, domain_xml, held, reports, session, wait_for_report
 
 pytestmark = [pytest.mark.qemu, pytest.mark.requires_tool("qemu-img")]
 LIVE = MigrateFlag.LIVE | MigrateFlag.UNSAFE
@@ -162,7 +168,12 @@ def test_source_runs_on_when_the_destination_refuses_or_fails(both: Two) -> None
     ("params", "flags", "code", "words"),
     [
         ({}, MigrateFlag.LIVE, ErrorCode.MIGRATE_UNSAFE, "Migration without shared storage is unsafe"),
-        ({}, LIVE | MigrateFlag.TLS, ErrorCode.ARGUMENT_UNSUPPORTED, "TLS"),
+        (
+            {},
+            LIVE | MigrateFlag.TLS | MigrateFlag.PEER2PEER | MigrateFlag.TUNNELLED,
+            ErrorCode.ARGUMENT_UNSUPPORTED,
+            "TLS",
+        ),
         ({}, LIVE | MigrateFlag.ZEROCOPY, ErrorCode.ARGUMENT_UNSUPPORTED, "zero-copy"),
         ({}, LIVE | MigrateFlag.TUNNELLED, ErrorCode.ARGUMENT_UNSUPPORTED, "without using peer2peer"),
         ({}, MigrateFlag.UNSAFE | MigrateFlag.POSTCOPY, ErrorCode.ARGUMENT_UNSUPPORTED, "non-live"),
@@ -344,3 +355,65 @@ def test_migration_is_watched_tuned_and_aborted(both: Two) -> None:
     assert state_of(both.other) is None
     assert not (both.home / "copy.qcow2").exists()
     both.goes_on(both.one)
+
+
+def give_certificates(both: Two, passphrase: str = "") -> None:
+    """Certificates of one authority at both sides, each for either end, and what names their keys' passphrase."""
+    authority = Authority()
+    for name in ("one", "other"):
+        folder = authority.server(both.home / name / "config/pki/qemu")
+        authority.peer(folder)
+        if passphrase:
+            for key in folder.glob("*-key.pem"):
+                lock(key, passphrase)
+            directories = Directories.under(both.home / name)
+            secrets = VaultSecretDriver(DiskVault(directories), EventBus(directories.state / "events"))
+            secret = secrets.secret_define_xml("<secret><usage type='tls'><name>keys</name></usage></secret>")
+            secrets.secret_set_value(secret, passphrase.encode())
+            (both.home / name / "config/qemu.conf").write_text(f'migrate_tls_x509_secret_uuid = "{secret.uuid}"\n')
+
+
+@pytest.mark.parametrize("passphrase", ["", "open sesame"])
+def test_guest_and_its_disk_move_by_tls(both: Two, passphrase: str) -> None:
+    give_certificates(both, passphrase)
+    ref = both.start(size=4 * MIB)
+    flags = MigrateFlag.LIVE | MigrateFlag.NON_SHARED_DISK | MigrateFlag.UNDEFINE_SOURCE | MigrateFlag.PERSIST_DEST
+    where = {"migrate_uri": "tcp:127.0.0.1", "tls.destination": "localhost"}
+    migrate(both.one, both.other, ref, {**copied(both, ref), **where}, flags | MigrateFlag.TLS)
+    with held(both.home / "other") as machine:
+        assert not [item for item in machine.ask("qom-list", path="/objects") if "tls" in str(item["name"])]
+        assert machine.ask("query-migrate-parameters")["tls-creds"] == ""
+    assert state_of(both.one) is None
+    both.goes_on(both.other, "copy.qcow2")
+
+
+def test_guest_stays_where_the_other_side_has_no_certificate_of_its_own(both: Two) -> None:
+    ref = both.start()
+    where = {"migrate_uri": "tcp:127.0.0.1"}
+    with pytest.raises(VirtError, match="host migration TLS directory not configured: there is no"):
+        migrate(both.one, both.other, ref, where, LIVE | MigrateFlag.TLS)
+    give_certificates(both)
+    stranger = Authority("stranger").server(both.home / "stranger")
+    shutil.rmtree(both.home / "other/config/pki/qemu")
+    stranger.rename(both.home / "other/config/pki/qemu")
+    with pytest.raises(VirtError, match="operation failed"):
+        migrate(both.one, both.other, ref, where, LIVE | MigrateFlag.TLS)
+    assert state_of(both.other) is None
+    with held(both.home / "one") as machine:
+        assert not [item for item in machine.ask("qom-list", path="/objects") if "tls" in str(item["name"])]
+    migrate(both.one, both.other, ref, where, LIVE)  # nothing of it is left
+    both.goes_on(both.other)
+
+
+def test_nothing_moves_without_tls_where_the_host_wants_it(both: Two) -> None:
+    ref = both.start()
+    give_certificates(both)
+    for name in ("one", "other"):
+        (both.home / name / "config/qemu.conf").write_text("migrate_tls_force = 1\n")
+    where = {"migrate_uri": "tcp:127.0.0.1"}
+    with pytest.raises(VirtError, match="allows migration only with VIR_MIGRATE_TLS flag"):
+        migrate(both.one, both.other, ref, where, LIVE)
+    with pytest.raises(VirtError, match="Explicit destination hostname is required for TLS migration over UNIX socket"):
+        migrate(both.one, both.other, ref, {"migrate_uri": f"unix://{both.home}/m"}, LIVE | MigrateFlag.TLS)
+    migrate(both.one, both.other, ref, where, LIVE | MigrateFlag.TLS)
+    both.goes_on(both.other)

@@ -35,6 +35,7 @@ remote_display_port_max = $(($1 + 99))
 user = "$USER_OF_QEMU"
 group = "$GROUP_OF_QEMU"
 END
+printf '%s' "$QEMU_CONF" >>/etc/libvirt/qemu.conf
 shift
 # The driver of machines looks for a user and a group that only Debian's package for a whole system makes.
 { cat /etc/passwd; echo libvirt-qemu:x:64055:64055::/:/bin/false; } >"$0/passwd"
@@ -105,6 +106,7 @@ def running(
     drivers: Sequence[str] = ("storage", "secret"),
     filters: Mapping[str, str] | None = None,
     owner: str = "root:root",
+    qemu_conf: str = "",
 ) -> Iterator[str]:
     """Run a daemon; gives a URI of it.
 
@@ -113,8 +115,9 @@ def running(
         drivers: the drivers that it loads; "qemu" runs machines, as root.
         filters: documents of filters that are there when it starts, by name.
         owner: the user and the group that machines run as.
+        qemu_conf: more lines of that file.
     """
-    with apart(inside, drivers, filters, owner=owner) as daemon:
+    with apart(inside, drivers, filters, owner=owner, qemu_conf=qemu_conf) as daemon:
         yield daemon.uri
 
 
@@ -125,6 +128,7 @@ def apart(
     filters: Mapping[str, str] | None = None,
     lock_manager: LockManager = _NONE,
     owner: str = "root:root",
+    qemu_conf: str = "",
 ) -> Iterator[Libvirtd]:
     """Run a daemon beside which other programs can be run; see :func:`running`.
 
@@ -134,6 +138,7 @@ def apart(
         filters: likewise.
         lock_manager: who keeps locks of machines.
         owner: likewise.
+        qemu_conf: likewise.
     """
     directory = Path(tempfile.mkdtemp(prefix="lv-"))
     try:
@@ -141,7 +146,7 @@ def apart(
             (directory / "etc/nwfilter").mkdir(parents=True)
             for name, xml in (filters or {}).items():
                 (directory / f"etc/nwfilter/{name}.xml").write_text(xml)
-            with _served(directory, inside, drivers, lock_manager, owner) as daemon:
+            with _served(directory, inside, drivers, lock_manager, owner, qemu_conf) as daemon:
                 yield daemon
     finally:
         shutil.rmtree(directory, ignore_errors=True)
@@ -149,7 +154,12 @@ def apart(
 
 @contextlib.contextmanager
 def _served(
-    directory: Path, inside: Sequence[str], drivers: Sequence[str], lock_manager: LockManager, owner: str
+    directory: Path,
+    inside: Sequence[str],
+    drivers: Sequence[str],
+    lock_manager: LockManager,
+    owner: str,
+    qemu_conf: str,
 ) -> Iterator[Libvirtd]:
     user, group = owner.split(":")
     command = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
@@ -161,6 +171,7 @@ def _served(
             "PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": str(directory), "LC_ALL": "C",
             "LOCK_MANAGER": lock_manager.name, "LOCK_DAEMON": lock_manager.daemon, "LOCK_SOCKET": lock_manager.socket,
             **lock_manager.environment,
+            "QEMU_CONF": qemu_conf,
         },
     )  # fmt: skip
     assert daemon.stdin is not None

@@ -53,6 +53,10 @@ class Authority:
         self._write(directory, "ca-cert.pem", "server-cert.pem", "server-key.pem", "localhost", [names], server=True)
         return directory
 
+    def peer(self, directory: Path) -> None:
+        """A client's files, under QEMU's names, beside a server's."""
+        self._write(directory, "ca-cert.pem", "client-cert.pem", "client-key.pem", "peer", [], server=False)
+
     def client(self, directory: Path, name: str) -> Path:
         """A client's files, under libvirt's names."""
         directory.mkdir(parents=True)

@@ -330,7 +330,7 @@ COMMANDS = (
             number("auto-converge-initial", "percent that the guest is slowed down by at first"),
             number("auto-converge-increment", "and by more each time"),
             value("persistent-xml", "file with the document that is kept there"),
-            flag("tls", "with TLS of QEMU's, which is not there"),
+            flag("tls", "encrypted from QEMU to QEMU, by certificates of both hosts"),
             number("postcopy-bandwidth", "MiB a second once the guest runs there"),
             flag("parallel", "over several connections"),
             number("parallel-connections", "how many"),

@@ -17,6 +17,7 @@ from hostel.drivers.fault import fault, printable, system_fault
 from hostel.drivers.link import tap
 from hostel.drivers.qemu import (
     actions,
+    certificates,
     document,
     emulator,
     failure,
@@ -37,7 +38,6 @@ from hostel.drivers.qemu.alias import assign_aliases
 from hostel.drivers.qemu.architecture import find_emulator
 from hostel.drivers.qemu.assignment import Assignment
 from hostel.drivers.qemu.command import firmware, hostdev, memory, security
-from hostel.drivers.qemu.command.character import CERTIFICATES
 from hostel.drivers.qemu.command.context import Context, Wire, alias_of
 from hostel.drivers.qemu.command.disk import drive_id, throttle
 from hostel.drivers.qemu.command.host import large_pages
@@ -75,10 +75,7 @@ from hostel.model.network import Network
 if TYPE_CHECKING:
     from hostel.drivers.qemu.running import Running
 
-# Where libvirt has them, for each use and for all of them.
-_CERTIFICATES: Final = {CERTIFICATES: Path("/etc/pki/libvirt-chardev"), "nbd": Path("/etc/pki/libvirt-nbd")}
 _GOES_ON: Final = (RunningReason.RESTORED, RunningReason.FROM_SNAPSHOT)
-_ALL_CERTIFICATES: Final = Path("/etc/pki/qemu")
 _LINES: Final = 20  # of a log, in which the reason is
 
 
@@ -300,17 +297,8 @@ class Launcher:
         choice.choose(live, self._descriptors, self._machines.variables(live.name), reset=reset_nvram)
 
     def certificates(self) -> dict[str, str]:
-        """The folders of certificates, by what they are for: as ``qemu.conf`` has it, the connection's, the host's."""
-        found: dict[str, str] = {}
-        settings = self.settings()
-        named = {CERTIFICATES: settings.character.folder, "nbd": settings.nbd.folder}
-        for use, folder in _CERTIFICATES.items():
-            own = self._machines.directories.config / "pki/qemu"
-            places = (Path(named[use]),) if named[use] else (own, folder, _ALL_CERTIFICATES)
-            place = next((path for path in places if path.is_dir()), None)
-            if place is not None:
-                found[use] = str(place)
-        return found
+        """The folders of certificates, by what they are for."""
+        return certificates.folders(self.settings(), self._machines.directories.config / "pki/qemu")
 
     def settings(self) -> Settings:
         """What the host says for all machines.
@@ -341,6 +329,14 @@ class Launcher:
             memory_files=str(memory_folder), pages=pages, smbios=host_sysinfo,
             certificates=self.certificates(), settings=settings,
         )  # fmt: skip
+
+    def reveal(self, needed: Needed) -> bytes:
+        """A secret's value, for QEMU's monitor.
+
+        Raises:
+            VirtError: there is no such secret, it has no value, or it is for something else.
+        """
+        return value_of(needed, self._secrets)
 
     def give_secrets(self, wanted: Iterable[Needed], context: Context) -> list[Path]:
         """Write the values that QEMU reads, each into a file of its owner's alone; returns the files.

@@ -25,8 +25,8 @@ _KNOWN: Final = frozenset(
     | {"vnc_tls_x509_verify", "vnc_tls_x509_secret_uuid"}
     | {f"default_tls_x509_{name}" for name in ("cert_dir", "verify", "secret_uuid")}
     | {"chardev_tls", "chardev_tls_x509_cert_dir", "chardev_tls_x509_verify", "nbd_tls", "nbd_tls_x509_cert_dir"}
-    | {"backup_tls_x509_cert_dir", "backup_tls_x509_verify"}
-    | {f"{kind}_tls_x509_secret_uuid" for kind in ("chardev", "nbd")}
+    | {f"{kind}_tls_x509_{name}" for kind in ("backup", "migrate") for name in ("cert_dir", "verify")}
+    | {f"{kind}_tls_x509_secret_uuid" for kind in ("chardev", "nbd", "backup", "migrate")}
     | {"auto_start_bypass_cache", "capability_filters", "keepalive_interval", "keepalive_count", "nvram"}
     | {f"{kind}_image_format" for kind in ("save", "dump", "snapshot")}
     | {f"{kind}_port_{end}" for kind in ("remote_display", "remote_websocket", "migration") for end in ("min", "max")}
@@ -163,6 +163,7 @@ class Settings(NamedTuple):
         character: TLS of character devices.
         nbd: TLS of disks over NBD.
         backup: that of servers of backups, which have it where their document says so.
+        migrate: that of what goes to other hosts, where a migration is to have it.
         ports: the first and the last port of screens.
         websockets: those of their websockets.
         formats: how memory is packed.
@@ -197,6 +198,7 @@ class Settings(NamedTuple):
     character: TlsSettings = TlsSettings()
     nbd: TlsSettings = TlsSettings()
     backup: TlsSettings = TlsSettings(folder="/etc/pki/qemu")
+    migrate: TlsSettings = TlsSettings(folder="/etc/pki/qemu")
     ports: tuple[int, int] = (5900, _LAST_PORT)
     websockets: tuple[int, int] = (5700, _LAST_PORT)
     formats: Formats = Formats()
@@ -254,7 +256,8 @@ class _Reading(ConfFile):
             unknown=tuple(sorted(name for name, value in self.found.items() if not _is_heeded(name, value))),
             character=self._tls("chardev"),
             nbd=self._tls("nbd"),
-            backup=TlsSettings(folder=self._folder("backup"), verify=self._verify("backup")),
+            backup=TlsSettings(False, self._folder("backup"), self._verify("backup"), self._key("backup")),
+            migrate=TlsSettings(False, self._folder("migrate"), self._verify("migrate"), self._key("migrate")),
             ports=self._ports("remote_display", 5900, 5900),
             websockets=self._ports("remote_websocket", 5700, 1),
             formats=Formats(*(self.text(f"{kind}_image_format", "raw") for kind in Formats._fields)),

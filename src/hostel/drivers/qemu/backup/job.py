@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from hostel.drivers.document import reading
 from hostel.drivers.fault import fault
+from hostel.drivers.qemu import credentials
 from hostel.drivers.qemu.block.chain import Image, check_jobs_supported, find_disk, images
 from hostel.drivers.qemu.block.create import create_image
 from hostel.drivers.qemu.block.jobs import check_free
@@ -35,7 +36,15 @@ _PORT: Final = "10809"
 _TLS: Final = "objlibvirt_backup_tls0"
 
 
-def begin(machine: Running, backup: Backup, checkpoint: list[dict[str, Any]], suffix: str, *, reuse: bool) -> None:
+def begin(
+    machine: Running,
+    backup: Backup,
+    checkpoint: list[dict[str, Any]],
+    suffix: str,
+    *,
+    reuse: bool,
+    reveal: credentials.Reveal,
+) -> None:
     """Begin a backup, and a checkpoint at the same moment.
 
     Raises:
@@ -61,7 +70,7 @@ def begin(machine: Running, backup: Backup, checkpoint: list[dict[str, Any]], su
         for (disk, item), job in zip(chosen, jobs, strict=True):
             actions += _disk_actions(machine, disk, item, job, sizes, is_pull=is_pull, reuse=reuse)
         if is_pull and backup.server is not None:
-            _serve(machine, backup.server)
+            _serve(machine, backup.server, reveal)
         machine.ask("transaction", actions=actions)
         for (_, item), job in zip(chosen, jobs, strict=True):
             if is_pull:
@@ -180,7 +189,7 @@ def _is_sound(node: dict[str, Any], name: str | None) -> bool:
     )
 
 
-def _serve(machine: Running, server: BackupServer) -> None:
+def _serve(machine: Running, server: BackupServer, reveal: credentials.Reveal) -> None:
     if server.transport == "unix":
         if not server.socket:
             raise fault(ErrorCode.XML_ERROR, "a server on a unix socket needs <server socket='…'>", ErrorDomain.DOMAIN)
@@ -188,23 +197,11 @@ def _serve(machine: Running, server: BackupServer) -> None:
     else:
         host = server.name or "localhost"
         address = {"type": "inet", "data": {"host": host, "port": str(server.port or _PORT)}}
-    credentials = {"tls-creds": _credentials(machine)} if server.tls else {}
-    machine.ask("nbd-server-start", addr=address, **credentials)
-
-
-def _credentials(machine: Running) -> str:
-    """Give QEMU certificates for a server of a backup (``qemuBackupBeginPrepareTLS``); returns their name."""
-    settings = machine.settings.backup
-    if not Path(settings.folder).is_dir():
-        what = (
-            f"backup TLS directory not configured: there is no '{settings.folder}'; put ca-cert.pem, server-cert.pem "
-            "and server-key.pem there, or name another one in qemu.conf: backup_tls_x509_cert_dir"
-        )
-        raise invalid(what)
-    given = {"dir": settings.folder, "endpoint": "server", "verify-peer": settings.verify}
-    machine.attempt("object-del", id=_TLS)  # of one that ended without us
-    machine.ask("object-add", id=_TLS, **{"qom-type": "tls-creds-x509", **given})
-    return _TLS
+    if server.tls:
+        settings = machine.settings.backup
+        credentials.check_folder(settings, "backup", "server", "backup")
+        credentials.give(machine, _TLS, settings, "server", reveal)
+    machine.ask("nbd-server-start", addr=address, **({"tls-creds": _TLS} if server.tls else {}))
 
 
 def _export(machine: Running, item: BackupDisk, job: BlockJob) -> None:
@@ -281,7 +278,7 @@ def end(machine: Running) -> None:
     if backup.mode == "pull":
         machine.attempt("nbd-server-stop")
         if backup.server is not None and backup.server.tls:
-            machine.attempt("object-del", id=_TLS)
+            credentials.take(machine, _TLS)
         for item in backup.disks.disks:
             if item.backup and item.scratch is not None and item.scratch.file:
                 with contextlib.suppress(OSError):

@@ -69,7 +69,7 @@ def value_of(needed: Needed, find: Callable[[SecretReference, str], bytes]) -> b
     except VirtError as error:
         if error.code is not ErrorCode.NO_SECRET:
             raise
-        fix = "the machine needs it to start: virsh secret-define and virsh secret-set-value"
+        fix = "the machine needs it: virsh secret-define and virsh secret-set-value"
         raise VirtError(error.code, f"{error.message}; {fix}", domain=error.domain) from error
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -50,15 +50,22 @@ def server(uri: str | None, host: str, port: int) -> dict[str, Any]:
     raise _invalid(f"Unsupported scheme in disks URI: {parts.scheme}")
 
 
-def begin(machine: Running, disks: Sequence[Disk], where: dict[str, Any], flags: MigrateFlag, speed: int) -> None:
-    """Begin to mirror disks; the caller has written down which.
+def begin(
+    machine: Running,
+    disks: Sequence[Disk],
+    where: dict[str, Any],
+    flags: MigrateFlag,
+    speed: int,
+    tls: Mapping[str, str],
+) -> None:
+    """Begin to mirror disks; the caller has written down which, and given QEMU the certificates that ``tls`` names.
 
     Raises:
         VirtError: QEMU refused, or cannot reach the server.
     """
     for disk in disks:
         name = f"{PREFIX}{disk.target.dev}"
-        nbd = {"driver": "nbd", "node-name": f"{name}-storage", "server": where, "export": export_of(disk)}
+        nbd = {"driver": "nbd", "node-name": f"{name}-storage", "server": where, "export": export_of(disk), **tls}
         machine.ask("blockdev-add", **nbd, cache={"direct": True, "no-flush": False}, **{"auto-read-only": False})
         machine.ask("blockdev-add", driver="raw", file=f"{name}-storage", **{"node-name": f"{name}-format"})
         job = {"job-id": name, "device": top_node(disk), "target": f"{name}-format", "auto-dismiss": False}

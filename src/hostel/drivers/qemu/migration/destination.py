@@ -35,7 +35,7 @@ from hostel.drivers.qemu.launch import Launcher
 from hostel.drivers.qemu.lockmanager import holding
 from hostel.drivers.qemu.machines import Machines, failed, invalid
 from hostel.drivers.qemu.migration import cookie as cookies
-from hostel.drivers.qemu.migration import copying, statistics
+from hostel.drivers.qemu.migration import copying, encryption, statistics
 from hostel.drivers.qemu.migration.rules import check_encrypted, check_flags, copied_disks
 from hostel.drivers.qemu.migration.settling import arrive, drop, pending
 from hostel.drivers.qemu.migration.source import now, where_from
@@ -178,7 +178,8 @@ class Incoming:
         return None if tunnelled else self._uri
 
     def _tune(self, machine: Running) -> None:
-        apply(machine, self._told)
+        tls = encryption.give(machine, self._flags, self._params, "server", self._launcher.reveal)
+        apply(machine, self._told._replace(parameters={**self._told.parameters, **tls}))
         self._can = cookies.capabilities(machine)
 
     def _let_in_tunnel(self, machine: Running) -> None:
@@ -224,7 +225,8 @@ class Incoming:
             data = {key: value for key, value in where.items() if key != "type"}
             if where["type"] == "inet":
                 data["port"] = str(port)
-            machine.ask("nbd-server-start", addr={"type": where["type"], "data": data})
+            tls = {"tls-creds": encryption.CREDENTIALS} if self._flags & MigrateFlag.TLS else {}
+            machine.ask("nbd-server-start", addr={"type": where["type"], "data": data}, **tls)
 
         if where["type"] == "unix":
             start(0)

@@ -23,7 +23,6 @@ from hostel.model.domain.domain import Domain
 _SHARED: Final = frozenset({"nfs", "nfs4", "gfs2", "ocfs2", "afs", "cifs", "smb3", "ceph", "gpfs", "fuse.glusterfs"})
 _CLUSTERED: Final = frozenset({"gfs2", "ocfs2", "ceph"})
 _REFUSED: Final = {
-    MigrateFlag.TLS: "TLS for what QEMU sends; move it through a tunnel of the daemons' TLS: --p2p --tunnelled",
     MigrateFlag.RDMA_PIN_ALL: "RDMA",
     MigrateFlag.ZEROCOPY: "zero-copy",
     MigrateFlag.POSTCOPY_RESUME: "resuming of post-copy",
@@ -46,6 +45,8 @@ def check_flags(flags: MigrateFlag) -> None:
         raise _unsupported("cannot perform tunnelled migration without using peer2peer flag")
     if flags & MigrateFlag.TUNNELLED and flags & MigrateFlag.PARALLEL:
         raise _unsupported("parallel migration is not supported with tunnelled migration")
+    if flags & MigrateFlag.TUNNELLED and flags & MigrateFlag.TLS:
+        raise _unsupported("TLS is not supported with tunnelled migration: the tunnel has that of the daemons")
     if flags & MigrateFlag.POSTCOPY:
         if not flags & MigrateFlag.LIVE or flags & MigrateFlag.PAUSED:
             raise _unsupported("post-copy migration is not supported with non-live or paused migration")
@@ -69,8 +70,8 @@ def check_encrypted(flags: MigrateFlag, settings: Migration) -> None:
     Raises:
         VirtError: ``OPERATION_INVALID``.
     """
-    if settings.tls_only and not flags & MigrateFlag.TUNNELLED:
-        raise invalid("migrate_tls_force in qemu.conf allows migration only with TLS; move through --p2p --tunnelled")
+    if settings.tls_only and not flags & (MigrateFlag.TUNNELLED | MigrateFlag.TLS):
+        raise invalid("this libvirtd instance allows migration only with VIR_MIGRATE_TLS flag (migrate_tls_force)")
 
 
 def check_allowed(machine: Running, flags: MigrateFlag) -> None:

@@ -26,7 +26,7 @@ from hostel.drivers.qemu import lease, process
 from hostel.drivers.qemu.backup.checkpoints import Checkpoints
 from hostel.drivers.qemu.lockmanager import holding
 from hostel.drivers.qemu.machines import Machines, failed
-from hostel.drivers.qemu.migration import copying
+from hostel.drivers.qemu.migration import copying, encryption
 from hostel.drivers.qemu.migration.cookie import directories_of
 from hostel.drivers.qemu.migration.tuning import reset
 from hostel.drivers.qemu.running import Running
@@ -155,6 +155,7 @@ def take_back(machine: Running) -> None:
     copying.drop(machine)
     if found.get("status") not in POSTCOPY:
         reset(machine)
+        encryption.forget(machine)
 
 
 def wake(machine: Running) -> None:
@@ -235,6 +236,7 @@ def arrive(machine: Running) -> None:
     assert mark is not None
     machine.attempt("nbd-server-stop")
     reset(machine)
+    encryption.forget(machine)
     is_paused = not machine.ask("query-status").get("running")
     machine.save(migration=None, paused=int(PausedReason.USER) if is_paused else 0, running=int(RunningReason.MIGRATED))
     lease.let_go(machine.lease)

@@ -22,6 +22,7 @@ from hostel.drivers.base.migration import (
     DISKS_URI,
     MIGRATE_DISKS,
     PERSIST_XML,
+    TLS_DESTINATION,
     URI,
     MigrateFlag,
     Parameters,
@@ -34,7 +35,7 @@ from hostel.drivers.qemu.launch import Launcher
 from hostel.drivers.qemu.lockmanager import holding
 from hostel.drivers.qemu.machines import Machines, failed, invalid
 from hostel.drivers.qemu.migration import cookie as cookies
-from hostel.drivers.qemu.migration import copying, statistics
+from hostel.drivers.qemu.migration import copying, encryption, statistics
 from hostel.drivers.qemu.migration.carrying import Carrier
 from hostel.drivers.qemu.migration.rules import check_allowed, check_encrypted, check_flags, check_safe, copied_disks
 from hostel.drivers.qemu.migration.same import check_same
@@ -284,6 +285,7 @@ class Outgoing:
         check_flags(self._flags)
         check_encrypted(self._flags, machine.settings.migration)
         told = tuning(self._params, self._flags, is_source=True)
+        encryption.check_names(self._flags, self._params, self._where.uri, text(self._params, DISKS_URI))
         runs = bool(machine.ask("query-status").get("running"))
         mark = Migration(way="out", phase="perform", flags=int(self._flags), resumes=runs, began=self._began)
         mark.peer, mark.place = self._peer, cookies.known_place(self._said)
@@ -320,6 +322,7 @@ class Outgoing:
         if speed > _MOST_MIB:
             raise fault(ErrorCode.OVERFLOW, f"bandwidth must be less than {_MOST_MIB}", ErrorDomain.QEMU)
         limited = {**told.parameters, "max-bandwidth": speed * _MIB or UNLIMITED}
+        limited |= encryption.give(machine, self._flags, self._params, "client", self._launcher.reveal)
         apply(machine, told._replace(parameters=limited))
 
     def _copy(self, machine: Running, disks: list[Disk]) -> None:
@@ -330,7 +333,11 @@ class Outgoing:
             raise fault(ErrorCode.INTERNAL_ERROR, what, ErrorDomain.QEMU)
         where = copying.server(uri, self._where.host, port or 0)
         speed = number(self._params, BANDWIDTH) or machine.status.speed
-        copying.begin(machine, disks, where, self._flags, speed * _MIB)
+        tls: dict[str, str] = {}
+        if self._flags & MigrateFlag.TLS:
+            name = text(self._params, TLS_DESTINATION)
+            tls = {"tls-creds": encryption.CREDENTIALS, **({"tls-hostname": name} if name else {})}
+        copying.begin(machine, disks, where, self._flags, speed * _MIB, tls)
 
     def _wait_for_copies(self) -> None:
         progress = Progress("migration out job")

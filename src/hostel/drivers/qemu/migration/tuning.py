@@ -35,7 +35,7 @@ class Tuning(NamedTuple):
     """Capabilities that are on, and parameters by QEMU's names."""
 
     capabilities: frozenset[str]
-    parameters: Mapping[str, int]
+    parameters: Mapping[str, int | str]
 
 
 def tuning(params: Parameters, flags: MigrateFlag, *, is_source: bool) -> Tuning:

@@ -117,9 +117,7 @@ def plug_in(machine: Running, given: Given, launcher: Launcher) -> Device:
     before = machine.domain
     after, device = _with_device(machine, given, launcher)
     if isinstance(device, Interface):
-        launcher.wiring.look_up(device)
-        if launcher.wiring.makes(device):
-            launcher.wiring.reserve(device)
+        _reserve(device, launcher)
     known = {item.alias for item in before.devices.all()}
     added = list({item.alias: item for item in after.devices.all() if item.alias not in known}.values())
     marks = (*machine.status.plugs, *(Plug(way="in", alias=alias_of(it)) for it in added))
@@ -132,24 +130,20 @@ def plug_in(machine: Running, given: Given, launcher: Launcher) -> Device:
         wire = _reach(machine, after, device, launcher, write)
         node = free_backend(machine) if isinstance(device, ScsiHostdev) else None
         given_secrets += launcher.give_secrets(_needed(device, node), context)
-        made = [
-            (item, option, properties)
-            for item in sorted(added, key=lambda it: it is device)
-            for option, properties in _options(after, item, context, wire if item is device else None, node)
-        ]
-        certificates = passphrases((each for _, option, each in made if option == "-object"), context.settings)
-        given_secrets += launcher.give_secrets(certificates, context)
         if isinstance(device, Disk):
             reservations.serve(machine, after, device, launcher)
         if isinstance(device, Filesystem):
             taken = launcher.serve(device, after, machine.run)
-        for item, option, properties in made:
-            answer = machine.ask(_COMMANDS[option], **properties)
-            done.append((option, str(properties.get("id", ""))))
-            if option == "-chardev":
-                _note_terminal(item, answer)
-            if option == "-chardev" and taken is not None:
-                taken.touch()  # from now on the program ends when QEMU lets go of it
+        for item in sorted(added, key=lambda it: it is device):
+            made = _options(after, item, context, wire if item is device else None, node)
+            given_secrets += launcher.give_secrets(_passphrases(made, context), context)
+            for option, properties in made:
+                answer = machine.ask(_COMMANDS[option], **properties)
+                done.append((option, str(properties.get("id", ""))))
+                if option == "-chardev":
+                    _note_terminal(item, answer)
+                if option == "-chardev" and taken is not None:
+                    taken.touch()  # from now on the program ends when QEMU lets go of it
         _finish(machine, device)
     except BaseException:
         for option, name in reversed(done):
@@ -173,6 +167,17 @@ def plug_in(machine: Running, given: Given, launcher: Launcher) -> Device:
     for item in added:
         machine.publish("device-added", alias=alias_of(item))
     return device
+
+
+def _reserve(device: Interface, launcher: Launcher) -> None:
+    """Choose what is at an interface's end."""
+    launcher.wiring.look_up(device)
+    if launcher.wiring.makes(device):
+        launcher.wiring.reserve(device)
+
+
+def _passphrases(made: list[tuple[str, dict[str, Any]]], context: Context) -> Iterator[Needed]:
+    return passphrases((properties for option, properties in made if option == "-object"), context.settings)
 
 
 def _reach(
