@@ -117,9 +117,8 @@ def translate(disk: Disk, source: DiskSource, storage: StorageDriver | None) -> 
         raise unsupported(message)
     pool = storage.storage_pool_lookup_by_name(source.pool or "")
     if not storage.storage_pool_is_active(pool):
-        what = f"storage pool '{pool.name}' containing volume '{source.volume}'"
-        message = f"Requested operation is not valid: {what} is not active"
-        raise VirtError(ErrorCode.OPERATION_INVALID, message, domain=ErrorDomain.STORAGE)
+        what = f"storage pool '{pool.name}' containing volume '{source.volume}' is not active"
+        raise unsupported(f"{what}; start it with pool-start {pool.name}")
     volume = storage.storage_vol_lookup_by_name(pool, source.volume or "")
     kind, path = storage.storage_vol_get_info(volume).type, storage.storage_vol_get_path(volume)
     if source.mode == "direct":

@@ -86,8 +86,9 @@ def test_volume_of_a_server_is_refused_with_where_it_is(kind: VolumeType, tmp_pa
 
 def test_volume_of_an_inactive_pool_is_refused(tmp_path: Path) -> None:
     storage: Any = Volumes(tmp_path, active=False)
-    with pytest.raises(VirtError, match="storage pool 'p' containing volume 'v' is not active"):
+    with pytest.raises(VirtError, match="storage pool 'p' containing volume 'v' is not active") as caught:
         source.prepare(domain(VOLUME), storage)
+    assert caught.value.code is ErrorCode.CONFIG_UNSUPPORTED
 
 
 def test_backing_file_without_a_recorded_format_is_refused(tmp_path: Path) -> None:
