@@ -40,7 +40,7 @@ _CHOICES: Final = {
     "locking": (("auto", "off", "on"), "invalid parameter value: {}"),
 }
 _NO_FILE_OPTION: Final = "Block protocol 'file' doesn't support the option"
-_NODE_NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9._-]*", re.ASCII)
+_NODE_NAME: Final = r"[A-Za-z][A-Za-z0-9._-]*"
 _MAX_NODE_NAME: Final = 31
 # Options that change what is in the image: its name must tell them.
 _STRONG: Final = {"raw": ("offset", "size"), "luks": ("key-secret",), "qcow2": ("encrypt.key-secret",)}
@@ -453,7 +453,7 @@ def check_node_name(name: str) -> None:
     Raises:
         OptionError: with QEMU's text.
     """
-    if not _NODE_NAME.fullmatch(name):
+    if not re.fullmatch(_NODE_NAME, name, re.ASCII):
         raise OptionError(f"Invalid node-name: '{name}'")
     if len(name) > _MAX_NODE_NAME:
         raise OptionError("Node name too long")

@@ -13,7 +13,7 @@ from hostel.block.extent import Extent, Status
 from hostel.block.options import Kind, Option, OptionError, Options, as_text
 
 SIZE: Final = Option("size", Kind.SIZE, "Virtual disk size")
-_INDEX: Final = re.compile(r"\.\d+(?=\.|$)", re.ASCII)
+_INDEX: Final = r"\.\d+(?=\.|$)"
 _NO_PREALLOCATION: Final = "Preallocation mode (allowed values: off)"
 
 
@@ -89,7 +89,7 @@ class ProtocolDriver(BlockDriver):
             option.name: option.convert(option.default) for option in cls.options if option.default is not None
         }
         for name, value in given.items():
-            declared = _INDEX.sub(".0", name)
+            declared = re.sub(_INDEX, ".0", name, flags=re.ASCII)
             if declared not in cls.options:
                 raise OptionError(cls.unknown.format(protocol=cls.name, name=name))
             values[name] = cls.options[declared]._replace(name=name).convert(as_text(value))

@@ -38,6 +38,12 @@ def zero_table(entries: int, typecode: str = "Q") -> array[int]:
     return array(typecode, bytes(entries * array(typecode).itemsize))
 
 
+def drop_zeroes_at_end(table: array[int]) -> None:
+    """Shorten a table to its last entry that is not 0."""
+    used = len(table.tobytes().rstrip(b"\0"))
+    del table[-(-used // table.itemsize) :]
+
+
 def equal_entries(table: array[int], index: int, end: int) -> int:
     """The index after the entries that equal the one at ``index``, at most ``end``."""
     one = table[index : index + 1]

@@ -7,6 +7,7 @@ from typing import Final
 from hostel.block.formats.qcow2 import bitmap_directory, layout, snapshot_table
 from hostel.block.formats.qcow2.geometry import Geometry
 from hostel.block.formats.qcow2.header import Preamble, read_preamble
+from hostel.block.formats.qcow2.header_limits import validate_table
 from hostel.block.formats.qcow2.layout import Autoclear, Compatible, ExtensionType, Header, Incompatible
 from hostel.codec.table import unpack_table
 from hostel.errors import InvalidImage
@@ -145,9 +146,7 @@ def _look_at_snapshots(look: Look, header: Header, geometry: Geometry) -> None:
     if count < header.nb_snapshots:
         look.add(Level.NOTE, "large-table", f"Of {header.nb_snapshots} snapshots only {count} were looked at")
     for snapshot in snapshot_table.read(look.file, header.snapshots_offset, count, header.size).snapshots:
-        snapshot_table.validate_table(
-            geometry, snapshot.l1_table_offset, snapshot.l1_size, 8, layout.MAX_L1_SIZE, "Snapshot L1 table"
-        )
+        validate_table(geometry, snapshot.l1_table_offset, snapshot.l1_size, 8, layout.MAX_L1_SIZE, "Snapshot L1 table")
         look.snapshot_size = max(look.snapshot_size, snapshot.disk_size)
         if snapshot.l1_table_offset + snapshot.l1_size * 8 > look.length:
             _beyond(look, f"L1 table of snapshot '{text(snapshot.name)}'", snapshot.l1_table_offset)

@@ -5,7 +5,7 @@ from array import array
 
 import pytest
 
-from hostel.codec.table import equal_entries, pack_table, unpack_table, zero_table
+from hostel.codec.table import drop_zeroes_at_end, equal_entries, pack_table, unpack_table, zero_table
 
 
 @pytest.mark.parametrize("typecode", ["I", "Q"])
@@ -31,3 +31,13 @@ def test_a_table_is_written_in_the_byte_order_that_was_asked_for() -> None:
 
 def test_a_table_of_zeroes_has_its_entries() -> None:
     assert zero_table(3, "I") == array("I", [0, 0, 0])
+
+
+@pytest.mark.parametrize("typecode", ["B", "I", "Q"])
+@pytest.mark.parametrize("last", [1, 0x80, 0xFF])
+def test_a_table_is_shortened_to_its_last_entry_that_is_not_zero(typecode: str, last: int) -> None:
+    top = last << 8 * (array(typecode).itemsize - 1)
+    for kept in ([], [last], [0, last], [last, 0, 0, top], [0, top]):
+        table = array(typecode, [*kept, *[0] * 5])
+        drop_zeroes_at_end(table)
+        assert table == array(typecode, kept)

@@ -13,6 +13,7 @@ from typing import Final, Protocol
 from hostel.block.driver import CheckResult, Repair, Report
 from hostel.block.formats.qcow2 import layout, snapshot_table
 from hostel.block.formats.qcow2.geometry import Geometry
+from hostel.block.formats.qcow2.header_limits import validate_table
 from hostel.block.formats.qcow2.l2_table import L2Table
 from hostel.block.formats.qcow2.layout import Autoclear, Extension, ExtensionType, Header, Incompatible
 from hostel.block.formats.qcow2.reference_count import DiskRefcounts, ReferenceCounts
@@ -145,7 +146,7 @@ class Check:
         try:
             if overhanging:
                 self.report(f"Discarding {overhanging} overhanging snapshots")
-            snapshot_table.validate_table(
+            validate_table(
                 self.geometry,
                 header.snapshots_offset,
                 count - overhanging,

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Final
 
 from hostel.block.formats.qcow2 import layout
 from hostel.block.formats.qcow2.layout import Compression
-from hostel.codec import compress
 from hostel.errors import CorruptImage
 from hostel.units import MiB
 
@@ -66,11 +65,15 @@ def _decompress(
 
 def unpacker(kind: int) -> Callable[[bytes | memoryview, int], bytes]:
     """The function that decompresses a payload to a given number of bytes."""
+    from hostel.codec import compress
+
     return compress.unzstd if kind == Compression.ZSTD else compress.inflate
 
 
 def packer(kind: int, cluster_size: int) -> Packer:
     """A function for one thread that compresses a whole cluster; None where it would not get smaller."""
+    from hostel.codec import compress
+
     pack = compress.zstd_compressor() if kind == Compression.ZSTD else compress.deflate_compressor()
 
     def compress_cluster(data: bytes | bytearray | memoryview) -> bytes | None:

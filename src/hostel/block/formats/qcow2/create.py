@@ -22,8 +22,7 @@ from hostel.block.formats.qcow2.layout import (
 )
 from hostel.block.formats.qcow2.reference_count import pack_refcounts
 from hostel.block.formats.qcow2.resize import resize
-from hostel.block.formats.qcow2.subcluster import SubclusterGuest
-from hostel.block.formats.qcow2.write import Guest
+from hostel.block.formats.qcow2.write import new_guest
 from hostel.block.node import BlockNode
 from hostel.block.options import Value
 from hostel.errors import BlockError, NoSpace
@@ -81,7 +80,7 @@ def create_image(file: BlockNode, size: int, options: Mapping[str, Value]) -> No
     file.pwrite(cluster_size, table.ljust(cluster_size, b"\0"))
     file.pwrite(2 * cluster_size, block)
     image = Qcow2Image(file, OpenMode(read_only=False))
-    guest = SubclusterGuest(image) if plan.extended else Guest(image)
+    guest = new_guest(image)
     if plan.encryption is not None:
         guest.encryption = plan.encryption.set_up(image)
     if not plan.data_file:

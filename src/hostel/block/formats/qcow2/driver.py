@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from hostel.block import notice
 from hostel.block.bitmap import DirtyBitmap
@@ -24,7 +24,6 @@ from hostel.block.driver import (
 from hostel.block.extent import Extent, Status
 from hostel.block.formats.qcow2 import filling, layout
 from hostel.block.formats.qcow2 import header as headers
-from hostel.block.formats.qcow2.columns import Columns, columns
 from hostel.block.formats.qcow2.compressed import packer, read_compressed
 from hostel.block.formats.qcow2.creation import AMEND_OPTIONS, CREATE_OPTIONS
 from hostel.block.formats.qcow2.encryption import Encryption, open_encryption
@@ -33,11 +32,14 @@ from hostel.block.formats.qcow2.layout import Compatible, Compression, Extension
 from hostel.block.formats.qcow2.mapping import runs
 from hostel.block.formats.qcow2.preallocated import is_preallocated, with_holes
 from hostel.block.formats.qcow2.runtime import RUNTIME_OPTIONS, check_runtime_options, joined_options
-from hostel.block.formats.qcow2.write import Guest
+from hostel.block.formats.qcow2.write import new_guest
 from hostel.block.formats.run import Kind
 from hostel.block.node import BlockNode
 from hostel.block.options import Options, Value
 from hostel.errors import BlockError, InvalidImage
+
+if TYPE_CHECKING:
+    from hostel.block.formats.qcow2.columns import Columns
 
 _STATUS: Final = {
     Kind.UNALLOCATED: Status.UNALLOCATED,
@@ -60,7 +62,7 @@ class Qcow2Driver(FormatDriver):
         super().__init__()
         self.children["file"] = file
         self._image = image
-        self._guest = _guest(image)
+        self._guest = new_guest(image)
         self._guest.encryption = encryption
         if encryption is not None:
             self.supports |= Supports.COMPUTES
@@ -188,6 +190,8 @@ class Qcow2Driver(FormatDriver):
 
     def columns(self) -> Iterator[Columns] | None:
         """All runs by columns; see :func:`hostel.block.formats.qcow2.columns.columns`."""
+        from hostel.block.formats.qcow2.columns import columns
+
         return None if self._is_preallocated() else columns(self._image)
 
     def references(self) -> Sequence[Reference]:
@@ -415,14 +419,6 @@ class Qcow2Driver(FormatDriver):
             if data is None:
                 raise InvalidImage("'data-file' is required for this image")
             self._image.data = data
-
-
-def _guest(image: Qcow2Image) -> Guest:
-    if not image.geometry.extended:
-        return Guest(image)
-    from hostel.block.formats.qcow2.subcluster import SubclusterGuest
-
-    return SubclusterGuest(image)
 
 
 def _repair_dirty(image: Qcow2Image) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
+
 from hostel.block.driver import OpenMode
 from hostel.block.formats.qcow2 import layout
 from hostel.block.formats.qcow2.geometry import Geometry
 from hostel.block.formats.qcow2.layout import Autoclear, Header, Incompatible, SnapshotHeader
-from hostel.block.formats.qcow2.snapshot_table import validate_table
 from hostel.errors import CorruptImage, InvalidImage
+from hostel.units import INT64_MAX
 
 
 def validate_header(header: Header, geometry: Geometry, mode: OpenMode) -> None:
@@ -49,6 +51,18 @@ def validate_header(header: Header, geometry: Geometry, mode: OpenMode) -> None:
     validate_table(geometry, header.l1_table_offset, header.l1_size, 8, layout.MAX_L1_SIZE, "Active L1 table")
     needed = geometry.l1_entries(header.size)
     if needed > 0x7FFFFFFF:
-        raise InvalidImage("Image is too big", errno=27)
+        raise InvalidImage("Image is too big", errno=errno.EFBIG)
     if header.l1_size < needed:
         raise InvalidImage("L1 table is too small")
+
+
+def validate_table(geometry: Geometry, offset: int, entries: int, entry_size: int, limit: int, name: str) -> None:
+    """Check a table's place and size as QEMU does, before anything is allocated or read for it.
+
+    Raises:
+        InvalidImage: with EFBIG where it is larger than ``limit`` bytes, EINVAL where it lies nowhere.
+    """
+    if entries > limit // entry_size:
+        raise InvalidImage(f"{name} too large", errno=errno.EFBIG)
+    if offset > INT64_MAX - entries * entry_size or geometry.in_cluster(offset):
+        raise InvalidImage(f"{name} offset invalid")

@@ -14,7 +14,7 @@ from typing import Final, NoReturn
 from hostel.block import notice
 from hostel.block.driver import OpenMode
 from hostel.block.formats.qcow2 import header as headers
-from hostel.block.formats.qcow2 import layout, snapshot_table
+from hostel.block.formats.qcow2 import layout
 from hostel.block.formats.qcow2.bitmap import Bitmaps
 from hostel.block.formats.qcow2.geometry import Geometry
 from hostel.block.formats.qcow2.header import Preamble, read_preamble
@@ -26,7 +26,7 @@ from hostel.block.formats.qcow2.overlap import MetadataMap
 from hostel.block.formats.qcow2.refcount import Allocator
 from hostel.block.formats.qcow2.runtime import guards_inactive_tables
 from hostel.block.node import BlockNode
-from hostel.codec.table import unpack_table
+from hostel.codec.table import drop_zeroes_at_end, unpack_table
 from hostel.errors import CorruptImage, InvalidImage
 from hostel.units import MiB
 
@@ -133,8 +133,7 @@ class Qcow2Image:
         length = header.refcount_table_clusters << geometry.cluster_bits
         self.file.debug_event("reftable_load")
         table = self._read_table(header.refcount_table_offset, length // 8, "refcount table", padded=True)
-        while table and not table[-1]:
-            table.pop()
+        drop_zeroes_at_end(table)
         self.refcounts = Allocator(
             self.file, geometry, table, header.refcount_table_offset, header.refcount_table_clusters
         )
@@ -433,6 +432,8 @@ class Qcow2Image:
         offset, count = self.header.snapshots_offset, self.header.nb_snapshots
         self._inactive_tables = None
         if not self.map.place_snapshots(offset, count):
+            from hostel.block.formats.qcow2 import snapshot_table
+
             snapshots, size = snapshot_table.find(self.file, offset, count, self.header.size)
             self.map.expect_snapshots(offset, snapshots, size)
             self.map.place_snapshots(offset, count)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence, Set
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from hostel.block.formats.qcow2.geometry import Geometry
-from hostel.block.formats.qcow2.snapshot_table import Snapshot
+
+if TYPE_CHECKING:
+    from hostel.block.formats.qcow2.snapshot_table import Snapshot
 
 _FEW: Final = 64
 
@@ -46,8 +48,8 @@ class MetadataMap:
         self._snapshots[offset, len(snapshots)] = size, tables
 
     def place_snapshots(self, offset: int, count: int) -> bool:
-        """The header points to this snapshot table; whether it was expected."""
-        known = self._snapshots.get((offset, count))
+        """The header points to this snapshot table; whether it was expected, as one without snapshots always is."""
+        known = self._snapshots.get((offset, count)) if count else (0, Runs(()))
         if known is None:
             return False
         size, self.inactive = known

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 
 from hostel.block.driver import SnapshotInfo
 from hostel.block.formats.qcow2 import layout, snapshot_table
+from hostel.block.formats.qcow2.header_limits import validate_table
 from hostel.block.formats.qcow2.image import Qcow2Image
 from hostel.block.formats.qcow2.l2_table import L2Table
 from hostel.block.formats.qcow2.layout import SnapshotHeader
@@ -209,7 +210,7 @@ def load_l1(image: Qcow2Image, snapshot: Snapshot) -> array[int]:
         CorruptImage: it lies beyond the end of the file.
     """
     offset, entries = snapshot.l1_table_offset, snapshot.l1_size
-    snapshot_table.validate_table(image.geometry, offset, entries, 8, layout.MAX_L1_SIZE, "Snapshot L1 table")
+    validate_table(image.geometry, offset, entries, 8, layout.MAX_L1_SIZE, "Snapshot L1 table")
     if offset + entries * 8 > image.file.length:
         raise CorruptImage("Snapshot L1 table lies beyond the end of the file")
     return unpack_table(image.file.read(offset, entries * 8))

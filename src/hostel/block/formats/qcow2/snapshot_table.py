@@ -8,10 +8,10 @@ from typing import Final, NamedTuple, Protocol
 from hostel.block.driver import Report, SnapshotInfo
 from hostel.block.formats.qcow2 import layout
 from hostel.block.formats.qcow2.geometry import Geometry
+from hostel.block.formats.qcow2.header_limits import validate_table
 from hostel.block.formats.qcow2.layout import Header, SnapshotHeader
 from hostel.block.node import BlockNode
 from hostel.errors import InvalidImage, NoSpace
-from hostel.units import INT64_MAX
 
 MAX_EXTRA_DATA: Final = 1024  # bytes (QCOW_MAX_SNAPSHOT_EXTRA_DATA)
 KNOWN_EXTRA_DATA: Final = 24  # bytes: VM state size, disk size, instruction count
@@ -96,18 +96,6 @@ class Table(NamedTuple):
     size: int
     dropped: int = 0
     shortened: int = 0
-
-
-def validate_table(geometry: Geometry, offset: int, entries: int, entry_size: int, limit: int, name: str) -> None:
-    """Check a table's place and size as QEMU does, before anything is allocated or read for it.
-
-    Raises:
-        InvalidImage: with EFBIG where it is larger than ``limit`` bytes, EINVAL where it lies nowhere.
-    """
-    if entries > limit // entry_size:
-        raise InvalidImage(f"{name} too large", errno=errno.EFBIG)
-    if offset > INT64_MAX - entries * entry_size or geometry.in_cluster(offset):
-        raise InvalidImage(f"{name} offset invalid")
 
 
 def load(image: TableOwner) -> list[Snapshot]:

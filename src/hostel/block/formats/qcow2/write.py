@@ -512,3 +512,12 @@ def own_run(entries: array[int], index: int, end: int, step: int) -> tuple[int, 
         index += 1
         expected += step
     return index, zero
+
+
+def new_guest(image: Qcow2Image) -> Guest:
+    """The guest's view of an image, by clusters or by subclusters."""
+    if not image.geometry.extended:
+        return Guest(image)
+    from hostel.block.formats.qcow2.subcluster import SubclusterGuest
+
+    return SubclusterGuest(image)

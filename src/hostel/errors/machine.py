@@ -1,151 +1,13 @@
-"""Every error Hostel raises on purpose.
+"""Errors of machines and their documents: libvirt's numbers and struct, and a document that breaks a rule.
 
-::
-
-    HostelError
-    +-- BlockError(HostelError, OSError)   always has an errno: NBD, virtio and FUSE map from it alone
-    |   +-- UnknownFormat       no driver, or the bytes are of no format we know
-    |   +-- InvalidImage        bytes malformed
-    |   +-- CorruptImage        metadata contradicts itself
-    |   +-- UnsupportedFeature  a known or unknown feature that we do not implement
-    |   +-- ReadOnly            a write to something opened for reading
-    |   +-- OutOfRange          offset or length beyond the end
-    |   +-- NoSpace             ENOSPC, on the host or in the format
-    |   +-- ImageLocked         another process holds the image
-    |   +-- UntrustedReference  an untrusted image names something outside itself
-    |   +-- Mismatch            copies that should be equal are not
-    +-- NetworkError(HostelError, OSError)   a peer cannot be reached, or is not who it should be; has an errno
-    +-- ProtocolError           wire protocols
-    |   +-- LocalProtocolError  our misuse
-    |   +-- RemoteProtocolError the peer's misuse
-    +-- QmpError                QEMU's answer to a QMP command
-    +-- VirtError               libvirt's error struct: code, domain, level, message
-    +-- ModelError              the shape or a rule of an XML document, with the element's path
-    +-- UsageError              command line misuse
-
-Errors of the host's own system calls stay :class:`OSError`: they already carry an errno. The text of an error is
-complete on its own; each is translated once, at its boundary (``cli``, the daemon, an export).
+Everyone imports them from :mod:`hostel.errors`.
 """
 
 from __future__ import annotations
 
 import enum
-import errno as _errno
 
-
-class HostelError(Exception):
-    """The root of every error that Hostel raises on purpose."""
-
-
-class BlockError(HostelError, OSError):
-    """An error of the block layer; ``errno`` is always set and ``str()`` is the message alone."""
-
-    default_errno = _errno.EIO
-
-    def __init__(self, message: str, *, errno: int | None = None, hint: str | None = None) -> None:
-        OSError.__init__(self, errno if errno is not None else self.default_errno, message)
-        self.message = message
-        self.hint = hint
-
-    def __str__(self) -> str:
-        return self.message
-
-
-class UnknownFormat(BlockError):
-    """No driver has this name, or the image's bytes are of no known format."""
-
-    default_errno = _errno.EINVAL
-
-
-class InvalidImage(BlockError):
-    """The image's bytes are malformed: a header, a table or a name is out of its limits."""
-
-    default_errno = _errno.EINVAL
-
-
-class CorruptImage(BlockError):
-    """The image's metadata contradicts itself."""
-
-    default_errno = _errno.EIO
-
-
-class UnsupportedFeature(BlockError):
-    """The image, or the caller, asks for something that is not implemented."""
-
-    default_errno = _errno.ENOTSUP
-
-
-class ReadOnly(BlockError):
-    """A write to a node that was opened for reading only."""
-
-    default_errno = _errno.EROFS
-
-
-class OutOfRange(BlockError):
-    """An offset or a length lies outside the image."""
-
-    default_errno = _errno.EINVAL
-
-
-class NoSpace(BlockError):
-    """There is no room left, on the host or within the limits of the format."""
-
-    default_errno = _errno.ENOSPC
-
-
-class ImageLocked(BlockError):
-    """Another process uses the image in a way that excludes ours; ``hint`` says who where that is known."""
-
-    default_errno = _errno.EAGAIN
-
-
-class UntrustedReference(BlockError):
-    """An image opened as untrusted names a file or an address outside itself."""
-
-    default_errno = _errno.EACCES
-
-
-class Mismatch(BlockError):
-    """Copies of one image that should be equal are not; the message says where."""
-
-
-class NetworkError(HostelError, OSError):
-    """A peer cannot be reached, an address not listened on, or TLS not agreed; ``str()`` is the message alone."""
-
-    def __init__(self, message: str, *, errno: int | None = None, hint: str | None = None) -> None:
-        OSError.__init__(self, errno if errno is not None else _errno.EIO, message)
-        self.message = message
-        self.hint = hint
-
-    def __str__(self) -> str:
-        return self.message
-
-
-class ProtocolError(HostelError):
-    """A wire protocol was broken."""
-
-
-class LocalProtocolError(ProtocolError):
-    """We used a protocol machine against its state."""
-
-
-class RemoteProtocolError(ProtocolError):
-    """The peer sent what its state forbids."""
-
-
-class QmpError(HostelError):
-    """QEMU answered a QMP command with an error, or the monitor could not be reached.
-
-    Attributes:
-        error_class: QEMU's class, such as ``GenericError`` or ``DeviceNotFound``; ``Timeout`` and ``Disconnected``
-            are ours.
-        desc: QEMU's description.
-    """
-
-    def __init__(self, error_class: str, desc: str) -> None:
-        super().__init__(desc)
-        self.error_class = error_class
-        self.desc = desc
+from hostel.errors import HostelError
 
 
 class ErrorCode(enum.IntEnum):
@@ -383,7 +245,3 @@ class ModelError(HostelError):
         self.path = path
         self.reason = reason
         self.code = code
-
-
-class UsageError(HostelError):
-    """The command line is wrong; the message says how to call it."""
