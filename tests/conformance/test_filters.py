@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -155,6 +156,15 @@ def test_mistakes_are_answered_alike(pair: list[Path], options: str) -> None:
 )  # fmt: skip
 def test_info_tells_the_same_name(pair: list[Path], name: str) -> None:
     answers = [run(directory, "qemu-img", "info", "-U", name)[1].splitlines()[:3] for directory in pair]
+    assert answers[1] == answers[0]
+
+
+def test_info_of_blkverify_is_that_of_the_raw_image(pair: list[Path]) -> None:
+    answers = [
+        json.loads(run(folder, "qemu-img", "info", "-U", "--output=json", "blkverify:a:base")[1]) for folder in pair
+    ]
+    for answer in answers:
+        answer.pop("actual-size", None)
     assert answers[1] == answers[0]
 
 

@@ -73,7 +73,8 @@ def test_machine_state(tmp_path: Path) -> None:
 
 def test_looking(tmp_path: Path) -> None:
     lines = commands(
-        "write 1M 64k", "map", "alloc 0", "alloc 1M", "a 1M 128k", "alloc 4095k 64k", "length", "l", "info",
+        "write 1M 64k", "map", "alloc 0", "alloc 1M", "a 1M 128k", "alloc 4095k 64k", "alloc 5M 64k",
+        "length", "l", "info",
         "truncate 5M", "length", "t 4M", "map", "sleep 1",
     )  # fmt: skip
     assert both(tmp_path, "-f", "qcow2", *lines, "disk")[0] == 0

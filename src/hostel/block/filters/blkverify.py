@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Final, Self
 
-from hostel.block.driver import FilterDriver, OpenMode, Supports
+from hostel.block.driver import FilterDriver, FormatInfo, OpenMode, Supports
 from hostel.block.extent import Extent
 from hostel.block.filters.option import settle
 from hostel.block.node import BlockNode
@@ -52,6 +52,10 @@ class BlkverifyDriver(FilterDriver):
         """
         settle(cls.name, cls.options, mode.options)
         return cls(children)
+
+    def info(self) -> FormatInfo:
+        """What is said of ``raw``, whose bytes QEMU takes for the filter's own."""
+        return self._raw.driver.info()._replace(specific=None)
 
     @classmethod
     def parse_filename(cls, name: str) -> dict[str, str]:

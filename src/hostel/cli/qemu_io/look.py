@@ -53,7 +53,8 @@ def _alloc(session: Session, given: Given) -> None:
     start = size(given.operands[0])
     count = size(given.operands[1]) if len(given.operands) > 1 else SECTOR
     inside = max(0, min(count, session.node.length - start))
-    total = sum(length for _, length, is_data in exercise.allocation(session.node, start, inside) if is_data)
+    parts = exercise.allocation(session.node, start, inside) if inside else ()
+    total = sum(length for _, length, is_data in parts if is_data)
     session.text(f"{total}/{inside} bytes allocated at offset {shown(start)}\n")
 
 
