@@ -45,7 +45,7 @@ from hostel.units import SECTOR
 DEFAULT_ITER_TIME: Final = 2000  # milliseconds that a passphrase may take
 _MIN_ITERATIONS: Final = 1000
 _MAX_ITERATIONS: Final = 2**32 - 1
-_MEASURED: Final = 0.05  # seconds in which the speed of this machine is found out
+_MEASURED: Final = 0.05  # seconds, at most, in which the speed of this machine is found out
 
 
 class HeaderArea(NamedTuple):
@@ -276,11 +276,12 @@ def count_iterations(hash: str, length: int, iter_time: int) -> int:
     import time
 
     iterations, salt = 4096, bytes(SALT_LENGTH)
+    enough = min(_MEASURED, iter_time / 1000)
     while True:
         start = time.thread_time()
         pbkdf2(hash, salt, salt, iterations, length)
         spent = time.thread_time() - start
-        if spent >= _MEASURED:
+        if spent >= enough:
             break
         iterations *= 2
     found = int(iterations / spent * iter_time / 1000)
