@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+
 from hostel.cause import sentence
 from hostel.drivers.fault import fault, printable
 from hostel.drivers.qemu.block.chain import Image
@@ -11,7 +14,7 @@ from hostel.errors import ErrorCode, ErrorDomain, VirtError
 
 
 def create_image(image: Image, size: int, *, backing: Image | None = None) -> None:
-    """Make the file of an image.
+    """Make the file of an image; only its owner may read it, whoever may read the images that it stands on.
 
     Args:
         image: where, and of which format; a file that is there and empty is taken.
@@ -36,6 +39,9 @@ def create_image(image: Image, size: int, *, backing: Image | None = None) -> No
             backing_format=backing.format if backing is not None else None,
             open_backing=False,
         )
+        if image.file is not None:
+            with contextlib.suppress(FileExistsError):
+                os.close(os.open(image.file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
         create.create(plan)
     except OSError as error:
         raise _failed(image.path, error) from error
