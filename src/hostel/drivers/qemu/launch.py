@@ -338,6 +338,10 @@ class Launcher:
         """
         return value_of(needed, self._secrets)
 
+    def find_secret(self, reference: SecretReference, usage: str) -> bytes:
+        """A secret's value, as :meth:`reveal`."""
+        return self.reveal(Needed("", reference, usage))
+
     def give_secrets(self, wanted: Iterable[Needed], context: Context) -> list[Path]:
         """Write the values that QEMU reads, each into a file of its owner's alone; returns the files.
 

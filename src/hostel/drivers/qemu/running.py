@@ -27,6 +27,7 @@ from hostel.drivers.qemu.settings import read as read_settings
 from hostel.drivers.qemu.status import Ending, Status, read_ending
 from hostel.drivers.qemu.taint import Finding, Taint, note
 from hostel.errors import ErrorCode, ErrorDomain, QmpError, VirtError
+from hostel.model.authentication import SecretReference
 from hostel.model.domain.devices.disk import Disk
 from hostel.model.domain.devices.interface import Interface
 from hostel.model.domain.domain import Domain
@@ -161,6 +162,36 @@ class Running:
         self.status = self.status._replace(**changes)
         self._machines.statuses.write(self.name, self.status.format())
         self._is_changed = True
+
+    def find_secret(self, reference: SecretReference, usage: str) -> bytes:
+        """The value of a secret, for an image of the machine's.
+
+        Raises:
+            VirtError: there is no such secret, it has no value, or it is for something else.
+        """
+        assert self._launcher is not None
+        return self._launcher.find_secret(reference, usage)
+
+    @contextlib.contextmanager
+    def supplied(self, disk: Disk) -> Iterator[None]:
+        """Have in QEMU what a disk's images need besides their nodes, while these are added: secrets, certificates.
+
+        Raises:
+            VirtError: there is no such secret, or QEMU refused.
+        """
+        from hostel.drivers.qemu.command.objects import disk_objects, passphrases, secrets, specs
+
+        assert self._launcher is not None
+        context = self._launcher.context(self.domain, self.run)
+        objects = list(specs(disk_objects(disk, context)))
+        given = self._launcher.give_secrets((*secrets(disk), *passphrases(objects, context.settings)), context)
+        try:
+            for properties in objects:
+                self.ask("object-add", **properties)
+            yield
+        finally:
+            for path in given:
+                path.unlink(missing_ok=True)
 
     @contextlib.contextmanager
     def written_by_qemu(self, name: str) -> Iterator[Path]:

@@ -14,6 +14,7 @@ from hostel.drivers.storage import content
 from hostel.drivers.storage.document import VolumeDefinition, VolumeFacts
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
 from hostel.model.authentication import SecretReference
+from hostel.model.encryption import Encryption
 
 _numbers: Final = itertools.count()
 
@@ -38,20 +39,18 @@ def check(volume: VolumeDefinition) -> None:
 
 @contextlib.contextmanager
 def options_of(
-    volume: VolumeDefinition, lookup: Callable[[SecretReference, str], bytes], prefix: str = ""
+    wanted: Encryption, lookup: Callable[[SecretReference, str], bytes], prefix: str = ""
 ) -> Iterator[dict[str, str]]:
-    """The options by which a volume's image is encrypted; the passphrase is known to this process as long as needed.
+    """The options by which a new image is encrypted; the passphrase is known to this process as long as needed.
 
     Args:
-        volume: a checked one, with encryption.
+        wanted: with LUKS, and one secret.
         lookup: finds a secret by what names it and its use.
         prefix: of each option's name.
 
     Raises:
         VirtError: there is no such secret.
     """
-    wanted = volume.encryption
-    assert wanted is not None
     found: dict[str, str] = {}
     if wanted.cipher is not None:
         found["cipher-alg"] = f"{wanted.cipher.name}-{wanted.cipher.size}"

@@ -15,7 +15,7 @@ from typing import Any, Final
 from hostel.drivers.document import reading
 from hostel.drivers.fault import fault
 from hostel.drivers.qemu import credentials
-from hostel.drivers.qemu.block.chain import Image, check_jobs_supported, find_disk, images
+from hostel.drivers.qemu.block.chain import Image, check_jobs_supported, disk_of, find_disk, images
 from hostel.drivers.qemu.block.create import create_image
 from hostel.drivers.qemu.block.jobs import check_free
 from hostel.drivers.qemu.blockjob import settle_jobs, withdraw
@@ -154,11 +154,13 @@ def _disk_actions(
         if Path(target.path).exists() and os.path.getsize(target.path):
             what = f"store '{target.path}' for backup of '{item.name}' exists; remove it, or give --reuse-external"
             raise fault(ErrorCode.INVALID_ARG, what, ErrorDomain.QEMU)
-        create_image(target, int(nodes[node]["image"]["virtual-size"]), backing=top if is_pull else None)
+        size = int(nodes[node]["image"]["virtual-size"])
+        create_image(target, size, machine.find_secret, backing=top if is_pull else None)
     specs = image_nodes(disk, target.type, target.source, target.format, target.number)
     if target.format == "qcow2":
         specs[-1]["backing"] = node if is_pull else None
-    add_nodes(machine, specs)
+    with machine.supplied(disk_of(target, disk)):
+        add_nodes(machine, specs)
     bitmap = bitmap_of(item)
     actions: list[dict[str, Any]] = []
     usable = item.incremental is not None and _is_sound(nodes[node], item.incremental)

@@ -56,6 +56,13 @@ def images(disk: Disk) -> Iterator[Image]:
         below = below.backing_store
 
 
+def disk_of(image: Image, disk: Disk) -> Disk:
+    """A disk in another's place that has nothing but an image."""
+    source = image.source.copy()
+    source.index = image.number
+    return Disk(type=image.type, target=disk.target, driver=DiskDriver(type=image.format), source=source)
+
+
 def mirror_image(disk: Disk) -> Image | None:
     """The target of the disk's copy."""
     mirror = disk.mirror
@@ -152,13 +159,41 @@ def drop_below(disk: Disk, over: int, base: int) -> list[Image]:
 
 
 def go_over(disk: Disk, image: Image) -> None:
-    """Make an image the disk's own top; it keeps what it stands on."""
+    """Make an image the disk's own top; it keeps what it stands on, and opens with what its own source says."""
     driver = disk.driver = disk.driver or DiskDriver()
     policy = disk.source.startup_policy if disk.source is not None else None
     disk.type, disk.source, driver.type = image.type, image.source.copy(), image.format
     disk.source.index = image.number
     disk.source.startup_policy = policy
+    disk.auth = disk.encryption = None
     disk.backing_store = image.below.copy() if image.below is not None else None
+
+
+def untold(below: BackingStore | None) -> BackingStore | None:
+    """What a definition has to say of the images below a disk's own, since their metadata does not.
+
+    That is the images down to the last one that opens with a secret: what is below that one, the images tell, and
+    without such a one everything. An encrypted image that is taken for a plain one would be read as it is, and written
+    over.
+    """
+    told: list[BackingStore] = []
+    place = below
+    while place is not None and place.source is not None:
+        told.append(place)
+        place = place.backing_store
+    while told and told[-1].source is not None and not (told[-1].source.encryption or told[-1].source.auth):
+        told.pop()
+    found: BackingStore | None = None
+    for item in reversed(told):
+        found = BackingStore(
+            type=item.type,
+            image_format=item.image_format,
+            source=item.source.copy() if item.source is not None else None,
+            backing_store=found,
+        )
+        if found.source is not None:
+            found.source.index = None
+    return found
 
 
 def over(disk: Disk, image: Image) -> Disk:
@@ -196,8 +231,22 @@ def replace_source(definition: Domain, target: str, old: str, image: Image, reso
             return False
         go_over(disk, image)
         disk.source.index = None
-        disk.backing_store = None
+        disk.backing_store = untold(image.below)
         return True
+    return False
+
+
+def retell(definition: Domain, live: Disk) -> bool:
+    """Have a definition that says what a disk stands on say what the live disk stands on now; False where it does not.
+
+    Args:
+        definition: the domain's.
+        live: the live disk, whose chain a job has changed below its own image.
+    """
+    for disk in definition.devices.disks:
+        if disk.target.dev == live.target.dev and disk.backing_store is not None:
+            disk.backing_store = untold(live.backing_store)
+            return True
     return False
 
 

@@ -12,7 +12,7 @@ from hostel.drivers.base import DomainRef
 from hostel.drivers.base.block import BlockCopyFlag
 from hostel.drivers.document import reading
 from hostel.drivers.fault import fault, system_fault
-from hostel.drivers.qemu.block.chain import Image, find_disk, images
+from hostel.drivers.qemu.block.chain import Image, disk_of, find_disk, images
 from hostel.drivers.qemu.block.create import create_image
 from hostel.drivers.qemu.block.jobs import check_free
 from hostel.drivers.qemu.blockjob import start, withdraw
@@ -129,9 +129,10 @@ def _prepare(machine: Running, disk: Disk, target: Image, flags: BlockCopyFlag) 
     try:
         if is_made:
             size = _size(machine, top.number)
-            create_image(target, size, backing=below[0] if is_shallow else None)
+            create_image(target, size, machine.find_secret, backing=below[0] if is_shallow else None)
         holding.hold_if_running(machine)
-        _open(machine, disk, target, mirror.backing_store)
+        with machine.supplied(disk_of(target, disk)):
+            _open(machine, disk, target, mirror.backing_store)
     except BaseException:
         withdraw(machine, job)
         raise

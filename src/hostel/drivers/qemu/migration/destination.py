@@ -161,7 +161,7 @@ class Incoming:
             mark.made.append(top.file)
             name = self.domain.name
             self._machines.incoming.write(name, Pending(migration=mark, domain=self.domain).format())
-            create_image(top, sizes[disk.target.dev], backing=below)
+            create_image(top, sizes[disk.target.dev], self._launcher.find_secret, backing=below)
 
     def _start(self, mark: Migration, *, tunnelled: bool) -> str | None:
         """Start a QEMU that waits."""

@@ -13,7 +13,6 @@ from typing import Any, Final
 from hostel.drivers.fault import fault
 from hostel.drivers.qemu.command import disk as block
 from hostel.drivers.qemu.command.context import alias_of
-from hostel.drivers.qemu.command.objects import disk_objects, passphrases, secrets, specs
 from hostel.drivers.qemu.document import unsupported
 from hostel.drivers.qemu.hostdevs import is_nvme
 from hostel.drivers.qemu.launch import Launcher
@@ -63,7 +62,7 @@ def change_medium(machine: Running, disk: Disk, wanted: Disk, launcher: Launcher
     last = block.number_images([after], machine.status.nodes)
     machine.save(plugs=(*machine.status.plugs, Plug(way="medium", alias=alias_of(disk), disk=after)), nodes=last)
     try:
-        _open(machine, after, launcher)
+        _open(machine, after)
         _open_tray(machine, disk, force=force)
         _exchange(machine, disk, after)
     except BaseException:
@@ -72,19 +71,11 @@ def change_medium(machine: Running, disk: Disk, wanted: Disk, launcher: Launcher
     settle(machine, alias_of(disk))
 
 
-def _open(machine: Running, after: Disk, launcher: Launcher) -> None:
+def _open(machine: Running, after: Disk) -> None:
     """Add what opens the new medium, and its nodes."""
-    context = launcher.context(machine.domain, machine.run)
-    objects = list(specs(disk_objects(after, context)))
-    given = launcher.give_secrets((*secrets(after), *passphrases(objects, context.settings)), context)
-    try:
-        holding.hold_if_running(machine)
-        for properties in objects:
-            machine.ask("object-add", **properties)
+    holding.hold_if_running(machine)
+    with machine.supplied(after):
         add_nodes(machine, block.nodes(after))
-    finally:
-        for path in given:
-            path.unlink(missing_ok=True)
 
 
 def _copy(disk: Disk) -> Any:

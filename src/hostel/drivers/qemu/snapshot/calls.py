@@ -244,7 +244,7 @@ class SnapshotCalls(Calls):
             else:
                 for disk, wanted in plan.of("external"):
                     if not reuse:
-                        create_over(next(images(disk)), image_of(wanted))
+                        create_over(next(images(disk)), image_of(wanted), self._launcher.find_secret)
         except Exception as error:
             failure = error
             if machine is None:

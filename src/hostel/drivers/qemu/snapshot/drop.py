@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 from hostel.drivers.base import DomainRef
 from hostel.drivers.base.block import BlockCommitFlag
 from hostel.drivers.base.snapshot import SnapshotDeleteFlag
-from hostel.drivers.qemu.block.chain import Image, defined_path, go_over, images
+from hostel.drivers.qemu.block.chain import Image, defined_path, go_over, images, untold
 from hostel.drivers.qemu.block.jobs import commit, end
 from hostel.drivers.qemu.blockjob import job_of, settle_jobs
 from hostel.drivers.qemu.launch import Launcher
@@ -208,9 +208,12 @@ def _rewrite(catalog: Catalog, dev: str, overlay: str, base: str) -> None:
                 if disk.target.dev == dev and _leave_out(disk, overlay):
                     changed = True
                 elif disk.target.dev == dev and disk.source is not None and disk.source.file == overlay:
-                    source = disk.source.copy()
-                    source.file = base
-                    go_over(disk, Image(0, disk.type, source, _format(base), None))
+                    below = next((item for item in images(disk) if item.file == base), None)
+                    if below is None:
+                        source = disk.source.copy()
+                        source.file = base
+                        below = Image(0, disk.type, source, _format(base), None)
+                    go_over(disk, below._replace(below=untold(below.below)))
                     if disk.source is not None:
                         disk.source.index = None
                     changed = True

@@ -10,7 +10,7 @@ import contextlib
 import os
 from collections.abc import Iterable
 
-from hostel.drivers.qemu.block.chain import Image, images, over, replace_source
+from hostel.drivers.qemu.block.chain import Image, disk_of, images, over, replace_source
 from hostel.drivers.qemu.block.create import create_image, length_of
 from hostel.drivers.qemu.command.context import alias_of
 from hostel.drivers.qemu.command.disk import image_node, image_nodes
@@ -54,10 +54,11 @@ def take(machine: Running, external: list[tuple[Disk, SnapshotDisk]], *, reuse: 
         if below is None:
             raise failed(f"disk '{disk.target.dev}' has no image")
         if not reuse:
-            create_image(top, sizes[below], backing=next(images(disk)))
+            create_image(top, sizes[below], machine.find_secret, backing=next(images(disk)))
         specs = image_nodes(mark.disk, top.type, top.source, top.format, top.number)
         specs[-1]["backing"] = None  # the exchange puts it on what the disk was
-        add_nodes(machine, specs)
+        with machine.supplied(disk_of(top, disk)):
+            add_nodes(machine, specs)
         actions.append({"type": "blockdev-snapshot", "data": {"node": below, "overlay": image_node(mark.disk)}})
     holding.hold_if_running(machine)
     machine.ask("transaction", actions=actions)

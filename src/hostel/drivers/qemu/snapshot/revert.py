@@ -18,7 +18,7 @@ from hostel.drivers.base.snapshot import SnapshotRevertFlag
 from hostel.drivers.events import Started, Suspended
 from hostel.drivers.fault import fault
 from hostel.drivers.qemu import process, savefile
-from hostel.drivers.qemu.block.chain import Image, go_over, images
+from hostel.drivers.qemu.block.chain import Image, go_over, images, over, untold
 from hostel.drivers.qemu.block.create import create_over
 from hostel.drivers.qemu.block.standing import Standing
 from hostel.drivers.qemu.launch import Launcher
@@ -214,7 +214,8 @@ def _with_excluded(document: Domain, snapshot: Snapshot, before: Domain | None) 
                 continue
             top = next(images(held), None)
             if top is not None:
-                go_over(disk, top._replace(number=0, below=None))
+                go_over(disk, top._replace(number=0, below=untold(top.below)))
+                disk.auth, disk.encryption = held.auth, held.encryption
                 if disk.source is not None:
                     disk.source.index = None
     return document
@@ -232,7 +233,8 @@ def _onto_overlays(
         top = next(images(disk), None)
         if disk.target.dev in names and top is not None:
             source = DiskSource(file=free(top, f"{snapshot.name}-{stamp}"))
-            wanted[disk.target.dev] = Image(0, SourceType.FILE, source, "qcow2", None)
+            after = over(disk, Image(0, SourceType.FILE, source, "qcow2", None))
+            wanted[disk.target.dev] = Image(0, SourceType.FILE, source, "qcow2", untold(after.backing_store))
             below[disk.target.dev] = disk
     with onto(calls, catalog, snapshot, document, wanted, abandoned):
         for name, disk in below.items():

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from hostel.drivers.base import PausedReason
 from hostel.drivers.qemu.agent import thaw
-from hostel.drivers.qemu.block.chain import Image, go_over, images
+from hostel.drivers.qemu.block.chain import Image, go_over, images, over, untold
 from hostel.drivers.qemu.lockmanager import holding
 from hostel.drivers.qemu.snapshot.catalog import Catalog, Intent, uses
 from hostel.drivers.qemu.snapshot.inside import (
@@ -177,10 +177,13 @@ def _adopt(calls: SnapshotCalls, external: list[SnapshotDisk], name: str) -> boo
     if definition is None:
         return True
     changed = False
+    before = {disk.target.dev: disk for disk in calls.resolved_paths(definition)}
     for wanted in external:
         for disk in definition.devices.disks:
             if disk.target.dev == wanted.name and not uses(definition, _file(wanted)) and wanted.source is not None:
-                go_over(disk, Image(0, wanted.type or SourceType.FILE, wanted.source, _format(wanted), None))
+                image = Image(0, wanted.type or SourceType.FILE, wanted.source, _format(wanted), None)
+                below = untold(over(before[wanted.name], image).backing_store)
+                go_over(disk, image._replace(below=below))
                 if disk.source is not None:
                     disk.source.index = None
                 changed = True

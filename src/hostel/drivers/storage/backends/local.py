@@ -151,15 +151,16 @@ class LocalVolumes(HostVolumes):
 
     def _fill_encrypted(self, temporary: str, volume: VolumeDefinition, capacity: int, *, prealloc: bool) -> None:
         """Make an encrypted image of a new volume's file."""
+        assert volume.encryption is not None
         if volume.format == "raw":
-            with encryption.options_of(volume, self.host.secret) as options:
+            with encryption.options_of(volume.encryption, self.host.secret) as options:
                 driver = registry.format_driver("luks")
                 assert isinstance(driver, Creatable)
                 with graph.create(temporary) as file:
                     driver.create(file, capacity, graph.creation_options(driver).convert(options))
                     file.flush()
             return
-        with encryption.options_of(volume, self.host.secret, "encrypt.") as options:
+        with encryption.options_of(volume.encryption, self.host.secret, "encrypt.") as options:
             _fill_image(temporary, volume, capacity, prealloc=prealloc, more={"encrypt.format": "luks", **options})
 
     def create_from(
@@ -220,7 +221,7 @@ class LocalVolumes(HostVolumes):
                 yield node
             return
         driver, prefix = ("luks", "") if volume.format == "raw" else (volume.format, "encrypt.")
-        with encryption.options_of(volume, self.host.secret, prefix) as options:
+        with encryption.options_of(volume.encryption, self.host.secret, prefix) as options:
             name = f"{prefix}key-secret"
             with _opened(path, driver, {name: options[name]}, read_only=False) as node:
                 yield node
