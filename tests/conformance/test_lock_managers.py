@@ -55,10 +55,10 @@ def test_machines_with_one_lease_do_not_run_at_once(peers: Peers) -> None:
         assert virsh(first, "suspend", "first") == ""
         assert peers.create(second, "second", one) == ""
         assert virsh(first, "resume", "first").startswith(busy)
-        assert virsh(second, "destroy", "second") == ""
+        assert peers.destroy(second, "second") == ""
         assert virsh(first, "resume", "first") == ""
         assert peers.create(second, "second", one).startswith(busy)
-        assert virsh(first, "destroy", "first") == ""
+        assert peers.destroy(first, "first") == ""
 
 
 def test_who_is_refused_is_told_who_has_it(peers: Peers) -> None:
@@ -68,7 +68,7 @@ def test_who_is_refused_is_told_who_has_it(peers: Peers) -> None:
         why = peers.create(peers.ours, "other", held)
         assert why.startswith(f"{peers.busy.format('held')}; it is held by process ")
         assert why.endswith(" (qemu-system-x86_64, machine holder)")
-        assert virsh(uri, "destroy", "holder") == ""
+        assert peers.destroy(uri, "holder") == ""
 
 
 def test_images_are_locked_while_they_are_written_to(peers: Peers) -> None:
@@ -96,7 +96,8 @@ def test_images_are_locked_while_they_are_written_to(peers: Peers) -> None:
         assert locked(uri, "blockjob", "disks", "vda", "--abort") == ["base", "other"]
         assert locked(uri, "suspend", "disks") == []
         assert locked(uri, "resume", "disks") == ["base", "other"]
-        assert locked(uri, "destroy", "disks") == []
+        assert peers.destroy(uri, "disks") == ""
+        assert locked(uri, "uri") == []
         over.unlink()
         copy.unlink()
 
@@ -123,7 +124,7 @@ def test_leases_come_and_go_with_a_machine_that_runs(peers: Peers) -> None:
         of_machine(
             "stored", *("attach-device --config",) * 2, "update-device --config", *("detach-device --config",) * 2
         )
-        assert virsh(uri, "undefine", "stored") == virsh(uri, "destroy", "plain") == ""
+        assert virsh(uri, "undefine", "stored") == peers.destroy(uri, "plain") == ""
         lines.append(said)
     assert lines[0] == lines[1]
     assert (lines[0][3], lines[0][6]) == (True, False)
@@ -142,7 +143,7 @@ def test_locks_go_with_a_machine_that_moves(peers: Peers) -> None:
             assert peers.create(uri, "late", moved).startswith(peers.busy.format("moved"))
         assert peers.has_image(path)
         where.reverse()
-    assert virsh(where[0], "destroy", "moving") == ""
+    assert peers.destroy(where[0], "moving") == ""
     assert not peers.has_image(path)
 
 
@@ -158,7 +159,7 @@ def test_machine_whose_lock_is_taken_meanwhile_does_not_move(peers: Peers) -> No
     assert peers.has("wanted")
     assert virsh(peers.ours, "suspend", "stays") == ""  # which runs on
     for uri, name in ((peers.ours, "stays"), (peers.theirs, "thief")):
-        assert virsh(uri, "destroy", name) == ""
+        assert peers.destroy(uri, name) == ""
 
 
 def test_lock_of_which_a_killed_process_was_not_sure_is_settled(peers: Peers) -> None:
@@ -175,7 +176,7 @@ def test_lock_of_which_a_killed_process_was_not_sure_is_settled(peers: Peers) ->
     state.write_text(f"{head}\n{lock}\n{rest}")  # which nobody had given it yet
     assert virsh(peers.ours, "resume", "killed") == ""
     assert peers.has("left")
-    assert virsh(peers.ours, "destroy", "killed") == ""
+    assert peers.destroy(peers.ours, "killed") == ""
 
 
 def test_sanlock_that_cannot_be_asked_is_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -214,7 +215,7 @@ def test_what_follows_when_leases_are_lost(peers: UnderSanlock) -> None:
     assert why.startswith(
         "Failed to acquire lock: No space left on device; this host takes no part in lockspace 'lost'"
     )
-    assert virsh(peers.ours, "destroy", "paused") == ""
+    assert peers.destroy(peers.ours, "paused") == ""
 
 
 def test_users_have_a_virtlockd_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -146,6 +146,11 @@ def set_action(
 def test_how_fast_memory_changes_is_measured(driver: QemuDriver, tmp_path: Path) -> None:
     ref = start(driver, tmp_path)
     driver.domain_start_dirty_rate_calc(ref, 1)
-    assert '"status":"measur' in driver.domain_qemu_monitor_command(ref, '{"execute": "query-dirty-rate"}')
+    deadline = time.monotonic() + 60
+    # QEMU's thread begins a moment after the answer.
+    while '"unstarted"' in (told := driver.domain_qemu_monitor_command(ref, '{"execute": "query-dirty-rate"}')):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert '"status":"measur' in told
     with pytest.raises(VirtError, match=r"within \[1, 60\]"):
         driver.domain_start_dirty_rate_calc(ref, 61)

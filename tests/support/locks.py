@@ -10,6 +10,7 @@ import shlex
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar, Final
@@ -40,6 +41,18 @@ class Peers:
         path = self.folder / f"{name}.xml"
         path.write_text(XML.format(name=name, devices=devices, more=more))
         return virsh(uri, "create", str(path))
+
+    def destroy(self, uri: str, name: str) -> str:
+        """End a machine, and wait until the lock manager has noticed; why it does not end, or nothing."""
+        why = virsh(uri, "destroy", name)
+        deadline = time.monotonic() + 60
+        while not why and self.knows(name) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        return why
+
+    def knows(self, name: str) -> bool:
+        """Whether the lock manager still has a machine of this name, as far as it tells."""
+        return False
 
     def lease(self, key: str) -> str:
         """A lease that is there."""
@@ -91,6 +104,9 @@ class UnderSanlock(Peers):
             path.write_bytes(bytes(1 << 20))
             self.sanlock("init", "-r", f"{DISKS}:{key}:{path}:0")
         return f"<lease><lockspace>{DISKS}</lockspace><key>{key}</key><target path='{path}'/></lease>"
+
+    def knows(self, name: str) -> bool:
+        return any(line.startswith("p ") and line.endswith(f" {name}") for line in self.sanlock("status").splitlines())
 
     def has(self, key: str) -> bool:
         return f"r {DISKS}:{key}:" in self.sanlock("status")
