@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from lxml import etree
 
+import hostel
 from support import libvirtd
-from support.virsh import Ours, Real
+from support.virsh import Ours, Real, run_lines
 
 pytestmark = [
     pytest.mark.qemu,
@@ -130,3 +131,30 @@ def test_models_are_those_that_machines_have(pair: tuple[Ours, Real]) -> None:
     listed = document(pair[0].run("domcapabilities")[1]).findall("cpu/mode[@name='custom']/model")
     assert ours == {model.text for model in listed}
     assert ours - theirs == MODELS
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "{hosts}",
+        "{hosts} --features",
+        "{hosts} --migratable",
+        "{intel}",
+        "{intel} --features",
+        "{guest}",
+        "{vendors}",
+        "{no-model}",
+    ],
+)
+def test_the_test_driver_tells_what_processors_have_in_common(words: str, tmp_path: Path) -> None:
+    intel = (
+        "<cpu><arch>x86_64</arch><model>Penryn</model><feature name='vmx'/></cpu>"
+        "<cpu><arch>x86_64</arch><model>Nehalem</model><vendor>Intel</vendor><feature name='vmx'/></cpu>"
+    )
+    paths = {}
+    for name, text in {**FILES, "intel": intel}.items():
+        paths[name] = tmp_path / name
+        paths[name].write_text(text)
+    line = f"cpu-baseline {words.format(**paths)}"
+    ours = run_lines("test:///default", lambda uri, *, read_only: hostel.open(uri, read_only=read_only), [[line]])[0]
+    assert ours == Real("test:///default").run(line)

@@ -47,11 +47,13 @@ class Handling(NamedTuple):
         answer: gives the members of the answer; None where a stream answers by itself.
         quick: it waits for nothing, whatever the driver.
         streams: it opens a stream.
+        asks: it asks a program, whatever the driver.
     """
 
     answer: Answer
     quick: bool = False
     streams: bool = False
+    asks: bool = False
 
 
 # What may be called before something is opened.
@@ -82,9 +84,10 @@ def _by_driver(name: str) -> Answer:
 
 
 _NEVER_WAIT: Final = frozenset({"connect_get_type", "node_get_security_model"})
+_ASKING: Final = frozenset({"connect_baseline_cpu"})
 
 CALLS: Final[dict[str, Handling]] = {
-    **{name: Handling(_by_driver(name), quick=name in _NEVER_WAIT) for name in ADAPTERS},
+    **{name: Handling(_by_driver(name), quick=name in _NEVER_WAIT, asks=name in _ASKING) for name in ADAPTERS},
     **{name: Handling(answer, quick=name in connect.NEVER_WAIT) for name, answer in connect.ANSWERS.items()},
     **{name: Handling(answer, quick=True) for name, answer in auth.ANSWERS.items()},
     **{name: Handling(answer) for name, answer in block.ANSWERS.items()},

@@ -235,7 +235,10 @@ class Client:
             self._refuse(call, error)
             return
         at_once = handling.quick or (
-            self.host is not None and self.host.in_memory and not handling.streams and call.size <= _SMALL
+            self.host is not None
+            and self.host.in_memory
+            and not (handling.streams or handling.asks)
+            and call.size <= _SMALL
         )
         if at_once:
             self._answer(call, handling)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Final
 
+from hostel.drivers.adapters import check_flags
 from hostel.drivers.base.capabilities import BaselineFlag, CompareFlag
 from hostel.drivers.fault import fault
 from hostel.drivers.test.lifecycle import refused
@@ -54,8 +57,20 @@ class ProcessorCalls:
         raise _unsupported("virConnectCompareCPU")
 
     def connect_baseline_cpu(self, xml_cpus: Sequence[str], flags: BaselineFlag = BaselineFlag.NONE) -> str:
-        """Refused: what the features of models are is not known here."""
-        raise _unsupported("virConnectBaselineCPU")
+        """What processors have in common; what the features of models are, a QEMU of x86 tells that is installed.
+
+        Raises:
+            VirtError: ``NO_SUPPORT``: there is none; or as the driver of QEMU's.
+        """
+        from hostel.drivers.qemu.architecture import program, to_install
+
+        check_flags(flags, BaselineFlag.EXPAND_FEATURES, "testConnectBaselineCPU")
+        if program("x86_64") is None:
+            raise refused(ErrorCode.NO_SUPPORT, f"virConnectBaselineCPU{to_install('x86_64')}")
+        from hostel.drivers.qemu.cpu.answers import Answers
+
+        with tempfile.TemporaryDirectory() as cache:  # it is asked once by each process
+            return Answers(Path(cache), list).connect_baseline_cpu(xml_cpus, flags)
 
     def connect_compare_hypervisor_cpu(
         self,
