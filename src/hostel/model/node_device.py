@@ -50,6 +50,9 @@ def read_node_device(xml: str, *, is_new: bool = False) -> NodeDevice:
     device = NodeDevice.parse(xml, "node_device_definition")
     if is_new:
         device.name = "new device"
+    for capability in device.capabilities:
+        if isinstance(capability, MediatedCapability):
+            capability.parent_address = None  # of a document it is not taken: it follows from the parent
     validate(device, is_new=is_new)
     complete(device)
     return device
@@ -95,7 +98,6 @@ def complete(device: NodeDevice) -> None:
             capability.features = [name for name in FEATURE_ORDER if name in capability.features]
         elif isinstance(capability, MediatedCapability):
             capability.iommu_group = capability.iommu_group or 0
-            capability.parent_address = None  # it follows from the parent
         elif isinstance(capability, ScsiHostCapability):
             capability.capabilities.sort(key=lambda each: isinstance(each, VirtualPorts))
             for each in capability.capabilities:
