@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from hostel.drivers.base import ConsoleStream, Hole
+from hostel.drivers.base.storage import piece_size
 from hostel.errors import ErrorCode, ErrorDomain, HostelError, VirtError
 from hostel.units import MiB
 from hostel.wire.rpc.connection import StreamData, StreamEnd, StreamFrames, StreamHole
@@ -32,10 +33,6 @@ class Stream(Protocol):
 
     def cut(self) -> None:
         """The connection is gone."""
-
-
-def _size(piece: bytes | memoryview | Hole) -> int:
-    return piece.length if isinstance(piece, Hole) else len(piece)
 
 
 class Inflow:
@@ -148,7 +145,7 @@ class Upload:
 
     def _put(self, piece: bytes | memoryview | Hole) -> None:
         if self._coming > 0:
-            self._coming -= _size(piece)
+            self._coming -= piece_size(piece)
             self.is_settling = self._coming <= 0
         self._inflow.put(piece)
 
@@ -189,7 +186,7 @@ class Upload:
             piece = self._inflow.get(_STALLED)
             if piece is None:
                 return
-            given += _size(piece)
+            given += piece_size(piece)
             yield piece
 
     def _settle(self) -> None:

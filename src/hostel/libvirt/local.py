@@ -22,6 +22,7 @@ from hostel.daemon.streaming import ATTACHING, FORCE
 from hostel.drivers.adapters import check_flags, uuid_text
 from hostel.drivers.autodestroy import end_all
 from hostel.drivers.base import ConsoleStream, DomainRef, Hole, VolumeRef
+from hostel.drivers.base.storage import piece_size
 from hostel.drivers.fault import fault
 from hostel.drivers.registry import Drivers
 from hostel.errors import ErrorCode, ErrorDomain, HostelError, VirtError
@@ -224,10 +225,6 @@ class Download:
             close()
 
 
-def _size(piece: bytes | Hole) -> int:
-    return piece.length if isinstance(piece, Hole) else len(piece)
-
-
 class _GaveUp(Exception):
     """The one who sends has aborted."""
 
@@ -275,7 +272,7 @@ class Upload:
                 return
             if isinstance(piece, _GaveUp):
                 raise piece
-            given += _size(piece)
+            given += piece_size(piece)
             yield piece
 
     def _add(self, piece: bytes | Hole) -> None:
@@ -283,7 +280,7 @@ class Upload:
         self._check()
         self._put(piece)
         if self._coming > 0:
-            self._coming -= _size(piece)
+            self._coming -= piece_size(piece)
             if self._coming <= 0:
                 self._settled.wait()
 

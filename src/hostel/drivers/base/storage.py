@@ -110,6 +110,11 @@ class Hole(NamedTuple):
     length: int
 
 
+def piece_size(piece: bytes | memoryview | Hole) -> int:
+    """How many bytes of a stream a piece stands for."""
+    return piece.length if isinstance(piece, Hole) else len(piece)
+
+
 class StorageDriver(Protocol):
     """Pools and volumes. Lookups raise ``NO_STORAGE_POOL`` and ``NO_STORAGE_VOL``; sizes are bytes."""
 

@@ -9,6 +9,7 @@ from typing import Final
 
 from hostel.block.node import BlockNode
 from hostel.drivers.base import Hole, Progress
+from hostel.drivers.base.storage import piece_size
 from hostel.drivers.fault import fault
 from hostel.drivers.storage.document import VOLUME_FORMATS, VolumeFacts
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
@@ -88,7 +89,7 @@ def upload(descriptor: int, name: str, source: Iterator[bytes | memoryview | Hol
         piece = next(source, None)
         if piece is None:
             break
-        size = _size(piece)
+        size = piece_size(piece)
         fitting = min(size, length - written) if length else size
         if isinstance(piece, Hole):
             _zero(descriptor, offset + written, fitting)
@@ -107,12 +108,8 @@ def expect_end(name: str, source: Iterator[bytes | memoryview | Hole], length: i
     Raises:
         VirtError: ``OPERATION_FAILED`` when there are more.
     """
-    if any(map(_size, source)):
+    if any(map(piece_size, source)):
         raise _too_long(name, length)
-
-
-def _size(piece: bytes | memoryview | Hole) -> int:
-    return piece.length if isinstance(piece, Hole) else len(piece)
 
 
 def _too_long(name: str, length: int) -> VirtError:
