@@ -21,7 +21,7 @@ from hostel.drivers.qemu.running import Calls, Running
 from hostel.drivers.qemu.saving import DUMP, migrate, wait_for_migration
 from hostel.drivers.qemu.status import Ending
 from hostel.errors import ErrorCode, ErrorDomain, QmpError, VirtError
-from hostel.model.domain.domain import Domain
+from hostel.model.domain.features import ring_size
 
 _FORMATS: Final = {
     DumpFormat.RAW: "elf", DumpFormat.KDUMP_ZLIB: "kdump-zlib", DumpFormat.KDUMP_LZO: "kdump-lzo",
@@ -100,15 +100,10 @@ class DumpCalls(Calls):
             raise fault(ErrorCode.CONFIG_UNSUPPORTED, what, ErrorDomain.QEMU)
         with self._running(domain) as machine:
             mode = flags & DirtyRateMode.DIRTY_BITMAP or flags & DirtyRateMode.DIRTY_RING
-            if mode == DirtyRateMode.DIRTY_RING and not _has_ring(machine.domain):
+            if mode == DirtyRateMode.DIRTY_RING and ring_size(machine.domain.features) is None:
                 what = "dirty-ring calculation mode requires dirty-ring feature enabled."
                 raise fault(ErrorCode.OPERATION_UNSUPPORTED, what, ErrorDomain.QEMU)
             machine.ask("calc-dirty-rate", **{"calc-time": seconds, "mode": _MODES[mode]})
-
-
-def _has_ring(domain: Domain) -> bool:
-    ring = domain.features.kvm.dirty_ring if domain.features is not None and domain.features.kvm is not None else None
-    return ring is not None and ring.state
 
 
 def _check(path: Path, format: int, flags: DumpFlag) -> None:

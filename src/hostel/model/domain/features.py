@@ -71,6 +71,12 @@ class Kvm(Element, tag="kvm", keep_open=True):
     dirty_ring: DirtyRing | None = child(DirtyRing, default=None)
 
 
+def ring_size(features: Features | None) -> int | None:
+    """How many entries the ring of dirty pages has; None where there is none."""
+    ring = features.kvm.dirty_ring if features is not None and features.kvm is not None else None
+    return ring.size if ring is not None and ring.state else None
+
+
 class XenPassthrough(Element, tag="passthrough"):
     """Passing devices through."""
 

@@ -36,7 +36,7 @@ from hostel.model.domain.clock import Clock, Timer
 from hostel.model.domain.devices.address import SpaprVioAddress
 from hostel.model.domain.devices.disk import DiskDevice
 from hostel.model.domain.domain import Domain, DomainType
-from hostel.model.domain.features import Features
+from hostel.model.domain.features import Features, ring_size
 from hostel.model.domain.os import BootDevice, Os
 from hostel.model.domain.platform import X86, Board, arch_of, board_of
 from hostel.units import MiB
@@ -208,13 +208,11 @@ def _memory_of_firmware(domain: Domain) -> list[str]:
 
 def _accelerator(domain: Domain) -> str:
     if domain.type == DomainType.KVM:
-        ring = (
-            domain.features.kvm.dirty_ring if domain.features is not None and domain.features.kvm is not None else None
-        )
-        return f"kvm,dirty-ring-size={ring.size}" if ring is not None and ring.state else "kvm"
+        size = ring_size(domain.features)
+        return "kvm" if size is None else f"kvm,dirty-ring-size={size}"
     tcg = domain.features.tcg if domain.features is not None else None
-    size = tcg.tb_cache.to_bytes() if tcg is not None and tcg.tb_cache is not None else None
-    return "tcg" if size is None else f"tcg,tb-size={size // MiB}"
+    cache = tcg.tb_cache.to_bytes() if tcg is not None and tcg.tb_cache is not None else None
+    return "tcg" if cache is None else f"tcg,tb-size={cache // MiB}"
 
 
 def _management(domain: Domain) -> list[str]:
