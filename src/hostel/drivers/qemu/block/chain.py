@@ -159,11 +159,14 @@ def drop_below(disk: Disk, over: int, base: int) -> list[Image]:
 
 
 def go_over(disk: Disk, image: Image) -> None:
-    """Make an image the disk's own top; it keeps what it stands on, and opens with what its own source says."""
+    """Make an image the disk's own top; it keeps what it stands on, and opens with what its own source says.
+
+    One with the number 0 gets none, as in a definition.
+    """
     driver = disk.driver = disk.driver or DiskDriver()
     policy = disk.source.startup_policy if disk.source is not None else None
     disk.type, disk.source, driver.type = image.type, image.source.copy(), image.format
-    disk.source.index = image.number
+    disk.source.index = image.number or None
     disk.source.startup_policy = policy
     disk.auth = disk.encryption = None
     disk.backing_store = image.below.copy() if image.below is not None else None
@@ -229,9 +232,7 @@ def replace_source(definition: Domain, target: str, old: str, image: Image, reso
         source = resolved(disk).source or disk.source
         if old not in (source.file, source.dev):
             return False
-        go_over(disk, image)
-        disk.source.index = None
-        disk.backing_store = untold(image.below)
+        go_over(disk, image._replace(number=0, below=untold(image.below)))
         return True
     return False
 

@@ -59,8 +59,7 @@ def create_image(image: Image, size: int, find: FindSecret | None = None, *, bac
 def _encryption(image: Image, find: FindSecret | None) -> Iterator[tuple[str, dict[str, str]]]:
     """The format that is made, and the options by which it is encrypted, where it is."""
     wanted = image.source.encryption
-    if wanted is None or find is None:
-        assert wanted is None
+    if wanted is None:
         yield image.format, {}
         return
     if wanted.format_name != "luks" or image.format not in ("raw", "qcow2"):
@@ -71,6 +70,7 @@ def _encryption(image: Image, find: FindSecret | None) -> Iterator[tuple[str, di
         raise fault(ErrorCode.CONFIG_UNSUPPORTED, what, ErrorDomain.QEMU)
     from hostel.drivers.storage.encryption import options_of
 
+    assert find is not None
     prefix = "" if image.format == "raw" else "encrypt."
     with options_of(wanted, find, prefix) as options:
         if image.format == "raw":

@@ -80,8 +80,6 @@ def _put(document: Domain, wanted: Mapping[str, Image]) -> None:
         found = wanted.get(disk.target.dev)
         if found is not None:
             go_over(disk, found)
-            if disk.source is not None:
-                disk.source.index = None
 
 
 def free(top: Image, suffix: str) -> str:

@@ -213,9 +213,7 @@ def _rewrite(catalog: Catalog, dev: str, overlay: str, base: str) -> None:
                         source = disk.source.copy()
                         source.file = base
                         below = Image(0, disk.type, source, _format(base), None)
-                    go_over(disk, below._replace(below=untold(below.below)))
-                    if disk.source is not None:
-                        disk.source.index = None
+                    go_over(disk, below._replace(number=0, below=untold(below.below)))
                     changed = True
         if changed:
             catalog.put(snapshot)

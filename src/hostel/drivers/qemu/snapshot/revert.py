@@ -216,8 +216,6 @@ def _with_excluded(document: Domain, snapshot: Snapshot, before: Domain | None) 
             if top is not None:
                 go_over(disk, top._replace(number=0, below=untold(top.below)))
                 disk.auth, disk.encryption = held.auth, held.encryption
-                if disk.source is not None:
-                    disk.source.index = None
     return document
 
 

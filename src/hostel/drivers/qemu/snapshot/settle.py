@@ -184,8 +184,6 @@ def _adopt(calls: SnapshotCalls, external: list[SnapshotDisk], name: str) -> boo
                 image = Image(0, wanted.type or SourceType.FILE, wanted.source, _format(wanted), None)
                 below = untold(over(before[wanted.name], image).backing_store)
                 go_over(disk, image._replace(below=below))
-                if disk.source is not None:
-                    disk.source.index = None
                 changed = True
     if changed:
         calls.define(definition)
