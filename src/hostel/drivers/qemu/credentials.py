@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable
 from pathlib import Path
 
-from hostel.drivers.qemu.command.objects import Needed
 from hostel.drivers.qemu.machines import invalid
 from hostel.drivers.qemu.running import Running
 from hostel.drivers.qemu.settings import TlsSettings
 from hostel.model.authentication import SecretReference
-
-Reveal = Callable[[Needed], bytes]  # finds the value of a secret
 
 
 def check_folder(settings: TlsSettings, what: str, end: str, kind: str) -> None:
@@ -34,7 +30,7 @@ def check_folder(settings: TlsSettings, what: str, end: str, kind: str) -> None:
         )
 
 
-def give(machine: Running, name: str, settings: TlsSettings, end: str, reveal: Reveal) -> None:
+def give(machine: Running, name: str, settings: TlsSettings, end: str) -> None:
     """Give QEMU certificates under a name, and the passphrase of their key by its monitor.
 
     Raises:
@@ -44,7 +40,7 @@ def give(machine: Running, name: str, settings: TlsSettings, end: str, reveal: R
     take(machine, name)  # those of what ended without us
     if settings.secret:
         passphrase = _passphrase(name)
-        found = reveal(Needed(passphrase, SecretReference(uuid=settings.secret), "tls"))
+        found = machine.find_secret(SecretReference(uuid=settings.secret), "tls")
         value = {"data": base64.b64encode(found).decode(), "format": "base64"}
         machine.ask("object-add", id=passphrase, **{"qom-type": "secret", **value})
         given["passwordid"] = passphrase

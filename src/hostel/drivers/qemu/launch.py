@@ -330,17 +330,13 @@ class Launcher:
             certificates=self.certificates(), settings=settings,
         )  # fmt: skip
 
-    def reveal(self, needed: Needed) -> bytes:
-        """A secret's value, for QEMU's monitor.
+    def find_secret(self, reference: SecretReference, usage: str) -> bytes:
+        """A secret's value.
 
         Raises:
             VirtError: there is no such secret, it has no value, or it is for something else.
         """
-        return value_of(needed, self._secrets)
-
-    def find_secret(self, reference: SecretReference, usage: str) -> bytes:
-        """A secret's value, as :meth:`reveal`."""
-        return self.reveal(Needed("", reference, usage))
+        return value_of(Needed("", reference, usage), self._secrets)
 
     def give_secrets(self, wanted: Iterable[Needed], context: Context) -> list[Path]:
         """Write the values that QEMU reads, each into a file of its owner's alone; returns the files.

@@ -164,7 +164,7 @@ class Running:
         self._is_changed = True
 
     def find_secret(self, reference: SecretReference, usage: str) -> bytes:
-        """The value of a secret, for an image of the machine's.
+        """The value of a secret that the machine needs.
 
         Raises:
             VirtError: there is no such secret, it has no value, or it is for something else.

@@ -194,8 +194,7 @@ class BackupCalls(Calls):
             is_begun = False
             try:
                 reuse = bool(flags & BackupBeginFlag.REUSE_EXTERNAL)
-                name, reveal = suffix or str(int(time.time())), self._launcher.reveal
-                begin(machine, backup, actions, name, reuse=reuse, reveal=reveal)
+                begin(machine, backup, actions, suffix or str(int(time.time())), reuse=reuse)
                 is_begun = True
             finally:
                 if checkpoint is not None:

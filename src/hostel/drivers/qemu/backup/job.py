@@ -36,15 +36,7 @@ _PORT: Final = "10809"
 _TLS: Final = "objlibvirt_backup_tls0"
 
 
-def begin(
-    machine: Running,
-    backup: Backup,
-    checkpoint: list[dict[str, Any]],
-    suffix: str,
-    *,
-    reuse: bool,
-    reveal: credentials.Reveal,
-) -> None:
+def begin(machine: Running, backup: Backup, checkpoint: list[dict[str, Any]], suffix: str, *, reuse: bool) -> None:
     """Begin a backup, and a checkpoint at the same moment.
 
     Raises:
@@ -70,7 +62,7 @@ def begin(
         for (disk, item), job in zip(chosen, jobs, strict=True):
             actions += _disk_actions(machine, disk, item, job, sizes, is_pull=is_pull, reuse=reuse)
         if is_pull and backup.server is not None:
-            _serve(machine, backup.server, reveal)
+            _serve(machine, backup.server)
         machine.ask("transaction", actions=actions)
         for (_, item), job in zip(chosen, jobs, strict=True):
             if is_pull:
@@ -191,7 +183,7 @@ def _is_sound(node: dict[str, Any], name: str | None) -> bool:
     )
 
 
-def _serve(machine: Running, server: BackupServer, reveal: credentials.Reveal) -> None:
+def _serve(machine: Running, server: BackupServer) -> None:
     if server.transport == "unix":
         if not server.socket:
             raise fault(ErrorCode.XML_ERROR, "a server on a unix socket needs <server socket='…'>", ErrorDomain.DOMAIN)
@@ -202,7 +194,7 @@ def _serve(machine: Running, server: BackupServer, reveal: credentials.Reveal) -
     if server.tls:
         settings = machine.settings.backup
         credentials.check_folder(settings, "backup", "server", "backup")
-        credentials.give(machine, _TLS, settings, "server", reveal)
+        credentials.give(machine, _TLS, settings, "server")
     machine.ask("nbd-server-start", addr=address, **({"tls-creds": _TLS} if server.tls else {}))
 
 

@@ -178,7 +178,7 @@ class Incoming:
         return None if tunnelled else self._uri
 
     def _tune(self, machine: Running) -> None:
-        tls = encryption.give(machine, self._flags, self._params, "server", self._launcher.reveal)
+        tls = encryption.give(machine, self._flags, self._params, "server")
         apply(machine, self._told._replace(parameters={**self._told.parameters, **tls}))
         self._can = cookies.capabilities(machine)
 

@@ -37,9 +37,7 @@ def check_names(flags: MigrateFlag, params: Parameters, where: str, disks: str |
         raise fault(ErrorCode.OPERATION_UNSUPPORTED, what, ErrorDomain.QEMU)
 
 
-def give(
-    machine: Running, flags: MigrateFlag, params: Parameters, end: str, reveal: credentials.Reveal
-) -> dict[str, str]:
+def give(machine: Running, flags: MigrateFlag, params: Parameters, end: str) -> dict[str, str]:
     """Give QEMU certificates where a migration is to have them; the parameters of the migration, without them too.
 
     Args:
@@ -47,7 +45,6 @@ def give(
         flags: as the client gave them.
         params: likewise.
         end: ``client`` at the source, ``server`` at the destination.
-        reveal: finds the value of a secret.
 
     Raises:
         VirtError: there are none, or QEMU cannot read them; ``NO_SECRET``: their key's passphrase is not known.
@@ -56,7 +53,7 @@ def give(
         return PLAIN
     settings = machine.settings.migrate
     credentials.check_folder(settings, "host migration", end, "migrate")
-    credentials.give(machine, CREDENTIALS, settings, end, reveal)
+    credentials.give(machine, CREDENTIALS, settings, end)
     return {"tls-creds": CREDENTIALS, "tls-hostname": text(params, TLS_DESTINATION) or ""}
 
 

@@ -322,7 +322,7 @@ class Outgoing:
         if speed > _MOST_MIB:
             raise fault(ErrorCode.OVERFLOW, f"bandwidth must be less than {_MOST_MIB}", ErrorDomain.QEMU)
         limited = {**told.parameters, "max-bandwidth": speed * _MIB or UNLIMITED}
-        limited |= encryption.give(machine, self._flags, self._params, "client", self._launcher.reveal)
+        limited |= encryption.give(machine, self._flags, self._params, "client")
         apply(machine, told._replace(parameters=limited))
 
     def _copy(self, machine: Running, disks: list[Disk]) -> None:
