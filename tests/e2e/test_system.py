@@ -44,16 +44,21 @@ echo "of the session: $(HOME=$1 "$PYTHON" -m hostel virsh -q list --all)"
 """
 
 
-def test_root_the_daemon_and_real_virsh_have_the_same_machines(tmp_path: Path) -> None:
-    (tmp_path / "disk.img").write_bytes(guest.image(label="system", mode=guest.Mode.WAIT).ljust(1 << 20, b"\0"))
-    (tmp_path / "guest.xml").write_text(domain_xml(tmp_path, disk(tmp_path / "disk.img")))
+def lines_of(script: str, folder: Path, xml: str) -> list[str]:
+    """What a script prints that has the host's places for itself, and an image and a document in a folder."""
+    (folder / "disk.img").write_bytes(guest.image(label="system", mode=guest.Mode.WAIT).ljust(1 << 20, b"\0"))
+    (folder / "guest.xml").write_text(xml)
     usual = {name: value for name, value in os.environ.items() if not name.startswith(("HOSTEL_", "XDG_"))}
     done = subprocess.run(
-        ["unshare", "--mount", "sh", "-c", SCRIPT, "sh", str(tmp_path)],
+        ["unshare", "--mount", "sh", "-c", script, "sh", str(folder)],
         capture_output=True, text=True, timeout=120, check=False, env={**usual, "PYTHON": sys.executable},
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.splitlines() == [
+    return done.stdout.splitlines()
+
+
+def test_root_the_daemon_and_real_virsh_have_the_same_machines(tmp_path: Path) -> None:
+    assert lines_of(SCRIPT, tmp_path, domain_xml(tmp_path, disk(tmp_path / "disk.img"))) == [
         "in process: running",
         "/var/lib/hostel/config/qemu/guest.xml",
         "real virsh: running",
@@ -89,16 +94,8 @@ ls /run/hostel/qemu/given
 
 
 def test_machines_of_the_host_are_a_user_of_their_own(tmp_path: Path) -> None:
-    (tmp_path / "disk.img").write_bytes(guest.image(label="system", mode=guest.Mode.WAIT).ljust(1 << 20, b"\0"))
     image = Path("/var/lib/hostel/images/disk.img")
-    (tmp_path / "guest.xml").write_text(domain_xml(Path("/run"), disk(image)))
-    usual = {name: value for name, value in os.environ.items() if not name.startswith(("HOSTEL_", "XDG_"))}
-    done = subprocess.run(
-        ["unshare", "--mount", "sh", "-c", OWNED, "sh", str(tmp_path)],
-        capture_output=True, text=True, timeout=120, check=False, env={**usual, "PYTHON": sys.executable},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.splitlines() == [
+    assert lines_of(OWNED, tmp_path, domain_xml(Path("/run"), disk(image))) == [
         "running: 64055:64055",
         f"{image} 64055:64055",
         "/run/hostel 711",
