@@ -5,10 +5,8 @@ from __future__ import annotations
 import contextlib
 import errno
 import functools
-import grp
 import hashlib
 import os
-import pwd
 import re
 import stat
 from collections.abc import Callable, Iterator, Sequence
@@ -22,6 +20,7 @@ from hostel.drivers.qemu.lockmanager import failing
 from hostel.drivers.qemu.lockmanager import sanlock_library as library
 from hostel.drivers.qemu.lockmanager.manager import Claim, Owner
 from hostel.drivers.qemu.lockmanager.sanlock_library import SanlockError
+from hostel.drivers.qemu.ownership.user import group_id, user_id
 from hostel.drivers.store import Directories
 from hostel.drivers.tool import find, run
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
@@ -71,22 +70,18 @@ class SanlockSettings(NamedTuple):
             file.text("disk_lease_dir", _FOLDER),
             file.number("host_id", 0),
             file.number("io_timeout", 0),
-            _number(file, "user", lambda name: pwd.getpwnam(name).pw_uid),
-            _number(file, "group", lambda name: grp.getgrnam(name).gr_gid),
+            _number(file, "user", user_id),
+            _number(file, "group", group_id),
         )
 
 
 def _number(file: ConfFile, kind: str, look_up: Callable[[str], int]) -> int:
-    """Who is named, as a number: a name, or ``+`` and a number, or a number that is nobody's name."""
+    """Who is named, as a number; -1 where nobody is."""
     name = file.text(kind, "")
-    if not name:
-        return -1
-    with contextlib.suppress(KeyError):
-        if not name.startswith("+"):
-            return look_up(name)
-    if not name.removeprefix("+").isdecimal():
-        raise file.wrong(f"{file.path}: there is no {kind} '{name}'")
-    return int(name.removeprefix("+"))
+    try:
+        return look_up(name) if name else -1
+    except VirtError as error:
+        raise file.wrong(f"{file.path}: there is no {kind} '{name}'") from error
 
 
 class Sanlock:
