@@ -179,8 +179,12 @@ class Running:
         Raises:
             VirtError: there is no such secret, or QEMU refused.
         """
-        from hostel.drivers.qemu.command.objects import disk_objects, passphrases, secrets, specs
+        from hostel.drivers.qemu.command.objects import disk_objects, names_objects, passphrases, secrets, specs
+        from hostel.drivers.qemu.private import unlink
 
+        if not names_objects(disk):
+            yield
+            return
         assert self._launcher is not None
         context = self._launcher.context(self.domain, self.run)
         objects = list(specs(disk_objects(disk, context)))
@@ -190,8 +194,7 @@ class Running:
                 self.ask("object-add", **properties)
             yield
         finally:
-            for path in given:
-                path.unlink(missing_ok=True)
+            unlink(given)
 
     @contextlib.contextmanager
     def written_by_qemu(self, name: str) -> Iterator[Path]:

@@ -145,6 +145,12 @@ def reservation_helper(run: Path) -> dict[str, Any]:
     return {"qom-type": "pr-manager-helper", "id": SHARED_HELPER, "path": str(run / SOCKET)}
 
 
+def names_objects(disk: Disk) -> bool:
+    """Whether a disk's nodes name objects; where they do not, :func:`disk_objects` has none."""
+    named = any(source.reservations or source.fdgroup is not None or source.tls for _, source, _ in images(disk))
+    return named or next(secrets(disk), None) is not None
+
+
 def disk_objects(disk: Disk, context: Context) -> list[str]:
     """The objects that a disk's nodes name.
 
