@@ -2,6 +2,8 @@
 
 Each line is laid out with all its numbers at full width and with what belongs to either kind of line, four bytes at a
 time; then what a line does not have (leading zeroes, the other kind's text) is left out of all of them in one step.
+Where all lines have each thing at the same place, as most have whose columns grow, the numbers are put into copies of
+one line, and there is nothing to leave out.
 """
 
 from __future__ import annotations
@@ -53,6 +55,9 @@ def render(
     parts: Sequence[Part], columns: Sequence[Numbers], kinds: NDArray[np.bool_], scratch: Scratch
 ) -> NDArray[np.uint8]:
     """Write a line for each row of the columns, which all have the length of ``kinds``, a line's kind each."""
+    layout = _layout(parts, columns)
+    if layout is not None:
+        return _fill(layout, len(kinds))
     pieces = [piece for part in parts for piece in _pieces(part, columns, kinds)]
     text, kept = scratch.take(len(kinds), sum(piece.words for piece in pieces))
     at = 0
@@ -62,6 +67,63 @@ def render(
         kept[:, at:end] = piece.kept
         at = end
     return text.view(np.uint8)[kept.view(np.bool_)]
+
+
+class _Field(NamedTuple):
+    """Characters at the same place of each line: where they begin, and what each line has there."""
+
+    at: int
+    text: NDArray[Any]
+
+
+class _Layout(NamedTuple):
+    """Lines of one length: what they have in common, and where they differ."""
+
+    common: bytes
+    fields: list[_Field]
+
+
+def _layout(parts: Sequence[Part], columns: Sequence[Numbers]) -> _Layout | None:
+    """What lines look like that all have each thing at the same place; None where they have not."""
+    common, fields = b"", list[_Field]()
+    for part in parts:
+        if part.other is not None:
+            return None
+        common += part.text
+        if part.column is None:
+            continue
+        values = columns[part.column]
+        low, high = (
+            f"{int(value):{'#x' if part.base == 16 and value else 'd'}}" for value in (values.min(), values.max())
+        )
+        if len(low) != len(high):
+            return None
+        if low != high:
+            digits = len(low) - (2 if part.base == 16 else 0)
+            fields += _places(values, digits, part.base, len(common) + len(low))
+        common += low.encode().ljust(part.width)
+    return _Layout(common, fields)
+
+
+def _places(values: Numbers, digits: int, base: int, end: int) -> Iterator[_Field]:
+    """Numbers of so many digits that end in the column ``end``: four digits at a time, the lowest first."""
+    step = np.uint64(base**4)
+    while digits > 4:
+        above = values // step
+        end, digits = end - 4, digits - 4
+        yield _Field(end, _quads(base)[(values - above * step).astype(np.intp)])
+        values = above
+    yield _Field(end - digits, _leading(base, digits)[values.astype(np.intp)])
+
+
+def _fill(layout: _Layout, rows: int) -> NDArray[np.uint8]:
+    """So many copies of a line, with what differs put in."""
+    lines = np.empty((rows, len(layout.common)), dtype=np.uint8)
+    lines[:] = np.frombuffer(layout.common, dtype=np.uint8)
+    for at, text in layout.fields:
+        place = np.dtype({"names": ["text"], "formats": [text.dtype], "offsets": [at], "itemsize": lines.shape[1]})
+        lines.view(place)["text"][:, 0] = text
+    return lines.reshape(-1)
 
 
 class _Piece(NamedTuple):
@@ -156,6 +218,13 @@ def _quads(base: int) -> NDArray[Any]:
     """All numbers of four digits as text, each a word."""
     form = "%04x" if base == 16 else "%04d"
     return np.frombuffer("".join(form % value for value in range(base**4)).encode(), dtype=_WORD)
+
+
+@cache
+def _leading(base: int, digits: int) -> NDArray[Any]:
+    """All numbers of up to so many digits, four at most, each as text of that many."""
+    quads = _quads(base)[: base**digits].copy().view("S1").reshape(-1, 4)
+    return quads[:, 4 - digits :].copy().view(f"S{digits}").reshape(-1)
 
 
 @cache

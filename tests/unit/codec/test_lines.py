@@ -43,3 +43,16 @@ def test_a_number_wider_than_its_field_is_whole() -> None:
     columns = [np.array([0x123456789], np.uint64)]
     lines = render([Part(column=0, base=16, width=4), Part(b"|")], columns, np.array([True]), Scratch())
     assert lines.tobytes() == b"0x123456789|"
+
+
+@pytest.mark.parametrize("digits", range(1, 20))
+@pytest.mark.parametrize("base", [10, 16])
+def test_lines_of_one_length_are_what_format_writes(base: int, digits: int) -> None:
+    rng = random.Random(f"{base} {digits}")
+    low = min(base ** (digits - 1), 1 << 63)
+    values = [low, *(rng.randrange(low, min(low * base, 1 << 64)) for _ in range(100)), min(low * base, 1 << 64) - 1]
+    columns = [np.array(column, np.uint64) for column in (values, [7] * len(values))]
+    parts = (Part(b"at ", 0, base=base, width=18), Part(b" of ", 1), Part(b"!\n"))
+    kinds = np.array([rng.random() < 0.5 for _ in values])
+    expected = "".join(f"at {format(value, '#x' if base == 16 else 'd').ljust(18)} of 7!\n" for value in values)
+    assert render(parts, columns, kinds, Scratch()).tobytes().decode() == expected
