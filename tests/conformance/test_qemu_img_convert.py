@@ -7,7 +7,6 @@ import os
 import random
 import re
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -321,18 +320,6 @@ def test_progress_begins_and_ends_as_the_real_one(sources: Twins) -> None:
         assert result.out.startswith("    (0.00/100%)\r")
         assert result.out.endswith("    (100.00/100%)\r\n")
     assert sources.same("convert -q -p -O qcow2 raw target").out == ""
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 2 MiB."""
-    folder = tmp_path / "full"
-    folder.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", folder], capture_output=True)
-    if mounted.returncode:
-        pytest.skip("mounting needs root")
-    yield folder
-    subprocess.run(["umount", folder], check=True)
 
 
 @pytest.mark.parametrize("options", ["-O raw", "-O qcow2", "-c -O qcow2"])

@@ -160,3 +160,24 @@ def test_a_key_from_the_home_folder_is_enough_and_none_is_not(server: SshServer,
     done = run(server, *OURS, "qemu-img", "info", server.url(disk), SSH_AUTH_SOCK="", HOME=str(tmp_path))
     assert done.returncode == 1
     assert "failed to authenticate using publickey authentication" in done.stderr
+
+
+@pytest.mark.requires_tool("qemu-io")
+def test_a_write_that_fails_there_fails_here(server: SshServer, small_disk: Path) -> None:
+    image = small_disk / "disk.raw"
+    with image.open("wb") as file:
+        file.truncate(8 * MIB)
+    words = ["qemu-io", "-f", "raw", "-c", "write -P 7 0 3M", "-c", "flush", server.url(image)]
+    ours, theirs = run(server, *OURS, *words), run(server, *words)
+    assert (ours.returncode, ours.stdout, ours.stderr) == (theirs.returncode, theirs.stdout, theirs.stderr)
+    assert ours.returncode == 1
+
+
+@pytest.mark.requires_tool("qemu-io")
+def test_many_small_writes_are_each_answered(server: SshServer, tmp_path: Path) -> None:
+    image = tmp_path / "disk.raw"
+    image.write_bytes(bytes(MIB))
+    writes = [word for index in range(250) for word in ("-c", f"write -q -P {index} {index * 4096} 4096")]
+    done = run(server, *OURS, "qemu-io", "-f", "raw", *writes, server.url(image))
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert image.read_bytes() == b"".join(bytes([index]) * 4096 for index in range(250)) + bytes(6 * 4096)

@@ -8,22 +8,22 @@ import hashlib
 import hmac
 import os
 import socket
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from hostel.block.protocols.ssh.session import Sftp
 from hostel.errors import BlockError, UnsupportedFeature
+from hostel.wire.sftp.protocol import OpenFlag
 
 if TYPE_CHECKING:
     import paramiko
 
 _TIMEOUT: Final = 60.0  # seconds for any answer
-_PART: Final = 32 * 1024  # bytes of one request; every server takes as many
-_UNDER_WAY: Final = 64  # requests
 _KNOWN_HOSTS: Final = "~/.ssh/known_hosts"
 _ALL_KNOWN_HOSTS: Final = "/etc/ssh/ssh_known_hosts"
 _CONFIGURATION: Final = "~/.ssh/config"
 USUAL_PORT: Final = 22
-_EXTENDED: Final = 200  # the protocol's SSH_FXP_EXTENDED
-_FSYNC: Final = "fsync@openssh.com"
+_NEW_FILE: Final = 0o644  # its permissions, as QEMU asks for them
 
 
 class HostKeyCheck(NamedTuple):
@@ -66,14 +66,14 @@ class RemoteFile:
             ) from None
         self._paramiko = paramiko
         self._place = place
-        self.can_sync = True
         with contextlib.ExitStack() as opened:
             self._transport = self._connect()
             opened.callback(self._transport.close)
             self._check_host()
             self._log_in()
             self._sftp = self._open_sftp()
-            self._file = self._open(writable=writable, creating=creating)
+            self.can_sync = True
+            self._handle = self._open(writable=writable, creating=creating)
             self.size = self._status_size()
             self._closing = opened.pop_all()
 
@@ -222,60 +222,48 @@ class RemoteFile:
         usual = [f"~/.ssh/id_{kind}" for kind in ("ed25519", "ecdsa", "rsa")]
         return [os.path.expanduser(name) for name in [*found, *usual]]
 
-    def _open_sftp(self) -> paramiko.SFTPClient:
+    def _open_sftp(self) -> Sftp:
         try:
-            sftp = self._paramiko.SFTPClient.from_transport(self._transport)
+            channel = self._transport.open_session(timeout=_TIMEOUT)
+            channel.settimeout(_TIMEOUT)
+            channel.invoke_subsystem("sftp")
+            return Sftp(channel)
         except (self._paramiko.SSHException, OSError, EOFError) as error:
             raise BlockError(f"failed to create sftp handle: {error}", errno=errno.EINVAL) from None
-        assert sftp is not None
-        channel = sftp.get_channel()
-        assert channel is not None
-        channel.settimeout(_TIMEOUT)
-        return sftp
 
-    def _open(self, *, writable: bool, creating: bool) -> paramiko.SFTPFile:
+    def _open(self, *, writable: bool, creating: bool) -> bytes:
         path = self._place.path
-        mode = "w+b" if creating else "r+b" if writable else "rb"
+        flags = OpenFlag.READ | OpenFlag.WRITE if writable or creating else OpenFlag.READ
+        if creating:
+            flags |= OpenFlag.CREAT | OpenFlag.TRUNC
         try:
-            file = self._sftp.open(path, mode)
-        except (self._paramiko.SSHException, OSError, EOFError) as error:
-            raise BlockError(f"failed to open remote file '{path}': {_reason(error)}", errno=errno.EINVAL) from None
-        file.set_pipelined(True)
-        return file
+            return self._sftp.open(path, flags, _NEW_FILE if creating else None)
+        except BlockError as error:
+            raise BlockError(f"failed to open remote file '{path}': {error}", errno=errno.EINVAL) from None
 
     def _status_size(self) -> int:
         try:
-            return int(self._file.stat().st_size or 0)
-        except (self._paramiko.SSHException, OSError, EOFError) as error:
-            raise BlockError(f"failed to read file attributes: {_reason(error)}", errno=errno.EINVAL) from None
+            return self._sftp.size(self._handle)
+        except BlockError as error:
+            raise BlockError(f"failed to read file attributes: {error}", errno=errno.EINVAL) from None
 
     def read(self, offset: int, buf: memoryview) -> None:
         """Fill ``buf`` from ``offset``, all of it within the file; many requests are under way at once.
 
         Raises:
-            BlockError: EIO.
+            BlockError: the host refuses, or is gone.
         """
-        with self._reported("read"):
-            for start in range(0, len(buf), _PART * _UNDER_WAY):
-                end = min(start + _PART * _UNDER_WAY, len(buf))
-                parts = [(position, min(_PART, end - position)) for position in range(start, end, _PART)]
-                answers = self._file.readv([(offset + position, length) for position, length in parts])
-                for (position, length), data in zip(parts, answers, strict=True):
-                    if len(data) != length:
-                        raise BlockError("read failed: the remote file is shorter than it was", errno=errno.EIO)
-                    buf[position : position + length] = data
+        with _reported("read"):
+            self._sftp.read(self._handle, offset, buf)
 
     def write(self, offset: int, data: memoryview) -> None:
-        """Write all of ``data``.
+        """Write all of ``data``; returns when the host has said that it has it.
 
         Raises:
-            BlockError: EIO.
+            BlockError: the host refuses, or is gone.
         """
-        with self._reported("write"):
-            self._file.seek(offset)
-            self._file.write(bytes(data))
-            # Answers to what is written without waiting for each are collected with the next question.
-            self._file.stat()
+        with _reported("write"):
+            self._sftp.write(self._handle, offset, data)
         self.size = max(self.size, offset + len(data))
 
     def truncate(self, size: int) -> None:
@@ -284,8 +272,8 @@ class RemoteFile:
         Raises:
             BlockError: the host refuses.
         """
-        with self._reported("truncate"):
-            self._file.truncate(size)
+        with _reported("truncate"):
+            self._sftp.set_size(self._handle, size)
         self.size = size
 
     def sync(self) -> bool:
@@ -294,35 +282,29 @@ class RemoteFile:
         Raises:
             BlockError: it failed.
         """
+        self.can_sync = self._sftp.can_sync
         if self.can_sync:
-            with self._reported("flush"):
-                try:
-                    sftp: Any = self._sftp  # which has no method for it
-                    sftp._request(_EXTENDED, _FSYNC, self._file.handle)
-                except OSError as error:
-                    if "unsupported" not in str(error).lower():
-                        raise
-                    self.can_sync = False
+            with _reported("flush"):
+                self._sftp.sync(self._handle)
         return self.can_sync
-
-    @contextlib.contextmanager
-    def _reported(self, what: str) -> Any:
-        try:
-            yield
-        except BlockError:
-            raise
-        except (self._paramiko.SSHException, OSError, EOFError) as error:
-            code = error.errno if isinstance(error, OSError) and error.errno else errno.EIO
-            raise BlockError(f"{what} failed: {_reason(error)}", errno=code) from None
 
     def close(self) -> None:
         """Close the file and the connection.
 
         Raises:
-            BlockError: what was written last was not taken.
+            BlockError: the host says that it failed.
         """
-        with self._closing, self._reported("write"):
-            self._file.close()
+        with self._closing, _reported("close"):
+            self._sftp.close(self._handle)
+
+
+@contextlib.contextmanager
+def _reported(what: str) -> Iterator[None]:
+    """Say with an error what it was that failed."""
+    try:
+        yield
+    except BlockError as error:
+        raise BlockError(f"{what} failed: {error}", errno=error.errno) from None
 
 
 def _digest(key: paramiko.PKey, kind: str) -> str:
@@ -334,9 +316,3 @@ def _fingerprint(key: paramiko.PKey) -> str:
 
     digest = hashlib.sha256(key.asbytes()).digest()
     return "SHA256:" + base64.b64encode(digest).decode().rstrip("=")
-
-
-def _reason(error: BaseException) -> str:
-    if isinstance(error, OSError) and error.errno:
-        return os.strerror(error.errno)
-    return str(error) or type(error).__name__
