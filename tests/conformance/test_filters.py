@@ -143,6 +143,18 @@ def test_quorum_reads_what_most_copies_have(pair: list[Path], more: str) -> None
         "driver=raw,file.driver=blkdebug,file.inject-error.0.event=never,file.image.filename=a",
         "driver=copy-on-read,file.driver=raw,file.file.filename=missing",
         "driver=null-co,latency-ns=-1",
+        "driver=raw,discard=ignore,detect-zeroes=unmap,file.filename=a",
+        "driver=raw,file.driver=file,file.filename=a,file.discard=off,file.detect-zeroes=unmap",
+        "driver=raw,file.driver=null-co,file.discard=off,file.detect-zeroes=unmap",
+        "driver=qcow2,discard=ignore,detect-zeroes=unmap,file.filename=missing",
+        "driver=qcow2,file.filename=top,backing.discard=off,backing.detect-zeroes=unmap",
+        "driver=blkdebug,discard=off,detect-zeroes=unmap,image.filename=a",
+        "driver=raw,file.filename=a,file.read-only=on",
+        "driver=raw,file.filename=a,read-only=on",
+        "driver=qcow2,file.driver=raw,file.read-only=on,file.file.filename=top",
+        "driver=blkdebug,image.filename=a,image.read-only=on",
+        "driver=qcow2,file.filename=top,file.force-share=on",
+        "driver=raw,node-name=x,file.node-name=x,file.filename=a",
     ],
 )
 def test_mistakes_are_answered_alike(pair: list[Path], options: str) -> None:
@@ -172,3 +184,30 @@ def test_a_null_disk(pair: list[Path]) -> None:
     options = "driver=null-co,size=1M,read-zeroes=on"
     lines = commands("length", "write 0 64k", "read -P 0 0 64k", "discard 0 64k", "flush")
     assert both(pair, "--image-opts", *lines, options)[0] == 0
+
+
+def test_zeroes_are_detected_where_the_node_discards(pair: list[Path]) -> None:
+    lines = commands("write -P 7 0 64k", "write -P 0 0 64k", "map", "read -P 0 0 64k")
+    for options in ("discard=unmap,detect-zeroes=unmap", "detect-zeroes=unmap", "discard=off,detect-zeroes=on"):
+        assert both(pair, "--image-opts", *lines, f"driver=qcow2,file.filename=base,{options}")[0] == 0
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["info", "bench -c 1", "map", "check", "rebase -u -b base -F qcow2", "snapshot -c s", "commit", "compare top"],
+)
+def test_zeroes_give_no_space_back_unless_the_tool_lets_them(pair: list[Path], command: str) -> None:
+    verb, *words = command.split()
+    options = "driver=qcow2,file.filename=top,detect-zeroes=unmap"
+    refused = [run(directory, "qemu-img", verb, *words, "--image-opts", options) for directory in pair]
+    assert refused[1] == refused[0]
+    assert ("setting detect-zeroes to unmap is not allowed" in refused[1][2]) is (verb not in ("commit", "compare"))
+
+
+def test_what_stands_on_a_format_is_called_by_its_options(pair: list[Path]) -> None:
+    options = "driver=qcow2,file.driver=raw,file.file.filename=base"
+    answers = [run(directory, "qemu-img", "info", "--image-opts", options)[1].splitlines()[0] for directory in pair]
+    assert answers[1] == answers[0]
+    options = "driver=quorum,vote-threshold=1,children.0.driver=null-co,children.1.driver=null-co"
+    answers = [run(directory, "qemu-img", "info", "--image-opts", options)[1].splitlines()[0] for directory in pair]
+    assert answers[1] == answers[0]

@@ -64,7 +64,7 @@ def ours(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Serving]:
     create.create(create.plan(path, request.param, SIZE))
     with graph.open(path, request.param, read_only=False) as node:
         fill(node)
-        export = NbdExport(node, shared=True, unmap=True, description="ours", allocation_depth=True)
+        export = NbdExport(node, shared=True, description="ours", allocation_depth=True)
         with serving(tmp_path, export) as server:
             yield server
 

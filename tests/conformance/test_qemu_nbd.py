@@ -151,6 +151,8 @@ def uri(sock: str = "nbd.sock", export: str = "") -> str:
         "-k {folder}/s -f foo a.raw",
         "-k {folder}/s --image-opts driver=raw",
         "-k {folder}/s --image-opts -f raw driver=raw",
+        "-k {folder}/s --image-opts driver=raw,file.filename=a.raw,detect-zeroes=unmap",
+        "-k {folder}/s --discard=unmap --image-opts driver=raw,file.filename=a.raw,discard=off,detect-zeroes=unmap",
         "-k {folder}/s -f raw -o 3145728 a.raw",
         "-k {folder}/s -f raw -l foo a.raw",
         "-k {folder}/s -f qcow2 -l nosuch a.qcow2",
@@ -378,6 +380,27 @@ def test_discard_and_detected_zeroes_give_space_back(folder: Path) -> None:
         run(["qemu-io", "-f", "raw", "-c", "write -q -P 0 512k 512k", uri()])
         assert os.stat("a.raw").st_blocks < trimmed < full
     assert Path("a.raw").read_bytes() == bytes(MIB)
+
+
+@pytest.mark.parametrize(
+    ("words", "shrinks"),
+    [
+        (["--detect-zeroes=on", "--image-opts", "driver=raw,file.filename=a.raw"], False),
+        (
+            ["--discard=unmap", "--image-opts", "driver=raw,file.filename=a.raw,discard=unmap,detect-zeroes=unmap"],
+            False,
+        ),
+        (["--discard=unmap", "--detect-zeroes=unmap", "--image-opts", "driver=raw,file.filename=a.raw"], True),
+    ],
+)
+def test_only_the_option_says_that_zeroes_are_detected(folder: Path, words: list[str], shrinks: bool) -> None:
+    for tool in (["qemu-nbd"], OURS):
+        Path("a.raw").write_bytes(bytes(range(256)) * 4096)
+        full = os.stat("a.raw").st_blocks
+        with server(*words[:-1], "-t", words[-1], tool=tool):
+            run(["qemu-io", "-f", "raw", "-c", "write -q -P 0 0 512k", uri()])
+        assert (os.stat("a.raw").st_blocks < full) is shrinks
+        assert Path("a.raw").read_bytes()[: MIB // 2] == bytes(MIB // 2)
 
 
 def test_a_guessed_raw_image_is_warned_of(folder: Path) -> None:

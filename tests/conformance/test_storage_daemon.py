@@ -49,6 +49,10 @@ def file(name: str, node: str, **more: Any) -> dict[str, Any]:
     return {"driver": "file", "node-name": node, "filename": name, **more}
 
 
+def null(node: str) -> dict[str, Any]:
+    return {"driver": "null-co", "node-name": node, "size": 1 << 20}
+
+
 UNIX = {"type": "unix", "path": "vhost.sock"}
 # One session, in its order; what is no command is text that is sent as it is.
 SESSION = [
@@ -156,6 +160,24 @@ SESSION = [
     run("nbd-server-stop"),
     run("nbd-server-stop"),
     run("query-block-exports"),
+    # what every node takes, in an image and in what is below it
+    run("blockdev-add", driver="raw", node_name="n", detect_zeroes="unmap", file=null("nf")),
+    run(
+        "blockdev-add", driver="raw", node_name="n", file={**null("nf"), "detect-zeroes": "unmap", "discard": "ignore"}
+    ),
+    run("blockdev-add", driver="raw", node_name="n", file={**null("nf"), "detect-zeroes": "unmap"}),
+    run("query-named-block-nodes", flat=True),
+    run("blockdev-del", node_name="nf"),
+    run("blockdev-del", node_name="n"),
+    run("blockdev-add", driver="raw", node_name="n", detect_zeroes="unmap", discard="unmap", file=null("nf")),
+    run("blockdev-del", node_name="n"),
+    run("blockdev-add", driver="raw", node_name="n", file={**null("nf"), "foo": 1}),
+    run("blockdev-add", driver="qcow2", node_name="n", file={**file("a.qcow2", "nf"), "read-only": True}),
+    run("blockdev-add", driver="raw", node_name="n", file={**null("nf"), "read-only": True}),
+    run("nbd-server-start", addr={"type": "unix", "data": {"path": "nbd.sock"}}),
+    run("block-export-add", type="nbd", id="n", node_name="n", writable=True),
+    run("nbd-server-stop"),
+    run("blockdev-del", node_name="n"),
     run("nosuch"),
     run("query-version", a=1),
     run("qmp_capabilities"),

@@ -33,7 +33,7 @@ def test_a_guest_boots_from_our_server_and_writes_to_it(tmp_path: Path, format: 
     create.create(create.plan(path, format, oracle.size))
     with graph.open(path, format, read_only=False) as node:
         node.pwrite(0, before)
-        with serving(tmp_path, NbdExport(node, "disk", shared=True, unmap=True)) as server:
+        with serving(tmp_path, NbdExport(node, "disk", shared=True)) as server:
             report = report_of(qemu.boot(nbd_disk(server.path, "disk")))
         assert not server.log
     assert report.ok

@@ -277,7 +277,7 @@ class Disk(RuleBasedStateMachine):
         path = str(self.folder / "disk")
         create.create(create.plan(path, format, self.size))
         self.node = graph.open(path, format, read_only=False)
-        self.context = serving(self.folder, NbdExport(self.node, shared=True, unmap=True))
+        self.context = serving(self.folder, NbdExport(self.node, shared=True))
         server = self.context.__enter__()
         self.clients: list[BlockNode] = [graph.open(server.uri, "raw", read_only=False) for _ in range(2)]
         self.expected = bytearray(self.size)

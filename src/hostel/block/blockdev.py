@@ -64,7 +64,7 @@ class Described(NamedTuple):
         tree: what ``json:{...}`` says of it, where it is a child.
         strong: options change what the file's content means, so that its name does not say everything.
         node: the options that every node takes, converted.
-        file_options: those of the file that holds the image, converted.
+        file_options: those of what holds the image, a file or a protocol's node, converted.
         pending: options as given, for the driver that a guess will name: see :func:`settle`.
         partial: options of a backing file, as given, whose name the image has: see :func:`complete`.
         reference: the name of a node that is open already, and then nothing else is said.
@@ -180,7 +180,7 @@ def _format(format: str | None, file: dict[str, Any], rest: dict[str, Any], node
     else:
         below, below_options = _protocol(file)
         filename = "" if below else _filename(file)
-        file_options = {} if below else _convert(_FILE_OPTIONS, file, _NO_FILE_OPTION)
+        file_options = _common(file) if below else _convert(_FILE_OPTIONS, file, _NO_FILE_OPTION)
     if no_backing := "backing" in rest and rest["backing"] is None:
         del rest["backing"]
     parts = registry.FORMATS[format].parts if format is not None else ()
@@ -194,7 +194,8 @@ def _format(format: str | None, file: dict[str, Any], rest: dict[str, Any], node
                 if has_name
                 else _UNNAMED._replace(partial=options)
             )
-    settled = _convert(NODE_OPTIONS, {key: rest.pop(key) for key in list(rest) if key in NODE_OPTIONS}, "")
+    settled = _common(rest)
+    rest = {key: value for key, value in rest.items() if key not in NODE_OPTIONS}
     if "file" in children:
         name, tree = children["file"].name, children["file"].tree
     else:
@@ -236,15 +237,30 @@ def settle(image: Described, format: str) -> Described:
     strong = {key: rest[key] for key in _STRONG.get(format, ()) if key in rest}
     parts = {edge: dict(image.children[edge].tree) for edge in registry.FORMATS[format].parts if edge in image.children}
     tree = {"driver": format, "file": dict(image.tree), **parts, **strong}
-    is_json = strong or parts or image.name.startswith(JSON_PREFIX)
+    is_layered = "file" in image.children and image.children["file"].format in registry.FORMATS
+    is_json = strong or parts or is_layered or image.name.startswith(JSON_PREFIX)
     return image._replace(
         format=format,
         options={**image.options, **options},
         name=_json_name(tree) if is_json else image.name,
         tree=tree,
-        strong=bool(strong or parts),
+        strong=bool(strong or parts or is_layered),
         pending={},
     )
+
+
+def name_over(image: Described, format: str, below: str, *, is_file: bool) -> str:
+    """How an image is called that was opened in a file, or in another node whose name is ``below``."""
+    is_json = below.startswith(JSON_PREFIX)
+    name = image.name if is_file or is_json or image.strong else below
+    if image.strong:
+        return name
+    if is_json and image.filename and name == image.filename:
+        name = ""  # a protocol's own name, which leaves out what is said by options
+    if not name and not is_json:
+        return below  # it lies in a node that was open
+    # Where only options say what the image lies in, only they say what it is.
+    return name or f'{JSON_PREFIX}{{"driver": "{format}", "file": {below.removeprefix(JSON_PREFIX)}}}'
 
 
 def complete(image: Described, filename: str, format: str | None) -> Described:
@@ -281,8 +297,8 @@ def _filter(name: str, rest: dict[str, Any], nodes: Container[str] = ()) -> Desc
     for edge in () if row.lists else row.edges:
         if edge not in children:
             raise OptionError(f'A block device must be specified for "{edge}"')
-    common = {key: rest.pop(key) for key in list(rest) if key in NODE_OPTIONS}
-    settled = _convert(NODE_OPTIONS, common, "")
+    settled = _common(rest)
+    rest = {key: value for key, value in rest.items() if key not in NODE_OPTIONS}
     options = {key: as_text(value) for key, value in rest.items()}
     trees: dict[str, Any] = {edge: dict(each.tree) for edge, each in children.items()}
     if row.lists:
@@ -387,8 +403,9 @@ def _file_alone(rest: dict[str, Any]) -> Described:
 def _protocol_alone(name: str, rest: dict[str, Any]) -> Described:
     """``driver=nbd``: a protocol's bytes, without a format above them."""
     _, options = _protocol({"driver": name, **rest})
-    common = {key: rest[key] for key in rest if key in NODE_OPTIONS}
-    settled = _convert(NODE_OPTIONS, common, "")
+    # What only a name can give is no option.
+    tree = {"driver": name, **{key: value for key, value in options.items() if not key.startswith("=")}}
+    settled = _common(rest)
     return Described(
         "",
         name,
@@ -398,7 +415,9 @@ def _protocol_alone(name: str, rest: dict[str, Any]) -> Described:
         settled.get("force-share") is True,
         protocol=name,
         protocol_options=options,
+        tree=tree,
         node=settled,
+        file_options=settled,
     )
 
 
@@ -429,6 +448,26 @@ def _filename(file: dict[str, Any]) -> str:
         raise OptionError(f"The '{driver}' block driver requires a file name")
     _convert(_FILE_OPTIONS, file, _NO_FILE_OPTION)
     return str(file["filename"])
+
+
+def _common(given: Mapping[str, Any]) -> dict[str, Value]:
+    """What of the options every node takes, converted."""
+    return _convert(NODE_OPTIONS, {key: value for key, value in given.items() if key in NODE_OPTIONS}, "")
+
+
+def unmaps(options: Mapping[str, Value], inherited: bool) -> bool:
+    """Whether a node discards, by the options that every node takes."""
+    return options["discard"] in ("unmap", "on") if "discard" in options else inherited
+
+
+def check_zero_detection(options: Mapping[str, Value], unmap: bool) -> None:
+    """Refuse zeroes that give space back in a node that gives none back.
+
+    Raises:
+        OptionError: with QEMU's text.
+    """
+    if options.get("detect-zeroes") == "unmap" and not unmap:
+        raise OptionError("setting detect-zeroes to unmap is not allowed without setting discard operation to unmap")
 
 
 def _convert(declared: Options, given: Mapping[str, Any], refusal: str) -> dict[str, Value]:

@@ -71,15 +71,14 @@ class OpenMode(NamedTuple):
 
     Attributes:
         read_only: no write of any kind, metadata included.
-        check: opened to be checked or repaired: a dirty or corrupt image is not refused, and nothing is repaired
-            by opening.
+        check: opened to be checked or repaired: a dirty or corrupt image is not refused, and opening repairs nothing.
         no_io: only metadata will be read (``info``); keys and backing data are not needed.
         probed: the format was guessed from the image's bytes, not named.
         force_share: take no locks (``-U``); needs ``read_only``.
-        exclusive: let no other process write the image, or what it stands on, meanwhile; the formats with metadata
-            never do.
+        exclusive: no other process may write the image, or what it stands on; formats with metadata never let it.
         trust: what the image's metadata may make us touch.
         cache: the cache mode.
+        unmap: the node discards where its options do not say.
         options: the driver's runtime options.
         nodes: open nodes by their names, for children that are references to them.
         parts: open nodes without which the image could not be opened, by their edges; see ``FormatRow``.
@@ -93,6 +92,7 @@ class OpenMode(NamedTuple):
     exclusive: bool = False
     trust: Trust = Trust.TRUSTED
     cache: Cache = WRITEBACK
+    unmap: bool = True
     options: Mapping[str, Value] = {}
     nodes: Mapping[str, BlockNode] = {}
     parts: Mapping[str, BlockNode] = {}

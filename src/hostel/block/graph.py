@@ -21,16 +21,9 @@ from hostel.block.options import OptionError, Options, Value
 from hostel.block.permission import Permission
 from hostel.block.protocol import Creation, ProtocolDriver
 from hostel.block.protocols.file import FileDriver, create_file, open_file
+from hostel.block.tree import require_distinct, require_writable
 from hostel.block.trust import Trust
-from hostel.errors import (
-    BlockError,
-    CorruptImage,
-    InvalidImage,
-    ReadOnly,
-    UnknownFormat,
-    UnsupportedFeature,
-    UntrustedReference,
-)
+from hostel.errors import BlockError, CorruptImage, InvalidImage, UnknownFormat, UnsupportedFeature, UntrustedReference
 
 # A longer chain is a mistake or an attack: QEMU itself gets slow long before.
 MAX_CHAIN: Final = 200
@@ -48,6 +41,7 @@ def open(
     exclusive: bool = False,
     writable_backing: int = 0,
     cache: Cache = WRITEBACK,
+    unmap: bool = True,
     trust: Trust = Trust.TRUSTED,
     options: Mapping[str, Value] | None = None,
 ) -> BlockNode:
@@ -64,6 +58,7 @@ def open(
         force_share: take no locks; only with ``read_only``.
         exclusive: see :class:`OpenMode`.
         cache: the cache mode of the image; backing files are read through the host's cache.
+        unmap: see :class:`OpenMode`; what is below always does.
         trust: what the image's metadata may make us touch.
         options: the format driver's runtime options, converted.
 
@@ -82,18 +77,25 @@ def open(
             exclusive=exclusive,
             trust=trust,
             cache=cache,
+            unmap=unmap,
         ),
     )
-    if mode.force_share and not mode.read_only:
-        raise BlockError("force-share=on can only be used with read-only images", errno=errno.EINVAL)
     top = _open_tree(image, mode, writable_backing, no_backing=no_backing or image.no_backing)
-    if isinstance(top.driver, FilterDriver) and not mode.force_share:
-        try:
-            _lock(top, *_permissions(mode, is_raw=True))
-        except BaseException:
-            _abandon(top)
-            raise
+    try:
+        _use(top, mode)
+    except BaseException:
+        _abandon(top)
+        raise
     return top
+
+
+def _use(top: BlockNode, mode: OpenMode) -> None:
+    """Find what forbids that an open tree is used."""
+    require_distinct(top)
+    if not top.read_only:
+        require_writable(top)
+    if isinstance(top.driver, FilterDriver) and not mode.force_share:
+        _lock(top, *_permissions(mode, is_raw=True))
 
 
 def open_node(image: Described, nodes: Mapping[str, BlockNode], *, read_only: bool) -> BlockNode:
@@ -134,11 +136,20 @@ def _open_tree(image: Described, mode: OpenMode, writable_backing: int, *, no_ba
 
 def _mode_of(image: Described, mode: OpenMode) -> OpenMode:
     """The mode that an image is opened in: what its options say goes before what it would inherit."""
+    return _mode_with(image.node, mode)._replace(options=image.options)
+
+
+def _mode_with(options: Mapping[str, Value], mode: OpenMode) -> OpenMode:
+    """A mode after the options that every node takes."""
+    read_only = mode.read_only or options.get("read-only") is True
+    force_share = mode.force_share or options.get("force-share") is True
+    if force_share and not read_only:
+        raise BlockError("force-share=on can only be used with read-only images", errno=errno.EINVAL)
     return mode._replace(
-        read_only=mode.read_only or image.read_only,
-        force_share=mode.force_share or image.force_share,
-        options=image.options,
-        cache=_cache_of(image.node, mode.cache),
+        read_only=read_only,
+        force_share=force_share,
+        cache=_cache_of(options, mode.cache),
+        unmap=blockdev.unmaps(options, mode.unmap),
     )
 
 
@@ -162,7 +173,7 @@ def _node(
     """A node with the options that every node takes."""
     node = BlockNode(driver, filename, read_only=mode.read_only, cache=mode.cache, probed=probed, bounded=bounded)
     node.name = str(options.get("node-name", node.name))
-    node.discards = options.get("discard") not in ("ignore", "off")
+    node.discards = mode.unmap
     node.detect_zeroes = str(options.get("detect-zeroes", "off"))
     return node
 
@@ -267,8 +278,11 @@ def _open_image(image: Described, mode: OpenMode, writable_backing: int = 0, *, 
     if image.format in registry.PROTOCOLS or image.format in registry.FILES:
         return _open_protocol(image, mode, bounded=image.format in registry.PROTOCOLS)
     driver_class = registry.format_driver(image.format) if image.format is not None else None
-    file = _open_child(image.children["file"], mode) if "file" in image.children else _open_protocol(image, mode)
+    below = mode._replace(unmap=True)
+    file = _open_child(image.children["file"], below) if "file" in image.children else _open_protocol(image, below)
     try:
+        if not mode.read_only and image.format != "raw":
+            require_writable(file)
         if driver_class is None:
             driver_class = registry.format_driver(_probe(file, mode.trust))
             if image.pending:
@@ -280,24 +294,12 @@ def _open_image(image: Described, mode: OpenMode, writable_backing: int = 0, *, 
             if not mode.force_share:
                 for node in (file, *parts.values()):
                     _lock(node, *_permissions(mode, is_raw=driver_class.name in ("raw", "luks")))
+            blockdev.check_zero_detection(image.node, mode.unmap)
             driver = driver_class.open(file, mode._replace(parts=parts))
     except BaseException:
         file.close()
         raise
-    whole = isinstance(file.driver, FileDriver) or image.strong or file.filename.startswith(blockdev.JSON_PREFIX)
-    name = image.name if whole else file.filename
-    if (
-        image.filename
-        and not image.strong
-        and name == image.filename
-        and file.filename.startswith(blockdev.JSON_PREFIX)
-    ):
-        name = ""  # a protocol's own name, which leaves out what is said by options
-    if not name and not image.strong and not file.filename.startswith(blockdev.JSON_PREFIX):
-        name = file.filename  # it lies in a node that was open
-    if not name:  # only options say what the image lies in
-        below = file.filename.removeprefix(blockdev.JSON_PREFIX)
-        name = f'{blockdev.JSON_PREFIX}{{"driver": "{driver.name}", "file": {below}}}'
+    name = blockdev.name_over(image, driver.name, file.filename, is_file=isinstance(file.driver, FileDriver))
     return _node(driver, name, mode, image.node, probed=mode.probed)
 
 
@@ -325,6 +327,7 @@ def _open_filter(image: Described, mode: OpenMode, writable_backing: int, *, no_
         for edge, child in image.children.items():
             children[edge] = _open_child(child, mode, writable_backing, no_backing=no_backing)
             opened.callback(_abandon, children[edge])
+        blockdev.check_zero_detection(image.node, mode.unmap)
         driver = driver_class.open(children, mode._replace(options=image.options))
         opened.pop_all()
     name = driver_class.filename(image.options, {edge: node.filename for edge, node in children.items()})
@@ -335,17 +338,14 @@ def _open_child(image: Described, mode: OpenMode, writable_backing: int = 0, *, 
     """Open a node that options describe below another one, or take the open one that they refer to."""
     if image.reference:
         return _refer(image.reference, mode)
-    below = _mode_of(image, mode._replace(cache=mode.cache._replace(writethrough=False)))
+    below = _mode_of(image, mode._replace(cache=mode.cache._replace(writethrough=False), unmap=True))
     if image.format in registry.PROTOCOLS:
         return _open_protocol(image, below)
     return _open_tree(image, below, writable_backing, no_backing=no_backing or image.no_backing)
 
 
 def _refer(name: str, mode: OpenMode) -> BlockNode:
-    node = mode.nodes[name]
-    if node.read_only and not mode.read_only:
-        raise ReadOnly("Block node is read-only", errno=errno.EACCES)
-    return node.share()
+    return mode.nodes[name].share()
 
 
 def _lock(node: BlockNode, used: Permission, shared: Permission) -> None:
@@ -361,20 +361,21 @@ def _open_protocol(image: Described, mode: OpenMode, *, bounded: bool = False) -
     """Open what an image lies in."""
     # A driver that was named in a format's place says itself what a name lacks.
     name = image.format if image.format in registry.PROTOCOLS else image.protocol or protocol_name(image.filename)
-    if name in registry.FILES or "driver" in image.file_options:
-        options = image.file_options
-        mode = _mode_of(image, mode)._replace(options=options, cache=_cache_of(options, mode.cache))
+    options = image.file_options
+    mode = _mode_with(options, mode)
+    blockdev.check_zero_detection(options, mode.unmap)
+    if name in registry.FILES or "driver" in options:
         kind = str(options.get("driver", name))
         path = image.filename.removeprefix(f"{kind}:")
         if not path:
             raise BlockError(f"The '{kind}' block driver requires a file name", errno=errno.EINVAL)
         # A plain name is that of a device too.
         chosen = kind if "driver" in options or name != "file" else _device_driver(image.format)
-        return _node(open_file(path, mode, chosen), image.filename, mode, options)
+        return _node(open_file(path, mode._replace(options=options), chosen), image.filename, mode, options)
     driver_class = registry.protocol_driver(name)
-    options = image.protocol_options if image.protocol else driver_class.parse_filename(image.filename)
-    driver = driver_class.open(options, mode)
-    return _node(driver, driver.filename, mode, image.node, bounded=bounded)
+    given = image.protocol_options if image.protocol else driver_class.parse_filename(image.filename)
+    driver = driver_class.open(given, mode)
+    return _node(driver, driver.filename, mode, options, bounded=bounded)
 
 
 def _device_driver(format: str | None) -> str:
@@ -489,7 +490,10 @@ def _open_reference(
         nodes=mode.nodes,
     )
     if given.reference:
-        return _refer(given.reference, below)
+        node = _refer(given.reference, below)
+        if not below.read_only:
+            require_writable(node)
+        return node
     below = _mode_of(given, below)
     if reference.essential:
         return _open_part(given, below)

@@ -299,7 +299,7 @@ class BlockNode:
 
     def zeroes_fast(self, *, unmap: bool = False) -> bool:
         """Whether zeroing a large range is known to be faster than writing it."""
-        return isinstance(self.driver, FastZeroing) and self.driver.zeroes_fast(unmap=unmap)
+        return isinstance(self.driver, FastZeroing) and self.driver.zeroes_fast(unmap=unmap and self.discards)
 
     def discard(self, offset: int, length: int) -> None:
         """Give a range's space back where that is possible; what it reads as afterwards is the driver's choice."""

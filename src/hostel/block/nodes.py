@@ -19,7 +19,8 @@ from hostel.block.node import BlockNode
 from hostel.block.options import OptionError
 from hostel.block.permission import Permission
 from hostel.block.protocols.file import FileDriver
-from hostel.errors import BlockError
+from hostel.block.tree import tree
+from hostel.errors import BlockError, ReadOnly
 
 _PERMISSION_NAMES: Final = {
     Permission.CONSISTENT_READ: "consistent read",
@@ -118,7 +119,8 @@ class NodeTable(Mapping[str, BlockNode]):
         except OptionError as error:
             # The schema of the command has words of its own for this.
             if (unknown := _UNKNOWN.fullmatch(error.message)) is not None:
-                error.message = f"Parameter '{unknown[1]}' is unexpected"
+                member = unknown[1].split(".")[0]
+                error.message = f"Parameter '{_path(tree, member) or member}' is unexpected"
             raise
         try:
             self.adopt(node)
@@ -136,7 +138,7 @@ class NodeTable(Mapping[str, BlockNode]):
             OptionError: a name is taken.
             BlockError: a node below it is used in a way that forbids this; nothing is taken in then.
         """
-        new = [each for each in _tree(node) if self._nodes.get(each.name) is not each]
+        new = [each for each in tree(node) if self._nodes.get(each.name) is not each]
         taken: list[str] = []
         try:
             for each in new:
@@ -344,12 +346,14 @@ class NodeTable(Mapping[str, BlockNode]):
 
     def _check(self, node: BlockNode) -> None:
         """Find two users that exclude each other, of this node or one below it."""
-        for each in reversed(_tree(node)):
+        for each in reversed(tree(node)):
             uses = self.uses(each)
             for one in uses:
                 for other in uses:
                     if other is not one and other.used & ~one.shared:
                         raise _conflict(each, one, other)
+            if each.read_only and any(use.used & Permission.WRITE for use in uses):
+                raise ReadOnly("Block node is read-only", errno=errno.EACCES)
 
     def forget_closed(self) -> None:
         """Leave out nodes that were closed meanwhile, as jobs do with those that nobody needs any more."""
@@ -364,17 +368,18 @@ def _describe(given: Mapping[str, Any], nodes: Mapping[str, BlockNode]) -> block
     return blockdev.from_options(given, nodes)
 
 
-def _tree(node: BlockNode) -> list[BlockNode]:
-    """A node and all below it, each once, children first."""
-    found: dict[int, BlockNode] = {}
-
-    def visit(each: BlockNode) -> None:
-        for child in each.driver.children.values():
-            visit(child)
-        found.setdefault(id(each), each)
-
-    visit(node)
-    return list(found.values())
+def _path(options: Mapping[str, Any], member: str) -> str:
+    """Where a member is in nested options, as QEMU writes it; nothing where it is not."""
+    if member in options:
+        return member
+    for key, value in options.items():
+        parts = {key: value} if isinstance(value, Mapping) else {}
+        if isinstance(value, list):
+            parts = {f"{key}[{index}]": each for index, each in enumerate(value) if isinstance(each, Mapping)}
+        for name, part in parts.items():
+            if found := _path(part, member):
+                return f"{name}.{found}"
+    return ""
 
 
 def _conflict(node: BlockNode, one: Use, other: Use) -> BlockError:

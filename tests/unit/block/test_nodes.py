@@ -93,8 +93,13 @@ class TestGraph:
     def test_what_is_read_only_below_cannot_be_written_above(self, table: NodeTable) -> None:
         table.add(file("a.raw", "f", **{"read-only": True}))
         with pytest.raises(BlockError, match="Block node is read-only"):
-            table.add({"driver": "raw", "node-name": "r", "file": "f"})
+            table.add({"driver": "qcow2", "node-name": "q", "file": "f"})
         assert list(table) == ["f"]
+        # What passes its bytes on writes only when somebody writes to it.
+        node = table.add({"driver": "raw", "node-name": "r", "file": "f"})
+        with pytest.raises(BlockError, match="Block node is read-only"):
+            table.hold(node, WRITER)
+        table.hold(node, READER)
 
     def test_a_file_that_cannot_be_written_is_read_where_that_was_allowed(self, table: NodeTable, folder: Path) -> None:
         options = {"driver": "raw", "node-name": "r", "auto-read-only": True, "file": file("a.raw", "f")}

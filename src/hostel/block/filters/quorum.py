@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable, Iterator, Mapping
 from typing import Final, Self
 
-from hostel.block.driver import FilterDriver, OpenMode, Preallocation, Supports, Threading
+from hostel.block.driver import FilterDriver, FormatInfo, OpenMode, Preallocation, Supports, Threading
 from hostel.block.extent import Extent, Status
 from hostel.block.filters.blkverify import first_difference
 from hostel.block.filters.option import settle
@@ -70,6 +71,12 @@ class QuorumDriver(FilterDriver):
         rewrite = bool(values["rewrite-corrupted"]) and not fifo
         if rewrite and verify:
             raise OptionError("rewrite-corrupted=on cannot be used with blkverify=on")
+        if len(lengths := {copy.length for copy in children.values()}) > 1:
+            raise BlockError(
+                "Could not refresh total sector count: Input/output error",
+                errno=errno.EIO,
+                hint=f"The copies have different sizes: {', '.join(map(str, sorted(lengths)))} bytes.",
+            )
         return cls(children, threshold, fifo=fifo, verify=verify, rewrite=rewrite)
 
     @property
@@ -184,6 +191,10 @@ class QuorumDriver(FilterDriver):
     def zeroes_fast(self, *, unmap: bool) -> bool:
         """Whether all copies do."""
         return bool(self.supports & Supports.ZEROES) and all(copy.zeroes_fast(unmap=unmap) for copy in self._copies)
+
+    def info(self) -> FormatInfo:
+        """Nothing that all copies have in common."""
+        return FormatInfo(dirty=None)
 
     def resize(self, size: int, preallocation: Preallocation) -> None:
         """Refuse: copies of different sizes would be left where one of them fails."""

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any, Final, Self
 
-from hostel.block.driver import OpenMode, Supports, Threading
+from hostel.block.driver import FormatInfo, OpenMode, Supports, Threading
 from hostel.block.extent import Extent, Status
 from hostel.block.options import Kind, Option, OptionError, Options
 from hostel.block.protocol import Creation, ProtocolDriver
@@ -97,6 +97,10 @@ class NullDriver(ProtocolDriver):
     def extents(self, offset: int, length: int) -> Iterator[Extent]:
         """Zeroes where that is promised, else data."""
         yield Extent(offset, length, Status.ALLOCATED | (Status.ZERO if self._read_zeroes else Status.DATA), offset)
+
+    def info(self) -> FormatInfo:
+        """Nothing is known."""
+        return FormatInfo(dirty=None)
 
 
 class NullAioDriver(NullDriver):

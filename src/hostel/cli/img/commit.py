@@ -42,7 +42,7 @@ def run(arguments: Arguments, output: Output) -> int:
     image_opts = arguments.has("image-opts")
     # Which image of the chain is to be written must be known before any is opened for writing.
     with open_image(
-        output, filename, arguments.get("format"), image_opts=image_opts, no_io=True, force_share=True
+        output, filename, arguments.get("format"), image_opts=image_opts, no_io=True, force_share=True, unmap=True
     ) as node:
         depth = commit.find_base(node, base)
         found = node.format
@@ -55,6 +55,7 @@ def run(arguments: Arguments, output: Output) -> int:
             read_only=False,
             writable_backing=depth,
             cache=cache,
+            unmap=True,
         )
         stack.enter_context(node)
         progress = stack.enter_context(Progress(output, arguments, step=1.0))

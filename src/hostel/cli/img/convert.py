@@ -196,10 +196,16 @@ def _convert_into(
         refuse_source(sources, name)
     except OSError as error:
         raise could_not_open(name, error) from None
-    target = open_image(
-        output, name, format, image_opts=arguments.has("target-image-opts"), read_only=False, cache=cache
-    )
     settings = _settings(arguments)
+    target = open_image(
+        output,
+        name,
+        format,
+        image_opts=arguments.has("target-image-opts"),
+        read_only=False,
+        cache=cache,
+        unmap=bool(settings.min_sparse),
+    )
     if arguments.has("backing"):
         settings = settings._replace(base=sources[0].backing)
     convert.convert_into(sources, target, settings, feedback, bitmaps=_bitmaps(arguments))

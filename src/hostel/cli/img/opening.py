@@ -26,8 +26,11 @@ def open_image(
     exclusive: bool = False,
     writable_backing: int = 0,
     cache: Cache = WRITEBACK,
+    unmap: bool = False,
 ) -> BlockNode:
     """Open an image that the command line names, and warn where a guess of raw restricts writing.
+
+    What is zeroed gives no space back without ``unmap``, and then options must not ask for that.
 
     Raises:
         BlockError: with QEMU's whole text.
@@ -47,6 +50,7 @@ def open_image(
             exclusive=exclusive,
             writable_backing=writable_backing,
             cache=cache,
+            unmap=unmap,
         )
     except OSError as error:
         raise could_not_open(name, error) from None

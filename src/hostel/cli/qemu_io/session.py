@@ -18,7 +18,7 @@ from hostel.cli.img.output import Output
 from hostel.cli.img.output import reason as full_reason
 from hostel.cli.qemu_io.command import CommandError
 from hostel.cli.qemu_io.outstanding import Outstanding
-from hostel.errors import BlockError, Mismatch, OutOfRange
+from hostel.errors import BlockError, Mismatch, OutOfRange, ReadOnly
 from hostel.img import exercise
 
 WRITETHROUGH = Cache(writethrough=True)
@@ -174,6 +174,9 @@ def _open(opening: Opening) -> BlockNode:
         image = opening.filename or ""
     read_only = opening.read_only or opening.snapshot
     node = graph.open(image, read_only=read_only, force_share=opening.force_share, cache=opening.cache)
+    if node.read_only and not read_only:
+        node.close()
+        raise ReadOnly("Block node is read-only")
     if opening.aio == "native" and not node.cache.direct:
         node.close()
         raise BlockError(

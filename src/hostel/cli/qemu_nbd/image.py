@@ -35,13 +35,16 @@ def open_image(settings: Settings, output: Output) -> BlockNode:
             options = image_options(output, name)
             described = blockdev.from_options(options)
             named = _json_name(options)
-            settings.unmap = settings.unmap or options.get("discard") in ("unmap", "on")
-            if not settings.has("detect-zeroes"):
-                settings.detect_zeroes = options.get("detect-zeroes", "off")
         if settings.has("snapshot"):
             node = _open_overlay(settings, described, _absolute(name) if isinstance(described, str) else named)
         else:
-            node = graph.open(described, settings.get("format"), read_only=settings.read_only, cache=settings.cache)
+            node = graph.open(
+                described,
+                settings.get("format"),
+                read_only=settings.read_only,
+                cache=settings.cache,
+                unmap=settings.unmap,
+            )
     except OSError as error:
         hint = hint_of(error)
         raise BlockError(f"Failed to blk_new_open '{name}': {reason(error)}", errno=error.errno, hint=hint) from None
@@ -50,7 +53,10 @@ def open_image(settings: Settings, output: Output) -> BlockNode:
             warn_of_guess(output, node.filename)
         if node.read_only and not settings.read_only:
             raise Failure("Block node is read-only")
-        return _part(settings, node)
+        node = _part(settings, node)
+        # What options say of the image does not count, as in QEMU.
+        node.detect_zeroes = settings.detect_zeroes
+        return node
     except BaseException:
         with contextlib.suppress(OSError):
             node.close()
@@ -73,7 +79,9 @@ def _part(settings: Settings, node: BlockNode) -> BlockNode:
     if not settings.offset:
         return node
     mode = OpenMode(read_only=node.read_only, cache=node.cache, options={"offset": settings.offset})
-    return BlockNode(RawDriver.open(node, mode), node.filename, read_only=node.read_only, cache=node.cache)
+    part = BlockNode(RawDriver.open(node, mode), node.filename, read_only=node.read_only, cache=node.cache)
+    part.discards = settings.unmap
+    return part
 
 
 def _open_overlay(settings: Settings, described: str | blockdev.Described, backing: str) -> BlockNode:
@@ -89,7 +97,7 @@ def _open_overlay(settings: Settings, described: str | blockdev.Described, backi
     os.close(descriptor)
     try:
         create.create(create.plan(path, "qcow2", size, backing=backing, backing_format=format))
-        return graph.open(path, "qcow2", read_only=False, cache=settings.cache)
+        return graph.open(path, "qcow2", read_only=False, cache=settings.cache, unmap=settings.unmap)
     finally:
         os.unlink(path)
 

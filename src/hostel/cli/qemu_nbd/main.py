@@ -21,7 +21,7 @@ from hostel.cli.qemu_nbd.image import find_bitmaps, open_image
 from hostel.cli.qemu_nbd.settings import Settings
 from hostel.errors import BlockError, NetworkError, RemoteProtocolError, UsageError
 from hostel.export.nbd.connection import NbdService, Security
-from hostel.export.nbd.export import DetectZeroes, NbdExport
+from hostel.export.nbd.export import NbdExport
 from hostel.net import address, systemd
 from hostel.net.address import Address, TcpAddress, UnixAddress
 from hostel.net.server import Server
@@ -176,8 +176,6 @@ def _serve(
             description=settings.get("description"),
             writable=not settings.read_only,
             shared=settings.shared != 1,
-            unmap=settings.unmap,
-            detect_zeroes=DetectZeroes(settings.detect_zeroes),
             allocation_depth=settings.has("allocation-depth"),
             bitmaps=find_bitmaps(settings, node),
         )

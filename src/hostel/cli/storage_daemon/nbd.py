@@ -110,7 +110,6 @@ class NbdRunning(Export):
             description=given.get("description"),
             writable=self.writable,
             shared=True,
-            unmap=True,
             allocation_depth=given.get("allocation-depth", False),
             bitmaps=dict(_bitmap(daemon, self.node, item, writable=self.writable) for item in given.get("bitmaps", ())),
         )

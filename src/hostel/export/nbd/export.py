@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import enum
 import errno
 import os
 from collections.abc import Mapping
@@ -19,16 +18,7 @@ from hostel.units import SECTOR, KiB
 from hostel.wire.nbd import protocol
 from hostel.wire.nbd.protocol import ExportFlag, Offer
 
-_ZEROES: Final = memoryview(bytes(64 * KiB))
 _PREFETCH: Final = 256 * KiB  # bytes read at once to have them cached
-
-
-class DetectZeroes(enum.Enum):
-    """What becomes of writes of nothing but zeroes."""
-
-    OFF = "off"
-    ON = "on"
-    UNMAP = "unmap"
 
 
 class NbdExport:
@@ -40,8 +30,6 @@ class NbdExport:
         description: for people; None for none.
         writable: clients may write.
         shared: clients may use several connections at once.
-        unmap: trimming, and zeroing without NO_HOLE, give space back; otherwise trimming does nothing.
-        detect_zeroes: what becomes of writes of zeroes.
         allocation_depth: offer ``qemu:allocation-depth``.
         bitmaps: offer these, by their names.
 
@@ -57,8 +45,6 @@ class NbdExport:
         description: str | None = None,
         writable: bool = True,
         shared: bool = False,
-        unmap: bool = False,
-        detect_zeroes: DetectZeroes = DetectZeroes.OFF,
         allocation_depth: bool = False,
         bitmaps: Mapping[str, DirtyBitmap] | None = None,
     ) -> None:
@@ -66,8 +52,6 @@ class NbdExport:
         self.name = name
         self.writable = writable and not node.read_only
         self._description = description
-        self._unmap = unmap
-        self._detect_zeroes = detect_zeroes
         self._minimum = SECTOR if node.probed and node.format == "raw" else 1
         self.contexts: list[MetaContext] = [BaseAllocation(node, self._minimum)]
         if allocation_depth:
@@ -98,8 +82,6 @@ class NbdExport:
 
         Flushing, zeroing and trimming stay the node's.
         """
-        if self._detect_zeroes is not DetectZeroes.OFF:
-            return None
         return host_file(self.node, writable=self.writable)
 
     def read(self, offset: int, buffer: memoryview) -> None:
@@ -107,12 +89,8 @@ class NbdExport:
         self.node.pread(offset, buffer)
 
     def write(self, offset: int, data: memoryview) -> None:
-        """Write, or zero what is all zeroes where that was asked for."""
-        if self._detect_zeroes is not DetectZeroes.OFF and _is_zero(data):
-            unmap = self._unmap and self._detect_zeroes is DetectZeroes.UNMAP
-            self.node.write_zeroes(offset, len(data), unmap=unmap)
-        else:
-            self.node.pwrite(offset, data)
+        """Write."""
+        self.node.pwrite(offset, data)
 
     def write_zeroes(self, offset: int, length: int, *, may_unmap: bool, fast: bool) -> None:
         """Zero a range.
@@ -120,15 +98,13 @@ class NbdExport:
         Raises:
             BlockError: ENOTSUP, where ``fast`` forbids what would take as long as writing.
         """
-        unmap = may_unmap and self._unmap
-        if fast and not self.node.zeroes_fast(unmap=unmap):
+        if fast and not self.node.zeroes_fast(unmap=may_unmap):
             raise BlockError("zeroing would take as long as writing", errno=errno.ENOTSUP)
-        self.node.write_zeroes(offset, length, unmap=unmap)
+        self.node.write_zeroes(offset, length, unmap=may_unmap)
 
     def trim(self, offset: int, length: int) -> None:
-        """Give a range's space back, where that was asked for."""
-        if self._unmap:
-            self.node.discard(offset, length)
+        """Give a range's space back, where the node does."""
+        self.node.discard(offset, length)
 
     def flush(self) -> None:
         """Make completed writes survive a power cut."""
@@ -159,10 +135,3 @@ class NbdExport:
         with held(self.node):
             found = gather(self.contexts[0].extents(offset, length), most=protocol.MAX_STATUS, longest=length)
         return [(size, bool(flags & protocol.STATE_ZERO)) for size, flags in found]
-
-
-def _is_zero(data: memoryview) -> bool:
-    return all(
-        data[start : start + len(_ZEROES)] == _ZEROES[: len(data) - start]
-        for start in range(0, len(data), len(_ZEROES))
-    )

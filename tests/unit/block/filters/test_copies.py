@@ -13,7 +13,7 @@ from hostel.block.extent import Status
 from hostel.block.filters.blkverify import first_difference
 from hostel.block.node import BlockNode
 from hostel.block.options import OptionError
-from hostel.errors import Mismatch, UnsupportedFeature
+from hostel.errors import BlockError, Mismatch, UnsupportedFeature
 
 SIZE = 64 * 1024
 
@@ -196,8 +196,9 @@ def test_only_what_all_copies_have_as_holes_is_zero(files: list[Path]) -> None:
 
 def test_copies_of_different_sizes_are_refused(files: list[Path]) -> None:
     files[0].write_bytes(bytes(512))
-    with quorum(files, vote_threshold="2", read_only=True) as node, pytest.raises(Mismatch, match="different sizes"):
-        node.read(0, 1)
+    with pytest.raises(BlockError, match="Could not refresh total sector count") as caught:
+        quorum(files, vote_threshold="2", read_only=True)
+    assert caught.value.hint == f"The copies have different sizes: 512, {SIZE} bytes."
 
 
 def test_a_quorum_is_not_resized(files: list[Path]) -> None:

@@ -16,7 +16,7 @@ from hostel.block.bitmap import DirtyBitmap
 from hostel.block.driver import CACHE_MODES
 from hostel.block.node import BlockNode
 from hostel.export.nbd import connection
-from hostel.export.nbd.export import DetectZeroes, NbdExport
+from hostel.export.nbd.export import NbdExport
 from hostel.img import create
 from hostel.wire.nbd import protocol
 from hostel.wire.nbd.protocol import Chunk, Command, CommandFlag, ExportFlag, Option
@@ -38,7 +38,7 @@ def export(disk: BlockNode, request: pytest.FixtureRequest, monkeypatch: pytest.
     """The same disk, served past the nodes and through them."""
     if request.param == "node":
         monkeypatch.setattr(NbdExport, "host_file", lambda _: None)
-    return NbdExport(disk, shared=True, unmap=True)
+    return NbdExport(disk, shared=True)
 
 
 def content(disk: BlockNode) -> bytes:
@@ -217,7 +217,8 @@ def test_zeroes_make_holes_unless_that_is_forbidden(tmp_path: Path, disk: BlockN
     for unmap, flags, shrinks in ((True, 0, True), (True, CommandFlag.NO_HOLE, False), (False, 0, False)):
         disk.pwrite(0, CONTENT[:MIB])
         before = os.stat(disk.filename).st_blocks
-        with serving(tmp_path, NbdExport(disk, unmap=unmap)) as server, Peer(server.path) as peer:
+        disk.discards = unmap
+        with serving(tmp_path, NbdExport(disk)) as server, Peer(server.path) as peer:
             peer.use()
             peer.request(Command.WRITE_ZEROES, 0, MIB, flags=flags)
             assert peer.simple() == (0, b"")
@@ -240,7 +241,8 @@ def test_fast_zeroes_are_refused_where_they_would_be_slow(
 def test_trim_gives_space_back_only_where_that_was_asked_for(tmp_path: Path, disk: BlockNode) -> None:
     before = os.stat(disk.filename).st_blocks
     for unmap, shrinks in ((False, False), (True, True)):
-        with serving(tmp_path, NbdExport(disk, unmap=unmap)) as server, Peer(server.path) as peer:
+        disk.discards = unmap
+        with serving(tmp_path, NbdExport(disk)) as server, Peer(server.path) as peer:
             peer.use()
             peer.request(Command.TRIM, 0, MIB)
             assert peer.simple() == (0, b"")
@@ -250,8 +252,8 @@ def test_trim_gives_space_back_only_where_that_was_asked_for(tmp_path: Path, dis
 
 def test_written_zeroes_are_detected(tmp_path: Path, disk: BlockNode) -> None:
     before = os.stat(disk.filename).st_blocks
-    export = NbdExport(disk, unmap=True, detect_zeroes=DetectZeroes.UNMAP)
-    with serving(tmp_path, export) as server, Peer(server.path) as peer:
+    disk.detect_zeroes = "unmap"
+    with serving(tmp_path, NbdExport(disk)) as server, Peer(server.path) as peer:
         peer.use()
         peer.request(Command.WRITE, 0, MIB, payload=bytes(MIB - 1) + b"x")
         assert peer.simple() == (0, b"")

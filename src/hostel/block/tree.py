@@ -1,0 +1,48 @@
+"""A node and all that it stands on: going through them, and what must hold of them together."""
+
+from __future__ import annotations
+
+import errno
+
+from hostel.block.node import BlockNode
+from hostel.block.options import OptionError
+from hostel.errors import ReadOnly
+
+
+def tree(node: BlockNode) -> list[BlockNode]:
+    """A node and all below it, each once, children first."""
+    found: dict[int, BlockNode] = {}
+
+    def visit(each: BlockNode) -> None:
+        for child in each.driver.children.values():
+            visit(child)
+        found.setdefault(id(each), each)
+
+    visit(node)
+    return list(found.values())
+
+
+def require_writable(node: BlockNode) -> None:
+    """Refuse to write what stands on nodes that were opened for reading; what an overlay stands on always is.
+
+    Raises:
+        ReadOnly: with QEMU's text.
+    """
+    if node.read_only:
+        raise ReadOnly("Block node is read-only", errno=errno.EACCES)
+    for edge, child in node.driver.children.items():
+        if edge != "backing":
+            require_writable(child)
+
+
+def require_distinct(node: BlockNode) -> None:
+    """Refuse two nodes of one name.
+
+    Raises:
+        OptionError: with QEMU's text.
+    """
+    names: set[str] = set()
+    for each in tree(node):
+        if each.name in names:
+            raise OptionError(f"Duplicate nodes with node-name='{each.name}'")
+        names.add(each.name)
