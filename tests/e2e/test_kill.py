@@ -21,6 +21,7 @@ from hostel.drivers.qemu import process
 from hostel.errors import VirtError
 from hostel.objects import Connection
 from support import image
+from support.process import machines_of
 from support.session import disk, domain_xml, run, session, wait_for_report
 
 pytestmark = [pytest.mark.qemu, pytest.mark.requires_tool("qemu-img")]
@@ -107,20 +108,6 @@ def killed(script: str, home: Path, seconds: float, *arguments: str) -> list[str
         child.kill()
         child.wait(60)
     return (home / "said").read_text().splitlines()
-
-
-def machines_of(home: Path) -> set[int]:
-    """The process ids of every QEMU whose command line names this directory."""
-    found = set()
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                command = (entry / "cmdline").read_bytes().split(b"\0")
-            except OSError:
-                continue
-            if b"qemu-system" in command[0] and any(str(home).encode() in part for part in command):
-                found.add(int(entry.name))
-    return found
 
 
 def test_we_are_killed_and_definition_and_machine_are_found_again(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import subprocess
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 PATIENCE = 20.0  # seconds in which a program that is asked to end does
 
@@ -22,3 +23,17 @@ def started(words: Sequence[str], *, stdout: int = subprocess.DEVNULL) -> Iterat
                 process.wait(PATIENCE)
             except subprocess.TimeoutExpired:
                 process.kill()
+
+
+def machines_of(home: Path) -> set[int]:
+    """The process ids of every QEMU whose command line names this directory."""
+    found = set()
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                command = (entry / "cmdline").read_bytes().split(b"\0")
+            except OSError:
+                continue
+            if b"qemu-system" in command[0] and any(str(home).encode() in part for part in command):
+                found.add(int(entry.name))
+    return found

@@ -71,15 +71,14 @@ class LinuxHostDriver(HostMemory):
                     "idle": idle * tick,
                     "iowait": wait * tick,
                 }
-        raise _wrong("Invalid cpuNum in virHostCPUGetStatsLinux", "virHostCPUGetStatsLinux", "cpuNum")
+        raise _wrong("Invalid cpuNum in virHostCPUGetStatsLinux")
 
     def node_get_memory_stats(self, cell: int = ALL) -> dict[str, int]:
         """Memory of a NUMA cell."""
         path = self._proc / "meminfo" if cell == ALL else self._system / f"node/node{cell}/meminfo"
         if cell != ALL and not path.exists():
             last = len(list(self._cells(self._present()))) - 1
-            what = f"cellNum in virHostMemGetStats must be less than or equal to {last}"
-            raise _wrong(what, "virHostMemGetStats", "cellNum")
+            raise _wrong(f"cellNum in virHostMemGetStats must be less than or equal to {last}")
         found: dict[str, int] = {}
         for match in re.finditer(r"^(?:Node \d+ )?(\w+): +(\d+)", self._read(path), re.MULTILINE):
             name = _MEMORY.get(match[1])
@@ -188,10 +187,9 @@ def _most_kvm() -> int:
     return 4
 
 
-def _wrong(text: str, function: str, argument: str) -> VirtError:
+def _wrong(text: str) -> VirtError:
     """What libvirt says of an argument by itself, without the code's beginning."""
-    said = (function, argument, None, 0, 0)
-    return VirtError(ErrorCode.INVALID_ARG, text, domain=ErrorDomain.NONE, details=said)
+    return VirtError(ErrorCode.INVALID_ARG, text, domain=ErrorDomain.NONE)
 
 
 def _fault(code: ErrorCode, detail: str) -> VirtError:

@@ -7,7 +7,9 @@ of its own, and it cannot be interrupted cleanly.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
+import secrets
 import socket
 import time
 from collections.abc import Iterator, Sequence
@@ -17,34 +19,47 @@ from typing import Any, Final
 from hostel.drivers.qemu.pause import Pause
 from hostel.errors import QmpError
 
-ANSWER_SECONDS: Final = 10.0  # that QEMU has for each answer, unless somebody waits less
+ANSWER_SECONDS: Final = 10.0  # that QEMU has to say what is asked, unless somebody waits less
+ACT_SECONDS: Final = 120.0  # and to do what it is told: it may wait for a disk that is slow, or away for a while
 _LISTEN_SECONDS: Final = 1.0
 _CHUNK: Final = 65536
 _EVENTS: Final = 1000  # that are kept for whoever waits
 _OF_QMP: Final = frozenset({"event", "return", "error"})
 _MAX_LINE: Final = 64 << 20  # bytes: more is no answer of QEMU's
+_OPEN: Final = "whether it has done what it was told is found out when the domain is next used"
+_LOOKING: Final = ("query-", "qom-get", "qom-list", "qmp_capabilities")
 
 
 class Monitor:
-    """A connection to one QEMU's monitor; the caller holds the domain's lock."""
+    """A connection to one QEMU's monitor; the caller holds the domain's lock.
+
+    Once an answer was not waited for, be it too late or its caller interrupted, nothing more is asked: whether the
+    command was carried out is not known, and what would be undone on the belief that it was not might be in use.
+
+    Attributes:
+        silence: what is to be said of such an answer that is still to come; empty while there is none.
+    """
 
     def __init__(self, path: Path, *, timeout: float = ANSWER_SECONDS) -> None:
         """Connect and negotiate.
 
         Args:
             path: QEMU's socket.
-            timeout: how many seconds QEMU has for each answer.
+            timeout: how many seconds QEMU has for each answer to a question; to act it has two minutes at least.
 
         Raises:
             QmpError: ``Disconnected`` when nobody answers there, ``Timeout`` when not in time.
         """
         self._timeout = timeout
         self._deadline = time.monotonic() + timeout
+        # QEMU gives the answer to a client's last command to the client that comes after it.
+        self._ours, self._asked = secrets.token_hex(4), itertools.count(1)
+        self.silence = ""
         self._rest = bytearray()
         self._events: list[dict[str, Any]] = []
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
-            with self._translated():
+            with self._translated(timeout):
                 self._connect(str(path))
             self._await_greeting(path)
             self.execute("qmp_capabilities")
@@ -68,7 +83,7 @@ class Monitor:
 
     def _await_greeting(self, path: Path) -> None:
         """Read the greeting; what comes before it QEMU had still to say to the client that we come after."""
-        while "QMP" not in (said := self._receive()):
+        while "QMP" not in (said := self._receive(self._timeout)):
             if not said.keys() & _OF_QMP:
                 raise QmpError("Disconnected", f"'{path}' is not the socket of QEMU's monitor")
 
@@ -84,11 +99,11 @@ class Monitor:
         return left
 
     @contextlib.contextmanager
-    def _translated(self) -> Iterator[None]:
+    def _translated(self, limit: float) -> Iterator[None]:
         try:
             yield
         except TimeoutError as error:
-            raise QmpError("Timeout", f"QEMU's monitor did not answer within {self._timeout:.0f} seconds") from error
+            raise QmpError("Timeout", f"QEMU's monitor did not answer within {limit:.0f} seconds") from error
         except OSError as error:
             raise QmpError("Disconnected", error.strerror or str(error)) from error
 
@@ -103,26 +118,43 @@ class Monitor:
         Raises:
             QmpError: QEMU refused, did not answer in time, or went away.
         """
-        self._deadline = time.monotonic() + self._timeout
-        request: dict[str, Any] = {"execute": command}
+        if self.silence:
+            raise QmpError("Timeout", self.silence)
+        limit = self._timeout if command.startswith(_LOOKING) else max(self._timeout, ACT_SECONDS)
+        self._deadline = time.monotonic() + limit
+        own = f"{self._ours}-{next(self._asked)}"
+        request: dict[str, Any] = {"execute": command, "id": own}
         if arguments:
             request["arguments"] = arguments
-        with self._translated():
-            self._socket.settimeout(self._left())
-            line = json.dumps(request).encode() + b"\n"
-            sent = socket.send_fds(self._socket, [line], files) if files else 0
-            self._socket.sendall(line[sent:])
-        return self._answer()
+        try:
+            with self._translated(limit):
+                self._socket.settimeout(self._left())
+                line = json.dumps(request).encode() + b"\n"
+                sent = socket.send_fds(self._socket, [line], files) if files else 0
+                self._socket.sendall(line[sent:])
+            reply = self._answer(own, limit)
+        except QmpError as error:
+            if error.error_class == "Timeout":
+                self.silence = error.desc if command.startswith(_LOOKING) else f"{error.desc}; {_OPEN}"
+                raise QmpError("Timeout", self.silence) from error
+            raise
+        except BaseException:
+            self.silence = f"QEMU's answer was not waited for; {_OPEN}"
+            raise
+        if "return" in reply:
+            return reply["return"]
+        refusal = reply["error"]
+        raise QmpError(str(refusal.get("class", "GenericError")), str(refusal.get("desc", "")))
 
-    def _answer(self) -> Any:
+    def _answer(self, own: str, limit: float) -> dict[str, Any]:
+        """The answer to a command; one without an id is to what QEMU could not read."""
         while True:
-            reply = self._receive()
-            if "return" in reply:
-                return reply["return"]
-            error = reply.get("error")
-            if isinstance(error, dict):
-                raise QmpError(str(error.get("class", "GenericError")), str(error.get("desc", "")))
-            self._keep(reply)
+            reply = self._receive(limit)
+            if "return" in reply or isinstance(reply.get("error"), dict):
+                if reply.get("id", own) == own:
+                    return reply
+            else:
+                self._keep(reply)
 
     def _keep(self, reply: dict[str, Any]) -> None:
         """Keep an event for those who wait for one; the oldest are dropped where nobody does."""
@@ -144,7 +176,7 @@ class Monitor:
             if time.monotonic() >= deadline:
                 return None
             try:
-                self._keep(self._receive())
+                self._keep(self._receive(timeout))
             except QmpError as error:
                 if error.error_class != "Timeout":
                     raise
@@ -157,9 +189,9 @@ class Monitor:
         """
         self.execute("getfd", [descriptor], fdname=name)
 
-    def _receive(self) -> dict[str, Any]:
-        """Read one object."""
-        with self._translated():
+    def _receive(self, limit: float) -> dict[str, Any]:
+        """Read one object; ``limit`` is how many seconds there were when it was asked for."""
+        with self._translated(limit):
             while b"\n" not in self._rest:
                 self._socket.settimeout(self._left())
                 data = self._socket.recv(_CHUNK)

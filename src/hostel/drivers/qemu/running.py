@@ -20,7 +20,7 @@ from hostel.drivers.fault import fault
 from hostel.drivers.qemu import failure, process
 from hostel.drivers.qemu.actions import PANICKED, POWERED_OFF
 from hostel.drivers.qemu.lease import is_leased
-from hostel.drivers.qemu.machines import GLANCE, DomainHeld, Machines, failed, invalid, not_running, not_stored
+from hostel.drivers.qemu.machines import GLANCE, DomainHeld, Machines, failed, invalid
 from hostel.drivers.qemu.monitor import ANSWER_SECONDS, Monitor
 from hostel.drivers.qemu.settings import Settings
 from hostel.drivers.qemu.settings import read as read_settings
@@ -129,7 +129,7 @@ class Running:
     def translated(self, error: QmpError, command: str, arguments: Mapping[str, Any] = {}) -> VirtError:
         """QEMU's refusal of a command as libvirt's error, with what is behind it."""
         if error.error_class == "Disconnected" and process.ended(self.status.pid, self.status.started, 2):
-            return not_running()
+            return invalid("domain is not running")
         if error.error_class == "Timeout":
             return fault(ErrorCode.OPERATION_TIMEOUT, error.desc, ErrorDomain.QEMU)
         from hostel.drivers.qemu.ownership.run import user_of
@@ -139,10 +139,17 @@ class Running:
         return VirtError(ErrorCode.INTERNAL_ERROR, message, domain=ErrorDomain.QEMU)
 
     def attempt(self, command: str, **arguments: Any) -> Any:
-        """Run a command whose refusal is no failure, for what is taken back; None when it was refused."""
-        with contextlib.suppress(QmpError):
+        """Run a command whose refusal is no failure, for what is taken back; None when it was refused.
+
+        Raises:
+            VirtError: ``OPERATION_TIMEOUT``: QEMU does not answer.
+        """
+        try:
             return self.qmp.execute(command, **arguments)
-        return None
+        except QmpError as error:
+            if error.error_class == "Timeout":
+                raise self.translated(error, command, arguments) from error
+            return None
 
     def check_disks_held(self) -> None:
         """Refuse what QEMU does not do for a guest that is paused since its memory was written.
@@ -158,7 +165,14 @@ class Running:
             )
 
     def save(self, **changes: Any) -> None:
-        """Write the state down, with these fields changed."""
+        """Write the state down, with these fields changed.
+
+        Raises:
+            VirtError: ``OPERATION_TIMEOUT``: QEMU has not answered a command. Nobody knows then whether it was carried
+                out, so the marks of what was begun have to stay for whoever holds the machine next.
+        """
+        if self._monitor is not None and self._monitor.silence:
+            raise fault(ErrorCode.OPERATION_TIMEOUT, self._monitor.silence, ErrorDomain.QEMU)
         self.status = self.status._replace(**changes)
         self._machines.statuses.write(self.name, self.status.format())
         self._is_changed = True
@@ -335,7 +349,7 @@ class Calls:
             if machine is None:
                 if self._machines.definition(domain.name) is None:
                     raise no_domain(f"name '{domain.name}'")
-                raise not_running()
+                raise invalid("domain is not running")
             if not moving:
                 check_still(machine)
             yield machine
@@ -388,9 +402,9 @@ class Calls:
             if not affect:
                 affect = Affect.LIVE if machine is not None else Affect.CONFIG
             if affect & Affect.LIVE and machine is None:
-                raise not_running()
+                raise invalid("domain is not running")
             if affect & Affect.CONFIG and definition is None:
-                raise not_stored()
+                raise invalid("transient domains do not have any persistent config")
             if machine is not None and not moving:
                 check_still(machine)
             yield Both(machine if affect & Affect.LIVE else None, definition if affect & Affect.CONFIG else None)

@@ -43,21 +43,25 @@ def qemu(path: Path, play: Peer) -> Iterator[None]:
 
 def greet(receive: Callable[[], dict[str, object]], send: Callable[[object], None]) -> None:
     send(GREETING)
-    assert receive() == {"execute": "qmp_capabilities"}
-    send({"return": {}})
+    request = receive()
+    assert request["execute"] == "qmp_capabilities"
+    send({"return": {}, "id": request["id"]})
 
 
 def test_answer_is_returned_and_events_before_it_are_skipped(tmp_path: Path) -> None:
     def play(receive: Callable[[], dict[str, object]], send: Callable[[object], None]) -> None:
         greet(receive, send)
-        assert receive() == {"execute": "query", "arguments": {"id": "x"}}
+        first = receive()
+        assert first == {"execute": "query", "arguments": {"id": "x"}, "id": first["id"]}
         send({"event": "STOP", "timestamp": {}})
-        whole = json.dumps({"return": {"status": "é" * 100_000}}).encode() + b"\n"
+        whole = json.dumps({"return": {"status": "é" * 100_000}, "id": first["id"]}).encode() + b"\n"
         send(whole[:70_000])
         time.sleep(0.05)
         send(whole[70_000:] + b'{"event": "RESUME"}\n')
-        assert receive() == {"execute": "next"}
-        send({"return": 2})
+        second = receive()
+        assert second["execute"] == "next"
+        assert second["id"] != first["id"]
+        send({"return": 2, "id": second["id"]})
 
     with qemu(tmp_path / "m", play), connect(tmp_path / "m") as monitor:
         assert monitor.execute("query", id="x") == {"status": "é" * 100_000}
@@ -67,11 +71,18 @@ def test_answer_is_returned_and_events_before_it_are_skipped(tmp_path: Path) -> 
 def test_what_was_meant_for_the_client_before_is_skipped(tmp_path: Path) -> None:
     def play(receive: Callable[[], dict[str, object]], send: Callable[[object], None]) -> None:
         send({"event": "JOB_STATUS_CHANGE", "data": {}})
-        send({"return": "stale"})
-        send({"error": {"class": "GenericError", "desc": "stale"}})
-        greet(receive, send)
-        assert receive() == {"execute": "query"}
-        send({"return": "fresh"})
+        stale: list[dict[str, object]] = [
+            {"return": "stale", "id": "0-1"},
+            {"error": {"class": "GenericError", "desc": "stale"}, "id": "0-2"},
+        ]
+        send(stale[0])
+        send(GREETING)
+        for wanted, answer in (("qmp_capabilities", {}), ("query", "fresh")):
+            request = receive()
+            assert request["execute"] == wanted
+            for late in stale:  # one that takes long is answered to whoever is there then
+                send(late)
+            send({"return": answer, "id": request["id"]})
 
     with qemu(tmp_path / "m", play), connect(tmp_path / "m") as monitor:
         assert monitor.execute("query") == "fresh"
@@ -81,8 +92,7 @@ def test_what_was_meant_for_the_client_before_is_skipped(tmp_path: Path) -> None
 def test_refusal_has_qemus_class_and_words(tmp_path: Path) -> None:
     def play(receive: Callable[[], dict[str, object]], send: Callable[[object], None]) -> None:
         greet(receive, send)
-        receive()
-        send({"error": {"class": "DeviceNotFound", "desc": "Device 'x' not found"}})
+        send({"error": {"class": "DeviceNotFound", "desc": "Device 'x' not found"}, "id": receive()["id"]})
 
     with qemu(tmp_path / "m", play), connect(tmp_path / "m") as monitor:
         with pytest.raises(QmpError, match="Device 'x' not found") as caught:
@@ -118,6 +128,35 @@ def test_silence_is_a_timeout_even_where_events_keep_coming(tmp_path: Path) -> N
         with pytest.raises(QmpError, match="did not answer within 0 seconds") as caught:
             monitor.execute("query-status")
         assert caught.value.error_class == "Timeout"
+        assert monitor.silence == caught.value.desc
+
+
+def test_nothing_is_asked_once_an_answer_was_not_waited_for(tmp_path: Path) -> None:
+    asked: list[object] = []
+
+    def play(receive: Callable[[], dict[str, object]], send: Callable[[object], None]) -> None:
+        greet(receive, send)
+        while True:
+            asked.append(receive()["execute"])
+
+    with qemu(tmp_path / "m", play), connect(tmp_path / "m", timeout=0.2) as monitor:
+        for command in ("query-status", "cont"):
+            with pytest.raises(QmpError, match="did not answer within 0 seconds"):
+                monitor.execute(command)
+    assert asked == ["query-status"]
+
+
+def test_a_refusal_leaves_nothing_unsure(tmp_path: Path) -> None:
+    def play(receive: Callable[[], dict[str, object]], send: Callable[[object], None]) -> None:
+        greet(receive, send)
+        send({"error": {"class": "GenericError", "desc": "no"}, "id": receive()["id"]})
+        send({"return": 1, "id": receive()["id"]})
+
+    with qemu(tmp_path / "m", play), connect(tmp_path / "m") as monitor:
+        with pytest.raises(QmpError, match="no"):
+            monitor.execute("cont")
+        assert not monitor.silence
+        assert monitor.execute("query") == 1
 
 
 def test_socket_that_nobody_listens_on_is_disconnected_after_a_moment(tmp_path: Path) -> None:

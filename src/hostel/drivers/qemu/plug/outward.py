@@ -78,7 +78,7 @@ def plug_out(machine: Running, device: Device, *, wait: bool = True) -> bool:
         if error.error_class == "DeviceNotFound":
             gone(machine, alias)
             return True
-        if "already in the process of unplug" not in error.desc:
+        if error.error_class != "Timeout" and "already in the process of unplug" not in error.desc:
             machine.save(plugs=_others(machine, alias))
         raise machine.translated(error, "device_del") from error
     if not wait or not _wait(machine, alias):
