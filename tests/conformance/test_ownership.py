@@ -116,7 +116,7 @@ def real(place: Path) -> Iterator[Daemon]:
 def ours(place: Path) -> Iterator[Daemon]:
     home = place / "home"
     (home / "state/config").mkdir(parents=True)
-    (home / "state/config/qemu.conf").write_text('user = "nobody"\ngroup = "nogroup"\n')
+    (home / "state/config/qemu.conf").write_text('user = "nobody"\ngroup = "nogroup"\nstdio_handler = "file"\n')
     with hosteld.process(directory=home) as daemon:
         (place / "ours").mkdir()
         yield Daemon(daemon.uri("qemu:///system"), place / "ours")

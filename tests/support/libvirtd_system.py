@@ -26,7 +26,8 @@ mkdir -p "$0/run" "$0/etc" /run/libvirt /etc/libvirt
 mount --bind "$0/run" /run/libvirt
 mount --bind "$0/etc" /etc/libvirt
 printf 'auth_unix_rw = "none"\\n' >/etc/libvirt/libvirtd.conf
-cat >/etc/libvirt/qemu.conf <<END
+printf '%s\\n' "$QEMU_CONF" >/etc/libvirt/qemu.conf  # the first line that names a setting is the one that counts
+cat >>/etc/libvirt/qemu.conf <<END
 security_driver = "none"
 namespaces = []
 stdio_handler = "file"
@@ -35,7 +36,6 @@ remote_display_port_max = $(($1 + 99))
 user = "$USER_OF_QEMU"
 group = "$GROUP_OF_QEMU"
 END
-printf '%s' "$QEMU_CONF" >>/etc/libvirt/qemu.conf
 shift
 # The driver of machines looks for a user and a group that only Debian's package for a whole system makes.
 { cat /etc/passwd; echo libvirt-qemu:x:64055:64055::/:/bin/false; } >"$0/passwd"
@@ -94,10 +94,12 @@ class Libvirtd(NamedTuple):
     Attributes:
         uri: of it, of the first of its drivers where it has no machines.
         inside: what runs a command where it sees the same processes and files as the daemon.
+        directory: where its files are.
     """
 
     uri: str
     inside: tuple[str, ...]
+    directory: Path
 
 
 @contextlib.contextmanager
@@ -185,7 +187,7 @@ def _served(
             assert time.monotonic() < deadline and daemon.poll() is None, "libvirtd does not answer"
             time.sleep(0.1)
         first = Path(f"/proc/{daemon.pid}/task/{daemon.pid}/children").read_text().split()[0]
-        yield Libvirtd(uri, ("nsenter", f"--target={first}", "--mount", "--pid"))
+        yield Libvirtd(uri, ("nsenter", f"--target={first}", "--mount", "--pid"), directory)
     finally:
         daemon.kill()
         daemon.wait(20)

@@ -75,7 +75,8 @@ def load(directories: Directories, name: str) -> ConfFile:
         except (OSError, UnicodeDecodeError) as error:
             raise fault(ErrorCode.INTERNAL_ERROR, f"cannot read '{path}': {error}", ErrorDomain.QEMU) from error
         try:
-            return ConfFile(path, {item.name: item.value for item in parse(text, Dialect.XEN)})
+            # Of lines that set the same the first one counts, as with libvirt.
+            return ConfFile(path, {item.name: item.value for item in reversed(parse(text, Dialect.XEN))})
         except ModelError as error:
             place = f"{path}:{error.path.removeprefix('line ')}"
             raise fault(ErrorCode.CONF_SYNTAX, f"{place}: {error.reason}", ErrorDomain.QEMU) from error

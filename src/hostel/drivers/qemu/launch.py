@@ -39,10 +39,10 @@ from hostel.drivers.qemu.architecture import find_emulator
 from hostel.drivers.qemu.assignment import Assignment
 from hostel.drivers.qemu.command import firmware, hostdev, memory, security
 from hostel.drivers.qemu.command.context import Context, Wire, alias_of
-from hostel.drivers.qemu.command.disk import drive_id, throttle
 from hostel.drivers.qemu.command.host import large_pages
 from hostel.drivers.qemu.command.machine import build
 from hostel.drivers.qemu.command.objects import Needed, passphrases, secrets, specs, value_of
+from hostel.drivers.qemu.completing import complete
 from hostel.drivers.qemu.environment import environment
 from hostel.drivers.qemu.firmware import choice, nvram
 from hostel.drivers.qemu.firmware.descriptor import Firmware, installed
@@ -52,6 +52,7 @@ from hostel.drivers.qemu.lockmanager import holding
 from hostel.drivers.qemu.lockmanager.entry import registered
 from hostel.drivers.qemu.machines import Machines
 from hostel.drivers.qemu.origin import BOOT, Origin
+from hostel.drivers.qemu.output.sinks import Sinks, settle
 from hostel.drivers.qemu.ownership import files, label
 from hostel.drivers.qemu.ownership import run as owned_run
 from hostel.drivers.qemu.private import unlink, write_private
@@ -63,12 +64,10 @@ from hostel.drivers.qemu.vcpu import plug_in
 from hostel.drivers.qemu.wiring import Wiring
 from hostel.errors import ErrorCode, ErrorDomain, QmpError, VirtError
 from hostel.model.authentication import SecretReference
-from hostel.model.domain.devices.character import CharacterBackend, CharacterSource, CharacterType
 from hostel.model.domain.devices.disk import Disk
 from hostel.model.domain.devices.filesystem import Filesystem
 from hostel.model.domain.devices.source import BackingStore, DiskSource
 from hostel.model.domain.domain import Domain, DomainType
-from hostel.model.domain.implicit import mirror_consoles
 from hostel.model.domain.platform import Platform, arch_of
 from hostel.model.network import Network
 
@@ -202,8 +201,8 @@ class Launcher:
                 screens.reserve(live, context.settings, given)
                 context = context._replace(wires=self._connect(status, given))
                 notes += self._assign(status, origin)
-                named = [image.fdgroup for image in _sources(live) if image.fdgroup is not None]
-                context = context._replace(descriptors=machines.descriptors.take(live.uuid or "", named, given))
+                sinks = given.enter_context(Sinks(context.settings.stdio, machines.directories, live, run))
+                context = self._open(context, live, sinks, given)
                 argv = build(live, context)
                 if origin.memory is not None or origin.migration is not None:
                     argv += ["-incoming", "defer"]
@@ -211,25 +210,44 @@ class Launcher:
                 values += self.give_secrets(wanted, context)
                 values += [write_private(path, text.encode(), run) for path, text in security.files(live, context)]
                 last = max((source.index or 0 for source in _images(live)), default=0)
-                status = status._replace(log_start=process.write_log(log, notes, argv), nodes=last, group=group)
+                begins = process.write_log(log, notes, argv)
+                status = status._replace(log_start=begins, nodes=last, group=group, stdio=context.settings.stdio)
+                output = sinks.open(str(log))
+                sinks.begin()
                 helpers = self._helpers(live, run, values)
                 machines.statuses.write(name, status.format())
                 files.give(machines, status)
             except BaseException:
-                files.take_all_back(machines, name)
-                self.release(live)
-                transient.discard(status.overlays)
-                machines.statuses.remove(name)
-                shutil.rmtree(run, ignore_errors=True)
+                self._abandon(status, run)
                 raise
-            passed = [int(file) for wire in context.wires.values() for file in (*wire.taps, *wire.vhosts)]
-            passed += [file for group in context.descriptors.values() for file in group]
+            passed = context.files()
             try:
                 entered = registered(owned_run.command(argv, live, run), manager, machines.directories, status)
-                return self._launch(argv, entered, status, log, helpers, files=passed, paused=paused, origin=origin)
+                return self._launch(
+                    argv, entered, status, log, helpers, files=passed, output=output, paused=paused, origin=origin
+                )
             except BaseException as error:
                 self._undo(name, run, error)
                 raise
+
+    def _open(self, context: Context, live: Domain, sinks: Sinks, given: contextlib.ExitStack) -> Context:
+        """Open the files that QEMU gets in place of names.
+
+        Raises:
+            VirtError: there is none of them, or it cannot be opened.
+        """
+        named = [image.fdgroup for image in _sources(live) if image.fdgroup is not None]
+        images = self._machines.descriptors.take(live.uuid or "", named, given)
+        return context._replace(descriptors=images, outputs=sinks.characters())
+
+    def _abandon(self, status: Status, run: Path) -> None:
+        """Forget a machine for which no QEMU was started."""
+        machines, name = self._machines, status.domain.name
+        files.take_all_back(machines, name)
+        self.release(status.domain)
+        transient.discard(status.overlays)
+        machines.statuses.remove(name)
+        shutil.rmtree(run, ignore_errors=True)
 
     def _make_overlays(self, status: Status) -> Status:
         """Make what transient disks are on; written down before, so that it is removed whatever happens here.
@@ -401,6 +419,7 @@ class Launcher:
         helpers: list[process.Helper],
         *,
         files: list[int],
+        output: int,
         paused: bool,
         origin: Origin,
     ) -> Status:
@@ -411,7 +430,7 @@ class Launcher:
             pid = process.spawn(
                 locking.limited(entered, status.domain, settings.limits), run, log, helpers=helpers, files=files,
                 environment=environment(status.domain, settings, process.home(run)),
-                entrances=group.entrances() if group is not None else (),
+                entrances=group.entrances() if group is not None else (), output=output,
             )  # fmt: skip
         except OSError as error:
             raise _no_start(name, str(error)) from error
@@ -422,7 +441,7 @@ class Launcher:
             if not ready:
                 raise QmpError("Disconnected", "QEMU did not come up")
             with monitor.connect(path) as qmp:
-                self._complete(status.domain, qmp)
+                complete(status.domain, qmp, settings)
                 # As libvirt has it: whoever listens is told of each pass over the memory, by snapshots too.
                 qmp.execute("migrate-set-capabilities", capabilities=[{"capability": "events", "state": True}])
                 actions.apply(status.domain, qmp)
@@ -446,11 +465,16 @@ class Launcher:
             code = process.exit_status(run, 2 if started is None or not process.runs(pid, started) else 0)
             if code is not None and code > 128:  # then the last line is the supervising shell's
                 raise _no_start(name, process.describe(code)) from error
-            lines = process.last_lines(log, _LINES, since=status.log_start)
-            last = lines[-1] if lines else str(error)
-            why = failure.explained(lines, argv, status.domain, owned_run.user_of(run)) or last
-            raise _no_start(name, printable(why)) from error
+            raise _no_start(name, self._said(argv, status, log) or str(error)) from error
         return status
+
+    def _said(self, argv: list[str], status: Status, log: Path) -> str:
+        """Why QEMU did not come up, as it says it itself; empty where it says nothing."""
+        run = Path(status.run)
+        settle(status.stdio, self._machines.directories, run, log)
+        lines = process.last_lines(log, _LINES, since=status.log_start)
+        why = failure.explained(lines, argv, status.domain, owned_run.user_of(run))
+        return printable(why or next(reversed(lines), ""))
 
     def keep(self, domain: Domain, run: Path) -> None:
         """See to it that somebody is there who does what follows when the guest ends by itself.
@@ -498,31 +522,6 @@ class Launcher:
             told = [started]
         for event, detail in told:
             self._machines.publish(status.domain, "lifecycle", event=int(event), detail=detail)
-
-    def _complete(self, domain: Domain, qmp: monitor.Monitor) -> None:
-        """Write what QEMU chose into the live document, and set what must not be, or cannot be, on a command line."""
-        devices = domain.devices
-        terminals = {
-            found["label"]: found["filename"].removeprefix("pty:")
-            for found in qmp.execute("query-chardev")
-            if found["filename"].startswith("pty:")
-        }
-        ends: list[CharacterBackend] = [*devices.serials, *devices.parallels, *devices.consoles, *devices.channels]
-        for end in ends:
-            if path := terminals.get(f"char{end.alias}"):
-                end.sources = [CharacterSource(path=path)]
-        mirror_consoles(domain)
-        for console in devices.consoles:
-            console.tty = console.source.path if console.type == CharacterType.PTY and console.source else None
-        screens.complete(domain, qmp, self.settings())
-        for disk in devices.disks:
-            if disk.iotune is not None:
-                qmp.execute("block_set_io_throttle", **throttle(disk))
-            if disk.target.tray == "open":
-                qmp.execute("blockdev-open-tray", id=drive_id(disk), force=True)
-        for interface in devices.interfaces:
-            if interface.link_state == "down":
-                qmp.execute("set_link", name=interface.alias, up=False)
 
     def _undo(self, name: str, run: Path, error: BaseException) -> None:
         pid = process.wait_for_pid(run, 5)

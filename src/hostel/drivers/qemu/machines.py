@@ -19,6 +19,7 @@ from hostel.drivers.fault import system_fault
 from hostel.drivers.qemu import document, process, savefile, transient
 from hostel.drivers.qemu.descriptors import Descriptors
 from hostel.drivers.qemu.helper import tpm
+from hostel.drivers.qemu.output.sinks import settle
 from hostel.drivers.qemu.status import Ending, Migration, Status, write_ending
 from hostel.drivers.store import Directories, Store
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
@@ -257,6 +258,7 @@ class Machines:
 
     def _ending(self, name: str, status: Status) -> Ending:
         code = process.exit_status(Path(status.run), 2)
+        settle(status.stdio, self.directories, Path(status.run), self.log(name))
         if status.migration is not None and status.migration.phase == "confirm":
             return Ending(ShutoffReason.MIGRATED, "")
         if status.ending.startswith("saved:"):

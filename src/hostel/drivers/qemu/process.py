@@ -71,6 +71,7 @@ shift; exec "$@"
 _OUTER: Final = 'umask 077; exec 9<&0 0</dev/null; body=$1; shift; (exec sh -c "$body" supervisor "$@") & exit 0'
 _HELPER_SECONDS: Final = 12.0
 _GROUND: Final = "qemu"
+WRITER: Final = "writer"  # a lock that is held by what writes the log
 
 
 class Helper(NamedTuple):
@@ -163,6 +164,7 @@ def spawn(
     files: Sequence[int] = (),
     environment: Mapping[str, str] | None = None,
     entrances: Sequence[Path] = (),
+    output: int | None = None,
     timeout: float = 10,
 ) -> int:
     """Run ``argv`` under a supervisor and return QEMU's process id.
@@ -170,11 +172,12 @@ def spawn(
     Args:
         argv: the command.
         run: a fresh directory for ``pid``, ``exit`` and ``alive``.
-        log: where QEMU's standard error is appended, and that of the helpers.
+        log: where QEMU's standard error is appended, and that of the helpers, where ``output`` does not say.
         helpers: what has to be ready before.
         files: open files that QEMU gets, with numbers of at least 20.
         environment: QEMU's, and that of the helpers; None where it is ours.
         entrances: files of control groups, which QEMU enters before it is anything else than a shell.
+        output: a descriptor by which that comes into the log.
         timeout: seconds to wait for the process id.
 
     Raises:
@@ -185,12 +188,14 @@ def spawn(
     body, argv = _supervisor(helpers), _entering(entrances, argv)
     for name in ("pid", "exit", "failed"):
         (run / name).unlink(missing_ok=True)
-    lock = os.open(run / "alive", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    output = -1
     before = log.stat().st_size if log.exists() else 0
-    try:
+    with contextlib.ExitStack() as closing:
+        lock = os.open(run / "alive", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        closing.callback(os.close, lock)
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        if output is None:
+            output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+            closing.callback(os.close, output)
         launcher = subprocess.Popen(
             ["sh", "-c", _OUTER, "start", body, str(run), *argv],
             stdin=lock,
@@ -202,14 +207,11 @@ def spawn(
             env=environment,
         )
         launcher.wait(timeout)
-    finally:
-        os.close(lock)
-        if output >= 0:
-            os.close(output)
     pid = wait_for_pid(run, timeout)
     if pid is None:
         with contextlib.suppress(FileNotFoundError):
             name = (run / "failed").read_text().strip()
+            wait_written(run)
             raise HelperFailed(name, next(iter(last_lines(log, 1, since=before)), "it said nothing"))
         raise OSError(errno.ETIMEDOUT, f"QEMU was not started within {timeout:.0f} seconds", str(run))
     return pid
@@ -234,6 +236,13 @@ def wait_for_pid(run: Path, timeout: float) -> int | None:
             with contextlib.suppress(OSError, ValueError):
                 return int((run / "pid").read_text())
             return None
+        pause()
+
+
+def wait_written(run: Path, timeout: float = 2) -> None:
+    """Wait until all is written that processes which have ended have said; others may hold their end of a pipe open."""
+    deadline, pause = time.monotonic() + timeout, Pause()
+    while is_locked(run / WRITER) and time.monotonic() < deadline:
         pause()
 
 
@@ -334,7 +343,7 @@ def last_lines(log: Path, count: int = 5, *, since: int = 0) -> list[str]:
     try:
         with log.open("rb") as stream:
             size = os.fstat(stream.fileno()).st_size
-            stream.seek(max(since, size - 8192))
+            stream.seek(max(since if since <= size else 0, size - 8192))  # a log that was full has begun anew
             text = stream.read().decode(errors="replace")
     except OSError:
         return []

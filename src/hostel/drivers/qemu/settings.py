@@ -35,11 +35,10 @@ _KNOWN: Final = frozenset(
     | {"hugetlbfs_mount", "bridge_helper", "pr_helper", "log_timestamp", "deprecation_behavior", "cgroup_controllers"}
     | {"migration_address", "migration_host", "migrate_tls_force", "lock_manager", "security_driver"}
     | {"security_require_confined", "security_default_confined", "user", "group"}
-    | {"dynamic_ownership", "remember_owner"}
+    | {"dynamic_ownership", "remember_owner", "stdio_handler"}
 )
 # What is so here anyway, and needs no word where it is said.
 _SO_ANYWAY: Final[Mapping[str, tuple[Value, ...]]] = {
-    "stdio_handler": ("file",),
     "namespaces": ([],),
     "mac_filter": (0,),
     "relaxed_acs_check": (0, 1),  # nobody looks at ACS; the kernel's groups count
@@ -189,6 +188,7 @@ class Settings(NamedTuple):
         dynamic_ownership: whether machines get the files that they need.
         remember_owner: whether it is kept with them whose they were.
         is_confined_by_default: whether a machine whose document has no label gets one.
+        stdio: what bounds what machines write into files.
     """
 
     vnc: ScreenSettings = ScreenSettings()
@@ -224,6 +224,7 @@ class Settings(NamedTuple):
     dynamic_ownership: bool = True
     remember_owner: bool = True
     is_confined_by_default: bool = True
+    stdio: str = "own"
 
 
 def read(directories: Directories) -> Settings:
@@ -283,7 +284,14 @@ class _Reading(ConfFile):
             dynamic_ownership=self.flag("dynamic_ownership", default=True),
             remember_owner=self.flag("remember_owner", default=True),
             is_confined_by_default=self.flag("security_default_confined", default=True),
+            stdio=self._stdio(),
         )
+
+    def _stdio(self) -> str:
+        handler = self.text("stdio_handler", "own")
+        if handler not in ("own", "file", "logd") or (handler == "own" and "stdio_handler" in self.found):
+            raise self.wrong(f"Unknown stdio handler {handler}; write logd or file", ErrorCode.CONF_SYNTAX)
+        return handler
 
     def _named(self, name: str) -> str | None:
         """A text that may also not be said."""

@@ -162,6 +162,7 @@ class StatusDocument(Element, tag="domstatus"):
     group: str = attr(default="")
     lock_manager: str = attr(default="")
     lock_state: str = attr(default="")
+    stdio: str = attr(default="file")
     deprecations: list[str] = texts(STRING, tag="deprecation", factory=list)
     overlays: list[str] = texts(STRING, tag="overlay", factory=list)
     locks: list[Lock] = children(Lock, factory=list)
@@ -203,6 +204,7 @@ class Status(NamedTuple):
         lock_manager: who keeps its locks, as it was when it was started; empty for nobody.
         lock_state: what the lock manager said of them when it let go of them, for whoever takes them next.
         locks: those that it has, or may have.
+        stdio: what bounds what it writes into files, as it was when it was started.
     """
 
     domain: Domain
@@ -232,6 +234,7 @@ class Status(NamedTuple):
     lock_manager: str = ""
     lock_state: str = ""
     locks: tuple[Lock, ...] = ()
+    stdio: str = "file"
 
     def format(self) -> str:
         """The document's text."""

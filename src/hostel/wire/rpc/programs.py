@@ -14,6 +14,7 @@ from hostel.wire.rpc.table import (
     hypervisor,
     interface,
     locking,
+    logging,
     migration,
     network,
     node,
@@ -39,6 +40,7 @@ LXC: Final = Program("lxc", 0x00068000, TYPES, hypervisor.LXC_ROWS)
 LOCK_SPACE: Final = Program(
     "lock_space", 0x0EA7BEEF, locking.TYPES, locking.ROWS
 )  # virtlockd's, no daemon's of machines
+LOG_MANAGER: Final = Program("log_manager", 0x87539319, logging.TYPES, logging.ROWS)  # virtlogd's, likewise
 PROGRAMS: Final = {program.number: program for program in (REMOTE, QEMU, LXC)}
 
 ERROR: Final[Codec] = TYPES.codec(TYPES.fields("error"))

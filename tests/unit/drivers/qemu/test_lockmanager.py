@@ -11,7 +11,8 @@ from hostel.drivers.qemu import document
 from hostel.drivers.qemu.command.disk import number_images
 from hostel.drivers.qemu.lockmanager.claims import claims_of, has_disks_of_its_own
 from hostel.drivers.qemu.lockmanager.holding import manager_for
-from hostel.drivers.qemu.lockmanager.lockd import Lockd, runtime_folder
+from hostel.drivers.qemu.libvirt_daemon import runtime_folder
+from hostel.drivers.qemu.lockmanager.lockd import Lockd
 from hostel.drivers.qemu.lockmanager.manager import Claim
 from hostel.drivers.qemu.lockmanager.sanlock import Sanlock, SanlockSettings
 from hostel.drivers.qemu.status import BlockJob
@@ -123,7 +124,7 @@ def test_leases_that_virtlockd_cannot_have_are_refused(tmp_path: Path, xml: str,
 
 
 def test_virtlockd_that_does_not_run_is_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hostel.drivers.qemu.lockmanager.lockd.find", lambda name: None)
+    monkeypatch.setattr("hostel.drivers.qemu.libvirt_daemon.find", lambda name: None)
     with pytest.raises(VirtError, match="virtlockd does not run: install libvirt-daemon") as caught:
         lockd(tmp_path).prepare()
     assert str(tmp_path / "libvirt/virtlockd-sock") in caught.value.message

@@ -132,10 +132,22 @@ def test_what_is_not_acted_on_is_known_by_name(tmp_path: Path) -> None:
     assert found.unknown == ("mac_filter", "swtpm_user")
 
 
+def test_first_line_that_names_a_setting_counts(tmp_path: Path) -> None:
+    assert _settings(tmp_path, "max_files = 7\nmax_files = 8").limits.nofile == "7"
+
+
 def test_what_is_so_anyway_needs_no_word(tmp_path: Path) -> None:
-    text = 'stdio_handler = "file"\nnamespaces = [ ]\n'
+    text = "mac_filter = 0\nnamespaces = [ ]\n"
     assert _settings(tmp_path, text).unknown == ()
-    assert _settings(tmp_path, text.replace("file", "logd")).unknown == ("stdio_handler",)
+    assert _settings(tmp_path, text.replace("0", "1")).unknown == ("mac_filter",)
+
+
+def test_output_is_bounded_by_us_by_virtlogd_or_by_nobody(tmp_path: Path) -> None:
+    assert _settings(tmp_path, "").stdio == "own"
+    assert [_settings(tmp_path, f'stdio_handler = "{kind}"').stdio for kind in ("file", "logd")] == ["file", "logd"]
+    for wrong in ("own", "syslog"):
+        with pytest.raises(VirtError, match=f"Unknown stdio handler {wrong}"):
+            _settings(tmp_path, f'stdio_handler = "{wrong}"')
 
 
 @pytest.mark.parametrize(

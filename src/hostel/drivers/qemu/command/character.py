@@ -129,7 +129,7 @@ def chardev(device: CharacterBackend, context: Context) -> list[str]:
     settings = context.settings.character
     by_default = settings.default and device.type == CharacterType.TCP
     if source is None or not (by_default if source.tls is None else source.tls):
-        return ["-chardev", _chardev(device)]
+        return [*_outputs(device, context), "-chardev", _chardev(device, context)]
     if device.type != CharacterType.TCP:
         raise unsupported(f"{device.TAG} type='{device.type}': tls='yes' is for type='tcp' only")
     folder = context.certificates.get(CERTIFICATES)
@@ -143,17 +143,34 @@ def chardev(device: CharacterBackend, context: Context) -> list[str]:
     end = "server" if source.mode == "bind" else "client"
     verify = settings.verify or end == "client"
     spec = {"qom-type": "tls-creds-x509", "id": name, "dir": folder, "endpoint": end, "verify-peer": verify}
-    return [*with_passphrase(spec, settings.secret, context), "-chardev", f"{_chardev(device)},tls-creds={name}"]
+    given = [*_outputs(device, context), *with_passphrase(spec, settings.secret, context)]
+    return [*given, "-chardev", f"{_chardev(device, context)},tls-creds={name}"]
 
 
-def _chardev(device: CharacterBackend) -> str:
+def _outputs(device: CharacterBackend, context: Context) -> list[str]:
+    """The descriptors that the device writes to in place of files."""
+    argv: list[str] = []
+    for name in (f"{alias_of(device)}-source", f"{alias_of(device)}-log"):
+        found = context.outputs.get(name)
+        if found is not None and found.file is not None:
+            argv += ["-add-fd", f"set={found.set},fd={found.file},opaque={name}"]
+    return argv
+
+
+def _written(name: str, path: str, append: bool | None, context: Context) -> tuple[str, str]:
+    """What QEMU is to write to, and whether it keeps what is there (``qemuBuildChardevStr``)."""
+    found = context.outputs.get(name)
+    return (escape(path), "on" if append else "off") if found is None else (found.path, "on")
+
+
+def _chardev(device: CharacterBackend, context: Context) -> str:
     kind, source = device.type, device.source or CharacterSource()
     name = f"id=char{alias_of(device)}"
     path = escape(source.path or "")
     logging = ""
     if device.log is not None:
-        append = "off" if device.log.append is False else "on"
-        logging = f",logfile={escape(device.log.file)},logappend={append}"
+        file, append = _written(f"{alias_of(device)}-log", device.log.file, device.log.append, context)
+        logging = f",logfile={file},logappend={append}"
     waiting = ",server=on,wait=off" if source.mode == "bind" else ""
     if source.reconnect is not None and source.reconnect.enabled:
         waiting += f",reconnect={source.reconnect.timeout or 0}"
@@ -174,7 +191,8 @@ def _chardev(device: CharacterBackend) -> str:
         case CharacterType.SPICEPORT:
             return f"spiceport,{name},name={escape(source.channel or '')}{logging}"
         case CharacterType.FILE:
-            return f"file,{name},path={path},append={'on' if source.append else 'off'}{logging}"
+            path, append = _written(f"{alias_of(device)}-source", source.path or "", source.append, context)
+            return f"file,{name},path={path},append={append}{logging}"
         case CharacterType.DEV:
             return f"{'parallel' if device.TAG == 'parallel' else 'serial'},{name},path={path}{logging}"
         case CharacterType.PIPE:

@@ -29,6 +29,23 @@ class Wire(NamedTuple):
     vhosts: Sequence[int | str] = ()
 
 
+class Output(NamedTuple):
+    """What QEMU opens in place of a file that a character device writes to.
+
+    Attributes:
+        set: the number of its set of descriptors.
+        file: the descriptor; None where QEMU has it already.
+    """
+
+    set: int
+    file: int | None = None
+
+    @property
+    def path(self) -> str:
+        """What QEMU knows it by."""
+        return f"/dev/fdset/{self.set}"
+
+
 class Context(NamedTuple):
     """Facts that are not in the document.
 
@@ -48,6 +65,7 @@ class Context(NamedTuple):
         has_spice: whether it has SPICE, which may be a module that is not installed.
         settings: what the host says for all machines.
         descriptors: open files that stand for images, by the group that a document names.
+        outputs: what stands for files that character devices write to, by ``ALIAS-source`` and ``ALIAS-log``.
     """
 
     emulator: str
@@ -65,10 +83,17 @@ class Context(NamedTuple):
     has_spice: bool = True
     settings: Settings = Settings()
     descriptors: Mapping[str, Sequence[int]] = {}
+    outputs: Mapping[str, Output] = {}
 
     def has(self, feature: str) -> bool:
         """Whether the emulator has a feature; the host's own QEMU is taken to have it."""
         return self.platform is None or self.platform.has(feature)
+
+    def files(self) -> list[int]:
+        """The open files that QEMU gets when it is started."""
+        found = [int(file) for wire in self.wires.values() for file in (*wire.taps, *wire.vhosts)]
+        found += [file for group in self.descriptors.values() for file in group]
+        return [*found, *(item.file for item in self.outputs.values() if item.file is not None)]
 
     def secret(self, name: str) -> str:
         """The file in which QEMU finds the value of a secret object; only its owner reads it."""

@@ -95,7 +95,11 @@ def _card(card: Smartcard, context: Context) -> tuple[dict[str, Any], list[str]]
             "driver": "ccid-card-emulated", "backend": "certificates", **names, "db": card.database or _NSS_DATABASE,
         }, []  # fmt: skip
     line = _Line(
-        type=card.type or CharacterType.PTY, sources=card.sources, protocol=card.protocol, alias=alias_of(card)
+        type=card.type or CharacterType.PTY,
+        sources=card.sources,
+        protocol=card.protocol,
+        log=card.log,
+        alias=alias_of(card),
     )
     return {"driver": "ccid-card-passthru", "chardev": f"char{alias_of(card)}"}, chardev(line, context)
 

@@ -7,35 +7,26 @@ it kills a QEMU whose connection ends before the QEMU does. What is asked of it 
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import os
-import socket
-import subprocess
-import time
 import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
-from hostel.drivers.fault import fault, system_fault
+from hostel.drivers.fault import fault
 from hostel.drivers.qemu.conffile import load
+from hostel.drivers.qemu.libvirt_daemon import Connection, LibvirtDaemon, folder_of
 from hostel.drivers.qemu.lockmanager.claims import holder_of
 from hostel.drivers.qemu.lockmanager.manager import Claim, Owner
 from hostel.drivers.storage.backends.scsi import unit_key
 from hostel.drivers.store import Directories
-from hostel.drivers.tool import find, run
-from hostel.errors import ErrorCode, ErrorDomain, ProtocolError, VirtError
+from hostel.drivers.tool import run
+from hostel.errors import ErrorCode, ErrorDomain, VirtError
 from hostel.model.domain.devices.platform import Lease
-from hostel.wire.rpc.connection import ClientConnection, Reply
 from hostel.wire.rpc.programs import LOCK_SPACE
 
 _FILE: Final = "qemu-lockd.conf"
-_SYSTEM: Final = Path("/run/libvirt")
-_SOCKET: Final = "virtlockd-sock"
-_SECONDS: Final = 30.0  # that an answer may take
-_START_SECONDS: Final = 10.0
-_IDLE: Final = 120  # seconds after which a virtlockd that was started for us ends when nobody needs it
 _SHARED: Final = 1
 _MADE: Final = 2
 _DEVICES: Final = "/dev"
@@ -87,9 +78,9 @@ class Lockd:
 
     def __init__(self, directories: Directories, *, is_privileged: bool) -> None:
         self._settings = LockdSettings.read(directories)
-        self._is_privileged = is_privileged
-        self._folder = _SYSTEM if is_privileged else runtime_folder(directories) / "libvirt"
-        theirs = self._folder / "qemu"
+        folder = folder_of(directories, is_privileged=is_privileged)
+        self._daemon = LibvirtDaemon("virtlockd", LOCK_SPACE, ErrorDomain.LOCKING, folder, is_privileged)
+        theirs = folder / "qemu"
         self._machines = [directories.state / "qemu", theirs, theirs / "run"]
         self.needs_leases = self._settings.needs_leases
 
@@ -182,115 +173,19 @@ class Lockd:
         return VirtError(error.code, f"{error.message}; {why}", domain=error.domain)
 
     @contextlib.contextmanager
-    def _connected(self, owner: Owner | None = None) -> Iterator[_Connection]:
+    def _connected(self, owner: Owner | None = None) -> Iterator[Connection]:
         """A connection, in the name of a machine."""
-        path = self._folder / _SOCKET
-        try:
-            connection = _Connection(self._connect(path))
-        except OSError as error:
-            what = f"Failed to connect socket to '{path}'"
-            if isinstance(error, FileNotFoundError | ConnectionRefusedError):
-                fix = "systemctl start virtlockd.socket" if self._is_privileged else "install libvirt-daemon"
-                error = type(error)(error.errno, f"{os.strerror(error.errno or 0)}; virtlockd does not run: {fix}")
-            raise system_fault(error, what, ErrorDomain.LOCKING) from error
-        with connection:
+        with self._daemon.connected() as connection:
             if owner is not None:
                 named = (uuid.UUID(owner.uuid).bytes, owner.name, owner.id, owner.pid)
                 connection.call("register", named, 0)
             yield connection
-
-    def _connect(self, path: Path) -> socket.socket:
-        """Connect; a user's own virtlockd is started where it does not run."""
-        try:
-            return _opened(path)
-        except (FileNotFoundError, ConnectionRefusedError):
-            program = find("virtlockd")
-            if self._is_privileged or program is None:
-                raise
-        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        environment = {**os.environ, "XDG_RUNTIME_DIR": str(self._folder.parent)}
-        try:
-            done = subprocess.run(
-                [program, "--daemon", f"--timeout={_IDLE}"],
-                env=environment, cwd="/", stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
-                timeout=_START_SECONDS, check=False, start_new_session=True, text=True, errors="replace",
-            )  # fmt: skip
-        except subprocess.TimeoutExpired as error:
-            raise OSError(errno.ETIMEDOUT, f"virtlockd has not started within {_START_SECONDS:.0f} seconds") from error
-        if done.returncode:
-            said = done.stderr.strip().splitlines() or ["it says nothing"]
-            raise OSError(errno.ECHILD, f"virtlockd does not start: {said[-1]}")
-        deadline = time.monotonic() + _START_SECONDS
-        while True:
-            try:
-                return _opened(path)
-            except (FileNotFoundError, ConnectionRefusedError):
-                if time.monotonic() >= deadline:
-                    raise
-            time.sleep(0.05)
-
-
-class _Connection:
-    """Calls of virtlockd's, one after the other."""
-
-    def __init__(self, connected: socket.socket) -> None:
-        self._socket = connected
-        self._machine = ClientConnection({LOCK_SPACE.number: LOCK_SPACE})
-
-    def __enter__(self) -> _Connection:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._socket.close()
-
-    def fileno(self) -> int:
-        """Its descriptor."""
-        return self._socket.fileno()
-
-    def call(self, name: str, *arguments: Any) -> None:
-        """Call; what is answered is only whether it was done.
-
-        Raises:
-            VirtError: virtlockd's own; ``SYSTEM_ERROR``: it does not answer.
-        """
-        call, data = self._machine.call(LOCK_SPACE, LOCK_SPACE.by_name[name], arguments)
-        try:
-            self._socket.sendall(data)
-            while True:
-                received = self._socket.recv(1 << 16)
-                if not received:
-                    raise ConnectionResetError(errno.ECONNRESET, "virtlockd has ended the connection")
-                for event in self._machine.receive(self._machine.splitter.feed(received)):
-                    if isinstance(event, Reply) and event.serial == call.serial:
-                        if event.error is not None:
-                            raise event.error
-                        return
-        except (OSError, ProtocolError) as error:
-            reason = error if isinstance(error, OSError) else OSError(errno.EPROTO, str(error))
-            raise system_fault(reason, "virtlockd did not answer", ErrorDomain.LOCKING) from error
-
-
-def runtime_folder(directories: Directories) -> Path:
-    """Where a user's programs keep their sockets, each in a folder of its own."""
-    own = directories.state.name == "hostel"
-    return directories.state.parent if own else directories.cache.parent
 
 
 def _flags(claim: Claim) -> int:
     """How a lock is had; the file of a lease is its owner's to make."""
     stands_for_image = claim.space and not claim.path
     return (_SHARED if claim.shared else 0) | (_MADE if stands_for_image else 0)
-
-
-def _opened(path: Path) -> socket.socket:
-    connected = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-    try:
-        connected.settimeout(_SECONDS)
-        connected.connect(str(path))
-    except BaseException:
-        connected.close()
-        raise
-    return connected
 
 
 def _volume_key(path: str) -> str:

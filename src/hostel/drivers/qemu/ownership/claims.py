@@ -10,6 +10,7 @@ from typing import Final, NamedTuple
 
 from hostel.drivers.qemu.command.host import Sysfs
 from hostel.drivers.qemu.hostdevs import functions, of_host
+from hostel.drivers.qemu.output.sinks import replaces_files
 from hostel.drivers.qemu.ownership.label import device_label, label_of
 from hostel.drivers.qemu.ownership.user import Identity, Owner, read_label
 from hostel.drivers.qemu.status import Status
@@ -151,9 +152,10 @@ class _Claims:
 
     def _character(self, end: CharacterBackend) -> Iterator[Claim]:
         source = end.source
-        if end.log is not None:
+        is_given = replaces_files(self._status.stdio)  # and QEMU opens none by name
+        if end.log is not None and not is_given:
             yield Claim(end.log.file, self._owner)
-        if source is None or source.path is None:
+        if source is None or source.path is None or (is_given and end.type == CharacterType.FILE):
             return
         label = device_label(source.seclabels)
         if label is not None and label.relabel is False:

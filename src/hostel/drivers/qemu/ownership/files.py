@@ -52,7 +52,7 @@ def settled_identity(machines: Machines, domain: Domain) -> Identity | None:
     if found is None or found.is_named or is_said or found.owner == ROOT:
         return found
     user = User(found.owner.uid, groups_of(found.owner))
-    for path in _reached(domain, found):
+    for path in _reached(domain, found, read(machines.directories).stdio):
         if _is_ours(machines, path):
             continue
         closed = closed_way(str(path), user)
@@ -70,9 +70,9 @@ def settled_identity(machines: Machines, domain: Domain) -> Identity | None:
     return found
 
 
-def _reached(domain: Domain, identity: Identity) -> Iterator[Path]:
+def _reached(domain: Domain, identity: Identity, stdio: str) -> Iterator[Path]:
     """The files that QEMU is to open or to make by name."""
-    for path in claims(Status(domain, 0, 0, 0, "", 0), identity):
+    for path in claims(Status(domain, 0, 0, 0, "", 0, stdio=stdio), identity):
         yield Path(path)
     sockets = [source.path for end in domain.devices.characters() for source in end.sources if source.mode == "bind"]
     sockets += [listen.socket for screen in domain.devices.graphics for listen in screen.listens]

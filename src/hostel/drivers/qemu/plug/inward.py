@@ -38,7 +38,7 @@ from hostel.drivers.qemu.helper.virtiofs import is_virtiofs
 from hostel.drivers.qemu.hostdevs import is_nvme
 from hostel.drivers.qemu.launch import Launcher
 from hostel.drivers.qemu.lockmanager import holding
-from hostel.drivers.qemu.plug import reservations
+from hostel.drivers.qemu.plug import output, reservations
 from hostel.drivers.qemu.plug.chardev import backend
 from hostel.drivers.qemu.plug.definition import is_taken
 from hostel.drivers.qemu.plug.element import LASTING_LIVE, Given, by_alias, insert, not_done
@@ -134,6 +134,7 @@ def plug_in(machine: Running, given: Given, launcher: Launcher) -> Device:
             reservations.serve(machine, after, device, launcher)
         if isinstance(device, Filesystem):
             taken = launcher.serve(device, after, machine.run)
+        context = context._replace(outputs=output.give(machine, device))
         for item in sorted(added, key=lambda it: it is device):
             made = _options(after, item, context, wire if item is device else None, node)
             given_secrets += launcher.give_secrets(_passphrases(made, context), context)
@@ -141,14 +142,13 @@ def plug_in(machine: Running, given: Given, launcher: Launcher) -> Device:
                 answer = machine.ask(_COMMANDS[option], **properties)
                 done.append((option, str(properties.get("id", ""))))
                 if option == "-chardev":
-                    _note_terminal(item, answer)
-                if option == "-chardev" and taken is not None:
-                    taken.touch()  # from now on the program ends when QEMU lets go of it
+                    _note_end(item, answer, taken)
         _finish(machine, device)
     except BaseException:
         for option, name in reversed(done):
             if option in _UNDO:
                 machine.attempt(_UNDO[option], id=name)
+        output.take_back(machine, context.outputs)
         if isinstance(device, Interface):
             let_go(machine, device)
         machine.status = machine.status._replace(domain=before)
@@ -243,8 +243,10 @@ def _with_device(machine: Running, given: Given, launcher: Launcher) -> tuple[Do
     return after, device
 
 
-def _note_terminal(device: Device, answer: Any) -> None:
-    """Write down which terminal QEMU has made for a character device."""
+def _note_end(device: Device, answer: Any, taken: Path | None) -> None:
+    """Write down which terminal QEMU has made for a character device, or that it has the program that serves it."""
+    if taken is not None:
+        taken.touch()  # from now on the program ends when QEMU lets go of it
     if isinstance(device, CharacterBackend) and isinstance(answer, dict) and answer.get("pty"):
         device.sources = [CharacterSource(path=str(answer["pty"]))]
         if isinstance(device, Console):
