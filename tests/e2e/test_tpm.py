@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
+import tempfile
 import time
 from pathlib import Path
 
@@ -114,3 +116,44 @@ def test_an_emulator_ends_with_qemu_whoever_ends_that(
         time.sleep(0.05)
     assert domain.name not in [ref.name for ref in driver.connect_list_all_domains()]
     assert not (tmp_path / "config/qemu/swtpm" / UUID).exists()  # a transient machine's goes with it
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root's programs are somebody else")
+def test_swtpm_of_root_s_machines_is_a_user_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    swtpm, qemu = 4244, 4242
+    home = Path(tempfile.mkdtemp(prefix="tpm-"))  # what pytest makes is closed to others
+    try:
+        home.chmod(0o755)
+        for folder in ("config", "authority", "xdg"):
+            (home / folder).mkdir()
+        os.chown(home / "authority", swtpm, swtpm)
+        text = f'swtpm_user = "+{swtpm}"\nswtpm_group = "+{swtpm}"\nuser = "+{qemu}"\ngroup = "+{qemu}"\n'
+        (home / "config/qemu.conf").write_text(text)
+        # The host's own authority may have signed for root before.
+        place, tool = home / "authority", "create_certs_tool"
+        (home / "xdg/swtpm-localca.conf").write_text(
+            f"statedir = {place}\nsigningkey = {place}/key\nissuercert = {place}/cert\ncertserial = {place}/serial\n"
+        )
+        (home / "xdg/swtpm_setup.conf").write_text(
+            f"{tool} = /usr/bin/swtpm_localca\n{tool}_config = {home}/xdg/swtpm-localca.conf\n"
+            f"{tool}_options = /etc/swtpm-localca.options\n"
+        )
+        monkeypatch.setenv("XDG_CONFIG_HOME", str(home / "xdg"))
+        driver = QemuDriver(Directories.under(home))
+        domain = driver.domain_define_xml(xml())
+        driver.domain_create(domain, StartFlag.PAUSED)
+        try:
+            (emulator,) = emulators(home)
+            machine = Machines(Directories.under(home)).live("tpm")
+            assert machine is not None
+            owners = [Path(f"/proc/{pid}").stat().st_uid for pid in (emulator, machine.pid)]
+            assert owners == [swtpm, qemu]
+            state = home / "config/qemu/swtpm" / UUID / "tpm2"
+            assert {path.stat().st_uid for path in (state, *state.iterdir())} == {swtpm}
+            assert (state.stat().st_mode & 0o777, state.parent.stat().st_uid) == (0o700, 0)
+            assert Path(f"/proc/{emulator}/status").read_text().count("CapEff:\t0000000000000000") == 1
+        finally:
+            driver.domain_destroy(domain)
+        assert not emulators(home)
+    finally:
+        shutil.rmtree(home, ignore_errors=True)

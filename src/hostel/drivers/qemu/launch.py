@@ -377,10 +377,11 @@ class Launcher:
         found: list[process.Helper] = []
         if (module := tpm.emulated(live)) is not None:
             state, log = self._machines.tpm_state(live.uuid or ""), self._machines.logs / f"{live.name}-swtpm.log"
-            found.append(tpm.EmulatedTpm(module, live, state, run, log, self._secrets).prepare(given))
-        found += reservations.helpers(live, run, self.settings().pr_helper)
-        found += [*virtiofs.helpers(live, run), *gpu.helpers(live, run), *passt.helpers(live, run)]
-        return [owned_run.for_qemu(helper, run) for helper in found]
+            owner = owned_run.tpm_owner(self._machines, state, log)
+            found.append(tpm.EmulatedTpm(module, live, state, run, log, self._secrets, owner).prepare(given))
+        found += [*reservations.helpers(live, run, self.settings().pr_helper), *virtiofs.helpers(live, run)]
+        as_qemu = [*gpu.helpers(live, run), *passt.helpers(live, run)]
+        return [owned_run.for_qemu(it, run) for it in found] + [owned_run.as_qemu(it, run) for it in as_qemu]
 
     def serve(self, item: Filesystem, live: Domain, run: Path) -> Path | None:
         """Have a directory served that is about to be plugged in; returns the file to make once QEMU has it.

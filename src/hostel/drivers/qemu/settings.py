@@ -35,7 +35,7 @@ _KNOWN: Final = frozenset(
     | {"hugetlbfs_mount", "bridge_helper", "pr_helper", "log_timestamp", "deprecation_behavior", "cgroup_controllers"}
     | {"migration_address", "migration_host", "migrate_tls_force", "lock_manager", "security_driver"}
     | {"security_require_confined", "security_default_confined", "user", "group"}
-    | {"dynamic_ownership", "remember_owner", "stdio_handler"}
+    | {"dynamic_ownership", "remember_owner", "stdio_handler", "swtpm_user", "swtpm_group"}
 )
 # What is so here anyway, and needs no word where it is said.
 _SO_ANYWAY: Final[Mapping[str, tuple[Value, ...]]] = {
@@ -189,6 +189,8 @@ class Settings(NamedTuple):
         remember_owner: whether it is kept with them whose they were.
         is_confined_by_default: whether a machine whose document has no label gets one.
         stdio: what bounds what machines write into files.
+        tpm_user: who emulated TPMs run as; None where that is not said.
+        tpm_group: their group.
     """
 
     vnc: ScreenSettings = ScreenSettings()
@@ -225,6 +227,8 @@ class Settings(NamedTuple):
     remember_owner: bool = True
     is_confined_by_default: bool = True
     stdio: str = "own"
+    tpm_user: str | None = None
+    tpm_group: str | None = None
 
 
 def read(directories: Directories) -> Settings:
@@ -285,6 +289,8 @@ class _Reading(ConfFile):
             remember_owner=self.flag("remember_owner", default=True),
             is_confined_by_default=self.flag("security_default_confined", default=True),
             stdio=self._stdio(),
+            tpm_user=self._named("swtpm_user"),
+            tpm_group=self._named("swtpm_group"),
         )
 
     def _stdio(self) -> str:

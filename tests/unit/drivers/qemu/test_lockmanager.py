@@ -9,9 +9,9 @@ import pytest
 
 from hostel.drivers.qemu import document
 from hostel.drivers.qemu.command.disk import number_images
+from hostel.drivers.qemu.libvirt_daemon import runtime_folder
 from hostel.drivers.qemu.lockmanager.claims import claims_of, has_disks_of_its_own
 from hostel.drivers.qemu.lockmanager.holding import manager_for
-from hostel.drivers.qemu.libvirt_daemon import runtime_folder
 from hostel.drivers.qemu.lockmanager.lockd import Lockd
 from hostel.drivers.qemu.lockmanager.manager import Claim
 from hostel.drivers.qemu.lockmanager.sanlock import Sanlock, SanlockSettings

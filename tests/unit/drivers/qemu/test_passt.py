@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
@@ -16,10 +15,9 @@ from hostel.model.domain.domain import Domain
 def told(body: str) -> list[str]:
     """All that follows what is always said."""
     interface = Interface.parse(f"<interface type='user'><backend type='passt'/>{body}</interface>")
-    found = list(arguments(interface, Path("/s")))
-    if os.geteuid() == 0:
-        place = found.index("--runas")
-        del found[place : place + 2]
+    found = list(arguments(interface, Path("/s"), as_root=False))
+    as_root = list(arguments(interface, Path("/s"), as_root=True))
+    assert as_root == [*found[:4], "--runas", "0", *found[4:]]
     assert found[:4] == ["--foreground", "--one-off", "--socket", "/s"]
     return found[4:]
 

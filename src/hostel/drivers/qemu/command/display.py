@@ -151,14 +151,14 @@ def served_by(video: Video) -> str:
 
 
 def socket_name(video: Video) -> str:
-    """What that program's socket is called in the run's directory."""
+    """What that program's socket is called where QEMU has its own."""
     return f"{alias_of(video)}-gpu.sock"
 
 
 def _served(video: Video, context: Context) -> list[str]:
     if not is_served(video):
         return []
-    path = context.run / socket_name(video)
+    path = context.monitor.with_name(socket_name(video))
     return ["-chardev", f"socket,id={served_by(video)},path={escape(str(path))}"]
 
 

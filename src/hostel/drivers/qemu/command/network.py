@@ -101,7 +101,7 @@ def _backend(interface: Interface, context: Context) -> dict[str, Any]:
     match interface.type:
         case InterfaceType.USER:
             if interface.backend is not None and interface.backend.type == "passt":
-                address = {"type": "unix", "path": str(context.run / f"{alias_of(interface)}.passt")}
+                address = {"type": "unix", "path": str(context.monitor.with_name(f"{alias_of(interface)}.passt"))}
                 return {"type": "stream", "addr": address, "server": False}
             return {"type": "user", **_addresses(interface)}
         case InterfaceType.INTERNAL:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from hostel.drivers.qemu.command.context import Context, alias_of, escape, option
 from hostel.drivers.qemu.command.place import place
-from hostel.drivers.qemu.helper.tpm import SOCKET
+from hostel.drivers.qemu.helper.tpm import socket_of
 from hostel.model.domain.devices.platform import Tpm, TpmSource
 from hostel.model.domain.domain import Domain
 from hostel.model.domain.platform import arch_of
@@ -23,7 +23,7 @@ def arguments(domain: Domain, context: Context) -> list[str]:
         if backend.type == "passthrough":
             argv += ["-tpmdev", f"passthrough,id=tpm-{name},{_passed(tpm)}"]
         else:
-            path = (backend.source or TpmSource()).path or str(context.run / SOCKET)
+            path = (backend.source or TpmSource()).path or str(socket_of(context.run))
             argv += ["-chardev", f"socket,id=chrtpm,path={escape(path)}"]
             argv += ["-tpmdev", f"emulator,id=tpm-{name},chardev=chrtpm"]
         is_sysbus = tpm.model == "tpm-tis" and arch_of(domain) == "aarch64"

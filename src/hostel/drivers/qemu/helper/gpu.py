@@ -7,13 +7,13 @@ from pathlib import Path
 from hostel.drivers.qemu.command.display import is_served, socket_name
 from hostel.drivers.qemu.document import unsupported
 from hostel.drivers.qemu.helper import vhost_user
-from hostel.drivers.qemu.process import Helper
+from hostel.drivers.qemu.process import Helper, ground
 from hostel.model.domain.devices.video import Video
 from hostel.model.domain.domain import Domain
 
 
 def helpers(domain: Domain, run: Path) -> list[Helper]:
-    """What draws for a document's cards.
+    """What draws for a document's cards, as who QEMU is.
 
     Raises:
         VirtError: ``CONFIG_UNSUPPORTED``: this host describes no such program.
@@ -28,7 +28,7 @@ def _helper(video: Video, run: Path) -> Helper:
             "<video><driver name='vhostuser'/> needs QEMU's vhost-user-gpu, described in /usr/share/qemu/vhost-user; "
             "take <driver name='qemu'/>"
         )
-    socket = run / socket_name(video)
+    socket = ground(run) / socket_name(video)
     argv = [program, f"--socket-path={socket}"]
     acceleration = video.model.acceleration if video.model is not None else None
     if acceleration is not None:

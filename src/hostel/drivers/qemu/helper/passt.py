@@ -9,7 +9,7 @@ from pathlib import Path
 
 from hostel.drivers.qemu.command.context import alias_of
 from hostel.drivers.qemu.document import unsupported
-from hostel.drivers.qemu.process import Helper
+from hostel.drivers.qemu.process import Helper, ground, user_of
 from hostel.model.address import read_address
 from hostel.model.domain.devices.interface import Interface, InterfaceType, PortForward, PortRange
 from hostel.model.domain.domain import Domain
@@ -22,7 +22,7 @@ def is_passt(interface: Interface) -> bool:
 
 
 def helpers(domain: Domain, run: Path) -> list[Helper]:
-    """What serves a document's interfaces of this kind.
+    """What serves a document's interfaces of this kind, as who QEMU is.
 
     Raises:
         VirtError: ``CONFIG_UNSUPPORTED``: passt is not there, or ports are to lead to where they cannot.
@@ -37,14 +37,15 @@ def _helper(interface: Interface, run: Path) -> Helper:
     program = shutil.which("passt")
     if program is None:
         raise unsupported("<backend type='passt'/> needs passt, which is not there; install the package passt")
-    socket = run / f"{alias_of(interface)}.passt"
-    return Helper(f"passt of '{alias_of(interface)}'", [program, *arguments(interface, socket)], socket)
+    socket = ground(run) / f"{alias_of(interface)}.passt"
+    words = arguments(interface, socket, as_root=0 in (user_of(run) or (os.geteuid(),)))
+    return Helper(f"passt of '{alias_of(interface)}'", [program, *words], socket)
 
 
-def arguments(interface: Interface, socket: Path) -> Iterator[str]:
+def arguments(interface: Interface, socket: Path, *, as_root: bool) -> Iterator[str]:
     """What passt is told; it ends with the one QEMU that connects."""
     yield from ("--foreground", "--one-off", "--socket", str(socket))
-    if os.geteuid() == 0:
+    if as_root:
         yield from ("--runas", "0")  # as another it could not make a socket here; it takes its rights away by itself
     if interface.mtu:
         yield from ("--mtu", str(interface.mtu))

@@ -8,12 +8,13 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
 from hostel.drivers.fault import fault, system_fault
 from hostel.drivers.qemu.document import unsupported
+from hostel.drivers.qemu.ownership.user import Owner, as_user
 from hostel.drivers.qemu.process import Helper
 from hostel.drivers.store import sync_directory
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
@@ -21,7 +22,7 @@ from hostel.model.authentication import SecretReference
 from hostel.model.domain.devices.platform import Tpm, TpmBackend
 from hostel.model.domain.domain import Domain
 
-SOCKET: Final = "swtpm.sock"
+_AUTHORITY: Final = Path("/var/lib/swtpm-localca")  # signs the certificates of new TPMs
 _DIRECTORIES: Final = {"1.2": "tpm1.2", "2.0": "tpm2"}
 _SETUP_SECONDS: Final = 120.0
 _LOGGED: Final = 5  # lines, of which the first tells most
@@ -46,15 +47,19 @@ class EmulatedTpm:
         run: the directory of this run.
         log: where swtpm writes what it does.
         secrets: looks up secrets.
+        owner: who swtpm is to be; None where it is as we are.
     """
 
-    def __init__(self, tpm: Tpm, domain: Domain, state: Path, run: Path, log: Path, secrets: Secrets) -> None:
+    def __init__(
+        self, tpm: Tpm, domain: Domain, state: Path, run: Path, log: Path, secrets: Secrets, owner: Owner | None = None
+    ) -> None:
         self._backend = tpm.backend
         self._domain = domain
         self._state = state / _DIRECTORIES[tpm.backend.version or "2.0"]
         self._run = run
         self._log = log
         self._passphrase = _passphrase(tpm.backend, secrets)
+        self._owner = owner
 
     def prepare(self, given: list[Path]) -> Helper:
         """Make what it remembers, where there is nothing yet; returns what runs it.
@@ -68,11 +73,22 @@ class EmulatedTpm:
         swtpm, setup = _program("swtpm"), _program("swtpm_setup")
         if not self._state.exists():
             self._make(setup)
+        socket = socket_of(self._run)
+        try:
+            socket.parent.mkdir(mode=0o700)
+            for path in (self._state, *self._state.iterdir()):
+                self._give(path)
+            self._give(socket.parent)
+            if self._owner is not None:
+                self._run.chmod(0o711)
+                socket.parent.chmod(0o711)  # through which QEMU comes
+        except OSError as error:
+            raise system_fault(error, "cannot give swtpm what it needs", ErrorDomain.QEMU) from error
         banks = self._backend.banks
         if banks is not None and (names := [name for name in _BANKS if getattr(banks, name)]):
             where = ["--tpm-state", str(self._state), "--logfile", str(self._log)]
             self._set_up(setup, [*where, "--pcr-banks", ",".join(names), "--reconfigure"])
-        argv = [swtpm, "socket", "--ctrl", f"type=unixio,path={self._run / SOCKET},mode=0600"]
+        argv = [*self._as_owner(), swtpm, "socket", "--ctrl", f"type=unixio,path={socket},mode=0600"]
         argv += ["--tpmstate", f"dir={self._state},mode=0600", "--log", f"file={self._log}", "--terminate"]
         argv += ["--tpm2"] if self._backend.version == "2.0" else []
         if self._passphrase is not None:
@@ -81,9 +97,17 @@ class EmulatedTpm:
             with open(descriptor, "wb") as stream:
                 given.append(path)
                 stream.write(self._passphrase)
+            self._give(path)
             key = f"pwdfile={path},mode={_CIPHER}"
             argv += ["--key", key, "--migration-key", key]
-        return Helper("swtpm", argv, self._run / SOCKET)
+        return Helper("swtpm", argv, socket)
+
+    def _give(self, path: Path) -> None:
+        if self._owner is not None:
+            os.chown(path, *self._owner, follow_symlinks=False)
+
+    def _as_owner(self) -> list[str]:
+        return [] if self._owner is None else as_user(self._owner)
 
     def _make(self, setup: str) -> None:
         """Set up a new TPM beside its place, and put it there when it is whole."""
@@ -92,6 +116,7 @@ class EmulatedTpm:
             self._state.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             shutil.rmtree(made, ignore_errors=True)
             made.mkdir(mode=0o700)
+            self._give(made)
             words = ["--tpm-state", str(made), "--vmid", f"{self._domain.name}:{self._domain.uuid}"]
             words += ["--logfile", str(self._log), "--createek", "--create-ek-cert", "--create-platform-cert"]
             self._set_up(setup, [*words, "--lock-nvram", "--not-overwrite"])
@@ -114,18 +139,40 @@ class EmulatedTpm:
             _run([setup, "--create-config-files", "skip-if-exist"])
         argv = [setup, *(["--tpm2"] if self._backend.version == "2.0" else []), *words]
         if self._passphrase is None:
-            _run(argv, log=self._log)
+            self._run_setup(argv)
             return
         reader, writer = os.pipe()
         try:
             os.write(writer, self._passphrase)  # a passphrase fits a pipe
             os.close(writer)
             writer = -1
-            _run([*argv, "--pwdfile-fd", str(reader), "--cipher", _CIPHER], pass_fds=(reader,), log=self._log)
+            self._run_setup([*argv, "--pwdfile-fd", str(reader), "--cipher", _CIPHER], pass_fds=(reader,))
         finally:
             for descriptor in (reader, writer):
                 if descriptor >= 0:
                     os.close(descriptor)
+
+    def _run_setup(self, argv: list[str], *, pass_fds: tuple[int, ...] = ()) -> None:
+        try:
+            _run(argv, pass_fds=pass_fds, log=self._log, prefix=self._as_owner())
+        except VirtError as error:
+            if self._owner is None or not (others := _not_of(self._owner)):
+                raise
+            fix = f"'{others}' is not its user's: chown -R {self._owner.uid}:{self._owner.gid} {_AUTHORITY}"
+            raise VirtError(error.code, f"{error.message}; {fix}", domain=error.domain) from error
+
+
+def socket_of(run: Path) -> Path:
+    """Where swtpm is reached, in a directory of its own of a run's."""
+    return run / "tpm/swtpm.sock"
+
+
+def _not_of(owner: Owner) -> Path | None:
+    """A file of those who sign certificates of TPMs that a user cannot use."""
+    try:
+        return next((path for path in _AUTHORITY.iterdir() if path.stat().st_uid != owner.uid), None)
+    except OSError:
+        return None
 
 
 def _passphrase(backend: TpmBackend, secrets: Secrets) -> bytes | None:
@@ -144,12 +191,14 @@ def _program(name: str) -> str:
     return found
 
 
-def _run(argv: list[str], *, pass_fds: tuple[int, ...] = (), log: Path | None = None) -> None:
+def _run(
+    argv: list[str], *, pass_fds: tuple[int, ...] = (), log: Path | None = None, prefix: Sequence[str] = ()
+) -> None:
     """Run a program, which may say what went wrong in a log alone."""
     before = log.stat().st_size if log is not None and log.exists() else 0
     try:
         done = subprocess.run(
-            argv, capture_output=True, text=True, timeout=_SETUP_SECONDS, check=False, cwd="/", umask=0o077,
+            [*prefix, *argv], capture_output=True, text=True, timeout=_SETUP_SECONDS, check=False, cwd="/", umask=0o077,
             stdin=subprocess.DEVNULL, pass_fds=pass_fds,
         )  # fmt: skip
     except subprocess.TimeoutExpired as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from hostel.cause.user import User
@@ -9,8 +10,9 @@ from hostel.drivers.fault import system_fault
 from hostel.drivers.qemu import process
 from hostel.drivers.qemu.command.host import LargePages
 from hostel.drivers.qemu.machines import Machines
-from hostel.drivers.qemu.ownership import files, label
+from hostel.drivers.qemu.ownership import files, label, user
 from hostel.drivers.qemu.ownership.user import ROOT, Identity, Owner, as_user, groups_of
+from hostel.drivers.qemu.settings import read
 from hostel.errors import ErrorDomain
 from hostel.model.domain.domain import Domain
 
@@ -94,6 +96,41 @@ def user_of(run: Path) -> User | None:
     """The user that a run's QEMU is; None where it is who started it."""
     found = process.user_of(run)
     return None if found is None else User(found[0], groups_of(Owner(*found)))
+
+
+def tpm_owner(machines: Machines, state: Path, log: Path) -> Owner | None:
+    """Who a machine's emulated TPM is, whom the way to its state and its log is opened for; None where it is as we are.
+
+    Raises:
+        VirtError: ``qemu.conf`` names nobody; ``SYSTEM_ERROR``: the host refused.
+    """
+    owner = user.tpm_owner(read(machines.directories), machines.directories)
+    if owner is None:
+        return None
+    try:
+        for folder in (state, log.parent):
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
+        file = os.open(log, flags, 0o600)
+        try:
+            os.fchown(file, *owner)
+        finally:
+            os.close(file)
+    except OSError as error:
+        raise system_fault(error, f"cannot give '{log}' to swtpm", ErrorDomain.QEMU, path=str(log)) from error
+    for path in (state / "state", log):
+        files.open_way(machines, path, owner)
+    return owner
+
+
+def as_qemu(helper: process.Helper, run: Path) -> process.Helper:
+    """A helper that runs as who the QEMU of a run is, and makes its socket where that makes its own.
+
+    Raises:
+        VirtError: the host has no program for it.
+    """
+    found = process.user_of(run)
+    return helper if found is None else helper._replace(argv=[*as_user(Owner(*found)), *helper.argv])
 
 
 def for_qemu(helper: process.Helper, run: Path) -> process.Helper:

@@ -17,6 +17,8 @@ from hostel.errors import ErrorCode, ErrorDomain
 USUAL: Final = "libvirt-qemu"  # user and group that Debian's package of libvirt makes for QEMU
 _LARGEST: Final = 2**32 - 2  # the last one stands for no change of owner
 
+TPM_USER: Final = "tss"  # likewise, of packages of TPMs, for programs that emulate them
+
 
 class Owner(NamedTuple):
     """A user and a group, by number."""
@@ -113,6 +115,26 @@ def identity(settings: Settings, directories: Directories) -> Identity | None:
     # Root needs nobody's files, and whoever had machines before a user was there has them still.
     note = f"there is no user '{USUAL}': QEMU runs as root, and files keep their owners; name a user in qemu.conf"
     return Identity(ROOT, False, remembers, is_usual, named, note)
+
+
+def tpm_owner(settings: Settings, directories: Directories) -> Owner | None:
+    """Who programs are that emulate TPMs; None where they are who starts them, as in a session.
+
+    Root's are ``tss``, where the host has that user, in the system's directories (``virQEMUDriverConfigNew``).
+
+    Raises:
+        VirtError: ``INVALID_ARG``: ``qemu.conf`` names nobody.
+    """
+    named = (settings.tpm_user, settings.tpm_group) != (None, None)
+    if os.geteuid() != 0 or not (named or directories == Directories.system()):
+        return None
+    user, group = _known(TPM_USER, "root"), _known(None, TPM_USER)
+    found = Owner(user.uid if user is not None else 0, group.gid if group is not None else 0)
+    if settings.tpm_user is not None:
+        found = found._replace(uid=user_id(settings.tpm_user))
+    if settings.tpm_group is not None:
+        found = found._replace(gid=group_id(settings.tpm_group))
+    return None if found == ROOT else found
 
 
 def _named(settings: Settings) -> Owner:

@@ -8,7 +8,18 @@ from pathlib import Path
 import pytest
 
 from hostel.drivers.qemu.ownership import user
-from hostel.drivers.qemu.ownership.user import ROOT, Identity, Owner, as_user, groups_of, identity, read_label
+from hostel.drivers.qemu.ownership.user import (
+    ROOT,
+    Identity,
+    Owner,
+    as_user,
+    group_id,
+    groups_of,
+    identity,
+    read_label,
+    tpm_owner,
+    user_id,
+)
 from hostel.drivers.qemu.settings import Settings
 from hostel.drivers.store import Directories
 from hostel.errors import ErrorCode, VirtError
@@ -79,3 +90,19 @@ def test_qemu_conf_names_who_they_are(tmp_path: Path, monkeypatch: pytest.Monkey
         identity(Settings(user="gone"), Directories.under(tmp_path))
     with pytest.raises(VirtError, match=r"Failed to parse group 'nosuch'; name a group in qemu\.conf"):
         identity(Settings(user=f"+{NOBODY}"), Directories.under(tmp_path))
+
+
+def test_tpms_are_tss_where_the_host_has_it_or_who_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own, host = Directories.under(tmp_path), Directories.system()
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert tpm_owner(Settings(tpm_user="root"), host) is None
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(user, "TPM_USER", "daemon")
+    assert tpm_owner(Settings(), own) is None
+    assert tpm_owner(Settings(), host) == Owner(user_id("daemon"), group_id("daemon"))
+    assert tpm_owner(Settings(tpm_user="+42"), own) == Owner(42, group_id("daemon"))
+    assert tpm_owner(Settings(tpm_user="root", tpm_group="+0"), host) is None
+    with pytest.raises(VirtError, match="Failed to parse user 'whoever'"):
+        tpm_owner(Settings(tpm_user="whoever"), host)
+    monkeypatch.setattr(user, "TPM_USER", "no-such-user")
+    assert tpm_owner(Settings(), host) is None
