@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from hostel.block import graph
+from hostel.block.blockdev import from_options
+
 pytestmark = [pytest.mark.requires_tool("qemu-io"), pytest.mark.requires_tool("qemu-img")]
 TOOLS = {"theirs": (), "ours": (sys.executable, "-m", "hostel")}
 TIMES = re.compile(r"(?<=ops; ).*\)$", re.MULTILINE)
@@ -211,3 +214,12 @@ def test_what_stands_on_a_format_is_called_by_its_options(pair: list[Path]) -> N
     options = "driver=quorum,vote-threshold=1,children.0.driver=null-co,children.1.driver=null-co"
     answers = [run(directory, "qemu-img", "info", "--image-opts", options)[1].splitlines()[0] for directory in pair]
     assert answers[1] == answers[0]
+
+
+def test_nobody_else_writes_a_copy(pair: list[Path]) -> None:
+    children = {f"children.{index}.file.filename": str(pair[0] / name) for index, name in enumerate("ab")}
+    options = {"driver": "quorum", "vote-threshold": "1", **children}
+    with graph.open(from_options(options), read_only=True):
+        code, _, errors = run(pair[0], "qemu-io", "-f", "raw", "-c", "length", "a")
+        assert (code, 'Failed to get "write" lock' in errors) == (1, True)
+        assert run(pair[0], "qemu-io", "-r", "-f", "raw", "-c", "length", "a")[0] == 0

@@ -96,6 +96,62 @@ def test_virsh_gives_files_to_a_daemon(tmp_path: Path, disk: Path, program: str)
     assert "started" in done.stdout
 
 
+_MONITOR = """
+import json, sys
+if sys.argv[1] == "ours":
+    from hostel.libvirt.replace import replace_libvirt
+    replace_libvirt()
+import libvirt, libvirt_qemu
+libvirt.registerErrorHandler(lambda context, error: None, None)
+c = libvirt.open(sys.argv[2])
+d = c.createXML(sys.argv[3], libvirt.VIR_DOMAIN_START_PAUSED)
+def told(command, files, *flags):
+    try:
+        answer, given = libvirt_qemu.qemuMonitorCommandWithFiles(d, command, files, *flags)
+    except libvirt.libvirtError as error:
+        return error.get_error_code(), error.get_error_message(), error.get_int1()
+    except TypeError as error:
+        return str(error)
+    return (json.loads(answer) if answer[0] == "{" else answer.strip()), given
+with open("/dev/null") as file:
+    number = file.fileno()
+    added, given = told('{"execute":"add-fd","arguments":{"fdset-id":7,"opaque":"mine"}}', [number])
+    print(sorted(added["return"]), given)
+    known = told('{"execute":"query-fdsets"}', [])[0]["return"]
+    print([each["fds"][0]["opaque"] for each in known if each["fdset-id"] == 7])
+    print(told('{"execute":"getfd","arguments":{"fdname":"a"}}', [number])[0]["return"])
+    print(told("info status", [], libvirt_qemu.VIR_DOMAIN_QEMU_MONITOR_COMMAND_HMP))
+    print(told('{"execute":"query-name"}', [number, number]), told("{}", [], 2))
+    print(told('{"execute":"query-name"}', [98765])[:2] if sys.argv[4] == "daemon" else "")
+    print(told(None, []), told("{}", None), told("{}", 3), told("{}", ["x"]))
+    print(d.name(), c.isAlive())
+d.destroy()
+"""
+
+
+def test_qemus_monitor_is_given_files(tmp_path: Path) -> None:
+    xml = "<domain type='qemu'><name>m</name><memory unit='MiB'>32</memory><os><type>hvm</type></os></domain>"
+    environment = {**os.environ, "HOSTEL_HOME": str(tmp_path)}
+
+    def run(interpreter: str, *words: str) -> str:
+        command = [interpreter, "-c", _MONITOR, *words]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env=environment)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    with hosteld.process() as daemon:
+        uri = daemon.uri("qemu:///session")
+        there = run(sys.executable, "ours", uri, xml, "daemon")
+        theirs = run(hosteld.PYTHON, "theirs", uri, xml, "daemon")
+    here = run(sys.executable, "ours", "qemu:///session", xml, "here")
+    assert there == theirs
+    assert here.replace("\n\n", "\n(38, 'Cannot duplicate FD 98765: Bad file descriptor')\n") == theirs
+    lines = theirs.splitlines()
+    assert lines[:4] == ["['fd', 'fdset-id'] []", "['mine']", "{}", "('VM status: paused (prelaunch)', [])"]
+    assert "at most 1 fd can be passed" in lines[4]
+    assert lines[-1] == "m 1"
+
+
 _PROGRAM = """
 import os, sys
 import hostel.libvirt as libvirt

@@ -64,7 +64,7 @@ def test_monitor_events_and_serial_port_reach_a_program(tmp_path: Path, monkeypa
             assert said[0][:2] == ("g", "RESUME")
             assert "running" in qemu.qemuMonitorCommand(domain, "info status", qemu.VIR_DOMAIN_QEMU_MONITOR_COMMAND_HMP)
             qemu.qemuMonitorEventDeregister(connection, number)
-            with pytest.raises(libvirt.libvirtError, match="could not find event callback"):
+            with pytest.raises(libvirt.libvirtError, match="event callback id 0 not registered"):
                 qemu.qemuMonitorEventDeregister(connection, number)
             stream.finish()
         finally:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Container, Mapping
-from typing import Any, Final, NamedTuple
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from hostel.block import filename as names
 from hostel.block import registry
 from hostel.block.options import Kind, Option, OptionError, Options, Value, as_text
 from hostel.errors import UnknownFormat
+
+if TYPE_CHECKING:
+    from hostel.block.node import BlockNode
 
 JSON_PREFIX: Final = "json:"
 
@@ -89,6 +92,7 @@ class Described(NamedTuple):
     reference: str = ""
 
 
+_NONE: Final[Mapping[str, BlockNode]] = {}
 _UNNAMED: Final = Described("", None, {}, "")
 
 
@@ -126,12 +130,12 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
     return flat
 
 
-def from_options(given: Mapping[str, Any], nodes: Container[str] = ()) -> Described:
+def from_options(given: Mapping[str, Any], nodes: Mapping[str, BlockNode] = _NONE) -> Described:
     """Read options by their dotted names; values as text, or as JSON gives them.
 
     Args:
         given: the options.
-        nodes: the names of open nodes, which may stand in a child's place.
+        nodes: open nodes by their names, which may stand in a child's place.
 
     Raises:
         OptionError: an option is unknown, missing or wrong.
@@ -161,14 +165,34 @@ def from_options(given: Mapping[str, Any], nodes: Container[str] = ()) -> Descri
     return _format(format, file, rest, nodes)
 
 
-def _reference(name: object, nodes: Container[str]) -> Described:
+def _reference(name: object, nodes: Mapping[str, BlockNode]) -> Described:
     """A child that is a node already."""
     if name not in nodes:
         raise OptionError(f"Cannot find device='{name}' nor node-name='{name}'")
-    return _UNNAMED._replace(reference=str(name))
+    return _UNNAMED._replace(reference=str(name), tree=_tree(nodes[str(name)]))
 
 
-def _format(format: str | None, file: dict[str, Any], rest: dict[str, Any], nodes: Container[str]) -> Described:
+def _tree(node: BlockNode) -> dict[str, Any]:
+    """What ``json:{...}`` says of an open node."""
+    if node.filename.startswith(JSON_PREFIX):
+        from hostel.codec.qobject import parse_json
+
+        return dict(parse_json(node.filename.removeprefix(JSON_PREFIX)))
+    if not node.driver.children:
+        return {"driver": node.format, "filename": node.filename}
+    shown = {edge: child for edge, child in node.driver.children.items() if edge != "backing"}
+    return {"driver": node.format, **{edge: _tree(child) for edge, child in shown.items()}}
+
+
+def rename(node: BlockNode) -> None:
+    """Call a node whose numbered children are other ones now by what opens it."""
+    edge = registry.FILTERS[node.format].edges[0]
+    node.filename = _json_name({**_tree(node), edge: [_tree(child) for child in node.driver.children.values()]})
+
+
+def _format(
+    format: str | None, file: dict[str, Any], rest: dict[str, Any], nodes: Mapping[str, BlockNode]
+) -> Described:
     """A format over what ``file.*`` describes."""
     children: dict[str, Described] = {}
     below, below_options, filename = "", dict[str, Any](), ""
@@ -277,7 +301,7 @@ def complete(image: Described, filename: str, format: str | None) -> Described:
     return from_options(options)
 
 
-def _filter(name: str, rest: dict[str, Any], nodes: Container[str] = ()) -> Described:
+def _filter(name: str, rest: dict[str, Any], nodes: Mapping[str, BlockNode] = _NONE) -> Described:
     """A filter over the nodes that its edges describe."""
     row, driver = registry.FILTERS[name], registry.filter_driver(name)
     del rest["driver"]
@@ -317,7 +341,7 @@ def _filter(name: str, rest: dict[str, Any], nodes: Container[str] = ()) -> Desc
     )
 
 
-def child(options: Mapping[str, Any], *, probes: bool, nodes: Container[str] = ()) -> Described:
+def child(options: Mapping[str, Any], *, probes: bool, nodes: Mapping[str, BlockNode] = _NONE) -> Described:
     """A node below another one, by its options; one without a driver is a file, or where it ``probes`` an image in it.
 
     Raises:

@@ -224,12 +224,12 @@ class FormatDriver(BlockDriver):
 class FilterDriver(BlockDriver):
     """A filter: opened on one node or more, shows the bytes of its primary child and passes on what it does not change.
 
-    A filter can do what its primary child can; powers that belong to a format's metadata (check, snapshots,
-    compression) are not passed on, as in QEMU.
+    It can do what its primary child can, but not what takes a format's metadata (check, snapshots, compression).
     """
 
     threading = Threading.PARALLEL
     implicit: ClassVar[bool] = False  # put in by us, not by the user, who is not shown it
+    alike: ClassVar[bool] = False  # its children hold the same, and nobody else may write or resize one
 
     def __init__(self, children: Mapping[str, BlockNode]) -> None:
         super().__init__()

@@ -352,7 +352,9 @@ def _lock(node: BlockNode, used: Permission, shared: Permission) -> None:
     """Lock the files that a node's bytes lie in; formats below have locked theirs."""
     if isinstance(node.driver, FileDriver):
         node.driver.lock(used, shared)
-    elif isinstance(node.driver, FilterDriver):
+    elif isinstance(node.driver, FilterDriver) or node.format == "raw":
+        if isinstance(node.driver, FilterDriver) and node.driver.alike:
+            shared &= ~(Permission.WRITE | Permission.RESIZE)
         for child in node.driver.children.values():
             _lock(child, used, shared)
 

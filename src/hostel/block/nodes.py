@@ -7,6 +7,7 @@ another one use of it follows from what they are, and from their own users.
 from __future__ import annotations
 
 import errno
+import functools
 import re
 import threading
 from collections.abc import Iterator, Mapping
@@ -15,11 +16,12 @@ from typing import Any, Final, NamedTuple
 from hostel.block import blockdev, graph, registry
 from hostel.block.driver import FilterDriver
 from hostel.block.filters.forward import ForwardDriver
+from hostel.block.filters.quorum import QuorumDriver
 from hostel.block.node import BlockNode
 from hostel.block.options import OptionError
 from hostel.block.permission import Permission
 from hostel.block.protocols.file import FileDriver
-from hostel.block.tree import tree
+from hostel.block.tree import in_order_of_opening, tree
 from hostel.errors import BlockError, ReadOnly
 
 _PERMISSION_NAMES: Final = {
@@ -131,6 +133,47 @@ class NodeTable(Mapping[str, BlockNode]):
         self._owned[name] = node
         return node
 
+    def attach(self, parent: BlockNode, name: str) -> None:
+        """Take a node in among the copies of a quorum.
+
+        Raises:
+            BlockError: it cannot be; with QEMU's text.
+        """
+        driver = parent.driver
+        if not isinstance(driver, QuorumDriver):
+            raise BlockError(f"The node {parent.name} does not support adding a child", errno=errno.ENOTSUP)
+        node = self[name]
+        if self.uses(node):
+            raise BlockError(f"The node {name} already has a parent", errno=errno.EINVAL)
+        with parent.lock():
+            edge = driver.add(node.share())
+            try:
+                self._check(parent)
+            except BlockError:
+                driver.drop(edge).close()
+                raise
+        blockdev.rename(parent)
+
+    def detach(self, parent: BlockNode, edge: str) -> None:
+        """Leave one of a quorum's copies out.
+
+        Raises:
+            BlockError: it cannot be; with QEMU's text.
+            OSError: what it held back could not be written.
+        """
+        driver = parent.driver
+        if edge not in driver.children:
+            raise BlockError(f"Node '{parent.name}' does not have child '{edge}'", errno=errno.EINVAL)
+        if not isinstance(driver, QuorumDriver):
+            raise BlockError(f"The node {parent.name} does not support removing a child", errno=errno.ENOTSUP)
+        with parent.lock():
+            node = driver.drop(edge)
+        blockdev.rename(parent)
+        try:
+            node.close()
+        finally:
+            self.forget_closed()
+
     def adopt(self, node: BlockNode) -> None:
         """Take a node, and those below it, in; the caller closes it.
 
@@ -138,13 +181,15 @@ class NodeTable(Mapping[str, BlockNode]):
             OptionError: a name is taken.
             BlockError: a node below it is used in a way that forbids this; nothing is taken in then.
         """
-        new = [each for each in tree(node) if self._nodes.get(each.name) is not each]
+        new = [each for each in in_order_of_opening(node) if self._nodes.get(each.name) is not each]
         taken: list[str] = []
         try:
             for each in new:
                 self._require_free(each.name)
                 self._nodes[each.name] = each
                 taken.append(each.name)
+                if isinstance(each.driver, QuorumDriver):
+                    each.driver.called = functools.partial(_name, each)
             self._check(node)
         except BlockError:
             for name in taken:
@@ -188,8 +233,9 @@ class NodeTable(Mapping[str, BlockNode]):
             raise BlockError(f"Node {name} is not owned by the monitor", errno=errno.EPERM)
         self.require_top(node)
         node.require_unblocked()
-        if self.uses(node):
-            raise BlockError(f"Node {name} is in use", errno=errno.EBUSY)
+        if uses := self.uses(node):
+            what = "Node" if any(use.edge == "root" for use in uses) else "Block device"
+            raise BlockError(f"{what} {name} is in use", errno=errno.EBUSY)
         del self._owned[name]
         try:
             node.close()
@@ -337,6 +383,10 @@ class NodeTable(Mapping[str, BlockNode]):
             below = _CHANGES if shared & Permission.WRITE else Permission.NONE
             below |= Permission.CONSISTENT_READ | Permission.WRITE_UNCHANGED
             return Use(by, edge, used & Permission.CONSISTENT_READ, below)
+        if isinstance(named.driver, QuorumDriver):
+            # Copies that somebody else writes or resizes would differ.
+            used |= Permission.WRITE if named.driver.rewrites else Permission.NONE
+            return Use(by, edge, used, shared & ~_CHANGES)
         if parent.format == "raw" or isinstance(parent.driver, FilterDriver):
             return Use(by, edge, used, shared)
         used |= Permission.CONSISTENT_READ
@@ -366,6 +416,11 @@ def _describe(given: Mapping[str, Any], nodes: Mapping[str, BlockNode]) -> block
     if given.get("driver") in ("file", "host_device"):
         return blockdev.child(given, probes=False)
     return blockdev.from_options(given, nodes)
+
+
+def _name(node: BlockNode) -> str:
+    """A node's name at this moment: jobs exchange names."""
+    return node.name
 
 
 def _path(options: Mapping[str, Any], member: str) -> str:

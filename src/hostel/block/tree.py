@@ -22,6 +22,21 @@ def tree(node: BlockNode) -> list[BlockNode]:
     return list(found.values())
 
 
+def in_order_of_opening(node: BlockNode) -> list[BlockNode]:
+    """The same as QEMU names them: what only lays several together, or is laid over one by options, comes first."""
+    found: dict[int, BlockNode] = {}
+
+    def visit(each: BlockNode) -> None:
+        if each.driver.primary != "file":
+            found.setdefault(id(each), each)
+        for child in each.driver.children.values():
+            visit(child)
+        found.setdefault(id(each), each)
+
+    visit(node)
+    return list(found.values())
+
+
 def require_writable(node: BlockNode) -> None:
     """Refuse to write what stands on nodes that were opened for reading; what an overlay stands on always is.
 

@@ -6,6 +6,9 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from hostel.drivers.adapters import uuid_text
+from hostel.drivers.base.counting import CountingDriver
+from hostel.drivers.base.domain import Affect
+from hostel.drivers.base.machine import VcpuFlag
 from hostel.drivers.base.migration import FEATURES as MIGRATION_FEATURES
 from hostel.drivers.base.migration import MigrationDriver
 from hostel.drivers.fault import fault
@@ -86,7 +89,9 @@ def _max_vcpus(client: Client, call: Call) -> Sequence[Any]:
     driver = client.host.drivers.hypervisor
     ref = driver.domain_lookup_by_uuid(uuid_text(call.arguments[0].uuid))
     if ref.id == -1:
-        raise fault(ErrorCode.OPERATION_INVALID, "domain is not running", ErrorDomain.DOM)
+        raise fault(ErrorCode.OPERATION_INVALID, "domain is not running", ErrorDomain.DOMAIN)
+    if isinstance(driver, CountingDriver):
+        return (driver.domain_get_vcpus_flags(ref, Affect.LIVE, VcpuFlag.MAXIMUM),)
     return (driver.domain_get_info(ref).vcpus,)
 
 

@@ -22,7 +22,7 @@ from hostel.drivers.events import (
 )
 from hostel.drivers.fault import fault
 from hostel.drivers.messages import message_of, message_values
-from hostel.errors import ErrorCode
+from hostel.errors import ErrorCode, ErrorDomain
 from hostel.wire.rpc.connection import Call, ServerConnection
 from hostel.wire.rpc.programs import QEMU, REMOTE
 
@@ -159,11 +159,19 @@ def _add_monitor(client: Client, call: Call) -> Sequence[Any]:
     return (client.daemon.events.register(known),)
 
 
-def _drop(client: Client, call: Call) -> Sequence[Any]:
-    (number,) = call.arguments[:1]
-    if not client.daemon.events.deregister(client, lambda known: known.number == number):
-        raise fault(ErrorCode.INVALID_ARG, f"could not find event callback {number} for deletion")
-    return ()
+def _drop(subject: Subject, called: str) -> Callable[[Client, Call], Sequence[Any]]:
+    """Drops a registration of a kind of object, by its number."""
+
+    def answer(client: Client, call: Call) -> Sequence[Any]:
+        (number,) = call.arguments[:1]
+        if not client.daemon.events.deregister(
+            client, lambda known: known.number == number and known.subject is subject
+        ):
+            what = f"{called} event callback {number} not registered"
+            raise fault(ErrorCode.INTERNAL_ERROR, what, ErrorDomain.RPC)
+        return ()
+
+    return answer
 
 
 def _of(reference: Any) -> str:
@@ -198,7 +206,7 @@ ANSWERS: Final[dict[str, Callable[[Client, Call], Sequence[Any]]]] = {
     "connect_domain_event_callback_register_any": lambda client, call: _add(
         client, Subject.DOMAIN, DOMAIN_EVENTS, call.arguments[0], _of(call.arguments[1])
     ),
-    "connect_domain_event_callback_deregister_any": _drop,
+    "connect_domain_event_callback_deregister_any": _drop(Subject.DOMAIN, "domain"),
     "connect_domain_event_register": _register_legacy,
     "connect_domain_event_register_any": _register_any_legacy,
     "connect_domain_event_deregister": _drop_legacy,
@@ -206,22 +214,22 @@ ANSWERS: Final[dict[str, Callable[[Client, Call], Sequence[Any]]]] = {
     "connect_network_event_register_any": lambda client, call: _add(
         client, Subject.NETWORK, NETWORK_EVENTS, call.arguments[0], _of(call.arguments[1])
     ),
-    "connect_network_event_deregister_any": _drop,
+    "connect_network_event_deregister_any": _drop(Subject.NETWORK, "network"),
     "connect_storage_pool_event_register_any": lambda client, call: _add(
         client, Subject.POOL, POOL_EVENTS, call.arguments[0], _of(call.arguments[1])
     ),
-    "connect_storage_pool_event_deregister_any": _drop,
+    "connect_storage_pool_event_deregister_any": _drop(Subject.POOL, "storage pool"),
     "connect_secret_event_register_any": lambda client, call: _add(
         client, Subject.SECRET, SECRET_EVENTS, call.arguments[0], _of(call.arguments[1])
     ),
-    "connect_secret_event_deregister_any": _drop,
+    "connect_secret_event_deregister_any": _drop(Subject.SECRET, "secret"),
     "connect_node_device_event_register_any": lambda client, call: _add(
         client, Subject.NODE_DEVICE, NODE_DEVICE_EVENTS, call.arguments[0], getattr(call.arguments[1], "name", "")
     ),
-    "connect_node_device_event_deregister_any": _drop,
+    "connect_node_device_event_deregister_any": _drop(Subject.NODE_DEVICE, "node device"),
 }
 # Those of the program QEMU.
 QEMU_ANSWERS: Final[dict[str, Callable[[Client, Call], Sequence[Any]]]] = {
     "connect_domain_monitor_event_register": _add_monitor,
-    "connect_domain_monitor_event_deregister": _drop,
+    "connect_domain_monitor_event_deregister": _drop(Subject.MONITOR, "qemu monitor"),
 }

@@ -29,6 +29,44 @@ _PARTS: Final = re.compile(
     rf"vir(?:Connect|Node(?=List|NumOf))?(?:ListAll|ListDefined|List|NumOfDefined|NumOf|Find|Get)?({'|'.join(_BY_WORD)})"
 )
 
+# How the functions of the drivers begin that say what flags they do not know.
+_DRIVERS: Final = {
+    ErrorDomain.QEMU: "qemu",
+    ErrorDomain.TEST: "test",
+    ErrorDomain.STORAGE: "storage",
+    ErrorDomain.NETWORK: "network",
+    ErrorDomain.NODEDEV: "node",
+    ErrorDomain.INTERFACE: "udev",
+    ErrorDomain.SECRET: "secret",
+    ErrorDomain.NWFILTER: "nwfilter",
+}
+# Those whose flags another function than the driver's own looks at.
+_ELSEWHERE: Final = {
+    "virDomainAttachDeviceFlags": "qemuDomainAttachDeviceLiveAndConfig",
+    "virDomainBackupBegin": "qemuBackupBegin",
+    "virDomainBackupGetXMLDesc": "qemuBackupGetXMLDesc",
+    "virDomainCheckpointCreateXML": "qemuCheckpointCreateXML",
+    "virDomainCheckpointDelete": "qemuCheckpointDelete",
+    "virDomainCheckpointGetXMLDesc": "qemuCheckpointGetXMLDesc",
+    "virDomainCoreDump": "qemuDomainCoreDumpWithFormat",
+    "virDomainDetachDeviceAlias": "qemuDomainDetachDeviceAliasLiveAndConfig",
+    "virDomainDetachDeviceFlags": "qemuDomainDetachDeviceLiveAndConfig",
+    "virDomainQemuMonitorCommand": "qemuDomainQemuMonitorCommandWithFiles",
+    "virDomainRevertToSnapshot": "qemuSnapshotRevert",
+    "virDomainSnapshotCreateXML": "qemuSnapshotCreateXML",
+    "virDomainSnapshotDelete": "qemuSnapshotDelete",
+    "virNodeGetCPUMap": "virHostCPUGetMap",
+    "virNodeGetCPUStats": "virHostCPUGetStats",
+    "virNodeGetMemoryParameters": "virHostMemGetParameters",
+    "virNodeGetMemoryStats": "virHostMemGetStats",
+    "virNodeSetMemoryParameters": "virHostMemSetParameters",
+    "virStorageVolDelete": "virStorageBackendVolDeleteLocal",
+    "virStorageVolWipe": "storageVolWipePattern",
+}
+_METADATA: Final = ("virDomainGetMetadata", "virDomainSetMetadata")  # of what all drivers share
+_PARAMETER: Final = re.compile(r"argument unsupported: parameter '.*' not supported")
+_FLAGS_TOGETHER: Final = re.compile(r"Flags? 'VIR_\w+' (and|is required by flag) 'VIR_")
+_UNKNOWN_FLAGS: Final = re.compile(r"unsupported flags \(0x[0-9a-f]+\) in function ")
 # Errors that functions raise before they ask a driver, and those that both do.
 _OF_FUNCTIONS: Final = (ErrorCode.NO_SUPPORT, ErrorCode.OPERATION_DENIED, ErrorCode.INVALID_CONN)
 _OF_BOTH: Final = (ErrorCode.INVALID_ARG, ErrorCode.ARGUMENT_UNSUPPORTED)
@@ -61,7 +99,11 @@ def located(error: VirtError, function: str, driver: ErrorDomain = ErrorDomain.N
     """
     if _EVENTS.match(function):
         return error
+    if error.code == ErrorCode.INVALID_ARG:
+        _say_who_looks(error, function, driver)
     if error.domain == ErrorDomain.NONE:
+        if error.code not in _OF_FUNCTIONS and _speaks_for_nobody(error, function, driver):
+            return error
         if error.code in _OF_FUNCTIONS or (error.code in _OF_BOTH and driver == ErrorDomain.NONE):
             error.domain = _part(function)
         else:
@@ -69,6 +111,35 @@ def located(error: VirtError, function: str, driver: ErrorDomain = ErrorDomain.N
     elif error.domain == ErrorDomain.XML and error.code == ErrorCode.XML_DETAIL:
         error.domain = _part(function)
     return error
+
+
+def _say_who_looks(error: VirtError, function: str, driver: ErrorDomain) -> None:
+    """Name the function of libvirt's that looks at the flags which are refused."""
+    if error.domain == ErrorDomain.NONE and driver in _DRIVERS and (match := _UNKNOWN_FLAGS.match(error.message)):
+        asked = _driver_function(function, driver)
+        error.message = match[0] + asked
+        if asked.startswith("virDomainObj"):
+            error.domain = ErrorDomain.DOMAIN
+    if error.details is None and _FLAGS_TOGETHER.match(error.message):
+        asked = _driver_function(function, driver) if error.domain in _DRIVERS else function
+        error.details = (asked, "ctl", None, 0, 0)
+
+
+def _speaks_for_nobody(error: VirtError, function: str, driver: ErrorDomain) -> bool:
+    """Whether what fails is of no part of libvirt's: what reads the host's files, and what checks parameters."""
+    if driver != ErrorDomain.TEST and _ELSEWHERE.get(function, "").startswith("virHost"):
+        return True
+    return error.code == ErrorCode.ARGUMENT_UNSUPPORTED and _PARAMETER.fullmatch(error.message) is not None
+
+
+def _driver_function(function: str, driver: ErrorDomain) -> str:
+    """The driver's function behind one of libvirt's: ``qemuDomainReset``, ``storagePoolRefresh``."""
+    if function in _METADATA:
+        return function.replace("virDomain", "virDomainObj")
+    if driver != ErrorDomain.TEST and function in _ELSEWHERE:
+        return _ELSEWHERE[function]
+    prefix, name = _DRIVERS[driver], function.removeprefix("vir")
+    return prefix + (name[len(prefix) :] if name.lower().startswith(prefix) else name)
 
 
 def _part(function: str) -> ErrorDomain:

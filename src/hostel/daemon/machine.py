@@ -15,7 +15,7 @@ from hostel.drivers.base.saving import SaveFlag
 from hostel.drivers.fault import fault
 from hostel.drivers.messages import JOB_TYPES
 from hostel.drivers.tuning.parameter import ParameterType, check
-from hostel.errors import ErrorCode, VirtError
+from hostel.errors import ErrorCode, ErrorDomain, VirtError
 from hostel.wire.rpc.connection import Call
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ _HUMAN: Final = 1  # of virDomainQemuMonitorCommandFlags
 _ACTIVE, _INACTIVE, _PERSISTENT, _TRANSIENT, _RUNNING, _PAUSED, _SHUTOFF, _OTHER = (1 << bit for bit in range(8))
 _NOWAIT, _BACKING, _ENFORCE = 1 << 29, 1 << 30, 1 << 31
 _DOMAINS: Final = 255
+_COMPLETED, _KEEP = 1, 2  # of virDomainGetJobStatsFlags
 _SAVED: Final = dict.fromkeys(("file", "dxml"), ParameterType.STRING)
 _ULLONG = 4  # of virTypedParameterType
 # virDomainJobInfo's members after the first, by the names that they have as parameters.
@@ -129,7 +130,10 @@ def _is_wanted(client: Client, ref: DomainRef, flags: int) -> bool:
 
 def _monitor_command(client: Client, call: Call) -> Sequence[Any]:
     domain, command, flags = call.arguments
-    check_flags(flags, _HUMAN, "virDomainQemuMonitorCommand")
+    check_flags(flags, _HUMAN, api_name(call.procedure.name))
+    if len(call.fds) > 1:
+        what = "at most 1 fd can be passed to qemu along with a command"
+        raise fault(ErrorCode.INVALID_ARG, what, ErrorDomain.QEMU)
     driver = driver_of(client, call, "domain_qemu_monitor_command")
     human = bool(flags & _HUMAN)
     return (driver.domain_qemu_monitor_command(domain_of(domain), command, human=human, files=call.fds),)
@@ -186,8 +190,12 @@ def _saved_where(call: Call) -> tuple[str | None, str | None, SaveFlag]:
     """The file and the document of a save, which are parameters; and how the machine goes on."""
     parameters, flags = call.arguments[-2:]
     given = {name: value for name, (_, value) in parameters}
-    check(given, _SAVED)
-    check_flags(flags, sum(SaveFlag), api_name(call.procedure.name))
+    if call.procedure.name == "domain_save_params":
+        check_flags(flags, sum(SaveFlag), api_name(call.procedure.name))
+        check(given, _SAVED)
+    else:
+        check(given, _SAVED)
+        check_flags(flags, sum(SaveFlag), api_name(call.procedure.name))
     return given.get("file"), given.get("dxml"), SaveFlag(flags)
 
 
@@ -223,6 +231,7 @@ def _rename(client: Client, call: Call) -> Sequence[Any]:
 
 def _job_stats(client: Client, call: Call) -> Sequence[Any]:
     domain, flags = call.arguments
+    check_flags(flags, _COMPLETED | _KEEP, "virDomainGetJobStats")
     driver: Any = driver_of(client, call, "domain_get_job_stats")
     kind, stats = driver.domain_get_job_stats(domain_of(domain), flags)
     params = [(name, (JOB_TYPES.get(name, _ULLONG), value)) for name, value in stats.items()]

@@ -106,6 +106,7 @@ class Adapter(NamedTuple):
             effect.
         make: makes the method's result of the wire's members, where these are several.
         members: the result's members in the wire's order, where that is another than its own.
+        refused: flags of the class that this procedure does not take.
         counted: the caller says first how many parameters it wants, where 0 asks how many there are.
     """
 
@@ -115,6 +116,7 @@ class Adapter(NamedTuple):
     make: Callable[..., Any] | None = None
     members: tuple[str, ...] = ()
     counted: bool = False
+    refused: int = 0
 
 
 def _domain(method: str = "", flags: Flags = 0, make: Callable[..., Any] | None = None) -> Adapter:
@@ -211,12 +213,12 @@ _ROWS: Final[dict[str, Adapter]] = {
     "domain_get_autostart": _domain(),
     "domain_set_autostart": _domain(),
     "domain_save": _domain("domain_save_flags"),
-    "domain_save_flags": _domain(flags=SaveFlag),
+    "domain_save_flags": _domain(flags=SaveFlag)._replace(refused=SaveFlag.RESET_NVRAM),
     "domain_restore": _domain("domain_restore_flags"),
     "domain_restore_flags": _domain(flags=SaveFlag),
     "domain_save_image_get_xml_desc": _domain(flags=DomainXmlFlag),
     "domain_save_image_define_xml": _domain(flags=SaveFlag),
-    "domain_managed_save": _domain(flags=SaveFlag),
+    "domain_managed_save": _domain(flags=SaveFlag)._replace(refused=SaveFlag.RESET_NVRAM),
     "domain_has_managed_save_image": _domain(),
     "domain_managed_save_remove": _domain(),
     "domain_managed_save_get_xml_desc": _domain(flags=DomainXmlFlag),
@@ -542,5 +544,6 @@ def check_flags(flags: int, allowed: int, what: str) -> None:
     Raises:
         VirtError: ``INVALID_ARG``.
     """
-    if flags & ~allowed:
-        raise VirtError(ErrorCode.INVALID_ARG, f"unsupported flags ({flags & ~allowed:#x}) in function {what}")
+    unknown = int(flags) & ~int(allowed)  # of a member of an enumeration ~ has only the bits of that enumeration
+    if unknown:
+        raise VirtError(ErrorCode.INVALID_ARG, f"unsupported flags ({unknown:#x}) in function {what}")

@@ -59,7 +59,9 @@ class Answering:
             return self._plain(driver, arguments)
         given = list(arguments)
         options: dict[str, bool] = {}
-        if self._has_flags:
+        if self._has_flags and self._refuses(driver):
+            given.pop()
+        elif self._has_flags:
             self._validate(given)
             self._convert_flags(given, options)
         for index, convert in self._converters:
@@ -80,6 +82,11 @@ class Answering:
             value if convert is None else convert(value)
             for value, convert in zip(result or (), self._results, strict=False)
         ]
+
+    def _refuses(self, driver: Any) -> bool:
+        """Whether the driver has the method in name only: libvirt, which has none there, asks for no flags first."""
+        refused = getattr(driver, "REFUSED", None)
+        return isinstance(refused, frozenset) and self._method in refused
 
     def _plain(self, driver: Any, arguments: Sequence[Any]) -> Sequence[Any]:
         """Likewise, where there are no flags, and one member or members in the result's own order."""
@@ -111,7 +118,7 @@ class Answering:
                     options.update(said)
         else:
             classes = flags if isinstance(flags, tuple) else (flags,)
-            check_flags(value, sum(map(_all_bits, classes)), self._name)
+            check_flags(value, sum(map(_all_bits, classes)) & ~int(self.adapter.refused), self._name)
             given.extend(one(value & _all_bits(one)) for one in classes)
 
 

@@ -15,15 +15,16 @@ def vcpus(domain: Domain, flags: VcpuFlag) -> int:
     return domain.vcpu.value if flags & VcpuFlag.MAXIMUM else domain.vcpu.current or domain.vcpu.value
 
 
-def check_one(affect: Affect, domain: ErrorDomain) -> None:
-    """Refuse to look at two documents at once.
+def check_one(affect: Affect) -> None:
+    """Refuse to look at two documents at once, which libvirt does before it asks a driver.
 
     Raises:
         VirtError: ``INVALID_ARG``.
     """
     if affect == Affect.LIVE | Affect.CONFIG:
         what = "Flags 'VIR_DOMAIN_AFFECT_LIVE' and 'VIR_DOMAIN_AFFECT_CONFIG' are mutually exclusive"
-        raise VirtError(ErrorCode.INVALID_ARG, what, domain=domain)
+        said = ("virDomainObjGetOneDefState", "flags", None, 0, 0)
+        raise VirtError(ErrorCode.INVALID_ARG, what, domain=ErrorDomain.DOMAIN, details=said)
 
 
 def not_zero(memory: int) -> None:

@@ -214,6 +214,7 @@ class VirtError(HostelError):
         domain: which part of the system speaks.
         level: error or warning.
         message: the whole text, as libvirt would print it.
+        details: what else libvirt's struct says, where the error is somebody else's (:mod:`hostel.errors.details`).
     """
 
     def __init__(
@@ -223,12 +224,14 @@ class VirtError(HostelError):
         *,
         domain: ErrorDomain = ErrorDomain.NONE,
         level: ErrorLevel = ErrorLevel.ERROR,
+        details: tuple[str | None, str | None, str | None, int, int] | None = None,
     ) -> None:
         super().__init__(message)
         self.code = code
         self.domain = domain
         self.level = level
         self.message = message
+        self.details = details
 
 
 class ModelError(HostelError):

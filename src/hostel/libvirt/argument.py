@@ -69,6 +69,21 @@ def texts(values: Sequence[str] | None) -> list[str]:
     return [] if values is None else list(values)
 
 
+def octets(value: bytes | str | None) -> bytes:
+    """Bytes, as which libvirt-python takes a text too; None is none, which is refused as none are.
+
+    Raises:
+        TypeError: it is neither.
+    """
+    if value is None:
+        return b""
+    if isinstance(value, str):
+        return value.encode()
+    if not isinstance(value, bytes):
+        raise TypeError(f"a bytes-like object is required, not '{type(value).__name__}'")
+    return value
+
+
 def bitmap(handle: Handle, places: Iterable[Any]) -> bytes:
     """Truth values, one a CPU, as bits; the lowest bit of the first byte is CPU 0.
 
@@ -82,9 +97,16 @@ def bitmap(handle: Handle, places: Iterable[Any]) -> bytes:
 
 
 def parameters(
-    handle: Handle, procedure: str, values: Mapping[str, Any] | None, *before: Any
+    handle: Handle, procedure: str, values: Mapping[str, Any] | None, flags: int, *before: Any
 ) -> list[tuple[str, tuple[int, Any]]]:
     """Typed parameters; where a type is not to be seen, it is the one that they have now.
+
+    Args:
+        handle: of the object that they are of.
+        procedure: sets them.
+        values: the parameters.
+        flags: those of the call; with the same ones it is asked what there is.
+        before: the call's arguments that come before the parameters.
 
     Raises:
         LookupError: there is none, or one that the object does not have, where it tells what it has.
@@ -96,7 +118,7 @@ def parameters(
     if procedure in _GETTERS:
         if not values:
             raise LookupError("Need non-empty dictionary to set attributes")
-        known = _known(handle, *_GETTERS[procedure], before)
+        known = _known(handle, *_GETTERS[procedure], before, flags)
         for name in values:
             if name not in known:
                 raise LookupError(f'Attribute name "{name}" could not be recognized')
@@ -108,7 +130,7 @@ def parameters(
     return found
 
 
-def _known(handle: Handle, getter: str, taken: int, before: Sequence[Any]) -> dict[str, int]:
+def _known(handle: Handle, getter: str, taken: int, before: Sequence[Any], flags: int) -> dict[str, int]:
     """The parameters that an object has, and their types."""
     from hostel.libvirt.method import bound, call
 
@@ -117,7 +139,7 @@ def _known(handle: Handle, getter: str, taken: int, before: Sequence[Any]) -> di
     # How many are wanted; a daemon refuses a number that is greater than any it has room for.
     known = tells_parameters(procedure)
     counts = [bound(procedure)] if known else []
-    answer = call(handle, getter, *own, *before[:taken], *counts, TEXT_OKAY if known else 0)
+    answer = call(handle, getter, *own, *before[:taken], *counts, operator.index(flags) | (TEXT_OKAY if known else 0))
     return {name: kind for name, (kind, _) in answer[0]}
 
 

@@ -128,7 +128,10 @@ class Callbacks:
         procedure = _DROP_MONITOR if kind == _MONITOR else REMOTE.by_name[f"{_REGISTER[kind][0]}_deregister_any"]
         known = self._given.get(number)
         if known is None or known[0] != kind:
-            error = fault(ErrorCode.INVALID_ARG, f"could not find event callback {number} for deletion")
+            # The C library's own drivers say it in other words than the one that asks a daemon.
+            local = kind != _MONITOR and self._caller.is_test()
+            what = f"could not find event callback {number} for deletion"
+            error = fault(ErrorCode.INVALID_ARG, what if local else f"event callback id {number} not registered")
             failed(error, api_name(procedure.name))
         invoke(self._conn, procedure, (known[1],))
         del self._given[number]

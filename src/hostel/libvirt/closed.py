@@ -38,6 +38,10 @@ class Closed:
         """It is not."""
         return False
 
+    def is_test(self) -> bool:
+        """Nobody answers."""
+        return False
+
     def is_encrypted(self) -> bool:
         """Nobody is there who could listen."""
         return False

@@ -156,6 +156,10 @@ class LocalCaller:
         """Whether it is open."""
         return self.host is not None
 
+    def is_test(self) -> bool:
+        """Whether it is the test driver."""
+        return self.uri.startswith("test")
+
     def is_encrypted(self) -> bool:
         """There is no way to listen on."""
         return False
@@ -166,7 +170,7 @@ class LocalCaller:
         Raises:
             VirtError: ``NO_SUPPORT``: the test driver, as libvirt has it; who asks it of machines means a daemon.
         """
-        if self.uri.startswith("test"):
+        if self.is_test():
             raise fault(ErrorCode.NO_SUPPORT, "virConnectSetKeepAlive")
         return True
 

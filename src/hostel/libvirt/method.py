@@ -20,7 +20,7 @@ from hostel.drivers.adapters import uuid_bytes
 from hostel.drivers.fault import fault
 from hostel.errors import ErrorCode, LocalProtocolError, VirtError
 from hostel.libvirt import shape
-from hostel.libvirt.argument import TEXT_OKAY, bitmap, fitted, parameters, tells_parameters, texts
+from hostel.libvirt.argument import TEXT_OKAY, bitmap, fitted, octets, parameters, tells_parameters, texts
 from hostel.libvirt.error import failed, virResetLastError
 from hostel.wire.rpc.procedure import Procedure
 from hostel.wire.rpc.programs import REMOTE
@@ -76,6 +76,9 @@ class Caller(Protocol):
 
     def is_alive(self) -> bool:
         """Whether the other side still answers."""
+
+    def is_test(self) -> bool:
+        """Whether it is libvirt's test driver that answers, in this process."""
 
     def is_encrypted(self) -> bool:
         """Whether nobody on the way can listen."""
@@ -138,12 +141,12 @@ class Handle:
         return self._conn
 
     def c_pointer(self) -> int:
-        """The address of the C library's object, of which there is none here.
+        """A number that no other handle has while this one is there, as the address of C's object is in libvirt-python.
 
-        Raises:
-            libvirtError: always, with ``VIR_ERR_NO_SUPPORT``: C would follow any number.
+        It is this object's own address. There is no object of C's behind it; the C library that is given it finds no
+        mark of its own there, and says that the pointer is invalid.
         """
-        unsupported(f"{type(self).__name__}.c_pointer")
+        return id(self)
 
 
 class Row(NamedTuple):
@@ -217,11 +220,17 @@ def call(handle: Handle, procedure: str, *arguments: Any) -> Sequence[Any]:
 
 def call_with_files(handle: Handle, procedure: str, files: Sequence[int], *arguments: Any) -> Sequence[Any]:
     """Call a procedure by its name, with open files that stay the caller's; see :func:`invoke`."""
-    found = REMOTE.by_name[procedure]
+    return invoke_with_files(handle, REMOTE.by_name[procedure], files, arguments)
+
+
+def invoke_with_files(
+    handle: Handle, procedure: Procedure, files: Sequence[int], arguments: Sequence[Any]
+) -> Sequence[Any]:
+    """Call a procedure with open files that stay the caller's; see :func:`invoke`."""
     if not isinstance(files, list | tuple):
         raise TypeError("unexpected type")
     numbers = [operator.index(file) for file in files]
-    return performed(found, arguments, (), lambda given: handle._caller.call_with_files(found, given, numbers))
+    return performed(procedure, arguments, (), lambda given: handle._caller.call_with_files(procedure, given, numbers))
 
 
 def unsupported(what: str) -> NoReturn:
@@ -250,7 +259,8 @@ def _compiled(cls: type[Handle], row: Row) -> Callable[..., Any]:
     assert not remaining, f"{row.name}: {remaining} go nowhere"
     namespace: dict[str, Any] = {
         "invoke": invoke, "procedure": row.procedure, "shaped": shape.of(row.procedure, row.shape),
-        "bitmap": bitmap, "parameters": parameters, "texts": texts, "wired": wired, "index": operator.index,
+        "bitmap": bitmap, "octets": octets,
+        "parameters": parameters, "texts": texts, "wired": wired, "index": operator.index,
         "names": tuple(called),
     }  # fmt: skip
     given = f", {row.parameters}" if row.parameters else ""
@@ -281,7 +291,10 @@ def _expression(field: Field, remaining: list[str], row: Row) -> str:
         return f"index({name}) | {TEXT_OKAY}"
     if item == "param":
         before = ", ".join(row.names[: row.names.index(name)])
-        return f"parameters(self, {row.procedure.name!r}, {name}, {before})"
+        flags = "flags" if "flags" in row.names else "0"
+        return f"parameters(self, {row.procedure.name!r}, {name}, {flags}, {before})"
+    if item == "bytes" and field.name == "value":
+        return f"octets({name})"
     if item == "bytes" and field.name == "cpumap":
         return f"bitmap(self, {name})"
     if item == "str" and mark == "<":

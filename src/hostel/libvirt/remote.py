@@ -38,7 +38,7 @@ class RemoteCaller:
 
     def call_with_files(self, procedure: Procedure, arguments: Sequence[Any], files: Sequence[int]) -> Sequence[Any]:
         """Likewise, with open files."""
-        return self._client.call_with_files(procedure.name, files, *arguments)
+        return self._client.call_with_files(procedure.name, files, *arguments, program=program_of(procedure))
 
     def open_stream(self, procedure: Procedure, arguments: Sequence[Any]) -> tuple[Sequence[Any], Peer]:
         """Make a call that opens a stream."""
@@ -60,6 +60,10 @@ class RemoteCaller:
     def is_alive(self) -> bool:
         """Whether the daemon is still there."""
         return not self._client.is_closed
+
+    def is_test(self) -> bool:
+        """A daemon answers."""
+        return False
 
     def is_encrypted(self) -> bool:
         """Whether nobody on the way can listen."""

@@ -63,7 +63,7 @@ class TestGraph:
         table.add(file("a.raw", "f"))
         for name in ("one", "two"):
             table.add({"driver": "raw", "node-name": name, "file": "f", "read-only": True})
-        with pytest.raises(BlockError, match=r"^Node f is in use$"):
+        with pytest.raises(BlockError, match=r"^Block device f is in use$"):
             table.remove("f")
         table.remove("one")
         assert table["two"].read(0, 4) == b"raw "

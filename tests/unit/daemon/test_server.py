@@ -318,7 +318,7 @@ def test_event_comes_before_nothing_that_was_asked_later(tmp_path: Path) -> None
         assert message.procedure.name == "storage_pool_event_lifecycle"
         assert message.values == (number, pool, 0, 0)
         client.call("connect_storage_pool_event_deregister_any", number)
-        with pytest.raises(VirtError, match="could not find event callback"):
+        with pytest.raises(VirtError, match=f"storage pool event callback {number} not registered"):
             client.call("connect_storage_pool_event_deregister_any", number)
 
 

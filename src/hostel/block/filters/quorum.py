@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Final, Self
 
+from hostel.block import incident
 from hostel.block.driver import FilterDriver, FormatInfo, OpenMode, Preallocation, Supports, Threading
 from hostel.block.extent import Extent, Status
 from hostel.block.filters.blkverify import first_difference
@@ -14,16 +16,22 @@ from hostel.block.filters.option import settle
 from hostel.block.node import BlockNode
 from hostel.block.options import Kind, Option, OptionError, Options
 from hostel.errors import BlockError, Mismatch, UnsupportedFeature
+from hostel.units import SECTOR
 
 
 class QuorumDriver(FilterDriver):
     """Reads from all children and lets them vote, or with ``read-pattern=fifo`` from the first that can.
 
     One request at a time: copies that are written at once in different orders would differ.
+
+    Attributes:
+        called: the name of the node that this is the driver of; whoever names nodes says it.
+        rewrites: what lost a vote is written, by reading.
     """
 
     name = "quorum"
     primary = ""
+    alike = True
     threading = Threading.SERIAL
     options: Final = Options(  # type: ignore[misc]
         Option("vote-threshold", Kind.NUMBER, "The number of vote needed for reaching quorum", "0"),
@@ -36,15 +44,56 @@ class QuorumDriver(FilterDriver):
         self, children: Mapping[str, BlockNode], threshold: int, *, fifo: bool, verify: bool, rewrite: bool
     ) -> None:
         super().__init__(children)
-        self._copies = list(children.values())
+        self.called: Callable[[], str] = str
+        self.rewrites = rewrite
         self._threshold = threshold
         self._fifo = fifo
         self._verify = verify
-        self._rewrite = rewrite
+        self._next = len(children)
+        self._take_stock()
+
+    def _take_stock(self) -> None:
+        self._copies = list(self.children.values())
+        self.child = self._copies[0]
+        self.supports = self.child.driver.supports & ~Supports.BACKING
         for copy in self._copies:
             self.supports &= copy.driver.supports
         # What reads as anything after a discard would make the copies differ.
         self.supports &= ~Supports.DISCARD
+
+    def add(self, node: BlockNode) -> str:
+        """Take one more copy in, which is not written to match the others; returns its edge.
+
+        Raises:
+            BlockError: the copies are to be compared, or it has another size.
+        """
+        if self._verify:
+            raise BlockError("Cannot add a child to a quorum in blkverify mode", errno=errno.EINVAL)
+        if node.length != self.length:
+            raise BlockError(
+                f"Node '{node.name}' has {node.length} bytes, and the copies have {self.length}", errno=errno.EINVAL
+            )
+        edge = f"children.{self._next}"
+        self._next += 1
+        self.children[edge] = node
+        self._take_stock()
+        return edge
+
+    def drop(self, edge: str) -> BlockNode:
+        """Leave a copy out; returns it.
+
+        Raises:
+            BlockError: too few would be left.
+        """
+        if len(self._copies) <= self._threshold:
+            raise BlockError(
+                f"The number of children cannot be lower than the vote threshold {self._threshold}", errno=errno.EINVAL
+            )
+        if edge == f"children.{self._next - 1}":
+            self._next -= 1
+        node = self.children.pop(edge)
+        self._take_stock()
+        return node
 
     @classmethod
     def open(cls, children: Mapping[str, BlockNode], mode: OpenMode) -> Self:
@@ -95,30 +144,42 @@ class QuorumDriver(FilterDriver):
         """Read what enough copies agree on.
 
         Raises:
-            Mismatch: too few agree.
-            OSError: too few can be read.
+            BlockError: too few agree, or too few can be read.
+            Mismatch: they differ, where they must not (``blkverify=on``).
         """
         if self._fifo:
             self._read_first(offset, buf)
             return
         votes: dict[bytes, list[BlockNode]] = {}
-        failures: list[OSError] = []
+        failures: list[int] = []
         for copy in self._copies:
             try:
                 votes.setdefault(bytes(copy.read(offset, len(buf))), []).append(copy)
             except OSError as error:
-                failures.append(error)
-        if len(self._copies) - len(failures) < self._threshold:
-            raise failures[0]
+                failures.append(self._bad("read", copy, offset, len(buf), error))
+        self._require_enough(failures, offset, len(buf))
         if self._verify and len(votes) > 1:
             difference = offset + first_difference(*votes)
             raise Mismatch(f"quorum: offset={offset} bytes={len(buf)} contents mismatch at offset {difference}")
-        winner = max(votes, key=lambda content: len(votes[content]))
-        if len(votes[winner]) < self._threshold:
-            raise Mismatch(f"quorum: offset={offset} bytes={len(buf)}: too few of the copies agree")
+        winner = self._winner(votes, offset, len(buf))
         buf[:] = winner
-        if self._rewrite:
-            self._correct(offset, winner, votes)
+        lost = [copy for content in reversed(votes) if content != winner for copy in reversed(votes[content])]
+        for copy in lost:
+            self._bad("read", copy, offset, len(buf))
+        if self.rewrites:
+            self._correct(offset, winner, lost)
+
+    def _winner(self, votes: Mapping[bytes, list[BlockNode]], offset: int, length: int) -> bytes:
+        """What most copies have; of two that as many have, what was found last, as with QEMU."""
+        winner = max(reversed(list(votes)), key=lambda content: len(votes[content]))
+        if len(votes) > 1 and len(votes[winner]) < self._threshold:
+            self._failed(offset, length)
+            raise BlockError(
+                os.strerror(errno.EIO),
+                errno=errno.EIO,
+                hint=f"The copies differ, and fewer than {self._threshold} of them agree.",
+            )
+        return winner
 
     def _read_first(self, offset: int, buf: memoryview) -> None:
         failure: OSError | None = None
@@ -127,48 +188,75 @@ class QuorumDriver(FilterDriver):
                 copy.pread(offset, buf)
                 return
             except OSError as error:
-                failure = failure or error
+                failure = error
+                self._bad("read", copy, offset, len(buf), error)
         assert failure is not None
         raise failure
 
-    def _correct(self, offset: int, winner: bytes, votes: Mapping[bytes, list[BlockNode]]) -> None:
+    def _correct(self, offset: int, winner: bytes, lost: Iterable[BlockNode]) -> None:
         """Overwrite what lost the vote; that this fails changes nothing for who reads."""
-        for content, copies in votes.items():
-            for copy in copies if content != winner else ():
-                if copy.read_only:
-                    continue
-                try:
-                    copy.pwrite(offset, winner)
-                except OSError:
-                    continue
+        for copy in lost:
+            with contextlib.suppress(OSError):
+                copy.pwrite(offset, winner)
 
     def pwrite(self, offset: int, data: memoryview) -> None:
         """Write all copies."""
-        self._all(lambda copy: copy.pwrite(offset, data))
+        self._require_enough(
+            self._all("write", offset, len(data), lambda copy: copy.pwrite(offset, data)), offset, len(data)
+        )
 
     def write_zeroes(self, offset: int, length: int, *, unmap: bool) -> None:
         """Zero in all copies."""
-        self._all(lambda copy: copy.write_zeroes(offset, length, unmap=unmap))
+        self._require_enough(
+            self._all("write", offset, length, lambda copy: copy.write_zeroes(offset, length, unmap=unmap)),
+            offset,
+            length,
+        )
 
     def flush(self) -> None:
-        """Flush all copies."""
-        self._all(lambda copy: copy.flush())
-
-    def _all(self, call: Callable[[BlockNode], None]) -> None:
-        """Do something to all copies.
+        """Flush all copies.
 
         Raises:
-            OSError: fewer than the threshold could; the error is the one that most of them had.
+            BlockError: too few could be flushed; no event tells of that, as with QEMU.
         """
-        codes: list[int] = []
+        self._require(self._all("flush", 0, 0, lambda copy: copy.flush()))
+
+    def _all(self, kind: str, offset: int, length: int, call: Callable[[BlockNode], None]) -> list[int]:
+        """Do something to all copies; the errors of those that failed."""
+        failures: list[int] = []
         for copy in self._copies:
             try:
                 call(copy)
             except OSError as error:
-                codes.append(error.errno or 5)
-        if len(self._copies) - len(codes) < self._threshold:
-            code = max(codes, key=codes.count)
+                failures.append(self._bad(kind, copy, offset, length, error))
+        return failures
+
+    def _require_enough(self, failures: Sequence[int], offset: int, length: int) -> None:
+        """Refuse what fewer copies than the threshold did, and let it be known."""
+        if len(self._copies) - len(failures) < self._threshold:
+            self._failed(offset, length)
+            self._require(failures)
+
+    def _require(self, failures: Sequence[int]) -> None:
+        """Refuse what fewer copies than the threshold did: the error is the one that most of them had.
+
+        Raises:
+            BlockError: it was so.
+        """
+        if len(self._copies) - len(failures) < self._threshold:
+            # Of two that are as frequent, the one that came last.
+            code = max(reversed(list(dict.fromkeys(failures))), key=failures.count)
             raise BlockError(os.strerror(code), errno=code)
+
+    def _bad(self, kind: str, copy: BlockNode, offset: int, length: int, error: OSError | None = None) -> int:
+        """Tell of a copy that failed, or that has something else than most; returns the errno."""
+        code = (error.errno or errno.EIO) if error is not None else 0
+        text = {"error": os.strerror(code)} if code else {}
+        incident.tell("QUORUM_REPORT_BAD", {"type": kind, **text, "node-name": copy.name, **_sectors(offset, length)})
+        return code
+
+    def _failed(self, offset: int, length: int) -> None:
+        incident.tell("QUORUM_FAILURE", {"reference": self.called(), **_sectors(offset, length)})
 
     def extents(self, offset: int, length: int) -> Iterator[Extent]:
         """Zeroes where all copies say so, else data."""
@@ -198,4 +286,10 @@ class QuorumDriver(FilterDriver):
 
     def resize(self, size: int, preallocation: Preallocation) -> None:
         """Refuse: copies of different sizes would be left where one of them fails."""
-        raise UnsupportedFeature("Image format driver 'quorum' does not support resize")
+        raise UnsupportedFeature("Image format driver does not support resize")
+
+
+def _sectors(offset: int, length: int) -> dict[str, int]:
+    """A range of bytes as events tell it."""
+    start = offset // SECTOR
+    return {"sector-num": start, "sectors-count": -(-(offset + length) // SECTOR) - start}

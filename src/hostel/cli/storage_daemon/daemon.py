@@ -9,10 +9,11 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from hostel.block import sizes
+from hostel.block import incident, sizes
 from hostel.block.jobs.table import JobTable
 from hostel.block.nodes import NodeTable
 from hostel.block.rewiring import unrestrained
+from hostel.cli.storage_daemon.pacing import Pacing
 
 if TYPE_CHECKING:
     from hostel.cli.storage_daemon.chardev import CharacterDevice
@@ -55,6 +56,9 @@ class Daemon:
         self.closed = False
         self._hearing = contextlib.ExitStack()
         self._hearing.enter_context(sizes.listening(self._resized))
+        pacing = Pacing(lambda name, data: self.emit((name, data)))
+        self._hearing.callback(pacing.close)
+        self._hearing.enter_context(incident.listening(pacing.tell))
         self._woken, self._wake = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
 
     def emit(self, *events: tuple[str, Mapping[str, Any]]) -> None:

@@ -71,14 +71,15 @@ class LinuxHostDriver(HostMemory):
                     "idle": idle * tick,
                     "iowait": wait * tick,
                 }
-        raise _wrong("Invalid cpuNum in virHostCPUGetStatsLinux")
+        raise _wrong("Invalid cpuNum in virHostCPUGetStatsLinux", "virHostCPUGetStatsLinux", "cpuNum")
 
     def node_get_memory_stats(self, cell: int = ALL) -> dict[str, int]:
         """Memory of a NUMA cell."""
         path = self._proc / "meminfo" if cell == ALL else self._system / f"node/node{cell}/meminfo"
         if cell != ALL and not path.exists():
             last = len(list(self._cells(self._present()))) - 1
-            raise _wrong(f"cellNum in virHostMemGetStats must be less than or equal to {last}")
+            what = f"cellNum in virHostMemGetStats must be less than or equal to {last}"
+            raise _wrong(what, "virHostMemGetStats", "cellNum")
         found: dict[str, int] = {}
         for match in re.finditer(r"^(?:Node \d+ )?(\w+): +(\d+)", self._read(path), re.MULTILINE):
             name = _MEMORY.get(match[1])
@@ -187,9 +188,10 @@ def _most_kvm() -> int:
     return 4
 
 
-def _wrong(text: str) -> VirtError:
+def _wrong(text: str, function: str, argument: str) -> VirtError:
     """What libvirt says of an argument by itself, without the code's beginning."""
-    return VirtError(ErrorCode.INVALID_ARG, text, domain=ErrorDomain.NONE)
+    said = (function, argument, None, 0, 0)
+    return VirtError(ErrorCode.INVALID_ARG, text, domain=ErrorDomain.NONE, details=said)
 
 
 def _fault(code: ErrorCode, detail: str) -> VirtError:

@@ -22,7 +22,15 @@ class SysfsInterfaceDriver:
 
     Args:
         root: where the host's files lie.
+
+    Attributes:
+        REFUSED: methods that are there in name only.
     """
+
+    REFUSED: Final = frozenset(
+        f"interface_{name}"
+        for name in ("define_xml", "undefine", "create", "destroy", "change_begin", "change_commit", "change_rollback")
+    )
 
     def __init__(self, root: Path = _ROOT) -> None:
         self._tree = Sysfs(root)

@@ -131,7 +131,7 @@ class PortedNetworkDriver(LocalNetworkDriver):
         return found
 
     def _port(self, ref: NetworkPortRef) -> NetworkPort:
-        self._active(ref.network)
+        self._by_ref(ref.network)
         text = self._networks.ports(ref.network.name).read(ref.uuid)
         if text is None:
             reason = f"Network port with UUID {ref.uuid} does not exist"

@@ -12,7 +12,7 @@ from hostel.drivers.counting import check_one, vcpus
 from hostel.drivers.fault import fault
 from hostel.drivers.qemu.agent import open_agent
 from hostel.drivers.qemu.inside import online
-from hostel.drivers.qemu.machines import invalid
+from hostel.drivers.qemu.machines import not_running
 from hostel.drivers.qemu.running import Calls, Running, no_domain
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
 
@@ -25,7 +25,7 @@ class CountingCalls(Calls):
 
     def domain_get_vcpus_flags(self, domain: DomainRef, affect: Affect, flags: VcpuFlag = VcpuFlag.NONE) -> int:
         """How many processors the running domain has, or its definition."""
-        check_one(affect, ErrorDomain.QEMU)
+        check_one(affect)
         with self._both(domain, affect, moving=True) as both:
             if flags & VcpuFlag.GUEST:
                 return _in_guest(both.running, flags)
@@ -38,7 +38,7 @@ class CountingCalls(Calls):
                 if self._machines.live(domain.name) is None:
                     if self._machines.definition(domain.name) is None:
                         raise no_domain(f"name '{domain.name}'")
-                    raise invalid("domain is not running")
+                    raise not_running()
         except VirtError as error:
             if error.code is not ErrorCode.OPERATION_TIMEOUT:
                 raise

@@ -27,7 +27,7 @@ from hostel.drivers.base.nwfilter import NwfilterDriver
 from hostel.drivers.base.saving import SaveFlag
 from hostel.drivers.deferred import deferred
 from hostel.drivers.events import Defined, Event, EventSource, Lifecycle, Subject
-from hostel.drivers.fault import system_fault
+from hostel.drivers.fault import fault, system_fault
 from hostel.drivers.qemu import document, probe, process, savefile
 from hostel.drivers.qemu.addresses import AddressCalls
 from hostel.drivers.qemu.agent import AgentCalls
@@ -236,7 +236,7 @@ class QemuDriver(
         for ref in self._machines.refs():
             if ref.id == id and id >= 0:
                 return ref
-        raise no_domain(f"id '{id}'")
+        raise no_domain(f"id {id}")
 
     def domain_define_xml(self, xml: str) -> DomainRef:
         """Make or replace a persistent definition."""
@@ -269,7 +269,7 @@ class QemuDriver(
         self._launcher.finish(found)
         with self._machines.locked(found.name):
             if self._machines.live(found.name) is not None:
-                raise invalid(f"domain is already active as '{found.name}'")
+                raise fault(ErrorCode.OPERATION_INVALID, f"domain '{found.name}' is already active", ErrorDomain.DOMAIN)
             self._settle_snapshots(found.name)
             self._check_clash(found)
             status = self._launcher.start(found, paused=bool(flags & StartFlag.PAUSED), origin=_origin(flags))

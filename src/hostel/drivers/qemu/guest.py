@@ -16,7 +16,7 @@ from hostel.drivers.qemu.agent import open_agent
 from hostel.drivers.qemu.guestinfo import chosen
 from hostel.drivers.qemu.inside import online, set_online
 from hostel.drivers.qemu.keyboard import numbers
-from hostel.drivers.qemu.machines import invalid
+from hostel.drivers.qemu.machines import invalid, not_running
 from hostel.drivers.qemu.running import Calls, Running
 from hostel.drivers.qemu.taint import Taint
 from hostel.drivers.qemu.vcpu import set_count
@@ -172,7 +172,7 @@ def _balloon(machine: Running, memory: int) -> None:
 def _use_vcpus(machine: Running | None, count: int) -> None:
     """Have the guest itself use so many of its processors."""
     if machine is None:
-        raise invalid("domain is not running")
+        raise not_running()
     vcpu = machine.domain.vcpu or Vcpu(value=1)
     now = vcpu.current or vcpu.value
     if count > now:

@@ -77,7 +77,7 @@ class InsideCalls(Calls):
     def domain_set_guest_vcpus(self, domain: DomainRef, cpumap: str, state: int) -> None:
         """Have the guest use processors, or leave them alone."""
         if state not in (0, 1):
-            raise fault(ErrorCode.INVALID_ARG, "unsupported state value", ErrorDomain.QEMU)
+            raise VirtError(ErrorCode.INVALID_ARG, "unsupported state value", domain=ErrorDomain.QEMU)
         try:
             wanted = parse_numbers(cpumap)
         except ValueError as error:

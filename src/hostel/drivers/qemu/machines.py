@@ -15,7 +15,7 @@ from typing import Any, Final
 from hostel.drivers.base import DomainRef, ShutoffReason
 from hostel.drivers.base.agent import AgentTimeout
 from hostel.drivers.events import Event, EventBus, Lifecycle, Stopped, Subject
-from hostel.drivers.fault import system_fault
+from hostel.drivers.fault import fault, system_fault
 from hostel.drivers.qemu import document, process, savefile, transient
 from hostel.drivers.qemu.descriptors import Descriptors
 from hostel.drivers.qemu.helper import tpm
@@ -47,6 +47,17 @@ def invalid(message: str) -> VirtError:
     """The error for a call that the domain's state forbids."""
     text = f"Requested operation is not valid: {message}"
     return VirtError(ErrorCode.OPERATION_INVALID, text, domain=ErrorDomain.QEMU)
+
+
+def not_running() -> VirtError:
+    """The error for a call that only a running machine takes; libvirt has it of what all drivers share."""
+    return fault(ErrorCode.OPERATION_INVALID, "domain is not running", ErrorDomain.DOMAIN)
+
+
+def not_stored() -> VirtError:
+    """The error for a call about the definition of a machine that has none, likewise."""
+    what = "transient domains do not have any persistent config"
+    return fault(ErrorCode.OPERATION_INVALID, what, ErrorDomain.DOMAIN)
 
 
 def failed(message: str) -> VirtError:

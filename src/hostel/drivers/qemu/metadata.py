@@ -7,7 +7,6 @@ from hostel.drivers.base.domain import Affect
 from hostel.drivers.counting import check_one
 from hostel.drivers.metadata import change, look
 from hostel.drivers.qemu.running import Calls
-from hostel.errors import ErrorDomain
 
 
 class MetadataCalls(Calls):
@@ -15,7 +14,7 @@ class MetadataCalls(Calls):
 
     def domain_get_metadata(self, domain: DomainRef, kind: int, uri: str | None, affect: Affect) -> str:
         """What is written on the running domain, or on its definition."""
-        check_one(affect, ErrorDomain.QEMU)
+        check_one(affect)
         with self._both(domain, affect) as both:
             return look(both.current, kind, uri)
 

@@ -7,6 +7,7 @@ from typing import Final, Literal
 from hostel.drivers.base import DomainRef, ShutdownFlag
 from hostel.drivers.fault import fault
 from hostel.drivers.qemu.agent import open_agent, refusal
+from hostel.drivers.qemu.machines import invalid
 from hostel.drivers.qemu.running import Calls, Running
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
 
@@ -23,6 +24,8 @@ class PowerCalls(Calls):
         _check(flags, "qemuDomainShutdownFlags")
         with self._running(domain) as machine:
             if not _by_agent(machine, "powerdown", flags):
+                if not machine.ask("query-status").get("running"):
+                    raise invalid("domain is not running")  # it would hear of the button when it is resumed
                 machine.ask("system_powerdown")
 
     def domain_reboot(self, domain: DomainRef, flags: ShutdownFlag = ShutdownFlag.NONE) -> None:

@@ -20,7 +20,7 @@ from hostel.drivers.fault import fault
 from hostel.drivers.qemu import failure, process
 from hostel.drivers.qemu.actions import PANICKED, POWERED_OFF
 from hostel.drivers.qemu.lease import is_leased
-from hostel.drivers.qemu.machines import GLANCE, DomainHeld, Machines, failed, invalid
+from hostel.drivers.qemu.machines import GLANCE, DomainHeld, Machines, failed, invalid, not_running, not_stored
 from hostel.drivers.qemu.monitor import ANSWER_SECONDS, Monitor
 from hostel.drivers.qemu.settings import Settings
 from hostel.drivers.qemu.settings import read as read_settings
@@ -129,7 +129,7 @@ class Running:
     def translated(self, error: QmpError, command: str, arguments: Mapping[str, Any] = {}) -> VirtError:
         """QEMU's refusal of a command as libvirt's error, with what is behind it."""
         if error.error_class == "Disconnected" and process.ended(self.status.pid, self.status.started, 2):
-            return invalid("domain is not running")
+            return not_running()
         if error.error_class == "Timeout":
             return fault(ErrorCode.OPERATION_TIMEOUT, error.desc, ErrorDomain.QEMU)
         from hostel.drivers.qemu.ownership.run import user_of
@@ -349,7 +349,7 @@ class Calls:
             if machine is None:
                 if self._machines.definition(domain.name) is None:
                     raise no_domain(f"name '{domain.name}'")
-                raise invalid("domain is not running")
+                raise not_running()
             if not moving:
                 check_still(machine)
             yield machine
@@ -402,9 +402,9 @@ class Calls:
             if not affect:
                 affect = Affect.LIVE if machine is not None else Affect.CONFIG
             if affect & Affect.LIVE and machine is None:
-                raise invalid("domain is not running")
+                raise not_running()
             if affect & Affect.CONFIG and definition is None:
-                raise invalid("transient domains do not have any persistent config")
+                raise not_stored()
             if machine is not None and not moving:
                 check_still(machine)
             yield Both(machine if affect & Affect.LIVE else None, definition if affect & Affect.CONFIG else None)

@@ -172,11 +172,14 @@ class SaveCalls(Calls):
 
     def domain_managed_save_remove(self, domain: DomainRef) -> None:
         """Remove the saved memory."""
+        saved = self._machines.saved(domain.name)
         with self._machines.locked(domain.name), self._held(domain):
             try:
-                savefile.remove(self._machines.saved(domain.name))
+                saved.stat()  # where there is none, libvirt fails too
+                savefile.remove(saved)
             except OSError as error:
-                raise system_fault(error, "Failed to remove managed save file", ErrorDomain.QEMU) from error
+                what = f"Failed to remove managed save file '{saved}'"
+                raise system_fault(error, what, ErrorDomain.QEMU) from error
 
     def domain_managed_save_get_xml_desc(self, domain: DomainRef, flags: DomainXmlFlag = DomainXmlFlag.NONE) -> str:
         """The document of the saved memory."""

@@ -66,7 +66,7 @@ class StatisticsCalls(Calls):
                 if device.lower() == mac.lower() or device == name:
                     break
             else:
-                raise fault(ErrorCode.INVALID_ARG, f"'{device}' is not a known interface", ErrorDomain.NONE)
+                raise fault(ErrorCode.INVALID_ARG, f"'{device}' is not a known interface", ErrorDomain.DOMAIN)
         if name is None:
             raise fault(ErrorCode.INTERNAL_ERROR, "Interface name not provided", ErrorDomain.NONE)
         if interface.type == InterfaceType.VHOSTUSER:
@@ -188,7 +188,12 @@ def _processor_time(pid: int) -> dict[str, int]:
     except OSError:
         return {"cpu.time": total}
     scale = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
-    return {"cpu.time": total, "cpu.user": int(fields[11]) * scale, "cpu.system": int(fields[12]) * scale}
+    return {
+        "cpu.time": total,
+        "cpu.user": int(fields[11]) * scale,
+        "cpu.system": int(fields[12]) * scale,
+        "cpu.cache.monitor.count": 0,  # resctrl is not used
+    }
 
 
 def _balloon(machine: Running | None, document: Domain) -> dict[str, int]:
@@ -210,8 +215,10 @@ def _vcpus(machine: Running | None, document: Domain) -> dict[str, int]:
     for vcpu in machine.ask("query-cpus-fast"):
         number, thread = int(vcpu["cpu-index"]), int(vcpu["thread-id"])
         found[f"vcpu.{number}.state"] = 1
-        found[f"vcpu.{number}.time"] = _thread_time(machine.status.pid, thread)
+        used, delayed = _thread_times(machine.status.pid, thread)
+        found[f"vcpu.{number}.time"] = used
         found[f"vcpu.{number}.wait"] = 0
+        found[f"vcpu.{number}.delay"] = delayed
     return found
 
 
@@ -241,11 +248,13 @@ def _dirty_rate(machine: Running) -> dict[str, int | str]:
     return found
 
 
-def _thread_time(pid: int, thread: int) -> int:
+def _thread_times(pid: int, thread: int) -> tuple[int, int]:
+    """Nanoseconds that a thread ran, and that it was kept from a CPU; without the kernel's statistics none."""
     try:
-        return int(Path(f"/proc/{pid}/task/{thread}/schedstat").read_text().split()[0])
-    except (OSError, ValueError, IndexError):
-        return 0
+        used, delayed, *_ = Path(f"/proc/{pid}/task/{thread}/schedstat").read_text().split()
+        return int(used), int(delayed)
+    except (OSError, ValueError):
+        return 0, 0
 
 
 def _name(interface: Interface) -> str | None:

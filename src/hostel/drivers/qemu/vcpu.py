@@ -30,7 +30,12 @@ class VcpuCalls(Calls):
     def domain_set_vcpu(self, domain: DomainRef, cpumap: str, state: int, affect: Affect = Affect.CURRENT) -> None:
         """Plug processors in or out by their numbers: of a running machine one at a time."""
         if state not in (0, 1):
-            raise _wrong("unsupported state value")
+            raise VirtError(
+                ErrorCode.INVALID_ARG,
+                "unsupported state value",
+                domain=ErrorDomain.QEMU,
+                details=("qemuDomainSetVcpu", "state", None, 0, 0),
+            )
         try:
             numbers = parse_numbers(cpumap)
         except ValueError:

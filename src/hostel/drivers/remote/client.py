@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import queue
 import threading
@@ -190,6 +191,14 @@ class RpcClient:
         """
         if not (isinstance(self._transport, SocketTransport) and self._transport.passes_files):
             raise fault(ErrorCode.ARGUMENT_UNSUPPORTED, "fd passing is not supported by this connection")
+        for file in files:
+            try:
+                os.fstat(file)
+            except (OSError, OverflowError) as error:
+                # Found out while it is sent, it would be the end of the connection.
+                reason = error.strerror if isinstance(error, OSError) else os.strerror(errno.EBADF)
+                what = f"Cannot duplicate FD {file}: {reason}"
+                raise VirtError(ErrorCode.SYSTEM_ERROR, what, domain=ErrorDomain.RPC) from None
         return self._call(name, arguments, program, files=files)[1]
 
     def open_stream(self, name: str, *arguments: Any) -> RpcStream:

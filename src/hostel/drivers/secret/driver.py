@@ -103,6 +103,10 @@ class VaultSecretDriver:
 
     def secret_set_value(self, secret: SecretRef, value: bytes) -> None:
         """Set the value."""
+        if not value:
+            raise VirtError(
+                ErrorCode.INVALID_ARG, "value in virSecretSetValue must not be NULL", domain=ErrorDomain.SECRET
+            )
         if len(value) > MAX_VALUE:
             reason = f"a secret's value has at most {MAX_VALUE} bytes, and this one {len(value)}"
             raise _fault(ErrorCode.INVALID_ARG, reason)

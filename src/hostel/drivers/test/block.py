@@ -99,7 +99,7 @@ class BlockCalls:
         self, domain: DomainRef, disk: str, limits: Mapping[str, int | str], affect: Affect = Affect.CURRENT
     ) -> None:
         """Change the limits in a document."""
-        check_one(affect, ErrorDomain.TEST)
+        check_one(affect)
 
         def change(document: Domain) -> None:
             held = _disk(document, disk, f"missing persistent configuration for disk '{disk}'")

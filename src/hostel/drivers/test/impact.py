@@ -34,7 +34,7 @@ def one_document(found: TestDomain, affect: Affect) -> DomainDefinition:
     Raises:
         VirtError: as :func:`settled_impact` does, and ``INVALID_ARG`` where it is about both.
     """
-    check_one(affect, ErrorDomain.TEST)
+    check_one(affect)
     document = found.live if settled_impact(found, affect) & Affect.LIVE else found.definition
     assert document is not None
     return document

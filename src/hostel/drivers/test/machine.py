@@ -43,7 +43,7 @@ class MachineCalls:
     ) -> None:
         """Change the memory; the most that there may be only while the domain is off."""
         not_zero(memory)
-        check_one(affect, ErrorDomain.TEST)
+        check_one(affect)
         with self._host.lock:
             found = self._host.domain(domain)
             settled = settled_impact(found, affect)
@@ -106,7 +106,7 @@ class MachineCalls:
 
     def domain_set_memory_stats_period(self, domain: DomainRef, period: int, affect: Affect = Affect.CURRENT) -> None:
         """Write it into the document."""
-        check_one(affect, ErrorDomain.TEST)
+        check_one(affect)
 
         def change(document: Domain) -> None:
             if not _has_balloon(document) or document.devices.memballoon is None:

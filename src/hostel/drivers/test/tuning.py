@@ -241,7 +241,7 @@ class TuningCalls:
 
     def _change_one(self, domain: DomainRef, affect: Affect, change: Callable[[Domain], None]) -> None:
         """Change one document, which is replaced: what runs or the definition, and never both, as in libvirt."""
-        check_one(affect, ErrorDomain.TEST)
+        check_one(affect)
         with self._host.lock:
             found = self._host.domain(domain)
             settled = settled_impact(found, affect)

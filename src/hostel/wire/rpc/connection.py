@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from hostel.errors import ErrorCode, ErrorDomain, ErrorLevel, LocalProtocolError, RemoteProtocolError, VirtError
+from hostel.errors.details import details
 from hostel.wire.rpc import keepalive
 from hostel.wire.rpc.packet import (
     MESSAGE_MAX,
@@ -316,12 +317,9 @@ def _stream_event(packet: Packet) -> StreamData | StreamHole | StreamEnd:
 
 
 def pack_error(error: VirtError) -> bytes:
-    """An error as libvirt's struct; the first and second text are its pattern and what was put there."""
-    pattern, detail = "%s", error.message
-    head, colon, rest = error.message.partition(": ")
-    if colon:
-        pattern, detail = f"{head}: %s", rest
-    return ERROR.pack((error.code, error.domain, error.message, error.level, None, pattern, detail, None, -1, -1, None))
+    """An error as libvirt's struct."""
+    str1, str2, str3, int1, int2 = details(error)
+    return ERROR.pack((error.code, error.domain, error.message, error.level, None, str1, str2, str3, int1, int2, None))
 
 
 def unpack_error(body: bytes) -> VirtError:
@@ -330,7 +328,7 @@ def unpack_error(body: bytes) -> VirtError:
     Raises:
         RemoteProtocolError: the body is none.
     """
-    code, domain, message, level, *_ = ERROR.unpack(body)
+    code, domain, message, level, _, *said, _ = ERROR.unpack(body)
     try:
         known = ErrorCode(code)
     except ValueError:
@@ -340,4 +338,4 @@ def unpack_error(body: bytes) -> VirtError:
     except ValueError:
         part = ErrorDomain.NONE
     strength = ErrorLevel.WARNING if level == ErrorLevel.WARNING else ErrorLevel.ERROR
-    return VirtError(known, message or "unknown error", domain=part, level=strength)
+    return VirtError(known, message or "unknown error", domain=part, level=strength, details=tuple(said))

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from hostel.block import graph
+from hostel.block import graph, incident
 from hostel.block.blockdev import from_options
 from hostel.block.extent import Status
 from hostel.block.filters.blkverify import first_difference
@@ -166,8 +168,14 @@ def test_the_majority_wins_and_can_be_written_back(files: list[Path]) -> None:
 def test_without_a_majority_the_read_fails(files: list[Path]) -> None:
     files[1].write_bytes(b"\1" * SIZE)
     files[2].write_bytes(b"\2" * SIZE)
-    with quorum(files, vote_threshold="2", read_only=True) as node, pytest.raises(Mismatch, match="too few"):
-        node.read(0, 512)
+    told: list[tuple[str, Mapping[str, Any]]] = []
+    with (
+        quorum(files, vote_threshold="2", read_only=True) as node,
+        incident.listening(lambda *what: told.append(what)),
+        pytest.raises(BlockError, match="Input/output error"),
+    ):
+        node.read(100, 512)
+    assert told == [("QUORUM_FAILURE", {"reference": "", "sector-num": 0, "sectors-count": 2})]
     with quorum(files, vote_threshold="2", read_pattern="fifo", read_only=True) as node:
         assert node.read(0, 512) == bytes(512)
 

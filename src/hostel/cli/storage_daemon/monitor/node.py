@@ -137,6 +137,22 @@ def _change_backing_file(daemon: Daemon, given: Mapping[str, Any]) -> None:
             raise generic(f"Could not change backing file to '{name}': {error.strerror or error}") from None
 
 
+def _change(daemon: Daemon, given: Mapping[str, Any]) -> None:
+    """Take a node in among the copies of a quorum, or leave one of them out."""
+    parent = daemon.nodes.find(given["parent"], given["parent"])
+    child, name = given.get("child"), given.get("node")
+    if child is not None and name is not None:
+        raise generic("The parameters child and node are in conflict")
+    if child is not None:
+        daemon.nodes.detach(parent, child)
+    elif name is None:
+        raise generic("Either child or node must be specified")
+    elif name not in daemon.nodes:
+        raise generic(f"Node '{name}' not found")
+    else:
+        daemon.nodes.attach(parent, name)
+
+
 def _query_block(daemon: Daemon, given: Mapping[str, Any]) -> Any:
     """Devices of a guest, of which a storage daemon has none."""
     return []
@@ -180,6 +196,7 @@ COMMANDS: Final = (
         _change_backing_file,
         (needed("device"), needed("image-node-name"), needed("backing-file")),
     ),
+    Command("x-blockdev-change", _change, (needed("parent"), Parameter("child"), Parameter("node"))),
     Command("query-block", _query_block),
     Command("x-debug-query-block-graph", _query_graph),
     Command("query-named-block-nodes", _query, (Parameter("flat", Kind.BOOL),)),

@@ -26,7 +26,7 @@ from hostel.drivers.document import reading
 from hostel.drivers.fault import fault
 from hostel.drivers.moment import check_parent
 from hostel.drivers.qemu.block.chain import check_jobs_supported, images
-from hostel.drivers.qemu.machines import GLANCE, invalid
+from hostel.drivers.qemu.machines import GLANCE, invalid, not_running
 from hostel.drivers.qemu.running import Calls, Running, no_domain
 from hostel.drivers.together import check_together
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
@@ -132,7 +132,7 @@ class BackupCalls(Calls):
             document = found.get(checkpoint.name)
             if flags & CheckpointXmlFlag.SIZE:
                 if machine is None:
-                    raise invalid("domain is not running")
+                    raise not_running()
                 sizes = bitmap_sizes(machine, checkpoint.name)
                 for disk in document.disks.disks:
                     disk.size = sizes.get(disk.name)
@@ -182,7 +182,7 @@ class BackupCalls(Calls):
                 checkpoint = read_checkpoint(checkpoint_xml, now=int(time.time()))
         with self._checkpoints(domain) as (found, machine):
             if machine is None:
-                raise invalid("domain is not running")
+                raise not_running()
             actions: list[dict[str, Any]] = []
             if checkpoint is not None:
                 prepare_checkpoint(found, machine, checkpoint)
@@ -202,8 +202,8 @@ class BackupCalls(Calls):
 
     def domain_backup_get_xml_desc(self, domain: DomainRef) -> str:
         """The document of the backup that is under way."""
-        with self._running(domain) as machine:
-            if machine.status.backup is None:
+        with self._checkpoints(domain) as (_, machine):
+            if machine is None or machine.status.backup is None:
                 message = "Domain backup job id not found: no domain backup job present"
                 raise VirtError(ErrorCode.NO_DOMAIN_BACKUP, message, domain=ErrorDomain.QEMU)
             return machine.status.backup.format()
@@ -218,7 +218,7 @@ class BackupCalls(Calls):
 
         with self._machines.locked(domain.name, GLANCE), self._held(domain) as machine:
             if machine is None:
-                raise invalid("domain is not running")
+                raise not_running()
             if machine.status.backup is None:
                 return JobType.NONE, {}
             return JobType.UNBOUNDED, progress(machine)
@@ -249,7 +249,7 @@ def prepare_checkpoint(found: Checkpoints, machine: Running, checkpoint: Checkpo
             check_jobs_supported(disk)
             if wanted.bitmap != checkpoint.name:
                 what = f"bitmap for disk '{wanted.name}' must match checkpoint name '{checkpoint.name}'"
-                raise fault(ErrorCode.CONFIG_UNSUPPORTED, what, ErrorDomain.DOMAIN_CHECKPOINT)
+                raise fault(ErrorCode.CONFIG_UNSUPPORTED, what, ErrorDomain.QEMU)
             if disk.image_format != "qcow2":
                 what = f"checkpoint for disk {wanted.name} unsupported for storage type {disk.image_format}"
                 raise fault(ErrorCode.CONFIG_UNSUPPORTED, what, ErrorDomain.QEMU)

@@ -61,7 +61,7 @@ class Checkpoints:
         """
         if self._documents.read(name) is not None:
             what = f"domain moment {name} already exists"
-            raise fault(ErrorCode.OPERATION_FAILED, what, ErrorDomain.DOMAIN_CHECKPOINT)
+            raise fault(ErrorCode.OPERATION_FAILED, what, ErrorDomain.DOMAIN)
 
     def put(self, checkpoint: Checkpoint) -> None:
         """Add or replace a document."""

@@ -33,7 +33,7 @@ from hostel.drivers.qemu import document, jobstats, lease
 from hostel.drivers.qemu.firmware.nvram import usual_file
 from hostel.drivers.qemu.launch import Launcher
 from hostel.drivers.qemu.lockmanager import holding
-from hostel.drivers.qemu.machines import Machines, failed, invalid
+from hostel.drivers.qemu.machines import Machines, failed, invalid, not_running, not_stored
 from hostel.drivers.qemu.migration import cookie as cookies
 from hostel.drivers.qemu.migration import copying, encryption, statistics
 from hostel.drivers.qemu.migration.carrying import Carrier
@@ -114,10 +114,10 @@ def begin(
     held = machine.domain if machine is not None else stored
     assert held is not None
     if machine is None and not flags & MigrateFlag.OFFLINE:
-        raise invalid("domain is not running")
+        raise not_running()
     if flags & MigrateFlag.OFFLINE:
         if stored is None:
-            raise invalid("transient domains do not have any persistent config")
+            raise not_stored()
         held, machine = stored, None
     if count := len(Catalog(machines, held.name).names()):
         raise invalid(f"cannot migrate domain with {count} snapshots")

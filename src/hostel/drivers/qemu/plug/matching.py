@@ -216,7 +216,10 @@ def _missing(device: Element, *, live: bool) -> tuple[ErrorCode, str]:
         case Controller():
             return ErrorCode.DEVICE_MISSING, f"controller {device.type}:{device.index} not found"
         case Rng():
-            return ErrorCode.DEVICE_MISSING, f"model '{device.model}' RNG device not present in domain configuration"
+            return (
+                ErrorCode.DEVICE_MISSING,
+                f"model '{device.backend.model}' RNG device not present in domain configuration",
+            )
         case SharedMemory():
             return ErrorCode.DEVICE_MISSING, f"model '{device.model}' shmem device not present in domain configuration"
         case _:

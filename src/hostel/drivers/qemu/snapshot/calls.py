@@ -128,10 +128,10 @@ class SnapshotCalls(Calls):
             what = (
                 "Flag 'VIR_DOMAIN_SNAPSHOT_CREATE_DISK_ONLY' is required by flag 'VIR_DOMAIN_SNAPSHOT_CREATE_QUIESCE'"
             )
-            raise fault(ErrorCode.INVALID_ARG, what, ErrorDomain.QEMU)
+            raise VirtError(ErrorCode.INVALID_ARG, what, domain=ErrorDomain.QEMU)
         if flags & SnapshotCreateFlag.LIVE and flags & SnapshotCreateFlag.REDEFINE:
             what = "Flags 'VIR_DOMAIN_SNAPSHOT_CREATE_LIVE' and 'VIR_DOMAIN_SNAPSHOT_CREATE_REDEFINE' are mutually "
-            raise fault(ErrorCode.INVALID_ARG, f"{what}exclusive", ErrorDomain.QEMU)
+            raise VirtError(ErrorCode.INVALID_ARG, f"{what}exclusive", domain=ErrorDomain.QEMU)
         with self._snapshots(domain) as (catalog, machine):
             is_offline = bool(flags & SnapshotCreateFlag.DISK_ONLY) or machine is None
             redefine = bool(flags & SnapshotCreateFlag.REDEFINE)

@@ -86,7 +86,7 @@ class Catalog:
             VirtError: ``OPERATION_FAILED`` or ``XML_ERROR``.
         """
         if self._documents.read(name) is not None:
-            raise fault(ErrorCode.OPERATION_FAILED, f"domain moment {name} already exists", ErrorDomain.DOMAIN_SNAPSHOT)
+            raise fault(ErrorCode.OPERATION_FAILED, f"domain moment {name} already exists", ErrorDomain.DOMAIN)
 
     def all(self) -> dict[str, Snapshot]:
         """Every snapshot, by name."""

@@ -36,7 +36,7 @@ class IoThreadCalls(Calls):
 
     def domain_get_iothread_info(self, domain: DomainRef, affect: Affect) -> IoThreads:
         """Those that QEMU has, or that the definition has."""
-        check_one(affect, ErrorDomain.QEMU)
+        check_one(affect)
         with self._both(domain, affect) as both:
             if both.running is not None:
                 found = sorted(_threads(both.running).items())

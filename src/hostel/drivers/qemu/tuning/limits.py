@@ -113,7 +113,7 @@ class LimitsCalls(Calls):
 
     def domain_get_numa_parameters(self, domain: DomainRef, affect: Affect) -> Mapping[str, Any]:
         """Those of the running machine, or of the definition."""
-        check_one(affect, ErrorDomain.QEMU)
+        check_one(affect)
         with self._both(domain, affect) as both:
             return limits.numa(both.current)
 
@@ -148,7 +148,7 @@ class LimitsCalls(Calls):
 
     def domain_get_interface_parameters(self, domain: DomainRef, device: str, affect: Affect) -> Mapping[str, Any]:
         """Those of the running machine's interface, or of the definition's."""
-        check_one(affect, ErrorDomain.QEMU)
+        check_one(affect)
         with self._both(domain, affect) as both:
             return limits.bandwidth(actual(limits.find_interface(both.current, device)))
 
@@ -199,7 +199,7 @@ class LimitsCalls(Calls):
     @contextlib.contextmanager
     def _one(self, domain: DomainRef, affect: Affect) -> Iterator[Both]:
         """Hold what a question is about."""
-        check_one(affect, ErrorDomain.QEMU)
+        check_one(affect)
         with self._both(domain, affect) as both:
             yield both
 

@@ -6,8 +6,9 @@ from typing import Final
 
 from hostel.drivers.base import DomainRef
 from hostel.drivers.base.domain import Affect
+from hostel.drivers.base.machine import VcpuFlag
 from hostel.drivers.base.tuning import CpuStats, PinInfo, VcpuInfo, Vcpus
-from hostel.drivers.counting import check_one
+from hostel.drivers.counting import check_one, vcpus
 from hostel.drivers.fault import fault
 from hostel.drivers.qemu import process
 from hostel.drivers.qemu.machines import invalid
@@ -35,7 +36,7 @@ class PinningCalls(Calls):
         with self._both(domain, affect) as both:
             definition = both.definition
             if definition is not None and vcpu >= most_vcpus(definition):
-                count = most_vcpus(definition)
+                count = vcpus(definition, VcpuFlag.NONE)
                 what = f"vcpu {vcpu} is out of range of persistent cpu count {count}"
                 raise fault(ErrorCode.INVALID_ARG, what, ErrorDomain.QEMU)
             cpus = wanted(cpumap, ErrorDomain.QEMU)
@@ -58,7 +59,7 @@ class PinningCalls(Calls):
 
     def domain_get_vcpu_pin_info(self, domain: DomainRef, count: int, length: int, affect: Affect) -> PinInfo:
         """Where virtual CPUs may run, as the document says."""
-        check_one(affect, ErrorDomain.QEMU)
+        check_one(affect)
         with self._both(domain, affect) as both:
             document = both.current
             host = online_cpus()
@@ -96,7 +97,7 @@ class PinningCalls(Calls):
 
     def domain_get_emulator_pin_info(self, domain: DomainRef, length: int, affect: Affect) -> PinInfo:
         """Where the emulator may run, as the document says."""
-        check_one(affect, ErrorDomain.QEMU)
+        check_one(affect)
         with self._both(domain, affect) as both:
             return PinInfo(cpumap(emulator_pin(both.current) or online_cpus(), length), 1)
 
