@@ -88,7 +88,7 @@ class Table(NamedTuple):
     Attributes:
         snapshots: the entries.
         size: bytes in the file, without the padding of the last entry.
-        dropped: entries cut off because the table exceeds its limits (repair only).
+        dropped: entries cut off because the table exceeds its limits or the file's end (repair only).
         shortened: entries whose extra data was cut to its limit, or which the file's end cuts off (repair only).
     """
 
@@ -130,13 +130,19 @@ def read(file: BlockNode, offset: int, count: int, disk_size: int, *, repair: Re
     Raises:
         InvalidImage: an entry is out of its limits, or lies beyond the end of the file.
     """
-    if count and offset + count * SnapshotHeader.SIZE > file.length:
+    too_many = count and offset + count * SnapshotHeader.SIZE > file.length
+    if too_many and (repair is None or offset + SnapshotHeader.SIZE > file.length):
         raise InvalidImage("Failed to read snapshot table: it lies beyond the end of the file")
     reader = _Reader(file, offset, disk_size)
     snapshots: list[Snapshot] = []
     size = shortened = stored = 0
     for index in range(count):
-        snapshot, end = reader.entry(index, offset + (-(-size // 8) * 8), repair)
+        start = offset + (-(-size // 8) * 8)
+        if too_many and repair is not None and not reader.has_entry(start):
+            # The number is wrong. Where the entries end in truth there is nothing, or the end of the file.
+            repair(f"Discarding {count - index} overhanging snapshots (they are not in the file)")
+            return Table(snapshots, size, count - index, shortened)
+        snapshot, end = reader.entry(index, start, repair)
         if end > file.length and repair is not None:
             repair(f"Repairing snapshot table entry {index}, whose end lies beyond the end of the file")
             snapshot, end = _recovered(snapshot, index, snapshots), file.length
@@ -192,6 +198,10 @@ class _Reader:
         self._disk_size = disk_size
         self._start = offset
         self._window = bytearray()
+
+    def has_entry(self, offset: int) -> bool:
+        """Whether the file has the fixed part of an entry at byte ``offset``, and not just zeroes."""
+        return offset + SnapshotHeader.SIZE <= self._file.length and any(self._take(offset, SnapshotHeader.SIZE))
 
     def entry(self, index: int, offset: int, repair: Report | None) -> tuple[Snapshot, int]:
         """Read the entry at byte ``offset``; return it and the offset of its end."""

@@ -6,7 +6,7 @@ import errno
 
 import pytest
 
-from hostel.block.driver import OpenMode
+from hostel.block.driver import OpenMode, Repair
 from hostel.block.formats.qcow2.driver import Qcow2Driver
 from hostel.block.formats.qcow2.layout import COPIED, OFFSET_MASK, Header
 from hostel.block.node import BlockNode
@@ -75,6 +75,26 @@ def test_a_file_cut_off_before_its_snapshot_table_still_reads() -> None:
         ):
             with pytest.raises(InvalidImage, match="snapshot table: it lies beyond the end of the file"):
                 what()
+
+
+@pytest.mark.parametrize("count", [5000, 0xFFFFFFFF])
+def test_repairing_a_wrong_number_of_snapshots_keeps_those_that_are_there(count: int) -> None:
+    driver = written()
+    with qcow2.attach(driver) as node:
+        for name in ("one", "two"):
+            image(node).snapshot_create(name, date=(0, 0))
+            node.pwrite(0, name.encode() * 1000)
+    poke(driver, Header.OFFSET["nb_snapshots"], count, 4)
+    with pytest.raises(InvalidImage):
+        qcow2.attach(driver)
+    result, lines, repaired = qcow2.check(driver.data, Repair.ALL)
+    assert any("overhanging snapshots (they are not in the file)" in line for line in lines), lines
+    assert (result.corruptions, result.leaks, result.check_errors) == (0, 0, 0), lines
+    driver.data[:] = repaired
+    with qcow2.attach(driver) as node:
+        assert [each.name for each in image(node).snapshots()] == ["one", "two"]
+        image(node).snapshot_apply("one")
+        assert bytes(node.read(0, 8)) == b"datadata"
 
 
 @pytest.mark.parametrize(
