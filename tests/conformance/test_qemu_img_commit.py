@@ -92,6 +92,7 @@ def test_progress_begins_and_ends_as_the_real_one(twins: Twins) -> None:
         "commit -f raw flat",
         "commit -b nothing top",
         "commit -b top top",
+        "commit -b top --image-opts driver=qcow2,file.filename=top",
         "commit -t nothing top",
         "commit -r x top",
         "commit -f nothing top",

@@ -34,6 +34,8 @@ def test_options_count(twins: Twins, options: str) -> None:
         "-O qcow2 -o cluster_size=3 --size 1",
         "-O qcow2 -o extended_l2=on,cluster_size=4k --size 1",
         "-O qcow2 --size 5E",
+        "-O vmdk --size 1M",
+        "-O vmdk -o foo=1 --size 1M",
         "-l x --size 1",
         "missing",
         "-l x raw",

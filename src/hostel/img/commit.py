@@ -17,12 +17,13 @@ from hostel.img.transfer import CopyError
 _NOBODY: Final = Feedback()
 
 
-def find_base(node: BlockNode, base: str | None) -> int:
+def find_base(node: BlockNode, base: str | None, called: str | None = None) -> int:
     """How far down the chain the image to commit into is: 1 for the backing file itself, which None stands for.
 
     Args:
         node: the overlay, opened with its chain.
         base: the file's name as an image of the chain records it, or relative to that image.
+        called: what an error calls the overlay, where that is not its name.
 
     Raises:
         BlockError: there is no such image.
@@ -37,7 +38,7 @@ def find_base(node: BlockNode, base: str | None) -> int:
         resolved = os.path.realpath(names.resolve(base, layer.place))
         if base in recorded or resolved == os.path.realpath(layers[depth].filename):
             return depth
-    raise BlockError(f"Did not find '{base}' in the backing chain of '{node.filename}'", errno=errno.EINVAL)
+    raise BlockError(f"Did not find '{base}' in the backing chain of '{called or node.filename}'", errno=errno.EINVAL)
 
 
 def commit(node: BlockNode, depth: int, *, rate: int = 0, empty: bool = True, feedback: Feedback = _NOBODY) -> None:

@@ -12,23 +12,21 @@ from hostel.block.extent import Status
 from hostel.block.node import BlockNode
 from hostel.block.options import Given, Value
 from hostel.errors import UnsupportedFeature
-from hostel.img.create import convert, creatable
+from hostel.img.create import convert
 
 _DIRECTORY_ENTRY: Final = 24  # bytes of a qcow2 bitmap's entry without its name
 
 
-def measuring(format: str) -> tuple[Creatable, type[Measuring]]:
+def measuring(format: str) -> type[Measuring]:
     """The driver of a format whose size can be told beforehand.
 
     Raises:
-        UnknownFormat: there is no such format.
-        UnsupportedFeature: it cannot be created, or not be measured.
+        UnsupportedFeature: it cannot be measured.
     """
-    driver = creatable(format)
     found = registry.format_driver(format) if format in registry.FORMATS else None
     if found is None or not issubclass(found, Measuring):
         raise UnsupportedFeature(f"Block driver '{format}' does not support size measurement")
-    return driver, found
+    return found
 
 
 def options(driver: Creatable, given: Iterable[Given]) -> dict[str, Value]:

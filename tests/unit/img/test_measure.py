@@ -9,14 +9,13 @@ import pytest
 from hostel.block import graph
 from hostel.block.driver import Measured
 from hostel.block.options import OptionError, given_options
-from hostel.errors import BlockError, UnknownFormat
-from hostel.img.create import create, plan
+from hostel.errors import BlockError, UnsupportedFeature
+from hostel.img.create import creatable, create, plan
 from hostel.img.measure import bitmaps_length, measure, measuring, options
 
 
 def measured(format: str, size: int, given: str = "") -> Measured:
-    driver, measurer = measuring(format)
-    return measure(measurer, options(driver, given_options(given)), size)
+    return measure(measuring(format), options(creatable(format), given_options(given)), size)
 
 
 def test_raw_images_take_what_they_hold() -> None:
@@ -32,9 +31,9 @@ def test_qcow2_images_take_their_metadata_too() -> None:
 def test_a_copy_takes_what_was_measured_at_most(tmp_path: Path) -> None:
     source, copy = tmp_path / "a", tmp_path / "b"
     source.write_bytes(b"x" * 300_000 + bytes(700_000))
-    driver, measurer = measuring("qcow2")
+    driver = creatable("qcow2")
     with graph.open(str(source), "raw") as node:
-        found = measure(measurer, options(driver, ()), node)
+        found = measure(measuring("qcow2"), options(driver, ()), node)
         assert bitmaps_length(node, options(driver, ())) is None
         create(plan(str(copy), "qcow2", node.length))
         with graph.open(str(copy), read_only=False) as target:
@@ -53,6 +52,7 @@ def test_a_size_that_cannot_be_mapped_is_refused() -> None:
         measured("qcow2", 1 << 60)
 
 
-def test_an_unknown_format_is_refused() -> None:
-    with pytest.raises(UnknownFormat):
-        measuring("foo")
+@pytest.mark.parametrize("format", ["vmdk", "foo"])
+def test_a_format_that_cannot_be_measured_is_refused(format: str) -> None:
+    with pytest.raises(UnsupportedFeature, match=f"Block driver '{format}' does not support size measurement"):
+        measuring(format)

@@ -44,7 +44,7 @@ def run(arguments: Arguments, output: Output) -> int:
     with open_image(
         output, filename, arguments.get("format"), image_opts=image_opts, no_io=True, force_share=True, unmap=True
     ) as node:
-        depth = commit.find_base(node, base)
+        depth = commit.find_base(node, base, filename)
         found = node.format
     with ExitStack() as stack:
         node = open_image(

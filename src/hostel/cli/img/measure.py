@@ -14,6 +14,7 @@ from hostel.cli.img.snapshot import LOAD, load
 from hostel.codec.qobject import pretty_json
 from hostel.errors import BlockError
 from hostel.img import measure as measuring
+from hostel.img.create import creatable
 
 
 def _check_output(text: str) -> None:
@@ -70,13 +71,13 @@ def _check(arguments: Arguments) -> None:
 
 def _measure(arguments: Arguments, output: Output, source: BlockNode | int) -> tuple[Measured, int | None]:
     format = arguments.get("target-format") or "raw"
-    driver, measurer = measuring.measuring(format)
+    driver = creatable(format)
     try:
         values = measuring.options(driver, given_options(arguments.options() or ""))
     except BlockError as error:
         output.failed(error)
         raise Failure(f"Invalid options for file format '{format}'") from None
-    found = measuring.measure(measurer, values, source)
+    found = measuring.measure(measuring.measuring(format), values, source)
     return found, None if isinstance(source, int) else measuring.bitmaps_length(source, values)
 
 
