@@ -13,6 +13,7 @@ import pytest
 
 from hostel.block import graph
 from hostel.block.driver import CheckResult, Repair
+from hostel.cli.main import main
 from support.qcow2 import check_file
 
 pytestmark = [pytest.mark.requires_tool("qemu-img"), pytest.mark.requires_tool("qemu-io")]
@@ -150,3 +151,53 @@ def test_random_damage_never_loses_a_snapshot_nor_raises_anything_but_oserror(tm
         assert copy.read_bytes()[60:64] == (2).to_bytes(4, "big")
         after, _ = check_file(copy)
         assert after.leaks <= result.leaks and after.corruptions <= result.corruptions
+
+
+EXTERNAL_DAMAGE = {
+    "a cluster of another": {0: 1 << 63 | 0x30000},
+    "reserved bits": {1: 1 << 63 | 1 << 60 | 0x10000},
+    "compressed": {1: 1 << 62 | 0x50000},
+    "compressed and copied": {1: 3 << 62 | 0x50000},
+    "not aligned": {1: 1 << 63 | 0x10200},
+}
+
+
+@pytest.mark.parametrize("damage", EXTERNAL_DAMAGE)
+def test_entries_that_no_external_data_file_has_are_told_as_by_qemu(
+    tmp_path: Path, damage: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = Path("disk.qcow2")
+    run("qemu-img", "create", "-q", "-f", "qcow2", "-o", "data_file=data", str(path), "1M")
+    run("qemu-io", "-f", "qcow2", str(path), "-c", "write -P 1 0 256k")
+    for index, value in EXTERNAL_DAMAGE[damage].items():
+        poke(path, l2(path) + 8 * index, value)
+    assert_same(path)
+    reads = [main(["qemu-io", "-r", "-f", "qcow2", "-c", "read 0 128k", str(path)])]
+    told = capfd.readouterr().err
+    reads.append(
+        subprocess.run(["qemu-io", "-r", "-f", "qcow2", "-c", "read 0 128k", str(path)], timeout=60).returncode
+    )
+    assert reads == [1, 1] or damage == "reserved bits"
+    if damage == "a cluster of another":
+        assert told == capfd.readouterr().err
+        assert "External data file host cluster offset 0x30000 does not match" in told
+        before = Path("data").read_bytes()
+        assert main(["qemu-io", "-f", "qcow2", "-c", "write 0 4k", str(path)]) == 1
+        assert Path("data").read_bytes() == before
+
+
+@pytest.mark.parametrize("data_file", ["", ",data_file=data"])
+@pytest.mark.parametrize(("entry_value", "bitmap"), [(0, 1), (0, 1 << 32 | 1), (None, 1 << 32 | 1)])
+def test_subclusters_that_contradict_their_cluster_are_told_as_by_qemu(
+    tmp_path: Path, data_file: str, entry_value: int | None, bitmap: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = Path("disk.qcow2")
+    run("qemu-img", "create", "-q", "-f", "qcow2", "-o", f"extended_l2=on{data_file}", str(path), "1M")
+    run("qemu-io", "-f", "qcow2", str(path), "-c", "write -P 1 0 64k")
+    if entry_value is not None:
+        poke(path, l2(path), entry_value)
+    poke(path, l2(path) + 8, bitmap)
+    assert_same(path)
+    assert check_file(path)[0].corruptions

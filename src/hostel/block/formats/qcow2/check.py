@@ -296,14 +296,18 @@ class Check:
         """Subclusters that are two things at once."""
         for index, (entry, bitmap) in enumerate(table.pairs(0, len(table.entries))):
             if entry & layout.COMPRESSED:
-                if bitmap:
+                if bitmap and not self.external:  # else that it is compressed says it all
                     self.report(
                         f"ERROR compressed cluster {index} with non-zero subcluster allocation bitmap, entry={entry:#x}"
                     )
                     self.result.corruptions += weight
-            elif entry & layout.OFFSET_MASK and bitmap >> 32 & bitmap:
-                offset = entry & layout.OFFSET_MASK
-                self.report(f"ERROR offset={offset:x}: Allocated cluster has corrupted subcluster allocation bitmap")
+            elif entry & layout.OFFSET_MASK or (self.external and entry & layout.COPIED):
+                if bitmap >> 32 & bitmap:
+                    where = f"offset={entry & layout.OFFSET_MASK:x}"
+                    self.report(f"ERROR {where}: Allocated cluster has corrupted subcluster allocation bitmap")
+                    self.result.corruptions += weight
+            elif bitmap & layout.ALL_ALLOCATED:
+                self.report("ERROR: Unallocated cluster has non-zero subcluster allocation map")
                 self.result.corruptions += weight
 
     def _count_external(self, table: L2Table, active: int, weight: int) -> None:
@@ -312,11 +316,14 @@ class Check:
         for index, entry in enumerate(table.entries):
             offset = entry & layout.OFFSET_MASK
             if entry & layout.COMPRESSED:
-                self.report(f"ERROR compressed cluster {index} with data file, entry={entry:#x}")
+                if entry & layout.COPIED:
+                    self._report_copied(entry, weight)
+                self.report(f"ERROR compressed cluster {index} with data file, entry={entry & ~layout.COPIED:#x}")
                 self.result.corruptions += weight
-            elif offset or entry & layout.COPIED:
-                if self.geometry.in_cluster(offset):
-                    self._count_special(table, index, entry, weight)
+                continue
+            if entry & layout.L2_RESERVED or self.geometry.in_cluster(offset):
+                self._count_special(table, index, entry, weight)
+            if offset or entry & layout.COPIED:
                 self.result.allocated_clusters += active
                 self.result.fragmented_clusters += active if expected not in (-1, offset) else 0
                 expected = offset + self.geometry.cluster_size
@@ -366,9 +373,7 @@ class Check:
         result = self.result
         if entry & layout.COMPRESSED:
             if entry & layout.COPIED:
-                where = entry & ((1 << self.geometry.csize_shift) - 1)
-                self.report(f"ERROR: coffset={where:#x}: copied flag must never be set for compressed clusters")
-                result.corruptions += weight
+                self._report_copied(entry, weight)
             offset, length = self.geometry.compressed_range(entry & ~layout.COPIED & ~layout.COMPRESSED)
             self.refer(offset, length, weight)
             return 0
@@ -392,6 +397,12 @@ class Check:
             return offset
         self.unaligned_zeroes[table.offset + index * self.geometry.entry_size] = weight
         return 0
+
+    def _report_copied(self, entry: int, weight: int) -> None:
+        """A compressed cluster is never written in place, whatever its entry says."""
+        where = entry & ((1 << self.geometry.csize_shift) - 1)
+        self.report(f"ERROR: coffset={where:#x}: copied flag must never be set for compressed clusters")
+        self.result.corruptions += weight
 
     def _count_extensions(self) -> None:
         for kind, data in self.image.extensions:

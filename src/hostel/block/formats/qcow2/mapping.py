@@ -65,6 +65,8 @@ def _table_runs(image: Qcow2Image, table: array[int], l1_index: int, offset: int
         elif host or kind is Kind.DATA:
             if kind is Kind.ZERO or entry & image.suspicious:
                 image.validate_entry(entry, l1_index, index)
+            if image.external:
+                require_own_place(image, host, l1_index, index)
             next_index = _same_run(table, index, last, host, entry & layout.ZERO, 1 << bits)
             host += (offset - base) & ((1 << bits) - 1)
         else:
@@ -112,13 +114,28 @@ def _subcluster_runs(image: Qcow2Image, table: L2Table, l1_index: int, offset: i
             # Two spaces where it is read, as QEMU has it.
             where = f"(L2 offset: {table.offset:#x}, L2 index: {layout.c_hex(index)})"
             image.corrupt(f"Invalid cluster entry found  {where}")
+        placed = bool(host or (image.external and entry & layout.COPIED))
+        if placed and image.external:
+            require_own_place(image, host, l1_index, index)
         while offset < stop:
             within = geometry.in_cluster(offset)
             kind, after = subcluster_run(bitmap, within // geometry.subcluster_size)
             length = min(stop - offset, after * geometry.subcluster_size - within)
-            placed = kind is Kind.DATA or (kind is Kind.ZERO and host)
-            yield Run(offset, length, kind, host + within if placed else 0)
+            yield Run(offset, length, kind, host + within if placed and kind is not Kind.UNALLOCATED else 0)
             offset += length
+
+
+def require_own_place(image: Qcow2Image, host: int, l1_index: int, index: int) -> None:
+    """Refuse a place in an external data file that is not where the guest has it: another cluster may be there.
+
+    Raises:
+        CorruptImage: it is not.
+    """
+    guest = l1_index * image.geometry.l2_reach + index * image.geometry.cluster_size
+    if host != guest:
+        # An opening bracket is missing, as in QEMU's.
+        where = f"guest cluster offset: {layout.c_hex(guest)}, L2 index: {layout.c_hex(index)})"
+        image.corrupt(f"External data file host cluster offset {layout.c_hex(host)} does not match {where}")
 
 
 def contradicts(image: Qcow2Image, entry: int, bitmap: int) -> bool:

@@ -10,7 +10,7 @@ from typing import Final
 
 from hostel.block.formats.qcow2 import layout
 from hostel.block.formats.qcow2.l2_table import L2Table
-from hostel.block.formats.qcow2.mapping import contradicts, runs
+from hostel.block.formats.qcow2.mapping import contradicts, require_own_place, runs
 from hostel.block.formats.qcow2.write import ZEROES, Guest, has_place
 from hostel.block.formats.run import Kind
 from hostel.units import MiB
@@ -85,6 +85,8 @@ class SubclusterGuest(Guest):
         entry = table.entries[index]
         if entry & self.image.suspicious:
             self.image.validate_entry(entry, l1_index, index)
+        if self.image.external:
+            require_own_place(self.image, entry & layout.OFFSET_MASK, l1_index, index)
         return entry & layout.OFFSET_MASK
 
     def _write_part(self, offset: int, data: memoryview, table: L2Table, l1_index: int, index: int) -> None:

@@ -17,7 +17,7 @@ from hostel.block.formats.qcow2.compressed import read_compressed
 from hostel.block.formats.qcow2.encryption import Encryption
 from hostel.block.formats.qcow2.image import Qcow2Image
 from hostel.block.formats.qcow2.l2_table import L2Table
-from hostel.block.formats.qcow2.mapping import runs
+from hostel.block.formats.qcow2.mapping import require_own_place, runs
 from hostel.block.formats.run import Kind, Run
 from hostel.block.node import BlockNode, fill_zeroes
 from hostel.codec.table import equal_entries
@@ -120,7 +120,10 @@ class Guest:
             return -1
         if last > index and own_run(entries, index, last + 1, 1 << bits) != (last + 1, 0):
             return -1
-        return (entry & layout.OFFSET_MASK) + image.geometry.in_cluster(offset)
+        host = entry & layout.OFFSET_MASK
+        if image.external and host != offset - image.geometry.in_cluster(offset):
+            return -1
+        return host + image.geometry.in_cluster(offset)
 
     def _put(self, offset: int, host: int, data: memoryview | bytes) -> None:
         """Write what guest ``offset`` shall have at host offset ``host``."""
@@ -166,6 +169,8 @@ class Guest:
             stop, zero = own_run(table.entries, index, end, 1 << bits)
             if entry & image.suspicious or zero:
                 image.validate_entry(entry | zero, l1_index, index)
+            if image.external:
+                require_own_place(image, host, l1_index, index)
             part = data[: ((stop - index) << bits) - within]
             image.prevent_overlap(host + within, len(part))
             if zero:
