@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import random
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -131,6 +133,19 @@ def test_a_raw_data_file_follows_the_image_s_size(tmp_path: Path) -> None:
             node.pwrite(0, b"\x01" * 4096)
             node.resize(size)
         judge(path, b"\x01" * 4096 + bytes(size - 4096), raw=True)
+
+
+@pytest.mark.parametrize("layout", ["extended_l2=off", "extended_l2=on"])
+def test_what_an_image_with_a_raw_data_file_grows_by_is_mapped_one_to_one(tmp_path: Path, layout: str) -> None:
+    for name, tool in (("ours", (sys.executable, "-m", "hostel", "qemu-img")), ("real", ("qemu-img",))):
+        make(tmp_path / f"{name}.qcow2", "data_file_raw=on", layout, size=100 << 10)
+        with Path(f"{name}.data").open("ab") as stream:
+            stream.write(b"left behind" * 6000)  # what is beyond the end is no part of the disk
+        run(*tool, "resize", "-q", "-f", "qcow2", f"{name}.qcow2", "300k")
+        entries = json.loads(run("qemu-img", "map", "--output=json", f"{name}.qcow2"))
+        assert (name, [entry["start"] for entry in entries]) == (name, [entry.get("offset") for entry in entries])
+    with graph.open("ours.qcow2", "qcow2") as node:
+        assert node.read(0, node.length) == Path("ours.data").read_bytes() == bytes(300 << 10)
 
 
 def test_what_external_data_forbids_is_refused(tmp_path: Path) -> None:

@@ -76,6 +76,13 @@ def test_a_size_that_is_no_multiple_of_a_sector_is_refused_for_qcow2(twins: Twin
     twins.refused("resize q +1")
 
 
+def test_an_old_image_with_snapshots_is_refused_its_own_size_too(twins: Twins) -> None:
+    twins.prepare("qemu-img create -q -f qcow2 -o compat=0.10 q 1M")
+    twins.prepare("qemu-img snapshot -c one q")
+    twins.refused("resize q 2M")
+    twins.refused("resize q 1M")
+
+
 def test_a_guessed_raw_image_brings_a_warning(twins: Twins) -> None:
     twins.truncate("a", 1 << 20)
     assert "WARNING" in twins.same("resize a 2M").err

@@ -28,16 +28,19 @@ def resize(guest: Guest, size: int, preallocation: Preallocation) -> None:
     image = guest.image
     if size % 512:
         raise BlockError("The new size must be a multiple of 512", errno=errno.EINVAL)
-    if size == image.size:
-        return
     if image.header.nb_snapshots and image.header.version < 3:
         raise UnsupportedFeature("Can't resize a v2 image which has snapshots")
     image.bitmaps.require_resizable(size)
+    if size == image.size:
+        return
     if size < image.size:
         if preallocation is not Preallocation.OFF:
             raise BlockError("Preallocation can't be used for shrinking an image", errno=errno.EINVAL)
         _shrink(guest, size)
     else:
+        if image.raw_external and preallocation is Preallocation.OFF:
+            # Whoever reads the metadata, and whoever reads the data file alone, is to see the same, whatever is in it.
+            preallocation = Preallocation.METADATA
         _grow(guest, size, preallocation)
 
 
@@ -137,7 +140,8 @@ def _zero_tail(guest: Guest, size: int, *, allocate: bool = False) -> None:
         return
 
     def zero() -> None:
-        if (allocate and not placed) or not guest.reads_as_zeroes(size, length):
+        # What is zero by its metadata need not be in a raw data file.
+        if (allocate and not placed) or image.raw_external or not guest.reads_as_zeroes(size, length):
             guest.write(size, memoryview(bytes(length)))
 
     with_size(guest, size + length, zero)
