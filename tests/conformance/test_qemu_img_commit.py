@@ -98,6 +98,7 @@ def test_progress_begins_and_ends_as_the_real_one(twins: Twins) -> None:
         "commit -f nothing top",
         "commit --image-opts -f qcow2 driver=qcow2,file.filename=top",
         "commit -z top",
+        "commit -p -f raw flat",
     ],
 )
 def test_mistakes_are_told_as_the_real_tool_does(twins: Twins, command: str) -> None:

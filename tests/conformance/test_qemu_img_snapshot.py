@@ -111,3 +111,17 @@ def test_a_snapshot_whose_table_makes_no_sense_is_refused_alike(
     table = int.from_bytes((twins.real / "a").read_bytes()[64:72], "big")
     twins.write("a", bytes.fromhex(value), table + field)
     assert twins.same(command).code
+
+
+def test_what_is_broken_in_an_image_of_which_no_snapshot_can_be_made_is_told(twins: Twins) -> None:
+    twins.prepare("qemu-img create -q -f qcow2 a 64M")
+    twins.prepare("qemu-io -c 'write 0 64k' a")
+    twins.share("a")
+    image = (twins.real / "a").read_bytes()
+    l2 = int.from_bytes(image[(at := int.from_bytes(image[40:48], "big")) : at + 8], "big") & 0xFFFFFFFFFFFE00
+    twins.write("a", (1 << 63 | 0x50200).to_bytes(8, "big"), l2)
+    real, ours = twins.run_real(["snapshot", "-c", "s", "a"]), twins.run_ours(["snapshot", "-c", "s", "a"])
+    first, second = ours.err.splitlines()
+    assert (ours.code, first) == (real.code, real.err.splitlines()[-1])
+    where = f"Cluster allocation offset 0x50200 unaligned (L2 offset: {l2:#x})"
+    assert second == f"{where}; qemu-img check tells what else is broken."

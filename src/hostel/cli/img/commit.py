@@ -40,13 +40,15 @@ def run(arguments: Arguments, output: Output) -> int:
     base = arguments.get("base")
     cache = cache_mode(arguments, "cache", "writeback", "cache option")
     image_opts = arguments.has("image-opts")
-    # Which image of the chain is to be written must be known before any is opened for writing.
-    with open_image(
-        output, filename, arguments.get("format"), image_opts=image_opts, no_io=True, force_share=True, unmap=True
-    ) as node:
-        depth = commit.find_base(node, base, filename)
-        found = node.format
     with ExitStack() as stack:
+        progress = stack.enter_context(Progress(output, arguments, step=1.0))
+        progress.percent(0)
+        # Which image of the chain is to be written must be known before any is opened for writing.
+        with open_image(
+            output, filename, arguments.get("format"), image_opts=image_opts, no_io=True, force_share=True
+        ) as node:
+            depth = commit.find_base(node, base, filename)
+            found = node.format
         node = open_image(
             output,
             filename,
@@ -55,11 +57,8 @@ def run(arguments: Arguments, output: Output) -> int:
             read_only=False,
             writable_backing=depth,
             cache=cache,
-            unmap=True,
         )
         stack.enter_context(node)
-        progress = stack.enter_context(Progress(output, arguments, step=1.0))
-        progress.percent(0)
         commit.commit(
             node,
             depth,

@@ -11,7 +11,7 @@ from hostel.block.options import split_options
 from hostel.cli.img.arguments import FORCE_SHARE, FORMAT, IMAGE_OPTS, OBJECT, QUIET, Arguments, Command, Failure, Flag
 from hostel.cli.img.opening import open_image
 from hostel.cli.img.output import Output, reason
-from hostel.errors import InvalidImage, UnsupportedFeature, UsageError
+from hostel.errors import CorruptImage, InvalidImage, UnsupportedFeature, UsageError
 from hostel.img import snapshot
 
 _ACTIONS: Final = ("list", "apply", "create", "delete")
@@ -67,7 +67,9 @@ def run(arguments: Arguments, output: Output) -> int:
         except OSError as error:
             if action == "apply" and isinstance(error, InvalidImage):
                 output.failed(error)
-            output.error(f"Could not {action} snapshot '{wanted}': {_reason(action, error)}")
+            output.error(
+                f"Could not {action} snapshot '{wanted}': {_reason(action, error)}", _told_nowhere(action, error)
+            )
             return 1
     return 0
 
@@ -107,6 +109,13 @@ def _list(node: BlockNode, output: Output) -> None:
         from hostel.cli.img.info import snapshot_table  # which convert, that loads snapshots, has no use for
 
         output.text("\n".join(["Snapshot list:", *snapshot_table(found), ""]))
+
+
+def _told_nowhere(action: str, error: OSError) -> str | None:
+    """What is broken, where that is neither in the message nor has been told when it was found."""
+    if action != "create" or not isinstance(error, CorruptImage) or error.hint is not None:
+        return None
+    return f"{error.message}; qemu-img check tells what else is broken."
 
 
 def _reason(action: str, error: OSError) -> str:
