@@ -255,6 +255,43 @@ def test_options_of_opening(tmp_path: Path, line: str) -> None:
     both(tmp_path, *commands(line, "length"))
 
 
+# What was started has its say before the next request to the image, or when it is waited for.
+OUTSTANDING = [
+    ("write -q 0 128k", "aio_read -P 5 0 64k", "length", "read", "aio_flush", "length"),
+    ("write -q 0 128k", "aio_write -P 5 5M 512", "nosuch", "write -P x 0 1", "read -q 64k 64k", "length"),
+    ("aio_write -q -P 5 0 64k", "aio_read -P 6 0 512", "info", "aio_flush", "aio_read -P x 0 1", "aio_read 0"),
+    ("aio_read 5M 1", "alloc x", "aio_flush", "aio_write -C 5M 1"),
+    ("aio_write -i 0 512", "aio_read -q -i -P x", "aio_write -z -P 5 0 64k", "aio_flush", "aio_write -P x -y 0 1"),
+    ("aio_write 5M 4k", "length"),
+]
+
+
+@pytest.mark.parametrize("lines", OUTSTANDING, ids=lambda lines: lines[0])
+def test_when_requests_that_were_started_have_their_say(tmp_path: Path, lines: tuple[str, ...]) -> None:
+    both(tmp_path, *commands(*lines), "-f", "raw", "disk", format="raw")
+    both(tmp_path, *commands(*lines), "-f", "raw", "blkdebug::disk", format="raw")
+
+
+def test_the_first_mistake_counts(tmp_path: Path) -> None:
+    lines = (
+        "write -P x -y 0 1",
+        "write -y -P x 0 1",
+        "alloc -512",
+        "alloc 0 -1",
+        "read -l x -P y 0 1",
+        "read -y -l x 0 1",
+    )
+    lines += ("writev -P 256 -512 64k", "length -x", "sleep -1", "discard -C -x 0 1", "truncate -m x", "truncate -y 0")
+    both(tmp_path, *commands(*lines), "disk")
+    both(tmp_path, "-r", *commands("write -P x 0 1", "writev", "discard -y", "truncate x", "aio_write x y"), "disk")
+
+
+def test_info_of_a_filter_is_not_that_of_what_it_stands_on(tmp_path: Path) -> None:
+    lines = commands("info", "write -c 512 4k", "write -c 64k 64k", "read -P 0xcd 64k 64k")
+    both(tmp_path, "-C", *lines, "disk")
+    both(tmp_path, *lines, "--image-opts", "driver=copy-on-read,file.driver=qcow2,file.file.filename=disk")
+
+
 REOPENINGS = [
     ("reopen -o node-name=foo",),
     ("reopen -o file.node-name=foo",),

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from hostel.block.driver import Compressing, VmStateStore
+from hostel.block.driver import Compressing, FilterDriver, VmStateStore
 from hostel.block.extent import Status
 from hostel.block.node import BlockNode
 from hostel.errors import BlockError, OutOfRange, ReadOnly, UnsupportedFeature
@@ -23,9 +23,11 @@ def write_compressed(node: BlockNode, offset: int, data: bytes) -> None:
         UnsupportedFeature: the format has no compression.
         BlockError: the range is not made of whole clusters (EINVAL).
     """
-    driver = node.driver
     if node.read_only:
         raise ReadOnly(f"'{node.filename}' is open for reading only")
+    while node.format in ("copy-on-read", "throttle") and isinstance(node.driver, FilterDriver):
+        node = node.driver.child
+    driver = node.driver
     if not isinstance(driver, Compressing):
         raise UnsupportedFeature("Compression not supported for this file format")
     end = offset + len(data)

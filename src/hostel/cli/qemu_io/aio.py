@@ -7,10 +7,10 @@ import os
 from collections.abc import Callable
 from typing import Final
 
-from hostel.cli.qemu_io.command import BadUsage, Command, CommandError, Given, hexdump, report, size
+from hostel.cli.qemu_io.command import INJECT, BadUsage, Command, CommandError, Given, hexdump, report, size
 from hostel.cli.qemu_io.outstanding import Debugger
-from hostel.cli.qemu_io.request import payload, timed, vector, write_data, zero
-from hostel.cli.qemu_io.session import Session
+from hostel.cli.qemu_io.request import payload, vector, write_data, zero
+from hostel.cli.qemu_io.session import Session, timed
 
 
 def _start(session: Session, request: Callable[[], str]) -> None:
@@ -27,6 +27,9 @@ def _start(session: Session, request: Callable[[], str]) -> None:
 
 def _aio_read(session: Session, given: Given) -> None:
     """Start reading."""
+    if given.has(INJECT):
+        session.text("injecting invalid read request\n")
+        return
     pattern = given.pattern()
     if len(given.operands) < 2:
         raise BadUsage
@@ -50,6 +53,9 @@ def _aio_read(session: Session, given: Given) -> None:
 
 def _aio_write(session: Session, given: Given) -> None:
     """Start writing."""
+    if given.has(INJECT):
+        session.text("injecting invalid write request\n")
+        return
     given.pattern()
     if len(given.operands) < 2:
         raise BadUsage
@@ -57,12 +63,9 @@ def _aio_write(session: Session, given: Given) -> None:
         raise CommandError("-z supports only a single length parameter")
     if given.has("u") and not given.has("z"):
         raise CommandError("-u requires -z to be specified")
-    if given.has("z") and given.has("P"):
-        raise CommandError("-z and -P cannot be specified at the same time")
     offset = size(given.operands[0])
     count = size(given.operands[1]) if given.has("z") else vector(given.operands[1:])
     data = b"" if given.has("z") else payload(session, given, count)
-    session.require_writable("aio_write")
     node = session.node
 
     def request() -> str:
@@ -120,7 +123,7 @@ COMMANDS: Final = (
     Command("aio_read", "", _aio_read, "asynchronously reads a number of bytes", "CP:iqv", (2, -1),
             "[-Ciqv] [-P pattern] off len [len..]", patient=True),
     Command("aio_write", "", _aio_write, "asynchronously writes a number of bytes", "CfiP:quz", (2, -1),
-            "[-Cfiquz] [-P pattern] off len [len..]", patient=True),
+            "[-Cfiquz] [-P pattern] off len [len..]", patient=True, writes=True),
     Command("aio_flush", "", _aio_flush, "completes all outstanding aio requests", patient=True),
     Command("break", "", _break, "sets a breakpoint on event and tags the stopped request as tag", "", (2, 2),
             "event tag", patient=True),

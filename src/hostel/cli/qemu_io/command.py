@@ -11,6 +11,7 @@ from hostel.units import SECTOR, parse_size
 if TYPE_CHECKING:
     from hostel.cli.qemu_io.session import Session
 
+INJECT: Final = "i"  # counts a request that is none; what follows is not looked at
 MAX_REQUEST: Final = (2**31 - 1) // SECTOR * SECTOR  # bytes (BDRV_REQUEST_MAX_BYTES)
 _UNITS: Final = ((60, " EiB"), (50, " PiB"), (40, " TiB"), (30, " GiB"), (20, " MiB"), (10, " KiB"))
 
@@ -33,6 +34,8 @@ class Command(NamedTuple):
         synopsis: how ``help`` shows its words; None where it has none to show.
         needs_image: an image must be open.
         patient: it never has to wait for a suspended request.
+        writes: the image must be open for writing.
+        sizes: the letters whose values are numbers of bytes.
     """
 
     name: str
@@ -44,6 +47,8 @@ class Command(NamedTuple):
     synopsis: str | None = None
     needs_image: bool = True
     patient: bool = False
+    writes: bool = False
+    sizes: str = ""
 
     def usage(self) -> str:
         """The line that says how to call it."""
@@ -73,15 +78,7 @@ class Given:
     def pattern(self, default: int | None = None) -> int | None:
         """The byte that ``-P`` names."""
         text = self.get("P")
-        if text is None:
-            return default
-        try:
-            value = int(text, 0)
-        except ValueError:
-            value = -1
-        if not 0 <= value <= 255:
-            raise CommandError(f"{text} is not a valid pattern byte")
-        return value
+        return default if text is None else _pattern(text)
 
     def require(self, least: int, most: int | None = None) -> None:
         """Refuse another number of operands."""
@@ -89,37 +86,57 @@ class Given:
             raise BadUsage
 
 
-def parse(options: str, words: Sequence[str]) -> Given:
-    """Split the words of a command.
+def _pattern(text: str) -> int:
+    try:
+        value = int(text, 0)
+    except ValueError:
+        value = -1
+    if not 0 <= value <= 255:
+        raise CommandError(f"{text} is not a valid pattern byte")
+    return value
+
+
+def parse(command: Command, words: Sequence[str]) -> Given:
+    """Split the words of a command; the first mistake counts. A command without options has words only.
 
     Raises:
         BadUsage: an option is unknown or lacks its value.
+        CommandError: a value is wrong.
     """
     given: dict[str, str] = {}
     operands: list[str] = []
     stream = iter(words)
     for word in stream:
-        if word == "--":
+        if word == "--" and command.options:
             operands.extend(stream)
-        elif len(word) < 2 or word[0] != "-":
+        elif len(word) < 2 or word[0] != "-" or not command.options:
             operands.append(word)
         else:
-            _read_letters(options, word[1:], stream, given)
+            for letter in _read_letters(command.options, word[1:], stream, given):
+                if letter == INJECT and INJECT in command.options:
+                    return Given(given, operands)
+                if letter == "P":
+                    _pattern(given[letter])
+                elif letter in command.sizes:
+                    size(given[letter])
     return Given(given, operands)
 
 
-def _read_letters(options: str, letters: str, stream: Iterator[str], given: dict[str, str]) -> None:
+def _read_letters(options: str, letters: str, stream: Iterator[str], given: dict[str, str]) -> Iterator[str]:
+    """Take the letters of one word; each is given back as soon as it is taken."""
     for index, letter in enumerate(letters, 1):
         place = options.find(letter)
         if place < 0 or letter == ":":
             raise BadUsage(f"invalid option -- '{letter}'")
         if options[place + 1 : place + 2] != ":":
             given[letter] = ""
+            yield letter
             continue
         value = letters[index:] or next(stream, None)
         if value is None:
             raise BadUsage(f"option requires an argument -- '{letter}'")
         given[letter] = value
+        yield letter
         return
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from hostel.block.driver import CACHE_MODES, Cache, Preallocation
+from hostel.block.driver import CACHE_MODES, Cache, FilterDriver, Preallocation
 from hostel.block.options import OptionError, given_options
 from hostel.block.protocol import ProtocolDriver
 from hostel.cli.img.output import dump
@@ -26,7 +26,7 @@ def _truncate(session: Session, given: Given) -> None:
     if not given.operands:
         raise BadUsage
     target = size(given.operands[0])
-    session.require_writable("truncate")
+    session.outstanding.settle()
     try:
         session.node.resize(target, Preallocation(mode))
     except OSError as error:
@@ -36,6 +36,8 @@ def _truncate(session: Session, given: Given) -> None:
 
 def _info(session: Session, given: Given) -> None:
     node = session.node
+    if session.opening.copy_on_read and isinstance(node.driver, FilterDriver):
+        node = node.driver.child  # with QEMU that is how an image is used, and no node
     session.text(f"format name: {node.format}\n")
     if isinstance(node.driver, ProtocolDriver):
         # The real tool asks for the protocol's name as well.
@@ -45,7 +47,8 @@ def _info(session: Session, given: Given) -> None:
         raise CommandError("")  # there is nothing more to say of it
     session.text(f"cluster size: {shown(details.cluster_size or 0)}\n")
     session.text(f"vm state offset: {shown(details.vm_state_offset)}\n")
-    if details.specific is not None:
+    # A filter says nothing of what it stands on.
+    if details.specific is not None and not isinstance(node.driver, FilterDriver):
         session.text("Format specific information:\n" + dump(details.specific, 1))
 
 
@@ -159,7 +162,7 @@ def _options(session: Session, text: str | None) -> dict[str, str]:
 COMMANDS: Final = (
     Command("length", "l", _length, "gets the length of the current file"),
     Command("truncate", "t", _truncate, "truncates the current file at the given offset", "m:", (1, 3),
-            "[-m prealloc_mode] off"),
+            "[-m prealloc_mode] off", writes=True),
     Command("info", "i", _info, "prints information about the current file"),
     Command("alloc", "a", _alloc, "checks if offset is allocated in the file", "", (1, 2), "offset [count]"),
     Command("map", "", _map, "prints the allocated areas of a file", synopsis=""),

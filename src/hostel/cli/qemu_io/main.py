@@ -151,6 +151,7 @@ def _lines(session: Session) -> Iterator[str]:
     """The lines of standard input, each asked for with a prompt."""
     while True:
         session.text(f"{session.output.prog}> ")
+        session.outstanding.settle()
         sys.stdout.flush()
         line = sys.stdin.readline()
         if not line:
@@ -175,7 +176,12 @@ def execute(session: Session, line: str) -> bool:
     if count < least or (most >= 0 and count > most):
         session.output.diagnostic(f"bad argument count {count} to {words[0]}, {_expected(least, most)}")
         return False
-    session.outstanding.settle()
+    session.outstanding.tell()
+    if command.writes:
+        try:
+            session.require_writable()
+        except CommandError:
+            return False
     try:
         if session.outstanding.suspended() and not command.patient:
             return session.outstanding.aside(lambda: _call(session, command, words))
@@ -184,12 +190,12 @@ def execute(session: Session, line: str) -> bool:
         session.text(f"{error}\n")
         return False
     finally:
-        session.outstanding.settle()
+        session.outstanding.tell()
 
 
 def _call(session: Session, command: Command, words: list[str]) -> bool:
     try:
-        command.run(session, parse(command.options, words[1:]))
+        command.run(session, parse(command, words[1:]))
     except BadUsage as error:
         if str(error):
             session.output.diagnostic(f"{words[0]}: {error}")

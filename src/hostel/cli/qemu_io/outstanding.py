@@ -1,7 +1,8 @@
 """Requests that were started and are not done: each in a thread of its own while ``blkdebug`` may suspend one.
 
 Without a ``blkdebug`` node nothing can hold a request up, and each is done at once. What a request has to say is kept
-until the session asks, so that only the session's thread prints.
+until the session asks, so that only the session's thread prints: as with QEMU, before the next request to the image,
+or when all are waited for. What ``blkdebug`` says is printed after the command that it belongs to.
 """
 
 from __future__ import annotations
@@ -66,10 +67,20 @@ class Outstanding:
 
     def settle(self) -> None:
         """Print what the requests had to say since the last time."""
+        self._print(everything=True)
+
+    def tell(self) -> None:
+        """Print what ``blkdebug`` had to say since the last time."""
+        self._print(everything=False)
+
+    def _print(self, *, everything: bool) -> None:
         with self._changed:
             said, self._said = self._said, []
-        for _, text in said:
-            self._text(text)
+            if not everything:
+                self._said = [each for each in said if each[0]]
+        for number, text in said:
+            if everything or not number:
+                self._text(text)
 
     def suspended(self) -> list[str]:
         """The tags of the suspended requests."""
@@ -77,16 +88,16 @@ class Outstanding:
 
     def start(self, request: Callable[[], str]) -> None:
         """Start a request, which returns what is to be printed; it is done already where nothing holds it up."""
-        if self.debugger is None:
-            self._text(request())
-            return
-        before = self.suspended()
         self._started += 1
         number = self._started
+        if self.debugger is None:
+            self._said.append((number, request()))
+            return
+        before = self.suspended()
         done = self._launch(lambda: self._say(number, request()))
         with self._changed:
             self._changed.wait_for(lambda: done.is_set() or self.suspended() != before, _GRACE if before else _PATIENCE)
-        self.settle()
+        self.tell()
 
     def _launch(self, call: Callable[[], None]) -> threading.Event:
         done = threading.Event()
@@ -122,7 +133,7 @@ class Outstanding:
         before = self.suspended()
         with self._changed:
             self._changed.wait_for(lambda: not self._running or self.suspended() != before, _GRACE)
-        self.settle()
+        self.tell()
 
     def wait(self) -> None:
         """Wait until all requests are done.
@@ -142,6 +153,8 @@ class Outstanding:
         Raises:
             CommandError: there is none, and none under way that could come to it.
         """
+        if tag in self.suspended():
+            return
         with self._changed:
             self._changed.wait_for(lambda: tag in self.suspended() or not self._running, _PATIENCE)
         self.settle()
@@ -150,9 +163,8 @@ class Outstanding:
 
     def finish(self) -> None:
         """Let everything go on, and wait for it: the image is to be closed."""
-        if self.debugger is None:
-            return
-        self.debugger.resume_all()
-        with self._changed:
-            self._changed.wait_for(lambda: not self._running)
+        if self.debugger is not None:
+            self.debugger.resume_all()
+            with self._changed:
+                self._changed.wait_for(lambda: not self._running)
         self.settle()

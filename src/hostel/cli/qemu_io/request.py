@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
 from typing import Final
 
 from hostel.block.node import BlockNode
@@ -20,20 +19,10 @@ from hostel.cli.qemu_io.command import (
     require_sectors,
     size,
 )
-from hostel.cli.qemu_io.session import Session, reason
+from hostel.cli.qemu_io.session import Session
 from hostel.img import exercise
 
 _DEFAULT_PATTERN: Final = 0xCD
-
-
-def timed(what: str, call: Callable[[], None]) -> float:
-    """Run a request; returns the seconds it took."""
-    start = time.monotonic()
-    try:
-        call()
-    except OSError as error:
-        raise CommandError(f"{what} failed: {reason(error)}") from None
-    return time.monotonic() - start
 
 
 def _verify(given: Given, data: bytearray, offset: int) -> None:
@@ -85,9 +74,9 @@ def read(session: Session, given: Given) -> None:
     if given.has("b"):
         require_sectors("offset", offset)
         require_sectors("count", count)
-        seconds = timed("read", lambda: exercise.load_vm_state(node, offset, view))
+        seconds = session.timed("read", lambda: exercise.load_vm_state(node, offset, view))
     else:
-        seconds = timed("read", lambda: node.pread(offset, view))
+        seconds = session.timed("read", lambda: node.pread(offset, view))
     _finish_read(session, given, buffer, offset, seconds)
 
 
@@ -110,7 +99,7 @@ def _readv(session: Session, given: Given) -> None:
         raise BadUsage
     offset, count = size(given.operands[0]), vector(given.operands[1:])
     buffer = bytearray(count)
-    seconds = timed("readv", lambda: session.node.pread(offset, memoryview(buffer)))
+    seconds = session.timed("readv", lambda: session.node.pread(offset, memoryview(buffer)))
     _finish_read(session, given, buffer, offset, seconds)
 
 
@@ -155,13 +144,12 @@ def write(session: Session, given: Given) -> None:
     if given.has("b") or given.has("c"):
         require_sectors("offset", offset)
         require_sectors("count", count)
-    session.require_writable("write")
     node = session.node
     if given.has("z"):
-        seconds = timed("write", lambda: zero(node, offset, count, given))
+        seconds = session.timed("write", lambda: zero(node, offset, count, given))
     else:
         data = payload(session, given, count)
-        seconds = timed("write", lambda: write_data(node, offset, data, given))
+        seconds = session.timed("write", lambda: write_data(node, offset, data, given))
     if not given.has("q"):
         session.text(report("wrote", offset, count, seconds, parsable=given.has("C")))
 
@@ -192,15 +180,14 @@ def _writev(session: Session, given: Given) -> None:
         raise BadUsage
     offset, count = size(given.operands[0]), vector(given.operands[1:])
     data = payload(session, given, count)
-    session.require_writable("writev")
-    seconds = timed("writev", lambda: write_data(session.node, offset, data, given))
+    seconds = session.timed("writev", lambda: write_data(session.node, offset, data, given))
     if not given.has("q"):
         session.text(report("wrote", offset, count, seconds, parsable=given.has("C")))
 
 
 def _flush(session: Session, given: Given) -> None:
     try:
-        timed("flush", session.node.flush)
+        session.timed("flush", session.node.flush)
     except CommandError as error:
         # The real tool says nothing at all.
         session.output.error(str(error))
@@ -210,8 +197,7 @@ def _flush(session: Session, given: Given) -> None:
 def _discard(session: Session, given: Given) -> None:
     given.require(2)
     offset, count = size(given.operands[0]), length(given.operands[1])
-    session.require_writable("discard")
-    seconds = timed("discard", lambda: session.node.discard(offset, count))
+    seconds = session.timed("discard", lambda: session.node.discard(offset, count))
     if not given.has("q"):
         session.text(report("discard", offset, count, seconds, parsable=given.has("C")))
 
@@ -223,6 +209,7 @@ def _sleep(session: Session, given: Given) -> None:
         milliseconds = -1
     if milliseconds < 0:
         raise CommandError(f"{given.operands[0]} is not a valid number")
+    session.outstanding.settle()
     time.sleep(milliseconds / 1000)
 
 
@@ -241,16 +228,16 @@ def _sigraise(session: Session, given: Given) -> None:
 
 COMMANDS: Final = (
     Command("read", "r", read, "reads a number of bytes at a specified offset", "bCl:pP:qs:v", (2, -1),
-            "[-abCqv] [-P pattern [-s off] [-l len]] off len"),
+            "[-abCqv] [-P pattern [-s off] [-l len]] off len", sizes="ls"),
     Command("readv", "", _readv, "reads a number of bytes at a specified offset", "CP:qv", (2, -1),
             "[-Cqv] [-P pattern] off len [len..]"),
     Command("write", "w", write, "writes a number of bytes at a specified offset", "bcCfnpP:qs:uz", (2, -1),
-            "[-bcCfnquz] [-P pattern | -s source_file] off len"),
+            "[-bcCfnquz] [-P pattern | -s source_file] off len", writes=True),
     Command("writev", "", _writev, "writes a number of bytes at a specified offset", "CfqP:", (2, -1),
-            "[-Cfq] [-P pattern] off len [len..]"),
+            "[-Cfq] [-P pattern] off len [len..]", writes=True),
     Command("flush", "f", _flush, "flush all in-core file state to disk"),
     Command("discard", "d", _discard, "discards a number of bytes at a specified offset", "Cq", (2, -1),
-            "[-Cq] off len"),
+            "[-Cq] off len", writes=True),
     Command("sleep", "", _sleep, "waits for the given value in milliseconds", "", (1, 1), None, False, True),
     Command("abort", "", _abort, "simulate a program crash using abort(3)", needs_image=False),
     Command("sigraise", "", _sigraise, "raises a signal", "", (1, 1), "signal", False),

@@ -5,7 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import sys
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from hostel.block import blockdev, graph
@@ -154,11 +155,42 @@ class Session:
             self.output.error(words if words.startswith("Failed to flush") else f"closing '{node.filename}': {words}")
             raise CommandError("") from None
 
-    def require_writable(self, what: str) -> None:
+    def timed(self, what: str, call: Callable[[], None]) -> float:
+        """Run a request, before which others that are done have their say; returns the seconds it took.
+
+        One that is outside the image has nothing to wait for, and leaves that to the next one.
+        """
+        start = time.monotonic()
+        try:
+            call()
+        except OutOfRange as error:
+            raise _failed(what, error) from None
+        except OSError as error:
+            self.outstanding.settle()
+            raise _failed(what, error) from None
+        seconds = time.monotonic() - start
+        self.outstanding.settle()
+        return seconds
+
+    def require_writable(self) -> None:
         """Refuse to write what was opened for reading."""
         if self.node.read_only:
             self.output.error("Block node is read-only")
             raise CommandError("")
+
+
+def timed(what: str, call: Callable[[], None]) -> float:
+    """Run a request; returns the seconds it took."""
+    start = time.monotonic()
+    try:
+        call()
+    except OSError as error:
+        raise _failed(what, error) from None
+    return time.monotonic() - start
+
+
+def _failed(what: str, error: OSError) -> CommandError:
+    return CommandError(f"{what} failed: {reason(error)}")
 
 
 def _open(opening: Opening) -> BlockNode:
