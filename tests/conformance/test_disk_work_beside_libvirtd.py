@@ -9,14 +9,13 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
 import pytest
 
-from support import hosteld, image, libvirtd
-from support.virsh import real_lines
+from support import image
+from support.beside import differences
 
 pytestmark = [
     pytest.mark.qemu,
@@ -101,25 +100,6 @@ def homes() -> Iterator[tuple[Path, Path]]:
     shutil.rmtree(above)
 
 
-def answers(uri: str, home: Path, lines: list[str]) -> list[tuple[str, str]]:
-    """What virsh prints and complains of; what depends on the moment is left out."""
-    said = real_lines(uri, [line.replace("HOME", str(home)) for line in lines])
-    return [(_neutral(text, home), _neutral(complaint, home)) for text, complaint in said]
-
-
-def _neutral(text: str, home: Path) -> str:
-    return _NUMBERS.sub(r"\1", text.replace(str(home), "HOME")).strip()
-
-
 def test_what_is_done_to_disks_ends_as_with_libvirt(homes: tuple[Path, Path]) -> None:
-    lines = [line.strip() for row in LINES.strip().splitlines() for line in row.split(";")]
-    with libvirtd.running() as theirs, hosteld.process() as ours, ThreadPoolExecutor(2) as pool:
-        theirs.skip_unless_recorded()
-        uris = ours.uri("qemu:///session"), theirs.uri
-        found, expected = pool.map(lambda uri, home: answers(uri, home, lines), uris, homes)
-    assert len(found) == len(expected) == len(lines)
-    differing = []
-    for line, mine, real in zip(lines, found, expected, strict=True):
-        if mine[0] != real[0] or not mine[1].startswith(real[1]) or bool(mine[1]) != bool(real[1]):
-            differing.append(f"{line}\n    {real}\n    {mine}")
-    assert not differing, "\n".join(differing)
+    found = differences(LINES, homes, _NUMBERS)
+    assert not found, "\n".join(found)

@@ -71,6 +71,7 @@ from hostel.model.domain.actual import actual
 from hostel.model.domain.domain import Domain
 from hostel.model.domain.inactive import forget_run, hide_finding
 from hostel.model.domain.secure import hide_passwords
+from hostel.model.domain.volumes import name_volumes
 
 if TYPE_CHECKING:
     from hostel.drivers.qemu.launch import Launcher
@@ -406,6 +407,8 @@ class QemuDriver(
             found = live
             drop_made(found)
             forget_run(found)
+        if found is not None:
+            name_volumes(found)
         if found is None:
             raise no_domain(f"name '{domain.name}'")
         if flags & DomainXmlFlag.UPDATE_CPU and (live is None or flags & DomainXmlFlag.INACTIVE):

@@ -69,6 +69,7 @@ from hostel.model.domain.devices.filesystem import Filesystem
 from hostel.model.domain.devices.source import BackingStore, DiskSource
 from hostel.model.domain.domain import Domain, DomainType
 from hostel.model.domain.platform import Platform, arch_of
+from hostel.model.domain.volumes import name_volumes
 from hostel.model.network import Network
 
 if TYPE_CHECKING:
@@ -99,6 +100,11 @@ class Launcher:
         self._descriptors = descriptors
         self.wiring = wiring
         self.assignment = Assignment(machines)
+
+    @property
+    def storage(self) -> StorageDriver | None:
+        """Who knows pools and volumes."""
+        return self._storage
 
     def platform(self, domain: Domain | None = None) -> Platform:
         """What a document's QEMU brings to it; without its machine types where it is not installed."""
@@ -132,6 +138,7 @@ class Launcher:
         if refused := self.settings().refused:
             raise document.unsupported(refused)
         live = domain.copy()
+        name_volumes(live)  # a snapshot's document has found them; its pool may have them elsewhere now
         platform = self.finish(live)
         document.check_startable(live, platform)
         self.choose_firmware(live, reset_nvram=origin.reset_nvram)

@@ -19,6 +19,7 @@ from hostel.drivers.qemu.machines import failed
 from hostel.drivers.qemu.running import Calls, Running
 from hostel.drivers.qemu.status import Ending
 from hostel.errors import QmpError
+from hostel.model.domain.volumes import name_volumes
 
 _ELF: Final = "elf"
 
@@ -33,6 +34,7 @@ class LifecycleCalls(Calls):
             for document in (both.running.domain if both.running is not None else None, both.definition):
                 if document is not None:
                     changed = document.copy()
+                    name_volumes(changed)
                     set_action(changed, type, action)
                     finish(changed, self._launcher.platform(changed))
             if (machine := both.running) is not None:

@@ -39,8 +39,7 @@ class ArgumentCalls(Calls, NativeCalls):
         document.check_startable(domain, platform)
         self._launcher.choose_firmware(domain)
         for disk in domain.devices.disks:
-            if disk.source is not None:
-                translate(disk, disk.source, self._storage)
+            translate(disk, self._storage)
         self._connect(domain)
         assign_aliases(domain)
         from hostel.drivers.host.smbios import host_sysinfo

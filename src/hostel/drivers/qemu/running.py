@@ -31,6 +31,7 @@ from hostel.model.authentication import SecretReference
 from hostel.model.domain.devices.disk import Disk
 from hostel.model.domain.devices.interface import Interface
 from hostel.model.domain.domain import Domain
+from hostel.model.domain.volumes import name_volumes
 
 if TYPE_CHECKING:
     from hostel.drivers.qemu.launch import Launcher
@@ -248,6 +249,7 @@ class Running:
         with self._machines.definitions.locked():
             definition = self._machines.definition(self.name)
             if definition is not None and change(definition):
+                name_volumes(definition)
                 self._machines.definitions.write(self.name, definition.format())
 
     def resolved(self, disk: Disk) -> Disk:
@@ -517,6 +519,7 @@ class Calls:
 
     def _define(self, definition: Domain) -> None:
         """Replace a definition; the caller holds the domain's lock."""
+        name_volumes(definition)
         with self._machines.definitions.locked():
             self._machines.definitions.write(definition.name, definition.format())
 

@@ -31,6 +31,7 @@ from hostel.errors import ErrorCode, ErrorDomain, QmpError, VirtError
 from hostel.model.domain.domain import Domain
 from hostel.model.domain.inactive import forget_run
 from hostel.model.domain.secure import hide_passwords
+from hostel.model.domain.volumes import name_volumes
 
 SAVING: Final = "saved:"  # what a state's ending begins with while a save is under way
 _POLL: Final = 0.05  # seconds
@@ -103,6 +104,7 @@ class SaveCalls(Calls):
 
         platform = self._launcher.platform(held)
         wanted, known = document.parse(xml, platform), held.copy()
+        name_volumes(known)
         document.finish(known, platform)
         check_same(known, wanted)
         return wanted.format()
@@ -231,6 +233,7 @@ def _may_have_run(error: VirtError) -> bool:
 def lasting(domain: Domain) -> str:
     """The document of a machine that runs, as it is written beside its memory: without what only this run has."""
     kept = domain.copy()
+    name_volumes(kept)
     forget_run(kept)
     return kept.format()
 

@@ -30,6 +30,7 @@ from hostel.model.domain.devices.source import (
 )
 from hostel.model.domain.domain import Domain
 from hostel.model.pool import read_pool
+from hostel.model.storage import Pool, PoolType
 
 _CHAIN_LIMIT: Final = 200
 _QCOW2: Final = b"QFI\xfb"
@@ -65,21 +66,21 @@ def prepare(domain: Domain, storage: StorageDriver | None) -> list[Dropped]:
     dropped: list[Dropped] = []
     disks = domain.devices.disks
     domain.devices.disks = []
-    for disk in disks:
+    for disk in reversed(disks):  # what is said of the first that cannot be used is libvirt's, too
         source = disk.source
         try:
             prepare_disk(disk, storage)
         except VirtError as error:
             is_optional = source is not None and source.startup_policy == "optional"
-            if not is_optional or error.code not in (ErrorCode.SYSTEM_ERROR, ErrorCode.NO_STORAGE_VOL):
+            if not is_optional or (error.code != ErrorCode.SYSTEM_ERROR and disk.type != SourceType.VOLUME):
                 raise
             is_whole = disk.device == DiskDevice.DISK
             path = (source.file or source.dev or source.volume or "") if source is not None else ""
             dropped.append(Dropped(disk.alias or "", path, error.message, is_whole))
             if is_whole:
                 continue
-            disk.source = None
-        domain.devices.disks.append(disk)
+            disk.type, disk.source = SourceType.FILE, None
+        domain.devices.disks.insert(0, disk)
     return dropped
 
 
@@ -92,7 +93,7 @@ def prepare_disk(disk: Disk, storage: StorageDriver | None) -> None:
     if disk.rawio and os.geteuid() != 0:
         raise unsupported(f"disk '{disk.target.dev}': rawio='yes' takes CAP_SYS_RAWIO, which only root gives QEMU")
     if disk.source is not None:
-        translate(disk, disk.source, storage)
+        translate(disk, storage)
         _check_files(disk, disk.source)
 
 
@@ -104,14 +105,22 @@ def encrypt_by_default(disk: Disk, settings: Settings) -> None:
                 found.tls = True
 
 
-def translate(disk: Disk, source: DiskSource, storage: StorageDriver | None) -> None:
-    """Make of a pool's volume the file, device, directory or iSCSI unit that it is.
+def translate(disk: Disk, storage: StorageDriver | None) -> None:
+    """Make of the volumes of pools the files, devices, directories or iSCSI units that they are, down the chain.
+
+    Their sources keep which volumes they are, for whoever reads the document (:mod:`hostel.model.domain.volumes`).
 
     Raises:
         VirtError: there is no such volume, its pool is not active, or QEMU cannot open what it is.
     """
-    if disk.type != SourceType.VOLUME:
-        return
+    place: Disk | BackingStore | None = disk
+    while place is not None:
+        if place.type == SourceType.VOLUME and place.source is not None:
+            _translate(disk, place, place.source, storage)
+        place = place.backing_store
+
+
+def _translate(disk: Disk, place: Disk | BackingStore, source: DiskSource, storage: StorageDriver | None) -> None:
     if storage is None:
         message = f"disk '{disk.target.dev}': type='volume' needs a storage driver, and this connection has none"
         raise unsupported(message)
@@ -121,34 +130,42 @@ def translate(disk: Disk, source: DiskSource, storage: StorageDriver | None) -> 
         raise unsupported(f"{what}; start it with pool-start {pool.name}")
     volume = storage.storage_vol_lookup_by_name(pool, source.volume or "")
     kind, path = storage.storage_vol_get_info(volume).type, storage.storage_vol_get_path(volume)
-    if source.mode == "direct":
-        _open_iscsi_directly(disk, source, storage.storage_pool_get_xml_desc(pool))
+    found: Pool | None = None
+    if source.mode is not None or kind in (VolumeType.BLOCK, VolumeType.NETWORK):  # as units of iSCSI are
+        found = read_pool(storage.storage_pool_get_xml_desc(pool))
+        if found.type == PoolType.ISCSI:
+            source.mode = source.mode or "host"
+        elif source.mode is not None:
+            message = "XML error: disk source mode is only valid when storage pool is of iscsi type"
+            raise VirtError(ErrorCode.XML_ERROR, message, domain=ErrorDomain.DOMAIN)
+    if found is not None and (source.mode == "direct" or found.type == PoolType.ISCSI_DIRECT):
+        _open_iscsi_directly(disk, place, source, found)
     elif kind in (VolumeType.NETWORK, VolumeType.NETDIR):
         detail = f"volume '{volume.name}' of pool '{pool.name}' is on a server, '{path}'"
         raise unsupported(f"disk '{disk.target.dev}': {detail}: such pools cannot be used for volume disks yet")
     elif kind is VolumeType.BLOCK:
-        disk.type, source.dev = SourceType.BLOCK, path
+        place.type, source.dev = SourceType.BLOCK, path
     elif kind is VolumeType.DIR:
-        disk.type, source.dir = SourceType.DIR, path
+        place.type, source.dir = SourceType.DIR, path
     else:
-        disk.type, source.file = SourceType.FILE, path
-    source.pool = source.volume = source.mode = None
+        place.type, source.file = SourceType.FILE, path
 
 
-def _open_iscsi_directly(disk: Disk, source: DiskSource, pool_xml: str) -> None:
+def _open_iscsi_directly(disk: Disk, place: Disk | BackingStore, source: DiskSource, pool: Pool) -> None:
     """Have QEMU log in to the pool's target, in place of the host."""
-    pool = read_pool(pool_xml)
     found = pool.source
-    if pool.type not in ("iscsi", "iscsi-direct") or found is None or not found.hosts or not found.devices:
-        raise unsupported(f"disk '{disk.target.dev}': mode='direct' is for volumes of iSCSI pools; write mode='host'")
+    if found is None or not found.hosts or not found.devices:
+        raise unsupported(f"disk '{disk.target.dev}': pool '{pool.name}' does not say which target it is")
     unit = (source.volume or "").rpartition(":")[2]
     if not (unit.isascii() and unit.isdecimal()):
         message = f"disk '{disk.target.dev}': volume '{source.volume}' does not end in the number of a unit"
         raise unsupported(f"{message}, as unit:0:0:1 does")
     host = found.hosts[0]
-    disk.type, source.protocol, source.name = SourceType.NETWORK, "iscsi", f"{found.devices[0].path}/{unit}"
+    place.type, source.protocol, source.name = SourceType.NETWORK, "iscsi", f"{found.devices[0].path}/{unit}"
     source.hosts = [Host(name=host.name, port=str(host.port) if host.port else None)]
-    source.auth, disk.auth = found.auth, None  # it is the pool that knows who may log in
+    source.auth = found.auth  # it is the pool that knows who may log in
+    if isinstance(place, Disk):
+        place.auth = None
 
 
 def _check_files(disk: Disk, source: DiskSource) -> None:

@@ -12,7 +12,7 @@ from hostel.model.domain.completing.character import (
     number_isa_serials,
 )
 from hostel.model.domain.completing.controller import complete_controller
-from hostel.model.domain.completing.disk import complete_disk, share_limits, sorted_disks
+from hostel.model.domain.completing.disk import complete_disk, drop_other_places, share_limits, sorted_disks
 from hostel.model.domain.completing.display import complete_graphics, complete_video, forget_socket, order_videos
 from hostel.model.domain.completing.hostdev import complete_hostdev
 from hostel.model.domain.completing.interface import complete_interface
@@ -54,6 +54,8 @@ def complete_devices(domain: Domain, platform: Platform, *, is_new: bool, is_liv
     devices = domain.devices
     number_isa_serials(domain)
     for disk in devices.disks:
+        if not is_live:  # what runs keeps which volume a file is
+            drop_other_places(disk)
         complete_disk(domain, disk, platform)
     share_limits(devices.disks)
     for interface in devices.interfaces:

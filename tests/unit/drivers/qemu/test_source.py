@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from hostel.drivers.base import PoolRef, VolumeInfo, VolumeRef, VolumeType
 from hostel.drivers.qemu import source
 from hostel.errors import ErrorCode, VirtError
 from hostel.model.domain.domain import Domain
+from hostel.model.domain.volumes import name_volume
 
 
 def domain(disk: str) -> Domain:
@@ -54,6 +56,9 @@ class Volumes:
 
     def storage_vol_get_info(self, volume: VolumeRef) -> VolumeInfo:
         return VolumeInfo(self.kind, 0, 0)
+
+    def storage_pool_get_xml_desc(self, pool: PoolRef) -> str:
+        return f"<pool type='dir'><name>{pool.name}</name><target><path>{self.path}</path></target></pool>"
 
 
 VOLUME = "<disk type='volume'><source pool='p' volume='v'/><target dev='vda'/></disk>"
@@ -195,7 +200,7 @@ def test_optional_image_that_is_missing_is_dropped_with_a_note(tmp_path: Path) -
     )
     document = domain(disks)
     dropped = source.prepare(document, None)
-    assert [(each.path, each.whole) for each in dropped] == [(f"{tmp_path}/a", True), (f"{tmp_path}/b", False)]
+    assert [(each.path, each.whole) for each in dropped] == [(f"{tmp_path}/b", False), (f"{tmp_path}/a", True)]
     left = {disk.target.dev: disk.source is not None for disk in document.devices.disks}
     assert left == {"sda": False, "vdb": True}
 
@@ -223,7 +228,7 @@ def translated(volume: str, storage: Volumes, mode: str = "") -> Any:
     text = f"<disk type='volume'><source pool='p' volume='{volume}'{mode}/><target dev='vda'/></disk>"
     (found,) = domain(text).devices.disks
     assert found.source is not None
-    source.translate(found, found.source, storage)  # type: ignore[arg-type]
+    source.translate(found, storage)  # type: ignore[arg-type]
     return found
 
 
@@ -232,12 +237,15 @@ def test_a_unit_is_opened_by_qemu_itself_where_the_document_says_so(tmp_path: Pa
     assert (found.type, found.source.protocol, found.source.name) == ("network", "iscsi", "iqn.2020-01.org:t/7")
     assert [(host.name, host.port) for host in found.source.hosts] == [("h", "3261")]
     assert found.source.auth.username == "u"
-    assert (found.source.pool, found.source.volume, found.source.mode) == (None, None, None)
+    assert (found.source.pool, found.source.volume, found.source.mode) == ("p", "unit:0:0:7", "direct")
+    name_volume(found)
+    text = "<disk type='volume' device='disk'><source pool='p' volume='unit:0:0:7' mode='direct'/><target dev='vda'/>"
+    assert re.sub(r"\n *", "", found.format()) == f"{text}</disk>"
 
 
 def test_a_unit_of_the_host_is_its_device(tmp_path: Path) -> None:
     found = translated("unit:0:0:7", Units(tmp_path, kind=VolumeType.BLOCK), " mode='host'")
-    assert (found.type, found.source.dev, found.source.mode) == ("block", str(tmp_path / "unit:0:0:7"), None)
+    assert (found.type, found.source.dev, found.source.mode) == ("block", str(tmp_path / "unit:0:0:7"), "host")
 
 
 def test_a_volume_that_is_a_directory_stays_one(tmp_path: Path) -> None:
@@ -249,5 +257,5 @@ def test_a_volume_that_is_a_directory_stays_one(tmp_path: Path) -> None:
 def test_only_numbered_units_of_iscsi_are_opened_directly(type: str, volume: str, tmp_path: Path) -> None:
     storage = Units(tmp_path, kind=VolumeType.BLOCK)
     storage.type = type
-    with pytest.raises(VirtError, match=r"mode='direct'|the number of a unit"):
+    with pytest.raises(VirtError, match=r"disk source mode is only valid|the number of a unit"):
         translated(volume, storage, " mode='direct'")

@@ -33,6 +33,7 @@ from hostel.errors import ErrorCode, ErrorDomain, VirtError
 from hostel.model.checkpoint import Checkpoint, align, prepare_again, read_checkpoint
 from hostel.model.domain.inactive import forget_run
 from hostel.model.domain.secure import hide_passwords
+from hostel.model.domain.volumes import name_volumes
 from hostel.model.moment import MomentParent
 
 if TYPE_CHECKING:
@@ -256,6 +257,7 @@ def prepare_checkpoint(found: Checkpoints, machine: Running, checkpoint: Checkpo
     newest = found.newest()
     checkpoint.parent = MomentParent(name=newest) if newest is not None else None
     held = machine.domain.copy()
+    name_volumes(held)
     forget_run(held)
     checkpoint.domain = held
 

@@ -21,9 +21,10 @@ from hostel.drivers.qemu.lockmanager import holding
 from hostel.drivers.qemu.machines import invalid
 from hostel.drivers.qemu.plug.graph import add_nodes
 from hostel.drivers.qemu.running import Calls, Running
-from hostel.drivers.qemu.source import chain_behind
+from hostel.drivers.qemu.source import chain_behind, translate
 from hostel.drivers.qemu.status import BlockJob
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
+from hostel.model.domain.completing.disk import drop_other_places
 from hostel.model.domain.devices.disk import Disk
 from hostel.model.domain.devices.source import BackingStore, ImageFormat, Mirror, SourceType
 
@@ -49,6 +50,7 @@ class CopyCalls(Calls):
         if buf_size > _LARGEST_BUFFER:
             raise _invalid_arg("buf_size must be less than 2 GiB")
         wanted = _read(xml)
+        translate(wanted, self._storage)
         with self._running(domain) as machine:
             found = find_disk(machine.domain, disk)
             check_free(machine, found)
@@ -81,7 +83,9 @@ def _read(xml: str) -> Disk:
             raise VirtError(ErrorCode.XML_ERROR, message, domain=ErrorDomain.DOMAIN)
         if node.find("target") is None:
             node.append(node.makeelement("target", {"dev": "copy"}))
-        return Disk.from_node(node)
+        disk = Disk.from_node(node)
+        drop_other_places(disk)
+        return disk
 
 
 def _target(machine: Running, disk: Disk, wanted: Disk, flags: BlockCopyFlag) -> Image:

@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from hostel.drivers.qemu.block.chain import images
-from hostel.errors import VirtError
+from hostel.errors import ErrorCode, VirtError
 from hostel.model.domain.devices.disk import Disk
+from hostel.model.domain.devices.source import SourceType
 from hostel.model.domain.domain import Domain
 from hostel.model.snapshot import Snapshot
 
@@ -45,6 +46,9 @@ class Standing:
         documents: the domain as it is: its definition, the document that it runs from.
         snapshots: its snapshots, by name.
         prepare: puts files in place of volumes in a disk, and writes down what it stands on.
+
+    Raises:
+        VirtError: an image of a snapshot is a volume of a pool that is not active.
     """
 
     def __init__(
@@ -70,7 +74,9 @@ class Standing:
             found, is_whole = disk.copy(), True
             try:
                 self._prepare(found)
-            except VirtError:  # an image is not there any more, or its pool is not
+            except VirtError as error:  # an image is not there any more, or its pool is not
+                if snapshot and found.type == SourceType.VOLUME and error.code is not ErrorCode.NO_STORAGE_VOL:
+                    raise  # which image it is cannot be told while its pool is not active
                 is_whole = False
             self._known[key] = tuple(item.path for item in images(found)), is_whole
         return State(snapshot, disk.target.dev, kind, *self._known[key])

@@ -7,7 +7,7 @@ import errno
 import os
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -42,12 +42,16 @@ from hostel.drivers.qemu.migration.source import now, where_from
 from hostel.drivers.qemu.migration.tuning import Tuning, apply, number, text, texts, tuning
 from hostel.drivers.qemu.origin import Origin
 from hostel.drivers.qemu.running import Running
+from hostel.drivers.qemu.source import translate
 from hostel.drivers.qemu.status import Migration, Pending
 from hostel.errors import ErrorCode, ErrorDomain, QmpError, VirtError
 from hostel.model.domain.devices.disk import Disk
-from hostel.model.domain.devices.source import BackingStore
+from hostel.model.domain.devices.source import BackingStore, DiskSource, SourceType
 from hostel.model.domain.domain import Domain
 from hostel.model.domain.inactive import forget_run
+from hostel.model.domain.volumes import name_volumes
+from hostel.model.pool import read_pool
+from hostel.model.storage import Capacity, PoolType, Volume, VolumeTarget
 
 _POLL: Final = 0.02  # seconds
 _ARRIVAL_SECONDS: Final = 300.0
@@ -145,6 +149,9 @@ class Incoming:
         """Make the files of disks that are copied, where they are not there."""
         sizes = {disk.target: disk.capacity for disk in self._said.nbd.disks} if self._said and self._said.nbd else {}
         for disk in self._copied:
+            if disk.type == SourceType.VOLUME:
+                self._make_volume(mark, disk, sizes)
+                continue
             chain = list(images(disk))
             top = chain[0]
             if not self._flags & MigrateFlag.NON_SHARED_INC:
@@ -154,14 +161,43 @@ class Incoming:
             if Path(top.file).exists():
                 _check_unused(disk, top.file)
                 continue
-            if disk.target.dev not in sizes:
-                what = f"pre-creation of disk {disk.target.dev}: the source does not say how large it is"
-                raise fault(ErrorCode.INTERNAL_ERROR, what, ErrorDomain.QEMU)
+            size = _size(disk, sizes)
             below = chain[1] if self._flags & MigrateFlag.NON_SHARED_INC and len(chain) > 1 else None
             mark.made.append(top.file)
             name = self.domain.name
             self._machines.incoming.write(name, Pending(migration=mark, domain=self.domain).format())
-            create_image(top, sizes[disk.target.dev], self._launcher.find_secret, backing=below)
+            create_image(top, size, self._launcher.find_secret, backing=below)
+
+    def _make_volume(self, mark: Migration, disk: Disk, sizes: Mapping[str, int]) -> None:
+        """Make the volume that a disk is copied to, where its pool has none of the name."""
+        is_full = not self._flags & MigrateFlag.NON_SHARED_INC
+        if is_full:
+            disk.backing_store = BackingStore() if disk.image_format == "qcow2" else None
+        storage, source, found = self._launcher.storage, disk.source or DiskSource(), disk.copy()
+        try:
+            translate(found, storage)
+        except VirtError as error:
+            if error.code is not ErrorCode.NO_STORAGE_VOL:
+                raise
+        else:
+            top = next(images(found))
+            if top.file is not None:
+                _check_unused(disk, top.file)
+            return
+        if not is_full:
+            what = "pre-creation of storage targets for incremental storage migration is not supported"
+            raise fault(ErrorCode.OPERATION_UNSUPPORTED, f"{what}: make volume '{source.volume}'", ErrorDomain.QEMU)
+        assert storage is not None
+        size = _size(disk, sizes)
+        pool = storage.storage_pool_lookup_by_name(source.pool or "")
+        document = read_pool(storage.storage_pool_get_xml_desc(pool))
+        if document.type in (PoolType.DIR, PoolType.FS, PoolType.NETFS) and document.target is not None:
+            mark.made.append(f"{document.target.path}/{source.volume}")
+            name = self.domain.name
+            self._machines.incoming.write(name, Pending(migration=mark, domain=self.domain).format())
+        target = VolumeTarget(format_type=disk.image_format)
+        wanted = Volume(name=source.volume, capacity=Capacity(value=size, unit="bytes"), target=target)
+        storage.storage_vol_create_xml(pool, wanted.format())
 
     def _start(self, mark: Migration, *, tunnelled: bool) -> str | None:
         """Start a QEMU that waits."""
@@ -355,6 +391,7 @@ def _define(machine: Running, launcher: Launcher, mark: Migration, wanted: Domai
     """Keep what comes as a definition; the mark remembers what was there, until it runs."""
     machines = machine.machines
     definition = wanted if wanted is not None else machine.domain.copy()
+    name_volumes(definition)
     forget_run(definition)
     definition.name, definition.uuid = machine.name, machine.domain.uuid
     document.finish(definition, launcher.platform(definition))
@@ -387,6 +424,18 @@ def finish_offline(machines: Machines, launcher: Launcher, name: str) -> tuple[D
     machines.publish(domain, "lifecycle", event=int(Lifecycle.DEFINED), detail=int(detail))
     answer = cookies.new(machines.directories, found.migration.name, domain.uuid or "")
     return DomainRef(name, domain.uuid or ""), cookies.written(answer)
+
+
+def _size(disk: Disk, sizes: Mapping[str, int]) -> int:
+    """How large a disk is at the source, in bytes.
+
+    Raises:
+        VirtError: ``INTERNAL_ERROR``: the source does not say.
+    """
+    if disk.target.dev not in sizes:
+        what = f"pre-creation of disk {disk.target.dev}: the source does not say how large it is"
+        raise fault(ErrorCode.INTERNAL_ERROR, what, ErrorDomain.QEMU)
+    return sizes[disk.target.dev]
 
 
 def _check_unused(disk: Disk, path: str) -> None:

@@ -50,6 +50,7 @@ from hostel.model.domain.devices.disk import Disk
 from hostel.model.domain.domain import Domain
 from hostel.model.domain.inactive import forget_run
 from hostel.model.domain.platform import Platform
+from hostel.model.domain.volumes import name_volumes
 
 _MIB: Final = 1 << 20
 _POLL: Final = 0.05  # seconds
@@ -148,6 +149,7 @@ def _wanted(machines: Machines, held: Domain, platform: Platform, params: Parame
     if xml is None:
         return _movable(held, machines).format()
     wanted, known = document.parse(xml, platform), held.copy()
+    name_volumes(known)
     document.finish(known, platform)
     check_same(known, wanted, name=text(params, DEST_NAME))
     return wanted.format()
@@ -156,6 +158,7 @@ def _wanted(machines: Machines, held: Domain, platform: Platform, params: Parame
 def _movable(held: Domain, machines: Machines) -> Domain:
     """A document without the files that are this host's own: the destination has its own for them."""
     copy = held.copy()
+    name_volumes(copy)  # the destination's pools may have them elsewhere
     for interface in copy.devices.interfaces:
         interface.actual = None  # the destination's network says what it is there
     for channel in copy.devices.channels:

@@ -12,7 +12,7 @@ from hostel.drivers.qemu.command.memory import MODULE, up
 from hostel.drivers.qemu.machines import failed
 from hostel.drivers.qemu.plug.matching import matching, missing
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
-from hostel.model.domain.completing.disk import guess_bus, sorted_disks
+from hostel.model.domain.completing.disk import drop_other_places, guess_bus, sorted_disks
 from hostel.model.domain.devices.address import PciAddress
 from hostel.model.domain.devices.device import Device
 from hostel.model.domain.devices.disk import Disk
@@ -62,6 +62,8 @@ def read_device(xml: str) -> Given:
     found = next(devices.elements(), None)
     if found is None or tag not in _PLACES:
         raise fault(ErrorCode.CONFIG_UNSUPPORTED, f"unknown device type '{tag}'", ErrorDomain.DOMAIN)
+    if isinstance(found, Disk):
+        drop_other_places(found)
     return Given(found, _PLACES[tag])
 
 

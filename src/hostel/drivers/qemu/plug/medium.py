@@ -23,6 +23,7 @@ from hostel.drivers.qemu.running import Running
 from hostel.drivers.qemu.status import Plug
 from hostel.errors import ErrorCode, ErrorDomain
 from hostel.model.domain.devices.disk import Disk, DiskDevice, DiskDriver
+from hostel.model.domain.devices.source import SourceType
 from hostel.model.domain.rules.disk import is_empty
 
 _TRAY_SECONDS: Final = 5.0
@@ -33,8 +34,10 @@ def place_of(disk: Disk) -> tuple[Any, ...] | None:
     if is_empty(disk) or disk.source is None:
         return None
     source = disk.source
+    if source.pool is not None and source.volume is not None:
+        return SourceType.VOLUME, source.pool, source.volume
     hosts = tuple((host.name, host.port, host.socket) for host in source.hosts)
-    where = source.file, source.dev, source.protocol, source.name, source.pool, source.volume, hosts
+    where = source.file, source.dev, source.protocol, source.name, hosts
     return disk.type, *where, source.address, source.namespace
 
 

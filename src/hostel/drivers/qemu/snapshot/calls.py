@@ -33,10 +33,12 @@ from hostel.drivers.qemu.transient import check_can_be_saved, take_off
 from hostel.drivers.snapshot_listing import select
 from hostel.drivers.together import check_together
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
+from hostel.model.domain.completing.disk import drop_other_places
 from hostel.model.domain.devices.disk import Disk
 from hostel.model.domain.domain import Domain
 from hostel.model.domain.inactive import forget_run
 from hostel.model.domain.secure import hide_passwords
+from hostel.model.domain.volumes import name_volumes
 from hostel.model.moment import InactiveDomain, MomentParent
 from hostel.model.snapshot import Snapshot, SnapshotMemory, read_snapshot
 
@@ -104,13 +106,14 @@ class SnapshotCalls(Calls):
 
     def resolved_paths(self, document: Domain) -> list[Disk]:
         """The disks of a document, with files in place of volumes that can be found."""
-        found = []
-        for disk in document.devices.disks:
-            copy = disk.copy()
-            with contextlib.suppress(VirtError):
-                self._launcher.prepare(copy)
-            found.append(copy)
-        return found
+        return [self.resolved_path(disk) for disk in document.devices.disks]
+
+    def resolved_path(self, disk: Disk) -> Disk:
+        """A copy of a disk with files in place of volumes that can be found."""
+        copy = disk.copy()
+        with contextlib.suppress(VirtError):
+            self._launcher.prepare(copy)
+        return copy
 
     def standing(self, catalog: Catalog, machine: Running | None, name: str) -> Standing:
         """What the domain and its snapshots are made of; the caller holds the domain's lock."""
@@ -297,6 +300,8 @@ class SnapshotCalls(Calls):
         check_parent(name, snapshot.parent, catalog.names(), catalog.descendants)
         known = catalog.get(name) if name in catalog.names() else None
         disk_only = bool(flags & SnapshotCreateFlag.DISK_ONLY)
+        for disk in snapshot.domain.devices.disks if isinstance(snapshot.domain, Domain) else []:
+            drop_other_places(disk)
         prepare_again(snapshot, known, domain.uuid, disk_only=disk_only)
         catalog.put(snapshot)
         if flags & SnapshotCreateFlag.CURRENT:
@@ -365,6 +370,8 @@ class SnapshotCalls(Calls):
         """The document, without passwords unless ``SECURE``."""
         with self._snapshots(snapshot.domain) as (catalog, _):
             found = catalog.get(snapshot.name)
+        if isinstance(found.domain, Domain):
+            name_volumes(found.domain)  # what is kept says where they were, whatever becomes of their pool
         if not flags & DomainXmlFlag.SECURE:
             hide_passwords(found)
         return found.format()

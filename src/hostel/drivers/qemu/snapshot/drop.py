@@ -152,14 +152,14 @@ def _merge(
             _merge_live(started, work)
         finally:
             stop(started)
-    after_merges(catalog, tuple(work))
+    after_merges(calls, catalog, tuple(work))
     catalog.over(snapshot.name or "")
 
 
-def after_merges(catalog: Catalog, merges: tuple[tuple[str, str, str], ...]) -> None:
+def after_merges(calls: SnapshotCalls, catalog: Catalog, merges: tuple[tuple[str, str, str], ...]) -> None:
     """Do what follows from overlays that are merged; may be done again."""
     for dev, overlay, base in merges:
-        _rewrite(catalog, dev, overlay, base)
+        _rewrite(calls, catalog, dev, overlay, base)
         remove([overlay])
 
 
@@ -197,7 +197,7 @@ def _merge_live(machine: Running, work: list[tuple[str, str, str]]) -> None:
             raise failed(f"disk '{dev}' cannot be merged: {job.error}")
 
 
-def _rewrite(catalog: Catalog, dev: str, overlay: str, base: str) -> None:
+def _rewrite(calls: SnapshotCalls, catalog: Catalog, dev: str, overlay: str, base: str) -> None:
     """What stood on the overlay stands on the image that it was merged into."""
     for snapshot in catalog.all().values():
         changed = False
@@ -208,7 +208,7 @@ def _rewrite(catalog: Catalog, dev: str, overlay: str, base: str) -> None:
                 if disk.target.dev == dev and _leave_out(disk, overlay):
                     changed = True
                 elif disk.target.dev == dev and disk.source is not None and disk.source.file == overlay:
-                    below = next((item for item in images(disk) if item.file == base), None)
+                    below = next((item for item in images(calls.resolved_path(disk)) if item.file == base), None)
                     if below is None:
                         source = disk.source.copy()
                         source.file = base

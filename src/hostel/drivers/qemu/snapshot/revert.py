@@ -35,6 +35,7 @@ from hostel.model.domain.devices.disk import Disk
 from hostel.model.domain.devices.source import DiskSource, SourceType
 from hostel.model.domain.domain import Domain
 from hostel.model.domain.rules.disk import is_empty
+from hostel.model.domain.volumes import name_volumes
 from hostel.model.snapshot import Snapshot
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ def revert(
     """
     snapshot = catalog.get(name)
     document = _check(snapshot, machine, flags)
+    _check_volumes(calls, launcher, document)
     saved_memory = _check_start(calls, snapshot, document.name, flags)
     external = [disk for disk in snapshot.disks.disks if disk.snapshot == "external"]
     memory = snapshot.memory.snapshot if snapshot.memory is not None else "no"
@@ -143,7 +145,15 @@ def _check(snapshot: Snapshot, machine: Running | None, flags: SnapshotRevertFla
         raise fault(ErrorCode.OPERATION_UNSUPPORTED, what, ErrorDomain.QEMU)
     if machine is not None and machine.status.jobs:
         raise invalid("domain has active block job")
+    name_volumes(snapshot.domain)  # where they are now is for their pools to say
     return snapshot.domain.copy()
+
+
+def _check_volumes(calls: SnapshotCalls, launcher: Launcher, document: Domain) -> None:
+    """Make sure before the machine is stopped that its volumes are found."""
+    for disk in calls.resolved_paths(document):
+        if disk.type == SourceType.VOLUME:
+            launcher.prepare(disk)
 
 
 def _check_start(calls: SnapshotCalls, snapshot: Snapshot, name: str, flags: SnapshotRevertFlag) -> Path:

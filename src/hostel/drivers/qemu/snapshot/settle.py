@@ -121,7 +121,7 @@ def _settle_merges(calls: SnapshotCalls, catalog: Catalog, machine: Running | No
     if machine is None and definition is not None:
         disks = calls.resolved_disks(definition)
     there = {item.path for disk in disks for item in images(disk)}
-    after_merges(catalog, tuple(merge for merge in intent.merges if merge[1] not in there))
+    after_merges(calls, catalog, tuple(merge for merge in intent.merges if merge[1] not in there))
     catalog.over(intent.snapshot)
 
 

@@ -10,7 +10,7 @@ from hostel.errors import ErrorCode, ModelError
 from hostel.model.domain.devices.address import DriveAddress
 from hostel.model.domain.devices.disk import Disk, DiskBus, DiskDevice, DiskDriver
 from hostel.model.domain.devices.hostdev import ScsiHostdev
-from hostel.model.domain.devices.source import DiskSource, ImageFormat, Mirror, SourceType
+from hostel.model.domain.devices.source import BackingStore, DiskSource, ImageFormat, Mirror, SourceType
 from hostel.model.domain.domain import Domain
 from hostel.model.domain.platform import Platform
 
@@ -21,6 +21,17 @@ _PORTS: Final = {
     "http": "80", "https": "443", "ftp": "21", "ftps": "990", "tftp": "69", "sheepdog": "7000", "nbd": "10809",
     "ssh": "22", "iscsi": "3260", "gluster": "24007", "vxhs": "9999",
 }  # fmt: skip
+# Where a source of each type is; what else is written is another type's (virDomainStorageSourceParse).
+_PLACES: Final = {
+    SourceType.FILE: ("file", "fdgroup"),
+    SourceType.BLOCK: ("dev",),
+    SourceType.DIR: ("dir",),
+    SourceType.NETWORK: ("protocol", "name", "query", "tls", "tls_hostname"),
+    SourceType.VOLUME: ("pool", "volume", "mode"),
+    SourceType.NVME: ("type", "managed", "namespace"),
+    SourceType.VHOSTUSER: ("type", "path"),
+}
+_ANYWHERE: Final = tuple(name for names in _PLACES.values() for name in names)
 _PARTITION: Final = re.compile("(fd|hd|vd|sd|xvd|ubd)[a-z]+[0-9]+")
 
 
@@ -37,6 +48,17 @@ def guess_bus(disk: Disk) -> DiskBus:
     if disk.device == DiskDevice.FLOPPY:
         return DiskBus.FDC
     return _PREFIXES.get(disk.target.prefix or "", DiskBus.IDE)
+
+
+def drop_other_places(disk: Disk) -> None:
+    """Leave out of a disk's sources what says where one of another type would be."""
+    place: Disk | BackingStore | None = disk
+    while place is not None:
+        if place.source is not None and place.type is not None:
+            for name in _ANYWHERE:
+                if name not in _PLACES[place.type]:
+                    setattr(place.source, name, None)
+        place = place.backing_store
 
 
 def complete_disk(domain: Domain, disk: Disk, platform: Platform) -> None:

@@ -1,0 +1,44 @@
+"""The same lines for the real virsh on libvirt's daemon and on ours, each with a directory of its own."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from support import hosteld, libvirtd
+from support.virsh import real_lines
+
+
+def differences(text: str, homes: tuple[Path, Path], passing: re.Pattern[str]) -> list[str]:
+    """Each line that ends otherwise on ours, in what is printed or how a complaint begins, and where they differ.
+
+    Args:
+        text: lines of virsh, with semicolons or ends of line between; ``HOME`` is the directory of either.
+        homes: ours, and the real one's.
+        passing: what depends on the moment; its first group stays.
+    """
+    lines = [line.strip() for row in text.strip().splitlines() for line in row.split(";") if line.strip()]
+    with libvirtd.running() as theirs, hosteld.process() as ours, ThreadPoolExecutor(2) as pool:
+        theirs.skip_unless_recorded()
+        uris = ours.uri("qemu:///session"), theirs.uri
+        found, expected = pool.map(lambda uri, home: _answers(uri, home, lines, passing), uris, homes)
+    assert len(found) == len(expected) == len(lines)
+    differing = []
+    for line, mine, real in zip(lines, found, expected, strict=True):
+        if mine[0] != real[0] or not mine[1].startswith(real[1]) or bool(mine[1]) != bool(real[1]):
+            told = [f"{words}\n{complaint}".splitlines() for words, complaint in (real, mine)]
+            differing.append("\n    ".join([line, *difflib.unified_diff(*told, "libvirt", "ours", lineterm="", n=2)]))
+    return differing
+
+
+def _answers(uri: str, home: Path, lines: Sequence[str], passing: re.Pattern[str]) -> list[tuple[str, str]]:
+    """What virsh prints and complains of."""
+
+    def neutral(text: str) -> str:
+        return passing.sub(r"\1", text.replace(str(home), "HOME")).strip()
+
+    said = real_lines(uri, [line.replace("HOME", str(home)) for line in lines])
+    return [(neutral(words), neutral(complaint)) for words, complaint in said]
