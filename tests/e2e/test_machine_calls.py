@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -20,7 +21,8 @@ from hostel.drivers.qemu.keyboard import CODES, numbers
 from hostel.errors import VirtError
 from hostel.model.domain.domain import Domain
 from hostel.objects import Connection
-from support.session import disk, domain_xml, session, wait_for_report
+from support.moving import eventually
+from support.session import disk, domain_xml, held, session, wait_for_report
 from support.virsh import Ours
 
 pytestmark = pytest.mark.qemu
@@ -118,6 +120,30 @@ def test_memory_is_asked_of_the_balloon_and_written_down(driver: QemuDriver, ref
     assert found.memory.to_kib() == 64 << 10
     with pytest.raises(VirtError, match="active domain"):
         driver.domain_set_memory_flags(ref, 64 << 10, Affect.LIVE, MemoryFlag.MAXIMUM)
+
+
+def test_memory_is_what_the_guests_balloon_leaves(driver: QemuDriver, ref: DomainRef, tmp_path: Path) -> None:
+    driver.domain_set_memory_flags(ref, 24 << 10, Affect.LIVE)
+    assert "<currentMemory unit='KiB'>32768</currentMemory>" in driver.domain_get_xml_desc(ref)  # only asked
+    place: list[str] = []
+
+    def is_there() -> bool:
+        told = driver.domain_qemu_monitor_command(ref, "info pci", human=True)
+        function = next(part for part in told.split("Bus ") if '"balloon0"' in part)
+        place[:] = re.findall(r"BAR0: I/O at (0x[0-9a-f]{1,4}) ", function)
+        return bool(place)
+
+    assert eventually(is_there)  # the firmware has given it its registers
+    # What a driver does that has given 2048 pages of 4 KiB back: it writes so into the device's "actual".
+    driver.domain_qemu_monitor_command(ref, f"o /w {int(place[0], 16) + 0x18} 2048", human=True)
+    assert "<currentMemory unit='KiB'>24576</currentMemory>" in driver.domain_get_xml_desc(ref)
+    assert driver.domain_get_info(ref).memory == 24 << 10
+    with held(tmp_path) as machine:
+        assert machine.domain.current_memory is not None and machine.domain.current_memory.to_kib() == 24 << 10
+    driver.domain_save_flags(ref, str(tmp_path / "saved"))
+    assert "<currentMemory unit='KiB'>24576</currentMemory>" in driver.domain_save_image_get_xml_desc(
+        str(tmp_path / "saved")
+    )
 
 
 def test_memory_statistics_are_what_is_known(driver: QemuDriver, ref: DomainRef) -> None:

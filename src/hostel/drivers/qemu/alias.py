@@ -57,7 +57,7 @@ def assign_aliases(domain: Domain) -> None:
     for prefix, group in (("net", cards), ("hostdev", [*passed, *devices.hostdevs])):
         for device in group:
             device.alias = device.alias or f"{prefix}{_next_number(prefix, group)}"
-    if devices.memballoon is not None:
+    if devices.memballoon is not None and devices.memballoon.model != "none":
         devices.memballoon.alias = devices.memballoon.alias or "balloon0"
     if devices.iommu is not None:
         devices.iommu.alias = devices.iommu.alias or "iommu0"

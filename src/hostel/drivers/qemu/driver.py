@@ -31,6 +31,7 @@ from hostel.drivers.fault import fault, system_fault
 from hostel.drivers.qemu import document, probe, process, savefile
 from hostel.drivers.qemu.addresses import AddressCalls
 from hostel.drivers.qemu.agent import AgentCalls
+from hostel.drivers.qemu.balloon import refresh
 from hostel.drivers.qemu.block.copy import CopyCalls
 from hostel.drivers.qemu.block.jobs import JobCalls
 from hostel.drivers.qemu.block.sizes import SizeCalls
@@ -56,7 +57,7 @@ from hostel.drivers.qemu.peeking import PeekCalls
 from hostel.drivers.qemu.plug.calls import DeviceCalls
 from hostel.drivers.qemu.power import PowerCalls
 from hostel.drivers.qemu.rename import RenameCalls, settle_renames
-from hostel.drivers.qemu.running import no_domain
+from hostel.drivers.qemu.running import Running, no_domain
 from hostel.drivers.qemu.saving import SaveCalls
 from hostel.drivers.qemu.snapshot.calls import SnapshotCalls
 from hostel.drivers.qemu.statistics import StatisticsCalls
@@ -396,11 +397,7 @@ class QemuDriver(
         """The live document, or the persistent one; without passwords unless ``SECURE`` or ``MIGRATABLE``."""
         from hostel.drivers.qemu.ownership.label import drop_made
 
-        live = self._look(
-            domain,
-            lambda machine: machine.domain if machine is not None else None,
-            lambda known: known.domain if known is not None else None,
-        )
+        live = self._live(domain)
         stored = self._machines.definition(domain.name)
         found = stored if flags & DomainXmlFlag.INACTIVE or live is None else live
         if found is None and live is not None:
@@ -423,6 +420,17 @@ class QemuDriver(
         if not flags & DomainXmlFlag.MIGRATABLE:
             hide_finding(found)
         return found.format()
+
+    def _live(self, domain: DomainRef) -> Domain | None:
+        """The live document as it is now; as it was last written down where QEMU does not answer."""
+
+        def look(machine: Running | None) -> Domain | None:
+            if machine is None:
+                return None
+            refresh(machine)
+            return machine.domain
+
+        return self._look(domain, look, lambda known: known.domain if known is not None else None)
 
     def domain_get_os_type(self, domain: DomainRef) -> str:
         """``hvm``: whole machines are all that QEMU runs."""
@@ -450,7 +458,7 @@ class QemuDriver(
         """State, memory, CPUs, CPU time."""
         state = self.domain_get_state(domain).state
         live = self._machines.seen(domain.name)
-        found = live.domain if live else self._machines.definition(domain.name)
+        found = (self._live(domain) or live.domain) if live else self._machines.definition(domain.name)
         if found is None:
             raise no_domain(f"name '{domain.name}'")
         most = found.memory.to_kib() if found.memory is not None else 0

@@ -13,6 +13,7 @@ from hostel.drivers.base.machine import MemoryFlag, Screenshot, VcpuFlag
 from hostel.drivers.counting import not_zero
 from hostel.drivers.fault import fault, system_fault
 from hostel.drivers.qemu.agent import open_agent
+from hostel.drivers.qemu.balloon import has_balloon
 from hostel.drivers.qemu.guestinfo import chosen
 from hostel.drivers.qemu.inside import online, set_online
 from hostel.drivers.qemu.keyboard import numbers
@@ -49,7 +50,7 @@ class GuestCalls(Calls):
                     self._define(both.definition)
                 return
             for document in (both.running.domain if both.running is not None else None, both.definition):
-                most = document.memory.to_kib() if document is not None and document.memory is not None else memory
+                most = _most(document) if document is not None else memory
                 if memory > most:
                     what = f"cannot set memory higher than max memory ({most} KiB); raise it with setmaxmem --config"
                     raise fault(ErrorCode.INVALID_ARG, what, ErrorDomain.QEMU)
@@ -151,6 +152,12 @@ def _has_screen(video: Video) -> bool:
     return video.model is not None and video.model.type != "none"
 
 
+def _most(document: Domain) -> int:
+    """How much memory a balloon can leave, in KiB: memory on demand comes and goes in other ways."""
+    total = document.memory.to_kib() if document.memory is not None else 0
+    return total - sum(it.target.size.to_kib() for it in document.devices.memories if it.model == "virtio-mem")
+
+
 def _set_most(definition: Domain, memory: int) -> None:
     definition.memory = definition.memory or Memory(value=memory)
     definition.memory.value, definition.memory.unit = memory, "KiB"
@@ -160,13 +167,10 @@ def _set_most(definition: Domain, memory: int) -> None:
 
 
 def _balloon(machine: Running, memory: int) -> None:
-    device = machine.domain.devices.memballoon
-    if device is None or device.model == "none":
+    if not has_balloon(machine.domain):
         what = "Unable to change memory of active domain without the balloon device and guest OS balloon driver"
         raise invalid(what)
-    machine.ask("balloon", value=memory << 10)
-    machine.domain.current_memory = CurrentMemory(unit="KiB", value=memory)
-    machine.save()
+    machine.ask("balloon", value=memory << 10)  # how much it has is seen when it has given it
 
 
 def _use_vcpus(machine: Running | None, count: int) -> None:

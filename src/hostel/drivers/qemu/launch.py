@@ -17,6 +17,7 @@ from hostel.drivers.fault import fault, printable, system_fault
 from hostel.drivers.link import tap
 from hostel.drivers.qemu import (
     actions,
+    balloon,
     certificates,
     document,
     emulator,
@@ -450,6 +451,7 @@ class Launcher:
                 raise QmpError("Disconnected", "QEMU did not come up")
             with monitor.connect(path) as qmp:
                 complete(status.domain, qmp, settings)
+                balloon.begin(status.domain, qmp, comes=origin.memory is not None or origin.migration is not None)
                 # As libvirt has it: whoever listens is told of each pass over the memory, by snapshots too.
                 qmp.execute("migrate-set-capabilities", capabilities=[{"capability": "events", "state": True}])
                 actions.apply(status.domain, qmp)

@@ -19,6 +19,7 @@ from hostel.drivers.base.saving import SaveFlag
 from hostel.drivers.events import Started, Suspended
 from hostel.drivers.fault import fault, system_fault
 from hostel.drivers.qemu import document, failure, process, savefile, underway
+from hostel.drivers.qemu.balloon import refresh
 from hostel.drivers.qemu.jobstats import keep
 from hostel.drivers.qemu.lockmanager import holding
 from hostel.drivers.qemu.machines import failed, invalid
@@ -83,6 +84,7 @@ class SaveCalls(Calls):
         check_can_be_saved(machine.domain)
         check_movable(machine.domain)
         was_running = bool(machine.ask("query-status").get("running"))
+        refresh(machine)
         text = self._checked(machine.domain, xml) if xml is not None else lasting(machine.domain)
         runs = was_running
         if flags & (SaveFlag.RUNNING | SaveFlag.PAUSED):

@@ -14,6 +14,7 @@ from hostel.drivers.base.domain import Affect
 from hostel.drivers.base.machine import StatsFlag
 from hostel.drivers.fault import fault
 from hostel.drivers.qemu import process
+from hostel.drivers.qemu.balloon import polling, refresh
 from hostel.drivers.qemu.block.statistics import block_statistics
 from hostel.drivers.qemu.machines import invalid
 from hostel.drivers.qemu.running import Calls, Running, no_domain
@@ -84,8 +85,7 @@ class StatisticsCalls(Calls):
                 if document is not None and (device is None or device.model == "none"):
                     raise invalid("No memory balloon device configured, can not set the collection period")
             if both.running is not None and (device := both.running.domain.devices.memballoon) is not None:
-                where = {"path": f"/machine/peripheral/{device.alias}", "property": "guest-stats-polling-interval"}
-                both.running.ask("qom-set", **where, value=period)
+                both.running.ask("qom-set", **polling(device.alias), value=period)
                 device.stats_period = period or None
                 both.running.save()
             if both.definition is not None and (device := both.definition.devices.memballoon) is not None:
@@ -202,7 +202,9 @@ def _balloon(machine: Running | None, document: Domain) -> dict[str, int]:
     if machine is None:
         return {"balloon.current": current, "balloon.maximum": most}
     told = memory(machine)
-    found = {"balloon.current": told.get("actual", current), "balloon.maximum": most}
+    refresh(machine)
+    now = machine.domain.current_memory
+    found = {"balloon.current": now.to_kib() if now is not None else current, "balloon.maximum": most}
     return found | {f"balloon.{name}": told[word] for word, name in _BALLOON.items() if word in told}
 
 

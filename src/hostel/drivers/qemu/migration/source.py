@@ -30,6 +30,7 @@ from hostel.drivers.base.migration import (
 )
 from hostel.drivers.fault import fault
 from hostel.drivers.qemu import document, jobstats, lease
+from hostel.drivers.qemu.balloon import refresh
 from hostel.drivers.qemu.firmware.nvram import usual_file
 from hostel.drivers.qemu.launch import Launcher
 from hostel.drivers.qemu.lockmanager import holding
@@ -112,6 +113,8 @@ def begin(
     """
     check_flags(flags)
     tuning(params, flags, is_source=True)
+    if machine is not None:
+        refresh(machine)
     held = machine.domain if machine is not None else stored
     assert held is not None
     if machine is None and not flags & MigrateFlag.OFFLINE:

@@ -22,6 +22,7 @@ from hostel.drivers.fault import fault
 from hostel.drivers.moment import check_parent
 from hostel.drivers.qemu import savefile
 from hostel.drivers.qemu.backup.checkpoints import Checkpoints
+from hostel.drivers.qemu.balloon import refresh
 from hostel.drivers.qemu.block.chain import images
 from hostel.drivers.qemu.block.create import create_over
 from hostel.drivers.qemu.block.jobs import check_without_job
@@ -166,6 +167,7 @@ class SnapshotCalls(Calls):
 
         definition = self._machines.definition(domain.name)
         if machine is not None:
+            refresh(machine)
             held = machine.domain.copy()
             take_off(held)
             forget_run(held)
