@@ -146,11 +146,13 @@ def _has_moved(machine: Running, job: BlockJob, disk: Disk) -> bool:
     """Whether QEMU's device is on the image that the job was to bring it to: the truth about a pivot."""
     if job.kind not in ("copy", "active-commit"):
         return False
-    target = job.base if job.kind == "active-commit" else _mirror_number(disk)
-    return images_inside(machine).get(disk.alias or "") == format_node(target)
+    return images_inside(machine).get(disk.alias or "") == format_node(target_of(job, disk))
 
 
-def _mirror_number(disk: Disk) -> int:
+def target_of(job: BlockJob, disk: Disk) -> int:
+    """The number of the image that a copy or an active commit brings the disk to."""
+    if job.kind == "active-commit":
+        return job.base
     source = disk.mirror.source if disk.mirror is not None else None
     return 0 if source is None else source.index or 0
 

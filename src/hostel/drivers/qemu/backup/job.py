@@ -15,6 +15,7 @@ from typing import Any, Final
 from hostel.drivers.document import reading
 from hostel.drivers.fault import fault
 from hostel.drivers.qemu import credentials
+from hostel.drivers.qemu.backup.carrying import Nodes, chain_of, known_nodes, sources
 from hostel.drivers.qemu.block.chain import Image, check_jobs_supported, disk_of, find_disk, images
 from hostel.drivers.qemu.block.create import create_image
 from hostel.drivers.qemu.block.jobs import check_free
@@ -48,7 +49,7 @@ def begin(machine: Running, backup: Backup, checkpoint: list[dict[str, Any]], su
     if is_pull and backup.server is None:
         raise fault(ErrorCode.XML_ERROR, "a pull backup needs a <server>", ErrorDomain.DOMAIN)
     _align(machine, backup, suffix)
-    sizes = {node["node-name"]: node for node in machine.ask("query-named-block-nodes", flat=True)}
+    sizes = known_nodes(machine)
     chosen = [(find_disk(machine.domain, item.name), item) for item in backup.disks.disks if item.backup]
     if not chosen:
         raise fault(ErrorCode.CONFIG_UNSUPPORTED, "no disk is to be backed up", ErrorDomain.QEMU)
@@ -133,7 +134,7 @@ def _disk_actions(
     disk: Disk,
     item: BackupDisk,
     job: BlockJob,
-    nodes: dict[str, dict[str, Any]],
+    nodes: Nodes,
     *,
     is_pull: bool,
     reuse: bool,
@@ -155,10 +156,11 @@ def _disk_actions(
         add_nodes(machine, specs)
     bitmap = bitmap_of(item)
     actions: list[dict[str, Any]] = []
-    usable = item.incremental is not None and _is_sound(nodes[node], item.incremental)
+    found = sources(nodes, chain_of(disk), item.incremental) if item.incremental is not None else []
+    usable = bool(found)
     item.mode = "incremental" if usable else "full"
     if usable:
-        merge = {"node": node, "target": bitmap, "bitmaps": [item.incremental]}
+        merge = {"node": node, "target": bitmap, "bitmaps": [{"node": it, "name": item.incremental} for it in found]}
         add = {"node": node, "name": bitmap, "disabled": True}
         actions += [
             {"type": "block-dirty-bitmap-add", "data": add},
@@ -173,14 +175,6 @@ def _disk_actions(
     if usable and not is_pull:
         data |= {"bitmap": bitmap, "bitmap-mode": "never"}
     return [*actions, {"type": "blockdev-backup", "data": data}]
-
-
-def _is_sound(node: dict[str, Any], name: str | None) -> bool:
-    """Whether a bitmap says what changed: it is there, it was closed well, and it is kept up to date."""
-    return any(
-        item.get("name") == name and item.get("recording") and not item.get("inconsistent")
-        for item in node.get("dirty-bitmaps", [])
-    )
 
 
 def _serve(machine: Running, server: BackupServer) -> None:

@@ -11,9 +11,10 @@ from typing import Any, Final
 from hostel.drivers.base import DomainRef
 from hostel.drivers.base.block import BlockCommitFlag, BlockJobAbortFlag, BlockJobInfo, BlockRebaseFlag
 from hostel.drivers.fault import fault
+from hostel.drivers.qemu.backup.carrying import go_over, make_one
 from hostel.drivers.qemu.block.chain import Image, check_jobs_supported, find_disk, find_image, images
 from hostel.drivers.qemu.block.naming import backing_name
-from hostel.drivers.qemu.blockjob import TYPES, job_of, start, wait
+from hostel.drivers.qemu.blockjob import TYPES, job_of, start, target_of, wait
 from hostel.drivers.qemu.command.disk import format_node, top_node
 from hostel.drivers.qemu.machines import failed, invalid
 from hostel.drivers.qemu.running import Calls, Running
@@ -56,6 +57,7 @@ class JobCalls(Calls):
                     "base_node": format_node(target.number),
                     "backing_file": _name(top, target, relative=relative),
                 }
+            make_one(machine, found)
             job = _record(found, "pull", "pull", base=target.number if target else 0)
             start(machine, job, "block-stream", device=format_node(top.number), speed=speed, **backing)
 
@@ -213,6 +215,7 @@ def commit(
         mirror.source.index = target.number
         disk.mirror = mirror
     else:
+        make_one(machine, disk)
         relative = bool(flags & BlockCommitFlag.RELATIVE)
         arguments["backing_file"] = _name(chain[position - 1], target, relative=relative)
     with contextlib.ExitStack() as stack:
@@ -291,6 +294,8 @@ def end(machine: Running, job: BlockJob, *, pivot: bool, wait_for_it: bool = Tru
     machine.save()
     try:
         if pivot:
+            if disk is not None:
+                go_over(machine, disk, format_node(target_of(job, disk)))
             machine.ask("job-complete", id=job.name)
         else:
             machine.ask("block-job-cancel", device=job.name)

@@ -10,10 +10,11 @@ import contextlib
 import os
 from collections.abc import Iterable
 
+from hostel.drivers.qemu.backup import carrying
 from hostel.drivers.qemu.block.chain import Image, disk_of, images, over, replace_source
 from hostel.drivers.qemu.block.create import create_image, length_of
 from hostel.drivers.qemu.command.context import alias_of
-from hostel.drivers.qemu.command.disk import image_node, image_nodes
+from hostel.drivers.qemu.command.disk import format_node, image_node, image_nodes
 from hostel.drivers.qemu.lockmanager import holding
 from hostel.drivers.qemu.machines import failed
 from hostel.drivers.qemu.plug.graph import add_nodes, images_inside, sweep_nodes
@@ -43,10 +44,7 @@ def take(machine: Running, external: list[tuple[Disk, SnapshotDisk]], *, reuse: 
         after = over(disk, image_of(wanted, machine.next_node()))
         marks.append(Plug(way="overlay", alias=alias_of(disk), disk=after, made=not reuse))
     machine.save(plugs=(*machine.status.plugs, *marks))
-    sizes = {
-        node["node-name"]: int(node["image"]["virtual-size"])
-        for node in machine.ask("query-named-block-nodes", flat=True)
-    }
+    sizes = {name: int(node["image"]["virtual-size"]) for name, node in carrying.known_nodes(machine).items()}
     actions = []
     for (disk, _), mark in zip(external, marks, strict=True):
         assert mark.disk is not None
@@ -59,7 +57,14 @@ def take(machine: Running, external: list[tuple[Disk, SnapshotDisk]], *, reuse: 
         specs[-1]["backing"] = None  # the exchange puts it on what the disk was
         with machine.supplied(disk_of(top, disk)):
             add_nodes(machine, specs)
+        carrying.clear(machine, format_node(top.number))
         actions.append({"type": "blockdev-snapshot", "data": {"node": below, "overlay": image_node(mark.disk)}})
+    nodes = carrying.known_nodes(machine)
+    for (disk, _), mark in zip(external, marks, strict=True):
+        assert mark.disk is not None
+        target = format_node(next(images(mark.disk)).number)
+        for more in carrying.carry(nodes, carrying.chain_of(disk), target):
+            actions += more
     holding.hold_if_running(machine)
     machine.ask("transaction", actions=actions)
 
