@@ -145,3 +145,12 @@ def test_numbers_of_devices_cost_nothing() -> None:
     text = 'ethernet999999.present = "false"\nsharedFolder.maxNum = "99999999999999"\n'
     domain = read_vmx(HEAD + 'isolation.tools.hgfs.disable = "false"\n' + text)
     assert not domain.devices.interfaces and time.monotonic() - begin < 5
+
+
+def test_drive_of_the_host_stays_one_while_it_is_empty_and_in_a_document_is_none() -> None:
+    drive = 'ide1:0.present = "true"\nide1:0.deviceType = "atapi-cdrom"\n'
+    domain = read_vmx(HEAD + drive)
+    (disk,) = domain.devices.disks
+    assert (disk.type, disk.device, disk.source and disk.source.dev) == ("block", "cdrom", None)
+    assert "<disk type='block' device='cdrom'>" in domain.format()
+    assert Domain.parse(domain.format()).devices.disks[0].type == "file"  # as libvirt reads it

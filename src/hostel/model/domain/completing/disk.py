@@ -86,8 +86,6 @@ def complete_disk(domain: Domain, disk: Disk, platform: Platform) -> None:
             source.startup_policy = None
         if disk.type == SourceType.NVME and source.managed is None:
             source.managed = True
-    else:
-        disk.type = SourceType.FILE  # an empty drive is of no other type
     if disk.mirror is not None:
         _complete_mirror(disk.mirror, platform)
     backing = disk.backing_store

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 import re
-from typing import Final
+from typing import Any, Final, Self
 
 from hostel.codec.xml import (
     ON_OFF,
@@ -177,6 +177,18 @@ class Disk(BootableDevice, tag="disk"):
     vendor: str | None = text(default=None)
     product: str | None = text(default=None)
     encryption: Encryption | None = child(Encryption, default=None)
+
+    @classmethod
+    def from_node(cls, node: Any) -> Self:
+        """Read the element; a drive of whose medium it says nothing is of no other type than ``file``.
+
+        Raises:
+            ModelError: it is malformed; the path says where.
+        """
+        disk = super().from_node(node)
+        if disk.source is None:
+            disk.type = SourceType.FILE
+        return disk
 
     @property
     def image_format(self) -> str:
