@@ -112,11 +112,12 @@ def test_volume_below_an_overlay_is_named_whoever_looks_and_with_its_pool_stoppe
 ) -> None:
     one, _ = hosts
     ref = boot(one, tmp_path)
+    one.storage.storage_pool_destroy(one.pool)
     snapshot = one.driver.domain_snapshot_create_xml(
         ref, "<domainsnapshot><name>s</name></domainsnapshot>", SnapshotCreateFlag.DISK_ONLY
     )
-    one.storage.storage_pool_destroy(one.pool)
     two = one.again()
+    assert f"<source file='{one.folder}/v.s'/>" in two.driver.domain_get_xml_desc(ref, DomainXmlFlag.INACTIVE)
     assert two.shown(ref)[1:] == ["type='volume'", "<source pool='p' volume='v.qcow2'/>"]
     assert "<source pool='p' volume='v.qcow2'/>" in two.driver.domain_snapshot_get_xml_desc(snapshot)
     with pytest.raises(VirtError, match=r"pool 'p' containing volume 'v\.qcow2' is not active") as caught:

@@ -51,10 +51,16 @@ def polling(alias: str | None) -> dict[str, Any]:
 
 
 def refresh(machine: Running) -> None:
-    """Write into the live document how much memory the guest has; what is there stays where QEMU does not answer."""
+    """Write into the live document how much memory the guest has; what is there stays where QEMU refuses.
+
+    Raises:
+        VirtError: ``OPERATION_TIMEOUT``: QEMU does not answer.
+    """
     try:
         changed = _look(machine.domain, machine.qmp)
-    except QmpError:
+    except QmpError as error:
+        if error.error_class == "Timeout":
+            raise machine.translated(error, "query-balloon") from error
         return
     if changed:
         machine.save()

@@ -22,7 +22,7 @@ import time
 from typing import Any, Final
 
 from hostel.drivers.events import BlockJobStatus, BlockJobType
-from hostel.drivers.qemu.block.chain import drop_below, go_over, images, mirror_image, replace_source, retell
+from hostel.drivers.qemu.block.chain import Place, drop_below, go_over, images, mirror_image, replace_source, retell
 from hostel.drivers.qemu.command.disk import format_node
 from hostel.drivers.qemu.lockmanager import holding
 from hostel.drivers.qemu.plug.graph import images_inside, sweep_nodes
@@ -185,7 +185,8 @@ def _follow(machine: Running, job: BlockJob, *, is_known: bool) -> None:
     if disk is not None and job.ended == "completed" and job.kind in ("copy", "active-commit"):
         top = next(images(disk), None)
         if top is not None:
-            machine.redefine(lambda definition: replace_source(definition, job.disk, job.old, top, machine.resolved))
+            old = Place(job.old, job.pool, job.volume)
+            machine.redefine(lambda definition: replace_source(definition, job.disk, old, top, machine.resolved))
     if disk is not None and job.ended == "completed" and job.kind in ("pull", "commit"):
         machine.redefine(lambda definition: retell(definition, disk))
     if is_known:

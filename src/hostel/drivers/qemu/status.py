@@ -34,6 +34,8 @@ class BlockJob(Element, tag="blockjob"):
         delete: whether the images that are merged away are removed.
         reuse: whether the target was there before, and stays when the job fails.
         old: where the disk's top was when the job began.
+        pool: of which pool that was a volume; empty where it was none.
+        volume: which volume.
         stale: files to remove in the end.
     """
 
@@ -49,6 +51,8 @@ class BlockJob(Element, tag="blockjob"):
     delete: bool = attr(YES_NO, default=False)
     reuse: bool = attr(YES_NO, default=False)
     old: str = attr(default="")
+    pool: str = attr(default="")
+    volume: str = attr(default="")
     stale: list[str] = texts(STRING, factory=list)
 
 

@@ -16,6 +16,20 @@ from hostel.model.domain.domain import Domain
 _NUMBERED: Final = re.compile(r"([a-z]+)\[([0-9]+)\]")
 
 
+class Place(NamedTuple):
+    """Where an image is, and which volume that is, if it was opened as one."""
+
+    path: str
+    pool: str = ""
+    volume: str = ""
+
+    def is_of(self, source: DiskSource) -> bool:
+        """Whether a source of a definition names it; its volume may be out of reach by now."""
+        if source.pool is not None and source.volume is not None and self.pool:
+            return (self.pool, self.volume) == (source.pool, source.volume)
+        return self.path in (source.file, source.dev)
+
+
 class Image(NamedTuple):
     """One image of a disk's chain.
 
@@ -37,6 +51,11 @@ class Image(NamedTuple):
     def path(self) -> str:
         """The file, device, or name on a server."""
         return self.source.file or self.source.dev or self.source.name or ""
+
+    @property
+    def place(self) -> Place:
+        """Where it is, and which volume."""
+        return Place(self.path, self.source.pool or "", self.source.volume or "")
 
     @property
     def file(self) -> str | None:
@@ -221,7 +240,7 @@ def over(disk: Disk, image: Image) -> Disk:
     return after
 
 
-def replace_source(definition: Domain, target: str, old: str, image: Image, resolved: Callable[[Disk], Disk]) -> bool:
+def replace_source(definition: Domain, target: str, old: Place, image: Image, resolved: Callable[[Disk], Disk]) -> bool:
     """Have a definition's disk that is on ``old`` start from another image; False where it is on something else.
 
     ``resolved`` says which file a volume is.
@@ -229,8 +248,7 @@ def replace_source(definition: Domain, target: str, old: str, image: Image, reso
     for disk in definition.devices.disks:
         if disk.target.dev != target or disk.source is None:
             continue
-        source = resolved(disk).source or disk.source
-        if old not in (source.file, source.dev):
+        if not old.is_of(resolved(disk).source or disk.source):
             return False
         go_over(disk, image._replace(number=0, below=untold(image.below)))
         return True

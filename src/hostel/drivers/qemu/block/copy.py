@@ -126,7 +126,8 @@ def _prepare(machine: Running, disk: Disk, target: Image, flags: BlockCopyFlag) 
     elif target.format == "qcow2":
         mirror.backing_store = BackingStore()
     name = f"copy-{disk.target.dev}-libvirt-{top.number}-format"
-    job = BlockJob(name=name, kind="copy", disk=disk.target.dev, reuse=not is_made, old=top.path)
+    old, pool, volume = top.place
+    job = BlockJob(name=name, kind="copy", disk=disk.target.dev, reuse=not is_made, old=old, pool=pool, volume=volume)
     job.stale = [target.file] if is_made and target.file is not None else []
     disk.mirror = mirror
     machine.save(jobs=(*machine.status.jobs, job))

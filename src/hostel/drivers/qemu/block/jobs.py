@@ -145,7 +145,10 @@ def _bytes(bandwidth: int, *, in_bytes: bool) -> int:
 def _record(disk: Disk, kind: str, word: str, *, top: int = 0, base: int = 0, delete: bool = False) -> BlockJob:
     first = next(images(disk))
     name = f"{word}-{disk.target.dev}-libvirt-{first.number}-format"
-    return BlockJob(name=name, kind=kind, disk=disk.target.dev, top=top, base=base, delete=delete, old=first.path)
+    old, pool, volume = first.place
+    return BlockJob(
+        name=name, kind=kind, disk=disk.target.dev, top=top, base=base, delete=delete, old=old, pool=pool, volume=volume
+    )
 
 
 def check_without_job(machine: Running, disk: Disk) -> None:

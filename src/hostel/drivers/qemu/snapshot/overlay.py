@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterable
 
 from hostel.drivers.qemu.backup import carrying
-from hostel.drivers.qemu.block.chain import Image, disk_of, images, over, replace_source
+from hostel.drivers.qemu.block.chain import Image, Place, disk_of, images, over, replace_source
 from hostel.drivers.qemu.block.create import create_image, length_of
 from hostel.drivers.qemu.command.context import alias_of
 from hostel.drivers.qemu.command.disk import format_node, image_node, image_nodes
@@ -77,7 +77,7 @@ def settle_overlays(machine: Running) -> bool:
     if taken:
         after = {plug.alias: plug.disk for plug in marks}
         before = {disk.alias: disk for disk in machine.domain.devices.disks}
-        old = {alias: next(images(before[alias])).path for alias in after}
+        old = {alias: next(images(before[alias])).place for alias in after}
         disks = machine.domain.devices.disks
         disks[:] = [after.get(disk.alias or "") or disk for disk in disks]
         machine.save()
@@ -90,13 +90,13 @@ def settle_overlays(machine: Running) -> bool:
     return taken
 
 
-def _base(disk: Disk, path: str) -> str:
+def _base(disk: Disk, place: Place) -> Place:
     """What the definition was on: what the overlay stands on."""
     chain = list(images(disk))
-    return chain[1].path if len(chain) > 1 else path
+    return chain[1].place if len(chain) > 1 else place
 
 
-def _redefine(machine: Running, disk: Disk, old: str) -> None:
+def _redefine(machine: Running, disk: Disk, old: Place) -> None:
     top = next(images(disk))
     machine.redefine(lambda definition: replace_source(definition, disk.target.dev, old, top, machine.resolved))
 
