@@ -23,7 +23,6 @@ _NONZERO: Final = {
 }
 # Which must be a text, and which one that is not empty.
 _TEXT: Final = {
-    "domain_get_block_io_tune": (1,),
     "domain_set_user_password": (1, 2),
 }
 _NONEMPTY: Final = {
@@ -45,6 +44,8 @@ def check_given(procedure: Procedure, arguments: Sequence[Any]) -> None:
     place = _NONZERO.get(name)
     if place is not None and not arguments[place]:
         raise _wrong(procedure, place, "{} must not be zero")
+    if name == "domain_get_block_io_tune" and arguments[2] and arguments[1] is None:  # who asks how many needs none
+        raise _wrong(procedure, 1, "{} must not be NULL")
     place = _NONEMPTY.get(name)
     for needed in _TEXT.get(name, () if place is None else (place,)):
         if arguments[needed] is None:

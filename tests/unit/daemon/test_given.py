@@ -39,7 +39,7 @@ def test_nothing_is_set_to_zero(procedure: str, name: str, arguments: tuple[Any,
         ("domain_rename", (None, None, 0), "new_name in virDomainRename must not be NULL"),
         ("domain_rename", (None, "", 0), "string new_name in virDomainRename must not be empty"),
         ("domain_get_block_info", (None, "", 0), "string disk in virDomainGetBlockInfo must not be empty"),
-        ("domain_get_block_io_tune", (None, None, 0, 0), "disk in virDomainGetBlockIoTune must not be NULL"),
+        ("domain_get_block_io_tune", (None, None, 20, 0), "disk in virDomainGetBlockIoTune must not be NULL"),
         ("domain_set_user_password", (None, "a", None, 0), "password in virDomainSetUserPassword must not be NULL"),
         ("domain_lookup_by_id", (-1,), "id in virDomainLookupByID must be zero or greater"),
     ],
@@ -100,3 +100,7 @@ def test_events_and_what_others_have_sent_keep_their_part() -> None:
 def test_an_unreadable_document_is_of_the_part_that_reads_it() -> None:
     error = VirtError(ErrorCode.XML_DETAIL, "(pool_definition):1: no", domain=ErrorDomain.XML)
     assert located(error, "virStoragePoolDefineXML").domain == ErrorDomain.STORAGE
+
+
+def test_who_asks_how_many_limits_there_are_names_no_disk() -> None:
+    check_given(REMOTE.by_name["domain_get_block_io_tune"], (None, None, 0, 0))  # as virsh does first

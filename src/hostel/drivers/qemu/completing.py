@@ -8,6 +8,7 @@ from hostel.drivers.qemu.settings import Settings
 from hostel.model.domain.devices.character import CharacterBackend, CharacterSource, CharacterType
 from hostel.model.domain.domain import Domain
 from hostel.model.domain.implicit import mirror_consoles
+from hostel.model.domain.rules.disk import is_empty
 
 
 def complete(domain: Domain, qmp: monitor.Monitor, settings: Settings) -> None:
@@ -31,7 +32,7 @@ def complete(domain: Domain, qmp: monitor.Monitor, settings: Settings) -> None:
         console.tty = console.source.path if console.type == CharacterType.PTY and console.source else None
     screens.complete(domain, qmp, settings)
     for disk in devices.disks:
-        if disk.iotune is not None:
+        if disk.iotune is not None and not is_empty(disk):
             qmp.execute("block_set_io_throttle", **throttle(disk))
         if disk.target.tray == "open":
             qmp.execute("blockdev-open-tray", id=drive_id(disk), force=True)

@@ -70,7 +70,7 @@ from hostel.drivers.store import Directories
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
 from hostel.model.domain.actual import actual
 from hostel.model.domain.domain import Domain
-from hostel.model.domain.inactive import forget_run, hide_finding
+from hostel.model.domain.inactive import forget_run, hide_chains, hide_finding
 from hostel.model.domain.secure import hide_passwords
 from hostel.model.domain.volumes import name_volumes
 
@@ -406,6 +406,7 @@ class QemuDriver(
             forget_run(found)
         if found is not None:
             name_volumes(found)
+            hide_chains(found)
         if found is None:
             raise no_domain(f"name '{domain.name}'")
         if flags & DomainXmlFlag.UPDATE_CPU and (live is None or flags & DomainXmlFlag.INACTIVE):

@@ -68,6 +68,8 @@ def prepare(domain: Domain, storage: StorageDriver | None) -> list[Dropped]:
     domain.devices.disks = []
     for disk in reversed(disks):  # what is said of the first that cannot be used is libvirt's, too
         source = disk.source
+        if source is None and disk.driver is not None:
+            disk.driver.type = None  # what is not there has no format
         try:
             prepare_disk(disk, storage)
         except VirtError as error:
@@ -80,6 +82,8 @@ def prepare(domain: Domain, storage: StorageDriver | None) -> list[Dropped]:
             if is_whole:
                 continue
             disk.type, disk.source = SourceType.FILE, None
+            if disk.driver is not None:
+                disk.driver.type = None
         domain.devices.disks.insert(0, disk)
     return dropped
 

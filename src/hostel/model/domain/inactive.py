@@ -28,6 +28,15 @@ def hide_finding(domain: Domain) -> None:
             hostdev.source.auto_address = None
 
 
+def hide_chains(domain: Domain) -> None:
+    """Leave out of a document that is shown what the target of a copy stands on, where the disk itself stands on it."""
+    for disk in domain.devices.disks:
+        own, mirror = disk.backing_store, disk.mirror
+        below = mirror.backing_store if mirror is not None else None
+        if mirror is not None and below is not None and below.index and own is not None and below.index == own.index:
+            mirror.backing_store = None
+
+
 def forget_run(domain: Domain) -> None:
     """Take out of a document what only a running domain has."""
     domain.id = None
@@ -37,6 +46,8 @@ def forget_run(domain: Domain) -> None:
             device.alias = None
     for disk in devices.disks:
         disk.mirror = None
+        if disk.source is None and disk.driver is not None and disk.driver.name == "qemu":
+            disk.driver.type = disk.driver.type or "raw"  # which an empty drive is not while it runs
         if disk.source is not None:
             disk.source.index = None
             disk.source.seclabels = _lasting(disk.source.seclabels)

@@ -20,6 +20,7 @@ from hostel.drivers.qemu.running import Calls, Running
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
 from hostel.model.domain.devices.disk import Disk, IoTune
 from hostel.model.domain.domain import Domain
+from hostel.model.domain.rules.disk import is_empty
 from hostel.units import KiB
 
 _SECTOR: Final = 512
@@ -124,7 +125,8 @@ class SizeCalls(Calls):
             words = throttle(disk)
             if group is None:
                 words["group"] = alias_of(disk)
-            machine.ask("block_set_io_throttle", **words)
+            if not is_empty(disk):  # else what is put in has the limits from then on
+                machine.ask("block_set_io_throttle", **words)
         except BaseException:
             disk.iotune = old
             raise

@@ -61,6 +61,8 @@ def change_medium(machine: Running, disk: Disk, wanted: Disk, launcher: Launcher
     if wanted.driver is not None and wanted.driver.type is not None:
         after.driver = after.driver or DiskDriver()
         after.driver.type = wanted.driver.type
+    if after.source is not None and after.driver is not None and after.type != SourceType.VOLUME:
+        after.driver.type = after.driver.type or "raw"
     launcher.prepare(after)
     last = block.number_images([after], machine.status.nodes)
     machine.save(plugs=(*machine.status.plugs, Plug(way="medium", alias=alias_of(disk), disk=after)), nodes=last)
