@@ -190,3 +190,45 @@ def test_an_image_that_does_not_name_its_data_file_is_refused(tmp_path: Path) ->
     path.write_bytes(data)
     with pytest.raises(InvalidImage, match="'data-file' is required"):
         graph.open(str(path), "qcow2")
+
+
+@pytest.mark.parametrize("raw", ["data_file_raw=off", "data_file_raw=on"])
+def test_the_data_file_of_a_backing_image_is_only_read(tmp_path: Path, raw: str) -> None:
+    make(tmp_path / "base.qcow2", raw)
+    run("qemu-io", "-f", "qcow2", "-c", "write -P 7 1M 1M", "base.qcow2")
+    for name in ("a", "b"):
+        run("qemu-img", "create", "-q", "-f", "qcow2", "-b", "base.qcow2", "-F", "qcow2", f"{name}.qcow2")
+    Path("base.data").chmod(0o444)
+    before = Path("base.data").stat()
+    tool = [sys.executable, "-m", "hostel", "qemu-img"]
+    # Two writers at once, one of them QEMU, on what neither of them writes.
+    with (
+        graph.open("a.qcow2", "qcow2", read_only=False) as node,
+        subprocess.Popen(
+            ["qemu-io", "-f", "qcow2", "b.qcow2"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL
+        ) as other,
+    ):
+        node.pwrite(0, b"own")
+        below = node.backing
+        assert below is not None
+        assert [below.read_only, below.driver.children["data-file"].read_only] == [True, True]
+        run(*tool, "convert", "-f", "qcow2", "-O", "qcow2", "-B", "base.qcow2", "-F", "qcow2", "base.qcow2", "c.qcow2")
+        other.communicate(b"write -P 9 0 64k\nquit\n", timeout=60)
+        assert other.returncode == 0
+    run("qemu-img", "compare", "base.qcow2", "c.qcow2")
+    after = Path("base.data").stat()
+    assert (after.st_mtime_ns, after.st_size) == (before.st_mtime_ns, before.st_size)
+    Path("base.data").chmod(0o644)
+    run(*tool, "commit", "-q", "a.qcow2")
+    with graph.open("base.qcow2", "qcow2") as node:
+        assert node.read(0, 3) == b"own"
+
+
+def test_snapshots_of_an_image_with_a_data_file_are_refused_in_qemu_s_words(capfd: pytest.CaptureFixture[str]) -> None:
+    run("qemu-img", "create", "-q", "-f", "qcow2", "-o", "data_file=data", "disk.qcow2", "1M")
+    for flag in ("-a", "-c", "-d"):
+        real = subprocess.run(
+            ["qemu-img", "snapshot", flag, "one", "disk.qcow2"], capture_output=True, text=True, timeout=60
+        )
+        assert main(["qemu-img", "snapshot", flag, "one", "disk.qcow2"]) == real.returncode == 1
+        assert capfd.readouterr().err == real.stderr

@@ -441,9 +441,12 @@ def _open_references(
         if mode.trust is Trust.UNTRUSTED:
             raise _untrusted(current, references[0])
         backing = None
+        # What else an image names, a file for its data, is used as the image itself is.
+        own = mode if depth - 1 in (0, writable_backing) else mode._replace(read_only=True, cache=WRITEBACK)
         for reference in references:
             given = image.children.get(reference.child) if current is top else None
-            below = _open_reference(current, reference, given, mode, writable=depth == writable_backing)
+            mode_of_edge = mode if reference.child == "backing" else own
+            below = _open_reference(current, reference, given, mode_of_edge, writable=depth == writable_backing)
             current.driver.children[reference.child] = below
             if reference.child == "backing":
                 if _identity(below) in seen:

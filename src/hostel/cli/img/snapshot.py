@@ -122,7 +122,8 @@ def _reason(action: str, error: OSError) -> str:
     code = error.errno or 0
     if action == "create":
         return f"{-code} ({os.strerror(code)})"
-    if action == "apply" and code != errno.EBUSY and not isinstance(error, UnsupportedFeature):
+    is_loading = not isinstance(error, UnsupportedFeature) or reason(error) == os.strerror(errno.ENOTSUP)
+    if action == "apply" and code != errno.EBUSY and is_loading:
         told = code == errno.ENOENT or isinstance(error, InvalidImage)
         return f"Failed to load snapshot: {os.strerror(code) if told else reason(error)}"
     return reason(error)
