@@ -28,6 +28,7 @@ from hostel.block.crypto.header import (
     ENABLED,
     FIRST_MATERIAL,
     HEADER_LENGTH,
+    MAGIC,
     SALT_LENGTH,
     SLOTS,
     STRIPES,
@@ -188,6 +189,9 @@ class LuksVolume:
             InvalidImage: it is malformed.
             UnsupportedFeature: it is of another version.
         """
+        is_short = area.length is None and area.node.length - area.offset < len(MAGIC)
+        if is_short or area.read(0, len(MAGIC)) != MAGIC:  # however long it is
+            raise InvalidImage("Volume is not in LUKS format")
         return cls(area, LuksHeader.parse(area.read(0, HEADER_LENGTH), detached=detached))
 
     def unlock(self, password: bytes) -> bytes:

@@ -121,6 +121,12 @@ def test_file_that_ends_in_its_header_is_refused(disk: MemoryDriver) -> None:
     luks.opened(MemoryDriver(disk.data[:PAYLOAD])).close()
 
 
+@pytest.mark.parametrize("content", [b"", b"LUKS", bytes(100), bytes(591)])
+def test_short_file_that_is_no_volume_is_told_so(content: bytes) -> None:
+    with pytest.raises(InvalidImage, match="Volume is not in LUKS format"):
+        luks.opened(MemoryDriver(bytearray(content)))
+
+
 def test_volume_grows_and_shrinks_with_its_header_apart(disk: MemoryDriver) -> None:
     with luks.opened(disk) as node:
         node.pwrite(0, b"kept")
