@@ -83,6 +83,8 @@ def test_an_image_is_created_as_qemu_creates_it(twins: Twins, command: str) -> N
         "-f qcow2 -b missing -u a 1M",
         "-f qcow2 -b missing -F raw -u a",
         "-f qcow2 -F raw a 1M",
+        "-f qcow2 -F foo a 1M",
+        "-f qcow2 -b missing -F foo -u a 1M",
         "-f qcow2 a 1M -o cluster_size=3",
         "-f qcow2 a 1M -o cluster_size=256",
         "-f qcow2 a 1M -o cluster_size=4M",

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 from typing import Any, Final, NamedTuple
 
 from hostel.block.driver import FilterDriver, FormatDriver
 from hostel.block.protocol import ProtocolDriver
-from hostel.errors import UnknownFormat
+from hostel.errors import BlockError, UnknownFormat
 
 
 class FormatRow(NamedTuple):
@@ -163,6 +164,16 @@ def format_driver(name: str) -> type[FormatDriver]:
 def is_driver(name: str) -> bool:
     """Whether there is a driver of this name, of whatever kind."""
     return any(name in rows for rows in (FORMATS, FILES, PROTOCOLS, FILTERS))
+
+
+def require_backing_format(name: object) -> None:
+    """Refuse to write a format that there is not into an image, where it would be in the way of opening it.
+
+    Raises:
+        BlockError: there is no such driver (EINVAL); nothing and "" are none to be refused.
+    """
+    if name and not is_driver(str(name)):
+        raise BlockError(f"Parameter 'backing-fmt' does not accept value '{name}'", errno=errno.EINVAL)
 
 
 def protocol_of(scheme: str) -> str | None:

@@ -6,6 +6,7 @@ import errno
 from collections.abc import Mapping
 from typing import Final, NamedTuple, TypeVar
 
+from hostel.block import registry
 from hostel.block.driver import OpenMode, Preallocation
 from hostel.block.formats.qcow2 import encryption, layout
 from hostel.block.formats.qcow2 import header as headers
@@ -95,8 +96,10 @@ def create_image(file: BlockNode, size: int, options: Mapping[str, Value]) -> No
 
 def _plan(options: Mapping[str, Value]) -> _Plan:
     backing_file = str(options["backing_file"]) if options.get("backing_file") else None
+    version = _choice(options, "compat", "1.1", _VERSIONS, "version")
+    registry.require_backing_format(options.get("backing_fmt"))
     plan = _Plan(
-        version=_choice(options, "compat", "1.1", _VERSIONS, "version"),
+        version=version,
         cluster_size=int(options.get("cluster_size", 65536)),
         refcount_bits=int(options.get("refcount_bits", 16)),
         lazy=bool(options.get("lazy_refcounts", False)),

@@ -10,7 +10,7 @@ from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final, Self
 
-from hostel.block import notice
+from hostel.block import notice, registry
 from hostel.block.driver import CheckResult, FormatInfo, OpenMode, Preallocation, Reference, Repair, Report
 from hostel.block.formats.cluster_tables import ClusterTables, Layout
 from hostel.block.formats.clustered import ClusteredDriver
@@ -338,6 +338,7 @@ def _plan(size: int, options: Mapping[str, Value]) -> tuple[Header, bytes]:
     if not layout.is_size(size, cluster_size, table_size):
         limit = layout.max_image_size(cluster_size, table_size)
         raise BlockError(f"{_MAX_SIZE_TEXT} {limit} bytes", errno=22)
+    registry.require_backing_format(options.get("backing_fmt"))
     backing = options.get("backing_file")
     name = b"" if not backing else str(backing).encode(errors="surrogateescape")
     if len(name) > layout.MAX_BACKING_NAME:
