@@ -75,8 +75,7 @@ def create_image(file: BlockNode, size: int, options: Mapping[str, Value]) -> No
     cluster_size = plan.cluster_size
     table = (2 * cluster_size).to_bytes(8, "big")
     # Header, refcount table and the one refcount block count themselves.
-    entries = 8 * cluster_size // plan.refcount_bits
-    block = pack_refcounts([1, 1, 1] + [0] * (entries - 3), plan.refcount_bits)
+    block = pack_refcounts([1, 1, 1] + [0] * 5, plan.refcount_bits).ljust(cluster_size, b"\0")
     file.pwrite(0, headers.serialise(_preamble(plan)).ljust(cluster_size, b"\0"))
     file.pwrite(cluster_size, table.ljust(cluster_size, b"\0"))
     file.pwrite(2 * cluster_size, block)

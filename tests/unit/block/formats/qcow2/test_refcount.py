@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import tracemalloc
 from array import array
 
 import pytest
@@ -133,3 +134,14 @@ def test_a_block_that_lies_nowhere_is_corrupt(entry: int, words: str) -> None:
 def inner(node: BlockNode) -> Qcow2Image:
     assert isinstance(node.driver, Qcow2Driver)
     return node.driver._image
+
+
+def test_an_image_with_many_narrow_refcounts_is_made_in_little_memory() -> None:
+    size = 2 << 20  # bytes of a cluster, and 16 million refcounts
+    tracemalloc.start()
+    try:
+        qcow2.create(size, {"cluster_size": size, "refcount_bits": 1})
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 64 << 20
