@@ -40,7 +40,7 @@ def begin(domain: Domain, qmp: Monitor, *, comes: bool) -> None:
         if device.stats_period:
             qmp.execute("qom-set", **polling(device.alias), value=device.stats_period)
         if domain.current_memory is not None:
-            qmp.execute("balloon", value=domain.current_memory.to_kib() << 10)
+            _ask(qmp, "balloon", value=domain.current_memory.to_kib() << 10)
     if not comes:
         _look(domain, qmp)
 
@@ -71,10 +71,21 @@ def _look(domain: Domain, qmp: Monitor) -> bool:
     before = _known(domain)
     plugged = _find_plugged(domain, qmp)
     now = domain.memory.to_kib() if domain.memory is not None else 0
-    if has_balloon(domain):
-        now = (int(qmp.execute("query-balloon")["actual"]) >> 10) + plugged
+    told = _ask(qmp, "query-balloon") if has_balloon(domain) else None
+    if told is not None:
+        now = (int(told["actual"]) >> 10) + plugged
     domain.current_memory = CurrentMemory(unit="KiB", value=now)
     return _known(domain) != before
+
+
+def _ask(qmp: Monitor, command: str, **arguments: Any) -> Any:
+    """Run a command of the balloon's; None where this host's QEMU has one that gives nothing back."""
+    try:
+        return qmp.execute(command, **arguments)
+    except QmpError as error:
+        if error.error_class in ("DeviceNotActive", "KVMMissingCap"):
+            return None
+        raise
 
 
 def _known(domain: Domain) -> list[str | None]:
