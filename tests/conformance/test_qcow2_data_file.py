@@ -232,3 +232,17 @@ def test_snapshots_of_an_image_with_a_data_file_are_refused_in_qemu_s_words(capf
         )
         assert main(["qemu-img", "snapshot", flag, "one", "disk.qcow2"]) == real.returncode == 1
         assert capfd.readouterr().err == real.stderr
+
+
+@pytest.mark.parametrize("words", [["-u"], []])
+def test_an_image_with_a_raw_data_file_gets_no_backing_file(
+    words: list[str], capfd: pytest.CaptureFixture[str]
+) -> None:
+    run("qemu-img", "create", "-q", "-f", "qcow2", "base.qcow2", "1M")
+    run("qemu-img", "create", "-q", "-f", "qcow2", "-o", "data_file=data,data_file_raw=on", "disk.qcow2", "1M")
+    command = ["rebase", *words, "-b", "base.qcow2", "-F", "qcow2", "disk.qcow2"]
+    real = subprocess.run(["qemu-img", *command], capture_output=True, text=True, timeout=60)
+    before = Path("disk.qcow2").read_bytes()
+    assert main(["qemu-img", *command]) == real.returncode == 1
+    assert capfd.readouterr().err.startswith(real.stderr)
+    assert Path("disk.qcow2").read_bytes() == before
