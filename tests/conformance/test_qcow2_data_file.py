@@ -125,6 +125,16 @@ def test_random_changes_are_read_by_qemu_as_by_us(tmp_path: Path, options: tuple
         judge(path, oracle, raw=raw)
 
 
+@pytest.mark.parametrize("raw", ["data_file_raw=off", "data_file_raw=on"])
+def test_a_data_file_ends_where_a_smaller_image_does(raw: str) -> None:
+    for name, tool in (("ours", (sys.executable, "-m", "hostel", "qemu-img")), ("real", ("qemu-img",))):
+        make(Path(f"{name}.qcow2"), raw)
+        run("qemu-io", "-f", "qcow2", "-c", "write -P 7 0 3M", f"{name}.qcow2")
+        run(*tool, "resize", "-q", "--shrink", "-f", "qcow2", f"{name}.qcow2", "1000k")
+        assert (name, Path(f"{name}.data").stat().st_size) == (name, 1000 << 10)
+    judge(Path("ours.qcow2"), b"\7" * (1000 << 10), raw=raw == "data_file_raw=on")
+
+
 def test_a_raw_data_file_follows_the_image_s_size(tmp_path: Path) -> None:
     path = tmp_path / "disk.qcow2"
     make(path, "data_file_raw=on")

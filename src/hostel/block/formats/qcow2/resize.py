@@ -209,7 +209,7 @@ def _shrink(guest: Guest, size: int) -> None:
         image.flush_metadata()
         image.place_metadata()
     _truncate_file(image)
-    if image.raw_external:
+    if image.external and image.data.length > size:
         with suppress(UnsupportedFeature):  # likewise
             image.data.resize(size)
 
