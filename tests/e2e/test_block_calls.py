@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from pathlib import Path
 
 import pytest
 
+from hostel.block import graph
 from hostel.drivers.base import StartFlag
 from hostel.drivers.base.block import (
     BlockCommitFlag,
@@ -16,12 +19,13 @@ from hostel.drivers.base.block import (
     BlockResizeFlag,
 )
 from hostel.drivers.base.domain import Affect
+from hostel.drivers.qemu import process
 from hostel.drivers.qemu.driver import QemuDriver
 from hostel.drivers.store import Directories
 from hostel.errors import ErrorCode, VirtError
 from support.chains import Chain
 from support.kill_step import MAX_STEPS, killed_at
-from support.session import disk, domain_xml, session
+from support.session import disk, domain_xml, held, session
 
 pytestmark = [pytest.mark.qemu, pytest.mark.requires_tool("qemu-img")]
 MIB = 1 << 20
@@ -75,6 +79,33 @@ def test_active_commit_that_is_given_up_leaves_the_chain(tmp_path: Path, driver:
     assert chain.defined() == "over2.qcow2"
     assert "<mirror" not in driver.domain_get_xml_desc(chain.ref)
     chain.check("over2.qcow2", ["over1.qcow2", "base.qcow2"])
+
+
+@pytest.mark.parametrize("kind", ["pull", "pull to a base", "commit", "copy"])
+def test_what_a_job_has_moved_is_stored_when_qemu_is_killed_after_its_end(
+    tmp_path: Path, driver: QemuDriver, kind: str
+) -> None:
+    chain = Chain(tmp_path, driver, 3)
+    driver.domain_suspend(chain.ref)  # what the guest has written is stored
+    top = "over3.qcow2"
+    if kind.startswith("pull"):
+        driver.domain_block_rebase(chain.ref, "vda", "vda[4]" if "base" in kind else None)
+    elif kind == "commit":
+        driver.domain_block_commit(chain.ref, "vda", "vda[4]", "vda[2]", 0, BlockCommitFlag.DELETE)
+    else:
+        top = "copy.qcow2"
+        xml = f"<disk type='file'><driver type='qcow2'/><source file='{tmp_path}/{top}'/></disk>"
+        driver.domain_block_copy(chain.ref, "vda", xml, flags=BlockCopyFlag.TRANSIENT_JOB)
+        chain.wait(ready=True)
+        driver.domain_block_job_abort(chain.ref, "vda", BlockJobAbortFlag.PIVOT)
+    chain.wait()
+    left = chain.chain()
+    assert left == {"pull": [top], "copy": [top]}.get(kind, [top, "base.qcow2"])
+    with held(tmp_path) as machine:
+        os.kill(machine.status.pid, signal.SIGKILL)
+        assert process.ended(machine.status.pid, machine.status.started, 20)
+    with graph.open(str(tmp_path / top), "qcow2", force_share=True) as node:  # a dying QEMU may still be letting go
+        assert node.read(0, node.length) == chain.oracle.after(chain.before, 1)
 
 
 @pytest.mark.parametrize("fmt", ["qcow2", "raw"])

@@ -8,6 +8,7 @@ record, in QEMU    it was, and what is to be done
 =================  ======================================================================================
 open, unknown      never started: the record goes, with what had been prepared
 open, running      nothing
+open, pending      what it wrote is synced, and QEMU may end it
 open, concluded    the document is changed and the end recorded, in one write; then as below
 ended, concluded   the definition is changed, QEMU may forget it; then as below
 ended, unknown     nodes and files that nobody needs go, and then the record
@@ -25,9 +26,10 @@ from hostel.drivers.events import BlockJobStatus, BlockJobType
 from hostel.drivers.qemu.block.chain import Place, drop_below, go_over, images, mirror_image, replace_source, retell
 from hostel.drivers.qemu.command.disk import format_node
 from hostel.drivers.qemu.lockmanager import holding
-from hostel.drivers.qemu.plug.graph import images_inside, sweep_nodes
+from hostel.drivers.qemu.plug.graph import images_inside, sweep_nodes, sync
 from hostel.drivers.qemu.running import Running
 from hostel.drivers.qemu.status import BlockJob
+from hostel.errors import VirtError
 from hostel.model.domain.devices.disk import Disk
 
 TYPES: Final = {
@@ -43,6 +45,9 @@ _STATUSES: Final = {
     "canceled": BlockJobStatus.CANCELED,
 }
 _CANCELED: Final = "Operation canceled"  # what QEMU says of a job that was given up
+# Their end is written into the header of an image, which from then on does without others: QEMU does not sync before
+# that what was copied out of these, and would lose it where it is killed next.
+_SYNCED_BEFORE_END: Final = ("pull", "commit")
 
 
 def job_of(machine: Running, disk: Disk) -> BlockJob | None:
@@ -66,6 +71,7 @@ def start(machine: Running, job: BlockJob, command: str, **arguments: Any) -> No
     try:
         holding.hold_if_running(machine)
         given = {"job-id": job.name, "auto-dismiss": False, **arguments}
+        given |= {"auto-finalize": False} if job.kind in _SYNCED_BEFORE_END else {}
         machine.ask(command, **{key.replace("_", "-"): value for key, value in given.items() if value is not None})
     except BaseException:
         withdraw(machine, job)
@@ -99,6 +105,8 @@ def settle_jobs(machine: Running) -> None:
             if found is None:
                 withdraw(machine, job)
                 continue
+            if found["status"] == "pending":
+                found = _finalize(machine, job)
             if found["status"] != "concluded":
                 if job.name in ready and not job.announced:
                     _announce(machine, job)
@@ -109,6 +117,19 @@ def settle_jobs(machine: Running) -> None:
         from hostel.drivers.qemu.backup.job import end
 
         end(machine)
+
+
+def _finalize(machine: Running, job: BlockJob) -> dict[str, Any]:
+    """End a job that waits for that, once what it wrote is synced, or give it up; how it is then."""
+    disk = disk_of(machine, job)
+    try:
+        if disk is not None:
+            sync(machine, disk, job.base if job.kind == "commit" else next(images(disk)).number)
+        machine.ask("job-finalize", id=job.name)
+    except VirtError as error:
+        job.error = error.message
+        machine.attempt("block-job-cancel", device=job.name)
+    return next(item for item in machine.ask("query-jobs") if item["id"] == job.name)
 
 
 def _announce(machine: Running, job: BlockJob) -> None:
@@ -123,7 +144,7 @@ def _announce(machine: Running, job: BlockJob) -> None:
 
 def _end(machine: Running, job: BlockJob, error: str | None, done: int) -> None:
     """Record how a job ended, and what the disk's chain is now; in one write."""
-    disk = disk_of(machine, job)
+    disk, error = disk_of(machine, job), job.error or error
     has_moved = disk is not None and _has_moved(machine, job, disk)
     if error == _CANCELED or (job.kind in ("copy", "active-commit") and not error and not has_moved):
         job.ended = "canceled"

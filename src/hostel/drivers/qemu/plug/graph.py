@@ -7,7 +7,7 @@ import time
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any, Final
 
-from hostel.drivers.qemu.command.disk import FILTER, top_node
+from hostel.drivers.qemu.command.disk import FILTER, format_node, nodes, top_node
 from hostel.drivers.qemu.pause import Pause
 from hostel.drivers.qemu.running import Running
 from hostel.model.domain.devices.disk import Disk
@@ -40,6 +40,18 @@ def add_nodes(machine: Running, specs: Iterable[dict[str, Any]]) -> None:
     machine.give_files()
     for spec in specs:
         machine.ask("blockdev-add", **without_none(spec))
+
+
+def sync(machine: Running, disk: Disk, number: int) -> None:
+    """Have QEMU store what was written to an image of a disk's chain, which is open for writing.
+
+    Of its commands only the one that opens an image anew, here as it is, syncs it and says whether that went well.
+
+    Raises:
+        VirtError: QEMU refused, or the host.
+    """
+    spec = next(item for item in nodes(disk) if item["node-name"] == format_node(number))
+    machine.ask("blockdev-reopen", options=[without_none({**spec, "read-only": False})])
 
 
 def images_inside(machine: Running) -> dict[str, str]:
