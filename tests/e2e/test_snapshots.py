@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -276,6 +277,16 @@ ACTIONS: dict[str, Callable[[QemuDriver, DomainRef], object]] = {
 def act(home: Path, name: str, ref: DomainRef) -> None:
     """Do it as another process does."""
     ACTIONS[name](QemuDriver(Directories.under(home)), ref)
+
+
+def test_a_snapshot_whose_intent_cannot_be_written_leaves_no_document(tmp_path: Path, driver: QemuDriver) -> None:
+    made = Guest(tmp_path, driver)
+    known = tmp_path / "config/qemu/snapshot/guest"
+    (known / f".intent.mark.{os.getpid()}.new").mkdir(parents=True)  # where it would be written first
+    with pytest.raises(VirtError):
+        driver.domain_snapshot_create_xml(made.ref, "<domainsnapshot><name>s</name></domainsnapshot>", DISK_ONLY)
+    assert sorted(path.name for path in known.glob("[!.]*")) == ["own.mark"]
+    assert sorted(path.name for path in tmp_path.glob("vd*")) == ["vda.qcow2", "vdb.qcow2"]
 
 
 @pytest.mark.parametrize("live", [True, False])

@@ -141,9 +141,18 @@ class Catalog:
 
     def begin(self, intent: Intent, snapshot: Snapshot | None = None) -> None:
         """Write down what is about to be done."""
+        self._drop_pending()  # of one who died before the intent was written
         if snapshot is not None:
             self._pending.write(intent.snapshot, snapshot.format())
-        self._marks.write(_INTENT, json.dumps(intent._asdict()))
+        try:
+            self._marks.write(_INTENT, json.dumps(intent._asdict()))
+        except BaseException:
+            self._drop_pending()
+            raise
+
+    def _drop_pending(self) -> None:
+        for name in self._pending.names():
+            self._pending.remove(name)
 
     def intent(self) -> Intent | None:
         """What was begun and is not over."""
