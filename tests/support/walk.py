@@ -38,7 +38,7 @@ _BACKUP: Final = (
     "<domainbackup>{since}<disks><disk name='vda' type='file'><target file='{path}'/><driver type='qcow2'/></disk>"
     "<disk name='vdb' backup='no'/></disks></domainbackup>"
 )
-_BUSY: Final = re.compile(r"\[\s*([0-9.]+) %\]")
+_JOB: Final = re.compile(r" type=(.*)\n bandwidth=\d+\n cur=(\d+)\n end=(\d+)")
 _ON: Final = ("running", "paused")
 
 
@@ -165,9 +165,8 @@ class Walk:
         ]  # fmt: skip
         for checkpoint in self._must("checkpoint-list w --name").split():
             found += [(f"checkpoint-delete w {checkpoint}", 1.0), (f"backup-begin w {backup} {checkpoint}", 0.7)]
-        for busy in ("vda", "vdb"):
-            if self._ask(f"blockjob w {busy}")[0].strip():
-                found += [(f"blockjob w {busy} --pivot", 4.0), (f"blockjob w {busy} --abort", 3.0)]
+        for busy in self._jobs():
+            found += [(f"blockjob w {busy} --pivot", 4.0), (f"blockjob w {busy} --abort", 3.0)]
         return found
 
     def _do(self, line: str) -> tuple[int, bool]:
@@ -260,10 +259,16 @@ class Walk:
     def _wait_for_jobs(self) -> None:
         """Wait until what runs has ended, or waits for a word."""
         deadline = time.monotonic() + SECONDS
-        lines = [f"blockjob w {dev}" for dev in ("vda", "vdb")]
-        while any(float(done) < 100 for said, _ in real_lines(self._uri, lines) for done in _BUSY.findall(said)):
+        while any(done < end for _, done, end in self._jobs().values()):
             assert time.monotonic() < deadline, "a job does not end"
             time.sleep(0.05)
+
+    def _jobs(self) -> dict[str, tuple[str, int, int]]:
+        """What job each disk has, how much of it is done, and how much there is to do; disks without one have none."""
+        lines = {dev: f"blockjob w {dev} --raw" for dev in self.now}
+        said = zip(lines, real_lines(self._uri, list(lines.values())), strict=True)
+        found = {dev: _JOB.search(text) for dev, (text, _) in said}
+        return {dev: (job[1], int(job[2]), int(job[3])) for dev, job in found.items() if job is not None}
 
     def _content(self, path: Path) -> list[int]:
         """The byte that each block holds; -1 where it is of several."""
@@ -281,7 +286,7 @@ class Walk:
         """
         tops = self._tops()
         assert set(tops) == set(self.now)
-        committed = {dev for dev in tops if "Commit" in self._ask(f"blockjob w {dev}")[0]}
+        committed = {dev for dev, (kind, _, _) in self._jobs().items() if "Commit" in kind}
         for dev in tops.keys() - committed:  # QEMU lets nobody read below a commit
             held = self._content(tops[dev])
             assert held in (self.now[dev], *(other[dev] for other in also)), f"{dev} holds {held}, not {self.now[dev]}"
