@@ -27,7 +27,7 @@ from hostel.drivers.base.backup import (
 )
 from hostel.drivers.base.snapshot import SnapshotCreateFlag
 from hostel.drivers.events import EventBus
-from hostel.drivers.qemu import blockjob
+from hostel.drivers.qemu import blockjob, process
 from hostel.drivers.qemu.driver import QemuDriver
 from hostel.drivers.qemu.machines import Machines
 from hostel.drivers.secret.driver import VaultSecretDriver
@@ -38,7 +38,7 @@ from support import image
 from support.kill_step import MAX_STEPS, killed_at
 from support.nbd import Certificates
 from support.pki import lock
-from support.session import disk, domain_xml, reports, session, wait_for_report
+from support.session import disk, domain_xml, held, reports, session, wait_for_report
 from support.virsh import Ours
 
 pytestmark = [pytest.mark.qemu, pytest.mark.requires_tool("qemu-img")]
@@ -247,6 +247,23 @@ def test_disk_is_served_as_it_was_until_the_job_is_ended(tmp_path: Path, machine
     assert not socket.exists()
     assert sorted(path.name for path in tmp_path.glob("vda*")) == ["vda.qcow2"]
     assert machine.boot() == 4
+
+
+@pytest.mark.parametrize("kills", [False, True])
+def test_backup_that_the_machine_outlives_not_leaves_nothing(tmp_path: Path, machine: Machine, kills: bool) -> None:
+    scratch = f"<disks><disk name='vda' type='file'><scratch file='{tmp_path}/scratch'/></disk></disks>"
+    server = f"<server transport='unix' socket='{tmp_path}/nbd'/>"
+    machine.ref = machine.driver.domain_create(machine.ref)
+    machine.driver.domain_backup_begin(machine.ref, f"<domainbackup mode='pull'>{server}{scratch}</domainbackup>")
+    assert (tmp_path / "scratch").exists()
+    if kills:
+        with held(tmp_path) as running:
+            os.kill(running.status.pid, signal.SIGKILL)
+            assert process.ended(running.status.pid, running.status.started, 20)
+        assert machine.driver.domain_get_state(machine.ref).state is DomainState.SHUTOFF
+    else:
+        machine.driver.domain_destroy(machine.ref)
+    assert not (tmp_path / "scratch").exists()
 
 
 def test_checkpoints_say_what_changed_and_are_forgotten(machine: Machine) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import time
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from hostel.block import graph
-from hostel.drivers.base import StartFlag
+from hostel.drivers.base import DomainState, StartFlag
 from hostel.drivers.base.block import (
     BlockCommitFlag,
     BlockCopyFlag,
@@ -21,6 +22,7 @@ from hostel.drivers.base.block import (
 from hostel.drivers.base.domain import Affect
 from hostel.drivers.qemu import process
 from hostel.drivers.qemu.driver import QemuDriver
+from hostel.drivers.qemu.running import Running
 from hostel.drivers.store import Directories
 from hostel.errors import ErrorCode, VirtError
 from support.chains import Chain
@@ -106,6 +108,32 @@ def test_what_a_job_has_moved_is_stored_when_qemu_is_killed_after_its_end(
         assert process.ended(machine.status.pid, machine.status.started, 20)
     with graph.open(str(tmp_path / top), "qcow2", force_share=True) as node:  # a dying QEMU may still be letting go
         assert node.read(0, node.length) == chain.oracle.after(chain.before, 1)
+
+
+@pytest.mark.parametrize("kind", ["copy", "active commit"])
+def test_machine_that_ends_before_its_definition_has_followed_a_pivot_starts_from_what_it_was_on(
+    tmp_path: Path, driver: QemuDriver, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    chain = Chain(tmp_path, driver)
+    if kind == "copy":
+        xml = f"<disk type='file'><driver type='qcow2'/><source file='{tmp_path}/copy.qcow2'/></disk>"
+        driver.domain_block_copy(chain.ref, "vda", xml, flags=BlockCopyFlag.TRANSIENT_JOB)
+    else:
+        driver.domain_block_commit(chain.ref, "vda", flags=BlockCommitFlag.ACTIVE)
+    chain.wait(ready=True)
+    with monkeypatch.context() as patched:
+
+        def refuse(*_: object) -> None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        patched.setattr(Running, "redefine", refuse)
+        with pytest.raises(OSError, match=os.strerror(errno.ENOSPC)):
+            driver.domain_block_job_abort(chain.ref, "vda", BlockJobAbortFlag.PIVOT)
+    with held(tmp_path) as machine:
+        os.kill(machine.status.pid, signal.SIGKILL)
+        assert process.ended(machine.status.pid, machine.status.started, 20)
+    assert driver.domain_get_state(chain.ref).state is DomainState.SHUTOFF
+    assert chain.defined() == ("copy.qcow2" if kind == "copy" else "base.qcow2")
 
 
 @pytest.mark.parametrize("fmt", ["qcow2", "raw"])

@@ -18,19 +18,23 @@ ended, unknown     nodes and files that nobody needs go, and then the record
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import time
+from collections.abc import Callable
 from typing import Any, Final
 
 from hostel.drivers.events import BlockJobStatus, BlockJobType
 from hostel.drivers.qemu.block.chain import Place, drop_below, go_over, images, mirror_image, replace_source, retell
 from hostel.drivers.qemu.command.disk import format_node
 from hostel.drivers.qemu.lockmanager import holding
+from hostel.drivers.qemu.machines import Machines
 from hostel.drivers.qemu.plug.graph import images_inside, sweep_nodes, sync
 from hostel.drivers.qemu.running import Running
-from hostel.drivers.qemu.status import BlockJob
+from hostel.drivers.qemu.status import BlockJob, Status
 from hostel.errors import VirtError
 from hostel.model.domain.devices.disk import Disk
+from hostel.model.domain.domain import Domain
 
 TYPES: Final = {
     "pull": BlockJobType.PULL,
@@ -203,23 +207,47 @@ def _change_chain(job: BlockJob, disk: Disk) -> None:
 def _follow(machine: Running, job: BlockJob, *, is_known: bool) -> None:
     """Do what is left once the end is recorded."""
     disk = disk_of(machine, job)
-    if disk is not None and job.ended == "completed" and job.kind in ("copy", "active-commit"):
-        top = next(images(disk), None)
-        if top is not None:
-            old = Place(job.old, job.pool, job.volume)
-            machine.redefine(lambda definition: replace_source(definition, job.disk, old, top, machine.resolved))
-    if disk is not None and job.ended == "completed" and job.kind in ("pull", "commit"):
-        machine.redefine(lambda definition: retell(definition, disk))
+    if disk is not None:
+        machine.redefine(lambda definition: _redefine(definition, job, disk, machine.resolved))
     if is_known:
         machine.attempt("job-dismiss", id=job.name)
     if job.kind == "backup":
         _after_backup(machine, job, disk)
     sweep_nodes(machine)
-    if (job.ended == "completed") != (job.kind == "backup"):
-        _remove(job.stale)
+    _remove_stale(job)
     machine.save(jobs=tuple(item for item in machine.status.jobs if item.name != job.name))
     holding.settle(machine)
     _tell(machine, job, _STATUSES[job.ended])
+
+
+def _redefine(definition: Domain, job: BlockJob, disk: Disk, resolved: Callable[[Disk], Disk]) -> bool:
+    """Have the definition start from what a job has brought the disk to; False where that changes nothing."""
+    top = next(images(disk), None)
+    if job.ended != "completed" or top is None:
+        return False
+    if job.kind in ("copy", "active-commit"):
+        return replace_source(definition, job.disk, Place(job.old, job.pool, job.volume), top, resolved)
+    return job.kind in ("pull", "commit") and retell(definition, disk)
+
+
+def _remove_stale(job: BlockJob) -> None:
+    """Remove what was merged away, and what is no whole backup."""
+    if (job.ended == "completed") != (job.kind == "backup"):
+        _remove(job.stale)
+
+
+def settle_gone(machines: Machines, status: Status) -> None:
+    """Do what is left of the jobs of a machine that is no more: it may have ended before anybody came to that.
+
+    What it was on last is what the definition starts from, as far as that was recorded; backups are given up.
+    """
+    for job in status.jobs:
+        disk = next((item for item in status.domain.devices.disks if item.target.dev == job.disk), None)
+        if disk is not None:
+            change = functools.partial(_redefine, job=job, disk=disk, resolved=lambda item: item)
+            machines.redefine(status.domain.name, change)
+        if job.ended or job.kind == "backup":
+            _remove_stale(job)
 
 
 def _after_backup(machine: Running, job: BlockJob, disk: Disk | None) -> None:

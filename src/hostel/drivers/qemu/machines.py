@@ -24,6 +24,7 @@ from hostel.drivers.qemu.status import Ending, Migration, Status, write_ending
 from hostel.drivers.store import Directories, Store
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
 from hostel.model.domain.domain import Domain
+from hostel.model.domain.volumes import name_volumes
 
 _LOCK_SECONDS: Final = 60.0
 GLANCE: Final = 1.0  # seconds that who only looks waits for who works, and for QEMU
@@ -287,9 +288,22 @@ class Machines:
         said = f"; its last words: {lines[0]}" if lines and "-msg timestamp=on" not in lines[0] else ""
         return Ending(ShutoffReason.CRASHED, process.describe(code) + said)
 
+    def redefine(self, name: str, change: Callable[[Domain], bool]) -> None:
+        """Change a definition, where there is one and ``change`` says that it did."""
+        with self.definitions.locked():
+            definition = self.definition(name)
+            if definition is not None and change(definition):
+                name_volumes(definition)
+                self.definitions.write(name, definition.format())
+
     def forget(self, name: str, run: Path, ending: Ending) -> None:
         """Drop the state of a machine that is no more. The caller holds the domain's lock."""
         text = self.statuses.read(name)
+        if "<blockjob" in (text or ""):
+            from hostel.drivers.qemu.blockjob import settle_gone
+
+            with contextlib.suppress(ValueError):
+                settle_gone(self, Status.parse(text or ""))
         write_ending(self.endings, name, ending)
         shutil.rmtree(run, ignore_errors=True)
         if self.ledger(name).exists():

@@ -246,11 +246,7 @@ class Running:
 
     def redefine(self, change: Callable[[Domain], bool]) -> None:
         """Change the definition, where there is one and ``change`` says that it did."""
-        with self._machines.definitions.locked():
-            definition = self._machines.definition(self.name)
-            if definition is not None and change(definition):
-                name_volumes(definition)
-                self._machines.definitions.write(self.name, definition.format())
+        self._machines.redefine(self.name, change)
 
     def resolved(self, disk: Disk) -> Disk:
         """A copy of a definition's disk with a file in place of a volume; as it is where that cannot be told."""
