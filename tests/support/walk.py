@@ -1,8 +1,8 @@
 """Random walks through what is done to a machine: snapshots, block jobs, saving, backups; virsh asks the daemon for it.
 
 A model knows what each disk has to hold, and each snapshot to give back. The guest has no system: what it would write,
-QEMU's own ``qemu-io`` writes through its disks. The daemon may be killed in the middle of a step; then the machine is
-as it was before, or as it is after.
+QEMU's own ``qemu-io`` writes through its disks. The daemon or QEMU may be killed in the middle of a step; then the
+machine is as it was before, or as it is after. What was flushed is there whoever was killed.
 """
 
 from __future__ import annotations
@@ -38,6 +38,10 @@ _BACKUP: Final = (
     "<domainbackup>{since}<disks><disk name='vda' type='file'><target file='{path}'/><driver type='qcow2'/></disk>"
     "<disk name='vdb' backup='no'/></disks></domainbackup>"
 )
+_CHECKPOINT: Final = (
+    "<domaincheckpoint><name>{name}</name><disks><disk name='vda' checkpoint='bitmap'/><disk name='vdb' "
+    "checkpoint='no'/></disks></domaincheckpoint>"
+)
 _JOB: Final = re.compile(r" type=(.*)\n bandwidth=\d+\n cur=(\d+)\n end=(\d+)")
 _ON: Final = ("running", "paused")
 
@@ -49,13 +53,15 @@ class Walk:
         home: an empty directory.
         seed: which walk.
         deadly: how likely the daemon is killed in a step.
+        lethal: how likely QEMU is.
     """
 
-    def __init__(self, home: Path, seed: int, deadly: float) -> None:
+    def __init__(self, home: Path, seed: int, deadly: float, lethal: float = 0.0) -> None:
         self.random = random.Random(seed)
         self.images = home / "images"
         self.steps: list[str] = []
-        self._deadly = deadly
+        self._deadly, self._lethal = deadly, lethal
+        self._leaks = False  # what QEMU leaves where it is killed
         self._daemon_home = home / "daemon"
         self._stack = contextlib.ExitStack()
         self._number = 0
@@ -68,6 +74,7 @@ class Walk:
         self.now = {dev: [0] * BLOCKS for dev in formats}
         self.kept: dict[str, dict[str, list[int]]] = {}
         self._marked: dict[str, list[int]] = {}  # what vda was at each checkpoint
+        self._backups: dict[str, Path] = {}  # what vda was at some of them is in these
         for dev, fmt in formats.items():
             image.qemu_img("create", "-q", "-f", fmt, self.images / dev, SIZE)
         disks = "".join(_DISK.format(fmt=fmt, path=self.images / dev, dev=dev) for dev, fmt in formats.items())
@@ -118,7 +125,7 @@ class Walk:
         elif words[0] == "checkpoint-create-as":
             self._marked[words[2]] = list(self.now["vda"])
         elif words[0] == "backup-begin":
-            self._end_backup(words, code, was_killed=was_killed)
+            self._end_backup(Path(words[2]), *words[3:], is_sure=code == 0 and not was_killed)
         assert names == set(self.kept), f"{names} are there, and not {set(self.kept)}"
         self._check(*also)
 
@@ -161,25 +168,22 @@ class Walk:
             (f"blockcopy w {dev} {copy} --transient-job {pick(['', '--shallow'])} {pick(['--pivot', '--finish', ''])}",
              2.0),
             (f"checkpoint-create-as w {new} {'--diskspec vda' if self.raw else ''}", 1.5),
-            (f"backup-begin w {backup}", 1.0),
+            (f"backup-begin w {backup} - {pick(['-', new])}", 1.5),
         ]  # fmt: skip
-        for checkpoint in self._must("checkpoint-list w --name").split():
-            found += [(f"checkpoint-delete w {checkpoint}", 1.0), (f"backup-begin w {backup} {checkpoint}", 0.7)]
+        for old in self._must("checkpoint-list w --name").split():
+            found += [(f"checkpoint-delete w {old}", 0.7), (f"backup-begin w {backup} {old} {pick(['-', new])}", 1.5)]
         for busy in self._jobs():
             found += [(f"blockjob w {busy} --pivot", 4.0), (f"blockjob w {busy} --abort", 3.0)]
         return found
 
     def _do(self, line: str) -> tuple[int, bool]:
-        """Have it done; the exit code, and whether the daemon was killed meanwhile."""
+        """Have it done; the exit code, and whether somebody was killed meanwhile."""
         words = line.split()
         if words[0] == "backup-begin":
-            since = f"<incremental>{words[3]}</incremental>" if len(words) > 3 else ""
-            (document := self.images.with_name("backup.xml")).write_text(_BACKUP.format(since=since, path=words[2]))
-            self._left.add(Path(words[2]).name)
-            words = ["backup-begin", "w", str(document)]
+            words = self._backup(*words[2:])
         if words[0] == "blockcopy":
             self._left |= {Path(words[3]).name, *(path.name for path in self._tops().values())}
-        if words[0] == "blockcommit" and "--delete" not in words:
+        if words[0] == "blockpull" or (words[0] == "blockcommit" and "--delete" not in words):
             self._left |= self._chain(self._tops()[words[2]])
         if words[0] == "snapshot-create-as":
             self._holds_disks = self._holds_disks and "--disk-only" in words
@@ -190,18 +194,34 @@ class Walk:
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
             env={**os.environ, "LC_ALL": "C"},
         )  # fmt: skip
-        is_deadly = self.random.random() < self._deadly
+        is_deadly, is_lethal = self.random.random() < self._deadly, self.random.random() < self._lethal
         if is_deadly:
             time.sleep(0.03 + self.random.random() ** 2 * 0.8)
             self._daemon.process.kill()
             self._daemon.process.wait()
+        if is_lethal:
+            time.sleep(0.03 + self.random.random() ** 2 * 0.8)
+            self._end_machine()
+            self._leaks = self._holds_disks = True
         said, _ = asked.communicate(timeout=SECONDS)
         if asked.returncode and not is_deadly:
             self._note(f"  {said.strip()}")
         if is_deadly:
             self._stack.close()
             self._start()
-        return asked.returncode, is_deadly
+        return asked.returncode, is_deadly or is_lethal
+
+    def _backup(self, path: str, since: str, checkpoint: str) -> list[str]:
+        """What begins a backup of vda, since a checkpoint or whole, and with it a new checkpoint, or none."""
+        documents = [self.images.with_name("backup.xml")]
+        text = f"<incremental>{since}</incremental>" if since != "-" else ""
+        documents[0].write_text(_BACKUP.format(since=text, path=path))
+        if checkpoint != "-":
+            documents.append(self.images.with_name("checkpoint.xml"))
+            documents[1].write_text(_CHECKPOINT.format(name=checkpoint))
+            self._marked[checkpoint] = list(self.now["vda"])
+        self._left.add(Path(path).name)
+        return ["backup-begin", "w", *map(str, documents)]
 
     def _write(self) -> None:
         """Let a disk hold something else, through its guest where it runs."""
@@ -220,18 +240,27 @@ class Walk:
         self._note(f"write {byte} to {dev} at {index}")
         self.now[dev][index] = byte
 
-    def _end_backup(self, words: list[str], code: int, *, was_killed: bool) -> None:
-        """See that a backup holds the disk; one since a checkpoint at least what is not as it was then."""
+    def _end_backup(self, path: Path, since: str, checkpoint: str, *, is_sure: bool) -> None:
+        """See that a backup holds the disk, or one since a checkpoint what is not as it was then.
+
+        The backup of that checkpoint, with this one on it, gives back the disk.
+        """
         deadline = time.monotonic() + SECONDS
         while "Backup" in self._ask("domjobinfo w")[0]:
             assert time.monotonic() < deadline, "the backup does not end"
             time.sleep(0.05)
-        if code or was_killed:
+        if not is_sure:
             return
-        held, now = self._content(Path(words[2])), self.now["vda"]
-        before = self._marked[words[3]] if len(words) > 3 else [-1] * BLOCKS
+        held, now = self._content(path), self.now["vda"]
+        before = self._marked.get(since, [-1] * BLOCKS)
         right = [mine == it or (mine == 0 and it == old) for mine, it, old in zip(held, now, before, strict=True)]
         assert all(right), f"the backup holds {held} of {now}, {before} before"
+        if since in self._backups and held != now:
+            image.real_qemu_img("rebase", "-u", "-f", "qcow2", "-b", self._backups[since], "-F", "qcow2", path)
+            held = self._content(path)
+            assert held == now, f"restored from the backup of {since} and this one vda is {held}, not {now}"
+        if held == now:
+            self._backups[checkpoint] = path
 
     # -- how it is ----------------------------------------------------------------------------------------------------
 
@@ -295,6 +324,8 @@ class Walk:
             assert not self.processes(), "QEMU is left"
             for path in tops.values():
                 if self._format(path) == "qcow2":
+                    if self._leaks:
+                        image.qemu_img("check", "-q", "-r", "leaks", "-f", "qcow2", path)
                     image.assert_clean(path, "qcow2")
         documents = [self._must("dumpxml w"), *(self._must(f"snapshot-dumpxml w {name}") for name in self.kept)]
         named = {Path(path) for text in documents for path in re.findall(r"file='([^']*)'", text)}
@@ -311,7 +342,7 @@ class Walk:
 
     def processes(self) -> list[int]:
         """The QEMUs of this walk that run."""
-        words = ["pgrep", "-f", f"qemu-system.*{self._daemon_home}"]
+        words = ["pgrep", "-f", f"^[^ ]*qemu-system.*{self._daemon_home}"]
         said = subprocess.run(words, capture_output=True, text=True, check=False).stdout
         return [int(pid) for pid in said.split()]
 
@@ -320,8 +351,11 @@ class Walk:
         with contextlib.suppress(AssertionError, subprocess.SubprocessError):
             self._ask("destroy w")
         deadline = time.monotonic() + 5
-        while (left := self.processes()) and time.monotonic() < deadline:
+        while self.processes() and time.monotonic() < deadline:
             time.sleep(0.05)
-        for pid in left:
+        self._end_machine()
+
+    def _end_machine(self) -> None:
+        for pid in self.processes():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
