@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import subprocess
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -34,11 +35,23 @@ def differences(text: str, homes: tuple[Path, Path], passing: re.Pattern[str]) -
     return differing
 
 
+def _virsh(uri: str, *words: str) -> str:
+    done = subprocess.run(
+        ["virsh", "-q", "-c", uri, *words], capture_output=True, text=True, timeout=60, check=True,
+        stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+    return done.stdout
+
+
 def _answers(uri: str, home: Path, lines: Sequence[str], passing: re.Pattern[str]) -> list[tuple[str, str]]:
     """What virsh prints and complains of."""
 
     def neutral(text: str) -> str:
         return passing.sub(r"\1", text.replace(str(home), "HOME")).strip()
 
-    said = real_lines(uri, [line.replace("HOME", str(home)) for line in lines])
+    try:
+        said = real_lines(uri, [line.replace("HOME", str(home)) for line in lines])
+    finally:
+        for name in _virsh(uri, "list", "--name").split():  # which would outlive its daemon
+            _virsh(uri, "destroy", name)
     return [(neutral(words), neutral(complaint)) for words, complaint in said]
