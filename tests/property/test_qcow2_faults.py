@@ -1,13 +1,22 @@
-"""A fault at each single call to the file, in each operation: reported, nothing lost, no leak, and life goes on."""
+"""A fault at each single call to the file, in each operation: reported, nothing lost, no leak, and life goes on.
+
+An interruption at any line of our own code is as a kill: the image lies as it did then, also once it is closed.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
+import sys
 from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
 
 import pytest
 
+import hostel
 from hostel.block.driver import Preallocation
 from hostel.block.formats.qcow2.driver import Qcow2Driver
 from hostel.block.formats.qcow2.layout import Incompatible
@@ -24,6 +33,7 @@ from support.tally import tried
 
 __all__ = ["tried"]
 
+FORMATS = str(Path(hostel.__file__).parent / "block/formats")
 SOAK = int(os.environ.get("HOSTEL_SOAK", "1"))
 IMAGES: dict[str, dict[str, Value]] = {
     "small clusters": {"cluster_size": 512, "refcount_bits": 64},
@@ -190,6 +200,73 @@ def try_again(workload: Workload, name: str, versions: list[Version], seed: str)
 def broken(workload: Workload) -> bool:
     """Whether the image refuses to be written."""
     return workload.image._image.broken is not None
+
+
+class Interruption:
+    """Ctrl-C before the ``at``-th line that is run of a format."""
+
+    def __init__(self, at: int) -> None:
+        self.at, self.lines, self.where = at, 0, ""
+
+    def __call__(self, frame: FrameType, event: str, argument: object) -> Callable[..., object] | None:
+        if not frame.f_code.co_filename.startswith(FORMATS):
+            return None
+        if event == "line":
+            self.lines += 1
+            if self.lines == self.at:
+                self.where = f"{frame.f_code.co_filename}:{frame.f_lineno}"
+                raise KeyboardInterrupt
+        return self
+
+    def meets(self, workload: Workload, name: str) -> bool:
+        """Perform an operation; whether it was interrupted."""
+        before = sys.gettrace()
+        sys.settrace(self)
+        try:
+            with workload.node.lock():
+                perform(workload, name)
+        except KeyboardInterrupt:
+            return True
+        finally:
+            sys.settrace(before)
+        return False
+
+
+@pytest.mark.parametrize("seed", range(SOAK))
+@pytest.mark.parametrize(("image", "name"), COMBINATIONS)
+def test_an_interruption_is_as_a_kill(image: str, name: str, seed: int, tried: Counter[str]) -> None:
+    workload = base(IMAGES[image], seed, resizable=name in ("grow", "shrink"), bitmaps=name.endswith("bitmap"))
+    if name == "rebase" and workload.backing is None:
+        workload.backing = workload.original_backing = b""
+    data = bytes(workload.driver.data)
+
+    def fork() -> Workload:
+        return workload.fork(FaultyDriver(data), random.Random(f"{name} {seed}"))
+
+    for _ in range(2):  # what is done once in a process is done
+        sound, counter = fork(), Interruption(0)
+        before = Version(0, 0, bytes(sound.content), dict(sound.snapshots), dict(sound.bitmaps))
+        assert not counter.meets(sound, name)
+        after = Version(0, 0, bytes(sound.content), dict(sound.snapshots), dict(sound.bitmaps))
+        sound.node.close()
+    chance = random.Random(f"{image} {name} {seed}")
+    for at in sorted(chance.sample(range(1, counter.lines), 4)):
+        tried["interruptions"] += 1
+        broken_off, interruption = fork(), Interruption(at)
+        node = broken_off.node  # an operation may open it anew
+        assert interruption.meets(broken_off, name)
+        try:
+            judge(broken_off, broken_off.driver.data, [before, after])
+            lies = bytes(broken_off.driver.data)
+            with pytest.raises(BlockError, match="interrupted in the middle of a request; open it again"):
+                node.read(0, 512)
+            with contextlib.suppress(BlockError):
+                broken_off.node.close()
+            assert broken_off.driver.data == lies or broken_off.node is not node
+            judge(broken_off, broken_off.driver.data, [before, after])
+        except BaseException as error:
+            error.add_note(f"line {at} of {counter.lines}: {interruption.where}")
+            raise
 
 
 @pytest.mark.parametrize("mode", Preallocation)

@@ -124,6 +124,28 @@ class Gate:
             self._changed.notify_all()
 
 
+class Wall:
+    """In the place of a lock, where nobody is let in any more.
+
+    Attributes:
+        behind: the lock that was there; whoever closes the node takes it.
+    """
+
+    __slots__ = ("_reason", "behind")
+
+    def __init__(self, reason: str, behind: threading.RLock | Gate) -> None:
+        self._reason = reason
+        self.behind = behind
+
+    def __enter__(self) -> None:
+        raise BlockError(self._reason, errno=errno.EIO)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        pass
+
+
 class Bypass:
     """Requests that go past the nodes, straight to a file's descriptor, because they know that nothing is in between.
 

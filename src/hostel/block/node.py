@@ -25,7 +25,7 @@ from hostel.block.driver import (
     Threading,
 )
 from hostel.block.extent import Extent, Status, merge
-from hostel.block.gate import Gate
+from hostel.block.gate import Gate, Wall
 from hostel.errors import BlockError, NoSpace, OutOfRange, ReadOnly, UnsupportedFeature
 from hostel.units import INT64_MAX, MiB
 
@@ -33,8 +33,10 @@ _ZEROES: Final = memoryview(bytes(MiB))
 _numbers = itertools.count(100)
 _resizable: dict[type[BlockDriver], bool] = {}
 
-# A lock for a driver that takes one thread at a time, a gate for one that takes any number.
-Lock = Union["threading.RLock", Gate]
+_INTERRUPTIONS: Final = (KeyboardInterrupt, SystemExit)
+
+# A lock for a driver that takes one thread at a time, a gate for one that takes any number; a wall once it broke off.
+Lock = Union["threading.RLock", Gate, Wall]
 
 
 class BlockNode:
@@ -43,6 +45,9 @@ class BlockNode:
     Every offset and length is in bytes. A range outside the node raises :class:`OutOfRange`; a write to a read-only
     node raises :class:`ReadOnly`. Nodes may be used from several threads. Close a node, or use it as a context
     manager: a format's metadata may be held back until then, and a failure to write it is raised by ``close``.
+
+    An interruption, such as Ctrl-C, may leave a driver in the middle of a change. The image lies then as after a kill,
+    which is safe, and stays so: nothing more is read or written through the node, and nothing is written by closing it.
 
     Attributes:
         name: QEMU's node name.
@@ -81,6 +86,7 @@ class BlockNode:
         self._on_event = driver.on_event
         # Whoever waited for it looks whether it is the node's lock still: with another driver comes another lock.
         self._lock = _lock_for(driver)
+        self._refusal = ""  # why nothing is written, where it is another reason than the user's wish
         self._drained = 0
         self._users = 1
 
@@ -239,7 +245,11 @@ class BlockNode:
         else:
             with gate:
                 if gate is self._lock:
-                    self.driver.pread(offset, buf)
+                    try:
+                        self.driver.pread(offset, buf)
+                    except _INTERRUPTIONS:
+                        self._break_off()
+                        raise
                     return
         with _Entry(self):  # the driver was exchanged meanwhile, or is about to be
             self.driver.pread(offset, buf)
@@ -279,7 +289,11 @@ class BlockNode:
         else:
             with gate:
                 if gate is self._lock:
-                    self.driver.pwrite(offset, view)
+                    try:
+                        self.driver.pwrite(offset, view)
+                    except _INTERRUPTIONS:
+                        self._break_off()
+                        raise
                     return
         with _Entry(self):  # the driver was exchanged meanwhile, or is about to be
             self.driver.pwrite(offset, view)
@@ -327,6 +341,8 @@ class BlockNode:
 
         A lazy iterator: the node must not be written to while it is consumed.
         """
+        if isinstance(self._lock, Wall):
+            self._lock.__enter__()
         if length is None:
             length = self.length - offset
         if self._ends and not self._reaches(offset, length):
@@ -350,8 +366,7 @@ class BlockNode:
         Raises:
             UnsupportedFeature: the format cannot.
         """
-        if self.read_only:
-            raise ReadOnly(f"'{self.filename}' is open for reading only")
+        self._check_writable()
         if not _is_resizable(self.driver):
             raise UnsupportedFeature("Image format driver does not support resize")
         self.require_unblocked()
@@ -399,8 +414,23 @@ class BlockNode:
         with contextlib.ExitStack() as stack:
             for child in self.driver.children.values():
                 stack.callback(child.close)
-            with _Entry(self):
+            with self._lock.behind if isinstance(self._lock, Wall) else _Entry(self):
                 self.driver.close()
+
+    def _break_off(self) -> None:
+        """Let nobody in any more, and the driver write nothing by closing: what it holds may be half changed."""
+        if isinstance(self._lock, Wall):
+            return
+        reason = f"'{self.filename}' was interrupted in the middle of a request; open it again"
+        if not isinstance(self.driver, FilterDriver):
+            for name, child in self.driver.children.items():
+                if name != "backing":
+                    child.read_only, child._refusal = True, reason
+        self._lock = Wall(reason, self._lock)
+
+    def _check_writable(self) -> None:
+        if self.read_only:
+            raise ReadOnly(self._refusal or f"'{self.filename}' is open for reading only")
 
     def _written(self) -> None:
         if self.cache.writethrough:
@@ -414,7 +444,7 @@ class BlockNode:
 
     def _check_write(self, offset: int, length: int) -> None:
         if self.read_only:
-            raise ReadOnly(f"'{self.filename}' is open for reading only")
+            self._check_writable()
         if self._grows:
             if offset < 0 or length < 0 or offset > INT64_MAX - length:
                 raise _outside(offset)
@@ -449,6 +479,10 @@ class _Entry:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if kind is not None and issubclass(kind, _INTERRUPTIONS):  # noqa: SIM102
+            # Without children a driver that takes any number of threads has nothing that could be half changed.
+            if not isinstance(self._lock, Gate) or self._node.driver.children:
+                self._node._break_off()
         self._lock.__exit__(kind, error, trace)
 
 
@@ -469,10 +503,14 @@ def _lock_for(driver: BlockDriver) -> Lock:
 
 
 def _hold(lock: Lock, seconds: float) -> bool:
+    if isinstance(lock, Wall):
+        lock = lock.behind
     return lock.close(seconds) if isinstance(lock, Gate) else lock.acquire(timeout=seconds)
 
 
 def _release(lock: Lock) -> None:
+    if isinstance(lock, Wall):
+        lock = lock.behind
     if isinstance(lock, Gate):
         lock.open()
     else:
