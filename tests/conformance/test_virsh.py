@@ -409,6 +409,31 @@ def test_read_only_connections_refuse_what_virshs_refuse(capsys: pytest.CaptureF
     assert (code, seen.out, seen.err) == (done.returncode, done.stdout, done.stderr)
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["blockcommit", "test", "vda", "--bandwidth", "x"],
+        ["blockpull", "test", "vda", "--bandwidth", "1x", "--bytes"],
+        ["blockjob", "test", "vda", "--bandwidth", "99999999999999999999"],
+        ["blockcopy", "test", "vda", "--dest", "/x", "--bandwidth", "-1x"],
+        ["domiftune", "test", "nosuch", "--config"],
+        ["echo", "--err"],
+        ["echo", "--shell", "--err", ""],
+        ["managedsave-remove", "1"],
+        ["maxvcpus"],
+        ["secret-set-value", "x"],
+    ],
+    ids=" ".join,
+)
+def test_numbers_and_names_are_read_and_said_as_virsh_does(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = main(["-c", URI, *words])
+    seen = capsys.readouterr()
+    done = subprocess.run(["virsh", "-c", URI, *words], capture_output=True, text=True, timeout=20, check=False)
+    assert (code, seen.out, seen.err) == (done.returncode, done.stdout, done.stderr)
+
+
 def test_timing_is_said_as_virsh_says_it(capsys: pytest.CaptureFixture[str]) -> None:
     main(["-t", "-c", URI, "list"])
     done = subprocess.run(["virsh", "-t", "-c", URI, "list"], capture_output=True, text=True, timeout=20, check=True)

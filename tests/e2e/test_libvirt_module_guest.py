@@ -28,6 +28,23 @@ def run_until(reached: Callable[[], bool]) -> None:
         libvirt.virEventRunDefaultImpl()
 
 
+def test_files_are_named_as_the_program_sees_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOSTEL_HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    disk = tmp_path / "disk.img"
+    disk.write_bytes(bytes(1 << 20))
+    with libvirt.open("qemu:///session") as connection:
+        domain = connection.createXML(_XML.format(disk=disk), libvirt.VIR_DOMAIN_START_PAUSED)
+        assert len(domain.getCPUStats(False)) > 0
+        assert domain.save("saved") == 0
+        assert (tmp_path / "saved").stat().st_size > 0
+        assert "<name>g</name>" in connection.saveImageGetXMLDesc("saved")
+        assert connection.restore("saved") == 0
+        connection.lookupByName("g").destroy()
+        with pytest.raises(libvirt.libvirtError, match=f"'{tmp_path}/nosuch'"):
+            connection.saveImageGetXMLDesc("nosuch")
+
+
 def test_monitor_events_and_serial_port_reach_a_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOSTEL_HOME", str(tmp_path))
     disk = tmp_path / "disk.img"

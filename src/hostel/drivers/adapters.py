@@ -447,7 +447,7 @@ def uuid_bytes(text: str) -> bytes:
     except ValueError:
         raw = b""
     if len(raw) != 16:
-        raise fault(ErrorCode.INVALID_ARG, f"uuidstr in {text} must be a valid UUID")
+        raise VirtError(ErrorCode.INVALID_ARG, f"'{text}' is no valid UUID")
     return raw
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
@@ -59,6 +60,19 @@ _CALLED: Final = {
     "domain_get_block_job_info": "disk",
     "domain_interface_stats": "device",
 }
+# Paths that the C library makes absolute: who answers works in another directory.
+FILES: Final = frozenset(
+    {
+        ("domain_core_dump", "to"),
+        ("domain_core_dump_with_format", "to"),
+        ("domain_restore", "from"),
+        ("domain_restore_flags", "from"),
+        ("domain_save", "to"),
+        ("domain_save_flags", "to"),
+        ("domain_save_image_define_xml", "file"),
+        ("domain_save_image_get_xml_desc", "file"),
+    }
+)
 _NEVER_NONE: Final = ("domain_authorized_ssh_keys_get", "domain_authorized_ssh_keys_set", "domain_fd_associate")
 _SIGNED: Final = dict.fromkeys(("i8", "i16", "i32"), 0x7FFF_FFFF) | {"i64": 0x7FFF_FFFF_FFFF_FFFF}
 _UNSIGNED: Final = {"u8": 0xFF, "u16": 0xFFFF, "u32": 0xFFFF_FFFF, "u64": 0xFFFF_FFFF_FFFF_FFFF}
@@ -67,6 +81,11 @@ _UNSIGNED: Final = {"u8": 0xFF, "u16": 0xFFFF, "u32": 0xFFFF_FFFF, "u64": 0xFFFF
 def texts(values: Sequence[str] | None) -> list[str]:
     """A list of texts; None is an empty one."""
     return [] if values is None else list(values)
+
+
+def absolute(path: Any) -> Any:
+    """A path from the root, as the program means it; what is no text is refused later."""
+    return os.path.join(os.getcwd(), path) if isinstance(path, str) else path
 
 
 def octets(value: bytes | str | None) -> bytes:

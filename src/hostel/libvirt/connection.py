@@ -239,9 +239,10 @@ class virConnect(Handle):
         """Call back no more."""
         self._callbacks.drop("secret", callbackID)
 
-    def registerCloseCallback(self, cb: Callable[..., Any], opaque: Any) -> None:
+    def registerCloseCallback(self, cb: Callable[..., Any], opaque: Any) -> int:
         """Call ``cb(conn, reason, opaque)`` when the connection ends by itself."""
         self._callbacks.on_close(cb, opaque)
+        return 0
 
     def unregisterCloseCallback(self) -> None:
         """Call no more."""

@@ -122,6 +122,12 @@ class virDomain(Handle):
         raw, _ = call(self, "domain_get_emulator_pin_info", self._wire, -(-width // 8), flags)
         return shape.bits(raw, width)
 
+    def schedulerParameters(self) -> dict[str, Any]:
+        """The parameters of its scheduler, which is asked for first, as libvirt-python does."""
+        _, count = call(self, "domain_get_scheduler_type", self._wire)
+        (params,) = call(self, "domain_get_scheduler_parameters", self._wire, count)
+        return shape.typed(params)
+
     def getCPUStats(self, total: bool, flags: int = 0) -> list[dict[str, Any]]:
         """Times that CPUs have worked for the domain, in nanoseconds: of all together, or one by one."""
         if total:
@@ -133,7 +139,7 @@ class virDomain(Handle):
         for first in range(0, cpus, _CPUS):
             count = min(_CPUS, cpus - first)
             params, _ = call(self, "domain_get_cpu_stats", self._wire, width, first, count, flags | TEXT_OKAY)
-            found += [shape.typed(params[at : at + width]) for at in range(0, width * count, width)]
+            found += [shape.typed(params[width * cpu : width * (cpu + 1)]) for cpu in range(count)]
         return found
 
     def createWithFiles(self, files: Sequence[int], flags: int = 0) -> int:
@@ -308,7 +314,6 @@ resume() domain_resume
 save(to) domain_save
 saveFlags(to, dxml=None, flags=0) domain_save_flags
 saveParams(params, flags=0) domain_save_params
-schedulerParameters() domain_get_scheduler_parameters
 schedulerParametersFlags(flags=0) domain_get_scheduler_parameters_flags
 schedulerType() domain_get_scheduler_type tuple
 securityLabel() domain_get_security_label label

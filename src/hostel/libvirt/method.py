@@ -20,7 +20,17 @@ from hostel.drivers.adapters import uuid_bytes
 from hostel.drivers.fault import fault
 from hostel.errors import ErrorCode, LocalProtocolError, VirtError
 from hostel.libvirt import shape
-from hostel.libvirt.argument import TEXT_OKAY, bitmap, fitted, octets, parameters, tells_parameters, texts
+from hostel.libvirt.argument import (
+    FILES,
+    TEXT_OKAY,
+    absolute,
+    bitmap,
+    fitted,
+    octets,
+    parameters,
+    tells_parameters,
+    texts,
+)
 from hostel.libvirt.error import failed, virResetLastError
 from hostel.wire.rpc.procedure import Procedure
 from hostel.wire.rpc.programs import REMOTE
@@ -259,7 +269,7 @@ def _compiled(cls: type[Handle], row: Row) -> Callable[..., Any]:
     assert not remaining, f"{row.name}: {remaining} go nowhere"
     namespace: dict[str, Any] = {
         "invoke": invoke, "procedure": row.procedure, "shaped": shape.of(row.procedure, row.shape),
-        "bitmap": bitmap, "octets": octets,
+        "absolute": absolute, "bitmap": bitmap, "octets": octets,
         "parameters": parameters, "texts": texts, "wired": wired, "index": operator.index,
         "names": tuple(called),
     }  # fmt: skip
@@ -297,6 +307,8 @@ def _expression(field: Field, remaining: list[str], row: Row) -> str:
         return f"octets({name})"
     if item == "bytes" and field.name == "cpumap":
         return f"bitmap(self, {name})"
+    if (row.procedure.name, field.name) in FILES:
+        return f"absolute({name})"
     if item == "str" and mark == "<":
         return f"texts({name})"
     if item in _STRUCTURES:

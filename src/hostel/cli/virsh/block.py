@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 from typing import Final
@@ -156,9 +157,13 @@ def _give_up(session: Session, what: str) -> None:
 
 
 def _bandwidth(args: Args) -> int:
-    if not args.has("bytes"):
+    """As it is given in MiB a second, or in bytes with ``--bytes``; in the same unit where it has one of its own."""
+    if not args.has("bandwidth"):
+        return 0
+    if _PLAIN.fullmatch(args.written("bandwidth")) and abs(int(args.written("bandwidth"))) < 1 << 64:
         return args.number("bandwidth") or 0
-    return scaled(args, "bandwidth", 1) or 0
+    found = scaled(args, "bandwidth", 1, called="--bandwidth") or 0
+    return found if args.has("bytes") else found // _MIB
 
 
 def _commit(session: Session, args: Args) -> None:
@@ -324,6 +329,7 @@ _LIMITS: Final = tuple(
     )
 )
 _BANDWIDTH: Final = number("bandwidth", "limit in MiB a second")
+_PLAIN: Final = re.compile(r"\s*[-+]?[0-9]+")
 _TIMEOUT: Final = number("timeout", "give the job up after so many seconds")
 _ASYNC: Final = flag("async", "do not wait for the end of a job that is given up")
 _BYTE_RATE: Final = flag("bytes", "the limit is in bytes a second")

@@ -7,7 +7,10 @@ from typing import Final
 
 from hostel.cli.options import Args, Command, flag, number, value
 from hostel.cli.virsh.session import Session, failing
+from hostel.drivers.base.capabilities import DomainCapabilitiesDriver
 from hostel.drivers.base.host import ALL
+from hostel.errors import ModelError, VirtError
+from hostel.model.domain_capabilities import DomainCapabilities
 from hostel.model.numberset import format_numbers
 
 _MOST_CELLS: Final = 1024
@@ -77,6 +80,19 @@ def _nodecpustats(session: Session, args: Args) -> None:
         session.output.line(f"{name:<15} {spent[key] / total * 100:>5.1f}%")
 
 
+def _max_vcpus(session: Session, args: Args) -> None:
+    """Of the type's usual machine, where its capabilities tell it, and else the hypervisor's general answer."""
+    kind = args.get("type")
+    found: int | None = None
+    if isinstance(session.hypervisor, DomainCapabilitiesDriver):
+        try:
+            text = session.hypervisor.connect_get_domain_capabilities(None, None, None, kind)
+            found = DomainCapabilities.parse(text).max_vcpus
+        except (VirtError, ModelError):
+            found = None  # as virsh has it, which asks the other way then
+    session.output.line(str(session.host.connect_get_max_vcpus(kind) if found is None else found))
+
+
 def _nodememstats(session: Session, args: Args) -> None:
     cell = args.number("cell")
     with failing("Unable to get number of memory stats"):
@@ -118,7 +134,7 @@ COMMANDS = (
         "maxvcpus",
         "how many CPUs a machine may have",
         (value("type", "the domain's type"),),
-        lambda s, a: s.output.line(str(s.host.connect_get_max_vcpus(a.get("type")))),
+        _max_vcpus,
     ),
     Command("nodecpumap", "the host's CPUs", (flag("pretty", "as numbers"),), _nodecpumap),
     Command(

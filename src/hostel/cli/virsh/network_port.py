@@ -13,8 +13,7 @@ from hostel.cli.virsh.session import VALIDATE, CommandError, Session, failing, r
 from hostel.drivers.base.network import AddressType, NetworkPortDriver, NetworkPortRef, NetworkRef
 from hostel.drivers.base.offered import offered
 from hostel.drivers.events import NETWORK_EVENTS, Event, Subject
-from hostel.drivers.fault import fault
-from hostel.errors import ErrorCode
+from hostel.errors import ErrorCode, ErrorDomain, VirtError
 
 _EVENTS: Final = ("Defined", "Undefined", "Started", "Stopped")
 _PORT: Final = data("port", "UUID of the port")
@@ -45,7 +44,8 @@ def _uuid(text: str) -> str:
 
     found = canonical_uuid(text)
     if found is None:
-        raise fault(ErrorCode.INVALID_ARG, "uuidstr in virNetworkPortLookupByUUIDString must be a valid UUID")
+        what = "uuidstr in virNetworkPortLookupByUUIDString must be a valid UUID"
+        raise VirtError(ErrorCode.INVALID_ARG, what, domain=ErrorDomain.NETWORK)
     return found
 
 

@@ -75,12 +75,12 @@ def _managed(session: Session, args: Args) -> None:
 def _managed_remove(session: Session, args: Args) -> None:
     domain = session.domain(args)
     driver = saves(session, "virDomainManagedSaveRemove")
-    with failing(f"Failed to remove managed save image for domain '{domain.name}'"):
+    with failing(f"Failed to remove managed save image for domain '{args['domain']}'"):
         if not driver.domain_has_managed_save_image(domain):
-            session.output.note(f"Domain '{domain.name}' has no manage save image; removal skipped", end="")
+            session.output.note(f"Domain '{args['domain']}' has no manage save image; removal skipped", end="")
             return
         driver.domain_managed_save_remove(domain)
-    session.output.note(f"Removed managedsave image for domain '{domain.name}'", end="")
+    session.output.note(f"Removed managedsave image for domain '{args['domain']}'", end="")
 
 
 def _managed_dumpxml(session: Session, args: Args) -> None:

@@ -14,7 +14,7 @@ _SIGNED: Final = re.compile(r"[ \t\n]*([+-]?[0-9]{1,20})", re.ASCII)
 _MOST: Final = 2**64 - 1
 
 
-def scaled(args: Args, name: str, scale: int) -> int | None:
+def scaled(args: Args, name: str, scale: int, *, called: str = "") -> int | None:
     """The value of an option in bytes; without a unit it is so many times ``scale``. None when it was not given.
 
     Raises:
@@ -36,7 +36,7 @@ def scaled(args: Args, name: str, scale: int) -> int | None:
             cause = f"\ninvalid argument: {error}"
         except OverflowError as error:
             cause = f"\nnumerical overflow: {error}"
-    raise UsageError(f"Scaled numeric value '{text}' for <{name}> option is malformed or out of range{cause}")
+    raise UsageError(f"Scaled numeric value '{text}' for <{called or name}> option is malformed or out of range{cause}")
 
 
 def integer(args: Args, name: str, *, most: int = 2**31 - 1) -> int | None:

@@ -12,7 +12,8 @@ from hostel.cli.options import Args, Command, data, flag, value
 from hostel.cli.virsh import document
 from hostel.cli.virsh.session import VALIDATE, CommandError, Session, failing, read_document, validated
 from hostel.drivers.base.secret import SecretRef
-from hostel.errors import VirtError
+from hostel.drivers.document import canonical_uuid
+from hostel.errors import ErrorCode, ErrorDomain, VirtError
 
 SECRET: Final = data("secret", "secret UUID")
 _LONGEST: Final = 64 << 10  # bytes of a file with a value
@@ -21,6 +22,9 @@ _LONGEST: Final = 64 << 10  # bytes of a file with a value
 def _find(session: Session, args: Args) -> SecretRef:
     word = args["secret"]
     try:
+        if canonical_uuid(word) is None:  # a daemon would not be asked
+            what = "uuidstr in virSecretLookupByUUIDString must be a valid UUID"
+            raise VirtError(ErrorCode.INVALID_ARG, what, domain=ErrorDomain.SECRET)
         return session.secret.secret_lookup_by_uuid(word)
     except VirtError as error:
         raise CommandError(f"failed to get secret '{word}'", error) from error

@@ -56,6 +56,8 @@ def _echo(session: Session, args: Args) -> None:
             words.append("".join(f"{part}\n" for part in split_list(word)))
         else:
             words.append(word)
+    if not words:
+        return
     text = " ".join(words)
     if args.has("err"):
         session.output.error(text)
