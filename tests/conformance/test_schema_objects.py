@@ -138,8 +138,29 @@ def _settle_again(path: str, document: Any) -> None:
     document.append(etree.fromstring(given_documents.guest("FOLDER")))
 
 
+def _settle_backup(path: str, document: Any) -> None:
+    """Of a disk of the machine, to a file that is named; served where a server can be."""
+    server, tag = document.find("server"), "scratch" if document.get("mode") == "pull" else "target"
+    for disk in document.iterfind("disks/disk"):
+        if not path.endswith("disk/@name~"):
+            disk.set("name", "vda")
+        store = disk.find(tag)
+        if store is None and disk.get("backup") != "no":
+            store = etree.Element(tag)
+            disk.insert(0, store)
+        if store is not None and not path.endswith(("@file~", "@dev~")):
+            is_block = disk.get("type") == "block"
+            store.set("dev" if is_block else "file", "/dev/nosuch" if is_block else "FOLDER/store")
+    if server is not None and server.get("transport") == "unix":
+        server.set("socket", "FOLDER/sock")
+    elif server is not None:
+        server.set("name", "127.0.0.1")
+        server.set("port", str(_FREE_PORT))
+
+
 # Sets of processors that go down or name none, of which libvirt makes nothing.
 _SETS = (("/cpu/numa/cell/@cpus~", "Write ranges that go up"),)
+_FREE_PORT = 10719  # which nobody else's tests use
 KINDS = {
     "secret": Kind("secret", "secret", _nothing, daemon="session"),
     "filter": Kind(
@@ -175,6 +196,22 @@ KINDS = {
     ),
     "checkpoint": Kind("domaincheckpoint", "checkpoint", _settle_moment),
     "checkpoint again": Kind("domaincheckpoint", "checkpoint_again", _settle_again),
+    "backup": Kind(
+        "domainbackup",
+        "backup",
+        _settle_backup,
+        (
+            # Files that root may write and a session's user may not, and certificates that nobody has put there.
+            ("/domainbackup/disks/disk/(target|scratch)/@file~", "."),
+            ("/domainbackup/server/@tls=yes", "backup TLS directory not configured"),
+            # Formats that libvirt has names for and nobody makes images of; one whose size QEMU rounds.
+            ("/domainbackup/disks/disk/driver/@type=(vhd|ploop)", "Unknown file format"),
+            ("/domainbackup/disks/disk/driver/@type=vpc", "different sizes"),
+            # libvirt says of labels that they are put on even where the document does not.
+            ("/domainbackup/disks/disk/scratch/seclabel/.*", "<seclabel"),
+        ),
+        daemon="session",
+    ),
     "processor": Kind("cpu", "compared", _settle_processor, _SETS, "session"),
     "processor for the emulator": Kind("cpu", "compared_with_emulator", _settle_processor, _SETS, "session"),
     "processor in common": Kind("cpu", "baseline", _settle_processor, _SETS, "session"),

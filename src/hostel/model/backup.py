@@ -10,7 +10,7 @@ from hostel.errors import ErrorCode, ModelError
 from hostel.model.domain.devices.disk import Disk
 from hostel.model.domain.devices.source import FORMATS, DiskSource, SourceType
 
-_FORMAT: Final = choice(*FORMATS, code=ErrorCode.CONFIG_UNSUPPORTED)
+_FORMAT: Final = choice(*FORMATS)
 
 
 class BackupServer(Element, tag="server"):

@@ -171,7 +171,8 @@ def _commit(session: Session, args: Args) -> None:
     ends = args.has("pivot") or args.has("keep-overlay")
     active = args.has("active") or ends
     bandwidth = _bandwidth(args)
-    waits = args.has("wait") or ends or bool(_timeout(args))
+    seconds = _timeout(args)  # read, and refused, in any case
+    waits = args.has("wait") or ends or bool(seconds)
     _check_waiting(args, waits, "--pivot, or --keep-overlay")
     flags = args.flags(BlockCommitFlag.ACTIVE if active else BlockCommitFlag.NONE, _COMMITTED)
     domain = session.domain(args)
@@ -202,7 +203,8 @@ def _copy(session: Session, args: Args) -> None:
     bandwidth = _bandwidth(args) * (1 if args.has("bytes") else _MIB)
     granularity, buffer = args.number("granularity", most=UINT) or 0, args.number("buf-size") or 0
     ends = args.has("pivot") or args.has("finish")
-    waits = args.has("wait") or ends or bool(_timeout(args))
+    seconds = _timeout(args)  # read, and refused, in any case
+    waits = args.has("wait") or ends or bool(seconds)
     for one, other in (("dest", "xml"), ("format", "xml"), ("blockdev", "xml"), ("pivot", "finish")):
         args.exclude(one, other)
     if not args.has("dest") and not args.has("xml"):

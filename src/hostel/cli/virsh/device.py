@@ -405,9 +405,9 @@ def _detaching_interface() -> Iterator[None]:
 
 def _set_link(session: Session, args: Args) -> None:
     state = args["state"]
+    domain = session.domain(args)
     if state not in ("up", "down"):
         raise CommandError(f"invalid link state '{state}'")
-    domain = session.domain(args)
     affect = Affect.CONFIG if args.has("config") or domain.id == -1 else Affect.LIVE
     flags = DomainXmlFlag.INACTIVE if affect == Affect.CONFIG else DomainXmlFlag.NONE
     tree = _tree(session.hypervisor.domain_get_xml_desc(domain, flags))

@@ -30,9 +30,11 @@ from hostel.errors import ErrorCode, ErrorDomain, VirtError
 from hostel.model.backup import Backup, BackupDisk, BackupServer, align
 from hostel.model.domain.devices.disk import Disk
 from hostel.model.domain.devices.source import DiskSource, SourceType
+from hostel.model.domain.rules.disk_source import unusable_format
 
 _SECONDS: Final = 60.0
 OPERATION: Final = 9  # VIR_DOMAIN_JOB_OPERATION_BACKUP
+_NEVER_MADE: Final = ("bochs", "cloop", "dmg")  # formats that QEMU only reads
 _PORT: Final = "10809"
 _TLS: Final = "objlibvirt_backup_tls0"
 
@@ -53,7 +55,8 @@ def begin(machine: Running, backup: Backup, checkpoint: list[dict[str, Any]], su
     chosen = [(find_disk(machine.domain, item.name), item) for item in backup.disks.disks if item.backup]
     if not chosen:
         raise fault(ErrorCode.CONFIG_UNSUPPORTED, "no disk is to be backed up", ErrorDomain.QEMU)
-    for disk, _ in chosen:
+    for disk, item in chosen:
+        _check_format(item, reuse=reuse)
         check_free(machine, disk)
     jobs = [_record(machine, disk, item, reuse=reuse) for disk, item in chosen]
     began = int(time.time() * 1000)
@@ -72,6 +75,18 @@ def begin(machine: Running, backup: Backup, checkpoint: list[dict[str, Any]], su
         _take_back(machine, jobs)
         raise
     machine.save()
+
+
+def _check_format(item: BackupDisk, *, reuse: bool) -> None:
+    """Refuse a format that QEMU does not write, before anything is made."""
+    kind = item.type or SourceType.FILE
+    reason = unusable_format(item.format_type, kind)
+    if reason is not None:
+        raise fault(ErrorCode.CONFIG_UNSUPPORTED, reason, ErrorDomain.QEMU)
+    if item.format_type in _NEVER_MADE and kind == SourceType.FILE and not reuse:
+        raise fault(
+            ErrorCode.OPERATION_UNSUPPORTED, f"can't create storage format '{item.format_type}'", ErrorDomain.QEMU
+        )
 
 
 def _take_back(machine: Running, jobs: list[BlockJob]) -> None:
@@ -96,7 +111,7 @@ def _align(machine: Running, backup: Backup, suffix: str) -> None:
         check_jobs_supported(find_disk(machine.domain, item.name))
         item.format_type = item.format_type or "qcow2"
         if item.mode != "incremental":
-            item.incremental = item.export_bitmap = None
+            item.incremental = None
         if backup.mode == "pull":
             item.export_name = item.export_name or item.name
             if item.incremental is not None:

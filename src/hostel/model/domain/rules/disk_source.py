@@ -230,18 +230,25 @@ def _check_qemu(layer: _Layer, machine: Machine) -> None:
             raise ModelError(f"{path}/@tlsHostname", reason, code=_UNSUPPORTED)
 
 
+_UNUSABLE: Final = {
+    "cow": "'cow' storage format is not supported",
+    "dir": "'directory' storage format is not directly supported by QEMU, use 'dir' disk type instead",
+    "iso": "storage format 'iso' is not directly supported by QEMU, use 'raw' instead",
+    "fat": "storage format 'fat' is supported only with 'dir' storage type",
+}
+
+
+def unusable_format(name: str | None, kind: SourceType) -> str | None:
+    """Why QEMU opens no image of a format that libvirt has a name for; None where it does."""
+    if name == "fat" and kind in (SourceType.VOLUME, SourceType.DIR):
+        return None
+    return _UNUSABLE.get(name or "")
+
+
 def _check_format(layer: _Layer) -> None:
     path = f"{layer.path}/driver/@type"
-    if layer.format == "cow":
-        raise ModelError(path, "'cow' storage format is not supported", code=_UNSUPPORTED)
-    if layer.format == "dir":
-        reason = "'directory' storage format is not directly supported by QEMU, use 'dir' disk type instead"
-        raise ModelError(path, reason, code=_UNSUPPORTED)
-    if layer.format == "iso":
-        reason = "storage format 'iso' is not directly supported by QEMU, use 'raw' instead"
-        raise ModelError(path, reason, code=_UNSUPPORTED)
-    if layer.format == "fat" and layer.type not in (SourceType.VOLUME, SourceType.DIR):
-        reason = "storage format 'fat' is supported only with 'dir' storage type"
+    reason = unusable_format(layer.format, layer.type)
+    if reason is not None:
         raise ModelError(path, reason, code=_UNSUPPORTED)
     if layer.type == SourceType.DIR:
         if layer.format not in (None, "fat"):
