@@ -135,13 +135,17 @@ def _check(config: Config, directories: Directories) -> int:
 
 
 def _serve(arguments: argparse.Namespace, config: Config) -> int:
+    from hostel.daemon.foreign import unheeded
     from hostel.daemon.server import Daemon
     from hostel.net import systemd
 
     _raise_descriptor_limit()
     inherited = systemd.listeners(systemd.count(os.environ))
-    daemon = Daemon(config, _directories(arguments), _logger(arguments), idle_seconds=arguments.timeout)
+    directories, log = _directories(arguments), _logger(arguments)
+    daemon = Daemon(config, directories, log, idle_seconds=arguments.timeout)
     daemon.listen(inherited)
+    for name, here in unheeded(directories):
+        log("not acted on", setting=name, reason=f"libvirtd.conf is libvirt's alone; here: {here}")
     for number in _ENDING:
         signal.signal(number, lambda number, _: daemon.stop(signal.Signals(number).name))
     daemon.start_machines()
