@@ -22,7 +22,7 @@ _TOP: Final = ("machine", "system", "user")
 _UNIFIED_NAMES: Final = {"blkio": "io"}
 _THREADED: Final = ("cpu", "cpuset")  # what threads of a process can have of their own
 _OF_THREADS: Final = (*_THREADED, "cpuacct")
-_CONTROLLERS: Final = ("cpu", "cpuacct", "cpuset", "memory", "blkio")
+_CONTROLLERS: Final = ("cpu", "cpuacct", "cpuset", "memory", "blkio", "pids", "devices")
 _REMOVAL_SECONDS: Final = 2.0
 _NAME: Final = re.compile(r"[^A-Za-z0-9.-]+")
 _NAME_LENGTH: Final = 64
@@ -36,8 +36,9 @@ class Place(NamedTuple):
 
 
 def mounted(controllers: Collection[str], mounts: Path = Path("/proc/self/mounts")) -> dict[str, Place]:
-    """Where each of these controllers is that the host has."""
+    """Where each of these controllers is that the host has; devices are a matter of every group of version 2."""
     found: dict[str, Place] = {}
+    unified: Path | None = None
     with contextlib.suppress(OSError):
         for line in mounts.read_text(errors="surrogateescape").splitlines():
             _, where, kind, options = line.split()[:4]
@@ -45,13 +46,15 @@ def mounted(controllers: Collection[str], mounts: Path = Path("/proc/self/mounts
             if kind == "cgroup":
                 there = set(options.split(","))
             elif kind == "cgroup2":
-                there = _offered(place)
+                there, unified = _offered(place), unified or place
             else:
                 continue
             for name in _CONTROLLERS:
                 wanted = _UNIFIED_NAMES.get(name, name) if kind == "cgroup2" else name
                 if name in controllers and wanted in there:
                     found.setdefault(name, Place(place, kind == "cgroup2"))
+    if "devices" in controllers and unified is not None:
+        found.setdefault("devices", Place(unified, True))
     return found
 
 
@@ -81,7 +84,7 @@ class Group:
         """Whether a controller reaches it."""
         if controller not in self._places:
             return False
-        if not self.is_unified(controller):
+        if controller == "devices" or not self.is_unified(controller):
             return self.folder(controller).is_dir()
         return _UNIFIED_NAMES.get(controller, controller) in _offered(self.folder(controller))
 
@@ -111,7 +114,7 @@ class Group:
                 if controller == "blkio" and not place.is_unified:
                     continue
                 raise system_fault(error, _failed(controller, place, folder), ErrorDomain.NONE) from error
-            if place.is_unified:
+            if place.is_unified and controller != "devices":
                 with contextlib.suppress(VirtError):
                     name = _UNIFIED_NAMES.get(controller, controller)
                     write(upper / "cgroup.subtree_control", f"+{name}")

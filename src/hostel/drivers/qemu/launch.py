@@ -60,7 +60,7 @@ from hostel.drivers.qemu.private import unlink, write_private
 from hostel.drivers.qemu.settings import Settings
 from hostel.drivers.qemu.settings import read as read_settings
 from hostel.drivers.qemu.status import Ending, Status
-from hostel.drivers.qemu.tuning import groups, threads
+from hostel.drivers.qemu.tuning import access, groups, threads
 from hostel.drivers.qemu.vcpu import plug_in
 from hostel.drivers.qemu.wiring import Wiring
 from hostel.errors import ErrorCode, ErrorDomain, QmpError, VirtError
@@ -228,12 +228,10 @@ class Launcher:
             except BaseException:
                 self._abandon(status, run)
                 raise
-            passed = context.files()
             try:
                 entered = registered(owned_run.command(argv, live, run), manager, machines.directories, status)
-                return self._launch(
-                    argv, entered, status, log, helpers, files=passed, output=output, paused=paused, origin=origin
-                )
+                passed = (context.files(), output)
+                return self._launch(argv, entered, status, log, helpers, passed, paused=paused, origin=origin)
             except BaseException as error:
                 self._undo(name, run, error)
                 raise
@@ -387,7 +385,8 @@ class Launcher:
             state, log = self._machines.tpm_state(live.uuid or ""), self._machines.logs / f"{live.name}-swtpm.log"
             owner = owned_run.tpm_owner(self._machines, state, log)
             found.append(tpm.EmulatedTpm(module, live, state, run, log, self._secrets, owner).prepare(given))
-        found += [*reservations.helpers(live, run, self.settings().pr_helper), *virtiofs.helpers(live, run)]
+        settings = self.settings()
+        found += [*reservations.helpers(live, run, settings.pr_helper), *virtiofs.helpers(live, run, settings)]
         as_qemu = [*gpu.helpers(live, run), *passt.helpers(live, run)]
         return [owned_run.for_qemu(it, run) for it in found] + [owned_run.as_qemu(it, run) for it in as_qemu]
 
@@ -401,7 +400,7 @@ class Launcher:
         """
         alone = live.copy()
         alone.devices.filesystems = [item]
-        wanted = virtiofs.helpers(alone, run)
+        wanted = virtiofs.helpers(alone, run, self.settings())
         return self._attach(owned_run.for_qemu(wanted[0], run), live) if wanted else None
 
     def serve_reservations(self, live: Domain, run: Path, pid: int) -> Path:
@@ -426,9 +425,8 @@ class Launcher:
         status: Status,
         log: Path,
         helpers: list[process.Helper],
+        passed: tuple[list[int], int],
         *,
-        files: list[int],
-        output: int,
         paused: bool,
         origin: Origin,
     ) -> Status:
@@ -436,10 +434,11 @@ class Launcher:
         try:
             settings = self.settings()
             group = groups.make(status.domain, status.group, settings) if status.group else None
+            status = access.begin(group, status, settings, log)
             pid = process.spawn(
-                locking.limited(entered, status.domain, settings.limits), run, log, helpers=helpers, files=files,
+                locking.limited(entered, status.domain, settings.limits), run, log, helpers=helpers, files=passed[0],
                 environment=environment(status.domain, settings, process.home(run)),
-                entrances=group.entrances() if group is not None else (), output=output,
+                entrances=group.entrances() if group is not None else (), output=passed[1],
             )  # fmt: skip
         except OSError as error:
             raise _no_start(name, str(error)) from error

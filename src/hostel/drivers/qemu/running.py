@@ -275,6 +275,15 @@ class Running:
         from hostel.drivers.qemu.ownership import files
 
         files.give(self._machines, self.status)
+        self._settle_devices()
+
+    def _settle_devices(self) -> None:
+        """Let QEMU open the devices that the state names, and no others."""
+        if self.status.denies_devices:
+            from hostel.drivers.qemu.settings import read
+            from hostel.drivers.qemu.tuning.access import settle
+
+            settle(self.status, read(self._machines.directories))
 
     def give_files_back(self) -> None:
         """Give back the files that the state no longer names."""
@@ -293,6 +302,8 @@ class Running:
         if self._is_changed and not self.is_gone:
             self._is_changed = False
             self.give_files_back()
+            with contextlib.suppress(VirtError):  # the next change tells, if it still is so
+                self._settle_devices()
         if self._monitor is not None:
             self._monitor.close()
             self._monitor = None

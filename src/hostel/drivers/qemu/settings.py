@@ -36,20 +36,20 @@ _KNOWN: Final = frozenset(
     | {"migration_address", "migration_host", "migrate_tls_force", "lock_manager", "security_driver"}
     | {"security_require_confined", "security_default_confined", "user", "group"}
     | {"dynamic_ownership", "remember_owner", "stdio_handler", "swtpm_user", "swtpm_group"}
+    | {"cgroup_device_acl", "max_threads_per_process", "virtiofsd_debug", "sched_core", "mac_filter"}
 )
 # What is so here anyway, and needs no word where it is said.
 _SO_ANYWAY: Final[Mapping[str, tuple[Value, ...]]] = {
     "namespaces": ([],),
-    "mac_filter": (0,),
     "relaxed_acs_check": (0, 1),  # nobody looks at ACS; the kernel's groups count
     "vnc_allow_host_audio": (0,),
     "nographics_allow_host_audio": (0,),
-    "virtiofsd_debug": (0,),
-    "max_threads_per_process": (0,),
     "max_queued": (0,),
-    "sched_core": ("none",),
     "gluster_debug_level": (4,),
 }
+DEVICES: Final = (
+    "/dev/null", "/dev/full", "/dev/zero", "/dev/random", "/dev/urandom", "/dev/ptmx", "/dev/kvm",
+)  # fmt: skip
 LOCK_MANAGERS: Final = ("nop", "lockd", "sanlock")
 _DEPRECATION: Final = ("none", "omit", "reject", "crash")
 
@@ -191,6 +191,10 @@ class Settings(NamedTuple):
         stdio: what bounds what machines write into files.
         tpm_user: who emulated TPMs run as; None where that is not said.
         tpm_group: their group.
+        devices: those of the host that every QEMU may open.
+        max_threads: how many threads a QEMU may have at most, in its control group; 0 for any number.
+        mac_filter: whether guests on bridges send with no hardware address but their own.
+        directory_debug: whether programs that serve directories say all that they do.
     """
 
     vnc: ScreenSettings = ScreenSettings()
@@ -229,6 +233,10 @@ class Settings(NamedTuple):
     stdio: str = "own"
     tpm_user: str | None = None
     tpm_group: str | None = None
+    devices: tuple[str, ...] = DEVICES
+    max_threads: int = 0
+    mac_filter: bool = False
+    directory_debug: bool = False
 
 
 def read(directories: Directories) -> Settings:
@@ -291,6 +299,10 @@ class _Reading(ConfFile):
             stdio=self._stdio(),
             tpm_user=self._named("swtpm_user"),
             tpm_group=self._named("swtpm_group"),
+            devices=self._texts("cgroup_device_acl", DEVICES),
+            max_threads=self.number("max_threads_per_process", 0),
+            mac_filter=self.flag("mac_filter"),
+            directory_debug=self.flag("virtiofsd_debug"),
         )
 
     def _stdio(self) -> str:
@@ -311,6 +323,10 @@ class _Reading(ConfFile):
         for driver in self._texts("security_driver", ()):
             if driver not in ("none", "dac"):
                 return f'Security driver {driver} not enabled; write security_driver = "none"'
+        if (cores := self.text("sched_core", "none")) != "none":
+            kinds = ("vcpus", "emulator", "full")
+            known = f'sched_core = "{cores}" is not supported: nobody is kept off the cores of a machine'
+            return f"{known}; write none" if cores in kinds else f"Unknown sched_core value {cores}"
         if self.flag("security_require_confined"):
             return "Unconfined guests are not allowed on this host (security_require_confined); nothing confines them"
         return ""

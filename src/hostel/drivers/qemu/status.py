@@ -167,6 +167,7 @@ class StatusDocument(Element, tag="domstatus"):
     lock_manager: str = attr(default="")
     lock_state: str = attr(default="")
     stdio: str = attr(default="file")
+    denies_devices: bool = attr(YES_NO, default=False)
     deprecations: list[str] = texts(STRING, tag="deprecation", factory=list)
     overlays: list[str] = texts(STRING, tag="overlay", factory=list)
     locks: list[Lock] = children(Lock, factory=list)
@@ -209,6 +210,7 @@ class Status(NamedTuple):
         lock_state: what the lock manager said of them when it let go of them, for whoever takes them next.
         locks: those that it has, or may have.
         stdio: what bounds what it writes into files, as it was when it was started.
+        denies_devices: whether its control group keeps it from devices that its state does not name.
     """
 
     domain: Domain
@@ -239,6 +241,7 @@ class Status(NamedTuple):
     lock_state: str = ""
     locks: tuple[Lock, ...] = ()
     stdio: str = "file"
+    denies_devices: bool = False
 
     def format(self) -> str:
         """The document's text."""

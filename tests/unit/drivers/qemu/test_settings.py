@@ -16,7 +16,7 @@ from hostel.drivers.qemu.command.host import large_pages
 from hostel.drivers.qemu.document import parse
 from hostel.drivers.qemu.driver import QemuDriver
 from hostel.drivers.qemu.migration import peer
-from hostel.drivers.qemu.settings import Settings, read
+from hostel.drivers.qemu.settings import DEVICES, Settings, read
 from hostel.drivers.store import Directories
 from hostel.errors import ErrorCode, VirtError
 from hostel.model.network import Network
@@ -128,8 +128,8 @@ def test_templates_of_variables_are_pairs(tmp_path: Path, wrong: str) -> None:
 
 
 def test_what_is_not_acted_on_is_known_by_name(tmp_path: Path) -> None:
-    found = _settings(tmp_path, 'sched_core = "full"\nvnc_tls = 0\nmac_filter = 1')
-    assert found.unknown == ("mac_filter", "sched_core")
+    found = _settings(tmp_path, 'slirp_helper = "/a"\nvnc_tls = 0\nmax_queued = 1')
+    assert found.unknown == ("max_queued", "slirp_helper")
 
 
 def test_first_line_that_names_a_setting_counts(tmp_path: Path) -> None:
@@ -137,9 +137,9 @@ def test_first_line_that_names_a_setting_counts(tmp_path: Path) -> None:
 
 
 def test_what_is_so_anyway_needs_no_word(tmp_path: Path) -> None:
-    text = "mac_filter = 0\nnamespaces = [ ]\n"
+    text = "max_queued = 0\nnamespaces = [ ]\n"
     assert _settings(tmp_path, text).unknown == ()
-    assert _settings(tmp_path, text.replace("0", "1")).unknown == ("mac_filter",)
+    assert _settings(tmp_path, text.replace("0", "1")).unknown == ("max_queued",)
 
 
 def test_output_is_bounded_by_us_by_virtlogd_or_by_nobody(tmp_path: Path) -> None:
@@ -271,3 +271,15 @@ def test_the_hosts_address_in_a_network_is_the_first_that_it_has_there() -> None
     ):
         with pytest.raises(VirtError, match=message):
             screens.host_address(Network.parse(document))
+
+
+def test_devices_threads_and_what_programs_say_are_set(tmp_path: Path) -> None:
+    assert _settings(tmp_path, "").devices == DEVICES
+    found = _settings(tmp_path, 'cgroup_device_acl = [ "/dev/a" ]\nmax_threads_per_process = 9\nvirtiofsd_debug = 1')
+    assert (found.devices, found.max_threads, found.directory_debug, found.unknown) == (("/dev/a",), 9, True, ())
+
+
+def test_machines_that_are_to_have_cores_of_their_own_are_refused(tmp_path: Path) -> None:
+    assert _settings(tmp_path, 'sched_core = "none"').refused == ""
+    assert _settings(tmp_path, 'sched_core = "full"').refused.startswith('sched_core = "full" is not supported')
+    assert _settings(tmp_path, 'sched_core = "some"').refused == "Unknown sched_core value some"

@@ -9,6 +9,7 @@ from typing import Final
 from hostel.drivers.qemu.document import unsupported
 from hostel.drivers.qemu.helper import vhost_user
 from hostel.drivers.qemu.process import Helper
+from hostel.drivers.qemu.settings import Settings
 from hostel.model.domain.devices.filesystem import Filesystem, FilesystemBinary, FilesystemLock, FilesystemSource
 from hostel.model.domain.domain import Domain
 
@@ -25,20 +26,20 @@ def socket_name(item: Filesystem) -> str:
     return f"{item.alias}-fs.sock"
 
 
-def helpers(domain: Domain, run: Path) -> list[Helper]:
+def helpers(domain: Domain, run: Path, settings: Settings) -> list[Helper]:
     """What serves a document's directories, but for those that others serve already.
 
     Raises:
         VirtError: ``CONFIG_UNSUPPORTED``: there is no such directory, no program, or we may not run it.
     """
     return [
-        _helper(item, run)
+        _helper(item, run, debug=settings.directory_debug)
         for item in domain.devices.filesystems
         if is_virtiofs(item) and not (item.source is not None and item.source.socket)
     ]
 
 
-def _helper(item: Filesystem, run: Path) -> Helper:
+def _helper(item: Filesystem, run: Path, *, debug: bool) -> Helper:
     binary = item.binary or FilesystemBinary()
     source = (item.source or FilesystemSource()).dir or ""
     if os.geteuid() != 0:
@@ -57,6 +58,7 @@ def _helper(item: Filesystem, run: Path) -> Helper:
     socket = run / socket_name(item)
     argv = [program, f"--socket-path={socket}", "-o", ",".join(words)]
     argv += [] if binary.thread_pool is None else [f"--thread-pool-size={binary.thread_pool}"]
+    argv += ["-d"] if debug else []
     return Helper(f"virtiofsd of '{item.target}'", argv, socket)
 
 

@@ -12,7 +12,7 @@ from hostel.drivers.qemu.command.host import Sysfs
 from hostel.drivers.qemu.hostdevs import functions, of_host
 from hostel.drivers.qemu.output.sinks import replaces_files
 from hostel.drivers.qemu.ownership.label import device_label, label_of
-from hostel.drivers.qemu.ownership.user import Identity, Owner, read_label
+from hostel.drivers.qemu.ownership.user import ROOT, Identity, Owner, read_label
 from hostel.drivers.qemu.status import Status
 from hostel.errors import VirtError
 from hostel.model.domain.devices.character import CharacterBackend, CharacterType
@@ -60,12 +60,18 @@ def claims(status: Status, identity: Identity) -> dict[str, Claim]:
     return found
 
 
+def paths(status: Status) -> Iterator[str]:
+    """The files that a machine's QEMU opens by name, whosever they are."""
+    return (claim.path for claim in _Claims(status, Identity(ROOT), is_all=True).all())
+
+
 class _Claims:
-    def __init__(self, status: Status, identity: Identity) -> None:
+    def __init__(self, status: Status, identity: Identity, *, is_all: bool = False) -> None:
         self._status = status
         self._domain = status.domain
+        self._is_all = is_all
         label = label_of(self._domain)
-        self._gives = identity.gives and (label is None or bool(label.relabel))
+        self._gives = is_all or (identity.gives and (label is None or bool(label.relabel)))
         named = label.label if label is not None else None
         self._owner = identity.owner if named is None else read_label(named)
 
@@ -109,7 +115,7 @@ class _Claims:
             return
         own, above = device_label(source.seclabels), device_label(top.seclabels)
         said = next((it for it in (own, above) if it is not None and (it.label or it.relabel is False)), None)
-        if said is not None and said.relabel is False:
+        if said is not None and said.relabel is False and not self._is_all:
             return
         owner = read_label(said.label) if said is not None and said.label is not None else self._owner
         path = source.file if kind == SourceType.FILE else source.dev if kind == SourceType.BLOCK else None
@@ -158,7 +164,7 @@ class _Claims:
         if source is None or source.path is None or (is_given and end.type == CharacterType.FILE):
             return
         label = device_label(source.seclabels)
-        if label is not None and label.relabel is False:
+        if label is not None and label.relabel is False and not self._is_all:
             return
         owner = read_label(label.label) if label is not None and label.label is not None else self._owner
         match end.type:

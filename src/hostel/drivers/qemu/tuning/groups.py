@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from hostel.drivers.cgroup import limits as cgroups
-from hostel.drivers.cgroup.group import MACHINES, Group, machine_path, mounted
+from hostel.drivers.cgroup.group import MACHINES, Group, machine_path, mounted, write
 from hostel.drivers.fault import fault
 from hostel.drivers.store import Directories
 from hostel.drivers.tuning import limits
@@ -73,8 +73,9 @@ def make(domain: Domain, path: str, settings: Settings) -> Group:
     Raises:
         VirtError: the host refuses.
     """
-    group = Group(path, mounted(settings.controllers))
-    above = Group(path.rpartition("/")[0], mounted(settings.controllers))
+    most = settings.max_threads
+    places = mounted((*settings.controllers, "pids") if most else settings.controllers)
+    group, above = Group(path, places), Group(path.rpartition("/")[0], places)
     if above.path == MACHINES:
         above.make()
     group.check_above()
@@ -92,6 +93,8 @@ def make(domain: Domain, path: str, settings: Settings) -> Group:
     shares = (domain.cputune or Cputune()).shares
     if shares is not None:
         cgroups.set_shares(group, shares)
+    if most and group.has("pids"):
+        write(group.folder("pids") / "pids.max", str(most))
     now = limits.scheduler(domain)
     if group.has("cpu"):
         cgroups.set_bandwidth(group, now["global_period"], now["global_quota"])
@@ -100,7 +103,7 @@ def make(domain: Domain, path: str, settings: Settings) -> Group:
 
 def of_status(status: Status) -> Group | None:
     """The group that a running machine was given; None where it has none."""
-    return Group(status.group, mounted(_NONE)) if status.group else None
+    return Group(status.group, mounted((*_NONE, "pids", "devices"))) if status.group else None
 
 
 def needed(status: Status, controller: str) -> Group:
