@@ -31,6 +31,11 @@ def test_only_honest_frames_pass_and_nothing_stays_behind() -> None:
     run("packets")
 
 
+@pytest.mark.requires_tool("nft")
+def test_a_guest_sends_with_its_own_hardware_address_alone() -> None:
+    run("spoofing")
+
+
 def test_an_address_is_learned_from_what_the_guest_sends() -> None:
     run("learning_any")
 

@@ -22,6 +22,7 @@ from pathlib import Path
 from lxml import etree
 
 import hostel
+from hostel.drivers.link.spoofing import hold, let_go
 from hostel.drivers.nwfilter import learning
 from hostel.drivers.nwfilter.bindings import Bindings
 from hostel.drivers.nwfilter.commands import Command, commands
@@ -187,6 +188,22 @@ def packets() -> None:
     assert network.passes() == "IAiah"
     network.driver.nwfilter_binding_delete(network.driver.nwfilter_binding_lookup_by_port_dev(TAP))
     assert tables() == before
+
+
+def spoofing() -> None:
+    """Without any filter a guest may be kept to its own hardware address."""
+    network = Network()
+    folder = network.directories.state / "mac"
+    before = sh("nft list tables bridge")
+    hold(folder, TAP, "52:54:00:77:77:77")
+    hold(folder, TAP, MAC)  # what was left of another guest is gone
+    assert network.passes() == "IAiahx"
+    assert network.sent(ethernet(OTHER, MAC, _UNKNOWN, b"back"), back=True)
+    let_go(folder, TAP)
+    let_go(folder, TAP)
+    assert network.passes() == FREE
+    assert sh("nft list tables bridge") == before
+    assert not [*folder.iterdir()]
 
 
 def learning_any() -> None:

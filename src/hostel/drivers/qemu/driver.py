@@ -85,10 +85,10 @@ def _origin(flags: StartFlag) -> Origin:
     return BOOT._replace(reset_nvram=bool(flags & StartFlag.RESET_NVRAM))
 
 
-def _wiring(network: NetworkDriver | None, nwfilter: NwfilterDriver | None) -> Wiring:
+def _wiring(network: NetworkDriver | None, nwfilter: NwfilterDriver | None, directories: Directories) -> Wiring:
     from hostel.drivers.qemu.wiring import Wiring
 
-    return Wiring(network, nwfilter)
+    return Wiring(network, nwfilter, directories)
 
 
 def _launcher(
@@ -158,7 +158,7 @@ class QemuDriver(
     ) -> None:
         self._cache = directories.cache / "qemu"
         machines = Machines(directories)
-        wiring = deferred(lambda: _wiring(network, nwfilter))
+        wiring = deferred(lambda: _wiring(network, nwfilter, directories))
         launcher = deferred(lambda: _launcher(machines, directories, storage, network, wiring))
         machines.release = lambda domain: launcher.release(domain)
         super().__init__(machines, launcher, storage, network)

@@ -20,8 +20,10 @@ from hostel.drivers.base.nwfilter import NwfilterDriver, NwfilterEnforcer
 from hostel.drivers.base.offered import offered
 from hostel.drivers.document import reading
 from hostel.drivers.fault import fault, system_fault
-from hostel.drivers.link import device, openvswitch, shaping, tap
+from hostel.drivers.link import device, openvswitch, shaping, spoofing, tap
 from hostel.drivers.qemu.command.context import Wire, alias_of
+from hostel.drivers.qemu.settings import read as read_settings
+from hostel.drivers.store import Directories
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
 from hostel.model.domain.actual import actual
 from hostel.model.domain.devices.interface import (
@@ -48,6 +50,7 @@ _MISSING: Final = {
     "802.1Qbh": "the card's driver is not given the port's profile (IFLA_PORT_PROFILE)",
 }
 _TAPS: Final = "vnet%d"
+_GUARDED: Final = "mac-filter"  # where it is written down which taps are kept to an address
 _VIRTIO: Final = ("virtio", "virtio-transitional", "virtio-non-transitional")
 _GONE: Final = (ErrorCode.NO_NETWORK, ErrorCode.NO_NETWORK_PORT, ErrorCode.OPERATION_INVALID)
 
@@ -58,6 +61,7 @@ class Wiring:
     Args:
         network: where networks are looked up.
         nwfilter: who puts filters in force, where somebody does.
+        directories: the session's, where ``qemu.conf`` has a say.
         is_allowed: whether this process may make interfaces.
     """
 
@@ -65,11 +69,13 @@ class Wiring:
         self,
         network: NetworkDriver | None,
         nwfilter: NwfilterDriver | None = None,
+        directories: Directories | None = None,
         *,
         is_allowed: Callable[[], bool] = device.may_administer,
     ) -> None:
         self._network = network
         self._nwfilter = nwfilter
+        self._directories = directories
         self._is_allowed = is_allowed
 
     def makes(self, interface: Interface) -> bool:
@@ -269,6 +275,8 @@ class Wiring:
             self._remove(domain, interface)
         with contextlib.suppress(VirtError):
             self._unfilter(domain, interface)
+        if self._directories is not None and (name := _tap(interface)):
+            spoofing.let_go(self._directories.state / _GUARDED, name)
         self._unplug(interface)
 
     def _unplug(self, interface: Interface) -> None:
@@ -366,6 +374,7 @@ class Wiring:
                 name, files = tap.open_tap(interface.target.dev or _TAPS, queues=queues, path=_backend(interface).tap)
                 interface.target.dev = name
                 self._filter(domain, interface, name)
+                self._guard(interface, name, real)
                 _join(domain, name, real)
             if real.bandwidth is not None:
                 self.shape(domain, interface, real.bandwidth)
@@ -393,6 +402,13 @@ class Wiring:
             tap.close(files)
             raise
         return files
+
+    def _guard(self, interface: Interface, name: str, real: Interface) -> None:
+        """Keep a guest to its own hardware address on a tap, where the host wants that."""
+        if self._directories is None or openvswitch.is_switched(real.virtualport):
+            return
+        if read_settings(self._directories).mac_filter:
+            spoofing.hold(self._directories.state / _GUARDED, name, _mac(interface))
 
     def _filter(self, domain: Domain, interface: Interface, name: str, *, is_in_use: bool = False) -> None:
         """Put the interface's filter in force on a tap, to which nothing is connected yet where it is not in use."""
