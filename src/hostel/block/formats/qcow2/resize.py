@@ -110,9 +110,7 @@ def _preallocate_or_shrink(guest: Guest, old: int, mode: Preallocation, data_len
         preallocate(guest, start, image.size - start, mode)
     except OSError as error:
         with suppress(OSError):  # sound in either size, and what went wrong first is told
-            _shrink(guest, old)
-            if image.external and data_length < image.data.length:
-                image.data.resize(data_length)
+            _shrink(guest, old, kept=data_length)
         raise _not_preallocated(image, error, mode) from None
 
 
@@ -140,8 +138,11 @@ def _zero_tail(guest: Guest, size: int, *, allocate: bool = False) -> None:
         return
 
     def zero() -> None:
-        # What is zero by its metadata need not be in a raw data file.
-        if (allocate and not placed) or image.raw_external or not guest.reads_as_zeroes(size, length):
+        if image.raw_external:
+            # What the file has is what the disk gets, whatever the metadata said.
+            kept = max(0, min(length, image.data.length - size))
+            guest.write(size, memoryview(bytes(image.data.read(size, kept)).ljust(length, b"\0")))
+        elif (allocate and not placed) or not guest.reads_as_zeroes(size, length):
             guest.write(size, memoryview(bytes(length)))
 
     with_size(guest, size + length, zero)
@@ -193,8 +194,11 @@ def grow_l1(image: Qcow2Image, entries: int) -> None:
         image.release(old, old_length)
 
 
-def _shrink(guest: Guest, size: int) -> None:
-    """The size first, with one write; then what lies beyond it goes, or goes when the image grows again."""
+def _shrink(guest: Guest, size: int, *, kept: int = 0) -> None:
+    """The size first, with one write; then what lies beyond it goes, or goes when the image grows again.
+
+    An external data file keeps ``kept`` bytes at least.
+    """
     image = guest.image
     image.begin_write()
     image.flush_metadata()
@@ -209,9 +213,9 @@ def _shrink(guest: Guest, size: int) -> None:
         image.flush_metadata()
         image.place_metadata()
     _truncate_file(image)
-    if image.external and image.data.length > size:
+    if image.external and image.data.length > max(size, kept):
         with suppress(UnsupportedFeature):  # likewise
-            image.data.resize(size)
+            image.data.resize(max(size, kept))
 
 
 def _require_droppable(guest: Guest, size: int) -> None:

@@ -72,7 +72,8 @@ class SubclusterGuest(Guest):
 
     def _map_unwritten(self, table: L2Table, l1_index: int, index: int, stop: int, host: int) -> None:
         super()._map(table, l1_index, index, stop, host)
-        self._set_bitmaps(table, l1_index, index, stop, 0)
+        # What a raw data file has there is what the disk has.
+        self._set_bitmaps(table, l1_index, index, stop, layout.ALL_ALLOCATED if self.image.raw_external else 0)
 
     def _set_bitmaps(self, table: L2Table, l1_index: int, index: int, stop: int, bitmap: int) -> None:
         assert table.bitmaps is not None

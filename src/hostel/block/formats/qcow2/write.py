@@ -460,7 +460,14 @@ class Guest:
                 index = after
 
     def _zero_new(self, guest: int, host: int, length: int, *, fill: bool) -> None:
-        """Make new clusters read as zeroes, by writing them where ``fill``; the file reaches to their end."""
+        """Make new clusters read as zeroes, by writing them where ``fill``; the file reaches to their end.
+
+        What a raw data file has there is kept: it is part of the disk that the file is by itself.
+        """
+        if self.image.raw_external:
+            host = max(host, min(host + length, self.image.data.length))
+            length = guest + length - host
+            guest = host
         fill = fill or (self.encryption is not None and self.image.header.version < 3)
         data = self.image.data
         end = min(host + length, self.image.size) if self.image.external else host + length
