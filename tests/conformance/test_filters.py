@@ -223,3 +223,17 @@ def test_nobody_else_writes_a_copy(pair: list[Path]) -> None:
         code, _, errors = run(pair[0], "qemu-io", "-f", "raw", "-c", "length", "a")
         assert (code, 'Failed to get "write" lock' in errors) == (1, True)
         assert run(pair[0], "qemu-io", "-r", "-f", "raw", "-c", "length", "a")[0] == 0
+
+
+def test_what_lies_over_an_overlay_shows_what_the_overlay_stands_on(pair: list[Path]) -> None:
+    """A raw image in an overlay: what the overlay leaves to its backing file passed for zeroes."""
+    window = "driver=raw,offset=64k,size=128k,file.driver=qcow2,file.file.filename=top"
+    whole = "driver=raw,file.driver=qcow2,file.file.filename=top"
+    for directory in pair:
+        for name, options in (("part", window), ("all", whole)):
+            assert run(directory, "qemu-img", "convert", "--image-opts", options, "-O", "raw", name)[0] == 0
+    for name in ("part", "all"):
+        assert (pair[1] / name).read_bytes() == (pair[0] / name).read_bytes()
+    assert (pair[1] / "part").read_bytes() == b"\5" * 64 * KiB + bytes(64 * KiB)
+    compared = run(pair[1], "qemu-img", "compare", "--image-opts", whole, "driver=raw,file.filename=all")
+    assert compared == (0, "Images are identical.\n", "")

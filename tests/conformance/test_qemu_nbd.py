@@ -414,3 +414,51 @@ def test_a_guessed_raw_image_is_warned_of(folder: Path) -> None:
     assert "WARNING: Image format was not specified" in seen[0]
     assert "WARNING: Image format was not specified" in seen[1]
     assert seen[1].startswith(seen[0].split("qemu-nbd:")[0])
+
+
+def test_a_part_of_an_overlay_is_described_with_what_it_stands_on(folder: Path) -> None:
+    """What the overlay leaves to its backing file passed for zeroes, which clients do not read."""
+    run(["qemu-img", "create", "-q", "-f", "qcow2", "-b", "a.raw", "-F", "raw", "over"])
+    with server("-f", "qcow2", "-r", "-o", "65536", "over", tool=OURS):
+        run(["qemu-img", "convert", "-f", "raw", "-O", "raw", uri(), "copy"])
+    assert Path("copy").read_bytes() == Path("a.raw").read_bytes()[64 * 1024 :]
+
+
+def test_below_a_filter_the_nearest_bitmap_of_a_name_is_found(folder: Path) -> None:
+    for name, backing in (("below", []), ("over", ["-b", "below", "-F", "qcow2"])):
+        run(["qemu-img", "create", "-q", "-f", "qcow2", *backing, name, "64M"])
+        run(["qemu-img", "bitmap", "--add", name, "b"])
+    run(["qemu-io", "-f", "qcow2", "-c", "write -q 1M 64k", "over"])
+    maps = []
+    for tool in (["qemu-nbd"], OURS):
+        with server(
+            "-t",
+            "-r",
+            "-B",
+            "b",
+            "--image-opts",
+            "driver=throttle,throttle-group=g,file.driver=qcow2,file.file.filename=over",
+            "--object",
+            "throttle-group,id=g",
+            tool=tool,
+        ):
+            found = subprocess.run(
+                ["nbdinfo", "--map=qemu:dirty-bitmap:b", uri()], capture_output=True, text=True, check=True, timeout=60
+            )
+            maps.append(found.stdout)
+    assert maps[1] == maps[0]
+    assert "dirty" in maps[0]
+
+
+def test_nothing_is_said_of_a_client_that_ends_the_handshake_and_goes(folder: Path) -> None:
+    with server("-t", "-f", "raw", "a.raw", tool=OURS) as process:
+        for _ in range(20):
+            with Peer("nbd.sock") as peer:
+                peer.receive(18)
+                peer.send((3).to_bytes(4, "big") + b"IHAVEOPT" + (2).to_bytes(4, "big") + bytes(4))
+        process.terminate()
+        process.wait(20)
+        assert process.stderr is not None
+        said = process.stderr.read()
+    # Who looked whether it listens left without a word, and of that one is told.
+    assert [line for line in said.splitlines() if "Failed to read flags" not in line] == []

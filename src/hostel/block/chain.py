@@ -54,8 +54,8 @@ def held(node: BlockNode) -> Iterator[None]:
         while below is not None:
             stack.enter_context(below.lock())
             driver = below.driver
-            is_filter = isinstance(driver, FilterDriver) and driver.primary
-            below = driver.children.get(driver.primary if is_filter else "backing")
+            passes_on = (isinstance(driver, FilterDriver) and driver.primary) or below.format == "raw"
+            below = driver.children.get(driver.primary if passes_on else "backing")
         yield
 
 

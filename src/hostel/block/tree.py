@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Iterator
 
+from hostel.block.driver import FilterDriver
 from hostel.block.node import BlockNode
 from hostel.block.options import OptionError
 from hostel.errors import ReadOnly
@@ -35,6 +37,16 @@ def in_order_of_opening(node: BlockNode) -> list[BlockNode]:
 
     visit(node)
     return list(found.values())
+
+
+def layers(node: BlockNode) -> Iterator[BlockNode]:
+    """A node, what it filters, what that stands on, and so on down: each node that shows the disk or a part of it."""
+    below: BlockNode | None = node
+    while below is not None:
+        yield below
+        driver = below.driver
+        is_filter = isinstance(driver, FilterDriver) and driver.primary
+        below = driver.children.get(driver.primary if is_filter else "backing")
 
 
 def require_writable(node: BlockNode) -> None:

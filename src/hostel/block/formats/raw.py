@@ -7,8 +7,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Final, Self
 
 from hostel.block import probe
+from hostel.block.chain import block_status
 from hostel.block.driver import FormatDriver, FormatInfo, Measured, OpenMode, Preallocation, Supports, Threading
-from hostel.block.extent import Extent
+from hostel.block.extent import Extent, Status
 from hostel.block.formats.preallocation import host_preallocation_of, preallocation_of
 from hostel.block.node import BlockNode
 from hostel.block.options import Kind, Option, Options, Value
@@ -132,9 +133,14 @@ class RawDriver(FormatDriver):
         self._file.flush()
 
     def extents(self, offset: int, length: int) -> Iterator[Extent]:
-        """The child's extents, moved."""
-        for extent in self._file.extents(self._offset + offset, length):
-            yield extent._replace(offset=extent.offset - self._offset, host_offset=extent.offset, file=None)
+        """The child's extents, moved; where that is an overlay, those of all that it stands on."""
+        if self._file.backing is None:
+            for extent in self._file.extents(self._offset + offset, length):
+                yield extent._replace(offset=extent.offset - self._offset, host_offset=extent.offset, file=None)
+            return
+        # Nobody who has this node asks what is below the child: what the child leaves open would pass for zeroes.
+        for found in block_status(self._file, self._offset + offset, length):
+            yield Extent(found.offset - self._offset, found.length, found.status | Status.ALLOCATED, found.offset)
 
     def info(self) -> FormatInfo:
         """What the child says, but for what is its own."""

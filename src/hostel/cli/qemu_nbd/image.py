@@ -10,6 +10,7 @@ from hostel.block.bitmap import DirtyBitmap
 from hostel.block.driver import BitmapStore, OpenMode
 from hostel.block.formats.raw import RawDriver
 from hostel.block.node import BlockNode
+from hostel.block.tree import layers
 from hostel.cause import hint_of
 from hostel.cli.img.arguments import Failure
 from hostel.cli.img.opening import image_options, warn_of_guess
@@ -126,10 +127,8 @@ def find_bitmaps(settings: Settings, node: BlockNode) -> dict[str, DirtyBitmap]:
 
 
 def _find_bitmap(node: BlockNode, name: str) -> DirtyBitmap:
-    current: BlockNode | None = node
-    while current is not None:
-        driver = current.driver
+    for layer in layers(node):
+        driver = layer.driver
         if isinstance(driver, BitmapStore) and any(found.name == name for found in driver.bitmaps()):
             return driver.bitmap(name)
-        current = current.backing
     raise Failure(f"Bitmap '{name}' is not found")

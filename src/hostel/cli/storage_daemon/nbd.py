@@ -11,6 +11,7 @@ from hostel.block.bitmap import DirtyBitmap
 from hostel.block.driver import BitmapStore
 from hostel.block.node import BlockNode
 from hostel.block.permission import Permission
+from hostel.block.tree import layers
 from hostel.cli.storage_daemon.exports import Export
 from hostel.cli.storage_daemon.monitor.parameter import check, generic, needed
 from hostel.cli.storage_daemon.place import Place
@@ -127,7 +128,7 @@ class NbdRunning(Export):
 def _bitmap(daemon: Daemon, node: BlockNode, item: Any, *, writable: bool) -> tuple[str, DirtyBitmap]:
     """A bitmap by its name, of the first image of the chain that has it, or of the node that is named with it."""
     if isinstance(item, str):
-        found = next((each for each in node.chain() if _has_bitmap(each, item)), None)
+        found = next((each for each in layers(node) if _has_bitmap(each, item)), None)
         if found is None:
             raise generic(f"Bitmap '{item}' is not found")
         name = item

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import socket
 import threading
@@ -155,7 +156,8 @@ class NbdService:
                             connection.transport.settimeout(None)
                             return event, machine.rest()
                         case Aborted():
-                            connection.transport.send(machine.outgoing())
+                            with contextlib.suppress(OSError):  # it need not wait for the answer
+                                connection.transport.send(machine.outgoing())
                             return None, b""
         except RemoteProtocolError:
             connection.transport.send(machine.outgoing())
