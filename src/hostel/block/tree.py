@@ -50,7 +50,9 @@ def layers(node: BlockNode) -> Iterator[BlockNode]:
 
 
 def require_writable(node: BlockNode) -> None:
-    """Refuse to write what stands on nodes that were opened for reading; what an overlay stands on always is.
+    """Refuse to write what stands on nodes that were opened for reading.
+
+    What an overlay stands on always is, and a header that lies apart from its data is written only where keys change.
 
     Raises:
         ReadOnly: with QEMU's text.
@@ -58,7 +60,7 @@ def require_writable(node: BlockNode) -> None:
     if node.read_only:
         raise ReadOnly("Block node is read-only", errno=errno.EACCES)
     for edge, child in node.driver.children.items():
-        if edge != "backing":
+        if edge not in ("backing", "header"):
             require_writable(child)
 
 

@@ -182,7 +182,10 @@ def test_other_formats_have_no_header_elsewhere(folder: Path, format: str) -> No
 def test_header_may_be_an_open_node(folder: Path) -> None:
     header = memory_node(MemoryDriver((folder / "header").read_bytes()))
     given = {"driver": "luks", "file.filename": "payload", "header": "keys", "key-secret": "first"}
-    with header, graph.open_node(blockdev.from_options(given, ("keys",)), {"keys": header}, read_only=False) as node:
+    with (
+        header,
+        graph.open_node(blockdev.from_options(given, {"keys": header}), {"keys": header}, read_only=False) as node,
+    ):
         node.pwrite(0, b"data")
         assert node.driver.children["header"] is header
     with opened(read_only=True) as node:

@@ -41,6 +41,7 @@ SIZE = -(-len(CONTENT) // 512) * 512
 @pytest.fixture
 def served(tmp_path: Path) -> Iterator[str]:
     with raw_disk(tmp_path, CONTENT) as disk, serving(tmp_path, NbdExport(disk, "disk", shared=True)) as server:
+        disk.discards = False
         yield f"nbd+unix:///disk?socket={server.path}"
 
 
