@@ -47,7 +47,7 @@ opened /dev/full /dev/kmsg "$2"
 ours change-media guest hdc --eject >/dev/null
 opened /dev/full /dev/kmsg "$2"
 ours destroy guest >/dev/null
-[ ! -e /sys/fs/cgroup/devices/machine/qemu-*-guest.libvirt-qemu ]
+for folder in /sys/fs/cgroup/*/machine/qemu-*-guest.libvirt-qemu; do [ ! -e "$folder" ]; done
 """
 
 

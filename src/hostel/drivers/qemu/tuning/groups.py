@@ -103,7 +103,7 @@ def make(domain: Domain, path: str, settings: Settings) -> Group:
 
 def of_status(status: Status) -> Group | None:
     """The group that a running machine was given; None where it has none."""
-    return Group(status.group, mounted((*_NONE, "pids", "devices"))) if status.group else None
+    return Group(status.group, mounted((*_NONE, "cpuacct", "pids", "devices"))) if status.group else None
 
 
 def needed(status: Status, controller: str) -> Group:
