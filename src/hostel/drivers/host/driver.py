@@ -49,8 +49,9 @@ class LinuxHostDriver(HostMemory):
         if nodes * sockets * cores * threads != cpus + offline:
             # What the host says does not fit these numbers: the capabilities have all of it.
             nodes, sockets, cores, threads = 1, 1, cpus + offline, 1
-        memory = self.node_get_memory_stats().get("total", 0)
-        return NodeInfo(platform.machine(), memory, cpus, self._frequency(), nodes, sockets, cores, threads)
+        return NodeInfo(
+            platform.machine(), self._memory("total"), cpus, self._frequency(), nodes, sockets, cores, threads
+        )
 
     def node_get_cpu_map(self) -> list[bool]:
         """Of each CPU that there may be, whether it is online."""
@@ -89,7 +90,13 @@ class LinuxHostDriver(HostMemory):
 
     def node_get_free_memory(self) -> int:
         """Free memory, in bytes."""
-        return self.node_get_memory_stats()["free"] * 1024
+        return self._memory("free") * 1024
+
+    def _memory(self, name: str) -> int:
+        """KiB of all cells (``virHostMemGetInfo``); where a host gave memory back, ``meminfo`` has other numbers."""
+        cells = sorted((self._system / "node").glob("node[0-9]*/meminfo"))
+        found = [self.node_get_memory_stats(int(path.parent.name.removeprefix("node"))) for path in cells]
+        return sum(cell.get(name, 0) for cell in found or [self.node_get_memory_stats()])
 
     def node_get_cells_free_memory(self, start: int, count: int) -> list[int]:
         """Free memory of NUMA cells."""

@@ -50,7 +50,7 @@ def two_sockets(root: Path, online: str = "0-7") -> LinuxHostDriver:
 
 def test_cells_sockets_cores_and_threads_are_counted(tmp_path: Path) -> None:
     info = two_sockets(tmp_path).node_get_info()
-    assert info[1:] == (2000, 8, 2400, 2, 1, 2, 2)
+    assert info[1:] == (1 + 2, 8, 2400, 2, 1, 2, 2)
 
 
 def test_cpus_that_are_offline_count_for_the_shape_and_not_for_the_number(tmp_path: Path) -> None:
@@ -70,6 +70,7 @@ def test_a_host_without_cells_is_one(tmp_path: Path) -> None:
 
     shutil.rmtree(tmp_path / "sys/devices/system/node")
     assert driver.node_get_info()[4:] == (1, 2, 2, 2)
+    assert (driver.node_get_info().memory, driver.node_get_free_memory()) == (2000, 500 * 1024)
 
 
 def test_time_is_in_nanoseconds(tmp_path: Path) -> None:
@@ -90,7 +91,7 @@ def test_memory_of_the_host_and_of_a_cell(tmp_path: Path) -> None:
     driver = two_sockets(tmp_path)
     assert driver.node_get_memory_stats() == {"total": 2000, "free": 500, "buffers": 30, "cached": 200}
     assert driver.node_get_memory_stats(1) == {"total": 2, "free": 1}
-    assert driver.node_get_free_memory() == 500 * 1024
+    assert driver.node_get_free_memory() == 2 * 1024  # that of the cells, as libvirt has it
     assert driver.node_get_cells_free_memory(0, 9) == [1024, 1024]
     assert driver.node_get_cells_free_memory(1, 1) == [1024]
     for call in (lambda: driver.node_get_memory_stats(2), lambda: driver.node_get_cells_free_memory(2, 1)):
