@@ -238,7 +238,7 @@ _UNUSABLE: Final = {
 }
 
 
-def unusable_format(name: str | None, kind: SourceType) -> str | None:
+def unusable_format(name: str | None, kind: SourceType | None) -> str | None:
     """Why QEMU opens no image of a format that libvirt has a name for; None where it does."""
     if name == "fat" and kind in (SourceType.VOLUME, SourceType.DIR):
         return None
