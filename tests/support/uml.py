@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 TIMEOUT = 240.0  # seconds for a kernel's whole life
@@ -30,6 +31,8 @@ mkdir -p run/lock dev/pts dev/shm lib/modules srv/out
 mount -t devpts d dev/pts
 ln -sfn $modules lib/modules/$(uname -r)
 mount -t hostfs none srv/out -o {work}
+mkdir -p mnt/host
+pivot_root . mnt/host  # profiles of AppArmor name paths from the root of all, not from that of a process
 exec chroot . /bin/bash -c '
     ip link set lo up
     cd {root}
@@ -43,7 +46,7 @@ exec chroot . /bin/bash -c '
 """
 
 
-def run(work: Path, module: str, name: str, *disks: int) -> None:
+def run(work: Path, module: str, name: str, *disks: int, kernel: Sequence[str] = ()) -> None:
     """Boot, and run a function of a module of the tests; what it said is in the failure.
 
     Args:
@@ -51,6 +54,7 @@ def run(work: Path, module: str, name: str, *disks: int) -> None:
         module: whose ``main`` takes the name.
         name: the function's.
         disks: sizes in bytes of the disks ``/dev/ubda``, ``/dev/ubdb``, ...
+        kernel: more words of its command line.
     """
     script = work / "init"
     values = {
@@ -62,7 +66,7 @@ def run(work: Path, module: str, name: str, *disks: int) -> None:
         text = text.replace(f"{{{word}}}", str(value))
     script.write_text(text)
     script.chmod(0o755)
-    words = ["linux.uml", "mem=768M", "quiet", "rootfstype=hostfs", "rootflags=/", "ro", f"init={script}"]
+    words = ["linux.uml", "mem=768M", "quiet", "rootfstype=hostfs", "rootflags=/", "ro", f"init={script}", *kernel]
     for letter, size in zip("abcdefgh", disks, strict=False):
         disk = work / f"disk-{letter}"
         with disk.open("wb") as file:

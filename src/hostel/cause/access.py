@@ -225,6 +225,28 @@ def _otherwise(place: str) -> str | None:
     return f"{text}({confined}) does not: {search} shows the rule{fix}."
 
 
+def kept_from(path: str, kept: str) -> str | None:
+    """Say that the kernel keeps a QEMU from a file which owners and modes do not; None where nobody sees the file.
+
+    Args:
+        path: the file's name, which may be that of one which is to be made.
+        kept: what QEMU is kept to: an SELinux context, or a profile of AppArmor.
+    """
+    stop = paths.walk(path)
+    try:
+        place = stop.place if stop.why is Why.FOUND else os.path.dirname(stop.place)
+        status = os.stat(place)
+    except OSError:
+        return None
+    is_selinux = kept.count(":") > 1
+    shown = (_seen_label(place) or ", without a label") if is_selinux else ""
+    search = "ausearch -m avc -ts recent" if is_selinux else "journalctl -k -g apparmor"
+    return (
+        f"'{place}' ({owner_and_mode(status)}{shown}) is not for QEMU, which the kernel keeps to {kept}: "
+        f"{search} shows the rule."
+    )
+
+
 def _seen_label(place: str) -> str:
     label = label_of(place)
     return f", label {label}" if label else ""

@@ -18,6 +18,7 @@ from typing import Any, Final, Self
 from hostel.drivers.base import DomainRef
 from hostel.drivers.base.agent import AgentTimeout
 from hostel.drivers.fault import fault
+from hostel.drivers.qemu.confinement.selinux import kernel
 from hostel.drivers.qemu.machines import invalid
 from hostel.drivers.qemu.running import Calls, Running
 from hostel.drivers.qemu.taint import Taint
@@ -44,7 +45,8 @@ class Agent:
         """
         self._rest = bytearray()
         self._seconds = seconds
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        with kernel.sockets_as(kernel.context_for_sockets(path.parent)):
+            self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             self._socket.settimeout(_SECONDS)
             try:

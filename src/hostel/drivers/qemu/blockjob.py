@@ -74,6 +74,8 @@ def start(machine: Running, job: BlockJob, command: str, **arguments: Any) -> No
     machine.save(jobs=(*others, job))
     try:
         holding.hold_if_running(machine)
+        if job.kind in ("commit", "active-commit"):
+            machine.give_files()  # what it only read until now
         given = {"job-id": job.name, "auto-dismiss": False, **arguments}
         given |= {"auto-finalize": False} if job.kind in _SYNCED_BEFORE_END else {}
         machine.ask(command, **{key.replace("_", "-"): value for key, value in given.items() if value is not None})

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import re
 import uuid as uuids
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from hostel.drivers.host.driver import LinuxHostDriver
 from hostel.drivers.qemu import probe
 from hostel.drivers.qemu.architecture import GUESTS, Architecture, host_architecture, program, runs_natively
+from hostel.drivers.qemu.confinement.module import DOI, SecurityModule
 from hostel.drivers.qemu.cpu.cpuid import host_cpu, kernel_cpu
 from hostel.drivers.qemu.cpu.decode import Subject, decode
 from hostel.drivers.qemu.cpu.known import known, vendor_of
@@ -43,23 +45,26 @@ from hostel.model.domain.cpu import CpuFeature, Topology
 from hostel.model.domain.platform import X86
 
 
-def capabilities(cache: Path, root: Path = Path("/"), owner: Owner | None = None) -> Capabilities:
+def capabilities(
+    cache: Path, root: Path = Path("/"), owner: Owner | None = None, modules: Sequence[SecurityModule] = ()
+) -> Capabilities:
     """The host, and what guests its QEMU runs.
 
     Args:
         cache: where it is remembered what was asked of QEMU.
         root: where the host's files lie.
         owner: who QEMU runs as, where that is another than who starts it.
+        modules: the kernel's security modules that guests are kept by.
     """
     guests = []
     for arch, row in GUESTS.items():
         emulator = program(arch)
         if emulator is not None:
             guests.append(_guest(arch, row, emulator, cache))
-    return Capabilities(host=_host(root, cache, owner), guests=guests)
+    return Capabilities(host=_host(root, cache, _security(owner, modules)), guests=guests)
 
 
-def _host(root: Path, emulators: Path, owner: Owner | None) -> Host:
+def _host(root: Path, emulators: Path, security: list[SecurityModel]) -> Host:
     topology = host_topology(root / "sys/devices/system")
     cache = host_cache(root / "sys/devices/system", root / "sys/fs/resctrl")
     groups = root / "sys/kernel/iommu_groups"
@@ -72,16 +77,21 @@ def _host(root: Path, emulators: Path, owner: Owner | None) -> Host:
         topology=topology,
         cache=cache,
         bandwidth=host_bandwidth(cache, root / "sys/fs/resctrl"),
-        security=_security(owner),
+        security=security,
     )
 
 
-def _security(owner: Owner | None) -> list[SecurityModel]:
-    """What keeps guests apart: nothing, and owners where they have any."""
-    found = [SecurityModel(model="none", doi="0")]
+def _security(owner: Owner | None, modules: Sequence[SecurityModule]) -> list[SecurityModel]:
+    """What keeps guests apart: the kernel's modules, or nothing, and owners where they have any."""
+    found = []
+    for module in modules:
+        bases = [(kind, module.base_label(kind)) for kind in ("kvm", "qemu")]
+        labels = [BaseLabel(type=kind, label=base) for kind, base in bases if base is not None]
+        found.append(SecurityModel(model=module.model, doi=DOI, labels=labels))
+    found = found or [SecurityModel(model="none", doi=DOI)]
     if owner is not None:
         labels = [BaseLabel(type=kind, label=owner.label) for kind in ("kvm", "qemu")]
-        found.append(SecurityModel(model=DAC, doi="0", labels=labels))
+        found.append(SecurityModel(model=DAC, doi=DOI, labels=labels))
     return found
 
 

@@ -17,6 +17,7 @@ from typing import Final
 
 from hostel.drivers.base import DomainRef
 from hostel.drivers.fault import fault
+from hostel.drivers.qemu.confinement.selinux import kernel
 from hostel.drivers.qemu.machines import invalid
 from hostel.drivers.qemu.running import Calls, Running
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
@@ -115,7 +116,9 @@ class ChannelStream(CharacterStream):
     """A channel's socket, on which QEMU listens."""
 
     def _open(self, path: str) -> int:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as channel:
+        with kernel.sockets_as(kernel.context_for_sockets(Path(path).parent)):
+            channel = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        with channel:
             channel.settimeout(_CONNECT_SECONDS)
             channel.connect(path)
             channel.setblocking(False)

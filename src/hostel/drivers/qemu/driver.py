@@ -75,6 +75,7 @@ from hostel.model.domain.secure import hide_passwords
 from hostel.model.domain.volumes import name_volumes
 
 if TYPE_CHECKING:
+    from hostel.drivers.qemu.confinement.module import SecurityModule
     from hostel.drivers.qemu.launch import Launcher
     from hostel.drivers.qemu.wiring import Wiring
 
@@ -194,11 +195,18 @@ class QemuDriver(
         from hostel.drivers.qemu.ownership.files import identity_of
 
         identity = identity_of(self._machines)
-        return capabilities(self._cache, owner=identity.owner if identity is not None else None).format()
+        owner, modules = identity.owner if identity is not None else None, self._security_modules()
+        return capabilities(self._cache, owner=owner, modules=modules).format()
+
+    def _security_modules(self) -> list[SecurityModule]:
+        """The kernel's modules that machines which start are kept by."""
+        from hostel.drivers.qemu.confinement.module import known
+
+        return known(self._machines, self._launcher.settings())
 
     def node_get_security_model(self) -> SecurityModel:
-        """The first that there is: nothing; owners come beside it."""
-        return SecurityModel("none", "0")
+        """The first that there is: the kernel's, or nothing; owners come beside it."""
+        return SecurityModel(next((each.model for each in self._security_modules()), "none"), "0")
 
     def connect_list_all_domains(self) -> list[DomainRef]:
         """Every domain whose documents can be read."""
@@ -440,11 +448,11 @@ class QemuDriver(
         return "hvm"
 
     def domain_get_security_label(self, domain: DomainRef) -> SecurityLabel:
-        """None: see :meth:`node_get_security_model`."""
-        return SecurityLabel("", enforcing=False)
+        """By the first: see :meth:`node_get_security_model`."""
+        return next(iter(self.domain_get_security_label_list(domain)), SecurityLabel("", enforcing=False))
 
     def domain_get_security_label_list(self, domain: DomainRef) -> list[SecurityLabel]:
-        """That label and the owner, while the domain runs."""
+        """That by each of the kernel's modules, or none, and the owner, while the domain runs."""
         from hostel.drivers.qemu.ownership import files
 
         is_running = self.domain_get_state(domain).state is not DomainState.SHUTOFF
@@ -452,7 +460,8 @@ class QemuDriver(
         if live is None:
             return []
         owner = files.label_of_running(self._machines, live)
-        labels = [self.domain_get_security_label(domain)]
+        labels = [each.process_label(live.pid) for each in self._security_modules()]
+        labels = labels or [SecurityLabel("", enforcing=False)]
         return labels if owner is None else [*labels, SecurityLabel(owner, enforcing=False)]
 
     def domain_get_info(self, domain: DomainRef) -> DomainInfo:

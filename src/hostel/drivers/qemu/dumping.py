@@ -134,7 +134,8 @@ def write_dump(machine: Running, path: Path, format: str, flags: DumpFlag, progr
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         with open(descriptor, "wb") as file:
             if flags & DumpFlag.MEMORY_ONLY:
-                _dump_memory(machine, file.fileno(), format, progress)
+                with machine.lent(file.fileno()):
+                    _dump_memory(machine, file.fileno(), format, progress)
             else:
                 with savefile.packed(file, _way(machine)) as target:
                     migrate(machine, target, DUMP, progress)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from hostel.cause import explain, in_line
+from hostel.cause.access import kept_from
 from hostel.cause.holder import find_unix_listeners, lock_hint, port_hint
 from hostel.cause.user import User, denied_to
 from hostel.drivers.fault import printable
@@ -32,6 +33,7 @@ _VNC: Final = re.compile(r"^[^,]*:(\d+)(?:,|$)")
 _FIRST_VNC: Final = 5900
 _NODE: Final = re.compile(r"libvirt-(\d+)-(?:format|storage|slice)")
 # Of QEMU's errors, those with a path of the host's that an errno is about.
+_MODULES: Final = ("selinux", "apparmor")
 _EXPLAINED: Final = (
     errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EROFS, errno.ENOSPC, errno.EDQUOT,
     errno.EMFILE, errno.ENFILE, errno.EBUSY, errno.ETXTBSY,
@@ -152,10 +154,20 @@ def _hint(said: _Said, domain: Domain, user: User | None) -> str | None:
     for code in _EXPLAINED:
         if message.endswith(os.strerror(code)):
             path = _path(said, domain)
-            if path and user is not None and code in (errno.EACCES, errno.EPERM):
-                return denied_to(path, user) or explain(code, path)
+            if path and code in (errno.EACCES, errno.EPERM):
+                return _denied(path, domain, user) or explain(code, path)
             return explain(code, path) if path else None
     return None
+
+
+def _denied(path: str, domain: Domain, user: User | None) -> str | None:
+    """What denies a path to a QEMU that is another user than we, or is kept to something."""
+    if user is not None and (why := denied_to(path, user)):
+        return why
+    kept = next((item.label for item in domain.seclabels if item.model in _MODULES and item.label), None)
+    if kept is None or (user is None and not os.access(path, os.R_OK | os.W_OK)):
+        return None
+    return kept_from(path, kept)
 
 
 def _path(said: _Said, domain: Domain) -> str:

@@ -44,6 +44,8 @@ from hostel.drivers.qemu.command.host import large_pages
 from hostel.drivers.qemu.command.machine import build
 from hostel.drivers.qemu.command.objects import Needed, passphrases, secrets, specs, value_of
 from hostel.drivers.qemu.completing import complete
+from hostel.drivers.qemu.confinement import module
+from hostel.drivers.qemu.confinement.selinux import kernel
 from hostel.drivers.qemu.environment import environment
 from hostel.drivers.qemu.firmware import choice, nvram
 from hostel.drivers.qemu.firmware.descriptor import Firmware, installed
@@ -54,7 +56,7 @@ from hostel.drivers.qemu.lockmanager.entry import registered
 from hostel.drivers.qemu.machines import Machines
 from hostel.drivers.qemu.origin import BOOT, Origin
 from hostel.drivers.qemu.output.sinks import Sinks, settle
-from hostel.drivers.qemu.ownership import files, label
+from hostel.drivers.qemu.ownership import files
 from hostel.drivers.qemu.ownership import run as owned_run
 from hostel.drivers.qemu.private import unlink, write_private
 from hostel.drivers.qemu.settings import Settings
@@ -67,7 +69,6 @@ from hostel.errors import ErrorCode, ErrorDomain, QmpError, VirtError
 from hostel.model.authentication import SecretReference
 from hostel.model.domain.devices.disk import Disk
 from hostel.model.domain.devices.filesystem import Filesystem
-from hostel.model.domain.devices.source import BackingStore, DiskSource
 from hostel.model.domain.domain import Domain, DomainType
 from hostel.model.domain.platform import Platform, arch_of
 from hostel.model.domain.volumes import name_volumes
@@ -110,9 +111,11 @@ class Launcher:
     def platform(self, domain: Domain | None = None) -> Platform:
         """What a document's QEMU brings to it; without its machine types where it is not installed."""
         arch, named = (arch_of(domain) or None, domain.devices.emulator) if domain is not None else (None, None)
-        found = features.platform(self._cache, arch, named)
-        has = found.features - self.settings().filtered
-        return found._replace(features=has, nvram_directory=str(self._machines.variables_directory))
+        found, settings = features.platform(self._cache, arch, named), self.settings()
+        return found._replace(
+            features=found.features - settings.filtered, nvram_directory=str(self._machines.variables_directory),
+            security_model=module.first_model(self._machines, settings),
+        )  # fmt: skip
 
     def finish(self, domain: Domain) -> Platform:
         """Complete a document that was read, and hold it against the rules and its emulator; what QEMU brought to it.
@@ -183,7 +186,7 @@ class Launcher:
         """Run a document that is ready to be run."""
         machines, name = self._machines, live.name
         identity = files.settled_identity(machines, live)
-        label.generate(live, identity)
+        module.label(machines, live, identity, self.settings())
         run, log = machines.run_directory(name), machines.log(name)
         notes = [*notes, *owned_run.make_ground(machines, live, run, identity)]
         context = self.context(live, run)._replace(
@@ -217,7 +220,7 @@ class Launcher:
                 wanted = (*_needed(live), *passphrases(specs(argv), context.settings))
                 values += self.give_secrets(wanted, context)
                 values += [write_private(path, text.encode(), run) for path, text in security.files(live, context)]
-                last = max((source.index or 0 for source in _images(live)), default=0)
+                last = max((image.index or 0 for image in source.images_of(live)), default=0)
                 begins = process.write_log(log, notes, argv)
                 status = status._replace(log_start=begins, nodes=last, group=group, stdio=context.settings.stdio)
                 output = sinks.open(str(log))
@@ -229,8 +232,10 @@ class Launcher:
                 self._abandon(status, run)
                 raise
             try:
-                entered = registered(owned_run.command(argv, live, run), manager, machines.directories, status)
+                command = owned_run.command(machines, argv, live, run)
+                entered = registered(command, manager, machines.directories, status)
                 passed = (context.files(), output)
+                kernel.label_pipes(process.ground(run), *passed[0], output)
                 return self._launch(argv, entered, status, log, helpers, passed, paused=paused, origin=origin)
             except BaseException as error:
                 self._undo(name, run, error)
@@ -242,7 +247,7 @@ class Launcher:
         Raises:
             VirtError: there is none of them, or it cannot be opened.
         """
-        named = [image.fdgroup for image in _sources(live) if image.fdgroup is not None]
+        named = [image.fdgroup for image in source.sources_of(live) if image.fdgroup is not None]
         images = self._machines.descriptors.take(live.uuid or "", named, given)
         return context._replace(descriptors=images, outputs=sinks.characters())
 
@@ -382,13 +387,14 @@ class Launcher:
         """
         found: list[process.Helper] = []
         if (module := tpm.emulated(live)) is not None:
-            state, log = self._machines.tpm_state(live.uuid or ""), self._machines.logs / f"{live.name}-swtpm.log"
+            state, log = self._machines.tpm_state(live.uuid or ""), self._machines.tpm_log(live.name)
             owner = owned_run.tpm_owner(self._machines, state, log)
             found.append(tpm.EmulatedTpm(module, live, state, run, log, self._secrets, owner).prepare(given))
         settings = self.settings()
         found += [*reservations.helpers(live, run, settings.pr_helper), *virtiofs.helpers(live, run, settings)]
+        found = [owned_run.for_qemu(self._machines, it, live, run) for it in found]
         as_qemu = [*gpu.helpers(live, run), *passt.helpers(live, run)]
-        return [owned_run.for_qemu(it, run) for it in found] + [owned_run.as_qemu(it, run) for it in as_qemu]
+        return found + [owned_run.as_qemu(self._machines, it, live, run) for it in as_qemu]
 
     def serve(self, item: Filesystem, live: Domain, run: Path) -> Path | None:
         """Have a directory served that is about to be plugged in; returns the file to make once QEMU has it.
@@ -401,7 +407,7 @@ class Launcher:
         alone = live.copy()
         alone.devices.filesystems = [item]
         wanted = virtiofs.helpers(alone, run, self.settings())
-        return self._attach(owned_run.for_qemu(wanted[0], run), live) if wanted else None
+        return self._attach(owned_run.for_qemu(self._machines, wanted[0], live, run), live) if wanted else None
 
     def serve_reservations(self, live: Domain, run: Path, pid: int) -> Path:
         """Have the helper for persistent reservations beside a QEMU that runs; returns as :meth:`serve`.
@@ -410,7 +416,7 @@ class Launcher:
             VirtError: there is no such program, we may not run it, or it does not get ready.
         """
         (wanted,) = reservations.helpers(live, run, self.settings().pr_helper)
-        return self._attach(owned_run.for_qemu(wanted, run), live, beside=pid)
+        return self._attach(owned_run.for_qemu(self._machines, wanted, live, run), live, beside=pid)
 
     def _attach(self, helper: process.Helper, live: Domain, *, beside: int = 0) -> Path:
         try:
@@ -457,7 +463,8 @@ class Launcher:
                 plug_in(status.domain, qmp)
                 threads.settle(status.domain, qmp, pid, group)
                 if origin.memory is not None:
-                    take_memory(qmp, origin.memory, origin.offset, origin.unpack)
+                    with module.lent(self._machines, status, origin.memory):
+                        take_memory(qmp, origin.memory, origin.offset, origin.unpack)
                 reason = int(origin.paused) if paused else 0
                 status = status._replace(
                     pid=pid, started=started or 0, paused=reason, running=int(origin.reason), ending=origin.ending,
@@ -564,26 +571,6 @@ class Launcher:
             if error.code == ErrorCode.INTERNAL_ERROR:
                 return None
             raise
-
-
-def _images(domain: Domain) -> Iterator[DiskSource | BackingStore]:
-    """Every image of every disk."""
-    for disk in domain.devices.disks:
-        if disk.source is not None:
-            yield disk.source
-        backing = disk.backing_store
-        while backing is not None:
-            yield backing
-            backing = backing.backing_store
-
-
-def _sources(domain: Domain) -> Iterator[DiskSource]:
-    """What every image of every disk is opened by."""
-    for image in _images(domain):
-        if isinstance(image, DiskSource):
-            yield image
-        elif image.source is not None:
-            yield image.source
 
 
 def _needed(domain: Domain) -> Iterator[Needed]:

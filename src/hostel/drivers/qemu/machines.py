@@ -21,7 +21,7 @@ from hostel.drivers.qemu.descriptors import Descriptors
 from hostel.drivers.qemu.helper import tpm
 from hostel.drivers.qemu.output.sinks import settle
 from hostel.drivers.qemu.status import Ending, Migration, Status, write_ending
-from hostel.drivers.store import Directories, Store
+from hostel.drivers.store import Directories, Store, is_locked
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
 from hostel.model.domain.domain import Domain
 from hostel.model.domain.volumes import name_volumes
@@ -90,7 +90,7 @@ class Machines:
         self.directories = directories
         self.logs = directories.cache / "qemu" / "log"
         self.dumps = directories.config / "qemu" / "dump"
-        self.directories = directories
+        self.ranges = Store(directories.state / "qemu" / "ranges", suffix="")
         self._state = directories.state / "qemu"
         self.descriptors = Descriptors()
         self.silent: dict[str, float] = {}  # until when QEMUs that hang are not asked by who only looks
@@ -128,9 +128,17 @@ class Machines:
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         return directory / _digest(name)
 
-    def ledger(self, name: str) -> Path:
-        """Where it is written down which files a running machine was given."""
-        return self._state / "given" / _digest(name)
+    def is_held(self, name: str) -> bool:
+        """Whether somebody holds a domain."""
+        return is_locked(self._state / "lock" / _digest(name))
+
+    def ledger(self, name: str, model: str = "dac") -> Path:
+        """Where it is written down which files a running machine was given, by one security driver."""
+        return self._state / "given" / (_digest(name) if model == "dac" else f"{_digest(name)}.{model}")
+
+    def has_ledgers(self, name: str) -> bool:
+        """Whether a machine may have been given files."""
+        return any((self._state / "given").glob(f"{_digest(name)}*"))
 
     def agent_timeout(self, name: str) -> int:
         """How long the agent in a domain is waited for, as it was last set."""
@@ -167,6 +175,10 @@ class Machines:
     def tpm_state(self, uuid: str) -> Path:
         """Where all is kept that the TPM of a domain remembers."""
         return self.definitions.directory / "swtpm" / uuid
+
+    def tpm_log(self, name: str) -> Path:
+        """What the TPM of a domain says."""
+        return self.logs / f"{name}-swtpm.log"
 
     def run_directory(self, name: str) -> Path:
         """A fresh directory for a run's sockets, short enough for a unix socket's path."""
@@ -306,7 +318,7 @@ class Machines:
                 settle_gone(self, Status.parse(text or ""))
         write_ending(self.endings, name, ending)
         shutil.rmtree(run, ignore_errors=True)
-        if self.ledger(name).exists():
+        if self.has_ledgers(name):
             from hostel.drivers.qemu.ownership.files import take_all_back
 
             take_all_back(self, name, keeps_remote=ending.reason is ShutoffReason.MIGRATED)

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from hostel.drivers.qemu.confinement.selinux import kernel
 from hostel.drivers.qemu.pause import Pause
 from hostel.errors import QmpError
 
@@ -57,7 +58,9 @@ class Monitor:
         self.silence = ""
         self._rest = bytearray()
         self._events: list[dict[str, Any]] = []
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._folder = path.parent
+        with kernel.sockets_as(kernel.context_for_sockets(path.parent)):
+            self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             with self._translated(timeout):
                 self._connect(str(path))
@@ -126,6 +129,7 @@ class Monitor:
         request: dict[str, Any] = {"execute": command, "id": own}
         if arguments:
             request["arguments"] = arguments
+        kernel.label_pipes(self._folder, *files)
         try:
             with self._translated(limit):
                 self._socket.settimeout(self._left())

@@ -22,6 +22,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from hostel.drivers.qemu.confinement.selinux import kernel
 from hostel.drivers.qemu.pause import Pause
 from hostel.drivers.store import is_locked
 
@@ -35,7 +36,7 @@ run=$1; shift
 helpers=
 ours() { read -r one name state parent rest 2>/dev/null < "/proc/$1/stat" && [ "$parent" = $$ ]; }
 helper() {
-    failed=$1 socket=$2 owner=$3 turn=0; shift 3
+    failed=$1 socket=$2 owner=$3 context=$4 turn=0; shift 4
     "$@" 9>&- & pid=$!
     helpers="$helpers $pid"
     until [ -S "$socket" ]; do
@@ -43,6 +44,7 @@ helper() {
         sleep 0.05; turn=$((turn + 1))
     done
     [ -z "$owner" ] || chown -h "$owner" "$socket" || { echo "$failed" > "$run/failed"; end_helpers; exit 1; }
+    [ -z "$context" ] || chcon -h "$context" "$socket" || { echo "$failed" > "$run/failed"; end_helpers; exit 1; }
 }
 end_helpers() {
     for signal in TERM KILL; do
@@ -82,12 +84,16 @@ class Helper(NamedTuple):
         argv: the command; it stays in the foreground.
         socket: what it makes once it is ready.
         owner: who the socket is given to then, as chown(1) has it; empty where it stays as it is.
+        context: the SELinux context that the socket is given; empty where it stays as it is.
+        is_kept: whether it may do no more than QEMU.
     """
 
     name: str
     argv: Sequence[str]
     socket: Path
     owner: str = ""
+    context: str = ""
+    is_kept: bool = False
 
 
 class HelperFailed(OSError):
@@ -103,16 +109,23 @@ class HelperFailed(OSError):
 
 
 def ground(run: Path) -> Path:
-    """Where QEMU makes its sockets and files: a directory of its own where it is another user, else the run's.
+    """Where QEMU makes its sockets and files: a directory of its own where it is not all that we are, else the run's.
 
-    What is written here by us, and read, is in the run's, where that user cannot put anything in its place.
+    It is another user then, or the kernel keeps it to something. What is written here by us, and read, is in the run's,
+    where QEMU cannot put anything in its place.
     """
     own = run / _GROUND
     return own if own.is_dir() else run
 
 
-def give_ground(run: Path, uid: int, gid: int) -> None:
-    """Make that directory for a QEMU that is to be another user.
+def give_ground(run: Path, uid: int, gid: int, context: str | None = None) -> None:
+    """Make that directory.
+
+    Args:
+        run: the run's.
+        uid: the user that QEMU is to be.
+        gid: its group.
+        context: the SELinux context of its files; None where it has none of its own.
 
     Raises:
         OSError: the host refused.
@@ -121,6 +134,12 @@ def give_ground(run: Path, uid: int, gid: int) -> None:
     own.mkdir(mode=0o700)
     os.chown(own, uid, gid)
     run.chmod(0o711)
+    if context is not None:
+        try:
+            kernel.label(own, context)
+        except OSError:
+            if kernel.enforces():
+                raise
 
 
 def user_of(run: Path) -> tuple[int, int] | None:
@@ -130,7 +149,8 @@ def user_of(run: Path) -> tuple[int, int] | None:
         status = own.stat()
     except FileNotFoundError:
         return None
-    return status.st_uid, status.st_gid
+    found = status.st_uid, status.st_gid
+    return None if found == (os.geteuid(), os.getegid()) else found
 
 
 def home(run: Path) -> Path | None:
@@ -148,6 +168,9 @@ def hand_over(run: Path, path: Path) -> None:
     user = user_of(run)
     if user is not None:
         os.chown(path, *user, follow_symlinks=False)
+    own = run / _GROUND
+    if own.is_dir():
+        kernel.copy_label(own, path)
 
 
 def run_of(ground: Path) -> Path:
@@ -218,8 +241,8 @@ def spawn(
 
 
 def _supervisor(helpers: Sequence[Helper]) -> str:
-    calls = "".join(f"helper {shlex.join([item.name, str(item.socket), item.owner, *item.argv])}\n" for item in helpers)
-    return _FUNCTIONS + calls + _SUPERVISOR
+    calls = [[item.name, str(item.socket), item.owner, item.context, *item.argv] for item in helpers]
+    return _FUNCTIONS + "".join(f"helper {shlex.join(words)}\n" for words in calls) + _SUPERVISOR
 
 
 def _entering(entrances: Sequence[Path], argv: Sequence[str]) -> Sequence[str]:

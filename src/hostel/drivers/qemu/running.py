@@ -10,6 +10,7 @@ import contextlib
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
@@ -285,9 +286,19 @@ class Running:
 
             settle(self.status, read(self._machines.directories))
 
+    def lent(self, file: int) -> AbstractContextManager[None]:
+        """Let QEMU use an open file meanwhile that it does not open itself.
+
+        Raises:
+            VirtError: the host refused.
+        """
+        from hostel.drivers.qemu.confinement.module import lent
+
+        return lent(self._machines, self.status, file)
+
     def give_files_back(self) -> None:
         """Give back the files that the state no longer names."""
-        if self._machines.ledger(self.name).exists():
+        if self._machines.has_ledgers(self.name):
             from hostel.drivers.qemu.ownership import files
 
             files.settle(self._machines, self.name)

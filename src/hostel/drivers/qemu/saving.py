@@ -281,11 +281,11 @@ def migrate(machine: Running, descriptor: int, operation: int, progress: Progres
         VirtError: ``OPERATION_FAILED`` with QEMU's reason.
     """
     machine.ask("migrate-set-parameters", **{"max-bandwidth": _UNLIMITED})
-    try:
-        machine.qmp.pass_file("hostel-migrate", descriptor)
-    except QmpError as error:
-        raise machine.translated(error, "getfd") from error
-    with underway.job(machine.run, _NAMES[operation]) as job:
+    with machine.lent(descriptor), underway.job(machine.run, _NAMES[operation]) as job:
+        try:
+            machine.qmp.pass_file("hostel-migrate", descriptor)
+        except QmpError as error:
+            raise machine.translated(error, "getfd") from error
         machine.ask("migrate", uri="fd:hostel-migrate")
         _follow(machine, job, descriptor, operation, progress)
 

@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import struct
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -330,3 +331,23 @@ def _backing(path: Path, part: Slice | None) -> tuple[str, str | None] | None:
             return name, head[position + 8 : position + 8 + length].decode(errors="replace")
         position += 8 + (length + 7) // 8 * 8
     return name, None
+
+
+def images_of(domain: Domain) -> Iterator[DiskSource | BackingStore]:
+    """Every image of every disk."""
+    for disk in domain.devices.disks:
+        if disk.source is not None:
+            yield disk.source
+        backing = disk.backing_store
+        while backing is not None:
+            yield backing
+            backing = backing.backing_store
+
+
+def sources_of(domain: Domain) -> Iterator[DiskSource]:
+    """What every image of every disk is opened by."""
+    for image in images_of(domain):
+        if isinstance(image, DiskSource):
+            yield image
+        elif image.source is not None:
+            yield image.source

@@ -10,6 +10,7 @@ import pytest
 
 from hostel.cause.holder import describe
 from hostel.drivers.qemu.failure import explained
+from hostel.model.domain.devices.seclabel import SecurityLabel
 from hostel.model.domain.domain import Domain
 
 _STAMP = "2026-11-26T12:11:39.359259Z "
@@ -94,3 +95,24 @@ def test_warnings_are_no_reason_and_the_last_error_is() -> None:
     )
     assert _explained(*lines) == "invalid kernel header (kernel '/boot/vmlinuz')"
     assert _explained(lines[0], lines[3]) is None
+
+
+@pytest.mark.parametrize(
+    ("model", "label", "log"),
+    [
+        ("selinux", "system_u:system_r:svirt_t:s0:c1,c2", "ausearch -m avc -ts recent"),
+        ("apparmor", "libvirt-6695eb01-f6a4-8304-79aa-97f2502e193f", "journalctl -k -g apparmor"),
+    ],
+)
+def test_what_qemu_is_kept_to_is_told_where_owner_and_mode_allow(
+    tmp_path: Path, model: str, label: str, log: str
+) -> None:
+    path = tmp_path / "disk"
+    path.touch(mode=0o600)
+    domain = _machine(str(path))
+    domain.seclabels = [SecurityLabel(type="dynamic", model=model, label=label)]
+    line = f"qemu-system-x86_64: -blockdev {_NODE}: Could not open '{path}': Permission denied"
+    said = str(explained([line], ["qemu-system-x86_64", "-blockdev", _NODE], domain))
+    assert (
+        f"'{path}' (" in said and f" is not for QEMU, which the kernel keeps to {label}: {log} shows the rule" in said
+    )

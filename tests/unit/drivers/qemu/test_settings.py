@@ -159,8 +159,9 @@ def test_output_is_bounded_by_us_by_virtlogd_or_by_nobody(tmp_path: Path) -> Non
     ],
 )
 def test_who_relies_on_what_is_not_here_starts_no_machine(tmp_path: Path, text: str, why: str) -> None:
-    assert why in _settings(tmp_path, text).refused
-    driver = QemuDriver(Directories.under(tmp_path))
+    driver, path = QemuDriver(Directories.under(tmp_path)), tmp_path / "config/qemu.conf"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(text)
     ref = driver.domain_define_xml(refused.document())
     with pytest.raises(VirtError, match=why) as caught:
         driver.domain_create(ref)

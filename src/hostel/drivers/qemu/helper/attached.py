@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 from typing import Final
 
+from hostel.drivers.qemu.confinement.selinux import kernel
 from hostel.drivers.qemu.pause import Pause
 from hostel.drivers.qemu.process import Helper, HelperFailed, last_lines
 
@@ -94,4 +95,6 @@ def start(helper: Helper, log: Path, *, beside: int = 0) -> Path:
         pause()
     if helper.owner:
         os.chown(helper.socket, *map(int, helper.owner.split(":")), follow_symlinks=False)
+    if helper.context:
+        kernel.label(helper.socket, helper.context)
     return taken

@@ -34,4 +34,4 @@ def _helper(video: Video, run: Path) -> Helper:
     if acceleration is not None:
         argv += ["--virgl"] if acceleration.accel3d else []
         argv += [f"--render-node={acceleration.rendernode}"] if acceleration.rendernode is not None else []
-    return Helper(f"vhost-user-gpu of '{video.alias}'", argv, socket)
+    return Helper(f"vhost-user-gpu of '{video.alias}'", argv, socket, is_kept=True)

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Final
 
 from hostel.drivers.fault import fault, system_fault
+from hostel.drivers.qemu.confinement.selinux import kernel
 from hostel.drivers.qemu.document import unsupported
 from hostel.drivers.qemu.ownership.user import Owner, as_user
-from hostel.drivers.qemu.process import Helper
+from hostel.drivers.qemu.process import Helper, ground
 from hostel.drivers.store import sync_directory
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
 from hostel.model.authentication import SecretReference
@@ -79,6 +80,7 @@ class EmulatedTpm:
             for path in (self._state, *self._state.iterdir()):
                 self._give(path)
             self._give(socket.parent)
+            kernel.copy_label(ground(self._run), socket.parent)
             if self._owner is not None:
                 self._run.chmod(0o711)
                 socket.parent.chmod(0o711)  # through which QEMU comes
@@ -98,9 +100,10 @@ class EmulatedTpm:
                 given.append(path)
                 stream.write(self._passphrase)
             self._give(path)
+            kernel.copy_label(ground(self._run), path)
             key = f"pwdfile={path},mode={_CIPHER}"
             argv += ["--key", key, "--migration-key", key]
-        return Helper("swtpm", argv, socket)
+        return Helper("swtpm", argv, socket, is_kept=True)
 
     def _give(self, path: Path) -> None:
         if self._owner is not None:

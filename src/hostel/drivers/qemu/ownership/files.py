@@ -15,10 +15,10 @@ from hostel.cause.user import User, closed_way, rights
 from hostel.drivers.fault import system_fault
 from hostel.drivers.qemu import process
 from hostel.drivers.qemu.machines import Machines
-from hostel.drivers.qemu.ownership import lending
+from hostel.drivers.qemu.ownership import dac, lending
 from hostel.drivers.qemu.ownership.claims import claims
 from hostel.drivers.qemu.ownership.label import label_of, owner_of
-from hostel.drivers.qemu.ownership.user import ROOT, USUAL, Identity, Owner, groups_of, identity
+from hostel.drivers.qemu.ownership.user import ROOT, USUAL, Identity, Owner, groups_of, identity, read_label
 from hostel.drivers.qemu.settings import read
 from hostel.drivers.qemu.status import Status
 from hostel.errors import ErrorDomain
@@ -72,7 +72,7 @@ def settled_identity(machines: Machines, domain: Domain) -> Identity | None:
 
 def _reached(domain: Domain, identity: Identity, stdio: str) -> Iterator[Path]:
     """The files that QEMU is to open or to make by name."""
-    for path in claims(Status(domain, 0, 0, 0, "", 0, stdio=stdio), identity):
+    for path in claims(Status(domain, 0, 0, 0, "", 0, stdio=stdio), dac.terms(domain, identity)):
         yield Path(path)
     sockets = [source.path for end in domain.devices.characters() for source in end.sources if source.mode == "bind"]
     sockets += [listen.socket for screen in domain.devices.graphics for listen in screen.listens]
@@ -99,37 +99,57 @@ def label_of_running(machines: Machines, status: Status) -> str | None:
 
 
 def give(machines: Machines, status: Status) -> None:
-    """Give a machine what it needs and has not; nothing to one that was started before there were owners.
+    """Give a machine what it needs and has not.
 
     Raises:
-        VirtError: the host refused; or another machine has a file as another user.
+        VirtError: the host refused; or another machine has a file as another user, or in another context.
     """
+    from hostel.drivers.qemu.confinement import module
+
+    _give_to_owner(machines, status)
+    for each, label in module.of_domain(machines, status.domain):
+        each.give(machines, status, label)
+
+
+def _give_to_owner(machines: Machines, status: Status) -> None:
+    """Give a machine's user its files; nothing to one that was started before there were owners."""
     found = identity_of(machines)
     ledger = lending.Ledger(machines.ledger(status.domain.name))
     if found is None or (status.pid and label_of(status.domain) is None and not ledger.exists):
         return
     if not found.is_named and owner_of(status.domain, found) == ROOT:
         return  # it does without
-    wanted = claims(status, found)
-    _make(status.domain, wanted)
+    wanted = claims(status, dac.terms(status.domain, found))
+    make(status.domain, wanted)
     for claim in wanted.values():
-        open_way(machines, Path(claim.path), claim.owner)
-    lending.give(ledger, wanted.values(), remembers=found.remembers)
+        open_way(machines, Path(claim.path), read_label(claim.value))
+    lending.give(ledger, dac.MARK, wanted.values(), remembers=found.remembers)
 
 
 def settle(machines: Machines, name: str) -> None:
     """Give back what a machine has and its state, as it is written down, does not name."""
+    from hostel.drivers.qemu.confinement import module
+
     ledger, text = lending.Ledger(machines.ledger(name)), machines.statuses.read(name)
-    if ledger.exists and text is not None:
+    if text is None:
+        return
+    status = Status.parse(text)
+    if ledger.exists:
         # Whether files are given has no say here: what it has it has, whatever qemu.conf says by now.
-        _tell(machines, name, lending.settle(ledger, claims(Status.parse(text), Identity(ROOT))))
+        wanted = claims(status, dac.terms(status.domain, Identity(ROOT)))
+        _tell(machines, name, lending.settle(ledger, dac.MARK, wanted))
+    for each, label in module.of_domain(machines, status.domain):
+        _tell(machines, name, each.settle(machines, status, label))
 
 
 def take_all_back(machines: Machines, name: str, *, keeps_remote: bool = False) -> None:
     """Give back all that a machine had; what other hosts reach only where it has not gone to one of them."""
+    from hostel.drivers.qemu.confinement import module
+
     ledger = lending.Ledger(machines.ledger(name))
     if ledger.exists:
-        _tell(machines, name, lending.take_all_back(ledger, keeps_remote=keeps_remote))
+        _tell(machines, name, lending.take_all_back(ledger, dac.MARK, keeps_remote=keeps_remote))
+    _tell(machines, name, module.take_all_back(machines, name, keeps_remote=keeps_remote))
 
 
 def _tell(machines: Machines, name: str, failed: list[str]) -> None:
@@ -137,7 +157,7 @@ def _tell(machines: Machines, name: str, failed: list[str]) -> None:
         process.write_log(machines.log(name), failed)
 
 
-def _make(domain: Domain, wanted: Container[str]) -> None:
+def make(domain: Domain, wanted: Container[str]) -> None:
     """Make those of these files that QEMU writes what a guest says into: in their directories it may make none itself.
 
     Raises:

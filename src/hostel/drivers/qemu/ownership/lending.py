@@ -8,22 +8,18 @@ the file's own count tells whether it was done.
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, NamedTuple
 
 from hostel.cause.mount import mount_of
 from hostel.drivers.fault import fault, printable, system_fault
 from hostel.drivers.qemu.ownership.claims import Claim, Return
-from hostel.drivers.qemu.ownership.remembered import Kept, OpenFile
-from hostel.drivers.qemu.ownership.user import ROOT, Owner
+from hostel.drivers.qemu.ownership.remembered import Kept, Mark, OpenFile
+from hostel.drivers.qemu.ownership.user import Owner
 from hostel.errors import ErrorCode, ErrorDomain
-
-# What does not keep a machine from trying: QEMU says what it cannot open (``virSecurityDACSetOwnershipInternal``).
-_PASSED: Final = (errno.EOPNOTSUPP, errno.EINVAL, errno.EPERM, errno.EROFS)
 
 
 class Loan(NamedTuple):
@@ -31,16 +27,16 @@ class Loan(NamedTuple):
 
     Attributes:
         path: where it is.
-        owner: whose it is meanwhile.
-        before: whose it was.
+        value: what is written on it meanwhile.
+        before: what was; None where nothing was.
         back: what becomes of it afterwards.
         users: how many machines had it before, by what is kept with it; None where nothing is.
         is_done: whether it was given for sure.
     """
 
     path: str
-    owner: Owner
-    before: Owner
+    value: str
+    before: str | None
     back: Return
     users: int | None
     is_done: bool = False
@@ -65,8 +61,7 @@ class Ledger:
                 row = json.loads(line)
                 match row.pop("step"):
                     case "give":
-                        row |= {"owner": Owner(*row["owner"]), "before": Owner(*row["before"])}
-                        found[row["path"]] = Loan(**{**row, "back": Return(row["back"])})
+                        found[row["path"]] = Loan(**_current(row))
                     case "done":
                         found[row["path"]] = found[row["path"]]._replace(is_done=True)
                     case "back":
@@ -106,26 +101,38 @@ class Ledger:
             os.close(descriptor)
 
 
-def give(ledger: Ledger, claims: Iterable[Claim], *, remembers: bool) -> None:
+def _current(row: dict[str, Any]) -> dict[str, Any]:
+    """A row as it is written by now: at first there were numbers of users and groups in it."""
+    if "owner" in row:
+        row |= {"value": Owner(*row.pop("owner")).label, "before": Owner(*row["before"]).label}
+    return {**row, "back": Return.USUAL if row["back"] == "root" else Return(row["back"])}
+
+
+def give(ledger: Ledger, mark: Mark, claims: Iterable[Claim], *, remembers: bool) -> None:
     """Give a machine those files that it does not have; one that is not there is left for QEMU to miss.
 
     Raises:
-        VirtError: ``OPERATION_INVALID``: another machine has one under another owner; ``SYSTEM_ERROR``: the host
+        VirtError: ``OPERATION_INVALID``: another machine has one marked otherwise; ``SYSTEM_ERROR``: the host
             refused. What was given before stays with the machine.
     """
     loans = ledger.loans()
     for claim in claims:
         known = loans.get(claim.path)
-        if known is not None and (known.back is not Return.NEVER or claim.back is Return.NEVER):
+        if known is not None and not _is_news(claim, known):
             continue
         try:
-            with OpenFile(claim.path) as file, _held(file, claim.back):
-                _give(ledger, file, claim, known, remembers=remembers)
+            with OpenFile(claim.path, mark) as file, _held(file, claim.back):
+                _give(ledger, mark, file, claim, known, remembers=remembers)
         except FileNotFoundError:
             continue
         except OSError as error:
-            what = f"unable to set user and group to '{claim.owner.uid}:{claim.owner.gid}' on '{claim.path}'"
+            what = mark.refusal(claim.path, claim.value)
             raise system_fault(error, what, ErrorDomain.QEMU, path=claim.path) from error
+
+
+def _is_news(claim: Claim, known: Loan) -> bool:
+    """Whether a file that a machine has is to be given to it once more: as its alone, or to be written."""
+    return known.back is Return.NEVER and (claim.back is not Return.NEVER or claim.value != known.value)
 
 
 def _held(file: OpenFile, back: Return) -> contextlib.AbstractContextManager[object]:
@@ -133,28 +140,27 @@ def _held(file: OpenFile, back: Return) -> contextlib.AbstractContextManager[obj
     return file.locked() if back is Return.REMEMBERED else contextlib.nullcontext()
 
 
-def _give(ledger: Ledger, file: OpenFile, claim: Claim, known: Loan | None, *, remembers: bool) -> None:
-    before = known.before if known is not None else file.owner
-    kept = file.kept() if claim.back is Return.REMEMBERED and remembers else None
-    if kept is not None and not kept.users and file.owner == claim.owner:
-        before = kept.owner  # it was never given back, as when the host was switched off
+def _give(ledger: Ledger, mark: Mark, file: OpenFile, claim: Claim, known: Loan | None, *, remembers: bool) -> None:
+    now = file.value
+    before = known.before if known is not None else now
+    counts = claim.back is Return.REMEMBERED and remembers and before is not None
+    kept = file.kept() if counts else None
+    if kept is not None and not kept.users and now == claim.value:
+        before = kept.value  # it was never given back, as when the host was switched off
     users = kept.users if kept is not None else 0
     if kept is not None and users:
-        if file.owner != claim.owner:
-            what = f"Setting different DAC user or group on {claim.path} which is already in use"
-            raise fault(ErrorCode.OPERATION_INVALID, what, ErrorDomain.QEMU)
-        before = kept.owner
-    loan = Loan(claim.path, claim.owner, before, claim.back, users)
-    if claim.back is not Return.REMEMBERED or not remembers:
-        loan = loan._replace(users=None)
+        if now != claim.value:
+            raise fault(ErrorCode.OPERATION_INVALID, mark.clash(claim.path), ErrorDomain.QEMU)
+        before = kept.value
+    loan = Loan(claim.path, claim.value, before, claim.back, users if counts else None)
     ledger.give(loan)
-    if loan.users is not None and not file.keep(Kept(before, users + 1)):
+    if loan.users is not None and before is not None and not file.keep(Kept(before, users + 1)):
         ledger.give(loan._replace(users=None))
         loan = loan._replace(users=None)
     try:
-        file.give(claim.owner)
+        file.give(claim.value)
     except OSError as error:
-        if error.errno not in _PASSED:
+        if not mark.passes(error):
             if loan.users is not None:
                 file.keep(kept if users else None)
             ledger.back(claim.path)
@@ -162,11 +168,12 @@ def _give(ledger: Ledger, file: OpenFile, claim: Claim, known: Loan | None, *, r
     ledger.done(claim.path)
 
 
-def take_back(ledger: Ledger, paths: Iterable[str], *, keeps_remote: bool = False) -> list[str]:
-    """Give files back to those whose they were; returns what went wrong, a line each.
+def take_back(ledger: Ledger, mark: Mark, paths: Iterable[str], *, keeps_remote: bool = False) -> list[str]:
+    """Have files be again what they were; returns what went wrong, a line each.
 
     Args:
         ledger: the machine's.
+        mark: what was written on them.
         paths: the files; what it does not have is passed over.
         keeps_remote: what other hosts reach stays as it is: the machine has gone to one of them.
     """
@@ -177,8 +184,8 @@ def take_back(ledger: Ledger, paths: Iterable[str], *, keeps_remote: bool = Fals
             continue
         try:
             if loan.back is not Return.NEVER and not (keeps_remote and _is_remote(path)):
-                with OpenFile(path) as file, _held(file, loan.back):
-                    _take_back(file, loan)
+                with OpenFile(path, mark) as file, _held(file, loan.back):
+                    _take_back(file, mark, loan)
         except (FileNotFoundError, NotADirectoryError):
             pass  # nobody has it any more
         except OSError as error:
@@ -188,30 +195,32 @@ def take_back(ledger: Ledger, paths: Iterable[str], *, keeps_remote: bool = Fals
     return failed
 
 
-def _take_back(file: OpenFile, loan: Loan) -> None:
+def _take_back(file: OpenFile, mark: Mark, loan: Loan) -> None:
     if loan.users is None:
-        # Nothing is kept with it. Whose it was is known where it is not sure that it was given at all.
-        _return(file, ROOT if loan.is_done else loan.before)
+        # Nothing is kept with it. What it was is known where it is not sure that it was given at all.
+        _return(file, mark, file.usual if loan.is_done else loan.before)
         return
     kept = file.kept(of_any_boot=True)
     if kept is None:
         if loan.is_done:
-            _return(file, loan.before)
+            _return(file, mark, loan.before)
         return
     if not loan.is_done and kept.users <= loan.users:
         return  # it was about to be given
     if kept.users > 1:
         file.keep(kept._replace(users=kept.users - 1))
         return
-    _return(file, kept.owner)
+    _return(file, mark, kept.value)
     file.keep(None)
 
 
-def _return(file: OpenFile, owner: Owner) -> None:
+def _return(file: OpenFile, mark: Mark, value: str | None) -> None:
+    if value is None:
+        return
     try:
-        file.give(owner)
+        file.give(value)
     except OSError as error:
-        if error.errno not in _PASSED:
+        if not mark.passes(error):
             raise
 
 
@@ -220,14 +229,14 @@ def _is_remote(path: str) -> bool:
     return mount is not None and mount.is_remote
 
 
-def settle(ledger: Ledger, wanted: Iterable[str]) -> list[str]:
+def settle(ledger: Ledger, mark: Mark, wanted: Iterable[str]) -> list[str]:
     """Give back what a machine has and does not need; returns as :func:`take_back`."""
     needed = set(wanted)
-    return take_back(ledger, [path for path in ledger.loans() if path not in needed])
+    return take_back(ledger, mark, [path for path in ledger.loans() if path not in needed])
 
 
-def take_all_back(ledger: Ledger, *, keeps_remote: bool = False) -> list[str]:
+def take_all_back(ledger: Ledger, mark: Mark, *, keeps_remote: bool = False) -> list[str]:
     """Give back all that a machine had that is no more; arguments and result as of :func:`take_back`."""
-    failed = take_back(ledger, [*ledger.loans()], keeps_remote=keeps_remote)
+    failed = take_back(ledger, mark, [*ledger.loans()], keeps_remote=keeps_remote)
     ledger.close()
     return failed

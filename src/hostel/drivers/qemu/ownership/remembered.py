@@ -1,4 +1,4 @@
-"""Whose a file was, kept with the file, and how many machines it is given to (``security_util.c``).
+"""What a file was before machines had it, kept with the file, and how many have it (``security_util.c``).
 
 Names and values of the extended attributes are libvirt's: a file that both daemons give away is counted once.
 """
@@ -14,13 +14,9 @@ import struct
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Protocol
 
-from hostel.drivers.qemu.ownership.user import Owner
-
-_OWNER: Final = "trusted.libvirt.security.dac"
-_COUNT: Final = "trusted.libvirt.security.ref_dac"
-_BOOT: Final = "trusted.libvirt.security.timestamp_dac"
+_PREFIX: Final = "trusted.libvirt.security."
 _UNSUPPORTED: Final = (errno.ENOSYS, errno.ENOTSUP, errno.EPERM, errno.EACCES, errno.EROFS)
 _LOCK: Final = struct.pack("hhqqi", fcntl.F_WRLCK, os.SEEK_SET, 1, 1, 0)  # the byte that libvirt locks
 _LOCK_SECONDS: Final = 10.0
@@ -30,27 +26,78 @@ _BOOT_TIME: Final = 2  # the type of an entry (utmp(5))
 _UTMP: Final = struct.Struct("hi32s4s32s256shhiii36s")
 
 
+class Mark(Protocol):
+    """What one security driver writes on files, as text: whose they are, or a context."""
+
+    @property
+    def model(self) -> str:
+        """The driver's name, which is in those of the attributes."""
+
+    def read(self, path: str) -> str | None:
+        """That of a file; None where it has none.
+
+        Raises:
+            OSError: the host refused.
+        """
+
+    def write(self, path: str, value: str) -> None:
+        """Write it on a file.
+
+        Raises:
+            OSError: the host refused.
+        """
+
+    def normal(self, value: str) -> str:
+        """A value in the form that :meth:`read` gives.
+
+        Raises:
+            ValueError: it is none.
+        """
+
+    def usual(self, path: str, mode: int) -> str | None:
+        """That of a file which nobody remembers anything of; None where that cannot be told.
+
+        Args:
+            path: the file.
+            mode: its type and permissions.
+        """
+
+    def passes(self, error: OSError) -> bool:
+        """Whether a refusal does not keep a machine from trying: QEMU says what it cannot open."""
+
+    def clash(self, path: str) -> str:
+        """What is said of a file that another machine has otherwise."""
+
+    def refusal(self, path: str, value: str) -> str:
+        """What is said of a file that it cannot be written on."""
+
+
 class Kept(NamedTuple):
     """What a file's attributes say.
 
     Attributes:
-        owner: whose it was.
+        value: what was written on it before.
         users: how many machines have it now.
     """
 
-    owner: Owner
+    value: str
     users: int
 
 
 class OpenFile:
     """One file of the host, whatever becomes of its name meanwhile.
 
+    Args:
+        path: where it is.
+        mark: what is written on it.
+
     Raises:
         OSError: it is not there.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, mark: Mark) -> None:
         self.path = path
+        self._mark = mark
         self._descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
         self._name = f"/proc/self/fd/{self._descriptor}"
 
@@ -66,19 +113,23 @@ class OpenFile:
         return os.fstat(self._descriptor).st_mode
 
     @property
-    def owner(self) -> Owner:
-        """Whose it is."""
-        status = os.fstat(self._descriptor)
-        return Owner(status.st_uid, status.st_gid)
+    def value(self) -> str | None:
+        """What is written on it."""
+        return self._mark.read(self._name)
 
-    def give(self, owner: Owner) -> None:
-        """Change its owner.
+    @property
+    def usual(self) -> str | None:
+        """What is written on such a file by default."""
+        return self._mark.usual(self.path, self.mode)
+
+    def give(self, value: str) -> None:
+        """Change what is written on it.
 
         Raises:
             OSError: the host refused.
         """
-        if self.owner != owner:
-            os.chown(self._name, owner.uid, owner.gid)
+        if self.value != value:
+            self._mark.write(self._name, value)
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[bool]:
@@ -120,15 +171,15 @@ class OpenFile:
             of_any_boot: whether what is from an earlier boot counts; else nobody has it any more.
         """
         try:
-            owner = _read_owner(os.getxattr(self._name, _OWNER))
-            count = int(os.getxattr(self._name, _COUNT))
+            value = self._mark.normal(os.getxattr(self._name, self._attribute("")).decode().rstrip("\0"))
+            count = int(os.getxattr(self._name, self._attribute("ref_")))
         except (OSError, ValueError):
             return None
         try:
-            stamp = int(os.getxattr(self._name, _BOOT))
+            stamp = int(os.getxattr(self._name, self._attribute("timestamp_")))
         except (OSError, ValueError):
             stamp = 0
-        return Kept(owner, count if of_any_boot or abs(stamp - boot_time()) <= _SAME_BOOT else 0)
+        return Kept(value, count if of_any_boot or abs(stamp - boot_time()) <= _SAME_BOOT else 0)
 
     def keep(self, kept: Kept | None) -> bool:
         """Remember that, or nothing any more; False where the file system keeps no such thing.
@@ -138,18 +189,22 @@ class OpenFile:
         """
         try:
             if kept is None:
-                for name in (_COUNT, _OWNER, _BOOT):
-                    _remove(self._name, name)
+                for prefix in ("ref_", "", "timestamp_"):
+                    _remove(self._name, self._attribute(prefix))
                 return True
             if kept.users == 1:
-                os.setxattr(self._name, _OWNER, kept.owner.label.encode())
-                os.setxattr(self._name, _BOOT, str(boot_time()).encode())
-            os.setxattr(self._name, _COUNT, str(kept.users).encode())  # last: without it there is nothing
+                os.setxattr(self._name, self._attribute(""), kept.value.encode())
+                os.setxattr(self._name, self._attribute("timestamp_"), str(boot_time()).encode())
+            # Last: without it there is nothing.
+            os.setxattr(self._name, self._attribute("ref_"), str(kept.users).encode())
         except OSError as error:
             if error.errno in _UNSUPPORTED:
                 return False
             raise
         return True
+
+    def _attribute(self, prefix: str) -> str:
+        return f"{_PREFIX}{prefix}{self._mark.model}"
 
 
 def _remove(path: str, name: str) -> None:
@@ -158,11 +213,6 @@ def _remove(path: str, name: str) -> None:
     except OSError as error:
         if error.errno != errno.ENODATA:
             raise
-
-
-def _read_owner(value: bytes) -> Owner:
-    user, _, group = value.decode("ascii").partition(":")
-    return Owner(int(user.removeprefix("+")), int(group.removeprefix("+")))
 
 
 def boot_time() -> int:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from hostel.drivers.qemu.ownership import label
-from hostel.drivers.qemu.ownership.claims import Return, claims
+from hostel.drivers.qemu.ownership import dac, label
+from hostel.drivers.qemu.ownership.claims import Claim, Return, Terms, claims
 from hostel.drivers.qemu.ownership.user import Identity, Owner
-from hostel.drivers.qemu.status import Plug, Status
+from hostel.drivers.qemu.status import BlockJob, Plug, Status
 from hostel.errors import ErrorCode, VirtError
 from hostel.model.backup import read_backup
 from hostel.model.domain.domain import Domain
@@ -32,7 +32,7 @@ def live(devices: str = "", *, os: str = "", body: str = "") -> Domain:
 
 
 def backs(domain: Domain, identity: Identity = QEMU) -> dict[str, Return]:
-    found = claims(Status(domain, 1, 0, 0, "", 0), identity)
+    found = claims(Status(domain, 1, 0, 0, "", 0), dac.terms(domain, identity))
     return {path: claim.back for path, claim in found.items()}
 
 
@@ -67,10 +67,9 @@ def test_labels_of_images_count_before_the_machine_s() -> None:
     labelled = "<source file='/a'><seclabel model='dac' relabel='yes'><label>+7:+8</label></seclabel></source>"
     kept = "<source file='/b'><seclabel model='dac' relabel='no'/></source>"
     other = "<backingStore type='file'><format type='raw'/><source file='/c'/><backingStore/></backingStore>"
-    found = claims(
-        Status(live(disk(labelled + other) + disk(kept + other.replace("/c", "/d"), dev="sdb")), 1, 0, 0, "", 0), QEMU
-    )
-    assert {path: claim.owner for path, claim in found.items()} == {"/a": (7, 8), "/c": (7, 8)}
+    domain = live(disk(labelled + other) + disk(kept + other.replace("/c", "/d"), dev="sdb"))
+    found = claims(Status(domain, 1, 0, 0, "", 0), dac.terms(domain, QEMU))
+    assert {path: claim.value for path, claim in found.items()} == {"/a": "+7:+8", "/c": "+7:+8"}
 
 
 def test_all_that_a_machine_opens_by_name() -> None:
@@ -86,7 +85,7 @@ def test_all_that_a_machine_opens_by_name() -> None:
     os = "<kernel>/kernel</kernel><initrd>/initrd</initrd><dtb>/dtb</dtb>"
     firmware = "<sysinfo type='fwcfg'><entry name='opt/a' file='/entry'/></sysinfo>"
     found = backs(live(devices, os=os, body=firmware))
-    assert found.pop("/dev/tpm7") is Return.ROOT
+    assert found.pop("/dev/tpm7") is Return.USUAL
     assert set(found.values()) == {Return.REMEMBERED}
     assert set(found) == {
         "/serial", "/log", "/dev/ttyS7", "/pipe", "/socket", "/dev/input/event7", "/dev/bus/usb/007/008",
@@ -109,7 +108,7 @@ def test_what_is_on_its_way_is_needed_as_well() -> None:
     )
     backup.disks.disks[0].index = 7
     plugs = (Plug(way="medium", alias="x", disk=coming),)
-    found = claims(Status(domain, 1, 0, 0, "", 0, plugs=plugs, backup=backup), QEMU)
+    found = claims(Status(domain, 1, 0, 0, "", 0, plugs=plugs, backup=backup), dac.terms(domain, QEMU))
     assert set(found) == {"/a", "/new", "/copy"}
 
 
@@ -163,17 +162,41 @@ def test_a_machine_without_a_label_gets_none_where_that_is_the_default() -> None
 def test_labels_of_drivers_that_are_not_there_are_refused(devices: str, body: str) -> None:
     domain = defined(refused.document(devices, body=body))
     with pytest.raises(VirtError, match="Security driver model 'selinux' is not available") as caught:
-        label.generate(domain, QEMU)
+        label.check_models(domain, ["dac"])
     assert caught.value.code == ErrorCode.CONFIG_UNSUPPORTED
 
 
 def test_a_session_has_no_driver_for_owners() -> None:
     domain = defined(refused.document(body="<seclabel type='none' model='none'/>"))
-    label.generate(domain, None)
+    label.check_models(domain, [])
     with pytest.raises(VirtError, match="Security driver model 'dac' is not available"):
-        label.generate(defined(refused.document(body="<seclabel type='none' model='dac'/>")), None)
+        label.check_models(defined(refused.document(body="<seclabel type='none' model='dac'/>")), [])
 
 
 def test_who_a_label_names_must_be_there() -> None:
     with pytest.raises(VirtError, match="Failed to parse user 'nosuch'"):
         live(body="<seclabel type='static' model='dac'><label>nosuch:root</label></seclabel>")
+
+
+def test_each_use_of_a_file_has_its_context() -> None:
+    """By which SELinux keeps machines apart: their own, shared, only read."""
+    below = (
+        "<backingStore type='file' index='2'><format type='raw'/><source file='/low'/><backingStore/></backingStore>"
+    )
+    own = "<source file='/own'><seclabel model='selinux' relabel='yes'><label>a:b:c:s0</label></seclabel></source>"
+    devices = disk("<source file='/top'/>" + below) + disk("<source file='/cd'/>", device="cdrom", dev="sdb")
+    devices += disk("<source file='/shared'/>", dev="sdc").replace("</disk>", "<shareable/></disk>")
+    devices += disk(own, dev="sdd")
+    domain = live(devices, os="<kernel>/kernel</kernel>")
+    store = domain.devices.disks[0].backing_store
+    assert store is not None
+    store.index = 2
+    terms = Terms("selinux", "own", "shared", "read", str)
+    found = claims(Status(domain, 1, 0, 0, "", 0), terms)
+    assert {path: (claim.value, claim.back) for path, claim in found.items()} == {
+        "/top": ("own", Return.REMEMBERED), "/low": ("read", Return.NEVER), "/cd": ("read", Return.NEVER),
+        "/shared": ("shared", Return.NEVER), "/own": ("a:b:c:s0", Return.REMEMBERED),
+        "/kernel": ("read", Return.REMEMBERED),
+    }  # fmt: skip
+    job = BlockJob(name="j", kind="active-commit", disk="sda", base=2)
+    assert claims(Status(domain, 1, 0, 0, "", 0, jobs=(job,)), terms)["/low"] == Claim("/low", "own", Return.NEVER)

@@ -13,7 +13,10 @@ import pytest
 
 from hostel.drivers.qemu.ownership import lending, remembered
 from hostel.drivers.qemu.ownership.claims import Claim, Return
-from hostel.drivers.qemu.ownership.lending import Ledger, Loan, give, settle, take_all_back
+from hostel.drivers.qemu.ownership.dac import MARK
+from hostel.drivers.qemu.ownership.lending import Ledger, Loan, give
+from hostel.drivers.qemu.ownership.lending import settle as settle_marked
+from hostel.drivers.qemu.ownership.lending import take_all_back as take_all_marked_back
 from hostel.drivers.qemu.ownership.remembered import Kept, OpenFile
 from hostel.drivers.qemu.ownership.user import Owner
 from hostel.errors import ErrorCode, VirtError
@@ -49,7 +52,15 @@ def kept(path: Path) -> dict[str, str]:
 def lend(
     ledger: Ledger, path: Path, back: Return = Return.REMEMBERED, to: Owner = QEMU, remembers: bool = True
 ) -> None:
-    give(ledger, [Claim(str(path), to, back)], remembers=remembers)
+    give(ledger, MARK, [Claim(str(path), to.label, back)], remembers=remembers)
+
+
+def take_all_back(ledger: Ledger) -> list[str]:
+    return take_all_marked_back(ledger, MARK)
+
+
+def settle(ledger: Ledger, wanted: list[str]) -> list[str]:
+    return settle_marked(ledger, MARK, wanted)
 
 
 def ledger(tmp_path: Path, name: str = "a") -> Ledger:
@@ -88,7 +99,7 @@ def test_it_is_given_once_however_often_it_is_asked_for(tmp_path: Path, image: P
 
 
 def test_what_others_may_read_is_not_taken_back_and_devices_go_to_root(tmp_path: Path, image: Path) -> None:
-    for back, after in ((Return.NEVER, QEMU), (Return.ROOT, Owner(0, 0))):
+    for back, after in ((Return.NEVER, QEMU), (Return.USUAL, Owner(0, 0))):
         os.chown(image, *MINE)
         lend(ledger(tmp_path), image, back)
         assert (owner(image), kept(image)) == (QEMU, {})
@@ -101,6 +112,13 @@ def test_an_image_that_becomes_a_disk_s_own_is_given_back_to_who_had_it(tmp_path
     lend(ledger(tmp_path), image)
     take_all_back(ledger(tmp_path))
     assert owner(image) == MINE
+
+
+def test_what_is_read_by_others_is_given_anew_where_it_is_to_be_otherwise(tmp_path: Path, image: Path) -> None:
+    for to in (QEMU, OTHER, OTHER):
+        lend(ledger(tmp_path), image, Return.NEVER, to=to)
+        assert owner(image) == to
+    assert len([line for line in (tmp_path / "given/a").read_text().splitlines() if '"done"' in line]) == 2
 
 
 def test_without_remembering_files_go_to_root(tmp_path: Path, image: Path) -> None:
@@ -216,7 +234,7 @@ def test_a_line_that_was_cut_off_is_no_step(tmp_path: Path, image: Path) -> None
 
 def test_a_ledger_reads_what_it_wrote(tmp_path: Path) -> None:
     found = ledger(tmp_path)
-    loan = Loan("/a\udcff", QEMU, MINE, Return.ROOT, None)
+    loan = Loan("/a\udcff", QEMU.label, MINE.label, Return.USUAL, None)
     found.give(loan)
     assert found.loans() == {"/a\udcff": loan}
     found.done(loan.path)
@@ -251,5 +269,16 @@ def test_links_are_followed_and_stay(tmp_path: Path, image: Path) -> None:
     link.symlink_to(image)
     lend(ledger(tmp_path), link)
     assert owner(image) == QEMU and link.lstat().st_uid == 0
-    with OpenFile(str(link)) as file:
-        assert file.kept() == Kept(MINE, 1)
+    with OpenFile(str(link), MARK) as file:
+        assert file.kept() == Kept(MINE.label, 1)
+
+
+def test_what_machines_have_whose_ledgers_are_of_numbers_comes_back(tmp_path: Path, image: Path) -> None:
+    lend(ledger(tmp_path), image)
+    row = {"step": "give", "path": str(image), "owner": QEMU, "before": MINE, "back": "remembered", "users": 0}
+    device = {**row, "path": "/dev/x", "back": "root", "users": None}
+    lines = [json.dumps(line) for line in (row, {"step": "done", "path": str(image)}, device)]
+    (tmp_path / "given" / "a").write_text("\n".join(lines))
+    assert ledger(tmp_path).loans()["/dev/x"].back is Return.USUAL
+    assert take_all_back(ledger(tmp_path)) == []
+    assert owner(image) == MINE

@@ -1,0 +1,1 @@
+"""What the kernel keeps QEMU to: libvirt's drivers "selinux" (sVirt) and "apparmor", beside owners of files."""

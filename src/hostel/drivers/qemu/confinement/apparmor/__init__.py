@@ -1,0 +1,1 @@
+"""A profile for each machine, which names the files that it may open (``security_apparmor.c``)."""
