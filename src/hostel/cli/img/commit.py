@@ -45,7 +45,7 @@ def run(arguments: Arguments, output: Output) -> int:
         progress.percent(0)
         # Which image of the chain is to be written must be known before any is opened for writing.
         with open_image(
-            output, filename, arguments.get("format"), image_opts=image_opts, no_io=True, force_share=True
+            output, filename, arguments.get("format"), image_opts=image_opts, no_io=True, force_share=True, unmap=True
         ) as node:
             depth = commit.find_base(node, base, filename)
             found = node.format
@@ -57,6 +57,7 @@ def run(arguments: Arguments, output: Output) -> int:
             read_only=False,
             writable_backing=depth,
             cache=cache,
+            unmap=True,
         )
         stack.enter_context(node)
         commit.commit(
