@@ -260,6 +260,8 @@ def _labels(image: Path) -> None:
         assert machine.driver.domain_get_security_label(machine.ref).label.startswith(f"{custom[:34]}")
     with started("three", "", "<seclabel type='none' model='selinux'/>") as machine:
         assert machine.driver.domain_get_security_label(machine.ref).label.startswith("system_u:system_r:kernel_t:")
+    said = refusal(lambda: Machine("three", "", static.format("no").replace(custom, "nonsense")))
+    assert said == "unable to allocate socket security context 'nonsense': Invalid argument"
     wrong = static.format("no").replace("svirt_custom_t", "nosuch_t")
     assert refusal(lambda: Machine("three", "", wrong)) == (
         f"XML error: Invalid security label {custom.replace('svirt_custom_t', 'nosuch_t')}"

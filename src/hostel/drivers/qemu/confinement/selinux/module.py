@@ -74,6 +74,8 @@ class Selinux:
                 why = "the policy does not know it; see the role and type of the process that starts machines"
                 what = f"unable to set security context '{label.label}': {why}"
                 raise fault(ErrorCode.SYSTEM_ERROR, what, ErrorDomain.QEMU)
+        if label.type == "static":
+            _check_form(label.label or "")
         if label.type == "static" and not kernel.is_valid(label.label or ""):
             raise fault(ErrorCode.XML_ERROR, f"Invalid security label {label.label}", ErrorDomain.QEMU)
         return self._image(ours, label)
@@ -163,3 +165,16 @@ class Selinux:
             state = machines.tpm_state(status.domain.uuid or "")
             found |= {str(path): Claim(str(path), image) for path in (state, *state.glob("**/*"))}
         return found | {str(log): Claim(str(log), image, Return.USUAL) for log in logs}
+
+
+def _check_form(label: str) -> None:
+    """Refuse what is no context at all.
+
+    Raises:
+        VirtError: ``SYSTEM_ERROR``, as libvirt has it.
+    """
+    try:
+        Context.parse(label)
+    except ValueError as error:
+        what = f"unable to allocate socket security context '{label}': Invalid argument"
+        raise fault(ErrorCode.SYSTEM_ERROR, what, ErrorDomain.QEMU) from error
