@@ -139,7 +139,12 @@ def test_killed_qemu_is_noticed_with_its_reason(driver: QemuDriver, home: Path) 
 
 def test_name_and_uuid_clashes_are_refused(driver: QemuDriver, home: Path) -> None:
     ref = driver.domain_define_xml(xml(home))
-    assert driver.domain_define_xml(xml(home)).uuid == ref.uuid
+    assert driver.domain_define_xml(xml(home, uuid=ref.uuid)).uuid == ref.uuid
+    kept = driver.domain_get_xml_desc(ref)
+    with pytest.raises(VirtError, match=f"domain 'g1' already exists with uuid {ref.uuid}") as caught:
+        driver.domain_define_xml(xml(home, more="<sound model='ich9'/>"))  # it gets one of its own
+    assert caught.value.code == ErrorCode.OPERATION_FAILED
+    assert driver.domain_get_xml_desc(ref) == kept
     other = "11111111-2222-3333-4444-555555555555"
     with pytest.raises(VirtError, match=f"domain 'g1' already exists with uuid {ref.uuid}"):
         driver.domain_define_xml(xml(home, uuid=other))
@@ -161,7 +166,7 @@ def test_optional_medium_that_is_missing_is_dropped(driver: QemuDriver, home: Pa
     assert "/none.iso" not in driver.domain_get_xml_desc(ref)
     assert "/none.iso" in driver.domain_get_xml_desc(ref, DomainXmlFlag.INACTIVE)
     driver.domain_destroy(ref)
-    ref = driver.domain_define_xml(xml(home, more=cd.format("requisite")))
+    ref = driver.domain_define_xml(xml(home, uuid=ref.uuid, more=cd.format("requisite")))
     with pytest.raises(VirtError, match="of disk 'hdc'"):
         driver.domain_create(ref)
 

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 import traceback
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -90,7 +91,8 @@ def define(name: str, *devices: str, more: str = "") -> DomainRef:
     """A machine that boots nothing."""
     space = " xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0'"
     return QEMU.domain_define_xml(  # type: ignore[no-any-return]
-        f"<domain type='qemu'{space}><name>{name}</name><memory unit='MiB'>64</memory>"
+        f"<domain type='qemu'{space}><name>{name}</name><uuid>{uuid.uuid5(uuid.NAMESPACE_OID, name)}</uuid>"
+        "<memory unit='MiB'>64</memory>"
         f"<os><type machine='q35'>hvm</type></os><devices>{''.join(devices)}</devices>{more}</domain>"
     )
 

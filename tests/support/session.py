@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -49,9 +50,13 @@ def cdrom(path: Path | None, *, dev: str = "hdc", more: str = "") -> str:
 
 
 def domain_xml(home: Path, *devices: str, name: str = "guest", system: str = "", machine: str = "pc") -> str:
-    """A domain whose serial port is logged to ``<name>.log`` under ``home``; ``system`` goes into ``<os>``."""
+    """A domain whose serial port is logged to ``<name>.log`` under ``home``; ``system`` goes into ``<os>``.
+
+    It has the same UUID each time, so that it can be defined anew.
+    """
     return (
-        f"<domain type='qemu'><name>{name}</name><memory unit='MiB'>32</memory><vcpu>1</vcpu>"
+        f"<domain type='qemu'><name>{name}</name><uuid>{uuid.uuid5(uuid.NAMESPACE_URL, f'{home}/{name}')}</uuid>"
+        "<memory unit='MiB'>32</memory><vcpu>1</vcpu>"
         f"<os><type arch='x86_64' machine='{machine}'>hvm</type>{system}</os><features><acpi/></features>"
         f"<devices>{''.join(devices)}"
         f"<serial type='pty'><log file='{log_of(home, name)}' append='on'/><target port='0'/></serial>"

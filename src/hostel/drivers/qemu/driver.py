@@ -61,7 +61,7 @@ from hostel.drivers.qemu.running import Running, no_domain
 from hostel.drivers.qemu.saving import SaveCalls
 from hostel.drivers.qemu.snapshot.calls import SnapshotCalls
 from hostel.drivers.qemu.statistics import StatisticsCalls
-from hostel.drivers.qemu.status import Ending, Status
+from hostel.drivers.qemu.status import Ending
 from hostel.drivers.qemu.tuning.iothread import IoThreadCalls
 from hostel.drivers.qemu.tuning.limits import LimitsCalls
 from hostel.drivers.qemu.tuning.pinning import PinningCalls
@@ -249,9 +249,13 @@ class QemuDriver(
         raise no_domain(f"id {id}")
 
     def domain_define_xml(self, xml: str) -> DomainRef:
-        """Make or replace a persistent definition."""
+        """Make a persistent definition, or replace the one that has the same name and UUID.
+
+        Raises:
+            VirtError: ``OPERATION_FAILED``: another domain has the name or the UUID.
+        """
         domain = document.parse_stored(xml)
-        name, had_uuid = domain.name, domain.uuid is not None
+        name = domain.name
         self._launcher.finish(domain)
         with self._machines.locked(name):
             live = self._machines.live(name)
@@ -259,8 +263,6 @@ class QemuDriver(
                 self._settle_snapshots(name)
             with self._machines.definitions.locked():
                 self._machines.definitions.sweep()
-                if not had_uuid:
-                    domain.uuid = self._known_uuid(name, live) or domain.uuid
                 self._check_clash(domain)
                 is_new = self._machines.definitions.read(name) is None
                 self._machines.definitions.write(name, domain.format())
@@ -268,10 +270,6 @@ class QemuDriver(
             detail = Defined.ADDED if is_new else Defined.UPDATED
             self._machines.publish(domain, "lifecycle", event=int(Lifecycle.DEFINED), detail=int(detail))
         return DomainRef(name, domain.uuid or "", live.id if live else -1)
-
-    def _known_uuid(self, name: str, live: Status | None) -> str | None:
-        known = live.domain if live else self._machines.definition(name)
-        return None if known is None else known.uuid
 
     def domain_create_xml(self, xml: str, flags: StartFlag = StartFlag.NONE) -> DomainRef:
         """Start a transient domain."""

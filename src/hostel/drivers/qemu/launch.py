@@ -481,7 +481,8 @@ class Launcher:
             code = process.exit_status(run, 2 if started is None or not process.runs(pid, started) else 0)
             if code is not None and code > 128:  # then the last line is the supervising shell's
                 raise _no_start(name, process.describe(code)) from error
-            raise _no_start(name, self._said(argv, status, log) or str(error)) from error
+            said = "" if error.error_class == "Timeout" else self._said(argv, status, log)
+            raise _no_start(name, said or error.desc) from error
         return status
 
     def _said(self, argv: list[str], status: Status, log: Path) -> str:
