@@ -18,7 +18,7 @@ from hostel.cli.virt_install import location
 from hostel.cli.virt_install.answers import ARGUMENTS, SCRIPT, Known, Script
 from hostel.cli.virt_install.database import Database
 
-pytestmark = pytest.mark.requires_tool("virt-install")
+pytestmark = [pytest.mark.requires_tool("virt-install"), pytest.mark.requires_tool("cpio")]
 SYSTEMS = (
     "debian11", "debian9", "fedora36", "fedora17", "silverblue31", "ubuntu20.04", "rhel6.9", "rhel8.6", "centos7.0",
     "centos-stream9", "opensuse15.4", "winxp", "win7", "win10", "win2k8",
