@@ -26,6 +26,8 @@ from hostel.codec.xmlfield import (
     Texts,
     Verbatim,
 )
+from hostel.model.domain.devices.disk import Disk
+from hostel.model.domain.devices.source import SourceType
 
 _PACKAGE = "hostel.model."
 # What a kind that does not list its values is tried with.
@@ -85,7 +87,14 @@ def elements(cls: Any, depth: int = 1, *, whole: bool = False) -> st.SearchStrat
             fields[field.name] = st.just(field.kind.parse(cls.WHEN[field.tag]))
         elif depth > 0 or field.required:
             fields[field.name] = _field(field, depth, whole=whole)
-    return st.fixed_dictionaries(fields).map(lambda values: cls(**values))
+    return st.fixed_dictionaries(fields).map(lambda values: _as_read(cls(**values)))
+
+
+def _as_read(element: Element) -> Element:
+    """What is read of an element in which something is said that means nothing: a disk without a source has a type."""
+    if isinstance(element, Disk) and (element.source is None or element.source.is_nothing()):
+        element.type = SourceType.FILE
+    return element
 
 
 def _field(field: Field, depth: int, *, whole: bool) -> st.SearchStrategy[Any]:
