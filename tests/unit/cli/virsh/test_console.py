@@ -94,7 +94,7 @@ def test_what_is_typed_reaches_the_guest_and_what_it_says_the_screen(relay: Rela
     relay.type(b"ls\r\x03\x00\xff")
     assert relay.port.guest.recv(100) == b"ls\r\x03\x00\xff"
     relay.port.guest.sendall(b"file\r\n\x1b[0m\xff")
-    assert relay.screen(12) == b"file\r\n\x1b[0m\xff"
+    assert relay.screen(11) == b"file\r\n\x1b[0m\xff"
 
 
 def test_the_escape_character_ends_it_and_does_not_reach_the_guest(relay: Relay) -> None:
