@@ -1,5 +1,8 @@
 """Who wants to know that a disk has another size: exports, whose clients go by the size that they were told.
 
+That some node's size may be another one is all that is told, by the thread that has changed it: formats change the
+sizes of their files while they write.
+
 >>> with listening(lambda: print("look again")):
 ...     tell()
 look again
@@ -7,25 +10,10 @@ look again
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator
+from typing import Final
 
-Listener = Callable[[], None]
+from hostel.block.listeners import Listeners
 
-_listeners: list[Listener] = []
-
-
-def tell() -> None:
-    """Tell whoever listens that some node's size may be another one; any thread may."""
-    for listener in tuple(_listeners):
-        listener()
-
-
-@contextlib.contextmanager
-def listening(listener: Listener) -> Iterator[None]:
-    """Be told meanwhile, by the thread that has changed a size: formats do so with their files while they write."""
-    _listeners.append(listener)
-    try:
-        yield
-    finally:
-        _listeners.remove(listener)
+_LISTENERS: Final[Listeners[[]]] = Listeners()
+tell = _LISTENERS.tell
+listening = _LISTENERS.listening
