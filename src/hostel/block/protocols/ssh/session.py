@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from hostel.errors import BlockError, RemoteProtocolError
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _PORTION: Final = 256 * 1024  # bytes received at once
 _PART: Final = 32 * 1024  # bytes of one request; every server takes as many
 _UNDER_WAY: Final = 64  # requests
-_ERRNOS: Final = {Code.NO_SUCH_FILE: errno.ENOENT, Code.PERMISSION_DENIED: errno.EACCES}
+_ERRNOS: Final[Mapping[int, int]] = {Code.NO_SUCH_FILE: errno.ENOENT, Code.PERMISSION_DENIED: errno.EACCES}
 
 Answer = TypeVar("Answer", Handle, Attributes)
 
@@ -139,7 +139,7 @@ def _failure(answer: Event) -> BlockError:
     if isinstance(answer, Status) and answer.code != Code.OK:
         if answer.code == Code.EOF:
             return BlockError("the remote file is shorter than it was", errno=errno.EIO)
-        code = _ERRNOS.get(Code(answer.code)) if answer.code in set(Code) else None
+        code = _ERRNOS.get(answer.code)
         if code is not None:
             return BlockError(os.strerror(code), errno=code)
         return BlockError(answer.text or f"the server says {answer.code}", errno=errno.EIO)
