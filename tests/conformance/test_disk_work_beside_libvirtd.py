@@ -6,8 +6,6 @@ Its disks: an overlay, an image of its own, one that other guests write, one tha
 from __future__ import annotations
 
 import re
-import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -15,7 +13,7 @@ from typing import Final
 import pytest
 
 from support import image
-from support.beside import differences
+from support.beside import differences, twin_homes
 
 pytestmark = [
     pytest.mark.qemu,
@@ -79,25 +77,20 @@ destroy w; domblklist w --details; snapshot-list w --tree; undefine w; undefine 
 """
 
 
+def fill(home: Path) -> None:
+    for name in ("shared.raw", "read.raw", "more.raw"):
+        (home / name).write_bytes(bytes(MIB))
+    for name in ("base.qcow2", "own.qcow2"):
+        image.qemu_img("create", "-q", "-f", "qcow2", home / name, MIB)
+    image.write(home / "base.qcow2", "qcow2", (0, b"\x03" * 300_000))
+    image.qemu_img("create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", home / "base.qcow2", home / "over.qcow2")
+    (home / "domain.xml").write_text(DOMAIN.replace("HOME", str(home)))
+
+
 @pytest.fixture
 def homes() -> Iterator[tuple[Path, Path]]:
-    """Two directories with the same files, for any user."""
-    above = Path(tempfile.mkdtemp(prefix="dw-"))
-    above.chmod(0o777)
-    found = above / "ours", above / "real"
-    for home in found:
-        home.mkdir()
-        for name in ("shared.raw", "read.raw", "more.raw"):
-            (home / name).write_bytes(bytes(MIB))
-        for name in ("base.qcow2", "own.qcow2"):
-            image.qemu_img("create", "-q", "-f", "qcow2", home / name, MIB)
-        image.write(home / "base.qcow2", "qcow2", (0, b"\x03" * 300_000))
-        image.qemu_img("create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", home / "base.qcow2", home / "over.qcow2")
-        (home / "domain.xml").write_text(DOMAIN.replace("HOME", str(home)))
-        for path in (home, *home.iterdir()):
-            path.chmod(0o777)
-    yield found
-    shutil.rmtree(above)
+    with twin_homes("dw-", fill) as found:
+        yield found
 
 
 def test_what_is_done_to_disks_ends_as_with_libvirt(homes: tuple[Path, Path]) -> None:

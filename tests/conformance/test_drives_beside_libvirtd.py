@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -12,7 +10,7 @@ from typing import Final
 import pytest
 
 from support import image
-from support.beside import differences
+from support.beside import differences, twin_homes
 
 pytestmark = [
     pytest.mark.qemu,
@@ -47,23 +45,18 @@ blockjob w vda --pivot; {_DISKS}; blockpull w vda --wait; {_DISKS}
 """
 
 
+def fill(home: Path) -> None:
+    for name in ("a.iso", "b.iso"):
+        (home / name).write_bytes(bytes(1440 << 10))
+    image.qemu_img("create", "-q", "-f", "qcow2", home / "base.qcow2", MIB)
+    image.qemu_img("create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", home / "base.qcow2", home / "over.qcow2")
+    (home / "domain.xml").write_text(DOMAIN.replace("HOME", str(home)))
+
+
 @pytest.fixture
 def homes() -> Iterator[tuple[Path, Path]]:
-    """Two directories with the same files, for any user."""
-    above = Path(tempfile.mkdtemp(prefix="dr-"))
-    above.chmod(0o777)
-    found = above / "ours", above / "real"
-    for home in found:
-        home.mkdir()
-        for name in ("a.iso", "b.iso"):
-            (home / name).write_bytes(bytes(1440 << 10))
-        image.qemu_img("create", "-q", "-f", "qcow2", home / "base.qcow2", MIB)
-        image.qemu_img("create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", home / "base.qcow2", home / "over.qcow2")
-        (home / "domain.xml").write_text(DOMAIN.replace("HOME", str(home)))
-        for path in (home, *home.iterdir()):
-            path.chmod(0o777)
-    yield found
-    shutil.rmtree(above)
+    with twin_homes("dr-", fill) as found:
+        yield found
 
 
 def test_drives_are_shown_as_libvirt_shows_them_with_media_and_without(homes: tuple[Path, Path]) -> None:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import re
-import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 import pytest
 
-from support.beside import differences
+from support.beside import differences, twin_homes
 
 pytestmark = [pytest.mark.qemu, pytest.mark.requires_tool("libvirtd"), pytest.mark.requires_tool("virsh")]
 _ON_DEMAND: Final = (
@@ -44,19 +42,15 @@ create HOME/none.xml; {_SEEN}; setmem w 40M --live
 _PASSING: Final = re.compile(r'(balloon\.rss=)\d+|,"id":"libvirt-\d+"')
 
 
+def fill(home: Path) -> None:
+    for name, text in FILES.items():
+        (home / name).write_text(text)
+
+
 @pytest.fixture
 def homes() -> Iterator[tuple[Path, Path]]:
-    """Two directories with the same files, for any user."""
-    above = Path(tempfile.mkdtemp(prefix="mb-"))
-    above.chmod(0o777)
-    found = above / "ours", above / "real"
-    for home in found:
-        home.mkdir()
-        home.chmod(0o777)
-        for name, text in FILES.items():
-            (home / name).write_text(text)
-    yield found
-    shutil.rmtree(above)
+    with twin_homes("mb-", fill) as found:
+        yield found
 
 
 def test_memory_is_what_the_guest_has_and_not_what_was_asked(homes: tuple[Path, Path]) -> None:

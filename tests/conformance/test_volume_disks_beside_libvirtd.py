@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -12,7 +10,7 @@ from typing import Final
 import pytest
 
 from support import image
-from support.beside import differences
+from support.beside import differences, twin_homes
 
 pytestmark = [
     pytest.mark.qemu,
@@ -90,27 +88,23 @@ destroy w; start w; snapshot-delete w s --metadata; undefine w
 """
 
 
+def fill(home: Path) -> None:
+    pool = home / "pool"
+    pool.mkdir(parents=True)
+    for path in (pool / "raw.img", pool / "raw2.img", pool / "cd.iso", pool / "cd2.iso", home / "file.iso"):
+        path.write_bytes(bytes(MIB))
+    for name in ("base.qcow2", "own.qcow2"):
+        image.qemu_img("create", "-q", "-f", "qcow2", pool / name, MIB)
+    image.qemu_img("create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", pool / "base.qcow2", pool / "over.qcow2")
+    image.qemu_img("create", "-q", "-f", "qcow2", "-F", "raw", "-b", pool / "raw2.img", home / "top.qcow2")
+    for name, text in FILES.items():
+        (home / name).write_text(text.replace("HOME", str(home)))
+
+
 @pytest.fixture
 def homes() -> Iterator[tuple[Path, Path]]:
-    """Two directories with the same files and a pool's, for any user."""
-    above = Path(tempfile.mkdtemp(prefix="vd-"))
-    above.chmod(0o777)
-    found = above / "ours", above / "real"
-    for home in found:
-        pool = home / "pool"
-        pool.mkdir(parents=True)
-        for path in (pool / "raw.img", pool / "raw2.img", pool / "cd.iso", pool / "cd2.iso", home / "file.iso"):
-            path.write_bytes(bytes(MIB))
-        for name in ("base.qcow2", "own.qcow2"):
-            image.qemu_img("create", "-q", "-f", "qcow2", pool / name, MIB)
-        image.qemu_img("create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", pool / "base.qcow2", pool / "over.qcow2")
-        image.qemu_img("create", "-q", "-f", "qcow2", "-F", "raw", "-b", pool / "raw2.img", home / "top.qcow2")
-        for name, text in FILES.items():
-            (home / name).write_text(text.replace("HOME", str(home)))
-        for path in (home, *home.rglob("*")):
-            path.chmod(0o777)
-    yield found
-    shutil.rmtree(above)
+    with twin_homes("vd-", fill) as found:
+        yield found
 
 
 def test_running_machine_names_the_volumes_that_its_disks_are_on_as_libvirt_does(homes: tuple[Path, Path]) -> None:

@@ -20,6 +20,7 @@ from hostel.drivers.qemu.driver import QemuDriver
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
 from support.kill_step import killed_at
 from support.moving import MIB, Two, state_of, two
+from support.process import machines_of
 from support.session import reports, wait_for_report
 
 pytestmark = [pytest.mark.qemu, pytest.mark.requires_tool("qemu-img")]
@@ -82,19 +83,6 @@ def copying(both: Two, where: QemuDriver, held: DomainRef) -> tuple[MigrateFlag,
     (both.home / new).unlink(missing_ok=True)
     xml = where.domain_get_xml_desc(held).replace(old, new)
     return MigrateFlag.LIVE | MigrateFlag.NON_SHARED_DISK, {"destination_xml": xml}
-
-
-def machines_of(home: Path) -> list[str]:
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                command = (entry / "cmdline").read_bytes().split(b"\0")
-            except OSError:
-                continue
-            if b"qemu-system" in command[0] and any(str(home).encode() in part for part in command):
-                found.append(entry.name)
-    return found
 
 
 @pytest.mark.parametrize("how", ["shared", "copied"])

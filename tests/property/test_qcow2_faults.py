@@ -93,6 +93,24 @@ def base(options: dict[str, Value], seed: int, *, resizable: bool, bitmaps: bool
     return workload
 
 
+def forks(image: str, name: str, seed: int) -> Callable[[], Workload]:
+    """Makes the same image again and again, in which an operation of this name can be done, opened anew each time."""
+    workload = base(IMAGES[image], seed, resizable=name in ("grow", "shrink"), bitmaps=name.endswith("bitmap"))
+    if name == "rebase" and workload.backing is None:
+        workload.backing = workload.original_backing = b""
+    data = bytes(workload.driver.data)
+
+    def fork() -> Workload:
+        return workload.fork(FaultyDriver(data), random.Random(f"{name} {seed}"))
+
+    return fork
+
+
+def version_of(workload: Workload) -> Version:
+    """What the guest sees now."""
+    return Version(0, 0, bytes(workload.content), dict(workload.snapshots), dict(workload.bitmaps))
+
+
 def perform(workload: Workload, name: str) -> None:
     """Do one operation, and write what it holds back; bitmaps wait for the end of writing."""
     if name in AMENDMENTS:
@@ -122,19 +140,12 @@ def judge(workload: Workload, data: bytes | bytearray, versions: list[Version]) 
 @pytest.mark.parametrize("seed", range(2 * SOAK))
 @pytest.mark.parametrize(("image", "name"), COMBINATIONS)
 def test_a_fault_is_reported_and_harms_nothing(image: str, name: str, seed: int, tried: Counter[str]) -> None:
-    workload = base(IMAGES[image], seed, resizable=name in ("grow", "shrink"), bitmaps=name.endswith("bitmap"))
-    if name == "rebase" and workload.backing is None:
-        workload.backing = workload.original_backing = b""
-    data = bytes(workload.driver.data)
-
-    def fork() -> Workload:
-        return workload.fork(FaultyDriver(data), random.Random(f"{name} {seed}"))
-
+    fork = forks(image, name, seed)
     sound = fork()
-    before = Version(0, 0, bytes(sound.content), dict(sound.snapshots), dict(sound.bitmaps))
+    before = version_of(sound)
     sound.driver.arm()
     perform(sound, name)
-    after = Version(0, 0, bytes(sound.content), dict(sound.snapshots), dict(sound.bitmaps))
+    after = version_of(sound)
     calls = list(sound.driver.calls)
     sound.node.close()
     for fault in faults(calls):
@@ -145,7 +156,7 @@ def test_a_fault_is_reported_and_harms_nothing(image: str, name: str, seed: int,
             try:
                 done = fails(failing, name, fault)
                 versions = [after] if done else [before, after]
-                judge(workload, failing.driver.data, versions)
+                judge(failing, failing.driver.data, versions)
                 failing.driver.arm()
                 if not done:
                     go_on(failing, name, versions, f"{name} {seed}")
@@ -235,19 +246,12 @@ class Interruption:
 @pytest.mark.parametrize("seed", range(SOAK))
 @pytest.mark.parametrize(("image", "name"), COMBINATIONS)
 def test_an_interruption_is_as_a_kill(image: str, name: str, seed: int, tried: Counter[str]) -> None:
-    workload = base(IMAGES[image], seed, resizable=name in ("grow", "shrink"), bitmaps=name.endswith("bitmap"))
-    if name == "rebase" and workload.backing is None:
-        workload.backing = workload.original_backing = b""
-    data = bytes(workload.driver.data)
-
-    def fork() -> Workload:
-        return workload.fork(FaultyDriver(data), random.Random(f"{name} {seed}"))
-
+    fork = forks(image, name, seed)
     for _ in range(2):  # what is done once in a process is done
         sound, counter = fork(), Interruption(0)
-        before = Version(0, 0, bytes(sound.content), dict(sound.snapshots), dict(sound.bitmaps))
+        before = version_of(sound)
         assert not counter.meets(sound, name)
-        after = Version(0, 0, bytes(sound.content), dict(sound.snapshots), dict(sound.bitmaps))
+        after = version_of(sound)
         sound.node.close()
     chance = random.Random(f"{image} {name} {seed}")
     for at in sorted(chance.sample(range(1, counter.lines), 4)):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import re
 import subprocess
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -33,6 +35,21 @@ def differences(text: str, homes: tuple[Path, Path], passing: re.Pattern[str]) -
             told = [f"{words}\n{complaint}".splitlines() for words, complaint in (real, mine)]
             differing.append("\n    ".join([line, *difflib.unified_diff(*told, "libvirt", "ours", lineterm="", n=2)]))
     return differing
+
+
+@contextlib.contextmanager
+def twin_homes(prefix: str, fill: Callable[[Path], None]) -> Iterator[tuple[Path, Path]]:
+    """Two directories with the same files, for any user: ours, and the real one's; ``fill`` makes the files."""
+    with tempfile.TemporaryDirectory(prefix=prefix) as name:
+        above = Path(name)
+        above.chmod(0o777)
+        found = above / "ours", above / "real"
+        for home in found:
+            home.mkdir()
+            fill(home)
+            for path in (home, *home.rglob("*")):
+                path.chmod(0o777)
+        yield found
 
 
 def _virsh(uri: str, *words: str) -> str:
