@@ -15,7 +15,7 @@ from typing import Final
 
 from hostel.drivers import tool
 from hostel.drivers.fault import fault, system_fault
-from hostel.errors import ErrorCode, ErrorDomain
+from hostel.errors import ErrorCode, ErrorDomain, VirtError
 
 DRIVER: Final = "vfio-pci"
 _ROOT: Final = Path("/")
@@ -24,6 +24,15 @@ _PLAIN: Final = 0  # the kind of header that functions have which are no bridges
 _MODPROBE_SECONDS: Final = 30.0
 _FREE_SECONDS: Final = 10.0  # in which the kernel closes what a program had that has ended
 _POLL: Final = 0.05  # seconds
+_LET_GO: Final = (errno.ENOENT, errno.ENODEV)  # of a driver that was trying a new function, and could not drive it
+
+
+def _led_to(link: Path) -> str | None:
+    """The name of what a link of sysfs leads to; None where it is not there, for links come and go with drivers."""
+    try:
+        return Path(os.readlink(link)).name
+    except OSError:
+        return None
 
 
 class PciFunctions:
@@ -51,14 +60,12 @@ class PciFunctions:
 
     def driver(self, name: str) -> str | None:
         """Who drives it; None where nobody does."""
-        link = self.path(name) / "driver"
-        return Path(os.path.realpath(link)).name if link.is_symlink() else None
+        return _led_to(self.path(name) / "driver")
 
     def group(self, name: str) -> int | None:
         """The number of its IOMMU group; None where it is in none."""
-        link = self.path(name) / "iommu_group"
-        number = Path(os.path.realpath(link)).name if link.is_symlink() else ""
-        return int(number) if number.isdecimal() else None
+        number = _led_to(self.path(name) / "iommu_group")
+        return int(number) if number is not None and number.isdecimal() else None
 
     def companions(self, name: str) -> list[str]:
         """The functions of its group, itself among them."""
@@ -89,8 +96,7 @@ class PciFunctions:
 
     def physical(self, name: str) -> str | None:
         """The function whose virtual one it is; None where it is none (Single Root I/O Virtualization)."""
-        link = self.path(name) / "physfn"
-        return Path(os.path.realpath(link)).name if link.is_symlink() else None
+        return _led_to(self.path(name) / "physfn")
 
     def virtual(self, name: str) -> list[str]:
         """The virtual functions that it has, in the order of their numbers."""
@@ -164,7 +170,11 @@ class PciFunctions:
         self._write(folder / "driver_override", driver, doing)
         old = self.driver(name)
         if old is not None:
-            self._write(folder / "driver/unbind", name, f"Failed to unbind PCI device '{name}' from {old}")
+            try:
+                self._write(folder / "driver/unbind", name, f"Failed to unbind PCI device '{name}' from {old}")
+            except VirtError as error:
+                if not isinstance(error.__cause__, OSError) or error.__cause__.errno not in _LET_GO:
+                    raise
         self._write(self._sys / "drivers_probe", name, f"Failed to trigger a probe for PCI device '{name}'")
 
     def _wait_until_free(self, name: str) -> None:

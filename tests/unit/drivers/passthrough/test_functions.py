@@ -53,6 +53,15 @@ def test_a_bridge_in_a_group_is_in_nobodys_way(host: Path) -> None:
     assert found.in_group_of_others("0000:04:00.0") == "0000:00:01.0"
 
 
+def test_a_driver_that_lets_go_by_itself_stands_in_nobodys_way(host: Path) -> None:
+    """The kernel tries its drivers on a new function while somebody else takes it."""
+    found, function = PciFunctions(host), virtual(1)
+    (host / "sys/bus/pci/devices" / function / "driver").symlink_to(host / "sys/bus/pci/drivers/nvme")
+    assert found.driver(function) == "nvme"
+    found.give_back(function)
+    assert (host / "sys/bus/pci/drivers_probe").read_text() == function
+
+
 def test_settings_are_those_of_the_physical_function(host: Path) -> None:
     found = PciFunctions(host)
     with pytest.raises(VirtError, match=r"The PF device for VF .* has no network device name") as caught:
