@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from hostel.block import graph
-from hostel.block.driver import Repair
+from hostel.block.powers import Repair
 from hostel.errors import BlockError, CorruptImage, ReadOnly
 from hostel.img import create
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from hostel.block import graph
-from hostel.block.driver import CheckResult, Repair
+from hostel.block.powers import CheckResult, Repair
 from hostel.cli.main import main
 from support.qcow2 import check_file
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from hostel.block import graph
-from hostel.block.driver import Preallocation, Repair
+from hostel.block.powers import Preallocation, Repair
 from hostel.cli.main import main
 from hostel.errors import BlockError, InvalidImage, UnsupportedFeature, UntrustedReference
 from hostel.img import create

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from hostel.block import graph
-from hostel.block.driver import Repair
 from hostel.block.formats.qcow2.driver import Qcow2Driver
 from hostel.block.node import BlockNode
+from hostel.block.powers import Repair
 
 pytestmark = [pytest.mark.requires_tool("qemu-img"), pytest.mark.requires_tool("qemu-io")]
 SIZE = 1_500_672

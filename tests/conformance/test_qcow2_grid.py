@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from hostel.block import graph
-from hostel.block.driver import SnapshotInfo
 from hostel.block.extent import Status
 from hostel.block.options import Value
+from hostel.block.powers import SnapshotInfo
 from support import qcow2
 from support.guest_io import noise
 from support.memory import MemoryDriver

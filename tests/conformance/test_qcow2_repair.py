@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from hostel.block.driver import Repair
+from hostel.block.powers import Repair
 from support import qcow2
 from support.qcow2_hostile import KINDS, WORDS, Place, bitmap_places, places, poked, sound, with_bitmaps
 from support.tally import tried

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from hostel.block import graph
-from hostel.block.driver import Repair
 from hostel.block.formats.qcow2.driver import Qcow2Driver
+from hostel.block.powers import Repair
 from hostel.errors import BlockError
 from support.qcow2 import check_file
 

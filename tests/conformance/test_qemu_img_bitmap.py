@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from hostel.block import graph
-from hostel.block.driver import BitmapInfo, BitmapStore
+from hostel.block.powers import BitmapInfo, BitmapStore
 from support.twins import Twins
 
 pytestmark = [pytest.mark.requires_tool("qemu-img"), pytest.mark.requires_tool("qemu-io")]

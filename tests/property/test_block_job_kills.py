@@ -15,7 +15,6 @@ from pathlib import Path
 import pytest
 
 from hostel.block import graph
-from hostel.block.driver import Repair
 from hostel.block.formats.qcow2.driver import Qcow2Driver
 from hostel.block.jobs.backup import BackupJob
 from hostel.block.jobs.commit import CommitJob
@@ -23,6 +22,7 @@ from hostel.block.jobs.job import Job
 from hostel.block.jobs.mirror import ActiveCommitJob, MirrorJob
 from hostel.block.jobs.stream import StreamJob
 from hostel.block.node import BlockNode
+from hostel.block.powers import Repair
 from support import images, jobs
 
 SIZE = 6 * jobs.SIZE

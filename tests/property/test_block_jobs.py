@@ -16,7 +16,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hostel.block.driver import Repair
 from hostel.block.formats.qcow2.driver import Qcow2Driver
 from hostel.block.jobs.backup import BackupJob, BackupSettings, BackupSync, BitmapMode
 from hostel.block.jobs.bitmaps import add_bitmap, find_bitmap
@@ -25,6 +24,7 @@ from hostel.block.jobs.job import Job
 from hostel.block.jobs.mirror import ActiveCommitJob, CopyMode, MirrorJob, MirrorSettings, Sync
 from hostel.block.jobs.stream import StreamJob
 from hostel.block.node import BlockNode
+from hostel.block.powers import Repair
 from support import images, jobs
 from support.jobs import KIB, SIZE
 

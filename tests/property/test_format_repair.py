@@ -9,10 +9,10 @@ from typing import Final
 
 import pytest
 
-from hostel.block.driver import Repair
 from hostel.block.formats.parallels.layout import IN_USE
 from hostel.block.formats.parallels.layout import Header as ParallelsHeader
 from hostel.block.formats.qed.layout import Header as QedHeader
+from hostel.block.powers import Repair
 from support.crash import crash_states, sample
 from support.fault import faults
 from support.format_subjects import SUBJECTS

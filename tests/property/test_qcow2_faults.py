@@ -17,11 +17,11 @@ from types import FrameType
 import pytest
 
 import hostel
-from hostel.block.driver import Preallocation
 from hostel.block.formats.qcow2.driver import Qcow2Driver
 from hostel.block.formats.qcow2.layout import Incompatible
 from hostel.block.node import BlockNode
 from hostel.block.options import Value
+from hostel.block.powers import Preallocation
 from hostel.errors import BlockError
 from support import qcow2
 from support.crash import Recording, Version, judge_bitmaps, judge_content, judge_snapshots, opened

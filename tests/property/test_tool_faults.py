@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from hostel.block.driver import Repair
 from hostel.block.node import BlockNode
 from hostel.block.options import Value
+from hostel.block.powers import Repair
 from hostel.img import commit, rebase
 from support import qcow2
 from support.crash import Recording

@@ -12,9 +12,10 @@ from collections import Counter
 
 import pytest
 
-from hostel.block.driver import OpenMode, Repair
+from hostel.block.driver import OpenMode
 from hostel.block.formats.vmdk.driver import VmdkDriver
 from hostel.block.node import BlockNode
+from hostel.block.powers import Repair
 from support import vmdk
 from support.crash import crash_states, sample
 from support.memory import Kind, LoggedDriver, MemoryDriver

@@ -11,11 +11,11 @@ import random
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from hostel.block.driver import Repair
 from hostel.block.formats.qcow2.driver import Qcow2Driver
 from hostel.block.formats.qcow2.layout import Incompatible
 from hostel.block.node import BlockNode
 from hostel.block.options import Value
+from hostel.block.powers import Repair
 from support import qcow2
 from support.guest_io import SECTOR, GuestIO
 from support.memory import Entry, Kind, LoggedDriver, MemoryDriver

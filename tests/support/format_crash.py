@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import random
 
-from hostel.block.driver import Resizable
 from hostel.block.node import BlockNode
+from hostel.block.powers import Resizable
 from support.crash import Recording, State, judge_content, write_on
 from support.format_workload import FormatWorkload, Subject
 from support.guest_io import SECTOR

@@ -8,20 +8,11 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
 
 from hostel.block import registry
-from hostel.block.driver import (
-    BackingStore,
-    Checkable,
-    CheckResult,
-    Compressing,
-    Emptying,
-    OpenMode,
-    Repair,
-    Resizable,
-    Supports,
-)
+from hostel.block.driver import OpenMode, Supports
 from hostel.block.extent import Status
 from hostel.block.node import BlockNode
 from hostel.block.options import Value
+from hostel.block.powers import BackingStore, Checkable, CheckResult, Compressing, Emptying, Repair, Resizable
 from support import qcow2
 from support.guest_io import SECTOR, GuestIO, noise
 from support.memory import MemoryDriver, memory_node

@@ -7,9 +7,9 @@ import random
 from collections.abc import Mapping
 from typing import Final
 
-from hostel.block.driver import Compressing
 from hostel.block.node import BlockNode
 from hostel.block.options import Value
+from hostel.block.powers import Compressing
 from support.memory import MemoryDriver
 
 SECTOR: Final = 512

@@ -6,8 +6,9 @@ import enum
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from hostel.block.driver import BlockDriver, Preallocation, Supports
+from hostel.block.driver import BlockDriver, Supports
 from hostel.block.node import BlockNode
+from hostel.block.powers import Preallocation
 
 
 class MemoryDriver(BlockDriver):

@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from hostel.block import graph
-from hostel.block.driver import CheckResult, OpenMode, Repair
+from hostel.block.driver import OpenMode
 from hostel.block.formats.qcow2 import header as headers
 from hostel.block.formats.qcow2.driver import Qcow2Driver
 from hostel.block.formats.qcow2.layout import Header
 from hostel.block.node import BlockNode
 from hostel.block.options import Value
+from hostel.block.powers import CheckResult, Repair
 from support.memory import MemoryDriver, memory_node
 
 

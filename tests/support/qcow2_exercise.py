@@ -7,8 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from hostel.block import graph
-from hostel.block.driver import CACHE_MODES, Checkable, Preallocation, Repair, Snapshotting
+from hostel.block.driver import CACHE_MODES
 from hostel.block.node import BlockNode
+from hostel.block.powers import Checkable, Preallocation, Repair, Snapshotting
 from hostel.errors import UnsupportedFeature
 
 UNSAFE = CACHE_MODES["unsafe"]

@@ -8,11 +8,11 @@ import random
 from collections.abc import Callable, Mapping
 from typing import Final, TypeVar
 
-from hostel.block.driver import Preallocation, Repair
 from hostel.block.extent import Status
 from hostel.block.formats.qcow2.driver import Qcow2Driver
 from hostel.block.node import BlockNode
 from hostel.block.options import Value
+from hostel.block.powers import Preallocation, Repair
 from hostel.errors import BlockError, UnsupportedFeature
 from support import qcow2
 from support.guest_io import SECTOR, GuestIO, noise

@@ -15,10 +15,11 @@ from typing import Final
 from hostel.block import blockdev, parent, probe, registry
 from hostel.block import filename as names
 from hostel.block.blockdev import Described
-from hostel.block.driver import WRITEBACK, BlockDriver, Cache, Creatable, FilterDriver, OpenMode, Reference
+from hostel.block.driver import WRITEBACK, BlockDriver, Cache, FilterDriver, OpenMode, Reference
 from hostel.block.node import BlockNode
 from hostel.block.options import OptionError, Options, Value
 from hostel.block.permission import Permission
+from hostel.block.powers import Creatable
 from hostel.block.protocol import Creation, ProtocolDriver
 from hostel.block.protocols.file import FileDriver, create_file, open_file
 from hostel.block.tree import require_distinct, require_writable

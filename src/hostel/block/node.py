@@ -12,20 +12,10 @@ from types import TracebackType
 from typing import Final, Self, TypeGuard, Union
 
 from hostel.block import sizes
-from hostel.block.driver import (
-    WRITEBACK,
-    BlockDriver,
-    Cache,
-    FastZeroing,
-    FilterDriver,
-    Preallocating,
-    Preallocation,
-    Resizable,
-    Supports,
-    Threading,
-)
+from hostel.block.driver import WRITEBACK, BlockDriver, Cache, FilterDriver, Supports, Threading
 from hostel.block.extent import Extent, Status, merge
 from hostel.block.gate import Gate, Wall
+from hostel.block.powers import FastZeroing, Preallocating, Preallocation, Resizable
 from hostel.errors import BlockError, NoSpace, OutOfRange, ReadOnly, UnsupportedFeature
 from hostel.units import INT64_MAX, MiB
 

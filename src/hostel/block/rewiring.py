@@ -19,10 +19,11 @@ from collections.abc import Callable, Iterator
 from typing import Final, Protocol, runtime_checkable
 
 from hostel.block import notice, sizes
-from hostel.block.driver import BlockDriver, FilterDriver, Reopenable
+from hostel.block.driver import BlockDriver, FilterDriver
 from hostel.block.filters.forward import ForwardDriver
 from hostel.block.gate import BYPASS
 from hostel.block.node import BlockNode
+from hostel.block.powers import Reopenable
 from hostel.block.protocols.file import FileDriver
 from hostel.errors import BlockError
 

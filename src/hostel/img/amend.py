@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from hostel.block import registry
-from hostel.block.driver import Amendable, Creatable
 from hostel.block.node import BlockNode
 from hostel.block.options import Given, OptionError, Options
+from hostel.block.powers import Amendable, Creatable
 from hostel.errors import UnknownFormat, UnsupportedFeature
 from hostel.img.create import convert
 

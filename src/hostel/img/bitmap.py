@@ -7,8 +7,8 @@ import os
 from collections.abc import Callable
 from typing import Final
 
-from hostel.block.driver import BitmapStore
 from hostel.block.node import BlockNode
+from hostel.block.powers import BitmapStore
 from hostel.errors import BlockError, UnsupportedFeature
 
 

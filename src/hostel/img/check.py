@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from hostel.block.driver import Checkable, CheckResult, Repair, Report
 from hostel.block.node import BlockNode
+from hostel.block.powers import Checkable, CheckResult, Repair, Report
 from hostel.errors import UnsupportedFeature
 
 

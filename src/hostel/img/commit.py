@@ -7,8 +7,8 @@ import os
 from typing import Final
 
 from hostel.block import filename as names
-from hostel.block.driver import Emptying
 from hostel.block.node import BlockNode
+from hostel.block.powers import Emptying
 from hostel.errors import BlockError
 from hostel.img.copy import CopyJob, CopySettings, Feedback
 from hostel.img.target import failed

@@ -13,9 +13,10 @@ from typing import Final
 
 from hostel.block import graph
 from hostel.block.composing import AlwaysCompressing
-from hostel.block.driver import CACHE_MODES, BitmapStore, Cache, Compressing, Creatable
+from hostel.block.driver import CACHE_MODES, Cache
 from hostel.block.node import BlockNode
 from hostel.block.options import Given, OptionError, Value
+from hostel.block.powers import BitmapStore, Compressing, Creatable
 from hostel.block.protocol import Creation
 from hostel.errors import BlockError, UnsupportedFeature
 from hostel.img import create

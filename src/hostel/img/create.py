@@ -12,9 +12,10 @@ from typing import Final, NamedTuple, cast
 from hostel.block import filename as names
 from hostel.block import graph, registry
 from hostel.block.composing import Composing, Surroundings
-from hostel.block.driver import WRITEBACK, Cache, Creatable, Preallocation
+from hostel.block.driver import WRITEBACK, Cache
 from hostel.block.node import BlockNode
 from hostel.block.options import Given, Kind, Option, OptionError, Options, Value
+from hostel.block.powers import Creatable, Preallocation
 from hostel.errors import BlockError, UnknownFormat, UnsupportedFeature
 from hostel.img.files import Identity, files, identity
 from hostel.units import INT64_MAX, SECTOR

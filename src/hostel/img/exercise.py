@@ -7,9 +7,10 @@ import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from hostel.block.driver import Compressing, FilterDriver, VmStateStore
+from hostel.block.driver import FilterDriver
 from hostel.block.extent import Status
 from hostel.block.node import BlockNode
+from hostel.block.powers import Compressing, VmStateStore
 from hostel.errors import BlockError, OutOfRange, ReadOnly, UnsupportedFeature
 
 if TYPE_CHECKING:

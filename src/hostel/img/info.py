@@ -6,8 +6,9 @@ import os
 from typing import Any, Final, NamedTuple
 
 from hostel.block import parent
-from hostel.block.driver import FormatInfo, SnapshotInfo
+from hostel.block.driver import FormatInfo
 from hostel.block.node import BlockNode
+from hostel.block.powers import SnapshotInfo
 from hostel.img.snapshot import snapshots
 from hostel.units import SECTOR
 

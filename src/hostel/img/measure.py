@@ -7,10 +7,10 @@ from typing import Final
 
 from hostel.block import graph, registry
 from hostel.block.chain import block_status
-from hostel.block.driver import Creatable, Measured, Measuring
 from hostel.block.extent import Status
 from hostel.block.node import BlockNode
 from hostel.block.options import Given, Value
+from hostel.block.powers import Creatable, Measured, Measuring
 from hostel.errors import UnsupportedFeature
 from hostel.img.create import convert
 

@@ -15,9 +15,9 @@ from typing import Final, NamedTuple
 from hostel.block import filename as names
 from hostel.block import registry
 from hostel.block.chain import ChainExtent, block_status, paired
-from hostel.block.driver import BackingStore, Compressing
 from hostel.block.extent import Status
 from hostel.block.node import BlockNode
+from hostel.block.powers import BackingStore, Compressing
 from hostel.cause import beyond_errno
 from hostel.errors import BlockError, UnsupportedFeature
 from hostel.img.segments import rounded_length

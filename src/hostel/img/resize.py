@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from hostel.block.driver import Preallocation
 from hostel.block.node import BlockNode
+from hostel.block.powers import Preallocation
 
 
 def resize(node: BlockNode, size: int, preallocation: Preallocation = Preallocation.OFF) -> None:

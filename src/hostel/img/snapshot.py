@@ -7,8 +7,8 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from hostel.block.driver import SnapshotInfo, Snapshotting
 from hostel.block.node import BlockNode
+from hostel.block.powers import SnapshotInfo, Snapshotting
 from hostel.errors import BlockError, UnsupportedFeature
 
 _MAX_NAME: Final = 255  # bytes that qemu-img keeps of a name

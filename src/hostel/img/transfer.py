@@ -10,8 +10,8 @@ import time
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
-from hostel.block.driver import Compressing, Deferring
 from hostel.block.node import BlockNode, fill_zeroes
+from hostel.block.powers import Compressing, Deferring
 from hostel.block.protocols.file import FileDriver
 from hostel.cause import beyond_errno
 from hostel.errors import BlockError, UnsupportedFeature

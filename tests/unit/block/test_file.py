@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 
 from hostel.block import graph
-from hostel.block.driver import CACHE_MODES, WRITEBACK, Cache, OpenMode, Preallocation
+from hostel.block.driver import CACHE_MODES, WRITEBACK, Cache, OpenMode
 from hostel.block.extent import Extent, Status
 from hostel.block.node import BlockNode
 from hostel.block.permission import Permission, lock
+from hostel.block.powers import Preallocation
 from hostel.block.protocols.file import FileDriver
 from hostel.cause.holder import find_holders
 from hostel.errors import BlockError, ImageLocked, OutOfRange, ReadOnly

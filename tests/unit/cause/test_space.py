@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from hostel.block import graph
-from hostel.block.driver import Preallocation
+from hostel.block.powers import Preallocation
 from hostel.cause import explain
 from hostel.cause.mount import mount_of
 from hostel.errors import BlockError

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from hostel.block import graph
-from hostel.block.driver import BitmapStore
 from hostel.block.node import BlockNode
+from hostel.block.powers import BitmapStore
 from hostel.errors import BlockError, UnsupportedFeature
 from hostel.img import bitmap
 from hostel.img.create import create, plan

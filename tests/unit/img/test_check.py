@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from hostel.block import graph
-from hostel.block.driver import Repair
+from hostel.block.powers import Repair
 from hostel.errors import UnsupportedFeature
 from hostel.img.check import check, to_json
 from hostel.img.create import create, plan

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from hostel.block import graph
-from hostel.block.driver import BitmapStore, Compressing, Snapshotting
 from hostel.block.extent import Extent, Status
 from hostel.block.node import BlockNode
 from hostel.block.options import given_options
+from hostel.block.powers import BitmapStore, Compressing, Snapshotting
 from hostel.block.protocols.file import FileDriver
 from hostel.errors import BlockError, ImageLocked, UnsupportedFeature
 from hostel.img import convert

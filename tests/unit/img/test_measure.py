@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from hostel.block import graph
-from hostel.block.driver import Measured
 from hostel.block.options import OptionError, given_options
+from hostel.block.powers import Measured
 from hostel.errors import BlockError, UnsupportedFeature
 from hostel.img.create import creatable, create, plan
 from hostel.img.measure import bitmaps_length, measure, measuring, options

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from hostel.block import graph
-from hostel.block.driver import Preallocation
+from hostel.block.powers import Preallocation
 from hostel.errors import BlockError, OutOfRange, ReadOnly
 from hostel.img.create import create, plan
 from hostel.img.resize import resize

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final, Self
 
-from hostel.block.driver import Compressing, FilterDriver, OpenMode
+from hostel.block.driver import FilterDriver, OpenMode
 from hostel.block.filters.fitting import Fitting, Limits
 from hostel.block.filters.option import settle
 from hostel.block.node import BlockNode
 from hostel.block.options import Options
+from hostel.block.powers import Compressing
 from hostel.errors import UnsupportedFeature
 
 

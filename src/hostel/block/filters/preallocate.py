@@ -10,10 +10,11 @@ import threading
 from collections.abc import Mapping
 from typing import Final, Self
 
-from hostel.block.driver import FilterDriver, OpenMode, Preallocation, Supports
+from hostel.block.driver import FilterDriver, OpenMode, Supports
 from hostel.block.filters.option import settle
 from hostel.block.node import BlockNode
 from hostel.block.options import Kind, Option, OptionError, Options
+from hostel.block.powers import Preallocation
 from hostel.units import SECTOR
 
 

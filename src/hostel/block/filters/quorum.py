@@ -9,12 +9,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Final, Self
 
 from hostel.block import incident
-from hostel.block.driver import FilterDriver, FormatInfo, OpenMode, Preallocation, Supports, Threading
+from hostel.block.driver import FilterDriver, FormatInfo, OpenMode, Supports, Threading
 from hostel.block.extent import Extent, Status
 from hostel.block.filters.blkverify import first_difference
 from hostel.block.filters.option import settle
 from hostel.block.node import BlockNode
 from hostel.block.options import Kind, Option, OptionError, Options
+from hostel.block.powers import Preallocation
 from hostel.errors import BlockError, Mismatch, UnsupportedFeature
 from hostel.units import SECTOR
 

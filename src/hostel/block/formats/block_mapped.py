@@ -97,7 +97,7 @@ class BlockMappedDriver(FormatDriver):
             self.flush()
 
     def reopened(self, *, read_only: bool) -> Self:
-        """Write out what is held back and open the image anew; see :class:`hostel.block.driver.Reopenable`."""
+        """Write out what is held back and open the image anew; see :class:`hostel.block.powers.Reopenable`."""
         self.close()
         driver = type(self).open(self._file, self._mode._replace(read_only=read_only))
         driver.children.update(self.children)

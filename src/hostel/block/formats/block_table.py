@@ -11,9 +11,9 @@ from array import array
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final, NamedTuple
 
-from hostel.block.driver import Preallocation
 from hostel.block.extent import Extent, Status
 from hostel.block.node import BlockNode
+from hostel.block.powers import Preallocation
 from hostel.codec.table import equal_entries, pack_table, unpack_table
 from hostel.errors import NoSpace
 from hostel.units import SECTOR, KiB

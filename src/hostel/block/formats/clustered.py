@@ -51,7 +51,7 @@ class ClusteredDriver(FormatDriver):
         self.cluster_size = cluster_size
 
     def reopened(self, *, read_only: bool) -> Self:
-        """Write out what is held back and open the image anew; see :class:`hostel.block.driver.Reopenable`."""
+        """Write out what is held back and open the image anew; see :class:`hostel.block.powers.Reopenable`."""
         self.close()
         driver = type(self).open(self.file, self.mode._replace(read_only=read_only))
         driver.children.update(self.children)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from hostel.block.driver import CheckResult, Repair, Report
+from hostel.block.powers import CheckResult, Repair, Report
 
 _MOST_LINES: Final = 1000
 

@@ -14,9 +14,10 @@ from hostel.block.crypto.header import MAGIC
 from hostel.block.crypto.keyslot import amend_keys, amend_options
 from hostel.block.crypto.luks import HeaderArea, LuksOptions, LuksVolume, create, read_options, secret_of
 from hostel.block.crypto.sector import SectorCipher
-from hostel.block.driver import FormatDriver, FormatInfo, Measured, OpenMode, Preallocation, Supports, Threading
+from hostel.block.driver import FormatDriver, FormatInfo, OpenMode, Supports, Threading
 from hostel.block.node import BlockNode
 from hostel.block.options import Kind, Option, Options, Value
+from hostel.block.powers import Measured, Preallocation
 from hostel.block.write_lock import WriteLock
 from hostel.errors import BlockError, InvalidImage
 from hostel.units import INT64_MAX, SECTOR, MiB

@@ -5,8 +5,8 @@ from __future__ import annotations
 import errno
 from collections.abc import Mapping
 
-from hostel.block.driver import Preallocation
 from hostel.block.options import Value
+from hostel.block.powers import Preallocation
 from hostel.errors import BlockError
 
 

@@ -8,11 +8,12 @@ from typing import Final, Self
 
 from hostel.block import probe
 from hostel.block.chain import block_status
-from hostel.block.driver import FormatDriver, FormatInfo, Measured, OpenMode, Preallocation, Supports, Threading
+from hostel.block.driver import FormatDriver, FormatInfo, OpenMode, Supports, Threading
 from hostel.block.extent import Extent, Status
 from hostel.block.formats.preallocation import host_preallocation_of, preallocation_of
 from hostel.block.node import BlockNode
 from hostel.block.options import Kind, Option, Options, Value
+from hostel.block.powers import Measured, Preallocation
 from hostel.errors import BlockError, InvalidImage, UnsupportedFeature
 from hostel.units import SECTOR
 

@@ -13,15 +13,7 @@ from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Final, Self
 
-from hostel.block.driver import (
-    CheckResult,
-    FormatInfo,
-    OpenMode,
-    Preallocation,
-    Reference,
-    Repair,
-    Report,
-)
+from hostel.block.driver import FormatInfo, OpenMode, Reference
 from hostel.block.extent import Extent
 from hostel.block.formats.block_mapped import BlockMappedDriver
 from hostel.block.formats.block_table import ABSENT, PAGE, ZEROES, BlockMap, BlockTable, claim, make_room, with_holes
@@ -29,6 +21,7 @@ from hostel.block.formats.findings import Findings
 from hostel.block.formats.preallocation import preallocation_of
 from hostel.block.node import BlockNode
 from hostel.block.options import Kind, Option, Options, Value
+from hostel.block.powers import CheckResult, Preallocation, Repair, Report
 from hostel.codec.record import Record, u32, u64
 from hostel.errors import CorruptImage, InvalidImage, ReadOnly, UnsupportedFeature
 from hostel.units import SECTOR, KiB, MiB

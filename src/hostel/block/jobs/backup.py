@@ -7,7 +7,6 @@ import errno
 from typing import Final, NamedTuple
 
 from hostel.block.bitmap import DirtyBitmap
-from hostel.block.driver import Compressing
 from hostel.block.jobs.bitmaps import RecordingBitmap
 from hostel.block.jobs.block_copy import BlockCopy, copy_unit
 from hostel.block.jobs.copy_before_write import BackupFilter
@@ -16,6 +15,7 @@ from hostel.block.jobs.job import SLICE, Job, JobSettings
 from hostel.block.jobs.policy import SourceError
 from hostel.block.jobs.state import JobStatus
 from hostel.block.node import BlockNode
+from hostel.block.powers import Compressing
 from hostel.block.rewiring import drained, insert_filter, remove_filter
 from hostel.errors import BlockError, UnsupportedFeature
 

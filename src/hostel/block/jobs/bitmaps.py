@@ -15,8 +15,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final, Self
 
 from hostel.block.bitmap import DirtyBitmap
-from hostel.block.driver import BitmapStore, BlockDriver, FilterDriver, OpenMode, Preallocation
+from hostel.block.driver import BlockDriver, FilterDriver, OpenMode
 from hostel.block.node import BlockNode
+from hostel.block.powers import BitmapStore, Preallocation
 from hostel.block.rewiring import bottom_of_filters, drained, insert_filter, remove_filter
 from hostel.errors import BlockError, UnsupportedFeature
 from hostel.units import KiB

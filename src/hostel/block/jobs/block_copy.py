@@ -12,11 +12,11 @@ from typing import Final
 
 from hostel.block.bitmap import DirtyBitmap
 from hostel.block.chain import block_status, held
-from hostel.block.driver import Compressing
 from hostel.block.extent import Status
 from hostel.block.jobs.copying import CHUNK, copy_data, first_extent, next_extent, write_own_zeroes, write_zeroes
 from hostel.block.jobs.ranges import Ranges
 from hostel.block.node import BlockNode
+from hostel.block.powers import Compressing
 from hostel.errors import BlockError
 from hostel.units import KiB
 

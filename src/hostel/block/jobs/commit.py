@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import errno
 
-from hostel.block.driver import BackingStore
 from hostel.block.extent import Status
 from hostel.block.jobs.copying import CHUNK, copy_data, flush, grow, next_extent, write_zeroes
 from hostel.block.jobs.job import Job, JobSettings
 from hostel.block.jobs.policy import SourceError
 from hostel.block.jobs.stream import change_backing
 from hostel.block.node import BlockNode
+from hostel.block.powers import BackingStore
 from hostel.block.rewiring import bottom_of_filters, end_writing, reopen, replace_backing, retire
 from hostel.errors import BlockError, UnsupportedFeature
 

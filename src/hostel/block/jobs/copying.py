@@ -8,12 +8,12 @@ from collections.abc import Callable
 from typing import Final
 
 from hostel.block.chain import ChainExtent, block_status, held
-from hostel.block.driver import Compressing, Resizable
 from hostel.block.extent import Status
 from hostel.block.filling import fill
 from hostel.block.filters.compress import write_compressed
 from hostel.block.jobs.policy import SourceError, TargetError
 from hostel.block.node import BlockNode
+from hostel.block.powers import Compressing, Resizable
 from hostel.errors import UnsupportedFeature
 from hostel.units import GiB, MiB
 

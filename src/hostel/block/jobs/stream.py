@@ -9,12 +9,12 @@ from __future__ import annotations
 import errno
 
 from hostel.block.chain import ChainExtent
-from hostel.block.driver import BackingStore
 from hostel.block.extent import Status
 from hostel.block.jobs.copying import CHUNK, copy_data, first_extent, flush, next_extent, write_own_zeroes
 from hostel.block.jobs.job import Job, JobSettings
 from hostel.block.jobs.policy import SourceError, TargetError
 from hostel.block.node import BlockNode
+from hostel.block.powers import BackingStore
 from hostel.block.rewiring import bottom_of_filters, end_writing, reopen, replace_backing, retire
 from hostel.errors import BlockError, UnsupportedFeature
 

@@ -11,12 +11,13 @@ from collections.abc import Callable, Iterator
 from typing import Any, Final, NoReturn, Self
 
 from hostel.block import permission
-from hostel.block.driver import BlockDriver, OpenMode, Preallocation, Supports, Threading
+from hostel.block.driver import BlockDriver, OpenMode, Supports, Threading
 from hostel.block.extent import Extent, Status
 from hostel.block.lasting import LastingSync
 from hostel.block.node import BlockNode
 from hostel.block.options import Kind, Option, Options
 from hostel.block.permission import Permission
+from hostel.block.powers import Preallocation
 from hostel.block.protocols.direct import DirectFile, probe_alignment
 from hostel.cause import explain
 from hostel.errors import BlockError

@@ -15,8 +15,9 @@ import struct
 from collections.abc import Iterator
 from typing import Final, Self
 
-from hostel.block.driver import OpenMode, Preallocation, Supports
+from hostel.block.driver import OpenMode, Supports
 from hostel.block.extent import Extent, Status
+from hostel.block.powers import Preallocation
 from hostel.block.protocols.file import CREATING, UNSUPPORTED, FileDriver
 from hostel.errors import BlockError, UnsupportedFeature
 from hostel.units import SECTOR

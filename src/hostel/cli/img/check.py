@@ -6,7 +6,7 @@ import errno
 import os
 from typing import Final
 
-from hostel.block.driver import CheckResult, Repair
+from hostel.block.powers import CheckResult, Repair
 from hostel.cli.img.arguments import FORCE_SHARE, IMAGE_OPTS, OBJECT, OUTPUT, QUIET, Arguments, Command, Flag
 from hostel.cli.img.opening import cache_mode, open_image
 from hostel.cli.img.output import Output, reason

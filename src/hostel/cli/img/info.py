@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from hostel.block.driver import SnapshotInfo
+from hostel.block.powers import SnapshotInfo
 from hostel.cli.img.arguments import FORCE_SHARE, IMAGE_OPTS, OBJECT, OUTPUT, Arguments, Command, Failure, Flag
 from hostel.cli.img.opening import cache_mode, open_image
 from hostel.cli.img.output import Output, dump

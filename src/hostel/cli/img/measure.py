@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
-from hostel.block.driver import Measured
 from hostel.block.node import BlockNode
 from hostel.block.options import given_options
+from hostel.block.powers import Measured
 from hostel.cli.img.arguments import FORCE_SHARE, IMAGE_OPTS, OBJECT, OPTIONS, Arguments, Command, Failure, Flag, size
 from hostel.cli.img.opening import open_image
 from hostel.cli.img.output import Output

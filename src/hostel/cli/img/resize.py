@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from hostel.block.driver import Preallocation
 from hostel.block.options import Kind, Option
+from hostel.block.powers import Preallocation
 from hostel.cli.img.arguments import FORMAT, IMAGE_OPTS, OBJECT, QUIET, Arguments, Command, Failure, Flag
 from hostel.cli.img.opening import open_image
 from hostel.cli.img.output import Output

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
-from hostel.block.driver import CACHE_MODES, Cache, FilterDriver, Preallocation
+from hostel.block.driver import CACHE_MODES, Cache, FilterDriver
 from hostel.block.options import OptionError, given_options
+from hostel.block.powers import Preallocation
 from hostel.block.protocol import ProtocolDriver
 from hostel.cli.img.output import dump
 from hostel.cli.qemu_io.command import BadUsage, Command, CommandError, Given, shown, size

@@ -7,9 +7,10 @@ import os
 
 from hostel.block import blockdev, graph
 from hostel.block.bitmap import DirtyBitmap
-from hostel.block.driver import BitmapStore, OpenMode
+from hostel.block.driver import OpenMode
 from hostel.block.formats.raw import RawDriver
 from hostel.block.node import BlockNode
+from hostel.block.powers import BitmapStore
 from hostel.block.tree import layers
 from hostel.cause import hint_of
 from hostel.cli.img.arguments import Failure

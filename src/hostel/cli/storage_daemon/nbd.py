@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from hostel.block import objects
 from hostel.block.bitmap import DirtyBitmap
-from hostel.block.driver import BitmapStore
 from hostel.block.node import BlockNode
 from hostel.block.permission import Permission
+from hostel.block.powers import BitmapStore
 from hostel.block.tree import layers
 from hostel.cli.storage_daemon.exports import Export
 from hostel.cli.storage_daemon.monitor.parameter import check, generic, needed

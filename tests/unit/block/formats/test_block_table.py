@@ -6,13 +6,14 @@ import random
 
 import pytest
 
-from hostel.block.driver import OpenMode, Preallocation
+from hostel.block.driver import OpenMode
 from hostel.block.formats.block_table import ABSENT, PAGE, ZEROES, BlockMap, BlockTable, Run, claim, make_room
 from hostel.block.formats.vdi import VdiDriver
 from hostel.block.formats.vhdx.driver import VhdxDriver
 from hostel.block.formats.vpc.driver import VpcDriver
 from hostel.block.node import BlockNode
 from hostel.block.options import Value
+from hostel.block.powers import Preallocation
 from hostel.errors import NoSpace
 from support.memory import MemoryDriver, memory_node
 

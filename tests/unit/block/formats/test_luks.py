@@ -12,8 +12,9 @@ from collections.abc import Iterator
 import pytest
 
 from hostel.block import graph, objects, probe
-from hostel.block.driver import OpenMode, Preallocation
+from hostel.block.driver import OpenMode
 from hostel.block.formats.luks import LuksDriver
+from hostel.block.powers import Preallocation
 from hostel.errors import BlockError, InvalidImage, UnsupportedFeature
 from support import luks
 from support.memory import MemoryDriver, memory_node

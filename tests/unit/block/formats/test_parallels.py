@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 
 from hostel.block import graph, notice
-from hostel.block.driver import OpenMode, Repair
+from hostel.block.driver import OpenMode
 from hostel.block.formats.parallels.driver import ParallelsDriver
 from hostel.block.formats.parallels.layout import CLOSED, IN_USE, MAGIC, MAGIC_EXTENDED, Header
 from hostel.block.node import BlockNode
 from hostel.block.options import Value
+from hostel.block.powers import Repair
 from hostel.errors import BlockError, CorruptImage, InvalidImage, NoSpace, UnsupportedFeature
 from support.bounded import MIB, bounded
 from support.format_subjects import SUBJECTS

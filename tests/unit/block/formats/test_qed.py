@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from hostel.block import graph
-from hostel.block.driver import Preallocation, Repair
 from hostel.block.formats.qed.driver import QedDriver
 from hostel.block.formats.qed.layout import Header
+from hostel.block.powers import Preallocation, Repair
 from hostel.errors import BlockError, CorruptImage, InvalidImage, NoSpace, UnsupportedFeature
 from support import qcow2
 from support.bounded import MIB, bounded

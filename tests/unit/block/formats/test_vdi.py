@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 
 from hostel.block import graph, registry
-from hostel.block.driver import OpenMode, Repair
+from hostel.block.driver import OpenMode
 from hostel.block.extent import Status
 from hostel.block.formats.vdi import DIFFERENCING, DISCARDED, MAX_SIZE, NEVER_WRITTEN, Header, VdiDriver
 from hostel.block.node import BlockNode
+from hostel.block.powers import Repair
 from hostel.block.trust import Trust
 from hostel.errors import (
     BlockError,

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from hostel.block import graph, registry
-from hostel.block.driver import OpenMode, Repair
+from hostel.block.driver import OpenMode
 from hostel.block.extent import Status
 from hostel.block.formats.vhdx import layout
 from hostel.block.formats.vhdx.create import plan
@@ -28,6 +28,7 @@ from hostel.block.formats.vhdx.layout import (
 )
 from hostel.block.node import BlockNode
 from hostel.block.options import Value
+from hostel.block.powers import Repair
 from hostel.block.trust import Trust
 from hostel.codec.checksum import crc32c
 from hostel.errors import BlockError, CorruptImage, InvalidImage, ReadOnly, UntrustedReference

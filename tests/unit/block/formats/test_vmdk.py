@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 
 from hostel.block import graph
-from hostel.block.driver import Repair
 from hostel.block.extent import Status
 from hostel.block.formats.vmdk import descriptor as descriptors
 from hostel.block.formats.vmdk.driver import VmdkDriver
 from hostel.block.node import BlockNode
 from hostel.block.options import given_options
+from hostel.block.powers import Repair
 from hostel.block.trust import Trust
 from hostel.errors import BlockError, CorruptImage, ImageLocked, InvalidImage, UnsupportedFeature, UntrustedReference
 from hostel.img import convert, create

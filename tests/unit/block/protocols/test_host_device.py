@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from hostel.block import blockdev, graph
-from hostel.block.driver import OpenMode, Preallocation
+from hostel.block.driver import OpenMode
 from hostel.block.extent import Status
 from hostel.block.node import BlockNode
+from hostel.block.powers import Preallocation
 from hostel.block.protocols.file import open_file
 from hostel.errors import BlockError, ImageLocked, NoSpace, OutOfRange, UnsupportedFeature
 from hostel.img import create

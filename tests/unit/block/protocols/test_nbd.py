@@ -18,10 +18,11 @@ import pytest
 
 from hostel.block import graph, objects
 from hostel.block.blockdev import from_json, from_options
-from hostel.block.driver import CACHE_MODES, Emptying
+from hostel.block.driver import CACHE_MODES
 from hostel.block.extent import Extent, Status
 from hostel.block.node import BlockNode
 from hostel.block.options import OptionError
+from hostel.block.powers import Emptying
 from hostel.block.protocols.nbd import address
 from hostel.block.protocols.nbd import driver as nbd
 from hostel.block.protocols.nbd.connection import Connection, ConnectionLost

@@ -14,10 +14,11 @@ from typing import Any
 import pytest
 
 from hostel.block import blockdev, graph
-from hostel.block.driver import OpenMode, Preallocation
+from hostel.block.driver import OpenMode
 from hostel.block.extent import Status
 from hostel.block.node import BlockNode
 from hostel.block.options import OptionError
+from hostel.block.powers import Preallocation
 from hostel.block.protocols.sheepdog import address
 from hostel.block.protocols.sheepdog.driver import SheepdogDriver
 from hostel.cli.img.main import main

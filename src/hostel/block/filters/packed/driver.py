@@ -7,13 +7,14 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping
 from typing import ClassVar, Final, NamedTuple, Self
 
-from hostel.block.driver import FilterDriver, FormatInfo, OpenMode, Preallocation, Supports
+from hostel.block.driver import FilterDriver, FormatInfo, OpenMode, Supports
 from hostel.block.extent import Extent, Status
 from hostel.block.filters.option import settle
 from hostel.block.filters.packed.layout import Unit, unpack_xz, unpack_zstd, xz_units, zstd_units
 from hostel.block.filters.packed.spool import Spool
 from hostel.block.node import BlockNode, fill_zeroes
 from hostel.block.options import Kind, Option, Options, Value
+from hostel.block.powers import Preallocation
 from hostel.block.unpacked import Unpacked
 from hostel.codec.stream import Read, gunzip, unxz, unzstd_frames
 from hostel.errors import CorruptImage, ReadOnly

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from hostel.block.driver import CheckResult, Repair, Report
 from hostel.block.formats.findings import Findings
 from hostel.block.formats.parallels import layout
 from hostel.block.formats.parallels.extension import clusters, read_extension
 from hostel.block.formats.qcow2.reference_count import ReferenceCounts
+from hostel.block.powers import CheckResult, Repair, Report
 from hostel.errors import InvalidImage, UnsupportedFeature
 from hostel.units import SECTOR, MiB
 

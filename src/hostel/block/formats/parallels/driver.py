@@ -14,7 +14,7 @@ from typing import Final, NoReturn, Self
 
 from hostel.block import notice
 from hostel.block.bitmap import DirtyBitmap
-from hostel.block.driver import BitmapInfo, CheckResult, FormatInfo, OpenMode, Repair, Report
+from hostel.block.driver import FormatInfo, OpenMode
 from hostel.block.formats.cluster_tables import EntryTable
 from hostel.block.formats.clustered import ClusteredDriver
 from hostel.block.formats.parallels import layout
@@ -24,6 +24,7 @@ from hostel.block.formats.run import Kind, Run
 from hostel.block.node import BlockNode
 from hostel.block.options import Kind as OptionKind
 from hostel.block.options import Option, Options, Value
+from hostel.block.powers import BitmapInfo, CheckResult, Repair, Report
 from hostel.errors import BlockError, CorruptImage, InvalidImage, NoSpace, UnsupportedFeature
 from hostel.units import SECTOR
 

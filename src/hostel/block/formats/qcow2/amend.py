@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Final, NamedTuple
 
-from hostel.block.driver import Preallocation
 from hostel.block.formats.qcow2 import header as headers
 from hostel.block.formats.qcow2 import layout, snapshot_table
 from hostel.block.formats.qcow2.encryption import PREFIX, Encryption
@@ -34,6 +33,7 @@ from hostel.block.formats.qcow2.transaction import in_place, replace_l1
 from hostel.block.formats.qcow2.write import Guest
 from hostel.block.formats.qcow2.zero_clusters import expand_zero_clusters, has_compressed_clusters
 from hostel.block.options import Value
+from hostel.block.powers import Preallocation
 from hostel.errors import BlockError, InvalidImage, UnsupportedFeature
 
 Report = Callable[[int, int], None]

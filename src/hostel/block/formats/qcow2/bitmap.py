@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Final
 
 from hostel.block import notice
 from hostel.block.bitmap import DirtyBitmap
-from hostel.block.driver import BitmapInfo
 from hostel.block.formats.qcow2 import bitmap_directory, layout
 from hostel.block.formats.qcow2 import header as headers
 from hostel.block.formats.qcow2.bitmap_directory import (
@@ -25,6 +24,7 @@ from hostel.block.formats.qcow2.bitmap_directory import (
     Extension,
 )
 from hostel.block.formats.qcow2.layout import Autoclear, ExtensionType
+from hostel.block.powers import BitmapInfo
 from hostel.block.trust import Trust
 from hostel.codec.table import pack_table
 from hostel.errors import BlockError, CorruptImage

@@ -10,7 +10,6 @@ import errno
 from array import array
 from typing import Final, Protocol
 
-from hostel.block.driver import CheckResult, Repair, Report
 from hostel.block.formats.qcow2 import layout, snapshot_table
 from hostel.block.formats.qcow2.geometry import Geometry
 from hostel.block.formats.qcow2.header_limits import validate_table
@@ -19,6 +18,7 @@ from hostel.block.formats.qcow2.layout import Autoclear, Extension, ExtensionTyp
 from hostel.block.formats.qcow2.reference_count import DiskRefcounts, ReferenceCounts
 from hostel.block.formats.qcow2.snapshot_table import Snapshot
 from hostel.block.node import BlockNode
+from hostel.block.powers import CheckResult, Repair, Report
 from hostel.codec.table import unpack_table
 from hostel.errors import BlockError, InvalidImage
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Final, NamedTuple, TypeVar
 
 from hostel.block import registry
-from hostel.block.driver import OpenMode, Preallocation
+from hostel.block.driver import OpenMode
 from hostel.block.formats.qcow2 import encryption, layout
 from hostel.block.formats.qcow2 import header as headers
 from hostel.block.formats.qcow2.geometry import Geometry
@@ -26,6 +26,7 @@ from hostel.block.formats.qcow2.resize import resize
 from hostel.block.formats.qcow2.write import new_guest
 from hostel.block.node import BlockNode
 from hostel.block.options import Value
+from hostel.block.powers import Preallocation
 from hostel.errors import BlockError, NoSpace
 
 T = TypeVar("T")

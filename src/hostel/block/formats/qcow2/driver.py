@@ -7,20 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from hostel.block import notice
 from hostel.block.bitmap import DirtyBitmap
-from hostel.block.driver import (
-    BitmapInfo,
-    CheckResult,
-    FormatDriver,
-    FormatInfo,
-    Measured,
-    OpenMode,
-    Preallocation,
-    Reference,
-    Repair,
-    Report,
-    SnapshotInfo,
-    Supports,
-)
+from hostel.block.driver import FormatDriver, FormatInfo, OpenMode, Reference, Supports
 from hostel.block.extent import Extent, Status
 from hostel.block.formats.qcow2 import filling, layout
 from hostel.block.formats.qcow2 import header as headers
@@ -36,6 +23,7 @@ from hostel.block.formats.qcow2.write import new_guest
 from hostel.block.formats.run import Kind
 from hostel.block.node import BlockNode
 from hostel.block.options import Options, Value
+from hostel.block.powers import BitmapInfo, CheckResult, Measured, Preallocation, Repair, Report, SnapshotInfo
 from hostel.errors import BlockError, InvalidImage
 
 if TYPE_CHECKING:
@@ -223,7 +211,7 @@ class Qcow2Driver(FormatDriver):
     # ---- optional powers
 
     def reopened(self, *, read_only: bool) -> Qcow2Driver:
-        """Write out what is held back and open the image anew; see :class:`hostel.block.driver.Reopenable`."""
+        """Write out what is held back and open the image anew; see :class:`hostel.block.powers.Reopenable`."""
         self._image.close()
         driver = Qcow2Driver.open(self.children["file"], self._image.mode._replace(read_only=read_only))
         driver.children.update(self.children)

@@ -6,11 +6,11 @@ import errno
 from collections.abc import Iterable, Mapping
 from typing import Final
 
-from hostel.block.driver import Measured
 from hostel.block.formats.qcow2 import layout
 from hostel.block.formats.qcow2.create import check_creation
 from hostel.block.formats.qcow2.encryption import read_plan
 from hostel.block.options import Value
+from hostel.block.powers import Measured
 from hostel.errors import NoSpace
 
 _ENTRY: Final = 8  # bytes of an entry of an L1 or a refcount table

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import errno
 
-from hostel.block.driver import CheckResult, Repair, Report
 from hostel.block.formats.qcow2 import header as headers
 from hostel.block.formats.qcow2 import layout, snapshot_table
 from hostel.block.formats.qcow2.check import Check, CheckedImage
 from hostel.block.formats.qcow2.layout import Header, Incompatible
+from hostel.block.powers import CheckResult, Repair, Report
 from hostel.codec.table import pack_table, unpack_table
 from hostel.errors import BlockError, NoSpace
 

@@ -7,10 +7,11 @@ from array import array
 from collections.abc import Callable
 from contextlib import suppress
 
-from hostel.block.driver import Preallocating, Preallocation, Supports
+from hostel.block.driver import Supports
 from hostel.block.formats.qcow2 import layout
 from hostel.block.formats.qcow2.image import Qcow2Image
 from hostel.block.formats.qcow2.write import Guest, has_place
+from hostel.block.powers import Preallocating, Preallocation
 from hostel.block.protocols.file import RESIZE_FAILURES
 from hostel.codec.table import pack_table
 from hostel.errors import BlockError, CorruptImage, NoSpace, UnsupportedFeature

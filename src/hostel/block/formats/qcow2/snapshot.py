@@ -10,7 +10,6 @@ import errno
 from array import array
 from collections.abc import Iterator
 
-from hostel.block.driver import SnapshotInfo
 from hostel.block.formats.qcow2 import layout, snapshot_table
 from hostel.block.formats.qcow2.header_limits import validate_table
 from hostel.block.formats.qcow2.image import Qcow2Image
@@ -18,6 +17,7 @@ from hostel.block.formats.qcow2.l2_table import L2Table
 from hostel.block.formats.qcow2.layout import SnapshotHeader
 from hostel.block.formats.qcow2.snapshot_table import Snapshot
 from hostel.block.formats.qcow2.transaction import Transaction, adopt_l1, in_place, replace_l1
+from hostel.block.powers import SnapshotInfo
 from hostel.codec.table import pack_table, unpack_table
 from hostel.errors import BlockError, CorruptImage, ReadOnly, UnsupportedFeature
 

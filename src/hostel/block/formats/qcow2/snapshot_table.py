@@ -5,12 +5,12 @@ from __future__ import annotations
 import errno
 from typing import Final, NamedTuple, Protocol
 
-from hostel.block.driver import Report, SnapshotInfo
 from hostel.block.formats.qcow2 import layout
 from hostel.block.formats.qcow2.geometry import Geometry
 from hostel.block.formats.qcow2.header_limits import validate_table
 from hostel.block.formats.qcow2.layout import Header, SnapshotHeader
 from hostel.block.node import BlockNode
+from hostel.block.powers import Report, SnapshotInfo
 from hostel.errors import InvalidImage, NoSpace
 
 MAX_EXTRA_DATA: Final = 1024  # bytes (QCOW_MAX_SNAPSHOT_EXTRA_DATA)

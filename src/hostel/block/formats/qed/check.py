@@ -11,11 +11,11 @@ from array import array
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
-from hostel.block.driver import CheckResult, Repair, Report
 from hostel.block.extent import Status
 from hostel.block.formats.findings import Findings
 from hostel.block.formats.qcow2.reference_count import ReferenceCounts
 from hostel.block.formats.qed.layout import ZERO_CLUSTER
+from hostel.block.powers import CheckResult, Repair, Report
 from hostel.codec.table import unpack_table
 from hostel.errors import UnsupportedFeature
 from hostel.units import MiB

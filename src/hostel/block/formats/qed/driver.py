@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Final, Self
 
 from hostel.block import notice, registry
-from hostel.block.driver import CheckResult, FormatInfo, OpenMode, Preallocation, Reference, Repair, Report
+from hostel.block.driver import FormatInfo, OpenMode, Reference
 from hostel.block.formats.cluster_tables import ClusterTables, Layout
 from hostel.block.formats.clustered import ClusteredDriver
 from hostel.block.formats.qed import layout
@@ -20,6 +20,7 @@ from hostel.block.formats.run import Kind, Run
 from hostel.block.node import BlockNode
 from hostel.block.options import Kind as OptionKind
 from hostel.block.options import Option, Options, Value
+from hostel.block.powers import CheckResult, Preallocation, Repair, Report
 from hostel.errors import BlockError, CorruptImage, InvalidImage, NoSpace, UnsupportedFeature
 from hostel.units import INT64_MAX, SECTOR
 

@@ -8,12 +8,12 @@ from array import array
 from collections.abc import Iterator
 from typing import Final
 
-from hostel.block.driver import CheckResult, Report
 from hostel.block.formats.block_table import BlockTable
 from hostel.block.formats.findings import Findings
 from hostel.block.formats.vhdx import layout
 from hostel.block.formats.vhdx.layout import BlockState
 from hostel.block.formats.vhdx.region import Metadata, Regions
+from hostel.block.powers import CheckResult, Report
 from hostel.errors import CorruptImage, InvalidImage
 from hostel.units import INT64_MAX, MiB
 

@@ -8,7 +8,6 @@ from array import array
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
-from hostel.block.driver import Preallocation
 from hostel.block.formats.block_table import make_room
 from hostel.block.formats.preallocation import host_preallocation_of
 from hostel.block.formats.vhdx import layout
@@ -25,6 +24,7 @@ from hostel.block.formats.vhdx.layout import (
 from hostel.block.formats.vhdx.region import Metadata
 from hostel.block.node import BlockNode
 from hostel.block.options import Kind, Option, OptionError, Options, Value
+from hostel.block.powers import Preallocation
 from hostel.units import SECTOR, GiB, KiB, MiB, TiB
 
 CREATE_OPTIONS: Final = Options(

@@ -6,7 +6,7 @@ import errno
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final, Self
 
-from hostel.block.driver import CheckResult, FormatInfo, OpenMode, Reference, Repair, Report
+from hostel.block.driver import FormatInfo, OpenMode, Reference
 from hostel.block.extent import Extent
 from hostel.block.formats.block_mapped import BlockMappedDriver
 from hostel.block.formats.block_table import ABSENT, ZEROES, BlockMap, BlockTable, Run, claim, with_holes
@@ -19,6 +19,7 @@ from hostel.block.formats.vhdx.log import Log
 from hostel.block.formats.vhdx.region import Metadata, Regions, read_metadata, read_regions
 from hostel.block.node import BlockNode
 from hostel.block.options import Value
+from hostel.block.powers import CheckResult, Repair, Report
 from hostel.errors import BlockError, CorruptImage, InvalidImage, ReadOnly
 
 _WRONG: Final = -3  # an entry that says nothing that can be understood

@@ -9,12 +9,12 @@ from __future__ import annotations
 from array import array
 from typing import Final
 
-from hostel.block.driver import CheckResult, Report
 from hostel.block.formats.findings import Findings
 from hostel.block.formats.vmdk.extent import FlatExtent, Kind
 from hostel.block.formats.vmdk.image import VmdkImage
 from hostel.block.formats.vmdk.mapped import MappedExtent
 from hostel.block.formats.vmdk.sparse import SparseExtent
+from hostel.block.powers import CheckResult, Report
 from hostel.errors import BlockError
 from hostel.units import SECTOR
 

@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 from hostel.block.composing import Surroundings
-from hostel.block.driver import Preallocation
 from hostel.block.formats.block_table import make_room
 from hostel.block.formats.vmdk import descriptor as descriptors
 from hostel.block.formats.vmdk import layout
@@ -18,6 +17,7 @@ from hostel.block.formats.vmdk.descriptor import NO_PARENT, ExtentLine
 from hostel.block.formats.vmdk.layout import SparseHeader
 from hostel.block.node import BlockNode
 from hostel.block.options import OptionError, Value
+from hostel.block.powers import Preallocation
 from hostel.codec.table import pack_table
 from hostel.errors import BlockError, InvalidImage, UnsupportedFeature
 from hostel.units import SECTOR, KiB

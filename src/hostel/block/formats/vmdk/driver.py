@@ -6,17 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final, Self
 
 from hostel.block.composing import Surroundings
-from hostel.block.driver import (
-    CheckResult,
-    FilterDriver,
-    FormatDriver,
-    FormatInfo,
-    OpenMode,
-    Reference,
-    Repair,
-    Report,
-    Supports,
-)
+from hostel.block.driver import FilterDriver, FormatDriver, FormatInfo, OpenMode, Reference, Supports
 from hostel.block.extent import Extent, Status
 from hostel.block.formats.vmdk import layout
 from hostel.block.formats.vmdk.creation import CREATE_OPTIONS
@@ -27,6 +17,7 @@ from hostel.block.formats.vmdk.sparse import SparseExtent
 from hostel.block.formats.vmdk.stream import Stored, StreamExtent
 from hostel.block.node import BlockNode, fill_zeroes
 from hostel.block.options import Options, Value
+from hostel.block.powers import CheckResult, Repair, Report
 from hostel.errors import BlockError, InvalidImage, UnsupportedFeature
 from hostel.units import MiB
 
@@ -262,7 +253,7 @@ class VmdkDriver(FormatDriver):
     # ---- optional powers
 
     def reopened(self, *, read_only: bool) -> VmdkDriver:
-        """Write out what is held back and open the disk anew; see :class:`hostel.block.driver.Reopenable`."""
+        """Write out what is held back and open the disk anew; see :class:`hostel.block.powers.Reopenable`."""
         self._image.close()
         driver = VmdkDriver.open(self.children["file"], self._image.mode._replace(read_only=read_only))
         driver.children.update(self.children)

@@ -10,10 +10,11 @@ from typing import Any, Final, Self
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from hostel.block import notice
-from hostel.block.driver import FormatInfo, OpenMode, Preallocation, Supports, Threading
+from hostel.block.driver import FormatInfo, OpenMode, Supports, Threading
 from hostel.block.extent import Extent, Status
 from hostel.block.lasting import LastingSync
 from hostel.block.options import Kind, Option, OptionError, Options
+from hostel.block.powers import Preallocation
 from hostel.block.protocol import SIZE, Creation, ProtocolDriver, items
 from hostel.block.protocols.gluster.library import Log, Server, VolumeFile
 from hostel.errors import BlockError

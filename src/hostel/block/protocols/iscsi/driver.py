@@ -10,9 +10,10 @@ from urllib.parse import unquote
 
 from hostel.block import filename as names
 from hostel.block import objects
-from hostel.block.driver import FormatInfo, OpenMode, Preallocation, Supports
+from hostel.block.driver import FormatInfo, OpenMode, Supports
 from hostel.block.extent import Extent, Status
 from hostel.block.options import Kind, Option, OptionError, Options
+from hostel.block.powers import Preallocation
 from hostel.block.protocol import ProtocolDriver
 from hostel.block.protocols.iscsi.library import Login, Unit
 from hostel.errors import BlockError, NoSpace, UnsupportedFeature

@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, Self, TypeVar
 
 from hostel.block import objects
-from hostel.block.driver import FormatInfo, OpenMode, Preallocation, Supports, Threading
+from hostel.block.driver import FormatInfo, OpenMode, Supports, Threading
 from hostel.block.extent import Extent, Status
+from hostel.block.powers import Preallocation
 from hostel.block.protocol import ProtocolDriver
 from hostel.block.protocols.nbd import address
 from hostel.block.protocols.nbd.connection import Connection, ConnectionLost, Security, negotiate

@@ -8,9 +8,10 @@ from typing import Any, Final, Self
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from hostel.block import notice
-from hostel.block.driver import FormatInfo, OpenMode, Preallocation, Supports
+from hostel.block.driver import FormatInfo, OpenMode, Supports
 from hostel.block.lasting import LastingSync
 from hostel.block.options import Kind, Option, OptionError, Options
+from hostel.block.powers import Preallocation
 from hostel.block.protocol import SIZE, Creation, ProtocolDriver
 from hostel.block.protocols.nfs.library import Session
 from hostel.errors import BlockError

@@ -10,9 +10,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final, Self
 
 from hostel.block import objects
-from hostel.block.driver import FormatInfo, OpenMode, Preallocation, SnapshotInfo, Supports, Threading
+from hostel.block.driver import FormatInfo, OpenMode, Supports, Threading
 from hostel.block.extent import Extent, Status
 from hostel.block.options import Kind, Option, OptionError, Options
+from hostel.block.powers import Preallocation, SnapshotInfo
 from hostel.block.protocol import SIZE, Creation, ProtocolDriver, items
 from hostel.block.protocols.rbd import name as names
 from hostel.block.protocols.rbd.library import Cluster, Encryption, Image

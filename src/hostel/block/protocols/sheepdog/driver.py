@@ -7,9 +7,10 @@ import errno
 from collections.abc import Iterator, Mapping
 from typing import Any, Final, NamedTuple, Self
 
-from hostel.block.driver import FormatInfo, OpenMode, Preallocation, SnapshotInfo, Supports
+from hostel.block.driver import FormatInfo, OpenMode, Supports
 from hostel.block.extent import Extent, Status
 from hostel.block.options import Kind, Option, OptionError, Options
+from hostel.block.powers import Preallocation, SnapshotInfo
 from hostel.block.protocol import SIZE, Creation, ProtocolDriver
 from hostel.block.protocols.sheepdog import address, snapshot
 from hostel.block.protocols.sheepdog.address import Disk

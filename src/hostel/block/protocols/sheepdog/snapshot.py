@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 from typing import Final
 
-from hostel.block.driver import SnapshotInfo
+from hostel.block.powers import SnapshotInfo
 from hostel.block.protocols.sheepdog.address import Disk
 from hostel.block.protocols.sheepdog.connection import Connection, require
 from hostel.block.protocols.sheepdog.vdi import Vdi, find, named, read_inode

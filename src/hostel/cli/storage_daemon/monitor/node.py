@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from hostel.block.driver import BackingStore
 from hostel.block.filters.forward import ForwardDriver
 from hostel.block.node import BlockNode
 from hostel.block.nodes import JobFilter, Use
 from hostel.block.permission import Permission
+from hostel.block.powers import BackingStore
 from hostel.block.rewiring import bypass_closed, unfiltered, writable
 from hostel.cli.storage_daemon.monitor.command import Command
 from hostel.cli.storage_daemon.monitor.parameter import Kind, Parameter, generic, needed

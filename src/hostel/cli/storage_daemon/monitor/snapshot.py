@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from hostel.block.driver import SnapshotInfo, Snapshotting
 from hostel.block.filename import resolve
 from hostel.block.jobs import atomic
 from hostel.block.jobs.overlay import Overlay
 from hostel.block.node import BlockNode
+from hostel.block.powers import SnapshotInfo, Snapshotting
 from hostel.block.rewiring import unfiltered
 from hostel.cli.storage_daemon.monitor.command import Command
 from hostel.cli.storage_daemon.monitor.parameter import Parameter, generic, needed

@@ -11,9 +11,9 @@ from contextlib import contextmanager, suppress
 from typing import Final
 
 from hostel.block import filename, graph, registry
-from hostel.block.driver import Creatable
 from hostel.block.node import BlockNode
 from hostel.block.options import Value
+from hostel.block.powers import Creatable
 from hostel.block.trust import Trust
 from hostel.drivers.base import Progress, VolumeCreateFlag, VolumeResizeFlag, VolumeType
 from hostel.drivers.fault import fault

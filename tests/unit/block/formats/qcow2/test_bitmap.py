@@ -8,8 +8,8 @@ import re
 import pytest
 
 from hostel.block import notice
-from hostel.block.driver import Repair
 from hostel.block.formats.qcow2.bitmap_directory import Entry, Extension, entry_length
+from hostel.block.powers import Repair
 from hostel.errors import BlockError, CorruptImage
 from support import qcow2
 from support.memory import MemoryDriver

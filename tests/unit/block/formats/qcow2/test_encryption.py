@@ -8,12 +8,13 @@ from collections.abc import Iterator
 import pytest
 
 from hostel.block import objects
-from hostel.block.driver import OpenMode, Preallocation, Repair
+from hostel.block.driver import OpenMode
 from hostel.block.extent import Status
 from hostel.block.formats.qcow2.driver import Qcow2Driver
 from hostel.block.formats.qcow2.layout import ExtensionType, Header
 from hostel.block.node import BlockNode
 from hostel.block.options import Value
+from hostel.block.powers import Preallocation, Repair
 from hostel.errors import BlockError, InvalidImage, UnsupportedFeature
 from support import luks, qcow2
 from support.memory import MemoryDriver, memory_node

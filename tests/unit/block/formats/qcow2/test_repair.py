@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from hostel.block.driver import Repair
 from hostel.block.formats.qcow2 import layout
 from hostel.block.formats.qcow2.layout import SnapshotHeader
 from hostel.block.options import Value
+from hostel.block.powers import Repair
 from support import qcow2
 from support.memory import MemoryDriver
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from hostel.block import graph
-from hostel.block.driver import Preallocation
+from hostel.block.powers import Preallocation
 from hostel.errors import CorruptImage
 from support import qcow2
 from support.crash import crash_states

@@ -6,10 +6,11 @@ import errno
 
 import pytest
 
-from hostel.block.driver import OpenMode, Repair
+from hostel.block.driver import OpenMode
 from hostel.block.formats.qcow2.driver import Qcow2Driver
 from hostel.block.formats.qcow2.layout import COPIED, OFFSET_MASK, Header
 from hostel.block.node import BlockNode
+from hostel.block.powers import Repair
 from hostel.errors import BlockError, CorruptImage, InvalidImage
 from support import qcow2
 from support.memory import MemoryDriver, memory_node
