@@ -15,12 +15,15 @@ import pytest
 
 from hostel.drivers.base.block import BlockCommitFlag, BlockCopyFlag, BlockJobAbortFlag
 from hostel.drivers.base.domain import Affect
+from hostel.drivers.base.migration import MigrateFlag
 from hostel.drivers.base.snapshot import SnapshotCreateFlag
+from hostel.drivers.migrating import migrate
 from hostel.drivers.qemu.driver import QemuDriver
 from hostel.drivers.qemu.monitor import Monitor
 from hostel.errors import ErrorCode, QmpError, VirtError
 from support import image
 from support.chains import Chain
+from support.moving import two
 from support.process import machines_of
 from support.session import disk
 
@@ -120,3 +123,13 @@ def test_a_commit_that_is_not_answered_is_no_commit_that_failed(tmp_path: Path, 
     assert "<mirror type='file' job='active-commit'" in driver.domain_get_xml_desc(chain.ref)
     driver.domain_block_job_abort(chain.ref, "vda", BlockJobAbortFlag.PIVOT)
     chain.check("base.qcow2", [])
+
+
+def test_a_guest_that_was_let_run_at_its_destination_is_there_though_nobody_heard(tmp_path: Path, late: Late) -> None:
+    with two(tmp_path) as both:
+        ref = both.start()
+        late("cont", QmpError)
+        with pytest.raises(VirtError) as caught:
+            migrate(both.one, both.other, ref, {}, MigrateFlag.LIVE | MigrateFlag.UNSAFE)
+        assert caught.value.code == ErrorCode.OPERATION_TIMEOUT
+        both.goes_on(both.other)

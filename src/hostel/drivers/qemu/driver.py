@@ -332,7 +332,8 @@ class QemuDriver(
         """End QEMU now."""
         with self._running(domain, moving=True) as machine:
             status = machine.status
-            machine.save(ending="destroyed")
+            with contextlib.suppress(VirtError):  # a disk that is full keeps nobody from ending a machine
+                machine.save(ending="destroyed")
             if not process.end(status.pid, status.started, kill=not flags & DestroyFlag.GRACEFUL):
                 machine.save(ending="")
                 raise failed(f"QEMU, process {status.pid}, does not end")

@@ -316,7 +316,7 @@ class Machines:
 
             with contextlib.suppress(ValueError):
                 settle_gone(self, Status.parse(text or ""))
-        write_ending(self.endings, name, ending)
+        self._remember(name, ending, text or "")
         shutil.rmtree(run, ignore_errors=True)
         if self.has_ledgers(name):
             from hostel.drivers.qemu.ownership.files import take_all_back
@@ -339,6 +339,21 @@ class Machines:
                 if ending.reason not in _GOES_ON:
                     self.forget_moments(name)
             self.publish(status.domain, "lifecycle", event=int(Lifecycle.STOPPED), detail=_STOPPED[ending.reason])
+
+    def _remember(self, name: str, ending: Ending, text: str) -> None:
+        """Write down how a run ended. A disk that is full keeps nobody from ending a machine: then nobody knows.
+
+        Raises:
+            VirtError: it cannot be written, and somebody will ask: who sent a machine that did not come.
+        """
+        try:
+            write_ending(self.endings, name, ending)
+        except VirtError:
+            self.endings.remove(name)  # of an earlier run
+            with contextlib.suppress(ValueError):
+                mark = Status.parse(text).migration
+                if mark is not None and mark.way == "in":
+                    raise
 
     def forget_moments(self, name: str) -> None:
         """Drop what is known of a domain's snapshots and checkpoints; the caller holds its lock."""

@@ -117,6 +117,11 @@ class Running:
             self._monitor = Monitor(process.ground(self.run) / "monitor", timeout=self._timeout)
         return self._monitor
 
+    @property
+    def is_unanswered(self) -> bool:
+        """Whether QEMU was told something, and nobody heard whether it has done it."""
+        return self._monitor is not None and bool(self._monitor.silence)
+
     def ask(self, command: str, files: Sequence[int] = (), /, **arguments: Any) -> Any:
         """Run a command of QEMU's; ``files`` go along with it.
 
@@ -173,7 +178,7 @@ class Running:
             VirtError: ``OPERATION_TIMEOUT``: QEMU has not answered a command. Nobody knows then whether it was carried
                 out, so the marks of what was begun have to stay for whoever holds the machine next.
         """
-        if self._monitor is not None and self._monitor.silence:
+        if self._monitor is not None and self.is_unanswered:
             raise fault(ErrorCode.OPERATION_TIMEOUT, self._monitor.silence, ErrorDomain.QEMU)
         self.status = self.status._replace(**changes)
         self._machines.statuses.write(self.name, self.status.format())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Final
 
 from hostel.drivers.base import DomainRef, PausedReason
@@ -119,26 +119,33 @@ class MigrationCalls(Calls):
             if status is None:
                 lease.let_go(self._machines.lease(name))
                 raise self._never_came(name)
-            if status.migration is None or status.migration.way != "in" or status.migration.phase != "prepare":
-                raise no_domain(f"name '{name}' that is migrated here")
             machine = Running(self._machines, status, self._launcher)
             try:
-                if cancelled:
-                    drop(machine, "the migration was cancelled")
-                    raise _finished()
-                came = finish(machine, self._launcher, cookie_in, flags)
+                if not _is_coming(machine, cancelled=cancelled):
+                    raise no_domain(f"name '{name}' that is migrated here")
+                with self._left_to_others(name):
+                    if cancelled:
+                        drop(machine, "the migration was cancelled")
+                        raise _finished()
+                    came = finish(machine, self._launcher, cookie_in, flags)
             finally:
                 machine.close()
-        if came.is_postcopy:
-            try:
-                self._await_rest(name, "in")
-            except BaseException:
-                lease.let_go(self._machines.lease(name))  # it runs here, with what there is
-                raise
-        with self._machines.locked(name), self._held(DomainRef(name, "")) as found:
-            if found is None:
-                raise self._never_came(name)
-            return conclude(found, came, flags)
+        with self._left_to_others(name):
+            if came.is_postcopy:
+                self._await_rest(name, "in")  # it runs here, with what there is
+            with self._machines.locked(name), self._held(DomainRef(name, "")) as found:
+                if found is None:
+                    raise self._never_came(name)
+                return conclude(found, came, flags)
+
+    @contextlib.contextmanager
+    def _left_to_others(self, name: str) -> Iterator[None]:
+        """Let go of the lease where a step fails: whoever comes next settles what is left."""
+        try:
+            yield
+        except BaseException:
+            lease.let_go(self._machines.lease(name))
+            raise
 
     def _await_rest(self, name: str, way: str) -> None:
         """Wait while a guest runs at the destination, and what is missing follows.
@@ -381,6 +388,16 @@ class MigrationCalls(Calls):
             if not mark.flags & MigrateFlag.POSTCOPY:
                 raise invalid("switching to post-copy requires migration to be started with VIR_MIGRATE_POSTCOPY flag")
             machine.ask("migrate-start-postcopy")
+
+
+def _is_coming(machine: Running, *, cancelled: bool) -> bool:
+    """Whether a machine waits for Finish; one that shall not come any more does also while a Finish has failed."""
+    mark = machine.status.migration
+    if mark is None or mark.way != "in":
+        return False
+    if mark.phase == "prepare":
+        return True
+    return cancelled and not machine.ask("query-status").get("running")
 
 
 def _finished() -> VirtError:

@@ -305,7 +305,7 @@ def finish(machine: Running, launcher: Launcher, cookie_in: bytes, flags: Migrat
     """Let a machine run that has come; the caller holds the domain's lock.
 
     Raises:
-        VirtError: it has not come whole, or cannot run; nothing is left of it.
+        VirtError: it has not come whole, or cannot run; nothing is left of it, unless QEMU does not answer.
     """
     mark = machine.status.migration
     assert mark is not None
@@ -323,7 +323,8 @@ def finish(machine: Running, launcher: Launcher, cookie_in: bytes, flags: Migrat
         if not flags & MigrateFlag.PAUSED:
             _let_run(machine)
     except BaseException as error:
-        drop(machine, str(error))
+        if not machine.is_unanswered:  # who finds the mark asks a QEMU that may let its guest run yet
+            drop(machine, str(error))
         raise
     told = said.statistics if said is not None else None
     if told is not None:
@@ -344,7 +345,8 @@ def conclude(machine: Running, come: Come, flags: MigrateFlag) -> tuple[DomainRe
     if machine.status.migration is not None:
         arrive(machine)
     found = statistics.from_cookie(told, statistics.MIGRATION_IN)
-    jobstats.keep(machine, found)
+    with contextlib.suppress(VirtError):  # it has come, whether or not there is room for how it did
+        jobstats.keep(machine, found)
     if flags & MigrateFlag.PAUSED:
         machine.publish("lifecycle", event=int(Lifecycle.SUSPENDED), detail=0)
     machine.publish("job-completed", **found)

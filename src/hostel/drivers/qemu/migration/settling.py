@@ -101,8 +101,9 @@ def _ask_here(machine: Running, mark: Migration) -> bool | None:
     directories = directories_of(mark.place)
     driver = QemuDriver(directories)
     is_there = _ask(driver, machine, mark)
-    if is_there is None:
-        ending = read_ending(Machines(directories).endings, mark.name)
+    machines = Machines(directories)
+    if is_there is None and machines.statuses.read(mark.name) is None:
+        ending = read_ending(machines.endings, mark.name)
         return False if ending.reason is ShutoffReason.FAILED else None
     return is_there
 
@@ -133,8 +134,11 @@ def _ask(driver: object, machine: Running, mark: Migration) -> bool | None:
         if error.code is ErrorCode.NO_DOMAIN:
             return None  # never come, or gone again since: these are not the same
         raise
-    if state.state is DomainState.SHUTOFF:
-        return bool(state.reason != ShutoffReason.FAILED)
+    match state.state, state.reason:
+        case DomainState.SHUTOFF, ShutoffReason.FAILED:
+            return False
+        case (DomainState.SHUTOFF, ShutoffReason.UNKNOWN) | (DomainState.PAUSED, PausedReason.MIGRATION):
+            return None  # nobody wrote down how it ended; or it has not been let run, and may be dropped
     return True
 
 
@@ -251,7 +255,8 @@ def drop(machine: Running, why: str) -> None:
     mark, status = machine.status.migration, machine.status
     assert mark is not None
     machine.close()
-    machine.save(ending="failed")
+    with contextlib.suppress(VirtError):  # what has not come must end on a full disk, too
+        machine.save(ending="failed")
     if not process.end(status.pid, status.started, grace=1):
         raise failed(f"QEMU, process {status.pid}, does not end")
     process.exit_status(machine.run, 2)

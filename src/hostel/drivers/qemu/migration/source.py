@@ -140,10 +140,18 @@ def begin(
             cookie.nbd = cookies.Nbd(disks=[_copied(machine, disk) for disk in copied])
     wanted = _wanted(machines, held, platform, params)
     if machine is not None and flags & MigrateFlag.CHANGE_PROTECTION:
-        lease.take(machine.lease)
-        mark = Migration(way="out", phase="begin", flags=int(flags), began=now())
-        machine.save(migration=mark)
+        _take(machine, Migration(way="out", phase="begin", flags=int(flags), began=now()))
     return cookies.written(cookie), wanted
+
+
+def _take(machine: Running, mark: Migration) -> None:
+    """Be the one who moves a machine, and mark it; nobody is where that cannot be written down."""
+    lease.take(machine.lease)
+    try:
+        machine.save(migration=mark)
+    except BaseException:
+        lease.let_go(machine.lease)
+        raise
 
 
 def _wanted(machines: Machines, held: Domain, platform: Platform, params: Parameters) -> str:
@@ -247,8 +255,7 @@ class Outgoing:
                 raise invalid("domain is being migrated already")
             if earlier is None:  # nothing has kept others from it since it began
                 check_allowed(machine, self._flags)
-            lease.take(path)
-            machine.save(migration=earlier or Migration(way="out", phase="begin", began=self._began))
+            _take(machine, earlier or Migration(way="out", phase="begin", began=self._began))
         carrier: Carrier | None = None
         try:
             with self._held() as machine:
