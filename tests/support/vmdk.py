@@ -6,15 +6,22 @@ import struct
 from collections.abc import Mapping
 from pathlib import Path
 
+import pytest
+
+from hostel.block import graph
 from hostel.block.composing import Surroundings
 from hostel.block.driver import OpenMode
 from hostel.block.formats.vmdk.driver import VmdkDriver
 from hostel.block.node import BlockNode
 from hostel.block.options import Value
+from hostel.block.trust import Trust
+from hostel.errors import BlockError
+from support import images
 from support.memory import MemoryDriver
 
 SECTOR = 512
 GRAIN = 65536
+SUBFORMATS = ("monolithicSparse", "monolithicFlat", "twoGbMaxExtentSparse", "twoGbMaxExtentFlat", "streamOptimized")
 
 
 class Files(Surroundings):
@@ -121,3 +128,33 @@ def write_files(folder: Path, files: Mapping[str, str | bytes]) -> None:
     """Write files by their names."""
     for name, content in files.items():
         (folder / name).write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def make(path: Path, size: int, options: str = "", backing: Path | None = None) -> None:
+    """Create an empty disk."""
+    images.make(path, size, format="vmdk", options=options, backing=backing, backing_format="vmdk")
+
+
+def opened(path: Path, *, read_only: bool = True, trust: Trust = Trust.TRUSTED) -> BlockNode:
+    """Open the disk that a descriptor or a sparse file is of."""
+    return graph.open(str(path), "vmdk", read_only=read_only, trust=trust)
+
+
+def refusal(path: Path, *, read_only: bool = True) -> str:
+    """What is said to who opens a disk that is refused."""
+    with pytest.raises(BlockError) as caught:
+        opened(path, read_only=read_only)
+    return str(caught.value)
+
+
+def patched(data: bytes, offset: int, form: str, *values: int) -> bytes:
+    """The bytes with numbers of the forms of :mod:`struct` in them, the lowest byte first."""
+    changed = bytearray(data)
+    struct.pack_into("<" + form, changed, offset, *values)
+    return bytes(changed)
+
+
+def directories(data: bytes) -> tuple[int, int]:
+    """Where the redundant and the other grain directory are, bytes."""
+    rgd, gd = struct.unpack_from("<2Q", data, 48)
+    return rgd * SECTOR, gd * SECTOR

@@ -1,0 +1,149 @@
+"""VMware disks that lie, end early or lead astray, and the largest there are."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+
+import pytest
+
+from hostel.block.powers import Repair
+from hostel.errors import BlockError, CorruptImage, UnsupportedFeature
+from support import vmdk
+from support.bounded import MIB, bounded
+from support.memory import MemoryDriver
+from support.vmdk import GRAIN, SECTOR, attach, directories, make, opened, patched
+
+
+@pytest.mark.parametrize(
+    ("offset", "form", "value", "message"),
+    [
+        (12, "Q", 2**62, "L1 size too big"),
+        (20, "Q", 2**64 - 1, "Invalid granularity, image may be corrupt"),
+        (20, "Q", 0, "L1 entry size is invalid"),
+        (44, "I", 2**32 - 1, "L2 table size too big"),
+        (44, "I", 0, "L1 entry size is invalid"),
+        (48, "Q", 2**40, "Could not read l1 backup table"),
+        (48, "Q", 2**64 - 1, "Could not read l1 table"),
+        (56, "Q", 2**40, "Could not read l1 table"),
+        (56, "Q", 2**63, "Could not read l1 table"),
+        (64, "Q", 2**20, "File truncated, expecting at least 536870912 bytes"),
+    ],
+)
+def test_a_header_that_lies_is_refused(offset: int, form: str, value: int, message: str) -> None:
+    with pytest.raises(BlockError, match=message):
+        attach(MemoryDriver(patched(vmdk.create(64 << 20), offset, form, value)), read_only=True)
+
+
+def test_a_directory_of_millions_is_walked_in_bounded_memory_and_time(tmp_path: Path) -> None:
+    # The largest that is read: a pebibyte, and a hole where the directories are.
+    path = tmp_path / "d.vmdk"
+    data = patched(vmdk.create(MIB), 12, "Q", 1 << 41)
+    path.write_bytes(patched(data, 48, "4Q", 0, 1 << 20, 0, 128))
+    with path.open("r+b") as file:
+        file.truncate((1 << 29) + (128 << 20))
+
+    def walk() -> tuple[int, int, int]:
+        with opened(path) as node:
+            result = node.driver.check(Repair.NOTHING, lambda line: None)  # type: ignore[attr-defined]
+            return node.length, len(list(node.extents())), result.corruptions
+
+    assert bounded(walk, memory=64 * MIB, seconds=60) == (1 << 50, 1, 0)
+
+
+def test_zeroing_terabytes_holds_back_few_tables(tmp_path: Path) -> None:
+    path = tmp_path / "d.vmdk"
+    make(path, 1 << 40, "zeroed_grain=on")
+
+    def zero() -> int:
+        with opened(path, read_only=False) as node:
+            node.write_zeroes(0, 1 << 38)
+            return node.length
+
+    assert bounded(zero, memory=64 * MIB, seconds=120) == 1 << 40
+    with opened(path) as node:
+        assert [(each.length, bool(each.status)) for each in node.extents(0, 1 << 39)] == [
+            (1 << 38, True),
+            (1 << 38, False),
+        ]
+
+
+def test_a_file_that_was_cut_off_is_no_empty_disk() -> None:
+    driver = MemoryDriver(vmdk.create(MIB))
+    with attach(driver) as node:
+        node.pwrite(0, b"a" * (3 * GRAIN))
+    del driver.data[-GRAIN:]
+    with attach(driver, read_only=True) as node:
+        assert node.read(0, 2 * GRAIN) == b"a" * (2 * GRAIN)
+        with pytest.raises(CorruptImage, match="lies beyond the file's end"):
+            node.read(0, 3 * GRAIN)
+        lines: list[str] = []
+        assert node.driver.check(Repair.NOTHING, lines.append).corruptions == 1  # type: ignore[attr-defined]
+        assert lines == ["ERROR: cluster offset for sector 256 points after EOF"]
+
+
+@pytest.mark.parametrize("sector", [0, 1, 15, 21, 2**32 - 1])
+@pytest.mark.parametrize("which", [0, 1])
+def test_a_directory_that_leads_anywhere_makes_no_write_go_there(which: int, sector: int) -> None:
+    data = vmdk.create(MIB)
+    driver = MemoryDriver(patched(data, directories(data)[which], "I", sector))
+    before = bytes(driver.data)
+    with attach(driver) as node:
+        with pytest.raises(BlockError, match=r"grain table|lies beyond the file|lies in the metadata"):
+            node.pwrite(0, b"x" * GRAIN)
+        node.flush()
+    assert [at for at in range(len(before)) if driver.data[at : at + 1] != before[at : at + 1] and at >= 1024] == []
+    assert driver.data[:SECTOR] == before[:SECTOR]
+
+
+def test_a_grain_in_the_metadata_is_not_written() -> None:
+    data = vmdk.create(MIB)
+    first = struct.unpack_from("<I", data, directories(data)[1])[0] * SECTOR
+    driver = MemoryDriver(patched(data, first, "I", 1))
+    with attach(driver) as node:
+        with pytest.raises(CorruptImage, match="lies in the metadata"):
+            node.pwrite(0, b"x")
+        lines: list[str] = []
+        node.driver.check(Repair.NOTHING, lines.append)  # type: ignore[attr-defined]
+        assert lines == ["ERROR: cluster offset for sector 0 points into the metadata"]
+
+
+def test_a_grain_that_is_used_twice_is_found() -> None:
+    driver = MemoryDriver(vmdk.create(MIB))
+    with attach(driver) as node:
+        node.pwrite(0, b"a" * GRAIN)
+    first = struct.unpack_from("<I", driver.data, directories(driver.data)[1])[0] * SECTOR
+    driver.data[first + 4 : first + 8] = driver.data[first : first + 4]
+    with attach(driver, read_only=True) as node:
+        lines: list[str] = []
+        assert node.driver.check(Repair.NOTHING, lines.append).corruptions == 1  # type: ignore[attr-defined]
+        assert lines == ["ERROR: cluster offset for sector 128 is that of another sector too"]
+
+
+def test_nothing_is_repaired() -> None:
+    with attach(MemoryDriver(vmdk.create(MIB))) as node, pytest.raises(UnsupportedFeature):
+        node.driver.check(Repair.ALL, lambda line: None)  # type: ignore[attr-defined]
+
+
+def test_a_file_is_full_at_two_tib() -> None:
+    class Far(MemoryDriver):
+        """A file whose end is far away."""
+
+        far = (2 << 40) - 3 * GRAIN
+
+        @property
+        def length(self) -> int:
+            return self.far
+
+        def pwrite(self, offset: int, data: memoryview) -> None:
+            if offset < MIB:
+                super().pwrite(offset, data)
+            else:
+                self.far = max(self.far, offset + len(data))
+
+    driver = Far(vmdk.create(MIB))
+    with attach(driver) as node:
+        node.pwrite(0, b"a" * (3 * GRAIN))
+        with pytest.raises(BlockError, match="ends at 2 TiB") as caught:
+            node.pwrite(5 * GRAIN, b"a")
+        assert caught.value.errno == 28
