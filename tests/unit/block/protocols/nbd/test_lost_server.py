@@ -1,0 +1,174 @@
+"""The NBD client driver where its server goes away, comes back, or never answers."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import socket
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from hostel.block.protocols.nbd.connection import Connection, ConnectionLost
+from hostel.errors import BlockError
+from hostel.wire.nbd.client import Connected, Export
+from hostel.wire.nbd.protocol import Command, ExportFlag
+from support.nbd import MIB, played
+from support.scripted_nbd import Scripted, opened
+
+
+class Deaf(Scripted):
+    """Goes away instead of answering, ``times`` times."""
+
+    def __init__(self, size: int, flags: int, times: int, *, after: int = 0) -> None:
+        super().__init__(size, flags)
+        self.times = times
+        self.after = after
+
+    def serve(self, sock: socket.socket, *found: object) -> None:  # type: ignore[override]
+        if self.times and len(self.requests) > self.after:
+            self.times -= 1
+            sock.shutdown(socket.SHUT_RDWR)
+            return
+        super().serve(sock, *found)  # type: ignore[arg-type]
+
+
+def test_a_lost_server_is_an_error_of_all_that_follows(tmp_path: Path) -> None:
+    with played(tmp_path, Deaf(MIB, 0, 1)) as path, opened(path) as node:
+        for _ in range(2):
+            with pytest.raises(BlockError, match=r"the connection to .* was lost: the server closed") as caught:
+                node.read(0, 512)
+            assert caught.value.errno == errno.EIO
+
+
+def test_a_lost_server_is_waited_for_where_that_is_wanted(tmp_path: Path) -> None:
+    script = Deaf(4 * MIB, 0, 2)
+    with played(tmp_path, script) as path, opened(path, options=",reconnect-delay=10") as node:
+        node.pwrite(0, b"x" * 3 * MIB)
+        assert node.read(0, 3 * MIB) == b"x" * 3 * MIB
+    assert not script.times
+
+
+def test_writes_that_a_lost_server_may_have_forgotten_are_an_error_of_the_flush(tmp_path: Path) -> None:
+    script = Deaf(MIB, ExportFlag.SEND_FLUSH, 1, after=2)
+    with played(tmp_path, script) as path, opened(path, options=",reconnect-delay=10") as node:
+        node.pwrite(0, b"x")
+        node.read(0, 1)
+        node.read(0, 1)  # on a new connection
+        for _ in range(2):
+            with pytest.raises(BlockError, match="writes that were not flushed"):
+                node.flush()
+            node.pwrite(0, b"y")
+
+
+def test_a_write_that_is_done_again_is_not_lost(tmp_path: Path) -> None:
+    script = Deaf(MIB, ExportFlag.SEND_FLUSH, 1, after=2)
+    with played(tmp_path, script) as path, opened(path, options=",reconnect-delay=10") as node:
+        node.pwrite(0, b"x" * 512)
+        node.flush()
+        node.pwrite(512, b"y" * 512)  # the server goes away meanwhile
+        assert not script.times
+        node.flush()
+        assert node.read(0, 1024) == b"x" * 512 + b"y" * 512
+
+
+def test_a_flush_that_loses_the_server_does_not_succeed_on_the_next(tmp_path: Path) -> None:
+    script = Deaf(MIB, ExportFlag.SEND_FLUSH, 1, after=2)
+    with played(tmp_path, script) as path, opened(path, options=",reconnect-delay=10") as node:
+        node.pwrite(0, b"x")
+        with pytest.raises(BlockError, match="writes that were not flushed"):
+            node.flush()
+
+
+def test_nothing_is_received_for_those_who_know_that_the_connection_is_lost(tmp_path: Path) -> None:
+    """A buffer may hold something else by then."""
+
+    class Halved:
+        """A server that still sends, and takes nothing any more."""
+
+        def __init__(self) -> None:
+            self.waits, self.ended = threading.Event(), threading.Event()
+            self.refuses, self.received = False, False
+
+        def recv_into(self, buffer: memoryview, /) -> int:
+            self.waits.set()
+            assert self.ended.wait(20)
+            time.sleep(0.1)
+            self.received = True
+            return 0
+
+        def send(self, parts: object) -> None:
+            if self.refuses:
+                raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+        def settimeout(self, seconds: float | None) -> None:
+            pass
+
+        def shutdown(self) -> None:
+            self.ended.set()
+
+        def close(self) -> None:
+            pass
+
+    server = Halved()
+    connection = Connection(server, Connected(Export(""), structured=False, extended=False), b"")
+    first = connection.start(Command.READ, 0, 512, target=memoryview(bytearray(512)))
+
+    def wait() -> None:
+        with contextlib.suppress(ConnectionLost):
+            connection.finish(first)
+
+    others = threading.Thread(target=wait)
+    others.start()
+    assert server.waits.wait(20)
+    server.refuses = True
+    with pytest.raises(ConnectionLost, match="Failed to send"):
+        connection.start(Command.READ, 0, 512, target=memoryview(bytearray(512)))
+    assert server.received
+    others.join(20)
+
+
+def test_a_server_that_comes_back_as_another_is_refused(tmp_path: Path) -> None:
+    class Shrinking(Deaf):
+        def shake_hands(self, sock: socket.socket) -> None:
+            super().shake_hands(sock)
+            self.size //= 2
+
+    with (
+        played(tmp_path, Shrinking(MIB, 0, 1)) as path,
+        opened(path, options=",reconnect-delay=1") as node,
+        pytest.raises(BlockError, match="came back with another size"),
+    ):
+        node.read(0, 512)
+
+
+def test_a_server_that_is_not_there_yet_is_waited_for(tmp_path: Path) -> None:
+    path = tmp_path / "played.sock"
+    seen = threading.Event()
+
+    def later() -> None:
+        time.sleep(0.3)
+        with played(tmp_path, Scripted(MIB, 0)):
+            seen.wait(20)
+
+    thread = threading.Thread(target=later)
+    thread.start()
+    try:
+        with opened(path, options=",open-timeout=10") as node:
+            assert node.length == MIB
+    finally:
+        seen.set()
+        thread.join(20)
+    with pytest.raises(BlockError, match="Failed to connect"):
+        opened(path, options=",open-timeout=0")
+
+
+def test_a_server_that_says_nothing_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hostel.block.protocols.nbd.connection.TIMEOUT", 0.2)
+    with (
+        played(tmp_path, lambda sock: time.sleep(1)) as path,
+        pytest.raises(BlockError, match="does not finish the NBD handshake"),
+    ):
+        opened(path)
