@@ -31,6 +31,9 @@ sys.exit(0)
 """
 
 
+_SETTLED = "udevadm settle"
+
+
 class Tools:
     """A folder of tools that are found before those of the host."""
 
@@ -67,3 +70,13 @@ class Tools:
         temporary = self._folder / "answers.new"
         temporary.write_text(json.dumps(self._answers))
         os.replace(temporary, self._folder / "answers")
+
+
+def pool(kind: str, source: str, path: str = "/dev/nosuch") -> str:
+    """The document of a pool that a tool manages."""
+    return f"<pool type='{kind}'><name>p</name><source>{source}</source><target><path>{path}</path></target></pool>"
+
+
+def calls(tools: Tools) -> list[str]:
+    """What was called, without waiting for devices, which depends on the host."""
+    return [line for line in tools.calls() if line != _SETTLED]
