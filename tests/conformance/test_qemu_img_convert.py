@@ -186,8 +186,18 @@ def test_bitmaps_are_copied(sources: Twins) -> None:
     sources.refused("convert --bitmaps -O raw plain other")
     sources.refused("convert --bitmaps -O qcow2 -f raw raw other")
     sources.refused("convert --bitmaps -O qcow2 plain plain other")
-    sources.prepare("qemu-img create -q -f qcow2 -o compat=0.10 old 1M")
+    sources.prepare("qemu-img create -q -f qcow2 -o compat=0.10 old 8M")
     sources.refused("convert --bitmaps -O qcow2 old other")
+    sources.refused("convert --bitmaps -n -O qcow2 plain old")
+    sources.refused("convert --bitmaps -n -O qcow2 base old")  # there are none to be copied
+
+
+def test_an_overlay_is_copied_into_another_one_of_the_same_base(sources: Twins) -> None:
+    sources.prepare("qemu-img create -q -f qcow2 -b base -F qcow2 other 7M")
+    sources.same("convert -n -f qcow2 -O qcow2 -B base top other")
+    for name in ("other", "top"):
+        real(sources.ours, "check", name)
+    real(sources.ours, "compare", "-f", "qcow2", "-F", "qcow2", "top", "other")
 
 
 REFUSED = [

@@ -132,6 +132,7 @@ def convert(
             reads_as_zeroes=node.backing is None and node.driver.starts_as_zeroes,
             compress=settings.compress or _always_compresses(node),
         )
+        _check_store(node, bitmaps)
         CopyJob(sources, node, settings, feedback).run()
         _copy_bitmaps(sources[0], node, bitmaps, feedback)
 
@@ -155,6 +156,7 @@ def convert_into(
         if target.length < total_length(sources):
             raise BlockError("output file is smaller than input file", errno=errno.EINVAL)
         check_bitmaps(sources, target.driver, target.format, bitmaps)
+        _check_store(target, bitmaps)
         settings = settings._replace(compress=settings.compress or _always_compresses(target))
         CopyJob(sources, target, settings, feedback).run()
         _copy_bitmaps(sources[0], target, bitmaps, feedback)
@@ -191,7 +193,17 @@ def check_bitmaps(sources: Sequence[BlockNode], target: object, format: str, bit
                 hint="Try --skip-broken-bitmaps, or use 'qemu-img bitmap --remove' to delete it",
             )
     if not isinstance(target, BitmapStore):
-        raise UnsupportedFeature(f"Format driver '{format}' does not support bitmaps")
+        raise _without_bitmaps(format)
+
+
+def _check_store(target: BlockNode, bitmaps: Bitmaps) -> None:
+    """Refuse a target that is too old for bitmaps, even where there are none to be copied."""
+    if bitmaps is not Bitmaps.NONE and not (isinstance(target.driver, BitmapStore) and target.driver.keeps_bitmaps):
+        raise _without_bitmaps(target.format)
+
+
+def _without_bitmaps(format: str) -> BlockError:
+    return UnsupportedFeature(f"Format driver '{format}' does not support bitmaps")
 
 
 def _copy_bitmaps(source: BlockNode, target: BlockNode, bitmaps: Bitmaps, feedback: Feedback) -> None:

@@ -29,9 +29,13 @@ def is_device(filename: str) -> bool:
         return False
 
 
-def files(node: BlockNode) -> Iterator[Identity]:
-    """All files that an image lies in: its own, those of its parts, and those of the images below it."""
+def files(node: BlockNode, *, written: bool = False) -> Iterator[Identity]:
+    """All files that an image lies in: its own, those of its parts, and those of the images below it.
+
+    ``written``: only those that are written with the image, and so none of a backing image.
+    """
     if isinstance(node.driver, FileDriver):
         yield node.driver.identity
-    for child in node.driver.children.values():
-        yield from files(child)
+    for edge, child in node.driver.children.items():
+        if not written or edge != "backing":
+            yield from files(child, written=written)

@@ -63,12 +63,12 @@ def refuse_source(sources: Sequence[BlockNode], filename: str) -> None:
 
 
 def refuse_source_node(sources: Sequence[BlockNode], target: BlockNode) -> None:
-    """The same for a target that is open.
+    """The same for a target that is open. Both may stand on one backing image: that is read only.
 
     Raises:
         ImageLocked: it is read from.
     """
-    for each in files(target):
+    for each in files(target, written=True):
         _refuse(each, sources, target.filename)
 
 
