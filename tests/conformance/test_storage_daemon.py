@@ -387,6 +387,33 @@ def test_a_monitor_may_be_on_standard_input(folder: Path) -> None:
     assert [json.loads(line) for line in said.splitlines()][1:] == [{"return": {}}, {"return": {}}]
 
 
+@pytest.mark.parametrize("tool", [THEIRS, OURS], ids=["theirs", "ours"])
+def test_who_comes_early_finds_all_that_the_command_line_makes(folder: Path, tool: Sequence[str]) -> None:
+    words = [
+        "--chardev", "socket,id=m,path=early.sock,server=on,wait=off", "--monitor", "m",
+        "--nbd-server", "addr.type=unix,addr.path=nbd.sock",
+        "--chardev", "socket,id=gate,path=gate.sock,server=on,wait=on",
+        "--blockdev", "file,node-name=f,filename=a.raw", "--export", "nbd,id=e,node-name=f,name=disk",
+    ]  # fmt: skip
+    with subprocess.Popen([*tool, *words]) as process, socket.socket(socket.AF_UNIX) as early:
+        try:
+            wait_until((folder / "gate.sock").exists)
+            early.settimeout(20)
+            early.connect("early.sock")
+            early.sendall(b'{"execute":"qmp_capabilities"}{"execute":"query-block-exports","id":1}')
+            client = subprocess.Popen(
+                ["qemu-img", "info", "-f", "raw", "nbd+unix:///disk?socket=nbd.sock"], stdout=subprocess.DEVNULL
+            )
+            time.sleep(0.3)  # in which they would be told of what there is so far
+            with socket.socket(socket.AF_UNIX) as gate:
+                gate.connect("gate.sock")
+                answers = [json.loads(line) for _, line in zip(range(3), early.makefile("rb"), strict=False)]
+                assert [each["id"] for each in answers[2]["return"]] == ["e"]
+                assert client.wait(20) == 0
+        finally:
+            process.terminate()
+
+
 @pytest.mark.requires_tool("openssl")
 @pytest.mark.parametrize(("identity", "allowed"), [("CN=friend", True), ("CN=somebody", False)])
 def test_the_nbd_server_lets_in_whom_tls_and_its_authorization_do(folder: Path, identity: str, allowed: bool) -> None:

@@ -38,6 +38,7 @@ class Daemon:
         devices: character devices by their ids.
         monitors: the QMP monitors.
         closers: called in reverse when the daemon ends, before the nodes are closed: what other modules have running.
+        serving: all that the command line asks for is made.
         stopping: the end was asked for.
         closed: everything is being ended, or has been: commands are refused.
     """
@@ -52,6 +53,7 @@ class Daemon:
         self.devices: dict[str, CharacterDevice] = {}
         self.monitors: list[MonitorServer] = []
         self.closers: list[Callable[[], None]] = []
+        self.serving = False
         self.stopping = False
         self.closed = False
         self._hearing = contextlib.ExitStack()
@@ -65,6 +67,13 @@ class Daemon:
         """Send events, their names and members, to all monitors, with nothing between them; any thread may."""
         for monitor in self.monitors:
             monitor.emit(events)
+
+    def serve(self) -> None:
+        """Let NBD clients in, who may want any of the exports that the command line asks for."""
+        with self.lock:
+            self.serving = True
+            if self.nbd is not None:
+                self.nbd.start()
 
     def stop(self) -> None:
         """Make :meth:`wait` return; any thread and a signal handler may."""

@@ -91,11 +91,14 @@ def _start(given: Sequence[tuple[str, str]], output: Output) -> int:
             for number in _ENDING:
                 signal.signal(number, lambda *_: daemon.stop())
             try:
-                for name, value in given:
-                    if not daemon.stopping:
-                        _make(daemon, name, value, output)
+                # A client that comes while they are made finds all of them: its commands wait.
+                with daemon.lock:
+                    for name, value in given:
+                        if not daemon.stopping:
+                            _make(daemon, name, value, output)
             except _Done:
                 return 0
+            daemon.serve()
             _write_pid_file(stack, [value for name, value in given if name == "pidfile"])
             if background is not None:
                 os.chdir("/")
@@ -128,8 +131,7 @@ def _make(daemon: Daemon, name: str, value: str, output: Output) -> None:
     if make is None:
         return
     try:
-        with daemon.lock:
-            make(daemon, value, output)
+        make(daemon, value, output)
     except _Done:
         raise
     except (HostelError, OSError) as error:

@@ -31,7 +31,7 @@ _NODE_BITMAP: Final = (needed("node"), needed("name"))
 
 
 class NbdServing:
-    """A server that runs until it is closed.
+    """A server that runs until it is closed, from the moment when the daemon serves.
 
     Args:
         place: where it listens.
@@ -56,6 +56,11 @@ class NbdServing:
         self._report = daemon.report
         self._server = Server(listeners, self.service.serve, limit=limit)
         self._thread = threading.Thread(target=self._run, name="nbd", daemon=True)
+        if daemon.serving:
+            self.start()
+
+    def start(self) -> None:
+        """Let clients in; those that came before have waited."""
         self._thread.start()
 
     def close(self) -> None:
@@ -67,6 +72,8 @@ class NbdServing:
         if self._path is not None:
             address.remove_unix(self._path)
         self._server.stop()
+        if self._thread.ident is None:  # it closes what it was given all the same
+            self.start()
         self._thread.join(_END_TIMEOUT)
         if self._thread.is_alive():
             raise NetworkError("the NBD server does not end")
