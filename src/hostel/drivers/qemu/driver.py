@@ -402,6 +402,7 @@ class QemuDriver(
 
     def domain_get_xml_desc(self, domain: DomainRef, flags: DomainXmlFlag = DomainXmlFlag.NONE) -> str:
         """The live document, or the persistent one; without passwords unless ``SECURE`` or ``MIGRATABLE``."""
+        from hostel.drivers.qemu.migratable import migratable
         from hostel.drivers.qemu.ownership.label import drop_made
 
         live = self._live(domain)
@@ -420,13 +421,11 @@ class QemuDriver(
             self._launcher.name_processor(found)
         if not flags & (DomainXmlFlag.SECURE | DomainXmlFlag.MIGRATABLE):
             hide_passwords(found)
-        interfaces = found.devices.interfaces
         if flags & DomainXmlFlag.MIGRATABLE:
-            for interface in interfaces:
-                interface.actual = None
+            return migratable(found, stored, self._machines, self._launcher.platform(found)).format()
+        interfaces = found.devices.interfaces
         interfaces[:] = map(actual, interfaces)
-        if not flags & DomainXmlFlag.MIGRATABLE:
-            hide_finding(found)
+        hide_finding(found)
         return found.format()
 
     def _live(self, domain: DomainRef) -> Domain | None:

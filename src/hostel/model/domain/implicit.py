@@ -37,7 +37,7 @@ def number_controllers(domain: Domain) -> None:
     for controller in domain.devices.controllers:
         if controller.type == ControllerType.USB and controller.master_startport is None:
             controller.master_startport = _MASTER_PORTS.get(controller.model or "")
-    controllers = domain.devices.controllers = _sorted_controllers(domain.devices.controllers)
+    controllers = domain.devices.controllers = sorted_controllers(domain.devices.controllers)
     for position, controller in enumerate(controllers):
         if controller.index is None:
             controller.index = _companion_index(controllers, position)
@@ -52,7 +52,7 @@ def number_controllers(domain: Domain) -> None:
         seen.add(place)
 
 
-def _sorted_controllers(controllers: list[Controller]) -> list[Controller]:
+def sorted_controllers(controllers: list[Controller]) -> list[Controller]:
     """Controllers of a type by index, a USB 2 controller before its companions (``virDomainControllerInsert``)."""
     result: list[Controller] = []
     for new in controllers:
@@ -137,7 +137,9 @@ def add_qemu_devices(domain: Domain, platform: Platform) -> None:
         own = "pseries" if arch in PPC64 else "s390"
         if not any(item.model in (None, "default", own) for item in devices.panics):
             devices.panics.append(Panic())
-    _add_audio(domain, platform.audio)
+    audio = default_audio(domain, platform.audio)
+    if audio is not None and not domain.devices.audios:
+        domain.devices.audios.append(audio)
 
 
 def _ensure_input(domain: Domain, kind: str, bus: str) -> None:
@@ -193,11 +195,9 @@ def _add_root(domain: Domain, model: str | None) -> None:
         raise ModelError(domain.devices.path(root), reason)
 
 
-def _add_audio(domain: Domain, host: HostAudio) -> None:
-    """A back end for sound, by what there is to see (``qemuDomainDefSuggestDefaultAudioBackend``)."""
+def default_audio(domain: Domain, host: HostAudio) -> Audio | None:
+    """The back end for sound of a machine that names none (``qemuDomainDefSuggestDefaultAudioBackend``)."""
     devices = domain.devices
-    if devices.audios:
-        return
     backend: str | None = None
     is_on_host = not devices.graphics and host.without_graphics
     if not devices.graphics and not host.without_graphics:
@@ -211,9 +211,9 @@ def _add_audio(domain: Domain, host: HostAudio) -> None:
             is_on_host, backend = True, None
     if is_on_host:
         backend = host.driver
-    if backend is not None:
-        driver = host.sdl_driver if backend == "sdl" else None
-        devices.audios.append(Audio(id=1, type=backend, driver=driver))
+    if backend is None:
+        return None
+    return Audio(id=1, type=backend, driver=host.sdl_driver if backend == "sdl" else None)
 
 
 def add_implicit_devices(domain: Domain) -> None:

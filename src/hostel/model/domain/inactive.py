@@ -10,7 +10,7 @@ import re
 from typing import Final
 
 from hostel.model.domain.devices.character import CharacterType
-from hostel.model.domain.devices.graphics import Graphics
+from hostel.model.domain.devices.graphics import Graphics, GraphicsType
 from hostel.model.domain.devices.hostdev import UsbHostdev
 from hostel.model.domain.devices.interface import InterfaceType
 from hostel.model.domain.devices.seclabel import DeviceSecurityLabel
@@ -19,6 +19,11 @@ from hostel.model.domain.domain import Domain
 _USER_ALIAS: Final = re.compile(r"ua-[A-Za-z0-9_-]*", re.ASCII)
 # Names that are given to taps while a domain runs; a definition cannot ask for them.
 _GENERATED: Final = ("vnet", "macvtap", "macvlan")
+
+
+def is_users(alias: str | None) -> bool:
+    """Whether a device is called as its document says, and not as a run calls it."""
+    return alias is not None and _USER_ALIAS.fullmatch(alias) is not None
 
 
 def hide_finding(domain: Domain) -> None:
@@ -42,7 +47,7 @@ def forget_run(domain: Domain) -> None:
     domain.id = None
     devices = domain.devices
     for device in devices.all():
-        if device.alias is not None and not _USER_ALIAS.fullmatch(device.alias):
+        if device.alias is not None and not is_users(device.alias):
             device.alias = None
     for disk in devices.disks:
         disk.mirror = None
@@ -98,7 +103,7 @@ def _lasting(labels: list[DeviceSecurityLabel]) -> list[DeviceSecurityLabel]:
 def _forget_ports(graphics: Graphics) -> None:
     if graphics.autoport or graphics.port == -1:
         graphics.autoport = True
-        graphics.port = None
+        graphics.port = -1 if graphics.type == GraphicsType.VNC else None
         graphics.tls_port = None
     for listen in graphics.listens:
         if listen.type == "network":
