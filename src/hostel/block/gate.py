@@ -156,11 +156,17 @@ class Bypass:
         generation: counts the changes of any graph.
     """
 
-    __slots__ = ("gate", "generation")
+    __slots__ = ("_counting", "gate", "generation")
 
     def __init__(self) -> None:
         self.gate = Gate()
         self.generation = 0
+        self._counting = threading.Lock()
+
+    def changed(self) -> None:
+        """Let everybody ask the graph anew; any thread may call it."""
+        with self._counting:
+            self.generation += 1
 
 
 BYPASS: Final = Bypass()

@@ -15,6 +15,7 @@ from hostel.block import sizes
 from hostel.block.driver import WRITEBACK, BlockDriver, Cache, FilterDriver, Supports, Threading
 from hostel.block.extent import Extent, Status, merge
 from hostel.block.gate import Gate, Wall
+from hostel.block.marks import Marks
 from hostel.block.powers import FastZeroing, Preallocating, Preallocation, Resizable
 from hostel.errors import BlockError, NoSpace, OutOfRange, ReadOnly, UnsupportedFeature
 from hostel.units import INT64_MAX, MiB
@@ -47,6 +48,7 @@ class BlockNode:
         detect_zeroes: whether zeroes that are written become a zero write: ``off``, ``on``, or ``unmap``, which gives
             their space back.
         bounded: nothing is beyond the end, not even zeroes.
+        marks: how far the node was written.
         blockers: why nothing but I/O may be done to the node now; empty where everything may.
     """
 
@@ -73,6 +75,7 @@ class BlockNode:
         self._grows = bool(driver.supports & Supports.GROWS) and not bounded
         self._ends = bool(driver.supports & Supports.ENDS) and not bounded
         self.blockers: list[str] = []
+        self.marks = Marks()
         self._on_event = driver.on_event
         # Whoever waited for it looks whether it is the node's lock still: with another driver comes another lock.
         self._lock = _lock_for(driver)
@@ -260,6 +263,8 @@ class BlockNode:
             return
         self._check_write(offset, len(view))
         if view:
+            if (end := offset + len(view)) > self.marks.level:
+                self.marks.reach(end, self.name)
             self._pwrite(offset, view)
             if self.cache.writethrough:
                 self._flush()
@@ -293,6 +298,8 @@ class BlockNode:
         self._check_write(offset, length)
         if not length:
             return
+        if offset + length > self.marks.level:
+            self.marks.reach(offset + length, self.name)
         with _Entry(self):
             if self.driver.supports & Supports.ZEROES:
                 self.driver.write_zeroes(offset, length, unmap=unmap and self.discards)
@@ -309,6 +316,8 @@ class BlockNode:
         """Give a range's space back where that is possible; what it reads as afterwards is the driver's choice."""
         self._check_write(offset, length)
         if length and self.discards and self.driver.supports & Supports.DISCARD:
+            if self.marks.threshold:
+                self.marks.exceed(offset + length, self.name)
             with _Entry(self):
                 self.driver.discard(offset, length)
             self._written()

@@ -301,6 +301,7 @@ class NodeTable(Mapping[str, BlockNode]):
         with self._changing:
             name, hidden = node.name, former.name
             node.name, former.name = hidden, name
+            node.marks, former.marks = former.marks, node.marks
             # New mappings, not changed ones: another thread may be going through the old.
             self._nodes = {**self._nodes, name: former, hidden: node}
             if name in self._holds:
@@ -316,6 +317,7 @@ class NodeTable(Mapping[str, BlockNode]):
         with self._changing:
             name, hidden = former.name, node.name
             node.name, former.name = name, hidden
+            node.marks, former.marks = former.marks, node.marks
             self._nodes = {each: found for each, found in self._nodes.items() if each != hidden} | {name: node}
             holds = {each: found for each, found in self._holds.items() if each != hidden}
             self._holds = {**holds, name: self._holds.get(hidden, [])}

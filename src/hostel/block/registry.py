@@ -132,7 +132,7 @@ class FilterRow(NamedTuple):
 FILTERS: Final[dict[str, FilterRow]] = {
     "blkdebug": FilterRow("hostel.block.filters.blkdebug:BlkdebugDriver", ("image",), (), "blkdebug"),
     "blklogwrites": FilterRow("hostel.block.filters.blklogwrites:BlklogwritesDriver", ("file", "log")),
-    "blkverify": FilterRow("hostel.block.filters.blkverify:BlkverifyDriver", ("test", "raw"), ("test",), "blkverify"),
+    "blkverify": FilterRow("hostel.block.filters.blkverify:BlkverifyDriver", ("raw", "test"), ("test",), "blkverify"),
     "compress": FilterRow("hostel.block.filters.compress:CompressDriver"),
     "copy-before-write": FilterRow(
         "hostel.block.jobs.copy_before_write:CopyBeforeWriteDriver", ("file", "target"), ("file", "target")

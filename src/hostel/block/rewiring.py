@@ -95,7 +95,7 @@ def _drain_all(nodes: tuple[BlockNode, ...]) -> bool:
 
 
 def _resume(nodes: tuple[BlockNode, ...]) -> None:
-    BYPASS.generation += 1
+    BYPASS.changed()
     for node in nodes:
         node.resume()
     BYPASS.gate.open()
@@ -116,7 +116,7 @@ def bypass_closed(timeout: float = DRAIN_TIMEOUT) -> Iterator[None]:
     try:
         yield
     finally:
-        BYPASS.generation += 1
+        BYPASS.changed()
         BYPASS.gate.open()
 
 

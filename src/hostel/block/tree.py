@@ -25,15 +25,19 @@ def tree(node: BlockNode) -> list[BlockNode]:
 
 
 def in_order_of_opening(node: BlockNode) -> list[BlockNode]:
-    """The same as QEMU names them: what only lays several together, or is laid over one by options, comes first."""
+    """The same as QEMU names them: what holds a node's bytes, the node, what else it opens, what it stands on."""
     found: dict[int, BlockNode] = {}
 
     def visit(each: BlockNode) -> None:
-        if each.driver.primary != "file":
-            found.setdefault(id(each), each)
-        for child in each.driver.children.values():
-            visit(child)
+        children = dict(each.driver.children)
+        if each.driver.primary == "file" and "file" in children:
+            visit(children.pop("file"))
         found.setdefault(id(each), each)
+        backing = children.pop("backing", None)
+        for child in children.values():
+            visit(child)
+        if backing is not None:
+            visit(backing)
 
     visit(node)
     return list(found.values())

@@ -19,11 +19,19 @@ class HostFile(NamedTuple):
     Attributes:
         start: where in the file the export begins, bytes.
         guarded: bytes from the export's start that only the node may write; all of them where nothing may be written.
+        nodes: those that are passed by, and where the export begins in each.
     """
 
     fd: int
     start: int
     guarded: int
+    nodes: tuple[tuple[BlockNode, int], ...] = ()
+
+    def wrote(self, end: int) -> None:
+        """Let the nodes know that a write has reached as far as ``end``, in bytes from the export's start."""
+        for node, start in self.nodes:
+            if start + end > node.marks.level:
+                node.marks.reach(start + end, node.name)
 
 
 def host_file(node: BlockNode, *, writable: bool) -> HostFile | None:
@@ -35,7 +43,9 @@ def host_file(node: BlockNode, *, writable: bool) -> HostFile | None:
     if node.cache.writethrough:
         return None
     length, start, guarded = node.length, 0, 0
+    nodes: list[tuple[BlockNode, int]] = []
     while isinstance(node.driver, (RawDriver, ForwardDriver)):
+        nodes.append((node, start))
         if isinstance(node.driver, ForwardDriver):
             node = node.driver.child
             continue
@@ -45,10 +55,13 @@ def host_file(node: BlockNode, *, writable: bool) -> HostFile | None:
             return None
         start += node.driver.start
         node = node.driver.children["file"]
+    nodes.append((node, start))
+    if any(each.marks.threshold for each, _ in nodes):
+        return None  # a write has to be told before it is made
     driver = node.driver
     if not isinstance(driver, FileDriver) or node.detect_zeroes != "off":
         return None
     fd = driver.fileno()
     if fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_DIRECT:
         return None  # wants aligned buffers
-    return HostFile(fd, start, guarded if writable else length)
+    return HostFile(fd, start, guarded if writable else length, tuple(nodes))

@@ -14,6 +14,7 @@ from hostel.block import permission
 from hostel.block.driver import BlockDriver, OpenMode, Supports, Threading
 from hostel.block.extent import Extent, Status
 from hostel.block.lasting import LastingSync
+from hostel.block.marks import DiscardCount
 from hostel.block.node import BlockNode
 from hostel.block.options import Kind, Option, Options
 from hostel.block.permission import Permission
@@ -80,6 +81,7 @@ class FileDriver(BlockDriver):
         self._locked: tuple[Permission, Permission] | None = None
         self._shared_reading = ~(Permission.WRITE | Permission.RESIZE) & Permission.ALL  # once it is only read
         self._sync = LastingSync()
+        self.discarded = DiscardCount()
         self._can_zero = True
         self._can_punch = True
         # Where extents() last found data. Finding its end takes a file system as long as the data is large; and what
@@ -176,6 +178,7 @@ class FileDriver(BlockDriver):
             raise _open_error(self._path, error, write=not read_only) from None
         driver = type(self)(fd, self._path, no_flush=self._no_flush, direct=self.is_direct, locking=self._locking)
         driver._sync = self._sync
+        driver.discarded = self.discarded
         if self._locked is not None:
             self._pass_locks_to(driver, read_only=read_only)
         os.close(self._fd)
@@ -291,6 +294,7 @@ class FileDriver(BlockDriver):
         self._data = (0, 0)
         if self._can_punch:
             self._can_punch = self._fallocate(_FALLOC_PUNCH_HOLE | _FALLOC_KEEP_SIZE, offset, length)
+        self.discarded.count(length if self._can_punch else 0)
 
     def flush(self) -> None:
         """Sync the file's data."""

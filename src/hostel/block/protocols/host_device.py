@@ -139,6 +139,7 @@ class HostDeviceDriver(FileDriver):
         first, end = -(-offset // size) * size, (offset + length) // size * size
         if first < end and self._is_block and self._can_punch:
             self._can_punch = self._range(_DISCARD, first, end - first)
+            self.discarded.count(end - first if self._can_punch else 0)
 
     def resize(self, size: int, preallocation: Preallocation = Preallocation.OFF) -> None:
         """Refuse: a device has the size it has. An image may be laid out in more room than it needs.

@@ -1,4 +1,4 @@
-"""Events that may come as often as a disk is read: at most one a second of a kind, of those between the last one."""
+"""What nodes tell: events that may come as often as a disk is read come once a second at most, the last of a kind."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 _PERIOD: Final = 1.0  # seconds, QEMU's
+_PACED: Final = frozenset({"QUORUM_REPORT_BAD", "QUORUM_FAILURE"})
 
 Data = Mapping[str, Any]
 
@@ -26,6 +27,9 @@ class Pacing:
 
     def tell(self, event: str, data: Data) -> None:
         """Send an event, or hold it back; events about different nodes are of different kinds."""
+        if event not in _PACED:
+            self._send(event, data)
+            return
         key = (event, data.get("node-name"))
         with self._lock:
             if key in self._held:

@@ -86,6 +86,7 @@ class Transmission:
         self._file = export.host_file()
         self._splice: Splice | None = None
         self._nowait = 0
+        self._top = 0  # up to where the nodes know that they were written
         self._alone = alone
         self._socket = transport.socket if isinstance(transport, SocketTransport) else None
         self._lively = False
@@ -190,6 +191,7 @@ class Transmission:
         self._take_shortcut()
 
     def _take_shortcut(self) -> None:
+        self._top = 0
         if self._file is None:
             self._nowait = 0
             return
@@ -230,7 +232,7 @@ class Transmission:
 
     def _answer_past_nodes(self, file: HostFile) -> bool:
         """Answer small reads and writes here, with as few steps as there can be, and leave the rest to others."""
-        fd, start, guarded = file
+        fd, start, guarded, _ = file
         outbox, header = self._outbox, self._format.read_header
         view, put_data, put_done = outbox.view, self._format.put_data, self._format.put_done
         preadv, pwrite = os.preadv, os.pwrite
@@ -273,6 +275,9 @@ class Transmission:
                 except OSError:
                     whole = False
                 if whole:
+                    if offset + length > self._top:
+                        self._top = offset + length
+                        file.wrote(self._top)
                     if outbox.used > _ROOM:
                         size = step_out(outbox.flush)
                     outbox.used += put_done(view, outbox.used, cookie, offset)
@@ -456,6 +461,7 @@ class Transmission:
                     file = self._usable_file()
                     if file is not None:
                         done = os.pwrite(file.fd, payload, file.start + offset)
+                        file.wrote(offset + done)
             if done < length:
                 self._export.write(offset + done, payload[done:])
             if flags & _FUA:

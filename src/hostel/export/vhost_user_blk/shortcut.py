@@ -40,11 +40,13 @@ def shortcut(file: HostFile, length: int, block_size: int) -> Callable[[GuestMem
         What does a request, and tells how many bytes it wrote to the guest; :data:`UNUSUAL` where it did nothing,
         since the request is of another shape, touches what only the node may write, or came only half through.
     """
-    fd, start, guarded = file
+    fd, start, guarded, _ = file
+    top = 0
     part_of_block = block_size - 1
     preadv, pwritev, read_head = os.preadv, os.pwritev, REQUEST.unpack_from
 
     def answer(memory: GuestMemory, table: Table) -> int:
+        nonlocal top
         if len(table) != _USUAL:
             return UNUSUAL
         where, head_word, buffer, word, status, status_word = table
@@ -69,6 +71,9 @@ def shortcut(file: HostFile, length: int, block_size: int) -> Callable[[GuestMem
                 done, written = preadv(fd, (data,), start + offset), count + 1
             elif kind == _OUT and flags == _FROM_GUEST and offset >= guarded:
                 done, written = pwritev(fd, (data,), start + offset), 1
+                if offset + count > top:
+                    top = offset + count
+                    file.wrote(top)
             else:
                 return UNUSUAL
         except OSError:

@@ -190,7 +190,7 @@ class Qcow2Driver(FormatDriver):
             found.append(Reference("backing", preamble.backing_file, preamble.backing_format))
         if self._image.external:
             name = preamble.extension(ExtensionType.DATA_FILE)
-            found.append(Reference("data-file", (name or b"").decode(errors="surrogateescape"), "raw"))
+            found.append(Reference("data-file", (name or b"").decode(errors="surrogateescape"), "file"))
         return found
 
     def info(self) -> FormatInfo:

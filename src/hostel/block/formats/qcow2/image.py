@@ -561,9 +561,8 @@ class Qcow2Image:
     def _discard(self, offset: int, length: int) -> None:
         """Give space back to the host: only of clusters that nothing refers to now."""
         bits = self.geometry.cluster_bits
-        for cluster in range(offset >> bits, (offset + length) >> bits):
-            if not self.refcounts.get(cluster):
-                self.file.discard(cluster << bits, self.geometry.cluster_size)
+        for first, count in self.refcounts.unused(offset >> bits, length >> bits):
+            self.file.discard(first << bits, count << bits)
 
     def settle(self) -> None:
         """Keep what is waiting bounded."""

@@ -9,6 +9,7 @@ run is ``bytes.translate``; refcounts of 255 and more are kept beside. Nothing i
 from __future__ import annotations
 
 import errno
+import re
 from array import array
 from collections.abc import Callable, Iterator
 from typing import Final, NoReturn
@@ -122,6 +123,11 @@ class Allocator:
             first += length
             count -= length
         return values, wide
+
+    def unused(self, first: int, count: int) -> Iterator[tuple[int, int]]:
+        """The runs of free clusters among ``count`` neighbours: the first of each, and how many."""
+        for run in re.finditer(rb"\0+", self.counts(first, count)[0]):
+            yield first + run.start(), len(run[0])
 
     def end(self) -> int:
         """One more than the last cluster in use."""

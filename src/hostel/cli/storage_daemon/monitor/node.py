@@ -60,7 +60,7 @@ def describe(node: BlockNode, *, flat: bool) -> dict[str, Any]:
     """A node as ``query-named-block-nodes`` shows it; ``flat`` leaves the images below it out."""
     from hostel.block.jobs.bitmaps import all_bitmaps
 
-    name, bitmaps = node.name, all_bitmaps(node)
+    name, threshold, bitmaps = node.name, node.marks.threshold, all_bitmaps(node)
     node = unfiltered(node)
     backing = node.backing
     found: dict[str, Any] = {
@@ -70,7 +70,7 @@ def describe(node: BlockNode, *, flat: bool) -> dict[str, Any]:
         "ro": node.read_only,
         "encrypted": bool(node.driver.info().encrypted),
         "detect_zeroes": node.detect_zeroes,
-        "write_threshold": 0,
+        "write_threshold": threshold,
         "backing_file_depth": 0 if flat else sum(1 for _ in node.chain()) - 1,
         "cache": {
             "writeback": not node.cache.writethrough,

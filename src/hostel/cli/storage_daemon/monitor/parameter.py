@@ -12,7 +12,7 @@ from hostel.units import parse_size
 
 _NUMBER: Final = re.compile(r"[+-]?(0[xX][0-9a-fA-F]+|[0-9]+)", re.ASCII)
 _INT64: Final = range(-(2**63), 2**63)
-_UNSIGNED: Final = {"uint16": 2**16, "uint32": 2**32, "uint64": 2**64}
+_UNSIGNED: Final = {"uint16": 2**16, "uint32": 2**32}
 
 
 class Kind(enum.Enum):
@@ -133,9 +133,18 @@ def _narrow(parameter: Parameter, value: Any, name: str, *, text: bool) -> Any:
         raise generic(f"Parameter '{parameter.name}' does not accept value '{value}'")
     if parameter.kind is Kind.OBJECT and parameter.members:
         return check(parameter.members, value, text=text, path=f"{name}.")
+    if parameter.kind in (Kind.UINT64, Kind.SIZE):
+        return _wide(value, name, text=text)
     limit = _UNSIGNED.get(parameter.kind.value)
     if limit is not None and not 0 <= value < limit:
         raise generic(f"Parameter '{name}' expects {parameter.kind.value}_t")
     if parameter.kind is Kind.INT and value not in _INT64:
         raise generic(f"Parameter '{name}' expects integer")
     return value
+
+
+def _wide(value: int, name: str, *, text: bool) -> int:
+    """A number of 64 bits without a sign, which QEMU also takes as one with a sign."""
+    if not -(2**63) <= value < 2**64:
+        raise generic(f"Parameter '{name}' expects {'integer' if text else 'uint64'}")
+    return value % 2**64

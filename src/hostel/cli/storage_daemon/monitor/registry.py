@@ -17,6 +17,7 @@ GROUPS: Final = (
     "chardev",
     "export",
     "node",
+    "statistics",
     "job",
     "block_job",
     "drive_job",
