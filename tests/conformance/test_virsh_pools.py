@@ -411,19 +411,22 @@ def test_encrypted_volumes_open_with_their_passphrase_and_copies_of_them_too(
         must(ours, twin, f"vol-create-from e {{W}}/plain.xml {name} --inputpool e")
         assert (twin.folder / f"enc/plain-{name}").stat().st_size == 9 << 20
         qemu_io(secret, f"driver=raw,file.filename={twin.folder}/enc/plain-{name}", "read -P 7 1M 64k")
-        key = f"<secret type='passphrase' uuid='{own['raw']}'/>"
-        for format in ("raw", "qcow2"):
-            (twin.folder / "anew.xml").write_text(
-                f"<volume><name>{name}-{format}</name><capacity unit='M'>4</capacity><target><format type='{format}'/>"
-                f"<encryption format='luks'>{key}</encryption></target></volume>"
-            )
-            must(
-                ours, twin, f"vol-create-from e {{W}}/anew.xml {'plain-raw' if format == 'raw' else name} --inputpool e"
-            )
-            assert "<encryption format='luks'>" in must(ours, twin, f"vol-dumpxml {name}-{format} e")
-            prefix, file = ("", "luks") if format == "raw" else ("encrypt.", "qcow2")
-            node = f"driver={file},{prefix}key-secret=s,file.filename={twin.folder}/enc/{name}-{format}"
-            qemu_io(secret, node, "read -P 7 1M 64k")
+        create_encrypted_from(ours, twin, name, own["raw"])
+
+
+def create_encrypted_from(ours: Ours, twin: Twin, name: str, uuid: str) -> None:
+    """Copy a volume into ones that are encrypted anew, with a secret of another."""
+    key = f"<secret type='passphrase' uuid='{uuid}'/>"
+    for format in ("raw", "qcow2"):
+        (twin.folder / "anew.xml").write_text(
+            f"<volume><name>{name}-{format}</name><capacity unit='M'>4</capacity><target><format type='{format}'/>"
+            f"<encryption format='luks'>{key}</encryption></target></volume>"
+        )
+        must(ours, twin, f"vol-create-from e {{W}}/anew.xml {'plain-raw' if format == 'raw' else name} --inputpool e")
+        assert "<encryption format='luks'>" in must(ours, twin, f"vol-dumpxml {name}-{format} e")
+        prefix, file = ("", "luks") if format == "raw" else ("encrypt.", "qcow2")
+        node = f"driver={file},{prefix}key-secret=s,file.filename={twin.folder}/enc/{name}-{format}"
+        qemu_io(f"secret,id=s,data={PASSPHRASE}", node, "read -P 7 1M 64k")
 
 
 def must_fail(ours: Ours, twin: Twin, line: str) -> str:

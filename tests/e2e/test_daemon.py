@@ -122,6 +122,26 @@ def test_console_goes_both_ways(tmp_path: Path) -> None:
             virsh(daemon, "destroy", "talk")
 
 
+def _checkpoint_and_back_up(daemon: Hosteld, folder: Path) -> None:
+    """Do so with the machine ``m`` that runs."""
+    virsh(daemon, "checkpoint-create-as", "m", "--name", "c1")
+    virsh(daemon, "checkpoint-create-as", "m", "--name", "c2")
+    assert virsh(daemon, "checkpoint-list", "m", "--name").split() == ["c1", "c2"]
+    assert virsh(daemon, "checkpoint-list", "m", "--from", "c1", "--name").split() == ["c2"]
+    assert virsh(daemon, "checkpoint-parent", "m", "--checkpointname", "c2").strip() == "c1"
+    assert virsh(daemon, "list", "--with-checkpoint", "--name").split() == ["m"]
+    (folder / "b").write_text(
+        "<domainbackup mode='pull'><incremental>c1</incremental>"
+        f"<server transport='unix' socket='{folder}/nbd'/></domainbackup>"
+    )
+    virsh(daemon, "backup-begin", "m", str(folder / "b"))
+    assert "incremental" in virsh(daemon, "backup-dumpxml", "m")
+    assert "Backup" in virsh(daemon, "domjobinfo", "m")
+    virsh(daemon, "domjobabort", "m")
+    assert virsh(daemon, "domjobinfo", "m").split() == ["Job", "type:", "None"]
+    virsh(daemon, "checkpoint-delete", "m", "--checkpointname", "c1", "--children")
+
+
 def test_machine_is_pictured_measured_snapshotted_and_saved(tmp_path: Path) -> None:
     disk = tmp_path / "disk.qcow2"
     subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", str(disk), "16M"], check=True, timeout=60)
@@ -158,22 +178,7 @@ def test_machine_is_pictured_measured_snapshotted_and_saved(tmp_path: Path) -> N
             assert virsh(daemon, "snapshot-current", "m", "--name").strip() == "one"
             for name in ("two", "one"):
                 virsh(daemon, "snapshot-delete", "m", name)
-            virsh(daemon, "checkpoint-create-as", "m", "--name", "c1")
-            virsh(daemon, "checkpoint-create-as", "m", "--name", "c2")
-            assert virsh(daemon, "checkpoint-list", "m", "--name").split() == ["c1", "c2"]
-            assert virsh(daemon, "checkpoint-list", "m", "--from", "c1", "--name").split() == ["c2"]
-            assert virsh(daemon, "checkpoint-parent", "m", "--checkpointname", "c2").strip() == "c1"
-            assert virsh(daemon, "list", "--with-checkpoint", "--name").split() == ["m"]
-            (tmp_path / "b").write_text(
-                "<domainbackup mode='pull'><incremental>c1</incremental>"
-                f"<server transport='unix' socket='{tmp_path}/nbd'/></domainbackup>"
-            )
-            virsh(daemon, "backup-begin", "m", str(tmp_path / "b"))
-            assert "incremental" in virsh(daemon, "backup-dumpxml", "m")
-            assert "Backup" in virsh(daemon, "domjobinfo", "m")
-            virsh(daemon, "domjobabort", "m")
-            assert virsh(daemon, "domjobinfo", "m").split() == ["Job", "type:", "None"]
-            virsh(daemon, "checkpoint-delete", "m", "--checkpointname", "c1", "--children")
+            _checkpoint_and_back_up(daemon, tmp_path)
             virsh(daemon, "managedsave", "m")
             assert virsh(daemon, "list", "--all", "--with-managed-save", "--name").split() == ["m"]
             virsh(daemon, "start", "m")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from typing import Final
 
 _HEADER = ">4sIQIIQIIQQIIQQQQII"
 _NAMES = (
@@ -17,6 +18,50 @@ _FINE = {
     "header_length": 104,
 }  # fmt: skip
 CLUSTERS = bytes(4 * 65536)
+# Fields of a qcow2 header that lie, by the name of their image.
+_BROKEN: Final[dict[str, dict[str, int]]] = {
+    "size-max": {"size": 2**64 - 1},
+    "size-over": {"size": 2**63 - 512},
+    "size-zero": {"size": 0},
+    "clusters-0": {"cluster_bits": 0},
+    "clusters-31": {"cluster_bits": 31},
+    "clusters-64": {"cluster_bits": 64},
+    "clusters-max": {"cluster_bits": 2**32 - 1},
+    "version-0": {"version": 0},
+    "version-1": {"version": 1},
+    "version-4": {"version": 4},
+    "header-0": {"header_length": 0},
+    "header-odd": {"header_length": 105},
+    "header-max": {"header_length": 2**32 - 1},
+    "incompatible": {"incompatible": 2**63},
+    "data-file": {"incompatible": 4},
+    "encrypted": {"crypt": 2},
+    "encrypted-what": {"crypt": 7},
+    "l1-max": {"l1_size": 2**32 - 1, "l1_offset": 2**63},
+    "l1-far": {"l1_offset": 2**62},
+    "refcounts-max": {"refcount_clusters": 2**32 - 1, "refcount_offset": 2**63},
+    "refcount-order": {"refcount_order": 2**32 - 1},
+    "snapshots-max": {"snapshots": 2**32 - 1, "snapshots_offset": 8},
+    "backing-long": {"backing_offset": 512, "backing_size": 2000},
+    "backing-max": {"backing_offset": 512, "backing_size": 2**32 - 1},
+    "backing-far": {"backing_offset": 2**63, "backing_size": 10},
+    "backing-wraps": {"backing_offset": 2**64 - 4, "backing_size": 10},
+}
+# Images by their name, and what each names as its backing file.
+_REFERENCES: Final = {
+    "names-itself": b"names-itself",
+    "names-shadow": b"/etc/shadow",
+    "names-above": b"../../../../etc/passwd",
+    "names-json": b'json:{"file":{"filename":"/etc/shadow"}}',
+    "names-nbd": b"nbd://127.0.0.1:1/none",
+    "names-device": b"/dev/zero",
+    "names-nul": b"ab\0cd",
+    "names-bytes": b"\xff\xfe\xfd",
+    "names-control": b"a\nb\x1b[2J<c>",
+    "names-missing": b"nosuch",
+    "names-loop": b"loops-back",
+    "loops-back": b"names-loop",
+}
 
 
 def header(**fields: int) -> bytes:
@@ -41,50 +86,8 @@ def images() -> dict[str, bytes]:
     """By name: what a directory of volumes may hold at worst."""
     good = header() + CLUSTERS
     found = {f"truncated-{length:03}": good[:length] for length in (0, 1, 3, 4, 7, 8, 20, 71, 72, 100, 103, 104, 512)}
-    broken: dict[str, dict[str, int]] = {
-        "size-max": {"size": 2**64 - 1},
-        "size-over": {"size": 2**63 - 512},
-        "size-zero": {"size": 0},
-        "clusters-0": {"cluster_bits": 0},
-        "clusters-31": {"cluster_bits": 31},
-        "clusters-64": {"cluster_bits": 64},
-        "clusters-max": {"cluster_bits": 2**32 - 1},
-        "version-0": {"version": 0},
-        "version-1": {"version": 1},
-        "version-4": {"version": 4},
-        "header-0": {"header_length": 0},
-        "header-odd": {"header_length": 105},
-        "header-max": {"header_length": 2**32 - 1},
-        "incompatible": {"incompatible": 2**63},
-        "data-file": {"incompatible": 4},
-        "encrypted": {"crypt": 2},
-        "encrypted-what": {"crypt": 7},
-        "l1-max": {"l1_size": 2**32 - 1, "l1_offset": 2**63},
-        "l1-far": {"l1_offset": 2**62},
-        "refcounts-max": {"refcount_clusters": 2**32 - 1, "refcount_offset": 2**63},
-        "refcount-order": {"refcount_order": 2**32 - 1},
-        "snapshots-max": {"snapshots": 2**32 - 1, "snapshots_offset": 8},
-        "backing-long": {"backing_offset": 512, "backing_size": 2000},
-        "backing-max": {"backing_offset": 512, "backing_size": 2**32 - 1},
-        "backing-far": {"backing_offset": 2**63, "backing_size": 10},
-        "backing-wraps": {"backing_offset": 2**64 - 4, "backing_size": 10},
-    }
-    found |= {name: header(**fields) + CLUSTERS for name, fields in broken.items()}
-    names = {
-        "names-itself": b"names-itself",
-        "names-shadow": b"/etc/shadow",
-        "names-above": b"../../../../etc/passwd",
-        "names-json": b'json:{"file":{"filename":"/etc/shadow"}}',
-        "names-nbd": b"nbd://127.0.0.1:1/none",
-        "names-device": b"/dev/zero",
-        "names-nul": b"ab\0cd",
-        "names-bytes": b"\xff\xfe\xfd",
-        "names-control": b"a\nb\x1b[2J<c>",
-        "names-missing": b"nosuch",
-        "names-loop": b"loops-back",
-        "loops-back": b"names-loop",
-    }
-    found |= {name: naming(backing) for name, backing in names.items()}
+    found |= {name: header(**fields) + CLUSTERS for name, fields in _BROKEN.items()}
+    found |= {name: naming(backing) for name, backing in _REFERENCES.items()}
     extension = struct.pack(">II", 0xE2792ACA, 2**32 - 1)
     found["extension-max"] = header() + extension + CLUSTERS
     found["extension-chain"] = header() + struct.pack(">II", 0x12345678, 0) * 20_000 + CLUSTERS
