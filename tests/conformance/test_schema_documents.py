@@ -217,7 +217,7 @@ def spoilt(path: str, document: Any) -> str | None:
 
 
 # Kept as it is, since no class declares it, or since it is a name to us.
-_LEFT = re.compile("/@multifunction$|/hostdev/(@model|source/@startupPolicy)$|/perf/event/@name$|/os/type/@arch$")
+_LEFT = re.compile("/@multifunction$|/hostdev/(@model|source/@startupPolicy)$|/os/type/@arch$")
 
 
 @pytest.mark.requires_tool("virsh")

@@ -6,13 +6,13 @@ document wants it (:mod:`hostel.drivers.qemu.watch`). There is one for each run 
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 from hostel.drivers.base import DomainRef
+from hostel.drivers.qemu import process
 from hostel.drivers.store import Directories, take_lock
 from hostel.errors import VirtError
 
@@ -27,14 +27,7 @@ def start(directories: Directories, name: str, run: Path, log: Path) -> None:
     Raises:
         OSError: it cannot be started.
     """
-    command = [sys.executable, "-P", "-c", _PROGRAM, name, str(run), *map(str, directories)]
-    with log.open("ab") as output:
-        # The shell ends at once, so that the keeper is nobody's zombie here.
-        subprocess.run(
-            ["sh", "-c", '"$@" & exit 0', "start", *command],
-            stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd="/", start_new_session=True, check=True,
-            timeout=10,
-        )  # fmt: skip
+    process.detach([sys.executable, "-P", "-c", _PROGRAM, name, str(run), *map(str, directories)], log)
 
 
 def keep(directories: Directories, name: str, run: Path) -> None:

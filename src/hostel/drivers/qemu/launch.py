@@ -27,6 +27,7 @@ from hostel.drivers.qemu import (
     keeper,
     locking,
     monitor,
+    perf,
     probe,
     process,
     screens,
@@ -65,6 +66,7 @@ from hostel.drivers.qemu.status import Ending, Status
 from hostel.drivers.qemu.tuning import access, groups, threads
 from hostel.drivers.qemu.vcpu import plug_in
 from hostel.drivers.qemu.wiring import Wiring
+from hostel.drivers.tuning import limits
 from hostel.errors import ErrorCode, ErrorDomain, QmpError, VirtError
 from hostel.model.authentication import SecretReference
 from hostel.model.domain.devices.disk import Disk
@@ -507,6 +509,8 @@ class Launcher:
                 raise system_fault(reason, "cannot start what restarts the machine", ErrorDomain.QEMU) from error
 
     def _prepare(self, status: Status, origin: Origin) -> Status:
+        if begin := limits.enabled(status.domain):
+            perf.change(Path(status.run), status.pid, self._machines.log(status.domain.name), begin=begin)
         return self._handed(status, origin.prepare) if origin.prepare is not None else status
 
     def _let_run(self, status: Status) -> Status:

@@ -240,6 +240,21 @@ def spawn(
     return pid
 
 
+def detach(command: Sequence[str], log: Path) -> None:
+    """Start a process that outlives us; what it says goes into a log.
+
+    Raises:
+        OSError, SubprocessError: it cannot be started.
+    """
+    with log.open("ab") as output:
+        # The shell ends at once, so that the process is nobody's zombie here.
+        subprocess.run(
+            ["sh", "-c", '"$@" & exit 0', "start", *command],
+            stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd="/", start_new_session=True, check=True,
+            timeout=10,
+        )  # fmt: skip
+
+
 def _supervisor(helpers: Sequence[Helper]) -> str:
     calls = [[item.name, str(item.socket), item.owner, item.context, *item.argv] for item in helpers]
     return _FUNCTIONS + "".join(f"helper {shlex.join(words)}\n" for words in calls) + _SUPERVISOR

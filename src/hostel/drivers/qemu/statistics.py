@@ -13,12 +13,13 @@ from hostel.drivers.base.device import InterfaceStats
 from hostel.drivers.base.domain import Affect
 from hostel.drivers.base.machine import StatsFlag
 from hostel.drivers.fault import fault
-from hostel.drivers.qemu import process
+from hostel.drivers.qemu import perf, process
 from hostel.drivers.qemu.balloon import polling, refresh
 from hostel.drivers.qemu.block.statistics import block_statistics
 from hostel.drivers.qemu.machines import invalid
 from hostel.drivers.qemu.running import Calls, Running, no_domain
 from hostel.drivers.qemu.status import Status
+from hostel.drivers.tuning.parameter import PERF
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
 from hostel.model.domain.actual import actual
 from hostel.model.domain.devices.interface import Interface, InterfaceType
@@ -147,6 +148,9 @@ def _counted_by(machine: Running | None, document: Domain, stats: StatsFlag, *, 
         found |= _interfaces(document)
     if _wants(stats, StatsFlag.BLOCK):
         found |= block_statistics(machine, document, backing=backing)
+    if machine is not None and _wants(stats, StatsFlag.PERF):
+        counted = perf.counted(Path(machine.status.run))
+        found |= {f"perf.{name}": counted[name] for name in PERF if name in counted}
     if machine is not None and _wants(stats, StatsFlag.IOTHREAD):
         found |= _iothreads(machine)
     if machine is not None and _wants(stats, StatsFlag.DIRTYRATE):

@@ -234,8 +234,13 @@ def set_bandwidth(interface: Interface, given: Mapping[str, int]) -> None:
 
 def perf(domain: Domain) -> dict[str, bool]:
     """Which events are counted."""
-    counted = {event.name for event in domain.perf.events if event.enabled} if domain.perf is not None else set()
+    counted = enabled(domain)
     return {name: name in counted for name in PERF}
+
+
+def enabled(domain: Domain) -> list[str]:
+    """The events that a document wants counted."""
+    return [event.name for event in domain.perf.events if event.enabled] if domain.perf is not None else []
 
 
 def set_perf(domain: Domain, given: Mapping[str, Any]) -> None:

@@ -8,6 +8,7 @@ from typing import Any, Final, NamedTuple
 
 from hostel.drivers.fault import fault
 from hostel.errors import ErrorCode, ErrorDomain
+from hostel.model.domain.tune import PERF_EVENTS
 
 
 class _Range(NamedTuple):
@@ -68,16 +69,7 @@ IOTHREAD: Final = {
     "thread_pool_min": ParameterType.INT,
     "thread_pool_max": ParameterType.INT,
 }
-# In libvirt's order.
-PERF: Final = dict.fromkeys(
-    (
-        "cmt", "mbmt", "mbml", "cpu_cycles", "instructions", "cache_references", "cache_misses",
-        "branch_instructions", "branch_misses", "bus_cycles", "stalled_cycles_frontend", "stalled_cycles_backend",
-        "ref_cpu_cycles", "cpu_clock", "task_clock", "page_faults", "context_switches", "cpu_migrations",
-        "page_faults_min", "page_faults_maj", "alignment_faults", "emulation_faults",
-    ),
-    ParameterType.BOOLEAN,
-)  # fmt: skip
+PERF: Final = dict.fromkeys(PERF_EVENTS, ParameterType.BOOLEAN)
 # Types that are not those of every number that is not negative.
 TYPES: Final[Mapping[str, ParameterType]] = {
     name: kind for table in (SCHEDULER, BLKIO, NUMA, BANDWIDTH, IOTHREAD) for name, kind in table.items()

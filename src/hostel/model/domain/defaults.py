@@ -43,7 +43,15 @@ from hostel.model.domain.placing.pci import assign_pci
 from hostel.model.domain.placing.ports import assign_ccid, assign_memory_slots, assign_usb, assign_virtio_serial
 from hostel.model.domain.placing.virtio import assign_channels, assign_registers, choose_virtio_transport
 from hostel.model.domain.platform import Board, Platform, board_of
-from hostel.model.domain.tune import Cachetune, Cputune, IoThread, IoThreadScheduler, Memorytune, VcpuScheduler
+from hostel.model.domain.tune import (
+    PERF_EVENTS,
+    Cachetune,
+    Cputune,
+    IoThread,
+    IoThreadScheduler,
+    Memorytune,
+    VcpuScheduler,
+)
 from hostel.model.numberset import format_numbers, parse_numbers
 from hostel.model.scaled import Scaled
 from hostel.units import KiB
@@ -214,6 +222,7 @@ def _complete_small(domain: Domain) -> None:
         has_cells = domain.cpu is not None and domain.cpu.numa is not None
         _complete_pages(domain.memory_backing.hugepages.pages, has_cells=has_cells)
     _complete_threads(domain)
+    _complete_counters(domain)
     if domain.devices.redirfilter is not None:
         _complete_redirection(domain.devices.redirfilter)
     vcpus.complete(domain)
@@ -281,6 +290,17 @@ def _complete_threads(domain: Domain) -> None:
         for number in sorted(parse_numbers(item.iothreads))
     ]
     tune.iothreadscheds.sort(key=lambda item: int(item.iothreads))
+
+
+def _complete_counters(domain: Domain) -> None:
+    """Each event once, in libvirt's order."""
+    events = domain.perf.events if domain.perf is not None else []
+    names = [event.name for event in events]
+    for index, name in enumerate(names):
+        if name in names[:index]:
+            path, reason = f"/domain/perf/event[{index + 1}]/@name", f"perf event '{name}' was already specified"
+            raise ModelError(path, reason, code=ErrorCode.XML_ERROR)
+    events.sort(key=lambda event: PERF_EVENTS.index(event.name))
 
 
 def _complete_shares(tune: Cputune, count: int) -> None:

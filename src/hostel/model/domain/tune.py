@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from hostel.codec.xml import YES_NO, Element, attr, child, children, choice, integer, setting, text
 from hostel.model.numberset import NUMBERS, NUMBERS_OR_NONE
 
@@ -161,10 +163,18 @@ class Resource(Element, tag="resource", drop_empty=True):
     appid: str | None = setting(tag="fibrechannel", name="appid", default=None)
 
 
+PERF_EVENTS: Final = (
+    "cmt", "mbmt", "mbml", "cpu_cycles", "instructions", "cache_references", "cache_misses", "branch_instructions",
+    "branch_misses", "bus_cycles", "stalled_cycles_frontend", "stalled_cycles_backend", "ref_cpu_cycles", "cpu_clock",
+    "task_clock", "page_faults", "context_switches", "cpu_migrations", "page_faults_min", "page_faults_maj",
+    "alignment_faults", "emulation_faults",
+)  # fmt: skip
+
+
 class PerfEvent(Element, tag="event"):
     """One performance counter."""
 
-    name: str = attr()
+    name: str = attr(choice(*PERF_EVENTS))
     enabled: bool = attr(YES_NO)
 
 

@@ -54,8 +54,8 @@ _ACTED_ON: Final[dict[type[Element], str]] = {
     domain.Domain: (
         "type id name uuid genid title description metadata memory max_memory memory_backing current_memory "
         "memtune blkiotune numatune vcpu vcpus iothreads iothread_ids default_iothread cputune resource os features "
-        "cpu clock on_poweroff on_reboot on_crash on_lockfailure pm sysinfos devices seclabels idmap launch_security "
-        "qemu_commandline qemu_override qemu_deprecation"
+        "cpu clock on_poweroff on_reboot on_crash on_lockfailure pm perf sysinfos devices seclabels idmap "
+        "launch_security qemu_commandline qemu_override qemu_deprecation"
     ),
     domain.GenerationId: "value",
     domain.PowerManagement: "suspend_to_mem suspend_to_disk",
@@ -90,6 +90,8 @@ _ACTED_ON: Final[dict[type[Element], str]] = {
     tune.EmulatorScheduler: "scheduler priority",
     tune.VcpuScheduler: "vcpus scheduler priority",
     tune.IoThreadScheduler: "iothreads scheduler priority",
+    tune.Perf: "events",
+    tune.PerfEvent: "name enabled",
     tune.Resource: "partition",
     seclabel.SecurityLabel: "type model relabel label image_label base_label",
     seclabel.DeviceSecurityLabel: "model label_skip relabel label",

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any, Final
 
 from hostel.drivers.base import DomainRef
@@ -16,6 +17,7 @@ from hostel.drivers.base.tuning import SchedulerType
 from hostel.drivers.cgroup.limits import weight
 from hostel.drivers.counting import check_one
 from hostel.drivers.fault import fault
+from hostel.drivers.qemu import perf
 from hostel.drivers.qemu.running import Both, Calls, Running
 from hostel.drivers.qemu.tuning import groups
 from hostel.drivers.tuning import limits
@@ -180,21 +182,26 @@ class LimitsCalls(Calls):
         machine.save()
 
     def domain_get_perf_events(self, domain: DomainRef, affect: Affect) -> Mapping[str, bool]:
-        """What the definition has; of a running machine nothing is counted."""
-        with self._both(domain, affect) as both:
-            return dict.fromkeys(PERF, False) if both.running is not None else limits.perf(both.current)
+        """What is counted of the running machine, or what the definition has."""
+        with self._one(domain, affect) as both:
+            if both.running is None:
+                return limits.perf(both.current)
+            counted = perf.counted(Path(both.running.status.run))
+            return {name: name in counted for name in PERF}
 
     def domain_set_perf_events(self, domain: DomainRef, parameters: Mapping[str, Any], affect: Affect) -> None:
-        """Change the definition's; those of a running machine can only be ended."""
+        """Change what is counted of the running machine, and what the definition has."""
         check(parameters, PERF)
         with self._both(domain, affect) as both:
-            if both.definition is not None:
-                limits.set_perf(both.definition, parameters)
-            if both.running is not None and any(parameters.values()):
-                what = "events of a running machine are counted by no process that stays; use --config"
-                raise fault(ErrorCode.OPERATION_UNSUPPORTED, what, ErrorDomain.QEMU)
-            if both.definition is not None:
-                self._define(both.definition)
+            self._change_definition(both, parameters, limits.set_perf)
+            if (machine := both.running) is not None:
+                begin = [name for name, value in parameters.items() if value]
+                end = [name for name, value in parameters.items() if not value]
+                log = self._machines.log(machine.name)
+                perf.change(Path(machine.status.run), machine.status.pid, log, begin=begin, end=end)
+                limits.set_perf(machine.domain, parameters)
+                machine.save()
+            self._keep_definition(both)
 
     @contextlib.contextmanager
     def _one(self, domain: DomainRef, affect: Affect) -> Iterator[Both]:
