@@ -119,6 +119,31 @@ def test_directory_comes_into_a_running_machine(driver: QemuDriver, tmp_path: Pa
     assert not _served(tmp_path / "shared", until=False)
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="virtiofsd needs root")
+def test_what_serves_a_directory_that_came_in_does_not_fill_the_disk(driver: QemuDriver, tmp_path: Path) -> None:
+    (tmp_path / "shared").mkdir()
+    (tmp_path / "config").mkdir(exist_ok=True)
+    (tmp_path / "config/virtlogd.conf").write_text("max_size = 4096\nmax_backups = 1\n")
+    chatty, speaks = tmp_path / "chatty", "seq -f 'this is line %g of many' 1000 >&2"
+    chatty.write_text(f'#!/bin/sh\n{speaks}\nexec /usr/lib/qemu/virtiofsd "$@"\n')
+    chatty.chmod(0o755)
+    shared = "<memoryBacking><source type='memfd'/><access mode='shared'/></memoryBacking><features><acpi/></features>"
+    domain = driver.domain_create_xml(XML.format(body=shared, devices=""), StartFlag.PAUSED)
+    directory = virtiofs(tmp_path / "shared").replace("<source", f"<binary path='{chatty}'/><source")
+    driver.domain_attach_device_flags(domain, directory, Affect.LIVE)
+    logs = tmp_path / "cache/qemu/log"
+    deadline = time.monotonic() + 60
+    while b"line 1000 of many" not in (logs / "g.log").read_bytes():
+        assert time.monotonic() < deadline, "its words do not come"
+        time.sleep(0.05)
+    assert {path.name for path in logs.iterdir()} == {"g.log", "g.log.0"}
+    assert max(path.stat().st_size for path in logs.iterdir()) <= 4096
+    chatty.write_text("#!/bin/sh\necho no more of this >&2\nexit 1\n")
+    with pytest.raises(VirtError, match="no more of this"):
+        driver.domain_attach_device_flags(domain, directory.replace("'host'", "'other'"), Affect.LIVE)
+    driver.domain_destroy(domain)
+
+
 @pytest.mark.parametrize(
     ("body", "devices", "message"),
     [

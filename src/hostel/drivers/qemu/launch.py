@@ -398,31 +398,41 @@ class Launcher:
         as_qemu = [*gpu.helpers(live, run), *passt.helpers(live, run)]
         return found + [owned_run.as_qemu(self._machines, it, live, run) for it in as_qemu]
 
-    def serve(self, item: Filesystem, live: Domain, run: Path) -> Path | None:
+    def serve(self, item: Filesystem, live: Domain, status: Status) -> Path | None:
         """Have a directory served that is about to be plugged in; returns the file to make once QEMU has it.
 
         Returns None where others serve it already.
+
+        Args:
+            item: the directory.
+            live: the document that has it.
+            status: of the machine that runs.
 
         Raises:
             VirtError: there is no such directory or program, or it does not get ready.
         """
         alone = live.copy()
         alone.devices.filesystems = [item]
-        wanted = virtiofs.helpers(alone, run, self.settings())
-        return self._attach(owned_run.for_qemu(self._machines, wanted[0], live, run), live) if wanted else None
+        wanted = virtiofs.helpers(alone, Path(status.run), self.settings())
+        return self._attach(wanted[0], live, status) if wanted else None
 
-    def serve_reservations(self, live: Domain, run: Path, pid: int) -> Path:
+    def serve_reservations(self, live: Domain, status: Status) -> Path:
         """Have the helper for persistent reservations beside a QEMU that runs; returns as :meth:`serve`.
 
         Raises:
             VirtError: there is no such program, we may not run it, or it does not get ready.
         """
-        (wanted,) = reservations.helpers(live, run, self.settings().pr_helper)
-        return self._attach(owned_run.for_qemu(self._machines, wanted, live, run), live, beside=pid)
+        (wanted,) = reservations.helpers(live, Path(status.run), self.settings().pr_helper)
+        return self._attach(wanted, live, status, beside=status.pid)
 
-    def _attach(self, helper: process.Helper, live: Domain, *, beside: int = 0) -> Path:
+    def _attach(self, helper: process.Helper, live: Domain, status: Status, *, beside: int = 0) -> Path:
+        run, log = Path(status.run), self._machines.log(live.name)
+        helper = owned_run.for_qemu(self._machines, helper, live, run)
         try:
-            return attached.start(helper, self._machines.log(live.name), beside=beside)
+            with Sinks(status.stdio, self._machines.directories, live, run) as sinks:
+                output = sinks.open(str(log))
+                sinks.begin()
+                return attached.start(helper, log, output, beside=beside)
         except (OSError, subprocess.TimeoutExpired) as error:
             raise fault(ErrorCode.INTERNAL_ERROR, str(error), ErrorDomain.QEMU) from error
 

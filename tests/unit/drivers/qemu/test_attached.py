@@ -29,9 +29,9 @@ def test_program_ends_with_a_machine_that_is_gone_at_once(tmp_path: Path) -> Non
     run = tmp_path / "run"
     run.mkdir()
     socket = run / "pr"
-    with subprocess.Popen(["sleep", "60"]) as machine:
+    with (tmp_path / "log").open("ab") as output, subprocess.Popen(["sleep", "60"]) as machine:
         helper = Helper("helper", [sys.executable, "-c", _PROGRAM, str(socket)], socket)
-        taken = attached.start(helper, tmp_path / "log", beside=machine.pid)
+        taken = attached.start(helper, tmp_path / "log", output.fileno(), beside=machine.pid)
         taken.touch()
         machine.kill()
         machine.wait(20)

@@ -17,6 +17,7 @@ from hostel.drivers.qemu.pause import Pause
 from hostel.drivers.qemu.process import Helper, HelperFailed, last_lines
 
 _SECONDS: Final = 10.0
+_WRITING_SECONDS: Final = 1.0  # what it has said may still be on its way into the log
 # $1 is the file that says that QEMU has it. Where its directory is gone, ":" would end the shell, as a special command.
 _SCRIPT: Final = """
 taken=$1; shift
@@ -64,12 +65,13 @@ def _end_of(taken: Path) -> Path:
     return Path(f"{taken}.end")
 
 
-def start(helper: Helper, log: Path, *, beside: int = 0) -> Path:
+def start(helper: Helper, log: Path, output: int, *, beside: int = 0) -> Path:
     """Run a program, and wait until it is ready; returns the file to make when QEMU has it.
 
     Args:
         helper: the program.
-        log: where its words go.
+        log: where its words are to be read.
+        output: a descriptor that they go to.
         beside: the process of the QEMU that it stays with, where it does not end by itself.
 
     Raises:
@@ -81,20 +83,26 @@ def start(helper: Helper, log: Path, *, beside: int = 0) -> Path:
     for path in (taken, failed, _end_of(taken), helper.socket):
         path.unlink(missing_ok=True)
     before = log.stat().st_size if log.exists() else 0
-    with log.open("ab") as output:
-        script = [_LASTING, "helper", str(beside)] if beside else [_SCRIPT, "helper"]
-        words = ["sh", "-c", _APART, *script, str(taken), *helper.argv]
-        outer = subprocess.Popen(
-            words, stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd="/", start_new_session=True
-        )
-        outer.wait(_SECONDS)
+    script = [_LASTING, "helper", str(beside)] if beside else [_SCRIPT, "helper"]
+    words = ["sh", "-c", _APART, *script, str(taken), *helper.argv]
+    outer = subprocess.Popen(
+        words, stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd="/", start_new_session=True
+    )
+    outer.wait(_SECONDS)
     deadline, pause = time.monotonic() + _SECONDS, Pause()
     while not helper.socket.is_socket():
         if failed.exists() or time.monotonic() >= deadline:
-            raise HelperFailed(helper.name, next(iter(last_lines(log, 1, since=before)), "it said nothing"))
+            raise HelperFailed(helper.name, _last_words(log, before))
         pause()
     if helper.owner:
         os.chown(helper.socket, *map(int, helper.owner.split(":")), follow_symlinks=False)
     if helper.context:
         kernel.label(helper.socket, helper.context)
     return taken
+
+
+def _last_words(log: Path, since: int) -> str:
+    deadline, pause = time.monotonic() + _WRITING_SECONDS, Pause()
+    while not (lines := last_lines(log, 1, since=since)) and time.monotonic() < deadline:
+        pause()
+    return next(iter(lines), "it said nothing")

@@ -133,7 +133,7 @@ def plug_in(machine: Running, given: Given, launcher: Launcher) -> Device:
         if isinstance(device, Disk):
             reservations.serve(machine, after, device, launcher)
         if isinstance(device, Filesystem):
-            taken = launcher.serve(device, after, machine.run)
+            taken = launcher.serve(device, after, machine.status)
         context = context._replace(outputs=output.give(machine, device))
         for item in sorted(added, key=lambda it: it is device):
             made = _options(after, item, context, wire if item is device else None, node)
