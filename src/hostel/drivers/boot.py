@@ -40,7 +40,7 @@ def claim_start(directories: Directories) -> Start:
             if known == boot:
                 return Start.ANOTHER
             store.write(_MARK, boot)
-    except (VirtError, UnicodeDecodeError):
+    except VirtError:
         return Start.ANOTHER
     return Start.FIRST if known is None else Start.AFTER_REBOOT
 

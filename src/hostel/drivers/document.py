@@ -6,6 +6,7 @@ import contextlib
 import re
 import uuid as uuids
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 from hostel.drivers.fault import fault
 from hostel.errors import ErrorCode, ErrorDomain, ModelError, VirtError
@@ -34,6 +35,19 @@ def reading(domain: ErrorDomain, words: Words | None = None) -> Iterator[None]:
             raise VirtError(error.code, error.reason, domain=ErrorDomain.XML) from error
         # The reason names the element, as libvirt's does; where it is in the document libvirt does not say.
         raise fault(error.code, error.reason, domain) from error
+
+
+@contextlib.contextmanager
+def reading_file(path: Path, domain: ErrorDomain) -> Iterator[None]:
+    """Turn a :class:`ModelError` into a :class:`VirtError` that names the file; nobody has given a document.
+
+    Raises:
+        VirtError: ``INTERNAL_ERROR``.
+    """
+    try:
+        yield
+    except ModelError as error:
+        raise fault(ErrorCode.INTERNAL_ERROR, f"'{path}' is broken: {error}", domain) from error
 
 
 def canonical_uuid(written: str) -> str | None:

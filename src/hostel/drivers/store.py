@@ -113,6 +113,14 @@ def is_usable_name(name: str) -> bool:
         return False  # bytes of a command line that are not UTF-8
 
 
+class NotText(VirtError, ValueError):
+    """A document that is no UTF-8: the disk is damaged, or somebody else wrote it (``INTERNAL_ERROR``)."""
+
+    def __init__(self, path: Path, error: UnicodeDecodeError) -> None:
+        reason = f"internal error: '{path}' is broken: byte {error.start} is not UTF-8"
+        super().__init__(ErrorCode.INTERNAL_ERROR, reason, domain=ErrorDomain.CONF)
+
+
 class Store:
     """One directory of documents, ``<name><suffix>`` each; a name is the object's own.
 
@@ -167,7 +175,7 @@ class Store:
         """The document, or None when there is none.
 
         Raises:
-            UnicodeDecodeError: somebody else wrote it.
+            NotText: it is none.
         """
         path = self.path(name)
         try:
@@ -175,6 +183,14 @@ class Store:
                 return path.read_text(encoding="utf-8")
         except FileNotFoundError:
             return None
+        except UnicodeDecodeError as error:
+            raise NotText(path, error) from None
+
+    def has(self, name: str) -> bool:
+        """Whether there is a document, whatever is in it."""
+        path = self.path(name)
+        with _translated(f"cannot read '{path}'"):
+            return os.path.lexists(path)
 
     def write(self, name: str, text: str) -> None:
         """Add or replace a document; the caller holds the lock."""

@@ -101,7 +101,7 @@ class Networks:
         started = self._read(self._started, name)
         if defined is None and started is None:
             return None
-        return Network(defined, started, self._stopped.read(name) is not None)
+        return Network(defined, started, self._stopped.has(name))
 
     def save_definition(self, network: NetworkDefinition) -> None:
         """Write a definition; the caller holds the lock."""
@@ -152,7 +152,7 @@ class Networks:
 
     def is_changing(self, name: str) -> bool:
         """Whether somebody is starting or stopping a network, or was killed at that."""
-        return self._changing.read(name) is not None
+        return self._changing.has(name)
 
     def begin_change(self, network: NetworkDefinition) -> None:
         """Say that a network is being started or stopped; the caller holds the lock."""
@@ -169,7 +169,7 @@ class Networks:
 
     def autostart(self, name: str) -> bool:
         """Whether a network is activated with the driver."""
-        return self._autostarts.read(name) is not None or (self._starts_default and self.is_as_installed(name))
+        return self._autostarts.has(name) or (self._starts_default and self.is_as_installed(name))
 
     def set_autostart(self, network: NetworkDefinition, value: bool) -> None:
         """Set whether a network is activated with the driver; the caller holds the lock."""
@@ -182,16 +182,16 @@ class Networks:
 
     def is_as_installed(self, name: str) -> bool:
         """Whether it is the network ``default`` as it is from the beginning."""
-        return self._is_built_in(name) and self._definitions.read(name) is None
+        return self._is_built_in(name) and not self._definitions.has(name)
 
     def _is_built_in(self, name: str) -> bool:
-        return name == DEFAULT_NETWORK and self._undefined.read(name) is None
+        return name == DEFAULT_NETWORK and not self._undefined.has(name)
 
     def _read(self, store: Store, name: str) -> NetworkDefinition | None:
         try:
             xml = store.read(name)
             network = None if xml is None else parse_network(xml)
-        except (VirtError, UnicodeDecodeError) as error:
+        except VirtError as error:
             raise _broken(store, name, str(error)) from error
         if network is not None and network.name != name:
             raise _broken(store, name, f"it is about network '{network.name}'")

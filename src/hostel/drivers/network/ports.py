@@ -67,7 +67,7 @@ class PortedNetworkDriver(LocalNetworkDriver):
             if not reclaims and port.plug is not None:
                 raise network_fault(ErrorCode.INVALID_ARG, "Port reclaim not requested but plug type is not none")
             known = self._networks.ports(network.name)
-            if known.read(port.uuid) is not None:
+            if known.has(port.uuid):
                 raise network_fault(ErrorCode.OPERATION_FAILED, f"network port {port.uuid} already exists")
             document = read_network(found.current.xml)
             others = self._ports(network.name)

@@ -9,10 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator, MutableMapping
 
 from hostel.drivers.document import reading
-from hostel.drivers.fault import fault
 from hostel.drivers.nwfilter.standard import standard_filters
 from hostel.drivers.store import Directories, Store, is_usable_name
-from hostel.errors import ErrorCode, ErrorDomain
+from hostel.errors import ErrorDomain
 from hostel.model.nwfilter.filter import Filter, read_filter
 
 
@@ -32,11 +31,7 @@ class StoredFilters(MutableMapping[str, Filter]):
         """
         if not is_usable_name(name):
             raise KeyError(name)
-        try:
-            text = self._definitions.read(name)
-        except UnicodeDecodeError:
-            reason = f"the file of the filter '{name}' is not UTF-8"
-            raise fault(ErrorCode.INTERNAL_ERROR, reason, ErrorDomain.NWFILTER) from None
+        text = self._definitions.read(name)
         if text is not None:
             with reading(ErrorDomain.NWFILTER):
                 return read_filter(text)

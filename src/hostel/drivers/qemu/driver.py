@@ -264,7 +264,7 @@ class QemuDriver(
             with self._machines.definitions.locked():
                 self._machines.definitions.sweep()
                 self._check_clash(domain)
-                is_new = self._machines.definitions.read(name) is None
+                is_new = not self._machines.definitions.has(name)
                 self._machines.definitions.write(name, domain.format())
             domain.id = live.id if live else None
             detail = Defined.ADDED if is_new else Defined.UPDATED
@@ -295,14 +295,18 @@ class QemuDriver(
             saved = self._machines.saved(domain.name)
             if flags & StartFlag.FORCE_BOOT:
                 savefile.remove(saved)
-            if savefile.is_whole(saved):
-                return self._start_saved(saved, flags)
+            if savefile.is_kept(saved):
+                return self._start_saved(stored, saved, flags)
             status = self._launcher.start(stored, paused=bool(flags & StartFlag.PAUSED), origin=_origin(flags))
         return DomainRef(domain.name, stored.uuid or "", status.id)
 
-    def _start_saved(self, path: Path, flags: StartFlag) -> DomainRef:
-        """Go on from saved memory, which is used up by it."""
-        saved = savefile.read(path)
+    def _start_saved(self, stored: Domain, path: Path, flags: StartFlag) -> DomainRef:
+        """Go on from saved memory, which is used up by it.
+
+        Raises:
+            VirtError: it is damaged, or another machine's; it stays then.
+        """
+        saved = savefile.read_kept(path, stored)
         how = SaveFlag.PAUSED if flags & StartFlag.PAUSED else SaveFlag.NONE
         how |= SaveFlag.RESET_NVRAM if flags & StartFlag.RESET_NVRAM else SaveFlag.NONE
         how |= SaveFlag.BYPASS_CACHE if flags & StartFlag.BYPASS_CACHE else SaveFlag.NONE
@@ -357,7 +361,7 @@ class QemuDriver(
         with self._machines.locked(domain.name), self._machines.definitions.locked():
             live = self._machines.live(domain.name)
             saved = self._machines.saved(domain.name)
-            if live is None and savefile.is_whole(saved) and not flags & UndefineFlag.MANAGED_SAVE:
+            if live is None and savefile.is_kept(saved) and not flags & UndefineFlag.MANAGED_SAVE:
                 raise invalid("Refusing to undefine while domain managed save image exists")
             snapshots = Catalog(self._machines, domain.name).names()
             if live is None and (count := len(snapshots)) and not flags & UndefineFlag.SNAPSHOTS_METADATA:
@@ -365,8 +369,7 @@ class QemuDriver(
             checkpoints = Checkpoints(self._machines, domain.name).all()
             if live is None and (count := len(checkpoints)) and not flags & UndefineFlag.CHECKPOINTS_METADATA:
                 raise invalid(f"cannot delete inactive domain with {count} checkpoints")
-            stored = self._machines.definitions.read(domain.name)
-            if stored is None:
+            if not self._machines.definitions.has(domain.name):
                 raise invalid("cannot undefine transient domain") if live else no_domain(f"name '{domain.name}'")
             readable = self._readable(domain.name)
             variables = None
@@ -477,11 +480,11 @@ class QemuDriver(
 
     def domain_is_persistent(self, domain: DomainRef) -> bool:
         """Whether a definition exists."""
-        return self._machines.definitions.read(domain.name) is not None
+        return self._machines.definitions.has(domain.name)
 
     def domain_get_autostart(self, domain: DomainRef) -> bool:
         """Whether it starts with the driver."""
-        return self._machines.autostarts.read(domain.name) is not None
+        return self._machines.autostarts.has(domain.name)
 
     def domain_set_autostart(self, domain: DomainRef, autostart: bool) -> None:
         """Set whether it starts with the driver."""

@@ -333,7 +333,7 @@ class Machines:
         self.statuses.remove(name)
         with contextlib.suppress(ValueError):
             status = Status.parse(text or "")
-            if self.definitions.read(name) is None:
+            if not self.definitions.has(name):
                 with contextlib.suppress(VirtError):
                     tpm.drop(status.domain, self.tpm_state(status.domain.uuid or ""))
                 if ending.reason not in _GOES_ON:
@@ -386,7 +386,7 @@ class Machines:
 
         What has died since it was last looked at is reaped, unless an operation has the domain's lock.
         """
-        if self.statuses.read(name) is not None:
+        if self.statuses.has(name):
             status = self.seen(name)
             if status is None:
                 with contextlib.suppress(DomainHeld), self.locked(name, GLANCE):

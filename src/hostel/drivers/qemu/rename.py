@@ -39,7 +39,7 @@ class RenameCalls(Calls):
             definition = machines.definition(old)
             if definition is None:
                 raise no_domain(f"name '{old}'")
-            if savefile.is_whole(machines.saved(old)):
+            if savefile.is_kept(machines.saved(old)):
                 raise invalid("domain with a managed saved state can't be renamed")
             if old == new_name:
                 raise invalid("Can't rename domain to itself")
@@ -106,7 +106,7 @@ def finish(machines: Machines, old: str, new: str, uuid: str) -> None:
             _keep_variables(machines, definition)
             definition.name = new
             machines.definitions.write(new, definition.format())
-            if machines.autostarts.read(old) is not None:
+            if machines.autostarts.has(old):
                 machines.autostarts.write(new, "")
                 machines.autostarts.remove(old)
             machines.endings.remove(old)

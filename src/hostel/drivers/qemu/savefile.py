@@ -17,7 +17,9 @@ from pathlib import Path
 from typing import BinaryIO, Final, NamedTuple
 
 from hostel.drivers.fault import fault, system_fault
+from hostel.drivers.qemu import document
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
+from hostel.model.domain.domain import Domain
 
 _WHOLE: Final = b"LibvirtQemudSave"
 _PART: Final = b"LibvirtQemudPart"
@@ -121,9 +123,9 @@ def begin(file: BinaryIO, xml: str, *, running: bool, way: Packing = UNPACKED) -
     Raises:
         OSError: the host refused.
     """
-    document = xml.encode() + b"\0"
-    file.write(_HEADER.pack(_PART, _VERSION, len(document) + _ROOM, int(running), way.number, 0))
-    file.write(document + bytes(_ROOM))
+    text = xml.encode() + b"\0"
+    file.write(_HEADER.pack(_PART, _VERSION, len(text) + _ROOM, int(running), way.number, 0))
+    file.write(text + bytes(_ROOM))
     file.flush()
 
 
@@ -151,6 +153,37 @@ def is_whole(path: Path) -> bool:
             return file.read(len(_WHOLE)) == _WHOLE
     except OSError:
         return False
+
+
+def is_kept(path: Path) -> bool:
+    """Whether a managed file is there that the next start goes on from: any that is not known to be unfinished.
+
+    What is damaged is not passed over: a guest that began anew on its disks would make its saved memory worthless.
+    """
+    try:
+        with path.open("rb") as file:
+            head = file.read(_HEADER.size)
+    except OSError:
+        return False
+    return len(head) == _HEADER.size and not head.startswith(_PART)
+
+
+def read_kept(path: Path, domain: Domain) -> Saved:
+    """Read a machine's managed file.
+
+    Raises:
+        VirtError: ``OPERATION_FAILED``: as :func:`read`, or it is another machine's.
+    """
+    try:
+        saved = read(path)
+        held = document.parse_stored(saved.xml)
+    except VirtError as error:
+        fix = f"managedsave-remove gives up the saved memory of '{domain.name}'"
+        raise VirtError(error.code, f"{error.message}; {fix}", domain=error.domain) from error
+    if (held.name, held.uuid) != (domain.name, domain.uuid):
+        whose = f"from a file which belongs to domain '{held.name}' uuid {held.uuid}"
+        raise _failed(f"cannot restore domain '{domain.name}' uuid {domain.uuid} {whose}")
+    return saved
 
 
 def discard(path: Path) -> None:
@@ -197,10 +230,10 @@ def read(path: Path) -> Saved:
                 raise _failed(f"invalid XML length in '{path}': {length}")
             if compressed and compressed not in _COMPRESSIONS:
                 raise _failed(f"Invalid compressed save format {compressed} of '{path}'")
-            document = file.read(length)
+            held = file.read(length)
     except OSError as error:
         raise system_fault(error, f"Failed to open file '{path}'", ErrorDomain.QEMU) from error
-    text, end, _ = document.partition(b"\0")
+    text, end, _ = held.partition(b"\0")
     if not end:
         raise _failed(f"the document in '{path}' does not end")
     try:
@@ -217,12 +250,12 @@ def rewrite(path: Path, xml: str, *, running: bool) -> None:
         VirtError: there is no room for it.
     """
     saved = read(path)
-    document = xml.encode() + b"\0"
+    text = xml.encode() + b"\0"
     length = saved.start - _HEADER.size
-    if len(document) > length:
+    if len(text) > length:
         raise _failed("new xml too large to fit in file")
     kind = next((number for number, name in _COMPRESSIONS.items() if saved.unpack[:1] == (name,)), 0)
-    data = _HEADER.pack(_WHOLE, _VERSION, length, int(running), kind, 0) + document.ljust(length, b"\0")
+    data = _HEADER.pack(_WHOLE, _VERSION, length, int(running), kind, 0) + text.ljust(length, b"\0")
     try:
         with path.open("r+b") as file:
             file.write(data)

@@ -68,7 +68,7 @@ class SaveCalls(Calls):
     ) -> None:
         """Save to a file of the driver's."""
         with self._running(domain) as machine:
-            if self._machines.definitions.read(domain.name) is None:
+            if not self._machines.definitions.has(domain.name):
                 raise invalid("cannot do managed save for transient domain")
             path = self._machines.saved(domain.name)
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -172,7 +172,7 @@ class SaveCalls(Calls):
 
     def domain_has_managed_save_image(self, domain: DomainRef) -> bool:
         """Whether the next start goes on from saved memory."""
-        return savefile.is_whole(self._machines.saved(domain.name))
+        return savefile.is_kept(self._machines.saved(domain.name))
 
     def domain_managed_save_remove(self, domain: DomainRef) -> None:
         """Remove the saved memory."""
@@ -194,7 +194,7 @@ class SaveCalls(Calls):
         self.domain_save_image_define_xml(str(self._managed(domain)), xml, flags)
 
     def _managed(self, domain: DomainRef) -> Path:
-        if self._machines.definitions.read(domain.name) is None and self._machines.seen(domain.name) is None:
+        if not self._machines.definitions.has(domain.name) and self._machines.seen(domain.name) is None:
             raise no_domain(f"name '{domain.name}'")
         if not self.domain_has_managed_save_image(domain):
             raise invalid("domain does not have managed save image")

@@ -128,7 +128,7 @@ class Watch:
     def _status(self, name: str) -> Status | None:
         try:
             return Status.parse(self._machines.statuses.read(name) or "")
-        except (ValueError, VirtError, UnicodeDecodeError):
+        except (ValueError, VirtError):
             return None
 
     def _watch(self, status: Status, lock: int) -> None:

@@ -146,7 +146,7 @@ class VaultSecretDriver:
         try:
             text = self._vault.document(uuid)
             return None if text is None else read_secret(text)
-        except (ModelError, UnicodeDecodeError) as error:
+        except ModelError as error:
             raise _fault(ErrorCode.INTERNAL_ERROR, f"the file of secret '{uuid}' is broken: {error}") from error
 
     def _tell(self, secret: Secret, kind: str, number: int | None = None) -> None:

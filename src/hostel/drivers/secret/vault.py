@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from hostel.drivers.fault import fault
-from hostel.drivers.store import Directories, Store
+from hostel.drivers.store import Directories, NotText, Store
 from hostel.errors import ErrorCode, ErrorDomain
 
 _KEY_LENGTH: Final = 32  # bytes; AES-256
@@ -122,7 +122,10 @@ class DiskVault:
             VirtError: ``INTERNAL_ERROR``: the file, or the key, is not the one that was written.
         """
         place = self._place(uuid)
-        text = place.values.read(uuid)
+        try:
+            text = place.values.read(uuid)
+        except NotText:
+            text = ""  # which is none of ours either
         return None if text is None else self._decrypted(uuid, text, place.values.path(uuid))
 
     def save(self, uuid: str, document: str, *, ephemeral: bool) -> None:
@@ -145,7 +148,7 @@ class DiskVault:
         self._kept.remove(uuid)
 
     def _place(self, uuid: str) -> _Place:
-        return self._kept if self._ephemeral.documents.read(uuid) is None else self._ephemeral
+        return self._ephemeral if self._ephemeral.documents.has(uuid) else self._kept
 
     def _encrypted(self, uuid: str, value: bytes) -> str:
         from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -166,7 +169,11 @@ class DiskVault:
             raise fault(ErrorCode.INTERNAL_ERROR, reason, ErrorDomain.SECRET) from None
 
     def _key(self, *, make: bool) -> bytes:
-        """The key; the first value that is set makes it."""
+        """The key; the first value that is set makes it.
+
+        Raises:
+            VirtError: ``INTERNAL_ERROR``: it is gone, or damaged.
+        """
         store = Store(self._key_path.parent, suffix="")
         text = store.read(self._key_path.name)
         if text is None and make:
@@ -175,7 +182,13 @@ class DiskVault:
         if text is None:
             reason = f"'{self._key_path}', the key of all values, is gone: set the secrets' values again"
             raise fault(ErrorCode.INTERNAL_ERROR, reason, ErrorDomain.SECRET)
-        return base64.b64decode(text)
+        with contextlib.suppress(binascii.Error):
+            if len(key := base64.b64decode(text, validate=True)) == _KEY_LENGTH:
+                return key
+        reason = (
+            f"'{self._key_path}', the key of all values, is damaged: bring it back, or remove it and set them again"
+        )
+        raise fault(ErrorCode.INTERNAL_ERROR, reason, ErrorDomain.SECRET)
 
 
 class _Place:

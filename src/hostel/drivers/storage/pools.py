@@ -148,7 +148,7 @@ class Pools:
 
     def autostart(self, name: str) -> bool:
         """Whether a pool starts with the driver."""
-        return self._autostarts.read(name) is not None
+        return self._autostarts.has(name)
 
     def set_autostart(self, name: str, value: bool) -> None:
         """Set whether a pool starts with the driver; the caller holds the lock."""
@@ -164,11 +164,8 @@ class Pools:
     def _read(self, store: Store, name: str) -> PoolDefinition | None:
         try:
             xml = store.read(name)
-        except UnicodeDecodeError as error:
-            raise self._broken(store, name, f"byte {error.start} is not UTF-8") from None
-        if xml is None:
-            return None
-        try:
+            if xml is None:
+                return None
             pool = _parse_stored(xml)
         except VirtError as error:
             raise self._broken(store, name, str(error)) from error

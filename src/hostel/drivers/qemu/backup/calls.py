@@ -96,7 +96,7 @@ class BackupCalls(Calls):
     ) -> list[CheckpointRef]:
         """The checkpoints that the flags let through."""
         with self._checkpoints(domain) as (found, _):
-            documents = found.all()
+            documents = found.readable()
             names = [n for n, it in documents.items() if not flags & CheckpointListFlag.ROOTS or it.parent is None]
             return [CheckpointRef(name, domain) for name in _select(documents, names, flags)]
 

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterator
 from typing import Final
 
-from hostel.drivers.document import reading
+from hostel.drivers.document import reading_file
 from hostel.drivers.fault import fault
 from hostel.drivers.qemu.machines import Machines
 from hostel.drivers.store import Store
@@ -29,22 +29,31 @@ class Checkpoints:
         """A checkpoint's document.
 
         Raises:
-            VirtError: ``NO_DOMAIN_CHECKPOINT``.
+            VirtError: ``NO_DOMAIN_CHECKPOINT``; or its file is broken, and named.
         """
         try:
-            text = self._documents.read(name)
+            path = self._documents.path(name)
         except VirtError:
             text = None  # no file can have this name
+        else:
+            text = self._documents.read(name)
         if text is None:
             message = f"Domain checkpoint not found: no domain checkpoint with matching name '{name}'"
             raise VirtError(ErrorCode.NO_DOMAIN_CHECKPOINT, message, domain=ErrorDomain.QEMU)
-        with reading(ErrorDomain.DOMAIN_CHECKPOINT):
+        with reading_file(path, ErrorDomain.DOMAIN_CHECKPOINT):
             return Checkpoint.parse(text, "domain_checkpoint")
+
+    def readable(self) -> dict[str, Checkpoint]:
+        """Those whose files can be read, for who only looks; the oldest first."""
+        found = {}
+        for name in self._documents.names():
+            with contextlib.suppress(VirtError):
+                found[name] = self.get(name)
+        return _by_age(found)
 
     def all(self) -> dict[str, Checkpoint]:
         """Every checkpoint, by name, the oldest first."""
-        found = {name: self.get(name) for name in self._documents.names()}
-        return dict(sorted(found.items(), key=lambda item: (item[1].creation_time or 0, item[0])))
+        return _by_age({name: self.get(name) for name in self._documents.names()})
 
     def newest(self) -> str | None:
         """The checkpoint that none comes after; the last of them where several have no child."""
@@ -59,7 +68,7 @@ class Checkpoints:
         Raises:
             VirtError: ``OPERATION_FAILED``.
         """
-        if self._documents.read(name) is not None:
+        if self._documents.has(name):
             what = f"domain moment {name} already exists"
             raise fault(ErrorCode.OPERATION_FAILED, what, ErrorDomain.DOMAIN)
 
@@ -102,7 +111,10 @@ class Checkpoints:
     def pending(self) -> Checkpoint | None:
         """What was begun, and is not known to be there."""
         text = self._pending.read(_INTENT)
-        return Checkpoint.parse(text, "domain_checkpoint") if text is not None else None
+        if text is None:
+            return None
+        with reading_file(self._pending.path(_INTENT), ErrorDomain.DOMAIN_CHECKPOINT):
+            return Checkpoint.parse(text, "domain_checkpoint")
 
     def over(self, *, keep: bool) -> None:
         """What was begun is there, or is not."""
@@ -110,3 +122,7 @@ class Checkpoints:
         if pending is not None and keep:
             self.put(pending)
         self._pending.remove(_INTENT)
+
+
+def _by_age(found: dict[str, Checkpoint]) -> dict[str, Checkpoint]:
+    return dict(sorted(found.items(), key=lambda item: (item[1].creation_time or 0, item[0])))

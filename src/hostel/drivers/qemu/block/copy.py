@@ -54,7 +54,7 @@ class CopyCalls(Calls):
         with self._running(domain) as machine:
             found = find_disk(machine.domain, disk)
             check_free(machine, found)
-            is_persistent = self._machines.definitions.read(domain.name) is not None
+            is_persistent = self._machines.definitions.has(domain.name)
             if is_persistent and not flags & BlockCopyFlag.TRANSIENT_JOB:
                 raise invalid("domain is not transient; the job ends with the machine, which --transient-job allows")
             target = _target(machine, found, wanted, flags)

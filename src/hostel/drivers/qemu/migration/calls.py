@@ -113,7 +113,7 @@ class MigrationCalls(Calls):
         if name is None:
             raise fault(ErrorCode.INTERNAL_ERROR, "missing domain name", ErrorDomain.QEMU)
         with self._machines.locked(name):
-            if pending(self._machines, name) is not None and self._machines.statuses.read(name) is None:
+            if pending(self._machines, name) is not None and not self._machines.statuses.has(name):
                 return self._finish_offline(name, cancelled=cancelled)
             status = self._machines.live(name)
             if status is None:

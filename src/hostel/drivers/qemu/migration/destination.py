@@ -418,7 +418,7 @@ def finish_offline(machines: Machines, launcher: Launcher, name: str) -> tuple[D
     domain = found.domain
     document.finish(domain, launcher.platform(domain))
     with machines.definitions.locked():
-        is_new = machines.definitions.read(name) is None
+        is_new = not machines.definitions.has(name)
         machines.definitions.write(name, domain.format())
     machines.incoming.remove(name)
     lease.let_go(machines.lease(name))

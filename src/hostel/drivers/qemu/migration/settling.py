@@ -31,6 +31,7 @@ from hostel.drivers.qemu.migration.cookie import directories_of
 from hostel.drivers.qemu.migration.tuning import reset
 from hostel.drivers.qemu.running import Running
 from hostel.drivers.qemu.status import Ending, Migration, Pending, read_ending
+from hostel.drivers.store import NotText
 from hostel.errors import ErrorCode, HostelError, ModelError, VirtError
 
 _CANCEL_SECONDS: Final = 20.0
@@ -102,7 +103,7 @@ def _ask_here(machine: Running, mark: Migration) -> bool | None:
     driver = QemuDriver(directories)
     is_there = _ask(driver, machine, mark)
     machines = Machines(directories)
-    if is_there is None and machines.statuses.read(mark.name) is None:
+    if is_there is None and not machines.statuses.has(mark.name):
         ending = read_ending(machines.endings, mark.name)
         return False if ending.reason is ShutoffReason.FAILED else None
     return is_there
@@ -269,7 +270,7 @@ def pending(machines: Machines, name: str) -> Pending | None:
     """What is expected under a name, and not there yet."""
     try:
         return Pending.parse(machines.incoming.read(name) or "")
-    except (ModelError, UnicodeDecodeError):
+    except (ModelError, NotText):
         return None
 
 
@@ -278,7 +279,7 @@ def forget_expected(machines: Machines, name: str) -> None:
     found = pending(machines, name)
     if lease.is_leased(machines.lease(name)):
         return
-    if found is not None and machines.statuses.read(name) is None:
+    if found is not None and not machines.statuses.has(name):
         machines.undo_arrival(name, found.migration)
     machines.incoming.remove(name)
 

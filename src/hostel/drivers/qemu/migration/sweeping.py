@@ -22,8 +22,9 @@ def sweep(machines: Machines) -> None:
             with contextlib.suppress(VirtError), machines.locked(name, _SECONDS):
                 forget_expected(machines, name)
     for name in machines.statuses.names():
-        if _MARK in (machines.statuses.read(name) or "") and not lease.is_leased(machines.lease(name)):
-            from hostel.drivers.qemu.migration.settling import settle_left
+        with contextlib.suppress(VirtError):
+            if _MARK in (machines.statuses.read(name) or "") and not lease.is_leased(machines.lease(name)):
+                from hostel.drivers.qemu.migration.settling import settle_left
 
-            with contextlib.suppress(VirtError), machines.locked(name, _SECONDS):
-                settle_left(machines, name)
+                with machines.locked(name, _SECONDS):
+                    settle_left(machines, name)

@@ -84,7 +84,7 @@ class SnapshotCalls(Calls):
         Raises:
             VirtError: ``OPERATION_INVALID``.
         """
-        if savefile.is_whole(self._machines.saved(name)):
+        if savefile.is_kept(self._machines.saved(name)):
             what = "domain has a managed save image, whose memory fits its disks as they are; "
             raise invalid(f"{what}start it, or remove the image with managedsave-remove")
 
@@ -315,7 +315,7 @@ class SnapshotCalls(Calls):
     ) -> list[SnapshotRef]:
         """The snapshots that the flags let through."""
         with self._snapshots(domain) as (catalog, _):
-            found = catalog.all()
+            found = catalog.readable()
             names = [name for name in found if not flags & SnapshotListFlag.ROOTS or found[name].parent is None]
             return [SnapshotRef(name, domain) for name in select(found, names, flags)]
 

@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterable, Iterator
 from typing import Any, Final, NamedTuple, TypeVar, cast
 
-from hostel.drivers.document import reading
+from hostel.drivers.document import reading_file
 from hostel.drivers.fault import fault
 from hostel.drivers.qemu.machines import Machines
 from hostel.drivers.store import Store
@@ -61,7 +61,7 @@ class Catalog:
         """A snapshot's document.
 
         Raises:
-            VirtError: ``NO_DOMAIN_SNAPSHOT``.
+            VirtError: ``NO_DOMAIN_SNAPSHOT``; or its file is broken, and named.
         """
         text = None
         if self._is_usable(name):
@@ -69,7 +69,7 @@ class Catalog:
         if text is None:
             message = f"Domain snapshot not found: no domain snapshot with matching name '{name}'"
             raise VirtError(ErrorCode.NO_DOMAIN_SNAPSHOT, message, domain=ErrorDomain.QEMU)
-        with reading(ErrorDomain.DOMAIN_SNAPSHOT):
+        with reading_file(self._documents.path(name), ErrorDomain.DOMAIN_SNAPSHOT):
             return Snapshot.parse(text, "domain_snapshot")
 
     def _is_usable(self, name: str) -> bool:
@@ -85,12 +85,24 @@ class Catalog:
         Raises:
             VirtError: ``OPERATION_FAILED`` or ``XML_ERROR``.
         """
-        if self._documents.read(name) is not None:
+        if self._documents.has(name):
             raise fault(ErrorCode.OPERATION_FAILED, f"domain moment {name} already exists", ErrorDomain.DOMAIN)
 
     def all(self) -> dict[str, Snapshot]:
-        """Every snapshot, by name."""
+        """Every snapshot, by name: what images they need is known of all or of none.
+
+        Raises:
+            VirtError: the file of one is broken, and named.
+        """
         return {name: self.get(name) for name in self.names()}
+
+    def readable(self) -> dict[str, Snapshot]:
+        """Those whose files can be read, for who only looks."""
+        found = {}
+        for name in self.names():
+            with contextlib.suppress(VirtError):
+                found[name] = self.get(name)
+        return found
 
     def put(self, snapshot: Snapshot) -> None:
         """Add or replace a document."""
@@ -120,7 +132,7 @@ class Catalog:
     def current(self) -> str | None:
         """The name of the snapshot that the domain goes on from."""
         name = self._marks.read(_CURRENT)
-        return name if name and self._documents.read(name) is not None else None
+        return name if name and self._is_usable(name) and self._documents.has(name) else None
 
     def set_current(self, name: str | None) -> None:
         """Say which one it goes on from."""
@@ -170,8 +182,7 @@ class Catalog:
                 bool(fields["frozen"]),
             )
         except (ValueError, KeyError, TypeError) as error:
-            message = f"internal error: '{self._marks.path(_INTENT)}' is broken; remove it"
-            raise VirtError(ErrorCode.INTERNAL_ERROR, message) from error
+            raise self._broken(_INTENT) from error
 
     def own(self) -> frozenset[str]:
         """The images that were made here for snapshots, and may be removed when nothing is made of them any more."""
@@ -190,13 +201,23 @@ class Catalog:
         self._marks.write(_LEFT, json.dumps(list(found)))
 
     def _list(self, mark: str) -> list[Any]:
-        found = json.loads(self._marks.read(mark) or "[]")
+        try:
+            found = json.loads(self._marks.read(mark) or "[]")
+        except json.JSONDecodeError as error:
+            raise self._broken(mark) from error
         return found if isinstance(found, list) else []
+
+    def _broken(self, mark: str) -> VirtError:
+        message = f"internal error: '{self._marks.path(mark)}' is broken; remove it"
+        return VirtError(ErrorCode.INTERNAL_ERROR, message)
 
     def pending(self, name: str) -> Snapshot | None:
         """The document of a snapshot that is being made."""
         text = self._pending.read(name)
-        return Snapshot.parse(text, "domain_snapshot") if text is not None else None
+        if text is None:
+            return None
+        with reading_file(self._pending.path(name), ErrorDomain.DOMAIN_SNAPSHOT):
+            return Snapshot.parse(text, "domain_snapshot")
 
     def keep(self, name: str, *, metadata: bool = True) -> None:
         """A snapshot that was being made is there: its document counts from now on."""

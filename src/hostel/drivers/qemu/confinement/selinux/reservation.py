@@ -19,7 +19,7 @@ def reserve(machines: Machines, name: str, allowed: Categories) -> str:
     with store.locked():
         taken = kernel.ranges_in_use()
         for other in store.names():
-            if machines.statuses.read(other) is None and not machines.is_held(other):
+            if not machines.statuses.has(other) and not machines.is_held(other):
                 store.remove(other)
             elif other != name:
                 taken.add((store.read(other) or "").strip())
