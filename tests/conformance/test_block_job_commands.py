@@ -34,7 +34,13 @@ SYNC: dict[str, Any] = {"node-name": "disk", "snapshot-file": "new.qcow2", "snap
 INTERNAL = "blockdev-snapshot-internal-sync"
 DELETE = "blockdev-snapshot-delete-internal-sync"
 SCENES: dict[str, list[Step]] = {
-    "mirror": [MIRROR, "BLOCK_JOB_READY", ("block-job-complete", {"device": "j"}), "BLOCK_JOB_COMPLETED"],
+    "mirror": [
+        MIRROR,
+        "BLOCK_JOB_READY",
+        ("block-job-complete", {"device": "j"}),
+        "BLOCK_JOB_COMPLETED",
+        ("query-block-exports", {}),
+    ],
     "mirror without pivot": [MIRROR, "BLOCK_JOB_READY", ("block-job-cancel", {"device": "j"}), "BLOCK_JOB_COMPLETED"],
     "mirror by force": [MIRROR, "BLOCK_JOB_READY", ("job-cancel", {"id": "j"}), "BLOCK_JOB_CANCELLED"],
     "mirror by hand": [
@@ -161,6 +167,7 @@ SCENES: dict[str, list[Step]] = {
     ],
     "an overlay": [
         OVERLAY,
+        ("query-block-exports", {}),
         (OVERLAY[0], {"node": "disk", "overlay": "small"}),
         ("blockdev-del", {"node-name": "disk"}),
         ("blockdev-snapshot-sync", {**SYNC, "node-name": "t"}),
@@ -169,6 +176,7 @@ SCENES: dict[str, list[Step]] = {
         "BLOCK_JOB_READY",
         ("job-complete", {"id": "j"}),
         "BLOCK_JOB_COMPLETED",
+        ("query-block-exports", {}),
         ("blockdev-del", {"node-name": "new"}),
         ("blockdev-del", {"node-name": "t"}),
         ("blockdev-del", {"node-name": "disk"}),

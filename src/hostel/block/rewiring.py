@@ -200,6 +200,13 @@ def _move_out(node: BlockNode) -> BlockNode:
     return inner
 
 
+def present(node: BlockNode) -> BlockNode:
+    """What a node is now: itself, or the node that it has become."""
+    while isinstance(node.driver, ForwardDriver):
+        node = node.driver.child
+    return node
+
+
 def unfiltered(node: BlockNode) -> BlockNode:
     """The node that the filters of jobs and former replacements lie on, or the node itself."""
     while isinstance(node.driver, FilterDriver) and node.driver.implicit:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
+from hostel.block.rewiring import present
 from hostel.cli.storage_daemon import exports, place
 from hostel.cli.storage_daemon.monitor.command import Command
 from hostel.cli.storage_daemon.monitor.parameter import Kind, Parameter, check, generic, needed
@@ -86,7 +87,12 @@ def _delete(daemon: Daemon, given: Mapping[str, Any]) -> None:
 
 def _query(daemon: Daemon, _: Mapping[str, Any]) -> Any:
     return [
-        {"node-name": export.node.name, "shutting-down": export.shutting_down, "type": export.kind, "id": export.id}
+        {
+            "node-name": present(export.node).name,
+            "shutting-down": export.shutting_down,
+            "type": export.kind,
+            "id": export.id,
+        }
         for export in reversed(daemon.exports.values())
     ]
 
