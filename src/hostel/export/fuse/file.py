@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from hostel.block.chain import block_status
+from hostel.block.chain import block_status, held
 from hostel.block.extent import Status
 from hostel.block.node import BlockNode
 from hostel.block.powers import Preallocation
@@ -229,7 +229,7 @@ class ExportedFile:
         offset, length = wanted.offset, self._node.length
         if offset > length or (offset == length and wanted.whence == os.SEEK_DATA):
             raise Failed(errno.ENXIO)
-        with self._node.lock():
+        with held(self._node):
             for extent in block_status(self._node, offset, length - offset):
                 if bool(extent.status & Status.DATA) == (wanted.whence == os.SEEK_DATA):
                     return protocol.offset(extent.offset)
