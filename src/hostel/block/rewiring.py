@@ -221,17 +221,38 @@ def bottom_of_filters(node: BlockNode) -> BlockNode:
     return node
 
 
+@contextlib.contextmanager
+def held_image(node: BlockNode) -> Iterator[BlockNode]:
+    """Hold others off the image below all filters of a node, which come and go with bitmaps and jobs at any time.
+
+    Yields:
+        The image's node; its driver stays in it meanwhile.
+    """
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(node.lock())
+        while isinstance(node.driver, FilterDriver) and node.driver.primary:
+            node = node.driver.child
+            stack.enter_context(node.lock())
+        yield node
+
+
 def replace_backing(node: BlockNode, backing: BlockNode | None) -> BlockNode | None:
-    """Put an overlay on another node, which it takes over; what its image records is not changed.
+    """Put an overlay, or the one below a node's filters, on another node, which it takes over.
+
+    What its image records is not changed.
 
     Returns:
         The former backing node, to be closed by the caller.
     """
-    with drained(node):
-        former = node.driver.children.pop("backing", None)
-        if backing is not None:
-            node.driver.children["backing"] = backing
-    return former
+    while True:
+        image = bottom_of_filters(node)
+        with drained(image):
+            if bottom_of_filters(image) is not image:
+                continue  # a filter came or went before it was drained
+            former = image.driver.children.pop("backing", None)
+            if backing is not None:
+                image.driver.children["backing"] = backing
+            return former
 
 
 def retire(former: BlockNode, close: Callable[[], None] | None = None) -> None:

@@ -7,6 +7,7 @@ bitmaps cost nothing.
 from __future__ import annotations
 
 import abc
+import contextlib
 import errno
 import os
 import threading
@@ -18,7 +19,7 @@ from hostel.block.bitmap import DirtyBitmap
 from hostel.block.driver import BlockDriver, FilterDriver, OpenMode
 from hostel.block.node import BlockNode
 from hostel.block.powers import BitmapStore, Preallocation
-from hostel.block.rewiring import bottom_of_filters, drained, insert_filter, remove_filter
+from hostel.block.rewiring import bottom_of_filters, drained, held_image, insert_filter, remove_filter
 from hostel.errors import BlockError, UnsupportedFeature
 from hostel.units import KiB
 
@@ -197,21 +198,22 @@ class PersistentBitmap(RecordingBitmap):
         else:
             used.discard(self.name)
 
-    @property
-    def _store(self) -> BitmapStore:
-        driver = self._node.driver
-        assert isinstance(driver, BitmapStore)
-        return driver
+    @contextlib.contextmanager
+    def _stored(self) -> Iterator[BitmapStore]:
+        """The image, with others held off."""
+        with held_image(self._holder) as image:
+            assert isinstance(image.driver, BitmapStore)
+            yield image.driver
 
     @property
     def bits(self) -> DirtyBitmap:
         """The bits."""
-        with self._node.lock():
-            return self._store.bitmap(self.name)
+        with self._stored() as store:
+            return store.bitmap(self.name)
 
     def _info(self) -> tuple[int, tuple[str, ...]]:
-        with self._node.lock():
-            found = next(each for each in self._store.bitmaps() if each.name == self.name)
+        with self._stored() as store:
+            found = next(each for each in store.bitmaps() if each.name == self.name)
         return found.granularity, found.flags
 
     @property
@@ -231,21 +233,21 @@ class PersistentBitmap(RecordingBitmap):
 
     def set_recording(self, recording: bool) -> None:
         """Let it record or not."""
-        with self._node.lock():
-            self._store.bitmap_enable(self.name, recording)
+        with self._stored() as store:
+            store.bitmap_enable(self.name, recording)
 
     def clear(self) -> None:
         """Set all bits to 0."""
-        with self._node.lock():
-            self._store.bitmap_clear(self.name)
+        with self._stored() as store:
+            store.bitmap_clear(self.name)
 
     def merge(self, other: DirtyBitmap) -> None:
         """Mark what is dirty in bits of any granularity, and of the size in sectors."""
-        with self._node.lock():
-            mine = self._store.bitmap(self.name)
+        with self._stored() as store:
+            mine = store.bitmap(self.name)
             fitting = DirtyBitmap(mine.size, mine.granularity)
             fitting.merge(other)
-            self._store.bitmap_merge(self.name, fitting)
+            store.bitmap_merge(self.name, fitting)
 
 
 class TrackingDriver(FilterDriver):

@@ -15,7 +15,7 @@ from hostel.block.jobs.job import Job, JobSettings
 from hostel.block.jobs.policy import SourceError, TargetError
 from hostel.block.node import BlockNode
 from hostel.block.powers import BackingStore
-from hostel.block.rewiring import bottom_of_filters, end_writing, reopen, replace_backing, retire
+from hostel.block.rewiring import bottom_of_filters, end_writing, held_image, reopen, replace_backing, retire
 from hostel.errors import BlockError, UnsupportedFeature
 
 
@@ -77,7 +77,7 @@ class StreamJob(Job):
         length = extent.length if extent.status & Status.ZERO else min(CHUNK, extent.length)
         try:
             # Nobody may write between the look at the metadata and the copy.
-            with overlay.lock():
+            with held_image(overlay):
                 copied = self._copy(start, start + length)
         except TargetError as failure:
             # To QEMU a stream is a read that is kept: whatever fails of it is told as a read.
@@ -137,9 +137,9 @@ def change_backing(overlay: BlockNode, base: BlockNode | None, name: str | None)
     Raises:
         OSError: the header could not be written.
     """
-    driver = overlay.driver
-    assert isinstance(driver, BackingStore)
-    with overlay.lock():
+    with held_image(overlay) as image:
+        driver = image.driver
+        assert isinstance(driver, BackingStore)
         if base is None:
             driver.change_backing(None, None)
         else:
