@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import pytest
 
-from support.scene import Event, compare, qemu_io, run
+from support.scene import Command, Event, compare, qemu_io, run
 
 pytestmark = [pytest.mark.requires_tool("qemu-storage-daemon"), pytest.mark.requires_tool("qemu-img")]
 
@@ -80,3 +81,122 @@ def test_a_write_beyond_a_threshold_is_told_once(tmp_path: Path) -> None:
         run("block-set-write-threshold", node_name="f", write_threshold=1 << 64),
     ]
     compare(tmp_path, ["qemu-img create -q -f raw a.raw 4M"], words, steps)
+
+
+def reopened(*options: dict[str, object]) -> Command:
+    return "blockdev-reopen", {"options": [{k.replace("_", "-"): v for k, v in each.items()} for each in options]}
+
+
+def overlay(**options: object) -> Command:
+    return reopened({"driver": "qcow2", "node-name": "o", "backing": "base", "file": "of", **options})
+
+
+def window(**options: object) -> Command:
+    return reopened({"driver": "raw", "node-name": "r", "file": "f", **options})
+
+
+def file(**options: object) -> dict[str, object]:
+    return {"driver": "file", "node-name": "f", "filename": "a.raw", **options}
+
+
+def null(**options: object) -> Command:
+    return reopened({"driver": "null-co", "node-name": "n", "size": 1 << 20, **options})
+
+
+NODES = run("query-named-block-nodes", flat=True)
+REOPENED = [
+    ("blockdev-reopen", {}),
+    ("blockdev-reopen", {"options": 3}),
+    ("blockdev-reopen", {"options": [3]}),
+    reopened({}),
+    reopened({"driver": "qcow2"}),
+    reopened({"driver": "qcow2", "file": "of"}),
+    reopened({"driver": "qcow2", "file": "of", "node-name": "none"}),
+    reopened({"driver": "none", "node-name": "o"}),
+    # an overlay: its options, its file's, and what it stands on
+    overlay(),
+    reopened({"driver": "qcow2", "node-name": "o", "file": "of"}),
+    reopened({"driver": "raw", "node-name": "o", "file": "of"}),
+    overlay(file={"driver": "file", "filename": "o.qcow2", "node-name": "of"}),
+    overlay(file={"driver": "file", "filename": "none.qcow2", "node-name": "of"}),
+    overlay(foo=1),
+    overlay(read_only=1),
+    *(overlay(**{name: "none"}) for name in ("discard", "detect_zeroes", "overlap_check", "file", "backing")),
+    overlay(detect_zeroes="unmap"),
+    overlay(discard="unmap", detect_zeroes="on", cache={"direct": False, "no-flush": True}),
+    NODES,
+    overlay(lazy_refcounts=True, l2_cache_size=1 << 20, overlap_check="all"),
+    overlay(encrypt={"format": "luks"}),
+    NODES,
+    overlay(read_only=True),
+    qemu_io("o", "write -P 9 0 64k", "read -P 9 0 64k", "read -P 1 64k 64k"),
+    overlay(backing=None),
+    NODES,
+    qemu_io("o", "read -P 9 0 64k", "read -P 0 64k 64k"),
+    overlay(backing="base2"),
+    NODES,
+    qemu_io("o", "read -P 9 0 64k", "read -P 2 64k 64k", "write -P 8 1M 64k"),
+    overlay(backing="o"),
+    overlay(file="o"),
+    overlay(backing="base"),
+    run("blockdev-del", node_name="base"),
+    run("blockdev-del", node_name="base2"),
+    # windows of a file
+    *(window(**given) for given in ({"offset": 512}, {"offset": 5 << 20}, {"offset": 512, "size": 1024})),
+    NODES,
+    *(window(**given) for given in ({"size": 1000}, {"size": 8 << 20}, {}, {"file": "n"})),
+    NODES,
+    window(),
+    qemu_io("r", "read -P 5 0 1M", "write -P 6 0 64k"),
+    # a file: for reading only, past the cache; together with what lies in it
+    window(read_only=True),
+    reopened({"driver": "raw", "node-name": "r", "file": "f"}, file(read_only=True)),
+    *(reopened(file(**given)) for given in ({"filename": "b.raw"}, {"locking": "off"}, {"aio": "threads"})),
+    reopened(file(cache={"direct": True})),
+    NODES,
+    qemu_io("r", "read -P 6 0 64k", "write -P 7 1k 512"),
+    reopened(file(filename="none"), {"driver": "null-co", "node-name": "n", "size": 1 << 20}),
+    reopened(file()),
+    # what cannot change
+    null(),
+    null(size=2 << 20),
+    reopened({"driver": "null-co", "node-name": "n"}),
+    null(read_only=True),
+    reopened({"driver": "copy-on-read", "node-name": "c", "file": "n"}),
+    # limits
+    *(
+        reopened({"driver": "throttle", "node-name": "t", "file": "n", **group})
+        for group in ({"throttle-group": "h"}, {"throttle-group": "none"}, {})
+    ),
+    NODES,
+]
+
+
+def test_nodes_are_opened_again_as_by_qemu(tmp_path: Path) -> None:
+    prepare = (
+        "qemu-img create -q -f qcow2 base.qcow2 4M",
+        "qemu-img create -q -f qcow2 base2.qcow2 4M",
+        "qemu-io -f qcow2 -c 'write -P 1 0 1M' base.qcow2",
+        "qemu-io -f qcow2 -c 'write -P 2 0 1M' base2.qcow2",
+        "qemu-img create -q -f raw a.raw 4M",
+        "qemu-io -f raw -c 'write -P 5 0 4M' a.raw",
+        "qemu-img create -q -f qcow2 -b base.qcow2 -F qcow2 o.qcow2",
+    )
+    words = [
+        *("--blockdev", "qcow2,node-name=base,file.driver=file,file.filename=base.qcow2"),
+        *("--blockdev", "qcow2,node-name=base2,file.driver=file,file.filename=base2.qcow2"),
+        *("--blockdev", "qcow2,node-name=o,file.driver=file,file.node-name=of,file.filename=o.qcow2,backing=base"),
+        *("--blockdev", "file,node-name=f,filename=a.raw"),
+        *("--blockdev", "raw,node-name=r,file=f"),
+        *("--blockdev", "null-co,node-name=n,size=1048576"),
+        *("--object", "throttle-group,id=g"),
+        *("--object", "throttle-group,id=h,x-iops-total=9"),
+        *("--blockdev", "throttle,node-name=t,throttle-group=g,file=n"),
+        *("--blockdev", "copy-on-read,node-name=c,file=n"),
+        *NBD,
+        *("--export", "nbd,id=e,node-name=o,name=o,writable=on"),
+        *("--export", "nbd,id=f,node-name=r,name=r,writable=on"),
+    ]
+    compare(tmp_path, prepare, words, REOPENED)
+    for line in ("qemu-img check -q o.qcow2", "qemu-img check -q base2.qcow2"):
+        subprocess.run(line.split(), cwd=tmp_path / "ours", check=True, timeout=60)

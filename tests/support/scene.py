@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -84,7 +85,12 @@ def compare(folder: Path, prepare: Sequence[str], words: Sequence[str], steps: S
         place = folder / name
         place.mkdir()
         for line in prepare:
-            subprocess.run(line.split(), cwd=place, check=True, capture_output=True, timeout=60)
+            subprocess.run(shlex.split(line), cwd=place, check=True, capture_output=True, timeout=60)
         played.append(play(place, words, steps, tool))
     real, ours = played
-    assert [(step, theirs, mine) for (step, theirs), (_, mine) in zip(real, ours, strict=True) if theirs != mine] == []
+    differ = [
+        f"{step}\n  real {json.dumps(theirs)}\n  ours {json.dumps(mine)}"
+        for (step, theirs), (_, mine) in zip(real, ours, strict=True)
+        if theirs != mine
+    ]
+    assert not differ, "\n".join(differ)

@@ -130,6 +130,32 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
     return flat
 
 
+def typed(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested options whose values are text as JSON would give them: names that tell them are compared with such."""
+    driver = tree.get("driver")
+    declared = _FILE_OPTIONS
+    for known, of in (
+        (registry.FORMATS, registry.format_driver),
+        (registry.PROTOCOLS, registry.protocol_driver),
+        (registry.FILTERS, registry.filter_driver),
+    ):
+        if driver in known:
+            declared = NODE_OPTIONS + of(str(driver)).options
+
+    def convert(part: Any, path: str) -> Any:
+        if isinstance(part, Mapping):
+            return typed(part) if path and "driver" in part else {k: convert(v, f"{path}{k}.") for k, v in part.items()}
+        name = path.removesuffix(".")
+        if not isinstance(part, str) or name not in declared:
+            return part
+        kind = declared[name].kind
+        if kind is Kind.BOOL and part in ("on", "off"):
+            return part == "on"
+        return int(part) if kind in (Kind.SIZE, Kind.NUMBER) and part.isascii() and part.isdigit() else part
+
+    return dict(convert(tree, ""))
+
+
 def from_options(given: Mapping[str, Any], nodes: Mapping[str, BlockNode] = _NONE) -> Described:
     """Read options by their dotted names; values as text, or as JSON gives them.
 

@@ -7,9 +7,9 @@ import errno
 import itertools
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from types import TracebackType
-from typing import Final, Self, TypeGuard, Union
+from typing import Any, Final, Self, TypeGuard, Union
 
 from hostel.block import sizes
 from hostel.block.driver import WRITEBACK, BlockDriver, Cache, FilterDriver, Supports, Threading
@@ -49,6 +49,8 @@ class BlockNode:
             their space back.
         bounded: nothing is beyond the end, not even zeroes.
         marks: how far the node was written.
+        given: what it was opened with, by dotted names, without what was said of its children.
+        inheriting: the edges of children that were opened for this node alone, and go by what is said of it.
         blockers: why nothing but I/O may be done to the node now; empty where everything may.
     """
 
@@ -76,6 +78,8 @@ class BlockNode:
         self._ends = bool(driver.supports & Supports.ENDS) and not bounded
         self.blockers: list[str] = []
         self.marks = Marks()
+        self.given: Mapping[str, Any] = {}
+        self.inheriting: frozenset[str] = frozenset()
         self._on_event = driver.on_event
         # Whoever waited for it looks whether it is the node's lock still: with another driver comes another lock.
         self._lock = _lock_for(driver)

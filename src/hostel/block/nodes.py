@@ -6,15 +6,17 @@ another one use of it follows from what they are, and from their own users.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import functools
 import re
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-from hostel.block import blockdev, graph, registry
+from hostel.block import blockdev, graph, registry, reopening
 from hostel.block.driver import FilterDriver
+from hostel.block.filters.copy_on_read import CopyOnReadDriver
 from hostel.block.filters.forward import ForwardDriver
 from hostel.block.filters.quorum import QuorumDriver
 from hostel.block.node import BlockNode
@@ -32,7 +34,27 @@ _PERMISSION_NAMES: Final = {
 }
 _UNKNOWN: Final = re.compile(r"Block .* support the option '(.+)'")
 _FLAGS: Final = ("read-only", "auto-read-only", "force-share")
+# What the schema of the commands demands of a driver, and which words it lets options be.
+_NEEDED: Final = {
+    "file": ("filename",),
+    "host_device": ("filename",),
+    "nbd": ("server",),
+    "throttle": ("throttle-group", "file"),
+    "quorum": ("children", "vote-threshold"),
+    "blkdebug": ("image",),
+    "blkverify": ("test", "raw"),
+    "blklogwrites": ("file", "log"),
+    **dict.fromkeys(("compress", "copy-on-read", "preallocate"), ("file",)),
+}
+_CHOICES: Final = {
+    "discard": ("ignore", "unmap"),
+    "detect-zeroes": ("off", "on", "unmap"),
+    "aio": ("threads", "native", "io_uring"),
+    "locking": ("auto", "off", "on"),
+    "overlap-check": ("none", "constant", "cached", "all"),
+}
 _CHANGES: Final = Permission.WRITE | Permission.RESIZE
+_WRITES: Final = Permission.WRITE | Permission.WRITE_UNCHANGED
 _UNWRITABLE: Final = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 
 
@@ -114,16 +136,10 @@ class NodeTable(Mapping[str, BlockNode]):
         name = str(tree.get("node-name", ""))
         if not name:
             raise OptionError("'node-name' must be specified for the root node")
-        given = {"discard": "ignore", **dict(blockdev.flatten(tree))}
+        given = {"discard": "ignore", **dict(blockdev.flatten(blockdev.typed(tree) if text else tree))}
         self._require_free(name)
-        try:
+        with _in_words_of_the_schema(tree):
             node = self._open(given)
-        except OptionError as error:
-            # The schema of the command has words of its own for this.
-            if (unknown := _UNKNOWN.fullmatch(error.message)) is not None:
-                member = unknown[1].split(".")[0]
-                error.message = f"Parameter '{_path(tree, member) or member}' is unexpected"
-            raise
         try:
             self.adopt(node)
         except BaseException:
@@ -131,7 +147,36 @@ class NodeTable(Mapping[str, BlockNode]):
             self.forget_closed()
             raise
         self._owned[name] = node
+        reopening.remember(node, given)
         return node
+
+    def reopen(self, trees: Sequence[Mapping[str, Any]]) -> None:
+        """Open nodes again in their places with other options; see :mod:`hostel.block.reopening`.
+
+        Args:
+            trees: the options of ``blockdev-reopen``: each is what ``blockdev-add`` takes.
+
+        Raises:
+            BlockError: with QEMU's text; all nodes are as before then.
+            OSError: the host's own errors; likewise.
+        """
+        wanted: list[tuple[BlockNode, blockdev.Described, dict[str, Any]]] = []
+        for index, options in enumerate(trees):
+            check(options, text=False, path=f"options[{index}].")
+            name = options.get("node-name")
+            if name is None:
+                raise OptionError("node-name not specified")
+            node = self._nodes.get(name)
+            if node is None:
+                raise BlockError(f"Failed to find node with node-name='{name}'", errno=errno.ENOENT)
+            given = dict(blockdev.flatten(options))
+            for edge in ("file", "backing"):
+                if isinstance(given.get(edge), str):
+                    self.find(given[edge])
+            with _in_words_of_the_schema(options, f"options[{index}]."):
+                wanted.append((node, _describe(given, self._nodes), given))
+        reopening.reopen(self, wanted)
+        self.forget_closed()
 
     def attach(self, parent: BlockNode, name: str) -> None:
         """Take a node in among the copies of a quorum.
@@ -148,7 +193,7 @@ class NodeTable(Mapping[str, BlockNode]):
         with parent.lock():
             edge = driver.add(node.share())
             try:
-                self._check(parent)
+                self.require_compatible(parent)
             except BlockError:
                 driver.drop(edge).close()
                 raise
@@ -190,7 +235,7 @@ class NodeTable(Mapping[str, BlockNode]):
                 taken.append(each.name)
                 if isinstance(each.driver, QuorumDriver):
                     each.driver.called = functools.partial(_name, each)
-            self._check(node)
+            self.require_compatible(node)
         except BlockError:
             for name in taken:
                 del self._nodes[name]
@@ -269,7 +314,7 @@ class NodeTable(Mapping[str, BlockNode]):
         holds = self._holds.setdefault(node.name, [])
         holds.append(use)
         try:
-            self._check(node)
+            self.require_compatible(node)
             if isinstance(node.driver, FileDriver):
                 node.driver.lock(*self.permissions(node))
         except BaseException:
@@ -389,6 +434,8 @@ class NodeTable(Mapping[str, BlockNode]):
             # Copies that somebody else writes or resizes would differ.
             used |= Permission.WRITE if named.driver.rewrites else Permission.NONE
             return Use(by, edge, used, shared & ~_CHANGES)
+        if isinstance(parent.driver, CopyOnReadDriver):
+            used |= Permission.WRITE_UNCHANGED
         if parent.format == "raw" or isinstance(parent.driver, FilterDriver):
             return Use(by, edge, used, shared)
         used |= Permission.CONSISTENT_READ
@@ -396,15 +443,19 @@ class NodeTable(Mapping[str, BlockNode]):
             used |= _CHANGES
         return Use(by, edge, used, (shared | Permission.WRITE_UNCHANGED) & ~_CHANGES)
 
-    def _check(self, node: BlockNode) -> None:
-        """Find two users that exclude each other, of this node or one below it."""
+    def require_compatible(self, node: BlockNode) -> None:
+        """Find two users that exclude each other, of this node or one below it.
+
+        Raises:
+            BlockError: with QEMU's text.
+        """
         for each in reversed(tree(node)):
             uses = self.uses(each)
             for one in uses:
                 for other in uses:
                     if other is not one and other.used & ~one.shared:
                         raise _conflict(each, one, other)
-            if each.read_only and any(use.used & Permission.WRITE for use in uses):
+            if each.read_only and any(use.used & _WRITES for use in uses):
                 raise ReadOnly("Block node is read-only", errno=errno.EACCES)
 
     def forget_closed(self) -> None:
@@ -418,6 +469,18 @@ def _describe(given: Mapping[str, Any], nodes: Mapping[str, BlockNode]) -> block
     if given.get("driver") in ("file", "host_device"):
         return blockdev.child(given, probes=False)
     return blockdev.from_options(given, nodes)
+
+
+@contextlib.contextmanager
+def _in_words_of_the_schema(tree: Mapping[str, Any], path: str = "") -> Iterator[None]:
+    """The schema of the command has words of its own for an option that nobody knows."""
+    try:
+        yield
+    except OptionError as error:
+        if (unknown := _UNKNOWN.fullmatch(error.message)) is not None:
+            member = unknown[1].split(".")[0]
+            error.message = f"Parameter '{path}{_path(tree, member) or member}' is unexpected"
+        raise
 
 
 def _name(node: BlockNode) -> str:
@@ -468,11 +531,13 @@ def check(tree: Mapping[str, Any], *, text: bool, path: str = "") -> None:
     if driver is None:
         raise OptionError(f"Parameter '{path}driver' is missing")
     if driver not in (*registry.FORMATS, *registry.PROTOCOLS, *registry.FILTERS, "file", "host_device"):
-        raise OptionError(f"Parameter '{path}driver' does not accept value '{driver}'")
-    needed = "filename" if driver in ("file", "host_device") else "file" if driver in registry.FORMATS else None
-    if needed is not None and needed not in tree:
-        raise OptionError(f"Parameter '{path}{needed}' is missing")
+        raise OptionError(f"Parameter 'driver' does not accept value '{driver}'")
+    for needed in _NEEDED.get(driver, ("file",) if driver in registry.FORMATS else ()):
+        if needed not in tree:
+            raise OptionError(f"Parameter '{path}{needed}' is missing")
     for name, value in tree.items():
+        if isinstance(value, str) and value not in _CHOICES.get(name, (value,)):
+            raise OptionError(f"Parameter '{name}' does not accept value '{value}'")
         if isinstance(value, Mapping) and "driver" in value:
             check(value, text=text, path=f"{path}{name}.")
         elif name in ("node-name", "filename", "driver") and not isinstance(value, str):

@@ -13,8 +13,10 @@ from hostel.block.options import Options, Value
 
 if TYPE_CHECKING:
     from hostel.block.bitmap import DirtyBitmap
-    from hostel.block.driver import BlockDriver
+    from hostel.block.driver import BlockDriver, OpenMode
     from hostel.block.node import BlockNode
+
+ModeChange = Callable[["OpenMode"], "OpenMode"]
 
 
 class Preallocation(enum.Enum):
@@ -174,10 +176,14 @@ class Resizable(Protocol):
 
 @runtime_checkable
 class Reopenable(Protocol):
-    """Can be opened anew in its place, for reading only or for writing too."""
+    """Can be opened anew in its place, in another mode."""
 
-    def reopened(self, *, read_only: bool) -> BlockDriver:
-        """Write out what is held back; the driver that takes this one's place, with the same children."""
+    def reopened(self, change: ModeChange) -> BlockDriver:
+        """Write out what is held back; the driver that takes this one's place.
+
+        It is opened on what :attr:`BlockDriver.children` holds by then, in what ``change`` makes of the present mode.
+        Where that fails this driver goes on.
+        """
 
 
 @runtime_checkable

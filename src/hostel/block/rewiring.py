@@ -24,7 +24,6 @@ from hostel.block.filters.forward import ForwardDriver
 from hostel.block.gate import BYPASS
 from hostel.block.node import BlockNode
 from hostel.block.powers import Reopenable
-from hostel.block.protocols.file import FileDriver
 from hostel.errors import BlockError
 
 DRAIN_TIMEOUT: Final = 60.0  # seconds
@@ -197,6 +196,7 @@ def _move_out(node: BlockNode) -> BlockNode:
         bounded=node.bounded,
     )
     inner.discards, inner.detect_zeroes = node.discards, "off"
+    inner.given, inner.inheriting = node.given, node.inheriting
     return inner
 
 
@@ -330,8 +330,6 @@ def reopen(node: BlockNode, *, read_only: bool) -> None:
 
 def _reopened(node: BlockNode, *, read_only: bool) -> BlockDriver:
     driver = node.driver
-    if isinstance(driver, FileDriver):
-        return driver.reopened(read_only=read_only)
     if isinstance(driver, FilterDriver):
         return driver
     if not isinstance(driver, Reopenable):
@@ -339,4 +337,4 @@ def _reopened(node: BlockNode, *, read_only: bool) -> BlockDriver:
             f"Block format '{node.format}' used by node '{node.name}' does not support reopening files",
             errno=errno.ENOTSUP,
         )
-    return driver.reopened(read_only=read_only)
+    return driver.reopened(lambda mode: mode._replace(read_only=read_only))

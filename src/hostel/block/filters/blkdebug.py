@@ -18,6 +18,7 @@ from hostel.block.filters.fitting import Fitting, Limits
 from hostel.block.filters.rule import EVENTS, GROUPS, Breakpoint, Injection, Rule, StateChange, rules
 from hostel.block.node import BlockNode
 from hostel.block.options import Kind, Option, OptionError, Options, Value
+from hostel.block.powers import ModeChange
 
 _INT_MAX: Final = 2**31 - 1
 # The longest that a request stays suspended: whoever forgot to resume it gets it back all the same.
@@ -77,6 +78,10 @@ class BlkdebugDriver(FilterDriver):
         config = str(values["config"]) if values.get("config") else None
         found = rules(mode.options, config)
         return cls(children, _limits(values), found)
+
+    def reopened(self, change: ModeChange) -> BlkdebugDriver:
+        """Itself: its rules cannot change."""
+        return self
 
     @classmethod
     def parse_filename(cls, name: str) -> dict[str, str]:

@@ -14,7 +14,7 @@ from hostel.block.driver import FilterDriver, OpenMode, Supports
 from hostel.block.filters.option import settle
 from hostel.block.node import BlockNode
 from hostel.block.options import Kind, Option, OptionError, Options
-from hostel.block.powers import Preallocation
+from hostel.block.powers import ModeChange, Preallocation
 from hostel.units import SECTOR
 
 
@@ -48,6 +48,11 @@ class PreallocateDriver(FilterDriver):
         if align % SECTOR or not align:
             raise OptionError(f"prealloc-align parameter of preallocate filter is not aligned to {SECTOR}")
         return cls(children["file"], align, size)
+
+    def reopened(self, change: ModeChange) -> PreallocateDriver:
+        """Give up what was reserved; the filter with other sizes; see :class:`hostel.block.powers.Reopenable`."""
+        self.close()
+        return type(self).open(self.children, change(OpenMode()))
 
     @property
     def length(self) -> int:

@@ -17,6 +17,7 @@ from hostel.block.driver import FilterDriver, OpenMode
 from hostel.block.filters.option import settle
 from hostel.block.node import BlockNode
 from hostel.block.options import Kind, Option, OptionError, Options
+from hostel.block.powers import ModeChange
 
 _DIRECTIONS: Final = ("total", "read", "write")
 _UNITS: Final = ("bps", "iops")
@@ -205,6 +206,10 @@ class ThrottleDriver(FilterDriver):
         self._group = group
         self._relaxed = 0
         self._relaxing = threading.Lock()
+
+    def reopened(self, change: ModeChange) -> ThrottleDriver:
+        """The filter of another group, or on another node; see :class:`hostel.block.powers.Reopenable`."""
+        return type(self).open(self.children, change(OpenMode()))
 
     @classmethod
     def open(cls, children: Mapping[str, BlockNode], mode: OpenMode) -> Self:

@@ -14,6 +14,7 @@ from hostel.block.driver import FormatDriver, OpenMode, Supports
 from hostel.block.extent import Extent, Status
 from hostel.block.formats.block_table import ABSENT, BlockMap, BlockTable, Run
 from hostel.block.node import BlockNode, fill_zeroes
+from hostel.block.powers import ModeChange
 from hostel.errors import InvalidImage
 
 
@@ -96,10 +97,10 @@ class BlockMappedDriver(FormatDriver):
         if self._table.is_dirty:
             self.flush()
 
-    def reopened(self, *, read_only: bool) -> Self:
+    def reopened(self, change: ModeChange) -> Self:
         """Write out what is held back and open the image anew; see :class:`hostel.block.powers.Reopenable`."""
         self.close()
-        driver = type(self).open(self._file, self._mode._replace(read_only=read_only))
+        driver = type(self).open(self.children["file"], change(self._mode))
         driver.children.update(self.children)
         return driver
 

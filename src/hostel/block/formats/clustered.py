@@ -14,6 +14,7 @@ from hostel.block.driver import FormatDriver, OpenMode, Supports
 from hostel.block.extent import Extent, Status
 from hostel.block.formats.run import Kind, Run
 from hostel.block.node import BlockNode, fill_zeroes
+from hostel.block.powers import ModeChange
 from hostel.units import GiB, MiB
 
 ZEROES: Final = memoryview(bytes(MiB))
@@ -50,10 +51,10 @@ class ClusteredDriver(FormatDriver):
         self.mode = mode
         self.cluster_size = cluster_size
 
-    def reopened(self, *, read_only: bool) -> Self:
+    def reopened(self, change: ModeChange) -> Self:
         """Write out what is held back and open the image anew; see :class:`hostel.block.powers.Reopenable`."""
         self.close()
-        driver = type(self).open(self.file, self.mode._replace(read_only=read_only))
+        driver = type(self).open(self.children["file"], change(self.mode))
         driver.children.update(self.children)
         return driver
 

@@ -13,7 +13,7 @@ from hostel.block.extent import Extent, Status
 from hostel.block.formats.preallocation import host_preallocation_of, preallocation_of
 from hostel.block.node import BlockNode
 from hostel.block.options import Kind, Option, Options, Value
-from hostel.block.powers import Measured, Preallocation
+from hostel.block.powers import Measured, ModeChange, Preallocation
 from hostel.errors import BlockError, InvalidImage, UnsupportedFeature
 from hostel.units import SECTOR
 
@@ -157,9 +157,15 @@ class RawDriver(FormatDriver):
             raise UnsupportedFeature("Cannot resize fixed-size raw disks")
         self._file.resize(size, preallocation)
 
-    def reopened(self, *, read_only: bool) -> RawDriver:
-        """Itself: it holds nothing back."""
-        return self
+    def reopened(self, change: ModeChange) -> RawDriver:
+        """The window that the mode names; it holds nothing back."""
+        present: dict[str, Value] = {"offset": self._offset} if self._offset else {}
+        if self._size is not None:
+            present["size"] = self._size
+        mode = change(OpenMode(probed=self._probed, options=present))
+        if mode.options == present and self._file is self.children["file"]:
+            return self
+        return RawDriver.open(self.children["file"], mode)
 
     def preallocate(self, offset: int, length: int) -> None:
         """Reserve space for a range."""

@@ -11,14 +11,14 @@ from collections.abc import Callable, Iterator
 from typing import Any, Final, NoReturn, Self
 
 from hostel.block import permission
-from hostel.block.driver import BlockDriver, OpenMode, Supports, Threading
+from hostel.block.driver import BlockDriver, Cache, OpenMode, Supports, Threading
 from hostel.block.extent import Extent, Status
 from hostel.block.lasting import LastingSync
 from hostel.block.marks import DiscardCount
 from hostel.block.node import BlockNode
 from hostel.block.options import Kind, Option, Options
 from hostel.block.permission import Permission
-from hostel.block.powers import Preallocation
+from hostel.block.powers import ModeChange, Preallocation
 from hostel.block.protocols.direct import DirectFile, probe_alignment
 from hostel.cause import explain
 from hostel.errors import BlockError
@@ -165,18 +165,22 @@ class FileDriver(BlockDriver):
             permission.lock(self._fd, self._path, used, shared)
         self._locked = used, shared
 
-    def reopened(self, *, read_only: bool) -> FileDriver:
+    def reopened(self, change: ModeChange) -> FileDriver:
         """The same file, whatever its name is by now, open in another way; this driver is closed.
 
         Raises:
             BlockError: the host refuses; this driver is as it was then.
             ImageLocked: another process excludes us; likewise.
         """
+        mode = change(OpenMode(cache=Cache(direct=self.is_direct, no_flush=self._no_flush)))
+        read_only, cache = mode.read_only, mode.cache
         try:
-            fd = os.open(f"/proc/self/fd/{self._fd}", self._flags(read_only=read_only))
+            fd = os.open(f"/proc/self/fd/{self._fd}", _flags(read_only=read_only, direct=cache.direct))
         except OSError as error:
+            if cache.direct and error.errno == errno.EINVAL:
+                raise _no_direct(self._path) from None
             raise _open_error(self._path, error, write=not read_only) from None
-        driver = type(self)(fd, self._path, no_flush=self._no_flush, direct=self.is_direct, locking=self._locking)
+        driver = type(self)(fd, self._path, no_flush=cache.no_flush, direct=cache.direct, locking=self._locking)
         driver._sync = self._sync
         driver.discarded = self.discarded
         if self._locked is not None:
@@ -184,14 +188,12 @@ class FileDriver(BlockDriver):
         os.close(self._fd)
         return driver
 
-    def _flags(self, *, read_only: bool) -> int:
-        how = os.O_RDONLY if read_only else os.O_RDWR
-        return how | os.O_CLOEXEC | (os.O_DIRECT if self.is_direct else 0)
-
     def _pass_locks_to(self, driver: FileDriver, *, read_only: bool) -> None:
         assert self._locked is not None
         used, shared = Permission.CONSISTENT_READ, self._shared_reading
-        if not read_only:
+        if bool(self._locked[0] & Permission.WRITE) is not read_only:
+            used, shared = self._locked
+        elif not read_only:
             used |= Permission.WRITE | Permission.RESIZE
             driver._shared_reading = self._locked[1]
             shared = self._locked[1] & ~(Permission.WRITE | Permission.RESIZE)
@@ -462,6 +464,10 @@ def _errno(error: OSError | ValueError) -> int:
 def _reason(error: OSError | ValueError) -> str:
     # ValueError: a NUL byte in the name.
     return os.strerror(_errno(error))
+
+
+def _flags(*, read_only: bool, direct: bool) -> int:
+    return (os.O_RDONLY if read_only else os.O_RDWR) | os.O_CLOEXEC | (os.O_DIRECT if direct else 0)
 
 
 def _no_direct(path: str) -> BlockError:

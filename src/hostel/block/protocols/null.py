@@ -9,6 +9,7 @@ from typing import Any, Final, Self
 from hostel.block.driver import FormatInfo, OpenMode, Supports, Threading
 from hostel.block.extent import Extent, Status
 from hostel.block.options import Kind, Option, OptionError, Options
+from hostel.block.powers import ModeChange
 from hostel.block.protocol import Creation, ProtocolDriver
 
 
@@ -61,6 +62,10 @@ class NullDriver(ProtocolDriver):
 
             filename = f"json:{compact_json({'driver': cls.name, **strong})}"
         return cls(int(values["size"]), latency / 1e9, read_zeroes=bool(values["read-zeroes"]), filename=filename)
+
+    def reopened(self, change: ModeChange) -> NullDriver:
+        """Itself."""
+        return self
 
     @property
     def length(self) -> int:

@@ -349,7 +349,7 @@ def test_it_is_opened_anew_in_its_place_with_what_was_held_back() -> None:
     with attach(driver) as node:
         node.pwrite(BLOCK, b"written")
         first = node.driver
-        again = first.reopened(read_only=True)
+        again = first.reopened(lambda mode: mode._replace(read_only=True))
         assert again.children == first.children
         node.driver = again
         assert node.read(BLOCK, 7) == b"written"

@@ -23,7 +23,16 @@ from hostel.block.formats.qcow2.write import new_guest
 from hostel.block.formats.run import Kind
 from hostel.block.node import BlockNode
 from hostel.block.options import Options, Value
-from hostel.block.powers import BitmapInfo, CheckResult, Measured, Preallocation, Repair, Report, SnapshotInfo
+from hostel.block.powers import (
+    BitmapInfo,
+    CheckResult,
+    Measured,
+    ModeChange,
+    Preallocation,
+    Repair,
+    Report,
+    SnapshotInfo,
+)
 from hostel.errors import BlockError, InvalidImage
 
 if TYPE_CHECKING:
@@ -210,10 +219,10 @@ class Qcow2Driver(FormatDriver):
 
     # ---- optional powers
 
-    def reopened(self, *, read_only: bool) -> Qcow2Driver:
+    def reopened(self, change: ModeChange) -> Qcow2Driver:
         """Write out what is held back and open the image anew; see :class:`hostel.block.powers.Reopenable`."""
         self._image.close()
-        driver = Qcow2Driver.open(self.children["file"], self._image.mode._replace(read_only=read_only))
+        driver = Qcow2Driver.open(self.children["file"], change(self._image.mode))
         driver.children.update(self.children)
         return driver
 

@@ -17,7 +17,7 @@ from hostel.block.formats.vmdk.sparse import SparseExtent
 from hostel.block.formats.vmdk.stream import Stored, StreamExtent
 from hostel.block.node import BlockNode, fill_zeroes
 from hostel.block.options import Options, Value
-from hostel.block.powers import CheckResult, Repair, Report
+from hostel.block.powers import CheckResult, ModeChange, Repair, Report
 from hostel.errors import BlockError, InvalidImage, UnsupportedFeature
 from hostel.units import MiB
 
@@ -252,10 +252,10 @@ class VmdkDriver(FormatDriver):
 
     # ---- optional powers
 
-    def reopened(self, *, read_only: bool) -> VmdkDriver:
+    def reopened(self, change: ModeChange) -> VmdkDriver:
         """Write out what is held back and open the disk anew; see :class:`hostel.block.powers.Reopenable`."""
         self._image.close()
-        driver = VmdkDriver.open(self.children["file"], self._image.mode._replace(read_only=read_only))
+        driver = VmdkDriver.open(self.children["file"], change(self._image.mode))
         driver.children.update(self.children)
         driver.assembled()
         return driver

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
+from hostel.block.driver import Supports
 from hostel.block.filters.forward import ForwardDriver
 from hostel.block.node import BlockNode
 from hostel.block.nodes import JobFilter, Use
@@ -12,6 +13,7 @@ from hostel.block.permission import Permission
 from hostel.block.powers import BackingStore
 from hostel.block.rewiring import bypass_closed, unfiltered, writable
 from hostel.cli.storage_daemon.monitor.command import Command
+from hostel.cli.storage_daemon.monitor.naming import full_name
 from hostel.cli.storage_daemon.monitor.parameter import Kind, Parameter, generic, needed
 
 if TYPE_CHECKING:
@@ -29,6 +31,13 @@ _LIMITS: Final = ("bps", "bps_rd", "bps_wr", "iops", "iops_rd", "iops_wr")
 
 def _add(daemon: Daemon, given: Mapping[str, Any]) -> None:
     daemon.nodes.add(given)
+
+
+def _reopen(daemon: Daemon, given: Mapping[str, Any]) -> None:
+    for index, tree in enumerate(given["options"]):
+        if not isinstance(tree, Mapping):
+            raise generic(f"Invalid parameter type for 'options[{index}]', expected: object")
+    daemon.nodes.reopen(given["options"])
 
 
 def _delete(daemon: Daemon, given: Mapping[str, Any]) -> None:
@@ -66,7 +75,7 @@ def describe(node: BlockNode, *, flat: bool) -> dict[str, Any]:
     found: dict[str, Any] = {
         "node-name": name,
         "drv": node.format,
-        "file": node.filename,
+        "file": _name(node),
         "ro": node.read_only,
         "encrypted": bool(node.driver.info().encrypted),
         "detect_zeroes": node.detect_zeroes,
@@ -87,11 +96,17 @@ def describe(node: BlockNode, *, flat: bool) -> dict[str, Any]:
     return found
 
 
+def _name(node: BlockNode) -> str:
+    """What an image is called; of an overlay also where it stands on another image than its metadata says."""
+    return full_name(node) if node.driver.supports & Supports.BACKING else node.filename
+
+
 def _image(node: BlockNode, *, flat: bool) -> dict[str, Any]:
     from hostel.img.info import info
 
     with node.lock():
         found = info(node).to_json()
+    found["filename"] = _name(node)
     if node.backing is not None and not flat:
         found["backing-image"] = _image(node.backing, flat=False)
     return found
@@ -191,6 +206,7 @@ def _names(permissions: Permission) -> list[str]:
 COMMANDS: Final = (
     Command("blockdev-del", _delete, (needed("node-name"),)),
     Command("blockdev-add", _add, None),
+    Command("blockdev-reopen", _reopen, (needed("options", Kind.ARRAY),)),
     Command(
         "change-backing-file",
         _change_backing_file,

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from hostel.block.filename import resolve
 from hostel.block.jobs import atomic
 from hostel.block.jobs.overlay import Overlay
 from hostel.block.node import BlockNode
 from hostel.block.powers import SnapshotInfo, Snapshotting
 from hostel.block.rewiring import unfiltered
 from hostel.cli.storage_daemon.monitor.command import Command
+from hostel.cli.storage_daemon.monitor.naming import full_name
 from hostel.cli.storage_daemon.monitor.parameter import Parameter, generic, needed
 
 if TYPE_CHECKING:
@@ -52,31 +52,11 @@ def _create(filename: str, format: str, below: BlockNode) -> None:
         filename,
         format,
         below.length,
-        backing=_full_name(below),
+        backing=full_name(below),
         backing_format=below.format,
         open_backing=False,
     )
     create.create(plan)
-
-
-def _full_name(image: BlockNode) -> str:
-    """The name of an image, with what it stands on where its own metadata does not say that."""
-    from hostel.codec.qobject import compact_json
-
-    tree = _tree(image)
-    return f"json:{compact_json(tree)}" if "backing" in tree else image.filename
-
-
-def _tree(image: BlockNode) -> dict[str, Any]:
-    below = None if image.backing is None else unfiltered(image.backing)
-    found: dict[str, Any] = {"driver": image.format, "file": {"driver": "file", "filename": image.place}}
-    if below is None:
-        return found
-    recorded = next((each.filename for each in image.driver.references() if each.child == "backing"), "")
-    tree = _tree(below)
-    if "backing" in tree or resolve(recorded, image.place) != below.filename:
-        found["backing"] = tree
-    return found
 
 
 def _open(daemon: Daemon, filename: str, format: str, name: str) -> BlockNode:
