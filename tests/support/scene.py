@@ -18,9 +18,10 @@ _ROOM = re.compile(r'"actual-size": \d+')
 
 
 class Event(NamedTuple):
-    """An event that must come before the next step."""
+    """An event that must come before the next step; where a state is given, the one of a job that tells it."""
 
     name: str
+    status: str = ""
 
 
 class Client(NamedTuple):
@@ -57,7 +58,10 @@ def play(folder: Path, words: Sequence[str], steps: Sequence[Step], tool: Sequen
 
 def _do(running: Daemon, folder: Path, step: Step) -> Any:
     if isinstance(step, Event):
-        return running.monitor.wait_for(step.name)["data"]
+        while True:
+            data = running.monitor.wait_for(step.name)["data"]
+            if data.get("status", "") == step.status:
+                return data
     if isinstance(step, Client):
         done = subprocess.run(step.words, cwd=folder, capture_output=True, text=True, timeout=60)
         lines = [line for line in (done.stdout + done.stderr).splitlines() if "ops" not in line]

@@ -75,6 +75,7 @@ class Job(abc.ABC):
     """
 
     type: ClassVar[str]
+    is_block_job: ClassVar[bool] = True  # known to the older commands, and told of by their events
 
     def __init__(self, settings: JobSettings, nodes: Sequence[BlockNode], *, shared: Sequence[BlockNode] = ()) -> None:
         self.id = settings.id
@@ -395,7 +396,7 @@ class Job(abc.ABC):
     def become_pending(self) -> None:
         """All jobs of the group are done."""
         self._become(JobStatus.PENDING)
-        if not self.auto_finalize:
+        if not self.auto_finalize and self.is_block_job:
             self._tell("BLOCK_JOB_PENDING", type=self.type, id=self.id)
 
     def prepare(self) -> bool:
@@ -417,7 +418,9 @@ class Job(abc.ABC):
         self._leave()
         # Who hears of the end may begin another job of this name: all is over before anything is told.
         self._untold = []
-        if self._cancelled:
+        if not self.is_block_job:
+            pass
+        elif self._cancelled:
             self._tell("BLOCK_JOB_CANCELLED", **self._progress())
         else:
             reason = {} if self.error is None else {"error": self.error}

@@ -126,7 +126,7 @@ def create_image(file: BlockNode, size: int, options: Mapping[str, Value], aroun
         with around.new_file(name) as extent:
             _lay_out(extent, length, settled)
             extent.flush()
-        lines.append(ExtentLine(length, settled.kind, posixpath.basename(name)))
+            lines.append(ExtentLine(length, settled.kind, posixpath.basename(extent.filename)))
     text = descriptors.compose(
         size,
         settled.subformat,

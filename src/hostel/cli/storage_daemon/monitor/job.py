@@ -25,7 +25,7 @@ def _job(daemon: Daemon, given: Mapping[str, Any]) -> Job:
 
 def _block_job(daemon: Daemon, given: Mapping[str, Any], key: str = "device") -> Job:
     job = daemon.jobs.get(given[key])
-    if job is None:
+    if job is None or not job.is_block_job:
         raise QmpError("DeviceNotActive", f"Block job '{given[key]}' not found")
     return job
 
@@ -51,7 +51,7 @@ def _query(daemon: Daemon, _: Mapping[str, Any]) -> Any:
 
 
 def _query_block_jobs(daemon: Daemon, _: Mapping[str, Any]) -> Any:
-    return [job.info() for job in daemon.jobs.values()]
+    return [job.info() for job in daemon.jobs.values() if job.is_block_job]
 
 
 def _on_job(verb: Callable[[Job], None]) -> _Run:

@@ -93,6 +93,8 @@ def _from_json(parameter: Parameter, value: Any, name: str) -> Any:
             fits = isinstance(value, list)
         case _:
             fits = numeric
+    if not fits and (kind.value in _UNSIGNED or kind in (Kind.UINT64, Kind.SIZE)):
+        raise generic(f"Parameter '{name}' expects uint64")
     if not fits:
         expected = kind.value if kind in (Kind.STRING, Kind.BOOL, Kind.OBJECT, Kind.ARRAY) else "integer"
         raise generic(f"Invalid parameter type for '{name}', expected: {expected}")

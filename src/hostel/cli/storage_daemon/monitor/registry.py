@@ -17,6 +17,7 @@ GROUPS: Final = (
     "chardev",
     "export",
     "node",
+    "creation",
     "statistics",
     "job",
     "block_job",
