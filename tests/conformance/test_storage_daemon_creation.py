@@ -169,3 +169,53 @@ def test_an_encrypted_image_is_created_that_qemu_opens(tmp_path: Path) -> None:
         words = ["qemu-io", *secret, "-c", "write -P 7 0 1M", "-c", "read -P 7 0 1M", options]
         done = subprocess.run(words, cwd=tmp_path, check=True, capture_output=True, text=True, timeout=60)
         assert "failed" not in done.stdout
+
+
+def amended(node: str, driver: str, **options: Any) -> Command:
+    given = {"driver": driver, **{name.replace("_", "-"): value for name, value in options.items()}}
+    return "x-blockdev-amend", {"job-id": "j", "node-name": node, "options": given}
+
+
+def keys(**options: Any) -> list[Step]:
+    return [amended("l", "luks", **options), CONCLUDED, JOBS, run("job-dismiss", id="j")]
+
+
+def test_keys_of_images_are_changed_as_by_qemu(tmp_path: Path) -> None:
+    secret = "--object secret,id=s,data=x"
+    prepare = [
+        f"qemu-img create -q -f luks {secret} -o key-secret=s,iter-time=10 l.img 1M",
+        "qemu-img create -q -f qcow2 p.img 1M",
+    ]
+    words = [
+        *("--object", "secret,id=s,data=x", "--object", "secret,id=t,data=y"),
+        *("--blockdev", "luks,node-name=l,key-secret=s,file.driver=file,file.filename=l.img"),
+        *("--blockdev", "qcow2,node-name=p,file.driver=file,file.filename=p.img"),
+        *("--blockdev", "null-co,node-name=n"),
+    ]
+    steps = [
+        ("x-blockdev-amend", {}),
+        ("x-blockdev-amend", {"job-id": "j", "node-name": "l"}),
+        amended("none", "luks", state="active", new_secret="t"),
+        amended("l", "qcow2"),
+        amended("l", "none"),
+        amended("n", "null-co"),
+        amended("l", "luks"),
+        amended("l", "luks", state="none"),
+        amended("l", "luks", state="active", foo=1),
+        amended("p", "qcow2", encrypt={"state": "active"}),
+        *keys(state="active"),
+        *keys(state="active", new_secret="none"),
+        *keys(state="active", new_secret="t", keyslot=33),
+        *keys(state="active", new_secret="t", keyslot=3, iter_time=10),
+        *keys(state="inactive", old_secret="t"),
+        *keys(state="inactive", old_secret="t"),
+        *keys(state="inactive", keyslot=0),
+        *keys(state="inactive", old_secret="s"),
+        amended("p", "qcow2"),
+        CONCLUDED,
+        run("job-dismiss", id="j"),
+        amended("p", "qcow2", encrypt={"format": "luks", "state": "active", "new-secret": "t"}),
+        CONCLUDED,
+        JOBS,
+    ]
+    compare(tmp_path, prepare, words, steps)

@@ -1,4 +1,4 @@
-"""The job ``create``: an image is laid out in a file or a node, meanwhile others are served."""
+"""The jobs ``create`` and ``amend``: an image is laid out, or given other keys, while others are served."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ class CreateJob(Job):
 
     Args:
         settings: see :class:`hostel.block.jobs.job.JobSettings`.
-        create: does it.
+        work: does it.
         release: gives up what was held for it; called once, whatever comes of it.
     """
 
     type = "create"
     is_block_job = False
 
-    def __init__(self, settings: JobSettings, create: Callable[[], None], release: Callable[[], None]) -> None:
+    def __init__(self, settings: JobSettings, work: Callable[[], None], release: Callable[[], None]) -> None:
         super().__init__(settings, ())
         self.length = 1
-        self._create = create
+        self._act = work
         self._release = release
 
     def _work(self) -> float | None:
         try:
-            self._create()
+            self._act()
         except BlockError as error:
             raise JobFailed(str(error), errno=error.errno, hint=error.hint) from error
         finally:
@@ -37,3 +37,9 @@ class CreateJob(Job):
 
     def _clean(self) -> None:
         self._release()
+
+
+class AmendJob(CreateJob):
+    """Changes what an image was created with."""
+
+    type = "amend"

@@ -6,24 +6,25 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from hostel.block import blockdev, graph, registry
+from hostel.block import blockdev, graph, objects, registry
 from hostel.block.composing import Composing, Surroundings
 from hostel.block.driver import OpenMode
 from hostel.block.formats.vpc.create import settle_size
-from hostel.block.jobs.create import CreateJob
+from hostel.block.jobs.create import AmendJob, CreateJob
 from hostel.block.jobs.job import JobSettings
 from hostel.block.node import BlockNode
 from hostel.block.nodes import Use
 from hostel.block.nodes import check as check_options
 from hostel.block.options import Value, as_text
 from hostel.block.permission import Permission
-from hostel.block.powers import Creatable, Preallocation
+from hostel.block.powers import Amendable, Creatable, Preallocation
 from hostel.cli.storage_daemon.monitor.command import Command
 from hostel.cli.storage_daemon.monitor.parameter import Kind, Parameter, check, generic, needed
 from hostel.errors import BlockError, ReadOnly
 from hostel.units import SECTOR
 
 if TYPE_CHECKING:
+    from hostel.block.driver import BlockDriver
     from hostel.cli.storage_daemon.daemon import Daemon
 
 _PREALLOCATION: Final = Parameter("preallocation", values=tuple(mode.value for mode in Preallocation))
@@ -109,6 +110,24 @@ _PARAMETERS: Final[Mapping[str, tuple[Parameter, ...]]] = {
     ),
     "vpc": (*_FILE, Parameter("subformat", values=("dynamic", "fixed")), Parameter("force-size", Kind.BOOL)),
 }
+_KEYS: Final = (
+    needed("state", values=("active", "inactive")),
+    Parameter("new-secret"),
+    Parameter("old-secret"),
+    Parameter("keyslot", Kind.INT),
+    Parameter("iter-time", Kind.INT),
+    Parameter("secret"),
+)
+_AMENDED: Final[Mapping[str, tuple[Parameter, ...]]] = {
+    "luks": _KEYS,
+    "qcow2": (
+        Parameter(
+            "encrypt",
+            Kind.OBJECT,
+            members=(needed("format", values=("qcow", "luks")), *(each._replace(required=False) for each in _KEYS)),
+        ),
+    ),
+}
 _IN_SECTORS: Final = ("qcow2",)
 _RENAMED: Final = {"version": "compat"}
 _USER: Final = "an unnamed block device"
@@ -135,8 +154,12 @@ def _create(daemon: Daemon, given: Mapping[str, Any]) -> None:
         def create() -> None:
             raise failure
 
-    settings = JobSettings(identifier, auto_dismiss=False, listener=lambda event: daemon.emit((event.name, event.data)))
+    settings = _settings(daemon, identifier)
     daemon.jobs.add(lambda: CreateJob(settings, create, held.close), identifier).launch()
+
+
+def _settings(daemon: Daemon, identifier: str) -> JobSettings:
+    return JobSettings(identifier, auto_dismiss=False, listener=lambda event: daemon.emit((event.name, event.data)))
 
 
 def _prepare(daemon: Daemon, driver: str, given: Mapping[str, Any], held: ExitStack) -> Callable[[], None]:
@@ -297,4 +320,65 @@ def _create_elsewhere(driver: str, given: Mapping[str, Any]) -> None:
         node.resize(given["size"], Preallocation(given.get("preallocation", "off")))
 
 
-COMMANDS: Final = (Command("blockdev-create", _create, (needed("job-id"), needed("options", Kind.OBJECT))),)
+def _amend(daemon: Daemon, given: Mapping[str, Any]) -> None:
+    options = given["options"]
+    kind = check((needed("driver"),), {k: v for k, v in options.items() if k == "driver"}, path="options.")["driver"]
+    if kind not in _DRIVERS:
+        raise generic(f"Parameter 'driver' does not accept value '{kind}'")
+    rest = {name: value for name, value in options.items() if name != "driver"}
+    checked = check(_AMENDED.get(kind, ()), rest, path="options.")
+    name, identifier = given["node-name"], given["job-id"]
+    node = daemon.nodes.get(name)
+    if node is None:
+        raise generic(f"Cannot find device='' nor node-name='{name}'")
+    if node.format != kind:
+        raise generic("x-blockdev-amend doesn't support changing the block driver")
+    driver = node.driver
+    if kind not in _AMENDED or not isinstance(driver, Amendable):
+        raise generic("Driver does not support x-blockdev-amend")
+    daemon.jobs.require_free(identifier)
+
+    def work() -> None:
+        values = _amendments(driver, checked)
+        with node.lock():
+            driver.amend(values, force=given.get("force", False), report=lambda done, total: None)
+        node.flush()
+
+    with ExitStack() as held:
+        use = Use(_USER, "root", Permission.CONSISTENT_READ | Permission.WRITE)
+        daemon.nodes.hold(node, use)
+        held.callback(daemon.nodes.release, node, use)
+        settings = _settings(daemon, identifier)
+        job = daemon.jobs.add(lambda: AmendJob(settings, work, held.pop_all().close), identifier)
+    job.launch()
+
+
+def _amendments(driver: Amendable, given: Mapping[str, Any]) -> dict[str, Value]:
+    """The changes as the format's driver calls them.
+
+    Raises:
+        BlockError: they are those of another kind of encryption.
+    """
+    encryption = given.get("encrypt")
+    if encryption is not None:
+        shown = (cast("BlockDriver", driver).info().specific or {}).get("encrypt", {}).get("format")
+        if shown is None:
+            raise BlockError("image is not encrypted, can't amend")
+        if shown != encryption["format"].replace("qcow", "aes"):
+            raise BlockError("Amend can't be used to change the qcow2 encryption format")
+    flat = dict(blockdev.flatten(given))
+    for unlocking in ("secret", "encrypt.secret"):
+        if unlocking in flat:
+            objects.password(flat[unlocking])
+    known = driver.amend_options
+    return {name: known[name].convert(as_text(value)) for name, value in flat.items() if name in known}
+
+
+COMMANDS: Final = (
+    Command("blockdev-create", _create, (needed("job-id"), needed("options", Kind.OBJECT))),
+    Command(
+        "x-blockdev-amend",
+        _amend,
+        (needed("job-id"), needed("node-name"), needed("options", Kind.OBJECT), Parameter("force", Kind.BOOL)),
+    ),
+)
