@@ -102,29 +102,54 @@ def reasons(suite: str) -> dict[str, str]:
     return {name: reason for name, _, reason in pairs}
 
 
+class Explained(NamedTuple):
+    """What of the cases that came out otherwise has a reason.
+
+    Attributes:
+        reasons: of each such case by its name; None where there is none.
+        stale: patterns of names with a reason that is needed no longer.
+    """
+
+    reasons: dict[str, str | None]
+    stale: list[str]
+
+    @property
+    def surprises(self) -> list[str]:
+        """What is to be looked at, a line each."""
+        strange = [f"{name} comes out otherwise" for name, reason in self.reasons.items() if reason is None]
+        return strange + [f"comes out right now: take {pattern} out of tests/libvirt_data" for pattern in self.stale]
+
+
+def explain(suite: Suite, ended: list[Ended]) -> Explained:
+    """Find the reasons of a suite's cases."""
+    known = reasons(suite.name)
+    found: dict[str, str | None] = {}
+    used = set()
+    for name in (each.case.name for each in ended if not each.is_right):
+        pattern = next((pattern for pattern in known if fnmatch.fnmatchcase(name, pattern)), None)
+        used.add(pattern)
+        found[name] = known[pattern] if pattern is not None else None
+    return Explained(found, [pattern for pattern in known if pattern not in used])
+
+
 def run_suite(suite: Suite, tree: Tree, arguments: argparse.Namespace) -> tuple[Count, int]:
     """Run a suite's cases; returns the row, and how many came out otherwise without a reason."""
-    known = reasons(suite.name)
     cases = [case for case in suite.cases(tree) if not arguments.cases or case.name in arguments.cases]
     ended = [judge(suite, case) for case in cases]
-    used = set()
-    surprises = 0
-    for each in (each for each in ended if not each.is_right):
-        pattern = next((pattern for pattern in known if fnmatch.fnmatchcase(each.case.name, pattern)), None)
-        used.add(pattern)
-        surprises += pattern is None
-        if arguments.suite:
-            print(f"{each.case.name}: {each.outcome}{'  ' + known[pattern] if pattern else ''}")
-            if arguments.cases or arguments.diff:
-                print(each.words)
+    explained = explain(suite, ended)
+    if arguments.cases:
+        explained = explained._replace(stale=[])
+    for each in (each for each in ended if not each.is_right and arguments.suite):
+        reason = explained.reasons[each.case.name]
+        print(f"{each.case.name}: {each.outcome}{'  ' + reason if reason else ''}")
+        if arguments.cases or arguments.diff:
+            print(each.words)
     if arguments.cases:
         for each in (each for each in ended if each.is_right):
             print(f"{each.case.name}: {each.outcome}\n{each.words}")
-    else:
-        for pattern in known.keys() - used:
-            print(f"comes out right now: take {pattern} out of tests/libvirt_data/{suite.name}.txt")
-            surprises += 1
-    return count(ended), surprises
+    for pattern in explained.stale:
+        print(f"comes out right now: take {pattern} out of tests/libvirt_data/{suite.name}.txt")
+    return count(ended), len(explained.surprises)
 
 
 def main() -> int:

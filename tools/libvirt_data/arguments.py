@@ -229,7 +229,7 @@ def _own(option: str, properties: dict[str, str], *, memory: bool) -> dict[str, 
         counted["mem-path"] = found[1]
     if properties.get("path", "").endswith("-fs.sock"):
         counted["path"] = "its socket"
-    if properties.get("path", "") in ("/dev/test", f"{_RUN}/swtpm.sock"):
+    if properties.get("path", "") in ("/dev/test", f"{_RUN}/tpm/swtpm.sock"):
         counted["path"] = "its socket"
     return {key: value for key, value in {**properties, **counted}.items() if key != "passwordid"}
 
@@ -262,8 +262,7 @@ def build(case: Case) -> str:
     complete(domain, platform)  # what has no place yet gets one when it starts
     tests = case.input.parents[1]
     for disk in domain.devices.disks:
-        if disk.source is not None:
-            translate(disk, disk.source, cast("StorageDriver", Volumes(tests)))
+        translate(disk, cast("StorageDriver", Volumes(tests)))
     choose(domain, [tests / "qemufirmwaredata" / place / "qemu/firmware" for place in _FIRMWARE], _variables(domain))
     align(domain)
     settle(domain, platform.sev)

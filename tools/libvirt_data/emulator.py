@@ -136,7 +136,8 @@ def platform(tree: Tree, document: str, wanted: Wanted) -> Platform:
 
 def _real(capabilities: etree._Element, common: Platform, kind: str, flags: frozenset[str], version: str) -> Platform:
     """What a capabilities file says; in ``latest`` tests, machine types keep the names that stand for others."""
-    names = {cpu.get("typename"): cpu.get("name") for cpu in capabilities.iterfind(f"cpu[@type='{kind}']")}
+    found = capabilities.iterfind(f"cpu[@type='{kind}']")
+    names = {cpu.get("typename"): cpu.get("name", "") for cpu in found}
     aliases: dict[str, str] = {}
     cpus: dict[str, str | None] = {}
     default = common.machine

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-CACHE = ROOT / ".cache" / "libvirt-data"
+CACHE = Path(os.environ.get("HOSTEL_TEST_CACHE") or ROOT / ".cache") / "libvirt-data"
 VERSION = "9.0.0"
 # Of libvirt's source: its tests, and what some of them read besides.
 PARTS = ("tests", "src/cpu_map", "src/conf/schemas", "src/qemu/qemu_capabilities.c")
@@ -33,7 +34,11 @@ def tests() -> Path:
 
 
 def fetch_package(package: str, version: str, folder: Path) -> None:
-    """Download a source package; where the system names no place for sources, from where its binaries come."""
+    """Download a source package; where the system names no place for sources, from where its binaries come.
+
+    Raises:
+        SystemExit: it cannot be had, or is of another version.
+    """
     download = ["apt-get", "source", "--download-only", "-qq", package]
     print(f"fetching the source of {package} {version}", file=sys.stderr)
     if subprocess.run(download, cwd=folder, capture_output=True, check=False).returncode == 0:
@@ -49,8 +54,12 @@ def fetch_package(package: str, version: str, folder: Path) -> None:
     apart = []
     for name, value in (("Etc::SourceList", sources), ("Etc::SourceParts", "-"), ("State::Lists", lists)):
         apart += ["-o", f"Dir::{name}={value}"]
-    run("apt-get", *apart, "-qq", "update", cwd=folder)
-    run(download[0], *apart, *download[1:], cwd=folder)
+    try:
+        run("apt-get", *apart, "-qq", "update", cwd=folder)
+        run(download[0], *apart, *download[1:], cwd=folder)
+    except subprocess.CalledProcessError as error:
+        reason = f"the source of {package} {version} cannot be fetched: unpack it, and name it with --tests"
+        raise SystemExit(reason) from error
 
 
 def run(*command: str, cwd: Path | None = None) -> str:

@@ -50,7 +50,7 @@ class StandIn(Connection):
         super().__init__(real._drivers)
         self.uri = uri
         self._capabilities = capabilities
-        self.hypervisor = _Hypervisor(self.hypervisor, told)  # type: ignore[assignment]
+        self.hypervisor = _Hypervisor(self.hypervisor, told)
 
     def capabilities(self) -> str:
         """What it says that it can do."""
