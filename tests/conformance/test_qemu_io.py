@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -362,3 +363,46 @@ def test_aio_modes(tmp_path: Path, words: tuple[str, ...], name: str) -> None:
 
 def test_a_protocol_alone_has_no_more_than_its_name(tmp_path: Path) -> None:
     both(tmp_path, "-f", "null-co", *commands("info", "length", "reopen", "info"), "null-co://")
+
+
+def test_a_large_read_is_looked_at_piece_by_piece(tmp_path: Path) -> None:
+    lines = commands(
+        "write -P 5 300M 1M", "read -P 0 0 300M", "read -P 5 -s 300M -l 1M 0 310M", "read -P 5 -s 300M -l 2M 0 310M",
+        "read -P 0 1k 310M", "read -P 0 -s 20M -l 2M 310M 64M", "read -P 0 -s 1 -l 64M 310M 64M", "read -l 1 0 64M",
+        "read 0 64M", "read -q 0 64M", "read 1G 64M",
+    )  # fmt: skip
+    answers = []
+    for command in (("qemu-io",), OURS):
+        subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", "disk", "1G"], cwd=tmp_path, check=True, timeout=60)
+        answers.append(run(command, tmp_path, "-f", "qcow2", *lines, "disk"))
+    assert answers[1] == answers[0]
+
+
+def test_a_large_read_takes_no_memory(tmp_path: Path) -> None:
+    for line in ("create -q -f raw base 2G", "create -q -f qcow2 -b base -F raw disk"):
+        subprocess.run(["qemu-img", *line.split()], cwd=tmp_path, check=True, timeout=60)
+    lines = commands("open -o driver=copy-on-read,file.driver=qcow2 disk", "read -P 0 1k 1047552k")
+    with subprocess.Popen([*OURS, *lines], cwd=tmp_path, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert b"read 1072693248/1072693248 bytes" in process.stdout.read()
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    assert process.returncode == 0
+    assert usage.ru_maxrss < 100 << 10  # KiB; the read is ten times as large
+
+
+@pytest.mark.parametrize("format", ["raw", "qcow2"])
+def test_zeroes_that_are_not_to_be_written_out(tmp_path: Path, format: str) -> None:
+    lines = commands(
+        "write -P 1 0 1M", "write -z -n 0 64k", "write -z -n -u 64k 64k", "write -z -n 1k 512", "read -v 0 16"
+    )
+    assert both(tmp_path, "-f", format, *lines, "disk", format=format)[0] == 0
+
+
+def test_zeroes_that_would_have_to_be_written_out(tmp_path: Path) -> None:
+    answers = [
+        run(command, tmp_path, "-f", "raw", *commands("write -z -n 0 64k", "write -z 0 64k"), "null-co://")
+        for command in (("qemu-io",), OURS)
+    ]
+    assert answers[1] == answers[0]
+    assert "Operation not supported" in answers[0][1] + answers[0][2]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import functools
 import os
 import time
 from typing import Final
@@ -20,9 +22,12 @@ from hostel.cli.qemu_io.command import (
     size,
 )
 from hostel.cli.qemu_io.session import Session
+from hostel.errors import BlockError
 from hostel.img import exercise
+from hostel.units import MiB
 
 _DEFAULT_PATTERN: Final = 0xCD
+_PIECE: Final = 16 * MiB
 
 
 def _verify(given: Given, data: bytearray, offset: int) -> None:
@@ -69,6 +74,9 @@ def read(session: Session, given: Given) -> None:
     given.require(2)
     offset, count = size(given.operands[0]), length(given.operands[1])
     _check_pattern_range(given, count)
+    if count > _PIECE and not given.has("b") and not given.has("v"):
+        _read_pieces(session, given, offset, count)
+        return
     buffer = bytearray(count)
     node, view = session.node, memoryview(buffer)
     if given.has("b"):
@@ -78,6 +86,29 @@ def read(session: Session, given: Given) -> None:
     else:
         seconds = session.timed("read", lambda: node.pread(offset, view))
     _finish_read(session, given, buffer, offset, seconds)
+
+
+def _read_pieces(session: Session, given: Given, offset: int, count: int) -> None:
+    """Read and look at a large range piece by piece: memory holds one of them at a time."""
+    pattern = given.pattern()
+    if pattern is None and (given.has("l") or given.has("s")):
+        raise BadUsage
+    skipped, wanted = given.number("s") or 0, given.number("l")
+    stop = count if wanted is None else skipped + wanted
+    buffer = bytearray(_PIECE)
+    seconds, fits = 0.0, True
+    for start in range(0, count, _PIECE):
+        view = memoryview(buffer)[: min(_PIECE, count - start)]
+        seconds += session.timed("read", functools.partial(session.node.pread, offset + start, view))
+        low, high = max(skipped - start, 0), min(stop - start, len(view))
+        if pattern is not None and low < high:
+            fits = fits and buffer.count(pattern, low, high) == high - low
+    if not fits:
+        session.text(f"Pattern verification failed at offset {offset + skipped}, {stop - skipped} bytes\n")
+    if not given.has("q"):
+        session.text(report("read", offset, count, seconds, parsable=given.has("C")))
+    if not fits:
+        raise CommandError("")
 
 
 def vector(words: list[str]) -> int:
@@ -155,7 +186,9 @@ def write(session: Session, given: Given) -> None:
 
 
 def zero(node: BlockNode, offset: int, count: int, given: Given) -> None:
-    """Write zeroes."""
+    """Write zeroes; where ``-n`` is given, only if that is not known to take as long as writing."""
+    if given.has("n") and not node.zeroes_fast(unmap=given.has("u")):
+        raise BlockError("zeroing would take as long as writing", errno=errno.ENOTSUP)
     node.write_zeroes(offset, count, unmap=given.has("u"))
     if given.has("f"):
         node.flush()
