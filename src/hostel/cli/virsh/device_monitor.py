@@ -8,7 +8,7 @@ from typing import Final
 from hostel.cli.options import Args, Command, data, flag, value
 from hostel.cli.virsh import document
 from hostel.cli.virsh.block import blocks, pretty
-from hostel.cli.virsh.device import find_interface
+from hostel.cli.virsh.domain_interface import find_interface
 from hostel.cli.virsh.session import DOMAIN, CommandError, Session, failing
 from hostel.drivers.base import DomainXmlFlag
 from hostel.drivers.base.address import AddressDriver

@@ -78,13 +78,25 @@ def _text(node: Any) -> str:
 
 def with_name(xml: str, name: str) -> str:
     """A document with another name, for what is cloned from it."""
-    from lxml import etree
-
-    root = etree.fromstring(xml.encode(), etree.XMLParser(resolve_entities=False))
+    root = parse(xml)
     found = root.find("name")
     if found is not None:
         found.text = name
-    return etree.tostring(root, encoding="unicode")
+    return written(root)
+
+
+def parse(xml: str) -> Any:
+    """A document as a tree that :func:`written` writes as it was, but for what was changed in it."""
+    from lxml import etree
+
+    return etree.fromstring(xml.encode(), etree.XMLParser(resolve_entities=False))
+
+
+def written(node: Any) -> str:
+    """A part of what :func:`parse` has read, or all of it."""
+    from lxml import etree
+
+    return etree.tostring(node, encoding="unicode", with_tail=False)
 
 
 def element(tag: str, text: str) -> str:

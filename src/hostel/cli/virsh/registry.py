@@ -55,10 +55,9 @@ GROUPS: Final = (
         "update-device update-memory-device vcpucount vcpuinfo vcpupin emulatorpin vncdisplay guestvcpus setvcpu "
         "domblkthreshold guestinfo domdirtyrate-calc dom-fd-associate",
         {
-            "device": (
-                "attach-device attach-disk attach-interface change-media detach-device detach-device-alias detach-disk "
-                "detach-interface domif-setlink update-device"
-            ),
+            "device": "attach-device detach-device detach-device-alias update-device",
+            "domain_disk": "attach-disk change-media detach-disk",
+            "domain_interface": "attach-interface detach-interface domif-setlink",
             "saving": (
                 "managedsave managedsave-remove managedsave-dumpxml managedsave-define restore save save-image-define "
                 "save-image-dumpxml"
